@@ -6,15 +6,15 @@
 //! their turns ([`ShownCheckpoints`](crate::replication::ShownCheckpoints)), and [`CheckpointWatch`], which keeps a few
 //! checkpoints of each node of the registry. One synced write is made in each round at most.
 
+mod findings;
+mod shown;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hawser_proto::checkpoint::{
-    Checkpoint, CosignedCheckpoint, SignedCheckpoint, WitnessCosignature,
-};
-use hawser_proto::{EnvelopeId, OriginatorId, PublicKey, SequenceId};
-use hawser_rules::Contradiction;
+use hawser_proto::checkpoint::{CosignedCheckpoint, SignedCheckpoint};
+use hawser_proto::{OriginatorId, PublicKey};
 use hawser_rules::misbehavior::{MisbehaviorVerdict, TreeEvidence, TreeFault, verify_trees};
 use hawser_storage::{CommitError, Evidence, Misbehavior, ReadError, Snapshot};
 use tokio::time::MissedTickBehavior;
@@ -23,10 +23,7 @@ use super::evidence::record;
 use super::state::ReplicationState;
 use super::unsaved::UnsavedCheckpoints;
 use crate::checkpoints::{HeldStrand, ObserverPace, SilentStrands};
-use crate::misbehavior::evidence_of;
-use crate::replication::{
-    CheckpointOffers, CheckpointWatch, Finding, OfferKey, StoredTrees, Trees,
-};
+use crate::replication::{CheckpointOffers, CheckpointWatch, StoredTrees, Trees};
 use crate::runtime::stop::StopSignal;
 
 /// Time between two rounds. A quarter of the second in which a strand that grows gets a checkpoint.
@@ -249,268 +246,6 @@ impl CheckpointExchange {
         self.state.ports.registry.borrow().node(node).map(|record| record.public_key)
     }
 
-    /// Takes a checkpoint that a peer has sent.
-    fn take(
-        &mut self,
-        snapshot: &Snapshot<'_>,
-        peer: OriginatorId,
-        shown: &CosignedCheckpoint,
-    ) -> Result<(), ReadError> {
-        let state = self.state.clone();
-        let counters = &state.engine_counters.checkpoint_exchange;
-        let signed = shown.signed;
-        let of = signed.checkpoint;
-        let is_of_registry =
-            |node: OriginatorId| state.ports.registry.borrow().node(node).is_some();
-        let is_watched =
-            of.node == of.originator || is_chain(of.originator) || self.is_silent(of.originator);
-        let Some(key) = self.key_of(of.node).filter(|_| is_watched) else {
-            // A peer may not know yet that the strand's node signs checkpoints itself. Its checkpoint then counts
-            // as late, not as unknown.
-            let is_late = of.originator != state.own && is_of_registry(of.originator);
-            if !(is_late && self.key_of(of.node).is_some()) {
-                counters.unknown.inc();
-            }
-            return Ok(());
-        };
-        if of.node == state.own {
-            return self.take_own(snapshot, peer, shown, &key);
-        }
-        let handled = self.watch.handle(signed, &key, &StoredTrees(snapshot));
-        let Ok(findings) = handled else {
-            counters.forged.inc();
-            tracing::debug!(%peer, node = %of.node, "a peer shows a checkpoint that its node has not signed");
-            return Ok(());
-        };
-        self.note(snapshot, Some(peer), findings)?;
-        self.merge(snapshot, shown)
-    }
-
-    /// Takes a checkpoint that this node, or another process with its key, has signed.
-    fn take_own(
-        &mut self,
-        snapshot: &Snapshot<'_>,
-        peer: OriginatorId,
-        shown: &CosignedCheckpoint,
-        key: &PublicKey,
-    ) -> Result<(), ReadError> {
-        let of = shown.signed.checkpoint;
-        if self.held(snapshot, &of)?.is_some() {
-            return self.merge(snapshot, shown);
-        }
-        let state = self.state.clone();
-        let newest = snapshot.checkpoint(of.originator, of.node, u64::MAX)?;
-        let is_lost = newest.is_none_or(|newest| newest.signed.checkpoint.size < of.size);
-        if of.is_observers() && !is_lost {
-            return Ok(());
-        }
-        if shown.signed.verify(key).is_err() {
-            state.engine_counters.checkpoint_exchange.forged.inc();
-            return Ok(());
-        }
-        if of.is_observers() {
-            // A folder that was restored lacks what this node has signed as an observer. It must not sign another root
-            // for the same size: what is kept decides that.
-            self.keep(shown.signed.into());
-            return Ok(());
-        }
-        let head = snapshot.head(state.own)?;
-        let trees = StoredTrees(snapshot);
-        let differs = trees.root(state.own, of.size).is_some_and(|root| root != of.root);
-        if of.size <= head.0 && !differs {
-            return Ok(());
-        }
-        if differs {
-            tracing::error!(
-                code = "own_checkpoint_differs",
-                %peer,
-                size = of.size,
-                "a peer has a checkpoint of this node's own strand that does not match this node's tree"
-            );
-        }
-        // A tree that differs begins with other envelopes, so the folder is not the one that was signed from. The guard
-        // acts on places that the folder lacks.
-        let place = SequenceId(of.size).max(head.next());
-        state.own_strand.note_shown(peer, place, i64::try_from(of.time_ns).ok());
-        Ok(())
-    }
-
-    /// Returns the checkpoint that is held of the same node and strand, with the same size and root.
-    fn held(
-        &self,
-        snapshot: &Snapshot<'_>,
-        of: &Checkpoint,
-    ) -> Result<Option<CosignedCheckpoint>, ReadError> {
-        let pair = (of.node, of.originator);
-        let is_same = |it: &CosignedCheckpoint| {
-            let held = it.signed.checkpoint;
-            (held.size, held.root) == (of.size, of.root)
-        };
-        let known = self.unsaved.get(pair, of.size).or_else(|| self.newest.get(&pair));
-        if let Some(known) = known.filter(|it| is_same(it)) {
-            return Ok(Some(CosignedCheckpoint::clone(known)));
-        }
-        Ok(snapshot.checkpoint_at(of.originator, of.node, of.size)?.filter(is_same))
-    }
-
-    /// Adds the cosignatures that are new to the checkpoint that is held. Of witnesses those that the operator trusts
-    /// count: no registry has their keys.
-    fn merge(
-        &mut self,
-        snapshot: &Snapshot<'_>,
-        shown: &CosignedCheckpoint,
-    ) -> Result<(), ReadError> {
-        let of = shown.signed.checkpoint;
-        let Some(mut held) = self.held(snapshot, &of)? else { return Ok(()) };
-        let mut is_new = false;
-        for cosignature in &shown.cosignatures {
-            let cosigner = cosignature.cosigner;
-            let is_known = held.cosignatures.iter().any(|it| it.cosigner == cosigner);
-            let Some(key) = self.key_of(cosigner) else { continue };
-            if is_known || cosigner == of.node || cosigner == self.state.own {
-                continue;
-            }
-            if cosignature.verify(&of, &key).is_ok() {
-                is_new |= held.add_cosignature(*cosignature);
-            } else {
-                self.state.engine_counters.checkpoint_exchange.forged.inc();
-            }
-        }
-        if is_new | self.merge_witnesses(&mut held, shown) {
-            self.keep(held);
-        }
-        Ok(())
-    }
-
-    /// Adds the cosignatures of trusted witnesses that are new; true if there are some.
-    fn merge_witnesses(&self, held: &mut CosignedCheckpoint, shown: &CosignedCheckpoint) -> bool {
-        let network = &self.state.store.identity().network;
-        let of = held.signed.checkpoint;
-        let mut is_new = false;
-        for key in &self.state.trusted_witnesses {
-            let is_of_key = |it: &&WitnessCosignature| it.signer() == key.signer();
-            if held.witnesses.iter().any(|it| is_of_key(&it)) {
-                continue;
-            }
-            let Some(cosignature) = shown.witnesses.iter().find(is_of_key) else { continue };
-            if cosignature.verify(network, &of, key).is_ok() {
-                is_new |= held.add_witness(cosignature.clone());
-            } else {
-                self.state.engine_counters.checkpoint_exchange.forged.inc();
-            }
-        }
-        is_new
-    }
-
-    /// Acts on findings; `from` is the peer whose message led to them.
-    fn note(
-        &mut self,
-        snapshot: &Snapshot<'_>,
-        from: Option<OriginatorId>,
-        findings: Vec<Finding>,
-    ) -> Result<(), ReadError> {
-        let state = self.state.clone();
-        let counters = &state.engine_counters.checkpoint_exchange;
-        for finding in findings {
-            match finding {
-                Finding::Agrees(signed) => {
-                    counters.agreed.inc();
-                    self.agree(snapshot, signed)?;
-                }
-                Finding::Disputed(signed) => {
-                    counters.differing.inc();
-                    let of = signed.checkpoint;
-                    log_difference(&of);
-                    let bytes = signed.encode().to_vec().into();
-                    self.accuse(TreeFault::OtherTree, &of, from, vec![bytes]);
-                }
-                Finding::Contradicts(found) => {
-                    counters.contradicting.inc();
-                    self.expose(&found, from);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Keeps a checkpoint that agrees with the tree held here, with this node's cosignature if it may give one.
-    fn agree(
-        &mut self,
-        snapshot: &Snapshot<'_>,
-        signed: SignedCheckpoint,
-    ) -> Result<(), ReadError> {
-        let (own, of) = (self.state.own, signed.checkpoint);
-        if self.liars.contains(&of.node) {
-            return Ok(());
-        }
-        let held = self.held(snapshot, &of)?;
-        // The same tree signed again is no news: a node must not make others write by signing it over and over.
-        let mut is_news = held.is_none();
-        let mut kept = held.unwrap_or_else(|| signed.into());
-        let now_ns = u64::try_from(self.state.ports.clock.now_ns()).unwrap_or(0);
-        // Nothing larger was seen, and in an earlier run nothing larger was cosigned.
-        let newest = snapshot.checkpoint(of.originator, of.node, u64::MAX)?;
-        let is_largest = self.watch.is_largest(&signed)
-            && newest.is_none_or(|newest| newest.signed.checkpoint.size <= of.size);
-        if let Some(witness) = self.state.witness.as_ref().filter(|_| is_largest)
-            && kept.witnesses.iter().all(|it| it.signer() != witness.signer())
-        {
-            let network = &self.state.store.identity().network;
-            if kept.add_witness(witness.cosign(network, &of, now_ns / 1_000_000_000)) {
-                self.state.engine_counters.checkpoint_exchange.cosigned.inc();
-                is_news = true;
-            }
-        }
-        // A folder that may lack checkpoints that this node saw must not claim that it saw no larger one.
-        let may_cosign =
-            own != OriginatorId::REPLICA && self.state.own_strand.check().is_ok() && is_largest;
-        if may_cosign
-            && kept.cosignatures.iter().all(|it| it.cosigner != own)
-            && kept.add_cosignature(of.cosign(own, now_ns, &self.state.key))
-        {
-            self.state.engine_counters.checkpoint_exchange.cosigned.inc();
-            is_news = true;
-        }
-        if is_news {
-            self.keep(kept);
-        }
-        Ok(())
-    }
-
-    /// Keeps what shows that a node has contradicted itself. It proves that the node has lied about its own strand; an
-    /// observer may have been shown two versions of the strand.
-    fn expose(&mut self, found: &Contradiction, from: Option<OriginatorId>) {
-        let [first, second] = found.checkpoints();
-        let of = second.checkpoint;
-        log_contradiction(&of);
-        self.accuse(TreeFault::TwoCheckpoints, &of, from, evidence_of(found));
-        if !of.is_observers() {
-            self.liars.insert(of.node);
-        }
-        for (slot, signed) in [(1, first), (2, second)] {
-            let key: OfferKey = (of.node, of.originator, slot);
-            self.proofs.insert(key, Arc::new((*signed).into()));
-        }
-        self.has_changed = true;
-    }
-
-    /// Queues evidence against the node that `fault` accuses.
-    fn accuse(
-        &mut self,
-        fault: TreeFault,
-        of: &Checkpoint,
-        from: Option<OriginatorId>,
-        envelopes: Vec<hawser_proto::Bytes>,
-    ) {
-        let misbehavior = match fault {
-            TreeFault::OtherTree => Misbehavior::OtherTree,
-            _ if of.is_observers() => Misbehavior::TwoObservations,
-            _ => Misbehavior::TwoCheckpoints,
-        };
-        let at = EnvelopeId::new(fault.accused(of), of.last());
-        self.evidence.push(Evidence { misbehavior, at, from, envelopes });
-    }
-
     /// Queues a checkpoint for the write of this round, and offers it to peers if none of the pair is larger.
     fn keep(&mut self, checkpoint: CosignedCheckpoint) {
         let (pair, size) = (pair_of(&checkpoint.signed), checkpoint.signed.checkpoint.size);
@@ -548,50 +283,6 @@ impl CheckpointExchange {
             honest.map(|(&(node, originator), it)| ((node, originator, 0), it.clone())).collect();
         offers.extend(self.proofs.clone());
         self.state.checkpoints.set_offers(offers);
-    }
-}
-
-fn log_contradiction(of: &Checkpoint) {
-    let Checkpoint { node, originator, size, .. } = *of;
-    if of.is_observers() {
-        tracing::warn!(
-            code = "two_observations",
-            %node,
-            %originator,
-            size,
-            "a node has signed two checkpoints of another strand that contradict each other: it was shown two \
-             versions of the strand, or it lies"
-        );
-    } else {
-        tracing::error!(
-            code = "two_checkpoints",
-            %node,
-            %originator,
-            size,
-            "a node has signed two checkpoints that contradict each other: both are kept as evidence"
-        );
-    }
-}
-
-fn log_difference(of: &Checkpoint) {
-    let Checkpoint { node, originator, size, .. } = *of;
-    if of.is_observers() && originator.is_node() {
-        tracing::warn!(
-            code = "observers_differ",
-            %node,
-            %originator,
-            size,
-            "another node has another version of the strand of a node that signs no checkpoints: that node sent \
-             two versions, or one of the others is wrong"
-        );
-    } else {
-        tracing::warn!(
-            code = "checkpoint_differs",
-            %node,
-            %originator,
-            size,
-            "a node has signed a checkpoint that does not match this node's tree"
-        );
     }
 }
 

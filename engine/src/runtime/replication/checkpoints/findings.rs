@@ -1,0 +1,169 @@
+//! The results of a comparison of checkpoints with each other and with the trees held here: those that agree are
+//! cosigned and kept, and faults become evidence.
+
+use std::sync::Arc;
+
+use hawser_proto::checkpoint::{Checkpoint, SignedCheckpoint};
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId};
+use hawser_rules::Contradiction;
+use hawser_rules::misbehavior::TreeFault;
+use hawser_storage::{Evidence, Misbehavior, ReadError, Snapshot};
+
+use super::CheckpointExchange;
+use crate::misbehavior::evidence_of;
+use crate::replication::{Finding, OfferKey};
+
+impl CheckpointExchange {
+    /// Acts on findings; `from` is the peer whose message led to them.
+    pub(super) fn note(
+        &mut self,
+        snapshot: &Snapshot<'_>,
+        from: Option<OriginatorId>,
+        findings: Vec<Finding>,
+    ) -> Result<(), ReadError> {
+        let state = self.state.clone();
+        let counters = &state.engine_counters.checkpoint_exchange;
+        for finding in findings {
+            match finding {
+                Finding::Agrees(signed) => {
+                    counters.agreed.inc();
+                    self.agree(snapshot, signed)?;
+                }
+                Finding::Disputed(signed) => {
+                    counters.differing.inc();
+                    let of = signed.checkpoint;
+                    log_difference(&of);
+                    let bytes = signed.encode().to_vec().into();
+                    self.accuse(TreeFault::OtherTree, &of, from, vec![bytes]);
+                }
+                Finding::Contradicts(found) => {
+                    counters.contradicting.inc();
+                    self.expose(&found, from);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps a checkpoint that agrees with the tree held here, with this node's cosignature if it may give one.
+    fn agree(
+        &mut self,
+        snapshot: &Snapshot<'_>,
+        signed: SignedCheckpoint,
+    ) -> Result<(), ReadError> {
+        let (own, of) = (self.state.own, signed.checkpoint);
+        if self.liars.contains(&of.node) {
+            return Ok(());
+        }
+        let held = self.held(snapshot, &of)?;
+        // The same tree signed again is no news: a node must not make others write by signing it over and over.
+        let mut is_news = held.is_none();
+        let mut kept = held.unwrap_or_else(|| signed.into());
+        let now_ns = u64::try_from(self.state.ports.clock.now_ns()).unwrap_or(0);
+        // Nothing larger was seen, and in an earlier run nothing larger was cosigned.
+        let newest = snapshot.checkpoint(of.originator, of.node, u64::MAX)?;
+        let is_largest = self.watch.is_largest(&signed)
+            && newest.is_none_or(|newest| newest.signed.checkpoint.size <= of.size);
+        if let Some(witness) = self.state.witness.as_ref().filter(|_| is_largest)
+            && kept.witnesses.iter().all(|it| it.signer() != witness.signer())
+        {
+            let network = &self.state.store.identity().network;
+            if kept.add_witness(witness.cosign(network, &of, now_ns / 1_000_000_000)) {
+                self.state.engine_counters.checkpoint_exchange.cosigned.inc();
+                is_news = true;
+            }
+        }
+        // A folder that may lack checkpoints that this node saw must not claim that it saw no larger one.
+        let may_cosign =
+            own != OriginatorId::REPLICA && self.state.own_strand.check().is_ok() && is_largest;
+        if may_cosign
+            && kept.cosignatures.iter().all(|it| it.cosigner != own)
+            && kept.add_cosignature(of.cosign(own, now_ns, &self.state.key))
+        {
+            self.state.engine_counters.checkpoint_exchange.cosigned.inc();
+            is_news = true;
+        }
+        if is_news {
+            self.keep(kept);
+        }
+        Ok(())
+    }
+
+    /// Keeps what shows that a node has contradicted itself. It proves that the node has lied about its own strand; an
+    /// observer may have been shown two versions of the strand.
+    fn expose(&mut self, found: &Contradiction, from: Option<OriginatorId>) {
+        let [first, second] = found.checkpoints();
+        let of = second.checkpoint;
+        log_contradiction(&of);
+        self.accuse(TreeFault::TwoCheckpoints, &of, from, evidence_of(found));
+        if !of.is_observers() {
+            self.liars.insert(of.node);
+        }
+        for (slot, signed) in [(1, first), (2, second)] {
+            let key: OfferKey = (of.node, of.originator, slot);
+            self.proofs.insert(key, Arc::new((*signed).into()));
+        }
+        self.has_changed = true;
+    }
+
+    /// Queues evidence against the node that `fault` accuses.
+    fn accuse(
+        &mut self,
+        fault: TreeFault,
+        of: &Checkpoint,
+        from: Option<OriginatorId>,
+        envelopes: Vec<Bytes>,
+    ) {
+        let misbehavior = match fault {
+            TreeFault::OtherTree => Misbehavior::OtherTree,
+            _ if of.is_observers() => Misbehavior::TwoObservations,
+            _ => Misbehavior::TwoCheckpoints,
+        };
+        let at = EnvelopeId::new(fault.accused(of), of.last());
+        self.evidence.push(Evidence { misbehavior, at, from, envelopes });
+    }
+}
+
+fn log_contradiction(of: &Checkpoint) {
+    let Checkpoint { node, originator, size, .. } = *of;
+    if of.is_observers() {
+        tracing::warn!(
+            code = "two_observations",
+            %node,
+            %originator,
+            size,
+            "a node has signed two checkpoints of another strand that contradict each other: it was shown two \
+             versions of the strand, or it lies"
+        );
+    } else {
+        tracing::error!(
+            code = "two_checkpoints",
+            %node,
+            %originator,
+            size,
+            "a node has signed two checkpoints that contradict each other: both are kept as evidence"
+        );
+    }
+}
+
+fn log_difference(of: &Checkpoint) {
+    let Checkpoint { node, originator, size, .. } = *of;
+    if of.is_observers() && originator.is_node() {
+        tracing::warn!(
+            code = "observers_differ",
+            %node,
+            %originator,
+            size,
+            "another node has another version of the strand of a node that signs no checkpoints: that node sent \
+             two versions, or one of the others is wrong"
+        );
+    } else {
+        tracing::warn!(
+            code = "checkpoint_differs",
+            %node,
+            %originator,
+            size,
+            "a node has signed a checkpoint that does not match this node's tree"
+        );
+    }
+}

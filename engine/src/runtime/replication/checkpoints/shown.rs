@@ -1,0 +1,163 @@
+//! A checkpoint that a peer shows: its signer is examined, and cosignatures that are new are added to the one held here.
+
+use hawser_proto::checkpoint::{Checkpoint, CosignedCheckpoint, WitnessCosignature};
+use hawser_proto::{OriginatorId, PublicKey, SequenceId};
+use hawser_storage::{ReadError, Snapshot};
+
+use super::{CheckpointExchange, is_chain};
+use crate::replication::{StoredTrees, Trees};
+
+impl CheckpointExchange {
+    /// Takes a checkpoint that a peer has sent.
+    pub(super) fn take(
+        &mut self,
+        snapshot: &Snapshot<'_>,
+        peer: OriginatorId,
+        shown: &CosignedCheckpoint,
+    ) -> Result<(), ReadError> {
+        let state = self.state.clone();
+        let counters = &state.engine_counters.checkpoint_exchange;
+        let signed = shown.signed;
+        let of = signed.checkpoint;
+        let is_of_registry =
+            |node: OriginatorId| state.ports.registry.borrow().node(node).is_some();
+        let is_watched =
+            of.node == of.originator || is_chain(of.originator) || self.is_silent(of.originator);
+        let Some(key) = self.key_of(of.node).filter(|_| is_watched) else {
+            // A peer may not know yet that the strand's node signs checkpoints itself. Its checkpoint then counts
+            // as late, not as unknown.
+            let is_late = of.originator != state.own && is_of_registry(of.originator);
+            if !(is_late && self.key_of(of.node).is_some()) {
+                counters.unknown.inc();
+            }
+            return Ok(());
+        };
+        if of.node == state.own {
+            return self.take_own(snapshot, peer, shown, &key);
+        }
+        let handled = self.watch.handle(signed, &key, &StoredTrees(snapshot));
+        let Ok(findings) = handled else {
+            counters.forged.inc();
+            tracing::debug!(%peer, node = %of.node, "a peer shows a checkpoint that its node has not signed");
+            return Ok(());
+        };
+        self.note(snapshot, Some(peer), findings)?;
+        self.merge(snapshot, shown)
+    }
+
+    /// Takes a checkpoint that this node, or another process with its key, has signed.
+    fn take_own(
+        &mut self,
+        snapshot: &Snapshot<'_>,
+        peer: OriginatorId,
+        shown: &CosignedCheckpoint,
+        key: &PublicKey,
+    ) -> Result<(), ReadError> {
+        let of = shown.signed.checkpoint;
+        if self.held(snapshot, &of)?.is_some() {
+            return self.merge(snapshot, shown);
+        }
+        let state = self.state.clone();
+        let newest = snapshot.checkpoint(of.originator, of.node, u64::MAX)?;
+        let is_lost = newest.is_none_or(|newest| newest.signed.checkpoint.size < of.size);
+        if of.is_observers() && !is_lost {
+            return Ok(());
+        }
+        if shown.signed.verify(key).is_err() {
+            state.engine_counters.checkpoint_exchange.forged.inc();
+            return Ok(());
+        }
+        if of.is_observers() {
+            // A folder that was restored lacks what this node has signed as an observer. It must not sign another root
+            // for the same size: what is kept decides that.
+            self.keep(shown.signed.into());
+            return Ok(());
+        }
+        let head = snapshot.head(state.own)?;
+        let trees = StoredTrees(snapshot);
+        let differs = trees.root(state.own, of.size).is_some_and(|root| root != of.root);
+        if of.size <= head.0 && !differs {
+            return Ok(());
+        }
+        if differs {
+            tracing::error!(
+                code = "own_checkpoint_differs",
+                %peer,
+                size = of.size,
+                "a peer has a checkpoint of this node's own strand that does not match this node's tree"
+            );
+        }
+        // A tree that differs begins with other envelopes, so the folder is not the one that was signed from. The guard
+        // acts on places that the folder lacks.
+        let place = SequenceId(of.size).max(head.next());
+        state.own_strand.note_shown(peer, place, i64::try_from(of.time_ns).ok());
+        Ok(())
+    }
+
+    /// Returns the checkpoint that is held of the same node and strand, with the same size and root.
+    pub(super) fn held(
+        &self,
+        snapshot: &Snapshot<'_>,
+        of: &Checkpoint,
+    ) -> Result<Option<CosignedCheckpoint>, ReadError> {
+        let pair = (of.node, of.originator);
+        let is_same = |it: &CosignedCheckpoint| {
+            let held = it.signed.checkpoint;
+            (held.size, held.root) == (of.size, of.root)
+        };
+        let known = self.unsaved.get(pair, of.size).or_else(|| self.newest.get(&pair));
+        if let Some(known) = known.filter(|it| is_same(it)) {
+            return Ok(Some(CosignedCheckpoint::clone(known)));
+        }
+        Ok(snapshot.checkpoint_at(of.originator, of.node, of.size)?.filter(is_same))
+    }
+
+    /// Adds the cosignatures that are new to the checkpoint that is held. Of witnesses those that the operator trusts
+    /// count: no registry has their keys.
+    fn merge(
+        &mut self,
+        snapshot: &Snapshot<'_>,
+        shown: &CosignedCheckpoint,
+    ) -> Result<(), ReadError> {
+        let of = shown.signed.checkpoint;
+        let Some(mut held) = self.held(snapshot, &of)? else { return Ok(()) };
+        let mut is_new = false;
+        for cosignature in &shown.cosignatures {
+            let cosigner = cosignature.cosigner;
+            let is_known = held.cosignatures.iter().any(|it| it.cosigner == cosigner);
+            let Some(key) = self.key_of(cosigner) else { continue };
+            if is_known || cosigner == of.node || cosigner == self.state.own {
+                continue;
+            }
+            if cosignature.verify(&of, &key).is_ok() {
+                is_new |= held.add_cosignature(*cosignature);
+            } else {
+                self.state.engine_counters.checkpoint_exchange.forged.inc();
+            }
+        }
+        if is_new | self.merge_witnesses(&mut held, shown) {
+            self.keep(held);
+        }
+        Ok(())
+    }
+
+    /// Adds the cosignatures of trusted witnesses that are new; true if there are some.
+    fn merge_witnesses(&self, held: &mut CosignedCheckpoint, shown: &CosignedCheckpoint) -> bool {
+        let network = &self.state.store.identity().network;
+        let of = held.signed.checkpoint;
+        let mut is_new = false;
+        for key in &self.state.trusted_witnesses {
+            let is_of_key = |it: &&WitnessCosignature| it.signer() == key.signer();
+            if held.witnesses.iter().any(|it| is_of_key(&it)) {
+                continue;
+            }
+            let Some(cosignature) = shown.witnesses.iter().find(is_of_key) else { continue };
+            if cosignature.verify(network, &of, key).is_ok() {
+                is_new |= held.add_witness(cosignature.clone());
+            } else {
+                self.state.engine_counters.checkpoint_exchange.forged.inc();
+            }
+        }
+        is_new
+    }
+}
