@@ -19,7 +19,7 @@ use super::pipeline;
 use super::repeats::{RepeatFinder, RepeatedCharges};
 use super::report_ranges::{BilledReport, FeePart, FinishedRange, ReportRanges};
 use super::report_sums::ReportLeaves;
-use super::run::LogSource;
+use super::source::LogSource;
 use super::tally::{COUNTED_MINUTES, OPEN_MINUTES, price};
 
 /// Everything that a bill is computed by.

@@ -2,7 +2,7 @@
 //!
 //! A source gives the rows of each strand in order, and the records that are kept beside them. In reading order:
 //!
-//! - `item`: rows, and the traits of a source;
+//! - `item`: rows, and the records beside a strand; `source`: the trait of a log;
 //! - `check`: checks of single envelopes, on all cores; `payers`: their accounts;
 //! - `judge`: the faults of a row;
 //! - `strand`: checks that need the order: times, the tree, checkpoints, tallies;
@@ -35,6 +35,7 @@ mod report_sums;
 pub(crate) mod run;
 mod sample;
 mod second;
+mod source;
 mod stats;
 mod strand;
 #[cfg(test)]
@@ -56,10 +57,11 @@ pub use item::{
 pub use repeats::{ChargedAgain, RepeatedCharges};
 pub use report_ranges::BilledReport;
 pub use run::{
-    LogRows, LogSource, Replay, ReplayProgress, ReplayReport, ReplaySettings, ReplayState,
-    ReplayStateError, STATE_LEN_BYTES_MAX,
+    Replay, ReplayProgress, ReplayReport, ReplaySettings, ReplayState, ReplayStateError,
+    STATE_LEN_BYTES_MAX,
 };
 pub use sample::{SAMPLE_MAX, SampleSize, SampledSignatures, sample_signatures};
 pub use second::{LogWithSecond, SecondCheckpoints};
+pub use source::{LogRows, LogSource};
 pub use stats::{DayFigures, Gap, PayerFigures, StrandFigures};
 pub use strand::{StrandReplay, StrandReport};

@@ -8,7 +8,7 @@ use super::check::{CheckedEnvelope, CheckedRow, Checker};
 use super::fault::{Fault, FaultKind, Faults};
 use super::item::{SourceError, StoredMark, StrandRow};
 use super::pipeline;
-use super::run::{LogRows, LogSource};
+use super::source::{LogRows, LogSource};
 
 /// The most envelopes of a sample. A guess: their places take 16 MB.
 pub const SAMPLE_MAX: u64 = 1_000_000;

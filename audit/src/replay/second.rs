@@ -15,7 +15,7 @@ use hawser_rules::{Rate, Registry};
 
 use super::checkpoint_list::CheckpointList;
 use super::item::{SourceError, StrandRows, Usage};
-use super::run::{LogRows, LogSource};
+use super::source::{LogRows, LogSource};
 use super::void::newest_checkpoint;
 
 /// The newest checkpoint of each strand and node that a second source shows, and beside it the newest one up to the end

@@ -1,6 +1,6 @@
 //! The replay of one strand: the checks that need the order of its envelopes.
 
-use std::collections::BTreeSet;
+mod checkpoints;
 
 use hawser_proto::checkpoint::CosignedCheckpoint;
 use hawser_proto::merkle::{LeafData, TreeHash, leaf_hash};
@@ -223,57 +223,6 @@ impl StrandReplay {
             "strand {originator}: places from {from} on, which were counted as declared void and have leaves in a \
             signed tree by now: replay from the beginning"
         ))
-    }
-
-    /// Reads the next checkpoint of each node.
-    pub(super) fn load_checkpoints(&mut self, context: &ReplayContext<'_>) {
-        self.checkpoints.clear();
-        match context.rows.checkpoint_nodes() {
-            Ok(nodes) => nodes.into_iter().for_each(|node| self.load_checkpoint(node, context)),
-            Err(error) => self.unreadable("checkpoints", &error),
-        }
-    }
-
-    /// Reads the next checkpoint of a node. If that lies beyond the head, as the newest one of a node that runs does,
-    /// the newest one up to the head is read too.
-    fn load_checkpoint(&mut self, node: OriginatorId, context: &ReplayContext<'_>) {
-        let size = |it: &CosignedCheckpoint| it.signed.checkpoint.size;
-        let (reached, head) = (self.tree.size(), context.head.0);
-        self.checkpoints.retain(|it| it.signed.checkpoint.node != node);
-        let next = context.rows.checkpoint_after(node, reached).and_then(|next| {
-            let is_beyond = next.as_ref().is_some_and(|next| size(next) > head);
-            let within = match is_beyond {
-                true => context.rows.checkpoint_up_to(node, head)?,
-                false => None,
-            };
-            let is_next = |it: &CosignedCheckpoint| (reached + 1..=head).contains(&size(it));
-            Ok(within.filter(is_next).into_iter().chain(next).collect::<Vec<_>>())
-        });
-        match next {
-            Ok(next) => self.checkpoints.extend(next),
-            Err(error) => self.unreadable("checkpoints", &error),
-        }
-    }
-
-    /// Returns a sentence on the places and checkpoints that the tree could not be compared with, if there are any: a
-    /// place without a leaf ends the tree, and so does the head.
-    pub(super) fn not_compared(&self) -> Option<String> {
-        let (originator, size) = (self.originator(), self.tree.size());
-        let nodes: BTreeSet<u32> =
-            self.checkpoints.iter().map(|it| it.signed.checkpoint.node.0).collect();
-        if size < self.reached().0 {
-            return Some(format!(
-                "strand {originator}: the tree behind place {size}, and all checkpoints of more places: place {} has \
-                no leaf",
-                size + 1
-            ));
-        }
-        (!nodes.is_empty()).then(|| {
-            let nodes = nodes.len();
-            format!(
-                "strand {originator}: checkpoints of more than {size} places, of {nodes} nodes: the log ends there"
-            )
-        })
     }
 
     fn unreadable(&mut self, what: &str, error: &SourceError) {
@@ -502,42 +451,6 @@ impl StrandReplay {
             let checkpoint = self.checkpoints.swap_remove(at);
             self.check_checkpoint(&checkpoint, context);
             self.load_checkpoint(checkpoint.signed.checkpoint.node, context);
-        }
-    }
-
-    /// Compares a stored checkpoint with the replayed tree, which has the checkpoint's size now, and checks all
-    /// signatures.
-    fn check_checkpoint(&mut self, cosigned: &CosignedCheckpoint, context: &ReplayContext<'_>) {
-        let of = cosigned.signed.checkpoint;
-        let id = self.id(SequenceId(of.size));
-        self.figures.count_witnesses(cosigned.witnesses.len());
-        let Some(record) = context.registry.node(of.node) else {
-            self.figures.count_unknown_signer();
-            return;
-        };
-        if let Err(error) = cosigned.signed.verify(&record.public_key) {
-            self.fault(Fault::at(FaultKind::CheckpointSignature, id, error));
-            return;
-        }
-        if !self.tree.accepts(of.root) {
-            let text =
-                format!("node {} signed the root {}, and the log has another", of.node, of.root);
-            self.fault(Fault::at(FaultKind::CheckpointRoot, id, text));
-        }
-        self.figures.count_checkpoint(of.node);
-        if of.node == self.originator() {
-            self.figures.count_lag(self.last_ns, of.time_ns);
-        }
-        for cosignature in &cosigned.cosignatures {
-            let cosigner = cosignature.cosigner;
-            let Some(record) = context.registry.node(cosigner) else {
-                self.figures.count_unknown_signer();
-                continue;
-            };
-            match cosignature.verify(&of, &record.public_key) {
-                Ok(()) => self.figures.count_cosigner(cosigner),
-                Err(error) => self.fault(Fault::at(FaultKind::Cosignature, id, error)),
-            }
         }
     }
 
