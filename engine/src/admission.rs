@@ -38,9 +38,9 @@ pub enum Writer {
 
 /// The node's state that a publish is checked against, besides the rules.
 pub struct AdmissionContext<'a> {
-    /// This node.
+    /// The id of this node, which envelopes have to name as their target.
     pub node: OriginatorId,
-    /// The author.
+    /// The author of the request.
     pub writer: Writer,
     /// This node's head of every strand.
     pub seen: &'a Cursor,
@@ -163,7 +163,7 @@ pub struct AdmissionError {
 pub struct RefusedEnvelope {
     /// The place in the request, from 0.
     pub index: usize,
-    /// The name of the rule.
+    /// The machine-readable name of the rule, which never changes.
     pub rule: &'static str,
     /// The rule and what breaks it, for people.
     pub text: String,

@@ -102,7 +102,7 @@ impl ChainEntry {
 /// An envelope made from an event.
 #[derive(Debug, Clone)]
 pub struct ChainEnvelope {
-    /// Its place.
+    /// The chain's originator id, and the sequence id that the contract assigned.
     pub id: EnvelopeId,
     /// The originator envelope to store.
     pub bytes: Bytes,

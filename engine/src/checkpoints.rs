@@ -10,20 +10,20 @@ use hawser_proto::merkle::TreeHash;
 /// A strand's tree, as the node holds it at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TreeState {
-    /// Number of leaves.
+    /// Number of leaves: the tree covers the places from 1 to this one.
     pub size: u64,
-    /// The root.
+    /// The root of that tree.
     pub root: TreeHash,
     /// The root at the size of the last checkpoint; `None` if the tree is smaller.
     pub root_at_last: Option<TreeHash>,
 }
 
-/// A decision about one strand.
+/// A decision about signing a checkpoint of one strand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CheckpointDecision {
     /// There is nothing new to sign.
     Nothing,
-    /// The node signs this.
+    /// The node signs this checkpoint.
     Sign(Checkpoint),
     /// The tree does not continue the tree that the node has signed. The node must never sign a checkpoint of this
     /// strand again.
@@ -55,7 +55,7 @@ impl Default for ObserverPace {
 /// A strand of another node, and the part of it that its node has signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HeldStrand {
-    /// The node.
+    /// The node that orders the strand.
     pub originator: OriginatorId,
     /// Number of leaves of the tree that is held here.
     pub size: u64,
@@ -74,7 +74,7 @@ pub struct SilentStrands {
 }
 
 impl SilentStrands {
-    /// Begins without any.
+    /// Begins without a strand. The first call of [`due`](Self::due) looks at all of them.
     #[must_use]
     pub fn new(pace: ObserverPace) -> Self {
         Self { pace, ..Self::default() }

@@ -9,7 +9,7 @@ use crate::read::limits::is_deliverable;
 /// A durable and valid envelope on its way to readers. Its parts are shared, never copied.
 #[derive(Debug, Clone)]
 pub struct Committed {
-    /// Its place.
+    /// Originator and sequence id.
     pub id: EnvelopeId,
     /// The topic that clients query or subscribe to.
     pub topic: Topic,

@@ -22,7 +22,7 @@ pub struct LedgerEvent {
     pub block: u64,
     /// The payer whose balance it changes.
     pub payer: PayerAddress,
-    /// The change.
+    /// The change to the balance of that payer.
     pub action: LedgerAction,
 }
 

@@ -126,7 +126,7 @@ impl PruneRules {
         self.now_unix_s
     }
 
-    /// Decides about one envelope.
+    /// Decides about one envelope of the expiry index (`docs/protocol/pruning.md`, The conditions).
     #[must_use]
     pub fn verdict(&mut self, at: Expiring) -> PruneVerdict {
         let Expiring { expiry_unix_s, id: EnvelopeId { originator, sequence }, .. } = at;

@@ -64,11 +64,11 @@ pub struct UnpricedError {
 /// A place in the strand, ready to be signed.
 #[derive(Debug)]
 pub struct Sequenced {
-    /// The place.
+    /// This node's id and the sequence id that the envelope gets.
     pub id: EnvelopeId,
     /// The envelope's time, unix nanoseconds.
     pub originator_ns: i64,
-    /// The amount that the payer owes: base fee and congestion fee.
+    /// The amount that the payer owes, picodollars: base fee and congestion fee.
     pub picodollars: u64,
     /// Unix seconds after which the envelope may be pruned.
     pub expiry_unix_s: u64,
@@ -102,7 +102,7 @@ impl Sequencer {
         Self { node, last, last_ns, congestion }
     }
 
-    /// Returns the newest id handed out.
+    /// Returns the newest sequence id handed out; 0 if the strand is empty.
     #[must_use]
     pub fn last(&self) -> SequenceId {
         self.last

@@ -35,7 +35,7 @@ const GOODBYE_MAX: Duration = Duration::from_secs(2);
 /// Shortest wait at shutdown, so that the closing frame can be sent again to a peer that answers late. Guessed.
 const GOODBYE_MIN: Duration = Duration::from_millis(100);
 
-/// Settings of the endpoint.
+/// Settings of the endpoint. They stay as they are until the endpoint stops.
 #[derive(Debug, Clone)]
 pub struct NetSettings {
     /// The UDP address to listen on, and to dial from.
@@ -67,7 +67,7 @@ pub enum NetStartError {
     Tls(#[from] PeerTlsError),
 }
 
-/// A connected peer.
+/// A peer with a session, as operators see it.
 #[derive(Debug, Clone)]
 pub struct PeerStatus {
     /// The peer's id, which it has proved if the transport is QUIC.
@@ -80,7 +80,7 @@ pub struct PeerStatus {
     pub rtt: Duration,
 }
 
-/// The running endpoint.
+/// The running endpoint: its UDP socket, and a session with every node of the registry that can be reached.
 pub struct Endpoint {
     net: Arc<NetState>,
     /// `None` if this node speaks gRPC only.
@@ -146,7 +146,7 @@ impl Endpoint {
         &self.net.counters
     }
 
-    /// Returns the connected peers.
+    /// Returns the peers with a session over QUIC or gRPC.
     #[must_use]
     pub fn peers(&self) -> Vec<PeerStatus> {
         let status = |(node, connection): (OriginatorId, Connection)| PeerStatus {

@@ -15,10 +15,11 @@ use crate::violation::RuleNumber;
 /// (`docs/protocol/rules.md`, rule 10).
 const CLOCK_TOLERANCE_NS: i64 = 5 * MINUTE_NS;
 
-/// One entry of the rate registry.
+/// One entry of the rate registry, whose prices are in force from its start until the next entry's
+/// (`docs/protocol/fees.md`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
-    /// The start of validity, unix seconds. The rate is in force until the next one starts.
+    /// The first second in which the rate is in force, unix seconds.
     pub start_unix_s: u64,
     /// The flat fee per envelope, picodollars.
     pub message_fee: u64,
@@ -207,7 +208,8 @@ impl RateTable {
     }
 }
 
-/// A fee that no rate explains.
+/// The fee of an envelope that follows from no rate which may have been in force at its time. The envelope stays valid:
+/// the fee is evidence, and is booked at this node's own amount (`docs/protocol/fees.md`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WrongFee {
     /// The base fee.
@@ -225,9 +227,9 @@ pub struct Charged {
     pub size_bytes: u64,
     /// The retention in days.
     pub days: u32,
-    /// The base fee.
+    /// The stated base fee, picodollars.
     pub base: u64,
-    /// The congestion fee.
+    /// The stated congestion fee, picodollars.
     pub congestion: u64,
 }
 
@@ -239,7 +241,7 @@ pub struct EnvelopeFees {
 }
 
 impl EnvelopeFees {
-    /// Creates the fees.
+    /// Creates the fees from amounts in picodollars.
     ///
     /// # Errors
     /// [`FeeError::Overflow`] if their sum exceeds the signed 64-bit range.
@@ -248,19 +250,19 @@ impl EnvelopeFees {
         Ok(Self { base, congestion })
     }
 
-    /// Returns the base fee.
+    /// Returns the base fee, picodollars: message fee and storage fee together.
     #[must_use]
     pub fn base(self) -> u64 {
         self.base
     }
 
-    /// Returns the congestion fee.
+    /// Returns the congestion fee, picodollars; 0 without congestion.
     #[must_use]
     pub fn congestion(self) -> u64 {
         self.congestion
     }
 
-    /// Returns the amount that the payer owes.
+    /// Returns the amount that the payer owes, picodollars: both fees together, at most `i64::MAX`.
     #[must_use]
     pub fn sum(self) -> u64 {
         self.base + self.congestion

@@ -6,7 +6,7 @@ use hawser_proto::{Address, OriginatorId, PublicKey};
 
 use crate::absences::Absences;
 
-/// One record of the node registry.
+/// One record of the node registry: a node that is or was registered, canonical or not.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeRecord {
     /// The id that the registry assigned: 100, 200, 300, …
@@ -80,7 +80,7 @@ impl Registry {
         self.member(id).is_some() || (self.node(id).is_some() && !self.absences(id).is_empty())
     }
 
-    /// Sets the absences of all nodes.
+    /// Replaces the absences of all nodes. Nodes that are not named, or whose absences are empty, have none.
     #[must_use]
     pub fn with_absences(
         mut self,

@@ -36,7 +36,7 @@ impl Change {
         }
     }
 
-    /// The first place that the change fills.
+    /// Returns the first place that the change fills.
     #[must_use]
     pub fn start(&self) -> EnvelopeId {
         match self {
@@ -72,7 +72,7 @@ pub struct ChainCommit {
 /// The last block that a chain reader has processed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChainPosition {
-    /// Block number.
+    /// Number of the block. All its events are processed.
     pub block: u64,
     /// Block hash, which shows a reorganisation at the same height.
     pub hash: [u8; 32],
@@ -213,9 +213,9 @@ impl Facts {
 /// Net effect of an identity update on an Ethereum address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AddressChange {
-    /// The address.
+    /// The Ethereum address.
     pub address: Address,
-    /// The inbox.
+    /// The inbox that gained or lost the address.
     pub inbox: InboxId,
     /// True if the address is a member after the update.
     pub is_member: bool,
@@ -225,9 +225,9 @@ pub struct AddressChange {
 /// from the recorded rates and from the envelopes before it ([`crate::PriceFn`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Charge {
-    /// Account that pays.
+    /// Account that signed the payer envelope, and pays.
     pub payer: PayerAddress,
-    /// Length of the payer envelope.
+    /// Length of the payer envelope, bytes. The storage fee is computed from it.
     pub size_bytes: u64,
     /// Retention in days.
     pub retention_days: u32,

@@ -82,7 +82,7 @@ impl Family {
         Self::Meta,
     ];
 
-    /// Returns the name on disk.
+    /// Returns the name of the column family on disk. It never changes.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

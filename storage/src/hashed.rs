@@ -20,7 +20,7 @@ impl HashedEnvelope {
         Some(Self { bytes: bytes.clone(), leaf })
     }
 
-    /// Returns the leaf.
+    /// Returns the hash of the leaf that the envelope adds to its strand's tree.
     #[must_use]
     pub fn leaf(&self) -> TreeHash {
         self.leaf

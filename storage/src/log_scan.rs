@@ -18,7 +18,7 @@ use crate::shared_copies::SharedCopies;
 pub enum LogItem {
     /// A stored envelope.
     Envelope {
-        /// Its place.
+        /// Originator and sequence id.
         id: EnvelopeId,
         /// The originator envelope as signed.
         bytes: Bytes,

@@ -11,7 +11,7 @@ pub const CONGESTION_MINUTES: usize = 5;
 pub struct PricedEnvelope {
     /// The originator's time, unix nanoseconds. Selects the rate.
     pub originator_ns: i64,
-    /// Length of the payer envelope.
+    /// Length of the payer envelope, bytes.
     pub size_bytes: u64,
     /// Retention in days.
     pub retention_days: u32,

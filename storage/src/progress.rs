@@ -27,14 +27,14 @@ impl OlderRows {
     }
 }
 
-/// Result of a rebuild.
+/// Result of a rebuild of projections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct RebuildReport {
-    /// Envelopes read.
+    /// Number of envelopes that were read from the log.
     pub envelopes: u64,
-    /// Envelopes with projection rows.
+    /// Number of envelopes from which rows of projections were derived.
     pub projected: u64,
-    /// Envelopes that are marked invalid.
+    /// Number of envelopes that are marked invalid.
     pub invalid: u64,
 }
 

@@ -36,7 +36,7 @@ use crate::trees::leaf_of;
 /// A row of the expiry index: an envelope and the time from which it may be pruned. Sorts like that index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Expiring {
-    /// Unix seconds.
+    /// Unix second after which the envelope may be pruned.
     pub expiry_unix_s: u64,
     /// The envelope's place.
     pub id: EnvelopeId,
@@ -47,10 +47,10 @@ pub struct Expiring {
     pub receipt: Option<[u8; 32]>,
 }
 
-/// A stored expired envelope.
+/// An expired envelope that is to be pruned, as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExpiredEnvelope {
-    /// Its place.
+    /// Originator and sequence id of the envelope.
     pub id: EnvelopeId,
     /// The originator envelope as signed.
     pub bytes: Bytes,

@@ -59,7 +59,8 @@ impl Store {
         self.judge(&header)
     }
 
-    /// Accepts commits after [`Store::reopen`].
+    /// Accepts commits after [`Store::reopen`]. Does nothing while the database is open for reading only, or if a write
+    /// has failed since.
     pub fn accept_writes(&self) {
         let database = self.database();
         if !database.is_read_only && database.poison.cause().as_deref() == Some(READ_AGAIN) {

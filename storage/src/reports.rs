@@ -32,7 +32,7 @@ pub struct NewReport {
 pub struct StoredReport {
     /// Time of this node's clock, unix nanoseconds; unique, and above that of earlier reports.
     pub server_time_ns: u64,
-    /// The report.
+    /// The report as it was judged when it came, with its host's signature.
     pub kept: KeptReport,
 }
 

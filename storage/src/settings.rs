@@ -9,7 +9,7 @@ use crate::price::PriceFn;
 /// The owner of a database: one node of one network. It never changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreIdentity {
-    /// The network's name.
+    /// The name of the network (`--network`). A database belongs to one network.
     pub network: String,
     /// The node that sequences its own strand in this database.
     pub node: OriginatorId,
@@ -27,16 +27,18 @@ pub enum Durability {
     Os,
 }
 
-/// Settings for [`Store::open`](crate::Store::open).
+/// Settings for [`Store::open`](crate::Store::open): they hold until the database is closed.
 #[derive(Debug, Clone)]
 pub struct StoreSettings {
     /// Data folder. Created with mode 0700 if it does not exist.
     pub path: PathBuf,
     /// Required owner of the database; a new database gets this owner.
     pub identity: StoreIdentity,
-    /// Durability of commits.
+    /// The point from which a commit counts as durable. With [`Durability::Os`], power loss may take acknowledged
+    /// envelopes.
     pub durability: Durability,
-    /// Calculates the prices of envelopes.
+    /// Calculates the prices of envelopes. Must be the same function in every process that opens the database, or the
+    /// booked amounts differ from those of a rebuild.
     pub price: PriceFn,
     /// Settings of the host marker; `None` for no check against it, for tests and measurements.
     pub host: Option<HostSettings>,

@@ -254,7 +254,7 @@ impl Store {
     }
 }
 
-/// Why [`Store::adopt`] failed.
+/// Error of [`Store::adopt`]: the folder is not recorded as the one that this host wrote last.
 #[derive(Debug, thiserror::Error)]
 pub enum AdoptError {
     /// The generation cannot be written to the folder.

@@ -13,9 +13,9 @@ const LEN_BYTES: usize = 32;
 /// An envelope that names a place of a chain which the chain does not have yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SuspectedDependency {
-    /// The envelope.
+    /// Originator and sequence id of the envelope.
     pub at: EnvelopeId,
-    /// The place of the chain.
+    /// The place of a chain's strand that it depends on.
     pub needed: EnvelopeId,
     /// The time of the envelope, unix nanoseconds.
     pub originator_ns: i64,

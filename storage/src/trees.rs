@@ -33,7 +33,7 @@ const LAST_STEP_BYTES: usize = 1024 * 1024;
 pub struct TreeBehind {
     /// The originator of the strand.
     pub originator: OriginatorId,
-    /// Number of leaves.
+    /// Number of leaves: the tree covers the places up to this one.
     pub size: u64,
     /// The head of the strand.
     pub head: SequenceId,

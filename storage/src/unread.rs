@@ -13,9 +13,9 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// A family that could not be read to its end when the database was opened. Memory has only a part of its rows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnreadFamily {
-    /// The column family.
+    /// The name of the column family on disk.
     pub family: &'static str,
-    /// The failure.
+    /// The failure that ended the last attempt to read it.
     pub cause: ReadError,
 }
 

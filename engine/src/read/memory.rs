@@ -9,9 +9,9 @@ use super::error::QueryError;
 /// of its address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct ReaderId {
-    /// Identifies the address.
+    /// Number that stands for the address, equal for all connections from it.
     pub address: usize,
-    /// Identifies the connection.
+    /// Number that stands for the connection.
     pub connection: u64,
 }
 

@@ -30,7 +30,7 @@ pub struct SignedRuns {
     senders: Vec<(SequenceId, SequenceId, OriginatorId)>,
 }
 
-/// An accepted run.
+/// A run of envelopes that a tree signed by their originator contains. Their own signatures are not checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AcceptedRun {
     /// The entries, not verified.

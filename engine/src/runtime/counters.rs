@@ -119,9 +119,9 @@ impl Stopwatch {
 /// Metrics of an operation on the store.
 #[derive(Debug, Default)]
 pub struct Operation {
-    /// Durations, failures included.
+    /// Durations of all operations, failed ones too.
     pub seconds: DurationHistogram,
-    /// Failures.
+    /// Number of operations that returned an error.
     pub errors: Counter,
 }
 
@@ -219,9 +219,9 @@ pub struct ScrubCounters {
 pub struct LivenessCounters {
     /// Reports about nodes without a connection, or with claims and without envelopes.
     pub unresponsive: Counter,
-    /// Long behind with its own strand.
+    /// Reports about nodes that were behind with their own strand for long.
     pub slow: Counter,
-    /// Errors that blame no caller.
+    /// Reports about nodes that answered requests with errors of their own.
     pub failed: Counter,
 }
 
@@ -291,11 +291,11 @@ pub struct Counters {
     pub sequence_seconds: StageHistogram,
     /// Stage commit: from signing to durable commit.
     pub commit_seconds: StageHistogram,
-    /// Stages sequence and commit together.
+    /// Stages sequence and commit together: from checked envelopes to durable commit.
     pub admitted_seconds: StageHistogram,
     /// Envelopes of other nodes that were stored and marked invalid.
     pub invalid: Counter,
-    /// Envelopes among them that readers were shown before verification.
+    /// Invalid envelopes that readers were shown before verification, and get no more.
     pub withdrawn: Counter,
     /// Checkpoints signed since the start.
     pub checkpoints: Counter,
@@ -313,7 +313,7 @@ pub struct Counters {
     pub tree_leaves_behind: Gauge,
     /// Envelopes pruned since the start.
     pub pruned: Counter,
-    /// Their bytes.
+    /// Lengths of these envelopes together, bytes.
     pub pruned_bytes: Counter,
     /// Envelopes that could go and are still held, as of the last run of pruning.
     pub prune_backlog: Gauge,

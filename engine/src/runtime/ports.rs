@@ -13,7 +13,7 @@ use crate::ports::{Clock, IdentityJudge, PayloadValidator};
 /// over as values: a decision sees no channel.
 #[derive(Clone)]
 pub struct Ports {
-    /// Wall clock.
+    /// The wall clock: times of envelopes, expiries and rates depend on it.
     pub clock: Arc<dyn Clock>,
     /// Judges key packages.
     pub validator: Arc<dyn PayloadValidator>,

@@ -33,7 +33,7 @@ pub struct PruneSettings {
     pub every: Duration,
     /// Envelopes of one strand that go in one run, at most.
     pub places_max: u64,
-    /// Only count.
+    /// True to count what could be removed, and remove nothing.
     pub dry_run: bool,
 }
 
@@ -49,7 +49,7 @@ impl Default for PruneSettings {
 pub struct StrandPruned {
     /// Envelopes that have gone; in a dry run those that could.
     pub pruned: u64,
-    /// Their length in bytes.
+    /// Lengths of these envelopes together, bytes.
     pub bytes: u64,
     /// The lowest and the highest of their places.
     pub places: Option<(SequenceId, SequenceId)>,

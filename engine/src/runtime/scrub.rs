@@ -69,9 +69,9 @@ pub enum ScrubMode {
 /// Damage that could not be repaired.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnrepairedDamage {
-    /// The part.
+    /// The damaged part, which stays as it is.
     pub damage: Damage,
-    /// The reason.
+    /// The reason for which it was not repaired, for people.
     pub reason: String,
 }
 

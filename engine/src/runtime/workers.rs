@@ -102,7 +102,7 @@ struct QueuesBehind {
     strands: Sender<Job>,
 }
 
-/// Priority of a job.
+/// The queue that a job waits in, and so the jobs that go before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Priority {
     /// The log waits for it.
@@ -122,6 +122,9 @@ pub enum Priority {
 
 impl Workers {
     /// Starts `threads` threads.
+    ///
+    /// # Panics
+    /// If the system refuses a thread.
     #[must_use]
     pub fn start(threads: usize) -> Self {
         // Unbounded, because every caller is bounded: publishes by the bytes in flight, each followed

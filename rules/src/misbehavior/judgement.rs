@@ -62,7 +62,7 @@ impl Host {
 pub struct Fact {
     /// A name for programs, whose meaning never changes.
     pub name: &'static str,
-    /// A sentence for people.
+    /// The finding as a sentence for people, without the numbers.
     pub text: String,
     /// The envelope concerned, if any.
     pub at: Option<EnvelopeId>,
@@ -155,10 +155,10 @@ impl Ruling {
     }
 }
 
-/// The judgement of a report.
+/// The judgement of a report, or of evidence outside of reports (`docs/protocol/misbehavior.md`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Judgement {
-    /// The verdict.
+    /// The weight of the evidence.
     pub verdict: MisbehaviorVerdict,
     /// The accused node; `None` if the report does not decode.
     pub accused: Option<OriginatorId>,

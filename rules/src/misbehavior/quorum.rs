@@ -18,7 +18,7 @@ const SLOTS_MIN: usize = 3;
 /// An hour in which a node was unreachable for most others.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Outage {
-    /// The node.
+    /// The node that most others reported.
     pub node: OriginatorId,
     /// The start of the hour, unix seconds.
     pub hour_unix_s: u64,

@@ -67,19 +67,20 @@ impl ReportError {
     }
 }
 
-/// A well-formed report.
+/// A report of misbehaviour whose form is checked: sizes, a known kind, and content that belongs to the kind. Nothing
+/// in it is verified (`docs/protocol/misbehavior.md`, Reports).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Report {
     message: pb::UnsignedMisbehaviorReport,
     kind: Kind,
 }
 
-/// The content of a report.
+/// The content of a report, by the family of its kind.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Failure<'a> {
     /// A request without a correct answer in time.
     Liveness(&'a pb::LivenessFailure),
-    /// Signed envelopes.
+    /// Envelopes that the accused node has signed, as the report claims.
     Safety(&'a [OriginatorEnvelope]),
 }
 
@@ -162,7 +163,7 @@ impl Report {
         self.message.encoded_len()
     }
 
-    /// Returns the accused node.
+    /// Returns the node that the report accuses, which need not exist.
     #[must_use]
     pub fn accused(&self) -> OriginatorId {
         OriginatorId(self.message.misbehaving_node_id)
@@ -186,7 +187,7 @@ impl Report {
         self.message.submitted_by_node
     }
 
-    /// Returns the content.
+    /// Returns the failed request, or the envelopes.
     #[must_use]
     pub fn failure(&self) -> Failure<'_> {
         use pb::unsigned_misbehavior_report::Failure as Wire;

@@ -91,9 +91,9 @@ impl TreeFault {
 pub struct ShownLeaf {
     /// The index of the leaf, from 0.
     pub index: u64,
-    /// The hash of the leaf.
+    /// The hash of the leaf at that index.
     pub leaf: TreeHash,
-    /// The inclusion proof.
+    /// The path from the leaf to the root, as in RFC 6962.
     pub proof: InclusionProof,
 }
 
@@ -123,7 +123,7 @@ impl ShownLeaf {
 /// Evidence based on signed trees. Not verified; [`verify_trees`] judges it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TreeEvidence {
-    /// The fault.
+    /// The fault that the pieces are said to show.
     pub fault: TreeFault,
     /// The pieces in the order that [`TreeFault`] states.
     pub pieces: Vec<Bytes>,

@@ -48,7 +48,7 @@ pub struct Attestation {
 }
 
 impl Attestation {
-    /// Signs a report id.
+    /// Signs a report id as `node`, whose key is `key`. The caller has computed the same report itself.
     #[must_use]
     pub fn sign(report: ReportId, node: OriginatorId, key: &SecretKey) -> Self {
         Self { report, node, signature: key.sign(report.digest()) }

@@ -56,12 +56,12 @@ impl std::fmt::Display for SettledAmount {
     }
 }
 
-/// The fees of one payer in the range of a report.
+/// A leaf of a report: the fees of one payer in the range of the report (`docs/protocol/payer-reports.md`, Content).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PayerFee {
-    /// The payer.
+    /// The account that pays.
     pub payer: PayerAddress,
-    /// The fees.
+    /// The sum of its fees in the range, base and congestion fees together.
     pub fee: PicoDollars,
 }
 
@@ -129,19 +129,19 @@ impl Leaves {
         self.0.binary_search_by_key(&payer, |leaf| leaf.payer).ok()
     }
 
-    /// Returns the encoded leaves in order.
+    /// Returns the encoded leaves, by ascending address as in the tree.
     #[must_use]
     pub fn encoded(&self) -> Vec<[u8; LEAF_LEN_BYTES]> {
         self.0.iter().map(|leaf| leaf.leaf()).collect()
     }
 
-    /// Returns the tree over the leaves.
+    /// Returns the tree over the leaves. Costs two hashes for each.
     #[must_use]
     pub fn tree(&self) -> Tree {
         Tree::new(&self.encoded())
     }
 
-    /// Returns the root of the tree.
+    /// Returns the root of the tree, which the report states. Costs as much as [`tree`](Self::tree).
     #[must_use]
     pub fn root(&self) -> Hash {
         self.tree().root()

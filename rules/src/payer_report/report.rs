@@ -97,7 +97,7 @@ impl DomainSeparator {
         Self(keccak256(&[&parts[0], &parts[1], &parts[2], &word(chain_id), &padded]).0)
     }
 
-    /// Returns the 32 bytes.
+    /// Returns the separator as the contract states it; never zero.
     #[must_use]
     pub fn get(self) -> [u8; 32] {
         self.0

@@ -27,7 +27,7 @@ pub fn minute_of_hour(node: OriginatorId, task: HourlyTask) -> u32 {
 /// The end of a report: its last sequence id, and the minute that ends with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RangeEnd {
-    /// The minute, since the unix epoch.
+    /// The number of the minute since the unix epoch.
     pub minute: u32,
     /// The last sequence id in that minute for which a payer pays.
     pub sequence: SequenceId,
@@ -82,7 +82,7 @@ impl Periods {
     }
 }
 
-/// The decision whether to write a report.
+/// The result of [`due`]: if a node has to write a report about one originator now, and from where on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReportDue {
     /// The last report is too recent.

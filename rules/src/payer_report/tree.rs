@@ -13,7 +13,7 @@ const LEAF: &[u8] = b"leaf|";
 const NODE: &[u8] = b"node|";
 const ROOT: &[u8] = b"root|";
 
-/// A hash of the tree (keccak-256).
+/// A hash of the tree: keccak-256 (`docs/protocol/payer-reports.md`, Tree and id).
 pub type Hash = [u8; 32];
 
 /// The root of a tree without leaves.
@@ -42,7 +42,7 @@ pub enum ProofError {
     InvalidProof,
 }
 
-/// Returns the hash of a leaf.
+/// Returns the hash of an encoded leaf: keccak-256 over `leaf|` and its bytes.
 #[must_use]
 pub fn leaf_hash(leaf: &[u8]) -> Hash {
     keccak256(&[LEAF, leaf]).0
@@ -80,7 +80,7 @@ fn depth(leaves: u64) -> u32 {
     leaves.max(2).next_power_of_two().trailing_zeros()
 }
 
-/// The tree over the leaves of one report.
+/// The tree over the leaves of one report. Holds all its hashes: about 64 bytes for each leaf.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tree {
     /// The levels of hashes, from the leaves to the single hash at the top; empty without leaves.
@@ -115,7 +115,7 @@ impl Tree {
         self.levels.is_empty()
     }
 
-    /// Returns the root.
+    /// Returns the root, which contains the number of leaves; [`EMPTY_ROOT`] without leaves.
     #[must_use]
     pub fn root(&self) -> Hash {
         match self.levels.last() {

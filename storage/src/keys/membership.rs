@@ -57,7 +57,7 @@ pub struct MembershipChange {
     pub block: u64,
     /// Index of the event within the block.
     pub log_index: u64,
-    /// The node.
+    /// The node that entered or was removed.
     pub node: OriginatorId,
     /// The block's time, unix seconds.
     pub time_s: u64,

@@ -40,11 +40,11 @@ impl Key<'_> for UsageKey {
 /// Usage of one payer at one originator in one minute. Counters saturate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct UsageRow {
-    /// Base and congestion fees together, by this node's own calculation.
+    /// Base and congestion fees together by this node's own calculation, picodollars.
     pub picodollars: u64,
-    /// Charged envelopes.
+    /// Number of charged envelopes.
     pub messages: u64,
-    /// Sum of their stored lengths.
+    /// Sum of the lengths of their originator envelopes as stored, bytes.
     pub bytes: u64,
     /// The highest sequence id among them.
     pub last_sequence: SequenceId,

@@ -58,13 +58,13 @@ const ABOVE_ALL_KEYS: [u8; 64] = [0xff; 64];
 /// Derives the facts of a stored envelope from its bytes and its validity. Called from several threads.
 pub type Derive<'a> = dyn Fn(EnvelopeId, &Bytes, Validity) -> Option<Facts> + Sync + 'a;
 
-/// Callback with the progress of a rebuild. Returns whether the rebuild continues.
+/// Callback with the progress of a rebuild. Returns `Break` to stop it.
 type Progress<'a> = dyn FnMut(RebuildProgress) -> ControlFlow<()> + 'a;
 
-/// Progress of a rebuild.
+/// Progress of a rebuild, counted in envelopes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RebuildProgress {
-    /// Envelopes processed.
+    /// Number of envelopes that were processed.
     pub done: u64,
     /// RocksDB's estimate of their number; may be below `done`.
     pub total_estimate: u64,

@@ -41,7 +41,7 @@ const NOT_COMPRESSED: u8 = 0;
 /// A place whose envelope this node cannot read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LostPlace {
-    /// The place.
+    /// Originator and sequence id.
     pub id: EnvelopeId,
     /// The leaf of the strand's tree at the place; `None` if the tree does not reach it, or if the leaf itself is
     /// damaged.

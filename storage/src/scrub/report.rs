@@ -23,7 +23,7 @@ const REBUILT_FROM: [Family; 6] =
 /// A damaged part of a database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {
-    /// The column family.
+    /// The name of the column family on disk.
     pub family: &'static str,
     /// The first place that is affected, for rows that belong to a strand.
     pub first: Option<EnvelopeId>,
@@ -31,7 +31,7 @@ pub struct Damage {
     pub last: Option<EnvelopeId>,
     /// The file, if RocksDB's error names it.
     pub file: Option<String>,
-    /// The fault.
+    /// The fault as RocksDB or the comparison describes it, for people.
     pub cause: String,
 }
 

@@ -53,7 +53,7 @@ pub struct ShownInclusion {
     pub size: u64,
     /// The hash of the envelope's leaf.
     pub leaf: TreeHash,
-    /// The proof.
+    /// The path from the leaf to the root of that tree.
     pub proof: InclusionProof,
     /// A checkpoint of this size, if this node holds one.
     pub checkpoint: Option<CosignedCheckpoint>,
@@ -64,14 +64,14 @@ pub struct ShownInclusion {
 pub struct ShownConsistency {
     /// Number of leaves of the later tree.
     pub to_size: u64,
-    /// The proof.
+    /// The proof that the later tree begins with the earlier one.
     pub proof: ConsistencyProof,
     /// A checkpoint of the later size, if this node holds one.
     pub checkpoint: Option<CosignedCheckpoint>,
 }
 
 impl ProofReader {
-    /// Reads this store.
+    /// Makes proofs from the trees and checkpoints of this store.
     #[must_use]
     pub fn new(store: Store) -> Self {
         Self { store }
