@@ -41,6 +41,8 @@ mod snapshot_folder;
 pub mod stop_signal;
 mod strand_faults;
 mod system;
+#[cfg(test)]
+mod testing;
 mod tls;
 mod unfinished_import;
 mod validation;

@@ -154,15 +154,14 @@ fn envelope_at(
 
 #[cfg(test)]
 mod tests {
-    use hawser_engine::price::price;
     use hawser_engine::replication::EnvelopeVerifier;
+    use hawser_proto::SequenceId;
     use hawser_proto::envelope::{PayerEnvelope, UnsealedEnvelope};
     use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
-    use hawser_proto::{SecretKey, SequenceId};
     use hawser_rules::{Absences, Rate};
-    use hawser_storage::{Durability, EvidenceTime, StoreIdentity, StoreSettings};
 
     use super::*;
+    use crate::service::testing::{evidence, key, open, places_of};
 
     const OWN: OriginatorId = OriginatorId(400);
     const NODE: OriginatorId = OriginatorId(300);
@@ -175,24 +174,6 @@ mod tests {
     const CLIENT: &str = "0a13121100aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa12250a230a210001000210\
                           aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa000000000000000101000000";
 
-    fn key(node: OriginatorId) -> SecretKey {
-        SecretKey::from_bytes(&[u8::try_from(node.0 / 100).unwrap(); 32]).unwrap()
-    }
-
-    fn open(folder: &tempfile::TempDir) -> Store {
-        let (network, public_key) = ("testnet".to_owned(), key(OWN).public_key());
-        let settings = StoreSettings {
-            path: folder.path().join("new"),
-            identity: StoreIdentity { network, node: OWN, public_key },
-            durability: Durability::Os,
-            price,
-            host: None,
-            open_files_max: 64,
-            cache_bytes: 8 << 20,
-        };
-        Store::open(&settings).unwrap()
-    }
-
     /// Returns an envelope that the node has signed, dated so many seconds after 1970.
     fn signed(sequence: u64, second: u32, fee: u64, payer_bytes: Bytes) -> Bytes {
         let statement = pb::UnsignedOriginatorEnvelope {
@@ -204,7 +185,7 @@ mod tests {
             congestion_fee_picodollars: 0,
             expiry_unixtime: u64::from(second) + u64::from(DAYS) * 86_400,
         };
-        UnsealedEnvelope::new(&statement).seal(&key(NODE))
+        UnsealedEnvelope::new(&statement).seal(&key(NODE.0))
     }
 
     fn unpaid(sequence: u64, second: u32) -> Bytes {
@@ -213,7 +194,7 @@ mod tests {
 
     fn paid(sequence: u64, second: u32, fee: u64) -> Bytes {
         let client = Bytes::from(hex::decode(CLIENT).unwrap());
-        let payer = PayerEnvelope::sign(client.clone(), NODE, DAYS.into(), &key(OriginatorId(200)));
+        let payer = PayerEnvelope::sign(client.clone(), NODE, DAYS.into(), &key(200));
         let signature = payer.payer_signature.unwrap().bytes;
         let head = [0x0a, u8::try_from(client.len()).unwrap()];
         let tail = [0x18, 0xac, 0x02, 0x20, DAYS]; // for node 300
@@ -224,8 +205,8 @@ mod tests {
     #[test]
     fn broken_rules_wrong_times_and_wrong_fees_in_a_strand_that_is_taken_over_are_evidence() {
         let folder = tempfile::tempdir().unwrap();
-        let store = open(&folder);
-        let public_key = key(NODE).public_key();
+        let store = open(&folder, "new", OWN.0);
+        let public_key = key(NODE.0).public_key();
         let absences = Absences::NONE;
         let verifier = EnvelopeVerifier { originator: NODE, key: public_key, own: OWN, absences };
         let rate = Rate {
@@ -248,15 +229,15 @@ mod tests {
         let second = [unpaid(3, 300), unpaid(4, 1900)];
         take(&second);
         take(&[paid(5, 1901, FEE), paid(6, 1902, FEE - 1)]);
-        let all = store.snapshot().evidence(EvidenceTime::default(), 99, usize::MAX).unwrap();
-        let told = |wanted: Misbehavior| {
-            let of_kind = all.iter().filter(|it| it.evidence.misbehavior == wanted);
-            of_kind.map(|it| it.evidence.at.sequence.0).collect::<Vec<_>>()
-        };
-        assert_eq!(told(Misbehavior::Invalid(1)), [1, 2, 3, 4]);
-        assert_eq!(told(Misbehavior::TimeBack), [2, 3]);
-        assert_eq!(told(Misbehavior::TimeAhead), [5, 6], "more than a quarter of an hour");
-        assert_eq!(told(Misbehavior::Fee), [6]);
+        let all = evidence(&store);
+        assert_eq!(places_of(&all, Misbehavior::Invalid(1)), [1, 2, 3, 4]);
+        assert_eq!(places_of(&all, Misbehavior::TimeBack), [2, 3]);
+        assert_eq!(
+            places_of(&all, Misbehavior::TimeAhead),
+            [5, 6],
+            "more than a quarter of an hour"
+        );
+        assert_eq!(places_of(&all, Misbehavior::Fee), [6]);
         assert_eq!(all.len(), 9);
         let back = all.iter().rfind(|it| it.evidence.misbehavior == Misbehavior::TimeBack).unwrap();
         assert_eq!(back.evidence.envelopes, [first[1].clone(), second[0].clone()]);

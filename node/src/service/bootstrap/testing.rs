@@ -11,15 +11,14 @@ use hawser_chain::contracts::GroupMessageBroadcaster::MessageSent;
 use hawser_chain::endpoints::Endpoints;
 use hawser_chain::index::event::EventSource;
 use hawser_engine::chain_strand::{ChainEntry, ChainEnvelope, ChainEvent};
-use hawser_engine::price::price;
 use hawser_engine::runtime::ChainAppendError;
 use hawser_proto::checkpoint::{Checkpoint, CosignedCheckpoint};
 use hawser_proto::envelope::OriginatorEnvelope;
-use hawser_proto::{Address, Bytes, OriginatorId, SecretKey, SequenceId};
+use hawser_proto::{Address, Bytes, OriginatorId, SequenceId};
 use hawser_rules::{NodeRecord, Registry};
 use hawser_storage::{
-    BootstrapChunk, BootstrapManifest, Bootstraps, Change, Durability, FileHash, FolderObjects,
-    LogEntry, SkipReason, Store, StoreIdentity, StoreSettings, encode_chunk,
+    BootstrapChunk, BootstrapManifest, Bootstraps, Change, FileHash, FolderObjects, LogEntry,
+    SkipReason, Store, encode_chunk,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -30,16 +29,13 @@ use super::chain::AskedContract;
 use super::checkpoints::{Evidence, MajorityTree};
 use super::error::BootstrapFetchError;
 use crate::service::network::chains::StrandContract;
+pub(super) use crate::service::testing::{key, open};
 
 pub(super) const GROUPS: OriginatorId = OriginatorId::GROUP_MESSAGES;
 pub(super) const IDENTITIES: OriginatorId = OriginatorId::IDENTITY_UPDATES;
 pub(super) const OWN: OriginatorId = OriginatorId(400);
 /// The number of sequence ids of the maker's strands; the second one is void.
 pub(super) const PLACES: u64 = 6;
-
-pub(super) fn key(node: u32) -> SecretKey {
-    SecretKey::from_bytes(&[u8::try_from(node / 100).unwrap(); 32]).unwrap()
-}
 
 /// Returns a registry of nodes 100 to 400, of which those in `canonical` are in the network.
 pub(super) fn registry(canonical: &[u32]) -> Registry {
@@ -72,24 +68,6 @@ pub(super) fn entry(originator: OriginatorId, place: u64, transaction: u8) -> Ch
         ChainEntry::Envelope(envelope) => *envelope,
         ChainEntry::Void(at) => panic!("{at} is void"),
     }
-}
-
-pub(super) fn open(folder: &TempDir, name: &str, node: u32) -> Store {
-    let identity = StoreIdentity {
-        network: "testnet".to_owned(),
-        node: OriginatorId(node),
-        public_key: key(node).public_key(),
-    };
-    Store::open(&StoreSettings {
-        path: folder.path().join(name),
-        identity,
-        durability: Durability::Os,
-        price,
-        host: None,
-        open_files_max: 64,
-        cache_bytes: 8 << 20,
-    })
-    .unwrap()
 }
 
 /// A maker with both chain strands, and the location of its snapshots.

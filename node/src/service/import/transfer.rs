@@ -140,25 +140,20 @@ fn row_error(originator: OriginatorId, (sequence, source): (i64, RowError)) -> I
 
 #[cfg(test)]
 mod tests {
-    use hawser_engine::price::price;
-    use hawser_proto::SecretKey;
     use hawser_proto::envelope::UnsealedEnvelope;
     use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
     use hawser_rules::{Absences, Rate};
-    use hawser_storage::{Durability, EvidenceTime, Misbehavior, StoreIdentity, StoreSettings};
+    use hawser_storage::Misbehavior;
 
     use super::super::strand::SourceRow;
     use super::*;
+    use crate::service::testing::{evidence, key, open, places_of};
 
     const OWN: OriginatorId = OriginatorId(100);
     const OTHER: OriginatorId = OriginatorId(200);
 
-    fn key(node: OriginatorId) -> SecretKey {
-        SecretKey::from_bytes(&[u8::try_from(node.0 / 100).unwrap(); 32]).unwrap()
-    }
-
     fn verifier(originator: OriginatorId) -> EnvelopeVerifier {
-        let key = key(originator).public_key();
+        let key = key(originator.0).public_key();
         EnvelopeVerifier { originator, key, own: OWN, absences: Absences::NONE }
     }
 
@@ -179,7 +174,7 @@ mod tests {
             topic: Vec::new(),
             expiry,
             payer: None,
-            envelope: Some(UnsealedEnvelope::new(&statement).seal(&key(originator))),
+            envelope: Some(UnsealedEnvelope::new(&statement).seal(&key(originator.0))),
         }
     }
 
@@ -203,17 +198,7 @@ mod tests {
     #[tokio::test]
     async fn faults_of_other_nodes_are_evidence_as_when_peers_bring_their_strands() {
         let folder = tempfile::tempdir().unwrap();
-        let (network, public_key) = ("testnet".to_owned(), key(OWN).public_key());
-        let settings = StoreSettings {
-            path: folder.path().join("new"),
-            identity: StoreIdentity { network, node: OWN, public_key },
-            durability: Durability::Os,
-            price,
-            host: None,
-            open_files_max: 64,
-            cache_bytes: 8 << 20,
-        };
-        let store = Store::open(&settings).unwrap();
+        let store = open(&folder, "new", OWN.0);
         let (message_fee, storage_fee, congestion_fee, target_rate_per_minute) = (0, 0, 0, 0);
         let rate = Rate {
             start_unix_s: 0,
@@ -228,14 +213,10 @@ mod tests {
         // A run that continues checks all rows again, and records what the other rows show.
         let reports = taken(&store, &facts, &[(1, 500), (2, 400), (3, 300)]).await;
         assert_eq!(reports.iter().map(|it| it.envelopes).collect::<Vec<_>>(), [3, 3]);
-        let all = store.snapshot().evidence(EvidenceTime::default(), 99, usize::MAX).unwrap();
+        let all = evidence(&store);
         assert!(all.iter().all(|it| it.evidence.at.originator == OTHER), "{all:?}");
-        let told = |wanted: Misbehavior| {
-            let of_kind = all.iter().filter(|it| it.evidence.misbehavior == wanted);
-            of_kind.map(|it| it.evidence.at.sequence.0).collect::<Vec<_>>()
-        };
-        assert_eq!(told(Misbehavior::Invalid(1)), [1, 2, 3]);
-        assert_eq!(told(Misbehavior::TimeBack), [2, 3]);
+        assert_eq!(places_of(&all, Misbehavior::Invalid(1)), [1, 2, 3]);
+        assert_eq!(places_of(&all, Misbehavior::TimeBack), [2, 3]);
         assert_eq!(all.len(), 5);
     }
 }

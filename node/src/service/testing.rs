@@ -1,0 +1,43 @@
+//! Test fixtures of several modules: the keys of nodes, their databases, and the evidence in a database.
+
+use hawser_engine::price::price;
+use hawser_proto::{OriginatorId, SecretKey};
+use hawser_storage::{
+    Durability, EvidenceTime, Misbehavior, Store, StoreIdentity, StoreSettings, StoredEvidence,
+};
+use tempfile::TempDir;
+
+/// Returns the key of a node, whose id is a multiple of 100 from 100 to 25,500.
+pub(super) fn key(node: u32) -> SecretKey {
+    SecretKey::from_bytes(&[u8::try_from(node / 100).unwrap(); 32]).unwrap()
+}
+
+/// Opens the database of a node in the subfolder `name`. Writes are not synced.
+pub(super) fn open(folder: &TempDir, name: &str, node: u32) -> Store {
+    let identity = StoreIdentity {
+        network: "testnet".to_owned(),
+        node: OriginatorId(node),
+        public_key: key(node).public_key(),
+    };
+    Store::open(&StoreSettings {
+        path: folder.path().join(name),
+        identity,
+        durability: Durability::Os,
+        price,
+        host: None,
+        open_files_max: 64,
+        cache_bytes: 8 << 20,
+    })
+    .unwrap()
+}
+
+/// Returns all evidence, at most 99 pieces, in the order in which it was recorded.
+pub(super) fn evidence(store: &Store) -> Vec<StoredEvidence> {
+    store.snapshot().evidence(EvidenceTime::default(), 99, usize::MAX).unwrap()
+}
+
+/// Returns the sequence ids of the evidence of one kind.
+pub(super) fn places_of(all: &[StoredEvidence], kind: Misbehavior) -> Vec<u64> {
+    let of_kind = all.iter().filter(|it| it.evidence.misbehavior == kind);
+    of_kind.map(|it| it.evidence.at.sequence.0).collect()
+}
