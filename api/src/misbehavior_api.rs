@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use hawser_engine::reports::{Report, StoredReport, Submitted};
+use hawser_engine::reports::{Report, ReportSubmission, StoredReport};
 use hawser_engine::runtime::{Reports, SubmitError};
 use hawser_proto::Bytes;
 use hawser_proto::pb::xmtp::identity::associations::RecoverableEcdsaSignature;
@@ -70,8 +70,10 @@ impl MisbehaviorService {
         let report =
             Report::of_message(message).map_err(|error| SubmitError::Refused(error.into()));
         match reports.submit(report?).await? {
-            Submitted::Stored | Submitted::Known => Ok(pb::SubmitMisbehaviorReportResponse {}),
-            Submitted::Refuted(fact) => Err(CallError::ReportRefuted(fact.to_string())),
+            ReportSubmission::Stored | ReportSubmission::Known => {
+                Ok(pb::SubmitMisbehaviorReportResponse {})
+            }
+            ReportSubmission::Refuted(fact) => Err(CallError::ReportRefuted(fact.to_string())),
         }
     }
 

@@ -90,7 +90,7 @@ pub struct EvidenceFile {
         deserialize_with = "bounded::<_, _, ENTRIES_MAX>",
         skip_serializing_if = "Vec::is_empty"
     )]
-    pub rates: Vec<RateEntry>,
+    pub rates: Vec<FiledRate>,
     /// Time up to which the rates are complete, unix nanoseconds; absent if they cannot become stale.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rates_confirmed_ns: Option<i64>,
@@ -183,7 +183,7 @@ impl fmt::Display for RegistrySource {
 
 /// A rate.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RateEntry {
+pub struct FiledRate {
     /// Start of validity, unix seconds.
     pub start_unix_s: u64,
     /// Picodollars per envelope.
@@ -230,7 +230,7 @@ where
 
 /// A report with its bytes decoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct HeldReport {
+pub struct FiledReport {
     /// The unsigned report.
     pub report: Bytes,
     /// The host's signature, as sent.
@@ -253,7 +253,7 @@ pub struct KnownKeys {
 impl KnownKeys {
     /// Judges a report by these keys and rates. The host's time counts if its signature is valid.
     #[must_use]
-    pub fn judge(&self, held: &HeldReport) -> Judgement {
+    pub fn judge(&self, held: &FiledReport) -> Judgement {
         let case = ReportCase {
             report: &held.report,
             host_signature: held.host_signature.as_deref(),
@@ -284,11 +284,11 @@ impl EvidenceFile {
     #[must_use]
     pub fn new(
         tool: &str,
-        (reports, trees): (&[HeldReport], &[TreeEvidence]),
+        (reports, trees): (&[FiledReport], &[TreeEvidence]),
         verdicts: Vec<Value>,
         keys: &KnownKeys,
     ) -> Self {
-        let rate = |it: &Rate| RateEntry {
+        let rate = |it: &Rate| FiledRate {
             start_unix_s: it.start_unix_s,
             message_fee: it.message_fee,
             storage_fee: it.storage_fee,
@@ -328,7 +328,7 @@ impl EvidenceFile {
     ///
     /// # Errors
     /// [`EvidenceFileError::Field`] for text that is no base64.
-    pub fn held(&self) -> Result<Vec<HeldReport>, EvidenceFileError> {
+    pub fn held(&self) -> Result<Vec<FiledReport>, EvidenceFileError> {
         self.reports.iter().map(ReportEntry::held).collect()
     }
 
@@ -352,7 +352,7 @@ impl EvidenceFile {
             self.registry.iter().map(NodeEntry::record).collect();
         let absences: Result<Vec<_>, _> = self.registry.iter().map(NodeEntry::absences).collect();
         let registry = records?.into_iter().collect::<Registry>().with_absences(absences?);
-        let rate = |it: &RateEntry| Rate {
+        let rate = |it: &FiledRate| Rate {
             start_unix_s: it.start_unix_s,
             message_fee: it.message_fee,
             storage_fee: it.storage_fee,
@@ -371,7 +371,7 @@ impl EvidenceFile {
 }
 
 impl ReportEntry {
-    fn of(held: &HeldReport) -> Self {
+    fn of(held: &FiledReport) -> Self {
         Self {
             report: STANDARD.encode(&held.report),
             host_signature: held.host_signature.as_ref().map(|it| STANDARD.encode(it)),
@@ -380,7 +380,7 @@ impl ReportEntry {
         }
     }
 
-    fn held(&self) -> Result<HeldReport, EvidenceFileError> {
+    fn held(&self) -> Result<FiledReport, EvidenceFileError> {
         let bytes = |field, text: &String| match STANDARD.decode(text) {
             Ok(bytes) => Ok(Bytes::from(bytes)),
             Err(_) => Err(wrong(field, text, "base64")),
@@ -389,7 +389,7 @@ impl ReportEntry {
             return Err(wrong("report", &self.report, "report of at most 8 MiB"));
         }
         let signature = self.host_signature.as_ref().map(|it| bytes("host_signature", it));
-        Ok(HeldReport {
+        Ok(FiledReport {
             report: bytes("report", &self.report)?,
             host_signature: signature.transpose()?,
             host: self.host_node_id.map(OriginatorId),

@@ -5,13 +5,13 @@ use std::fmt;
 use hawser_rules::misbehavior::{Fact, Host, Judgement, Missing, Report, TreeEvidence};
 use serde_json::{Map, Value, json};
 
-use crate::file::{EvidenceFile, HeldReport, KnownKeys};
+use crate::file::{EvidenceFile, FiledReport, KnownKeys};
 
 /// A report with its judgement.
 #[derive(Debug, Clone)]
 pub struct Judged {
     /// The report.
-    pub held: HeldReport,
+    pub held: FiledReport,
     /// The report decoded; `None` if it is malformed.
     pub report: Option<Report>,
     /// Its judgement.
@@ -21,7 +21,7 @@ pub struct Judged {
 impl Judged {
     /// Judges a report.
     #[must_use]
-    pub fn new(held: HeldReport, keys: &KnownKeys) -> Self {
+    pub fn new(held: FiledReport, keys: &KnownKeys) -> Self {
         let judgement = keys.judge(&held);
         Self { report: Report::decode(&held.report).ok(), held, judgement }
     }
@@ -30,7 +30,7 @@ impl Judged {
     #[must_use]
     pub fn file(
         tool: &str,
-        reports: &[HeldReport],
+        reports: &[FiledReport],
         trees: &[TreeEvidence],
         keys: &KnownKeys,
     ) -> EvidenceFile {

@@ -13,7 +13,7 @@ use hawser_rules::{NodeRecord, Rate, RateTable, Registry};
 use proptest::prelude::*;
 use prost::Message as _;
 
-use crate::file::{HeldReport, SCHEMA};
+use crate::file::{FiledReport, SCHEMA};
 use crate::{EvidenceFile, EvidenceFileError, Judged, JudgedTrees, KnownKeys, NetworkAudit};
 
 const NOW_NS: i64 = 1_750_000_000_000_000_000;
@@ -55,11 +55,11 @@ fn by_accused(sequence: u64, text: &[u8], ns: i64) -> Bytes {
     UnsealedEnvelope::new(&statement).seal(&key(ACCUSED.0))
 }
 
-fn held(host: u32, kind: Kind, envelopes: &[Bytes]) -> HeldReport {
+fn held(host: u32, kind: Kind, envelopes: &[Bytes]) -> FiledReport {
     let report = own_safety_report(NOW_NS.unsigned_abs(), ACCUSED, kind, envelopes).unwrap();
     let report = report.to_bytes();
     let signature = key(host).sign(digest(&report));
-    HeldReport {
+    FiledReport {
         report,
         host_signature: Some(Bytes::copy_from_slice(signature.as_bytes())),
         host: Some(OriginatorId(host)),
@@ -67,12 +67,12 @@ fn held(host: u32, kind: Kind, envelopes: &[Bytes]) -> HeldReport {
     }
 }
 
-fn two_statements(host: u32, sequence: u64) -> HeldReport {
+fn two_statements(host: u32, sequence: u64) -> FiledReport {
     let pair = [b"one", b"two"].map(|text| by_accused(sequence, text, NOW_NS));
     held(host, Kind::DuplicateSequenceId, &pair)
 }
 
-fn gap(host: u32) -> HeldReport {
+fn gap(host: u32) -> FiledReport {
     held(host, Kind::OutOfOrder, &[by_accused(1, b"a", NOW_NS), by_accused(5, b"b", NOW_NS)])
 }
 
@@ -170,7 +170,7 @@ fn wrong_files_are_refused_with_the_reason() {
 fn each_fact_of_a_network_counts_once_and_refuted_ones_count_against_no_node() {
     let keys = keys();
     let mut audit = NetworkAudit::default();
-    let forged = HeldReport { report: Bytes::from_static(b"noise"), ..gap(100) };
+    let forged = FiledReport { report: Bytes::from_static(b"noise"), ..gap(100) };
     let all = [
         two_statements(100, 7),
         two_statements(100, 7),

@@ -11,7 +11,7 @@ use alloy::primitives::{Address, Bytes, U256};
 use alloy::signers::local::PrivateKeySigner;
 use hawser_rules::payer_report::leaves::LEAF_LEN_BYTES;
 use hawser_rules::payer_report::tree::Hash;
-use hawser_rules::payer_report::{Attestation, DomainSeparator, PayerReport, Proof};
+use hawser_rules::payer_report::{Attestation, DomainSeparator, LeafProof, PayerReport};
 use parking_lot::Mutex;
 
 use crate::broadcast::Witnesses;
@@ -58,7 +58,7 @@ pub enum SubmitOutcome {
 
 /// A payer report as the contract stores it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KeptReport {
+pub struct ContractReport {
     /// The start of the range, exclusive.
     pub start: u64,
     /// The last sequence id of the range.
@@ -153,7 +153,7 @@ impl ReportManager {
         &self,
         originator: u32,
         index: u64,
-    ) -> Result<KeptReport, ReportManagerError> {
+    ) -> Result<ContractReport, ReportManagerError> {
         let address = self.address;
         let call = &PayerReportManager::getPayerReportCall {
             originatorNodeId_: originator,
@@ -161,7 +161,7 @@ impl ReportManager {
         };
         let view = |chain: Chain| async move { chain.view(address, call).await };
         let report = self.endpoints.ask(view).await?;
-        Ok(KeptReport {
+        Ok(ContractReport {
             start: report.startSequenceId,
             end: report.endSequenceId,
             root: report.payersMerkleRoot.0,
@@ -179,7 +179,7 @@ impl ReportManager {
         originator: u32,
         index: u64,
         leaves: &[[u8; LEAF_LEN_BYTES]],
-        proof: &Proof,
+        proof: &LeafProof,
     ) -> Result<(), ReportManagerError> {
         let settlement = PayerReportManager::settleCall {
             originatorNodeId_: originator,

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use hawser_audit::file::HeldReport;
+use hawser_audit::file::FiledReport;
 use hawser_audit::{Judged, KnownKeys};
 use hawser_proto::checkpoint::Checkpoint;
 use hawser_proto::envelope::{PayerEnvelope, UnsealedEnvelope};
@@ -58,7 +58,7 @@ fn write(
     let report = own_safety_report(time_ns, OriginatorId(ACCUSED), kind, envelopes).unwrap();
     let report = report.to_bytes();
     let signature = Bytes::copy_from_slice(host.sign(digest(&report)).as_bytes());
-    let held = HeldReport {
+    let held = FiledReport {
         report,
         host_signature: Some(signature),
         host: None,
@@ -179,7 +179,7 @@ fn a_worthless_report_takes_nothing_from_a_proof_beside_it() {
     ];
     let held = reports.map(|(kind, envelopes)| {
         let report = own_safety_report(5, OriginatorId(ACCUSED), kind, &envelopes).unwrap();
-        HeldReport {
+        FiledReport {
             report: report.to_bytes(),
             host_signature: None,
             host: None,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use hawser_audit::Judged;
-use hawser_audit::file::{HeldReport, RegistrySource};
+use hawser_audit::file::{FiledReport, RegistrySource};
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::misbehavior_api_server::{
     MisbehaviorApi, MisbehaviorApiServer,
@@ -28,7 +28,7 @@ fn write(place: &Path, name: &str, seed: u8, source: Option<RegistrySource>) -> 
     let key = SecretKey::from_bytes(&[seed; 32]).unwrap();
     let keys = keys_of(NODE, &key);
     let report = Bytes::from_static(b"no report");
-    let held = HeldReport { report, host_signature: None, host: None, server_time_ns: None };
+    let held = FiledReport { report, host_signature: None, host: None, server_time_ns: None };
     let mut file = Judged::file("test", &[held], &[], &keys);
     file.registry_source = source;
     let path = place.join(name);

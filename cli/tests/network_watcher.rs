@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use hawser_conformance::envelopes::{message, new_group};
-use hawser_node::files::registry::{NodeEntry, RegistryFile};
+use hawser_node::files::registry::{RegistryFile, RegistryFileEntry};
 use hawser_proto::envelope::{OriginatorEnvelope, Proof};
 use hawser_proto::merkle::envelope_leaf;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::{Cursor, UnsignedOriginatorEnvelope};
@@ -157,7 +157,7 @@ fn start_silent(runtime: &Runtime) -> SocketAddr {
 fn registry_file(place: &Path, addresses: &[SocketAddr]) -> PathBuf {
     let entry = |(number, address): (u8, &SocketAddr)| {
         let key = SecretKey::from_bytes(&[number; 32]).unwrap().public_key();
-        NodeEntry {
+        RegistryFileEntry {
             node_id: 100 * u32::from(number),
             signer: key.address().to_string(),
             is_canonical: true,

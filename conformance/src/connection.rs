@@ -14,7 +14,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use crate::bounded::BoundedCodec;
 use crate::channel::StatusChannel;
 use crate::failure::{Checked, Failure};
-use crate::http::{self, Address, HttpAnswer};
+use crate::http::{self, HttpAnswer, TargetAddress};
 
 /// Largest message that is accepted from a node, bytes: the protocol's 25 MiB, and room for framing.
 const MESSAGE_LEN_BYTES_MAX: usize = 26 * 1024 * 1024;
@@ -47,7 +47,7 @@ pub const HEALTH: &str = "/grpc.health.v1.Health";
 #[derive(Debug, Clone)]
 pub struct Connection {
     /// The address.
-    pub address: Address,
+    pub address: TargetAddress,
     channel: StatusChannel,
     answer_timeout: Duration,
 }
@@ -58,7 +58,7 @@ impl Connection {
     /// # Errors
     /// Returns an error if the address is no URL that gRPC can dial, or the further authorities are not PEM.
     pub fn new(
-        address: Address,
+        address: TargetAddress,
         answer_timeout: Duration,
     ) -> Result<Self, tonic::transport::Error> {
         Self::with_window(address, answer_timeout, None)
@@ -75,7 +75,7 @@ impl Connection {
     }
 
     fn with_window(
-        address: Address,
+        address: TargetAddress,
         answer_timeout: Duration,
         window_bytes: Option<u32>,
     ) -> Result<Self, tonic::transport::Error> {

@@ -22,7 +22,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Wire for T {}
 
 /// The address of a node: host, port, and TLS or plain text.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Address {
+pub struct TargetAddress {
     /// Name or number of the host.
     pub host: String,
     /// TCP port.
@@ -33,7 +33,7 @@ pub struct Address {
     pub authorities: Option<Bytes>,
 }
 
-impl Address {
+impl TargetAddress {
     /// Reads `host:port`, `http://host[:port]` or `https://host[:port]`. `None` if it is none of them.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
@@ -193,7 +193,7 @@ pub fn get(path: &str) -> Vec<u8> {
 /// # Errors
 /// Returns an error if the node cannot be reached, or neither answers nor closes within `answer_timeout`.
 pub async fn exchange(
-    address: &Address,
+    address: &TargetAddress,
     request: &[u8],
     answer_timeout: Duration,
 ) -> Checked<Vec<u8>> {
@@ -219,7 +219,7 @@ pub async fn exchange(
 /// # Errors
 /// As [`exchange`], and if the bytes that come back are not a response.
 pub async fn ask(
-    address: &Address,
+    address: &TargetAddress,
     request: &[u8],
     answer_timeout: Duration,
 ) -> Checked<HttpAnswer> {
@@ -249,7 +249,7 @@ impl HttpStream {
     /// # Errors
     /// Returns an error if the node cannot be reached.
     pub async fn open(
-        address: &Address,
+        address: &TargetAddress,
         request: &[u8],
         answer_timeout: Duration,
     ) -> Checked<Self> {
@@ -323,7 +323,7 @@ mod tests {
 
     #[test]
     fn addresses_are_host_and_port_or_urls() {
-        let url = |text| Address::parse(text).map(|address| address.url());
+        let url = |text| TargetAddress::parse(text).map(|address| address.url());
         assert_eq!(url("127.0.0.1:5050").as_deref(), Some("http://127.0.0.1:5050"));
         assert_eq!(url("https://node.example").as_deref(), Some("https://node.example:443"));
         assert_eq!(url("http://[::1]:5050").as_deref(), Some("http://[::1]:5050"));

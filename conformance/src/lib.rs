@@ -33,5 +33,5 @@ pub mod wire;
 
 pub use case::{Area, Case, Need};
 pub use context::STREAM_TOPICS_MAX;
-pub use report::{CaseResult, Outcome, Report};
-pub use run::{Plan, StartError, run};
+pub use report::{CaseResult, Outcome, SuiteReport};
+pub use run::{SuitePlan, SuiteStartError, run};

@@ -60,7 +60,7 @@ pub struct CaseResult {
 
 /// The results of a run.
 #[derive(Debug, Clone)]
-pub struct Report {
+pub struct SuiteReport {
     /// URL of the node that was judged.
     pub target: String,
     /// Every selected case.
@@ -82,7 +82,7 @@ pub struct Counts {
     pub skipped: usize,
 }
 
-impl Report {
+impl SuiteReport {
     /// Returns the counts of one area, or of all cases for `None`.
     #[must_use]
     pub fn counts(&self, area: Option<Area>) -> Counts {
@@ -221,7 +221,7 @@ fn millis(time: Duration) -> u64 {
 mod tests {
     use super::*;
 
-    fn report() -> Report {
+    fn report() -> SuiteReport {
         let case =
             |id| Case::new(Area::Errors, id, "a rule", "docs/x", |_| Box::pin(async { Ok(()) }));
         let failure = Failure::new("<\"a\">", "b & \x1b[0m");
@@ -233,7 +233,7 @@ mod tests {
         ];
         let results =
             outcomes.map(|outcome| CaseResult { case: case("c"), outcome, took: Duration::ZERO });
-        Report {
+        SuiteReport {
             target: "http://x:1".into(),
             results: results.into(),
             took: Duration::from_secs(1),

@@ -12,15 +12,15 @@ use crate::cases;
 use crate::connection::Connection;
 use crate::context::{JudgedNodes, STREAM_TOPICS_MAX};
 use crate::failure::{Failure, FailureKind};
-use crate::http::Address;
-use crate::report::{CaseResult, Outcome, Report};
+use crate::http::TargetAddress;
+use crate::report::{CaseResult, Outcome, SuiteReport};
 
 /// Cases that run at once. A guess: most of them wait for answers, and the suite should not load the node.
 const TOGETHER: usize = 6;
 
 /// Arguments of a run.
 #[derive(Debug, Clone)]
-pub struct Plan {
+pub struct SuitePlan {
     /// Address of the node that is judged.
     pub target: String,
     /// Address of another node of its network.
@@ -54,7 +54,7 @@ pub struct Plan {
 
 /// The reason no case was run.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
+pub enum SuiteStartError {
     /// An argument cannot be used.
     #[error("{0}")]
     Usage(String),
@@ -63,7 +63,7 @@ pub enum StartError {
     Unreachable(String),
 }
 
-impl Plan {
+impl SuitePlan {
     /// Returns a plan of every case that needs no argument but the target.
     #[must_use]
     pub fn new(target: &str) -> Self {
@@ -89,11 +89,13 @@ impl Plan {
     ///
     /// # Errors
     /// Returns an error if a name in `only` is neither an area nor a case.
-    pub fn selected(&self) -> Result<Vec<Case>, StartError> {
+    pub fn selected(&self) -> Result<Vec<Case>, SuiteStartError> {
         let is_named = |case: &Case, name: &String| case.id == name || case.area.name() == name;
         for name in &self.only {
             if !cases::all().any(|case| is_named(&case, name)) {
-                return Err(StartError::Usage(format!("{name:?} is neither an area nor a case")));
+                return Err(SuiteStartError::Usage(format!(
+                    "{name:?} is neither an area nor a case"
+                )));
             }
         }
         let is_selected =
@@ -101,24 +103,24 @@ impl Plan {
         Ok(cases::all().filter(is_selected).collect())
     }
 
-    async fn connect(&self, address: &str) -> Result<Connection, StartError> {
+    async fn connect(&self, address: &str) -> Result<Connection, SuiteStartError> {
         let wrong = || {
-            StartError::Usage(format!(
+            SuiteStartError::Usage(format!(
                 "{address:?} is not an address: write HOST:PORT, http://… or https://…"
             ))
         };
-        let mut parsed = Address::parse(address).ok_or_else(wrong)?;
+        let mut parsed = TargetAddress::parse(address).ok_or_else(wrong)?;
         parsed.authorities.clone_from(&self.authorities);
         let connection = Connection::new(parsed, self.answer_timeout).map_err(|_| wrong())?;
         let reached = connection.address.connect(self.answer_timeout).await;
-        reached.map_err(|failure| StartError::Unreachable(failure.to_string()))?;
+        reached.map_err(|failure| SuiteStartError::Unreachable(failure.to_string()))?;
         Ok(connection)
     }
 
-    async fn context(&self) -> Result<JudgedNodes, StartError> {
+    async fn context(&self) -> Result<JudgedNodes, SuiteStartError> {
         if self.kill_command.is_some() != self.start_command.is_some() {
             let text = "--kill-command and --start-command belong together";
-            return Err(StartError::Usage(text.to_owned()));
+            return Err(SuiteStartError::Usage(text.to_owned()));
         }
         let target = self.connect(&self.target).await?;
         let second = match &self.second {
@@ -136,7 +138,7 @@ impl Plan {
             (None, Some(_)) => {
                 let text = "the payer signs for one node, and no network.json names the target's address: give the \
                     target's id with --node-id";
-                return Err(StartError::Usage(text.to_owned()));
+                return Err(SuiteStartError::Usage(text.to_owned()));
             }
             (None, None) => Err(Failure::skip("needs --payer-key-file")),
         };
@@ -170,9 +172,9 @@ impl Plan {
 /// # Errors
 /// Returns an error if an argument cannot be used, or a node that the plan names cannot be reached.
 pub async fn run(
-    plan: &Plan,
+    plan: &SuitePlan,
     mut on_result: impl FnMut(&CaseResult),
-) -> Result<Report, StartError> {
+) -> Result<SuiteReport, SuiteStartError> {
     let cases = plan.selected()?;
     let context = plan.context().await?;
     let started = Instant::now();
@@ -190,11 +192,11 @@ pub async fn run(
         on_result(&result);
         results.push(result);
     }
-    Ok(Report { target: context.target.address.url(), results, took: started.elapsed() })
+    Ok(SuiteReport { target: context.target.address.url(), results, took: started.elapsed() })
 }
 
 /// Runs one case. A panic and a timeout fail this case only.
-async fn judge(plan: &Plan, context: &JudgedNodes, case: Case) -> CaseResult {
+async fn judge(plan: &SuitePlan, context: &JudgedNodes, case: Case) -> CaseResult {
     let started = Instant::now();
     let outcome = match plan.lacks(&case) {
         Some(need) => Outcome::Skipped(format!("needs {}", need.argument())),
@@ -225,7 +227,7 @@ mod tests {
     use crate::case::Area;
 
     fn context() -> JudgedNodes {
-        let address = Address::parse("127.0.0.1:9").unwrap();
+        let address = TargetAddress::parse("127.0.0.1:9").unwrap();
         JudgedNodes {
             target: Connection::new(address, Duration::from_secs(1)).unwrap(),
             second: None,
@@ -239,7 +241,7 @@ mod tests {
     }
 
     async fn outcome(case: Case) -> Outcome {
-        judge(&Plan::new("x:1"), &context(), case).await.outcome
+        judge(&SuitePlan::new("x:1"), &context(), case).await.outcome
     }
 
     #[tokio::test]
@@ -254,7 +256,7 @@ mod tests {
         assert!(matches!(outcome(known).await, Outcome::Finding("x", _)));
         let skipped = Case { needs: &[Need::Load], ..known };
         assert_eq!(outcome(skipped).await, Outcome::Skipped("needs --load".into()));
-        let plan = Plan { limit: Some(Duration::from_millis(20)), ..Plan::new("x:1") };
+        let plan = SuitePlan { limit: Some(Duration::from_millis(20)), ..SuitePlan::new("x:1") };
         let hangs_for_long = case(|_| Box::pin(std::future::pending()));
         let ended = judge(&plan, &context(), hangs_for_long).await.outcome;
         assert!(matches!(ended, Outcome::Failed(_)), "before its own limit");
@@ -264,16 +266,16 @@ mod tests {
 
     #[tokio::test]
     async fn arguments_that_cannot_be_used_are_told_before_anything_runs() {
-        let usage = async |plan: Plan| match run(&plan, |_| ()).await {
-            Err(StartError::Usage(text)) => text,
+        let usage = async |plan: SuitePlan| match run(&plan, |_| ()).await {
+            Err(SuiteStartError::Usage(text)) => text,
             other => panic!("{other:?}"),
         };
-        assert!(usage(Plan::new("nonsense")).await.contains("is not an address"));
-        let plan = Plan { only: vec!["nonsense".into()], ..Plan::new("127.0.0.1:9") };
+        assert!(usage(SuitePlan::new("nonsense")).await.contains("is not an address"));
+        let plan = SuitePlan { only: vec!["nonsense".into()], ..SuitePlan::new("127.0.0.1:9") };
         assert!(usage(plan).await.contains("neither an area nor a case"));
-        let plan = Plan { kill_command: Some("true".into()), ..Plan::new("127.0.0.1:9") };
+        let plan = SuitePlan { kill_command: Some("true".into()), ..SuitePlan::new("127.0.0.1:9") };
         assert!(usage(plan).await.contains("belong together"));
-        let unreachable = run(&Plan::new("127.0.0.1:9"), |_| ()).await;
-        assert!(matches!(unreachable, Err(StartError::Unreachable(_))));
+        let unreachable = run(&SuitePlan::new("127.0.0.1:9"), |_| ()).await;
+        assert!(matches!(unreachable, Err(SuiteStartError::Unreachable(_))));
     }
 }

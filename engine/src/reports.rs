@@ -28,7 +28,7 @@ const AGE_NS_MAX: u64 = 30 * 24 * 60 * 60 * 1_000_000_000;
 
 /// The reason a submitted report is refused before its evidence is examined.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SubmissionError {
+pub enum ReportSubmissionError {
     /// The report is malformed or too large.
     #[error("invalid misbehaviour report: {0}")]
     Form(#[from] ReportError),
@@ -46,15 +46,15 @@ pub enum SubmissionError {
 /// Checks a report that a caller submits at `now_ns`, before its evidence is examined.
 ///
 /// # Errors
-/// [`SubmissionError`] for the first fault found.
-pub fn check_submission(report: &Report, now_ns: u64) -> Result<(), SubmissionError> {
+/// [`ReportSubmissionError`] for the first fault found.
+pub fn check_submission(report: &Report, now_ns: u64) -> Result<(), ReportSubmissionError> {
     let time_ns = report.reporter_time_ns();
     if report.is_by_node() {
-        Err(SubmissionError::ByNode)
+        Err(ReportSubmissionError::ByNode)
     } else if time_ns > now_ns.saturating_add(LEAD_NS_MAX) {
-        Err(SubmissionError::Future)
+        Err(ReportSubmissionError::Future)
     } else if time_ns.saturating_add(AGE_NS_MAX) < now_ns {
-        Err(SubmissionError::Old)
+        Err(ReportSubmissionError::Old)
     } else {
         Ok(())
     }
@@ -122,7 +122,7 @@ fn evidence_digest(report: &Report, bytes: &[u8]) -> [u8; 32] {
 
 /// The result of submitting a report.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Submitted {
+pub enum ReportSubmission {
     /// It is kept now.
     Stored,
     /// A report of the same fact is kept already, or there is no room for more proofs.
@@ -249,12 +249,12 @@ mod tests {
     fn a_submission_is_of_its_time_and_not_in_a_nodes_name() {
         let check = |time_ns, by_node| check_submission(&submitted(time_ns, by_node), NOW_NS);
         assert_eq!(check(NOW_NS, false), Ok(()));
-        assert_eq!(check(NOW_NS, true), Err(SubmissionError::ByNode));
+        assert_eq!(check(NOW_NS, true), Err(ReportSubmissionError::ByNode));
         assert_eq!(check(NOW_NS + LEAD_NS_MAX, false), Ok(()));
-        assert_eq!(check(NOW_NS + LEAD_NS_MAX + 1, false), Err(SubmissionError::Future));
-        assert_eq!(check(u64::MAX, false), Err(SubmissionError::Future));
+        assert_eq!(check(NOW_NS + LEAD_NS_MAX + 1, false), Err(ReportSubmissionError::Future));
+        assert_eq!(check(u64::MAX, false), Err(ReportSubmissionError::Future));
         assert_eq!(check(NOW_NS - AGE_NS_MAX, false), Ok(()));
-        assert_eq!(check(NOW_NS - AGE_NS_MAX - 1, false), Err(SubmissionError::Old));
+        assert_eq!(check(NOW_NS - AGE_NS_MAX - 1, false), Err(ReportSubmissionError::Old));
     }
 
     fn key(node: u32) -> SecretKey {

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use hawser_mls::identity::{
-    AssociationState, ChangeDecision, Judgement, MemberIdentifier, UpdateCheck, add_trusted, check,
-    fold_trusted, judge,
+    AssociationState, ChangeDecision, MemberIdentifier, UpdateCheck, UpdateJudgement, add_trusted,
+    check, fold_trusted, judge,
 };
 use hawser_proto::pb::xmtp::identity::associations as pb;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::client_envelope::Payload;
@@ -220,7 +220,7 @@ fn a_contract_wallet_waits_for_its_chain_and_does_as_the_chain_says() {
     };
     let id = account.inbox_id(1);
     let founding = update(&id, vec![create(&account, 1, common::by(sign))]);
-    let Judgement::Waiting(questions) = judge(None, &founding, |_| None) else {
+    let UpdateJudgement::Waiting(questions) = judge(None, &founding, |_| None) else {
         panic!("the answer is not known yet")
     };
     let [question] = &questions[..] else { panic!("{questions:?}") };
@@ -228,12 +228,12 @@ fn a_contract_wallet_waits_for_its_chain_and_does_as_the_chain_says() {
     assert_eq!(MemberIdentifier::of_address(question.address), account);
     assert_eq!(&question.signature[..], [1, 2]);
 
-    let Judgement::Invalid(error) = judge(None, &founding, |_| Some(false)) else {
+    let UpdateJudgement::Invalid(error) = judge(None, &founding, |_| Some(false)) else {
         panic!("the wallet did not agree")
     };
     assert!(error.to_string().contains("Signature validation failed"), "{error}");
 
-    let Judgement::Valid(state) = judge(None, &founding, |_| Some(true)) else {
+    let UpdateJudgement::Valid(state) = judge(None, &founding, |_| Some(true)) else {
         panic!("the wallet agreed")
     };
     assert_eq!(state.member(&account).unwrap().chain_id, Some(8453));
@@ -248,7 +248,7 @@ fn a_state_weighs_what_it_keeps_and_keeps_nothing_longer_alive() {
         contract_signature(id, 7, &[1; 30_000])
     };
     let mut founding = update(&account.inbox_id(1), vec![create(&account, 1, common::by(sign))]);
-    let Judgement::Valid(state) = judge(None, &founding, |_| Some(true)) else { panic!() };
+    let UpdateJudgement::Valid(state) = judge(None, &founding, |_| Some(true)) else { panic!() };
     assert!(state.weight() > 30_000, "{}", state.weight());
     let Some(pb::identity_action::Kind::CreateInbox(create)) = &mut founding.actions[0].kind else {
         panic!()
@@ -269,7 +269,7 @@ fn wallets_are_asked_only_when_their_answer_decides() {
     let stranger = wallet(66);
     let hopeless = update(&id, vec![add(&member, &stranger, common::by(sign))]);
     let judgement = judge(Some(&state), &hopeless, |question| panic!("asked {question:?}"));
-    assert!(matches!(judgement, Judgement::Invalid(_)), "{judgement:?}");
+    assert!(matches!(judgement, UpdateJudgement::Invalid(_)), "{judgement:?}");
 }
 
 #[test]

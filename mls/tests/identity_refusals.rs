@@ -1,7 +1,7 @@
 //! Invalid identity updates, each with the phrase by which clients recognize it. None of them changes the state.
 
 use bytes::Bytes;
-use hawser_mls::identity::{Judgement, MemberIdentifier, fold_trusted, judge};
+use hawser_mls::identity::{MemberIdentifier, UpdateJudgement, fold_trusted, judge};
 use hawser_proto::pb::xmtp::identity::associations as pb;
 use pb::signature::Signature as Signed;
 use proptest::prelude::*;
@@ -245,7 +245,9 @@ fn an_account_without_its_prefix_is_a_member_and_founds_nothing() {
     };
     let bare = MemberIdentifier::Ethereum(wallet.into());
     let adding = update(&id, vec![add(&bare, &owner, sign(1))]);
-    let Judgement::Valid(state) = judge(Some(&state), &adding, |_| Some(true)) else { panic!() };
+    let UpdateJudgement::Valid(state) = judge(Some(&state), &adding, |_| Some(true)) else {
+        panic!()
+    };
     assert!(state.member(&bare).is_some());
     let prefixed = MemberIdentifier::Ethereum(format!("0x{wallet}"));
     let adding = update(&id, vec![add(&prefixed, &owner, sign(2))]);
@@ -302,7 +304,7 @@ fn a_wallet_keeps_its_chain_and_an_account_with_a_key_has_none() {
     let account = wallet(1).identifier();
     let id = account.inbox_id(3);
     let founding = update(&id, vec![create(&account, 3, sign(8453))]);
-    let Judgement::Valid(state) = judge(None, &founding, |_| Some(true)) else { panic!() };
+    let UpdateJudgement::Valid(state) = judge(None, &founding, |_| Some(true)) else { panic!() };
     let elsewhere = update(&id, vec![add(&phone.identifier(), sign(1), &phone)]);
     assert_says(&refused(Some(&state), &elsewhere), "Wrong chain id.");
     let with_key = update(&id, vec![add(&phone.identifier(), &wallet(1), &phone)]);
@@ -408,7 +410,7 @@ proptest! {
         let mut state = None;
         let mut held = Vec::new();
         for update in &log[..which] {
-            let Judgement::Valid(after) = judge(state.as_ref(), update, |_| Some(true)) else {
+            let UpdateJudgement::Valid(after) = judge(state.as_ref(), update, |_| Some(true)) else {
                 panic!("the history holds")
             };
             state = Some(after);
@@ -417,17 +419,17 @@ proptest! {
         let before = state.clone();
         if let Ok(changed) = pb::IdentityUpdate::decode(Bytes::from(bytes)) {
             match judge(state.as_ref(), &changed, |_| Some(true)) {
-                Judgement::Valid(after) => {
+                UpdateJudgement::Valid(after) => {
                     held.push(changed);
                     prop_assert_eq!(fold_trusted(None, &held).unwrap(), Some(after));
                 }
-                Judgement::Invalid(_) => {
-                    let Judgement::Valid(_) = judge(state.as_ref(), &log[which], |_| Some(true))
+                UpdateJudgement::Invalid(_) => {
+                    let UpdateJudgement::Valid(_) = judge(state.as_ref(), &log[which], |_| Some(true))
                     else {
                         panic!("the unchanged update still holds")
                     };
                 }
-                Judgement::Waiting(questions) => panic!("{questions:?} were answered"),
+                UpdateJudgement::Waiting(questions) => panic!("{questions:?} were answered"),
             }
         }
         prop_assert_eq!(state, before);

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use hawser_engine::replication::{RequestId, StrandItem};
 use hawser_engine::runtime::replication::ResponseSink;
 use hawser_proto::OriginatorId;
-use hawser_proto::frame::{BatchFrame, DataDecoder, DataFrame, GapReason, StreamCode};
+use hawser_proto::frame::{BatchFrame, DataDecoder, DataFrame, GapFrameReason, StreamCode};
 use quinn::{ReadError, RecvStream, VarInt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -160,7 +160,7 @@ impl StrandReceiver {
                     prefix.take().into_iter().chain(envelopes(&batch)?).collect()
                 }
                 StreamEvent::Frame(DataFrame::Gap(gap)) => {
-                    let expired = gap.reason == GapReason::Expired;
+                    let expired = gap.reason == GapFrameReason::Expired;
                     vec![StrandItem::Gap { from: gap.from, to: gap.to, expired }]
                 }
                 StreamEvent::Frame(DataFrame::End(_)) => {

@@ -10,7 +10,8 @@ use hawser_engine::runtime::replication::{PageReads, Replication, StrandReadErro
 use hawser_proto::OriginatorId;
 use hawser_proto::frame::{
     BatchBuilder, BatchPush, DataFrame, EncodeError, EndFrame, FEATURE_PREFIXES,
-    FEATURE_WANT_NUMBERS, GapFrame, GapReason, RefusalReason, StreamCode, StreamHeader, WantFrame,
+    FEATURE_WANT_NUMBERS, GapFrame, GapFrameReason, RefusalReason, StreamCode, StreamHeader,
+    WantFrame,
 };
 use quinn::{Connection, SendStream, VarInt, WriteError};
 use tokio::sync::oneshot;
@@ -218,7 +219,8 @@ impl StrandSender {
             }
             StrandItem::Gap { from, to, expired } => {
                 self.flush(stream).await?;
-                let reason = if expired { GapReason::Expired } else { GapReason::Missing };
+                let reason =
+                    if expired { GapFrameReason::Expired } else { GapFrameReason::Missing };
                 self.send_frame(stream, DataFrame::Gap(GapFrame { from, to, reason })).await?;
             }
             StrandItem::Prefix(prefix) => {

@@ -11,7 +11,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use hawser_engine::replication::PeerViolation;
 use hawser_net::PeerError;
 use hawser_proto::frame::{
-    CloseCode, ControlFrame, DataFrame, GapFrame, GapReason, Hello, MAX_BATCH_FRAME,
+    CloseCode, ControlFrame, DataFrame, GapFrame, GapFrameReason, Hello, MAX_BATCH_FRAME,
     MAX_CONTROL_FRAME, NodeProof, Role, proof_preimage,
 };
 use hawser_proto::sign::keccak256;
@@ -319,7 +319,7 @@ async fn words_about_a_gap_do_not_move_a_strand() {
     let want = peer.hear_want(LIAR.0).await;
     let mut strand = peer.open(want.originator, want.after).await;
     let (from, to) = (SequenceId(1), SequenceId(1000));
-    strand.send(DataFrame::Gap(GapFrame { from, to, reason: GapReason::Expired })).await;
+    strand.send(DataFrame::Gap(GapFrame { from, to, reason: GapFrameReason::Expired })).await;
     scene.assert_goes_on().await;
     assert_eq!(scene.node.engine.heads().get().get(LIAR), SequenceId::NONE);
     // A younger one would have the gap searched for at other nodes.

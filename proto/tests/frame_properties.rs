@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use hawser_proto::checkpoint::{Checkpoint, CosignedCheckpoint, SignedPrefix};
 use hawser_proto::frame::{
     BatchBuilder, BatchPush, ClockFrame, ControlDecoder, ControlFrame, DataDecoder, DataFrame,
-    EncodeError, EndFrame, FrameError, GapFrame, GapReason, Hello, MAX_BATCH_ENVELOPES,
+    EncodeError, EndFrame, FrameError, GapFrame, GapFrameReason, Hello, MAX_BATCH_ENVELOPES,
     MAX_CLOCK_ENTRIES, MAX_ENVELOPE, NodeProof, RefusalReason, StopFrame, StreamHeader, WantFrame,
     WantRefused,
 };
@@ -149,7 +149,7 @@ fn data_streams() -> impl Strategy<Value = Vec<DataFrame>> {
             }
         ),
         (sequences(), sequences(), any::<bool>()).prop_map(|(a, b, held)| {
-            let reason = if held { GapReason::Expired } else { GapReason::Missing };
+            let reason = if held { GapFrameReason::Expired } else { GapFrameReason::Missing };
             let from = a.min(b).max(SequenceId(1));
             vec![DataFrame::Gap(GapFrame { from, to: a.max(b).max(from), reason })]
         }),

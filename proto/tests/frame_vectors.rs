@@ -4,7 +4,7 @@
 use bytes::{Bytes, BytesMut};
 use hawser_proto::frame::{
     BatchBuilder, BatchPush, ControlDecoder, ControlFrame, DataDecoder, DataFrame, FrameError,
-    GapReason, RefusalReason, Role, proof_preimage,
+    GapFrameReason, RefusalReason, Role, proof_preimage,
 };
 use hawser_proto::{Cursor, OriginatorId};
 use serde_json::{Value, json};
@@ -127,8 +127,8 @@ fn data_fields(frame: &DataFrame) -> Value {
             "from": gap.from.0,
             "to": gap.to.0,
             "reason": match gap.reason {
-                GapReason::Missing => "missing",
-                GapReason::Expired => "expired",
+                GapFrameReason::Missing => "missing",
+                GapFrameReason::Expired => "expired",
             },
         }),
         DataFrame::End(end) => json!({ "type": "end", "through": end.through.0 }),

@@ -125,8 +125,8 @@ mod write_fault;
 
 pub use audit_read::LeafScan;
 pub use backup::{
-    BackupError, BackupFile, BackupManifest, BackupReport, BackupStrand, Backups, FileHash,
-    ListedBackup, MANIFEST_LEN_BYTES_MAX, ManifestError, NewBackup, Pace, PruneReport,
+    BackupError, BackupFile, BackupManifest, BackupPruneReport, BackupReport, BackupStrand,
+    Backups, FileHash, ListedBackup, MANIFEST_LEN_BYTES_MAX, ManifestError, NewBackup, Pace,
     ReadManifest, RestoreReport, WantedBackup,
 };
 pub use bootstrap::{

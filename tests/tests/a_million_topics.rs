@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hawser_conformance::connection::Connection;
 use hawser_conformance::duplex::{DuplexStream, Frame, Mutate, add};
-use hawser_conformance::http::Address;
+use hawser_conformance::http::TargetAddress;
 use hawser_proto::Topic;
 use hawser_tests::harness::envelopes::{group_message, group_topic, payer, sign};
 use hawser_tests::harness::network::{Network, Node};
@@ -63,7 +63,7 @@ async fn a_stream_of_a_million_topics_delivers_and_stays_within_the_budget() {
     let mut rng = seed::rng(seed::seed(), 0);
     let last = TOPICS - 1;
     let history = [publish(node, 0, &mut rng).await, publish(node, last, &mut rng).await];
-    let address = Address::parse(&format!("127.0.0.1:{}", node.port)).unwrap();
+    let address = TargetAddress::parse(&format!("127.0.0.1:{}", node.port)).unwrap();
     let target = Connection::new(address, Duration::from_secs(120)).unwrap();
     let mut duplex = DuplexStream::open(&target).await.unwrap();
     let limit = node.metrics().await.sum("xmtp_api_memory_limit_bytes", &[]);

@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use hawser_mls::identity::{Judgement, MemberIdentifier, WalletQuestion, fold_trusted, judge};
+use hawser_mls::identity::{
+    MemberIdentifier, UpdateJudgement, WalletQuestion, fold_trusted, judge,
+};
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
 use hawser_proto::{Bytes, InboxId, SequenceId};
 use hawser_validation::identity::{IdentityValidator, InboxValidator, UpdateValidity};
@@ -140,9 +142,9 @@ fn expected(wallets: &Wallets, inbox: &Inbox, update: &IdentityUpdate) -> &'stat
         WalletDecision::Refused(_) => Some(false),
     };
     match judge(before.as_ref(), update, answer) {
-        Judgement::Valid(_) => "valid",
-        Judgement::Invalid(_) => "invalid",
-        Judgement::Waiting(_) => "waiting",
+        UpdateJudgement::Valid(_) => "valid",
+        UpdateJudgement::Invalid(_) => "invalid",
+        UpdateJudgement::Waiting(_) => "waiting",
     }
 }
 

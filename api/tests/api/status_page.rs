@@ -21,7 +21,7 @@ use hawser_engine::runtime::{
 use hawser_proto::void::VoidStatement;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::payer_report::leaves::LEAF_LEN_BYTES;
-use hawser_rules::payer_report::{Attestation, DomainSeparator, PayerReport, Periods, Proof};
+use hawser_rules::payer_report::{Attestation, DomainSeparator, LeafProof, PayerReport, Periods};
 use hawser_serve::ChainListStatus;
 use hawser_serve::metrics::Histogram;
 use hawser_storage::{NewReport, PayerReportChange, PayerReportEvent, ReportClass, ReportFact};
@@ -153,7 +153,7 @@ impl ReportContract for NoContract {
         _: OriginatorId,
         _: u64,
         _: &'a [[u8; LEAF_LEN_BYTES]],
-        _: &'a Proof,
+        _: &'a LeafProof,
     ) -> BoxFuture<'a, Result<(), ContractError>> {
         async { unreachable!("the status settles nothing") }.boxed()
     }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::charts::{Spans, bars, row, strip};
 use super::markup::{Markup, bytes, date, dollars, duration, number};
-use crate::replay::{Fault, GapReason, PayerFigures, ReplayReport, StrandReport};
+use crate::replay::{Fault, GapReason, PayerFigures, ReplayReport, ReplayedStrand};
 
 /// Faults that are listed. A guess: a person reads the first few, and the file stays small.
 const FAULTS_MAX: usize = 300;
@@ -71,7 +71,7 @@ fn head(to: &mut Markup, report: &ReplayReport) {
         node => to.raw("The log of node ").text(node).raw(" in ").text(&report.network),
     };
     to.raw("</h1>").element(class, verdict, "</span><div class=\"tiles\">");
-    let sum = |figure: fn(&StrandReport) -> u64| {
+    let sum = |figure: fn(&ReplayedStrand) -> u64| {
         number(report.strands.iter().map(figure).fold(0, u64::saturating_add))
     };
     let len = report.strands.iter().map(|it| it.figures.bytes).fold(0, u64::saturating_add);
@@ -136,8 +136,8 @@ fn sentences(to: &mut Markup, title: &'static str, sentences: &[String]) {
 }
 
 /// Returns the strands that have pictures: those with the most envelopes, by id.
-fn pictured(report: &ReplayReport) -> Vec<&StrandReport> {
-    let mut strands: Vec<&StrandReport> = report.strands.iter().collect();
+fn pictured(report: &ReplayReport) -> Vec<&ReplayedStrand> {
+    let mut strands: Vec<&ReplayedStrand> = report.strands.iter().collect();
     strands.sort_by_key(|strand| std::cmp::Reverse(strand.figures.envelopes));
     strands.truncate(STRANDS_MAX);
     strands.sort_by_key(|strand| strand.originator_id);
@@ -333,7 +333,7 @@ fn checkpoints(to: &mut Markup, report: &ReplayReport) {
 
 fn strands(to: &mut Markup, report: &ReplayReport) {
     to.raw("<section><h2>Strands</h2><div class=\"wide\"><table><tr><th>strand</th><th class=\"n\">places</th><th class=\"n\">envelopes</th><th class=\"n\">marked invalid</th><th class=\"n\">faults</th><th>root</th></tr>");
-    let mut sorted: Vec<&StrandReport> = report.strands.iter().collect();
+    let mut sorted: Vec<&ReplayedStrand> = report.strands.iter().collect();
     sorted.sort_by_key(|strand| strand.originator_id);
     for strand in sorted.into_iter().take(STRANDS_MAX * 10) {
         let short: String = strand.root.chars().take(12).collect();

@@ -133,7 +133,7 @@ fn a_page_stays_small_whatever_a_log_states() {
     let mut strand = report.strands[0].clone();
     strand.figures.payers.clear();
     report.strands = (0..500)
-        .map(|originator_id| crate::replay::StrandReport { originator_id, ..strand.clone() })
+        .map(|originator_id| crate::replay::ReplayedStrand { originator_id, ..strand.clone() })
         .collect();
     report.strands[0].figures.payers =
         (0..50_000_u64).map(|at| (format!("{at:040x}"), PayerFigures::default())).collect();

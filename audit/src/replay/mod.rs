@@ -64,4 +64,4 @@ pub use sample::{SAMPLE_MAX, SampleSize, SampledSignatures, sample_signatures};
 pub use second::{LogWithSecond, SecondCheckpoints};
 pub use source::{LogRows, LogSource};
 pub use stats::{DayFigures, Gap, PayerFigures, StrandFigures};
-pub use strand::{StrandReplay, StrandReport};
+pub use strand::{ReplayedStrand, StrandReplay};

@@ -15,7 +15,7 @@ use super::judged_nodes::JudgedNodes;
 use super::pipeline;
 use super::rates::{self, JudgedRates};
 use super::source::LogSource;
-use super::strand::{ReplayContext, StrandReplay, StrandReport};
+use super::strand::{ReplayContext, ReplayedStrand, StrandReplay};
 use super::void::only_stated;
 
 /// The schema of state files.
@@ -148,7 +148,7 @@ pub struct ReplayReport {
     /// Faults of the log as a whole, and of no strand.
     pub faults: Faults,
     /// The strands.
-    pub strands: Vec<StrandReport>,
+    pub strands: Vec<ReplayedStrand>,
     /// The parts that were not checked, in sentences for people.
     pub unchecked: Vec<String>,
     /// The places that the source should have shown and did not, in sentences for people. Empty if it has shown the
@@ -280,7 +280,7 @@ pub struct Replay<'a> {
     state: ReplayState,
     faults: Faults,
     /// Reports of strands that were checked up to their head.
-    done: BTreeMap<u32, StrandReport>,
+    done: BTreeMap<u32, ReplayedStrand>,
     /// The places that the source did not show, in sentences.
     incomplete: Vec<String>,
     /// The places and checkpoints that no tree was compared with, in sentences.
@@ -435,7 +435,7 @@ impl<'a> Replay<'a> {
 
     fn report(&self) -> ReplayReport {
         let (network, node, _) = self.source.identity();
-        let strands: Vec<StrandReport> = self.done.values().cloned().collect();
+        let strands: Vec<ReplayedStrand> = self.done.values().cloned().collect();
         let mut unchecked = self.unchecked(&strands);
         unchecked.extend(self.not_compared.iter().cloned());
         let (mut faults, incomplete) = (self.faults.clone(), self.incomplete.clone());
@@ -468,7 +468,7 @@ impl<'a> Replay<'a> {
         }))
     }
 
-    fn unchecked(&self, strands: &[StrandReport]) -> Vec<String> {
+    fn unchecked(&self, strands: &[ReplayedStrand]) -> Vec<String> {
         let mut unchecked = self.source.unchecked();
         let ids = strands.iter().map(|strand| OriginatorId(strand.originator_id));
         unchecked.extend(unchecked_strands(&ids.collect::<Vec<_>>()));
@@ -483,7 +483,7 @@ impl<'a> Replay<'a> {
             is_short,
             "the fees of envelopes after the time at which the given rates were confirmed",
         );
-        let of = |figure: fn(&StrandReport) -> u64| strands.iter().map(figure).sum::<u64>() > 0;
+        let of = |figure: fn(&ReplayedStrand) -> u64| strands.iter().map(figure).sum::<u64>() > 0;
         note(of(|it| it.figures.witnesses), "the cosignatures of witnesses");
         note(
             of(|it| it.figures.unknown_signers),

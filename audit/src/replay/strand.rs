@@ -65,7 +65,7 @@ pub struct StrandReplay {
 
 /// The result of one strand.
 #[derive(Debug, Clone, Serialize)]
-pub struct StrandReport {
+pub struct ReplayedStrand {
     /// The strand.
     pub originator_id: u32,
     /// The last place that was checked.
@@ -456,7 +456,7 @@ impl StrandReplay {
 
     /// Makes the remaining comparisons. The state of the replay does not change, so that it can continue
     /// when the log has grown.
-    pub(super) fn report(&self, context: &ReplayContext<'_>) -> StrandReport {
+    pub(super) fn report(&self, context: &ReplayContext<'_>) -> ReplayedStrand {
         let mut end = self.clone();
         match context.rows.root(end.tree.size()) {
             Ok(Some(root)) if !end.tree.accepts(root) => {
@@ -474,7 +474,7 @@ impl StrandReplay {
                 Err(error) => end.unreadable("tallies", &error),
             }
         }
-        StrandReport {
+        ReplayedStrand {
             originator_id: end.originator_id,
             reached: end.next - 1,
             tree_size: end.tree.size(),

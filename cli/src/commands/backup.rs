@@ -12,7 +12,7 @@ use hawser_node::error::RunError;
 use hawser_node::files::key;
 use hawser_node::service::projections;
 use hawser_node::settings;
-use hawser_storage::{Backups, ListedBackup, Objects, PruneReport, ReadManifest};
+use hawser_storage::{BackupPruneReport, Backups, ListedBackup, Objects, ReadManifest};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
@@ -102,7 +102,7 @@ pub(super) fn prune(args: &BackupPruneArgs, as_json: bool) -> Result<(), RunErro
         true => folder.prunable(keep, now_unix_s()),
         false => folder.prune(keep, now_unix_s()),
     };
-    let PruneReport { removed, files, bytes } =
+    let BackupPruneReport { removed, files, bytes } =
         pruned.map_err(|error| backup::run_error(&error))?;
     if as_json {
         let dry_run = args.dry_run;

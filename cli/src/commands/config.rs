@@ -6,7 +6,7 @@ use std::path::Path;
 use hawser_node::error::RunError;
 use hawser_node::files::deployment::EffectiveContract;
 use hawser_node::files::{self, rates, registry};
-use hawser_node::service::doctor::{self, CheckResult, Checked};
+use hawser_node::service::doctor::{self, CheckResult, DoctorCheck};
 use hawser_node::settings::table::SettingKind;
 use hawser_node::settings::{
     EffectiveSetting, NodeServiceSettings, SettingSources, ShownValue, StandInFiles, effective,
@@ -39,7 +39,7 @@ async fn check(sources: &SettingSources, dial: bool, as_json: bool) -> Result<()
     }
     // Endpoints are asked only with settings that are whole.
     let checks = if dial { doctor::examine_chains(&config).await } else { Vec::new() };
-    let failed = |it: &Checked| it.result == CheckResult::Failed;
+    let failed = |it: &DoctorCheck| it.result == CheckResult::Failed;
     let failures: Vec<_> = checks.iter().filter(|it| failed(it)).map(checks::in_a_line).collect();
     if !failures.is_empty() {
         return Err(RunError::usage(failures.join("\n")));

@@ -3,7 +3,9 @@
 use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
-use hawser_conformance::{Case, CaseResult, Need, Outcome, Plan, Report, StartError};
+use hawser_conformance::{
+    Case, CaseResult, Need, Outcome, SuitePlan, SuiteReport, SuiteStartError,
+};
 use hawser_node::error::{RunError, RunErrorKind};
 use hawser_node::files::{self, key};
 use serde_json::json;
@@ -50,7 +52,7 @@ pub(super) async fn run(args: ConformanceArgs, as_json: bool) -> Result<(), RunE
     }
 }
 
-fn plan(args: &ConformanceArgs) -> Result<Plan, RunError> {
+fn plan(args: &ConformanceArgs) -> Result<SuitePlan, RunError> {
     let payer = match &args.payer_key_file {
         Some(path) => Some(key::read(path).map_err(|error| error.at(path))?),
         None => None,
@@ -63,7 +65,7 @@ fn plan(args: &ConformanceArgs) -> Result<Plan, RunError> {
         true => client::authorities()?.map(hawser_proto::Bytes::from),
         false => None,
     };
-    Ok(Plan {
+    Ok(SuitePlan {
         target: args.target.clone().unwrap_or_default(),
         second: args.second.clone(),
         gateway: args.gateway.clone(),
@@ -91,14 +93,14 @@ fn known_id(args: &ConformanceArgs) -> Option<u32> {
     networks.find_map(|network| Some(network.node_at(target)?.node_id))
 }
 
-fn refusal(error: StartError) -> RunError {
+fn refusal(error: SuiteStartError) -> RunError {
     match error {
-        StartError::Usage(text) => RunError::usage(text),
-        StartError::Unreachable(text) => RunError::failed(text),
+        SuiteStartError::Usage(text) => RunError::usage(text),
+        SuiteStartError::Unreachable(text) => RunError::failed(text),
     }
 }
 
-fn list(plan: &Plan, as_json: bool) -> Result<(), RunError> {
+fn list(plan: &SuitePlan, as_json: bool) -> Result<(), RunError> {
     for case in plan.selected().map_err(refusal)? {
         let needs: Vec<_> = case.needs.iter().copied().map(Need::argument).collect();
         if as_json {
@@ -151,7 +153,7 @@ impl Progress {
     }
 }
 
-fn text(report: &Report) -> String {
+fn text(report: &SuiteReport) -> String {
     let mut text = format!("\n{}", report.summary());
     let has_published = |result: &CaseResult| {
         result.case.needs.contains(&Need::Payer) && !matches!(result.outcome, Outcome::Skipped(_))

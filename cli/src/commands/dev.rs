@@ -16,7 +16,7 @@ use hawser_chain::admin::{self, ChainRole};
 use hawser_devchain::devnet;
 use hawser_node::error::RunError;
 use hawser_node::files::rates::RateRecord;
-use hawser_node::files::registry::NodeEntry;
+use hawser_node::files::registry::RegistryFileEntry;
 use hawser_node::service::stop_signal::{StopOn, StopReason, StopSignals};
 use tokio::sync::{mpsc, watch};
 
@@ -100,7 +100,7 @@ fn choose_ports(args: &DevArgs, folder: &Folder) -> Result<(Vec<DevPorts>, Share
     Ok((nodes, SharedPorts::of_network(base)?))
 }
 
-fn base_port_of(first: &NodeEntry) -> Option<u16> {
+fn base_port_of(first: &RegistryFileEntry) -> Option<u16> {
     let port = first.http_address.rsplit_once(':')?.1.parse().ok()?;
     (first.node_id == 100).then_some(port)
 }
@@ -222,8 +222,12 @@ impl Network {
         self.children.iter().find(is_it).expect("events come from children")
     }
 
-    fn describe(&self, folder: &Folder, records: &[NodeEntry]) -> Result<NetworkFile, RunError> {
-        let node = |(ports, record): (&DevPorts, &NodeEntry)| NetworkNode {
+    fn describe(
+        &self,
+        folder: &Folder,
+        records: &[RegistryFileEntry],
+    ) -> Result<NetworkFile, RunError> {
+        let node = |(ports, record): (&DevPorts, &RegistryFileEntry)| NetworkNode {
             node_id: record.node_id,
             grpc: ports.api().to_string(),
             quic: ports.api().to_string(),

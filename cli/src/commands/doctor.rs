@@ -1,7 +1,7 @@
 //! `hawser doctor`: examines settings, machine, chains and the running process of a node.
 
 use hawser_node::error::RunError;
-use hawser_node::service::doctor::{self, CheckResult, Checked};
+use hawser_node::service::doctor::{self, CheckResult, DoctorCheck};
 use hawser_node::settings::NodeServiceSettings;
 use serde_json::{Value, json};
 
@@ -19,7 +19,7 @@ pub(super) async fn run(args: NodeArgs, as_json: bool) -> Result<(), RunError> {
         Err(error) => {
             let remedy =
                 "docs/configuration.md; `hawser config print` shows where each value comes from";
-            vec![Checked::failed("settings", error.to_string(), remedy)]
+            vec![DoctorCheck::failed("settings", error.to_string(), remedy)]
         }
         Ok(config) => examine(&config).await,
     };
@@ -38,17 +38,17 @@ pub(super) async fn run(args: NodeArgs, as_json: bool) -> Result<(), RunError> {
     if failed == 0 { Ok(()) } else { Err(RunError::failed("")) }
 }
 
-async fn examine(config: &NodeServiceSettings) -> Vec<Checked> {
+async fn examine(config: &NodeServiceSettings) -> Vec<DoctorCheck> {
     let errors = errors_of_files(config);
     let mut all = vec![match errors.is_empty() {
-        true => Checked::fine("settings", "a node can start with these settings"),
+        true => DoctorCheck::fine("settings", "a node can start with these settings"),
         false => {
             let remedy = "bring the files that the settings name, or name others";
-            Checked::failed("settings", errors.join("; "), remedy)
+            DoctorCheck::failed("settings", errors.join("; "), remedy)
         }
     }];
     let notes = config.notes.iter();
-    all.extend(notes.map(|note| Checked::doubtful("settings", note, "remove or correct it")));
+    all.extend(notes.map(|note| DoctorCheck::doubtful("settings", note, "remove or correct it")));
     let (process, is_running) = running(config).await;
     all.extend(doctor::examine(config, is_running).await);
     all.extend(process);
@@ -56,32 +56,34 @@ async fn examine(config: &NodeServiceSettings) -> Vec<Checked> {
 }
 
 /// Asks the node that runs with these settings for its conditions. Returns false with them if none answers.
-async fn running(config: &NodeServiceSettings) -> (Vec<Checked>, bool) {
+async fn running(config: &NodeServiceSettings) -> (Vec<DoctorCheck>, bool) {
     const NAME: &str = "process";
     let Some(address) = config.metrics else {
         let found = "the operators' port is off, so a running node cannot be asked";
         let remedy = "switch it on: --metrics.enable";
-        return (vec![Checked::doubtful(NAME, found, remedy)], false);
+        return (vec![DoctorCheck::doubtful(NAME, found, remedy)], false);
     };
     let answer = match client::get(&address.to_string(), "/readyz?for=publish").await {
         Ok(answer) => answer,
-        Err(_) => return (vec![Checked::fine(NAME, format!("no node runs at {address}"))], false),
+        Err(_) => {
+            return (vec![DoctorCheck::fine(NAME, format!("no node runs at {address}"))], false);
+        }
     };
     let page: Value = serde_json::from_str(&answer.body).unwrap_or_default();
     let Some(conditions) = page["conditions"].as_array() else {
         let found = format!("the server at {address} is not a node");
         let remedy = "stop it, or choose another port (--metrics.metrics-port)";
-        return (vec![Checked::failed(NAME, found, remedy)], true);
+        return (vec![DoctorCheck::failed(NAME, found, remedy)], true);
     };
     let unmet: Vec<_> = conditions.iter().filter(|it| it["met"] == false).map(unmet).collect();
     match unmet.is_empty() {
-        true => (vec![Checked::fine(NAME, format!("the node at {address} publishes"))], true),
+        true => (vec![DoctorCheck::fine(NAME, format!("the node at {address} publishes"))], true),
         false => (unmet, true),
     }
 }
 
-fn unmet(condition: &Value) -> Checked {
+fn unmet(condition: &Value) -> DoctorCheck {
     let text = |field: &str| condition[field].as_str().unwrap_or("?").to_owned();
     let found = format!("{}: {}", text("name"), text("reason"));
-    Checked::failed("condition", found, text("remedy"))
+    DoctorCheck::failed("condition", found, text("remedy"))
 }

@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use hawser_audit::Judged;
-use hawser_audit::file::{FILE_LEN_BYTES_MAX, HeldReport};
+use hawser_audit::file::{FILE_LEN_BYTES_MAX, FiledReport};
 use hawser_node::CheckedChannel;
 use hawser_node::error::RunError;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
@@ -80,7 +80,7 @@ pub(super) async fn submit(args: MisbehaviorSubmitArgs, as_json: bool) -> Result
 /// Submits a report, and again while the node asks for a pause, at most [`ATTEMPTS_MAX`] times.
 async fn submit_one(
     api: &mut MisbehaviorApiClient<CheckedChannel>,
-    held: HeldReport,
+    held: FiledReport,
 ) -> Result<(), RunError> {
     let report = pb::UnsignedMisbehaviorReport::decode(held.report).map_err(RunError::failed)?;
     // It is in the submitter's name now.

@@ -13,7 +13,7 @@ use crate::connection::{Connection, GATEWAY_API, PAYER_API};
 use crate::context::{GLANCE, JudgedNodes, id_of, names, parse_envelope, seen};
 use crate::envelopes::{client, frame, group_payload, message, new_group, new_welcomes, welcome};
 use crate::failure::{Checked, Failure, ensure, refused, same};
-use crate::http::Address;
+use crate::http::TargetAddress;
 use crate::wire::List;
 
 const AREA: Area = Area::EndToEnd;
@@ -99,7 +99,7 @@ async fn lists(c: &JudgedNodes) -> Checked {
             .map_err(|status| Failure::from(status).at(service))?;
         ensure(!answer.nodes.is_empty(), "a node at least", || "none".into())?;
         for (id, url) in &answer.nodes {
-            let can_be_called = url.contains("://") && Address::parse(url).is_some();
+            let can_be_called = url.contains("://") && TargetAddress::parse(url).is_some();
             ensure(can_be_called, format_args!("a URL of node {id}"), || url.clone())?;
         }
     }

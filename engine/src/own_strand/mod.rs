@@ -130,7 +130,7 @@ pub struct Release {
 
 /// The state of the surroundings of the node at one moment.
 #[derive(Debug, Clone, Default)]
-pub struct Observation {
+pub struct StrandObservation {
     /// Head of the own strand on disk. To be read after the claims, which follow it.
     pub held: SequenceId,
     /// This process has signed at least one envelope.
@@ -218,8 +218,8 @@ impl OwnStrandGuard {
     }
 
     /// Handles the passage of time and the changes since the last call.
-    pub fn observe(&mut self, now: Instant, seen: Observation) {
-        let Observation { held, has_signed, others, claims } = seen;
+    pub fn observe(&mut self, now: Instant, seen: StrandObservation) {
+        let StrandObservation { held, has_signed, others, claims } = seen;
         (self.now, self.held, self.others) = (now, held, others);
         self.answers.update(now, held, claims);
         let is_contradicted = std::mem::take(&mut self.is_contradicted);

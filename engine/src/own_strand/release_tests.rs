@@ -7,8 +7,8 @@ fn skip(through: Option<u64>) -> Option<Release> {
     Some(Release { skip_through: through.map(SequenceId) })
 }
 
-fn held(held: u64) -> Observation {
-    Observation { held: SequenceId(held), ..Observation::default() }
+fn held(held: u64) -> StrandObservation {
+    StrandObservation { held: SequenceId(held), ..StrandObservation::default() }
 }
 
 /// A guard of an unknown folder, which holds the places up to 5.

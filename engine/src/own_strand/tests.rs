@@ -54,7 +54,7 @@ impl Node {
     }
 
     fn look(&mut self) {
-        let seen = Observation {
+        let seen = StrandObservation {
             held: SequenceId(self.held),
             has_signed: self.has_signed,
             others: self.others.clone(),
@@ -561,7 +561,7 @@ fn a_place_that_another_folder_has_declared_counts_as_shown() {
     let start = Instant::now();
     let mut guard = OwnStrandGuard::new(FolderStanding::Newest, SequenceId::NONE, start, 0);
     guard.note_declared(SequenceId(100), i64::MIN);
-    let seen = || Observation { held: SequenceId(5), ..Observation::default() };
+    let seen = || StrandObservation { held: SequenceId(5), ..StrandObservation::default() };
     guard.observe(start, seen());
     assert!(matches!(guard.status(), OwnStrandStatus::Quarantined(_)));
     let about = guard.status();

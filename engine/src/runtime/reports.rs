@@ -18,8 +18,8 @@ use super::stop::StopSignal;
 use super::stoppable::{StoppableTask, blocking};
 use super::{Engine, Ports};
 use crate::reports::{
-    CheckBudget, EvidenceProgress, LoggedChain, SubmissionError, Submitted, WaitingEvidence,
-    check_submission, fact_of, report_of,
+    CheckBudget, EvidenceProgress, LoggedChain, ReportSubmission, ReportSubmissionError,
+    WaitingEvidence, check_submission, fact_of, report_of,
 };
 
 /// Submissions that may wait for their check. A guess: one is checked at a time, in milliseconds.
@@ -38,7 +38,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(10);
 pub enum SubmitError {
     /// The report is refused for its form.
     #[error(transparent)]
-    Refused(#[from] SubmissionError),
+    Refused(#[from] ReportSubmissionError),
     /// Checks have taken their share of the machine; seconds until the next one may begin.
     #[error(
         "checks of misbehaviour reports have used up their share of this node: try again later"
@@ -100,7 +100,7 @@ impl Reports {
     ///
     /// # Errors
     /// [`SubmitError`]; then nothing is kept.
-    pub async fn submit(&self, report: Report) -> Result<Submitted, SubmitError> {
+    pub async fn submit(&self, report: Report) -> Result<ReportSubmission, SubmitError> {
         check_submission(&report, self.0.now_ns())?;
         let _place = WaitingPlace::take(&self.0)?;
         let _turn = self.0.turn.acquire().await;
@@ -195,24 +195,24 @@ impl ReportsState {
         *self.key.sign(digest(report)).as_bytes()
     }
 
-    fn check_and_store(&self, report: &Report) -> Result<Submitted, SubmitError> {
+    fn check_and_store(&self, report: &Report) -> Result<ReportSubmission, SubmitError> {
         let (bytes, now_ns) = (report.to_bytes(), self.now_ns());
         let mut judgement = self.judge(&bytes, now_ns);
         let Some(fact) = fact_of(report, &bytes, &judgement) else {
-            return Ok(Submitted::Refuted(judgement.facts.swap_remove(0)));
+            return Ok(ReportSubmission::Refuted(judgement.facts.swap_remove(0)));
         };
         let signature = self.sign(&bytes);
         let new = NewReport { fact, signature, report: bytes };
         let stored = self.store.record_reports(now_ns, vec![new], None)?;
         if stored.is_empty() {
-            return Ok(Submitted::Known);
+            return Ok(ReportSubmission::Known);
         }
         count_stored(&self.counters.reports_submitted, &stored);
         if judgement.verdict == MisbehaviorVerdict::Proven {
             let (accused, fact) = (report.accused(), &judgement.facts[0]);
             tracing::warn!(%accused, %fact, "a client has proven that a node broke a rule");
         }
-        Ok(Submitted::Stored)
+        Ok(ReportSubmission::Stored)
     }
 
     /// Makes reports of the next evidence. Returns false at the end of it. Evidence for which the registry or the rates

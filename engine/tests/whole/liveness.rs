@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hawser_proto::pb::xmtp::xmtpv4::message_api::liveness_failure::Request;
 use hawser_proto::{OriginatorId, SequenceId};
-use hawser_rules::misbehavior::report::Failure;
+use hawser_rules::misbehavior::report::ReportedFailure;
 use hawser_rules::misbehavior::{
     Host, Kind, MisbehaviorVerdict, NoChain, Report, ReportCase, verify,
 };
@@ -62,7 +62,7 @@ async fn a_silent_node_is_reported_with_the_request_that_it_did_not_answer() {
     pass(&follower, 20).await;
     assert_eq!(accused(&follower), [(SOURCE, Kind::UnresponsiveNode)]);
     let report = Report::decode(&kept(&follower)[0].kept.report).unwrap();
-    let Failure::Liveness(failure) = report.failure() else { panic!("{report:?}") };
+    let ReportedFailure::Liveness(failure) = report.failure() else { panic!("{report:?}") };
     assert!(failure.response_time_ns >= 4_000_000_000, "it stops where the schema does");
     let Some(Request::Subscribe(request)) = &failure.request else { panic!("{failure:?}") };
     let query = request.query.as_ref().unwrap();
@@ -105,7 +105,7 @@ async fn a_node_that_answers_a_request_with_an_error_of_its_own_is_reported() {
     pass(&follower, 5).await;
     assert_eq!(accused(&follower), [(SOURCE, Kind::FailedRequest)]);
     let report = Report::decode(&kept(&follower)[0].kept.report).unwrap();
-    let Failure::Liveness(failure) = report.failure() else { panic!("{report:?}") };
+    let ReportedFailure::Liveness(failure) = report.failure() else { panic!("{report:?}") };
     assert_eq!(failure.response_time_ns, 30_000_000);
     follower.stop().await;
 }

@@ -9,7 +9,7 @@ use hawser_engine::runtime::{ContractError, ReportContract, SettledSoFar, Submit
 use hawser_proto::{OriginatorId, PayerAddress, SecretKey, SequenceId};
 use hawser_rules::payer_report::leaves::LEAF_LEN_BYTES;
 use hawser_rules::payer_report::{
-    Attestation, DomainSeparator, PayerFee, PayerReport, Proof, SettledAmount,
+    Attestation, DomainSeparator, LeafProof, PayerFee, PayerReport, SettledAmount,
 };
 use hawser_rules::{NodeRecord, Registry};
 use hawser_storage::{PayerReportChange, PayerReportEvent};
@@ -162,7 +162,7 @@ impl Chain {
         originator: OriginatorId,
         index: u64,
         leaves: &[[u8; LEAF_LEN_BYTES]],
-        proof: &Proof,
+        proof: &LeafProof,
     ) -> Result<(), ContractError> {
         self.asked_to_settle += 1;
         match &mut self.settles {
@@ -232,7 +232,7 @@ impl ReportContract for TestContract {
         originator: OriginatorId,
         index: u64,
         leaves: &'a [[u8; LEAF_LEN_BYTES]],
-        proof: &'a Proof,
+        proof: &'a LeafProof,
     ) -> BoxFuture<'a, Result<(), ContractError>> {
         async move { self.0.lock().settle(originator, index, leaves, proof) }.boxed()
     }

@@ -3,7 +3,7 @@
 use std::sync::LazyLock;
 
 use bytes::Bytes;
-use hawser_mls::identity::{AssociationState, Judgement, fold_trusted, judge};
+use hawser_mls::identity::{AssociationState, UpdateJudgement, fold_trusted, judge};
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
 use prost::Message as _;
 
@@ -20,7 +20,7 @@ static STATES: LazyLock<Vec<AssociationState>> = LazyLock::new(|| {
         let update = IdentityUpdate::decode(Bytes::from(bytes)).expect("a captured update");
         let before = states.iter().rfind(|state| state.inbox_id() == update.inbox_id);
         match judge(before, &update, |_| None) {
-            Judgement::Valid(after) => states.push(after),
+            UpdateJudgement::Valid(after) => states.push(after),
             other => panic!("a captured update is {other:?}"),
         }
     }
@@ -42,12 +42,18 @@ fn run(input: &[u8]) {
     for before in before {
         let agreed = judge(before, &update, |_| Some(true));
         match (&agreed, judge(before, &update, |_| None)) {
-            (Judgement::Valid(after), Judgement::Valid(same)) => assert_eq!(*after, same),
-            (Judgement::Invalid(error), Judgement::Invalid(same)) => assert_eq!(*error, same),
-            (Judgement::Valid(_), Judgement::Waiting(questions)) => assert!(!questions.is_empty()),
+            (UpdateJudgement::Valid(after), UpdateJudgement::Valid(same)) => {
+                assert_eq!(*after, same)
+            }
+            (UpdateJudgement::Invalid(error), UpdateJudgement::Invalid(same)) => {
+                assert_eq!(*error, same)
+            }
+            (UpdateJudgement::Valid(_), UpdateJudgement::Waiting(questions)) => {
+                assert!(!questions.is_empty())
+            }
             (agreed, silent) => panic!("{agreed:?} with answers and {silent:?} without"),
         }
-        if let Judgement::Valid(after) = agreed {
+        if let UpdateJudgement::Valid(after) = agreed {
             let folded = fold_trusted(before.cloned(), [&update]);
             assert_eq!(folded.expect("it was judged valid"), Some(after));
         }

@@ -5,7 +5,7 @@ use hawser_proto::envelope::{ClientEnvelope, Payload};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{OriginatorId, SecretKey};
 use hawser_rules::payer_report::{
-    Attestation, DomainSeparator, NodeIds, PayerFee, PayerReport, Proof, ReportId, majority,
+    Attestation, DomainSeparator, LeafProof, NodeIds, PayerFee, PayerReport, ReportId, majority,
 };
 use prost::Message as _;
 
@@ -45,7 +45,7 @@ fn run(input: &[u8]) {
         assert!(majority.counted.is_empty(), "no key of ours has signed it");
     }
     let words = input.chunks_exact(32).map(|word| word.try_into().expect("32 bytes"));
-    let proof = Proof(words.collect());
+    let proof = LeafProof(words.collect());
     let leaf = &input[..input.len().min(64)];
     if let Some(fee) = PayerFee::from_leaf(leaf) {
         assert_eq!(fee.leaf()[..], *leaf, "a leaf has one form");

@@ -34,7 +34,7 @@ use update::Action;
 
 /// The judgement of an update.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Judgement {
+pub enum UpdateJudgement {
     /// The update is valid; this is the state after it.
     Valid(AssociationState),
     /// The update is invalid, independently of contract wallets' answers.
@@ -52,18 +52,18 @@ pub fn judge(
     before: Option<&AssociationState>,
     update: &pb::IdentityUpdate,
     answer: impl Fn(&WalletQuestion) -> Option<bool>,
-) -> Judgement {
+) -> UpdateJudgement {
     let change = match check(before, update) {
         Ok(change) => change,
-        Err(error) => return Judgement::Invalid(error),
+        Err(error) => return UpdateJudgement::Invalid(error),
     };
     match change.decide(answer) {
         ChangeDecision::Agreed => {
             let mut after = before.cloned();
-            Judgement::Valid(change.apply(&mut after).clone())
+            UpdateJudgement::Valid(change.apply(&mut after).clone())
         }
-        ChangeDecision::Refused(error) => Judgement::Invalid(error),
-        ChangeDecision::Open(questions) => Judgement::Waiting(questions),
+        ChangeDecision::Refused(error) => UpdateJudgement::Invalid(error),
+        ChangeDecision::Open(questions) => UpdateJudgement::Waiting(questions),
     }
 }
 

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
-use hawser_mls::identity::{AssociationState, Judgement, MemberIdentifier, Passkey, judge};
+use hawser_mls::identity::{AssociationState, MemberIdentifier, Passkey, UpdateJudgement, judge};
 use hawser_proto::pb::xmtp::identity::associations as pb;
 use hawser_proto::pb::xmtp::message_contents as legacy;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::ClientEnvelope;
@@ -393,7 +393,7 @@ pub fn inbox() -> (String, AssociationState) {
 #[track_caller]
 pub fn valid(before: Option<&AssociationState>, update: &pb::IdentityUpdate) -> AssociationState {
     match judge(before, update, |question| panic!("asks {question:?}")) {
-        Judgement::Valid(after) => after,
+        UpdateJudgement::Valid(after) => after,
         other => panic!("{other:?}"),
     }
 }
@@ -402,7 +402,7 @@ pub fn valid(before: Option<&AssociationState>, update: &pb::IdentityUpdate) -> 
 #[track_caller]
 pub fn refused(before: Option<&AssociationState>, update: &pb::IdentityUpdate) -> String {
     match judge(before, update, |_| None) {
-        Judgement::Invalid(error) => error.to_string(),
+        UpdateJudgement::Invalid(error) => error.to_string(),
         other => panic!("{other:?}"),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use hawser_mls::identity::{AssociationState, Judgement, WalletQuestion, judge, signed_text};
+use hawser_mls::identity::{AssociationState, UpdateJudgement, WalletQuestion, judge, signed_text};
 use hawser_proto::pb::xmtp::identity::associations as pb;
 use prost::Message as _;
 
@@ -73,7 +73,7 @@ pub(crate) fn after(
     update: &pb::IdentityUpdate,
 ) -> Option<AssociationState> {
     match judge(before, update, |question| Some(agrees(question))) {
-        Judgement::Valid(after) => Some(after),
+        UpdateJudgement::Valid(after) => Some(after),
         _ => None,
     }
 }

@@ -16,7 +16,9 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use bytes::Bytes;
-use hawser_mls::identity::{AssociationState, Judgement, MemberIdentifier, fold_trusted, judge};
+use hawser_mls::identity::{
+    AssociationState, MemberIdentifier, UpdateJudgement, fold_trusted, judge,
+};
 use hawser_mls::key_package;
 use hawser_proto::pb::xmtp::identity::associations as pb;
 use prost::Message as _;
@@ -95,9 +97,9 @@ fn verdict(before: &[pb::IdentityUpdate], update: Option<pb::IdentityUpdate>) ->
     let state = fold_trusted(None, before).expect("a log of valid updates");
     let Some(update) = update else { return "refused: it is no update".into() };
     match judge(state.as_ref(), &update, |question| Some(cases::agrees(question))) {
-        Judgement::Valid(after) => format!("valid {}", digest(&after)),
-        Judgement::Invalid(error) => format!("refused: {error}"),
-        Judgement::Waiting(questions) => panic!("{questions:?} were answered"),
+        UpdateJudgement::Valid(after) => format!("valid {}", digest(&after)),
+        UpdateJudgement::Invalid(error) => format!("refused: {error}"),
+        UpdateJudgement::Waiting(questions) => panic!("{questions:?} were answered"),
     }
 }
 

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub struct RegistryFile {
     /// Records, one per node, in any order.
-    pub nodes: Vec<NodeEntry>,
+    pub nodes: Vec<RegistryFileEntry>,
     /// The contract that the records were read from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<RegistryContract>,
@@ -45,7 +45,7 @@ pub struct RegistryContract {
 /// One record of the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
-pub struct NodeEntry {
+pub struct RegistryFileEntry {
     /// Node id: 100, 200, 300, …
     pub node_id: u32,
     /// Address of the node's key.
@@ -155,7 +155,7 @@ pub fn record_of<'a>(registry: &'a Registry, key: &PublicKey) -> Option<&'a Node
     registry.nodes().find(|record| record.public_key == *key)
 }
 
-fn record(entry: &NodeEntry) -> Result<NodeRecord, NodeEntryError> {
+fn record(entry: &RegistryFileEntry) -> Result<NodeRecord, NodeEntryError> {
     let id = OriginatorId(entry.node_id);
     if !id.is_node() {
         return Err(NodeEntryError::NoNodeId);
@@ -181,7 +181,7 @@ fn record(entry: &NodeEntry) -> Result<NodeRecord, NodeEntryError> {
     })
 }
 
-fn absences(entry: &NodeEntry) -> Result<Absences, NodeEntryError> {
+fn absences(entry: &RegistryFileEntry) -> Result<Absences, NodeEntryError> {
     if entry.is_canonical && entry.absences.last().is_some_and(|last| last.until.is_none()) {
         return Err(NodeEntryError::Away);
     }
@@ -214,11 +214,11 @@ mod tests {
 
     use super::*;
 
-    fn entry(node_id: u32) -> NodeEntry {
+    fn entry(node_id: u32) -> RegistryFileEntry {
         let mut scalar = [1; 32];
         scalar[28..].copy_from_slice(&node_id.to_be_bytes());
         let key = SecretKey::from_bytes(&scalar).unwrap().public_key();
-        NodeEntry {
+        RegistryFileEntry {
             node_id,
             signer: key.address().to_string(),
             is_canonical: true,
@@ -229,11 +229,11 @@ mod tests {
         }
     }
 
-    fn parse_entries(nodes: Vec<NodeEntry>) -> Result<Registry, RegistryFileError> {
+    fn parse_entries(nodes: Vec<RegistryFileEntry>) -> Result<Registry, RegistryFileError> {
         parse(&serde_json::to_string(&RegistryFile { nodes, source: None }).unwrap())
     }
 
-    fn fault_of(change: impl FnOnce(&mut NodeEntry)) -> NodeEntryError {
+    fn fault_of(change: impl FnOnce(&mut RegistryFileEntry)) -> NodeEntryError {
         let mut entry = entry(100);
         change(&mut entry);
         match parse_entries(vec![entry]) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hawser_api::{ApiError, ApiHandle, ApiSettings, ExtraService, PeerView, WitnessContext};
 use hawser_engine::Engine;
-use hawser_engine::runtime::replication::{ReplicationSettings, Witnesses};
+use hawser_engine::runtime::replication::{CheckpointWitnesses, ReplicationSettings};
 use hawser_engine::runtime::{
     CheckpointTask, DiskTask, OlderRowsTask, PayerReportTask, PayerReporter, PriceTask, PruneTask,
     PublisherThreads, ReportTask, ScrubTask, TreesTask, at_begin_of_publish_threads,
@@ -282,7 +282,7 @@ impl InnerParts {
         let trusted = &config.witnesses;
         let replication = ReplicationSettings {
             migrated: config.migrated,
-            witnesses: Witnesses { own: witness, trusted: Vec::new() },
+            witnesses: CheckpointWitnesses { own: witness, trusted: Vec::new() },
             catch_up: config.catch_up,
             ..ReplicationSettings::default()
         };

@@ -15,7 +15,7 @@ use hawser_engine::runtime::{
 };
 use hawser_proto::{OriginatorId, SecretKey, SequenceId};
 use hawser_rules::payer_report::leaves::LEAF_LEN_BYTES;
-use hawser_rules::payer_report::{Attestation, PayerReport, Proof};
+use hawser_rules::payer_report::{Attestation, LeafProof, PayerReport};
 
 /// The contract and the endpoints of its chain.
 #[derive(Clone)]
@@ -81,7 +81,7 @@ impl ReportContract for Contract {
         originator: OriginatorId,
         index: u64,
         leaves: &'a [[u8; LEAF_LEN_BYTES]],
-        proof: &'a Proof,
+        proof: &'a LeafProof,
     ) -> BoxFuture<'a, Result<(), ContractError>> {
         async move { self.0.settle(originator.0, index, leaves, proof).await.map_err(contract_error) }.boxed()
     }

@@ -77,13 +77,13 @@ pub struct GapFrame {
     /// The last id, included.
     pub to: SequenceId,
     /// The sender's reason.
-    pub reason: GapReason,
+    pub reason: GapFrameReason,
 }
 
 /// The reason an envelope is not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub enum GapReason {
+pub enum GapFrameReason {
     /// The sender never held it.
     Missing = 1,
     /// The sender held it until its retention ran out.
@@ -167,8 +167,8 @@ impl GapFrame {
             return Err(fields.bad("from"));
         }
         let reason = match fields.u8()? {
-            1 => GapReason::Missing,
-            2 => GapReason::Expired,
+            1 => GapFrameReason::Missing,
+            2 => GapFrameReason::Expired,
             _ => return Err(fields.bad("reason")),
         };
         Ok(Self { from, to, reason })

@@ -23,7 +23,7 @@ pub use control::{
 };
 pub use data::{
     BatchBuilder, BatchFrame, BatchPush, DataDecoder, DataFrame, EndFrame, Envelopes, GapFrame,
-    GapReason, StreamHeader,
+    GapFrameReason, StreamHeader,
 };
 pub use proof::{PROOF_PREIMAGE_LEN, Role, proof_preimage};
 

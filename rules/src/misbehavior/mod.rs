@@ -70,14 +70,16 @@ pub fn verify(case: &ReportCase<'_>) -> Judgement {
         return Judgement::refuted(host, about, fact);
     }
     let ruling = match report.failure() {
-        report::Failure::Liveness(failure) => liveness::judge(&report, failure),
-        report::Failure::Safety(envelopes) => match exhibits::open(envelopes, case.registry) {
-            Ok(exhibits) => judge_exhibits(case, &report, &exhibits),
-            Err(fact) if report.kind() == Kind::InvalidPayload => {
-                payload::judge_parts(case, &report, envelopes, fact)
+        report::ReportedFailure::Liveness(failure) => liveness::judge(&report, failure),
+        report::ReportedFailure::Safety(envelopes) => {
+            match exhibits::open(envelopes, case.registry) {
+                Ok(exhibits) => judge_exhibits(case, &report, &exhibits),
+                Err(fact) if report.kind() == Kind::InvalidPayload => {
+                    payload::judge_parts(case, &report, envelopes, fact)
+                }
+                Err(fact) => Ruling::refuted(fact),
             }
-            Err(fact) => Ruling::refuted(fact),
-        },
+        }
     };
     Judgement::of(host, &report, ruling)
 }

@@ -77,7 +77,7 @@ pub struct Report {
 
 /// The content of a report, by the family of its kind.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Failure<'a> {
+pub enum ReportedFailure<'a> {
     /// A request without a correct answer in time.
     Liveness(&'a pb::LivenessFailure),
     /// Envelopes that the accused node has signed, as the report claims.
@@ -189,13 +189,13 @@ impl Report {
 
     /// Returns the failed request, or the envelopes.
     #[must_use]
-    pub fn failure(&self) -> Failure<'_> {
+    pub fn failure(&self) -> ReportedFailure<'_> {
         use pb::unsigned_misbehavior_report::Failure as Wire;
         match &self.message.failure {
-            Some(Wire::Liveness(failure)) => Failure::Liveness(failure),
-            Some(Wire::Safety(failure)) => Failure::Safety(&failure.envelopes),
+            Some(Wire::Liveness(failure)) => ReportedFailure::Liveness(failure),
+            Some(Wire::Safety(failure)) => ReportedFailure::Safety(&failure.envelopes),
             // Not in a report: `of_message` refuses a message without content.
-            None => Failure::Safety(&[]),
+            None => ReportedFailure::Safety(&[]),
         }
     }
 
@@ -203,8 +203,8 @@ impl Report {
     #[must_use]
     pub fn envelopes(&self) -> &[OriginatorEnvelope] {
         match self.failure() {
-            Failure::Liveness(_) => &[],
-            Failure::Safety(envelopes) => envelopes,
+            ReportedFailure::Liveness(_) => &[],
+            ReportedFailure::Safety(envelopes) => envelopes,
         }
     }
 }

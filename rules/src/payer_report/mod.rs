@@ -27,7 +27,7 @@ pub use explain::{Explanation, ReportDifference, compare, explain};
 pub use leaves::{Leaves, PayerFee, PicoDollars, SettledAmount};
 pub use report::{DomainSeparator, NodeIds, PayerReport, PayerReportError, ReportId};
 pub use schedule::{HourlyTask, Periods, RangeEnd, ReportDue, due, end_of_range, minute_of_hour};
-pub use tree::{Proof, ProofError, Tree};
+pub use tree::{LeafProof, LeafProofError, Tree};
 
 #[cfg(test)]
 pub(crate) mod testing {

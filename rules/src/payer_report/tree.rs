@@ -24,7 +24,7 @@ pub const LEAVES_MAX: u64 = u32::MAX as u64;
 
 /// Error of verifying a proof. The contract refuses the proof with the error of the same name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum ProofError {
+pub enum LeafProofError {
     /// The proof is empty, without even the number of leaves.
     #[error("the proof is empty")]
     NoProofElements,
@@ -152,10 +152,10 @@ impl Tree {
     /// Panics if the range is empty in a tree with leaves, or if it exceeds the number of leaves; the caller
     /// derives it from [`Self::len`].
     #[must_use]
-    pub fn proof(&self, range: Range<usize>) -> Proof {
+    pub fn proof(&self, range: Range<usize>) -> LeafProof {
         let mut elements = vec![word(self.len() as u64)];
         if self.is_empty() && range.is_empty() {
-            return Proof(elements);
+            return LeafProof(elements);
         }
         assert!(range.start < range.end && range.end <= self.len(), "{range:?} is in the tree");
         let (mut left, mut right) = (range.start, range.end - 1);
@@ -172,48 +172,48 @@ impl Tree {
             }
             (left, right) = (left / 2, right / 2);
         }
-        Proof(elements)
+        LeafProof(elements)
     }
 }
 
 /// A proof that leaves are consecutive in a tree: the number of leaves, and the hashes that are
 /// missing on the path to the root.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Proof(pub Vec<Hash>);
+pub struct LeafProof(pub Vec<Hash>);
 
-impl Proof {
+impl LeafProof {
     /// Verifies that `leaves` are those from index `start` on (from 0) of the tree with this root. Like the contract,
     /// it ignores superfluous elements at the end.
     ///
     /// # Errors
-    /// [`ProofError`] with the contract's reason to refuse the proof.
+    /// [`LeafProofError`] with the contract's reason to refuse the proof.
     pub fn verify<L: AsRef<[u8]>>(
         &self,
         root: Hash,
         start: u64,
         leaves: &[L],
-    ) -> Result<(), ProofError> {
-        let (first, rest) = self.0.split_first().ok_or(ProofError::NoProofElements)?;
+    ) -> Result<(), LeafProofError> {
+        let (first, rest) = self.0.split_first().ok_or(LeafProofError::NoProofElements)?;
         let total = number(first);
         if leaves.is_empty() {
             return match (start, total) {
                 (0, Some(0)) if root == EMPTY_ROOT => Ok(()),
-                (0, Some(0)) => Err(ProofError::InvalidProof),
-                _ => Err(ProofError::NoLeaves),
+                (0, Some(0)) => Err(LeafProofError::InvalidProof),
+                _ => Err(LeafProofError::NoLeaves),
             };
         }
-        let total = total.ok_or(ProofError::TooManyLeaves)?;
+        let total = total.ok_or(LeafProofError::TooManyLeaves)?;
         let end = start.checked_add(leaves.len() as u64);
         if end.is_none_or(|end| end > total) {
-            return Err(ProofError::InvalidProof);
+            return Err(LeafProofError::InvalidProof);
         }
         if total > LEAVES_MAX {
-            return Err(ProofError::TooManyLeaves);
+            return Err(LeafProofError::TooManyLeaves);
         }
         let known = leaves.iter().map(|leaf| leaf_hash(leaf.as_ref())).collect();
         match root_hash(total, &climb(known, start, total, rest)?) == root {
             true => Ok(()),
-            false => Err(ProofError::InvalidProof),
+            false => Err(LeafProofError::InvalidProof),
         }
     }
 }
@@ -226,18 +226,18 @@ fn climb(
     mut left: u64,
     leaves: u64,
     elements: &[Hash],
-) -> Result<Hash, ProofError> {
+) -> Result<Hash, LeafProofError> {
     let mut elements = elements.iter();
     let mut len = leaves;
     for _ in 0..depth(leaves) {
         let right = left + known.len() as u64 - 1;
         let mut row = Vec::with_capacity(known.len() + 2);
         let after = match right.is_multiple_of(2) && right + 1 < len {
-            true => Some(*elements.next().ok_or(ProofError::TooShort)?),
+            true => Some(*elements.next().ok_or(LeafProofError::TooShort)?),
             false => None,
         };
         if !left.is_multiple_of(2) {
-            row.push(*elements.next().ok_or(ProofError::TooShort)?);
+            row.push(*elements.next().ok_or(LeafProofError::TooShort)?);
         }
         row.extend(known);
         row.extend(after);
@@ -260,8 +260,8 @@ mod tests {
         value.as_array().unwrap().iter().map(bytes).collect()
     }
 
-    fn elements(value: &Value) -> Proof {
-        Proof(value.as_array().unwrap().iter().map(golden).collect())
+    fn elements(value: &Value) -> LeafProof {
+        LeafProof(value.as_array().unwrap().iter().map(golden).collect())
     }
 
     #[test]
@@ -307,7 +307,7 @@ mod tests {
                 let golden = elements(&proof["proof_elements"]);
                 if proof["on_chain"] == "NoLeaves()" {
                     let none = golden.verify(tree.root(), start as u64, &leaves[range]);
-                    assert_eq!(none, Err(ProofError::NoLeaves));
+                    assert_eq!(none, Err(LeafProofError::NoLeaves));
                     continue;
                 }
                 assert_eq!(tree.proof(range.clone()), golden, "{range:?} of {count}");
@@ -337,11 +337,11 @@ mod tests {
             let verified = proof.verify(golden(&case["root"]), number(&case["start"]), &leaves);
             let expected = match case["on_chain"].as_str().unwrap() {
                 "ok" => Ok(()),
-                "NoProofElements()" => Err(ProofError::NoProofElements),
-                "NoLeaves()" => Err(ProofError::NoLeaves),
-                "InvalidProof()" => Err(ProofError::InvalidProof),
-                "InvalidBitCount32Input()" => Err(ProofError::TooManyLeaves),
-                other if other.starts_with("Panic(") => Err(ProofError::TooShort),
+                "NoProofElements()" => Err(LeafProofError::NoProofElements),
+                "NoLeaves()" => Err(LeafProofError::NoLeaves),
+                "InvalidProof()" => Err(LeafProofError::InvalidProof),
+                "InvalidBitCount32Input()" => Err(LeafProofError::TooManyLeaves),
+                other if other.starts_with("Panic(") => Err(LeafProofError::TooShort),
                 other => panic!("{other} has no counterpart: {case}"),
             };
             assert_eq!(verified, expected, "{case}");
@@ -350,12 +350,12 @@ mod tests {
 
     #[test]
     fn a_claim_of_many_leaves_allocates_nothing() {
-        let huge = Proof(vec![word(LEAVES_MAX)]);
-        assert_eq!(huge.verify(EMPTY_ROOT, 0, &[[1_u8]]), Err(ProofError::TooShort));
-        let beyond = Proof(vec![[0xff; 32]]);
-        assert_eq!(beyond.verify(EMPTY_ROOT, 0, &[[1_u8]]), Err(ProofError::TooManyLeaves));
-        let end = Proof(vec![word(5)]);
-        assert_eq!(end.verify(EMPTY_ROOT, u64::MAX, &[[1_u8]]), Err(ProofError::InvalidProof));
+        let huge = LeafProof(vec![word(LEAVES_MAX)]);
+        assert_eq!(huge.verify(EMPTY_ROOT, 0, &[[1_u8]]), Err(LeafProofError::TooShort));
+        let beyond = LeafProof(vec![[0xff; 32]]);
+        assert_eq!(beyond.verify(EMPTY_ROOT, 0, &[[1_u8]]), Err(LeafProofError::TooManyLeaves));
+        let end = LeafProof(vec![word(5)]);
+        assert_eq!(end.verify(EMPTY_ROOT, u64::MAX, &[[1_u8]]), Err(LeafProofError::InvalidProof));
     }
 
     proptest! {

@@ -29,7 +29,7 @@ pub use manifest::{
     BackupFile, BackupManifest, BackupStrand, FileHash, MANIFEST_LEN_BYTES_MAX, ManifestError,
     ReadManifest,
 };
-pub use prune::PruneReport;
+pub use prune::BackupPruneReport;
 pub use restore::RestoreReport;
 pub use stored::{Backups, ListedBackup};
 pub use wanted::WantedBackup;

@@ -10,7 +10,7 @@ use crate::objects::object_of_unfinished;
 
 /// The outcome of removing old backups.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct PruneReport {
+pub struct BackupPruneReport {
     /// Names of the backups that were removed, or would be.
     pub removed: Vec<String>,
     /// Number of files that no backup needs.
@@ -38,7 +38,7 @@ impl Backups {
     ///
     /// # Errors
     /// An error if a manifest cannot be used: its files are unknown then, so nothing is removed.
-    pub fn prune(&self, keep: usize, now_unix_s: u64) -> Result<PruneReport, BackupError> {
+    pub fn prune(&self, keep: usize, now_unix_s: u64) -> Result<BackupPruneReport, BackupError> {
         self.prune_or_count(keep, now_unix_s, Removal::Done)
     }
 
@@ -46,7 +46,7 @@ impl Backups {
     ///
     /// # Errors
     /// As [`prune`](Self::prune).
-    pub fn prunable(&self, keep: usize, now_unix_s: u64) -> Result<PruneReport, BackupError> {
+    pub fn prunable(&self, keep: usize, now_unix_s: u64) -> Result<BackupPruneReport, BackupError> {
         self.prune_or_count(keep, now_unix_s, Removal::Skipped)
     }
 
@@ -55,10 +55,10 @@ impl Backups {
         keep: usize,
         now_unix_s: u64,
         removal: Removal,
-    ) -> Result<PruneReport, BackupError> {
+    ) -> Result<BackupPruneReport, BackupError> {
         let mut held = self.lock()?;
         let mut kept_of = BTreeMap::new();
-        let (mut needed, mut report) = (BTreeSet::new(), PruneReport::default());
+        let (mut needed, mut report) = (BTreeSet::new(), BackupPruneReport::default());
         for backup in self.list()?.into_iter().rev() {
             let read = match backup.manifest {
                 Err(BackupError::Manifest { error: ManifestError::Renamed { .. }, .. }) => continue,

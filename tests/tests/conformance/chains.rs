@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use hawser_conformance::{Outcome, Plan};
+use hawser_conformance::{Outcome, SuitePlan};
 use hawser_tests::harness::binary::hawser;
 use hawser_tests::harness::faulty::FaultyNode;
 use hawser_tests::harness::network::forget_settings;
@@ -60,12 +60,12 @@ fn ports_of(described: &Path) -> [u16; 3] {
 async fn what_a_chain_orders_passes_and_fails_with_a_fault() {
     let mut dev = Dev::start().await;
     let [target, second, gateway] = dev.ports;
-    let plan = |gateway: u16, ids: &[&str]| Plan {
+    let plan = |gateway: u16, ids: &[&str]| SuitePlan {
         second: Some(local(second)),
         gateway: Some(local(gateway)),
         only: ids.iter().map(|&id| id.to_owned()).collect(),
         answer_timeout: Duration::from_secs(30),
-        ..Plan::new(&local(target))
+        ..SuitePlan::new(&local(target))
     };
     let faulty = FaultyNode::before(gateway).await;
     for (fault, ids) in OF_CHAINS {

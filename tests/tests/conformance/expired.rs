@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use hawser_conformance::{Outcome, Plan};
+use hawser_conformance::{Outcome, SuitePlan};
 use hawser_engine::{facts, price};
 use hawser_storage::Store;
 use hawser_tests::harness::envelopes::payer;
@@ -31,12 +31,12 @@ fn prune(node: &Node, places: usize) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_node_says_of_expired_places_is_judged() {
     let mut network = Network::start(1).await;
-    let plan = |port: u16, case: &str| Plan {
+    let plan = |port: u16, case: &str| SuitePlan {
         payer: Some(payer(5)),
         node_id: Some(100),
         only: vec![case.to_owned()],
         answer_timeout: Duration::from_secs(30),
-        ..Plan::new(&local(port))
+        ..SuitePlan::new(&local(port))
     };
     let port = network.nodes[0].port;
     // Publishes, and waits until the node has signed a tree with what will be gone.

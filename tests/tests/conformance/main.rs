@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use hawser_conformance::{Area, Outcome, Plan, Report, cases};
+use hawser_conformance::{Area, Outcome, SuitePlan, SuiteReport, cases};
 use hawser_tests::harness::binary::hawser;
 use hawser_tests::harness::envelopes::payer;
 use hawser_tests::harness::faulty::{AnswerFault, FaultyNode};
@@ -77,9 +77,9 @@ impl Requests {
 const STREAM_TOPICS: u32 = 20_000;
 
 /// Everything allowed.
-fn plan(network: &Network, requests: &Requests, ports: [u16; 3]) -> Plan {
+fn plan(network: &Network, requests: &Requests, ports: [u16; 3]) -> SuitePlan {
     let [target, second, gateway] = ports;
-    Plan {
+    SuitePlan {
         second: Some(local(second)),
         gateway: Some(local(gateway)),
         payer: Some(payer(5)),
@@ -90,18 +90,18 @@ fn plan(network: &Network, requests: &Requests, ports: [u16; 3]) -> Plan {
         start_command: Requests::command(&requests.start),
         answer_timeout: Duration::from_secs(30),
         stream_topics: STREAM_TOPICS,
-        ..Plan::new(&local(target))
+        ..SuitePlan::new(&local(target))
     }
 }
 
-async fn run(plan: &Plan, requests: &Requests, node: &mut Node) -> Report {
+async fn run(plan: &SuitePlan, requests: &Requests, node: &mut Node) -> SuiteReport {
     tokio::select! {
         report = hawser_conformance::run(plan, |_| ()) => report.unwrap(),
         () = requests.serve(node) => unreachable!("it serves for ever"),
     }
 }
 
-pub(crate) fn cases_of(report: &Report, wanted: impl Fn(&Outcome) -> bool) -> Vec<String> {
+pub(crate) fn cases_of(report: &SuiteReport, wanted: impl Fn(&Outcome) -> bool) -> Vec<String> {
     let verdicts = report.results.iter().filter(|verdict| wanted(&verdict.outcome));
     let text = |outcome: &Outcome| outcome.reason().unwrap_or_default();
     verdicts
@@ -117,7 +117,7 @@ async fn a_node_of_ours_passes_every_case() {
     let (mut network, gateway) = network().await;
     let requests = Requests::new(network.nodes[0].folder());
     let ports = [network.nodes[0].port, network.nodes[1].port, gateway.port];
-    let plan = Plan { load: false, ..plan(&network, &requests, ports) };
+    let plan = SuitePlan { load: false, ..plan(&network, &requests, ports) };
     let report = run(&plan, &requests, &mut network.nodes[0]).await;
     let wrong = cases_of(&report, |outcome| match outcome {
         Outcome::Passed => false,
@@ -130,7 +130,7 @@ async fn a_node_of_ours_passes_every_case() {
     assert!(report.counts(None).passed > 90, "{}", report.summary());
     // Under load for what they leave behind or hold, and not for their times.
     let only = ["a-report-is-kept", "a-stream-of-a-million-topics"].map(str::to_owned);
-    let plan = Plan { load: true, only: only.to_vec(), ..plan };
+    let plan = SuitePlan { load: true, only: only.to_vec(), ..plan };
     let report = run(&plan, &requests, &mut network.nodes[0]).await;
     let wrong = cases_of(&report, |outcome| *outcome != Outcome::Passed);
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -142,7 +142,7 @@ async fn without_a_key_nothing_is_published() {
     let mut network = Network::new(1);
     network.add_arguments(&["--api.send-keep-alive-interval", "3s"]);
     network.start_all().await;
-    let plan = Plan::new(&local(network.nodes[0].port));
+    let plan = SuitePlan::new(&local(network.nodes[0].port));
     let report = hawser_conformance::run(&plan, |_| ()).await.unwrap();
     let wrong =
         cases_of(&report, |outcome| matches!(outcome, Outcome::Failed(_) | Outcome::Finding(..)));
@@ -168,20 +168,20 @@ async fn a_node_with_tls_passes_too() {
     let url = format!("https://{}", local(network.nodes[0].port));
     let authorities = Some(Bytes::from(made.certificate));
     let node_id = Some(network.nodes[0].id.0);
-    let plan = Plan { payer: Some(payer(5)), node_id, authorities, ..Plan::new(&url) };
+    let plan = SuitePlan { payer: Some(payer(5)), node_id, authorities, ..SuitePlan::new(&url) };
     let report = hawser_conformance::run(&plan, |_| ()).await.unwrap();
     let wrong =
         cases_of(&report, |outcome| matches!(outcome, Outcome::Failed(_) | Outcome::Finding(..)));
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     assert!(report.counts(None).passed > 80, "{}", report.summary());
-    let stranger = hawser_conformance::run(&Plan::new(&url), |_| ()).await;
+    let stranger = hawser_conformance::run(&SuitePlan::new(&url), |_| ()).await;
     assert!(stranger.is_err(), "a certificate of an authority that is not trusted");
 }
 
 /// The control of the faults: a stand-in with no switch on changes nothing, so a failure below a switch is the work of
 /// that switch. Left out are the cases of the area *performance*, since no test asserts on time, and the case of
 /// [`OF_CHAINS`], which has this control in its own test.
-async fn passes_without_a_fault(all: &Plan, requests: &Requests, node: &mut Node) {
+async fn passes_without_a_fault(all: &SuitePlan, requests: &Requests, node: &mut Node) {
     let of_chains: Vec<&str> = OF_CHAINS.iter().flat_map(|(_, ids)| ids.iter().copied()).collect();
     let is_timed = |area| area == Area::Performance;
     let only: Vec<String> = cases::all()
@@ -189,7 +189,7 @@ async fn passes_without_a_fault(all: &Plan, requests: &Requests, node: &mut Node
         .map(|case| case.id.to_owned())
         .collect();
     let count = only.len();
-    let report = run(&Plan { only, ..all.clone() }, requests, node).await;
+    let report = run(&SuitePlan { only, ..all.clone() }, requests, node).await;
     let wrong = cases_of(&report, |outcome| *outcome != Outcome::Passed);
     assert!(wrong.is_empty(), "without a fault: {}", wrong.join("\n"));
     assert_eq!(report.counts(None).passed, count);
@@ -211,7 +211,7 @@ async fn each_case_passes_without_a_fault_and_fails_with_one() {
     for (fault, ids) in FAULTS {
         faulty.iter().for_each(|node| node.set(Some(*fault)));
         let only = ids.iter().map(|id| (*id).to_owned()).collect();
-        let plan = Plan { only, answer_timeout: Duration::from_secs(2), ..all.clone() };
+        let plan = SuitePlan { only, answer_timeout: Duration::from_secs(2), ..all.clone() };
         let report = run(&plan, &requests, &mut network.nodes[0]).await;
         assert_eq!(report.results.len(), ids.len(), "{fault:?}");
         wrong.extend(
@@ -228,11 +228,11 @@ async fn a_defect_that_is_known_of_other_software_is_a_finding() {
     let network = Network::start(1).await;
     let faulty = FaultyNode::before(network.nodes[0].port).await;
     faulty.set(Some(AnswerFault::RefusesConnect));
-    let plan = Plan {
+    let plan = SuitePlan {
         payer: Some(payer(5)),
         node_id: Some(network.nodes[0].id.0),
         only: vec!["connect-json-reads".into(), "connect-errors-are-json".into()],
-        ..Plan::new(&local(faulty.port))
+        ..SuitePlan::new(&local(faulty.port))
     };
     let report = hawser_conformance::run(&plan, |_| ()).await.unwrap();
     assert_eq!(report.counts(None).findings, 2, "{:?}", cases_of(&report, |_| true));
@@ -245,12 +245,12 @@ async fn services_that_other_software_lacks_neither_pass_nor_fail() {
     let network = Network::start(1).await;
     let faulty = FaultyNode::before(network.nodes[0].port).await;
     faulty.set(Some(AnswerFault::MissingServices));
-    let plan = |ids: &[&str]| Plan {
+    let plan = |ids: &[&str]| SuitePlan {
         payer: Some(payer(5)),
         node_id: Some(network.nodes[0].id.0),
         load: true,
         only: ids.iter().map(|&id| id.to_owned()).collect(),
-        ..Plan::new(&local(faulty.port))
+        ..SuitePlan::new(&local(faulty.port))
     };
     let report = hawser_conformance::run(&plan(OF_EXTENSIONS), |_| ()).await.unwrap();
     assert_eq!(report.results.len(), OF_EXTENSIONS.len());
@@ -293,12 +293,12 @@ async fn a_port_that_is_no_node_fails_every_case() {
         let port = listener.local_addr().unwrap().port();
         let speaking = tokio::spawn(speak(listener, nonsense));
         let answer_timeout = Duration::from_millis(300);
-        let plan = Plan {
+        let plan = SuitePlan {
             payer: Some(payer(5)),
             node_id: Some(100),
             answer_timeout,
             destructive: true,
-            ..Plan::new(&local(port))
+            ..SuitePlan::new(&local(port))
         };
         let report = hawser_conformance::run(&plan, |_| ()).await.unwrap();
         speaking.abort();
@@ -348,7 +348,7 @@ async fn exit_codes_and_files_tell_programs_the_result() {
     files::write_key(&key, &payer(5));
     let paid = ["--target", &target, "--payer-key-file", key.to_str().unwrap()];
     assert_eq!(program(&paid).await.0, Some(2));
-    let plan = Plan { payer: Some(payer(5)), ..Plan::new(&target) };
+    let plan = SuitePlan { payer: Some(payer(5)), ..SuitePlan::new(&target) };
     let refused = hawser_conformance::run(&plan, |_| ()).await.unwrap_err();
     assert!(refused.to_string().contains("--node-id"), "{refused}");
     assert_eq!(program(&[]).await.0, Some(2));

@@ -1,6 +1,6 @@
 //! The language of code and documents, as far as a search can tell.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{assert_none, root, texts};
 
@@ -103,6 +103,32 @@ fn names_of_types_say_their_subject() {
         }
     }
     assert_none(&broken, "a name says of what: `PruneVerdict`, not `Verdict`");
+}
+
+/// Packages that only use others, and the program: their types are seen by no other crate.
+const USERS: [&str; 5] = ["cli", "examples", "tests", "benches", "fuzz"];
+
+#[test]
+fn a_public_type_has_a_name_of_its_own() {
+    let mut places: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (path, text) in texts(&["rs"]) {
+        let Some((package, file)) = path.split_once("/src/") else { continue };
+        if USERS.contains(&package) || package.contains('/') || file.ends_with("tests.rs") {
+            continue;
+        }
+        for line in text.lines() {
+            let kinds = ["pub struct ", "pub enum ", "pub trait ", "pub type "];
+            let Some(rest) = kinds.iter().find_map(|kind| line.strip_prefix(kind)) else {
+                continue;
+            };
+            let name = rest.split(|letter: char| !letter.is_alphanumeric()).next().unwrap_or(rest);
+            places.entry(name.to_owned()).or_default().insert(path.clone());
+        }
+    }
+    assert!(places.len() > 500, "the public types are found");
+    let shared = places.iter().filter(|(_, files)| files.len() > 1);
+    let shared: Vec<String> = shared.map(|(name, files)| format!("{name}: {files:?}")).collect();
+    assert_none(&shared, "one name means one thing in the whole workspace: name the subject");
 }
 
 #[test]

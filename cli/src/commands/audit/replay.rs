@@ -8,7 +8,7 @@ use hawser_audit::html;
 use hawser_audit::plain_file;
 use hawser_audit::replay::{
     LogSource, LogWithSecond, Replay, ReplayProgress, ReplayReport, ReplaySettings, ReplayState,
-    STATE_LEN_BYTES_MAX, SecondCheckpoints, StrandReport,
+    ReplayedStrand, STATE_LEN_BYTES_MAX, SecondCheckpoints,
 };
 use hawser_node::error::{RunError, RunErrorKind};
 use hawser_proto::OriginatorId;
@@ -215,7 +215,7 @@ fn print(report: &ReplayReport, keys: &str, as_json: bool) -> Result<(), RunErro
     Err(RunError { kind: RunErrorKind::Answer(code), text: String::new() })
 }
 
-fn print_strand(strand: &StrandReport) {
+fn print_strand(strand: &ReplayedStrand) {
     let figures = &strand.figures;
     let absent: Vec<String> = figures
         .absent

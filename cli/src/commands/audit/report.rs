@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use hawser_audit::file::HeldReport;
+use hawser_audit::file::FiledReport;
 use hawser_audit::{EvidenceFile, Judged, JudgedTrees, KnownKeys};
 use hawser_node::error::{RunError, RunErrorKind};
 use hawser_rules::misbehavior::quorum::LivenessRecord;
@@ -80,7 +80,7 @@ impl<'a> Judging<'a> {
         Self { keys, as_json, counts, lacks_rates: false, liveness }
     }
 
-    fn take(&mut self, held: HeldReport) {
+    fn take(&mut self, held: FiledReport) {
         let judged = Judged::new(held, self.keys);
         if let Some(report) = &judged.report {
             self.liveness.add(report, &judged.judgement);

@@ -1,6 +1,6 @@
 //! The reports that a node keeps, over its API.
 
-use hawser_audit::file::HeldReport;
+use hawser_audit::file::FiledReport;
 use hawser_node::CheckedChannel;
 use hawser_node::error::RunError;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
@@ -30,15 +30,15 @@ pub(crate) async fn connect(
 pub(crate) async fn page(
     api: &mut MisbehaviorApiClient<CheckedChannel>,
     after_ns: u64,
-) -> Result<Vec<HeldReport>, RunError> {
+) -> Result<Vec<FiledReport>, RunError> {
     let request = pb::QueryMisbehaviorReportsRequest { after_ns };
     let answer = api.query_misbehavior_reports(request).await;
     let reports = answer.map_err(|status| client::failure(&status))?.into_inner().reports;
     Ok(reports.into_iter().map(held).collect())
 }
 
-fn held(report: pb::MisbehaviorReport) -> HeldReport {
-    HeldReport {
+fn held(report: pb::MisbehaviorReport) -> FiledReport {
+    FiledReport {
         report: report.unsigned_misbehavior_report,
         host_signature: report.signature.map(|signature| signature.bytes),
         host: None,
@@ -61,7 +61,7 @@ pub(crate) async fn each_page(
     address: &str,
     after_ns: u64,
     most: ReadMost,
-    mut take: impl FnMut(Vec<HeldReport>) -> Result<(), RunError>,
+    mut take: impl FnMut(Vec<FiledReport>) -> Result<(), RunError>,
 ) -> Result<(), RunError> {
     let mut api = connect(address).await?;
     let (mut after, mut reports, mut len_bytes) = (after_ns, 0, 0_usize);

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use clap::ValueEnum as _;
 use hawser_conformance::connection::Connection;
-use hawser_conformance::http::Address;
+use hawser_conformance::http::TargetAddress;
 use hawser_node::error::RunError;
 use hawser_node::files::key;
 use hawser_proto::OriginatorId;
@@ -237,7 +237,7 @@ async fn open(args: &BenchArgs, text: &str, limit: Duration) -> Result<Vec<Conne
             "{text:?} is not an address: write host:port, http://… or https://…"
         ))
     };
-    let mut address = Address::parse(text).ok_or_else(wrong)?;
+    let mut address = TargetAddress::parse(text).ok_or_else(wrong)?;
     if address.tls {
         address.authorities = client::authorities()?.map(hawser_proto::Bytes::from);
     }

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use hawser_node::error::RunError;
 use hawser_node::files::rates::{RateRecord, RatesFile};
-use hawser_node::files::registry::{NodeEntry, RegistryFile};
+use hawser_node::files::registry::{RegistryFile, RegistryFileEntry};
 use hawser_node::files::{self, key};
 use hawser_proto::SecretKey;
 use serde::Serialize;
@@ -147,7 +147,7 @@ impl Folder {
     ///
     /// # Errors
     /// When there is a registry that cannot be read.
-    pub(super) fn known_nodes(&self) -> Result<Vec<NodeEntry>, RunError> {
+    pub(super) fn known_nodes(&self) -> Result<Vec<RegistryFileEntry>, RunError> {
         let path = self.registry();
         if !path.exists() {
             return Ok(Vec::new());
@@ -165,7 +165,7 @@ impl Folder {
     ///
     /// # Errors
     /// When something cannot be read or written.
-    pub(super) fn prepare(&self, ports: &[DevPorts]) -> Result<Vec<NodeEntry>, RunError> {
+    pub(super) fn prepare(&self, ports: &[DevPorts]) -> Result<Vec<RegistryFileEntry>, RunError> {
         for folder in [self.chains(), self.gateway()] {
             fs::create_dir_all(folder).map_err(RunError::failed)?;
         }
@@ -276,8 +276,8 @@ fn ensure_key(path: &Path) -> Result<SecretKey, RunError> {
     Ok(secret)
 }
 
-fn record(ports: &DevPorts, key: &SecretKey, is_canonical: bool) -> NodeEntry {
-    NodeEntry {
+fn record(ports: &DevPorts, key: &SecretKey, is_canonical: bool) -> RegistryFileEntry {
+    RegistryFileEntry {
         node_id: ports.node_id,
         signer: key.public_key().address().to_string(),
         is_canonical,

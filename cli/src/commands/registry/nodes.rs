@@ -4,7 +4,7 @@ use alloy::providers::Provider as _;
 use hawser_chain::admin::nodes::{self, NewNode, RegisteredNode};
 use hawser_chain::admin::{Contract, Network};
 use hawser_node::error::RunError;
-use hawser_node::files::registry::{NodeEntry, RegistryContract, RegistryFile};
+use hawser_node::files::registry::{RegistryContract, RegistryFile, RegistryFileEntry};
 use hawser_proto::{OriginatorId, PublicKey};
 use serde_json::Value;
 
@@ -64,7 +64,7 @@ async fn registry_file(network: &Network) -> Result<RegistryFile, RunError> {
     let block =
         block.map_err(|error| RunError::failed(chain.request_error("eth_blockNumber", error)))?;
     let contract = network.contracts.get(Contract::NodeRegistry).unwrap_or_default();
-    let entry = |node: RegisteredNode| NodeEntry {
+    let entry = |node: RegisteredNode| RegistryFileEntry {
         node_id: node.node_id.0,
         signer: node.signer.to_string(),
         is_canonical: node.is_canonical,

@@ -4,7 +4,7 @@ use futures_util::future::BoxFuture;
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_rules::payer_report::leaves::LEAF_LEN_BYTES;
 use hawser_rules::payer_report::tree::Hash;
-use hawser_rules::payer_report::{Attestation, PayerReport, Proof};
+use hawser_rules::payer_report::{Attestation, LeafProof, PayerReport};
 
 /// A call of the contract failed. The text is for the operator.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -65,6 +65,6 @@ pub trait ReportContract: Send + Sync + 'static {
         originator: OriginatorId,
         index: u64,
         leaves: &'a [[u8; LEAF_LEN_BYTES]],
-        proof: &'a Proof,
+        proof: &'a LeafProof,
     ) -> BoxFuture<'a, Result<(), ContractError>>;
 }

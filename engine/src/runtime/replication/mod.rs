@@ -100,7 +100,7 @@ pub struct MigratedStrands {
 
 /// The witnesses that this process has to do with.
 #[derive(Debug, Clone, Default)]
-pub struct Witnesses {
+pub struct CheckpointWitnesses {
     /// The witness that it is itself: it cosigns the checkpoints that agree with the trees held here.
     pub own: Option<WitnessSigner>,
     /// Witnesses whose cosignatures the node keeps and passes on.
@@ -113,7 +113,7 @@ pub struct ReplicationSettings {
     /// The strands of the older network, which are followed if their signer is given.
     pub migrated: Option<MigratedStrands>,
     /// The witnesses that this process has to do with.
-    pub witnesses: Witnesses,
+    pub witnesses: CheckpointWitnesses,
     /// The condition on which readers get envelopes of other nodes' strands.
     pub catch_up: CatchUp,
     /// Places of one strand that readers are shown before they are verified, at about most; `None` for

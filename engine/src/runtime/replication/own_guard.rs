@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::state::ReplicationState;
 use super::task::StrandTask;
 use super::voids;
-use crate::own_strand::{Observation, OwnStrandGuard, OwnStrandStatus, Release};
+use crate::own_strand::{OwnStrandGuard, OwnStrandStatus, Release, StrandObservation};
 use crate::runtime::own_strand::OwnStrandError;
 use crate::runtime::stop::{self, StopSender, StopSignal};
 
@@ -198,7 +198,7 @@ impl GuardTask {
         if let Some(word) = reports.word {
             self.guard.note_word(now, state.ports.clock.now_ns(), word);
         }
-        let seen = Observation {
+        let seen = StrandObservation {
             held,
             has_signed: state.engine_counters.published.get() > 0,
             others: state.others(),

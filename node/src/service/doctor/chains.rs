@@ -11,7 +11,7 @@ use hawser_chain::index::try_push;
 use hawser_chain::send::Chain;
 use hawser_proto::OriginatorId;
 
-use super::checked::Checked;
+use super::checked::DoctorCheck;
 use crate::files::deployment::KnownDeployment;
 use crate::service::network::chains::{Chains, needed};
 use crate::service::open::{first_registry, own_record};
@@ -28,7 +28,7 @@ const ENDPOINT_REMEDY: &str = "check the URL and the provider's quota, or name a
 
 /// The results of the chain checks, with this node's id and URL if the registry has them.
 pub(super) struct SeenChains {
-    pub(super) checks: Vec<Checked>,
+    pub(super) checks: Vec<DoctorCheck>,
     pub(super) own: Option<(OriginatorId, String)>,
 }
 
@@ -44,7 +44,7 @@ pub(super) async fn examine(config: &NodeServiceSettings) -> SeenChains {
             }
             Err(error) => {
                 let remedy = "name the network or the file with the contracts' addresses";
-                checks.push(Checked::failed("contracts", error.text, remedy));
+                checks.push(DoctorCheck::failed("contracts", error.text, remedy));
                 return SeenChains { checks, own: None };
             }
         }
@@ -55,7 +55,7 @@ pub(super) async fn examine(config: &NodeServiceSettings) -> SeenChains {
 }
 
 /// Checks every endpoint of both chains concurrently.
-async fn endpoints(config: &NodeServiceSettings, deployment: &KnownDeployment) -> Vec<Checked> {
+async fn endpoints(config: &NodeServiceSettings, deployment: &KnownDeployment) -> Vec<DoctorCheck> {
     let access = &config.chains.contracts;
     let settlement = access.settlement.urls.iter();
     let settlement = settlement
@@ -72,17 +72,20 @@ async fn endpoints(config: &NodeServiceSettings, deployment: &KnownDeployment) -
 }
 
 /// Checks every WebSocket of both chains concurrently. A node without WebSockets polls.
-async fn websockets(config: &NodeServiceSettings, deployment: &KnownDeployment) -> Vec<Checked> {
+async fn websockets(
+    config: &NodeServiceSettings,
+    deployment: &KnownDeployment,
+) -> Vec<DoctorCheck> {
     let of = |name, reading: &'_ ChainReadSettings, id| {
         let urls = reading.push_urls.clone();
         urls.into_iter().map(move |url| async move {
             let at = without_secrets(&url);
             match try_push(&url, id).await {
-                Ok(block) => Checked::fine(
+                Ok(block) => DoctorCheck::fine(
                     "websocket",
                     format!("{name} chain: {at} announces blocks, now at {block}"),
                 ),
-                Err(error) => Checked::doubtful(
+                Err(error) => DoctorCheck::doubtful(
                     "websocket",
                     format!(
                         "{name} chain: {at}: {error}; the node asks for new blocks every second"
@@ -112,10 +115,10 @@ async fn endpoint(
     id: u64,
     reading: &ChainReadSettings,
     payer: Option<Address>,
-) -> Vec<Checked> {
+) -> Vec<DoctorCheck> {
     const NAME: &str = "rpc_endpoint";
     let failed = |error: &dyn std::fmt::Display| {
-        Checked::failed(NAME, format!("{name} chain: {error}"), ENDPOINT_REMEDY)
+        DoctorCheck::failed(NAME, format!("{name} chain: {error}"), ENDPOINT_REMEDY)
     };
     let chain = match Chain::connect(url, id).await {
         Ok(chain) => chain,
@@ -132,18 +135,18 @@ async fn endpoint(
             let found = format!("{name} chain: {at} serves chain {id} and has block {number}");
             let time_s = i64::try_from(time_s).unwrap_or(i64::MAX);
             let clock = judge_head(name, time_s.saturating_sub(now_s()), reading);
-            vec![Checked::fine(NAME, found), clock]
+            vec![DoctorCheck::fine(NAME, found), clock]
         }
     };
     if let Some(payer) = payer {
         let balance = chain.provider().get_balance(payer).await;
         checks.push(match balance {
-            Ok(wei) if wei.is_zero() => Checked::doubtful(
+            Ok(wei) if wei.is_zero() => DoctorCheck::doubtful(
                 "account",
                 format!("{payer} has nothing of the settlement chain's native token"),
                 "send it some: it pays for payer reports",
             ),
-            Ok(wei) => Checked::fine("account", format!("{payer} has {wei} wei at {at}")),
+            Ok(wei) => DoctorCheck::fine("account", format!("{payer} has {wei} wei at {at}")),
             Err(error) => failed(&chain.request_error("eth_getBalance", error)),
         });
     }
@@ -151,35 +154,40 @@ async fn endpoint(
 }
 
 /// Judges the time of the newest block, given in seconds ahead of this machine's clock.
-fn judge_head(chain: &str, ahead_s: i64, reading: &ChainReadSettings) -> Checked {
+fn judge_head(chain: &str, ahead_s: i64, reading: &ChainReadSettings) -> DoctorCheck {
     const NAME: &str = "clock";
     let behind_max_s = i64::try_from(reading.disconnect_max.as_secs()).unwrap_or(i64::MAX);
     match ahead_s {
         AHEAD_S_FAILED.. => {
             let found = format!("the {chain} chain is {ahead_s} s ahead of this machine's clock");
-            Checked::failed(NAME, found, CLOCK_REMEDY)
+            DoctorCheck::failed(NAME, found, CLOCK_REMEDY)
         }
         ahead_s if ahead_s > AHEAD_S_DOUBTFUL => {
             let found = format!("the {chain} chain is {ahead_s} s ahead of this machine's clock");
-            Checked::doubtful(NAME, found, CLOCK_REMEDY)
+            DoctorCheck::doubtful(NAME, found, CLOCK_REMEDY)
         }
         ahead_s if ahead_s < -behind_max_s => {
             let found = format!("the newest block of the {chain} chain is {} s old", -ahead_s);
-            Checked::doubtful(NAME, found, CLOCK_REMEDY)
+            DoctorCheck::doubtful(NAME, found, CLOCK_REMEDY)
         }
         ahead_s => {
             let age_s = -ahead_s.min(0);
-            Checked::fine(NAME, format!("the newest block of the {chain} chain is {age_s} s old"))
+            DoctorCheck::fine(
+                NAME,
+                format!("the newest block of the {chain} chain is {age_s} s old"),
+            )
         }
     }
 }
 
 /// Checks this node's registry record and the presence of rates. Also returns the node's id and URL.
-async fn registry(config: &NodeServiceSettings) -> (Vec<Checked>, Option<(OriginatorId, String)>) {
+async fn registry(
+    config: &NodeServiceSettings,
+) -> (Vec<DoctorCheck>, Option<(OriginatorId, String)>) {
     const NAME: &str = "registry";
     let failed = |error: String| {
         let remedy = "check where registry and rates are read from: the endpoints, or the files";
-        (vec![Checked::failed(NAME, error, remedy)], None)
+        (vec![DoctorCheck::failed(NAME, error, remedy)], None)
     };
     let chains = match Chains::reach(config).await {
         Ok(chains) => chains,
@@ -192,13 +200,13 @@ async fn registry(config: &NodeServiceSettings) -> (Vec<Checked>, Option<(Origin
     let (record, own) = match own_record(&registry, config, &chains) {
         Err(error) => {
             let remedy = "docs/operating.md, Joining the network, steps 3 and 4";
-            (Checked::failed(NAME, error.to_string(), remedy), None)
+            (DoctorCheck::failed(NAME, error.to_string(), remedy), None)
         }
         Ok(own) => {
             let found = format!("node {} has this key, at {}", own.id, own.http_address);
             let checked = match own.canonical {
-                true => Checked::fine(NAME, found),
-                false => Checked::doubtful(
+                true => DoctorCheck::fine(NAME, found),
+                false => DoctorCheck::doubtful(
                     NAME,
                     format!("{found}, and is not canonical: it follows, and publishes nothing"),
                     format!("once it has caught up: hawser registry canonical add {}", own.id),
@@ -209,10 +217,12 @@ async fn registry(config: &NodeServiceSettings) -> (Vec<Checked>, Option<(Origin
     };
     let now_ns = now_s().saturating_mul(1_000_000_000);
     let rates = chains.rates().map(|(table, _)| match table.at(now_ns) {
-        Ok(_) => Checked::fine("rates", format!("{} price lists are known", table.rates().len())),
+        Ok(_) => {
+            DoctorCheck::fine("rates", format!("{} price lists are known", table.rates().len()))
+        }
         Err(error) => {
             let remedy = "the network's administrator adds rates: hawser registry rates add";
-            Checked::failed("rates", error.to_string(), remedy)
+            DoctorCheck::failed("rates", error.to_string(), remedy)
         }
     });
     ([record].into_iter().chain(rates).collect(), own)

@@ -25,7 +25,7 @@ impl CheckResult {
 
 /// A check with its outcome.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Checked {
+pub struct DoctorCheck {
     /// The name, from a closed set.
     pub name: &'static str,
     /// Its result.
@@ -36,7 +36,7 @@ pub struct Checked {
     pub remedy: Option<String>,
 }
 
-impl Checked {
+impl DoctorCheck {
     /// Creates a check whose result is [`CheckResult::Fine`].
     pub fn fine(name: &'static str, found: impl Into<String>) -> Self {
         Self { name, result: CheckResult::Fine, found: found.into(), remedy: None }

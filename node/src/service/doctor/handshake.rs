@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use hawser_serve::tls::{SeenFault, expiry_seen};
 use rustls::RootCertStore;
 
-use super::checked::Checked;
+use super::checked::DoctorCheck;
 use super::machine::CERTIFICATE_DAYS_MIN;
 use super::public::host_and_port;
 
@@ -15,7 +15,7 @@ const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
 const NAME: &str = "served_certificate";
 
 /// Performs a TLS handshake with the registered URL like a client. Returns `None` for a URL without TLS.
-pub(super) async fn served_certificate(url: &str) -> Option<Checked> {
+pub(super) async fn served_certificate(url: &str) -> Option<DoctorCheck> {
     let (host, port) = host_and_port(url).filter(|_| url.starts_with("https://"))?;
     let mut roots = RootCertStore::empty();
     // The file named by SSL_CERT_FILE is read here and may be on a slow disk.
@@ -25,7 +25,7 @@ pub(super) async fn served_certificate(url: &str) -> Option<Checked> {
     if trusted == 0 {
         let found = "this machine trusts no authority, so it cannot look as a client does";
         let remedy = "install ca-certificates, or name a file of authorities: SSL_CERT_FILE";
-        return Some(Checked::doubtful(NAME, found, remedy));
+        return Some(DoctorCheck::doubtful(NAME, found, remedy));
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let now_s = i64::try_from(now).unwrap_or(i64::MAX);
@@ -34,22 +34,22 @@ pub(super) async fn served_certificate(url: &str) -> Option<Checked> {
 }
 
 /// Judges the remaining lifetime of a certificate in seconds, or the reason why clients refuse it.
-fn judge(at: &str, seen: Result<i64, SeenFault>) -> Checked {
+fn judge(at: &str, seen: Result<i64, SeenFault>) -> DoctorCheck {
     let remedy = match &seen {
         Ok(left_s) => {
             let days = left_s.div_euclid(86_400);
             let found =
                 format!("clients of {at} trust its certificate, which expires in {days} days");
             if days >= CERTIFICATE_DAYS_MIN {
-                return Checked::fine(NAME, found);
+                return DoctorCheck::fine(NAME, found);
             }
             let remedy = "renew it where TLS ends: in the files of --tls-cert, or at the proxy";
-            return Checked::doubtful(NAME, found, remedy);
+            return DoctorCheck::doubtful(NAME, found, remedy);
         }
         Err(SeenFault::NoHandshake(error)) => {
             let found = format!("{at} makes no TLS handshake with this machine: {error}");
             let remedy = "set --tls-cert and --tls-key, or let a proxy end TLS: docs/proxies.md. If other machines reach it, a router does not lead back";
-            return Checked::doubtful(NAME, found, remedy);
+            return DoctorCheck::doubtful(NAME, found, remedy);
         }
         Err(SeenFault::Untrusted) => {
             "serve the certificate with those of its issuers behind it, of an authority that clients trust; a private one is named to this command by SSL_CERT_FILE"
@@ -63,7 +63,7 @@ fn judge(at: &str, seen: Result<i64, SeenFault>) -> Checked {
         Err(SeenFault::Other(_)) => "get a certificate of a public authority",
     };
     let error = seen.expect_err("a certificate that is accepted was judged");
-    Checked::failed(NAME, format!("clients do not accept {at}: {error}"), remedy)
+    DoctorCheck::failed(NAME, format!("clients do not accept {at}: {error}"), remedy)
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use hawser_api::{DiskSpace, DiskView as _};
 use hawser_serve::tls::Tls;
 use hawser_storage::{ProcessorError, StoreIdentity, check_processor, has_host_marker, host_dir};
 
-use super::checked::Checked;
+use super::checked::DoctorCheck;
 use crate::service::system::{self, Disk, OPEN_FILES_MIN};
 use crate::settings::{DatabaseSettings, NodeApiSettings, NodeServiceSettings};
 
@@ -24,67 +24,68 @@ const PROBE: &str = "doctor-probe";
 const CONNECT_MAX: Duration = Duration::from_secs(2);
 
 /// Checks that the processor has the instructions that the database is compiled with.
-pub(super) fn processor() -> Checked {
+pub(super) fn processor() -> DoctorCheck {
     const NAME: &str = "processor";
     match check_processor() {
-        Ok(()) => Checked::fine(NAME, "it has all instructions that RocksDB is compiled with"),
+        Ok(()) => DoctorCheck::fine(NAME, "it has all instructions that RocksDB is compiled with"),
         Err(error) => {
             let found = format!("it lacks {}", error.missing.join(" and "));
-            Checked::failed(NAME, found, ProcessorError::REMEDY)
+            DoctorCheck::failed(NAME, found, ProcessorError::REMEDY)
         }
     }
 }
 
 /// Checks the limit of open files.
-pub(super) fn open_files() -> Checked {
+pub(super) fn open_files() -> DoctorCheck {
     judge_open_files(system::open_files_max())
 }
 
-fn judge_open_files(allowed: Option<u64>) -> Checked {
+fn judge_open_files(allowed: Option<u64>) -> DoctorCheck {
     const NAME: &str = "open_files";
     const REMEDY: &str = "raise the limit where the node is started (LimitNOFILE=65536, ulimit -n)";
     match allowed {
-        None => Checked::fine(NAME, "this system has no limit"),
+        None => DoctorCheck::fine(NAME, "this system has no limit"),
         Some(allowed) if allowed < OPEN_FILES_MIN => {
             let found = format!("{allowed} files may be open, and a node needs {OPEN_FILES_MIN}");
-            Checked::failed(NAME, found, REMEDY)
+            DoctorCheck::failed(NAME, found, REMEDY)
         }
-        Some(allowed) => Checked::fine(NAME, format!("{allowed} files may be open")),
+        Some(allowed) => DoctorCheck::fine(NAME, format!("{allowed} files may be open")),
     }
 }
 
 /// Checks the data folder: its permissions, and that it is writable.
-pub(super) fn data_folder(path: &Path) -> Vec<Checked> {
+pub(super) fn data_folder(path: &Path) -> Vec<DoctorCheck> {
     const NAME: &str = "data_folder";
     let shown = path.display();
     let found = match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return vec![Checked::fine(NAME, format!("{shown} is made at the first start"))];
+            return vec![DoctorCheck::fine(NAME, format!("{shown} is made at the first start"))];
         }
         Err(error) => {
             let remedy = "run this as the node's user, and check the owner of the folder";
-            return vec![Checked::failed(NAME, format!("{shown}: {error}"), remedy)];
+            return vec![DoctorCheck::failed(NAME, format!("{shown}: {error}"), remedy)];
         }
         Ok(found) if !found.is_dir() => {
             let remedy = "name another folder (--data-dir)";
-            return vec![Checked::failed(NAME, format!("{shown} is not a folder"), remedy)];
+            return vec![DoctorCheck::failed(NAME, format!("{shown} is not a folder"), remedy)];
         }
         Ok(found) => found,
     };
     let mode = found.mode() & 0o7777;
     let written = match probe(path) {
-        Ok(took) => {
-            Checked::fine(NAME, format!("a synced write to {shown} took {} ms", took.as_millis()))
-        }
+        Ok(took) => DoctorCheck::fine(
+            NAME,
+            format!("a synced write to {shown} took {} ms", took.as_millis()),
+        ),
         Err(error) => {
             let remedy =
                 "run this as the node's user; check owner, mode, and docs/runbooks/disk.md";
-            Checked::failed(NAME, format!("{shown} cannot be written to: {error}"), remedy)
+            DoctorCheck::failed(NAME, format!("{shown} cannot be written to: {error}"), remedy)
         }
     };
     let exposed = (mode & 0o077 != 0).then(|| {
         let found = format!("other users may look into {shown}: its mode is {mode:04o}");
-        Checked::doubtful("data_folder_mode", found, format!("chmod 700 {shown}"))
+        DoctorCheck::doubtful("data_folder_mode", found, format!("chmod 700 {shown}"))
     });
     [written].into_iter().chain(exposed).collect()
 }
@@ -102,33 +103,33 @@ fn probe(folder: &Path) -> io::Result<Duration> {
 }
 
 /// Checks the free space on the disk of the data folder.
-pub(super) fn disk_room(config: &DatabaseSettings) -> Checked {
+pub(super) fn disk_room(config: &DatabaseSettings) -> DoctorCheck {
     let folder = config.data_dir.ancestors().find(|folder| folder.exists());
     let folder = folder.unwrap_or(Path::new("."));
     judge_room(Disk(folder.to_owned()).space(), config.min_free_disk_bytes)
 }
 
-fn judge_room(space: Option<DiskSpace>, min_bytes: u64) -> Checked {
+fn judge_room(space: Option<DiskSpace>, min_bytes: u64) -> DoctorCheck {
     const NAME: &str = "disk_room";
     const REMEDY: &str = "extend the disk, or prune: docs/runbooks/disk.md";
     let Some(DiskSpace { free_bytes, total_bytes }) = space else {
         let found = "the room on the disk of the data folder is not known";
-        return Checked::doubtful(NAME, found, "watch it by other means");
+        return DoctorCheck::doubtful(NAME, found, "watch it by other means");
     };
     let mib = |bytes: u64| bytes >> 20;
     let found = format!("{} MiB of {} MiB are free", mib(free_bytes), mib(total_bytes));
     if free_bytes < min_bytes {
         let found = format!("{found}, below --min-free-disk: nothing is published");
-        return Checked::failed(NAME, found, REMEDY);
+        return DoctorCheck::failed(NAME, found, REMEDY);
     }
     if free_bytes < total_bytes / 10 || free_bytes < min_bytes.saturating_mul(2) {
-        return Checked::doubtful(NAME, found, REMEDY);
+        return DoctorCheck::doubtful(NAME, found, REMEDY);
     }
-    Checked::fine(NAME, found)
+    DoctorCheck::fine(NAME, found)
 }
 
 /// Checks that the addresses of a running node answer, or that those of a stopped node are free.
-pub(super) fn ports(config: &NodeServiceSettings, is_running: bool) -> Vec<Checked> {
+pub(super) fn ports(config: &NodeServiceSettings, is_running: bool) -> Vec<DoctorCheck> {
     let api = config.api.enable.then_some(config.api.address);
     match is_running {
         true => api.map(answers).into_iter().collect(),
@@ -143,24 +144,28 @@ pub(super) fn ports(config: &NodeServiceSettings, is_running: bool) -> Vec<Check
 
 const PORTS: &str = "ports";
 
-fn answers(listen: SocketAddr) -> Checked {
+fn answers(listen: SocketAddr) -> DoctorCheck {
     let at = reached_from_here(listen);
     match TcpStream::connect_timeout(&at, CONNECT_MAX) {
-        Ok(_) => Checked::fine(PORTS, format!("the API answers at {at}")),
+        Ok(_) => DoctorCheck::fine(PORTS, format!("the API answers at {at}")),
         Err(error) => {
             let remedy = "the node runs, and its API does not listen: see its log";
-            Checked::failed(PORTS, format!("nothing answers at {at}: {error}"), remedy)
+            DoctorCheck::failed(PORTS, format!("nothing answers at {at}: {error}"), remedy)
         }
     }
 }
 
-fn is_free(kind: &str, at: SocketAddr, bound: io::Result<()>) -> Checked {
+fn is_free(kind: &str, at: SocketAddr, bound: io::Result<()>) -> DoctorCheck {
     match bound {
-        Ok(()) => Checked::fine(PORTS, format!("{kind} {at} is free")),
+        Ok(()) => DoctorCheck::fine(PORTS, format!("{kind} {at} is free")),
         Err(error) => {
             let remedy =
                 "stop what uses it, or choose other ports (--api.port, --metrics.metrics-port)";
-            Checked::failed(PORTS, format!("{kind} {at} cannot be listened on: {error}"), remedy)
+            DoctorCheck::failed(
+                PORTS,
+                format!("{kind} {at} cannot be listened on: {error}"),
+                remedy,
+            )
         }
     }
 }
@@ -176,30 +181,30 @@ fn reached_from_here(listen: SocketAddr) -> SocketAddr {
 }
 
 /// Checks the configured certificate, if there is one.
-pub(super) fn certificate(config: &NodeApiSettings) -> Option<Checked> {
+pub(super) fn certificate(config: &NodeApiSettings) -> Option<DoctorCheck> {
     const NAME: &str = "certificate";
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let now_s = i64::try_from(now).unwrap_or(i64::MAX);
     Some(match Tls::load(config.tls.clone()?) {
         Ok(tls) => judge_certificate(tls.expires_unix_s().saturating_sub(now_s)),
-        Err(error) => Checked::failed(NAME, error.to_string(), "bring files that can be used"),
+        Err(error) => DoctorCheck::failed(NAME, error.to_string(), "bring files that can be used"),
     })
 }
 
-fn judge_certificate(left_s: i64) -> Checked {
+fn judge_certificate(left_s: i64) -> DoctorCheck {
     const NAME: &str = "certificate";
     const REMEDY: &str = "renew it: the node takes new files within seconds";
     match left_s.div_euclid(86_400) {
-        ..0 => Checked::failed(NAME, "it has expired", REMEDY),
+        ..0 => DoctorCheck::failed(NAME, "it has expired", REMEDY),
         days @ 0..CERTIFICATE_DAYS_MIN => {
-            Checked::doubtful(NAME, format!("it expires in {days} days"), REMEDY)
+            DoctorCheck::doubtful(NAME, format!("it expires in {days} days"), REMEDY)
         }
-        days => Checked::fine(NAME, format!("it expires in {days} days")),
+        days => DoctorCheck::fine(NAME, format!("it expires in {days} days")),
     }
 }
 
 /// Checks that the data folder is the one registered on this host; with any other the node starts in quarantine.
-pub(super) fn host_marker(config: &DatabaseSettings, identity: &StoreIdentity) -> Checked {
+pub(super) fn host_marker(config: &DatabaseSettings, identity: &StoreIdentity) -> DoctorCheck {
     const NAME: &str = "host_marker";
     let has_database = config.data_dir.join("CURRENT").exists();
     let marker = host_dir(&config.state_dir, identity);
@@ -207,25 +212,25 @@ pub(super) fn host_marker(config: &DatabaseSettings, identity: &StoreIdentity) -
     match (has_database, has_host_marker(&config.state_dir, identity)) {
         (_, Err(error)) => {
             let remedy = "run this as the node's user, and check owner and mode (--state-dir)";
-            Checked::failed(NAME, format!("{marker}: {error}"), remedy)
+            DoctorCheck::failed(NAME, format!("{marker}: {error}"), remedy)
         }
-        (true, Ok(true)) => Checked::fine(NAME, format!("this host knows the node ({marker})")),
-        (true, Ok(false)) => Checked::doubtful(
+        (true, Ok(true)) => DoctorCheck::fine(NAME, format!("this host knows the node ({marker})")),
+        (true, Ok(false)) => DoctorCheck::doubtful(
             NAME,
             format!(
                 "there is a database, and this host has never run the node ({marker} has no marker)"
             ),
             "the node starts in quarantine: docs/runbooks/restore.md. Was --state-dir lost or changed?",
         ),
-        (false, Ok(true)) => Checked::doubtful(
+        (false, Ok(true)) => DoctorCheck::doubtful(
             NAME,
             format!("this host has run the node ({marker}), and the data folder has no database"),
             "the node starts in quarantine: docs/runbooks/restore.md. Was --data-dir changed?",
         ),
         (false, Ok(false)) if config.new_strand => {
-            Checked::fine(NAME, "the first start of a key that has published nothing")
+            DoctorCheck::fine(NAME, "the first start of a key that has published nothing")
         }
-        (false, Ok(false)) => Checked::doubtful(
+        (false, Ok(false)) => DoctorCheck::doubtful(
             NAME,
             "the node has not run on this host",
             "say --new-strand at the first start if the key has published nothing; otherwise the node starts in \

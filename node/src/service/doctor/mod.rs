@@ -20,7 +20,7 @@ use super::network::chains::KnownChains;
 use crate::error::RunError;
 use crate::settings::NodeServiceSettings;
 
-pub use checked::{CheckResult, Checked};
+pub use checked::{CheckResult, DoctorCheck};
 
 /// Makes the checks of a start that concern chains and contracts and need no network. Contracts whose addresses are
 /// read from the web are left out.
@@ -36,12 +36,12 @@ pub async fn check_contracts(config: &NodeServiceSettings) -> Result<(), RunErro
 }
 
 /// Runs only the checks of the chains: their endpoints, the contracts, and this node's record in the registry.
-pub async fn examine_chains(config: &NodeServiceSettings) -> Vec<Checked> {
+pub async fn examine_chains(config: &NodeServiceSettings) -> Vec<DoctorCheck> {
     chains::examine(config).await.checks
 }
 
 /// Runs all checks. `is_running` is true if the node answers at its operator port. Blocks on disk access at times.
-pub async fn examine(config: &NodeServiceSettings, is_running: bool) -> Vec<Checked> {
+pub async fn examine(config: &NodeServiceSettings, is_running: bool) -> Vec<DoctorCheck> {
     let mut all = vec![machine::processor(), machine::open_files()];
     all.extend(machine::data_folder(&config.store.data_dir));
     all.push(machine::disk_room(&config.store));

@@ -11,7 +11,7 @@ use http::{Method, StatusCode};
 use tokio::net::lookup_host;
 use tokio::time::timeout;
 
-use super::checked::Checked;
+use super::checked::DoctorCheck;
 
 /// The time limit of a DNS query. A guess: resolvers answer within a few seconds or not at all.
 const DNS_MAX: Duration = Duration::from_secs(5);
@@ -25,23 +25,23 @@ const CALL: &str = "xmtp.xmtpv4.message_api.QueryApi/QueryEnvelopes";
 const PAGE: &str = "https://hawser-doctor.example";
 
 /// Checks that the host of the registered URL has addresses, and shows them.
-pub(super) async fn dns(url: &str) -> Checked {
+pub(super) async fn dns(url: &str) -> DoctorCheck {
     const NAME: &str = "dns";
     const REMEDY: &str =
         "correct the name's record in the DNS, or the URL: hawser registry node update-http";
     let Some((host, port)) = host_and_port(url) else {
-        return Checked::failed(NAME, format!("{url:?} has no host"), REMEDY);
+        return DoctorCheck::failed(NAME, format!("{url:?} has no host"), REMEDY);
     };
     let looked = timeout(DNS_MAX, lookup_host((host.as_str(), port))).await;
     let addresses: Vec<SocketAddr> = match looked {
         Ok(Ok(found)) => found.collect(),
         Ok(Err(error)) => {
             let found = format!("{host} has no address, as this machine resolves it: {error}");
-            return Checked::failed(NAME, found, REMEDY);
+            return DoctorCheck::failed(NAME, found, REMEDY);
         }
         Err(_) => {
             let found = format!("no answer about {host} within {} s", DNS_MAX.as_secs());
-            return Checked::failed(NAME, found, "check this machine's resolver");
+            return DoctorCheck::failed(NAME, found, "check this machine's resolver");
         }
     };
     judge_addresses(&host, &addresses, is_of_this_machine)
@@ -52,7 +52,7 @@ fn judge_addresses(
     host: &str,
     addresses: &[SocketAddr],
     is_own: impl Fn(IpAddr) -> bool,
-) -> Checked {
+) -> DoctorCheck {
     const NAME: &str = "dns";
     const REMEDY: &str =
         "register a name that others can reach, unless this is a network on one machine";
@@ -60,27 +60,28 @@ fn judge_addresses(
     let resolved = resolved.collect::<Vec<_>>().join(", ");
     if addresses.is_empty() {
         let found = format!("{host} has no address, as this machine resolves it");
-        return Checked::failed(NAME, found, REMEDY);
+        return DoctorCheck::failed(NAME, found, REMEDY);
     }
     // An entry in the hosts file or a local resolver may hide what others resolve.
     let resolved = format!("{resolved}, as this machine resolves it");
     if addresses.iter().all(|it| is_of_one_machine(it.ip())) {
         let found = format!("{host} is {resolved}: only programs on this machine reach it");
-        return Checked::doubtful(NAME, found, REMEDY);
+        return DoctorCheck::doubtful(NAME, found, REMEDY);
     }
     if let Some(inner) = addresses.iter().find(|it| is_of_one_network(it.ip())) {
         let found =
             format!("{host} is {resolved}: {} is not reached from the internet", inner.ip());
-        return Checked::doubtful(NAME, found, REMEDY);
+        return DoctorCheck::doubtful(NAME, found, REMEDY);
     }
     match addresses.iter().find(|it| is_own(it.ip())) {
-        Some(own) => {
-            Checked::fine(NAME, format!("{host} is {resolved}; {} is of this machine", own.ip()))
-        }
+        Some(own) => DoctorCheck::fine(
+            NAME,
+            format!("{host} is {resolved}; {} is of this machine", own.ip()),
+        ),
         None => {
             let found =
                 format!("{host} is {resolved}: a balancer or router in front of this machine");
-            Checked::fine(NAME, found)
+            DoctorCheck::fine(NAME, found)
         }
     }
 }
@@ -111,7 +112,7 @@ fn is_of_this_machine(ip: IpAddr) -> bool {
 
 /// Sends the preflight request of a browser (Fetch §4.8) to the registered URL, and
 /// compares the response with a node's.
-pub(super) async fn browsers(url: &str) -> Checked {
+pub(super) async fn browsers(url: &str) -> DoctorCheck {
     const NAME: &str = "cors";
     const REMEDY: &str =
         "let the proxy in front pass OPTIONS on and add no Access-Control headers: docs/proxies.md";
@@ -121,19 +122,19 @@ pub(super) async fn browsers(url: &str) -> Checked {
             // Browsers accept no other status (Fetch §4.8), and a node sends no other.
             let status = status.as_u16();
             let found = format!("browsers may not call {url}: OPTIONS is answered with {status}");
-            return Checked::failed(NAME, found, REMEDY);
+            return DoctorCheck::failed(NAME, found, REMEDY);
         }
         Err(error) => {
             let found = format!("{url} does not answer this machine: {error}");
             let remedy =
                 "ask it from another machine: some routers do not lead back to their own address";
-            return Checked::doubtful(NAME, found, remedy);
+            return DoctorCheck::doubtful(NAME, found, remedy);
         }
     };
     match different(&headers) {
-        None => Checked::fine(NAME, format!("browsers may call {url}")),
+        None => DoctorCheck::fine(NAME, format!("browsers may call {url}")),
         Some(found) => {
-            Checked::failed(NAME, format!("browsers may not call {url}: {found}"), REMEDY)
+            DoctorCheck::failed(NAME, format!("browsers may not call {url}: {found}"), REMEDY)
         }
     }
 }

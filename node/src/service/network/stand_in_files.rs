@@ -261,10 +261,10 @@ mod tests {
     use super::*;
     use crate::files::key;
     use crate::files::rates::{RateRecord, RatesFile};
-    use crate::files::registry::{NodeEntry, RegistryFile};
+    use crate::files::registry::{RegistryFile, RegistryFileEntry};
 
-    fn entry(node_id: u32, key: &SecretKey) -> NodeEntry {
-        NodeEntry {
+    fn entry(node_id: u32, key: &SecretKey) -> RegistryFileEntry {
+        RegistryFileEntry {
             node_id,
             signer: key.public_key().address().to_string(),
             is_canonical: true,
@@ -275,7 +275,7 @@ mod tests {
         }
     }
 
-    fn write_registry(path: &Path, nodes: Vec<NodeEntry>) {
+    fn write_registry(path: &Path, nodes: Vec<RegistryFileEntry>) {
         let text = serde_json::to_string(&RegistryFile { nodes, source: None }).unwrap();
         files::write_whole(path, text.as_bytes()).unwrap();
     }
