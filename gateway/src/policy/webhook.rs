@@ -19,10 +19,10 @@ use super::jwt::CALLER_LEN_BYTES_MAX;
 use crate::fair::FairGate;
 use crate::routing::Routed;
 
-/// Largest number of answers that are kept. A guess: some megabytes.
+/// Largest number of answers of one sort that are kept. A guess: some megabytes.
 const ANSWERS_MAX: usize = 20_000;
-/// Largest number of open calls; further ones wait, at most for the time of an answer, and callers take turns. A guess:
-/// more than a service needs to be busy.
+/// Largest number of open calls of one sort; further ones wait, at most for the time of an answer, and callers take
+/// turns. A guess: more than a service needs to be busy.
 const ASKED_AT_ONCE: usize = 64;
 /// Largest answer in bytes. A guess: usual answers have less than 100.
 const ANSWER_LEN_BYTES_MAX: usize = 16 * 1024;
@@ -94,6 +94,19 @@ struct WebhookAnswer {
     tenant: Option<String>,
 }
 
+impl WebhookAnswer {
+    /// Returns the name of the caller to whom a credential belongs; `None` if it is no caller's.
+    fn named(&self) -> Option<&str> {
+        let name = self.caller.as_deref().filter(|_| self.allow)?;
+        (1..=CALLER_LEN_BYTES_MAX).contains(&name.len()).then_some(name)
+    }
+
+    /// Returns true if the answer admits the caller that the question names, or names the caller of its credential.
+    fn admits(&self, question: &Question<'_>) -> bool {
+        self.allow && (question.credential.is_none() || self.named().is_some())
+    }
+}
+
 /// An answer that is reused until a time.
 #[derive(Debug, Clone)]
 struct KeptAnswer {
@@ -106,19 +119,44 @@ type AnswerKey = (Box<str>, u8);
 
 /// The answers to questions of one sort, and the turns of those that wait for one.
 struct Answers<K> {
-    cache: Cache<K, KeptAnswer>,
+    /// The answers that admit. They stay here after their end, until newer ones need the room: a question whose last
+    /// answer admitted is a renewal.
+    admitting: Cache<K, KeptAnswer>,
+    /// All other answers. Apart, so that a flood of strangers removes no admitting answer.
+    refusing: Cache<K, KeptAnswer>,
+    /// Turns of renewals.
+    renewing: FairGate,
+    /// Turns of all other questions. Apart, so that a flood of strangers takes no turn of a known caller.
     asking: FairGate,
 }
 
 impl<K: Eq + Hash> Answers<K> {
     fn new() -> Self {
-        Self { cache: Cache::new(ANSWERS_MAX), asking: FairGate::new(ASKED_AT_ONCE) }
+        let [admitting, refusing] = [ANSWERS_MAX; 2].map(Cache::new);
+        let [renewing, asking] = [ASKED_AT_ONCE; 2].map(FairGate::new);
+        Self { admitting, refusing, renewing, asking }
     }
 
     /// Returns the answer to an equal question, if it may still be reused.
     fn kept(&self, key: &K) -> Option<WebhookAnswer> {
-        let kept = self.cache.get(key).filter(|kept| kept.until > Instant::now());
-        kept.map(|kept| kept.answer)
+        let now = Instant::now();
+        let mut last = [&self.admitting, &self.refusing].into_iter().filter_map(|it| it.get(key));
+        last.find(|kept| kept.until > now).map(|kept| kept.answer)
+    }
+
+    /// Keeps an answer in place of the last one to an equal question.
+    fn keep(&self, key: K, admits: bool, kept: KeptAnswer) {
+        let (of_answer, other) = match admits {
+            true => (&self.admitting, &self.refusing),
+            false => (&self.refusing, &self.admitting),
+        };
+        other.remove(&key);
+        of_answer.insert(key, kept);
+    }
+
+    /// Returns the gate at which this question waits for its turn.
+    fn gate(&self, key: &K) -> &FairGate {
+        if self.admitting.contains_key(key) { &self.renewing } else { &self.asking }
     }
 }
 
@@ -201,9 +239,8 @@ impl Webhook {
                 self.ask_in_turn(&self.of_credentials, key, address, &question).await?
             }
         };
-        let WebhookAnswer { allow, caller, tenant, .. } = answer;
-        let fits = |name: &String| (1..=CALLER_LEN_BYTES_MAX).contains(&name.len());
-        Ok(caller.filter(|name| allow && fits(name)).map(|name| (name, tenant)))
+        let name = answer.named().map(str::to_owned);
+        Ok(name.map(|name| (name, answer.tenant)))
     }
 
     /// Returns the service's answer, which allows the caller to publish; `None` if it did not answer and the
@@ -253,7 +290,7 @@ impl Webhook {
         let who = CallerId::of_name(who);
         // Too many open calls are not a failure of the service. Otherwise a flood of calls would open a gateway with
         // `allow_without_answer`.
-        let turn = timeout(limit, answers.asking.enter(&who)).await;
+        let turn = timeout(limit, answers.gate(&key).enter(&who)).await;
         let Ok(Ok(_turn)) = turn else { return Err(WebhookError::Busy) };
         if let Some(answer) = answers.kept(&key) {
             return Ok(answer);
@@ -264,7 +301,8 @@ impl Webhook {
         self.note(asked.as_ref().err());
         let answer = asked.map_err(|_| WebhookError::NoAnswer)?;
         let until = Instant::now() + Duration::from_secs(self.settings.cache_s);
-        answers.cache.insert(key, KeptAnswer { answer: answer.clone(), until });
+        let kept = KeptAnswer { answer: answer.clone(), until };
+        answers.keep(key, answer.admits(question), kept);
         Ok(answer)
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 use hawser_proto::{Bytes, Topic};
 use hawser_rules::PayloadClass;
@@ -212,13 +213,55 @@ async fn without_an_answer_nothing_passes_unless_the_settings_say_so() {
     assert_eq!(webhook.ask("alice", &routed).await, Ok(()), "no failure is kept");
 }
 
-/// Takes all places for open calls but so many.
-async fn all_places_but(webhook: &Webhook, free: usize) -> Vec<Pass> {
+/// Takes all places for open calls of one sort but so many.
+async fn all_places_but(gate: &FairGate, free: usize) -> Vec<Pass> {
     let mut taken = Vec::new();
     while taken.len() < ASKED_AT_ONCE - free {
-        taken.push(webhook.of_callers.asking.enter(&CallerId::of_name("others")).await.unwrap());
+        taken.push(gate.enter(&CallerId::of_name("others")).await.unwrap());
     }
     taken
+}
+
+/// Thousands of addresses with made-up credentials may ask more than the service answers in time.
+#[tokio::test]
+async fn strangers_keep_no_known_caller_from_a_new_answer() {
+    let service = Service::start().await;
+    let webhook = service.webhook(|_| {}); // each answer ends at once
+    for body in [r#"{"allow": false, "caller": "alice"}"#, r#"{"allow": true}"#] {
+        service.replies(200, body);
+        assert_eq!(webhook.identify("a guess", "9.9.9.9").await, Ok(None));
+        assert_eq!(webhook.of_credentials.admitting.len(), 0, "it is known to be no caller's");
+    }
+    service.replies(200, r#"{"allow": true, "caller": "alice"}"#);
+    let alice = Ok(Some(("alice".to_owned(), None)));
+    let routed = [envelope(PayloadClass::Message, 1)];
+    assert_eq!(webhook.identify("secret", "1.2.3.4").await, alice);
+    assert_eq!(webhook.ask("alice", &routed).await, Ok(()));
+    let _strangers = all_places_but(&webhook.of_credentials.asking, 0).await;
+    let _others = all_places_but(&webhook.of_callers.asking, 0).await;
+    let asked = service.asked();
+    let mut stranger = Box::pin(webhook.identify("a guess", "9.9.9.9"));
+    assert!((&mut stranger).now_or_never().is_none());
+    assert_eq!(webhook.identify("secret", "1.2.3.4").await, alice);
+    assert_eq!(webhook.ask("alice", &routed).await, Ok(()));
+    assert_eq!(service.asked(), asked + 2, "the stranger waits");
+}
+
+#[tokio::test]
+async fn a_flood_of_strangers_removes_no_answer_that_admits() {
+    let answers = Answers::new();
+    let keep = |key: usize, allow| {
+        let answer = WebhookAnswer { allow, reason: None, caller: None, tenant: None };
+        answers.keep(key, allow, KeptAnswer { answer, until: Instant::now() });
+    };
+    keep(0, true);
+    (1..4 * ANSWERS_MAX).for_each(|key| keep(key, false));
+    assert!(answers.admitting.contains_key(&0_usize));
+    keep(0, false);
+    assert!(
+        !answers.admitting.contains_key(&0_usize),
+        "a caller that is refused is a stranger again"
+    );
 }
 
 #[tokio::test]
@@ -226,7 +269,7 @@ async fn a_flood_of_equal_questions_is_asked_once() {
     let service = Service::start().await;
     let webhook = service.webhook(|settings| settings.cache_s = 60);
     let routed = [envelope(PayloadClass::Message, 1)];
-    let _others = all_places_but(&webhook, 1).await;
+    let _others = all_places_but(&webhook.of_callers.asking, 1).await;
     let answers = join_all((0..100).map(|_| webhook.ask("alice", &routed))).await;
     assert!(answers.iter().all(|answer| *answer == Ok(())), "{answers:?}");
     assert_eq!(service.asked(), 1);
@@ -237,7 +280,7 @@ async fn a_caller_with_many_questions_delays_another_by_one() {
     let service = Service::start().await;
     let webhook = service.webhook(|_| {});
     let routed = [envelope(PayloadClass::Message, 1)];
-    let mut others = all_places_but(&webhook, 0).await;
+    let mut others = all_places_but(&webhook.of_callers.asking, 0).await;
     let callers = std::iter::repeat_n("greedy", 10).chain(["other"]);
     let asking = join_all(callers.map(|caller| webhook.ask(caller, &routed)));
     // All questions wait by then: `join!` polls `asking` first.
@@ -257,7 +300,7 @@ async fn nothing_passes_because_too_many_ask() {
         settings.timeout_ms = 50;
     });
     let routed = [envelope(PayloadClass::Message, 1)];
-    let others = all_places_but(&webhook, 0).await;
+    let others = all_places_but(&webhook.of_callers.asking, 0).await;
     assert_eq!(webhook.ask("alice", &routed).await, Err(WebhookError::Busy));
     drop(others);
     assert_eq!(webhook.ask("alice", &routed).await, Ok(()));
