@@ -9,9 +9,16 @@ use hawser_serve::address::{Cidr, ClientAddress, TrustedProxies};
 use serde::{Deserialize, Deserializer};
 
 use super::api_key::{ApiKeys, ApiKeysError};
+use super::rules::LIMIT_MAX;
 pub use super::rules::Policy;
 use super::tenants;
 pub use super::tenants::{TenantSettings, TenantsError};
+
+/// Largest time in milliseconds for an answer of the webhook. A guess: clients give up before.
+const WEBHOOK_TIMEOUT_MS_MAX: u64 = 60_000;
+/// Largest time in seconds for which an answer of the webhook is reused: a day. A guess: a caller whom the service no
+/// longer admits keeps access for as long.
+const WEBHOOK_CACHE_S_MAX: u64 = 86_400;
 
 /// The contents of a policy file. The default lets every caller publish everything.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -45,7 +52,7 @@ pub struct WebhookSettings {
     /// Time for an answer, milliseconds: 1 to 60,000. Default: 2 s.
     #[serde(default = "webhook_timeout_ms")]
     pub timeout_ms: u64,
-    /// Time for which an answer is reused, seconds. Default: 60.
+    /// Time for which an answer is reused, seconds: 0 to 86,400. Default: 60.
     #[serde(default = "webhook_cache_s")]
     pub cache_s: u64,
     /// File with a token, which is sent as `authorization: Bearer …`.
@@ -60,6 +67,22 @@ pub struct WebhookSettings {
     /// The tenant whose callers the service is asked about.
     #[serde(skip)]
     pub tenant: Option<String>,
+}
+
+impl WebhookSettings {
+    /// Checks that each time is one that a clock can add.
+    fn check_times(&self) -> Result<(), PolicyFileError> {
+        for (field, value, from, to) in [
+            ("timeout_ms", self.timeout_ms, 1, WEBHOOK_TIMEOUT_MS_MAX),
+            ("cache_s", self.cache_s, 0, WEBHOOK_CACHE_S_MAX),
+        ] {
+            if !(from..=to).contains(&value) {
+                let section = "webhook".to_owned();
+                return Err(PolicyFileError::Range { section, field, value, from, to });
+            }
+        }
+        Ok(())
+    }
 }
 
 fn webhook_timeout_ms() -> u64 {
@@ -270,9 +293,20 @@ pub enum PolicyFileError {
         "[webhook] url = {0:?}: the URL must begin with https:, or with http: if it leads to this machine"
     )]
     PlainWebhook(String),
-    /// The webhook's time to answer is out of range.
-    #[error("[webhook] timeout_ms must be 1 to 60000")]
-    WebhookTimeout,
+    /// A number is out of its range.
+    #[error("[{section}] {field} = {value}: it must be {from} to {to}")]
+    Range {
+        /// The section of the file.
+        section: String,
+        /// The key of the number.
+        field: &'static str,
+        /// The number.
+        value: u64,
+        /// The smallest number allowed.
+        from: u64,
+        /// The largest number allowed.
+        to: u64,
+    },
     /// HS256, whose key is a secret, has a URL as the source of keys.
     #[error("HS256 needs keys_file: a secret cannot be fetched from jwks_url")]
     SecretFromUrl,
@@ -322,7 +356,7 @@ impl PolicyFile {
         if !file.total.limits_rates_only() {
             return Err(PolicyFileError::Total);
         }
-        file.check_retentions()?;
+        file.check_numbers()?;
         file.check_api_keys()?;
         file.check_webhook()?;
         file.check_tenants()?;
@@ -369,14 +403,34 @@ impl PolicyFile {
         Ok(())
     }
 
-    fn check_retentions(&self) -> Result<(), PolicyFileError> {
-        let of_tenants = self.tenants.values().map(|tenant| &tenant.default);
-        let all = self.policies.values().chain(of_tenants).chain([&self.default]);
-        let mut days = all.filter_map(|policy| policy.retention_days);
-        match days.find(|days| check_retention(*days).is_err()) {
-            Some(days) => Err(PolicyFileError::Retention(days)),
-            None => Ok(()),
+    /// Checks the numbers of all policies. Larger ones would have no effect, or a node would refuse every envelope.
+    fn check_numbers(&self) -> Result<(), PolicyFileError> {
+        for (section, policy) in self.sections() {
+            if let Some(days) = policy.retention_days.filter(|it| check_retention(*it).is_err()) {
+                return Err(PolicyFileError::Retention(days));
+            }
+            if let Some((field, value)) = policy.beyond_counting() {
+                return Err(PolicyFileError::Range {
+                    section,
+                    field,
+                    value,
+                    from: 0,
+                    to: LIMIT_MAX,
+                });
+            }
         }
+        Ok(())
+    }
+
+    /// Returns all policies of the file, each with the name of its section.
+    fn sections(&self) -> impl Iterator<Item = (String, &Policy)> {
+        let own = [("default".to_owned(), &self.default), ("total".to_owned(), &self.total)];
+        let named = self.policies.iter().map(|(name, it)| (format!("policies.{name}"), it));
+        let of_tenants = self.tenants.iter().flat_map(|(name, it)| {
+            let section = |part| format!("tenants.{name}.{part}");
+            [(section("default"), &it.default), (section("total"), &it.total)]
+        });
+        own.into_iter().chain(named).chain(of_tenants)
     }
 
     fn check_api_keys(&self) -> Result<(), PolicyFileError> {
@@ -427,10 +481,8 @@ impl PolicyFile {
             Some(webhook) if !is_safe(&webhook.url) => {
                 Err(PolicyFileError::PlainWebhook(webhook.url.clone()))
             }
-            Some(webhook) if !(1..=60_000).contains(&webhook.timeout_ms) => {
-                Err(PolicyFileError::WebhookTimeout)
-            }
-            _ => Ok(()),
+            Some(webhook) => webhook.check_times(),
+            None => Ok(()),
         }
     }
 
@@ -463,130 +515,4 @@ impl PolicyFile {
 }
 
 #[cfg(test)]
-mod tests {
-    use hawser_rules::PayloadClass;
-
-    use super::*;
-
-    #[test]
-    fn a_policy_is_given_to_an_address_however_it_is_written_and_to_networks() {
-        let file = |callers: &str| {
-            PolicyFile::parse(&format!(
-                "[identity]\nkind = \"ip\"\n[policies.none]\ndeny = true\n[policies.some]\n[callers]\n{callers}"
-            ))
-        };
-        let denied = |callers: &str, caller: &str| {
-            let address = caller.parse::<IpAddr>().unwrap();
-            file(callers).unwrap().policy_of(&ClientAddress::from(address).to_string()).deny
-        };
-        for (named, inside, outside) in [
-            ("192.0.2.1", "192.0.2.1", "192.0.2.2"),
-            ("192.0.2.0/24", "::ffff:192.0.2.9", "192.0.3.1"),
-            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::9", "2001:db8:1:3::1"),
-            ("2001:db8:1:2::/64", "2001:db8:1:2::9", "2001:db8:1:3::1"),
-            ("2001:db8::/32", "2001:db8:ffff::1", "2001:db9::1"),
-            ("::ffff:192.0.2.0/120", "192.0.2.9", "192.0.3.1"),
-        ] {
-            let callers = format!("\"{named}\" = \"none\"");
-            assert!(denied(&callers, inside), "{named} has {inside}");
-            assert!(!denied(&callers, outside), "{named} lacks {outside}");
-        }
-        let nested =
-            "\"10.0.0.0/8\" = \"none\"\n\"10.1.0.0/16\" = \"some\"\n\"10.1.2.3\" = \"none\"";
-        assert!(
-            denied(nested, "10.9.9.9") && !denied(nested, "10.1.9.9") && denied(nested, "10.1.2.3")
-        );
-        let error = |callers: &str| file(callers).unwrap_err().to_string();
-        assert!(error("alice = \"none\"").contains("\"alice\": with identity.kind"));
-        let twice = "\"2001:db8::1\" = \"none\"\n\"2001:db8::/64\" = \"some\"";
-        assert!(error(twice).contains("2001:db8::/64 two policies"));
-        let twice = "\"10.0.0.0/8\" = \"none\"\n\"10.1.2.3/8\" = \"some\"";
-        assert!(error(twice).contains("two policies"));
-    }
-
-    #[test]
-    fn a_whole_file_is_read() {
-        let file = PolicyFile::parse(
-            r#"
-            [identity]
-            kind = "jwt"
-            trusted_proxies = ["10.0.0.0/8", "::1"]
-            [identity.jwt]
-            algorithm = "ES256"
-            jwks_url = "https://login.example/keys"
-            issuer = "https://login.example"
-            any_audience = true
-            [default]
-            envelopes_per_minute = 50
-            kinds = ["message", "welcome"]
-            envelopes_per_hour_by_kind = { welcome = 5 }
-            [policies.plenty]
-            envelopes_per_day = 100000
-            [callers]
-            alice = "plenty"
-            "#,
-        )
-        .unwrap();
-        assert_eq!(file.identity.kind, CallerIdentityKind::Jwt);
-        assert_eq!(file.identity.jwt.as_ref().unwrap().claim, "sub");
-        assert_eq!(file.policy_of("alice").envelopes_per_day, Some(100_000));
-        assert!(file.policy_of("alice").allows(PayloadClass::Commit));
-        let by_kind = BTreeMap::from([(PayloadClass::Welcome, 5)]);
-        assert_eq!(file.policy_of("bob").envelopes_per_hour_by_kind, by_kind);
-        assert!(!file.policy_of("bob").allows(PayloadClass::Commit));
-    }
-
-    #[test]
-    fn mistakes_are_reported() {
-        let error = |text: &str| PolicyFile::parse(text).unwrap_err().to_string();
-        assert!(error("[callers]\na = \"b\"").contains("\"b\""));
-        assert!(error("[identity]\nkind = \"jwt\"").contains("[identity.jwt]"));
-        let jwt = "[identity.jwt]\nalgorithm = \"HS256\"\n";
-        assert!(error(jwt).contains("keys_file"));
-        assert!(error(&format!("{jwt}jwks_url = \"https://a\"")).contains("secret"));
-        let open = "[identity.jwt]\nalgorithm = \"ES256\"\njwks_url = \"https://a/keys\"\n";
-        assert!(error(open).contains("any_issuer"));
-        assert!(error(&format!("{open}issuer = \"a\"")).contains("any_audience"));
-        assert!(error(&format!("{open}audience = \"a\"")).contains("any_issuer"));
-        let any = "any_issuer = true\nany_audience = true\n";
-        assert!(PolicyFile::parse(&format!("{open}{any}")).is_ok());
-        for (url, is_taken) in [
-            ("http://login.example/keys", false),
-            ("http://127.0.0.1.example/keys", false),
-            ("ftp://127.0.0.1/keys", false),
-            ("http://127.0.0.1:8080/keys", true),
-            ("http://[::1]/keys", true),
-            ("http://localhost/keys", true),
-            ("https://login.example/keys", true),
-        ] {
-            let text = format!("{any}algorithm = \"ES256\"\njwks_url = \"{url}\"");
-            let file = PolicyFile::parse(&format!("[identity.jwt]\n{text}"));
-            assert_eq!(file.is_ok(), is_taken, "{url}");
-        }
-        assert!(error("[identity]\nkind = \"api-key\"").contains("[identity.api_keys]"));
-        assert!(error("[identity.api_keys]\nalice = \"secret\"").contains("alice"));
-        assert!(error("[identity]\nkind = \"webhook\"").contains("[webhook]"));
-        assert!(error("[webhook]\nurl = \"http://decide.example/\"").contains("https:"));
-        let webhook = "[webhook]\nurl = \"http://127.0.0.1:1/\"\n";
-        assert!(error(&format!("{webhook}timeout_ms = 0")).contains("timeout_ms"));
-        let file = PolicyFile::parse(webhook).unwrap().webhook.unwrap();
-        assert_eq!((file.timeout_ms, file.cache_s), (2_000, 60));
-        assert!(!file.allow_without_answer, "fail closed");
-        assert!(error("[default]\nkinds_denied = [\"massage\"]").contains("massage"));
-        assert!(error("[default]\nenvelopes_per_minutes = 1").contains("envelopes_per_minutes"));
-        assert!(error("[total]\ndeny = true").contains("[total]"));
-        assert!(error("[total]\nretention_days = 30").contains("[total]"));
-        for days in [0, 1, 366] {
-            let of_policy = error(&format!("[policies.a]\nretention_days = {days}"));
-            assert!(of_policy.contains(&format!("retention_days = {days}")), "{of_policy}");
-            let of_tenant = format!("[tenants.a.default]\nretention_days = {days}");
-            assert!(error(&of_tenant).contains("2 to 365"));
-        }
-        assert!(PolicyFile::parse("[total]\ngas_per_day = 1").is_ok());
-        let by_kind = |kind: &str| format!("[total.envelopes_per_minute_by_kind]\n{kind} = 1");
-        assert!(PolicyFile::parse(&by_kind("commit")).is_ok());
-        assert!(error(&by_kind("comit")).contains("\"comit\" is not a kind"));
-        assert!(error("[default]\nkinds = [\"massage\"]").contains("massage"));
-        assert!(error("[identity]\ntrusted_proxies = [\"10.0.0.0/33\"]").contains("network"));
-    }
-}
+mod tests;

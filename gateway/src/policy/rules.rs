@@ -5,6 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use hawser_rules::PayloadClass;
 use serde::{Deserialize, Deserializer};
 
+/// Largest limit: a million dollars in picodollars. Chosen: gateways that share a Redis count no further
+/// (`sharing::scripts`), so a larger limit would not be one.
+pub(super) const LIMIT_MAX: u64 = 1_000_000_000_000_000_000;
+
 /// The limits of a caller. A limit that the policy file does not set does not apply.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -82,6 +86,25 @@ impl Policy {
             ..Self::default()
         };
         *self == rates
+    }
+
+    /// Returns the key and the value of a limit above [`LIMIT_MAX`]; `None` if the policy has none.
+    pub(super) fn beyond_counting(&self) -> Option<(&'static str, u64)> {
+        let single = [
+            ("envelopes_per_minute", self.envelopes_per_minute),
+            ("envelopes_per_hour", self.envelopes_per_hour),
+            ("envelopes_per_day", self.envelopes_per_day),
+            ("picodollars_per_hour", self.picodollars_per_hour),
+            ("picodollars_per_day", self.picodollars_per_day),
+            ("gas_per_hour", self.gas_per_hour),
+            ("gas_per_day", self.gas_per_day),
+        ];
+        let [minute, hour] = [&self.envelopes_per_minute_by_kind, &self.envelopes_per_hour_by_kind]
+            .map(|by_kind| by_kind.values().copied().max());
+        let by_kind =
+            [("envelopes_per_minute_by_kind", minute), ("envelopes_per_hour_by_kind", hour)];
+        let mut all = single.into_iter().chain(by_kind);
+        all.find_map(|(key, limit)| Some((key, limit.filter(|limit| *limit > LIMIT_MAX)?)))
     }
 
     /// Returns true if the policy limits single kinds of envelopes.

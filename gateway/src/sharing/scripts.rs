@@ -2,6 +2,9 @@
 //!
 //! One call carries the operations of several requests. Each operation has its own keys and arguments, and answers
 //! with a list. If an operation fails, its answer is a text, and the other operations still run.
+//!
+//! Lua's numbers are doubles. Beyond 2^53 a sum is rounded, up to 2^60 by less than 128 picodollars, which no price is
+//! as small as. Sums end at 2^60, above any limit of a policy file.
 
 /// Runs operations in their order.
 ///
@@ -63,7 +66,7 @@ function ops.take(key, arg, keys, arguments)
         if limit >= 0 and sum > limit then
           return {group, at + 3 * of_day, costs[at] <= limit and 0 or -1}
         end
-        after[at] = string.format('%.0f', math.min(9007199254740991, sum))
+        after[at] = string.format('%.0f', math.min(1152921504606846976, sum))
       end
       counts[#counts + 1] = {key, after, not used[1] and (of_day == 1 and 172800 or 7200)}
     end
@@ -94,7 +97,7 @@ function ops.adjust(key, arg, keys)
       local used, after = redis.call('HMGET', KEYS[at], 'e', 'p', 'g'), {}
       for part = 1, 3 do
         local sum = tonumber(used[part] or '0') + tonumber(ARGV[arg + 1]) * tonumber(ARGV[arg + 1 + part])
-        after[part] = string.format('%.0f', math.min(9007199254740991, math.max(0, sum)))
+        after[part] = string.format('%.0f', math.min(1152921504606846976, math.max(0, sum)))
       end
       redis.call('HSET', KEYS[at], 'e', after[1], 'p', after[2], 'g', after[3])
     end
