@@ -110,7 +110,7 @@ pub(crate) enum SharedTake {
 pub(crate) struct SharedCharge<'a> {
     pub(crate) caller: &'a str,
     pub(crate) limits: [SharedLimits; 2],
-    /// The buckets of the kinds in the request that have one. Nothing returns to them.
+    /// The buckets of the kinds in the request that have one.
     pub(crate) kinds: &'a [SharedBucket],
     pub(crate) cost: SharedCost,
     /// Unix time, ms.
@@ -176,30 +176,26 @@ impl GatewayShare {
         Self { calls, base }
     }
 
-    /// Creates the count of a request of this caller, for [`admit`](Self::admit). `now_ms` is unix time and selects
-    /// the hour and the day.
-    pub(crate) fn count(&self, caller: &str, now_ms: u64) -> Arc<SharedCount> {
-        let of_caller = self.limit_keys(&self.caller_key(caller), now_ms);
-        let of_total = self.limit_keys(&self.total_key(), now_ms);
-        let keys = of_caller.into_iter().chain(of_total).collect();
-        Arc::new(SharedCount::asked(self.calls.clone(), keys))
+    /// Creates the count of a request, for [`admit`](Self::admit). Its time selects the hour and the day.
+    pub(crate) fn count(&self, charge: SharedCharge<'_>) -> Arc<SharedCount> {
+        let of_caller = self.limit_keys(&self.caller_key(charge.caller), charge.now_ms);
+        let of_total = self.limit_keys(&self.total_key(), charge.now_ms);
+        let buckets = charge.kinds.iter().map(|bucket| self.bucket_key(charge.caller, bucket));
+        let keys = of_caller.into_iter().chain(of_total).chain(buckets).collect();
+        Arc::new(SharedCount::asked(self.calls.clone(), keys, charge.to_arguments()))
     }
 
-    /// Takes a cost from the limits of the caller and of all callers, or from none of them, and reads the shared
+    /// Takes the cost from the limits of the caller and of all callers, or from none of them, and reads the shared
     /// state in the same call. A query too large for one operation needs further calls, which are made only if the
     /// cost was not refused.
     pub(crate) async fn admit(
         &self,
         count: &Arc<SharedCount>,
-        charge: SharedCharge<'_>,
         query: &SharedQuery,
     ) -> (SharedTake, SharedKnowledge) {
         let mut known = SharedKnowledge::default();
-        let buckets = charge.kinds.iter().map(|bucket| self.bucket_key(charge.caller, bucket));
-        let keys = count.keys().iter().cloned().chain(buckets).collect();
-        let take = SharedOp { name: "take", keys, arguments: charge.to_arguments() };
         let (first, others) = self.parts(query);
-        let ops = std::iter::once(take).chain(first.ops()).collect();
+        let ops = std::iter::once(count.take()).chain(first.ops()).collect();
         let (sender, receiver) = oneshot::channel();
         let heard = count.clone();
         self.calls.ask(ops, move |answers| {

@@ -152,7 +152,7 @@ impl TakenCost {
     ///
     /// # Errors
     /// [`PolicyError`] if the cost exceeds one of these limits. All that the request has taken is given back, except
-    /// for tokens that have been refilled meanwhile, and those of shared buckets if a limit of this gateway refuses.
+    /// for tokens that have been refilled meanwhile.
     pub(crate) async fn take_everywhere(
         mut self,
         query: &SharedQuery,
@@ -165,6 +165,9 @@ impl TakenCost {
             Ok(known) => Ok((self, known)),
             Err(refusal) => {
                 self.give_tokens_back();
+                if let Some(count) = &self.admission.shared {
+                    count.give_tokens_back(now_ms()).await; // nothing happens if Redis has refused
+                }
                 Err(refusal) // the drop gives the budgets back
             }
         }
@@ -182,10 +185,10 @@ impl TakenCost {
         let limits = [shared(policy), shared(total)];
         let kinds = kind_limits::shared(policy, total, &self.kinds);
         let (cost, now_ms) = (self.cost.to_share(), now_ms());
-        let count = share.count(&self.caller.0, now_ms);
-        self.admission.shared = Some(count.clone());
         let charge = SharedCharge { caller: &self.caller.0, limits, kinds: &kinds, cost, now_ms };
-        let (take, known) = share.admit(&count, charge, query).await;
+        let count = share.count(charge);
+        self.admission.shared = Some(count.clone());
+        let (take, known) = share.admit(&count, query).await;
         let SharedTake::Exceeded(exceeded) = take else { return Ok(known) };
         let of_kind = exceeded.place.checked_sub(SharedLimits::COUNT).and_then(|at| kinds.get(at));
         let limit = match of_kind {

@@ -28,21 +28,30 @@ pub(super) fn bounded(cost: SharedCost) -> [Vec<u8>; 3] {
 /// The state of a request's cost at Redis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CountState {
-    /// Redis has not answered. The sums were added and given back meanwhile.
+    /// Redis has not answered. The sums were added and given back meanwhile, and the tokens at a time in unix ms.
     Asked {
         more: SharedCost,
         back: SharedCost,
+        tokens_back_ms: Option<u64>,
     },
     Counted,
     /// Redis has refused the cost or failed, and has counted nothing.
     Apart,
 }
 
-/// A change to the counts.
+/// A change to what was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CountChange {
     Add(SharedCost),
     GiveBack(SharedCost),
+    /// Gives all tokens back to the buckets. The time is unix ms.
+    GiveTokensBack {
+        now_ms: u64,
+    },
+}
+
+impl CountState {
+    const ASKED: Self = Self::Asked { more: [0; 3], back: [0; 3], tokens_back_ms: None };
 }
 
 impl CountState {
@@ -54,6 +63,9 @@ impl CountState {
         match (self, change) {
             (Self::Asked { more, .. }, CountChange::Add(cost)) => add(more, cost),
             (Self::Asked { back, .. }, CountChange::GiveBack(cost)) => add(back, cost),
+            (Self::Asked { tokens_back_ms, .. }, CountChange::GiveTokensBack { now_ms }) => {
+                *tokens_back_ms = Some(now_ms);
+            }
             (Self::Counted, change) => return Some(change),
             (Self::Apart, _) => {}
         }
@@ -63,19 +75,22 @@ impl CountState {
     /// Records the answer of Redis, once. Returns the changes that were kept until then and have to be sent now.
     fn answered(&mut self, is_taken: bool) -> Vec<CountChange> {
         let next = if is_taken { Self::Counted } else { Self::Apart };
-        let Self::Asked { more, back } = std::mem::replace(self, next) else {
+        let Self::Asked { more, back, tokens_back_ms } = std::mem::replace(self, next) else {
             debug_assert!(false, "one answer");
             return Vec::new();
         };
-        let owed = [CountChange::Add(more), CountChange::GiveBack(back)];
-        owed.into_iter().filter(|change| is_taken && !change.is_none()).collect()
+        let tokens = tokens_back_ms.map(|now_ms| CountChange::GiveTokensBack { now_ms });
+        let owed = [CountChange::Add(more), CountChange::GiveBack(back)].into_iter().chain(tokens);
+        owed.filter(|change| is_taken && !change.is_none()).collect()
     }
 }
 
 impl CountChange {
     fn is_none(self) -> bool {
-        let (Self::Add(cost) | Self::GiveBack(cost)) = self;
-        cost == SharedCost::default()
+        match self {
+            Self::Add(cost) | Self::GiveBack(cost) => cost == SharedCost::default(),
+            Self::GiveTokensBack { .. } => false,
+        }
     }
 }
 
@@ -85,21 +100,27 @@ impl CountChange {
 pub(crate) struct SharedCount {
     calls: Arc<SharedCalls>,
     /// Five keys for the caller and five for all callers: three of the buckets, one of the hour's counts, one of
-    /// the day's.
+    /// the day's. After these ten, one for each bucket of a kind.
     keys: Vec<String>,
+    /// The arguments by which the cost is taken.
+    arguments: Vec<Vec<u8>>,
     state: Mutex<CountState>,
 }
 
 impl SharedCount {
-    /// Creates the count of a request whose cost Redis is being asked to take from these keys.
-    pub(super) fn asked(calls: Arc<SharedCalls>, keys: Vec<String>) -> Self {
-        let [more, back] = [SharedCost::default(); 2];
-        Self { calls, keys, state: Mutex::new(CountState::Asked { more, back }) }
+    /// Creates the count of a request whose cost Redis is being asked to take, with the keys and the arguments of the
+    /// operation.
+    pub(super) fn asked(
+        calls: Arc<SharedCalls>,
+        keys: Vec<String>,
+        arguments: Vec<Vec<u8>>,
+    ) -> Self {
+        Self { calls, keys, arguments, state: Mutex::new(CountState::ASKED) }
     }
 
-    /// Returns the keys of the limits from which the cost is taken.
-    pub(super) fn keys(&self) -> &[String] {
-        &self.keys
+    /// Returns the operation that takes the cost.
+    pub(super) fn take(&self) -> SharedOp {
+        SharedOp { name: "take", keys: self.keys.clone(), arguments: self.arguments.clone() }
     }
 
     /// Records the answer of Redis, which may come late, and sends the changes that were kept until then.
@@ -121,6 +142,12 @@ impl SharedCount {
         self.change(CountChange::GiveBack(cost)).await;
     }
 
+    /// Returns the tokens to all buckets, except for the part that may have been refilled since: another limit has
+    /// refused the request. `now_ms` is unix time.
+    pub(crate) async fn give_tokens_back(&self, now_ms: u64) {
+        self.change(CountChange::GiveTokensBack { now_ms }).await;
+    }
+
     /// Applies a change, and waits for Redis if it is sent now, at most as long as for any answer.
     async fn change(&self, change: CountChange) {
         if change.is_none() {
@@ -139,11 +166,15 @@ impl SharedCount {
         let (sign, cost) = match change {
             CountChange::Add(cost) => (b"1".to_vec(), cost),
             CountChange::GiveBack(cost) => (b"-1".to_vec(), cost),
+            CountChange::GiveTokensBack { now_ms } => {
+                let arguments = self.arguments.iter().cloned().chain([number(now_ms)]).collect();
+                return SharedOp { name: "give_tokens_back", keys: self.keys.clone(), arguments };
+            }
         };
         let arguments = std::iter::once(sign).chain(bounded(cost)).collect();
         // Only the counts of hour and day, the last two of each five keys. Tokens do not return to buckets, which
         // limit floods of requests, whether or not their envelopes are published.
-        let keys = self.keys.iter().enumerate().filter(|(at, _)| at % 5 >= 3);
+        let keys = self.keys.iter().take(10).enumerate().filter(|(at, _)| at % 5 >= 3);
         let keys = keys.map(|(_, key)| key.clone()).collect();
         SharedOp { name: "adjust", keys, arguments }
     }
@@ -153,11 +184,9 @@ impl SharedCount {
 mod tests {
     use super::*;
 
-    const NOTHING: SharedCost = [0; 3];
-
     #[test]
     fn what_happens_before_a_late_answer_is_told_after_it_and_once() {
-        let mut state = CountState::Asked { more: NOTHING, back: NOTHING };
+        let mut state = CountState::ASKED;
         assert_eq!(state.change(CountChange::GiveBack([1, 5, 0])), None);
         assert_eq!(state.change(CountChange::Add([0, 7, 0])), None);
         assert_eq!(state.change(CountChange::GiveBack([1, 5, u64::MAX])), None);
@@ -169,12 +198,23 @@ mod tests {
 
     #[test]
     fn what_is_published_stays_counted_and_what_redis_refused_is_given_back_by_none() {
-        let mut state = CountState::Asked { more: NOTHING, back: NOTHING };
+        let mut state = CountState::ASKED;
         assert_eq!(state.answered(true), []);
-        let mut state = CountState::Asked { more: NOTHING, back: NOTHING };
+        let mut state = CountState::ASKED;
         assert_eq!(state.change(CountChange::GiveBack([1, 5, 0])), None);
         assert_eq!(state.answered(false), []);
         assert_eq!(state.change(CountChange::GiveBack([1, 5, 0])), None);
+    }
+
+    #[test]
+    fn tokens_that_redis_takes_late_for_a_refused_request_go_back() {
+        let change = CountChange::GiveTokensBack { now_ms: 5 };
+        let mut state = CountState::ASKED;
+        assert_eq!(state.change(change), None);
+        assert_eq!(state.answered(true), [change]);
+        let mut state = CountState::ASKED;
+        assert_eq!(state.change(change), None);
+        assert_eq!(state.answered(false), [], "Redis has taken none");
     }
 
     #[test]

@@ -21,6 +21,8 @@
 ///   Otherwise it has 0 for the caller or 1 for all callers, the index of the exceeded limit, and the ms after
 ///   which the cost fits (-1: never). Every request runs this operation, so it reads and writes each count once,
 ///   with all parts.
+/// - `give_tokens_back` returns what `take` has taken from buckets, except for the part that may have been refilled
+///   since. Keys and arguments: those of `take`, then unix time in ms.
 /// - `adjust` adds to the existing counts of an hour and a day, or subtracts from them, never below zero. Keys: the
 ///   counts. Arguments: `1` to add or `-1` to subtract; envelopes, picodollars, gas.
 /// - `get_topics` returns the nodes of topics. Keys: the topics.
@@ -87,6 +89,40 @@ function ops.take(key, arg, keys, arguments)
     local key, after, life = count[1], count[2], count[3]
     redis.call('HSET', key, 'e', after[1], 'p', after[2], 'g', after[3])
     if life then redis.call('EXPIRE', key, life) end
+  end
+  return {}
+end
+
+local function returned(left, capacity, window, cost, elapsed)
+  return math.min(capacity, left + math.max(0, cost - math.max(0, elapsed) * capacity / window))
+end
+
+function ops.give_tokens_back(key, arg, keys, arguments)
+  local taken, now = tonumber(ARGV[arg + 1]), tonumber(ARGV[arg + arguments])
+  for group = 0, 1 do
+    local k, a = key + group * 5, arg + 1 + group * 12
+    local last, cost = tonumber(redis.call('GET', KEYS[k + 1]) or now), tonumber(ARGV[a + 5])
+    for b = 0, 1 do
+      local bucket = KEYS[k + 2 + b]
+      local capacity, window = tonumber(ARGV[a + 1 + 2 * b]), tonumber(ARGV[a + 2 + 2 * b])
+      local life = capacity >= 0 and redis.call('PTTL', bucket) or 0
+      if life > 0 then
+        local left = tonumber(redis.call('GET', bucket))
+        left = returned(left, capacity, window, cost, math.max(now, last) - taken)
+        redis.call('SET', bucket, string.format('%.17g', left), 'PX', life)
+      end
+    end
+  end
+  for b = 1, (arguments - 26) / 4 do
+    local bucket, a = KEYS[key + 10 + b], arg + 21 + 4 * b
+    local capacity, window, cost = tonumber(ARGV[a + 2]), tonumber(ARGV[a + 3]), tonumber(ARGV[a + 4])
+    local life = redis.call('PTTL', bucket)
+    local last, left = string.match(redis.call('GET', bucket) or '', '^(%S+) (%S+)$')
+    if life > 0 and last then
+      local elapsed = math.max(now, tonumber(last)) - taken
+      left = returned(tonumber(left), capacity, window, cost, elapsed)
+      redis.call('SET', bucket, string.format('%s %.17g', last, left), 'PX', life)
+    end
   end
   return {}
 end

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tonic::Code;
 
 use super::fake_node::Manner;
-use super::fixture::{Net, message, until};
+use super::fixture::{Net, SOON, message, until};
 use super::redis_server::RedisServer;
 use super::sharing::{code, policies};
 
@@ -42,11 +42,15 @@ impl LateRedis {
         Self { redis, port, is_held }
     }
 
-    /// Starts a gateway with this Redis, one node and these policies.
-    async fn gateway(&self, text: &str) -> Net {
+    async fn link(&self) -> Arc<RedisLink> {
         let url = format!("redis://127.0.0.1:{}/0", self.port);
         let access = RedisAccess { url, ..self.redis.access() };
-        let link = Arc::new(RedisLink::connect(&access).await.unwrap());
+        Arc::new(RedisLink::connect(&access).await.unwrap())
+    }
+
+    /// Starts a gateway with this Redis, one node and these policies.
+    async fn gateway(&self, text: &str) -> Net {
+        let link = self.link().await;
         let adjust = |settings: &mut GatewaySettings| policies(text)(settings);
         Net::with(1, adjust, |ports| ports.redis = Some(link)).await
     }
@@ -107,4 +111,34 @@ async fn of_what_redis_takes_late_only_what_was_published_stays_counted() {
     until(async || late.counted().await == 2).await;
     late.hold(false);
     until(async || late.counted().await == 1).await;
+}
+
+#[tokio::test]
+async fn tokens_that_redis_takes_and_a_limit_of_the_gateway_refuses_go_back_to_the_buckets_in_redis()
+ {
+    for limit in ["envelopes_per_hour = 2", "envelopes_per_hour_by_kind = { message = 2 }"] {
+        let late = LateRedis::start().await;
+        let adjust = |settings: &mut GatewaySettings| {
+            policies(&format!("[total]\n{limit}"))(settings);
+            settings.shared_call_max = SOON; // the answers are waited for
+        };
+        let [link, other] = [late.link().await, late.link().await];
+        let first = Net::with(1, adjust, |ports| ports.redis = Some(link)).await;
+        let second = first.beside(adjust, |ports| ports.redis = Some(other)).await;
+        assert_eq!(code(&first, "a").await, Code::Ok);
+        // The first gateway has one left of its limit, and Redis has forgotten what was taken.
+        let mut connection = late.redis.connect().await;
+        redis::cmd("FLUSHALL").query_async::<()>(&mut connection).await.unwrap();
+        late.hold(true);
+        let releasing = async {
+            until(async || late.counted().await == 2).await;
+            late.hold(false);
+        };
+        let (one, two, ()) = tokio::join!(code(&first, "b"), code(&first, "c"), releasing);
+        let codes = [one, two];
+        assert!(codes.contains(&Code::Ok), "{codes:?}");
+        assert!(codes.contains(&Code::ResourceExhausted), "{codes:?}");
+        until(async || code(&second, "d").await == Code::Ok).await;
+        assert_eq!(code(&second, "e").await, Code::ResourceExhausted, "no more came back");
+    }
 }
