@@ -135,25 +135,11 @@ pub async fn start(
     let common = Common { settings: &settings, ports: &ports, metrics: &metrics, reporter };
     let nodes = common.nodes(&settings.payer, &strands, share, end.clone());
     report_task.start(nodes.clone(), ports.registry.clone(), ports.rates.clone(), end.clone());
-    let checks = Arc::new(GatewayChecks::new(
-        nodes.clone(),
-        policies.clone(),
-        ports.lists.clone(),
-        settings.list_failing_max,
-        ports.any_chain(),
-        ports.tenant_chains.clone(),
-        settings.tls.clone(),
-    ));
+    let checks = Arc::new(checks(&settings, &ports, &nodes, &policies));
     let readiness = Readiness::new(checks.clone());
     let calls = CallMetrics::new(&METHODS);
     let observer = observer(&settings, nodes.clone(), checks.clone(), readiness.clone());
-    let serve = ServeSettings {
-        trusted_proxies: settings.policies.identity.trusted_proxies.clone(),
-        memory: MemoryBudget::new(settings.callers_bytes_max),
-        connections_max: settings.connections_max,
-        tls: settings.tls.clone(),
-        ..ServeSettings::new(settings.listen)
-    };
+    let serve = listener(&settings);
     let page = exposition::page(
         calls.clone(),
         &serve,
@@ -189,6 +175,36 @@ pub async fn start(
     tokio::spawn(async move { policies.keep_keys(KeyFetchSettings::default(), end).await });
     let running = (running, settings.running_wait_max);
     Ok(GatewayHandle { server, operators, readiness, running, end: end_guard })
+}
+
+/// Returns the conditions of readiness.
+fn checks(
+    settings: &GatewaySettings,
+    ports: &GatewayPorts,
+    nodes: &Nodes,
+    policies: &Arc<Policies>,
+) -> GatewayChecks {
+    GatewayChecks::new(
+        nodes.clone(),
+        policies.clone(),
+        ports.lists.clone(),
+        settings.list_failing_max,
+        ports.any_chain(),
+        ports.tenant_chains.clone(),
+        settings.tls.clone(),
+    )
+}
+
+/// Returns the settings of the clients' port.
+fn listener(settings: &GatewaySettings) -> ServeSettings {
+    ServeSettings {
+        trusted_proxies: settings.policies.identity.trusted_proxies.clone(),
+        memory: MemoryBudget::new(settings.callers_bytes_max),
+        connections_max: settings.connections_max,
+        connections_per_address_max: settings.connections_per_address_max,
+        tls: settings.tls.clone(),
+        ..ServeSettings::new(settings.listen)
+    }
 }
 
 /// Returns the state that the gateways of one payer share; `None` without a Redis.

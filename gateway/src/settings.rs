@@ -30,6 +30,9 @@ pub struct GatewaySettings {
     pub callers_bytes_max: usize,
     /// Largest number of open connections of callers. Default: no bound.
     pub connections_max: usize,
+    /// Largest number of open connections of one client address; further ones are refused. Those of trusted proxies
+    /// count for the clients that they name. Default: no bound.
+    pub connections_per_address_max: usize,
     /// Serves gRPC reflection. Default: off.
     pub reflection: bool,
     /// Certificate and key of the API; `None` serves plain text. Default: none.
@@ -89,6 +92,7 @@ impl GatewaySettings {
             metrics: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 8008))),
             callers_bytes_max: CALLERS_BYTES_MAX,
             connections_max: usize::MAX,
+            connections_per_address_max: usize::MAX,
             reflection: false,
             tls: None,
             payer,

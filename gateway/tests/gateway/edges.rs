@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use hawser_gateway::GatewaySettings;
 use hawser_proto::pb::xmtp::xmtpv4::payer_api as api;
 use prost::Message as _;
 use tonic::Code;
@@ -64,6 +65,30 @@ async fn a_trusted_proxy_of_connections_names_the_callers() {
         assert!(has_status(&answer, code), "{caller}: {answer}");
     }
     assert_eq!(net.nodes[0].calls(), 2);
+}
+
+#[tokio::test]
+async fn one_address_has_a_bounded_number_of_connections_and_a_trusted_proxy_any_number() {
+    let few = |settings: &mut GatewaySettings| settings.connections_per_address_max = 2;
+    let net = Net::with(1, few, |_| {}).await;
+    let mut open = [net.client().await, net.client().await];
+    for client in &mut open {
+        client.get_nodes(api::GetNodesRequest {}).await.unwrap();
+    }
+    let refused = raw(net.gateway.address(), b"").await;
+    assert!(!refused.is_empty(), "a clear refusal");
+    let refusals = "xmtp_api_connections_refused_total{reason=\"address\"}";
+    assert_eq!(net.sample(refusals).await, 1);
+
+    let behind_a_proxy = |settings: &mut GatewaySettings| {
+        few(settings);
+        settings.policies = parse("");
+    };
+    let net = Net::with(1, behind_a_proxy, |_| {}).await;
+    let mut open = [net.client().await, net.client().await, net.client().await];
+    for client in &mut open {
+        client.get_nodes(api::GetNodesRequest {}).await.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -27,6 +27,8 @@ pub struct GatewayServiceSettings {
     pub metrics: Option<SocketAddr>,
     /// The memory that callers may make the gateway use above its idle memory, in bytes.
     pub memory_limit_bytes: usize,
+    /// The largest number of connections per client address.
+    pub connections_per_address: usize,
     /// The certificate of the API; `None` without TLS.
     pub tls: Option<TlsFiles>,
     /// True if gRPC reflection is enabled.
@@ -101,6 +103,8 @@ impl GatewayServiceSettings {
         let port = reader.get(&node::API_PORT, parse::port);
         let metrics = reader.metrics();
         let memory_limit_bytes = reader.memory_limit();
+        let connections = reader.above_zero(&limits::CONNECTIONS_PER_ADDRESS);
+        let connections = connections.and_then(|number| usize::try_from(number).ok());
         let tls = reader.tls();
         let reflection = reader.switch(&node::REFLECTION_ENABLE);
         let payer = reader.get(&gateway::PAYER_PRIVATE_KEY, |text| SecretKey::from_hex(text).ok());
@@ -130,6 +134,7 @@ impl GatewayServiceSettings {
             listen: SocketAddr::new(listen.expect(CHECKED), port.expect(CHECKED)),
             metrics: metrics.expect(CHECKED),
             memory_limit_bytes: memory_limit_bytes.expect(CHECKED),
+            connections_per_address: connections.expect(CHECKED),
             reflection: reflection.expect(CHECKED),
             tls,
             payer: payer.expect(CHECKED),
@@ -262,6 +267,7 @@ mod tests {
         assert_eq!(config.listen.port(), 5050);
         assert!(!config.reflection);
         assert_eq!(config.memory_limit_bytes, 512 << 20);
+        assert_eq!(config.connections_per_address, 256);
         assert_eq!(config.chain_payload_bytes_max, 200_000);
         assert_eq!(
             config.spending,
@@ -322,6 +328,11 @@ mod tests {
         let memory = [&flags[..], &[("api-memory-limit", "1GiB")]].concat();
         let memory = read(&memory, &[("XMTPD_PAYER_PRIVATE_KEY", KEY)]).unwrap();
         assert_eq!(memory.callers_bytes_max(), (1 << 30) / 5 * 4);
+        let few = [&flags[..], &[("connections-per-address", "3")]].concat();
+        let few = read(&few, &[("XMTPD_PAYER_PRIVATE_KEY", KEY)]).unwrap();
+        assert_eq!(few.connections_per_address, 3);
+        let none = [&flags[..], &[("connections-per-address", "0")]].concat();
+        assert!(read(&none, &[("XMTPD_PAYER_PRIVATE_KEY", KEY)]).is_err());
         let little = [&flags[..], &[("api-memory-limit", "8MiB")]].concat();
         assert!(read(&little, &[("XMTPD_PAYER_PRIVATE_KEY", KEY)]).is_err());
         let wallets = [&flags[..], &[("wallet-rpc", "1=http://127.0.0.1:9")]].concat();

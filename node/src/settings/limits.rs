@@ -115,7 +115,7 @@ impl SettingsReader<'_> {
         networks
     }
 
-    fn above_zero(&mut self, setting: &Setting) -> Option<u32> {
+    pub(super) fn above_zero(&mut self, setting: &Setting) -> Option<u32> {
         self.get(setting, |text| text.parse::<NonZeroU32>().ok().map(NonZeroU32::get))
     }
 }

@@ -114,6 +114,7 @@ async fn start(
         metrics: config.metrics,
         callers_bytes_max: config.callers_bytes_max(),
         connections_max: OpenFiles::of_process(None).gateway_connections,
+        connections_per_address_max: config.connections_per_address,
         reflection: config.reflection,
         tls,
         strategy: config.nodes.strategy.clone(),

@@ -122,12 +122,13 @@ pub const OWN: [&Setting; 5] =
 
 /// All settings of a gateway in the order of the help text; those of chains and contracts
 /// are in [`chains`](super::chains).
-pub const ALL: [&Setting; 36] = [
+pub const ALL: [&Setting; 37] = [
     &node::CONFIG_FILE,
     &PAYER_PRIVATE_KEY,
     &node::API_PORT,
     &node::LISTEN_ADDRESS,
     &node::API_MEMORY_LIMIT,
+    &limits::CONNECTIONS_PER_ADDRESS,
     &node::TLS_CERT,
     &node::TLS_KEY,
     &node::TLS_CLIENT_CA,
