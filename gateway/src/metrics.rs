@@ -3,14 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hawser_proto::OriginatorId;
 use hawser_serve::metrics::{Counter, Gauge, Histogram};
 use parking_lot::Mutex;
 
 use crate::metering::Meter;
-use crate::nodes::{NodeErrorKind, ReportOutcome};
+use crate::nodes::{NodeErrorKind, RecentCalls, ReportOutcome};
 use crate::policy::PolicyError;
 use crate::policy::config::PolicyFile;
 use crate::routing::ChainTopic;
@@ -38,6 +38,8 @@ pub(crate) struct OriginatorMetrics {
     errors: [Counter; NodeErrorKind::ALL.len()],
     /// Calls to the node. A call may carry the envelopes of several requests.
     pub(crate) calls: Counter,
+    /// The recent attempts at a node. Those of all tenants count together.
+    recent: Mutex<RecentCalls>,
 }
 
 impl Default for OriginatorMetrics {
@@ -48,6 +50,7 @@ impl Default for OriginatorMetrics {
             failed_before: Histogram::new(ATTEMPTS_BOUNDS),
             errors: Default::default(),
             calls: Counter::default(),
+            recent: Mutex::default(),
         }
     }
 }
@@ -70,6 +73,16 @@ impl OriginatorMetrics {
     /// Counts an error of the originator.
     pub(crate) fn count_error(&self, kind: NodeErrorKind) {
         self.errors[kind as usize].inc();
+    }
+
+    /// Records an attempt at a node that has ended.
+    pub(crate) fn record_attempt(&self, has_failed: bool) {
+        self.recent.lock().record(has_failed, Instant::now());
+    }
+
+    /// Returns true if the recent attempts at the node mostly failed.
+    pub(crate) fn recent_calls_failed(&self, now: Instant) -> bool {
+        self.recent.lock().mostly_failed(now)
     }
 
     /// Returns the number of errors of one kind.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::answer::AnswerError;
 
@@ -84,6 +84,21 @@ impl NodeError {
         }
     }
 
+    /// Returns true if readers of the node may have the same trouble, and false if the node answered as one that works.
+    /// Returns `None` if the error tells nothing of that: the node was not called, or serves this gateway less than
+    /// others. So no caller can make a node look broken by what it sends.
+    pub(crate) fn is_of_node(&self) -> Option<bool> {
+        match self {
+            Self::Timeout(_) | Self::WentDown | Self::WrongAnswer(_) => Some(true),
+            Self::Refused(_) => Some(false),
+            Self::NotCalled(_) => None,
+            Self::Failed(status) => match status.code() {
+                Code::ResourceExhausted | Code::PermissionDenied | Code::Unauthenticated => None,
+                _ => Some(true),
+            },
+        }
+    }
+
     /// Returns true if the node may have published the envelopes although the attempt failed. It has certainly not
     /// if it was never called or reached, or has refused them.
     pub(crate) fn may_be_published(&self) -> bool {
@@ -122,6 +137,18 @@ fn status_text(status: &Status) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_caller_can_provoke_tells_nothing_of_the_node() {
+        let timeout = NodeError::Timeout(Duration::ZERO);
+        let not_called = NodeError::NotCalled(Box::new(timeout.clone()));
+        let busy = NodeError::Failed(Status::resource_exhausted("too many from this payer"));
+        assert_eq!([not_called, busy].map(|error| error.is_of_node()), [None; 2]);
+        let refused = NodeError::Refused(Status::invalid_argument("not this one"));
+        assert_eq!(refused.is_of_node(), Some(false));
+        let failed = NodeError::Failed(Status::internal("a disk"));
+        assert_eq!([timeout, failed].map(|error| error.is_of_node()), [Some(true); 2]);
+    }
 
     #[test]
     fn a_nodes_words_are_short_and_begin_no_line() {

@@ -5,6 +5,7 @@
 //! - `batch`: sends the envelopes of several requests in one call; `queue`: the requests that wait for a call;
 //!   `answer`: verifies the answer; `reporter`, `report_outcome`, `reports`: report a node that has signed a wrong
 //!   answer to other nodes;
+//! - `recent_calls`: the share of the calls to a node that failed;
 //! - `set`: all nodes, and the choice among them; `placement`: the last node of each topic; `lag`: detects nodes
 //!   that are behind;
 //! - `observed`, `fresh`, `follow`: the envelopes of the chain strands that nodes have shown;
@@ -24,6 +25,7 @@ mod observed;
 mod placement;
 mod query;
 mod queue;
+mod recent_calls;
 mod registry;
 mod report_outcome;
 mod reporter;
@@ -39,6 +41,7 @@ pub(crate) use node::{Health, Node};
 pub(crate) use observed::{Comparison, ExpectedEnvelope, with_own_buffers};
 pub(crate) use placement::topic_key;
 pub(crate) use query::{all_decoded, query_place};
+pub(crate) use recent_calls::RecentCalls;
 pub(crate) use registry::{NodeSetup, follow_registry};
 pub(crate) use report_outcome::ReportOutcome;
 pub(crate) use reporter::Reporter;

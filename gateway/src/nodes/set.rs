@@ -81,6 +81,15 @@ impl Nodes {
         }
     }
 
+    /// Returns the nodes from which clients should read: the usable ones, without those whose recent calls mostly
+    /// failed, unless those of all did.
+    pub(crate) fn readable(&self) -> Vec<Arc<Node>> {
+        let now = Instant::now();
+        let (failing, working): (Vec<_>, Vec<_>) =
+            self.usable().into_iter().partition(|node| node.metrics.recent_calls_failed(now));
+        if working.is_empty() { failing } else { working }
+    }
+
     /// Returns the number of nodes that serve and keep up.
     pub(crate) fn usable_count(&self) -> usize {
         self.all().values().filter(|node| self.is_usable(node)).count()

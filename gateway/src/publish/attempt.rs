@@ -92,6 +92,7 @@ impl NodeAttempt {
                 debug_assert_eq!(envelopes.len(), items.len(), "one envelope for each item");
                 let failed_before = self.begun.failed_before;
                 node.metrics.count_published(since.elapsed(), items.len(), failed_before);
+                node.metrics.record_attempt(false);
                 let unable = self.request.retry.lock().unable().clone();
                 let mut placed: Vec<_> = items.into_iter().zip(envelopes).collect();
                 self.write_down(&mut placed, &unable).await;
@@ -100,6 +101,9 @@ impl NodeAttempt {
             Err(error) => error,
         };
         node.metrics.count_error(error.kind());
+        if let Some(has_failed) = error.is_of_node() {
+            node.metrics.record_attempt(has_failed);
+        }
         tracing::warn!(
             node_id = node.id().0,
             envelopes = items.len(),

@@ -54,14 +54,14 @@ pub(crate) struct PublishService {
 }
 
 impl PublishService {
-    /// Returns the usable nodes with their addresses.
+    /// Returns the nodes from which clients should read, with their addresses.
     pub(crate) fn nodes(&self) -> GetNodesResponse {
-        let usable = self.nodes.usable();
-        let count = i64::try_from(usable.len()).unwrap_or(i64::MAX);
+        let readable = self.nodes.readable();
+        let count = i64::try_from(readable.len()).unwrap_or(i64::MAX);
         self.metrics.available_nodes.set(count);
         let address =
             |node: &Arc<crate::nodes::Node>| (node.record.id.0, node.record.http_address.clone());
-        GetNodesResponse { nodes: usable.iter().map(address).collect() }
+        GetNodesResponse { nodes: readable.iter().map(address).collect() }
     }
 
     /// Publishes client envelopes of a caller. Returns when readers can get all of them. `charge` is the memory of the

@@ -32,7 +32,7 @@ impl ServiceRouter {
         Self { policies, own, tenants }
     }
 
-    /// Returns the usable nodes with their addresses.
+    /// Returns the nodes from which clients should read, with their addresses.
     pub(crate) fn nodes(&self) -> GetNodesResponse {
         self.own.nodes()
     }

@@ -48,6 +48,42 @@ async fn a_node_that_fails_is_asked_once_for_a_request() {
 }
 
 #[tokio::test]
+async fn a_node_whose_calls_mostly_fail_is_not_named_to_readers() {
+    let net = Net::start(3).await;
+    let (first, _) = first_and_other(&net, 1).await;
+    net.node_of(first).becomes(Manner::Fails);
+    let mut group = 2;
+    while net.get_nodes().await.contains_key(&first) {
+        net.publish(vec![message(group, "a")]).await.unwrap();
+        group += 1;
+        assert!(group < 200, "a third of these topics begin at this node");
+    }
+    assert_eq!(net.get_nodes().await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_caller_whose_envelopes_are_refused_hides_no_node_from_readers() {
+    let net = Net::start(3).await;
+    let (home, _) = first_and_other(&net, 0xee).await;
+    net.node_of(home).becomes(Manner::Refuses(0xee));
+    for number in 0..20 {
+        net.publish(vec![message(0xee, &format!("number {number}"))]).await.unwrap();
+    }
+    assert!(net.node_of(home).calls() > 20, "it was asked each time");
+    assert_eq!(net.get_nodes().await.len(), 3);
+}
+
+#[tokio::test]
+async fn when_the_calls_to_all_nodes_fail_all_are_named_to_readers() {
+    let net = Net::start(2).await;
+    net.nodes.iter().for_each(|node| node.becomes(Manner::Fails));
+    for number in 0..20 {
+        net.publish(vec![message(1, &format!("number {number}"))]).await.unwrap_err();
+    }
+    assert_eq!(net.get_nodes().await.len(), 2);
+}
+
+#[tokio::test]
 async fn when_all_nodes_lie_nothing_is_a_success() {
     let net = Net::start(2).await;
     net.nodes.iter().for_each(|node| node.becomes(Manner::Overcharges));
