@@ -11,7 +11,7 @@
 //! - [`identity`]: validates updates against the state of their inbox, for nodes; `states` caches
 //!   them;
 //! - [`precheck`]: validates updates before they reach the chain, for gateways;
-//! - [`service`]: `xmtp.mls_validation.v1` over gRPC; `fold` applies a log in turns.
+//! - [`service`]: `xmtp.mls_validation.v1` over gRPC; `fold` applies a log in turns; `places`: the requests at work.
 //!
 //! Invariant: this crate knows neither the engine nor a database. Nodes and gateways adapt it to
 //! their own ports.
@@ -22,6 +22,7 @@ pub mod clock;
 mod fold;
 pub mod identity;
 pub mod limits;
+mod places;
 pub mod precheck;
 pub mod service;
 mod states;

@@ -4,6 +4,7 @@
 //! anonymous, so [`limits`](crate::limits) bounds the cost of each request, the number of concurrent requests, and
 //! the contract wallets that are asked for all of them.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,8 +18,9 @@ use hawser_proto::pb::xmtp::identity::associations as pb;
 use hawser_proto::pb::xmtp::mls_validation::v1 as api;
 use identity_api::verify_smart_contract_wallet_signatures_response::ValidationResponse as WalletResponse;
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
+use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
 use crate::clock::UnixClock;
@@ -27,36 +29,49 @@ use crate::limits::{
     ITEMS_PER_THREAD, QUOTA_PERIOD, REQUEST_ITEMS_MAX, REQUEST_WALLETS_MAX,
     REQUEST_WALLETS_TIMEOUT, REQUESTS_MAX, WALLETS_CONCURRENT_MAX, WALLETS_PER_PERIOD_MAX,
 };
+use crate::places::{RequestPlace, RequestPlaces};
 use crate::wallets::{WalletError, Wallets};
+
+/// Names the caller of a request by its metadata and the other end of its connection. Requests of one name share the
+/// places of one caller.
+pub type CallerName = dyn Fn(&MetadataMap, Option<SocketAddr>) -> String + Send + Sync;
 
 /// The validation service. Clones share everything.
 #[derive(Clone)]
 pub struct ValidationService {
     wallets: Arc<Wallets>,
     now_unix_s: Arc<UnixClock>,
+    caller_name: Arc<CallerName>,
     cores: Arc<Semaphore>,
-    places: Arc<Semaphore>,
+    places: RequestPlaces,
     quota: Arc<WalletQuota>,
 }
 
 impl ValidationService {
     /// Creates a service that validates on at most `cores` threads at once. `now_unix_s` is the clock for key packages;
-    /// contract wallets are asked through `wallets`.
+    /// contract wallets are asked through `wallets`; `caller_name` names callers, who share the places of requests.
     #[must_use]
-    pub fn new(wallets: Arc<Wallets>, now_unix_s: Arc<UnixClock>, cores: usize) -> Self {
+    pub fn new(
+        wallets: Arc<Wallets>,
+        now_unix_s: Arc<UnixClock>,
+        caller_name: Arc<CallerName>,
+        cores: usize,
+    ) -> Self {
         Self {
             wallets,
             now_unix_s,
+            caller_name,
             cores: Arc::new(Semaphore::new(cores.max(1))),
-            places: Arc::new(Semaphore::new(REQUESTS_MAX)),
+            places: RequestPlaces::new(REQUESTS_MAX),
             quota: Arc::default(),
         }
     }
 
-    /// Takes a permit for one of [`REQUESTS_MAX`] requests; dropping it frees the place.
-    fn place(&self) -> Result<OwnedSemaphorePermit, Status> {
-        let full = |_| Status::resource_exhausted("too many validations are at work: try again");
-        self.places.clone().try_acquire_owned().map_err(full)
+    /// Takes one of the [`REQUESTS_MAX`] places for a request of its caller; dropping it frees the place.
+    fn place<T>(&self, request: &Request<T>) -> Result<RequestPlace, Status> {
+        let caller = (self.caller_name)(request.metadata(), request.remote_addr());
+        let full = || Status::resource_exhausted("too many validations are at work: try again");
+        self.places.take(&caller).ok_or_else(full)
     }
 
     /// Runs `judgement` on a thread that may block, once a core is free.
@@ -270,7 +285,7 @@ impl api::validation_api_server::ValidationApi for ValidationService {
     ) -> Result<Response<api::ValidateGroupMessagesResponse>, Status> {
         use api::validate_group_messages_response::ValidationResponse;
 
-        let _place = self.place()?;
+        let _place = self.place(&request)?;
         let messages = request.into_inner().group_messages;
         let responses = self.each(messages, |message| {
             match group_message(&message.group_message_bytes_tls_serialized) {
@@ -294,7 +309,7 @@ impl api::validation_api_server::ValidationApi for ValidationService {
         &self,
         request: Request<api::GetAssociationStateRequest>,
     ) -> Result<Response<api::GetAssociationStateResponse>, Status> {
-        let _place = self.place()?;
+        let _place = self.place(&request)?;
         let api::GetAssociationStateRequest { old_updates, new_updates } = request.into_inner();
         if old_updates.len() + new_updates.len() > REQUEST_ITEMS_MAX {
             return Err(too_many("updates", REQUEST_ITEMS_MAX));
@@ -317,7 +332,7 @@ impl api::validation_api_server::ValidationApi for ValidationService {
     ) -> Result<Response<api::ValidateInboxIdKeyPackagesResponse>, Status> {
         use api::validate_inbox_id_key_packages_response::Response as One;
 
-        let _place = self.place()?;
+        let _place = self.place(&request)?;
         let now_unix_s = (self.now_unix_s)();
         let packages = request.into_inner().key_packages;
         let responses = self.each(packages, move |package| {
@@ -340,7 +355,7 @@ impl api::validation_api_server::ValidationApi for ValidationService {
         &self,
         request: Request<identity_api::VerifySmartContractWalletSignaturesRequest>,
     ) -> Result<Response<identity_api::VerifySmartContractWalletSignaturesResponse>, Status> {
-        let _place = self.place()?;
+        let _place = self.place(&request)?;
         let signatures = request.into_inner().signatures;
         if signatures.len() > REQUEST_WALLETS_MAX {
             return Err(too_many("contract wallets", REQUEST_WALLETS_MAX));

@@ -1,5 +1,6 @@
 //! The validation service, called as its server would call it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -18,6 +19,8 @@ use hawser_validation::wallets::{
     ChainReply, NewestBlock, WalletChainList, WalletChains, WalletError, Wallets,
 };
 use identity_api::VerifySmartContractWalletSignatureRequestSignature as WalletRequest;
+use tokio::task::JoinHandle;
+use tonic::metadata::MetadataMap;
 use tonic::{Code, Request};
 
 use crate::common::{
@@ -57,6 +60,9 @@ impl WalletChains for Chains {
     }
 }
 
+/// The metadata that names a caller; requests without it are of one caller.
+const CALLER: &str = "x-caller";
+
 fn service() -> (ValidationService, Arc<Chains>) {
     service_on(2)
 }
@@ -65,7 +71,10 @@ fn service_on(cores: usize) -> (ValidationService, Arc<Chains>) {
     let chains = Arc::new(Chains::default());
     let now = Arc::new(|| common::TIME_NS / 1_000_000_000);
     let wallets = Wallets::new(chains.clone(), WalletChainList::with([2, 3]));
-    (ValidationService::new(Arc::new(wallets), now, cores), chains)
+    let name = |metadata: &MetadataMap, _: Option<SocketAddr>| {
+        metadata.get(CALLER).map(|it| it.to_str().unwrap().to_owned()).unwrap_or_default()
+    };
+    (ValidationService::new(Arc::new(wallets), now, Arc::new(name), cores), chains)
 }
 
 fn key_package(bytes: Bytes) -> api::validate_key_packages_request::KeyPackage {
@@ -326,35 +335,58 @@ fn wallets(
     Request::new(identity_api::VerifySmartContractWalletSignaturesRequest { signatures })
 }
 
+/// Starts so many requests of a caller that get no answer.
+fn without_answers(service: &ValidationService, caller: &str, count: usize) -> Vec<JoinHandle<()>> {
+    let start = |_| {
+        let (service, mut request) = (service.clone(), wallets(1, 3));
+        request.metadata_mut().insert(CALLER, caller.parse().unwrap());
+        tokio::spawn(async move {
+            let _ = service.verify_smart_contract_wallet_signatures(request).await;
+        })
+    };
+    (0..count).map(start).collect()
+}
+
+/// Returns the status of a request of this caller that is validated at once.
+async fn one_of(service: &ValidationService, caller: &str) -> Code {
+    let mut request = Request::new(api::ValidateGroupMessagesRequest::default());
+    request.metadata_mut().insert(CALLER, caller.parse().unwrap());
+    service
+        .validate_group_messages(request)
+        .await
+        .map_or_else(|refused| refused.code(), |_| Code::Ok)
+}
+
 #[tokio::test]
 async fn requests_beyond_the_places_are_refused_at_once() {
-    let (service, chains) = service();
-    let waiting: Vec<_> = (0..REQUESTS_MAX)
-        .map(|_| {
-            let service = service.clone();
-            tokio::spawn(async move {
-                service.verify_smart_contract_wallet_signatures(wallets(1, 3)).await
-            })
-        })
-        .collect();
-    while chains.asked.load(Ordering::Relaxed) == 0 {
+    let (service, _) = service();
+    // So many callers leave no place, whichever comes first.
+    let callers = (0..REQUESTS_MAX).map(|number| format!("caller {number}"));
+    let waiting = callers.map(|caller| without_answers(&service, &caller, REQUESTS_MAX));
+    let waiting: Vec<_> = waiting.flatten().collect();
+    while one_of(&service, "new").await == Code::Ok {
         tokio::task::yield_now().await;
     }
-    let one = || {
-        service.validate_group_messages(Request::new(api::ValidateGroupMessagesRequest::default()))
-    };
-    let refused = loop {
-        match one().await {
-            Ok(_) => tokio::task::yield_now().await,
-            Err(refused) => break refused,
-        }
-    };
-    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert_eq!(one_of(&service, "new").await, Code::ResourceExhausted);
     for request in waiting {
         request.abort();
         let _ = request.await;
     }
-    assert!(one().await.is_ok(), "the places are free again");
+    assert_eq!(one_of(&service, "new").await, Code::Ok, "the places are free again");
+}
+
+#[tokio::test]
+async fn one_caller_leaves_places_to_others() {
+    let (service, _) = service();
+    let waiting = without_answers(&service, "greedy", 10 * REQUESTS_MAX);
+    let at_work = || waiting.iter().filter(|request| !request.is_finished()).count();
+    while at_work() > REQUESTS_MAX / 2 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(at_work(), REQUESTS_MAX / 2);
+    assert_eq!(one_of(&service, "greedy").await, Code::ResourceExhausted);
+    assert_eq!(one_of(&service, "other").await, Code::Ok);
+    waiting.iter().for_each(JoinHandle::abort);
 }
 
 #[tokio::test]

@@ -1,5 +1,6 @@
 //! A running node: its parts in the order in which they start and stop.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use hawser_net::{NetSettings, NetStartError};
 use hawser_proto::OriginatorId;
 use hawser_proto::checkpoint::WitnessSigner;
 use hawser_proto::pb::xmtp::mls_validation::v1::validation_api_server::ValidationApiServer;
+use hawser_serve::address::TrustedProxies;
 use hawser_serve::tls::{Tls, TlsFilesError};
 use hawser_serve::{FieldCost, MESSAGE_LEN_BYTES_MAX, MethodKind, RpcMethod};
 use hawser_validation::clock::system_unix_s;
@@ -23,6 +25,7 @@ use hawser_validation::service::ValidationService;
 use hawser_validation::wallets::{WalletTask, Wallets};
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until, timeout};
+use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
 
 use super::admin_server::AdminServer;
@@ -342,7 +345,9 @@ impl InnerParts {
             witness,
             payer_reports: self.payer_reports.as_ref().map(|it| it.reporter.clone()),
             callers_bytes_max: config.api.callers_bytes_max(),
-            extra_service: config.validation_api.then(|| validation_service(&config.wallets)),
+            extra_service: config.validation_api.then(|| {
+                validation_service(&config.wallets, config.limits.trusted_proxies.clone())
+            }),
             trusted_proxies: config.limits.trusted_proxies.clone(),
             connections_max: OpenFiles::of_process(config.store.open_files).connections,
             connections_per_address_max: config.limits.connections_per_address,
@@ -403,8 +408,9 @@ fn announce(api: &ApiHandle, own: OriginatorId) {
 }
 
 /// Offers this node's payload validation to other software over gRPC. Its cached wallet answers and its threads are
-/// separate, so that its callers cannot exhaust the node's, and it uses half of the cores.
-fn validation_service(wallets: &WalletSettings) -> ExtraService {
+/// separate, so that its callers cannot exhaust the node's, and it uses half of the cores. Callers share its places by
+/// their addresses.
+fn validation_service(wallets: &WalletSettings, proxies: TrustedProxies) -> ExtraService {
     const METHODS: [&str; 3] = [
         "/xmtp.mls_validation.v1.ValidationApi/ValidateGroupMessages",
         "/xmtp.mls_validation.v1.ValidationApi/ValidateInboxIdKeyPackages",
@@ -418,7 +424,11 @@ fn validation_service(wallets: &WalletSettings) -> ExtraService {
     ];
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let wallets = Arc::new(Wallets::over_rpc(wallets.rpcs.clone(), wallets.list()));
-    let validation = ValidationService::new(wallets, Arc::new(system_unix_s), cores / 2);
+    let caller_name = move |metadata: &MetadataMap, peer: Option<SocketAddr>| {
+        proxies.client(metadata.as_ref(), peer).to_string()
+    };
+    let (clock, caller_name) = (Arc::new(system_unix_s), Arc::new(caller_name));
+    let validation = ValidationService::new(wallets, clock, caller_name, cores / 2);
     let service = ValidationApiServer::new(validation)
         .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_LEN_BYTES_MAX);
