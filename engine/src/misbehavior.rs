@@ -103,21 +103,27 @@ impl StrandTimes {
         Self { latest: head }
     }
 
-    /// Judges the time of the next envelope. One step back is one fault, however many envelopes follow
-    /// at the lower times: they are compared with one another from then on.
+    /// Judges the time of the next envelope, also against the present time `now_ns`.
     pub fn next(&mut self, id: EnvelopeId, originator_ns: i64, now_ns: i64) -> Vec<TimeFault> {
-        let mut faults = Vec::new();
-        if is_ahead(originator_ns, now_ns) {
-            faults.push(TimeFault::Ahead);
-        }
+        let ahead = is_ahead(originator_ns, now_ns).then_some(TimeFault::Ahead);
+        let back = self.step_back(id, originator_ns).map(|earlier| TimeFault::Back { earlier });
+        ahead.into_iter().chain(back).collect()
+    }
+
+    /// Judges the time of the next envelope against the earlier ones only. Returns the earlier place that has a later
+    /// time, if that is a fault. One step back is one fault, however many envelopes follow at the lower times: they are
+    /// compared with one another from then on.
+    pub fn step_back(&mut self, id: EnvelopeId, originator_ns: i64) -> Option<EnvelopeId> {
         match self.latest {
             Some((latest, earlier)) if latest.saturating_sub(originator_ns) > TIME_TOLERANCE_NS => {
-                faults.push(TimeFault::Back { earlier });
                 self.latest = Some((originator_ns, id));
+                Some(earlier)
             }
-            latest => self.latest = latest.max(Some((originator_ns, id))),
+            latest => {
+                self.latest = latest.max(Some((originator_ns, id)));
+                None
+            }
         }
-        faults
     }
 }
 

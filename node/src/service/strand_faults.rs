@@ -1,12 +1,14 @@
-//! Faults of the nodes whose strands a snapshot or another node's database holds: broken rules, wrong times and wrong
-//! fees, which signed envelopes show by themselves. They become the same evidence as when a follower gets the envelopes
-//! from peers.
+//! Faults of the nodes whose strands a snapshot or another node's database holds: broken rules, times that go back and
+//! wrong fees, which signed envelopes show by themselves. They become the same evidence as when a follower gets the
+//! envelopes from peers.
+//!
+//! A time in the future is no such fault. Only a clock that is right at receipt tells of it, these envelopes were
+//! received long ago, and the clock of a new machine may be far behind, which would accuse every honest node.
 //!
 //! The maker of a snapshot or a database cannot make another node guilty: each envelope is signed by the originator of
 //! its strand.
 
-use hawser_engine::misbehavior::{FeeVerdict, StrandTimes, TimeFault, judge_fees, stated_ns};
-use hawser_engine::sequencer::CHAIN_AHEAD_NS_MAX;
+use hawser_engine::misbehavior::{FeeVerdict, StrandTimes, judge_fees, stated_ns};
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId};
 use hawser_rules::{RateTable, RuleNumber};
 use hawser_storage::{
@@ -32,7 +34,7 @@ pub(super) enum StrandFaultsError {
 pub(super) struct StrandFaults {
     times: StrandTimes,
     rates: RateTable,
-    /// The present time, unix nanoseconds.
+    /// The present time, unix nanoseconds. The evidence is dated with it, and nothing is judged by it.
     now_ns: u64,
 }
 
@@ -62,9 +64,6 @@ impl StrandFaults {
         store: &Store,
         changes: &[Change],
     ) -> Result<(), StrandFaultsError> {
-        // The chains' clocks are not known here, and honest nodes follow one that is ahead.
-        let now_ns = i64::try_from(self.now_ns).unwrap_or(i64::MAX);
-        let latest_ns = now_ns.saturating_add(CHAIN_AHEAD_NS_MAX);
         let mut part = EvidencePart::default();
         for change in changes {
             let Change::Append(entry) = change else { continue };
@@ -83,15 +82,10 @@ impl StrandFaults {
             }
             let stated = facts.as_ref().map(|facts| facts.originator_ns);
             let Some(ns) = stated.or_else(|| stated_ns(bytes)) else { continue };
-            for fault in self.times.next(*id, ns, latest_ns) {
-                match fault {
-                    TimeFault::Ahead => found(Misbehavior::TimeAhead, vec![bytes.clone()]),
-                    TimeFault::Back { earlier } => {
-                        if let Some(before) = envelope_at(store, changes, earlier)? {
-                            found(Misbehavior::TimeBack, vec![before, bytes.clone()]);
-                        }
-                    }
-                }
+            if let Some(earlier) = self.times.step_back(*id, ns)
+                && let Some(before) = envelope_at(store, changes, earlier)?
+            {
+                found(Misbehavior::TimeBack, vec![before, bytes.clone()]);
             }
             if part.len_bytes() >= PART_BYTES {
                 part.record(store, self.now_ns)?;
@@ -202,13 +196,14 @@ mod tests {
         signed(sequence, second, fee, parts.concat().into())
     }
 
-    #[test]
-    fn broken_rules_wrong_times_and_wrong_fees_in_a_strand_that_is_taken_over_are_evidence() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = open(&folder, "new", OWN.0);
-        let public_key = key(NODE.0).public_key();
-        let absences = Absences::NONE;
-        let verifier = EnvelopeVerifier { originator: NODE, key: public_key, own: OWN, absences };
+    /// Returns the verifier of the node's envelopes.
+    fn verifier() -> EnvelopeVerifier {
+        let (public_key, absences) = (key(NODE.0).public_key(), Absences::NONE);
+        EnvelopeVerifier { originator: NODE, key: public_key, own: OWN, absences }
+    }
+
+    /// Takes envelopes over on a machine whose clock stands at 1000 s after 1970.
+    fn take(store: &Store, envelopes: &[Bytes]) {
         let rate = Rate {
             start_unix_s: 0,
             message_fee: FEE,
@@ -217,30 +212,39 @@ mod tests {
             target_rate_per_minute: 0,
         };
         let rates = RateTable::new(vec![rate], None).unwrap();
-        let take = |envelopes: &[Bytes]| {
-            let mut faults = StrandFaults::after_log(&store, NODE, rates.clone(), 1000).unwrap();
-            let entries = verifier.check(envelopes.to_vec()).into_iter();
-            let changes: Vec<_> = entries.map(|entry| Change::Append(entry.unwrap())).collect();
-            faults.commit(&store, &changes).unwrap();
-        };
+        let mut faults = StrandFaults::after_log(store, NODE, rates, 1000).unwrap();
+        let entries = verifier().check(envelopes.to_vec()).into_iter();
+        let changes: Vec<_> = entries.map(|entry| Change::Append(entry.unwrap())).collect();
+        faults.commit(store, &changes).unwrap();
+    }
+
+    #[test]
+    fn broken_rules_wrong_times_and_wrong_fees_in_a_strand_that_is_taken_over_are_evidence() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(&folder, "new", OWN.0);
         let first = [unpaid(1, 500), unpaid(2, 400)];
-        take(&first);
+        take(&store, &first);
         // A later call continues with the times of the strand.
         let second = [unpaid(3, 300), unpaid(4, 1900)];
-        take(&second);
-        take(&[paid(5, 1901, FEE), paid(6, 1902, FEE - 1)]);
+        take(&store, &second);
+        take(&store, &[paid(5, 1901, FEE), paid(6, 1902, FEE - 1)]);
         let all = evidence(&store);
         assert_eq!(places_of(&all, Misbehavior::Invalid(1)), [1, 2, 3, 4]);
         assert_eq!(places_of(&all, Misbehavior::TimeBack), [2, 3]);
-        assert_eq!(
-            places_of(&all, Misbehavior::TimeAhead),
-            [5, 6],
-            "more than a quarter of an hour"
-        );
         assert_eq!(places_of(&all, Misbehavior::Fee), [6]);
-        assert_eq!(all.len(), 9);
+        assert_eq!(all.len(), 7);
         let back = all.iter().rfind(|it| it.evidence.misbehavior == Misbehavior::TimeBack).unwrap();
         assert_eq!(back.evidence.envelopes, [first[1].clone(), second[0].clone()]);
         assert_eq!(store.snapshot().head(NODE).unwrap(), SequenceId(6));
+    }
+
+    #[test]
+    fn a_clock_that_is_far_behind_accuses_no_honest_node() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(&folder, "new", OWN.0);
+        let years = 1_000_000_000;
+        take(&store, &[paid(1, years, FEE), paid(2, years + 1, FEE)]);
+        assert_eq!(evidence(&store), []);
+        assert_eq!(store.snapshot().head(NODE).unwrap(), SequenceId(2));
     }
 }
