@@ -1,7 +1,7 @@
 //! The data folder of an unfinished import, of another node's database or of a snapshot.
 
 use std::fs::{self, File, TryLockError};
-use std::io::{self, ErrorKind, Read as _, Write as _};
+use std::io::{self, ErrorKind, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
@@ -18,10 +18,10 @@ const EMPTYING: &str = " (being emptied)";
 #[derive(Debug)]
 pub(in crate::service) struct ImportFolder {
     path: PathBuf,
-    /// The file that says that the import is unfinished, and of what. Locked as long as it is open.
-    marker: File,
-    /// True if this run has created the folder.
-    was_created: bool,
+    /// The open folder, locked as long as it is open. A lock on the marker would not do: when an import ends, it
+    /// removes its marker, and the next one would make another beside the finished database.
+    folder: File,
+    created: CreatedFolders,
 }
 
 impl ImportFolder {
@@ -35,47 +35,26 @@ impl ImportFolder {
         fingerprint: &str,
     ) -> Result<(Self, bool), ImportError> {
         let failed = |source| ImportError::Folder { path: path.to_owned(), source };
-        // A marker is written only where there is nothing of the operator.
-        if !path.join(UNFINISHED).exists() && !is_empty(path).map_err(failed)? {
-            return Err(ImportError::FolderInUse { path: path.to_owned() });
-        }
-        let was_created = create(path).map_err(failed)?;
-        let (marker, is_new) = lock_marker(path)?;
-        let folder = Self { path: path.to_owned(), marker, was_created };
-        let is_resumed = folder.begin(fingerprint, is_new)?;
-        Ok((folder, is_resumed))
-    }
-
-    /// Begins an import, or continues that of an earlier run for the same database. Returns true for the latter.
-    fn begin(&self, fingerprint: &str, marker_is_new: bool) -> Result<bool, ImportError> {
-        let failed = |source| ImportError::Folder { path: self.path.clone(), source };
-        let mut found = String::new();
-        (&self.marker).read_to_string(&mut found).map_err(failed)?;
-        if found == fingerprint {
-            return Ok(true);
-        }
-        if found.ends_with(EMPTYING) {
-            // An earlier run was interrupted while it removed what it had written.
-            self.remove_content().and_then(|()| self.marker.set_len(0)).map_err(failed)?;
-        } else if !found.is_empty() {
-            return Err(ImportError::OtherImport { path: self.path.clone() });
-        } else if !is_empty(&self.path).map_err(failed)? {
-            // An interrupted run may have left the marker empty, and then nothing else. A refused run empties the
-            // folder, so it must never begin beside files of the operator.
-            if marker_is_new {
-                fs::remove_file(self.marker_path()).map_err(failed)?;
+        let created = CreatedFolders::up_to(path).map_err(failed)?;
+        // While another import holds the folder, nothing of it is removed here.
+        let folder = lock(path)?;
+        let claimed = Self { path: path.to_owned(), folder, created };
+        let begun = begin(path, fingerprint).and_then(|is_resumed| {
+            claimed.folder.sync_all().map_err(failed)?;
+            Ok(is_resumed)
+        });
+        match begun {
+            Ok(is_resumed) => Ok((claimed, is_resumed)),
+            Err(error) => {
+                claimed.created.remove().map_err(failed)?;
+                Err(error)
             }
-            return Err(ImportError::FolderInUse { path: self.path.clone() });
         }
-        let written = (&self.marker).write_all(fingerprint.as_bytes());
-        let synced = written.and_then(|()| self.marker.sync_all()).and_then(|()| self.sync());
-        synced.map_err(failed)?;
-        Ok(false)
     }
 
     /// Marks the import as finished, so that nodes may start from the folder.
     pub(in crate::service) fn release(self) -> Result<(), ImportError> {
-        let done = fs::remove_file(self.marker_path()).and_then(|()| self.sync());
+        let done = fs::remove_file(self.marker_path()).and_then(|()| self.folder.sync_all());
         done.map_err(|source| ImportError::Folder { path: self.path, source })
     }
 
@@ -103,88 +82,131 @@ impl ImportFolder {
 
     fn remove_all(&self) -> io::Result<()> {
         // If this is interrupted, the next run continues it, whatever it imports.
-        (&self.marker).write_all(EMPTYING.as_bytes())?;
-        self.marker.sync_all()?;
-        self.remove_content()?;
+        let mut marker = File::options().append(true).open(self.marker_path())?;
+        marker.write_all(EMPTYING.as_bytes())?;
+        marker.sync_all()?;
+        remove_content(&self.path)?;
         // The marker goes last, so no node starts from a part.
         fs::remove_file(self.marker_path())?;
-        self.sync()?;
-        if !self.was_created {
-            return Ok(());
-        }
-        match fs::remove_dir(&self.path) {
-            // Another import has begun since the marker is gone.
-            Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => Ok(()),
-            removed => removed,
-        }
-    }
-
-    /// Removes everything but the marker.
-    fn remove_content(&self) -> io::Result<()> {
-        for entry in fs::read_dir(&self.path)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            if name == UNFINISHED || name == LOST_AND_FOUND {
-                continue;
-            }
-            match entry.file_type()?.is_dir() {
-                true => fs::remove_dir_all(entry.path())?,
-                false => fs::remove_file(entry.path())?,
-            }
-        }
-        self.sync()
+        self.folder.sync_all()?;
+        self.created.remove()
     }
 
     fn marker_path(&self) -> PathBuf {
         self.path.join(UNFINISHED)
     }
-
-    fn sync(&self) -> io::Result<()> {
-        File::open(&self.path)?.sync_all()
-    }
 }
 
-/// Creates a folder and its parents. Returns false if the folder is there.
-fn create(path: &Path) -> io::Result<bool> {
-    let mut builder = fs::DirBuilder::new();
-    builder.mode(0o700);
-    if let Some(parent) = path.parent() {
-        builder.recursive(true).create(parent)?;
-    }
-    match builder.recursive(false).create(path) {
-        Ok(()) => Ok(true),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-/// Opens the marker, and locks it for as long as it is open. Returns true with a marker that was not there.
-fn lock_marker(folder: &Path) -> Result<(File, bool), ImportError> {
-    let path = folder.join(UNFINISHED);
-    let failed = |source| ImportError::Folder { path: folder.to_owned(), source };
-    let held = || ImportError::FolderHeld { path: folder.to_owned() };
-    let mut options = File::options();
-    options.read(true).append(true);
-    let (marker, is_new) = match options.clone().create_new(true).open(&path) {
-        Ok(marker) => (marker, true),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => match options.open(&path) {
-            Ok(marker) => (marker, false),
-            Err(error) if error.kind() == ErrorKind::NotFound => return Err(held()),
-            Err(error) => return Err(failed(error)),
-        },
-        Err(error) => return Err(failed(error)),
+/// Begins an import in a locked folder, or continues that of an earlier run for the same database. Returns true for the
+/// latter.
+fn begin(path: &Path, fingerprint: &str) -> Result<bool, ImportError> {
+    let failed = |source| ImportError::Folder { path: path.to_owned(), source };
+    let marker = path.join(UNFINISHED);
+    let found = match fs::read_to_string(&marker) {
+        Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
+        found => found.map_err(failed)?,
     };
-    match marker.try_lock() {
+    if found == fingerprint {
+        return Ok(true);
+    }
+    if found.ends_with(EMPTYING) {
+        // An earlier run was interrupted while it removed what it had written.
+        remove_content(path).map_err(failed)?;
+    } else if !found.is_empty() {
+        return Err(ImportError::OtherImport { path: path.to_owned() });
+    } else if !is_empty(path).map_err(failed)? {
+        // An interrupted run may have left the marker empty, and then nothing else. A refused run empties the folder,
+        // so it must never begin beside files of the operator.
+        return Err(ImportError::FolderInUse { path: path.to_owned() });
+    }
+    let written = File::create(&marker).and_then(|mut file| {
+        file.write_all(fingerprint.as_bytes())?;
+        file.sync_all()
+    });
+    written.map_err(failed)?;
+    Ok(false)
+}
+
+/// Removes everything but the marker.
+fn remove_content(path: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        if name == UNFINISHED || name == LOST_AND_FOUND {
+            continue;
+        }
+        match entry.file_type()?.is_dir() {
+            true => fs::remove_dir_all(entry.path())?,
+            false => fs::remove_file(entry.path())?,
+        }
+    }
+    File::open(path)?.sync_all()
+}
+
+/// The folders that a run has created: parents of the data folder, and then the data folder itself.
+#[derive(Debug, Default)]
+struct CreatedFolders(Vec<PathBuf>);
+
+impl CreatedFolders {
+    /// Creates a folder and its parents, as far as they are missing.
+    fn up_to(path: &Path) -> io::Result<Self> {
+        let mut created = Self::default();
+        match created.create(path) {
+            Ok(()) => Ok(created),
+            Err(error) => {
+                created.remove()?;
+                Err(error)
+            }
+        }
+    }
+
+    fn create(&mut self, path: &Path) -> io::Result<()> {
+        let mut made = fs::DirBuilder::new().mode(0o700).create(path);
+        let lacks_parent = matches!(&made, Err(error) if error.kind() == ErrorKind::NotFound);
+        let parent = path.parent().filter(|parent| lacks_parent && !parent.as_os_str().is_empty());
+        if let Some(parent) = parent {
+            self.create(parent)?;
+            made = fs::DirBuilder::new().mode(0o700).create(path);
+        }
+        match made {
+            Ok(()) => self.0.push(path.to_owned()),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Removes the folders again. One that has content by now stays, with its parents.
+    fn remove(&self) -> io::Result<()> {
+        for path in self.0.iter().rev() {
+            match fs::remove_dir(path) {
+                Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => break,
+                // Another import has created and removed it, too.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                removed => removed?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Opens the folder, and locks it for as long as it is open.
+fn lock(path: &Path) -> Result<File, ImportError> {
+    let failed = |source| ImportError::Folder { path: path.to_owned(), source };
+    let held = || ImportError::FolderHeld { path: path.to_owned() };
+    let folder = match File::open(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Err(held()),
+        opened => opened.map_err(failed)?,
+    };
+    match folder.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Err(held()),
         Err(TryLockError::Error(error)) => return Err(failed(error)),
     }
-    // The import that held the folder may have removed this marker before it was locked here.
-    let locked = marker.metadata().map_err(failed)?;
-    match fs::metadata(&path) {
-        Ok(named) if (named.dev(), named.ino()) == (locked.dev(), locked.ino()) => {
-            Ok((marker, is_new))
-        }
+    // The import that held the folder may have removed it before it was locked here.
+    let locked = folder.metadata().map_err(failed)?;
+    match fs::metadata(path) {
+        Ok(named) if (named.dev(), named.ino()) == (locked.dev(), locked.ino()) => Ok(folder),
         Ok(_) => Err(held()),
         Err(error) if error.kind() == ErrorKind::NotFound => Err(held()),
         Err(error) => Err(failed(error)),
@@ -259,6 +281,57 @@ mod tests {
         assert!(!path.exists() && parent.exists());
     }
 
+    #[test]
+    fn a_refused_import_removes_the_parents_that_it_has_created_and_no_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let (outer, inner) = (folder.path().join("outer"), folder.path().join("outer/inner"));
+        let refused = ImportError::Address("refused".to_owned());
+        let (claimed, _) = ImportFolder::claim(&inner.join("data"), "one").unwrap();
+        fs::write(inner.join("data/CURRENT"), "MANIFEST-000001").unwrap();
+        assert!(matches!(claimed.clear(refused), ImportError::Address(_)));
+        assert!(!outer.exists());
+
+        let (claimed, _) = ImportFolder::claim(&inner.join("data"), "one").unwrap();
+        fs::write(outer.join("of-the-operator"), "").unwrap();
+        claimed.undo().unwrap();
+        assert!(!inner.exists() && outer.exists());
+
+        // A path that cannot be made leaves no part of it.
+        let below_a_file = outer.join("of-the-operator/data");
+        let error = ImportFolder::claim(&below_a_file, "one").unwrap_err();
+        assert!(matches!(error, ImportError::Folder { .. }), "{error}");
+        let too_long = folder.path().join("other").join("n".repeat(300));
+        ImportFolder::claim(&too_long, "one").unwrap_err();
+        assert!(!folder.path().join("other").exists());
+    }
+
+    /// A kill would leave such a marker, and no node would start from the database any more.
+    #[test]
+    fn no_import_makes_a_marker_beside_the_database_of_one_that_has_just_ended() {
+        for _ in 0..50 {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("data");
+            let (first, _) = ImportFolder::claim(&path, "one").unwrap();
+            fs::write(path.join("CURRENT"), "MANIFEST-000001").unwrap();
+            let claim_until_in_use = || {
+                loop {
+                    match ImportFolder::claim(&path, "two").unwrap_err() {
+                        ImportError::FolderHeld { .. } => {}
+                        ImportError::FolderInUse { .. } => return,
+                        other => panic!("{other}"),
+                    }
+                }
+            };
+            std::thread::scope(|scope| {
+                let others: Vec<_> = (0..3).map(|_| scope.spawn(claim_until_in_use)).collect();
+                first.release().unwrap();
+                while !others.iter().all(|other| other.is_finished()) {
+                    assert!(!path.join(UNFINISHED).exists(), "a marker beside the database");
+                }
+            });
+        }
+    }
+
     /// Returns the names and contents of the files in a folder.
     fn files(path: &Path) -> Vec<(PathBuf, String)> {
         let entries = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
@@ -313,10 +386,9 @@ mod tests {
     #[test]
     fn a_run_that_was_killed_while_it_emptied_the_folder_is_ended_by_the_next_one() {
         let folder = tempfile::tempdir().unwrap();
-        let (claimed, _) = ImportFolder::claim(folder.path(), "one").unwrap();
+        ImportFolder::claim(folder.path(), "one").unwrap();
         fs::write(folder.path().join("000003.log"), "rows").unwrap();
-        (&claimed.marker).write_all(EMPTYING.as_bytes()).unwrap();
-        drop(claimed);
+        fs::write(folder.path().join(UNFINISHED), format!("one{EMPTYING}")).unwrap();
         require_finished(folder.path()).unwrap_err();
         let (_claimed, resumed) = ImportFolder::claim(folder.path(), "two").unwrap();
         assert!(!resumed);
