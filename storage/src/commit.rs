@@ -58,6 +58,15 @@ impl Store {
         self.database().commit_by((changes, &[]), Conflicts::LeftOut, |_| Ok(()))
     }
 
+    /// Returns the indexes of the changes that [`Store::commit_around_conflicts`] would leave out, ascending. Writes
+    /// nothing.
+    ///
+    /// # Errors
+    /// As [`Store::commit_around_conflicts`].
+    pub fn conflicts(&self, changes: &[Change]) -> Result<Vec<usize>, CommitError> {
+        self.database().conflicts(changes)
+    }
+
     /// Writes a commit to a chain strand: its changes, the verdicts on waiting envelopes and the chain reader's
     /// position, all or none. Otherwise like [`Store::commit`].
     ///
@@ -101,6 +110,20 @@ impl Database {
         let left_out = self.commit_by((changes, hashed), Conflicts::Refused, stage_more)?;
         assert!(left_out.is_empty(), "a commit is written as a whole");
         Ok(())
+    }
+
+    /// Stages changes, and drops what was staged.
+    fn conflicts(&self, changes: &[Change]) -> Result<Vec<usize>, CommitError> {
+        self.check_writable()?;
+        let _no_rebuild = self.gate.read();
+        // The locks are those of a commit, in the same order.
+        let strands = self.strands.of(changes);
+        let mut heads: Vec<Head<'_>> =
+            strands.iter().map(|(originator, head)| Head::new(*originator, head.lock())).collect();
+        let rates = self.rate_list.read();
+        let pricing = Pricing { price: self.price, rates: &rates };
+        let mut group = Group::new(self, changes, pricing);
+        group.stage_all(&mut heads, Conflicts::LeftOut)
     }
 
     /// Returns the indexes of the changes that were left out.

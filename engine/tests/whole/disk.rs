@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use hawser_engine::runtime::{DiskTask, PublishError};
 use hawser_proto::envelope::OriginatorEnvelope;
-use hawser_proto::{Bytes, SequenceId};
-use hawser_storage::{RoomSettings, Store, WriteFault};
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
+use hawser_storage::{
+    Change, EvidenceTime, LogEntry, Misbehavior, RoomSettings, SkipReason, Store, Validity,
+    WriteFault,
+};
 use parking_lot::Mutex;
 
-use crate::common::{NODE, Node, message, start, store};
-use crate::follow::{Follower, SOURCE, strand};
+use crate::common::{NODE, Node, START_NS, message, start, store};
+use crate::follow::{Follower, OTHER, SOURCE, dated, envelope, strand};
 
 /// Nothing takes this long that happens at all.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -193,6 +196,84 @@ async fn a_followed_strand_goes_on_after_failed_writes_and_a_full_disk() {
     let all: Vec<u64> = (1..next).collect();
     assert_eq!(follower.held(SOURCE), strand(SOURCE, &all));
     follower.until("publishing goes on", || follower.complaint().is_none()).await;
+    disk.stop().await;
+    follower.stop().await;
+}
+
+/// Loses all writes that come after the one of this place of the source, as a kill behind that write does.
+fn kill_behind(store: &Store, place: u64) {
+    let (watched, at) = (store.clone(), EnvelopeId::new(SOURCE, SequenceId(place)));
+    store.set_write_faults(Some(Arc::new(move || {
+        watched.snapshot().get(at).unwrap().map(|_| WriteFault::Lost)
+    })));
+}
+
+/// The kinds of evidence on the disk, oldest first, with their places.
+fn evidence(store: &Store) -> Vec<(Misbehavior, u64)> {
+    let all = store.snapshot().evidence(EvidenceTime::default(), 9, usize::MAX).unwrap();
+    all.into_iter().map(|it| (it.evidence.misbehavior, it.evidence.at.sequence.0)).collect()
+}
+
+/// The follower goes on behind the envelopes after the next start, so nothing would show their faults again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_behind_the_write_of_envelopes_loses_no_evidence_that_they_are() {
+    let follower = Follower::start(store());
+    let store = follower.engine().store().clone();
+    let mut source = follower.connect(SOURCE, &[]);
+    assert_eq!(source.want(SOURCE).await, (0, None));
+    kill_behind(&store, 2);
+    let hour_ns = 3_600_000_000_000;
+    source.send([dated(SOURCE, 1, START_NS), dated(SOURCE, 2, START_NS - hour_ns)]).await;
+    follower.wait_for(SOURCE, 2).await;
+    assert_eq!(evidence(&store), [(Misbehavior::TimeBack, 2)]);
+    fail(&store, None);
+    follower.stop().await;
+}
+
+/// A late find fills a place, so no peer is asked for it again, and none sends the second statement again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_behind_the_write_of_late_finds_loses_no_second_statement() {
+    let store = store();
+    let (from, through) = (SequenceId(1), SequenceId(2));
+    let skip = Change::Skip { originator: SOURCE, from, through, reason: SkipReason::Missing };
+    let (at, bytes) = (EnvelopeId::new(SOURCE, SequenceId(3)), envelope(SOURCE, 3, "true"));
+    let entry = LogEntry { id: at, bytes, validity: Validity::Valid, facts: None };
+    store.commit(&[skip, Change::Append(entry)]).unwrap();
+    let follower = Follower::start(store.clone());
+    let mut other = follower.connect(OTHER, &[]);
+    let mut third = follower.connect(OriginatorId(400), &[]);
+    assert_eq!(other.want(SOURCE).await, (0, Some(2)));
+    assert_eq!(third.want(SOURCE).await, (0, Some(2)));
+    other.send(strand(SOURCE, &[1])).await;
+    follower.until("the find is stored", || follower.held(SOURCE).len() == 2).await;
+    kill_behind(&store, 2);
+    third.send([envelope(SOURCE, 1, "other"), envelope(SOURCE, 2, "true")]).await;
+    follower.until("the other find is stored", || follower.held(SOURCE).len() == 3).await;
+    assert!(matches!(evidence(&store)[..], [(Misbehavior::TwoStatements(_), 1)]));
+    fail(&store, None);
+    follower.stop().await;
+}
+
+/// A kill before the envelopes are written makes them come again.
+#[tokio::test(flavor = "multi_thread")]
+async fn evidence_that_was_recorded_before_a_failed_write_is_recorded_once() {
+    let follower = Follower::start(store());
+    let disk = DiskTask::start(follower.engine());
+    let store = follower.engine().store().clone();
+    let mut source = follower.connect(SOURCE, &[]);
+    assert_eq!(source.want(SOURCE).await, (0, None));
+    let watched = store.clone();
+    store.set_write_faults(Some(Arc::new(move || {
+        (!evidence(&watched).is_empty()).then_some(WriteFault::Lost)
+    })));
+    let hour_ns = 3_600_000_000_000;
+    source.send([dated(SOURCE, 1, START_NS), dated(SOURCE, 2, START_NS - hour_ns)]).await;
+    follower.until("the envelopes are lost", || store.is_poisoned()).await;
+    assert_eq!(evidence(&store), [(Misbehavior::TimeBack, 2)]);
+    assert_eq!(store.snapshot().head(SOURCE).unwrap(), SequenceId::NONE);
+    fail(&store, None);
+    follower.wait_for(SOURCE, 2).await;
+    assert_eq!(evidence(&store), [(Misbehavior::TimeBack, 2)]);
     disk.stop().await;
     follower.stop().await;
 }

@@ -50,8 +50,9 @@ async fn many_conflicts_between_finds_are_one_write_and_their_evidence_another()
     other.send((1..=PLACES).map(of)).await;
     let proven = || store.evidence_counts().get(&SOURCE).map_or(0, |counts| counts.proven());
     follower.until("all is evidence", || proven() == PLACES / 2).await;
+    let counted = || follower.replication.counters().conflicts.get();
+    follower.until("all is compared", || counted() == PLACES / 2).await;
     assert_eq!(follower.held(SOURCE), strand(SOURCE, &(1..=PLACES + 1).collect::<Vec<_>>()));
-    assert_eq!(follower.replication.counters().conflicts.get(), PLACES / 2);
     let writes = writes.load(Ordering::Relaxed);
     assert!(writes <= WRITES_MAX, "{writes} writes");
     follower.stop().await;

@@ -1,29 +1,25 @@
 //! Evidence against the originators of followed strands: what is stored of it, and when.
 //!
 //! Two statements for one place, wrong times, broken rules and gaps show at once, and are recorded by the
-//! thread that commits the strand. Fees are judged later: an envelope is newer than the price list for as long as
-//! its source has not confirmed it again.
+//! thread that commits the strand, before it commits: after a kill in between, the same envelopes come again and show
+//! the same, while behind the commit the strand has moved on and nothing would show them again. Fees are judged later:
+//! an envelope is newer than the price list for as long as its source has not confirmed it again.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use hawser_proto::{Bytes, EnvelopeId, OriginatorId};
+use hawser_proto::{Bytes, EnvelopeId};
 use hawser_rules::RuleNumber;
-use hawser_rules::misbehavior::{
-    DependencyState, MisbehaviorVerdict, ShownLeaf, TreeEvidence, TreeFault, dependency_state,
-    verify_trees,
-};
+use hawser_rules::misbehavior::{DependencyState, dependency_state};
 use hawser_storage::{
-    Change, Charge, CommitError, Evidence, Facts, InvalidRule, LogEntry, Mark, Misbehavior,
-    Severity, SkipReason, Snapshot, SuspectedDependency, Validity,
+    Change, Charge, CommitError, Evidence, Facts, InvalidRule, LogEntry, Misbehavior, Severity,
+    SkipReason, SuspectedDependency, Validity,
 };
 
 use super::dependencies::{DependencyWatch, is_never_decided};
 use super::state::ReplicationState;
 use super::suspected::{CHAINS, KnownPlaces, is_about};
-use crate::misbehavior::{
-    FeeVerdict, StrandTimes, TimeFault, difference, is_ahead, judge_fees, stated_ns,
-};
+use crate::misbehavior::{FeeVerdict, StrandTimes, TimeFault, is_ahead, judge_fees, stated_ns};
 use crate::reports::LoggedChain;
 use crate::runtime::stop::StopSignal;
 use crate::runtime::stoppable::blocking;
@@ -37,7 +33,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Bytes of envelopes at which evidence is handed over. A guess: a write of some milliseconds.
 const PART_BYTES: usize = 4 * 1024 * 1024;
 
-/// A fault that the place of an envelope shows as soon as it is in the log.
+/// A fault that an envelope shows as soon as it is verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StrandFault {
     /// The envelope's time is wrong.
@@ -74,6 +70,8 @@ pub(super) struct TimeWatch {
 pub(super) struct WatchMark {
     times: StrandTimes,
     gap: Option<(EnvelopeId, EnvelopeId)>,
+    /// The number of faults that were not recorded yet.
+    unrecorded: usize,
 }
 
 impl TimeWatch {
@@ -84,28 +82,40 @@ impl TimeWatch {
 
     /// Returns the state before changes are looked at.
     pub(super) fn mark(&self) -> WatchMark {
-        WatchMark { times: self.times, gap: self.gap }
+        WatchMark { times: self.times, gap: self.gap, unrecorded: self.unrecorded.len() }
     }
 
-    /// Goes back to a state, because the changes were not appended.
+    /// Goes back to a state, because the changes were not written. Evidence of them that was recorded stays: their
+    /// originator has signed them.
     pub(super) fn go_back(&mut self, mark: WatchMark) {
         (self.times, self.gap) = (mark.times, mark.gap);
+        self.unrecorded.truncate(mark.unrecorded);
     }
 
-    /// Notes faults of envelopes that are in the log now.
-    pub(super) fn note(&mut self, faults: Vec<FaultAt>) {
+    /// Notes faults that changes show.
+    fn note(&mut self, faults: Vec<FaultAt>) {
         let room = UNRECORDED_MAX.saturating_sub(self.unrecorded.len());
         self.unrecorded.extend(faults.into_iter().take(room));
     }
 }
 
-/// Looks at changes that are about to be appended, in their order. Returns the faults that they show, and
-/// notes envelopes whose fees have to be judged.
-pub(super) fn watch(
+/// Looks at changes of one strand that are about to be written, in their order, and records the faults that they show.
+/// To be called before they are written. Faults that cannot be recorded now are recorded with later changes.
+pub(super) fn watch_and_record(
     state: &ReplicationState,
     watched: &mut TimeWatch,
     changes: &[Change],
-) -> Vec<FaultAt> {
+) {
+    let faults = watch(state, watched, changes);
+    watched.note(faults);
+    if let Err(error) = record_faults(state, watched, changes) {
+        tracing::error!(code = "evidence_failed", %error, "evidence against an originator cannot be recorded now");
+    }
+}
+
+/// Looks at changes that are about to be written, in their order. Returns the faults that they show, and notes
+/// envelopes whose fees have to be judged.
+fn watch(state: &ReplicationState, watched: &mut TimeWatch, changes: &[Change]) -> Vec<FaultAt> {
     // Honest nodes give an envelope that depends on a commit a later time than the commit's, even if the chain's clock
     // is ahead.
     let now_ns = state.chain_clock.ahead_of(state.ports.clock.now_ns());
@@ -161,11 +171,15 @@ pub(super) fn watch(
     faults
 }
 
-/// Records faults that are not recorded yet. Their envelopes are in the log.
-pub(super) fn record_faults(
+/// Records faults that are not recorded yet. Their envelopes are in the log, or in these changes.
+fn record_faults(
     state: &ReplicationState,
     watch: &mut TimeWatch,
+    changes: &[Change],
 ) -> Result<(), CommitError> {
+    if watch.unrecorded.is_empty() {
+        return Ok(());
+    }
     let snapshot = state.store.snapshot();
     let found = watch.unrecorded.iter().map(|&(at, fault)| {
         let (misbehavior, places) = match fault {
@@ -177,7 +191,13 @@ pub(super) fn record_faults(
             StrandFault::Dependency => (Misbehavior::Dependency, vec![at]),
             StrandFault::Gap { before } => (Misbehavior::Gap, vec![before, at]),
         };
-        let envelopes: Vec<Bytes> = snapshot.get_many(&places)?.into_iter().flatten().collect();
+        let mut envelopes: Vec<Bytes> = Vec::new();
+        for place in &places {
+            match envelope_in(changes, *place) {
+                Some(bytes) => envelopes.push(bytes),
+                None => envelopes.extend(snapshot.get(*place)?),
+            }
+        }
         let is_whole = envelopes.len() == places.len();
         Ok(is_whole.then_some(Evidence { misbehavior, at, from: None, envelopes }))
     });
@@ -186,9 +206,18 @@ pub(super) fn record_faults(
     Ok(())
 }
 
+/// Returns the envelope of a place from changes of its strand, which are in the order of their places.
+fn envelope_in(changes: &[Change], at: EnvelopeId) -> Option<Bytes> {
+    let behind = changes.partition_point(|change| change.start().sequence <= at.sequence);
+    match changes.get(behind.checked_sub(1)?)? {
+        Change::Append(entry) if entry.id == at => Some(entry.bytes.clone()),
+        Change::Append(_) | Change::Skip { .. } => None,
+    }
+}
+
 /// Hands evidence over in parts as it is found. An originator may have signed a thousand of the longest envelopes that
 /// each break a rule, which must not be in memory together.
-fn in_parts(
+pub(super) fn in_parts(
     found: impl Iterator<Item = Result<Option<Evidence>, CommitError>>,
     mut record: impl FnMut(&[Evidence]) -> Result<(), CommitError>,
 ) -> Result<(), CommitError> {
@@ -204,108 +233,6 @@ fn in_parts(
         }
     }
     record(&part)
-}
-
-/// Records envelopes that peers sent for places where this node has other ones, in a few large writes: the originator
-/// decides how many there are.
-pub(super) fn record_conflicts<'a>(
-    state: &ReplicationState,
-    conflicts: impl Iterator<Item = (OriginatorId, &'a LogEntry)>,
-) -> Result<(), CommitError> {
-    let found = conflicts.map(|(from, other)| conflict(state, from, other.id, &other.bytes));
-    in_parts(found, |part| record(state, part))
-}
-
-/// Returns the evidence that `from` sent `other` for a place where this node has another envelope.
-fn conflict(
-    state: &ReplicationState,
-    from: OriginatorId,
-    at: EnvelopeId,
-    other: &Bytes,
-) -> Result<Option<Evidence>, CommitError> {
-    if at.originator.is_migrated() {
-        return Ok(None);
-    }
-    let Some(held) = state.store.snapshot().get(at)? else {
-        return conflict_with_pruned(state, from, at, other);
-    };
-    let Some(severity) = difference(&held, other) else { return Ok(None) };
-    let misbehavior = Misbehavior::TwoStatements(severity);
-    let envelopes = vec![held, other.clone()];
-    Ok(Some(Evidence { misbehavior, at, from: Some(from), envelopes }))
-}
-
-/// Returns the evidence that an envelope is not the one which this node has pruned at its place. Of that one the leaf
-/// is left: a proof, if the originator has signed a checkpoint above it; else only those believe it who trust this
-/// node.
-fn conflict_with_pruned(
-    state: &ReplicationState,
-    from: OriginatorId,
-    at: EnvelopeId,
-    other: &Bytes,
-) -> Result<Option<Evidence>, CommitError> {
-    let snapshot = state.store.snapshot();
-    if !matches!(snapshot.mark(at)?, Some(Mark::Pruned { .. })) {
-        return Ok(None);
-    }
-    let pruned = snapshot.pruned(at.originator, at.sequence, at.sequence).next().transpose()?;
-    let leaf = snapshot.leaf(at)?.or(pruned.and_then(|(_, it)| it.leaf));
-    let Some(leaf) = leaf else { return Ok(None) };
-    let evidence = |misbehavior, envelopes| {
-        Ok(Some(Evidence { misbehavior, at, from: Some(from), envelopes }))
-    };
-    match other_leaf(state, &snapshot, at, other)? {
-        Some(envelopes) => evidence(Misbehavior::OtherLeaf, envelopes),
-        None => {
-            let envelopes = vec![other.clone(), Bytes::copy_from_slice(&leaf.0)];
-            evidence(Misbehavior::OtherThanPruned, envelopes)
-        }
-    }
-}
-
-/// Records an envelope that is not the one which readers are shown at its place, if that is proof: its originator has
-/// signed a tree with the one that is shown.
-pub(super) fn record_other_than_shown(
-    state: &ReplicationState,
-    at: EnvelopeId,
-    other: Bytes,
-) -> Result<(), CommitError> {
-    let pieces = other_leaf(state, &state.store.snapshot(), at, &other)?;
-    let misbehavior = Misbehavior::OtherLeaf;
-    let evidence = pieces.map(|envelopes| Evidence { misbehavior, at, from: None, envelopes });
-    record(state, evidence.as_slice())
-}
-
-/// Returns the pieces that prove that an originator has signed another envelope for a place than the one whose leaf it
-/// has signed; `None` if it has signed no checkpoint above that place, or not of the tree held here.
-fn other_leaf(
-    state: &ReplicationState,
-    snapshot: &Snapshot<'_>,
-    at: EnvelopeId,
-    other: &Bytes,
-) -> Result<Option<Vec<Bytes>>, CommitError> {
-    let (originator, below) = (at.originator, at.sequence.previous().0);
-    let held = snapshot.checkpoint_after(originator, originator, below)?.map(|held| held.signed);
-    // While a part of the strand is not verified, no checkpoint of it is held but that by which it is shown.
-    let shown = snapshot.shown_by(originator)?.filter(|_| held.is_none());
-    let signed = held.or(shown.as_ref().map(|prefix| prefix.signed));
-    let (Some(signed), Some(leaf)) = (signed, snapshot.leaf(at)?) else { return Ok(None) };
-    // Without a proof of the place in the tree there is no evidence.
-    let proof = match (snapshot.inclusion(at, signed.checkpoint.size), shown) {
-        (Ok(proof), _) => proof,
-        (Err(_), Some(prefix)) => match snapshot.inclusion_in_signed(at, &prefix) {
-            Ok(proof) => proof,
-            Err(_) => return Ok(None),
-        },
-        (Err(_), None) => return Ok(None),
-    };
-    let shown = ShownLeaf { index: below, leaf, proof };
-    let checkpoint = signed.encode().to_vec().into();
-    let pieces = vec![checkpoint, shown.encode(), other.clone()];
-    let evidence = TreeEvidence { fault: TreeFault::OtherLeaf, pieces };
-    let registry = state.ports.registry.borrow().clone();
-    let is_proven = verify_trees(&evidence, &registry).verdict == MisbehaviorVerdict::Proven;
-    Ok(is_proven.then_some(evidence.pieces))
 }
 
 /// Records evidence, and logs each fact that is new. Their number is bounded, and so are the lines.
@@ -509,7 +436,7 @@ fn is_ahead_of(state: &ReplicationState, bytes: &Bytes) -> bool {
 mod tests {
     use std::cell::Cell;
 
-    use hawser_proto::SequenceId;
+    use hawser_proto::{OriginatorId, SequenceId};
 
     use super::*;
 

@@ -5,7 +5,7 @@
 //! - `state`, `peers`, `counters`: what the tasks share;
 //! - [`Link`]: a connection to one peer; [`StrandReader`]: a strand on its way to one;
 //! - `checkpoints`, `checkpoint_ports`: what peers show of what was signed about trees, and what they are shown;
-//! - `evidence`: what is recorded against originators;
+//! - `evidence`: what is recorded against originators; `conflicts`: of two statements for one place;
 //! - `liveness`, `liveness_notes`: reports of nodes that do not answer;
 //! - `membership`: marks of what nodes signed while they were not in the network;
 //! - `task`: follows one strand; `checking`: what has arrived, on all cores; `writes`: what it has accepted, on its way
@@ -20,6 +20,7 @@ mod catch_up;
 mod checking;
 mod checkpoint_ports;
 mod checkpoints;
+mod conflicts;
 mod counters;
 mod dependencies;
 mod doubted;

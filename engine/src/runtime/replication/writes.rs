@@ -9,6 +9,7 @@ use hawser_storage::{
     Change, CommitError, HashedEnvelope, InvalidRule, LogEntry, SkipReason, Validity,
 };
 
+use super::conflicts;
 use super::evidence::{self, TimeWatch};
 use super::state::ReplicationState;
 use crate::facts;
@@ -242,7 +243,7 @@ fn take_verdicts(
     let result = commit_verified(state, watch, of, entries);
     if let Err(CommitError::Conflict { at }) = &result
         && let Some((at, other)) = sent.into_iter().find(|(id, _)| id == at)
-        && let Err(error) = evidence::record_other_than_shown(state, at, other)
+        && let Err(error) = conflicts::record_other_than_shown(state, at, other)
     {
         // The strand continues with another source anyway, and the next peer that sends it gives evidence again.
         tracing::error!(code = "evidence_failed", %error, "evidence against an originator cannot be recorded now");
@@ -285,11 +286,11 @@ fn prune_shown(
     Ok(())
 }
 
-/// Takes over verdicts on the next places that readers are shown, and records the faults that they show. Returns the
-/// last place that is verified. Blocks for a sync of the disk.
+/// Takes over verdicts on the next places that readers are shown, after the faults that they show are recorded. Returns
+/// the last place that is verified. Blocks for a sync of the disk.
 ///
 /// # Errors
-/// Nothing was written. See [`hawser_storage::Store::commit_verified`].
+/// No verdict was written. See [`hawser_storage::Store::commit_verified`].
 pub(super) fn commit_verified(
     state: &ReplicationState,
     watch: &mut TimeWatch,
@@ -298,17 +299,20 @@ pub(super) fn commit_verified(
 ) -> Result<SequenceId, CommitError> {
     let own = state.own;
     let derive = |_, bytes: &Bytes, validity| facts::of_stored(bytes, validity, own);
-    let done = state.store.commit_verified(originator, &entries, &derive)?;
+    let before = watch.mark();
+    let changes: Vec<Change> = entries.iter().cloned().map(Change::Append).collect();
+    evidence::watch_and_record(state, watch, &changes);
+    let done = match state.store.commit_verified(originator, &entries, &derive) {
+        Ok(done) => done,
+        Err(error) => {
+            watch.go_back(before);
+            return Err(error);
+        }
+    };
     let verified = EnvelopeId::new(originator, done.through);
     state.counters.verified_behind.inc_by(entries.len() as u64);
     state.engine_counters.invalid.inc_by(done.invalid);
     note_withdrawn(state, verified, done.withdrawn);
-    let changes: Vec<Change> = entries.iter().cloned().map(Change::Append).collect();
-    let faults = evidence::watch(state, watch, &changes);
-    watch.note(faults);
-    if let Err(error) = evidence::record_faults(state, watch) {
-        tracing::error!(code = "evidence_failed", %error, "evidence against an originator cannot be recorded now");
-    }
     // After the watch: what peers are sent counts as looked at.
     state.committer.announce_verified(verified, entries);
     Ok(done.through)
@@ -347,8 +351,7 @@ fn note_withdrawn(state: &ReplicationState, through: EnvelopeId, withdrawn: u64)
     );
 }
 
-/// Appends the changes, and records the faults that they show. Gives back those that are to be
-/// appended again.
+/// Records the faults that changes show, and appends the changes. Gives back those that are to be appended again.
 pub(super) fn append(
     state: &ReplicationState,
     watch: &mut TimeWatch,
@@ -358,16 +361,12 @@ pub(super) fn append(
     assert!(changes.windows(2).all(follows), "a strand is contiguous before it is appended");
     let before = watch.mark();
     let counts = Counts::of(&changes);
-    let faults = evidence::watch(state, watch, &changes);
+    evidence::watch_and_record(state, watch, &changes);
     if let Err(failed) = state.committer.try_commit(changes) {
         watch.go_back(before);
         return Err(failed);
     }
     counts.note(state);
-    watch.note(faults);
-    if let Err(error) = evidence::record_faults(state, watch) {
-        tracing::error!(code = "evidence_failed", %error, "evidence against an originator cannot be recorded now");
-    }
     Ok(())
 }
 
@@ -415,8 +414,8 @@ impl Counts {
     }
 }
 
-/// Compares envelopes for places that the strand has passed with the stored ones. Takes one write, and one for each few
-/// MiB of evidence.
+/// Compares envelopes for places that the strand has passed with the stored ones. Takes a write for each few MiB of
+/// evidence, and then one.
 ///
 /// This goes past the committer: open streams do not go back, so neither subscribers nor heads are
 /// told of a late find.
@@ -435,8 +434,11 @@ fn compare<'a>(
     let changes: Vec<Change> =
         sent.iter().map(|&(_, entry)| Change::Append(entry.clone())).collect();
     state.counters.compared.inc_by(changes.len() as u64);
-    let conflicts = state.store.commit_around_conflicts(&changes)?;
+    // Before the finds among them are stored: after a kill in between, no peer would be asked for these places again.
+    let conflicting = state.store.conflicts(&changes)?;
+    conflicts::record_conflicts(state, &sent, &conflicting)?;
+    let left_out = state.store.commit_around_conflicts(&changes)?;
     state.voids.look_at(&changes);
-    state.counters.conflicts.inc_by(conflicts.len() as u64);
-    evidence::record_conflicts(state, conflicts.into_iter().map(|index| sent[index]))
+    state.counters.conflicts.inc_by(left_out.len() as u64);
+    Ok(())
 }

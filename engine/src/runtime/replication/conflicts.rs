@@ -1,0 +1,134 @@
+//! Evidence that an originator has signed two statements for one place: this node has one of them, and a peer has sent
+//! the other.
+
+use std::collections::HashMap;
+
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId};
+use hawser_rules::misbehavior::{
+    MisbehaviorVerdict, ShownLeaf, TreeEvidence, TreeFault, verify_trees,
+};
+use hawser_storage::{CommitError, Evidence, LogEntry, Mark, Misbehavior, Snapshot};
+
+use super::evidence::{in_parts, record};
+use super::state::ReplicationState;
+use crate::misbehavior::difference;
+
+/// Records those of the sent envelopes, by index, that conflict with what this node has at their places, or is about to
+/// store there, in a few large writes: the originator decides how many there are. To be called before the others are
+/// stored.
+pub(super) fn record_conflicts(
+    state: &ReplicationState,
+    sent: &[(OriginatorId, &LogEntry)],
+    conflicts: &[usize],
+) -> Result<(), CommitError> {
+    if conflicts.is_empty() {
+        return Ok(());
+    }
+    // Of those that were sent for a free place, the first one is stored.
+    let mut stored_next: HashMap<EnvelopeId, &Bytes> = HashMap::new();
+    for (index, &(_, entry)) in sent.iter().enumerate() {
+        if conflicts.binary_search(&index).is_err() {
+            stored_next.entry(entry.id).or_insert(&entry.bytes);
+        }
+    }
+    let found = conflicts.iter().map(|&index| {
+        let (from, entry) = sent[index];
+        conflict(state, from, stored_next.get(&entry.id).copied(), entry)
+    });
+    in_parts(found, |part| record(state, part))
+}
+
+/// Returns the evidence that `from` sent an envelope for a place where this node has another one, or is about to store
+/// `stored_next`.
+fn conflict(
+    state: &ReplicationState,
+    from: OriginatorId,
+    stored_next: Option<&Bytes>,
+    entry: &LogEntry,
+) -> Result<Option<Evidence>, CommitError> {
+    let (at, other) = (entry.id, &entry.bytes);
+    if at.originator.is_migrated() {
+        return Ok(None);
+    }
+    let held = state.store.snapshot().get(at)?;
+    let Some(held) = held.or_else(|| stored_next.cloned()) else {
+        return conflict_with_pruned(state, from, at, other);
+    };
+    let Some(severity) = difference(&held, other) else { return Ok(None) };
+    let misbehavior = Misbehavior::TwoStatements(severity);
+    let envelopes = vec![held, other.clone()];
+    Ok(Some(Evidence { misbehavior, at, from: Some(from), envelopes }))
+}
+
+/// Returns the evidence that an envelope is not the one which this node has pruned at its place. Of that one the leaf
+/// is left: a proof, if the originator has signed a checkpoint above it; else only those believe it who trust this
+/// node.
+fn conflict_with_pruned(
+    state: &ReplicationState,
+    from: OriginatorId,
+    at: EnvelopeId,
+    other: &Bytes,
+) -> Result<Option<Evidence>, CommitError> {
+    let snapshot = state.store.snapshot();
+    if !matches!(snapshot.mark(at)?, Some(Mark::Pruned { .. })) {
+        return Ok(None);
+    }
+    let pruned = snapshot.pruned(at.originator, at.sequence, at.sequence).next().transpose()?;
+    let leaf = snapshot.leaf(at)?.or(pruned.and_then(|(_, it)| it.leaf));
+    let Some(leaf) = leaf else { return Ok(None) };
+    let evidence = |misbehavior, envelopes| {
+        Ok(Some(Evidence { misbehavior, at, from: Some(from), envelopes }))
+    };
+    match other_leaf(state, &snapshot, at, other)? {
+        Some(envelopes) => evidence(Misbehavior::OtherLeaf, envelopes),
+        None => {
+            let envelopes = vec![other.clone(), Bytes::copy_from_slice(&leaf.0)];
+            evidence(Misbehavior::OtherThanPruned, envelopes)
+        }
+    }
+}
+
+/// Records an envelope that is not the one which readers are shown at its place, if that is proof: its originator has
+/// signed a tree with the one that is shown.
+pub(super) fn record_other_than_shown(
+    state: &ReplicationState,
+    at: EnvelopeId,
+    other: Bytes,
+) -> Result<(), CommitError> {
+    let pieces = other_leaf(state, &state.store.snapshot(), at, &other)?;
+    let misbehavior = Misbehavior::OtherLeaf;
+    let evidence = pieces.map(|envelopes| Evidence { misbehavior, at, from: None, envelopes });
+    record(state, evidence.as_slice())
+}
+
+/// Returns the pieces that prove that an originator has signed another envelope for a place than the one whose leaf it
+/// has signed; `None` if it has signed no checkpoint above that place, or not of the tree held here.
+fn other_leaf(
+    state: &ReplicationState,
+    snapshot: &Snapshot<'_>,
+    at: EnvelopeId,
+    other: &Bytes,
+) -> Result<Option<Vec<Bytes>>, CommitError> {
+    let (originator, below) = (at.originator, at.sequence.previous().0);
+    let held = snapshot.checkpoint_after(originator, originator, below)?.map(|held| held.signed);
+    // While a part of the strand is not verified, no checkpoint of it is held but that by which it is shown.
+    let shown = snapshot.shown_by(originator)?.filter(|_| held.is_none());
+    let signed = held.or(shown.as_ref().map(|prefix| prefix.signed));
+    let (Some(signed), Some(leaf)) = (signed, snapshot.leaf(at)?) else { return Ok(None) };
+    // Without a proof of the place in the tree there is no evidence.
+    let proof = match (snapshot.inclusion(at, signed.checkpoint.size), shown) {
+        (Ok(proof), _) => proof,
+        (Err(_), Some(prefix)) => match snapshot.inclusion_in_signed(at, &prefix) {
+            Ok(proof) => proof,
+            Err(_) => return Ok(None),
+        },
+        (Err(_), None) => return Ok(None),
+    };
+    let shown = ShownLeaf { index: below, leaf, proof };
+    let checkpoint = signed.encode().to_vec().into();
+    let pieces = vec![checkpoint, shown.encode(), other.clone()];
+    let evidence = TreeEvidence { fault: TreeFault::OtherLeaf, pieces };
+    let registry = state.ports.registry.borrow().clone();
+    let is_proven = verify_trees(&evidence, &registry).verdict == MisbehaviorVerdict::Proven;
+    Ok(is_proven.then_some(evidence.pieces))
+}
