@@ -158,7 +158,7 @@ pub(super) struct ImportPlan {
 impl ImportPlan {
     /// Returns the number of envelopes to import.
     pub(super) fn envelopes(&self) -> u64 {
-        self.strands.values().map(|strand| strand.envelopes).sum()
+        self.strands.values().fold(0, |sum, strand| sum.saturating_add(strand.envelopes))
     }
 
     /// Requires that so many rows of a strand were read as the database has. Rows at place 0 and below are not, and for
@@ -259,7 +259,8 @@ pub(super) fn check(
     if facts.counter < head {
         return Err(ImportPlanError::CounterBehind { head, counter: facts.counter });
     }
-    if facts.counter - head > COUNTER_AHEAD_MAX {
+    // An altered database may have any numbers.
+    if facts.counter.saturating_sub(head) > COUNTER_AHEAD_MAX {
         return Err(ImportPlanError::CounterFarAhead { head, counter: facts.counter });
     }
     if facts.staged > 0 {
@@ -403,6 +404,12 @@ mod tests {
             with(|it| it.counter = FAR + 1),
             ImportPlanError::CounterFarAhead { head: 7, counter: FAR + 1 }
         );
+        let lowest = with(|it| {
+            let own = it.strands.get_mut(&OWN).unwrap();
+            *own =
+                StrandFacts { described: 1, stored: 1, head: i64::MIN, ..StrandFacts::default() };
+        });
+        assert_eq!(lowest, ImportPlanError::CounterFarAhead { head: i64::MIN, counter: 8 });
         let mut near = facts();
         near.counter = FAR;
         assert!(checked(&near).is_ok(), "failed inserts use ids up");

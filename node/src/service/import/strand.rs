@@ -22,6 +22,13 @@ pub(super) struct SourceRow {
 }
 
 impl SourceRow {
+    /// Returns the length of everything in the row that may be long, in bytes.
+    pub(super) fn len_bytes(&self) -> usize {
+        let payer = self.payer.as_ref().map_or(0, String::len);
+        let envelope = self.envelope.as_ref().map_or(0, Bytes::len);
+        self.topic.len() + payer + envelope
+    }
+
     /// Returns the payer that the row names.
     fn payer(&self) -> Option<PayerAddress> {
         self.payer.as_ref()?.parse().ok()
