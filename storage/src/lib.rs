@@ -126,13 +126,13 @@ mod write_fault;
 pub use audit_read::LeafScan;
 pub use backup::{
     BackupError, BackupFile, BackupManifest, BackupPruneReport, BackupReport, BackupStrand,
-    Backups, FileHash, ListedBackup, MANIFEST_LEN_BYTES_MAX, ManifestError, NewBackup, Pace,
-    ReadManifest, RestoreReport, WantedBackup,
+    Backups, FileHash, MANIFEST_LEN_BYTES_MAX, ManifestError, NewBackup, Pace, ReadManifest,
+    RestoreReport, WantedBackup,
 };
 pub use bootstrap::{
     BootstrapChunk, BootstrapError, BootstrapManifest, BootstrapManifestError, BootstrapReport,
-    BootstrapStrand, Bootstraps, CHUNK_LEN_BYTES_MAX, ChunkError, ListedBootstrap, SharedSnapshots,
-    decode_chunk, encode_chunk,
+    BootstrapStrand, Bootstraps, CHUNK_LEN_BYTES_MAX, ChunkError, SharedSnapshots, decode_chunk,
+    encode_chunk,
 };
 pub use change::{
     AddressChange, ChainCommit, ChainPosition, Change, Charge, Facts, InvalidRule, LogEntry,

@@ -75,7 +75,7 @@ fn a_copied_manifest_and_stray_files_are_neither_restored_nor_counted() {
     for stray in [format!("._{}", names[2]), "._x".to_owned(), "\u{1b}[2J".to_owned()] {
         fs::write(place.manifest(&stray), b"noise").unwrap();
     }
-    assert_eq!(backups.list().unwrap().len(), names.len() + copies.len());
+    assert_eq!(backups.names().unwrap().len(), names.len() + copies.len());
     assert_eq!(backups.newest(&any, NOW_UNIX_S).unwrap(), names[2]);
     assert_eq!(backups.prune(2, NOW_UNIX_S).unwrap().removed, names[..1]);
     for name in &names[1..] {
@@ -95,8 +95,7 @@ fn a_backup_comes_after_those_of_the_same_second_and_of_a_clock_that_was_set_bac
         assert_eq!(newest, names[names.len() - 1], "{names:?}");
     }
     assert!(names.is_sorted(), "{names:?}");
-    let listed: Vec<_> = place.backups().list().unwrap().into_iter().map(|it| it.name).collect();
-    assert_eq!(listed, names);
+    assert_eq!(place.backups().names().unwrap(), names);
     // An unsigned manifest does not move the time of the next backup.
     let unsigned = place.back_up(NOW_UNIX_S + 60, false);
     let signed = place.back_up(NOW_UNIX_S + 60, true);

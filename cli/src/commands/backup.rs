@@ -12,7 +12,7 @@ use hawser_node::error::RunError;
 use hawser_node::files::key;
 use hawser_node::service::projections;
 use hawser_node::settings;
-use hawser_storage::{BackupPruneReport, Backups, ListedBackup, Objects, ReadManifest};
+use hawser_storage::{BackupPruneReport, Backups, Objects, ReadManifest};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
@@ -81,9 +81,9 @@ fn of_stopped(
 /// # Errors
 /// When the place cannot be read.
 pub(super) fn list(args: &BackupListArgs, as_json: bool) -> Result<(), RunError> {
-    for backup in existing(&args.from)?.list().map_err(|error| backup::run_error(&error))? {
-        let ListedBackup { name, manifest } = backup;
-        match manifest {
+    let folder = existing(&args.from)?;
+    for name in folder.names().map_err(|error| backup::run_error(&error))? {
+        match folder.manifest(&name) {
             Ok(read) => show(&name, &read, None, as_json),
             Err(error) => show_fault(&name, &error, as_json),
         }

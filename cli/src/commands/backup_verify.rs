@@ -107,7 +107,7 @@ fn verify_all(
     let folder = Backups::existing(objects)?;
     let names = match &args.backup {
         Some(name) => vec![name.clone()],
-        None => folder.list()?.into_iter().map(|backup| backup.name).collect(),
+        None => folder.names()?,
     };
     let mut outcome = VerifyOutcome { expected: names.len(), ..VerifyOutcome::default() };
     for name in &names {

@@ -17,7 +17,7 @@ use hawser_node::settings::{self, NodeServiceSettings};
 use hawser_node::web::WebObjects;
 use hawser_proto::checkpoint::CosignedCheckpoint;
 use hawser_rules::Registry;
-use hawser_storage::{BootstrapManifest, Bootstraps, ListedBootstrap, Objects};
+use hawser_storage::{BootstrapManifest, Bootstraps, Objects};
 use serde_json::{Value, json};
 
 use super::{backup as backups, rebuild};
@@ -86,8 +86,8 @@ fn open(from: &SnapshotFromArgs) -> Result<Arc<dyn Objects>, RunError> {
 
 fn list(args: &SnapshotListArgs, as_json: bool) -> Result<(), RunError> {
     let place = Bootstraps::new(open(&args.place)?);
-    for ListedBootstrap { name, manifest } in place.list().map_err(|error| run_error(&error))? {
-        match manifest {
+    for name in place.names().map_err(|error| run_error(&error))? {
+        match place.manifest(&name) {
             Ok(manifest) => show(&name, &manifest, &[], as_json),
             Err(error) if as_json => {
                 output::line(json!({ "snapshot": name, "error": error.to_string() }));
@@ -109,10 +109,7 @@ fn verify(args: &SnapshotVerifyArgs, as_json: bool) -> Result<(), RunError> {
     };
     let names = match &args.snapshot {
         Some(name) => vec![name.clone()],
-        None => {
-            let list = place.list().map_err(|error| run_error(&error))?;
-            list.into_iter().map(|it| it.name).collect()
-        }
+        None => place.names().map_err(|error| run_error(&error))?,
     };
     if names.is_empty() {
         let place = args.place.from.display();

@@ -151,7 +151,7 @@ fn assert_backups_work(place: &Place) {
     let second = place.back_up(&store, 2).unwrap();
     assert!(second.bytes_copied < LARGE_LEN_BYTES as u64, "what is there is not sent again");
     let backups = place.backups();
-    let names: Vec<_> = backups.list().unwrap().into_iter().map(|it| it.name).collect();
+    let names = backups.names().unwrap();
     assert_eq!(names, [first.name.clone(), second.name.clone()]);
     assert_eq!(backups.newest(&WantedBackup::default(), NOW_UNIX_S).unwrap(), second.name);
     for name in &names {
@@ -280,19 +280,19 @@ fn answers_and_lists_without_an_end_end() {
     let (store, _name) = small_backup(&place);
     let backups = place.backups();
     service.lie(Some(Lie::EndlessList));
-    let error = backups.list().unwrap_err().to_string();
+    let error = backups.names().unwrap_err().to_string();
     assert!(error.contains("does not end"), "{error}");
     assert!(backups.prune(1, NOW_UNIX_S).is_err());
     service.lie(Some(Lie::ForeignList));
-    let error = backups.list().unwrap_err().to_string();
+    let error = backups.names().unwrap_err().to_string();
     assert!(error.contains("another folder"), "{error}");
     assert!(backups.prune(1, NOW_UNIX_S).is_err());
     service.lie(Some(Lie::EndlessError));
-    for error in [backups.list().unwrap_err(), place.back_up(&store, 2).unwrap_err()] {
+    for error in [backups.names().unwrap_err(), place.back_up(&store, 2).unwrap_err()] {
         assert!(error.to_string().chars().count() < 1000, "{error}");
     }
     service.lie(None);
-    assert_eq!(backups.list().unwrap().len(), 1);
+    assert_eq!(backups.names().unwrap().len(), 1);
 }
 
 #[test]
@@ -388,13 +388,13 @@ fn one_writer_is_at_work_in_a_bucket_at_a_time() {
     for lie in [None, Some(Lie::NoConditions)] {
         service.lie(lie);
         extend(&store, 1, 100);
-        let before = place.backups().list().unwrap().len();
+        let before = place.backups().names().unwrap().len();
         let lost = place.back_up_at_pace(&store, 4, &mut |_| {
             service.put(lock, b"hawser lock 1 of another one", LONG_AGO);
             ControlFlow::Continue(())
         });
         assert!(matches!(lost, Err(BackupError::Busy { .. })), "{lost:?}");
-        assert_eq!(place.backups().list().unwrap().len(), before);
+        assert_eq!(place.backups().names().unwrap().len(), before);
         assert_eq!(service.get(lock).unwrap(), b"hawser lock 1 of another one");
         service.remove(lock);
     }
@@ -411,7 +411,7 @@ fn a_backup_whose_files_were_removed_meanwhile_does_not_stay() {
     let lost = place.back_up(&store, 2);
     assert!(matches!(lost, Err(BackupError::Missing { .. })), "{lost:?}");
     service.lie(None);
-    let names: Vec<_> = place.backups().list().unwrap().into_iter().map(|it| it.name).collect();
+    let names = place.backups().names().unwrap();
     assert_eq!(names, [name]);
     let whole = place.back_up(&store, 3).unwrap();
     place.backups().verify(&whole.name, &mut go_on).unwrap();

@@ -31,5 +31,5 @@ pub use manifest::{
 };
 pub use prune::BackupPruneReport;
 pub use restore::RestoreReport;
-pub use stored::{Backups, ListedBackup};
+pub use stored::Backups;
 pub use wanted::WantedBackup;

@@ -1,9 +1,9 @@
 //! Removes old backups.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::error::{BackupError, at};
-use super::files::FILES;
+use super::files::{FILES, object_name};
 use super::manifest::{FileHash, ManifestError};
 use super::stored::{Backups, MANIFESTS, is_ahead, manifest_name};
 use crate::objects::object_of_unfinished;
@@ -57,10 +57,15 @@ impl Backups {
         removal: Removal,
     ) -> Result<BackupPruneReport, BackupError> {
         let mut held = self.lock()?;
-        let mut kept_of = BTreeMap::new();
-        let (mut needed, mut report) = (BTreeSet::new(), BackupPruneReport::default());
-        for backup in self.list()?.into_iter().rev() {
-            let read = match backup.manifest {
+        let objects = &*self.objects;
+        // A list is bounded, and the files that manifests of other writers name are not. So the files are listed first,
+        // and each manifest is forgotten once its files are taken from the list.
+        let listed = objects.list(FILES).map_err(at(&objects.location(FILES)))?.into_iter();
+        let stored = listed.filter(|object| object.is_plain && is_of_backups(&object.name));
+        let mut unneeded: BTreeMap<_, _> = stored.map(|it| (it.name, it.len_bytes)).collect();
+        let (mut kept_of, mut report) = (BTreeMap::new(), BackupPruneReport::default());
+        for name in self.names()?.into_iter().rev() {
+            let read = match self.manifest(&name) {
                 Err(BackupError::Manifest { error: ManifestError::Renamed { .. }, .. }) => continue,
                 found => found?,
             };
@@ -76,12 +81,13 @@ impl Backups {
             let kept = kept_of.entry(of).or_insert(0);
             if is_ahead || *kept < keep.max(1) {
                 *kept += usize::from(!is_ahead);
-                needed.extend(manifest.files.iter().map(|file| file.hash.to_string()));
+                for file in &manifest.files {
+                    unneeded.remove(&object_name(file.hash));
+                }
             } else {
-                report.removed.push(backup.name);
+                report.removed.push(name);
             }
         }
-        let objects = &*self.objects;
         if removal == Removal::Done {
             held.confirm()?;
             for name in &report.removed {
@@ -91,31 +97,28 @@ impl Backups {
             // A manifest without its files would be worse than files without a manifest.
             objects.sync_folder(MANIFESTS).map_err(at(&objects.location(MANIFESTS)))?;
         }
-        for object in objects.list(FILES).map_err(at(&objects.location(FILES)))? {
-            if !object.is_plain || !is_unneeded(&object.name, &needed) {
-                continue;
-            }
+        for (name, len_bytes) in unneeded {
             if removal == Removal::Done {
                 held.keep()?;
-                objects.remove(&object.name).map_err(at(&objects.location(&object.name)))?;
+                objects.remove(&name).map_err(at(&objects.location(&name)))?;
             }
             report.files += 1;
             // The bucket states the lengths and may state any number, so the sum saturates.
-            report.bytes = report.bytes.saturating_add(object.len_bytes);
+            report.bytes = report.bytes.saturating_add(len_bytes);
         }
         Ok(report)
     }
 }
 
-/// Returns true for a file with the form of a backup file's name that no backup needs. Files with other names are
-/// not ours and stay.
-fn is_unneeded(name: &str, needed: &BTreeSet<String>) -> bool {
+/// Returns true for the name of a backup's file, `files/ab/ab…`, and of one that was not finished. Files with other
+/// names are not ours and stay.
+fn is_of_backups(name: &str) -> bool {
     let mut parts = name.split('/');
-    let (Some(FILES), Some(_), Some(name), None) =
+    let (Some(FILES), Some(start), Some(name), None) =
         (parts.next(), parts.next(), parts.next(), parts.next())
     else {
         return false;
     };
     let hash = object_of_unfinished(name).unwrap_or(name);
-    FileHash::is_name(hash) && !needed.contains(name)
+    FileHash::is_name(hash) && hash.get(..2) == Some(start)
 }

@@ -35,15 +35,6 @@ pub struct Backups {
     pub(super) objects: Arc<dyn Objects>,
 }
 
-/// A listed backup.
-#[derive(Debug)]
-pub struct ListedBackup {
-    /// Name of the backup. Names of one node ascend with time.
-    pub name: String,
-    /// Its manifest, or the error why it cannot be used.
-    pub manifest: Result<ReadManifest, BackupError>,
-}
-
 impl Backups {
     /// Opens a place that has backups already.
     ///
@@ -70,18 +61,16 @@ impl Backups {
         Ok(HeldBackups { held, objects: &*self.objects })
     }
 
-    /// Returns all backups, oldest first, including damaged ones and ones whose name does not match their content.
-    /// Objects whose names do not have the form of a backup's name are left out.
+    /// Returns the names of all backups, ascending, which for those of one node is oldest first. Damaged ones and ones
+    /// whose name does not match their content are included. Objects whose names do not have the form of a backup's
+    /// name are left out.
+    ///
+    /// No manifest is read. Any writer of the place can fill it with the longest manifests, so callers read them one at
+    /// a time and keep none.
     ///
     /// # Errors
     /// An error if the place cannot be read.
-    pub fn list(&self) -> Result<Vec<ListedBackup>, BackupError> {
-        let list = self.names()?.into_iter();
-        Ok(list.map(|name| ListedBackup { manifest: self.manifest(&name), name }).collect())
-    }
-
-    /// Returns the names of all backups, ascending. No manifest is read.
-    fn names(&self) -> Result<Vec<String>, BackupError> {
+    pub fn names(&self) -> Result<Vec<String>, BackupError> {
         let listed = self.objects.list(MANIFESTS).map_err(at(&self.objects.location(MANIFESTS)))?;
         let name_of = |object: &str| {
             let name = object.strip_prefix(MANIFESTS)?.strip_prefix('/')?.strip_suffix(SUFFIX)?;

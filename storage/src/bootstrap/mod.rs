@@ -21,4 +21,4 @@ pub use create::BootstrapReport;
 pub use error::BootstrapError;
 pub use manifest::{BootstrapChunk, BootstrapManifest, BootstrapManifestError, BootstrapStrand};
 pub use shared::SharedSnapshots;
-pub use stored::{Bootstraps, ListedBootstrap};
+pub use stored::Bootstraps;

@@ -47,15 +47,6 @@ pub struct Bootstraps {
     objects: Arc<dyn Objects>,
 }
 
-/// A listed snapshot.
-#[derive(Debug)]
-pub struct ListedBootstrap {
-    /// Name of the copy. Names ascend with time.
-    pub name: String,
-    /// Its manifest, or the error why it cannot be used.
-    pub manifest: Result<BootstrapManifest, BootstrapError>,
-}
-
 impl Bootstraps {
     /// Opens a place, which may still be empty.
     #[must_use]
@@ -63,17 +54,14 @@ impl Bootstraps {
         Self { objects }
     }
 
-    /// Returns all copies, oldest first, including damaged ones.
+    /// Returns the names of all copies, oldest first, including damaged ones.
+    ///
+    /// No manifest is read. The owner of the place may fill it with the longest manifests, so callers read them one at
+    /// a time and keep none.
     ///
     /// # Errors
-    /// An error if the place cannot be read.
-    pub fn list(&self) -> Result<Vec<ListedBootstrap>, BootstrapError> {
-        let list = self.names()?.into_iter();
-        Ok(list.map(|name| ListedBootstrap { manifest: self.manifest(&name), name }).collect())
-    }
-
-    /// Returns the names of all copies, ascending. No manifest is read. Fails if nothing at the place is for copies.
-    fn names(&self) -> Result<Vec<String>, BootstrapError> {
+    /// An error if the place cannot be read, or nothing at the place is for copies.
+    pub fn names(&self) -> Result<Vec<String>, BootstrapError> {
         let folder = self.objects.location(MANIFESTS);
         if !self.objects.has_folder(MANIFESTS).map_err(at(&folder))? {
             return Err(BootstrapError::None { path: self.objects.location("") });
