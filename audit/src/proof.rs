@@ -125,9 +125,9 @@ pub struct ProvenEnvelope {
     pub size: u64,
     /// Root of the tree.
     pub root: TreeHash,
-    /// Nodes whose cosignatures are valid.
+    /// Other nodes than the signer whose cosignatures are valid.
     pub cosigners: Vec<OriginatorId>,
-    /// Nodes whose cosignatures are not valid, or whose keys are not known.
+    /// Nodes whose cosignatures are not valid, or whose keys are not known, and the signer if it has cosigned itself.
     pub not_counted: Vec<OriginatorId>,
 }
 
@@ -182,7 +182,8 @@ impl EnvelopeProof {
         self.checkpoint.signed.verify(&key(of.node)?)?;
         let (mut cosigners, mut not_counted) = (Vec::new(), Vec::new());
         for cosignature in &self.checkpoint.cosignatures {
-            let known = registry.node(cosignature.cosigner);
+            // A node is no second witness of its own checkpoint.
+            let known = registry.node(cosignature.cosigner).filter(|record| record.id != of.node);
             match known.map(|record| cosignature.verify(&of, &record.public_key)) {
                 Some(Ok(())) => cosigners.push(cosignature.cosigner),
                 _ => not_counted.push(cosignature.cosigner),
@@ -265,7 +266,9 @@ mod tests {
 
     use super::*;
     use crate::replay::StrandRow;
-    use crate::replay::testing::{MemoryLog, NODE, WITNESS, checkpoint, draft, ns_of, settings};
+    use crate::replay::testing::{
+        MemoryLog, NODE, WITNESS, checkpoint, draft, key, ns_of, settings,
+    };
 
     /// The proof that place 7 is in the tree of 20.
     fn honest() -> EnvelopeProof {
@@ -305,6 +308,16 @@ mod tests {
         assert_eq!(proven.id, EnvelopeId::new(NODE, SequenceId(7)));
         assert_eq!((proven.signer, proven.size), (NODE, 20));
         assert_eq!((&proven.cosigners[..], proven.not_counted.len()), (&[WITNESS][..], 0));
+    }
+
+    #[test]
+    fn a_node_that_cosigns_its_own_checkpoint_is_no_second_witness() {
+        let mut proof = honest();
+        let of = proof.checkpoint.signed.checkpoint;
+        assert!(proof.checkpoint.add_cosignature(of.cosign(NODE, of.time_ns + 1, &key(1))));
+        let proven = proof.verify(&settings().registry).unwrap();
+        assert_eq!((&proven.cosigners[..], &proven.not_counted[..]), (&[WITNESS][..], &[NODE][..]));
+        assert!(!proven.to_string().contains(&format!("cosigned by node {NODE}")), "{proven}");
     }
 
     #[test]
