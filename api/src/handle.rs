@@ -54,7 +54,7 @@ const POSITIONS_RECORDED_EVERY: Duration = Duration::from_millis(500);
 /// and a report takes hours to settle.
 const PAYER_REPORTS_COUNTED_EVERY: Duration = Duration::from_secs(30);
 
-/// Why [`start`] failed.
+/// Error of [`start`]: nothing is served.
 #[derive(Debug, thiserror::Error)]
 pub enum ApiError {
     /// An address cannot be bound.

@@ -15,7 +15,7 @@ pub(crate) const CURSOR_ENTRIES_MAX: usize = 1_000_000;
 /// Largest number of waves in flight. Specified there.
 pub(crate) const WAVES_MAX: usize = 256;
 
-/// Why a stream ends.
+/// The reason for which a stream ends.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum StreamError {
     #[error("unrecognized SubscribeRequest version")]

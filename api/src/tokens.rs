@@ -25,7 +25,7 @@ const VERSION_MIN: [u64; 3] = [1, 1, 0];
 /// The release that a node claims to run: major, minor, patch; `None` without a claim.
 pub(crate) type ClaimedRelease = Option<[u64; 3]>;
 
-/// Why a token is not accepted.
+/// The reason for which a token is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NodeTokenError {
     #[error("the token is not a JWS in compact form")]

@@ -78,7 +78,7 @@ const METHODS: [RpcMethod; 8] = [
 const HEALTH: [(&str, Purpose); 2] =
     [(wire::Payer::NAME, Purpose::Publish), (wire::Gateway::NAME, Purpose::Publish)];
 
-/// Why [`start`] failed.
+/// Error of [`start`]: nothing is served.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// An address cannot be bound.

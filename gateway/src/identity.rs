@@ -153,7 +153,7 @@ pub(crate) struct InvalidUpdate {
     pub(crate) reason: String,
 }
 
-/// Why the updates of an inbox are not sent to the chain.
+/// The reason for which the updates of an inbox are not sent to the chain.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum JudgeError {
     /// One of them is invalid.

@@ -52,7 +52,7 @@ pub struct Routed {
 #[derive(Debug, Clone, PartialEq)]
 pub struct RoutingError(pub Vec<(usize, RouteError)>);
 
-/// Why a client envelope is refused.
+/// The reason for which a client envelope is refused.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum RouteError {
     /// The bytes do not decode as a client envelope.

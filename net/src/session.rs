@@ -99,7 +99,7 @@ impl NetState {
         self.close_stranger(connection, error);
     }
 
-    /// The same without the line in the log, which anyone could fill.
+    /// Closes a connection without a line in the log, which unproven peers could fill.
     pub(crate) fn close_stranger(&self, connection: &Connection, error: &SessionError) {
         let code = match error {
             SessionError::Peer(reason) => {

@@ -166,7 +166,7 @@ impl Sessions {
         changes.wait_for(condition).await.map(drop).expect("the table is held here");
     }
 
-    /// Neither dials nor admits a peer until the given time.
+    /// Keeps this node from dialling or admitting a peer until the given time.
     pub(crate) fn avoid(&self, peer: OriginatorId, until: Instant) {
         self.table.send_modify(|table| {
             table.quiet_until.insert(peer, until);

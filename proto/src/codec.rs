@@ -28,8 +28,8 @@ pub struct BoundedCodec<T, U> {
 }
 
 impl<T, U> BoundedCodec<T, U> {
-    /// A codec that decodes messages of at most `fields_max` fields, counted on their top two levels: for answers whose
-    /// length the caller knows.
+    /// Creates a codec that decodes messages of at most `fields_max` fields, counted on their top two levels: for
+    /// answers whose length the caller knows.
     #[must_use]
     pub fn with_fields_max(fields_max: usize) -> Self {
         Self { fields_max, types: PhantomData }

@@ -14,13 +14,13 @@ pub struct BucketSize {
 }
 
 impl BucketSize {
-    /// A bucket that fills up in a minute.
+    /// Returns the size of a bucket that fills up in a minute.
     #[must_use]
     pub const fn per_minute(capacity: u64) -> Self {
         Self { capacity, window_ms: 60_000 }
     }
 
-    /// A bucket that fills up in an hour.
+    /// Returns the size of a bucket that fills up in an hour.
     #[must_use]
     pub const fn per_hour(capacity: u64) -> Self {
         Self { capacity, window_ms: 3_600_000 }

@@ -113,7 +113,7 @@ where
     page.map(|page| Body::new(PageBody { page, charge }))
 }
 
-/// Why a body was not read to its end.
+/// The reason for which a body was not read to its end.
 #[derive(Debug, Clone, Copy)]
 enum BodyError {
     Overloaded,

@@ -89,7 +89,7 @@ pub(crate) struct ResponseBody {
 }
 
 impl ResponseBody {
-    /// `late` completes at the caller's deadline, which holds for the whole call.
+    /// Creates the body of a response. `late` completes at the caller's deadline, which holds for the whole call.
     pub(crate) fn new(
         body: Body,
         call: CountedCall,

@@ -137,7 +137,7 @@ impl Validity {
     }
 }
 
-/// Why places of a strand have no envelope.
+/// The reason for which places of a strand have no envelope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum SkipReason {
     /// No reachable peer has the envelope. A late find may still fill the place.

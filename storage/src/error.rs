@@ -34,7 +34,7 @@ impl From<rocksdb::Error> for DatabaseError {
     }
 }
 
-/// Why a row could not be read.
+/// The reason for which a row could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
     /// RocksDB failed: a disk error, or a checksum that does not match.
@@ -82,7 +82,7 @@ impl ReadError {
     }
 }
 
-/// Why a commit was refused. Nothing of the group was written.
+/// The reason for which a commit was refused. Nothing of the group was written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CommitError {
     /// The place has another statement, or was declared void: the originator has made two statements about one

@@ -10,7 +10,7 @@ use crate::host::HostMarkerError;
 use crate::meta::FORMAT;
 use crate::store::AdoptError;
 
-/// Why a folder was not opened, with advice for the operator.
+/// The reason for which a folder was not opened, with advice for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The path is not a folder.

@@ -26,7 +26,7 @@ struct Around {
 }
 
 impl<'a> MarksAround<'a> {
-    /// `rows` iterates over `mark`, and sees one state of it.
+    /// Creates the reader from an iterator over `mark`, which sees one state of it.
     pub(crate) fn new(rows: DBRawIterator<'a>) -> Self {
         Self { rows, last: None }
     }

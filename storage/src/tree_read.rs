@@ -17,7 +17,7 @@ use crate::tree_rows::TreeRows;
 /// Levels of the tree that a level of tiles spans (C2SP tlog-tiles).
 const TILE_LEVELS: u8 = 8;
 
-/// Why a proof was not made.
+/// The reason for which a proof was not made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TreeError {
     /// The tree does not have this size yet.

@@ -300,7 +300,7 @@ impl Store {
     }
 }
 
-/// Why a step ended.
+/// The reason for which a step ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stop {
     /// The bound of places or bytes was reached.

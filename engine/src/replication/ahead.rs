@@ -213,7 +213,7 @@ impl ShownStrand {
         Some(self.accepted.0.saturating_sub(verified.0))
     }
 
-    /// True if peers were asked again and have sent other envelopes than the shown ones, which are dropped.
+    /// Returns true if peers were asked again and have sent other envelopes than the shown ones, which are dropped.
     #[must_use]
     pub fn asks_later(&self) -> bool {
         self.asks_again && matches!(self.stage, ShownStage::AskedAgain { .. })

@@ -120,7 +120,7 @@ impl SignedRuns {
 }
 
 impl RunJudge {
-    /// True if the tree of the strand has to be read.
+    /// Returns true if the tree of the strand has to be read.
     #[must_use]
     pub fn needs_tree(&self) -> bool {
         self.edge.is_none()

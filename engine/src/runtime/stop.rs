@@ -30,7 +30,7 @@ impl StopSignal {
         let _ = self.0.wait_for(|stopped| *stopped).await;
     }
 
-    /// True once the task has to end. For work that cannot wait for it.
+    /// Returns true once the task has to end. For work that cannot wait for that.
     pub(super) fn is_stopped(&self) -> bool {
         *self.0.borrow() || self.0.has_changed().is_err()
     }

@@ -36,7 +36,7 @@ impl ChainRecordPlace {
     }
 }
 
-/// Why a record cannot be used.
+/// The reason for which a record cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ChainRecordError {
     /// The file cannot be read or written.

@@ -81,7 +81,7 @@ pub struct OnChain {
     pub block_time_s: u64,
 }
 
-/// Why a payload was not published through the chain, or is not known to be.
+/// The reason for which a payload was not published through the chain, or is not known to be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ChainPublishError {
     /// The chain would not accept the payload; nothing was sent.

@@ -34,7 +34,7 @@ pub(super) struct ExpectedAnswer<'a> {
     pub(super) signed_ns: i64,
 }
 
-/// Why a node's answer is wrong.
+/// The reason for which a node's answer is wrong.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub(crate) enum AnswerError {
     /// The number of envelopes differs from the request.

@@ -9,7 +9,7 @@ use super::answer::AnswerError;
 /// Largest number of bytes of a node's own text in an error. A guess: a sentence or two.
 const STATUS_TEXT_LEN_MAX: usize = 200;
 
-/// Why an attempt at a node failed.
+/// The reason for which an attempt at a node failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum NodeError {
     /// The node gave no answer in time.

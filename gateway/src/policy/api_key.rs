@@ -17,7 +17,7 @@ const PREFIX: &str = "sha256:";
 /// Largest key in bytes. A guess: keys of usual services have less than 200.
 const KEY_LEN_BYTES_MAX: usize = 1024;
 
-/// Why a request's API key does not identify a caller.
+/// The reason for which a request's API key does not identify a caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ApiKeyError {
     #[error("an API key is needed: x-api-key: …, or authorization: Bearer …")]

@@ -222,7 +222,7 @@ pub enum JwtAlgorithm {
     RS256,
 }
 
-/// Why a policy file cannot be used.
+/// The reason for which a policy file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum PolicyFileError {
     /// The text is not TOML, or not of this form.

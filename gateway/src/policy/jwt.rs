@@ -21,7 +21,7 @@ const P256_POINT_LEN_BYTES: usize = 65;
 /// Largest name of a caller in bytes. A guess: identity providers have shorter subjects.
 pub(super) const CALLER_LEN_BYTES_MAX: usize = 256;
 
-/// Why a token does not identify a caller.
+/// The reason for which a token does not identify a caller.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum TokenError {
     #[error("a token is needed: authorization: Bearer …")]
@@ -54,7 +54,7 @@ pub(crate) struct TokenKeys {
     without_id: Vec<DecodingKey>,
 }
 
-/// Why the keys of a source cannot be used.
+/// The reason for which the keys of a source cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
     /// The file cannot be read.

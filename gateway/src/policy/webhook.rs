@@ -29,7 +29,7 @@ const ANSWER_LEN_BYTES_MAX: usize = 16 * 1024;
 /// Characters of a reason that are passed on to the caller. A guess: a status has to fit into a header.
 const REASON_CHARS_MAX: usize = 200;
 
-/// Why the webhook does not admit a request.
+/// The reason for which the webhook does not admit a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum WebhookError {
     #[error("this caller may not publish: {0}")]
@@ -42,7 +42,7 @@ pub(crate) enum WebhookError {
     Busy,
 }
 
-/// Why a webhook cannot be used.
+/// The reason for which a webhook cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum WebhookStartError {
     /// The file with the token cannot be read.

@@ -21,7 +21,7 @@ use crate::policy::CallerId;
 use crate::running::RunningTasks;
 use crate::sharing::{SharedKnowledge, SharedQuery};
 
-/// Why no node published an envelope.
+/// The reason for which no node published an envelope.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum NodePublishError {
     /// The caller has too many waiting requests.

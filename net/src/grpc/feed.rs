@@ -53,8 +53,8 @@ pub(super) struct FeedItems {
 }
 
 impl WantFeed {
-    /// `may_expire` says that the peer speaks for the strand: it is the strand's own node, reached in a way
-    /// in which no one on the path can change its answers.
+    /// Creates the feed of one want. `may_expire` says that the peer speaks for the strand: it is the strand's own
+    /// node, reached over TLS or another way on which its answers cannot be changed.
     pub(super) fn new(want: Want, may_expire: bool, now: Instant) -> Self {
         Self {
             originator: want.originator,

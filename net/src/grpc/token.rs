@@ -34,7 +34,7 @@ struct Token {
 }
 
 impl PeerTokens {
-    /// `own` and `key` are this node's; `peer` is the node that checks the tokens.
+    /// Creates a source of tokens that `own` signs with `key`, for `peer`, which checks them.
     pub(super) fn new(own: OriginatorId, key: SecretKey, peer: OriginatorId) -> Self {
         Self { own, key, peer, held: Mutex::default() }
     }

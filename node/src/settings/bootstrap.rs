@@ -28,8 +28,8 @@ impl SettingsReader<'_> {
         (from, trust)
     }
 
-    /// The folder whose snapshots are given out, if one is named. Refused where only nodes may read the log, because a
-    /// snapshot holds it and its readers have no node token.
+    /// Returns the folder whose snapshots are given out, if one is named. Refused where only nodes may read the log,
+    /// because a snapshot holds it and its readers have no node token.
     pub(super) fn snapshot_serve(
         &mut self,
         limits: Option<&CallerLimitSettings>,

@@ -13,7 +13,7 @@ use tokio_rustls::TlsConnector;
 
 use super::der;
 
-/// Why a client does not accept a server.
+/// The reason for which a client does not accept a server.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SeenFault {
     /// No trusted authority has issued the certificate, or the server does not send an intermediate certificate.

@@ -10,7 +10,7 @@ use crate::error::{DatabaseError, ReadError};
 use crate::open_error::OpenError;
 use crate::tree_read::TreeError;
 
-/// Why a backup was not created, not verified, or not restored. Existing data is unchanged then; an unfinished
+/// The reason for which a backup was not created, verified or restored. Existing data is unchanged then; an unfinished
 /// backup may leave files that [`Backups::prune`](crate::Backups::prune) removes.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {

@@ -93,7 +93,7 @@ pub struct ReadManifest {
     pub is_signed: bool,
 }
 
-/// Why bytes are not a valid manifest.
+/// The reason for which bytes are not a valid manifest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ManifestError {
     /// It is longer than any manifest.

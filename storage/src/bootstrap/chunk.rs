@@ -15,7 +15,7 @@ const RECORD_LEN: usize = 8 + 4;
 /// Largest chunk, bytes. A guess: envelopes have at most 25 MiB, and a chunk ends with the envelope that fills it.
 pub const CHUNK_LEN_BYTES_MAX: u64 = 64 << 20;
 
-/// Why bytes are not a valid chunk of a strand.
+/// The reason for which bytes are not a valid chunk of a strand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ChunkError {
     /// The bytes do not begin like a chunk.

@@ -9,7 +9,7 @@ use super::chunk::ChunkError;
 use super::manifest::BootstrapManifestError;
 use crate::error::ReadError;
 
-/// Why a copy was not created or cannot be used.
+/// The reason for which a copy was not created or cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum BootstrapError {
     /// A file or an object of a bucket cannot be used.

@@ -77,7 +77,7 @@ pub struct BootstrapManifest {
     pub strands: Vec<BootstrapStrand>,
 }
 
-/// Why bytes are not a valid manifest.
+/// The reason for which bytes are not a valid manifest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BootstrapManifestError {
     /// It is longer than any manifest.

@@ -16,7 +16,7 @@ pub enum FolderStanding {
     Unjudged,
 }
 
-/// Why a folder may lack the end of this node's strand.
+/// The reason for which a folder may lack the end of this node's strand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum UnknownFolder {
     /// The folder has nothing of the strand, and this host has never run this node.

@@ -98,7 +98,7 @@ impl FactKey {
         std::iter::once(misbehavior).chain(graver).map(move |it| Self::new(it, at))
     }
 
-    /// The start of the facts of one kind against a node, below all of them.
+    /// Returns the key below all facts of one kind against a node.
     pub(crate) fn first_of(accused: OriginatorId, misbehavior: Misbehavior) -> Self {
         Self::new(misbehavior, EnvelopeId::new(accused, SequenceId::NONE))
     }

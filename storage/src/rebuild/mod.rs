@@ -70,7 +70,7 @@ pub struct RebuildProgress {
     pub total_estimate: u64,
 }
 
-/// Why a rebuild failed. The projections stay stale until a rebuild succeeds.
+/// The reason for which a rebuild failed. The projections stay stale until a rebuild succeeds.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RebuildError {
     /// The log could not be read.

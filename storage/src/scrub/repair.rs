@@ -48,7 +48,7 @@ pub struct LostPlace {
     pub leaf: Option<TreeHash>,
 }
 
-/// Why a damaged part was not repaired. The file is unchanged, unless the disk failed.
+/// The reason for which a damaged part was not repaired. The file is unchanged, unless the disk failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RepairError {
     /// The rows are neither envelopes nor leaves.

@@ -88,7 +88,7 @@ pub struct ScrubReport {
     pub further: u64,
 }
 
-/// Why a scrub did not read everything.
+/// The reason for which a scrub did not read everything.
 #[derive(Debug, thiserror::Error)]
 pub enum ScrubError {
     /// The database is in memory.

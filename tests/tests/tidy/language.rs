@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{assert_none, root, texts};
 
 /// A doc line begins with the item's kind or effect, not with a clause.
-const CLAUSES: [&str; 8] =
-    ["What ", "Who ", "Whoever ", "Whether ", "How ", "Of which ", "Where ", "Whose "];
+const CLAUSES: [&str; 9] =
+    ["What ", "Who ", "Whoever ", "Whether ", "How ", "Why ", "Of which ", "Where ", "Whose "];
 
 /// A role has a name: peer, payer, reader, operator.
 const NOBODIES: [&str; 5] = ["some", "no", "every", "any", "who ever"];

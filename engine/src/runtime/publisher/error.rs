@@ -100,7 +100,8 @@ impl PublishError {
         Self::Unavailable { reason: reason.into(), retry_after: RETRY_DISK }
     }
 
-    /// The envelope depends on a chain envelope that is this far ahead of the node's clock, nanoseconds.
+    /// Returns the error of an envelope that depends on a chain envelope whose time is `ahead_ns` ahead of the node's
+    /// clock, nanoseconds.
     pub(super) fn of_chain_ahead(ahead_ns: i64) -> Self {
         let ahead_s = ahead_ns / 1_000_000_000;
         Self::broken(format!(

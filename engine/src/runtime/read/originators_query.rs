@@ -28,7 +28,7 @@ pub struct OriginatorsQuery {
 }
 
 impl OriginatorsQuery {
-    /// `from` names each strand once.
+    /// Creates a query of the places after `from`, which names each strand once.
     pub(super) fn new(log: LogAccess, from: Vec<EnvelopeId>, limit: usize) -> Self {
         let limits = BatchLimits::of_query(limit);
         Self { log, from, limits, with_marked: false, filling: None }

@@ -53,7 +53,7 @@ impl StoredLog {
     }
 }
 
-/// Why the database of a backup was not opened, although its files are as they were written.
+/// The reason for which the database of a backup was not opened, although its files are as they were written.
 #[derive(Debug)]
 pub(in crate::commands) enum UnopenedBackup {
     /// The database was damaged on its disk before the backup was made, or the maker of the backup lies. Or its format
