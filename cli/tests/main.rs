@@ -16,6 +16,7 @@ mod bench;
 mod chain;
 mod commands;
 mod contracts;
+mod deployment;
 mod dev;
 mod doctor;
 mod image;

@@ -228,3 +228,5 @@ mod sim;
 #[cfg(test)]
 #[path = "feed_tests.rs"]
 mod tests;
+#[cfg(test)]
+mod waiting_tests;
