@@ -32,7 +32,7 @@ impl Process {
     }
 
     /// Returns true once the process has ended by itself.
-    pub(crate) fn has_ended(&mut self) -> bool {
+    pub(crate) fn poll_end(&mut self) -> bool {
         !matches!(self.0.try_wait(), Ok(None))
     }
 
@@ -40,7 +40,7 @@ impl Process {
     pub(crate) fn stop(mut self) {
         drop(self.0.stdin.take());
         let until = Instant::now() + STOP_MAX;
-        while !self.has_ended() && Instant::now() < until {
+        while !self.poll_end() && Instant::now() < until {
             thread::sleep(Duration::from_millis(20));
         }
     }

@@ -435,7 +435,7 @@ fn answered(shown: &[u8]) -> Result<(), BenchError> {
 
 /// Returns the end of the log as an error if the process has ended, or the time is over.
 fn check_running(process: &mut Process, until: Instant, log: &Path) -> Result<(), BenchError> {
-    if !process.has_ended() && Instant::now() <= until {
+    if !process.poll_end() && Instant::now() <= until {
         return Ok(());
     }
     let log = fs::read_to_string(log).unwrap_or_default();

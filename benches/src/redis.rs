@@ -57,7 +57,7 @@ impl Redis {
         })?;
         let until = Instant::now() + START_MAX;
         while report(address, "server").await.is_err() {
-            if process.has_ended() || Instant::now() > until {
+            if process.poll_end() || Instant::now() > until {
                 return Err("redis-server does not start".into());
             }
             sleep(Duration::from_millis(20)).await;

@@ -180,7 +180,7 @@ impl SignerGuess {
         }
         let (mut last, mut probe, mut step) = (start, (start + length).min(end) - 1, 1);
         let mut behind = loop {
-            if !self.is_of_run(start, probe) {
+            if !self.sample_run(start, probe) {
                 break probe;
             }
             last = probe;
@@ -192,7 +192,7 @@ impl SignerGuess {
         };
         while behind - last > 1 {
             let middle = usize::midpoint(last, behind);
-            if self.is_of_run(start, middle) {
+            if self.sample_run(start, middle) {
                 last = middle;
             } else {
                 behind = middle;
@@ -202,7 +202,7 @@ impl SignerGuess {
     }
 
     /// Samples the claim at `at`. Returns true if it has the signer of the one at `start`.
-    fn is_of_run(&mut self, start: usize, at: usize) -> bool {
+    fn sample_run(&mut self, start: usize, at: usize) -> bool {
         self.sample(at);
         self.signer(at) == self.signer(start)
     }

@@ -76,7 +76,7 @@ impl Rows for MemoryRows {
         self.reads + ROWS_PER_SEEK * self.seeks
     }
 
-    fn has_news(
+    fn look_for_news(
         &mut self,
         _: &Topic,
         _: &dyn Fn(OriginatorId) -> SequenceId,

@@ -105,6 +105,23 @@ fn names_of_types_say_their_subject() {
     assert_none(&broken, "a name says of what: `PruneVerdict`, not `Verdict`");
 }
 
+#[test]
+fn a_function_whose_name_asks_changes_nothing() {
+    let mut broken = Vec::new();
+    for (path, text) in texts(&["rs"]) {
+        for (at, receiver) in text.match_indices("&mut self") {
+            let is_declared = text[at + receiver.len()..].starts_with([',', ')']);
+            let Some(head) = text[..at].trim_end().strip_suffix('(') else { continue };
+            let is_name = |letter: char| letter.is_alphanumeric() || letter == '_';
+            let name = head.rsplit(|letter: char| !is_name(letter)).next().unwrap_or(head);
+            if is_declared && ["is_", "has_"].iter().any(|asks| name.starts_with(asks)) {
+                broken.push(format!("{path}: {name}"));
+            }
+        }
+    }
+    assert_none(&broken, "a name that asks takes `&self`: give a function that acts a verb");
+}
+
 /// Packages that only use others, and the program: their types are seen by no other crate.
 const USERS: [&str; 5] = ["cli", "examples", "tests", "benches", "fuzz"];
 
