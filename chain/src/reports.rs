@@ -33,7 +33,7 @@ pub enum ReportManagerError {
     /// The endpoint's contract has another EIP-712 domain, so attestations of this node would not be valid there.
     #[error(
         "{endpoint} has another contract than the payer report manager at {address} (its domain separator is \
-        {said}): check the address"
+        {found}): check the address"
     )]
     OtherContract {
         /// Scheme, host and port of the endpoint.
@@ -41,7 +41,7 @@ pub enum ReportManagerError {
         /// The contract's address.
         address: Address,
         /// The domain separator that the endpoint returned.
-        said: alloy::primitives::B256,
+        found: alloy::primitives::B256,
     },
 }
 
@@ -210,13 +210,13 @@ impl ReportManager {
         let address = self.address;
         let separator = &PayerReportManager::DOMAIN_SEPARATORCall {};
         let asked = self.endpoints.ask(|chain: Chain| async move {
-            let said = chain.view(address, separator).await?;
-            Ok::<_, ViewError>((chain, said))
+            let found = chain.view(address, separator).await?;
+            Ok::<_, ViewError>((chain, found))
         });
-        let (chain, said) = asked.await?;
-        if said.0 != self.domain.get() {
+        let (chain, found) = asked.await?;
+        if found.0 != self.domain.get() {
             let endpoint = chain.endpoint().to_owned();
-            return Err(ReportManagerError::OtherContract { endpoint, address, said });
+            return Err(ReportManagerError::OtherContract { endpoint, address, found });
         }
         Ok(Sender::new(chain, self.signer.clone()).with_witnesses(self.witnesses.clone()))
     }

@@ -128,10 +128,10 @@ async fn a_payment_that_one_endpoint_calls_made_is_made() {
 async fn a_success_at_the_only_endpoint_that_follows_the_chain_is_told() {
     let gone = Faults { dead: true, ..Faults::NONE };
     let stopped = Faults { resyncing: Some(0), denies: true, ..Faults::NONE };
-    tokio::join!(told_beside(gone), told_beside(stopped));
+    tokio::join!(assert_success_beside(gone), assert_success_beside(stopped));
 }
 
-async fn told_beside(faults_of_other: Faults) {
+async fn assert_success_beside(faults_of_other: Faults) {
     let it = Witnessed::start(2).await;
     it.proxies[1].set(|faults| *faults = faults_of_other);
     assert!(it.sender.send(&payment()).await.unwrap().status());

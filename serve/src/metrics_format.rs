@@ -146,8 +146,8 @@ fn renamed<'a>(page: &'a str, rename: impl Fn(&str, &'a str) -> (String, &'a str
         if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|it| it.split_once(' ')) {
             let (name, kind) = rename(name, kind);
             // Writing into memory cannot fail.
-            if let Some((_, told)) = help.take().and_then(|help| help.split_once(' ')) {
-                let _ = writeln!(text, "# HELP {name} {told}");
+            if let Some((_, help_text)) = help.take().and_then(|help| help.split_once(' ')) {
+                let _ = writeln!(text, "# HELP {name} {help_text}");
             }
             let _ = writeln!(text, "# TYPE {name} {kind}");
         } else if !line.starts_with("# UNIT ") && line != "# EOF" {

@@ -53,7 +53,7 @@ mod tests {
     #[test]
     fn one_endpoint_neither_raises_nor_lowers_a_count_beyond_what_is_known() {
         let known = KnownCounts { mined: 10, used: 12 };
-        for (told, mined, pending) in [
+        for (stated, mined, pending) in [
             (&[11][..], 11, 11), // alone it is believed
             (&[0], 0, 0),
             (&[11, 5000], 11, 12),
@@ -64,17 +64,17 @@ mod tests {
             (&[20, 5000, 20], 20, 20),
             (&[], 0, 0),
         ] {
-            let (found, of_pending) = believed(&counts(told), known);
-            assert_eq!((found, of_pending.unwrap_or(0)), (mined, pending), "{told:?}");
+            let (found, of_pending) = believed(&counts(stated), known);
+            assert_eq!((found, of_pending.unwrap_or(0)), (mined, pending), "{stated:?}");
         }
     }
 
     #[test]
     fn a_count_that_is_proven_needs_no_second_endpoint() {
-        let mut told = counts(&[0, 20]);
+        let mut stated = counts(&[0, 20]);
         let known = KnownCounts { mined: 0, used: 0 };
-        assert_eq!(believed(&told, known), (0, Some(0)));
-        told[1].is_proven = true;
-        assert_eq!(believed(&told, known), (20, Some(20)));
+        assert_eq!(believed(&stated, known), (0, Some(0)));
+        stated[1].is_proven = true;
+        assert_eq!(believed(&stated, known), (20, Some(20)));
     }
 }

@@ -366,7 +366,7 @@ impl Driver {
     /// ascend by nonce.
     async fn not_signed(&mut self, failed: Vec<(SignRequest, Option<BroadcastError>)>) {
         let too_expensive = || BroadcastError::Refused {
-            said: format!(
+            reason: format!(
                 "a replacement would cost over {PRICE_FACTOR_MAX} times the price of gas"
             ),
         };
@@ -494,9 +494,9 @@ impl Driver {
                         self.mined(job, mined);
                     }
                 }
-                SlotOutcome::Refused { job, said, .. } => {
+                SlotOutcome::Refused { job, reason, .. } => {
                     let chain_id = self.state.endpoints.id();
-                    let error = submission::refused(self.account(), chain_id, said);
+                    let error = submission::refused(self.account(), chain_id, reason);
                     self.finish(job, &Err(error));
                 }
                 SlotOutcome::Unknown { job, hash, .. } => {

@@ -96,20 +96,20 @@ pub enum BroadcastError {
     #[error("the contract refuses: {0}")]
     WouldRevert(Revert),
     /// The account cannot pay for gas; nothing was sent.
-    #[error("{account} cannot pay for the transaction on chain {chain_id}: {said}")]
+    #[error("{account} cannot pay for the transaction on chain {chain_id}: {reason}")]
     NoFunds {
         /// The sending account.
         account: Address,
         /// The chain id.
         chain_id: u64,
         /// The node's message.
-        said: String,
+        reason: String,
     },
     /// Every node refuses the transaction; nothing was sent.
-    #[error("the chain refuses the transaction: {said}")]
+    #[error("the chain refuses the transaction: {reason}")]
     Refused {
         /// The node's message.
-        said: String,
+        reason: String,
     },
     /// The transaction would cost more than the settings allow; nothing was sent.
     #[error("{0}")]

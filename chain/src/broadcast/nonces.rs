@@ -372,10 +372,10 @@ impl Nonces {
                 slot.maybe_out = true;
                 slot.phase = Phase::Send { at: now + slot.next_pause() };
             }
-            SendOutcome::Unclear(said) => {
+            SendOutcome::Unclear(reason) => {
                 slot.maybe_out = true;
                 let pause = slot.next_pause();
-                let gives_up = slot.count_error(said);
+                let gives_up = slot.count_error(reason);
                 slot.phase = if gives_up { Phase::Sign } else { Phase::Send { at: now + pause } };
             }
             // It may be this very transaction: proxies send one twice.
@@ -394,12 +394,12 @@ impl Nonces {
                 slot.tries += 1;
                 slot.phase = Phase::Sign;
             }
-            SendOutcome::TooCheap(said) | SendOutcome::Refused(said) => {
+            SendOutcome::TooCheap(reason) | SendOutcome::Refused(reason) => {
                 if slot.maybe_out {
-                    let gives_up = slot.count_error(said);
+                    let gives_up = slot.count_error(reason);
                     slot.phase = if gives_up { Phase::Sign } else { pending(false) };
                 } else {
-                    return self.refused(nonce, said, now);
+                    return self.refused(nonce, reason, now);
                 }
             }
         }
@@ -407,7 +407,7 @@ impl Nonces {
     }
 
     /// Ends a slot that no node has and none will take. Gives the nonce back if it is the highest.
-    fn refused(&mut self, nonce: u64, said: String, now: Duration) -> Option<SlotOutcome> {
+    fn refused(&mut self, nonce: u64, reason: String, now: Duration) -> Option<SlotOutcome> {
         // A shared nonce goes back to where it came from.
         let is_last =
             self.is_shared || self.slots.last_key_value().is_some_and(|(last, _)| *last == nonce);
@@ -428,7 +428,7 @@ impl Nonces {
             *slot = NonceSlot::new(filler, NoncePurpose::Filler, None);
         }
         Some(match purpose {
-            NoncePurpose::Payload(job) => SlotOutcome::Refused { slot: id, job, said },
+            NoncePurpose::Payload(job) => SlotOutcome::Refused { slot: id, job, reason },
             NoncePurpose::Filler => SlotOutcome::Void { slot: id },
         })
     }
@@ -439,8 +439,8 @@ impl Nonces {
         (self.is_current, self.rival_seen) = (false, true);
         match slot.purpose {
             NoncePurpose::Payload(job) if slot.given_up.is_some() => {
-                let said = slot.given_up.unwrap_or_default();
-                Some(SlotOutcome::Refused { slot: slot.id, job, said })
+                let reason = slot.given_up.unwrap_or_default();
+                Some(SlotOutcome::Refused { slot: slot.id, job, reason })
             }
             NoncePurpose::Payload(job) => {
                 self.ready.push_front((job, Some(slot.id)));
@@ -501,9 +501,11 @@ impl Nonces {
         let is_filler = slot.signed.iter().any(|signed| signed.hash == hash && signed.is_filler);
         Some(match slot.purpose {
             // The nonce is used up, so none of the payload's transactions can be mined any more.
-            NoncePurpose::Payload(job) if is_filler => {
-                SlotOutcome::Refused { slot: slot.id, job, said: slot.given_up.unwrap_or_default() }
-            }
+            NoncePurpose::Payload(job) if is_filler => SlotOutcome::Refused {
+                slot: slot.id,
+                job,
+                reason: slot.given_up.unwrap_or_default(),
+            },
             purpose => SlotOutcome::Mined { slot: slot.id, purpose, hash },
         })
     }

@@ -272,10 +272,10 @@ async fn poll_all(
         return Err(last.expect("there is an endpoint, and each leaves an answer or an error"));
     }
     ask_for_shown(&mut answers, &chains, request).await;
-    let told = answers.iter().map(|it| it.counts.mined);
+    let stated = answers.iter().map(|it| it.counts.mined);
     // A single answer of several has no second endpoint that confirms it.
     let is_alone = answers.len() == 1 && heads.len() > 1;
-    let agreed = if is_alone { 0 } else { confirmed(told) }.max(request.known_count);
+    let agreed = if is_alone { 0 } else { confirmed(stated) }.max(request.known_count);
     let mut unproven = None;
     if request.may_prove {
         for (answer, chain) in answers.iter_mut().zip(&chains) {

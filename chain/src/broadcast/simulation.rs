@@ -353,15 +353,18 @@ impl Simulation {
             self.node = 1 - self.node;
             return true;
         }
-        let mut said = self.chain.receive(self.node, &Tx::read(&signed.raw));
+        let mut outcome = self.chain.receive(self.node, &Tx::read(&signed.raw));
         if self.chance(3) {
             return false;
         }
         if self.chance(5) {
-            said =
-                if said == SendOutcome::Accepted { SendOutcome::Lost } else { SendOutcome::Later };
+            outcome = if outcome == SendOutcome::Accepted {
+                SendOutcome::Lost
+            } else {
+                SendOutcome::Later
+            };
         }
-        let done = self.process.nonces.sent(nonce, said, self.now());
+        let done = self.process.nonces.sent(nonce, outcome, self.now());
         self.done(done);
         true
     }

@@ -218,7 +218,7 @@ pub(super) enum SlotOutcome {
         /// The payload.
         job: JobId,
         /// The node's message.
-        said: String,
+        reason: String,
     },
     /// A filler has ended: its nonce is used or given back.
     Void {
@@ -314,13 +314,13 @@ impl NonceSlot {
 
     /// Counts an error with which a node has refused a transaction that another node may have. Returns true if the
     /// payload is to be given up now.
-    pub(super) fn count_error(&mut self, said: String) -> bool {
+    pub(super) fn count_error(&mut self, reason: String) -> bool {
         self.errors = self.errors.saturating_add(1);
         let gives_up = self.errors >= ERRORS_MAX
             && self.given_up.is_none()
             && matches!(self.purpose, NoncePurpose::Payload(_));
         if gives_up {
-            self.given_up = Some(said);
+            self.given_up = Some(reason);
         }
         gives_up
     }

@@ -117,11 +117,11 @@ fn would_revert(revert: Revert, data: &[u8]) -> BroadcastError {
 }
 
 /// Converts the message of a node's final refusal into the error for the caller.
-pub(super) fn refused(account: Address, chain_id: u64, said: String) -> BroadcastError {
-    if said.to_ascii_lowercase().contains("insufficient funds") {
-        BroadcastError::NoFunds { account, chain_id, said }
+pub(super) fn refused(account: Address, chain_id: u64, reason: String) -> BroadcastError {
+    if reason.to_ascii_lowercase().contains("insufficient funds") {
+        BroadcastError::NoFunds { account, chain_id, reason }
     } else {
-        BroadcastError::Refused { said }
+        BroadcastError::Refused { reason }
     }
 }
 
@@ -262,8 +262,8 @@ const FINAL: [&str; 14] = [
 /// A node that answers with an unknown message, such as an error of a proxy, may have the transaction, so the message
 /// never counts as a refusal. The transaction is then sent again, which is safe, and not moved to another nonce, which
 /// would not be. After a number of such messages a filler uses the nonce.
-fn classify(said: String) -> SendOutcome {
-    let lower = said.to_ascii_lowercase();
+fn classify(message: String) -> SendOutcome {
+    let lower = message.to_ascii_lowercase();
     let has = |texts: &[&str]| texts.iter().any(|text| lower.contains(text));
     if has(&["already known", "already imported", "already in the mempool", "known transaction"]) {
         SendOutcome::Accepted
@@ -274,13 +274,13 @@ fn classify(said: String) -> SendOutcome {
     } else if has(&["nonce too high", "nonce gap"]) {
         SendOutcome::NonceAhead
     } else if has(&["underpriced", "less than block base fee", "gas price too low"]) {
-        SendOutcome::TooCheap(said)
+        SendOutcome::TooCheap(message)
     } else if has(&FINAL) {
-        SendOutcome::Refused(said)
+        SendOutcome::Refused(message)
     } else if has(&["txpool is full", "limit exceeded", "too many requests", "rate limit"]) {
         SendOutcome::Later
     } else {
-        SendOutcome::Unclear(said)
+        SendOutcome::Unclear(message)
     }
 }
 
@@ -310,7 +310,7 @@ mod tests {
 
     #[test]
     fn messages_of_nodes_are_classified() {
-        for (said, meant) in [
+        for (message, meant) in [
             ("already known", SendOutcome::Accepted),
             ("Nonce too low: next nonce 5, tx nonce 4", SendOutcome::NonceUsed),
             ("nonce too low", SendOutcome::NonceUsed),
@@ -318,23 +318,24 @@ mod tests {
             ("nonce too high: address 0x0, tx: 5 state: 4", SendOutcome::NonceAhead),
             ("txpool is full", SendOutcome::Later),
         ] {
-            assert_eq!(classify(said.to_owned()), meant, "{said}");
+            assert_eq!(classify(message.to_owned()), meant, "{message}");
         }
-        for said in ["transaction underpriced", "max fee per gas less than block base fee: …"] {
-            assert_eq!(classify(said.to_owned()), SendOutcome::TooCheap(said.to_owned()));
+        for message in ["transaction underpriced", "max fee per gas less than block base fee: …"]
+        {
+            assert_eq!(classify(message.to_owned()), SendOutcome::TooCheap(message.to_owned()));
         }
-        for said in [
+        for message in [
             "intrinsic gas too low: gas 1, minimum needed 21000",
             "insufficient gas for floor data gas cost: gas 1, minimum needed 21000",
             "exceeds block gas limit",
             "oversized data: transaction size 200000, limit 131072",
             "invalid sender: invalid chain id for signer: have 1 want 2",
         ] {
-            assert_eq!(classify(said.to_owned()), SendOutcome::Refused(said.to_owned()));
+            assert_eq!(classify(message.to_owned()), SendOutcome::Refused(message.to_owned()));
         }
-        let said = "insufficient funds for gas * price + value".to_owned();
-        assert_eq!(classify(said.clone()), SendOutcome::Refused(said.clone()));
-        let error = refused(Address::ZERO, 1, said);
+        let message = "insufficient funds for gas * price + value".to_owned();
+        assert_eq!(classify(message.clone()), SendOutcome::Refused(message.clone()));
+        let error = refused(Address::ZERO, 1, message);
         assert!(matches!(error, BroadcastError::NoFunds { .. }));
     }
 
@@ -360,8 +361,8 @@ mod tests {
 
     #[test]
     fn an_unknown_error_is_no_refusal() {
-        for said in ["internal error", "context deadline exceeded", "upstream: try again", ""] {
-            assert_eq!(classify(said.to_owned()), SendOutcome::Unclear(said.to_owned()));
+        for message in ["internal error", "context deadline exceeded", "upstream: try again", ""] {
+            assert_eq!(classify(message.to_owned()), SendOutcome::Unclear(message.to_owned()));
         }
     }
 }

@@ -206,7 +206,9 @@ impl Witnesses {
             SendOutcome::Later => HandOver::Unsure,
             SendOutcome::NonceUsed | SendOutcome::Underpriced => HandOver::NonceUsed,
             SendOutcome::NonceAhead => HandOver::NonceAhead,
-            SendOutcome::TooCheap(said) | SendOutcome::Refused(said) => HandOver::Refused(said),
+            SendOutcome::TooCheap(reason) | SendOutcome::Refused(reason) => {
+                HandOver::Refused(reason)
+            }
         }
     }
 

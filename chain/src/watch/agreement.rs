@@ -59,12 +59,12 @@ where
         let reading = tokio::time::timeout(READ_MAX, reading).await;
         match reading.unwrap_or_else(|_| Err(chain.too_slow(READ_MAX).into())) {
             Err(error) if error.request_error().is_some_and(is_endpoints_fault) => Err(error),
-            said => Ok::<_, WatchError>((chain, said)),
+            reading => Ok::<_, WatchError>((chain, reading)),
         }
     });
-    let (chain, said) = asked.await?;
-    let (value, block) = match said {
-        Ok(said) => said,
+    let (chain, reading) = asked.await?;
+    let (value, block) = match reading {
+        Ok(reading) => reading,
         Err(error) => {
             // If the contract itself is at fault, all endpoints say so and are paused, which is as if none were.
             endpoints.distrust_asked(&chain, &error.to_string());
@@ -75,9 +75,9 @@ where
     if hosts == 1 || known == Some(&value) {
         return Ok((value, block));
     }
-    let said = unless_stuck(each_stated(endpoints, hosts, block, read).await);
-    let for_it = said.iter().filter(|other| **other == value).count();
-    let against = said.len() - for_it;
+    let answers = unless_stuck(each_stated(endpoints, hosts, block, read).await);
+    let for_it = answers.iter().filter(|other| **other == value).count();
+    let against = answers.len() - for_it;
     if for_it > against {
         return Ok((value, block));
     }
@@ -88,10 +88,10 @@ where
 
 /// Returns the answers that count. Those of stuck endpoints do not if most endpoints are not stuck. Otherwise the chain
 /// itself may have no newer block, and the block that was read may be invented.
-fn unless_stuck<T>(said: Vec<StatedValue<T>>) -> Vec<T> {
-    let stuck = said.iter().filter(|one| one.is_stuck).count();
-    let do_all_count = 2 * stuck >= said.len();
-    let counted = said.into_iter().filter(|one| do_all_count || !one.is_stuck);
+fn unless_stuck<T>(answers: Vec<StatedValue<T>>) -> Vec<T> {
+    let stuck = answers.iter().filter(|one| one.is_stuck).count();
+    let do_all_count = 2 * stuck >= answers.len();
+    let counted = answers.into_iter().filter(|one| do_all_count || !one.is_stuck);
     counted.map(|one| one.value).collect()
 }
 
@@ -119,13 +119,13 @@ where
     let mut rounds = 0;
     loop {
         let time_max = if rounds == 0 { FIRST_ROUND_MAX } else { READ_MAX };
-        let said = endpoints
+        let answers = endpoints
             .each_in_whole_time(time_max, |chain| async move {
                 Ok::<_, RequestError>(stated(chain, block, read).await)
             })
             .await;
         let mut by_host = BTreeMap::new();
-        for (answer, host) in said.into_iter().zip(endpoints.display_urls()) {
+        for (answer, host) in answers.into_iter().zip(endpoints.display_urls()) {
             if let Ok(Some(value)) = answer {
                 by_host.entry(host).or_insert(value);
             }
@@ -177,11 +177,11 @@ mod tests {
 
     #[test]
     fn stuck_endpoints_count_only_while_the_chain_itself_may_be_stuck() {
-        let counted = |said: &[(char, bool)]| {
-            let said = said
+        let counted = |answers: &[(char, bool)]| {
+            let answers = answers
                 .iter()
                 .map(|(value, is_stuck)| StatedValue { value: *value, is_stuck: *is_stuck });
-            unless_stuck(said.collect())
+            unless_stuck(answers.collect())
         };
         assert_eq!(counted(&[('a', false), ('b', true), ('a', false)]), ['a', 'a']);
         assert_eq!(counted(&[('a', false), ('b', true)]), ['a', 'b'], "one of two decides nothing");

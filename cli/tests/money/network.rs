@@ -335,9 +335,9 @@ impl MoneyNetwork {
         let (data, about) = (self.data_dir(at), about.to_string());
         let args = ["report", step, "--json", "--data-dir", &data, "--about", &about];
         let output = support::run(&[&args[..], more].concat());
-        let said: Value = serde_json::from_slice(&output.stdout)
+        let printed: Value = serde_json::from_slice(&output.stdout)
             .unwrap_or_else(|_| panic!("{step}: {}", support::stderr(&output)));
-        let outcomes = said["outcomes"].as_array().unwrap().clone();
+        let outcomes = printed["outcomes"].as_array().unwrap().clone();
         (output.status.code().unwrap(), outcomes)
     }
 
@@ -381,8 +381,8 @@ impl MoneyNetwork {
         let from = self.api(at);
         let args = ["payer", "usage", payer, "--verify", "--from", &from];
         let output = self.owner(&args).output().unwrap();
-        let said = support::stderr(&output);
-        let bill = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{said}"));
+        let printed = support::stderr(&output);
+        let bill = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{printed}"));
         (output.status.code().unwrap(), bill)
     }
 
@@ -424,8 +424,8 @@ impl MoneyNetwork {
 
     fn run_with(&self, key: &Path, args: &[&str]) -> Value {
         let output = self.owner(args).env("HAWSER_KEY_FILE", key).output().unwrap();
-        let said = format!("{}{}", support::stdout(&output), support::stderr(&output));
-        assert!(output.status.success(), "{args:?}: {said}");
+        let printed = format!("{}{}", support::stdout(&output), support::stderr(&output));
+        assert!(output.status.success(), "{args:?}: {printed}");
         serde_json::from_slice(&output.stdout).unwrap()
     }
 
@@ -449,8 +449,8 @@ impl MoneyNetwork {
     /// Runs a command for the owner of the nodes; returns its output.
     pub fn as_owner(&self, args: &[&str]) -> Value {
         let output = self.owner(args).output().unwrap();
-        let said = format!("{}{}", support::stdout(&output), support::stderr(&output));
-        assert!(output.status.success(), "{args:?}: {said}");
+        let printed = format!("{}{}", support::stdout(&output), support::stderr(&output));
+        assert!(output.status.success(), "{args:?}: {printed}");
         serde_json::from_slice(&output.stdout).unwrap()
     }
 }

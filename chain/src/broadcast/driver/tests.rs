@@ -86,8 +86,8 @@ async fn a_replacement_has_the_lower_price_if_the_upper_one_is_above_the_ceiling
         driver.sign().await;
         let price = |driver: &Driver| driver.nonces.due(driver.now()).map(|due| due.signed.price);
         assert_eq!(price(&driver), Some(100));
-        let said = SendOutcome::TooCheap(String::new());
-        assert!(driver.nonces.sent(0, said, driver.now()).is_none());
+        let outcome = SendOutcome::TooCheap(String::new());
+        assert!(driver.nonces.sent(0, outcome, driver.now()).is_none());
         driver.state.price.set(MedianPrices { lower: lower_now, upper });
         driver.sign().await;
         assert_eq!(price(&driver), Some(expected), "{upper}, {lower_now}");
@@ -107,8 +107,8 @@ async fn a_replacement_has_the_others_signed_again_only_if_the_agreed_price_has_
         driver.state.price.set(MedianPrices { lower: 100, upper: 900 });
         let _outcomes = [submitted(&mut driver, 1), submitted(&mut driver, 2)];
         driver.sign().await;
-        let sent = |driver: &mut Driver, nonce, said| {
-            assert!(driver.nonces.sent(nonce, said, driver.now()).is_none());
+        let sent = |driver: &mut Driver, nonce, outcome| {
+            assert!(driver.nonces.sent(nonce, outcome, driver.now()).is_none());
         };
         sent(&mut driver, 0, SendOutcome::TooCheap(String::new()));
         sent(&mut driver, 1, SendOutcome::Accepted);

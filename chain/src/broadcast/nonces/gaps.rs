@@ -32,10 +32,13 @@ impl Nonces {
         let lacks = |it: &&AccountCounts| {
             it.mined < first && it.pending.is_some_and(|pending| pending <= it.mined)
         };
-        let told = || state.counts.iter().filter(lacks).map(|it| it.mined);
-        let is_agreed = told().count() == state.counts.len();
-        let from =
-            if is_agreed { told().max() } else { told().filter(|it| *it >= self.seen_mined).min() };
+        let stated = || state.counts.iter().filter(lacks).map(|it| it.mined);
+        let is_agreed = stated().count() == state.counts.len();
+        let from = if is_agreed {
+            stated().max()
+        } else {
+            stated().filter(|it| *it >= self.seen_mined).min()
+        };
         let Some(from) = from else {
             (self.gaps.since, self.gaps.doubtful) = (None, None);
             return;
@@ -107,7 +110,7 @@ mod tests {
         nonces.held().filter(|(.., purpose)| is_filler(*purpose)).map(|(nonce, ..)| nonce).collect()
     }
 
-    fn told_for(
+    fn poll_for(
         nonces: &mut Nonces,
         counts: &[(u64, u64)],
         seconds: std::ops::RangeInclusive<u64>,
@@ -120,13 +123,13 @@ mod tests {
     #[test]
     fn a_gap_that_all_tell_of_is_filled_soon_and_one_that_is_contested_later() {
         let mut agreed = with_payload_at(5);
-        told_for(&mut agreed, &[(3, 3), (2, 2)], 0..=2);
+        poll_for(&mut agreed, &[(3, 3), (2, 2)], 0..=2);
         assert_eq!(fillers(&mut agreed), [3, 4]);
         for contested in [[(3, 3), (5, 6)], [(3, 3), (4, 5)], [(900, 900), (3, 3)]] {
             let mut nonces = with_payload_at(5);
-            told_for(&mut nonces, &contested, 0..=9);
+            poll_for(&mut nonces, &contested, 0..=9);
             assert!(fillers(&mut nonces).is_empty(), "{contested:?}");
-            told_for(&mut nonces, &contested, 10..=10);
+            poll_for(&mut nonces, &contested, 10..=10);
             assert_eq!(fillers(&mut nonces), [3, 4], "{contested:?}");
         }
     }
@@ -135,7 +138,7 @@ mod tests {
     fn nonces_below_an_own_mined_transaction_are_not_filled_on_the_word_of_one() {
         let mut nonces = with_payload_at(5);
         nonces.seen_mined = 5;
-        told_for(&mut nonces, &[(3, 3), (5, 6)], 0..=60);
+        poll_for(&mut nonces, &[(3, 3), (5, 6)], 0..=60);
         assert!(fillers(&mut nonces).is_empty());
     }
 
@@ -148,7 +151,7 @@ mod tests {
         assert!(!gaps.take_filler(at + HOUR - Duration::from_nanos(1)));
         assert!(gaps.take_filler(at + HOUR));
         let mut nonces = with_payload_at(5000);
-        told_for(&mut nonces, &[(0, 0), (0, 0)], 0..=2);
+        poll_for(&mut nonces, &[(0, 0), (0, 0)], 0..=2);
         assert_eq!(fillers(&mut nonces).len(), FILL_MAX);
         for _ in 0..10 {
             let first = nonces.slots.pop_first();

@@ -73,7 +73,7 @@ pub(in super::super) fn run(args: &AuditExportArgs, as_json: bool) -> Result<(),
         Some(bucket) => Some(publish(folder, &**bucket)?),
         None => None,
     };
-    tell(&report, keys.as_ref(), brought, as_json);
+    print_report(&report, keys.as_ref(), brought, as_json);
     Ok(())
 }
 
@@ -116,7 +116,7 @@ fn write(
         now_ns: now_ns(),
     };
     let mut bar = ExportProgressBar::new();
-    let report = export(log, folder, settings, |progress| bar.tell(progress));
+    let report = export(log, folder, settings, |progress| bar.report_progress(progress));
     bar.bar.finish_and_clear();
     report.map_err(refused)
 }
@@ -149,7 +149,7 @@ impl ExportProgressBar {
         Self { bar, reported_at: Instant::now() }
     }
 
-    fn tell(&mut self, progress: ExportProgress) {
+    fn report_progress(&mut self, progress: ExportProgress) {
         let ExportProgress { originator, done, total } = progress;
         self.bar.set_message(format!("strand {originator}"));
         self.bar.set_length(total.max(done));
@@ -161,7 +161,7 @@ impl ExportProgressBar {
     }
 }
 
-fn tell(
+fn print_report(
     report: &ExportReport,
     keys: Option<&LoadedKeys>,
     brought: Option<(u64, u64)>,
