@@ -88,7 +88,7 @@ pub struct EnvelopeProof {
 
 /// The reason why a proof does not show that the envelope is part of the strand.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum RefutedProof {
+pub enum RefutedProofError {
     /// The bytes are no originator envelope.
     #[error("the envelope is malformed: {0}")]
     Envelope(#[from] LayerError),
@@ -150,30 +150,30 @@ impl EnvelopeProof {
     ///
     /// # Errors
     /// The first reason why it does not prove that the envelope is part of its strand.
-    pub fn verify(&self, registry: &Registry) -> Result<ProvenEnvelope, RefutedProof> {
+    pub fn verify(&self, registry: &Registry) -> Result<ProvenEnvelope, RefutedProofError> {
         let (statement, proof) = OriginatorEnvelope::open(self.envelope.clone())?;
         let digest = originator_digest(&statement);
         let (id, _) = OriginatorEnvelope::statement(statement)?;
         let key = |node| {
-            let record = registry.node(node).ok_or(RefutedProof::NoKey(node))?;
-            Ok::<_, RefutedProof>(record.public_key)
+            let record = registry.node(node).ok_or(RefutedProofError::NoKey(node))?;
+            Ok::<_, RefutedProofError>(record.public_key)
         };
         // An envelope of a chain has no signature: the checkpoint of the node that read the chain vouches for it.
         match proof {
             Proof::Signature(signature) => {
                 if signature.recover(digest) != Ok(key(id.originator)?) {
-                    return Err(RefutedProof::Forged(id.originator));
+                    return Err(RefutedProofError::Forged(id.originator));
                 }
             }
             Proof::Transaction(_) if id.originator.is_node() => {
-                return Err(RefutedProof::Forged(id.originator));
+                return Err(RefutedProofError::Forged(id.originator));
             }
             Proof::Transaction(_) => {}
         }
         let of = self.checkpoint.signed.checkpoint;
         if of.originator != id.originator {
             let (envelope, checkpoint) = (id.originator, of.originator);
-            return Err(RefutedProof::OtherStrand { envelope, checkpoint });
+            return Err(RefutedProofError::OtherStrand { envelope, checkpoint });
         }
         let none = ProofError::NoSuchLeaf { index: u64::MAX, size: of.size };
         let index = leaf_index(id.sequence).ok_or(none)?;
@@ -325,23 +325,26 @@ mod tests {
         let registry = settings().registry;
         let refuted = |proof: EnvelopeProof| proof.verify(&registry).unwrap_err();
         let other = EnvelopeProof { envelope: draft(8, ns_of(8)).seal(), ..honest() };
-        assert!(matches!(refuted(other), RefutedProof::Inclusion(ProofError::OtherRoot)));
+        assert!(matches!(refuted(other), RefutedProofError::Inclusion(ProofError::OtherRoot)));
         let mut shorter = honest();
         shorter.inclusion.0.pop();
-        assert!(matches!(refuted(shorter), RefutedProof::Inclusion(ProofError::Length(_))));
+        assert!(matches!(refuted(shorter), RefutedProofError::Inclusion(ProofError::Length(_))));
         let mut root = honest();
         root.checkpoint = checkpoint(20, TreeHash([1; 32]));
-        assert!(matches!(refuted(root), RefutedProof::Inclusion(ProofError::OtherRoot)));
+        assert!(matches!(refuted(root), RefutedProofError::Inclusion(ProofError::OtherRoot)));
         let mut time = honest();
         time.checkpoint.signed.checkpoint.time_ns += 1;
-        assert!(matches!(refuted(time), RefutedProof::Checkpoint(_)));
+        assert!(matches!(refuted(time), RefutedProofError::Checkpoint(_)));
         let mut small = honest();
         small.checkpoint = checkpoint(6, TreeHash([1; 32]));
-        assert!(matches!(refuted(small), RefutedProof::Inclusion(ProofError::NoSuchLeaf { .. })));
+        assert!(matches!(
+            refuted(small),
+            RefutedProofError::Inclusion(ProofError::NoSuchLeaf { .. })
+        ));
         let noise = EnvelopeProof { envelope: Bytes::from_static(b"noise"), ..honest() };
-        assert!(matches!(refuted(noise), RefutedProof::Envelope(_)));
+        assert!(matches!(refuted(noise), RefutedProofError::Envelope(_)));
         let keyless = honest().verify(&Registry::default());
-        assert_eq!(keyless, Err(RefutedProof::NoKey(NODE)));
+        assert_eq!(keyless, Err(RefutedProofError::NoKey(NODE)));
     }
 
     #[test]
@@ -356,7 +359,7 @@ mod tests {
         claims[8..16].copy_from_slice(&(1_u64 << 60).to_be_bytes());
         let large = ProofFile { checkpoint: STANDARD.encode(&claims), ..file.clone() };
         let refuted = large.proof().unwrap().verify(&settings().registry);
-        assert!(matches!(refuted, Err(RefutedProof::Inclusion(ProofError::Length(_)))));
+        assert!(matches!(refuted, Err(RefutedProofError::Inclusion(ProofError::Length(_)))));
         let mut claims = honest().checkpoint.encode();
         claims[121..123].copy_from_slice(&[0xff; 2]);
         let many = ProofFile { checkpoint: STANDARD.encode(&claims), ..file };

@@ -59,7 +59,7 @@ pub struct VoidProof {
 
 /// The reason why a proof about void places shows nothing.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum RefutedVoidProof {
+pub enum RefutedVoidProofError {
     /// The registry does not name the node.
     #[error("the registry does not name node {0}")]
     NoKey(OriginatorId),
@@ -121,10 +121,10 @@ impl VoidProof {
     ///
     /// # Errors
     /// The first reason why it shows nothing.
-    pub fn verify(&self, registry: &Registry) -> Result<ProvenVoid, RefutedVoidProof> {
+    pub fn verify(&self, registry: &Registry) -> Result<ProvenVoid, RefutedVoidProofError> {
         let statement = self.signed.statement;
         let record = registry.node(statement.node);
-        let key = record.ok_or(RefutedVoidProof::NoKey(statement.node))?.public_key;
+        let key = record.ok_or(RefutedVoidProofError::NoKey(statement.node))?.public_key;
         self.signed.verify(&key)?;
         let Some(bytes) = &self.envelope else {
             return Ok(ProvenVoid { statement, envelope: None });
@@ -133,14 +133,14 @@ impl VoidProof {
         let digest = originator_digest(&unsigned);
         let (id, originator_ns) = OriginatorEnvelope::statement(unsigned)?;
         if id.originator != statement.node || !statement.covers(id.sequence) {
-            return Err(RefutedVoidProof::OtherPlace(id));
+            return Err(RefutedVoidProofError::OtherPlace(id));
         }
         let is_signed = match proof {
             Proof::Signature(signature) => signature.recover(digest) == Ok(key),
             Proof::Transaction(_) => false,
         };
         if !is_signed {
-            return Err(RefutedVoidProof::Forged(statement.node));
+            return Err(RefutedVoidProofError::Forged(statement.node));
         }
         let is_broken_word = statement.is_broken_by(originator_ns);
         let envelope = Some(EnvelopeAtVoid { id, originator_ns, is_broken_word });
@@ -265,26 +265,26 @@ mod tests {
         let refuted = |proof: VoidProof| proof.verify(&registry).unwrap_err();
         let forged = VoidProof { signed: declared(40, 60, 45, 2), envelope: None };
         let other_key = VoidStatementError::OtherKey(NODE);
-        assert_eq!(refuted(forged), RefutedVoidProof::Statement(other_key));
+        assert_eq!(refuted(forged), RefutedVoidProofError::Statement(other_key));
         let mut of_witness = declared(40, 60, 45, 2).statement;
         of_witness.node = WITNESS;
         let signed = of_witness.sign(&key(2));
-        let elsewhere = RefutedVoidProof::OtherPlace(EnvelopeId::new(NODE, SequenceId(50)));
+        let elsewhere = RefutedVoidProofError::OtherPlace(EnvelopeId::new(NODE, SequenceId(50)));
         assert_eq!(refuted(VoidProof { signed, ..with_envelope(50, 50) }), elsewhere);
-        let elsewhere = RefutedVoidProof::OtherPlace(EnvelopeId::new(NODE, SequenceId(61)));
+        let elsewhere = RefutedVoidProofError::OtherPlace(EnvelopeId::new(NODE, SequenceId(61)));
         assert_eq!(refuted(with_envelope(61, 200)), elsewhere);
         let mut other = with_envelope(50, 200);
         let (statement, _) = OriginatorEnvelope::open(other.envelope.unwrap()).unwrap();
         let signature = key(2).sign(originator_digest(&statement));
         let bytes = OriginatorEnvelope::encode(statement.clone(), Proof::Signature(signature));
         other.envelope = Some(bytes);
-        assert_eq!(refuted(other.clone()), RefutedVoidProof::Forged(NODE));
+        assert_eq!(refuted(other.clone()), RefutedVoidProofError::Forged(NODE));
         other.envelope = Some(OriginatorEnvelope::encode(statement, Proof::Transaction([1; 32])));
-        assert_eq!(refuted(other.clone()), RefutedVoidProof::Forged(NODE));
+        assert_eq!(refuted(other.clone()), RefutedVoidProofError::Forged(NODE));
         other.envelope = Some(Bytes::from_static(b"noise"));
-        assert!(matches!(refuted(other), RefutedVoidProof::Envelope(_)));
+        assert!(matches!(refuted(other), RefutedVoidProofError::Envelope(_)));
         let keyless = with_envelope(50, 50).verify(&Registry::default());
-        assert_eq!(keyless, Err(RefutedVoidProof::NoKey(NODE)));
+        assert_eq!(keyless, Err(RefutedVoidProofError::NoKey(NODE)));
     }
 
     #[test]

@@ -32,7 +32,7 @@ impl Default for SpendingLimits {
 
 /// A ceiling that a transaction would exceed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum CeilingReached {
+pub enum CeilingError {
     /// The price of gas is too high.
     #[error("the gas price is {price_wei} wei, above the ceiling of {max_wei} wei")]
     GasPrice {
@@ -75,14 +75,14 @@ impl Spending {
         price_wei: u128,
         cost_wei: u128,
         now: Duration,
-    ) -> Result<(), CeilingReached> {
+    ) -> Result<(), CeilingError> {
         let SpendingLimits { gas_price_max_wei, per_hour_max_wei } = self.limits;
         if price_wei > gas_price_max_wei {
-            return Err(CeilingReached::GasPrice { price_wei, max_wei: gas_price_max_wei });
+            return Err(CeilingError::GasPrice { price_wei, max_wei: gas_price_max_wei });
         }
         let spent_wei = self.spent_wei(now);
         if spent_wei.saturating_add(cost_wei) > per_hour_max_wei {
-            return Err(CeilingReached::Hour { spent_wei, max_wei: per_hour_max_wei });
+            return Err(CeilingError::Hour { spent_wei, max_wei: per_hour_max_wei });
         }
         let minute = minute_of(now);
         let (of, wei) = &mut self.minutes[place_of(minute)];
@@ -141,7 +141,7 @@ mod tests {
     fn a_price_above_the_ceiling_is_never_paid() {
         let mut spending = Spending::new(LIMITS);
         let reached = spending.take(11, 1, Duration::ZERO).unwrap_err();
-        assert_eq!(reached, CeilingReached::GasPrice { price_wei: 11, max_wei: 10 });
+        assert_eq!(reached, CeilingError::GasPrice { price_wei: 11, max_wei: 10 });
         assert_eq!(spending.take(10, 1, Duration::ZERO), Ok(()));
     }
 

@@ -17,7 +17,7 @@ use hawser_chain::broadcast::{BroadcastError, BroadcastReceipt, BroadcastSetting
 use hawser_chain::contracts::GroupMessageBroadcaster::MessageSent;
 use hawser_chain::redis_link::RedisAccess;
 use hawser_chain::send::{Call, Sender};
-use hawser_chain::spending::{CeilingReached, SpendingLimits};
+use hawser_chain::spending::{CeilingError, SpendingLimits};
 use serde_json::{Value, json};
 
 use crate::pair::{ChainBackend, Pair};
@@ -406,7 +406,7 @@ async fn the_gas_of_an_hour_is_counted_once_for_all_senders() {
             Err(error) => {
                 let is_ceiling = matches!(
                     error,
-                    BroadcastError::Ceiling(CeilingReached::Hour { spent_wei, .. })
+                    BroadcastError::Ceiling(CeilingError::Hour { spent_wei, .. })
                         if spent_wei <= max_wei
                 );
                 assert!(is_ceiling, "{error:?}");
@@ -424,7 +424,7 @@ async fn the_gas_of_an_hour_is_counted_once_for_all_senders() {
     let is_of_others = |refused: &Result<BroadcastReceipt, BroadcastError>| {
         matches!(
             refused,
-            Err(BroadcastError::Ceiling(CeilingReached::Hour { spent_wei, .. }))
+            Err(BroadcastError::Ceiling(CeilingError::Hour { spent_wei, .. }))
                 if *spent_wei > max_wei / 2
         )
     };

@@ -33,7 +33,7 @@ pub(crate) struct Pass(FairGate);
 /// The error of a caller that has too many waiting tasks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{WAITING_MAX} requests of this caller wait already: try again later")]
-pub(crate) struct TooManyWait;
+pub(crate) struct GateFullError;
 
 impl FairGate {
     /// Creates a gate for `places` tasks at once.
@@ -45,8 +45,8 @@ impl FairGate {
     /// Waits for a place. Dropping the future gives up the turn.
     ///
     /// # Errors
-    /// [`TooManyWait`] if [`WAITING_MAX`] tasks of the caller wait here.
-    pub(crate) async fn enter(&self, caller: &CallerId) -> Result<Pass, TooManyWait> {
+    /// [`GateFullError`] if [`WAITING_MAX`] tasks of the caller wait here.
+    pub(crate) async fn enter(&self, caller: &CallerId) -> Result<Pass, GateFullError> {
         let pass = {
             let mut state = self.0.lock();
             if let Some(free) = state.free.checked_sub(1) {
@@ -61,7 +61,7 @@ impl FairGate {
                 queue.retain(|waits| !waits.is_closed()); // tasks that gave up do not count
             }
             if queue.len() >= WAITING_MAX {
-                return Err(TooManyWait);
+                return Err(GateFullError);
             }
             queue.push_back(sender);
             if !has_turn {
@@ -70,7 +70,7 @@ impl FairGate {
             receiver
         };
         // Not reached: this call keeps the gate alive, and the gate drops no sender whose receiver still waits.
-        pass.await.map_err(|_| TooManyWait)
+        pass.await.map_err(|_| GateFullError)
     }
 
     /// Passes a place to the next waiting task, or frees it if no task waits.
@@ -126,8 +126,8 @@ impl TenantGate {
     /// Waits for a place. Dropping the future gives up the turn.
     ///
     /// # Errors
-    /// [`TooManyWait`] if too many tasks of the caller wait.
-    pub(crate) async fn enter(&self, caller: &CallerId) -> Result<TenantPass, TooManyWait> {
+    /// [`GateFullError`] if too many tasks of the caller wait.
+    pub(crate) async fn enter(&self, caller: &CallerId) -> Result<TenantPass, GateFullError> {
         let own = self.own.enter(caller).await?;
         let shared = self.shared.enter(&self.tenant).await?;
         Ok(TenantPass { _shared: shared, _own: own })
@@ -209,7 +209,7 @@ mod tests {
         let greedy = caller("greedy");
         let mut many: Vec<_> = (0..WAITING_MAX).map(|_| Box::pin(gate.enter(&greedy))).collect();
         many.iter_mut().for_each(|waits| assert!(waits.now_or_never().is_none()));
-        assert!(matches!(gate.enter(&greedy).await, Err(TooManyWait)));
+        assert!(matches!(gate.enter(&greedy).await, Err(GateFullError)));
         assert!(gate.enter(&caller("other")).now_or_never().is_none(), "others may wait");
         many.truncate(1);
         assert!(gate.enter(&greedy).now_or_never().is_none(), "those that gave up do not count");

@@ -19,7 +19,7 @@ use tonic::{Code, Status};
 
 pub use hawser_validation::precheck::{BrokenLogError, PrecheckCaller, VouchError};
 
-use crate::fair::{FairGate, TenantGate, TenantPass, TooManyWait};
+use crate::fair::{FairGate, GateFullError, TenantGate, TenantPass};
 use crate::nodes::{ExpectedEnvelope, Node, Nodes, all_decoded, query_place};
 use crate::policy::CallerId;
 
@@ -166,7 +166,7 @@ pub(crate) enum JudgeError {
     TooMany { count: usize },
     /// The caller has too many requests waiting at a gate.
     #[error("{0}")]
-    Busy(#[from] TooManyWait),
+    Busy(#[from] GateFullError),
     /// No node returned a valid log of the inbox, so the updates were not judged.
     #[error("no node returns the log of the inbox: try again")]
     NoLog,

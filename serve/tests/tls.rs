@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
-use hawser_serve::tls::{SeenFault, Tls, TlsFiles, TlsFilesError, expiry_seen};
+use hawser_serve::tls::{Tls, TlsFiles, TlsFilesError, TlsHandshakeError, expiry_seen};
 use hawser_serve::{CallMetrics, ServeSettings, Server};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::ServerName;
@@ -321,18 +321,18 @@ async fn a_client_tells_why_it_does_not_accept_a_certificate() {
     let port = server.address().port();
     let seen = |roots| expiry_seen("localhost", port, roots, TIME_MAX);
     assert_eq!(seen(trusting(&files.authority)).await, Ok(tls.expires_unix_s()));
-    assert_eq!(seen(trusting(&authority())).await, Err(SeenFault::Untrusted));
+    assert_eq!(seen(trusting(&authority())).await, Err(TlsHandshakeError::Untrusted));
     let by_number = expiry_seen("127.0.0.1", port, trusting(&files.authority), TIME_MAX).await;
-    assert_eq!(by_number, Err(SeenFault::OtherName));
+    assert_eq!(by_number, Err(TlsHandshakeError::OtherName));
     let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
     params.not_after = rcgen::date_time_ymd(2020, 1, 1);
     files.write(&certified(&files.authority, &params));
     tls.look();
-    assert_eq!(seen(trusting(&files.authority)).await, Err(SeenFault::Expired));
+    assert_eq!(seen(trusting(&files.authority)).await, Err(TlsHandshakeError::Expired));
     // A listener that accepts and says nothing does not hold the client.
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = silent.local_addr().unwrap().port();
     let roots = trusting(&files.authority);
     let unanswered = expiry_seen("localhost", port, roots, Duration::from_millis(50)).await;
-    assert!(matches!(unanswered, Err(SeenFault::NoHandshake(_))), "{unanswered:?}");
+    assert!(matches!(unanswered, Err(TlsHandshakeError::NoHandshake(_))), "{unanswered:?}");
 }

@@ -35,7 +35,7 @@ use super::slots::{
 use super::submission;
 use crate::redis_link::RedisLinkError;
 use crate::send::RequestError;
-use crate::spending::{CeilingReached, Spending, SpendingLimits};
+use crate::spending::{CeilingError, Spending, SpendingLimits};
 
 /// The number of payloads whose gas is estimated concurrently. Guess.
 const ESTIMATES_MAX: usize = 32;
@@ -357,7 +357,7 @@ impl Driver {
     }
 
     /// Remembers the ceiling that stops a transaction and returns it as an error.
-    fn stopped_by(&self, ceiling: CeilingReached) -> BroadcastError {
+    fn stopped_by(&self, ceiling: CeilingError) -> BroadcastError {
         *self.state.ceiling.lock() = Some((Instant::now(), ceiling));
         BroadcastError::Ceiling(ceiling)
     }

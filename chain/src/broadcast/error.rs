@@ -9,7 +9,7 @@ use alloy::primitives::{Address, B256};
 use crate::contracts::revert::Revert;
 use crate::redis_link::RedisLinkError;
 use crate::send::{ConnectError, RequestError, ViewError};
-use crate::spending::CeilingReached;
+use crate::spending::CeilingError;
 
 /// Error of starting a broadcaster.
 #[derive(Debug, thiserror::Error)]
@@ -113,7 +113,7 @@ pub enum BroadcastError {
     },
     /// The transaction would cost more than the settings allow; nothing was sent.
     #[error("{0}")]
-    Ceiling(CeilingReached),
+    Ceiling(CeilingError),
     /// Too many payloads are already waiting; nothing was sent.
     #[error("{waiting} payloads wait to be sent: try again later")]
     Busy {

@@ -54,7 +54,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::endpoints::Endpoints;
-use crate::spending::CeilingReached;
+use crate::spending::CeilingError;
 use driver::{Driver, DriverCommand};
 pub use error::{BroadcastError, BroadcastStartError};
 use outcome::BroadcastResult;
@@ -184,7 +184,7 @@ impl Broadcaster {
 
     /// Returns the ceiling that a transaction has reached within the last minute, if any.
     #[must_use]
-    pub fn ceiling_reached(&self) -> Option<CeilingReached> {
+    pub fn ceiling_reached(&self) -> Option<CeilingError> {
         let last = *self.state.ceiling.lock();
         last.filter(|(at, _)| at.elapsed() < CEILING_SHOWN_FOR).map(|(_, ceiling)| ceiling)
     }

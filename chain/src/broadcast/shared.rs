@@ -15,7 +15,7 @@ use crate::contracts::{GroupMessageBroadcaster, IdentityUpdateBroadcaster};
 use crate::endpoints::Endpoints;
 use crate::prices;
 use crate::send::{Chain, REQUEST_MAX, ViewError};
-use crate::spending::CeilingReached;
+use crate::spending::CeilingError;
 
 /// The state of one broadcaster outside its task.
 pub(super) struct BroadcasterState {
@@ -28,7 +28,7 @@ pub(super) struct BroadcasterState {
     pub(super) bounds: watch::Sender<PayloadBounds>,
     pub(super) status: watch::Sender<BroadcastStatus>,
     /// The ceiling that last stopped a transaction, with the time.
-    pub(super) ceiling: Mutex<Option<(Instant, CeilingReached)>>,
+    pub(super) ceiling: Mutex<Option<(Instant, CeilingError)>>,
     /// The time for which another sender of the account has to be quiet; `None` if several may send at the same time.
     pub(super) stand_back: Option<Duration>,
     /// The reason why nothing is sent at present, as text for operators.

@@ -6,7 +6,7 @@ use alloy::primitives::{Address, B256, U256, utils::format_ether};
 use alloy::transports::{RpcError, TransportError, TransportErrorKind};
 
 use crate::contracts::revert::Revert;
-use crate::spending::CeilingReached;
+use crate::spending::CeilingError;
 
 /// An answer that exceeds the bound, with the bound in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -125,7 +125,7 @@ pub enum SendError {
     },
     /// The transaction would cost more than the settings allow; nothing was sent.
     #[error("{0}")]
-    Ceiling(CeilingReached),
+    Ceiling(CeilingError),
     /// The contract would revert the call; nothing was sent.
     #[error("the transaction would be reverted: {0}")]
     WouldRevert(Revert),

@@ -13,7 +13,7 @@ use hawser_chain::index::{
 };
 use hawser_chain::reports::{ReportManager, ReportManagerError, SubmitOutcome};
 use hawser_chain::send::SendError;
-use hawser_chain::spending::{CeilingReached, SpendingLimits};
+use hawser_chain::spending::{CeilingError, SpendingLimits};
 use hawser_devchain::deploy;
 use hawser_proto::{Address, OriginatorId, SecretKey, SequenceId};
 use hawser_rules::payer_report::{Attestation, Leaves, NodeIds, PayerReport, RangeEnd, ReportId};
@@ -101,7 +101,7 @@ impl Chain {
         let of_hour = SpendingLimits { per_hour_max_wei: 1, ..SpendingLimits::default() };
         let refused = limited(of_hour).submit(report, attested).await.unwrap_err();
         let is_hour = |it: &_| {
-            let ceiling = CeilingReached::Hour { spent_wei: 0, max_wei: 1 };
+            let ceiling = CeilingError::Hour { spent_wei: 0, max_wei: 1 };
             matches!(it, ReportManagerError::Send(SendError::Ceiling(reached)) if *reached == ceiling)
         };
         assert!(is_hour(&refused), "{refused}");
@@ -110,7 +110,7 @@ impl Chain {
         let is_price = |it: &_| {
             matches!(
                 it,
-                ReportManagerError::Send(SendError::Ceiling(CeilingReached::GasPrice { .. }))
+                ReportManagerError::Send(SendError::Ceiling(CeilingError::GasPrice { .. }))
             )
         };
         assert!(is_price(&refused), "{refused}");

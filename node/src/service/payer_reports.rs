@@ -8,7 +8,7 @@ use hawser_chain::contracts::revert::RevertReason;
 use hawser_chain::endpoints::Endpoints;
 use hawser_chain::reports::{ReportManager, ReportManagerError, SubmitOutcome};
 use hawser_chain::send::{RequestError, SendError};
-use hawser_chain::spending::{CeilingReached, SpendingLimits};
+use hawser_chain::spending::{CeilingError, SpendingLimits};
 use hawser_engine::Engine;
 use hawser_engine::runtime::{
     ContractError, PayerReportSettings, PayerReporter, ReportContract, SettledSoFar, Submitted,
@@ -99,7 +99,7 @@ fn contract_error(error: ReportManagerError) -> ContractError {
             revert.reason == RevertReason::Nothing
         }
         // Fewer leaves cost less.
-        ReportManagerError::Send(SendError::Ceiling(CeilingReached::Hour { .. })) => true,
+        ReportManagerError::Send(SendError::Ceiling(CeilingError::Hour { .. })) => true,
         _ => false,
     };
     ContractError { text: error.to_string(), may_be_too_large }
@@ -128,7 +128,7 @@ mod tests {
      {
         let stopped =
             |reached| contract_error(ReportManagerError::Send(SendError::Ceiling(reached)));
-        assert!(stopped(CeilingReached::Hour { spent_wei: 0, max_wei: 1 }).may_be_too_large);
-        assert!(!stopped(CeilingReached::GasPrice { price_wei: 2, max_wei: 1 }).may_be_too_large);
+        assert!(stopped(CeilingError::Hour { spent_wei: 0, max_wei: 1 }).may_be_too_large);
+        assert!(!stopped(CeilingError::GasPrice { price_wei: 2, max_wei: 1 }).may_be_too_large);
     }
 }

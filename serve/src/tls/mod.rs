@@ -29,7 +29,7 @@ use crate::readiness::{Check, Purpose};
 use files::{FileStamps, LoadedCertificate};
 
 pub use files::{TlsFiles, TlsFilesError};
-pub use seen::{SeenFault, expiry_seen};
+pub use seen::{TlsHandshakeError, expiry_seen};
 pub(crate) use wire::{DecryptedStream, ENCRYPTED_BYTES};
 
 /// Interval between two checks of the files. A guess: certificates are replaced days before they expire.

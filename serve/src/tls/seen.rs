@@ -15,7 +15,7 @@ use super::der;
 
 /// The reason for which a client does not accept a server.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SeenFault {
+pub enum TlsHandshakeError {
     /// No trusted authority has issued the certificate, or the server does not send an intermediate certificate.
     #[error(
         "no authority that is trusted has issued its certificate, or those in between are not sent"
@@ -39,15 +39,15 @@ pub enum SeenFault {
 /// Sends no request.
 ///
 /// # Errors
-/// See [`SeenFault`].
+/// See [`TlsHandshakeError`].
 pub async fn expiry_seen(
     host: &str,
     port: u16,
     roots: RootCertStore,
     time_max: Duration,
-) -> Result<i64, SeenFault> {
+) -> Result<i64, TlsHandshakeError> {
     let name = ServerName::try_from(host.to_owned())
-        .map_err(|error| SeenFault::NoHandshake(error.to_string()))?;
+        .map_err(|error| TlsHandshakeError::NoHandshake(error.to_string()))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -62,27 +62,31 @@ pub async fn expiry_seen(
         Ok(connected) => connected.map_err(|error| fault(&error))?,
         Err(_) => {
             let text = format!("no answer within {} s", time_max.as_secs_f32());
-            return Err(SeenFault::NoHandshake(text));
+            return Err(TlsHandshakeError::NoHandshake(text));
         }
     };
     let chain = stream.get_ref().1.peer_certificates();
     let expires = chain.and_then(|chain| der::expires_unix_s(chain.first()?));
-    expires.ok_or_else(|| SeenFault::Other("its end cannot be read".to_owned()))
+    expires.ok_or_else(|| TlsHandshakeError::Other("its end cannot be read".to_owned()))
 }
 
-fn fault(error: &io::Error) -> SeenFault {
+fn fault(error: &io::Error) -> TlsHandshakeError {
     let cause = error.get_ref().and_then(|cause| cause.downcast_ref::<Error>());
     let Some(Error::InvalidCertificate(fault)) = cause else {
-        return SeenFault::NoHandshake(error.to_string());
+        return TlsHandshakeError::NoHandshake(error.to_string());
     };
     match fault {
         // A bad signature means another authority with the same name and another key.
-        CertificateError::UnknownIssuer | CertificateError::BadSignature => SeenFault::Untrusted,
-        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            SeenFault::OtherName
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+            TlsHandshakeError::Untrusted
         }
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => SeenFault::Expired,
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            TlsHandshakeError::OtherName
+        }
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            TlsHandshakeError::Expired
+        }
         // The texts of other errors may quote the certificate, so they are cut.
-        other => SeenFault::Other(other.to_string().chars().take(200).collect()),
+        other => TlsHandshakeError::Other(other.to_string().chars().take(200).collect()),
     }
 }

@@ -19,7 +19,7 @@ use crate::broadcast::slots::{
     JobId, NoncePurpose, Recorded, SignRequest, SignedTransaction, SlotId, SlotOutcome,
 };
 use crate::redis_link::RedisLinkError;
-use crate::spending::CeilingReached;
+use crate::spending::CeilingError;
 
 impl Driver {
     /// Returns the time of the next sync of shared nonces; `None` while one is running or nonces are not shared.
@@ -276,7 +276,7 @@ impl Driver {
             SharedRecord::TooExpensive(spent_wei) => {
                 self.spending.give_back(cost_wei, taken);
                 let max_wei = self.spending.per_hour_max_wei();
-                Recorded::No(self.stopped_by(CeilingReached::Hour { spent_wei, max_wei }))
+                Recorded::No(self.stopped_by(CeilingError::Hour { spent_wei, max_wei }))
             }
         }
     }

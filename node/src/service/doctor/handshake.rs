@@ -3,7 +3,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use hawser_serve::tls::{SeenFault, expiry_seen};
+use hawser_serve::tls::{TlsHandshakeError, expiry_seen};
 use rustls::RootCertStore;
 
 use super::checked::DoctorCheck;
@@ -34,7 +34,7 @@ pub(super) async fn served_certificate(url: &str) -> Option<DoctorCheck> {
 }
 
 /// Judges the remaining lifetime of a certificate in seconds, or the reason why clients refuse it.
-fn judge(at: &str, seen: Result<i64, SeenFault>) -> DoctorCheck {
+fn judge(at: &str, seen: Result<i64, TlsHandshakeError>) -> DoctorCheck {
     let remedy = match &seen {
         Ok(left_s) => {
             let days = left_s.div_euclid(86_400);
@@ -46,21 +46,21 @@ fn judge(at: &str, seen: Result<i64, SeenFault>) -> DoctorCheck {
             let remedy = "renew it where TLS ends: in the files of --tls-cert, or at the proxy";
             return DoctorCheck::doubtful(NAME, found, remedy);
         }
-        Err(SeenFault::NoHandshake(error)) => {
+        Err(TlsHandshakeError::NoHandshake(error)) => {
             let found = format!("{at} makes no TLS handshake with this machine: {error}");
             let remedy = "set --tls-cert and --tls-key, or let a proxy end TLS: docs/proxies.md. If other machines reach it, a router does not lead back";
             return DoctorCheck::doubtful(NAME, found, remedy);
         }
-        Err(SeenFault::Untrusted) => {
+        Err(TlsHandshakeError::Untrusted) => {
             "serve the certificate with those of its issuers behind it, of an authority that clients trust; a private one is named to this command by SSL_CERT_FILE"
         }
-        Err(SeenFault::OtherName) => {
+        Err(TlsHandshakeError::OtherName) => {
             "get a certificate for this name, or correct the URL: hawser registry node update-http"
         }
-        Err(SeenFault::Expired) => {
+        Err(TlsHandshakeError::Expired) => {
             "renew it where TLS ends: in the files of --tls-cert, or at the proxy"
         }
-        Err(SeenFault::Other(_)) => "get a certificate of a public authority",
+        Err(TlsHandshakeError::Other(_)) => "get a certificate of a public authority",
     };
     let error = seen.expect_err("a certificate that is accepted was judged");
     DoctorCheck::failed(NAME, format!("clients do not accept {at}: {error}"), remedy)
@@ -79,12 +79,12 @@ mod tests {
         let result = |seen| judge("node.example:443", seen).result;
         assert_eq!(result(Ok(14 * day)), Fine);
         assert_eq!(result(Ok(14 * day - 1)), Doubtful);
-        assert_eq!(result(Err(SeenFault::NoHandshake("refused".to_owned()))), Doubtful);
+        assert_eq!(result(Err(TlsHandshakeError::NoHandshake("refused".to_owned()))), Doubtful);
         let failed = [
-            (SeenFault::Untrusted, "issuers"),
-            (SeenFault::OtherName, "update-http"),
-            (SeenFault::Expired, "renew"),
-            (SeenFault::Other("revoked".to_owned()), "public authority"),
+            (TlsHandshakeError::Untrusted, "issuers"),
+            (TlsHandshakeError::OtherName, "update-http"),
+            (TlsHandshakeError::Expired, "renew"),
+            (TlsHandshakeError::Other("revoked".to_owned()), "public authority"),
         ];
         for (fault, step) in failed {
             let text = fault.to_string();
