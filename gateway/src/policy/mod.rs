@@ -298,10 +298,45 @@ impl Policies {
         peer: Option<SocketAddr>,
         now_s: u64,
     ) -> Result<(CallerId, Option<String>), PolicyError> {
-        let identity = &self.file.identity;
-        if identity.kind != CallerIdentityKind::Webhook {
-            return self.identify(headers, peer, now_s);
+        let PolicyFile { identity, tenants, .. } = &self.file;
+        let address = || address::caller(headers, peer, &identity.trusted_proxies).to_string();
+        let (name, tenant) = match identity.kind {
+            CallerIdentityKind::Address => (address(), None),
+            CallerIdentityKind::Jwt => self.by_token(headers, now_s)?,
+            CallerIdentityKind::ApiKey => {
+                let caller = self.api_keys.caller(headers)?;
+                let has_caller = |tenant: &TenantSettings| tenant.members.contains(&*caller);
+                let tenant = tenants.iter().find(|(_, tenant)| has_caller(tenant));
+                (caller.to_string(), tenant.map(|(name, _)| name.clone()))
+            }
+            CallerIdentityKind::Webhook => self.by_webhook(headers, &address()).await?,
+            CallerIdentityKind::None => (ALL_CALLERS.to_owned(), None),
+        };
+        Ok((CallerId(name.into()), tenant))
+    }
+
+    /// Returns the caller and the tenant that the request's token names. A token with an unknown key has the keys
+    /// fetched.
+    fn by_token(
+        &self,
+        headers: &HeaderMap,
+        now_s: u64,
+    ) -> Result<(String, Option<String>), TokenError> {
+        let jwt = self.file.identity.jwt.as_ref().ok_or(TokenError::NoKeys)?;
+        let keys = self.keys.read();
+        if jwt.jwks_url.is_some() && keys.lacks(headers) {
+            self.keys_wanted.notify_one();
         }
+        let caller = keys.caller(jwt, headers, now_s)?;
+        Ok((caller.name, caller.tenant))
+    }
+
+    /// Returns the caller and the tenant that the operator's service names for the request's credential.
+    async fn by_webhook(
+        &self,
+        headers: &HeaderMap,
+        address: &str,
+    ) -> Result<(String, Option<String>), PolicyError> {
         let unknown = ApiKeyError::Unknown;
         let credential = api_key::credential(headers).ok_or(ApiKeyError::Missing)?;
         let credential = std::str::from_utf8(credential).map_err(|_| unknown)?;
@@ -309,49 +344,7 @@ impl Policies {
             return Err(unknown.into());
         }
         let webhook = self.webhook.as_ref().ok_or(WebhookError::NoAnswer)?;
-        let address = address::caller(headers, peer, &identity.trusted_proxies).to_string();
-        let (name, tenant) = webhook.identify(credential, &address).await?.ok_or(unknown)?;
-        Ok((CallerId(name.into()), tenant))
-    }
-
-    /// Identifies the caller of a request without the operator's service, and the tenant that the caller claims.
-    ///
-    /// # Errors
-    /// [`PolicyError`] if the token or the key is not accepted.
-    pub(crate) fn identify(
-        &self,
-        headers: &HeaderMap,
-        peer: Option<SocketAddr>,
-        now_s: u64,
-    ) -> Result<(CallerId, Option<String>), PolicyError> {
-        let identity = &self.file.identity;
-        let mut tenant = None;
-        let name = match (identity.kind, &identity.jwt) {
-            (CallerIdentityKind::Address, _) => {
-                address::caller(headers, peer, &identity.trusted_proxies).to_string()
-            }
-            (CallerIdentityKind::Jwt, Some(jwt)) => {
-                let keys = self.keys.read();
-                if jwt.jwks_url.is_some() && keys.lacks(headers) {
-                    self.keys_wanted.notify_one();
-                }
-                let caller = keys.caller(jwt, headers, now_s)?;
-                tenant = caller.tenant;
-                caller.name
-            }
-            (CallerIdentityKind::Jwt, None) => return Err(TokenError::NoKeys.into()),
-            (CallerIdentityKind::ApiKey, _) => {
-                let caller = self.api_keys.caller(headers)?;
-                let is_member = |tenant: &TenantSettings| tenant.members.contains(&*caller);
-                let mut tenants = self.file.tenants.iter();
-                tenant = tenants.find(|(_, it)| is_member(it)).map(|(name, _)| name.clone());
-                caller.to_string()
-            }
-            (CallerIdentityKind::None, _) => ALL_CALLERS.to_owned(),
-            // `caller_of` asks the service.
-            (CallerIdentityKind::Webhook, _) => return Err(WebhookError::NoAnswer.into()),
-        };
-        Ok((CallerId(name.into()), tenant))
+        Ok(webhook.identify(credential, address).await?.ok_or(unknown)?)
     }
 
     /// Checks that the policy does not deny the caller all requests.
