@@ -80,6 +80,11 @@ impl OriginatorMetrics {
         self.recent.lock().record(has_failed, Instant::now());
     }
 
+    /// Forgets the recent attempts at a node that serves again.
+    pub(crate) fn forget_attempts(&self) {
+        *self.recent.lock() = RecentCalls::default();
+    }
+
     /// Returns true if the recent attempts at the node mostly failed.
     pub(crate) fn recent_calls_failed(&self, now: Instant) -> bool {
         self.recent.lock().mostly_failed(now)

@@ -67,6 +67,9 @@ impl Watcher {
     async fn run(mut self) {
         while let Some(node) = self.node.upgrade() {
             let came_up = self.check_health(&node).await;
+            if came_up {
+                node.metrics.forget_attempts(); // they failed because it had stopped
+            }
             if came_up || (self.rounds.is_multiple_of(VERSION_EVERY) && !node.is_down()) {
                 ask_version(&node, came_up).await;
             }

@@ -59,6 +59,11 @@ async fn a_node_whose_calls_mostly_fail_is_not_named_to_readers() {
         assert!(group < 200, "a third of these topics begin at this node");
     }
     assert_eq!(net.get_nodes().await.len(), 2);
+    // It restarts.
+    net.node_of(first).serves(false);
+    until(async || net.page("/status").await.1.contains("\"serves\": false")).await;
+    net.node_of(first).serves(true);
+    until(async || net.get_nodes().await.contains_key(&first)).await;
 }
 
 #[tokio::test]
