@@ -35,8 +35,9 @@ pub const REQUEST_WALLETS_TIMEOUT: Duration = Duration::from_secs(20);
 /// the worst case is 400 MiB.
 pub const REQUESTS_MAX: usize = 16;
 
-/// The most contract wallets that the service asks for all requests together in [`QUOTA_PERIOD`]. A guess: each costs
-/// two requests to an RPC provider, which the operator pays for.
+/// The most contract wallets that the service asks for all requests together in [`QUOTA_PERIOD`]; those of one caller
+/// are no more than were left before its last request. A guess: each costs two requests to an RPC provider, which the
+/// operator pays for.
 pub const WALLETS_PER_PERIOD_MAX: usize = 600;
 
 /// Questions to contract wallets that a gateway asks for all callers together within [`QUOTA_PERIOD`]. A guess: 50

@@ -46,6 +46,13 @@ impl RequestPlaces {
     }
 }
 
+impl RequestPlace {
+    /// Returns the name of the request's caller.
+    pub(crate) fn caller(&self) -> &str {
+        &self.caller
+    }
+}
+
 impl Drop for RequestPlace {
     fn drop(&mut self) {
         let mut taken = self.places.0.lock();

@@ -4,6 +4,7 @@
 //! anonymous, so [`limits`](crate::limits) bounds the cost of each request, the number of concurrent requests, and
 //! the contract wallets that are asked for all of them.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -162,7 +163,7 @@ impl ValidationService {
         let granted = budget.take(open.len());
         let is_whole = granted == open.len();
         open.truncate(granted);
-        self.quota.take(open.len())?;
+        self.quota.take(&budget.caller, open.len())?;
         let asked = stream::iter(open).map(|question| async move {
             let agrees = self.wallets.ask(&question).await?;
             Ok::<_, WalletError>((question, agrees))
@@ -235,34 +236,59 @@ impl ValidationService {
     }
 }
 
-/// The number of contract wallets that were asked for all requests in the current period.
+/// The contract wallets that were asked for all requests in the current period.
 #[derive(Debug, Default)]
-struct WalletQuota(Mutex<Option<(Instant, usize)>>);
+struct WalletQuota(Mutex<Option<WalletsAsked>>);
+
+/// The contract wallets that were asked in a period.
+#[derive(Debug)]
+struct WalletsAsked {
+    since: Instant,
+    all: usize,
+    /// Those of each caller; each has one at least, so there are at most [`WALLETS_PER_PERIOD_MAX`] callers.
+    of_callers: HashMap<Box<str>, usize>,
+}
+
+impl WalletsAsked {
+    /// Begins a period.
+    fn now() -> Self {
+        Self { since: Instant::now(), all: 0, of_callers: HashMap::new() }
+    }
+}
 
 impl WalletQuota {
-    fn take(&self, count: usize) -> Result<(), Status> {
-        let mut minute = self.0.lock();
-        let (since, asked) = minute
-            .filter(|(since, _)| since.elapsed() < QUOTA_PERIOD)
-            .unwrap_or_else(|| (Instant::now(), 0));
-        if asked + count > WALLETS_PER_PERIOD_MAX {
+    /// Takes so many questions for a caller, or none. A caller takes no more than it leaves to others, as with the
+    /// places of requests.
+    fn take(&self, caller: &str, count: usize) -> Result<(), Status> {
+        if count == 0 {
+            return Ok(());
+        }
+        let mut period = self.0.lock();
+        let current = period.take().filter(|asked| asked.since.elapsed() < QUOTA_PERIOD);
+        let asked = period.insert(current.unwrap_or_else(WalletsAsked::now));
+        let own = asked.of_callers.get(caller).copied().unwrap_or_default();
+        if own + count > WALLETS_PER_PERIOD_MAX - asked.all {
             let text = "too many contract wallets are being queried: try again in a minute";
             return Err(Status::resource_exhausted(text));
         }
-        *minute = Some((since, asked + count));
+        asked.all += count;
+        asked.of_callers.insert(caller.into(), own + count);
         Ok(())
     }
 }
 
 /// The remaining contract wallets that may be asked for one request, and the remaining time for their answers.
 struct WalletBudget {
+    /// The name of the request's caller.
+    caller: Box<str>,
     left: usize,
     time: Duration,
 }
 
 impl WalletBudget {
-    fn new() -> Self {
-        Self { left: REQUEST_WALLETS_MAX, time: REQUEST_WALLETS_TIMEOUT }
+    fn new(caller: &str) -> Self {
+        let (left, time) = (REQUEST_WALLETS_MAX, REQUEST_WALLETS_TIMEOUT);
+        Self { caller: caller.into(), left, time }
     }
 
     /// Takes as many of these as are left. Returns their number.
@@ -309,12 +335,12 @@ impl api::validation_api_server::ValidationApi for ValidationService {
         &self,
         request: Request<api::GetAssociationStateRequest>,
     ) -> Result<Response<api::GetAssociationStateResponse>, Status> {
-        let _place = self.place(&request)?;
+        let place = self.place(&request)?;
         let api::GetAssociationStateRequest { old_updates, new_updates } = request.into_inner();
         if old_updates.len() + new_updates.len() > REQUEST_ITEMS_MAX {
             return Err(too_many("updates", REQUEST_ITEMS_MAX));
         }
-        let mut budget = WalletBudget::new();
+        let mut budget = WalletBudget::new(place.caller());
         let before = self.fold(None, old_updates, &mut budget).await?;
         let after = self.fold(before.clone(), new_updates, &mut budget).await?;
         let Some(after) = after else {
@@ -355,12 +381,12 @@ impl api::validation_api_server::ValidationApi for ValidationService {
         &self,
         request: Request<identity_api::VerifySmartContractWalletSignaturesRequest>,
     ) -> Result<Response<identity_api::VerifySmartContractWalletSignaturesResponse>, Status> {
-        let _place = self.place(&request)?;
+        let place = self.place(&request)?;
         let signatures = request.into_inner().signatures;
         if signatures.len() > REQUEST_WALLETS_MAX {
             return Err(too_many("contract wallets", REQUEST_WALLETS_MAX));
         }
-        self.quota.take(signatures.len())?;
+        self.quota.take(place.caller(), signatures.len())?;
         let asked = stream::iter(signatures).map(|signature| self.verify_wallet(signature));
         let responses = asked.buffered(WALLETS_CONCURRENT_MAX).collect().await;
         Ok(Response::new(identity_api::VerifySmartContractWalletSignaturesResponse { responses }))

@@ -389,13 +389,31 @@ async fn one_caller_leaves_places_to_others() {
     waiting.iter().for_each(JoinHandle::abort);
 }
 
+/// Asks so many wallets for a caller. Returns the status.
+async fn ask_wallets(service: &ValidationService, caller: &str, count: usize) -> Code {
+    let mut request = wallets(count, 1);
+    request.metadata_mut().insert(CALLER, caller.parse().unwrap());
+    let answered = service.verify_smart_contract_wallet_signatures(request).await;
+    answered.map_or_else(|refused| refused.code(), |_| Code::Ok)
+}
+
 #[tokio::test]
 async fn strangers_have_a_bounded_number_of_wallets_asked() {
     let (service, _) = service();
     for asked in (0..WALLETS_PER_PERIOD_MAX).step_by(60) {
-        let answered = service.verify_smart_contract_wallet_signatures(wallets(60, 1)).await;
-        assert!(answered.is_ok(), "{asked}");
+        let caller = format!("caller {asked}");
+        assert_eq!(ask_wallets(&service, &caller, 60).await, Code::Ok, "{asked}");
     }
-    let refused = service.verify_smart_contract_wallet_signatures(wallets(1, 1)).await.unwrap_err();
-    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert_eq!(ask_wallets(&service, "new", 1).await, Code::ResourceExhausted);
+}
+
+#[tokio::test]
+async fn one_caller_leaves_questions_to_the_wallets_of_others() {
+    let (service, _) = service();
+    let mut asked = 0;
+    while ask_wallets(&service, "greedy", 60).await == Code::Ok {
+        asked += 60;
+    }
+    assert!((240..=360).contains(&asked), "{asked}");
+    assert_eq!(ask_wallets(&service, "other", 60).await, Code::Ok);
 }
