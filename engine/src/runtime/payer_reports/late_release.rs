@@ -8,8 +8,8 @@ use hawser_rules::misbehavior::{
 use hawser_rules::payer_report::PayerReport;
 use hawser_storage::{Evidence, Misbehavior, ReadError, Snapshot};
 
-use super::{ChainReport, PayerReporterState, ReportStepError};
-use crate::payer_reports::{LateMinutes, attestation_behind, late_places};
+use super::{PayerReporterState, ReportStepError};
+use crate::payer_reports::{ChainReport, LateMinutes, attestation_behind, late_places};
 
 /// The newest reports about an originator of which all minutes are looked at. A guess: what falls between two reports
 /// comes with the envelopes of the next one. Of older ones the last two minutes are.

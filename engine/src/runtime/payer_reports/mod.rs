@@ -4,7 +4,9 @@
 //! another node that takes the same step, and by an operator.
 
 mod contract;
+mod differing;
 mod error;
+mod judging;
 mod known_leaves;
 mod late_release;
 mod searched;
@@ -12,11 +14,12 @@ mod searched_strands;
 mod settling;
 mod stages;
 mod step;
+mod submitting;
 mod task;
 mod totals;
+mod verdict;
 mod view;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use hawser_proto::envelope::PayerEnvelope;
@@ -25,8 +28,7 @@ use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SecretKey, SequenceId, minut
 use hawser_rules::Registry;
 use hawser_rules::payer_report::report::RETENTION_DAYS;
 use hawser_rules::payer_report::{
-    Attestation, DomainSeparator, Majority, PayerReport, Periods, ReportDifference, ReportDue,
-    ReportId, due, majority,
+    Attestation, DomainSeparator, PayerReport, Periods, ReportDifference, ReportDue, ReportId, due,
 };
 use hawser_storage::{Mark, ReadError, Snapshot};
 use parking_lot::Mutex;
@@ -37,11 +39,11 @@ use super::report_history::ReportsNow;
 use super::stoppable::blocking;
 use crate::facts;
 use crate::payer_reports::{
-    ChainReport, ChainReports, HeldReport, NotYet, Recomputed, draft, has_come, held_reports,
-    may_fill, may_grow, nodes_of, originators_of, recompute_on_chain, recompute_to_attest,
+    ChainReports, HeldReport, draft, held_reports, nodes_of, originators_of,
 };
 
 pub use contract::{ContractError, ReportContract, SettledSoFar, Submitted};
+use differing::DifferingReports;
 use error::FailedReports;
 pub use error::ReportStepError;
 use known_leaves::KnownLeaves;
@@ -52,23 +54,8 @@ pub use step::{ReportStep, StepOutcome, StepState};
 pub use task::{PayerReportSettings, PayerReportTask, Turns};
 pub use totals::PayerReportTotals;
 use totals::Totals;
+use verdict::{PayerReportVerdict, UNJUDGED};
 pub use view::{ReportExplained, ReportState, ReportView};
-
-/// Leaves that are settled by one transaction. As many as the 16,777,216 gas of a transaction (EIP-7825) allow with a
-/// quarter to spare: a leaf of a new payer takes 30,000 (`contracts/README.md`, *Gas*).
-const LEAVES_AT_ONCE: usize = 400;
-/// Times that the leaves of a transaction are halved when the contract does not take them. A guess: blocks of
-/// development chains have room for a quarter.
-const HALVINGS_MAX: u32 = 2;
-/// Differing reports that are remembered, so that none is recomputed at every look. A guess: many times what nodes
-/// write in the time in which a report can be submitted.
-const DIFFERING_MAX: usize = 4096;
-/// Looks after which a refused report is judged again: this node's figures may have been wrong. A guess: a small part
-/// of the cost of judging at each.
-const LOOKS_OF_A_REFUSAL: u8 = 10;
-/// Reports of one writer that are recomputed in one look. A guess: an honest node has one that waits. One that floods
-/// the topic delays the looks at its own.
-const JUDGED_AT_ONCE: usize = 4;
 
 /// The outcome of writing a report.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,9 +85,6 @@ pub enum Attested {
     NotNow(String),
 }
 
-/// A report with the attestations to submit it with, or the reason why it is not submitted now.
-type Submittable = (HeldReport, Result<Majority, String>);
-
 /// Writes, attests, submits and settles payer reports. Cheap to clone; all clones are the same.
 #[derive(Clone)]
 pub struct PayerReporter(Arc<PayerReporterState>);
@@ -111,7 +95,7 @@ struct PayerReporterState {
     domain: DomainSeparator,
     periods: Periods,
     contract: Arc<dyn ReportContract>,
-    differing: Mutex<HashMap<ReportId, DifferingReport>>,
+    differing: Mutex<DifferingReports>,
     known_leaves: Mutex<KnownLeaves>,
     /// The reports whose amounts were searched for to settle them, and to attest them.
     searched: Mutex<SearchedReports>,
@@ -120,17 +104,6 @@ struct PayerReporterState {
     totals: Totals,
     /// A single permit, so that the worker and an operator never take a step at the same time.
     turn: Semaphore,
-}
-
-/// A report that was recomputed here and is another one.
-#[derive(Default)]
-struct DifferingReport {
-    about: OriginatorId,
-    /// The differences. Their size is bounded, because [`recompute_to_attest`] searches for no cause.
-    differences: Vec<ReportDifference>,
-    /// Looks that have used it since it was computed.
-    looks: u8,
-    is_told: bool,
 }
 
 impl PayerReporter {
@@ -280,20 +253,6 @@ enum Draft {
     Nothing(Written),
 }
 
-/// A verdict on a report of a node.
-enum PayerReportVerdict {
-    Attested,
-    Equal,
-    Different(Vec<ReportDifference>),
-    NotNow(String),
-    /// Not judged in this round, because other reports of the same writers were.
-    Unjudged,
-}
-
-const OTHER_NODES: &str = "it lists other nodes than the canonical network has";
-const NOT_COME: &str = "the minute in which it ends has not come";
-const UNJUDGED: &str = "its writer has written many, and other ones are judged first";
-
 impl PayerReporterState {
     fn own(&self) -> OriginatorId {
         self.engine.store().identity().node
@@ -393,197 +352,6 @@ impl PayerReporterState {
             true => Draft::Nothing(Written::Known(id)),
             false => Draft::Report(report),
         })
-    }
-
-    fn look(
-        &self,
-        about: OriginatorId,
-    ) -> Result<Vec<(HeldReport, PayerReportVerdict)>, ReportStepError> {
-        self.note_corrections(about)?;
-        self.verdicts(self.continuing(about)?)
-    }
-
-    /// While amounts of an originator are being corrected, the reports that were refused by them are to be judged
-    /// again.
-    fn note_corrections(&self, about: OriginatorId) -> Result<(), ReadError> {
-        let store = self.engine.store();
-        if store.has_unpriced() && store.snapshot().has_unpriced_in(about, 0..=u32::MAX)? {
-            let mut differing = self.differing.lock();
-            for report in differing.values_mut().filter(|it| it.about == about) {
-                report.looks = LOOKS_OF_A_REFUSAL;
-            }
-        }
-        Ok(())
-    }
-
-    /// Judges reports about one originator in one look.
-    fn verdicts(
-        &self,
-        held: Vec<HeldReport>,
-    ) -> Result<Vec<(HeldReport, PayerReportVerdict)>, ReportStepError> {
-        let mut judged = HashMap::new();
-        let mut verdicts = Vec::with_capacity(held.len());
-        for held in held {
-            let verdict = self.verdict(&held, &mut judged)?;
-            verdicts.push((held, verdict));
-        }
-        Ok(verdicts)
-    }
-
-    /// Judges a report. `judged` counts those that this look has recomputed, by writer.
-    fn verdict(
-        &self,
-        held: &HeldReport,
-        judged: &mut HashMap<OriginatorId, usize>,
-    ) -> Result<PayerReportVerdict, ReportStepError> {
-        if held.is_attested_by(self.own()) {
-            return Ok(PayerReportVerdict::Attested);
-        }
-        let now_minute = minute_of(self.engine.ports().clock.now_ns());
-        if !has_come(held.report.end().minute, now_minute) {
-            return Ok(PayerReportVerdict::NotNow(NOT_COME.into()));
-        }
-        let mut writers = held.written.iter().map(|at| at.originator);
-        let writer = writers.find(|it| judged.get(it).is_none_or(|count| *count < JUDGED_AT_ONCE));
-        if let Some(differences) = self.refused_before(held.id, writer.is_some()) {
-            return Ok(PayerReportVerdict::Different(differences));
-        }
-        let Some(writer) = writer else { return Ok(PayerReportVerdict::Unjudged) };
-        let snapshot = self.engine.store().snapshot();
-        let is_own = held.report.originator() == self.own();
-        let (mut leaves, mut differences) = (None, Vec::new());
-        // Late envelopes excuse other originators only: an attestation binds a node about its own strand.
-        let may_search = |missing: Option<&NotYet>| {
-            !is_own && self.searched_to_attest.lock().begin_search(held.id, missing)
-        };
-        match recompute_to_attest(&snapshot, &held.report, now_minute, may_search)? {
-            Recomputed::NotYet(why) => {
-                // Otherwise nothing was summed up, so it does not count.
-                let is_summed_up = matches!(why, NotYet::Missing(..));
-                *judged.entry(writer).or_default() += usize::from(is_summed_up);
-                return Ok(PayerReportVerdict::NotNow(why.to_string()));
-            }
-            Recomputed::Equal(computed) => {
-                self.searched_to_attest.lock().forget(held.id);
-                leaves = Some(computed);
-            }
-            Recomputed::Different(found) => differences = found,
-        }
-        *judged.entry(writer).or_default() += 1;
-        if !differences.is_empty() {
-            self.remember_refusal(held, &differences);
-            return Ok(PayerReportVerdict::Different(differences));
-        }
-        self.differing.lock().remove(&held.id);
-        let unfinished = match is_own {
-            // The attestation binds however long after this verdict it is signed.
-            true => may_grow(&snapshot, &held.report)?,
-            false => may_fill(&snapshot, &held.report)?,
-        };
-        if let Some(why) = unfinished {
-            return Ok(PayerReportVerdict::NotNow(why.to_string()));
-        }
-        if nodes_of(&self.registry())? != *held.report.nodes() {
-            return Ok(PayerReportVerdict::NotNow(OTHER_NODES.into()));
-        }
-        // Kept only after the list of nodes was compared: a writer could have any number of others kept.
-        if let Some(leaves) = leaves {
-            self.known_leaves.lock().keep(held.id, &held.report, Arc::new(leaves));
-        }
-        Ok(PayerReportVerdict::Equal)
-    }
-
-    /// Returns the differences of a report that was refused a few looks ago, or at any time if it may not be judged
-    /// again.
-    fn refused_before(&self, id: ReportId, may_judge: bool) -> Option<Vec<ReportDifference>> {
-        let mut differing = self.differing.lock();
-        let report = differing.get_mut(&id)?;
-        report.looks = report.looks.saturating_add(1);
-        let is_old = report.looks >= LOOKS_OF_A_REFUSAL;
-        (!is_old || !may_judge).then(|| report.differences.clone())
-    }
-
-    /// Has a refused report judged at the next look, also by a new search for envelopes that are dated back.
-    fn judge_again(&self, id: ReportId) {
-        if let Some(report) = self.differing.lock().get_mut(&id) {
-            report.looks = LOOKS_OF_A_REFUSAL;
-        }
-        self.searched_to_attest.lock().forget(id);
-    }
-
-    fn remember_refusal(&self, held: &HeldReport, differences: &[ReportDifference]) {
-        let mut differing = self.differing.lock();
-        if differing.len() >= DIFFERING_MAX && !differing.contains_key(&held.id) {
-            differing.clear();
-        }
-        let report = differing.entry(held.id).or_default();
-        report.about = held.report.originator();
-        report.differences = differences.to_vec();
-        report.looks = 0;
-    }
-
-    /// Names the nodes that wrote a report to which this node does not come, once.
-    fn log_refusal(&self, held: &HeldReport, differences: &[ReportDifference]) {
-        if let Some(report) = self.differing.lock().get_mut(&held.id)
-            && std::mem::replace(&mut report.is_told, true)
-        {
-            return;
-        }
-        self.totals.note_refused(differences);
-        let differences: Vec<_> = differences.iter().map(ReportDifference::to_string).collect();
-        let writers: Vec<_> = held.written.iter().map(|at| at.originator.to_string()).collect();
-        tracing::warn!(
-            code = "payer_report_refused",
-            report = %held.id,
-            about = %held.report.originator(),
-            writers = writers.join(","),
-            "a payer report is not attested: {}",
-            differences.join("; ")
-        );
-    }
-
-    /// Returns the reports about an originator that continue those on the chain, each with the attestations to submit
-    /// it with, or the reason why it is not submitted now.
-    fn to_submit(&self, about: OriginatorId) -> Result<Vec<Submittable>, ReportStepError> {
-        let registry = self.registry();
-        let nodes = nodes_of(&registry)?;
-        let member = |node| registry.member(node).map(|record| record.public_key);
-        let judge = |held: HeldReport| {
-            if !held.is_attested_by(self.own()) {
-                return (held, Err("this node has not attested it".to_owned()));
-            }
-            if *held.report.nodes() != nodes {
-                return (held, Err(OTHER_NODES.to_owned()));
-            }
-            let attestations = held.attestations.iter().copied();
-            let majority = majority(held.id, held.report.nodes(), attestations, member);
-            for (node, error) in &majority.refused {
-                tracing::warn!(
-                    code = "attestation_refused", report = %held.id, %node, %error,
-                    "an attestation does not count"
-                );
-            }
-            if majority.is_reached() {
-                return (held, Ok(majority));
-            }
-            let (counted, needed) = (majority.counted.len(), held.report.nodes().majority());
-            (
-                held,
-                Err(format!("only {counted} of the {needed} attestations that it needs are valid")),
-            )
-        };
-        Ok(self.continuing(about)?.into_iter().map(judge).collect())
-    }
-
-    async fn submit_one(
-        &self,
-        held: &HeldReport,
-        majority: &Majority,
-    ) -> Result<Submitted, ReportStepError> {
-        let submitted = self.contract.submit(&held.report, &majority.counted).await?;
-        let about = held.report.originator();
-        tracing::info!(report = %held.id, %about, ?submitted, "submitted a payer report");
-        Ok(submitted)
     }
 
     /// Publishes a client envelope in this node's strand, signed by this node as the payer.

@@ -5,10 +5,15 @@ use std::sync::Arc;
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_rules::payer_report::{Leaves, PayerReport};
 
-use super::{
-    ChainReport, HALVINGS_MAX, LEAVES_AT_ONCE, NotYet, PayerReporterState, Recomputed,
-    ReportStepError, blocking, recompute_on_chain,
-};
+use super::{PayerReporterState, ReportStepError, blocking};
+use crate::payer_reports::{ChainReport, NotYet, Recomputed, recompute_on_chain};
+
+/// Leaves that are settled by one transaction. As many as the 16,777,216 gas of a transaction (EIP-7825) allow with a
+/// quarter to spare: a leaf of a new payer takes 30,000 (`contracts/README.md`, *Gas*).
+const LEAVES_AT_ONCE: usize = 400;
+/// Times that the leaves of a transaction are halved when the contract does not take them. A guess: blocks of
+/// development chains have room for a quarter.
+const HALVINGS_MAX: u32 = 2;
 
 impl PayerReporterState {
     /// Returns the reports on the chain about an originator that have a leaf left, and forgets the leaves of those that

@@ -84,7 +84,7 @@ impl PayerReporter {
             for held in state.continuing(about)? {
                 let stage = if held.is_attested_by(state.own()) {
                     ReportStage::Attested
-                } else if state.differing.lock().contains_key(&held.id) {
+                } else if state.differing.lock().contains(held.id) {
                     ReportStage::Refused
                 } else {
                     ReportStage::Waiting

@@ -4,10 +4,8 @@
 use hawser_proto::OriginatorId;
 use hawser_rules::payer_report::{ReportDifference, ReportId};
 
-use super::{
-    Attested, Draft, PayerReportVerdict, PayerReporter, ReportStepError, Submitted, UNJUDGED,
-    Written, blocking,
-};
+use super::verdict::{PayerReportVerdict, UNJUDGED};
+use super::{Attested, Draft, PayerReporter, ReportStepError, Submitted, Written, blocking};
 
 /// A step of the worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,7 +4,8 @@
 use hawser_proto::{OriginatorId, PayerAddress, minute_of};
 use hawser_rules::payer_report::{PayerReport, ReportDifference, ReportId};
 
-use super::{NOT_COME, OTHER_NODES, PayerReportVerdict, PayerReporter, ReportStepError, UNJUDGED};
+use super::verdict::{NOT_COME, OTHER_NODES, PayerReportVerdict, UNJUDGED};
+use super::{PayerReporter, ReportStepError};
 use crate::payer_reports::{
     ComparedReport, EXPLAINED_ROWS_MAX, PayerUsage, SETTLED_KEPT, has_come, nodes_of,
     recompute_explained, usage_of,

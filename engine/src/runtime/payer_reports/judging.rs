@@ -1,0 +1,141 @@
+//! Judging reports of nodes: whether this node comes to the same figures, and may attest them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use hawser_proto::{OriginatorId, minute_of};
+use hawser_rules::payer_report::{ReportDifference, ReportId};
+use hawser_storage::ReadError;
+
+use super::verdict::{NOT_COME, OTHER_NODES, PayerReportVerdict};
+use super::{PayerReporterState, ReportStepError};
+use crate::payer_reports::{
+    HeldReport, NotYet, Recomputed, has_come, may_fill, may_grow, nodes_of, recompute_to_attest,
+};
+
+/// Reports of one writer that are recomputed in one look. A guess: an honest node has one that waits. One that floods
+/// the topic delays the looks at its own.
+const JUDGED_AT_ONCE: usize = 4;
+
+impl PayerReporterState {
+    /// Judges the reports about an originator that continue those on the chain.
+    pub(super) fn look(
+        &self,
+        about: OriginatorId,
+    ) -> Result<Vec<(HeldReport, PayerReportVerdict)>, ReportStepError> {
+        self.note_corrections(about)?;
+        self.verdicts(self.continuing(about)?)
+    }
+
+    /// While amounts of an originator are being corrected, the reports that were refused by them are to be judged
+    /// again.
+    pub(super) fn note_corrections(&self, about: OriginatorId) -> Result<(), ReadError> {
+        let store = self.engine.store();
+        if store.has_unpriced() && store.snapshot().has_unpriced_in(about, 0..=u32::MAX)? {
+            self.differing.lock().judge_all_again(about);
+        }
+        Ok(())
+    }
+
+    /// Has a refused report judged at the next look, also by a new search for envelopes that are dated back.
+    pub(super) fn judge_again(&self, id: ReportId) {
+        self.differing.lock().judge_again(id);
+        self.searched_to_attest.lock().forget(id);
+    }
+
+    /// Judges reports about one originator in one look.
+    pub(super) fn verdicts(
+        &self,
+        held: Vec<HeldReport>,
+    ) -> Result<Vec<(HeldReport, PayerReportVerdict)>, ReportStepError> {
+        let mut judged = HashMap::new();
+        let mut verdicts = Vec::with_capacity(held.len());
+        for held in held {
+            let verdict = self.verdict(&held, &mut judged)?;
+            verdicts.push((held, verdict));
+        }
+        Ok(verdicts)
+    }
+
+    /// Judges a report. `judged` counts those that this look has recomputed, by writer.
+    fn verdict(
+        &self,
+        held: &HeldReport,
+        judged: &mut HashMap<OriginatorId, usize>,
+    ) -> Result<PayerReportVerdict, ReportStepError> {
+        if held.is_attested_by(self.own()) {
+            return Ok(PayerReportVerdict::Attested);
+        }
+        let now_minute = minute_of(self.engine.ports().clock.now_ns());
+        if !has_come(held.report.end().minute, now_minute) {
+            return Ok(PayerReportVerdict::NotNow(NOT_COME.into()));
+        }
+        let mut writers = held.written.iter().map(|at| at.originator);
+        let writer = writers.find(|it| judged.get(it).is_none_or(|count| *count < JUDGED_AT_ONCE));
+        if let Some(differences) = self.differing.lock().refused_before(held.id, writer.is_some()) {
+            return Ok(PayerReportVerdict::Different(differences));
+        }
+        let Some(writer) = writer else { return Ok(PayerReportVerdict::Unjudged) };
+        let snapshot = self.engine.store().snapshot();
+        let is_own = held.report.originator() == self.own();
+        let (mut leaves, mut differences) = (None, Vec::new());
+        // Late envelopes excuse other originators only: an attestation binds a node about its own strand.
+        let may_search = |missing: Option<&NotYet>| {
+            !is_own && self.searched_to_attest.lock().begin_search(held.id, missing)
+        };
+        match recompute_to_attest(&snapshot, &held.report, now_minute, may_search)? {
+            Recomputed::NotYet(why) => {
+                // Otherwise nothing was summed up, so it does not count.
+                let is_summed_up = matches!(why, NotYet::Missing(..));
+                *judged.entry(writer).or_default() += usize::from(is_summed_up);
+                return Ok(PayerReportVerdict::NotNow(why.to_string()));
+            }
+            Recomputed::Equal(computed) => {
+                self.searched_to_attest.lock().forget(held.id);
+                leaves = Some(computed);
+            }
+            Recomputed::Different(found) => differences = found,
+        }
+        *judged.entry(writer).or_default() += 1;
+        if !differences.is_empty() {
+            let about = held.report.originator();
+            self.differing.lock().remember(held.id, about, &differences);
+            return Ok(PayerReportVerdict::Different(differences));
+        }
+        self.differing.lock().forget(held.id);
+        let unfinished = match is_own {
+            // The attestation binds however long after this verdict it is signed.
+            true => may_grow(&snapshot, &held.report)?,
+            false => may_fill(&snapshot, &held.report)?,
+        };
+        if let Some(why) = unfinished {
+            return Ok(PayerReportVerdict::NotNow(why.to_string()));
+        }
+        if nodes_of(&self.registry())? != *held.report.nodes() {
+            return Ok(PayerReportVerdict::NotNow(OTHER_NODES.into()));
+        }
+        // Kept only after the list of nodes was compared: a writer could have any number of others kept.
+        if let Some(leaves) = leaves {
+            self.known_leaves.lock().keep(held.id, &held.report, Arc::new(leaves));
+        }
+        Ok(PayerReportVerdict::Equal)
+    }
+
+    /// Names the nodes that wrote a report to which this node does not come, once.
+    pub(super) fn log_refusal(&self, held: &HeldReport, differences: &[ReportDifference]) {
+        if self.differing.lock().was_told(held.id) {
+            return;
+        }
+        self.totals.note_refused(differences);
+        let differences: Vec<_> = differences.iter().map(ReportDifference::to_string).collect();
+        let writers: Vec<_> = held.written.iter().map(|at| at.originator.to_string()).collect();
+        tracing::warn!(
+            code = "payer_report_refused",
+            report = %held.id,
+            about = %held.report.originator(),
+            writers = writers.join(","),
+            "a payer report is not attested: {}",
+            differences.join("; ")
+        );
+    }
+}
