@@ -1,6 +1,6 @@
 //! Reports and attestations in the strands of nodes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use hawser_proto::envelope::{OriginatorEnvelope, Payload};
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, PublicKey, SequenceId, Topic};
@@ -70,51 +70,62 @@ pub fn held_reports(
     Ok(reports.into_values().collect())
 }
 
-/// Looks for the envelope with which a node has attested a report about itself, behind a place of its strand. Returns
-/// the place behind which the next look goes on, and the envelope if it is found. One look reads at most
-/// `attestations_max` envelopes of the topic, so that others which the node writes there delay the search, and do not
-/// end it. Passes over attestations that another key than the node's has signed.
+/// A part of a search for a node's attestations of reports about itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct AttestationSearch {
+    /// The last place that was searched.
+    pub(crate) searched: SequenceId,
+    /// The number of envelopes of the topic that were looked at.
+    pub(crate) read: usize,
+    /// The places of the first attestations of the reports that were found.
+    pub(crate) places: HashMap<ReportId, SequenceId>,
+}
+
+/// Looks for the envelopes with which a node has attested reports about itself, behind a place of its strand. `wanted`
+/// are the reports, each with the place behind which an attestation counts. Looks at no more than `attestations_max`
+/// envelopes of the topic, so that others which the node writes there delay the search, and do not end it. Passes over
+/// attestations that another key than the node's has signed.
 ///
 /// # Errors
 /// When a row cannot be read.
-pub(crate) fn attestation_behind(
+pub(crate) fn attestations_behind(
     snapshot: &Snapshot<'_>,
-    report: ReportId,
     after: EnvelopeId,
+    wanted: &HashMap<ReportId, SequenceId>,
     key: &PublicKey,
     attestations_max: usize,
-) -> Result<(SequenceId, Option<Bytes>), ReadError> {
+) -> Result<AttestationSearch, ReadError> {
     let node = after.originator;
     let topic = Topic::payer_report_attestations(node);
+    let mut search =
+        AttestationSearch { searched: after.sequence, read: 0, places: HashMap::new() };
     let mut scan = snapshot.topics();
-    let mut searched = after.sequence;
-    let mut row = scan.seek(topic.as_bytes(), EnvelopeId::new(node, searched.next()))?;
-    for _ in 0..attestations_max {
-        let Some(found) = row.filter(|row| row.id.originator == node) else { break };
+    let mut row = scan.seek(topic.as_bytes(), EnvelopeId::new(node, after.sequence.next()))?;
+    while search.read < attestations_max
+        && let Some(found) = row.filter(|row| row.id.originator == node)
+    {
+        search.read += 1;
+        let at = found.id.sequence;
         if found.len_bytes <= ENVELOPE_LEN_BYTES_MAX
-            && let Some(bytes) = snapshot.get(found.id)?
-            && parsed(bytes.clone()).is_some_and(|it| attests(&it, report, node, key))
+            && let Some(envelope) = snapshot.get(found.id)?.and_then(parsed)
+            && let Some(attestation) = attestation_of(&envelope)
+            && attestation.node == node
+            && wanted.get(&attestation.report).is_some_and(|searched| at > *searched)
+            && attestation.verify(key).is_ok()
         {
-            return Ok((searched, Some(bytes)));
+            search.places.entry(attestation.report).or_insert(at);
         }
-        searched = found.id.sequence;
+        search.searched = at;
         row = scan.next_row()?;
     }
-    Ok((searched, None))
+    Ok(search)
 }
 
-/// Returns true if an envelope carries a node's attestation of a report, signed with the node's key.
-fn attests(
-    envelope: &OriginatorEnvelope,
-    report: ReportId,
-    node: OriginatorId,
-    key: &PublicKey,
-) -> bool {
+/// Returns the attestation that an envelope carries, if it is one.
+fn attestation_of(envelope: &OriginatorEnvelope) -> Option<Attestation> {
     let payload = envelope.unsigned().payer().client().payload();
-    let Payload::PayerReportAttestation(message) = payload else { return false };
-    let Ok(attestation) = Attestation::from_message(message) else { return false };
-    let is_it = attestation.report == report && attestation.node == node;
-    is_it && attestation.verify(key).is_ok()
+    let Payload::PayerReportAttestation(message) = payload else { return None };
+    Attestation::from_message(message).ok()
 }
 
 /// Calls `each` with the newest payloads of each writer on a topic.
@@ -194,15 +205,20 @@ mod tests {
         let changes = (1..).zip(strand).map(|(at, attestation)| carrying(at, attestation));
         store.commit(&changes.collect::<Vec<_>>()).unwrap();
         let snapshot = store.snapshot();
-        let at = |sequence| EnvelopeId::new(NODE, SequenceId(sequence));
         let searched = |after, attestations_max| {
-            let key = secret(2).public_key();
-            attestation_behind(&snapshot, REPORT, at(after), &key, attestations_max).unwrap()
+            let (after, key) = (SequenceId(after), secret(2).public_key());
+            let wanted = HashMap::from([(REPORT, after), (ReportId([8; 32]), after)]);
+            let after = EnvelopeId::new(NODE, after);
+            attestations_behind(&snapshot, after, &wanted, &key, attestations_max).unwrap()
         };
-        assert_eq!(searched(1, 2), (SequenceId(3), None), "it goes on behind");
-        let found = (SequenceId(3), snapshot.get(at(4)).unwrap());
-        assert!(found.1.is_some());
-        assert_eq!(searched(3, 2), found);
-        assert_eq!(searched(4, 9), (SequenceId(5), None));
+        let expected = |searched, read, found: Option<u64>| AttestationSearch {
+            searched: SequenceId(searched),
+            read,
+            places: found.map(|at| (REPORT, SequenceId(at))).into_iter().collect(),
+        };
+        assert_eq!(searched(0, 9), expected(5, 5, Some(1)), "the first one");
+        assert_eq!(searched(1, 2), expected(3, 2, None), "it goes on behind");
+        assert_eq!(searched(3, 1), expected(4, 1, Some(4)));
+        assert_eq!(searched(4, 9), expected(5, 1, None));
     }
 }

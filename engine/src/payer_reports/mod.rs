@@ -24,7 +24,7 @@ pub(crate) use figures::AHEAD_MINUTES;
 pub use figures::{
     FiguresError, Recomputed, draft, has_come, recompute, recompute_on_chain, recompute_to_attest,
 };
-pub(crate) use held::attestation_behind;
+pub(crate) use held::attestations_behind;
 pub use held::{HeldReport, held_reports};
 pub(crate) use late::{LateMinutes, late_places, may_fill, may_grow};
 pub use not_yet::NotYet;

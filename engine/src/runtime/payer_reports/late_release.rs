@@ -1,26 +1,49 @@
 //! Evidence about late releases: envelopes that fall between the payer reports about their originator.
 
-use hawser_proto::{Bytes, EnvelopeId, OriginatorId, PublicKey};
+use std::collections::{HashMap, HashSet};
+
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, PublicKey, SequenceId};
 use hawser_rules::Registry;
 use hawser_rules::misbehavior::{
     MisbehaviorVerdict, TreeEvidence, TreeFault, late_release_pieces, verify_trees,
 };
-use hawser_rules::payer_report::PayerReport;
+use hawser_rules::payer_report::{DomainSeparator, PayerReport, ReportId};
 use hawser_storage::{Evidence, Misbehavior, ReadError, Snapshot};
 
+use super::late_searches::{LateSearch, SearchesAbout};
 use super::{PayerReporterState, ReportStepError};
-use crate::payer_reports::{ChainReport, LateMinutes, attestation_behind, late_places};
+use crate::payer_reports::{ChainReport, LateMinutes, attestations_behind, late_places};
 
 /// The newest reports about an originator of which all minutes are looked at. A guess: what falls between two reports
 /// comes with the envelopes of the next one. Of older ones the last two minutes are.
 const REPORTS_WHOLE: usize = 2;
-/// The most attestations of an originator that are read in one look for its own of one report. A guess: 50 ms. Only an
-/// originator with late envelopes is looked at, and an honest one has a handful there.
-const ATTESTATIONS_AT_ONCE: usize = 4096;
+
+/// The most work of one look at an originator, however many of its reports have late envelopes. The next look goes on
+/// with the rest. An honest originator has no late envelope.
+#[derive(Debug, Clone, Copy)]
+struct LookBounds {
+    /// The attestations of the originator that are read.
+    attestations: usize,
+    /// The late envelopes after which no further report is judged.
+    late: usize,
+}
+
+/// The bounds of a node. Guesses: 50 ms each.
+const BOUNDS: LookBounds = LookBounds { attestations: 4096, late: 64 };
+
+/// The work that one look took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct LookCost {
+    /// The attestations that were read.
+    attestations: usize,
+    /// The late envelopes that were judged.
+    late: usize,
+}
+
 impl PayerReporterState {
     /// Looks for envelopes behind the end of the reports on the chain that are dated into their minutes, and records
     /// one of each report as evidence if the originator had attested that report. No report counts such envelopes.
-    /// Evidence that cannot be recorded now is found again at the next look.
+    /// Evidence that cannot be recorded now is found again at a later look.
     ///
     /// # Errors
     /// When a row cannot be read, or the reports on the chain are not known yet.
@@ -31,82 +54,383 @@ impl PayerReporterState {
             return Ok(());
         };
         let snapshot = self.engine.store().snapshot();
-        for (newer, on_chain) in chain.about(about).rev().enumerate() {
-            let minutes = match newer < REPORTS_WHOLE {
-                true => LateMinutes::All,
-                false => LateMinutes::LastTwo,
-            };
-            // One after the other: each may have megabytes.
-            if let Some(found) = self.late_release(&snapshot, &registry, &key, on_chain, minutes)? {
-                self.record_late_release(found);
-            }
+        let look = LateLook {
+            snapshot: &snapshot,
+            registry: &registry,
+            domain: self.domain,
+            about,
+            key,
+            bounds: BOUNDS,
+        };
+        let mut searches = self.late_searches.lock();
+        let record = |found| self.record_late_release(found);
+        let cost = look.take(chain.about(about).rev(), searches.about(about), record)?;
+        if cost.late > 0 || cost.attestations > 0 {
+            let LookCost { attestations, late } = cost;
+            tracing::debug!(%about, attestations, late, "an originator has late envelopes");
         }
         Ok(())
     }
 
-    fn record_late_release(&self, found: Evidence) {
+    /// Records evidence. Returns false if that failed.
+    fn record_late_release(&self, found: Evidence) -> bool {
         let now_ns = u64::try_from(self.engine.ports().clock.now_ns()).unwrap_or(0);
         match self.engine.store().record_evidence(now_ns, &[found]) {
-            Ok(fresh) => fresh.iter().for_each(|Evidence { misbehavior, at, .. }| {
-                let fault = misbehavior.label();
-                tracing::warn!(envelope = %at, fault, "evidence against an originator");
-            }),
-            Err(error) => tracing::error!(
-                code = "evidence_failed", %error, "evidence about a late release cannot be recorded"
-            ),
+            Ok(fresh) => {
+                fresh.iter().for_each(|Evidence { misbehavior, at, .. }| {
+                    let fault = misbehavior.label();
+                    tracing::warn!(envelope = %at, fault, "evidence against an originator");
+                });
+                true
+            }
+            Err(error) => {
+                tracing::error!(
+                    code = "evidence_failed", %error,
+                    "evidence about a late release cannot be recorded"
+                );
+                false
+            }
         }
+    }
+}
+
+/// One look at the late envelopes of an originator.
+struct LateLook<'a, 's> {
+    snapshot: &'a Snapshot<'s>,
+    registry: &'a Registry,
+    domain: DomainSeparator,
+    about: OriginatorId,
+    /// The key of the originator.
+    key: PublicKey,
+    bounds: LookBounds,
+}
+
+/// A report with late envelopes about which no evidence is recorded.
+struct LateReport {
+    index: u64,
+    id: ReportId,
+    report: PayerReport,
+    /// Places of its late envelopes.
+    late: Vec<EnvelopeId>,
+}
+
+impl LateLook<'_, '_> {
+    /// Searches for late envelopes of the reports, and for the originator's attestations of those that have some, and
+    /// has evidence recorded. `record` returns false if evidence could not be recorded.
+    fn take<'r>(
+        &self,
+        newest_first: impl Iterator<Item = &'r ChainReport>,
+        searches: &mut SearchesAbout,
+        record: impl FnMut(Evidence) -> bool,
+    ) -> Result<LookCost, ReadError> {
+        let reports = self.late_reports(newest_first, searches)?;
+        let attestations = self.search(&reports, searches)?;
+        let late = self.judge(&reports, searches, record)?;
+        Ok(LookCost { attestations, late })
+    }
+
+    /// Returns the reports that have late envelopes, newest first, and forgets the searches for reports that are no
+    /// longer kept.
+    fn late_reports<'r>(
+        &self,
+        newest_first: impl Iterator<Item = &'r ChainReport>,
+        searches: &mut SearchesAbout,
+    ) -> Result<Vec<LateReport>, ReadError> {
+        let (mut kept, mut found) = (HashSet::new(), Vec::new());
+        for (newer, on_chain) in newest_first.enumerate() {
+            let Some(report) = on_chain.report() else { continue };
+            let id = report.id(self.domain);
+            kept.insert(id);
+            // Without the minute this node does not hold the envelope at the end, which is a part of the evidence.
+            let Some(last_minute) = on_chain.held_minute else { continue };
+            if searches.get(id) == Some(LateSearch::Recorded) {
+                continue;
+            }
+            let minutes = match newer < REPORTS_WHOLE {
+                true => LateMinutes::All,
+                false => LateMinutes::LastTwo,
+            };
+            let late = late_places(self.snapshot, &report, last_minute, minutes)?;
+            if !late.is_empty() {
+                found.push(LateReport { index: on_chain.index, id, report, late });
+            }
+        }
+        searches.retain(&kept);
+        Ok(found)
+    }
+
+    /// Goes on with the search for the envelopes in which the originator has attested the reports. Returns the number
+    /// of attestations that were read: one pass over the strand serves all reports. One before the end of a report
+    /// would be no proof: its time is before the end of the last minute, or the times of the strand step back, which is
+    /// evidence by itself.
+    fn search(
+        &self,
+        reports: &[LateReport],
+        searches: &mut SearchesAbout,
+    ) -> Result<usize, ReadError> {
+        let mut wanted: HashMap<ReportId, SequenceId> = HashMap::new();
+        for it in reports {
+            match searches.get(it.id) {
+                None => _ = wanted.insert(it.id, it.report.end().sequence),
+                Some(LateSearch::Through(searched)) => _ = wanted.insert(it.id, searched),
+                Some(LateSearch::Found(_) | LateSearch::Recorded) => {}
+            }
+        }
+        let Some(after) = wanted.values().min().copied() else { return Ok(0) };
+        let after = EnvelopeId::new(self.about, after);
+        let most = self.bounds.attestations;
+        let found = attestations_behind(self.snapshot, after, &wanted, &self.key, most)?;
+        for (id, searched) in wanted {
+            let search = match found.places.get(&id) {
+                Some(at) => LateSearch::Found(*at),
+                None => LateSearch::Through(searched.max(found.searched)),
+            };
+            searches.set(id, search);
+        }
+        Ok(found.read)
+    }
+
+    /// Judges late envelopes of the reports whose attestation is found, in turns: the reports that the last look left
+    /// come first. Returns the number of late envelopes that were judged.
+    fn judge(
+        &self,
+        reports: &[LateReport],
+        searches: &mut SearchesAbout,
+        mut record: impl FnMut(Evidence) -> bool,
+    ) -> Result<usize, ReadError> {
+        let before = searches.judged.take();
+        let (left, others): (Vec<_>, Vec<_>) =
+            reports.iter().partition(|it| before.is_some_and(|before| it.index < before));
+        let (mut tried, mut last) = (0, None);
+        for it in left.into_iter().chain(others) {
+            let Some(LateSearch::Found(at)) = searches.get(it.id) else { continue };
+            if tried >= self.bounds.late {
+                searches.judged = last;
+                break;
+            }
+            last = Some(it.index);
+            tried += it.late.len();
+            let Some(attestation) = self.snapshot.get(EnvelopeId::new(self.about, at))? else {
+                // It was pruned. There may be another one behind it.
+                searches.set(it.id, LateSearch::Through(at));
+                continue;
+            };
+            // One after the other: each may have megabytes.
+            if let Some(found) = self.proof(it, &attestation)?
+                && record(found)
+            {
+                searches.set(it.id, LateSearch::Recorded);
+            }
+        }
+        Ok(tried)
     }
 
     /// Returns the evidence about a late envelope of a report, if there is one that is a proof.
-    fn late_release(
-        &self,
-        snapshot: &Snapshot<'_>,
-        registry: &Registry,
-        key: &PublicKey,
-        on_chain: &ChainReport,
-        minutes: LateMinutes,
-    ) -> Result<Option<Evidence>, ReadError> {
-        // Without the minute this node does not hold the envelope at the end, which is a part of the evidence.
-        let (Some(report), Some(last_minute)) = (on_chain.report(), on_chain.held_minute) else {
-            return Ok(None);
-        };
-        let late = late_places(snapshot, &report, last_minute, minutes)?;
-        if late.is_empty() {
-            return Ok(None);
-        }
-        let end = EnvelopeId::new(report.originator(), report.end().sequence);
-        let Some(attestation) = self.own_attestation(snapshot, &report, end, key)? else {
-            return Ok(None);
-        };
-        let Some(end) = snapshot.get(end)? else { return Ok(None) };
-        for at in late {
-            let Some(late) = snapshot.get(at)? else { continue };
+    fn proof(&self, it: &LateReport, attestation: &Bytes) -> Result<Option<Evidence>, ReadError> {
+        let end = EnvelopeId::new(self.about, it.report.end().sequence);
+        let Some(end) = self.snapshot.get(end)? else { return Ok(None) };
+        for &at in &it.late {
+            let Some(late) = self.snapshot.get(at)? else { continue };
             let envelopes = [attestation.clone(), end.clone(), late];
-            let pieces = late_release_pieces(self.domain, &report, envelopes);
+            let pieces = late_release_pieces(self.domain, &it.report, envelopes);
             let evidence = TreeEvidence { fault: TreeFault::LateRelease, pieces };
-            if verify_trees(&evidence, registry).verdict == MisbehaviorVerdict::Proven {
+            if verify_trees(&evidence, self.registry).verdict == MisbehaviorVerdict::Proven {
                 let (misbehavior, envelopes) = (Misbehavior::LateRelease, evidence.pieces);
                 return Ok(Some(Evidence { misbehavior, at, from: None, envelopes }));
             }
         }
         Ok(None)
     }
+}
 
-    /// Goes on with the search for the envelope in which the originator of a report has attested it. One before the end
-    /// of the report would be no proof: its time is before the end of the last minute, or the times of the strand step
-    /// back, which is evidence by itself.
-    fn own_attestation(
-        &self,
-        snapshot: &Snapshot<'_>,
-        report: &PayerReport,
-        end: EnvelopeId,
-        key: &PublicKey,
-    ) -> Result<Option<Bytes>, ReadError> {
-        let id = report.id(self.domain);
-        let searched = self.searched_strands.lock().get(id);
-        let after = EnvelopeId { sequence: searched.unwrap_or(end.sequence), ..end };
-        let (searched, found) = attestation_behind(snapshot, id, after, key, ATTESTATIONS_AT_ONCE)?;
-        self.searched_strands.lock().note(id, searched);
-        Ok(found)
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, Payload, Proof};
+    use hawser_proto::pb::xmtp::mls::api::v1::WelcomeMessageInput;
+    use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+    use hawser_proto::sign::originator_digest;
+    use hawser_proto::{Address, SecretKey};
+    use hawser_rules::payer_report::Attestation;
+    use hawser_rules::{NodeRecord, Rate};
+    use hawser_storage::{Change, LogEntry, PayerReportChange, PayerReportEvent, Store, Validity};
+    use prost::Message as _;
+
+    use super::*;
+    use crate::facts;
+    use crate::payer_reports::ChainReports;
+    use crate::price::rate_row;
+    use crate::read::testing;
+
+    const NODE: OriginatorId = OriginatorId(200);
+    const MINUTE_NS: i64 = 60_000_000_000;
+    /// The minute with which the first report ends. The others end ten minutes after one another.
+    const FIRST_MINUTE: u32 = 29_166_667;
+    const REPORTS: u64 = 6;
+    /// The attestations of other reports that the originator has written before its own.
+    const OTHERS: u64 = 20;
+
+    fn key(seed: u8) -> SecretKey {
+        SecretKey::from_bytes(&[seed; 32]).unwrap()
+    }
+
+    fn domain() -> DomainSeparator {
+        DomainSeparator::of_contract(31337, [5; 20])
+    }
+
+    fn minute(report: u64) -> u32 {
+        FIRST_MINUTE + 10 * u32::try_from(report).unwrap()
+    }
+
+    /// Report number `index` is about the place behind that number alone.
+    fn chain() -> ChainReports {
+        let mut chain = ChainReports::default();
+        for index in 0..REPORTS {
+            let change = PayerReportChange::Submitted {
+                start: SequenceId(index),
+                end: SequenceId(index + 1),
+                end_minute: minute(index),
+                root: [1; 32],
+                nodes: vec![NODE],
+            };
+            let event =
+                PayerReportEvent { block: index, log_index: 0, originator: NODE, index, change };
+            chain.note(event, Some(minute(index)), u32::MAX);
+        }
+        chain
+    }
+
+    fn append(sequence: u64, minute: u32, client: Bytes, payer: &SecretKey) -> Change {
+        let id = EnvelopeId::new(NODE, SequenceId(sequence));
+        let originator_ns = i64::from(minute) * MINUTE_NS;
+        let statement = pb::UnsignedOriginatorEnvelope {
+            originator_node_id: NODE.0,
+            originator_sequence_id: sequence,
+            originator_ns,
+            payer_envelope_bytes: PayerEnvelope::sign(client, NODE, 60, payer)
+                .encode_to_vec()
+                .into(),
+            base_fee_picodollars: 1,
+            congestion_fee_picodollars: 0,
+            expiry_unixtime: u64::from(minute) * 60 + 60 * 86_400,
+        };
+        let statement = Bytes::from(statement.encode_to_vec());
+        let proof = Proof::Signature(key(2).sign(originator_digest(&statement)));
+        let bytes = OriginatorEnvelope::encode(statement, proof);
+        let facts = facts::of_stored(&bytes, Validity::Valid, OriginatorId(100));
+        Change::Append(LogEntry { id, bytes, validity: Validity::Valid, facts })
+    }
+
+    fn paid(sequence: u64, minute: u32) -> Change {
+        let topic = Bytes::from_static(&[1, 9]);
+        let aad = pb::AuthenticatedData { target_topic: topic, depends_on: None };
+        let payload = Some(Payload::WelcomeMessage(WelcomeMessageInput::default()));
+        let client = pb::ClientEnvelope { aad: Some(aad), payload };
+        append(sequence, minute, client.encode_to_vec().into(), &key(9))
+    }
+
+    /// Returns the strand of an originator that hides one envelope of each report, and its attestations among others.
+    fn strand() -> Store {
+        let store = testing::store();
+        let rate = Rate {
+            start_unix_s: 0,
+            message_fee: 1,
+            storage_fee: 0,
+            congestion_fee: 0,
+            target_rate_per_minute: 0,
+        };
+        store.record_rates(&[rate_row(&rate)]).unwrap();
+        let attested = |sequence: u64, report: ReportId| {
+            let client = Attestation::sign(report, NODE, &key(2)).client_envelope(NODE);
+            append(sequence, minute(REPORTS), client, &key(2))
+        };
+        let mut strand: Vec<_> = (0..REPORTS).map(|index| paid(index + 1, minute(index))).collect();
+        let others = (1..=OTHERS).map(|other| attested(REPORTS + other, ReportId([9; 32])));
+        strand.extend(others);
+        for on_chain in chain().about(NODE) {
+            let id = on_chain.report().unwrap().id(domain());
+            strand.push(attested(REPORTS + OTHERS + 1 + on_chain.index, id));
+        }
+        let late = |index| paid(2 * REPORTS + OTHERS + 1 + index, minute(index));
+        strand.extend((0..REPORTS).map(late));
+        store.commit(&strand).unwrap();
+        store
+    }
+
+    fn registry() -> Registry {
+        let record = NodeRecord {
+            id: NODE,
+            public_key: key(2).public_key(),
+            owner: Address([1; 20]),
+            http_address: "http://127.0.0.1:5050".into(),
+            quic_address: None,
+            canonical: true,
+        };
+        [record].into_iter().collect()
+    }
+
+    /// Takes one look. `record` gets the place of each late envelope that is proven.
+    fn take(
+        store: &Store,
+        chain: &ChainReports,
+        bounds: LookBounds,
+        searches: &mut SearchesAbout,
+        mut record: impl FnMut(EnvelopeId) -> bool,
+    ) -> LookCost {
+        let (snapshot, registry) = (store.snapshot(), registry());
+        let look = LateLook {
+            snapshot: &snapshot,
+            registry: &registry,
+            domain: domain(),
+            about: NODE,
+            key: key(2).public_key(),
+            bounds,
+        };
+        look.take(chain.about(NODE).rev(), searches, |found| record(found.at)).unwrap()
+    }
+
+    /// A late envelope in each report, and many attestations, cost each look a bounded number of reads, and all looks
+    /// together one pass over the attestations.
+    #[test]
+    fn one_bounded_pass_over_the_attestations_serves_all_reports() {
+        let (store, chain) = (strand(), chain());
+        let mut searches = SearchesAbout::default();
+        let bounds = LookBounds { attestations: 8, late: 2 };
+        let mut found = BTreeSet::new();
+        let mut costs = Vec::new();
+        for _ in 0..6 {
+            let cost = take(&store, &chain, bounds, &mut searches, |at| found.insert(at));
+            costs.push((cost.attestations, cost.late, found.len()));
+        }
+        let expected = [(8, 0, 0), (8, 0, 0), (8, 2, 2), (2, 2, 4), (0, 2, 6), (0, 0, 6)];
+        assert_eq!(costs, expected);
+        let read: usize = costs.iter().map(|(attestations, ..)| attestations).sum();
+        assert_eq!(read as u64, OTHERS + REPORTS, "each attestation once");
+    }
+
+    /// Reports whose late envelopes prove nothing, or whose evidence cannot be recorded, hide no other ones.
+    #[test]
+    fn reports_are_judged_in_turns_and_again_while_no_evidence_is_recorded() {
+        let (store, chain) = (strand(), chain());
+        let mut searches = SearchesAbout::default();
+        let bounds = LookBounds { attestations: 100, late: 2 };
+        let mut found = Vec::new();
+        for _ in 0..REPORTS {
+            let not_recorded = |at: EnvelopeId| {
+                found.push(at.sequence.0);
+                false
+            };
+            take(&store, &chain, bounds, &mut searches, not_recorded);
+        }
+        let first = 2 * REPORTS + OTHERS + 1;
+        let newest_first: Vec<_> = (first..first + REPORTS).rev().collect();
+        assert_eq!(found, [&newest_first[..], &newest_first[..]].concat());
+        take(&store, &ChainReports::default(), bounds, &mut searches, |_| true);
+        let forgotten = chain.about(NODE).all(|on_chain| {
+            let id = on_chain.report().unwrap().id(domain());
+            searches.get(id).is_none()
+        });
+        assert!(forgotten, "the chain has taken the reports back");
     }
 }

@@ -9,8 +9,8 @@ mod error;
 mod judging;
 mod known_leaves;
 mod late_release;
+mod late_searches;
 mod searched;
-mod searched_strands;
 mod settling;
 mod stages;
 mod step;
@@ -47,8 +47,8 @@ use differing::DifferingReports;
 use error::FailedReports;
 pub use error::ReportStepError;
 use known_leaves::KnownLeaves;
+use late_searches::LateSearches;
 use searched::SearchedReports;
-use searched_strands::SearchedStrands;
 pub use stages::{ReportStage, StageCount, StageCounts};
 pub use step::{ReportStep, StepOutcome, StepState};
 pub use task::{PayerReportSettings, PayerReportTask, Turns};
@@ -100,7 +100,7 @@ struct PayerReporterState {
     /// The reports whose amounts were searched for to settle them, and to attest them.
     searched: Mutex<SearchedReports>,
     searched_to_attest: Mutex<SearchedReports>,
-    searched_strands: Mutex<SearchedStrands>,
+    late_searches: Mutex<LateSearches>,
     totals: Totals,
     /// A single permit, so that the worker and an operator never take a step at the same time.
     turn: Semaphore,
@@ -125,7 +125,7 @@ impl PayerReporter {
             known_leaves: Mutex::default(),
             searched: Mutex::default(),
             searched_to_attest: Mutex::default(),
-            searched_strands: Mutex::default(),
+            late_searches: Mutex::default(),
             totals: Totals::default(),
             turn: Semaphore::new(1),
         }))
