@@ -318,6 +318,24 @@ mod tests {
     }
 
     #[test]
+    fn amounts_are_converted_as_by_other_implementations() {
+        let text = include_str!("../../tests/vectors/contracts/fees.json");
+        let vectors: serde_json::Value = serde_json::from_str(text).unwrap();
+        let mut compared = 0;
+        for case in vectors["micro_to_pico"].as_array().unwrap() {
+            // The chain has no negative amounts. An amount of 0 is no entry.
+            let Ok(microdollars) = case["microdollars"].as_str().unwrap().parse::<u128>() else {
+                continue;
+            };
+            let golden = case["picodollars"].as_str().map(|it| it.parse::<i64>().unwrap());
+            let converted = picodollars(microdollars).ok();
+            assert_eq!(converted, golden.filter(|amount| *amount != 0), "{case}");
+            compared += 1;
+        }
+        assert!(compared >= 7, "{compared}");
+    }
+
+    #[test]
     fn an_event_counts_once_however_often_and_whenever_it_comes() {
         let events = [event(1, DEPOSIT), event(2, WITHDRAWAL), event(3, CANCEL)];
         let mut again = events.to_vec();

@@ -209,6 +209,21 @@ mod tests {
     }
 
     #[test]
+    fn the_proof_of_a_part_of_the_leaves_is_that_of_the_contract() {
+        let vectors = vectors("payer_leaves");
+        let payers = list(&list(&vectors["maps"])[1]["payers"]);
+        let leaves = Leaves::sum(payers.iter().map(|payer| {
+            let address = bytes(&payer["address"]).try_into().unwrap();
+            (Address(address), number(&payer["picodollars"]))
+        }));
+        let part = &vectors["range_proof_of_second_map"];
+        let start = usize::try_from(number(&part["start"])).unwrap();
+        let count = usize::try_from(number(&part["count"])).unwrap();
+        let golden: Vec<_> = list(&part["proof_elements"]).iter().map(word).collect();
+        assert_eq!(leaves.tree().proof(start..start + count).0, golden);
+    }
+
+    #[test]
     fn settled_amounts_are_rounded_up_as_the_contract_does() {
         for case in list(&vectors("payer_leaves")["rounding"]) {
             // The last cases exceed the amounts that a node books.
