@@ -26,6 +26,7 @@ pub mod parameters;
 pub mod pauses;
 pub mod payers;
 pub mod rates;
+pub mod settled;
 pub mod splitter;
 pub mod upgrades;
 pub mod watcher;

@@ -5,6 +5,7 @@ use hawser_node::settings::SettingSources;
 
 use super::backup::DataDirArgs;
 use super::environment;
+use super::onchain::NetworkArgs;
 
 /// `hawser report`.
 #[derive(Debug, Subcommand)]
@@ -16,6 +17,9 @@ pub(crate) enum ReportCommand {
     /// Explain why a node does not attest a report. Exits with 3 if the node computes another report, and with 9 if it
     /// cannot compute the report yet.
     Explain(ReportIdArgs),
+    /// Print the amounts that the chain took from the payers of a report, beside the node's own. Exits with 3 if one of
+    /// them differs, and with 9 if not all could be compared.
+    Settled(ReportSettledArgs),
     /// Write the reports that are due, on the node that runs on a data folder. Its worker does so once an hour.
     Generate(ReportStepArgs),
     /// Sign the reports of other nodes that the node computes as well. Its worker does so every minute.
@@ -54,6 +58,28 @@ impl ReportNodeArgs {
     pub(crate) fn sources(&self) -> SettingSources {
         SettingSources::new([], environment())
     }
+}
+
+/// `hawser report settled`.
+#[derive(Debug, Args)]
+pub(crate) struct ReportSettledArgs {
+    /// Id of the report: 32 bytes in hex.
+    #[arg(value_name = "ID")]
+    pub(crate) id: String,
+    /// Number of blocks of the settlement chain to search, the newest ones.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1_000_000,
+        value_parser = clap::value_parser!(u64).range(1..)
+    )]
+    pub(crate) blocks: u64,
+    /// The node.
+    #[command(flatten)]
+    pub(crate) node: ReportNodeArgs,
+    /// Chains and contracts.
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
 }
 
 /// `hawser report show` and `hawser report explain`.

@@ -1,12 +1,20 @@
 //! `hawser report`: payer reports as a running node sees them, and its work on them.
 
+use std::collections::BTreeMap;
+
+use alloy::primitives::Address;
+use hawser_chain::admin::settled::{self, SettledLeaves};
 use hawser_node::admin::{self, AdminRequest, PayerReportStep};
 use hawser_node::error::{RunError, RunErrorKind};
 use hawser_node::settings;
-use serde_json::Value;
+use hawser_rules::payer_report::ReportId;
+use serde_json::{Value, json};
 
 use super::audit::INCOMPLETE_EXIT_CODE;
-use crate::args::report::{ReportCommand, ReportIdArgs, ReportNodeArgs, ReportStepArgs};
+use super::onchain::{self, ChainsNeeded};
+use crate::args::report::{
+    ReportCommand, ReportIdArgs, ReportNodeArgs, ReportSettledArgs, ReportStepArgs,
+};
 use crate::{client, output};
 
 /// Runs the command.
@@ -18,6 +26,7 @@ pub(super) async fn run(command: ReportCommand, as_json: bool) -> Result<(), Run
         ReportCommand::List(args) => list(&args, as_json).await,
         ReportCommand::Show(args) => show(&args, as_json).await,
         ReportCommand::Explain(args) => explain(&args, as_json).await,
+        ReportCommand::Settled(args) => settled(&args, as_json).await,
         ReportCommand::Generate(args) => take(PayerReportStep::Generate, &args, as_json),
         ReportCommand::Attest(args) => take(PayerReportStep::Attest, &args, as_json),
         ReportCommand::Submit(args) => take(PayerReportStep::Submit, &args, as_json),
@@ -137,6 +146,134 @@ fn verdict(report: &Value) -> Result<(), RunError> {
     }
 }
 
+/// The amounts that were taken from a payer for a report, microdollars.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct TakenFromPayer {
+    payer: Address,
+    taken: u128,
+    /// This node's own amount; `None` if it is not known.
+    own: Option<u128>,
+}
+
+impl TakenFromPayer {
+    fn differs(&self) -> bool {
+        self.own.is_some_and(|own| own != self.taken)
+    }
+}
+
+/// Prints the amounts that the chain took for a report beside the node's own. A report carries only their root, so the
+/// settlements are the first to name them.
+async fn settled(args: &ReportSettledArgs, as_json: bool) -> Result<(), RunError> {
+    let id: ReportId = args.id.parse().map_err(RunError::usage)?;
+    let report = ask(&args.node, &format!("?id={id}")).await?;
+    let wanted = report["leaves_settled"].as_u64().unwrap_or(0);
+    if wanted == 0 {
+        return Err(RunError::not_found(
+            "no leaf of this report is settled, so the chain names no amount",
+        ));
+    }
+    let network = onchain::connect(&args.network, ChainsNeeded::Settlement).await?;
+    let found = settled::leaves_of(&network, id.0, wanted, args.blocks).await?;
+    let is_whole = report["state"] == "settled" && found.leaves.len() as u64 == wanted;
+    let own = own_amounts(&report);
+    let rows = taken_from_payers(&found, own.as_ref(), is_whole);
+    if as_json {
+        let row = |it: &TakenFromPayer| {
+            let own = it.own.map(|own| own.to_string());
+            json!({
+                "payer": it.payer.to_string(),
+                "taken_microdollars": it.taken.to_string(),
+                "own_microdollars": own,
+            })
+        };
+        output::line(json!({
+            "id": id.to_string(),
+            "leaves_settled": wanted,
+            "leaves_found": found.leaves.len(),
+            "first_block": found.first_block,
+            "payers": rows.iter().map(row).collect::<Vec<_>>(),
+        }));
+    } else {
+        for TakenFromPayer { payer, taken, own } in &rows {
+            let own = own.filter(|own| own != taken);
+            let own = own.map(|own| format!(", {own} µ$ by this node's figures"));
+            output::line(format_args!("{payer}: {taken} µ$ taken{}", own.unwrap_or_default()));
+        }
+    }
+    settled_verdict(&report, &found, own.is_some(), &rows)
+}
+
+/// Returns a node's own amounts of a report, microdollars; `None` if it does not know or show all of them.
+fn own_amounts(report: &Value) -> Option<BTreeMap<Address, u64>> {
+    let payers = report["payers"].as_array()?;
+    let is_whole = report["payers_total"].as_u64() == Some(payers.len() as u64);
+    if report["compared"] != true || !is_whole {
+        return None;
+    }
+    let own = |it: &Value| {
+        Some((it["payer"].as_str()?.parse().ok()?, it["settled_microdollars"].as_u64()?))
+    };
+    payers.iter().map(own).collect()
+}
+
+/// Returns the amounts of the payers that a report names, and, if all of its leaves are known, of those that it leaves
+/// out.
+fn taken_from_payers(
+    found: &SettledLeaves,
+    own: Option<&BTreeMap<Address, u64>>,
+    is_whole: bool,
+) -> Vec<TakenFromPayer> {
+    let mut taken: BTreeMap<Address, u128> = BTreeMap::new();
+    for (payer, amount) in &found.leaves {
+        *taken.entry(*payer).or_default() += amount.get();
+    }
+    for payer in own.into_iter().filter(|_| is_whole).flat_map(BTreeMap::keys) {
+        taken.entry(*payer).or_default();
+    }
+    let own_of = |payer: &Address| own.map(|own| u128::from(own.get(payer).copied().unwrap_or(0)));
+    let row = |(payer, taken)| TakenFromPayer { payer, taken, own: own_of(&payer) };
+    taken.into_iter().map(row).collect()
+}
+
+/// Returns the verdict on the amounts that were found, with its exit code.
+fn settled_verdict(
+    report: &Value,
+    found: &SettledLeaves,
+    is_computed: bool,
+    rows: &[TakenFromPayer],
+) -> Result<(), RunError> {
+    let incomplete =
+        |text: String| RunError { kind: RunErrorKind::Answer(INCOMPLETE_EXIT_CODE), text };
+    let wanted = report["leaves_settled"].as_u64().unwrap_or(0);
+    let leaves = found.leaves.len() as u64;
+    if leaves < wanted {
+        let first = found.first_block;
+        return Err(incomplete(format!(
+            "only {leaves} of {wanted} settled leaves are in the blocks from {first} on: search more with --blocks"
+        )));
+    }
+    let sum: u128 = found.leaves.iter().map(|(_, amount)| amount.get()).sum();
+    let known = report["settled_microdollars"].as_u64().unwrap_or(0);
+    // The node saturates a sum that does not fit.
+    if leaves > wanted || (sum != u128::from(known) && known != u64::MAX) {
+        return Err(incomplete(format!(
+            "the endpoint names {leaves} leaves of {sum} µ$, and the node knows of {wanted} of {known} µ$: check the \
+             endpoint, or wait until the node has read the newest settlement"
+        )));
+    }
+    if !is_computed {
+        let text =
+            "the node does not know all of its own amounts of this report, so nothing was compared";
+        return Err(incomplete(text.to_owned()));
+    }
+    match rows.iter().filter(|row| row.differs()).count() {
+        0 => Ok(()),
+        differing => Err(RunError::refused(format!(
+            "{differing} payers have other amounts in the report than by this node's figures"
+        ))),
+    }
+}
+
 /// Prints how many rows of a list are not shown.
 fn print_more(report: &Value, list: &str) {
     let total = report[format!("{list}_total")].as_u64().unwrap_or(0);
@@ -208,7 +345,7 @@ fn rows<'a>(value: &'a Value, field: &str) -> impl Iterator<Item = &'a Value> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use hawser_chain::admin::MicroDollars;
 
     use super::*;
 
@@ -223,5 +360,49 @@ mod tests {
         let unknown = RunErrorKind::Answer(INCOMPLETE_EXIT_CODE);
         assert_eq!(kind(false, false), Err(unknown));
         assert_eq!(verdict(&json!({})).map_err(|error| error.kind), Err(unknown));
+    }
+
+    /// A settlement names the payers whose amounts a report makes up, and those that it leaves out.
+    #[test]
+    fn amounts_that_a_settled_report_names_are_compared_by_payer() {
+        let payer = Address::repeat_byte;
+        let micro = |number| MicroDollars::new(number).unwrap();
+        let found = |leaves: &[(u8, u128)]| SettledLeaves {
+            leaves: leaves.iter().map(|(of, amount)| (payer(*of), micro(*amount))).collect(),
+            first_block: 1,
+        };
+        let own = |amounts: &[(u8, u64)]| {
+            let row = |(of, amount): &(u8, u64)| {
+                let of = payer(*of).to_string();
+                json!({ "payer": of, "settled_microdollars": amount })
+            };
+            let payers: Vec<_> = amounts.iter().map(row).collect();
+            json!({
+                "compared": true, "payers_total": payers.len(), "payers": payers,
+                "state": "settled", "leaves_settled": 2, "settled_microdollars": 12,
+            })
+        };
+        let judged = |leaves: &[(u8, u128)], report: &Value| {
+            let (found, own) = (found(leaves), own_amounts(report));
+            let rows = taken_from_payers(&found, own.as_ref(), true);
+            let verdict = settled_verdict(report, &found, own.is_some(), &rows);
+            let differing = rows.into_iter().filter(TakenFromPayer::differs);
+            let differing: Vec<_> = differing.map(|row| (row.payer, row.taken, row.own)).collect();
+            (verdict.map_err(|error| error.kind), differing)
+        };
+        let equal = own(&[(1, 5), (2, 7)]);
+        assert_eq!(judged(&[(1, 5), (2, 7)], &equal), (Ok(()), vec![]));
+        let lying =
+            (Err(RunErrorKind::Refused), vec![(payer(1), 6, Some(5)), (payer(2), 6, Some(7))]);
+        assert_eq!(judged(&[(1, 6), (2, 6)], &equal), lying);
+        let other =
+            (Err(RunErrorKind::Refused), vec![(payer(2), 0, Some(7)), (payer(3), 7, Some(0))]);
+        assert_eq!(judged(&[(1, 5), (3, 7)], &equal), other);
+        let unknown = Err(RunErrorKind::Answer(INCOMPLETE_EXIT_CODE));
+        assert_eq!(judged(&[(1, 5)], &equal).0, unknown, "a leaf is missing");
+        assert_eq!(judged(&[(1, 5), (2, 8)], &equal).0, unknown, "another sum than the node knows");
+        let mut cut = equal.clone();
+        cut["payers_total"] = json!(3);
+        assert_eq!(judged(&[(1, 5), (2, 7)], &cut), (unknown, vec![]), "the node shows a part");
     }
 }

@@ -61,6 +61,18 @@ fn leaves(network: &MoneyNetwork, at: usize, id: &str) -> (Amounts, Amounts) {
     (of("picodollars"), of("settled_microdollars"))
 }
 
+/// The amounts that the chain took for a report, microdollars: those that a node computes itself.
+fn taken(network: &MoneyNetwork, at: usize, id: &str) -> Amounts {
+    let metrics = network.metrics(at);
+    let shown = network.as_owner(&["report", "settled", id, "--metrics", &metrics]);
+    let amount = |it: &Value| {
+        assert_eq!(it["taken_microdollars"], it["own_microdollars"], "{shown}");
+        let taken = it["taken_microdollars"].as_str().unwrap().parse().unwrap();
+        (it["payer"].as_str().unwrap().to_lowercase(), taken)
+    };
+    shown["payers"].as_array().unwrap().iter().map(amount).collect()
+}
+
 fn add(sum: &mut Amounts, more: &Amounts) {
     for (payer, amount) in more {
         *sum.entry(payer.clone()).or_default() += amount;
@@ -141,7 +153,9 @@ fn books(network: &MoneyNetwork, asked: &[usize], withdrawn: &Amounts) -> Books 
         add(&mut of_log, &fees_of_log(network, last, about, ends.max().unwrap()));
         for report in &of_originator {
             assert_eq!(report["state"], "settled", "{report}");
-            let (exact, rounded) = leaves(network, asked[1], report["id"].as_str().unwrap());
+            let id = report["id"].as_str().unwrap();
+            let (exact, rounded) = leaves(network, asked[1], id);
+            assert_eq!(taken(network, asked[1], id), rounded, "the chain names the same amounts");
             add(&mut of_leaves, &exact);
             add(&mut settled, &rounded);
             for (payer, amount) in &exact {
