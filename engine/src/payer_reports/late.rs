@@ -111,9 +111,18 @@ pub(crate) enum LateMinutes {
     LastTwo,
 }
 
-/// Returns places of late envelopes of a report on the chain, at most [`LATE_PLACES_MAX`], whose range ends in
-/// `last_minute`. Only the last charged envelope of each payer and minute is looked at. Those of payers with few bytes
-/// in that minute come first: evidence has no room for a long envelope.
+/// Late envelopes of a report on the chain.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct LatePlaces {
+    /// Their places, at most [`LATE_PLACES_MAX`].
+    pub(crate) places: Vec<EnvelopeId>,
+    /// The rows of usage that were read to find them.
+    pub(crate) rows: usize,
+}
+
+/// Returns late envelopes of a report on the chain whose range ends in `last_minute`. Only the last charged envelope of
+/// each payer and minute is looked at. Those of payers with few bytes in that minute come first: evidence has no room
+/// for a long envelope.
 ///
 /// # Errors
 /// When a row cannot be read.
@@ -122,10 +131,10 @@ pub(crate) fn late_places(
     report: &PayerReport,
     last_minute: u32,
     minutes: LateMinutes,
-) -> Result<Vec<EnvelopeId>, ReadError> {
+) -> Result<LatePlaces, ReadError> {
     let (about, start, end) = (report.originator(), report.start(), report.end().sequence);
     if start == end {
-        return Ok(Vec::new());
+        return Ok(LatePlaces::default());
     }
     let start_minute = match (minutes, start) {
         (LateMinutes::LastTwo, _) => last_minute.checked_sub(2),
@@ -135,8 +144,9 @@ pub(crate) fn late_places(
                 .unwrap_or(last_minute.saturating_sub(1)),
         ),
     };
-    let mut late = BTreeSet::new();
+    let (mut late, mut rows) = (BTreeSet::new(), 0);
     snapshot.usage_of_minutes(about, start_minute, last_minute, |_, _, row| {
+        rows += 1;
         if row.last_sequence > end {
             late.insert((row.bytes, row.last_sequence));
         }
@@ -145,7 +155,8 @@ pub(crate) fn late_places(
         }
         true
     })?;
-    Ok(late.into_iter().map(|(_, sequence)| EnvelopeId::new(about, sequence)).collect())
+    let places = late.into_iter().map(|(_, sequence)| EnvelopeId::new(about, sequence)).collect();
+    Ok(LatePlaces { places, rows })
 }
 
 /// Returns the reason why the last minute of a report may get further envelopes in the strand of this node itself:

@@ -22,18 +22,23 @@ const REPORTS_WHOLE: usize = 2;
 /// with the rest. An honest originator has no late envelope.
 #[derive(Debug, Clone, Copy)]
 struct LookBounds {
+    /// The rows of usage after which no further report is looked at.
+    rows: usize,
     /// The attestations of the originator that are read.
     attestations: usize,
     /// The late envelopes after which no further report is judged.
     late: usize,
 }
 
-/// The bounds of a node. Guesses: 50 ms each.
-const BOUNDS: LookBounds = LookBounds { attestations: 4096, late: 64 };
+/// The bounds of a node. Guesses: 50 ms each, and a second for the rows, which an honest originator with thousands of
+/// payers has as well.
+const BOUNDS: LookBounds = LookBounds { rows: 1_000_000, attestations: 4096, late: 64 };
 
 /// The work that one look took.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct LookCost {
+    /// The rows of usage that were read.
+    rows: usize,
     /// The attestations that were read.
     attestations: usize,
     /// The late envelopes that were judged.
@@ -65,10 +70,8 @@ impl PayerReporterState {
         let mut searches = self.late_searches.lock();
         let record = |found| self.record_late_release(found);
         let cost = look.take(chain.about(about).rev(), searches.about(about), record)?;
-        if cost.late > 0 || cost.attestations > 0 {
-            let LookCost { attestations, late } = cost;
-            tracing::debug!(%about, attestations, late, "an originator has late envelopes");
-        }
+        let LookCost { rows, attestations, late } = cost;
+        tracing::debug!(%about, rows, attestations, late, "looked for late envelopes");
         Ok(())
     }
 
@@ -123,40 +126,53 @@ impl LateLook<'_, '_> {
         searches: &mut SearchesAbout,
         record: impl FnMut(Evidence) -> bool,
     ) -> Result<LookCost, ReadError> {
-        let reports = self.late_reports(newest_first, searches)?;
+        let before = searches.looked;
+        let (reports, rows) = self.late_reports(newest_first, searches)?;
         let attestations = self.search(&reports, searches)?;
         let late = self.judge(&reports, searches, record)?;
-        Ok(LookCost { attestations, late })
+        if searches.judged.is_some() {
+            // The next look finds the same reports, and judges those that are left.
+            searches.looked = before;
+        }
+        Ok(LookCost { rows, attestations, late })
     }
 
-    /// Returns the reports that have late envelopes, newest first, and forgets the searches for reports that are no
-    /// longer kept.
+    /// Returns the reports that have late envelopes, newest first, and the rows that were read to find them. Goes on
+    /// behind the report at which the last look has ended. Forgets the searches for reports that are no longer kept.
     fn late_reports<'r>(
         &self,
         newest_first: impl Iterator<Item = &'r ChainReport>,
         searches: &mut SearchesAbout,
-    ) -> Result<Vec<LateReport>, ReadError> {
-        let (mut kept, mut found) = (HashSet::new(), Vec::new());
+    ) -> Result<(Vec<LateReport>, usize), ReadError> {
+        let (mut kept, mut found, mut rows) = (HashSet::new(), Vec::new(), 0);
+        let (before, mut last) = (searches.looked.take(), None);
         for (newer, on_chain) in newest_first.enumerate() {
             let Some(report) = on_chain.report() else { continue };
             let id = report.id(self.domain);
             kept.insert(id);
             // Without the minute this node does not hold the envelope at the end, which is a part of the evidence.
             let Some(last_minute) = on_chain.held_minute else { continue };
-            if searches.get(id) == Some(LateSearch::Recorded) {
+            let is_done = before.is_some_and(|before| on_chain.index >= before);
+            if is_done || searches.get(id) == Some(LateSearch::Recorded) {
                 continue;
             }
+            if rows >= self.bounds.rows {
+                searches.looked = last;
+                continue;
+            }
+            last = Some(on_chain.index);
             let minutes = match newer < REPORTS_WHOLE {
                 true => LateMinutes::All,
                 false => LateMinutes::LastTwo,
             };
             let late = late_places(self.snapshot, &report, last_minute, minutes)?;
-            if !late.is_empty() {
-                found.push(LateReport { index: on_chain.index, id, report, late });
+            rows += late.rows;
+            if !late.places.is_empty() {
+                found.push(LateReport { index: on_chain.index, id, report, late: late.places });
             }
         }
         searches.retain(&kept);
-        Ok(found)
+        Ok((found, rows))
     }
 
     /// Goes on with the search for the envelopes in which the originator has attested the reports. Returns the number
@@ -190,8 +206,8 @@ impl LateLook<'_, '_> {
         Ok(found.read)
     }
 
-    /// Judges late envelopes of the reports whose attestation is found, in turns: the reports that the last look left
-    /// come first. Returns the number of late envelopes that were judged.
+    /// Judges late envelopes of the reports whose attestation is found. Goes on behind the report at which the last
+    /// look has ended. Returns the number of late envelopes that were judged.
     fn judge(
         &self,
         reports: &[LateReport],
@@ -199,10 +215,11 @@ impl LateLook<'_, '_> {
         mut record: impl FnMut(Evidence) -> bool,
     ) -> Result<usize, ReadError> {
         let before = searches.judged.take();
-        let (left, others): (Vec<_>, Vec<_>) =
-            reports.iter().partition(|it| before.is_some_and(|before| it.index < before));
         let (mut tried, mut last) = (0, None);
-        for it in left.into_iter().chain(others) {
+        for it in reports {
+            if before.is_some_and(|before| it.index >= before) {
+                continue;
+            }
             let Some(LateSearch::Found(at)) = searches.get(it.id) else { continue };
             if tried >= self.bounds.late {
                 searches.judged = last;
@@ -396,7 +413,7 @@ mod tests {
     fn one_bounded_pass_over_the_attestations_serves_all_reports() {
         let (store, chain) = (strand(), chain());
         let mut searches = SearchesAbout::default();
-        let bounds = LookBounds { attestations: 8, late: 2 };
+        let bounds = LookBounds { rows: usize::MAX, attestations: 8, late: 2 };
         let mut found = BTreeSet::new();
         let mut costs = Vec::new();
         for _ in 0..6 {
@@ -409,12 +426,32 @@ mod tests {
         assert_eq!(read as u64, OTHERS + REPORTS, "each attestation once");
     }
 
+    /// Many payers in the minutes of each report cost each look a bounded number of rows.
+    #[test]
+    fn a_look_ends_after_its_rows_and_the_next_one_goes_on_with_older_reports() {
+        let (store, chain) = (strand(), chain());
+        let mut searches = SearchesAbout::default();
+        let bounds = LookBounds { rows: 1, attestations: 100, late: 100 };
+        let mut found = Vec::new();
+        for look in 1..=usize::try_from(REPORTS).unwrap() {
+            let cost = take(&store, &chain, bounds, &mut searches, |at| {
+                found.push(at.sequence.0);
+                true
+            });
+            assert_eq!((cost.rows, found.len()), (1, look), "one payer and minute of one report");
+        }
+        let first = 2 * REPORTS + OTHERS + 1;
+        assert_eq!(found, (first..first + REPORTS).rev().collect::<Vec<_>>());
+        let cost = take(&store, &chain, bounds, &mut searches, |_| true);
+        assert_eq!(cost.rows, 0, "evidence about all of them is recorded");
+    }
+
     /// Reports whose late envelopes prove nothing, or whose evidence cannot be recorded, hide no other ones.
     #[test]
     fn reports_are_judged_in_turns_and_again_while_no_evidence_is_recorded() {
         let (store, chain) = (strand(), chain());
         let mut searches = SearchesAbout::default();
-        let bounds = LookBounds { attestations: 100, late: 2 };
+        let bounds = LookBounds { rows: usize::MAX, attestations: 100, late: 2 };
         let mut found = Vec::new();
         for _ in 0..REPORTS {
             let not_recorded = |at: EnvelopeId| {
@@ -426,6 +463,18 @@ mod tests {
         let first = 2 * REPORTS + OTHERS + 1;
         let newest_first: Vec<_> = (first..first + REPORTS).rev().collect();
         assert_eq!(found, [&newest_first[..], &newest_first[..]].concat());
+        found.clear();
+        let bounds = LookBounds { rows: 3, ..bounds };
+        let mut searches = SearchesAbout::default();
+        let mut counts = Vec::new();
+        for _ in 0..4 {
+            let not_recorded = |at: EnvelopeId| {
+                found.push(at.sequence.0);
+                false
+            };
+            counts.push(take(&store, &chain, bounds, &mut searches, not_recorded).late);
+        }
+        assert_eq!((&found, counts), (&newest_first, vec![2, 1, 2, 1]), "three reports at a time");
         take(&store, &ChainReports::default(), bounds, &mut searches, |_| true);
         let forgotten = chain.about(NODE).all(|on_chain| {
             let id = on_chain.report().unwrap().id(domain());

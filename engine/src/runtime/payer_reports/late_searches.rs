@@ -20,6 +20,9 @@ impl LateSearches {
 #[derive(Debug, Default)]
 pub(super) struct SearchesAbout {
     reports: HashMap<ReportId, LateSearch>,
+    /// The index of the report in whose minutes late envelopes were looked for last, if others were left for the next
+    /// look.
+    pub(super) looked: Option<u64>,
     /// The index of the report that was judged last, if others were left for the next look.
     pub(super) judged: Option<u64>,
 }
