@@ -390,3 +390,33 @@ fn a_page_shrinks_to_the_providers_limit_and_grows_back() {
     }
     assert!(walk.page_blocks() > 64, "{}", walk.page_blocks());
 }
+
+/// A second header of one block would stand for another block of the page. Events that the endpoint leaves out there
+/// would never be looked for at other endpoints.
+#[test]
+fn a_header_that_comes_twice_takes_no_block_out_of_the_second_look() {
+    let settings = WalkSettings {
+        source: EventSource::GroupMessages,
+        address: CONTRACT,
+        first_block: 0,
+        page_blocks: 3,
+        confirmations: 0,
+    };
+    let mut walk = Walk::new(settings, None);
+    let mut chain = Chain::new();
+    (0..200).for_each(|_| chain.mine(0));
+    let WalkAction::Page { blocks, headers } = walk.next(chain.head()) else {
+        panic!("nothing is read yet")
+    };
+    assert_eq!((&blocks, headers), (&(0..=2), vec![2]));
+    let honest = chain.headers(&[0, 2]);
+    let again = BlockHeader { time_s: 7, ..honest[0] };
+    let answer = |headers| PageResponse { logs: Vec::new(), headers };
+    let outcome = walk.answered(&blocks, answer(vec![honest[0], again, honest[1]]));
+    assert!(matches!(outcome, PageOutcome::Retry(_)), "{outcome:?}");
+    let outcome = walk.answered(&blocks, answer(honest));
+    assert!(matches!(outcome, PageOutcome::Accepted(_)), "{outcome:?}");
+    let unread = walk.unread();
+    let due = walk.look().due(chain.head().number, unread).unwrap();
+    assert_eq!(due.blocks, 0..=2);
+}

@@ -348,16 +348,20 @@ impl Walk {
         &mut self.look
     }
 
-    /// Checks that headers follow the blocks read so far and one another. Returns the outcome if they do not.
+    /// Checks that headers, ascending and without equal ones, follow the blocks read so far and one another. Returns the
+    /// outcome if they do not.
     fn check_links(
         &mut self,
         before: Option<BlockRef>,
         headers: &[BlockHeader],
     ) -> Option<PageOutcome> {
         let mut previous = before;
-        for header in headers {
+        for (index, header) in headers.iter().enumerate() {
             let Some(known) = previous.replace(header.block) else { continue };
-            let same_place = known.number == header.block.number && known != header.block;
+            // Two headers of one block differ here, and are counted for two blocks: the other one would get no second
+            // look.
+            let repeated = index > 0 || known != header.block;
+            let same_place = known.number == header.block.number && repeated;
             let broken = known.number + 1 == header.block.number && known.hash != header.parent;
             if !same_place && !broken {
                 continue;
