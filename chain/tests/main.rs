@@ -11,6 +11,7 @@ mod indexing;
 mod lied_bounds;
 mod lied_branches;
 mod lied_counts;
+mod lied_parents;
 mod lied_prices;
 mod lied_receipts;
 mod lied_times;

@@ -11,6 +11,7 @@
 //! - `head`: follows the chain's head; `fetch`: the requests; `bootstrap`: the requests about numbers that an operator
 //!   chose;
 //! - `confirming`: asks other endpoints about events before they are stored; `gap_search`: the search for omitted ones;
+//! - `turns`: counts how often reading turns back without progress;
 //! - `contract`: one contract's reader, which joins `reading` (asks) and `storing` (stores) through
 //!   `context`;
 //! - [`status`]: the state for operators; [`lookup`]: single blocks and transactions.
@@ -32,6 +33,7 @@ mod reading;
 pub mod sink;
 pub mod status;
 mod storing;
+mod turns;
 pub mod walk;
 mod websocket;
 

@@ -19,6 +19,7 @@ use super::gap_search::GapSearch;
 use super::head::HeadStatus;
 use super::looking::{LookAnswer, LookOutcome, LookSilences, look};
 use super::status::ReaderState;
+use super::turns::Turns;
 use super::walk::{BlockHeader, EventBatch, Fork, PageOutcome, Walk, WalkAction, WalkSettings};
 use crate::backoff::Pauses;
 use crate::endpoints::{Endpoints, is_rate_limit};
@@ -62,6 +63,7 @@ pub(super) struct PageReader {
     served: Option<(BlockRef, Instant)>,
     /// The time since when endpoints have been far behind the announced head.
     behind_since: Option<Instant>,
+    turns: Turns,
     /// The running second look.
     look: JoinSet<LookAnswer>,
     silences: LookSilences,
@@ -99,6 +101,7 @@ impl PageReader {
             last_page: None,
             served: None,
             behind_since: None,
+            turns: Turns::default(),
             look: JoinSet::new(),
             silences: LookSilences::default(),
             confirmer: Confirmer::default(),
@@ -525,7 +528,14 @@ impl PageReader {
             sleep(self.pauses.next()).await;
             return self.endpoints.distrust("it is on another branch than other endpoints");
         }
-        match self.walk.compared(&headers) {
+        let (unread, is_of_head) = (self.walk.unread(), self.walk.is_doubted_by_head());
+        let depth = self.walk.compared(&headers);
+        if (depth.is_some() || !is_of_head) && self.turns.is_too_many(unread) {
+            let reason = "the endpoint takes back the blocks that it has shown, again and again";
+            self.context.stuck(reason);
+            self.endpoints.distrust(reason);
+        }
+        match depth {
             Some(depth) => {
                 let from_block = self.walk.unread();
                 tracing::warn!(

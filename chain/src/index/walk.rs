@@ -468,6 +468,12 @@ impl Walk {
         }
     }
 
+    /// Returns true if an announced head raised the present doubt about the blocks that were read, and no page did.
+    #[must_use]
+    pub fn is_doubted_by_head(&self) -> bool {
+        self.doubted.is_some()
+    }
+
     /// Returns the point at which the headers of the remembered blocks depart from the blocks that
     /// were read; `None` if all agree.
     ///

@@ -49,6 +49,8 @@ pub(crate) struct Faults {
     pub(crate) claims_pause: Option<bool>,
     /// States a time an hour ahead for all blocks.
     pub(crate) misdates: bool,
+    /// States another parent of each block.
+    pub(crate) orphans: bool,
     /// Returns block headers whose bloom filters admit everything (true) or nothing (false).
     pub(crate) bloom: Option<bool>,
     /// The block from which on it is on another branch, with other hashes and without logs.
@@ -113,6 +115,7 @@ impl Faults {
         stateless: false,
         claims_pause: None,
         misdates: false,
+        orphans: false,
         bloom: None,
         forked_at: None,
         denies: false,

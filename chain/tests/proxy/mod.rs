@@ -367,6 +367,9 @@ fn misstate(faults: Faults, block: &mut Value) -> u64 {
     if faults.misdates {
         block["timestamp"] = json!(format!("0x{:x}", unix_s_in_an_hour()));
     }
+    if faults.orphans {
+        block["parentHash"] = other_hash(&block["parentHash"]);
+    }
     let forked = faults.forked_at.filter(|fork| number >= *fork);
     if let Some(fork) = forked {
         block["hash"] = other_hash(&block["hash"]);
@@ -374,7 +377,8 @@ fn misstate(faults: Faults, block: &mut Value) -> u64 {
             block["parentHash"] = other_hash(&block["parentHash"]);
         }
     }
-    u64::from(faults.bloom.is_some() || faults.misdates || forked.is_some())
+    let is_changed = faults.bloom.is_some() || faults.misdates || faults.orphans;
+    u64::from(is_changed || forked.is_some())
 }
 
 /// Replaces a price, or all prices of a fee history. Returns 1 if it changed the answer. An error stays one.
