@@ -8,10 +8,16 @@ use alloy::transports::{RpcError, TransportError, TransportErrorKind};
 use crate::contracts::revert::Revert;
 use crate::spending::CeilingError;
 
-/// An answer that exceeds the bound, with the bound in bytes.
+/// Error of an answer that exceeds a bound, with the bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("its answer has more than {0} bytes")]
-pub(super) struct AnswerTooLong(pub(super) usize);
+pub(super) enum AnswerSizeError {
+    /// It has too many bytes.
+    #[error("its answer has more than {0} bytes")]
+    Bytes(usize),
+    /// It has too many values of JSON.
+    #[error("its answer has more than {0} values")]
+    Values(usize),
+}
 
 /// Error of a request to an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -264,7 +270,7 @@ impl RequestError {
                 Self::Malformed { endpoint, method, reason }
             }
             RpcError::Transport(TransportErrorKind::Custom(error))
-                if error.is::<AnswerTooLong>() =>
+                if error.is::<AnswerSizeError>() =>
             {
                 Self::Malformed { endpoint, method, reason: error.to_string() }
             }

@@ -10,12 +10,16 @@ use alloy::transports::{TransportError, TransportErrorKind, TransportFut, Transp
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use tower::Service;
 
-use super::error::{AnswerTooLong, shown};
+use super::error::{AnswerSizeError, shown};
 
 /// The longest answer in bytes. A guess: ten times the text of the events that fit into the gas of one block of
 /// the rollups in use. Longer pages of logs are requested again as smaller pages. Reading an answer takes about
 /// four times its length in memory.
 pub(crate) const ANSWER_LEN_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// The largest number of JSON values in an answer. Calculated: values of blocks, receipts and logs have more than 16
+/// bytes of text with their names. A value without one takes two bytes of text and up to a hundred in memory, so the
+/// bound on bytes alone would let an answer take gigabytes.
+const ANSWER_VALUES_MAX: usize = ANSWER_LEN_BYTES_MAX / 16;
 
 /// A connection to one endpoint. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -54,7 +58,7 @@ impl BoundedHttp {
     /// Reads a whole body.
     async fn read(&self, mut response: reqwest::Response) -> TransportResult<Vec<u8>> {
         let max = self.answer_bytes_max;
-        let too_long = || TransportErrorKind::custom(AnswerTooLong(max));
+        let too_long = || TransportErrorKind::custom(AnswerSizeError::Bytes(max));
         if response.content_length().is_some_and(|len| len > max as u64) {
             return Err(too_long());
         }
@@ -65,8 +69,17 @@ impl BoundedHttp {
             }
             body.extend_from_slice(&piece);
         }
+        if values_in(&body) > ANSWER_VALUES_MAX {
+            return Err(TransportErrorKind::custom(AnswerSizeError::Values(ANSWER_VALUES_MAX)));
+        }
         Ok(body)
     }
+}
+
+/// Returns the number of values in a JSON text: each follows a comma or begins a list or an object. Empty lists and
+/// commas in texts count as well.
+fn values_in(json: &[u8]) -> usize {
+    json.iter().filter(|byte| matches!(**byte, b',' | b'[' | b'{')).count()
 }
 
 /// The number of bytes of a malformed answer that an error keeps. A guess: more than is displayed.
@@ -94,6 +107,7 @@ mod tests {
     use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
     use tokio::net::{TcpListener, TcpStream};
 
+    use super::ANSWER_VALUES_MAX;
     use crate::send::{Chain, RequestError};
 
     /// An endpoint's scripted answer.
@@ -181,6 +195,19 @@ mod tests {
         assert!(reason(&error).contains("more than"), "{error}");
         let zeros = |len| ScriptedAnswer::Result(format!("0x{}1", "0".repeat(len)).into());
         assert_eq!(endpoint(zeros(1 << 20)).await.newest_block().await, Ok(1));
+    }
+
+    /// Each value takes up to fifty times its text in memory.
+    #[tokio::test]
+    async fn an_answer_of_very_many_values_is_not_decoded() {
+        let with = |values| {
+            let unread = "0,".repeat(values);
+            let body = format!(r#"{{"jsonrpc":"2.0","id":1,"unread":[{unread}0],"result":"0x1"}}"#);
+            endpoint(ScriptedAnswer::Raw("200 OK".to_owned(), body.into_bytes()))
+        };
+        let error = with(ANSWER_VALUES_MAX).await.newest_block().await.unwrap_err();
+        assert!(reason(&error).contains("values"), "{error}");
+        assert_eq!(with(1000).await.newest_block().await, Ok(1));
     }
 
     #[tokio::test]
