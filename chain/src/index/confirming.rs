@@ -24,6 +24,7 @@ use tokio::time::sleep;
 use super::event::{BlockRef, EventSource, IndexedEvent};
 use super::fetch;
 use super::proof::ProvenLogs;
+use super::receipts;
 use super::walk::{BlockHeader, EventBatch, PageResponse, WalkSettings};
 use crate::endpoints::Endpoints;
 use crate::send::{Chain, RequestError};
@@ -307,7 +308,7 @@ impl Asked<'_> {
         });
         let proofs = self
             .endpoints
-            .each_in_time(ANSWER_MAX, |chain| async move { fetch::proof(&chain, block).await });
+            .each_in_time(ANSWER_MAX, |chain| async move { receipts::proof(&chain, block).await });
         let (heights, proofs) = tokio::join!(heights, proofs);
         let answers = heights.into_iter().zip(proofs).zip(self.endpoints.display_urls());
         let evidence = |((height, proof), url): ((Result<_, _>, Result<_, _>), String)| Evidence {

@@ -191,6 +191,12 @@ fn decoded<E: SolEvent>(log: &Log) -> Option<E> {
     E::decode_log(&log.inner).ok().map(|log| log.data)
 }
 
+/// Returns true if both are the same log of the same block and transaction.
+pub(super) fn is_same(log: &Log, other: &Log) -> bool {
+    let place = |log: &Log| (log.block_hash, log.log_index, log.transaction_hash);
+    place(log) == place(other) && log.inner == other.inner
+}
+
 /// A block, identified by number and hash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlockRef {

@@ -1,4 +1,4 @@
-//! Requests for logs, headers, transactions and receipts.
+//! Requests for logs, headers and blocks.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -13,8 +13,6 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
 use super::event::BlockRef;
-use super::look::{Claim, ReceiptAnswer};
-use super::proof::{BlockReceipt, ProvenLogs};
 use super::walk::{BlockHeader, PageResponse, range_named};
 use crate::endpoints::is_rate_limit;
 use crate::send::{ANSWER_LEN_BYTES_MAX, BLOCK_NUMBER_MAX, Chain, RequestError};
@@ -25,14 +23,13 @@ pub(super) const REQUESTS_PER_BATCH: usize = 50;
 /// an endpoint that accepts a thousandth of the blocks that another one accepts, and a bound on one that refuses on
 /// purpose.
 const ROUNDS_MAX: u32 = 40;
-/// The largest weight of the logs of one page that come in parts: a log weighs its data and [`LOG_WEIGHT`] bytes. A log
-/// never weighs more than its text, so the logs of one answer ([`ANSWER_LEN_BYTES_MAX`]) fit in any number of parts.
-const LOGS_WEIGHT_MAX: usize = ANSWER_LEN_BYTES_MAX;
-/// The weight of a log besides its data. Its text has this length at least: four hashes and six names.
-const LOG_WEIGHT: usize = 400;
-/// The largest number of transactions of a block whose receipts are requested singly. A guess: the number that fits
-/// into a block's gas on common rollups.
-const BLOCK_TRANSACTIONS_MAX: usize = 5000;
+/// The largest weight of the logs of one page, or of the receipts of one block, that come in parts. Neither weighs more
+/// than its text, so what fits into one answer ([`ANSWER_LEN_BYTES_MAX`]) fits in any number of parts.
+pub(super) const LOGS_WEIGHT_MAX: usize = ANSWER_LEN_BYTES_MAX;
+/// The weight of a log besides its data and topics. Its text has this length at least: two hashes and nine names.
+const LOG_WEIGHT: usize = 350;
+/// The weight of a topic. Its text has twice this length.
+const TOPIC_WEIGHT: usize = 32;
 
 /// The fields of a block that the reader needs. Other fields, which differ between chains, are ignored.
 #[derive(Debug, Clone, Deserialize)]
@@ -186,7 +183,7 @@ impl LogsInParts {
             is_of_blocks && filter.matches_address(log.address())
         };
         for log in logs.into_iter().filter(is_asked_for) {
-            self.weight = self.weight.saturating_add(log.data().data.len() + LOG_WEIGHT);
+            self.weight = self.weight.saturating_add(weight_of(&log));
             if self.weight > LOGS_WEIGHT_MAX {
                 return false;
             }
@@ -194,6 +191,11 @@ impl LogsInParts {
         }
         true
     }
+}
+
+/// Returns the weight of a log.
+pub(super) fn weight_of(log: &Log) -> usize {
+    log.data().data.len() + TOPIC_WEIGHT * log.topics().len() + LOG_WEIGHT
 }
 
 /// Covers ranges of blocks, ascending, as far as they are not below `from`, by at most `count` ranges of at most
@@ -299,70 +301,6 @@ fn without_time(logs: &[Log], known: &[BlockHeader], blocks: &RangeInclusive<u64
     numbers.into_iter().collect()
 }
 
-/// Returns an endpoint's receipts of the transactions whose logs another one claims to have.
-pub(super) async fn receipts_of_claim(
-    chain: &Chain,
-    claim: &Claim,
-) -> Result<ReceiptAnswer, RequestError> {
-    #[derive(Debug, Deserialize)]
-    struct Receipt {
-        logs: Vec<Log>,
-    }
-    const METHOD: &str = "eth_getTransactionReceipt";
-    let failed = |error: TransportError| chain.request_error(METHOD, error);
-    let mut logs = Vec::new();
-    let all: Vec<_> = claim.transactions().into_iter().collect();
-    for hashes in all.chunks(REQUESTS_PER_BATCH) {
-        let mut batch = BatchRequest::new(chain.provider().client());
-        let mut waiters = Vec::with_capacity(hashes.len());
-        for hash in hashes {
-            waiters.push(batch.add_call::<_, Option<Receipt>>(METHOD, &(*hash,)).map_err(failed)?);
-        }
-        batch.send().await.map_err(failed)?;
-        for waiter in waiters {
-            let receipt = waiter.await.map_err(failed)?;
-            logs.extend(receipt.into_iter().flat_map(|receipt| receipt.logs));
-        }
-    }
-    let found = headers(chain, &[claim.block.number], None).await?;
-    Ok(ReceiptAnswer { logs, block: found.first().map(|header| header.block) })
-}
-
-/// Returns the logs of a block as proved by the endpoint's header and receipts. Returns `None` if it has no
-/// proof: it lacks the block, keeps no receipts, shows ones that do not match, or serves a chain with
-/// another form of headers or receipts.
-///
-/// # Errors
-/// Fails when the endpoint does not answer, or refuses for now.
-pub(super) async fn proof(
-    chain: &Chain,
-    block: BlockRef,
-) -> Result<Option<ProvenLogs>, RequestError> {
-    #[derive(Debug, Deserialize)]
-    struct ShownBlock {
-        #[serde(flatten)]
-        header: Header,
-        transactions: Vec<B256>,
-    }
-    const METHOD: &str = "eth_getBlockByHash";
-    let shown =
-        chain.provider().client().request::<_, serde_json::Value>(METHOD, (block.hash, false));
-    let shown = shown.await.map_err(|error| chain.request_error(METHOD, error));
-    let Some(shown) = unless_silent(shown)? else { return Ok(None) };
-    let Ok(ShownBlock { header, transactions }) = serde_json::from_value(shown) else {
-        return Ok(None);
-    };
-    if header.hash_slow() != block.hash {
-        return Ok(None); // its receipts would prove nothing
-    }
-    let receipts = match unless_silent(receipts(chain, block).await)? {
-        Some(receipts) => receipts,
-        None if transactions.len() > BLOCK_TRANSACTIONS_MAX => None,
-        None => unless_silent(receipts_singly(chain, &transactions).await)?.flatten(),
-    };
-    Ok(receipts.and_then(|receipts| ProvenLogs::prove(block, &header, receipts)))
-}
-
 /// Returns the block at a height, with true if its header has the hash that the endpoint states. Returns `None` if it
 /// has none. A false value means that the endpoint lies, or that headers of the chain have another form.
 pub(super) async fn block_with_header(
@@ -395,50 +333,6 @@ async fn shown_block(
     let has_hash = serde_json::from_value::<Header>(shown)
         .is_ok_and(|header| header.hash_slow() == shown_header.block.hash);
     Ok(Some((shown_header, has_hash)))
-}
-
-/// Returns the receipts of a block by one request, which some endpoints do not support.
-async fn receipts(
-    chain: &Chain,
-    block: BlockRef,
-) -> Result<Option<Vec<BlockReceipt>>, RequestError> {
-    const METHOD: &str = "eth_getBlockReceipts";
-    let receipts = chain.provider().client().request(METHOD, (U64::from(block.number),));
-    receipts.await.map_err(|error| chain.request_error(METHOD, error))
-}
-
-/// Returns the receipts of transactions; `None` if the endpoint lacks one.
-async fn receipts_singly(
-    chain: &Chain,
-    transactions: &[B256],
-) -> Result<Option<Vec<BlockReceipt>>, RequestError> {
-    const METHOD: &str = "eth_getTransactionReceipt";
-    let failed = |error: TransportError| chain.request_error(METHOD, error);
-    let mut receipts = Vec::with_capacity(transactions.len());
-    for hashes in transactions.chunks(REQUESTS_PER_BATCH) {
-        let mut batch = BatchRequest::new(chain.provider().client());
-        let mut waiters = Vec::with_capacity(hashes.len());
-        for hash in hashes {
-            let waiter = batch.add_call::<_, Option<BlockReceipt>>(METHOD, &(*hash,));
-            waiters.push(waiter.map_err(failed)?);
-        }
-        batch.send().await.map_err(failed)?;
-        for waiter in waiters {
-            let Some(receipt) = waiter.await.map_err(failed)? else { return Ok(None) };
-            receipts.push(receipt);
-        }
-    }
-    Ok(Some(receipts))
-}
-
-/// Converts a permanent error into `None`; other errors may be temporary.
-fn unless_silent<T>(answer: Result<T, RequestError>) -> Result<Option<T>, RequestError> {
-    match answer {
-        Ok(answer) => Ok(Some(answer)),
-        Err(error) if is_rate_limit(&error) => Err(error),
-        Err(RequestError::Refused { .. } | RequestError::Malformed { .. }) => Ok(None),
-        Err(error @ RequestError::Unreachable { .. }) => Err(error),
-    }
 }
 
 /// Returns the message of an error that a smaller page may avoid. Providers word their limits differently, so every
@@ -500,6 +394,19 @@ mod tests {
         assert!(all.add(half(), &(5..=6), &filter));
         assert!(!all.add(half(), &(5..=6), &filter), "a liar gives logs in every round");
         assert!(all.weight < 2 * LOGS_WEIGHT_MAX && all.logs.len() == 2);
+    }
+
+    #[test]
+    fn topics_without_end_weigh_as_data_does() {
+        let topics = vec![B256::ZERO; LOGS_WEIGHT_MAX / TOPIC_WEIGHT];
+        let inner = alloy::primitives::Log::new_unchecked(
+            alloy::primitives::Address::ZERO,
+            topics,
+            alloy::primitives::Bytes::new(),
+        );
+        let log = Log { inner, block_number: Some(5), ..Log::default() };
+        let filter = Filter::new().address(alloy::primitives::Address::ZERO);
+        assert!(!LogsInParts::default().add(vec![log], &(5..=5), &filter));
     }
 
     #[test]

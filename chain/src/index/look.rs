@@ -15,7 +15,7 @@ use std::ops::RangeInclusive;
 use alloy::primitives::{Address, B256};
 use alloy::rpc::types::Log;
 
-use super::event::{BlockRef, ContractEvent, EventSource};
+use super::event::{BlockRef, ContractEvent, EventSource, is_same};
 
 /// The depth below the head, in blocks, from which a block gets its second look: the same as the near part
 /// of [`Walk`](super::walk::Walk).
@@ -31,9 +31,10 @@ const LOOKS_MAX: u32 = 8;
 const PAGE_EVENTS_MAX: usize = 100_000;
 /// The number of pages that may wait for their second look. A guess: 1 MB.
 const PAGES_MAX: usize = 10_000;
-/// The largest number of transactions of one claim whose receipts are requested. A guess: far above the payments of one
-/// block, and few enough that an invented claim costs little. The next look finds the remaining ones.
+/// The largest numbers of transactions of one claim, whose receipts are requested, and of its logs. Guesses: far above
+/// the payments of most blocks, and few enough that an invented claim costs little. The next look finds the others.
 const TRANSACTIONS_MAX: usize = 200;
+const CLAIM_LOGS_MAX: usize = 1000;
 
 /// A multiset of events by the content of their logs and their transaction, independent of their block. An event that
 /// one transaction emitted twice is contained twice.
@@ -310,7 +311,7 @@ impl Claim {
                 transactions.len() <= TRANSACTIONS_MAX
             };
             let new = logs.into_values().filter(is_new).map(|(log, _)| log);
-            let logs: Vec<_> = new.take_while(is_asked_for).cloned().collect();
+            let logs: Vec<_> = new.take_while(is_asked_for).take(CLAIM_LOGS_MAX).cloned().collect();
             (!logs.is_empty()).then(|| Self { block: BlockRef { number, hash }, logs })
         })
     }
@@ -367,11 +368,6 @@ impl Claim {
             ClaimVerdict::Denied
         }
     }
-}
-
-fn is_same(log: &Log, other: &Log) -> bool {
-    let place = |log: &Log| (log.block_hash, log.log_index, log.transaction_hash);
-    place(log) == place(other) && log.inner == other.inner
 }
 
 #[cfg(test)]
@@ -528,7 +524,7 @@ mod tests {
     }
 
     #[test]
-    fn a_claim_of_many_transactions_asks_for_some_of_them() {
+    fn a_claim_of_many_transactions_or_logs_asks_for_some_of_them() {
         let many: Vec<_> = (0..300_u32)
             .map(|node| {
                 let transaction_hash = Some(B256::left_padding_from(&node.to_be_bytes()));
@@ -536,6 +532,8 @@ mod tests {
             })
             .collect();
         assert_eq!(claim(&many).unwrap().transactions().len(), 200);
+        let of_one: Vec<_> = (0..3000_u32).map(|node| log(node.into(), node)).collect();
+        assert_eq!(claim(&of_one).unwrap().logs.len(), CLAIM_LOGS_MAX);
     }
 
     #[test]

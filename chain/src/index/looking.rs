@@ -10,6 +10,7 @@ use super::event::BlockRef;
 use super::fetch;
 use super::look::{Claim, ClaimVerdict, Due, EventSet, ReceiptAnswer};
 use super::proof::{self, EndpointAnswers};
+use super::receipts;
 use super::walk::WalkSettings;
 use crate::endpoints::Endpoints;
 use crate::send::RequestError;
@@ -190,7 +191,7 @@ impl Judging<'_> {
     ) -> ClaimVerdict {
         let receipts = self
             .endpoints
-            .each(|chain| async move { fetch::receipts_of_claim(&chain, claim).await });
+            .each(|chain| async move { receipts::receipts_of_claim(&chain, claim).await });
         let receipts: Vec<_> = receipts.await.into_iter().map(Result::ok).collect();
         let verdict = match claim.judge(by, self.active, &receipts) {
             ClaimVerdict::Contradicted => self.of_branch(claim, &receipts),
@@ -241,7 +242,7 @@ impl Judging<'_> {
     ) -> Option<ClaimVerdict> {
         let shown = self
             .endpoints
-            .each(|chain| async move { fetch::proof(&chain, claim.block).await })
+            .each(|chain| async move { receipts::proof(&chain, claim.block).await })
             .await;
         let answers = EndpointAnswers { by, active: self.active, receipts, shown: &shown };
         proof::judge(claim, self.settings.source, self.known, &answers)

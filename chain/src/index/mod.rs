@@ -8,8 +8,8 @@
 //! - [`sink`]: the port through which events are stored;
 //! - [`look`]: the second look at blocks that were read; [`proof`]: proofs of logs by the hash of a block; `looking`:
 //!   the requests of both;
-//! - `head`: follows the chain's head; `fetch`: the requests; `bootstrap`: the requests about numbers that an operator
-//!   chose;
+//! - `head`: follows the chain's head; `fetch`: the requests; `receipts`: those for receipts and proofs; `bootstrap`:
+//!   those about numbers that an operator chose;
 //! - `confirming`: asks other endpoints about events before they are stored; `gap_search`: the search for omitted ones;
 //! - `turns`: counts how often reading turns back without progress;
 //! - `contract`: one contract's reader, which joins `reading` (asks) and `storing` (stores) through
@@ -30,6 +30,7 @@ pub mod lookup;
 pub mod proof;
 mod push;
 mod reading;
+mod receipts;
 pub mod sink;
 pub mod status;
 mod storing;

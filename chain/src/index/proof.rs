@@ -62,6 +62,17 @@ impl Fields {
 }
 
 impl BlockReceipt {
+    /// Returns the logs of the transaction.
+    pub(super) fn logs(&self) -> &[Log] {
+        &self.logs
+    }
+
+    /// Returns the receipt with other logs.
+    #[cfg(test)]
+    pub(super) fn with_logs(self, logs: Vec<Log>) -> Self {
+        Self { logs, ..self }
+    }
+
     /// Appends the receipt's consensus encoding.
     fn encode(&self, kind: u8, out: &mut Vec<u8>) {
         let mut fields = Fields::default();
