@@ -8,6 +8,7 @@ mod bootstraps;
 mod broadcaster;
 mod broadcasting;
 mod indexing;
+mod late_heads;
 mod lied_bounds;
 mod lied_branches;
 mod lied_counts;

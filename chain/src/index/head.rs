@@ -14,6 +14,7 @@ use tokio::time::{sleep, timeout};
 
 use super::event::BlockRef;
 use super::fetch::{self, FetchedBlock};
+use super::lag::{BEHIND_BLOCKS_MAX, Lag};
 use super::walk::BlockHeader;
 use super::websocket;
 use crate::backoff::Pauses;
@@ -24,8 +25,6 @@ use crate::send::{innermost, shown};
 const POLL_EVERY: Duration = Duration::from_secs(1);
 /// The interval at which all endpoints are asked for their heads, in case the one in use has stalled. Guess.
 const POLL_ALL_EVERY: Duration = Duration::from_secs(5);
-/// The number of blocks by which another endpoint may be ahead of the one in use. Guess, the same as the readers'.
-const AHEAD_BLOCKS_MAX: u64 = 16;
 /// The age of the last announced head from which polling resumes. Guess.
 const POLL_PUSHED_EVERY: Duration = Duration::from_secs(10);
 /// Time limit for connecting and subscribing. Guess.
@@ -105,7 +104,7 @@ impl HeadWatcher {
     }
 
     async fn poll(&self) {
-        let (mut highest, mut asked_all) = (None, None::<Instant>);
+        let (mut highest, mut asked_all, mut lag) = (None, None::<Instant>, Lag::default());
         let has_others = self.endpoints.status().len() > 1;
         loop {
             let status = self.status.borrow().clone();
@@ -116,22 +115,26 @@ impl HeadWatcher {
                     highest = self.highest().await;
                     asked_all = Some(Instant::now());
                 }
-                self.poll_once(highest).await;
+                self.poll_once(highest, &mut lag).await;
             }
             sleep(POLL_EVERY).await;
         }
     }
 
-    /// Asks the current endpoint for its head. If it is far behind `highest`, publishes `highest`
-    /// instead, and the readers find out which endpoint has it; its time is ignored, because a single
-    /// endpoint may have invented the block.
-    async fn poll_once(&self, highest: Option<BlockRef>) {
+    /// Asks the current endpoint for its head. If it is far behind `highest`, or has stood still behind it for some
+    /// time, publishes `highest` instead, and the readers find out which endpoint has it; its time is ignored, because
+    /// a single endpoint may have invented the block.
+    async fn poll_once(&self, highest: Option<BlockRef>, lag: &mut Lag) {
         let head = self.endpoints.ask(|chain| async move { fetch::head(&chain).await }).await;
         self.status.send_modify(|status| match head {
             Ok(head) => {
-                status.update(&head, Instant::now());
-                let far = head.block.number.saturating_add(AHEAD_BLOCKS_MAX);
-                status.head = highest.filter(|other| other.number > far).or(status.head);
+                let (now, own) = (Instant::now(), head.block.number);
+                status.update(&head, now);
+                let is_ahead = |other: &BlockRef| {
+                    let is_late = lag.reason(own, other.number, now).is_some();
+                    is_late || other.number > own.saturating_add(BEHIND_BLOCKS_MAX)
+                };
+                status.head = highest.filter(is_ahead).or(status.head);
             }
             Err(error) => status.error = Some(error.to_string()),
         });

@@ -11,7 +11,7 @@
 //! - `head`: follows the chain's head; `fetch`: the requests; `receipts`: those for receipts and proofs; `bootstrap`:
 //!   those about numbers that an operator chose;
 //! - `confirming`: asks other endpoints about events before they are stored; `gap_search`: the search for omitted ones;
-//! - `turns`: counts how often reading turns back without progress;
+//! - `lag`, `turns`: decide when another endpoint is used, because this one is behind or turns back again and again;
 //! - `contract`: one contract's reader, which joins `reading` (asks) and `storing` (stores) through
 //!   `context`;
 //! - [`status`]: the state for operators; [`lookup`]: single blocks and transactions.
@@ -24,6 +24,7 @@ pub mod event;
 mod fetch;
 mod gap_search;
 mod head;
+mod lag;
 pub mod look;
 mod looking;
 pub mod lookup;

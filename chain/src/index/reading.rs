@@ -17,6 +17,7 @@ use super::event::{BlockRef, ContractEvent};
 use super::fetch;
 use super::gap_search::GapSearch;
 use super::head::HeadStatus;
+use super::lag::{BEHIND_BLOCKS_MAX, Lag};
 use super::looking::{LookAnswer, LookOutcome, LookSilences, look};
 use super::status::ReaderState;
 use super::turns::Turns;
@@ -36,10 +37,6 @@ const QUIET: Duration = Duration::from_secs(1);
 /// The time for which an endpoint's own head replaces an announced one that it does not serve yet. Guess: short
 /// compared with the block interval, long compared with a request.
 const SERVED_FOR: Duration = Duration::from_millis(250);
-/// The number of blocks by which an endpoint may be behind the announced head, and the time for which it may be further
-/// behind before another one is used. Guesses.
-const BEHIND_BLOCKS_MAX: u64 = 16;
-const BEHIND_MAX: Duration = Duration::from_secs(5);
 const FEW_BLOCKS: u64 = 16;
 
 /// Requests pages in the order that [`Walk`] decides, and passes verified batches to the storing half.
@@ -61,8 +58,8 @@ pub(super) struct PageReader {
     last_page: Option<Instant>,
     /// The endpoint's own head while it does not serve the announced one, and the time of that answer.
     served: Option<(BlockRef, Instant)>,
-    /// The time since when endpoints have been far behind the announced head.
-    behind_since: Option<Instant>,
+    /// The lag of the endpoint in use behind the announced head.
+    lag: Lag,
     turns: Turns,
     /// The running second look.
     look: JoinSet<LookAnswer>,
@@ -100,7 +97,7 @@ impl PageReader {
             unanswered: 0,
             last_page: None,
             served: None,
-            behind_since: None,
+            lag: Lag::default(),
             turns: Turns::default(),
             look: JoinSet::new(),
             silences: LookSilences::default(),
@@ -129,8 +126,9 @@ impl PageReader {
             };
             self.context.status.lock().head = Some(announced.number);
             let head = self.served_head(announced);
-            if self.served.is_none() {
-                self.note_behind(self.walk.unread().saturating_sub(announced.number + 1));
+            let read = self.walk.unread().saturating_sub(1);
+            if read > announced.number.saturating_add(BEHIND_BLOCKS_MAX) {
+                self.note_lag(announced.number, read);
             }
             self.look_again(head);
             if let Some((_, reason)) = &self.held {
@@ -192,18 +190,15 @@ impl PageReader {
             return self.useless("a block below the head is missing").await;
         };
         self.served = Some((served.block, Instant::now()));
-        self.note_behind(head.number - served.block.number);
+        self.note_lag(served.block.number, head.number);
     }
 
-    /// Switches to another endpoint when the one in use has been far behind for some time, for
+    /// Switches to another endpoint when the one in use, whose newest block is given, is behind for some time, for
     /// example because it is syncing anew.
-    fn note_behind(&mut self, blocks: u64) {
-        let now = Instant::now();
-        if blocks <= BEHIND_BLOCKS_MAX {
-            self.behind_since = None;
-        } else if now.duration_since(*self.behind_since.get_or_insert(now)) > BEHIND_MAX {
-            self.behind_since = None;
-            self.endpoints.distrust("it is far behind the head of the chain");
+    fn note_lag(&mut self, newest: u64, head: u64) {
+        if let Some(reason) = self.lag.reason(newest, head, Instant::now()) {
+            self.lag = Lag::default();
+            self.endpoints.distrust(reason);
         }
     }
 
@@ -411,6 +406,9 @@ impl PageReader {
         self.is_moving = false;
         // The endpoint's own head, while it does not serve the announced one, is not the chain's.
         batch.is_at_head &= self.served.is_none();
+        if self.served.is_none() {
+            self.lag = Lag::default();
+        }
         self.context.status.lock().read = Some(batch.position.number);
         let pass = self.context.pass();
         self.batches.send(NumberedBatch { batch, pass, is_confirmed }).await.is_ok()
