@@ -348,8 +348,8 @@ impl Walk {
         &mut self.look
     }
 
-    /// Checks that headers, ascending and without equal ones, follow the blocks read so far and one another. Returns the
-    /// outcome if they do not.
+    /// Checks that headers, ascending and without equal ones, follow the blocks read so far and one another. Returns
+    /// the outcome if they do not.
     fn check_links(
         &mut self,
         before: Option<BlockRef>,
