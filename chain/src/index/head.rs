@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 
 use super::event::BlockRef;
 use super::fetch::{self, FetchedBlock};
-use super::lag::{BEHIND_BLOCKS_MAX, Lag};
+use super::lag::{BEHIND_BLOCKS_MAX, Lag, NewestBlock};
 use super::walk::BlockHeader;
 use super::websocket;
 use crate::backoff::Pauses;
@@ -126,13 +126,15 @@ impl HeadWatcher {
     /// a single endpoint may have invented the block.
     async fn poll_once(&self, highest: Option<BlockRef>, lag: &mut Lag) {
         let head = self.endpoints.ask(|chain| async move { fetch::head(&chain).await }).await;
+        let endpoint = self.endpoints.active();
         self.status.send_modify(|status| match head {
             Ok(head) => {
-                let (now, own) = (Instant::now(), head.block.number);
+                let (now, number) = (Instant::now(), head.block.number);
                 status.update(&head, now);
                 let is_ahead = |other: &BlockRef| {
+                    let own = NewestBlock { endpoint, number };
                     let is_late = lag.reason(own, other.number, now).is_some();
-                    is_late || other.number > own.saturating_add(BEHIND_BLOCKS_MAX)
+                    is_late || other.number > number.saturating_add(BEHIND_BLOCKS_MAX)
                 };
                 status.head = highest.filter(is_ahead).or(status.head);
             }

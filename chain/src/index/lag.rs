@@ -15,31 +15,60 @@ const BEHIND_MAX: Duration = Duration::from_secs(5);
 /// blocks would be hidden for as long, so an endpoint that stands still behind others is left, too.
 #[derive(Debug, Default)]
 pub(super) struct Lag {
-    /// The time since when it has been more than [`BEHIND_BLOCKS_MAX`] behind.
+    /// The time since when the endpoint has been more than [`BEHIND_BLOCKS_MAX`] behind.
     far_since: Option<Instant>,
-    /// Its newest block, and the time since when that is its newest one.
-    stands: Option<(u64, Instant)>,
+    /// The endpoint with its newest block, and the time since when that is its newest one.
+    stands: Option<(NewestBlock, Instant)>,
+    /// The endpoint that was left last, with its newest block.
+    left: Option<NewestBlock>,
+}
+
+/// The newest block of an endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct NewestBlock {
+    /// The index of the endpoint.
+    pub(super) endpoint: usize,
+    /// The number of the block.
+    pub(super) number: u64,
 }
 
 impl Lag {
-    /// Notes the newest block of the endpoint, and the newest known one of the chain. Returns the reason to use another
-    /// endpoint, again with each call while it lasts; `None` if there is none.
-    pub(super) fn reason(&mut self, newest: u64, head: u64, now: Instant) -> Option<&'static str> {
-        let behind = head.saturating_sub(newest);
+    /// Notes the newest block of the endpoint in use, and the number of the newest known one of the chain. Returns the
+    /// reason to use another endpoint, again with each call while it lasts, and at once if the endpoint was left at the
+    /// same block before; `None` if there is none.
+    pub(super) fn reason(
+        &mut self,
+        newest: NewestBlock,
+        head: u64,
+        now: Instant,
+    ) -> Option<&'static str> {
+        let behind = head.saturating_sub(newest.number);
         if behind == 0 {
-            *self = Self::default();
+            self.goes_on();
             return None;
+        }
+        if self.stands.is_some_and(|(before, _)| before.endpoint != newest.endpoint) {
+            self.goes_on();
         }
         self.far_since = self.far_since.or(Some(now)).filter(|_| behind > BEHIND_BLOCKS_MAX);
         let (block, stands_since) =
-            self.stands.filter(|(block, _)| *block == newest).unwrap_or((newest, now));
+            self.stands.filter(|(before, _)| *before == newest).unwrap_or((newest, now));
         self.stands = Some((block, stands_since));
         let is_long = |since: Instant| now.saturating_duration_since(since) > BEHIND_MAX;
-        match self.far_since {
+        let reason = match self.far_since {
             Some(since) if is_long(since) => Some("it is far behind the head of the chain"),
-            _ if is_long(stands_since) => Some("it stands still behind the head of the chain"),
+            _ if is_long(stands_since) || self.left == Some(newest) => {
+                Some("it stands still behind the head of the chain")
+            }
             _ => None,
-        }
+        };
+        self.left = reason.map(|_| newest).or(self.left);
+        reason
+    }
+
+    /// Notes that the endpoint in use has blocks that are not read yet.
+    pub(super) fn goes_on(&mut self) {
+        (self.far_since, self.stands) = (None, None);
     }
 }
 
@@ -47,31 +76,49 @@ impl Lag {
 mod tests {
     use super::*;
 
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn at(endpoint: usize, number: u64) -> NewestBlock {
+        NewestBlock { endpoint, number }
+    }
+
     #[test]
     fn an_endpoint_that_is_a_little_behind_is_used_while_it_goes_on() {
         let (mut lag, start) = (Lag::default(), Instant::now());
-        let second = Duration::from_secs(1);
         for block in 100_u32..200 {
-            let now = start + second * (block - 100);
+            let now = start + SECOND * (block - 100);
             let block = u64::from(block);
-            assert_eq!(lag.reason(block, block + BEHIND_BLOCKS_MAX, now), None);
+            assert_eq!(lag.reason(at(0, block), block + BEHIND_BLOCKS_MAX, now), None);
         }
-        let now = start + 1000 * second;
-        assert_eq!(lag.reason(300, 301, now), None);
-        assert_eq!(lag.reason(300, 305, now + BEHIND_MAX), None);
+        let now = start + SECOND * 1000;
+        assert_eq!(lag.reason(at(0, 300), 301, now), None);
+        assert_eq!(lag.reason(at(0, 300), 305, now + BEHIND_MAX), None);
         for _ in 0..2 {
-            let reason = lag.reason(300, 305, now + BEHIND_MAX + second);
+            let reason = lag.reason(at(0, 300), 305, now + BEHIND_MAX + SECOND);
             assert!(reason.is_some_and(|it| it.contains("stands still")), "{reason:?}");
         }
-        assert_eq!(lag.reason(305, 305, now + 10 * second), None, "it has come");
-        assert_eq!(lag.reason(305, 306, now + 20 * second), None, "that is another time");
+        assert_eq!(lag.reason(at(0, 305), 305, now + SECOND * 10), None, "it has come");
+        assert_eq!(lag.reason(at(0, 305), 306, now + SECOND * 20), None, "that is another time");
+    }
+
+    #[test]
+    fn an_endpoint_that_was_left_is_left_at_once_until_it_has_a_new_block() {
+        let (mut lag, start) = (Lag::default(), Instant::now());
+        let mut is_left = |newest, after_s| {
+            lag.reason(newest, 105, start + Duration::from_secs(after_s)).is_some()
+        };
+        assert!(!is_left(at(0, 100), 0) && is_left(at(0, 100), 6));
+        assert!(!is_left(at(1, 100), 7), "another endpoint has its own time");
+        assert!(!is_left(at(1, 105), 8));
+        assert!(is_left(at(0, 100), 20));
+        assert!(!is_left(at(0, 101), 21));
     }
 
     #[test]
     fn an_endpoint_that_is_far_behind_is_left_although_it_goes_on() {
         let (mut lag, start) = (Lag::default(), Instant::now());
-        let mut reason = |block: u64, head, after_s| {
-            lag.reason(block, head, start + Duration::from_secs(after_s))
+        let mut reason = |number, head, after_s| {
+            lag.reason(at(0, number), head, start + Duration::from_secs(after_s))
         };
         assert_eq!(reason(100, 200, 0), None);
         assert_eq!(reason(103, 203, 3), None);

@@ -17,7 +17,7 @@ use super::event::{BlockRef, ContractEvent};
 use super::fetch;
 use super::gap_search::GapSearch;
 use super::head::HeadStatus;
-use super::lag::{BEHIND_BLOCKS_MAX, Lag};
+use super::lag::{BEHIND_BLOCKS_MAX, Lag, NewestBlock};
 use super::looking::{LookAnswer, LookOutcome, LookSilences, look};
 use super::status::ReaderState;
 use super::turns::Turns;
@@ -196,8 +196,8 @@ impl PageReader {
     /// Switches to another endpoint when the one in use, whose newest block is given, is behind for some time, for
     /// example because it is syncing anew.
     fn note_lag(&mut self, newest: u64, head: u64) {
+        let newest = NewestBlock { endpoint: self.endpoints.active(), number: newest };
         if let Some(reason) = self.lag.reason(newest, head, Instant::now()) {
-            self.lag = Lag::default();
             self.endpoints.distrust(reason);
         }
     }
@@ -407,7 +407,7 @@ impl PageReader {
         // The endpoint's own head, while it does not serve the announced one, is not the chain's.
         batch.is_at_head &= self.served.is_none();
         if self.served.is_none() {
-            self.lag = Lag::default();
+            self.lag.goes_on();
         }
         self.context.status.lock().read = Some(batch.position.number);
         let pass = self.context.pass();

@@ -241,8 +241,8 @@ impl ProxyState {
         let method = asked["method"].as_str().unwrap_or_default();
         *state.asked.entry(method.to_owned()).or_default() += 1;
         let faults = state.faults;
-        if method == "eth_getBlockByNumber" {
-            state.spoilt += misstate(faults, &mut answer["result"]);
+        if let Some(block) = answer.get_mut("result").filter(|_| method == "eth_getBlockByNumber") {
+            state.spoilt += misstate(faults, block);
         }
         state.spoilt += misprice(faults, method, answer);
         if method == "eth_getLogs" {
@@ -297,7 +297,9 @@ impl ProxyState {
             }
             "eth_getLogs" => {
                 let (shuffled, truncated) = (now(faults.shuffled, 2), now(faults.truncated, 6));
-                let Some(logs) = answer["result"].as_array_mut() else { return };
+                // Indexing would add a result to an error, and make it malformed.
+                let logs = answer.get_mut("result").and_then(Value::as_array_mut);
+                let Some(logs) = logs else { return };
                 if !mix_up(logs, shuffled, truncated, random) {
                     return;
                 }
