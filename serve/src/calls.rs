@@ -24,6 +24,7 @@ use crate::method::{MethodKind, RpcMethod};
 use crate::overloaded::Overloaded;
 use crate::pack::{self, GZIP, PackAllowance, PackedBody};
 use crate::request::RequestBody;
+use crate::request_head::head_bytes;
 use crate::request_messages::UntakenBody;
 use crate::response::{CountedCall, LATE, ResponseBody, status_of};
 use crate::settings::STREAM_WINDOW_BYTES;
@@ -36,11 +37,9 @@ const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
 const TIMEOUT_LEN_BYTES_MAX: usize = 9;
 /// Charge of a new call, bytes: its task and the state of its HTTP/2 stream. Calculated from a measurement of both
 /// together: 10 KiB for each of 5,000 silent streams that kept a buffer of 8 KiB ([`BUFFER_BYTES`]).
-const CALL_BYTES: usize = 4 * 1024;
+pub(crate) const CALL_BYTES: usize = 4 * 1024;
 /// Charge of the library's buffer for decoding a request, bytes. The library makes it when the service is called.
 const BUFFER_BYTES: usize = 8 * 1024;
-/// Charge of a header besides its name and value. A guess: twice an entry of the table.
-const HEADER_BYTES: usize = 128;
 /// The longest text of a status, in its percent-encoded form. A guess: clients' limits for all headers
 /// begin at 8 KiB.
 const STATUS_TEXT_LEN_BYTES_MAX: usize = 4096;
@@ -186,7 +185,7 @@ impl Packing {
     }
 }
 
-/// Charges a call for itself, its headers and `buffer_bytes` for its request. A stream of requests is also charged for
+/// Charges a call for itself, its head and `buffer_bytes` for its request. A stream of requests is also charged for
 /// requests that wait in its flow-control window, because they are not read before the service asks for them.
 ///
 /// # Errors
@@ -198,11 +197,10 @@ fn charge(
 ) -> Result<CallCharge, Overloaded> {
     let connection = request.extensions().get::<Arc<ConnectionShare>>();
     let charge = CallCharge::new(connection.expect("every request has a connection").clone());
-    let headers = request.headers().iter();
-    let lengths = headers.map(|(name, value)| name.as_str().len() + value.len() + HEADER_BYTES);
     let unread_bytes = if method.leaves_unread() { STREAM_WINDOW_BYTES as usize } else { 0 };
     charge.take(unread_bytes)?;
-    charge.take_for_call(CALL_BYTES + buffer_bytes + lengths.sum::<usize>())?;
+    let head_bytes = head_bytes(request.uri(), request.headers());
+    charge.take_for_call(CALL_BYTES + buffer_bytes + head_bytes)?;
     request.extensions_mut().insert(charge.clone());
     Ok(charge)
 }
@@ -263,7 +261,7 @@ fn cut(text: &HeaderValue) -> HeaderValue {
 }
 
 /// Returns the caller's deadline; `None` without a valid one.
-fn deadline(headers: &HeaderMap) -> Option<Duration> {
+pub(crate) fn deadline(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get("grpc-timeout")?.to_str().ok()?;
     if text.len() > TIMEOUT_LEN_BYTES_MAX || !text.is_ascii() {
         return None;

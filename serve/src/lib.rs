@@ -17,9 +17,10 @@
 //! - `calls`, `request`, `response`: one call, its messages, its metrics; `frames`: message boundaries
 //!   in a body; `held_pieces`: bytes of a body that wait; `unpack`, `pack`: messages that are compressed;
 //! - [`MemoryBudget`], [`CallCharge`], [`Overloaded`]: the memory that callers may make a process hold;
-//!   `call_bytes`: the part of one call; `charged_bytes`: a part that ends by itself; `unflushed`: heads that wait to
-//!   be written; `shedding`: closes the largest connections when it is short; [`FieldCost`]: the memory of a decoded
-//!   request; `waiting`: requests that wait for it; `writing`: progress with answers;
+//!   `call_bytes`: the part of one call; `charged_bytes`: a part that ends by itself; `request_head`: the part of a
+//!   head; `unflushed`: heads that wait to be written; `shedding`: closes the largest connections when it is short;
+//!   [`FieldCost`]: the memory of a decoded request; `waiting`: requests that wait for it; `writing`: progress with
+//!   answers;
 //! - [`metrics`], [`CallMetrics`], [`ProcessMetrics`]: counting, and the text format for scrapes; [`MetricsFormat`]:
 //!   the one that a scraper asks for;
 //! - [`readiness`], [`HealthService`]: conditions of a process, and readiness for balancers;
@@ -74,6 +75,7 @@ mod read_turn;
 pub mod readiness;
 mod reflection;
 mod request;
+mod request_head;
 mod request_messages;
 mod response;
 mod settings;

@@ -23,12 +23,11 @@ use crate::budget::ConnectionShare;
 use crate::call_share::CallCharge;
 use crate::overloaded::Overloaded;
 use crate::pages::{Page, text};
+use crate::request_head::head_bytes;
 
 /// Charge of a request for a page in bytes: its task and the state of its stream. Equals the charge of a call, whose
 /// body is read too.
 const REQUEST_BYTES: usize = 12 * 1024;
-/// Charge of a header besides its name and value. As for calls.
-const HEADER_BYTES: usize = 128;
 /// Seconds after which a caller that exceeded its share may try again. As for calls.
 const RETRY_AFTER_S: u64 = 1;
 
@@ -174,9 +173,7 @@ fn charge_of(head: &Parts) -> CallCharge {
 }
 
 fn take_for_head(charge: &CallCharge, head: &Parts) -> Result<(), Overloaded> {
-    let lengths =
-        head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + HEADER_BYTES);
-    charge.take_for_call(REQUEST_BYTES + head.uri.path().len() + lengths.sum::<usize>())
+    charge.take_for_call(REQUEST_BYTES + head_bytes(&head.uri, &head.headers))
 }
 
 /// Waits for a page. If the connection must free memory for other callers, returns a refusal instead.

@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use hawser_serve::address::Cidr;
-use hawser_serve::{CallMetrics, ServeSettings, Server};
+use hawser_serve::{
+    CALLERS_BYTES_MAX, CallMetrics, MemoryBudget, MethodKind, RpcMethod, ServeSettings, Server,
+};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
@@ -295,6 +297,45 @@ async fn a_connection_of_http1_is_closed_after_a_large_head_and_not_after_a_smal
         connection.write_all(request.as_bytes()).await.unwrap();
         let head = read_head(&mut connection).await;
         assert_eq!(head.contains("connection: close"), closes, "{head}");
+    }
+}
+
+/// Otherwise a thousand calls on each connection could hold 64 KiB each, for which their client is charged nothing.
+#[tokio::test]
+async fn a_head_is_charged_while_its_message_is_on_its_way() {
+    const LONG: usize = 25_000;
+    /// Below what a connection takes with a call and a long head, and above what it takes without the head.
+    const WITH_HEAD_BYTES: usize = 32 * 1024 + LONG;
+    for content_type in ["application/grpc-web", "application/proto", "application/json"] {
+        for (target_len, header_len) in [(LONG, 1), (1, LONG)] {
+            let memory = MemoryBudget::new(CALLERS_BYTES_MAX);
+            let path = match content_type {
+                // JSON is read for methods with a schema only.
+                "application/json" => "/xmtp.xmtpv4.metadata_api.MetadataApi/GetVersion",
+                _ => CHECK,
+            };
+            let metrics = CallMetrics::new(&[RpcMethod::new(path, MethodKind::Unary)]);
+            let mut settings = ServeSettings::new(SocketAddr::from(([127, 0, 0, 1], 0)));
+            settings.memory = memory.clone();
+            let (routes, stop) = (Routes::default(), CancellationToken::new());
+            let server = Server::bind(settings, routes, metrics, stop).await.unwrap();
+            let head = format!(
+                "POST {path}?{} HTTP/1.1\r\nhost: x\r\ncontent-type: {content_type}\r\n\
+                 x-long: {}\r\ncontent-length: 9\r\n\r\n",
+                "x".repeat(target_len),
+                "x".repeat(header_len)
+            );
+            let mut connection = TcpStream::connect(server.address()).await.unwrap();
+            connection.write_all(head.as_bytes()).await.unwrap();
+            let charged = async {
+                while memory.used_bytes() < WITH_HEAD_BYTES {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            let charged = tokio::time::timeout(Duration::from_secs(20), charged).await;
+            let used_bytes = memory.used_bytes();
+            assert!(charged.is_ok(), "{content_type}, {target_len}: {used_bytes} bytes");
+        }
     }
 }
 

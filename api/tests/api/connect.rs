@@ -227,6 +227,29 @@ async fn what_is_no_call_of_this_form_is_refused() {
 }
 
 #[tokio::test]
+async fn a_deadline_includes_the_time_in_which_the_message_arrives() {
+    let node = node().await;
+    for (path, content_type) in [
+        (VERSION, "application/proto"),
+        (VERSION, "application/json"),
+        (TOPICS, "application/connect+json"),
+        (TOPICS, "application/connect+proto"),
+    ] {
+        // The body never comes.
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: {content_type}\r\n\
+             connect-timeout-ms: 20\r\ncontent-length: 7\r\nconnection: close\r\n\r\n"
+        );
+        let answer = ask(&node, head.into_bytes()).await;
+        let body = String::from_utf8_lossy(&answer.body).into_owned();
+        let status = if path == VERSION { 504 } else { 200 };
+        assert_eq!(answer.status, status, "{content_type}: {body}");
+        assert!(body.contains("deadline_exceeded"), "{content_type}: {body}");
+        assert!(body.contains("request timed out"), "{content_type}: {body}");
+    }
+}
+
+#[tokio::test]
 async fn a_stream_is_messages_and_then_its_end() {
     let node = node().await;
     let request = json!({ "filters": [{ "topic": text(topic_bytes(1)) }] }).to_string();

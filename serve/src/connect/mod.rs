@@ -9,7 +9,7 @@ mod json;
 mod stream;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use hawser_proto::pb::MethodSchema;
@@ -22,15 +22,18 @@ use tonic::{Code, Status};
 use tower::Service as _;
 
 use crate::budget::ConnectionShare;
-use crate::calls::Calls;
+use crate::calls::{CALL_BYTES, Calls, deadline};
 use crate::charged_bytes::ChargedBytes;
 use crate::frames::HEAD_LEN_BYTES;
 use crate::method::MethodKind;
+use crate::request_head::head_bytes;
+use crate::response::LATE;
 use crate::settings::MESSAGE_LEN_BYTES_MAX;
 
 /// Specified: Connect protocol, Unary-Request and Streaming-Request.
 const PROTOCOL_VERSION: &str = "connect-protocol-version";
 const TIMEOUT: &str = "connect-timeout-ms";
+const GRPC_TIMEOUT: &str = "grpc-timeout";
 const STREAM_ENCODING: &str = "connect-content-encoding";
 const STREAM_ACCEPT_ENCODING: &str = "connect-accept-encoding";
 /// The longest text of a deadline. Specified: Connect protocol, ten digits.
@@ -122,11 +125,13 @@ impl ConnectCall {
             return Err(Status::unimplemented("no such method"));
         }
         let (mut head, body) = request.into_parts();
+        // The call begins when its message is here, and charges its head from then on.
+        let mut waiting = ChargedBytes::new(share.clone());
+        waiting.take(CALL_BYTES + head_bytes(&head.uri, &head.headers))?;
         let is_packed = self.take_headers(&mut head.headers)?;
         let arrived = self.message(body, is_packed, schema.as_ref(), &share);
-        let (body, held) = tokio::time::timeout(body_timeout, arrived)
-            .await
-            .map_err(|_| Status::deadline_exceeded("the request did not arrive in time"))??;
+        let (body, held) = in_time(&mut head.headers, body_timeout, arrived).await?;
+        drop(waiting);
         let Ok(response) = calls.call(Request::from_parts(head, body)).await;
         drop(held);
         match self.form {
@@ -154,7 +159,7 @@ impl ConnectCall {
             }
         };
         if let Some(timeout) = headers.remove(TIMEOUT) {
-            headers.insert("grpc-timeout", timeout_of_grpc(&timeout)?);
+            headers.insert(GRPC_TIMEOUT, grpc_timeout(timeout_of(&timeout)?));
         }
         for name in [CONTENT_LENGTH, ACCEPT_ENCODING, CONTENT_ENCODING] {
             headers.remove(name);
@@ -395,20 +400,43 @@ fn too_large() -> Status {
     Status::resource_exhausted(text)
 }
 
-/// Returns a deadline in milliseconds as gRPC writes it.
-fn timeout_of_grpc(milliseconds: &HeaderValue) -> Result<HeaderValue, Status> {
+/// Waits for the message of a request until the caller's deadline, and for `body_timeout` at most. The call gets what
+/// is left of the deadline.
+async fn in_time<T>(
+    headers: &mut HeaderMap,
+    body_timeout: Duration,
+    message: impl Future<Output = Result<T, Status>>,
+) -> Result<T, Status> {
+    let begun = Instant::now();
+    let deadline = deadline(headers);
+    let wait = deadline.unwrap_or(body_timeout).min(body_timeout);
+    let arrived = tokio::time::timeout(wait, message).await;
+    let late = if deadline == Some(wait) { LATE } else { "the request did not arrive in time" };
+    let message = arrived.map_err(|_| Status::deadline_exceeded(late))??;
+    if let Some(deadline) = deadline {
+        headers.insert(GRPC_TIMEOUT, grpc_timeout(deadline.saturating_sub(begun.elapsed())));
+    }
+    Ok(message)
+}
+
+/// Returns the deadline of a caller.
+fn timeout_of(milliseconds: &HeaderValue) -> Result<Duration, Status> {
     let wrong = || Status::invalid_argument("connect-timeout-ms must be up to ten digits");
     let text = milliseconds.to_str().map_err(|_| wrong())?;
     let are_digits = text.bytes().all(|byte| byte.is_ascii_digit());
-    if text.is_empty() || text.len() > TIMEOUT_LEN_BYTES_MAX || !are_digits {
+    if text.len() > TIMEOUT_LEN_BYTES_MAX || !are_digits {
         return Err(wrong());
     }
-    // gRPC allows eight digits at most.
-    let of_grpc = match text.len() {
-        ..=8 => format!("{text}m"),
-        _ => format!("{}S", &text[..text.len() - 3]),
+    text.parse::<u64>().map(Duration::from_millis).map_err(|_| wrong())
+}
+
+/// Returns a time as gRPC writes it, in at most eight digits. Rounds down.
+fn grpc_timeout(time: Duration) -> HeaderValue {
+    let text = match time.as_millis() {
+        milliseconds @ 0..=99_999_999 => format!("{milliseconds}m"),
+        _ => format!("{}S", time.as_secs().min(99_999_999)),
     };
-    HeaderValue::try_from(of_grpc).map_err(|_| wrong())
+    HeaderValue::try_from(text).expect("digits and a letter")
 }
 
 #[cfg(test)]
@@ -417,7 +445,9 @@ mod tests {
 
     #[test]
     fn deadlines_are_written_as_grpc_does() {
-        let of = |text: &str| timeout_of_grpc(&text.parse().unwrap()).map_err(|it| it.code());
+        let of = |text: &str| {
+            timeout_of(&text.parse().unwrap()).map(grpc_timeout).map_err(|it| it.code())
+        };
         assert_eq!(of("250").unwrap(), "250m");
         assert_eq!(of("99999999").unwrap(), "99999999m");
         assert_eq!(of("9999999999").unwrap(), "9999999S");
