@@ -127,12 +127,13 @@ impl NodeApi {
         &self,
         request: Request<pb::GetInboxIdsRequest>,
     ) -> Result<pb::GetInboxIdsResponse, CallError> {
+        let caller = caller_of(&request);
         let (charge, request) = charged(request);
         let identifiers = identifiers(request).map_err(CallError::Request)?;
-        let addresses: Vec<_> =
-            identifiers.iter().map(|text| inbox::member_address(text)).collect();
-        let reader = self.engine.reader().clone();
-        let inboxes = self.reads.run(&charge, move || reader.inboxes(&addresses)).await?;
+        let addresses = identifiers.iter().map(|text| inbox::member_address(text)).collect();
+        let turns = self.callers.turns(caller, LimitedCall::Inboxes, FIRST_TURN, &self.stop);
+        let mut query = self.engine.reader().inboxes_query(addresses);
+        let inboxes = self.reads.in_turns(&charge, turns, move || query.turn()).await?;
         let responses = identifiers
             .into_iter()
             .zip(inboxes)

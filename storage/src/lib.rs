@@ -20,7 +20,7 @@
 //! - `price`, `tallies`, `reprice`: the summed prices of envelopes, corrected when a price was not known yet;
 //! - `rates`, `ledger`, `payer_reports`, `misbehavior`, `reports`: history that is recorded beside the log;
 //! - `facts`, `fact_index`: one record of each fact of evidence and of reports, within bounds about each node;
-//! - `snapshot`, `topic_scan`, `log_scan`, `shared_copies`: reading;
+//! - `snapshot`, `topic_scan`, `log_scan`, `inbox_rows`, `shared_copies`: reading;
 //! - `recent`, `remember`: the topics of the last written envelopes, so that readers who lack nothing cost no
 //!   search;
 //! - `audit_read`: reading a folder to audit it;
@@ -68,6 +68,7 @@ mod hashed;
 mod held_compactions;
 mod hex;
 mod host;
+mod inbox_rows;
 mod keys;
 mod ledger;
 mod log_scan;

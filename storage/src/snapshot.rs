@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hawser_proto::checkpoint::{SignedCheckpoint, SignedPrefix};
 use hawser_proto::merkle::ConsistencyProof;
-use hawser_proto::{Address, Cursor, EnvelopeId, InboxId, OriginatorId, PayerAddress, SequenceId};
+use hawser_proto::{Cursor, EnvelopeId, OriginatorId, PayerAddress, SequenceId};
 use rocksdb::{DBPinnableSlice, DBRawIterator, ReadOptions};
 
 use crate::change::ChainPosition;
@@ -16,7 +16,6 @@ use crate::family::Family;
 use crate::keys::congestion::{CongestionKey, CongestionRow};
 use crate::keys::cursor::{CursorKey, CursorName, decode_position};
 use crate::keys::envelope::EnvelopeKey;
-use crate::keys::inbox::{InboxKey, InboxRow};
 use crate::keys::ledger::{LedgerEntry, LedgerKey};
 use crate::keys::mark::{Mark, MarkKey};
 use crate::keys::rate::RateRow;
@@ -443,28 +442,6 @@ impl Snapshot<'_> {
         let mut rows = self.rows(Family::Rate, ReadOptions::default());
         rows.seek_to_first();
         collect_rates(&mut rows)
-    }
-
-    /// Returns the inbox of which an Ethereum address is a member; of several, the one that it joined last.
-    ///
-    /// # Errors
-    /// When a row cannot be read.
-    pub fn inbox(&self, address: Address) -> Result<Option<InboxId>, ReadError> {
-        let mut rows = self.projected(InboxKey::FAMILY, ReadOptions::default())?;
-        rows.seek(InboxKey::prefix(address));
-        let mut newest = None;
-        while let Some((key, value)) = rows.item() {
-            let corrupt = || ReadError::corrupt(InboxKey::FAMILY, key);
-            let found = InboxKey::decode(key).ok_or_else(corrupt)?;
-            if found.address != address {
-                break;
-            }
-            let row = InboxRow::decode(value).ok_or_else(corrupt)?;
-            newest = newest.max(row.member_since().map(|since| (since, found.inbox)));
-            rows.next();
-        }
-        rows.status().map_err(DatabaseError::from)?;
-        Ok(newest.map(|(_, inbox)| inbox))
     }
 
     /// Returns all ledger entries of a payer, in the order of writing.

@@ -2,6 +2,7 @@
 //!
 //! - [`Reader`]: queries, and the way to a subscription;
 //! - [`TopicsQuery`], [`NewestQuery`]: queries of topics, in turns; [`OriginatorsQuery`]: of whole strands, likewise;
+//!   [`InboxesQuery`]: of the inboxes of addresses, likewise;
 //! - `fan_out`: the thread between commits and streams;
 //! - `hub`, `listeners` and `listener`: committed envelopes to the streams that want them, without
 //!   waiting;
@@ -16,6 +17,7 @@ pub(crate) mod awaited;
 pub(crate) mod fan_out;
 mod fetch;
 pub(crate) mod hub;
+mod inboxes_query;
 pub(crate) mod listener;
 mod listeners;
 mod opening;
@@ -28,6 +30,7 @@ mod reader;
 mod subscription;
 mod witnessing;
 
+pub use inboxes_query::InboxesQuery;
 pub use originators_query::OriginatorsQuery;
 pub use page_threads::{at_begin_of_reader_threads, begin_reader_thread};
 pub use proofs::{ProofAnswer, ProofReader, ProofRefusal, ShownConsistency, ShownInclusion};

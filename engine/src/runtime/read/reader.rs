@@ -9,6 +9,7 @@ use hawser_storage::{Store, UsageRow};
 
 use super::access::LogAccess;
 use super::hub::Hub;
+use super::inboxes_query::InboxesQuery;
 use super::opening;
 use super::originators_query::OriginatorsQuery;
 use super::queries::{NewestQuery, TopicsQuery};
@@ -185,7 +186,7 @@ impl Reader {
     /// Returns the inbox of each address, in the order of the request; of several the one that it
     /// joined last. `None` for a missing address, and for one that is in no inbox.
     ///
-    /// Blocks on the disk. Costs a seek per address.
+    /// Blocks on the disk. Costs a seek per address, and a row for each inbox that it has been in.
     ///
     /// # Errors
     /// [`QueryError`] if a row cannot be read.
@@ -193,14 +194,18 @@ impl Reader {
         &self,
         addresses: &[Option<Address>],
     ) -> Result<Vec<Option<InboxId>>, QueryError> {
-        self.log.counters.inboxes.measure(|| {
-            let snapshot = self.log.store.snapshot();
-            let inbox = |address: &Option<Address>| match *address {
-                Some(address) => snapshot.inbox(address),
-                None => Ok(None),
-            };
-            Ok(addresses.iter().map(inbox).collect::<Result<_, _>>()?)
-        })
+        let mut query = self.inboxes_query(addresses.to_vec());
+        loop {
+            if let Some(inboxes) = query.turn()? {
+                return Ok(inboxes);
+            }
+        }
+    }
+
+    /// Begins what [`inboxes`](Self::inboxes) does, to be done in turns. Reads nothing yet.
+    #[must_use]
+    pub fn inboxes_query(&self, addresses: Vec<Option<Address>>) -> InboxesQuery {
+        InboxesQuery::new(self.log.clone(), addresses)
     }
 
     /// Reads on in a payer's usage, `rows_max` rows (above 0) at most. Returns the number of rows that were read.
