@@ -169,8 +169,16 @@ pub const CHECKED_CALLS: &[(&str, &[&str])] = &[
         &["all-stream-has-everything", "all-stream-resumes", "bad-resume-point"],
     ),
     ("GetSyncCursor", &["cursor-covers-the-published"]),
-    ("SubscribeSyncCursor", &["sync-cursor-is-streamed"]),
-    ("GetVersion", &["version-is-semantic", "grpc-web-text-reads", "h2c-upgrade-is-served"]),
+    ("SubscribeSyncCursor", &["sync-cursor-is-streamed", "deadline-ends-a-stream"]),
+    (
+        "GetVersion",
+        &[
+            "version-is-semantic",
+            "grpc-web-text-reads",
+            "h2c-upgrade-is-served",
+            "connect-deadline-covers-the-request",
+        ],
+    ),
     ("GetPayerInfo", &["usage-of-a-payer-is-told", "usage-of-an-unknown-payer"]),
     ("GetCheckpoint", &["checkpoint-covers-the-published", "proofs-of-nothing-are-refused"]),
     ("GetInclusion", &["inclusion-is-proved", "proofs-of-nothing-are-refused"]),

@@ -2,6 +2,7 @@
 
 mod calls;
 mod connect_streams;
+mod deadlines;
 mod end_to_end;
 mod gateway;
 mod limits;
@@ -31,7 +32,7 @@ pub use calls::{CHECKED_CALLS, OF_NO_CALL};
 
 /// Returns every case, in the order of reports.
 pub fn all() -> impl Iterator<Item = Case> {
-    let files: [&[Case]; 21] = [
+    let files: [&[Case]; 22] = [
         end_to_end::CASES,
         metadata::CASES,
         proofs::CASES,
@@ -44,6 +45,7 @@ pub fn all() -> impl Iterator<Item = Case> {
         publish_refusals::CASES,
         read_refusals::CASES,
         streams::CASES,
+        deadlines::CASES,
         subscribe::CASES,
         subscribe_waves::CASES,
         subscribe_refusals::CASES,

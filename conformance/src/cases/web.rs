@@ -327,7 +327,8 @@ pub(super) fn speaks_connect(answer: &HttpAnswer) -> Checked {
     Ok(())
 }
 
-fn parsed(answer: &HttpAnswer) -> Checked<Value> {
+/// Returns the JSON of an answer.
+pub(super) fn parsed(answer: &HttpAnswer) -> Checked<Value> {
     serde_json::from_slice(&answer.body).map_err(|error| {
         let start =
             String::from_utf8_lossy(&answer.body[..answer.body.len().min(200)]).into_owned();

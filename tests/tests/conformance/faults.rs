@@ -156,6 +156,8 @@ const WRONG_STATUS: &[&str] = &[
     "other-methods-are-refused",
     "connect-errors-are-json",
     "connect-stream-ends-with-its-status",
+    "connect-deadline-covers-the-request",
+    "deadline-ends-a-stream",
     "publish-undecodable",
     "publish-wrong-target",
     "publish-bad-signature",
