@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Read as _;
 use std::process::{Command, Stdio};
@@ -165,6 +165,67 @@ fn every_call_has_a_page_that_names_its_services() {
     }
 }
 
+/// Returns the services of all `.proto` files by their full names, with their calls.
+fn services() -> BTreeMap<String, Vec<String>> {
+    let mut services: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut folders = vec![root().join("proto/proto")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let (mut package, mut service) = (String::new(), String::new());
+            for line in fs::read_to_string(path).unwrap().lines() {
+                let mut words = line.trim().split([' ', '(', ';']);
+                match (words.next(), words.next()) {
+                    (Some("package"), Some(name)) => name.clone_into(&mut package),
+                    (Some("service"), Some(name)) => service = format!("{package}.{name}"),
+                    (Some("rpc"), Some(name)) => {
+                        services.entry(service.clone()).or_default().push(name.to_owned());
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+    services
+}
+
+/// Returns the services that the index lists as not served, with their calls.
+fn unserved() -> BTreeMap<String, Vec<String>> {
+    let index = fs::read_to_string(root().join("docs/api/README.md")).unwrap();
+    let (_, section) = index.split_once("\n## Calls that are not served\n").unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let rows = section.lines().filter(|line| line.starts_with("| `"));
+    let names = |cell: &str| -> Vec<String> {
+        cell.split(", ").map(|name| name.trim().trim_matches('`').to_owned()).collect()
+    };
+    rows.map(|row| {
+        let cells: Vec<&str> = row.split('|').collect();
+        (names(cells[1]).remove(0), names(cells[2]))
+    })
+    .collect()
+}
+
+#[test]
+fn every_service_of_the_schema_has_pages_or_a_reason_for_having_none() {
+    let with_pages: BTreeSet<String> = methods().into_iter().map(|(_, service)| service).collect();
+    let mut unserved = unserved();
+    for (service, mut calls) in services() {
+        let Some(mut listed) = unserved.remove(&service) else {
+            let name = service.rsplit('.').next().unwrap();
+            assert!(with_pages.contains(name), "{service} has neither pages nor a reason");
+            continue;
+        };
+        calls.sort();
+        listed.sort();
+        assert_eq!(listed, calls, "{service}");
+    }
+    assert_eq!(unserved, BTreeMap::new(), "the schema has no such service");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_and_a_gateway_answer_the_examples_of_curl_as_the_pages_say() {
     let mut network = Network::new(1);
@@ -192,6 +253,15 @@ async fn a_node_and_a_gateway_answer_the_examples_of_curl_as_the_pages_say() {
         }
     }
     assert_eq!(asked, names.len() - 1, "all but Subscribe, a stream in both directions");
+    for (service, calls) in unserved() {
+        for (call, port) in calls.iter().zip([network.nodes[0].port, gateway.port].iter().cycle()) {
+            let example = format!(
+                "curl http://127.0.0.1:{port}/{service}/{call} -H 'content-type: application/json' -d '{{}}'"
+            );
+            let answer = tokio::task::spawn_blocking(move || run(&example, false)).await.unwrap();
+            assert!(answer.contains("\"code\":\"unimplemented\""), "{service}/{call}: {answer}");
+        }
+    }
 }
 
 /// Runs an example in a shell that knows the function of the index. Returns what it prints, of a stream its first
