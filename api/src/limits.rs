@@ -25,8 +25,8 @@ pub(crate) const PAYERS_MAX: usize = 1000;
 /// The metadata key of the cursor after which a stream of all envelopes begins. Specified in
 /// `docs/protocol/api.md`.
 pub(crate) const RESUME_HEADER: &str = "hawser-resume";
-/// Largest number of characters of a wrong text that an error repeats. A guess.
-const QUOTED_MAX: usize = 40;
+/// Largest number of characters of a wrong text that an error repeats. A guess: an address has 42.
+const QUOTED_MAX: usize = 64;
 
 /// The limit that a request breaks. The texts are part of the protocol.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -295,6 +295,11 @@ fn cursor(cursor: &PbCursor) -> Result<Cursor, LimitError> {
     }
 }
 
+/// Returns the beginning of a caller's text, for an error.
+pub(crate) fn quoted(text: &str) -> String {
+    text.chars().take(QUOTED_MAX).collect()
+}
+
 /// Returns the cursor after which a stream of all envelopes begins; `None` if the caller gives none.
 ///
 /// # Errors
@@ -304,7 +309,7 @@ pub(crate) fn resume_point(metadata: &MetadataMap) -> Result<Option<Cursor>, Lim
     if values.peek().is_none() {
         return Ok(None);
     }
-    let wrong = |entry: &str| LimitError::Resume(entry.chars().take(QUOTED_MAX).collect());
+    let wrong = |entry: &str| LimitError::Resume(quoted(entry));
     let mut texts = Vec::new();
     for value in values {
         texts.push(value.to_str().map_err(|_| wrong("bytes that are not text"))?);

@@ -22,7 +22,7 @@ use tonic::{Request, Response, Status};
 use crate::callers::{Callers, caller_of};
 use crate::cursor_stream::CursorMoves;
 use crate::error::{CallError, into_status};
-use crate::limits::payers;
+use crate::limits::{payers, quoted};
 use crate::metrics::LimitedCall;
 use crate::node_api::{MessageStream, charged};
 use crate::read_workers::ReadWorkers;
@@ -113,7 +113,7 @@ impl Metadata {
             let reading = usage.take().expect("a turn that ends the read is the last one");
             match reading.turn(ROWS_PER_TURN)? {
                 UsageTurn::Done(used) => Ok(Some(Ok(used))),
-                UsageTurn::Unknown(name) => Ok(Some(Err(CallError::UnknownPayer(name)))),
+                UsageTurn::Unknown(name) => Ok(Some(Err(CallError::UnknownPayer(quoted(&name))))),
                 UsageTurn::More(reading) => {
                     usage = Some(reading);
                     Ok(None)

@@ -1,8 +1,8 @@
 //! Errors that end a stream of `QueryApi.Subscribe`, and the limits of a stream.
 
 use hawser_engine::read::QueryError;
-use hawser_proto::Topic;
 use hawser_proto::topic::TopicError;
+use hawser_proto::{TOPIC_LEN_BYTES_MAX, Topic};
 use hawser_serve::{StatusDetails, WrongField};
 use tonic::Code;
 
@@ -80,9 +80,12 @@ pub(crate) enum MutateError {
     Remove(usize, TopicError),
     #[error("add: {1}")]
     Add(usize, TopicError),
-    #[error("add: topic {1} is subscribed already, and history_only would not change that")]
+    #[error(
+        "add: topic {} is subscribed already, and history_only would not change that",
+        named(.1)
+    )]
     Subscribed(usize, Topic),
-    #[error("add: topic {1} has a history_only wave in flight")]
+    #[error("add: topic {} has a history_only wave in flight", named(.1))]
     HistoryInFlight(usize, Topic),
     #[error("add: cursor entry {1}:{2} is out of range")]
     CursorEntry(usize, u32, u64),
@@ -90,6 +93,17 @@ pub(crate) enum MutateError {
     TooManyTopics(usize),
     #[error("too many waves: {WAVES_MAX} are in flight")]
     TooManyWaves,
+}
+
+/// Returns the name of a topic, and of a long one its beginning: topics of a stream have no upper bound, and texts of
+/// statuses have one.
+fn named(topic: &Topic) -> String {
+    let bytes = topic.as_bytes();
+    if bytes.len() <= TOPIC_LEN_BYTES_MAX {
+        return topic.to_string();
+    }
+    let beginning = Topic::parse(bytes.slice(..TOPIC_LEN_BYTES_MAX));
+    beginning.map_or_else(|error| error.to_string(), |topic| format!("{topic}..."))
 }
 
 impl MutateError {

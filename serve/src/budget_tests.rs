@@ -11,7 +11,8 @@ use super::*;
 use crate::call_metrics::CallMetrics;
 use crate::call_share::CallCharge;
 use crate::method::{MethodKind, RpcMethod};
-use crate::response::{CountedCall, ResponseBody, status_of};
+use crate::response::{CountedCall, ResponseBody};
+use crate::status_headers::status_of;
 
 const MIB: usize = 1024 * 1024;
 const LIMIT: usize = 64 * MIB;

@@ -14,8 +14,8 @@
 //! - `turns`: the order in which tasks of connections run;
 //! - `dispatch`, `cors`: classification of a request, and the headers of every response; `connect`: calls of the
 //!   Connect protocol, translated;
-//! - `calls`, `request`, `response`: one call, its messages, its metrics; `frames`: message boundaries
-//!   in a body; `held_pieces`: bytes of a body that wait; `unpack`, `pack`: messages that are compressed;
+//! - `calls`, `request`, `response`, `status_headers`: one call, its messages, its metrics, its end; `frames`: message
+//!   boundaries in a body; `held_pieces`: bytes of a body that wait; `unpack`, `pack`: messages that are compressed;
 //! - [`MemoryBudget`], [`CallCharge`], [`Overloaded`]: the memory that callers may make a process hold;
 //!   `call_bytes`: the part of one call; `charged_bytes`: a part that ends by itself; `request_head`: the part of a
 //!   head; `unflushed`: heads that wait to be written; `shedding`: closes the largest connections when it is short;
@@ -80,6 +80,7 @@ mod request_messages;
 mod response;
 mod settings;
 mod shedding;
+mod status_headers;
 pub mod tls;
 mod turns;
 mod unflushed;

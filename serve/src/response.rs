@@ -5,7 +5,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue};
+use http::HeaderMap;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::Sleep;
 use tonic::body::Body;
@@ -17,6 +17,7 @@ use crate::call_share::CallCharge;
 use crate::frames::Frames;
 use crate::method::MethodKind;
 use crate::overloaded::Overloaded;
+use crate::status_headers::{correct, status_of};
 
 /// The metrics of one call, from its start to its status. A call that is dropped before its status counts as cancelled,
 /// because its caller disconnected.
@@ -63,11 +64,6 @@ impl Drop for CountedCall {
     fn drop(&mut self) {
         self.end(Code::Cancelled);
     }
-}
-
-/// Returns the gRPC status in headers or trailers, if there is one.
-pub(crate) fn status_of(headers: &HeaderMap) -> Option<Code> {
-    headers.get(Status::GRPC_STATUS).map(HeaderValue::as_bytes).map(Code::from_bytes)
 }
 
 /// The text of a status at a deadline.
@@ -157,7 +153,12 @@ impl HttpBody for ResponseBody {
         {
             return Poll::Ready(Some(Ok(end)));
         }
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let mut frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let Some(Ok(frame)) = &mut frame
+            && let Some(trailers) = frame.trailers_mut()
+        {
+            correct(trailers);
+        }
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(piece) = frame.data_ref() {
@@ -192,5 +193,33 @@ impl HttpBody for ResponseBody {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use http_body_util::{BodyExt as _, StreamBody};
+
+    use super::*;
+    use crate::budget::MemoryBudget;
+    use crate::call_metrics::CallMetrics;
+
+    /// Otherwise a client that reads nothing could have any number of long texts wait for it, which nothing charges.
+    #[tokio::test]
+    async fn the_text_of_a_streams_end_is_cut_too() {
+        let budget = MemoryBudget::new(1 << 30);
+        let share = budget.connection(Ipv4Addr::LOCALHOST.into(), budget.account()).unwrap();
+        let call = CountedCall::start(CallMetrics::new(&[]).method("/a.B/C"), Span::none());
+        let mut trailers = HeaderMap::new();
+        Status::not_found("x".repeat(1_000_000)).add_header(&mut trailers).unwrap();
+        let frames = [Ok::<_, Status>(Frame::<Bytes>::trailers(trailers))];
+        let body = Body::new(StreamBody::new(futures_util::stream::iter(frames)));
+        let mut body = ResponseBody::new(body, call, CallCharge::new(share), None);
+        let end = body.frame().await.unwrap().unwrap();
+        let status = Status::from_header_map(end.trailers_ref().unwrap()).unwrap();
+        assert_eq!(status.code(), Code::NotFound);
+        assert!((1_000..10_000).contains(&status.message().len()), "{}", status.message().len());
     }
 }

@@ -170,5 +170,9 @@ async fn unknown_payers_and_malformed_requests_are_refused() {
         assert_eq!(refused.code(), code, "{refused}");
         assert!(refused.message().contains(text), "{refused}");
     }
+    let long = "z".repeat(100_000);
+    let refused = client.get_payer_info(payer_request(&[&long], 0)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound, "{refused}");
+    assert!(refused.message().len() < 200, "the beginning of a long name: {refused}");
     assert!(client.get_payer_info(payer_request(&[&known], 0)).await.is_ok());
 }

@@ -273,6 +273,26 @@ async fn a_mutate_that_fails_a_check_ends_the_stream() {
     node.until_sample("xmtp_subscribers", 0.0).await;
 }
 
+/// Clients read some KiB of trailers at most, and what waits for them there is charged to no caller.
+#[tokio::test]
+async fn the_end_of_a_stream_names_a_long_topic_by_its_beginning() {
+    let node = node().await;
+    let name = Bytes::from([vec![0], vec![7; 60_000]].concat());
+    let adding = |history_only| Mutate {
+        adds: vec![Add { topic: name.clone(), last_seen: None }],
+        mutate_id: if history_only { 2 } else { 1 },
+        history_only,
+        ..Mutate::default()
+    };
+    let mut talk = Talk::open(&node).await;
+    talk.mutate(adding(false)).await;
+    talk.mutate(adding(true)).await;
+    let status = talk.ended().await;
+    assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+    assert!(status.message().contains("0707... is subscribed already"), "{status}");
+    assert!(status.message().len() < 1_000, "{status}");
+}
+
 #[tokio::test]
 async fn silence_is_pinged_and_a_client_that_does_not_answer_is_left() {
     let node = node_with_interval(20).await;
