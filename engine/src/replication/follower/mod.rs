@@ -6,8 +6,9 @@
 //! claim could make it lose envelopes for good. So a gap counts only once a signed envelope stands
 //! behind it. Then the strand stops, every connected peer is asked for exactly the missing range,
 //! and only places that no peer has shown for [`SEARCH_FOR`] are marked missing, provided that at
-//! least one peer has answered. One claim is believed: the strand's own node may say that the
-//! retention of its envelopes ran out, since no other node needs to keep what that node dropped.
+//! least one peer has answered, and that peers do not go on sending the range. One claim is
+//! believed: the strand's own node may say that the retention of its envelopes ran out, since no
+//! other node needs to keep what that node dropped.
 
 mod choice;
 mod effect;
@@ -38,13 +39,8 @@ use super::verify::VerifyResult;
 use choice::Choice;
 use open_want::OpenWant;
 use parts::Split;
-use search::Search;
+use search::{SEARCH_AGAIN_AFTER, SEARCH_FOR, Search};
 
-/// Duration of a gap search. Specified (`docs/protocol/replication.md`, Gaps).
-const SEARCH_FOR: Duration = Duration::from_secs(60);
-/// Pause before a peer that did not have the missing range is asked again. A guess: several
-/// attempts fit into one search.
-const SEARCH_AGAIN_AFTER: Duration = Duration::from_secs(10);
 /// Pause before a want without an end is sent again after its stream ended. A guess: long enough
 /// that a peer which refuses at once is not flooded.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -258,7 +254,7 @@ impl Follower {
     /// Handles the timer that [`poll_timeout`](Self::poll_timeout) asked for. Does nothing before
     /// that time.
     pub fn handle_timeout(&mut self, now: Instant) {
-        if self.search.as_ref().is_some_and(|search| search.until <= now) {
+        if self.search.as_ref().is_some_and(|search| search.until() <= now) {
             self.conclude_search(now);
         }
         if self.stalls_at().is_some_and(|at| at <= now) {
@@ -286,7 +282,7 @@ impl Follower {
         };
         self.search
             .as_ref()
-            .map(|search| search.until)
+            .map(Search::until)
             .into_iter()
             .chain(self.peers.iter().filter_map(next_ask))
             .chain(self.stalls_at())
@@ -417,9 +413,9 @@ impl Follower {
     /// If the change does not start right after `accepted`: an append with a hole would lose the
     /// places in it for good.
     fn accept(&mut self, now: Instant, change: Change, writes: &mut PendingWrites) {
-        let (first, through) = match &change {
-            Change::Append(entry) => (entry.id.sequence, entry.id.sequence),
-            Change::Skip { from, through, .. } => (*from, *through),
+        let (first, through, len_bytes) = match &change {
+            Change::Append(entry) => (entry.id.sequence, entry.id.sequence, entry.bytes.len()),
+            Change::Skip { from, through, .. } => (*from, *through, 0),
         };
         assert_eq!(first, self.accepted.next(), "a strand is appended without a hole");
         assert!(first <= through, "a skip has at least one place");
@@ -429,59 +425,7 @@ impl Follower {
         if faults::is_on(SeededFault::AcceptedIsDurable) {
             self.durable = through;
         }
-        if self.search.as_ref().is_some_and(|search| search.through <= through) {
-            // The gap is closed: no other peer needs to answer, and the source is asked again.
-            self.search = None;
-            self.cancel_all_wants();
-            self.choice.progress_at = now;
-            if let Some(source) = self.peers.get_mut(&self.choice.source) {
-                source.ask_at = now;
-            }
-        }
-    }
-
-    /// Searches for the places up to `through`, which were not sent although a signed envelope
-    /// stands behind them.
-    fn start_or_narrow_search(
-        &mut self,
-        now: Instant,
-        through: SequenceId,
-        can_have_expired: bool,
-    ) {
-        match &mut self.search {
-            // A peer has sent a part of the gap from further up; only the places below are sought.
-            Some(search) if through < search.through => {
-                (search.through, search.can_have_expired) = (through, can_have_expired);
-            }
-            Some(_) => {}
-            None => {
-                let (until, answered, expired) = (now + SEARCH_FOR, false, BTreeMap::new());
-                self.search = Some(Search { through, until, answered, can_have_expired, expired });
-                self.searches += 1;
-                // Also the source's: it is asked once more for just the missing range.
-                self.cancel_all_wants();
-                self.peers.values_mut().for_each(|peer| peer.ask_at = now);
-            }
-        }
-    }
-
-    /// Marks the places of the search missing at the end of its time, or extends the search if
-    /// that would be wrong.
-    fn conclude_search(&mut self, now: Instant) {
-        let Some(search) = &mut self.search else { return };
-        if !search.answered {
-            search.until = now + SEARCH_FOR;
-            return;
-        }
-        let (from, through) = (self.accepted.next(), search.through);
-        for (_, peer) in self.peers.iter_mut().filter(|(id, _)| **id != self.choice.source) {
-            peer.ask_at = now + FILL_EVERY; // it has just been asked
-        }
-        let mut writes = PendingWrites::default();
-        let skip = self.skip(from, through, SkipReason::Missing);
-        self.accept(now, skip, &mut writes);
-        self.missing.push(from, through);
-        self.emit(self.choice.source, writes);
+        self.note_passed(now, through, len_bytes);
     }
 
     fn emit(&mut self, from: OriginatorId, writes: PendingWrites) {

@@ -36,10 +36,11 @@ impl Follower {
     }
 
     /// Records that this node has responses of peers that it has not examined yet. Until it has, a peer does not count
-    /// as silent.
+    /// as silent, and no place as missing.
     pub fn handle_backlog(&mut self, now: Instant) {
         self.choice.progress_at = now;
         self.excuse_parts(now);
+        self.excuse_search(now);
     }
 
     /// Chooses the peer from which the strand is taken, and the one that is tried beside it.

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::*;
 
 mod expiry;
+mod search;
 mod source;
 mod split;
 

@@ -1,0 +1,71 @@
+//! Searches for places that a peer has left out: when they end, and when they go on.
+
+use super::*;
+
+/// Begins a search: the source has left out the places 1 to `gap`, and says that it does not hold them.
+fn searching(gap: u64) -> Rig {
+    let mut rig = Rig::connected(0);
+    rig.up(OTHER);
+    rig.answer(SOURCE, envelopes([gap + 1]));
+    rig.answer(SOURCE, vec![StrandItem::End]);
+    assert_eq!(rig.asks(OTHER), Some((0, Some(gap))));
+    rig
+}
+
+fn marks_missing(effects: &[Effect], from: u64, through: u64) -> bool {
+    let changes = vec![skips(from, through, SkipReason::Missing)];
+    let through = SequenceId(through);
+    effects.contains(&Effect::Write(StrandWrite::Append { changes, through }))
+}
+
+/// A hostile source can begin a search for a whole backlog, which takes an honest peer longer than a minute.
+#[test]
+fn nothing_is_marked_missing_of_a_range_that_a_peer_is_sending() {
+    let mut rig = searching(20_000);
+    for first in (1..=20_000).step_by(2_000) {
+        let effects = rig.wait(SEARCH_FOR / 2);
+        assert_eq!(count_appends(&effects), 0, "before {first}");
+        rig.answer(OTHER, envelopes(first..first + 2_000));
+        rig.follower.handle_durable(rig.follower.accepted());
+    }
+    assert_eq!(rig.follower.accepted(), SequenceId(20_000));
+    assert!(!rig.follower.is_searching());
+}
+
+#[test]
+fn a_few_long_envelopes_let_a_search_go_on_too() {
+    let mut rig = searching(4);
+    for sequence in 1..=4 {
+        let effects = rig.wait(SEARCH_FOR - Duration::from_secs(1));
+        assert_eq!(count_appends(&effects), 0, "before {sequence}");
+        let long = LogEntry { bytes: Bytes::from(vec![0; 2 << 20]), ..entry(sequence) };
+        rig.answer(OTHER, vec![StrandItem::Envelope(Ok(long))]);
+        assert_eq!(count_appends(&rig.wait(Duration::from_secs(1))), 0, "after {sequence}");
+    }
+    assert_eq!(rig.follower.accepted(), SequenceId(4));
+}
+
+/// A peer that alone holds a range must not hold the strand up for a minute with each place of it.
+#[test]
+fn a_range_that_comes_place_by_place_is_marked_missing() {
+    let mut rig = searching(100);
+    assert_eq!(count_appends(&rig.wait(SEARCH_FOR / 2)), 0);
+    rig.answer(OTHER, envelopes([1]));
+    let effects = rig.wait(SEARCH_FOR / 2);
+    assert!(marks_missing(&effects, 2, 100), "{effects:?}");
+}
+
+/// The disk fails, say, and what the other peer has sent waits in this node.
+#[test]
+fn time_in_which_this_node_does_not_look_ends_no_search() {
+    let mut rig = searching(3);
+    for second in 0..300 {
+        rig.now += Duration::from_secs(1);
+        rig.follower.handle_backlog(rig.now);
+        rig.follower.handle_timeout(rig.now);
+        assert_eq!(count_appends(&rig.effects()), 0, "after {second} s");
+    }
+    assert!(rig.answer(OTHER, envelopes([1])).contains(&appends([1])));
+    let effects = rig.wait(SEARCH_AGAIN_AFTER);
+    assert!(marks_missing(&effects, 2, 3), "the search ends soon afterwards: {effects:?}");
+}
