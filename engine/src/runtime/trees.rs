@@ -51,10 +51,8 @@ async fn run(store: Store, counters: Arc<Counters>, mut stopped: StopSignal) {
         let started = Instant::now();
         let pause = match take_steps(store.clone()).await {
             Ok(behind) => {
-                let leaves = behind.iter().map(|it| it.head.0 - it.size).sum();
-                counters.tree_leaves_behind.set(leaves);
-                let wanted: u64 =
-                    behind.iter().filter(|it| !it.waits).map(|it| it.head.0 - it.size).sum();
+                counters.tree_leaves_behind.set(leaves_of(behind.iter()));
+                let wanted = leaves_of(behind.iter().filter(|it| !it.waits));
                 if wanted > 0 && logged_at.is_none_or(|logged_at| logged_at.elapsed() >= TELL_EVERY)
                 {
                     logged_at = Some(Instant::now());
@@ -77,6 +75,12 @@ async fn run(store: Store, counters: Arc<Counters>, mut stopped: StopSignal) {
     }
 }
 
+/// Returns the number of places that these trees lack. A node may sign any place up to the last one that there is, so the
+/// places behind the gaps of a few strands are more than a number holds.
+fn leaves_of<'a>(behind: impl Iterator<Item = &'a TreeBehind>) -> u64 {
+    behind.map(|it| it.head.0.saturating_sub(it.size)).fold(0, u64::saturating_add)
+}
+
 /// Takes some steps. Returns the trees that are still behind.
 async fn take_steps(store: Store) -> Result<Vec<TreeBehind>, CommitError> {
     let work = move || {
@@ -84,4 +88,32 @@ async fn take_steps(store: Store) -> Result<Vec<TreeBehind>, CommitError> {
         Ok(store.trees_behind()?)
     };
     blocking(work).await
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
+    use hawser_storage::{Change, InvalidRule, LogEntry, SkipReason};
+
+    use super::*;
+    use crate::read::testing;
+
+    /// Three nodes sign the last place that there is, and no peer has the places before it.
+    #[test]
+    fn strands_that_end_with_the_last_place_of_all_are_counted() {
+        let store = testing::store();
+        let before = SequenceId::MAX.previous();
+        for originator in [300, 400, 500].map(OriginatorId) {
+            let (from, reason) = (SequenceId(1), SkipReason::Missing);
+            let gap = Change::Skip { originator, from, through: before, reason };
+            let id = EnvelopeId::new(originator, SequenceId::MAX);
+            let last = LogEntry::invalid(id, Bytes::from_static(b"envelope"), InvalidRule(1));
+            store.commit(&[gap, Change::Append(last)]).unwrap();
+        }
+        assert_eq!(store.bring_up_trees(STEPS_AT_ONCE), Ok(true), "all of them wait");
+        let behind = store.trees_behind().unwrap();
+        assert_eq!(behind.len(), 3);
+        assert_eq!(leaves_of(behind[..1].iter()), SequenceId::MAX.0);
+        assert_eq!(leaves_of(behind.iter()), u64::MAX);
+    }
 }
