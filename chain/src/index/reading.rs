@@ -528,7 +528,8 @@ impl PageReader {
         }
         let (unread, is_of_head) = (self.walk.unread(), self.walk.is_doubted_by_head());
         let depth = self.walk.compared(&headers);
-        if (depth.is_some() || !is_of_head) && self.turns.is_too_many(unread) {
+        let is_left = (depth.is_some() || !is_of_head) && self.turns.is_too_many(unread);
+        if is_left {
             let reason = "the endpoint takes back the blocks that it has shown, again and again";
             self.context.stuck(reason);
             self.endpoints.distrust(reason);
@@ -546,6 +547,8 @@ impl PageReader {
                 self.context.status.reorganised(depth);
                 self.begin_pass();
             }
+            // After a pause, the request might go to the same endpoint again.
+            None if is_left => {}
             None => sleep(self.pauses.next()).await,
         }
     }
