@@ -180,6 +180,8 @@ async fn errors_are_json_with_a_code_and_the_text_of_grpc() {
         assert_eq!((answer.status, &error["code"]), (400, &json!("invalid_argument")));
         assert!(error["message"].as_str().unwrap().contains(names), "{error}");
     }
+    let counted = r#"grpc_server_handled_total{grpc_type="unary",grpc_service="xmtp.xmtpv4.message_api.QueryApi",grpc_method="QueryEnvelopes",grpc_code="invalid_argument"}"#;
+    assert_eq!(node.sample(counted).await, Some(4.0), "requests that are no message count, too");
     let deep = [vec![b'['; 100_000], vec![b']'; 100_000]].concat();
     assert_eq!(ask(&node, post(QUERY, "application/json", "", &deep)).await.status, 400);
     let long = vec![b' '; 1024 * 1024 + 1];

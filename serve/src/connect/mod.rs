@@ -20,14 +20,17 @@ use hyper::body::{Body as _, Frame};
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::Service as _;
+use tracing::Span;
 
 use crate::budget::ConnectionShare;
+use crate::call_metrics::MethodMetrics;
 use crate::calls::{CALL_BYTES, Calls, deadline};
 use crate::charged_bytes::ChargedBytes;
 use crate::frames::HEAD_LEN_BYTES;
 use crate::method::MethodKind;
+use crate::overloaded::Overloaded;
 use crate::request_head::head_bytes;
-use crate::response::LATE;
+use crate::response::{CountedCall, LATE};
 use crate::settings::MESSAGE_LEN_BYTES_MAX;
 
 /// Specified: Connect protocol, Unary-Request and Streaming-Request.
@@ -92,7 +95,9 @@ impl ConnectCall {
         body_timeout: Duration,
     ) -> Response<Body> {
         let Some(kind) = calls.metrics().kind(request.uri().path()) else {
-            return self.refuse(&Status::unimplemented("no such method"));
+            let refused = Status::unimplemented("no such method");
+            count(calls.metrics().method(request.uri().path()), &refused);
+            return self.refuse(&refused);
         };
         if (kind == MethodKind::Unary) != (self.form == Form::Unary) {
             // Specified: Connect protocol, Unary-Response.
@@ -124,20 +129,34 @@ impl ConnectCall {
         if self.codec == Codec::Json && schema.is_none() {
             return Err(Status::unimplemented("no such method"));
         }
-        let (mut head, body) = request.into_parts();
-        // The call begins when its message is here, and charges its head from then on.
-        let mut waiting = ChargedBytes::new(share.clone());
-        waiting.take(CALL_BYTES + head_bytes(&head.uri, &head.headers))?;
-        let is_packed = self.take_headers(&mut head.headers)?;
-        let arrived = self.message(body, is_packed, schema.as_ref(), &share);
-        let (body, held) = in_time(&mut head.headers, body_timeout, arrived).await?;
-        drop(waiting);
-        let Ok(response) = calls.call(Request::from_parts(head, body)).await;
+        let method = calls.metrics().method(request.uri().path());
+        let arrived = self.arrive(request, schema.as_ref(), &share, body_timeout).await;
+        let (request, held) = arrived.inspect_err(|refused| count(method, refused))?;
+        let Ok(response) = calls.call(request).await;
         drop(held);
         match self.form {
             Form::Unary => self.unary_answer(response, schema, &share).await,
             Form::Stream => Ok(self.stream_answer(response, schema, share)),
         }
+    }
+
+    /// Waits for the message of a request. Returns the request of gRPC, with the memory that its message takes until the
+    /// call is over.
+    async fn arrive(
+        self,
+        request: Request<Body>,
+        schema: Option<&MethodSchema>,
+        share: &Arc<ConnectionShare>,
+        body_timeout: Duration,
+    ) -> Result<(Request<Body>, Option<ChargedBytes>), Status> {
+        let (mut head, body) = request.into_parts();
+        // The call begins when its message is here, and charges its head from then on.
+        let mut waiting = ChargedBytes::new(share.clone());
+        waiting.take(CALL_BYTES + head_bytes(&head.uri, &head.headers))?;
+        let is_packed = self.take_headers(&mut head.headers)?;
+        let arrived = self.message(body, is_packed, schema, share);
+        let (body, held) = in_time(&mut head.headers, body_timeout, share, arrived).await?;
+        Ok((Request::from_parts(head, body), held))
     }
 
     /// Replaces the Connect headers of a request with those of gRPC. Returns true if its message is compressed.
@@ -400,17 +419,27 @@ fn too_large() -> Status {
     Status::resource_exhausted(text)
 }
 
-/// Waits for the message of a request until the caller's deadline, and for `body_timeout` at most. The call gets what
-/// is left of the deadline.
+/// Counts a call that is refused before it begins.
+fn count(method: &'static MethodMetrics, refused: &Status) {
+    CountedCall::start(method, Span::none()).end(refused.code());
+}
+
+/// Waits for the message of a request until the caller's deadline, and for `body_timeout` at most, or until its memory
+/// is needed for others. The call gets what is left of the deadline.
 async fn in_time<T>(
     headers: &mut HeaderMap,
     body_timeout: Duration,
+    share: &ConnectionShare,
     message: impl Future<Output = Result<T, Status>>,
 ) -> Result<T, Status> {
     let begun = Instant::now();
     let deadline = deadline(headers);
     let wait = deadline.unwrap_or(body_timeout).min(body_timeout);
-    let arrived = tokio::time::timeout(wait, message).await;
+    let arrived = tokio::select! {
+        biased;
+        arrived = tokio::time::timeout(wait, message) => arrived,
+        () = share.closed() => return Err(Overloaded.into()),
+    };
     let late = if deadline == Some(wait) { LATE } else { "the request did not arrive in time" };
     let message = arrived.map_err(|_| Status::deadline_exceeded(late))??;
     if let Some(deadline) = deadline {
@@ -441,7 +470,30 @@ fn grpc_timeout(time: Duration) -> HeaderValue {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use futures_util::FutureExt as _;
+
     use super::*;
+    use crate::address::ClientAddress;
+    use crate::budget::MemoryBudget;
+
+    /// Behind a proxy, whose connection is never closed, a call ends so too.
+    #[tokio::test]
+    async fn a_message_is_not_waited_for_once_its_memory_is_needed() {
+        const MIB: usize = 1024 * 1024;
+        let client = |number| ClientAddress::from(IpAddr::from(Ipv4Addr::new(192, 0, 2, number)));
+        let budget = MemoryBudget::new(64 * MIB);
+        let proxy = budget.proxy(Ipv4Addr::LOCALHOST.into(), budget.account()).unwrap();
+        let (large, other) = (proxy.of_call(client(1)), proxy.of_call(client(2)));
+        large.take_anyway(40 * MIB);
+        let (mut headers, never) = (HeaderMap::new(), std::future::pending::<Result<(), Status>>());
+        let arrived = in_time(&mut headers, Duration::from_secs(10), &large, never);
+        let mut arrived = Box::pin(arrived);
+        assert!((&mut arrived).now_or_never().is_none());
+        other.take_anyway(20 * MIB);
+        assert_eq!(arrived.await.unwrap_err().code(), Code::ResourceExhausted);
+    }
 
     #[test]
     fn deadlines_are_written_as_grpc_does() {
