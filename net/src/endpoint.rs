@@ -16,7 +16,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, timeout};
 
 use crate::control::SessionError;
-use crate::counters::NetCounters;
+use crate::counters::{NetCounters, PeerError};
 use crate::dial::{self, HANDSHAKE_MAX};
 use crate::failures::{FailureLog, PeerFailures};
 use crate::grpc;
@@ -299,7 +299,11 @@ async fn accept(net: Arc<NetState>, quic: quinn::Endpoint) {
                     let _ = incoming.retry();
                     continue;
                 }
-                let slot = unproven.admit(address);
+                let Some(slot) = unproven.admit(address, Instant::now()) else {
+                    net.counters.refuse(PeerError::Busy);
+                    incoming.refuse(); // before its handshake, so no frame says why
+                    continue;
+                };
                 connections.spawn(receive(net.clone(), slot, incoming));
             }
             Some(ended) = connections.join_next() => {

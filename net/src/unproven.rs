@@ -4,10 +4,14 @@
 //! is never turned away for lack of room: it takes the slot of the oldest one of the address that has the most. A
 //! peer with an honest address proves its id within a few round trips, before silent connections from other
 //! addresses can evict it.
+//!
+//! A handshake takes time of a core, also one that ends at once or whose slot another one takes. So an address may
+//! begin only so many within some seconds.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -22,6 +26,13 @@ const UNPROVEN_MAX: usize = 64;
 const PER_ADDRESS_MAX: usize = 8;
 /// Connections from which on every dialler has to prove its address (RFC 9000 §8.1.2). Guessed.
 const UNVALIDATED_MAX: usize = 16;
+/// Connections of one address that are accepted within [`ACCEPTED_WITHIN`]. Specified in
+/// `docs/protocol/replication.md`: more than nodes behind one address need when all of them restart.
+const ACCEPTED_MAX: usize = 64;
+const ACCEPTED_WITHIN: Duration = Duration::from_secs(4);
+/// Accepted connections that are remembered, of all addresses together. Calculated: 160 KiB, which are looked through
+/// in a few microseconds.
+const REMEMBERED_MAX: usize = 4096;
 
 /// The addresses that count as those of one host: one of IPv4, a /64 of IPv6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -88,6 +99,27 @@ impl UnprovenTable {
     }
 }
 
+/// The connections that were accepted a moment ago, oldest first.
+#[derive(Debug, Default)]
+struct AcceptedConnections(VecDeque<(Instant, AddressBlock)>);
+
+impl AcceptedConnections {
+    /// Enters a connection. Returns false if its address has had too many: it is not accepted, and does not count.
+    fn enter(&mut self, now: Instant, block: AddressBlock) -> bool {
+        while self.0.front().is_some_and(|(at, _)| *at + ACCEPTED_WITHIN <= now) {
+            self.0.pop_front();
+        }
+        if self.0.iter().filter(|(_, other)| *other == block).count() >= ACCEPTED_MAX {
+            return false;
+        }
+        if self.0.len() >= REMEMBERED_MAX {
+            self.0.pop_front();
+        }
+        self.0.push_back((now, block));
+        true
+    }
+}
+
 /// The unproven connections of an endpoint.
 #[derive(Debug, Default)]
 pub(crate) struct UnprovenConnections {
@@ -97,6 +129,7 @@ pub(crate) struct UnprovenConnections {
 #[derive(Debug, Default)]
 struct UnprovenState {
     table: UnprovenTable,
+    accepted: AcceptedConnections,
     /// One sender for the task of each connection. Dropping it ends the connection.
     running: HashMap<u64, oneshot::Sender<()>>,
 }
@@ -115,16 +148,21 @@ impl UnprovenConnections {
         self.state.lock().table.needs_validation(AddressBlock::of(address))
     }
 
-    /// Gives a connection a slot, if need be that of another one.
-    pub(crate) fn admit(self: &Arc<Self>, address: IpAddr) -> UnprovenSlot {
+    /// Gives a connection a slot, if need be that of another one. `None` if its address has begun too many within the
+    /// last seconds.
+    pub(crate) fn admit(self: &Arc<Self>, address: IpAddr, now: Instant) -> Option<UnprovenSlot> {
         let (sender, evicted) = oneshot::channel();
+        let block = AddressBlock::of(address);
         let mut state = self.state.lock();
-        let (number, gone) = state.table.admit(AddressBlock::of(address));
+        if !state.accepted.enter(now, block) {
+            return None;
+        }
+        let (number, gone) = state.table.admit(block);
         if let Some(gone) = gone {
             state.running.remove(&gone);
         }
         state.running.insert(number, sender);
-        UnprovenSlot { unproven: self.clone(), number, evicted }
+        Some(UnprovenSlot { unproven: self.clone(), number, evicted })
     }
 }
 
@@ -208,6 +246,30 @@ mod tests {
         (2..=u8::try_from(UNVALIDATED_MAX).unwrap())
             .for_each(|other| _ = table.admit(block(other)));
         assert!(table.needs_validation(block(200)));
+    }
+
+    #[test]
+    fn an_address_that_dials_without_end_is_accepted_a_few_times_a_second() {
+        let mut accepted = AcceptedConnections::default();
+        let start = Instant::now();
+        let flood = |at: Instant, accepted: &mut AcceptedConnections| {
+            (0..10_000).filter(|_| accepted.enter(at, block(1))).count()
+        };
+        assert_eq!(flood(start, &mut accepted), ACCEPTED_MAX);
+        assert!(accepted.enter(start, block(2)), "another address has its own");
+        let later = start + ACCEPTED_WITHIN;
+        assert_eq!(flood(later - Duration::from_millis(1), &mut accepted), 0);
+        assert_eq!(flood(later, &mut accepted), ACCEPTED_MAX);
+    }
+
+    #[test]
+    fn many_addresses_that_dial_fill_bounded_memory() {
+        let mut accepted = AcceptedConnections::default();
+        let now = Instant::now();
+        for host in 0..20_000 {
+            assert!(accepted.enter(now, AddressBlock::of(Ipv4Addr::from_bits(host).into())));
+            assert!(accepted.0.len() <= REMEMBERED_MAX);
+        }
     }
 
     #[test]

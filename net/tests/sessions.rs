@@ -95,6 +95,24 @@ async fn one_address_has_few_connections_that_prove_nothing() {
     peer.hear_want(PEER.0).await;
 }
 
+/// Each handshake takes time of a core, also one that its dialler gives up at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_dials_without_end_is_turned_away_and_others_are_not() {
+    let mut network = Network::new();
+    network.register(PEER, UNREACHABLE);
+    let node = network.start(100);
+    let address = node.endpoint.local_addr();
+    let from = Ipv4Addr::new(127, 0, 2, 1);
+    let mut accepted = 0;
+    while RawPeer::connect_from(from, address).await.is_ok() {
+        accepted += 1;
+        assert!(accepted < 2_000, "it is accepted again and again");
+    }
+    assert!(node.endpoint.counters().refused(PeerError::Busy) >= 1);
+    let mut peer = RawPeer::join(address, PEER.0, node.id).await;
+    peer.hear_want(PEER.0).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_opens_data_streams_only_after_its_proof() {
     let mut network = Network::new();
