@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use crate::counters::PeerError;
 
 /// Number of earlier wants remembered for each strand, because their streams may still arrive.
-/// Guessed: more than a follower opens within a round trip.
+/// Guessed: more than a follower mostly opens within a round trip. The strand's own node can make it open more.
 const EARLIER_MAX: usize = 32;
 
 /// The wants sent to one peer.
@@ -95,11 +95,12 @@ impl OpenWants {
     /// Matches a stream to a want by its header.
     ///
     /// # Errors
-    /// [`PeerError::Unrequested`] when no want, open or earlier, began at this place or had this number, or when its
-    /// stream was seen before.
+    /// [`PeerError::Unrequested`] when no want, open, earlier or forgotten, can have begun at this place or had this
+    /// number, or when the stream of the open one was seen before.
     pub(crate) fn match_stream(&self, header: StreamHeader) -> Result<StreamMatch, PeerError> {
         let mut state = self.state();
         let wants = state.strands.get_mut(&header.originator).ok_or(PeerError::Unrequested)?;
+        let is_late = wants.may_have_had(header);
         match &mut wants.current {
             Some(current) if current.place.is_named_by(header) => {
                 if header.want.is_some() && current.reading.is_some() {
@@ -110,7 +111,7 @@ impl OpenWants {
                 current.reading = Some(reading);
                 Ok(StreamMatch::Answer(current.request, ended))
             }
-            _ if wants.earlier.iter().any(|it| it.is_named_by(header)) => Ok(StreamMatch::Late),
+            _ if is_late => Ok(StreamMatch::Late),
             _ => Err(PeerError::Unrequested),
         }
     }
@@ -128,6 +129,16 @@ impl WantPlace {
 }
 
 impl StrandWants {
+    /// True if an earlier want has this header, or one that is forgotten may have it. The follower may replace its want
+    /// more often than is remembered before the first stream arrives over a long way: that is no fault of the peer.
+    fn may_have_had(&self, header: StreamHeader) -> bool {
+        let is_older =
+            |oldest: &WantPlace| header.want.is_none_or(|want| want.get() < oldest.number);
+        let has_forgotten = self.earlier.len() >= EARLIER_MAX;
+        self.earlier.iter().any(|it| it.is_named_by(header))
+            || (has_forgotten && self.earlier.front().is_some_and(is_older))
+    }
+
     /// Moves the want in force to the earlier ones.
     fn retire(&mut self) {
         if let Some(current) = self.current.take() {
