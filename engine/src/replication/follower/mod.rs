@@ -81,6 +81,8 @@ pub struct Follower {
     peers: BTreeMap<OriginatorId, PeerProgress>,
     search: Option<Search>,
     searches: u64,
+    /// The time at which a search asked all peers at once.
+    all_asked_at: Option<Instant>,
     /// The backlog, while several peers send parts of it.
     split: Option<Split>,
     split_limits: SplitLimits,
@@ -144,6 +146,7 @@ impl Follower {
             peers: BTreeMap::new(),
             search: None,
             searches: 0,
+            all_asked_at: None,
             split: None,
             split_limits: SplitLimits::default(),
             split_after: SequenceId::NONE,
@@ -387,11 +390,13 @@ impl Follower {
             self.accept(now, skip, writes);
         } else if sequence > next {
             let can_have_expired = self.can_have_expired_before(&entry);
-            self.start_or_narrow_search(now, sequence.previous(), can_have_expired);
+            self.start_or_narrow_search(now, from, sequence.previous(), can_have_expired);
             self.end_expired_search(now, writes);
             return Ok(());
         }
+        let left_out_by = self.left_out_by();
         self.accept(now, Change::Append(entry), writes);
+        self.note_filled(now, from, left_out_by);
         self.note_progress(now, from);
         Ok(())
     }

@@ -4,6 +4,10 @@
 //! search ends by its time only when peers have stopped sending the range, and when this node has looked at everything
 //! that they sent. A peer that alone holds the range cannot hold up the strand by sending it place by place: each
 //! minute has to bring a least amount.
+//!
+//! A peer can also begin one search after the other. A relay that leaves out what others hold gets a pause, so the
+//! strand comes from another peer. The strand's own node harms only its own strand, but each search asks all peers, so
+//! those beside the source are asked at a pace.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -19,6 +23,9 @@ pub(super) const SEARCH_FOR: Duration = Duration::from_secs(60);
 /// Pause before a peer that did not have the missing range is asked again, and the least time that peers have after
 /// this node was too busy to look at what they sent. A guess: several attempts fit into one search.
 pub(super) const SEARCH_AGAIN_AFTER: Duration = Duration::from_secs(10);
+/// Pace of searches that ask all peers at once. The peers beside the source are asked later in a search that begins
+/// sooner after such a one. Specified (same page).
+pub(super) const SEARCH_EVERY: Duration = Duration::from_secs(1);
 /// Envelopes, or their bytes, that let a search go on for [`SEARCH_FOR`] more. Specified (same page).
 const FOUND_ENVELOPES_MIN: u64 = 1024;
 const FOUND_BYTES_MIN: u64 = 2 * 1024 * 1024;
@@ -27,6 +34,8 @@ const FOUND_BYTES_MIN: u64 = 2 * 1024 * 1024;
 #[derive(Debug)]
 pub(super) struct Search {
     pub(super) through: SequenceId,
+    /// The peer that has left the places out.
+    left_out_by: OriginatorId,
     until: Instant,
     /// At least one peer has said that it does not hold them. Without an answer nothing is marked
     /// missing, because the node may simply be cut off from all peers that do.
@@ -53,11 +62,12 @@ impl Search {
 }
 
 impl Follower {
-    /// Searches for the places up to `through`, which were not sent although a signed envelope
+    /// Searches for the places up to `through`, which `from` did not send although a signed envelope
     /// stands behind them.
     pub(super) fn start_or_narrow_search(
         &mut self,
         now: Instant,
+        from: OriginatorId,
         through: SequenceId,
         can_have_expired: bool,
     ) {
@@ -70,6 +80,7 @@ impl Follower {
             None => {
                 self.search = Some(Search {
                     through,
+                    left_out_by: from,
                     until: now + SEARCH_FOR,
                     answered: false,
                     found: ReceivedTotal::default(),
@@ -79,8 +90,20 @@ impl Follower {
                 self.searches += 1;
                 // Also the source's: it is asked once more for just the missing range.
                 self.cancel_all_wants();
-                self.peers.values_mut().for_each(|peer| peer.ask_at = now);
+                self.ask_for_search(now);
             }
+        }
+    }
+
+    /// Sets the time at which each peer is asked for the places of a search that begins.
+    fn ask_for_search(&mut self, now: Instant) {
+        let paced = self.all_asked_at.map(|at| at + SEARCH_EVERY).filter(|at| *at > now);
+        if paced.is_none() {
+            self.all_asked_at = Some(now);
+        }
+        for (id, peer) in &mut self.peers {
+            let is_first = *id == self.choice.source || *id == self.originator;
+            peer.ask_at = if is_first { now } else { paced.unwrap_or(now) };
         }
     }
 
@@ -99,6 +122,26 @@ impl Follower {
         if let Some(source) = self.peers.get_mut(&self.choice.source) {
             source.ask_at = now;
         }
+    }
+
+    /// Notes that `from` has sent an envelope that was accepted, during the search for what `left_out_by` had left out.
+    /// If that has ended the search, another peer than a relay that left the places out held them: the relay gets a
+    /// pause.
+    pub(super) fn note_filled(
+        &mut self,
+        now: Instant,
+        from: OriginatorId,
+        left_out_by: Option<OriginatorId>,
+    ) {
+        let Some(relay) = left_out_by.filter(|_| self.search.is_none()) else { return };
+        if relay != from && relay != self.originator && !self.choice.is_fixed {
+            self.choice.doubt(now, relay);
+        }
+    }
+
+    /// Returns the peer that has left out the places of the search, if there is one.
+    pub(super) fn left_out_by(&self) -> Option<OriginatorId> {
+        self.search.as_ref().map(|search| search.left_out_by)
     }
 
     /// Notes that this node was too busy to look at what peers sent: the places may be among it.

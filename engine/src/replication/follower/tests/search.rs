@@ -1,6 +1,7 @@
 //! Searches for places that a peer has left out: when they end, and when they go on.
 
 use super::*;
+use crate::replication::follower::search::SEARCH_EVERY;
 
 /// Begins a search: the source has left out the places 1 to `gap`, and says that it does not hold them.
 fn searching(gap: u64) -> Rig {
@@ -68,4 +69,43 @@ fn time_in_which_this_node_does_not_look_ends_no_search() {
     assert!(rig.answer(OTHER, envelopes([1])).contains(&appends([1])));
     let effects = rig.wait(SEARCH_AGAIN_AFTER);
     assert!(marks_missing(&effects, 2, 3), "the search ends soon afterwards: {effects:?}");
+}
+
+/// Otherwise a relay that holds every second place of a backlog makes the strand search for all others.
+#[test]
+fn a_relay_that_leaves_out_what_another_peer_holds_is_left_for_that_one() {
+    let mut rig = Rig::new(0);
+    for peer in [OTHER, THIRD] {
+        rig.follower.handle_peer_up(rig.now, peer, SequenceId(9));
+    }
+    rig.effects();
+    assert_eq!(rig.follower.source(), Some(OTHER));
+    rig.answer(OTHER, envelopes([2]));
+    assert!(rig.answer(THIRD, envelopes([1])).contains(&appends([1])));
+    assert_eq!(rig.follower.source(), Some(THIRD));
+    assert_eq!((rig.asks(THIRD), rig.asks(OTHER)), (Some((0, None)), None));
+}
+
+/// Each search asks all peers: a node could have all others ask one another hundreds of times a second.
+#[test]
+fn a_strand_with_one_gap_after_the_other_has_all_peers_asked_once_a_second() {
+    let mut rig = Rig::connected(0);
+    rig.up(OTHER);
+    let mut asked = 0;
+    for missing in (1..400).step_by(2) {
+        for next in [missing + 1, missing, missing + 1] {
+            let effects = rig.answer(SOURCE, envelopes([next]));
+            asked += effects.iter().filter(|it| asks_other(it)).count();
+        }
+    }
+    assert_eq!((rig.follower.accepted(), rig.follower.searches()), (SequenceId(400), 200));
+    assert_eq!(asked, 1);
+    rig.answer(SOURCE, envelopes([402]));
+    assert_eq!(rig.asks(OTHER), None);
+    rig.wait(SEARCH_EVERY);
+    assert_eq!(rig.asks(OTHER), Some((400, Some(401))));
+}
+
+fn asks_other(effect: &Effect) -> bool {
+    matches!(effect, Effect::Want { peer: OTHER, .. })
 }
