@@ -1,4 +1,8 @@
 //! The control stream of a session: one frame after another, in both directions.
+//!
+//! A frame costs far more time than its bytes: a peer could have a core work for one megabyte of them in a second, and
+//! frames that have arrived never make a task wait, so that it would keep its thread. So they are read at a pace. A
+//! faster peer is slowed down by its window, and breaks no rule.
 
 use std::time::Duration;
 
@@ -9,12 +13,20 @@ use hawser_proto::frame::{
     MAX_CONTROL_FRAME,
 };
 use quinn::{ConnectionError, ReadError, RecvStream, SendStream, WriteError};
+use tokio::time::{Instant, sleep_until};
 
 use crate::counters::PeerError;
 
 /// A peer that accepts no control frame for this long is given up. Guessed: several round trips on
 /// the worst link, and short enough that a stuck peer frees its session.
 const WRITE_MAX: Duration = Duration::from_secs(10);
+/// Time of the pace that a frame takes, and one more for each [`BYTES_AS_FRAME`] of the stream. A guess: a frame costs
+/// up to 20 µs, so a peer takes a twentieth of a core.
+const FRAME_EVERY: Duration = Duration::from_micros(500);
+const BYTES_AS_FRAME: u32 = 4096;
+/// Time of the pace that frames may be ahead of it. Calculated: a thousand frames at once, as many as an honest peer may
+/// send for its strands when it connects.
+const FRAMES_AHEAD: Duration = Duration::from_millis(512);
 
 /// The reason a stream, or a whole session, ends.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -89,30 +101,68 @@ impl From<ReadError> for SessionError {
     }
 }
 
+/// The pace at which frames are read.
+#[derive(Debug)]
+struct FramePace {
+    /// The time at which everything that was read is paid for.
+    paid_at: Instant,
+}
+
+impl FramePace {
+    fn new(now: Instant) -> Self {
+        Self { paid_at: now }
+    }
+
+    /// Counts a frame.
+    fn note_frame(&mut self, now: Instant) {
+        self.paid_at = self.paid_at.max(now) + FRAME_EVERY;
+    }
+
+    /// Counts bytes of the stream.
+    fn note_bytes(&mut self, now: Instant, len: usize) {
+        let frames = u32::try_from(len).unwrap_or(u32::MAX);
+        self.paid_at = self.paid_at.max(now) + FRAME_EVERY * frames / BYTES_AS_FRAME;
+    }
+
+    /// Returns the time from which on the next frame is read; `None` for at once.
+    fn waits_until(&self, now: Instant) -> Option<Instant> {
+        let ahead = self.paid_at.saturating_duration_since(now);
+        ahead.checked_sub(FRAMES_AHEAD).filter(|wait| !wait.is_zero()).map(|wait| now + wait)
+    }
+}
+
 /// The receiving half of a control stream.
 pub(crate) struct ControlReader {
     stream: RecvStream,
     decoder: ControlDecoder,
+    pace: FramePace,
 }
 
 impl ControlReader {
     pub(crate) fn new(stream: RecvStream) -> Self {
-        Self { stream, decoder: ControlDecoder::new() }
+        Self { stream, decoder: ControlDecoder::new(), pace: FramePace::new(Instant::now()) }
     }
 
-    /// Reads the next frame. Cancel safe.
+    /// Reads the next frame, at the pace of all frames. Cancel safe.
     ///
     /// # Errors
     /// When the peer breaks the protocol, or the stream ends: a control stream lasts as long as its
     /// connection.
     pub(crate) async fn next(&mut self) -> Result<ControlFrame, SessionError> {
         loop {
+            if let Some(at) = self.pace.waits_until(Instant::now()) {
+                sleep_until(at).await;
+            }
             if let Some(frame) = self.decoder.next_frame()? {
+                self.pace.note_frame(Instant::now());
                 return Ok(frame);
             }
             let limit = usize::try_from(MAX_CONTROL_FRAME).unwrap_or(usize::MAX);
             match self.stream.read_chunk(limit, true).await? {
-                Some(chunk) => self.decoder.push(chunk.bytes),
+                Some(chunk) => {
+                    self.pace.note_bytes(Instant::now(), chunk.bytes.len());
+                    self.decoder.push(chunk.bytes);
+                }
                 None => {
                     self.decoder.finish()?;
                     return Err(SessionError::Lost("the control stream has ended".to_owned()));
@@ -160,5 +210,49 @@ impl ControlWriter {
             self.send(ControlFrame::Clock(ClockFrame { entries })).await?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes what has arrived for a time, as the reader does. Returns the number of frames.
+    fn frames_within(pace: &mut FramePace, start: Instant, time: Duration) -> u32 {
+        let (mut now, mut frames) = (start, 0);
+        while now <= start + time {
+            match pace.waits_until(now) {
+                Some(at) => now = at,
+                None => {
+                    pace.note_frame(now);
+                    frames += 1;
+                }
+            }
+        }
+        frames
+    }
+
+    #[test]
+    fn a_flood_of_frames_is_read_at_a_pace_and_a_burst_at_once() {
+        let start = Instant::now();
+        let mut pace = FramePace::new(start);
+        let at_once = frames_within(&mut pace, start, Duration::ZERO);
+        assert!((1_000..1_100).contains(&at_once), "{at_once}");
+        let later = frames_within(&mut pace, start, Duration::from_secs(10));
+        assert!((19_900..20_100).contains(&later), "{later}");
+        let rested = start + Duration::from_secs(60);
+        assert_eq!(frames_within(&mut pace, rested, Duration::ZERO), at_once, "no more than once");
+    }
+
+    #[test]
+    fn long_frames_and_unknown_ones_are_read_at_a_pace_too() {
+        let start = Instant::now();
+        let mut pace = FramePace::new(start);
+        let mut bytes = 0;
+        while pace.waits_until(start).is_none() {
+            pace.note_bytes(start, 64 * 1024);
+            bytes += 64 * 1024;
+        }
+        assert!((4 << 20..5 << 20).contains(&bytes), "{bytes}");
     }
 }
