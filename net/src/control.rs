@@ -24,7 +24,7 @@ const WRITE_MAX: Duration = Duration::from_secs(10);
 /// up to 20 µs, so a peer takes a twentieth of a core.
 const FRAME_EVERY: Duration = Duration::from_micros(500);
 const BYTES_AS_FRAME: u32 = 4096;
-/// Time of the pace that frames may be ahead of it. Calculated: a thousand frames at once, as many as an honest peer may
+/// Time by which frames may be ahead of the pace. Calculated: a thousand frames at once, as many as an honest peer may
 /// send for its strands when it connects.
 const FRAMES_AHEAD: Duration = Duration::from_millis(512);
 

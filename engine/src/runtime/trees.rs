@@ -75,8 +75,8 @@ async fn run(store: Store, counters: Arc<Counters>, mut stopped: StopSignal) {
     }
 }
 
-/// Returns the number of places that these trees lack. A node may sign any place up to the last one that there is, so the
-/// places behind the gaps of a few strands are more than a number holds.
+/// Returns the number of places that these trees lack. A node may sign any place up to the last one that there is, so
+/// the places behind the gaps of a few strands are more than a number holds.
 fn leaves_of<'a>(behind: impl Iterator<Item = &'a TreeBehind>) -> u64 {
     behind.map(|it| it.head.0.saturating_sub(it.size)).fold(0, u64::saturating_add)
 }
