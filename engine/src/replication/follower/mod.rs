@@ -17,6 +17,7 @@ mod open_want;
 mod options;
 mod parts;
 mod search;
+mod searching;
 mod source;
 mod split;
 #[cfg(test)]
@@ -257,7 +258,7 @@ impl Follower {
     /// Handles the timer that [`poll_timeout`](Self::poll_timeout) asked for. Does nothing before
     /// that time.
     pub fn handle_timeout(&mut self, now: Instant) {
-        if self.search.as_ref().is_some_and(|search| search.until() <= now) {
+        if self.search.as_ref().is_some_and(|search| search.until <= now) {
             self.conclude_search(now);
         }
         if self.stalls_at().is_some_and(|at| at <= now) {
@@ -285,7 +286,7 @@ impl Follower {
         };
         self.search
             .as_ref()
-            .map(Search::until)
+            .map(|search| search.until)
             .into_iter()
             .chain(self.peers.iter().filter_map(next_ask))
             .chain(self.stalls_at())

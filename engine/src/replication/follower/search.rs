@@ -1,22 +1,11 @@
-//! State of a gap search, and its beginning and end.
-//!
-//! A peer can begin a search at will: it leaves out places that others hold, and sends an envelope behind them. So a
-//! search ends by its time only when peers have stopped sending the range, and when this node has looked at everything
-//! that they sent. A peer that alone holds the range cannot hold up the strand by sending it place by place: each
-//! minute has to bring a least amount.
-//!
-//! A peer can also begin one search after the other. A relay that leaves out what others hold gets a pause, so the
-//! strand comes from another peer. The strand's own node harms only its own strand, but each search asks all peers, so
-//! those beside the source are asked at a pace.
+//! State of a gap search.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use hawser_proto::{OriginatorId, SequenceId};
-use hawser_storage::SkipReason;
 
 use super::parts::ReceivedTotal;
-use super::{FILL_EVERY, Follower, PendingWrites};
 
 /// Duration of a gap search. Specified (`docs/protocol/replication.md`, Gaps).
 pub(super) const SEARCH_FOR: Duration = Duration::from_secs(60);
@@ -35,13 +24,14 @@ const FOUND_BYTES_MIN: u64 = 2 * 1024 * 1024;
 pub(super) struct Search {
     pub(super) through: SequenceId,
     /// The peer that has left the places out.
-    left_out_by: OriginatorId,
-    until: Instant,
+    pub(super) left_out_by: OriginatorId,
+    /// The time at which the search ends, unless it goes on.
+    pub(super) until: Instant,
     /// At least one peer has said that it does not hold them. Without an answer nothing is marked
     /// missing, because the node may simply be cut off from all peers that do.
     pub(super) answered: bool,
     /// The envelopes of the range that were accepted within the last [`SEARCH_FOR`].
-    found: ReceivedTotal,
+    pub(super) found: ReceivedTotal,
     /// The envelope behind them is old enough.
     pub(super) can_have_expired: bool,
     /// The places that each peer says have expired.
@@ -49,124 +39,9 @@ pub(super) struct Search {
 }
 
 impl Search {
-    /// Returns the time at which the search ends, unless it goes on.
-    pub(super) fn until(&self) -> Instant {
-        self.until
-    }
-
     /// True if no places may be marked missing yet: no peer has answered, or peers are sending the range.
-    fn goes_on(&self) -> bool {
+    pub(super) fn goes_on(&self) -> bool {
         let ReceivedTotal { envelopes, bytes } = self.found;
         !self.answered || envelopes >= FOUND_ENVELOPES_MIN || bytes >= FOUND_BYTES_MIN
-    }
-}
-
-impl Follower {
-    /// Searches for the places up to `through`, which `from` did not send although a signed envelope
-    /// stands behind them.
-    pub(super) fn start_or_narrow_search(
-        &mut self,
-        now: Instant,
-        from: OriginatorId,
-        through: SequenceId,
-        can_have_expired: bool,
-    ) {
-        match &mut self.search {
-            // A peer has sent a part of the gap from further up; only the places below are sought.
-            Some(search) if through < search.through => {
-                (search.through, search.can_have_expired) = (through, can_have_expired);
-            }
-            Some(_) => {}
-            None => {
-                self.search = Some(Search {
-                    through,
-                    left_out_by: from,
-                    until: now + SEARCH_FOR,
-                    answered: false,
-                    found: ReceivedTotal::default(),
-                    can_have_expired,
-                    expired: BTreeMap::new(),
-                });
-                self.searches += 1;
-                // Also the source's: it is asked once more for just the missing range.
-                self.cancel_all_wants();
-                self.ask_for_search(now);
-            }
-        }
-    }
-
-    /// Sets the time at which each peer is asked for the places of a search that begins.
-    fn ask_for_search(&mut self, now: Instant) {
-        let paced = self.all_asked_at.map(|at| at + SEARCH_EVERY).filter(|at| *at > now);
-        if paced.is_none() {
-            self.all_asked_at = Some(now);
-        }
-        for (id, peer) in &mut self.peers {
-            let is_first = *id == self.choice.source || *id == self.originator;
-            peer.ask_at = if is_first { now } else { paced.unwrap_or(now) };
-        }
-    }
-
-    /// Notes that everything up to `through` was accepted, the last of it an envelope of this length. Ends the search
-    /// if its places are among it.
-    pub(super) fn note_passed(&mut self, now: Instant, through: SequenceId, len_bytes: usize) {
-        let Some(search) = &mut self.search else { return };
-        search.found.add(len_bytes);
-        if search.through > through {
-            return;
-        }
-        // The gap is closed: no other peer needs to answer, and the source is asked again.
-        self.search = None;
-        self.cancel_all_wants();
-        self.choice.progress_at = now;
-        if let Some(source) = self.peers.get_mut(&self.choice.source) {
-            source.ask_at = now;
-        }
-    }
-
-    /// Notes that `from` has sent an envelope that was accepted, during the search for what `left_out_by` had left out.
-    /// If that has ended the search, another peer than a relay that left the places out held them: the relay gets a
-    /// pause.
-    pub(super) fn note_filled(
-        &mut self,
-        now: Instant,
-        from: OriginatorId,
-        left_out_by: Option<OriginatorId>,
-    ) {
-        let Some(relay) = left_out_by.filter(|_| self.search.is_none()) else { return };
-        if relay != from && relay != self.originator && !self.choice.is_fixed {
-            self.choice.doubt(now, relay);
-        }
-    }
-
-    /// Returns the peer that has left out the places of the search, if there is one.
-    pub(super) fn left_out_by(&self) -> Option<OriginatorId> {
-        self.search.as_ref().map(|search| search.left_out_by)
-    }
-
-    /// Notes that this node was too busy to look at what peers sent: the places may be among it.
-    pub(super) fn excuse_search(&mut self, now: Instant) {
-        if let Some(search) = &mut self.search {
-            search.until = search.until.max(now + SEARCH_AGAIN_AFTER);
-        }
-    }
-
-    /// Marks the places of the search missing at the end of its time, or extends the search if
-    /// that would be wrong.
-    pub(super) fn conclude_search(&mut self, now: Instant) {
-        let Some(search) = &mut self.search else { return };
-        if search.goes_on() {
-            (search.until, search.found) = (now + SEARCH_FOR, ReceivedTotal::default());
-            return;
-        }
-        let (from, through) = (self.accepted.next(), search.through);
-        for (_, peer) in self.peers.iter_mut().filter(|(id, _)| **id != self.choice.source) {
-            peer.ask_at = now + FILL_EVERY; // it has just been asked
-        }
-        let mut writes = PendingWrites::default();
-        let skip = self.skip(from, through, SkipReason::Missing);
-        self.accept(now, skip, &mut writes);
-        self.missing.push(from, through);
-        self.emit(self.choice.source, writes);
     }
 }
