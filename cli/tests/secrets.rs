@@ -1,6 +1,7 @@
 //! Secrets of running nodes and gateways: the system shows them to no other program.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
 use crate::commands::Single;
 use crate::support::{Running, hawser, json, signal};
@@ -68,4 +69,23 @@ fn a_gateway_reads_the_keys_of_its_tenants_and_shows_none() {
     assert!(keys.iter().all(|key| !environment.contains(key)), "a key is in the environment");
     signal(gateway.pid(), "TERM");
     assert!(gateway.end().success());
+}
+
+/// The files of systemd's `LoadCredential=` have mode 0440 since version 254.
+#[test]
+fn a_credential_of_systemd_is_read_and_the_same_file_elsewhere_is_not() {
+    let place = tempfile::tempdir().unwrap();
+    let key = place.path().join("node.key").display().to_string();
+    let made = json(&["keys", "generate", "--json", "--out", &key]);
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o440)).unwrap();
+    let shown = |folder: &str| {
+        let mut command = hawser();
+        command.args(["keys", "show", "--json", &key]).env("CREDENTIALS_DIRECTORY", folder);
+        command.output().unwrap()
+    };
+    let output = shown(&place.path().display().to_string());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let address = made["address"].as_str().unwrap();
+    assert!(String::from_utf8_lossy(&output.stdout).contains(address));
+    assert_eq!(shown("/run/credentials/other.service").status.code(), Some(3));
 }

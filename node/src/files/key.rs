@@ -1,5 +1,6 @@
 //! Secret keys in files: 64 hex digits, accessible only to their owner.
 
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
@@ -10,6 +11,11 @@ use hawser_proto::sign::SecretKeyError;
 use zeroize::Zeroizing;
 
 use crate::error::RunError;
+
+/// The variable with the folder of the files that systemd's `LoadCredential=` gives to a service.
+const CREDENTIALS: &str = "CREDENTIALS_DIRECTORY";
+/// The id of root, who may read every file.
+const ROOT: u32 = 0;
 
 /// Error of reading a secret from a file.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +32,17 @@ pub enum SecretFileError {
         /// Permission bits.
         mode: u32,
     },
+    /// The file belongs to another user than that of this process, who may read and replace it.
+    #[error(
+        "it belongs to user {owner}, and this process runs as user {own}: run it as that user, or give the file to this \
+         one (chown)"
+    )]
+    OfOther {
+        /// The id of the file's owner.
+        owner: u32,
+        /// The id of this process's user.
+        own: u32,
+    },
     /// The text is not a key.
     #[error(transparent)]
     NoKey(#[from] SecretKeyError),
@@ -40,7 +57,7 @@ impl SecretFileError {
             Self::Read(error) if error.kind() == io::ErrorKind::NotFound => {
                 RunError::not_found(text)
             }
-            Self::Exposed { .. } => RunError::refused(text),
+            Self::Exposed { .. } | Self::OfOther { .. } => RunError::refused(text),
             Self::Read(_) | Self::IsFolder | Self::NoKey(_) => RunError::failed(text),
         }
     }
@@ -49,18 +66,49 @@ impl SecretFileError {
 /// Reads a secret text and trims white space around it.
 ///
 /// # Errors
-/// Fails when the file cannot be read, or when its group or others may read or write it.
+/// Fails when the file cannot be read, when its group or others may read or write it, or when it belongs to another user
+/// than that of this process and root.
 pub fn read_secret(path: &Path) -> Result<Zeroizing<String>, SecretFileError> {
     let found = std::fs::metadata(path)?;
     if found.is_dir() {
         return Err(SecretFileError::IsFolder);
     }
-    let mode = found.mode() & 0o7777;
-    if mode & 0o077 != 0 {
-        return Err(SecretFileError::Exposed { mode });
-    }
+    let is_credential = is_in(path, std::env::var_os(CREDENTIALS).as_deref());
+    check_private(found.mode() & 0o7777, found.uid(), own_user(), is_credential)?;
     let text = Zeroizing::new(std::fs::read_to_string(path)?);
     Ok(Zeroizing::new(text.trim().to_owned()))
+}
+
+/// Returns true if a file is directly in a folder.
+fn is_in(path: &Path, folder: Option<&OsStr>) -> bool {
+    folder.is_some_and(|folder| path.parent() == Some(Path::new(folder)))
+}
+
+/// Checks that only root and the user `own` may read or write a file.
+///
+/// The files of `LoadCredential=` belong to root. Since version 254 systemd lets the service's user read them by an access
+/// list, whose mask stands in the place of the group's bits: their mode is 0440. No other user can enter their folder.
+fn check_private(
+    mode: u32,
+    owner: u32,
+    own: u32,
+    is_credential: bool,
+) -> Result<(), SecretFileError> {
+    let exposed = if is_credential { 0o037 } else { 0o077 };
+    if mode & exposed != 0 {
+        return Err(SecretFileError::Exposed { mode });
+    }
+    if owner != own && owner != ROOT {
+        return Err(SecretFileError::OfOther { owner, own });
+    }
+    Ok(())
+}
+
+/// Returns the id of the user as whom this process reads files.
+#[expect(unsafe_code, reason = "the standard library does not tell the user")]
+fn own_user() -> u32 {
+    // SAFETY: the call takes nothing, changes nothing and cannot fail.
+    unsafe { libc::geteuid() }
 }
 
 /// Reads a secret key.
@@ -133,6 +181,37 @@ mod tests {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
             let error = read(&path).unwrap_err();
             assert!(matches!(error, SecretFileError::Exposed { mode: seen } if seen == mode));
+        }
+    }
+
+    /// The owner could read the key, and put another one in its place.
+    #[test]
+    fn a_key_of_another_user_is_refused() {
+        let check = |owner, own| check_private(0o600, owner, own, false);
+        assert!(check(1000, 1000).is_ok());
+        assert!(check(ROOT, 1000).is_ok(), "root reads every file anyway");
+        for (owner, own) in [(1000, ROOT), (1000, 1001)] {
+            let error = check(owner, own).unwrap_err();
+            assert!(matches!(error, SecretFileError::OfOther { .. }), "{error}");
+            assert_eq!(error.at(Path::new("key")).kind, RunErrorKind::Refused);
+        }
+    }
+
+    /// systemd gives a file of mode 0440 to the service's user by an access list.
+    #[test]
+    fn a_credential_of_systemd_may_show_the_mask_of_its_access_list() {
+        let folder = Some(OsStr::new("/run/credentials/hawser.service/"));
+        assert!(is_in(Path::new("/run/credentials/hawser.service/node.key"), folder));
+        for elsewhere in ["/etc/hawser/node.key", "/run/credentials/hawser.service/a/node.key"] {
+            assert!(!is_in(Path::new(elsewhere), folder), "{elsewhere}");
+        }
+        assert!(!is_in(Path::new("/etc/hawser/node.key"), None));
+        for mode in [0o440, 0o400] {
+            assert!(check_private(mode, ROOT, 999, true).is_ok(), "{mode:o}");
+        }
+        assert!(check_private(0o440, ROOT, 999, false).is_err(), "another file of this mode");
+        for mode in [0o444, 0o460, 0o450] {
+            assert!(check_private(mode, ROOT, 999, true).is_err(), "{mode:o}");
         }
     }
 
