@@ -186,7 +186,12 @@ fn a_protection_that_is_not_there_is_refused() {
 /// An environment of a later version may request what this one does not have, and a name may be misspelt.
 #[test]
 fn an_unknown_protection_is_refused_and_other_unknown_variables_are_named() {
-    for name in ["XMTPD_RATE_LIMIT_ENABEL", "XMTPD_API_REQUIRE_SOMETHING_LATER"] {
+    for name in [
+        "XMTPD_RATE_LIMIT_ENABEL",
+        "XMTPD_API_REQUIRE_SOMETHING_LATER",
+        "HAWSER_RATE_LIMIT_ENABLE",
+        "HAWSER_TLS_CLIENT_AUTHORITIES",
+    ] {
         let refused = NodeServiceSettings::read(&with(name, "true")).unwrap_err().to_string();
         assert!(refused.starts_with("1 fault ") && refused.contains(name), "{refused}");
         let off = NodeServiceSettings::read(&with(name, "false")).unwrap();
@@ -194,6 +199,21 @@ fn an_unknown_protection_is_refused_and_other_unknown_variables_are_named() {
     }
     let later = NodeServiceSettings::read(&with("XMTPD_SYNC_LATER", "true")).unwrap();
     assert!(later.notes.iter().any(|note| note.starts_with("XMTPD_SYNC_LATER is not known")));
+}
+
+/// An operator who sets a limit expects it to hold.
+#[test]
+fn limits_that_are_switched_off_and_settings_of_a_gateway_are_named() {
+    let note = "rate-limit.enable is off, so these have no effect: ";
+    let off = NodeServiceSettings::read(&with("XMTPD_RATE_LIMIT_ENABLE", "false")).unwrap();
+    let named = off.notes.iter().find_map(|it| it.strip_prefix(note)).unwrap();
+    assert!(named.starts_with("rate-limit.t2-per-minute-capacity, "), "{named}");
+    assert!(named.ends_with("redis.redis-url"), "{named}");
+    assert!(!named.contains("trusted-proxy"), "{named}");
+    let on = NodeServiceSettings::read(&with("HAWSER_POLICIES_FILE", "policies.toml")).unwrap();
+    assert!(!on.notes.iter().any(|it| it.starts_with(note)), "{:?}", on.notes);
+    let of_gateway = "HAWSER_POLICIES_FILE has no effect: only a gateway uses it (hawser gateway)";
+    assert!(on.notes.iter().any(|it| it == of_gateway), "{:?}", on.notes);
 }
 
 /// A process that an operator runs as a standby has the key of a node that signs elsewhere.

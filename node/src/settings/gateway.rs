@@ -14,7 +14,7 @@ use super::chains::ChainSettings;
 use super::error::SettingsError;
 use super::parse;
 use super::reader::{CHECKED, LogSettings, SettingsReader, StopSettings};
-use super::sources::SettingSources;
+use super::sources::{SettingOrigin, SettingSources};
 use super::table::{Setting, chains, gateway, limits, node};
 use super::wallets::WalletSettings;
 
@@ -127,7 +127,7 @@ impl GatewayServiceSettings {
         if !has_files && !chains.as_ref().is_some_and(is_named) {
             reader.error(&chains::SETTLEMENT_RPC, None);
         }
-        reader.refuse_rate_limits();
+        reader.refuse_limits_of_nodes();
         let mut notes = sources.notes_of_gateway();
         notes.extend(sources.note_of_role());
         reader.finish(|| Self {
@@ -162,12 +162,19 @@ impl GatewayServiceSettings {
 }
 
 impl SettingsReader<'_> {
-    /// Refuses the switch of a node's rate limits, because an operator who sets it for a gateway would
-    /// rely on limits that do not exist.
-    fn refuse_rate_limits(&mut self) {
+    /// Refuses the switch of a node's rate limits and its limits of connections, because an operator who sets them for a
+    /// gateway would rely on limits that do not exist.
+    fn refuse_limits_of_nodes(&mut self) {
         if self.switch(&limits::ENABLE) == Some(true) {
             let given = "\"true\", but the limits of a gateway are in its policies (--policies)";
             self.error(&limits::ENABLE, Some(given.to_owned()));
+        }
+        for limit in [&limits::CONNECTIONS_PER_ADDRESS, &limits::STREAMS_PER_CONNECTION] {
+            if self.origin(limit) != SettingOrigin::Default {
+                let given =
+                    "a limit that only a node has: leave it out of the settings of a gateway";
+                self.error(limit, Some(given.to_owned()));
+            }
         }
     }
 
@@ -371,6 +378,28 @@ mod tests {
         let refused = read(&flags, &[key, ("XMTPD_RATE_LIMIT_ENABLE", "true")]).unwrap_err();
         assert!(refused.contains("--rate-limit.enable") && refused.contains("--policies"));
         assert!(read(&flags, &[key, ("XMTPD_RATE_LIMIT_ENABLE", "false")]).is_ok());
+    }
+
+    /// A gateway beside a node may get the environment of both.
+    #[test]
+    fn settings_of_a_node_are_named_or_refused() {
+        let flags = [("registry-file", "registry.json"), ("rates-file", "rates.json")];
+        let key = ("XMTPD_PAYER_PRIVATE_KEY", KEY);
+        let of_node =
+            [("HAWSER_DATA_DIR", "data"), ("XMTPD_RATE_LIMIT_TRUSTED_PROXY_CIDRS", "10.0.0.0/8")];
+        let notes = read(&flags, &[&[key], &of_node[..]].concat()).unwrap().notes;
+        assert_eq!(
+            notes,
+            [
+                "HAWSER_DATA_DIR has no effect: a gateway has no such setting",
+                "XMTPD_RATE_LIMIT_TRUSTED_PROXY_CIDRS has no effect: the proxies of a gateway are in its policies \
+                 (trusted_proxies)",
+            ]
+        );
+        for limit in ["HAWSER_CONNECTIONS_PER_ADDRESS", "HAWSER_STREAMS_PER_CONNECTION"] {
+            let refused = read(&flags, &[key, (limit, "16")]).unwrap_err();
+            assert!(refused.starts_with("1 fault ") && refused.contains(limit), "{refused}");
+        }
     }
 
     /// An operator of the reference implementation may have set it, and its gateway starts.

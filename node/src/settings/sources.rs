@@ -15,9 +15,9 @@ use super::table::node::{ALLOW_SECRET_FLAGS, CONFIG_FILE};
 use super::table::{self, Setting, SettingKind, ignored, limits};
 use crate::files::key;
 
-/// The beginnings of names of variables that request a protection. A node that does not know one of them must not start
-/// without it, because its operator would rely on it.
-const PROTECTIONS: [&str; 3] = ["XMTPD_API_REQUIRE_", "XMTPD_RATE_LIMIT_", "HAWSER_STANDBY_"];
+/// The beginnings of names of variables that request a protection, behind `XMTPD_` or `HAWSER_`. A node that does not know
+/// one of them must not start without it, because its operator would rely on it.
+const PROTECTIONS: [&str; 4] = ["API_REQUIRE_", "RATE_LIMIT_", "STANDBY_", "TLS_"];
 
 /// The given values of all settings. Flags take precedence over variables, variables over the
 /// file, and the file over defaults.
@@ -183,7 +183,9 @@ impl SettingSources {
     pub(super) fn unknown_protections(&self) -> Vec<SettingError> {
         let known = table::variables();
         let is_unknown = |name: &str| {
-            PROTECTIONS.iter().any(|start| name.starts_with(start)) && !known.contains(&name)
+            let rest = name.strip_prefix("XMTPD_").or_else(|| name.strip_prefix("HAWSER_"));
+            let protects = |rest: &str| PROTECTIONS.iter().any(|start| rest.starts_with(start));
+            rest.is_some_and(protects) && !known.contains(&name)
         };
         let is_given = |(name, value): &(&String, &Zeroizing<String>)| {
             is_unknown(name) && parse::switch(value) != Some(false)
@@ -223,7 +225,13 @@ impl SettingSources {
 
     /// Returns a note for each value that has no effect on a node or is unknown.
     pub(super) fn notes(&self) -> Vec<String> {
-        self.notes_about(ignored::ALL.iter())
+        let mut notes = self.notes_about(ignored::ALL.iter());
+        let of_gateways = table::gateway::OWN.into_iter();
+        notes.extend(
+            self.notes_of_others(of_gateways, |_| "only a gateway uses it (hawser gateway)"),
+        );
+        notes.extend(self.note_of_unused_limits());
+        notes
     }
 
     /// Returns the notes for a gateway, on which other settings have no effect than on a node.
@@ -233,7 +241,54 @@ impl SettingSources {
             table::of_gateway().all(|used| used.env != setting.env)
                 && own.iter().all(|own| own.env != setting.env)
         };
-        self.notes_about(own.iter().chain(ignored::ALL.iter().filter(is_of_node_alone)))
+        let mut notes =
+            self.notes_about(own.iter().chain(ignored::ALL.iter().filter(is_of_node_alone)));
+        let is_of_nodes = |setting: &&Setting| {
+            table::of_gateway().all(|used| used.flag != setting.flag)
+                && own.iter().all(|own| own.env != setting.env)
+                // The settings of a gateway refuse this one when it is on.
+                && setting.flag != limits::ENABLE.flag
+        };
+        let reason = |setting: &Setting| match setting.flag == limits::TRUSTED_PROXIES.flag {
+            true => "the proxies of a gateway are in its policies (trusted_proxies)",
+            false => "a gateway has no such setting",
+        };
+        notes.extend(self.notes_of_others(table::of_node().filter(is_of_nodes), reason));
+        notes
+    }
+
+    /// Returns a note for each given one of the settings of another kind of process.
+    fn notes_of_others(
+        &self,
+        settings: impl Iterator<Item = &'static Setting>,
+        reason: impl Fn(&Setting) -> &'static str,
+    ) -> Vec<String> {
+        let mut notes = Vec::new();
+        for setting in settings {
+            let by_env = setting.variables().find(|name| self.env.contains_key(*name));
+            let by_file = setting.flags().find(|flag| self.file.values.contains_key(*flag));
+            let name =
+                by_env.map(str::to_owned).or_else(|| by_file.map(|it| self.file.name_of(it)));
+            notes.extend(name.map(|name| format!("{name} has no effect: {}", reason(setting))));
+        }
+        notes
+    }
+
+    /// Returns a note if limits were given that are switched off as a whole.
+    fn note_of_unused_limits(&self) -> Option<String> {
+        let enable = self.value(&limits::ENABLE).ok().flatten();
+        if enable.is_some_and(|enable| parse::switch(&enable.text) == Some(true)) {
+            return None;
+        }
+        let is_given = |setting: &Setting| {
+            let value = self.value(setting).ok().flatten();
+            value.is_some_and(|value| value.origin != SettingOrigin::Default)
+        };
+        let given = limits::OF_RATES.into_iter().filter(|setting| is_given(setting));
+        let given: Vec<_> = given.map(|setting| setting.flag).collect();
+        (!given.is_empty()).then(|| {
+            format!("{} is off, so these have no effect: {}", limits::ENABLE.flag, given.join(", "))
+        })
     }
 
     /// Returns a note for each given one of the settings `without_effect`, and for each unknown variable.

@@ -187,6 +187,20 @@ pub(in crate::settings) const MIGRATION_KEY: Setting = value(
     "Public key that signed the strands of the older network; without it they are not followed",
 );
 
+/// The settings without effect while [`ENABLE`] is off.
+pub(in crate::settings) const OF_RATES: [&Setting; 10] = [
+    &PER_MINUTE,
+    &PER_HOUR,
+    &OPENS_PER_MINUTE,
+    &SUBSCRIBE_ALL,
+    &BREAKER_FAILURES,
+    &BREAKER_COOLDOWN,
+    &REDIS_CALL_TIMEOUT,
+    &STREAM_TTL,
+    &STREAM_REFRESH,
+    &REDIS_URL,
+];
+
 /// All settings of this file in the order of the help text.
 pub(super) const ALL: [&Setting; 24] = [
     &REQUIRE_NODE_AUTH,
