@@ -1,24 +1,29 @@
-//! Log lines, as text or as one JSON object per line; and the handling of panics.
+//! Log lines, as text or as one JSON object per line; and the handling of panics. [`line_counts`] decides which of many
+//! equal lines are written.
+
+mod line_counts;
 
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal as _};
 use std::panic::PanicHookInfo;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use hawser_node::log_control::{LogControl, LogFilter};
 use hawser_node::settings::LogSettings;
+use parking_lot::Mutex;
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
-use tracing::{Event, Subscriber};
+use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::format::{self, Writer};
 use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::reload;
 
 use crate::output;
+use line_counts::{LeftOutLines, LineCounts, WINDOW};
 
 /// Starts logging to the error output. Must be called once. Returns the control of the log filter.
 pub(crate) fn install(config: LogSettings) -> LogControl {
@@ -31,12 +36,14 @@ pub(crate) fn install(config: LogSettings) -> LogControl {
         .with_ansi(io::stderr().is_terminal());
     // Fails only if a logger is installed already, as in tests.
     if config.json {
-        let base = base.event_format(JsonLines).with_filter_reloading();
+        let lines = CountedLines::new(JsonLines, true);
+        let base = base.event_format(lines).with_filter_reloading();
         let handle = base.reload_handle();
         let _ = base.try_init();
         control(level, move |filter| handle.reload(filter))
     } else {
-        let base = base.with_timer(Utc).with_filter_reloading();
+        let lines = CountedLines::new(format::format().with_timer(Utc), false);
+        let base = base.event_format(lines).with_filter_reloading();
         let handle = base.reload_handle();
         let _ = base.try_init();
         control(level, move |filter| handle.reload(filter))
@@ -118,19 +125,90 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let metadata = event.metadata();
-        let mut fields = Fields(Map::new());
-        event.record(&mut fields);
-        let mut line = Map::new();
-        line.insert("time".into(), now().into());
-        line.insert("level".into(), metadata.level().as_str().into());
-        line.insert("logger".into(), metadata.target().replace("::", ".").into());
-        if let (Some(file), Some(number)) = (metadata.file(), metadata.line()) {
-            line.insert("caller".into(), format!("{file}:{number}").into());
-        }
-        line.extend(fields.0);
-        writeln!(writer, "{}", Value::Object(line))
+        writeln!(writer, "{}", json_line(event.metadata(), fields_of(event)))
     }
+}
+
+/// Returns a line of a place of the code as JSON.
+fn json_line(metadata: &Metadata<'_>, fields: Map<String, Value>) -> Value {
+    let mut line = Map::new();
+    line.insert("time".into(), now().into());
+    line.insert("level".into(), metadata.level().as_str().into());
+    line.insert("logger".into(), metadata.target().replace("::", ".").into());
+    if let (Some(file), Some(number)) = (metadata.file(), metadata.line()) {
+        line.insert("caller".into(), format!("{file}:{number}").into());
+    }
+    line.extend(fields);
+    Value::Object(line)
+}
+
+/// Lines in a format, of which each place of the code writes only so many in a minute: a peer, a payer or a failing disk
+/// must not fill the disk of the logs. Lines of debug and trace are all written.
+struct CountedLines<F> {
+    lines: F,
+    /// True if the format is JSON.
+    as_json: bool,
+    counts: Mutex<LineCounts>,
+}
+
+impl<F> CountedLines<F> {
+    fn new(lines: F, as_json: bool) -> Self {
+        Self { lines, as_json, counts: Mutex::default() }
+    }
+}
+
+impl<S, N, F> FormatEvent<S, N> for CountedLines<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let metadata = event.metadata();
+        if *metadata.level() > Level::INFO {
+            return self.lines.format_event(context, writer, event);
+        }
+        let now = Instant::now();
+        let mut counts = self.counts.lock();
+        let ended = counts.take_ended(now);
+        let is_written = counts.note(metadata, now, || message_of(event));
+        drop(counts);
+        for left_out in &ended {
+            writeln!(writer, "{}", line_of(left_out, self.as_json))?;
+        }
+        if is_written { self.lines.format_event(context, writer, event) } else { Ok(()) }
+    }
+}
+
+/// Returns the line about lines that were left out.
+fn line_of(left_out: &LeftOutLines, as_json: bool) -> String {
+    let LeftOutLines { metadata, message, count } = left_out;
+    let message = output::plain(message);
+    let text = format!("{message} … {count} more in {} s", WINDOW.as_secs());
+    if as_json {
+        let fields = [
+            ("message".to_owned(), Value::from(text)),
+            ("left_out".to_owned(), Value::from(*count)),
+        ];
+        return json_line(metadata, fields.into_iter().collect()).to_string();
+    }
+    format!("{} {:>5} {}: {text}", now(), metadata.level().as_str(), metadata.target())
+}
+
+fn message_of(event: &Event<'_>) -> String {
+    let fields = fields_of(event);
+    fields.get("message").and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
+fn fields_of(event: &Event<'_>) -> Map<String, Value> {
+    let mut fields = Fields(Map::new());
+    event.record(&mut fields);
+    fields.0
 }
 
 struct Fields(Map<String, Value>);
@@ -172,8 +250,6 @@ mod tests {
     use std::io::Write;
     use std::sync::Arc;
 
-    use parking_lot::Mutex;
-
     use super::*;
 
     #[derive(Clone, Default)]
@@ -214,6 +290,68 @@ mod tests {
         assert_eq!(line["node_id"], "100");
         assert!(line["time"].as_str().unwrap().ends_with('Z'));
         assert!(line["caller"].as_str().unwrap().contains("logging.rs:"));
+    }
+
+    /// A caller may cause a line for each of its calls, such as those that read a damaged part of the log.
+    #[test]
+    fn a_flood_of_one_line_is_cut_and_other_lines_are_not() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_env_filter(filter(LevelFilter::DEBUG, None))
+            .with_writer(move || writer.clone())
+            .event_format(CountedLines::new(JsonLines, true))
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            for step in 0..150 {
+                tracing::error!(step, "flood");
+                tracing::debug!(step, "asked for");
+            }
+            tracing::error!("other");
+        });
+        let text = String::from_utf8(lines.0.lock().clone()).unwrap();
+        let count = |message: &str| text.matches(&format!("\"message\":\"{message}\"")).count();
+        assert_eq!(["flood", "asked for", "other"].map(count), [100, 150, 1], "{text}");
+    }
+
+    #[test]
+    fn lines_that_were_left_out_are_told_in_both_forms() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(move || writer.clone())
+            .event_format(Told)
+            .finish();
+        tracing::subscriber::with_default(subscriber, || tracing::warn!("a peer is\nodd"));
+        let text = String::from_utf8(lines.0.lock().clone()).unwrap();
+        let [as_text, as_json] = text.lines().collect::<Vec<_>>()[..] else { panic!("{text}") };
+        let wanted = "  WARN hawser::logging::tests: a peer is odd … 1204 more in 60 s";
+        assert!(as_text.ends_with(wanted), "{as_text}");
+        let line: Value = serde_json::from_str(as_json).unwrap();
+        assert_eq!(line["message"], "a peer is odd … 1204 more in 60 s");
+        assert_eq!(line["left_out"], 1204);
+        assert_eq!(line["level"], "WARN");
+    }
+
+    /// Writes an event as one whose repetitions were left out.
+    struct Told;
+
+    impl<S, N> FormatEvent<S, N> for Told
+    where
+        S: Subscriber + for<'a> LookupSpan<'a>,
+        N: for<'a> FormatFields<'a> + 'static,
+    {
+        fn format_event(
+            &self,
+            _context: &FmtContext<'_, S, N>,
+            mut writer: Writer<'_>,
+            event: &Event<'_>,
+        ) -> fmt::Result {
+            let (metadata, message) = (event.metadata(), message_of(event));
+            let left_out = LeftOutLines { metadata, message, count: 1204 };
+            writeln!(writer, "{}", line_of(&left_out, false))?;
+            writeln!(writer, "{}", line_of(&left_out, true))
+        }
     }
 
     #[test]
