@@ -564,6 +564,9 @@ fn a_doctor_examines_a_node_before_it_runs_beside_it_and_when_it_cannot() {
     assert_eq!(code, Some(0), "{checks:?}");
     assert_eq!(result_of(&checks, "ports"), ["ok"], "the API answers");
     assert_eq!(result_of(&checks, "cors"), ["ok"], "browsers may call it: {checks:?}");
+    for protocol in ["grpc", "grpc_web"] {
+        assert_eq!(result_of(&checks, protocol), ["ok"], "calls reach it: {checks:?}");
+    }
     assert_eq!(result_of(&checks, "dns"), ["warn"], "only this machine reaches it: {checks:?}");
     let running = checks.iter().find(|(check, ..)| check == "process").unwrap();
     assert!(running.2.contains("publishes"), "{running:?}");

@@ -3,11 +3,13 @@
 //! - `machine`: processor, open files, folders, disk, ports, certificate;
 //! - `chains`: endpoints, clock, the node's registry record, rates, the paying account;
 //! - `public`: the DNS name, and the headers for browsers; `handshake`: the certificate that clients see;
+//!   `calls`: calls over gRPC and gRPC-Web;
 //! - `checked`: the outcome of a check.
 //!
 //! The examination changes nothing, except that it writes a file into the data folder and removes it again. It does not
 //! disturb a running node, whose database is not opened.
 
+mod calls;
 mod chains;
 mod checked;
 mod handshake;
@@ -55,6 +57,7 @@ pub async fn examine(config: &NodeServiceSettings, is_running: bool) -> Vec<Doct
         if is_running {
             all.push(public::browsers(&url).await);
             all.extend(handshake::served_certificate(&url).await);
+            all.extend(calls::calls(&url).await);
         }
         let public_key = config.signer.public_key();
         let identity = StoreIdentity { network: config.store.network.clone(), node, public_key };

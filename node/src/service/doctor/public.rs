@@ -21,6 +21,9 @@ const REQUEST_MAX: Duration = Duration::from_secs(5);
 const ADDRESSES_SHOWN_MAX: usize = 4;
 /// The RPC for whose path the preflight request is sent.
 const CALL: &str = "xmtp.xmtpv4.message_api.QueryApi/QueryEnvelopes";
+/// The advice about a URL that does not answer this machine at all.
+pub(super) const ASK_ELSEWHERE: &str =
+    "ask it from another machine: some routers do not lead back to their own address";
 /// The origin in the preflight request. The response does not depend on it.
 const PAGE: &str = "https://hawser-doctor.example";
 
@@ -126,9 +129,7 @@ pub(super) async fn browsers(url: &str) -> DoctorCheck {
         }
         Err(error) => {
             let found = format!("{url} does not answer this machine: {error}");
-            let remedy =
-                "ask it from another machine: some routers do not lead back to their own address";
-            return DoctorCheck::doubtful(NAME, found, remedy);
+            return DoctorCheck::doubtful(NAME, found, ASK_ELSEWHERE);
         }
     };
     match different(&headers) {
@@ -153,14 +154,17 @@ async fn preflight(url: &str) -> Result<(StatusCode, HeaderMap), String> {
         .header(ORIGIN, PAGE)
         .header(ACCESS_CONTROL_REQUEST_METHOD, "POST")
         .header(ACCESS_CONTROL_REQUEST_HEADERS, "content-type,x-grpc-web");
-    let answer = request.send().await.map_err(|error| {
-        let mut cause: &dyn std::error::Error = &error;
-        while let Some(deeper) = cause.source() {
-            cause = deeper;
-        }
-        cause.to_string()
-    })?;
+    let answer = request.send().await.map_err(|error| root_cause(&error))?;
     Ok((answer.status(), answer.headers().clone()))
+}
+
+/// Returns the text of the innermost cause of an error.
+pub(super) fn root_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    cause.to_string()
 }
 
 /// Returns the first header that differs from a node's.
