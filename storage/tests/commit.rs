@@ -170,7 +170,7 @@ fn conflicts_are_left_out_and_all_else_is_one_write() {
         })));
         assert_eq!(store.conflicts(&changes).unwrap(), [0, 2, 4, 6, 7, 9]);
         assert_eq!(writes.load(Ordering::Relaxed), 0);
-        assert_eq!(told(store, PEER), "1 2-4? 5 6-7x 8");
+        assert_eq!(log_text(store, PEER), "1 2-4? 5 6-7x 8");
         assert_eq!(store.commit_around_conflicts(&changes).unwrap(), [0, 2, 4, 6, 7, 9]);
         assert_eq!(writes.load(Ordering::Relaxed), 1);
         assert_eq!(log_text(store, PEER), "1 2 3-3? 4 5 6-7x 8 9");

@@ -297,8 +297,8 @@ impl Books {
         let mut balances = [0; PAYERS];
         for (number, balance) in balances.iter_mut().enumerate() {
             let get = PayerRegistry::getBalanceCall { payer_: payer(number) };
-            let balance = self.chain.view_at(self.at.payer_registry, &get, block.into()).await;
-            let microdollars = i128::try_from(balance.unwrap()).unwrap();
+            let answer = self.chain.view_at(self.at.payer_registry, &get, block.into()).await;
+            let microdollars = i128::try_from(answer.unwrap()).unwrap();
             *balance = microdollars * PICODOLLARS_PER_MICRODOLLAR;
         }
         balances

@@ -82,7 +82,7 @@ async fn a_replacement_has_the_lower_price_if_the_upper_one_is_above_the_ceiling
         let limits = SpendingLimits { gas_price_max_wei: 1000, ..SpendingLimits::default() };
         let mut driver = driver(record, key.clone(), limits);
         driver.state.price.set(MedianPrices { lower: 100, upper });
-        let mut outcome = submitted(&mut driver, 1);
+        let mut caller = submitted(&mut driver, 1);
         driver.sign().await;
         let price = |driver: &Driver| driver.nonces.due(driver.now()).map(|due| due.signed.price);
         assert_eq!(price(&driver), Some(100));
@@ -91,7 +91,7 @@ async fn a_replacement_has_the_lower_price_if_the_upper_one_is_above_the_ceiling
         driver.state.price.set(MedianPrices { lower: lower_now, upper });
         driver.sign().await;
         assert_eq!(price(&driver), Some(expected), "{upper}, {lower_now}");
-        assert!(outcome.try_recv().is_err(), "its caller still waits");
+        assert!(caller.try_recv().is_err(), "its caller still waits");
     }
 }
 
