@@ -34,7 +34,7 @@ use crate::write_fault::{WriteFault, WriteFaults};
 
 /// The parts of a store that outlive the database when the log is read again. Clones share them.
 #[derive(Clone, Default)]
-pub(crate) struct Lasting {
+pub(crate) struct LastingParts {
     /// The host marker of the folder; empty if the store was opened without it.
     pub(crate) host: Arc<OnceLock<HostMarker>>,
     pub(crate) room: Arc<Room>,
@@ -54,7 +54,7 @@ pub(crate) struct Database {
     /// `None` for a database in memory.
     pub(crate) path: Option<PathBuf>,
     /// The parts that outlive this database when the log is read again.
-    pub(crate) lasting: Lasting,
+    pub(crate) lasting: LastingParts,
     /// True if RocksDB was opened for reading only.
     pub(crate) is_read_only: bool,
     pub(crate) strands: Strands,
@@ -107,7 +107,7 @@ pub(crate) struct OpenedDatabase {
     pub(crate) identity: StoreIdentity,
     pub(crate) incarnation: [u8; 16],
     pub(crate) path: Option<PathBuf>,
-    pub(crate) lasting: Lasting,
+    pub(crate) lasting: LastingParts,
     pub(crate) is_read_only: bool,
     pub(crate) heads: Vec<EnvelopeId>,
     pub(crate) stale: Vec<Projection>,

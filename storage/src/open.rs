@@ -112,14 +112,14 @@ pub(crate) fn start(
 }
 
 /// Rows that are read when the database is opened, and without which it can be opened too.
-struct Dispensable {
+struct DispensableRows {
     has_unpriced: bool,
     evidence: FactIndex<FactKey>,
     reports: FactIndex<ReportFact>,
     unread: Vec<UnreadFamily>,
 }
 
-impl Dispensable {
+impl DispensableRows {
     /// Reads them.
     ///
     /// # Errors
@@ -186,7 +186,7 @@ pub(crate) fn load(
     let heads = load_heads(&db)?;
     require_own_head(&heads, header.identity.node, header.highest_sequence)?;
     let rates = load_rates(&db)?;
-    let Dispensable { has_unpriced, evidence, reports, unread } = Dispensable::load(&db)?;
+    let DispensableRows { has_unpriced, evidence, reports, unread } = DispensableRows::load(&db)?;
     let older_rows = meta::older_topic_rows(&db)?;
     let rebuilt_in_part = meta::is_counted_in_part(&db)?;
     let database = Database::new(OpenedDatabase {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use rocksdb::{Cache, Env};
 
-use crate::database::Lasting;
+use crate::database::LastingParts;
 use crate::options;
 use crate::price::PriceFn;
 use crate::settings::{Durability, HostSettings};
@@ -32,7 +32,7 @@ pub(crate) struct Opening {
     pub(crate) durability: Durability,
     pub(crate) price: PriceFn,
     pub(crate) host: Option<HostSettings>,
-    pub(crate) lasting: Lasting,
+    pub(crate) lasting: LastingParts,
 }
 
 impl Opening {
@@ -43,7 +43,7 @@ impl Opening {
         host: Option<HostSettings>,
         cache_bytes: usize,
     ) -> Self {
-        let (cache, lasting) = (options::block_cache(cache_bytes), Lasting::default());
+        let (cache, lasting) = (options::block_cache(cache_bytes), LastingParts::default());
         Self { location, cache, durability, price, host, lasting }
     }
 }

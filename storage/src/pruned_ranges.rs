@@ -15,12 +15,12 @@ use crate::raw_rows::{current_mark, nearest_mark};
 /// Finds the stored marks around places. Places must ascend, so that most need no read, because marks are few.
 pub(crate) struct MarksAround<'a> {
     rows: DBRawIterator<'a>,
-    last: Option<Around>,
+    last: Option<SurroundingMarks>,
 }
 
 /// The last mark at or below a place, and the first one above it. They may be of other strands.
 #[derive(Clone, Copy)]
-struct Around {
+struct SurroundingMarks {
     below: Option<(EnvelopeId, Mark)>,
     above: Option<(EnvelopeId, Mark)>,
 }
@@ -32,8 +32,8 @@ impl<'a> MarksAround<'a> {
     }
 
     /// Returns the marks around a place. Places must not descend.
-    fn of(&mut self, id: EnvelopeId) -> Result<Around, ReadError> {
-        let is_still = |it: &Around| it.above.is_none_or(|(at, _)| id < at);
+    fn of(&mut self, id: EnvelopeId) -> Result<SurroundingMarks, ReadError> {
+        let is_still = |it: &SurroundingMarks| it.above.is_none_or(|(at, _)| id < at);
         if let Some(around) = self.last.filter(is_still) {
             return Ok(around);
         }
@@ -42,7 +42,7 @@ impl<'a> MarksAround<'a> {
             Some(_) => self.rows.next(),
             None => self.rows.seek_to_first(),
         }
-        let around = Around { below, above: current_mark(&self.rows)? };
+        let around = SurroundingMarks { below, above: current_mark(&self.rows)? };
         self.last = Some(around);
         Ok(around)
     }
@@ -81,7 +81,7 @@ impl PrunedRanges {
         if !self.made.last_key_value().is_none_or(is_behind) {
             return Err(ReadError::corrupt(MarkKey::FAMILY, &MarkKey(id).encode()));
         }
-        let Around { below, above } = marks.of(id)?;
+        let SurroundingMarks { below, above } = marks.of(id)?;
         let mut through = id.sequence;
         if let Some((at, Mark::Pruned { through: end })) = above
             && at == (EnvelopeId { sequence: id.sequence.next(), ..id })

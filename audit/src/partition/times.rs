@@ -14,7 +14,7 @@ const EARLIEST_MAX: usize = 1_000;
 /// A place with a time before that of an earlier place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Late {
+struct LatePlace {
     sequence_id: u64,
     ns: i64,
     /// The latest time before it.
@@ -27,7 +27,7 @@ struct Late {
 pub(super) struct Times {
     newest_ns: Option<i64>,
     /// The first late places, ascending.
-    late: Vec<Late>,
+    late: Vec<LatePlace>,
     late_count: u64,
     /// The earliest times of places that are not late, with their places, ascending. A range before this one may make
     /// them late.
@@ -38,13 +38,13 @@ impl Times {
     /// Takes the time of the next place, which is not in the future.
     pub(super) fn take(&mut self, sequence: SequenceId, ns: i64) {
         match self.newest_ns.filter(|newest| is_late(ns, *newest)) {
-            Some(newest_ns) => self.add_late(Late { sequence_id: sequence.0, ns, newest_ns }),
+            Some(newest_ns) => self.add_late(LatePlace { sequence_id: sequence.0, ns, newest_ns }),
             None => self.add_early((ns, sequence.0)),
         }
         self.newest_ns = Some(self.newest_ns.map_or(ns, |newest| newest.max(ns)));
     }
 
-    fn add_late(&mut self, late: Late) {
+    fn add_late(&mut self, late: LatePlace) {
         self.late_count = self.late_count.saturating_add(1);
         if self.late.len() < LATE_MAX {
             self.late.push(late);
@@ -70,7 +70,7 @@ impl Times {
             late.iter_mut().for_each(|entry| entry.newest_ns = entry.newest_ns.max(newest));
             let ends = earliest.partition_point(|(ns, _)| is_late(*ns, newest));
             late_count = late_count.saturating_add(ends as u64);
-            late.extend(earliest.drain(..ends).map(|(ns, sequence_id)| Late {
+            late.extend(earliest.drain(..ends).map(|(ns, sequence_id)| LatePlace {
                 sequence_id,
                 ns,
                 newest_ns: newest,

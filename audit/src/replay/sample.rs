@@ -97,7 +97,7 @@ pub fn sample_signatures(
             }
             Some(drawn) => {
                 let mut places =
-                    Picked { log, head: *head, places: &drawn[at], reached: SequenceId::NONE };
+                    PickedRows { log, head: *head, places: &drawn[at], reached: SequenceId::NONE };
                 while let Some(rows) = places.batch()? {
                     check(Box::new(rows.into_iter().map(Ok)))?;
                 }
@@ -141,7 +141,7 @@ fn draw(
 }
 
 /// The drawn places of a strand that are still to be read, ascending.
-struct Picked<'a> {
+struct PickedRows<'a> {
     log: &'a dyn LogSource,
     head: EnvelopeId,
     places: &'a [SequenceId],
@@ -149,7 +149,7 @@ struct Picked<'a> {
     reached: SequenceId,
 }
 
-impl Picked<'_> {
+impl PickedRows<'_> {
     /// Reads the first envelope at or after each of the next places, each envelope once. `None` at the end.
     fn batch(&mut self) -> Result<Option<Vec<StrandRow>>, SourceError> {
         let (mut rows, mut len_bytes) = (Vec::new(), 0);

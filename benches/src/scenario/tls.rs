@@ -15,7 +15,7 @@ const SHARE_MIN: f64 = 0.85;
 
 /// The figures of one way.
 #[derive(Default)]
-struct Way {
+struct TlsFigures {
     per_second: Vec<f64>,
     /// CPU time of an envelope in the node, microseconds.
     node_cpu_us: Vec<f64>,
@@ -37,7 +37,7 @@ pub(crate) async fn run(
     let flags =
         [format!("--tls-cert={}", certificate.display()), format!("--tls-key={}", key.display())];
     let nodes = [plain.start(0).await?, encrypted.start_flagged(0, &flags).await?];
-    let mut ways = [Way::default(), Way::default()];
+    let mut ways = [TlsFigures::default(), TlsFigures::default()];
     for round in 0..rounds {
         let first = usize::from(!round.is_multiple_of(2));
         for at in [first, 1 - first] {

@@ -80,7 +80,7 @@ struct Withdrawal {
 
 /// A response that waits until everything shown is verified.
 #[derive(Debug)]
-struct Parked {
+struct ParkedResponse {
     response: WantResponse<Bytes>,
     /// True if the response must not be shown before it is verified, even with a proof.
     is_refused: bool,
@@ -98,7 +98,7 @@ pub struct ShownStrand {
     /// The last checkpoint of a run that the exchange of checkpoints has taken.
     handed_over: Option<SignedCheckpoint>,
     /// The response that was put aside. While it waits, no other response is taken from peers.
-    parked: Option<Parked>,
+    parked: Option<ParkedResponse>,
     /// A bad outer layer was found, or no peer has sent what takes its place: the strand is asked for again as soon as
     /// nothing is under way.
     asks_again: bool,
@@ -255,7 +255,7 @@ impl ShownStrand {
         if self.stage != ShownStage::Verified {
             return None;
         }
-        let Parked { response, is_refused } = self.parked.take()?;
+        let ParkedResponse { response, is_refused } = self.parked.take()?;
         match is_refused {
             true => Some(Incoming::Verify(response)),
             false => self.take(follower, response, true),
@@ -462,7 +462,7 @@ impl ShownStrand {
 
     fn park(&mut self, response: WantResponse<Bytes>, is_refused: bool) {
         debug_assert!(self.parked.is_none(), "nothing is taken while a response waits");
-        self.parked = Some(Parked { response, is_refused });
+        self.parked = Some(ParkedResponse { response, is_refused });
     }
 
     /// Returns true if enough time has passed since the last failure.

@@ -191,7 +191,7 @@ impl Database {
             None => self.drop_projections()?,
         }
         let set = part.map_or_else(ProjectionSet::all, |part| part.set);
-        let made = Made { set, is_part: part.is_some() };
+        let made = DerivedProjections { set, is_part: part.is_some() };
         self.rebuilt_in_part.store(true, Ordering::Release);
         let report = self.replay(done.unwrap_or_default(), made, derive, progress)?;
         self.finish_rebuild()?;
@@ -217,7 +217,7 @@ impl Database {
         // Later commits write their own rows.
         let ends = Snapshot::new(self).heads()?;
         let Rebuilt { mut report, through: mut after } = done.unwrap_or_default();
-        let made = Made { set, is_part: true };
+        let made = DerivedProjections { set, is_part: true };
         let mut is_reported = false;
         Workers::beside(self, derive, set, |mut workers| {
             loop {
@@ -341,7 +341,7 @@ impl Database {
     fn replay(
         self: &Arc<Self>,
         done: Rebuilt,
-        made: Made,
+        made: DerivedProjections,
         derive: &DeriveMany<'_>,
         progress: &mut Progress<'_>,
     ) -> Result<RebuildReport, RebuildError> {
@@ -388,7 +388,7 @@ impl Database {
     fn count(
         &self,
         chunks: Vec<DerivedChunk>,
-        made: Made,
+        made: DerivedProjections,
         report: &mut RebuildReport,
     ) -> Result<(), RebuildError> {
         let Some(through) = chunks.last().and_then(DerivedChunk::last) else { return Ok(()) };
@@ -450,7 +450,7 @@ impl Database {
 
 /// The projections that a rebuild derives.
 #[derive(Debug, Clone, Copy)]
-struct Made {
+struct DerivedProjections {
     set: ProjectionSet,
     /// True if the other projections are complete.
     is_part: bool,

@@ -66,7 +66,7 @@ struct ChunkTask {
 pub(super) struct Workers {
     tasks: Sender<ChunkTask>,
     /// The chunks without a result, in the order of the log.
-    under_way: VecDeque<UnderWay>,
+    under_way: VecDeque<PendingChunk>,
     /// Bytes of their envelopes.
     len_bytes: usize,
     under_way_max: usize,
@@ -74,7 +74,7 @@ pub(super) struct Workers {
 }
 
 /// A chunk without a result.
-struct UnderWay {
+struct PendingChunk {
     len_bytes: usize,
     coming: Receiver<Result<DerivedChunk, CommitError>>,
 }
@@ -125,7 +125,7 @@ impl Workers {
         debug_assert!(self.have_room(), "the memory of a rebuild is bounded");
         let (done, coming) = mpsc::sync_channel(1);
         self.len_bytes += chunk.len_bytes;
-        self.under_way.push_back(UnderWay { len_bytes: chunk.len_bytes, coming });
+        self.under_way.push_back(PendingChunk { len_bytes: chunk.len_bytes, coming });
         // This fails only if all threads have panicked, which `take` reports.
         let _ = self.tasks.send(ChunkTask { chunk, done });
     }
@@ -135,7 +135,7 @@ impl Workers {
     /// # Errors
     /// An error if its rows could not be written.
     pub(super) fn take(&mut self) -> Result<Option<DerivedChunk>, CommitError> {
-        let Some(UnderWay { len_bytes, coming }) = self.under_way.pop_front() else {
+        let Some(PendingChunk { len_bytes, coming }) = self.under_way.pop_front() else {
             return Ok(None);
         };
         self.len_bytes -= len_bytes;

@@ -96,26 +96,26 @@ impl RowRange {
             let first = first_place(family, &next, file_keys.as_ref());
             let mut behind = match first {
                 Some(place) => step_over(&mut rows, place, heads, scrub)?,
-                None => Behind::Damage,
+                None => RowsBehind::Damage,
             };
-            if let Some((_, end)) = file_keys.filter(|_| behind == Behind::Damage) {
+            if let Some((_, end)) = file_keys.filter(|_| behind == RowsBehind::Damage) {
                 let after = [&end[..], &[0]].concat();
                 rows.seek(&after);
                 if rows.status().is_ok() && after > next {
-                    behind = Behind::Rows;
+                    behind = RowsBehind::Rows;
                 }
             }
             let last = match behind {
-                Behind::Rows => rows.key().and_then(place_before),
-                Behind::Damage => None,
+                RowsBehind::Rows => rows.key().and_then(place_before),
+                RowsBehind::Damage => None,
             };
             // Without a readable row after it, the damage reaches to the end of the range.
             let end = self.through.as_deref().and_then(EnvelopeKey::decode).map(|key| key.0);
             let end = end.or(heads.iter().last());
-            let last = last.or(end.filter(|_| behind == Behind::Rows && rows.key().is_none()));
+            let last = last.or(end.filter(|_| behind == RowsBehind::Rows && rows.key().is_none()));
             let last = last.filter(|_| first.is_some());
             scrub.found(Damage { family: family.name(), first, last, file, cause });
-            if behind == Behind::Damage {
+            if behind == RowsBehind::Damage {
                 return Ok(());
             }
         }
@@ -124,7 +124,7 @@ impl RowRange {
 
 /// The state of the rows after a damaged one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Behind {
+enum RowsBehind {
     /// The rows can be read, or there are none.
     Rows,
     /// The rows cannot be read.
@@ -138,17 +138,17 @@ fn step_over(
     first: EnvelopeId,
     heads: &Cursor,
     scrub: &mut Scrub<'_>,
-) -> Result<Behind, ScrubError> {
+) -> Result<RowsBehind, ScrubError> {
     let mut place = first;
     for _ in 0..PLACES_TRIED_MAX {
         place = place_after(place, heads);
         rows.seek(EnvelopeKey(place).encode());
         if rows.status().is_ok() {
-            return Ok(Behind::Rows);
+            return Ok(RowsBehind::Rows);
         }
         scrub.read(EnvelopeKey(place).encode().len())?;
     }
-    Ok(Behind::Damage)
+    Ok(RowsBehind::Damage)
 }
 
 /// Returns the next place: in the same strand, or the first one of the next strand.

@@ -35,9 +35,9 @@ const HISTORY: u64 = 100;
 const HISTORY_PER_REQUEST: u64 = 20;
 
 /// Envelopes that were published and have not been delivered, with the time at which each was sent.
-type Underway = Arc<Mutex<HashMap<Bytes, Instant>>>;
+type UndeliveredEnvelopes = Arc<Mutex<HashMap<Bytes, Instant>>>;
 /// The calls that a publisher's node refused. It outlives the publisher, which is ended while it pauses.
-type Refused = Arc<Mutex<BenchFigures>>;
+type RefusedCalls = Arc<Mutex<BenchFigures>>;
 
 /// Publishes at a pace, and measures the time until each envelope is on a live stream.
 pub(super) async fn live(target: &Arc<BenchTarget>, per_second: u32) -> BenchFigures {
@@ -50,8 +50,8 @@ pub(super) async fn live(target: &Arc<BenchTarget>, per_second: u32) -> BenchFig
             return figures;
         }
     };
-    let underway = Underway::default();
-    let refused = Refused::new(Mutex::new(BenchFigures::new()));
+    let underway = UndeliveredEnvelopes::default();
+    let refused = RefusedCalls::new(Mutex::new(BenchFigures::new()));
     let publisher = publish(target.clone(), topic, per_second, underway.clone(), refused.clone());
     let publisher = tokio::spawn(publisher);
     let mut end = Instant::now() + target.duration + LAST_MAX;
@@ -91,7 +91,7 @@ pub(super) async fn live(target: &Arc<BenchTarget>, per_second: u32) -> BenchFig
 }
 
 /// Counts the envelopes of a message that are underway. Other envelopes do not belong to this run.
-fn deliver(message: Framed, underway: &Underway, figures: &mut BenchFigures) {
+fn deliver(message: Framed, underway: &UndeliveredEnvelopes, figures: &mut BenchFigures) {
     let now = Instant::now();
     for envelope in message.envelopes.unwrap_or_default().items {
         let Ok(envelope) = OriginatorEnvelope::parse(envelope) else { continue };
@@ -107,8 +107,8 @@ async fn publish(
     target: Arc<BenchTarget>,
     topic: Bytes,
     per_second: u32,
-    underway: Underway,
-    refused: Refused,
+    underway: UndeliveredEnvelopes,
+    refused: RefusedCalls,
 ) {
     let Some(publisher) = &target.publisher else { return };
     let end = Instant::now() + target.duration;

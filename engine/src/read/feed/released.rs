@@ -22,7 +22,7 @@ use crate::read::rows::first_unsatisfied;
 /// Invariant: every lane here is live but for its hold, which stays in [`Holds`] until the lane has
 /// been read.
 #[derive(Debug)]
-pub(super) struct Released {
+pub(super) struct ReleasedLanes {
     cursors: Cursors,
     ready: BTreeSet<HeldLane>,
     reading: Option<LaneRead>,
@@ -40,7 +40,7 @@ struct LaneRead {
     tail: Tail,
 }
 
-impl Released {
+impl ReleasedLanes {
     pub(super) fn new(cursors: Cursors) -> Self {
         Self { cursors, ready: BTreeSet::new(), reading: None }
     }

@@ -14,7 +14,7 @@ use hawser_proto::{Cursor, EnvelopeId, Topic};
 use super::catch_up::{CatchUp, CatchUpCause, CatchUpProgress, CursorMerger};
 use super::holds::{HeldLane, Hold, Holds, lane_of};
 use super::outbox::Outbox;
-use super::released::{Released, holds_of};
+use super::released::{ReleasedLanes, holds_of};
 use super::tail::Tail;
 use super::{CatchUpId, Read, SubscriptionEvent, WaveId};
 use crate::committed::Committed;
@@ -42,7 +42,7 @@ pub(crate) struct TopicFeed {
     names_topics: bool,
     catch_ups: BTreeMap<CatchUpId, CatchUp>,
     holds: Holds,
-    released: Released,
+    released: ReleasedLanes,
     /// Heads up to which the hub's queue has been emptied, over all topics.
     popped: Cursor,
     /// Heads up to which live topics may have gone ahead of that, on disk.
@@ -89,7 +89,7 @@ impl TopicFeed {
             names_topics: false,
             catch_ups: BTreeMap::new(),
             holds: Holds::default(),
-            released: Released::new(cursors),
+            released: ReleasedLanes::new(cursors),
             popped: Cursor::new(),
             ahead: Cursor::new(),
             last_catch_up: CatchUpId::BEGIN,

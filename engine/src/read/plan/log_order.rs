@@ -61,7 +61,7 @@ enum TurnEnd {
 }
 
 /// The strand whose envelope comes next.
-enum Pick {
+enum NextStrand {
     /// The strand at this place.
     Strand(usize),
     /// The next envelope waits for another one that does not come from these strands.
@@ -234,9 +234,9 @@ impl<'p, 's> LogTurn<'p, 's> {
                 }
             }
             let strand = match self.pick() {
-                Pick::Strand(index) => &mut self.strands[index],
-                Pick::Waits => return TurnEnd::Stopped,
-                Pick::AtCeiling => return TurnEnd::AtCeiling,
+                NextStrand::Strand(index) => &mut self.strands[index],
+                NextStrand::Waits => return TurnEnd::Stopped,
+                NextStrand::AtCeiling => return TurnEnd::AtCeiling,
             };
             let (topic, row) = strand.next.take().expect("a strand with an envelope is picked");
             if !filling.size.try_add(PAGE, row.len_bytes as usize) {
@@ -249,23 +249,23 @@ impl<'p, 's> LogTurn<'p, 's> {
     }
 
     /// Returns the strand whose turn it is. A chain strand goes first, if an envelope depends on it.
-    fn pick(&self) -> Pick {
+    fn pick(&self) -> NextStrand {
         let firsts = self.strands.iter().enumerate().filter_map(|(index, strand)| {
             let (topic, row) = strand.next.as_ref()?;
             Some((row.originator_ns, row.id.originator, index, topic, row))
         });
         let first =
             firsts.min_by_key(|(originator_ns, originator, ..)| (*originator_ns, *originator));
-        let Some((_, _, index, topic, row)) = first else { return Pick::AtCeiling };
+        let Some((_, _, index, topic, row)) = first else { return NextStrand::AtCeiling };
         let from = &self.plan.topics[*topic].from;
         let comes = |on| from.covers(on) || self.plan.ceiling.covers(on);
         if first_unsatisfied(row.id, &row.depends_on, comes).is_some() {
-            return Pick::Waits;
+            return NextStrand::Waits;
         }
         let is_out = |on| from.covers(on) || self.is_out(on);
         match first_unsatisfied(row.id, &row.depends_on, is_out) {
-            None => Pick::Strand(index),
-            Some(on) => self.place_of(on.originator).map_or(Pick::Waits, Pick::Strand),
+            None => NextStrand::Strand(index),
+            Some(on) => self.place_of(on.originator).map_or(NextStrand::Waits, NextStrand::Strand),
         }
     }
 

@@ -15,7 +15,7 @@ use crate::replication::{EnvelopeVerifier, VerifyResult};
 use crate::runtime::Priority;
 
 /// The result of one step.
-pub(super) enum Behind {
+pub(super) enum BehindOutcome {
     /// Everything up to this place is verified, and durable so.
     Verified(SequenceId),
     /// So is everything up to this place. The next one has an outer layer that its originator has not signed.
@@ -49,7 +49,7 @@ impl CheckedBehind {
 }
 
 /// The result of one step, and of the checks that were made for the next one meanwhile.
-pub(super) type BehindStep = (Behind, Option<CheckedBehind>);
+pub(super) type BehindStep = (BehindOutcome, Option<CheckedBehind>);
 
 /// Verifies the next places behind `verified`, at most to `through`. Meanwhile checks those behind them, which the next
 /// call is to be given as `checked`: else all cores would wait for the disk between two calls.
@@ -64,7 +64,7 @@ pub(super) async fn verify_next(
         Some(checked) => checked,
         None => match check(&state, &verifier, verified, through).await {
             Ok(checked) => checked,
-            Err(error) => return (Behind::Failed(error), None),
+            Err(error) => return (BehindOutcome::Failed(error), None),
         },
     };
     let last = checked.last().filter(|last| *last < through);
@@ -94,7 +94,7 @@ pub(super) async fn withdraw_next(
     verifier: Arc<EnvelopeVerifier>,
     (after, through): (SequenceId, SequenceId),
 ) -> BehindStep {
-    (Behind::Withdrawn(withdraw(&state, &verifier, after, through).await), None)
+    (BehindOutcome::Withdrawn(withdraw(&state, &verifier, after, through).await), None)
 }
 
 async fn withdraw(
@@ -141,7 +141,7 @@ async fn write(
     state: &Arc<ReplicationState>,
     watch: &Arc<Mutex<TimeWatch>>,
     checked: CheckedBehind,
-) -> Behind {
+) -> BehindOutcome {
     let (state, watch) = (state.clone(), watch.clone());
     let of = checked.verifier.originator;
     let write = move || {
@@ -149,9 +149,9 @@ async fn write(
         let entries: Vec<_> = checked.results.into_iter().map_while(Result::ok).collect();
         let is_whole = entries.len() == count;
         match writes::commit_verified(&state, &mut watch.lock(), of, entries) {
-            Ok(through) if is_whole => Behind::Verified(through),
-            Ok(through) => Behind::Forged(through),
-            Err(error) => Behind::Failed(error),
+            Ok(through) if is_whole => BehindOutcome::Verified(through),
+            Ok(through) => BehindOutcome::Forged(through),
+            Err(error) => BehindOutcome::Failed(error),
         }
     };
     blocking(write).await

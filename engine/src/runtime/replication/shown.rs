@@ -10,7 +10,7 @@ use hawser_rules::Absences;
 use hawser_storage::{CommitError, HashedEnvelope};
 use tokio::task::JoinHandle;
 
-use super::behind::{Behind, BehindStep, verify_next, withdraw_next};
+use super::behind::{BehindOutcome, BehindStep, verify_next, withdraw_next};
 use super::checking::{Checked, JudgedRun, check_run, envelope};
 use super::task::StrandTask;
 use super::writes::WriteQueue;
@@ -116,19 +116,19 @@ impl StrandTask {
         (verified, further): BehindStep,
     ) -> Result<(), CommitError> {
         match verified {
-            Behind::Verified(through) => {
+            BehindOutcome::Verified(through) => {
                 self.ahead.note_verified(through);
                 self.checked_behind = further;
             }
-            Behind::Forged(through) => self.send_away(through),
-            Behind::Failed(error) if error.is_of_disk() => {
+            BehindOutcome::Forged(through) => self.send_away(through),
+            BehindOutcome::Failed(error) if error.is_of_disk() => {
                 self.ahead.note_failed(now());
                 tracing::error!(code = "shown_envelopes_unverified", originator = %self.originator, %error,
                     "envelopes that readers were shown before verification cannot be verified now");
             }
-            Behind::Failed(error) => return Err(error),
-            Behind::Withdrawn(Ok(through)) => self.ahead.note_withdrawn(through),
-            Behind::Withdrawn(Err(error)) => {
+            BehindOutcome::Failed(error) => return Err(error),
+            BehindOutcome::Withdrawn(Ok(through)) => self.ahead.note_withdrawn(through),
+            BehindOutcome::Withdrawn(Err(error)) => {
                 self.ahead.note_not_withdrawn(now());
                 tracing::error!(code = "shown_envelopes_unverified", originator = %self.originator, %error,
                     "envelopes that readers were shown before verification cannot be judged now");
