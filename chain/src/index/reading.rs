@@ -528,7 +528,7 @@ impl PageReader {
         }
         let (unread, is_of_head) = (self.walk.unread(), self.walk.is_doubted_by_head());
         let depth = self.walk.compared(&headers);
-        let is_left = (depth.is_some() || !is_of_head) && self.turns.is_too_many(unread);
+        let is_left = (depth.is_some() || !is_of_head) && self.turns.note_turn(unread);
         if is_left {
             let reason = "the endpoint takes back the blocks that it has shown, again and again";
             self.context.stuck(reason);

@@ -16,7 +16,7 @@ pub(super) struct Turns {
 impl Turns {
     /// Notes that reading turns back, with the first unread block before that. Returns true once the turns without
     /// progress are too many, and begins anew then.
-    pub(super) fn is_too_many(&mut self, unread: u64) -> bool {
+    pub(super) fn note_turn(&mut self, unread: u64) -> bool {
         if unread > self.furthest {
             (self.furthest, self.count) = (unread, 0);
         }
@@ -36,7 +36,7 @@ mod tests {
     #[test]
     fn turns_count_until_reading_comes_further_than_before() {
         let mut turns = Turns::default();
-        let mut turn = |unread| turns.is_too_many(unread);
+        let mut turn = |unread| turns.note_turn(unread);
         for unread in 1..100 {
             assert!(!turn(unread), "a chain that grows may be reorganised at each block");
         }
