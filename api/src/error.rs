@@ -2,8 +2,10 @@
 
 use hawser_engine::admission::AdmissionError;
 use hawser_engine::read::QueryError;
-use hawser_engine::runtime::{ProofRefusal, PublishError, SubmitError};
-use hawser_serve::{MESSAGE_LEN_BYTES_MAX, Overloaded, SHUTTING_DOWN, StatusDetails, WrongField};
+use hawser_engine::runtime::{NoProofError, PublishError, SubmitError};
+use hawser_serve::{
+    MESSAGE_LEN_BYTES_MAX, OverloadedError, SHUTTING_DOWN, StatusDetails, WrongField,
+};
 use tonic::{Code, Status};
 
 use crate::limit_status::limited;
@@ -38,7 +40,7 @@ pub(crate) enum CallError {
     UnknownPayer(String),
     /// The requested proof does not exist.
     #[error(transparent)]
-    Proof(#[from] ProofRefusal),
+    Proof(#[from] NoProofError),
     /// The log holds bytes that are no envelope.
     #[error("an envelope in this node's log does not decode: ask another node")]
     Undecodable,
@@ -47,7 +49,7 @@ pub(crate) enum CallError {
     Interrupted,
     /// The caller asks for more than its share.
     #[error(transparent)]
-    Overloaded(#[from] Overloaded),
+    Overloaded(#[from] OverloadedError),
     /// The response would exceed the limit of a message.
     #[error("the answer would exceed {MESSAGE_LEN_BYTES_MAX} bytes: ask for less at once")]
     AnswerTooLarge,
@@ -153,7 +155,7 @@ pub(crate) fn into_status(error: impl Into<CallError>) -> Status {
             let details = StatusDetails { wrong, ..StatusDetails::of(reason) };
             details.into_status(Code::InvalidArgument, &text)
         }
-        CallError::Proof(ProofRefusal::Proof(_) | ProofRefusal::PlaceZero) => {
+        CallError::Proof(NoProofError::Proof(_) | NoProofError::PlaceZero) => {
             of(Code::InvalidArgument, "PROOF_RANGE", &text)
         }
         CallError::ReportMissing | CallError::ReportRefuted(_) | CallError::Report(_) => {
@@ -172,7 +174,9 @@ pub(crate) fn into_status(error: impl Into<CallError>) -> Status {
             unavailable(text, retry_after.as_secs())
         }
         CallError::Read(QueryError::TooLarge(_)) => into_status(CallError::AnswerTooLarge),
-        CallError::Read(QueryError::NoMemory(_)) | CallError::Overloaded(_) => Overloaded.into(),
+        CallError::Read(QueryError::NoMemory(_)) | CallError::Overloaded(_) => {
+            OverloadedError.into()
+        }
         CallError::Read(QueryError::Rebuilding(_)) => unavailable(text, RETRY_AFTER_REBUILD_S),
         CallError::Read(_) | CallError::Undecodable | CallError::Interrupted => {
             tracing::error!(
@@ -184,11 +188,11 @@ pub(crate) fn into_status(error: impl Into<CallError>) -> Status {
         }
         CallError::ShuttingDown => of(Code::Unavailable, "SHUTTING_DOWN", &text),
         CallError::UnknownPayer(_) => of(Code::NotFound, "UNKNOWN_PAYER", &text),
-        CallError::Proof(ProofRefusal::NoCheckpoint(_)) => {
+        CallError::Proof(NoProofError::NoCheckpoint(_)) => {
             of(Code::NotFound, "NO_CHECKPOINT", &text)
         }
-        CallError::Proof(ProofRefusal::OtherTree(_)) => of(Code::NotFound, "OTHER_TREE", &text),
-        CallError::Proof(ProofRefusal::Beyond { .. }) => of(Code::OutOfRange, "BEYOND_TREE", &text),
+        CallError::Proof(NoProofError::OtherTree(_)) => of(Code::NotFound, "OTHER_TREE", &text),
+        CallError::Proof(NoProofError::Beyond { .. }) => of(Code::OutOfRange, "BEYOND_TREE", &text),
         CallError::Stream(error) => error.details().into_status(error.code(), &text),
         CallError::NotServed(_) => of(Code::Unimplemented, "NOT_SERVED", &text),
         CallError::Token(_) => of(Code::Unauthenticated, "NODE_TOKEN", &text),

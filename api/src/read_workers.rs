@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use hawser_engine::read::{QueryError, ReadMemory, ReaderId};
 use hawser_engine::runtime::{FairQueue, begin_reader_thread};
-use hawser_serve::{CallCharge, Overloaded};
+use hawser_serve::{CallCharge, OverloadedError};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
@@ -44,12 +44,12 @@ impl WaitingReads {
     /// Puts a query behind the others of its caller.
     ///
     /// # Errors
-    /// [`Overloaded`] if too many wait.
-    fn push(&mut self, caller: usize, job: Job) -> Result<(), Overloaded> {
+    /// [`OverloadedError`] if too many wait.
+    fn push(&mut self, caller: usize, job: Job) -> Result<(), OverloadedError> {
         let is_full =
             self.jobs.len() >= WAITING_MAX || self.jobs.len_of(caller) >= WAITING_OF_CALLER_MAX;
         if is_full {
-            return Err(Overloaded);
+            return Err(OverloadedError);
         }
         self.jobs.push(caller, job);
         Ok(())
@@ -127,7 +127,7 @@ impl ReadWorkers {
 }
 
 impl ReadWorkersState {
-    fn push(&self, caller: usize, job: Job) -> Result<(), Overloaded> {
+    fn push(&self, caller: usize, job: Job) -> Result<(), OverloadedError> {
         self.waiting.lock().push(caller, job)?;
         self.filled.notify_one();
         Ok(())

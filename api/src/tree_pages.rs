@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hawser_engine::Engine;
-use hawser_engine::runtime::{ProofAnswer, ProofReader, ProofRefusal};
+use hawser_engine::runtime::{NoProofError, ProofAnswer, ProofReader};
 use hawser_proto::checkpoint::{SUBMISSION_LEN_BYTES_MAX, SUBMISSION_PATH, log_of_path};
 use hawser_proto::merkle::{TILE_WIDTH, Tile};
 use hawser_proto::{OriginatorId, PublicKey};
@@ -135,7 +135,7 @@ impl TreePages {
         charge.take(CHECKPOINT_BYTES)?;
         // Without the node's key the note would lack the line of its signature.
         if self.key_of(node).is_none() {
-            return Err(ProofRefusal::NoCheckpoint(originator).into());
+            return Err(NoProofError::NoCheckpoint(originator).into());
         }
         let pages = self.clone();
         let read = move || {

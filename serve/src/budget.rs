@@ -32,7 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::address::ClientAddress;
 use crate::metrics::Counter;
-use crate::overloaded::Overloaded;
+use crate::overloaded::OverloadedError;
 use crate::shedding::{self, Consumer};
 use crate::turns::{PaidTime, Turns};
 use crate::writing::Writing;
@@ -152,24 +152,24 @@ impl MemoryBudget {
     /// Charges a new connection.
     ///
     /// # Errors
-    /// [`Overloaded`]: the connection must be closed.
+    /// [`OverloadedError`]: the connection must be closed.
     pub(crate) fn connection(
         &self,
         peer: IpAddr,
         account: Arc<PaidTime>,
-    ) -> Result<Arc<ConnectionShare>, Overloaded> {
+    ) -> Result<Arc<ConnectionShare>, OverloadedError> {
         self.open(peer, ConsumerKind::Client, account)
     }
 
     /// Charges a new connection of a trusted proxy that has named no client.
     ///
     /// # Errors
-    /// [`Overloaded`]: the connection must be closed.
+    /// [`OverloadedError`]: the connection must be closed.
     pub(crate) fn proxy(
         &self,
         peer: IpAddr,
         account: Arc<PaidTime>,
-    ) -> Result<Arc<ConnectionShare>, Overloaded> {
+    ) -> Result<Arc<ConnectionShare>, OverloadedError> {
         self.open(peer, ConsumerKind::Proxy, account)
     }
 
@@ -183,7 +183,7 @@ impl MemoryBudget {
         peer: IpAddr,
         kind: ConsumerKind,
         account: Arc<PaidTime>,
-    ) -> Result<Arc<ConnectionShare>, Overloaded> {
+    ) -> Result<Arc<ConnectionShare>, OverloadedError> {
         let connection = self.0.register(peer.into(), kind, Arc::default(), account);
         connection.take(CONNECTION_BYTES)?;
         Ok(connection)
@@ -304,8 +304,8 @@ impl ConnectionShare {
     /// Takes `bytes`.
     ///
     /// # Errors
-    /// [`Overloaded`]; nothing was taken then.
-    pub(crate) fn take(&self, bytes: usize) -> Result<(), Overloaded> {
+    /// [`OverloadedError`]; nothing was taken then.
+    pub(crate) fn take(&self, bytes: usize) -> Result<(), OverloadedError> {
         if self.try_take(bytes, 0) { Ok(()) } else { Err(self.refuse()) }
     }
 
@@ -323,9 +323,9 @@ impl ConnectionShare {
     }
 
     /// Counts a refusal, and returns it.
-    pub(crate) fn refuse(&self) -> Overloaded {
+    pub(crate) fn refuse(&self) -> OverloadedError {
         self.budget.refused.inc();
-        Overloaded
+        OverloadedError
     }
 
     /// Returns the limit of all callers together, in bytes.
@@ -337,8 +337,8 @@ impl ConnectionShare {
     /// leave too little for its requests and answers.
     ///
     /// # Errors
-    /// [`Overloaded`]; nothing was taken then.
-    pub(crate) fn take_lasting(&self, bytes: usize) -> Result<bool, Overloaded> {
+    /// [`OverloadedError`]; nothing was taken then.
+    pub(crate) fn take_lasting(&self, bytes: usize) -> Result<bool, OverloadedError> {
         match self.take_spare(bytes) {
             Some(is_lent) => Ok(is_lent),
             None => self.take(bytes).map(|()| false),

@@ -269,7 +269,7 @@ fn a_charge_that_cannot_fit_fails_no_other() {
                 small.give_back(MIB);
                 false
             }
-            Err(Overloaded) => true,
+            Err(OverloadedError) => true,
         });
         let refused = refused.count();
         stop.cancel();

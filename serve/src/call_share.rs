@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::budget::ConnectionShare;
 use crate::call_bytes::{CallBytes, MemorySource, ReturnedBytes};
-use crate::overloaded::Overloaded;
+use crate::overloaded::OverloadedError;
 use crate::turns::in_turn;
 use crate::waiting;
 
@@ -109,8 +109,8 @@ impl CallCharge {
     /// Takes `bytes` more.
     ///
     /// # Errors
-    /// [`Overloaded`]: nothing was taken, and the caller must be refused.
-    pub fn take(&self, bytes: usize) -> Result<(), Overloaded> {
+    /// [`OverloadedError`]: nothing was taken, and the caller must be refused.
+    pub fn take(&self, bytes: usize) -> Result<(), OverloadedError> {
         self.0.connection.take(bytes)?;
         self.0.bytes.lock().add(bytes, MemorySource::Share);
         Ok(())
@@ -135,8 +135,8 @@ impl CallCharge {
     /// then among the first to be closed when others need memory.
     ///
     /// # Errors
-    /// [`Overloaded`]: nothing was taken, and the stream must end.
-    pub fn take_lasting(&self, bytes: usize) -> Result<(), Overloaded> {
+    /// [`OverloadedError`]: nothing was taken, and the stream must end.
+    pub fn take_lasting(&self, bytes: usize) -> Result<(), OverloadedError> {
         let is_lent = self.0.connection.take_lasting(bytes)?;
         self.0.bytes.lock().add(bytes, source_of(is_lent));
         Ok(())
@@ -160,8 +160,8 @@ impl CallCharge {
     /// Takes `bytes` for the call itself.
     ///
     /// # Errors
-    /// [`Overloaded`]: nothing was taken, and the caller must be refused.
-    pub(crate) fn take_for_call(&self, bytes: usize) -> Result<(), Overloaded> {
+    /// [`OverloadedError`]: nothing was taken, and the caller must be refused.
+    pub(crate) fn take_for_call(&self, bytes: usize) -> Result<(), OverloadedError> {
         self.take(bytes)?;
         self.0.bytes.lock().assign_to_call(bytes);
         Ok(())
@@ -170,8 +170,8 @@ impl CallCharge {
     /// Takes `bytes` for the request.
     ///
     /// # Errors
-    /// [`Overloaded`]: nothing was taken, and the caller must be refused.
-    pub(crate) fn take_for_request(&self, bytes: usize) -> Result<(), Overloaded> {
+    /// [`OverloadedError`]: nothing was taken, and the caller must be refused.
+    pub(crate) fn take_for_request(&self, bytes: usize) -> Result<(), OverloadedError> {
         self.take(bytes)?;
         self.0.bytes.lock().assign_to_request(bytes);
         Ok(())
@@ -181,12 +181,12 @@ impl CallCharge {
     /// for the decoded form. Waits a moment for it if the caller's share is used up.
     ///
     /// # Errors
-    /// [`Overloaded`]: nothing was taken, and the caller must be refused.
+    /// [`OverloadedError`]: nothing was taken, and the caller must be refused.
     pub(crate) async fn take_for_decoding(
         &self,
         buffer_bytes: usize,
         request_bytes: usize,
-    ) -> Result<(), Overloaded> {
+    ) -> Result<(), OverloadedError> {
         let bytes = buffer_bytes.saturating_add(request_bytes);
         waiting::take(&self.0.connection, bytes).await?;
         let mut charged = self.0.bytes.lock();
@@ -200,12 +200,12 @@ impl CallCharge {
     /// them, or for what the stream may keep of them.
     ///
     /// # Errors
-    /// [`Overloaded`]: nothing was taken, and the stream must end.
+    /// [`OverloadedError`]: nothing was taken, and the stream must end.
     pub(crate) async fn take_for_change(
         &self,
         wait_end: Instant,
         bytes: usize,
-    ) -> Result<(), Overloaded> {
+    ) -> Result<(), OverloadedError> {
         waiting::take_for_change(wait_end, &self.0.connection, bytes).await?;
         let mut charged = self.0.bytes.lock();
         charged.add(bytes, MemorySource::Share);
@@ -223,8 +223,8 @@ impl CallCharge {
     /// stream calls this when it has turned its request into its own state.
     ///
     /// # Errors
-    /// [`Overloaded`] if `bytes` is more than the request was charged, and the difference does not fit.
-    pub fn keep_of_request(&self, bytes: usize) -> Result<(), Overloaded> {
+    /// [`OverloadedError`] if `bytes` is more than the request was charged, and the difference does not fit.
+    pub fn keep_of_request(&self, bytes: usize) -> Result<(), OverloadedError> {
         let taken_bytes = self.0.bytes.lock().request();
         if bytes > taken_bytes {
             return self.take_for_request(bytes - taken_bytes);

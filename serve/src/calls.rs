@@ -21,7 +21,7 @@ use crate::budget::ConnectionShare;
 use crate::call_metrics::CallMetrics;
 use crate::call_share::CallCharge;
 use crate::method::{MethodKind, RpcMethod};
-use crate::overloaded::Overloaded;
+use crate::overloaded::OverloadedError;
 use crate::pack::{self, GZIP, PackAllowance, PackedBody};
 use crate::request::RequestBody;
 use crate::request_head::head_bytes;
@@ -144,7 +144,7 @@ async fn ended(connection: &ConnectionShare, late: &mut Option<Pin<Box<Sleep>>>)
             () = late.as_mut() => return Status::deadline_exceeded(LATE),
         },
     }
-    Status::from(Overloaded)
+    Status::from(OverloadedError)
 }
 
 /// The compression of a call's messages (gRPC over HTTP/2, Message-Encoding).
@@ -187,12 +187,12 @@ impl Packing {
 /// requests that wait in its flow-control window, because they are not read before the service asks for them.
 ///
 /// # Errors
-/// [`Overloaded`]: the call must be refused.
+/// [`OverloadedError`]: the call must be refused.
 fn charge(
     request: &mut Request<Body>,
     method: RpcMethod,
     buffer_bytes: usize,
-) -> Result<CallCharge, Overloaded> {
+) -> Result<CallCharge, OverloadedError> {
     let connection = request.extensions().get::<Arc<ConnectionShare>>();
     let charge = CallCharge::new(connection.expect("every request has a connection").clone());
     let unread_bytes = if method.leaves_unread() { STREAM_WINDOW_BYTES as usize } else { 0 };

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::budget::ConnectionShare;
-use crate::overloaded::Overloaded;
+use crate::overloaded::OverloadedError;
 
 /// Bytes that are charged to a connection until this value is dropped.
 pub(crate) struct ChargedBytes {
@@ -19,8 +19,8 @@ impl ChargedBytes {
     /// Takes `bytes` more.
     ///
     /// # Errors
-    /// [`Overloaded`]; nothing was taken then.
-    pub(crate) fn take(&mut self, bytes: usize) -> Result<(), Overloaded> {
+    /// [`OverloadedError`]; nothing was taken then.
+    pub(crate) fn take(&mut self, bytes: usize) -> Result<(), OverloadedError> {
         self.share.take(bytes)?;
         self.bytes += bytes;
         Ok(())

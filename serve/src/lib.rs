@@ -16,7 +16,7 @@
 //!   Connect protocol, translated;
 //! - `calls`, `request`, `response`, `status_headers`: one call, its messages, its metrics, its end; `frames`: message
 //!   boundaries in a body; `held_pieces`: bytes of a body that wait; `unpack`, `pack`: messages that are compressed;
-//! - [`MemoryBudget`], [`CallCharge`], [`Overloaded`]: the memory that callers may make a process hold;
+//! - [`MemoryBudget`], [`CallCharge`], [`OverloadedError`]: the memory that callers may make a process hold;
 //!   `call_bytes`: the part of one call; `charged_bytes`: a part that ends by itself; `request_head`: the part of a
 //!   head; `unflushed`: heads that wait to be written; `shedding`: closes the largest connections when it is short;
 //!   [`FieldCost`]: the memory of a decoded request; `waiting`: requests that wait for it; `writing`: progress with
@@ -102,7 +102,7 @@ pub use health::HealthService;
 pub use listener::Server;
 pub use method::{MethodKind, RpcMethod};
 pub use metrics_format::MetricsFormat;
-pub use overloaded::Overloaded;
+pub use overloaded::OverloadedError;
 pub use process_metrics::ProcessMetrics;
 pub use reflection::{SchemaError, reflect};
 pub use request_messages::RequestMessages;

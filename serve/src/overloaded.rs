@@ -13,10 +13,10 @@ const RETRY_AFTER_S: u64 = 1;
     "this connection has too much in flight (requests, computations or unread responses): read the responses, or \
      send less at once"
 )]
-pub struct Overloaded;
+pub struct OverloadedError;
 
-impl From<Overloaded> for Status {
-    fn from(error: Overloaded) -> Self {
+impl From<OverloadedError> for Status {
+    fn from(error: OverloadedError) -> Self {
         let retry_after_s = Some(RETRY_AFTER_S);
         let details = StatusDetails { retry_after_s, ..StatusDetails::of("OVERLOADED") };
         details.into_status(Code::ResourceExhausted, &error.to_string())

@@ -21,7 +21,7 @@ use tonic::body::Body;
 
 use crate::budget::ConnectionShare;
 use crate::call_share::CallCharge;
-use crate::overloaded::Overloaded;
+use crate::overloaded::OverloadedError;
 use crate::pages::{Page, text};
 use crate::request_head::head_bytes;
 
@@ -69,7 +69,7 @@ pub(crate) async fn answer<B>(pages: &Arc<dyn PublicPages>, request: Request<B>)
     let charge = charge_of(&head);
     let page = match take_for_head(&charge, &head) {
         Ok(()) => or_closed(&charge, pages.show(head, charge.clone())).await,
-        Err(Overloaded) => too_much(),
+        Err(OverloadedError) => too_much(),
     };
     pages.answered(page.status());
     match is_head {
@@ -133,8 +133,8 @@ impl BodyError {
     }
 }
 
-impl From<Overloaded> for BodyError {
-    fn from(Overloaded: Overloaded) -> Self {
+impl From<OverloadedError> for BodyError {
+    fn from(OverloadedError: OverloadedError) -> Self {
         Self::Overloaded
     }
 }
@@ -172,7 +172,7 @@ fn charge_of(head: &Parts) -> CallCharge {
     CallCharge::new(share.expect("every request has a connection").clone())
 }
 
-fn take_for_head(charge: &CallCharge, head: &Parts) -> Result<(), Overloaded> {
+fn take_for_head(charge: &CallCharge, head: &Parts) -> Result<(), OverloadedError> {
     charge.take_for_call(REQUEST_BYTES + head_bytes(&head.uri, &head.headers))
 }
 
@@ -190,7 +190,7 @@ async fn or_closed(
 }
 
 fn too_much() -> Response<Body> {
-    let reason = Overloaded.to_string();
+    let reason = OverloadedError.to_string();
     refusal(StatusCode::TOO_MANY_REQUESTS, Some(RETRY_AFTER_S), &reason).map(Body::new)
 }
 

@@ -25,7 +25,7 @@ use crate::decoding::cost_bytes;
 use crate::frames::{Frames, MessageHeadError};
 use crate::held_pieces::HeldPieces;
 use crate::method::MethodKind;
-use crate::overloaded::Overloaded;
+use crate::overloaded::OverloadedError;
 use crate::settings::MESSAGE_LEN_BYTES_MAX;
 use crate::unpack::{Turn, Unpacker};
 use crate::waiting;
@@ -156,8 +156,8 @@ impl RequestBody {
     /// message is passed on or being decompressed.
     ///
     /// # Errors
-    /// [`Overloaded`]: the request must be refused.
-    fn charge_held(&self, more: usize) -> Result<(), Overloaded> {
+    /// [`OverloadedError`]: the request must be refused.
+    fn charge_held(&self, more: usize) -> Result<(), OverloadedError> {
         let packed_bytes = self.unpacker.as_ref().map_or(0, Unpacker::packed_bytes);
         let held_bytes = self.unfinished.held_bytes() + self.ahead.held_bytes() + packed_bytes;
         self.charge.keep_of_request(held_bytes + more)
@@ -223,8 +223,8 @@ impl RequestBody {
     /// Reads on while earlier messages wait, until about `most_bytes` are held. Completes then.
     ///
     /// # Errors
-    /// [`Overloaded`]: the request must be refused.
-    pub(crate) async fn read_ahead(&mut self, most_bytes: usize) -> Result<(), Overloaded> {
+    /// [`OverloadedError`]: the request must be refused.
+    pub(crate) async fn read_ahead(&mut self, most_bytes: usize) -> Result<(), OverloadedError> {
         poll_fn(|cx| match self.poll_ahead(most_bytes, cx) {
             Poll::Ready(overloaded) => Poll::Ready(Err(overloaded)),
             Poll::Pending if self.ahead_bytes() >= most_bytes => Poll::Ready(Ok(())),
@@ -241,7 +241,7 @@ impl RequestBody {
     /// Reads on while messages wait, for memory or for their handler, until about `most_bytes` are held. What the peer
     /// sends meanwhile is charged, and does not fill the window of the call, for which nothing is charged. Completes if
     /// the peer must have no more.
-    fn poll_ahead(&mut self, most_bytes: usize, cx: &mut Context<'_>) -> Poll<Overloaded> {
+    fn poll_ahead(&mut self, most_bytes: usize, cx: &mut Context<'_>) -> Poll<OverloadedError> {
         while self.ahead_end.is_none() && self.ahead_bytes() < most_bytes {
             match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
                 Some(Ok(frame)) => {

@@ -16,7 +16,7 @@ use crate::call_metrics::MethodMetrics;
 use crate::call_share::CallCharge;
 use crate::frames::Frames;
 use crate::method::MethodKind;
-use crate::overloaded::Overloaded;
+use crate::overloaded::OverloadedError;
 use crate::status_headers::{correct, status_of};
 
 /// The metrics of one call, from its start to its status. A call that is dropped before its status counts as cancelled,
@@ -107,7 +107,7 @@ impl ResponseBody {
             return Poll::Pending;
         }
         let status = if self.closed.as_mut().poll(cx).is_ready() {
-            Status::from(Overloaded)
+            Status::from(OverloadedError)
         } else if self.late.as_mut().is_some_and(|late| late.as_mut().poll(cx).is_ready()) {
             Status::deadline_exceeded(LATE)
         } else {

@@ -15,7 +15,7 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::budget::ConnectionShare;
-use crate::overloaded::Overloaded;
+use crate::overloaded::OverloadedError;
 
 /// The longest wait. A guess: more than ten thousand streams take to open on two cores, less than clients wait for an
 /// answer.
@@ -49,8 +49,8 @@ pub(crate) fn wait_end() -> Instant {
 /// connection that wait. Dropping the future ends the wait.
 ///
 /// # Errors
-/// [`Overloaded`]: nothing was taken, and the caller must be refused.
-pub(crate) async fn take(share: &ConnectionShare, bytes: usize) -> Result<(), Overloaded> {
+/// [`OverloadedError`]: nothing was taken, and the caller must be refused.
+pub(crate) async fn take(share: &ConnectionShare, bytes: usize) -> Result<(), OverloadedError> {
     take_until(wait_end(), share, bytes).await
 }
 
@@ -60,12 +60,12 @@ pub(crate) async fn take(share: &ConnectionShare, bytes: usize) -> Result<(), Ov
 /// goes on with the wait.
 ///
 /// # Errors
-/// [`Overloaded`]: nothing was taken, and the stream must end.
+/// [`OverloadedError`]: nothing was taken, and the stream must end.
 pub(crate) async fn take_for_change(
     end: Instant,
     share: &ConnectionShare,
     bytes: usize,
-) -> Result<(), Overloaded> {
+) -> Result<(), OverloadedError> {
     let usual = CHANGE_BYTES_MIN..share.limit_bytes() / CHANGE_DIVISOR;
     if usual.contains(&bytes) {
         let state_bytes = bytes * STATE_PER_DECODED;
@@ -77,7 +77,11 @@ pub(crate) async fn take_for_change(
     take_until(end, share, bytes).await
 }
 
-async fn take_until(end: Instant, share: &ConnectionShare, bytes: usize) -> Result<(), Overloaded> {
+async fn take_until(
+    end: Instant,
+    share: &ConnectionShare,
+    bytes: usize,
+) -> Result<(), OverloadedError> {
     let beside = share.limit_bytes() / LEAVES_DIVISOR;
     let try_take = || share.try_take(bytes, beside);
     if try_take() {
@@ -163,9 +167,9 @@ mod tests {
         fill(&share);
         let before = budget.used_bytes();
         let began = Instant::now();
-        assert_eq!(take(&share, 2 * MIB).await, Err(Overloaded));
+        assert_eq!(take(&share, 2 * MIB).await, Err(OverloadedError));
         assert_eq!(began.elapsed(), Duration::ZERO, "a large one is refused at once");
-        assert_eq!(take(&share, 100 * KIB).await, Err(Overloaded));
+        assert_eq!(take(&share, 100 * KIB).await, Err(OverloadedError));
         assert!(began.elapsed() >= WAIT_MAX && began.elapsed() < 2 * WAIT_MAX);
         assert_eq!(budget.used_bytes(), before, "nothing was taken");
     }
@@ -232,7 +236,7 @@ mod tests {
         let share = connection(&budget);
         fill(&share);
         let began = Instant::now();
-        assert_eq!(take_for_change(wait_end(), &share, 32 * KIB).await, Err(Overloaded));
+        assert_eq!(take_for_change(wait_end(), &share, 32 * KIB).await, Err(OverloadedError));
         assert_eq!(began.elapsed().as_secs(), WAIT_MAX.as_secs());
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hawser_engine::runtime::Subscription;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::subscribe_request::v1::mutate::Subscription as Add;
 use hawser_proto::{Cursor, Topic};
-use hawser_serve::{CallCharge, Overloaded};
+use hawser_serve::{CallCharge, OverloadedError};
 
 /// Memory of the stream itself beside its call: its task, its channel, and its tables. Requests have no buffer between
 /// two of them. Calculated from the types: about 3 KiB, of which half is in the charges of the call and of its HTTP/2
@@ -33,8 +33,8 @@ impl HeldBytes {
     /// Charges a stream without topics.
     ///
     /// # Errors
-    /// [`Overloaded`]: the stream must be refused.
-    pub(super) fn new(charge: CallCharge) -> Result<Self, Overloaded> {
+    /// [`OverloadedError`]: the stream must be refused.
+    pub(super) fn new(charge: CallCharge) -> Result<Self, OverloadedError> {
         charge.take(STREAM_BYTES)?;
         let waves = HashMap::new();
         Ok(Self { charge, taken: STREAM_BYTES, used: STREAM_BYTES, waves, lasting: 0 })
@@ -60,14 +60,14 @@ impl HeldBytes {
     /// because each copies a cursor that is ahead of this node when it has caught up.
     ///
     /// # Errors
-    /// [`Overloaded`]: the stream must end.
+    /// [`OverloadedError`]: the stream must end.
     pub(super) fn add(
         &mut self,
         wave: u64,
         add: &Add,
         heads: &Cursor,
         last: &mut Arc<Cursor>,
-    ) -> Result<Option<(Topic, Arc<Cursor>)>, Overloaded> {
+    ) -> Result<Option<(Topic, Arc<Cursor>)>, OverloadedError> {
         let name_bytes = Subscription::topic_bytes(add.topic.len());
         self.take(name_bytes)?;
         self.lasting += name_bytes - Subscription::topic_bytes(0);
@@ -94,8 +94,8 @@ impl HeldBytes {
     /// Adjusts the charge to the memory that the stream now holds.
     ///
     /// # Errors
-    /// [`Overloaded`]: the stream must end.
-    pub(super) fn settle(&mut self, stream: &Subscription) -> Result<(), Overloaded> {
+    /// [`OverloadedError`]: the stream must end.
+    pub(super) fn settle(&mut self, stream: &Subscription) -> Result<(), OverloadedError> {
         let topics_bytes = stream.topics_bytes();
         if topics_bytes == 0 {
             self.lasting = 0;
@@ -117,8 +117,8 @@ impl HeldBytes {
     /// Takes `bytes` until they are given back by [`give_back`](Self::give_back).
     ///
     /// # Errors
-    /// [`Overloaded`]: nothing was taken.
-    pub(super) fn borrow(&self, bytes: usize) -> Result<(), Overloaded> {
+    /// [`OverloadedError`]: nothing was taken.
+    pub(super) fn borrow(&self, bytes: usize) -> Result<(), OverloadedError> {
         self.charge.take(bytes)
     }
 
@@ -139,7 +139,7 @@ impl HeldBytes {
         self
     }
 
-    fn take(&mut self, bytes: usize) -> Result<(), Overloaded> {
+    fn take(&mut self, bytes: usize) -> Result<(), OverloadedError> {
         self.used += bytes;
         if self.used > self.taken {
             let more = (self.used - self.taken).max(STEP_BYTES);

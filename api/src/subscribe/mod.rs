@@ -31,7 +31,7 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::subscribe_response::v1::{
 };
 use hawser_proto::pb::xmtp::xmtpv4::message_api::{Ping, Pong, SubscribeResponse};
 use hawser_proto::{Topic, codec};
-use hawser_serve::{CallCharge, Overloaded, RequestMessages, STREAM_WINDOW_BYTES};
+use hawser_serve::{CallCharge, OverloadedError, RequestMessages, STREAM_WINDOW_BYTES};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -258,7 +258,7 @@ impl Subscriber {
 
     /// Charges the memory of requests that may wait in the connection while none are read. The first ones are read, so
     /// that a client which sends little in advance is not charged for a window.
-    fn charge_unread(&mut self) -> Result<(), Overloaded> {
+    fn charge_unread(&mut self) -> Result<(), OverloadedError> {
         let is_unread = !self.half_closed && !self.reads() && self.requests.is_far_ahead();
         let unread_bytes = if is_unread { STREAM_WINDOW_BYTES as usize } else { 0 };
         if unread_bytes > self.unread_bytes {

@@ -91,7 +91,7 @@ pub use publisher::{
     ANSWER_LEN_BYTES_MAX, PublishError, PublishSettings, Published, Publisher, PublisherThreads,
 };
 pub use read::{
-    InboxesQuery, NewestQuery, OriginatorsQuery, Past, ProofAnswer, ProofReader, ProofRefusal,
+    InboxesQuery, NewestQuery, NoProofError, OriginatorsQuery, Past, ProofAnswer, ProofReader,
     ROWS_PER_TURN, Reader, ShownConsistency, ShownInclusion, Subscription, TopicsQuery, UsageScan,
     UsedAmount, UsedPeriod, WitnessId, WitnessState, at_begin_of_reader_threads,
     begin_reader_thread,

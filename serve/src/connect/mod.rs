@@ -28,7 +28,7 @@ use crate::calls::{CALL_BYTES, Calls, deadline};
 use crate::charged_bytes::ChargedBytes;
 use crate::frames::HEAD_LEN_BYTES;
 use crate::method::MethodKind;
-use crate::overloaded::Overloaded;
+use crate::overloaded::OverloadedError;
 use crate::request_head::head_bytes;
 use crate::response::{CountedCall, LATE};
 use crate::settings::MESSAGE_LEN_BYTES_MAX;
@@ -438,7 +438,7 @@ async fn in_time<T>(
     let arrived = tokio::select! {
         biased;
         arrived = tokio::time::timeout(wait, message) => arrived,
-        () = share.closed() => return Err(Overloaded.into()),
+        () = share.closed() => return Err(OverloadedError.into()),
     };
     let late = if deadline == Some(wait) { LATE } else { "the request did not arrive in time" };
     let message = arrived.map_err(|_| Status::deadline_exceeded(late))??;

@@ -16,7 +16,7 @@ pub struct ProofReader {
 
 /// The reason there is no proof.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ProofRefusal {
+pub enum NoProofError {
     /// This node holds no such checkpoint.
     #[error("this node holds no such checkpoint of strand {0}")]
     NoCheckpoint(OriginatorId),
@@ -44,7 +44,7 @@ pub enum ProofRefusal {
 }
 
 /// An answer of the reader: the proof, or the reason there is none.
-pub type ProofAnswer<T> = Result<T, ProofRefusal>;
+pub type ProofAnswer<T> = Result<T, NoProofError>;
 
 /// The proof that an envelope is in a strand.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,7 +95,7 @@ impl ProofReader {
         size_max: u64,
     ) -> Result<ProofAnswer<CosignedCheckpoint>, QueryError> {
         let found = self.find(&self.store.snapshot(), originator, node, size_max)?;
-        Ok(found.ok_or(ProofRefusal::NoCheckpoint(originator)))
+        Ok(found.ok_or(NoProofError::NoCheckpoint(originator)))
     }
 
     /// Returns the statements of a strand's node about void places that this node keeps, in the order in which they
@@ -117,7 +117,7 @@ impl ProofReader {
         size: Option<u64>,
     ) -> Result<ProofAnswer<ShownInclusion>, QueryError> {
         if id.sequence == SequenceId::NONE {
-            return Ok(Err(ProofRefusal::PlaceZero));
+            return Ok(Err(NoProofError::PlaceZero));
         }
         let snapshot = self.store.snapshot();
         let (size, checkpoint) = match self.size(&snapshot, id.originator, size)? {
@@ -162,7 +162,7 @@ impl ProofReader {
         node: OriginatorId,
     ) -> Result<ProofAnswer<CosignedCheckpoint>, QueryError> {
         let found = self.store.snapshot().cosigned_checkpoint(originator, node)?;
-        Ok(found.ok_or(ProofRefusal::NoCheckpoint(originator)))
+        Ok(found.ok_or(NoProofError::NoCheckpoint(originator)))
     }
 
     /// Returns the hashes of a tile, as far as `node` has signed them: its newest checkpoint covers them, and is of the
@@ -179,10 +179,10 @@ impl ProofReader {
     ) -> Result<ProofAnswer<Vec<TreeHash>>, QueryError> {
         let snapshot = self.store.snapshot();
         let Some(newest) = snapshot.checkpoint(originator, node, u64::MAX)? else {
-            return Ok(Err(ProofRefusal::NoCheckpoint(originator)));
+            return Ok(Err(NoProofError::NoCheckpoint(originator)));
         };
         let signed = newest.signed.checkpoint;
-        let beyond = |held| ProofRefusal::Beyond { originator, size: tile.end(), held };
+        let beyond = |held| NoProofError::Beyond { originator, size: tile.end(), held };
         if tile.end() > signed.size {
             return Ok(Err(beyond(signed.size)));
         }
@@ -192,7 +192,7 @@ impl ProofReader {
         for it in std::iter::once(signed).chain(oldest) {
             match shown(originator, snapshot.root(originator, it.size))? {
                 Ok(root) if root == it.root => {}
-                Ok(_) => return Ok(Err(ProofRefusal::OtherTree(originator))),
+                Ok(_) => return Ok(Err(NoProofError::OtherTree(originator))),
                 Err(refusal) => return Ok(Err(refusal)),
             }
         }
@@ -223,7 +223,7 @@ impl ProofReader {
         let found = self.find(snapshot, originator, None, size.unwrap_or(u64::MAX))?;
         let latest = found.as_ref().map(|found| found.signed.checkpoint.size);
         let Some(size) = size.or(latest) else {
-            return Ok(Err(ProofRefusal::NoCheckpoint(originator)));
+            return Ok(Err(NoProofError::NoCheckpoint(originator)));
         };
         Ok(Ok((size, found.filter(|_| latest == Some(size)))))
     }
@@ -238,7 +238,7 @@ fn shown<T>(
         Ok(value) => Ok(Ok(value)),
         Err(TreeError::Read(error)) => Err(error),
         Err(TreeError::Beyond { size, held }) => {
-            Ok(Err(ProofRefusal::Beyond { originator, size, held }))
+            Ok(Err(NoProofError::Beyond { originator, size, held }))
         }
         Err(TreeError::Proof(error)) => Ok(Err(error.into())),
     }
