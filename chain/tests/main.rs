@@ -24,4 +24,5 @@ mod proxy;
 mod redis_server;
 mod sending;
 mod sharing;
+mod stale_pushes;
 mod walking;

@@ -25,7 +25,8 @@ use crate::send::{innermost, shown};
 const POLL_EVERY: Duration = Duration::from_secs(1);
 /// The interval at which all endpoints are asked for their heads, in case the one in use has stalled. Guess.
 const POLL_ALL_EVERY: Duration = Duration::from_secs(5);
-/// The age of the last announced head from which polling resumes. Guess.
+/// The interval of polling while a WebSocket announces new heads: it may announce them later than others have them, or
+/// old ones. Guess.
 const POLL_PUSHED_EVERY: Duration = Duration::from_secs(10);
 /// Time limit for connecting and subscribing. Guess.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
@@ -60,6 +61,8 @@ pub struct HeadStatus {
     pub error: Option<String>,
     /// True while a WebSocket announces heads and logs.
     pub pushed: bool,
+    /// True if the WebSocket has announced a head that is not above the known one, and the chain was not polled since.
+    pub(super) is_doubtful: bool,
 }
 
 impl HeadStatus {
@@ -72,6 +75,15 @@ impl HeadStatus {
         self.head_time_s = head.time_s;
         self.seen = Some(now);
         self.error = None;
+    }
+
+    /// Updates the status with a head that a WebSocket announces, if it is above the known one. Any other head has the
+    /// chain polled: it was reorganised, or the WebSocket is behind or repeats itself.
+    fn announce(&mut self, head: &BlockHeader, now: Instant) {
+        match self.head {
+            Some(known) if known.number >= head.block.number => self.is_doubtful = true,
+            _ => self.update(head, now),
+        }
     }
 
     /// Sets the notified block to the next one for all readers, because messages may have been lost.
@@ -104,18 +116,22 @@ impl HeadWatcher {
     }
 
     async fn poll(&self) {
-        let (mut highest, mut asked_all, mut lag) = (None, None::<Instant>, Lag::default());
+        let (mut highest, mut lag) = (None, Lag::default());
+        let (mut asked, mut asked_all) = (None::<Instant>, None::<Instant>);
         let has_others = self.endpoints.status().len() > 1;
         loop {
             let status = self.status.borrow().clone();
             let is_recent = status.seen.is_some_and(|at| at.elapsed() < POLL_PUSHED_EVERY);
-            if !(status.pushed && is_recent && status.error.is_none()) {
+            let is_due = asked.is_none_or(|at| at.elapsed() >= POLL_PUSHED_EVERY);
+            let is_pushed = status.pushed && is_recent && !status.is_doubtful;
+            if is_due || !(is_pushed && status.error.is_none()) {
                 // All of them at first: readers at the head of one that is behind would count as at the chain's.
                 if has_others && asked_all.is_none_or(|at| at.elapsed() >= POLL_ALL_EVERY) {
                     highest = self.highest().await;
                     asked_all = Some(Instant::now());
                 }
                 self.poll_once(highest, &mut lag).await;
+                asked = Some(Instant::now());
             }
             sleep(POLL_EVERY).await;
         }
@@ -130,13 +146,16 @@ impl HeadWatcher {
         self.status.send_modify(|status| match head {
             Ok(head) => {
                 let (now, number) = (Instant::now(), head.block.number);
+                // The endpoint may come to an announced block in a moment.
+                let is_announced = status.pushed && !std::mem::take(&mut status.is_doubtful);
+                let announced = status.head.filter(|it| is_announced && it.number > number);
                 status.update(&head, now);
                 let is_ahead = |other: &BlockRef| {
                     let own = NewestBlock { endpoint, number };
                     let is_late = lag.reason(own, other.number, now).is_some();
                     is_late || other.number > number.saturating_add(BEHIND_BLOCKS_MAX)
                 };
-                status.head = highest.filter(is_ahead).or(status.head);
+                status.head = highest.filter(is_ahead).or(announced).or(status.head);
             }
             Err(error) => status.error = Some(error.to_string()),
         });
@@ -213,7 +232,7 @@ impl HeadWatcher {
             tokio::select! {
                 head = push.heads.recv() => match head {
                     Ok(head) => self.status.send_modify(|status| {
-                        status.update(&head.header(None), Instant::now());
+                        status.announce(&head.header(None), Instant::now());
                     }),
                     Err(RecvError::Lagged(_)) => {
                         self.status.send_modify(HeadStatus::notify_next_block);
@@ -272,6 +291,23 @@ mod tests {
     fn block(number: u64, time_s: u64) -> BlockHeader {
         let block = BlockRef { number, hash: B256::with_last_byte(number.to_le_bytes()[0]) };
         BlockHeader { block, parent: B256::ZERO, time_s, may_have_logs: false }
+    }
+
+    #[test]
+    fn a_websocket_announces_higher_heads_only() {
+        let (mut status, now) = (HeadStatus::default(), Instant::now());
+        let number = |status: &HeadStatus| status.head.map(|head| head.number);
+        status.announce(&block(7, 100), now);
+        assert_eq!(number(&status), Some(7));
+        let later = now + Duration::from_secs(5);
+        for old in [7, 6, 0] {
+            status.announce(&block(old, 100), later);
+            assert_eq!((number(&status), status.seen), (Some(7), Some(now)));
+            assert!(std::mem::take(&mut status.is_doubtful), "the chain is polled");
+        }
+        status.announce(&block(8, 101), later);
+        assert_eq!((number(&status), status.seen), (Some(8), Some(later)));
+        assert!(!status.is_doubtful);
     }
 
     #[test]
