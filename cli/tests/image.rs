@@ -85,6 +85,11 @@ fn an_image_is_reproducible_and_holds_only_the_program() {
     assert_eq!(programs, ["./usr/local/bin/", "./usr/local/bin/hawser"]);
     let files = place.path().join("files");
     unpack(&layer, &files);
+    let licences = fs::read_to_string(files.join("usr/share/doc/hawser/libraries.txt")).unwrap();
+    for part in ["\nrocksdb ", "Apache License", "Permission is hereby granted"] {
+        assert!(licences.contains(part), "{part} is not in the licences");
+    }
+    assert!(!licences.contains("/registry/"), "it names no folder of this machine");
     start_in(&files);
 }
 
