@@ -351,7 +351,7 @@ fn a_manifest_with_a_flipped_bit_is_refused() {
     let error = place.restore(&backup.name, "restored").unwrap_err();
     assert!(matches!(error, BackupError::Manifest { .. }), "{error}");
     // A list shows the manifest with its fault, and nothing is removed while a manifest cannot be read.
-    assert_eq!(place.backups().names().unwrap(), [backup.name.clone()]);
+    assert_eq!(place.backups().names().unwrap(), std::slice::from_ref(&backup.name));
     assert!(place.backups().manifest(&backup.name).is_err());
     assert!(place.backups().prune(1, NOW_UNIX_S).is_err());
     let missing = place.restore("000000000001-0000000000000000", "restored").unwrap_err();

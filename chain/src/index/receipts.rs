@@ -207,6 +207,6 @@ mod tests {
         let mut lacking: BTreeMap<_, _> = wanted.iter().map(|log| (log.log_index, log)).collect();
         let shown = vec![log_at(3, 1), log_at(3, 1), log_at(4, 9), log_at(5, 2)];
         assert_eq!(claimed(&mut lacking, shown.into_iter()), [log_at(3, 1)]);
-        assert_eq!(claimed(&mut lacking, wanted.to_vec().into_iter()), [log_at(4, 2)]);
+        assert_eq!(claimed(&mut lacking, wanted.iter().cloned()), [log_at(4, 2)]);
     }
 }
