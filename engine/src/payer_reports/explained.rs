@@ -11,7 +11,7 @@ use hawser_storage::{CONGESTION_MINUTES, LogPlace, PricedEnvelope, ReadError, Sn
 
 use super::figures::{Figures, FiguresError, Recomputed, figures_of, recompute};
 use super::late::{ReportedRange, envelope_of, len_of};
-use super::not_yet::NotYet;
+use super::not_yet::UndecidedError;
 use crate::price::price;
 
 /// Usage rows that are held at once to explain a difference. A guess: some 64 MB.
@@ -39,7 +39,7 @@ pub struct ComparedReport {
     /// The differences; empty if this node computes the same report, or cannot compute it yet.
     pub differences: Vec<ReportDifference>,
     /// The reason why this node cannot compute the report yet.
-    pub not_yet: Option<NotYet>,
+    pub not_yet: Option<UndecidedError>,
     /// The usage of payers that the cause of other amounts is about, by minute.
     pub minutes: Vec<MinuteOfPayer>,
     /// The envelopes of that usage at fault, as far as they are known, in the order of the strand.

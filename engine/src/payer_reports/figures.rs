@@ -11,7 +11,7 @@ use hawser_rules::payer_report::{
 use hawser_storage::{ReadError, Snapshot};
 
 use super::late::{ReportedRange, leaves_to_attest, leaves_to_settle, missing_behind};
-use super::not_yet::NotYet;
+use super::not_yet::UndecidedError;
 use super::times::minute_at;
 
 /// Minutes after the end of a range in which a missing place of its minutes keeps this node from writing a report over
@@ -40,7 +40,7 @@ pub enum FiguresError {
     NoStart(EnvelopeId),
     /// The amounts of the range may still change here.
     #[error(transparent)]
-    NotYet(#[from] NotYet),
+    NotYet(#[from] UndecidedError),
 }
 
 /// The result of computing a report again.
@@ -51,7 +51,7 @@ pub enum Recomputed {
     /// This node computes a different report.
     Different(Vec<ReportDifference>),
     /// This node cannot compute the report yet.
-    NotYet(NotYet),
+    NotYet(UndecidedError),
 }
 
 /// Returns the report that this node would write about an originator from `start` on, in minute `now_minute`; `None`
@@ -87,7 +87,7 @@ pub fn draft(
         None => return Ok(None),
     };
     if snapshot.has_unpriced_in(about, minutes_of(start_minute, end.minute))? {
-        return Err(NotYet::Unpriced.into());
+        return Err(UndecidedError::Unpriced.into());
     }
     let may_come = now_minute.saturating_sub(end.minute) < MISSING_MINUTES;
     if may_come && let Some(why) = missing_of_minutes(snapshot, about, start, end)? {
@@ -130,11 +130,11 @@ pub fn recompute_to_attest(
     snapshot: &Snapshot<'_>,
     report: &PayerReport,
     now_minute: u32,
-    may_search: impl FnOnce(Option<&NotYet>) -> bool,
+    may_search: impl FnOnce(Option<&UndecidedError>) -> bool,
 ) -> Result<Recomputed, FiguresError> {
     let may_come = now_minute.saturating_sub(report.end().minute) < ARRIVING_MINUTES;
     let may_search =
-        |missing: Option<&NotYet>| !(may_come && missing.is_some()) && may_search(missing);
+        |missing: Option<&UndecidedError>| !(may_come && missing.is_some()) && may_search(missing);
     Ok(match recomputed(snapshot, report, may_search)? {
         (Recomputed::Equal(leaves), _) if may_come => {
             let (about, start, end) = (report.originator(), report.start(), report.end());
@@ -149,8 +149,8 @@ pub fn recompute_to_attest(
 fn recomputed(
     snapshot: &Snapshot<'_>,
     report: &PayerReport,
-    may_search: impl FnOnce(Option<&NotYet>) -> bool,
-) -> Result<(Recomputed, Option<NotYet>), FiguresError> {
+    may_search: impl FnOnce(Option<&UndecidedError>) -> bool,
+) -> Result<(Recomputed, Option<UndecidedError>), FiguresError> {
     let figures = match figures_of(snapshot, report)? {
         Ok(figures) => figures,
         Err(why) => return Ok((Recomputed::NotYet(why), None)),
@@ -185,7 +185,7 @@ fn recomputed(
 pub fn recompute_on_chain(
     snapshot: &Snapshot<'_>,
     report: &PayerReport,
-    may_search: impl FnOnce(Option<&NotYet>) -> bool,
+    may_search: impl FnOnce(Option<&UndecidedError>) -> bool,
 ) -> Result<Recomputed, FiguresError> {
     let figures = match figures_of(snapshot, report)? {
         Ok(figures) => figures,
@@ -217,7 +217,7 @@ pub(super) struct Figures {
     /// The last charged envelope with a time in the range. It is late if it follows the report's end.
     newest: SequenceId,
     /// The places of the range that this node lacks: its amounts may be too small.
-    missing: Option<NotYet>,
+    missing: Option<UndecidedError>,
 }
 
 impl Figures {
@@ -235,7 +235,7 @@ impl Figures {
 pub(super) fn figures_of(
     snapshot: &Snapshot<'_>,
     report: &PayerReport,
-) -> Result<Result<Figures, NotYet>, FiguresError> {
+) -> Result<Result<Figures, UndecidedError>, FiguresError> {
     let (about, start, end) = (report.originator(), report.start(), report.end());
     if start == end.sequence {
         // A range without envelopes has no amounts, whatever else is held.
@@ -244,22 +244,22 @@ pub(super) fn figures_of(
     }
     let head = snapshot.verified_head(about)?;
     if head < end.sequence {
-        return Ok(Err(NotYet::Behind { head }));
+        return Ok(Err(UndecidedError::Behind { head }));
     }
     let end_at = EnvelopeId::new(about, end.sequence);
     let Some(end_minute) = minute_at(snapshot, end_at)? else {
-        return Ok(Err(NotYet::NoEnvelope(end_at)));
+        return Ok(Err(UndecidedError::NoEnvelope(end_at)));
     };
     let start_at = EnvelopeId::new(about, start);
     let start_minute = match start {
         SequenceId::NONE => None,
         _ => match minute_at(snapshot, start_at)? {
             Some(minute) => Some(minute),
-            None => return Ok(Err(NotYet::NoEnvelope(start_at))),
+            None => return Ok(Err(UndecidedError::NoEnvelope(start_at))),
         },
     };
     if snapshot.has_unpriced_in(about, minutes_of(start_minute, end_minute))? {
-        return Ok(Err(NotYet::Unpriced));
+        return Ok(Err(UndecidedError::Unpriced));
     }
     let missing = missing(snapshot, about, start, end.sequence)?;
     let last = snapshot.last_used_minute(about, end_minute)?;
@@ -282,7 +282,7 @@ fn missing_of_minutes(
     about: OriginatorId,
     start: SequenceId,
     end: RangeEnd,
-) -> Result<Option<NotYet>, ReadError> {
+) -> Result<Option<UndecidedError>, ReadError> {
     match missing(snapshot, about, start, end.sequence)? {
         None => missing_behind(snapshot, about, end),
         found => Ok(found),
@@ -296,9 +296,9 @@ fn missing(
     about: OriginatorId,
     start: SequenceId,
     end: SequenceId,
-) -> Result<Option<NotYet>, ReadError> {
+) -> Result<Option<UndecidedError>, ReadError> {
     let not_held = snapshot.first_not_held(about, start, end)?;
-    Ok(not_held.map(|(from, through)| NotYet::Missing(from, through)))
+    Ok(not_held.map(|(from, through)| UndecidedError::Missing(from, through)))
 }
 
 /// Returns the amounts of all payers in the minutes after `start_minute` up to `end_minute`, and the last place that is

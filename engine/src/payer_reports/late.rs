@@ -14,7 +14,7 @@ use hawser_storage::{
     CONGESTION_MINUTES, Charge, LogPlace, PricedEnvelope, ReadError, SkipReason, Snapshot,
 };
 
-use super::not_yet::NotYet;
+use super::not_yet::UndecidedError;
 use super::times::{minute_at, stated_ns};
 use crate::facts;
 use crate::price::price;
@@ -168,10 +168,10 @@ pub(crate) fn late_places(
 pub(crate) fn may_grow(
     snapshot: &Snapshot<'_>,
     report: &PayerReport,
-) -> Result<Option<NotYet>, ReadError> {
+) -> Result<Option<UndecidedError>, ReadError> {
     let end = EnvelopeId::new(report.originator(), report.end().sequence);
     let Some(last_minute) = minute_at(snapshot, end)? else {
-        return Ok(Some(NotYet::NoEnvelope(end)));
+        return Ok(Some(UndecidedError::NoEnvelope(end)));
     };
     unfinished(snapshot, end, last_minute)
 }
@@ -185,9 +185,9 @@ pub(super) fn missing_behind(
     snapshot: &Snapshot<'_>,
     about: OriginatorId,
     end: RangeEnd,
-) -> Result<Option<NotYet>, ReadError> {
+) -> Result<Option<UndecidedError>, ReadError> {
     let why = unfinished(snapshot, EnvelopeId::new(about, end.sequence), end.minute)?;
-    Ok(why.filter(|why| matches!(why, NotYet::Missing(..))))
+    Ok(why.filter(|why| matches!(why, UndecidedError::Missing(..))))
 }
 
 /// Returns the first reason why further envelopes of a minute may follow a place: this node lacks a place behind it,
@@ -196,7 +196,7 @@ fn unfinished(
     snapshot: &Snapshot<'_>,
     end: EnvelopeId,
     last_minute: u32,
-) -> Result<Option<NotYet>, ReadError> {
+) -> Result<Option<UndecidedError>, ReadError> {
     let places = snapshot.places(end, snapshot.verified_head(end.originator)?);
     let mut len_bytes = 0_usize;
     for place in places.take(BEHIND_END_MAX) {
@@ -204,7 +204,7 @@ fn unfinished(
         if let LogPlace::Empty { from, through, reason } = &place
             && matches!(reason, SkipReason::Missing | SkipReason::Expired)
         {
-            return Ok(Some(NotYet::Missing(*from, *through)));
+            return Ok(Some(UndecidedError::Missing(*from, *through)));
         }
         if stated_ns_of(&place).is_some_and(|ns| minute_of(ns) > last_minute) {
             return Ok(None);
@@ -214,7 +214,7 @@ fn unfinished(
             break;
         }
     }
-    Ok(Some(NotYet::Filling(last_minute)))
+    Ok(Some(UndecidedError::Filling(last_minute)))
 }
 
 /// Returns the reason why the last minute of a report that this node computes may get further envelopes: its originator
@@ -225,11 +225,11 @@ fn unfinished(
 pub(crate) fn may_fill(
     snapshot: &Snapshot<'_>,
     report: &PayerReport,
-) -> Result<Option<NotYet>, ReadError> {
+) -> Result<Option<UndecidedError>, ReadError> {
     let last_minute = report.end().minute;
     let newest = snapshot.last_used_minute(report.originator(), u32::MAX)?;
     let is_newest = newest.is_none_or(|(minute, _)| minute <= last_minute);
-    Ok(is_newest.then_some(NotYet::Filling(last_minute)))
+    Ok(is_newest.then_some(UndecidedError::Filling(last_minute)))
 }
 
 /// Returns the leaves that have a root, without some of the late envelopes: all of them, or those from some place on.

@@ -4,7 +4,7 @@ use hawser_proto::{EnvelopeId, SequenceId};
 
 /// The reason a report cannot be judged yet.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum NotYet {
+pub enum UndecidedError {
     /// This node does not hold the strand up to the end of the report.
     #[error("this node has the strand only up to {head}")]
     Behind {

@@ -1,7 +1,7 @@
 //! Payer reports while an originator dates envelopes back into minutes that are reported, or shows places late.
 
 use hawser_engine::facts;
-use hawser_engine::payer_reports::{FiguresError, NotYet, Recomputed, draft, recompute};
+use hawser_engine::payer_reports::{FiguresError, Recomputed, UndecidedError, draft, recompute};
 use hawser_engine::runtime::{Attested, ReportContract as _, ReportStepError, Submitted, Written};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::Rate;
@@ -444,7 +444,7 @@ async fn a_report_waits_for_places_behind_its_end_that_may_be_of_its_last_minute
     let Err(ReportStepError::Figures(FiguresError::NotYet(why))) = drafted else {
         panic!("{drafted:?}")
     };
-    assert_eq!(why, NotYet::Missing(SequenceId(HIDDEN), SequenceId(HIDDEN)));
+    assert_eq!(why, UndecidedError::Missing(SequenceId(HIDDEN), SequenceId(HIDDEN)));
 
     let last = network.stores[&200].snapshot().last_used_minute(ABOUT, network.now_minute() - 2);
     let (minute, sequence) = last.unwrap().unwrap();

@@ -2,7 +2,7 @@
 //! amounts overflow, and has a majority attest a minute that is none.
 
 use hawser_engine::facts;
-use hawser_engine::payer_reports::{FiguresError, NotYet, Recomputed, recompute};
+use hawser_engine::payer_reports::{FiguresError, Recomputed, UndecidedError, recompute};
 use hawser_engine::runtime::{
     Attested, PayerReporter, ReportContract as _, ReportStepError, Submitted, Written,
 };
@@ -94,7 +94,7 @@ async fn a_place_that_no_node_is_shown_holds_up_no_report() {
     }
     let worker = network.worker(200);
     let drafted = worker.write(ABOUT).await;
-    let Err(ReportStepError::Figures(FiguresError::NotYet(NotYet::Missing(from, through)))) =
+    let Err(ReportStepError::Figures(FiguresError::NotYet(UndecidedError::Missing(from, through)))) =
         drafted
     else {
         panic!("{drafted:?}")

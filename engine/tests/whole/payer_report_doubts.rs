@@ -4,7 +4,7 @@
 use hawser_engine::chain_strand::ChainPosition;
 use hawser_engine::facts;
 use hawser_engine::ledger::{LedgerAction, LedgerEvent};
-use hawser_engine::payer_reports::{FiguresError, NotYet};
+use hawser_engine::payer_reports::{FiguresError, UndecidedError};
 use hawser_engine::runtime::{
     Attested, PayerReportTotals, PublishError, ReportState, ReportStep, ReportStepError, StepState,
     Submitted, Written,
@@ -104,7 +104,7 @@ async fn what_was_refused_by_old_rates_is_judged_again_when_amounts_are_correcte
     let waits = attest().await.unwrap();
     assert!(matches!(&waits[..], [(of, Attested::NotNow(_))] if *of == id), "{waits:?}");
     let drafted = worker.write(ABOUT).await;
-    let why = ReportStepError::Figures(FiguresError::NotYet(NotYet::Unpriced)).to_string();
+    let why = ReportStepError::Figures(FiguresError::NotYet(UndecidedError::Unpriced)).to_string();
     assert_eq!(drafted.unwrap_err().to_string(), why);
     let waiting = worker.step(ReportStep::Generate, ABOUT, false).await;
     assert_eq!(waiting[0].state, StepState::Waiting);
@@ -163,7 +163,7 @@ async fn no_report_is_drafted_over_missing_places() {
     let Err(ReportStepError::Figures(FiguresError::NotYet(why))) = drafted else {
         panic!("{drafted:?}")
     };
-    assert_eq!(why, NotYet::Missing(gap, gap));
+    assert_eq!(why, UndecidedError::Missing(gap, gap));
 
     let Written::New(id) = network.write(100, 100).await else { panic!("a report is due") };
     let judged = network.attest(200, 100).await;

@@ -86,18 +86,41 @@ const RIDDLES: [&str; 19] = [
     "World",
 ];
 
+/// Returns the name of the type that a line begins to declare.
+fn named_type(line: &str) -> Option<&str> {
+    let kinds = ["struct ", "enum ", "trait ", "type "];
+    kinds.iter().find_map(|kind| {
+        let (head, rest) = line.trim_start().split_once(kind)?;
+        let is_item = head.is_empty() || head.starts_with("pub");
+        is_item.then(|| rest.split(|letter: char| !letter.is_alphanumeric()).next())?
+    })
+}
+
+#[test]
+fn error_types_end_in_error() {
+    let mut broken = Vec::new();
+    for (path, text) in texts(&["rs"]) {
+        let mut lines = text.lines();
+        while let Some(line) = lines.next() {
+            let is_derived = line.trim_start().starts_with("#[derive(");
+            if !is_derived || !line.contains("thiserror::Error") {
+                continue;
+            }
+            let name = lines.by_ref().find_map(named_type).unwrap_or_default();
+            if !["Error", "Violation"].iter().any(|end| name.ends_with(end)) {
+                broken.push(format!("{path}: {name}"));
+            }
+        }
+    }
+    assert_none(&broken, "an error type ends in `Error`, a broken rule in `Violation`");
+}
+
 #[test]
 fn names_of_types_say_their_subject() {
     let mut broken = Vec::new();
     for (path, text) in texts(&["rs"]) {
         for (number, line) in text.lines().enumerate() {
-            let kinds = ["struct ", "enum ", "trait ", "type "];
-            let named = kinds.iter().find_map(|kind| {
-                let (head, rest) = line.trim_start().split_once(kind)?;
-                let is_item = head.is_empty() || head.starts_with("pub");
-                is_item.then(|| rest.split(|letter: char| !letter.is_alphanumeric()).next())?
-            });
-            if named.is_some_and(|name| RIDDLES.contains(&name)) {
+            if named_type(line).is_some_and(|name| RIDDLES.contains(&name)) {
                 broken.push(format!("{path}:{}: {}", number + 1, line.trim()));
             }
         }

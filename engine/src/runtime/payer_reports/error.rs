@@ -5,7 +5,7 @@ use hawser_rules::payer_report::PayerReportError;
 use hawser_storage::ReadError;
 
 use super::contract::ContractError;
-use crate::payer_reports::{FiguresError, NotYet};
+use crate::payer_reports::{FiguresError, UndecidedError};
 use crate::runtime::PublishError;
 
 /// A step could not be taken.
@@ -55,7 +55,7 @@ pub enum ReportStepError {
     },
     /// This node cannot compute the report yet.
     #[error(transparent)]
-    NotYet(#[from] NotYet),
+    NotYet(#[from] UndecidedError),
 }
 
 impl ReportStepError {

@@ -10,7 +10,8 @@ use hawser_storage::ReadError;
 use super::verdict::{NOT_COME, OTHER_NODES, PayerReportVerdict};
 use super::{PayerReporterState, ReportStepError};
 use crate::payer_reports::{
-    HeldReport, NotYet, Recomputed, has_come, may_fill, may_grow, nodes_of, recompute_to_attest,
+    HeldReport, Recomputed, UndecidedError, has_come, may_fill, may_grow, nodes_of,
+    recompute_to_attest,
 };
 
 /// Reports of one writer that are recomputed in one look. A guess: an honest node has one that waits. One that floods
@@ -80,13 +81,13 @@ impl PayerReporterState {
         let is_own = held.report.originator() == self.own();
         let (mut leaves, mut differences) = (None, Vec::new());
         // Late envelopes excuse other originators only: an attestation binds a node about its own strand.
-        let may_search = |missing: Option<&NotYet>| {
+        let may_search = |missing: Option<&UndecidedError>| {
             !is_own && self.searched_to_attest.lock().begin_search(held.id, missing)
         };
         match recompute_to_attest(&snapshot, &held.report, now_minute, may_search)? {
             Recomputed::NotYet(why) => {
                 // Otherwise nothing was summed up, so it does not count.
-                let is_summed_up = matches!(why, NotYet::Missing(..));
+                let is_summed_up = matches!(why, UndecidedError::Missing(..));
                 *judged.entry(writer).or_default() += usize::from(is_summed_up);
                 return Ok(PayerReportVerdict::NotNow(why.to_string()));
             }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use hawser_rules::payer_report::ReportId;
 
-use crate::payer_reports::NotYet;
+use crate::payer_reports::UndecidedError;
 
 /// The most reports that are remembered. A guess: many times the number of unsettled reports on the chain.
 const SEARCHED_MAX: usize = 4096;
@@ -20,7 +20,7 @@ pub(super) struct SearchedReports(HashMap<ReportId, SearchedReport>);
 #[derive(Debug)]
 struct SearchedReport {
     /// The places of the range that were missing.
-    missing: Option<NotYet>,
+    missing: Option<UndecidedError>,
     /// Turns since the search.
     turns: u8,
 }
@@ -28,7 +28,11 @@ struct SearchedReport {
 impl SearchedReports {
     /// Returns true if the log is to be searched for the amounts of a report now, and notes that search. Otherwise
     /// counts a turn. `missing` are places of its range that this node lacks: a search may succeed when they change.
-    pub(super) fn begin_search(&mut self, report: ReportId, missing: Option<&NotYet>) -> bool {
+    pub(super) fn begin_search(
+        &mut self,
+        report: ReportId,
+        missing: Option<&UndecidedError>,
+    ) -> bool {
         if let Some(searched) = self.0.get_mut(&report)
             && searched.missing.as_ref() == missing
             && searched.turns < TURNS_OF_A_SEARCH
@@ -58,7 +62,7 @@ mod tests {
     #[test]
     fn a_search_is_repeated_when_places_have_come_or_after_a_day_of_turns() {
         let (mut searched, report) = (SearchedReports::default(), ReportId([1; 32]));
-        let missing = NotYet::Missing(SequenceId(2), SequenceId(3));
+        let missing = UndecidedError::Missing(SequenceId(2), SequenceId(3));
         assert!(searched.begin_search(report, Some(&missing)));
         assert!(!searched.begin_search(report, Some(&missing)));
         assert!(searched.begin_search(report, None), "the places have come");

@@ -6,7 +6,7 @@ use hawser_proto::{OriginatorId, SequenceId};
 use hawser_rules::payer_report::{Leaves, PayerReport};
 
 use super::{PayerReporterState, ReportStepError, blocking};
-use crate::payer_reports::{ChainReport, NotYet, Recomputed, recompute_on_chain};
+use crate::payer_reports::{ChainReport, Recomputed, UndecidedError, recompute_on_chain};
 
 /// Leaves that are settled by one transaction. As many as the 16,777,216 gas of a transaction (EIP-7825) allow with a
 /// quarter to spare: a leaf of a new payer takes 30,000 (`contracts/README.md`, *Gas*).
@@ -103,7 +103,7 @@ impl PayerReporterState {
         let (state, id) = (self.clone(), report.id(self.domain));
         let compute = move || {
             let may_search =
-                |missing: Option<&NotYet>| state.searched.lock().begin_search(id, missing);
+                |missing: Option<&UndecidedError>| state.searched.lock().begin_search(id, missing);
             let snapshot = state.engine.store().snapshot();
             let computed = recompute_on_chain(&snapshot, &report, may_search)?;
             let leaves = match computed {
