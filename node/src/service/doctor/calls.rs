@@ -23,7 +23,7 @@ const CALL: &str = "xmtp.xmtpv4.metadata_api.MetadataApi/GetVersion";
 /// A frame of gRPC-Web with an empty message: no flags, and a length of 0.
 const EMPTY_MESSAGE: [u8; 5] = [0; 5];
 
-/// Why a call has no answer of a node.
+/// The reason for which a call has no answer of a node.
 #[derive(Debug)]
 enum CallFault {
     /// There is no connection, or no answer on it.
