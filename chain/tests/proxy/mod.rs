@@ -256,12 +256,11 @@ impl ProxyState {
                 *answer = refusal(asked, -32603, "no upstream is available");
             }
             "eth_getTransactionByHash" if faults.unindexed => answer["result"] = Value::Null,
-            "eth_sendRawTransaction" if faults.says_used || faults.says_refused => {
-                let said = match faults.says_used {
-                    true => "nonce too low",
-                    false => "insufficient funds for gas * price + value",
-                };
-                *answer = refusal(asked, -32000, said);
+            "eth_sendRawTransaction" if faults.says_used => {
+                *answer = refusal(asked, -32000, "nonce too low");
+            }
+            "eth_sendRawTransaction" if faults.says_refused => {
+                *answer = refusal(asked, -32000, "insufficient funds for gas * price + value");
             }
             "eth_getTransactionReceipt" if faults.reverts || faults.confirms => {
                 show(&asked["params"][0], &mut answer["result"], faults.confirms);
@@ -285,9 +284,7 @@ impl ProxyState {
                 let word = format!("0x{value:064x}");
                 *answer = json!({ "jsonrpc": "2.0", "id": asked["id"], "result": word });
             }
-            "eth_call" if faults.stateless => {
-                *answer = refusal(asked, -32000, "missing trie node");
-            }
+            "eth_call" if faults.stateless => *answer = refusal(asked, -32000, "missing trie node"),
             "eth_getBlockByNumber" if now(faults.forgetful, 30) => answer["result"] = Value::Null,
             "eth_getLogs" if faults.range_max.is_some_and(|most| blocks_of(asked) > most) => {
                 *answer = refusal(asked, -32602, "the range is too wide");

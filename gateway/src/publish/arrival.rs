@@ -46,10 +46,10 @@ pub(super) enum ArrivalWait {
     WhileItMayCommit,
 }
 
-/// Returns for each item, in the same order, the envelope that `home` has published for it, if one was found.
+/// Returns for each item, in the same order, the envelope that `originator` has published for it, if one was found.
 pub(super) async fn find(
     nodes: &Nodes,
-    home: &Node,
+    originator: &Node,
     items: &[PublishItem],
     wait: ArrivalWait,
 ) -> Vec<Option<PlacedEnvelope>> {
@@ -57,7 +57,7 @@ pub(super) async fn find(
     let until = Instant::now() + ASK_TIMEOUT;
     let mut answers = false;
     loop {
-        let search = search(home, home, items, &mut found);
+        let search = search(originator, originator, items, &mut found);
         answers = timeout_at(until, search).await.unwrap_or(false) || answers;
         let is_over = wait == ArrivalWait::Once || Instant::now() + ASK_EVERY >= until;
         if is_over || found.iter().all(Option::is_some) {
@@ -66,8 +66,8 @@ pub(super) async fn find(
         sleep(ASK_EVERY).await;
     }
     if !answers {
-        for other in others(nodes, home) {
-            let _ = timeout(ASK_TIMEOUT, search(&other, home, items, &mut found)).await;
+        for other in others(nodes, originator) {
+            let _ = timeout(ASK_TIMEOUT, search(&other, originator, items, &mut found)).await;
         }
     }
     found
@@ -82,16 +82,16 @@ pub(super) async fn at_place(
     id: EnvelopeId,
     item: &PublishItem,
 ) -> Result<Option<PlacedEnvelope>, Status> {
-    let Some(home) = nodes.get(id.originator) else { return Ok(None) };
-    let at_home = (!home.is_down()).then(|| home.clone());
+    let Some(originator) = nodes.get(id.originator) else { return Ok(None) };
+    let originator_first = (!originator.is_down()).then(|| originator.clone());
     let mut last = Status::unavailable("no node can be asked");
-    for asked in at_home.into_iter().chain(others(nodes, &home)) {
+    for asked in originator_first.into_iter().chain(others(nodes, &originator)) {
         match timeout(ASK_TIMEOUT, query_place(&asked, id)).await {
             Ok(Ok(shown)) => {
                 let placed =
-                    shown.and_then(|envelope| home.batcher.verify(item.wanted(), envelope));
+                    shown.and_then(|envelope| originator.batcher.verify(item.wanted(), envelope));
                 // Only its originator can say that the envelope no longer exists; another node may just be behind.
-                if placed.is_some() || asked.id() == home.id() {
+                if placed.is_some() || asked.id() == originator.id() {
                     return Ok(placed.map(PlacedEnvelope::repeated));
                 }
             }
@@ -102,9 +102,9 @@ pub(super) async fn at_place(
     Err(last)
 }
 
-fn others(nodes: &Nodes, home: &Node) -> impl Iterator<Item = std::sync::Arc<Node>> {
-    let home = home.id();
-    let others = nodes.usable().into_iter().filter(move |node| node.id() != home);
+fn others(nodes: &Nodes, originator: &Node) -> impl Iterator<Item = std::sync::Arc<Node>> {
+    let originator = originator.id();
+    let others = nodes.usable().into_iter().filter(move |node| node.id() != originator);
     others.filter(|node| !node.is_down()).take(OTHERS_MAX)
 }
 
@@ -117,13 +117,13 @@ struct TopicPage {
     envelopes: Vec<OriginatorEnvelope>,
 }
 
-/// Searches once, at `asked`, for each item of `home` that was not found yet. Returns true if `asked` has answered.
+/// Searches once, at `asked`, for each item of `originator` that was not found yet. Returns true if `asked` has answered.
 ///
 /// Asks for many topics in one call: an item that was not asked about when the time is up counts as not published, and
 /// another node would be paid for it too.
 async fn search(
     asked: &Node,
-    home: &Node,
+    originator: &Node,
     items: &[PublishItem],
     found: &mut [Option<PlacedEnvelope>],
 ) -> bool {
@@ -133,9 +133,9 @@ async fn search(
         for (index, newest) in newest_of(asked, items, part).await {
             answers = true;
             let (Some(newest), item) = (newest, &items[index]) else { continue };
-            found[index] = match home.batcher.verify(item.wanted(), newest.clone()) {
+            found[index] = match originator.batcher.verify(item.wanted(), newest.clone()) {
                 Some(placed) => Some(placed),
-                None => among_earlier(asked, home, item, &newest, &mut page).await,
+                None => among_earlier(asked, originator, item, &newest, &mut page).await,
             };
         }
     }
@@ -178,30 +178,30 @@ async fn newest(
 /// those of the last topic that was searched.
 async fn among_earlier(
     asked: &Node,
-    home: &Node,
+    originator: &Node,
     item: &PublishItem,
     newest: &OriginatorEnvelope,
     page: &mut Option<TopicPage>,
 ) -> Option<PlacedEnvelope> {
     let topic = item.topic.as_bytes();
     if page.as_ref().is_none_or(|page| page.topic != *topic) {
-        let envelopes = earlier(asked, home, topic, newest).await?;
+        let envelopes = earlier(asked, originator, topic, newest).await?;
         *page = Some(TopicPage { topic: topic.clone(), envelopes });
     }
     let envelopes = page.as_ref()?.envelopes.clone();
-    candidates(envelopes, &item.client).find_map(|it| home.batcher.verify(item.wanted(), it))
+    candidates(envelopes, &item.client).find_map(|it| originator.batcher.verify(item.wanted(), it))
 }
 
-/// Asks for the envelopes of `home` in a topic before the newest one.
+/// Asks for the envelopes of `originator` in a topic before the newest one.
 async fn earlier(
     asked: &Node,
-    home: &Node,
+    originator: &Node,
     topic: &Bytes,
     newest: &OriginatorEnvelope,
 ) -> Option<Vec<OriginatorEnvelope>> {
     let newest =
         UnsignedOriginatorEnvelope::parse(newest.unsigned_originator_envelope.clone()).ok()?.id();
-    let from = match newest.originator == home.id() {
+    let from = match newest.originator == originator.id() {
         true => newest.sequence.0.saturating_sub(LOOK_BACK),
         false => 0,
     };
@@ -210,7 +210,7 @@ async fn earlier(
         [OriginatorId::GROUP_MESSAGES, OriginatorId::IDENTITY_UPDATES, newest.originator]
             .map(|originator| (originator.0, SequenceId::MAX.0))
             .into();
-    cursor.insert(home.id().0, from);
+    cursor.insert(originator.id().0, from);
     let query = EnvelopesQuery {
         topics: vec![topic.clone()],
         originator_node_ids: Vec::new(),
