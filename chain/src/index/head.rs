@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 
 use super::event::BlockRef;
 use super::fetch::{self, FetchedBlock};
-use super::lag::{BEHIND_BLOCKS_MAX, Lag, NewestBlock};
+use super::lag::{BEHIND_BLOCKS_MAX, EndpointLag, NewestBlock};
 use super::walk::BlockHeader;
 use super::websocket;
 use crate::backoff::Pauses;
@@ -116,7 +116,7 @@ impl HeadWatcher {
     }
 
     async fn poll(&self) {
-        let (mut highest, mut lag) = (None, Lag::default());
+        let (mut highest, mut lag) = (None, EndpointLag::default());
         let (mut asked, mut asked_all) = (None::<Instant>, None::<Instant>);
         let has_others = self.endpoints.status().len() > 1;
         loop {
@@ -140,7 +140,7 @@ impl HeadWatcher {
     /// Asks the current endpoint for its head. If it is far behind `highest`, or has stood still behind it for some
     /// time, publishes `highest` instead, and the readers find out which endpoint has it; its time is ignored, because
     /// a single endpoint may have invented the block.
-    async fn poll_once(&self, highest: Option<BlockRef>, lag: &mut Lag) {
+    async fn poll_once(&self, highest: Option<BlockRef>, lag: &mut EndpointLag) {
         let head = self.endpoints.ask(|chain| async move { fetch::head(&chain).await }).await;
         let endpoint = self.endpoints.active();
         self.status.send_modify(|status| match head {

@@ -14,7 +14,7 @@ const BEHIND_MAX: Duration = Duration::from_secs(5);
 /// An endpoint that is a few blocks behind delays little while it goes on. On a chain that stands still the same few
 /// blocks would be hidden for as long, so an endpoint that stands still behind others is left, too.
 #[derive(Debug, Default)]
-pub(super) struct Lag {
+pub(super) struct EndpointLag {
     /// The time since when the endpoint has been more than [`BEHIND_BLOCKS_MAX`] behind.
     far_since: Option<Instant>,
     /// The endpoint with its newest block, and the time since when that is its newest one.
@@ -32,7 +32,7 @@ pub(super) struct NewestBlock {
     pub(super) number: u64,
 }
 
-impl Lag {
+impl EndpointLag {
     /// Notes the newest block of the endpoint in use, and the number of the newest known one of the chain. Returns the
     /// reason to use another endpoint, again with each call while it lasts, and at once if the endpoint was left at the
     /// same block before; `None` if there is none.
@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn an_endpoint_that_is_a_little_behind_is_used_while_it_goes_on() {
-        let (mut lag, start) = (Lag::default(), Instant::now());
+        let (mut lag, start) = (EndpointLag::default(), Instant::now());
         for block in 100_u32..200 {
             let now = start + SECOND * (block - 100);
             let block = u64::from(block);
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn an_endpoint_that_was_left_is_left_at_once_until_it_has_a_new_block() {
-        let (mut lag, start) = (Lag::default(), Instant::now());
+        let (mut lag, start) = (EndpointLag::default(), Instant::now());
         let mut is_left = |newest, after_s| {
             lag.reason(newest, 105, start + Duration::from_secs(after_s)).is_some()
         };
@@ -116,7 +116,7 @@ mod tests {
 
     #[test]
     fn an_endpoint_that_is_far_behind_is_left_although_it_goes_on() {
-        let (mut lag, start) = (Lag::default(), Instant::now());
+        let (mut lag, start) = (EndpointLag::default(), Instant::now());
         let mut reason = |number, head, after_s| {
             lag.reason(at(0, number), head, start + Duration::from_secs(after_s))
         };

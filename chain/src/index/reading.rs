@@ -17,10 +17,10 @@ use super::event::{BlockRef, ContractEvent};
 use super::fetch;
 use super::gap_search::GapSearch;
 use super::head::HeadStatus;
-use super::lag::{BEHIND_BLOCKS_MAX, Lag, NewestBlock};
+use super::lag::{BEHIND_BLOCKS_MAX, EndpointLag, NewestBlock};
 use super::looking::{LookAnswer, LookOutcome, LookSilences, look};
 use super::status::ReaderState;
-use super::turns::Turns;
+use super::turns::ReadingTurns;
 use super::walk::{BlockHeader, EventBatch, Fork, PageOutcome, Walk, WalkAction, WalkSettings};
 use crate::backoff::Pauses;
 use crate::endpoints::{Endpoints, is_rate_limit};
@@ -59,8 +59,8 @@ pub(super) struct PageReader {
     /// The endpoint's own head while it does not serve the announced one, and the time of that answer.
     served: Option<(BlockRef, Instant)>,
     /// The lag of the endpoint in use behind the announced head.
-    lag: Lag,
-    turns: Turns,
+    lag: EndpointLag,
+    turns: ReadingTurns,
     /// The running second look.
     look: JoinSet<LookAnswer>,
     silences: LookSilences,
@@ -97,8 +97,8 @@ impl PageReader {
             unanswered: 0,
             last_page: None,
             served: None,
-            lag: Lag::default(),
-            turns: Turns::default(),
+            lag: EndpointLag::default(),
+            turns: ReadingTurns::default(),
             look: JoinSet::new(),
             silences: LookSilences::default(),
             confirmer: Confirmer::default(),

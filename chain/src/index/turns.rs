@@ -7,13 +7,13 @@ const TURNS_MAX: u32 = 8;
 /// The turns since reading last made progress. An endpoint that takes back what it has just shown, or that shows pages
 /// which do not follow its own blocks, would otherwise keep a reader at one block for ever.
 #[derive(Debug, Default)]
-pub(super) struct Turns {
+pub(super) struct ReadingTurns {
     /// The highest first unread block at which reading has turned back.
     furthest: u64,
     count: u32,
 }
 
-impl Turns {
+impl ReadingTurns {
     /// Notes that reading turns back, with the first unread block before that. Returns true once the turns without
     /// progress are too many, and begins anew then.
     pub(super) fn note_turn(&mut self, unread: u64) -> bool {
@@ -35,7 +35,7 @@ mod tests {
 
     #[test]
     fn turns_count_until_reading_comes_further_than_before() {
-        let mut turns = Turns::default();
+        let mut turns = ReadingTurns::default();
         let mut turn = |unread| turns.note_turn(unread);
         for unread in 1..100 {
             assert!(!turn(unread), "a chain that grows may be reorganised at each block");
