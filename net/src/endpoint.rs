@@ -293,13 +293,13 @@ async fn accept(net: Arc<NetState>, quic: quinn::Endpoint) {
         tokio::select! {
             incoming = quic.accept() => {
                 let Some(incoming) = incoming else { return };
-                let address = incoming.remote_address().ip();
-                if unproven.needs_validation(address) && !incoming.remote_address_validated() {
+                let (address, now) = (incoming.remote_address().ip(), Instant::now());
+                if unproven.needs_validation(address, now) && !incoming.remote_address_validated() {
                     // Stateless and cheap; a dialler with a forged address never receives the answer.
                     let _ = incoming.retry();
                     continue;
                 }
-                let Some(slot) = unproven.admit(address, Instant::now()) else {
+                let Some(slot) = unproven.admit(address, now) else {
                     net.counters.refuse(PeerError::Busy);
                     incoming.refuse(); // before its handshake, so no frame says why
                     continue;

@@ -118,6 +118,11 @@ impl AcceptedConnections {
         self.0.push_back((now, block));
         true
     }
+
+    /// Returns true if the address has begun a connection within the last seconds.
+    fn has(&self, now: Instant, block: AddressBlock) -> bool {
+        self.0.iter().any(|(at, other)| *other == block && now < *at + ACCEPTED_WITHIN)
+    }
 }
 
 /// The unproven connections of an endpoint.
@@ -143,9 +148,11 @@ pub(crate) struct UnprovenSlot {
 }
 
 impl UnprovenConnections {
-    /// Returns true if a dialler at this address has to prove the address first.
-    pub(crate) fn needs_validation(&self, address: IpAddr) -> bool {
-        self.state.lock().table.needs_validation(AddressBlock::of(address))
+    /// Returns true if a dialler at this address has to prove the address first: also within some seconds after a
+    /// connection that has ended. A host that forges an address must not use up what its owner may begin.
+    pub(crate) fn needs_validation(&self, address: IpAddr, now: Instant) -> bool {
+        let (block, state) = (AddressBlock::of(address), self.state.lock());
+        state.table.needs_validation(block) || state.accepted.has(now, block)
     }
 
     /// Gives a connection a slot, if need be that of another one. `None` if its address has begun too many within the
@@ -260,6 +267,21 @@ mod tests {
         let later = start + ACCEPTED_WITHIN;
         assert_eq!(flood(later - Duration::from_millis(1), &mut accepted), 0);
         assert_eq!(flood(later, &mut accepted), ACCEPTED_MAX);
+    }
+
+    /// A forged packet whose handshake fails at once leaves no slot behind.
+    #[test]
+    fn a_host_that_forges_an_address_takes_one_of_its_connections_at_most() {
+        let unproven = Arc::new(UnprovenConnections::default());
+        let (owner, now) = (IpAddr::from(Ipv4Addr::new(192, 0, 2, 1)), Instant::now());
+        for _ in 0..1_000 {
+            if !unproven.needs_validation(owner, now) {
+                drop(unproven.admit(owner, now));
+            }
+        }
+        let own = (0..1_000).filter(|_| unproven.admit(owner, now).is_some()).count();
+        assert_eq!(own, ACCEPTED_MAX - 1);
+        assert!(!unproven.needs_validation(owner, now + ACCEPTED_WITHIN));
     }
 
     #[test]
