@@ -162,19 +162,16 @@ impl GatewayServiceSettings {
 }
 
 impl SettingsReader<'_> {
-    /// Refuses the switch of a node's rate limits and its limits of connections, because an operator who sets them for a
+    /// Refuses the switch of a node's rate limits and its limit of streams, because an operator who sets them for a
     /// gateway would rely on limits that do not exist.
     fn refuse_limits_of_nodes(&mut self) {
         if self.switch(&limits::ENABLE) == Some(true) {
             let given = "\"true\", but the limits of a gateway are in its policies (--policies)";
             self.error(&limits::ENABLE, Some(given.to_owned()));
         }
-        for limit in [&limits::CONNECTIONS_PER_ADDRESS, &limits::STREAMS_PER_CONNECTION] {
-            if self.origin(limit) != SettingOrigin::Default {
-                let given =
-                    "a limit that only a node has: leave it out of the settings of a gateway";
-                self.error(limit, Some(given.to_owned()));
-            }
+        if self.origin(&limits::STREAMS_PER_CONNECTION) != SettingOrigin::Default {
+            let given = "a limit that only a node has: leave it out of the settings of a gateway";
+            self.error(&limits::STREAMS_PER_CONNECTION, Some(given.to_owned()));
         }
     }
 
@@ -399,6 +396,8 @@ mod tests {
         let limit = "HAWSER_STREAMS_PER_CONNECTION";
         let refused = read(&flags, &[key, (limit, "16")]).unwrap_err();
         assert!(refused.starts_with("1 fault ") && refused.contains(limit), "{refused}");
+        let few = read(&flags, &[key, ("HAWSER_CONNECTIONS_PER_ADDRESS", "16")]).unwrap();
+        assert_eq!(few.connections_per_address, 16, "a gateway has this one");
     }
 
     /// An operator of the reference implementation may have set it, and its gateway starts.
