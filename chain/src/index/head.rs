@@ -61,6 +61,8 @@ pub struct HeadStatus {
     pub error: Option<String>,
     /// True while a WebSocket announces heads and logs.
     pub pushed: bool,
+    /// The time at which a WebSocket last announced a head above the known one.
+    announced_at: Option<Instant>,
     /// True if the WebSocket has announced a head that is not above the known one, and the chain was not polled since.
     pub(super) is_doubtful: bool,
 }
@@ -82,8 +84,21 @@ impl HeadStatus {
     fn announce(&mut self, head: &BlockHeader, now: Instant) {
         match self.head {
             Some(known) if known.number >= head.block.number => self.is_doubtful = true,
-            _ => self.update(head, now),
+            _ => {
+                self.update(head, now);
+                self.announced_at = Some(now);
+            }
         }
+    }
+
+    /// Returns the head that a WebSocket announced a moment ago, if the endpoint in use, whose newest block is given,
+    /// may still come to it. An older one may be invented: it would hold back all readers until the chain comes to it.
+    fn announced_above(&mut self, newest: u64, now: Instant) -> Option<BlockRef> {
+        let is_doubtful = std::mem::take(&mut self.is_doubtful);
+        let is_fresh =
+            self.announced_at.is_some_and(|at| now.duration_since(at) < POLL_PUSHED_EVERY);
+        let is_announced = self.pushed && is_fresh && !is_doubtful;
+        self.head.filter(|head| is_announced && head.number > newest)
     }
 
     /// Sets the notified block to the next one for all readers, because messages may have been lost.
@@ -146,9 +161,7 @@ impl HeadWatcher {
         self.status.send_modify(|status| match head {
             Ok(head) => {
                 let (now, number) = (Instant::now(), head.block.number);
-                // The endpoint may come to an announced block in a moment.
-                let is_announced = status.pushed && !std::mem::take(&mut status.is_doubtful);
-                let announced = status.head.filter(|it| is_announced && it.number > number);
+                let announced = status.announced_above(number, now);
                 status.update(&head, now);
                 let is_ahead = |other: &BlockRef| {
                     let own = NewestBlock { endpoint, number };
@@ -308,6 +321,23 @@ mod tests {
         status.announce(&block(8, 101), later);
         assert_eq!((number(&status), status.seen), (Some(8), Some(later)));
         assert!(!status.is_doubtful);
+    }
+
+    #[test]
+    fn an_announced_head_that_no_endpoint_has_counts_for_a_moment() {
+        let (mut status, now) =
+            (HeadStatus { pushed: true, ..HeadStatus::default() }, Instant::now());
+        status.announce(&block(1_000_000, 100), now);
+        let number = |head: Option<BlockRef>| head.map(|head| head.number);
+        assert_eq!(number(status.announced_above(7, now)), Some(1_000_000));
+        assert_eq!(number(status.announced_above(1_000_000, now)), None, "the endpoint has it");
+        assert_eq!(number(status.announced_above(7, now + POLL_PUSHED_EVERY)), None);
+        status.announce(&block(8, 100), now);
+        assert_eq!(
+            number(status.announced_above(7, now)),
+            None,
+            "the WebSocket contradicts itself"
+        );
     }
 
     #[test]
