@@ -1,7 +1,7 @@
 //! The places of the requests that the validation service works on, shared between its callers.
 //!
-//! A caller takes at most as many places as it leaves free. So a single caller gets half of them, and one that comes
-//! later finds a place, however many requests the others send.
+//! A caller takes at most as many places as it leaves free. So a single caller gets half of them, however many requests
+//! it sends, and others find a place. Several callers together may take all: five of them have the 16 places.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
