@@ -181,7 +181,7 @@ pub use store::{AdoptError, Store};
 pub use suspected::SuspectedDependency;
 pub use topic_scan::TopicScan;
 pub use tree_read::TreeError;
-pub use trees::TreeBehind;
+pub use trees::{TreeBehind, is_void_run_in_tree};
 pub use unread::UnreadFamily;
 pub use unverified::VerifiedBatch;
 #[doc(hidden)]

@@ -4,6 +4,9 @@
 //! be behind in a folder of an older format, or after a missing place. Commits do not touch it;
 //! [`Store::bring_up_trees`] extends it in steps until it has reached the head.
 //!
+//! Each void place has a row, and the operator of a chain's contract, or a lying endpoint, makes any number of places
+//! void with one event. So a tree ends for good before a run of void places that is [too long](is_void_run_in_tree).
+//!
 //! Invariant: a tree ends before the first place that may still be filled, so its rows never change, except when a
 //! chain's strand is cut.
 
@@ -17,6 +20,7 @@ use crate::database::Database;
 use crate::error::{CommitError, ReadError};
 use crate::hashed::HashedEnvelope;
 use crate::log_scan::LogItem;
+use crate::snapshot::Snapshot;
 use crate::store::Store;
 use crate::tree_edges::Trees;
 
@@ -27,6 +31,17 @@ const STEP_PLACES: u64 = 512;
 const STEP_BYTES: usize = 8 * 1024 * 1024;
 /// Bytes of envelopes that are read while writers of the strand wait. A guess: a millisecond from memory.
 const LAST_STEP_BYTES: usize = 1024 * 1024;
+/// Longest run of void places that has leaves wherever it is. Calculated: an event makes a node write 200 kB for it.
+/// Specified in `docs/protocol/checkpoints.md`, as is the next one.
+const SHORT_VOID_RUN_MAX: u64 = 1 << 12;
+/// Longer runs have leaves if they end here or before. Calculated: all of them together take 13 GB.
+const LONG_VOID_RUNS_END: SequenceId = SequenceId(1 << 28);
+
+/// Returns true if a tree has leaves for this run of void places, and false if it ends before it.
+#[must_use]
+pub fn is_void_run_in_tree(from: SequenceId, through: SequenceId) -> bool {
+    through <= LONG_VOID_RUNS_END || through.0.saturating_sub(from.0) < SHORT_VOID_RUN_MAX
+}
 
 /// A strand whose tree ends before its head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +52,8 @@ pub struct TreeBehind {
     pub size: u64,
     /// The head of the strand.
     pub head: SequenceId,
-    /// True if the next place is missing or has expired. The tree grows again once the place is found.
+    /// True if the next place is missing or has expired, and the tree grows again once the place is found. Also true
+    /// if the next void places are too many for a tree.
     pub waits: bool,
 }
 
@@ -185,7 +201,7 @@ impl Store {
     }
 
     /// Runs up to `steps_max` steps that extend trees to their strands' heads. Returns true if all remaining trees
-    /// wait for a missing place. A step is one write and is not synced: a step that a crash loses is repeated.
+    /// [wait](TreeBehind::waits). A step is one write and is not synced: a step that a crash loses is repeated.
     ///
     /// The log is read before writers of the strand have to wait.
     ///
@@ -208,11 +224,13 @@ impl Store {
     }
 
     fn waits(&self, next: EnvelopeId) -> Result<bool, ReadError> {
-        let item = self.snapshot().log(before(next), next.sequence).next().transpose()?;
+        let snapshot = self.snapshot();
+        let item = snapshot.log(before(next), next.sequence).next().transpose()?;
         Ok(match item {
-            Some(LogItem::Skipped { reason, .. }) => {
-                !matches!(reason, SkipReason::Void | SkipReason::Pruned)
+            Some(LogItem::Skipped { reason: SkipReason::Void, .. }) => {
+                begins_long_void_run(&snapshot, next)?
             }
+            Some(LogItem::Skipped { reason, .. }) => reason != SkipReason::Pruned,
             Some(LogItem::Envelope { id, .. }) => id != next,
             None => true,
         })
@@ -249,8 +267,8 @@ impl Store {
         Ok(stop == Stop::Waits || size == head.0)
     }
 
-    /// Adds the leaves of stored or void places up to `through`. Ends at the first other place, or after this many
-    /// bytes.
+    /// Adds the leaves of stored or void places up to `through`. Ends at the first other place, before a run of void
+    /// places that is too long, or after this many bytes.
     fn stage_places(
         &self,
         database: &Database,
@@ -271,11 +289,16 @@ impl Store {
                     left = left.saturating_sub(bytes.len());
                     database.stage_leaf(originator, &mut edge, leaf_of(&bytes), batch);
                 }
-                LogItem::Skipped { from, through, reason: SkipReason::Void }
+                LogItem::Skipped { from, through: end, reason: SkipReason::Void }
                     if from.0 == edge.size() + 1 =>
                 {
+                    // A step has fewer places than a short run, so only a run that its bound cuts can be long.
+                    let next = EnvelopeId::new(originator, from);
+                    if end == through && begins_long_void_run(&snapshot, next)? {
+                        break;
+                    }
                     let void = leaf_hash(LeafData::Void);
-                    for _ in from.0..=through.0 {
+                    for _ in from.0..=end.0 {
                         database.stage_leaf(originator, &mut edge, void, batch);
                     }
                 }
@@ -305,8 +328,19 @@ impl Store {
 enum Stop {
     /// The bound of places or bytes was reached.
     Bound,
-    /// The next place may still be found.
+    /// The next place may still be found, or begins a run of void places that is too long.
     Waits,
+}
+
+/// Returns true if `next` is the first of void places that are too many for a tree.
+fn begins_long_void_run(snapshot: &Snapshot<'_>, next: EnvelopeId) -> Result<bool, ReadError> {
+    let item = snapshot.log(before(next), SequenceId::MAX).next().transpose()?;
+    Ok(match item {
+        Some(LogItem::Skipped { from, through, reason: SkipReason::Void }) => {
+            from == next.sequence && !is_void_run_in_tree(from, through)
+        }
+        Some(_) | None => false,
+    })
 }
 
 fn before(id: EnvelopeId) -> EnvelopeId {

@@ -12,6 +12,7 @@ use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::SkipReason::{Expired, Missing, Void};
 use hawser_storage::{
     Change, InvalidRule, LogEntry, LogItem, SkipReason, Store, TreeBehind, TreeError,
+    is_void_run_in_tree,
 };
 use proptest::prelude::*;
 
@@ -104,6 +105,46 @@ fn a_commit_lengthens_the_trees_of_its_strands() {
         assert_eq!(store.snapshot().tree_size(OriginatorId(300)).unwrap(), 0);
         assert_eq!(store.snapshot().root(OriginatorId(300), 0).unwrap(), empty_root());
     });
+}
+
+/// One event of a chain skips all ids up to the last ones. A row for each of them would fill any disk.
+#[test]
+fn a_tree_ends_before_a_run_of_void_places_that_is_too_long() {
+    let (short, long_end) = (1 << 12, 1 << 28);
+    for last in [SequenceId::MAX.0, long_end + 2] {
+        on_each(|store| {
+            store.commit(&[append(PEER, 1)]).unwrap();
+            store.commit(&[skip(2, last - 1, Void), append(PEER, last)]).unwrap();
+            assert!(store.bring_up_trees(1).unwrap(), "there is nothing to do");
+            let head = SequenceId(last);
+            let behind = TreeBehind { originator: PEER, size: 1, head, waits: true };
+            assert_eq!(store.trees_behind().unwrap(), [behind]);
+            let snapshot = store.snapshot();
+            assert_eq!(snapshot.leaf(id(PEER, 2)).unwrap(), None);
+            assert!(snapshot.get(id(PEER, last)).unwrap().is_some(), "it is served");
+            assert!(snapshot.consistency(PEER, 1, 1).unwrap().0.is_empty());
+        });
+    }
+    let is_in = |from, through| is_void_run_in_tree(SequenceId(from), SequenceId(through));
+    assert!(is_in(1, long_end) && !is_in(1, long_end + 1));
+    let from = long_end + 5;
+    assert!(is_in(from, from + short - 1) && !is_in(from, from + short));
+    assert!(is_in(SequenceId::MAX.0, SequenceId::MAX.0));
+}
+
+/// The run is longer than the steps that add its leaves, and the tree of its strand goes on behind it.
+#[test]
+fn a_tree_has_the_leaves_of_a_long_run_of_void_places_among_the_first_ones() {
+    let store = in_memory();
+    let last = 10 * STEP;
+    store.commit(&[append(PEER, 1), skip(2, last - 1, Void), append(PEER, last)]).unwrap();
+    let size = |store: &Store| store.snapshot().tree_size(PEER).unwrap();
+    assert_eq!(size(&store), 1);
+    assert!(!store.bring_up_trees(1).unwrap());
+    assert_eq!(size(&store), 1 + STEP);
+    bring_up(&store);
+    assert_eq!(size(&store), last);
+    assert_tree(&store, PEER);
 }
 
 #[test]

@@ -137,6 +137,23 @@ async fn a_bootstrap_may_leave_ids_out_repeat_them_and_go_back() {
     assert!(matches!(refused, Err(ChainAppendError::Conflict(_))), "{refused:?}");
 }
 
+/// The operator of the contract, or an endpoint that lies, names the id before the last one there is.
+#[tokio::test]
+async fn a_bootstrap_that_skips_nearly_all_ids_is_served_and_makes_no_leaves() {
+    let store = store();
+    let chain = appended(&store);
+    let far = SequenceId::MAX.0 - 1;
+    chain.append(GROUPS, &[commit(1, "a")], None).unwrap();
+    let now = |event: ChainEvent| ChainEvent { block_time_s: 1_750_000_002, ..event };
+    let events = [now(bootstrapped(far, "b")), now(commit(far + 1, "c"))];
+    chain.append(GROUPS, &events, None).unwrap();
+    assert_eq!(strand(&store), format!("1 2-{}x {far} {}", far - 1, far + 1));
+    assert!(store.bring_up_trees(1).unwrap(), "the tree waits");
+    let snapshot = store.snapshot();
+    assert_eq!(snapshot.tree_size(GROUPS).unwrap(), 1);
+    assert!(snapshot.get(EnvelopeId::new(GROUPS, SequenceId(far))).unwrap().is_some());
+}
+
 #[tokio::test]
 async fn an_event_that_is_filed_under_another_id_than_its_payload_leaves_its_place_empty() {
     let store = store();

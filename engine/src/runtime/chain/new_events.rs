@@ -2,7 +2,7 @@
 
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::RuleNumber;
-use hawser_storage::{Change, LogEntry, SkipReason, Snapshot};
+use hawser_storage::{Change, LogEntry, SkipReason, Snapshot, is_void_run_in_tree};
 
 use super::error::{ChainAppendError, ChainConflict};
 use super::parts::ChainAppenderParts;
@@ -82,7 +82,7 @@ pub(super) fn new_entries(
                     return Err(ChainAppendError::Gap { head, got: event.sequence });
                 }
                 let through = event.sequence.previous();
-                tracing::info!(%head, %through, "bootstrapped events of the chain skip ids: their places are void");
+                log_skip(head, through);
                 skips.push(NewEntry::Void { first: head.sequence.next(), through, originator });
             }
             head = event.sequence;
@@ -103,6 +103,16 @@ pub(super) fn new_entries(
         entries.sort_by_key(NewEntry::first);
     }
     Ok(entries)
+}
+
+/// Logs that a bootstrapped event skips the ids after `head` up to `through`.
+fn log_skip(head: EnvelopeId, through: SequenceId) {
+    tracing::info!(%head, %through, "bootstrapped events of the chain skip ids: their places are void");
+    if !is_void_run_in_tree(head.sequence.next(), through) {
+        tracing::warn!(code = "void_run_too_long", %head, %through, "a bootstrapped event of the chain skips more ids \
+            than a tree has leaves for: the tree of the strand ends before them, so later events are served and not \
+            proved");
+    }
 }
 
 /// Compares an event with the entry that the log holds in its place.
