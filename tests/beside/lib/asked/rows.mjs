@@ -3,6 +3,7 @@
 
 const ROWS = {
   "a page of several originators": ["two topics", "originators in another order"],
+  "the newest envelope of a topic": ["the newest of a report topic"],
   "a page that is cut at the limit": ["all strands", "both chains", "originators in packed form"],
   "an originator named twice in a query": ["an originator named twice"],
   "a cursor of 2^63 or more": ["a cursor of 2^63 or more by originator"],
