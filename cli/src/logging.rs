@@ -142,8 +142,8 @@ fn json_line(metadata: &Metadata<'_>, fields: Map<String, Value>) -> Value {
     Value::Object(line)
 }
 
-/// Lines in a format, of which each place of the code writes only so many in a minute: a peer, a payer or a failing disk
-/// must not fill the disk of the logs. Lines of debug and trace are all written.
+/// Lines in a format, of which each place of the code writes only so many in a minute: a peer, a payer or a failing
+/// disk must not fill the disk of the logs. Lines of debug and trace are all written.
 struct CountedLines<F> {
     lines: F,
     /// True if the format is JSON.
@@ -320,7 +320,7 @@ mod tests {
         let writer = lines.clone();
         let subscriber = tracing_subscriber::fmt()
             .with_writer(move || writer.clone())
-            .event_format(Told)
+            .event_format(LeftOutFormat)
             .finish();
         tracing::subscriber::with_default(subscriber, || tracing::warn!("a peer is\nodd"));
         let text = String::from_utf8(lines.0.lock().clone()).unwrap();
@@ -334,9 +334,9 @@ mod tests {
     }
 
     /// Writes an event as one whose repetitions were left out.
-    struct Told;
+    struct LeftOutFormat;
 
-    impl<S, N> FormatEvent<S, N> for Told
+    impl<S, N> FormatEvent<S, N> for LeftOutFormat
     where
         S: Subscriber + for<'a> LookupSpan<'a>,
         N: for<'a> FormatFields<'a> + 'static,

@@ -31,8 +31,8 @@ pub const REQUEST_WALLETS_MAX: usize = 64;
 pub const REQUEST_WALLETS_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The most requests that the service works on or keeps waiting for a core; further ones are refused at once. One
-/// caller has at most as many as it leaves to others, so half of them. A guess: each holds a message of up to 25 MiB, so
-/// the worst case is 400 MiB.
+/// caller has at most as many as it leaves to others, so half of them. A guess: each holds a message of up to 25 MiB,
+/// so the worst case is 400 MiB.
 pub const REQUESTS_MAX: usize = 16;
 
 /// The most contract wallets that the service asks for all requests together in [`QUOTA_PERIOD`]; those of one caller

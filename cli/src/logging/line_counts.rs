@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use tracing::Metadata;
 
-/// Lines of one place of the code that are written in a window. A guess: more than the notes about settings with which a
-/// node starts, and so few that all places together do not fill a disk.
+/// Lines of one place of the code that are written in a window. A guess: more than the notes about settings with which
+/// a node starts, and so few that all places together do not fill a disk.
 const LINES_MAX: u32 = 100;
 /// The time in which lines are counted together.
 pub(super) const WINDOW: Duration = Duration::from_secs(60);

@@ -117,7 +117,8 @@ struct TopicPage {
     envelopes: Vec<OriginatorEnvelope>,
 }
 
-/// Searches once, at `asked`, for each item of `originator` that was not found yet. Returns true if `asked` has answered.
+/// Searches once, at `asked`, for each item of `originator` that was not found yet. Returns true if `asked` has
+/// answered.
 ///
 /// Asks for many topics in one call: an item that was not asked about when the time is up counts as not published, and
 /// another node would be paid for it too.

@@ -66,8 +66,8 @@ impl SecretFileError {
 /// Reads a secret text and trims white space around it.
 ///
 /// # Errors
-/// Fails when the file cannot be read, when its group or others may read or write it, or when it belongs to another user
-/// than that of this process and root.
+/// Fails when the file cannot be read, when its group or others may read or write it, or when it belongs to another
+/// user than that of this process and root.
 pub fn read_secret(path: &Path) -> Result<Zeroizing<String>, SecretFileError> {
     let found = std::fs::metadata(path)?;
     if found.is_dir() {
@@ -86,8 +86,9 @@ fn is_in(path: &Path, folder: Option<&OsStr>) -> bool {
 
 /// Checks that only root and the user `own` may read or write a file.
 ///
-/// The files of `LoadCredential=` belong to root. Since version 254 systemd lets the service's user read them by an access
-/// list, whose mask stands in the place of the group's bits: their mode is 0440. No other user can enter their folder.
+/// The files of `LoadCredential=` belong to root. Since version 254 systemd lets the service's user read them by an
+/// access list, whose mask stands in the place of the group's bits: their mode is 0440. No other user can enter their
+/// folder.
 fn check_private(
     mode: u32,
     owner: u32,

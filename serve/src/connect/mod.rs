@@ -140,8 +140,8 @@ impl ConnectCall {
         }
     }
 
-    /// Waits for the message of a request. Returns the request of gRPC, with the memory that its message takes until the
-    /// call is over.
+    /// Waits for the message of a request. Returns the request of gRPC, with the memory that its message takes until
+    /// the call is over.
     async fn arrive(
         self,
         request: Request<Body>,

@@ -1,4 +1,5 @@
-//! The checkpoints of a strand: those that are next are read, and each is compared with the tree once that has its size.
+//! The checkpoints of a strand: those that are next are read, and each is compared with the tree once that has its
+//! size.
 
 use std::collections::BTreeSet;
 

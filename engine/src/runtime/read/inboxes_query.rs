@@ -1,7 +1,7 @@
 //! Queries for the inboxes of addresses, answered in turns.
 //!
-//! The owner of an address may create any number of inboxes with it, and a caller may name the address a thousand times.
-//! So each address is read once, and a turn reads a bounded number of its inboxes.
+//! The owner of an address may create any number of inboxes with it, and a caller may name the address a thousand
+//! times. So each address is read once, and a turn reads a bounded number of its inboxes.
 
 use std::collections::HashMap;
 use std::sync::Arc;

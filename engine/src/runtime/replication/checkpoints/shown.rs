@@ -1,4 +1,5 @@
-//! A checkpoint that a peer shows: its signer is examined, and cosignatures that are new are added to the one held here.
+//! A checkpoint that a peer shows: its signer is examined, and cosignatures that are new are added to the one held
+//! here.
 
 use hawser_proto::checkpoint::{Checkpoint, CosignedCheckpoint, WitnessCosignature};
 use hawser_proto::{OriginatorId, PublicKey, SequenceId};
