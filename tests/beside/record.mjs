@@ -7,11 +7,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 
+import { freePort } from "../clients/lib/ports.mjs";
 import { eventually } from "../clients/lib/wait.mjs";
 import { Cable } from "./lib/cable.mjs";
 import { COMMIT, groupMessage, Publisher } from "./lib/load.mjs";
 import { HawserNode, XmtpdNode } from "./lib/nodes.mjs";
-import { freePort, killAll, output } from "./lib/processes.mjs";
+import { killAll, output } from "./lib/processes.mjs";
 import { Chains, Gateway, newKey, Postgres } from "./lib/services.mjs";
 import { shows } from "./lib/strands.mjs";
 import { Tap } from "./lib/tap.mjs";

@@ -4,7 +4,8 @@ import { join } from "node:path";
 
 import { Cable } from "./cable.mjs";
 import { Channel } from "./grpc.mjs";
-import { freePort, output, Program } from "./processes.mjs";
+import { freePort } from "../../clients/lib/ports.mjs";
+import { output, Program } from "./processes.mjs";
 import { newKey, reachable } from "./services.mjs";
 
 class Node {

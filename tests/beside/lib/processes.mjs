@@ -2,7 +2,6 @@
 
 import { execFile, spawn } from "node:child_process";
 import { closeSync, openSync, readFileSync } from "node:fs";
-import { createServer } from "node:net";
 
 import { sleep } from "../../clients/lib/wait.mjs";
 
@@ -79,27 +78,5 @@ export function output(program, args, options = {}) {
       if (error) reject(new Error(`${program} ${args.join(" ")}\n${stdout}${stderr}`));
       else resolve(stdout);
     }).stdin.end();
-  });
-}
-
-const taken = new Set();
-
-/** A port below those that systems hand out to outgoing connections, free for TCP. */
-export async function freePort(spread = [0]) {
-  for (;;) {
-    const base = 20000 + Math.floor(Math.random() * 10000);
-    const wanted = spread.map((offset) => base + offset);
-    if (wanted.some((port) => taken.has(port))) continue;
-    const free = await Promise.all(wanted.map(isFree));
-    if (!free.every(Boolean)) continue;
-    for (const port of wanted) taken.add(port);
-    return base;
-  }
-}
-
-function isFree(port) {
-  return new Promise((resolve) => {
-    const server = createServer().once("error", () => resolve(false));
-    server.listen(port, "127.0.0.1", () => server.close(() => resolve(true)));
   });
 }

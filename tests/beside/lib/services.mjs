@@ -5,7 +5,8 @@ import { chownSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, 
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-import { freePort, output, Program } from "./processes.mjs";
+import { freePort } from "../../clients/lib/ports.mjs";
+import { output, Program } from "./processes.mjs";
 
 /** The first account that anvil makes: it has deployed the contracts. Its key is public. */
 export const ADMIN_KEY = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";

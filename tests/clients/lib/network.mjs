@@ -1,33 +1,20 @@
 // A network of `hawser dev` for the time of the tests, or one that runs already.
 
 import { spawn } from "node:child_process";
-import { createServer } from "node:net";
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 
+import { freePort } from "./ports.mjs";
 import { sleep } from "./wait.mjs";
 
 const START_SECONDS = 180;
 const STOP_SECONDS = 30;
 
 /** A port that is free together with those that a network of so many nodes takes beside it. */
-async function freeBasePort(nodes) {
+function freeBasePort(nodes) {
   const offsets = [2, 3, 10, 11];
   for (let node = 0; node < nodes; node++) offsets.push(node * 100, node * 100 + 1);
-  for (let attempt = 0; attempt < 100; attempt++) {
-    // Below the ports that systems hand out to outgoing connections.
-    const base = 20000 + Math.floor(Math.random() * 10000);
-    const free = await Promise.all(offsets.map((offset) => isFree(base + offset)));
-    if (free.every(Boolean)) return base;
-  }
-  throw new Error("no free ports for a network");
-}
-
-function isFree(port) {
-  return new Promise((resolve) => {
-    const server = createServer().once("error", () => resolve(false));
-    server.listen(port, "127.0.0.1", () => server.close(() => resolve(true)));
-  });
+  return freePort(offsets);
 }
 
 export class Network {

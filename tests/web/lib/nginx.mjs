@@ -3,22 +3,13 @@
 import { execFileSync, spawn } from "node:child_process";
 import { createHash, X509Certificate } from "node:crypto";
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
-import { createServer, connect } from "node:net";
+import { connect } from "node:net";
 import { join } from "node:path";
 
+import { freePort } from "../../clients/lib/ports.mjs";
 import { eventually } from "../../clients/lib/wait.mjs";
 
 const DOCUMENT = new URL("../../../docs/proxies.md", import.meta.url);
-
-function freePort() {
-  return new Promise((resolve, reject) => {
-    const server = createServer().once("error", reject);
-    server.listen(0, "127.0.0.1", () => {
-      const { port } = server.address();
-      server.close(() => resolve(port));
-    });
-  });
-}
 
 function listens(port) {
   return new Promise((resolve, reject) => {
