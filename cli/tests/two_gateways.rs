@@ -28,8 +28,10 @@ const ENVELOPES: u32 = 24;
 /// Acknowledged envelopes after which one gateway is killed.
 const KILLED_AFTER: usize = 60;
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// Returns two free ports. Both are held until both are known: the system may give a port that was just closed again.
+fn two_free_ports() -> (u16, u16) {
+    let [first, second] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    (first.local_addr().unwrap().port(), second.local_addr().unwrap().port())
 }
 
 struct Gateway {
@@ -39,7 +41,7 @@ struct Gateway {
 
 impl Gateway {
     fn start(network: &MoneyNetwork, redis: &RedisServer) -> Self {
-        let (port, metrics) = (free_port(), free_port());
+        let (port, metrics) = two_free_ports();
         let url = |address: std::net::SocketAddr| format!("http://{address}");
         let mut command = hawser();
         command.args(["gateway", "--listen-address", "127.0.0.1", "--shutdown-drain", "0s"]);
