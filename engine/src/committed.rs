@@ -1,7 +1,7 @@
 //! A durable envelope on its way to readers.
 
 use bytes::Bytes;
-use hawser_proto::{EnvelopeId, Topic};
+use hawser_proto::{EnvelopeId, OriginatorId, Topic};
 use hawser_storage::{Facts, LogEntry, Validity};
 
 use crate::read::limits::is_deliverable;
@@ -31,6 +31,11 @@ impl Committed {
         let facts = facts.filter(|_| is_read)?;
         let Facts { topic, originator_ns, depends_on, .. } = facts;
         Some(Self { id, topic: topic?, originator_ns, depends_on, bytes })
+    }
+
+    /// Returns its strand and time.
+    pub(crate) fn dated(&self) -> (OriginatorId, i64) {
+        (self.id.originator, self.originator_ns)
     }
 }
 

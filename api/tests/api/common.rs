@@ -193,7 +193,8 @@ impl Node {
     /// Has these bytes in the log in place of an envelope of another node, as an error of the disk that no checksum
     /// shows would leave them.
     pub(crate) fn damaged_in_log(&self, sequence: u64, group: u8, bytes: Bytes) {
-        let entry = LogEntry { bytes, ..entry_of_peer(sequence, group, START_NS, None) };
+        let at_ns = START_NS + i64::try_from(sequence).unwrap();
+        let entry = LogEntry { bytes, ..entry_of_peer(sequence, group, at_ns, None) };
         self.engine.committer().commit(vec![Change::Append(entry)]).unwrap();
     }
 

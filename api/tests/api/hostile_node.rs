@@ -1,6 +1,7 @@
 //! Effects of a hostile node on readers of an honest one. Its envelopes have valid signatures, so they are in the
 //! log.
 
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb_env;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::subscribe_topics_request::TopicFilter;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::subscribe_topics_response::{
@@ -22,7 +23,17 @@ async fn newest(node: &Node, group: u8) -> String {
 }
 
 async fn page(node: &Node, group: u8, limit: u32) -> String {
-    let request = pb::QueryEnvelopesRequest { query: Some(topics_query([group], None)), limit };
+    page_after(node, group, limit, None).await
+}
+
+async fn page_after(
+    node: &Node,
+    group: u8,
+    limit: u32,
+    last_seen: Option<pb_env::Cursor>,
+) -> String {
+    let request =
+        pb::QueryEnvelopesRequest { query: Some(topics_query([group], last_seen)), limit };
     ids(&node.query().await.query_envelopes(request).await.unwrap().into_inner().envelopes)
 }
 
@@ -39,7 +50,38 @@ async fn an_envelope_of_2100_hides_no_other_and_counts_when_its_time_has_come() 
     assert_eq!(newest(&node, 1).await, "100:1");
     node.clock.advance(6 * 60);
     assert_eq!(newest(&node, 1).await, "200:3", "the tolerance is five minutes");
-    assert_eq!(page(&node, 1, 0).await, "100:1 200:1 200:2 200:3", "its own strand comes late");
+    assert_eq!(page(&node, 1, 0).await, "100:1 200:1", "its own strand comes late");
+    let rest = page_after(&node, 1, 0, Some(wire_cursor([(100, 1), (200, 1)]))).await;
+    assert_eq!(rest, "200:2 200:3", "clients would lose what is dated before and behind them");
+}
+
+/// Clients sort a page, and a message of a stream, by time, and pass over an envelope whose place is below one that
+/// they have. A node whose clock was set back does the same as a hostile one.
+#[tokio::test]
+async fn what_a_node_dates_back_comes_in_a_page_and_a_message_of_its_own() {
+    let node = node().await;
+    let filters = vec![TopicFilter { topic: topic_bytes(1), last_seen: None }];
+    let request = pb::SubscribeTopicsRequest { filters };
+    let mut live = node.query().await.subscribe_topics(request.clone()).await.unwrap().into_inner();
+    for (sequence, later_ns) in [(1, 5), (2, 4), (3, 4), (4, 9)] {
+        node.dated_by_peer(sequence, 1, START_NS + later_ns, None);
+    }
+    node.publish(vec![message(1, "honest")]).await;
+    assert_eq!(page(&node, 1, 0).await, "100:1 200:1");
+    let rest = page_after(&node, 1, 0, Some(wire_cursor([(100, 1), (200, 1)]))).await;
+    assert_eq!(rest, "200:2 200:3 200:4");
+
+    let mut stored = node.query().await.subscribe_topics(request).await.unwrap().into_inner();
+    for stream in [&mut live, &mut stored] {
+        let (mut got, mut last) = (Vec::new(), String::new());
+        while got.len() < 5 {
+            last = envelopes(stream).await;
+            assert!(!last.contains("200:1 200:2"), "{last}: dated the wrong way round");
+            got.extend(last.split(' ').map(ToOwned::to_owned));
+        }
+        got.sort_unstable();
+        assert_eq!(got, ["100:1", "200:1", "200:2", "200:3", "200:4"], "{last}");
+    }
 }
 
 #[tokio::test]

@@ -12,11 +12,28 @@ use super::limits::{BatchLimits, BatchSize};
 /// by doubling.
 const ROW_BYTES: usize = 128;
 
+/// An envelope of a page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PageRow {
+    /// Its topic, by the place in the plan.
+    pub(crate) topic: usize,
+    pub(crate) id: EnvelopeId,
+    /// The originator's time, unix nanoseconds.
+    pub(crate) originator_ns: i64,
+}
+
+impl PageRow {
+    /// Returns its strand and time.
+    pub(super) fn dated(&self) -> (OriginatorId, i64) {
+        (self.id.originator, self.originator_ns)
+    }
+}
+
 /// One page of a plan.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct PlannedPage {
-    /// Topics, by their places in the plan, and envelopes, in the order of delivery.
-    pub(crate) rows: Vec<(usize, EnvelopeId)>,
+    /// In the order of delivery.
+    pub(crate) rows: Vec<PageRow>,
     /// The envelopes that came with their rows, in the same order. The others are in the log.
     pub(crate) envelopes: Vec<Option<Bytes>>,
     /// Bytes of the envelopes on the wire.
@@ -35,6 +52,34 @@ impl PlannedPage {
     pub(crate) fn drop_envelopes(&mut self) {
         self.envelopes.fill(None);
     }
+
+    /// Removes the rest of each node's strand from the first envelope on that the node has dated before an earlier one
+    /// of the page.
+    ///
+    /// Clients sort a page by time, and pass over an envelope whose place is below one that they have. Of two that are
+    /// dated the wrong way round they would lose the earlier one for good. The rest comes with the next page, since
+    /// the reader's cursor ends at what it has. Strands of chains stay whole: envelopes of nodes depend on them, and
+    /// no block is dated before its parent.
+    pub(crate) fn end_strands_at_steps_back(&mut self) {
+        let mut times: BTreeMap<OriginatorId, i64> = BTreeMap::new();
+        let mut ended: BTreeSet<OriginatorId> = BTreeSet::new();
+        let stays = self.rows.iter().map(|row| {
+            let originator = row.id.originator;
+            let last_ns = times.insert(originator, row.originator_ns);
+            if originator.is_node() && last_ns.is_some_and(|last_ns| row.originator_ns < last_ns) {
+                ended.insert(originator);
+            }
+            !ended.contains(&originator)
+        });
+        let stays: Vec<bool> = stays.collect();
+        if ended.is_empty() {
+            return;
+        }
+        let (mut of_rows, mut of_envelopes) = (stays.iter(), stays.iter());
+        self.rows.retain(|_| of_rows.next().is_some_and(|stays| *stays));
+        self.envelopes.retain(|_| of_envelopes.next().is_some_and(|stays| *stays));
+        self.finished = false;
+    }
 }
 
 /// A page while it is filled, in one turn or in several.
@@ -42,7 +87,7 @@ impl PlannedPage {
 pub(crate) struct Filling {
     pub(super) size: BatchSize,
     pub(super) finished: bool,
-    rows: Vec<(usize, EnvelopeId)>,
+    rows: Vec<PageRow>,
     envelopes: Vec<Option<Bytes>>,
     /// The shares of strands, if a node's may not fill more than half of the page.
     pub(super) shares: Option<Shares>,
@@ -64,7 +109,7 @@ impl Filling {
 
     /// Adds the next row, which has been counted already.
     pub(super) fn push(&mut self, topic: usize, row: TopicRow) {
-        self.rows.push((topic, row.id));
+        self.rows.push(PageRow { topic, id: row.id, originator_ns: row.originator_ns });
         self.envelopes.push(row.envelope);
     }
 
@@ -90,3 +135,7 @@ impl Filling {
         PlannedPage { rows, envelopes, len_bytes: size.len_bytes(), finished }
     }
 }
+
+#[cfg(test)]
+#[path = "page_tests.rs"]
+mod tests;

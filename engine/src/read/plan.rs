@@ -290,7 +290,7 @@ impl PagePlan {
     /// them in front, and a reader of single pages would not get to those of the others.
     pub(crate) fn is_crowded(&self, page: &PlannedPage) -> bool {
         let mut counts: BTreeMap<OriginatorId, usize> = BTreeMap::new();
-        page.rows.iter().for_each(|(_, id)| *counts.entry(id.originator).or_default() += 1);
+        page.rows.iter().for_each(|row| *counts.entry(row.id.originator).or_default() += 1);
         let has_more = |originator: OriginatorId| self.head(originator).is_some();
         let most = counts.into_iter().find(|(_, count)| *count > page.rows.len() / 2);
         most.is_some_and(|(most, _)| {

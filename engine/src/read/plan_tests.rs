@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::super::limits::wire_len_bytes;
+use super::super::page::PageRow;
 use super::super::rows::ROWS_PER_SEEK;
 use super::super::testing::{Dice, MemoryRows, cursor, id, topic};
 use super::*;
@@ -77,7 +78,7 @@ impl ReadCase {
     fn everything(&self) -> Vec<EnvelopeId> {
         let page = self.plan(&self.asked).next_page(&mut self.rows.clone(), UNBOUNDED).unwrap();
         assert!(page.finished);
-        page.rows.into_iter().map(|(_, id)| id).collect()
+        page.rows.into_iter().map(|row| row.id).collect()
     }
 
     fn row(&self, id: EnvelopeId) -> (&Topic, &TopicRow) {
@@ -210,11 +211,11 @@ proptest! {
         let mut got = Vec::new();
         loop {
             let page = plan.next_page(&mut rows, limits).unwrap();
-            let lens = page.rows.iter().map(|&(_, id)| wire_len_bytes(case.row(id).1.len_bytes as usize));
+            let lens = page.rows.iter().map(|row| wire_len_bytes(case.row(row.id).1.len_bytes as usize));
             prop_assert!(page.rows.len() <= envelopes);
             prop_assert!(page.rows.len() == 1 || lens.sum::<usize>() <= len_bytes);
             prop_assert!(page.finished || !page.rows.is_empty());
-            got.extend(page.rows.into_iter().map(|(_, id)| id));
+            got.extend(page.rows.into_iter().map(|row| row.id));
             if page.finished {
                 break;
             }
@@ -234,7 +235,7 @@ proptest! {
             let mut plan = case.plan(&asked);
             let limits = BatchLimits { envelopes, len_bytes };
             let page = plan.next_page(&mut case.rows.clone(), limits).unwrap();
-            for &(place, id) in &page.rows {
+            for &PageRow { topic: place, id, .. } in &page.rows {
                 for (other, (_, from)) in asked.iter_mut().enumerate() {
                     if other == place || case.cursors == Cursors::Shared {
                         Arc::make_mut(from).advance(id);
@@ -242,7 +243,7 @@ proptest! {
                 }
             }
             let empty = page.rows.is_empty();
-            got.extend(page.rows.into_iter().map(|(_, id)| id));
+            got.extend(page.rows.into_iter().map(|row| row.id));
             if empty {
                 break;
             }
@@ -293,14 +294,14 @@ proptest! {
                 plan = case.plan(&asked);
                 page = shared_page(&mut plan, &mut case.rows.clone(), limits);
                 prop_assert!(page.rows.len() <= envelopes);
-                let of = |originator| page.rows.iter().filter(|(_, id)| id.originator == originator).count();
+                let of = |originator| page.rows.iter().filter(|row| row.id.originator == originator).count();
                 let fullest = plan.strands.keys().copied().filter(|it| it.is_node()).max_by_key(|it| of(*it));
                 if let Some(fullest) = fullest.filter(|it| len_bytes == usize::MAX && of(*it) > envelopes.div_ceil(2)) {
                     let mut others = plan.strands.keys().filter(|it| **it != fullest);
                     prop_assert!(!others.any(|it| plan.head(*it).is_some()), "{fullest} has most of {page:?}");
                 }
             }
-            for &(place, id) in &page.rows {
+            for &PageRow { topic: place, id, .. } in &page.rows {
                 for (other, (_, from)) in asked.iter_mut().enumerate() {
                     if other == place || case.cursors == Cursors::Shared {
                         Arc::make_mut(from).advance(id);
@@ -308,7 +309,7 @@ proptest! {
                 }
             }
             let empty = page.rows.is_empty();
-            got.extend(page.rows.into_iter().map(|(_, id)| id));
+            got.extend(page.rows.into_iter().map(|row| row.id));
             if empty {
                 break;
             }
@@ -382,7 +383,7 @@ proptest! {
         let mut rest = PagePlan::new(case.cursors, topics, Arc::new(later.heads.clone()));
         let rest = rest.next_page(&mut case.rows.clone(), UNBOUNDED).unwrap();
         let both: Vec<EnvelopeId> =
-            page.rows.iter().chain(&rest.rows).map(|&(_, id)| id).collect();
+            page.rows.iter().chain(&rest.rows).map(|row| row.id).collect();
         prop_assert_eq!(both.len(), both.iter().collect::<BTreeSet<_>>().len());
         prop_assert_eq!(both.into_iter().collect::<BTreeSet<_>>(), later.visible());
     }
@@ -409,7 +410,7 @@ fn page_of(
     });
     let mut plan = PagePlan::new(cursors, topics, Arc::new(cursor(heads)));
     let page = plan.next_page(&mut memory, UNBOUNDED).unwrap();
-    page.rows.iter().map(|(_, id)| id.to_string()).collect::<Vec<_>>().join(" ")
+    page.rows.iter().map(|row| row.id.to_string()).collect::<Vec<_>>().join(" ")
 }
 
 #[test]
@@ -501,11 +502,11 @@ fn a_node_that_dates_back_does_not_keep_the_others_away() {
     let heads = Arc::new(cursor(&[(100, 60), (200, 10_000)]));
     let mut plan = PagePlan::new(Cursors::Shared, asked(), Arc::clone(&heads));
     let page = plan.next_page(&mut rows, limits).unwrap();
-    assert!(page.rows.iter().all(|(_, id)| id.originator == OriginatorId(200)));
+    assert!(page.rows.iter().all(|row| row.id.originator == OriginatorId(200)));
     assert!(plan.is_crowded(&page));
     let mut plan = PagePlan::new(Cursors::Shared, asked(), heads);
     let page = shared_page(&mut plan, &mut rows, limits);
-    let of_100 = page.rows.iter().filter(|(_, id)| id.originator == OriginatorId(100)).count();
+    let of_100 = page.rows.iter().filter(|row| row.id.originator == OriginatorId(100)).count();
     assert_eq!((of_100, page.rows.len()), (50, 100));
 }
 
@@ -569,5 +570,5 @@ fn a_page_of_crowded_topics_is_planned_in_bounded_turns_and_memory() {
     assert!(most_lanes <= ORIGINATORS as usize * 11, "{most_lanes} lanes");
     let page = filling.into_page();
     let first: Vec<_> = (100..110).map(|originator| id(originator, 1)).collect();
-    assert_eq!(page.rows.into_iter().map(|(_, id)| id).collect::<Vec<_>>(), first);
+    assert_eq!(page.rows.into_iter().map(|row| row.id).collect::<Vec<_>>(), first);
 }

@@ -31,6 +31,7 @@ use bytes::Bytes;
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, Topic};
 
 use super::log_page::{LogPage, LogRange};
+use super::page::PageRow;
 use super::plan::PagePlan;
 use crate::committed::Committed;
 
@@ -87,8 +88,8 @@ pub(crate) enum PageRead {
     Topics {
         catch_up: CatchUpId,
         plan: Box<PagePlan>,
-        /// Topics by their places in the plan.
-        envelopes: Vec<(usize, EnvelopeId, Bytes)>,
+        /// In the order of delivery.
+        envelopes: Vec<(PageRow, Bytes)>,
         finished: bool,
     },
     Log(LogPage),

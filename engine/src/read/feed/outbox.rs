@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use hawser_proto::Topic;
+use hawser_proto::{OriginatorId, Topic};
 
 use super::{SubscriptionEvent, WaveId};
 use crate::read::limits::{BatchLimits, BatchSize};
@@ -16,6 +16,9 @@ pub(super) struct Outbox {
     events: VecDeque<SubscriptionEvent>,
     /// Size of the last batch.
     size: BatchSize,
+    /// The time of the newest envelope of each strand in the last batch, if it is one of topics. Few strands: a list
+    /// is quicker than a table.
+    times: Vec<(OriginatorId, i64)>,
 }
 
 impl Outbox {
@@ -28,6 +31,30 @@ impl Outbox {
             envelopes.push(bytes);
             return;
         }
+        self.begin_batch(wave, bytes);
+    }
+
+    /// Puts an envelope of a topic behind the others, with its strand and time. It begins a batch if its originator has
+    /// dated it before an earlier one: clients sort a batch by time, and pass over an envelope whose place is below
+    /// one that they have, so they would lose the earlier one.
+    pub(super) fn push_of_topic(
+        &mut self,
+        wave: Option<WaveId>,
+        (originator, originator_ns): (OriginatorId, i64),
+        bytes: Bytes,
+    ) {
+        match self.times.iter().find(|(strand, _)| *strand == originator) {
+            Some((_, last_ns)) if originator_ns < *last_ns => self.begin_batch(wave, bytes),
+            _ => self.push(wave, bytes),
+        }
+        match self.times.iter_mut().find(|(strand, _)| *strand == originator) {
+            Some((_, last_ns)) => *last_ns = originator_ns,
+            None => self.times.push((originator, originator_ns)),
+        }
+    }
+
+    fn begin_batch(&mut self, wave: Option<WaveId>, bytes: Bytes) {
+        self.times.clear();
         self.size = BatchSize::default();
         self.size.try_add(BatchLimits::STREAM, bytes.len());
         self.events.push_back(SubscriptionEvent::Envelopes { wave, envelopes: vec![bytes] });
@@ -53,5 +80,30 @@ impl Outbox {
     /// Takes out the next event.
     pub(super) fn pop(&mut self) -> Option<SubscriptionEvent> {
         self.events.pop_front()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batches(dated: &[(u32, i64)]) -> Vec<usize> {
+        let mut outbox = Outbox::default();
+        for &(originator, time) in dated {
+            outbox.push_of_topic(None, (OriginatorId(originator), time), Bytes::new());
+        }
+        let sizes = std::iter::from_fn(|| outbox.pop()).map(|event| match event {
+            SubscriptionEvent::Envelopes { envelopes, .. } => envelopes.len(),
+            other => panic!("{other:?}"),
+        });
+        sizes.collect()
+    }
+
+    #[test]
+    fn an_envelope_that_its_node_dates_back_begins_a_batch() {
+        assert_eq!(batches(&[(100, 5), (200, 9), (100, 5), (100, 6), (200, 9)]), [5]);
+        assert_eq!(batches(&[(100, 5), (100, 4), (100, 4), (100, 3), (200, 1)]), [1, 2, 2]);
+        // Not above an earlier one of the batch before, but in order within its own.
+        assert_eq!(batches(&[(100, 8), (100, 5), (100, 6)]), [1, 2]);
     }
 }

@@ -14,6 +14,7 @@ use super::holds::{HeldLane, Hold, Holds, lane_of};
 use super::outbox::Outbox;
 use super::tail::Tail;
 use crate::committed::Committed;
+use crate::read::page::PageRow;
 use crate::read::plan::{Cursors, PagePlan, PlanTopic};
 use crate::read::rows::first_unsatisfied;
 
@@ -125,17 +126,18 @@ impl ReleasedLanes {
     pub(super) fn handle_page(
         &mut self,
         plan: Box<PagePlan>,
-        envelopes: Vec<(usize, EnvelopeId, Bytes)>,
+        envelopes: Vec<(PageRow, Bytes)>,
         finished: bool,
         holds: &mut Holds,
         outbox: &mut Outbox,
     ) {
         let Some(read) = &mut self.reading else { return };
-        for (place, id, bytes) in envelopes {
-            let lane = lane_of(self.cursors, &plan.topics()[place].topic, id.originator);
+        for (row, bytes) in envelopes {
+            let topic = &plan.topics()[row.topic].topic;
+            let lane = lane_of(self.cursors, topic, row.id.originator);
             if read.lanes.contains_key(&lane) {
-                outbox.push(None, bytes);
-                holds.advance(&lane, id);
+                outbox.push_of_topic(None, row.dated(), bytes);
+                holds.advance(&lane, row.id);
             }
         }
         if !finished {
@@ -160,7 +162,7 @@ impl ReleasedLanes {
         let (items, mut stopped) = read.tail.take();
         for item in items {
             if read.lanes.contains_key(&lane_of(self.cursors, &item.topic, item.id.originator)) {
-                outbox.push(None, item.bytes.clone());
+                outbox.push_of_topic(None, item.dated(), item.bytes.clone());
             }
         }
         for lane in read.lanes.into_keys() {

@@ -364,8 +364,7 @@ impl Stream {
                     let found = node.by_offset.iter().find(|item| item.id == id);
                     found.expect("rows have envelopes").bytes.clone()
                 };
-                let envelopes =
-                    page.rows.iter().map(|&(place, id)| (place, id, bytes(id))).collect();
+                let envelopes = page.rows.iter().map(|&row| (row, bytes(row.id))).collect();
                 PageRead::Topics { catch_up, plan, envelopes, finished: page.finished }
             }
         };

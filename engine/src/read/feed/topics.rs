@@ -18,6 +18,7 @@ use super::released::{ReleasedLanes, holds_of};
 use super::tail::Tail;
 use super::{CatchUpId, Read, SubscriptionEvent, WaveId};
 use crate::committed::Committed;
+use crate::read::page::PageRow;
 use crate::read::plan::{Cursors, PagePlan, PlanTopic};
 use crate::read::rows::first_unsatisfied;
 use crate::read::tables;
@@ -270,7 +271,7 @@ impl TopicFeed {
         &mut self,
         id: CatchUpId,
         plan: Box<PagePlan>,
-        envelopes: Vec<(usize, EnvelopeId, Bytes)>,
+        envelopes: Vec<(PageRow, Bytes)>,
         finished: bool,
     ) {
         if self.released.is_reading(id) {
@@ -279,10 +280,10 @@ impl TopicFeed {
         }
         // A read of released lanes may have been given up since.
         let Some(catch_up) = self.catch_ups.get_mut(&id) else { return };
-        for (place, _, bytes) in envelopes {
-            let state = self.topics.get(&plan.topics()[place].topic);
+        for (row, bytes) in envelopes {
+            let state = self.topics.get(&plan.topics()[row.topic].topic);
             if state.is_some_and(|state| state.catch_up == Some(id)) {
-                self.outbox.push(catch_up.cause.wave(), bytes);
+                self.outbox.push_of_topic(catch_up.cause.wave(), row.dated(), bytes);
             }
         }
         if finished {
@@ -379,7 +380,7 @@ impl TopicFeed {
         for item in &items {
             // A lane that was held in the pages stopped before its part of the tail.
             if self.is_in(&item.topic, id) && !self.holds.note(&self.lane(item), &item.topic) {
-                self.outbox.push(wave, item.bytes.clone());
+                self.outbox.push_of_topic(wave, item.dated(), item.bytes.clone());
             }
         }
         for (lane, hold) in holds {
@@ -451,7 +452,7 @@ impl TopicFeed {
                 return self.released.keep(lane, item, kept_bytes, known);
             }
             match first_unsatisfied(item.id, &item.depends_on, known) {
-                None => self.outbox.push(None, item.bytes.clone()),
+                None => self.outbox.push_of_topic(None, item.dated(), item.bytes.clone()),
                 Some(on) => {
                     let hold = Hold::at(&lane, &item.topic, item.id, on);
                     self.holds.insert(lane, hold);

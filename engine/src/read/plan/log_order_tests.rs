@@ -5,6 +5,7 @@ use hawser_storage::{Change, Store};
 use super::super::{Cursors, PlanTopic};
 use super::*;
 use crate::committed::Committed;
+use crate::read::page::PageRow;
 use crate::read::testing::{
     Dice, append, append_invalid, committed, cursor, id, missing, placed, store,
 };
@@ -24,8 +25,8 @@ struct LogCase {
     asked: Vec<(Topic, Arc<Cursor>)>,
 }
 
-/// The envelopes that a reader gets: topics by their places in the plan, and envelopes, in the order of delivery.
-type Delivered = Vec<(usize, EnvelopeId)>;
+/// The envelopes that a reader gets, in the order of delivery.
+type Delivered = Vec<PageRow>;
 
 impl LogCase {
     /// A chain and two nodes with envelopes in all topics and some others; times that do not descend; dependencies on
@@ -189,7 +190,7 @@ fn plan_turns(case: &LogCase, plan: &mut PagePlan) -> Vec<Delivered> {
 
 /// Returns the sequence ids that each turn delivers.
 fn sequences(turns: &[Delivered]) -> Vec<Vec<u64>> {
-    turns.iter().map(|turn| turn.iter().map(|(_, id)| id.sequence.0).collect()).collect()
+    turns.iter().map(|turn| turn.iter().map(|row| row.id.sequence.0).collect()).collect()
 }
 
 /// The first envelope of a stream of thousands of topics lies behind thousands of others.
@@ -231,7 +232,7 @@ fn a_strand_of_these_topics_is_read_without_the_index() {
     let case = LogCase::of_strand(&(1..=3000).map(envelope).collect::<Vec<_>>());
     let (got, finished) = case.read_in_log(&mut case.plan());
     assert!(finished);
-    assert!(got.iter().map(|(_, id)| *id).eq((1..=3000).map(|sequence| id(100, sequence))));
+    assert!(got.iter().map(|row| row.id).eq((1..=3000).map(|sequence| id(100, sequence))));
 }
 
 /// The identity updates of a network are many, and a stream of groups has none of them.
@@ -266,7 +267,7 @@ fn a_log_of_other_topics_is_left_after_one_turn() {
     assert!(!first.finished && first.rows.len() < 50, "{} envelopes", first.rows.len());
     assert!(plan.next_in_log(&snapshot).is_none(), "the index has the rest");
     let rest = case.read_in_index(&mut plan);
-    let got = first.rows.iter().chain(&rest).map(|(_, id)| id.sequence.0);
+    let got = first.rows.iter().chain(&rest).map(|row| row.id.sequence.0);
     assert!(got.eq((1..=50).map(|number| number * 100)));
 }
 

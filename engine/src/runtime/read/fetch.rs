@@ -5,29 +5,28 @@ use hawser_proto::EnvelopeId;
 use hawser_storage::Snapshot;
 
 use crate::read::error::QueryError;
-use crate::read::page::PlannedPage;
+use crate::read::page::{PageRow, PlannedPage};
 
 /// Size from which a page is read by two threads, in envelopes. Guessed: each envelope mostly lies
 /// in a block of its own, and starting a thread costs about as much as reading ten of them.
 const READ_BY_TWO_FROM: usize = 64;
 
-/// Returns the envelopes of a page with their topics and ids, in its order. Those that did not come with
-/// their rows are read from the log; `None` for one that is not there.
+/// Returns the envelopes of a page with their rows, in its order. Those that did not come with their rows are read
+/// from the log; `None` for one that is not there.
 pub(super) fn complete(
     snapshot: &Snapshot<'_>,
     page: PlannedPage,
-) -> Result<Vec<(usize, EnvelopeId, Option<Bytes>)>, QueryError> {
+) -> Result<Vec<(PageRow, Option<Bytes>)>, QueryError> {
     let PlannedPage { rows, mut envelopes, .. } = page;
     let lacking = |place: &usize| envelopes[*place].is_none();
     let lacking: Vec<usize> = (0..rows.len()).filter(lacking).collect();
     if !lacking.is_empty() {
-        let ids: Vec<EnvelopeId> = lacking.iter().map(|&place| rows[place].1).collect();
+        let ids: Vec<EnvelopeId> = lacking.iter().map(|&place| rows[place].id).collect();
         for (place, bytes) in lacking.into_iter().zip(fetch(snapshot, &ids)?) {
             envelopes[place] = bytes;
         }
     }
-    let found = rows.into_iter().zip(envelopes);
-    Ok(found.map(|((topic, id), bytes)| (topic, id, bytes)).collect())
+    Ok(rows.into_iter().zip(envelopes).collect())
 }
 
 /// Returns the envelopes of `ids`, in that order; `None` for one that is not in the log. Reads them in the

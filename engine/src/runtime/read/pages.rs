@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hawser_proto::EnvelopeId;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -17,7 +16,7 @@ use crate::read::feed::{CatchUpId, PageRead, Read};
 use crate::read::limits::BatchLimits;
 use crate::read::log_page::{LogFilling, LogPage, LogRange};
 use crate::read::memory::{PageMemory, answer_bytes};
-use crate::read::page::PlannedPage;
+use crate::read::page::{PageRow, PlannedPage};
 use crate::read::plan::PagePlan;
 
 /// Time for which a page waits for memory before its stream ends. A guess: callers that read nothing
@@ -123,10 +122,9 @@ impl TopicsRead {
         }
         let finished = page.finished;
         // The plan may know a row from an earlier view, and its envelope has expired since.
-        let envelopes: Vec<(usize, EnvelopeId, Bytes)> = complete(&snapshot, page)?
-            .into_iter()
-            .filter_map(|(topic, id, bytes)| Some((topic, id, bytes?)))
-            .collect();
+        let envelopes = complete(&snapshot, page)?.into_iter();
+        let envelopes: Vec<(PageRow, Bytes)> =
+            envelopes.filter_map(|(row, bytes)| Some((row, bytes?))).collect();
         let read = PageRead::Topics { catch_up, plan, envelopes, finished };
         Ok(Turn::Read(read, bytes))
     }

@@ -154,13 +154,14 @@ impl TopicsQuery {
         self.room_bytes = rows.room_bytes();
         let spent = rows.looked_at();
         if is_complete {
-            let page = std::mem::take(&mut self.filling).into_page();
+            let mut page = std::mem::take(&mut self.filling).into_page();
             // A single envelope has no halves.
             let may_share = self.limits.envelopes > 1 && !self.is_shared;
             if may_share && plan.is_crowded(&page) {
                 self.restart(true);
                 return Ok(spent);
             }
+            page.end_strands_at_steps_back();
             // An envelope of the page keeps the memory of others that it shares.
             let kept_bytes = if shares_memory { beside_bytes(self.room_bytes) } else { 0 };
             PageMemory::new(Arc::clone(&self.log.memory), 0)
@@ -236,7 +237,7 @@ impl Lacking {
 impl PageReading {
     fn new(page: PlannedPage) -> Self {
         let PlannedPage { rows, envelopes, len_bytes, .. } = page;
-        let ids: Vec<EnvelopeId> = rows.into_iter().map(|(_, id)| id).collect();
+        let ids: Vec<EnvelopeId> = rows.into_iter().map(|row| row.id).collect();
         let places = ids.iter().zip(&envelopes).enumerate();
         let lacking = places.filter(|(_, (_, bytes))| bytes.is_none());
         let lacking = lacking.map(|(place, (&id, _))| (id, place)).collect();
