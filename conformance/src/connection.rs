@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, Bytes};
+use hawser_proto::codec::BoundedCodec;
 use prost::Message;
 use tokio_stream::Stream;
 use tonic::client::Grpc;
@@ -11,13 +12,16 @@ use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use crate::bounded::BoundedCodec;
 use crate::channel::StatusChannel;
 use crate::failure::{Checked, Failure};
 use crate::http::{self, HttpAnswer, TargetAddress};
 
 /// Largest message that is accepted from a node, bytes: the protocol's 25 MiB, and room for framing.
 const MESSAGE_LEN_BYTES_MAX: usize = 26 * 1024 * 1024;
+/// Levels of nested messages in an answer whose fields are counted before it is decoded. An empty element costs the
+/// node two bytes and the decoder more than thirty, so a hostile node could otherwise exhaust the memory of the suite.
+/// The lists in a frame of `Subscribe` are on the third level.
+const ANSWER_LEVELS: usize = 3;
 /// HTTP/2 window of a stream on a narrow connection, in bytes. A guess: far less than a page of envelopes, and still
 /// several envelopes for each round trip.
 const NARROW_WINDOW_BYTES: u32 = 16 * 1024;
@@ -121,7 +125,7 @@ impl Connection {
     {
         self.within(async {
             let mut grpc = self.grpc().await?;
-            let codec = BoundedCodec::<Q, A>::default();
+            let codec = BoundedCodec::<Q, A>::with_levels(ANSWER_LEVELS);
             grpc.unary(Request::new(request), route(path)?, codec).await
         })
         .await
@@ -182,7 +186,7 @@ impl Connection {
     {
         self.within(async {
             let mut grpc = self.grpc().await?;
-            let codec = BoundedCodec::<Q, A>::default();
+            let codec = BoundedCodec::<Q, A>::with_levels(ANSWER_LEVELS);
             grpc.server_streaming(request, route(path)?, codec).await
         })
         .await
@@ -203,7 +207,7 @@ impl Connection {
     {
         self.within(async {
             let mut grpc = self.grpc().await?;
-            let codec = BoundedCodec::<Q, A>::default();
+            let codec = BoundedCodec::<Q, A>::with_levels(ANSWER_LEVELS);
             Ok(grpc.streaming(Request::new(requests), route(path)?, codec).await?.into_inner())
         })
         .await
@@ -307,5 +311,45 @@ impl Decoder for BytesCodec {
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
         Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::budget;
+    use hawser_proto::codec::MESSAGE_FIELDS_MAX;
+
+    use super::*;
+    use crate::wire::{Framed, Lane, List, SubscribeFrame, SubscribeV1};
+
+    fn is_decoded(message: &[u8]) -> bool {
+        budget::has_at_most(message, MESSAGE_FIELDS_MAX, ANSWER_LEVELS)
+    }
+
+    #[test]
+    fn the_answers_of_nodes_are_decoded_and_millions_of_empty_elements_are_not() {
+        let many = |count: usize| vec![Bytes::new(); count];
+        let list = |count| List { items: many(count) };
+        let framed = |count| Framed { envelopes: Some(list(count)), status: None };
+        let frame = |count| {
+            let envelopes = Some(Lane { envelopes: many(count), mutate_id: 1 });
+            SubscribeFrame { v1: Some(SubscribeV1 { envelopes, ..SubscribeV1::default() }) }
+        };
+        for (count, expected) in [(100_000, true), (MESSAGE_FIELDS_MAX + 1, false)] {
+            assert_eq!(is_decoded(&list(count).encode_to_vec()), expected);
+            assert_eq!(is_decoded(&framed(count).encode_to_vec()), expected);
+            assert_eq!(is_decoded(&frame(count).encode_to_vec()), expected);
+        }
+        // A page of a thousand envelopes, and bytes that are no message.
+        assert!(is_decoded(
+            &List { items: vec![Bytes::from(vec![7; 1_000]); 1_000] }.encode_to_vec()
+        ));
+        for malformed in [&[0x0a][..], &[0x0a, 0xff], &[0x0a, 5, 1], &[0xff; 20], &[0; 9]] {
+            assert!(is_decoded(malformed), "the decoder refuses it");
+        }
+        // An end that is malformed takes nothing back.
+        let mut late = [0x0a, 0].repeat(MESSAGE_FIELDS_MAX + 1);
+        late.push(0xff);
+        assert!(!is_decoded(&late));
     }
 }

@@ -111,25 +111,35 @@ pub fn nested_count(message: &[u8], outer: u64, inner: u64) -> Option<usize> {
     fields.rest.is_empty().then_some(count)
 }
 
-/// Returns true when a message has at most `max` fields, counted on its top two levels.
+/// Returns true when a message has at most `max` fields, counted on its top `levels` levels: 1 counts the fields of the
+/// message alone, 2 also those of the messages in its fields.
 ///
 /// The content of a field counts as a message if it parses as one, or starts with more than `max`
-/// fields; other bytes, such as ciphertext, count as one field.
+/// fields; other bytes, such as ciphertext, count as one field. Reads each byte `levels` times at most.
 #[must_use]
-pub fn has_at_most(message: &[u8], max: usize) -> bool {
+pub fn has_at_most(message: &[u8], max: usize, levels: usize) -> bool {
+    let (count, _) = count_fields(message, max, levels);
+    count <= max
+}
+
+/// Counts the fields of a message on its top `levels` levels until there are more than `max`. Returns the count, and
+/// true if it covers the whole message.
+fn count_fields(message: &[u8], max: usize, levels: usize) -> (usize, bool) {
+    let mut fields = Fields { rest: message };
     let mut count = 0;
-    for field in (Fields { rest: message }) {
-        let mut below = Fields { rest: field.bytes };
-        let fields = below.by_ref().take(max + 1).count();
+    for field in fields.by_ref() {
         count += 1;
-        if below.rest.is_empty() || fields > max {
-            count += fields;
+        if levels > 1 {
+            let (below, is_whole) = count_fields(field.bytes, max, levels - 1);
+            if is_whole || below > max {
+                count += below;
+            }
         }
         if count > max {
-            return false;
+            break;
         }
     }
-    true
+    (count, fields.rest.is_empty())
 }
 
 #[cfg(test)]
@@ -147,12 +157,29 @@ mod tests {
         let empty = envelopes::PayerEnvelope::default();
         let request = api::PublishPayerEnvelopesRequest { payer_envelopes: vec![empty; 10] };
         let bytes = request.encode_to_vec();
-        assert!(has_at_most(&bytes, 10));
-        assert!(!has_at_most(&bytes, 9));
+        assert!(has_at_most(&bytes, 10, 2));
+        assert!(!has_at_most(&bytes, 9, 2));
         let query = api::EnvelopesQuery { topics: vec![Bytes::new(); 9], ..Default::default() };
         let bytes = api::QueryEnvelopesRequest { query: Some(query), limit: 0 }.encode_to_vec();
-        assert!(has_at_most(&bytes, 10));
-        assert!(!has_at_most(&bytes, 9));
+        assert!(has_at_most(&bytes, 10, 2));
+        assert!(!has_at_most(&bytes, 9, 2));
+    }
+
+    #[test]
+    fn the_third_level_counts_if_it_is_asked_for() {
+        use api::subscribe_response::{V1, Version, v1};
+
+        let list = v1::Envelopes { envelopes: vec![Bytes::new(); 9], mutate_id: 0 };
+        let frame = V1 { response: Some(v1::Response::Envelopes(list)) };
+        let bytes = api::SubscribeResponse { version: Some(Version::V1(frame)) }.encode_to_vec();
+        assert!(has_at_most(&bytes, 1, 1));
+        assert!(!has_at_most(&bytes, 1, 2) && has_at_most(&bytes, 2, 2));
+        assert!(!has_at_most(&bytes, 10, 3) && has_at_most(&bytes, 11, 3));
+        // The count stops at `max`, so malformed bytes behind it take nothing back.
+        let cut_off = [&[0x0a, 0].repeat(9)[..], &[0x0a]].concat();
+        let nested = [&[0x0a, 21, 0x0a, 19][..], &cut_off].concat();
+        assert!(has_at_most(&nested, 9, 3), "what is cut off is no message");
+        assert!(!has_at_most(&nested, 8, 3));
     }
 
     #[test]
@@ -161,7 +188,7 @@ mod tests {
             unsigned_client_envelope: Bytes::from(vec![0xff; 1000]),
             ..Default::default()
         };
-        assert!(has_at_most(&bytes.encode_to_vec(), 1));
+        assert!(has_at_most(&bytes.encode_to_vec(), 1, 2));
     }
 
     #[test]
@@ -210,14 +237,14 @@ mod tests {
             let message = [group, &elements].concat();
             let read = api::PublishPayerEnvelopesRequest::decode(&message[..]).unwrap();
             assert_eq!(read.payer_envelopes.len(), 50, "the decoder reads on behind {group:?}");
-            assert!(!has_at_most(&message, 50) && has_at_most(&message, 51), "{group:?}");
+            assert!(!has_at_most(&message, 50, 2) && has_at_most(&message, 51, 2), "{group:?}");
             let len = u8::try_from(message.len()).unwrap();
             let nested = [&[0x0a, len][..], &message].concat();
-            assert!(!has_at_most(&nested, 51) && has_at_most(&nested, 52), "{group:?}");
+            assert!(!has_at_most(&nested, 51, 2) && has_at_most(&nested, 52, 2), "{group:?}");
             assert_eq!(field_len_bytes(&[group, &[0x2a, 3, 1, 2, 3]].concat(), 5..=5), 3);
         }
         // Each byte opens a group, and none is closed.
-        assert!(has_at_most(&vec![0x7b; 1 << 20], 0), "the decoder refuses it");
+        assert!(has_at_most(&vec![0x7b; 1 << 20], 0, 2), "the decoder refuses it");
     }
 
     #[test]
@@ -231,10 +258,11 @@ mod tests {
         fn any_bytes_are_looked_at_without_harm(
             bytes in proptest::collection::vec(any::<u8>(), 0..200),
             max in 0usize..50,
+            levels in 1usize..5,
         ) {
             prop_assert!(field_len_bytes(&bytes, 0..=u64::MAX) <= bytes.len());
-            prop_assert!(has_at_most(&bytes, 2 * bytes.len()));
-            prop_assert!(has_at_most(&bytes, max) || max < 2 * bytes.len());
+            prop_assert!(has_at_most(&bytes, levels * bytes.len(), levels));
+            prop_assert!(has_at_most(&bytes, max, levels) || max < levels * bytes.len());
         }
     }
 }

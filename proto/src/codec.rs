@@ -10,9 +10,11 @@ use tonic_prost::ProstDecoder;
 
 use crate::budget;
 
-/// Most fields in one message, counted on its top two levels. Calculated: far above the number of real
+/// Most fields in one message. Calculated: far above the number of real
 /// envelopes or topics in 25 MiB, and a bound on the memory that empty elements take once decoded.
 pub const MESSAGE_FIELDS_MAX: usize = 1 << 20;
+/// Levels of nested messages whose fields are counted. The lists of requests and pages are on the second level.
+const MESSAGE_LEVELS: usize = 2;
 
 /// Initial buffer of each call, in bytes. A keepalive fits; a larger message gets a buffer of its own length. Small,
 /// because each of thousands of mostly idle streams keeps one.
@@ -24,6 +26,7 @@ const TOGETHER_BYTES: usize = 32 * 1024;
 #[derive(Debug)]
 pub struct BoundedCodec<T, U> {
     fields_max: usize,
+    levels: usize,
     types: PhantomData<(T, U)>,
 }
 
@@ -32,7 +35,14 @@ impl<T, U> BoundedCodec<T, U> {
     /// answers whose length the caller knows.
     #[must_use]
     pub fn with_fields_max(fields_max: usize) -> Self {
-        Self { fields_max, types: PhantomData }
+        Self { fields_max, levels: MESSAGE_LEVELS, types: PhantomData }
+    }
+
+    /// Creates a codec that counts at most [`MESSAGE_FIELDS_MAX`] fields on the top `levels` levels of a message: for
+    /// answers whose lists are nested more deeply.
+    #[must_use]
+    pub fn with_levels(levels: usize) -> Self {
+        Self { fields_max: MESSAGE_FIELDS_MAX, levels, types: PhantomData }
     }
 }
 
@@ -57,7 +67,8 @@ where
     }
 
     fn decoder(&mut self) -> Self::Decoder {
-        BoundedDecoder { fields_max: self.fields_max, decoder: ProstDecoder::default() }
+        let (fields_max, levels) = (self.fields_max, self.levels);
+        BoundedDecoder { fields_max, levels, decoder: ProstDecoder::default() }
     }
 }
 
@@ -83,6 +94,7 @@ impl<T: Message> Encoder for ExactEncoder<T> {
 #[derive(Debug)]
 pub struct BoundedDecoder<U> {
     fields_max: usize,
+    levels: usize,
     decoder: ProstDecoder<U>,
 }
 
@@ -93,7 +105,7 @@ impl<U: Message + Default> Decoder for BoundedDecoder<U> {
     fn decode(&mut self, source: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
         // tonic hands a message over as one chunk; the count would cover only the first of several.
         let message = &source.chunk()[..source.remaining().min(source.chunk().len())];
-        check_fields(message, self.fields_max)?;
+        check_fields(message, self.fields_max, self.levels)?;
         self.decoder.decode(source)
     }
 }
@@ -104,17 +116,17 @@ impl<U: Message + Default> Decoder for BoundedDecoder<U> {
 /// # Errors
 /// The status of the stubs: RESOURCE_EXHAUSTED for more fields, INTERNAL for a message that does not decode.
 pub fn decode<U: Message + Default>(message: Bytes) -> Result<U, Status> {
-    check_fields(&message, MESSAGE_FIELDS_MAX)?;
+    check_fields(&message, MESSAGE_FIELDS_MAX, MESSAGE_LEVELS)?;
     U::decode(message).map_err(|error| Status::internal(error.to_string()))
 }
 
-/// Checks the number of fields of a message.
+/// Checks the number of fields on the top `levels` levels of a message.
 ///
 /// # Errors
 /// RESOURCE_EXHAUSTED if there are more than `fields_max`.
-fn check_fields(message: &[u8], fields_max: usize) -> Result<(), Status> {
+fn check_fields(message: &[u8], fields_max: usize, levels: usize) -> Result<(), Status> {
     // A field takes at least one byte, so a message of at most `fields_max` bytes needs no count.
-    if message.len() > fields_max && !budget::has_at_most(message, fields_max) {
+    if message.len() > fields_max && !budget::has_at_most(message, fields_max, levels) {
         let text = format!("message has more than {fields_max} fields");
         return Err(Status::resource_exhausted(text));
     }

@@ -3,10 +3,9 @@
 //! On the wire a nested message looks like bytes, so these types read exactly the bytes that the peer
 //! wrote, including unknown fields and their order.
 
-use hawser_proto::Bytes;
-use hawser_proto::budget;
-use hawser_proto::codec::MESSAGE_FIELDS_MAX;
+use hawser_proto::{Bytes, codec};
 use prost::Message;
+use tonic::Code;
 
 use crate::counters::PeerError;
 
@@ -28,14 +27,16 @@ pub(super) struct OriginatorsFrame {
 /// Decodes a message. Memory is bounded by the number of fields, because an empty one takes two bytes on
 /// the wire and far more here.
 pub(super) fn read<A: Message + Default>(bytes: Bytes) -> Result<A, PeerError> {
-    if bytes.len() > MESSAGE_FIELDS_MAX && !budget::has_at_most(&bytes, MESSAGE_FIELDS_MAX) {
-        return Err(PeerError::Oversized);
-    }
-    A::decode(bytes).map_err(|_| PeerError::Protocol)
+    codec::decode(bytes).map_err(|status| match status.code() {
+        Code::ResourceExhausted => PeerError::Oversized,
+        _ => PeerError::Protocol,
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use hawser_proto::codec::MESSAGE_FIELDS_MAX;
+
     use super::*;
 
     #[test]
