@@ -145,6 +145,8 @@ impl Group<'_> {
     /// Splits the range that begins at `first` into the parts below and above `hole`.
     fn split_range(&mut self, first: EnvelopeId, range: Mark, hole: EnvelopeId) {
         let end = range.end(first);
+        let covers = first.originator == hole.originator && first <= hole && hole.sequence <= end;
+        assert!(covers, "the range from {first} to {end} covers {hole}");
         let before =
             (first.sequence < hole.sequence).then(|| range.truncated(hole.sequence.previous()));
         self.marks.insert(first, before);

@@ -400,6 +400,7 @@ fn put_marks(store: &Database, marks: &BTreeMap<EnvelopeId, Option<Mark>>, batch
         let key = MarkKey(id).encode();
         match mark {
             Some(mark) => {
+                assert!(mark.end(id) >= id.sequence, "the mark at {id} ends before it begins");
                 mark.encode_into(&mut value);
                 batch.put_cf(family, key, &value);
             }
@@ -410,6 +411,7 @@ fn put_marks(store: &Database, marks: &BTreeMap<EnvelopeId, Option<Mark>>, batch
 
 /// Stages a strand's head. The own strand's head is also the highest issued sequence id.
 fn put_head(store: &Database, head: &Head<'_>, batch: &mut WriteBatch) {
+    assert!(head.staged <= SequenceId::MAX, "changes have places up to the highest one");
     let sequence = head.staged.0.to_be_bytes();
     let key = CursorKey { name: CursorName::Head, originator: head.originator };
     batch.put_cf(store.family(CursorKey::FAMILY), key.encode(), sequence);

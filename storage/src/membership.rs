@@ -82,6 +82,9 @@ impl Store {
     ///
     /// # Errors
     /// When the rows cannot be read. After [`CommitError::Write`] the store is poisoned.
+    ///
+    /// # Panics
+    /// If a change belongs to a block before `from_block`: no later call would replace it.
     pub fn record_membership(
         &self,
         from_block: u64,
@@ -120,6 +123,8 @@ impl Database {
         changes: &[MembershipChange],
         position: ChainPosition,
     ) -> Result<(), CommitError> {
+        let is_replaced = |change: &MembershipChange| change.block >= from_block;
+        assert!(changes.iter().all(is_replaced), "no change is of a block before {from_block}");
         self.check_writable()?;
         let family = self.family(MembershipKey::FAMILY);
         let mut batch = WriteBatch::default();
@@ -331,6 +336,7 @@ impl Rejudging<'_> {
         let mut minutes: BTreeMap<CongestionKey, BTreeSet<SequenceId>> = BTreeMap::new();
         let mut value = Vec::new();
         for (&id, verdict) in changed {
+            assert_eq!(id.originator, self.rule.originator, "the rule is about one strand");
             if let Validity::Invalid(rule) = verdict.validity(self.rule.rule) {
                 Mark::Invalid(rule).encode_into(&mut value);
                 batch.put_cf(marks, MarkKey(id).encode(), &value);

@@ -78,6 +78,9 @@ impl Store {
     ///
     /// # Errors
     /// After [`CommitError::Write`] the store is poisoned.
+    ///
+    /// # Panics
+    /// If an event belongs to a block before `from_block`: no later call would replace it.
     pub fn record_payer_reports(
         &self,
         from_block: u64,
@@ -97,6 +100,8 @@ impl Database {
         events: &[PayerReportEvent],
         position: ChainPosition,
     ) -> Result<(), CommitError> {
+        let is_replaced = |event: &PayerReportEvent| event.block >= from_block;
+        assert!(events.iter().all(is_replaced), "no event is of a block before {from_block}");
         self.check_writable()?;
         let mut version = self.lasting.report_version.lock();
         if !self.stand_among(from_block, events)? {
@@ -296,6 +301,13 @@ mod tests {
     fn settled(block: u64, log_index: u64, left: u64) -> PayerReportEvent {
         let change = crate::PayerReportChange::Settled { leaves: 1, left, microdollars: 1 };
         PayerReportEvent { block, log_index, originator: NODE, index: 0, change }
+    }
+
+    #[test]
+    #[should_panic(expected = "no event is of a block before 3")]
+    fn an_event_that_no_later_call_would_replace_is_not_recorded() {
+        let position = ChainPosition { block: 9, hash: [9; 32] };
+        _ = store().record_payer_reports(3, &[settled(3, 0, 5), settled(2, 7, 4)], position);
     }
 
     #[test]

@@ -413,6 +413,7 @@ impl Database {
         let (mut ranges, mut goes) = (PrunedRanges::default(), Vec::with_capacity(leaving.len()));
         for leaving in leaving {
             let id = leaving.id;
+            assert_eq!(id.originator, originator, "only the head of this strand is locked");
             if marks.cover(id)? || id.sequence >= *head || id.sequence > end {
                 done.refused.push(id);
                 continue;

@@ -42,6 +42,8 @@ impl Database {
         let mut known = list.clone();
         known.extend(&fresh);
         known.sort_unstable_by_key(|row| row.start_unix_s);
+        let ascend = |pair: &[RateRow]| pair[0].start_unix_s < pair[1].start_unix_s;
+        assert!(known.windows(2).all(ascend), "each start has one rate");
         // The marks are written first: after a crash in between they only cause a needless calculation.
         self.mark_minutes_of(&fresh, &known)?;
         self.write_durable(batch)?;

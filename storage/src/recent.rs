@@ -169,6 +169,7 @@ impl Recent {
         if known.after != older.through.sequence {
             return false;
         }
+        assert!(after <= known.after, "older places lie below the known ones");
         known.after = after;
         for (topic, id) in envelopes.iter().rev() {
             let hash = self.hasher.hash_one(topic.as_ref());

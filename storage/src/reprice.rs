@@ -198,6 +198,10 @@ impl Database {
         snapshot: &Snapshot<'_>,
         batch: &mut WriteBatch,
     ) -> Result<(), ReadError> {
+        let at = scan.at;
+        let is_of_minute =
+            |key: &UsageKey| (key.originator, key.minute) == (at.originator, at.minute);
+        assert!(scan.usage.keys().all(is_of_minute), "usage of {at:?} alone is replaced");
         let congestion = self.family(Family::Congestion);
         if scan.counted == CongestionRow::default() {
             batch.delete_cf(congestion, scan.at.encode());

@@ -32,12 +32,35 @@ impl Trees {
     }
 
     /// Sets an edge whose rows are written.
+    ///
+    /// # Panics
+    /// If the tree had more leaves: only [`forget`](Self::forget) lets it begin anew.
     pub(crate) fn set(&self, originator: OriginatorId, edge: CompactRange) {
-        self.edges.lock().insert(originator, edge);
+        let size = edge.size();
+        let before = self.edges.lock().insert(originator, edge);
+        assert!(before.is_none_or(|before| before.size() <= size), "a tree never shrinks");
     }
 
     /// Forgets a strand whose rows were removed.
     pub(crate) fn forget(&self, originator: OriginatorId) {
         self.edges.lock().remove(&originator);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::merkle::{LeafData, leaf_hash};
+
+    use super::*;
+
+    #[test]
+    #[should_panic(expected = "a tree never shrinks")]
+    fn the_edge_of_a_shorter_tree_is_not_taken() {
+        let (originator, trees) = (OriginatorId(100), Trees::default());
+        let mut edge = CompactRange::default();
+        let shorter = edge.clone();
+        edge.append(leaf_hash(LeafData::Void), |_, _| {});
+        trees.set(originator, edge);
+        trees.set(originator, shorter);
     }
 }

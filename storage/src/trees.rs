@@ -105,6 +105,7 @@ impl Growths {
         leaves: &[TreeHash],
         batch: &mut WriteBatch,
     ) {
+        assert_eq!(changes.len(), leaves.len(), "each change has a leaf");
         for (change, &leaf) in changes.iter().zip(leaves) {
             let at = self.0.binary_search_by_key(&change.originator(), |it| it.originator);
             let Ok(at) = at else { continue };
@@ -150,6 +151,7 @@ impl Growth {
             }
             Change::Skip { .. } => self.is_open = false,
         }
+        assert!(!self.is_open || self.edge.size() == end.0, "each place has one leaf");
     }
 }
 
@@ -261,6 +263,7 @@ impl Store {
         }
         let size = edge.size();
         if size > from {
+            assert!(size <= head.0, "no tree ends above the head of its strand");
             database.write_buffered(batch)?;
             database.trees.set(originator, edge);
         }

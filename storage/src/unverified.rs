@@ -45,7 +45,7 @@ pub struct VerifiedBatch {
 impl Store {
     /// Commits changes whose signatures are not checked yet, otherwise like [`Store::commit`]. Their places are
     /// unverified until [`Store::commit_verified`]. The facts of these entries must be
-    /// [unbooked](crate::Facts::unbooked).
+    /// [unbooked](crate::Facts::unbooked), because [`Store::commit_verified`] books them.
     ///
     /// # Errors
     /// As [`Store::commit`].
@@ -177,6 +177,7 @@ impl Database {
             done.invalid += u64::from(entry.validity != Validity::Valid);
             done.through = entry.id.sequence;
         }
+        assert!(done.through >= verified, "the verified end never falls");
         let (mut batch, tallies) = group.finish()?;
         self.stage_verified_head(EnvelopeId::new(originator, done.through), *head, &mut batch);
         self.write_change(batch)?;
@@ -271,6 +272,10 @@ fn held_at<'a>(log: &'a DBRawIterator<'_>, id: EnvelopeId) -> Result<&'a [u8], R
 impl Group<'_> {
     /// Stages the row `in_doubt` of each strand whose unverified places begin with this group.
     fn begin_unverified(&mut self) -> Result<(), CommitError> {
+        debug_assert!(
+            self.changes.iter().all(is_unbooked),
+            "an unverified envelope is not charged"
+        );
         let store = self.store;
         let mut begun = None;
         for originator in self.changes.iter().map(Change::originator) {
@@ -323,6 +328,12 @@ impl Group<'_> {
         }
         Ok(if was_shown { StagedVerdict::Withdrawn } else { StagedVerdict::Changed })
     }
+}
+
+/// Returns true if no payer is charged for a change, and if it does not count towards congestion.
+fn is_unbooked(change: &Change) -> bool {
+    let Change::Append(LogEntry { facts: Some(facts), .. }) = change else { return true };
+    facts.charge.is_none() && !facts.counts_for_congestion
 }
 
 /// The effect of a verdict on the rows that readers need.

@@ -237,7 +237,10 @@ impl Database {
                 self.count(derived, made, &mut report)?;
                 let reached = RebuildProgress { done: report.envelopes, total_estimate };
                 match last {
-                    Some(last) => after = last,
+                    Some(last) => {
+                        assert!(last > after, "a step goes on behind the last one");
+                        after = last;
+                    }
                     None if !is_reported && progress(reached).is_break() => {
                         return Err(RebuildError::Stopped);
                     }
@@ -392,6 +395,9 @@ impl Database {
         report: &mut RebuildReport,
     ) -> Result<(), RebuildError> {
         let Some(through) = chunks.last().and_then(DerivedChunk::last) else { return Ok(()) };
+        // Each envelope is counted once, and prices depend on those before it.
+        let ascend = |pair: &[DerivedChunk]| pair[0].last() < pair[1].last();
+        assert!(chunks.windows(2).all(ascend), "chunks come in the order of the log");
         let rates = self.rate_list.read();
         let pricing = Pricing { price: self.price, rates: &rates };
         let mut rows = ProjectionRows::new(self, pricing).only(made.set);
