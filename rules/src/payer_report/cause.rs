@@ -11,7 +11,9 @@ use std::collections::BTreeSet;
 
 use hawser_proto::{PayerAddress, SequenceId};
 
+use super::amount_cause::{AmountCause, AmountPart};
 use super::leaves::{Leaves, PayerFee, PicoDollars};
+use super::own_usage::{ChargedEnvelope, MinuteOfPayer, OwnUsage};
 use super::tree::Hash;
 
 /// The largest number of whole trees that are built to find the cause of a difference. A guess: a tree of 10,000 payers
@@ -30,110 +32,6 @@ const PAIRS_MAX: usize = 20_000;
 /// The largest number of envelopes that are left out at one end of the range. A guess: a writer that stops too early,
 /// or begins too late, does so by little.
 const ENDS_MAX: usize = 64;
-
-/// The usage of one payer in one minute, as this node has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MinuteOfPayer {
-    /// The minute, since the unix epoch.
-    pub minute: u32,
-    /// The payer.
-    pub payer: PayerAddress,
-    /// The fees in picodollars by this node's own computation.
-    pub own: u64,
-    /// The fees in picodollars that the originator stated in its envelopes.
-    pub stated: u64,
-    /// The sequence id of the last counted envelope.
-    pub last: SequenceId,
-}
-
-/// A charged envelope, as this node has it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ChargedEnvelope {
-    /// Its place.
-    pub sequence: SequenceId,
-    /// Its minute, since the unix epoch.
-    pub minute: u32,
-    /// Its payer.
-    pub payer: PayerAddress,
-    /// Its fee in picodollars by this node's own computation.
-    pub own: u64,
-    /// Its fee in picodollars as the originator states it.
-    pub stated: u64,
-}
-
-/// This node's usage of an originator in and around the range of a report.
-#[derive(Debug, Clone, Default)]
-pub struct OwnUsage {
-    /// All usage of the range, by ascending minute.
-    pub rows: Vec<MinuteOfPayer>,
-    /// Usage of the minutes before the range, by ascending minute.
-    pub before: Vec<MinuteOfPayer>,
-    /// Usage of the minutes behind the range, by ascending minute.
-    pub behind: Vec<MinuteOfPayer>,
-    /// Charged envelopes of the range; empty if they are too many to read.
-    pub envelopes: Vec<ChargedEnvelope>,
-}
-
-/// The cause of wrong amounts in a report, if it can be found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AmountCause {
-    /// The report uses the fees that the originator stated. Holds the minutes of payers where these are
-    /// not the fees that the rates give.
-    StatedFees(Vec<MinuteOfPayer>),
-    /// The report omits this payer.
-    WithoutPayer(PayerAddress),
-    /// The report omits the minutes up to this one.
-    AfterMinute(u32),
-    /// The report omits the minutes from this one on.
-    BeforeMinute(u32),
-    /// The report also counts minutes behind its end, up to this one.
-    ThroughMinute(u32),
-    /// The report also counts minutes before its start, from this one on.
-    FromMinute(u32),
-    /// The report has another amount for one payer.
-    OtherAmount {
-        /// The payer.
-        payer: PayerAddress,
-        /// Its amount in the report, picodollars.
-        reported: u64,
-        /// Its amount by this node's own computation, picodollars.
-        own: u64,
-        /// The usage that explains the amount.
-        part: AmountPart,
-    },
-    /// The report counts usage of one payer for another one.
-    OtherPayer {
-        /// The payer whose usage it is.
-        from: PayerAddress,
-        /// The payer for whom it is counted.
-        to: PayerAddress,
-        /// The amount of this usage by this node's own computation, picodollars.
-        own: u64,
-        /// The usage: a minute or an envelope.
-        part: AmountPart,
-    },
-    /// The report has the amounts of these two payers in each other's place.
-    Exchanged(PayerAddress, PayerAddress),
-    /// The report omits the envelopes up to this one.
-    AfterEnvelope(SequenceId),
-    /// The report omits the envelopes from this one on.
-    BeforeEnvelope(SequenceId),
-    /// None of the other causes, or there is too much usage to search.
-    Unknown,
-    /// No search was made, because it takes far longer than the comparison.
-    NotSought,
-}
-
-/// The usage of a payer that explains a wrong amount.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AmountPart {
-    /// All of it: the amount is doubled, or nothing.
-    All,
-    /// This minute: it is left out, or counted twice, or charged as the originator stated it.
-    Minute(u32),
-    /// This envelope: it is left out, or counted twice, or charged as the originator stated it.
-    Envelope(ChargedEnvelope),
-}
 
 impl OwnUsage {
     /// Returns the amounts of the range.
@@ -387,51 +285,6 @@ fn other_amount(sought: &SoughtRoot, own: &Leaves, usage: &OwnUsage) -> Option<A
         let amounts = changed(envelope.payer, envelope.own, envelope.stated);
         check(envelope.payer, AmountPart::Envelope(*envelope), amounts)
     })
-}
-
-impl std::fmt::Display for AmountCause {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::StatedFees(rows) => {
-                let rows = rows.len();
-                write!(f, "the originator's own fees, which differ in {rows} minutes of payers")
-            }
-            Self::WithoutPayer(payer) => write!(f, "payer {payer} is left out"),
-            Self::AfterMinute(minute) => write!(f, "the minutes up to {minute} are left out"),
-            Self::BeforeMinute(minute) => write!(f, "the minutes from {minute} on are left out"),
-            Self::ThroughMinute(minute) => {
-                write!(f, "minutes behind its end are counted, up to {minute}")
-            }
-            Self::FromMinute(minute) => {
-                write!(f, "minutes before its start are counted, from {minute} on")
-            }
-            Self::OtherAmount { payer, reported, own, part } => {
-                write!(f, "payer {payer} has {reported} p$ instead of {own} p${part}")
-            }
-            Self::OtherPayer { from, to, own, part } => {
-                write!(f, "{own} p$ of payer {from} are counted for payer {to}{part}")
-            }
-            Self::Exchanged(one, other) => {
-                write!(f, "payers {one} and {other} have each other's amounts")
-            }
-            Self::AfterEnvelope(last) => write!(f, "the envelopes up to {last} are left out"),
-            Self::BeforeEnvelope(first) => write!(f, "the envelopes from {first} on are left out"),
-            Self::Unknown => f.write_str("the cause is not known"),
-            Self::NotSought => f.write_str("an explanation of the report looks for the cause"),
-        }
-    }
-}
-
-impl std::fmt::Display for AmountPart {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::All => Ok(()),
-            Self::Minute(minute) => write!(f, ", by its usage in minute {minute}"),
-            Self::Envelope(ChargedEnvelope { sequence, minute, .. }) => {
-                write!(f, ", by envelope {sequence} in minute {minute}")
-            }
-        }
-    }
 }
 
 #[cfg(test)]

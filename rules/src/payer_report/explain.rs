@@ -5,7 +5,9 @@
 
 use hawser_proto::{OriginatorId, SequenceId};
 
-use super::cause::{AmountCause, OwnUsage, cause};
+use super::amount_cause::AmountCause;
+use super::cause::cause;
+use super::own_usage::OwnUsage;
 use super::report::{NodeIds, PayerReport};
 use super::schedule::RangeEnd;
 use super::tree::Hash;
@@ -179,8 +181,8 @@ impl std::fmt::Display for ReportDifference {
 mod tests {
     use hawser_proto::Address;
 
-    use super::super::cause::MinuteOfPayer;
     use super::super::leaves::Leaves;
+    use super::super::own_usage::MinuteOfPayer;
     use super::*;
 
     fn row(minute: u32, payer: u8, own: u64) -> MinuteOfPayer {

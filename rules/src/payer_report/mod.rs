@@ -9,22 +9,25 @@
 //! - [`attestation`]: nodes' signatures over a report id, and the selection of valid ones;
 //! - [`schedule`]: when a node's workers run, where a report ends, and when the next one is due;
 //! - [`mod@explain`]: explains why a report differs from the one that this node would write; [`mod@cause`]: the search
-//!   for the cause of other amounts.
+//!   for the cause of other amounts; [`own_usage`]: the usage that is searched; [`amount_cause`]: what is found.
 //!
 //! Specified in `docs/protocol/payer-reports.md`.
 
+pub mod amount_cause;
 pub mod attestation;
 pub mod cause;
 pub mod explain;
 pub mod leaves;
+pub mod own_usage;
 pub mod report;
 pub mod schedule;
 pub mod tree;
 
+pub use amount_cause::{AmountCause, AmountPart};
 pub use attestation::{Attestation, AttestationError, Majority, majority};
-pub use cause::{AmountCause, AmountPart, ChargedEnvelope, MinuteOfPayer, OwnUsage};
 pub use explain::{Explanation, ReportDifference, compare, explain};
 pub use leaves::{Leaves, PayerFee, PicoDollars, SettledAmount};
+pub use own_usage::{ChargedEnvelope, MinuteOfPayer, OwnUsage};
 pub use report::{DomainSeparator, NodeIds, PayerReport, PayerReportError, ReportId};
 pub use schedule::{HourlyTask, Periods, RangeEnd, ReportDue, due, end_of_range, minute_of_hour};
 pub use tree::{LeafProof, LeafProofError, Tree};
