@@ -28,6 +28,7 @@ use tonic::{Code, Status};
 use super::answer::{AnswerError, ExpectedAnswer, VerifiedAnswer, verify};
 use super::error::NodeError;
 use super::queue::{JobQueue, JobTaker, QueueClosed, job_queue};
+use super::report_count::ReportCount;
 use super::reporter::Reporter;
 use super::wanted::WantedEnvelope;
 use crate::metrics::OriginatorMetrics;
@@ -60,11 +61,6 @@ const INLINE_ENVELOPES_MAX: usize = 4;
 const RATES_TIMEOUT: Duration = Duration::from_secs(2);
 /// Largest number of bytes of an envelope in a log line, as evidence. A guess: most envelopes fit completely.
 const EVIDENCE_BYTES_MAX: usize = 16 * 1024;
-/// Largest number of wrong answers of a node that are logged in a period, and the period. Guesses: enough for
-/// evidence, and a node that always answers wrongly cannot fill the disk.
-const REPORTS_MAX: u32 = 8;
-const REPORTS_PERIOD: Duration = Duration::from_secs(60);
-
 /// The payer's key, and the terms on which it publishes.
 pub(crate) struct PayerSettings {
     /// Key that signs all payer envelopes.
@@ -141,27 +137,6 @@ struct NodeCaller {
     suspects: Arc<Cache<CallerId, (u32, Instant)>>,
     reports: Arc<Mutex<ReportCount>>,
     reporter: Reporter,
-}
-
-/// Counts the wrong answers of a node in a period.
-#[derive(Debug, Default)]
-struct ReportCount {
-    began: Option<Instant>,
-    count: u32,
-}
-
-impl ReportCount {
-    /// Counts a wrong answer at `now`. Returns `None` if it must not be logged, otherwise the number of earlier
-    /// ones that were not logged.
-    fn note(&mut self, now: Instant) -> Option<u32> {
-        let is_over = self.began.is_none_or(|began| now.duration_since(began) >= REPORTS_PERIOD);
-        let left_out = if is_over { self.count.saturating_sub(REPORTS_MAX) } else { 0 };
-        if is_over {
-            *self = Self { began: Some(now), count: 0 };
-        }
-        self.count = self.count.saturating_add(1);
-        (self.count <= REPORTS_MAX).then_some(left_out)
-    }
 }
 
 /// The requests that may share a call.
@@ -574,16 +549,6 @@ mod tests {
         assert_eq!(gather(large, &mut jobs).len(), 1, "a large one goes alone");
         let left = std::iter::from_fn(|| jobs.next_if(|_| true)).count();
         assert_eq!(left, 3, "those that did not fit");
-    }
-
-    #[test]
-    fn a_node_that_answers_wrongly_for_good_is_logged_seldom() {
-        let (mut reports, now) = (ReportCount::default(), Instant::now());
-        let logged: Vec<_> = (0..1000).filter_map(|_| reports.note(now)).collect();
-        assert_eq!(logged, [0; REPORTS_MAX as usize]);
-        let later = now + REPORTS_PERIOD;
-        assert_eq!(reports.note(later), Some(1000 - REPORTS_MAX), "those that were left out");
-        assert_eq!(reports.note(later), Some(0));
     }
 
     #[test]

@@ -3,8 +3,8 @@
 //!
 //! - `node`: one node; `dial`: connections to it; `error`: the errors of calls;
 //! - `batch`: sends the envelopes of several requests in one call; `queue`: the requests that wait for a call;
-//!   `answer`: verifies the answer; `reporter`, `report_outcome`, `reports`: report a node that has signed a wrong
-//!   answer to other nodes;
+//!   `answer`: verifies the answer; `report_count`: limits the log lines about wrong ones; `reporter`,
+//!   `report_outcome`, `reports`: report a node that has signed a wrong answer to other nodes;
 //! - `recent_calls`: the share of the calls to a node that failed;
 //! - `set`: all nodes, and the choice among them; `placement`: the last node of each topic; `lag`: detects nodes
 //!   that are behind;
@@ -27,6 +27,7 @@ mod query;
 mod queue;
 mod recent_calls;
 mod registry;
+mod report_count;
 mod report_outcome;
 mod reporter;
 mod reports;
