@@ -29,6 +29,7 @@ mod counts;
 mod gap_fills;
 mod gaps;
 mod shared;
+mod stuck;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
@@ -38,8 +39,8 @@ use alloy::primitives::B256;
 use gap_fills::Gaps;
 
 use super::slots::{
-    AccountState, DueTransaction, JobId, NoncePurpose, NonceQuery, NonceSlot, NonceUse, PAUSE_MIN,
-    Phase, SendOutcome, SignRequest, SignedTransaction, SlotId, SlotOutcome, Timeouts,
+    AccountState, DueTransaction, JobId, NoncePurpose, NonceQuery, NonceSlot, NonceUse, Phase,
+    SendOutcome, SignRequest, SignedTransaction, SlotId, SlotOutcome, Timeouts,
 };
 
 /// The divisor of the price increase of a replacement. go-ethereum demands a tenth of the old price
@@ -450,18 +451,6 @@ impl Nonces {
         }
     }
 
-    /// Sends lower nonces again, because a node misses them: it may have dropped them, or be
-    /// another node.
-    fn send_again_below(&mut self, nonce: u64, now: Duration) {
-        for slot in self.slots.range_mut(..nonce).map(|(_, slot)| slot) {
-            if let Phase::Pending { since, .. } = slot.phase
-                && now >= since + PAUSE_MIN
-            {
-                slot.phase = Phase::Send { at: now };
-            }
-        }
-    }
-
     /// Takes note of the account's state. Returns the slots that have ended.
     pub(super) fn polled(&mut self, state: &AccountState, now: Duration) -> Vec<SlotOutcome> {
         // The uses below may find another sender, which invalidates the state again.
@@ -554,44 +543,6 @@ impl Nonces {
                 Some(SlotOutcome::Unknown { slot: id, job, hash })
             }
             NoncePurpose::Payload(_) => None,
-        }
-    }
-
-    /// Restarts the timeouts of pending transactions when the count advances: one that waits behind
-    /// others is not stuck. Sends a nonce again that a node called used and the count calls free.
-    fn restart_clocks(&mut self, advanced: bool, now: Duration) {
-        let (mined, head) = (self.mined, self.head);
-        for (nonce, slot) in &mut self.slots {
-            match &mut slot.phase {
-                Phase::Pending { since, head: since_head, .. } if advanced => {
-                    (*since, *since_head) = (now, head);
-                }
-                Phase::Used { since, .. }
-                    if *nonce >= mined && now >= *since + self.timeouts.stuck_after =>
-                {
-                    slot.phase = Phase::Send { at: now };
-                }
-                _ => {}
-            }
-        }
-    }
-
-    /// Sends everything again when the next transaction to be mined takes too long: a node may have
-    /// dropped it. If that does not help, signs that one again at a higher price.
-    fn find_stuck(&mut self, now: Duration) {
-        let Timeouts { stuck_after, stuck_without_blocks_after, .. } = self.timeouts;
-        let Some(slot) = self.slots.get_mut(&self.mined) else { return };
-        let Phase::Pending { since, head, sent_again } = slot.phase else { return };
-        let waited = now.saturating_sub(since);
-        let blocks = self.head.saturating_sub(head);
-        if !sent_again && waited >= stuck_after {
-            for slot in self.slots.values_mut() {
-                if matches!(slot.phase, Phase::Pending { sent_again: false, .. }) {
-                    slot.phase = Phase::Send { at: now };
-                }
-            }
-        } else if waited >= stuck_without_blocks_after || (waited >= stuck_after && blocks >= 2) {
-            slot.phase = Phase::Sign;
         }
     }
 }
