@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 
 use alloy::rpc::types::{Filter, Log};
 
+use super::claim::{Claim, ClaimVerdict, ReceiptAnswer};
 use super::event::BlockRef;
+use super::event_set::EventSet;
 use super::fetch;
-use super::look::{Claim, ClaimVerdict, Due, EventSet, ReceiptAnswer};
+use super::look::Due;
 use super::proof::{self, EndpointAnswers};
 use super::receipts;
 use super::walk::WalkSettings;

@@ -6,8 +6,9 @@
 //! - [`event`]: the contracts, their filters and their events;
 //! - [`walk`]: the decisions, without I/O;
 //! - [`sink`]: the port through which events are stored;
-//! - [`look`]: the second look at blocks that were read; [`proof`]: proofs of logs by the hash of a block; `looking`:
-//!   the requests of both;
+//! - [`look`]: the second look at blocks that were read; [`event_set`]: the events that it compares; [`claim`]: events
+//!   that one endpoint alone shows; [`proof`]: proofs of logs by the hash of a block; `looking`: the requests of all
+//!   three;
 //! - `head`: follows the chain's head; `fetch`: the requests; `receipts`: those for receipts and proofs; `bootstrap`:
 //!   those about numbers that an operator chose;
 //! - `confirming`: asks other endpoints about events before they are stored; `gap_search`: the search for omitted ones;
@@ -17,10 +18,12 @@
 //! - [`status`]: the state for operators; [`lookup`]: single blocks and transactions.
 
 mod bootstrap;
+pub mod claim;
 mod confirming;
 mod context;
 mod contract;
 pub mod event;
+pub mod event_set;
 mod fetch;
 mod gap_search;
 mod head;

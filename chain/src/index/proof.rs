@@ -13,8 +13,9 @@ use alloy::rlp::{BufMut, Encodable};
 use alloy::rpc::types::Log;
 use serde::Deserialize;
 
+use super::claim::{Claim, ClaimVerdict, ReceiptAnswer};
 use super::event::{BlockRef, EventSource, IndexedEvent};
-use super::look::{Claim, ClaimVerdict, EventSet, ReceiptAnswer};
+use super::event_set::EventSet;
 
 /// The highest transaction type (EIP-2718), which prefixes the encoded receipt.
 const TYPE_MAX: u64 = 0x7f;

@@ -1,5 +1,7 @@
 //! The requesting half of a contract's reader.
 
+mod second_look;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering;
@@ -7,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use alloy::rpc::types::Filter;
 use tokio::sync::{mpsc, watch};
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::bootstrap;
@@ -18,7 +20,7 @@ use super::fetch;
 use super::gap_search::GapSearch;
 use super::head::HeadStatus;
 use super::lag::{BEHIND_BLOCKS_MAX, EndpointLag, NewestBlock};
-use super::looking::{LookAnswer, LookOutcome, LookSilences, look};
+use super::looking::{LookAnswer, LookSilences};
 use super::status::ReaderState;
 use super::turns::ReadingTurns;
 use super::walk::{BlockHeader, EventBatch, Fork, PageOutcome, Walk, WalkAction, WalkSettings};
@@ -200,101 +202,6 @@ impl PageReader {
         if let Some(reason) = self.lag.reason(newest, head, Instant::now()) {
             self.endpoints.distrust(reason);
         }
-    }
-
-    /// Starts a second look at blocks that are now deep, concurrently with reading. Blocks are read again
-    /// if an endpoint has more events.
-    fn look_again(&mut self, head: BlockRef) {
-        if let Some(done) = self.look.try_join_next() {
-            self.looked(done);
-        }
-        let unread = self.walk.unread();
-        let Some(due) = self.walk.look().due(head.number, unread) else { return };
-        if !self.look.is_empty() {
-            return;
-        }
-        // A previous finding needs time to be resolved, and a silent endpoint needs time to come back.
-        let waits = self.silences.is_waiting() && !self.walk.look().is_far_behind();
-        let is_again = self.held.is_some() || self.walk.look().looks() > 0 || waits;
-        let pause = if is_again { RETRY_MAX } else { Duration::ZERO };
-        let (endpoints, filter) = (self.endpoints.clone(), self.filter.clone());
-        let settings = self.settings.clone();
-        let held = self.held.as_ref().map(|(places, _)| places.clone()).unwrap_or_default();
-        self.look.spawn(async move {
-            sleep(pause).await;
-            let outcome = look(&endpoints, &settings, &filter, &due, &held).await;
-            LookAnswer { blocks: due.blocks, outcome }
-        });
-    }
-
-    fn looked(&mut self, done: Result<LookAnswer, JoinError>) {
-        let LookAnswer { blocks, outcome } = done.expect("a panic ends the process");
-        let outcome = outcome.map(|(outcome, silent)| {
-            self.silences.note(silent, Instant::now());
-            outcome
-        });
-        match outcome {
-            Ok(LookOutcome::Nothing) => {
-                self.held = None;
-                // The endpoint that alone has more events may have failed for a moment.
-                if !self.silences.is_waiting() || self.walk.look().is_far_behind() {
-                    self.walk.look().end(&blocks);
-                }
-            }
-            Ok(LookOutcome::Open { block, claimants }) => {
-                self.held = None;
-                if !self.walk.look().found() {
-                    let wrong = "and endpoints that could confirm them do not answer";
-                    self.hold(block, claimants, wrong);
-                }
-            }
-            Ok(LookOutcome::More { block, lacking }) => {
-                self.held = None;
-                self.logs_came_late(block, &lacking);
-            }
-            Ok(LookOutcome::Contradicted { block, claimants }) => {
-                self.hold(block, claimants, "and others have another branch of the chain there");
-            }
-            Err(error) => tracing::debug!(
-                strand = self.context.name,
-                "blocks cannot be read a second time now: \
-                {error}"
-            ),
-        }
-    }
-
-    /// Stops reading, because an endpoint has events that cannot be confirmed and must not be lost.
-    fn hold(&mut self, block: u64, claimants: BTreeSet<usize>, wrong: &str) {
-        let all = self.endpoints.status();
-        let names = claimants.iter().filter_map(|place| all.get(*place));
-        let names: Vec<_> = names.map(|endpoint| endpoint.display_url.as_str()).collect();
-        let reason = format!(
-            "endpoints contradict each other: {} has events from block {block} on that were not read, {wrong}. \
-             Reading goes on when they agree, or when those that are wrong are taken out of the settings",
-            names.join(", ")
-        );
-        if self.held.is_none() {
-            let strand = self.context.name;
-            tracing::error!(code = "chain_endpoints_contradict", strand, block, "{reason}");
-        }
-        self.held = Some((claimants, reason));
-    }
-
-    fn logs_came_late(&mut self, block: u64, lacking: &BTreeSet<usize>) {
-        tracing::warn!(
-            code = "chain_logs_late",
-            strand = self.context.name,
-            block,
-            "an endpoint shows more events than were read: the blocks are read again"
-        );
-        self.context.status.lock().counts.gaps += 1;
-        self.walk.look().found();
-        for place in lacking {
-            self.endpoints.distrust_at(*place, "events are missing in its responses");
-        }
-        self.is_moving = true;
-        self.walk.rewind(block);
-        self.begin_pass();
     }
 
     /// Waits until the head changes, a gap is found, a second look ends, or the time has passed.

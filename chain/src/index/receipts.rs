@@ -13,9 +13,9 @@ use alloy::rpc::types::Log;
 use alloy::transports::TransportError;
 use serde::Deserialize;
 
+use super::claim::{Claim, ReceiptAnswer};
 use super::event::{BlockRef, is_same};
 use super::fetch::{LOGS_WEIGHT_MAX, REQUESTS_PER_BATCH, headers, weight_of};
-use super::look::{Claim, ReceiptAnswer};
 use super::proof::{BlockReceipt, ProvenLogs};
 use crate::endpoints::is_rate_limit;
 use crate::send::{Chain, RequestError};

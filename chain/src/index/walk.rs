@@ -12,7 +12,8 @@ use alloy::primitives::{Address, B256};
 use alloy::rpc::types::Log;
 
 use super::event::{BlockRef, EventSource, IndexedEvent};
-use super::look::{EventSet, SecondLook};
+use super::event_set::EventSet;
+use super::look::SecondLook;
 
 /// The distance from the head, in blocks, within which all headers are fetched: two epochs of Ethereum,
 /// after which its blocks are final.

@@ -1,0 +1,81 @@
+//! The events of a contract in some blocks, as one endpoint shows them.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::ops::RangeInclusive;
+
+use alloy::primitives::{Address, B256};
+use alloy::rpc::types::Log;
+
+use super::event::{ContractEvent, EventSource};
+
+/// A multiset of events by the content of their logs and their transaction, independent of their block. An event that
+/// one transaction emitted twice is contained twice.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct EventSet(BTreeMap<B256, u32>);
+
+impl EventSet {
+    /// Adds an event. Returns the number of its occurrences.
+    pub fn add(&mut self, transaction: B256, event: &ContractEvent) -> u32 {
+        let count = self.0.entry(event.digest(transaction)).or_default();
+        *count = count.saturating_add(1);
+        *count
+    }
+
+    /// Returns the number of occurrences of an event.
+    #[must_use]
+    pub fn count(&self, transaction: B256, event: &ContractEvent) -> u32 {
+        self.0.get(&event.digest(transaction)).copied().unwrap_or(0)
+    }
+
+    /// Adds all events of another set.
+    pub(super) fn merge(&mut self, other: &Self) {
+        for (digest, count) in &other.0 {
+            let mine = self.0.entry(*digest).or_default();
+            *mine = mine.saturating_add(*count);
+        }
+    }
+
+    /// Returns a contract's events in the logs that one endpoint shows for these blocks.
+    #[must_use]
+    pub fn shown(
+        blocks: &RangeInclusive<u64>,
+        logs: &[Log],
+        source: EventSource,
+        address: Address,
+    ) -> Self {
+        let mut set = Self::default();
+        for logs in by_block(blocks, logs, source, address).values() {
+            for (log, event) in logs.values() {
+                set.add(log.transaction_hash.unwrap_or_default(), event);
+            }
+        }
+        set
+    }
+}
+
+/// A contract's events by block number and hash, and by log index.
+type Shown<'a> = BTreeMap<(u64, B256), BTreeMap<u64, (&'a Log, ContractEvent)>>;
+
+/// Groups the events of a contract by block and log index. Other logs are left out.
+pub(super) fn by_block<'a>(
+    blocks: &RangeInclusive<u64>,
+    logs: &'a [Log],
+    source: EventSource,
+    address: Address,
+) -> Shown<'a> {
+    let mut shown = Shown::new();
+    for log in logs.iter().filter(|log| !log.removed && log.address() == address) {
+        let (Some(number), Some(hash), Some(index), Some(_)) =
+            (log.block_number, log.block_hash, log.log_index, log.transaction_hash)
+        else {
+            continue;
+        };
+        let Some(event) = source.decode(log).filter(|_| blocks.contains(&number)) else { continue };
+        let block = shown.entry((number, hash)).or_default();
+        if let Entry::Vacant(place) = block.entry(index) {
+            place.insert((log, event));
+        }
+    }
+    shown
+}

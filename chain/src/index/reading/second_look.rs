@@ -1,0 +1,111 @@
+//! The second look at blocks that were read, beside the requests for new ones.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinError;
+use tokio::time::sleep;
+
+use super::PageReader;
+use crate::index::context::RETRY_MAX;
+use crate::index::event::BlockRef;
+use crate::index::looking::{LookAnswer, LookOutcome, look};
+
+impl PageReader {
+    /// Starts a second look at blocks that are now deep, concurrently with reading. Blocks are read again
+    /// if an endpoint has more events.
+    pub(super) fn look_again(&mut self, head: BlockRef) {
+        if let Some(done) = self.look.try_join_next() {
+            self.looked(done);
+        }
+        let unread = self.walk.unread();
+        let Some(due) = self.walk.look().due(head.number, unread) else { return };
+        if !self.look.is_empty() {
+            return;
+        }
+        // A previous finding needs time to be resolved, and a silent endpoint needs time to come back.
+        let waits = self.silences.is_waiting() && !self.walk.look().is_far_behind();
+        let is_again = self.held.is_some() || self.walk.look().looks() > 0 || waits;
+        let pause = if is_again { RETRY_MAX } else { Duration::ZERO };
+        let (endpoints, filter) = (self.endpoints.clone(), self.filter.clone());
+        let settings = self.settings.clone();
+        let held = self.held.as_ref().map(|(places, _)| places.clone()).unwrap_or_default();
+        self.look.spawn(async move {
+            sleep(pause).await;
+            let outcome = look(&endpoints, &settings, &filter, &due, &held).await;
+            LookAnswer { blocks: due.blocks, outcome }
+        });
+    }
+
+    /// Handles the end of a second look.
+    pub(super) fn looked(&mut self, done: Result<LookAnswer, JoinError>) {
+        let LookAnswer { blocks, outcome } = done.expect("a panic ends the process");
+        let outcome = outcome.map(|(outcome, silent)| {
+            self.silences.note(silent, Instant::now());
+            outcome
+        });
+        match outcome {
+            Ok(LookOutcome::Nothing) => {
+                self.held = None;
+                // The endpoint that alone has more events may have failed for a moment.
+                if !self.silences.is_waiting() || self.walk.look().is_far_behind() {
+                    self.walk.look().end(&blocks);
+                }
+            }
+            Ok(LookOutcome::Open { block, claimants }) => {
+                self.held = None;
+                if !self.walk.look().found() {
+                    let wrong = "and endpoints that could confirm them do not answer";
+                    self.hold(block, claimants, wrong);
+                }
+            }
+            Ok(LookOutcome::More { block, lacking }) => {
+                self.held = None;
+                self.logs_came_late(block, &lacking);
+            }
+            Ok(LookOutcome::Contradicted { block, claimants }) => {
+                self.hold(block, claimants, "and others have another branch of the chain there");
+            }
+            Err(error) => tracing::debug!(
+                strand = self.context.name,
+                "blocks cannot be read a second time now: \
+                {error}"
+            ),
+        }
+    }
+
+    /// Stops reading, because an endpoint has events that cannot be confirmed and must not be lost.
+    fn hold(&mut self, block: u64, claimants: BTreeSet<usize>, wrong: &str) {
+        let all = self.endpoints.status();
+        let names = claimants.iter().filter_map(|place| all.get(*place));
+        let names: Vec<_> = names.map(|endpoint| endpoint.display_url.as_str()).collect();
+        let reason = format!(
+            "endpoints contradict each other: {} has events from block {block} on that were not read, {wrong}. \
+             Reading goes on when they agree, or when those that are wrong are taken out of the settings",
+            names.join(", ")
+        );
+        if self.held.is_none() {
+            let strand = self.context.name;
+            tracing::error!(code = "chain_endpoints_contradict", strand, block, "{reason}");
+        }
+        self.held = Some((claimants, reason));
+    }
+
+    /// Reads blocks again, because an endpoint has confirmed events that others lacked.
+    fn logs_came_late(&mut self, block: u64, lacking: &BTreeSet<usize>) {
+        tracing::warn!(
+            code = "chain_logs_late",
+            strand = self.context.name,
+            block,
+            "an endpoint shows more events than were read: the blocks are read again"
+        );
+        self.context.status.lock().counts.gaps += 1;
+        self.walk.look().found();
+        for place in lacking {
+            self.endpoints.distrust_at(*place, "events are missing in its responses");
+        }
+        self.is_moving = true;
+        self.walk.rewind(block);
+        self.begin_pass();
+    }
+}
