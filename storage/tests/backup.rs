@@ -1,123 +1,28 @@
 //! Backups: their contents, refusals, and that no file is replaced.
 
+mod manifests;
+mod place;
+
 use crate::support;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::ops::ControlFlow;
 use std::os::unix::fs::symlink;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 
 use crate::support::*;
 use hawser_storage::{
-    BackupError, BackupFile, BackupReport, Backups, FileHash, FolderObjects, FolderStanding,
-    HostSettings, LogItem, ManifestError, NewBackup, Objects, ReadManifest, RestoreReport,
-    SkipReason, Store, StoreSettings, UnknownFolder, WantedBackup,
+    BackupError, BackupFile, FolderStanding, HostSettings, LogItem, ManifestError, NewBackup,
+    Store, StoreSettings, UnknownFolder, WantedBackup,
 };
-use proptest::prelude::*;
-use tempfile::TempDir;
+use place::{Place, folder, lines_of};
 
 /// The time at which backups are chosen and removed.
 const NOW_UNIX_S: u64 = 10_000;
 
-/// A data folder with a strand of this node and one of a peer, and a place for backups beside it.
-struct Place {
-    root: TempDir,
-}
-
-impl Place {
-    fn new() -> Self {
-        Self { root: tempfile::tempdir().unwrap() }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.root.path().join(name)
-    }
-
-    fn open(&self, name: &str) -> Store {
-        Store::open(&settings(&self.path(name))).unwrap()
-    }
-
-    fn with_strands(&self) -> Store {
-        let store = self.open("data");
-        extend(&store, OWN, 20);
-        extend(&store, PEER, 10);
-        store.commit(&[skip(PEER, 11, 15, SkipReason::Missing)]).unwrap();
-        store
-    }
-
-    fn backups(&self) -> Backups {
-        Backups::existing(folder(&self.path("backups"))).unwrap()
-    }
-
-    fn back_up(&self, store: &Store, now_unix_s: u64) -> BackupReport {
-        self.try_backup(store, now_unix_s).unwrap()
-    }
-
-    fn try_backup(&self, store: &Store, now_unix_s: u64) -> Result<BackupReport, BackupError> {
-        let (to, key) = (self.path("backups"), key(1));
-        let new = NewBackup { to: folder(&to), key: Some(&key), now_unix_s };
-        store.backup(&new, &mut |_| ControlFlow::Continue(()))
-    }
-
-    fn restore(&self, name: &str, to: &str) -> Result<RestoreReport, BackupError> {
-        self.restore_wanted(name, &WantedBackup::default(), to)
-    }
-
-    fn restore_wanted(
-        &self,
-        name: &str,
-        wanted: &WantedBackup,
-        to: &str,
-    ) -> Result<RestoreReport, BackupError> {
-        let go_on = &mut |_| ControlFlow::Continue(());
-        self.backups().restore(name, wanted, &self.path(to), price, go_on)
-    }
-
-    /// The path of a file of a backup.
-    fn stored(&self, file: &BackupFile) -> PathBuf {
-        let hash = file.hash.to_string();
-        self.path("backups").join("files").join(&hash[..2]).join(&hash)
-    }
-
-    fn manifest(&self, name: &str) -> PathBuf {
-        self.path("backups").join("manifests").join(format!("{name}.manifest"))
-    }
-
-    /// Puts a manifest of this text there, with the right hash at its end and under the right name, and returns
-    /// that.
-    fn forge(&self, lines: &[String]) -> String {
-        let bytes = ended(lines);
-        let made = lines.iter().find_map(|line| line.strip_prefix("made=")?.parse::<u64>().ok());
-        let hash = FileHash(*blake3::hash(&bytes).as_bytes()).to_string();
-        let name = format!("{:012}-{}", made.unwrap_or(9), &hash[..16]);
-        fs::write(self.manifest(&name), bytes).unwrap();
-        name
-    }
-
-    /// Asserts that a restore left nothing behind.
-    fn assert_nothing_at(&self, to: &str) {
-        assert!(!self.path(to).exists(), "{to} is there");
-        assert!(!self.path(&format!("{to}.restoring")).exists(), "{to}.restoring is there");
-    }
-}
-
-/// A folder as a place of backups.
-fn folder(path: &Path) -> Arc<dyn Objects> {
-    Arc::new(FolderObjects::new(path))
-}
-
 fn go_on(_: u64) -> ControlFlow<()> {
     ControlFlow::Continue(())
-}
-
-/// Ends the lines of a manifest with their hash.
-fn ended(lines: &[String]) -> Vec<u8> {
-    let mut text: String = lines.iter().map(|line| format!("{line}\n")).collect();
-    let hash = FileHash(*blake3::hash(text.as_bytes()).as_bytes());
-    text.push_str(&format!("end={hash}\n"));
-    text.into_bytes()
 }
 
 /// Returns the whole log of a store, and the digests of its projections.
@@ -336,136 +241,6 @@ fn a_damaged_file_is_named_and_nothing_is_put_in_place() {
 }
 
 #[test]
-fn a_manifest_with_a_flipped_bit_is_refused() {
-    let place = Place::new();
-    let backup = place.back_up(&place.with_strands(), 1);
-    let path = place.manifest(&backup.name);
-    let whole = fs::read(&path).unwrap();
-    for at in 0..whole.len() {
-        let mut flipped = whole.clone();
-        flipped[at] ^= 1 << (at % 7);
-        assert!(ReadManifest::decode(&flipped).is_err(), "byte {at}");
-        assert!(ReadManifest::decode(&whole[..at]).is_err(), "cut at {at}");
-    }
-    fs::write(&path, &whole[..whole.len() - 9]).unwrap();
-    let error = place.restore(&backup.name, "restored").unwrap_err();
-    assert!(matches!(error, BackupError::Manifest { .. }), "{error}");
-    // A list shows the manifest with its fault, and nothing is removed while a manifest cannot be read.
-    assert_eq!(place.backups().names().unwrap(), std::slice::from_ref(&backup.name));
-    assert!(place.backups().manifest(&backup.name).is_err());
-    assert!(place.backups().prune(1, NOW_UNIX_S).is_err());
-    let missing = place.restore("000000000001-0000000000000000", "restored").unwrap_err();
-    assert!(matches!(missing, BackupError::NoBackup { .. }), "{missing}");
-    let outside = place.restore("../manifests/x", "restored").unwrap_err();
-    assert!(matches!(outside, BackupError::NoBackup { .. }), "{outside}");
-}
-
-/// The lines of a manifest before its hash, with `none` for its signature.
-fn lines_of(place: &Place, name: &str) -> Vec<String> {
-    let text = fs::read_to_string(place.manifest(name)).unwrap();
-    let lines = text.lines().filter(|line| !line.starts_with("end="));
-    let unsigned = |line: &str| match line.split_once('=') {
-        Some(("signature", _)) => "signature=none".to_owned(),
-        _ => line.to_owned(),
-    };
-    lines.map(unsigned).collect()
-}
-
-#[test]
-fn a_lying_manifest_is_refused_by_name_and_takes_no_memory() {
-    let place = Place::new();
-    let backup = place.back_up(&place.with_strands(), 1);
-    let honest = lines_of(&place, &backup.name);
-    let unsigned = WantedBackup { unsigned: true, ..WantedBackup::default() };
-    let first_file = honest.iter().position(|line| line.starts_with("file=")).unwrap();
-    let hash = "0".repeat(64);
-    let with = |line: String| {
-        let mut lines = honest.clone();
-        lines[first_file] = line;
-        lines
-    };
-    let file = |name: &str, len: &str| with(format!("file={name} {len} {hash}"));
-    let mut twice = honest.clone();
-    twice.insert(first_file, honest[first_file].clone());
-    let mut many = honest.clone();
-    many.splice(
-        first_file..first_file,
-        (0..100_001).map(|number| format!("file={number:06}.sst 1 {hash}")),
-    );
-    let replaced = |from: &str, to: &str| {
-        honest.iter().map(|line| line.replacen(from, to, 1)).collect::<Vec<_>>()
-    };
-    let cases: Vec<(Vec<String>, &str)> = vec![
-        (file("000001.sst", &(1u64 << 60).to_string()), "more than 1099511627776 bytes"),
-        (file("000001.sst", &"9".repeat(30)), "a file's name, its length and its hash"),
-        (file("000001.sst", "+1"), "in its only form"),
-        (file("000001.sst", "01"), "in its only form"),
-        (file("../x", "1"), "names a file that no database has"),
-        (file("/etc/passwd", "1"), "names a file that no database has"),
-        (file("a/000001.sst", "1"), "names a file that no database has"),
-        (file("..", "1"), "names a file that no database has"),
-        (file("", "1"), "names a file that no database has"),
-        (file("MANIFEST-", "1"), "names a file that no database has"),
-        (file(".sst", "1"), "names a file that no database has"),
-        (file("000001.sst\0", "1"), "names a file that no database has"),
-        (file("LOCK", "1"), "names a file that no database has"),
-        (twice, "repeats a name"),
-        (many, "more than 100000 files"),
-        (with("strand=100 7 0 none extra".to_owned()), "line"),
-        (replaced("file=CURRENT", "file=000000.sst"), ""),
-        (replaced("hawser backup 1", "hawser backup 2"), "another version"),
-        (replaced("hawser backup 1", "something else"), "not the manifest"),
-        (replaced("signature=none", "signature=00"), "a signature"),
-        (replaced("key=04", "key=05"), "the node's key"),
-        (replaced("node=100", "node=4294967296"), "the node's id"),
-        (Vec::new(), "not the manifest"),
-    ];
-    for (lines, wanted) in cases {
-        let name = place.forge(&lines);
-        let error = place.restore_wanted(&name, &unsigned, "restored").unwrap_err().to_string();
-        let shown: String = lines.concat().chars().take(80).collect();
-        assert!(error.contains(wanted), "{shown}: {error}");
-        place.assert_nothing_at("restored");
-    }
-    // A million bytes more than any manifest are not read.
-    let name = place.forge(&[]);
-    fs::File::create(place.manifest(&name)).unwrap().set_len(1 << 40).unwrap();
-    let error = place.restore_wanted(&name, &unsigned, "restored").unwrap_err();
-    assert!(
-        matches!(error, BackupError::Manifest { error: ManifestError::TooLong, .. }),
-        "{error}"
-    );
-}
-
-#[test]
-fn a_manifest_that_states_other_heads_than_the_database_has_is_refused() {
-    let place = Place::new();
-    let backup = place.back_up(&place.with_strands(), 1);
-    let honest = lines_of(&place, &backup.name);
-    let unsigned = WantedBackup { unsigned: true, ..WantedBackup::default() };
-    let name = place.forge(&honest);
-    place.restore_wanted(&name, &unsigned, "honest").unwrap();
-    for (from, to, what) in [
-        ("strand=100 20 ", "strand=100 21 ", "strand 100"),
-        ("network=testnet", "network=mainnet", "network"),
-    ] {
-        let lines: Vec<_> = honest.iter().map(|line| line.replacen(from, to, 1)).collect();
-        assert_ne!(lines, honest);
-        let name = place.forge(&lines);
-        let error = place.restore_wanted(&name, &unsigned, "restored").unwrap_err();
-        assert!(
-            matches!(&error, BackupError::Differs { what: it } if it.contains(what)),
-            "{error}"
-        );
-        place.assert_nothing_at("restored");
-    }
-    let lines: Vec<_> =
-        honest.iter().filter(|line| !line.starts_with("strand=200")).cloned().collect();
-    let error = place.restore_wanted(&place.forge(&lines), &unsigned, "restored").unwrap_err();
-    assert!(matches!(error, BackupError::Differs { .. }), "{error}");
-}
-
-#[test]
 fn a_backup_of_another_owner_is_refused_and_an_unsigned_one_without_the_word_for_it() {
     let place = Place::new();
     let store = place.with_strands();
@@ -581,17 +356,4 @@ fn count_files(folder: &Path) -> usize {
         .unwrap()
         .map(|entry| fs::read_dir(entry.unwrap().path()).unwrap().count())
         .sum()
-}
-
-proptest! {
-    #[test]
-    fn bytes_that_are_no_manifest_are_refused_without_a_panic(
-        bytes in proptest::collection::vec(any::<u8>(), 0..400),
-        lines in proptest::collection::vec("(network|node|key|made|strand|file|signature)=[ -~]{0,40}", 0..12),
-    ) {
-        prop_assert!(ReadManifest::decode(&bytes).is_err());
-        let mut text = vec!["hawser backup 1".to_owned()];
-        text.extend(lines);
-        prop_assert!(ReadManifest::decode(&ended(&text)).is_err());
-    }
 }
