@@ -10,6 +10,7 @@
 
 mod admission;
 mod ahead;
+mod backlog;
 mod booking;
 mod chain;
 mod checkpoints;

@@ -10,7 +10,7 @@ use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{Bytes, Cursor, EnvelopeId, SequenceId};
 use hawser_storage::{EvidenceTime, Misbehavior};
 
-use crate::ahead::{ALL, BAD, Backlog, all_verified, assert_equal, envelope, showing};
+use crate::backlog::{ALL, BAD, Backlog, all_verified, assert_equal, envelope, showing};
 use crate::common::{self, group_topic};
 use crate::follow::{Follower, PATIENCE, SOURCE};
 
