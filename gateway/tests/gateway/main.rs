@@ -17,6 +17,7 @@ mod redis_server;
 mod refusals;
 mod repeats;
 mod reports;
+mod shared_bills;
 mod sharing;
 mod status_pages;
 mod strangers;
