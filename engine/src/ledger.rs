@@ -154,7 +154,7 @@ fn book_new(
     })
 }
 
-/// Returns the entries that reverse those which stand, are of `from_block` or a later block, and
+/// Returns the entries that reverse those which are not reversed yet, are of `from_block` or a later block, and
 /// belong to no event that the chain still `has`.
 #[must_use]
 pub fn reversals(
@@ -194,7 +194,7 @@ fn opposite(amount: i64) -> i64 {
     amount.checked_neg().expect("an amount of the ledger has an opposite")
 }
 
-/// Returns the amount of the last withdrawal that stands and is not cancelled; below 0.
+/// Returns the amount of the last withdrawal that is neither reversed nor cancelled; below 0.
 fn last_withdrawal(entries: &[LedgerEntry]) -> Result<i64, BookingError> {
     // Read from the newest entry back: a reversal is met before the entry that it reverses, and
     // takes that entry out of account. An event that was booked again after its reversal has a

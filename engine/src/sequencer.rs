@@ -201,7 +201,7 @@ impl RequestDraft {
         let time_ns = chain_ns.map(|ns| shortly_after(ns, now_ns));
         assert!(self.sequence < SequenceId::MAX, "the strand has a place left");
         self.sequence = self.sequence.next();
-        // Strictly later than the envelope before, whatever the clock does: a time that stands still or goes back is
+        // Strictly later than the envelope before, whatever the clock does: a time that repeats or goes back is
         // evidence against this node.
         self.ns = time_ns.unwrap_or(now_ns).max(self.ns + 1);
         let rate = rates.at(self.ns).map_err(PriceError::Base)?;

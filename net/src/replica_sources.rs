@@ -19,7 +19,7 @@ impl ReplicaSources {
     }
 
     /// Returns ids and URLs of the sources; `None` for all nodes of the network. A URL that the registry has
-    /// for a node stands for that node. Any other URL gets an id that no node has.
+    /// for a node gets the id of that node. Any other URL gets an id that no node has.
     pub(crate) fn all(&self, registry: &Registry) -> Option<Vec<(OriginatorId, String)>> {
         if self.urls.is_empty() {
             return None;

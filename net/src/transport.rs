@@ -86,7 +86,7 @@ pub(crate) fn client() -> Result<ClientConfig, PeerTlsError> {
 
 /// Returns the settings of the socket, with a stateless reset key that is derived from the node's key.
 ///
-/// A node that was killed and is back can thereby tell its peers that their old connections are dead
+/// With this key, a node that restarts after a crash can notify its peers that their old connections are dead
 /// (RFC 9000 §10.3). Without it they would wait for the idle timeout.
 pub(crate) fn endpoint(key: &SecretKey) -> EndpointConfig {
     let reset_key = keccak256(&[b"hawser-quic-reset|", &key.to_bytes()]);

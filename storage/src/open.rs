@@ -41,7 +41,7 @@ impl Store {
     ///
     /// # Errors
     /// When the folder cannot be used, is in use, is damaged, or belongs to another node, key or
-    /// network. The error tells the operator what to do.
+    /// network. The text of the error names the remedy.
     pub fn open(settings: &StoreSettings) -> Result<Self, OpenError> {
         let StoreSettings { path, identity, durability, price, host, open_files_max, cache_bytes } =
             settings;

@@ -239,7 +239,7 @@ struct Leaving {
 
 impl Database {
     /// Removes expired envelopes strand by strand, in writes of at most [`WRITE_PLACES`] places. Ends early
-    /// while projections have to be rebuilt, or if `after` says so; removed envelopes stay removed.
+    /// while projections have to be rebuilt, or if `after` returns `Break`; removed envelopes stay removed.
     fn prune(
         self: &Arc<Self>,
         expired: &[Expiring],

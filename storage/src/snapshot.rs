@@ -512,7 +512,7 @@ impl Snapshot<'_> {
         Ok(self.row(key, decode_position)?.is_some())
     }
 
-    /// Opens an iterator over one family. It stands on no row until it seeks.
+    /// Opens an iterator over one family. It is at no row until it seeks.
     pub(crate) fn rows(&self, family: Family, options: ReadOptions) -> DBRawIterator<'_> {
         self.view.raw_iterator_cf_opt(self.store.family(family), options)
     }

@@ -21,7 +21,7 @@ pub struct TopicScan<'s> {
     key: Vec<u8>,
     /// Length of the key's topic prefix.
     prefix_len: usize,
-    /// True while the iterator stands on a row of that topic.
+    /// True while the iterator is at a row of that topic.
     on_row: bool,
     /// Bytes of envelopes that further rows may include.
     room_bytes: usize,

@@ -36,7 +36,8 @@ pub(super) struct Answers {
 #[derive(Debug, Default)]
 struct PeerAnswer {
     is_connected: bool,
-    /// The peer tells what it holds. Another one may hold any place, and has not answered.
+    /// True if the peer states the heads that it holds. A peer that states none may hold any place, and has not
+    /// answered.
     has_heads: bool,
     claimed: SequenceId,
     /// The highest sequence id for which it has shown an envelope.

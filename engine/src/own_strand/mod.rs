@@ -137,8 +137,8 @@ pub struct StrandObservation {
     pub has_signed: bool,
     /// The other canonical nodes of the registry.
     pub others: BTreeSet<OriginatorId>,
-    /// The connected peers, each with the head of this node's strand that it claims; `None` for a peer that has told
-    /// no heads.
+    /// The connected peers, each with the head of this node's strand that it claims; `None` for a peer that has
+    /// stated no heads.
     pub claims: BTreeMap<OriginatorId, Option<SequenceId>>,
 }
 
@@ -326,7 +326,7 @@ impl OwnStrandGuard {
                 is_due.then(|| self.release_above(word.gap))
             }
             Phase::Quarantine { reason: UnknownFolder::Unanswered, word: None, .. } => {
-                // No peer has shown a place, so the flag stands.
+                // No peer has shown a place, so the operator's flag remains in force.
                 let is_due = is_idle && self.has_majority();
                 is_due.then(|| self.release_above(0))
             }

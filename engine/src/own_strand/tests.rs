@@ -80,7 +80,7 @@ impl Node {
         self.look();
     }
 
-    /// A peer connects that cannot tell its heads.
+    /// A peer connects that cannot state its heads.
     fn states_no_head(&mut self, peer: OriginatorId) {
         self.claims.insert(peer, None);
         self.look();

@@ -9,9 +9,9 @@ use super::error::QueryError;
 /// of its address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct ReaderId {
-    /// Number that stands for the address, equal for all connections from it.
+    /// Number of the address, equal for all connections from it.
     pub address: usize,
-    /// Number that stands for the connection.
+    /// Number of the connection.
     pub connection: u64,
 }
 

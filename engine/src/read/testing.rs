@@ -148,7 +148,7 @@ impl Dice {
     }
 }
 
-/// A clock that stands still.
+/// A clock whose time does not change.
 #[derive(Debug)]
 pub(crate) struct StoppedClock(pub(crate) i64);
 

@@ -86,7 +86,7 @@ pub enum StrandItem<E> {
     Prefix(Box<SignedPrefix>),
     /// The peer has sent all it holds of the want.
     End,
-    /// The stream broke, or the peer refused the want. The connection stands.
+    /// The stream broke, or the peer refused the want. The connection remains open.
     Closed,
 }
 

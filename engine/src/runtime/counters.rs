@@ -225,7 +225,7 @@ pub struct LivenessCounters {
     pub failed: Counter,
 }
 
-/// The kinds of misbehaviour that reports name, in the order of the schema. The first one stands for every kind that
+/// The kinds of misbehaviour that reports name, in the order of the schema. The first one counts every kind that
 /// this version does not know.
 const REPORTED_KINDS: [Kind; 9] = [
     Kind::Unspecified,

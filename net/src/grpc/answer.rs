@@ -28,7 +28,7 @@ pub(super) const MESSAGE_BYTES_MAX: usize = 25 * 1024 * 1024 + 1024;
 /// to use the whole connection. While strands of a peer with such messages wait for the disk, others of the same peer
 /// get none.
 const LONG_BYTES_MAX: usize = 2 * MESSAGE_BYTES_MAX;
-/// Bytes for which one permit of the semaphore stands. Longest messages have 25,601 of them.
+/// Bytes of memory per permit of the semaphore. Longest messages have 25,601 of them.
 const PERMIT_BYTES: usize = 1024;
 /// Longest wait for the memory of a long message. A guess, as over QUIC: two of the longest messages arrive within it
 /// at a hundred megabits a second. A call that waits keeps a part of the connection's window from the others.

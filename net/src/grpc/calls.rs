@@ -68,7 +68,7 @@ impl WantCall {
                 if self.want.originator != self.peer =>
             {
                 // A peer need not serve the strands of others. If the whole connection has failed, the next call
-                // tells.
+                // fails, too.
                 tracing::debug!(error, originator = %self.want.originator, "a strand is refused");
                 return self.deliver(vec![StrandItem::Closed]).await.map(drop);
             }
@@ -85,7 +85,7 @@ impl WantCall {
                 Err(PeerCallError::Failed(error) | PeerCallError::Answered(error))
                     if feed.position() > self.want.after =>
                 {
-                    // If the whole connection has failed, the next call tells.
+                    // If the whole connection has failed, the next call fails, too.
                     tracing::debug!(error, "a stream ended");
                     None
                 }
@@ -133,8 +133,8 @@ impl WantCall {
         }
     }
 
-    /// Opens the newest method that the peer has. A peer may tell only with the first message that it does
-    /// not have one.
+    /// Opens the newest method that the peer has. A peer may show only by the answer to the first message
+    /// that it does not have a method.
     async fn open(
         &self,
         after: SequenceId,

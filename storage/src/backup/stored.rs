@@ -17,7 +17,7 @@ const SUFFIX: &str = ".manifest";
 const TIME_DIGITS_MIN: usize = 12;
 /// Largest number of these digits: those of the largest 64-bit number.
 const TIME_DIGITS_MAX: usize = 20;
-/// Digits of the manifest's hash in a backup's name. Chosen: 64 bits tell the backups of one second apart. The whole
+/// Digits of the manifest's hash in a backup's name. Chosen: 64 bits distinguish the backups of one second. The whole
 /// hash is in the manifest.
 const HASH_DIGITS: usize = 16;
 /// Seconds ahead of the reader's clock from which a backup's time counts as in the future. A guess: more than

@@ -1,9 +1,9 @@
 //! Everything that a stream still owes its reader, as a plain value without I/O and clock.
 //!
 //! Inputs of a feed: committed envelopes (`handle_live`), the loss of some of them
-//! (`handle_overflow`), the news that a chain strand has got to a place (`handle_reached`), and pages
+//! (`handle_overflow`), the notice that a chain strand has reached a place (`handle_reached`), and pages
 //! from disk (`handle_page`). Outputs: the next read (`poll_read`), the next delivery (`poll_event`),
-//! and the places of chain strands to be told of (`awaited`).
+//! and the places of chain strands for which the feed wants that notice (`awaited`).
 //!
 //! A stream has no gap because three things happen in this order: the hub registers the listener;
 //! then the heads are read; then disk is read up to those heads. An envelope that is committed in

@@ -3,8 +3,8 @@
 //! # Gap search
 //!
 //! A gap is one peer's claim and proves nothing: a peer that could move the follower's head by a
-//! claim could make it lose envelopes for good. So a gap counts only once a signed envelope stands
-//! behind it. Then the strand stops, every connected peer is asked for exactly the missing range,
+//! claim could make it lose envelopes for good. So a gap counts only once a signed envelope
+//! follows it. Then the strand stops, every connected peer is asked for exactly the missing range,
 //! and only places that no peer has shown for [`SEARCH_FOR`] are marked missing, provided that at
 //! least one peer has answered, and that peers do not go on sending the range. One claim is
 //! believed: the strand's own node may say that the retention of its envelopes ran out, since no
@@ -370,7 +370,7 @@ impl Follower {
             if self.missing.remove(sequence) {
                 self.note_find(&entry, writes);
             }
-            // Sent again, or a late find. Storage tells which by comparing the statements.
+            // Sent again, or a late find. Storage distinguishes the two by comparing the statements.
             writes.compare.push(entry);
             return Ok(());
         }

@@ -21,7 +21,7 @@ use super::{FILL_EVERY, Follower, PendingWrites};
 
 impl Follower {
     /// Searches for the places up to `through`, which `from` did not send although a signed envelope
-    /// stands behind them.
+    /// follows them.
     pub(super) fn start_or_narrow_search(
         &mut self,
         now: Instant,

@@ -19,8 +19,9 @@ const UNWRITTEN_MAX: usize = 2;
 /// Groups of small requests that go before a piece. A guess: under full load, large requests go on at a tenth of the
 /// pace.
 const PASSED_MAX: u32 = 3;
-/// Pause for publishers of a request that was refused after its first pieces. The same request again is told why,
-/// unless it adds envelopes once more: its first envelopes are repeats then.
+/// Pause for publishers of a request that was refused after its first pieces. When the publisher sends the same request
+/// again, the answer has the reason of the refusal, unless the request adds envelopes once more: its first envelopes are
+/// repeats then.
 const RETRY_REST: Duration = Duration::from_secs(1);
 
 /// A large request that is being sequenced.
@@ -76,7 +77,8 @@ impl LargeRequest {
     /// Answers with an error, as soon as no piece of the request is on its way to the disk: a gateway looks once for
     /// what is stored, and publishes the rest at another node. Once the request has added an envelope, the error is
     /// always one after which the publisher tries again, because a part of the request may be stored. The next try
-    /// repeats that part, and is told why. The error's indexes are those within the next piece.
+    /// repeats that part, and its answer has the reason of the refusal. The error's indexes are those within the next
+    /// piece.
     pub(super) fn fail(self, error: PublishError) {
         let begun = self.answer.envelopes.len();
         let error = match self.answer.added > 0 {

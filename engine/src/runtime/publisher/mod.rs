@@ -153,7 +153,7 @@ impl Publisher {
 
     /// Publishes the envelopes of one request. Requests wait in turns of their callers, which `caller` distinguishes.
     /// A request of at most 256 envelopes and less than a MiB is stored all or none. A larger one is checked as a
-    /// whole and then stored in pieces, in its order; envelopes of other requests may stand between them.
+    /// whole and then stored in pieces, in its order; envelopes of other requests may get places between the pieces.
     ///
     /// # Errors
     /// [`PublishError`], which says what may be stored of it.

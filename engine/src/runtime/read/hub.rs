@@ -36,7 +36,8 @@ pub(crate) struct Hub {
 #[derive(Debug)]
 struct HubState {
     hasher: RandomState,
-    /// Chooses the part of the table. Different from `hasher`, so that both together tell topics apart.
+    /// Chooses the part of the table. Different from `hasher`, so that both
+    /// hashes together distinguish topics.
     part_hasher: RandomState,
     topics: Vec<Mutex<TopicListeners>>,
     originators: Mutex<HashMap<OriginatorId, Listeners>>,

@@ -78,8 +78,8 @@ impl Listener {
         }
     }
 
-    /// Changes the queue, and wakes the subscription if `change` says so. Bytes are counted under the
-    /// lock: popped before they are counted, they would make the level negative.
+    /// Changes the queue, and wakes the subscription if `change` returns true. Bytes are counted under the
+    /// lock: envelopes that are popped before they are counted would make the level negative.
     fn change(&self, change: impl FnOnce(&mut Queue) -> bool) {
         let wakes = change(&mut self.queue.lock());
         // Released before the wake-up: the woken task would only wait for it.

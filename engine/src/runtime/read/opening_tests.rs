@@ -191,7 +191,7 @@ async fn a_page_in_the_order_of_the_log_waits_for_its_memory() {
     assert!(is_silent(&mut stream).await, "nothing comes twice");
 }
 
-/// A client can make its stream stand still at any moment, by a window without room. It keeps no thread then.
+/// A client can stop its stream at any moment, by a window without room. Such a stream occupies no thread.
 #[tokio::test]
 async fn streams_that_are_not_polled_keep_no_turn_from_others() {
     let node = Node::new();
@@ -203,7 +203,7 @@ async fn streams_that_are_not_polled_keep_no_turn_from_others() {
         still.push(node.reader.subscribe_topics_in_turn(topics().into_iter().collect()).unwrap());
     }
     for stream in &mut still {
-        // Once, so that it stands in the queue. It may also be served at once.
+        // Polled once, so that the stream is in the queue. It may also be served at once.
         let _ = poll(stream).await;
     }
     let mut other = node.reader.subscribe_topics(topics());

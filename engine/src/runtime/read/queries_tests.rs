@@ -440,8 +440,8 @@ fn in_turns_of(begin: impl Fn() -> NewestQuery) -> Vec<Option<Bytes>> {
     in_turns(|| query.turn()).0
 }
 
-/// Readers are shown what is announced, just as if the log had nothing else: the heads in memory stand for those that
-/// the log has.
+/// Readers get announced envelopes only, as if the log had no others: the heads in memory take the place of those of
+/// the log.
 #[test]
 fn pages_up_to_the_announced_heads_are_those_of_a_log_that_ends_there() {
     for seed in 0..60 {

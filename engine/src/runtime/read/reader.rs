@@ -382,7 +382,7 @@ pub struct UsageScan {
 
 impl UsageScan {
     /// Begins with a payer's usage at all originators together, in periods of `minutes` (at least 1) that begin at
-    /// multiples of that since 1970. `chain` tells settled usage from other.
+    /// multiples of that since 1970. `chain` distinguishes settled usage from other.
     #[must_use]
     pub fn new(payer: PayerAddress, minutes: u32, chain: Arc<ChainReports>) -> Self {
         let minutes = minutes.max(1);

@@ -415,7 +415,7 @@ async fn end_of_turn(place: usize) {
 
 /// Registrations that a stream has to undo at its end.
 struct Leaving {
-    /// Held until everything is undone, with the memory that it stands for.
+    /// Held until all registrations are undone, together with the memory that it is charged for.
     log: LogAccess,
     listener: Arc<Listener>,
     feed: Feed,

@@ -15,8 +15,7 @@ use crate::replication::{LinkCommand, PeerClock, RequestId, StrandItem, WantResp
 /// hundreds of strands. Guessed.
 const COMMANDS_MAX: usize = 1024;
 
-/// The engine's end of a connection to a peer. Dropping it tells the
-/// strands that the peer is gone.
+/// The engine's end of a connection to a peer. Dropping it reports to the strands that the peer has disconnected.
 #[derive(Debug)]
 pub struct Link {
     sink: ResponseSink,

@@ -480,7 +480,7 @@ impl StrandTask {
     }
 
     /// Starts the check of `first`, with everything else that has arrived, on all cores. Leaves out answers to wants
-    /// that no longer stand: a check costs two signatures.
+    /// that are no longer open: a check costs two signatures.
     pub(super) fn start_verifying(
         &mut self,
         first: WantResponse<Bytes>,

@@ -417,8 +417,8 @@ impl Counts {
 /// Compares envelopes for places that the strand has passed with the stored ones. Takes a write for each few MiB of
 /// evidence, and then one.
 ///
-/// This goes past the committer: open streams do not go back, so neither subscribers nor heads are
-/// told of a late find.
+/// These writes bypass the committer: open streams do not go back, so neither subscribers nor heads are
+/// notified of a late find.
 fn compare<'a>(
     state: &ReplicationState,
     compared: &'a [(OriginatorId, Vec<LogEntry>)],

@@ -272,7 +272,7 @@ fn a_source_that_was_named_stays_whatever_others_claim() {
 }
 
 /// A node that claims places and names them as a gap has answered. So has one whose id is not proven: calls
-/// over gRPC tell of no gap at the end.
+/// over gRPC report no gap at the end.
 #[test]
 fn a_node_that_claims_places_of_its_strand_and_sends_nothing_for_ten_seconds_is_stalled() {
     let stalled = |is_proven: bool, answer: Option<StrandItem<VerifyResult>>| {
@@ -302,7 +302,7 @@ fn a_node_that_claims_places_of_its_strand_and_sends_nothing_for_ten_seconds_is_
     assert!(!rig.follower.take_stalled(), "it claims no more than is held");
 }
 
-/// A clock may overtake the envelope that it tells of, after any time without news.
+/// A claimed head may arrive before the envelope that it announces, after any time without news.
 #[test]
 fn silence_begins_with_the_claim() {
     for idle in [STALL_AFTER / 10, STALL_AFTER - Duration::from_millis(1), LONG] {
