@@ -41,6 +41,9 @@ pub enum PeerError {
     /// The peer sent nothing but keep-alives, far more often than they are needed.
     #[error("too many keep-alives")]
     KeepAlives,
+    /// The peer sent far more frames without envelopes than wants and envelopes explain.
+    #[error("the peer sent too many frames without envelopes")]
+    EmptyFrames,
     /// The peer's API lacks a method by which nodes get strands.
     #[error("the peer's API lacks a method by which nodes get strands")]
     NoMethod,
@@ -54,7 +57,7 @@ pub enum PeerError {
 
 impl PeerError {
     /// Every reason, in the order of the counters.
-    pub const ALL: [Self; 11 + PeerViolation::ALL.len()] = [
+    pub const ALL: [Self; 12 + PeerViolation::ALL.len()] = [
         Self::UnknownNode,
         Self::WrongNode,
         Self::BadProof,
@@ -64,6 +67,7 @@ impl PeerError {
         Self::Protocol,
         Self::Oversized,
         Self::KeepAlives,
+        Self::EmptyFrames,
         Self::NoMethod,
         Self::Unrequested,
         Self::Envelope(PeerViolation::ALL[0]),
@@ -86,6 +90,7 @@ impl PeerError {
             Self::Protocol => "protocol",
             Self::Oversized => "oversized",
             Self::KeepAlives => "keep_alives",
+            Self::EmptyFrames => "empty_frames",
             Self::NoMethod => "no_method",
             Self::Unrequested => "unrequested",
             Self::Envelope(violation) => violation.label(),
@@ -104,6 +109,7 @@ impl PeerError {
             Self::Protocol
             | Self::Oversized
             | Self::KeepAlives
+            | Self::EmptyFrames
             | Self::NoMethod
             | Self::Unrequested
             | Self::Envelope(PeerViolation::WrongOriginator | PeerViolation::OutOfOrder) => {

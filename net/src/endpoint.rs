@@ -18,6 +18,7 @@ use tokio::time::{Instant, timeout};
 use crate::control::SessionError;
 use crate::counters::{NetCounters, PeerError};
 use crate::dial::{self, HANDSHAKE_MAX};
+use crate::empty_frames::EmptyFrames;
 use crate::failures::{FailureLog, PeerFailures};
 use crate::grpc;
 use crate::grpc::plain_text::PlainTextPeers;
@@ -119,6 +120,7 @@ impl Endpoint {
             sessions: Sessions::new(),
             counters: Arc::default(),
             failures: FailureLog::default(),
+            empty_frames: EmptyFrames::default(),
         });
         let (stop, stopped) = watch::channel(false);
         let mut tasks = JoinSet::new();

@@ -10,6 +10,7 @@
 //!   announce;
 //! - `session`: a connection at work; `receive` reads what was asked for, `send` sends what the
 //!   peer asks for;
+//! - `empty_frames`: the bound of frames without envelopes;
 //! - `grpc`: the same for peers that speak gRPC only; `replica_sources`: the sources of a replica;
 //! - [`counters`]: counters and refusals by reason; `failures`: failures by peer.
 //!
@@ -25,6 +26,7 @@ mod backoff;
 mod control;
 pub mod counters;
 mod dial;
+mod empty_frames;
 pub mod endpoint;
 mod failures;
 mod grpc;

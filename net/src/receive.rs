@@ -1,7 +1,7 @@
 //! Receiving strands: the streams that a peer opens, decoded, for the wants that they answer.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hawser_engine::replication::{RequestId, StrandItem};
@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use crate::control::SessionError;
 use crate::counters::{NetCounters, PeerError};
+use crate::empty_frames::EmptyFrameAllowance;
 use crate::open_wants::{OpenWants, StreamMatch};
 
 /// Bytes of envelopes that a peer is asked to put into one batch at most. Guessed: a few milliseconds
@@ -52,8 +53,15 @@ impl LongFrames {
     }
 }
 
-/// Reads one stream that the peer has opened, to its end or until its want is closed. `takes_prefixes` says that this
-/// node has asked the peer for prefixes.
+/// The bounds of what a peer may send on its streams.
+pub(crate) struct FrameBounds {
+    pub(crate) long: LongFrames,
+    pub(crate) empty: EmptyFrameAllowance,
+    /// This node has asked the peer for prefixes.
+    pub(crate) takes_prefixes: bool,
+}
+
+/// Reads one stream that the peer has opened, to its end or until its want is closed.
 ///
 /// # Errors
 /// When the stream breaks the protocol, answers no want, or the connection fails.
@@ -62,11 +70,10 @@ pub(crate) async fn read(
     wants: Arc<OpenWants>,
     sink: ResponseSink,
     counters: Arc<NetCounters>,
-    long: LongFrames,
-    takes_prefixes: bool,
+    bounds: FrameBounds,
 ) -> Result<(), SessionError> {
     let (decoder, turn) = (DataDecoder::new(), None);
-    let mut receiver = StrandReceiver { decoder, counters, long, turn, takes_prefixes };
+    let mut receiver = StrandReceiver { decoder, counters, bounds, turn };
     let header = match receiver.next(&mut stream).await? {
         StreamEvent::Frame(DataFrame::Header(header)) => header,
         StreamEvent::Frame(_) => return Err(PeerError::Protocol.into()),
@@ -99,10 +106,9 @@ enum StreamEvent {
 struct StrandReceiver {
     decoder: DataDecoder,
     counters: Arc<NetCounters>,
-    long: LongFrames,
+    bounds: FrameBounds,
     /// Held while a long frame is gathered, and until it is delivered.
     turn: Option<OwnedSemaphorePermit>,
-    takes_prefixes: bool,
 }
 
 impl StrandReceiver {
@@ -116,7 +122,7 @@ impl StrandReceiver {
             if self.decoder.held_bytes() < LONG_BYTES {
                 self.turn = None;
             } else if self.turn.is_none() {
-                self.turn = self.long.turn().await;
+                self.turn = self.bounds.long.turn().await;
                 if self.turn.is_none() {
                     // As if the peer had ended it: the strand is asked for again.
                     return Ok(StreamEvent::Reset);
@@ -152,18 +158,21 @@ impl StrandReceiver {
         loop {
             let items = match self.next(stream).await? {
                 // It belongs to the next frame, which is a batch.
-                StreamEvent::Frame(DataFrame::Prefix(shown)) if self.takes_prefixes => {
+                StreamEvent::Frame(DataFrame::Prefix(shown)) if self.bounds.takes_prefixes => {
                     prefix = Some(StrandItem::Prefix(shown));
                     continue;
                 }
                 StreamEvent::Frame(DataFrame::Batch(batch)) => {
+                    self.bounds.empty.explain(batch.len());
                     prefix.take().into_iter().chain(envelopes(&batch)?).collect()
                 }
                 StreamEvent::Frame(DataFrame::Gap(gap)) => {
+                    self.bounds.empty.take(Instant::now())?;
                     let expired = gap.reason == GapFrameReason::Expired;
                     vec![StrandItem::Gap { from: gap.from, to: gap.to, expired }]
                 }
                 StreamEvent::Frame(DataFrame::End(_)) => {
+                    self.bounds.empty.take(Instant::now())?;
                     is_whole = true;
                     vec![StrandItem::End]
                 }

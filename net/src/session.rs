@@ -20,12 +20,13 @@ use tracing::Instrument as _;
 use crate::backoff::long_pause;
 use crate::control::{ControlReader, ControlWriter, SessionError};
 use crate::counters::{NetCounters, PeerError};
+use crate::empty_frames::{EmptyFrameAllowance, EmptyFrames};
 use crate::failures::FailureLog;
 use crate::grpc::plain_text::PlainTextPeers;
 use crate::handshake::{LocalIdentity, ProvenConnection};
 use crate::open_wants::OpenWants;
 use crate::peer_transport::PeerTransport;
-use crate::receive::{self, LongFrames};
+use crate::receive::{self, FrameBounds, LongFrames};
 use crate::replica_sources::ReplicaSources;
 use crate::send::StrandSenders;
 use crate::sessions::{Sessions, close_code};
@@ -48,6 +49,7 @@ pub(crate) struct NetState {
     pub(crate) sessions: Sessions,
     pub(crate) counters: Arc<NetCounters>,
     pub(crate) failures: FailureLog,
+    pub(crate) empty_frames: EmptyFrames,
 }
 
 impl NetState {
@@ -123,6 +125,7 @@ struct QuicSession<'a> {
     link: Link,
     wants: Arc<OpenWants>,
     long_frames: LongFrames,
+    empty_frames: EmptyFrameAllowance,
     /// Tasks that read streams of the peer, whose number QUIC's stream limit bounds, and tasks that end a refused want,
     /// one for each want at most.
     incoming: JoinSet<Result<(), SessionError>>,
@@ -156,6 +159,7 @@ impl<'a> QuicSession<'a> {
             link,
             wants: Arc::default(),
             long_frames: LongFrames::new(),
+            empty_frames: net.empty_frames.of(peer, Instant::now()),
             incoming: JoinSet::new(),
             senders,
             sent_clock: Cursor::new(),
@@ -183,11 +187,14 @@ impl<'a> QuicSession<'a> {
                 },
                 frame = self.reader.next() => self.handle_frame(frame?).await?,
                 stream = self.connection.accept_uni() => {
+                    let stream = stream?;
+                    self.empty_frames.take(Instant::now())?;
                     let (wants, sink) = (self.wants.clone(), self.link.sink().clone());
                     let counters = self.net.counters.clone();
                     let takes_prefixes = self.net.identity.takes_prefixes;
-                    let long = self.long_frames.clone();
-                    let read = receive::read(stream?, wants, sink, counters, long, takes_prefixes);
+                    let (long, empty) = (self.long_frames.clone(), self.empty_frames.clone());
+                    let bounds = FrameBounds { long, empty, takes_prefixes };
+                    let read = receive::read(stream, wants, sink, counters, bounds);
                     self.incoming.spawn(read.in_current_span());
                 }
                 read = next_finished(&mut self.incoming) => read?,
@@ -206,6 +213,7 @@ impl<'a> QuicSession<'a> {
         match command {
             LinkCommand::Want { request, want } => {
                 self.wants.open(request, want);
+                self.empty_frames.explain(1);
                 let frame = WantFrame {
                     originator: want.originator,
                     after: want.after,

@@ -18,6 +18,9 @@ use hawser_proto::sign::keccak256;
 use hawser_proto::{Cursor, OriginatorId, SequenceId};
 
 const LIAR: OriginatorId = OriginatorId(300);
+/// Frames without envelopes that no honest peer sends: more than it may send at once, and in all the time that a test
+/// takes.
+const FLOOD: u64 = 40_000;
 
 /// A node under test, and an honest one whose strand it must go on following.
 struct Scene {
@@ -329,6 +332,34 @@ async fn words_about_a_gap_do_not_move_a_strand() {
     strand.send_batch(&[sign(&old, LIAR)]).await;
     scene.node.wait_for(LIAR.0, 1001).await;
     assert_eq!(scene.node.held(LIAR.0).len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_gaps_ends_the_connection() {
+    let mut scene = Scene::new().await;
+    let mut peer = scene.join().await;
+    let want = peer.hear_want(LIAR.0).await;
+    let mut strand = peer.open(want.originator, want.after).await;
+    let mut flood = BytesMut::new();
+    for place in (1..=FLOOD).map(SequenceId) {
+        let gap = GapFrame { from: place, to: place, reason: GapFrameReason::Missing };
+        DataFrame::Gap(gap).encode(&mut flood);
+    }
+    // The node may close the connection before it has taken all of it.
+    let _ = strand.0.write_all(&flood).await;
+    scene.assert_refused(&peer, PeerError::EmptyFrames, CloseCode::ProtocolViolation).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_streams_without_a_frame_ends_the_connection() {
+    let mut scene = Scene::new().await;
+    let mut peer = scene.join().await;
+    peer.hear_want(LIAR.0).await;
+    for _ in 0..FLOOD {
+        let Ok(mut stream) = peer.connection.open_uni().await else { break };
+        stream.finish().unwrap();
+    }
+    scene.assert_refused(&peer, PeerError::EmptyFrames, CloseCode::ProtocolViolation).await;
 }
 
 fn hello(node_id: OriginatorId) -> ControlFrame {

@@ -25,7 +25,7 @@ const AHEAD_BYTES_MAX: u32 = 32 * 1024 * 1024;
 /// read twice.
 const PAGE_ROOM_MIN: u32 = 64 * 1024;
 
-/// Length that a gap counts with, so that a page of gaps is bounded too.
+/// Length that a range of the log without envelopes counts with, so that the work for a page of gaps is bounded too.
 const GAP_BYTES: usize = 64;
 
 /// Bounds the pages that are read for one peer, and with those of all other peers.
@@ -236,6 +236,20 @@ struct SendPage {
     bytes: usize,
 }
 
+impl SendPage {
+    /// Adds the next item. Gaps without an envelope between them are one: a peer bounds them by the envelopes that it
+    /// gets. Only if all of its places have expired, it says so.
+    fn add(&mut self, item: StrandItem<Bytes>) {
+        if let StrandItem::Gap { to: last, expired: are_expired, .. } = item
+            && let Some(StrandItem::Gap { to, expired, .. }) = self.items.last_mut()
+        {
+            (*to, *expired) = (last, *expired && are_expired);
+            return;
+        }
+        self.items.push(item);
+    }
+}
+
 /// The result of a read.
 enum PageRead {
     Page(SendPage),
@@ -341,11 +355,11 @@ fn read_items(
             return Ok(PageRead::Page(page));
         }
         debug_assert!(from > page.position, "a scan ascends");
-        page.items.extend(lost(page.position, from));
-        page.items.push(item);
+        lost(page.position, from).into_iter().for_each(|lost| page.add(lost));
+        page.add(item);
         (page.position, page.bytes) = (to, page.bytes + bytes);
     }
-    page.items.extend(lost(page.position, through.next()));
+    lost(page.position, through.next()).into_iter().for_each(|lost| page.add(lost));
     page.position = through;
     Ok(PageRead::Page(page))
 }
