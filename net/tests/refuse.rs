@@ -357,7 +357,7 @@ async fn a_flood_of_streams_without_a_frame_ends_the_connection() {
     peer.hear_want(LIAR.0).await;
     for _ in 0..FLOOD {
         let Ok(mut stream) = peer.connection.open_uni().await else { break };
-        stream.finish().unwrap();
+        let _ = stream.finish(); // fails if the connection was closed meanwhile
     }
     scene.assert_refused(&peer, PeerError::EmptyFrames, CloseCode::ProtocolViolation).await;
 }

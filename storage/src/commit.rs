@@ -52,19 +52,20 @@ impl Store {
     /// indexes of these, ascending. There is one write for any number of conflicts, so a peer that sends conflicts
     /// cannot cause further syncs.
     ///
-    /// # Errors
-    /// As [`Store::commit`], except [`CommitError::Conflict`].
-    pub fn commit_around_conflicts(&self, changes: &[Change]) -> Result<Vec<usize>, CommitError> {
-        self.database().commit_by((changes, &[]), Conflicts::LeftOut, |_| Ok(()))
-    }
-
-    /// Returns the indexes of the changes that [`Store::commit_around_conflicts`] would leave out, ascending. Writes
-    /// nothing.
+    /// `before_write` gets these indexes too, before anything is written, if there are any: what it makes durable is
+    /// there before the other changes are. Other commits to the same strands wait for it, so it makes none.
     ///
     /// # Errors
-    /// As [`Store::commit_around_conflicts`].
-    pub fn conflicts(&self, changes: &[Change]) -> Result<Vec<usize>, CommitError> {
-        self.database().conflicts(changes)
+    /// As [`Store::commit`], except [`CommitError::Conflict`], and the error of `before_write`, after which nothing is
+    /// written.
+    pub fn commit_around_conflicts(
+        &self,
+        changes: &[Change],
+        before_write: impl FnOnce(&[usize]) -> Result<(), CommitError>,
+    ) -> Result<Vec<usize>, CommitError> {
+        self.database().commit_by((changes, &[]), Conflicts::LeftOut, |_, left_out| {
+            if left_out.is_empty() { Ok(()) } else { before_write(left_out) }
+        })
     }
 
     /// Writes a commit to a chain strand: its changes, the verdicts on waiting envelopes and the chain reader's
@@ -107,31 +108,18 @@ impl Database {
         hashed: &[HashedEnvelope],
         stage_more: impl FnOnce(&mut Group<'_>) -> Result<(), CommitError>,
     ) -> Result<(), CommitError> {
-        let left_out = self.commit_by((changes, hashed), Conflicts::Refused, stage_more)?;
+        let left_out =
+            self.commit_by((changes, hashed), Conflicts::Refused, |group, _| stage_more(group))?;
         assert!(left_out.is_empty(), "a commit is written as a whole");
         Ok(())
     }
 
-    /// Stages changes, and drops what was staged.
-    fn conflicts(&self, changes: &[Change]) -> Result<Vec<usize>, CommitError> {
-        self.check_writable()?;
-        let _no_rebuild = self.gate.read();
-        // The locks are those of a commit, in the same order.
-        let strands = self.strands.of(changes);
-        let mut heads: Vec<Head<'_>> =
-            strands.iter().map(|(originator, head)| Head::new(*originator, head.lock())).collect();
-        let rates = self.rate_list.read();
-        let pricing = Pricing { price: self.price, rates: &rates };
-        let mut group = Group::new(self, changes, pricing);
-        group.stage_all(&mut heads, Conflicts::LeftOut)
-    }
-
-    /// Returns the indexes of the changes that were left out.
+    /// Returns the indexes of the changes that were left out. `stage_more` gets them before anything is written.
     fn commit_by(
         &self,
         (changes, hashed): (&[Change], &[HashedEnvelope]),
         conflicts: Conflicts,
-        stage_more: impl FnOnce(&mut Group<'_>) -> Result<(), CommitError>,
+        stage_more: impl FnOnce(&mut Group<'_>, &[usize]) -> Result<(), CommitError>,
     ) -> Result<Vec<usize>, CommitError> {
         self.check_writable()?;
         let leaves = leaves_of(changes, hashed);
@@ -147,7 +135,7 @@ impl Database {
         let pricing = Pricing { price: self.price, rates: &rates };
         let mut group = Group::new(self, changes, pricing);
         let left_out = group.stage_all(&mut heads, conflicts)?;
-        stage_more(&mut group)?;
+        stage_more(&mut group, &left_out)?;
         let moves_ends = group.marks.values().any(|it| ExpiredEnds::are_moved_by(it.as_ref()));
         let (mut batch, tallies) = group.finish()?;
         put_heads(self, &heads, &mut batch);

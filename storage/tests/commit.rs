@@ -168,20 +168,32 @@ fn conflicts_are_left_out_and_all_else_is_one_write() {
             counted.fetch_add(1, Ordering::Relaxed);
             None
         })));
-        assert_eq!(store.conflicts(&changes).unwrap(), [0, 2, 4, 6, 7, 9]);
-        assert_eq!(writes.load(Ordering::Relaxed), 0);
-        assert_eq!(log_text(store, PEER), "1 2-4? 5 6-7x 8");
-        assert_eq!(store.commit_around_conflicts(&changes).unwrap(), [0, 2, 4, 6, 7, 9]);
+        let before = |conflicts: &[usize]| {
+            assert_eq!(conflicts, [0, 2, 4, 6, 7, 9]);
+            assert_eq!(writes.load(Ordering::Relaxed), 0);
+            assert_eq!(log_text(store, PEER), "1 2-4? 5 6-7x 8");
+            Ok(())
+        };
+        let failed = |conflicts: &[usize]| {
+            before(conflicts).and(Err(CommitError::NoRoom { free: 1, wanted: 2 }))
+        };
+        assert_eq!(
+            store.commit_around_conflicts(&changes, failed),
+            Err(CommitError::NoRoom { free: 1, wanted: 2 })
+        );
+        assert_eq!(writes.load(Ordering::Relaxed), 0, "nothing is stored without what comes first");
+        let left_out = store.commit_around_conflicts(&changes, before).unwrap();
+        assert_eq!(left_out, [0, 2, 4, 6, 7, 9]);
         assert_eq!(writes.load(Ordering::Relaxed), 1);
         assert_eq!(log_text(store, PEER), "1 2 3-3? 4 5 6-7x 8 9");
         let held = entry(id(PEER, 2)).bytes;
         assert_eq!(store.snapshot().get(id(PEER, 2)).unwrap(), Some(held));
-        assert_eq!(store.commit_around_conflicts(&changes[..1]).unwrap(), [0]);
+        assert_eq!(store.commit_around_conflicts(&changes[..1], |_| Ok(())).unwrap(), [0]);
         assert_eq!(writes.load(Ordering::Relaxed), 1, "conflicts alone are no write");
         store.set_write_faults(None);
         // Other errors refuse all of it.
         let gap = [append(PEER, 3), other(1), append(PEER, 11)];
-        let gap = store.commit_around_conflicts(&gap);
+        let gap = store.commit_around_conflicts(&gap, |_| unreachable!("it is refused first"));
         assert_eq!(gap, Err(CommitError::Gap { after: SequenceId(9), got: id(PEER, 11) }));
         assert_eq!(log_text(store, PEER), "1 2 3-3? 4 5 6-7x 8 9");
     });
