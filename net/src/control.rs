@@ -24,8 +24,11 @@ const WRITE_MAX: Duration = Duration::from_secs(10);
 /// up to 20 µs, so a peer takes a twentieth of a core.
 const FRAME_EVERY: Duration = Duration::from_micros(500);
 const BYTES_AS_FRAME: u32 = 4096;
-/// Time by which frames may be ahead of the pace. Calculated: a thousand frames at once, as many as an honest peer may
-/// send for its strands when it connects.
+/// Frames as which a want counts. A guess: it has a stream opened and a short page read, a tenth of a millisecond each,
+/// whether the peer takes them or replaces the want at once.
+const WANT_AS_FRAMES: u32 = 4;
+/// Time by which frames may be ahead of the pace. Calculated: a thousand frames at once, among them 250 wants. An honest
+/// peer sends one for each of its strands when it connects.
 const FRAMES_AHEAD: Duration = Duration::from_millis(512);
 
 /// The reason a stream, or a whole session, ends.
@@ -113,9 +116,9 @@ impl FramePace {
         Self { paid_at: now }
     }
 
-    /// Counts a frame.
-    fn note_frame(&mut self, now: Instant) {
-        self.paid_at = self.paid_at.max(now) + FRAME_EVERY;
+    /// Counts a frame, which costs as much as so many small ones.
+    fn note_frame(&mut self, now: Instant, as_frames: u32) {
+        self.paid_at = self.paid_at.max(now) + FRAME_EVERY * as_frames;
     }
 
     /// Counts bytes of the stream.
@@ -154,7 +157,8 @@ impl ControlReader {
                 sleep_until(at).await;
             }
             if let Some(frame) = self.decoder.next_frame()? {
-                self.pace.note_frame(Instant::now());
+                let is_want = matches!(frame, ControlFrame::Want(_));
+                self.pace.note_frame(Instant::now(), if is_want { WANT_AS_FRAMES } else { 1 });
                 return Ok(frame);
             }
             let limit = usize::try_from(MAX_CONTROL_FRAME).unwrap_or(usize::MAX);
@@ -219,12 +223,17 @@ mod tests {
 
     /// Takes what has arrived for a time, as the reader does. Returns the number of frames.
     fn frames_within(pace: &mut FramePace, start: Instant, time: Duration) -> u32 {
+        costly_within(pace, start, time, 1)
+    }
+
+    /// The same with frames that cost as much as so many small ones each.
+    fn costly_within(pace: &mut FramePace, start: Instant, time: Duration, as_frames: u32) -> u32 {
         let (mut now, mut frames) = (start, 0);
         while now <= start + time {
             match pace.waits_until(now) {
                 Some(at) => now = at,
                 None => {
-                    pace.note_frame(now);
+                    pace.note_frame(now, as_frames);
                     frames += 1;
                 }
             }
@@ -242,6 +251,16 @@ mod tests {
         assert!((19_900..20_100).contains(&later), "{later}");
         let rested = start + Duration::from_secs(60);
         assert_eq!(frames_within(&mut pace, rested, Duration::ZERO), at_once, "no more than once");
+    }
+
+    #[test]
+    fn wants_without_a_pause_are_read_at_a_slower_pace_and_those_for_all_strands_at_once() {
+        let start = Instant::now();
+        let mut pace = FramePace::new(start);
+        let at_once = costly_within(&mut pace, start, Duration::ZERO, WANT_AS_FRAMES);
+        assert!((250..300).contains(&at_once), "{at_once}");
+        let later = costly_within(&mut pace, start, Duration::from_secs(10), WANT_AS_FRAMES);
+        assert!((4_950..5_050).contains(&later), "{later}");
     }
 
     #[test]

@@ -135,6 +135,26 @@ async fn what_is_longer_than_all_room_is_read_alone() {
     follower.stop().await;
 }
 
+/// A peer that replaces its wants without end has the first page of each read for nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_page_of_a_want_is_short_and_the_next_ones_are_longer() {
+    const EACH: usize = 1 << 10;
+    const PLACES: u64 = 2_000;
+    let store = common::store();
+    for place in 1..=PLACES {
+        append(&store, strand(0), place, EACH);
+    }
+    let follower = Follower::start(store);
+    let reads = follower.replication.page_reads();
+    let (mut reader, mut pages) = (reader(&follower, 0, PLACES, &reads), Vec::new());
+    while let Some(page) = timeout(PATIENCE, reader.next()).await.unwrap().unwrap() {
+        pages.push(len(&page));
+    }
+    let left = usize::try_from(PLACES).unwrap() * EACH - (64 + 128 + 256 + 512) * EACH;
+    assert_eq!(pages, [64 * EACH, 128 * EACH, 256 * EACH, 512 * EACH, left]);
+    follower.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn gaps_side_by_side_are_one_and_the_work_for_a_page_is_bounded() {
     const GAPS: u64 = 1000;

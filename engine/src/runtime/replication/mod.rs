@@ -287,6 +287,7 @@ impl Replication {
             position: after,
             up_to,
             bytes_max,
+            page_bytes: StrandReader::first_page_bytes(bytes_max),
             counters: self.state.engine_counters.clone(),
             reads,
             proves: false,

@@ -25,6 +25,11 @@ const AHEAD_BYTES_MAX: u32 = 32 * 1024 * 1024;
 /// read twice.
 const PAGE_ROOM_MIN: u32 = 64 * 1024;
 
+/// Bytes of the first page of a want, at most; each page that the peer takes doubles the next one. A guess: a page that
+/// is read in a tenth of a millisecond. A peer may replace its wants as fast as this node reads its frames, and each
+/// costs a page that nobody takes.
+const FIRST_PAGE_BYTES: usize = 64 * 1024;
+
 /// Length that a range of the log without envelopes counts with, so that the work for a page of gaps is bounded too.
 const GAP_BYTES: usize = 64;
 
@@ -133,8 +138,10 @@ pub struct StrandReader {
     pub(super) position: SequenceId,
     /// The end to read to; `None` for everything that will come.
     pub(super) up_to: Option<SequenceId>,
-    /// Bounds the bytes of one read. A larger envelope comes alone.
+    /// Bounds the bytes of a page.
     pub(super) bytes_max: usize,
+    /// Bytes of the next page, at most. A larger envelope comes alone.
+    pub(super) page_bytes: usize,
     pub(super) counters: Arc<Counters>,
     pub(super) reads: PageReads,
     /// Pages of a backlog come with the proof that their end is that of a signed beginning of the strand.
@@ -144,6 +151,11 @@ pub struct StrandReader {
 }
 
 impl StrandReader {
+    /// Returns the length of the first page if pages have at most so many bytes.
+    pub(super) fn first_page_bytes(bytes_max: usize) -> usize {
+        bytes_max.min(FIRST_PAGE_BYTES)
+    }
+
     /// Makes the pages of a backlog begin with a [`StrandItem::Prefix`], where the log can prove one.
     #[must_use]
     pub fn proving(mut self) -> Self {
@@ -157,7 +169,7 @@ impl StrandReader {
         self.position
     }
 
-    /// Returns the next items of the strand.
+    /// Returns the next items of the strand. The first page is short, and the next ones are longer and longer.
     ///
     /// Without an end to read to, waits for envelopes that do not exist yet; always for room in the session. Returns
     /// `None` once the end is reached, or the head if that is lower. Cancel safe.
@@ -173,6 +185,7 @@ impl StrandReader {
                 // A page that did not move on would be read for ever.
                 assert!(page.position > self.position, "a page holds at least one place");
                 (self.position, self.is_in_backlog) = (page.position, page.is_full);
+                self.page_bytes = self.page_bytes.saturating_mul(2).min(self.bytes_max);
                 return Ok(Some(StrandPage { items: page.items, _room: room }));
             }
             if self.up_to.is_some() || self.heads.changed().await.is_err() {
@@ -188,11 +201,11 @@ impl StrandReader {
             (true, false) => PageProof::IfFull,
             (true, true) => PageProof::Always,
         };
-        let (mut room, after) = (self.reads.room(self.bytes_max).await, self.position);
+        let (mut room, after) = (self.reads.room(self.page_bytes).await, self.position);
         loop {
             let (store, counters) = (self.store.clone(), self.counters.clone());
             let after = EnvelopeId::new(self.originator, after);
-            let bytes_max = self.bytes_max;
+            let bytes_max = self.page_bytes;
             // The room goes with the read: a want may be replaced before that has run.
             let page = move || {
                 let bound = PageBound { bytes_max, room: room.bytes() };
