@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use hawser_proto::{OriginatorId, SequenceId};
 
+use super::parts::ReceivedTotal;
+
 /// Time without a new envelope after which a peer that claims more is asked beside the source. Guessed: several round
 /// trips and writes, so that a node under load is not taken for a dead one. Together with the interval of clocks it is
 /// below the two seconds of `docs/protocol/replication.md`, What the follower does.
@@ -13,6 +15,14 @@ pub(super) const STALL_TIMEOUT: Duration = Duration::from_millis(600);
 /// Time that a peer gets to show an envelope beside the source. It doubles each time the peer shows none, up to
 /// 2^[`DOUBLINGS_MAX`] of it. Guessed: a round trip and a page from a cold disk; the doubling makes up for slow links.
 pub(super) const TRIAL: Duration = Duration::from_secs(1);
+/// Time in which a source has to send a least amount while another peer claims far more. Specified
+/// (`docs/protocol/replication.md`, What the follower does).
+pub(super) const SLOW_AFTER: Duration = Duration::from_secs(10);
+/// Places beyond the accepted ones that another peer then claims at least. Specified (same page).
+pub(super) const FAR_PLACES_MIN: u64 = 1024;
+/// Envelopes, or their bytes, that are enough. Specified (same page): a link of 64 KiB/s carries as much.
+const ENOUGH_ENVELOPES: u64 = 256;
+const ENOUGH_BYTES: u64 = 512 * 1024;
 /// Doublings of [`TRIAL`]. Guessed: 8 s carry a batch over a link of 64 KiB/s.
 const DOUBLINGS_MAX: u32 = 3;
 /// First pause after a peer has shown nothing. It doubles each time, five times at most. Specified
@@ -46,6 +56,8 @@ pub(super) struct Choice {
     pub(super) owing_since: Option<Instant>,
     /// Since when another peer claims more than was accepted.
     pub(super) ahead_since: Option<Instant>,
+    /// The amount that the source sends; `None` while no other peer claims far more than was accepted.
+    pub(super) pace: Option<SourcePace>,
     /// The strand's own node, which has proved its id, claimed more and sent nothing for long; until it is taken.
     pub(super) is_stalled: bool,
     /// Times in a row that it did so, on one connection and without an end of the stream.
@@ -57,6 +69,27 @@ pub(super) struct Choice {
 pub(super) struct Trial {
     pub(super) peer: OriginatorId,
     pub(super) until: Instant,
+    /// The source sends too little: what it sends does not end the trial.
+    pub(super) is_beside_slow: bool,
+}
+
+/// The amount that the source has sent since some time.
+#[derive(Debug)]
+pub(super) struct SourcePace {
+    received: ReceivedTotal,
+    /// The time from which on it counts as slow if that is not enough.
+    judged_at: Instant,
+}
+
+impl SourcePace {
+    fn new(now: Instant) -> Self {
+        Self { received: ReceivedTotal::default(), judged_at: now + SLOW_AFTER }
+    }
+
+    fn is_enough(&self) -> bool {
+        let ReceivedTotal { envelopes, bytes } = self.received;
+        envelopes >= ENOUGH_ENVELOPES || bytes >= ENOUGH_BYTES
+    }
 }
 
 /// The record of a peer that claimed to hold envelopes and sent none.
@@ -105,6 +138,7 @@ impl Choice {
             progress_at: now,
             owing_since: None,
             ahead_since: None,
+            pace: None,
             is_stalled: false,
             stalls: 0,
         }
@@ -122,6 +156,37 @@ impl Choice {
 
     pub(super) fn is_tried(&self, peer: OriginatorId) -> bool {
         self.trial.as_ref().is_some_and(|trial| trial.peer == peer)
+    }
+
+    /// Looks at the pace of the source. `is_far` says that another peer claims far more than was accepted.
+    pub(super) fn look_at_pace(&mut self, now: Instant, is_far: bool) {
+        let goes_on = |pace: &SourcePace| pace.judged_at > now || !pace.is_enough();
+        let pace = self.pace.take().filter(goes_on);
+        self.pace = is_far.then(|| pace.unwrap_or_else(|| SourcePace::new(now)));
+    }
+
+    /// Returns the time from which on the source counts as slow, if it has not sent enough by now.
+    pub(super) fn slow_at(&self) -> Option<Instant> {
+        self.pace.as_ref().filter(|pace| !pace.is_enough()).map(|pace| pace.judged_at)
+    }
+
+    /// Notes that this node was too busy to look at what the source has sent.
+    pub(super) fn excuse_pace(&mut self, now: Instant) {
+        if let Some(pace) = &mut self.pace {
+            pace.judged_at = pace.judged_at.max(now + TRIAL);
+        }
+    }
+
+    /// Notes that a peer has sent an envelope of this length, which was accepted.
+    pub(super) fn note_sent(&mut self, from: OriginatorId, len_bytes: usize) {
+        if let Some(pace) = self.pace.as_mut().filter(|_| from == self.source) {
+            pace.received.add(len_bytes);
+        }
+    }
+
+    /// True while a peer is tried beside a source that sends too little.
+    pub(super) fn is_left_if_outrun(&self) -> bool {
+        self.trial.as_ref().is_some_and(|trial| trial.is_beside_slow)
     }
 
     /// Ends a trial without a verdict.

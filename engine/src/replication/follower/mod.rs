@@ -395,10 +395,10 @@ impl Follower {
             self.end_expired_search(now, writes);
             return Ok(());
         }
-        let left_out_by = self.left_out_by();
+        let (left_out_by, len_bytes) = (self.left_out_by(), entry.bytes.len());
         self.accept(now, Change::Append(entry), writes);
         self.note_filled(now, from, left_out_by);
-        self.note_progress(now, from);
+        self.note_progress(now, from, len_bytes);
         Ok(())
     }
 

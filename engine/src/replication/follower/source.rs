@@ -3,14 +3,15 @@
 //! It is the strand's own node while that is connected and current, otherwise the connected peer that claims most.
 //! Claims prove nothing, so a claim alone never ends a working source: when another peer claims more than the
 //! source shows, it is asked *beside* the source, and takes over when it shows an envelope first. A peer that
-//! claims more and shows nothing is passed over for a pause that grows.
+//! claims more and shows nothing is passed over for a pause that grows. A source that sends a little from time to time
+//! must not keep the rest from this node: beside it, too, another peer is asked.
 
 use std::cmp::Reverse;
 use std::time::Instant;
 
 use hawser_proto::{OriginatorId, SequenceId};
 
-use super::choice::{Rank, STALL_TIMEOUT, Trial};
+use super::choice::{FAR_PLACES_MIN, Rank, STALL_TIMEOUT, Trial};
 use super::{Follower, PeerProgress, STALL_AFTER};
 
 impl Follower {
@@ -39,6 +40,7 @@ impl Follower {
     /// as silent, and no place as missing.
     pub fn handle_backlog(&mut self, now: Instant) {
         self.choice.progress_at = now;
+        self.choice.excuse_pace(now);
         self.excuse_parts(now);
         self.excuse_search(now);
     }
@@ -58,8 +60,10 @@ impl Follower {
         self.take_parts(now);
         self.choose_source(now);
         self.judge_split();
-        let has_rival = self.rival().is_some();
-        self.choice.ahead_since = has_rival.then(|| self.choice.ahead_since.unwrap_or(now));
+        let rival = self.rival();
+        self.choice.ahead_since = rival.map(|_| self.choice.ahead_since.unwrap_or(now));
+        let is_far = rival.is_some_and(|rival| self.is_far_ahead(rival));
+        self.choice.look_at_pace(now, is_far);
         if self.trial_at().is_some_and(|at| at <= now) {
             self.start_trial(now);
         }
@@ -77,10 +81,14 @@ impl Follower {
             .min()
     }
 
-    /// Notes that a peer has sent the next places of the strand.
-    pub(super) fn note_progress(&mut self, now: Instant, from: OriginatorId) {
+    /// Notes that a peer has sent the next place of the strand, an envelope of this length.
+    pub(super) fn note_progress(&mut self, now: Instant, from: OriginatorId, len_bytes: usize) {
         self.choice.progress_at = now;
         self.choice.stalls = 0;
+        self.choice.note_sent(from, len_bytes);
+        if from == self.choice.source && self.choice.is_left_if_outrun() {
+            return; // the peer beside it still has its time
+        }
         let Some(tried) = self.choice.end_trial() else { return };
         if tried != from {
             // The source sends again, or another peer has closed a gap, so the trial is over.
@@ -91,7 +99,7 @@ impl Follower {
             self.choice.doubt(now, silent);
         }
         self.cancel_want(silent);
-        self.choice.source = from;
+        (self.choice.source, self.choice.pace) = (from, None);
     }
 
     /// Records that a peer ended an open want and sent none of the envelopes that it claims.
@@ -183,7 +191,7 @@ impl Follower {
         self.cancel_endless(self.choice.source);
         let tried = self.choice.end_trial();
         tried.filter(|tried| *tried != source).into_iter().for_each(|it| self.cancel_endless(it));
-        self.choice.source = source;
+        (self.choice.source, self.choice.pace) = (source, None);
         self.choice.progress_at = now;
         if tried != Some(source) && self.search.is_none() && !self.sends_part(source) {
             // Missing places are asked for later.
@@ -261,22 +269,33 @@ impl Follower {
         let is_free = self.search.is_none() && self.split.is_none();
         let is_possible = choice.trial.is_none() && is_free && !choice.is_fixed;
         let since = choice.ahead_since.filter(|_| is_possible)?;
-        Some(since.max(choice.progress_at) + STALL_TIMEOUT)
+        let stalled_at = since.max(choice.progress_at) + STALL_TIMEOUT;
+        Some(choice.slow_at().map_or(stalled_at, |slow_at| slow_at.min(stalled_at)))
     }
 
     fn start_trial(&mut self, now: Instant) {
         if self.durable != self.accepted {
             // The disk is busy, and the source may be waiting for it.
             self.choice.progress_at = now;
+            self.choice.excuse_pace(now);
             return;
         }
         let Some(peer) = self.rival() else { return };
         let until = now + self.choice.trial_for(peer);
-        self.choice.trial = Some(Trial { peer, until });
+        let is_beside_slow = self.choice.slow_at().is_some_and(|at| at <= now);
+        self.choice.trial = Some(Trial { peer, until, is_beside_slow });
         self.cancel_want(peer);
         if let Some(peer) = self.peers.get_mut(&peer) {
             peer.ask_at = now;
         }
+    }
+
+    /// True if a peer claims so much more than was accepted that the source should send more than a little.
+    fn is_far_ahead(&self, peer: OriginatorId) -> bool {
+        let far = self.accepted.0.saturating_add(FAR_PLACES_MIN);
+        let claims = |peer: &PeerProgress| peer.claimed_head.0 >= far;
+        let is_free = self.search.is_none() && self.split.is_none();
+        is_free && self.peers.get(&peer).is_some_and(claims)
     }
 
     fn is_ahead(&self, peer: OriginatorId) -> bool {

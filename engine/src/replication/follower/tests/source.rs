@@ -1,7 +1,7 @@
 //! The choice of the peer that a strand is taken from.
 
 use super::*;
-use crate::replication::follower::choice::{STALL_TIMEOUT, TRIAL};
+use crate::replication::follower::choice::{SLOW_AFTER, STALL_TIMEOUT, TRIAL};
 
 /// Time within which another peer is asked in place of one that is dead, without the time of its clock.
 pub(super) const FAILOVER: Duration = STALL_TIMEOUT;
@@ -119,6 +119,46 @@ fn a_source_that_is_slow_and_goes_on_stays() {
         rig.send(SOURCE, [place]);
         assert_eq!(rig.asked_without_end(), [SOURCE]);
     }
+}
+
+/// Lets `OTHER` be the source, which sends so many envelopes every 0.3 s while `THIRD` claims far more. Returns the time
+/// after which `THIRD` is asked beside it; `None` if it is not within half a minute.
+fn tried_beside(rig: &mut Rig, each: u64) -> Option<Duration> {
+    let begin = rig.now;
+    rig.down(SOURCE);
+    rig.claims(THIRD, 1 << 40);
+    while rig.now < begin + Duration::from_secs(30) {
+        rig.wait(Duration::from_millis(300));
+        if rig.asks(THIRD).is_some() {
+            return Some(rig.now - begin);
+        }
+        let next = rig.follower.accepted().0 + 1;
+        rig.claims(OTHER, next + each);
+        rig.send(OTHER, next..next + each);
+    }
+    None
+}
+
+/// A relay could keep the rest of a strand from this node for good.
+#[test]
+fn a_source_that_trickles_while_another_peer_claims_far_more_is_left_for_it() {
+    let mut rig = Rig::three(7);
+    let after = tried_beside(&mut rig, 1).expect("it is slow");
+    assert!((SLOW_AFTER..SLOW_AFTER + Duration::from_secs(1)).contains(&after), "{after:?}");
+    let tried_from = rig.follower.accepted().0;
+    assert_eq!(rig.asks(THIRD), Some((tried_from, None)));
+    rig.send(OTHER, [tried_from + 1]);
+    assert_eq!(rig.asked_without_end(), [OTHER, THIRD], "a little more does not end the trial");
+    rig.send(THIRD, tried_from + 1..tried_from + 100);
+    assert_eq!(rig.asked_without_end(), [THIRD]);
+    assert_eq!(rig.follower.source(), Some(THIRD));
+}
+
+#[test]
+fn a_source_that_sends_enough_stays_whatever_another_peer_claims() {
+    let mut rig = Rig::three(7);
+    assert_eq!(tried_beside(&mut rig, 20), None);
+    assert_eq!(rig.follower.source(), Some(OTHER));
 }
 
 #[test]
