@@ -85,8 +85,8 @@ impl NodeError {
     }
 
     /// Returns true if readers of the node may have the same trouble, and false if the node answered as one that works.
-    /// Returns `None` if the error tells nothing of that: the node was not called, or serves this gateway less than
-    /// others. So no caller can make a node look broken by what it sends.
+    /// Returns `None` if the error tells nothing of that: the node was not called, serves this gateway less than
+    /// others, or says that it cannot publish now. So no caller can make a node look broken by what it sends.
     pub(crate) fn is_of_node(&self) -> Option<bool> {
         match self {
             Self::Timeout(_) | Self::WentDown | Self::WrongAnswer(_) => Some(true),
@@ -94,6 +94,7 @@ impl NodeError {
             Self::NotCalled(_) => None,
             Self::Failed(status) => match status.code() {
                 Code::ResourceExhausted | Code::PermissionDenied | Code::Unauthenticated => None,
+                Code::Unavailable if names_next_try(status) => None,
                 _ => Some(true),
             },
         }
@@ -118,6 +119,12 @@ impl NodeError {
             Self::Refused(_) | Self::WrongAnswer(_) | Self::NotCalled(_) => false,
         }
     }
+}
+
+/// Returns true if the node says when it may publish again. It has then checked its state and reads from its disk, while
+/// it cannot sign or write. A status of a broken connection, or of a proxy before the node, does not say it.
+fn names_next_try(status: &Status) -> bool {
+    status.metadata().contains_key("retry-after")
 }
 
 fn never_connected(status: &Status) -> bool {
@@ -148,6 +155,15 @@ mod tests {
         assert_eq!(refused.is_of_node(), Some(false));
         let failed = NodeError::Failed(Status::internal("a disk"));
         assert_eq!([timeout, failed].map(|error| error.is_of_node()), [Some(true); 2]);
+    }
+
+    #[test]
+    fn a_node_that_says_that_it_cannot_publish_may_be_read() {
+        let mut full = Status::unavailable("the disk is full");
+        let silent = NodeError::Failed(full.clone());
+        assert_eq!(silent.is_of_node(), Some(true), "a proxy may say that, too");
+        full.metadata_mut().insert("retry-after", 10.into());
+        assert_eq!(NodeError::Failed(full).is_of_node(), None);
     }
 
     #[test]

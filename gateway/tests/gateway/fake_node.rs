@@ -63,6 +63,8 @@ pub(crate) enum Manner {
     /// Answers with envelopes that were stored this many seconds ago.
     HadStoredIt(u64),
     Fails,
+    /// Says that it cannot publish now, and when to try again.
+    CannotPublish,
     /// Refuses envelopes of topics that contain this byte.
     Refuses(u8),
     /// Refuses this many calls, and then publishes.
@@ -391,6 +393,11 @@ impl ReplicationApi for Inner {
             assert_eq!(payer.target(), self.id, "signed for the node that is asked");
             match &manner {
                 Manner::Fails => return Err(Status::internal("out of order")),
+                Manner::CannotPublish => {
+                    let mut status = Status::unavailable("the disk is full");
+                    status.metadata_mut().insert("retry-after", 10.into());
+                    return Err(status);
+                }
                 Manner::Refuses(byte) if payer.client().topic().as_bytes().contains(byte) => {
                     self.stored.lock().refused.push(asked);
                     return Err(Status::invalid_argument("not this one"));

@@ -66,6 +66,21 @@ async fn a_node_whose_calls_mostly_fail_is_not_named_to_readers() {
     until(async || net.get_nodes().await.contains_key(&first)).await;
 }
 
+/// Its disk is full, or it searches for the end of its strand: it still answers reads.
+#[tokio::test]
+async fn a_node_that_says_that_it_cannot_publish_is_named_to_readers() {
+    let net = Net::start(3).await;
+    let (first, _) = first_and_other(&net, 1).await;
+    net.node_of(first).becomes(Manner::CannotPublish);
+    let (before, mut group) = (net.node_of(first).calls(), 2);
+    while net.node_of(first).calls() < before + 20 {
+        net.publish(vec![message(group, "a")]).await.unwrap();
+        group += 1;
+        assert!(group < 200, "a third of these topics begin at this node");
+    }
+    assert_eq!(net.get_nodes().await.len(), 3);
+}
+
 #[tokio::test]
 async fn a_caller_whose_envelopes_are_refused_hides_no_node_from_readers() {
     let net = Net::start(3).await;
