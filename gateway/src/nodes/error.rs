@@ -162,7 +162,7 @@ mod tests {
         let mut full = Status::unavailable("the disk is full");
         let silent = NodeError::Failed(full.clone());
         assert_eq!(silent.is_of_node(), Some(true), "a proxy may say that, too");
-        full.metadata_mut().insert("retry-after", 10.into());
+        full.metadata_mut().insert("retry-after", 10_u64.into());
         assert_eq!(NodeError::Failed(full).is_of_node(), None);
     }
 

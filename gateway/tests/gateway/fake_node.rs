@@ -395,7 +395,7 @@ impl ReplicationApi for Inner {
                 Manner::Fails => return Err(Status::internal("out of order")),
                 Manner::CannotPublish => {
                     let mut status = Status::unavailable("the disk is full");
-                    status.metadata_mut().insert("retry-after", 10.into());
+                    status.metadata_mut().insert("retry-after", 10_u64.into());
                     return Err(status);
                 }
                 Manner::Refuses(byte) if payer.client().topic().as_bytes().contains(byte) => {
