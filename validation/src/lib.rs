@@ -11,6 +11,7 @@
 //! - [`identity`]: validates updates against the state of their inbox, for nodes; `states` caches
 //!   them;
 //! - [`precheck`]: validates updates before they reach the chain, for gateways;
+//! - [`fair`]: turns of callers, for the service and for gateways;
 //! - [`service`]: `xmtp.mls_validation.v1` over gRPC; `fold` applies a log in turns; `places`: the requests at work.
 //!
 //! Invariant: this crate knows neither the engine nor a database. Nodes and gateways adapt it to
@@ -19,6 +20,7 @@
 #![warn(missing_docs)]
 
 pub mod clock;
+pub mod fair;
 mod fold;
 pub mod identity;
 pub mod limits;
