@@ -1,5 +1,5 @@
 //! A gate that a bounded number of tasks may hold at once. Waiting callers take turns, one task each, so a caller
-//! with many tasks delays mainly its own tasks. A caller whom nobody else waits for may have all places.
+//! with many tasks delays mainly its own tasks. A single caller may have all places.
 //!
 //! Not tokio's `Semaphore`: it gives places in the order of arrival, so that the tasks of one caller that has sent many
 //! would all go before the next caller's one.

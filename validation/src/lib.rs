@@ -12,7 +12,8 @@
 //!   them;
 //! - [`precheck`]: validates updates before they reach the chain, for gateways;
 //! - [`fair`]: turns of callers, for the service and for gateways;
-//! - [`service`]: `xmtp.mls_validation.v1` over gRPC; `fold` applies a log in turns; `places`: the requests at work.
+//! - [`service`]: `xmtp.mls_validation.v1` over gRPC; `fold` applies a log in turns; `places` has the requests at
+//!   work; `question_turns` has the turns of their callers at contract wallets.
 //!
 //! Invariant: this crate knows neither the engine nor a database. Nodes and gateways adapt it to
 //! their own ports.
@@ -26,6 +27,7 @@ pub mod identity;
 pub mod limits;
 mod places;
 pub mod precheck;
+mod question_turns;
 pub mod service;
 mod states;
 pub mod wallets;

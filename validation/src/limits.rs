@@ -30,15 +30,20 @@ pub const REQUEST_WALLETS_MAX: usize = 64;
 /// one RPC request ([`hawser_chain::send::REQUEST_MAX`]).
 pub const REQUEST_WALLETS_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The most requests that the service works on or keeps waiting for a core; further ones are refused at once. One
-/// caller has at most as many as it leaves to others, so half of them. A guess: each holds a message of up to 25 MiB,
-/// so the worst case is 400 MiB.
-pub const REQUESTS_MAX: usize = 16;
+/// The most requests that the service works on or keeps waiting for a core. A single caller may have all of them; when
+/// none is left, a further request is refused at once, unless another caller has at least two more than its own. A
+/// guess: a request waits for a turn of each of the others, some 1.5 s on one core. Their memory is in the budget of all
+/// calls.
+pub const REQUESTS_MAX: usize = 64;
 
-/// The most contract wallets that the service asks for all requests together in [`QUOTA_PERIOD`]; those of one caller
-/// are no more than were left before its last request. A guess: each costs two requests to an RPC provider, which the
+/// Contract wallets that the service begins to ask in [`WALLET_TURN`], for all requests together. Together these are
+/// 600 in a minute, and callers take turns at them. A guess: each costs two requests to an RPC provider, which the
 /// operator pays for.
-pub const WALLETS_PER_PERIOD_MAX: usize = 600;
+pub const WALLETS_PER_TURN_MAX: usize = 20;
+
+/// Time after which another question may be begun in place of one. Chosen: a new caller waits no longer for its first
+/// question than that, unless more callers wait than [`WALLETS_PER_TURN_MAX`].
+pub const WALLET_TURN: Duration = Duration::from_secs(2);
 
 /// Questions to contract wallets that a gateway asks for all callers together within [`QUOTA_PERIOD`]. A guess: 50
 /// a second, more than a gateway sends transactions, and less than paid RPC providers allow.
@@ -47,11 +52,11 @@ pub const PRECHECK_WALLETS_MAX: usize = 3000;
 /// Those for one caller. A guess: a twentieth of all, and more than a busy client needs.
 pub const PRECHECK_WALLETS_PER_CALLER_MAX: usize = 150;
 
-/// Period of [`WALLETS_PER_PERIOD_MAX`]. Chosen: RPC providers count by the second or the day, operators by the minute.
+/// Period of [`PRECHECK_WALLETS_MAX`]. Chosen: RPC providers count by the second or the day, operators by the minute.
 pub const QUOTA_PERIOD: Duration = Duration::from_secs(60);
 
-/// The most concurrent questions to contract wallets, for all callers together and for one request. A guess below the
-/// rate limits of public RPC providers.
+/// The most concurrent questions to contract wallets for one request. A guess below the rate limits of public RPC
+/// providers.
 pub const WALLETS_CONCURRENT_MAX: usize = 8;
 
 /// The most cached answers of contract wallets. An entry takes about 128 bytes, so the worst case is about 8 MiB.
@@ -91,7 +96,7 @@ pub const WALLET_ASKED_MIN: Duration = Duration::from_secs(3600);
 pub const WALLET_FIRSTS_MAX: usize = 65_536;
 
 /// The most questions of which a client remembers since when few endpoints reply. A guess: all waiting questions
-/// ([`WALLET_QUESTIONS_MAX`]) and those of the validation service in ten minutes ([`WALLETS_PER_PERIOD_MAX`]). An entry
+/// ([`WALLET_QUESTIONS_MAX`]) and those of the validation service in ten minutes ([`WALLETS_PER_TURN_MAX`]). An entry
 /// takes about 128 bytes, so the worst case is about 2 MiB.
 pub const WALLET_FEW_REPLIES_MAX: usize = 16_384;
 
@@ -119,3 +124,7 @@ pub const INBOX_STATES_BYTES_MAX: u64 = 128 << 20;
 /// Items of a request that one thread validates in a row. A guess: large enough that the handover costs little beside a
 /// signature check, small enough that all cores take part.
 pub const ITEMS_PER_THREAD: usize = 16;
+
+/// The most threads that validate items of one request at the same time. Chosen: [`REQUESTS_MAX`] requests of one caller
+/// then wait for no more turns than a gate takes from one.
+pub const REQUEST_THREADS_MAX: usize = 16;

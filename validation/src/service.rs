@@ -2,9 +2,9 @@
 //!
 //! Validation takes CPU time, so it runs on threads that may block, on a bounded number of cores. Callers are
 //! anonymous, so [`limits`](crate::limits) bounds the cost of each request, the number of concurrent requests, and
-//! the contract wallets that are asked for all of them.
+//! the contract wallets that are asked for all of them. Callers take turns at the cores and at the wallets: a single one
+//! may have all of them, and a new one waits for one turn of each other caller.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,23 +18,23 @@ use hawser_proto::pb::xmtp::identity::api::v1 as identity_api;
 use hawser_proto::pb::xmtp::identity::associations as pb;
 use hawser_proto::pb::xmtp::mls_validation::v1 as api;
 use identity_api::verify_smart_contract_wallet_signatures_response::ValidationResponse as WalletResponse;
-use parking_lot::Mutex;
-use tokio::sync::Semaphore;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout, timeout_at};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
 use crate::clock::UnixClock;
+use crate::fair::{FairGate, GateFullError};
 use crate::fold::{LogFold, TurnEnd, WalletAnswers};
 use crate::limits::{
-    ITEMS_PER_THREAD, QUOTA_PERIOD, REQUEST_ITEMS_MAX, REQUEST_WALLETS_MAX,
-    REQUEST_WALLETS_TIMEOUT, REQUESTS_MAX, WALLETS_CONCURRENT_MAX, WALLETS_PER_PERIOD_MAX,
+    ITEMS_PER_THREAD, REQUEST_ITEMS_MAX, REQUEST_THREADS_MAX, REQUEST_WALLETS_MAX,
+    REQUEST_WALLETS_TIMEOUT, REQUESTS_MAX, WALLETS_CONCURRENT_MAX,
 };
-use crate::places::{RequestPlace, RequestPlaces};
+use crate::places::RequestPlaces;
+use crate::question_turns::QuestionTurns;
 use crate::wallets::{WalletError, Wallets};
 
 /// Names the caller of a request by its metadata and the other end of its connection. Requests of one name share the
-/// places of one caller.
+/// turns of one caller.
 pub type CallerName = dyn Fn(&MetadataMap, Option<SocketAddr>) -> String + Send + Sync;
 
 /// The validation service. Clones share everything.
@@ -43,14 +43,16 @@ pub struct ValidationService {
     wallets: Arc<Wallets>,
     now_unix_s: Arc<UnixClock>,
     caller_name: Arc<CallerName>,
-    cores: Arc<Semaphore>,
+    cores: usize,
+    /// Turns at the cores.
+    core_turns: FairGate<Arc<str>>,
+    question_turns: QuestionTurns,
     places: RequestPlaces,
-    quota: Arc<WalletQuota>,
 }
 
 impl ValidationService {
     /// Creates a service that validates on at most `cores` threads at once. `now_unix_s` is the clock for key packages;
-    /// contract wallets are asked through `wallets`; `caller_name` names callers, who share the places of requests.
+    /// contract wallets are asked through `wallets`; `caller_name` names callers, who take turns.
     #[must_use]
     pub fn new(
         wallets: Arc<Wallets>,
@@ -58,30 +60,40 @@ impl ValidationService {
         caller_name: Arc<CallerName>,
         cores: usize,
     ) -> Self {
-        Self {
-            wallets,
-            now_unix_s,
-            caller_name,
-            cores: Arc::new(Semaphore::new(cores.max(1))),
-            places: RequestPlaces::new(REQUESTS_MAX),
-            quota: Arc::default(),
+        let (cores, question_turns) = (cores.max(1), QuestionTurns::new(wallets.chain_ids()));
+        let (core_turns, places) = (FairGate::new(cores), RequestPlaces::new(REQUESTS_MAX));
+        Self { wallets, now_unix_s, caller_name, cores, core_turns, question_turns, places }
+    }
+
+    fn caller<T>(&self, request: &Request<T>) -> Arc<str> {
+        (self.caller_name)(request.metadata(), request.remote_addr()).into()
+    }
+
+    /// Does the `work` of a caller's request in one of the [`REQUESTS_MAX`] places. The work ends at its next pause if
+    /// another caller takes the place.
+    async fn at_place<T>(
+        &self,
+        caller: &Arc<str>,
+        work: impl Future<Output = Result<T, Status>> + Send,
+    ) -> Result<Response<T>, Status> {
+        let full = || Status::resource_exhausted("too many validations are at work: try again");
+        let mut place = self.places.take(caller).ok_or_else(full)?;
+        tokio::select! {
+            biased;
+            answer = work => answer.map(Response::new),
+            () = place.lost() => Err(Status::resource_exhausted(
+                "another caller needs the place of this request: send fewer at once, and try again",
+            )),
         }
     }
 
-    /// Takes one of the [`REQUESTS_MAX`] places for a request of its caller; dropping it frees the place.
-    fn place<T>(&self, request: &Request<T>) -> Result<RequestPlace, Status> {
-        let caller = (self.caller_name)(request.metadata(), request.remote_addr());
-        let full = || Status::resource_exhausted("too many validations are at work: try again");
-        self.places.take(&caller).ok_or_else(full)
-    }
-
-    /// Runs `judgement` on a thread that may block, once a core is free.
+    /// Runs `judgement` on a thread that may block, when it is the caller's turn at a core.
     async fn compute<T: Send + 'static>(
         &self,
+        caller: &Arc<str>,
         judgement: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Status> {
-        let closed = |_| Status::unavailable("the service is stopping");
-        let core = self.cores.clone().acquire_owned().await.map_err(closed)?;
+        let core = self.core_turns.enter(caller).await.map_err(too_many_wait)?;
         let judged = tokio::task::spawn_blocking(move || {
             let _core = core;
             judgement()
@@ -92,6 +104,7 @@ impl ValidationService {
     /// Validates every item independently on all cores and returns the answers in the order of the items.
     async fn each<I: Send + 'static, O: Send + 'static>(
         &self,
+        caller: &Arc<str>,
         mut items: Vec<I>,
         judgement: impl Fn(I) -> O + Copy + Send + 'static,
     ) -> Result<Vec<O>, Status> {
@@ -103,10 +116,10 @@ impl ValidationService {
             let rest = items.split_off(items.len().min(ITEMS_PER_THREAD));
             let chunk = std::mem::replace(&mut items, rest);
             let judged = move || chunk.into_iter().map(judgement).collect::<Vec<O>>();
-            chunks.push(self.compute(judged));
+            chunks.push(self.compute(caller, judged));
         }
         let mut outputs = Vec::new();
-        let mut judged = stream::iter(chunks).buffered(self.cores.available_permits().max(1));
+        let mut judged = stream::iter(chunks).buffered(self.cores.min(REQUEST_THREADS_MAX));
         while let Some(chunk) = judged.next().await {
             outputs.extend(chunk?);
         }
@@ -132,7 +145,7 @@ impl ValidationService {
         loop {
             let known = std::mem::take(&mut answers);
             let turn = move || fold.turn(&known).map(|end| (fold, end));
-            let turned = self.compute(turn).await?;
+            let turned = self.compute(&budget.caller, turn).await?;
             let (rest, end) =
                 turned.map_err(|error| Status::invalid_argument(error.to_string()))?;
             fold = rest;
@@ -163,23 +176,25 @@ impl ValidationService {
         let granted = budget.take(open.len());
         let is_whole = granted == open.len();
         open.truncate(granted);
-        self.quota.take(&budget.caller, open.len())?;
+        let caller = &budget.caller;
         let asked = stream::iter(open).map(|question| async move {
-            let agrees = self.wallets.ask(&question).await?;
-            Ok::<_, WalletError>((question, agrees))
+            let turn = self.question_turns.wait(caller, question.chain_id).await;
+            let _turn = turn.map_err(too_many_wait)?;
+            let asked = self.wallets.ask(&question).await;
+            let agrees = asked.map_err(|error| Status::unavailable(error.to_string()))?;
+            Ok::<_, Status>((question, agrees))
         });
         let mut asked = asked.buffer_unordered(WALLETS_CONCURRENT_MAX);
         let answered = async {
             while let Some(answer) = asked.next().await {
-                let (question, agrees) =
-                    answer.map_err(|error| Status::unavailable(error.to_string()))?;
+                let (question, agrees) = answer?;
                 answers.insert(question, agrees);
             }
             Ok(answers)
         };
         let began = Instant::now();
-        let answers = tokio::time::timeout(budget.time, answered).await.unwrap_or_else(|_| {
-            Err(Status::unavailable("contract wallets did not answer in time"))
+        let answers = timeout(budget.time, answered).await.unwrap_or_else(|_| {
+            Err(Status::unavailable("contract wallets did not answer in time: try again"))
         })?;
         budget.time = budget.time.saturating_sub(began.elapsed());
         if is_whole {
@@ -192,9 +207,12 @@ impl ValidationService {
         Err(Status::resource_exhausted(text))
     }
 
+    /// Returns the answer of a wallet about a signature of a caller's request, or an error at the time `until`.
     async fn verify_wallet(
         &self,
+        caller: &Arc<str>,
         signature: identity_api::VerifySmartContractWalletSignatureRequestSignature,
+        until: Instant,
     ) -> WalletResponse {
         let refused =
             |error: String| WalletResponse { error: Some(error), ..WalletResponse::default() };
@@ -205,18 +223,24 @@ impl ValidationService {
         let Ok(digest) = signature.hash.as_ref().try_into() else {
             return refused("a hash has 32 bytes".to_owned());
         };
-        let asked = self.ask_at(chain_id, signature.block_number, |block_number| WalletQuestion {
-            chain_id,
-            address,
-            block_number,
-            digest: Digest(digest),
-            signature: signature.signature,
-        });
-        match tokio::time::timeout(REQUEST_WALLETS_TIMEOUT, asked).await {
+        let (block_number, signature) = (signature.block_number, signature.signature);
+        let asked = async {
+            let turn = self.question_turns.wait(caller, chain_id).await;
+            let _turn = turn.map_err(|error| error.to_string())?;
+            let asked = self.ask_at(chain_id, block_number, |block_number| WalletQuestion {
+                chain_id,
+                address,
+                block_number,
+                digest: Digest(digest),
+                signature,
+            });
+            asked.await.map_err(|error| error.to_string())
+        };
+        match timeout_at(until, asked).await {
             Ok(Ok((is_valid, block_number))) => {
                 WalletResponse { is_valid, block_number: Some(block_number), error: None }
             }
-            Ok(Err(error)) => refused(error.to_string()),
+            Ok(Err(error)) => refused(error),
             Err(_) => refused("the wallet's chain did not answer in time".to_owned()),
         }
     }
@@ -236,59 +260,18 @@ impl ValidationService {
     }
 }
 
-/// The contract wallets that were asked for all requests in the current period.
-#[derive(Debug, Default)]
-struct WalletQuota(Mutex<Option<WalletsAsked>>);
-
-/// The contract wallets that were asked in a period.
-#[derive(Debug)]
-struct WalletsAsked {
-    since: Instant,
-    all: usize,
-    /// Those of each caller; each has one at least, so there are at most [`WALLETS_PER_PERIOD_MAX`] callers.
-    of_callers: HashMap<Box<str>, usize>,
-}
-
-impl WalletsAsked {
-    /// Begins a period.
-    fn now() -> Self {
-        Self { since: Instant::now(), all: 0, of_callers: HashMap::new() }
-    }
-}
-
-impl WalletQuota {
-    /// Takes so many questions for a caller, or none. A caller takes no more than it leaves to others, as with the
-    /// places of requests.
-    fn take(&self, caller: &str, count: usize) -> Result<(), Status> {
-        if count == 0 {
-            return Ok(());
-        }
-        let mut period = self.0.lock();
-        let current = period.take().filter(|asked| asked.since.elapsed() < QUOTA_PERIOD);
-        let asked = period.insert(current.unwrap_or_else(WalletsAsked::now));
-        let own = asked.of_callers.get(caller).copied().unwrap_or_default();
-        if own + count > WALLETS_PER_PERIOD_MAX - asked.all {
-            let text = "too many contract wallets are being queried: try again in a minute";
-            return Err(Status::resource_exhausted(text));
-        }
-        asked.all += count;
-        asked.of_callers.insert(caller.into(), own + count);
-        Ok(())
-    }
-}
-
 /// The remaining contract wallets that may be asked for one request, and the remaining time for their answers.
 struct WalletBudget {
     /// The name of the request's caller.
-    caller: Box<str>,
+    caller: Arc<str>,
     left: usize,
     time: Duration,
 }
 
 impl WalletBudget {
-    fn new(caller: &str) -> Self {
+    fn new(caller: &Arc<str>) -> Self {
         let (left, time) = (REQUEST_WALLETS_MAX, REQUEST_WALLETS_TIMEOUT);
-        Self { caller: caller.into(), left, time }
+        Self { caller: caller.clone(), left, time }
     }
 
     /// Takes as many of these as are left. Returns their number.
@@ -297,6 +280,10 @@ impl WalletBudget {
         self.left -= granted;
         granted
     }
+}
+
+fn too_many_wait(error: GateFullError) -> Status {
+    Status::resource_exhausted(error.to_string())
 }
 
 fn too_many(what: &str, max: usize) -> Status {
@@ -311,9 +298,9 @@ impl api::validation_api_server::ValidationApi for ValidationService {
     ) -> Result<Response<api::ValidateGroupMessagesResponse>, Status> {
         use api::validate_group_messages_response::ValidationResponse;
 
-        let _place = self.place(&request)?;
+        let caller = self.caller(&request);
         let messages = request.into_inner().group_messages;
-        let responses = self.each(messages, |message| {
+        let responses = self.each(&caller, messages, |message| {
             match group_message(&message.group_message_bytes_tls_serialized) {
                 Ok(read) => ValidationResponse {
                     is_ok: true,
@@ -327,29 +314,33 @@ impl api::validation_api_server::ValidationApi for ValidationService {
                 },
             }
         });
-        let responses = responses.await?;
-        Ok(Response::new(api::ValidateGroupMessagesResponse { responses }))
+        let answer =
+            async { Ok(api::ValidateGroupMessagesResponse { responses: responses.await? }) };
+        self.at_place(&caller, answer).await
     }
 
     async fn get_association_state(
         &self,
         request: Request<api::GetAssociationStateRequest>,
     ) -> Result<Response<api::GetAssociationStateResponse>, Status> {
-        let place = self.place(&request)?;
+        let caller = self.caller(&request);
         let api::GetAssociationStateRequest { old_updates, new_updates } = request.into_inner();
         if old_updates.len() + new_updates.len() > REQUEST_ITEMS_MAX {
             return Err(too_many("updates", REQUEST_ITEMS_MAX));
         }
-        let mut budget = WalletBudget::new(place.caller());
-        let before = self.fold(None, old_updates, &mut budget).await?;
-        let after = self.fold(before.clone(), new_updates, &mut budget).await?;
-        let Some(after) = after else {
-            return Err(Status::invalid_argument("XID not yet created: no updates were given"));
+        let answer = async {
+            let mut budget = WalletBudget::new(&caller);
+            let before = self.fold(None, old_updates, &mut budget).await?;
+            let after = self.fold(before.clone(), new_updates, &mut budget).await?;
+            let Some(after) = after else {
+                return Err(Status::invalid_argument("XID not yet created: no updates were given"));
+            };
+            Ok(api::GetAssociationStateResponse {
+                state_diff: Some(after.difference(before.as_ref())),
+                association_state: Some(after.to_pb()),
+            })
         };
-        Ok(Response::new(api::GetAssociationStateResponse {
-            state_diff: Some(after.difference(before.as_ref())),
-            association_state: Some(after.to_pb()),
-        }))
+        self.at_place(&caller, answer).await
     }
 
     async fn validate_inbox_id_key_packages(
@@ -358,10 +349,10 @@ impl api::validation_api_server::ValidationApi for ValidationService {
     ) -> Result<Response<api::ValidateInboxIdKeyPackagesResponse>, Status> {
         use api::validate_inbox_id_key_packages_response::Response as One;
 
-        let _place = self.place(&request)?;
+        let caller = self.caller(&request);
         let now_unix_s = (self.now_unix_s)();
         let packages = request.into_inner().key_packages;
-        let responses = self.each(packages, move |package| {
+        let responses = self.each(&caller, packages, move |package| {
             match key_package(&package.key_package_bytes_tls_serialized, now_unix_s) {
                 Ok(valid) => One {
                     is_ok: true,
@@ -373,22 +364,27 @@ impl api::validation_api_server::ValidationApi for ValidationService {
                 Err(error) => One { error_message: error.to_string(), ..One::default() },
             }
         });
-        let responses = responses.await?;
-        Ok(Response::new(api::ValidateInboxIdKeyPackagesResponse { responses }))
+        let answer =
+            async { Ok(api::ValidateInboxIdKeyPackagesResponse { responses: responses.await? }) };
+        self.at_place(&caller, answer).await
     }
 
     async fn verify_smart_contract_wallet_signatures(
         &self,
         request: Request<identity_api::VerifySmartContractWalletSignaturesRequest>,
     ) -> Result<Response<identity_api::VerifySmartContractWalletSignaturesResponse>, Status> {
-        let place = self.place(&request)?;
+        let caller = self.caller(&request);
         let signatures = request.into_inner().signatures;
         if signatures.len() > REQUEST_WALLETS_MAX {
             return Err(too_many("contract wallets", REQUEST_WALLETS_MAX));
         }
-        self.quota.take(place.caller(), signatures.len())?;
-        let asked = stream::iter(signatures).map(|signature| self.verify_wallet(signature));
-        let responses = asked.buffered(WALLETS_CONCURRENT_MAX).collect().await;
-        Ok(Response::new(identity_api::VerifySmartContractWalletSignaturesResponse { responses }))
+        let until = Instant::now() + REQUEST_WALLETS_TIMEOUT;
+        let asked =
+            stream::iter(signatures).map(|signature| self.verify_wallet(&caller, signature, until));
+        let answer = async {
+            let responses = asked.buffered(WALLETS_CONCURRENT_MAX).collect().await;
+            Ok(identity_api::VerifySmartContractWalletSignaturesResponse { responses })
+        };
+        self.at_place(&caller, answer).await
     }
 }

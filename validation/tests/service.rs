@@ -2,7 +2,8 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use api::validation_api_server::ValidationApi as _;
 use bytes::Bytes;
@@ -12,14 +13,16 @@ use hawser_proto::pb::xmtp::identity::associations::IdentityAction;
 use hawser_proto::pb::xmtp::mls_validation::v1 as api;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::client_envelope::Payload;
 use hawser_validation::limits::{
-    ACTIONS_PER_TURN, REQUEST_WALLETS_MAX, REQUESTS_MAX, WALLETS_PER_PERIOD_MAX,
+    ACTIONS_PER_TURN, REQUEST_WALLETS_MAX, REQUESTS_MAX, WALLET_TURN, WALLETS_PER_TURN_MAX,
 };
 use hawser_validation::service::ValidationService;
 use hawser_validation::wallets::{
     ChainReply, NewestBlock, WalletChainList, WalletChains, WalletError, Wallets,
 };
 use identity_api::VerifySmartContractWalletSignatureRequestSignature as WalletRequest;
+use parking_lot::Mutex;
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Request};
 
@@ -276,7 +279,7 @@ async fn other_requests_are_answered_between_the_turns_of_one_long_update() {
 }
 
 /// A reference node repeats a request that fails for another reason than an invalid update.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_request_with_many_contract_wallets_gets_on_when_it_is_repeated() {
     let (service, chains) = service();
     let owner = wallet(1);
@@ -321,17 +324,19 @@ async fn the_cost_of_a_request_is_bounded() {
     assert_eq!(chains.asked.load(Ordering::Relaxed), 0);
 }
 
+/// Returns a request with so many questions to wallets that were not asked before.
 fn wallets(
     count: usize,
     chain: u64,
 ) -> Request<identity_api::VerifySmartContractWalletSignaturesRequest> {
-    let signature = WalletRequest {
+    static BLOCKS: AtomicU64 = AtomicU64::new(1);
+    let signature = || WalletRequest {
         account_id: format!("eip155:{chain}:0x00000000000000000000000000000000000000aa"),
-        block_number: Some(5),
+        block_number: Some(BLOCKS.fetch_add(1, Ordering::Relaxed)),
         signature: vec![1].into(),
         hash: vec![0; 32].into(),
     };
-    let signatures = vec![signature; count];
+    let signatures = std::iter::repeat_with(signature).take(count).collect();
     Request::new(identity_api::VerifySmartContractWalletSignaturesRequest { signatures })
 }
 
@@ -349,7 +354,8 @@ fn without_answers(service: &ValidationService, caller: &str, count: usize) -> V
 
 /// Returns the status of a request of this caller that is validated at once.
 async fn one_of(service: &ValidationService, caller: &str) -> Code {
-    let mut request = Request::new(api::ValidateGroupMessagesRequest::default());
+    let group_messages = vec![api::validate_group_messages_request::GroupMessage::default()];
+    let mut request = Request::new(api::ValidateGroupMessagesRequest { group_messages });
     request.metadata_mut().insert(CALLER, caller.parse().unwrap());
     service
         .validate_group_messages(request)
@@ -359,12 +365,12 @@ async fn one_of(service: &ValidationService, caller: &str) -> Code {
 
 #[tokio::test]
 async fn requests_beyond_the_places_are_refused_at_once() {
-    let (service, _) = service();
-    // So many callers leave no place, whichever comes first.
+    let (service, chains) = service();
+    // Each of so many callers has one place.
     let callers = (0..REQUESTS_MAX).map(|number| format!("caller {number}"));
-    let waiting = callers.map(|caller| without_answers(&service, &caller, REQUESTS_MAX));
-    let waiting: Vec<_> = waiting.flatten().collect();
-    while one_of(&service, "new").await == Code::Ok {
+    let waiting: Vec<_> =
+        callers.flat_map(|caller| without_answers(&service, &caller, 1)).collect();
+    while chains.asked.load(Ordering::Relaxed) < REQUESTS_MAX {
         tokio::task::yield_now().await;
     }
     assert_eq!(one_of(&service, "new").await, Code::ResourceExhausted);
@@ -376,17 +382,42 @@ async fn requests_beyond_the_places_are_refused_at_once() {
 }
 
 #[tokio::test]
-async fn one_caller_leaves_places_to_others() {
+async fn a_single_caller_has_all_places_and_a_new_one_takes_one_of_them() {
     let (service, _) = service();
-    let waiting = without_answers(&service, "greedy", 10 * REQUESTS_MAX);
+    let waiting = without_answers(&service, "greedy", 2 * REQUESTS_MAX);
     let at_work = || waiting.iter().filter(|request| !request.is_finished()).count();
-    while at_work() > REQUESTS_MAX / 2 {
+    while at_work() > REQUESTS_MAX {
         tokio::task::yield_now().await;
     }
-    assert_eq!(at_work(), REQUESTS_MAX / 2);
     assert_eq!(one_of(&service, "greedy").await, Code::ResourceExhausted);
+    assert_eq!(at_work(), REQUESTS_MAX, "no other caller wants a place");
     assert_eq!(one_of(&service, "other").await, Code::Ok);
+    while at_work() == REQUESTS_MAX {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(at_work(), REQUESTS_MAX - 1);
     waiting.iter().for_each(JoinHandle::abort);
+}
+
+/// On one core, so that requests are validated one after another.
+#[tokio::test]
+async fn a_caller_with_many_requests_delays_another_by_one_turn() {
+    let (service, _) = service_on(1);
+    let answered = Arc::new(Mutex::new(Vec::new()));
+    let start = |caller: &'static str| {
+        let (service, answered) = (service.clone(), answered.clone());
+        tokio::spawn(async move {
+            assert_eq!(one_of(&service, caller).await, Code::Ok);
+            answered.lock().push(caller);
+        })
+    };
+    let waiting: Vec<_> = std::iter::repeat_n("greedy", 40).chain(["other"]).map(start).collect();
+    for request in waiting {
+        request.await.unwrap();
+    }
+    let place = answered.lock().iter().position(|caller| *caller == "other").unwrap();
+    // Some requests of the greedy caller may be answered before the other one arrives.
+    assert!(place < 20, "{place} were answered first");
 }
 
 /// Asks so many wallets for a caller. Returns the status.
@@ -397,23 +428,19 @@ async fn ask_wallets(service: &ValidationService, caller: &str, count: usize) ->
     answered.map_or_else(|refused| refused.code(), |_| Code::Ok)
 }
 
-#[tokio::test]
-async fn strangers_have_a_bounded_number_of_wallets_asked() {
-    let (service, _) = service();
-    for asked in (0..WALLETS_PER_PERIOD_MAX).step_by(60) {
-        let caller = format!("caller {asked}");
-        assert_eq!(ask_wallets(&service, &caller, 60).await, Code::Ok, "{asked}");
+#[tokio::test(start_paused = true)]
+async fn a_single_caller_has_all_questions_to_wallets_and_a_new_one_the_next() {
+    let (service, chains) = service();
+    for _ in 0..20 {
+        let service = service.clone();
+        tokio::spawn(async move { ask_wallets(&service, "greedy", 60).await });
     }
-    assert_eq!(ask_wallets(&service, "new", 1).await, Code::ResourceExhausted);
-}
-
-#[tokio::test]
-async fn one_caller_leaves_questions_to_the_wallets_of_others() {
-    let (service, _) = service();
-    let mut asked = 0;
-    while ask_wallets(&service, "greedy", 60).await == Code::Ok {
-        asked += 60;
-    }
-    assert!((240..=360).contains(&asked), "{asked}");
-    assert_eq!(ask_wallets(&service, "other", 60).await, Code::Ok);
+    sleep(5 * WALLET_TURN - Duration::from_millis(1)).await;
+    let asked = || chains.asked.load(Ordering::Relaxed);
+    let before = asked();
+    assert_eq!(before, 5 * WALLETS_PER_TURN_MAX, "a bounded number, and all of one caller");
+    let since = Instant::now();
+    assert_eq!(ask_wallets(&service, "other", 1).await, Code::Ok);
+    assert!(since.elapsed() < 2 * WALLET_TURN, "{:?}", since.elapsed());
+    assert!(asked() <= before + WALLETS_PER_TURN_MAX, "{}", asked());
 }

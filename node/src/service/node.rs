@@ -408,8 +408,8 @@ fn announce(api: &ApiHandle, own: OriginatorId) {
 }
 
 /// Offers this node's payload validation to other software over gRPC. Its cached wallet answers and its threads are
-/// separate, so that its callers cannot exhaust the node's, and it uses half of the cores. Callers share its places by
-/// their addresses.
+/// separate, so that its callers cannot exhaust the node's, and it uses half of the cores. Callers take turns by their
+/// addresses.
 fn validation_service(wallets: &WalletSettings, proxies: TrustedProxies) -> ExtraService {
     const METHODS: [&str; 3] = [
         "/xmtp.mls_validation.v1.ValidationApi/ValidateGroupMessages",

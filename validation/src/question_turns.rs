@@ -1,0 +1,99 @@
+//! Turns of the validation service's callers at its questions to contract wallets. The operator pays for each question.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::time::sleep;
+
+use crate::fair::{FairGate, GateFullError, GatePass};
+use crate::limits::{WALLET_TURN, WALLETS_PER_CHAIN_MAX, WALLETS_PER_TURN_MAX};
+
+/// The turns. Clones share them.
+#[derive(Clone)]
+pub(crate) struct QuestionTurns {
+    /// Places for questions to all wallets. A place is free again [`WALLET_TURN`] after its question has begun.
+    begun: FairGate<Arc<str>>,
+    /// Places for open questions to the wallets of each chain. So a caller's questions to a slow chain take no place
+    /// in `begun` while they wait.
+    open: Arc<BTreeMap<u64, FairGate<Arc<str>>>>,
+}
+
+impl QuestionTurns {
+    /// Creates turns at the questions to the wallets of these chains.
+    pub(crate) fn new(chain_ids: impl IntoIterator<Item = u64>) -> Self {
+        let open = chain_ids.into_iter().map(|id| (id, FairGate::new(WALLETS_PER_CHAIN_MAX)));
+        Self { begun: FairGate::new(WALLETS_PER_TURN_MAX), open: Arc::new(open.collect()) }
+    }
+
+    /// Waits until this caller may ask a wallet of this chain. The pass is to be held until the answer; `None` for a
+    /// chain that has no endpoint, and says so at once.
+    ///
+    /// # Errors
+    /// [`GateFullError`] if too many questions of the caller wait.
+    pub(crate) async fn wait(
+        &self,
+        caller: &Arc<str>,
+        chain_id: u64,
+    ) -> Result<Option<GatePass<Arc<str>>>, GateFullError> {
+        let Some(open) = self.open.get(&chain_id) else { return Ok(None) };
+        let open = open.enter(caller).await?;
+        let begun = self.begun.enter(caller).await?;
+        tokio::spawn(async move {
+            sleep(WALLET_TURN).await;
+            drop(begun);
+        });
+        Ok(Some(open))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use futures_util::FutureExt as _;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    fn callers() -> [Arc<str>; 2] {
+        ["greedy", "other"].map(Arc::from)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_single_caller_has_all_questions_of_a_minute_and_a_new_one_is_next() {
+        let (turns, [greedy, other]) = (QuestionTurns::new([1]), callers());
+        let (began, mut asked) = (Instant::now(), 0);
+        while began.elapsed() < Duration::from_secs(60) {
+            turns.wait(&greedy, 1).await.unwrap();
+            asked += 1;
+        }
+        assert!((600..=620).contains(&asked), "{asked}");
+        for _ in 0..100 {
+            let (turns, greedy) = (turns.clone(), greedy.clone());
+            tokio::spawn(async move { turns.wait(&greedy, 1).await.map(drop) });
+        }
+        for _ in 0..10 {
+            tokio::task::yield_now().await; // all of them wait
+        }
+        let since = Instant::now();
+        turns.wait(&other, 1).await.unwrap();
+        assert!(since.elapsed() < 2 * WALLET_TURN, "{:?}", since.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_chain_that_does_not_answer_delays_no_question_to_another() {
+        let (turns, [greedy, other]) = (QuestionTurns::new([1, 2]), callers());
+        let mut unanswered = Vec::new();
+        for _ in 0..WALLETS_PER_CHAIN_MAX {
+            unanswered.push(turns.wait(&greedy, 1).await.unwrap());
+        }
+        let mut more: Vec<_> = (0..100).map(|_| Box::pin(turns.wait(&greedy, 1))).collect();
+        assert!(more.iter_mut().all(|waits| waits.now_or_never().is_none()));
+        let mut single = Box::pin(turns.wait(&other, 1));
+        assert!((&mut single).now_or_never().is_none());
+        assert!(turns.wait(&other, 2).now_or_never().is_some());
+        drop(unanswered.pop());
+        assert!((&mut more[0]).now_or_never().is_some(), "one of the greedy caller is next");
+        assert!((&mut single).now_or_never().is_some(), "then the other caller");
+    }
+}
