@@ -30,10 +30,10 @@ pub const REQUEST_WALLETS_MAX: usize = 64;
 /// one RPC request ([`hawser_chain::send::REQUEST_MAX`]).
 pub const REQUEST_WALLETS_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The most requests that the service works on or keeps waiting for a core. A single caller may have all of them; when
+/// The most requests that the service works on or keeps waiting for a core. A single caller may have all of them. When
 /// none is left, a further request is refused at once, unless another caller has at least two more than its own. A
-/// guess: a request waits for a turn of each of the others, some 1.5 s on one core. Their memory is in the budget of all
-/// calls.
+/// guess: a request waits for a turn of each of the others, some 1.5 s on one core. The budget of all calls has their
+/// memory.
 pub const REQUESTS_MAX: usize = 64;
 
 /// Contract wallets that the service begins to ask in [`WALLET_TURN`], for all requests together. Together these are
@@ -125,6 +125,6 @@ pub const INBOX_STATES_BYTES_MAX: u64 = 128 << 20;
 /// signature check, small enough that all cores take part.
 pub const ITEMS_PER_THREAD: usize = 16;
 
-/// The most threads that validate items of one request at the same time. Chosen: [`REQUESTS_MAX`] requests of one caller
-/// then wait for no more turns than a gate takes from one.
+/// The most threads that validate items of one request at the same time. Chosen: [`REQUESTS_MAX`] requests of one
+/// caller then wait for no more turns than a gate takes from one.
 pub const REQUEST_THREADS_MAX: usize = 16;

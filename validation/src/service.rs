@@ -2,8 +2,8 @@
 //!
 //! Validation takes CPU time, so it runs on threads that may block, on a bounded number of cores. Callers are
 //! anonymous, so [`limits`](crate::limits) bounds the cost of each request, the number of concurrent requests, and
-//! the contract wallets that are asked for all of them. Callers take turns at the cores and at the wallets: a single one
-//! may have all of them, and a new one waits for one turn of each other caller.
+//! the contract wallets that are asked for all of them. Callers take turns at the cores and at the wallets: a single
+//! one may have all of them, and a new one waits for one turn of each other caller.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

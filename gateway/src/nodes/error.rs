@@ -121,8 +121,8 @@ impl NodeError {
     }
 }
 
-/// Returns true if the node says when it may publish again. It has then checked its state and reads from its disk, while
-/// it cannot sign or write. A status of a broken connection, or of a proxy before the node, does not say it.
+/// Returns true if the node says when it may publish again. It has then checked its state: it reads, and cannot sign or
+/// write. A status of a broken connection, or of a proxy before the node, does not say it.
 fn names_next_try(status: &Status) -> bool {
     status.metadata().contains_key("retry-after")
 }

@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout};
 use super::CallerId;
 use super::config::WebhookSettings;
 use super::jwt::CALLER_LEN_BYTES_MAX;
-use crate::fair::FairGate;
+use crate::fair::{FairGate, GateFullError, Pass};
 use crate::routing::Routed;
 
 /// Largest number of answers of one sort that are kept. A guess: some megabytes.
@@ -24,6 +24,9 @@ const ANSWERS_MAX: usize = 20_000;
 /// Largest number of open calls of one sort; further ones wait, at most for the time of an answer, and callers take
 /// turns. A guess: more than a service needs to be busy.
 const ASKED_AT_ONCE: usize = 64;
+/// Time for which a caller that was refused waits apart from new ones. A guess: a client with a wrong credential gets
+/// another one meanwhile, and a caller costs new ones six turns in an hour.
+const REFUSED_FOR: Duration = Duration::from_secs(600);
 /// Largest answer in bytes. A guess: usual answers have less than 100.
 const ANSWER_LEN_BYTES_MAX: usize = 16 * 1024;
 /// Characters of a reason that are passed on to the caller. A guess: a status has to fit into a header.
@@ -128,13 +131,19 @@ struct Answers<K> {
     renewing: FairGate,
     /// Turns of all other questions. Apart, so that a flood of strangers takes no turn of a known caller.
     asking: FairGate,
+    /// Turns of such questions of callers that were refused within [`REFUSED_FOR`]. Apart, so that each of them takes
+    /// one turn of a new caller, however many questions it has.
+    asking_again: FairGate,
+    /// The times at which callers were refused, at most [`ANSWERS_MAX`].
+    refused_at: Cache<CallerId, Instant>,
 }
 
 impl<K: Eq + Hash> Answers<K> {
     fn new() -> Self {
         let [admitting, refusing] = [ANSWERS_MAX; 2].map(Cache::new);
-        let [renewing, asking] = [ASKED_AT_ONCE; 2].map(FairGate::new);
-        Self { admitting, refusing, renewing, asking }
+        let [renewing, asking, asking_again] = [ASKED_AT_ONCE; 3].map(FairGate::new);
+        let refused_at = Cache::new(ANSWERS_MAX);
+        Self { admitting, refusing, renewing, asking, asking_again, refused_at }
     }
 
     /// Returns the answer to an equal question, if it may still be reused.
@@ -154,9 +163,27 @@ impl<K: Eq + Hash> Answers<K> {
         of_answer.insert(key, kept);
     }
 
-    /// Returns the gate at which this question waits for its turn.
-    fn gate(&self, key: &K) -> &FairGate {
-        if self.admitting.contains_key(key) { &self.renewing } else { &self.asking }
+    /// Returns the gate at which this question of this caller waits for its turn.
+    fn gate(&self, key: &K, caller: &CallerId) -> &FairGate {
+        let refused_at = self.refused_at.get(caller);
+        if self.admitting.contains_key(key) {
+            &self.renewing
+        } else if refused_at.is_some_and(|at| at.elapsed() < REFUSED_FOR) {
+            &self.asking_again
+        } else {
+            &self.asking
+        }
+    }
+
+    /// Waits for the turn of this question. If the caller is refused meanwhile, the question waits at the other gate.
+    async fn turn(&self, key: &K, caller: &CallerId) -> Result<Pass, GateFullError> {
+        loop {
+            let gate = self.gate(key, caller);
+            let pass = gate.enter(caller).await?;
+            if std::ptr::eq(gate, self.gate(key, caller)) {
+                return Ok(pass);
+            }
+        }
     }
 }
 
@@ -290,7 +317,7 @@ impl Webhook {
         let who = CallerId::of_name(who);
         // Too many open calls are not a failure of the service. Otherwise a flood of calls would open a gateway with
         // `allow_without_answer`.
-        let turn = timeout(limit, answers.gate(&key).enter(&who)).await;
+        let turn = timeout(limit, answers.turn(&key, &who)).await;
         let Ok(Ok(_turn)) = turn else { return Err(WebhookError::Busy) };
         if let Some(answer) = answers.kept(&key) {
             return Ok(answer);
@@ -302,7 +329,11 @@ impl Webhook {
         let answer = asked.map_err(|_| WebhookError::NoAnswer)?;
         let until = Instant::now() + Duration::from_secs(self.settings.cache_s);
         let kept = KeptAnswer { answer: answer.clone(), until };
-        answers.keep(key, answer.admits(question), kept);
+        let admits = answer.admits(question);
+        if !admits {
+            answers.refused_at.insert(who, Instant::now());
+        }
+        answers.keep(key, admits, kept);
         Ok(answer)
     }
 

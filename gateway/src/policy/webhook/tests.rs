@@ -10,10 +10,10 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 
 use super::super::redirecting::redirecting;
 use super::*;
-use crate::fair::Pass;
 use crate::routing::Route;
 
 /// The answer of the service: a status and a body, or `None` for no answer.
@@ -240,11 +240,57 @@ async fn strangers_keep_no_known_caller_from_a_new_answer() {
     let _strangers = all_places_but(&webhook.of_credentials.asking, 0).await;
     let _others = all_places_but(&webhook.of_callers.asking, 0).await;
     let asked = service.asked();
-    let mut stranger = Box::pin(webhook.identify("a guess", "9.9.9.9"));
+    let mut stranger = Box::pin(webhook.identify("a guess", "8.8.8.8"));
     assert!((&mut stranger).now_or_never().is_none());
     assert_eq!(webhook.identify("secret", "1.2.3.4").await, alice);
     assert_eq!(webhook.ask("alice", &routed).await, Ok(()));
     assert_eq!(service.asked(), asked + 2, "the stranger waits");
+}
+
+/// A caller whose credential the service has not admitted yet is a stranger, too.
+#[tokio::test]
+async fn addresses_that_were_refused_keep_no_new_caller_waiting() {
+    let service = Service::start().await;
+    let webhook = Arc::new(service.webhook(|_| {}));
+    let guess = |number: usize| {
+        let webhook = webhook.clone();
+        let address = format!("9.9.9.{number}");
+        tokio::spawn(async move { webhook.identify("a guess", &address).await })
+    };
+    let guesses = || (0..2 * ASKED_AT_ONCE).map(guess).collect::<Vec<_>>();
+    service.replies(200, r#"{"allow": false}"#);
+    for refused in guesses() {
+        assert_eq!(refused.await.unwrap(), Ok(None));
+    }
+    // As many of their next questions are open as may be, and have no answer yet.
+    *service.reply.lock() = None;
+    let open = guesses();
+    while service.asked() < 3 * ASKED_AT_ONCE {
+        tokio::task::yield_now().await;
+    }
+    service.replies(200, r#"{"allow": true, "caller": "alice"}"#);
+    let alice = Ok(Some(("alice".to_owned(), None)));
+    assert_eq!(webhook.identify("secret", "1.2.3.4").await, alice);
+    assert!(open.iter().all(|guess| !guess.is_finished()), "no question ended for it");
+    open.iter().for_each(JoinHandle::abort);
+}
+
+#[tokio::test]
+async fn many_guesses_of_an_address_take_one_turn_from_new_callers() {
+    let service = Service::start().await;
+    let webhook = Arc::new(service.webhook(|_| {}));
+    service.replies(200, r#"{"allow": false}"#);
+    let _others = all_places_but(&webhook.of_credentials.asking, 1).await;
+    let _refused = all_places_but(&webhook.of_credentials.asking_again, 0).await;
+    let guess = |number: usize| {
+        let webhook = webhook.clone();
+        tokio::spawn(async move { webhook.identify(&format!("guess {number}"), "9.9.9.9").await })
+    };
+    let mut flood: Vec<_> = (0..10).map(guess).collect();
+    assert_eq!(flood.remove(0).await.unwrap(), Ok(None));
+    assert_eq!(webhook.identify("a mistake", "1.2.3.4").await, Ok(None));
+    assert_eq!(service.asked(), 2, "the other guesses wait apart");
+    flood.iter().for_each(JoinHandle::abort);
 }
 
 #[tokio::test]
