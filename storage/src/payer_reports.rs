@@ -190,15 +190,29 @@ impl Snapshot<'_> {
         originator: OriginatorId,
         after_minute: Option<u32>,
         through_minute: u32,
-        mut each: impl FnMut(u32, PayerAddress, UsageRow) -> bool,
+        each: impl FnMut(u32, PayerAddress, UsageRow) -> bool,
     ) -> Result<(), ReadError> {
         let from = match after_minute {
             Some(u32::MAX) => return Ok(()),
             Some(minute) => minute + 1,
             None => 0,
         };
+        self.usage_from(originator, (from, NO_PAYER), through_minute, each)
+    }
+
+    /// Calls `each` like [`Snapshot::usage_of_minutes`], from the row of a minute and payer on, included.
+    ///
+    /// # Errors
+    /// When a row cannot be read.
+    pub fn usage_from(
+        &self,
+        originator: OriginatorId,
+        (minute, payer): (u32, PayerAddress),
+        through_minute: u32,
+        mut each: impl FnMut(u32, PayerAddress, UsageRow) -> bool,
+    ) -> Result<(), ReadError> {
         let mut rows = self.projected(Family::Usage, ReadOptions::default())?;
-        rows.seek(UsageKey { originator, minute: from, payer: NO_PAYER }.encode());
+        rows.seek(UsageKey { originator, minute, payer }.encode());
         while let Some((key, value)) = rows.item() {
             let corrupt = || ReadError::corrupt(Family::Usage, key);
             let found = UsageKey::decode(key).ok_or_else(corrupt)?;

@@ -367,5 +367,13 @@ fn usage_is_read_by_minutes() {
         assert_eq!(read(None, 5), [(3, 7), (3, 8), (5, 7)]);
         assert_eq!(read(None, 9).len(), 3, "reading ends when it is told to");
         assert_eq!(read(Some(u32::MAX), u32::MAX), []);
+        let mut rows = Vec::new();
+        let each = |minute, payer: Address, _| {
+            rows.push((minute, payer.0[0]));
+            true
+        };
+        let from = (3, charge(8, 10).payer);
+        snapshot.usage_from(PEER, from, 5, each).unwrap();
+        assert_eq!(rows, [(3, 8), (5, 7)], "from a payer on");
     });
 }

@@ -114,15 +114,27 @@ pub(crate) enum LateMinutes {
 /// Late envelopes of a report on the chain.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct LatePlaces {
-    /// Their places, at most [`LATE_PLACES_MAX`].
+    /// Their places, at most [`LATE_PLACES_MAX`]. None while a part of the rows is left.
     pub(crate) places: Vec<EnvelopeId>,
     /// The rows of usage that were read to find them.
     pub(crate) rows: usize,
+    /// What to go on with, if rows are left.
+    pub(crate) rest: Option<LateScan>,
+}
+
+/// The part of the usage in a report's minutes that was read, to go on behind it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct LateScan {
+    /// The minute and payer of the next row; `None` before the first one.
+    next: Option<(u32, PayerAddress)>,
+    /// The late envelopes of the rows so far: bytes of the payer in the minute, and the place. At most
+    /// [`LATE_PLACES_MAX`].
+    late: BTreeSet<(u64, SequenceId)>,
 }
 
 /// Returns late envelopes of a report on the chain whose range ends in `last_minute`. Only the last charged envelope of
 /// each payer and minute is looked at. Those of payers with few bytes in that minute come first: evidence has no room
-/// for a long envelope.
+/// for a long envelope. Reads at most `rows_max` rows of usage, from the end of `scan` on.
 ///
 /// # Errors
 /// When a row cannot be read.
@@ -131,6 +143,8 @@ pub(crate) fn late_places(
     report: &PayerReport,
     last_minute: u32,
     minutes: LateMinutes,
+    scan: LateScan,
+    rows_max: usize,
 ) -> Result<LatePlaces, ReadError> {
     let (about, start, end) = (report.originator(), report.start(), report.end().sequence);
     if start == end {
@@ -144,8 +158,14 @@ pub(crate) fn late_places(
                 .unwrap_or(last_minute.saturating_sub(1)),
         ),
     };
-    let (mut late, mut rows) = (BTreeSet::new(), 0);
-    snapshot.usage_of_minutes(about, start_minute, last_minute, |_, _, row| {
+    let first = start_minute.map_or(0, |minute| minute.saturating_add(1));
+    let from = scan.next.unwrap_or_default().max((first, PayerAddress::default()));
+    let (mut late, mut rows, mut next) = (scan.late, 0, None);
+    snapshot.usage_from(about, from, last_minute, |minute, payer, row| {
+        if rows == rows_max {
+            next = Some((minute, payer));
+            return false;
+        }
         rows += 1;
         if row.last_sequence > end {
             late.insert((row.bytes, row.last_sequence));
@@ -155,8 +175,11 @@ pub(crate) fn late_places(
         }
         true
     })?;
+    if next.is_some() {
+        return Ok(LatePlaces { places: Vec::new(), rows, rest: Some(LateScan { next, late }) });
+    }
     let places = late.into_iter().map(|(_, sequence)| EnvelopeId::new(about, sequence)).collect();
-    Ok(LatePlaces { places, rows })
+    Ok(LatePlaces { places, rows, rest: None })
 }
 
 /// Returns the reason why the last minute of a report may get further envelopes in the strand of this node itself:

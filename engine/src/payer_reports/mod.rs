@@ -26,7 +26,7 @@ pub use figures::{
 };
 pub(crate) use held::attestations_behind;
 pub use held::{HeldReport, held_reports};
-pub(crate) use late::{LateMinutes, late_places, may_fill, may_grow};
+pub(crate) use late::{LateMinutes, LateScan, late_places, may_fill, may_grow};
 pub use not_yet::UndecidedError;
 pub use on_chain::{ChainReport, ChainReports, SETTLED_KEPT};
 pub(crate) use times::minute_at;

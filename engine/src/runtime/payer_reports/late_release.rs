@@ -1,16 +1,16 @@
 //! Evidence about late releases: envelopes that fall between the payer reports about their originator.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
-use hawser_proto::{Bytes, EnvelopeId, OriginatorId, PublicKey, SequenceId};
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, PublicKey};
 use hawser_rules::Registry;
 use hawser_rules::misbehavior::{
     MisbehaviorVerdict, TreeEvidence, TreeFault, late_release_pieces, verify_trees,
 };
-use hawser_rules::payer_report::{DomainSeparator, PayerReport, ReportId};
+use hawser_rules::payer_report::DomainSeparator;
 use hawser_storage::{Evidence, Misbehavior, ReadError, Snapshot};
 
-use super::late_searches::{LateSearch, SearchesAbout};
+use super::late_searches::{LateReport, LateSearch, RestOfLook, SearchesAbout};
 use super::{PayerReporterState, ReportStepError};
 use crate::payer_reports::{ChainReport, LateMinutes, attestations_behind, late_places};
 
@@ -22,7 +22,7 @@ const REPORTS_WHOLE: usize = 2;
 /// with the rest. An honest originator has no late envelope.
 #[derive(Debug, Clone, Copy)]
 struct LookBounds {
-    /// The rows of usage after which no further report is looked at.
+    /// The rows of usage that are read. The next look goes on behind the last one, within a report or at the next one.
     rows: usize,
     /// The attestations of the originator that are read.
     attestations: usize,
@@ -108,15 +108,6 @@ struct LateLook<'a, 's> {
     bounds: LookBounds,
 }
 
-/// A report with late envelopes about which no evidence is recorded.
-struct LateReport {
-    index: u64,
-    id: ReportId,
-    report: PayerReport,
-    /// Places of its late envelopes.
-    late: Vec<EnvelopeId>,
-}
-
 impl LateLook<'_, '_> {
     /// Searches for late envelopes of the reports, and for the originator's attestations of those that have some, and
     /// has evidence recorded. `record` returns false if evidence could not be recorded.
@@ -126,72 +117,70 @@ impl LateLook<'_, '_> {
         searches: &mut SearchesAbout,
         record: impl FnMut(Evidence) -> bool,
     ) -> Result<LookCost, ReadError> {
-        let before = searches.looked;
-        let (reports, rows) = self.late_reports(newest_first, searches)?;
-        let attestations = self.search(&reports, searches)?;
-        let late = self.judge(&reports, searches, record)?;
-        if searches.judged.is_some() {
-            // The next look finds the same reports, and judges those that are left.
-            searches.looked = before;
-        }
+        let rows = self.late_reports(newest_first, searches)?;
+        let attestations = self.search(searches)?;
+        let late = self.judge(searches, record)?;
         Ok(LookCost { rows, attestations, late })
     }
 
-    /// Returns the reports that have late envelopes, newest first, and the rows that were read to find them. Goes on
-    /// behind the report at which the last look has ended. Forgets the searches for reports that are no longer kept.
+    /// Notes the reports that have late envelopes, newest first, unless others are still to be judged. Returns the rows
+    /// that were read to find them. Goes on behind the row at which the last look has ended. Forgets the searches for
+    /// reports that are no longer kept.
     fn late_reports<'r>(
         &self,
         newest_first: impl Iterator<Item = &'r ChainReport>,
         searches: &mut SearchesAbout,
-    ) -> Result<(Vec<LateReport>, usize), ReadError> {
-        let (mut kept, mut found, mut rows) = (HashSet::new(), Vec::new(), 0);
-        let (before, mut last) = (searches.looked.take(), None);
+    ) -> Result<usize, ReadError> {
+        let mut kept = HashSet::new();
+        let mut left = Vec::new();
         for (newer, on_chain) in newest_first.enumerate() {
             let Some(report) = on_chain.report() else { continue };
             let id = report.id(self.domain);
             kept.insert(id);
             // Without the minute this node does not hold the envelope at the end, which is a part of the evidence.
             let Some(last_minute) = on_chain.held_minute else { continue };
-            let is_done = before.is_some_and(|before| on_chain.index >= before);
+            let is_done = searches.rest.as_ref().is_some_and(|rest| on_chain.index > rest.index);
             if is_done || searches.get(id) == Some(LateSearch::Recorded) {
                 continue;
             }
-            if rows >= self.bounds.rows {
-                searches.looked = last;
-                continue;
-            }
-            last = Some(on_chain.index);
             let minutes = match newer < REPORTS_WHOLE {
                 true => LateMinutes::All,
                 false => LateMinutes::LastTwo,
             };
-            let late = late_places(self.snapshot, &report, last_minute, minutes)?;
-            rows += late.rows;
-            if !late.places.is_empty() {
-                found.push(LateReport { index: on_chain.index, id, report, late: late.places });
-            }
+            left.push((on_chain.index, id, report, last_minute, minutes));
         }
         searches.retain(&kept);
-        Ok((found, rows))
+        if !searches.late.is_empty() {
+            return Ok(0);
+        }
+        let (mut begun, mut rows) = (searches.rest.take(), 0);
+        for (index, id, report, last_minute, minutes) in left {
+            let begun = begun.take_if(|begun| begun.id == id);
+            let scan = begun.map(|begun| begun.scan).unwrap_or_default();
+            if rows == self.bounds.rows {
+                searches.rest = Some(RestOfLook { index, id, scan });
+                break;
+            }
+            let rows_max = self.bounds.rows - rows;
+            let found = late_places(self.snapshot, &report, last_minute, minutes, scan, rows_max)?;
+            rows += found.rows;
+            if let Some(scan) = found.rest {
+                searches.rest = Some(RestOfLook { index, id, scan });
+                break;
+            }
+            if !found.places.is_empty() {
+                searches.late.push_back(LateReport { id, report, late: found.places });
+            }
+        }
+        Ok(rows)
     }
 
     /// Goes on with the search for the envelopes in which the originator has attested the reports. Returns the number
     /// of attestations that were read: one pass over the strand serves all reports. One before the end of a report
     /// would be no proof: its time is before the end of the last minute, or the times of the strand step back, which is
     /// evidence by itself.
-    fn search(
-        &self,
-        reports: &[LateReport],
-        searches: &mut SearchesAbout,
-    ) -> Result<usize, ReadError> {
-        let mut wanted: HashMap<ReportId, SequenceId> = HashMap::new();
-        for it in reports {
-            match searches.get(it.id) {
-                None => _ = wanted.insert(it.id, it.report.end().sequence),
-                Some(LateSearch::Through(searched)) => _ = wanted.insert(it.id, searched),
-                Some(LateSearch::Found(_) | LateSearch::Recorded) => {}
-            }
-        }
+    fn search(&self, searches: &mut SearchesAbout) -> Result<usize, ReadError> {
+        let wanted = searches.unattested();
         let Some(after) = wanted.values().min().copied() else { return Ok(0) };
         let after = EnvelopeId::new(self.about, after);
         let most = self.bounds.attestations;
@@ -206,26 +195,19 @@ impl LateLook<'_, '_> {
         Ok(found.read)
     }
 
-    /// Judges late envelopes of the reports whose attestation is found. Goes on behind the report at which the last
-    /// look has ended. Returns the number of late envelopes that were judged.
+    /// Judges late envelopes of the reports whose attestation is found. The next look goes on with the reports that are
+    /// left. Returns the number of late envelopes that were judged.
     fn judge(
         &self,
-        reports: &[LateReport],
         searches: &mut SearchesAbout,
         mut record: impl FnMut(Evidence) -> bool,
     ) -> Result<usize, ReadError> {
-        let before = searches.judged.take();
-        let (mut tried, mut last) = (0, None);
-        for it in reports {
-            if before.is_some_and(|before| it.index >= before) {
-                continue;
-            }
+        searches.drop_unattested();
+        let mut tried = 0;
+        while tried < self.bounds.late
+            && let Some(it) = searches.late.pop_front()
+        {
             let Some(LateSearch::Found(at)) = searches.get(it.id) else { continue };
-            if tried >= self.bounds.late {
-                searches.judged = last;
-                break;
-            }
-            last = Some(it.index);
             tried += it.late.len();
             let Some(attestation) = self.snapshot.get(EnvelopeId::new(self.about, at))? else {
                 // It was pruned. There may be another one behind it.
@@ -233,7 +215,7 @@ impl LateLook<'_, '_> {
                 continue;
             };
             // One after the other: each may have megabytes.
-            if let Some(found) = self.proof(it, &attestation)?
+            if let Some(found) = self.proof(&it, &attestation)?
                 && record(found)
             {
                 searches.set(it.id, LateSearch::Recorded);
@@ -268,8 +250,8 @@ mod tests {
     use hawser_proto::pb::xmtp::mls::api::v1::WelcomeMessageInput;
     use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
     use hawser_proto::sign::originator_digest;
-    use hawser_proto::{Address, SecretKey};
-    use hawser_rules::payer_report::Attestation;
+    use hawser_proto::{Address, SecretKey, SequenceId};
+    use hawser_rules::payer_report::{Attestation, ReportId};
     use hawser_rules::{NodeRecord, Rate};
     use hawser_storage::{Change, LogEntry, PayerReportChange, PayerReportEvent, Store, Validity};
     use prost::Message as _;
@@ -302,8 +284,12 @@ mod tests {
 
     /// Report number `index` is about the place behind that number alone.
     fn chain() -> ChainReports {
+        chain_of(REPORTS)
+    }
+
+    fn chain_of(reports: u64) -> ChainReports {
         let mut chain = ChainReports::default();
-        for index in 0..REPORTS {
+        for index in 0..reports {
             let change = PayerReportChange::Submitted {
                 start: SequenceId(index),
                 end: SequenceId(index + 1),
@@ -340,11 +326,15 @@ mod tests {
     }
 
     fn paid(sequence: u64, minute: u32) -> Change {
+        paid_by(9, sequence, minute)
+    }
+
+    fn paid_by(payer: u8, sequence: u64, minute: u32) -> Change {
         let topic = Bytes::from_static(&[1, 9]);
         let aad = pb::AuthenticatedData { target_topic: topic, depends_on: None };
         let payload = Some(Payload::WelcomeMessage(WelcomeMessageInput::default()));
         let client = pb::ClientEnvelope { aad: Some(aad), payload };
-        append(sequence, minute, client.encode_to_vec().into(), &key(9))
+        append(sequence, minute, client.encode_to_vec().into(), &key(payer))
     }
 
     /// Returns the strand of an originator that hides one envelope of each report, and its attestations among others.
@@ -444,6 +434,34 @@ mod tests {
         assert_eq!(found, (first..first + REPORTS).rev().collect::<Vec<_>>());
         let cost = take(&store, &chain, bounds, &mut searches, |_| true);
         assert_eq!(cost.rows, 0, "evidence about all of them is recorded");
+    }
+
+    /// Many payers in the minutes of one report cost each look a bounded number of rows, too, and no report that comes
+    /// meanwhile makes a look begin anew.
+    #[test]
+    fn a_look_goes_on_within_the_minutes_of_a_report_until_all_are_read() {
+        const PAYERS: u64 = 4;
+        let store = strand();
+        let others = (0..REPORTS).flat_map(|report| (1..PAYERS).map(move |it| (report, it)));
+        let others: Vec<_> = (3 * REPORTS + OTHERS + 1..)
+            .zip(others)
+            .map(|(at, (report, it))| paid_by(20 + u8::try_from(it).unwrap(), at, minute(report)))
+            .collect();
+        store.commit(&others).unwrap();
+        let mut searches = SearchesAbout::default();
+        let bounds = LookBounds { rows: 3, attestations: 100, late: 100 };
+        let mut look = |reports| {
+            let mut found = 0;
+            let cost = take(&store, &chain_of(reports), bounds, &mut searches, |_| {
+                found += 1;
+                true
+            });
+            (cost.rows, found)
+        };
+        let mut looks = vec![look(REPORTS - 1)];
+        looks.extend((0..8).map(|_| look(REPORTS)));
+        let first_round = [(3, 0), (3, 1), (3, 1), (3, 1), (3, 0), (3, 1), (2, 1)];
+        assert_eq!(looks, [&first_round[..], &[(3, 0), (1, 1)]].concat());
     }
 
     /// Reports whose late envelopes prove nothing, or whose evidence cannot be recorded, hide no other ones.
