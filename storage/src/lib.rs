@@ -56,6 +56,7 @@ mod compactions;
 mod condemned;
 mod database;
 mod digest;
+mod doubted;
 mod error;
 mod expired;
 mod fact_index;

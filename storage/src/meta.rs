@@ -243,6 +243,19 @@ pub(crate) fn put_suspected(db: &DB, batch: &mut WriteBatch, row: &[u8]) {
     put(db, batch, MetaKey::SuspectedDependencies, row);
 }
 
+/// Reads the row of envelopes whose fees wait for a newer price list.
+pub(crate) fn doubted_fees<V>(
+    db: &DB,
+    decode: impl FnOnce(&[u8]) -> Option<V>,
+) -> Result<Option<V>, ReadError> {
+    row(db, MetaKey::DoubtedFees, decode)
+}
+
+/// Stages the row of these envelopes.
+pub(crate) fn put_doubted_fees(db: &DB, batch: &mut WriteBatch, row: &[u8]) {
+    put(db, batch, MetaKey::DoubtedFees, row);
+}
+
 /// Reads the row of statements about void places.
 pub(crate) fn void_statements<V>(
     db: &DB,

@@ -1,20 +1,21 @@
 //! A whole engine over a disk that fails for a while, or is full: everything goes on by itself.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use hawser_engine::runtime::{DiskTask, PublishError};
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
+use hawser_rules::Rate;
 use hawser_storage::{
     Change, EvidenceTime, LogEntry, Misbehavior, RoomSettings, SkipReason, Store, Validity,
     WriteFault,
 };
 use parking_lot::Mutex;
 
-use crate::common::{NODE, Node, START_NS, message, start, store};
-use crate::follow::{Follower, OTHER, SOURCE, dated, envelope, strand};
+use crate::common::{NODE, Node, START_NS, message, rate, start, store};
+use crate::follow::{Follower, OTHER, SOURCE, dated, envelope, priced, strand};
 
 /// Nothing takes this long that happens at all.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -228,6 +229,39 @@ async fn a_kill_behind_the_write_of_envelopes_loses_no_evidence_that_they_are() 
     assert_eq!(evidence(&store), [(Misbehavior::TimeBack, 2)]);
     fail(&store, None);
     follower.stop().await;
+}
+
+/// The price list of that time comes only after the next start, and no peer sends the envelope again.
+#[tokio::test(flavor = "multi_thread")]
+async fn fees_that_wait_are_on_the_disk_before_their_envelope_and_judged_after_a_restart() {
+    let store = store();
+    let at = EnvelopeId::new(SOURCE, SequenceId(1));
+    let (watched, is_first) = (store.clone(), Arc::new(AtomicBool::new(false)));
+    let noted = is_first.clone();
+    store.set_write_faults(Some(Arc::new(move || {
+        let is_written = watched.snapshot().get(at).unwrap().is_some();
+        if !is_written && watched.doubted_fees().unwrap() == [at] {
+            noted.store(true, Ordering::SeqCst);
+        }
+        None
+    })));
+    let follower = Follower::start(store.clone());
+    let mut source = follower.connect(SOURCE, &[]);
+    assert_eq!(source.want(SOURCE).await, (0, None));
+    let expensive = Rate { message_fee: 2000, ..rate() };
+    source.send([priced(SOURCE, 1, "true", expensive)]).await;
+    follower.wait_for(SOURCE, 1).await;
+    assert!(is_first.load(Ordering::SeqCst), "a kill behind the envelope loses nothing");
+    fail(&store, None);
+    follower.stop().await;
+
+    let again = Follower::start(store.clone());
+    assert_eq!(store.doubted_fees().unwrap(), [at], "the prices are older than the envelope");
+    let table = again.node.rates.borrow().confirmed(START_NS + 2);
+    again.node.rates.send_replace(Arc::new(table));
+    again.until("the fee is judged", || evidence(&store) == [(Misbehavior::Fee, 1)]).await;
+    again.until("nothing waits", || store.doubted_fees().unwrap().is_empty()).await;
+    again.stop().await;
 }
 
 /// A late find fills a place, so no peer is asked for it again, and none sends the second statement again.

@@ -49,7 +49,7 @@ pub fn envelope(originator: OriginatorId, sequence: u64, text: &str) -> Bytes {
 }
 
 /// The same at another price.
-fn priced(originator: OriginatorId, sequence: u64, text: &str, rate: Rate) -> Bytes {
+pub fn priced(originator: OriginatorId, sequence: u64, text: &str, rate: Rate) -> Bytes {
     let ns = START_NS + i64::try_from(sequence).unwrap();
     signed(originator, sequence, text, rate, ns)
 }

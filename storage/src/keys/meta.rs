@@ -8,6 +8,8 @@ use crate::projection::Projection;
 /// names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum MetaKey {
+    /// Envelopes whose fees wait for a newer price list, 12 bytes each: `[originator u32 BE][sequence u64 BE]`.
+    DoubtedFees,
     /// `u32 BE`: the format of all other rows. Its key never changes.
     Format,
     /// `u64 BE`: number of the last run that was about to sign; see `host`.
@@ -40,7 +42,8 @@ pub(crate) enum MetaKey {
 }
 
 impl MetaKey {
-    const PLAIN: [Self; 12] = [
+    const PLAIN: [Self; 13] = [
+        Self::DoubtedFees,
         Self::Format,
         Self::Generation,
         Self::HighestSequence,
@@ -62,6 +65,7 @@ impl Key<'_> for MetaKey {
 
     fn encode(self) -> Self::Bytes {
         match self {
+            Self::DoubtedFees => b"doubted_fees",
             Self::Format => b"format",
             Self::Generation => b"generation",
             Self::HighestSequence => b"highest_sequence",
@@ -121,7 +125,7 @@ mod tests {
             keys.into_iter().map(|key| std::str::from_utf8(key.encode()).unwrap()).collect();
         assert_eq!(
             names.join(" "),
-            "format generation highest_sequence incarnation network node_id older_topic_rows \
+            "doubted_fees format generation highest_sequence incarnation network node_id older_topic_rows \
              projection.congestion projection.expiry projection.inbox projection.receipt projection.topic \
              projection.usage projection.usage_by_payer public_key rebuilding reported_evidence \
              suspected_dependencies void_statements"

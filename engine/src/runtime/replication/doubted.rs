@@ -1,33 +1,122 @@
-//! Envelopes whose fees are to be judged once the price list is new enough.
+//! Envelopes whose fees are to be judged once the price list is new enough. They are kept across restarts.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet};
 
-use hawser_proto::EnvelopeId;
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use hawser_storage::{CommitError, Store};
 use parking_lot::Mutex;
 
-/// Envelopes whose fees wait to be judged. A guess: some minutes of a busy strand. Beyond it the fees of
-/// further ones are not judged: what is booked does not depend on it, and what was stated stays in the
-/// log and in the tallies.
-const DOUBTED_MAX: usize = 4096;
-/// Envelopes whose stated fees no known rate explains. Bounded by [`DOUBTED_MAX`].
+/// Envelopes of one originator whose fees wait to be judged. A guess: some seconds of a busy strand. Beyond it the fees
+/// of further ones are not judged: what is booked does not depend on it, and what was stated stays in the log and in
+/// the tallies.
+const OF_ORIGINATOR_MAX: usize = 1024;
+
+/// Envelopes whose stated fees no known rate explains. Bounded by [`OF_ORIGINATOR_MAX`] for each node that the registry
+/// names.
 #[derive(Debug, Default)]
-pub(super) struct DoubtedFees(Mutex<VecDeque<EnvelopeId>>);
+pub(super) struct DoubtedFees {
+    waiting: Mutex<WaitingFees>,
+    /// Held while they are written: no older state is written over a newer one, and whoever has added one returns only
+    /// when it is written.
+    writing: Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct WaitingFees {
+    places: BTreeMap<OriginatorId, BTreeSet<SequenceId>>,
+    /// True if the disk has others.
+    has_changed: bool,
+}
 
 impl DoubtedFees {
-    pub(super) fn push(&self, id: EnvelopeId) {
-        let mut doubted = self.0.lock();
-        if doubted.len() < DOUBTED_MAX {
-            doubted.push_back(id);
+    /// Returns those of earlier runs. If they cannot be read, the evidence of those is lost, and nothing else.
+    pub(super) fn read(store: &Store) -> Self {
+        let doubted = Self::default();
+        match store.doubted_fees() {
+            Ok(places) => places.into_iter().for_each(|at| doubted.push(at)),
+            Err(error) => {
+                tracing::warn!(%error, "the doubted fees of earlier runs cannot be read");
+            }
+        }
+        doubted.waiting.lock().has_changed = false;
+        doubted
+    }
+
+    pub(super) fn push(&self, at: EnvelopeId) {
+        let mut waiting = self.waiting.lock();
+        let of_originator = waiting.places.entry(at.originator).or_default();
+        if of_originator.len() < OF_ORIGINATOR_MAX && of_originator.insert(at.sequence) {
+            waiting.has_changed = true;
         }
     }
 
-    pub(super) fn take(&self, count: usize) -> Vec<EnvelopeId> {
-        let mut doubted = self.0.lock();
-        let count = count.min(doubted.len());
-        doubted.drain(..count).collect()
+    /// Removes those that are decided.
+    pub(super) fn remove(&self, decided: &[EnvelopeId]) {
+        let mut waiting = self.waiting.lock();
+        for at in decided {
+            if let Some(of_originator) = waiting.places.get_mut(&at.originator)
+                && of_originator.remove(&at.sequence)
+            {
+                waiting.has_changed = true;
+            }
+        }
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.0.lock().len()
+    /// Returns all of them, which stay.
+    pub(super) fn all(&self) -> Vec<EnvelopeId> {
+        self.waiting.lock().all()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.lock().places.values().all(BTreeSet::is_empty)
+    }
+
+    /// Writes them to the disk if it has others. If that fails, the next call does it.
+    pub(super) fn record(&self, store: &Store) -> Result<(), CommitError> {
+        let _one = self.writing.lock();
+        let present = {
+            let mut waiting = self.waiting.lock();
+            if !std::mem::take(&mut waiting.has_changed) {
+                return Ok(());
+            }
+            waiting.all()
+        };
+        let written = store.record_doubted_fees(&present);
+        if written.is_err() {
+            self.waiting.lock().has_changed = true;
+        }
+        written
+    }
+}
+
+impl WaitingFees {
+    fn all(&self) -> Vec<EnvelopeId> {
+        let of_originator = |(&originator, places): (&OriginatorId, &BTreeSet<SequenceId>)| {
+            let places: Vec<_> = places.iter().copied().collect();
+            places.into_iter().map(move |sequence| EnvelopeId::new(originator, sequence))
+        };
+        self.places.iter().flat_map(of_originator).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(originator: u32, sequence: u64) -> EnvelopeId {
+        EnvelopeId::new(OriginatorId(originator), SequenceId(sequence))
+    }
+
+    #[test]
+    fn doubts_about_one_originator_take_no_room_from_others_and_none_is_held_twice() {
+        let doubted = DoubtedFees::default();
+        assert!(doubted.is_empty());
+        (1..=10_000).chain(1..=10).for_each(|sequence| doubted.push(at(300, sequence)));
+        doubted.push(at(200, 1));
+        let all = doubted.all();
+        assert_eq!(all.len(), OF_ORIGINATOR_MAX + 1);
+        assert_eq!(all[..2], [at(200, 1), at(300, 1)], "the first ones stay");
+        doubted.remove(&all);
+        assert!(doubted.is_empty());
     }
 }

@@ -99,8 +99,9 @@ impl TimeWatch {
     }
 }
 
-/// Looks at changes of one strand that are about to be written, in their order, and records the faults that they show.
-/// To be called before they are written. Faults that cannot be recorded now are recorded with later changes.
+/// Looks at changes of one strand that are about to be written, in their order, and records the faults that they show,
+/// and the fees that have to be judged. To be called before they are written. What cannot be recorded now is recorded
+/// with later changes.
 pub(super) fn watch_and_record(
     state: &ReplicationState,
     watched: &mut TimeWatch,
@@ -108,7 +109,8 @@ pub(super) fn watch_and_record(
 ) {
     let faults = watch(state, watched, changes);
     watched.note(faults);
-    if let Err(error) = record_faults(state, watched, changes) {
+    let recorded = record_faults(state, watched, changes);
+    if let Err(error) = recorded.and(state.doubted.record(&state.store)) {
         tracing::error!(code = "evidence_failed", %error, "evidence against an originator cannot be recorded now");
     }
 }
@@ -263,10 +265,17 @@ pub(super) fn record(state: &ReplicationState, evidence: &[Evidence]) -> Result<
     Ok(())
 }
 
-/// Judges doubted fees whenever the price list is confirmed.
+/// Judges doubted fees: those of earlier runs, and all whenever the price list is confirmed.
 pub(super) async fn judge_doubted(state: Arc<ReplicationState>, mut stopped: StopSignal) {
     let mut rates = state.ports.rates.clone();
     loop {
+        rates.borrow_and_update();
+        if !state.doubted.is_empty() {
+            let state = state.clone();
+            if let Err(error) = blocking(move || judge_all_doubted(&state)).await {
+                tracing::error!(code = "evidence_failed", %error, "evidence about fees cannot be recorded");
+            }
+        }
         tokio::select! {
             () = stopped.stopped() => return,
             changed = rates.changed() => if changed.is_err() {
@@ -274,52 +283,49 @@ pub(super) async fn judge_doubted(state: Arc<ReplicationState>, mut stopped: Sto
                 return stopped.stopped().await;
             },
         }
-        let waiting = state.doubted.len();
-        if waiting == 0 {
-            continue;
-        }
-        let state = state.clone();
-        let judged = tokio::task::spawn_blocking(move || {
-            for _ in 0..waiting.div_ceil(JUDGED_AT_ONCE) {
-                if let Err(error) = judge_some(&state) {
-                    tracing::error!(code = "evidence_failed", %error, "evidence about fees cannot be recorded");
-                    return;
-                }
-            }
-        });
-        judged.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
     }
 }
 
-fn judge_some(state: &ReplicationState) -> Result<(), CommitError> {
-    let doubted = state.doubted.take(JUDGED_AT_ONCE);
-    let judged = judge(state, &doubted);
-    if judged.is_err() {
-        doubted.into_iter().for_each(|at| state.doubted.push(at));
+/// Judges the doubted fees. Those that the price list does not decide yet stay, also if evidence cannot be recorded.
+fn judge_all_doubted(state: &ReplicationState) -> Result<(), CommitError> {
+    let doubted = state.doubted.all();
+    for part in doubted.chunks(JUDGED_AT_ONCE) {
+        let decided = judge_fees_of(state, part)?;
+        state.doubted.remove(&decided);
     }
-    judged
+    state.doubted.record(&state.store)
 }
 
-fn judge(state: &ReplicationState, doubted: &[EnvelopeId]) -> Result<(), CommitError> {
+/// Judges the fees of some envelopes, and records those that are wrong. Returns the places that are decided.
+fn judge_fees_of(
+    state: &ReplicationState,
+    doubted: &[EnvelopeId],
+) -> Result<Vec<EnvelopeId>, CommitError> {
     let rates = state.ports.rates.borrow().clone();
+    // Taken before the snapshot: an envelope up to its head can be read.
+    let heads = state.heads.get();
     let snapshot = state.store.snapshot();
+    let mut decided = Vec::new();
     let found = doubted.iter().map(|&at| {
-        let Some(bytes) = snapshot.get(at)? else { return Ok(None) };
-        Ok(match judge_fees(&bytes, &rates) {
-            FeeVerdict::Explained => None,
-            // A time in the future is evidence by itself.
-            FeeVerdict::Unknown if is_ahead_of(state, &bytes) => None,
-            FeeVerdict::Unknown => {
-                state.doubted.push(at);
-                None
+        let Some(bytes) = snapshot.get(at)? else {
+            // The commit of one above the head may still be under way.
+            if at.sequence <= heads.get(at.originator) {
+                decided.push(at);
             }
-            FeeVerdict::Wrong => {
-                let misbehavior = Misbehavior::Fee;
-                Some(Evidence { misbehavior, at, from: None, envelopes: vec![bytes] })
-            }
-        })
+            return Ok(None);
+        };
+        let verdict = judge_fees(&bytes, &rates);
+        // A time in the future is evidence by itself.
+        if verdict == FeeVerdict::Unknown && !is_ahead_of(state, &bytes) {
+            return Ok(None);
+        }
+        decided.push(at);
+        let (misbehavior, envelopes) = (Misbehavior::Fee, vec![bytes]);
+        let evidence = Evidence { misbehavior, at, from: None, envelopes };
+        Ok((verdict == FeeVerdict::Wrong).then_some(evidence))
     });
-    in_parts(found, |part| record(state, part))
+    in_parts(found, |part| record(state, part))?;
+    Ok(decided)
 }
 
 /// Looks at the suspicions whenever a chain has grown, beginning with those of earlier runs, and records those that

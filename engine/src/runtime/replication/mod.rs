@@ -160,7 +160,7 @@ impl Replication {
             publisher: engine.publisher.clone(),
             chain_clock: engine.chain_clock.clone(),
             own_strand: engine.publisher.own_strand().clone(),
-            doubted: DoubtedFees::default(),
+            doubted: DoubtedFees::read(engine.store()),
             suspected: SuspectedDependencies::default(),
             liveness: LivenessNotes::default(),
             reports: engine.reports().clone(),
