@@ -71,6 +71,10 @@ fn wrong_usage_exits_with_2() {
     assert!(support::stderr(&bill).contains("--from"), "{bill:?}");
     assert_eq!(run(&["audit", "verify-evidence", "missing.evidence"]).status.code(), Some(4));
     assert_eq!(run(&["audit", "identities", "--from", "missing"]).status.code(), Some(4));
+    for more in [&[][..], &["--repair"]] {
+        let scrub = run(&[&["scrub", "--data-dir", "missing"], more].concat());
+        assert_eq!(scrub.status.code(), Some(4), "{scrub:?}");
+    }
 }
 
 #[test]

@@ -259,7 +259,7 @@ fn a_port_in_use_is_named_before_anything_starts() {
 }
 
 #[test]
-fn commands_for_the_contracts_find_the_network_of_the_current_folder() {
+fn commands_for_contracts_and_reports_find_the_network_of_the_current_folder() {
     let place = tempfile::tempdir().unwrap();
     let folder = place.path().join("hawser-dev");
     let dev = Dev::start(&folder, free_base(1), &["--nodes", "1"]);
@@ -268,7 +268,7 @@ fn commands_for_the_contracts_find_the_network_of_the_current_folder() {
         command.args(args).arg("--json").current_dir(place.path());
         command
     };
-    for line in [&["registry", "node", "list"][..], &["fees", "show"]] {
+    for line in [&["registry", "node", "list"][..], &["fees", "show"], &["report", "list"]] {
         let output = asked(line).output().unwrap();
         let printed = format!("{}{}", support::stdout(&output), support::stderr(&output));
         assert!(output.status.success(), "{line:?}: {printed}");
@@ -286,6 +286,9 @@ fn commands_for_the_contracts_find_the_network_of_the_current_folder() {
     let file = folder.join("network.json");
     other.arg("--network").arg(&file);
     assert!(other.output().unwrap().status.success());
+    let mut elsewhere = support::hawser();
+    elsewhere.args(["report", "list", "--network"]).arg(&file);
+    assert!(elsewhere.output().unwrap().status.success());
 
     // The file stays when the network ends, and the reason names it.
     assert!(dev.stop().success());

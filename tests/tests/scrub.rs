@@ -90,7 +90,7 @@ async fn damaged_and_repaired(transport: &str) {
     let data_dir = network.nodes[1].data_dir();
     let (file, before) = damage(&data_dir, "log", &published[PLACES / 2]);
     let (output, _) = scrub(&network.nodes[1], &["--repair"]);
-    assert_eq!(output.status.code(), Some(3), "no node runs there: {output:?}");
+    assert_eq!(output.status.code(), Some(4), "no node runs there: {output:?}");
 
     network.start_all().await;
     let node = &network.nodes[1];

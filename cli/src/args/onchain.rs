@@ -12,7 +12,7 @@ use hawser_node::settings::table::{Setting, chains};
 use hawser_node::settings::{SettingSources, duration};
 
 use super::{environment, of_setting};
-use crate::network_file;
+use crate::network_file::{self, NetworkFile};
 
 /// Chains and contracts by their flags, not checked yet.
 #[derive(Debug, Default)]
@@ -45,6 +45,15 @@ impl NetworkArgs {
         } else {
             self.flags.push((Self::ENVIRONMENT.to_owned(), network));
         }
+    }
+
+    /// Returns the file that describes the network: the one that is named, or that of the current folder if no flag and
+    /// no variable of the environment describes a network.
+    #[must_use]
+    pub(crate) fn file(&self) -> Option<PathBuf> {
+        let of_current_folder =
+            || if self.describe_a_network() { None } else { NetworkFile::of_current_folder() };
+        self.network.clone().or_else(of_current_folder)
     }
 
     /// Returns the flags together with the environment.

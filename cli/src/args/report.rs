@@ -1,5 +1,7 @@
 //! `hawser report`: payer reports as a running node sees them, and its work on them.
 
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
 use hawser_node::settings::SettingSources;
 
@@ -11,7 +13,7 @@ use super::onchain::NetworkArgs;
 #[derive(Debug, Subcommand)]
 pub(crate) enum ReportCommand {
     /// List payer reports: those on the chain, and those that wait for attestations or their submission.
-    List(ReportNodeArgs),
+    List(ReportListArgs),
     /// Show one report, with the amount of each payer by the node's own figures.
     Show(ReportIdArgs),
     /// Explain why a node does not attest a report. Exits with 3 if the node computes another report, and with 9 if it
@@ -47,7 +49,8 @@ pub(crate) struct ReportStepArgs {
 /// The node that is asked.
 #[derive(Debug, Args)]
 pub(crate) struct ReportNodeArgs {
-    /// Address of the node's metrics, `host:port` [default: that of the settings in the environment].
+    /// Address of the node's metrics, `host:port` [default: that of the first node of the network file, of --network or
+    /// of ./hawser-dev, or else the settings in the environment, or else 127.0.0.1:8008].
     #[arg(long, value_name = "ADDR")]
     pub(crate) metrics: Option<String>,
 }
@@ -58,6 +61,17 @@ impl ReportNodeArgs {
     pub(crate) fn sources(&self) -> SettingSources {
         SettingSources::new([], environment())
     }
+}
+
+/// `hawser report list`, and the node of `hawser report show` and `hawser report explain`.
+#[derive(Debug, Args)]
+pub(crate) struct ReportListArgs {
+    /// The node.
+    #[command(flatten)]
+    pub(crate) node: ReportNodeArgs,
+    /// File in which `hawser dev` describes its network.
+    #[arg(long, value_name = "FILE", conflicts_with = "metrics")]
+    pub(crate) network: Option<PathBuf>,
 }
 
 /// `hawser report settled`.
@@ -90,5 +104,5 @@ pub(crate) struct ReportIdArgs {
     pub(crate) id: String,
     /// The node.
     #[command(flatten)]
-    pub(crate) node: ReportNodeArgs,
+    pub(crate) node: ReportListArgs,
 }

@@ -17,7 +17,8 @@ use crate::output;
 /// When the node does not answer.
 pub(super) async fn usage(args: &UsageArgs, as_json: bool) -> Result<(), RunError> {
     let payer = args.payer;
-    let usage = report::ask(&args.node, &format!("?payer={payer}")).await?;
+    let file = args.network.file();
+    let usage = report::ask(&args.node, file.as_deref(), &format!("?payer={payer}")).await?;
     if as_json {
         output::line(&usage);
         return Ok(());

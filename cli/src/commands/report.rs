@@ -1,20 +1,22 @@
 //! `hawser report`: payer reports as a running node sees them, and its work on them.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use alloy::primitives::Address;
 use hawser_chain::admin::settled::{self, SettledLeaves};
 use hawser_node::admin::{self, AdminRequest, PayerReportStep};
 use hawser_node::error::{RunError, RunErrorKind};
-use hawser_node::settings;
+use hawser_node::{files, settings};
 use hawser_rules::payer_report::ReportId;
 use serde_json::{Value, json};
 
 use super::audit::INCOMPLETE_EXIT_CODE;
 use super::onchain::{self, ChainsNeeded};
 use crate::args::report::{
-    ReportCommand, ReportIdArgs, ReportNodeArgs, ReportSettledArgs, ReportStepArgs,
+    ReportCommand, ReportIdArgs, ReportListArgs, ReportNodeArgs, ReportSettledArgs, ReportStepArgs,
 };
+use crate::network_file::NetworkFile;
 use crate::{client, output};
 
 /// Runs the command.
@@ -72,8 +74,8 @@ fn take(step: PayerReportStep, args: &ReportStepArgs, as_json: bool) -> Result<(
     }
 }
 
-async fn list(args: &ReportNodeArgs, as_json: bool) -> Result<(), RunError> {
-    let reports = ask(args, "").await?;
+async fn list(args: &ReportListArgs, as_json: bool) -> Result<(), RunError> {
+    let reports = ask_listed(args, "").await?;
     let rows = reports.as_array().map(Vec::as_slice).unwrap_or_default();
     for report in rows {
         match as_json {
@@ -165,7 +167,8 @@ impl TakenFromPayer {
 /// settlements are the first to name them.
 async fn settled(args: &ReportSettledArgs, as_json: bool) -> Result<(), RunError> {
     let id: ReportId = args.id.parse().map_err(RunError::usage)?;
-    let report = ask(&args.node, &format!("?id={id}")).await?;
+    let file = args.network.file();
+    let report = ask(&args.node, file.as_deref(), &format!("?id={id}")).await?;
     let wanted = report["leaves_settled"].as_u64().unwrap_or(0);
     if wanted == 0 {
         return Err(RunError::not_found(
@@ -288,15 +291,38 @@ async fn one(args: &ReportIdArgs) -> Result<Value, RunError> {
     if !is_id {
         return Err(RunError::usage("a report id must have 64 hex digits, with or without 0x"));
     }
-    ask(&args.node, &format!("?id={}", args.id)).await
+    ask_listed(&args.node, &format!("?id={}", args.id)).await
 }
 
-/// Asks the node's page on payer reports.
-pub(super) async fn ask(args: &ReportNodeArgs, query: &str) -> Result<Value, RunError> {
-    let metrics = match &args.metrics {
-        Some(metrics) => metrics.clone(),
-        None => settings::metrics_address(&args.sources()).map_err(RunError::usage)?.to_string(),
+async fn ask_listed(args: &ReportListArgs, query: &str) -> Result<Value, RunError> {
+    let file = args.network.clone().or_else(NetworkFile::of_current_folder);
+    ask(&args.node, file.as_deref(), query).await
+}
+
+/// Returns the address of the metrics of the node that is asked: the one that is named, or the first node of the network
+/// file, or that of the settings.
+fn metrics_of(args: &ReportNodeArgs, network: Option<&Path>) -> Result<String, RunError> {
+    if let Some(metrics) = &args.metrics {
+        return Ok(metrics.clone());
+    }
+    let Some(path) = network else {
+        let address = settings::metrics_address(&args.sources()).map_err(RunError::usage)?;
+        return Ok(address.to_string());
     };
+    let first = files::read(path, NetworkFile::parse)?.nodes.into_iter().next();
+    first
+        .map(|node| node.metrics)
+        .ok_or_else(|| RunError::usage(format!("{} names no node: give --metrics", path.display())))
+}
+
+/// Asks the page on payer reports of a node: the one that is named, or the first one of the network file, or that of
+/// the settings.
+pub(super) async fn ask(
+    args: &ReportNodeArgs,
+    network: Option<&Path>,
+    query: &str,
+) -> Result<Value, RunError> {
+    let metrics = metrics_of(args, network)?;
     let path = format!("/payer-reports{query}");
     let answer = client::page(&metrics, &path).await?;
     match answer.status {

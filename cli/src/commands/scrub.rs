@@ -26,8 +26,10 @@ pub(super) fn run(args: &ScrubArgs, as_json: bool) -> Result<(), RunError> {
     let done = match admin::ask(&data_dir, &request, &mut |bytes| bar.set_position(bytes))? {
         Some(done) => done,
         None if repair => {
-            let why = "no node runs on this folder, and only a running one has peers: start it, then repeat the command";
-            return Err(RunError::refused(why));
+            return Err(RunError::not_found(format!(
+                "no node runs on {}, and only a running one has peers: start it, then repeat the command",
+                data_dir.display()
+            )));
         }
         None => {
             let (store, _) = projections::open_existing(&data_dir).map_err(rebuild::refusal)?;

@@ -48,9 +48,7 @@ pub(crate) async fn connect_to_all(
     args: &NetworkArgs,
     needed: ChainsNeeded,
 ) -> Result<ReachedNetwork, RunError> {
-    let of_current_folder =
-        || if args.describe_a_network() { None } else { NetworkFile::of_current_folder() };
-    let Some(path) = args.network.clone().or_else(of_current_folder) else {
+    let Some(path) = args.file() else {
         return connect_by(&args.sources(), needed).await;
     };
     let sources = args.sources_beside(described(&path)?);
