@@ -40,6 +40,33 @@ impl Endpoints {
         futures_util::future::join_all(asked).await
     }
 
+    /// Asks like [`each`](Self::each), but waits at most `time_max` for each endpoint. Neither an answer nor silence
+    /// changes the pauses of an endpoint.
+    pub(crate) async fn each_within<T, F, Fut>(
+        &self,
+        time_max: Duration,
+        ask: F,
+    ) -> Vec<Result<T, RequestError>>
+    where
+        F: Fn(Chain) -> Fut,
+        Fut: Future<Output = Result<T, RequestError>>,
+    {
+        let ask = &ask;
+        let asked = (0..self.0.slots.len()).map(|index| async move {
+            let answer = async { ask(self.chain(index).await?).await };
+            let answer = tokio::time::timeout(time_max, answer).await;
+            answer.unwrap_or_else(|_| Err(self.silence(index, time_max)))
+        });
+        futures_util::future::join_all(asked).await
+    }
+
+    /// Returns the error of an endpoint that has not answered within this time.
+    fn silence(&self, index: usize, time: Duration) -> RequestError {
+        let endpoint = self.0.slots[index].display_url.clone();
+        let reason = format!("no answer within {} ms", time.as_millis());
+        RequestError::Unreachable { endpoint, reason }
+    }
+
     /// Asks like [`each`](Self::each), but waits at most `time_max` for each endpoint, and much less for a recently
     /// failed one, so that a silent endpoint does not delay the answers of others.
     pub(crate) async fn each_in_time<T, F, Fut>(
@@ -221,9 +248,7 @@ impl Endpoints {
             self.recovered(index);
         }
         answer.unwrap_or_else(|_| {
-            let endpoint = slot.display_url.clone();
-            let reason = format!("no answer within {} ms", time.as_millis());
-            let error = RequestError::Unreachable { endpoint, reason };
+            let error = self.silence(index, time);
             // The shorter time of a paused endpoint may not suffice for a new connection.
             if time == time_max {
                 self.failed(index, kind_of(&error), error.to_string());

@@ -19,7 +19,7 @@ use super::walk::BlockHeader;
 use super::websocket;
 use crate::backoff::Pauses;
 use crate::endpoints::Endpoints;
-use crate::send::{innermost, shown};
+use crate::send::{RequestError, innermost, shown};
 
 /// Interval of polling. Guess.
 const POLL_EVERY: Duration = Duration::from_secs(1);
@@ -35,6 +35,9 @@ const CONNECT_MAX: Duration = Duration::from_secs(10);
 const SILENCE_MAX: Duration = Duration::from_secs(25);
 /// The time after which a WebSocket other than the preferred one is closed, to try the preferred one again. Guess.
 const SECOND_BEST_MAX: Duration = Duration::from_secs(300);
+/// The time limit for one endpoint when all are asked for their heads: a silent one must not delay the head of the
+/// endpoint in use. Guess.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// First and longest pause between rounds over all WebSockets. Guesses.
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
@@ -108,6 +111,23 @@ impl HeadStatus {
     }
 }
 
+/// Returns the numbers of the blocks that an endpoint has to show if it states a head above that of the endpoint in
+/// use, ascending. The first one is near, because an endpoint may make up a single block far ahead.
+fn blocks_to_show(own: u64, stated: u64) -> Vec<u64> {
+    let near = stated.min(own.saturating_add(BEHIND_BLOCKS_MAX + 1));
+    let mut numbers = vec![near, stated];
+    numbers.dedup();
+    numbers.retain(|number| *number > own);
+    numbers
+}
+
+/// Returns the highest of the wanted blocks that an endpoint shows; `None` if it lacks the first one.
+fn highest_shown(wanted: &[u64], shown: &[BlockHeader]) -> Option<BlockRef> {
+    let blocks = || shown.iter().map(|header| header.block);
+    let first = wanted.first().filter(|first| blocks().any(|block| block.number == **first));
+    first.and_then(|_| blocks().max_by_key(|block| block.number))
+}
+
 /// Follows the head of one chain.
 pub(super) struct HeadWatcher {
     pub(super) endpoints: Endpoints,
@@ -140,24 +160,34 @@ impl HeadWatcher {
             let is_due = asked.is_none_or(|at| at.elapsed() >= POLL_PUSHED_EVERY);
             let is_pushed = status.pushed && is_recent && !status.is_doubtful;
             if is_due || !(is_pushed && status.error.is_none()) {
+                let head =
+                    self.endpoints.ask(|chain| async move { fetch::head(&chain).await }).await;
+                let endpoint = self.endpoints.active();
                 // All of them at first: readers at the head of one that is behind would count as at the chain's.
-                if has_others && asked_all.is_none_or(|at| at.elapsed() >= POLL_ALL_EVERY) {
-                    highest = self.highest().await;
+                if has_others
+                    && let Ok(head) = &head
+                    && asked_all.is_none_or(|at| at.elapsed() >= POLL_ALL_EVERY)
+                {
+                    highest = self.highest(head.block.number).await;
                     asked_all = Some(Instant::now());
                 }
-                self.poll_once(highest, &mut lag).await;
+                self.publish(endpoint, head, highest, &mut lag);
                 asked = Some(Instant::now());
             }
             sleep(POLL_EVERY).await;
         }
     }
 
-    /// Asks the current endpoint for its head. If it is far behind `highest`, or has stood still behind it for some
-    /// time, publishes `highest` instead, and the readers find out which endpoint has it; its time is ignored, because
-    /// a single endpoint may have invented the block.
-    async fn poll_once(&self, highest: Option<BlockRef>, lag: &mut EndpointLag) {
-        let head = self.endpoints.ask(|chain| async move { fetch::head(&chain).await }).await;
-        let endpoint = self.endpoints.active();
+    /// Publishes the head that the endpoint in use has stated. If it is far behind `highest`, or has stood still behind
+    /// it for some time, publishes `highest` instead, and the readers find out which endpoint has it; its time is
+    /// ignored, because a single endpoint may have invented the block.
+    fn publish(
+        &self,
+        endpoint: usize,
+        head: Result<BlockHeader, RequestError>,
+        highest: Option<BlockRef>,
+        lag: &mut EndpointLag,
+    ) {
         self.status.send_modify(|status| match head {
             Ok(head) => {
                 let (now, number) = (Instant::now(), head.block.number);
@@ -174,10 +204,17 @@ impl HeadWatcher {
         });
     }
 
-    /// Returns the highest head of all endpoints.
-    async fn highest(&self) -> Option<BlockRef> {
-        let heads = self.endpoints.each(|chain| async move { fetch::head(&chain).await }).await;
-        heads.into_iter().filter_map(Result::ok).map(|head| head.block).max_by_key(|it| it.number)
+    /// Returns the highest block above `own` that an endpoint has. A head that an endpoint states and does not serve
+    /// does not count.
+    async fn highest(&self, own: u64) -> Option<BlockRef> {
+        let blocks = self.endpoints.each_within(ANSWER_MAX, |chain| async move {
+            let stated = fetch::head(&chain).await?.block.number;
+            let wanted = blocks_to_show(own, stated);
+            let shown = fetch::headers(&chain, &wanted, None).await?;
+            Ok(highest_shown(&wanted, &shown))
+        });
+        let blocks = blocks.await.into_iter().filter_map(Result::ok).flatten();
+        blocks.max_by_key(|block| block.number)
     }
 
     /// Uses the WebSockets in turn, forever.
@@ -338,6 +375,23 @@ mod tests {
             None,
             "the WebSocket contradicts itself"
         );
+    }
+
+    #[test]
+    fn a_stated_head_counts_only_with_the_blocks_that_lead_to_it() {
+        assert!(blocks_to_show(100, 100).is_empty() && blocks_to_show(100, 7).is_empty());
+        assert_eq!(blocks_to_show(100, 103), [103]);
+        assert_eq!(blocks_to_show(100, 117), [117]);
+        assert_eq!(blocks_to_show(100, 1_000_000), [117, 1_000_000]);
+        let highest = |wanted: &[u64], numbers: &[u64]| {
+            let shown: Vec<_> = numbers.iter().map(|number| block(*number, 100)).collect();
+            highest_shown(wanted, &shown).map(|block| block.number)
+        };
+        assert_eq!(highest(&[117, 300], &[117, 300]), Some(300));
+        assert_eq!(highest(&[117, 300], &[117]), Some(117), "the other one comes a moment later");
+        assert_eq!(highest(&[117, 1_000_000], &[1_000_000]), None, "a single invented block");
+        assert_eq!(highest(&[117, 1_000_000], &[]), None);
+        assert_eq!(highest(&[], &[]), None);
     }
 
     #[test]

@@ -23,6 +23,16 @@ pub(super) struct EndpointLag {
     left: Option<NewestBlock>,
 }
 
+/// A reason to use another endpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct LagReason {
+    /// The reason as text, for logs.
+    pub(super) text: &'static str,
+    /// The number of a block that the endpoint lacks. The reason counts only if another endpoint has it, because the
+    /// head of the chain is stated by one endpoint alone, which may have invented it.
+    pub(super) lacks: u64,
+}
+
 /// The newest block of an endpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct NewestBlock {
@@ -36,12 +46,15 @@ impl EndpointLag {
     /// Notes the newest block of the endpoint in use, and the number of the newest known one of the chain. Returns the
     /// reason to use another endpoint, again with each call while it lasts, and at once if the endpoint was left at the
     /// same block before; `None` if there is none.
+    ///
+    /// The next block is enough to show that an endpoint stands still. Of one that goes on, every other one has the next
+    /// block a moment earlier now and then, so it has to lack more.
     pub(super) fn reason(
         &mut self,
         newest: NewestBlock,
         head: u64,
         now: Instant,
-    ) -> Option<&'static str> {
+    ) -> Option<LagReason> {
         let behind = head.saturating_sub(newest.number);
         if behind == 0 {
             self.goes_on();
@@ -55,12 +68,15 @@ impl EndpointLag {
             self.stands.filter(|(before, _)| *before == newest).unwrap_or((newest, now));
         self.stands = Some((block, stands_since));
         let is_long = |since: Instant| now.saturating_duration_since(since) > BEHIND_MAX;
-        let reason = match self.far_since {
-            Some(since) if is_long(since) => Some("it is far behind the head of the chain"),
-            _ if is_long(stands_since) || self.left == Some(newest) => {
-                Some("it stands still behind the head of the chain")
-            }
-            _ => None,
+        let is_still = is_long(stands_since) || self.left == Some(newest);
+        let next = newest.number.saturating_add(1);
+        let reason = if is_still {
+            Some(LagReason { text: "it stands still behind the head of the chain", lacks: next })
+        } else if self.far_since.is_some_and(is_long) {
+            let lacks = next.saturating_add(BEHIND_BLOCKS_MAX);
+            Some(LagReason { text: "it is far behind the head of the chain", lacks })
+        } else {
+            None
         };
         self.left = reason.map(|_| newest).or(self.left);
         reason
@@ -69,6 +85,11 @@ impl EndpointLag {
     /// Notes that the endpoint in use has blocks that are not read yet.
     pub(super) fn goes_on(&mut self) {
         (self.far_since, self.stands) = (None, None);
+    }
+
+    /// Notes that no other endpoint has the block that the last reason names.
+    pub(super) fn refuted(&mut self) {
+        *self = Self::default();
     }
 }
 
@@ -95,7 +116,8 @@ mod tests {
         assert_eq!(lag.reason(at(0, 300), 305, now + BEHIND_MAX), None);
         for _ in 0..2 {
             let reason = lag.reason(at(0, 300), 305, now + BEHIND_MAX + SECOND);
-            assert!(reason.is_some_and(|it| it.contains("stands still")), "{reason:?}");
+            assert!(reason.is_some_and(|it| it.text.contains("stands still")), "{reason:?}");
+            assert_eq!(reason.map(|it| it.lacks), Some(301));
         }
         assert_eq!(lag.reason(at(0, 305), 305, now + SECOND * 10), None, "it has come");
         assert_eq!(lag.reason(at(0, 305), 306, now + SECOND * 20), None, "that is another time");
@@ -122,7 +144,9 @@ mod tests {
         };
         assert_eq!(reason(100, 200, 0), None);
         assert_eq!(reason(103, 203, 3), None);
-        assert!(reason(106, 206, 6).is_some_and(|it| it.contains("far behind")));
+        let far = reason(106, 206, 6).unwrap();
+        assert!(far.text.contains("far behind"), "{far:?}");
+        assert_eq!(far.lacks, 106 + BEHIND_BLOCKS_MAX + 1);
         assert_eq!(reason(200, 207, 7), None, "it is near now");
         assert_eq!(reason(201, 300, 8), None, "and far again only since then");
     }

@@ -1,5 +1,6 @@
 //! The requesting half of a contract's reader.
 
+mod lagging;
 mod second_look;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +20,7 @@ use super::event::{BlockRef, ContractEvent};
 use super::fetch;
 use super::gap_search::GapSearch;
 use super::head::HeadStatus;
-use super::lag::{BEHIND_BLOCKS_MAX, EndpointLag, NewestBlock};
+use super::lag::{BEHIND_BLOCKS_MAX, EndpointLag};
 use super::looking::{LookAnswer, LookSilences};
 use super::status::ReaderState;
 use super::turns::ReadingTurns;
@@ -60,6 +61,8 @@ pub(super) struct PageReader {
     last_page: Option<Instant>,
     /// The endpoint's own head while it does not serve the announced one, and the time of that answer.
     served: Option<(BlockRef, Instant)>,
+    /// The endpoint's own head when it last lacked a block below the announced one, until it has served all of them.
+    own_head: Option<u64>,
     /// The lag of the endpoint in use behind the announced head.
     lag: EndpointLag,
     turns: ReadingTurns,
@@ -99,6 +102,7 @@ impl PageReader {
             unanswered: 0,
             last_page: None,
             served: None,
+            own_head: None,
             lag: EndpointLag::default(),
             turns: ReadingTurns::default(),
             look: JoinSet::new(),
@@ -130,7 +134,7 @@ impl PageReader {
             let head = self.served_head(announced);
             let read = self.walk.unread().saturating_sub(1);
             if read > announced.number.saturating_add(BEHIND_BLOCKS_MAX) {
-                self.note_lag(announced.number, read);
+                self.note_lag(announced.number, read).await;
             }
             self.look_again(head);
             if let Some((_, reason)) = &self.held {
@@ -173,35 +177,6 @@ impl PageReader {
         }
         let longest = if self.served.is_some() { SERVED_FOR } else { QUIET };
         self.changed(longest, gap_found).await;
-    }
-
-    /// Returns the head to read up to: the announced one, or for a short time the one that the endpoint serves.
-    fn served_head(&mut self, announced: BlockRef) -> BlockRef {
-        let is_present = |(served, at): &(BlockRef, Instant)| {
-            at.elapsed() < SERVED_FOR && served.number < announced.number
-        };
-        self.served = self.served.filter(is_present);
-        self.served.map_or(announced, |(served, _)| served)
-    }
-
-    /// Compares the announced head with the endpoint's own after a block was missing. Announcement and endpoint are
-    /// independent, and either may be late or wrong.
-    async fn missing(&mut self, head: BlockRef) {
-        let served = self.endpoints.ask(|chain| async move { fetch::head(&chain).await }).await;
-        let Some(served) = served.ok().filter(|served| served.block.number < head.number) else {
-            return self.useless("a block below the head is missing").await;
-        };
-        self.served = Some((served.block, Instant::now()));
-        self.note_lag(served.block.number, head.number);
-    }
-
-    /// Switches to another endpoint when the one in use, whose newest block is given, is behind for some time, for
-    /// example because it is syncing anew.
-    fn note_lag(&mut self, newest: u64, head: u64) {
-        let newest = NewestBlock { endpoint: self.endpoints.active(), number: newest };
-        if let Some(reason) = self.lag.reason(newest, head, Instant::now()) {
-            self.endpoints.distrust(reason);
-        }
     }
 
     /// Waits until the head changes, a gap is found, a second look ends, or the time has passed.
@@ -316,6 +291,7 @@ impl PageReader {
         if self.served.is_none() {
             self.lag.goes_on();
         }
+        self.own_head = self.own_head.filter(|_| !batch.is_at_head);
         self.context.status.lock().read = Some(batch.position.number);
         let pass = self.context.pass();
         self.batches.send(NumberedBatch { batch, pass, is_confirmed }).await.is_ok()

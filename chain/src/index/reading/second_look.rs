@@ -19,7 +19,8 @@ impl PageReader {
             self.looked(done);
         }
         let unread = self.walk.unread();
-        let Some(due) = self.walk.look().due(head.number, unread) else { return };
+        let depth_head = self.depth_head(head);
+        let Some(due) = self.walk.look().due(depth_head, unread) else { return };
         if !self.look.is_empty() {
             return;
         }

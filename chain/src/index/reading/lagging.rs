@@ -1,0 +1,76 @@
+//! The part of the requesting half that compares the announced head with what endpoints have.
+
+use std::time::{Duration, Instant};
+
+use super::{PageReader, SERVED_FOR};
+use crate::index::event::BlockRef;
+use crate::index::fetch;
+use crate::index::lag::NewestBlock;
+
+/// The time limit for one endpoint's answer about a block that another one lacks. Guess.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
+
+impl PageReader {
+    /// Returns the head to read up to: the announced one, or for a short time the one that the endpoint serves.
+    pub(super) fn served_head(&mut self, announced: BlockRef) -> BlockRef {
+        let is_present = |(served, at): &(BlockRef, Instant)| {
+            at.elapsed() < SERVED_FOR && served.number < announced.number
+        };
+        self.served = self.served.filter(is_present);
+        self.served.map_or(announced, |(served, _)| served)
+    }
+
+    /// Returns the head from which the depth of blocks counts that wait for their second look.
+    ///
+    /// An announced head that the endpoint in use does not serve may be invented. Blocks are looked at once, so they
+    /// must not count as deep before they are. While the reader holds, only further looks end that, so none is deferred.
+    pub(super) fn depth_head(&self, head: BlockRef) -> u64 {
+        let read = self.walk.unread().saturating_sub(1);
+        let own_head = self.own_head.filter(|_| self.held.is_none());
+        own_head.map_or(head.number, |own| own.max(read).min(head.number))
+    }
+
+    /// Compares the announced head with the endpoint's own after a block was missing. Announcement and endpoint are
+    /// independent, and either may be late or wrong.
+    pub(super) async fn missing(&mut self, head: BlockRef) {
+        let served = self.endpoints.ask(|chain| async move { fetch::head(&chain).await }).await;
+        let Ok(served) = served else {
+            return self.useless("the head of the chain is not known").await;
+        };
+        if served.block.number < head.number {
+            self.served = Some((served.block, Instant::now()));
+            self.own_head = Some(served.block.number);
+            self.note_lag(served.block.number, head.number).await;
+            return;
+        }
+        // The endpoint states a head up to which it does not serve blocks, so what was read is all that it shows.
+        let read = self.walk.unread().saturating_sub(1);
+        if !self.note_lag(read, head.number).await {
+            self.useless("a block below the head is missing").await;
+        }
+    }
+
+    /// Switches to another endpoint when the one in use, whose newest block is given, is behind for some time, for
+    /// example because it is syncing anew. Does nothing if no other endpoint has more blocks, because the head may be
+    /// invented. Returns true if it switches.
+    pub(super) async fn note_lag(&mut self, newest: u64, head: u64) -> bool {
+        let newest = NewestBlock { endpoint: self.endpoints.active(), number: newest };
+        let Some(reason) = self.lag.reason(newest, head, Instant::now()) else { return false };
+        if !self.has_another(newest.endpoint, reason.lacks).await {
+            self.lag.refuted();
+            return false;
+        }
+        self.endpoints.distrust_at(newest.endpoint, reason.text);
+        true
+    }
+
+    /// Returns true if another endpoint than the one at `index` has the block with this number.
+    async fn has_another(&self, index: usize, number: u64) -> bool {
+        let answers = self.endpoints.each_in_time(ANSWER_MAX, |chain| async move {
+            fetch::headers(&chain, &[number], None).await
+        });
+        let answers = answers.await.into_iter().enumerate();
+        let mut others = answers.filter(|(place, _)| *place != index);
+        others.any(|(_, answer)| answer.is_ok_and(|headers| !headers.is_empty()))
+    }
+}
