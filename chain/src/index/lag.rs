@@ -1,6 +1,9 @@
 //! Decides when the endpoint in use is so far behind the chain, or for so long, that another one is used. A plain
 //! value.
 
+#[cfg(test)]
+mod simulation;
+
 use std::time::{Duration, Instant};
 
 /// The number of blocks by which an endpoint that goes on may be behind. Guess.

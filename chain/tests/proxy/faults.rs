@@ -41,6 +41,8 @@ pub(crate) struct Faults {
     pub(crate) renames: bool,
     /// The height up to which it makes up blocks above the chain's, the highest one with an event.
     pub(crate) invents: Option<u64>,
+    /// The number that it states for its newest block, although it serves no such block.
+    pub(crate) claims_head: Option<u64>,
     /// Refuses every other request for logs because of too many requests.
     pub(crate) limited: bool,
     /// Has no state of past blocks.
@@ -111,6 +113,7 @@ impl Faults {
         forges: false,
         renames: false,
         invents: None,
+        claims_head: None,
         limited: false,
         stateless: false,
         claims_pause: None,

@@ -242,7 +242,7 @@ impl ProxyState {
         *state.asked.entry(method.to_owned()).or_default() += 1;
         let faults = state.faults;
         if let Some(block) = answer.get_mut("result").filter(|_| method == "eth_getBlockByNumber") {
-            state.spoilt += misstate(faults, block);
+            state.spoilt += misstate(faults, &asked["params"][0], block);
         }
         state.spoilt += misprice(faults, method, answer);
         if method == "eth_getLogs" {
@@ -356,8 +356,13 @@ fn tamper(
     u64::from(logs.len() < before || faults.forges || faults.renames)
 }
 
-/// Applies the faults of headers. Returns 1 if it changed the block.
-fn misstate(faults: Faults, block: &mut Value) -> u64 {
+/// Applies the faults of headers to the block that was asked for by this name. Returns 1 if it changed the block.
+fn misstate(faults: Faults, name: &Value, block: &mut Value) -> u64 {
+    let claimed = faults.claims_head.filter(|_| name == "latest" && block.is_object());
+    if let Some(top) = claimed {
+        block["number"] = json!(format!("0x{top:x}"));
+        return 1;
+    }
     let Some(number) = number(&block["number"]) else { return 0 };
     if let Some(promises) = faults.bloom {
         let digit = if promises { "f" } else { "0" };

@@ -20,14 +20,11 @@ impl PageReader {
         self.served.map_or(announced, |(served, _)| served)
     }
 
-    /// Returns the head from which the depth of blocks counts that wait for their second look.
-    ///
-    /// An announced head that the endpoint in use does not serve may be invented. Blocks are looked at once, so they
-    /// must not count as deep before they are. While the reader holds, only further looks end that, so none is deferred.
+    /// Returns the head from which the depth of blocks counts that wait for their second look. While the reader holds,
+    /// only further looks end that, so none is deferred.
     pub(super) fn depth_head(&self, head: BlockRef) -> u64 {
         let read = self.walk.unread().saturating_sub(1);
-        let own_head = self.own_head.filter(|_| self.held.is_none());
-        own_head.map_or(head.number, |own| own.max(read).min(head.number))
+        served_depth(head.number, self.own_head.filter(|_| self.held.is_none()), read)
     }
 
     /// Compares the announced head with the endpoint's own after a block was missing. Announcement and endpoint are
@@ -72,5 +69,27 @@ impl PageReader {
         let answers = answers.await.into_iter().enumerate();
         let mut others = answers.filter(|(place, _)| *place != index);
         others.any(|(_, answer)| answer.is_ok_and(|headers| !headers.is_empty()))
+    }
+}
+
+/// Returns the head from which the depth of blocks counts, given the announced one, the endpoint's own one if it does
+/// not serve that, and the last block that was read.
+///
+/// A head that is not served may be invented. Blocks are looked at once, so they must not count as deep before they
+/// are.
+fn served_depth(head: u64, own_head: Option<u64>, read: u64) -> u64 {
+    own_head.map_or(head, |own| own.max(read).min(head))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_block_is_deep_below_a_head_that_is_not_served() {
+        assert_eq!(served_depth(200, None, 100), 200, "the reader catches up");
+        assert_eq!(served_depth(1_000_000, Some(120), 100), 120);
+        assert_eq!(served_depth(1_000_000, Some(120), 130), 130, "another endpoint goes on");
+        assert_eq!(served_depth(125, Some(120), 130), 125);
     }
 }
