@@ -20,8 +20,8 @@ use http::header::{
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version};
-use http_body_util::{BodyExt as _, Limited};
-use hyper::body::Incoming;
+use http_body_util::BodyExt as _;
+use hyper::body::{Body as HttpBody, Incoming};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
@@ -79,10 +79,10 @@ impl UpgradeSlot {
         if held.take(2 * (len_bytes(&parts.headers) + target_bytes)).is_err() {
             return bare(StatusCode::SERVICE_UNAVAILABLE);
         }
-        let body = Limited::new(body, BODY_LEN_BYTES_MAX).collect();
+        let body = read_body(body, body_len_bytes(&parts.headers).unwrap_or_default());
         let body = match timeout(body_timeout, body).await {
-            Ok(Ok(body)) => body.to_bytes(),
-            Ok(Err(_)) => return bare(StatusCode::BAD_REQUEST),
+            Ok(Some(body)) => body,
+            Ok(None) => return bare(StatusCode::BAD_REQUEST),
             Err(_) => return bare(StatusCode::REQUEST_TIMEOUT),
         };
         let frames = frames(&parts, &body);
@@ -97,6 +97,25 @@ impl UpgradeSlot {
     pub(crate) fn take(&self) -> Option<AskedUpgrade> {
         self.0.lock().take()
     }
+}
+
+/// Reads a body of at most `len_bytes`; `None` if it breaks off or is longer.
+///
+/// Each piece is copied and dropped. hyper reads every piece into a buffer of at least 8 KiB, so a body that comes byte
+/// by byte would hold 8,192 times its length.
+async fn read_body<B>(mut body: B, len_bytes: usize) -> Option<Bytes>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+{
+    let mut bytes = BytesMut::with_capacity(len_bytes);
+    while let Some(frame) = body.frame().await {
+        let Ok(piece) = frame.ok()?.into_data() else { continue };
+        if bytes.len() + piece.len() > len_bytes {
+            return None;
+        }
+        bytes.extend_from_slice(&piece);
+    }
+    Some(bytes.freeze())
 }
 
 /// Returns true if a request asks for HTTP/2 in a form that is supported.
@@ -381,10 +400,48 @@ impl<T: AsyncRead + Unpin> ReadFilter<T> for FirstFrames {
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
+    use std::convert::Infallible;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use http_body_util::StreamBody;
+    use hyper::body::Frame;
     use proptest::prelude::*;
 
     use super::*;
+
+    /// The buffer of a piece of a body. Counts how many there are.
+    struct PieceBuffer<'a>(&'a AtomicUsize);
+
+    impl AsRef<[u8]> for PieceBuffer<'_> {
+        fn as_ref(&self) -> &[u8] {
+            b"x"
+        }
+    }
+
+    impl Drop for PieceBuffer<'_> {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A client sends each byte of its body by itself. The library reads each one into a buffer of its own.
+    #[test]
+    fn a_piece_of_a_body_keeps_no_buffer() {
+        static BUFFERS: AtomicUsize = AtomicUsize::new(0);
+        let mut most = 0;
+        let pieces = (0..1000).map(|_| {
+            most = most.max(BUFFERS.fetch_add(1, Ordering::Relaxed) + 1);
+            Ok::<_, Infallible>(Frame::data(Bytes::from_owner(PieceBuffer(&BUFFERS))))
+        });
+        let body = StreamBody::new(futures_util::stream::iter(pieces));
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let read = runtime.block_on(read_body(body, 1000)).unwrap();
+        assert_eq!(read, [b'x'; 1000][..]);
+        assert!(most <= 2, "{most} buffers at one time");
+        let long = Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"xyz")));
+        let long = StreamBody::new(futures_util::stream::iter([long]));
+        assert!(runtime.block_on(read_body(long, 2)).is_none());
+    }
 
     /// A client whose bytes arrive in pieces.
     struct Pieces {
