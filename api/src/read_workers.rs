@@ -15,13 +15,25 @@ use tokio::sync::oneshot;
 use crate::callers::PaidTurns;
 use crate::error::CallError;
 
-/// Largest number of waiting queries of all callers. A guess: seconds of work.
+/// Largest number of waiting queries of all callers. A guess: seconds of work. When it is reached, a further query takes
+/// the place of one of the caller with the most, if that has at least two more than its own caller. Otherwise a few
+/// addresses that keep all places taken would leave none to the others.
 const WAITING_MAX: usize = 4096;
 /// Largest number of waiting queries of one address. A guess: some proxies do not forward client addresses, so all
 /// their clients have one.
 const WAITING_OF_CALLER_MAX: usize = 1024;
 
-type Job = Box<dyn FnOnce() + Send>;
+/// A waiting query. Called once, at the end of its wait.
+type Job = Box<dyn FnOnce(WaitEnd) + Send>;
+
+/// The end of a query's wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum WaitEnd {
+    /// It is the query's turn.
+    Turn,
+    /// Another caller's query has taken its place.
+    Displaced,
+}
 
 /// A handle to the threads. They end when the last handle is dropped.
 #[derive(Clone)]
@@ -41,18 +53,22 @@ struct WaitingReads {
 }
 
 impl WaitingReads {
-    /// Puts a query behind the others of its caller.
+    /// Puts a query behind the others of its caller. Returns the query that has lost its place to it, if all were
+    /// taken.
     ///
     /// # Errors
     /// [`OverloadedError`] if too many wait.
-    fn push(&mut self, caller: usize, job: Job) -> Result<(), OverloadedError> {
-        let is_full =
-            self.jobs.len() >= WAITING_MAX || self.jobs.len_of(caller) >= WAITING_OF_CALLER_MAX;
-        if is_full {
+    fn push(&mut self, caller: usize, job: Job) -> Result<Option<Job>, OverloadedError> {
+        let own = self.jobs.len_of(caller);
+        if own >= WAITING_OF_CALLER_MAX {
             return Err(OverloadedError);
         }
+        let mut displaced = None;
+        if self.jobs.len() >= WAITING_MAX {
+            displaced = Some(self.jobs.pop_of_longest(own + 2).ok_or(OverloadedError)?);
+        }
         self.jobs.push(caller, job);
-        Ok(())
+        Ok(displaced)
     }
 }
 
@@ -77,8 +93,8 @@ impl ReadWorkers {
     /// Runs a read on one of the threads, in its caller's turn. A read whose call has ended meanwhile is skipped.
     ///
     /// # Errors
-    /// The read's; [`CallError::Overloaded`] if too many wait; [`CallError::Interrupted`] if it
-    /// panicked.
+    /// The read's; [`CallError::Overloaded`] if too many wait, or if a read of a caller with fewer takes its place;
+    /// [`CallError::Interrupted`] if it panicked.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
         charge: &CallCharge,
@@ -87,15 +103,19 @@ impl ReadWorkers {
         let (answer, answered) = oneshot::channel();
         // The read's memory stays charged to its call until the read has ended, even if the call ends earlier.
         let held = charge.clone();
-        let job = move || {
-            if !answer.is_closed() {
-                let result = read();
-                drop(held);
-                let _ = answer.send(result);
+        let job = move |end: WaitEnd| {
+            if answer.is_closed() {
+                return;
             }
+            let result = match end {
+                WaitEnd::Turn => read().map_err(CallError::from),
+                WaitEnd::Displaced => Err(CallError::Overloaded(OverloadedError)),
+            };
+            drop(held);
+            let _ = answer.send(result);
         };
         self.0.0.push(charge.caller(), Box::new(job))?;
-        Ok(answered.await.map_err(|_| CallError::Interrupted)??)
+        answered.await.map_err(|_| CallError::Interrupted)?
     }
 }
 
@@ -128,15 +148,18 @@ impl ReadWorkers {
 
 impl ReadWorkersState {
     fn push(&self, caller: usize, job: Job) -> Result<(), OverloadedError> {
-        self.waiting.lock().push(caller, job)?;
+        let displaced = self.waiting.lock().push(caller, job)?;
         self.filled.notify_one();
+        if let Some(displaced) = displaced {
+            displaced(WaitEnd::Displaced);
+        }
         Ok(())
     }
 
     fn run(&self) {
         while let Some(job) = self.next() {
             // The panic hook has logged it, and the caller gets the error `CallError::Interrupted`.
-            let _ = std::panic::catch_unwind(AssertUnwindSafe(job));
+            let _ = std::panic::catch_unwind(AssertUnwindSafe(move || job(WaitEnd::Turn)));
         }
     }
 
@@ -193,19 +216,71 @@ impl ReadMemory for CallMemory {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
+
+    fn push(queue: &mut WaitingReads, caller: usize) -> Result<(), OverloadedError> {
+        queue.push(caller, Box::new(|_| ())).map(drop)
+    }
+
+    /// Returns a queue in which four callers have taken all places.
+    fn full() -> WaitingReads {
+        let mut queue = WaitingReads::default();
+        for caller in 0..4 {
+            let taken =
+                std::iter::repeat_with(|| push(&mut queue, caller)).take_while(Result::is_ok);
+            assert_eq!(taken.count(), WAITING_OF_CALLER_MAX);
+        }
+        assert_eq!(queue.jobs.len(), WAITING_MAX);
+        queue
+    }
 
     #[test]
     fn one_caller_and_all_callers_are_bounded() {
-        let mut queue = WaitingReads::default();
-        let push = |queue: &mut WaitingReads, caller| queue.push(caller, Box::new(|| ()));
-        for caller in 0..5 {
-            let taken =
-                std::iter::repeat_with(|| push(&mut queue, caller)).take_while(Result::is_ok);
-            let expected = if caller < 4 { WAITING_OF_CALLER_MAX } else { 0 };
-            assert_eq!(taken.count(), expected);
+        let mut queue = full();
+        for caller in 4..WAITING_MAX + 10 {
+            let _ = push(&mut queue, caller);
         }
+        assert_eq!(queue.jobs.len(), WAITING_MAX);
+        // Each caller has one query now, and none of them loses it.
+        assert!(push(&mut queue, 3 * WAITING_MAX).is_err());
         drop(queue.jobs.pop().unwrap());
-        assert!(push(&mut queue, 9).is_ok());
+        assert!(push(&mut queue, 3 * WAITING_MAX).is_ok());
+    }
+
+    #[test]
+    fn callers_that_take_all_places_leave_some_to_others() {
+        let mut queue = full();
+        let taken = std::iter::repeat_with(|| push(&mut queue, 4)).take_while(Result::is_ok);
+        assert_eq!(taken.count(), WAITING_MAX / 5);
+        assert_eq!(queue.jobs.len(), WAITING_MAX);
+        for caller in 0..4 {
+            assert!((819..=820).contains(&queue.jobs.len_of(caller)));
+        }
+    }
+
+    #[test]
+    fn a_query_that_loses_its_place_is_told_so() {
+        let waiting = Mutex::new(full());
+        let state = ReadWorkersState { waiting, filled: Condvar::new() };
+        let displaced = Arc::new(AtomicUsize::new(0));
+        // The last query of the caller that has most.
+        drop(state.waiting.lock().jobs.pop().unwrap());
+        for caller in 5..7 {
+            let displaced = displaced.clone();
+            let count = move |end: WaitEnd| {
+                assert_eq!(end, WaitEnd::Displaced);
+                displaced.fetch_add(1, Ordering::Relaxed);
+            };
+            for _ in 0..500 {
+                let _ = state.push(caller, Box::new(count.clone()));
+            }
+        }
+        assert_eq!(displaced.load(Ordering::Relaxed), 0, "of callers with few queries none");
+        for caller in 7..4000 {
+            state.push(caller, Box::new(|_| ())).unwrap();
+        }
+        assert!(displaced.load(Ordering::Relaxed) > 900, "{displaced:?}");
     }
 }

@@ -72,6 +72,20 @@ impl<K: Copy + Eq + Hash, J> FairQueue<K, J> {
         debug_assert_eq!(self.turns.len(), self.jobs.len(), "each key with jobs has one turn");
         job
     }
+
+    /// Takes the last job of the key with the most jobs; `None` if that has fewer than `jobs_min`. Looks at all keys.
+    pub fn pop_of_longest(&mut self, jobs_min: usize) -> Option<J> {
+        let longest = self.jobs.iter().max_by_key(|(_, jobs)| jobs.len());
+        let key = longest.filter(|(_, jobs)| jobs.len() >= jobs_min).map(|(key, _)| *key)?;
+        let jobs = self.jobs.get_mut(&key)?;
+        let job = jobs.pop_back();
+        if jobs.is_empty() {
+            self.jobs.remove(&key);
+            self.turns.retain(|turn| *turn != key);
+        }
+        self.len -= 1;
+        job
+    }
 }
 
 #[cfg(test)]
@@ -90,6 +104,20 @@ mod tests {
         assert_eq!((queue.len(), queue.len_of('b')), (8, 2));
         let order: String = std::iter::from_fn(|| queue.pop()).map(|(key, _)| key).collect();
         assert_eq!(order, "abcabaaa");
+        assert!(queue.is_empty() && queue.jobs.is_empty() && queue.turns.is_empty());
+    }
+
+    #[test]
+    fn the_key_with_the_most_jobs_gives_up_its_last_one() {
+        let mut queue = FairQueue::default();
+        for job in ["a1", "b1", "b2", "b3", "c1", "c2"] {
+            queue.push(&job[..1], job);
+        }
+        assert_eq!(queue.pop_of_longest(4), None);
+        assert_eq!(queue.pop_of_longest(3), Some("b3"));
+        assert_eq!(queue.pop_of_longest(3), None);
+        assert_eq!(queue.len(), 5);
+        while queue.pop_of_longest(1).is_some() {}
         assert!(queue.is_empty() && queue.jobs.is_empty() && queue.turns.is_empty());
     }
 
