@@ -56,11 +56,14 @@ impl RequestMessages {
     }
 
     /// Returns the next message; `None` after the last one, or if the caller has left. The memory to decode it is
-    /// charged until the next call. Cancel safe.
+    /// charged until the next call. Lets other tasks have a turn after some messages. Cancel safe.
     ///
     /// # Errors
     /// The status that refuses the request.
     pub async fn next(&mut self) -> Result<Option<Bytes>, Status> {
+        // A message may have seven bytes and no content. Its handler would otherwise go through a window of them, and
+        // what comes meanwhile, in one turn.
+        tokio::task::consume_budget().await;
         if self.unread.is_empty() {
             match self.body.next_whole(&mut self.unread).await {
                 Ok(true) => {}
@@ -120,6 +123,7 @@ impl RequestMessages {
 mod tests {
     use std::io::Write as _;
     use std::net::Ipv4Addr;
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use std::time::Duration;
 
     use flate2::Compression;
@@ -194,6 +198,27 @@ mod tests {
             });
             prop_assert_eq!(taken, lens);
         }
+    }
+
+    /// A client sends thousands of messages without content at once.
+    #[test]
+    fn other_tasks_have_turns_between_the_messages_of_a_stream() {
+        let share = connection(&MemoryBudget::new(LIMIT));
+        let mut messages = messages(&framed(0).repeat(10_000), usize::MAX, &share);
+        let turns = run(async {
+            let turns = Arc::new(AtomicUsize::new(0));
+            let counted = Arc::clone(&turns);
+            let other = tokio::spawn(async move {
+                loop {
+                    counted.fetch_add(1, Ordering::Relaxed);
+                    tokio::task::yield_now().await;
+                }
+            });
+            while messages.next().await.unwrap().is_some() {}
+            other.abort();
+            turns.load(Ordering::Relaxed)
+        });
+        assert!(turns >= 10, "{turns} turns");
     }
 
     /// A client sends a message of megabytes and keeps its stream open.
