@@ -12,9 +12,11 @@ use crate::address::{ClientAddress, TrustedProxies};
 use crate::connection_slots::{ConnectionLimits, ConnectionSlot, ConnectionSlots, NoSlotError};
 use crate::proxy_protocol::{self, HEADER_LEN_BYTES_MAX, ProxyHeader};
 
-/// Pause before bytes are peeked at again. Peeked bytes stay readable, so readiness cannot show when
-/// more arrive. A proxy sends its header in one piece, so this is rare.
-const PEEK_AGAIN_AFTER: Duration = Duration::from_millis(10);
+/// First and longest pause before bytes are peeked at again. Peeked bytes stay readable, so readiness cannot show when
+/// more arrive. Clients and proxies send their first bytes in one piece, so this is rare. Guesses: few looks within the
+/// time of a head.
+const PEEK_PAUSE_MIN: Duration = Duration::from_millis(10);
+const PEEK_PAUSE_MAX: Duration = Duration::from_millis(640);
 /// Bytes for a refused client: empty settings, then GOAWAY with ENHANCE_YOUR_CALM and the reason (RFC 9113 §6.5,
 /// §6.8). Clients of HTTP/1.1 see a closed connection.
 const REFUSAL: &[u8] = b"\0\0\0\x04\0\0\0\0\0\
@@ -54,6 +56,24 @@ impl From<NoSlotError> for ConnectionRefusal {
             NoSlotError::All => Self::All,
             NoSlotError::Address => Self::Address,
         }
+    }
+}
+
+/// The pauses between two looks at first bytes of which some are still to come. Each is twice as long as the one before
+/// it, so that thousands of connections which send one byte take no core.
+#[derive(Debug)]
+pub(crate) struct PeekPauses(Duration);
+
+impl PeekPauses {
+    pub(crate) fn new() -> Self {
+        Self(PEEK_PAUSE_MIN)
+    }
+
+    /// Returns the next pause.
+    pub(crate) fn next_pause(&mut self) -> Duration {
+        let pause = self.0;
+        self.0 = (2 * pause).min(PEEK_PAUSE_MAX);
+        pause
     }
 }
 
@@ -140,7 +160,7 @@ fn refuse(stream: &TcpStream, error: NoSlotError) -> ConnectionRefusal {
 /// Reads the header of a proxy and returns the client that it names, if any. Bytes after it stay unread. An end of
 /// the connection before its first byte is not an error: load balancers probe the port.
 async fn named_client(stream: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
-    let mut first = [0; HEADER_LEN_BYTES_MAX];
+    let (mut first, mut pauses) = ([0; HEADER_LEN_BYTES_MAX], PeekPauses::new());
     loop {
         let len = stream.peek(&mut first).await?;
         match proxy_protocol::parse(&first[..len]) {
@@ -151,7 +171,7 @@ async fn named_client(stream: &mut TcpStream) -> io::Result<Option<SocketAddr>> 
             }
             ProxyHeader::Malformed => return Err(io::ErrorKind::InvalidData.into()),
             ProxyHeader::Incomplete if len == 0 => return Ok(None),
-            ProxyHeader::Incomplete => sleep(PEEK_AGAIN_AFTER).await,
+            ProxyHeader::Incomplete => sleep(pauses.next_pause()).await,
         }
     }
 }
@@ -159,6 +179,18 @@ async fn named_client(stream: &mut TcpStream) -> io::Result<Option<SocketAddr>> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn first_bytes_that_do_not_come_are_looked_at_a_few_times() {
+        let (mut pauses, mut waited, mut looks) = (PeekPauses::new(), Duration::ZERO, 0);
+        while waited < Duration::from_secs(10) {
+            let pause = pauses.next_pause();
+            assert!(pause <= waited + PEEK_PAUSE_MIN, "no wait becomes much longer");
+            waited += pause;
+            looks += 1;
+        }
+        assert!(looks < 25, "{looks} looks");
+    }
 
     #[test]
     fn a_refusal_is_two_whole_frames() {

@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::body::Body as Answer;
 use tonic::transport::server::TcpConnectInfo;
 
-use crate::arrival::{AdmittedConnection, ConnectionAdmission, ConnectionRefusal};
+use crate::arrival::{AdmittedConnection, ConnectionAdmission, ConnectionRefusal, PeekPauses};
 use crate::budget::ConnectionShare;
 use crate::call_share::Outgoing;
 use crate::connection_slots::{ConnectionLimits, ConnectionSlot};
@@ -436,7 +436,7 @@ fn prepare(stream: &TcpStream) -> io::Result<()> {
 /// Waits for the bytes that determine the version of HTTP. The caller adds a timeout, because a silent connection holds
 /// a descriptor.
 async fn begin(stream: &TcpStream) -> io::Result<()> {
-    let mut first = [0; HTTP2_PREFACE.len()];
+    let (mut first, mut pauses) = ([0; HTTP2_PREFACE.len()], PeekPauses::new());
     loop {
         let len = stream.peek(&mut first).await?;
         if len == 0 {
@@ -447,7 +447,7 @@ async fn begin(stream: &TcpStream) -> io::Result<()> {
         }
         // Part of a preface. Peeked bytes stay readable, so readiness cannot signal further bytes. Clients send the
         // preface in one piece, so this polling is rare.
-        sleep(Duration::from_millis(10)).await;
+        sleep(pauses.next_pause()).await;
     }
 }
 
