@@ -63,7 +63,7 @@ impl RequestMessages {
     pub async fn next(&mut self) -> Result<Option<Bytes>, Status> {
         // A message may have seven bytes and no content. Its handler would otherwise go through a window of them, and
         // what comes meanwhile, in one turn.
-        tokio::task::consume_budget().await;
+        tokio::task::coop::consume_budget().await;
         if self.unread.is_empty() {
             match self.body.next_whole(&mut self.unread).await {
                 Ok(true) => {}
