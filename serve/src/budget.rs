@@ -416,6 +416,16 @@ impl ConnectionShare {
         self.budget.keep_free(asker_bytes);
     }
 
+    /// Takes `bytes` that stay until the connection ends. One that holds nothing else is idle.
+    ///
+    /// # Errors
+    /// [`OverloadedError`]; nothing was taken then.
+    pub(crate) fn take_kept(&self, bytes: usize) -> Result<(), OverloadedError> {
+        self.take(bytes)?;
+        self.kept_bytes.fetch_add(bytes, Relaxed);
+        Ok(())
+    }
+
     /// Takes `bytes` that are allocated already and stay until the connection ends.
     pub(crate) fn keep(&self, bytes: usize) {
         self.kept_bytes.fetch_add(bytes, Relaxed);

@@ -251,6 +251,22 @@ fn idle_connections_of_few_addresses_make_room_for_everyone_else() {
     }
 }
 
+/// Otherwise those over TLS would be closed after connections with calls, and at addresses that hold little not at all.
+#[test]
+fn connections_without_calls_are_idle_whatever_their_encryption_takes() {
+    let budget = MemoryBudget::new(LIMIT);
+    let connection = budget.connection(address(1), budget.account()).unwrap();
+    connection.take_kept(40 * 1024).unwrap();
+    assert!(connection.is_idle());
+    connection.take(1).unwrap();
+    assert!(!connection.is_idle());
+    connection.give_back(1);
+    assert!(connection.take_kept(2 * LIMIT).is_err());
+    assert!(connection.is_idle(), "what was not taken does not count");
+    drop(connection);
+    assert_eq!(budget.used_bytes(), 0, "given back");
+}
+
 #[test]
 fn a_charge_that_cannot_fit_fails_no_other() {
     let budget = MemoryBudget::new(LIMIT);

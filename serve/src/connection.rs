@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -33,6 +33,7 @@ use crate::connection_slots::{ConnectionLimits, ConnectionSlot};
 use crate::dispatch::Dispatcher;
 use crate::frame_meter::{HTTP2_PREFACE, Metered};
 use crate::head_timer::{HeadClock, HeadTimer};
+use crate::overloaded::OverloadedError;
 use crate::settings::{STREAM_WINDOW_BYTES, ServeSettings};
 use crate::tls::{DecryptedStream, ENCRYPTED_BYTES};
 use crate::turns::{PaidTime, TurnExecutor, in_turn};
@@ -82,6 +83,9 @@ const CLOSED_GRACE: Duration = Duration::from_millis(250);
 /// Time for a connection without calls to close after GOAWAY. A guess: two round trips of a slow
 /// network.
 const GOAWAY_GRACE: Duration = Duration::from_secs(2);
+
+/// A connection whose first bytes of HTTP have arrived.
+type BegunConnection = (DecryptedStream, AdmittedConnection, Arc<ConnectionShare>);
 
 /// State that the connections of a listener share.
 pub(crate) struct Connections {
@@ -183,8 +187,7 @@ impl Connections {
         sleep(ACCEPT_PAUSE).await;
     }
 
-    /// Serves one connection: its first bytes, its share of memory, and then its calls. The share is
-    /// opened only when the first bytes of HTTP have arrived, so that a connection without a request takes none.
+    /// Serves one connection: its first bytes, and then its calls.
     async fn serve(
         self: Arc<Self>,
         stream: TcpStream,
@@ -196,8 +199,8 @@ impl Connections {
             tracing::debug!(%error, "socket options were not set");
         }
         let _open = self.dispatcher.metrics().connection_opened();
-        let begin = self.begin(stream, peer, slot);
-        let (wire, arrived) = tokio::select! {
+        let begin = self.begin(stream, peer, slot, account);
+        let (wire, arrived, share) = tokio::select! {
             begun = timeout(self.settings.head_timeout, begin) => match begun {
                 Ok(Ok(Ok(begun))) => begun,
                 Ok(Ok(Err(refusal))) => return self.dispatcher.metrics().connection_refused(refusal),
@@ -207,45 +210,61 @@ impl Connections {
             },
             () = self.stop.cancelled() => return,
         };
-        let (memory, client) = (&self.settings.memory, arrived.client.ip());
-        let is_proxy = self.settings.trusted_proxies.contains(client);
-        let share = match is_proxy {
-            true => memory.proxy(client, account),
-            false => memory.connection(client, account),
-        };
-        let charged = share.and_then(|share| match wire {
-            DecryptedStream::Plain(_) => Ok(share),
-            DecryptedStream::Tls(_) => share.take(ENCRYPTED_BYTES).map(|()| share),
-        });
-        match charged {
-            Ok(share) => self.converse(wire, arrived, share).await,
-            Err(_) => self.dispatcher.metrics().connection_failed(),
-        }
+        self.converse(wire, arrived, share).await;
     }
 
-    /// Admits a connection, does the TLS handshake, and waits for the first bytes of HTTP.
+    /// Admits a connection, opens its share of memory, does the TLS handshake, and waits for the first bytes of HTTP.
     async fn begin(
         &self,
         mut stream: TcpStream,
         peer: SocketAddr,
         slot: ConnectionSlot,
-    ) -> io::Result<Result<(DecryptedStream, AdmittedConnection), ConnectionRefusal>> {
+        account: Arc<PaidTime>,
+    ) -> io::Result<Result<BegunConnection, ConnectionRefusal>> {
         let arrived = match self.arrivals.arrive(&mut stream, peer, slot).await {
             Ok(arrived) => arrived,
             Err(refusal) => return Ok(Err(refusal)),
         };
-        tokio::select! {
-            wire = self.open(stream) => wire.map(|wire| Ok((wire, arrived))),
-            () = arrived.slot.ended() => Ok(Err(ConnectionRefusal::All)),
-        }
+        let client = arrived.client.ip();
+        let opened = tokio::select! {
+            opened = self.open(stream, client, account) => opened?,
+            () = arrived.slot.ended() => return Ok(Err(ConnectionRefusal::All)),
+        };
+        let (wire, share) = opened;
+        Ok(Ok((wire, arrived, share)))
     }
 
-    /// Waits for the first bytes of HTTP, after the TLS handshake if the listener uses TLS.
-    async fn open(&self, stream: TcpStream) -> io::Result<DecryptedStream> {
-        match &self.settings.tls {
-            Some(tls) => DecryptedStream::encrypted(&tls.acceptor(), stream, has_begun).await,
-            None => begin(&stream).await.map(|()| DecryptedStream::Plain(stream)),
-        }
+    /// Waits for the first bytes of HTTP, after the TLS handshake if the listener uses TLS. The share is opened before
+    /// the handshake, of which up to 64 KiB wait until they are whole. Without TLS it is opened when the first bytes
+    /// have arrived, so that a connection without a request takes none.
+    async fn open(
+        &self,
+        stream: TcpStream,
+        client: IpAddr,
+        account: Arc<PaidTime>,
+    ) -> io::Result<(DecryptedStream, Arc<ConnectionShare>)> {
+        let Some(tls) = &self.settings.tls else {
+            begin(&stream).await?;
+            return Ok((DecryptedStream::Plain(stream), self.share(client, account)?));
+        };
+        let share = self.share(client, account)?;
+        share.take_kept(ENCRYPTED_BYTES).map_err(io::Error::other)?;
+        let acceptor = tls.acceptor();
+        let wire = tokio::select! {
+            wire = DecryptedStream::encrypted(&acceptor, stream, has_begun) => wire?,
+            () = share.closed() => return Err(io::Error::other(OverloadedError)),
+        };
+        Ok((wire, share))
+    }
+
+    /// Opens the share of a connection.
+    fn share(&self, client: IpAddr, account: Arc<PaidTime>) -> io::Result<Arc<ConnectionShare>> {
+        let memory = &self.settings.memory;
+        let share = match self.settings.trusted_proxies.contains(client) {
+            true => memory.proxy(client, account),
+            false => memory.connection(client, account),
+        };
+        share.map_err(io::Error::other)
     }
 
     /// Serves one connection until either end closes it.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use hawser_serve::tls::{Tls, TlsFiles, TlsFilesError, TlsHandshakeError, expiry_seen};
-use hawser_serve::{CallMetrics, ServeSettings, Server};
+use hawser_serve::{CallMetrics, MemoryBudget, ServeSettings, Server};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ProtocolVersion, RootCertStore, SupportedProtocolVersion};
@@ -209,6 +209,30 @@ async fn a_handshake_that_does_not_end_is_closed_and_its_place_is_free_again() {
     let _ = shaken.read_to_end(&mut rest).await;
     let endpoint = endpoint(&server, &files.authority, None);
     assert_eq!(health(endpoint).await.unwrap(), ServingStatus::Serving);
+}
+
+/// The library keeps the bytes of a handshake, up to 64 KiB, until all of it is here.
+#[tokio::test]
+async fn a_handshake_is_charged_while_it_is_on_its_way() {
+    let (files, memory) = (Files::new(), MemoryBudget::new(16 * 1024 * 1024));
+    let budget = memory.clone();
+    let server = server(files.tls(), |settings| settings.memory = budget).await;
+    let mut half = TcpStream::connect(server.address()).await.unwrap();
+    half.write_all(&[0x16, 3, 1, 1, 0, 1, 0]).await.unwrap();
+    let charged = async {
+        while memory.used_bytes() < 64 * 1024 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let charged = tokio::time::timeout(Duration::from_secs(8), charged).await;
+    assert!(charged.is_ok(), "{} bytes", memory.used_bytes());
+    drop(half);
+    let given_back = async {
+        while memory.used_bytes() > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), given_back).await.expect("given back");
 }
 
 #[tokio::test]
