@@ -19,6 +19,9 @@ pub(super) const REQUEST_LEN_BYTES_MAX: usize = 1024 * 1024;
 const RESPONSE_LEN_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// The longest text that is translated on the runtime's threads. A guess: it takes a millisecond.
 const AT_ONCE_LEN_BYTES_MAX: usize = 32 * 1024;
+/// The longest compressed text that is decompressed on the runtime's threads. A guess: a text of the most expensive
+/// blocks takes some milliseconds for 8 KiB, and one of other blocks becomes a MiB at most.
+const PACKED_AT_ONCE_LEN_BYTES_MAX: usize = 4 * 1024;
 /// Long texts that are translated concurrently; others wait for a permit. A guess: enough blocking threads stay free
 /// for disk reads.
 static TRANSLATED_AT_ONCE: Semaphore = Semaphore::const_new(4);
@@ -82,8 +85,8 @@ pub(super) fn unpack(packed: &[u8]) -> Result<Bytes, Status> {
     if plain.len() > REQUEST_LEN_BYTES_MAX { Err(too_long()) } else { Ok(plain.into()) }
 }
 
-/// Decompresses as [`unpack`] does, outside of the runtime's threads: a hostile input without content takes a decoder
-/// far longer than usual input of its length.
+/// Decompresses as [`unpack`] does, and a longer input outside of the runtime's threads: a hostile input without content
+/// takes a decoder far longer than usual input of its length.
 ///
 /// # Errors
 /// Those of [`unpack`].
@@ -91,9 +94,12 @@ pub(super) async fn unpack_beside(
     packed: Bytes,
     share: &Arc<ConnectionShare>,
 ) -> Result<Bytes, Status> {
+    if packed.len() <= PACKED_AT_ONCE_LEN_BYTES_MAX {
+        return unpack(&packed);
+    }
     // The caller charges the packed bytes, and the text is charged when it is parsed.
     let held = ChargedBytes::new(share.clone());
-    beside(packed.len(), held, move || unpack(&packed)).await?
+    on_blocking_thread(held, move || unpack(&packed)).await?
 }
 
 /// Returns the refusal of a request that is too long.
@@ -113,6 +119,14 @@ async fn beside<T: Send + 'static>(
     if len_bytes <= AT_ONCE_LEN_BYTES_MAX {
         return Ok(work());
     }
+    on_blocking_thread(held, work).await
+}
+
+/// Runs `work` on a blocking thread, as [`beside`] does for a long text.
+async fn on_blocking_thread<T: Send + 'static>(
+    held: ChargedBytes,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Status> {
     let failed = || Status::internal("the translation of JSON failed");
     let turn = TRANSLATED_AT_ONCE.acquire().await.map_err(|_| failed())?;
     let work = move || {
@@ -151,6 +165,9 @@ mod tests {
         let mut unpacked = Box::pin(unpack_beside(packed.into(), &share));
         assert!((&mut unpacked).now_or_never().is_none(), "it is done on this thread");
         assert_eq!(unpacked.await.unwrap(), "{}");
+        let short = gzip(b"").repeat(2 * PACKED_AT_ONCE_LEN_BYTES_MAX / gzip(b"").len());
+        assert!(short.len() < AT_ONCE_LEN_BYTES_MAX, "it is no long text");
+        assert!(unpack_beside(short.into(), &share).now_or_never().is_none());
         assert_eq!(unpack_beside(gzip(b"{ }"), &share).await.unwrap(), "{ }");
         let refused = unpack_beside(vec![7_u8; 1 << 17].into(), &share).await.unwrap_err();
         assert_eq!(refused.code(), tonic::Code::InvalidArgument);
