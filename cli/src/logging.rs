@@ -23,7 +23,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::reload;
 
 use crate::output;
-use line_counts::{LeftOutLines, LineCounts, WINDOW};
+use line_counts::{LeftOutLines, LineCounts, LineDecision, WINDOW};
 
 /// Starts logging to the error output. Must be called once. Returns the control of the log filter.
 pub(crate) fn install(config: LogSettings) -> LogControl {
@@ -155,6 +155,25 @@ impl<F> CountedLines<F> {
     fn new(lines: F, as_json: bool) -> Self {
         Self { lines, as_json, counts: Mutex::default() }
     }
+
+    /// Counts a line. Returns true if it is to be written, and the counts of the windows that have ended. Calls
+    /// `message` at most once, and without the lock of the counts: the values of a message may log themselves.
+    fn count(
+        &self,
+        metadata: &'static Metadata<'static>,
+        message: impl FnOnce() -> String,
+    ) -> (bool, Vec<LeftOutLines>) {
+        let now = Instant::now();
+        let mut counts = self.counts.lock();
+        let ended = counts.take_ended(now);
+        let mut decision = counts.note(metadata, now, None);
+        drop(counts);
+        if decision == LineDecision::NeedsMessage {
+            let message = message();
+            decision = self.counts.lock().note(metadata, now, Some(message));
+        }
+        (decision == LineDecision::Write, ended)
+    }
 }
 
 impl<S, N, F> FormatEvent<S, N> for CountedLines<F>
@@ -173,11 +192,7 @@ where
         if *metadata.level() > Level::INFO {
             return self.lines.format_event(context, writer, event);
         }
-        let now = Instant::now();
-        let mut counts = self.counts.lock();
-        let ended = counts.take_ended(now);
-        let is_written = counts.note(metadata, now, || message_of(event));
-        drop(counts);
+        let (is_written, ended) = self.count(metadata, || message_of(event));
         for left_out in &ended {
             writeln!(writer, "{}", line_of(left_out, self.as_json))?;
         }
@@ -314,6 +329,30 @@ mod tests {
         assert_eq!(["flood", "asked for", "other"].map(count), [100, 150, 1], "{text}");
     }
 
+    /// A value of a message may log while it is written. That line is counted, too.
+    #[test]
+    fn a_message_that_logs_itself_finds_the_counts_unlocked() {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let counted = Arc::new(CountedLines::new(JsonLines, true));
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(move || writer.clone())
+            .event_format(SharedFormat(counted.clone()))
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            for _ in 0..150 {
+                let value = std::fmt::from_fn(|writer| {
+                    // A line of this value would take the lock.
+                    writer.write_str(if counted.counts.is_locked() { "locked" } else { "free" })
+                });
+                tracing::error!("flood of {value}");
+            }
+        });
+        let ended = counted.counts.lock().take_ended(Instant::now() + WINDOW);
+        let ended: Vec<_> = ended.iter().map(|it| (it.message.as_str(), it.count)).collect();
+        assert_eq!(ended, [("flood of free", 50)]);
+    }
+
     #[test]
     fn lines_that_were_left_out_are_told_in_both_forms() {
         let lines = Lines::default();
@@ -331,6 +370,24 @@ mod tests {
         assert_eq!(line["message"], "a peer is odd … 1204 more in 60 s");
         assert_eq!(line["left_out"], 1204);
         assert_eq!(line["level"], "WARN");
+    }
+
+    /// Writes with a format that a test looks at.
+    struct SharedFormat(Arc<CountedLines<JsonLines>>);
+
+    impl<S, N> FormatEvent<S, N> for SharedFormat
+    where
+        S: Subscriber + for<'a> LookupSpan<'a>,
+        N: for<'a> FormatFields<'a> + 'static,
+    {
+        fn format_event(
+            &self,
+            context: &FmtContext<'_, S, N>,
+            writer: Writer<'_>,
+            event: &Event<'_>,
+        ) -> fmt::Result {
+            self.0.format_event(context, writer, event)
+        }
     }
 
     /// Writes an event as one whose repetitions were left out.

@@ -42,6 +42,17 @@ pub(super) struct LeftOutLines {
     pub(super) count: u64,
 }
 
+/// The decision about a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LineDecision {
+    /// The line is to be written.
+    Write,
+    /// The line is counted as one that was left out.
+    LeaveOut,
+    /// The line is the first one to be left out. Nothing was counted: it must be noted again with its message.
+    NeedsMessage,
+}
+
 impl LineCounts {
     /// Takes the counts of the windows that have ended, so that each is written once.
     pub(super) fn take_ended(&mut self, now: Instant) -> Vec<LeftOutLines> {
@@ -65,14 +76,14 @@ impl LineCounts {
         ended
     }
 
-    /// Counts a line. Returns true if it is to be written. To be called after [`take_ended`](Self::take_ended) of the
-    /// same time.
+    /// Counts a line, and decides about it. `message` is the line's, if it has been built: it is needed for the first
+    /// line alone that is left out. To be called after [`take_ended`](Self::take_ended) of the same time.
     pub(super) fn note(
         &mut self,
         metadata: &'static Metadata<'static>,
         now: Instant,
-        message: impl FnOnce() -> String,
-    ) -> bool {
+        message: Option<String>,
+    ) -> LineDecision {
         let new = || PlaceWindow {
             metadata,
             began: now,
@@ -87,15 +98,16 @@ impl LineCounts {
         }
         if place.written < LINES_MAX {
             place.written += 1;
-            return true;
+            return LineDecision::Write;
         }
         if place.left_out == 0 {
-            place.message = message();
+            let Some(message) = message else { return LineDecision::NeedsMessage };
+            place.message = message;
             let end = place.began + WINDOW;
             self.next_end = Some(self.next_end.map_or(end, |next| next.min(end)));
         }
         place.left_out += 1;
-        false
+        LineDecision::LeaveOut
     }
 }
 
@@ -153,10 +165,16 @@ mod tests {
         let mut written = 0;
         for number in 0..1304_u32 {
             assert_eq!(counts.take_ended(at(1)).len(), 0);
-            written += u32::from(counts.note(flood, at(1), || format!("line {number}")));
+            let decided = match counts.note(flood, at(1), None) {
+                LineDecision::NeedsMessage => {
+                    counts.note(flood, at(1), Some(format!("line {number}")))
+                }
+                decided => decided,
+            };
+            written += u32::from(decided == LineDecision::Write);
         }
         assert_eq!(written, LINES_MAX);
-        assert!(counts.note(other, at(2), String::new));
+        assert_eq!(counts.note(other, at(2), None), LineDecision::Write);
 
         assert_eq!(counts.take_ended(at(60)).len(), 0, "its window began at 1");
         let ended = counts.take_ended(at(61));
@@ -164,7 +182,7 @@ mod tests {
         assert_eq!((left_out.count, left_out.message.as_str()), (1204, "line 100"));
         assert!(std::ptr::eq(left_out.metadata, flood));
         assert_eq!(counts.take_ended(at(62)).len(), 0, "each is told once");
-        assert!(counts.note(flood, at(62), String::new), "a new window");
+        assert_eq!(counts.note(flood, at(62), None), LineDecision::Write, "a new window");
     }
 
     #[test]
@@ -175,7 +193,7 @@ mod tests {
         let mut counts = LineCounts::default();
         for (place, seconds) in [(first, 0), (second, 30)] {
             for _ in 0..=LINES_MAX {
-                counts.note(place, at(seconds), String::new);
+                counts.note(place, at(seconds), Some(String::new()));
             }
         }
         for (seconds, place) in [(60, first), (90, second)] {
