@@ -15,6 +15,10 @@ use crate::limits::{
     WALLET_QUESTIONS_MAX, WALLETS_PER_CHAIN_MAX,
 };
 
+/// The number of replies in a row, all without a newer block, after which the operator is told that a wallet's chain
+/// stands still. With the pauses between them, 8 min: chains of wallets have blocks at least once a minute.
+const STILL_REPLIES: u32 = 8;
+
 /// Open questions, at most [`WALLET_QUESTIONS_MAX`] with [`WALLET_QUESTIONS_BYTES_MAX`].
 #[derive(Debug, Default)]
 pub(super) struct QuestionQueue {
@@ -76,6 +80,8 @@ struct Attempts {
     running: bool,
     /// Time of the chain's newest block, unix seconds, if that was older than the block of the question.
     newest_time_s: Option<u64>,
+    /// The number of such replies since that time last grew.
+    still: u32,
 }
 
 impl Attempts {
@@ -85,7 +91,14 @@ impl Attempts {
             .with_max_delay(WALLET_PAUSE_MAX)
             .without_max_times()
             .build();
-        Self { failures: 0, pauses, due: Instant::now(), running: false, newest_time_s: None }
+        Self {
+            failures: 0,
+            pauses,
+            due: Instant::now(),
+            running: false,
+            newest_time_s: None,
+            still: 0,
+        }
     }
 
     fn fail(&mut self) {
@@ -137,12 +150,26 @@ impl QuestionQueue {
         attempts.fail();
     }
 
-    /// Postpones a question whose block the chain does not have yet.
-    pub(super) fn not_yet(&self, question: &WalletQuestion, newest_time_s: u64) {
+    /// Postpones a question whose block the chain does not have yet. Tells the operator, and returns true, when the
+    /// chain has shown no newer block in [`STILL_REPLIES`] replies: once until it shows one.
+    pub(super) fn not_yet(&self, question: &WalletQuestion, newest_time_s: u64) -> bool {
         let mut open = self.open.lock();
-        let Some(attempts) = open.attempts.get_mut(question) else { return };
+        let Some(attempts) = open.attempts.get_mut(question) else { return false };
+        let has_grown = attempts.newest_time_s < Some(newest_time_s);
+        attempts.still = if has_grown { 0 } else { attempts.still.saturating_add(1) };
         attempts.newest_time_s = attempts.newest_time_s.max(Some(newest_time_s));
         attempts.fail();
+        let stands_still = attempts.still == STILL_REPLIES;
+        if stands_still {
+            tracing::warn!(
+                code = "wallet_chain_still",
+                chain_id = question.chain_id,
+                block = question.block_number,
+                newest_time_s,
+                "an identity update waits for a contract wallet: the endpoints of its chain show no new block"
+            );
+        }
+        stands_still
     }
 
     /// Returns the time of the newest block of the chain when it did not have the question's block yet,
@@ -284,6 +311,22 @@ mod tests {
             queue.not_yet(&asked, newest_time_s);
         }
         assert_eq!(queue.newest_time_s(&asked), Some(9), "an endpoint may lag behind another");
+    }
+
+    #[test]
+    fn a_chain_without_a_new_block_is_told_once_until_it_has_one() {
+        let (queue, asked) = (QuestionQueue::default(), question(1, 1));
+        let told = |newest_time_s| queue.not_yet(&asked, newest_time_s);
+        assert!(!told(0), "the question is not queued");
+        queue.add(&asked, false);
+        for newest_time_s in 100..200 {
+            assert!(!told(newest_time_s), "the chain goes on");
+        }
+        for newest_time_s in [300, 400] {
+            let still = (0..=100).filter(|_| told(newest_time_s)).count();
+            assert_eq!(still, 1);
+        }
+        assert!(!told(1), "an endpoint that is further behind");
     }
 
     #[test]
