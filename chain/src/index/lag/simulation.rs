@@ -44,8 +44,9 @@ struct Reading {
 
 impl Reading {
     fn new(random: &mut StdRng) -> Self {
-        let head = random.random_range(100..200);
-        let top = if random.random() { u64::MAX } else { head + random.random_range(0..50) - 25 };
+        let head: u64 = random.random_range(100..200);
+        let above: u64 = random.random_range(0..50);
+        let top = if random.random() { u64::MAX } else { head + above - 25 };
         let liar = LyingEndpoint {
             top,
             states_invented: random.random(),
