@@ -316,4 +316,17 @@ mod tests {
         endpoints.each_soon_even_paused(times, ask).await.unwrap_err();
         assert!(paused.accept().is_ok(), "its answer could have decided");
     }
+
+    /// The endpoint takes connections and answers nothing.
+    #[tokio::test]
+    async fn a_silent_endpoint_ends_a_question_in_time_and_is_not_paused() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let endpoints = Endpoints::new("app", &[url], 1).unwrap();
+        let ask = |chain: Chain| async move { chain.newest_block().await };
+        let answers = endpoints.each_within(Duration::from_millis(50), ask).await;
+        let [Err(error)] = answers.as_slice() else { panic!("{answers:?}") };
+        assert!(error.to_string().contains("no answer within 50 ms"), "{error}");
+        assert_eq!(endpoints.status()[0].error, None);
+    }
 }
