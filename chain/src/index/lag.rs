@@ -34,6 +34,8 @@ pub(super) struct LagReason {
     /// The number of a block that the endpoint lacks. The reason counts only if another endpoint has it, because the
     /// head of the chain is stated by one endpoint alone, which may have invented it.
     pub(super) lacks: u64,
+    /// True if the endpoint shows no new block, and false if it goes on far behind.
+    is_still: bool,
 }
 
 /// The newest block of an endpoint.
@@ -74,10 +76,11 @@ impl EndpointLag {
         let is_still = is_long(stands_since) || self.left == Some(newest);
         let next = newest.number.saturating_add(1);
         let reason = if is_still {
-            Some(LagReason { text: "it stands still behind the head of the chain", lacks: next })
+            let text = "it stands still behind the head of the chain";
+            Some(LagReason { text, lacks: next, is_still })
         } else if self.far_since.is_some_and(is_long) {
-            let lacks = next.saturating_add(BEHIND_BLOCKS_MAX);
-            Some(LagReason { text: "it is far behind the head of the chain", lacks })
+            let text = "it is far behind the head of the chain";
+            Some(LagReason { text, lacks: next.saturating_add(BEHIND_BLOCKS_MAX), is_still })
         } else {
             None
         };
@@ -90,9 +93,13 @@ impl EndpointLag {
         (self.far_since, self.stands) = (None, None);
     }
 
-    /// Notes that no other endpoint has the block that the last reason names.
-    pub(super) fn refuted(&mut self) {
-        *self = Self::default();
+    /// Notes that no other endpoint has the block that the last reason names: its time begins anew. The time for which
+    /// an endpoint stands still goes on if it only was too far behind, so that an invented head does not prolong it.
+    pub(super) fn refuted(&mut self, reason: LagReason) {
+        (self.far_since, self.left) = (None, None);
+        if reason.is_still {
+            self.stands = None;
+        }
     }
 }
 
@@ -152,5 +159,23 @@ mod tests {
         assert_eq!(far.lacks, 106 + BEHIND_BLOCKS_MAX + 1);
         assert_eq!(reason(200, 207, 7), None, "it is near now");
         assert_eq!(reason(201, 300, 8), None, "and far again only since then");
+    }
+
+    #[test]
+    fn a_head_that_was_refuted_does_not_prolong_the_time_of_an_endpoint_that_stands_still() {
+        let (mut lag, start) = (EndpointLag::default(), Instant::now());
+        let at_s = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(lag.reason(at(0, 100), 1000, at_s(0)), None);
+        assert_eq!(lag.reason(at(0, 101), 1000, at_s(3)), None);
+        let far = lag.reason(at(0, 101), 1000, at_s(6)).unwrap();
+        assert_eq!(far.lacks, 101 + BEHIND_BLOCKS_MAX + 1);
+        lag.refuted(far);
+        assert_eq!(lag.reason(at(0, 101), 1000, at_s(7)), None);
+        let still = lag.reason(at(0, 101), 1000, at_s(9)).unwrap();
+        assert_eq!(still.lacks, 102);
+        lag.refuted(still);
+        assert_eq!(lag.reason(at(0, 101), 1000, at_s(10)), None, "its time begins anew");
+        assert_eq!(lag.reason(at(0, 101), 1000, at_s(14)), None);
+        assert_eq!(lag.reason(at(0, 101), 1000, at_s(16)).map(|it| it.lacks), Some(102));
     }
 }

@@ -78,7 +78,7 @@ impl Reading {
         let newest = NewestBlock { endpoint: active, number: shown };
         let Some(reason) = self.lag.reason(newest, announced, now) else { return };
         if self.newest(1 - active) < reason.lacks {
-            return self.lag.refuted();
+            return self.lag.refuted(reason);
         }
         assert!(
             !is_honest,

@@ -54,7 +54,7 @@ impl PageReader {
         let newest = NewestBlock { endpoint: self.endpoints.active(), number: newest };
         let Some(reason) = self.lag.reason(newest, head, Instant::now()) else { return false };
         if !self.has_another(newest.endpoint, reason.lacks).await {
-            self.lag.refuted();
+            self.lag.refuted(reason);
             return false;
         }
         self.endpoints.distrust_at(newest.endpoint, reason.text);
