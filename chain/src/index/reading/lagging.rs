@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::time::sleep;
+
 use super::{PageReader, SERVED_FOR};
 use crate::index::event::BlockRef;
 use crate::index::fetch;
@@ -42,7 +44,9 @@ impl PageReader {
         }
         // The endpoint states a head up to which it does not serve blocks, so what was read is all that it shows.
         let read = self.walk.unread().saturating_sub(1);
-        if !self.note_lag(read, head.number).await {
+        if self.note_lag(read, head.number).await {
+            sleep(SERVED_FOR).await; // while all endpoints are paused, the next request may go to the same one
+        } else {
             self.useless("a block below the head is missing").await;
         }
     }
