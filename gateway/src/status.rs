@@ -207,6 +207,9 @@ pub(crate) fn of_policy(refusal: &PolicyError) -> Status {
     let text = refusal.to_string();
     let (code, reason, retry_after_s) = match refusal {
         PolicyError::Token(TokenError::NoKeys) => (Code::Unavailable, "TOKEN_KEYS", None),
+        PolicyError::Token(TokenError::TooMany(wait_s)) => {
+            (Code::Unauthenticated, "TOKEN_CHECKS", Some(*wait_s))
+        }
         PolicyError::Token(_) => (Code::Unauthenticated, "TOKEN", None),
         PolicyError::ApiKey(_) => (Code::Unauthenticated, "API_KEY", None),
         PolicyError::Webhook(WebhookError::NoAnswer | WebhookError::Busy) => {

@@ -15,7 +15,7 @@ use super::config::{JwtAlgorithm, JwtSettings};
 /// for such services.
 const LEEWAY_S: u64 = 60;
 /// Largest token in bytes. A guess: servers limit whole headers to about this.
-const TOKEN_LEN_BYTES_MAX: usize = 16 * 1024;
+pub(super) const TOKEN_LEN_BYTES_MAX: usize = 16 * 1024;
 /// Length of an uncompressed point (SEC 1 §2.3.3): one byte for the form, then both coordinates.
 const P256_POINT_LEN_BYTES: usize = 65;
 /// Largest name of a caller in bytes. A guess: identity providers have shorter subjects.
@@ -28,6 +28,9 @@ pub(crate) enum TokenError {
     Missing,
     #[error("the token is not valid: {0}")]
     Invalid(String),
+    /// No signature was checked.
+    #[error("the token is not valid: its key id is not among the known keys")]
+    UnknownKey,
     #[error("the token has expired")]
     Expired,
     #[error("the token is not valid yet")]
@@ -37,6 +40,11 @@ pub(crate) enum TokenError {
     /// The gateway has not fetched any key yet.
     #[error("the gateway has not yet fetched the keys that verify tokens: try again later")]
     NoKeys,
+    /// No signature was checked. Holds the seconds after which one is.
+    #[error(
+        "the token was not checked, because this address has sent too many wrong ones: try again later"
+    )]
+    TooMany(u64),
 }
 
 /// A caller, as identified by its token.
@@ -197,12 +205,12 @@ impl TokenKeys {
         let candidates: Vec<_> = match named {
             Some(key) => vec![key],
             None if header.kid.is_some() && self.without_id.is_empty() => {
-                return Err(TokenError::Invalid("its key id is not among the known keys".into()));
+                return Err(TokenError::UnknownKey);
             }
             None if header.kid.is_some() => self.without_id.iter().collect(),
             None => self.without_id.iter().chain(self.by_id.values()).collect(),
         };
-        let mut last = TokenError::Invalid("its key id is not among the known keys".into());
+        let mut last = TokenError::UnknownKey;
         for key in candidates {
             match decode::<Value>(token, key, &validation) {
                 Ok(token) => return Ok(token.claims),
@@ -258,7 +266,8 @@ fn whole_seconds(seconds: f64) -> u64 {
     seconds as u64
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+/// Returns the token in a request's headers; `None` if there is none.
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
     let text = headers.get(AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = text.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then_some(token.trim()).filter(|token| !token.is_empty())

@@ -20,6 +20,7 @@ mod limits;
 mod redirecting;
 mod rules;
 mod tenants;
+mod token_checks;
 mod webhook;
 
 use std::net::SocketAddr;
@@ -30,6 +31,7 @@ use api_key::ApiKeys;
 pub use api_key::ApiKeysError;
 pub(crate) use caller::CallerId;
 use config::{CallerIdentityKind, PolicyFile, TenantSettings};
+use hawser_serve::address::ClientAddress;
 use http::HeaderMap;
 pub(crate) use jwks::KeyFetchSettings;
 pub use jwt::KeysError;
@@ -39,6 +41,7 @@ use kind_limits::{KindCounts, KindLimits};
 pub(crate) use limits::CallerCost;
 use limits::{CallerLimits, LimitExceeded, shared};
 use parking_lot::{Mutex, RwLock};
+use token_checks::TokenChecks;
 use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -242,6 +245,7 @@ pub(crate) struct Policies {
     /// Locked after `limits`.
     kinds: Mutex<KindLimits>,
     keys: RwLock<TokenKeys>,
+    token_checks: Mutex<TokenChecks>,
     /// Notified when a token names an unknown key.
     keys_wanted: Notify,
     api_keys: ApiKeys,
@@ -284,8 +288,8 @@ impl Policies {
         let (limits, kinds, keys_wanted) = (Mutex::default(), Mutex::default(), Notify::new());
         let api_keys = ApiKeys::parse(&file.identity.api_keys)?;
         let webhook = file.webhook.clone().map(Webhook::new).transpose()?;
-        let keys = RwLock::new(keys);
-        Ok(Self { file, limits, kinds, keys, keys_wanted, api_keys, webhook, share })
+        let (keys, token_checks) = (RwLock::new(keys), Mutex::default());
+        Ok(Self { file, limits, kinds, keys, token_checks, keys_wanted, api_keys, webhook, share })
     }
 
     /// Identifies the caller of a request, and the tenant that its token, its key or the operator's service names.
@@ -299,35 +303,49 @@ impl Policies {
         now_s: u64,
     ) -> Result<(CallerId, Option<String>), PolicyError> {
         let PolicyFile { identity, tenants, .. } = &self.file;
-        let address = || address::caller(headers, peer, &identity.trusted_proxies).to_string();
+        let address = || address::caller(headers, peer, &identity.trusted_proxies);
         let (name, tenant) = match identity.kind {
-            CallerIdentityKind::Address => (address(), None),
-            CallerIdentityKind::Jwt => self.by_token(headers, now_s)?,
+            CallerIdentityKind::Address => (address().to_string(), None),
+            CallerIdentityKind::Jwt => self.by_token(headers, address(), now_s)?,
             CallerIdentityKind::ApiKey => {
                 let caller = self.api_keys.caller(headers)?;
                 let has_caller = |tenant: &TenantSettings| tenant.members.contains(&*caller);
                 let tenant = tenants.iter().find(|(_, tenant)| has_caller(tenant));
                 (caller.to_string(), tenant.map(|(name, _)| name.clone()))
             }
-            CallerIdentityKind::Webhook => self.by_webhook(headers, &address()).await?,
+            CallerIdentityKind::Webhook => self.by_webhook(headers, &address().to_string()).await?,
             CallerIdentityKind::None => (ALL_CALLERS.to_owned(), None),
         };
         Ok((CallerId(name.into()), tenant))
     }
 
     /// Returns the caller and the tenant that the request's token names. A token with an unknown key has the keys
-    /// fetched.
+    /// fetched. An address has a bounded number of wrong tokens checked.
     fn by_token(
         &self,
         headers: &HeaderMap,
+        address: ClientAddress,
         now_s: u64,
     ) -> Result<(String, Option<String>), TokenError> {
         let jwt = self.file.identity.jwt.as_ref().ok_or(TokenError::NoKeys)?;
+        let (token, checked_ms) = (jwt::bearer(headers).unwrap_or_default(), now_ms());
+        let wait_s = self.token_checks.lock().wait_s(token, address, checked_ms);
+        if wait_s > 0 && !token.is_empty() {
+            return Err(TokenError::TooMany(wait_s));
+        }
         let keys = self.keys.read();
         if jwt.jwks_url.is_some() && keys.lacks(headers) {
             self.keys_wanted.notify_one();
         }
-        let caller = keys.caller(jwt, headers, now_s)?;
+        let caller = keys.caller(jwt, headers, now_s);
+        drop(keys);
+        let mut checks = self.token_checks.lock();
+        match &caller {
+            Ok(_) => checks.note_accepted(token, checked_ms),
+            Err(error) => checks.note_refused(address, error, checked_ms),
+        }
+        drop(checks);
+        let caller = caller?;
         Ok((caller.name, caller.tenant))
     }
 

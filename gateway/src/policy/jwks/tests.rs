@@ -145,6 +145,26 @@ async fn a_token_with_an_unknown_key_has_the_keys_fetched() {
 }
 
 #[tokio::test]
+async fn an_address_that_sends_wrong_tokens_has_few_of_them_checked() {
+    let login = Login::start(set(SET)).await;
+    let policies =
+        login.policies(KeyFetchSettings { every: Duration::from_secs(100_000), ..QUICK });
+    let known = first();
+    until(|| knows(&policies, &known)).await;
+    let wrong = signed(NEXT_PRIVATE, Some("ec"));
+    let is_checked = |peer: Option<SocketAddr>| {
+        let refused = policies.caller_of(&wrong, peer, NOW_S).now_or_never();
+        let refused = refused.expect("no service is asked").unwrap_err();
+        !matches!(refused, PolicyError::Token(TokenError::TooMany(_)))
+    };
+    // One more may be checked for each second that passes meanwhile.
+    let checked = (0..500).filter(|_| is_checked(None)).count();
+    assert!((60..250).contains(&checked), "{checked}");
+    assert!(knows(&policies, &known), "it was accepted before");
+    assert!(is_checked(Some(SocketAddr::from(([192, 0, 2, 1], 9)))), "another address");
+}
+
+#[tokio::test]
 async fn while_keys_cannot_be_fetched_those_that_are_known_stay() {
     let login = Login::start(set(SET)).await;
     let policies = login.policies(QUICK);

@@ -1,0 +1,117 @@
+//! Bounds the checks of wrong tokens. Plain values; time is an argument.
+//!
+//! The check of a signature takes a tenth of a millisecond or more, and any client can send tokens: with HTTP/2 a
+//! request with one may have some dozen bytes. An address has a number of tokens refused after a check. Beyond that
+//! only tokens that were accepted before are checked.
+
+use hawser_serve::address::ClientAddress;
+use hawser_serve::bucket::{Bucket, BucketSize};
+use hawser_serve::caller_table::CallerTable;
+use sha2::{Digest as _, Sha256};
+
+use super::jwt::{TOKEN_LEN_BYTES_MAX, TokenError};
+
+/// Tokens of an address that are refused after a check, in a minute. A guess: a client asks its login service for
+/// another one after the first.
+const REFUSED: BucketSize = BucketSize::per_minute(60);
+/// Largest number of addresses whose refused tokens are counted. A guess: some megabytes.
+const ADDRESSES_MAX: usize = 10_000;
+/// Largest number of accepted tokens that are remembered. A guess: some megabytes.
+const ACCEPTED_MAX: usize = 50_000;
+/// Time for which an accepted token is remembered, milliseconds. A guess: tokens mostly live for an hour.
+const ACCEPTED_FOR_MS: u64 = 3_600_000;
+
+/// The tokens that were checked lately.
+#[derive(Debug)]
+pub(super) struct TokenChecks {
+    /// Accepted tokens, by their SHA-256.
+    accepted: CallerTable<[u8; 32], ()>,
+    refused: CallerTable<ClientAddress, Bucket>,
+}
+
+impl Default for TokenChecks {
+    fn default() -> Self {
+        let (accepted, refused) = (CallerTable::new(ACCEPTED_MAX), CallerTable::new(ADDRESSES_MAX));
+        Self { accepted, refused }
+    }
+}
+
+impl TokenChecks {
+    /// Returns the seconds after which a token of this address is checked; 0 if it may be checked at `now_ms`.
+    pub(super) fn wait_s(&self, token: &str, address: ClientAddress, now_ms: u64) -> u64 {
+        let refused = self.refused.get(&address).copied().unwrap_or_default();
+        match refused.wait_ms(REFUSED, 1, now_ms) {
+            Some(0) => 0,
+            _ if self.is_accepted(token) => 0,
+            wait_ms => wait_ms.unwrap_or(u64::MAX).div_ceil(1000),
+        }
+    }
+
+    fn is_accepted(&self, token: &str) -> bool {
+        token.len() <= TOKEN_LEN_BYTES_MAX && self.accepted.get(&digest(token)).is_some()
+    }
+
+    /// Records that a token was accepted at `now_ms`.
+    pub(super) fn note_accepted(&mut self, token: &str, now_ms: u64) {
+        let digest = digest(token);
+        if self.accepted.get(&digest).is_none() {
+            self.accepted.put(digest, (), now_ms.saturating_add(ACCEPTED_FOR_MS), now_ms);
+        }
+    }
+
+    /// Records that a token of this address was refused at `now_ms`. A refusal without a check does not count.
+    pub(super) fn note_refused(&mut self, address: ClientAddress, error: &TokenError, now_ms: u64) {
+        match error {
+            TokenError::Missing
+            | TokenError::NoKeys
+            | TokenError::UnknownKey
+            | TokenError::TooMany(_) => {}
+            TokenError::Invalid(_)
+            | TokenError::Expired
+            | TokenError::TooEarly
+            | TokenError::NoCaller(_) => {
+                let mut refused = self.refused.get(&address).copied().unwrap_or_default();
+                refused.take(REFUSED, 1, now_ms);
+                self.refused.put(address, refused, refused.full_at_ms(REFUSED), now_ms);
+            }
+        }
+    }
+}
+
+fn digest(token: &str) -> [u8; 32] {
+    Sha256::digest(token).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HERE: ClientAddress = ClientAddress::V6(1);
+    const THERE: ClientAddress = ClientAddress::V6(2);
+
+    #[test]
+    fn an_address_has_a_number_of_wrong_tokens_checked_and_known_ones_besides() {
+        let mut checks = TokenChecks::default();
+        checks.note_accepted("known", 0);
+        for _ in 0..REFUSED.capacity {
+            assert_eq!(checks.wait_s("wrong", HERE, 0), 0);
+            checks.note_refused(HERE, &TokenError::Expired, 0);
+        }
+        assert_eq!(checks.wait_s("wrong", HERE, 0), 1);
+        assert_eq!(checks.wait_s("known", HERE, 0), 0);
+        assert_eq!(checks.wait_s("wrong", THERE, 0), 0, "others are not touched");
+        assert_eq!(checks.wait_s("wrong", HERE, 1000), 0);
+        assert_eq!(checks.wait_s("wrong", HERE, 999), 1);
+    }
+
+    #[test]
+    fn what_costs_no_check_does_not_count() {
+        let mut checks = TokenChecks::default();
+        for _ in 0..2 * REFUSED.capacity {
+            for error in [TokenError::Missing, TokenError::NoKeys, TokenError::UnknownKey] {
+                checks.note_refused(HERE, &error, 0);
+            }
+        }
+        assert_eq!(checks.wait_s("wrong", HERE, 0), 0);
+    }
+}
