@@ -4,6 +4,7 @@ use hawser_serve::readiness::Purpose;
 use hawser_serve::{FieldCost, MethodKind, RpcMethod};
 
 use crate::limits::{IDENTIFIERS_MAX, PAYERS_MAX, PUBLISHED_MAX, SELECTED_MAX};
+use crate::stream_error::ADDS_MAX;
 
 use MethodKind::{Bidi, ServerStream, Unary};
 
@@ -184,7 +185,8 @@ const SUBSCRIBE_FIELDS: &[FieldCost] = &[FieldCost::each(
         1,
         64,
         &[
-            FieldCost::each(1, 144, &[FieldCost::each(2, 96, &[FieldCost::each(1, 40, &[])])]),
+            FieldCost::each(1, 144, &[FieldCost::each(2, 96, &[FieldCost::each(1, 40, &[])])])
+                .at_most(DECODED * ADDS_MAX),
             FieldCost::each(2, 160, &[]),
         ],
     )],

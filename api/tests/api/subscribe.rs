@@ -273,6 +273,17 @@ async fn a_mutate_that_fails_a_check_ends_the_stream() {
     node.until_sample("xmtp_subscribers", 0.0).await;
 }
 
+/// Decoding a million adds takes a thread of the runtime for a tenth of a second.
+#[tokio::test]
+async fn a_mutate_of_far_more_adds_than_it_may_have_is_not_decoded() {
+    let node = node().await;
+    let mut talk = Talk::open(&node).await;
+    talk.mutate(Mutate { adds: vec![add(1, &[]); 200_001], ..adds(2, &[]) }).await;
+    let status = talk.ended().await;
+    assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+    assert!(status.message().contains("more than 200000 elements"), "{status}");
+}
+
 /// Clients read some KiB of trailers at most, and what waits for them there is charged to no caller.
 #[tokio::test]
 async fn the_end_of_a_stream_names_a_long_topic_by_its_beginning() {
