@@ -243,7 +243,7 @@ impl RequestBody {
     /// the peer must have no more.
     fn poll_ahead(&mut self, most_bytes: usize, cx: &mut Context<'_>) -> Poll<OverloadedError> {
         while self.ahead_end.is_none() && self.ahead_bytes() < most_bytes {
-            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+            match ready!(self.poll_new(cx)) {
                 Some(Ok(frame)) => {
                     let Ok(piece) = frame.into_data() else { continue };
                     let growth_bytes = self.ahead.growth_bytes(piece.len());
@@ -266,8 +266,23 @@ impl RequestBody {
         }
         match self.ahead_end.take() {
             Some(end) => Poll::Ready(end.err().map(Err)),
-            None => Pin::new(&mut self.body).poll_frame(cx),
+            None => self.poll_new(cx),
         }
+    }
+
+    /// Returns the next frame that arrives. Over HTTP/1.1 a client chooses how its body is cut, and a long piece would
+    /// keep the whole read buffer alive, while the short ones behind it are copied out of that buffer. So it is copied,
+    /// too.
+    fn poll_new(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if !self.http1 {
+            return Poll::Ready(frame);
+        }
+        Poll::Ready(
+            frame.map(|frame| {
+                frame.map(|frame| frame.map_data(|piece| Bytes::copy_from_slice(&piece)))
+            }),
+        )
     }
 
     /// Determines the decoded size of the messages, and passes them on. That of the one message of a request, and of

@@ -1,6 +1,7 @@
 //! Tests of the body of a request: whole messages, and the memory that it is charged.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::{FutureExt as _, StreamExt as _};
 use http_body_util::{BodyExt, StreamBody};
@@ -113,6 +114,52 @@ async fn a_message_that_grows_when_it_is_decoded_is_refused_before() {
     assert_eq!(status.code(), Code::ResourceExhausted);
     assert!(status.metadata().get("retry-after").is_some());
     assert_eq!(budget.used_bytes(), 0, "given back");
+}
+
+/// A read buffer that pieces keep alive.
+struct ReadBuffer {
+    bytes: Vec<u8>,
+    alive: Arc<AtomicUsize>,
+}
+
+impl AsRef<[u8]> for ReadBuffer {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for ReadBuffer {
+    fn drop(&mut self) {
+        self.alive.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A client of HTTP/1.1 sends chunks as long as the pieces that are kept as they are. Behind each, in the same read
+/// buffer, may be chunks of one byte, which are copied out of it.
+#[tokio::test]
+async fn pieces_over_http1_keep_no_read_buffer() {
+    const PIECE_LEN_BYTES: usize = 16 * 1024;
+    let alive = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&alive);
+    // Five bytes are missing.
+    let message = message(10 * PIECE_LEN_BYTES);
+    let pieces: Vec<_> = message.chunks(PIECE_LEN_BYTES).take(10).map(Vec::from).collect();
+    let pieces = pieces.into_iter().map(move |bytes| {
+        counted.fetch_add(1, Ordering::Relaxed);
+        let buffer = ReadBuffer { bytes, alive: Arc::clone(&counted) };
+        Ok::<_, Status>(Frame::data(Bytes::from_owner(buffer)))
+    });
+    let pieces = tokio_stream::iter(pieces).chain(futures_util::stream::pending());
+    let budget = MemoryBudget::new(usize::MAX / 4);
+    let connection =
+        budget.connection(std::net::Ipv4Addr::LOCALHOST.into(), budget.account()).unwrap();
+    let (metrics, charge) = (metrics_of(MethodKind::Unary), CallCharge::new(connection));
+    let timeout = Duration::from_secs(30);
+    let body = Body::new(StreamBody::new(pieces));
+    let mut body = RequestBody::new(body, Version::HTTP_11, metrics, charge, timeout);
+    assert!(body.frame().now_or_never().is_none());
+    assert_eq!(body.kept_bytes(), 10 * PIECE_LEN_BYTES);
+    assert_eq!(alive.load(Ordering::Relaxed), 0);
 }
 
 #[tokio::test]
