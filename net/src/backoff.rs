@@ -3,7 +3,7 @@
 //! Not `backon`, which draws the random part of a pause itself: here the caller passes the random number, so that tests
 //! choose it. A pause is half to all of its step, so it never exceeds the last step.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The step after the first failure. Guessed: a restarting peer is back within a few of these.
 const FIRST_STEP: Duration = Duration::from_millis(100);
@@ -14,6 +14,11 @@ const LAST_STEP: Duration = Duration::from_secs(10);
 /// peer more than a datagram.
 const GRPC_FIRST_STEP: Duration = Duration::from_secs(1);
 const GRPC_LAST_STEP: Duration = Duration::from_secs(60);
+
+/// The longest step after violations, and the time without one after which the first step counts again. Specified in
+/// `docs/protocol/replication.md`: as long as over gRPC, and as the pauses of a peer that is doubted.
+const VIOLATION_LAST_STEP: Duration = Duration::from_secs(60);
+const VIOLATION_FORGOTTEN_AFTER: Duration = Duration::from_secs(600);
 
 /// Growing pauses between attempts to reach one peer.
 ///
@@ -51,6 +56,25 @@ impl Backoff {
     }
 }
 
+/// Growing pauses after sessions that one peer has ended by breaking a rule: each session has some work done for
+/// nothing.
+#[derive(Debug, Default)]
+pub(crate) struct ViolationPauses {
+    /// The time of the last violation, and its step.
+    last: Option<(Instant, Duration)>,
+}
+
+impl ViolationPauses {
+    /// Returns the pause after another violation. `jitter` is a random number in 0..1.
+    pub(crate) fn next_pause(&mut self, now: Instant, jitter: f64) -> Duration {
+        let is_recent = |at: Instant| now.saturating_duration_since(at) < VIOLATION_FORGOTTEN_AFTER;
+        let before = self.last.filter(|(at, _)| is_recent(*at));
+        let step = before.map_or(LAST_STEP, |(_, step)| (step * 2).min(VIOLATION_LAST_STEP));
+        self.last = Some((now, step));
+        with_jitter(step, jitter)
+    }
+}
+
 /// Returns the pause after a failure that an immediate retry would most likely repeat.
 pub(crate) fn long_pause(jitter: f64) -> Duration {
     with_jitter(LAST_STEP, jitter)
@@ -74,6 +98,18 @@ mod tests {
         assert_eq!(pauses, [100, 200, 400, 800, 1600, 3200, 6400, 10_000, 10_000]);
         backoff.reset();
         assert_eq!(backoff.next_pause(0.0), Duration::from_millis(50));
+    }
+
+    #[test]
+    fn pauses_after_violations_double_up_to_a_minute_and_are_forgotten() {
+        let (mut now, mut pauses) = (Instant::now(), ViolationPauses::default());
+        for seconds in [10, 20, 40, 60, 60] {
+            let pause = pauses.next_pause(now, 1.0);
+            assert_eq!(pause, Duration::from_secs(seconds));
+            now += pause;
+        }
+        now += VIOLATION_FORGOTTEN_AFTER;
+        assert_eq!(pauses.next_pause(now, 0.0), Duration::from_secs(5));
     }
 
     proptest! {

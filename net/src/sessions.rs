@@ -12,6 +12,7 @@ use quinn::{Connection, VarInt};
 use tokio::sync::watch;
 
 use crate::announced::AnnouncedAddresses;
+use crate::backoff::ViolationPauses;
 use crate::handshake::ProvenConnection;
 
 /// Two connections that come up within this time count as dialled at once. A later one means that its
@@ -33,6 +34,8 @@ struct SessionTable {
     /// Peers that were refused are neither dialled nor admitted before these times. At most one entry
     /// for each registry node, since only proven ids enter.
     quiet_until: HashMap<OriginatorId, Instant>,
+    /// Peers that have broken a rule. Bounded as the others.
+    violations: HashMap<OriginatorId, ViolationPauses>,
     admitted: u64,
     is_closing: bool,
 }
@@ -173,6 +176,14 @@ impl Sessions {
         });
     }
 
+    /// Does the same for a peer that has broken a rule now, for longer each time. `jitter` is a random number in 0..1.
+    pub(crate) fn avoid_after_violation(&self, peer: OriginatorId, now: Instant, jitter: f64) {
+        self.table.send_modify(|table| {
+            let pause = table.violations.entry(peer).or_default().next_pause(now, jitter);
+            table.quiet_until.insert(peer, now + pause);
+        });
+    }
+
     /// Returns the time before which a peer is not dialled, if one was set.
     pub(crate) fn avoided_until(&self, peer: OriginatorId) -> Option<Instant> {
         self.table.borrow().quiet_until.get(&peer).copied()
@@ -267,4 +278,25 @@ impl ActiveSession {
 /// Converts a close code to QUIC's integer type.
 pub(crate) fn close_code(code: CloseCode) -> VarInt {
     VarInt::from_u32(code.code())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_that_breaks_rules_again_and_again_is_avoided_for_longer() {
+        let sessions = Sessions::new();
+        let (peer, mut now) = (OriginatorId(200), Instant::now());
+        let avoid = |peer, now| {
+            sessions.avoid_after_violation(peer, now, 1.0);
+            sessions.avoided_until(peer).unwrap() - now
+        };
+        for seconds in [10, 20, 40, 60] {
+            let pause = avoid(peer, now);
+            assert_eq!(pause, Duration::from_secs(seconds));
+            now += pause;
+        }
+        assert_eq!(avoid(OriginatorId(300), now), Duration::from_secs(10));
+    }
 }
