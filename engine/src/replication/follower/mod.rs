@@ -458,9 +458,12 @@ impl Follower {
         };
         let due: Vec<_> = self.peers.iter().filter(is_due).map(|(id, _)| *id).collect();
         for id in due {
-            let want = self.peers.get(&id).and_then(|peer| self.next_want(id, peer));
+            // Looked at again, because a peer that was asked before may have taken the turn.
+            let peer = self.peers.get(&id).filter(|peer| self.asked_at(id, peer) <= now);
+            let want = peer.and_then(|peer| self.next_want(id, peer));
             let Some(want) = want else { continue };
             self.note_part_asked(now, id);
+            self.note_turn(now, id);
             let request = self.requests.next();
             if id == self.choice.source {
                 self.choice.progress_at = now;

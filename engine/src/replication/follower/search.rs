@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use hawser_proto::{OriginatorId, SequenceId};
 
+use super::choice::STALL_TIMEOUT;
 use super::parts::ReceivedTotal;
 
 /// Duration of a gap search. Specified (`docs/protocol/replication.md`, Gaps).
@@ -15,6 +16,13 @@ pub(super) const SEARCH_AGAIN_AFTER: Duration = Duration::from_secs(10);
 /// Pace of searches that ask all peers at once. The peers beside the source are asked later in a search that begins
 /// sooner after such a one. Specified (same page).
 pub(super) const SEARCH_EVERY: Duration = Duration::from_secs(1);
+/// Places of a range from which on the peers beside the source and the strand's own node are asked in turns: at once,
+/// each would send all of it. Specified (same page).
+pub(super) const IN_TURNS_FROM: u64 = 1024;
+/// Longest time between two turns, though envelopes come. Specified (same page).
+const TURN_MAX: Duration = Duration::from_secs(2);
+/// Time after which all peers have been asked: in the other half of the search each can send. Specified (same page).
+const IN_TURNS_FOR: Duration = Duration::from_secs(30);
 /// Envelopes, or their bytes, that let a search go on for [`SEARCH_FOR`] more. Specified (same page).
 const FOUND_ENVELOPES_MIN: u64 = 1024;
 const FOUND_BYTES_MIN: u64 = 2 * 1024 * 1024;
@@ -32,10 +40,45 @@ pub(super) struct Search {
     pub(super) answered: bool,
     /// The envelopes of the range that were accepted within the last [`SEARCH_FOR`].
     pub(super) found: ReceivedTotal,
+    /// The turns of the peers; `None` if all are asked at once.
+    pub(super) turns: Option<SearchTurns>,
     /// The envelope behind them is old enough.
     pub(super) can_have_expired: bool,
     /// The places that each peer says have expired.
     pub(super) expired: BTreeMap<OriginatorId, (SequenceId, SequenceId)>,
+}
+
+/// The times at which peers are asked, one after the other.
+#[derive(Debug)]
+pub(super) struct SearchTurns {
+    /// The next turn, unless nothing comes from those that were asked.
+    at: Instant,
+    /// The latest time of the next turn.
+    by: Instant,
+    /// The time from which on all peers are asked.
+    over_at: Instant,
+}
+
+impl SearchTurns {
+    pub(super) fn new(now: Instant) -> Self {
+        let over_at = now + IN_TURNS_FOR;
+        Self { at: now + STALL_TIMEOUT, by: now + TURN_MAX, over_at }
+    }
+
+    /// Returns the time of the next turn.
+    pub(super) fn next_at(&self) -> Instant {
+        self.at.min(self.over_at)
+    }
+
+    /// Notes that a peer is asked in its turn.
+    pub(super) fn pass(&mut self, now: Instant) {
+        (self.at, self.by) = (now + STALL_TIMEOUT, now + TURN_MAX);
+    }
+
+    /// Notes that an envelope of the range has come.
+    pub(super) fn note_found(&mut self, now: Instant) {
+        self.at = (now + STALL_TIMEOUT).min(self.by);
+    }
 }
 
 impl Search {

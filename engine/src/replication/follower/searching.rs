@@ -7,7 +7,8 @@
 //!
 //! A peer can also begin one search after the other. A relay that leaves out what others hold gets a pause, so the
 //! strand comes from another peer. The strand's own node harms only its own strand, but each search asks all peers, so
-//! those beside the source are asked at a pace.
+//! those beside the source are asked at a pace. For a long range they are asked in turns, each for what is still missing:
+//! one envelope behind a backlog must not have all of them send it.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -16,7 +17,9 @@ use hawser_proto::{OriginatorId, SequenceId};
 use hawser_storage::SkipReason;
 
 use super::parts::ReceivedTotal;
-use super::search::{SEARCH_AGAIN_AFTER, SEARCH_EVERY, SEARCH_FOR, Search};
+use super::search::{
+    IN_TURNS_FROM, SEARCH_AGAIN_AFTER, SEARCH_EVERY, SEARCH_FOR, Search, SearchTurns,
+};
 use super::{FILL_EVERY, Follower, PendingWrites};
 
 impl Follower {
@@ -36,12 +39,14 @@ impl Follower {
             }
             Some(_) => {}
             None => {
+                let is_long = through.0.saturating_sub(self.accepted.0) > IN_TURNS_FROM;
                 self.search = Some(Search {
                     through,
                     left_out_by: from,
                     until: now + SEARCH_FOR,
                     answered: false,
                     found: ReceivedTotal::default(),
+                    turns: is_long.then(|| SearchTurns::new(now)),
                     can_have_expired,
                     expired: BTreeMap::new(),
                 });
@@ -65,11 +70,28 @@ impl Follower {
         }
     }
 
+    /// Returns the time of a peer's turn in a search for a long range; `None` if it need not wait for one. It does not
+    /// if nobody is sending any more.
+    pub(super) fn turn_at(&self, id: OriginatorId) -> Option<Instant> {
+        let turns = self.search.as_ref()?.turns.as_ref()?;
+        let is_first = id == self.choice.source || id == self.originator;
+        let is_sent = || self.peers.values().any(|peer| peer.open.is_some());
+        (!is_first && is_sent()).then(|| turns.next_at())
+    }
+
+    /// Notes that a peer is asked, if there is a search, for its places.
+    pub(super) fn note_turn(&mut self, now: Instant, id: OriginatorId) {
+        let is_first = id == self.choice.source || id == self.originator;
+        let turns = self.search.as_mut().and_then(|search| search.turns.as_mut());
+        turns.filter(|_| !is_first).into_iter().for_each(|turns| turns.pass(now));
+    }
+
     /// Notes that everything up to `through` was accepted, the last of it an envelope of this length. Ends the search
     /// if its places are among it.
     pub(super) fn note_passed(&mut self, now: Instant, through: SequenceId, len_bytes: usize) {
         let Some(search) = &mut self.search else { return };
         search.found.add(len_bytes);
+        search.turns.iter_mut().for_each(|turns| turns.note_found(now));
         if search.through > through {
             return;
         }

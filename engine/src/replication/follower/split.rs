@@ -148,11 +148,12 @@ impl Follower {
         self.split.is_some() && (self.choice.is_asked(id) || self.is_sharer(id, peer))
     }
 
-    /// Returns the time from which an idle peer may be asked. The long pause after a walk over missing places is no
+    /// Returns the time from which an idle peer may be asked. A long search has turns. The long pause after a walk over missing places is no
     /// pause of parts.
     pub(super) fn asked_at(&self, id: OriginatorId, peer: &PeerProgress) -> Instant {
         let is_for_parts = self.search.is_none() && self.is_for_parts(id, peer);
-        if is_for_parts { peer.part_at } else { peer.ask_at }
+        let at = if is_for_parts { peer.part_at } else { peer.ask_at };
+        self.turn_at(id).map_or(at, |turn_at| turn_at.max(at))
     }
 
     /// Returns the want for an idle peer.

@@ -1,6 +1,7 @@
 //! Searches for places that a peer has left out: when they end, and when they go on.
 
 use super::*;
+use crate::replication::follower::choice::STALL_TIMEOUT;
 use crate::replication::follower::search::SEARCH_EVERY;
 
 /// Begins a search: the source has left out the places 1 to `gap`, and says that it does not hold them.
@@ -104,6 +105,59 @@ fn a_strand_with_one_gap_after_the_other_has_all_peers_asked_once_a_second() {
     assert_eq!(rig.asks(OTHER), None);
     rig.wait(SEARCH_EVERY);
     assert_eq!(rig.asks(OTHER), Some((400, Some(401))));
+}
+
+/// Begins a search for 20,000 places that the source has left out, beside ten other peers. Returns these.
+fn searching_beside_ten() -> (Rig, Vec<OriginatorId>) {
+    let mut rig = Rig::connected(0);
+    let others: Vec<_> = (3..13).map(|number| OriginatorId(number * 100)).collect();
+    for peer in &others {
+        rig.up(*peer);
+    }
+    rig.answer(SOURCE, envelopes([20_001]));
+    assert_eq!(rig.asks(SOURCE), Some((0, Some(20_000))));
+    (rig, others)
+}
+
+fn asked(rig: &Rig, peers: &[OriginatorId]) -> usize {
+    peers.iter().filter(|peer| rig.asks(**peer).is_some()).count()
+}
+
+/// Otherwise one envelope behind a backlog has every peer send all of it.
+#[test]
+fn a_long_range_is_asked_of_the_next_peer_when_nothing_comes() {
+    let (mut rig, others) = searching_beside_ten();
+    assert_eq!(asked(&rig, &others), 0);
+    rig.wait(STALL_TIMEOUT);
+    assert_eq!(asked(&rig, &others), 1);
+    for first in (1..=18_000).step_by(2_000) {
+        rig.answer(OTHER, envelopes(first..first + 2_000));
+        rig.wait(STALL_TIMEOUT / 4);
+        assert_eq!(asked(&rig, &others), 1, "it sends");
+    }
+    rig.wait(STALL_TIMEOUT);
+    assert_eq!(rig.asks(THIRD), Some((18_000, Some(20_000))), "only what is still missing");
+    assert_eq!(asked(&rig, &others), 2);
+    // Nobody is sending any more.
+    for peer in [SOURCE, OTHER, THIRD] {
+        rig.answer(peer, vec![StrandItem::End]);
+        rig.asked.remove(&peer);
+    }
+    assert_eq!(rig.asks(OriginatorId(500)), Some((18_000, Some(20_000))));
+    assert_eq!(asked(&rig, &others), 1);
+}
+
+/// What comes is no reason to ask nobody else: a hostile peer can send a place from time to time.
+#[test]
+fn a_trickle_keeps_no_peer_from_its_turn_in_a_long_search() {
+    let (mut rig, others) = searching_beside_ten();
+    rig.wait(STALL_TIMEOUT);
+    for place in 1..=60 {
+        rig.answer(OTHER, envelopes([place]));
+        rig.wait(Duration::from_millis(500));
+    }
+    assert_eq!(asked(&rig, &others), others.len());
+    assert!(rig.follower.is_searching());
 }
 
 fn asks_other(effect: &Effect) -> bool {
