@@ -27,8 +27,8 @@ const BYTES_AS_FRAME: u32 = 4096;
 /// Frames as which a want counts. A guess: it has a stream opened and a short page read, a tenth of a millisecond each,
 /// whether the peer takes them or replaces the want at once.
 const WANT_AS_FRAMES: u32 = 4;
-/// Time by which frames may be ahead of the pace. Calculated: a thousand frames at once, among them 250 wants. An honest
-/// peer sends one for each of its strands when it connects.
+/// Time by which frames may be ahead of the pace. Calculated: a thousand frames at once, among them 250 wants. An
+/// honest peer sends one for each of its strands when it connects.
 const FRAMES_AHEAD: Duration = Duration::from_millis(512);
 
 /// The reason a stream, or a whole session, ends.

@@ -7,8 +7,8 @@
 //!
 //! A peer can also begin one search after the other. A relay that leaves out what others hold gets a pause, so the
 //! strand comes from another peer. The strand's own node harms only its own strand, but each search asks all peers, so
-//! those beside the source are asked at a pace. For a long range they are asked in turns, each for what is still missing:
-//! one envelope behind a backlog must not have all of them send it.
+//! those beside the source are asked at a pace. For a long range they are asked in turns, each for what is still
+//! missing: one envelope behind a backlog must not have all of them send it.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -71,7 +71,7 @@ impl Follower {
     }
 
     /// Returns the time of a peer's turn in a search for a long range; `None` if it need not wait for one. It does not
-    /// if nobody is sending any more.
+    /// if no peer is sending any more.
     pub(super) fn turn_at(&self, id: OriginatorId) -> Option<Instant> {
         let turns = self.search.as_ref()?.turns.as_ref()?;
         let is_first = id == self.choice.source || id == self.originator;

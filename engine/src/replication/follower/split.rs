@@ -148,8 +148,8 @@ impl Follower {
         self.split.is_some() && (self.choice.is_asked(id) || self.is_sharer(id, peer))
     }
 
-    /// Returns the time from which an idle peer may be asked. A long search has turns. The long pause after a walk over missing places is no
-    /// pause of parts.
+    /// Returns the time from which an idle peer may be asked. A long search has turns. The long pause after a walk over
+    /// missing places is no pause of parts.
     pub(super) fn asked_at(&self, id: OriginatorId, peer: &PeerProgress) -> Instant {
         let is_for_parts = self.search.is_none() && self.is_for_parts(id, peer);
         let at = if is_for_parts { peer.part_at } else { peer.ask_at };

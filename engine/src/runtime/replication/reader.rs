@@ -27,7 +27,7 @@ const PAGE_ROOM_MIN: u32 = 64 * 1024;
 
 /// Bytes of the first page of a want, at most; each page that the peer takes doubles the next one. A guess: a page that
 /// is read in a tenth of a millisecond. A peer may replace its wants as fast as this node reads its frames, and each
-/// costs a page that nobody takes.
+/// costs a page that the peer does not take.
 const FIRST_PAGE_BYTES: usize = 64 * 1024;
 
 /// Length that a range of the log without envelopes counts with, so that the work for a page of gaps is bounded too.

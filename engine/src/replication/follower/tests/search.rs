@@ -138,7 +138,7 @@ fn a_long_range_is_asked_of_the_next_peer_when_nothing_comes() {
     rig.wait(STALL_TIMEOUT);
     assert_eq!(rig.asks(THIRD), Some((18_000, Some(20_000))), "only what is still missing");
     assert_eq!(asked(&rig, &others), 2);
-    // Nobody is sending any more.
+    // No peer is sending any more.
     for peer in [SOURCE, OTHER, THIRD] {
         rig.answer(peer, vec![StrandItem::End]);
         rig.asked.remove(&peer);
@@ -147,7 +147,7 @@ fn a_long_range_is_asked_of_the_next_peer_when_nothing_comes() {
     assert_eq!(asked(&rig, &others), 1);
 }
 
-/// What comes is no reason to ask nobody else: a hostile peer can send a place from time to time.
+/// What comes is no reason to ask no other peer: a hostile peer can send a place from time to time.
 #[test]
 fn a_trickle_keeps_no_peer_from_its_turn_in_a_long_search() {
     let (mut rig, others) = searching_beside_ten();

@@ -121,8 +121,8 @@ fn a_source_that_is_slow_and_goes_on_stays() {
     }
 }
 
-/// Lets `OTHER` be the source, which sends so many envelopes every 0.3 s while `THIRD` claims far more. Returns the time
-/// after which `THIRD` is asked beside it; `None` if it is not within half a minute.
+/// Lets `OTHER` be the source, which sends so many envelopes every 0.3 s while `THIRD` claims far more. Returns the
+/// time after which `THIRD` is asked beside it; `None` if it is not within half a minute.
 fn tried_beside(rig: &mut Rig, each: u64) -> Option<Duration> {
     let begin = rig.now;
     rig.down(SOURCE);
