@@ -139,7 +139,7 @@ async fn what_is_longer_than_all_room_is_read_alone() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_first_page_of_a_want_is_short_and_the_next_ones_are_longer() {
     const EACH: usize = 1 << 10;
-    const PLACES: u64 = 2_000;
+    const PLACES: u64 = 1_500;
     let store = common::store();
     for place in 1..=PLACES {
         append(&store, strand(0), place, EACH);
