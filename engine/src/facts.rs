@@ -169,7 +169,8 @@ pub(crate) fn of_expired_many(
 ) -> Vec<Option<Facts>> {
     let mut claims = Vec::new();
     let open = |expired: &ExpiredEnvelope| {
-        let envelope = OriginatorEnvelope::parse(expired.bytes.clone()).ok().filter(&may_go)?;
+        let envelope = OriginatorEnvelope::parse_stored(expired.bytes.clone());
+        let envelope = envelope.ok().filter(&may_go)?;
         let statement = envelope.unsigned();
         let is_free = is_free(statement.payer().client().topic().kind());
         let needs_receipt = statement.id().originator == own && expired.receipt.is_none();

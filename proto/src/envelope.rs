@@ -300,6 +300,21 @@ mod tests {
     }
 
     #[test]
+    fn a_stored_envelope_is_parsed_without_another_look_at_its_form() {
+        let (_, sealed) = example();
+        let parsed = OriginatorEnvelope::parse(sealed.clone()).unwrap();
+        let stored = OriginatorEnvelope::parse_stored(sealed.clone()).unwrap();
+        assert_eq!(stored.as_bytes(), &sealed);
+        assert_eq!((stored.id(), stored.proof()), (parsed.id(), parsed.proof()));
+        assert_eq!(stored.unsigned().as_bytes(), parsed.unsigned().as_bytes());
+        let topic = |it: &OriginatorEnvelope| it.unsigned().payer().client().topic().clone();
+        assert_eq!(topic(&stored), topic(&parsed));
+        let other = [sealed.as_ref(), &[0x7a, 0]].concat();
+        assert!(OriginatorEnvelope::parse_stored(other.into()).is_ok());
+        assert!(OriginatorEnvelope::parse_stored(sealed.slice(..sealed.len() - 1)).is_err());
+    }
+
+    #[test]
     fn a_swarm_of_empty_actions_is_refused_before_it_is_decoded() {
         let mut bytes = vec![0x2a, 0x80, 0x80, 0x20];
         bytes.resize(4 + 512 * 1024, 0);

@@ -124,6 +124,21 @@ impl OriginatorEnvelope {
         if message.encoded_len() != bytes.len() || message.encode_to_vec() != bytes {
             return Err(LayerError::NotCanonical);
         }
+        Self::parts(message)
+    }
+
+    /// Parses all layers of an envelope whose form was checked before it was stored. The form is not checked again: that
+    /// would encode the envelope once more, and compare all of its bytes.
+    ///
+    /// # Errors
+    /// The first malformed part.
+    pub fn parse_stored(bytes: Bytes) -> Result<Self, LayerError> {
+        let (statement, proof) = Self::parts(pb::OriginatorEnvelope::decode(bytes.clone())?)?;
+        Ok(Self { bytes, unsigned: UnsignedOriginatorEnvelope::parse(statement)?, proof })
+    }
+
+    /// Returns the statement's bytes and their proof.
+    fn parts(message: pb::OriginatorEnvelope) -> Result<(Bytes, Proof), LayerError> {
         let proof = match message.proof.ok_or(LayerError::ProofMissing)? {
             pb::originator_envelope::Proof::OriginatorSignature(signature) => {
                 let signature = Signature::from_bytes(&signature.bytes)?;
