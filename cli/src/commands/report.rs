@@ -299,8 +299,8 @@ async fn ask_listed(args: &ReportListArgs, query: &str) -> Result<Value, RunErro
     ask(&args.node, file.as_deref(), query).await
 }
 
-/// Returns the address of the metrics of the node that is asked: the one that is named, or the first node of the network
-/// file, or that of the settings.
+/// Returns the address of the metrics of the node that is asked: the one that is named, or the first node of the
+/// network file, or that of the settings.
 fn metrics_of(args: &ReportNodeArgs, network: Option<&Path>) -> Result<String, RunError> {
     if let Some(metrics) = &args.metrics {
         return Ok(metrics.clone());

@@ -127,8 +127,8 @@ impl OriginatorEnvelope {
         Self::parts(message)
     }
 
-    /// Parses all layers of an envelope whose form was checked before it was stored. The form is not checked again: that
-    /// would encode the envelope once more, and compare all of its bytes.
+    /// Parses all layers of an envelope whose form was checked before it was stored. The form is not checked again:
+    /// that would encode the envelope once more, and compare all of its bytes.
     ///
     /// # Errors
     /// The first malformed part.
