@@ -30,7 +30,7 @@ const PUBLISHED_BEFORE_TEXT: &str = "it was published before, and has expired si
 /// The author of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Writer {
-    /// A payer, over the API. It cannot write to reserved topics, not even what this node has signed.
+    /// A payer that calls the API. It cannot write to reserved topics, not even envelopes that this node has signed.
     Payer,
     /// This node itself, which writes to reserved topics only.
     ThisNode,

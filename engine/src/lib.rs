@@ -10,7 +10,7 @@
 //! - [`facts`], [`price`], [`inbox`], [`chain_strand`]: the rows that projections keep of an envelope,
 //!   what it costs, and the envelopes that a chain's events become;
 //! - [`ledger`]: the entries of a payer's balance;
-//! - [`payer_reports`]: what payers are billed for, and what this node comes to itself;
+//! - [`payer_reports`]: reports of the fees that payers owe, and the same figures as this node computes them;
 //! - [`pruning`]: the envelopes that may go when they have expired;
 //! - [`misbehavior`]: faults of other nodes; [`liveness`]: those that do not answer;
 //! - [`committed`], [`read`]: pages and live streams for readers;

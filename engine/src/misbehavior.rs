@@ -23,8 +23,8 @@ pub fn difference(held: &Bytes, other: &Bytes) -> Option<Severity> {
     })
 }
 
-/// Returns the evidence for a contradiction: both checkpoints in binary form, and what shows how the larger tree
-/// begins, if they do not show it by themselves.
+/// Returns the evidence for a contradiction: both checkpoints in binary form, and the proof of how the
+/// larger tree begins, unless the checkpoints alone contradict each other.
 #[must_use]
 pub fn evidence_of(found: &Contradiction) -> Vec<Bytes> {
     let mut pieces: Vec<Bytes> =

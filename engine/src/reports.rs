@@ -73,8 +73,8 @@ pub fn report_of(stored: &StoredEvidence) -> Result<Report, ReportError> {
 
 /// Returns the fact that a judged report is about, under which it is kept once; `None` for a refuted one.
 ///
-/// A proven fault is known by its place. Anything else also by its evidence, since a first report with
-/// worthless evidence would keep out better ones.
+/// A proven fault is identified by its place. Any other fault is also identified by its evidence: otherwise a first
+/// report with worthless evidence would keep out better ones.
 #[must_use]
 pub fn fact_of(report: &Report, bytes: &[u8], judgement: &Judgement) -> Option<ReportFact> {
     let class = match judgement.verdict {

@@ -8,9 +8,9 @@
 //! - the one that this host wrote last: signing begins when its peers have been asked, at most [`ASK_FOR`] after
 //!   the start;
 //! - a new one, by the operator's flag: when a majority of the other canonical nodes has answered; after
-//!   [`ASK_FOR`] also by the operator's word. A peer that shows a place of the strand refutes the flag;
+//!   [`ASK_FOR`] also by the operator's confirmation. A peer that shows a place of the strand refutes the flag;
 //! - an unknown one: after a quarantine, when a majority of the other canonical nodes has answered, or by the
-//!   operator's word; [`GAP`] places above everything that was shown.
+//!   operator's confirmation; it then begins [`GAP`] places above everything that was shown.
 //!
 //! A peer's clock is a claim: it keeps the node from signing only for ten seconds, in which the peer has
 //! to show an envelope. An envelope of the strand that this node does not hold is a proof. See
@@ -94,7 +94,7 @@ pub struct Quarantine {
     pub answered: usize,
     /// Other canonical nodes.
     pub others: usize,
-    /// Only the operator's word ends it.
+    /// True if only the operator's confirmation ends it.
     pub needs_word: bool,
 }
 
@@ -111,7 +111,7 @@ fn majority(others: usize) -> usize {
     if others == 0 { 0 } else { others / 2 + 1 }
 }
 
-/// The operator's word that no other process signs with the key.
+/// The operator's confirmation that no other process signs with the key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OperatorWord {
     /// Places to leave out: 0 if the folder holds everything that was ever signed.
@@ -275,8 +275,8 @@ impl OwnStrandGuard {
         self.before_gap.get_or_insert(self.held);
     }
 
-    /// Handles the operator's word. It means nothing while no quarantine needs it, or if it is about another status.
-    /// A second word in one quarantine changes only the places to leave out: it neither excuses what another process
+    /// Handles the operator's confirmation. It has no effect while no quarantine needs it, or if it is about another
+    /// status. A second one in the same quarantine changes only the places to leave out: it neither excuses what another process
     /// has signed since the first one, nor makes the operator wait again.
     pub fn note_word(&mut self, now: Instant, now_ns: i64, word: OperatorWord) {
         if !word.about.is_as(&self.status()) {

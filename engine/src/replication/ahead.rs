@@ -28,8 +28,8 @@ pub const AHEAD_MAX: u64 = 1 << 21;
 /// two cores takes about as long to show half of [`AHEAD_MAX`], so a backlog of a million places is shown no later.
 const PAGES_FIRST_FOR: Duration = Duration::from_secs(15);
 
-/// Time for which a strand that is asked for again may wait for its places, before readers lose what breaks a rule
-/// among them. A guess: an honest peer sends most backlogs within it, and verified places need no second look.
+/// Time for which a strand that is asked for again may wait for its places, before envelopes among them that break a rule
+/// are withdrawn from readers. A guess: an honest peer sends most backlogs within it, and verified places need no second look.
 pub const WITHDRAW_AFTER: Duration = Duration::from_secs(15);
 
 /// The stage of a strand. It changes only while nothing of the strand is checked or written.
@@ -74,7 +74,7 @@ struct Withdrawal {
     /// The time at which they were asked for, or the look failed. Places that come do not move it: a peer could send
     /// them one by one.
     since: Instant,
-    /// Readers have lost what breaks a rule up to here.
+    /// Envelopes that break a rule are withdrawn from readers up to this place.
     through: SequenceId,
 }
 
@@ -335,7 +335,7 @@ impl ShownStrand {
         (verified < durable && is_ready).then_some((verified, durable))
     }
 
-    /// Notes that everything up to a place is verified, and durable so.
+    /// Notes that everything up to a place is verified, and that the verdicts are durable.
     pub fn note_verified(&mut self, through: SequenceId) {
         if let ShownStage::Shown { verified } = &mut self.stage {
             *verified = through;
@@ -345,8 +345,8 @@ impl ShownStrand {
         self.pauses = RetryPauses::default();
     }
 
-    /// Notes the same, and that the place behind it has an outer layer that its originator has not signed. Returns the
-    /// peer that has sent it, if that is known.
+    /// Notes the same, and that the next place has an outer layer that its originator has not signed. Returns the peer
+    /// that sent it, if the peer is known.
     #[must_use]
     pub fn note_forged(&mut self, through: SequenceId) -> Option<OriginatorId> {
         self.note_verified(through);
@@ -354,9 +354,9 @@ impl ShownStrand {
         self.runs.sender_of(through.next())
     }
 
-    /// Returns the places of which readers are to lose what breaks a rule: behind the first, up to the second one. Only
-    /// while places that were asked for again do not come. Without this, a node that signs a tree with a place that
-    /// nothing verifies would have readers shown whatever it puts behind that place, for ever.
+    /// Returns the places in which envelopes that break a rule are to be withdrawn from readers: after the first place, up
+    /// to the second one. Returns places only while those that were asked for again do not come. Otherwise a node could
+    /// sign a tree with a place that no peer can verify, and readers would keep all envelopes after that place for ever.
     pub fn next_withdrawal(
         &mut self,
         now: Instant,
@@ -374,7 +374,7 @@ impl ShownStrand {
         (is_due && withdrawal.through < head).then_some((withdrawal.through, head))
     }
 
-    /// Notes that readers have lost what breaks a rule up to a place.
+    /// Notes that envelopes which break a rule are withdrawn from readers up to a place.
     pub fn note_withdrawn(&mut self, through: SequenceId) {
         if let Some(withdrawal) = &mut self.withdrawal {
             withdrawal.through = withdrawal.through.max(through);

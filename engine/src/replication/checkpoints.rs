@@ -138,7 +138,7 @@ impl CheckpointWatch {
     /// Takes a checkpoint that a peer has sent. `key` is that of the node that it names, from the registry.
     ///
     /// # Errors
-    /// When the node has not signed it. The peer that sent it has not checked it.
+    /// Returns an error if the node has not signed it, which the peer that sent it has not checked.
     pub fn handle(
         &mut self,
         signed: SignedCheckpoint,

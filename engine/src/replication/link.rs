@@ -81,8 +81,8 @@ pub enum StrandItem<E> {
         /// The peer claims that it held them until their retention ran out.
         expired: bool,
     },
-    /// The envelopes that follow in the same part of the response are said to end a signed beginning of the strand's
-    /// tree. Nothing of it is verified.
+    /// The peer claims that the envelopes which follow in the same part of the response end a signed beginning of the
+    /// strand's tree. The claim is not verified.
     Prefix(Box<SignedPrefix>),
     /// The peer has sent all it holds of the want.
     End,

@@ -20,7 +20,7 @@ pub(crate) struct WaitingEvidence {
 
 /// The position up to which evidence was looked at, and what waits before it. Does no I/O.
 ///
-/// Evidence that waits holds up none after it. What lasts is [`reported`](Self::reported), the position before the
+/// Evidence that waits holds up none after it. Only [`reported`](Self::reported) is stored, the position before the
 /// first piece that waits: a restart looks at everything behind it again, and a report of a known fact is not kept
 /// twice. Bounded by the evidence that is kept about each node.
 #[derive(Debug)]

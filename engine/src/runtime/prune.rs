@@ -22,8 +22,8 @@ const PART_PLACES: usize = 256;
 /// Time from the start of a node to its first run, if the interval is longer. A guess: a node that starts has other
 /// work.
 const FIRST_AFTER: Duration = Duration::from_secs(60);
-/// Time to the next run after one that left envelopes which could go. A guess: it continues soon, and others get the
-/// disk between.
+/// Time to the next run after one that left envelopes which could be removed. A guess: pruning continues soon, and other
+/// work gets the disk in between.
 const BACKLOG_AFTER: Duration = Duration::from_secs(60);
 
 /// Settings of pruning.
@@ -47,7 +47,7 @@ impl Default for PruneSettings {
 /// The outcome of a run at one strand.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StrandPruned {
-    /// Envelopes that have gone; in a dry run those that could.
+    /// Removed envelopes; in a dry run those that could be removed.
     pub pruned: u64,
     /// Lengths of these envelopes together, bytes.
     pub bytes: u64,
@@ -82,13 +82,13 @@ pub struct PruneReport {
 }
 
 impl PruneReport {
-    /// Returns the number of envelopes that have gone, or could.
+    /// Returns the number of removed envelopes; in a dry run of those that could be removed.
     #[must_use]
     pub fn pruned(&self) -> u64 {
         self.strands.values().map(|it| it.pruned).sum()
     }
 
-    /// Returns the number of envelopes that could go and are still held.
+    /// Returns the number of envelopes that could be removed and are still stored.
     #[must_use]
     pub fn backlog(&self) -> u64 {
         let later = self.strands.values().filter_map(|it| it.stays.get(&KeepReason::Later)).sum();
@@ -280,7 +280,7 @@ impl PruneWorker {
         }
     }
 
-    /// Makes one run. Returns true if it left envelopes that could go.
+    /// Makes one run. Returns true if it left envelopes that could be removed.
     fn run_once(&self) -> bool {
         let engine = &self.engine;
         // Expiries are compared with no clock that is known to be wrong.

@@ -82,7 +82,7 @@ pub struct ScrubDone {
     pub report: ScrubReport,
     /// Number of damaged parts that have been put back.
     pub repaired: u64,
-    /// The damaged parts that have not, if they were to be put back.
+    /// The damaged parts that were not repaired, if the scrub was to repair them.
     pub left: Vec<UnrepairedDamage>,
 }
 

@@ -6,7 +6,7 @@ use tokio::sync::watch;
 #[derive(Debug)]
 pub(super) struct StopSender(watch::Sender<bool>);
 
-/// Tells a task, or work on a thread that blocks, when to end. Cheap to clone.
+/// The signal that ends a task, or work on a thread that may block. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct StopSignal(watch::Receiver<bool>);
 

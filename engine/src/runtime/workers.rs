@@ -54,14 +54,16 @@ const THREADS_LIVE: &str = "the threads live as long as their handles";
 static BEGIN: OnceLock<fn()> = OnceLock::new();
 static BEGIN_BEHIND: OnceLock<fn()> = OnceLock::new();
 
-/// Sets what each thread that a publish passes does first, for the whole process: to ask the system for a core without
-/// delay, for example. These are the threads that check, sequence, sign and commit. The first call counts.
+/// Sets the function that each thread of the publish path calls first, for the whole process: for example, one that asks
+/// the system for a core without delay. These are the threads that check, sequence, sign and commit. Only the first call
+/// has an effect.
 pub fn at_begin_of_publish_threads(begin: fn()) {
     let _ = BEGIN.set(begin); // a second node of the process wants the same
 }
 
-/// Sets what each thread that checks large requests, or what readers have already, does first, for the whole process:
-/// to let all other threads have the cores before it, for example. The first call counts.
+/// Sets the function that each thread of lower priority calls first, for the whole process: for example, one that lets
+/// all other threads have the cores before it. These threads check large requests, and envelopes that readers have
+/// already. Only the first call has an effect.
 pub fn at_begin_of_threads_behind(begin: fn()) {
     let _ = BEGIN_BEHIND.set(begin); // a second node of the process wants the same
 }

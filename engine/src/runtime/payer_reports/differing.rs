@@ -1,4 +1,4 @@
-//! Reports that were recomputed here and are other ones.
+//! Reports for which this node computed other figures.
 
 use std::collections::HashMap;
 
@@ -12,11 +12,11 @@ const DIFFERING_MAX: usize = 4096;
 /// of the cost of judging at each.
 const LOOKS_OF_A_REFUSAL: u8 = 10;
 
-/// The reports that this node has recomputed as other ones, by id. Bounded: all are forgotten when there are too many.
+/// The reports for which this node computed other figures, by id. Bounded: all are forgotten when there are too many.
 #[derive(Debug, Default)]
 pub(super) struct DifferingReports(HashMap<ReportId, DifferingReport>);
 
-/// A report that was recomputed here and is another one.
+/// A report for which this node computed other figures.
 #[derive(Debug, Default)]
 struct DifferingReport {
     about: OriginatorId,

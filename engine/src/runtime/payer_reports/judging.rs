@@ -1,4 +1,4 @@
-//! Judging reports of nodes: whether this node comes to the same figures, and may attest them.
+//! Judges reports of nodes: decides if this node computes the same figures and may attest them.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! One step of the worker at an operator's request. The operator gets the outcome of each report, or the one that
-//! it would have.
+//! One step of the worker at an operator's request. The operator gets the outcome for each report, in a dry
+//! run the outcome that the step would have.
 
 use hawser_proto::OriginatorId;
 use hawser_rules::payer_report::{ReportDifference, ReportId};
@@ -12,7 +12,7 @@ use super::{Attested, Draft, PayerReporter, ReportStepError, Submitted, Written,
 pub enum ReportStep {
     /// Writes reports that are due.
     Generate,
-    /// Signs the reports to which this node comes as well.
+    /// Signs the reports for which this node computes the same figures.
     Attest,
     /// Submits the reports that a majority has attested.
     Submit,

@@ -1,4 +1,4 @@
-//! The thread that writes: everything signed by then goes into one write with one sync.
+//! The thread that writes: each write has all envelopes that are signed when it begins, and one sync.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

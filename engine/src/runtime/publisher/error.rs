@@ -53,7 +53,7 @@ pub enum PublishError {
         /// Time after which another try succeeds, unless it publishes more meanwhile.
         retry_after: Duration,
     },
-    /// The node takes no publish now, whatever is in it.
+    /// The node takes no publish now, whatever the request contains.
     #[error("{reason}")]
     Unavailable {
         /// The missing condition, for the publisher and the operator.

@@ -1,4 +1,4 @@
-//! The thread that gives out places: prices, signs, and answers repeated publishes.
+//! The thread that assigns places: prices, signs, and answers repeated publishes.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -21,8 +21,8 @@ use crate::runtime::counters::StreamCounters;
 /// of topics delays a commit by one registration at most. Guessed: well above the number of cores.
 const SHARDS: usize = 64;
 
-/// Hands committed envelopes to listeners: by topic, by originator, or all of them. Tells listeners
-/// that a chain strand has got to the place that they wait for.
+/// Hands committed envelopes to listeners: by topic, by originator, or all of them. Notifies
+/// listeners when a chain strand has reached the place that they wait for.
 ///
 /// The cost of an envelope depends on the listeners of its topic and its originator, not on the
 /// number of open streams. The hub never waits: a listener whose queue is full drops it and reads

@@ -35,8 +35,8 @@ impl JobSize {
 
 static BEGIN: OnceLock<fn()> = OnceLock::new();
 
-/// Sets what each thread that reads for callers does first, for the whole process: to let other threads have the
-/// cores before it, for example. The first call counts.
+/// Sets the function that each thread which reads for callers calls first, for the whole process: for example, one that
+/// lets other threads have the cores before it. Only the first call has an effect.
 pub fn at_begin_of_reader_threads(begin: fn()) {
     let _ = BEGIN.set(begin); // a second node of the process wants the same
 }

@@ -166,8 +166,8 @@ impl ProofReader {
     }
 
     /// Returns the hashes of a tile, as far as `node` has signed them: its newest checkpoint covers them, and is of the
-    /// tree that is held here. So is the oldest one that is kept: a strand may be cut and read again while the node
-    /// goes on.
+    /// tree that is held here. The oldest kept checkpoint has to be of that tree, too: a strand may be
+    /// cut and read again while the node continues to sign.
     ///
     /// # Errors
     /// [`QueryError`] if a row cannot be read.

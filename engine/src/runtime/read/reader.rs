@@ -160,8 +160,8 @@ impl Reader {
     /// this node's clock; the earliest of those that have not comes last of all. Passes over envelopes
     /// that depend on a chain envelope which this node does not hold yet.
     ///
-    /// Exact as long as a strand's envelopes of that topic that count stand before those that do not,
-    /// or among the last 64; else an earlier one of that strand may be taken.
+    /// The result is exact if, in each strand, the envelopes of the topic that count precede those that do not, or are
+    /// among the last 64. Otherwise an earlier envelope of that strand may be returned.
     ///
     /// Blocks on the disk.
     ///

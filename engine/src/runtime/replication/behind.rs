@@ -1,5 +1,5 @@
-//! Verifies what readers are shown already, from the log, on all cores. While nothing verifies a place, takes what
-//! breaks a rule behind it from readers.
+//! Verifies envelopes that readers get already: reads them from the log, and checks them on all cores. While a place
+//! cannot be verified, withdraws envelopes after it that break a rule from readers.
 
 use std::sync::Arc;
 
@@ -16,14 +16,14 @@ use crate::runtime::Priority;
 
 /// The result of one step.
 pub(super) enum BehindOutcome {
-    /// Everything up to this place is verified, and durable so.
+    /// Everything up to this place is verified, and the verdicts are durable.
     Verified(SequenceId),
-    /// So is everything up to this place. The next one has an outer layer that its originator has not signed.
+    /// As `Verified`, and the next place has an outer layer that its originator has not signed.
     Forged(SequenceId),
     /// Nothing was written.
     Failed(CommitError),
-    /// Readers no longer get what breaks a rule up to this place. Nothing of it is verified; after an error, nothing
-    /// was written.
+    /// Envelopes that break a rule are withdrawn from readers up to this place. None of these places is verified. After
+    /// an error, nothing was written.
     Withdrawn(Result<SequenceId, CommitError>),
 }
 

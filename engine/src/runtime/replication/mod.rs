@@ -4,13 +4,13 @@
 //! - [`Replication`]: the handle that the transport uses;
 //! - `state`, `peers`, `counters`: what the tasks share;
 //! - [`Link`]: a connection to one peer; [`StrandReader`]: a strand on its way to one;
-//! - `checkpoints`, `checkpoint_ports`: what peers show of what was signed about trees, and what they are shown;
-//! - `evidence`: what is recorded against originators; `conflicts`: of two statements for one place;
+//! - `checkpoints`, `checkpoint_ports`: the exchange of signed checkpoints with peers;
+//! - `evidence`: records evidence against originators; `conflicts`: evidence of two statements for one place;
 //! - `liveness`, `liveness_notes`: reports of nodes that do not answer;
 //! - `membership`: marks of what nodes signed while they were not in the network;
 //! - `task`: follows one strand; `checking`: what has arrived, on all cores; `writes`: what it has accepted, on its way
 //!   to disk;
-//! - `catch_up`, `shown`, `behind`: readers are shown what is not verified yet, and peers are not;
+//! - `catch_up`, `shown`, `behind`: envelopes that readers, but not peers, get before they are verified;
 //! - `voids`, `void_ports`: statements of nodes about places that they left out;
 //! - `mend`: fetches what the disk has damaged, while the strand's follower rests;
 //! - `own_guard`: decides with peers if this node may sign, and takes over what they hold of its strand.
@@ -120,8 +120,8 @@ pub struct ReplicationSettings {
     /// Places of one strand that readers are shown before they are verified, at about most; `None` for
     /// [`AHEAD_MAX`].
     pub ahead_max: Option<u64>,
-    /// Time for which places that readers are shown may be asked for again before readers lose what breaks a rule among
-    /// them; `None` for [`WITHDRAW_AFTER`].
+    /// Time for which unverified places that readers get may be asked for again, before envelopes among them that break a
+    /// rule are withdrawn from readers; `None` for [`WITHDRAW_AFTER`].
     pub withdraw_after: Option<Duration>,
 }
 
@@ -234,8 +234,8 @@ impl Replication {
         self.state.own
     }
 
-    /// Tells the strands that a peer can be asked, which has proved its id. `clock` holds the heads that the
-    /// peer claims.
+    /// Announces a peer to the strands. The peer has proved its id and can be asked for envelopes. `clock` holds the
+    /// heads that the peer claims.
     ///
     /// The link takes the place of an earlier one to the same peer. The peer counts as gone when
     /// the link is dropped.
@@ -318,8 +318,8 @@ impl Replication {
         self.state.peers.clocks(self.state.known_originators())
     }
 
-    /// Hands over a checkpoint with what was said about it, as its node would show it. Its signatures are checked
-    /// later; beyond what a node may show it is dropped, and false is returned.
+    /// Hands over a checkpoint with its cosignatures, as if its node had shown it. The signatures are checked later.
+    /// Returns false if the node has used up its allowance: the checkpoint is dropped then.
     #[must_use]
     pub fn show_checkpoint(&self, checkpoint: CosignedCheckpoint) -> bool {
         let node = checkpoint.signed.checkpoint.node;

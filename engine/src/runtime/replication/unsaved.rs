@@ -16,7 +16,7 @@ const OF_PAIR_MAX: usize = 32;
 /// Checkpoints that are to be written, by pair and size.
 ///
 /// A node can sign one for each place of its strand, and a disk can be full for days. So the smallest ones of a pair
-/// are dropped: no peer has been shown them, and the larger ones say as much.
+/// are dropped: no peer has been shown them, and the larger ones cover the same places.
 #[derive(Debug, Default)]
 pub(super) struct UnsavedCheckpoints(BTreeMap<Pair, BTreeMap<u64, Arc<CosignedCheckpoint>>>);
 
