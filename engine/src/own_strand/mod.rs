@@ -276,8 +276,8 @@ impl OwnStrandGuard {
     }
 
     /// Handles the operator's confirmation. It has no effect while no quarantine needs it, or if it is about another
-    /// status. A second one in the same quarantine changes only the places to leave out: it neither excuses what another process
-    /// has signed since the first one, nor makes the operator wait again.
+    /// status. A second one in the same quarantine changes only the places to leave out: it neither excuses what
+    /// another process has signed since the first one, nor makes the operator wait again.
     pub fn note_word(&mut self, now: Instant, now_ns: i64, word: OperatorWord) {
         if !word.about.is_as(&self.status()) {
             return;

@@ -28,8 +28,9 @@ pub const AHEAD_MAX: u64 = 1 << 21;
 /// two cores takes about as long to show half of [`AHEAD_MAX`], so a backlog of a million places is shown no later.
 const PAGES_FIRST_FOR: Duration = Duration::from_secs(15);
 
-/// Time for which a strand that is asked for again may wait for its places, before envelopes among them that break a rule
-/// are withdrawn from readers. A guess: an honest peer sends most backlogs within it, and verified places need no second look.
+/// Time for which a strand that is asked for again may wait for its places, before envelopes among them that break a
+/// rule are withdrawn from readers. A guess: an honest peer sends most backlogs within it, and verified places need no
+/// second look.
 pub const WITHDRAW_AFTER: Duration = Duration::from_secs(15);
 
 /// The stage of a strand. It changes only while nothing of the strand is checked or written.
@@ -354,9 +355,10 @@ impl ShownStrand {
         self.runs.sender_of(through.next())
     }
 
-    /// Returns the places in which envelopes that break a rule are to be withdrawn from readers: after the first place, up
-    /// to the second one. Returns places only while those that were asked for again do not come. Otherwise a node could
-    /// sign a tree with a place that no peer can verify, and readers would keep all envelopes after that place for ever.
+    /// Returns the places in which envelopes that break a rule are to be withdrawn from readers: after the first place,
+    /// up to the second one. Returns places only while those that were asked for again do not come. Otherwise a node
+    /// could sign a tree with a place that no peer can verify, and readers would keep all envelopes after that place
+    /// for ever.
     pub fn next_withdrawal(
         &mut self,
         now: Instant,

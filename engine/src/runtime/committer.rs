@@ -97,8 +97,8 @@ impl Committer {
         Ok(())
     }
 
-    /// Announces that entries, which readers got before they were verified, are verified and durable up to `through`. The
-    /// writer of the strand calls it after [`Store::commit_verified`].
+    /// Announces that entries, which readers got before they were verified, are verified and durable up to `through`.
+    /// The writer of the strand calls it after [`Store::commit_verified`].
     pub(super) fn announce_verified(&self, through: EnvelopeId, entries: Vec<LogEntry>) {
         self.note_verified(through);
         let verified = entries.into_iter().filter_map(Committed::from_entry).map(Arc::new);

@@ -298,8 +298,8 @@ impl Engine {
         self.publisher.own_strand().asked().await;
     }
 
-    /// Takes the operator's confirmation that no other process signs with this node's key. Ends a quarantine, and has no
-    /// effect without one.
+    /// Takes the operator's confirmation that no other process signs with this node's key. Ends a quarantine, and has
+    /// no effect without one.
     pub fn confirm_own_strand(&self, word: OperatorWord) {
         self.publisher.own_strand().note_word(word);
     }

@@ -22,8 +22,8 @@ const PART_PLACES: usize = 256;
 /// Time from the start of a node to its first run, if the interval is longer. A guess: a node that starts has other
 /// work.
 const FIRST_AFTER: Duration = Duration::from_secs(60);
-/// Time to the next run after one that left envelopes which could be removed. A guess: pruning continues soon, and other
-/// work gets the disk in between.
+/// Time to the next run after one that left envelopes which could be removed. A guess: pruning continues soon, and
+/// other work gets the disk in between.
 const BACKLOG_AFTER: Duration = Duration::from_secs(60);
 
 /// Settings of pruning.

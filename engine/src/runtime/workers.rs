@@ -54,9 +54,9 @@ const THREADS_LIVE: &str = "the threads live as long as their handles";
 static BEGIN: OnceLock<fn()> = OnceLock::new();
 static BEGIN_BEHIND: OnceLock<fn()> = OnceLock::new();
 
-/// Sets the function that each thread of the publish path calls first, for the whole process: for example, one that asks
-/// the system for a core without delay. These are the threads that check, sequence, sign and commit. Only the first call
-/// has an effect.
+/// Sets the function that each thread of the publish path calls first, for the whole process: for example, one that
+/// asks the system for a core without delay. These are the threads that check, sequence, sign and commit. Only the
+/// first call has an effect.
 pub fn at_begin_of_publish_threads(begin: fn()) {
     let _ = BEGIN.set(begin); // a second node of the process wants the same
 }

@@ -51,8 +51,9 @@ impl Follower {
 
     /// Ends the search when all envelopes searched for have expired: a peer has supplied the envelope after them, and
     /// the strand's own node says that they have expired. For this node's own strand, every peer that claims to hold as
-    /// much has to state that they have expired: an envelope that one of them still holds is recovered. They have to be more than half of the
-    /// other nodes; without that many the search ends as any other, and the places are asked for again.
+    /// much has to state that they have expired: an envelope that one of them still holds is recovered. They have to be
+    /// more than half of the other nodes; without that many the search ends as any other, and the places are asked for
+    /// again.
     pub(super) fn end_expired_search(&mut self, now: Instant, writes: &mut PendingWrites) {
         let next = self.accepted.next();
         let Some(search) = &self.search else { return };

@@ -20,8 +20,8 @@ const UNWRITTEN_MAX: usize = 2;
 /// pace.
 const PASSED_MAX: u32 = 3;
 /// Pause for publishers of a request that was refused after its first pieces. When the publisher sends the same request
-/// again, the answer has the reason of the refusal, unless the request adds envelopes once more: its first envelopes are
-/// repeats then.
+/// again, the answer has the reason of the refusal, unless the request adds envelopes once more: its first envelopes
+/// are repeats then.
 const RETRY_REST: Duration = Duration::from_secs(1);
 
 /// A large request that is being sequenced.

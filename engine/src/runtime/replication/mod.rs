@@ -120,8 +120,8 @@ pub struct ReplicationSettings {
     /// Places of one strand that readers are shown before they are verified, at about most; `None` for
     /// [`AHEAD_MAX`].
     pub ahead_max: Option<u64>,
-    /// Time for which unverified places that readers get may be asked for again, before envelopes among them that break a
-    /// rule are withdrawn from readers; `None` for [`WITHDRAW_AFTER`].
+    /// Time for which unverified places that readers get may be asked for again, before envelopes among them that break
+    /// a rule are withdrawn from readers; `None` for [`WITHDRAW_AFTER`].
     pub withdraw_after: Option<Duration>,
 }
 
