@@ -1,4 +1,4 @@
-//! The metadata that tells readers which envelopes have expired: `hawser-oldest`.
+//! The metadata that shows readers which envelopes have expired: `hawser-oldest`.
 //!
 //! It depends only on this node's store and on numbers in the request. The cost is a comparison for each entry of a
 //! cursor; parsing has bounded their number before.

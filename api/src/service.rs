@@ -72,7 +72,7 @@ impl NodeApi {
     /// expired.
     ///
     /// # Errors
-    /// A status if that cannot be told.
+    /// A status if that is not known.
     async fn opened_topics(
         &self,
         method: EnvelopeMethod,

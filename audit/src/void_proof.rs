@@ -42,7 +42,7 @@ pub struct VoidProofFile {
 /// A proof file of either kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum AnyProofFile {
-    /// A proof that an envelope stands in its strand.
+    /// A proof that an envelope is in its strand.
     Envelope(ProofFile),
     /// A proof about void places.
     Void(VoidProofFile),
@@ -72,7 +72,7 @@ pub enum RefutedVoidProofError {
     /// Another key has signed the envelope.
     #[error("node {0} has not signed the envelope")]
     Forged(OriginatorId),
-    /// The envelope stands elsewhere.
+    /// The envelope is at another place.
     #[error("the statement is not about {0}, where the envelope stands")]
     OtherPlace(EnvelopeId),
 }
@@ -188,7 +188,7 @@ impl AnyProofFile {
     /// # Errors
     /// [`ProofFileError`] for text of another form, and above the bounds.
     pub fn parse(text: &str) -> Result<Self, ProofFileError> {
-        /// The field that tells the kinds apart.
+        /// The field that distinguishes the kinds.
         #[derive(Deserialize)]
         struct Kind {
             schema: String,

@@ -26,7 +26,7 @@ use crate::{http, process, rpc};
 
 /// Upper bound on the time until a node accepts publishes; a node with a large log reads it back first.
 const START_MAX: Duration = Duration::from_secs(120);
-/// The page that tells if a node accepts publishes.
+/// The page that shows if a node accepts publishes.
 const PUBLISHES: &str = "/readyz?for=publish";
 /// Upper bound on the time until a node shows an acknowledged envelope.
 const SETTLE_MAX: Duration = Duration::from_secs(10);

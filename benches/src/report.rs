@@ -17,7 +17,7 @@ use crate::verdict::{PromiseOutcome, verdicts};
 const BEGIN: &str = "<!-- figures: made by hawser-bench report, not by hand -->";
 const END: &str = "<!-- end of figures -->";
 
-/// Replaces what stands between the two marks of `document` by the figures of these runs.
+/// Replaces the text between the two marks of `document` by the figures of these runs.
 pub(crate) fn write(document: &Path, runs: &[Run]) -> Result<(), BenchError> {
     let text = fs::read_to_string(document)?;
     fs::write(document, replaced(&text, &figures(runs)?)?)?;

@@ -34,7 +34,7 @@ const RATE: Rate = Rate {
     target_rate_per_minute: 0,
 };
 
-/// Time stands still: nothing here depends on it.
+/// The time does not change: nothing here depends on it.
 struct StoppedClock;
 
 impl Clock for StoppedClock {

@@ -29,7 +29,7 @@ pub fn open(path: &Path) -> io::Result<File> {
 }
 
 /// Replaces a file atomically, and returns the new one, open behind its content. Readers of the path find the old or
-/// the new content. The new file stands under a name with `.new` until it is complete; an earlier file of that name,
+/// the new content. The new file has a name with `.new` until it is complete; an earlier file of that name,
 /// which a killed process may have left, is removed.
 ///
 /// # Errors

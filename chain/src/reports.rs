@@ -196,7 +196,7 @@ impl ReportManager {
         let sender = self.sender().await?;
         let price_max_wei = self.spending.lock().gas_price_max_wei();
         let quote = sender.quote_up_to(call, price_max_wei).await?;
-        // Endpoints may tell any price.
+        // Endpoints may state any price.
         let cost_wei = quote.fee_max().saturating_to();
         let now = self.started.elapsed();
         let within = self.spending.lock().take(quote.max_fee_per_gas, cost_wei, now);

@@ -229,7 +229,7 @@ async fn with_a_bootstrap_in_the_input_of_a_call() -> TestBroadcaster {
 }
 
 /// An endpoint leaves out an event, and claims that the contract was paused at the next one, so that its place would be
-/// void. Some of the honest ones have no old state that would tell.
+/// void. Some of the honest ones have no old state that would show it.
 #[tokio::test]
 async fn a_claimed_pause_voids_no_place_beside_honest_endpoints_without_old_state() {
     let chain = with_a_bootstrap_in_the_input_of_a_call().await;

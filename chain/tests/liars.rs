@@ -67,7 +67,7 @@ fn fault(kind: u64, top: u64, random: &mut StdRng) -> Faults {
 }
 
 /// Returns all kinds of faults, of which each seed has another one first. No two endpoints have the same kind, because
-/// two that tell the same lie confirm each other.
+/// two that state the same lie confirm each other.
 fn kinds(seed: u64, random: &mut StdRng) -> Vec<u64> {
     let first = seed % KINDS;
     let mut kinds: Vec<_> = (0..KINDS).filter(|kind| *kind != first).collect();

@@ -54,7 +54,7 @@ async fn one_endpoint_of_three_neither_raises_the_price_nor_stops_a_payload() {
     }
 }
 
-/// With two endpoints nothing tells which price is true: transactions are signed at the lower one, and signed again at
+/// With two endpoints nothing shows which price is true: transactions are signed at the lower one, and signed again at
 /// the higher one if that is too low.
 #[tokio::test]
 async fn one_endpoint_of_two_stops_no_payload() {

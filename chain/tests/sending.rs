@@ -99,7 +99,7 @@ async fn two_honest_endpoints_outweigh_one_that_calls_a_payment_failed() {
     }
 }
 
-/// The caller is not told of a failure, after which it would pay again.
+/// The caller gets no failure, after which it would pay again.
 #[tokio::test]
 async fn a_failure_that_one_of_two_endpoints_shows_alone_is_not_told() {
     for others_are_gone in [false, true] {

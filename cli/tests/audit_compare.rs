@@ -49,7 +49,7 @@ fn folders_are_compared_and_the_first_difference_is_told() {
     assert!(text.contains(&equal), "{text}");
     assert!(text.contains(&format!("strand 200: to 30 in {one}, to 31 in {longer}")), "{text}");
 
-    // Another statement for a place, as a node that tells two stories signs it.
+    // Another statement for a place, as a node signs it that shows different strands to different readers.
     let key = node_key();
     let other = place.path().join("other");
     let store = open(&other, &key);

@@ -75,7 +75,7 @@ fn the_registry_of_an_evidence_file_is_shown_and_compared_with_the_given_one() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("contract"), "{output:?}");
 }
 
-/// Keeps reports of 4 MiB, five on a page, and fails behind the last one if it is told to.
+/// Keeps reports of 4 MiB, five on a page, and fails behind the last one if the test says so.
 struct Keeper {
     reports: u64,
     fails: bool,

@@ -57,7 +57,7 @@ fn the_settings_are_checked_at_the_chains_if_that_is_asked_for() {
     let (code, page, _) = check(false, closed);
     assert_eq!(code, Some(0), "no endpoint is asked");
     assert!(!page.contains("checks"), "{page}");
-    // This key is no node's, which the registry of the chain tells.
+    // This key is no node's, as the registry of the chain shows.
     let (code, _, errors) = check(true, &chains.app);
     assert_eq!(code, Some(2), "{errors}");
     assert!(errors.contains("registry"), "{errors}");

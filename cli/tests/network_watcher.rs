@@ -454,7 +454,7 @@ fn one_envelope_far_behind_the_head_is_found_by_the_trees_with_both_statements()
     assert_ne!(sides[0]["root"], sides[1]["root"]);
     assert_eq!(sides[1]["nodes"], json!([300]));
 
-    // A node without trees stands beside those that hold the same envelope.
+    // A node without trees has the same envelope as the others.
     let mixed = [node_with_others(&[]), node_with_others(&[]), node_with_others(&[])];
     mixed[0].grow_trees();
     let (code, seen) = seen_once(&mixed);

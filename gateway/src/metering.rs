@@ -87,7 +87,7 @@ impl Meter {
         self.totals.entry((shown.into(), kind, tenant.into())).or_default().add(usage);
     }
 
-    /// Iterates over the sums since the start: caller, kind, tenant, usage. An empty caller stands for all callers
+    /// Iterates over the sums since the start: caller, kind, tenant, usage. An empty caller is the sum of all callers
     /// that the policies do not name.
     pub(crate) fn totals(&self) -> impl Iterator<Item = (&str, &'static str, &str, Usage)> {
         let all = self.totals.iter();

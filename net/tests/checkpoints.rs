@@ -319,7 +319,7 @@ async fn observed(
         let want = peer.hear_want(300).await;
         wants.push((peer, want));
     }
-    // Both have asked the node itself, before one of them could tell the other.
+    // Both have asked the node itself, before one of them could show it to the other.
     let mut silent = Vec::new();
     for ((peer, want), story) in wants.into_iter().zip(stories) {
         let mut strand = peer.open(want.originator, want.after).await;

@@ -73,7 +73,7 @@ async fn silent_strangers_keep_no_honest_peer_out() {
     assert_eq!(peer.connection.close_reason(), None);
     assert_eq!(strangers[0].closed().await, Some(CloseCode::Busy), "the oldest gives way");
     assert!(node.endpoint.counters().refused(PeerError::Busy) >= 96 - 64);
-    // A session that stands suffers nothing.
+    // An open session is not affected.
     honest.publish(1).await;
     node.wait_for(200, 2).await;
 }

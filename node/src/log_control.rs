@@ -99,7 +99,7 @@ fn logger_of(text: &str) -> Result<String, LogFilterError> {
     }
 }
 
-/// Changes the filter of a process. `None` stands for the level of the settings.
+/// Changes the filter of a process. `None` restores the level of the settings.
 type Change = dyn Fn(Option<&LogFilter>) -> Result<(), String> + Send + Sync;
 
 /// The means to change the filter of a process. Clones change the same one.
@@ -114,7 +114,7 @@ impl LogControl {
         Self(Arc::new(change))
     }
 
-    /// Changes the filter; `None` stands for the level of the settings.
+    /// Changes the filter; `None` restores the level of the settings.
     ///
     /// # Errors
     /// Fails when the process writes no log lines.

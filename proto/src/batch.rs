@@ -130,7 +130,7 @@ struct SignerGuess {
 }
 
 impl SignerGuess {
-    /// Recovers samples until every other claim stands between two samples and has an expected signer. `claims` is not
+    /// Recovers samples until every other claim is between two samples and has an expected signer. `claims` is not
     /// empty.
     fn of(claims: Vec<SignatureClaim>) -> Self {
         let last = claims.len() - 1;

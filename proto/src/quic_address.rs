@@ -9,7 +9,7 @@ pub const QUIC_ADDRESS_HEADER: &str = "hawser-quic-address";
 /// Longest name of a host. Specified in RFC 1035 §2.3.4.
 const HOST_LEN_BYTES_MAX: usize = 253;
 
-/// A host and a UDP port, as `host:port`. An IPv6 address stands in brackets.
+/// A host and a UDP port, as `host:port`. An IPv6 address is in brackets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct QuicAddress(String);
 

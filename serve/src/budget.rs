@@ -10,7 +10,7 @@
 //! of all other callers are computed as if lent memory were free, and connections with lent memory are closed first
 //! when a caller needs it.
 //!
-//! A connection of a trusted proxy stands for many clients. Each call on it is a consumer of its own, which
+//! A connection of a trusted proxy carries the calls of many clients. Each call on it is a consumer of its own, which
 //! counts against the client that the proxy names, and ends alone when that client holds most.
 //!
 //! Invariant: the charged memory never exceeds the limit by more than the answers that are already made, which are

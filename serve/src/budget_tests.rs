@@ -218,7 +218,7 @@ fn search_again(budget: &MemoryBudget) {
     budget.0.callers.lock().searched_at = None;
 }
 
-/// Opens connections of 42 addresses until one is refused. Connections that were told to close end.
+/// Opens connections of 42 addresses until one is refused. Connections that got the signal to close end.
 fn flood(budget: &MemoryBudget, bytes: usize) -> Vec<Arc<ConnectionShare>> {
     let mut open = Vec::new();
     for number in 0..10_000_usize {

@@ -18,7 +18,7 @@ use tower::Service;
 
 /// The header with the details of a status.
 const DETAILS: &str = "grpc-status-details-bin";
-/// The header of a status that stands for a page of HTTP.
+/// The header of a status that replaces a page of HTTP.
 const PAGE: &str = "hawser-http-status";
 /// Base64 as the client of the gRPC library reads it.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -36,7 +36,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 pub struct CheckedChannel(Channel);
 
 impl CheckedChannel {
-    /// Returns true if a status stands for a page of HTTP. A proxy whose server restarts sends such a page, too.
+    /// Returns true if a status replaces a page of HTTP. A proxy whose server restarts sends such a page, too.
     #[must_use]
     pub fn is_page(status: &Status) -> bool {
         status.metadata().contains_key(PAGE)

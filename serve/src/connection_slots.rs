@@ -66,7 +66,7 @@ struct TakenSlots {
 pub(crate) struct ConnectionSlot {
     state: Arc<ConnectionSlotsState>,
     number: u64,
-    /// `None` for a proxy that has named no client: it stands for many.
+    /// `None` for a proxy that has named no client: it has many.
     address: Option<ClientAddress>,
     end: CancellationToken,
 }

@@ -306,7 +306,7 @@ fn what_the_log_needs_as_it_is_stays() {
         let named = [at(1, 2), at(21, 21), at(22, 22), at(23, 23), at(99, 99), at(3, 3)];
         let derive = |at: EnvelopeId, _: &bytes::Bytes, _| Some(facts(at));
         let done = store.prune(&named, &|at, bytes, validity| {
-            // The address of place 21 stands in an inbox.
+            // The address of place 21 is in an inbox.
             if at.sequence.0 == 21 {
                 derive(at, bytes, validity)
             } else {

@@ -135,7 +135,7 @@ fn copy(from: &std::path::Path, to: &std::path::Path) {
     }
 }
 
-/// The folder cannot be locked. This stands for a read-only mount, which only root could make.
+/// The folder cannot be locked. The test uses this in place of a read-only mount, which only root could make.
 #[test]
 fn a_disk_that_cannot_be_written_to_is_read_and_becomes_writable_later() {
     let root = tempfile::tempdir().unwrap();

@@ -57,7 +57,7 @@ async fn start_chain(port: u16) -> EmbeddedChain {
     chain
 }
 
-/// The file that stands for the app chain.
+/// The file that replaces the app chain.
 struct Updates(PathBuf);
 
 impl Updates {

@@ -445,7 +445,7 @@ async fn nodes_over_grpc_only_converge_also_when_one_is_killed_in_the_middle() {
 }
 
 /// The strand's own node is gone, and streams do not show what its holder has marked.
-/// A node loses its folder twice, and signs nothing behind the first gap: only a statement tells of that gap.
+/// A node loses its folder twice, and signs nothing behind the first gap: only a statement shows that gap.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn statements_about_void_places_come_over_grpc_also_back_to_the_node_that_signed_them() {
     const GAP: u64 = 1_000_000;

@@ -296,7 +296,7 @@ async fn a_used_key_is_refused_as_new_and_never_runs_twice_on_a_host() {
     assert_eq!(other.status.code(), Some(3), "{}", String::from_utf8_lossy(&other.stderr));
 }
 
-/// A snapshot of a whole machine brings the marker along, so only peers can tell.
+/// A snapshot of a whole machine brings the marker along, so only peers can show it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_machine_that_was_set_back_is_stopped_by_its_peers() {
     let mut network = Network::start(3).await;

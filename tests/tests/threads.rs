@@ -18,7 +18,7 @@ struct Scheduled {
     nice: i32,
 }
 
-/// Returns a thread's name and how it is scheduled; `None` if it has ended, or this kernel does not tell.
+/// Returns a thread's name and how it is scheduled; `None` if it has ended, or this kernel does not show it.
 fn scheduled(folder: &Path) -> Option<(String, Scheduled)> {
     let read = |file: &str| fs::read_to_string(folder.join(file)).ok();
     let (sched, stat) = (read("sched")?, read("stat")?);

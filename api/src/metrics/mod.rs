@@ -26,7 +26,7 @@ use crate::node_status::NodeObserver;
 
 pub(crate) use limits::{LimitMetrics, LimitOutcome, LimitedCall};
 
-/// The statuses that pages for callers have; the last one stands for all others.
+/// The statuses that pages for callers have; the last one counts all others.
 const PAGE_STATUSES: [(StatusCode, &str); 12] = [
     (StatusCode::OK, "200"),
     (StatusCode::BAD_REQUEST, "400"),

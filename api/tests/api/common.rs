@@ -38,7 +38,7 @@ pub(crate) const PEER: OriginatorId = OriginatorId(200);
 pub(crate) const START_NS: i64 = 1_750_000_000_000_000_000;
 pub(crate) const MESSAGE_LEN_BYTES_MAX: usize = 25 * 1024 * 1024;
 
-/// Time stands still unless a test moves it.
+/// The time does not change unless a test moves it.
 pub(crate) struct TestClock(AtomicI64);
 
 impl TestClock {

@@ -127,7 +127,7 @@ async fn a_scraper_gets_the_format_that_it_asks_for_and_the_same_samples() {
         assert_eq!(kind, "text/plain; version=0.0.4; charset=utf-8", "{accept}");
         assert!(!text.contains("# EOF") && text.ends_with('\n'));
         assert_eq!(samples(&text), samples(&open), "{accept}");
-        // Each sample belongs to the family whose type stands before it.
+        // Each sample belongs to the family whose type precedes it.
         let families = families(&text);
         assert_eq!(families["xmtp_published_total"].0, "counter");
         assert_eq!(families["xmtp_sync_messages_received_count"].0, "counter");

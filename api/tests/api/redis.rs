@@ -83,7 +83,7 @@ async fn two_processes_share_the_limits_of_a_caller() {
     let redis = Redis::start();
     let nodes = [redis.node().await, redis.node().await];
     let request = pb::GetNewestEnvelopeRequest::default;
-    // The clock of these nodes stands still, so no tokens flow in.
+    // The clock of these nodes does not move, so no tokens are added.
     for number in 0..60 {
         let mut client = nodes[number % 2].query().await;
         client.get_newest_envelope(request()).await.unwrap();

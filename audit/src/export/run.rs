@@ -309,7 +309,7 @@ impl Run<'_> {
                 strand.reached = record.through;
             }
             RecordKind::Leaf => {
-                // The reason stands beside the leaf, so that a reader of one file knows it.
+                // The reason is beside the leaf, so that a reader of one file knows it.
                 let covers = |(from, through, _): &(u64, u64, GapReason)| {
                     (*from..=*through).contains(&record.from)
                 };

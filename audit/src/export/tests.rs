@@ -101,7 +101,7 @@ fn gaps_and_leaves_keep_their_reasons_and_what_waits_is_left_to_a_later_run() {
         [gap(11, 13, GapReason::Void), leaf(11), leaf(12), gap(14, 14, GapReason::Missing)];
     let tail = [gap(15, 16, GapReason::Expired), leaf(15)];
     drop(log.rows.splice(10..16, beside.into_iter().chain(tail)));
-    // Place 31 stands at row 30 again.
+    // Row 30 has place 31 again.
     let StrandRow::Envelope { sequence: SequenceId(31), mark, .. } = &mut log.rows[30] else {
         panic!("another row")
     };

@@ -547,7 +547,7 @@ fn files_are_held_to_their_columns_too() {
     let honest = part(&log);
     let merged = verdict(honest.clone());
     assert_eq!((merged.verdict, merged.unchecked.len()), ("clean", 2), "{merged:?}");
-    // One payer's account stands in the file's dictionary once: all of its rows name another payer.
+    // One payer's account is in the file's dictionary once: all of its rows name another payer.
     let (_, payer) = log.usage.keys().next().unwrap();
     let name = hex::encode(payer.0).into_bytes();
     let mut other = honest.to_vec();

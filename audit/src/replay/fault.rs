@@ -16,7 +16,7 @@ const KEPT_OF_KIND: usize = 100;
 pub enum FaultKind {
     /// The bytes are not the one form of an originator envelope.
     NotCanonical,
-    /// The envelope states another place than the one that it stands at.
+    /// The envelope states another place than the one at which the log has it.
     WrongPlace,
     /// The originator's key has not signed the envelope.
     Forged,

@@ -72,7 +72,7 @@ impl GapReason {
 pub enum StrandRow {
     /// An envelope.
     Envelope {
-        /// The place that it stands at.
+        /// The place at which the log has it.
         sequence: SequenceId,
         /// The bytes.
         bytes: Bytes,

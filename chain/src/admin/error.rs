@@ -28,7 +28,7 @@ pub enum AdminError {
         /// The requested id.
         node_id: OriginatorId,
     },
-    /// Another record has the same key: peers could not tell the two nodes apart.
+    /// Another record has the same key: peers could not distinguish the two nodes.
     #[error("node {node_id} has this key already, with another owner or address: take a new key")]
     KeyInUse {
         /// The node that has the key.

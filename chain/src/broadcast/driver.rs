@@ -161,7 +161,7 @@ impl Driver {
         self.signer.account()
     }
 
-    /// Runs until it is told to stop, or the last [`Broadcaster`](super::Broadcaster) is dropped.
+    /// Runs until it gets the signal to stop, or the last [`Broadcaster`](super::Broadcaster) is dropped.
     pub(super) async fn run(mut self, mut commands: mpsc::Receiver<DriverCommand>) {
         self.refresh_bounds_later();
         let stopped = loop {
@@ -380,7 +380,7 @@ impl Driver {
                 refused.push((job, error.unwrap_or_else(too_expensive)));
             }
         }
-        // A restart would send what was signed before for it, although its caller is told that nothing was sent.
+        // A restart would send what was signed before for it, although its caller gets the answer that nothing was sent.
         let entries = over.into_iter().map(|slot| RecordEntry::Over { slot }).collect();
         if let Err(error) = self.write(entries, true).await {
             tracing::error!(code = "transaction_record_failed", %error, "a transaction's outcome cannot be recorded");
@@ -481,7 +481,7 @@ impl Driver {
         }
         let entries = done.iter().map(|done| RecordEntry::Over { slot: done.slot() });
         // Mined transactions need no sync, because a restart finds them by polling. A refused payload does: a restart
-        // would send it again although its caller was told that nothing was sent.
+        // would send it again although its caller got the answer that nothing was sent.
         let durable = done.iter().any(|done| matches!(done, SlotOutcome::Refused { .. }));
         if let Err(error) = self.write(entries.collect(), durable).await {
             tracing::error!(code = "transaction_record_failed", %error, "a transaction's outcome cannot be recorded");

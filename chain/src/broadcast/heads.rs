@@ -1,4 +1,4 @@
-//! The newest blocks of the endpoints, by which one that no longer follows the chain is told. A plain value; time is an
+//! The newest blocks of the endpoints, by which one that no longer follows the chain is recognised. A plain value; time is an
 //! argument.
 //!
 //! While transactions of the account are under way, each endpoint gets them, and a chain that makes blocks only for

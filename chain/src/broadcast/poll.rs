@@ -199,7 +199,7 @@ async fn search(
                 *used = NonceUse::Mined(payload.hash());
                 mined.insert(payload.hash(), payload.clone());
             }
-            // Sending the payload again would pay twice if the one endpoint tells the truth.
+            // Sending the payload again would pay twice if the one endpoint is right.
             (None, Some(payload), _) => *contested = Some(payload.hash()),
             (None, None, Some(hash)) => match others.agreed(configured) {
                 Some(hash) => *used = NonceUse::Other(hash),

@@ -72,7 +72,7 @@ pub(super) fn read(raw: &Bytes, nonce: u64) -> Option<TxEnvelope> {
 
 /// Returns true if the account has signed this transaction for this chain, or for any chain (before EIP-155).
 ///
-/// Bytes on record and in Redis may be another account's, or a stranger's: only the signature tells. The same
+/// Bytes on record and in Redis may be another account's, or a stranger's: only the signature shows it. The same
 /// transaction with the other form of its signature (high `s`) is refused, because no chain accepts it.
 pub(super) fn is_of_account(transaction: &TxEnvelope, account: Address, chain_id: u64) -> bool {
     let signature = transaction.signature();

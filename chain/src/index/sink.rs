@@ -24,7 +24,7 @@ pub trait Sink: Send + Sync + 'static {
     /// the stored position and may end below it: see [`EventBatch::from_block`].
     ///
     /// # Errors
-    /// The events were not stored. The variant tells the reader how to continue.
+    /// The events were not stored. The variant decides how the reader continues.
     fn store(&self, batch: &EventBatch) -> Result<(), SinkError>;
 }
 

@@ -26,7 +26,7 @@ const POSITION_EVERY: Duration = Duration::from_secs(10);
 pub(super) struct BatchWriter {
     context: ReaderContext,
     sink: Arc<dyn Sink>,
-    /// The channel that tells the requesting half the block after which events are missing.
+    /// The channel that passes the block after which events are missing to the requesting half.
     gaps: mpsc::Sender<Option<u64>>,
     stored_at: Option<Instant>,
     /// The pass of the last received batch, and the first block of the next batch of this pass.

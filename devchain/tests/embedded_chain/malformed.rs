@@ -62,7 +62,7 @@ async fn malformed_requests_are_answered_as_json_rpc_says() {
     assert_eq!(running.provider.get_chain_id().await.unwrap(), CHAIN_ID);
 }
 
-/// The page tells users of a tool what it will not find.
+/// The page lists for users of a tool what the chain lacks.
 #[tokio::test]
 async fn methods_that_are_left_out_on_purpose_are_unknown() {
     let running = RunningChain::on_demand().await;

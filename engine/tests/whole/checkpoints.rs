@@ -58,7 +58,7 @@ async fn a_strand_that_grows_is_signed_and_one_that_rests_is_not_signed_again() 
     node.engine.heads().announce(EnvelopeId::new(CHAIN, SequenceId(3)));
     assert!(signed(&store, CHAIN, 3).await.is_observers());
     node.engine.publish(vec![message(1, "c")]).await.unwrap();
-    // The clock of this test stands still, and times have to ascend nevertheless.
+    // The clock of this test does not move, and times have to ascend nevertheless.
     let second = signed(&store, NODE, 3).await;
     assert!(second.time_ns > first.time_ns);
     let proof = store.snapshot().consistency(NODE, 2, 3).unwrap();

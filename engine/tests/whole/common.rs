@@ -22,7 +22,7 @@ use tokio::sync::watch;
 pub const NODE: OriginatorId = OriginatorId(100);
 pub const START_NS: i64 = 1_750_000_000_000_000_000;
 
-/// Time stands still unless a test moves it.
+/// The time does not change unless a test moves it.
 pub struct TestClock(pub AtomicI64);
 
 impl Clock for TestClock {

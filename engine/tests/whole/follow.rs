@@ -481,7 +481,7 @@ async fn times_after_a_chain_that_is_ahead_are_no_evidence() {
 }
 
 /// As after a restored backup whose peers are late: the log lacks what was published last, and one place
-/// is given out again before a peer can say so.
+/// is given out again before a peer can show it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_was_set_back_fetches_its_own_strand_and_repeats_no_further_place() {
     let before = Follower::start(common::store());

@@ -48,7 +48,7 @@ async fn balances_follow_from_the_events_of_each_payer() {
     let booked = ledger.append(0, &events, position).unwrap();
     assert_eq!(booked, BookedEvents { booked: 0, known: 6, refused: 1, reversed: 0 });
 
-    // Another chain from block 2 on: one event has gone, one stands in another block.
+    // Another chain from block 2 on: one event has gone, one is in another block.
     let other = [
         LedgerEvent {
             block: 2,

@@ -216,7 +216,7 @@ async fn what_is_available_is_one_figure() {
     assert_eq!(left, usage.available());
 }
 
-/// An operator who takes the steps by hand is told what was done, what would be done, and why not.
+/// An operator who takes the steps by hand gets a report of what was done, what would be done, and why not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn steps_by_hand_tell_what_became_of_each_report() {
     let network = Network::start();

@@ -156,7 +156,7 @@ impl Schedule {
     }
 
     /// The place up to which usage of a node's strand has to be settled in the end. The newest minute of a node that
-    /// has left stays open: no later one tells that it is complete.
+    /// has left stays open: no later one shows that it is complete.
     fn to_settle(&self, node: u32) -> SequenceId {
         let snapshot = self.network.stores[&node].snapshot();
         let last = |to| snapshot.last_used_minute(OriginatorId(node), to).unwrap();

@@ -115,7 +115,7 @@ impl Watcher {
         }
     }
 
-    /// Asks the node for its first envelope after the place where another node's cursor stands. Without an answer
+    /// Asks the node for its first envelope after the place of another node's cursor. Without an answer
     /// the other node does not count as late.
     async fn ask_what_others_miss(&self, node: &Node) {
         let Some(after) = self.nodes.question(node.id()) else { return };

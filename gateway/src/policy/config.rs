@@ -109,7 +109,7 @@ pub struct CallerIdentitySettings {
     pub api_keys: BTreeMap<String, Vec<String>>,
 }
 
-/// Reads a map of lists of texts; a single text stands for a list of one.
+/// Reads a map of lists of texts; a single text is read as a list of one.
 fn one_or_more<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<BTreeMap<String, Vec<String>>, D::Error> {
@@ -140,7 +140,7 @@ pub enum CallerIdentityKind {
     /// An API key of the caller.
     #[serde(rename = "api-key")]
     ApiKey,
-    /// The webhook, which is told the credential in the request's headers.
+    /// The webhook, which gets the credential in the request's headers.
     Webhook,
     /// None: all clients count as one caller.
     None,

@@ -33,7 +33,7 @@ const QUEUED_WORDS_MAX: usize = 500_000;
 /// Largest number of keys and arguments of calls whose late answers are awaited; late answers to further calls are
 /// lost. A guess: about 20 MB, of some thousand requests.
 const LATE_WORDS_MAX: usize = 200_000;
-/// Time for which a late answer is awaited. A guess: a Redis that stands still for longer has been replaced.
+/// Time for which a late answer is awaited. A guess: a Redis that does not answer for longer has been replaced.
 const LATE_ANSWER_MAX: Duration = Duration::from_secs(60);
 
 /// One operation of [`scripts::CALL`].

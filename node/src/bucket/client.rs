@@ -61,7 +61,7 @@ pub(super) struct BoundedConnector {
 }
 
 impl BoundedConnector {
-    /// Returns the flag that tells whether the last request was answered, which the library's errors do not show.
+    /// Returns the flag that shows if the last request was answered, which the library's errors do not show.
     pub(super) fn is_silent(&self) -> Arc<AtomicBool> {
         self.is_silent.clone()
     }

@@ -87,7 +87,7 @@ fn is_in(path: &Path, folder: Option<&OsStr>) -> bool {
 /// Checks that only root and the user `own` may read or write a file.
 ///
 /// The files of `LoadCredential=` belong to root. Since version 254 systemd lets the service's user read them by an
-/// access list, whose mask stands in the place of the group's bits: their mode is 0440. No other user can enter their
+/// access list, whose mask replaces the group's bits: their mode is 0440. No other user can enter their
 /// folder.
 fn check_private(
     mode: u32,

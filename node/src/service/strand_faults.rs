@@ -2,7 +2,7 @@
 //! wrong fees, which signed envelopes show by themselves. They become the same evidence as when a follower gets the
 //! envelopes from peers.
 //!
-//! A time in the future is no such fault. Only a clock that is right at receipt tells of it, these envelopes were
+//! A time in the future is no such fault. Only a clock that is right at receipt shows it, these envelopes were
 //! received long ago, and the clock of a new machine may be far behind, which would accuse every honest node.
 //!
 //! The maker of a snapshot or a database cannot make another node guilty: each envelope is signed by the originator of
@@ -202,7 +202,7 @@ mod tests {
         EnvelopeVerifier { originator: NODE, key: public_key, own: OWN, absences }
     }
 
-    /// Takes envelopes over on a machine whose clock stands at 1000 s after 1970.
+    /// Takes envelopes over on a machine whose clock shows 1000 s after 1970.
     fn take(store: &Store, envelopes: &[Bytes]) {
         let rate = Rate {
             start_unix_s: 0,

@@ -235,7 +235,7 @@ fn a_role_that_a_process_would_not_have_is_refused() {
     assert!(!errors("replica").contains("HAWSER_ROLE"));
 }
 
-/// The limits of connections count by the address that proxies tell, so the setting has a name without rate limits.
+/// The limits of connections count by the address that proxies state, so the setting has a name without rate limits.
 #[test]
 fn networks_of_proxies_have_two_names() {
     let own = "HAWSER_TRUSTED_PROXY_CIDRS";

@@ -553,7 +553,7 @@ fn the_documentation_lists_all_settings_as_they_are() {
     }
 }
 
-/// A copy of the data folder must not carry the marker along that tells it from the original.
+/// A copy of the data folder must not contain the marker that distinguishes it from the original.
 #[test]
 fn the_state_folder_lies_outside_of_the_data_folder() {
     let folder = tempfile::tempdir().unwrap();

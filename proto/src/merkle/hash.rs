@@ -90,7 +90,7 @@ pub fn empty_root() -> TreeHash {
     TreeHash(blake3::hash(&[]).into())
 }
 
-/// Returns the index of the leaf that stands for a place; `None` for [`SequenceId::NONE`].
+/// Returns the index of the leaf of a place; `None` for [`SequenceId::NONE`].
 #[must_use]
 pub fn leaf_index(place: SequenceId) -> Option<u64> {
     place.0.checked_sub(1)

@@ -66,7 +66,7 @@ pub(crate) struct ConnectCall {
 }
 
 impl ConnectCall {
-    /// Returns the call that a content type, without parameters, stands for.
+    /// Returns the kind of call that a content type, without parameters, announces.
     pub(crate) fn of_content_type(content_type: &str) -> Option<Self> {
         let (form, codec) = match content_type {
             "application/proto" => (Form::Unary, Codec::Proto),

@@ -24,7 +24,7 @@ const EXCHANGE_MS: u64 = 1_000;
 /// the network rests bring little news.
 const EXCHANGE_AT_REST_MS: u64 = 10_000;
 
-/// The leaves of a story that the scripted node tells.
+/// The leaves of one of the strands that the scripted node shows.
 struct ClaimedTree(Vec<TreeHash>);
 
 /// The checkpoints that a node knows.
@@ -37,7 +37,7 @@ pub(super) struct Checkpoints {
     last_round: Round,
 }
 
-/// A round in which a node tells its checkpoints. An equal one has nothing to tell.
+/// A round in which a node shows its checkpoints. A node that is equal shows none.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Round {
     /// The size of each checkpoint that the node holds.
@@ -66,7 +66,7 @@ impl ClaimedTree {
     }
 }
 
-/// The tree of the story that the scripted node tells one follower.
+/// The tree of the strand that the scripted node shows to one follower.
 fn claimed_tree(script: &Script, follower: OriginatorId, size: u64) -> ClaimedTree {
     let leaf = |place| {
         let version = script.story(follower, SequenceId(place));
@@ -188,7 +188,7 @@ impl Sim {
         self.queue.push(at, Event::Checkpoint { path, generation, of, frame });
     }
 
-    /// The checkpoint of the scripted node as it shows it to one follower: that of the story it tells there.
+    /// The checkpoint of the scripted node as it shows it to one follower: that of the strand which it shows there.
     fn as_scripted(&self, signed: SignedCheckpoint, follower: OriginatorId) -> SignedCheckpoint {
         let Some(script) = &self.script else { return signed };
         let mut checkpoint = signed.checkpoint;

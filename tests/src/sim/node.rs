@@ -151,7 +151,7 @@ impl Node {
         self.store.snapshot().verified_head(originator).unwrap()
     }
 
-    /// A whole strand, as the log tells it.
+    /// A whole strand, as the log has it.
     pub(super) fn log(&self, originator: OriginatorId, after: SequenceId) -> Vec<LogItem> {
         let snapshot = self.store.snapshot();
         let head = snapshot.head(originator).unwrap();
@@ -213,7 +213,7 @@ impl Node {
         self.lost.clear();
     }
 
-    /// Does the writes to one strand at `true_ns` as its stage says, and tells up to where it grew.
+    /// Does the writes to one strand at `true_ns` as its stage says, and returns the place up to which it grew.
     ///
     /// # Errors
     /// Peers have sent something else than what is shown, or nothing.

@@ -242,7 +242,7 @@ impl Script {
     }
 }
 
-/// Returns true for the nodes that are told the other story.
+/// Returns true for the nodes that get the other strand.
 fn is_fooled(follower: OriginatorId) -> bool {
     (follower.0 / 100).is_multiple_of(2)
 }

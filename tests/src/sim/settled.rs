@@ -34,7 +34,7 @@ impl Sim {
         }
         for originator in self.members.clone() {
             let head = self.nodes[&originator].head(originator);
-            // A place that stays empty is passed over once something stands behind it.
+            // A place that stays empty is passed over once an envelope follows it.
             let end = self.held(originator, originator).keys().copied().max().unwrap_or_default();
             for node in self.members.clone() {
                 let reached = self.nodes[&node].head(originator);

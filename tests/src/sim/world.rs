@@ -24,7 +24,7 @@ pub struct Faults {
     pub delay_ms_max: u64,
     /// One of so many arrivals finds its connection broken; 0 for none.
     pub breaks_one_in: u32,
-    /// One of so many arrivals ends its stream, while the connection stands; 0 for none.
+    /// One of so many arrivals ends its stream, while the connection remains open; 0 for none.
     pub resets_one_in: u32,
     /// One of so many arrivals makes the node that gets it crash; 0 for none.
     pub crashes_one_in: u32,

@@ -13,7 +13,7 @@
 //! | born | its creation time, unix nanoseconds, since inodes are used again; 0 if unknown |
 //! | size | its length when the sync **began**: what was appended later is not covered |
 //! | began | when the sync began, unix nanoseconds |
-//! | kind | the file type bits of its mode, to tell folders from files |
+//! | kind | the file type bits of its mode, to distinguish folders from files |
 //!
 //! It also lets a disk fail: while the folder that [`FAULTS_VARIABLE`] names holds a file `sync`, syncs of files fail
 //! with EIO, and while it holds a file `read`, so do reads at a place of a file (`pread`).

@@ -45,7 +45,7 @@ async fn a_node_that_left_the_registry_takes_no_publishes_and_still_serves_reade
     assert_goes_on(node, &mut seed::rng(seed::seed(), 0)).await;
 }
 
-/// A price that cannot be told is no reason to give the envelope a place.
+/// An unknown price is no reason to give the envelope a place.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_envelope_without_a_price_is_refused_and_burns_no_id() {
     let mut network = Network::new(1);

@@ -66,7 +66,7 @@ fn frame(kind: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [&len[1..], &[kind, 0], &stream.to_be_bytes(), payload].concat()
 }
 
-/// Speaks HTTP/2 to the first answer, and then as told. A caller of HTTP/1.1 gets a head without an end.
+/// Speaks HTTP/2 to the first answer, and then as the case sets. A caller of HTTP/1.1 gets a head without an end.
 async fn speak(mut stream: TcpStream, hostile: Hostile) -> std::io::Result<()> {
     let mut first = [0; 3];
     stream.read_exact(&mut first).await?;

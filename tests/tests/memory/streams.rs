@@ -26,7 +26,7 @@ pub(crate) const STREAMS: u32 = CONNECTIONS * STREAMS_PER_CONNECTION;
 const CONNECTIONS: u32 = 100;
 const STREAMS_PER_CONNECTION: u32 = 100;
 const TOPICS: u32 = 100;
-/// Pause of a client that is refused without being told one, or whose connection has ended.
+/// Pause of a client that is refused without a stated pause, or whose connection has ended.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// The call that opens a stream of topics.

@@ -1,4 +1,4 @@
-//! The language of code and documents, as far as a search can tell.
+//! The language of code and documents, as far as a search can check it.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -75,7 +75,7 @@ fn texts(endings: &[&str]) -> Vec<(String, String)> {
     texts
 }
 
-/// Returns what stands in backticks in `text`.
+/// Returns the parts of `text` in backticks.
 fn quoted(text: &str) -> Vec<String> {
     text.split('`').skip(1).step_by(2).map(ToOwned::to_owned).collect()
 }

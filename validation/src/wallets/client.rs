@@ -108,7 +108,7 @@ const ANSWER_TIMES: AnswerTimes = AnswerTimes {
     grace: Duration::from_secs(1),
 };
 
-/// The age in seconds from which an endpoint's newest block shows that it stands still. Guess: chains of wallets have
+/// The age in seconds from which an endpoint's newest block shows that it gets no new blocks. Guess: chains of wallets have
 /// blocks at least once a minute.
 const BEHIND_S_MAX: u64 = 600;
 

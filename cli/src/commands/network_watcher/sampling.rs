@@ -153,7 +153,7 @@ mod tests {
     }
 
     /// Two watchers, or one after a restart, ask for different places, and no two places of one have the same distance
-    /// to the starts of their parts, from which a node could tell the others.
+    /// to the starts of their parts, from which a node could derive the others.
     #[test]
     fn the_places_of_one_watcher_do_not_tell_others() {
         let highest = 1 << 40;

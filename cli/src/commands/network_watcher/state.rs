@@ -347,7 +347,7 @@ impl NetworkView {
         Some(ContentFinding { place, sides, first_place: None, first_leaves: Vec::new() })
     }
 
-    /// Notes a difference. The last one of a strand stands.
+    /// Notes a difference. The last one of a strand is kept.
     pub(super) fn note_difference(&mut self, finding: ContentFinding) {
         self.findings.insert(finding.place.originator.0, finding);
     }

@@ -127,7 +127,7 @@ async fn over_grpc_web(url: &str) -> Result<(), CallFault> {
     let (kind, code) = (header("content-type"), header("grpc-status"));
     let status = answer.status();
     let is_of_node = status == StatusCode::OK && kind.starts_with("application/grpc-web");
-    // The status of a call with an answer stands behind it, and not in the head.
+    // The status of a call with an answer follows the answer, and is not in the head.
     if is_of_node && ["", "0"].contains(&code.as_str()) {
         return Ok(());
     }

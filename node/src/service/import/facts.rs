@@ -26,7 +26,7 @@ pub(super) struct SourceFacts {
     pub(super) aside: AsideFacts,
 }
 
-/// A table that tells how far a strand went, besides those of envelopes.
+/// A table that shows how far a strand went, besides those of envelopes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum TailEvidence {
     /// The usage of payers, which xmtpd writes together with each envelope.

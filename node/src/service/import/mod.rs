@@ -131,7 +131,7 @@ pub async fn run(
     Ok(ImportReport { node: own.id, resumed, strands, left_out, unused, aside })
 }
 
-/// The import of a database that was found to be this node's, as far as its facts tell.
+/// The import of a database that was found to be this node's, as far as its facts show.
 struct PlannedImport<'a> {
     source: &'a SourceDatabase,
     facts: &'a SourceFacts,
