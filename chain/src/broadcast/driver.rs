@@ -380,7 +380,8 @@ impl Driver {
                 refused.push((job, error.unwrap_or_else(too_expensive)));
             }
         }
-        // A restart would send what was signed before for it, although its caller gets the answer that nothing was sent.
+        // A restart would send what was signed before for it, although its caller gets the answer that nothing was
+        // sent.
         let entries = over.into_iter().map(|slot| RecordEntry::Over { slot }).collect();
         if let Err(error) = self.write(entries, true).await {
             tracing::error!(code = "transaction_record_failed", %error, "a transaction's outcome cannot be recorded");

@@ -1,5 +1,5 @@
-//! The newest blocks of the endpoints, by which one that no longer follows the chain is recognised. A plain value; time is an
-//! argument.
+//! The newest blocks of the endpoints, by which one that no longer follows the chain is recognised. A plain value; time
+//! is an argument.
 //!
 //! While transactions of the account are under way, each endpoint gets them, and a chain that makes blocks only for
 //! transactions makes some. So an endpoint whose newest block stays the same for long, or that does not answer for as

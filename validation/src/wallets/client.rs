@@ -108,8 +108,8 @@ const ANSWER_TIMES: AnswerTimes = AnswerTimes {
     grace: Duration::from_secs(1),
 };
 
-/// The age in seconds from which an endpoint's newest block shows that it gets no new blocks. Guess: chains of wallets have
-/// blocks at least once a minute.
+/// The age in seconds from which an endpoint's newest block shows that it gets no new blocks. Guess: chains of wallets
+/// have blocks at least once a minute.
 const BEHIND_S_MAX: u64 = 600;
 
 /// Gas of the call that asks a wallet. Part of the protocol: a wallet can read its remaining gas and run out of it, so
