@@ -31,7 +31,7 @@ pub(crate) struct AccountReport {
     native_wei: Option<String>,
     /// Balance of the fee token; also absent on a chain without one, or if it could not be read.
     fee_token_microdollars: Option<u64>,
-    /// The block whose state said so.
+    /// The block in whose state it was read.
     block: Option<u64>,
     /// Time of the reading.
     read_unix_s: Option<i64>,
@@ -72,7 +72,7 @@ pub(crate) struct ContractReport {
     read_block: Option<u64>,
     /// `None` if it is unknown, or if the contract cannot be paused.
     paused: Option<bool>,
-    /// The block whose state said so.
+    /// The block in whose state it was read.
     paused_read_block: Option<u64>,
     lag_blocks: u64,
     lag_s: f64,

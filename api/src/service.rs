@@ -72,7 +72,7 @@ impl NodeApi {
     /// expired.
     ///
     /// # Errors
-    /// A status if that is not known.
+    /// A status if the expired places cannot be read.
     async fn opened_topics(
         &self,
         method: EnvelopeMethod,

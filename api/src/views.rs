@@ -196,7 +196,7 @@ pub struct ChainBalances {
     pub native_wei: u128,
     /// The fee token, microdollars; `None` on a chain without one, or if it could not be read.
     pub fee_token_microdollars: Option<u128>,
-    /// The block whose state said so.
+    /// The block in whose state it was read.
     pub block: u64,
     /// Time of the reading, unix seconds.
     pub read_unix_s: i64,
@@ -267,7 +267,7 @@ impl ContractReading {
 pub struct ContractPause {
     /// True if the contract is paused.
     pub is_paused: bool,
-    /// The block whose state said so.
+    /// The block in whose state it was read.
     pub block: u64,
 }
 
