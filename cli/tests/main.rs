@@ -32,6 +32,7 @@ mod network_watcher;
 mod redis_server;
 mod runbooks;
 mod secrets;
+mod single_node;
 mod splitter;
 mod support;
 mod two_gateways;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
-use crate::commands::Single;
+use crate::single_node::Single;
 use crate::support::{Running, hawser, json, signal};
 
 /// Returns the environment of a process, as the system shows it.

@@ -171,8 +171,7 @@ impl Nonces {
     /// Takes back a payload that has no nonce and never had one. Returns false if it stays.
     pub(super) fn withdraw(&mut self, job: JobId) -> bool {
         let before = self.ready.len();
-        // A payload with a former slot is still on record: after a crash it would be sent
-        // again.
+        // A payload with a former slot is still on record: after a crash it would be sent again.
         self.ready.retain(|(ready, instead_of)| *ready != job || instead_of.is_some());
         self.ready.len() < before
     }

@@ -1,0 +1,263 @@
+//! A node without other nodes and without chains: how it starts, what it reports, and how it stops.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::support::{self, Running, free_base, hawser, json, page, run, signal, stderr, stdout};
+
+/// A folder with the files that a single node needs.
+pub(crate) struct Single {
+    pub(crate) place: tempfile::TempDir,
+    pub(crate) base: u16,
+}
+
+impl Single {
+    pub(crate) fn new() -> Self {
+        let place = tempfile::tempdir().unwrap();
+        let key = place.path().join("key");
+        let made = json(&["keys", "generate", "--json", "--out", key.to_str().unwrap()]);
+        let base = free_base(1);
+        let registry = serde_json::json!({ "nodes": [{
+            "nodeId": 100,
+            "signer": made["address"],
+            "isCanonical": true,
+            "signingPublicKey": made["public_key"],
+            "httpAddress": format!("http://127.0.0.1:{base}"),
+        }]});
+        let rates = serde_json::json!({ "rates": [{
+            "messageFee": 100, "storageFee": 200, "congestionFee": 300,
+            "targetRatePerMinute": 6000, "startTime": 0,
+        }]});
+        fs::write(place.path().join("registry.json"), registry.to_string()).unwrap();
+        fs::write(place.path().join("rates.json"), rates.to_string()).unwrap();
+        Self { place, base }
+    }
+
+    pub(crate) fn command(&self) -> std::process::Command {
+        let file = |name: &str| self.place.path().join(name).display().to_string();
+        let mut command = hawser();
+        command.args(["node", "--data-dir", &file("data"), "--shutdown-drain", "0s"]);
+        command.args(["--state-dir", &file("state")]).env("HAWSER_NEW_STRAND", "true");
+        command.args(["--registry-file", &file("registry.json")]);
+        command.args(["--rates-file", &file("rates.json")]);
+        command.args(["--listen-address", "127.0.0.1", "-p", &self.base.to_string()]);
+        command.args(["--metrics.metrics-port", &(self.base + 1).to_string()]);
+        command.env("XMTPD_SIGNER_PRIVATE_KEY_FILE", file("key"));
+        command
+    }
+}
+
+#[test]
+fn a_node_starts_with_the_environment_of_the_reference_and_stops_at_a_signal() {
+    let single = Single::new();
+    for name in ["TERM", "INT", "HUP", "QUIT"] {
+        let mut command = single.command();
+        command.env("XMTPD_DB_WRITER_CONNECTION_STRING", "postgres://x").arg("--api.enable");
+        command.env("XMTPD_API_PROT", "1").arg("--log.log-encoding=json");
+        let mut node = Running::start(command, true);
+        node.line("a note", |line| line.contains("CONNECTION_STRING has no effect"));
+        node.line("a note", |line| line.contains("XMTPD_API_PROT is not known"));
+        let started = node.line("start", |line| line.contains("started api server"));
+        let started: Value = serde_json::from_str(&started).unwrap();
+        assert_eq!(started["port"], single.base);
+        assert_eq!(started["node_id"], 100);
+        let status =
+            json(&["status", "--json", "--metrics", &format!("127.0.0.1:{}", single.base + 1)]);
+        assert_eq!(status[0]["status"]["node_id"], 100);
+        signal(node.pid(), name);
+        assert_eq!(node.end().code(), Some(0), "{name}");
+    }
+}
+
+#[test]
+fn a_node_that_was_stopped_leaves_no_write_ahead_log_to_read_back() {
+    let single = Single::new();
+    let wal_len_bytes = || -> u64 {
+        let files = fs::read_dir(single.place.path().join("data")).unwrap().map(Result::unwrap);
+        let logs = files.filter(|file| file.path().extension().is_some_and(|it| it == "log"));
+        logs.map(|file| file.metadata().unwrap().len()).sum()
+    };
+    let mut node = Running::start(single.command(), true);
+    node.line("start", |line| line.contains("started api server"));
+    assert!(wal_len_bytes() > 0, "the price list at least was written");
+    signal(node.pid(), "TERM");
+    assert!(node.end().success());
+    assert_eq!(wal_len_bytes(), 0);
+}
+
+#[test]
+fn a_service_manager_is_told_of_start_and_stop() {
+    let single = Single::new();
+    let path = single.place.path().join("notify");
+    let manager = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(support::PATIENCE)).unwrap();
+    let received = || {
+        let mut buffer = [0; 64];
+        let len = manager.recv(&mut buffer).unwrap();
+        String::from_utf8(buffer[..len].to_vec()).unwrap()
+    };
+    let mut command = single.command();
+    command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "60000000");
+    let node = Running::start(command, true);
+    assert_eq!(received(), "READY=1");
+    assert_eq!(received(), "WATCHDOG=1");
+    assert!(page(&format!("127.0.0.1:{}", single.base + 1), "/readyz").contains("200 OK"));
+    signal(node.pid(), "TERM");
+    assert_eq!(received(), "STOPPING=1");
+    assert!(node.end().success());
+}
+
+#[test]
+fn what_a_running_node_logs_is_changed_for_a_while() {
+    let single = Single::new();
+    let mut node = Running::start(single.command(), true);
+    node.line("start", |line| line.contains("started api server"));
+    let data = single.place.path().join("data");
+    let log_level = |args: &[&str]| {
+        run(&[&["log-level", "--json", "--data-dir", data.to_str().unwrap()], args].concat())
+    };
+    let shown = |args: &[&str]| -> Value {
+        let output = log_level(args);
+        assert!(output.status.success(), "{}", stderr(&output));
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    assert_eq!(shown(&[])["filter"], Value::Null);
+    let set = shown(&["warn,hawser_engine=debug", "--for", "1h"]);
+    assert_eq!(set["filter"], "warn,hawser_engine=debug");
+    assert!(set["left_s"].as_u64().is_some_and(|left| left <= 3600), "{set}");
+    node.line("the change", |line| line.contains("the operator changes what is logged"));
+    for (wrong, named) in [
+        (&["loud"][..], "is not a level"),
+        (&["[a{b=c}]=info"], "is not a logger"),
+        (&["info", "--for", "25h"], "a filter lasts"),
+    ] {
+        let output = log_level(wrong);
+        assert_eq!(output.status.code(), Some(3), "{wrong:?}");
+        assert!(stderr(&output).contains(named), "{}", stderr(&output));
+    }
+    assert_eq!(shown(&[])["filter"], "warn,hawser_engine=debug", "a refusal changes nothing");
+    assert_eq!(shown(&["--reset"])["filter"], Value::Null);
+    node.line("the end", |line| line.contains("as in the settings again"));
+    signal(node.pid(), "TERM");
+    assert!(node.end().success());
+    assert_eq!(log_level(&[]).status.code(), Some(4), "no node runs");
+}
+
+#[test]
+fn a_node_that_serves_no_clients_is_still_watched() {
+    let single = Single::new();
+    let metrics = format!("127.0.0.1:{}", single.base + 1);
+    let mut command = single.command();
+    let mut node = Running::start(
+        {
+            command.arg("--api.enable=false");
+            command
+        },
+        true,
+    );
+    node.line("the start", |line| line.contains("no clients are served"));
+    assert!(run(&["status", "--metrics", &metrics]).status.success());
+    assert!(page(&metrics, "/metrics").contains("xmtp_ready{for=\"publish\"} 1"));
+    assert!(std::net::TcpStream::connect(("127.0.0.1", single.base)).is_err());
+    signal(node.pid(), "TERM");
+    assert!(node.end().success());
+}
+
+#[test]
+fn a_draining_node_is_not_ready_and_a_second_signal_ends_it_at_once() {
+    let single = Single::new();
+    let metrics = format!("127.0.0.1:{}", single.base + 1);
+    let mut command = single.command();
+    let mut node = Running::start(
+        {
+            command.args(["--shutdown-drain", "10m"]);
+            command
+        },
+        true,
+    );
+    node.line("start", |line| line.contains("started api server"));
+    assert!(run(&["status", "--metrics", &metrics]).status.success());
+    let health = |purpose: &str| run(&["health", "--for", purpose, "--metrics", &metrics]);
+    assert_eq!(stdout(&health("publish")), "ready to publish\n");
+    signal(node.pid(), "TERM");
+    node.line("stop", |line| line.contains("stopping"));
+    assert!(health("start").status.success());
+    let output = health("read");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("not_draining"), "{}", stderr(&output));
+    let output = run(&["status", "--metrics", &metrics]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stdout(&output).contains("not_draining"), "{}", stdout(&output));
+    signal(node.pid(), "INT");
+    let line = node
+        .line("what had not ended", |line| line.contains("stopped before all its work had ended"));
+    assert!(line.contains("calls and streams of clients"), "{line}");
+    assert_eq!(node.end().code(), Some(1));
+}
+
+#[test]
+fn a_registry_and_prices_that_change_are_taken_over_and_bad_ones_are_reported() {
+    let single = Single::new();
+    let path = single.place.path().join("registry.json");
+    let mut node = Running::start(single.command(), true);
+    node.line("start", |line| line.contains("started api server"));
+    let mut registry: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    fs::write(&path, "{").unwrap();
+    node.line("a complaint", |line| {
+        line.contains("file_ignored") && line.contains("registry.json")
+    });
+    registry["nodes"][0]["isCanonical"] = false.into();
+    fs::write(&path, registry.to_string()).unwrap();
+    node.line("the change", |line| line.contains("the registry has changed"));
+    let metrics = format!("127.0.0.1:{}", single.base + 1);
+    let output = run(&["status", "--metrics", &metrics]);
+    assert!(stdout(&output).contains("not canonical"), "{}", stdout(&output));
+    signal(node.pid(), "TERM");
+    assert!(node.end().success());
+}
+
+#[test]
+fn a_node_without_a_record_says_whose_key_it_has() {
+    let single = Single::new();
+    fs::write(single.place.path().join("registry.json"), "{\"nodes\":[]}").unwrap();
+    let output = single.command().output().unwrap();
+    assert_eq!(output.status.code(), Some(4));
+    assert!(stderr(&output).contains("has the key of this node"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_bad_line_in_the_chain_file_is_named_at_start() {
+    let single = Single::new();
+    let chain = single.place.path().join("chain.jsonl");
+    fs::write(&chain, "\n{\"hex\":\"zz\",\"expect_route\":\"chain:group\"}\n").unwrap();
+    let output = single.command().arg("--chain-file").arg(&chain).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("line 2: hex: "), "{}", stderr(&output));
+}
+
+#[test]
+fn a_port_in_use_is_named_with_the_remedy() {
+    let single = Single::new();
+    for port in [single.base, single.base + 1] {
+        let _taken = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
+        let output = single.command().output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        let text = stderr(&output);
+        assert!(text.contains(&format!("127.0.0.1:{port}: ")), "{text}");
+        assert!(text.contains("--metrics.metrics-port"), "{text}");
+    }
+}
+
+#[test]
+fn a_database_belongs_to_one_network() {
+    let single = Single::new();
+    let mut node = Running::start(single.command(), true);
+    node.line("start", |line| line.contains("started api server"));
+    signal(node.pid(), "TERM");
+    assert!(node.end().success());
+    let output = single.command().args(["--network", "other"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    assert!(stderr(&output).contains("belongs to network hawser"), "{}", stderr(&output));
+    assert_eq!(stdout(&output), "");
+}
