@@ -30,6 +30,8 @@ mod continued_tests;
 mod days;
 mod derived;
 mod error;
+#[cfg(test)]
+mod hostile_tests;
 mod manifest;
 mod part;
 #[cfg(test)]
