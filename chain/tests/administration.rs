@@ -1,27 +1,21 @@
 //! Tests of the administration of contracts on both kinds of development chain: operations are planned, executed,
 //! interrupted and planned again.
 
-use std::collections::BTreeSet;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use alloy::primitives::{Address, B256, Bytes, U256, keccak256};
 use alloy::providers::Provider as _;
-use alloy::signers::SignerSync as _;
 use alloy::signers::local::PrivateKeySigner;
-use alloy::sol_types::SolValue as _;
 use hawser_chain::admin::bridge::BridgeTerms;
-use hawser_chain::admin::fees::{self, Beneficiary};
 use hawser_chain::admin::nodes::NewNode;
 use hawser_chain::admin::parameters::Adoption;
 use hawser_chain::admin::rates::Prices;
 use hawser_chain::admin::upgrades::{MigratorChoice, NewCode};
-use hawser_chain::admin::watcher::{self, Watched};
 use hawser_chain::admin::{
     Account, AdminError, ChainRole, Contract, Contracts, MicroDollars, Network, PaymentToken, Plan,
     PlanStep, bridge, nodes, parameters, payers, rates, upgrades,
 };
-use hawser_chain::contracts::payer_report_manager::PayerReportManager::PayerReportSignature;
-use hawser_chain::contracts::{Factory, FeeToken, PayerReportManager, artifact, parameter};
+use hawser_chain::contracts::{Factory, FeeToken, artifact, parameter};
 use hawser_chain::send::{Call, SendError, Sender};
 use hawser_devchain::deploy::{self, Deployment};
 use hawser_devchain::relay::{Relay, RelayPolicy};
@@ -30,9 +24,9 @@ use serde_json::{Value, json};
 
 use crate::pair::{self, ChainBackend, Pair};
 
-const NODE: OriginatorId = OriginatorId(100);
-const FEE_TOKEN: PaymentToken = PaymentToken::FeeToken;
-const UNDERLYING: PaymentToken = PaymentToken::Underlying;
+pub(crate) const NODE: OriginatorId = OriginatorId(100);
+pub(crate) const FEE_TOKEN: PaymentToken = PaymentToken::FeeToken;
+pub(crate) const UNDERLYING: PaymentToken = PaymentToken::Underlying;
 
 crate::on_both_kinds_of_chain! {
     nodes_are_added_once_chosen_and_moved
@@ -43,14 +37,13 @@ crate::on_both_kinds_of_chain! {
     a_deposit_goes_by_permit_or_by_approval
     an_interrupted_deposit_from_underlying_tokens_is_finished
     a_withdrawal_is_requested_waited_for_and_paid_out
-    fees_are_claimed_once_and_paid_out
     an_interrupted_upgrade_is_finished_and_a_wrong_one_is_refused
 }
 
 pub(crate) struct Administration {
     pub(crate) pair: Pair,
     pub(crate) network: Network,
-    admin: Sender,
+    pub(crate) admin: Sender,
     app_admin: Sender,
 }
 
@@ -73,7 +66,7 @@ impl Administration {
     }
 
     /// Sends all steps from another account.
-    async fn carry_out_as(&self, sender: &Sender, plan: &Plan) -> Result<(), SendError> {
+    pub(crate) async fn carry_out_as(&self, sender: &Sender, plan: &Plan) -> Result<(), SendError> {
         for step in &plan.steps {
             let side = step.contract.chain();
             let sender = if side == ChainRole::App { &self.app_admin } else { sender };
@@ -83,7 +76,7 @@ impl Administration {
         Ok(())
     }
 
-    fn at(&self, contract: Contract) -> Address {
+    pub(crate) fn at(&self, contract: Contract) -> Address {
         self.network.at(contract).unwrap()
     }
 
@@ -103,16 +96,16 @@ impl Administration {
     }
 }
 
-fn functions(plan: &Plan) -> Vec<String> {
+pub(crate) fn functions(plan: &Plan) -> Vec<String> {
     let name = |step: &PlanStep| format!("{}.{}", step.contract, step.described().name);
     plan.steps.iter().map(name).collect()
 }
 
-fn key(account: usize) -> PrivateKeySigner {
+pub(crate) fn key(account: usize) -> PrivateKeySigner {
     deploy::accounts().swap_remove(account)
 }
 
-fn usd(text: &str) -> MicroDollars {
+pub(crate) fn usd(text: &str) -> MicroDollars {
     text.parse().unwrap()
 }
 
@@ -120,7 +113,7 @@ fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
-fn new_node(account: usize) -> NewNode {
+pub(crate) fn new_node(account: usize) -> NewNode {
     let key = key(account);
     let point = key.public_key();
     NewNode {
@@ -410,140 +403,6 @@ async fn a_withdrawal_is_requested_waited_for_and_paid_out(kind: ChainBackend) {
     setup.carry_out(&plan).await;
     assert_eq!(payers::balance(network, recipient).await.unwrap().fee_tokens, usd("5.5"));
     assert_eq!(payers::balance(network, payer).await.unwrap().microdollars, 19_500_000);
-}
-
-/// Submits a report about the fees of one payer or of none, signed by node 100, the only canonical node.
-async fn report(
-    setup: &Administration,
-    originator: u32,
-    index: u64,
-    payer: Address,
-    picodollars: u128,
-) {
-    let node_ids = vec![100];
-    let leaf = (payer, U256::from(picodollars)).abi_encode();
-    let hashed = |parts: &[&[u8]]| keccak256(parts.concat());
-    let root = if picodollars == 0 {
-        B256::ZERO
-    } else {
-        let inner = hashed(&[b"node|", hashed(&[b"leaf|", &leaf]).as_slice()]);
-        hashed(&[b"root|", &U256::from(1).to_be_bytes::<32>(), inner.as_slice()])
-    };
-    let digest = PayerReportManager::getPayerReportDigestCall {
-        originatorNodeId_: originator,
-        startSequenceId_: index,
-        endSequenceId_: index + 1,
-        endMinuteSinceEpoch_: 1,
-        payersMerkleRoot_: root,
-        nodeIds_: node_ids.clone(),
-    };
-    let manager = setup.at(Contract::PayerReportManager);
-    let digest = setup.pair.settlement.view(manager, &digest).await.unwrap();
-    let signature = Bytes::from(key(1).sign_hash_sync(&digest).unwrap().as_bytes().to_vec());
-    let submit = PayerReportManager::submitCall {
-        originatorNodeId_: originator,
-        startSequenceId_: index,
-        endSequenceId_: index + 1,
-        endMinuteSinceEpoch_: 1,
-        payersMerkleRoot_: root,
-        nodeIds_: node_ids,
-        signatures_: vec![PayerReportSignature { nodeId: 100, signature }],
-    };
-    setup.admin.send(&Call::new(manager, &submit)).await.unwrap();
-    if picodollars > 0 {
-        let settle = PayerReportManager::settleCall {
-            originatorNodeId_: originator,
-            payerReportIndex_: U256::from(index),
-            payerFees_: vec![leaf.into()],
-            proofElements_: vec![U256::from(1).into()],
-        };
-        setup.admin.send(&Call::new(manager, &settle)).await.unwrap();
-    }
-}
-
-/// Returns the call data in the test vectors.
-fn vector(function: &str) -> Bytes {
-    let text = include_str!("../../tests/vectors/contracts/calldata.json");
-    let vectors: Value = serde_json::from_str(text).unwrap();
-    let mut cases = vectors["cases"].as_array().unwrap().iter();
-    let case = cases.find(|case| case["function"] == function).unwrap();
-    case["calldata"].as_str().unwrap().parse().unwrap()
-}
-
-async fn fees_are_claimed_once_and_paid_out(kind: ChainBackend) {
-    const DOLLAR: u128 = 1_000_000_000_000;
-    let setup = Administration::new(kind).await;
-    let network = &setup.network;
-    let account = Account::Key(key(0));
-    let payer = setup.admin.account();
-    let deposit = payers::deposit(network, &account, payer, usd("25"), FEE_TOKEN).await.unwrap();
-    setup.carry_out(&deposit).await;
-    setup.carry_out(&nodes::add(network, &new_node(1)).await.unwrap()).await;
-    setup.carry_out(&nodes::add(network, &new_node(2)).await.unwrap()).await;
-    setup.carry_out(&nodes::add_canonical(network, NODE).await.unwrap()).await;
-    let node = Beneficiary::Node(NODE);
-    let owner = pair::sender(&setup.pair.settlement, 1);
-    let stranger = pair::sender(&setup.pair.settlement, 3);
-    assert!(fees::claim(network, node, &[]).await.unwrap().steps.is_empty(), "no reports yet");
-
-    for index in 0..4 {
-        report(&setup, 100, index, payer, DOLLAR).await;
-    }
-    let some = fees::claim(network, node, &[NODE]).await.unwrap();
-    assert_eq!(functions(&some), ["DistributionManager.claim"]);
-    let error = setup.carry_out_as(&stranger, &some).await.unwrap_err();
-    assert_eq!(error.revert().unwrap().to_string(), "NotNodeOwner()");
-    setup.carry_out_as(&owner, &some).await.unwrap();
-    report(&setup, 100, 4, payer, DOLLAR).await;
-    report(&setup, 200, 0, payer, 0).await;
-    let seen = fees::reports(network, &[]).await.unwrap();
-    let places: Vec<_> = seen.iter().map(|report| (report.originator.0, report.index)).collect();
-    assert_eq!(places, [(100, 0), (100, 1), (100, 2), (100, 3), (100, 4), (200, 0)]);
-    assert_eq!((seen[0].fees_settled, seen[0].share_of_node()), (usd("1"), usd("0.99")));
-    let rest = fees::claim(network, node, &[]).await.unwrap();
-    assert_eq!(rest.steps[0].call.data, vector("claim(uint32,uint32[],uint256[])"));
-    setup.carry_out_as(&owner, &rest).await.unwrap();
-    assert!(fees::claim(network, node, &[]).await.unwrap().steps.is_empty(), "each once");
-    let unlisted = fees::claim(network, Beneficiary::Node(OriginatorId(200)), &[]).await.unwrap();
-    assert!(unlisted.steps.is_empty());
-    let plan = fees::claim(network, Beneficiary::Protocol, &[NODE]).await.unwrap();
-    setup.carry_out_as(&stranger, &plan).await.unwrap();
-
-    what_was_taken_over_is_claimed_too(&setup, payer).await;
-    let owed = fees::owed(network).await.unwrap();
-    assert_eq!(owed.nodes, [(NODE, usd("4.95")), (OriginatorId(200), usd("0"))]);
-    assert_eq!(owed.protocol, usd("0.05"));
-    assert_eq!((owed.available, owed.excess), (usd("0"), usd("5")));
-    let claims = fees::claims(network, &[NODE]).await.unwrap();
-    assert!(claims.iter().all(|claim| claim.nodes == BTreeSet::from([NODE]) && claim.protocol));
-    let claims = fees::claims(network, &[OriginatorId(200)]).await.unwrap();
-    assert!(claims[0].nodes.contains(&NODE) && !claims[0].protocol);
-
-    let recipient = Address::repeat_byte(8);
-    let plan = fees::withdraw(network, node, recipient, FEE_TOKEN).await.unwrap();
-    setup.carry_out_as(&owner, &plan).await.unwrap();
-    assert_eq!(payers::balance(network, recipient).await.unwrap().fee_tokens, usd("4.95"));
-    let error = setup.carry_out_as(&owner, &plan).await.unwrap_err();
-    assert_eq!(error.revert().unwrap().to_string(), "NoFeesOwed()");
-    let plan =
-        fees::withdraw(network, Beneficiary::Protocol, Address::ZERO, UNDERLYING).await.unwrap();
-    setup.carry_out_as(&stranger, &plan).await.unwrap();
-    assert_eq!(fees::owed_to(network, Beneficiary::Protocol).await.unwrap(), usd("0"));
-    let error = fees::claim(network, Beneficiary::Node(OriginatorId(300)), &[]).await.unwrap_err();
-    assert_eq!(error, AdminError::UnknownNode { node_id: OriginatorId(300) });
-}
-
-/// Nodes also report on originators migrated from the older network, which no registry lists.
-async fn what_was_taken_over_is_claimed_too(setup: &Administration, payer: Address) {
-    report(setup, 11, 0, payer, 0).await;
-    let claim = fees::claim(&setup.network, Beneficiary::Node(NODE), &[]).await.unwrap();
-    assert_eq!(functions(&claim), ["DistributionManager.claim"]);
-    let claims = fees::claims(&setup.network, &[]).await.unwrap();
-    let places: Vec<_> =
-        claims.iter().map(|it| (it.report.originator.0, it.report.index)).collect();
-    assert_eq!(places[5..], [(200, 0), (11, 0)]);
-    let seen = watcher::look(&setup.network, &Watched::default()).await.unwrap();
-    assert_eq!(seen.reports.keys().copied().collect::<Vec<_>>(), [11, 100, 200].map(OriginatorId));
 }
 
 async fn an_interrupted_upgrade_is_finished_and_a_wrong_one_is_refused(kind: ChainBackend) {

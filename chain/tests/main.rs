@@ -7,6 +7,7 @@ mod agreement;
 mod bootstraps;
 mod broadcaster;
 mod broadcasting;
+mod fee_claims;
 mod indexing;
 mod late_heads;
 mod lied_bounds;
