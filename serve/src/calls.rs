@@ -20,6 +20,7 @@ use tracing::{Instrument as _, Span};
 use crate::budget::ConnectionShare;
 use crate::call_metrics::CallMetrics;
 use crate::call_share::CallCharge;
+use crate::long_work;
 use crate::method::{MethodKind, RpcMethod};
 use crate::overloaded::OverloadedError;
 use crate::pack::{self, GZIP, PackAllowance, PackedBody};
@@ -99,13 +100,20 @@ impl Service<Request<Body>> for Calls {
             if is_received_first {
                 body.receive(BUFFER_BYTES).await;
             }
+            let is_long = body.is_long();
             let body = if takes_messages {
                 parts.extensions.insert(UntakenBody::new(body));
                 Body::empty()
             } else {
                 Body::new(body)
             };
-            routes.call(Request::from_parts(parts, body)).await
+            let answer = routes.call(Request::from_parts(parts, body));
+            if is_long {
+                let begun = long_work::begin_beside(answer).await;
+                begun.unwrap_or_else(|failed| Ok(failed.into_http()))
+            } else {
+                answer.await
+            }
         };
         let connection = charge.connection().clone();
         let handled = async move {

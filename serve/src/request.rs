@@ -21,9 +21,10 @@ use tonic::{Code, Status};
 
 use crate::call_metrics::MethodMetrics;
 use crate::call_share::CallCharge;
-use crate::decoding::cost_bytes;
+use crate::decoding::{FieldCost, cost_bytes};
 use crate::frames::{Frames, MessageHeadError};
 use crate::held_pieces::HeldPieces;
+use crate::long_work;
 use crate::method::MethodKind;
 use crate::overloaded::OverloadedError;
 use crate::settings::MESSAGE_LEN_BYTES_MAX;
@@ -36,6 +37,9 @@ const DISCARDED_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Cost at which the scan of a message stops, because no caller may hold that much. A guess: above every limit in use.
 const COST_BYTES_MAX: usize = 4 * 1024 * 1024 * 1024;
 
+/// A scan of long messages for the memory to decode them, beside the runtime's threads.
+type CostScan = Pin<Box<dyn Future<Output = Result<Result<usize, Status>, Status>> + Send>>;
+
 /// A request body that yields whole messages and counts them.
 pub(crate) struct RequestBody {
     body: Body,
@@ -44,8 +48,10 @@ pub(crate) struct RequestBody {
     whole: VecDeque<Bytes>,
     /// Pieces of the message that comes after them.
     unfinished: HeldPieces,
-    /// Memory for decoding the one message of the request, which is not charged yet.
+    /// Memory for decoding the messages that wait, which is not charged yet.
     uncharged_bytes: usize,
+    /// The scan that determines this memory, as long as it is under way for long messages.
+    scan: Option<CostScan>,
     /// The end of the wait for that memory, while whole messages of a stream of requests wait for it.
     wait_end: Option<Instant>,
     /// Bytes that came while messages waited for memory or their handler, and the end of the body, if it came then.
@@ -90,6 +96,7 @@ impl RequestBody {
             whole: VecDeque::new(),
             unfinished: HeldPieces::default(),
             uncharged_bytes: 0,
+            scan: None,
             wait_end: None,
             ahead: HeldPieces::default(),
             ahead_end: None,
@@ -142,8 +149,7 @@ impl RequestBody {
         };
         let rest = piece.split_off(end);
         let whole = self.unfinished.finish(piece);
-        let whole_bytes: usize = whole.iter().map(Bytes::len).sum();
-        self.charge_held(whole_bytes + self.unfinished.growth_bytes(rest.len()))?;
+        self.charge_held(len_bytes(&whole) + self.unfinished.growth_bytes(rest.len()))?;
         match &mut self.unpacker {
             Some(unpacker) => whole.into_iter().for_each(|piece| unpacker.push(piece)),
             None => self.pass_on(whole)?,
@@ -174,16 +180,22 @@ impl RequestBody {
         };
         self.body = Body::empty();
         let end = match end {
-            None => {
-                let cost_bytes = std::mem::take(&mut self.uncharged_bytes);
-                let taken = self.charge.take_for_decoding(buffer_bytes, cost_bytes).await;
-                taken.err().map(Status::from)
-            }
+            None => self.take_for_decoding(buffer_bytes).await.err(),
             refused => refused,
         };
         if let Some(status) = end {
             self.refuse(status);
         }
+    }
+
+    /// Waits for the memory to decode the messages that wait.
+    ///
+    /// # Errors
+    /// The status that refuses the request.
+    async fn take_for_decoding(&mut self, buffer_bytes: usize) -> Result<(), Status> {
+        poll_fn(|cx| self.poll_scan(cx)).await?;
+        let cost_bytes = std::mem::take(&mut self.uncharged_bytes);
+        self.charge.take_for_decoding(buffer_bytes, cost_bytes).await.map_err(Status::from)
     }
 
     /// Waits for the next whole messages of a stream of requests and for the memory to decode them, and appends them to
@@ -197,6 +209,11 @@ impl RequestBody {
         {
             return end.map_or(Ok(false), Err);
         }
+        poll_fn(|cx| match self.poll_scan(cx) {
+            Poll::Ready(scanned) => Poll::Ready(scanned),
+            Poll::Pending => self.poll_ahead(usize::MAX, cx).map(|it| Err(Status::from(it))),
+        })
+        .await?;
         if self.uncharged_bytes > 0 {
             let charge = self.charge.clone();
             // A caller that takes other events meanwhile drops this future at each of them, and calls again.
@@ -209,10 +226,31 @@ impl RequestBody {
             .await?;
             (self.uncharged_bytes, self.wait_end) = (0, None);
         }
-        to.reserve(self.whole.iter().map(Bytes::len).sum());
+        to.reserve(len_bytes(&self.whole));
         let whole = std::mem::take(&mut self.whole);
         whole.into_iter().for_each(|piece| to.extend_from_slice(&piece));
         Ok(true)
+    }
+
+    /// Returns true if the whole messages that wait are [long](long_work::is_long).
+    pub(crate) fn is_long(&self) -> bool {
+        long_work::is_long(len_bytes(&self.whole))
+    }
+
+    /// Runs `work` on a message of this body that was taken: beside the runtime's threads if the message is long. The
+    /// body stays charged until the work is done.
+    ///
+    /// # Errors
+    /// INTERNAL if the work has panicked, or the runtime stops.
+    pub(crate) async fn work_on<T: Send + 'static>(
+        &mut self,
+        message: Bytes,
+        work: impl FnOnce(Bytes) -> T + Send + 'static,
+    ) -> Result<T, Status> {
+        if !long_work::is_long(message.len()) {
+            return Ok(work(message));
+        }
+        long_work::beside(self.charge.hold(), move || work(message)).await
     }
 
     /// Returns true if whole messages wait to be taken.
@@ -285,20 +323,39 @@ impl RequestBody {
         )
     }
 
-    /// Determines the decoded size of the messages, and passes them on. That of the one message of a request, and of
-    /// messages that a handler takes, is charged when they are taken.
+    /// Passes messages on, and determines their decoded size: of long ones later, beside the runtime's threads. It is
+    /// charged when they are taken.
     fn pass_on(&mut self, whole: VecDeque<Bytes>) -> Result<(), Status> {
-        let pieces = whole.iter().map(|piece| &piece[..]);
         let fields = self.metrics.method().fields();
-        let cost = cost_bytes(pieces, fields, COST_BYTES_MAX)
-            .map_err(|error| Status::invalid_argument(error.to_string()))?;
-        if self.takes_one_message() || self.metrics.method().takes_messages() {
-            self.uncharged_bytes = cost;
+        if long_work::is_long(len_bytes(&whole)) {
+            let scanned = whole.clone();
+            let scan = move || cost_of(&scanned, fields);
+            self.scan = Some(Box::pin(long_work::beside(self.charge.hold(), scan)));
         } else {
-            self.charge.take_for_request(cost)?;
+            self.uncharged_bytes = cost_of(&whole, fields)?;
         }
         self.whole = whole;
         Ok(())
+    }
+
+    /// Completes when the decoded size of the messages that wait is known.
+    ///
+    /// # Errors
+    /// The status that refuses the request. No message waits any more.
+    fn poll_scan(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        let Some(scan) = &mut self.scan else { return Poll::Ready(Ok(())) };
+        let scanned = ready!(scan.as_mut().poll(cx));
+        self.scan = None;
+        Poll::Ready(match scanned.and_then(|cost| cost) {
+            Ok(cost_bytes) => {
+                self.uncharged_bytes = cost_bytes;
+                Ok(())
+            }
+            Err(status) => {
+                self.whole.clear();
+                Err(status)
+            }
+        })
     }
 
     /// Decompresses a part of the waiting messages, and passes on a complete one. Returns false if none waits.
@@ -335,7 +392,7 @@ impl RequestBody {
         self.whole.clear();
         self.unfinished = HeldPieces::default();
         self.ahead = HeldPieces::default();
-        self.uncharged_bytes = 0;
+        (self.uncharged_bytes, self.scan) = (0, None);
         self.unpacker.iter_mut().for_each(Unpacker::clear);
         self.refused = Some(RefusedBody { status, discarded_bytes: 0 });
     }
@@ -440,6 +497,9 @@ impl HttpBody for RequestBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         loop {
+            if let Err(status) = ready!(self.poll_scan(cx)) {
+                self.refuse(status);
+            }
             let uncharged_bytes = std::mem::take(&mut self.uncharged_bytes);
             if uncharged_bytes > 0
                 && let Err(overloaded) = self.charge.take_for_request(uncharged_bytes)
@@ -466,12 +526,25 @@ impl HttpBody for RequestBody {
     }
 }
 
+fn len_bytes(pieces: &VecDeque<Bytes>) -> usize {
+    pieces.iter().map(Bytes::len).sum()
+}
+
+/// Returns the memory to decode the messages in `pieces`.
+///
+/// # Errors
+/// INVALID_ARGUMENT for more elements than a handler takes.
+fn cost_of(pieces: &VecDeque<Bytes>, fields: &[FieldCost]) -> Result<usize, Status> {
+    let pieces = pieces.iter().map(|piece| &piece[..]);
+    let cost = cost_bytes(pieces, fields, COST_BYTES_MAX);
+    cost.map_err(|error| Status::invalid_argument(error.to_string()))
+}
+
 #[cfg(test)]
 impl RequestBody {
     /// Returns the memory of what has arrived and was not taken.
     pub(crate) fn kept_bytes(&self) -> usize {
-        let whole_bytes: usize = self.whole.iter().map(Bytes::len).sum();
-        self.unfinished.held_bytes() + self.ahead.held_bytes() + whole_bytes
+        self.unfinished.held_bytes() + self.ahead.held_bytes() + len_bytes(&self.whole)
     }
 }
 

@@ -3,7 +3,7 @@
 //! The library's reader keeps the buffer of the longest message for as long as its stream lasts, and twice that length
 //! for a message that came in one piece. A stream that has sent one message of megabytes and then nothing would hold
 //! memory that its caller is not charged for. This reader holds a message until its handler has it, and nothing between
-//! two messages.
+//! two messages. Long messages are decoded outside of the runtime's threads.
 
 use std::sync::Arc;
 
@@ -73,6 +73,19 @@ impl RequestMessages {
             }
         }
         self.cut().map(Some)
+    }
+
+    /// Decodes a message that [`next`](Self::next) has returned, outside of the runtime's threads if it is long. The
+    /// message stays charged until the work is done, even if this future is dropped before.
+    ///
+    /// # Errors
+    /// Those of `decode`; INTERNAL if it has panicked, or the runtime stops.
+    pub async fn decode<T: Send + 'static>(
+        &mut self,
+        message: Bytes,
+        decode: impl FnOnce(Bytes) -> Result<T, Status> + Send + 'static,
+    ) -> Result<T, Status> {
+        self.body.work_on(message, decode).await?
     }
 
     /// Reads on while the handler takes no messages, and charges what comes. Completes when it
@@ -362,6 +375,21 @@ mod tests {
         assert!(messages.read_ahead().now_or_never().is_none(), "nothing comes after the end");
         assert!(messages.next().await.unwrap().is_none());
         assert_eq!(budget.used_bytes(), before);
+    }
+
+    /// The test's runtime has one thread.
+    #[tokio::test]
+    async fn long_messages_are_decoded_beside_the_runtimes_threads() {
+        let share = connection(&MemoryBudget::new(LIMIT));
+        let bytes = [framed(100), framed(100_000)].concat();
+        let mut messages = messages(&bytes, usize::MAX, &share);
+        let own = std::thread::current().id();
+        for is_long in [false, true] {
+            let message = messages.next().await.unwrap().unwrap();
+            let decode = |message: Bytes| Ok((message.len(), std::thread::current().id()));
+            let (len, thread) = messages.decode(message, decode).await.unwrap();
+            assert_eq!(thread != own, is_long, "{len} bytes");
+        }
     }
 
     #[tokio::test]

@@ -226,6 +226,49 @@ async fn nothing_is_charged_for_decoding_before_the_end_of_a_request() {
     assert_eq!(budget.used_bytes(), idle_bytes);
 }
 
+/// A request of megabytes in small fields takes a thread as long as they are counted.
+#[tokio::test]
+async fn a_long_request_is_scanned_beside_the_runtimes_threads() {
+    let budget = MemoryBudget::new(64 * 1024 * 1024);
+    let connection =
+        budget.connection(std::net::Ipv4Addr::LOCALHOST.into(), budget.account()).unwrap();
+    let idle_bytes = budget.used_bytes();
+    let sent = message(100_000);
+    let occupied = long_work::occupy_workers().await;
+    let mut body = arriving(sent.clone(), true, &connection);
+    assert!(body.receive(0).now_or_never().is_none(), "it waits for a worker");
+    assert_eq!(budget.used_bytes(), idle_bytes + sent.len(), "what is here is charged");
+    drop(body);
+    assert_eq!(budget.used_bytes(), idle_bytes, "its caller has gone");
+    drop(occupied);
+    let mut body = arriving(sent.clone(), true, &connection);
+    body.receive(0).await;
+    assert!(budget.used_bytes() > idle_bytes + sent.len(), "and the memory to decode it");
+    assert!(matches!(read(body).await, (passed, None) if passed == sent));
+    assert_eq!(budget.used_bytes(), idle_bytes);
+}
+
+#[tokio::test]
+async fn a_long_request_of_too_many_elements_is_refused_after_its_scan() {
+    const FEW: [FieldCost; 1] = [FieldCost::each(1, 0, &[]).at_most(3)];
+    let budget = MemoryBudget::new(64 * 1024 * 1024);
+    let connection =
+        budget.connection(std::net::Ipv4Addr::LOCALHOST.into(), budget.account()).unwrap();
+    let idle_bytes = budget.used_bytes();
+    let pieces = [Ok::<_, Status>(Frame::data(message(100_000).into()))];
+    let body = Body::new(StreamBody::new(tokio_stream::iter(pieces)));
+    let method = RpcMethod::new("/a.B/C", MethodKind::Unary).decoding(&FEW);
+    let metrics = Box::leak(Box::new(MethodMetrics::new(method)));
+    let (charge, timeout) = (CallCharge::new(connection), Duration::from_secs(30));
+    let mut body = RequestBody::new(body, Version::HTTP_2, metrics, charge, timeout);
+    body.receive(0).await;
+    assert!(!body.is_long(), "nothing is left to decode");
+    let (passed, status) = read(body).await;
+    assert!(passed.is_empty());
+    assert_eq!(status.unwrap().code(), Code::InvalidArgument);
+    assert_eq!(budget.used_bytes(), idle_bytes);
+}
+
 /// A part of the memory that open streams hold.
 const STEP_BYTES: usize = 16 * 1024;
 

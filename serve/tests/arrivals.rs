@@ -1,17 +1,24 @@
-//! Requests that arrive together, and the memory that they take until they are decoded.
+//! Requests that arrive together, the memory that they take until they are decoded, and the threads that decode them.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _};
 use hawser_serve::{CallMetrics, MemoryBudget, MethodKind, RpcMethod, ServeSettings, Server};
-use http_body_util::StreamBody;
+use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::Frame;
+use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::body::Body;
+use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic::transport::Endpoint;
 
@@ -20,7 +27,12 @@ const CALLS: usize = 400;
 
 /// A message that takes 128 KiB to decode, by the costs of a small request.
 fn message() -> Vec<u8> {
-    let elements = [[0x0a, 17].as_slice(), &[b'a'; 17]].concat().repeat(100);
+    message_of(100)
+}
+
+/// A message of so many elements.
+fn message_of(elements: usize) -> Vec<u8> {
+    let elements = [[0x0a, 17].as_slice(), &[b'a'; 17]].concat().repeat(elements);
     let len = u32::try_from(elements.len()).unwrap();
     [&[0][..], &len.to_be_bytes()[..], &elements[..]].concat()
 }
@@ -72,4 +84,59 @@ async fn requests_take_little_until_they_end_and_then_all_are_answered() {
         // The service of that name is not known; RESOURCE_EXHAUSTED would be 8.
         assert_eq!(response.headers()["grpc-status"], "5");
     }
+}
+
+const THREADS: &str = "/test.Threads/Call";
+
+/// A service that notes the thread of each of its requests. As the stubs do, it works on a request when it has read
+/// it.
+#[derive(Clone, Default)]
+struct ThreadsService(Arc<Mutex<Vec<ThreadId>>>);
+
+impl NamedService for ThreadsService {
+    const NAME: &'static str = "test.Threads";
+}
+
+impl tower::Service<http::Request<Body>> for ThreadsService {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let threads = self.0.clone();
+        Box::pin(async move {
+            let read = request.into_body().collect().await;
+            threads.lock().push(thread::current().id());
+            Ok(read.err().unwrap_or_else(|| Status::ok("")).into_http())
+        })
+    }
+}
+
+/// Decoding a request of megabytes takes a thread for a while. The runtime of the test has one, which serves all calls.
+#[tokio::test]
+async fn only_short_requests_are_decoded_by_the_threads_of_the_runtime() {
+    let mut settings = ServeSettings::new(SocketAddr::from(([127, 0, 0, 1], 0)));
+    settings.memory = MemoryBudget::new(256 << 20);
+    let service = ThreadsService::default();
+    let stats = CallMetrics::new(&[RpcMethod::new(THREADS, MethodKind::Unary)]);
+    let (routes, stop) = (Routes::new(service.clone()), CancellationToken::new());
+    let server = Server::bind(settings, routes, stats, stop).await.unwrap();
+    let url = format!("http://{}", server.address());
+    let channel = Endpoint::from_shared(url).unwrap().connect().await.unwrap();
+    for elements in [100, 10_000] {
+        let request = http::Request::post(THREADS)
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .body(Body::new(Full::new(Bytes::from(message_of(elements)))))
+            .unwrap();
+        let response = tower::ServiceExt::oneshot(channel.clone(), request).await.unwrap();
+        assert_eq!(response.headers()["grpc-status"], "0", "{elements} elements");
+    }
+    let own = thread::current().id();
+    let are_own: Vec<bool> = service.0.lock().iter().map(|thread| *thread == own).collect();
+    assert_eq!(are_own, [true, false]);
 }

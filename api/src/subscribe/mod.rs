@@ -180,10 +180,13 @@ impl Subscriber {
                     self.permit = Some(permit);
                     self.settle()?;
                 }
-                Wakeup::Request(Ok(Some(message))) => match codec::decode(message) {
-                    Ok(request) => self.handle_request(request)?,
-                    Err(status) => return received(status),
-                },
+                Wakeup::Request(Ok(Some(message))) => {
+                    match self.requests.decode(message, codec::decode::<pb::SubscribeRequest>).await
+                    {
+                        Ok(request) => self.handle_request(request)?,
+                        Err(status) => return received(status),
+                    }
+                }
                 Wakeup::Request(Ok(None)) => {
                     self.half_closed = true;
                     self.times.half_close();

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
 use hawser_proto::pb::{JsonError, MethodSchema};
-use tokio::sync::Semaphore;
 use tonic::Status;
 
 use crate::budget::ConnectionShare;
 use crate::charged_bytes::ChargedBytes;
+use crate::long_work;
 
 /// The longest request in JSON, bytes. A guess: far more than a person types. Larger messages are sent as
 /// `application/proto`.
@@ -22,9 +22,6 @@ const AT_ONCE_LEN_BYTES_MAX: usize = 32 * 1024;
 /// The longest compressed text that is decompressed on the runtime's threads. A guess: a text of the most expensive
 /// blocks takes some milliseconds for 8 KiB, and one of other blocks becomes a MiB at most.
 const PACKED_AT_ONCE_LEN_BYTES_MAX: usize = 4 * 1024;
-/// Long texts that are translated concurrently; others wait for a permit. A guess: enough blocking threads stay free
-/// for disk reads.
-static TRANSLATED_AT_ONCE: Semaphore = Semaphore::const_new(4);
 /// Memory of a value while JSON is translated, beside its text. From the types: an entry of a message's fields, and
 /// the descriptor and fields of a message that is empty.
 const VALUE_BYTES: usize = 256;
@@ -99,7 +96,7 @@ pub(super) async fn unpack_beside(
     }
     // The caller charges the packed bytes, and the text is charged when it is parsed.
     let held = ChargedBytes::new(share.clone());
-    on_blocking_thread(held, move || unpack(&packed)).await?
+    long_work::beside(held, move || unpack(&packed)).await?
 }
 
 /// Returns the refusal of a request that is too long.
@@ -119,22 +116,7 @@ async fn beside<T: Send + 'static>(
     if len_bytes <= AT_ONCE_LEN_BYTES_MAX {
         return Ok(work());
     }
-    on_blocking_thread(held, work).await
-}
-
-/// Runs `work` on a blocking thread, as [`beside`] does for a long text.
-async fn on_blocking_thread<T: Send + 'static>(
-    held: ChargedBytes,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, Status> {
-    let failed = || Status::internal("the translation of JSON failed");
-    let turn = TRANSLATED_AT_ONCE.acquire().await.map_err(|_| failed())?;
-    let work = move || {
-        let done = work();
-        drop((held, turn));
-        done
-    };
-    tokio::task::spawn_blocking(work).await.map_err(|_| failed())
+    long_work::beside(held, work).await
 }
 
 #[cfg(test)]
