@@ -572,3 +572,27 @@ fn a_page_of_crowded_topics_is_planned_in_bounded_turns_and_memory() {
     let first: Vec<_> = (100..110).map(|originator| id(originator, 1)).collect();
     assert_eq!(page.rows.into_iter().map(|row| row.id).collect::<Vec<_>>(), first);
 }
+
+/// Topics of which few have an envelope cost a seek each. Other readers go in between.
+#[test]
+fn a_plan_of_empty_topics_is_opened_in_bounded_turns() {
+    const WORK: usize = 5_000;
+    let mut rows = MemoryRows::default();
+    let name = |n: u16| Topic::parse([&[0], n.to_be_bytes().as_slice()].concat().into()).unwrap();
+    rows.insert(name(9_000), row(id(100, 7), 0, &[]));
+    let (from, resume): (Arc<Cursor>, Arc<[EnvelopeId]>) = (Arc::default(), Arc::default());
+    let of_topic =
+        |topic| PlanTopic { topic, from: Arc::clone(&from), resume: Arc::clone(&resume) };
+    let heads = Arc::new(cursor(&[(100, 10), (200, 10)]));
+    let mut plan = PagePlan::new(Cursors::PerTopic, (0..10_000).map(name).map(of_topic), heads);
+    for turn in 1..=23 {
+        let before = rows.looked_at();
+        let page = plan.next_turn(&mut rows, UNBOUNDED, WORK).unwrap();
+        assert!(rows.looked_at() - before <= WORK + 4 * (ROWS_PER_SEEK + 1), "turn {turn}");
+        if page.finished {
+            assert_eq!(page.rows.len(), 1);
+            return;
+        }
+    }
+    panic!("ten thousand seeks are at most 23 turns");
+}
