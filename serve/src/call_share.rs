@@ -213,6 +213,13 @@ impl CallCharge {
         Ok(())
     }
 
+    /// Returns the bytes that the connection is charged for the call beside its request: mostly the answer, if it is
+    /// long.
+    pub(crate) fn answer_bytes(&self) -> usize {
+        let charged = self.0.bytes.lock();
+        charged.held().saturating_sub(charged.request())
+    }
+
     /// Records that a stream has begun to answer: the charge of the call itself falls to [`STREAM_BYTES`].
     pub(crate) fn answers(&self) {
         let taken_bytes = self.0.bytes.lock().replace_call(STREAM_BYTES);

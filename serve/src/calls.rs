@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, Request, Response};
+use hyper::body::Body as _;
 use tokio::time::Sleep;
 use tonic::body::Body;
 use tonic::service::Routes;
@@ -95,8 +96,8 @@ impl Service<Request<Body>> for Calls {
         let (mut parts, body) = request.into_parts();
         let body = RequestBody::new(body, version, metrics, of_request, timeout);
         let mut body = if packing.requests { body.unpacking() } else { body };
-        let mut routes = self.routes.clone();
-        let answer = async move {
+        let (routes, of_answer) = (self.routes.clone(), charge.clone());
+        let answered = async move {
             if is_received_first {
                 body.receive(BUFFER_BYTES).await;
             }
@@ -107,19 +108,15 @@ impl Service<Request<Body>> for Calls {
             } else {
                 Body::new(body)
             };
-            let answer = routes.call(Request::from_parts(parts, body));
-            if is_long {
-                let begun = long_work::begin_beside(answer).await;
-                begun.unwrap_or_else(|failed| Ok(failed.into_http()))
-            } else {
-                answer.await
-            }
+            let request = Request::from_parts(parts, body);
+            let answered = answer(routes, request, is_long, kind, &of_answer).await;
+            Ok::<_, Infallible>(answered.unwrap_or_else(Status::into_http))
         };
         let connection = charge.connection().clone();
         let handled = async move {
             let mut response = tokio::select! {
                 biased;
-                response = answer => response?,
+                response = answered => response?,
                 status = ended(&connection, &mut late) => status.into_http(),
             };
             correct(response.headers_mut());
@@ -140,6 +137,27 @@ impl Service<Request<Body>> for Calls {
         };
         Box::pin(handled.instrument(span))
     }
+}
+
+/// Lets the service answer a request. One that `is_long` is decoded beside the runtime's threads, and a long answer of
+/// a unary call is encoded there.
+///
+/// # Errors
+/// INTERNAL if that work has failed.
+async fn answer(
+    mut routes: Routes,
+    request: Request<Body>,
+    is_long: bool,
+    kind: Option<MethodKind>,
+    charge: &CallCharge,
+) -> Result<Response<Body>, Status> {
+    let answered = routes.call(request);
+    let answered = if is_long { long_work::begin_beside(answered).await? } else { answered.await };
+    let Ok(response) = answered;
+    let has_long_answer = kind == Some(MethodKind::Unary)
+        && !response.body().is_end_stream()
+        && charge.answer_bytes() >= long_work::LONG_ANSWER_BYTES;
+    if has_long_answer { long_work::encode_beside(response).await } else { Ok(response) }
 }
 
 /// Returns the status of a call that has to end without an answer: its connection is closed because memory is short, or

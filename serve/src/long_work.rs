@@ -1,18 +1,26 @@
 //! Work that grows with the length of a message, on threads that may block.
 //!
-//! The runtime has few threads. A request of megabytes that is decoded on one of them keeps all other calls of that
-//! thread waiting.
+//! The runtime has few threads. A request of megabytes that is decoded on one of them, or an answer that is encoded
+//! there, keeps all other calls of that thread waiting.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
+use bytes::Bytes;
+use http::Response;
+use http_body_util::BodyExt as _;
+use hyper::body::{Body as HttpBody, Frame};
 use tokio::sync::Semaphore;
 use tonic::Status;
+use tonic::body::Body;
 use tracing::Span;
 
 /// The longest message that the runtime's threads scan and decode, bytes. A guess: some hundred usual envelopes, or a
 /// millisecond at worst, and moving the work costs some ten microseconds.
 const AT_ONCE_LEN_BYTES_MAX: usize = 64 * 1024;
+/// The least charge of a unary answer that is encoded beside the runtime's threads, bytes. A guess: encoding it is a
+/// copy, which takes a millisecond or two.
+pub(crate) const LONG_ANSWER_BYTES: usize = 4 * 1024 * 1024;
 /// Threads that work on long messages concurrently; other work waits for a permit, in order. A guess: enough blocking
 /// threads stay free for disk reads, and the runtime's threads get their part of two cores.
 const WORKERS: u32 = 4;
@@ -62,6 +70,45 @@ where
     match beside((), begin).await? {
         (_, Poll::Ready(answer)) => Ok(answer),
         (call, Poll::Pending) => Ok(call.await),
+    }
+}
+
+/// Encodes the first frame of an answer as [`beside`] does. It is the message of a unary answer, and does not wait.
+///
+/// # Errors
+/// Those of [`beside`].
+pub(crate) async fn encode_beside(answer: Response<Body>) -> Result<Response<Body>, Status> {
+    let (head, mut body) = answer.into_parts();
+    let encoding = async move {
+        let first = body.frame().await;
+        (first, body)
+    };
+    let (first, rest) = begin_beside(encoding).await?;
+    Ok(Response::from_parts(head, Body::new(EncodedBody { first, rest })))
+}
+
+/// The body of an answer whose first frame is encoded.
+struct EncodedBody {
+    first: Option<Result<Frame<Bytes>, Status>>,
+    rest: Body,
+}
+
+impl HttpBody for EncodedBody {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        match self.first.take() {
+            Some(first) => Poll::Ready(Some(first)),
+            None => Pin::new(&mut self.rest).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.first.is_none() && self.rest.is_end_stream()
     }
 }
 

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _};
-use hawser_serve::{CallMetrics, MemoryBudget, MethodKind, RpcMethod, ServeSettings, Server};
+use hawser_serve::{
+    CallCharge, CallMetrics, MemoryBudget, MethodKind, RpcMethod, ServeSettings, Server,
+};
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::Frame;
 use parking_lot::Mutex;
@@ -20,7 +22,7 @@ use tonic::Status;
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic::service::Routes;
-use tonic::transport::Endpoint;
+use tonic::transport::{Channel, Endpoint};
 
 const CHECK: &str = "/grpc.health.v1.Health/Check";
 const CALLS: usize = 400;
@@ -116,27 +118,92 @@ impl tower::Service<http::Request<Body>> for ThreadsService {
     }
 }
 
-/// Decoding a request of megabytes takes a thread for a while. The runtime of the test has one, which serves all calls.
-#[tokio::test]
-async fn only_short_requests_are_decoded_by_the_threads_of_the_runtime() {
+const ANSWERS: &str = "/test.Answers/Call";
+const LONG: &str = "x-long";
+
+/// A service that notes the thread that encodes each of its answers. Long ones are charged as such.
+#[derive(Clone, Default)]
+struct AnswersService(Arc<Mutex<Vec<ThreadId>>>);
+
+impl NamedService for AnswersService {
+    const NAME: &'static str = "test.Answers";
+}
+
+impl tower::Service<http::Request<Body>> for AnswersService {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = std::future::Ready<Result<http::Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        if request.headers().contains_key(LONG) {
+            CallCharge::of(request.extensions()).take(8 << 20).unwrap();
+        }
+        let threads = self.0.clone();
+        let encoded = stream::once(async move {
+            threads.lock().push(thread::current().id());
+            Ok::<_, Status>(Frame::data(Bytes::from_static(&[0; 5])))
+        });
+        std::future::ready(Ok(http::Response::new(Body::new(StreamBody::new(encoded)))))
+    }
+}
+
+/// A server of one service with one unary method, and a channel to it.
+async fn connected(routes: Routes, stats: CallMetrics) -> (Server, Channel) {
     let mut settings = ServeSettings::new(SocketAddr::from(([127, 0, 0, 1], 0)));
     settings.memory = MemoryBudget::new(256 << 20);
-    let service = ThreadsService::default();
-    let stats = CallMetrics::new(&[RpcMethod::new(THREADS, MethodKind::Unary)]);
-    let (routes, stop) = (Routes::new(service.clone()), CancellationToken::new());
-    let server = Server::bind(settings, routes, stats, stop).await.unwrap();
+    let server = Server::bind(settings, routes, stats, CancellationToken::new()).await.unwrap();
     let url = format!("http://{}", server.address());
     let channel = Endpoint::from_shared(url).unwrap().connect().await.unwrap();
+    (server, channel)
+}
+
+/// Returns a request with a message of so many elements.
+fn whole_request(path: &str, elements: usize) -> http::Request<Body> {
+    http::Request::post(path)
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(Body::new(Full::new(Bytes::from(message_of(elements)))))
+        .unwrap()
+}
+
+/// Returns for each of these threads whether it is the one of the test, which has all tasks of its runtime.
+fn are_own(threads: &Mutex<Vec<ThreadId>>) -> Vec<bool> {
+    let own = thread::current().id();
+    threads.lock().iter().map(|thread| *thread == own).collect()
+}
+
+/// Decoding a request of megabytes takes a thread for a while.
+#[tokio::test]
+async fn only_short_requests_are_decoded_by_the_threads_of_the_runtime() {
+    let service = ThreadsService::default();
+    let stats = CallMetrics::new(&[RpcMethod::new(THREADS, MethodKind::Unary)]);
+    let (_server, channel) = connected(Routes::new(service.clone()), stats).await;
     for elements in [100, 10_000] {
-        let request = http::Request::post(THREADS)
-            .header("content-type", "application/grpc")
-            .header("te", "trailers")
-            .body(Body::new(Full::new(Bytes::from(message_of(elements)))))
-            .unwrap();
+        let request = whole_request(THREADS, elements);
         let response = tower::ServiceExt::oneshot(channel.clone(), request).await.unwrap();
         assert_eq!(response.headers()["grpc-status"], "0", "{elements} elements");
     }
-    let own = thread::current().id();
-    let are_own: Vec<bool> = service.0.lock().iter().map(|thread| *thread == own).collect();
-    assert_eq!(are_own, [true, false]);
+    assert_eq!(are_own(&service.0), [true, false]);
+}
+
+/// So does encoding an answer of megabytes.
+#[tokio::test]
+async fn only_short_answers_are_encoded_by_the_threads_of_the_runtime() {
+    let service = AnswersService::default();
+    let stats = CallMetrics::new(&[RpcMethod::new(ANSWERS, MethodKind::Unary)]);
+    let (_server, channel) = connected(Routes::new(service.clone()), stats).await;
+    for is_long in [false, true] {
+        let mut request = whole_request(ANSWERS, 1);
+        if is_long {
+            request.headers_mut().insert(LONG, http::HeaderValue::from_static("1"));
+        }
+        let response = tower::ServiceExt::oneshot(channel.clone(), request).await.unwrap();
+        let answer = response.into_body().collect().await.unwrap().to_bytes();
+        assert_eq!(answer[..], [0; 5]);
+    }
+    assert_eq!(are_own(&service.0), [true, false]);
 }
