@@ -346,7 +346,7 @@ impl RequestBody {
         let Some(scan) = &mut self.scan else { return Poll::Ready(Ok(())) };
         let scanned = ready!(scan.as_mut().poll(cx));
         self.scan = None;
-        Poll::Ready(match scanned.and_then(|cost| cost) {
+        Poll::Ready(match scanned.flatten() {
             Ok(cost_bytes) => {
                 self.uncharged_bytes = cost_bytes;
                 Ok(())
