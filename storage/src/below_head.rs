@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use hawser_proto::EnvelopeId;
 use hawser_proto::envelope::OriginatorEnvelope;
+use hawser_proto::{EnvelopeId, SequenceId};
 
 use crate::change::{Change, LogEntry, Validity};
 use crate::commit::Group;
@@ -15,7 +15,7 @@ use crate::family::Family;
 use crate::keys::Key;
 use crate::keys::envelope::EnvelopeKey;
 use crate::keys::mark::{Mark, MarkKey};
-use crate::raw_rows::nearest_mark;
+use crate::raw_rows::{nearest_mark, stored};
 use crate::trees::leaf_of;
 
 impl Group<'_> {
@@ -106,6 +106,23 @@ impl Group<'_> {
             Change::Append(entry) => Some(entry.bytes.clone()),
             Change::Skip { .. } => None,
         }))
+    }
+
+    /// Returns true if the disk has damaged what this change is compared with: the envelope, mark or leaf that is stored
+    /// at its place, which is not above `head`. Nothing is staged of a change before it is compared.
+    pub(crate) fn is_compared_with_damage(&self, change: &Change, head: SequenceId) -> bool {
+        let Change::Append(LogEntry { id, .. }) = change else { return false };
+        if id.sequence > head {
+            return false;
+        }
+        let is_damage = |error: ReadError| error.is_damage();
+        if stored(&self.store.db, EnvelopeKey(*id), |_| Some(())).is_err_and(is_damage) {
+            return true;
+        }
+        match self.mark_over(*id) {
+            Ok(Some((_, Mark::Pruned { .. }))) => self.store.pruned_leaf(*id).is_err_and(is_damage),
+            mark => mark.is_err_and(is_damage),
+        }
     }
 
     /// Records that this change is staged, in a group that leaves out conflicting changes.

@@ -48,9 +48,9 @@ impl Store {
         self.database().commit(changes, |_| Ok(()))
     }
 
-    /// Commits like [`Store::commit`], without the changes that conflict with stored statements. Returns the
-    /// indexes of these, ascending. There is one write for any number of conflicts, so a peer that sends conflicts
-    /// cannot cause further syncs.
+    /// Commits like [`Store::commit`], without the changes that conflict with stored statements, or with which nothing
+    /// can be compared, because the disk has damaged it. Returns the indexes of these, ascending. There is one write for
+    /// any number of conflicts, so a peer that sends conflicts cannot cause further syncs.
     ///
     /// `before_write` gets these indexes too, before anything is written, if there are any: what it makes durable is
     /// there before the other changes are. Other commits to the same strands wait for it, so it makes none.
@@ -251,8 +251,15 @@ impl<'a> Group<'a> {
             let at = heads
                 .binary_search_by_key(&change.originator(), |head| head.originator)
                 .expect("heads were taken for all changes");
+            let head = heads[at].staged;
             match self.stage(index, change, &mut heads[at].staged) {
                 Err(CommitError::Conflict { .. }) if leaves_out => left_out.push(index),
+                Err(CommitError::Read(error)) if leaves_out && error.is_damage() => {
+                    if !self.is_compared_with_damage(change, head) {
+                        return Err(error.into());
+                    }
+                    left_out.push(index);
+                }
                 Err(error) => return Err(error),
                 Ok(()) if leaves_out => self.note_staged(index, change),
                 Ok(()) => {}

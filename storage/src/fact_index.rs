@@ -1,9 +1,11 @@
 //! The amount of evidence, or of reports, about each node.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hawser_proto::OriginatorId;
 
+use crate::error::ReadError;
+use crate::hex::hex;
 use crate::keys::fact::{Fact, FactClass};
 
 /// Records of one class about one node that are kept. Specified (`docs/protocol/misbehavior.md`). Further proofs
@@ -11,6 +13,8 @@ use crate::keys::fact::{Fact, FactClass};
 pub(crate) const RECORDS_MAX: u64 = 10_000;
 /// Their bytes. Specified (same page).
 pub(crate) const LEN_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Unreadable rows that are named and counted. A guess: more lines tell an operator nothing more.
+const UNREADABLE_MAX: usize = 1024;
 
 /// Records and their bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -27,11 +31,18 @@ pub(crate) struct FactIndex<F: Fact> {
     amounts: BTreeMap<(OriginatorId, F::Class), Amount>,
     /// The number of records that were not stored since the start because there was no room in their class.
     left_out: BTreeMap<(OriginatorId, F::Class), u64>,
+    /// The keys of rows that could not be read since the start. Bounded by [`UNREADABLE_MAX`].
+    unreadable: BTreeSet<Vec<u8>>,
 }
 
 impl<F: Fact> Default for FactIndex<F> {
     fn default() -> Self {
-        Self { last: F::Time::default(), amounts: BTreeMap::new(), left_out: BTreeMap::new() }
+        Self {
+            last: F::Time::default(),
+            amounts: BTreeMap::new(),
+            left_out: BTreeMap::new(),
+            unreadable: BTreeSet::new(),
+        }
     }
 }
 
@@ -96,5 +107,23 @@ impl<F: Fact> FactIndex<F> {
             *sum = sum.saturating_add(count);
         }
         sums
+    }
+
+    /// Counts a row of a fact or of a record that cannot be read, and names it in the log once.
+    pub(crate) fn note_unreadable(&mut self, key: &[u8], error: &ReadError) {
+        if self.unreadable.len() < UNREADABLE_MAX && self.unreadable.insert(key.to_vec()) {
+            tracing::error!(
+                code = "evidence_unreadable",
+                piece = F::RECORD,
+                row = hex(key),
+                %error,
+                "a row of evidence or of a report cannot be read: it is passed over"
+            );
+        }
+    }
+
+    /// Returns the number of rows that could not be read since the start.
+    pub(crate) fn unreadable(&self) -> u64 {
+        self.unreadable.len() as u64
     }
 }

@@ -23,8 +23,7 @@ const FREED_PART: u64 = 10;
 /// A row of an index.
 type StoredFact<F> = (F, FactRow<<F as Fact>::Time>);
 
-/// Reads an index from the database. Unreadable facts are not counted, so more of them than the bounds is kept
-/// until the next start.
+/// Reads an index from the database. Unreadable facts are not counted, so more of them than the bounds may be kept.
 pub(crate) fn load_index<F: Fact>(db: &DB) -> PartRead<FactIndex<F>> {
     let mut index = FactIndex::<F>::default();
     let read = add_to_index(db, &mut index);
@@ -46,13 +45,19 @@ pub(crate) fn load_index<F: Fact>(db: &DB) -> PartRead<FactIndex<F>> {
 fn add_to_index<F: Fact>(db: &DB, index: &mut FactIndex<F>) -> Result<(), ReadError> {
     let mut rows = db.raw_iterator_cf(family_of(db, F::FAMILY));
     rows.seek_to_first();
+    let mut read = Ok(());
     while let Some((key, value)) = rows.item() {
-        let (fact, row) = decode_fact::<F>(key, value)?;
-        index.add((fact.accused(), fact.class()), row.len_bytes);
-        index.last = index.last.max(row.at);
+        match decode_fact::<F>(key, value) {
+            Ok((fact, row)) => {
+                index.add((fact.accused(), fact.class()), row.len_bytes);
+                index.last = index.last.max(row.at);
+            }
+            Err(error) => read = read.and(Err(error)),
+        }
         rows.next();
     }
-    Ok(rows.status().map_err(DatabaseError::from)?)
+    rows.status().map_err(DatabaseError::from)?;
+    read
 }
 
 /// Decodes a row of an index.
@@ -93,20 +98,22 @@ impl<'a, F: Fact> FactBatch<'a, F> {
     /// Stages the record of a fact, unless there is one of any of the `covering` facts, or no room. Returns its key
     /// if it is staged.
     ///
-    /// # Errors
-    /// When a row cannot be read.
+    /// A fact whose row cannot be read counts as new. At worst it then has two records, and the new row can be read. If
+    /// it counted as known, a damaged block would keep out all facts whose rows belong into it.
     pub(crate) fn stage(
         &mut self,
         fact: F,
         covering: impl IntoIterator<Item = F>,
         record: impl FnOnce() -> Vec<u8>,
-    ) -> Result<Option<F::Time>, ReadError> {
+    ) -> Option<F::Time> {
         for known in covering {
-            let db = &self.database.db;
-            if self.staged.contains_key(&known)
-                || stored(db, known, FactRow::<F::Time>::decode)?.is_some()
-            {
-                return Ok(None);
+            if self.staged.contains_key(&known) {
+                return None;
+            }
+            match stored(&self.database.db, known, FactRow::<F::Time>::decode) {
+                Ok(None) => {}
+                Ok(Some(_)) => return None,
+                Err(error) => self.index.note_unreadable(known.encode().as_ref(), &error),
             }
         }
         let (about, record) = ((fact.accused(), fact.class()), record());
@@ -114,7 +121,7 @@ impl<'a, F: Fact> FactBatch<'a, F> {
         let added = self.grown.get(&about).copied().unwrap_or_default();
         if !self.index.has_room(about, added, len_bytes) {
             self.index.note_left_out(about);
-            return Ok(None);
+            return None;
         }
         let bytes = added.bytes + u64::from(len_bytes);
         self.grown.insert(about, Amount { records: added.records + 1, bytes });
@@ -123,7 +130,7 @@ impl<'a, F: Fact> FactBatch<'a, F> {
         self.rows.put_cf(self.database.family(F::Time::FAMILY), self.last.encode(), record);
         self.rows.put_cf(self.database.family(F::FAMILY), fact.encode(), row.encode());
         self.staged.insert(fact, len_bytes);
-        Ok(Some(self.last))
+        Some(self.last)
     }
 
     /// Writes all rows, and returns when they are durable. Then removes the oldest records of classes that have too
@@ -192,7 +199,7 @@ impl Database {
         index: &mut FactIndex<F>,
         fits: impl Fn(Amount) -> bool,
     ) -> Result<(), CommitError> {
-        let mut facts = self.facts_about::<F>(about)?;
+        let mut facts = self.facts_about::<F>(about, index);
         facts.sort_unstable_by_key(|(_, row)| row.at);
         let mut batch = WriteBatch::default();
         for (fact, row) in facts {
@@ -207,22 +214,28 @@ impl Database {
         if batch.is_empty() { Ok(()) } else { self.write_buffered(batch) }
     }
 
+    /// Returns the facts of a class about a node. Those that cannot be read are left out: they must not keep out new
+    /// ones.
     fn facts_about<F: Fact>(
         &self,
         about: (OriginatorId, F::Class),
-    ) -> Result<Vec<StoredFact<F>>, ReadError> {
+        index: &mut FactIndex<F>,
+    ) -> Vec<StoredFact<F>> {
         let mut rows = self.db.raw_iterator_cf(self.family(F::FAMILY));
         let mut facts = Vec::new();
-        rows.seek(F::first(about.0, about.1).encode());
+        let first = F::first(about.0, about.1).encode();
+        rows.seek(first.as_ref());
         while let Some((key, value)) = rows.item() {
-            let (fact, row) = decode_fact::<F>(key, value)?;
-            if (fact.accused(), fact.class()) != about {
-                break;
+            match decode_fact::<F>(key, value) {
+                Ok((fact, _)) if (fact.accused(), fact.class()) != about => break,
+                Ok(found) => facts.push(found),
+                Err(error) => index.note_unreadable(key, &error),
             }
-            facts.push((fact, row));
             rows.next();
         }
-        rows.status().map_err(DatabaseError::from)?;
-        Ok(facts)
+        if let Err(error) = rows.status().map_err(DatabaseError::from) {
+            index.note_unreadable(first.as_ref(), &error.into());
+        }
+        facts
     }
 }

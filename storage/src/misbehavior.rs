@@ -53,6 +53,8 @@ impl Store {
     /// other proven facts and 10,000 claims, 256 MiB of each. Proven facts are kept for ever, and further
     /// ones are not stored; claims are kept for 30 days, and the oldest ones make room.
     ///
+    /// A fact whose row the disk has damaged is stored again, once.
+    ///
     /// # Errors
     /// When the database fails. After [`CommitError::Write`] the store is poisoned.
     pub fn record_evidence(
@@ -65,7 +67,7 @@ impl Store {
         let mut fresh = Vec::new();
         for piece in evidence {
             let (fact, covering) = (FactKey::of(piece), FactKey::covering(piece));
-            if batch.stage(fact, covering, || piece.encode())?.is_some() {
+            if batch.stage(fact, covering, || piece.encode()).is_some() {
                 fresh.push(piece.clone());
             }
         }
@@ -106,11 +108,27 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Returns the number of rows of evidence and of reports that could not be read since the start. At most 1,024 of
+    /// each are counted.
+    #[must_use]
+    pub fn evidence_unreadable(&self) -> u64 {
+        let database = self.database();
+        let evidence = database.evidence.lock().unreadable();
+        evidence + database.reports.lock().unreadable()
+    }
+}
+
 impl Snapshot<'_> {
-    /// Returns evidence of this kind against a node, ascending by place: at most `limit` pieces.
+    fn note_unreadable(&self, key: &[u8], error: &ReadError) {
+        self.database().evidence.lock().note_unreadable(key, error);
+    }
+
+    /// Returns evidence of this kind against a node, ascending by place: at most `limit` pieces. A row that has bytes
+    /// that this code never writes is passed over.
     ///
     /// # Errors
-    /// When a row cannot be read.
+    /// When the database fails.
     pub fn evidence_about(
         &self,
         accused: OriginatorId,
@@ -122,12 +140,15 @@ impl Snapshot<'_> {
         let mut found = Vec::new();
         rows.seek(first.encode());
         while let Some((key, value)) = rows.item() {
-            let (fact, row) = decode_fact::<FactKey>(key, value)?;
-            let is_same = FactKey { sequence: first.sequence, ..fact } == first;
-            if !is_same || found.len() >= limit {
-                break;
+            match decode_fact::<FactKey>(key, value) {
+                Ok((fact, _)) if (FactKey { sequence: first.sequence, ..fact }) != first => break,
+                Ok(_) if found.len() >= limit => break,
+                Ok((_, row)) => match self.row(row.at, Evidence::decode) {
+                    Ok(piece) => found.extend(piece),
+                    Err(error) => self.note_unreadable(&row.at.encode(), &error),
+                },
+                Err(error) => self.note_unreadable(key, &error),
             }
-            found.extend(self.row(row.at, Evidence::decode)?);
             rows.next();
         }
         rows.status().map_err(DatabaseError::from)?;
@@ -135,10 +156,11 @@ impl Snapshot<'_> {
     }
 
     /// Returns evidence that was stored after `after`, oldest first: at most `limit` pieces, and no more
-    /// once they have `len_bytes_max` bytes. Empty at the end.
+    /// once they have `len_bytes_max` bytes. Empty at the end. A row that has bytes that this code never writes is
+    /// passed over.
     ///
     /// # Errors
-    /// When a row cannot be read.
+    /// When the database fails.
     pub fn evidence(
         &self,
         after: EvidenceTime,
@@ -149,15 +171,21 @@ impl Snapshot<'_> {
         let (mut found, mut len_bytes) = (Vec::new(), 0);
         rows.seek(after.encode());
         while let Some((key, value)) = rows.item() {
-            let corrupt = || ReadError::corrupt(EvidenceTime::FAMILY, key);
-            let at = EvidenceTime::decode(key).ok_or_else(corrupt)?;
-            if at > after {
+            let at = EvidenceTime::decode(key);
+            if at.is_none_or(|at| at > after) {
                 if found.len() >= limit || len_bytes >= len_bytes_max {
                     break;
                 }
-                len_bytes += value.len();
-                let evidence = Evidence::decode(value).ok_or_else(corrupt)?;
-                found.push(StoredEvidence { at, evidence });
+                match at.zip(Evidence::decode(value)) {
+                    Some((at, evidence)) => {
+                        len_bytes += value.len();
+                        found.push(StoredEvidence { at, evidence });
+                    }
+                    None => {
+                        let error = ReadError::corrupt(EvidenceTime::FAMILY, key);
+                        self.note_unreadable(key, &error);
+                    }
+                }
             }
             rows.next();
         }
@@ -174,29 +202,73 @@ mod tests {
     use super::*;
     use crate::settings::StoreIdentity;
 
-    /// The caller repeats evidence that could not be stored at each commit of its strand.
-    #[test]
-    fn evidence_that_an_error_keeps_out_does_not_count() {
-        let accused = OriginatorId(200);
+    const ACCUSED: OriginatorId = OriginatorId(200);
+
+    fn store() -> Store {
         let public_key = SecretKey::from_bytes(&[1; 32]).unwrap().public_key();
         let identity =
             StoreIdentity { network: "test".into(), node: OriginatorId(100), public_key };
-        let store = Store::in_memory(identity, |_, _| 0).unwrap();
-        let piece = |sequence| Evidence {
+        Store::in_memory(identity, |_, _| 0).unwrap()
+    }
+
+    fn piece(sequence: u64) -> Evidence {
+        Evidence {
             misbehavior: Misbehavior::TimeBack,
-            at: EnvelopeId::new(accused, SequenceId(sequence)),
+            at: EnvelopeId::new(ACCUSED, SequenceId(sequence)),
             from: None,
             envelopes: vec![Bytes::from_static(b"an envelope")],
-        };
-        let database = store.database();
-        let damaged = FactKey::of(&piece(2)).encode();
-        database.db.put_cf(database.family(FactKey::FAMILY), damaged, b"damaged").unwrap();
+        }
+    }
+
+    fn all(store: &Store) -> Vec<StoredEvidence> {
+        store.snapshot().evidence(EvidenceTime::default(), 9, usize::MAX).unwrap()
+    }
+
+    /// The caller repeats evidence that could not be stored at each commit of its strand.
+    #[test]
+    fn evidence_that_an_error_keeps_out_does_not_count() {
+        let store = store();
+        store.fail_next_write();
         for _ in 0..3 {
             assert!(store.record_evidence(1, &[piece(1), piece(2)]).is_err());
         }
         assert!(store.evidence_counts().is_empty());
-        database.db.delete_cf(database.family(FactKey::FAMILY), damaged).unwrap();
-        assert_eq!(store.record_evidence(1, &[piece(1), piece(2)]).unwrap().len(), 2);
-        assert_eq!(store.evidence_counts()[&accused].proven(), 2);
+    }
+
+    #[test]
+    fn a_damaged_fact_keeps_out_no_evidence_and_is_recorded_once_more() {
+        let store = store();
+        assert_eq!(store.record_evidence(1, &[piece(2)]).unwrap().len(), 1);
+        store.put_raw_row(FactKey::FAMILY, &FactKey::of(&piece(2)).encode(), b"damaged");
+        let fresh = store.record_evidence(2, &[piece(1), piece(2), piece(3)]).unwrap();
+        assert_eq!(fresh, [piece(1), piece(2), piece(3)]);
+        assert_eq!(store.record_evidence(3, &[piece(1), piece(2), piece(3)]).unwrap(), []);
+        assert_eq!(all(&store).len(), 4, "one is there twice, and none is lost");
+        assert_eq!(store.evidence_unreadable(), 1);
+    }
+
+    #[test]
+    fn a_damaged_record_is_passed_over_and_the_others_are_read() {
+        let store = store();
+        store.record_evidence(1, &[piece(1), piece(2), piece(3)]).unwrap();
+        store.put_raw_row(EvidenceTime::FAMILY, &all(&store)[1].at.encode(), b"damaged");
+        for _ in 0..2 {
+            let read: Vec<_> = all(&store).into_iter().map(|it| it.evidence).collect();
+            assert_eq!(read, [piece(1), piece(3)]);
+            let about = store.snapshot().evidence_about(ACCUSED, Misbehavior::TimeBack, 9);
+            assert_eq!(about.unwrap(), [piece(1), piece(3)]);
+        }
+        assert_eq!(store.evidence_unreadable(), 1, "it is named once");
+    }
+
+    #[test]
+    fn a_damaged_claim_keeps_no_old_claims() {
+        let store = store();
+        let claim = |sequence| Evidence { misbehavior: Misbehavior::TimeAhead, ..piece(sequence) };
+        store.record_evidence(1, &[claim(1), claim(2), claim(3)]).unwrap();
+        store.put_raw_row(FactKey::FAMILY, &FactKey::of(&claim(2)).encode(), b"damaged");
+        store.forget_old_claims(u64::MAX).unwrap();
+        let left: Vec<_> = all(&store).into_iter().map(|it| it.evidence).collect();
+        assert_eq!(left, [claim(2)]);
     }
 }

@@ -58,7 +58,7 @@ impl Store {
         let mut fresh = Vec::new();
         for NewReport { fact, signature, report } in reports {
             let kept = KeptReport { class: fact.class, signature, report };
-            let at = batch.stage(fact, [fact], || kept.encode())?;
+            let at = batch.stage(fact, [fact], || kept.encode());
             if let Some(ReportTime(server_time_ns)) = at {
                 fresh.push(StoredReport { server_time_ns, kept });
             }

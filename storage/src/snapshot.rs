@@ -517,6 +517,11 @@ impl Snapshot<'_> {
         self.view.raw_iterator_cf_opt(self.store.family(family), options)
     }
 
+    /// Returns the database of this view.
+    pub(crate) fn database(&self) -> &Database {
+        &self.store
+    }
+
     /// Opens an iterator over the rows of a projection.
     ///
     /// # Errors

@@ -236,6 +236,17 @@ impl Store {
         self.shared.how.lasting.faults.set_hook(hook);
     }
 
+    /// Writes a row of any bytes, as a damaged disk may have it. For tests.
+    ///
+    /// # Panics
+    /// When the database fails.
+    #[doc(hidden)]
+    pub fn put_raw_row(&self, family: Family, key: &[u8], value: &[u8]) {
+        let database = self.database();
+        let written = database.db.put_cf(database.family(family), key, value);
+        written.expect("a test writes raw rows to a sound disk");
+    }
+
     /// Writes all memory tables to files, so that the next start has no write-ahead log to replay.
     /// Writes at most 128 MiB. Commits and readers continue meanwhile. Also makes the host marker
     /// durable, if the disk permits.

@@ -306,11 +306,15 @@ fn a_damaged_write_ahead_log_is_not_passed_over_for_a_table_that_cannot_be_opene
 #[test]
 fn new_evidence_takes_no_place_of_evidence_that_cannot_be_counted() {
     let folder = folder();
-    // A malformed row before the others. A damaged block instead would prevent all new evidence.
+    // A malformed row in place of the only one.
     let options = rocksdb::Options::default();
     let names = rocksdb::DB::list_cf(&options, folder.path()).unwrap();
     let db = rocksdb::DB::open_cf(&options, folder.path(), names).unwrap();
-    db.put_cf(db.cf_handle("misbehavior_fact").unwrap(), [0], []).unwrap();
+    let facts = db.cf_handle("misbehavior_fact").unwrap();
+    let mut rows = db.raw_iterator_cf(facts);
+    rows.seek_to_first();
+    db.put_cf(facts, rows.key().unwrap(), []).unwrap();
+    drop(rows);
     drop(db);
     let store = Store::open(&settings(folder.path())).unwrap();
     assert!(store.evidence_counts().is_empty(), "its index cannot be read");
@@ -323,6 +327,35 @@ fn new_evidence_takes_no_place_of_evidence_that_cannot_be_counted() {
     store.record_evidence(7, &[evidence]).unwrap();
     let after = store.snapshot().evidence(Default::default(), 9, usize::MAX).unwrap();
     assert_eq!((after.len(), after.first()), (2, before.first()), "it is still there");
+}
+
+#[test]
+fn a_damaged_block_of_facts_keeps_out_no_evidence() {
+    let folder = folder();
+    assert!(flip(folder.path(), "misbehavior_fact"));
+    let store = open(&folder, &["misbehavior_fact"]);
+    let known = store.snapshot().evidence(Default::default(), 9, usize::MAX).unwrap();
+    let known = known[0].evidence.clone();
+    let new = Evidence { at: id(PEER, 2), ..known.clone() };
+    let both = [known, new];
+    assert_eq!(store.record_evidence(8, &both).unwrap(), both);
+    assert_eq!(store.record_evidence(9, &both).unwrap(), []);
+    assert_eq!(store.snapshot().evidence(Default::default(), 9, usize::MAX).unwrap().len(), 3);
+    assert!(store.evidence_unreadable() > 0, "it is counted");
+}
+
+/// Statements for places whose envelopes are readable are compared, whatever the disk has done to others.
+#[test]
+fn a_place_whose_envelope_is_damaged_is_left_out_of_a_comparison() {
+    let folder = folder();
+    assert!(flip(folder.path(), "log"));
+    let store = open(&folder, &["log"]);
+    extend(&store, OWN, 1);
+    let damaged = (1..=300).find(|&place| store.snapshot().get(id(OWN, place)).is_err());
+    let changes =
+        [append(OWN, damaged.expect("a block of the strand is damaged")), append(OWN, 301)];
+    assert_eq!(store.conflicts(&changes).unwrap(), [0]);
+    assert_eq!(store.commit_around_conflicts(&changes).unwrap(), [0]);
 }
 
 /// Returns the error that readers of each projection get.
