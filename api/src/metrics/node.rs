@@ -221,6 +221,11 @@ fn trees(out: &mut Exposition<'_>, observer: &NodeObserver) -> fmt::Result {
         "Checkpoints of other nodes that this node cosigned",
         shown.cosigned.get(),
     )?;
+    out.counter(
+        "xmtp_checkpoints_unreadable",
+        "Nodes' checkpoints of a strand that could not be read on the disk",
+        shown.unreadable.get(),
+    )?;
     let asked = &counters.witnesses;
     out.counters(
         "xmtp_witness_requests",

@@ -94,6 +94,11 @@ pub(super) fn kept_reports(out: &mut Exposition<'_>, observer: &NodeObserver) ->
         "xmtp_misbehavior_left_out",
         "Proof against the node that was not stored since the start, because the room for it is full",
         evidence.chain(store.reports_left_out().into_iter().map(of("report"))),
+    )?;
+    out.counter(
+        "xmtp_evidence_unreadable",
+        "Rows of evidence, and envelopes that evidence needs, that the disk has damaged",
+        store.evidence_unreadable() + observer.engine.counters().evidence_unreadable.get(),
     )
 }
 

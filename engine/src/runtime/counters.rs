@@ -197,6 +197,8 @@ pub struct CheckpointExchangeCounters {
     pub dropped: Counter,
     /// Cosignatures that this node has given.
     pub cosigned: Counter,
+    /// Nodes' checkpoints of a strand that could not be read on this node's disk, each node and strand once.
+    pub unreadable: Counter,
 }
 
 /// Scrubs since the start.
@@ -301,6 +303,8 @@ pub struct Counters {
     pub checkpoints: Counter,
     /// Checkpoints that peers show.
     pub checkpoint_exchange: CheckpointExchangeCounters,
+    /// Envelopes that the disk has damaged, so that they were compared with no other one and recorded as no evidence.
+    pub evidence_unreadable: Counter,
     /// Reports of nodes that do not answer.
     pub liveness: LivenessCounters,
     /// Reports of misbehaviour that this node has made and stored.

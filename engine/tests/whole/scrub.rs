@@ -19,8 +19,8 @@ use hawser_engine::runtime::{
 use hawser_proto::envelope::{OriginatorEnvelope, Proof};
 use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{
-    CACHE_BYTES_MIN, Change, Damage, Durability, LogEntry, OpenError, Store, StoreIdentity,
-    StoreSettings, Validity,
+    CACHE_BYTES_MIN, Change, Damage, Durability, LogEntry, OpenError, SkipReason, Store,
+    StoreIdentity, StoreSettings, Validity,
 };
 use tokio::task::JoinHandle;
 
@@ -310,6 +310,37 @@ async fn what_a_chain_has_ordered_is_fetched_from_the_peer_that_has_it_as_the_tr
     assert_eq!(follower.held(CHAIN), held);
     disk.stop().await;
     follower.stop().await;
+}
+
+/// A peer sends another statement for a place whose envelope is damaged, so nothing shows that it is another one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_for_a_damaged_place_holds_up_no_strand() {
+    let folder = Folder::new("compared");
+    let store = folder.open_damaged();
+    record_rates(&store, &[rate()]);
+    let (from, through) = (SequenceId(1), SequenceId(2));
+    let skip = Change::Skip { originator: SOURCE, from, through, reason: SkipReason::Missing };
+    let (id, bytes) = (EnvelopeId::new(SOURCE, SequenceId(3)), envelope(SOURCE, 3, "true"));
+    let entry = LogEntry { id, bytes, validity: Validity::Valid, facts: None };
+    store.commit(&[skip, Change::Append(entry)]).unwrap();
+    let follower = Follower::start(store.clone());
+    let (mut source, mut other) = (follower.connect(SOURCE, &[]), follower.connect(OTHER, &[]));
+    let mut third = follower.connect(OriginatorId(400), &[]);
+    assert_eq!(source.want(SOURCE).await, (3, None));
+    assert_eq!(other.want(SOURCE).await, (0, Some(2)));
+    assert_eq!(third.want(SOURCE).await, (0, Some(2)));
+    other.send(strand(SOURCE, &[1])).await;
+    follower.until("the find is stored", || follower.held(SOURCE).len() == 2).await;
+    store.flush().unwrap();
+    folder.damage(&envelope(SOURCE, 1, "true"));
+
+    third.send([envelope(SOURCE, 1, "other")]).await;
+    let unreadable = || follower.engine().counters().evidence_unreadable.get() == 1;
+    follower.until("the damage is counted", unreadable).await;
+    source.send(strand(SOURCE, &[4])).await;
+    follower.wait_for(SOURCE, 4).await;
+    assert_eq!(follower.replication.counters().conflicts.get(), 0, "nothing was compared");
+    drop(follower.stop().await);
 }
 
 /// A stopped folder with a strand of its node, which the node has published.

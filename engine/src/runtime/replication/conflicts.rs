@@ -9,20 +9,20 @@ use hawser_rules::misbehavior::{
 };
 use hawser_storage::{CommitError, Evidence, LogEntry, Mark, Misbehavior, Snapshot};
 
-use super::evidence::{in_parts, record};
+use super::evidence::{in_parts, note_unreadable, record};
 use super::state::ReplicationState;
 use crate::misbehavior::difference;
 
 /// Records those of the sent envelopes, by index, that conflict with what this node has at their places, or is about to
 /// store there, in a few large writes: the originator decides how many there are. To be called before the others are
-/// stored.
+/// stored. Returns the number of those that could not be compared, because the disk has damaged what this node has.
 pub(super) fn record_conflicts(
     state: &ReplicationState,
     sent: &[(OriginatorId, &LogEntry)],
     conflicts: &[usize],
-) -> Result<(), CommitError> {
+) -> Result<usize, CommitError> {
     if conflicts.is_empty() {
-        return Ok(());
+        return Ok(0);
     }
     // Of those that were sent for a free place, the first one is stored.
     let mut stored_next: HashMap<EnvelopeId, &Bytes> = HashMap::new();
@@ -31,15 +31,24 @@ pub(super) fn record_conflicts(
             stored_next.entry(entry.id).or_insert(&entry.bytes);
         }
     }
+    let mut unreadable = 0;
     let found = conflicts.iter().map(|&index| {
         let (from, entry) = sent[index];
-        conflict(state, from, stored_next.get(&entry.id).copied(), entry)
+        match conflict(state, from, stored_next.get(&entry.id).copied(), entry) {
+            Err(CommitError::Read(error)) if error.is_damage() => {
+                note_unreadable(state, entry.id, &error);
+                unreadable += 1;
+                Ok(None)
+            }
+            found => found,
+        }
     });
-    in_parts(found, |part| record(state, part))
+    in_parts(found, |part| record(state, part))?;
+    Ok(unreadable)
 }
 
 /// Returns the evidence that `from` sent an envelope for a place where this node has another one, or is about to store
-/// `stored_next`.
+/// `stored_next`. If the disk has damaged the one that this node has, the place's leaf may still prove it.
 fn conflict(
     state: &ReplicationState,
     from: OriginatorId,
@@ -50,7 +59,18 @@ fn conflict(
     if at.originator.is_migrated() {
         return Ok(None);
     }
-    let held = state.store.snapshot().get(at)?;
+    let snapshot = state.store.snapshot();
+    let held = match snapshot.get(at) {
+        Ok(held) => held,
+        Err(error) if error.is_damage() => {
+            let Some(envelopes) = other_leaf(state, &snapshot, at, other)? else {
+                return Err(error.into());
+            };
+            let misbehavior = Misbehavior::OtherLeaf;
+            return Ok(Some(Evidence { misbehavior, at, from: Some(from), envelopes }));
+        }
+        Err(error) => return Err(error.into()),
+    };
     let Some(held) = held.or_else(|| stored_next.cloned()) else {
         return conflict_with_pruned(state, from, at, other);
     };
@@ -110,7 +130,11 @@ fn other_leaf(
     other: &Bytes,
 ) -> Result<Option<Vec<Bytes>>, CommitError> {
     let (originator, below) = (at.originator, at.sequence.previous().0);
-    let held = snapshot.checkpoint_after(originator, originator, below)?.map(|held| held.signed);
+    let held = match snapshot.checkpoint_after(originator, originator, below) {
+        // Without the checkpoint there is a claim at most.
+        Err(error) if error.is_damage() => None,
+        held => held?.map(|held| held.signed),
+    };
     // While a part of the strand is not verified, no checkpoint of it is held but that by which it is shown.
     let shown = snapshot.shown_by(originator)?.filter(|_| held.is_none());
     let signed = held.or(shown.as_ref().map(|prefix| prefix.signed));

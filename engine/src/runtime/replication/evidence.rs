@@ -12,8 +12,8 @@ use hawser_proto::{Bytes, EnvelopeId};
 use hawser_rules::RuleNumber;
 use hawser_rules::misbehavior::{DependencyState, dependency_state};
 use hawser_storage::{
-    Change, Charge, CommitError, Evidence, Facts, InvalidRule, LogEntry, Misbehavior, Severity,
-    SkipReason, SuspectedDependency, Validity,
+    Change, Charge, CommitError, Evidence, Facts, InvalidRule, LogEntry, Misbehavior, ReadError,
+    Severity, SkipReason, SuspectedDependency, Validity,
 };
 
 use super::dependencies::{DependencyWatch, is_never_decided};
@@ -173,7 +173,8 @@ fn watch(state: &ReplicationState, watched: &mut TimeWatch, changes: &[Change]) 
     faults
 }
 
-/// Records faults that are not recorded yet. Their envelopes are in the log, or in these changes.
+/// Records faults that are not recorded yet. Their envelopes are in the log, or in these changes. One whose envelopes
+/// cannot be read holds up no other one.
 fn record_faults(
     state: &ReplicationState,
     watch: &mut TimeWatch,
@@ -183,6 +184,7 @@ fn record_faults(
         return Ok(());
     }
     let snapshot = state.store.snapshot();
+    let mut waiting = Vec::new();
     let found = watch.unrecorded.iter().map(|&(at, fault)| {
         let (misbehavior, places) = match fault {
             StrandFault::Time(TimeFault::Back { earlier }) => {
@@ -195,16 +197,25 @@ fn record_faults(
         };
         let mut envelopes: Vec<Bytes> = Vec::new();
         for place in &places {
-            match envelope_in(changes, *place) {
-                Some(bytes) => envelopes.push(bytes),
-                None => envelopes.extend(snapshot.get(*place)?),
+            let held = match envelope_in(changes, *place) {
+                Some(bytes) => Ok(Some(bytes)),
+                None => snapshot.get(*place),
+            };
+            match held {
+                Ok(bytes) => envelopes.extend(bytes),
+                Err(error) => {
+                    if note_unreadable(state, *place, &error) {
+                        waiting.push((at, fault));
+                    }
+                    return Ok(None);
+                }
             }
         }
         let is_whole = envelopes.len() == places.len();
         Ok(is_whole.then_some(Evidence { misbehavior, at, from: None, envelopes }))
     });
     in_parts(found, |part| record(state, part))?;
-    watch.unrecorded.clear();
+    watch.unrecorded = waiting;
     Ok(())
 }
 
@@ -286,17 +297,23 @@ pub(super) async fn judge_doubted(state: Arc<ReplicationState>, mut stopped: Sto
     }
 }
 
-/// Judges the doubted fees. Those that the price list does not decide yet stay, also if evidence cannot be recorded.
+/// Judges the doubted fees. Those that the price list does not decide yet stay, and so do those whose evidence cannot be
+/// recorded now. None waits for another one.
 fn judge_all_doubted(state: &ReplicationState) -> Result<(), CommitError> {
     let doubted = state.doubted.all();
+    let mut failure = None;
     for part in doubted.chunks(JUDGED_AT_ONCE) {
-        let decided = judge_fees_of(state, part)?;
-        state.doubted.remove(&decided);
+        match judge_fees_of(state, part) {
+            Ok(decided) => state.doubted.remove(&decided),
+            Err(error) => failure = failure.or(Some(error)),
+        }
     }
-    state.doubted.record(&state.store)
+    state.doubted.record(&state.store)?;
+    failure.map_or(Ok(()), Err)
 }
 
-/// Judges the fees of some envelopes, and records those that are wrong. Returns the places that are decided.
+/// Judges the fees of some envelopes, and records those that are wrong. Returns the places that are decided, or that the
+/// disk has damaged.
 fn judge_fees_of(
     state: &ReplicationState,
     doubted: &[EnvelopeId],
@@ -307,12 +324,21 @@ fn judge_fees_of(
     let snapshot = state.store.snapshot();
     let mut decided = Vec::new();
     let found = doubted.iter().map(|&at| {
-        let Some(bytes) = snapshot.get(at)? else {
-            // The commit of one above the head may still be under way.
-            if at.sequence <= heads.get(at.originator) {
-                decided.push(at);
+        let bytes = match snapshot.get(at) {
+            Ok(Some(bytes)) => bytes,
+            Ok(None) => {
+                // The commit of one above the head may still be under way.
+                if at.sequence <= heads.get(at.originator) {
+                    decided.push(at);
+                }
+                return Ok(None);
             }
-            return Ok(None);
+            Err(error) => {
+                if !note_unreadable(state, at, &error) {
+                    decided.push(at);
+                }
+                return Ok(None);
+            }
         };
         let verdict = judge_fees(&bytes, &rates);
         // A time in the future is evidence by itself.
@@ -326,6 +352,25 @@ fn judge_fees_of(
     });
     in_parts(found, |part| record(state, part))?;
     Ok(decided)
+}
+
+/// Notes that an envelope that is evidence cannot be read. Returns true if a later attempt may succeed: the disk has not
+/// damaged it. A damaged one is named and counted once, and nothing waits for it.
+pub(super) fn note_unreadable(state: &ReplicationState, at: EnvelopeId, error: &ReadError) -> bool {
+    if !error.is_damage() {
+        tracing::debug!(envelope = %at, %error, "an envelope that is evidence cannot be read now");
+        return true;
+    }
+    if state.unreadable.insert(at) {
+        state.engine_counters.evidence_unreadable.inc();
+        tracing::error!(
+            code = "evidence_unreadable",
+            envelope = %at,
+            %error,
+            "the disk has damaged an envelope: nothing is compared with it, and it becomes no evidence"
+        );
+    }
+    false
 }
 
 /// Looks at the suspicions whenever a chain has grown, beginning with those of earlier runs, and records those that
@@ -410,7 +455,15 @@ fn judge_all(state: &ReplicationState) -> Result<(), CommitError> {
         match dependency_state(&chain, needed, originator_ns) {
             DependencyState::Existed { .. } => Ok(None),
             DependencyState::Later { .. } | DependencyState::Absent { .. } if is_held => {
-                let held = snapshot.get(at)?.filter(|bytes| is_about(&suspicion, bytes));
+                let held = match snapshot.get(at) {
+                    Ok(held) => held.filter(|bytes| is_about(&suspicion, bytes)),
+                    Err(error) => {
+                        if note_unreadable(state, at, &error) {
+                            state.suspected.push(suspicion);
+                        }
+                        None
+                    }
+                };
                 Ok(held.map(|bytes| Evidence {
                     misbehavior: Misbehavior::Dependency,
                     at,

@@ -37,6 +37,7 @@ mod shown;
 mod state;
 mod suspected;
 mod task;
+mod unreadable;
 mod unsaved;
 mod void_ports;
 mod voids;
@@ -66,6 +67,7 @@ use own_guard::GuardTask;
 use peers::ConnectedPeers;
 use state::ReplicationState;
 use suspected::SuspectedDependencies;
+use unreadable::UnreadablePlaces;
 use void_ports::VoidPorts;
 
 pub use catch_up::CatchUp;
@@ -162,6 +164,7 @@ impl Replication {
             own_strand: engine.publisher.own_strand().clone(),
             doubted: DoubtedFees::read(engine.store()),
             suspected: SuspectedDependencies::default(),
+            unreadable: UnreadablePlaces::default(),
             liveness: LivenessNotes::default(),
             reports: engine.reports().clone(),
             checkpoints: CheckpointPorts::default(),

@@ -19,6 +19,7 @@ use super::doubted::DoubtedFees;
 use super::liveness_notes::LivenessNotes;
 use super::peers::ConnectedPeers;
 use super::suspected::SuspectedDependencies;
+use super::unreadable::UnreadablePlaces;
 use super::void_ports::VoidPorts;
 use crate::ports::Registry;
 use crate::replication::{LinkCommand, RequestIds, WantResponse};
@@ -59,6 +60,7 @@ pub(super) struct ReplicationState {
     pub(super) own_strand: OwnStrand,
     pub(super) doubted: DoubtedFees,
     pub(super) suspected: SuspectedDependencies,
+    pub(super) unreadable: UnreadablePlaces,
     pub(super) liveness: LivenessNotes,
     pub(super) reports: Reports,
     pub(super) checkpoints: CheckpointPorts,

@@ -435,9 +435,13 @@ fn compare<'a>(
         sent.iter().map(|&(_, entry)| Change::Append(entry.clone())).collect();
     state.counters.compared.inc_by(changes.len() as u64);
     // Before the finds among them are stored: after a kill in between, no peer would be asked for these places again.
-    let record = |conflicting: &[usize]| conflicts::record_conflicts(state, &sent, conflicting);
+    let mut unreadable = 0;
+    let record = |conflicting: &[usize]| {
+        unreadable = conflicts::record_conflicts(state, &sent, conflicting)?;
+        Ok(())
+    };
     let left_out = state.store.commit_around_conflicts(&changes, record)?;
     state.voids.look_at(&changes);
-    state.counters.conflicts.inc_by(left_out.len() as u64);
+    state.counters.conflicts.inc_by(left_out.len().saturating_sub(unreadable) as u64);
     Ok(())
 }
