@@ -21,6 +21,18 @@ const COSIGNED_AMONG: usize = 16;
 /// kept.
 const LOOK_EVERY: u64 = 1024;
 
+/// Rows of a node and strand that are passed over, at most. A guess: the rows of two blocks.
+const PASSED_OVER_MAX: usize = 64;
+
+/// The newest checkpoint of a node for a strand that can be read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadableCheckpoint {
+    /// The checkpoint; `None` if there is none, or none was found among the newest 64.
+    pub newest: Option<CosignedCheckpoint>,
+    /// The reason for which a row was passed over. There may be a larger checkpoint than the newest one here.
+    pub passed_over: Option<ReadError>,
+}
+
 impl Store {
     /// Stores a checkpoint durably. It replaces the one of the same node, strand and size, so the caller must have
     /// compared the two. Checkpoints older than the newest few thousand are removed at intervals.
@@ -53,8 +65,9 @@ impl Store {
             batch.put_cf(family, key.encode(), bytes);
             let count = written.entry((of.originator, of.node)).or_insert(0_u64);
             *count += 1;
+            // If a row cannot be read, the old ones stay: a new checkpoint must not depend on them.
             if count.is_multiple_of(LOOK_EVERY)
-                && let Some(oldest) = database.oldest_kept(key)?
+                && let Ok(Some(oldest)) = database.oldest_kept(key)
             {
                 let from = CheckpointKey { size: 0, ..key };
                 batch.delete_range_cf(family, from.encode(), oldest.encode());
@@ -128,6 +141,30 @@ impl Snapshot<'_> {
         checkpoint_at(&rows, originator, node)
     }
 
+    /// Returns the newest checkpoint of a node for a strand that can be read. A damaged row costs that row: smaller
+    /// checkpoints are searched. A damaged block costs this node and strand everything: nothing below it can be found.
+    #[must_use]
+    pub fn readable_checkpoint(
+        &self,
+        originator: OriginatorId,
+        node: OriginatorId,
+    ) -> ReadableCheckpoint {
+        let mut rows = self.rows(Family::Checkpoint, ReadOptions::default());
+        rows.seek_for_prev(CheckpointKey { originator, node, size: u64::MAX }.encode());
+        let mut passed_over = None;
+        for _ in 0..=PASSED_OVER_MAX {
+            match checkpoint_at(&rows, originator, node) {
+                Ok(newest) => return ReadableCheckpoint { newest, passed_over },
+                Err(error) => passed_over = passed_over.or(Some(error)),
+            }
+            if !rows.valid() {
+                break;
+            }
+            rows.prev();
+        }
+        ReadableCheckpoint { newest: None, passed_over }
+    }
+
     /// Returns the newest cosigned checkpoint of a node for a strand, among the last `COSIGNED_AMONG`; the newest
     /// one if none is cosigned by another node or a witness.
     ///
@@ -186,5 +223,68 @@ impl Snapshot<'_> {
     ) -> Result<Option<CosignedCheckpoint>, ReadError> {
         let key = CheckpointKey { originator, node, size };
         self.row(key, |value| CosignedCheckpoint::decode(value).ok())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::SecretKey;
+    use hawser_proto::checkpoint::Checkpoint;
+    use hawser_proto::merkle::TreeHash;
+
+    use super::*;
+    use crate::settings::StoreIdentity;
+
+    fn checkpoint(node: OriginatorId, size: u64) -> CosignedCheckpoint {
+        let of = Checkpoint { node, originator: node, size, root: TreeHash([1; 32]), time_ns: 1 };
+        of.sign(&SecretKey::from_bytes(&[7; 32]).unwrap()).into()
+    }
+
+    #[test]
+    fn a_damaged_row_costs_that_row_and_no_other_node_anything() {
+        let public_key = SecretKey::from_bytes(&[1; 32]).unwrap().public_key();
+        let identity =
+            StoreIdentity { network: "test".into(), node: OriginatorId(100), public_key };
+        let store = Store::in_memory(identity, |_, _| 0).unwrap();
+        let (damaged, sound) = (OriginatorId(200), OriginatorId(300));
+        let all = [1, 2, 3].map(|size| checkpoint(damaged, size));
+        store.put_checkpoints(all.iter().chain([&checkpoint(sound, 1)])).unwrap();
+        let newest = |node| store.snapshot().readable_checkpoint(node, node);
+        let of = |node, size| Some(checkpoint(node, size));
+        assert_eq!(
+            newest(damaged),
+            ReadableCheckpoint { newest: of(damaged, 3), passed_over: None }
+        );
+        let key = |size| CheckpointKey { originator: damaged, node: damaged, size }.encode();
+        store.put_raw_row(Family::Checkpoint, &key(3), b"damaged");
+        assert_eq!(newest(damaged).newest, of(damaged, 2));
+        assert!(newest(damaged).passed_over.is_some_and(|error| error.is_damage()));
+        assert_eq!(newest(sound), ReadableCheckpoint { newest: of(sound, 1), passed_over: None });
+        for size in [1, 2] {
+            store.put_raw_row(Family::Checkpoint, &key(size), b"damaged");
+        }
+        assert_eq!(newest(damaged).newest, None);
+        // A new one is the newest again.
+        store.put_checkpoint(&checkpoint(damaged, 4)).unwrap();
+        assert_eq!(
+            newest(damaged),
+            ReadableCheckpoint { newest: of(damaged, 4), passed_over: None }
+        );
+    }
+
+    #[test]
+    fn damaged_rows_without_end_are_not_all_read() {
+        let public_key = SecretKey::from_bytes(&[1; 32]).unwrap().public_key();
+        let identity =
+            StoreIdentity { network: "test".into(), node: OriginatorId(100), public_key };
+        let store = Store::in_memory(identity, |_, _| 0).unwrap();
+        let node = OriginatorId(200);
+        store.put_checkpoint(&checkpoint(node, 1)).unwrap();
+        for size in 2..200 {
+            let key = CheckpointKey { originator: node, node, size }.encode();
+            store.put_raw_row(Family::Checkpoint, &key, b"damaged");
+        }
+        let found = store.snapshot().readable_checkpoint(node, node);
+        assert!(found.newest.is_none() && found.passed_over.is_some());
     }
 }

@@ -140,6 +140,7 @@ pub use change::{
     AddressChange, ChainCommit, ChainPosition, Change, Charge, Facts, InvalidRule, LogEntry,
     SkipReason, Validity,
 };
+pub use checkpoints::ReadableCheckpoint;
 pub use error::{CommitError, DatabaseError, ReadError};
 pub use family::Family;
 pub use folder::open_plain;
