@@ -42,7 +42,7 @@ impl CheckpointTask {
             key,
             halted: BTreeSet::new(),
             silent: SilentStrands::new(pace),
-            failed: false,
+            failed: BTreeSet::new(),
         };
         Self(StoppableTask::start(|stopped| run(signer, stopped)))
     }
@@ -91,8 +91,8 @@ struct Signer {
     halted: BTreeSet<OriginatorId>,
     /// Strands whose nodes sign nothing, or no further.
     silent: SilentStrands,
-    /// True while the last attempt failed. A failure is logged once.
-    failed: bool,
+    /// Strands of which the last attempt failed; `None` for the look at silent nodes. A failure is logged once.
+    failed: BTreeSet<Option<OriginatorId>>,
 }
 
 impl Signer {
@@ -110,23 +110,24 @@ impl Signer {
         let mut strands: Vec<OriginatorId> =
             all().filter(|&it| it == node || !(it.is_node() || it.is_migrated())).collect();
         let others: Vec<OriginatorId> = all().filter(|&it| it != node && it.is_node()).collect();
-        match self.silent(&others) {
-            Ok(silent) => strands.extend(silent),
-            Err(error) => return self.log_failure(None, &error),
-        }
+        let silent = self.silent(&others).map(|silent| strands.extend(silent));
+        self.note(None, silent);
         for originator in strands {
-            match self.sign(node, originator) {
-                Ok(()) => self.failed = false,
-                Err(error) => return self.log_failure(Some(originator), &error),
-            }
+            // A row that cannot be read costs one strand its checkpoints, and no other one.
+            let signed = self.sign(node, originator);
+            self.note(Some(originator), signed);
         }
     }
 
-    /// Logs the first of several failures.
-    fn log_failure(&mut self, originator: Option<OriginatorId>, error: &SignError) {
-        if !std::mem::replace(&mut self.failed, true) {
-            let originator = originator.map(|it| it.0);
-            tracing::error!(code = "checkpoint_failed", originator, %error, "this node cannot sign checkpoints now");
+    /// Logs the first of several failures of a strand.
+    fn note(&mut self, of: Option<OriginatorId>, result: Result<(), SignError>) {
+        match result {
+            Ok(()) => _ = self.failed.remove(&of),
+            Err(error) if self.failed.insert(of) => {
+                let originator = of.map(|it| it.0);
+                tracing::error!(code = "checkpoint_failed", originator, %error, "this node cannot sign checkpoints now");
+            }
+            Err(_) => {}
         }
     }
 
@@ -134,9 +135,14 @@ impl Signer {
     fn silent(&mut self, strands: &[OriginatorId]) -> Result<Vec<OriginatorId>, SignError> {
         let snapshot = self.engine.store().snapshot();
         let held = |&originator: &OriginatorId| {
-            let found = snapshot.checkpoint(originator, originator, u64::MAX)?;
-            let signed = found.map_or(0, |found| found.signed.checkpoint.size);
-            Ok(HeldStrand { originator, size: snapshot.verified_tree_size(originator)?, signed })
+            let size = snapshot.verified_tree_size(originator)?;
+            let stored = snapshot.readable_checkpoint(originator, originator);
+            let signed = match (stored.passed_over, stored.newest) {
+                // The node has signed what cannot be read, and nobody knows how much.
+                (Some(_), _) => size,
+                (None, newest) => newest.map_or(0, |newest| newest.signed.checkpoint.size),
+            };
+            Ok(HeldStrand { originator, size, signed })
         };
         self.silent.due(Instant::now(), || strands.iter().map(held).collect())
     }

@@ -7,7 +7,7 @@ use hawser_engine::runtime::CheckpointTask;
 use hawser_engine::runtime::replication::Replication;
 use hawser_proto::checkpoint::{Checkpoint, SignedCheckpoint};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
-use hawser_storage::{Change, LogEntry, SkipReason, Store};
+use hawser_storage::{Change, Family, LogEntry, SkipReason, Store};
 
 use crate::common::{NODE, START_NS, message, node_key, payer, start, store};
 
@@ -137,6 +137,22 @@ async fn nothing_is_signed_beyond_a_place_that_is_missing() {
     on_chain(&store, 3..=3, "event");
     while !store.bring_up_trees(1).unwrap() {}
     signed(&store, CHAIN, 5).await;
+    task.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_strand_whose_checkpoint_is_damaged_keeps_no_other_one_from_being_signed() {
+    let store = store();
+    let node = start(store.clone());
+    on_chain(&store, 1..=2, "event");
+    node.engine.heads().announce(EnvelopeId::new(CHAIN, SequenceId(2)));
+    // The chain's strand is looked at before the own one.
+    let row = [&CHAIN.0.to_be_bytes()[..], &NODE.0.to_be_bytes(), &2_u64.to_be_bytes()].concat();
+    store.put_raw_row(Family::Checkpoint, &row, b"damaged");
+    let task = CheckpointTask::start(&node.engine, node_key());
+    node.engine.publish(vec![message(1, "a")]).await.unwrap();
+    signed(&store, NODE, 1).await;
+    assert!(store.snapshot().checkpoint(CHAIN, NODE, u64::MAX).is_err(), "it is not replaced");
     task.stop().await;
 }
 

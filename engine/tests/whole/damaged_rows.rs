@@ -1,10 +1,13 @@
 //! Rows that the disk has damaged: each costs itself, and nothing waits for it.
 
+use hawser_proto::checkpoint::{Checkpoint, CosignedCheckpoint};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
-use hawser_storage::{EvidenceTime, Family, Misbehavior, Severity};
+use hawser_storage::{
+    Change, EvidenceTime, Family, LogEntry, Misbehavior, Severity, Store, Validity,
+};
 
 use crate::common;
-use crate::follow::{Follower, OTHER, SOURCE, envelope, strand};
+use crate::follow::{Follower, OTHER, SOURCE, envelope, key, strand};
 
 /// The key of the fact that a node has signed two statements of different content for a place.
 fn two_statements(accused: OriginatorId, place: u64) -> Vec<u8> {
@@ -36,5 +39,53 @@ async fn a_damaged_row_of_evidence_holds_up_neither_its_strand_nor_the_evidence(
     let at = EnvelopeId::new(SOURCE, SequenceId(2));
     assert_eq!(found, [(Misbehavior::TwoStatements(Severity::Content), at)]);
     assert_eq!(store.evidence_unreadable(), 1);
+    follower.stop().await;
+}
+
+/// A store with three places of the strands of both nodes.
+fn with_strands() -> Store {
+    let store = common::store();
+    for node in [OTHER, SOURCE] {
+        let append = |place| {
+            let (id, bytes) =
+                (EnvelopeId::new(node, SequenceId(place)), envelope(node, place, "true"));
+            Change::Append(LogEntry { id, bytes, validity: Validity::Valid, facts: None })
+        };
+        store.commit(&[1, 2, 3].map(append)).unwrap();
+    }
+    store
+}
+
+/// The checkpoint that a node has signed of the first places of its strand.
+fn checkpoint(store: &Store, node: OriginatorId, size: u64) -> CosignedCheckpoint {
+    let root = store.snapshot().root(node, size).unwrap();
+    Checkpoint { node, originator: node, size, root, time_ns: size }.sign(&key(node)).into()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_checkpoint_costs_that_one_and_others_are_taken_and_shown() {
+    let store = with_strands();
+    let before = [checkpoint(&store, OTHER, 1), checkpoint(&store, OTHER, 2)];
+    store.put_checkpoints(&before).unwrap();
+    let row = [&OTHER.0.to_be_bytes()[..], &OTHER.0.to_be_bytes(), &2_u64.to_be_bytes()].concat();
+    store.put_raw_row(Family::Checkpoint, &row, b"damaged");
+    let follower = Follower::start(store.clone());
+    let offered = |node| {
+        let offers = follower.replication.checkpoint_offers();
+        offers.get(&(node, node, 0)).map_or(0, |it| it.signed.checkpoint.size)
+    };
+    follower.until("the row below is shown", || offered(OTHER) == 1).await;
+    let unreadable = &follower.engine().counters().checkpoint_exchange.unreadable;
+    assert_eq!(unreadable.get(), 1, "it is counted");
+
+    let (source, other) = (follower.connect(SOURCE, &[]), follower.connect(OTHER, &[]));
+    source.link.note_checkpoint(checkpoint(&store, SOURCE, 3));
+    follower.until("another node's is taken and shown", || offered(SOURCE) == 3).await;
+    other.link.note_checkpoint(checkpoint(&store, OTHER, 3));
+    follower.until("the same node's next one is", || offered(OTHER) == 3).await;
+    let stored = store.snapshot().checkpoint(OTHER, OTHER, u64::MAX).unwrap().unwrap();
+    assert_eq!(stored.signed.checkpoint.size, 3);
+    assert_eq!(stored.cosignatures, [], "what cannot be read may have been larger");
+    assert_eq!(unreadable.get(), 1, "it is counted once");
     follower.stop().await;
 }

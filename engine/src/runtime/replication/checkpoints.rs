@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use hawser_proto::checkpoint::{CosignedCheckpoint, SignedCheckpoint};
 use hawser_proto::{OriginatorId, PublicKey};
 use hawser_rules::misbehavior::{MisbehaviorVerdict, TreeEvidence, TreeFault, verify_trees};
-use hawser_storage::{CommitError, Evidence, Misbehavior, ReadError, Snapshot};
+use hawser_storage::{CommitError, Evidence, Misbehavior, ReadError, ReadableCheckpoint, Snapshot};
 use tokio::time::MissedTickBehavior;
 
 use super::evidence::record;
@@ -68,6 +68,8 @@ struct CheckpointExchange {
     newest: BTreeMap<Pair, Arc<CosignedCheckpoint>>,
     /// Pairs that were looked for on the disk.
     loaded: BTreeSet<Pair>,
+    /// Pairs of which a row could not be read. Each is named and counted once.
+    unreadable: BTreeSet<Pair>,
     /// Nodes that have contradicted themselves about their own strands. Their checkpoints are neither cosigned nor
     /// passed on.
     liars: BTreeSet<OriginatorId>,
@@ -95,6 +97,7 @@ impl CheckpointExchange {
             watch: CheckpointWatch::default(),
             newest: BTreeMap::new(),
             loaded: BTreeSet::new(),
+            unreadable: BTreeSet::new(),
             liars: BTreeSet::new(),
             silent: BTreeSet::new(),
             silence: SilentStrands::new(ObserverPace {
@@ -129,22 +132,48 @@ impl CheckpointExchange {
             self.shown = state.checkpoints.take_shown();
         }
         let snapshot = state.store.snapshot();
-        self.load(&snapshot)?;
+        self.load(&snapshot);
         self.look_for_silent(&snapshot)?;
         for (peer, checkpoint) in std::mem::take(&mut self.shown) {
             self.take(&snapshot, peer, &checkpoint)?;
         }
         for originator in self.watch.waiting() {
             let findings = self.watch.handle_growth(originator, &StoredTrees(&snapshot));
-            self.note(&snapshot, None, findings)?;
+            self.note(&snapshot, None, findings);
         }
         self.save()?;
         self.offer();
         Ok(())
     }
 
+    /// Reads the newest stored checkpoint of a pair. What cannot be read is named and passed over: it holds up neither
+    /// this pair nor others.
+    fn newest_stored(&mut self, snapshot: &Snapshot<'_>, pair: Pair) -> ReadableCheckpoint {
+        let (node, originator) = pair;
+        let found = snapshot.readable_checkpoint(originator, node);
+        if let Some(error) = &found.passed_over {
+            self.note_unreadable(pair, error);
+        }
+        found
+    }
+
+    /// Names and counts a pair of which a row cannot be read, once.
+    fn note_unreadable(&mut self, pair: Pair, error: &ReadError) {
+        if self.unreadable.insert(pair) {
+            let (node, originator) = pair;
+            self.state.engine_counters.checkpoint_exchange.unreadable.inc();
+            tracing::error!(
+                code = "checkpoint_unreadable",
+                %node,
+                %originator,
+                %error,
+                "a stored checkpoint cannot be read: it is passed over"
+            );
+        }
+    }
+
     /// Reads the newest checkpoints of nodes that were not looked for, and what this node has signed since.
-    fn load(&mut self, snapshot: &Snapshot<'_>) -> Result<(), ReadError> {
+    fn load(&mut self, snapshot: &Snapshot<'_>) {
         let own = self.state.own;
         let chains: Vec<OriginatorId> = self
             .state
@@ -156,9 +185,14 @@ impl CheckpointExchange {
             .collect();
         let registry = self.state.ports.registry.borrow().clone();
         let mut observed = chains;
-        for head in self.state.heads.get().iter() {
+        let heads = self.state.heads.get();
+        for head in heads.iter() {
             let it = head.originator;
-            let is_first = self.is_silent(it) && snapshot.checkpoint(it, it, u64::MAX)?.is_none();
+            // A node whose checkpoint cannot be read has signed one.
+            let is_first = self.is_silent(it) && {
+                let stored = self.newest_stored(snapshot, (it, it));
+                stored.newest.is_none() && stored.passed_over.is_none()
+            };
             if is_first || self.silent.contains(&it) {
                 observed.push(it);
             }
@@ -172,12 +206,15 @@ impl CheckpointExchange {
                 if self.loaded.contains(&pair) && node != own {
                     continue;
                 }
-                if node == originator && node != own && self.is_proven(snapshot, node)? {
+                if node == originator && node != own && self.is_proven(snapshot, node) {
                     self.liars.insert(node);
                 }
-                let found = snapshot.checkpoint(originator, node, u64::MAX)?;
-                self.loaded.insert(pair);
-                let Some(found) = found else { continue };
+                let found = self.newest_stored(snapshot, pair);
+                // A read that failed without damage may succeed later.
+                if found.passed_over.is_none_or(|error| error.is_damage()) {
+                    self.loaded.insert(pair);
+                }
+                let Some(found) = found.newest else { continue };
                 let held = self.newest.get(&pair).map(|held| held.signed.checkpoint.size);
                 if held.is_some_and(|held| held >= found.signed.checkpoint.size) {
                     continue;
@@ -196,18 +233,18 @@ impl CheckpointExchange {
                 self.has_changed = true;
             }
         }
-        Ok(())
     }
 
-    /// Returns true if evidence that is stored proves that a node has contradicted itself about its own strand.
-    fn is_proven(&self, snapshot: &Snapshot<'_>, node: OriginatorId) -> Result<bool, ReadError> {
-        let stored = snapshot.evidence_about(node, Misbehavior::TwoCheckpoints, JUDGED_MAX)?;
+    /// Returns true if evidence that is stored proves that a node has contradicted itself about its own strand. Evidence
+    /// that cannot be read proves nothing here: peers that hold the two checkpoints show them again.
+    fn is_proven(&self, snapshot: &Snapshot<'_>, node: OriginatorId) -> bool {
+        let stored = snapshot.evidence_about(node, Misbehavior::TwoCheckpoints, JUDGED_MAX);
         let registry = self.state.ports.registry.borrow().clone();
-        Ok(stored.into_iter().any(|it| {
+        stored.unwrap_or_default().into_iter().any(|it| {
             let held = TreeEvidence { fault: TreeFault::TwoCheckpoints, pieces: it.envelopes };
             let judgement = verify_trees(&held, &registry);
             judgement.verdict == MisbehaviorVerdict::Proven && judgement.accused == Some(node)
-        }))
+        })
     }
 
     /// Notes which strands have grown beyond what their nodes have signed.
@@ -219,7 +256,9 @@ impl CheckpointExchange {
         let held = |originator: OriginatorId| -> Result<HeldStrand, ReadError> {
             let signed = newest.get(&(originator, originator));
             let signed = signed.map_or(0, |it| it.signed.checkpoint.size);
-            Ok(HeldStrand { originator, size: snapshot.verified_tree_size(originator)?, signed })
+            // An unreadable size counts as not reached yet.
+            let size = snapshot.verified_tree_size(originator).unwrap_or(0);
+            Ok(HeldStrand { originator, size, signed })
         };
         let due = self.silence.due(Instant::now(), || others.map(held).collect())?;
         let silent: BTreeSet<OriginatorId> = due.into_iter().collect();

@@ -299,7 +299,7 @@ fn read_page(
 ) -> Result<PageRead, ReadError> {
     let snapshot = store.snapshot();
     let proves = proof != PageProof::None;
-    let signed = if proves { signed_beyond(&snapshot, after)? } else { None };
+    let signed = if proves { signed_beyond(&snapshot, after) } else { None };
     let end = signed.map_or(through, |signed| through.min(signed.checkpoint.last()));
     let mut page = match read_items(&snapshot, after, end, bound)? {
         PageRead::Page(page) => page,
@@ -314,14 +314,11 @@ fn read_page(
     Ok(PageRead::Page(page))
 }
 
-/// Returns the newest checkpoint that the strand's own node has signed, if it reaches beyond a place.
-fn signed_beyond(
-    snapshot: &Snapshot<'_>,
-    after: EnvelopeId,
-) -> Result<Option<SignedCheckpoint>, ReadError> {
-    let newest = snapshot.checkpoint(after.originator, after.originator, u64::MAX)?;
-    let newest = newest.map(|newest| newest.signed);
-    Ok(newest.filter(|signed| signed.checkpoint.size > after.sequence.0))
+/// Returns the newest readable checkpoint that the strand's own node has signed, if it reaches beyond a place. Without
+/// one the page is sent without a proof.
+fn signed_beyond(snapshot: &Snapshot<'_>, after: EnvelopeId) -> Option<SignedCheckpoint> {
+    let newest = snapshot.readable_checkpoint(after.originator, after.originator).newest?;
+    Some(newest.signed).filter(|signed| signed.checkpoint.size > after.sequence.0)
 }
 
 /// Proves that the strand up to `position` is the beginning of a signed tree; `None` if this node's tree cannot, or is

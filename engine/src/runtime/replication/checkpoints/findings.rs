@@ -7,7 +7,7 @@ use hawser_proto::checkpoint::{Checkpoint, SignedCheckpoint};
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId};
 use hawser_rules::Contradiction;
 use hawser_rules::misbehavior::TreeFault;
-use hawser_storage::{Evidence, Misbehavior, ReadError, Snapshot};
+use hawser_storage::{Evidence, Misbehavior, Snapshot};
 
 use super::CheckpointExchange;
 use crate::misbehavior::evidence_of;
@@ -20,14 +20,14 @@ impl CheckpointExchange {
         snapshot: &Snapshot<'_>,
         from: Option<OriginatorId>,
         findings: Vec<Finding>,
-    ) -> Result<(), ReadError> {
+    ) {
         let state = self.state.clone();
         let counters = &state.engine_counters.checkpoint_exchange;
         for finding in findings {
             match finding {
                 Finding::Agrees(signed) => {
                     counters.agreed.inc();
-                    self.agree(snapshot, signed)?;
+                    self.agree(snapshot, signed);
                 }
                 Finding::Disputed(signed) => {
                     counters.differing.inc();
@@ -42,28 +42,24 @@ impl CheckpointExchange {
                 }
             }
         }
-        Ok(())
     }
 
     /// Keeps a checkpoint that agrees with the tree held here, with this node's cosignature if it may give one.
-    fn agree(
-        &mut self,
-        snapshot: &Snapshot<'_>,
-        signed: SignedCheckpoint,
-    ) -> Result<(), ReadError> {
+    fn agree(&mut self, snapshot: &Snapshot<'_>, signed: SignedCheckpoint) {
         let (own, of) = (self.state.own, signed.checkpoint);
         if self.liars.contains(&of.node) {
-            return Ok(());
+            return;
         }
-        let held = self.held(snapshot, &of)?;
+        let held = self.held(snapshot, &of);
         // The same tree signed again is no news: a node must not make others write by signing it over and over.
         let mut is_news = held.is_none();
         let mut kept = held.unwrap_or_else(|| signed.into());
         let now_ns = u64::try_from(self.state.ports.clock.now_ns()).unwrap_or(0);
-        // Nothing larger was seen, and in an earlier run nothing larger was cosigned.
-        let newest = snapshot.checkpoint(of.originator, of.node, u64::MAX)?;
+        // Nothing larger was seen, and in an earlier run nothing larger was cosigned, unless the disk has lost it.
+        let stored = self.newest_stored(snapshot, (of.node, of.originator));
         let is_largest = self.watch.is_largest(&signed)
-            && newest.is_none_or(|newest| newest.signed.checkpoint.size <= of.size);
+            && stored.passed_over.is_none()
+            && stored.newest.is_none_or(|newest| newest.signed.checkpoint.size <= of.size);
         if let Some(witness) = self.state.witness.as_ref().filter(|_| is_largest)
             && kept.witnesses.iter().all(|it| it.signer() != witness.signer())
         {
@@ -86,7 +82,6 @@ impl CheckpointExchange {
         if is_news {
             self.keep(kept);
         }
-        Ok(())
     }
 
     /// Keeps what shows that a node has contradicted itself. It proves that the node has lied about its own strand; an

@@ -42,8 +42,9 @@ impl CheckpointExchange {
             tracing::debug!(%peer, node = %of.node, "a peer shows a checkpoint that its node has not signed");
             return Ok(());
         };
-        self.note(snapshot, Some(peer), findings)?;
-        self.merge(snapshot, shown)
+        self.note(snapshot, Some(peer), findings);
+        self.merge(snapshot, shown);
+        Ok(())
     }
 
     /// Takes a checkpoint that this node, or another process with its key, has signed.
@@ -55,12 +56,14 @@ impl CheckpointExchange {
         key: &PublicKey,
     ) -> Result<(), ReadError> {
         let of = shown.signed.checkpoint;
-        if self.held(snapshot, &of)?.is_some() {
-            return self.merge(snapshot, shown);
+        if self.held(snapshot, &of).is_some() {
+            self.merge(snapshot, shown);
+            return Ok(());
         }
         let state = self.state.clone();
-        let newest = snapshot.checkpoint(of.originator, of.node, u64::MAX)?;
-        let is_lost = newest.is_none_or(|newest| newest.signed.checkpoint.size < of.size);
+        let stored = self.newest_stored(snapshot, (of.node, of.originator));
+        let is_lost = stored.passed_over.is_some()
+            || stored.newest.is_none_or(|newest| newest.signed.checkpoint.size < of.size);
         if of.is_observers() && !is_lost {
             return Ok(());
         }
@@ -95,12 +98,13 @@ impl CheckpointExchange {
         Ok(())
     }
 
-    /// Returns the checkpoint that is held of the same node and strand, with the same size and root.
+    /// Returns the checkpoint that is held of the same node and strand, with the same size and root. One that cannot be
+    /// read counts as not held, and is stored again with what agrees with the tree.
     pub(super) fn held(
-        &self,
+        &mut self,
         snapshot: &Snapshot<'_>,
         of: &Checkpoint,
-    ) -> Result<Option<CosignedCheckpoint>, ReadError> {
+    ) -> Option<CosignedCheckpoint> {
         let pair = (of.node, of.originator);
         let is_same = |it: &CosignedCheckpoint| {
             let held = it.signed.checkpoint;
@@ -108,20 +112,22 @@ impl CheckpointExchange {
         };
         let known = self.unsaved.get(pair, of.size).or_else(|| self.newest.get(&pair));
         if let Some(known) = known.filter(|it| is_same(it)) {
-            return Ok(Some(CosignedCheckpoint::clone(known)));
+            return Some(CosignedCheckpoint::clone(known));
         }
-        Ok(snapshot.checkpoint_at(of.originator, of.node, of.size)?.filter(is_same))
+        match snapshot.checkpoint_at(of.originator, of.node, of.size) {
+            Ok(stored) => stored.filter(is_same),
+            Err(error) => {
+                self.note_unreadable(pair, &error);
+                None
+            }
+        }
     }
 
     /// Adds the cosignatures that are new to the checkpoint that is held. Of witnesses those that the operator trusts
     /// count: no registry has their keys.
-    fn merge(
-        &mut self,
-        snapshot: &Snapshot<'_>,
-        shown: &CosignedCheckpoint,
-    ) -> Result<(), ReadError> {
+    fn merge(&mut self, snapshot: &Snapshot<'_>, shown: &CosignedCheckpoint) {
         let of = shown.signed.checkpoint;
-        let Some(mut held) = self.held(snapshot, &of)? else { return Ok(()) };
+        let Some(mut held) = self.held(snapshot, &of) else { return };
         let mut is_new = false;
         for cosignature in &shown.cosignatures {
             let cosigner = cosignature.cosigner;
@@ -139,7 +145,6 @@ impl CheckpointExchange {
         if is_new | self.merge_witnesses(&mut held, shown) {
             self.keep(held);
         }
-        Ok(())
     }
 
     /// Adds the cosignatures of trusted witnesses that are new; true if there are some.
