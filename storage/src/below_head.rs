@@ -108,8 +108,8 @@ impl Group<'_> {
         }))
     }
 
-    /// Returns true if the disk has damaged what this change is compared with: the envelope, mark or leaf that is stored
-    /// at its place, which is not above `head`. Nothing is staged of a change before it is compared.
+    /// Returns true if the disk has damaged what this change is compared with: the envelope, mark or leaf that is
+    /// stored at its place, which is not above `head`. Nothing is staged of a change before it is compared.
     pub(crate) fn is_compared_with_damage(&self, change: &Change, head: SequenceId) -> bool {
         let Change::Append(LogEntry { id, .. }) = change else { return false };
         if id.sequence > head {

@@ -48,9 +48,9 @@ impl Store {
         self.database().commit(changes, |_| Ok(()))
     }
 
-    /// Commits like [`Store::commit`], without the changes that conflict with stored statements, or with which nothing
-    /// can be compared, because the disk has damaged it. Returns the indexes of these, ascending. There is one write for
-    /// any number of conflicts, so a peer that sends conflicts cannot cause further syncs.
+    /// Commits like [`Store::commit`], without the changes that conflict with stored statements, or that cannot be
+    /// compared with them, because the disk has damaged what is stored. Returns the indexes of these, ascending. There
+    /// is one write for any number of conflicts, so a peer that sends conflicts cannot cause further syncs.
     ///
     /// `before_write` gets these indexes too, before anything is written, if there are any: what it makes durable is
     /// there before the other changes are. Other commits to the same strands wait for it, so it makes none.

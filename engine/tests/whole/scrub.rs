@@ -7,6 +7,7 @@ use std::io::ErrorKind;
 use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hawser_engine::chain_strand::ChainEvent;
@@ -18,14 +19,15 @@ use hawser_engine::runtime::{
 };
 use hawser_proto::envelope::{OriginatorEnvelope, Proof};
 use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, SequenceId};
+use hawser_rules::Rate;
 use hawser_storage::{
     CACHE_BYTES_MIN, Change, Damage, Durability, LogEntry, OpenError, SkipReason, Store,
     StoreIdentity, StoreSettings, Validity,
 };
 use tokio::task::JoinHandle;
 
-use crate::common::{self, NODE, rate, record_rates};
-use crate::follow::{Follower, OTHER, Peer, SOURCE, envelope, strand};
+use crate::common::{self, NODE, START_NS, rate, record_rates};
+use crate::follow::{Follower, OTHER, Peer, SOURCE, envelope, priced, strand};
 
 /// Places of the strand that is damaged: some blocks.
 const PLACES: u64 = 90;
@@ -340,6 +342,31 @@ async fn a_statement_for_a_damaged_place_holds_up_no_strand() {
     source.send(strand(SOURCE, &[4])).await;
     follower.wait_for(SOURCE, 4).await;
     assert_eq!(follower.replication.counters().conflicts.get(), 0, "nothing was compared");
+    drop(follower.stop().await);
+}
+
+/// Two fees wait to be judged, and the disk damages the envelope of one of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_envelope_keeps_no_other_fee_from_being_judged() {
+    let folder = Folder::new("doubted");
+    let store = folder.open_damaged();
+    record_rates(&store, &[rate()]);
+    let follower = Follower::start(store.clone());
+    let mut source = follower.connect(SOURCE, &[]);
+    assert_eq!(source.want(SOURCE).await, (0, None));
+    let expensive = |place| priced(SOURCE, place, "true", Rate { message_fee: 2000, ..rate() });
+    let cheap = strand(SOURCE, &(2..PLACES).collect::<Vec<_>>());
+    source.send([expensive(1)].into_iter().chain(cheap).chain([expensive(PLACES)])).await;
+    follower.wait_for(SOURCE, PLACES).await;
+    store.flush().unwrap();
+    folder.damage(&expensive(PLACES));
+
+    let confirmed = follower.node.rates.borrow().confirmed(START_NS + 1_000);
+    follower.node.rates.send_replace(Arc::new(confirmed));
+    let proven = || store.evidence_counts().get(&SOURCE).map_or(0, |it| it.proven());
+    follower.until("the readable one is judged", || proven() == 1).await;
+    let unreadable = || follower.engine().counters().evidence_unreadable.get();
+    follower.until("the damaged one is counted", || unreadable() == 1).await;
     drop(follower.stop().await);
 }
 

@@ -235,8 +235,8 @@ impl CheckpointExchange {
         }
     }
 
-    /// Returns true if evidence that is stored proves that a node has contradicted itself about its own strand. Evidence
-    /// that cannot be read proves nothing here: peers that hold the two checkpoints show them again.
+    /// Returns true if evidence that is stored proves that a node has contradicted itself about its own strand.
+    /// Evidence that cannot be read proves nothing here: peers that hold the two checkpoints show them again.
     fn is_proven(&self, snapshot: &Snapshot<'_>, node: OriginatorId) -> bool {
         let stored = snapshot.evidence_about(node, Misbehavior::TwoCheckpoints, JUDGED_MAX);
         let registry = self.state.ports.registry.borrow().clone();

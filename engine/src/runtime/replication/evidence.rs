@@ -354,8 +354,8 @@ fn judge_fees_of(
     Ok(decided)
 }
 
-/// Notes that an envelope that is evidence cannot be read. Returns true if a later attempt may succeed: the disk has not
-/// damaged it. A damaged one is named and counted once, and nothing waits for it.
+/// Notes that an envelope that is evidence cannot be read. Returns true if a later attempt may succeed: the disk has
+/// not damaged it. A damaged one is named and counted once, and nothing waits for it.
 pub(super) fn note_unreadable(state: &ReplicationState, at: EnvelopeId, error: &ReadError) -> bool {
     if !error.is_damage() {
         tracing::debug!(envelope = %at, %error, "an envelope that is evidence cannot be read now");
