@@ -259,7 +259,8 @@ async fn a_long_request_of_too_many_elements_is_refused_after_its_scan() {
     let body = Body::new(StreamBody::new(tokio_stream::iter(pieces)));
     let method = RpcMethod::new("/a.B/C", MethodKind::Unary).decoding(&FEW);
     let metrics = Box::leak(Box::new(MethodMetrics::new(method)));
-    let (charge, timeout) = (CallCharge::new(connection), Duration::from_secs(30));
+    let charge = CallCharge::new(Arc::clone(&connection));
+    let timeout = Duration::from_secs(30);
     let mut body = RequestBody::new(body, Version::HTTP_2, metrics, charge, timeout);
     body.receive(0).await;
     assert!(!body.is_long(), "nothing is left to decode");
