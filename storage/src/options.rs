@@ -205,7 +205,7 @@ mod tests {
         options.create_if_missing(true);
         let db = DB::open(&options, folder.path()).unwrap();
         // A topic of one byte, an originator and a place.
-        let key = |row: u64| [&[0, 1, 7, 0, 0, 0, 100][..], &row.to_be_bytes()].concat();
+        let key = |row: u64| [&[0_u8, 1, 7, 0, 0, 0, 100][..], &row.to_be_bytes()].concat();
         (0..ROWS).for_each(|row| db.put(key(row), b"an envelope").unwrap());
         db.flush().unwrap();
         db.compact_range(None::<&[u8]>, None::<&[u8]>);

@@ -86,6 +86,24 @@ fn changes_between_two_steps_are_in_the_amounts() {
     }
 }
 
+/// A rate comes late, and the node ends before the amounts are corrected, or between two steps of that.
+#[test]
+fn amounts_that_wait_for_their_rate_are_those_of_a_rebuild_after_a_restart() {
+    for steps in 0..2 {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&settings(folder.path())).unwrap();
+        extend_to(&store, LIAR, STEP + 10);
+        extend_to(&store, PEER, 1);
+        store.record_rates(&[rate(0, 1)]).unwrap();
+        assert_eq!(store.reprice(&derive, steps).unwrap(), steps);
+        drop(store);
+        let store = Store::open(&settings(folder.path())).unwrap();
+        assert!(store.has_unpriced());
+        while store.reprice(&derive, 1).unwrap() == 1 {}
+        assert_right(&store);
+    }
+}
+
 #[test]
 fn rates_and_commits_wait_for_no_scan() {
     let store = in_memory();
