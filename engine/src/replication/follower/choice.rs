@@ -19,7 +19,7 @@ pub(super) const TRIAL: Duration = Duration::from_secs(1);
 /// (`docs/protocol/replication.md`, What the follower does).
 pub(super) const SLOW_AFTER: Duration = Duration::from_secs(10);
 /// Places beyond the accepted ones that another peer then claims at least. Specified (same page).
-pub(super) const FAR_PLACES_MIN: u64 = 1024;
+pub(super) const FAR_PLACES_MIN: u64 = 256;
 /// Envelopes, or their bytes, that are enough. Specified (same page): a link of 64 KiB/s carries as much.
 const ENOUGH_ENVELOPES: u64 = 256;
 const ENOUGH_BYTES: u64 = 512 * 1024;
@@ -69,8 +69,9 @@ pub(super) struct Choice {
 pub(super) struct Trial {
     pub(super) peer: OriginatorId,
     pub(super) until: Instant,
-    /// The source sends too little: what it sends does not end the trial.
-    pub(super) is_beside_slow: bool,
+    /// The envelopes of the peer that were accepted, if the source sends too little. The peer then has to send enough,
+    /// and what the source sends does not end the trial.
+    pub(super) beside_slow: Option<ReceivedTotal>,
 }
 
 /// The amount that the source has sent since some time.
@@ -87,9 +88,14 @@ impl SourcePace {
     }
 
     fn is_enough(&self) -> bool {
-        let ReceivedTotal { envelopes, bytes } = self.received;
-        envelopes >= ENOUGH_ENVELOPES || bytes >= ENOUGH_BYTES
+        is_enough(self.received)
     }
+}
+
+/// Returns true if a source that sends so much in ten seconds, or a peer that does in a trial beside it, is not slow.
+fn is_enough(received: ReceivedTotal) -> bool {
+    let ReceivedTotal { envelopes, bytes } = received;
+    envelopes >= ENOUGH_ENVELOPES || bytes >= ENOUGH_BYTES
 }
 
 /// The record of a peer that claimed to hold envelopes and sent none.
@@ -182,11 +188,16 @@ impl Choice {
         if let Some(pace) = self.pace.as_mut().filter(|_| from == self.source) {
             pace.received.add(len_bytes);
         }
+        let trial = self.trial.as_mut().filter(|trial| trial.peer == from);
+        let received = trial.and_then(|trial| trial.beside_slow.as_mut());
+        received.into_iter().for_each(|received| received.add(len_bytes));
     }
 
-    /// True while a peer is tried beside a source that sends too little.
-    pub(super) fn is_left_if_outrun(&self) -> bool {
-        self.trial.as_ref().is_some_and(|trial| trial.is_beside_slow)
+    /// True while a peer that is tried beside a slow source has not sent enough. The first envelope shows nothing there:
+    /// the source is not silent, and might have sent it a moment later.
+    pub(super) fn is_undecided(&self) -> bool {
+        let received = self.trial.as_ref().and_then(|trial| trial.beside_slow);
+        received.is_some_and(|received| !is_enough(received))
     }
 
     /// Ends a trial without a verdict.

@@ -12,6 +12,7 @@ use std::time::Instant;
 use hawser_proto::{OriginatorId, SequenceId};
 
 use super::choice::{FAR_PLACES_MIN, Rank, STALL_TIMEOUT, Trial};
+use super::parts::ReceivedTotal;
 use super::{Follower, PeerProgress, STALL_AFTER};
 
 impl Follower {
@@ -86,8 +87,8 @@ impl Follower {
         self.choice.progress_at = now;
         self.choice.stalls = 0;
         self.choice.note_sent(from, len_bytes);
-        if from == self.choice.source && self.choice.is_left_if_outrun() {
-            return; // the peer beside it still has its time
+        if self.choice.is_undecided() {
+            return;
         }
         let Some(tried) = self.choice.end_trial() else { return };
         if tried != from {
@@ -283,7 +284,8 @@ impl Follower {
         let Some(peer) = self.rival() else { return };
         let until = now + self.choice.trial_for(peer);
         let is_beside_slow = self.choice.slow_at().is_some_and(|at| at <= now);
-        self.choice.trial = Some(Trial { peer, until, is_beside_slow });
+        let beside_slow = is_beside_slow.then(ReceivedTotal::default);
+        self.choice.trial = Some(Trial { peer, until, beside_slow });
         self.cancel_want(peer);
         if let Some(peer) = self.peers.get_mut(&peer) {
             peer.ask_at = now;

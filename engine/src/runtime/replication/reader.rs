@@ -1,11 +1,14 @@
 //! Reads a strand for a peer: first from disk, then as it grows.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hawser_proto::checkpoint::{SignedCheckpoint, SignedPrefix};
 use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{LogItem, ReadError, SkipReason, Snapshot, Store};
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::{Instant, sleep_until};
 
 use crate::replication::StrandItem;
 use crate::runtime::counters::Counters;
@@ -30,6 +33,10 @@ const PAGE_ROOM_MIN: u32 = 64 * 1024;
 /// costs a page that the peer does not take.
 const FIRST_PAGE_BYTES: usize = 64 * 1024;
 
+/// Pause of a peer's reads for each byte of a long envelope that was read and has no room yet. A guess: such reads take
+/// a tenth of a core, and hold up no peer that takes its envelopes.
+const UNUSED_NS_PER_BYTE: u64 = 4;
+
 /// Length that a range of the log without envelopes counts with, so that the work for a page of gaps is bounded too.
 const GAP_BYTES: usize = 64;
 
@@ -47,6 +54,8 @@ pub struct PageReads {
     all: Arc<Semaphore>,
     /// A permit is a byte.
     room: Arc<Semaphore>,
+    /// The time from which on pages of this session are read again.
+    resumes_at: Arc<Mutex<Instant>>,
 }
 
 /// The room of a page, which is given back when this is dropped.
@@ -68,7 +77,8 @@ impl PageReads {
     /// Returns the bound of a new session; `all` is that of all sessions.
     pub(super) fn new(all: Arc<Semaphore>) -> Self {
         let room = Arc::new(Semaphore::new(bytes_ahead_max()));
-        Self { session: Arc::new(Semaphore::new(SESSION_READS_MAX)), all, room }
+        let session = Arc::new(Semaphore::new(SESSION_READS_MAX));
+        Self { session, all, room, resumes_at: Arc::new(Mutex::new(Instant::now())) }
     }
 
     /// Returns the room of the pages that are being read or are held, including the part that the next one has already.
@@ -90,11 +100,23 @@ impl PageReads {
         Arc::new(Semaphore::new(READS_MAX))
     }
 
+    /// Notes that an envelope of this length was read and not kept: its want may be replaced before there is room for
+    /// it, and the next one be for the same place.
+    fn note_unused(&self, bytes: usize) {
+        let pause = Duration::from_nanos(UNUSED_NS_PER_BYTE.saturating_mul(bytes as u64));
+        let mut resumes_at = self.resumes_at.lock();
+        *resumes_at = (*resumes_at).max(Instant::now()) + pause;
+    }
+
     /// Runs `read` on a blocking thread once there is room. Cancel safe; a read that has been queued is
     /// carried out in any case.
     async fn run<T: Send + 'static>(&self, read: impl FnOnce() -> T + Send + 'static) -> T {
         // That of the session comes first: a peer then waits for the other one with few reads at a time.
         let session = Arc::clone(&self.session).acquire_owned().await;
+        let resumes_at = *self.resumes_at.lock();
+        if resumes_at > Instant::now() {
+            sleep_until(resumes_at).await;
+        }
         let all = Arc::clone(&self.all).acquire_owned().await;
         let places = (session.expect("never closed"), all.expect("never closed"));
         let read = move || {
@@ -204,13 +226,18 @@ impl StrandReader {
         let (mut room, after) = (self.reads.room(self.page_bytes).await, self.position);
         loop {
             let (store, counters) = (self.store.clone(), self.counters.clone());
+            let reads = self.reads.clone();
             let after = EnvelopeId::new(self.originator, after);
             let bytes_max = self.page_bytes;
             // The room goes with the read: a want may be replaced before that has run.
             let page = move || {
                 let bound = PageBound { bytes_max, room: room.bytes() };
                 let read = || read_page(&store, after, through, bound, proof);
-                (counters.strand_page.measure(read), room)
+                let page = counters.strand_page.measure(read);
+                if let Ok(PageRead::NoRoom { bytes }) = page {
+                    reads.note_unused(bytes);
+                }
+                (page, room)
             };
             let (page, mut taken) = self.reads.run(page).await;
             match page? {
@@ -379,4 +406,21 @@ fn read_items(
 fn lost(position: SequenceId, next: SequenceId) -> Option<StrandItem<Bytes>> {
     let (from, to) = (position.next(), next.previous());
     (from <= to).then_some(StrandItem::Gap { from, to, expired: false })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn long_envelopes_that_are_read_for_nothing_delay_the_reads_of_their_peer_alone() {
+        let all = PageReads::of_all_sessions();
+        let (hostile, honest) = (PageReads::new(all.clone()), PageReads::new(all));
+        let start = Instant::now();
+        (0..10).for_each(|_| hostile.note_unused(25_000_000));
+        honest.run(|| ()).await;
+        assert!(start.elapsed() < Duration::from_secs(1));
+        hostile.run(|| ()).await;
+        assert!(start.elapsed() >= Duration::from_secs(1));
+    }
 }

@@ -113,7 +113,7 @@ fn a_silent_source_is_left_for_a_peer_that_shows_what_it_claims() {
 #[test]
 fn a_source_that_is_slow_and_goes_on_stays() {
     let mut rig = Rig::three(0);
-    rig.claims(OTHER, 1_000);
+    rig.claims(OTHER, 200);
     for place in 1..50 {
         rig.wait(FAILOVER - Duration::from_millis(100));
         rig.send(SOURCE, [place]);
@@ -150,8 +150,24 @@ fn a_source_that_trickles_while_another_peer_claims_far_more_is_left_for_it() {
     rig.send(OTHER, [tried_from + 1]);
     assert_eq!(rig.asked_without_end(), [OTHER, THIRD], "a little more does not end the trial");
     rig.send(THIRD, tried_from + 1..tried_from + 100);
+    assert_eq!(rig.asked_without_end(), [OTHER, THIRD], "a few more prove nothing");
+    rig.send(THIRD, tried_from + 100..tried_from + 300);
     assert_eq!(rig.asked_without_end(), [THIRD]);
     assert_eq!(rig.follower.source(), Some(THIRD));
+}
+
+/// A relay must not take a strand from its own node by a claim and by being a little faster.
+#[test]
+fn a_peer_that_is_a_little_faster_than_a_slow_source_does_not_take_its_place() {
+    let mut rig = Rig::three(7);
+    rig.claims(OTHER, 1 << 40);
+    for place in 8..200 {
+        rig.wait(Duration::from_millis(300));
+        let faster = if rig.asks(OTHER).is_some() { OTHER } else { SOURCE };
+        rig.claims(SOURCE, place);
+        rig.send(faster, [place]);
+        assert_eq!(rig.follower.source(), Some(SOURCE), "at {place}");
+    }
 }
 
 #[test]
