@@ -276,14 +276,18 @@ pub(super) fn record(state: &ReplicationState, evidence: &[Evidence]) -> Result<
     Ok(())
 }
 
-/// Judges doubted fees: those of earlier runs, and all whenever the price list is confirmed.
-pub(super) async fn judge_doubted(state: Arc<ReplicationState>, mut stopped: StopSignal) {
+/// Judges doubted fees: those of `earlier` runs, and all whenever the price list is confirmed.
+pub(super) async fn judge_doubted(
+    state: Arc<ReplicationState>,
+    earlier: Vec<EnvelopeId>,
+    mut stopped: StopSignal,
+) {
     let mut rates = state.ports.rates.clone();
+    let mut doubted = earlier;
     loop {
-        rates.borrow_and_update();
-        if !state.doubted.is_empty() {
+        if !doubted.is_empty() {
             let state = state.clone();
-            if let Err(error) = blocking(move || judge_all_doubted(&state)).await {
+            if let Err(error) = blocking(move || judge_some(&state, &doubted)).await {
                 tracing::error!(code = "evidence_failed", %error, "evidence about fees cannot be recorded");
             }
         }
@@ -294,13 +298,13 @@ pub(super) async fn judge_doubted(state: Arc<ReplicationState>, mut stopped: Sto
                 return stopped.stopped().await;
             },
         }
+        doubted = state.doubted.all();
     }
 }
 
-/// Judges the doubted fees. Those that the price list does not decide yet stay, and so do those whose evidence cannot be
+/// Judges doubted fees. Those that the price list does not decide yet stay, and so do those whose evidence cannot be
 /// recorded now. None waits for another one.
-fn judge_all_doubted(state: &ReplicationState) -> Result<(), CommitError> {
-    let doubted = state.doubted.all();
+fn judge_some(state: &ReplicationState, doubted: &[EnvelopeId]) -> Result<(), CommitError> {
     let mut failure = None;
     for part in doubted.chunks(JUDGED_AT_ONCE) {
         match judge_fees_of(state, part) {

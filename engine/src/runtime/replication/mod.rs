@@ -400,7 +400,9 @@ async fn supervise(
     }
     tasks.spawn(checkpoints::exchange(state.clone(), stopped.clone()));
     tasks.spawn(voids::exchange(state.clone(), stopped.clone()));
-    tasks.spawn(evidence::judge_doubted(state.clone(), stopped.clone()));
+    // Read before any strand is followed: what this run doubts waits for the next confirmation of the price list.
+    let earlier = state.doubted.all();
+    tasks.spawn(evidence::judge_doubted(state.clone(), earlier, stopped.clone()));
     tasks.spawn(evidence::judge_suspected(state.clone(), stopped.clone()));
     // The node that took them over has them already.
     if let Some(MigratedStrands { source, key }) = migrated.filter(|it| it.source != state.own) {
