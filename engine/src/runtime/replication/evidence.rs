@@ -248,7 +248,8 @@ pub(super) fn in_parts(
     record(&part)
 }
 
-/// Records evidence, and logs each fact that is new. Their number is bounded, and so are the lines.
+/// Records evidence, and logs facts that are new. The number of two statements is bounded, and so are the lines about
+/// all others.
 pub(super) fn record(state: &ReplicationState, evidence: &[Evidence]) -> Result<(), CommitError> {
     if evidence.is_empty() {
         return Ok(());
@@ -270,7 +271,12 @@ pub(super) fn record(state: &ReplicationState, evidence: &[Evidence]) -> Result<
             // Said with more by the exchange of checkpoints.
             Misbehavior::TwoCheckpoints | Misbehavior::TwoObservations | Misbehavior::OtherTree => {
             }
-            _ => tracing::warn!(envelope = %at, fault, from, "evidence against an originator"),
+            _ => {
+                let now = tokio::time::Instant::now().into_std();
+                if let Some(left_out) = state.fault_lines.count(now, at.originator, fault) {
+                    tracing::warn!(envelope = %at, fault, from, left_out, "evidence against an originator");
+                }
+            }
         }
     }
     Ok(())

@@ -25,6 +25,7 @@ mod counters;
 mod dependencies;
 mod doubted;
 mod evidence;
+mod fault_lines;
 mod link;
 mod liveness;
 mod liveness_notes;
@@ -62,6 +63,7 @@ use super::{Engine, Heads};
 use crate::replication::{AHEAD_MAX, CheckpointOffers, WITHDRAW_AFTER};
 use checkpoint_ports::CheckpointPorts;
 use doubted::DoubtedFees;
+use fault_lines::FaultLines;
 use liveness_notes::LivenessNotes;
 use own_guard::GuardTask;
 use peers::ConnectedPeers;
@@ -163,6 +165,7 @@ impl Replication {
             chain_clock: engine.chain_clock.clone(),
             own_strand: engine.publisher.own_strand().clone(),
             doubted: DoubtedFees::read(engine.store()),
+            fault_lines: FaultLines::default(),
             suspected: SuspectedDependencies::default(),
             unreadable: UnreadablePlaces::default(),
             liveness: LivenessNotes::default(),

@@ -16,6 +16,7 @@ use super::catch_up::CatchUp;
 use super::checkpoint_ports::CheckpointPorts;
 use super::counters::{ReplicationCounters, StrandCounters};
 use super::doubted::DoubtedFees;
+use super::fault_lines::FaultLines;
 use super::liveness_notes::LivenessNotes;
 use super::peers::ConnectedPeers;
 use super::suspected::SuspectedDependencies;
@@ -59,6 +60,7 @@ pub(super) struct ReplicationState {
     pub(super) chain_clock: ChainClock,
     pub(super) own_strand: OwnStrand,
     pub(super) doubted: DoubtedFees,
+    pub(super) fault_lines: FaultLines,
     pub(super) suspected: SuspectedDependencies,
     pub(super) unreadable: UnreadablePlaces,
     pub(super) liveness: LivenessNotes,

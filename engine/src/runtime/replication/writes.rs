@@ -177,7 +177,7 @@ fn append_in(
         ShownStage::Verified => append(state, watch, changes),
         // Faults show when the signatures are checked, since evidence has to bear a signature.
         ShownStage::Shown { .. } => {
-            let counts = Counts::of(&changes);
+            let counts = Counts::of(state, &changes);
             state.committer.try_commit_shown(changes, shown.by.as_ref(), &shown.hashed)?;
             counts.note(state);
             Ok(())
@@ -360,7 +360,7 @@ pub(super) fn append(
     let follows = |pair: &[Change]| pair[1].start().sequence == pair[0].end().sequence.next();
     assert!(changes.windows(2).all(follows), "a strand is contiguous before it is appended");
     let before = watch.mark();
-    let counts = Counts::of(&changes);
+    let counts = Counts::of(state, &changes);
     evidence::watch_and_record(state, watch, &changes);
     if let Err(failed) = state.committer.try_commit(changes) {
         watch.go_back(before);
@@ -379,7 +379,7 @@ struct Counts {
 
 impl Counts {
     /// Counts the changes. Logs each range that is marked missing, and one line for all envelopes that break a rule.
-    fn of(changes: &[Change]) -> Self {
+    fn of(state: &ReplicationState, changes: &[Change]) -> Self {
         let mut counts = Self { envelopes: 0, missing: 0, invalid: 0 };
         let mut first = None;
         for change in changes {
@@ -400,9 +400,14 @@ impl Counts {
                 }
             }
         }
-        // One line for a commit: an originator can fill it with such envelopes, and the disk with lines about each.
-        if let Some((id, rule)) = first {
-            tracing::warn!(envelope = %id, rule, invalid = counts.invalid, "an originator signed what breaks a rule");
+        // One line for a commit, and few in a minute: an originator can fill it with such envelopes, and the disk with
+        // lines about each.
+        let now = tokio::time::Instant::now().into_std();
+        if let Some((id, rule)) = first
+            && let Some(left_out) = state.fault_lines.count(now, id.originator, "invalid")
+        {
+            tracing::warn!(envelope = %id, rule, invalid = counts.invalid, left_out, "an originator signed what breaks a \
+                rule");
         }
         counts
     }
