@@ -138,7 +138,7 @@ impl Signer {
             let size = snapshot.verified_tree_size(originator)?;
             let stored = snapshot.readable_checkpoint(originator, originator);
             let signed = match (stored.passed_over, stored.newest) {
-                // The node has signed what cannot be read, and nobody knows how much.
+                // The node has signed what cannot be read, perhaps all of its strand.
                 (Some(_), _) => size,
                 (None, newest) => newest.map_or(0, |newest| newest.signed.checkpoint.size),
             };

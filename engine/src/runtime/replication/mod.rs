@@ -6,6 +6,7 @@
 //! - [`Link`]: a connection to one peer; [`StrandReader`]: a strand on its way to one;
 //! - `checkpoints`, `checkpoint_ports`: the exchange of signed checkpoints with peers;
 //! - `evidence`: records evidence against originators; `conflicts`: evidence of two statements for one place;
+//! - `doubted`, `suspected`: envelopes that may become evidence later; `unreadable`: damaged ones that cannot;
 //! - `liveness`, `liveness_notes`: reports of nodes that do not answer;
 //! - `membership`: marks of what nodes signed while they were not in the network;
 //! - `task`: follows one strand; `checking`: what has arrived, on all cores; `writes`: what it has accepted, on its way
