@@ -115,7 +115,7 @@ impl<F: Fact> FactIndex<F> {
             tracing::error!(
                 code = "evidence_unreadable",
                 piece = F::RECORD,
-                row = hex(key),
+                row = %hex(key),
                 %error,
                 "a row of evidence or of a report cannot be read: it is passed over"
             );
