@@ -52,8 +52,8 @@ impl EndpointLag {
     /// reason to use another endpoint, again with each call while it lasts, and at once if the endpoint was left at the
     /// same block before; `None` if there is none.
     ///
-    /// The next block is enough to show that an endpoint stands still. Of one that goes on, every other one has the next
-    /// block a moment earlier now and then, so it has to lack more.
+    /// The next block is enough to show that an endpoint stands still. Of one that goes on, every other one has the
+    /// next block a moment earlier now and then, so it has to lack more.
     pub(super) fn reason(
         &mut self,
         newest: NewestBlock,

@@ -82,8 +82,8 @@ pub(super) fn unpack(packed: &[u8]) -> Result<Bytes, Status> {
     if plain.len() > REQUEST_LEN_BYTES_MAX { Err(too_long()) } else { Ok(plain.into()) }
 }
 
-/// Decompresses as [`unpack`] does, and a longer input outside of the runtime's threads: a hostile input without content
-/// takes a decoder far longer than usual input of its length.
+/// Decompresses as [`unpack`] does, and a longer input outside of the runtime's threads: a hostile input without
+/// content takes a decoder far longer than usual input of its length.
 ///
 /// # Errors
 /// Those of [`unpack`].

@@ -193,8 +193,8 @@ impl Choice {
         received.into_iter().for_each(|received| received.add(len_bytes));
     }
 
-    /// True while a peer that is tried beside a slow source has not sent enough. The first envelope shows nothing there:
-    /// the source is not silent, and might have sent it a moment later.
+    /// True while a peer that is tried beside a slow source has not sent enough. The first envelope shows nothing
+    /// there: the source is not silent, and might have sent it a moment later.
     pub(super) fn is_undecided(&self) -> bool {
         let received = self.trial.as_ref().and_then(|trial| trial.beside_slow);
         received.is_some_and(|received| !is_enough(received))

@@ -322,8 +322,8 @@ fn judge_some(state: &ReplicationState, doubted: &[EnvelopeId]) -> Result<(), Co
     failure.map_or(Ok(()), Err)
 }
 
-/// Judges the fees of some envelopes, and records those that are wrong. Returns the places that are decided, or that the
-/// disk has damaged.
+/// Judges the fees of some envelopes, and records those that are wrong. Returns the places that are decided, or that
+/// the disk has damaged.
 fn judge_fees_of(
     state: &ReplicationState,
     doubted: &[EnvelopeId],
