@@ -152,12 +152,13 @@ async fn answer(
     charge: &CallCharge,
 ) -> Result<Response<Body>, Status> {
     let answered = routes.call(request);
-    let answered = if is_long { long_work::begin_beside(answered).await? } else { answered.await };
+    let answered =
+        if is_long { long_work::begin_beside(charge, answered).await? } else { answered.await };
     let Ok(response) = answered;
     let has_long_answer = kind == Some(MethodKind::Unary)
         && !response.body().is_end_stream()
         && charge.answer_bytes() >= long_work::LONG_ANSWER_BYTES;
-    if has_long_answer { long_work::encode_beside(response).await } else { Ok(response) }
+    if has_long_answer { long_work::encode_beside(charge, response).await } else { Ok(response) }
 }
 
 /// Returns the status of a call that has to end without an answer: its connection is closed because memory is short, or

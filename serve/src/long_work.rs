@@ -4,7 +4,9 @@
 //! there, keeps all other calls of that thread waiting.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::Response;
@@ -14,6 +16,9 @@ use tokio::sync::Semaphore;
 use tonic::Status;
 use tonic::body::Body;
 use tracing::Span;
+
+use crate::call_share::CallCharge;
+use crate::turns::PaidTime;
 
 /// The longest message that the runtime's threads scan and decode, bytes. A guess: some hundred usual envelopes, or a
 /// millisecond at worst, and moving the work costs some ten microseconds.
@@ -25,25 +30,36 @@ pub(crate) const LONG_ANSWER_BYTES: usize = 4 * 1024 * 1024;
 /// threads stay free for disk reads, and the runtime's threads get their part of two cores.
 const WORKERS: u32 = 4;
 static FREE_WORKERS: Semaphore = Semaphore::const_new(WORKERS as usize);
+/// Threads for the work of connections whose publishes have paid for turns. Apart, so that no publisher waits behind
+/// the long messages of callers that publish nothing. A guess: the cores of a small machine.
+static FREE_PAID_WORKERS: Semaphore = Semaphore::const_new(2);
 
 /// Returns true for messages that the runtime's threads must not scan or decode.
 pub(crate) fn is_long(len_bytes: usize) -> bool {
     len_bytes > AT_ONCE_LEN_BYTES_MAX
 }
 
-/// Runs `work` on a thread that may block, when one of them is free. `held` is dropped after the work. Work that has
-/// begun is finished, even if this future is dropped before.
+/// Runs `work` on a thread that may block, when one of them is free. If `account` has paid time left, the work does not
+/// wait for that of callers without it, and uses the time as a turn does. `held` is dropped after the work. Work that
+/// has begun is finished, even if this future is dropped before.
 ///
 /// # Errors
 /// INTERNAL if the work has panicked, or the runtime stops.
 pub(crate) async fn beside<T: Send + 'static>(
+    account: Arc<PaidTime>,
     held: impl Send + 'static,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Status> {
     let failed = || Status::internal("the work on a long message failed");
-    let worker = FREE_WORKERS.acquire().await.map_err(|_| failed())?;
+    let is_paid = account.is_left();
+    let workers = if is_paid { &FREE_PAID_WORKERS } else { &FREE_WORKERS };
+    let worker = workers.acquire().await.map_err(|_| failed())?;
     let work = move || {
+        let began = Instant::now();
         let done = work();
+        if is_paid {
+            account.spend(began.elapsed());
+        }
         drop((held, worker));
         done
     };
@@ -51,11 +67,11 @@ pub(crate) async fn beside<T: Send + 'static>(
 }
 
 /// Runs the first part of `call`, up to its first wait, as [`beside`] does, and the rest on the threads of the caller.
-/// A service decodes a request that is here in this part.
+/// A service decodes a request that is here in this part. The memory of `charge` stays charged until it has ended.
 ///
 /// # Errors
 /// Those of [`beside`].
-pub(crate) async fn begin_beside<F>(call: F) -> Result<F::Output, Status>
+pub(crate) async fn begin_beside<F>(charge: &CallCharge, call: F) -> Result<F::Output, Status>
 where
     F: Future<Output: Send + 'static> + Send + 'static,
 {
@@ -67,23 +83,28 @@ where
         let begun = span.in_scope(|| call.as_mut().poll(&mut context));
         (call, begun)
     };
-    match beside((), begin).await? {
+    let account = charge.connection().paid_time().clone();
+    match beside(account, charge.hold(), begin).await? {
         (_, Poll::Ready(answer)) => Ok(answer),
         (call, Poll::Pending) => Ok(call.await),
     }
 }
 
-/// Encodes the first frame of an answer as [`beside`] does. It is the message of a unary answer, and does not wait.
+/// Encodes the first frame of an answer as [`begin_beside`] does. It is the message of a unary answer, and does not
+/// wait.
 ///
 /// # Errors
 /// Those of [`beside`].
-pub(crate) async fn encode_beside(answer: Response<Body>) -> Result<Response<Body>, Status> {
+pub(crate) async fn encode_beside(
+    charge: &CallCharge,
+    answer: Response<Body>,
+) -> Result<Response<Body>, Status> {
     let (head, mut body) = answer.into_parts();
     let encoding = async move {
         let first = body.frame().await;
         (first, body)
     };
-    let (first, rest) = begin_beside(encoding).await?;
+    let (first, rest) = begin_beside(charge, encoding).await?;
     Ok(Response::from_parts(head, Body::new(EncodedBody { first, rest })))
 }
 
@@ -112,7 +133,7 @@ impl HttpBody for EncodedBody {
     }
 }
 
-/// Occupies all workers, so that long work waits until the returned value is dropped.
+/// Occupies all workers of callers without paid time: their long work waits until the returned value is dropped.
 #[cfg(test)]
 pub(crate) async fn occupy_workers() -> tokio::sync::SemaphorePermit<'static> {
     FREE_WORKERS.acquire_many(WORKERS).await.expect("it is never closed")
@@ -120,10 +141,26 @@ pub(crate) async fn occupy_workers() -> tokio::sync::SemaphorePermit<'static> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::net::Ipv4Addr;
+    use std::sync::mpsc;
     use std::thread;
+    use std::time::Duration;
+
+    use futures_util::FutureExt as _;
+    use tokio::sync::oneshot;
+    use tokio::time::timeout;
 
     use super::*;
+    use crate::budget::MemoryBudget;
+
+    fn account() -> Arc<PaidTime> {
+        Arc::new(PaidTime::new(Arc::default()))
+    }
+
+    fn charge(budget: &MemoryBudget) -> CallCharge {
+        let connection = budget.connection(Ipv4Addr::LOCALHOST.into(), budget.account());
+        CallCharge::new(connection.unwrap())
+    }
 
     /// The test's runtime has one thread.
     #[tokio::test]
@@ -133,7 +170,8 @@ mod tests {
             tokio::task::yield_now().await;
             (first, thread::current().id())
         };
-        let (first, last) = begin_beside(call).await.unwrap();
+        let charge = charge(&MemoryBudget::new(1 << 30));
+        let (first, last) = begin_beside(&charge, call).await.unwrap();
         let own = thread::current().id();
         assert!(first != own, "it begins on another thread");
         assert_eq!(last, own);
@@ -143,12 +181,54 @@ mod tests {
     async fn what_work_holds_is_given_back_when_nobody_waits_for_it_any_more() {
         let held = Arc::new(());
         let occupied = occupy_workers().await;
-        let mut waiting = Box::pin(beside(held.clone(), || ()));
-        assert!(futures_util::FutureExt::now_or_never(&mut waiting).is_none());
+        let mut waiting = Box::pin(beside(account(), held.clone(), || ()));
+        assert!((&mut waiting).now_or_never().is_none());
         drop(waiting);
         assert_eq!(Arc::strong_count(&held), 1, "it had not begun");
         drop(occupied);
-        beside(held.clone(), || ()).await.unwrap();
+        beside(account(), held.clone(), || ()).await.unwrap();
         assert_eq!(Arc::strong_count(&held), 1);
+    }
+
+    /// A client resets its call while the call is decoded, or its answer encoded.
+    #[tokio::test]
+    async fn a_call_that_is_given_up_stays_charged_until_its_work_has_ended() {
+        let budget = MemoryBudget::new(1 << 30);
+        let charge = charge(&budget);
+        charge.take(1000).unwrap();
+        let used_bytes = budget.used_bytes();
+        let (begun, has_begun) = oneshot::channel();
+        let (end, ended) = mpsc::channel::<()>();
+        let call = async move {
+            begun.send(()).unwrap();
+            let _ = ended.recv(); // until `end` is dropped
+        };
+        let mut beginning = Box::pin(begin_beside(&charge, call));
+        tokio::select! {
+            _ = &mut beginning => panic!("its work has not ended"),
+            has_begun = has_begun => has_begun.unwrap(),
+        }
+        drop(beginning);
+        drop(charge);
+        assert_eq!(budget.used_bytes(), used_bytes);
+        drop(end);
+        while budget.used_bytes() > 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Callers that publish nothing send long requests without a pause.
+    #[tokio::test]
+    async fn paid_work_does_not_wait_for_that_of_callers_who_publish_nothing() {
+        let account = account();
+        let _occupied = occupy_workers().await;
+        let mut unpaid = Box::pin(beside(account.clone(), (), || ()));
+        assert!((&mut unpaid).now_or_never().is_none(), "nothing is paid for yet");
+        account.earn(1);
+        let paid = beside(account.clone(), (), || thread::sleep(Duration::from_millis(1)));
+        timeout(Duration::from_secs(60), paid).await.expect("it has workers of its own").unwrap();
+        assert!(!account.is_left(), "the work has used the paid time");
+        let mut next = Box::pin(beside(account, (), || ()));
+        assert!((&mut next).now_or_never().is_none());
     }
 }

@@ -250,7 +250,8 @@ impl RequestBody {
         if !long_work::is_long(message.len()) {
             return Ok(work(message));
         }
-        long_work::beside(self.charge.hold(), move || work(message)).await
+        let account = self.charge.connection().paid_time().clone();
+        long_work::beside(account, self.charge.hold(), move || work(message)).await
     }
 
     /// Returns true if whole messages wait to be taken.
@@ -330,7 +331,8 @@ impl RequestBody {
         if long_work::is_long(len_bytes(&whole)) {
             let scanned = whole.clone();
             let scan = move || cost_of(&scanned, fields);
-            self.scan = Some(Box::pin(long_work::beside(self.charge.hold(), scan)));
+            let account = self.charge.connection().paid_time().clone();
+            self.scan = Some(Box::pin(long_work::beside(account, self.charge.hold(), scan)));
         } else {
             self.uncharged_bytes = cost_of(&whole, fields)?;
         }

@@ -58,12 +58,13 @@ impl PaidTime {
         let _ = self.left_ns.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
     }
 
-    fn is_left(&self) -> bool {
+    /// Returns true if some of the time is left.
+    pub(crate) fn is_left(&self) -> bool {
         self.left_ns.load(Ordering::Relaxed) > 0
     }
 
     /// Charges a turn that has lasted for `time`, at most [`TURN_CHARGE_MAX`].
-    fn spend(&self, time: Duration) {
+    pub(crate) fn spend(&self, time: Duration) {
         self.left_ns.fetch_sub(nanoseconds(time.min(TURN_CHARGE_MAX)), Ordering::Relaxed);
     }
 }

@@ -43,7 +43,7 @@ pub(super) async fn to_message(
     let mut held = ChargedBytes::new(share.clone());
     held.take(2 * json.len() + values * VALUE_BYTES)?;
     let len = json.len();
-    let message = beside(len, held, move || schema.request_from_json(&json)).await?;
+    let message = beside(len, share, held, move || schema.request_from_json(&json)).await?;
     message.map_err(|error| Status::invalid_argument(format!("request is not valid JSON: {error}")))
 }
 
@@ -64,7 +64,7 @@ pub(super) async fn of_message(
     held.take(RESPONSE_FACTOR * message.len() + schema.response_values(&message) * VALUE_BYTES)?;
     let len = message.len();
     let text: Result<Vec<u8>, JsonError> =
-        beside(len, held, move || schema.response_to_json(&message)).await?;
+        beside(len, share, held, move || schema.response_to_json(&message)).await?;
     text.map(Bytes::from).map_err(|error| Status::internal(error.to_string()))
 }
 
@@ -96,7 +96,7 @@ pub(super) async fn unpack_beside(
     }
     // The caller charges the packed bytes, and the text is charged when it is parsed.
     let held = ChargedBytes::new(share.clone());
-    long_work::beside(held, move || unpack(&packed)).await?
+    long_work::beside(share.paid_time().clone(), held, move || unpack(&packed)).await?
 }
 
 /// Returns the refusal of a request that is too long.
@@ -110,13 +110,14 @@ pub(super) fn too_long() -> Status {
 /// if the caller has hung up before.
 async fn beside<T: Send + 'static>(
     len_bytes: usize,
+    share: &ConnectionShare,
     held: ChargedBytes,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Status> {
     if len_bytes <= AT_ONCE_LEN_BYTES_MAX {
         return Ok(work());
     }
-    long_work::beside(held, work).await
+    long_work::beside(share.paid_time().clone(), held, work).await
 }
 
 #[cfg(test)]
@@ -144,12 +145,14 @@ mod tests {
         let share = budget.connection(address, budget.account()).unwrap();
         let mut packed = gzip(b"").repeat(REQUEST_LEN_BYTES_MAX / 2 / gzip(b"").len());
         packed.extend(gzip(b"{}"));
+        let occupied = long_work::occupy_workers().await;
         let mut unpacked = Box::pin(unpack_beside(packed.into(), &share));
         assert!((&mut unpacked).now_or_never().is_none(), "it is done on this thread");
-        assert_eq!(unpacked.await.unwrap(), "{}");
         let short = gzip(b"").repeat(2 * PACKED_AT_ONCE_LEN_BYTES_MAX / gzip(b"").len());
         assert!(short.len() < AT_ONCE_LEN_BYTES_MAX, "it is no long text");
         assert!(unpack_beside(short.into(), &share).now_or_never().is_none());
+        drop(occupied);
+        assert_eq!(unpacked.await.unwrap(), "{}");
         assert_eq!(unpack_beside(gzip(b"{ }"), &share).await.unwrap(), "{ }");
         let refused = unpack_beside(vec![7_u8; 1 << 17].into(), &share).await.unwrap_err();
         assert_eq!(refused.code(), tonic::Code::InvalidArgument);
