@@ -250,6 +250,10 @@ impl Store {
             (*head, database.edge(originator)?)
         };
         let from = edge.size();
+        if from >= seen.0 {
+            // Another thread has completed it, so commits extend it from now on, also while this one holds no lock.
+            return Ok(true);
+        }
         let through = SequenceId(seen.0.min(from + STEP_PLACES));
         let mut batch = WriteBatch::default();
         let (mut edge, mut stop) =
