@@ -4,7 +4,7 @@
 //! there, keeps all other calls of that thread waiting.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
@@ -12,13 +12,14 @@ use bytes::Bytes;
 use http::Response;
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as HttpBody, Frame};
-use tokio::sync::Semaphore;
 use tonic::Status;
 use tonic::body::Body;
 use tracing::Span;
 
+use crate::budget::ConnectionShare;
 use crate::call_share::CallCharge;
 use crate::turns::PaidTime;
+use crate::worker_turns::WorkerTurns;
 
 /// The longest message that the runtime's threads scan and decode, bytes. A guess: some hundred usual envelopes, or a
 /// millisecond at worst, and moving the work costs some ten microseconds.
@@ -26,34 +27,57 @@ const AT_ONCE_LEN_BYTES_MAX: usize = 64 * 1024;
 /// The least charge of a unary answer that is encoded beside the runtime's threads, bytes. A guess: encoding it is a
 /// copy, which takes a millisecond or two.
 pub(crate) const LONG_ANSWER_BYTES: usize = 4 * 1024 * 1024;
-/// Threads that work on long messages concurrently; other work waits for a permit, in order. A guess: enough blocking
+/// Threads that work on long messages concurrently; other work waits in its caller's turn. A guess: enough blocking
 /// threads stay free for disk reads, and the runtime's threads get their part of two cores.
-const WORKERS: u32 = 4;
-static FREE_WORKERS: Semaphore = Semaphore::const_new(WORKERS as usize);
+const WORKERS_MAX: usize = 4;
+static WORKERS: LazyLock<WorkerTurns> = LazyLock::new(|| WorkerTurns::new(WORKERS_MAX));
 /// Threads for the work of connections whose publishes have paid for turns. Apart, so that no publisher waits behind
 /// the long messages of callers that publish nothing. A guess: the cores of a small machine.
-static FREE_PAID_WORKERS: Semaphore = Semaphore::const_new(2);
+const PAID_WORKERS_MAX: usize = 2;
+static PAID_WORKERS: LazyLock<WorkerTurns> = LazyLock::new(|| WorkerTurns::new(PAID_WORKERS_MAX));
+
+/// The caller of long work.
+pub(crate) struct WorkCaller {
+    /// The number that the calls of one address share.
+    address: usize,
+    /// The paid time of its connection.
+    account: Arc<PaidTime>,
+}
+
+impl WorkCaller {
+    /// Returns the caller of a call.
+    pub(crate) fn of_call(charge: &CallCharge) -> Self {
+        let account = charge.connection().paid_time().clone();
+        Self { address: charge.caller(), account }
+    }
+
+    /// Returns the caller behind a connection.
+    pub(crate) fn of_connection(share: &ConnectionShare) -> Self {
+        Self { address: share.caller(), account: share.paid_time().clone() }
+    }
+}
 
 /// Returns true for messages that the runtime's threads must not scan or decode.
 pub(crate) fn is_long(len_bytes: usize) -> bool {
     len_bytes > AT_ONCE_LEN_BYTES_MAX
 }
 
-/// Runs `work` on a thread that may block, when one of them is free. If `account` has paid time left, the work does not
-/// wait for that of callers without it, and uses the time as a turn does. `held` is dropped after the work. Work that
-/// has begun is finished, even if this future is dropped before.
+/// Runs `work` on a thread that may block, when one of them is free and it is the turn of the caller's address. If the
+/// caller has paid time left, the work does not wait for that of callers without it, and uses the time as a turn does.
+/// `held` is dropped after the work. Work that has begun is finished, even if this future is dropped before.
 ///
 /// # Errors
 /// INTERNAL if the work has panicked, or the runtime stops.
 pub(crate) async fn beside<T: Send + 'static>(
-    account: Arc<PaidTime>,
+    caller: WorkCaller,
     held: impl Send + 'static,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Status> {
     let failed = || Status::internal("the work on a long message failed");
+    let WorkCaller { address, account } = caller;
     let is_paid = account.is_left();
-    let workers = if is_paid { &FREE_PAID_WORKERS } else { &FREE_WORKERS };
-    let worker = workers.acquire().await.map_err(|_| failed())?;
+    let workers = if is_paid { &PAID_WORKERS } else { &WORKERS };
+    let worker = workers.take(address).await.map_err(|_| failed())?;
     let work = move || {
         let began = Instant::now();
         let done = work();
@@ -83,8 +107,7 @@ where
         let begun = span.in_scope(|| call.as_mut().poll(&mut context));
         (call, begun)
     };
-    let account = charge.connection().paid_time().clone();
-    match beside(account, charge.hold(), begin).await? {
+    match beside(WorkCaller::of_call(charge), charge.hold(), begin).await? {
         (_, Poll::Ready(answer)) => Ok(answer),
         (call, Poll::Pending) => Ok(call.await),
     }
@@ -133,10 +156,24 @@ impl HttpBody for EncodedBody {
     }
 }
 
+/// The workers of callers without paid time, kept from them until this is dropped.
+#[cfg(test)]
+pub(crate) struct OccupiedWorkers {
+    places: Vec<crate::worker_turns::WorkerPlace>,
+    /// Two tests that had two workers each would wait for one another.
+    _only: tokio::sync::MutexGuard<'static, ()>,
+}
+
 /// Occupies all workers of callers without paid time: their long work waits until the returned value is dropped.
 #[cfg(test)]
-pub(crate) async fn occupy_workers() -> tokio::sync::SemaphorePermit<'static> {
-    FREE_WORKERS.acquire_many(WORKERS).await.expect("it is never closed")
+pub(crate) async fn occupy_workers() -> OccupiedWorkers {
+    static ONLY: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+    let _only = ONLY.lock().await;
+    let mut places = Vec::new();
+    while places.len() < WORKERS_MAX {
+        places.push(WORKERS.take(0).await.expect("the workers are there"));
+    }
+    OccupiedWorkers { places, _only }
 }
 
 #[cfg(test)]
@@ -147,6 +184,8 @@ mod tests {
     use std::time::Duration;
 
     use futures_util::FutureExt as _;
+    use futures_util::future::join_all;
+    use parking_lot::Mutex;
     use tokio::sync::oneshot;
     use tokio::time::timeout;
 
@@ -155,6 +194,10 @@ mod tests {
 
     fn account() -> Arc<PaidTime> {
         Arc::new(PaidTime::new(Arc::default()))
+    }
+
+    fn at(address: usize) -> WorkCaller {
+        WorkCaller { address, account: account() }
     }
 
     fn charge(budget: &MemoryBudget) -> CallCharge {
@@ -181,12 +224,12 @@ mod tests {
     async fn what_work_holds_is_given_back_when_nobody_waits_for_it_any_more() {
         let held = Arc::new(());
         let occupied = occupy_workers().await;
-        let mut waiting = Box::pin(beside(account(), held.clone(), || ()));
+        let mut waiting = Box::pin(beside(at(1), held.clone(), || ()));
         assert!((&mut waiting).now_or_never().is_none());
         drop(waiting);
         assert_eq!(Arc::strong_count(&held), 1, "it had not begun");
         drop(occupied);
-        beside(account(), held.clone(), || ()).await.unwrap();
+        beside(at(1), held.clone(), || ()).await.unwrap();
         assert_eq!(Arc::strong_count(&held), 1);
     }
 
@@ -222,13 +265,29 @@ mod tests {
     async fn paid_work_does_not_wait_for_that_of_callers_who_publish_nothing() {
         let account = account();
         let _occupied = occupy_workers().await;
-        let mut unpaid = Box::pin(beside(account.clone(), (), || ()));
+        let caller = || WorkCaller { address: 1, account: account.clone() };
+        let mut unpaid = Box::pin(beside(caller(), (), || ()));
         assert!((&mut unpaid).now_or_never().is_none(), "nothing is paid for yet");
         account.earn(1);
-        let paid = beside(account.clone(), (), || thread::sleep(Duration::from_millis(1)));
+        let paid = beside(caller(), (), || thread::sleep(Duration::from_millis(1)));
         timeout(Duration::from_secs(60), paid).await.expect("it has workers of its own").unwrap();
         assert!(!account.is_left(), "the work has used the paid time");
-        let mut next = Box::pin(beside(account, (), || ()));
+        let mut next = Box::pin(beside(caller(), (), || ()));
         assert!((&mut next).now_or_never().is_none());
+    }
+
+    #[tokio::test]
+    async fn long_messages_of_one_address_do_not_all_go_before_that_of_another() {
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let mut occupied = occupy_workers().await;
+        let works = [7, 7, 7, 7, 8].map(|address| {
+            let order = order.clone();
+            beside(at(address), (), move || order.lock().push(address))
+        });
+        let mut all = Box::pin(join_all(works));
+        assert!((&mut all).now_or_never().is_none());
+        occupied.places.pop(); // one works for all of them
+        all.await.into_iter().for_each(|done| done.unwrap());
+        assert_eq!(*order.lock(), [7, 8, 7, 7, 7]);
     }
 }

@@ -24,7 +24,7 @@ use crate::call_share::CallCharge;
 use crate::decoding::{FieldCost, cost_bytes};
 use crate::frames::{Frames, MessageHeadError};
 use crate::held_pieces::HeldPieces;
-use crate::long_work;
+use crate::long_work::{self, WorkCaller};
 use crate::method::MethodKind;
 use crate::overloaded::OverloadedError;
 use crate::settings::MESSAGE_LEN_BYTES_MAX;
@@ -250,8 +250,8 @@ impl RequestBody {
         if !long_work::is_long(message.len()) {
             return Ok(work(message));
         }
-        let account = self.charge.connection().paid_time().clone();
-        long_work::beside(account, self.charge.hold(), move || work(message)).await
+        let caller = WorkCaller::of_call(&self.charge);
+        long_work::beside(caller, self.charge.hold(), move || work(message)).await
     }
 
     /// Returns true if whole messages wait to be taken.
@@ -331,8 +331,8 @@ impl RequestBody {
         if long_work::is_long(len_bytes(&whole)) {
             let scanned = whole.clone();
             let scan = move || cost_of(&scanned, fields);
-            let account = self.charge.connection().paid_time().clone();
-            self.scan = Some(Box::pin(long_work::beside(account, self.charge.hold(), scan)));
+            let caller = WorkCaller::of_call(&self.charge);
+            self.scan = Some(Box::pin(long_work::beside(caller, self.charge.hold(), scan)));
         } else {
             self.uncharged_bytes = cost_of(&whole, fields)?;
         }

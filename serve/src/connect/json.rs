@@ -10,7 +10,7 @@ use tonic::Status;
 
 use crate::budget::ConnectionShare;
 use crate::charged_bytes::ChargedBytes;
-use crate::long_work;
+use crate::long_work::{self, WorkCaller};
 
 /// The longest request in JSON, bytes. A guess: far more than a person types. Larger messages are sent as
 /// `application/proto`.
@@ -96,7 +96,7 @@ pub(super) async fn unpack_beside(
     }
     // The caller charges the packed bytes, and the text is charged when it is parsed.
     let held = ChargedBytes::new(share.clone());
-    long_work::beside(share.paid_time().clone(), held, move || unpack(&packed)).await?
+    long_work::beside(WorkCaller::of_connection(share), held, move || unpack(&packed)).await?
 }
 
 /// Returns the refusal of a request that is too long.
@@ -106,8 +106,8 @@ pub(super) fn too_long() -> Status {
     ))
 }
 
-/// Runs `work` on a text, on a blocking thread if the text is long. `held` is released when the work is done, even
-/// if the caller has hung up before.
+/// Runs `work` on a text, on a blocking thread in the caller's turn if the text is long. `held` is released when the
+/// work is done, even if the caller has hung up before.
 async fn beside<T: Send + 'static>(
     len_bytes: usize,
     share: &ConnectionShare,
@@ -117,7 +117,7 @@ async fn beside<T: Send + 'static>(
     if len_bytes <= AT_ONCE_LEN_BYTES_MAX {
         return Ok(work());
     }
-    long_work::beside(share.paid_time().clone(), held, work).await
+    long_work::beside(WorkCaller::of_connection(share), held, work).await
 }
 
 #[cfg(test)]
