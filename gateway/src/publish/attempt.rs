@@ -19,7 +19,9 @@ use super::retry::{Attempt, RetryState};
 use crate::bill::BillEntry;
 use crate::fair::Pass;
 use crate::landed::{ClientKey, LandedEnvelope, client_key};
-use crate::nodes::{ChainStrands, Health, Node, NodeError, Nodes, PlacedEnvelope, WantedEnvelope};
+use crate::nodes::{
+    ChainStrands, Health, Node, NodeError, NodeErrorKind, Nodes, PlacedEnvelope, WantedEnvelope,
+};
 use crate::running::{RunningTask, RunningTasks};
 use crate::sharing::TopicKey;
 
@@ -104,12 +106,7 @@ impl NodeAttempt {
         if let Some(has_failed) = error.is_of_node() {
             node.metrics.record_attempt(has_failed);
         }
-        tracing::warn!(
-            node_id = node.id().0,
-            envelopes = items.len(),
-            %error,
-            "a node did not publish the envelopes that it was sent"
-        );
+        log_failure(node.id(), items.len(), &error);
         // The node may have published them nevertheless. After a wrong answer it would only show the same wrong
         // envelope.
         let is_asked = error.may_be_published() && !matches!(error, NodeError::WrongAnswer(_));
@@ -260,4 +257,72 @@ impl NodeAttempt {
 
 fn indexed(placed: Vec<(PublishItem, PlacedEnvelope)>) -> Vec<(usize, PlacedEnvelope)> {
     placed.into_iter().map(|(item, placed)| (item.index, placed)).collect()
+}
+
+/// Logs that a node did not publish the envelopes that it was sent. A place of the code writes a bounded number of lines
+/// in a minute. So a refusal, which callers can cause by what they send, has a place apart and no warning: it leaves the
+/// failures of nodes in the log.
+fn log_failure(node: OriginatorId, envelopes: usize, error: &NodeError) {
+    let node_id = node.0;
+    if error.kind() == NodeErrorKind::Refused {
+        tracing::debug!(node_id, envelopes, %error, "a node refuses the envelopes that it was sent");
+    } else {
+        tracing::warn!(
+            code = "node_publish_failed",
+            node_id,
+            envelopes,
+            %error,
+            "a node did not publish the envelopes that it was sent"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Status;
+    use tracing::span::{Attributes, Id, Record};
+    use tracing::{Event, Level, Metadata, Subscriber};
+
+    use super::*;
+
+    /// Records the level of each line, and whether it has a code.
+    struct LineRecorder(Arc<Mutex<Vec<(Level, bool)>>>);
+
+    impl Subscriber for LineRecorder {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+
+        fn event(&self, event: &Event<'_>) {
+            let metadata = event.metadata();
+            let has_code = metadata.fields().field("code").is_some();
+            self.0.lock().push((*metadata.level(), has_code));
+        }
+
+        fn enter(&self, _: &Id) {}
+
+        fn exit(&self, _: &Id) {}
+    }
+
+    #[test]
+    fn callers_cause_no_warnings_by_envelopes_that_a_node_refuses() {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        tracing::subscriber::with_default(LineRecorder(lines.clone()), || {
+            let refused = NodeError::Refused(Status::invalid_argument("a topic of nodes"));
+            log_failure(OriginatorId(100), 1, &refused);
+            log_failure(OriginatorId(100), 1, &NodeError::NotCalled(Box::new(refused)));
+            log_failure(OriginatorId(100), 1, &NodeError::WentDown);
+            log_failure(OriginatorId(100), 1, &NodeError::Failed(Status::internal("a disk")));
+        });
+        let (refusal, failure) = ((Level::DEBUG, false), (Level::WARN, true));
+        assert_eq!(*lines.lock(), [refusal, refusal, failure, failure]);
+    }
 }
