@@ -39,6 +39,10 @@ const COST_BYTES_MAX: usize = 4 * 1024 * 1024 * 1024;
 
 /// A scan of long messages for the memory to decode them, beside the runtime's threads.
 type CostScan = Pin<Box<dyn Future<Output = Result<Result<usize, Status>, Status>> + Send>>;
+/// A turn of the decompression of long messages, beside the runtime's threads. Returns the unpacker, which it has
+/// meanwhile.
+type UnpackTurn =
+    Pin<Box<dyn Future<Output = Result<(Unpacker, Result<Turn, Status>), Status>> + Send>>;
 
 /// A request body that yields whole messages and counts them.
 pub(crate) struct RequestBody {
@@ -59,6 +63,8 @@ pub(crate) struct RequestBody {
     ahead_end: Option<Result<(), Status>>,
     /// Decompresses messages; `None` if the request names no compression.
     unpacker: Option<Unpacker>,
+    /// The turn of the unpacker that is under way beside the runtime's threads.
+    unpack_turn: Option<UnpackTurn>,
     messages: u64,
     charge: CallCharge,
     metrics: &'static MethodMetrics,
@@ -101,6 +107,7 @@ impl RequestBody {
             ahead: HeldPieces::default(),
             ahead_end: None,
             unpacker: None,
+            unpack_turn: None,
             messages: 0,
             charge,
             metrics,
@@ -360,15 +367,38 @@ impl RequestBody {
         })
     }
 
-    /// Decompresses a part of the waiting messages, and passes on a complete one. Returns false if none waits.
+    /// Decompresses a part of the waiting messages, and passes on a complete one. Returns false if none waits. What takes
+    /// more than a turn is decompressed beside the runtime's threads.
     ///
     /// # Errors
     /// The status that refuses the request.
-    fn unpack(&mut self, cx: &Context<'_>) -> Result<Poll<bool>, Status> {
-        let Some(unpacker) = self.unpacker.as_mut().filter(|unpacker| unpacker.has_work()) else {
-            return Ok(Poll::Ready(false));
+    fn unpack(&mut self, cx: &mut Context<'_>) -> Result<Poll<bool>, Status> {
+        let Some(unpacker) = &mut self.unpacker else { return Ok(Poll::Ready(false)) };
+        if self.unpack_turn.is_none() {
+            if !unpacker.has_work() {
+                return Ok(Poll::Ready(false));
+            }
+            if unpacker.is_long() {
+                let (mut taken, charge) = (std::mem::take(unpacker), self.charge.clone());
+                let work = move || {
+                    let turn = taken.turn(&charge, MESSAGE_LEN_BYTES_MAX);
+                    (taken, turn)
+                };
+                let (caller, held) = (self.charge.caller(), self.charge.hold());
+                self.unpack_turn = Some(Box::pin(long_work::beside(caller, held, work)));
+            }
+        }
+        let turn = match &mut self.unpack_turn {
+            Some(beside) => {
+                let Poll::Ready(done) = beside.as_mut().poll(cx) else { return Ok(Poll::Pending) };
+                self.unpack_turn = None;
+                let (returned, turn) = done?;
+                *unpacker = returned;
+                turn
+            }
+            None => unpacker.turn(&self.charge, MESSAGE_LEN_BYTES_MAX),
         };
-        match unpacker.turn(&self.charge, MESSAGE_LEN_BYTES_MAX)? {
+        match turn? {
             Turn::Again => {
                 cx.waker().wake_by_ref();
                 Ok(Poll::Pending)
@@ -383,7 +413,9 @@ impl RequestBody {
     /// Gives back the memory of earlier messages of a stream of requests: the handler polls for more, so it has dropped
     /// them. A message that is being decompressed keeps its own.
     fn drop_earlier(&self) {
-        if self.takes_one_message() || self.unpacker.as_ref().is_some_and(Unpacker::is_unpacking) {
+        let is_unpacking = self.unpack_turn.is_some()
+            || self.unpacker.as_ref().is_some_and(Unpacker::is_unpacking);
+        if self.takes_one_message() || is_unpacking {
             return;
         }
         let kept = self.charge_held(0);
@@ -394,7 +426,7 @@ impl RequestBody {
         self.whole.clear();
         self.unfinished = HeldPieces::default();
         self.ahead = HeldPieces::default();
-        (self.uncharged_bytes, self.scan) = (0, None);
+        (self.uncharged_bytes, self.scan, self.unpack_turn) = (0, None, None);
         self.unpacker.iter_mut().for_each(Unpacker::clear);
         self.refused = Some(RefusedBody { status, discarded_bytes: 0 });
     }

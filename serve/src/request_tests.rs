@@ -1,8 +1,11 @@
 //! Tests of the body of a request: whole messages, and the memory that it is charged.
 
+use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use flate2::write::GzEncoder;
+use flate2::{Compression, Crc};
 use futures_util::{FutureExt as _, StreamExt as _};
 use http_body_util::{BodyExt, StreamBody};
 use proptest::prelude::*;
@@ -245,6 +248,51 @@ async fn a_long_request_is_scanned_beside_the_runtimes_threads() {
     body.receive(0).await;
     assert!(budget.used_bytes() > idle_bytes + sent.len(), "and the memory to decode it");
     assert!(matches!(read(body).await, (passed, None) if passed == sent));
+    assert_eq!(budget.used_bytes(), idle_bytes);
+}
+
+/// Returns content in gzip with empty blocks behind it (RFC 1951 §3.2.6), for each of which a decoder builds its tables.
+/// A block has ten bits, so four of them have five bytes.
+fn packed_with_empty_blocks(content: &[u8], blocks: usize) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(content).unwrap();
+    encoder.flush().unwrap(); // ends a block, and a byte
+    let mut packed = encoder.get_ref().clone();
+    packed.extend([0b0000_0010_u8, 0b0000_1000, 0b0010_0000, 0b1000_0000, 0].repeat(blocks / 4));
+    packed.extend([0b0000_0011, 0]);
+    let mut sum = Crc::new();
+    sum.update(content);
+    packed.extend(sum.sum().to_le_bytes());
+    packed.extend(sum.amount().to_le_bytes());
+    packed
+}
+
+/// The content shrinks well and the blocks do not, so that the message is no longer than its content.
+#[tokio::test]
+async fn blocks_behind_content_are_decompressed_beside_the_runtimes_threads() {
+    let budget = MemoryBudget::new(64 * 1024 * 1024);
+    let connection =
+        budget.connection(std::net::Ipv4Addr::LOCALHOST.into(), budget.account()).unwrap();
+    let idle_bytes = budget.used_bytes();
+    let content: Vec<u8> =
+        (0_u16..24_000).flat_map(|number| [9, number.to_be_bytes()[0]]).collect();
+    let packed = packed_with_empty_blocks(&content, 32_000);
+    assert!(packed.len() > 40_000 && packed.len() < content.len());
+    let sent = [&[1][..], &framed(&packed)[1..]].concat();
+    let occupied = long_work::occupy_workers().await;
+    let mut body = arriving(sent.clone(), true, &connection).unpacking();
+    {
+        let mut receiving = Box::pin(body.receive(0));
+        for _ in 0..100 {
+            assert!((&mut receiving).now_or_never().is_none(), "it waits for a worker");
+        }
+    }
+    drop(body);
+    assert_eq!(budget.used_bytes(), idle_bytes, "its caller has gone");
+    drop(occupied);
+    let mut body = arriving(sent, true, &connection).unpacking();
+    body.receive(0).await;
+    assert!(matches!(read(body).await, (passed, None) if passed == framed(&content)));
     assert_eq!(budget.used_bytes(), idle_bytes);
 }
 

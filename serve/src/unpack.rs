@@ -3,7 +3,9 @@
 //! A few compressed bytes may expand to gigabytes. So memory is charged before each piece is decompressed, and a
 //! message is refused as soon as it exceeds the limit of a message, or grows much longer than its compressed bytes.
 //! Decompression yields to other calls after each turn. Compressed bytes may also expand to nothing, in millions
-//! of empty blocks. So a turn is bounded by its input as well, and a message of such bytes is refused.
+//! of empty blocks. So a turn is bounded by its input as well, and a message of such bytes is refused. Content that
+//! shrinks well may hide such blocks, before or between them. So all turns of a message but one take place beside the
+//! runtime's threads, where callers take turns ([`Unpacker::is_long`]).
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
@@ -88,6 +90,11 @@ impl Unpacker {
     /// Returns true if messages wait.
     pub(crate) fn has_work(&self) -> bool {
         self.current.is_some() || self.packed_bytes > 0
+    }
+
+    /// Returns true if the work on the messages that wait may take more than one turn, or has done so.
+    pub(crate) fn is_long(&self) -> bool {
+        self.current.is_some() || self.packed_bytes > INPUT_PER_TURN
     }
 
     /// Returns the bytes of messages that wait, without one that is being decompressed.
