@@ -367,8 +367,8 @@ impl RequestBody {
         })
     }
 
-    /// Decompresses a part of the waiting messages, and passes on a complete one. Returns false if none waits. What takes
-    /// more than a turn is decompressed beside the runtime's threads.
+    /// Decompresses a part of the waiting messages, and passes on a complete one. Returns false if none waits. What
+    /// takes more than a turn is decompressed beside the runtime's threads.
     ///
     /// # Errors
     /// The status that refuses the request.

@@ -251,7 +251,7 @@ async fn a_long_request_is_scanned_beside_the_runtimes_threads() {
     assert_eq!(budget.used_bytes(), idle_bytes);
 }
 
-/// Returns content in gzip with empty blocks behind it (RFC 1951 §3.2.6), for each of which a decoder builds its tables.
+/// Returns content in gzip with empty blocks behind it (RFC 1951 §3.2.6). A decoder builds its tables for each of them.
 /// A block has ten bits, so four of them have five bytes.
 fn packed_with_empty_blocks(content: &[u8], blocks: usize) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());

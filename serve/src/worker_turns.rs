@@ -1,8 +1,8 @@
 //! The turns of callers at a bounded number of workers. Waiting tasks go round between callers, one task each, so a
 //! newcomer waits for at most one task of each other caller. A single caller may have all workers.
 //!
-//! Not tokio's `Semaphore`: it gives workers in the order of arrival, so that the tasks of one caller that has sent many
-//! would all go before the next caller's one.
+//! Not tokio's `Semaphore`: it gives workers in the order of arrival, so that the tasks of one caller that has sent
+//! many would all go before the next caller's one.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;

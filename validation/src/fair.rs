@@ -4,7 +4,7 @@
 //! Not tokio's `Semaphore`: it gives places in the order of arrival, so that the tasks of one caller that has sent many
 //! would all go before the next caller's one.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::Hash;
 use std::sync::Arc;
 
@@ -14,19 +14,30 @@ use tokio::sync::oneshot;
 /// Largest number of tasks of one caller that wait at a gate. A guess: far more than a client has under way.
 const WAITING_MAX: usize = 1024;
 
-/// The gate, for callers with names of type `K`. Clones share its places.
+/// The gate, for callers with names of type `K`. Clones share its places. Keeps nothing of a caller without a waiting
+/// task.
 pub struct FairGate<K: Clone + Eq + Hash>(Arc<Mutex<GateState<K>>>);
 
 struct GateState<K: Clone + Eq + Hash> {
     free: usize,
-    /// The waiting tasks of each caller, in order of arrival. A caller without a waiting task has no entry.
-    waiting: HashMap<K, VecDeque<oneshot::Sender<GatePass<K>>>>,
+    /// The number of the newest task that has waited.
+    newest: u64,
+    /// The waiting tasks of each caller, by their numbers. A caller without a waiting task has no entry.
+    waiting: HashMap<K, BTreeMap<u64, oneshot::Sender<GatePass<K>>>>,
     /// The callers with waiting tasks, each once, the next one first.
     turns: VecDeque<K>,
 }
 
 /// A place at a [`FairGate`]. Dropping it passes the place to the next waiting task.
 pub struct GatePass<K: Clone + Eq + Hash>(FairGate<K>);
+
+/// A task that waits. Dropping it gives up the wait.
+struct WaitingAtGate<K: Clone + Eq + Hash> {
+    gate: FairGate<K>,
+    caller: K,
+    number: u64,
+    pass: oneshot::Receiver<GatePass<K>>,
+}
 
 /// The error of a caller that has too many waiting tasks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -44,69 +55,101 @@ impl<K: Clone + Eq + Hash> FairGate<K> {
     #[must_use]
     pub fn new(places: usize) -> Self {
         let (waiting, turns) = (HashMap::new(), VecDeque::new());
-        Self(Arc::new(Mutex::new(GateState { free: places, waiting, turns })))
+        Self(Arc::new(Mutex::new(GateState { free: places, newest: 0, waiting, turns })))
     }
 
-    /// Waits for a place. Dropping the future gives up the turn.
+    /// Waits for a place. Dropping the future gives up the wait.
     ///
     /// # Errors
     /// [`GateFullError`] if 1024 tasks of the caller wait here.
     pub async fn enter(&self, caller: &K) -> Result<GatePass<K>, GateFullError> {
-        let pass = {
+        let mut waiting = {
             let mut state = self.0.lock();
             if let Some(free) = state.free.checked_sub(1) {
                 state.free = free;
                 return Ok(GatePass(self.clone()));
             }
-            let (sender, receiver) = oneshot::channel();
-            let queue = state.waiting.entry(caller.clone()).or_default();
-            // A caller with waiting tasks is in `turns` already, even if the sweep below empties its queue.
-            let has_turn = !queue.is_empty();
-            if queue.len() >= WAITING_MAX {
-                queue.retain(|waits| !waits.is_closed()); // tasks that gave up do not count
-            }
-            if queue.len() >= WAITING_MAX {
-                return Err(GateFullError);
-            }
-            queue.push_back(sender);
-            if !has_turn {
-                state.turns.push_back(caller.clone());
-            }
-            receiver
+            let (sender, pass) = oneshot::channel();
+            let number = state.push(caller, sender)?;
+            WaitingAtGate { gate: self.clone(), caller: caller.clone(), number, pass }
         };
-        // Not reached: this call keeps the gate alive, and the gate drops no sender whose receiver still waits.
-        pass.await.map_err(|_| GateFullError)
+        // Not reached: the gate drops no sender before its task has given up.
+        (&mut waiting.pass).await.map_err(|_| GateFullError)
     }
 
     /// Passes a place to the next waiting task, or frees it if no task waits.
     fn leave(&self) {
-        let mut state = self.0.lock();
-        while let Some(caller) = state.turns.pop_front() {
-            let Some(queue) = state.waiting.get_mut(&caller) else { continue };
-            while queue.front().is_some_and(oneshot::Sender::is_closed) {
-                queue.pop_front();
+        let next = {
+            let mut state = self.0.lock();
+            let next = state.pop();
+            if next.is_none() {
+                state.free += 1;
             }
-            let next = queue.pop_front();
-            if queue.is_empty() {
-                state.waiting.remove(&caller);
-            } else {
-                state.turns.push_back(caller);
-            }
-            if let Some(next) = next {
-                drop(state);
-                // If the task has given up meanwhile, `send` fails and drops the pass, which calls this function
-                // again.
-                let _ = next.send(GatePass(self.clone()));
-                return;
-            }
+            next
+        };
+        // If the task gives up meanwhile, `send` fails and drops the pass, which calls this function again.
+        if let Some(next) = next {
+            let _ = next.send(GatePass(self.clone()));
         }
-        state.free += 1;
+    }
+}
+
+impl<K: Clone + Eq + Hash> GateState<K> {
+    /// Puts a task behind the others of its caller. Returns its number.
+    fn push(
+        &mut self,
+        caller: &K,
+        task: oneshot::Sender<GatePass<K>>,
+    ) -> Result<u64, GateFullError> {
+        let tasks = self.waiting.entry(caller.clone()).or_default();
+        if tasks.len() >= WAITING_MAX {
+            return Err(GateFullError);
+        }
+        if tasks.is_empty() {
+            self.turns.push_back(caller.clone());
+        }
+        self.newest += 1;
+        tasks.insert(self.newest, task);
+        Ok(self.newest)
+    }
+
+    /// Takes the oldest task of the caller whose turn it is.
+    fn pop(&mut self) -> Option<oneshot::Sender<GatePass<K>>> {
+        let caller = self.turns.pop_front()?;
+        let tasks = self.waiting.get_mut(&caller)?;
+        let (_, next) = tasks.pop_first()?;
+        if tasks.is_empty() {
+            self.waiting.remove(&caller);
+        } else {
+            self.turns.push_back(caller);
+        }
+        debug_assert_eq!(self.turns.len(), self.waiting.len(), "each waiting caller has one turn");
+        Some(next)
+    }
+
+    /// Takes a task that gives up, with its caller's turn if it was the last one.
+    fn remove(&mut self, caller: &K, number: u64) -> Option<oneshot::Sender<GatePass<K>>> {
+        let tasks = self.waiting.get_mut(caller)?;
+        let removed = tasks.remove(&number);
+        if tasks.is_empty() {
+            self.waiting.remove(caller);
+            self.turns.retain(|turn| turn != caller);
+        }
+        removed
     }
 }
 
 impl<K: Clone + Eq + Hash> Drop for GatePass<K> {
     fn drop(&mut self) {
         self.0.leave();
+    }
+}
+
+impl<K: Clone + Eq + Hash> Drop for WaitingAtGate<K> {
+    fn drop(&mut self) {
+        // Dropped without the lock: a pass that was sent meanwhile goes on when `self.pass` is dropped.
+        let removed = self.gate.0.lock().remove(&self.caller, self.number);
+        drop(removed);
     }
 }
 
@@ -162,16 +205,24 @@ mod tests {
         assert!(gate.enter(&greedy).now_or_never().is_none(), "those that gave up do not count");
     }
 
-    /// A caller that repeatedly fills its queue and gives up all its tasks still has one turn in each round.
+    /// A caller that repeatedly fills its queue and gives up keeps no memory and earns no further turn, although no place
+    /// becomes free.
     #[tokio::test]
-    async fn tasks_that_give_up_earn_no_further_turn() {
+    async fn tasks_that_give_up_leave_nothing_behind() {
         let gate = FairGate::new(0);
         let greedy = "greedy";
         for _ in 0..3 {
             let mut many: Vec<_> =
                 (0..WAITING_MAX).map(|_| Box::pin(gate.enter(&greedy))).collect();
             many.iter_mut().for_each(|waits| assert!(waits.now_or_never().is_none()));
+            many.truncate(1);
+            let held = {
+                let state = gate.0.lock();
+                (state.waiting[greedy].len(), state.turns.len())
+            };
+            assert_eq!(held, (1, 1));
         }
-        assert_eq!(gate.0.lock().turns.len(), 1);
+        let state = gate.0.lock();
+        assert_eq!((state.waiting.len(), state.turns.len()), (0, 0));
     }
 }
