@@ -268,7 +268,12 @@ fn commands_for_contracts_and_reports_find_the_network_of_the_current_folder() {
         command.args(args).arg("--json").current_dir(place.path());
         command
     };
-    for line in [&["registry", "node", "list"][..], &["fees", "show"], &["report", "list"]] {
+    for line in [
+        &["registry", "node", "list"][..],
+        &["fees", "show"],
+        &["report", "list"],
+        &["report", "attest", "--dry-run"],
+    ] {
         let output = asked(line).output().unwrap();
         let printed = format!("{}{}", support::stdout(&output), support::stderr(&output));
         assert!(output.status.success(), "{line:?}: {printed}");
@@ -282,10 +287,16 @@ fn commands_for_contracts_and_reports_find_the_network_of_the_current_folder() {
     let mut other = asked(&["registry", "node", "list"]);
     other.env("XMTPD_SETTLEMENT_CHAIN_RPC_URL", "http://127.0.0.1:1");
     assert!(!other.output().unwrap().status.success());
+    // So does a data folder, on which no node runs here.
+    let mut step = asked(&["report", "attest", "--dry-run"]);
+    step.env("HAWSER_DATA_DIR", place.path().join("other"));
+    assert_eq!(step.output().unwrap().status.code(), Some(4));
     // A file that is named wins over the environment.
     let file = folder.join("network.json");
     other.arg("--network").arg(&file);
     assert!(other.output().unwrap().status.success());
+    step.arg("--network").arg(&file);
+    assert!(step.output().unwrap().status.success());
     let mut elsewhere = support::hawser();
     elsewhere.args(["report", "list", "--network"]).arg(&file);
     assert!(elsewhere.output().unwrap().status.success());

@@ -22,7 +22,7 @@ pub(crate) enum ReportCommand {
     /// Print the amounts that the chain took from the payers of a report, beside the node's own. Exits with 3 if one of
     /// them differs, and with 9 if not all could be compared.
     Settled(ReportSettledArgs),
-    /// Write the reports that are due, on the node that runs on a data folder. Its worker does so once an hour.
+    /// Write the reports that are due, on the running node. Its worker does so once an hour.
     Generate(ReportStepArgs),
     /// Sign the reports of other nodes that the node computes as well. Its worker does so every minute.
     Attest(ReportStepArgs),
@@ -41,6 +41,10 @@ pub(crate) struct ReportStepArgs {
     /// Only print the expected outcome for each report, with reasons.
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// File in which `hawser dev` describes its network, whose first node is asked [default: that of ./hawser-dev, if
+    /// there is one and no setting names a data folder].
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["data_dir", "config"])]
+    pub(crate) network: Option<PathBuf>,
     /// The data folder.
     #[command(flatten)]
     pub(crate) data: DataDirArgs,

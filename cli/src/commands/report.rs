@@ -1,7 +1,7 @@
 //! `hawser report`: payer reports as a running node sees them, and its work on them.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use alloy::primitives::Address;
 use hawser_chain::admin::settled::{self, SettledLeaves};
@@ -16,7 +16,7 @@ use super::onchain::{self, ChainsNeeded};
 use crate::args::report::{
     ReportCommand, ReportIdArgs, ReportListArgs, ReportNodeArgs, ReportSettledArgs, ReportStepArgs,
 };
-use crate::network_file::NetworkFile;
+use crate::network_file::{NetworkFile, NetworkNode};
 use crate::{client, output};
 
 /// Runs the command.
@@ -38,7 +38,7 @@ pub(super) async fn run(command: ReportCommand, as_json: bool) -> Result<(), Run
 
 /// Asks a running node to take a step, and prints the outcome for each report.
 fn take(step: PayerReportStep, args: &ReportStepArgs, as_json: bool) -> Result<(), RunError> {
-    let data_dir = settings::data_dir(&args.data.sources()).map_err(RunError::usage)?;
+    let data_dir = data_dir_of(args)?;
     let ReportStepArgs { about, dry_run, .. } = *args;
     let request = AdminRequest::PayerReports { step, about, dry_run };
     let Some(done) = admin::ask(&data_dir, &request, &mut |_| ())? else {
@@ -309,10 +309,24 @@ fn metrics_of(args: &ReportNodeArgs, network: Option<&Path>) -> Result<String, R
         let address = settings::metrics_address(&args.sources()).map_err(RunError::usage)?;
         return Ok(address.to_string());
     };
+    Ok(first_node(path)?.metrics)
+}
+
+/// Returns the data folder of the node that takes a step: that of the first node of the network file if one is named,
+/// the one of the settings if they name it, that of the first node of the current folder's network, or the default.
+fn data_dir_of(args: &ReportStepArgs) -> Result<PathBuf, RunError> {
+    let of_current_folder =
+        || if args.data.names_a_folder() { None } else { NetworkFile::of_current_folder() };
+    match args.network.clone().or_else(of_current_folder) {
+        Some(path) => Ok(first_node(&path)?.data_dir),
+        None => settings::data_dir(&args.data.sources()).map_err(RunError::usage),
+    }
+}
+
+/// Returns the first node of a network file.
+fn first_node(path: &Path) -> Result<NetworkNode, RunError> {
     let first = files::read(path, NetworkFile::parse)?.nodes.into_iter().next();
-    first
-        .map(|node| node.metrics)
-        .ok_or_else(|| RunError::usage(format!("{} names no node: give --metrics", path.display())))
+    first.ok_or_else(|| RunError::usage(format!("{} names no node", path.display())))
 }
 
 /// Asks the page on payer reports of a node: the one that is named, or the first one of the network file, or that of
