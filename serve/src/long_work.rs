@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_work_holds_is_given_back_when_nobody_waits_for_it_any_more() {
+    async fn what_work_holds_is_given_back_when_its_call_has_ended() {
         let held = Arc::new(());
         let occupied = occupy_workers().await;
         let mut waiting = Box::pin(beside(at(1), held.clone(), || ()));

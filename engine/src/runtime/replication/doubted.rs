@@ -16,8 +16,8 @@ const OF_ORIGINATOR_MAX: usize = 1024;
 #[derive(Debug, Default)]
 pub(super) struct DoubtedFees {
     waiting: Mutex<WaitingFees>,
-    /// Held while they are written: no older state is written over a newer one, and whoever has added one returns only
-    /// when it is written.
+    /// Held while they are written: no older state is written over a newer one, and a task that has added one returns
+    /// only when it is written.
     writing: Mutex<()>,
 }
 
