@@ -118,7 +118,7 @@ pub(crate) struct LatePlaces {
     pub(crate) places: Vec<EnvelopeId>,
     /// The rows of usage that were read to find them.
     pub(crate) rows: usize,
-    /// What to go on with, if rows are left.
+    /// The part that was read, if rows are left.
     pub(crate) rest: Option<LateScan>,
 }
 

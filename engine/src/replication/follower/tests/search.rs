@@ -147,7 +147,7 @@ fn a_long_range_is_asked_of_the_next_peer_when_nothing_comes() {
     assert_eq!(asked(&rig, &others), 1);
 }
 
-/// What comes is no reason to ask no other peer: a hostile peer can send a place from time to time.
+/// Envelopes that come keep no other peer from being asked: a hostile peer can send one from time to time.
 #[test]
 fn a_trickle_keeps_no_peer_from_its_turn_in_a_long_search() {
     let (mut rig, others) = searching_beside_ten();
