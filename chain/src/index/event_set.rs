@@ -28,6 +28,11 @@ impl EventSet {
         self.0.get(&event.digest(transaction)).copied().unwrap_or(0)
     }
 
+    /// Returns the number of different events.
+    pub(super) fn distinct(&self) -> usize {
+        self.0.len()
+    }
+
     /// Adds all events of another set.
     pub(super) fn merge(&mut self, other: &Self) {
         for (digest, count) in &other.0 {

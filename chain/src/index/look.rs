@@ -92,13 +92,13 @@ impl SecondLook {
         self.cut_pages(*blocks.start());
         let mut known = EventSet::default();
         events.values().for_each(|events| known.merge(events));
-        self.page_events += known.0.len();
+        self.page_events += known.distinct();
         self.pages.push_back(Due { blocks: blocks.clone(), known: Some(known) });
         for page in &mut self.pages {
             if self.page_events <= PAGE_EVENTS_MAX {
                 break;
             }
-            self.page_events -= page.known.take().map_or(0, |known| known.0.len());
+            self.page_events -= page.known.take().map_or(0, |known| known.distinct());
         }
     }
 
@@ -115,7 +115,7 @@ impl SecondLook {
 
     fn pop_page(&mut self, pop: impl FnOnce(&mut VecDeque<Due>) -> Option<Due>) {
         let known = pop(&mut self.pages).and_then(|page| page.known);
-        self.page_events -= known.map_or(0, |known| known.0.len());
+        self.page_events -= known.map_or(0, |known| known.distinct());
     }
 
     /// Returns true if so many pages wait that no further one should be read.
