@@ -384,8 +384,9 @@ impl RequestBody {
                     let turn = taken.turn(&charge, MESSAGE_LEN_BYTES_MAX);
                     (taken, turn)
                 };
-                let (caller, held) = (self.charge.caller(), self.charge.hold());
-                self.unpack_turn = Some(Box::pin(long_work::beside(caller, held, work)));
+                let caller = WorkCaller::of_call(&self.charge);
+                let turn = long_work::beside(caller, self.charge.hold(), work);
+                self.unpack_turn = Some(Box::pin(turn));
             }
         }
         let turn = match &mut self.unpack_turn {
