@@ -251,7 +251,7 @@ async fn strangers_keep_no_known_caller_from_a_new_answer() {
 #[tokio::test]
 async fn addresses_that_were_refused_keep_no_new_caller_waiting() {
     let service = Service::start().await;
-    // None of the questions without an answer ends before the last check, however slow the machine is.
+    // Questions without an answer end at the limit of the HTTP client, which is later.
     let webhook = Arc::new(service.webhook(|settings| settings.timeout_ms = 600_000));
     let guess = |number: usize| {
         let webhook = webhook.clone();
