@@ -159,6 +159,7 @@ impl StrandReceiver {
             let items = match self.next(stream).await? {
                 // It belongs to the next frame, which is a batch.
                 StreamEvent::Frame(DataFrame::Prefix(shown)) if self.bounds.takes_prefixes => {
+                    self.bounds.empty.take(Instant::now())?;
                     prefix = Some(StrandItem::Prefix(shown));
                     continue;
                 }

@@ -3,8 +3,9 @@
 use crate::common::envelopes::{envelope, key, message};
 use crate::common::network::{Network, Node, UNREACHABLE, eventually};
 use crate::common::raw::RawPeer;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use hawser_engine::runtime::replication::CatchUp;
+use hawser_net::PeerError;
 use hawser_proto::checkpoint::{Checkpoint, SignedCheckpoint, SignedPrefix};
 use hawser_proto::frame::{
     CloseCode, ControlFrame, DataFrame, FEATURE_CHECKPOINTS, FEATURE_PREFIXES, WantFrame,
@@ -103,13 +104,19 @@ async fn a_prefix_comes_before_each_batch_of_a_backlog_for_a_peer_that_takes_the
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_prefix_that_was_not_asked_for_ends_the_connection() {
-    const LIAR: OriginatorId = OriginatorId(300);
+const LIAR: OriginatorId = OriginatorId(300);
+
+/// A prefix whose proof fits no strand.
+fn lie() -> DataFrame {
     let of =
         Checkpoint { node: LIAR, originator: LIAR, size: 1, root: TreeHash([1; 32]), time_ns: 1 };
     let signed = of.sign(&key(LIAR));
-    let prefix = SignedPrefix { size: 1, signed, proof: ConsistencyProof(Vec::new()) };
+    let proof = ConsistencyProof(Vec::new());
+    DataFrame::Prefix(Box::new(SignedPrefix { size: 1, signed, proof }))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prefix_that_was_not_asked_for_ends_the_connection() {
     let bytes = envelope(LIAR, 1);
     for catch_up in [CatchUp::Verified, CatchUp::Checkpoints] {
         let mut network = Network::new();
@@ -119,7 +126,7 @@ async fn a_prefix_that_was_not_asked_for_ends_the_connection() {
         let mut peer = RawPeer::join(node.endpoint.local_addr(), LIAR.0, node.id).await;
         let want = peer.hear_want(LIAR.0).await;
         let mut strand = peer.open(want.originator, want.after).await;
-        strand.send(DataFrame::Prefix(Box::new(prefix.clone()))).await;
+        strand.send(lie()).await;
         if catch_up == CatchUp::Verified {
             assert_eq!(peer.closed().await, Some(CloseCode::ProtocolViolation));
         } else {
@@ -128,4 +135,23 @@ async fn a_prefix_that_was_not_asked_for_ends_the_connection() {
             node.wait_for(LIAR.0, 1).await;
         }
     }
+}
+
+/// An honest peer sends one before a batch. A receiver decodes each, and keeps only the last one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_prefixes_without_envelopes_ends_the_connection() {
+    let mut network = Network::new();
+    network.register(LIAR, UNREACHABLE);
+    network.catch_up = CatchUp::Checkpoints;
+    let node = network.start(100);
+    let mut peer = RawPeer::join(node.endpoint.local_addr(), LIAR.0, node.id).await;
+    let want = peer.hear_want(LIAR.0).await;
+    let mut strand = peer.open(want.originator, want.after).await;
+    let mut frame = BytesMut::new();
+    lie().encode(&mut frame);
+    // More than a peer may send at once, and in all the time that the test takes. The node may close the connection
+    // before it has taken all of them.
+    let _ = strand.0.write_all(&frame.repeat(40_000)).await;
+    assert_eq!(peer.closed().await, Some(CloseCode::ProtocolViolation));
+    assert_eq!(node.endpoint.counters().refused(PeerError::EmptyFrames), 1);
 }
