@@ -205,8 +205,8 @@ mod tests {
         assert!(gate.enter(&greedy).now_or_never().is_none(), "those that gave up do not count");
     }
 
-    /// A caller that repeatedly fills its queue and gives up keeps no memory and earns no further turn, although no place
-    /// becomes free.
+    /// A caller that repeatedly fills its queue and gives up keeps no memory and earns no further turn, although no
+    /// place becomes free.
     #[tokio::test]
     async fn tasks_that_give_up_leave_nothing_behind() {
         let gate = FairGate::new(0);

@@ -73,6 +73,16 @@ impl<K: Copy + Eq + Hash, J> FairQueue<K, J> {
         job
     }
 
+    /// Removes the jobs for which `keep` returns false. Looks at all jobs.
+    pub fn retain(&mut self, mut keep: impl FnMut(&J) -> bool) {
+        self.jobs.retain(|_, jobs| {
+            jobs.retain(&mut keep);
+            !jobs.is_empty()
+        });
+        self.turns.retain(|key| self.jobs.contains_key(key));
+        self.len = self.jobs.values().map(VecDeque::len).sum();
+    }
+
     /// Takes the last job of the key with the most jobs; `None` if that has fewer than `jobs_min`. Looks at all keys.
     pub fn pop_of_longest(&mut self, jobs_min: usize) -> Option<J> {
         let longest = self.jobs.iter().max_by_key(|(_, jobs)| jobs.len());
@@ -118,6 +128,20 @@ mod tests {
         assert_eq!(queue.pop_of_longest(3), None);
         assert_eq!(queue.len(), 5);
         while queue.pop_of_longest(1).is_some() {}
+        assert!(queue.is_empty() && queue.jobs.is_empty() && queue.turns.is_empty());
+    }
+
+    #[test]
+    fn jobs_that_are_removed_take_the_turn_of_a_key_without_others() {
+        let mut queue = FairQueue::default();
+        for job in ["a1", "b1", "b2", "c1"] {
+            queue.push(&job[..1], job);
+        }
+        queue.retain(|job| !["a1", "b1"].contains(job));
+        assert_eq!((queue.len(), queue.len_of("b")), (2, 1));
+        queue.push("a", "a2");
+        let order: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
+        assert_eq!(order, ["b2", "c1", "a2"]);
         assert!(queue.is_empty() && queue.jobs.is_empty() && queue.turns.is_empty());
     }
 

@@ -26,6 +26,7 @@
 
 mod chain;
 mod chain_clock;
+mod check_turns;
 mod checkpoints;
 mod committer;
 pub mod counters;

@@ -1,8 +1,7 @@
 //! Reports of misbehaviour: those that this node makes of its evidence, and those that callers submit.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hawser_proto::{Bytes, OriginatorId, SecretKey};
 use hawser_rules::misbehavior::report::digest;
@@ -11,19 +10,18 @@ use hawser_storage::{
     CommitError, NewReport, ReadError, Snapshot, Store, StoredEvidence, StoredReport,
 };
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
+use super::check_turns::CheckTurns;
 use super::counters::{Counters, ReportsByKind};
 use super::stop::StopSignal;
 use super::stoppable::{StoppableTask, blocking};
 use super::{Engine, Ports};
 use crate::reports::{
-    CheckBudget, EvidenceProgress, LoggedChain, ReportSubmission, ReportSubmissionError,
-    WaitingEvidence, check_submission, fact_of, report_of,
+    EvidenceProgress, LoggedChain, ReportSubmission, ReportSubmissionError, WaitingEvidence,
+    check_submission, fact_of, report_of,
 };
 
-/// Submissions that may wait for their check. A guess: one is checked at a time, in milliseconds.
-const WAITING_MAX: usize = 32;
 /// Pieces of evidence that are read at a time. A guess.
 const EVIDENCE_AT_ONCE: usize = 64;
 /// Their bytes. A guess.
@@ -39,7 +37,8 @@ pub enum SubmitError {
     /// The report is refused for its form.
     #[error(transparent)]
     Refused(#[from] ReportSubmissionError),
-    /// Checks have taken their share of the machine; seconds until the next one may begin.
+    /// Checks take their share of the machine, and the submission has no place among those that wait, or has waited
+    /// 30 s.
     #[error(
         "checks of misbehaviour reports have used up their share of this node: try again later"
     )]
@@ -66,11 +65,8 @@ struct ReportsState {
     evidence: watch::Sender<u64>,
     /// The evidence that reports were made of; `None` before it was read, and after an error.
     progress: Mutex<Option<EvidenceProgress>>,
-    /// A single permit, so that one submission is checked at a time.
-    turn: Semaphore,
-    waiting: AtomicUsize,
-    budget: Mutex<CheckBudget>,
-    since: Instant,
+    /// The turns of submissions at their checks.
+    turns: CheckTurns,
 }
 
 impl Reports {
@@ -83,10 +79,7 @@ impl Reports {
             counters,
             evidence: watch::Sender::new(0),
             progress: Mutex::new(None),
-            turn: Semaphore::new(1),
-            waiting: AtomicUsize::new(0),
-            budget: Mutex::new(CheckBudget::default()),
-            since: Instant::now(),
+            turns: CheckTurns::new(),
         }))
     }
 
@@ -96,17 +89,26 @@ impl Reports {
     }
 
     /// Judges a report that a caller submits, and keeps it unless it is refuted. Signatures are checked on a
-    /// separate thread, one report at a time, within a twentieth of a core.
+    /// separate thread, one report at a time, within a twentieth of a core. Callers take turns: `caller` is a number
+    /// that the calls of one address share.
     ///
     /// # Errors
     /// [`SubmitError`]; then nothing is kept.
-    pub async fn submit(&self, report: Report) -> Result<ReportSubmission, SubmitError> {
+    pub async fn submit(
+        &self,
+        caller: usize,
+        report: Report,
+    ) -> Result<ReportSubmission, SubmitError> {
         check_submission(&report, self.0.now_ns())?;
-        let _place = WaitingPlace::take(&self.0)?;
-        let _turn = self.0.turn.acquire().await;
-        self.0.take_budget(report.envelopes().len(), report.len_bytes())?;
+        let taken = self.0.turns.take(caller, report.envelopes().len(), report.len_bytes()).await;
+        let turn = taken.map_err(|busy| SubmitError::Busy { retry_after_s: busy.retry_after_s })?;
         let state = self.0.clone();
-        blocking(move || state.check_and_store(&report)).await
+        blocking(move || {
+            let submitted = state.check_and_store(&report);
+            drop(turn);
+            submitted
+        })
+        .await
     }
 
     /// Stores reports of faults that this node has seen itself, as their host. Blocks on the disk.
@@ -161,19 +163,6 @@ impl Reports {
 impl ReportsState {
     fn now_ns(&self) -> u64 {
         u64::try_from(self.ports.clock.now_ns()).unwrap_or(0)
-    }
-
-    /// Charges the budget for the check of this number of envelopes and bytes.
-    fn take_budget(&self, envelopes: usize, len_bytes: usize) -> Result<(), SubmitError> {
-        let elapsed_ns = u64::try_from(self.since.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        let mut budget = self.budget.lock();
-        match budget.wait_ns(elapsed_ns) {
-            0 => {
-                budget.take(envelopes, len_bytes);
-                Ok(())
-            }
-            wait_ns => Err(SubmitError::Busy { retry_after_s: wait_ns.div_ceil(1_000_000_000) }),
-        }
     }
 
     fn judge(&self, bytes: &Bytes, held_at_ns: u64) -> Judgement {
@@ -323,25 +312,6 @@ fn piece_at(
 ) -> Result<Option<StoredEvidence>, ReadError> {
     let next = snapshot.evidence(waiting.before, 1, 1)?.pop();
     Ok(next.filter(|stored| stored.at == waiting.at))
-}
-
-/// A place among the submissions that wait.
-struct WaitingPlace(Arc<ReportsState>);
-
-impl WaitingPlace {
-    fn take(state: &Arc<ReportsState>) -> Result<Self, SubmitError> {
-        if state.waiting.fetch_add(1, Ordering::AcqRel) >= WAITING_MAX {
-            state.waiting.fetch_sub(1, Ordering::AcqRel);
-            return Err(SubmitError::Busy { retry_after_s: 1 });
-        }
-        Ok(Self(state.clone()))
-    }
-}
-
-impl Drop for WaitingPlace {
-    fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
-    }
 }
 
 /// The task that turns evidence into reports, beginning with evidence of earlier runs.
