@@ -18,7 +18,8 @@ const REFUSED: BucketSize = BucketSize::per_minute(60);
 const ADDRESSES_MAX: usize = 10_000;
 /// Largest number of accepted tokens that are remembered. A guess: some megabytes.
 const ACCEPTED_MAX: usize = 50_000;
-/// Time for which an accepted token is remembered, milliseconds. A guess: tokens mostly live for an hour.
+/// Time for which an accepted token is remembered after its last use, milliseconds. A guess: tokens mostly live for an
+/// hour.
 const ACCEPTED_FOR_MS: u64 = 3_600_000;
 
 /// The tokens that were checked lately.
@@ -53,10 +54,7 @@ impl TokenChecks {
 
     /// Records that a token was accepted at `now_ms`.
     pub(super) fn note_accepted(&mut self, token: &str, now_ms: u64) {
-        let digest = digest(token);
-        if self.accepted.get(&digest).is_none() {
-            self.accepted.put(digest, (), now_ms.saturating_add(ACCEPTED_FOR_MS), now_ms);
-        }
+        self.accepted.put(digest(token), (), now_ms.saturating_add(ACCEPTED_FOR_MS), now_ms);
     }
 
     /// Records that a token of this address was refused at `now_ms`. A refusal without a check does not count.
@@ -102,6 +100,21 @@ mod tests {
         assert_eq!(checks.wait_s("wrong", THERE, 0), 0, "others are not touched");
         assert_eq!(checks.wait_s("wrong", HERE, 1000), 0);
         assert_eq!(checks.wait_s("wrong", HERE, 999), 1);
+    }
+
+    /// It may live for a day, while another client behind its address sends wrong ones.
+    #[test]
+    fn a_token_is_known_for_as_long_as_it_is_used() {
+        let mut checks = TokenChecks::default();
+        let later_ms = ACCEPTED_FOR_MS + 1;
+        checks.note_accepted("known", 0);
+        checks.note_accepted("known", ACCEPTED_FOR_MS / 2);
+        checks.note_accepted("another one", later_ms); // what has ended is forgotten
+        for _ in 0..REFUSED.capacity {
+            checks.note_refused(HERE, &TokenError::Expired, later_ms);
+        }
+        assert_eq!(checks.wait_s("known", HERE, later_ms), 0);
+        assert_eq!(checks.wait_s("wrong", HERE, later_ms), 1);
     }
 
     #[test]
