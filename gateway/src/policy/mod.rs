@@ -342,7 +342,7 @@ impl Policies {
         let mut checks = self.token_checks.lock();
         match &caller {
             Ok(_) => checks.note_accepted(token, checked_ms),
-            Err(error) => checks.note_refused(address, error, checked_ms),
+            Err(error) => checks.note_refused(token, address, error, checked_ms),
         }
         drop(checks);
         let caller = caller?;

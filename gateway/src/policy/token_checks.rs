@@ -25,8 +25,8 @@ const ACCEPTED_FOR_MS: u64 = 3_600_000;
 /// The tokens that were checked lately.
 #[derive(Debug)]
 pub(super) struct TokenChecks {
-    /// Accepted tokens, by their SHA-256.
-    accepted: CallerTable<[u8; 32], ()>,
+    /// Accepted tokens, by their SHA-256. False for one that was refused since: its time is over.
+    accepted: CallerTable<[u8; 32], bool>,
     refused: CallerTable<ClientAddress, Bucket>,
 }
 
@@ -49,16 +49,22 @@ impl TokenChecks {
     }
 
     fn is_accepted(&self, token: &str) -> bool {
-        token.len() <= TOKEN_LEN_BYTES_MAX && self.accepted.get(&digest(token)).is_some()
+        token.len() <= TOKEN_LEN_BYTES_MAX && self.accepted.get(&digest(token)) == Some(&true)
     }
 
     /// Records that a token was accepted at `now_ms`.
     pub(super) fn note_accepted(&mut self, token: &str, now_ms: u64) {
-        self.accepted.put(digest(token), (), now_ms.saturating_add(ACCEPTED_FOR_MS), now_ms);
+        self.accepted.put(digest(token), true, now_ms.saturating_add(ACCEPTED_FOR_MS), now_ms);
     }
 
     /// Records that a token of this address was refused at `now_ms`. A refusal without a check does not count.
-    pub(super) fn note_refused(&mut self, address: ClientAddress, error: &TokenError, now_ms: u64) {
+    pub(super) fn note_refused(
+        &mut self,
+        token: &str,
+        address: ClientAddress,
+        error: &TokenError,
+        now_ms: u64,
+    ) {
         match error {
             TokenError::Missing
             | TokenError::NoKeys
@@ -71,6 +77,9 @@ impl TokenChecks {
                 let mut refused = self.refused.get(&address).copied().unwrap_or_default();
                 refused.take(REFUSED, 1, now_ms);
                 self.refused.put(address, refused, refused.full_at_ms(REFUSED), now_ms);
+                if let Some(is_accepted) = self.accepted.get_mut(&digest(token)) {
+                    *is_accepted = false;
+                }
             }
         }
     }
@@ -93,7 +102,7 @@ mod tests {
         checks.note_accepted("known", 0);
         for _ in 0..REFUSED.capacity {
             assert_eq!(checks.wait_s("wrong", HERE, 0), 0);
-            checks.note_refused(HERE, &TokenError::Expired, 0);
+            checks.note_refused("wrong", HERE, &TokenError::Expired, 0);
         }
         assert_eq!(checks.wait_s("wrong", HERE, 0), 1);
         assert_eq!(checks.wait_s("known", HERE, 0), 0);
@@ -111,10 +120,23 @@ mod tests {
         checks.note_accepted("known", ACCEPTED_FOR_MS / 2);
         checks.note_accepted("another one", later_ms); // what has ended is forgotten
         for _ in 0..REFUSED.capacity {
-            checks.note_refused(HERE, &TokenError::Expired, later_ms);
+            checks.note_refused("wrong", HERE, &TokenError::Expired, later_ms);
         }
         assert_eq!(checks.wait_s("known", HERE, later_ms), 0);
         assert_eq!(checks.wait_s("wrong", HERE, later_ms), 1);
+    }
+
+    #[test]
+    fn an_accepted_token_that_has_expired_is_like_any_wrong_one() {
+        let mut checks = TokenChecks::default();
+        checks.note_accepted("known", 0);
+        for _ in 0..REFUSED.capacity {
+            checks.note_refused("known", HERE, &TokenError::Expired, 0);
+        }
+        assert_eq!(checks.wait_s("known", HERE, 0), 1);
+        checks.note_accepted("known", 1000); // a clock that was wrong
+        checks.note_refused("wrong", HERE, &TokenError::Expired, 1000);
+        assert_eq!(checks.wait_s("known", HERE, 1000), 0);
     }
 
     #[test]
@@ -122,7 +144,7 @@ mod tests {
         let mut checks = TokenChecks::default();
         for _ in 0..2 * REFUSED.capacity {
             for error in [TokenError::Missing, TokenError::NoKeys, TokenError::UnknownKey] {
-                checks.note_refused(HERE, &error, 0);
+                checks.note_refused("wrong", HERE, &error, 0);
             }
         }
         assert_eq!(checks.wait_s("wrong", HERE, 0), 0);
