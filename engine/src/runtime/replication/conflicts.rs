@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use hawser_proto::merkle::envelope_leaf;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId};
 use hawser_rules::misbehavior::{
     MisbehaviorVerdict, ShownLeaf, TreeEvidence, TreeFault, verify_trees,
@@ -96,6 +97,10 @@ fn conflict_with_pruned(
     let pruned = snapshot.pruned(at.originator, at.sequence, at.sequence).next().transpose()?;
     let leaf = snapshot.leaf(at)?.or(pruned.and_then(|(_, it)| it.leaf));
     let Some(leaf) = leaf else { return Ok(None) };
+    // The same envelope once more: the commit left it out because it could not read a row at that moment.
+    if envelope_leaf(other) == Some(leaf) {
+        return Ok(None);
+    }
     let evidence = |misbehavior, envelopes| {
         Ok(Some(Evidence { misbehavior, at, from: Some(from), envelopes }))
     };
