@@ -436,11 +436,16 @@ async fn a_single_caller_has_all_questions_to_wallets_and_a_new_one_the_next() {
         tokio::spawn(async move { ask_wallets(&service, "greedy", 60).await });
     }
     sleep(5 * WALLET_TURN - Duration::from_millis(1)).await;
-    let asked = || chains.asked.load(Ordering::Relaxed);
+    let asked = move || chains.asked.load(Ordering::Relaxed);
     let before = asked();
     assert_eq!(before, 5 * WALLETS_PER_TURN_MAX, "a bounded number, and all of one caller");
-    let since = Instant::now();
-    assert_eq!(ask_wallets(&service, "other", 1).await, Code::Ok);
-    assert!(since.elapsed() < 2 * WALLET_TURN, "{:?}", since.elapsed());
-    assert!(asked() <= before + WALLETS_PER_TURN_MAX, "{}", asked());
+    // In a task, as callers are: the runtime looks at the test itself only after some tens of tasks.
+    let other = tokio::spawn(async move {
+        let since = Instant::now();
+        assert_eq!(ask_wallets(&service, "other", 1).await, Code::Ok);
+        (since.elapsed(), asked())
+    });
+    let (waited, asked) = other.await.unwrap();
+    assert!(waited < 2 * WALLET_TURN, "{waited:?}");
+    assert!(asked <= before + WALLETS_PER_TURN_MAX, "{asked}");
 }
