@@ -42,7 +42,7 @@ impl Overflowed {
         let asked = plan.topics().iter().map(|planned| planned.topic.clone()).collect();
         let page = plan.next_page(&mut self.rows, BatchLimits::STREAM).unwrap();
         let bytes = |id: EnvelopeId| id.to_string().into();
-        let envelopes = page.rows.iter().map(|&(place, id)| (place, id, bytes(id))).collect();
+        let envelopes = page.rows.iter().map(|&row| (row, bytes(row.id))).collect();
         self.feed.handle_page(catch_up, plan, envelopes, page.finished);
         Some(asked)
     }
@@ -108,8 +108,7 @@ fn released(feed: &mut TopicFeed, rows: &mut MemoryRows) -> Vec<Topic> {
     };
     let asked = plan.topics().iter().map(|planned| planned.topic.clone()).collect();
     let page = plan.next_page(rows, BatchLimits::STREAM).unwrap();
-    let envelopes =
-        page.rows.iter().map(|&(place, id)| (place, id, id.to_string().into())).collect();
+    let envelopes = page.rows.iter().map(|&row| (row, row.id.to_string().into())).collect();
     feed.handle_page(catch_up, plan, envelopes, page.finished);
     asked
 }
@@ -195,8 +194,7 @@ fn what_comes_while_a_lane_is_read_follows_it() {
         live(&mut feed, &mut rows, 1, id(100, 4), &[id(0, 2)]);
         live(&mut feed, &mut rows, 1, id(100, 5), &[]);
         let page = plan.next_page(&mut rows, BatchLimits::STREAM).unwrap();
-        let envelopes =
-            page.rows.iter().map(|&(place, id)| (place, id, id.to_string().into())).collect();
+        let envelopes = page.rows.iter().map(|&row| (row, row.id.to_string().into())).collect();
         feed.handle_page(catch_up, plan, envelopes, page.finished);
         feed.handle_reached(id(0, 2));
         released(&mut feed, &mut rows);
