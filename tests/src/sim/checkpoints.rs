@@ -14,7 +14,7 @@ use hawser_rules::misbehavior::TreeFault;
 use super::members::LIAR;
 use super::node::Node;
 use super::scripted::{Naming, Script};
-use super::strands::{envelope, key};
+use super::strands::{envelope, key, public_key};
 use super::wire::{Event, Path};
 use super::world::Sim;
 
@@ -117,7 +117,7 @@ impl Node {
         let snapshot = self.store.snapshot();
         let node = shown.signed.checkpoint.node;
         let watch = &mut self.checkpoints.watch;
-        let found = watch.handle(shown.signed, &key(node).public_key(), &StoredTrees(&snapshot));
+        let found = watch.handle(shown.signed, &public_key(node), &StoredTrees(&snapshot));
         (shown.signed, found.expect("nodes pass on what they have checked"))
     }
 }
@@ -285,7 +285,7 @@ impl Sim {
                     let accused =
                         TreeFault::TwoCheckpoints.accused(&proof.checkpoints()[1].checkpoint);
                     assert_eq!(accused, LIAR, "{id} has proven an honest node guilty");
-                    proof.verify(&key(LIAR).public_key()).expect("anyone can check it");
+                    proof.verify(&public_key(LIAR)).expect("anyone can check it");
                     self.name_liar(Naming::Contradiction);
                 }
             }

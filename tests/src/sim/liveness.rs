@@ -14,7 +14,7 @@ use hawser_rules::{NodeRecord, Registry};
 use hawser_storage::NewReport;
 use rand::RngExt as _;
 
-use super::strands::key;
+use super::strands::{key, public_key};
 use super::wire::{Event, Path};
 use super::world::Sim;
 
@@ -123,8 +123,8 @@ impl Sim {
     fn registry(&self) -> Registry {
         let record = |&id: &OriginatorId| NodeRecord {
             id,
-            public_key: key(id).public_key(),
-            owner: key(id).public_key().address(),
+            public_key: public_key(id),
+            owner: public_key(id).address(),
             http_address: String::new(),
             quic_address: None,
             canonical: true,

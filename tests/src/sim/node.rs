@@ -21,7 +21,7 @@ use hawser_storage::{
 
 use super::checkpoints::Checkpoints;
 use super::scripted::Naming;
-use super::strands::key;
+use super::strands::public_key;
 
 /// Places that readers are shown before they are verified, but for one run: few enough that simulated strands reach
 /// them.
@@ -114,7 +114,7 @@ pub(super) struct Node {
 
 impl Node {
     pub(super) fn new(id: OriginatorId) -> Self {
-        let public_key = key(id).public_key();
+        let public_key = public_key(id);
         let identity = StoreIdentity { network: "sim".to_owned(), node: id, public_key };
         let store = Store::in_memory(identity, hawser_engine::price::price).unwrap();
         Self {
@@ -194,7 +194,7 @@ impl Node {
 
     fn ahead(&self, is_on: bool, originator: OriginatorId) -> ShownStrand {
         let (verified, stored) = (self.verified_head(originator), self.head(originator));
-        let ahead = ShownStrand::new(originator, key(originator).public_key(), verified, stored);
+        let ahead = ShownStrand::new(originator, public_key(originator), verified, stored);
         let ahead = if is_on { ahead.with_runs_shown_first() } else { ahead };
         let mut ahead = ahead.ahead_at_most(AHEAD_MAX);
         ahead.note_absences_known();

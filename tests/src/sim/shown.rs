@@ -11,7 +11,7 @@ use hawser_storage::{LogEntry, LogItem};
 use rand::RngExt as _;
 
 use super::node::{AHEAD_MAX, SPLIT_LIMITS};
-use super::strands::{judge_by, key};
+use super::strands::{judge_by, public_key};
 use super::wire::{Event, Path};
 use super::world::Sim;
 use crate::harness::seed::rng;
@@ -124,7 +124,7 @@ impl Sim {
             true => judge.with_tree(node.store.tree_edge(originator).ok()?),
             false => judge,
         };
-        let (key, absences) = (key(originator).public_key(), node.absences_of(originator));
+        let (key, absences) = (public_key(originator), node.absences_of(originator));
         let verifier = EnvelopeVerifier { originator, key, own: id, absences };
         let read = verifier.read(envelopes?)?.into_iter();
         judge.accept(prefix, read.map(|(entry, hashed)| (entry, hashed.leaf())).collect())

@@ -7,7 +7,7 @@ use hawser_engine::replication::{EnvelopeVerifier, VerifyResult};
 use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, Payload, Proof};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::sign::originator_digest;
-use hawser_proto::{EnvelopeId, OriginatorId, SecretKey, SequenceId, Signature, Topic};
+use hawser_proto::{EnvelopeId, OriginatorId, PublicKey, SecretKey, SequenceId, Signature, Topic};
 use hawser_rules::{Absences, ENVELOPE_LEN_BYTES_MAX};
 use hawser_storage::RateRow;
 use parking_lot::Mutex;
@@ -70,11 +70,29 @@ const NO_NODE: OriginatorId = OriginatorId(9900);
 /// Signs the strands of the older network.
 const OLDER_NETWORK: [u8; 32] = [0x21; 32];
 
+/// Returns the key of a node, or of the older network. Made once: making one takes longer than signing.
 pub(super) fn key(node: OriginatorId) -> SecretKey {
-    if node.is_migrated() {
-        return SecretKey::from_bytes(&OLDER_NETWORK).unwrap();
-    }
-    SecretKey::from_bytes(&[u8::try_from(node.0 / 100).unwrap(); 32]).unwrap()
+    keys_of(node).0
+}
+
+/// Returns the public part of [`key`].
+pub(super) fn public_key(node: OriginatorId) -> PublicKey {
+    keys_of(node).1
+}
+
+fn keys_of(node: OriginatorId) -> (SecretKey, PublicKey) {
+    static MADE: Mutex<BTreeMap<OriginatorId, (SecretKey, PublicKey)>> =
+        Mutex::new(BTreeMap::new());
+    let mut made = MADE.lock();
+    let of_node = made.entry(node).or_insert_with(|| {
+        let bytes = match node.is_migrated() {
+            true => OLDER_NETWORK,
+            false => [u8::try_from(node.0 / 100).unwrap(); 32],
+        };
+        let key = SecretKey::from_bytes(&bytes).unwrap();
+        (key.clone(), key.public_key())
+    });
+    of_node.clone()
 }
 
 type Made = BTreeMap<(OriginatorId, SequenceId, Version), Bytes>;
@@ -103,7 +121,7 @@ pub(super) fn judge_by(
 ) -> VerifyResult {
     static JUDGED: Mutex<Judged> = Mutex::new(BTreeMap::new());
     let check = || {
-        let key = key(originator).public_key();
+        let key = public_key(originator);
         let judge = EnvelopeVerifier { originator, key, own, absences: absences.clone() };
         judge.check(vec![bytes.clone()]).remove(0)
     };
