@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 
 use crate::counters::PeerError;
 
-/// Frames that each want and each envelope explains. Calculated: a stream with one gap and its end, and a prefix.
+/// Frames that each want and each envelope explains. Calculated: a stream with one gap and its end, and one more.
 const EXPLAINED: u32 = 4;
 /// Frames that a peer may send beyond those, at once. Specified (`docs/protocol/replication.md`): two pages of an
 /// earlier version that holds nothing but gaps of a part of a strand. They take a core some tenths of a second.

@@ -157,9 +157,8 @@ impl StrandReceiver {
         let (mut is_whole, mut prefix) = (false, None);
         loop {
             let items = match self.next(stream).await? {
-                // It belongs to the next frame, which is a batch.
+                // It belongs to the next frame, which is a batch: the decoder takes no other one behind it.
                 StreamEvent::Frame(DataFrame::Prefix(shown)) if self.bounds.takes_prefixes => {
-                    self.bounds.empty.take(Instant::now())?;
                     prefix = Some(StrandItem::Prefix(shown));
                     continue;
                 }
