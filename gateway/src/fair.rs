@@ -1,13 +1,13 @@
-//! The gates at which a gateway's callers take turns (`hawser_validation::fair`), and the way of a tenant to one.
+//! The gates at which a gateway's callers take turns (`hawser_serve::fair`), and the way of a tenant to one.
 
-pub(crate) use hawser_validation::fair::GateFullError;
+pub(crate) use hawser_serve::fair::GateFullError;
 
 use crate::policy::CallerId;
 
 /// A gate at which callers of the gateway take turns.
-pub(crate) type FairGate = hawser_validation::fair::FairGate<CallerId>;
+pub(crate) type FairGate = hawser_serve::fair::FairGate<CallerId>;
 /// A place at such a gate.
-pub(crate) type Pass = hawser_validation::fair::GatePass<CallerId>;
+pub(crate) type Pass = hawser_serve::fair::GatePass<CallerId>;
 
 /// A tenant's way to a gate that all tenants share. Tenants take turns at the gate, and the callers of a tenant take
 /// turns before it. So a tenant with many callers delays mainly these.

@@ -11,7 +11,7 @@
 //! - [`tls`]: certificates, and connections with and without TLS;
 //! - [`address`], [`bucket`], [`caller_table`], [`address_slots`]: callers by address, and limits on each, for
 //!   every service;
-//! - `turns`: the order in which tasks of connections run;
+//! - `turns`: the order in which tasks of connections run; [`fair`]: turns of callers, for every service;
 //! - `dispatch`, `cors`: classification of a request, and the headers of every response; `connect`: calls of the
 //!   Connect protocol, translated;
 //! - `calls`, `request`, `response`, `status_headers`: one call, its messages, its metrics, its end; `frames`: message
@@ -57,6 +57,7 @@ pub mod cors;
 mod decoding;
 mod details;
 mod dispatch;
+pub mod fair;
 mod filtered;
 mod frame_meter;
 mod frames;

@@ -11,7 +11,6 @@
 //! - [`identity`]: validates updates against the state of their inbox, for nodes; `states` caches
 //!   them;
 //! - [`precheck`]: validates updates before they reach the chain, for gateways;
-//! - [`fair`]: turns of callers, for the service and for gateways;
 //! - [`service`]: `xmtp.mls_validation.v1` over gRPC; `fold` applies a log in turns; `places` has the requests at
 //!   work; `question_turns` has the turns of their callers at contract wallets.
 //!
@@ -21,7 +20,6 @@
 #![warn(missing_docs)]
 
 pub mod clock;
-pub mod fair;
 mod fold;
 pub mod identity;
 pub mod limits;

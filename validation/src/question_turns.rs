@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use hawser_serve::fair::{FairGate, GateFullError, GatePass};
 use tokio::time::sleep;
 
-use crate::fair::{FairGate, GateFullError, GatePass};
 use crate::limits::{WALLET_TURN, WALLETS_PER_CHAIN_MAX, WALLETS_PER_TURN_MAX};
 
 /// The turns. Clones share them.

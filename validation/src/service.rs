@@ -17,13 +17,13 @@ use hawser_proto::pb::xmtp::identity::MlsCredential;
 use hawser_proto::pb::xmtp::identity::api::v1 as identity_api;
 use hawser_proto::pb::xmtp::identity::associations as pb;
 use hawser_proto::pb::xmtp::mls_validation::v1 as api;
+use hawser_serve::fair::{FairGate, GateFullError};
 use identity_api::verify_smart_contract_wallet_signatures_response::ValidationResponse as WalletResponse;
 use tokio::time::{Instant, timeout, timeout_at};
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
 use crate::clock::UnixClock;
-use crate::fair::{FairGate, GateFullError};
 use crate::fold::{LogFold, TurnEnd, WalletAnswers};
 use crate::limits::{
     ITEMS_PER_THREAD, REQUEST_ITEMS_MAX, REQUEST_THREADS_MAX, REQUEST_WALLETS_MAX,
