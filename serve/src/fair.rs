@@ -11,7 +11,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-/// Largest number of tasks of one caller that wait at a gate. A guess: far more than a client has under way.
+/// Largest number of tasks of one caller that wait at a gate, unless its user bounds them. A guess: far more than a
+/// client has under way.
 const WAITING_MAX: usize = 1024;
 
 /// The gate, for callers with names of type `K`. Clones share its places. Keeps nothing of a caller without a waiting
@@ -20,6 +21,8 @@ pub struct FairGate<K: Clone + Eq + Hash>(Arc<Mutex<GateState<K>>>);
 
 struct GateState<K: Clone + Eq + Hash> {
     free: usize,
+    /// Largest number of waiting tasks of one caller.
+    waiting_max: usize,
     /// The number of the newest task that has waited.
     newest: u64,
     /// The waiting tasks of each caller, by their numbers. A caller without a waiting task has no entry.
@@ -54,14 +57,25 @@ impl<K: Clone + Eq + Hash> FairGate<K> {
     /// Creates a gate for `places` tasks at once.
     #[must_use]
     pub fn new(places: usize) -> Self {
+        Self::with_waiting_max(places, WAITING_MAX)
+    }
+
+    /// Creates a gate for `places` tasks at once, at which any number of tasks may wait: its user bounds them.
+    #[must_use]
+    pub(crate) fn unbounded(places: usize) -> Self {
+        Self::with_waiting_max(places, usize::MAX)
+    }
+
+    fn with_waiting_max(places: usize, waiting_max: usize) -> Self {
         let (waiting, turns) = (HashMap::new(), VecDeque::new());
-        Self(Arc::new(Mutex::new(GateState { free: places, newest: 0, waiting, turns })))
+        let state = GateState { free: places, waiting_max, newest: 0, waiting, turns };
+        Self(Arc::new(Mutex::new(state)))
     }
 
     /// Waits for a place. Dropping the future gives up the wait.
     ///
     /// # Errors
-    /// [`GateFullError`] if 1024 tasks of the caller wait here.
+    /// [`GateFullError`] if 1024 tasks of the caller wait here, unless the user of the gate bounds them.
     pub async fn enter(&self, caller: &K) -> Result<GatePass<K>, GateFullError> {
         let mut waiting = {
             let mut state = self.0.lock();
@@ -102,7 +116,7 @@ impl<K: Clone + Eq + Hash> GateState<K> {
         task: oneshot::Sender<GatePass<K>>,
     ) -> Result<u64, GateFullError> {
         let tasks = self.waiting.entry(caller.clone()).or_default();
-        if tasks.len() >= WAITING_MAX {
+        if tasks.len() >= self.waiting_max {
             return Err(GateFullError);
         }
         if tasks.is_empty() {
@@ -203,6 +217,14 @@ mod tests {
         assert!(gate.enter(&"other").now_or_never().is_none(), "others may wait");
         many.truncate(1);
         assert!(gate.enter(&greedy).now_or_never().is_none(), "those that gave up do not count");
+    }
+
+    #[tokio::test]
+    async fn any_number_may_wait_if_the_user_of_the_gate_bounds_them() {
+        let gate = FairGate::unbounded(0);
+        let caller = "caller";
+        let mut many: Vec<_> = (0..=WAITING_MAX).map(|_| Box::pin(gate.enter(&caller))).collect();
+        assert!(many.iter_mut().all(|waits| waits.now_or_never().is_none()));
     }
 
     /// A caller that repeatedly fills its queue and gives up keeps no memory and earns no further turn, although no

@@ -17,7 +17,6 @@
 //! - `calls`, `request`, `response`, `status_headers`: one call, its messages, its metrics, its end; `frames`: message
 //!   boundaries in a body; `held_pieces`: bytes of a body that wait; `unpack`, `pack`: messages that are compressed;
 //!   `long_work`: long messages, which are unpacked, scanned, decoded and encoded outside of the runtime's threads;
-//!   `worker_turns`: the order of that work;
 //! - [`MemoryBudget`], [`CallCharge`], [`OverloadedError`]: the memory that callers may make a process hold;
 //!   `call_bytes`: the part of one call; `charged_bytes`: a part that ends by itself; `request_head`: the part of a
 //!   head; `unflushed`: heads that wait to be written; `shedding`: closes the largest connections when it is short;
@@ -91,7 +90,6 @@ mod unflushed;
 mod unpack;
 mod upgrade;
 mod waiting;
-mod worker_turns;
 mod writing;
 
 pub use budget::{CALLERS_BYTES_MAX, MemoryBudget};

@@ -18,8 +18,8 @@ use tracing::Span;
 
 use crate::budget::ConnectionShare;
 use crate::call_share::CallCharge;
+use crate::fair::FairGate;
 use crate::turns::PaidTime;
-use crate::worker_turns::WorkerTurns;
 
 /// The longest message that the runtime's threads scan and decode, bytes. A guess: some hundred usual envelopes, or a
 /// millisecond at worst, and moving the work costs some ten microseconds.
@@ -30,11 +30,14 @@ pub(crate) const LONG_ANSWER_BYTES: usize = 4 * 1024 * 1024;
 /// Threads that work on long messages concurrently; other work waits in its caller's turn. A guess: enough blocking
 /// threads stay free for disk reads, and the runtime's threads get their part of two cores.
 const WORKERS_MAX: usize = 4;
-static WORKERS: LazyLock<WorkerTurns> = LazyLock::new(|| WorkerTurns::new(WORKERS_MAX));
+/// The gate at which addresses wait for these threads. What waits is charged to its caller, whose memory bounds it.
+static WORKERS: LazyLock<FairGate<usize>> = LazyLock::new(|| FairGate::unbounded(WORKERS_MAX));
 /// Threads for the work of connections whose publishes have paid for turns. Apart, so that no publisher waits behind
 /// the long messages of callers that publish nothing. A guess: the cores of a small machine.
 const PAID_WORKERS_MAX: usize = 2;
-static PAID_WORKERS: LazyLock<WorkerTurns> = LazyLock::new(|| WorkerTurns::new(PAID_WORKERS_MAX));
+/// Their gate, as [`WORKERS`].
+static PAID_WORKERS: LazyLock<FairGate<usize>> =
+    LazyLock::new(|| FairGate::unbounded(PAID_WORKERS_MAX));
 
 /// The caller of long work.
 pub(crate) struct WorkCaller {
@@ -77,7 +80,7 @@ pub(crate) async fn beside<T: Send + 'static>(
     let WorkCaller { address, account } = caller;
     let is_paid = account.is_left();
     let workers = if is_paid { &PAID_WORKERS } else { &WORKERS };
-    let worker = workers.take(address).await.map_err(|_| failed())?;
+    let worker = workers.enter(&address).await.map_err(|_| failed())?;
     let work = move || {
         let began = Instant::now();
         let done = work();
@@ -159,7 +162,7 @@ impl HttpBody for EncodedBody {
 /// The workers of callers without paid time, kept from them until this is dropped.
 #[cfg(test)]
 pub(crate) struct OccupiedWorkers {
-    places: Vec<crate::worker_turns::WorkerPlace>,
+    places: Vec<crate::fair::GatePass<usize>>,
     /// Two tests that had two workers each would wait for one another.
     _only: tokio::sync::MutexGuard<'static, ()>,
 }
@@ -171,7 +174,7 @@ pub(crate) async fn occupy_workers() -> OccupiedWorkers {
     let _only = ONLY.lock().await;
     let mut places = Vec::new();
     while places.len() < WORKERS_MAX {
-        places.push(WORKERS.take(0).await.expect("the workers are there"));
+        places.push(WORKERS.enter(&0).await.expect("the workers are there"));
     }
     OccupiedWorkers { places, _only }
 }
