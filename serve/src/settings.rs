@@ -21,6 +21,11 @@ pub const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
 /// The text of the UNAVAILABLE status that ends streams when the server stops.
 pub const SHUTTING_DOWN: &str = "server is shutting down";
 
+/// Longest time in which a peer reads nothing while answers wait. A guess: a phone that sleeps or changes its network, or a
+/// program at a breakpoint, reads on later, and its streams are to go on. It bounds no memory: what waits is charged,
+/// and the connections with most are closed when memory is short.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(600);
+
 /// Settings of a listener.
 #[derive(Debug, Clone)]
 pub struct ServeSettings {
@@ -45,6 +50,7 @@ pub struct ServeSettings {
     /// Largest number of open calls of a connection; further ones wait. Default: 1000.
     pub streams_per_connection_max: u32,
     /// Longest time without progress while answers wait for the peer to read them. Its connection is then closed.
+    /// Default: 10 minutes.
     pub write_timeout: Duration,
     /// The memory budget of all callers.
     pub memory: MemoryBudget,
@@ -55,7 +61,7 @@ pub struct ServeSettings {
 }
 
 impl ServeSettings {
-    /// The documented limits (`docs/protocol/api.md`): 10 s for a head, 30 s for a message, 30 s without
+    /// The documented limits (`docs/protocol/api.md`): 10 s for a head, 30 s for a message, 10 minutes without
     /// reading an answer, 5 minutes of idleness, and the default memory.
     #[must_use]
     pub fn new(listen: SocketAddr) -> Self {
@@ -68,7 +74,7 @@ impl ServeSettings {
             connections_max: usize::MAX,
             connections_per_address_max: usize::MAX,
             streams_per_connection_max: 1000,
-            write_timeout: Duration::from_secs(30),
+            write_timeout: WRITE_TIMEOUT,
             memory: MemoryBudget::new(CALLERS_BYTES_MAX),
             tls: None,
             pages: Vec::new(),
