@@ -206,3 +206,30 @@ async fn a_node_is_shown_its_own_checkpoints_at_once_and_takes_them_for_no_other
     }
     tasks.stop().await;
 }
+
+/// As after a restored backup, whose peers have what it lacks. The next checkpoint is dated behind the newest one that is
+/// stored, so a later one that is lost must be stored again: two whose times do not follow their sizes prove a fault.
+#[tokio::test(start_paused = true)]
+async fn a_lost_checkpoint_of_the_own_strand_that_agrees_with_the_tree_is_kept() {
+    let store = store();
+    let node = start(store.clone());
+    let (replication, tasks) = Replication::start(&node.engine, None);
+    for size in 1..=3 {
+        let id = EnvelopeId::new(NODE, SequenceId(size));
+        let entry = LogEntry::waiting(id, format!("own {id}").into_bytes().into());
+        store.commit(&[Change::Append(entry)]).unwrap();
+    }
+    let lost = own_checkpoint(&store, 3);
+    assert!(replication.show_checkpoint(lost.sign(&node_key()).into()));
+    let kept = async {
+        loop {
+            let newest = store.snapshot().checkpoint(NODE, NODE, u64::MAX).unwrap();
+            if newest.is_some_and(|it| it.signed.checkpoint == lost) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), kept).await.unwrap();
+    tasks.stop().await;
+}

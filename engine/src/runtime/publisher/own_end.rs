@@ -27,6 +27,7 @@ pub(super) fn resume(store: &Store, node: OriginatorId) -> Result<Sequencer, Rea
             .unsigned()
             .originator_ns(),
     };
+    let last_ns = last_ns.max(stated_ns(store, node)?);
     // With a count that cannot be read, this node would sign fees that the strand does not explain.
     let unread = RefCell::new(None);
     let count = |minute| {
@@ -38,6 +39,21 @@ pub(super) fn resume(store: &Store, node: OriginatorId) -> Result<Sequencer, Rea
     };
     let sequencer = Sequencer::new(node, last, last_ns, count);
     unread.into_inner().map_or(Ok(sequencer), Err)
+}
+
+/// Returns the latest time of what this node has signed about its own strand, unix nanoseconds: its newest checkpoint, and
+/// its statements about void places; 0 if there are none. A restored folder may have them from peers, without the
+/// envelopes before them, and its machine's clock may be behind. An envelope that is dated before them would look like
+/// one of a strand whose times go back.
+///
+/// # Errors
+/// When a statement about void places cannot be read. A checkpoint that cannot be read counts as none.
+fn stated_ns(store: &Store, node: OriginatorId) -> Result<i64, ReadError> {
+    let newest = store.snapshot().readable_checkpoint(node, node).newest;
+    let checkpoint_ns = newest.map(|newest| newest.signed.checkpoint.time_ns);
+    let voids = store.void_statements_of(node)?;
+    let all_ns = voids.iter().map(|void| void.statement.time_ns).chain(checkpoint_ns);
+    Ok(all_ns.filter_map(|ns| i64::try_from(ns).ok()).max().unwrap_or(0))
 }
 
 /// Returns a sequencer for a strand whose end cannot be read: it has no place left to give out.
@@ -85,7 +101,10 @@ fn refused(error: &ReadError) -> PublishError {
 
 #[cfg(test)]
 mod tests {
-    use hawser_proto::{Bytes, EnvelopeId};
+    use hawser_proto::checkpoint::Checkpoint;
+    use hawser_proto::merkle::TreeHash;
+    use hawser_proto::void::VoidStatement;
+    use hawser_proto::{Bytes, EnvelopeId, SecretKey};
     use hawser_storage::{Change, InvalidRule, LogEntry};
 
     use super::*;
@@ -100,6 +119,22 @@ mod tests {
         let damaged = LogEntry::invalid(id, Bytes::from_static(b"\xff"), InvalidRule(1));
         store.commit(&[Change::Append(damaged)]).unwrap();
         assert_eq!(resume(&store, node).unwrap_err(), ReadError::unreadable_envelope(id));
+    }
+
+    /// Played by a peer that shows a restored node what it has signed, and held an envelope back.
+    #[test]
+    fn times_go_on_behind_everything_that_the_node_has_signed_about_its_strand() {
+        let store = testing::store();
+        let node = store.identity().node;
+        let key = SecretKey::from_bytes(&[7; 32]).unwrap();
+        let checkpoint =
+            Checkpoint { node, originator: node, size: 5, root: TreeHash([1; 32]), time_ns: 500 };
+        store.put_checkpoint(&checkpoint.sign(&key).into()).unwrap();
+        assert_eq!(resume(&store, node).unwrap().last_ns(), 500);
+        let (from, through) = (SequenceId(6), SequenceId(9));
+        let void = VoidStatement { node, from, through, time_ns: 700, incarnation: [1; 16] };
+        store.record_void_statements(&[void.sign(&key)]).unwrap();
+        assert_eq!(resume(&store, node).unwrap().last_ns(), 700);
     }
 
     #[test]

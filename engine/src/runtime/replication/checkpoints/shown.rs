@@ -79,8 +79,13 @@ impl CheckpointExchange {
         }
         let head = snapshot.head(state.own)?;
         let trees = StoredTrees(snapshot);
-        let differs = trees.root(state.own, of.size).is_some_and(|root| root != of.root);
+        let root = trees.root(state.own, of.size);
+        let differs = root.is_some_and(|root| root != of.root);
         if of.size <= head.0 && !differs {
+            // The next checkpoint is dated behind the newest one that is kept, and must not be dated before this one.
+            if is_lost && root.is_some() {
+                self.keep(shown.signed.into());
+            }
             return Ok(());
         }
         if differs {
