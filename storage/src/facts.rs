@@ -1,11 +1,13 @@
 //! Records evidence and reports: one record of each fact, within bounds about each node.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 use hawser_proto::OriginatorId;
 use parking_lot::{Mutex, MutexGuard};
-use rocksdb::{DB, WriteBatch};
+use rocksdb::{DB, DBRawIterator, WriteBatch};
 
+use crate::behind_damage::key_behind;
 use crate::database::{Database, family_of};
 use crate::error::{CommitError, DatabaseError, ReadError};
 use crate::fact_index::{Amount, FactIndex, LEN_BYTES_MAX, RECORDS_MAX};
@@ -43,21 +45,59 @@ pub(crate) fn load_index<F: Fact>(db: &DB) -> PartRead<FactIndex<F>> {
 }
 
 fn add_to_index<F: Fact>(db: &DB, index: &mut FactIndex<F>) -> Result<(), ReadError> {
-    let mut rows = db.raw_iterator_cf(family_of(db, F::FAMILY));
-    rows.seek_to_first();
     let mut read = Ok(());
-    while let Some((key, value)) = rows.item() {
-        match decode_fact::<F>(key, value) {
-            Ok((fact, row)) => {
-                index.add((fact.accused(), fact.class()), row.len_bytes);
-                index.last = index.last.max(row.at);
+    each_fact::<F>(
+        || db.raw_iterator_cf(family_of(db, F::FAMILY)),
+        &[],
+        |_, fact| {
+            match fact {
+                Ok((fact, row)) => {
+                    index.add((fact.accused(), fact.class()), row.len_bytes);
+                    index.last = index.last.max(row.at);
+                }
+                Err(error) if read.is_ok() => read = Err(error),
+                Err(_) => {}
             }
-            Err(error) => read = read.and(Err(error)),
-        }
-        rows.next();
-    }
-    rows.status().map_err(DatabaseError::from)?;
+            ControlFlow::Continue(())
+        },
+    )?;
     read
+}
+
+/// Calls `each` with the facts of an index from a key on, ascending, until it returns `Break`. A fact comes with its
+/// key, or instead of it the reason for which it cannot be read. A block that the disk has damaged costs the facts in
+/// it: `each` gets its error once, with the last key before it, and then the facts behind it.
+///
+/// # Errors
+/// When the database fails, and not because of damage.
+pub(crate) fn each_fact<'a, F: Fact>(
+    open: impl Fn() -> DBRawIterator<'a>,
+    from: &[u8],
+    mut each: impl FnMut(&[u8], Result<StoredFact<F>, ReadError>) -> ControlFlow<()>,
+) -> Result<(), ReadError> {
+    let (mut rows, mut last) = (open(), from.to_vec());
+    rows.seek(&last);
+    loop {
+        while let Some((key, value)) = rows.item() {
+            if each(key, decode_fact::<F>(key, value)).is_break() {
+                return Ok(());
+            }
+            last.clear();
+            last.extend_from_slice(key);
+            rows.next();
+        }
+        let Err(error) = rows.status().map_err(DatabaseError::from) else { return Ok(()) };
+        if !error.is_corruption() {
+            return Err(error.into());
+        }
+        if each(&last, Err(error.into())).is_break() {
+            return Ok(());
+        }
+        let Some(behind) = key_behind(&open, &last)? else { return Ok(()) };
+        rows = open();
+        rows.seek(behind);
+        last = behind.to_vec();
+    }
 }
 
 /// Decodes a row of an index.
@@ -221,20 +261,21 @@ impl Database {
         about: (OriginatorId, F::Class),
         index: &mut FactIndex<F>,
     ) -> Vec<StoredFact<F>> {
-        let mut rows = self.db.raw_iterator_cf(self.family(F::FAMILY));
         let mut facts = Vec::new();
         let first = F::first(about.0, about.1).encode();
-        rows.seek(first.as_ref());
-        while let Some((key, value)) = rows.item() {
-            match decode_fact::<F>(key, value) {
-                Ok((fact, _)) if (fact.accused(), fact.class()) != about => break,
+        let open = || self.db.raw_iterator_cf(self.family(F::FAMILY));
+        let read = each_fact::<F>(open, first.as_ref(), |key, fact| {
+            match fact {
+                Ok((fact, _)) if (fact.accused(), fact.class()) != about => {
+                    return ControlFlow::Break(());
+                }
                 Ok(found) => facts.push(found),
                 Err(error) => index.note_unreadable(key, &error),
             }
-            rows.next();
-        }
-        if let Err(error) = rows.status().map_err(DatabaseError::from) {
-            index.note_unreadable(first.as_ref(), &error.into());
+            ControlFlow::Continue(())
+        });
+        if let Err(error) = read {
+            index.note_unreadable(first.as_ref(), &error);
         }
         facts
     }

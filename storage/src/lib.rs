@@ -20,6 +20,7 @@
 //! - `price`, `tallies`, `reprice`: the summed prices of envelopes, corrected when a price was not known yet;
 //! - `rates`, `ledger`, `payer_reports`, `misbehavior`, `reports`: history that is recorded beside the log;
 //! - `facts`, `fact_index`: one record of each fact of evidence and of reports, within bounds about each node;
+//! - `record_scan`, `behind_damage`: reading them in order, and finding rows behind a block that the disk has damaged;
 //! - `snapshot`, `topic_scan`, `log_scan`, `inbox_rows`, `shared_copies`: reading;
 //! - `recent`, `remember`: the topics of the last written envelopes, so that readers who lack nothing cost no
 //!   search;
@@ -47,6 +48,7 @@
 
 mod audit_read;
 mod backup;
+mod behind_damage;
 mod below_head;
 mod bootstrap;
 mod change;
@@ -97,6 +99,7 @@ mod rates;
 mod raw_rows;
 mod rebuild;
 mod recent;
+mod record_scan;
 mod remember;
 mod reopen;
 mod reports;

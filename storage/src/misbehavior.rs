@@ -2,12 +2,13 @@
 //! when its envelopes are pruned.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 use hawser_proto::OriginatorId;
 use rocksdb::ReadOptions;
 
-use crate::error::{CommitError, DatabaseError, ReadError};
-use crate::facts::{FactBatch, decode_fact};
+use crate::error::{CommitError, ReadError};
+use crate::facts::{FactBatch, each_fact};
 use crate::keys::Key;
 use crate::keys::fact::FactClass;
 use crate::keys::misbehavior::{Evidence, EvidenceTime, FactKey, Misbehavior};
@@ -124,8 +125,8 @@ impl Snapshot<'_> {
         self.database().evidence.lock().note_unreadable(key, error);
     }
 
-    /// Returns evidence of this kind against a node, ascending by place: at most `limit` pieces. A row that has bytes
-    /// that this code never writes is passed over.
+    /// Returns evidence of this kind against a node, ascending by place: at most `limit` pieces. What the disk has
+    /// damaged is passed over.
     ///
     /// # Errors
     /// When the database fails.
@@ -136,28 +137,27 @@ impl Snapshot<'_> {
         limit: usize,
     ) -> Result<Vec<Evidence>, ReadError> {
         let first = FactKey::first_of(accused, misbehavior);
-        let mut rows = self.rows(FactKey::FAMILY, ReadOptions::default());
+        let open = || self.rows(FactKey::FAMILY, ReadOptions::default());
         let mut found = Vec::new();
-        rows.seek(first.encode());
-        while let Some((key, value)) = rows.item() {
-            match decode_fact::<FactKey>(key, value) {
-                Ok((fact, _)) if (FactKey { sequence: first.sequence, ..fact }) != first => break,
-                Ok(_) if found.len() >= limit => break,
+        each_fact::<FactKey>(open, &first.encode(), |key, fact| {
+            match fact {
+                Ok((fact, _)) if (FactKey { sequence: first.sequence, ..fact }) != first => {
+                    return ControlFlow::Break(());
+                }
+                Ok(_) if found.len() >= limit => return ControlFlow::Break(()),
                 Ok((_, row)) => match self.row(row.at, Evidence::decode) {
                     Ok(piece) => found.extend(piece),
                     Err(error) => self.note_unreadable(&row.at.encode(), &error),
                 },
                 Err(error) => self.note_unreadable(key, &error),
             }
-            rows.next();
-        }
-        rows.status().map_err(DatabaseError::from)?;
+            ControlFlow::Continue(())
+        })?;
         Ok(found)
     }
 
     /// Returns evidence that was stored after `after`, oldest first: at most `limit` pieces, and no more
-    /// once they have `len_bytes_max` bytes. Empty at the end. A row that has bytes that this code never writes is
-    /// passed over.
+    /// once they have `len_bytes_max` bytes. Empty at the end. What the disk has damaged is passed over.
     ///
     /// # Errors
     /// When the database fails.
@@ -167,29 +167,16 @@ impl Snapshot<'_> {
         limit: usize,
         len_bytes_max: usize,
     ) -> Result<Vec<StoredEvidence>, ReadError> {
-        let mut rows = self.rows(EvidenceTime::FAMILY, ReadOptions::default());
         let (mut found, mut len_bytes) = (Vec::new(), 0);
-        rows.seek(after.encode());
-        while let Some((key, value)) = rows.item() {
-            let at = EvidenceTime::decode(key);
-            if at.is_none_or(|at| at > after) {
-                if found.len() >= limit || len_bytes >= len_bytes_max {
-                    break;
-                }
-                match at.zip(Evidence::decode(value)) {
-                    Some((at, evidence)) => {
-                        len_bytes += value.len();
-                        found.push(StoredEvidence { at, evidence });
-                    }
-                    None => {
-                        let error = ReadError::corrupt(EvidenceTime::FAMILY, key);
-                        self.note_unreadable(key, &error);
-                    }
-                }
+        self.each_record(&self.database().evidence, after, |at, value| {
+            if found.len() >= limit || len_bytes >= len_bytes_max {
+                return Some(ControlFlow::Break(()));
             }
-            rows.next();
-        }
-        rows.status().map_err(DatabaseError::from)?;
+            let evidence = Evidence::decode(value)?;
+            len_bytes += value.len();
+            found.push(StoredEvidence { at, evidence });
+            Some(ControlFlow::Continue(()))
+        })?;
         Ok(found)
     }
 }

@@ -2,14 +2,13 @@
 //! when the envelopes in them are pruned.
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use hawser_proto::OriginatorId;
-use rocksdb::ReadOptions;
 
-use crate::error::{CommitError, DatabaseError, ReadError};
+use crate::error::{CommitError, ReadError};
 use crate::facts::FactBatch;
-use crate::keys::Key;
 use crate::keys::misbehavior::EvidenceTime;
 use crate::keys::report::{KeptReport, ReportClass, ReportFact, ReportTime};
 use crate::meta;
@@ -96,32 +95,28 @@ impl Store {
 
 impl Snapshot<'_> {
     /// Returns reports that were stored after `after_ns`, oldest first: at most `limit`, and no more once
-    /// they have `len_bytes_max` bytes together; the first one is returned regardless. Empty at the end.
+    /// they have `len_bytes_max` bytes together; the first one is returned regardless. Empty at the end. What the disk
+    /// has damaged is passed over.
     ///
     /// # Errors
-    /// When a row cannot be read.
+    /// When the database fails.
     pub fn reports(
         &self,
         after_ns: u64,
         limit: usize,
         len_bytes_max: usize,
     ) -> Result<Vec<StoredReport>, ReadError> {
-        let Some(from) = after_ns.checked_add(1) else { return Ok(Vec::new()) };
-        let mut rows = self.rows(ReportTime::FAMILY, ReadOptions::default());
         let (mut found, mut len_bytes) = (Vec::new(), 0);
-        rows.seek(ReportTime(from).encode());
-        while let Some((key, value)) = rows.item() {
+        let reports = &self.database().reports;
+        self.each_record(reports, ReportTime(after_ns), |ReportTime(server_time_ns), value| {
             len_bytes += value.len();
             if found.len() >= limit || (len_bytes > len_bytes_max && !found.is_empty()) {
-                break;
+                return Some(ControlFlow::Break(()));
             }
-            let corrupt = || ReadError::corrupt(ReportTime::FAMILY, key);
-            let ReportTime(server_time_ns) = ReportTime::decode(key).ok_or_else(corrupt)?;
-            let kept = KeptReport::decode(value).ok_or_else(corrupt)?;
+            let kept = KeptReport::decode(value)?;
             found.push(StoredReport { server_time_ns, kept });
-            rows.next();
-        }
-        rows.status().map_err(DatabaseError::from)?;
+            Some(ControlFlow::Continue(()))
+        })?;
         Ok(found)
     }
 }

@@ -7,6 +7,7 @@ mod backup_names;
 mod chain;
 mod commit;
 mod damage;
+mod damaged_blocks;
 mod dropped;
 mod host;
 mod membership;

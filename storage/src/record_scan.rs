@@ -1,0 +1,119 @@
+//! Scans of evidence and of reports in the order of their times, past what the disk has damaged.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+
+use parking_lot::Mutex;
+use rocksdb::{DBRawIterator, ReadOptions};
+
+use crate::error::{DatabaseError, ReadError};
+use crate::fact_index::FactIndex;
+use crate::facts::each_fact;
+use crate::keys::Key;
+use crate::keys::fact::Fact;
+use crate::snapshot::Snapshot;
+
+/// Times that are held at once to find the end of a damaged block. A guess: a block has a few dozen records.
+const KNOWN_MAX: usize = 1024;
+
+impl Snapshot<'_> {
+    /// Calls `each` with the records that were stored after `after`, oldest first, until it returns `Break`. `each`
+    /// returns `None` for bytes that this code never writes: their row is passed over.
+    ///
+    /// A block that the disk has damaged costs the records in it. The index of facts has the time of each record, so
+    /// the scan tries the next ones one by one, names those that cannot be read, and continues at the first other one.
+    ///
+    /// # Errors
+    /// When the database fails, and not because of damage.
+    pub(crate) fn each_record<F: Fact>(
+        &self,
+        index: &Mutex<FactIndex<F>>,
+        after: F::Time,
+        mut each: impl FnMut(F::Time, &[u8]) -> Option<ControlFlow<()>>,
+    ) -> Result<(), ReadError> {
+        let mut rows = self.rows(F::Time::FAMILY, ReadOptions::default());
+        // The last time that was read or tried.
+        let mut last = after;
+        rows.seek(after.encode());
+        loop {
+            while let Some((key, value)) = rows.item() {
+                let at = F::Time::decode(key);
+                if at.is_none_or(|at| at > after) {
+                    match at.and_then(|at| each(at, value)) {
+                        Some(ControlFlow::Break(())) => return Ok(()),
+                        Some(ControlFlow::Continue(())) => {}
+                        None => {
+                            let error = ReadError::corrupt(F::Time::FAMILY, key);
+                            index.lock().note_unreadable(key, &error);
+                        }
+                    }
+                }
+                last = at.map_or(last, |at| at.max(last));
+                rows.next();
+            }
+            let Err(error) = rows.status().map_err(DatabaseError::from) else { return Ok(()) };
+            if !error.is_corruption() {
+                return Err(error.into());
+            }
+            match self.seek_known(index, &mut rows, last, &error.into())? {
+                Some(at) => last = at,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Moves an iterator that a damaged block has ended to the first record after `last` that a fact names and that can
+    /// be read. Returns its time; `None` if there is none. The iterator only moves forward.
+    fn seek_known<F: Fact>(
+        &self,
+        index: &Mutex<FactIndex<F>>,
+        rows: &mut DBRawIterator<'_>,
+        mut last: F::Time,
+        cause: &ReadError,
+    ) -> Result<Option<F::Time>, ReadError> {
+        let mut known = self.known_after(index, last)?;
+        if known.is_empty() {
+            // The records of the block are not known, only the one before it.
+            index.lock().note_unreadable(last.encode().as_ref(), cause);
+        }
+        while !known.is_empty() {
+            for at in known {
+                rows.seek(at.encode());
+                match rows.status().map_err(DatabaseError::from) {
+                    Ok(()) => return Ok(Some(at)),
+                    Err(error) if error.is_corruption() => {
+                        index.lock().note_unreadable(at.encode().as_ref(), &error.into());
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+                last = at;
+            }
+            known = self.known_after(index, last)?;
+        }
+        Ok(None)
+    }
+
+    /// Returns the times of the next [`KNOWN_MAX`] records after `last` that facts name.
+    fn known_after<F: Fact>(
+        &self,
+        index: &Mutex<FactIndex<F>>,
+        last: F::Time,
+    ) -> Result<BTreeSet<F::Time>, ReadError> {
+        let mut known = BTreeSet::new();
+        let open = || self.rows(F::FAMILY, ReadOptions::default());
+        each_fact::<F>(open, &[], |key, fact| {
+            match fact {
+                Ok((_, row)) if row.at > last => {
+                    known.insert(row.at);
+                    if known.len() > KNOWN_MAX {
+                        known.pop_last();
+                    }
+                }
+                Ok(_) => {}
+                Err(error) => index.lock().note_unreadable(key, &error),
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok(known)
+    }
+}

@@ -1,0 +1,163 @@
+//! Blocks of evidence, of reports and of facts that the disk has damaged: each costs the rows in it.
+
+use std::fs;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+use crate::support::*;
+use bytes::Bytes;
+use hawser_proto::SequenceId;
+use hawser_storage::{
+    Damage, Evidence, EvidenceTime, Misbehavior, NewReport, ReportClass, ReportFact, Store,
+};
+use tempfile::TempDir;
+
+/// Pieces of evidence, or reports: some seven blocks.
+const RECORDS: u64 = 100;
+/// Records in two of these blocks, which are not adjacent.
+const DAMAGED: [u64; 2] = [30, 70];
+
+/// Bytes that a table file has as they are, because they do not compress.
+fn noise(number: u64) -> Vec<u8> {
+    (0..8).flat_map(|part| digest(8 * number + part)).collect()
+}
+
+fn piece(place: u64) -> Evidence {
+    let envelopes = vec![Bytes::from(noise(place))];
+    Evidence { misbehavior: Misbehavior::TimeBack, at: id(PEER, place), from: None, envelopes }
+}
+
+fn report(place: u64) -> NewReport {
+    let (class, sequence) = (ReportClass::Proven, SequenceId(place));
+    let fact = ReportFact { accused: PEER, class, kind: 7, detail: 0, sequence, digest: [0; 16] };
+    NewReport { fact, signature: [7; 65], report: Bytes::from(noise(place)) }
+}
+
+/// A store whose rows are in table files, which the disk has damaged while it was closed.
+fn damaged(
+    families: &[&'static str],
+    fill: impl FnOnce(&Store),
+    damage: impl FnOnce(&Path),
+) -> (TempDir, Store) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&settings(folder.path())).unwrap();
+    fill(&store);
+    store.flush().unwrap();
+    drop(store);
+    damage(folder.path());
+    let store = Store::open(&settings(folder.path())).unwrap();
+    let found = |family: &&'static str| {
+        let cause = "damaged by this test".to_owned();
+        Damage { family: *family, first: None, last: None, file: None, cause }
+    };
+    store.hold_compactions(&families.iter().map(found).collect::<Vec<_>>());
+    (folder, store)
+}
+
+/// Flips a bit in the table file of a family, where `at` finds a place in its bytes.
+fn flip(folder: &Path, family: &str, at: impl Fn(&[u8]) -> Option<usize>) {
+    let name = format!("name{family}");
+    for file in fs::read_dir(folder).unwrap() {
+        let path = file.unwrap().path();
+        if path.extension().is_none_or(|it| it != "sst") {
+            continue;
+        }
+        let bytes = fs::read(&path).unwrap();
+        // The properties at a table file's end name its family.
+        let is_family = bytes.windows(name.len()).any(|it| it == name.as_bytes());
+        let Some(at) = at(&bytes).filter(|_| is_family) else { continue };
+        let writer = fs::File::options().write(true).open(&path).unwrap();
+        writer.write_all_at(&[bytes[at] ^ 4], u64::try_from(at).unwrap()).unwrap();
+        return;
+    }
+    panic!("no table file of {family} has it");
+}
+
+fn flip_in(folder: &Path, family: &str, wanted: &[u8]) {
+    flip(folder, family, |bytes| bytes.windows(wanted.len()).position(|it| it == wanted));
+}
+
+/// Asserts that the places are those of all records without two blocks. Returns the number of lost ones.
+fn lost(places: &[u64]) -> u64 {
+    assert!(places.is_sorted_by(|a, b| a < b), "{places:?}");
+    let holds = |place: u64| places.contains(&place);
+    assert!([1, 50, RECORDS].into_iter().all(holds), "{places:?}");
+    assert!(!DAMAGED.into_iter().any(holds), "{places:?}");
+    let lost = RECORDS - u64::try_from(places.len()).unwrap();
+    assert!((2..60).contains(&lost), "two blocks: {places:?}");
+    lost
+}
+
+#[test]
+fn damaged_blocks_of_evidence_cost_the_pieces_in_them() {
+    let fill = |store: &Store| {
+        let pieces: Vec<_> = (1..=RECORDS).map(piece).collect();
+        assert_eq!(store.record_evidence(7, &pieces).unwrap(), pieces);
+    };
+    let (_folder, store) = damaged(&["misbehavior"], fill, |folder| {
+        DAMAGED.into_iter().for_each(|it| flip_in(folder, "misbehavior", &noise(it)[64..128]));
+    });
+    let read = |after, limit| store.snapshot().evidence(after, limit, usize::MAX).unwrap();
+    let all = read(EvidenceTime::default(), 1000);
+    let places: Vec<u64> = all.iter().map(|it| it.evidence.at.sequence.0).collect();
+    assert_eq!(store.evidence_unreadable(), lost(&places), "each is named");
+
+    let (mut pages, mut after) = (Vec::new(), EvidenceTime::default());
+    loop {
+        let page = read(after, 7);
+        let Some(last) = page.last().map(|it| it.at) else { break };
+        after = last;
+        pages.extend(page);
+    }
+    assert_eq!(pages, all);
+    assert_eq!(store.evidence_unreadable(), lost(&places), "once");
+    let new = [piece(RECORDS + 1)];
+    assert_eq!(store.record_evidence(8, &new).unwrap(), new);
+    assert_eq!(read(after, 9).len(), 1);
+}
+
+#[test]
+fn damaged_blocks_of_reports_cost_the_reports_in_them() {
+    let fill = |store: &Store| {
+        let reports = (1..=RECORDS).map(report).collect();
+        assert_eq!(store.record_reports(1, reports, None).unwrap().len(), 100);
+    };
+    let (_folder, store) = damaged(&["misbehavior_report"], fill, |folder| {
+        let family = "misbehavior_report";
+        DAMAGED.into_iter().for_each(|it| flip_in(folder, family, &noise(it)[64..128]));
+    });
+    let all = store.snapshot().reports(0, 1000, usize::MAX).unwrap();
+    // Each has the next time.
+    let places: Vec<u64> = all.iter().map(|it| it.server_time_ns).collect();
+    assert_eq!(store.evidence_unreadable(), lost(&places));
+    assert!(all.iter().all(|it| it.kept.report == noise(it.server_time_ns)));
+}
+
+/// The damaged block has only facts about one node, whose other facts are behind it.
+#[test]
+fn a_damaged_block_of_facts_hides_no_facts_behind_it() {
+    const PIECES: u64 = 2000;
+    /// The place of a damaged piece, whose fact is behind the damaged block of facts.
+    const LOST: u64 = 1500;
+    let families = ["misbehavior", "misbehavior_fact"];
+    let fill = |store: &Store| {
+        let pieces: Vec<_> = (1..=PIECES).map(piece).collect();
+        store.record_evidence(7, &pieces).unwrap();
+    };
+    let (_folder, store) = damaged(&families, fill, |folder| {
+        // The first block of a table file begins with it.
+        flip(folder, "misbehavior_fact", |_| Some(10));
+        flip_in(folder, "misbehavior", &noise(LOST)[64..128]);
+    });
+    let unread: Vec<_> = store.unread_families().iter().map(|it| it.family).collect();
+    assert_eq!(unread, ["misbehavior_fact"], "the start tells it");
+    let counted = store.evidence_counts()[&PEER].proven();
+    assert!((LOST..PIECES).contains(&counted), "{counted}");
+
+    let about = store.snapshot().evidence_about(PEER, Misbehavior::TimeBack, 5000).unwrap();
+    let behind = about.iter().filter(|it| it.at.sequence.0 > LOST).count();
+    assert!(behind > 400, "{behind}");
+    let all = store.snapshot().evidence(EvidenceTime::default(), 5000, usize::MAX).unwrap();
+    assert!((1900..2000).contains(&all.len()), "{}", all.len());
+    assert_eq!(all.last().map(|it| it.evidence.clone()), Some(piece(PIECES)));
+}
