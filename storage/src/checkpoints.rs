@@ -4,6 +4,7 @@ use hawser_proto::OriginatorId;
 use hawser_proto::checkpoint::{CODEC_LEN_BYTES_MAX, CosignedCheckpoint};
 use rocksdb::{DBRawIterator, ReadOptions, WriteBatch};
 
+use crate::behind_damage::{end_of_damage, is_sound};
 use crate::database::Database;
 use crate::error::{CommitError, DatabaseError, ReadError};
 use crate::family::Family;
@@ -141,28 +142,61 @@ impl Snapshot<'_> {
         checkpoint_at(&rows, originator, node)
     }
 
-    /// Returns the newest checkpoint of a node for a strand that can be read. A damaged row costs that row: smaller
-    /// checkpoints are searched. A damaged block costs this node and strand everything: nothing below it can be found.
+    /// Returns the newest checkpoint of a node for a strand that can be read. A damaged row or block costs the rows in
+    /// it: smaller checkpoints are searched. A block that is the last one of this node and strand in its table file
+    /// also hides newer checkpoints in other files, because an iterator reads all files together. If several blocks are
+    /// damaged, the result may be smaller than the newest checkpoint that can be read.
     #[must_use]
     pub fn readable_checkpoint(
         &self,
         originator: OriginatorId,
         node: OriginatorId,
     ) -> ReadableCheckpoint {
-        let mut rows = self.rows(Family::Checkpoint, ReadOptions::default());
-        rows.seek_for_prev(CheckpointKey { originator, node, size: u64::MAX }.encode());
-        let mut passed_over = None;
+        let (mut key, mut passed_over) = (CheckpointKey { originator, node, size: u64::MAX }, None);
         for _ in 0..=PASSED_OVER_MAX {
-            match checkpoint_at(&rows, originator, node) {
+            let rows = self.checkpoints_down_from(key);
+            let error = match checkpoint_at(&rows, originator, node) {
                 Ok(newest) => return ReadableCheckpoint { newest, passed_over },
-                Err(error) => passed_over = passed_over.or(Some(error)),
+                // Another read may succeed.
+                Err(error) if !error.is_damage() => {
+                    return ReadableCheckpoint { newest: None, passed_over: Some(error) };
+                }
+                Err(error) => error,
+            };
+            let below = match rows.key().and_then(CheckpointKey::decode) {
+                Some(malformed) => Ok(malformed.size.checked_sub(1)),
+                None => self.size_below_damage(key),
+            };
+            passed_over = passed_over.or(Some(error));
+            match below {
+                Ok(Some(size)) => key.size = size,
+                Ok(None) => break,
+                Err(error) => {
+                    return ReadableCheckpoint { newest: None, passed_over: Some(error.into()) };
+                }
             }
-            if !rows.valid() {
-                break;
-            }
-            rows.prev();
         }
         ReadableCheckpoint { newest: None, passed_over }
+    }
+
+    /// Returns the size below a damaged block from which smaller checkpoints of a node and strand can be read.
+    /// `damaged` is in the block, or directly above it. `None` if no such size is found.
+    fn size_below_damage(&self, damaged: CheckpointKey) -> Result<Option<u64>, DatabaseError> {
+        let size = |distance: u128| {
+            damaged.size.saturating_sub(u64::try_from(distance).unwrap_or(u64::MAX))
+        };
+        let end = end_of_damage(damaged.size.into(), |distance| {
+            let below = CheckpointKey { size: size(distance), ..damaged };
+            is_sound(&self.checkpoints_down_from(below))
+        })?;
+        Ok(end.map(size))
+    }
+
+    /// Opens an iterator at a checkpoint, or at the nearest one below it.
+    fn checkpoints_down_from(&self, key: CheckpointKey) -> DBRawIterator<'_> {
+        let mut rows = self.rows(Family::Checkpoint, ReadOptions::default());
+        rows.seek_for_prev(key.encode());
+        rows
     }
 
     /// Returns the newest cosigned checkpoint of a node for a strand, among the last `COSIGNED_AMONG`; the newest

@@ -1,4 +1,4 @@
-//! Blocks of evidence, of reports and of facts that the disk has damaged: each costs the rows in it.
+//! Blocks of evidence, of reports, of facts and of checkpoints that the disk has damaged: each costs the rows in it.
 
 use std::fs;
 use std::os::unix::fs::FileExt as _;
@@ -6,9 +6,12 @@ use std::path::Path;
 
 use crate::support::*;
 use bytes::Bytes;
-use hawser_proto::SequenceId;
+use hawser_proto::checkpoint::{Checkpoint, CosignedCheckpoint};
+use hawser_proto::merkle::TreeHash;
+use hawser_proto::{OriginatorId, SequenceId};
 use hawser_storage::{
-    Damage, Evidence, EvidenceTime, Misbehavior, NewReport, ReportClass, ReportFact, Store,
+    Damage, Evidence, EvidenceTime, Misbehavior, NewReport, ReadableCheckpoint, ReportClass,
+    ReportFact, Store,
 };
 use tempfile::TempDir;
 
@@ -160,4 +163,39 @@ fn a_damaged_block_of_facts_hides_no_facts_behind_it() {
     let all = store.snapshot().evidence(EvidenceTime::default(), 5000, usize::MAX).unwrap();
     assert!((1900..2000).contains(&all.len()), "{}", all.len());
     assert_eq!(all.last().map(|it| it.evidence.clone()), Some(piece(PIECES)));
+}
+
+const OTHER: OriginatorId = OriginatorId(300);
+const CHECKPOINTS: u64 = 300;
+
+fn root(node: OriginatorId, size: u64) -> TreeHash {
+    TreeHash(digest(1000 * u64::from(node.0) + size))
+}
+
+fn checkpoint(node: OriginatorId, size: u64) -> CosignedCheckpoint {
+    let root = root(node, size);
+    Checkpoint { node, originator: node, size, root, time_ns: 1 }.sign(&key(7)).into()
+}
+
+#[test]
+fn a_damaged_block_of_checkpoints_hides_none_below_it() {
+    let fill = |store: &Store| {
+        let of = |node| (1..=CHECKPOINTS).map(move |size| checkpoint(node, size));
+        let all: Vec<_> = of(PEER).chain(of(OTHER)).collect();
+        store.put_checkpoints(&all).unwrap();
+    };
+    let (_folder, store) = damaged(&["checkpoint"], fill, |folder| {
+        flip_in(folder, "checkpoint", &root(PEER, CHECKPOINTS).0[4..28]);
+    });
+    let newest = |node| store.snapshot().readable_checkpoint(node, node);
+    let ReadableCheckpoint { newest: found, passed_over } = newest(PEER);
+    assert!(passed_over.is_some_and(|error| error.is_damage()));
+    let found = found.expect("other blocks have older ones");
+    let size = found.signed.checkpoint.size;
+    assert!((200..CHECKPOINTS).contains(&size), "{size}");
+    assert_eq!(found, checkpoint(PEER, size));
+    let is_last = store.snapshot().checkpoint(PEER, PEER, size + 1).is_err();
+    assert!(is_last, "the next one is in the damaged block");
+    let sound = Some(checkpoint(OTHER, CHECKPOINTS));
+    assert_eq!(newest(OTHER), ReadableCheckpoint { newest: sound, passed_over: None });
 }
