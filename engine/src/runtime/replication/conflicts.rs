@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use hawser_proto::merkle::envelope_leaf;
+use hawser_proto::merkle::{TreeHash, envelope_leaf};
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId};
 use hawser_rules::misbehavior::{
     MisbehaviorVerdict, ShownLeaf, TreeEvidence, TreeFault, verify_trees,
@@ -97,20 +97,30 @@ fn conflict_with_pruned(
     let pruned = snapshot.pruned(at.originator, at.sequence, at.sequence).next().transpose()?;
     let leaf = snapshot.leaf(at)?.or(pruned.and_then(|(_, it)| it.leaf));
     let Some(leaf) = leaf else { return Ok(None) };
+    let found = difference_from_pruned(leaf, other, || other_leaf(state, &snapshot, at, other))?;
+    let evidence =
+        |(misbehavior, envelopes)| Evidence { misbehavior, at, from: Some(from), envelopes };
+    Ok(found.map(evidence))
+}
+
+/// Returns the fault that an envelope shows at the place of a pruned one with this leaf, and its evidence. `proof`
+/// returns the pieces that prove it, if there are any.
+fn difference_from_pruned(
+    leaf: TreeHash,
+    other: &Bytes,
+    proof: impl FnOnce() -> Result<Option<Vec<Bytes>>, CommitError>,
+) -> Result<Option<(Misbehavior, Vec<Bytes>)>, CommitError> {
     // The same envelope once more: the commit left it out because it could not read a row at that moment.
     if envelope_leaf(other) == Some(leaf) {
         return Ok(None);
     }
-    let evidence = |misbehavior, envelopes| {
-        Ok(Some(Evidence { misbehavior, at, from: Some(from), envelopes }))
-    };
-    match other_leaf(state, &snapshot, at, other)? {
-        Some(envelopes) => evidence(Misbehavior::OtherLeaf, envelopes),
+    Ok(Some(match proof()? {
+        Some(envelopes) => (Misbehavior::OtherLeaf, envelopes),
         None => {
             let envelopes = vec![other.clone(), Bytes::copy_from_slice(&leaf.0)];
-            evidence(Misbehavior::OtherThanPruned, envelopes)
+            (Misbehavior::OtherThanPruned, envelopes)
         }
-    }
+    }))
 }
 
 /// Records an envelope that is not the one which readers are shown at its place, if that is proof: its originator has
@@ -160,4 +170,43 @@ fn other_leaf(
     let registry = state.ports.registry.borrow().clone();
     let is_proven = verify_trees(&evidence, &registry).verdict == MisbehaviorVerdict::Proven;
     Ok(is_proven.then_some(evidence.pieces))
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::SecretKey;
+    use hawser_proto::envelope::{OriginatorEnvelope, Proof};
+    use hawser_proto::sign::originator_digest;
+
+    use super::*;
+
+    fn envelope(statement: &'static str) -> Bytes {
+        let statement = Bytes::from_static(statement.as_bytes());
+        let key = SecretKey::from_bytes(&[7; 32]).unwrap();
+        let signature = key.sign(originator_digest(&statement));
+        OriginatorEnvelope::encode(statement, Proof::Signature(signature))
+    }
+
+    /// The commit could not compare the envelope, and the leaf can be read now.
+    #[test]
+    fn an_envelope_with_the_leaf_of_the_pruned_one_is_no_fault() {
+        let pruned = envelope("one");
+        let leaf = envelope_leaf(&pruned).unwrap();
+        let pieces = vec![pruned.clone()];
+        for proof in [None, Some(pieces)] {
+            assert_eq!(difference_from_pruned(leaf, &pruned, || Ok(proof)), Ok(None));
+        }
+
+        let other = envelope("another");
+        let unproven = vec![other.clone(), Bytes::copy_from_slice(&leaf.0)];
+        assert_eq!(
+            difference_from_pruned(leaf, &other, || Ok(None)),
+            Ok(Some((Misbehavior::OtherThanPruned, unproven)))
+        );
+        let proven = vec![other.clone()];
+        assert_eq!(
+            difference_from_pruned(leaf, &other, || Ok(Some(proven.clone()))),
+            Ok(Some((Misbehavior::OtherLeaf, proven)))
+        );
+    }
 }
