@@ -215,15 +215,16 @@ fn of(code: Code, reason: &'static str, text: &str) -> Status {
     StatusDetails::of(reason).into_status(code, text)
 }
 
-/// Renders the refusal of a publish. The details say which envelope breaks which rule.
+/// Renders the refusal of a publish. The details say which envelope breaks which rule, and what this node has of the
+/// strands on which envelopes depend that are refused for it.
 fn refused(refusal: &AdmissionError) -> Status {
     let wrong = refusal.envelopes.iter().map(|envelope| WrongField {
         field: format!("payer_envelopes[{}]", envelope.index),
         description: envelope.text.clone(),
         reason: envelope.rule,
     });
-    let details =
-        StatusDetails { wrong: wrong.collect(), ..StatusDetails::of("ENVELOPES_REFUSED") };
+    let (wrong, seen) = (wrong.collect(), refusal.seen.clone());
+    let details = StatusDetails { wrong, seen, ..StatusDetails::of("ENVELOPES_REFUSED") };
     details.into_status(Code::InvalidArgument, &refusal.text)
 }
 

@@ -1,10 +1,12 @@
 //! Admission of payer envelopes: every check that needs no order. Stateless, so that all cores can
 //! run it at once.
 
+use std::collections::BTreeMap;
+
 use hawser_proto::batch::{SignatureClaim, recover_batch};
 use hawser_proto::envelope::{ClientEnvelope, LayerError, PayerEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
-use hawser_proto::{Address, Bytes, Cursor, EnvelopeId, OriginatorId, Signature};
+use hawser_proto::{Address, Bytes, Cursor, EnvelopeId, OriginatorId, SequenceId, Signature};
 use hawser_rules::{
     PriceError, Violation, check_dependencies_known, check_dependencies_on_chains, check_payload,
     check_retention, check_topic,
@@ -20,6 +22,9 @@ const STRUCTURED_LEN_BYTES_MAX: usize = 16 * 1024;
 /// The most refused envelopes that the text for the publisher names. A guess: a publisher with more
 /// has one mistake in all of them.
 const NAMED_MAX: usize = 20;
+/// The most originators of one envelope for which a refusal tells what this node has seen. A guess: the strands of the
+/// chain and of the older network are five.
+const SEEN_MAX: usize = 8;
 /// The machine-readable name of the refusal of an envelope that was published before and has
 /// expired.
 const PUBLISHED_BEFORE: &str = "PUBLISHED_BEFORE";
@@ -51,12 +56,47 @@ pub struct AdmissionContext<'a> {
     pub later_ns: &'a dyn Fn(&[EnvelopeId]) -> Option<i64>,
 }
 
+/// The refusal of one envelope.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EnvelopeRefusal {
+    /// The rule that the envelope breaks.
+    pub violation: Violation,
+    /// If that rule is about dependencies: the last sequence id that this node has of each originator that the envelope
+    /// depends on, 0 for none, by originator ascending; of the first 8. Empty otherwise.
+    pub seen: Vec<EnvelopeId>,
+}
+
+impl From<Violation> for EnvelopeRefusal {
+    fn from(violation: Violation) -> Self {
+        Self { violation, seen: Vec::new() }
+    }
+}
+
+impl EnvelopeRefusal {
+    /// Refuses an envelope that breaks a rule, with this node's places if the rule is about dependencies.
+    fn of(context: &AdmissionContext<'_>, client: &ClientEnvelope, violation: Violation) -> Self {
+        let is_of_dependency = matches!(
+            violation,
+            Violation::DependsOnNode(_)
+                | Violation::DependencyUnseen(_)
+                | Violation::DependencyAhead { .. }
+        );
+        if !is_of_dependency {
+            return violation.into();
+        }
+        let named = client.depends_on().iter().take(SEEN_MAX).map(|needed| needed.originator);
+        let seen =
+            named.map(|originator| EnvelopeId::new(originator, context.seen.get(originator)));
+        Self { violation, seen: seen.collect() }
+    }
+}
+
 /// Checks envelopes of one request, in their order. Costs one signature recovery for each.
 #[must_use]
 pub fn admit(
     context: &AdmissionContext<'_>,
     envelopes: Vec<pb::PayerEnvelope>,
-) -> Vec<Result<Admitted, Violation>> {
+) -> Vec<Result<Admitted, EnvelopeRefusal>> {
     let opened: Vec<_> = envelopes.into_iter().map(|envelope| open(context, envelope)).collect();
     // All signatures go into one call. Envelopes that were refused already have no claim, so the
     // keys come back in the order of the envelopes that were opened, and each of those takes one.
@@ -75,8 +115,9 @@ pub fn admit(
             let (envelope, _) = opened?;
             let (payer, SignatureClaim { digest, .. }) =
                 payers.next().expect("a claim for each opened envelope");
-            let payer = payer?.address();
-            check_rules(context, &envelope)?;
+            let payer = payer.map_err(Violation::from)?.address();
+            check_rules(context, &envelope)
+                .map_err(|violation| EnvelopeRefusal::of(context, envelope.client(), violation))?;
             let receipt = facts::receipt(digest, payer);
             let depends_on_ns = (context.later_ns)(envelope.client().depends_on());
             Ok(Admitted { envelope, payer, receipt, depends_on_ns })
@@ -156,6 +197,9 @@ pub struct AdmissionError {
     pub text: String,
     /// The same envelopes, for programs. Empty if the request is at fault and no single envelope.
     pub envelopes: Vec<RefusedEnvelope>,
+    /// The last sequence ids that this node has of the originators on which those envelopes depend that are refused for
+    /// a dependency, 0 for none.
+    pub seen: BTreeMap<OriginatorId, SequenceId>,
 }
 
 /// An envelope of a request that breaks a rule.
@@ -172,7 +216,7 @@ pub struct RefusedEnvelope {
 impl AdmissionError {
     /// Refuses a request as a whole.
     pub(crate) fn of_request(text: impl Into<String>) -> Self {
-        Self { text: text.into(), envelopes: Vec::new() }
+        Self { text: text.into(), envelopes: Vec::new(), seen: BTreeMap::new() }
     }
 
     /// Refuses a request because its envelope at this place has no price. The text is that of the error alone, which
@@ -182,6 +226,7 @@ impl AdmissionError {
         Self {
             text: text.clone(),
             envelopes: vec![RefusedEnvelope { index, rule: NO_PRICE, text }],
+            seen: BTreeMap::new(),
         }
     }
 
@@ -197,7 +242,7 @@ impl AdmissionError {
             }
         }
         let text = text_of(&lines_of(&envelopes, refused));
-        (refused > 0).then_some(Self { text, envelopes })
+        (refused > 0).then_some(Self { text, envelopes, seen: BTreeMap::new() })
     }
 }
 
@@ -222,18 +267,25 @@ fn text_of(lines: &[String]) -> String {
 /// # Errors
 /// [`AdmissionError`].
 pub fn conclude(
-    results: impl IntoIterator<Item = Result<Admitted, Violation>>,
+    results: impl IntoIterator<Item = Result<Admitted, EnvelopeRefusal>>,
 ) -> Result<Vec<Admitted>, AdmissionError> {
     let mut admitted = Vec::new();
+    let mut seen = BTreeMap::new();
     let (mut envelopes, mut refused) = (Vec::new(), 0);
     for (index, result) in results.into_iter().enumerate() {
         match result {
             Ok(envelope) => admitted.push(envelope),
-            Err(violation) => {
+            Err(refusal) => {
                 refused += 1;
                 if envelopes.len() < NAMED_MAX {
+                    let EnvelopeRefusal { violation, seen: of_envelope } = refusal;
                     let (rule, text) = (violation.name(), violation.to_string());
                     envelopes.push(RefusedEnvelope { index, rule, text });
+                    for EnvelopeId { originator, sequence } in of_envelope {
+                        // Later parts of a request may be checked against later heads.
+                        let newest: &mut SequenceId = seen.entry(originator).or_default();
+                        *newest = sequence.max(*newest);
+                    }
                 }
             }
         }
@@ -245,7 +297,7 @@ pub fn conclude(
     if named.is_empty() {
         Ok(admitted)
     } else {
-        Err(AdmissionError { text: text_of(&named), envelopes })
+        Err(AdmissionError { text: text_of(&named), envelopes, seen })
     }
 }
 

@@ -1,8 +1,10 @@
 //! Statuses of outcomes and of policy errors. The only place where errors become statuses.
 
+use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 
 use hawser_proto::pb::xmtp::xmtpv4::payer_api::PublishClientEnvelopesResponse;
+use hawser_proto::{OriginatorId, SequenceId};
 use hawser_serve::{StatusDetails, WrongField};
 use tonic::{Code, Status};
 
@@ -139,7 +141,8 @@ fn failure(outcomes: &[Outcome]) -> Status {
     text.truncate(text.floor_char_boundary(TEXT_LEN_MAX));
     let detailed = failed().take(DETAILED_MAX);
     let wrong = detailed.map(|(index, failure)| wrong(index, failure, failure.name())).collect();
-    let details = StatusDetails { wrong, ..StatusDetails::of("ENVELOPES_FAILED") };
+    let seen = seen_by_nodes(failed().take(DETAILED_MAX).map(|(_, failure)| failure));
+    let details = StatusDetails { wrong, seen, ..StatusDetails::of("ENVELOPES_FAILED") };
     let mut status = details.into_status(code, &text);
     let failed: Vec<usize> = failed().map(|(index, _)| index).collect();
     for (name, places) in [(PUBLISHED, &published), (FAILED, &failed)] {
@@ -148,6 +151,23 @@ fn failure(outcomes: &[Outcome]) -> Status {
         }
     }
     status
+}
+
+/// Returns what nodes that refuse envelopes say they have of the strands on which these depend; of several nodes the
+/// lowest place of each strand, which all of them have.
+fn seen_by_nodes<'a>(
+    failures: impl Iterator<Item = &'a EnvelopeError>,
+) -> BTreeMap<OriginatorId, SequenceId> {
+    let mut seen = BTreeMap::new();
+    for failure in failures {
+        let EnvelopeError::Node(NodePublishError::Last { error, .. }) = failure else { continue };
+        let NodeError::Refused(status) = error.reason() else { continue };
+        for (originator, place) in StatusDetails::seen_of(status) {
+            let lowest: &mut SequenceId = seen.entry(originator).or_insert(place);
+            *lowest = place.min(*lowest);
+        }
+    }
+    seen
 }
 
 /// Names an envelope of a request that is refused or has failed.
@@ -237,13 +257,13 @@ pub(crate) fn of_policy(refusal: &PolicyError) -> Status {
         | PolicyError::AllNodesExpensive { index } => vec![wrong(*index, refusal, reason)],
         _ => Vec::new(),
     };
-    StatusDetails { reason, wrong, retry_after_s }.into_status(code, &text)
+    StatusDetails { wrong, retry_after_s, ..StatusDetails::of(reason) }.into_status(code, &text)
 }
 
 #[cfg(test)]
 mod tests {
+    use hawser_proto::TransactionHash;
     use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
-    use hawser_proto::{OriginatorId, SequenceId, TransactionHash};
 
     use super::*;
 
@@ -296,10 +316,31 @@ mod tests {
     }
 
     #[test]
+    fn what_refusing_nodes_have_of_strands_is_passed_on() {
+        let refused = |places: [(u32, u64); 2]| {
+            let seen = places.map(|(id, place)| (OriginatorId(id), SequenceId(place))).into();
+            let details = StatusDetails { seen, ..StatusDetails::of("ENVELOPES_REFUSED") };
+            let error = NodeError::Refused(details.into_status(Code::InvalidArgument, "not yet"));
+            let (node, may_be_published) = (OriginatorId(100), false);
+            Err(EnvelopeError::Node(NodePublishError::Last { node, error, may_be_published }))
+        };
+        let outcomes = vec![placed(1), refused([(0, 24), (1, 0)]), refused([(0, 21), (1, 3)])];
+        let status = answer(outcomes).unwrap_err();
+        let seen = StatusDetails::seen_of(&status);
+        let lowest = [(0, 21), (1, 0)].map(|(id, place)| (OriginatorId(id), SequenceId(place)));
+        assert_eq!(seen.into_iter().collect::<Vec<_>>(), lowest);
+        let silent = answer(vec![Err(EnvelopeError::NoOutcome)]).unwrap_err();
+        assert_eq!(StatusDetails::seen_of(&silent).len(), 0);
+    }
+
+    #[test]
     fn a_status_fits_into_headers_whatever_nodes_say() {
         let refused = || {
             // Each of its characters has three bytes, which are escaped with nine.
-            let error = NodeError::Refused(Status::invalid_argument("€".repeat(5_000)));
+            let seen = (0..100).map(|id| (OriginatorId(u32::MAX - id), SequenceId::MAX));
+            let details = StatusDetails { seen: seen.collect(), ..StatusDetails::of("REFUSED") };
+            let status = details.into_status(Code::InvalidArgument, &"€".repeat(5_000));
+            let error = NodeError::Refused(status);
             let (node, may_be_published) = (OriginatorId(100), false);
             EnvelopeError::Node(NodePublishError::Last { node, error, may_be_published })
         };

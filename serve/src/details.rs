@@ -1,6 +1,9 @@
 //! Statuses with details for programs (`google.rpc`): the broken rule, the wrong part of the request, the time to
 //! retry.
 
+use std::collections::BTreeMap;
+
+use hawser_proto::{OriginatorId, SequenceId};
 use prost::Message;
 use prost::bytes::Bytes;
 use tonic::metadata::{MetadataMap, MetadataValue};
@@ -8,12 +11,19 @@ use tonic::{Code, Status};
 
 /// The domain of the reasons in error details.
 const DOMAIN: &str = "hawser";
+/// The type of the detail with the reason.
+const ERROR_INFO: &str = "google.rpc.ErrorInfo";
 /// Largest number of wrong parts of a request in a status. A guess: further parts mostly have the same mistake, and
 /// clients' limits for all headers begin at 8 KiB.
 const FIELDS_MAX: usize = 8;
 /// The longest description of a part, and the longest text of a status that is repeated in its details, in
 /// characters. A guess, for the same reason.
 const DESCRIPTION_CHARS_MAX: usize = 120;
+/// The beginning of the keys under which a node tells what it has seen of strands. An originator's id follows.
+const SEEN_KEY: &str = "seen_";
+/// Largest number of strands of which a status tells that. A guess: envelopes depend on two strands of the chain, and
+/// those of the older network are three.
+const SEEN_MAX: usize = 8;
 
 /// A part of a request that is wrong (`google.rpc.BadRequest.FieldViolation`).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,21 +46,43 @@ pub struct StatusDetails {
     /// The time after which the same call may succeed, whole seconds (`google.rpc.RetryInfo`). Also sent as metadata
     /// `retry-after`.
     pub retry_after_s: Option<u64>,
+    /// The last sequence ids that a node has of the strands on which refused envelopes depend, 0 for none; the first 8
+    /// are sent (metadata of `google.rpc.ErrorInfo`, under keys such as `seen_0`).
+    pub seen: BTreeMap<OriginatorId, SequenceId>,
 }
 
 impl StatusDetails {
     /// Creates details that name a reason.
     #[must_use]
     pub fn of(reason: &'static str) -> Self {
-        Self { reason, wrong: Vec::new(), retry_after_s: None }
+        Self { reason, wrong: Vec::new(), retry_after_s: None, seen: BTreeMap::new() }
+    }
+
+    /// Returns what a node's status says about the strands that the node has seen ([`StatusDetails::seen`]): at most 8
+    /// entries, whatever the node has sent.
+    #[must_use]
+    pub fn seen_of(status: &Status) -> BTreeMap<OriginatorId, SequenceId> {
+        let rich = RpcStatus::decode(status.details()).unwrap_or_default();
+        let infos = rich.details.into_iter().filter(|any| any.type_url.ends_with(ERROR_INFO));
+        let infos = infos.filter_map(|any| ErrorInfo::decode(any.value).ok());
+        let facts = infos.filter(|info| info.domain == DOMAIN).flat_map(|info| info.metadata);
+        let seen = facts.filter_map(|(key, place)| {
+            let originator = key.strip_prefix(SEEN_KEY)?.parse().ok()?;
+            Some((OriginatorId(originator), SequenceId(place.parse().ok()?)))
+        });
+        seen.take(SEEN_MAX).collect()
     }
 
     /// Renders a status with these details.
     #[must_use]
     pub fn into_status(self, code: Code, text: &str) -> Status {
         let mut metadata = MetadataMap::new();
-        let info = ErrorInfo { reason: self.reason.to_owned(), domain: DOMAIN.to_owned() };
-        let mut details = vec![Any::of("google.rpc.ErrorInfo", &info)];
+        let seen = self.seen.into_iter().take(SEEN_MAX);
+        let seen =
+            seen.map(|(originator, place)| (format!("{SEEN_KEY}{originator}"), place.to_string()));
+        let (reason, domain) = (self.reason.to_owned(), DOMAIN.to_owned());
+        let info = ErrorInfo { reason, domain, metadata: seen.collect() };
+        let mut details = vec![Any::of(ERROR_INFO, &info)];
         if !self.wrong.is_empty() {
             let fields = self.wrong.into_iter().take(FIELDS_MAX).map(|wrong| FieldViolation {
                 field: wrong.field,
@@ -102,13 +134,15 @@ impl Any {
     }
 }
 
-/// `google.rpc.ErrorInfo`, without its map.
+/// `google.rpc.ErrorInfo`.
 #[derive(Clone, PartialEq, Message)]
 struct ErrorInfo {
     #[prost(string, tag = "1")]
     reason: String,
     #[prost(string, tag = "2")]
     domain: String,
+    #[prost(btree_map = "string, string", tag = "3")]
+    metadata: BTreeMap<String, String>,
 }
 
 /// `google.rpc.BadRequest`.
@@ -147,6 +181,22 @@ struct Seconds {
 mod tests {
     use super::*;
 
+    /// The map of a `google.rpc.ErrorInfo`, as it is on the wire.
+    #[derive(Clone, PartialEq, Message)]
+    struct MapEntries {
+        #[prost(message, repeated, tag = "3")]
+        metadata: Vec<MapEntry>,
+    }
+
+    /// An entry of a map.
+    #[derive(Clone, PartialEq, Message)]
+    struct MapEntry {
+        #[prost(string, tag = "1")]
+        key: String,
+        #[prost(string, tag = "2")]
+        value: String,
+    }
+
     #[test]
     fn details_name_what_is_wrong_and_stay_small() {
         let wrong = (0..50).map(|number| WrongField {
@@ -166,6 +216,46 @@ mod tests {
         assert_eq!(request.field_violations.len(), 8);
         assert_eq!(request.field_violations[3].field, "payer_envelopes[3]");
         assert_eq!(request.field_violations[3].reason, "TOPIC_MISMATCH");
+    }
+
+    #[test]
+    fn what_a_node_has_seen_of_strands_is_in_the_reasons_map() {
+        let seen = [(1, 0), (0, 24), (10, u64::MAX)];
+        let seen: BTreeMap<_, _> =
+            seen.map(|(originator, place)| (OriginatorId(originator), SequenceId(place))).into();
+        let details = StatusDetails { seen: seen.clone(), ..StatusDetails::of("REFUSED") };
+        let status = details.into_status(Code::InvalidArgument, "refused");
+        let rich = RpcStatus::decode(status.details()).unwrap();
+        let entries = MapEntries::decode(rich.details[0].value.clone()).unwrap().metadata;
+        let entries: Vec<_> = entries.iter().map(|it| (&it.key[..], &it.value[..])).collect();
+        let expected = [("seen_0", "24"), ("seen_1", "0"), ("seen_10", "18446744073709551615")];
+        assert_eq!(entries, expected);
+        assert_eq!(StatusDetails::seen_of(&status), seen);
+    }
+
+    #[test]
+    fn few_strands_are_told_and_read_whatever_there_is() {
+        let strands = |count| (0..count).map(|id| (OriginatorId(id), SequenceId(u64::MAX)));
+        let seen = strands(100).collect();
+        let details = StatusDetails { seen, ..StatusDetails::of("REFUSED") };
+        let status = details.into_status(Code::InvalidArgument, "refused");
+        let first: BTreeMap<_, _> = strands(8).collect();
+        assert_eq!(StatusDetails::seen_of(&status), first);
+
+        let read = |metadata: BTreeMap<String, String>| {
+            let info = ErrorInfo { domain: DOMAIN.into(), metadata, ..ErrorInfo::default() };
+            let details = vec![Any::of(ERROR_INFO, &info)];
+            let bytes = RpcStatus { details, ..RpcStatus::default() }.encode_to_vec();
+            let status = Status::with_details(Code::InvalidArgument, "", bytes.into());
+            StatusDetails::seen_of(&status)
+        };
+        let many = (0..100).map(|id| (format!("seen_{id}"), "7".to_owned()));
+        assert_eq!(read(many.collect()).len(), 8);
+        let other = [("seen_x", "7"), ("seen_", "7"), ("seen_200", "x"), ("zone", "7")];
+        let other = other.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        assert_eq!(read(other.into()).len(), 0);
+        let damaged = Status::with_details(Code::InvalidArgument, "", Bytes::from_static(b"\xff"));
+        assert_eq!(StatusDetails::seen_of(&damaged).len(), 0);
     }
 
     #[test]

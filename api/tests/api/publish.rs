@@ -5,8 +5,9 @@ use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
 use hawser_proto::pb::xmtp::mls::api::v1::UploadKeyPackageRequest;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb_env;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
-use hawser_proto::{Bytes, Topic, TopicKind};
+use hawser_proto::{Bytes, OriginatorId, SequenceId, Topic, TopicKind};
 use hawser_rules::RateTable;
+use hawser_serve::StatusDetails;
 use prost::Message as _;
 use tonic::Code;
 
@@ -193,6 +194,31 @@ async fn every_refusal_has_its_code_and_text_and_stores_nothing() {
     assert_eq!(node.engine.heads().get(), before);
     let counted = r#"xmtp_publish_rejected_total{code="invalid_argument",reason="rule"}"#;
     assert_eq!(node.sample(counted).await, Some(refusals().len() as f64));
+}
+
+#[tokio::test]
+async fn a_refusal_for_a_dependency_tells_what_the_node_has_of_the_strands_named() {
+    let node = node().await;
+    (1..=3).for_each(|sequence| node.commit_on_chain(sequence, 1));
+    node.publish(vec![message(1, "text")]).await;
+    let mut publisher = node.publishing().await;
+    let mut told = async |envelopes| {
+        let refused = publisher.publish_payer_envelopes(request(envelopes)).await.unwrap_err();
+        let seen = StatusDetails::seen_of(&refused).into_iter();
+        seen.map(|(OriginatorId(id), SequenceId(place))| (id, place)).collect::<Vec<_>>()
+    };
+    let ahead = dependent_message(1, "ahead", Some(wire_cursor([(0, 4)])));
+    let unseen = dependent_message(1, "unseen", Some(wire_cursor([(0, 2), (1, 1), (10, 7)])));
+    let of_node = dependent_message(1, "of a node", Some(wire_cursor([(0, 1), (100, 9)])));
+    assert_eq!(told(vec![ahead.clone()]).await, [(0, 3)]);
+    assert_eq!(told(vec![unseen.clone()]).await, [(0, 3), (1, 0), (10, 0)]);
+    assert_eq!(told(vec![of_node.clone()]).await, [(0, 3), (100, 1)]);
+    let together = vec![unseen, message(1, "fine"), of_node, ahead];
+    assert_eq!(told(together).await, [(0, 3), (1, 0), (10, 0), (100, 1)]);
+
+    let mut of_another = dependent_message(1, "other", Some(wire_cursor([(0, 4)])));
+    of_another.target_originator = 200;
+    assert!(told(vec![of_another]).await.is_empty(), "refused for another reason");
 }
 
 #[tokio::test]
