@@ -6,10 +6,11 @@ use alloy::primitives::{Address, B256, Bytes, U256, keccak256};
 use alloy::signers::SignerSync as _;
 use alloy::sol_types::SolValue as _;
 use hawser_chain::admin::fees::{self, Beneficiary};
+use hawser_chain::admin::parameters::{self, Adoption};
 use hawser_chain::admin::watcher::{self, Watched};
 use hawser_chain::admin::{Account, AdminError, Contract, nodes, payers};
-use hawser_chain::contracts::PayerReportManager;
 use hawser_chain::contracts::payer_report_manager::PayerReportManager::PayerReportSignature;
+use hawser_chain::contracts::{PayerReportManager, parameter};
 use hawser_chain::send::Call;
 use hawser_proto::OriginatorId;
 use serde_json::Value;
@@ -72,6 +73,17 @@ async fn report(
     }
 }
 
+/// Gives the protocol a share of 1 %, which `recipient` gets.
+async fn the_protocol_gets_a_share(setup: &Administration, recipient: Address) {
+    let shared = [
+        (parameter::PAYER_REPORT_MANAGER_PROTOCOL_FEE_RATE, "100".to_owned()),
+        (parameter::DISTRIBUTION_MANAGER_PROTOCOL_FEES_RECIPIENT, recipient.to_string()),
+    ];
+    let shared = shared.map(|(key, value)| parameters::assignment(key, &value).unwrap());
+    let plan = parameters::set(&setup.network, &shared, Adoption::Planned).await.unwrap();
+    setup.carry_out(&plan).await;
+}
+
 /// Returns the call data in the test vectors.
 fn vector(function: &str) -> Bytes {
     let text = include_str!("../../tests/vectors/contracts/calldata.json");
@@ -87,6 +99,7 @@ async fn fees_are_claimed_once_and_paid_out(kind: ChainBackend) {
     let network = &setup.network;
     let account = Account::Key(key(0));
     let payer = setup.admin.account();
+    the_protocol_gets_a_share(&setup, payer).await;
     let deposit = payers::deposit(network, &account, payer, usd("25"), FEE_TOKEN).await.unwrap();
     setup.carry_out(&deposit).await;
     setup.carry_out(&nodes::add(network, &new_node(1)).await.unwrap()).await;

@@ -259,6 +259,11 @@ fn fees_are_shown_and_only_owed_fees_are_paid() {
     assert_eq!(output.status.code(), Some(1));
     assert!(stderr(&output).contains("NoFeesOwed()"), "{}", stderr(&output));
     let text = chains.failure(ADMIN, 1, &["fees", "withdraw", "--protocol"]);
+    assert!(text.contains("ZeroProtocolFeeRecipient()"), "{text}");
+    let recipient = format!("xmtp.distributionManager.protocolFeesRecipient={OWNER}");
+    let named = chains.json(ADMIN, &["registry", "params", "set", &recipient, "--apply"]);
+    assert_eq!(functions(&named), ["set", "updateProtocolFeesRecipient"]);
+    let text = chains.failure(ADMIN, 1, &["fees", "withdraw", "--protocol"]);
     assert!(text.contains("NoFeesOwed()"), "{text}");
     chains.failure(ADMIN, 4, &["fees", "claim", "--node", "200"]);
     chains.failure(ADMIN, 2, &["fees", "claim"]);

@@ -9,14 +9,18 @@ use super::plan::DeploymentPlan;
 use super::update::Update;
 use crate::admin::bridge::{GAS_BASE, GAS_PER_KEY, WEI_PER_GAS, WEI_PER_MICRODOLLAR};
 use crate::contracts::{
-    AppChainParameterRegistry, DistributionManager, GroupMessageBroadcaster, NodeRegistry,
-    PayerRegistry, PayerReportManager, RateRegistry, SettlementChainGateway,
-    SettlementChainParameterRegistry, parameter,
+    AppChainParameterRegistry, GroupMessageBroadcaster, NodeRegistry, PayerRegistry,
+    PayerReportManager, RateRegistry, SettlementChainGateway, SettlementChainParameterRegistry,
+    parameter,
 };
 use crate::send::{Call, Chain, ViewError};
 
 /// The smallest deposit of a payer in the fee token's smallest unit: 10 dollars, as in the deployed networks.
 const DEPOSIT_MIN: u64 = 10_000_000;
+
+/// The protocol's share of fees in hundredths of a percent, as in the deployed networks. A network for development has
+/// none.
+const PROTOCOL_FEE_RATE: u16 = 100;
 
 /// The parameters that the app chain needs as well.
 const BRIDGED: [&str; 4] = [
@@ -33,7 +37,8 @@ pub fn bridged_parameters() -> Vec<String> {
 }
 
 /// Returns the initial parameters of a network: keys and values. `now` is the start time of
-/// the first prices, unix seconds.
+/// the first prices, unix seconds. The recipient of the protocol's share is not among them: it is for the
+/// administrator to name.
 fn first_parameters(plan: &DeploymentPlan, now: u64) -> Vec<(String, B256)> {
     use parameter::{of_address as address, of_uint as uint};
     let addresses = &plan.addresses;
@@ -45,8 +50,6 @@ fn first_parameters(plan: &DeploymentPlan, now: u64) -> Vec<(String, B256)> {
         (parameter::PAYER_REGISTRY_FEE_DISTRIBUTOR, address(addresses.distribution_manager)),
         (parameter::PAYER_REGISTRY_MINIMUM_DEPOSIT, uint(DEPOSIT_MIN)),
         (parameter::PAYER_REGISTRY_WITHDRAW_LOCK_PERIOD, uint(2_u32 * 24 * 3600)),
-        (parameter::PAYER_REPORT_MANAGER_PROTOCOL_FEE_RATE, uint(100_u16)),
-        (parameter::DISTRIBUTION_MANAGER_PROTOCOL_FEES_RECIPIENT, address(deployer)),
         (parameter::RATE_REGISTRY_MESSAGE_FEE, uint(100_u64)),
         (parameter::RATE_REGISTRY_STORAGE_FEE, uint(200_u64)),
         (parameter::RATE_REGISTRY_CONGESTION_FEE, uint(300_u64)),
@@ -57,8 +60,11 @@ fn first_parameters(plan: &DeploymentPlan, now: u64) -> Vec<(String, B256)> {
         (parameter::IDENTITY_UPDATE_MIN_PAYLOAD_SIZE, uint(78_u32)),
         (parameter::IDENTITY_UPDATE_MAX_PAYLOAD_SIZE, uint(262_144_u32)),
     ];
+    let share = (parameter::PAYER_REPORT_MANAGER_PROTOCOL_FEE_RATE, uint(PROTOCOL_FEE_RATE));
+    let share = (!plan.is_for_development).then_some(share);
     let inbox = (parameter::inbox(addresses.app_chain_id), address(plan.inbox));
-    fixed.map(|(key, value)| (key.to_owned(), value)).into_iter().chain([inbox]).collect()
+    let named = fixed.into_iter().chain(share).map(|(key, value)| (key.to_owned(), value));
+    named.chain([inbox]).collect()
 }
 
 /// Returns the call that sets all parameters that have no value; `None` if all have one.
@@ -88,17 +94,19 @@ pub(super) async fn parameters_to_set(
 pub(super) fn settlement_updates(plan: &DeploymentPlan) -> Vec<Update> {
     let addresses = &plan.addresses;
     let (nodes, payers) = (addresses.node_registry, addresses.payer_registry);
-    let (reports, shares) = (addresses.payer_report_manager, addresses.distribution_manager);
-    vec![
+    let mut updates = vec![
         Update::new(nodes, &NodeRegistry::updateAdminCall {}),
         Update::new(nodes, &NodeRegistry::updateMaxCanonicalNodesCall {}),
         Update::new(payers, &PayerRegistry::updateSettlerCall {}),
         Update::new(payers, &PayerRegistry::updateFeeDistributorCall {}),
         Update::new(payers, &PayerRegistry::updateMinimumDepositCall {}),
         Update::new(payers, &PayerRegistry::updateWithdrawLockPeriodCall {}),
-        Update::new(reports, &PayerReportManager::updateProtocolFeeRateCall {}),
-        Update::new(shares, &DistributionManager::updateProtocolFeesRecipientCall {}),
-    ]
+    ];
+    if !plan.is_for_development {
+        let adopt = PayerReportManager::updateProtocolFeeRateCall {};
+        updates.push(Update::new(addresses.payer_report_manager, &adopt));
+    }
+    updates
 }
 
 /// Returns the call that makes the settlement chain's gateway read its inbox; `None` if it has read it.
@@ -231,4 +239,37 @@ pub async fn update_app_contracts(
         app.update(&update).await?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use alloy::primitives::Address;
+
+    use super::super::layout::DeployerAccount;
+    use super::super::plan::{FoundationInbox, Foundations};
+    use super::*;
+
+    #[test]
+    fn the_protocol_has_a_share_from_the_start_only_beside_a_token_and_a_bridge() {
+        let [deployer, token, relayer, bridge] = [1, 2, 3, 4].map(Address::repeat_byte);
+        let (at, stand_in) = (FoundationInbox::At(bridge), FoundationInbox::StandIn { relayer });
+        let live = Some(parameter::of_uint(100_u16));
+        for (underlying, inbox, share) in [
+            (Some(token), at, live),
+            (Some(token), stand_in, None),
+            (None, at, None),
+            (None, stand_in, None),
+        ] {
+            let foundations = Foundations { underlying, inbox };
+            let account = DeployerAccount::Key(deployer);
+            let plan = DeploymentPlan::on(foundations, account, 31337, 31338);
+            let first = first_parameters(&plan, 7);
+            let value = |key: &str| first.iter().find(|it| it.0 == key).map(|it| it.1);
+            assert_eq!(value(parameter::PAYER_REPORT_MANAGER_PROTOCOL_FEE_RATE), share);
+            assert_eq!(value(parameter::DISTRIBUTION_MANAGER_PROTOCOL_FEES_RECIPIENT), None);
+            let adopted: Vec<_> = settlement_updates(&plan).iter().map(|it| it.name).collect();
+            assert_eq!(adopted.contains(&"updateProtocolFeeRate()"), share.is_some());
+            assert!(!adopted.contains(&"updateProtocolFeesRecipient()"), "{adopted:?}");
+        }
+    }
 }

@@ -24,6 +24,8 @@ pub struct DeploymentPlan {
     pub addresses: Addresses,
     /// The inbox in which the settlement chain's gateway leaves messages for the app chain.
     pub inbox: Address,
+    /// True if a foundation is a stand-in: the network is for development.
+    pub(super) is_for_development: bool,
 }
 
 /// The components of a network that its settlement chain may already have.
@@ -36,6 +38,11 @@ pub struct Foundations {
 }
 
 impl Foundations {
+    /// Returns true if the token or the inbox is a stand-in, which only networks for development have.
+    fn has_stand_in(&self) -> bool {
+        self.underlying.is_none() || matches!(self.inbox, FoundationInbox::StandIn { .. })
+    }
+
     /// Returns the addresses at which contracts must exist before the deployment.
     #[must_use]
     pub fn addresses(&self) -> Vec<Address> {
@@ -196,6 +203,7 @@ impl DeploymentPlan {
         let deployer = layout.deployer;
         let registry = layout.proxy(salt(REGISTRY));
         let gateway = layout.proxy(salt(GATEWAY));
+        let is_for_development = foundations.has_stand_in();
 
         let mut on = PlanBuilder::new(&layout);
         let admins = SettlementChainParameterRegistry::initializeCall { admins_: vec![deployer] };
@@ -247,7 +255,7 @@ impl DeploymentPlan {
             settlement_chain_factory: Some(layout.factory),
             deployer: Some(deployer),
         };
-        Self { layout, settlement, app, addresses, inbox }
+        Self { layout, settlement, app, addresses, inbox, is_for_development }
     }
 
     /// Returns the address of the factory, and that of its first creation, on both chains. The addresses of
