@@ -133,6 +133,9 @@ fn encode(id: EnvelopeId, originator_ns: i64, event: &ChainEvent) -> Bytes {
 
 /// True if the client envelope is a well-formed payload of this strand, filed under the identifier
 /// that the event names. Depends on bytes alone: every node must leave the same places void.
+///
+/// A group message has to be exactly one MLS message. Any account may have the chain order other bytes, and a published
+/// client that gets them in a page reads nothing more of that group.
 fn is_payload_of(originator: OriginatorId, event: &ChainEvent, client: &ClientEnvelope) -> bool {
     let identifier = client.topic().identifier();
     if client.topic().kind() != client.payload_kind()
@@ -275,5 +278,32 @@ mod tests {
         assert!(void(OriginatorId::GROUP_MESSAGES, vector("chain:identity")));
         assert!(void(OriginatorId::IDENTITY_UPDATES, vector("chain:group")));
         assert!(!void(OriginatorId::IDENTITY_UPDATES, vector("chain:identity")));
+    }
+
+    #[test]
+    fn a_group_message_that_clients_cannot_decode_leaves_its_place_empty() {
+        let void = |alter: &dyn Fn(&mut Option<Version>)| {
+            let mut client = pb::ClientEnvelope::decode(vector("chain:group")).unwrap();
+            let Some(Payload::GroupMessage(message)) = &mut client.payload else {
+                panic!("no group message")
+            };
+            alter(&mut message.version);
+            let event = event(client.encode_to_vec().into());
+            let entry = ChainEntry::from_event(OriginatorId::GROUP_MESSAGES, &event);
+            matches!(entry, ChainEntry::Void(_))
+        };
+        let frame_void = |change: &dyn Fn(&mut Vec<u8>)| {
+            void(&|version| {
+                let Some(Version::V1(v1)) = version else { panic!("no frame") };
+                let mut frame = v1.data.to_vec();
+                change(&mut frame);
+                v1.data = frame.into();
+            })
+        };
+        assert!(!frame_void(&|_| {}), "nothing is altered");
+        assert!(frame_void(&|frame| frame.truncate(frame.len() - 1)), "cut off");
+        assert!(frame_void(&|frame| frame.push(0)), "with a byte more");
+        assert!(frame_void(&|frame| frame.clear()), "empty");
+        assert!(void(&|version| *version = None), "without a frame");
     }
 }
