@@ -2,8 +2,8 @@
 //! cover the parts that their traffic hides.
 
 use hawser_proto::mls::{
-    ContentType, Credential, MlsParseError, MlsSender, WireFormat, parse_group_message,
-    parse_key_package,
+    ContentType, Credential, KeyPackageSignatureError, MlsParseError, MlsSender, WireFormat,
+    parse_group_message, parse_key_package,
 };
 use hawser_proto::pb::xmtp::identity::MlsCredential;
 use hawser_proto::pb::xmtp::mls::api::v1::group_message_input::Version;
@@ -288,6 +288,68 @@ fn x509_credentials_list_their_certificates() {
     let unknown = key_package(&leaf_node_of(&[0x0a, 0x0a, 0], 1, &[0; 16]));
     let error = MlsParseError::Selector { field: "credential_type", value: 0x0a0a };
     assert_eq!(parse_key_package(&unknown), Err(error));
+}
+
+#[test]
+fn captured_key_packages_are_signed_and_no_byte_of_a_signature_may_differ() {
+    for (_, data) in captured("key_package") {
+        let package = parse_key_package(&data).expect("a key package");
+        assert_eq!(package.check_signatures(), Ok(()));
+        for (part, error) in [
+            (package.signed_leaf, KeyPackageSignatureError::LeafNode),
+            (package.signed, KeyPackageSignatureError::KeyPackage),
+        ] {
+            let start = data.windows(64).position(|it| it == part.signature).expect("it is there");
+            for at in start..start + 64 {
+                let mut changed = data.clone();
+                changed[at] ^= 1;
+                let package = parse_key_package(&changed).expect("a key package");
+                assert_eq!(package.check_signatures(), Err(error), "byte {at}");
+            }
+        }
+    }
+}
+
+/// An honest node may have admitted what one library accepts, so only what all of them refuse is held against it.
+#[test]
+fn signatures_count_as_wrong_only_where_libraries_agree() {
+    let is_wrong = |package: &[u8]| {
+        parse_key_package(package).expect("a key package").check_signatures().is_err()
+    };
+    let leaf = leaf_node(1, &[0; 16]);
+    let package = key_package(&leaf);
+    assert!(is_wrong(&package));
+    for suite in [0, 2, 7, 0x4d, 0xf042] {
+        let mut other = package.clone();
+        other[2..4].copy_from_slice(&u16::to_be_bytes(suite));
+        assert!(!is_wrong(&other), "suite {suite}");
+    }
+    let inbox = opaque(b"inbox");
+    for (extension_type, data, is_judged) in [
+        (1, inbox.clone(), true),
+        (1, b"inbox".to_vec(), false),
+        (1, [inbox.clone(), vec![0]].concat(), false),
+        (6, inbox.clone(), false),
+        (10, vec![], true),
+        (10, vec![0], false),
+        (0xf000, inbox.clone(), false),
+        (0xff03, vec![1, 2], true),
+    ] {
+        let list = vector(&[&u16::to_be_bytes(extension_type)[..], &opaque(&data)].concat());
+        let other =
+            [&[0, 1, 0, 3], &opaque(&[4; 32])[..], &leaf, &list, &opaque(&[5; 64])].concat();
+        assert_eq!(is_wrong(&other), is_judged, "{extension_type:#x} with {data:?}");
+    }
+    // A key and signatures of order 1, which OpenMLS refuses.
+    let point = [&[1][..], &[0; 31]].concat();
+    let signature = [&point[..], &[0; 32]].concat();
+    let (key_at, leaf_end, end) = (4 + 33 + 34, 4 + 33 + leaf.len(), package.len());
+    let mut small = package.clone();
+    small[key_at..key_at + 32].copy_from_slice(&point);
+    small[leaf_end - 64..leaf_end].copy_from_slice(&signature);
+    assert!(is_wrong(&small));
+    small[end - 64..].copy_from_slice(&signature);
+    assert!(!is_wrong(&small));
 }
 
 proptest! {

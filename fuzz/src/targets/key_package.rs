@@ -12,8 +12,8 @@ pub(super) const TARGET: Target =
 /// A time at which the captured key packages are valid, unix seconds.
 const THEN: u64 = 1_795_155_446;
 
-/// One key package has one length, its lists can be walked to their ends, and only what is well-framed
-/// is ever valid.
+/// One key package has one length, its lists can be walked to their ends, and only what is well-framed and breaks no
+/// rule of followers is ever valid.
 fn run(input: &[u8]) {
     let judged = key_package(input, THEN);
     let Ok(package) = parse_key_package(input) else {
@@ -22,6 +22,7 @@ fn run(input: &[u8]) {
     };
     if let Ok(valid) = judged {
         assert_eq!(valid.installation_key, package.signature_key);
+        assert_eq!(package.check_signatures(), Ok(()), "is admitted and counts as wrongly signed");
     }
     let extensions = package.extensions.iter().chain(package.leaf_extensions.iter());
     let mut listed: usize = extensions.map(|extension| extension.data.len()).sum();

@@ -161,6 +161,30 @@ fn verdicts_on_key_packages_are_those_of_a_published_client() {
     assert!(count > 700 && valid > 15, "{count} packages, of which {valid} hold");
 }
 
+/// Nodes judge what others have signed by the bytes alone, and have to refuse nothing that a node admits.
+#[test]
+fn wrong_signatures_of_key_packages_are_those_that_a_published_client_refuses() {
+    let (mut wrong, mut admitted) = (0, 0);
+    for line in std::fs::read_to_string(PACKAGES).unwrap().lines() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        let bytes = hex::decode(text(&line["package"])).unwrap();
+        let (name, theirs) = (text(&line["case"]), text(&line["client"]));
+        let refused_by_client = theirs.ends_with("signature is not valid.");
+        let Ok(view) = hawser_proto::mls::parse_key_package(&bytes) else {
+            assert!(!refused_by_client && theirs != "valid", "{name}: {theirs}");
+            continue;
+        };
+        let is_wrong = view.check_signatures().is_err();
+        assert_eq!(is_wrong, refused_by_client, "{name}: {theirs}");
+        wrong += usize::from(is_wrong);
+        // At a time of its lifetime, if there is one.
+        let is_admitted = key_package(&bytes, view.lifetime.not_before).is_ok();
+        assert!(!(is_admitted && is_wrong), "{name}");
+        admitted += usize::from(is_admitted);
+    }
+    assert!(wrong > 200 && admitted > 25, "{wrong} wrong ones, {admitted} admitted");
+}
+
 /// Writes the cases, for the program that asks the client.
 #[test]
 #[ignore = "makes the input of scripts/differential"]

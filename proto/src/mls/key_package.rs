@@ -1,10 +1,17 @@
 //! Key packages, with which members add an installation to a group (RFC 9420 §10).
 
+use ed25519_dalek::VerifyingKey;
+
 use super::MlsParseError;
 use super::leaf::{Credential, Extensions, LeafSource, Lifetime, leaf_node};
 use super::reader::Reader;
+use super::signature::{KEY_PACKAGE_LABEL, LEAF_NODE_LABEL, SignedPart};
 
-/// A well-formed key package, by reference. Its signatures are **not** checked here.
+/// Cipher suites that sign with Ed25519 (RFC 9420 §17.1).
+const ED25519_SUITES: [u16; 2] = [1, 3];
+
+/// A well-formed key package, by reference. Its signatures are **not** checked by the parser; see
+/// [`check_signatures`](Self::check_signatures).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeyPackageView<'a> {
     /// Cipher suite as registered with IANA; XMTP uses 3.
@@ -23,6 +30,50 @@ pub struct KeyPackageView<'a> {
     pub leaf_extensions: Extensions<'a>,
     /// The extensions of the key package itself.
     pub extensions: Extensions<'a>,
+    /// The leaf node with its signature.
+    pub signed_leaf: SignedPart<'a>,
+    /// The key package with its signature.
+    pub signed: SignedPart<'a>,
+}
+
+/// The reason the signatures of a key package are not those of its signature key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum KeyPackageSignatureError {
+    /// The signature key is not an Ed25519 public key.
+    #[error("the signature key is not an Ed25519 key")]
+    Key,
+    /// The signature of the leaf node is wrong.
+    #[error("the leaf node signature is not valid")]
+    LeafNode,
+    /// The signature of the key package is wrong.
+    #[error("the key package signature is not valid")]
+    KeyPackage,
+}
+
+impl KeyPackageView<'_> {
+    /// Checks both signatures, as far as implementations agree on the result. Costs at most two checks of signatures.
+    ///
+    /// Accepts a key package without a check if its cipher suite signs otherwise than with Ed25519. Does the same if
+    /// an extension's content may have several forms: the published libraries check a signature over what they
+    /// decoded and encoded again, which may be other bytes than the signed ones here.
+    ///
+    /// # Errors
+    /// The first wrong signature, or the key if it is none.
+    pub fn check_signatures(&self) -> Result<(), KeyPackageSignatureError> {
+        let mut extensions = self.leaf_extensions.iter().chain(self.extensions.iter());
+        if !ED25519_SUITES.contains(&self.cipher_suite) || !extensions.all(|it| it.has_one_form()) {
+            return Ok(());
+        }
+        let key = VerifyingKey::try_from(self.signature_key)
+            .map_err(|_| KeyPackageSignatureError::Key)?;
+        if !self.signed_leaf.is_by(&key, LEAF_NODE_LABEL) {
+            return Err(KeyPackageSignatureError::LeafNode);
+        }
+        if !self.signed.is_by(&key, KEY_PACKAGE_LABEL) {
+            return Err(KeyPackageSignatureError::KeyPackage);
+        }
+        Ok(())
+    }
 }
 
 /// Parses a bare `KeyPackage` (not wrapped in an `MLSMessage`) to its last byte.
@@ -40,12 +91,13 @@ pub fn parse_key_package(data: &[u8]) -> Result<KeyPackageView<'_>, MlsParseErro
 pub(super) fn key_package<'a>(
     reader: &mut Reader<'a>,
 ) -> Result<KeyPackageView<'a>, MlsParseError> {
+    let start = *reader;
     reader.protocol_version()?;
     let cipher_suite = reader.u16()?;
     let init_key = reader.vector()?;
     let leaf = leaf_node(reader, LeafSource::KeyPackage)?;
     let extensions = super::leaf::extensions(reader)?;
-    reader.vector()?; // signature
+    let signed = SignedPart::read(reader, &start)?;
     Ok(KeyPackageView {
         cipher_suite,
         init_key,
@@ -55,5 +107,7 @@ pub(super) fn key_package<'a>(
         lifetime: leaf.lifetime.expect("read with the source that carries one"),
         leaf_extensions: leaf.extensions,
         extensions,
+        signed_leaf: leaf.signed,
+        signed,
     })
 }

@@ -2,6 +2,12 @@
 
 use super::MlsParseError;
 use super::reader::Reader;
+use super::signature::SignedPart;
+
+/// Extension type `application_id` (RFC 9420 §5.3.3): one vector.
+const APPLICATION_ID: u16 = 1;
+/// Extension type `last_resort` (draft-ietf-mls-extensions): without content.
+const LAST_RESORT: u16 = 10;
 
 /// The identity that the owner of a leaf claims (RFC 9420 §5.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +58,23 @@ pub struct Extension<'a> {
     pub data: &'a [u8],
 }
 
+impl Extension<'_> {
+    /// Returns true if the content has one form, so that readers who decode it encode the same bytes again. Types whose
+    /// content is not read here, and which readers decode, have none.
+    pub(super) fn has_one_form(&self) -> bool {
+        match self.extension_type {
+            APPLICATION_ID => {
+                let mut content = Reader::new(self.data);
+                content.vector().is_ok() && content.is_empty()
+            }
+            LAST_RESORT => self.data.is_empty(),
+            // The other registered types, and the one that XMTP's branch of OpenMLS decodes.
+            2..=9 | 0xf000 => false,
+            _ => true,
+        }
+    }
+}
+
 impl<'a> Extensions<'a> {
     /// Iterates over the extensions in their written order.
     pub fn iter(&self) -> impl Iterator<Item = Extension<'a>> + use<'a> {
@@ -84,6 +107,8 @@ pub(super) struct LeafNode<'a> {
     /// Present for [`LeafSource::KeyPackage`] only.
     pub(super) lifetime: Option<Lifetime>,
     pub(super) extensions: Extensions<'a>,
+    /// The fields with their signature. That of a leaf in a key package covers exactly them.
+    pub(super) signed: SignedPart<'a>,
 }
 
 /// Reads a `LeafNode`. Its position decides the required source (RFC 9420 §7.3).
@@ -91,14 +116,15 @@ pub(super) fn leaf_node<'a>(
     reader: &mut Reader<'a>,
     source: LeafSource,
 ) -> Result<LeafNode<'a>, MlsParseError> {
+    let start = *reader;
     let encryption_key = reader.vector()?;
     let signature_key = reader.vector()?;
     let credential = credential(reader)?;
     capabilities(reader)?;
     let lifetime = leaf_source(reader, source)?;
     let extensions = extensions(reader)?;
-    reader.vector()?; // signature
-    Ok(LeafNode { encryption_key, signature_key, credential, lifetime, extensions })
+    let signed = SignedPart::read(reader, &start)?;
+    Ok(LeafNode { encryption_key, signature_key, credential, lifetime, extensions, signed })
 }
 
 fn leaf_source(

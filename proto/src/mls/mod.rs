@@ -2,7 +2,7 @@
 //!
 //! A node cannot read group messages, but must know which of them change the group: those are ordered
 //! by the chain, all others by a node. These parsers read just that, and the shape of a key package.
-//! They decrypt nothing and check no signature.
+//! They decrypt nothing and check no signature; those of a key package can be checked once it is parsed.
 //!
 //! They allocate nothing and compare every length with the bytes that are there. No part of the
 //! grammar contains itself, so the recursion has a fixed depth. `docs/protocol/mls-framing.md` lists
@@ -13,10 +13,12 @@ mod key_package;
 mod leaf;
 mod proposal;
 mod reader;
+mod signature;
 
 pub use framing::{ContentType, GroupMessageFrame, MlsSender, WireFormat, parse_group_message};
-pub use key_package::{KeyPackageView, parse_key_package};
+pub use key_package::{KeyPackageSignatureError, KeyPackageView, parse_key_package};
 pub use leaf::{Certificates, Credential, Extension, Extensions, Lifetime};
+pub use signature::SignedPart;
 
 /// The reason bytes are not the expected MLS structure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -25,6 +25,11 @@ impl<'a> Reader<'a> {
         self.rest.is_empty()
     }
 
+    /// Returns the bytes that were read since `earlier`, a position of this reader.
+    pub(super) fn since(&self, earlier: &Self) -> &'a [u8] {
+        &earlier.rest[..earlier.rest.len() - self.rest.len()]
+    }
+
     /// Requires that no byte is left.
     pub(super) fn finish(self) -> Result<(), MlsParseError> {
         match self.rest.len() {
