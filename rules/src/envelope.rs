@@ -142,13 +142,23 @@ pub fn check_payload(
     }
 }
 
-/// Checks that a key package parses to its last byte. Does not check its lifetime, so the
-/// result does not change with time.
+/// Checks that a key package parses to its last byte. Checks neither its signatures nor its lifetime.
 ///
 /// # Errors
 /// A sentence for the publisher.
 pub fn key_package_form(tls_bytes: &Bytes) -> Result<(), String> {
     mls::parse_key_package(tls_bytes).map(|_| ()).map_err(|error| error.to_string())
+}
+
+/// Checks that a key package parses to its last byte, and its signatures as
+/// [`check_signatures`](mls::KeyPackageView::check_signatures) does. Does not check its lifetime, so the result does
+/// not change with time. Accepts every key package that a node admits.
+///
+/// # Errors
+/// A sentence for the publisher.
+pub fn key_package_signatures(tls_bytes: &Bytes) -> Result<(), String> {
+    let package = mls::parse_key_package(tls_bytes).map_err(|error| error.to_string())?;
+    package.check_signatures().map_err(|error| error.to_string())
 }
 
 /// Returns the payer signature with the digest that it signs, without recovering its signer.
@@ -179,7 +189,10 @@ pub fn check_length(len_bytes: usize) -> Result<(), Violation> {
 /// Checks a statement that another node has signed against every rule that depends only on its bytes and the registry.
 /// `payer` is the account recovered from the payer signature, and `node_key` the signing node's key in the registry.
 /// Fees are checked by [`check_charges`]. The expiry of envelopes migrated from the older network is not checked,
-/// because it depends on the time at which they were first sent, which is not in the statement.
+/// because it depends on the time at which they were first sent, which is not in the statement. Neither are the
+/// signatures of their key packages, because nodes of that network accepted these.
+///
+/// Costs two checks of signatures for a key package.
 ///
 /// # Errors
 /// The first broken rule, which always has a rule number.
@@ -202,8 +215,10 @@ pub fn check_statement(
         if payer != node_key.address() {
             return Err(Violation::Reserved);
         }
-    } else {
+    } else if statement.id().originator.is_migrated() {
         check_payload(client, key_package_form)?;
+    } else {
+        check_payload(client, key_package_signatures)?;
     }
     if statement.id().originator.is_migrated() {
         return Ok(());
@@ -245,8 +260,10 @@ pub fn check_charges(
 }
 
 #[cfg(test)]
-mod tests {
-    use hawser_proto::pb::xmtp::mls::api::v1::WelcomeMessageInput;
+pub(crate) mod tests {
+    use hawser_proto::pb::xmtp::mls::api::v1::{
+        KeyPackageUpload, UploadKeyPackageRequest, WelcomeMessageInput,
+    };
     use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
     use hawser_proto::{EnvelopeId, SecretKey};
     use prost::Message as _;
@@ -291,6 +308,76 @@ mod tests {
             classes.insert(class);
         }
         assert_eq!(classes.len(), PayloadClass::ALL.len(), "the vectors have every class");
+    }
+
+    /// Returns the key packages of captured clients.
+    pub(crate) fn key_packages() -> Vec<Bytes> {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/vectors/client/envelopes.jsonl");
+        let package = |line: &str| {
+            let vector: Value = serde_json::from_str(line).unwrap();
+            let bytes = hex::decode(vector["hex"].as_str().unwrap()).unwrap();
+            let client = ClientEnvelope::parse(bytes.into()).unwrap();
+            let Payload::UploadKeyPackage(upload) = client.payload() else { return None };
+            Some(upload.key_package.clone().unwrap().key_package_tls_serialized)
+        };
+        std::fs::read_to_string(path).unwrap().lines().filter_map(package).collect()
+    }
+
+    /// Returns a key package with a change in the signature of its leaf, and with one in its own.
+    pub(crate) fn wrongly_signed(package: &Bytes) -> [Bytes; 2] {
+        let view = mls::parse_key_package(package).unwrap();
+        [view.signed_leaf, view.signed].map(|part| {
+            let at = package.windows(64).position(|it| it == part.signature).unwrap();
+            let mut changed = package.to_vec();
+            changed[at] ^= 1;
+            changed.into()
+        })
+    }
+
+    pub(crate) fn upload(package: Bytes) -> Payload {
+        let upload = KeyPackageUpload { key_package_tls_serialized: package };
+        Payload::UploadKeyPackage(UploadKeyPackageRequest {
+            key_package: Some(upload),
+            is_inbox_id_credential: true,
+        })
+    }
+
+    #[test]
+    fn a_key_package_with_a_wrong_signature_breaks_a_rule_except_in_the_older_network() {
+        let key = SecretKey::from_bytes(&[7; 32]).unwrap();
+        let judged = |originator: OriginatorId, package: &Bytes| {
+            let aad = pb::AuthenticatedData {
+                target_topic: Bytes::from_static(&[3, 9]),
+                ..Default::default()
+            };
+            let client =
+                pb::ClientEnvelope { aad: Some(aad), payload: Some(upload(package.clone())) };
+            let client = client.encode_to_vec().into();
+            let statement = pb::UnsignedOriginatorEnvelope {
+                originator_node_id: originator.0,
+                originator_sequence_id: 1,
+                originator_ns: 1_750_000_000_000_000_000,
+                payer_envelope_bytes: PayerEnvelope::sign(client, originator, 60, &key)
+                    .encode_to_vec()
+                    .into(),
+                expiry_unixtime: 1_750_000_000 + 60 * 86_400,
+                ..Default::default()
+            };
+            let statement =
+                UnsignedOriginatorEnvelope::parse(statement.encode_to_vec().into()).unwrap();
+            check_statement(&statement, Ok(key.public_key().address()), &key.public_key())
+        };
+        let (node, migrated) = (OriginatorId::FIRST_NODE, OriginatorId::MIGRATED[2]);
+        let packages = key_packages();
+        assert!(packages.len() > 5);
+        for package in packages {
+            assert_eq!(judged(node, &package), Ok(()));
+            for wrong in wrongly_signed(&package) {
+                let violation = judged(node, &wrong).unwrap_err();
+                assert_eq!(violation.rule().map(|rule| rule.0), Some(14), "{violation}");
+                assert_eq!(judged(migrated, &wrong), Ok(()));
+            }
+        }
     }
 
     #[test]

@@ -54,8 +54,8 @@ use judgement::Ruling;
 
 /// Judges a report. The result depends only on the arguments.
 ///
-/// Costs at most three signature recoveries per envelope. Reports have up to 64 envelopes, or 1,000 for congestion, and
-/// up to 8 MiB; a longer report is refuted without being decoded.
+/// Costs at most three signature recoveries per envelope, and two checks of signatures per key package. Reports have up
+/// to 64 envelopes, or 1,000 for congestion, and up to 8 MiB; a longer report is refuted without being decoded.
 #[must_use]
 pub fn verify(case: &ReportCase<'_>) -> Judgement {
     let host = host_of(case);

@@ -22,6 +22,7 @@ use super::report::{ENVELOPES_MAX, REPORT_LEN_BYTES_MAX, digest};
 use super::*;
 use crate::absences::Absences;
 use crate::congestion::congestion_units;
+use crate::envelope::tests::{key_packages, upload, wrongly_signed};
 use crate::fees::{Rate, RateTable};
 use crate::registry::{NodeRecord, Registry};
 
@@ -340,6 +341,7 @@ fn a_rule_that_is_broken_is_proven_with_its_number() {
         (6, [0, 9], Payload::GroupMessage(GroupMessageInput::default())),
         (6, [2, 9], Payload::IdentityUpdate(IdentityUpdate::default())),
         (14, [3, 9], Payload::UploadKeyPackage(UploadKeyPackageRequest::default())),
+        (14, [3, 9], upload(wrongly_signed(&key_packages()[0])[1].clone())),
     ] {
         let aad = env::AuthenticatedData {
             target_topic: Bytes::copy_from_slice(&topic),

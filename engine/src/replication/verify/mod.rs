@@ -63,7 +63,8 @@ struct ParsedEnvelope {
 
 impl EnvelopeVerifier {
     /// Verifies a batch; results are in its order. Costs up to two signature recoveries for each
-    /// envelope, and less the larger the batch; callers split large ones over the cores.
+    /// envelope, and less the larger the batch; for a key package also two checks of its signatures. Callers
+    /// split large batches over the cores.
     ///
     /// The originator's signature decides whether the originator can be held to an envelope.
     /// Without it nothing is stored. A signed envelope that breaks a rule takes up its place in the

@@ -197,6 +197,35 @@ fn a_signed_violation_is_kept_under_the_number_of_its_rule() {
     assert_eq!(verifier().validities_of_stored(stored), validities, "each in its place");
 }
 
+/// Returns the envelope of a captured client with its key package, and the same with a wrong signature of the package.
+fn key_packages() -> [Bytes; 2] {
+    let text = include_str!("../../../../tests/vectors/client/envelopes.jsonl");
+    let captured = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap();
+    let line = text.lines().map(captured).find(|line| line["kind"] == "key_package").unwrap();
+    let client = Bytes::from(hex::decode(line["hex"].as_str().unwrap()).unwrap());
+    let mut changed = pb::ClientEnvelope::decode(client.clone()).unwrap();
+    let Some(Payload::UploadKeyPackage(upload)) = &mut changed.payload else { unreachable!() };
+    let package = upload.key_package.as_mut().unwrap();
+    let mut bytes = package.key_package_tls_serialized.to_vec();
+    *bytes.last_mut().unwrap() ^= 1;
+    package.key_package_tls_serialized = bytes.into();
+    [client, changed.encode_to_vec().into()]
+}
+
+#[test]
+fn a_key_package_with_a_wrong_signature_is_kept_under_a_rule() {
+    let validities = key_packages().map(|client| {
+        let bytes = signed(&statement(5, &paid(client, SOURCE, 60)), 2);
+        let entry = check_one(bytes.clone()).unwrap();
+        assert!(entry.facts.unwrap().charge.is_some(), "its payer has signed it");
+        assert_eq!(verifier().validity_of_stored(&bytes), entry.validity);
+        let is_read = verifier().read(vec![bytes]).is_some();
+        assert_eq!(is_read, entry.validity == Validity::Valid, "shown before it is verified");
+        entry.validity
+    });
+    assert_eq!(validities, [Validity::Valid, Validity::Invalid(InvalidRule(14))]);
+}
+
 /// A hostile node states the retention itself, and the first rule that is broken is the one in the mark.
 #[test]
 fn a_retention_that_no_node_accepts_is_never_booked_and_a_reserved_topic_is_free() {
