@@ -218,7 +218,7 @@ mod tests {
             id: OriginatorId(100),
             public_key: key.public_key(),
             owner: Address([1; 20]),
-            http_address: "http://a".into(),
+            http_address: Some("http://a".into()),
             quic_address: None,
             canonical: true,
         };

@@ -434,7 +434,7 @@ impl NodeEntry {
             id: OriginatorId(self.node_id),
             public_key,
             owner: Address([0; 20]),
-            http_address: String::new(),
+            http_address: None,
             quic_address: None,
             canonical: self.canonical,
         })

@@ -28,7 +28,7 @@ fn keys() -> KnownKeys {
         id: OriginatorId(node),
         public_key: key(node).public_key(),
         owner: Address([0; 20]),
-        http_address: String::new(),
+        http_address: None,
         quic_address: None,
         canonical: true,
     };

@@ -159,7 +159,7 @@ impl Network {
                 id: member.id,
                 public_key: key,
                 owner: key.address(),
-                http_address: format!("http://{}", member.api),
+                http_address: Some(format!("http://{}", member.api)),
                 quic_address: None,
                 canonical: true,
             })

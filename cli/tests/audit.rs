@@ -40,7 +40,7 @@ fn keys(nodes: &[(u32, PublicKey)]) -> KnownKeys {
         id: OriginatorId(*id),
         public_key: *public_key,
         owner: Address([0; 20]),
-        http_address: String::new(),
+        http_address: None,
         quic_address: None,
         canonical: true,
     };

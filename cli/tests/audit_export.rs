@@ -349,7 +349,7 @@ fn a_page_in_place_of_a_checkpoint_counts_only_if_the_node_has_none() {
         id: OriginatorId(id),
         public_key: SecretKey::from_bytes(&[key; 32]).unwrap().public_key(),
         owner: Address([0; 20]),
-        http_address: String::new(),
+        http_address: None,
         quic_address: None,
         canonical: true,
     };

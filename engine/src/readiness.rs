@@ -96,7 +96,7 @@ mod tests {
             id: NODE,
             public_key: key(1),
             owner: key(1).address(),
-            http_address: "http://127.0.0.1:5050".into(),
+            http_address: Some("http://127.0.0.1:5050".into()),
             quic_address: None,
             canonical,
         };

@@ -292,7 +292,7 @@ mod tests {
             id: OriginatorId(node),
             public_key: key(node).public_key(),
             owner: key(node).public_key().address(),
-            http_address: String::new(),
+            http_address: None,
             quic_address: None,
             canonical: true,
         };

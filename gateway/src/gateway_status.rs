@@ -79,7 +79,7 @@ impl GatewayObserver {
         let lag = self.nodes.lag(node.id());
         NodeReport {
             id: node.id().0,
-            address: node.record.http_address.clone(),
+            address: node.address.clone(),
             serves: match *node.health.borrow() {
                 Health::Unknown => None,
                 Health::Up => Some(true),

@@ -7,7 +7,7 @@ use hawser_engine::ports::NodeRecord;
 pub(crate) fn quic_address(record: &NodeRecord) -> Option<String> {
     match &record.quic_address {
         Some(address) => Some(address.clone()),
-        None => of_url(&record.http_address),
+        None => of_url(record.http_address.as_deref()?),
     }
 }
 

@@ -34,7 +34,7 @@ const AGAIN_BESIDE_GRPC: Duration = Duration::from_secs(30);
 /// A session that lasted this long resets the backoff. Guessed: the longest pause.
 const GOOD_AFTER: Duration = Duration::from_secs(10);
 
-/// Maintains a session with `peer` until it is no longer in the network.
+/// Maintains a session with `peer` until it is no longer in the network, or its record has no address.
 pub(crate) async fn maintain_session(net: Arc<NetState>, endpoint: Endpoint, peer: OriginatorId) {
     let (mut backoff, mut announced_pause) = (Backoff::new(), AnnouncedPause::default());
     loop {
@@ -80,7 +80,7 @@ struct PeerAddresses {
     /// The address that the peer has announced over gRPC. It is tried first, because a peer that announces one may not
     /// answer at the other.
     stated: Option<String>,
-    /// The one of its registry record; empty if it has none.
+    /// The one of its registry record.
     registered: String,
     /// URL of the peer's API, if the peer may still announce a QUIC address there.
     url: Option<String>,
@@ -106,18 +106,15 @@ async fn wait(net: &NetState, peer: OriginatorId, pause: Duration, addresses: &P
 }
 
 /// Returns the addresses of a peer, read for each attempt, so that a node that has moved is found.
-/// `None` once the node has left the network; a record without an address may still get one.
+/// `None` once the node has left the network, or its record has no address.
 fn addresses_of(net: &NetState, peer: OriginatorId) -> Option<PeerAddresses> {
     let registry = net.identity.registry.borrow();
     let record = registry.member(peer)?;
+    let registered = quic_address(record)?;
     // A record that has one of its own is the operator's word.
-    let url = record.quic_address.is_none().then(|| record.http_address.clone());
+    let url = record.http_address.clone().filter(|_| record.quic_address.is_none());
     let stated = url.as_deref().and_then(|url| net.sessions.announced_address(peer, url));
-    Some(PeerAddresses {
-        stated: stated.map(|it| it.to_string()),
-        registered: quic_address(record).unwrap_or_default(),
-        url,
-    })
+    Some(PeerAddresses { stated: stated.map(|it| it.to_string()), registered, url })
 }
 
 /// Tries one address after the other. The node that answers has to prove the peer's id.

@@ -6,7 +6,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hawser_engine::ports::Registry;
+use hawser_engine::ports::{NodeRecord, Registry};
 use hawser_engine::runtime::replication::Replication;
 use hawser_proto::frame::CloseCode;
 use hawser_proto::{OriginatorId, SecretKey};
@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, timeout};
 
+use crate::address::quic_address;
 use crate::control::SessionError;
 use crate::counters::{NetCounters, PeerError};
 use crate::dial::{self, HANDSHAKE_MAX};
@@ -127,10 +128,12 @@ impl Endpoint {
         if let Some(quic) = quic.clone() {
             tasks.spawn(until(stopped.clone(), accept(net.clone(), quic.clone())));
             let dial = move |net, peer| dial::maintain_session(net, quic.clone(), peer);
-            tasks.spawn(until(stopped.clone(), for_each_peer(net.clone(), dial)));
+            let dialled = for_each_peer(net.clone(), |it| quic_address(it).is_some(), dial);
+            tasks.spawn(until(stopped.clone(), dialled));
         }
         if transport != PeerTransport::Quic {
-            tasks.spawn(until(stopped, for_each_peer(net.clone(), grpc::maintain)));
+            let called = for_each_peer(net.clone(), |it| it.http_address.is_some(), grpc::maintain);
+            tasks.spawn(until(stopped, called));
         }
         Ok(Self { net, quic, local, stop, tasks })
     }
@@ -238,14 +241,19 @@ fn open_quic(listen: SocketAddr, key: &SecretKey) -> Result<quinn::Endpoint, Net
     Ok(quic)
 }
 
-/// Runs a task for every node that is in the network or enters it, and for every source that a replica follows.
-async fn for_each_peer<F>(net: Arc<NetState>, task: impl Fn(Arc<NetState>, OriginatorId) -> F)
-where
+/// Runs a task for every node with an address that is in the network or enters it, and for every source that a replica
+/// follows. The task of a node without an address would end at once.
+async fn for_each_peer<F>(
+    net: Arc<NetState>,
+    has_address: fn(&NodeRecord) -> bool,
+    task: impl Fn(Arc<NetState>, OriginatorId) -> F,
+) where
     F: Future<Output = ()> + Send + 'static,
 {
     let peers = |nodes: &Registry| {
         let listed = net.observed.as_ref().and_then(|observed| observed.all(nodes));
-        let members = || nodes.nodes().filter(|it| it.canonical).map(|it| it.id).collect();
+        let is_called = |it: &&NodeRecord| it.canonical && has_address(it);
+        let members = || nodes.nodes().filter(is_called).map(|it| it.id).collect();
         let ids = |all: Vec<(OriginatorId, String)>| all.into_iter().map(|(id, _)| id).collect();
         let all: Vec<OriginatorId> = listed.map_or_else(members, ids);
         all.into_iter().filter(|id| *id != net.identity.own).collect()
@@ -346,7 +354,6 @@ async fn prove(
 
 #[cfg(test)]
 mod tests {
-    use hawser_engine::ports::NodeRecord;
     use tokio::sync::mpsc;
 
     use super::*;
@@ -359,7 +366,7 @@ mod tests {
             id: PEER,
             public_key,
             owner: public_key.address(),
-            http_address: String::new(),
+            http_address: None,
             quic_address: None,
             canonical,
         };

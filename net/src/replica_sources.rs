@@ -1,6 +1,6 @@
 //! The sources of a replica: nodes that it asks as any reader may ask them.
 
-use hawser_engine::ports::Registry;
+use hawser_engine::ports::{NodeRecord, Registry};
 use hawser_proto::OriginatorId;
 
 /// The URLs that a replica follows. None of them means all nodes of the network.
@@ -25,8 +25,9 @@ impl ReplicaSources {
             return None;
         }
         let of_node = |url: &String| {
-            let is_there = |address: &str| without_slash(address) == without_slash(url);
-            registry.nodes().find(|it| it.canonical && is_there(&it.http_address)).map(|it| it.id)
+            let is_there = |address: &String| without_slash(address) == without_slash(url);
+            let has_url = |it: &&NodeRecord| it.http_address.as_ref().is_some_and(is_there);
+            registry.nodes().filter(|it| it.canonical).find(has_url).map(|it| it.id)
         };
         let id = |index, url| of_node(url).unwrap_or_else(|| stand_in(index));
         let urls = self.urls.iter().enumerate();
@@ -51,7 +52,6 @@ fn without_slash(url: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use hawser_engine::ports::NodeRecord;
     use hawser_proto::SecretKey;
 
     use super::*;
@@ -62,7 +62,7 @@ mod tests {
             id: OriginatorId(200),
             public_key,
             owner: public_key.address(),
-            http_address: "http://b:1".into(),
+            http_address: Some("http://b:1".into()),
             quic_address: None,
             canonical,
         };

@@ -1,6 +1,6 @@
 //! The node registry as a value: the signer of each strand, and the addresses of nodes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hawser_proto::{Address, OriginatorId, PublicKey};
 
@@ -15,8 +15,9 @@ pub struct NodeRecord {
     pub public_key: PublicKey,
     /// The account that owns the record.
     pub owner: Address,
-    /// The URL of the node's API: `http://…` or `https://…`.
-    pub http_address: String,
+    /// The URL of the node's API: `http://…` or `https://…`. `None` if the registry has no usable one: the node is
+    /// not called then. Its owner can cause this at any time, so neither the key nor the membership depends on it.
+    pub http_address: Option<String>,
     /// The address of the node's QUIC endpoint, `host:port`; `None` if it is the API's host and port.
     pub quic_address: Option<String>,
     /// True if the node is in the canonical network now.
@@ -24,12 +25,15 @@ pub struct NodeRecord {
 }
 
 /// The node registry as last read.
+///
+/// Several records may have one key: what is signed in the name of a node states its id. At most one of these records
+/// has addresses.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Registry {
     nodes: BTreeMap<OriginatorId, NodeRecord>,
     /// The absences of nodes that have left at least once.
     absences: BTreeMap<OriginatorId, Absences>,
-    /// The nodes without a record in `nodes`, because theirs cannot be used, each with true if it is canonical.
+    /// The nodes without a record in `nodes`, because theirs has no valid key, each with true if it is canonical.
     unusable: BTreeMap<OriginatorId, bool>,
 }
 
@@ -46,20 +50,20 @@ impl Registry {
         self.node(id).filter(|record| record.canonical)
     }
 
-    /// Iterates over the ids of all canonical nodes, in no particular order, also of those whose record cannot be
-    /// used: the contracts count them like any other node.
+    /// Iterates over the ids of all canonical nodes, in no particular order, also of those without a valid key: the
+    /// contracts count them like any other node.
     pub fn canonical_ids(&self) -> impl Iterator<Item = OriginatorId> {
         let usable = self.nodes().filter(|record| record.canonical).map(|record| record.id);
         let unusable = self.unusable.iter().filter(|(_, is_canonical)| **is_canonical);
         usable.chain(unusable.map(|(id, _)| *id))
     }
 
-    /// Iterates over the ids of all nodes, in no particular order, also of those whose record cannot be used.
+    /// Iterates over the ids of all nodes, in no particular order, also of those without a valid key.
     pub fn registered_ids(&self) -> impl Iterator<Item = OriginatorId> {
         self.nodes.keys().chain(self.unusable.keys()).copied()
     }
 
-    /// Sets the nodes whose records cannot be used, each with true if it is canonical. Ids with a record are left out.
+    /// Sets the nodes without a valid key, each with true if it is canonical. Ids with a record are left out.
     #[must_use]
     pub fn with_unusable(mut self, nodes: impl IntoIterator<Item = (OriginatorId, bool)>) -> Self {
         self.unusable = nodes.into_iter().filter(|(id, _)| !self.nodes.contains_key(id)).collect();
@@ -101,12 +105,79 @@ impl Registry {
     pub fn nodes(&self) -> impl Iterator<Item = &NodeRecord> {
         self.nodes.values()
     }
+
+    /// Returns the record of the node that runs with a key: of several records with this key the one with addresses,
+    /// and without any the first.
+    #[must_use]
+    pub fn running_with(&self, key: &PublicKey) -> Option<&NodeRecord> {
+        // The first of equal ones is the minimum.
+        let with_key = self.nodes().filter(|record| record.public_key == *key);
+        with_key.min_by_key(|record| !record.has_address())
+    }
+}
+
+impl NodeRecord {
+    /// Returns true if the node can be called.
+    fn has_address(&self) -> bool {
+        self.http_address.is_some() || self.quic_address.is_some()
+    }
 }
 
 impl FromIterator<NodeRecord> for Registry {
-    /// Collects records; a later record of the same id replaces an earlier one.
+    /// Collects records; a later record of the same id replaces an earlier one. Of records with one key and an address,
+    /// only the one with the lowest id keeps its addresses: a node finds its id by its key, so no node runs with the
+    /// others, and a later record must not displace a running node.
     fn from_iter<I: IntoIterator<Item = NodeRecord>>(records: I) -> Self {
-        let nodes = records.into_iter().map(|record| (record.id, record)).collect();
+        let mut nodes: BTreeMap<OriginatorId, NodeRecord> =
+            records.into_iter().map(|record| (record.id, record)).collect();
+        let mut keys = BTreeSet::new();
+        for record in nodes.values_mut().filter(|record| record.has_address()) {
+            if !keys.insert(record.public_key) {
+                (record.http_address, record.quic_address) = (None, None);
+            }
+        }
         Self { nodes, absences: BTreeMap::new(), unusable: BTreeMap::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::SecretKey;
+
+    use super::*;
+
+    fn record(id: u32, seed: u8, url: Option<&str>) -> NodeRecord {
+        let public_key = SecretKey::from_bytes(&[seed; 32]).unwrap().public_key();
+        NodeRecord {
+            id: OriginatorId(id),
+            public_key,
+            owner: public_key.address(),
+            http_address: url.map(str::to_owned),
+            quic_address: None,
+            canonical: true,
+        }
+    }
+
+    #[test]
+    fn of_records_with_one_key_all_verify_and_the_first_with_an_address_is_called() {
+        let url = Some("http://a:1");
+        let records = || {
+            [record(300, 1, url), record(100, 1, None), record(200, 1, url), record(400, 2, url)]
+        };
+        for order in [Vec::from(records()), records().into_iter().rev().collect()] {
+            let registry: Registry = order.into_iter().collect();
+            assert_eq!(registry.nodes().count(), 4);
+            assert!(registry.nodes().all(|it| registry.member(it.id).is_some()));
+            let called = registry.nodes().filter(|it| it.http_address.is_some());
+            assert_eq!(called.map(|it| it.id.0).collect::<Vec<_>>(), [200, 400]);
+            let id = |seed| {
+                let of_key = registry.running_with(&record(100, seed, None).public_key);
+                of_key.map(|record| record.id.0)
+            };
+            assert_eq!([id(1), id(2), id(3)], [Some(200), Some(400), None]);
+        }
+        let moved: Registry = [record(100, 1, None), record(200, 1, None)].into_iter().collect();
+        let key = record(100, 1, None).public_key;
+        assert_eq!(moved.running_with(&key).map(|record| record.id.0), Some(100));
     }
 }

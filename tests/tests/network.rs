@@ -6,6 +6,7 @@ mod ledger_on_chain;
 mod partition;
 mod proxies;
 mod recorded_exchange;
+mod registered_addresses;
 mod replica;
 mod scrub;
 mod snapshot;

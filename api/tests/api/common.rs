@@ -269,7 +269,7 @@ pub(crate) fn record() -> NodeRecord {
         id: NODE,
         public_key: node_key().public_key(),
         owner: node_key().public_key().address(),
-        http_address: "http://127.0.0.1:5050".into(),
+        http_address: Some("http://127.0.0.1:5050".into()),
         quic_address: None,
         canonical: true,
     }

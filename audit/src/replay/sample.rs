@@ -267,7 +267,7 @@ mod tests {
             id: OriginatorId(300),
             public_key: key(3).public_key(),
             owner: hawser_proto::Address([0; 20]),
-            http_address: String::new(),
+            http_address: None,
             quic_address: None,
             canonical: true,
         };

@@ -366,7 +366,7 @@ pub(crate) fn settings() -> ReplaySettings {
         id,
         public_key: key(seed).public_key(),
         owner: Address([0; 20]),
-        http_address: String::new(),
+        http_address: None,
         quic_address: None,
         canonical: true,
     };

@@ -1,7 +1,5 @@
 //! Reads the node registry and selects the usable records.
 
-use std::collections::BTreeSet;
-
 use alloy::eips::BlockId;
 use alloy::primitives::Address as AccountAddress;
 use hawser_proto::{Address, OriginatorId, PublicKey};
@@ -26,16 +24,16 @@ pub(super) async fn read(
     .await
 }
 
-/// Returns the usable records. An invalid record affects only its own node, so the others are kept. The ids of the
-/// invalid ones are kept too: payer reports list the canonical ones, and there are reports about their strands.
-fn usable(mut entries: Vec<NodeWithId>) -> Registry {
-    // The oldest record with a key is kept, because a later one must not displace a running node.
-    entries.sort_by_key(|entry| entry.nodeId);
-    let (mut keys, mut unusable) = (BTreeSet::new(), Vec::new());
+/// Returns the records with a valid key. An address that is no URL is left out of its record: an owner may register any
+/// text, and the key still verifies what the node has signed. An invalid record affects only its own node, so the
+/// others are kept. The ids of records without a valid key are kept too: payer reports list the canonical ones, and
+/// there are reports about their strands.
+fn usable(entries: Vec<NodeWithId>) -> Registry {
+    let mut unusable = Vec::new();
     let mut records = Vec::with_capacity(entries.len());
     for entry in entries {
         let (id, is_canonical) = (entry.nodeId, entry.node.isCanonical);
-        match record(entry).filter(|record| keys.insert(record.public_key.to_string())) {
+        match record(entry) {
             Some(record) => records.push(record),
             None => {
                 tracing::debug!(node_id = id, "a record of the node registry cannot be used");
@@ -48,25 +46,35 @@ fn usable(mut entries: Vec<NodeWithId>) -> Registry {
 
 fn record(NodeWithId { nodeId, node }: NodeWithId) -> Option<NodeRecord> {
     let id = OriginatorId(nodeId);
-    let uri = node.httpAddress.parse::<http::Uri>().ok()?;
-    let is_http = matches!(uri.scheme_str(), Some("http" | "https"))
-        && uri.host().is_some_and(|host| !host.is_empty());
-    if !id.is_node() || !is_http {
+    if !id.is_node() {
         return None;
     }
     Some(NodeRecord {
         id,
         public_key: PublicKey::from_uncompressed(&node.signingPublicKey)?,
         owner: Address(node.signer.into_array()),
-        http_address: node.httpAddress,
+        http_address: Some(node.httpAddress).filter(|address| is_url(address)),
         quic_address: None,
         canonical: node.isCanonical,
     })
 }
 
+fn is_url(address: &str) -> bool {
+    address.parse::<http::Uri>().is_ok_and(|uri| {
+        matches!(uri.scheme_str(), Some("http" | "https"))
+            && uri.host().is_some_and(|host| !host.is_empty())
+    })
+}
+
 #[cfg(test)]
 mod tests {
+    use alloy::primitives::B256;
     use alloy::signers::local::PrivateKeySigner;
+    use hawser_proto::SecretKey;
+    use hawser_proto::envelope::UnsealedEnvelope;
+    use hawser_proto::pb::xmtp::xmtpv4::envelopes::UnsignedOriginatorEnvelope;
+    use hawser_rules::misbehavior::report::client_safety_report;
+    use hawser_rules::misbehavior::{self, Kind, MisbehaviorVerdict, NoChain, ReportCase};
 
     use super::*;
     use crate::contracts::node_registry::NodeRegistry::Node;
@@ -84,8 +92,17 @@ mod tests {
         }
     }
 
-    fn ids(entries: Vec<NodeWithId>) -> Vec<u32> {
-        usable(entries).nodes().map(|record| record.id.0).collect()
+    /// Returns the ids of the nodes that are called.
+    fn called(entries: Vec<NodeWithId>) -> Vec<u32> {
+        let registry = usable(entries);
+        let called = registry.nodes().filter(|record| record.http_address.is_some());
+        called.map(|record| record.id.0).collect()
+    }
+
+    fn sorted(ids: impl Iterator<Item = OriginatorId>) -> Vec<u32> {
+        let mut ids: Vec<_> = ids.map(|id| id.0).collect();
+        ids.sort_unstable();
+        ids
     }
 
     #[test]
@@ -94,32 +111,82 @@ mod tests {
         let registry = usable(vec![entry(100, &key, "https://node.example:5050")]);
         let record = registry.node(OriginatorId(100)).unwrap();
         assert_eq!(record.owner, Address(key.address().into_array()));
-        assert_eq!(record.http_address, "https://node.example:5050");
+        assert_eq!(record.http_address.as_deref(), Some("https://node.example:5050"));
         assert!(record.canonical && record.quic_address.is_none());
     }
 
     #[test]
-    fn of_records_with_one_key_the_lowest_id_stays_in_any_order() {
+    fn of_records_with_one_key_the_lowest_id_is_called_in_any_order() {
         let [shared, other] = [(); 2].map(|()| PrivateKeySigner::random());
         let entries = || {
             let url = "http://127.0.0.1:5050";
             [entry(100, &shared, url), entry(200, &other, url), entry(300, &shared, url)]
         };
-        assert_eq!(ids(entries().into()), [100, 200]);
-        assert_eq!(ids(entries().into_iter().rev().collect()), [100, 200]);
+        assert_eq!(called(entries().into()), [100, 200]);
+        assert_eq!(called(entries().into_iter().rev().collect()), [100, 200]);
+        assert_eq!(usable(entries().into()).nodes().count(), 3, "all keys verify");
     }
 
     #[test]
-    fn a_record_that_no_node_can_use_neither_counts_nor_claims_its_key() {
+    fn a_record_without_a_url_is_not_called_and_keeps_its_key_and_its_membership() {
         let key = PrivateKeySigner::random();
-        for http_address in ["", "node.example", "ftp://node.example", "http://"] {
-            let entries = vec![entry(100, &key, http_address), entry(200, &key, "http://a:1")];
-            assert_eq!(ids(entries), [200], "{http_address:?}");
+        for http_address in ["", "x", "node.example", "ftp://node.example", "http://"] {
+            let entries = || vec![entry(100, &key, http_address), entry(200, &key, "http://a:1")];
+            assert_eq!(called(entries()), [200], "{http_address:?}");
+            let registry = usable(entries());
+            let [first, second] =
+                [100, 200].map(|id| registry.member(OriginatorId(id)).unwrap().public_key);
+            assert_eq!(first, second, "{http_address:?}");
         }
-        assert_eq!(ids(vec![entry(7, &key, "http://a:1")]), [0_u32; 0], "an id of a chain");
+    }
+
+    #[test]
+    fn a_record_without_a_key_of_a_node_neither_counts_nor_claims_its_key() {
+        let key = PrivateKeySigner::random();
+        assert_eq!(called(vec![entry(7, &key, "http://a:1")]), [0_u32; 0], "an id of a chain");
         let mut no_key = entry(100, &key, "http://a:1");
         no_key.node.signingPublicKey = vec![4; 65].into();
-        assert_eq!(ids(vec![no_key, entry(200, &key, "http://a:1")]), [200]);
+        let registry = usable(vec![no_key, entry(200, &key, "http://a:1")]);
+        assert_eq!(registry.nodes().map(|record| record.id.0).collect::<Vec<_>>(), [200]);
+        assert_eq!(sorted(registry.registered_ids()), [100, 200]);
+    }
+
+    /// The owner of a node may register any text as its address after the node has signed two statements for one
+    /// place.
+    #[test]
+    fn a_report_about_a_node_without_a_url_or_with_a_shared_key_is_judged() {
+        let signer = PrivateKeySigner::from_bytes(&B256::repeat_byte(7)).unwrap();
+        let key = SecretKey::from_bytes(&[7; 32]).unwrap();
+        let accused = OriginatorId(200);
+        let signed = |originator_ns| {
+            let statement = UnsignedOriginatorEnvelope {
+                originator_node_id: accused.0,
+                originator_sequence_id: 1,
+                originator_ns,
+                ..UnsignedOriginatorEnvelope::default()
+            };
+            UnsealedEnvelope::new(&statement).seal(&key)
+        };
+        let statements = [signed(1), signed(2)];
+        let report = client_safety_report(3, accused, Kind::DuplicateSequenceId, &statements);
+        let report = report.unwrap().to_bytes();
+        let url = "http://127.0.0.1:5050";
+        for entries in [
+            vec![entry(200, &signer, url)],
+            vec![entry(200, &signer, "x")],
+            vec![entry(100, &signer, url), entry(200, &signer, url)],
+        ] {
+            let judgement = misbehavior::verify(&ReportCase {
+                report: &report,
+                host_signature: None,
+                host: None,
+                registry: &usable(entries),
+                rates: None,
+                chain: &NoChain,
+                held_at_ns: None,
+            });
+            assert_eq!(judgement.verdict, MisbehaviorVerdict::Proven, "{judgement:?}");
+        }
     }
 
     /// The contract of payer reports takes only the list of all canonical nodes, whatever their owners have registered.
@@ -129,16 +196,18 @@ mod tests {
         let url = "http://127.0.0.1:5050";
         let mut left = entry(500, &other, "none");
         left.node.isCanonical = false;
-        let entries =
-            vec![entry(300, &shared, url), entry(100, &shared, url), entry(200, &other, "x"), left];
+        let mut no_key = entry(400, &other, url);
+        no_key.node.signingPublicKey = vec![4; 65].into();
+        let entries = vec![
+            entry(300, &shared, url),
+            no_key,
+            entry(100, &shared, url),
+            entry(200, &other, "x"),
+            left,
+        ];
         let registry = usable(entries);
-        assert_eq!(registry.nodes().map(|record| record.id.0).collect::<Vec<_>>(), [100]);
-        let mut canonical: Vec<_> = registry.canonical_ids().map(|id| id.0).collect();
-        canonical.sort_unstable();
-        assert_eq!(canonical, [100, 200, 300]);
-        let mut all: Vec<_> = registry.registered_ids().map(|id| id.0).collect();
-        all.sort_unstable();
-        assert_eq!(all, [100, 200, 300, 500]);
+        assert_eq!(sorted(registry.canonical_ids()), [100, 200, 300, 400]);
+        assert_eq!(sorted(registry.registered_ids()), [100, 200, 300, 400, 500]);
         assert_ne!(registry, usable(vec![entry(100, &shared, url)]), "a change is published");
     }
 }

@@ -145,7 +145,7 @@ impl<'a> SignatureCheck<'a> {
                 id: identity.node,
                 public_key: identity.public_key,
                 owner: Address([0; 20]),
-                http_address: String::new(),
+                http_address: None,
                 quic_address: None,
                 canonical: true,
             };

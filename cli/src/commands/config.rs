@@ -68,7 +68,7 @@ pub(super) fn errors_of_files(config: &NodeServiceSettings) -> Vec<String> {
         Some((_, Err(error))) => errors.push(error.to_string()),
         Some((path, Ok(records))) => {
             let key = config.signer.public_key();
-            if registry::record_of(&records, &key).is_none() {
+            if records.running_with(&key).is_none() {
                 let (path, address) = (path.display(), key.address());
                 errors.push(format!("{path}: no node has the key of {address}, which is given"));
             }

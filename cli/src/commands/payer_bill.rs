@@ -79,7 +79,7 @@ async fn facts(args: &UsageArgs) -> Result<ChainFacts, RunError> {
             id: node.node_id,
             public_key: PublicKey::from_uncompressed(&node.signing_public_key)?,
             owner: Address(node.signer.into_array()),
-            http_address: node.http_address,
+            http_address: None,
             quic_address: None,
             canonical: node.is_canonical,
         })

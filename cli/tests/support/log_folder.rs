@@ -37,7 +37,7 @@ pub fn keys_of(id: u32, key: &SecretKey) -> KnownKeys {
         id: OriginatorId(id),
         public_key: key.public_key(),
         owner: Address([0; 20]),
-        http_address: String::new(),
+        http_address: None,
         quic_address: None,
         canonical: true,
     };

@@ -167,7 +167,7 @@ mod tests {
             id: OriginatorId(*node),
             public_key,
             owner: public_key.address(),
-            http_address: "http://127.0.0.1:5050".into(),
+            http_address: Some("http://127.0.0.1:5050".into()),
             quic_address: None,
             canonical: true,
         };
@@ -283,7 +283,7 @@ mod tests {
         assert_eq!(of(100), 1);
     }
 
-    /// The owner of a node can register any address: settled usage of its strand stays settled.
+    /// Settled usage of a strand stays settled, whatever the registry has as the key of its node.
     #[test]
     fn reports_about_a_node_whose_record_cannot_be_used_count() {
         let store = store();

@@ -121,8 +121,8 @@ async fn a_report_that_cannot_be_settled_holds_up_no_other() {
     assert_eq!(network.contract.0.lock().asked_to_settle - before, 3);
 }
 
-/// The contract takes only the list of all canonical nodes. The owner of a node can register any text as its address,
-/// so a list without that node would end all reports.
+/// The contract takes only the list of all canonical nodes. It takes keys that are no points, so a list without such a
+/// node would end all reports.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_member_whose_record_cannot_be_used_is_listed_and_stops_no_report() {
     let network = Network::start();

@@ -32,7 +32,7 @@ pub fn key(node: u32) -> SecretKey {
 #[derive(Clone)]
 pub struct Membership {
     nodes: BTreeMap<u32, bool>,
-    /// Members whose record no node can use, such as one without a URL.
+    /// Members whose record no node can use, such as one without a valid key.
     unusable: BTreeSet<u32>,
 }
 
@@ -65,7 +65,7 @@ impl Membership {
             id: OriginatorId(*node),
             public_key: key(*node).public_key(),
             owner: key(*node).public_key().address(),
-            http_address: "http://127.0.0.1:5050".into(),
+            http_address: Some("http://127.0.0.1:5050".into()),
             quic_address: None,
             canonical: *canonical,
         };

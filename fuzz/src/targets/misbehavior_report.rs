@@ -48,7 +48,7 @@ fn registry() -> Registry {
         id: OriginatorId(100),
         public_key: key().public_key(),
         owner: Address([0; 20]),
-        http_address: String::new(),
+        http_address: None,
         quic_address: None,
         canonical: true,
     };

@@ -69,7 +69,7 @@ fn record(id: OriginatorId) -> NodeRecord {
         id,
         public_key: key(id).public_key(),
         owner: Address([0; 20]),
-        http_address: String::new(),
+        http_address: None,
         quic_address: None,
         canonical: true,
     }

@@ -54,6 +54,8 @@ pub(crate) enum Health {
 /// A node of the canonical network.
 pub(crate) struct Node {
     pub(crate) record: NodeRecord,
+    /// The URL of its API.
+    pub(crate) address: String,
     /// A separate connection for queries and health checks, so that large publishes do not delay them.
     pub(crate) query_channel: CheckedChannel,
     pub(crate) health: tokio::sync::watch::Sender<Health>,
@@ -70,20 +72,21 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// Creates a node from its record. Connects on first use, to a private address only if `allow_private`. `end`
-    /// ends its tasks, and is cancelled when the node is dropped.
+    /// Creates a node from its record, with the URL there. Connects on first use, to a private address only if
+    /// `allow_private`. `end` ends its tasks, and is cancelled when the node is dropped.
     ///
     /// # Errors
-    /// An error if the record's address is not the URL of a gRPC server.
+    /// An error if the address is not the URL of a gRPC server.
     pub(super) fn new(
         record: &NodeRecord,
+        address: &str,
         metrics: Arc<OriginatorMetrics>,
         payer: Arc<PayerSettings>,
         reporter: Reporter,
         allow_private: bool,
         end: CancellationToken,
     ) -> Result<Self, TransportError> {
-        let endpoint = endpoint(&record.http_address)?;
+        let endpoint = endpoint(address)?;
         let connect = || {
             let channel =
                 endpoint.connect_with_connector_lazy(service_fn(move |uri: Uri| async move {
@@ -96,6 +99,7 @@ impl Node {
             .max_encoding_message_size(MESSAGE_LEN_BYTES_MAX);
         Ok(Self {
             record: record.clone(),
+            address: address.to_owned(),
             query_channel: connect(),
             allow_private,
             health: tokio::sync::watch::Sender::default(),

@@ -70,20 +70,22 @@ struct RegistryFollower {
 }
 
 impl RegistryFollower {
-    /// Applies a version of the registry. A node with the same key and address keeps its connections and its state.
+    /// Applies a version of the registry. A node with the same key and address keeps its connections and its state. A
+    /// node without an address is not used.
     fn apply(&self, registry: &Registry) {
         let before = self.nodes.all();
         let mut after = NodeMap::new();
         for record in registry.nodes().filter(|record| record.canonical) {
+            let Some(address) = &record.http_address else { continue };
             let same = before.get(&record.id).filter(|node| is_reached_alike(&node.record, record));
-            match same.cloned().map_or_else(|| self.start(record), Ok) {
+            match same.cloned().map_or_else(|| self.start(record, address), Ok) {
                 Ok(node) => {
                     after.insert(record.id, node);
                 }
                 Err(error) => tracing::error!(
                     code = "node_address",
                     node_id = record.id.0,
-                    address = record.http_address,
+                    address,
                     %error,
                     "the registry has an unusable address for a node"
                 ),
@@ -92,13 +94,14 @@ impl RegistryFollower {
         self.nodes.replace(after);
     }
 
-    fn start(&self, record: &NodeRecord) -> Result<Arc<Node>, TransportError> {
+    fn start(&self, record: &NodeRecord, address: &str) -> Result<Arc<Node>, TransportError> {
         let end = self.end.child_token();
         let (metrics, payer) = (self.setup.metrics.of(record.id), self.setup.payer.clone());
         let (reporter, allow_private) = (self.setup.reporter.clone(), self.setup.allow_private);
-        let node =
-            Arc::new(Node::new(record, metrics, payer, reporter, allow_private, end.clone())?);
-        tracing::info!(node_id = record.id.0, address = record.http_address, "a node is used");
+        let ended = end.clone();
+        let node = Node::new(record, address, metrics, payer, reporter, allow_private, ended)?;
+        let node = Arc::new(node);
+        tracing::info!(node_id = record.id.0, address, "a node is used");
         if let Some(strands) = &self.setup.chain_strands {
             strands.follow(record.id, node.query_channel.clone(), end.clone());
         }

@@ -189,7 +189,7 @@ mod tests {
             id: OriginatorId(*id),
             public_key: key(*id).public_key(),
             owner: Address([1; 20]),
-            http_address: "http://node.example".to_owned(),
+            http_address: Some("http://node.example".to_owned()),
             quic_address: None,
             canonical: true,
         };

@@ -188,7 +188,7 @@ async fn is_serving(node: &Node) -> bool {
 }
 
 async fn connect_time(node: &Node, limit: Duration) -> Option<Duration> {
-    let uri: http::Uri = node.record.http_address.parse().ok()?;
+    let uri: http::Uri = node.address.parse().ok()?;
     let since = Instant::now();
     timeout(limit, dial(&uri, node.allow_private)).await.ok()?.ok()?;
     Some(since.elapsed())

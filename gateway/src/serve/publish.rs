@@ -59,8 +59,7 @@ impl PublishService {
         let readable = self.nodes.readable();
         let count = i64::try_from(readable.len()).unwrap_or(i64::MAX);
         self.metrics.available_nodes.set(count);
-        let address =
-            |node: &Arc<crate::nodes::Node>| (node.record.id.0, node.record.http_address.clone());
+        let address = |node: &Arc<crate::nodes::Node>| (node.record.id.0, node.address.clone());
         GetNodesResponse { nodes: readable.iter().map(address).collect() }
     }
 

@@ -252,6 +252,18 @@ async fn a_dead_node_is_left_out_and_the_last_one_never_is() {
 }
 
 #[tokio::test]
+async fn a_node_without_a_usable_address_is_left_out() {
+    let net = Net::start(2).await;
+    net.register_without_address(100);
+    until(async || net.get_nodes().await.len() == 1).await;
+    assert!(net.get_nodes().await.contains_key(&200));
+    let answer = net.publish(vec![message(1, "a")]).await.unwrap();
+    assert_eq!(id_of(&answer[0]).0, 200);
+    net.register();
+    until(async || net.get_nodes().await.len() == 2).await;
+}
+
+#[tokio::test]
 async fn a_client_that_goes_away_ends_the_search() {
     let net = Net::start(3).await;
     net.nodes.iter().for_each(|node| node.becomes(Manner::Hangs));

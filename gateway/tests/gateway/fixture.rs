@@ -139,6 +139,16 @@ impl Net {
         self.records.send_replace(Arc::new(self.nodes.iter().map(record).collect()));
     }
 
+    /// Publishes the registry again, in which a node has no usable address now.
+    pub(crate) fn register_without_address(&self, id: u32) {
+        let registered = |node: &FakeNode| {
+            let record = record(node);
+            let http_address = record.http_address.filter(|_| node.id.0 != id);
+            NodeRecord { http_address, ..record }
+        };
+        self.records.send_replace(Arc::new(self.nodes.iter().map(registered).collect()));
+    }
+
     pub(crate) async fn channel(&self) -> Channel {
         let url = format!("http://{}", self.gateway.address());
         Endpoint::from_shared(url).unwrap().connect().await.unwrap()
@@ -205,7 +215,7 @@ fn record(node: &FakeNode) -> NodeRecord {
         id: node.id,
         public_key: key_of(node.id.0).public_key(),
         owner: Address([1; 20]),
-        http_address: node.url(),
+        http_address: Some(node.url()),
         quic_address: None,
         canonical: true,
     }

@@ -27,7 +27,7 @@ fn verdict(net: &Net, report: &UnsignedMisbehaviorReport) -> MisbehaviorVerdict 
         id: node.id,
         public_key: key_of(node.id.0).public_key(),
         owner: hawser_proto::Address([1; 20]),
-        http_address: node.url(),
+        http_address: Some(node.url()),
         quic_address: None,
         canonical: true,
     };

@@ -44,7 +44,7 @@ const QUIC_FIRST: Duration = Duration::from_secs(3);
 const GOOD_AFTER: Duration = Duration::from_secs(60);
 
 /// Maintains a session over gRPC with `peer` while there is none over QUIC, until it is no longer
-/// in the network.
+/// in the network or its record has no URL.
 pub(crate) async fn maintain(net: Arc<NetState>, peer: OriginatorId) {
     let mut backoff = Backoff::grpc();
     // The peer was last reached over gRPC: QUIC need not be waited for again.
@@ -83,11 +83,11 @@ pub(crate) async fn maintain(net: Arc<NetState>, peer: OriginatorId) {
     }
 }
 
-/// Returns the URL of a peer's API; `None` once the node has left the network.
+/// Returns the URL of a peer's API; `None` once the node has left the network, or its record has no URL.
 fn address_of(net: &NetState, peer: OriginatorId) -> Option<String> {
     if let Some(url) = net.observed.as_ref().and_then(|observed| observed.url(peer)) {
         return Some(url.to_owned());
     }
     let registry = net.identity.registry.borrow();
-    registry.member(peer).map(|record| record.http_address.clone())
+    registry.member(peer)?.http_address.clone()
 }

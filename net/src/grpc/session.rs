@@ -113,7 +113,10 @@ pub(super) async fn moved(net: &NetState, peer: OriginatorId, address: &str) {
     }
     let mut registry = net.identity.registry.clone();
     let is_moved = registry
-        .wait_for(|nodes| nodes.member(peer).is_none_or(|record| record.http_address != address))
+        .wait_for(|nodes| {
+            let record = nodes.member(peer);
+            record.and_then(|record| record.http_address.as_deref()) != Some(address)
+        })
         .await
         .is_ok();
     if !is_moved {

@@ -69,7 +69,7 @@ impl Network {
             id,
             public_key: key(id).public_key(),
             owner: key(id).public_key().address(),
-            http_address: "http://127.0.0.1:1".to_owned(),
+            http_address: Some("http://127.0.0.1:1".to_owned()),
             quic_address: Some(address.to_string()),
             canonical: true,
         };

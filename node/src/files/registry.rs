@@ -8,6 +8,10 @@
 //! `"isCanonical":false,"absences":[{"from":1750000000}]` (unix seconds). When it returns, the absence gets its end:
 //! `{"from":1750000000,"until":1750086400}`.
 //!
+//! The file may be a copy of the contract's records, which the contract does not check. As in a reading of the
+//! contract, a record whose `httpAddress` is no URL keeps its key, several records may have one key, and of a record
+//! without a valid key only the id and the membership count.
+//!
 //! `"source":{"contract":"0x…","chainId":1,"block":7}` names the contract that the records were read from; evidence
 //! files pass it on. A node does not use it.
 
@@ -52,9 +56,9 @@ pub struct RegistryFileEntry {
     pub signer: String,
     /// True if the node belongs to the canonical network.
     pub is_canonical: bool,
-    /// Public key: 65 bytes, uncompressed, hex.
+    /// Public key: 65 bytes, uncompressed, hex. Without a valid one the node's signatures cannot be verified.
     pub signing_public_key: String,
-    /// URL of the API, `http://…` or `https://…`.
+    /// URL of the API, `http://…` or `https://…`. With any other text the node is not called.
     pub http_address: String,
     /// QUIC address, `host:port`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -100,12 +104,6 @@ pub enum NodeEntryError {
     /// Another record has the same id.
     #[error("another record has the same id")]
     Repeated,
-    /// Another record has the same key, so that a signature would identify two nodes.
-    #[error("another record has the same signingPublicKey")]
-    SharedKey,
-    /// The public key is not a point on the curve.
-    #[error("signingPublicKey must be an uncompressed secp256k1 point: 0x04 and 64 bytes, hex")]
-    PublicKey,
     /// The signer is not an address.
     #[error("signer must be an address of 20 bytes, hex")]
     Signer,
@@ -118,9 +116,6 @@ pub enum NodeEntryError {
     /// A canonical node has an absence without an end.
     #[error("a canonical node must not have an absence without an end")]
     Away,
-    /// The API address is not a URL.
-    #[error("httpAddress must be http://host:port or https://host:port, and is {0:?}")]
-    HttpAddress(String),
     /// The QUIC address is not a host and port.
     #[error("quicAddress must be host:port, and is {0:?}")]
     QuicAddress(String),
@@ -133,52 +128,57 @@ pub enum NodeEntryError {
 pub fn parse(text: &str) -> Result<Registry, RegistryFileError> {
     let file: RegistryFile = serde_json::from_str(text)?;
     let (mut records, mut absent) = (Vec::with_capacity(file.nodes.len()), Vec::new());
-    let (mut ids, mut keys) = (BTreeSet::new(), BTreeSet::new());
+    let (mut ids, mut unusable) = (BTreeSet::new(), Vec::new());
     for entry in &file.nodes {
         let wrong = |error| RegistryFileError::Record { node_id: entry.node_id, error };
-        let record = record(entry).map_err(wrong)?;
-        if !ids.insert(record.id) {
+        let (id, record) = (OriginatorId(entry.node_id), record(entry).map_err(wrong)?);
+        if !ids.insert(id) {
             return Err(wrong(NodeEntryError::Repeated));
         }
-        if !keys.insert(record.public_key) {
-            return Err(wrong(NodeEntryError::SharedKey));
+        absent.push((id, absences(entry).map_err(wrong)?));
+        match record {
+            Some(record) => records.push(record),
+            None => unusable.push((id, entry.is_canonical)),
         }
-        absent.push((record.id, absences(entry).map_err(wrong)?));
-        records.push(record);
     }
-    Ok(records.into_iter().collect::<Registry>().with_absences(absent))
+    let registry: Registry = records.into_iter().collect();
+    Ok(registry.with_absences(absent).with_unusable(unusable))
 }
 
-/// Returns the record with a public key.
-#[must_use]
-pub fn record_of<'a>(registry: &'a Registry, key: &PublicKey) -> Option<&'a NodeRecord> {
-    registry.nodes().find(|record| record.public_key == *key)
-}
-
-fn record(entry: &RegistryFileEntry) -> Result<NodeRecord, NodeEntryError> {
+/// Returns the record of an entry; `None` if the entry has no valid key.
+fn record(entry: &RegistryFileEntry) -> Result<Option<NodeRecord>, NodeEntryError> {
     let id = OriginatorId(entry.node_id);
     if !id.is_node() {
         return Err(NodeEntryError::NoNodeId);
     }
-    let public_key = public_key(&entry.signing_public_key).ok_or(NodeEntryError::PublicKey)?;
+    let Some(public_key) = public_key(&entry.signing_public_key) else {
+        tracing::warn!(node_id = entry.node_id, "a node of the registry file has no valid key");
+        return Ok(None);
+    };
     let owner: Address = entry.signer.parse().map_err(|_| NodeEntryError::Signer)?;
     if owner != public_key.address() {
         return Err(NodeEntryError::OtherSigner(public_key.address()));
     }
-    if !is_http(&entry.http_address) {
-        return Err(NodeEntryError::HttpAddress(entry.http_address.clone()));
+    let http_address = Some(entry.http_address.clone()).filter(|address| is_http(address));
+    if http_address.is_none() {
+        let (node_id, address) = (entry.node_id, &entry.http_address);
+        tracing::warn!(
+            node_id,
+            ?address,
+            "a node of the registry file has no URL: it is not called"
+        );
     }
     if let Some(quic) = entry.quic_address.as_ref().filter(|quic| !is_host_and_port(quic)) {
         return Err(NodeEntryError::QuicAddress(quic.clone()));
     }
-    Ok(NodeRecord {
+    Ok(Some(NodeRecord {
         id,
         public_key,
         owner,
-        http_address: entry.http_address.clone(),
+        http_address,
         quic_address: entry.quic_address.clone(),
         canonical: entry.is_canonical,
-    })
+    }))
 }
 
 fn absences(entry: &RegistryFileEntry) -> Result<Absences, NodeEntryError> {
@@ -252,7 +252,7 @@ mod tests {
         assert_eq!(ids, [(100, true), (200, false)]);
         let record = registry.node(OriginatorId(200)).unwrap();
         assert_eq!(record.quic_address.as_deref(), Some("[::1]:6000"));
-        assert_eq!(record_of(&registry, &record.public_key), Some(record));
+        assert_eq!(registry.running_with(&record.public_key), Some(record));
         assert_eq!(record.owner.to_string(), second.signer);
     }
 
@@ -262,14 +262,6 @@ mod tests {
         assert_eq!(fault_of(|entry| entry.signer = "0x12".into()), NodeEntryError::Signer);
         let other = entry(200).signer;
         assert!(matches!(fault_of(|entry| entry.signer = other), NodeEntryError::OtherSigner(_)));
-        assert_eq!(
-            fault_of(|entry| entry.signing_public_key.truncate(60)),
-            NodeEntryError::PublicKey
-        );
-        for address in ["127.0.0.1:5050", "ftp://a", "http://", ""] {
-            let fault = fault_of(|entry| entry.http_address = address.into());
-            assert_eq!(fault, NodeEntryError::HttpAddress(address.into()));
-        }
         for address in ["host", ":5", "host:0", "host:70000"] {
             let fault = fault_of(|entry| entry.quic_address = Some(address.into()));
             assert_eq!(fault, NodeEntryError::QuicAddress(address.into()));
@@ -296,15 +288,31 @@ mod tests {
     }
 
     #[test]
-    fn ids_and_keys_stand_once() {
-        let mut same_key = entry(100);
-        same_key.node_id = 300;
-        let fault = |entries| match parse_entries(entries) {
-            Err(RegistryFileError::Record { node_id, error }) => (node_id, error),
+    fn ids_stand_once() {
+        match parse_entries(vec![entry(100), entry(100)]) {
+            Err(RegistryFileError::Record { node_id: 100, error: NodeEntryError::Repeated }) => {}
             other => panic!("{other:?}"),
-        };
-        assert_eq!(fault(vec![entry(100), entry(100)]), (100, NodeEntryError::Repeated));
-        assert_eq!(fault(vec![entry(100), same_key]), (300, NodeEntryError::SharedKey));
+        }
+    }
+
+    /// Owners may register any address, and the contract takes keys that are no points.
+    #[test]
+    fn only_a_record_without_a_valid_key_is_left_out_and_it_stops_no_other() {
+        for address in ["x", "127.0.0.1:5050", "ftp://a", "http://", ""] {
+            let (mut no_url, mut same_key, mut no_key) = (entry(200), entry(100), entry(400));
+            no_url.http_address = address.into();
+            same_key.node_id = 300;
+            no_key.signing_public_key = format!("0x04{}", "04".repeat(64));
+            let registry = parse_entries(vec![no_url, same_key, no_key, entry(100)]).unwrap();
+            let key = |id| registry.member(OriginatorId(id)).map(|record| record.public_key);
+            assert_eq!(key(200), public_key(&entry(200).signing_public_key));
+            assert_eq!((key(300), key(400)), (key(100), None));
+            let called = registry.nodes().filter(|record| record.http_address.is_some());
+            assert_eq!(called.map(|record| record.id.0).collect::<Vec<_>>(), [100], "{address:?}");
+            let mut canonical: Vec<_> = registry.canonical_ids().map(|id| id.0).collect();
+            canonical.sort_unstable();
+            assert_eq!(canonical, [100, 200, 300, 400]);
+        }
     }
 
     #[test]

@@ -202,7 +202,7 @@ pub(super) fn own_record<'a>(
     chains: &Chains,
 ) -> Result<&'a NodeRecord, OpenNodeError> {
     let key = config.signer.public_key();
-    registry::record_of(registry, &key).ok_or_else(|| OpenNodeError::NotRegistered {
+    registry.running_with(&key).ok_or_else(|| OpenNodeError::NotRegistered {
         registry: match &config.files.registry {
             Some(path) => path.display().to_string(),
             None => chains.registry_name().to_owned(),
@@ -220,7 +220,7 @@ fn as_replica(config: &NodeServiceSettings, urls: &[String]) -> NodeRecord {
         id: OriginatorId::REPLICA,
         public_key,
         owner: public_key.address(),
-        http_address: String::new(),
+        http_address: None,
         quic_address: None,
         canonical: false,
     }

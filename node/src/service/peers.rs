@@ -128,8 +128,10 @@ impl PeerView for PeerStatusView {
         let registry = self.engine.ports().registry.borrow().clone();
         let of_registry = |registry: &Registry| {
             let others = registry.nodes().filter(|it| it.id != own && it.canonical);
-            let address =
-                |it: &NodeRecord| it.quic_address.clone().unwrap_or(it.http_address.clone());
+            let address = |it: &NodeRecord| {
+                let address = it.quic_address.as_ref().or(it.http_address.as_ref());
+                address.cloned().unwrap_or_default()
+            };
             others.map(|record| (record.id, address(record))).collect::<Vec<_>>()
         };
         let observed = self.with_endpoint(|endpoint| endpoint.observed(&registry));

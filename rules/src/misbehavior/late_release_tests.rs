@@ -30,7 +30,7 @@ fn registry() -> Registry {
         id: OriginatorId(100 * u32::from(n)),
         public_key: key(n).public_key(),
         owner: Address([n; 20]),
-        http_address: "http://localhost".into(),
+        http_address: Some("http://localhost".into()),
         quic_address: None,
         canonical: true,
     };

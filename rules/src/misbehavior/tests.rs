@@ -47,7 +47,7 @@ fn registry() -> Registry {
         id: OriginatorId(100 * u32::from(n)),
         public_key: key(n).public_key(),
         owner: Address([n; 20]),
-        http_address: "http://localhost".into(),
+        http_address: Some("http://localhost".into()),
         quic_address: None,
         canonical: true,
     };
@@ -489,13 +489,16 @@ fn malformed_and_large_reports_are_refuted() {
 #[test]
 fn a_host_is_known_by_its_signature() {
     let report = liveness(Kind::SlowNode, u32::MAX);
+    let of_second = registry().node(OriginatorId(200)).unwrap().clone();
+    let same_key = NodeRecord { id: OriginatorId(500), ..of_second };
+    let registry: Registry = registry().nodes().cloned().chain([same_key]).collect();
     let by = |seed, host: Option<u32>| {
         let signature = key(seed).sign(digest(&report));
         let case = ReportCase {
             report: &report,
             host_signature: Some(signature.as_bytes()),
             host: host.map(OriginatorId),
-            registry: &registry(),
+            registry: &registry,
             rates: None,
             chain: &NoChain,
             held_at_ns: None,
@@ -505,6 +508,7 @@ fn a_host_is_known_by_its_signature() {
     assert_eq!(by(2, None), Host::Node(OriginatorId(200)));
     assert_eq!(by(2, Some(200)), Host::Node(OriginatorId(200)));
     assert_eq!(by(2, Some(300)), Host::Other(OriginatorId(200)));
+    assert_eq!(by(2, Some(500)), Host::Other(OriginatorId(200)), "one signature, one host");
     assert_eq!(by(9, None), Host::Unknown);
 }
 

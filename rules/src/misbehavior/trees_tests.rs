@@ -31,7 +31,7 @@ fn registry() -> Registry {
         id: OriginatorId(node),
         public_key: key(OriginatorId(node)).public_key(),
         owner: Address([0; 20]),
-        http_address: String::new(),
+        http_address: None,
         quic_address: None,
         canonical: true,
     };

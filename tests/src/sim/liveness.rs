@@ -125,7 +125,7 @@ impl Sim {
             id,
             public_key: public_key(id),
             owner: public_key(id).address(),
-            http_address: String::new(),
+            http_address: None,
             quic_address: None,
             canonical: true,
         };

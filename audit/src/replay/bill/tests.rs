@@ -13,7 +13,7 @@ fn settings(payer: u8) -> BillSettings {
         id: NODE,
         public_key: key(1).public_key(),
         owner: key(1).public_key().address(),
-        http_address: "http://127.0.0.1:5050".into(),
+        http_address: Some("http://127.0.0.1:5050".into()),
         quic_address: None,
         canonical: true,
     };

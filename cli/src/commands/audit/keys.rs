@@ -116,7 +116,8 @@ fn of_path(path: &Path) -> Result<LoadedKeys, RunError> {
     }
     let registry: Registry = registry::parse(&text).map_err(|error| fail(&error))?;
     let addresses = registry.nodes().filter(|node| node.canonical);
-    let addresses = addresses.map(|node| (node.id.0, node.http_address.clone())).collect();
+    let addresses = addresses.filter_map(|node| Some((node.id.0, node.http_address.clone()?)));
+    let addresses = addresses.collect();
     let known = KnownKeys { registry, rates: None };
     let file: RegistryFile = serde_json::from_str(&text).map_err(|error| fail(&error))?;
     let source = file.source.map(|it| {

@@ -88,14 +88,20 @@ fn chain_json(args: &ChainDevArgs) -> PathBuf {
 fn nodes_of(file: &Path, owner: Option<Address>) -> Result<Vec<NodeRegistration>, RunError> {
     let registry = files::read(file, registry::parse).map_err(RunError::failed)?;
     let owner = owner.unwrap_or_else(|| deploy::deployer().address());
-    let node = |record: &hawser_rules::NodeRecord| NodeRegistration {
-        id: record.id.0,
-        owner,
-        public_key: *record.public_key.as_bytes(),
-        http_address: record.http_address.clone(),
-        is_canonical: record.canonical,
+    let node = |record: &hawser_rules::NodeRecord| {
+        let http_address = record.http_address.clone().ok_or_else(|| {
+            let (file, id) = (file.display(), record.id);
+            RunError::failed(format!("{file}: node {id} has no URL, or the key of another node"))
+        })?;
+        Ok(NodeRegistration {
+            id: record.id.0,
+            owner,
+            public_key: *record.public_key.as_bytes(),
+            http_address,
+            is_canonical: record.canonical,
+        })
     };
-    Ok(registry.nodes().map(node).collect())
+    registry.nodes().map(node).collect()
 }
 
 fn write(path: &Path, devnet: &Devnet) -> Result<(), RunError> {

@@ -221,7 +221,7 @@ fn of_file(path: &Path) -> Result<Vec<RegistryEntry>, RunError> {
     let registry = files::read(path, files::registry::parse)?;
     let entry = |record: &hawser_rules::NodeRecord| RegistryEntry {
         id: record.id.0,
-        address: record.http_address.clone(),
+        address: record.http_address.clone().unwrap_or_default(),
         is_canonical: record.canonical,
     };
     Ok(registry.nodes().map(entry).collect())

@@ -370,7 +370,7 @@ mod tests {
             id: NODE,
             public_key: key(2).public_key(),
             owner: Address([1; 20]),
-            http_address: "http://127.0.0.1:5050".into(),
+            http_address: Some("http://127.0.0.1:5050".into()),
             quic_address: None,
             canonical: true,
         };

@@ -225,7 +225,7 @@ fn ports(store: &Store) -> Ports {
         id: NODE,
         public_key: key,
         owner: key.address(),
-        http_address: "http://127.0.0.1:5050".into(),
+        http_address: Some("http://127.0.0.1:5050".into()),
         quic_address: None,
         canonical: true,
     };

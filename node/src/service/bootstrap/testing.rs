@@ -43,7 +43,7 @@ pub(super) fn registry(canonical: &[u32]) -> Registry {
         id: OriginatorId(node),
         public_key: key(node).public_key(),
         owner: Address([0; 20]),
-        http_address: String::new(),
+        http_address: None,
         quic_address: None,
         canonical: canonical.contains(&node),
     };

@@ -203,8 +203,18 @@ async fn registry(
             (DoctorCheck::failed(NAME, error.to_string(), remedy), None)
         }
         Ok(own) => {
-            let found = format!("node {} has this key, at {}", own.id, own.http_address);
+            let url = own.http_address.clone();
+            let at = url.as_deref().unwrap_or("an address that is no URL");
+            let found = format!("node {} has this key, at {at}", own.id);
             let checked = match own.canonical {
+                _ if url.is_none() => DoctorCheck::failed(
+                    NAME,
+                    format!("{found}: no peer, gateway or client can call it"),
+                    format!(
+                        "its owner corrects it: hawser registry node update-http {} URL",
+                        own.id
+                    ),
+                ),
                 true => DoctorCheck::fine(NAME, found),
                 false => DoctorCheck::doubtful(
                     NAME,
@@ -212,7 +222,7 @@ async fn registry(
                     format!("once it has caught up: hawser registry canonical add {}", own.id),
                 ),
             };
-            (checked, Some((own.id, own.http_address.clone())))
+            (checked, url.map(|url| (own.id, url)))
         }
     };
     let now_ns = now_s().saturating_mul(1_000_000_000);

@@ -308,7 +308,7 @@ mod tests {
             id: OriginatorId(id),
             public_key,
             owner: public_key.address(),
-            http_address: "http://127.0.0.1:1".to_owned(),
+            http_address: Some("http://127.0.0.1:1".to_owned()),
             quic_address: None,
             canonical: true,
         }

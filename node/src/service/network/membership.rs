@@ -96,7 +96,7 @@ mod tests {
             id: NODE,
             public_key: key,
             owner: key.address(),
-            http_address: "http://127.0.0.1:1".into(),
+            http_address: Some("http://127.0.0.1:1".into()),
             quic_address: None,
             canonical,
         };
