@@ -6,20 +6,23 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Exposition;
 
 /// Time between two evaluations that no request causes. A guess: watchers of health learn of a change with at most
-/// this delay.
+/// this delay and [`REUSED_FOR`].
 const EVALUATED_EVERY: Duration = Duration::from_millis(500);
+/// Time after an evaluation for which its result answers callers. A guess: far below the intervals of load balancers,
+/// and long beside the checks of a usual disk, so that callers without end cost few of them.
+const REUSED_FOR: Duration = Duration::from_millis(100);
 /// Time limit of the checks: with a disk that does not answer, the process is not ready. A guess:
 /// far above the time of checks on a busy disk, and below the timeouts of load balancers.
 const EVALUATED_WITHIN: Duration = Duration::from_secs(5);
@@ -150,17 +153,17 @@ struct ReadinessState {
     /// The last result of each check and the time of its first evaluation, unix seconds.
     since: Mutex<BTreeMap<&'static str, (bool, i64)>>,
     ready: watch::Sender<ReadyPurposes>,
-    /// Number of evaluations that callers have begun.
-    begun: AtomicU64,
-    /// The last finished evaluation. A running evaluation holds the lock, and callers wait for it.
-    turn: Arc<tokio::sync::Mutex<Evaluated>>,
+    /// The last finished evaluation for callers. A running one holds the lock, and callers wait for it.
+    last: Arc<tokio::sync::Mutex<Option<Evaluated>>>,
 }
 
 /// The result of an evaluation that callers share.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Copy)]
 struct Evaluated {
-    /// The number of the evaluation, from 1.
-    number: u64,
+    /// End of the evaluation.
+    at: Instant,
+    /// The process was draining before it.
+    draining: bool,
     ready: ReadyPurposes,
 }
 
@@ -179,8 +182,7 @@ impl Readiness {
             draining: AtomicBool::new(false),
             since: Mutex::default(),
             ready: watch::Sender::default(),
-            begun: AtomicU64::new(0),
-            turn: Arc::default(),
+            last: Arc::default(),
         }));
         readiness.evaluate();
         readiness
@@ -224,20 +226,23 @@ impl Readiness {
     /// Evaluates as [`ready`](Self::ready) does, on a thread that may block, one evaluation at a time. If the checks do
     /// not end within 5 s, the process counts as ready for nothing.
     ///
-    /// Concurrent callers, also hostile ones, cost at most two evaluations: the running one, and one that begins after
-    /// all of them have arrived and answers them all.
+    /// An evaluation answers all callers that come while it runs and in the 100 ms after it, so that hostile callers
+    /// cause at most ten in a second. The beginning of a drain ends this time.
     pub async fn current(&self) -> ReadyPurposes {
         let readiness = self.clone();
-        let begun_before = self.0.begun.load(Ordering::SeqCst);
         let evaluated = async {
-            let mut turn = readiness.0.turn.clone().lock_owned().await;
-            if turn.number > begun_before {
-                return Ok(turn.ready);
+            let mut last = readiness.0.last.clone().lock_owned().await;
+            let draining = readiness.is_draining();
+            if let Some(known) = *last
+                && known.draining == draining
+                && known.at.elapsed() < REUSED_FOR
+            {
+                return Ok(known.ready);
             }
             tokio::task::spawn_blocking(move || {
-                turn.number = readiness.0.begun.fetch_add(1, Ordering::SeqCst) + 1;
-                turn.ready = readiness.ready();
-                turn.ready
+                let ready = readiness.ready();
+                *last = Some(Evaluated { at: Instant::now(), draining, ready });
+                ready
             })
             .await
         };
@@ -282,7 +287,7 @@ impl Readiness {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicI64;
+    use std::sync::atomic::{AtomicI64, AtomicU64};
 
     use futures_util::FutureExt as _;
 
@@ -358,6 +363,7 @@ mod tests {
         let checks = Arc::new(Hanging(entered, Mutex::new(released), AtomicBool::new(false)));
         let readiness = Readiness::new(checks.clone());
         assert!(readiness.current().await.contains(Purpose::Read));
+        sleep(REUSED_FOR).await; // otherwise that evaluation answers the next callers too
         checks.2.store(true, Ordering::Relaxed);
         let (first, second) = tokio::join!(readiness.current(), readiness.current());
         assert_eq!((first, second), (ReadyPurposes::default(), ReadyPurposes::default()));
@@ -387,17 +393,17 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_crowd_of_callers_shares_an_evaluation_that_began_after_they_came() {
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_of_callers_shares_an_evaluation_and_its_result_for_a_moment() {
         let (release, gate) = std::sync::mpsc::channel();
         let checks = Arc::new(Counting { evaluations: AtomicU64::new(0), gate: Mutex::new(gate) });
         let readiness = Readiness::new(checks.clone());
+        let evaluations = || checks.evaluations.load(Ordering::SeqCst);
         let (first, wakes) = (readiness.clone(), readiness.subscribe());
         let first = tokio::spawn(async move { first.current().await });
-        while checks.evaluations.load(Ordering::SeqCst) < 2 {
+        while evaluations() < 2 {
             tokio::task::yield_now().await;
         }
-        // These callers arrive during an evaluation that may have seen an older state.
         let mut crowd: Vec<_> = (0..100).map(|_| Box::pin(readiness.current())).collect();
         for caller in &mut crowd {
             assert!(caller.now_or_never().is_none());
@@ -407,10 +413,24 @@ mod tests {
         for caller in crowd {
             assert!(caller.await.contains(Purpose::Publish));
         }
-        assert_eq!(checks.evaluations.load(Ordering::SeqCst), 3, "one for all of them");
+        for _ in 0..100 {
+            assert!(readiness.current().await.contains(Purpose::Publish));
+        }
+        assert_eq!(evaluations(), 2, "one for all of them");
+        tokio::time::advance(REUSED_FOR).await;
         readiness.current().await;
-        assert_eq!(checks.evaluations.load(Ordering::SeqCst), 4, "later callers get a newer one");
+        assert_eq!(evaluations(), 3, "later callers get a newer one");
         assert!(!wakes.has_changed().unwrap(), "watchers heard of no change");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_caller_gets_a_result_from_before_the_drain() {
+        let fake =
+            Arc::new(Fake { now_unix_s: AtomicI64::new(5), writable: AtomicBool::new(true) });
+        let readiness = Readiness::new(Arc::new(fake));
+        assert!(readiness.current().await.contains(Purpose::Read));
+        readiness.drain();
+        assert!(!readiness.current().await.contains(Purpose::Read));
     }
 
     #[test]

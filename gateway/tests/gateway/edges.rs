@@ -100,6 +100,7 @@ async fn health_follows_whether_anything_can_be_published() {
         client.clone().check(request).await.map(|answer| answer.into_inner().status())
     };
     let names = ["", "xmtp.xmtpv4.payer_api.PayerApi", "xmtp.xmtpv4.gateway_api.GatewayApi"];
+    until(async || check("").await.unwrap() == ServingStatus::Serving).await;
     for name in names {
         assert_eq!(check(name).await.unwrap(), ServingStatus::Serving);
     }
