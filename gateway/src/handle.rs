@@ -44,6 +44,10 @@ const CHAIN_PROBED_EVERY: Duration = Duration::from_secs(2);
 /// Time for the app chain to answer a probe. A guess: RPC providers answer within seconds.
 const CHAIN_PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Largest number of envelopes in a request. One with more is refused before it is decoded. Chosen: nodes take as many
+/// in one publish.
+const ENVELOPES_MAX: usize = 10_000;
+
 /// The memory that a publish request takes once it is decoded. A client envelope is copied three times: to be
 /// signed, to be sent, and into the response. The identity updates in it decode into many small messages. The
 /// other factors are guesses.
@@ -55,7 +59,8 @@ const PUBLISH_FIELDS: &[FieldCost] = &[FieldCost::with_length(
         FieldCost::each(1, 0, &[FieldCost::each(3, 0, &[FieldCost::each(1, 96, &[])])]),
         FieldCost::with_length(5, 128, 64, &[FieldCost::each(1, ACTION_BYTES, &[])]),
     ],
-)];
+)
+.at_most(ENVELOPES_MAX)];
 
 /// All methods that a gateway serves, for metrics and for the memory that their requests take.
 const METHODS: [RpcMethod; 8] = [

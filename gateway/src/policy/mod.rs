@@ -365,12 +365,24 @@ impl Policies {
         Ok(webhook.identify(credential, address).await?.ok_or(unknown)?)
     }
 
-    /// Checks that the policy does not deny the caller all requests.
+    /// Checks that the policy allows the caller requests of `count` envelopes. To be called before the envelopes are
+    /// read, which takes longer.
     ///
     /// # Errors
-    /// [`PolicyError::Denied`] if it does.
-    pub(crate) fn require_allowed(&self, caller: &CallerId) -> Result<(), PolicyError> {
-        if self.file.policy_of(&caller.0).deny { Err(PolicyError::Denied) } else { Ok(()) }
+    /// [`PolicyError::Denied`] if it allows none, [`PolicyError::TooMany`] if it allows fewer envelopes.
+    pub(crate) fn require_allowed(
+        &self,
+        caller: &CallerId,
+        count: usize,
+    ) -> Result<(), PolicyError> {
+        let policy = self.file.policy_of(&caller.0);
+        if policy.deny {
+            return Err(PolicyError::Denied);
+        }
+        match policy.envelopes_per_request_max {
+            Some(max) if count > max => Err(PolicyError::TooMany { count, max }),
+            _ => Ok(()),
+        }
     }
 
     /// Checks that a caller may publish these envelopes, and takes their cost from its limits at this gateway. Also
@@ -388,11 +400,7 @@ impl Policies {
         now_ms: u64,
     ) -> Result<TakenCost, PolicyError> {
         let policy = self.file.policy_of(&caller.0);
-        let count = routed.len();
-        if let Some(max) = policy.envelopes_per_request_max.filter(|max| count > *max) {
-            return Err(PolicyError::TooMany { count, max });
-        }
-        let (mut cost, mut prices) = (CallerCost::default(), Vec::with_capacity(count));
+        let (mut cost, mut prices) = (CallerCost::default(), Vec::with_capacity(routed.len()));
         for (index, envelope) in routed.iter().enumerate() {
             let (kind, len) = (envelope.kind, envelope.bytes.len());
             if !policy.allows(kind) {

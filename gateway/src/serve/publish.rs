@@ -75,7 +75,7 @@ impl PublishService {
         charge: CallCharge,
     ) -> Result<PublishClientEnvelopesResponse, Status> {
         let refused = |refusal: PolicyError| self.refused(&refusal);
-        self.policies.require_allowed(&caller).map_err(refused)?;
+        self.policies.require_allowed(&caller, envelopes.len()).map_err(refused)?;
         let routed = route(envelopes, self.chain_payload_bytes_max).map_err(|error| {
             self.metrics.invalid.inc();
             status::of_routing(&error)

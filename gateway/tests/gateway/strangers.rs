@@ -44,6 +44,25 @@ async fn an_update_that_changes_nothing_is_refused() {
     assert_eq!(net.chain.count(), 0);
 }
 
+/// Reading an envelope of two bytes takes much longer than counting it.
+#[tokio::test]
+async fn requests_of_too_many_envelopes_are_refused_before_one_is_read() {
+    let limits =
+        |settings: &mut GatewaySettings| settings.policies = PolicyFile::of_public_gateway();
+    let net = Net::with(1, limits, |_| {}).await;
+    let invalid = |count| vec![pb::ClientEnvelope::default(); count];
+    let refused = net.publish(invalid(1001)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    assert!(refused.message().contains("at most 1000 at once"), "{}", refused.message());
+    let refused = net.publish(invalid(10_001)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+    assert!(refused.message().contains("more than 10000 elements"), "{}", refused.message());
+    assert_eq!(net.sample("xmtp_gateway_invalid_total ").await, 0, "none was read");
+    let refused = net.publish(invalid(1000)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+    assert_eq!(net.sample("xmtp_gateway_invalid_total ").await, 1);
+}
+
 /// Each action has two bytes in the request, and hundreds in the memory of the gateway, twice.
 #[tokio::test]
 async fn an_update_of_thousands_of_empty_actions_is_charged_for_what_it_becomes() {
