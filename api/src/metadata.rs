@@ -222,16 +222,17 @@ impl UsageReader {
         Ok(Some((name, payer, scan)))
     }
 
-    /// Adds the usage of a payer under one of its names, which the answer repeats.
+    /// Adds the usage of a payer under one of its names, which the answer repeats. A name may have any length, so its
+    /// copy in the encoded answer is charged too.
     fn add(
         &mut self,
         name: String,
         payer: PayerAddress,
         periods: Arc<[UsedPeriod]>,
     ) -> Result<(), QueryError> {
-        if self.read.contains_key(&payer) {
-            self.take(periods.len() * PERIOD_BYTES)?;
-        }
+        let is_copy = self.read.contains_key(&payer);
+        let copied_bytes = if is_copy { periods.len() * PERIOD_BYTES } else { 0 };
+        self.take(name.len() + copied_bytes)?;
         self.read.insert(payer, Arc::clone(&periods));
         self.used.push((name, periods));
         Ok(())

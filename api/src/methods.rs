@@ -200,8 +200,9 @@ const ORIGINATORS_FIELDS: &[FieldCost] =
 const IDENTIFIERS_FIELDS: &[FieldCost] =
     &[FieldCost::each(1, 512, &[FieldCost::by_length(1, 3)]).at_most(DECODED * IDENTIFIERS_MAX)];
 
-/// Payers.
-const PAYERS_FIELDS: &[FieldCost] = &[FieldCost::each(1, 256, &[]).at_most(DECODED * PAYERS_MAX)];
+/// Payers, each with a copy of the text that names it, which may have any length.
+const PAYERS_FIELDS: &[FieldCost] =
+    &[FieldCost::with_length(1, 256, 1, &[]).at_most(DECODED * PAYERS_MAX)];
 
 /// A report: a failed request, which may decode into many small messages, or signed envelopes.
 const REPORT_FIELDS: &[FieldCost] = &[FieldCost::each(

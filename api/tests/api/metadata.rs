@@ -1,5 +1,8 @@
 //! Metadata: cursor, version, usage of payers.
 
+use std::sync::Arc;
+
+use hawser_api::{ApiSettings, NoPeers};
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api as pb;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_client::MetadataApiClient;
 use hawser_proto::{SecretKey, SequenceId, minute_of};
@@ -175,4 +178,28 @@ async fn unknown_payers_and_malformed_requests_are_refused() {
     assert_eq!(refused.code(), Code::NotFound, "{refused}");
     assert!(refused.message().len() < 200, "the beginning of a long name: {refused}");
     assert!(client.get_payer_info(payer_request(&[&known], 0)).await.is_ok());
+}
+
+/// The last 20 bytes of a name count, so each payer has names of any length. The request has their bytes, and they are
+/// copied once for the decoded form and once into the answer: here two of the three fit.
+#[tokio::test]
+async fn long_names_of_payers_are_charged_in_the_request_and_in_the_answer() {
+    const MIB: usize = 1024 * 1024;
+    let budget = |settings: &mut ApiSettings| settings.callers_bytes_max = 32 * MIB;
+    let node = node_with(budget, Arc::new(NoPeers)).await;
+    node.publish(vec![message(1, "a")]).await;
+    let known = SecretKey::from_bytes(&[10; 32]).unwrap().public_key().address().to_string();
+    let digits = known.trim_start_matches("0x");
+    let mut client = MetadataApiClient::new(node.channel().await)
+        .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX);
+    let mut asked = async |len_bytes: usize| {
+        let zeros = "0".repeat(len_bytes / 1000 - 44);
+        let names = (0..1000).map(|number| format!("{number:04}{zeros}{digits}"));
+        let payer_addresses = names.collect();
+        client.get_payer_info(pb::GetPayerInfoRequest { payer_addresses, granularity: 0 }).await
+    };
+    let usage = asked(2 * MIB).await.unwrap().into_inner().payer_info;
+    assert_eq!(usage.len(), 1000, "a connection may hold half of the budget");
+    let refused = asked(6 * MIB + MIB / 2).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
 }
