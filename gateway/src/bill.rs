@@ -39,8 +39,8 @@ pub(crate) struct BillLine {
     price: CallerCost,
     /// The envelope is in the usage table.
     is_entered: AtomicBool,
-    /// The outcome of the envelope is unknown, and it may be published: its price does not return to the budget.
-    is_open: AtomicBool,
+    /// The price does not return to the budget: the envelope may be published, or its check has cost as much.
+    is_kept: AtomicBool,
     /// The price has returned to the budget.
     is_given_back: AtomicBool,
 }
@@ -49,13 +49,13 @@ impl BillLine {
     /// Creates the line of an envelope for which admission took `price`.
     pub(crate) fn new(envelope: &Routed, price: CallerCost) -> Self {
         let (kind, bytes) = (envelope.kind, envelope.bytes.len() as u64);
-        let [is_entered, is_open, is_given_back] = [false; 3].map(AtomicBool::new);
-        Self { kind, bytes, price, is_entered, is_open, is_given_back }
+        let [is_entered, is_kept, is_given_back] = [false; 3].map(AtomicBool::new);
+        Self { kind, bytes, price, is_entered, is_kept, is_given_back }
     }
 
-    /// Returns true if the envelope is certainly not published.
+    /// Returns true if the envelope is certainly not published, and its price is not kept.
     fn is_unused(&self) -> bool {
-        !self.is_entered.load(Relaxed) && !self.is_open.load(Relaxed)
+        !self.is_entered.load(Relaxed) && !self.is_kept.load(Relaxed)
     }
 
     /// Returns the price and marks it as returned; `None` if it was returned before. The caller of this function
@@ -73,18 +73,35 @@ impl RequestBill {
         self.policies.give_back(&self.caller, sum, &self.admission).await;
     }
 
-    /// Returns the prices of all envelopes to the budget, each at most once.
-    pub(crate) async fn give_all_back(&self) {
-        self.give_back(0..self.lines.len()).await;
+    /// Keeps the prices of the envelopes with these indexes from returning to the budget, also if the caller hangs up.
+    pub(crate) fn keep(&self, indexes: &[usize]) {
+        indexes.iter().for_each(|index| self.lines[*index].is_kept.store(true, Relaxed));
+    }
+
+    /// Ends what [`keep`](Self::keep) has begun for these envelopes.
+    pub(crate) fn release(&self, indexes: &[usize]) {
+        indexes.iter().for_each(|index| self.lines[*index].is_kept.store(false, Relaxed));
+    }
+
+    /// Returns the prices of all envelopes that are certainly not published to the budget, each at most once, except
+    /// for those that are kept.
+    pub(crate) async fn give_unused_back(&self) {
+        self.policies.give_back(&self.caller, self.take_unused_back(), &self.admission).await;
+    }
+
+    /// Marks the prices that [`give_unused_back`](Self::give_unused_back) returns as returned. Returns their sum, which
+    /// has to be put back into the budget.
+    fn take_unused_back(&self) -> CallerCost {
+        let unused = self.lines.iter().filter(|line| line.is_unused());
+        sum_of(unused.filter_map(BillLine::take_back))
     }
 }
 
 impl Drop for RequestBill {
     fn drop(&mut self) {
         // No task has the bill any more, so an envelope without an outcome is not published.
-        let unused = self.lines.iter().filter(|line| line.is_unused());
-        let sum = sum_of(unused.filter_map(BillLine::take_back));
-        self.policies.begin_to_give_back(&self.caller, sum, &self.admission);
+        let unused = self.take_unused_back();
+        self.policies.begin_to_give_back(&self.caller, unused, &self.admission);
     }
 }
 
@@ -129,7 +146,7 @@ impl BillEntry {
 
     /// Records that the outcome of the envelope is unknown, so its price does not return to the budget.
     pub(crate) fn leave_open(&self) {
-        self.line().is_open.store(true, Relaxed);
+        self.line().is_kept.store(true, Relaxed);
     }
 
     /// Takes an amount, in picodollars, from the caller's budget: the one that [`enter_placed`](Self::enter_placed)
@@ -282,6 +299,21 @@ mod tests {
         drop(entries);
         assert!(take(&policies, 2).is_err(), "each goes back once");
         assert!(take(&policies, 1).is_ok());
+    }
+
+    /// A caller hangs up while envelopes are checked, or a check fails.
+    #[test]
+    fn prices_that_are_kept_do_not_go_back_with_the_bill() {
+        let policies = policies(4);
+        let kept = bill(&policies, 4);
+        kept.keep(&[1, 2, 3]);
+        kept.release(&[2]);
+        kept.give_unused_back().now_or_never().unwrap();
+        assert!(take(&policies, 3).is_err());
+        assert!(take(&policies, 2).is_ok());
+        drop(kept);
+        assert!(take(&policies, 3).is_err(), "not when its caller has gone, either");
+        assert!(take(&policies, 2).is_ok());
     }
 
     /// The price of gas changes between admission and the return of a price.

@@ -13,11 +13,12 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_client::Replica
 use hawser_proto::pb::xmtp::xmtpv4::message_api::{EnvelopesQuery, QueryEnvelopesRequest};
 use hawser_proto::{Bytes, EnvelopeId, InboxId, OriginatorId, Topic, TopicKind};
 use hawser_serve::MESSAGE_LEN_BYTES_MAX;
+use hawser_validation::limits::ACTIONS_PER_TURN;
 use hawser_validation::precheck::{InboxPrecheck, UpdatePrecheck};
 use tokio::time::{Instant, timeout, timeout_at};
 use tonic::{Code, Status};
 
-pub use hawser_validation::precheck::{BrokenLogError, PrecheckCaller, VouchError};
+pub use hawser_validation::precheck::{BrokenLogError, CheckTurn, PrecheckCaller, VouchError};
 
 use crate::fair::{FairGate, GateFullError, TenantGate, TenantPass};
 use crate::nodes::{ExpectedEnvelope, Node, Nodes, all_decoded, query_place};
@@ -43,6 +44,9 @@ const LONG_LOG_TIMEOUT: Duration = Duration::from_secs(5);
 /// work.
 static JUDGED_AT_ONCE: LazyLock<FairGate> = LazyLock::new(|| FairGate::new(JUDGED_MAX));
 const JUDGED_MAX: usize = 16;
+/// Gate for cores: all judgements together work on this many at once, and callers take turns of bounded work. Chosen:
+/// half of the cores, so that the other half is there for all other work.
+static CORES: LazyLock<FairGate> = LazyLock::new(|| FairGate::new(cores_max()));
 /// Largest number of further nodes that are asked to confirm an envelope. A guess: one of them is honest and has
 /// it.
 const CONFIRMED_BY_MAX: usize = 3;
@@ -78,11 +82,12 @@ pub trait InboxCheck: Send {
     /// an inbox. The state does not change then.
     fn add(&mut self, update: &IdentityUpdate) -> Result<(), BrokenLogError>;
 
-    /// Checks `update` against the updates before it, and adds it if it is valid.
+    /// Checks `update` against the updates before it for a turn of bounded work, and adds it once it is valid. After
+    /// [`CheckTurn::Later`], the next call has to be about the same update.
     ///
     /// # Errors
     /// The reason why nodes would drop the update. The state does not change then.
-    fn check(&mut self, update: &IdentityUpdate) -> Result<(), String>;
+    fn check(&mut self, update: &Arc<IdentityUpdate>) -> Result<CheckTurn, String>;
 }
 
 impl InboxCheck for InboxPrecheck {
@@ -90,7 +95,7 @@ impl InboxCheck for InboxPrecheck {
         Self::add(self, update)
     }
 
-    fn check(&mut self, update: &IdentityUpdate) -> Result<(), String> {
+    fn check(&mut self, update: &Arc<IdentityUpdate>) -> Result<CheckTurn, String> {
         Self::check(self, update)
     }
 }
@@ -115,6 +120,7 @@ pub(crate) struct TenantIdentity {
     tenant: Box<str>,
     judged: TenantGate,
     long_logs: TenantGate,
+    cores: TenantGate,
 }
 
 impl TenantIdentity {
@@ -122,8 +128,15 @@ impl TenantIdentity {
     pub(crate) fn new(check: Arc<dyn IdentityCheck>, tenant: &str) -> Self {
         let judged = TenantGate::new(&JUDGED_AT_ONCE, JUDGED_MAX, tenant);
         let long_logs = TenantGate::new(&LONG_LOGS, LONG_LOGS_MAX, tenant);
-        Self { check, tenant: tenant.into(), judged, long_logs }
+        let cores = TenantGate::new(&CORES, cores_max(), tenant);
+        Self { check, tenant: tenant.into(), judged, long_logs, cores }
     }
+}
+
+/// Returns half of the number of cores, at least one.
+fn cores_max() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    (cores / 2).max(1)
 }
 
 /// An identity update of a request.
@@ -133,7 +146,7 @@ pub(crate) struct UpdateItem {
     pub(crate) index: usize,
     /// The client envelope that holds the update.
     pub(crate) client: Bytes,
-    pub(crate) update: IdentityUpdate,
+    pub(crate) update: Arc<IdentityUpdate>,
     /// The update was sent to the chain before. It is not validated again: it would be judged as a replay of
     /// itself.
     pub(crate) is_known: bool,
@@ -197,12 +210,12 @@ pub(crate) async fn judge(
     }
     let updates = Arc::new(updates);
     let _turn = identity.judged.enter(caller).await?;
-    let judge_at = async |node: &Node| {
-        let log = log_of(node, identity, caller, &topic).await?;
-        judge_with(identity.check.clone(), inbox, log, updates.clone()).await
+    let judge_at = async |node: &Node| -> Result<Option<CheckedUpdates>, GateFullError> {
+        let Some(log) = log_of(node, identity, caller, &topic).await else { return Ok(None) };
+        judge_with(identity, caller, inbox, log, updates.clone()).await
     };
     let first = nodes.choose(&topic, &BTreeSet::new(), None).ok_or(JudgeError::NoLog)?;
-    let invalid = match judge_at(&first).await {
+    let invalid = match judge_at(&first).await? {
         Some(Err(invalid)) => Some(invalid),
         Some(Ok(placed)) => return Ok(confirmed(nodes, first.id(), placed).await),
         None => None,
@@ -210,7 +223,7 @@ pub(crate) async fn judge(
     let mut invalid_too = None;
     // One after another, so that a request holds one log at a time.
     for node in nodes.usable().into_iter().filter(|node| node.id() != first.id()) {
-        match judge_at(&node).await {
+        match judge_at(&node).await? {
             Some(Ok(placed)) => return Ok(confirmed(nodes, node.id(), placed).await),
             Some(Err(invalid)) => invalid_too = invalid_too.or(Some(invalid)),
             None => {}
@@ -267,8 +280,8 @@ pub(crate) async fn ask_wallets(
 }
 
 /// Validates an update at its place on the chain, against the log before that place at each usable node. Returns
-/// one result for each node: `None` if the node returned no log, and the earlier envelope if equal bytes are in the
-/// log already.
+/// one result for each node: `None` if the node returned no log or the update was not judged, and the earlier
+/// envelope if equal bytes are in the log already.
 pub(crate) async fn judge_at_place(
     identity: &TenantIdentity,
     nodes: &Nodes,
@@ -284,60 +297,102 @@ pub(crate) async fn judge_at_place(
         let log = log_of(&node, identity, caller, &topic).await;
         let Some(mut log) = log else { return (node.id(), None) };
         log.entries.retain(|entry| entry.id.sequence < place.sequence);
-        (node.id(), judge_with(identity.check.clone(), inbox, log, updates.clone()).await)
+        let judged = judge_with(identity, caller, inbox, log, updates.clone()).await;
+        (node.id(), judged.ok().flatten())
     });
     join_all(judged).await
 }
 
-/// Runs [`judge_after`] on a blocking thread: each update needs several signature checks. Returns `None` if the log
-/// is broken.
+/// Validates `updates` in their order after the log. Works in turns on threads that may block, between which other
+/// callers have the core: each update may have thousands of signatures. Returns `None` if the updates of the log are
+/// not those of an inbox: another node has to be asked.
+///
+/// # Errors
+/// [`GateFullError`] if too many tasks of the caller wait for a core.
 async fn judge_with(
-    check: Arc<dyn IdentityCheck>,
+    identity: &TenantIdentity,
+    caller: &CallerId,
     inbox: InboxId,
     log: InboxLog,
     updates: Arc<Vec<UpdateItem>>,
-) -> Option<CheckedUpdates> {
-    let judging = move || {
-        let judged = judge_after(&*check, inbox, &log.entries, &updates);
-        drop(log);
-        judged.ok()
-    };
-    tokio::task::spawn_blocking(judging).await.ok()?
-}
-
-/// Validates `updates` in their order after the log.
-///
-/// # Errors
-/// [`BrokenLogError`] if the updates are not the log of an inbox: another node has to be asked.
-fn judge_after(
-    check: &dyn IdentityCheck,
-    inbox: InboxId,
-    log: &[LogUpdate],
-    updates: &[UpdateItem],
-) -> Result<CheckedUpdates, BrokenLogError> {
-    let mut inbox = check.open(inbox);
-    log.iter().try_for_each(|entry| inbox.add(&entry.update))?;
-    let mut placed = Vec::new();
-    let mut judged: Vec<&Bytes> = Vec::new();
-    for UpdateItem { index, client, update, is_known } in updates {
-        if judged.contains(&client) {
-            continue; // an equal update in the same request is sent once
-        }
-        judged.push(client);
-        if let Some(entry) = log.iter().find(|entry| entry.client == *client) {
-            if !is_known {
-                let (client, envelope) = (client.clone(), entry.envelope.clone());
-                placed.push(PlacedUpdate { client, envelope });
-            }
-            continue;
-        }
-        if *is_known {
-            let _ = inbox.add(update); // one that is invalid after this log will be dropped by nodes
-        } else if let Err(reason) = inbox.check(update) {
-            return Ok(Err(InvalidUpdate { index: *index, reason }));
+) -> Result<Option<CheckedUpdates>, GateFullError> {
+    let mut judgement = Judgement::begin(identity.check.open(inbox), log, updates);
+    loop {
+        let core = identity.cores.enter(caller).await?;
+        let turn = move || {
+            let end = judgement.turn();
+            drop(core);
+            // After the last turn the log is dropped here, because it may be long.
+            let rest = matches!(end, Ok(None)).then_some(judgement);
+            (rest, end)
+        };
+        match tokio::task::spawn_blocking(turn).await {
+            Ok((Some(rest), _)) => judgement = rest,
+            Ok((None, Ok(checked))) => return Ok(checked),
+            Ok((None, Err(BrokenLogError))) | Err(_) => return Ok(None),
         }
     }
-    Ok(Ok(placed))
+}
+
+/// A judgement of updates after the log of their inbox, in turns.
+struct Judgement {
+    inbox: Box<dyn InboxCheck>,
+    log: InboxLog,
+    /// Number of updates of the log that are added.
+    added: usize,
+    updates: Arc<Vec<UpdateItem>>,
+    /// Number of updates that are judged.
+    judged: usize,
+    placed: Vec<PlacedUpdate>,
+}
+
+impl Judgement {
+    fn begin(inbox: Box<dyn InboxCheck>, log: InboxLog, updates: Arc<Vec<UpdateItem>>) -> Self {
+        Self { inbox, log, added: 0, updates, judged: 0, placed: Vec::new() }
+    }
+
+    /// Goes on for one turn: until some [`ACTIONS_PER_TURN`] actions are added or checked, or a turn of a check is
+    /// over. Returns the result after the last turn.
+    ///
+    /// # Errors
+    /// [`BrokenLogError`] if the updates of the log are not those of an inbox.
+    fn turn(&mut self) -> Result<Option<CheckedUpdates>, BrokenLogError> {
+        let (entries, updates) = (&self.log.entries, &self.updates);
+        let mut left = ACTIONS_PER_TURN;
+        while left > 0
+            && let Some(entry) = entries.get(self.added)
+        {
+            self.inbox.add(&entry.update)?;
+            self.added += 1;
+            left = left.saturating_sub(entry.update.actions.len().max(1));
+        }
+        while left > 0
+            && let Some(item) = updates.get(self.judged)
+        {
+            let UpdateItem { index, client, update, is_known } = item;
+            let is_repeated = updates.iter().take(self.judged).any(|it| it.client == *client);
+            match entries.iter().find(|entry| entry.client == *client) {
+                _ if is_repeated => {} // it is sent once
+                Some(_) if *is_known => {}
+                Some(entry) => {
+                    let (client, envelope) = (client.clone(), entry.envelope.clone());
+                    self.placed.push(PlacedUpdate { client, envelope });
+                }
+                None if *is_known => {
+                    let _ = self.inbox.add(update); // if invalid after this log, nodes will drop it
+                }
+                None => match self.inbox.check(update) {
+                    Ok(CheckTurn::Done) => {}
+                    Ok(CheckTurn::Later) => return Ok(None),
+                    Err(reason) => return Ok(Some(Err(InvalidUpdate { index: *index, reason }))),
+                },
+            }
+            self.judged += 1;
+            left = left.saturating_sub(update.actions.len().max(1));
+        }
+        let is_over = self.added == entries.len() && self.judged == updates.len();
+        Ok(is_over.then(|| Ok(std::mem::take(&mut self.placed))))
+    }
 }
 
 /// One update in the log of an inbox.
@@ -408,4 +463,109 @@ fn log_update(envelope: OriginatorEnvelope) -> Option<LogUpdate> {
     let (id, client) = (statement.id(), statement.payer().client());
     let Payload::IdentityUpdate(update) = client.payload() else { return None };
     Some(LogUpdate { id, client: client.as_bytes().clone(), update: update.clone(), envelope })
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use futures_util::future::join;
+    use hawser_proto::SequenceId;
+    use hawser_proto::pb::xmtp::identity::associations::IdentityAction;
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    /// The numbers of updates in the order of the calls about them.
+    type Calls = Arc<Mutex<Vec<u64>>>;
+
+    /// An identity check for which an update takes as many turns as its number says.
+    struct Noting(Calls);
+
+    struct NotingInbox {
+        calls: Calls,
+        turns: u64,
+    }
+
+    impl IdentityCheck for Noting {
+        fn open(&self, _: InboxId) -> Box<dyn InboxCheck> {
+            Box::new(NotingInbox { calls: self.0.clone(), turns: 0 })
+        }
+
+        fn wallets<'a>(
+            &'a self,
+            _: PrecheckCaller<'a>,
+            _: &'a IdentityUpdate,
+        ) -> BoxFuture<'a, Result<(), VouchError>> {
+            async { Ok(()) }.boxed()
+        }
+    }
+
+    impl InboxCheck for NotingInbox {
+        fn add(&mut self, update: &IdentityUpdate) -> Result<(), BrokenLogError> {
+            self.calls.lock().push(update.client_timestamp_ns);
+            Ok(())
+        }
+
+        fn check(&mut self, update: &Arc<IdentityUpdate>) -> Result<CheckTurn, String> {
+            self.calls.lock().push(update.client_timestamp_ns);
+            self.turns += 1;
+            let is_done = self.turns == update.client_timestamp_ns;
+            Ok(if is_done { CheckTurn::Done } else { CheckTurn::Later })
+        }
+    }
+
+    fn update(number: u64, actions: usize) -> IdentityUpdate {
+        let actions = vec![IdentityAction::default(); actions];
+        IdentityUpdate { actions, client_timestamp_ns: number, ..IdentityUpdate::default() }
+    }
+
+    fn item(number: u64) -> UpdateItem {
+        let (client, update) = (Bytes::copy_from_slice(&number.to_be_bytes()), update(number, 1));
+        UpdateItem { index: 0, client, update: Arc::new(update), is_known: false }
+    }
+
+    #[tokio::test]
+    async fn a_long_check_leaves_its_core_to_another_caller_between_turns() {
+        let (calls, gate) = (Calls::default(), FairGate::new(1));
+        let [judged, long_logs, cores] = [(); 3].map(|()| TenantGate::new(&gate, 1, ""));
+        let check = Arc::new(Noting(calls.clone()));
+        let identity = TenantIdentity { check, tenant: "".into(), judged, long_logs, cores };
+        let [inside, long, short] = ["inside", "long", "short"].map(CallerId::of_name);
+        let judged = |caller, turns| {
+            let log = InboxLog { entries: Vec::new(), _place: None };
+            judge_with(&identity, caller, InboxId([5; 32]), log, Arc::new(vec![item(turns)]))
+        };
+        let occupied = identity.cores.enter(&inside).await.unwrap();
+        let mut both = Box::pin(join(judged(&long, 3), judged(&short, 1)));
+        assert!((&mut both).now_or_never().is_none());
+        drop(occupied);
+        let (of_long, of_short) = both.await;
+        for checked in [of_long, of_short] {
+            assert!(matches!(checked, Ok(Some(Ok(placed))) if placed.is_empty()));
+        }
+        assert_eq!(*calls.lock(), [3, 1, 3, 3]);
+    }
+
+    #[test]
+    fn a_turn_adds_a_bounded_part_of_a_log() {
+        let entry = |number: u64| LogUpdate {
+            id: EnvelopeId {
+                originator: OriginatorId::IDENTITY_UPDATES,
+                sequence: SequenceId(number),
+            },
+            client: Bytes::new(),
+            update: update(number, ACTIONS_PER_TURN / 2),
+            envelope: OriginatorEnvelope::default(),
+        };
+        let (calls, entries) = (Calls::default(), (10..15).map(entry).collect());
+        let log = InboxLog { entries, _place: None };
+        let inbox = Noting(calls.clone()).open(InboxId([5; 32]));
+        let mut judgement = Judgement::begin(inbox, log, Arc::new(vec![item(1)]));
+        for added in [2, 4] {
+            assert!(matches!(judgement.turn(), Ok(None)));
+            assert_eq!(calls.lock().len(), added);
+        }
+        assert!(matches!(judgement.turn(), Ok(Some(Ok(_)))));
+        assert_eq!(*calls.lock(), [10, 11, 12, 13, 14, 1]);
+    }
 }

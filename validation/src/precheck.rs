@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use hawser_mls::identity::{
-    AssociationState, WalletQuestion, add_trusted, check, wallet_questions,
+    AssociationState, IdentityError, UpdateCheck, WalletQuestion, add_trusted, wallet_questions,
 };
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
 
@@ -14,8 +14,8 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use crate::limits::{
-    PRECHECK_WALLETS_MAX, PRECHECK_WALLETS_PER_CALLER_MAX, QUOTA_PERIOD, REQUEST_WALLETS_MAX,
-    WALLET_BLOCKS_AHEAD_MAX,
+    ACTIONS_PER_TURN, PRECHECK_WALLETS_MAX, PRECHECK_WALLETS_PER_CALLER_MAX, QUOTA_PERIOD,
+    REQUEST_WALLETS_MAX, WALLET_BLOCKS_AHEAD_MAX,
 };
 use crate::wallets::{NewestBlock, WalletError, Wallets};
 
@@ -218,11 +218,22 @@ impl UpdatePrecheck {
     }
 }
 
-/// Validates the updates of one inbox one after another, and advances its state. Does no I/O, and assumes
+/// Validates the updates of one inbox one after another, in turns, and advances its state. Does no I/O, and assumes
 /// that every contract wallet agrees.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct InboxPrecheck {
     state: Option<AssociationState>,
+    /// The check of the next update, once its first turn is over.
+    begun: Option<UpdateCheck<Arc<IdentityUpdate>>>,
+}
+
+/// The result of a turn of a check that has found nothing wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CheckTurn {
+    /// The update is valid, and is added.
+    Done,
+    /// The update has more actions to check.
+    Later,
 }
 
 /// An update cannot have been valid in its place: the log that has it is not that of an inbox.
@@ -240,14 +251,27 @@ impl InboxPrecheck {
         add_trusted(&mut self.state, update).map_err(|_| BrokenLogError)
     }
 
-    /// Validates `update` after the ones before it, and adds it if it is valid.
+    /// Validates `update` after the ones before it for one turn, which verifies the signatures of at most
+    /// [`ACTIONS_PER_TURN`] actions, and adds it after the last turn. After [`CheckTurn::Later`], the next call has to
+    /// be about the same update.
     ///
     /// # Errors
     /// Returns the reason every node would drop the update.
-    pub fn check(&mut self, update: &IdentityUpdate) -> Result<(), String> {
-        let change = check(self.state.as_ref(), update).map_err(|error| error.to_string())?;
-        change.apply(&mut self.state);
-        Ok(())
+    pub fn check(&mut self, update: &Arc<IdentityUpdate>) -> Result<CheckTurn, String> {
+        self.turn(update).map_err(|error| error.to_string())
+    }
+
+    fn turn(&mut self, update: &Arc<IdentityUpdate>) -> Result<CheckTurn, IdentityError> {
+        let mut check = match self.begun.take() {
+            Some(begun) => begun,
+            None => UpdateCheck::begin(update.clone())?,
+        };
+        if check.verify_next(ACTIONS_PER_TURN)? == ACTIONS_PER_TURN {
+            self.begun = Some(check);
+            return Ok(CheckTurn::Later);
+        }
+        check.finish(self.state.as_ref())?.apply(&mut self.state);
+        Ok(CheckTurn::Done)
     }
 }
 
@@ -400,7 +424,22 @@ mod tests {
         let mut inbox = InboxPrecheck::default();
         assert_eq!(inbox.add(&founding(7, CHAIN_ID, 0)), Ok(()));
         assert_eq!(inbox.add(&founding(7, CHAIN_ID, 1)), Err(BrokenLogError));
-        assert!(inbox.check(&founding(7, CHAIN_ID, 0)).is_err(), "the inbox is founded");
+        assert!(inbox.check(&founding(7, CHAIN_ID, 0).into()).is_err(), "the inbox is founded");
+    }
+
+    /// The first action that breaks a rule of the inbox may be found only when all signatures are verified.
+    #[test]
+    fn a_turn_checks_a_bounded_part_of_an_update() {
+        let mut inbox = InboxPrecheck::default();
+        let mut long = founding(7, CHAIN_ID, 0);
+        long.actions = vec![long.actions[0].clone(); 2 * ACTIONS_PER_TURN + 1];
+        let long = Arc::new(long);
+        for _ in 0..2 {
+            assert_eq!(inbox.check(&long), Ok(CheckTurn::Later));
+        }
+        assert!(inbox.check(&long).is_err(), "an inbox is founded once");
+        let short = Arc::new(founding(7, CHAIN_ID, 0));
+        assert_eq!(inbox.check(&short), Ok(CheckTurn::Done), "nothing is left of the other");
     }
 
     #[tokio::test]
@@ -412,7 +451,9 @@ mod tests {
         let wallets = Wallets::over_rpc([(CHAIN_ID, url), (1, away)], listed);
         let updates = UpdatePrecheck::new(Arc::new(wallets), 1);
         let never = async |update: IdentityUpdate, why: &str| {
-            assert!(InboxPrecheck::default().check(&update).is_ok(), "it waits at nodes");
+            let update = Arc::new(update);
+            let checked = InboxPrecheck::default().check(&update);
+            assert_eq!(checked, Ok(CheckTurn::Done), "it waits at nodes");
             let asked = updates.ask_wallets(caller("a"), &update).await;
             assert!(
                 matches!(&asked, Err(VouchError::Refused(text)) if text.contains(why)),

@@ -38,6 +38,17 @@ const GAS_PER_BYTE: u64 = 40;
 /// Wei per picodollar: the app chain's gas is paid in a token of 18 decimals that is worth a dollar.
 const WEI_PER_PICODOLLAR: u128 = 1_000_000;
 
+/// The reason for which the identity updates of a request are not published.
+#[derive(Debug, thiserror::Error)]
+enum UpdatesError {
+    /// One of them is invalid, or they exceed a limit of the caller.
+    #[error("{0}")]
+    Refused(Status),
+    /// They could not be judged now.
+    #[error("{0}")]
+    NotJudged(Status),
+}
+
 /// Serves the publish requests of clients.
 pub(crate) struct PublishService {
     /// Name of the tenant; empty without tenants.
@@ -113,10 +124,7 @@ impl PublishService {
         });
         let for_chain = routed.iter().filter(|envelope| envelope.route != Route::Node);
         self.chain.recall(for_chain.map(|envelope| &envelope.bytes), &known.places).await;
-        if let Err(refused) = self.validate_identities(&caller, &routed).await {
-            bill.give_all_back().await;
-            return Err(refused);
-        }
+        self.validate_at_cost(&bill, &routed).await?;
         let is_repeat = |it: &Routed| it.route != Route::Node && self.chain.knows(&it.bytes);
         let repeats: Vec<bool> = routed.iter().map(is_repeat).collect();
         let caller_watch = charge.watch_caller();
@@ -227,13 +235,36 @@ impl PublishService {
         CallerCost { envelopes: 1, picodollars: fee.unwrap_or(0), gas: 0 }
     }
 
-    /// Validates the identity updates of a request before anything is published.
+    /// Validates the identity updates of a request before anything is published. If they are refused, their prices stay
+    /// counted, because the check of an invalid update takes as long as that of a valid one, and all other prices in
+    /// `bill` return to the caller's budget. If a caller hangs up meanwhile, they stay counted too. If they cannot be
+    /// judged, all prices return.
+    ///
+    /// # Errors
+    /// The status of the refusal.
+    async fn validate_at_cost(&self, bill: &RequestBill, routed: &[Routed]) -> Result<(), Status> {
+        let Some(identity) = &self.identity else { return Ok(()) };
+        let is_checked = |it: &Routed| it.identity_update.is_some() && !self.chain.knows(&it.bytes);
+        let checked: Vec<usize> =
+            (0..routed.len()).filter(|index| is_checked(&routed[*index])).collect();
+        bill.keep(&checked);
+        let validated = self.validate_identities(identity, &bill.caller, routed).await;
+        if !matches!(validated, Err(UpdatesError::Refused(_))) {
+            bill.release(&checked);
+        }
+        let Err(UpdatesError::Refused(status) | UpdatesError::NotJudged(status)) = validated else {
+            return Ok(());
+        };
+        bill.give_unused_back().await;
+        Err(status)
+    }
+
     async fn validate_identities(
         &self,
+        identity: &TenantIdentity,
         caller: &CallerId,
         routed: &[Routed],
-    ) -> Result<(), Status> {
-        let Some(identity) = &self.identity else { return Ok(()) };
+    ) -> Result<(), UpdatesError> {
         // Updates of one inbox are validated in their order, as nodes do.
         let mut inboxes: BTreeMap<InboxId, Vec<UpdateItem>> = BTreeMap::new();
         for (index, envelope) in routed.iter().enumerate() {
@@ -241,7 +272,8 @@ impl PublishService {
             let Some(update) = &envelope.identity_update else { continue };
             let client = envelope.bytes.clone();
             let is_known = self.chain.knows(&client);
-            let update = UpdateItem { index, client, update: (**update).clone(), is_known };
+            let update = Arc::new((**update).clone());
+            let update = UpdateItem { index, client, update, is_known };
             inboxes.entry(inbox).or_default().push(update);
         }
         let judged = inboxes
@@ -250,19 +282,7 @@ impl PublishService {
             .map(|(inbox, updates)| identity::judge(identity, &self.nodes, caller, inbox, updates));
         let judged = stream::iter(judged).buffer_unordered(identity::INBOXES_AT_ONCE);
         let judged: Result<Vec<_>, _> = judged.try_collect().await;
-        let judged = judged.map_err(|failed| match failed {
-            JudgeError::Invalid(InvalidUpdate { index, reason }) => {
-                self.invalid_update(index, &reason)
-            }
-            JudgeError::TooMany { .. } | JudgeError::Busy(_) => {
-                let details = StatusDetails::of("IDENTITY_CHECKS");
-                details.into_status(Code::ResourceExhausted, &failed.to_string())
-            }
-            JudgeError::NoLog => {
-                let details = StatusDetails::of("NO_IDENTITY_LOG");
-                details.into_status(Code::Unavailable, &failed.to_string())
-            }
-        })?;
+        let judged = judged.map_err(|failed| self.judge_error(&failed))?;
         for PlacedUpdate { client, envelope } in judged.into_iter().flatten() {
             self.chain.record_found(&client, envelope);
         }
@@ -272,14 +292,37 @@ impl PublishService {
             is_new(envelope).then_some((index, update))
         });
         identity::ask_wallets(identity, caller, new).await.map_err(|(index, fault)| match fault {
-            VouchError::Refused(reason) => self.invalid_update(index, &reason),
+            VouchError::Refused(reason) => {
+                UpdatesError::Refused(self.invalid_update(index, &reason))
+            }
             VouchError::TooMany(reason) => {
-                status::of_wallets(Code::ResourceExhausted, "WALLET_CHECKS", index, &reason)
+                let code = Code::ResourceExhausted;
+                UpdatesError::Refused(status::of_wallets(code, "WALLET_CHECKS", index, &reason))
             }
             VouchError::Unavailable(reason) => {
-                status::of_wallets(Code::Unavailable, "WALLET_SILENT", index, &reason)
+                let code = Code::Unavailable;
+                UpdatesError::NotJudged(status::of_wallets(code, "WALLET_SILENT", index, &reason))
             }
         })
+    }
+
+    fn judge_error(&self, failed: &JudgeError) -> UpdatesError {
+        let of_checks = || {
+            let details = StatusDetails::of("IDENTITY_CHECKS");
+            details.into_status(Code::ResourceExhausted, &failed.to_string())
+        };
+        match failed {
+            JudgeError::Invalid(InvalidUpdate { index, reason }) => {
+                UpdatesError::Refused(self.invalid_update(*index, reason))
+            }
+            JudgeError::TooMany { .. } => UpdatesError::Refused(of_checks()),
+            JudgeError::Busy(_) => UpdatesError::NotJudged(of_checks()),
+            JudgeError::NoLog => {
+                let details = StatusDetails::of("NO_IDENTITY_LOG");
+                let status = details.into_status(Code::Unavailable, &failed.to_string());
+                UpdatesError::NotJudged(status)
+            }
+        }
     }
 
     fn invalid_update(&self, index: usize, reason: &str) -> Status {

@@ -11,7 +11,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use hawser_gateway::chain::{ChainPublishError, ChainWriter, OnChain, SenderFigures};
 use hawser_gateway::identity::{
-    BrokenLogError, IdentityCheck, InboxCheck, PrecheckCaller, VouchError,
+    BrokenLogError, CheckTurn, IdentityCheck, InboxCheck, PrecheckCaller, VouchError,
 };
 use hawser_gateway::routing::ChainTopic;
 use hawser_gateway::{GatewayHandle, GatewayPorts, GatewaySettings};
@@ -416,8 +416,8 @@ impl InboxCheck for Spoilt {
         Ok(())
     }
 
-    fn check(&mut self, _: &IdentityUpdate) -> Result<(), String> {
-        if self.0 { Err("it is spoilt".into()) } else { Ok(()) }
+    fn check(&mut self, _: &Arc<IdentityUpdate>) -> Result<CheckTurn, String> {
+        if self.0 { Err("it is spoilt".into()) } else { Ok(CheckTurn::Done) }
     }
 }
 
@@ -439,10 +439,10 @@ impl InboxCheck for NumberedInbox {
         Ok(())
     }
 
-    fn check(&mut self, update: &IdentityUpdate) -> Result<(), String> {
+    fn check(&mut self, update: &Arc<IdentityUpdate>) -> Result<CheckTurn, String> {
         let (own, next) = (update.client_timestamp_ns, self.0);
         self.0 += 1;
-        if own == next { Ok(()) } else { Err(format!("it is {own} and not {next}")) }
+        if own == next { Ok(CheckTurn::Done) } else { Err(format!("it is {own} and not {next}")) }
     }
 }
 

@@ -153,16 +153,12 @@ async fn only_certainly_unpublished_envelopes_are_refunded() {
 }
 
 #[tokio::test]
-async fn repeats_and_updates_that_are_refused_take_nothing_of_the_day() {
-    let spoilt = [5; 32];
-    let policies = parse("[default]\nenvelopes_per_day = 2");
-    let judged = |ports: &mut GatewayPorts| ports.identity = Some(Arc::new(NoSpoiltInbox(spoilt)));
-    let net = Net::with(1, |settings| settings.policies = policies, judged).await;
+async fn repeats_and_payloads_that_are_not_sent_take_nothing_of_the_day() {
+    let net = with("[default]\nenvelopes_per_day = 2").await;
     let code = async |envelope| {
         net.publish(vec![envelope]).await.map_or_else(|status| status.code(), |_| Code::Ok)
     };
     for _ in 0..3 {
-        assert_eq!(code(identity_update(spoilt)).await, Code::InvalidArgument);
         *net.chain.faults.lock() = vec![ChainPublishError::NotSent("not now".into())];
         assert_eq!(code(commit(1, "a")).await, Code::Unavailable);
     }
@@ -174,6 +170,30 @@ async fn repeats_and_updates_that_are_refused_take_nothing_of_the_day() {
     assert_eq!(net.chain.count(), 1);
     assert_eq!(code(message(1, "a")).await, Code::Ok);
     assert_eq!(code(message(1, "b")).await, Code::ResourceExhausted);
+}
+
+/// Checking an invalid update takes as long as checking a valid one.
+#[tokio::test]
+async fn updates_that_are_refused_are_counted_and_those_that_cannot_be_judged_are_not() {
+    let spoilt = [5; 32];
+    let policies = parse("[default]\nenvelopes_per_day = 3");
+    let judged = |ports: &mut GatewayPorts| ports.identity = Some(Arc::new(NoSpoiltInbox(spoilt)));
+    let mut net = Net::with(1, |settings| settings.policies = policies, judged).await;
+    let code = async |net: &Net, envelopes| {
+        net.publish(envelopes).await.map_or_else(|status| status.code(), |_| Code::Ok)
+    };
+    net.nodes[0].die();
+    for _ in 0..4 {
+        assert_eq!(code(&net, vec![identity_update(spoilt)]).await, Code::Unavailable);
+    }
+    net.nodes[0].rise().await;
+    until(async || net.unmet().await.is_empty()).await;
+    for _ in 0..2 {
+        let both = vec![message(1, "a"), identity_update(spoilt)];
+        assert_eq!(code(&net, both).await, Code::InvalidArgument);
+    }
+    assert_eq!(code(&net, vec![message(1, "a")]).await, Code::Ok, "two updates are counted");
+    assert_eq!(code(&net, vec![message(1, "b")]).await, Code::ResourceExhausted);
 }
 
 #[tokio::test]
