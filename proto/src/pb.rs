@@ -16,7 +16,9 @@ pub use generated::{hawser, xmtp};
 mod json;
 
 #[cfg(feature = "json")]
-pub use json::{JsonError, MethodSchema, to_json};
+pub use json::{JsonError, MethodSchema, OtherSchema, to_json};
+#[cfg(feature = "json")]
+pub use prost_reflect::DescriptorError;
 
 mod generated {
     #![allow(

@@ -300,12 +300,24 @@ async fn a_stream_is_messages_and_then_its_end() {
 
 /// Load balancers may ask without gRPC.
 #[tokio::test]
-async fn health_is_told_in_protobuf() {
+async fn health_is_told_in_protobuf_and_in_json() {
     let node = node().await;
     let path = "/grpc.health.v1.Health/Check";
     let answer = ask(&node, post(path, "application/proto", "", b"")).await;
     assert_eq!((answer.status, &answer.body[..]), (200, &[8, 1][..]), "SERVING");
-    assert_eq!(ask(&node, post(path, "application/json", "", b"{}")).await.status, 501);
+    let serving = json!({ "status": "SERVING" });
+    assert_eq!(ask_json(&node, path, &json!({})).await, (200, serving.clone()));
+    let named = json!({ "service": "xmtp.xmtpv4.message_api.QueryApi" });
+    assert_eq!(ask_json(&node, path, &named).await, (200, serving.clone()));
+    let (status, error) = ask_json(&node, path, &json!({ "service": "another" })).await;
+    assert_eq!((status, &error["code"]), (404, &json!("not_found")));
+
+    let watch = "/grpc.health.v1.Health/Watch";
+    let mut stream = TcpStream::connect(node.address()).await.unwrap();
+    let request = post(watch, "application/connect+json", "", &framed(b"{}"));
+    stream.write_all(&request).await.unwrap();
+    read_head(&mut stream).await;
+    assert_eq!(next_message(&mut stream, &mut Vec::new()).await, (0, serving));
 }
 
 #[tokio::test]

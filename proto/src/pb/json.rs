@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use bytes::Buf as _;
 use prost::Message as _;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
-use prost_reflect::{DescriptorPool, DynamicMessage, Kind, MessageDescriptor};
+use prost_reflect::{DescriptorError, DescriptorPool, DynamicMessage, Kind, MessageDescriptor};
 
 use super::FILE_DESCRIPTOR_SET;
 
@@ -38,8 +38,12 @@ impl MethodSchema {
     /// schema has no such method.
     #[must_use]
     pub fn of_path(path: &str) -> Option<Self> {
+        Self::find(pool(), path)
+    }
+
+    fn find(pool: &DescriptorPool, path: &str) -> Option<Self> {
         let (service, method) = path.strip_prefix('/')?.split_once('/')?;
-        let service = pool().get_service_by_name(service)?;
+        let service = pool.get_service_by_name(service)?;
         let method = service.methods().find(|it| it.name() == method)?;
         Some(Self { request: method.input(), response: method.output() })
     }
@@ -73,6 +77,26 @@ impl MethodSchema {
     pub fn response_to_json(&self, bytes: &[u8]) -> Result<Vec<u8>, JsonError> {
         let message = DynamicMessage::decode(self.response.clone(), bytes)?;
         Ok(serde_json::to_vec(&message)?)
+    }
+}
+
+/// A schema of another library, such as that of health checks.
+#[derive(Debug, Clone)]
+pub struct OtherSchema(DescriptorPool);
+
+impl OtherSchema {
+    /// Decodes a serialized `google.protobuf.FileDescriptorSet`.
+    ///
+    /// # Errors
+    /// Returns an error if the bytes do not decode, or the set lacks a file that it refers to.
+    pub fn decode(file_descriptor_set: &[u8]) -> Result<Self, DescriptorError> {
+        DescriptorPool::decode(file_descriptor_set).map(Self)
+    }
+
+    /// Returns the messages of the method that requests name by `path`, as [`MethodSchema::of_path`] does.
+    #[must_use]
+    pub fn method(&self, path: &str) -> Option<MethodSchema> {
+        MethodSchema::find(&self.0, path)
     }
 }
 

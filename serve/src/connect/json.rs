@@ -1,11 +1,11 @@
 //! Translation of JSON bodies: its bounds, and its work outside of the runtime's threads.
 
 use std::io::Read as _;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
-use hawser_proto::pb::{JsonError, MethodSchema};
+use hawser_proto::pb::{JsonError, MethodSchema, OtherSchema};
 use tonic::Status;
 
 use crate::budget::ConnectionShare;
@@ -28,6 +28,17 @@ const VALUE_BYTES: usize = 256;
 /// Bytes that are held for each byte of a serialized message while it becomes JSON, beside its values: the bytes once
 /// more, and their text in base64, which may grow into twice the room. From the types.
 const RESPONSE_FACTOR: usize = 4;
+
+/// The schema of health checks, which the library serves.
+static HEALTH: LazyLock<OtherSchema> = LazyLock::new(|| {
+    let set = tonic_health::pb::FILE_DESCRIPTOR_SET;
+    OtherSchema::decode(set).expect("the library's set is complete")
+});
+
+/// Returns the messages of the method that requests name by `path`. `None` if no schema has it.
+pub(super) fn schema(path: &str) -> Option<MethodSchema> {
+    MethodSchema::of_path(path).or_else(|| HEALTH.method(path))
+}
 
 /// Serializes a request.
 ///

@@ -124,7 +124,7 @@ impl ConnectCall {
         let share = share.expect("every request has a connection").clone();
         let schema = match self.codec {
             Codec::Proto => None,
-            Codec::Json => MethodSchema::of_path(request.uri().path()),
+            Codec::Json => json::schema(request.uri().path()),
         };
         if self.codec == Codec::Json && schema.is_none() {
             return Err(Status::unimplemented("no such method"));
