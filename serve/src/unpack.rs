@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::io::{self, Read};
 
 use bytes::{Buf, Bytes, BytesMut};
-use flate2::read::GzDecoder;
+use flate2::read::MultiGzDecoder;
 use tonic::Status;
 
 use crate::call_share::CallCharge;
@@ -53,7 +53,7 @@ pub(crate) struct Unpacker {
 
 /// A message that is being decompressed.
 struct PackedMessage {
-    decoder: GzDecoder<Pieces>,
+    decoder: MultiGzDecoder<Pieces>,
     unpacked: VecDeque<Bytes>,
     len_bytes: usize,
     /// The greatest decompressed length that its compressed bytes allow.
@@ -84,6 +84,16 @@ pub(crate) enum Turn {
 }
 
 impl Unpacker {
+    /// Creates an unpacker of one compressed message that has no head.
+    pub(crate) fn of_message(body: Bytes) -> Self {
+        let length = u32::try_from(body.len()).expect("messages are far below 4 GiB");
+        let head = [&[1][..], &length.to_be_bytes()[..]].concat();
+        let mut unpacker = Self::default();
+        unpacker.push(head.into());
+        unpacker.push(body);
+        unpacker
+    }
+
     /// Adds a piece of whole messages.
     pub(crate) fn push(&mut self, piece: Bytes) {
         self.packed_bytes += piece.len();
@@ -136,7 +146,11 @@ impl Unpacker {
                 let packed_bytes: usize = body.iter().map(Bytes::len).sum();
                 PackedMessage {
                     grown_bytes_max: packed_bytes.saturating_mul(GROWTH_MAX).max(GROWTH_FREE_BYTES),
-                    decoder: GzDecoder::new(Pieces { waiting: body, taken: 0, left_in_turn: 0 }),
+                    decoder: MultiGzDecoder::new(Pieces {
+                        waiting: body,
+                        taken: 0,
+                        left_in_turn: 0,
+                    }),
                     unpacked: VecDeque::new(),
                     len_bytes: 0,
                     piece_len_bytes: PIECE_LEN_BYTES_MIN,

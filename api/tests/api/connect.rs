@@ -135,6 +135,9 @@ async fn compressed_json_is_read_and_bounded_after_it_is_unpacked() {
     let gzip = "content-encoding: gzip\r\n";
     let answer = ask(&node, post(VERSION, "application/json", gzip, &packed(b"{}"))).await;
     assert_eq!((answer.status, &answer.body[..]), (200, &br#"{"version":"1.2.3"}"#[..]));
+    let spaces = packed(&[&b"{}"[..], &vec![b' '; 2 * 1024 * 1024]].concat());
+    let answer = ask(&node, post(VERSION, "application/json", gzip, &spaces)).await;
+    assert_eq!(answer.status, 200, "megabytes of text");
     let bomb = packed(&vec![b' '; 64 * 1024 * 1024]);
     let answer = ask(&node, post(VERSION, "application/json", gzip, &bomb)).await;
     assert_eq!(answer.status, 429);
@@ -184,8 +187,47 @@ async fn errors_are_json_with_a_code_and_the_text_of_grpc() {
     assert_eq!(node.sample(counted).await, Some(4.0), "requests that are no message count, too");
     let deep = [vec![b'['; 100_000], vec![b']'; 100_000]].concat();
     assert_eq!(ask(&node, post(QUERY, "application/json", "", &deep)).await.status, 400);
-    let long = vec![b' '; 1024 * 1024 + 1];
-    assert_eq!(ask(&node, post(QUERY, "application/json", "", &long)).await.status, 429);
+    // A longer text is refused before it comes.
+    let head = format!(
+        "POST {QUERY} HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\nconnection: close\r\n\r\n",
+        36 * 1024 * 1024 + 1
+    );
+    assert_eq!(ask(&node, head.into_bytes()).await.status, 429);
+}
+
+/// The message of an envelope of 6 MiB is published, queried and streamed.
+#[tokio::test]
+async fn long_messages_are_read_and_written_in_json() {
+    let node = node().await;
+    let envelope = message(1, &"x".repeat(6 * 1024 * 1024));
+    let published = json!({ "payerEnvelopes": [{
+        "unsignedClientEnvelope": text(&envelope.unsigned_client_envelope),
+        "payerSignature": { "bytes": text(&envelope.payer_signature.as_ref().unwrap().bytes) },
+        "targetOriginator": envelope.target_originator,
+        "messageRetentionDays": envelope.message_retention_days,
+    }] });
+    let (status, stored) = ask_json(&node, PUBLISH, &published).await;
+    assert_eq!(status, 200);
+    let query = json!({ "query": { "topics": [text(topic_bytes(1))] } });
+    let (status, page) = ask_json(&node, QUERY, &query).await;
+    assert_eq!(status, 200);
+    assert!(page["envelopes"] == stored["originatorEnvelopes"], "the page has what was stored");
+
+    let request = json!({ "filters": [{ "topic": text(topic_bytes(1)) }] }).to_string();
+    let request = post(TOPICS, "application/connect+json", "", &framed(request.as_bytes()));
+    let mut stream = TcpStream::connect(node.address()).await.unwrap();
+    stream.write_all(&request).await.unwrap();
+    read_head(&mut stream).await;
+    let mut unread = Vec::new();
+    loop {
+        let (flag, message) = next_message(&mut stream, &mut unread).await;
+        assert_eq!(flag, 0, "{message}");
+        if let Some(envelopes) = message["envelopes"]["envelopes"].as_array() {
+            assert!(envelopes[..] == stored["originatorEnvelopes"].as_array().unwrap()[..]);
+            break;
+        }
+    }
 }
 
 #[tokio::test]

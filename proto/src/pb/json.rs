@@ -1,8 +1,9 @@
 //! Messages as JSON: the protobuf mapping, driven by the descriptor set.
 
+use std::io;
 use std::sync::OnceLock;
 
-use bytes::Buf as _;
+use bytes::{Buf as _, Bytes};
 use prost::Message as _;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 use prost_reflect::{DescriptorError, DescriptorPool, DynamicMessage, Kind, MessageDescriptor};
@@ -58,6 +59,7 @@ impl MethodSchema {
         let mut parser = serde_json::Deserializer::from_slice(json);
         let message = DynamicMessage::deserialize(self.request.clone(), &mut parser)?;
         parser.end()?;
+        drop(parser); // with the buffer of its longest string
         Ok(message.encode_to_vec())
     }
 
@@ -70,13 +72,13 @@ impl MethodSchema {
         values
     }
 
-    /// Renders the serialized response `bytes` as [`to_json`] does, as text.
+    /// Writes the serialized response `bytes` as [`to_json`] renders it, as text. Its strings of bytes are not copied.
     ///
     /// # Errors
-    /// Returns an error if the bytes do not decode.
-    pub fn response_to_json(&self, bytes: &[u8]) -> Result<Vec<u8>, JsonError> {
+    /// Returns an error if the bytes do not decode, or `to` fails: then [`JsonError::Json`] of the kind `Io`.
+    pub fn response_to_json(&self, bytes: Bytes, to: impl io::Write) -> Result<(), JsonError> {
         let message = DynamicMessage::decode(self.response.clone(), bytes)?;
-        Ok(serde_json::to_vec(&message)?)
+        Ok(serde_json::to_writer(to, &message)?)
     }
 }
 

@@ -1,33 +1,44 @@
 //! Translation of JSON bodies: its bounds, and its work outside of the runtime's threads.
+//!
+//! Memory is charged before it is taken. A request of `n` bytes takes `4 n`, and `5 n` if it contains a backslash: two
+//! of these while its text arrives, or for the pieces of a compressed one and their copy, and the rest while it is
+//! parsed. An answer takes its message, and four thirds of that for the text. The values of both are charged besides.
 
-use std::io::Read as _;
+use std::collections::VecDeque;
+use std::net::Ipv4Addr;
 use std::sync::{Arc, LazyLock};
 
-use bytes::Bytes;
-use flate2::read::MultiGzDecoder;
+use bytes::{Bytes, BytesMut};
 use hawser_proto::pb::{JsonError, MethodSchema, OtherSchema};
 use tonic::Status;
 
-use crate::budget::ConnectionShare;
+use super::text::ChargedText;
+use crate::budget::{ConnectionShare, MemoryBudget};
+use crate::call_share::CallCharge;
 use crate::charged_bytes::ChargedBytes;
 use crate::long_work::{self, WorkCaller};
+use crate::overloaded::OverloadedError;
+use crate::unpack::{Turn, Unpacker};
 
-/// The longest request in JSON, bytes. A guess: far more than a person types. Larger messages are sent as
-/// `application/proto`.
-pub(super) const REQUEST_LEN_BYTES_MAX: usize = 1024 * 1024;
-/// The longest serialized message that is answered as JSON. A guess: a page of usual envelopes has some tens of KiB.
-const RESPONSE_LEN_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// The longest request in JSON, bytes, also after decompression. The largest message has 33.4 MiB in base64; the rest
+/// is for names. The message that a text becomes has the limit of every message.
+pub(super) const REQUEST_LEN_BYTES_MAX: usize = 36 * 1024 * 1024;
 /// The longest text that is translated on the runtime's threads. A guess: it takes a millisecond.
 const AT_ONCE_LEN_BYTES_MAX: usize = 32 * 1024;
-/// The longest compressed text that is decompressed on the runtime's threads. A guess: a text of the most expensive
-/// blocks takes some milliseconds for 8 KiB, and one of other blocks becomes a MiB at most.
-const PACKED_AT_ONCE_LEN_BYTES_MAX: usize = 4 * 1024;
-/// Memory of a value while JSON is translated, beside its text. From the types: an entry of a message's fields, and
-/// the descriptor and fields of a message that is empty.
-const VALUE_BYTES: usize = 256;
-/// Bytes that are held for each byte of a serialized message while it becomes JSON, beside its values: the bytes once
-/// more, and their text in base64, which may grow into twice the room. From the types.
-const RESPONSE_FACTOR: usize = 4;
+/// Bytes that are held for each byte of a request in JSON while it becomes a message, beside the text and its values.
+/// From the types: the bytes in base64, decoded and once more in the message, take half as much again as the text.
+const REQUEST_FACTOR: usize = 2;
+/// The same if the text has a backslash. The parser then copies a string into a buffer, which doubles when it grows.
+const ESCAPED_FACTOR: usize = 3;
+/// Memory of a value while a request is read. From the types: the fields of a message are in a tree, whose node of 11
+/// places takes 680 bytes, and an element of a list takes up to 112. A message with a field has two of the characters
+/// that are counted, and one more in a list.
+const REQUEST_VALUE_BYTES: usize = 384;
+/// Memory of a value while an answer is rendered, beside the message, with which it shares its bytes. From the same
+/// types: a message with a field has two values in a list, and three for two nodes if the field is a message itself.
+const RESPONSE_VALUE_BYTES: usize = 512;
+/// Room for the name of a value, and for what is no bytes, in the text of an answer. A guess: a longer text grows.
+const NAME_BYTES: usize = 48;
 
 /// The schema of health checks, which the library serves.
 static HEALTH: LazyLock<OtherSchema> = LazyLock::new(|| {
@@ -40,74 +51,134 @@ pub(super) fn schema(path: &str) -> Option<MethodSchema> {
     MethodSchema::of_path(path).or_else(|| HEALTH.method(path))
 }
 
-/// Serializes a request.
+/// Makes the message of a request out of its body.
 ///
 /// # Errors
-/// RESOURCE_EXHAUSTED if it takes more than the caller may hold, INVALID_ARGUMENT if it is not JSON of the request.
+/// RESOURCE_EXHAUSTED if it takes more than the caller may hold, or is longer than [`REQUEST_LEN_BYTES_MAX`] after
+/// decompression; INVALID_ARGUMENT if it is not gzip, or not JSON of the request.
 pub(super) async fn to_message(
     schema: MethodSchema,
-    json: Bytes,
+    body: Bytes,
+    is_packed: bool,
     share: &Arc<ConnectionShare>,
-) -> Result<Vec<u8>, Status> {
-    // Each value follows one of these characters. Those inside strings are counted too, which only raises the estimate.
-    let values = json.iter().filter(|byte| matches!(byte, b'{' | b'[' | b',' | b':')).count();
-    let mut held = ChargedBytes::new(share.clone());
-    held.take(2 * json.len() + values * VALUE_BYTES)?;
-    let len = json.len();
-    let message = beside(len, share, held, move || schema.request_from_json(&json)).await?;
-    message.map_err(|error| Status::invalid_argument(format!("request is not valid JSON: {error}")))
+) -> Result<Bytes, Status> {
+    let charge = CallCharge::new(share.clone());
+    let pieces =
+        if is_packed { unpack_beside(body, &charge).await? } else { VecDeque::from([body]) };
+    let len_bytes: usize = pieces.iter().map(Bytes::len).sum();
+    // `charge` ends with the work, even if the caller has hung up before.
+    let work = move || -> Result<Bytes, Status> {
+        charge.take(request_bytes(&pieces))?;
+        let text = joined(pieces);
+        // An empty body is an empty message, as in protobuf.
+        let json: &[u8] = if text.is_empty() { b"{}" } else { &text };
+        let message = schema.request_from_json(json);
+        message.map(Bytes::from).map_err(|error| {
+            Status::invalid_argument(format!("request is not valid JSON: {error}"))
+        })
+    };
+    beside(len_bytes, share, work).await?
 }
 
-/// Renders an answer.
+/// Returns the memory that a request takes while it becomes a message, beside its text.
+fn request_bytes(text: &VecDeque<Bytes>) -> usize {
+    let (mut len_bytes, mut values, mut has_escapes) = (0, 0, false);
+    for piece in text {
+        len_bytes += piece.len();
+        // Each value follows one of these characters. Those in strings are counted too, which only raises the estimate.
+        values += piece.iter().filter(|byte| matches!(byte, b'{' | b'[' | b',' | b':')).count();
+        has_escapes |= piece.contains(&b'\\');
+    }
+    let joining = usize::from(text.len() > 1);
+    let parsing = if has_escapes { ESCAPED_FACTOR } else { REQUEST_FACTOR };
+    (joining + parsing) * len_bytes + values * REQUEST_VALUE_BYTES
+}
+
+/// Renders an answer as text, behind the bytes `first`.
 ///
 /// # Errors
-/// RESOURCE_EXHAUSTED if it takes more than the caller may hold, or is too large for JSON.
+/// RESOURCE_EXHAUSTED if it takes more than the caller may hold.
 pub(super) async fn of_message(
     schema: MethodSchema,
     message: Bytes,
+    first: &'static [u8],
     share: &Arc<ConnectionShare>,
-) -> Result<Bytes, Status> {
-    if message.len() > RESPONSE_LEN_BYTES_MAX {
-        let text = "the answer is too large for JSON: ask for less, or take application/proto";
-        return Err(Status::resource_exhausted(text));
-    }
-    let mut held = ChargedBytes::new(share.clone());
-    held.take(RESPONSE_FACTOR * message.len() + schema.response_values(&message) * VALUE_BYTES)?;
-    let len = message.len();
-    let text: Result<Vec<u8>, JsonError> =
-        beside(len, share, held, move || schema.response_to_json(&message)).await?;
-    text.map(Bytes::from).map_err(|error| Status::internal(error.to_string()))
+) -> Result<Vec<u8>, Status> {
+    let (len_bytes, of_work) = (message.len(), share.clone());
+    let work = move || -> Result<Vec<u8>, Status> {
+        let values = schema.response_values(&message);
+        let mut held = ChargedBytes::new(of_work.clone());
+        held.take(values * RESPONSE_VALUE_BYTES)?;
+        let base64_bytes = message.len().div_ceil(3) * 4;
+        let text_bytes = base64_bytes + (values + 1) * NAME_BYTES;
+        let mut text = ChargedText::new(first, text_bytes, of_work)?;
+        schema.response_to_json(message, &mut text).map_err(|error| match error {
+            // Only the memory of the text fails.
+            JsonError::Json(error) if error.is_io() => Status::from(OverloadedError),
+            error => Status::internal(error.to_string()),
+        })?;
+        Ok(text.into_text())
+    };
+    beside(len_bytes, share, work).await?
 }
 
-/// Decompresses a request (gzip, RFC 1952).
+/// Decompresses a request (gzip, RFC 1952) without a caller, as fuzzing does.
 ///
 /// # Errors
-/// INVALID_ARGUMENT if it is not gzip, RESOURCE_EXHAUSTED if it is longer than [`REQUEST_LEN_BYTES_MAX`] then.
-pub(super) fn unpack(packed: &[u8]) -> Result<Bytes, Status> {
-    let mut plain = Vec::new();
-    let limit = REQUEST_LEN_BYTES_MAX as u64 + 1;
-    MultiGzDecoder::new(packed)
-        .take(limit)
-        .read_to_end(&mut plain)
-        .map_err(|_| Status::invalid_argument("the request does not decompress"))?;
-    if plain.len() > REQUEST_LEN_BYTES_MAX { Err(too_long()) } else { Ok(plain.into()) }
+/// INVALID_ARGUMENT if it is not gzip; RESOURCE_EXHAUSTED if it is longer than [`REQUEST_LEN_BYTES_MAX`] then, or than
+/// its compressed bytes allow.
+pub(super) fn unpack(packed: Bytes) -> Result<Bytes, Status> {
+    let budget = MemoryBudget::new(usize::MAX / 4);
+    let share = budget.connection(Ipv4Addr::LOCALHOST.into(), budget.account())?;
+    let charge = CallCharge::new(share);
+    let mut unpacker = Unpacker::of_message(packed);
+    loop {
+        if let Turn::Whole(pieces) = unpacker.turn(&charge, REQUEST_LEN_BYTES_MAX)? {
+            return Ok(joined(without_head(pieces)));
+        }
+    }
 }
 
-/// Decompresses as [`unpack`] does, and a longer input outside of the runtime's threads: a hostile input without
-/// content takes a decoder far longer than usual input of its length.
+/// Decompresses as [`unpack`] does, in turns. What takes more than one is decompressed outside of the runtime's
+/// threads. The pieces are charged to `charge`.
 ///
 /// # Errors
-/// Those of [`unpack`].
-pub(super) async fn unpack_beside(
-    packed: Bytes,
-    share: &Arc<ConnectionShare>,
-) -> Result<Bytes, Status> {
-    if packed.len() <= PACKED_AT_ONCE_LEN_BYTES_MAX {
-        return unpack(&packed);
+/// Those of [`unpack`], and RESOURCE_EXHAUSTED if the caller holds too much memory.
+async fn unpack_beside(packed: Bytes, charge: &CallCharge) -> Result<VecDeque<Bytes>, Status> {
+    let mut unpacker = Unpacker::of_message(packed);
+    loop {
+        let turn = if unpacker.is_long() {
+            let of_turn = charge.clone();
+            let work = move || {
+                let turn = unpacker.turn(&of_turn, REQUEST_LEN_BYTES_MAX);
+                (unpacker, turn)
+            };
+            let (returned, turn) = long_work::beside(WorkCaller::of_call(charge), (), work).await?;
+            unpacker = returned;
+            turn
+        } else {
+            unpacker.turn(charge, REQUEST_LEN_BYTES_MAX)
+        };
+        if let Turn::Whole(pieces) = turn? {
+            return Ok(without_head(pieces));
+        }
     }
-    // The caller charges the packed bytes, and the text is charged when it is parsed.
-    let held = ChargedBytes::new(share.clone());
-    long_work::beside(WorkCaller::of_connection(share), held, move || unpack(&packed)).await?
+}
+
+/// Returns the pieces of a message behind its head, which is a piece of its own.
+fn without_head(mut pieces: VecDeque<Bytes>) -> VecDeque<Bytes> {
+    pieces.pop_front();
+    pieces
+}
+
+/// Returns the bytes of all pieces. Copies them if there are several.
+fn joined(mut pieces: VecDeque<Bytes>) -> Bytes {
+    if pieces.len() <= 1 {
+        return pieces.pop_front().unwrap_or_default();
+    }
+    let mut bytes = BytesMut::with_capacity(pieces.iter().map(Bytes::len).sum());
+    pieces.iter().for_each(|piece| bytes.extend_from_slice(piece));
+    bytes.freeze()
 }
 
 /// Returns the refusal of a request that is too long.
@@ -117,30 +188,33 @@ pub(super) fn too_long() -> Status {
     ))
 }
 
-/// Runs `work` on a text, on a blocking thread in the caller's turn if the text is long. `held` is released when the
-/// work is done, even if the caller has hung up before.
+/// Runs `work` on a text, on a blocking thread in the caller's turn if the text is long. What it holds is released when
+/// it is done, even if the caller has hung up before.
 async fn beside<T: Send + 'static>(
     len_bytes: usize,
     share: &ConnectionShare,
-    held: ChargedBytes,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Status> {
     if len_bytes <= AT_ONCE_LEN_BYTES_MAX {
         return Ok(work());
     }
-    long_work::beside(WorkCaller::of_connection(share), held, work).await
+    long_work::beside(WorkCaller::of_connection(share), (), work).await
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::Write as _;
 
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
     use flate2::Compression;
     use flate2::write::GzEncoder;
     use futures_util::FutureExt as _;
+    use hawser_proto::pb::xmtp::xmtpv4::message_api::GetInboxIdsResponse;
+    use hawser_proto::pb::xmtp::xmtpv4::message_api::get_inbox_ids_response::Response;
+    use prost::Message as _;
 
     use super::*;
-    use crate::budget::MemoryBudget;
 
     fn gzip(text: &[u8]) -> Bytes {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
@@ -148,24 +222,89 @@ mod tests {
         encoder.finish().unwrap().into()
     }
 
-    /// A compressed body of members without content: as many bytes as a request may have, and hardly any text.
+    /// Returns members without content, and a last one with an empty object.
+    fn members(bytes: usize) -> Bytes {
+        let mut packed = gzip(b"").repeat(bytes / gzip(b"").len());
+        packed.extend(gzip(b"{}"));
+        packed.into()
+    }
+
+    fn connection(budget: &MemoryBudget) -> Arc<ConnectionShare> {
+        budget.connection(Ipv4Addr::LOCALHOST.into(), budget.account()).unwrap()
+    }
+
+    /// Compressed members without content take as much time as usual ones, and have hardly any text.
     #[tokio::test]
     async fn a_long_request_is_decompressed_beside_the_runtimes_threads() {
         let budget = MemoryBudget::new(1 << 30);
-        let address = std::net::Ipv4Addr::LOCALHOST.into();
-        let share = budget.connection(address, budget.account()).unwrap();
-        let mut packed = gzip(b"").repeat(REQUEST_LEN_BYTES_MAX / 2 / gzip(b"").len());
-        packed.extend(gzip(b"{}"));
+        let charge = CallCharge::new(connection(&budget));
         let occupied = long_work::occupy_workers().await;
-        let mut unpacked = Box::pin(unpack_beside(packed.into(), &share));
+        let mut unpacked = Box::pin(unpack_beside(members(12_000), &charge));
         assert!((&mut unpacked).now_or_never().is_none(), "it is done on this thread");
-        let short = gzip(b"").repeat(2 * PACKED_AT_ONCE_LEN_BYTES_MAX / gzip(b"").len());
-        assert!(short.len() < AT_ONCE_LEN_BYTES_MAX, "it is no long text");
-        assert!(unpack_beside(short.into(), &share).now_or_never().is_none());
         drop(occupied);
-        assert_eq!(unpacked.await.unwrap(), "{}");
-        assert_eq!(unpack_beside(gzip(b"{ }"), &share).await.unwrap(), "{ }");
-        let refused = unpack_beside(vec![7_u8; 1 << 17].into(), &share).await.unwrap_err();
+        assert_eq!(joined(unpacked.await.unwrap()), "{}");
+        assert_eq!(joined(unpack_beside(gzip(b"{ }"), &charge).await.unwrap()), "{ }");
+        let refused = unpack_beside(members(1 << 20), &charge).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
+        let refused = unpack_beside(vec![7_u8; 1 << 17].into(), &charge).await.unwrap_err();
         assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+    }
+
+    const QUERY: &str = "/xmtp.xmtpv4.message_api.QueryApi/QueryEnvelopes";
+
+    /// Returns a query in JSON, of a topic of this length.
+    fn query(len_bytes: usize) -> Bytes {
+        let topic = STANDARD.encode(vec![7; len_bytes]);
+        format!(r#"{{"query":{{"topics":["{topic}"]}}}}"#).into()
+    }
+
+    /// The caller's share has room for the text, and not for what it becomes.
+    #[tokio::test]
+    async fn a_request_is_charged_before_it_is_parsed() {
+        let schema = schema(QUERY).unwrap();
+        let budget = MemoryBudget::new(8 << 20);
+        let share = connection(&budget);
+        let before = budget.used_bytes();
+        for is_packed in [false, true] {
+            let body = |text: Bytes| if is_packed { gzip(&text) } else { text };
+            let few = to_message(schema.clone(), body(query(100_000)), is_packed, &share);
+            assert!(few.await.unwrap().len() > 100_000);
+            let many = to_message(schema.clone(), body(query(2 << 20)), is_packed, &share);
+            let refused = many.await.unwrap_err();
+            assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
+            assert!(refused.metadata().get("retry-after").is_some(), "{refused:?}");
+            assert_eq!(budget.used_bytes(), before, "given back");
+        }
+    }
+
+    #[test]
+    fn the_memory_of_a_request_goes_by_its_text_and_its_values() {
+        let of = |pieces: &[&'static str]| {
+            request_bytes(
+                &pieces.iter().map(|piece| Bytes::from_static(piece.as_bytes())).collect(),
+            )
+        };
+        assert_eq!(of(&[r#"{"a":"b"}"#]), 2 * 9 + 2 * REQUEST_VALUE_BYTES);
+        assert_eq!(of(&[r#"{"a":"\/"}"#]), 3 * 10 + 2 * REQUEST_VALUE_BYTES);
+        assert_eq!(of(&["[1,2,", "3]"]), 3 * 7 + 3 * REQUEST_VALUE_BYTES);
+    }
+
+    /// A text of control characters is six times as long in JSON.
+    #[tokio::test]
+    async fn an_answer_is_charged_before_it_grows() {
+        let schema = schema("/xmtp.xmtpv4.message_api.QueryApi/GetInboxIds").unwrap();
+        let budget = MemoryBudget::new(8 << 20);
+        let share = connection(&budget);
+        let before = budget.used_bytes();
+        let answer = |len_bytes: usize| -> Bytes {
+            let identifier = "\u{1}".repeat(len_bytes);
+            let response = Response { identifier, ..Response::default() };
+            GetInboxIdsResponse { responses: vec![response] }.encode_to_vec().into()
+        };
+        let text = of_message(schema.clone(), answer(100_000), b"12", &share).await.unwrap();
+        assert!(text.starts_with(b"12{") && text.len() > 600_000);
+        let refused = of_message(schema, answer(3 << 19), b"", &share).await.unwrap_err();
+        assert!(refused.metadata().get("retry-after").is_some(), "{refused:?}");
+        assert_eq!(budget.used_bytes(), before, "given back");
     }
 }

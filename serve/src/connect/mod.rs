@@ -7,6 +7,7 @@
 mod error;
 mod json;
 mod stream;
+mod text;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -208,16 +209,15 @@ impl ConnectCall {
             return Ok((body, None)); // the same bytes
         }
         let (limit, too_long) = self.len_bytes_max();
-        let (bytes, held) = collect(body, limit, too_long, share).await?;
+        let (bytes, mut held) = collect(body, limit, too_long, share).await?;
         let (mut bytes, mut is_packed) = self.unframe(bytes, is_packed)?;
-        if self.is_unpacked_here(is_packed) {
-            bytes = json::unpack_beside(bytes, share).await?;
-            is_packed = false;
-        }
         if let Some(schema) = schema {
-            // An empty body is an empty message, as in protobuf.
-            let text = if bytes.is_empty() { Bytes::from_static(b"{}") } else { bytes };
-            bytes = json::to_message(schema.clone(), text, share).await?.into();
+            bytes = json::to_message(schema.clone(), bytes, is_packed, share).await?;
+            is_packed = false;
+            // The text is dropped, and the message stays.
+            let mut of_message = ChargedBytes::new(share.clone());
+            of_message.take(bytes.len())?;
+            held = of_message;
         }
         let len = u32::try_from(bytes.len()).map_err(|_| too_large())?;
         let mut head = BytesMut::with_capacity(HEAD_LEN_BYTES);
@@ -281,7 +281,7 @@ impl ConnectCall {
         }
         let mut message = message.split_off(HEAD_LEN_BYTES).freeze();
         if let Some(schema) = schema {
-            message = json::of_message(schema, message, share).await?;
+            message = json::of_message(schema, message, &[], share).await?.into();
         }
         head.headers.remove("grpc-status");
         head.headers.remove("grpc-encoding");
@@ -366,7 +366,7 @@ impl ConnectRequest {
             }
             let (mut message, mut is_packed) = call.unframe(body, is_packed)?;
             if call.is_unpacked_here(is_packed) {
-                (message, is_packed) = (json::unpack(&message)?, false);
+                (message, is_packed) = (json::unpack(message)?, false);
             }
             Ok(Self { headers, message, is_packed })
         };

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use futures_util::stream;
 use hawser_proto::pb::MethodSchema;
 use http_body_util::{BodyExt as _, StreamBody};
@@ -67,11 +67,12 @@ impl TranslatedAnswer {
             if let Some(schema) = &self.schema
                 && let Some(message) = take_message(&mut self.unread)
             {
-                let text = json::of_message(schema.clone(), message, &self.share).await?;
+                const HEAD: &[u8] = &[0; HEAD_LEN_BYTES];
+                let text = json::of_message(schema.clone(), message, HEAD, &self.share).await?;
                 if self.unread.is_empty() {
                     (self.unread, self.held) = (BytesMut::new(), None);
                 }
-                return Ok(Some(framed(&text)));
+                return Ok(Some(with_length(text)));
             }
             let Some(frame) = self.body.frame().await else { return Ok(None) };
             match frame?.into_data() {
@@ -79,7 +80,7 @@ impl TranslatedAnswer {
                 Ok(piece) => {
                     let held =
                         self.held.get_or_insert_with(|| ChargedBytes::new(self.share.clone()));
-                    held.take(2 * piece.len())?;
+                    held.take(growth_bytes(&self.unread, piece.len()))?;
                     self.unread.extend_from_slice(&piece);
                 }
                 Err(last) => {
@@ -102,11 +103,16 @@ fn take_message(unread: &mut BytesMut) -> Option<Bytes> {
     Some(unread.split_to(len).freeze())
 }
 
-fn framed(text: &[u8]) -> Bytes {
-    let len = u32::try_from(text.len()).expect("JSON of a message that is bounded to some MiB");
-    let mut framed = BytesMut::with_capacity(HEAD_LEN_BYTES + text.len());
-    framed.put_u8(0);
-    framed.put_u32(len);
-    framed.put_slice(text);
-    framed.freeze()
+/// Returns the bytes by which a buffer grows at most when a piece of this length is added: a full one doubles.
+fn growth_bytes(buffer: &BytesMut, len_bytes: usize) -> usize {
+    let room_bytes = buffer.capacity() - buffer.len();
+    if len_bytes <= room_bytes { 0 } else { len_bytes.max(buffer.capacity()) }
+}
+
+/// Writes the length of a text into the head before it.
+fn with_length(mut framed: Vec<u8>) -> Bytes {
+    let len = u32::try_from(framed.len() - HEAD_LEN_BYTES);
+    let len = len.expect("JSON of a message of at most 25 MiB is shorter than 4 GiB");
+    framed[1..HEAD_LEN_BYTES].copy_from_slice(&len.to_be_bytes());
+    framed.into()
 }
