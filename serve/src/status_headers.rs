@@ -6,6 +6,13 @@ use tonic::{Code, Status};
 /// The longest text of a status, in its percent-encoded form. A guess: clients' limits for all headers
 /// begin at 8 KiB.
 const STATUS_TEXT_LEN_BYTES_MAX: usize = 4096;
+/// Beginnings of the libraries' texts about a message that is malformed: it is no protobuf or, in the text form of
+/// gRPC-Web, no base64.
+const MALFORMED: [&[u8]; 3] = [
+    b"failed%20to%20decode%20Protobuf",
+    b"tonic-web:%20malformed%20base64",
+    b"tonic-web:%20Invalid%20",
+];
 
 /// Returns the gRPC status in headers or trailers, if there is one.
 pub(crate) fn status_of(headers: &HeaderMap) -> Option<Code> {
@@ -23,9 +30,9 @@ pub(crate) fn correct(headers: &mut HeaderMap) {
     if status_of(headers) != Some(Code::Internal) {
         return;
     }
-    let undecodable = headers
-        .get(Status::GRPC_MESSAGE)
-        .is_some_and(|message| message.as_bytes().starts_with(b"failed%20to%20decode%20Protobuf"));
+    let undecodable = headers.get(Status::GRPC_MESSAGE).is_some_and(|text| {
+        MALFORMED.iter().any(|beginning| text.as_bytes().starts_with(beginning))
+    });
     if undecodable {
         headers.insert(Status::GRPC_STATUS, HeaderValue::from(Code::InvalidArgument as i32));
     }
@@ -65,10 +72,15 @@ mod tests {
 
     #[test]
     fn an_undecodable_message_is_an_invalid_argument() {
-        let error = Status::internal("failed to decode Protobuf message: invalid wire type");
-        let mut response = error.into_http::<()>();
-        correct(response.headers_mut());
-        assert_eq!(status_of(response.headers()), Some(Code::InvalidArgument));
+        for text in [
+            "failed to decode Protobuf message: invalid wire type",
+            "tonic-web: malformed base64 request",
+            "tonic-web: Invalid symbol 64, offset 0.",
+        ] {
+            let mut response = Status::internal(text).into_http::<()>();
+            correct(response.headers_mut());
+            assert_eq!(status_of(response.headers()), Some(Code::InvalidArgument), "{text}");
+        }
 
         let mut response = Status::internal("the disk is gone").into_http::<()>();
         correct(response.headers_mut());

@@ -81,6 +81,12 @@ async fn the_text_form_is_understood() {
     // 0, length 7, then the message, in base64.
     assert_eq!(framed, [0, 0, 0, 0, 7, 10, 5, b'1', b'.', b'2', b'.', b'3']);
     assert!(text.starts_with("AAAAAAcKBTEuMi4z"), "{text}");
+    for malformed in [&b"AAA"[..], b"@@@@", b"AAAA===="] {
+        let answer = ask(&node, &post(VERSION, "application/grpc-web-text", malformed)).await;
+        assert_eq!(answer.status, 200);
+        let sent = String::from_utf8_lossy(malformed).into_owned();
+        assert_eq!(answer.header("grpc-status"), Some("3"), "{sent}");
+    }
 }
 
 /// Media types have no case and may have parameters. A browser that accepts anything gets the form of its request.
