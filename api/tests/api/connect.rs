@@ -340,6 +340,18 @@ async fn a_stream_is_messages_and_then_its_end() {
     );
 }
 
+/// The refusal of a stream is its only message. The headers of gRPC are no metadata.
+#[tokio::test]
+async fn a_stream_that_is_refused_at_once_ends_with_its_error_alone() {
+    let node = node().await;
+    let path = "/xmtp.xmtpv4.message_api.ReplicationApi/SubscribeEnvelopes";
+    let answer = ask(&node, post(path, "application/connect+json", "", &framed(b"{}"))).await;
+    assert_eq!((answer.status, answer.body[0]), (200, 2));
+    let end: Value = serde_json::from_slice(&answer.body[5..]).unwrap();
+    assert_eq!(end["error"]["code"], json!("invalid_argument"));
+    assert_eq!(end.get("metadata"), None, "{end}");
+}
+
 /// Load balancers may ask without gRPC.
 #[tokio::test]
 async fn health_is_told_in_protobuf_and_in_json() {

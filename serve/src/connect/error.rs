@@ -97,16 +97,52 @@ pub(super) fn end_of_stream(status: &Status) -> Bytes {
     message.freeze()
 }
 
-/// Returns the text values of each metadata name.
+/// Returns the values of each metadata name of the service, bytes as base64. A status in the headers of an answer comes
+/// with those of gRPC itself, which are left out.
 fn metadata(metadata: &MetadataMap) -> Map<String, Value> {
     let mut names = Map::new();
     for entry in metadata.iter() {
-        let KeyAndValueRef::Ascii(name, value) = entry else { continue };
-        let Ok(value) = value.to_str() else { continue };
-        let values = names.entry(name.as_str()).or_insert_with(|| Value::Array(Vec::new()));
+        let (name, value) = match entry {
+            KeyAndValueRef::Ascii(name, value) => {
+                (name.as_str(), value.to_str().ok().map(ToOwned::to_owned))
+            }
+            KeyAndValueRef::Binary(name, value) => {
+                (name.as_str(), value.to_bytes().ok().map(|it| STANDARD_NO_PAD.encode(it)))
+            }
+        };
+        let Some(value) = value.filter(|_| !is_of_grpc(name)) else { continue };
+        let values = names.entry(name).or_insert_with(|| Value::Array(Vec::new()));
         if let Value::Array(values) = values {
             values.push(value.into());
         }
     }
     names
+}
+
+/// Returns true for a header of the protocol, which is no metadata (gRPC over HTTP/2, Custom-Metadata).
+fn is_of_grpc(name: &str) -> bool {
+    ["content-type", "te", "user-agent"].contains(&name) || name.starts_with("grpc-")
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::metadata::MetadataValue;
+
+    use super::*;
+
+    #[test]
+    fn metadata_of_a_service_is_passed_on_and_headers_of_grpc_are_not() {
+        let mut refused = Status::unavailable("later");
+        refused.metadata_mut().insert("retry-after", MetadataValue::from(7_u64));
+        refused.metadata_mut().insert_bin("proof-bin", MetadataValue::from_bytes(&[0xff, 0]));
+        // The status is in the headers of the answer.
+        let mut response = refused.into_http::<()>();
+        response.headers_mut().insert("grpc-accept-encoding", "gzip".parse().unwrap());
+        let status = Status::from_header_map(response.headers()).unwrap();
+        let end = end_of_stream(&status);
+        let end: Value = serde_json::from_slice(&end[5..]).unwrap();
+        let error = json!({ "code": "unavailable", "message": "later" });
+        let metadata = json!({ "retry-after": ["7"], "proof-bin": ["/wA"] });
+        assert_eq!(end, json!({ "error": error, "metadata": metadata }));
+    }
 }
