@@ -8,7 +8,7 @@ use hawser_serve::{
 };
 use tonic::{Code, Status};
 
-use crate::limit_status::limited;
+use crate::limit_status::{REFUSED, limited};
 use crate::limits::LimitError;
 use crate::metrics::LimitedCall;
 use crate::stream_error::StreamError;
@@ -141,7 +141,7 @@ impl CallError {
 }
 
 /// Renders an error as a status. Texts reach the caller unchanged, so they name the next step of the caller or the
-/// operator.
+/// operator; those of rate limits are specified.
 pub(crate) fn into_status(error: impl Into<CallError>) -> Status {
     let error = error.into();
     let text = error.to_string();
@@ -206,7 +206,7 @@ pub(crate) fn into_status(error: impl Into<CallError>) -> Status {
         CallError::TooManyReports(retry_after_s) => limited(&text, "REPORT_LIMIT", retry_after_s),
         CallError::ReportsBusy(retry_after_s) => unavailable(text, retry_after_s),
         CallError::ReadOnly => unavailable(text, RETRY_AFTER_DISK_S),
-        CallError::TooManyStreams => limited(&text, "STREAM_LIMIT", RETRY_AFTER_STREAM_S),
+        CallError::TooManyStreams => limited(REFUSED, "STREAM_LIMIT", RETRY_AFTER_STREAM_S),
     }
 }
 

@@ -10,6 +10,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 
 use crate::breaker::BreakerState;
+use crate::limit_status::REFUSED;
 use crate::tokens::ClaimedRelease;
 
 /// A call that limits may refuse.
@@ -43,9 +44,7 @@ impl LimitedCall {
     /// Returns the text for a caller that is refused.
     pub(crate) fn refusal(self) -> &'static str {
         match self {
-            Self::Query | Self::Newest | Self::Inboxes | Self::Usage | Self::Proof => {
-                "rate limit exceeded"
-            }
+            Self::Query | Self::Newest | Self::Inboxes | Self::Usage | Self::Proof => REFUSED,
             Self::QueryTopics | Self::ReplicationTopics => {
                 "subscribe admission rate limit exceeded"
             }
