@@ -2,9 +2,11 @@
 
 use hawser_serve::readiness::Purpose;
 use hawser_serve::{FieldCost, MethodKind, RpcMethod};
+use tonic::Status;
 
-use crate::limits::{IDENTIFIERS_MAX, PAYERS_MAX, PUBLISHED_MAX, SELECTED_MAX};
-use crate::stream_error::ADDS_MAX;
+use crate::error::{CallError, into_status};
+use crate::limits::{IDENTIFIERS_MAX, LimitError, PAYERS_MAX, PUBLISHED_MAX, SELECTED_MAX};
+use crate::stream_error::{ADDS_MAX, MutateError, StreamError};
 
 use MethodKind::{Bidi, ServerStream, Unary};
 
@@ -100,7 +102,8 @@ impl EnvelopeMethod {
     fn fields(self) -> &'static [FieldCost] {
         match self {
             Self::ReplicationPublish | Self::Publish => PUBLISH_FIELDS,
-            Self::ReplicationQuery | Self::Query | Self::ReplicationEnvelopes => QUERY_FIELDS,
+            Self::ReplicationQuery | Self::Query => QUERY_FIELDS,
+            Self::ReplicationEnvelopes => SUBSCRIPTION_FIELDS,
             Self::ReplicationNewest | Self::QueryNewest => NEWEST_FIELDS,
             Self::ReplicationTopics | Self::QueryTopics => TOPICS_FIELDS,
             Self::ReplicationOriginators => ORIGINATORS_FIELDS,
@@ -130,10 +133,33 @@ impl EnvelopeMethod {
     }
 }
 
-/// Multiple of the elements which a handler takes that is decoded, so that the handler can refuse a request with its
-/// own words. More are refused before: decoding hundreds of thousands of them takes a thread of the runtime for many
-/// milliseconds.
+/// Multiple of the elements which a handler takes that is decoded. More are refused before, with the status of the
+/// handler: decoding hundreds of thousands of them takes a thread of the runtime for many milliseconds.
 const DECODED: usize = 2;
+
+fn too_many_envelopes(count: usize) -> Status {
+    into_status(CallError::Request(LimitError::TooManyPublished(count)))
+}
+
+fn too_many_queried(count: usize) -> Status {
+    into_status(CallError::Query(LimitError::TooMany(count)))
+}
+
+fn too_many_subscribed(count: usize) -> Status {
+    into_status(CallError::of_subscription(LimitError::TooMany(count)))
+}
+
+fn too_many_adds(count: usize) -> Status {
+    into_status(StreamError::Mutate(MutateError::TooManyAdds(count)))
+}
+
+fn too_many_identifiers(count: usize) -> Status {
+    into_status(CallError::Request(LimitError::TooManyIdentifiers(count)))
+}
+
+fn too_many_payers(count: usize) -> Status {
+    into_status(CallError::Request(LimitError::TooManyPayers(count)))
+}
 
 /// Entries of a cursor, each of a hash table when it is decoded, and of a tree after that.
 const CURSOR: &[FieldCost] = &[FieldCost::each(1, 48, &[])];
@@ -154,26 +180,34 @@ const PUBLISH_FIELDS: &[FieldCost] = &[FieldCost::each(
         ],
     )],
 )
-.at_most(DECODED * PUBLISHED_MAX)];
+.at_most(DECODED * PUBLISHED_MAX, too_many_envelopes)];
 
 /// Topics, each with its place in a plan and first rows; originators; a cursor.
 const QUERY_FIELDS: &[FieldCost] = &[FieldCost::each(
     1,
     0,
-    &[
-        FieldCost::each(1, 1024, &[]).at_most(DECODED * SELECTED_MAX),
-        FieldCost::by_length(2, 16),
-        FieldCost::each(3, 192, CURSOR),
-    ],
+    &[QUERIED.at_most(DECODED * SELECTED_MAX, too_many_queried), ORIGINATORS, LAST_SEEN],
 )];
 
+/// The same of a subscription.
+const SUBSCRIPTION_FIELDS: &[FieldCost] = &[FieldCost::each(
+    1,
+    0,
+    &[QUERIED.at_most(DECODED * SELECTED_MAX, too_many_subscribed), ORIGINATORS, LAST_SEEN],
+)];
+
+const QUERIED: FieldCost = FieldCost::each(1, 1024, &[]);
+const ORIGINATORS: FieldCost = FieldCost::by_length(2, 16);
+const LAST_SEEN: FieldCost = FieldCost::each(3, 192, CURSOR);
+
 /// Topics, each with its row.
-const NEWEST_FIELDS: &[FieldCost] = &[FieldCost::each(1, 512, &[]).at_most(DECODED * SELECTED_MAX)];
+const NEWEST_FIELDS: &[FieldCost] =
+    &[FieldCost::each(1, 512, &[]).at_most(DECODED * SELECTED_MAX, too_many_queried)];
 
 /// Topics, each with its registrations and its cursor, charged until the stream ends. Measured: a
 /// topic with a cursor of five entries takes 540 bytes.
-const TOPICS_FIELDS: &[FieldCost] =
-    &[FieldCost::each(1, 256, &[FieldCost::each(2, 192, CURSOR)]).at_most(DECODED * SELECTED_MAX)];
+const TOPICS_FIELDS: &[FieldCost] = &[FieldCost::each(1, 256, &[FieldCost::each(2, 192, CURSOR)])
+    .at_most(DECODED * SELECTED_MAX, too_many_subscribed)];
 
 /// The adds of a Mutate, each with its cursor and its place in the checks, and the removes. The memory that the
 /// stream keeps is charged separately. Calculated from the types: 80 bytes and 43 in a table; a table of a cursor
@@ -186,7 +220,7 @@ const SUBSCRIBE_FIELDS: &[FieldCost] = &[FieldCost::each(
         64,
         &[
             FieldCost::each(1, 144, &[FieldCost::each(2, 96, &[FieldCost::each(1, 40, &[])])])
-                .at_most(DECODED * ADDS_MAX),
+                .at_most(DECODED * ADDS_MAX, too_many_adds),
             FieldCost::each(2, 160, &[]),
         ],
     )],
@@ -197,12 +231,12 @@ const ORIGINATORS_FIELDS: &[FieldCost] =
     &[FieldCost::each(1, 0, &[FieldCost::by_length(1, 64), FieldCost::each(2, 192, CURSOR)])];
 
 /// Identifiers, each with its result.
-const IDENTIFIERS_FIELDS: &[FieldCost] =
-    &[FieldCost::each(1, 512, &[FieldCost::by_length(1, 3)]).at_most(DECODED * IDENTIFIERS_MAX)];
+const IDENTIFIERS_FIELDS: &[FieldCost] = &[FieldCost::each(1, 512, &[FieldCost::by_length(1, 3)])
+    .at_most(DECODED * IDENTIFIERS_MAX, too_many_identifiers)];
 
 /// Payers, each with a copy of the text that names it, which may have any length.
 const PAYERS_FIELDS: &[FieldCost] =
-    &[FieldCost::with_length(1, 256, 1, &[]).at_most(DECODED * PAYERS_MAX)];
+    &[FieldCost::with_length(1, 256, 1, &[]).at_most(DECODED * PAYERS_MAX, too_many_payers)];
 
 /// A report: a failed request, which may decode into many small messages, or signed envelopes.
 const REPORT_FIELDS: &[FieldCost] = &[FieldCost::each(

@@ -15,6 +15,7 @@ use hawser_serve::{
 use hawser_validation::limits::ACTION_BYTES;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::Status;
 use tonic::server::NamedService as _;
 use tonic::service::{Routes, RoutesBuilder};
 use tonic_health::pb::health_server::HealthServer;
@@ -48,6 +49,10 @@ const CHAIN_PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 /// in one publish.
 const ENVELOPES_MAX: usize = 10_000;
 
+fn too_many_envelopes(count: usize) -> Status {
+    Status::invalid_argument(format!("{count} envelopes, and a request has at most {ENVELOPES_MAX}"))
+}
+
 /// The memory that a publish request takes once it is decoded. A client envelope is copied three times: to be
 /// signed, to be sent, and into the response. The identity updates in it decode into many small messages. The
 /// other factors are guesses.
@@ -60,7 +65,7 @@ const PUBLISH_FIELDS: &[FieldCost] = &[FieldCost::with_length(
         FieldCost::with_length(5, 128, 64, &[FieldCost::each(1, ACTION_BYTES, &[])]),
     ],
 )
-.at_most(ENVELOPES_MAX)];
+.at_most(ENVELOPES_MAX, too_many_envelopes)];
 
 /// All methods that a gateway serves, for metrics and for the memory that their requests take.
 const METHODS: [RpcMethod; 8] = [

@@ -3,22 +3,24 @@
 //! A repeated message of two bytes becomes hundreds of bytes when it is decoded. One pass over the tags
 //! and lengths, which touches no content, counts the fields that cost memory.
 
+use tonic::Status;
+
 /// The cost of a request's field: the memory that decoding and processing it takes.
 #[derive(Debug, Clone, Copy)]
 pub struct FieldCost {
     number: u64,
     each_bytes: usize,
     per_byte: usize,
-    /// The largest number of these fields in a request.
-    most: usize,
+    bound: Option<FieldBound>,
     inner: &'static [FieldCost],
 }
 
-/// A request with more elements than any handler takes. Decoding them would hold up the other calls of a thread.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the request has more than {most} elements: send fewer at once")]
-pub(crate) struct TooManyElementsError {
+/// A bound on the number of a field in a request. Decoding more would hold up the other calls of a thread.
+#[derive(Debug, Clone, Copy)]
+struct FieldBound {
     most: usize,
+    /// Returns the refusal of a request with so many.
+    refused: fn(usize) -> Status,
 }
 
 /// Cost of a field that is not listed, bytes: the decoder skips most of them.
@@ -29,7 +31,7 @@ impl FieldCost {
     /// message.
     #[must_use]
     pub const fn each(number: u64, each_bytes: usize, inner: &'static [Self]) -> Self {
-        Self { number, each_bytes, per_byte: 0, most: usize::MAX, inner }
+        Self { number, each_bytes, per_byte: 0, bound: None, inner }
     }
 
     /// Describes a field that takes `each_bytes` for each occurrence and `per_byte` times its length, plus the cost
@@ -41,21 +43,21 @@ impl FieldCost {
         per_byte: usize,
         inner: &'static [Self],
     ) -> Self {
-        Self { number, each_bytes, per_byte, most: usize::MAX, inner }
+        Self { number, each_bytes, per_byte, bound: None, inner }
     }
 
     /// Describes a field that takes up to `per_byte` times its length: numbers, packed or not, or messages whose
     /// fields are not listed.
     #[must_use]
     pub const fn by_length(number: u64, per_byte: usize) -> Self {
-        Self { number, each_bytes: 2 * per_byte, per_byte, most: usize::MAX, inner: &[] }
+        Self { number, each_bytes: 2 * per_byte, per_byte, bound: None, inner: &[] }
     }
 
-    /// Refuses requests with more than `most` of these fields before they are decoded. The fields of a request that
-    /// have such a bound are counted together.
+    /// Refuses requests with more than `most` of these fields before they are decoded: with the status that `refused`
+    /// returns for their number. The fields of a request that have such a bound are counted together.
     #[must_use]
-    pub const fn at_most(self, most: usize) -> Self {
-        Self { most, ..self }
+    pub const fn at_most(self, most: usize, refused: fn(usize) -> Status) -> Self {
+        Self { bound: Some(FieldBound { most, refused }), ..self }
     }
 }
 
@@ -63,19 +65,19 @@ impl FieldCost {
 /// message is malformed: the decoder stops there too.
 ///
 /// # Errors
-/// [`TooManyElementsError`]; the scan stops there.
+/// The refusal of more fields than a bound allows. Those before the end of the scan are counted.
 pub(crate) fn cost_bytes<'a>(
     pieces: impl Iterator<Item = &'a [u8]>,
     fields: &[FieldCost],
     enough: usize,
-) -> Result<usize, TooManyElementsError> {
-    let (at, end, cost, counted, too_many) = (0, usize::MAX, 0, 0, None);
-    let mut scan = Scan { pieces, piece: &[], at, end, cost, counted, too_many, enough };
+) -> Result<usize, Status> {
+    let (at, end, cost, counted, refused) = (0, usize::MAX, 0, 0, None);
+    let mut scan = Scan { pieces, piece: &[], at, end, cost, counted, refused, enough };
     while scan.goes_on()
         && let Some(len) = scan.head()
         && scan.inside(len, |scan| scan.message(fields)).is_some()
     {}
-    scan.too_many.map_or(Ok(scan.cost), |most| Err(TooManyElementsError { most }))
+    scan.refused.map_or(Ok(scan.cost), |refused| Err(refused(scan.counted)))
 }
 
 struct Scan<'a, P> {
@@ -87,14 +89,14 @@ struct Scan<'a, P> {
     cost: usize,
     /// Fields of a bounded number.
     counted: usize,
-    /// The bound, after more fields than that.
-    too_many: Option<usize>,
+    /// The refusal for their number, after more of them than a bound allows.
+    refused: Option<fn(usize) -> Status>,
     enough: usize,
 }
 
 impl<'a, P: Iterator<Item = &'a [u8]>> Scan<'a, P> {
     fn goes_on(&self) -> bool {
-        self.cost < self.enough && self.too_many.is_none()
+        self.cost < self.enough
     }
 
     fn message(&mut self, fields: &[FieldCost]) {
@@ -108,9 +110,11 @@ impl<'a, P: Iterator<Item = &'a [u8]>> Scan<'a, P> {
         let listed = fields.iter().find(|field| field.number == tag >> 3);
         let each_bytes = listed.map_or(UNLISTED_BYTES, |field| field.each_bytes);
         self.cost = self.cost.saturating_add(each_bytes);
-        if let Some(most) = listed.map(|field| field.most).filter(|most| *most < usize::MAX) {
+        if let Some(bound) = listed.and_then(|field| field.bound) {
             self.counted += 1;
-            self.too_many = (self.counted > most).then_some(most);
+            if self.counted > bound.most {
+                self.refused = Some(bound.refused);
+            }
         }
         match tag & 7 {
             0 => self.varint().map(|_| ()),
@@ -237,21 +241,20 @@ mod tests {
     }
 
     #[test]
-    fn more_elements_than_a_handler_takes_are_refused_at_the_first_one_too_many() {
-        const FEW: FieldCost = FieldCost::each(2, 10, &[]).at_most(3);
+    fn more_elements_than_a_handler_takes_are_refused_with_their_number() {
+        const FEW: FieldCost =
+            FieldCost::each(2, 10, &[]).at_most(3, |count| Status::not_found(count.to_string()));
         const FIELDS: [FieldCost; 1] = [FieldCost::each(1, 0, &[FEW])];
         let cost = |count: u8| {
             let elements = [0x12, 0].repeat(count.into());
             let bytes = framed(&[&[0x0a, 2 * count][..], &elements].concat());
             cost_bytes([&bytes[..]].into_iter(), &FIELDS, 1_000_000)
         };
-        assert_eq!(cost(3), Ok(30));
+        assert_eq!(cost(3).unwrap(), 30);
         for count in [4, 50] {
-            let error = cost(count).unwrap_err();
-            assert_eq!(
-                error.to_string(),
-                "the request has more than 3 elements: send fewer at once"
-            );
+            let refused = cost(count).unwrap_err();
+            assert_eq!(refused.code(), tonic::Code::NotFound);
+            assert_eq!(refused.message(), count.to_string());
         }
     }
 

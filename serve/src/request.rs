@@ -568,11 +568,9 @@ fn len_bytes(pieces: &VecDeque<Bytes>) -> usize {
 /// Returns the memory to decode the messages in `pieces`.
 ///
 /// # Errors
-/// INVALID_ARGUMENT for more elements than a handler takes.
+/// The method's refusal of more elements than it takes.
 fn cost_of(pieces: &VecDeque<Bytes>, fields: &[FieldCost]) -> Result<usize, Status> {
-    let pieces = pieces.iter().map(|piece| &piece[..]);
-    let cost = cost_bytes(pieces, fields, COST_BYTES_MAX);
-    cost.map_err(|error| Status::invalid_argument(error.to_string()))
+    cost_bytes(pieces.iter().map(|piece| &piece[..]), fields, COST_BYTES_MAX)
 }
 
 #[cfg(test)]

@@ -298,7 +298,8 @@ async fn blocks_behind_content_are_decompressed_beside_the_runtimes_threads() {
 
 #[tokio::test]
 async fn a_long_request_of_too_many_elements_is_refused_after_its_scan() {
-    const FEW: [FieldCost; 1] = [FieldCost::each(1, 0, &[]).at_most(3)];
+    const FEW: [FieldCost; 1] =
+        [FieldCost::each(1, 0, &[]).at_most(3, |count| Status::not_found(count.to_string()))];
     let budget = MemoryBudget::new(64 * 1024 * 1024);
     let connection =
         budget.connection(std::net::Ipv4Addr::LOCALHOST.into(), budget.account()).unwrap();
@@ -314,7 +315,7 @@ async fn a_long_request_of_too_many_elements_is_refused_after_its_scan() {
     assert!(!body.is_long(), "nothing is left to decode");
     let (passed, status) = read(body).await;
     assert!(passed.is_empty());
-    assert_eq!(status.unwrap().code(), Code::InvalidArgument);
+    assert_eq!(status.unwrap().code(), Code::NotFound, "the refusal of the method");
     assert_eq!(budget.used_bytes(), idle_bytes);
 }
 

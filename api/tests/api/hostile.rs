@@ -67,6 +67,38 @@ async fn a_message_just_within_the_limit_is_read() {
     assert_eq!((code, text.as_str()), (Code::InvalidArgument, "missing payer envelope"));
 }
 
+/// Requests of far more elements than their call takes are refused before they are decoded.
+#[tokio::test]
+async fn far_over_a_limit_is_refused_as_just_over_it() {
+    let node = node().await;
+    let channel = node.channel().await;
+    for (path, most, is_inner) in [
+        ("/xmtp.xmtpv4.message_api.QueryApi/QueryEnvelopes", 10_000, true),
+        ("/xmtp.xmtpv4.message_api.ReplicationApi/SubscribeEnvelopes", 10_000, true),
+        ("/xmtp.xmtpv4.message_api.QueryApi/SubscribeTopics", 10_000, false),
+        ("/xmtp.xmtpv4.message_api.QueryApi/GetNewestEnvelope", 10_000, false),
+        ("/xmtp.xmtpv4.message_api.QueryApi/GetInboxIds", 1000, false),
+        ("/xmtp.xmtpv4.metadata_api.MetadataApi/GetPayerInfo", 1000, false),
+        (PUBLISH, 10_000, false),
+    ] {
+        let mut refusals = Vec::new();
+        for count in [most + 1, 2 * most + 500] {
+            // Each element is an empty field 1.
+            let elements = [0x0a, 0].repeat(count);
+            let mut message = Vec::new();
+            if is_inner {
+                message.push(0x0a);
+                prost::encoding::encode_varint(elements.len() as u64, &mut message);
+            }
+            message.extend(elements);
+            let (code, text) = call_raw(&channel, path, framed(&message)).await;
+            assert!(text.contains(&count.to_string()), "{path}: {text}");
+            refusals.push((code, text.replace(&count.to_string(), "COUNT")));
+        }
+        assert_eq!(refusals[0], refusals[1], "{path}");
+    }
+}
+
 #[tokio::test]
 async fn broken_framing_is_the_callers_fault() {
     let node = node().await;

@@ -282,11 +282,20 @@ async fn requests_of_far_more_envelopes_than_one_publish_has_are_not_decoded() {
     let node = node().await;
     let mut publisher = node.publishing().await;
     let many = |count| request(vec![pb_env::PayerEnvelope::default(); count]);
-    for (count, text) in [(10_001, "10001"), (20_001, "more than 20000 elements")] {
+    for count in [10_001, 20_001] {
         let refused = publisher.publish_payer_envelopes(many(count)).await.unwrap_err();
         assert_eq!(refused.code(), Code::InvalidArgument);
-        assert!(refused.message().contains(text), "{}", refused.message());
+        let text = format!("too many payer_envelopes: {count}, at most 10000 are allowed");
+        assert_eq!(refused.message(), text);
+        let details = String::from_utf8_lossy(refused.details()).into_owned();
+        assert!(details.contains("TOO_MANY_ENVELOPES"), "{details:?}");
     }
+    // Each envelope is a byte that does not decode.
+    let path = "/xmtp.xmtpv4.message_api.PublishApi/PublishPayerEnvelopes";
+    let undecodable = framed(&[0x0a, 1, 0xff].repeat(20_001));
+    let (code, text) = call_raw(&node.channel().await, path, undecodable).await;
+    assert_eq!(code, Code::InvalidArgument);
+    assert!(text.starts_with("too many payer_envelopes: 20001"), "{text}");
 }
 
 #[tokio::test]

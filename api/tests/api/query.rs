@@ -108,7 +108,7 @@ async fn more_newest_envelopes_than_a_query_has_topics_are_refused() {
     // Not even decoded.
     let status = client.get_newest_envelope(request(20_001)).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
-    let expected = "the request has more than 20000 elements: send fewer at once";
+    let expected = "invalid query: too many subscriptions: 20001, at most 10000 are allowed";
     assert_eq!(status.message(), expected);
 }
 

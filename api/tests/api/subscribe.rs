@@ -280,8 +280,10 @@ async fn a_mutate_of_far_more_adds_than_it_may_have_is_not_decoded() {
     let mut talk = Talk::open(&node).await;
     talk.mutate(Mutate { adds: vec![add(1, &[]); 200_001], ..adds(2, &[]) }).await;
     let status = talk.ended().await;
-    assert_eq!(status.code(), Code::InvalidArgument, "{status}");
-    assert!(status.message().contains("more than 200000 elements"), "{status}");
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+    assert!(status.message().starts_with("too many adds: 200001, at most 100000"), "{status}");
+    let details = String::from_utf8_lossy(status.details()).into_owned();
+    assert!(details.contains("TOO_MANY_ADDS"), "{details:?}");
 }
 
 /// Clients read some KiB of trailers at most, and what waits for them there is charged to no caller.
