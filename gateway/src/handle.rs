@@ -50,7 +50,9 @@ const CHAIN_PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 const ENVELOPES_MAX: usize = 10_000;
 
 fn too_many_envelopes(count: usize) -> Status {
-    Status::invalid_argument(format!("{count} envelopes, and a request has at most {ENVELOPES_MAX}"))
+    Status::invalid_argument(format!(
+        "{count} envelopes, and a request has at most {ENVELOPES_MAX}"
+    ))
 }
 
 /// The memory that a publish request takes once it is decoded. A client envelope is copied three times: to be
