@@ -85,16 +85,14 @@ fn call() -> Vec<u8> {
 }
 
 fn call_of(path: &str) -> Vec<u8> {
+    request_of(path, "application/grpc")
+}
+
+/// The header block of a `POST`.
+fn request_of(path: &str, content_type: &str) -> Vec<u8> {
     let text = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
-    [
-        &[0x83, 0x86, 0x04][..],
-        &text(path),
-        &[0x01],
-        &text("x"),
-        &[0x0f, 0x10],
-        &text("application/grpc"),
-    ]
-    .concat()
+    [&[0x83, 0x86, 0x04][..], &text(path), &[0x01], &text("x"), &[0x0f, 0x10], &text(content_type)]
+        .concat()
 }
 
 /// Reads everything in the background until the other end closes, and returns the frames' kinds.
@@ -256,6 +254,64 @@ async fn a_head_that_never_ends_is_cut_off() {
     let (reading, _writing) = stream.into_split();
     let kinds = timeout(HANGS_AFTER, drain(reading)).await.expect("the connection ends").unwrap();
     assert!(kinds.contains(&GOAWAY), "{kinds:?}");
+}
+
+/// A header block of 676 fields: 4 kB, which take 80 KiB and more once they are decoded.
+fn short_fields() -> Vec<u8> {
+    let letters = || b'a'..=b'z';
+    letters().flat_map(|a| letters().flat_map(move |b| [0, 3, b'x', a, b, 0])).collect()
+}
+
+/// Reads the next frame: its kind and its stream.
+async fn next_frame(reading: &mut tokio::net::tcp::OwnedReadHalf) -> (u8, u32) {
+    let mut head = [0; 9];
+    reading.read_exact(&mut head).await.expect("the connection is open");
+    let [a, b, c, kind, _, stream @ ..] = head;
+    let mut payload = vec![0; u32::from_be_bytes([0, a, b, c]) as usize];
+    reading.read_exact(&mut payload).await.unwrap();
+    (kind, u32::from_be_bytes(stream))
+}
+
+/// Refused calls whose answers wait for the caller to open their windows. The library would keep the trailers of each
+/// as long as it waits.
+#[tokio::test]
+async fn trailers_with_fields_end_their_calls_and_not_the_connection() {
+    const CALLS: u32 = 500;
+    let listener = listener(|_| {}).await;
+    let mut stream = listener.connect().await;
+    let no_windows = frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
+    stream.write_all(&[PREFACE, &no_windows].concat()).await.unwrap();
+    let (mut reading, mut writing) = stream.into_split();
+    let (head, trailers) = (request_of("/x", "application/proto"), short_fields());
+    let streams = (0..CALLS).map(|number| 2 * number + 1);
+    let sent: Vec<u8> = streams
+        .clone()
+        .flat_map(|stream| {
+            let begin = frame(HEADERS, END_HEADERS, stream, &head);
+            [begin, frame(HEADERS, END_STREAM | END_HEADERS, stream, &trailers)].concat()
+        })
+        .collect();
+    let sending = tokio::spawn(async move {
+        writing.write_all(&sent).await.unwrap();
+        writing
+    });
+    let reset = async {
+        let mut reset = Vec::new();
+        while reset.len() < CALLS as usize {
+            match next_frame(&mut reading).await {
+                (RST_STREAM, stream) => reset.push(stream),
+                (kind, stream) => assert_ne!(kind, GOAWAY, "{stream}"),
+            }
+        }
+        reset.sort_unstable();
+        reset
+    };
+    let reset = timeout(HANGS_AFTER, reset).await.expect("no call stays open");
+    assert!(reset.into_iter().eq(streams));
+    let mut writing = sending.await.unwrap();
+    writing.write_all(&frame(PING, 0, 0, &[7; 8])).await.unwrap();
+    let answered = async { while next_frame(&mut reading).await.0 != PING {} };
+    timeout(HANGS_AFTER, answered).await.expect("the connection goes on");
 }
 
 #[tokio::test]
