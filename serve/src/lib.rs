@@ -90,6 +90,8 @@ mod unflushed;
 mod unpack;
 mod upgrade;
 mod waiting;
+#[cfg(test)]
+mod worker_wait_tests;
 mod writing;
 
 pub use budget::{CALLERS_BYTES_MAX, MemoryBudget};

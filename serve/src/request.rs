@@ -6,6 +6,8 @@
 //! decoded only when all of it is here, to its end: until then it takes no more than its bytes. A stream of requests
 //! is charged for its earlier messages until its handler polls for more.
 
+mod ahead;
+
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -36,6 +38,8 @@ use crate::waiting;
 const DISCARDED_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Cost at which the scan of a message stops, because no caller may hold that much. A guess: above every limit in use.
 const COST_BYTES_MAX: usize = 4 * 1024 * 1024 * 1024;
+/// Text of the refusal of a request that has something behind its only message.
+const MORE_THAN_ONE: &str = "more than one request message";
 
 /// A scan of long messages for the memory to decode them, beside the runtime's threads.
 type CostScan = Pin<Box<dyn Future<Output = Result<Result<usize, Status>, Status>> + Send>>;
@@ -147,7 +151,7 @@ impl RequestBody {
         self.metrics.received(step.begun);
         // Its message waits here until the end of the request, and stays charged only if nothing comes behind it.
         if self.takes_one_message() && (self.messages > 1 || !self.whole.is_empty()) {
-            return Err(Status::invalid_argument("more than one request message"));
+            return Err(Status::invalid_argument(MORE_THAN_ONE));
         }
         let Some(end) = step.whole else {
             self.charge_held(self.unfinished.growth_bytes(piece.len()))?;
@@ -264,45 +268,6 @@ impl RequestBody {
     /// Returns true if whole messages wait to be taken.
     pub(crate) fn has_whole(&self) -> bool {
         !self.whole.is_empty()
-    }
-
-    /// Reads on while earlier messages wait, until about `most_bytes` are held. Completes then.
-    ///
-    /// # Errors
-    /// [`OverloadedError`]: the request must be refused.
-    pub(crate) async fn read_ahead(&mut self, most_bytes: usize) -> Result<(), OverloadedError> {
-        poll_fn(|cx| match self.poll_ahead(most_bytes, cx) {
-            Poll::Ready(overloaded) => Poll::Ready(Err(overloaded)),
-            Poll::Pending if self.ahead_bytes() >= most_bytes => Poll::Ready(Ok(())),
-            Poll::Pending => Poll::Pending,
-        })
-        .await
-    }
-
-    /// Returns the memory of what was read while earlier messages wait.
-    pub(crate) fn ahead_bytes(&self) -> usize {
-        self.ahead.held_bytes()
-    }
-
-    /// Reads on while messages wait, for memory or for their handler, until about `most_bytes` are held. What the peer
-    /// sends meanwhile is charged, and does not fill the window of the call, for which nothing is charged. Completes if
-    /// the peer must have no more.
-    fn poll_ahead(&mut self, most_bytes: usize, cx: &mut Context<'_>) -> Poll<OverloadedError> {
-        while self.ahead_end.is_none() && self.ahead_bytes() < most_bytes {
-            match ready!(self.poll_new(cx)) {
-                Some(Ok(frame)) => {
-                    let Ok(piece) = frame.into_data() else { continue };
-                    let growth_bytes = self.ahead.growth_bytes(piece.len());
-                    if let Err(overloaded) = self.charge.take_for_request(growth_bytes) {
-                        return Poll::Ready(overloaded);
-                    }
-                    self.ahead.push(piece);
-                }
-                Some(Err(status)) => self.ahead_end = Some(Err(status)),
-                None => self.ahead_end = Some(Ok(())),
-            }
-        }
-        Poll::Pending
     }
 
     /// Returns the next frame of the body: first what was read ahead.
@@ -467,12 +432,16 @@ impl RequestBody {
         Poll::Ready(refused.status)
     }
 
-    fn poll_timer(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    /// Completes when a request of one message has had its time to arrive.
+    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<Arrival> {
         if !self.takes_one_message() {
             return Poll::Pending;
         }
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep(self.timeout)));
-        timer.as_mut().poll(cx)
+        timer.as_mut().poll(cx).map(|()| {
+            let status = Status::deadline_exceeded("the request did not arrive in time");
+            Arrival::End(Some(status))
+        })
     }
 
     /// Reads the body on, until whole messages wait or it is over.
@@ -482,7 +451,12 @@ impl RequestBody {
             match self.unpack(cx) {
                 Ok(Poll::Ready(false)) => {}
                 Ok(Poll::Ready(true)) => return Poll::Ready(Arrival::Whole),
-                Ok(Poll::Pending) => return Poll::Pending,
+                Ok(Poll::Pending) => match self.poll_behind(cx) {
+                    // It has come to its end.
+                    Poll::Pending if self.ahead_end.is_some() => return Poll::Pending,
+                    Poll::Pending => return self.poll_late(cx),
+                    Poll::Ready(status) => self.refuse(status),
+                },
                 Err(status) => self.refuse(status),
             }
             let polled = if self.refused.is_some() {
@@ -514,11 +488,7 @@ impl RequestBody {
                     Poll::Pending => Poll::Pending,
                 }
             };
-            if polled.is_pending() && self.poll_timer(cx).is_ready() {
-                let status = Status::deadline_exceeded("the request did not arrive in time");
-                return Poll::Ready(Arrival::End(Some(status)));
-            }
-            return polled;
+            return if polled.is_pending() { self.poll_late(cx) } else { polled };
         }
     }
 }
