@@ -1,0 +1,191 @@
+//! Tests of the meter of useless frames, and of a connection behind it.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::read_turn::TURN_BYTES;
+
+fn frame(kind: u8, flags: u8, len: u32) -> Vec<u8> {
+    frame_of(kind, flags, 0, len)
+}
+
+fn frame_of(kind: u8, flags: u8, stream: u32, len: u32) -> Vec<u8> {
+    let [_, a, b, c] = len.to_be_bytes();
+    let mut frame = vec![a, b, c, kind, flags];
+    frame.extend(stream.to_be_bytes());
+    frame.resize(HEAD_LEN_BYTES + len as usize, 0xff);
+    frame
+}
+
+fn begun() -> FrameMeter {
+    let mut meter = FrameMeter::new();
+    assert!(meter.received(&mut HTTP2_PREFACE.to_vec(), 0));
+    meter
+}
+
+/// Returns the number of copies of this frame that pass at once.
+fn passing(meter: &mut FrameMeter, frame: &[u8], now_ms: u64) -> u64 {
+    (0..100_000).take_while(|_| meter.received(&mut frame.to_vec(), now_ms)).count() as u64
+}
+
+#[test]
+fn frames_that_carry_nothing_are_bounded_and_come_back_with_time() {
+    for useless in [
+        frame(6, 0, 8),
+        frame(4, 0, 0),
+        frame(3, 0, 4),
+        frame(8, 0, 4),
+        frame(2, 0, 5),
+        frame(9, 0, 10),
+        frame(DATA, 0, 0),
+        frame(DATA, 0, 1),
+        frame(77, 0, 100),
+    ] {
+        let mut meter = begun();
+        assert_eq!(passing(&mut meter, &useless, 0), FRAMES.capacity, "{useless:?}");
+        assert!(meter.received(&mut useless.clone(), 10), "a thousand a second");
+    }
+}
+
+#[test]
+fn calls_and_their_messages_are_free() {
+    let mut meter = begun();
+    for useful in [frame(DATA, 0, 64), frame(DATA, END_STREAM, 5)] {
+        assert_eq!(passing(&mut meter, &useful, 0), 100_000);
+    }
+    for stream in 1..100_000 {
+        assert!(meter.received(&mut frame_of(HEADERS, END_HEADERS, stream, 100), 0));
+    }
+}
+
+#[test]
+fn trailers_with_fields_do_not_end_their_request() {
+    let request = frame_of(HEADERS, END_HEADERS, 1, 20);
+    let at = request.len() + FLAGS_AT;
+    for (flags, len) in
+        [(END_STREAM | END_HEADERS, 20), (END_STREAM, 20), (END_STREAM, 0), (END_HEADERS, 20)]
+    {
+        let sent = [request.clone(), frame_of(HEADERS, flags, 1, len)].concat();
+        let (mut meter, mut read) = (begun(), sent.clone());
+        assert!(meter.received(&mut read, 0));
+        assert_eq!((meter.heads, meter.useless), (1, 1), "they begin no request");
+        assert_eq!(read[at], flags & !END_STREAM);
+        read[at] = flags;
+        assert!(read == sent, "nothing else changes");
+    }
+    // The library has the flags already.
+    let (mut meter, mut trailers) = (begun(), frame_of(HEADERS, END_STREAM, 1, 20));
+    assert!(meter.received(&mut request.clone(), 0));
+    let (passed_on, rest) = trailers.split_at_mut(FLAGS_AT + 1);
+    assert!(meter.received(passed_on, 0));
+    assert!(!meter.received(rest, 0));
+}
+
+#[test]
+fn trailers_without_fields_end_their_request_and_are_bounded() {
+    let mut meter = begun();
+    assert!(meter.received(&mut frame_of(HEADERS, END_HEADERS, 1, 20), 0));
+    let sent = frame_of(HEADERS, END_STREAM | END_HEADERS, 1, 0);
+    let mut read = sent.clone();
+    assert!(meter.received(&mut read, 0));
+    assert_eq!(read, sent);
+    assert_eq!(passing(&mut meter, &sent, 0), FRAMES.capacity - 1);
+}
+
+#[test]
+fn a_peer_that_is_sent_much_may_update_its_windows() {
+    let mut meter = begun();
+    for _ in 0..1_000_000 {
+        meter.sent(70);
+        assert_eq!((0..2).filter(|_| meter.received(&mut frame(8, 0, 4), 0)).count(), 2);
+    }
+}
+
+#[test]
+fn other_protocols_are_not_metered() {
+    let mut meter = FrameMeter::new();
+    for _ in 0..100_000 {
+        assert!(meter.received(&mut b"PRI * HTTP/1.1\r\n".to_vec(), 0));
+    }
+}
+
+/// A peer sends pings without pause: its connection answers some hundred, and then other tasks have a turn.
+#[tokio::test]
+async fn frames_that_carry_nothing_make_a_turn_shorter() {
+    use futures_util::FutureExt as _;
+    use tokio::io::AsyncReadExt as _;
+
+    let pings = [HTTP2_PREFACE, &frame(6, 0, 8).repeat(5000)].concat();
+    let mut stream = Metered::new(std::io::Cursor::new(pings), UnflushedHeads::default(), || {});
+    let (mut piece, mut read_bytes) = ([0; 1024], 0);
+    while let Some(read) = stream.read(&mut piece).now_or_never() {
+        read_bytes += read.unwrap();
+    }
+    assert!((100 * 17..400 * 17).contains(&read_bytes), "{read_bytes} bytes in one turn");
+}
+
+/// A peer sends data without pause: other tasks have turns in between.
+#[tokio::test]
+async fn one_connection_reads_a_bounded_number_of_bytes_in_a_turn() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tokio::io::AsyncReadExt as _;
+
+    let sent = vec![7; 16 * TURN_BYTES];
+    let read_bytes = Arc::new(AtomicUsize::new(0));
+    let seen = read_bytes.clone();
+    let reading = tokio::spawn(async move {
+        let mut stream = Metered::new(std::io::Cursor::new(sent), UnflushedHeads::default(), || {});
+        let mut piece = [0; 8192];
+        while let Ok(len @ 1..) = stream.read(&mut piece).await {
+            read_bytes.fetch_add(len, Ordering::Relaxed);
+        }
+    });
+    let next_turn = || {
+        let mut is_next = false;
+        std::future::poll_fn(move |cx| {
+            cx.waker().wake_by_ref();
+            if std::mem::replace(&mut is_next, true) { Poll::Ready(()) } else { Poll::Pending }
+        })
+    };
+    let beside = tokio::spawn(async move {
+        let mut last = 0;
+        while last < 16 * TURN_BYTES {
+            next_turn().await;
+            let now = seen.load(Ordering::Relaxed);
+            // Two turns, because this task checks for the first time after its second turn.
+            assert!(now - last <= 2 * (TURN_BYTES + 8192), "{last}, then {now}");
+            last = now;
+        }
+    });
+    reading.await.unwrap();
+    beside.await.unwrap();
+}
+
+proptest! {
+    /// The result does not depend on how the bytes are cut into pieces.
+    #[test]
+    fn frames_are_found_however_the_bytes_arrive(
+        frames in proptest::collection::vec((0u8..10, 0u8..2, 0u32..300), 0..40),
+        piece in 1usize..50,
+    ) {
+        // Each on a stream of its own, so that there are no trailers.
+        let frames: Vec<_> = (1..).zip(frames).collect();
+        let sent = frames.iter().flat_map(|(stream, (k, f, len))| frame_of(*k, *f, *stream, *len));
+        let mut bytes: Vec<u8> = sent.collect();
+        let (mut whole, mut cut) = (begun(), begun());
+        prop_assert!(whole.received(&mut bytes, 0));
+        for piece in bytes.chunks_mut(piece) {
+            prop_assert!(cut.received(piece, 0));
+        }
+        prop_assert_eq!(whole.frames, cut.frames);
+        let is_useless = |(stream, (kind, flags, len)): &&(u32, (u8, u8, u32))| {
+            let head = FrameHead { len: *len, kind: *kind, flags: *flags, stream: *stream };
+            head.kind != HEADERS && !head.carries_data()
+        };
+        let useless = frames.iter().filter(is_useless).count() as u64;
+        let mut expected = Bucket::default();
+        expected.take(FRAMES, useless, 0);
+        prop_assert_eq!(whole.frames, expected);
+    }
+}
