@@ -1,4 +1,4 @@
-//! A temporary charge of memory, for the translation of a call.
+//! A temporary charge of memory: for the translation of a call, or for a head that is not whole.
 
 use std::sync::Arc;
 
@@ -14,6 +14,12 @@ pub(crate) struct ChargedBytes {
 impl ChargedBytes {
     pub(crate) fn new(share: Arc<ConnectionShare>) -> Self {
         Self { share, bytes: 0 }
+    }
+
+    /// Charges `bytes` that are allocated already.
+    pub(crate) fn allocated(share: Arc<ConnectionShare>, bytes: usize) -> Self {
+        share.take_anyway(bytes);
+        Self { share, bytes }
     }
 
     /// Takes `bytes` more.

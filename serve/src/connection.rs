@@ -34,10 +34,11 @@ use crate::dispatch::Dispatcher;
 use crate::frame_meter::{HTTP2_PREFACE, Metered};
 use crate::head_timer::{HeadClock, HeadTimer};
 use crate::overloaded::OverloadedError;
+use crate::request_head::head_bytes;
 use crate::settings::{STREAM_WINDOW_BYTES, ServeSettings};
 use crate::tls::{DecryptedStream, ENCRYPTED_BYTES};
 use crate::turns::{PaidTime, TurnExecutor, in_turn};
-use crate::unflushed::UnflushedHeads;
+use crate::unflushed::{ArrivingHeads, UnflushedHeads};
 use crate::upgrade::{self, UpgradeSlot};
 
 /// Largest number of calls that a peer may reset before they begin; one more ends the connection. The library's
@@ -46,8 +47,12 @@ const PENDING_RESETS_MAX: usize = 20;
 /// Largest number of calls that this end resets because of the peer's errors; one more ends the connection. The
 /// library's default.
 const ERROR_RESETS_MAX: usize = 1024;
-/// Bytes of all headers of a request together. Specified in `docs/protocol/api.md`.
-const HEADER_LIST_LEN_BYTES_MAX: u32 = 64 * 1024;
+/// Bytes of all headers of a request over HTTP/2, with 32 for each (RFC 9113 §6.5.2). Specified in
+/// `docs/protocol/api.md`: the longest credential that a gateway takes has 16 KiB. `UNFINISHED_HEAD_BYTES` in
+/// `unflushed.rs` follows from it.
+const HEADER_LIST_LEN_BYTES_MAX: u32 = 24 * 1024;
+/// Bytes of the head of an HTTP/1.1 request, which has a hundred headers at most. Specified in `docs/protocol/api.md`.
+const HTTP1_HEAD_LEN_BYTES_MAX: usize = 64 * 1024;
 /// HTTP/2 window of a connection: bytes that its peer may send before calls read them. They are charged when a call
 /// reads them. A guess: a quarter of a second at 64 Mbit/s. Calls read without delay, so only bytes wait that
 /// [`Metered`] has read from the socket before the calls had their turn.
@@ -94,6 +99,7 @@ pub(crate) struct Connections {
     settings: ServeSettings,
     stop: CancellationToken,
     warnings: Warnings,
+    arriving: ArrivingHeads,
 }
 
 impl Connections {
@@ -108,8 +114,8 @@ impl Connections {
         };
         let arrivals = ConnectionAdmission::new(settings.trusted_proxies.clone(), limits);
         dispatcher.metrics().connections_may_be(settings.connections_max);
-        let warnings = Warnings::default();
-        Arc::new(Self { dispatcher, arrivals, settings, stop, warnings })
+        let (warnings, arriving) = (Warnings::default(), ArrivingHeads::default());
+        Arc::new(Self { dispatcher, arrivals, settings, stop, warnings, arriving })
     }
 
     /// Returns the protocols of one connection. Its tasks take turns by the time that the connection has paid for.
@@ -118,7 +124,7 @@ impl Connections {
         http.http1()
             .timer(HeadTimer::new(heads, self.settings.head_timeout))
             .header_read_timeout(self.settings.head_timeout)
-            .max_buf_size(HEADER_LIST_LEN_BYTES_MAX as usize);
+            .max_buf_size(HTTP1_HEAD_LEN_BYTES_MAX);
         http.http2()
             .timer(TokioTimer::new())
             .max_concurrent_streams(self.settings.streams_per_connection_max)
@@ -280,17 +286,18 @@ impl Connections {
         let upgrades = may_switch.then(UpgradeSlot::default);
         let activity = Arc::new(Activity::new());
         let streams_max = self.settings.streams_per_connection_max;
-        let unflushed = UnflushedHeads::new(share.clone(), streams_max);
+        let unflushed = UnflushedHeads::new(share.clone(), streams_max, &self.arriving);
         let mut talk = Conversation { arrived, share, activity, upgrades, unflushed };
-        let stream = Metered::new(stream, talk.unflushed.clone(), self.on_flood());
+        let head_timeout = self.settings.head_timeout;
+        let stream = Metered::new(stream, head_timeout, talk.unflushed.clone(), self.on_flood());
         let heads = stream.heads();
         self.hold(stream, heads, &talk).await;
         // What the connection has not written is gone with it.
         talk.unflushed.flushed();
         let Some(asked) = talk.upgrades.take().and_then(|slot| slot.take()) else { return };
-        let switch = asked.switch(talk.unflushed.clone(), self.on_flood());
+        let switch = asked.switch(head_timeout, talk.unflushed.clone(), self.on_flood());
         let switched = tokio::select! {
-            switched = timeout(self.settings.head_timeout, switch) => switched,
+            switched = timeout(head_timeout, switch) => switched,
             () = self.stop.cancelled() => return,
             () = talk.share.closed() => return,
             () = talk.arrived.slot.ended() => return,
@@ -368,10 +375,12 @@ impl Connections {
         let (dispatcher, body_timeout) = (self.dispatcher.clone(), self.settings.body_timeout);
         let upgrade = talk.upgrades.clone().filter(|_| upgrade::is_asked(&request));
         let closes = upgrade.is_none() && has_large_head(&request);
-        let head = talk.unflushed.arrived(share.clone());
+        let head_bytes = head_bytes(request.uri(), request.headers());
+        let mut head = talk.unflushed.arrived(share.clone(), head_bytes);
         // Boxed, so that this memory is freed when the answer begins: hyper's task of a stream would otherwise reserve
         // the larger of both states until its end.
         Box::pin(async move {
+            head.begins();
             let mut response = match upgrade {
                 Some(slot) => slot.put(request, share, body_timeout).await,
                 None => dispatcher.answer(request).await?,

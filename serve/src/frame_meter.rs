@@ -10,15 +10,20 @@
 //! meter takes END_STREAM from trailers that have fields. The library then resets the stream (RFC 9113 §8.1) and keeps
 //! nothing of it. It has decoded the fields before, on which the compression of later heads depends. Other calls of the
 //! connection go on, which may be those of other clients of a proxy that forwards trailers.
+//!
+//! The library decodes the fields of each frame of a head as it comes, and keeps them until the head is whole. The
+//! meter charges such a head, and ends a connection that takes too long for it.
 
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, ReadBuf};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep, sleep};
 
 use crate::bucket::{Bucket, BucketSize};
+use crate::charged_bytes::ChargedBytes;
 use crate::filtered::{Filtered, ReadFilter};
 use crate::head_timer::HeadClock;
 use crate::read_turn::ReadTurn;
@@ -26,12 +31,13 @@ use crate::unflushed::UnflushedHeads;
 
 /// First bytes of HTTP/2 with prior knowledge (RFC 9113 §3.4).
 pub(crate) const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Length of a frame's head, the place of the flags in it, two types of frames and two flags (RFC 9113 §4.1, §6.1,
-/// §6.2).
+/// Length of a frame's head, the place of the flags in it, types of frames and two flags (RFC 9113 §4.1, §6).
 const HEAD_LEN_BYTES: usize = 9;
 const FLAGS_AT: usize = 4;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
+const PUSH_PROMISE: u8 = 5;
+const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 /// A data frame below this length counts as useless, unless it ends its request. A guess: the head of a message
@@ -62,6 +68,9 @@ pub(crate) struct FrameMeter {
     /// The stream of the newest request. The first request of a connection that has switched to HTTP/2 passes the meter
     /// by, whole, so that it has no trailers.
     last_stream: u32,
+    block: HeaderBlock,
+    /// Header blocks of several frames, since the connection began.
+    blocks: usize,
     frames: Bucket,
     /// Useless frames that the peer may send for the bytes that it received.
     earned: u64,
@@ -80,6 +89,17 @@ struct FrameHead {
     kind: u8,
     flags: u8,
     stream: u32,
+}
+
+/// The newest header block: the fields of a head, or of trailers (RFC 9113 §4.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum HeaderBlock {
+    /// All of it is in its first frame, or has come.
+    Whole,
+    /// Further frames are to come.
+    Begun,
+    /// Its last frame is on its way.
+    Ending,
 }
 
 /// The position in the bytes of a connection.
@@ -121,6 +141,8 @@ impl FrameMeter {
         Self {
             state: ParseState::Preface(0),
             last_stream: 0,
+            block: HeaderBlock::Whole,
+            blocks: 0,
             frames: Bucket::default(),
             earned: 0,
             sent_bytes: 0,
@@ -161,7 +183,7 @@ impl FrameMeter {
                     at += skipped;
                     *left -= u32::try_from(skipped).expect("not above `left`");
                     if *left == 0 {
-                        self.state = ParseState::before_frame();
+                        self.end_frame();
                     }
                 }
                 ParseState::Head { head, have } => {
@@ -183,10 +205,18 @@ impl FrameMeter {
 
     /// Counts a frame whose head is at the end of `read`. Returns false if the connection must end.
     fn begin(&mut self, head: FrameHead, read: &mut [u8], now_ms: u64) -> bool {
-        self.state = match head.len {
-            0 => ParseState::before_frame(),
-            len => ParseState::Payload(len),
-        };
+        match (head.kind, head.flags & END_HEADERS != 0) {
+            (HEADERS | PUSH_PROMISE, false) => {
+                self.block = HeaderBlock::Begun;
+                self.blocks = self.blocks.wrapping_add(1);
+            }
+            (CONTINUATION, true) => self.block = HeaderBlock::Ending,
+            _ => {}
+        }
+        self.state = ParseState::Payload(head.len);
+        if head.len == 0 {
+            self.end_frame();
+        }
         if head.kind != HEADERS {
             return head.carries_data() || self.take(now_ms);
         }
@@ -198,6 +228,19 @@ impl FrameMeter {
         }
         let has_no_fields = head.len == 0 && head.flags & END_HEADERS != 0;
         (has_no_fields || clear_end(read)) && self.take(now_ms)
+    }
+
+    /// Goes on behind a frame that is here.
+    fn end_frame(&mut self) {
+        self.state = ParseState::before_frame();
+        if self.block == HeaderBlock::Ending {
+            self.block = HeaderBlock::Whole;
+        }
+    }
+
+    /// Returns the number of the header block that is not whole.
+    fn unfinished_block(&self) -> Option<usize> {
+        (self.block != HeaderBlock::Whole).then_some(self.blocks)
     }
 
     /// Takes one frame from the peer's allowance. Returns false if it is used up.
@@ -232,25 +275,65 @@ pub(crate) struct MeteredReads {
     flooded: Box<dyn Fn() + Send>,
     heads: HeadClock,
     unflushed: UnflushedHeads,
+    head_timeout: Duration,
+    unfinished: Option<UnfinishedBlock>,
+}
+
+/// A header block of which frames are to come.
+struct UnfinishedBlock {
+    number: usize,
+    /// The end of its time.
+    late: Pin<Box<Sleep>>,
+    _charged: Option<ChargedBytes>,
 }
 
 impl<T> Metered<T> {
-    /// Ends reads with an error after calling `flooded` once the peer floods the connection, and notifies `unflushed`
-    /// when everything is written.
+    /// Ends reads with an error after calling `flooded` once the peer floods the connection, or if a header block takes
+    /// longer than `head_timeout`. Notifies `unflushed` when everything is written.
     pub(crate) fn new(
         inner: T,
+        head_timeout: Duration,
         unflushed: UnflushedHeads,
         flooded: impl Fn() + Send + 'static,
     ) -> Self {
-        let flooded = Box::new(flooded);
-        let (meter, turn, heads) = (FrameMeter::new(), ReadTurn::default(), HeadClock::default());
-        let since = Instant::now();
-        Self::with(inner, MeteredReads { meter, since, turn, flooded, heads, unflushed })
+        let reads = MeteredReads {
+            meter: FrameMeter::new(),
+            since: Instant::now(),
+            turn: ReadTurn::default(),
+            flooded: Box::new(flooded),
+            heads: HeadClock::default(),
+            unflushed,
+            head_timeout,
+            unfinished: None,
+        };
+        Self::with(inner, reads)
     }
 
     /// Returns the clock of the heads of HTTP/1.1.
     pub(crate) fn heads(&self) -> HeadClock {
         self.filter().heads.clone()
+    }
+}
+
+impl MeteredReads {
+    /// Charges a header block, and begins its time, until it is whole.
+    fn follow_block(&mut self) {
+        let number = self.meter.unfinished_block();
+        if self.unfinished.as_ref().map(|block| block.number) != number {
+            self.unfinished = number.map(|number| UnfinishedBlock {
+                number,
+                late: Box::pin(sleep(self.head_timeout)),
+                _charged: self.unflushed.begin_unfinished(),
+            });
+        }
+    }
+
+    /// Completes when the header block that is not whole has had its time.
+    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.unfinished {
+            Some(block) => block.late.as_mut().poll(cx),
+            None => Poll::Pending,
+        }
     }
 }
 
@@ -261,6 +344,13 @@ impl<T: AsyncRead + Unpin> ReadFilter<T> for MeteredReads {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.poll_late(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        if self.unflushed.are_many_arriving() {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
         if self.turn.yield_if_over(cx) {
             return Poll::Pending;
         }
@@ -275,6 +365,7 @@ impl<T: AsyncRead + Unpin> ReadFilter<T> for MeteredReads {
         let carries_on = self.meter.received(&mut buf.filled_mut()[before..], now_ms);
         let begun = self.meter.heads.wrapping_sub(heads);
         self.unflushed.read(begun);
+        self.follow_block();
         let answered = self.meter.useless.wrapping_sub(useless);
         let costs_bytes = answered * FRAME_COSTS_BYTES + begun * HEAD_COSTS_BYTES;
         self.turn.took(buf.filled().len() - before + costs_bytes);

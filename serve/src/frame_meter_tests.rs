@@ -23,6 +23,12 @@ fn begun() -> FrameMeter {
     meter
 }
 
+/// A connection whose peer sends these bytes.
+fn sending(bytes: Vec<u8>) -> Metered<std::io::Cursor<Vec<u8>>> {
+    let (timeout, unflushed) = (Duration::from_secs(10), UnflushedHeads::default());
+    Metered::new(std::io::Cursor::new(bytes), timeout, unflushed, || {})
+}
+
 /// Returns the number of copies of this frame that pass at once.
 fn passing(meter: &mut FrameMeter, frame: &[u8], now_ms: u64) -> u64 {
     (0..100_000).take_while(|_| meter.received(&mut frame.to_vec(), now_ms)).count() as u64
@@ -93,6 +99,54 @@ fn trailers_without_fields_end_their_request_and_are_bounded() {
 }
 
 #[test]
+fn a_block_is_unfinished_until_the_last_byte_of_its_last_frame() {
+    let blocks = |bytes: &[Vec<u8>]| {
+        let mut meter = begun();
+        let mut seen = Vec::new();
+        for byte in bytes.concat() {
+            assert!(meter.received(&mut [byte], 0));
+            seen.push(meter.unfinished_block());
+        }
+        seen
+    };
+    let seen = blocks(&[
+        frame_of(HEADERS, END_STREAM, 1, 2),
+        frame_of(CONTINUATION, 0, 1, 2),
+        frame_of(CONTINUATION, END_HEADERS, 1, 2),
+        frame_of(HEADERS, END_HEADERS, 3, 2),
+        frame_of(PUSH_PROMISE, 0, 3, 0),
+        frame_of(CONTINUATION, END_HEADERS, 3, 0),
+    ]);
+    let frame_len = HEAD_LEN_BYTES + 2;
+    let expected = [
+        (HEAD_LEN_BYTES - 1, None),
+        (3 * frame_len - HEAD_LEN_BYTES, Some(1)),
+        (HEAD_LEN_BYTES + frame_len, None),
+        (HEAD_LEN_BYTES, Some(2)),
+        (1, None),
+    ];
+    let expected: Vec<_> =
+        expected.into_iter().flat_map(|(count, block)| vec![block; count]).collect();
+    assert_eq!(seen, expected);
+}
+
+/// Connections read on when the calls of earlier heads have had their turns.
+#[tokio::test]
+async fn nothing_is_read_while_many_heads_wait_for_their_calls() {
+    use futures_util::FutureExt as _;
+    use tokio::io::AsyncReadExt as _;
+
+    let budget = crate::budget::MemoryBudget::new(1 << 30);
+    let address = std::net::Ipv4Addr::LOCALHOST.into();
+    let connection = budget.connection(address, budget.account()).unwrap();
+    let mut stream = sending(HTTP2_PREFACE.to_vec());
+    let mut head = stream.filter().unflushed.arrived(connection, 1 << 30);
+    assert!(stream.read(&mut [0; 64]).now_or_never().is_none());
+    head.begins();
+    assert!(stream.read(&mut [0; 64]).now_or_never().is_some());
+}
+
+#[test]
 fn a_peer_that_is_sent_much_may_update_its_windows() {
     let mut meter = begun();
     for _ in 0..1_000_000 {
@@ -116,7 +170,7 @@ async fn frames_that_carry_nothing_make_a_turn_shorter() {
     use tokio::io::AsyncReadExt as _;
 
     let pings = [HTTP2_PREFACE, &frame(6, 0, 8).repeat(5000)].concat();
-    let mut stream = Metered::new(std::io::Cursor::new(pings), UnflushedHeads::default(), || {});
+    let mut stream = sending(pings);
     let (mut piece, mut read_bytes) = ([0; 1024], 0);
     while let Some(read) = stream.read(&mut piece).now_or_never() {
         read_bytes += read.unwrap();
@@ -135,7 +189,7 @@ async fn one_connection_reads_a_bounded_number_of_bytes_in_a_turn() {
     let read_bytes = Arc::new(AtomicUsize::new(0));
     let seen = read_bytes.clone();
     let reading = tokio::spawn(async move {
-        let mut stream = Metered::new(std::io::Cursor::new(sent), UnflushedHeads::default(), || {});
+        let mut stream = sending(sent);
         let mut piece = [0; 8192];
         while let Ok(len @ 1..) = stream.read(&mut piece).await {
             read_bytes.fetch_add(len, Ordering::Relaxed);

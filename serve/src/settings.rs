@@ -31,7 +31,8 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(600);
 pub struct ServeSettings {
     /// The address to bind; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// Time for a connection to send the head of its first request; afterwards it is closed.
+    /// Time for a connection to send the head of its first request, or the further frames of an HTTP/2 head; afterwards
+    /// it is closed.
     pub head_timeout: Duration,
     /// Time for the one message of a unary or server-streaming request to arrive; DEADLINE_EXCEEDED after that.
     /// Client streams have no limit.

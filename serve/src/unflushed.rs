@@ -1,25 +1,46 @@
 //! The memory of HTTP/2 streams besides their messages: the heads of requests and answers, and the state of the
 //! library.
 //!
+//! The library decodes a head frame by frame, and hands it over when it is whole. Until then the connection is charged
+//! as for the largest head. A call charges its head in its first turn. All connections could read heads before that
+//! turn, so they wait while much is handed over and not charged.
+//!
 //! An answer without a body, such as that to a preflight, is counted nowhere else: the budget charges requests until
 //! they are answered, and bodies until they are written. And the library keeps the state of as many streams as a
 //! connection had at one time until the connection ends, so one burst of small requests would make it large for good.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
 use crate::budget::ConnectionShare;
+use crate::charged_bytes::ChargedBytes;
 
 /// Memory of the head of a request, and then of its answer, in bytes. A guess: some short headers.
 const HEAD_BYTES: usize = 512;
 /// Memory that the library keeps for each stream that a connection had at one time, in bytes. Measured, with the heads:
 /// 1.3 KiB for each of 750,000; twice that covers what the allocator keeps of connections that are closed meanwhile.
 const STREAM_STATE_BYTES: usize = 2560;
+/// The most memory of a head of which frames are to come, in bytes. Calculated for 24 KiB of fields: 385 KiB of fields,
+/// whose names are chosen so that the table grows to seven times their number, and 128 KiB of bytes that end within a
+/// field.
+const UNFINISHED_HEAD_BYTES: usize = 512 * 1024;
+/// Memory of heads, in bytes, beyond which connections read no further ones until calls have had their first turns. A
+/// guess: some thousand usual heads, a small part of the memory for callers.
+const ARRIVING_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// The streams of a connection whose answers have not begun, or wait to be written. Cheap to clone; clones share state.
 #[derive(Clone, Default)]
-pub(crate) struct UnflushedHeads(Arc<Mutex<Heads>>);
+pub(crate) struct UnflushedHeads {
+    heads: Arc<Mutex<Heads>>,
+    arriving: ArrivingHeads,
+}
+
+/// The memory of the heads whose calls have not had their first turn, of all connections of a listener. Cheap to clone;
+/// clones share state.
+#[derive(Clone, Default)]
+pub(crate) struct ArrivingHeads(Arc<AtomicUsize>);
 
 #[derive(Default)]
 struct Heads {
@@ -52,30 +73,48 @@ impl Heads {
 
 impl UnflushedHeads {
     /// Begins without streams. `connection` is charged for the library's state.
-    pub(crate) fn new(connection: Arc<ConnectionShare>, streams_max: u32) -> Self {
+    pub(crate) fn new(
+        connection: Arc<ConnectionShare>,
+        streams_max: u32,
+        arriving: &ArrivingHeads,
+    ) -> Self {
         let streams_max = usize::try_from(streams_max).unwrap_or(usize::MAX);
         let connection = Some(connection);
-        Self(Arc::new(Mutex::new(Heads { connection, streams_max, ..Heads::default() })))
+        let heads = Heads { connection, streams_max, ..Heads::default() };
+        Self { heads: Arc::new(Mutex::new(heads)), arriving: arriving.clone() }
+    }
+
+    /// Charges the connection for a head of which frames are to come, until the returned value is dropped.
+    pub(crate) fn begin_unfinished(&self) -> Option<ChargedBytes> {
+        let connection = self.heads.lock().connection.clone();
+        connection.map(|connection| ChargedBytes::allocated(connection, UNFINISHED_HEAD_BYTES))
+    }
+
+    /// Returns true if no connection should read on before calls have had their first turns.
+    pub(crate) fn are_many_arriving(&self) -> bool {
+        self.arriving.0.load(Relaxed) >= ARRIVING_BYTES_MAX
     }
 
     /// Counts heads that were read from the connection.
     pub(crate) fn read(&self, heads: usize) {
         if heads > 0 {
-            let mut state = self.0.lock();
+            let mut state = self.heads.lock();
             state.read += heads;
             state.count();
         }
     }
 
-    /// Charges the head of a request, which has arrived, to the share of its call.
-    pub(crate) fn arrived(&self, call: Arc<ConnectionShare>) -> ArrivedHead {
+    /// Charges the head of a request, which has arrived, to the share of its call. It has `arriving_bytes`, which the
+    /// call charges when it [begins](ArrivedHead::begins).
+    pub(crate) fn arrived(&self, call: Arc<ConnectionShare>, arriving_bytes: usize) -> ArrivedHead {
         call.take_anyway(HEAD_BYTES);
-        let mut state = self.0.lock();
+        self.arriving.0.fetch_add(arriving_bytes, Relaxed);
+        let mut state = self.heads.lock();
         state.read = state.read.saturating_sub(1);
         state.arrived += 1;
         state.count();
         drop(state);
-        ArrivedHead { call: Some(call), heads: self.clone() }
+        ArrivedHead { call: Some(call), heads: self.clone(), arriving_bytes }
     }
 
     /// Gives back the memory of all heads: the connection has written everything that it could.
@@ -83,7 +122,7 @@ impl UnflushedHeads {
     /// An answer that was added after the last write and before this call counts as written too early. A peer that
     /// reads nothing gains nothing by it: no flush of its connection completes.
     pub(crate) fn flushed(&self) {
-        let mut state = self.0.lock();
+        let mut state = self.heads.lock();
         state.read = 0;
         let written = std::mem::take(&mut state.answered);
         drop(state);
@@ -98,14 +137,21 @@ impl UnflushedHeads {
 pub(crate) struct ArrivedHead {
     call: Option<Arc<ConnectionShare>>,
     heads: UnflushedHeads,
+    /// Memory of the head until the call has its first turn.
+    arriving_bytes: usize,
 }
 
 impl ArrivedHead {
+    /// Records that the call has its first turn.
+    pub(crate) fn begins(&mut self) {
+        self.heads.arriving.0.fetch_sub(std::mem::take(&mut self.arriving_bytes), Relaxed);
+    }
+
     /// Keeps the head charged, now that of the answer, until the connection has written it.
     pub(crate) fn answered(mut self) {
         if let Some(call) = self.call.take() {
             call.waits(HEAD_BYTES);
-            let mut state = self.heads.0.lock();
+            let mut state = self.heads.heads.lock();
             state.arrived -= 1;
             state.answered.push(call);
         }
@@ -114,8 +160,9 @@ impl ArrivedHead {
 
 impl Drop for ArrivedHead {
     fn drop(&mut self) {
+        self.begins();
         if let Some(call) = self.call.take() {
-            self.heads.0.lock().arrived -= 1;
+            self.heads.heads.lock().arrived -= 1;
             call.give_back(HEAD_BYTES);
         }
     }
@@ -135,10 +182,10 @@ mod tests {
         let connection = budget.connection(address, budget.account()).unwrap();
         let idle = budget.used_bytes();
         let used = || budget.used_bytes() - idle;
-        let heads = UnflushedHeads::new(connection.clone(), 3);
+        let heads = UnflushedHeads::new(connection.clone(), 3, &ArrivingHeads::default());
         heads.read(2);
         assert_eq!(used(), 2 * STREAM_STATE_BYTES);
-        let [first, second] = [(); 2].map(|()| heads.arrived(connection.clone()));
+        let [first, second] = [(); 2].map(|()| heads.arrived(connection.clone(), 100));
         assert_eq!(
             used(),
             2 * (STREAM_STATE_BYTES + HEAD_BYTES),
@@ -155,5 +202,26 @@ mod tests {
         assert_eq!(used(), 3 * STREAM_STATE_BYTES, "more are refused");
         drop((heads, connection));
         assert_eq!(budget.used_bytes(), 0);
+    }
+
+    #[test]
+    fn heads_are_many_until_their_calls_have_begun_or_are_gone() {
+        let budget = MemoryBudget::new(1 << 30);
+        let address = Ipv4Addr::LOCALHOST.into();
+        let arriving = ArrivingHeads::default();
+        let [first, second] = [(); 2].map(|()| {
+            let connection = budget.connection(address, budget.account()).unwrap();
+            (UnflushedHeads::new(connection.clone(), 3, &arriving), connection)
+        });
+        let mut begins = first.0.arrived(first.1.clone(), ARRIVING_BYTES_MAX / 2);
+        assert!(!second.0.are_many_arriving());
+        let left = first.0.arrived(first.1.clone(), ARRIVING_BYTES_MAX / 2);
+        assert!(second.0.are_many_arriving(), "those of all connections count");
+        begins.begins();
+        assert!(!second.0.are_many_arriving());
+        begins.answered();
+        assert_eq!(arriving.0.load(Relaxed), ARRIVING_BYTES_MAX / 2);
+        drop(left);
+        assert_eq!(arriving.0.load(Relaxed), 0);
     }
 }

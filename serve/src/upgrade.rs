@@ -186,11 +186,12 @@ impl AskedUpgrade {
     /// An error if the connection ends first, or continues with other bytes.
     pub(crate) async fn switch(
         self,
+        head_timeout: Duration,
         unflushed: UnflushedHeads,
         flooded: impl Fn() + Send + 'static,
     ) -> io::Result<SwitchedStream> {
         let upgraded = self.switched.await.map_err(io::Error::other)?;
-        let mut inner = Metered::new(TokioIo::new(upgraded), unflushed, flooded);
+        let mut inner = Metered::new(TokioIo::new(upgraded), head_timeout, unflushed, flooded);
         let mut preface = [0; HTTP2_PREFACE.len()];
         inner.read_exact(&mut preface).await?;
         if preface != HTTP2_PREFACE {

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use hawser_serve::address::Cidr;
 use hawser_serve::metrics::MetricsPage;
-use hawser_serve::{CallMetrics, MethodKind, RpcMethod, ServeSettings, Server};
+use hawser_serve::{
+    CALLERS_BYTES_MAX, CallMetrics, MemoryBudget, MethodKind, RpcMethod, ServeSettings, Server,
+};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -207,8 +209,10 @@ async fn bombs_of_headers_are_refused() {
     send_block(&listener, &[call(), header(0, "a", &[b'x'; 1000])].concat()).await;
     assert_eq!(listener.calls(), 1, "a call with usual headers is served");
 
-    send_block(&listener, &[call(), header(0, "a", &[b'x'; 100_000])].concat()).await;
-    assert_eq!(listener.calls(), 1, "100 kB of headers are not");
+    for len in [30_000, 100_000] {
+        send_block(&listener, &[call(), header(0, "a", &vec![b'x'; len])].concat()).await;
+        assert_eq!(listener.calls(), 1, "{len} bytes of headers are not");
+    }
 
     // One header of 3 kB in the table of the connection, then 50,000 references to it: 150 MB.
     let bomb = [call(), header(0x40, "a", &[b'x'; 3000]), vec![0xbe; 50_000]].concat();
@@ -254,6 +258,46 @@ async fn a_head_that_never_ends_is_cut_off() {
     let (reading, _writing) = stream.into_split();
     let kinds = timeout(HANGS_AFTER, drain(reading)).await.expect("the connection ends").unwrap();
     assert!(kinds.contains(&GOAWAY), "{kinds:?}");
+}
+
+/// An open call would keep the connection from being idle.
+#[tokio::test]
+async fn a_head_whose_last_frame_does_not_come_ends_the_connection_before_it_is_idle() {
+    let short = Duration::from_millis(200);
+    let listener = listener(|settings| settings.head_timeout = short).await;
+    let mut stream = listener.http2().await;
+    stream.write_all(&frame(HEADERS, 0, 1, &call())).await.unwrap();
+    let (reading, _writing) = stream.into_split();
+    timeout(HANGS_AFTER, drain(reading)).await.expect("the connection ends").unwrap();
+    assert_eq!(listener.calls(), 0);
+}
+
+/// The library decodes the fields of a frame as soon as it is here.
+#[tokio::test]
+async fn a_head_is_charged_until_its_last_frame_is_here() {
+    /// Less than such a head is charged, and more than the rest of a connection.
+    const HEAD_BYTES: usize = 400 * 1024;
+    let memory = MemoryBudget::new(CALLERS_BYTES_MAX);
+    let listener = listener(|settings| settings.memory = memory.clone()).await;
+    let mut stream = listener.http2().await;
+    let begin = frame(HEADERS, END_STREAM, 1, &[call(), short_fields()].concat());
+    stream.write_all(&begin).await.unwrap();
+    let until = async |is_charged: bool| {
+        while (memory.used_bytes() > HEAD_BYTES) != is_charged {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(HANGS_AFTER, until(true)).await.expect("it is charged");
+    let end = frame(CONTINUATION, END_HEADERS, 1, &[0, 1, b'y', 0]);
+    let (last, others) = end.split_last().unwrap();
+    stream.write_all(others).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(memory.used_bytes() > HEAD_BYTES, "a byte is to come");
+    stream.write_all(&[*last]).await.unwrap();
+    timeout(HANGS_AFTER, until(false)).await.expect("it is a call now");
+    while listener.calls() == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
 }
 
 /// A header block of 676 fields: 4 kB, which take 80 KiB and more once they are decoded.
