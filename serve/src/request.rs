@@ -249,10 +249,10 @@ impl RequestBody {
     }
 
     /// Runs `work` on a message of this body that was taken: beside the runtime's threads if the message is long. The
-    /// body stays charged until the work is done.
+    /// body stays charged until the work is done, and is read on meanwhile.
     ///
     /// # Errors
-    /// INTERNAL if the work has panicked, or the runtime stops.
+    /// INTERNAL if the work has panicked, or the runtime stops. RESOURCE_EXHAUSTED if the peer must send no more.
     pub(crate) async fn work_on<T: Send + 'static>(
         &mut self,
         message: Bytes,
@@ -261,8 +261,13 @@ impl RequestBody {
         if !long_work::is_long(message.len()) {
             return Ok(work(message));
         }
-        let caller = WorkCaller::of_call(&self.charge);
-        long_work::beside(caller, self.charge.hold(), move || work(message)).await
+        let (caller, held) = (WorkCaller::of_call(&self.charge), self.charge.hold());
+        let mut working = pin!(long_work::beside(caller, held, move || work(message)));
+        poll_fn(|cx| match working.as_mut().poll(cx) {
+            Poll::Ready(done) => Poll::Ready(done),
+            Poll::Pending => self.poll_ahead(usize::MAX, cx).map(|it| Err(Status::from(it))),
+        })
+        .await
     }
 
     /// Returns true if whole messages wait to be taken.

@@ -76,10 +76,12 @@ impl RequestMessages {
     }
 
     /// Decodes a message that [`next`](Self::next) has returned, outside of the runtime's threads if it is long. The
-    /// message stays charged until the work is done, even if this future is dropped before.
+    /// message stays charged until the work is done, even if this future is dropped before. What comes meanwhile is
+    /// read and charged.
     ///
     /// # Errors
-    /// Those of `decode`; INTERNAL if it has panicked, or the runtime stops.
+    /// Those of `decode`; INTERNAL if it has panicked, or the runtime stops; RESOURCE_EXHAUSTED if there is no memory
+    /// for what comes.
     pub async fn decode<T: Send + 'static>(
         &mut self,
         message: Bytes,

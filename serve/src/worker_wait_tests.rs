@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use flate2::write::GzEncoder;
 use futures_util::stream::{self, Stream, StreamExt as _};
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::Frame;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
@@ -35,13 +36,18 @@ use crate::settings::ServeSettings;
 const HANGS_AFTER: Duration = Duration::from_secs(60);
 const UNARY: &str = "/test.Waiting/Unary";
 const BIDI: &str = "/test.Waiting/Bidi";
+const DECODING: &str = "/test.Waiting/Decoding";
 const OK: &str = "0";
 const INVALID_ARGUMENT: &str = "3";
 const DEADLINE_EXCEEDED: &str = "4";
 
-/// A service that reads its requests to their end: those of the unary method as the stubs do, the others itself.
-#[derive(Clone)]
-struct WaitingService;
+/// A service that reads its requests to their end: those of the unary method as the stubs do, the others itself. The
+/// third method decodes one message, which it takes before `taken` and decodes after `decode`.
+#[derive(Clone, Default)]
+struct WaitingService {
+    taken: Arc<Notify>,
+    decode: Arc<Notify>,
+}
 
 impl NamedService for WaitingService {
     const NAME: &'static str = "test.Waiting";
@@ -64,6 +70,16 @@ impl tower::Service<http::Request<Body>> for WaitingService {
             });
         }
         let mut messages = RequestMessages::take(request.extensions());
+        if request.uri().path() == DECODING {
+            let Self { taken, decode } = self.clone();
+            return Box::pin(async move {
+                let message = messages.next().await.unwrap().unwrap();
+                taken.notify_one();
+                decode.notified().await;
+                let decoded = messages.decode(message, |_| Ok(())).await;
+                Ok(decoded.err().unwrap_or_else(|| Status::ok("")).into_http())
+            });
+        }
         Box::pin(async move {
             let ended = loop {
                 match messages.next().await {
@@ -78,13 +94,22 @@ impl tower::Service<http::Request<Body>> for WaitingService {
 }
 
 async fn serving(body_timeout: Duration) -> (Server, MemoryBudget, Channel) {
+    serving_with(WaitingService::default(), body_timeout).await
+}
+
+async fn serving_with(
+    service: WaitingService,
+    body_timeout: Duration,
+) -> (Server, MemoryBudget, Channel) {
     let mut settings = ServeSettings::new(SocketAddr::from(([127, 0, 0, 1], 0)));
     settings.memory = MemoryBudget::new(256 << 20);
     settings.body_timeout = body_timeout;
     let memory = settings.memory.clone();
-    let bidi = RpcMethod::new(BIDI, MethodKind::Bidi).decoding(&[]).taking_messages();
-    let metrics = CallMetrics::new(&[RpcMethod::new(UNARY, MethodKind::Unary), bidi]);
-    let (routes, stop) = (Routes::new(WaitingService), CancellationToken::new());
+    let [bidi, decoding] = [BIDI, DECODING]
+        .map(|path| RpcMethod::new(path, MethodKind::Bidi).decoding(&[]).taking_messages());
+    let unary = RpcMethod::new(UNARY, MethodKind::Unary);
+    let metrics = CallMetrics::new(&[unary, bidi, decoding]);
+    let (routes, stop) = (Routes::new(service), CancellationToken::new());
     let server = Server::bind(settings, routes, metrics, stop).await.unwrap();
     let url = format!("http://{}", server.address());
     let channel = Endpoint::from_shared(url).unwrap().connect().await.unwrap();
@@ -170,6 +195,24 @@ async fn what_comes_while_a_message_waits_to_be_decompressed_is_charged() {
     let (client, pieces) = mpsc::channel(4);
     let answered = tokio::spawn(call(channel, BIDI, ReceiverStream::new(pieces)));
     client.send(packed()).await.unwrap();
+    let before_bytes = memory.used_bytes();
+    client.send(framed(0, &[9; 500_000])).await.unwrap();
+    until_charged(&memory, before_bytes + 500_000).await;
+    drop((client, occupied));
+    assert_eq!(answered.await.unwrap(), OK);
+}
+
+/// A client fills the window of its stream behind a long message, which the handler decodes.
+#[tokio::test]
+async fn what_comes_while_a_message_waits_to_be_decoded_is_charged() {
+    let service = WaitingService::default();
+    let (_server, memory, channel) = serving_with(service.clone(), Duration::from_secs(30)).await;
+    let (client, pieces) = mpsc::channel(4);
+    let answered = tokio::spawn(call(channel, DECODING, ReceiverStream::new(pieces)));
+    client.send(framed(0, &[9; 100_000])).await.unwrap();
+    service.taken.notified().await;
+    let occupied = occupy_workers().await;
+    service.decode.notify_one();
     let before_bytes = memory.used_bytes();
     client.send(framed(0, &[9; 500_000])).await.unwrap();
     until_charged(&memory, before_bytes + 500_000).await;
