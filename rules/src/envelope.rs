@@ -240,11 +240,7 @@ pub fn check_charges(
         (statement.base_fee_picodollars(), statement.congestion_fee_picodollars());
     let envelope = statement.payer();
     if is_free(envelope.client().topic().kind()) {
-        return match (base, congestion) {
-            (0, 0) => Ok(()),
-            (0, _) => Err(Violation::CongestionFee(congestion)),
-            _ => Err(Violation::BaseFee(base)),
-        };
+        return check_no_charges(statement);
     }
     let charged = Charged {
         at_ns: statement.originator_ns(),
@@ -257,6 +253,18 @@ pub fn check_charges(
         WrongFee::Base => Violation::BaseFee(base),
         WrongFee::Congestion => Violation::CongestionFee(congestion),
     })
+}
+
+/// Checks that a statement has no fees, as that of an envelope of a reserved topic must. No rate decides about it.
+///
+/// # Errors
+/// [`Violation::BaseFee`], [`Violation::CongestionFee`].
+pub fn check_no_charges(statement: &UnsignedOriginatorEnvelope) -> Result<(), Violation> {
+    match (statement.base_fee_picodollars(), statement.congestion_fee_picodollars()) {
+        (0, 0) => Ok(()),
+        (0, congestion) => Err(Violation::CongestionFee(congestion)),
+        (base, _) => Err(Violation::BaseFee(base)),
+    }
 }
 
 #[cfg(test)]

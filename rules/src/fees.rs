@@ -172,13 +172,48 @@ impl RateTable {
     /// everything that this one refuses.
     #[must_use]
     pub fn explains_sum(&self, at_ns: i64, size_bytes: u64, days: u32, sum: u64) -> bool {
+        self.explains_sum_if(at_ns, size_bytes, days, sum, |_, _| true)
+    }
+
+    /// Returns true if [`Self::explains_sum`] does, and the congestion fee in the sum is not above that of this load.
+    /// `most` are the largest numbers of envelopes that may count, as for [`congestion_units`].
+    #[must_use]
+    pub fn explains_sum_of_load(
+        &self,
+        at_ns: i64,
+        size_bytes: u64,
+        days: u32,
+        sum: u64,
+        most: [u64; 5],
+    ) -> bool {
+        let is_due = |rate: &Rate, fee| rate.is_due_for(fee, most);
+        self.explains_sum_if(at_ns, size_bytes, days, sum, is_due)
+    }
+
+    fn explains_sum_if(
+        &self,
+        at_ns: i64,
+        size_bytes: u64,
+        days: u32,
+        sum: u64,
+        allows: impl Fn(&Rate, u64) -> bool,
+    ) -> bool {
         let mut in_force = self.near(at_ns).peekable();
         let explains = |rate: &Rate| {
             let base = rate.base_fee(size_bytes, days).ok();
             let congestion = base.and_then(|base| sum.checked_sub(base));
-            congestion.is_some_and(|fee| rate.may_charge_for_congestion(fee))
+            congestion.is_some_and(|fee| rate.may_charge_for_congestion(fee) && allows(rate, fee))
         };
         in_force.peek().is_none() || in_force.any(explains)
+    }
+
+    /// Returns true if a congestion fee is above the one that any rate in force within five minutes of `at_ns` gives
+    /// for this load. `most` are the largest numbers of envelopes that may count, as for [`congestion_units`]. False
+    /// if no such rate is known.
+    #[must_use]
+    pub fn is_overcharged(&self, at_ns: i64, fee: u64, most: [u64; 5]) -> bool {
+        let mut in_force = self.near(at_ns).peekable();
+        in_force.peek().is_some() && !in_force.any(|rate| rate.is_due_for(fee, most))
     }
 
     /// Iterates over the rates in force within five minutes of `at_ns`.
@@ -278,6 +313,16 @@ impl Rate {
             (_, 0, _) | (_, _, 0) => false,
             (_, _, step) => fee.is_multiple_of(step) && fee / step <= CONGESTION_UNITS_MAX,
         }
+    }
+
+    /// Returns true if this rate gives the congestion fee, or a higher one, for at most these envelopes per minute.
+    fn is_due_for(&self, fee: u64, most: [u64; 5]) -> bool {
+        if fee == 0 {
+            return true;
+        }
+        let units = congestion_units(most, self.target_rate_per_minute);
+        // A rate that gives no amount is no evidence.
+        !self.congestion_fee(units).is_ok_and(|due| due < fee)
     }
 
     /// Returns the base fee: message fee + storage fee × size × days. `size_bytes` is the length of the payer envelope.

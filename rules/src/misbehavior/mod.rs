@@ -7,7 +7,8 @@
 //! - [`judgement`]: verdicts, and the facts that they rest on;
 //! - `case`, `chain_record`: the inputs of a judgement;
 //! - `exhibits`: the envelopes of a report, with their signatures checked;
-//! - `statements`, `order`, `causal`, `payload`, `window`, `chain`, `liveness`: one kind of fault each;
+//! - `statements`, `order`, `causal`, `payload`, `window`, `chain`, `liveness`: one kind of fault each; `load`: the
+//!   envelopes by minute that `window` needs;
 //! - [`trees`]: evidence based on signed trees, for which reports have no field; `late_release`: its judgement on payer
 //!   reports, whose root is that of a tree of amounts;
 //! - [`quorum`]: the judgement on liveness, which needs the reports of many.
@@ -20,11 +21,14 @@ mod chain;
 mod chain_record;
 mod difference;
 mod exhibits;
+#[cfg(test)]
+mod fee_tests;
 pub mod judgement;
 mod late_release;
 #[cfg(test)]
 mod late_release_tests;
 mod liveness;
+mod load;
 mod order;
 mod payload;
 pub mod quorum;
@@ -45,9 +49,11 @@ pub use chain_record::{ChainRecord, EventAnswer, NoChain, PlaceAnswer};
 pub use difference::{StatementDifference, difference};
 pub use judgement::{Fact, Host, Judgement, MisbehaviorVerdict, Missing};
 pub use late_release::late_release_pieces;
+pub use load::{LOAD_MINUTES, StrandLoad, precedes_window};
 pub use order::{TIME_LEAD_NS_MAX, TIME_TOLERANCE_NS};
 pub use report::{Kind, Report, ReportError};
 pub use trees::{ShownLeaf, TreeEvidence, TreeFault, verify_trees};
+pub use window::proves_overcharge;
 
 use exhibits::Exhibit;
 use judgement::Ruling;

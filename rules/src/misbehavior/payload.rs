@@ -9,7 +9,8 @@ use super::exhibits::{self, Exhibit, Origin, all_signed_by};
 use super::judgement::{Fact, MisbehaviorVerdict, Missing, Ruling};
 use super::report::Report;
 use super::window;
-use crate::envelope::{check_charges, check_length, check_statement};
+use crate::envelope::{check_charges, check_length, check_no_charges, check_statement};
+use crate::fees::is_free;
 use crate::violation::{RuleNumber, Violation};
 
 /// The number of the rule on base fees. Specified (`docs/protocol/misbehavior.md`).
@@ -90,6 +91,12 @@ fn judge_one(case: &ReportCase<'_>, exhibit: &Exhibit) -> PayloadFinding {
         Ok(statement) => statement,
         Err(violation) => return PayloadFinding::Broken(fact_of(&violation, exhibit)),
     };
+    if is_free(statement.payer().client().topic().kind()) {
+        return match check_no_charges(&statement) {
+            Ok(()) => PayloadFinding::Nothing,
+            Err(violation) => PayloadFinding::Broken(fact_of(&violation, exhibit)),
+        };
+    }
     let ns = statement.originator_ns();
     let unknown = |text: &str| {
         PayloadFinding::Undecided(

@@ -26,11 +26,11 @@ use crate::envelope::tests::{key_packages, upload, wrongly_signed};
 use crate::fees::{Rate, RateTable};
 use crate::registry::{NodeRecord, Registry};
 
-const SECOND: i64 = 1_000_000_000;
-const MINUTE: i64 = 60 * SECOND;
+pub(super) const SECOND: i64 = 1_000_000_000;
+pub(super) const MINUTE: i64 = 60 * SECOND;
 /// The start of a minute.
-const NOW: i64 = 29_166_667 * MINUTE;
-const RATE: Rate = Rate {
+pub(super) const NOW: i64 = 29_166_667 * MINUTE;
+pub(super) const RATE: Rate = Rate {
     start_unix_s: 0,
     message_fee: 7,
     storage_fee: 3,
@@ -38,11 +38,11 @@ const RATE: Rate = Rate {
     target_rate_per_minute: 4,
 };
 
-fn key(seed: u8) -> SecretKey {
+pub(super) fn key(seed: u8) -> SecretKey {
     SecretKey::from_bytes(&[seed; 32]).unwrap()
 }
 
-fn registry() -> Registry {
+pub(super) fn registry() -> Registry {
     let record = |n: u8| NodeRecord {
         id: OriginatorId(100 * u32::from(n)),
         public_key: key(n).public_key(),
@@ -55,19 +55,19 @@ fn registry() -> Registry {
 }
 
 /// An envelope of node 100 without faults, of which tests change fields.
-struct Draft {
-    node: u32,
-    sequence: u64,
-    ns: i64,
-    days: u32,
-    target: u32,
-    depends_on: BTreeMap<u32, u64>,
-    topic: Vec<u8>,
-    base_fee: Option<u64>,
-    congestion_fee: u64,
+pub(super) struct Draft {
+    pub(super) node: u32,
+    pub(super) sequence: u64,
+    pub(super) ns: i64,
+    pub(super) days: u32,
+    pub(super) target: u32,
+    pub(super) depends_on: BTreeMap<u32, u64>,
+    pub(super) topic: Vec<u8>,
+    pub(super) base_fee: Option<u64>,
+    pub(super) congestion_fee: u64,
 }
 
-fn draft(sequence: u64, ns: i64) -> Draft {
+pub(super) fn draft(sequence: u64, ns: i64) -> Draft {
     Draft {
         node: 100,
         sequence,
@@ -91,7 +91,7 @@ impl Draft {
         env::ClientEnvelope { aad: Some(aad), payload }.encode_to_vec().into()
     }
 
-    fn statement(&self) -> env::UnsignedOriginatorEnvelope {
+    pub(super) fn statement(&self) -> env::UnsignedOriginatorEnvelope {
         let payer =
             PayerEnvelope::sign(self.client(), OriginatorId(self.target), self.days, &key(9));
         let payer = payer.encode_to_vec();
@@ -108,13 +108,13 @@ impl Draft {
         }
     }
 
-    fn signed(&self) -> env::OriginatorEnvelope {
+    pub(super) fn signed(&self) -> env::OriginatorEnvelope {
         let seed = u8::try_from(self.node / 100).unwrap();
         sign(self.statement().encode_to_vec().into(), &key(seed))
     }
 }
 
-fn sign(statement: Bytes, key: &SecretKey) -> env::OriginatorEnvelope {
+pub(super) fn sign(statement: Bytes, key: &SecretKey) -> env::OriginatorEnvelope {
     let signature = key.sign(originator_digest(&statement));
     let bytes = Bytes::copy_from_slice(signature.as_bytes());
     env::OriginatorEnvelope {
@@ -134,7 +134,7 @@ fn of_chain(sequence: u64) -> env::OriginatorEnvelope {
     }
 }
 
-fn report(kind: Kind, envelopes: Vec<env::OriginatorEnvelope>) -> Bytes {
+pub(super) fn report(kind: Kind, envelopes: Vec<env::OriginatorEnvelope>) -> Bytes {
     against(100, kind, Failure::Safety(pb::SafetyFailure { envelopes }))
 }
 
@@ -186,7 +186,7 @@ impl ChainRecord for Chain {
 }
 
 /// Returns a case that is judged with the registry alone.
-fn bare<'a>(report: &'a Bytes, registry: &'a Registry) -> ReportCase<'a> {
+pub(super) fn bare<'a>(report: &'a Bytes, registry: &'a Registry) -> ReportCase<'a> {
     ReportCase {
         report,
         host_signature: None,
@@ -198,7 +198,7 @@ fn bare<'a>(report: &'a Bytes, registry: &'a Registry) -> ReportCase<'a> {
     }
 }
 
-fn judge(report: &Bytes) -> Judgement {
+pub(super) fn judge(report: &Bytes) -> Judgement {
     let rates = RateTable::new(vec![RATE], None).unwrap();
     verify(&ReportCase { rates: Some(&rates), chain: &Chain, ..bare(report, &registry()) })
 }

@@ -1,0 +1,158 @@
+//! Tests of wrong fees that no single envelope shows together with a rate: of congestion, and of free envelopes. No
+//! honest node is ever proven guilty.
+
+use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, Payload, Proof};
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as env;
+use hawser_proto::sign::originator_digest;
+use hawser_proto::{Bytes, OriginatorId, Signature, minute_of};
+use proptest::prelude::*;
+use prost::Message as _;
+
+use super::MisbehaviorVerdict::{Inconclusive, Proven, Refuted};
+use super::tests::{
+    self, Draft, MINUTE, NOW, RATE, SECOND, bare, draft, judge, key, registry, sign,
+};
+use super::{Judgement, Kind, StrandLoad, proves_overcharge, verify};
+use crate::congestion::congestion_units;
+use crate::fees::RateTable;
+
+fn number(judgement: &Judgement, name: &str) -> Option<i128> {
+    let numbers = &judgement.facts[0].numbers;
+    numbers.iter().find(|(it, _)| *it == name).map(|(_, number)| *number)
+}
+
+fn rates() -> RateTable {
+    RateTable::new(vec![RATE], None).unwrap()
+}
+
+/// A report of a payer report that node 100 has paid for itself, as it must, with these fees.
+fn free(base: u64, congestion: u64) -> Bytes {
+    let aad =
+        env::AuthenticatedData { target_topic: Bytes::from_static(&[4, 9]), ..Default::default() };
+    let payload = Some(Payload::PayerReport(env::PayerReport::default()));
+    let client = env::ClientEnvelope { aad: Some(aad), payload }.encode_to_vec().into();
+    let paid = PayerEnvelope::sign(client, OriginatorId(100), draft(7, NOW).days, &key(1));
+    let statement = env::UnsignedOriginatorEnvelope {
+        payer_envelope_bytes: paid.encode_to_vec().into(),
+        base_fee_picodollars: base,
+        congestion_fee_picodollars: congestion,
+        ..draft(7, NOW).statement()
+    };
+    tests::report(Kind::InvalidPayload, vec![sign(statement.encode_to_vec().into(), &key(1))])
+}
+
+#[test]
+fn a_fee_on_a_free_topic_is_proven_without_rates() {
+    let registry = registry();
+    for (report, rule) in [(free(1, 0), 10), (free(0, 1), 11), (free(1, 1), 10)] {
+        let judgement = verify(&bare(&report, &registry));
+        assert_eq!((judgement.verdict, &judgement.missing[..]), (Proven, &[][..]));
+        assert_eq!(number(&judgement, "rule"), Some(rule));
+    }
+    let honest = free(0, 0);
+    let judgement = verify(&bare(&honest, &registry));
+    assert_eq!((judgement.verdict, judgement.facts[0].name), (Refuted, "no_rule_broken"));
+}
+
+/// Times of an honest node step back by up to a second, so an earlier place may be of the five minutes.
+#[test]
+fn a_window_that_begins_less_than_a_second_before_its_minutes_proves_nothing() {
+    let judged = |first_ns| {
+        let last = Draft { congestion_fee: RATE.congestion_fee, ..draft(6, NOW) };
+        let both = vec![draft(5, first_ns).signed(), last.signed()];
+        let judgement = judge(&tests::report(Kind::InvalidPayload, both));
+        (judgement.verdict, judgement.facts[0].name)
+    };
+    let begins = NOW - 4 * MINUTE;
+    assert_eq!(judged(begins - SECOND), (Inconclusive, "window_start"));
+    assert_eq!(judged(begins - SECOND - 1), (Proven, "rule_broken"));
+}
+
+/// An envelope of node 100 for a place, with a signature that is not checked.
+fn envelope(
+    sequence: u64,
+    ns: i64,
+    congestion: u64,
+    like: &env::UnsignedOriginatorEnvelope,
+) -> Bytes {
+    let statement = env::UnsignedOriginatorEnvelope {
+        originator_sequence_id: sequence,
+        originator_ns: ns,
+        congestion_fee_picodollars: congestion,
+        ..like.clone()
+    };
+    OriginatorEnvelope::encode(statement.encode_to_vec().into(), Proof::Signature(any_signature()))
+}
+
+fn any_signature() -> Signature {
+    key(1).sign(originator_digest(&Bytes::from_static(b"any")))
+}
+
+/// The congestion fee of the next envelope, as implementations compute it that count it or do not.
+fn due(earlier_ns: &[i64], ns: i64, counts_itself: bool) -> u64 {
+    let mut counts = [u64::from(counts_itself), 0, 0, 0, 0];
+    for (age, count) in (0..).zip(&mut counts) {
+        let minute = minute_of(ns) - age;
+        *count += earlier_ns.iter().filter(|it| minute_of(**it) == minute).count() as u64;
+    }
+    RATE.congestion_fee(congestion_units(counts, RATE.target_rate_per_minute)).unwrap()
+}
+
+#[test]
+fn congestion_without_load_is_above_what_any_envelopes_give() {
+    let (rates, like) = (rates(), draft(1, NOW).statement());
+    let fee = RATE.congestion_fee(100).unwrap();
+    let mut load = StrandLoad::START;
+    let mut strand = Vec::new();
+    for sequence in 1..=3 {
+        let ns = NOW + i64::try_from(sequence).unwrap() * SECOND;
+        strand.push(envelope(sequence, ns, fee, &like));
+        assert!(proves_overcharge(&strand, &rates), "{sequence}");
+        assert!(load.is_whole(ns) && rates.is_overcharged(ns, fee, load.most(ns)));
+        load.add(ns, true);
+    }
+    let later = NOW + 6 * MINUTE;
+    load.lose();
+    load.add(NOW + MINUTE, true);
+    assert!(!load.is_whole(NOW + 5 * MINUTE + SECOND), "places of these minutes are not known");
+    assert!(load.is_whole(later));
+    let covered = |ns| RateTable::new(vec![RATE], Some(ns)).unwrap();
+    assert!(!proves_overcharge(&strand, &covered(NOW + 3 * SECOND - 1)), "a rate may be missing");
+    assert!(proves_overcharge(&strand, &covered(NOW + 3 * SECOND)));
+    assert!(!proves_overcharge(&[], &rates) && !proves_overcharge(&[Bytes::new()], &rates));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// For any times that honest nodes give, around the ends of minutes too, and wherever the known places begin.
+    #[test]
+    fn no_congestion_that_is_due_is_called_too_high(
+        steps in prop::collection::vec((0..25_000_i64, 0..=1_000_i64), 1..24),
+        counts_itself in any::<bool>(),
+        known_from in any::<prop::sample::Index>(),
+    ) {
+        let (rates, like) = (rates(), draft(1, NOW).statement());
+        let known_from = known_from.index(steps.len());
+        let (mut whole, mut late) = (StrandLoad::START, StrandLoad::default());
+        let (mut clock_ms, mut times, mut strand) = (0, Vec::new(), Vec::new());
+        for (at, (step_ms, back_ms)) in steps.into_iter().enumerate() {
+            clock_ms += step_ms;
+            let ns = NOW + (clock_ms - back_ms) * 1_000_000;
+            let fee = due(&times, ns, counts_itself);
+            let is_above = |load: &StrandLoad| {
+                load.is_whole(ns) && rates.is_overcharged(ns, fee, load.most(ns))
+            };
+            prop_assert!(!is_above(&whole) && !is_above(&late), "place {}", at + 1);
+            strand.push(envelope(at as u64 + 1, ns, fee, &like));
+            for first in 0..=at {
+                prop_assert!(!proves_overcharge(&strand[first..], &rates), "{first} to {at}");
+            }
+            times.push(ns);
+            whole.add(ns, true);
+            if at >= known_from {
+                late.add(ns, true);
+            }
+        }
+    }
+}
