@@ -172,7 +172,12 @@ impl Database {
     /// Updates the memory of the store after a batch for these strands became durable. The caller holds
     /// their heads.
     pub(crate) fn note(&self, tallies: TallyReport, strands: impl Iterator<Item = OriginatorId>) {
-        self.differing_fees.fetch_add(tallies.differing, Ordering::Relaxed);
+        if !tallies.differing.is_empty() {
+            let mut all = self.differing_fees.lock();
+            for (originator, envelopes) in tallies.differing {
+                *all.entry(originator).or_default() += envelopes;
+            }
+        }
         if tallies.has_marked {
             self.repricing.lock().forget(strands);
             self.unpriced.store(true, Ordering::Release);

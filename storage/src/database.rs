@@ -1,8 +1,8 @@
 //! The open RocksDB database and the state beside it that all clones of a store share.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use hawser_proto::{EnvelopeId, OriginatorId};
@@ -79,8 +79,8 @@ pub(crate) struct Database {
     pub(crate) unpriced: AtomicBool,
     /// The minutes that are being priced again. Its lock is the last one in the lock order.
     pub(crate) repricing: Mutex<Repricing>,
-    /// Number of envelopes whose stated fees differ from the booked ones.
-    pub(crate) differing_fees: AtomicU64,
+    /// Numbers of envelopes whose stated fees differ from the booked ones, by originator. Bounded by the strands.
+    pub(crate) differing_fees: Mutex<BTreeMap<OriginatorId, u64>>,
     /// Serialises ledger writes, so that each payer's entries are numbered without repeats.
     pub(crate) ledger: Mutex<()>,
     /// Serialises writes of evidence, and counts it.
@@ -145,7 +145,7 @@ impl Database {
             rate_list: RwLock::new(opened.rates),
             unpriced: AtomicBool::new(opened.has_unpriced),
             repricing: Mutex::default(),
-            differing_fees: AtomicU64::new(0),
+            differing_fees: Mutex::default(),
             ledger: Mutex::default(),
             evidence: Mutex::new(opened.evidence),
             reports: Mutex::new(opened.reports),

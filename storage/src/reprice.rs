@@ -9,6 +9,7 @@
 //! An originator can date its envelopes so that one minute spans its whole strand. So the log is read in
 //! steps of bounded size, the strands take turns, and no step holds the rates while it reads.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -51,11 +52,11 @@ impl Store {
         database.unpriced.load(Ordering::Acquire) && database.stale.is_empty()
     }
 
-    /// Returns the number of envelopes, since the database was opened, whose stated fees differed from the booked
-    /// ones at their first booking.
+    /// Returns the numbers of envelopes, since the database was opened, whose stated fees differed from the booked
+    /// ones at their first booking: for each originator that has any.
     #[must_use]
-    pub fn differing_fees(&self) -> u64 {
-        self.database().differing_fees.load(Ordering::Relaxed)
+    pub fn differing_fees(&self) -> BTreeMap<OriginatorId, u64> {
+        self.database().differing_fees.lock().clone()
     }
 
     /// Runs up to `steps_max` steps that correct the amounts of marked minutes. A step prices one minute again, or

@@ -4,9 +4,9 @@
 //! commit is staged, during a rebuild, and when a minute is priced again. Once no minute is marked to be priced
 //! again, the sums are independent of the order of commits.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use hawser_proto::{EnvelopeId, minute_of};
+use hawser_proto::{EnvelopeId, OriginatorId, minute_of};
 use rocksdb::{DB, WriteBatch};
 
 use crate::change::{Charge, Facts};
@@ -100,7 +100,7 @@ pub(crate) struct Tallies<'a> {
     /// The counts for the last priced envelope: most envelopes of a batch share a minute.
     window: Option<(CongestionKey, [u64; CONGESTION_MINUTES])>,
     reprice: BTreeSet<CongestionKey>,
-    differing: u64,
+    differing: BTreeMap<OriginatorId, u64>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -110,12 +110,12 @@ struct StagedCount {
 }
 
 /// Facts about the tallies of a batch that are not in its rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct TallyReport {
     /// Minutes were marked to be priced again.
     pub(crate) has_marked: bool,
-    /// Number of envelopes whose stated fees differ from the booked ones.
-    pub(crate) differing: u64,
+    /// Numbers of envelopes whose stated fees differ from the booked ones, of originators with any.
+    pub(crate) differing: BTreeMap<OriginatorId, u64>,
 }
 
 impl<'a> Tallies<'a> {
@@ -127,7 +127,7 @@ impl<'a> Tallies<'a> {
             congestion: HashMap::new(),
             window: None,
             reprice: BTreeSet::new(),
-            differing: 0,
+            differing: BTreeMap::new(),
         }
     }
 
@@ -146,7 +146,9 @@ impl<'a> Tallies<'a> {
         if let Some(charge) = charge {
             let earlier = self.earlier(at)?;
             let row = self.pricing.book(id, len_bytes, originator_ns, charge, earlier);
-            self.differing += u64::from(row.picodollars != row.stated_picodollars);
+            if row.picodollars != row.stated_picodollars {
+                *self.differing.entry(originator).or_default() += 1;
+            }
             let key = UsageKey { originator, minute, payer: charge.payer };
             self.usage.entry(key).or_default().add(row);
         }

@@ -425,10 +425,11 @@ fn misbehavior(out: &mut Exposition<'_>, observer: &NodeObserver) -> fmt::Result
         "Envelopes of other nodes that readers were shown before they were verified, and get no more",
         observer.engine.counters().withdrawn.get(),
     )?;
-    out.counter(
+    let differing = observer.engine.store().differing_fees().into_iter();
+    out.counters(
         "xmtp_fees_differing",
-        "Envelopes whose stated fees were not the ones that this node booked",
-        observer.engine.store().differing_fees(),
+        "Envelopes of the node whose stated fees were not the ones that this node booked",
+        differing.map(|(node, envelopes)| ([("originator_id", node.to_string())], envelopes)),
     )
 }
 

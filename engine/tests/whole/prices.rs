@@ -135,7 +135,7 @@ fn what_is_booked_of_an_honest_strand_is_what_its_node_has_asked_for() {
     let store = in_time();
     let sum = usage(&store);
     assert_eq!((sum.messages, sum.picodollars), (COUNT, sum.stated_picodollars));
-    assert_eq!(store.differing_fees(), 0);
+    assert!(store.differing_fees().is_empty());
     let base =
         |entry: &LogEntry| 1000 + 3 * 60 * entry.facts.as_ref().unwrap().charge.unwrap().size_bytes;
     assert!(sum.picodollars > strand().iter().map(base).sum(), "the strand is congested");
