@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use hawser_proto::OriginatorId;
-use hawser_storage::{EvidenceTime, Misbehavior, StoredEvidence};
+use hawser_storage::{EvidenceTime, StoredEvidence};
 
 /// A piece of evidence that cannot be judged yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +71,7 @@ impl WaitingEvidence {
             at: stored.at,
             before: EvidenceTime::default(),
             accused: stored.evidence.at.originator,
-            is_fee: stored.evidence.misbehavior == Misbehavior::Fee,
+            is_fee: stored.evidence.misbehavior.is_about_fees(),
         }
     }
 }
@@ -79,7 +79,7 @@ impl WaitingEvidence {
 #[cfg(test)]
 mod tests {
     use hawser_proto::{EnvelopeId, SequenceId};
-    use hawser_storage::Evidence;
+    use hawser_storage::{Evidence, Misbehavior};
 
     use super::*;
 

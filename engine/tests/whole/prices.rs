@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, OnceLock};
 
+use hawser_engine::overcharge::overcharge;
 use hawser_engine::payer_reports::ChainReports;
 use hawser_engine::replication::EnvelopeVerifier;
 use hawser_engine::runtime::{Reader, UsageScan, UsedPeriod};
@@ -139,6 +140,11 @@ fn what_is_booked_of_an_honest_strand_is_what_its_node_has_asked_for() {
     let base =
         |entry: &LogEntry| 1000 + 3 * 60 * entry.facts.as_ref().unwrap().charge.unwrap().size_bytes;
     assert!(sum.picodollars > strand().iter().map(base).sum(), "the strand is congested");
+    // And nothing is held against it.
+    let (snapshot, rates) = (store.snapshot(), RateTable::new(rates().to_vec(), None).unwrap());
+    for LogEntry { id, bytes, .. } in strand() {
+        assert_eq!(overcharge(&snapshot, *id, bytes, None, &rates).unwrap(), None, "{id}");
+    }
 }
 
 /// A payer that was busy in each minute for weeks.

@@ -241,6 +241,11 @@ pub enum Misbehavior {
     /// report behind the domain separator of its contract, the envelopes of the attestation and at the report's end,
     /// and the late one.
     LateRelease,
+    /// It stated a congestion fee above the one that follows from its own envelopes. Evidence: the envelopes of that
+    /// minute and of the four before it, up to the one with the fee, and an earlier one, in their order.
+    Overcharge,
+    /// The same, where a report has no room for these envelopes. Evidence: the envelope with the fee.
+    OverchargeUnderLoad,
 }
 
 impl Misbehavior {
@@ -251,7 +256,7 @@ impl Misbehavior {
             Self::TimeBack | Self::TimeAhead | Self::Gap => 4,
             Self::TwoStatements(_) => 5,
             Self::Dependency => 6,
-            Self::Fee | Self::Invalid(_) => 7,
+            Self::Fee | Self::Overcharge | Self::OverchargeUnderLoad | Self::Invalid(_) => 7,
             Self::TwoCheckpoints
             | Self::TwoObservations
             | Self::OtherTree
@@ -277,6 +282,7 @@ impl Misbehavior {
             Self::OtherLeaf => "other_leaf",
             Self::Dependency => "dependency",
             Self::LateRelease => "late_release",
+            Self::Overcharge | Self::OverchargeUnderLoad => "overcharge",
         }
     }
 
@@ -290,7 +296,14 @@ impl Misbehavior {
                 | Self::TwoObservations
                 | Self::OtherTree
                 | Self::OtherThanPruned
+                | Self::OverchargeUnderLoad
         )
+    }
+
+    /// Returns true if rates decide whether the evidence holds.
+    #[must_use]
+    pub fn is_about_fees(self) -> bool {
+        matches!(self, Self::Fee | Self::Overcharge | Self::OverchargeUnderLoad)
     }
 
     /// Returns the stored code and detail.
@@ -309,6 +322,8 @@ impl Misbehavior {
             Self::OtherLeaf => (11, 0),
             Self::Dependency => (12, 0),
             Self::LateRelease => (13, 0),
+            Self::Overcharge => (14, 0),
+            Self::OverchargeUnderLoad => (15, 0),
         }
     }
 
@@ -329,6 +344,8 @@ impl Misbehavior {
             (11, 0) => Some(Self::OtherLeaf),
             (12, 0) => Some(Self::Dependency),
             (13, 0) => Some(Self::LateRelease),
+            (14, 0) => Some(Self::Overcharge),
+            (15, 0) => Some(Self::OverchargeUnderLoad),
             _ => None,
         }
     }
@@ -431,6 +448,8 @@ mod tests {
             Just(Misbehavior::Dependency),
             Just(Misbehavior::OtherTree),
             Just(Misbehavior::LateRelease),
+            Just(Misbehavior::Overcharge),
+            Just(Misbehavior::OverchargeUnderLoad),
         ]
     }
 
@@ -523,6 +542,8 @@ mod tests {
             (Misbehavior::OtherLeaf, EvidenceShare::Faults),
             (Misbehavior::Dependency, EvidenceShare::Faults),
             (Misbehavior::OtherThanPruned, EvidenceShare::Claims),
+            (Misbehavior::Overcharge, EvidenceShare::Faults),
+            (Misbehavior::OverchargeUnderLoad, EvidenceShare::Claims),
         ] {
             assert_eq!(FactKey::new(misbehavior, at).class(), share, "{misbehavior:?}");
         }

@@ -216,7 +216,9 @@ impl Sim {
                     Misbehavior::TimeBack | Misbehavior::TimeAhead | Misbehavior::LateRelease => {
                         Behaviour::WrongTimes
                     }
-                    Misbehavior::Fee => Behaviour::WrongFees,
+                    Misbehavior::Fee
+                    | Misbehavior::Overcharge
+                    | Misbehavior::OverchargeUnderLoad => Behaviour::WrongFees,
                     Misbehavior::Dependency => Behaviour::Dependencies,
                     Misbehavior::Invalid(16) => Behaviour::Oversized,
                     Misbehavior::Invalid(_) => Behaviour::BrokenRules,

@@ -9,6 +9,7 @@ use hawser_engine::liveness::LivenessWatch;
 use hawser_engine::misbehavior::{
     Evidence, FeeVerdict, Misbehavior, StrandTimes, TimeFault, difference, judge_fees, stated_ns,
 };
+use hawser_engine::overcharge::overcharge;
 use hawser_engine::replication::{
     CheckpointWatch, Follower, PeerClock, ShownStage, ShownStrand, SplitLimits, StrandWrite,
     WantResponse,
@@ -351,8 +352,15 @@ impl Node {
             let Change::Append(LogEntry { id, bytes, validity, .. }) = change else { continue };
             if let Validity::Invalid(rule) = validity {
                 self.namings.push((id.originator, Naming::Mark(rule.0)));
-            } else if judge_fees(bytes, &rates) == FeeVerdict::Wrong {
+                continue;
+            }
+            if judge_fees(bytes, &rates) == FeeVerdict::Wrong {
                 self.record(now_ns, Misbehavior::Fee, *id, None, vec![bytes.clone()]);
+                continue;
+            }
+            let found = overcharge(&self.store.snapshot(), *id, bytes, None, &rates).unwrap();
+            if let Some(Evidence { misbehavior, envelopes, .. }) = found {
+                self.record(now_ns, misbehavior, *id, None, envelopes);
             }
         }
     }

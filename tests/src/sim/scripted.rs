@@ -48,6 +48,8 @@ pub enum Role {
     TimeAhead,
     /// States fees that no rate explains.
     WrongFees,
+    /// Charges for congestion that its strand does not have.
+    Overcharger,
     /// Sends envelopes that a chain is said to have ordered.
     FalseChain,
     /// Changes strands of others that only it can send.
@@ -68,13 +70,14 @@ pub enum Role {
 
 impl Role {
     /// All roles.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Forger,
         Self::Withholder,
         Self::Reorderer,
         Self::TimeBack,
         Self::TimeAhead,
         Self::WrongFees,
+        Self::Overcharger,
         Self::FalseChain,
         Self::LyingRelay,
         Self::CommitViaNode,
@@ -97,6 +100,7 @@ impl Role {
             Self::TimeBack => naming == Naming::Evidence(Misbehavior::TimeBack),
             Self::TimeAhead => naming == Naming::Evidence(Misbehavior::TimeAhead),
             Self::WrongFees => naming == Naming::Evidence(Misbehavior::Fee),
+            Self::Overcharger => naming == Naming::Evidence(Misbehavior::Overcharge),
             Self::FalseChain => naming == Naming::Violation(PeerViolation::ChainProof),
             Self::LyingRelay => matches!(naming, Naming::Violation(_)),
             Self::CommitViaNode => naming == Naming::Mark(6),
@@ -119,6 +123,8 @@ impl Role {
             Self::TimeBack if is_lie => Version::Past,
             Self::TimeAhead if is_lie => Version::Future,
             Self::WrongFees if is_lie => Version::Dear,
+            // Later places of the strand are above the target rate.
+            Self::Overcharger if sequence == HONEST_BEFORE => Version::Congested,
             Self::CommitViaNode if is_lie => Version::Commit,
             Self::ReservedTopic if is_lie => Version::Reserved,
             Self::Unpaid if is_lie => Version::Unpaid,

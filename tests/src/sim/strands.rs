@@ -27,6 +27,8 @@ pub(super) enum Version {
     Other,
     /// It costs too much.
     Dear,
+    /// It costs as much as under full congestion.
+    Congested,
     /// It is dated far into the future.
     Future,
     /// It is dated an hour before its turn.
@@ -49,10 +51,11 @@ pub(super) enum Version {
 
 impl Version {
     /// All that a node may sign for a place of its own.
-    pub(super) const SIGNED: [Self; 11] = [
+    pub(super) const SIGNED: [Self; 12] = [
         Self::True,
         Self::Other,
         Self::Dear,
+        Self::Congested,
         Self::Future,
         Self::Past,
         Self::KeptTooLong,
@@ -202,7 +205,7 @@ fn make(originator: OriginatorId, sequence: SequenceId, version: Version) -> Byt
         originator_sequence_id: sequence.0,
         originator_ns,
         base_fee_picodollars: price + u64::from(version == Version::Dear),
-        congestion_fee_picodollars: 0,
+        congestion_fee_picodollars: if version == Version::Congested { 300 } else { 0 },
         expiry_unixtime: second
             + u64::from(RETENTION_DAYS) * 86_400
             + if version == Version::KeptTooLong { 3_600 } else { 0 },

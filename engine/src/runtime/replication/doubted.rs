@@ -1,9 +1,10 @@
 //! Envelopes whose fees are to be judged once the price list is new enough. They are kept across restarts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
-use hawser_storage::{CommitError, Store};
+use hawser_storage::{CONGESTION_MINUTES, CommitError, Store};
 use parking_lot::Mutex;
 
 /// Envelopes of one originator whose fees wait to be judged. A guess: some seconds of a busy strand. Beyond it the fees
@@ -21,9 +22,13 @@ pub(super) struct DoubtedFees {
     writing: Mutex<()>,
 }
 
+/// The largest numbers of envelopes that may have counted for the congestion fee at a place, if they are known.
+type MostCounted = Option<[u64; CONGESTION_MINUTES]>;
+
 #[derive(Debug, Default)]
 struct WaitingFees {
-    places: BTreeMap<OriginatorId, BTreeSet<SequenceId>>,
+    /// The places of each originator. The numbers are in memory only.
+    places: BTreeMap<OriginatorId, BTreeMap<SequenceId, MostCounted>>,
     /// True if the disk has others.
     has_changed: bool,
 }
@@ -33,7 +38,7 @@ impl DoubtedFees {
     pub(super) fn read(store: &Store) -> Self {
         let doubted = Self::default();
         match store.doubted_fees() {
-            Ok(places) => places.into_iter().for_each(|at| doubted.push(at)),
+            Ok(places) => places.into_iter().for_each(|at| doubted.push(at, None)),
             Err(error) => {
                 tracing::warn!(%error, "the doubted fees of earlier runs cannot be read");
             }
@@ -42,12 +47,23 @@ impl DoubtedFees {
         doubted
     }
 
-    pub(super) fn push(&self, at: EnvelopeId) {
+    /// Adds the fees at a place. `most` are the largest numbers of envelopes that may have counted for its congestion
+    /// fee, if all of them are known.
+    pub(super) fn push(&self, at: EnvelopeId, most: MostCounted) {
         let mut waiting = self.waiting.lock();
         let of_originator = waiting.places.entry(at.originator).or_default();
-        if of_originator.len() < OF_ORIGINATOR_MAX && of_originator.insert(at.sequence) {
+        if of_originator.len() < OF_ORIGINATOR_MAX
+            && let Entry::Vacant(place) = of_originator.entry(at.sequence)
+        {
+            place.insert(most);
             waiting.has_changed = true;
         }
+    }
+
+    /// Returns the numbers that were added with a place, unless an earlier run has added it.
+    pub(super) fn most(&self, at: EnvelopeId) -> MostCounted {
+        let waiting = self.waiting.lock();
+        waiting.places.get(&at.originator)?.get(&at.sequence).copied().flatten()
     }
 
     /// Removes those that are decided.
@@ -55,7 +71,7 @@ impl DoubtedFees {
         let mut waiting = self.waiting.lock();
         for at in decided {
             if let Some(of_originator) = waiting.places.get_mut(&at.originator)
-                && of_originator.remove(&at.sequence)
+                && of_originator.remove(&at.sequence).is_some()
             {
                 waiting.has_changed = true;
             }
@@ -87,11 +103,10 @@ impl DoubtedFees {
 
 impl WaitingFees {
     fn all(&self) -> Vec<EnvelopeId> {
-        let of_originator = |(&originator, places): (&OriginatorId, &BTreeSet<SequenceId>)| {
-            let places: Vec<_> = places.iter().copied().collect();
-            places.into_iter().map(move |sequence| EnvelopeId::new(originator, sequence))
-        };
-        self.places.iter().flat_map(of_originator).collect()
+        let places = self.places.iter().flat_map(|(originator, places)| {
+            places.keys().map(move |sequence| EnvelopeId::new(*originator, *sequence))
+        });
+        places.collect()
     }
 }
 
@@ -106,11 +121,12 @@ mod tests {
     #[test]
     fn doubts_about_one_originator_take_no_room_from_others_and_none_is_held_twice() {
         let doubted = DoubtedFees::default();
-        (1..=10_000).chain(1..=10).for_each(|sequence| doubted.push(at(300, sequence)));
-        doubted.push(at(200, 1));
+        (1..=10_000).chain(1..=10).for_each(|it| doubted.push(at(300, it), None));
+        doubted.push(at(200, 1), Some([7; 5]));
         let all = doubted.all();
         assert_eq!(all.len(), OF_ORIGINATOR_MAX + 1);
         assert_eq!(all[..2], [at(200, 1), at(300, 1)], "the first ones stay");
+        assert_eq!((doubted.most(at(200, 1)), doubted.most(at(300, 1))), (Some([7; 5]), None));
         doubted.remove(&all);
         assert_eq!(doubted.all(), []);
     }

@@ -2,24 +2,26 @@
 //!
 //! Two statements for one place, wrong times, broken rules and gaps show at once, and are recorded by the
 //! thread that commits the strand, before it commits: after a kill in between, the same envelopes come again and show
-//! the same, while behind the commit the strand has moved on and nothing would show them again. Fees are judged later:
-//! an envelope is newer than the price list for as long as its source has not confirmed it again.
+//! the same, while behind the commit the strand has moved on and nothing would show them again. Most fees are judged
+//! later: an envelope is newer than the price list for as long as its source has not confirmed it again.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use hawser_proto::{Bytes, EnvelopeId};
-use hawser_rules::RuleNumber;
-use hawser_rules::misbehavior::{DependencyState, dependency_state};
+use hawser_rules::misbehavior::{DependencyState, StrandLoad, dependency_state};
+use hawser_rules::{RateTable, RuleNumber};
 use hawser_storage::{
-    Change, Charge, CommitError, Evidence, Facts, InvalidRule, LogEntry, Misbehavior, ReadError,
-    Severity, SkipReason, SuspectedDependency, Validity,
+    Change, CommitError, Evidence, InvalidRule, LogEntry, Misbehavior, ReadError, Severity,
+    SkipReason, Snapshot, SuspectedDependency, Validity,
 };
 
 use super::dependencies::{DependencyWatch, is_never_decided};
+use super::fee_watch::FeeWatch;
 use super::state::ReplicationState;
 use super::suspected::{CHAINS, KnownPlaces, is_about};
 use crate::misbehavior::{FeeVerdict, StrandTimes, TimeFault, is_ahead, judge_fees, stated_ns};
+use crate::overcharge::overcharge;
 use crate::reports::LoggedChain;
 use crate::runtime::stop::StopSignal;
 use crate::runtime::stoppable::blocking;
@@ -40,6 +42,8 @@ pub(super) enum StrandFault {
     Time(TimeFault),
     /// It breaks this rule.
     Invalid(InvalidRule),
+    /// It is free, and states fees.
+    Fee,
     /// It depends on a place that its chain did not have yet.
     Dependency,
     /// No peer has the places between the envelope and this earlier one.
@@ -55,10 +59,11 @@ pub(super) type FaultAt = (EnvelopeId, StrandFault);
 /// Faults in times of one strand that wait for the disk. A guess: more prove nothing more.
 const UNRECORDED_MAX: usize = 1024;
 
-/// The times and dependencies of one strand, and the faults in it that are not recorded yet. Bounded.
+/// The times, fees and dependencies of one strand, and the faults in it that are not recorded yet. Bounded.
 #[derive(Debug, Default)]
 pub(super) struct TimeWatch {
     pub(super) times: StrandTimes,
+    fees: FeeWatch,
     /// The missing places at the end of the changes looked at so far: the place before them, and the last one.
     gap: Option<(EnvelopeId, EnvelopeId)>,
     /// Places of the chains that are older than the strand.
@@ -69,26 +74,30 @@ pub(super) struct TimeWatch {
 /// A state of a [`TimeWatch`] to go back to.
 pub(super) struct WatchMark {
     times: StrandTimes,
+    fees: FeeWatch,
     gap: Option<(EnvelopeId, EnvelopeId)>,
     /// The number of faults that were not recorded yet.
     unrecorded: usize,
 }
 
 impl TimeWatch {
-    /// Continues after the times of a strand.
-    pub(super) fn new(times: StrandTimes) -> Self {
-        Self { times, ..Self::default() }
+    /// Continues after the times and the load of a strand.
+    pub(super) fn new(times: StrandTimes, load: StrandLoad) -> Self {
+        Self { times, fees: FeeWatch::new(load), ..Self::default() }
     }
 
     /// Returns the state before changes are looked at.
     pub(super) fn mark(&self) -> WatchMark {
-        WatchMark { times: self.times, gap: self.gap, unrecorded: self.unrecorded.len() }
+        let Self { times, fees, gap, .. } = *self;
+        WatchMark { times, fees, gap, unrecorded: self.unrecorded.len() }
     }
 
     /// Goes back to a state, because the changes were not written. Evidence of them that was recorded stays: their
     /// originator has signed them.
     pub(super) fn go_back(&mut self, mark: WatchMark) {
-        (self.times, self.gap) = (mark.times, mark.gap);
+        (self.times, self.fees, self.gap) = (mark.times, mark.fees, mark.gap);
+        // It is not certain which of the changes come again.
+        self.fees.lose();
         self.unrecorded.truncate(mark.unrecorded);
     }
 
@@ -129,9 +138,10 @@ fn watch(state: &ReplicationState, watched: &mut TimeWatch, changes: &[Change]) 
         if change.originator().is_migrated() {
             continue; // no node has signed it, and the times are those of taking over
         }
-        let LogEntry { id, bytes, facts, validity } = match change {
+        let entry = match change {
             Change::Append(entry) => entry,
             Change::Skip { originator, from, through, reason } => {
+                watched.fees.lose();
                 // The places before the first one may have been pruned everywhere.
                 let is_gap = *reason == SkipReason::Missing && from.0 > 1;
                 let before = EnvelopeId::new(*originator, from.previous());
@@ -140,6 +150,7 @@ fn watch(state: &ReplicationState, watched: &mut TimeWatch, changes: &[Change]) 
                 continue;
             }
         };
+        let LogEntry { id, bytes, facts, validity } = entry;
         if let Some((before, through)) = watched.gap.take()
             && through.sequence.next() == id.sequence
         {
@@ -154,10 +165,9 @@ fn watch(state: &ReplicationState, watched: &mut TimeWatch, changes: &[Change]) 
         let ns = facts.as_ref().map(|facts| facts.originator_ns).or_else(|| stated_ns(bytes));
         let found = ns.map(|ns| watched.times.next(*id, ns, now_ns)).unwrap_or_default();
         faults.extend(found.into_iter().map(|fault| (*id, StrandFault::Time(fault))));
-        let explains = |facts: &Facts, charge: Charge| {
-            let Charge { size_bytes, retention_days, stated_picodollars, .. } = charge;
-            rates.explains_sum(facts.originator_ns, size_bytes, retention_days, stated_picodollars)
-        };
+        if watched.fees.look_at(entry, ns, &rates, &state.doubted) {
+            faults.push((*id, StrandFault::Fee));
+        }
         let shown = facts.as_ref().filter(|_| *validity == Validity::Valid);
         // A time in the future is a fault by itself, and no chain reaches it.
         if let Some(facts) = shown.filter(|it| !is_ahead(it.originator_ns, now_ns)) {
@@ -165,9 +175,6 @@ fn watch(state: &ReplicationState, watched: &mut TimeWatch, changes: &[Change]) 
             if dependencies.has_fault(places, *id, facts.originator_ns, &facts.depends_on) {
                 faults.push((*id, StrandFault::Dependency));
             }
-        }
-        if shown.is_some_and(|it| it.charge.is_some_and(|charge| !explains(it, charge))) {
-            state.doubted.push(*id);
         }
     }
     faults
@@ -192,6 +199,7 @@ fn record_faults(
             }
             StrandFault::Time(TimeFault::Ahead) => (Misbehavior::TimeAhead, vec![at]),
             StrandFault::Invalid(InvalidRule(rule)) => (Misbehavior::Invalid(rule), vec![at]),
+            StrandFault::Fee => (Misbehavior::Fee, vec![at]),
             StrandFault::Dependency => (Misbehavior::Dependency, vec![at]),
             StrandFault::Gap { before } => (Misbehavior::Gap, vec![before, at]),
         };
@@ -350,18 +358,56 @@ fn judge_fees_of(
                 return Ok(None);
             }
         };
-        let verdict = judge_fees(&bytes, &rates);
-        // A time in the future is evidence by itself.
-        if verdict == FeeVerdict::Unknown && !is_ahead_of(state, &bytes) {
-            return Ok(None);
+        match judge_fee(state, &snapshot, &rates, (at, bytes)) {
+            Ok(JudgedFee::Waits) => Ok(None),
+            Ok(JudgedFee::Decided(evidence)) => {
+                decided.push(at);
+                Ok(evidence)
+            }
+            Err(error) => {
+                if !note_unreadable(state, at, &error) {
+                    decided.push(at);
+                }
+                Ok(None)
+            }
         }
-        decided.push(at);
-        let (misbehavior, envelopes) = (Misbehavior::Fee, vec![bytes]);
-        let evidence = Evidence { misbehavior, at, from: None, envelopes };
-        Ok((verdict == FeeVerdict::Wrong).then_some(evidence))
     });
     in_parts(found, |part| record(state, part))?;
     Ok(decided)
+}
+
+/// The judgement on a doubted fee.
+enum JudgedFee {
+    /// The price list does not decide yet, or the envelope is not verified yet.
+    Waits,
+    /// It is decided, with evidence if the fee is wrong.
+    Decided(Option<Evidence>),
+}
+
+/// Judges the fees of an envelope of the log: first by the rates alone, and then the congestion fee by the envelopes
+/// before it.
+fn judge_fee(
+    state: &ReplicationState,
+    snapshot: &Snapshot<'_>,
+    rates: &RateTable,
+    (at, bytes): (EnvelopeId, Bytes),
+) -> Result<JudgedFee, ReadError> {
+    let verdict = judge_fees(&bytes, rates);
+    if verdict == FeeVerdict::Wrong {
+        let (misbehavior, envelopes) = (Misbehavior::Fee, vec![bytes]);
+        let evidence = Evidence { misbehavior, at, from: None, envelopes };
+        return Ok(JudgedFee::Decided(Some(evidence)));
+    }
+    if stated_ns(&bytes).is_some_and(|ns| !rates.covers(ns)) {
+        // A time in the future is evidence by itself.
+        let is_ahead = is_ahead_of(state, &bytes);
+        return Ok(if is_ahead { JudgedFee::Decided(None) } else { JudgedFee::Waits });
+    }
+    if at.sequence > snapshot.verified_head(at.originator)? {
+        return Ok(JudgedFee::Waits);
+    }
+    let most = state.doubted.most(at);
+    Ok(JudgedFee::Decided(overcharge(snapshot, at, &bytes, most, rates)?))
 }
 
 /// Notes that an envelope that is evidence cannot be read. Returns true if a later attempt may succeed: the disk has

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use hawser_proto::checkpoint::SignedPrefix;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, PublicKey, SequenceId};
+use hawser_rules::misbehavior::StrandLoad;
 use hawser_rules::{Absences, Registry};
 use hawser_storage::{CommitError, HashedEnvelope, ReadError};
 use parking_lot::Mutex;
@@ -20,6 +21,7 @@ use super::catch_up::CatchUp;
 use super::checking::{Checked, envelope, verify_all};
 use super::counters::StrandCounters;
 use super::evidence::TimeWatch;
+use super::fee_watch::load_at;
 use super::membership;
 use super::peers::{ConnectedPeer, PeerTable};
 use super::state::{self, ReplicationState};
@@ -107,7 +109,7 @@ impl StrandTask {
         source: OriginatorId,
         inbox: mpsc::Receiver<WantResponse<Bytes>>,
     ) -> Self {
-        let ReadStrand { missing, times, verified, shown_by } =
+        let ReadStrand { missing, times, load, verified, shown_by } =
             read_strand(&state, originator).await;
         let stored = state.heads.get().get(originator);
         let mut registry = state.ports.registry.clone();
@@ -148,7 +150,7 @@ impl StrandTask {
             failed: None,
             is_checking: false,
             pauses: RetryPauses::default(),
-            watch: Arc::new(Mutex::new(TimeWatch::new(times))),
+            watch: Arc::new(Mutex::new(TimeWatch::new(times, load))),
             counters: state.strand(originator),
             counted_searches: 0,
             state,
@@ -517,6 +519,8 @@ pub(super) struct ReadStrand {
     pub(super) missing: Vec<(SequenceId, SequenceId)>,
     /// The time at the last place that is verified.
     pub(super) times: StrandTimes,
+    /// The load up to that place.
+    pub(super) load: StrandLoad,
     /// The last place that is verified.
     pub(super) verified: SequenceId,
     /// The proof that allows showing the following envelopes before they are verified.
@@ -539,7 +543,9 @@ pub(super) async fn read_strand(
             let missing = snapshot.last_missing(originator, RANGES_MAX)?;
             // Without this record the strand is still followed, and less is known about its node.
             let shown_by = snapshot.shown_by(originator).ok().flatten();
-            Ok(ReadStrand { missing, times: StrandTimes::after(last), verified, shown_by })
+            let times = StrandTimes::after(last);
+            let load = load_at(&snapshot, end, last.map(|(ns, _)| ns));
+            Ok(ReadStrand { missing, times, load, verified, shown_by })
         };
         let read = tokio::task::spawn_blocking(read).await;
         match read.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())) {
