@@ -95,7 +95,8 @@ impl StrandFaults {
         Ok(store.commit(changes)?)
     }
 
-    /// Returns true if no rate in force explains the fees of a valid envelope.
+    /// Returns true if no rate in force explains the fees of a valid envelope. A congestion fee that a rate allows is
+    /// not judged by the envelopes before it.
     fn has_wrong_fee(&self, entry: &LogEntry) -> bool {
         let Some(facts) = entry.facts.as_ref().filter(|_| entry.validity == Validity::Valid) else {
             return false;
@@ -104,7 +105,11 @@ impl StrandFaults {
             let (ns, sum) = (facts.originator_ns, stated_picodollars);
             self.rates.explains_sum(ns, size_bytes, retention_days, sum)
         };
-        let is_doubtful = facts.charge.is_some_and(|charge| !explains(charge));
+        let is_doubtful = match facts.charge {
+            Some(charge) => !explains(charge),
+            // Free, so it must not state any fee.
+            None => entry.id.originator.is_node(),
+        };
         is_doubtful && judge_fees(&entry.bytes, &self.rates) == FeeVerdict::Wrong
     }
 }
