@@ -6,7 +6,8 @@ use hawser_proto::merkle::{LeafData, TreeHash, leaf_hash};
 use hawser_proto::sign::{Digest, originator_digest};
 use hawser_proto::{Address, Bytes, EnvelopeId, OriginatorId, PublicKey, SequenceId, minute_of};
 use hawser_rules::{
-    Absences, RateTable, Registry, Violation, check_length, check_statement, is_owed, payer_claim,
+    Absences, RateTable, Registry, Violation, check_charges, check_length, check_no_charges,
+    check_statement, is_free, is_owed, payer_claim,
 };
 
 use super::fault::FaultKind;
@@ -44,6 +45,8 @@ pub(crate) struct Signed {
     pub(crate) violation: Option<Violation>,
     /// Fees that no rate explains.
     pub(crate) fee: Option<Violation>,
+    /// The stated congestion fee, if it is one that a rate allows and that the strand has to explain.
+    pub(crate) congestion_fee: Option<u64>,
     /// The account that the payer's signature recovers to, in the strand of a node.
     pub(crate) payer: Option<Address>,
     /// The charge, also for an envelope that breaks a rule and is still charged.
@@ -226,6 +229,7 @@ impl Checker {
             leaf: leaf_hash(data),
             violation: None,
             fee: None,
+            congestion_fee: None,
             payer: None,
             charge: None,
             payer_digest: None,
@@ -273,12 +277,22 @@ impl Checker {
                 .base_fee_picodollars()
                 .saturating_add(parsed.congestion_fee_picodollars()),
         });
-        if signed.violation.is_some() {
-            return; // its fees are no fault of their own
+        if signed.violation.is_none() && self.originator.is_node() {
+            self.judge_fees(signed, parsed); // otherwise its fees are no fault of their own
+        }
+    }
+
+    /// Judges the fees of a valid envelope of a node, as far as the envelope alone shows.
+    fn judge_fees(&self, signed: &mut Signed, parsed: &UnsignedOriginatorEnvelope) {
+        if is_free(parsed.payer().client().topic().kind()) {
+            signed.fee = check_no_charges(parsed).err();
+            return;
         }
         let rates = self.rates.as_ref().filter(|rates| rates.covers(parsed.originator_ns()));
-        if let Some(rates) = rates.filter(|_| self.originator.is_node()) {
-            signed.fee = hawser_rules::check_charges(parsed, rates).err();
+        if let Some(rates) = rates {
+            signed.fee = check_charges(parsed, rates).err();
+            let fee = Some(parsed.congestion_fee_picodollars());
+            signed.congestion_fee = fee.filter(|fee| *fee > 0 && signed.fee.is_none());
         }
     }
 }

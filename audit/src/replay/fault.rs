@@ -28,7 +28,8 @@ pub enum FaultKind {
     BrokenRule,
     /// The mark of an envelope is not the one that the rules give.
     WrongMark,
-    /// No rate explains the fees that the originator states.
+    /// No rate explains the fees that the originator states, or the congestion fee is too high for the envelopes before
+    /// it.
     Fee,
     /// A later place has an earlier time.
     TimeBack,

@@ -90,6 +90,15 @@ pub(crate) fn other_leaf(id: EnvelopeId) -> Fault {
     Fault::at(FaultKind::Leaf, id, "the stored leaf is not the hash of the envelope")
 }
 
+/// Makes the fault of a congestion fee that is too high. `most` are the largest numbers of envelopes that may have
+/// counted for it, in its minute and in each of the four before.
+pub(crate) fn overcharge(id: EnvelopeId, fee: u64, most: [u64; 5]) -> Fault {
+    let text = format!(
+        "the congestion fee {fee} is above the one for at most {most:?} envelopes in its minute and the four before"
+    );
+    Fault::at(FaultKind::Fee, id, text)
+}
+
 /// Returns the faults of an envelope against rules, rates and the mark beside it.
 pub(crate) fn judge(id: EnvelopeId, mark: StoredMark, signed: &Signed) -> Vec<Fault> {
     let mut faults = Vec::new();

@@ -6,7 +6,7 @@
 //! - `check`: checks of single envelopes, on all cores; `payers`: their accounts;
 //! - `judge`: the faults of a row;
 //! - `strand`: checks that need the order: times, the tree, checkpoints, tallies;
-//! - `tally`, `tree`, `void`: parts of these checks;
+//! - `tally`, `tree`, `void`: parts of these checks; `load`: the envelopes by minute in a state file;
 //! - `pipeline`: reading, checking and taking at once, with bounded queues;
 //! - `fault`: the kinds of faults; `stats`: figures for people;
 //! - `rates`, `judged_nodes`: the given and the recorded rates, and the given nodes;
@@ -25,6 +25,7 @@ mod fault;
 mod item;
 pub(crate) mod judge;
 mod judged_nodes;
+mod load;
 pub(crate) mod pipeline;
 #[cfg(test)]
 pub(crate) mod planted;

@@ -1,8 +1,8 @@
 //! Logs with a planted fault, one for each kind that a log alone shows: invalid payloads as in
 //! `docs/protocol/misbehavior.md` (each rule), times, fees, and changes by the keeper of the log. For tests.
 //!
-//! Rules 15 to 17 need a chain, 25 MiB and a registry with absences, and places that are called pruned a record: they
-//! have tests of their own. Rule 12 and cycles need more than a strand.
+//! Rules 15 to 17 need a chain, 25 MiB and a registry with absences, places that are called pruned a record, and
+//! congestion fees a rate: they have tests of their own. Cycles need more than a strand.
 
 use hawser_proto::envelope::{OriginatorEnvelope, Proof, UnsealedEnvelope};
 use hawser_proto::merkle::TreeHash;

@@ -370,6 +370,7 @@ impl<'a> Replay<'a> {
         let context = ReplayContext {
             registry: &self.settings.registry,
             booked_rates: &self.booked,
+            judged_rates: checker.rates.as_ref(),
             now_ns: self.settings.now_ns,
             head: end,
             rows: &*beside,

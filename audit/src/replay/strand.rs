@@ -5,16 +5,18 @@ mod checkpoints;
 use hawser_proto::checkpoint::CosignedCheckpoint;
 use hawser_proto::merkle::{LeafData, TreeHash, leaf_hash};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId, minute_of};
-use hawser_rules::{Rate, Registry};
+use hawser_rules::misbehavior::StrandLoad;
+use hawser_rules::{Rate, RateTable, Registry};
 use serde::{Deserialize, Serialize};
 
 use super::check::{Charge, CheckedEnvelope, CheckedRow, Signed};
 use super::fault::{Fault, FaultKind, Faults};
 use super::item::{GapReason, PrunedRecord, SourceError, StoredMark, StrandRow, StrandRows};
 use super::judge::{
-    has_ordered_times, hole, is_late, judge, not_expired, other_leaf, pruned_head, time_ahead,
-    time_back,
+    has_ordered_times, hole, is_late, judge, not_expired, other_leaf, overcharge, pruned_head,
+    time_ahead, time_back,
 };
+use super::load::StoredLoad;
 use super::stats::{Gap, StrandFigures};
 use super::tally::{ReplayedEnvelope, Tallies, TallyFault};
 use super::tree::TreeReplay;
@@ -29,6 +31,8 @@ pub(super) struct ReplayContext<'a> {
     pub(super) registry: &'a Registry,
     /// The rates by which the keeper of the log booked, ascending.
     pub(super) booked_rates: &'a [Rate],
+    /// The rates by which fees are judged, which [`Checker`](super::check::Checker) has as well.
+    pub(super) judged_rates: Option<&'a RateTable>,
     pub(super) now_ns: i64,
     /// The last place of the strand.
     pub(super) head: SequenceId,
@@ -47,6 +51,9 @@ pub struct StrandReplay {
     last_ns: i64,
     tree: TreeReplay,
     tallies: Tallies,
+    /// The envelopes that congestion fees are judged by. A state of an earlier version does not have it.
+    #[serde(default, with = "StoredLoad")]
+    load: StrandLoad,
     faults: Faults,
     figures: StrandFigures,
     /// Number of envelopes of other strands.
@@ -89,6 +96,7 @@ impl StrandReplay {
             last_ns: 0,
             tree: TreeReplay::default(),
             tallies: Tallies::default(),
+            load: StrandLoad::START,
             faults: Faults::default(),
             figures: StrandFigures::default(),
             foreign: 0,
@@ -249,6 +257,7 @@ impl StrandReplay {
                     )));
                 }
                 self.count_gap(from, through, reason);
+                self.load.lose();
                 if reason == GapReason::Void {
                     self.void = Some((from.0, through.0));
                 }
@@ -282,6 +291,7 @@ impl StrandReplay {
             )));
         }
         if place.0 > self.next {
+            self.load.lose();
             let (from, through) = (self.next, place.0 - 1);
             if are_not_shown {
                 self.count_gap(SequenceId(from), SequenceId(through), GapReason::NotShown);
@@ -320,6 +330,7 @@ impl StrandReplay {
             Err((kind, text)) => {
                 self.fault(Fault::at(kind, id, text));
                 self.tallies.miss();
+                self.load.lose();
                 self.foreign += 1;
                 if mark == StoredMark::Unknown && self.foreign > FOREIGN_MAX {
                     let text = "too many of its answers are none of the strand's envelopes";
@@ -341,6 +352,7 @@ impl StrandReplay {
         self.figures.count_envelope(signed.originator_ns, len_bytes);
         self.figures.invalid += u64::from(matches!(mark, StoredMark::Invalid(_)));
         judge(id, mark, &signed).into_iter().for_each(|fault| self.fault(fault));
+        self.check_load(id, &signed, context);
         if mark.is_booked() {
             self.count(sequence, len_bytes, &signed, context)?;
         }
@@ -360,6 +372,7 @@ impl StrandReplay {
         self.skip_to(sequence, false)?;
         self.next = sequence.0 + 1;
         self.figures.count_gap(sequence.0, sequence.0, GapReason::Pruned);
+        self.load.lose(); // the keeper's word accuses no signer
         let id = self.id(sequence);
         let days = record.charge.map(|charge| charge.retention_days);
         if let Some(fault) = not_expired(id, Some(record.originator_ns), days, context.now_ns) {
@@ -405,6 +418,20 @@ impl StrandReplay {
             self.fault(time_back(id, ns, newest));
         }
         self.newest_ns = Some(self.newest_ns.map_or(ns, |newest| newest.max(ns)));
+    }
+
+    /// Judges the congestion fee of an envelope by the envelopes before it, if all of them are known, and counts it
+    /// for those behind it.
+    fn check_load(&mut self, id: EnvelopeId, signed: &Signed, context: &ReplayContext<'_>) {
+        let ns = signed.originator_ns;
+        if let (Some(fee), Some(rates)) = (signed.congestion_fee, context.judged_rates)
+            && self.load.is_whole(ns)
+            && rates.is_overcharged(ns, fee, self.load.most(ns))
+        {
+            self.fault(overcharge(id, fee, self.load.most(ns)));
+        }
+        // Other software may count an envelope that breaks a rule.
+        self.load.add(ns, signed.counts_for_congestion || signed.violation.is_some());
     }
 
     fn count(

@@ -1,12 +1,15 @@
 //! A clean log is clean, every planted fault is named and nothing else, and a replay that pauses has the same result.
 
+use hawser_proto::envelope::{PayerEnvelope, Payload};
 use hawser_proto::merkle::{CompactRange, LeafData, TreeHash, leaf_hash};
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{Bytes, OriginatorId, SequenceId, minute_of};
 use hawser_rules::{Absence, Absences, Rate, RateTable, Registry};
+use prost::Message as _;
 use serde_json::{Value, json};
 
-use super::planted::{PLANTED, Planted, flip_signature};
-use super::testing::{MemoryLog, NODE, RATE, checkpoint, key, ns_of, settings};
+use super::planted::{PLANTED, Planted, flip_signature, sign_at};
+use super::testing::{MemoryLog, NODE, RATE, checkpoint, draft, draft_of, key, ns_of, settings};
 use super::*;
 
 pub(crate) fn replay(log: &MemoryLog, settings: &ReplaySettings) -> ReplayReport {
@@ -197,6 +200,59 @@ fn rates_that_begin_after_the_log_are_no_fault_and_a_state_file_outlives_them() 
     let early = given(&grown.rates);
     let refused = Replay::new(&grown, &early, Some(state));
     assert!(matches!(refused, Err(ReplayStateError::OtherRates)));
+}
+
+/// Returns the places whose fees are faults.
+fn wrong_fees(log: &MemoryLog, rates: RateTable) -> Vec<u64> {
+    let faults = replay(log, &ReplaySettings { rates: Some(rates), ..settings() }).all_faults();
+    let fees = faults.kept().iter().filter(|it| it.kind == FaultKind::Fee);
+    fees.map(|it| it.sequence_id).collect()
+}
+
+#[test]
+fn a_congestion_fee_is_a_fault_if_all_envelopes_before_it_are_known_and_too_few() {
+    let rate = Rate { congestion_fee: 11, target_rate_per_minute: 100, ..RATE };
+    let found = |log: &MemoryLog| {
+        let log = MemoryLog { rates: vec![rate], ..log.clone() };
+        wrong_fees(&log, RateTable::new(vec![rate], None).unwrap())
+    };
+    let mut log = MemoryLog::honest(200);
+    assert_eq!(found(&log), []);
+    for at in [60, 150] {
+        let mut dear = draft(at, ns_of(at));
+        dear.statement.congestion_fee_picodollars = 11;
+        sign_at(&mut log, at, StoredMark::Valid, &dear);
+    }
+    assert_eq!(found(&log), [60, 150]);
+    let busy = Rate { target_rate_per_minute: 1, ..rate };
+    let allowed = RateTable::new(vec![busy], None).unwrap();
+    assert_eq!(wrong_fees(&log, allowed), [], "eight in a minute give more than that");
+    // Places that are not known may have counted for those of the next five minutes.
+    let mut other = log.clone();
+    let (from, through) = (SequenceId(50), SequenceId(50));
+    other.rows[49] = StrandRow::Gap { from, through, reason: GapReason::Missing };
+    assert_eq!(found(&other), [150]);
+    let mut other = log.clone();
+    other.prune(149).counts_for_congestion = false;
+    assert_eq!(found(&other), [60], "the keeper's record of a pruned place accuses no signer");
+}
+
+#[test]
+fn a_fee_on_a_free_topic_is_a_fault_whatever_the_rates_are() {
+    let report = Payload::PayerReport(pb::PayerReport::default());
+    let mut free = draft_of(5, &[4, 7], report, &[], 30);
+    let paid = pb::PayerEnvelope::decode(free.statement.payer_envelope_bytes.clone()).unwrap();
+    // A node pays for its reports itself.
+    let paid = PayerEnvelope::sign(paid.unsigned_client_envelope, NODE, 30, &key(1));
+    free.statement.payer_envelope_bytes = paid.encode_to_vec().into();
+    free.statement.base_fee_picodollars = 0;
+    let unconfirmed = || RateTable::new(vec![RATE], Some(ns_of(1))).unwrap();
+    for (fee, expected) in [(0, &[][..]), (1, &[5][..])] {
+        free.statement.congestion_fee_picodollars = fee;
+        let mut log = MemoryLog::honest(20);
+        sign_at(&mut log, 5, StoredMark::Valid, &free);
+        assert_eq!(wrong_fees(&log, unconfirmed()), expected);
+    }
 }
 
 #[test]

@@ -1,0 +1,12 @@
+//! The load of a strand in a state file.
+
+use hawser_rules::misbehavior::{LOAD_MINUTES, StrandLoad};
+use serde::{Deserialize, Serialize};
+
+/// The form of a [`StrandLoad`] in a state file. Every value is possible.
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "StrandLoad")]
+pub(super) struct StoredLoad {
+    counts: [(u32, u64); LOAD_MINUTES],
+    since_ns: i64,
+}
