@@ -162,14 +162,22 @@ impl WantCall {
         let mut limit = PAGE_ENVELOPES;
         while !feed.is_over() {
             let began = Instant::now();
-            let asked = self.client.query(self.want.originator, feed.position(), limit).await;
+            // A peer that lacks the wanted places sends those behind them, and so no more than these.
+            let count = limit.min(feed.places_left());
+            let asked = self.client.query(self.want.originator, feed.position(), count).await;
             let (page, _memory) = match asked {
                 Ok(page) => page,
                 // The page may be above the limit of a message.
-                Err(PeerCallError::Failed(error) | PeerCallError::Answered(error)) if limit > 1 => {
-                    tracing::debug!(error, limit, "a page is asked for again, shorter");
-                    limit = limit.div_ceil(10);
+                Err(PeerCallError::Failed(error) | PeerCallError::Answered(error)) if count > 1 => {
+                    tracing::debug!(error, count, "a page is asked for again, shorter");
+                    limit = count.div_ceil(10);
                     continue;
+                }
+                Err(PeerCallError::Failed(error) | PeerCallError::Answered(error))
+                    if self.want.originator != self.peer =>
+                {
+                    tracing::debug!(error, originator = %self.want.originator, "pages are refused");
+                    return self.deliver(vec![StrandItem::Closed]).await.map(drop);
                 }
                 // The range is asked for again, when other long messages may be complete.
                 Err(PeerCallError::TooManyLong) => {

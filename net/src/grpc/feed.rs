@@ -77,6 +77,12 @@ impl WantFeed {
         self.is_over || self.up_to.is_some_and(|up_to| self.position >= up_to)
     }
 
+    /// Returns the number of places up to the end of the want that are not covered yet, as far as a page can have them.
+    pub(super) fn places_left(&self) -> u32 {
+        let left = self.up_to.map(|up_to| up_to.0.saturating_sub(self.position.0));
+        left.and_then(|left| u32::try_from(left).ok()).unwrap_or(u32::MAX)
+    }
+
     /// Takes the envelopes of one message; none is a keep-alive. `unix_ns` is the wall clock.
     pub(super) fn take(&mut self, now: Instant, unix_ns: i64, envelopes: Vec<Bytes>) -> FeedItems {
         let mut fed = FeedItems::default();
@@ -256,8 +262,10 @@ mod tests {
         );
         assert!(passed.is_over());
         let mut short = feed(2, Some(4));
+        assert_eq!(short.places_left(), 2);
         take(&mut short, vec![envelope(3)]);
         assert!(!short.is_over());
+        assert_eq!(short.places_left(), 1);
     }
 
     #[test]
