@@ -240,9 +240,23 @@ impl Snapshot<'_> {
         originator: OriginatorId,
         ranges_max: usize,
     ) -> Result<Vec<(SequenceId, SequenceId)>, ReadError> {
+        self.missing_below(originator, SequenceId(u64::MAX), ranges_max)
+    }
+
+    /// Returns the last `ranges_max` of the ranges of one strand that are marked missing and begin below a place, like
+    /// [`last_missing`](Self::last_missing).
+    ///
+    /// # Errors
+    /// When a row cannot be read.
+    pub fn missing_below(
+        &self,
+        originator: OriginatorId,
+        below: SequenceId,
+        ranges_max: usize,
+    ) -> Result<Vec<(SequenceId, SequenceId)>, ReadError> {
         let mut missing = Vec::new();
         let mut rows = self.rows(MarkKey::FAMILY, ReadOptions::default());
-        rows.seek_for_prev(MarkKey(EnvelopeId::new(originator, SequenceId(u64::MAX))).encode());
+        rows.seek_for_prev(MarkKey(EnvelopeId::new(originator, below.previous())).encode());
         while missing.len() < ranges_max {
             let Some((at, mark)) = current_mark(&rows)? else { break };
             if at.originator != originator {

@@ -346,6 +346,13 @@ fn missing_places_are_listed_by_strand() {
         assert_eq!(last(PEER, 1), [(12, 12)]);
         assert_eq!(last(PEER, 9), [(4, 8), (12, 12)]);
         assert_eq!(last(OriginatorId(202), 9), []);
+        let below = |place, most| -> Vec<(u64, u64)> {
+            let missing = store.snapshot().missing_below(PEER, SequenceId(place), most).unwrap();
+            missing.into_iter().map(|(from, through)| (from.0, through.0)).collect()
+        };
+        assert_eq!(below(13, 1), [(12, 12)]);
+        assert_eq!(below(12, 9), [(4, 8)]);
+        assert_eq!(below(4, 9), [], "nor a range of another strand");
         store.commit(&[append(PEER, 6), append(PEER, 12)]).unwrap();
         assert_eq!(ranges(PEER), [(4, 5), (7, 8)], "a find is not missing any more");
         assert_eq!(ranges(OWN), [(1, 3)]);
