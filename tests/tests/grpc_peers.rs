@@ -151,16 +151,28 @@ async fn burned_ids_are_marked_and_a_peer_without_methods_for_strands_is_reporte
     peer.originate(5, 60);
     peer.burn(3);
     peer.originate(5, 60);
-    let network = start(&[&peer, &useless]).await;
+    let mut network = start(&[&peer, &useless]).await;
     assert_follows(&network.nodes[0], &peer).await;
     let metrics = network.nodes[0].metrics().await;
     assert_eq!(metrics.sum("xmtp_replicated_total", &[r#"result="missing""#]), 3.0);
-    assert!(peer.seen().calls.keys().any(|path| path.ends_with("/QueryEnvelopes")));
+    let pages = |peer: &ScriptedPeer| {
+        let seen = peer.seen();
+        let pages = seen.calls.iter().find(|(path, _)| path.ends_with("/QueryEnvelopes"));
+        pages.map_or(0, |(_, count)| *count)
+    };
+    assert!(pages(&peer) > 0);
     wait::until("the peer without methods is reported", async || {
         (failed_requests(&network.nodes[0], useless.id).await > 0).then_some(())
     })
     .await;
     assert_eq!(failed_requests(&network.nodes[0], peer.id).await, 0);
+    // Once more after a restart, between what comes next.
+    network.nodes[0].kill();
+    let before = pages(&peer);
+    network.start_all().await;
+    wait::until("it is asked again", async || (pages(&peer) > before).then_some(())).await;
+    peer.originate(5, 60);
+    assert_follows(&network.nodes[0], &peer).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -245,6 +245,23 @@ fn a_late_find_fills_its_place() {
     });
 }
 
+/// Node 300 keeps some envelopes from node 100 for a while, and is the only one that node 100 can ask.
+#[test]
+fn the_only_source_of_a_strand_fills_later_what_it_left_out() {
+    let [cut_off, holder, liar] = [100, 200, 300].map(OriginatorId);
+    for_each_seed(|seed| {
+        let mut sim = Sim::new(seed, Faults { withholds_from: Some(cut_off), ..Faults::NONE });
+        sim.cut(cut_off, holder);
+        sim.publish(20, Duration::from_secs(30));
+        sim.run_for(Duration::from_secs(300));
+        assert!(sim.held(cut_off, liar).len() < sim.held(holder, liar).len());
+        sim.end_withholding();
+        sim.run_for(Duration::from_secs(700));
+        assert_eq!(sim.held(cut_off, liar), sim.held(holder, liar));
+        sim.assert_invariants();
+    });
+}
+
 /// Node 500 leaves the network one second after the beginning, by the times that it states, and goes on
 /// signing. The others learn of it within a minute, one after the other.
 #[test]

@@ -294,6 +294,31 @@ async fn a_running_node_asks_peers_for_what_a_copy_leaves_out() {
     projections::assert_equal_a_rebuild(&node.data_dir());
 }
 
+/// The node that signed them may be the only one that runs, and then the strand is taken from it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_copy_leaves_out_comes_from_the_only_peer() {
+    let (mut network, to, name) = network_with_copy(5).await;
+    let mut short = Copy::read(&to, &name);
+    let mut envelopes = short.envelopes();
+    envelopes.remove(2);
+    short.replace(&envelopes);
+    let output = fetch(&network.nodes[3], &to, &["--snapshot", &short.write()]);
+    assert!(output.status.success(), "{}", text(&output));
+    for node in &mut network.nodes[1..3] {
+        assert!(node.terminate().success());
+    }
+    let id = network.nodes[0].id;
+    let whole = strand::read(&network.nodes[0].client(), id).await;
+    let node = &mut network.nodes[3];
+    node.start();
+    node.readable().await;
+    let client = node.client();
+    wait::until_equal("the strand is whole", &whole, async || {
+        Some(strand::read(&client, id).await)
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_node_starts_from_a_copy_on_a_web_server() {
     let (mut network, to, name) = network_with_copy(5).await;

@@ -438,7 +438,7 @@ impl ShownStrand {
         verified: SequenceId,
         head: SequenceId,
     ) -> Follower {
-        let follower = Follower::new(self.originator, verified, [], now);
+        let follower = Follower::new(self.originator, verified, [], now).with_missing_of(before);
         let follower = match self.stage {
             ShownStage::AskedAgain { .. } => follower.after_failed(before, now),
             ShownStage::Verified | ShownStage::Shown { .. } => follower,

@@ -11,51 +11,74 @@ pub(crate) const RANGES_MAX: usize = 1024;
 ///
 /// Invariant: each range starts after the one before it has ended, and none is empty.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Ranges(Vec<(SequenceId, SequenceId)>);
+pub(super) struct Ranges {
+    ranges: Vec<(SequenceId, SequenceId)>,
+}
 
 impl Ranges {
-    #[cfg(test)]
-    fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// Returns true if there is no range.
+    pub(super) fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
     }
 
     /// Returns the number of ranges.
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.ranges.len()
+    }
+
+    /// Returns the last place; [`SequenceId::NONE`] without a range.
+    pub(super) fn last(&self) -> SequenceId {
+        self.ranges.last().map_or(SequenceId::NONE, |(_, last)| *last)
     }
 
     /// Returns the first range, or the rest of one, that lies after `after`.
     pub(super) fn next_after(&self, after: SequenceId) -> Option<(SequenceId, SequenceId)> {
-        self.0.iter().find(|(_, to)| *to > after).map(|&(from, to)| (from.max(after.next()), to))
+        let index = self.ranges.partition_point(|(_, to)| *to <= after);
+        self.ranges.get(index).map(|&(from, to)| (from.max(after.next()), to))
+    }
+
+    /// Returns the ranges that end at `end` or before it.
+    pub(super) fn up_to(&self, end: SequenceId) -> Self {
+        let ends = self.ranges.partition_point(|(_, to)| *to <= end);
+        Self { ranges: self.ranges[..ends].to_vec() }
     }
 
     /// Adds a range above all others. Drops the lowest one if there are too many.
     pub(super) fn push(&mut self, from: SequenceId, to: SequenceId) {
         debug_assert!(from <= to, "a range has at least one place");
-        debug_assert!(self.0.last().is_none_or(|(_, last)| *last < from), "ranges ascend");
-        self.0.push((from, to));
+        debug_assert!(self.is_empty() || self.last() < from, "ranges ascend");
+        self.ranges.push((from, to));
         self.keep_bound();
     }
 
     /// Removes one id that has been found. Splits the range that contains it, if there is one, and
     /// drops the lowest range if there are too many then. Returns false if no range contains it.
     pub(super) fn remove(&mut self, id: SequenceId) -> bool {
-        let index = self.0.partition_point(|(_, to)| *to < id);
-        let Some(&(from, to)) = self.0.get(index).filter(|(from, _)| *from <= id) else {
+        let index = self.ranges.partition_point(|(_, to)| *to < id);
+        let Some(&(from, to)) = self.ranges.get(index).filter(|(from, _)| *from <= id) else {
             return false;
         };
         let below = (from < id).then(|| (from, id.previous()));
         let above = (id < to).then(|| (id.next(), to));
-        self.0.splice(index..=index, below.into_iter().chain(above));
+        self.ranges.splice(index..=index, below.into_iter().chain(above));
         self.keep_bound();
         true
     }
 
     fn keep_bound(&mut self) {
-        if self.0.len() > RANGES_MAX {
-            self.0.remove(0);
+        if self.ranges.len() > RANGES_MAX {
+            self.ranges.remove(0);
         }
-        debug_assert!(self.0.len() <= RANGES_MAX, "one call adds one range at most");
+        debug_assert!(self.ranges.len() <= RANGES_MAX, "one call adds one range at most");
+    }
+}
+
+impl FromIterator<(SequenceId, SequenceId)> for Ranges {
+    /// Takes disjoint ranges that ascend. Keeps the highest ones if there are too many.
+    fn from_iter<I: IntoIterator<Item = (SequenceId, SequenceId)>>(ascending: I) -> Self {
+        let mut ranges = Self::default();
+        ascending.into_iter().for_each(|(from, to)| ranges.push(from, to));
+        ranges
     }
 }
 
@@ -73,10 +96,10 @@ mod tests {
         for n in 0..2000 {
             ranges.push(SequenceId(n * 10 + 1), SequenceId(n * 10 + 9));
             ranges.remove(SequenceId(n * 10 + 5));
-            assert!(ranges.0.len() <= RANGES_MAX);
+            assert!(ranges.len() <= RANGES_MAX);
         }
         let highest = (SequenceId(19_996), SequenceId(19_999));
-        assert_eq!(ranges.0.last(), Some(&highest), "the lowest ranges go");
+        assert_eq!(ranges.ranges.last(), Some(&highest), "the lowest ranges go");
     }
 
     proptest! {
@@ -98,6 +121,11 @@ mod tests {
             prop_assert_eq!(ranges.is_empty(), model.is_empty());
             let first = model.range(after + 1..).next().copied();
             prop_assert_eq!(ranges.next_after(SequenceId(after)).map(|(from, _)| from.0), first);
+            prop_assert_eq!(ranges.last().0, model.last().copied().unwrap_or_default());
+            let lower = ranges.up_to(SequenceId(after));
+            prop_assert!(lower.last().0 <= after);
+            let next = ranges.next_after(lower.last()).map(|(_, to)| to.0);
+            prop_assert!(next.is_none_or(|to| to > after), "only whole ranges are left out");
             let mut listed = BTreeSet::new();
             let mut last = SequenceId::NONE;
             while let Some((from, to)) = ranges.next_after(last) {

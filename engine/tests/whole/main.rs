@@ -28,6 +28,7 @@ mod late_envelopes;
 mod ledger;
 mod liveness;
 mod many_conflicts;
+mod missing;
 mod overcharges;
 mod payer_report_attacks;
 mod payer_report_doubts;

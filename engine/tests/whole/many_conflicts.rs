@@ -64,7 +64,9 @@ async fn pieces_that_wait_for_the_disk_together_are_written_together() {
     const PIECES: u64 = 100;
     let store = with_missing(PIECES);
     let follower = Follower::start(store.clone());
-    let (mut source, mut other) = (follower.connect(SOURCE, &[]), follower.connect(OTHER, &[]));
+    // A source that claims more is asked for no missing places.
+    let mut source = follower.connect(SOURCE, &[(SOURCE, 2 * PIECES + 2)]);
+    let mut other = follower.connect(OTHER, &[]);
     assert_eq!(source.want(SOURCE).await, (PIECES + 1, None));
     assert_eq!(other.want(SOURCE).await, (0, Some(PIECES)));
 

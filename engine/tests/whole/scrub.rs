@@ -326,9 +326,8 @@ async fn a_statement_for_a_damaged_place_holds_up_no_strand() {
     let entry = LogEntry { id, bytes, validity: Validity::Valid, facts: None };
     store.commit(&[skip, Change::Append(entry)]).unwrap();
     let follower = Follower::start(store.clone());
-    let (mut source, mut other) = (follower.connect(SOURCE, &[]), follower.connect(OTHER, &[]));
+    let mut other = follower.connect(OTHER, &[]);
     let mut third = follower.connect(OriginatorId(400), &[]);
-    assert_eq!(source.want(SOURCE).await, (3, None));
     assert_eq!(other.want(SOURCE).await, (0, Some(2)));
     assert_eq!(third.want(SOURCE).await, (0, Some(2)));
     other.send(strand(SOURCE, &[1])).await;
@@ -339,6 +338,8 @@ async fn a_statement_for_a_damaged_place_holds_up_no_strand() {
     third.send([envelope(SOURCE, 1, "other")]).await;
     let unreadable = || follower.engine().counters().evidence_unreadable.get() == 1;
     follower.until("the damage is counted", unreadable).await;
+    let mut source = follower.connect(SOURCE, &[(SOURCE, 4)]);
+    assert_eq!(source.want(SOURCE).await, (3, None));
     source.send(strand(SOURCE, &[4])).await;
     follower.wait_for(SOURCE, 4).await;
     assert_eq!(follower.replication.counters().conflicts.get(), 0, "nothing was compared");

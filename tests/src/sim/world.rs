@@ -198,6 +198,11 @@ impl Sim {
         self.now = end;
     }
 
+    /// Lets node 300 withhold nothing from now on.
+    pub fn end_withholding(&mut self) {
+        self.faults.withholds_from = None;
+    }
+
     /// Separates two nodes until the network comes to rest.
     pub fn cut(&mut self, a: OriginatorId, b: OriginatorId) {
         self.cuts.insert([a, b]);

@@ -178,6 +178,24 @@ fn what_is_asked_for_again_and_does_not_come_is_looked_at_after_a_bound_in_time(
 }
 
 #[test]
+fn what_is_missing_is_asked_for_also_while_shown_places_are_asked_for_again() {
+    let mut rig = Rig::new(AHEAD_MAX);
+    let (place, verified, head) = (SequenceId(2), SequenceId(3), SequenceId(5));
+    let before = Follower::new(STRAND, verified, [(place, place)], rig.now);
+    let mut again = rig.ahead.ask_again(rig.now, &before, verified, head);
+    // The strand is taken from the first peer, and the missing place is asked of the second one.
+    for peer in [STRAND, OriginatorId(300)] {
+        again.handle_peer_up(rig.now, peer, verified);
+    }
+    let mut effects = std::iter::from_fn(|| again.poll_effect());
+    let is_asked = |effect: Effect| match effect {
+        Effect::Want { want, .. } => want.up_to == Some(place),
+        _ => false,
+    };
+    assert!(effects.any(is_asked));
+}
+
+#[test]
 fn a_page_of_a_peer_that_goes_while_it_is_judged_does_not_keep_the_next_one_away() {
     let mut rig = Rig::new(AHEAD_MAX);
     rig.page();

@@ -13,6 +13,7 @@
 mod choice;
 mod effect;
 mod expiry;
+mod filling;
 mod open_want;
 mod options;
 mod parts;
@@ -48,9 +49,6 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Silence after which a source that claims a higher head is asked again. Specified
 /// (`docs/protocol/replication.md`, What the follower does).
 const STALL_AFTER: Duration = Duration::from_secs(10);
-/// Interval at which connected peers are asked again for places marked missing. Specified
-/// (`docs/protocol/replication.md`, Gaps).
-const FILL_EVERY: Duration = Duration::from_secs(600);
 
 /// State machine that follows one remote originator's strand. Does no I/O and reads no clock.
 ///
@@ -107,6 +105,10 @@ struct PeerProgress {
     claimed_head: SequenceId,
     /// Position in the walk over the missing ranges; the peer has not been asked for those above.
     fill_position: SequenceId,
+    /// The peer is asked for no missing range before this time.
+    fill_at: Instant,
+    /// The next walk does not begin before this time.
+    walk_at: Instant,
     /// The peer has proved its id.
     is_proven: bool,
     /// The peer is asked for no part before this time.
@@ -134,8 +136,6 @@ impl Follower {
         missing: impl IntoIterator<Item = (SequenceId, SequenceId)>,
         now: Instant,
     ) -> Self {
-        let mut ranges = Ranges::default();
-        missing.into_iter().for_each(|(from, to)| ranges.push(from, to));
         Self {
             originator,
             choice: Choice::new(originator, stored, now),
@@ -151,7 +151,7 @@ impl Follower {
             split: None,
             split_limits: SplitLimits::default(),
             split_after: SequenceId::NONE,
-            missing: ranges,
+            missing: missing.into_iter().collect(),
             requests: RequestIds::default(),
             effects: VecDeque::new(),
         }
@@ -192,6 +192,8 @@ impl Follower {
             ask_at: now,
             claimed_head: head,
             fill_position: SequenceId::NONE,
+            fill_at: now,
+            walk_at: now,
             is_proven: false,
             part_at: now,
             part_places: self.split_limits.first_part_places,
@@ -292,6 +294,7 @@ impl Follower {
             .chain(self.stalls_at())
             .chain(self.look_at())
             .chain(self.split_at())
+            .chain(self.fill_timeout())
             .min()
     }
 
@@ -330,11 +333,11 @@ impl Follower {
                 if let Some(search) = &mut self.search {
                     search.answered = true;
                 }
-                self.finish_want(now, from, SEARCH_AGAIN_AFTER);
+                self.finish_want(now, from, true);
                 Ok(())
             }
             StrandItem::Closed => {
-                self.finish_want(now, from, RETRY_AFTER);
+                self.finish_want(now, from, false);
                 Ok(())
             }
         }
@@ -460,18 +463,25 @@ impl Follower {
         for id in due {
             // Looked at again, because a peer that was asked before may have taken the turn.
             let peer = self.peers.get(&id).filter(|peer| self.asked_at(id, peer) <= now);
-            let want = peer.and_then(|peer| self.next_want(id, peer));
-            let Some(want) = want else { continue };
+            let want =
+                peer.and_then(|peer| Some((self.next_want(id, peer)?, self.is_for_fill(id, peer))));
+            let Some((want, is_fill)) = want else { continue };
             self.note_part_asked(now, id);
             self.note_turn(now, id);
-            let request = self.requests.next();
-            if id == self.choice.source {
-                self.choice.progress_at = now;
-            }
-            let peer = self.peers.get_mut(&id).expect("listed above");
-            peer.open = Some(OpenWant::new(request, want.after, want.up_to));
-            self.effects.push_back(Effect::Want { peer: id, request, want });
+            self.send_want(now, id, want, is_fill);
         }
+    }
+
+    /// Opens a want at an idle peer. `is_fill` says that it is for places marked missing.
+    fn send_want(&mut self, now: Instant, id: OriginatorId, want: Want, is_fill: bool) {
+        if id == self.choice.source {
+            self.choice.progress_at = now;
+        }
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let request = self.requests.next();
+        peer.note_asked(now, want, is_fill);
+        peer.open = Some(OpenWant::new(request, now, want, is_fill));
+        self.effects.push_back(Effect::Want { peer: id, request, want });
     }
 
     /// Returns the want for an idle peer: the places of the search if there is one, else the strand
@@ -490,30 +500,25 @@ impl Follower {
         if self.choice.is_asked(id) {
             return Some(want(self.durable, None));
         }
-        let from_start = || self.missing.next_after(SequenceId::NONE);
-        let (from, to) = self.missing.next_after(peer.fill_position).or_else(from_start)?;
+        let (_, (from, to)) = self.next_range(peer)?;
         Some(want(from.previous(), Some(to)))
     }
 
-    /// Closes a want whose answer has ended, and sets the time to ask again.
-    fn finish_want(&mut self, now: Instant, id: OriginatorId, pause: Duration) {
+    /// Closes a want whose answer has ended, and sets the time to ask again. `is_answered` is false if the peer has
+    /// refused it, or its stream broke.
+    fn finish_want(&mut self, now: Instant, id: OriginatorId, is_answered: bool) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let Some(open) = peer.open.take() else { return };
-        if self.choice.is_asked(id) || self.search.is_some() {
-            peer.ask_at = now + pause;
-            self.forget_stalls(id);
-            if open.up_to.is_none() {
-                self.note_refusal(now, id);
-            }
+        if open.is_fill {
+            // The source is asked for what comes next again, another peer for the next range.
+            peer.ask_at = if is_answered { now } else { now + RETRY_AFTER };
             return;
         }
-        // One range of the walk over the missing ones is done. The next follows at once; after the
-        // last one the walk starts again later.
-        let asked = open.up_to.unwrap_or(SequenceId::NONE);
-        (peer.fill_position, peer.ask_at) = match self.missing.next_after(asked) {
-            Some(_) => (asked, now),
-            None => (SequenceId::NONE, now + FILL_EVERY),
-        };
+        peer.ask_at = now + if is_answered { SEARCH_AGAIN_AFTER } else { RETRY_AFTER };
+        self.forget_stalls(id);
+        if open.up_to.is_none() {
+            self.note_refusal(now, id);
+        }
     }
 
     fn cancel_all_wants(&mut self) {
@@ -537,9 +542,12 @@ impl Follower {
     fn cancel_want(&mut self, id: OriginatorId) {
         self.release_part(id);
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        if peer.open.take().is_some() {
-            self.effects.push_back(Effect::Stop { peer: id });
+        let Some(open) = peer.open.take() else { return };
+        if open.is_fill {
+            // The rest of the range is asked for later.
+            peer.fill_position = open.last;
         }
+        self.effects.push_back(Effect::Stop { peer: id });
     }
 
     fn open_want(&self, peer: OriginatorId) -> Option<&OpenWant> {

@@ -1,8 +1,10 @@
 //! One want at one peer, from its effect until its response has ended.
 
+use std::time::Instant;
+
 use hawser_proto::SequenceId;
 
-use crate::replication::link::{PeerViolation, RequestId};
+use crate::replication::link::{PeerViolation, RequestId, Want};
 
 /// Inclusive range of places.
 type Places = (SequenceId, SequenceId);
@@ -14,6 +16,12 @@ type Places = (SequenceId, SequenceId);
 pub(super) struct OpenWant {
     /// Identifies the response.
     pub(super) request: RequestId,
+    /// The time at which the peer was asked.
+    pub(super) asked_at: Instant,
+    /// The want is for places marked missing.
+    pub(super) is_fill: bool,
+    /// The place before the first one asked for.
+    pub(super) after: SequenceId,
     /// The last place asked for; `None` for a want without an end.
     pub(super) up_to: Option<SequenceId>,
     /// The last place that the response has covered, by an envelope or by a gap.
@@ -23,8 +31,9 @@ pub(super) struct OpenWant {
 }
 
 impl OpenWant {
-    pub(super) fn new(request: RequestId, after: SequenceId, up_to: Option<SequenceId>) -> Self {
-        Self { request, up_to, last: after, expired: None }
+    pub(super) fn new(request: RequestId, asked_at: Instant, want: Want, is_fill: bool) -> Self {
+        let Want { after, up_to, .. } = want;
+        Self { request, asked_at, is_fill, after, up_to, last: after, expired: None }
     }
 
     /// Moves on to an envelope and returns the places just before it that the peer named as

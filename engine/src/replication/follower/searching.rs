@@ -20,7 +20,7 @@ use super::parts::ReceivedTotal;
 use super::search::{
     IN_TURNS_FROM, SEARCH_AGAIN_AFTER, SEARCH_EVERY, SEARCH_FOR, Search, SearchTurns,
 };
-use super::{FILL_EVERY, Follower, PendingWrites};
+use super::{Follower, PendingWrites};
 
 impl Follower {
     /// Searches for the places up to `through`, which `from` did not send although a signed envelope
@@ -140,13 +140,10 @@ impl Follower {
             return;
         }
         let (from, through) = (self.accepted.next(), search.through);
-        for (_, peer) in self.peers.iter_mut().filter(|(id, _)| **id != self.choice.source) {
-            peer.ask_at = now + FILL_EVERY; // it has just been asked
-        }
         let mut writes = PendingWrites::default();
         let skip = self.skip(from, through, SkipReason::Missing);
         self.accept(now, skip, &mut writes);
-        self.missing.push(from, through);
+        self.add_missing(now, from, through);
         self.emit(self.choice.source, writes);
     }
 }

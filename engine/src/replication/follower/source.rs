@@ -23,7 +23,7 @@ impl Follower {
             return Some(self.choice.source);
         }
         let open = self.open_want(self.choice.source)?;
-        open.up_to.is_none().then_some(self.choice.source)
+        (open.up_to.is_none() || open.is_fill).then_some(self.choice.source)
     }
 
     /// Notes if the strand's node is in the network. While it is not, the follower asks it for nothing.
@@ -50,6 +50,7 @@ impl Follower {
     pub(super) fn look(&mut self, now: Instant) {
         let is_owing = self.is_ahead(self.choice.source);
         self.choice.owing_since = is_owing.then(|| self.choice.owing_since.unwrap_or(now));
+        self.fill(now);
         if self.choice.is_fixed {
             return;
         }
@@ -252,7 +253,7 @@ impl Follower {
 
     /// Returns a peer beside the source that claims more than was accepted: the one that was doubted least often, and
     /// then the one that claims most.
-    fn rival(&self) -> Option<OriginatorId> {
+    pub(super) fn rival(&self) -> Option<OriginatorId> {
         let is_rival = |(id, peer): &(&OriginatorId, &PeerProgress)| {
             let is_good = self.rank(**id, peer).is_some() && !self.choice.is_paused(**id);
             is_good && !self.choice.is_asked(**id) && peer.claimed_head > self.accepted
@@ -300,7 +301,7 @@ impl Follower {
         is_free && self.peers.get(&peer).is_some_and(claims)
     }
 
-    fn is_ahead(&self, peer: OriginatorId) -> bool {
+    pub(super) fn is_ahead(&self, peer: OriginatorId) -> bool {
         self.peers.get(&peer).is_some_and(|peer| peer.claimed_head > self.accepted)
     }
 

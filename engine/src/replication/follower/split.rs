@@ -148,12 +148,14 @@ impl Follower {
         self.split.is_some() && (self.choice.is_asked(id) || self.is_sharer(id, peer))
     }
 
-    /// Returns the time from which an idle peer may be asked. A long search has turns. The long pause after a walk over
-    /// missing places is no pause of parts.
+    /// Returns the time from which an idle peer may be asked. A long search has turns, and walks over missing places
+    /// have pauses.
     pub(super) fn asked_at(&self, id: OriginatorId, peer: &PeerProgress) -> Instant {
         let is_for_parts = self.search.is_none() && self.is_for_parts(id, peer);
         let at = if is_for_parts { peer.part_at } else { peer.ask_at };
-        self.turn_at(id).map_or(at, |turn_at| turn_at.max(at))
+        let is_for_fill = self.is_for_fill(id, peer);
+        let range_at = self.next_range(peer).map(|(at, _)| at).filter(|_| is_for_fill);
+        range_at.into_iter().chain(self.turn_at(id)).fold(at, Instant::max)
     }
 
     /// Returns the want for an idle peer.

@@ -4,9 +4,11 @@ use hawser_proto::{Bytes, EnvelopeId};
 use hawser_storage::{InvalidRule, Validity};
 use proptest::prelude::*;
 
+use super::filling::{FILL_EVERY, FILL_PAUSE};
 use super::*;
 
 mod expiry;
+mod filling;
 mod search;
 mod source;
 mod split;
@@ -324,7 +326,7 @@ fn missing_places_are_asked_of_later_peers_and_finds_are_compared() {
         rig.now,
     );
     rig.up(SOURCE);
-    assert_eq!(rig.asks(SOURCE), Some((9, None)), "its own node has said that it has none");
+    assert_eq!(rig.asks(SOURCE), Some((9, None)), "what comes next is first");
     rig.up(OTHER);
     assert_eq!(rig.asks(OTHER), Some((1, Some(3))));
     let mut found = envelopes([3]);
@@ -335,6 +337,8 @@ fn missing_places_are_asked_of_later_peers_and_finds_are_compared() {
     rig.answer(OTHER, vec![StrandItem::End]);
     rig.up(THIRD);
     assert_eq!(rig.asks(THIRD), Some((1, Some(2))), "3 is not looked for any more");
+    rig.wait(FILL_PAUSE);
+    assert_eq!(rig.asks(SOURCE), Some((1, Some(2))), "it may hold them, too");
 }
 
 #[test]

@@ -1,0 +1,132 @@
+//! The walks over places that are marked missing.
+//!
+//! Each connected peer is asked for one range after the other. The source is asked, too: it may be the only peer that
+//! holds the places. A peer answers one want for a strand at a time, so the source is asked for one range and then for
+//! everything that comes next again, and only while it claims nothing new. The want for the range has an end in time.
+//! Nothing that the source sends meanwhile is lost, because the next want begins at the place on disk.
+
+use std::time::{Duration, Instant};
+
+use hawser_proto::{OriginatorId, SequenceId};
+
+use super::choice::STALL_TIMEOUT;
+use super::{Follower, PeerProgress, STALL_AFTER};
+use crate::replication::link::Want;
+
+/// Time between two wants for the same range at a connected peer, at least. Specified (`docs/protocol/replication.md`,
+/// Gaps).
+pub(super) const FILL_EVERY: Duration = Duration::from_secs(600);
+/// Time that the source gets for what comes next before it is asked for a missing range. Specified (same page).
+pub(super) const FILL_PAUSE: Duration = Duration::from_secs(2);
+
+/// Inclusive range of places.
+type Places = (SequenceId, SequenceId);
+
+impl PeerProgress {
+    /// Notes that the peer is asked now. `is_fill` says that the want is for a range of its walk.
+    pub(super) fn note_asked(&mut self, now: Instant, want: Want, is_fill: bool) {
+        match want.up_to {
+            Some(to) if is_fill => (self.fill_position, self.walk_at) = (to, now + FILL_EVERY),
+            Some(_) => {}
+            None => self.fill_at = now + FILL_PAUSE,
+        }
+    }
+}
+
+impl Follower {
+    /// Takes over the missing places of an earlier follower of the strand, as far as this one has passed them.
+    #[must_use]
+    pub fn with_missing_of(mut self, before: &Self) -> Self {
+        self.missing = before.missing.up_to(self.accepted);
+        self
+    }
+
+    /// Adds places for which a search has just ended. Peers have been asked for them, so those that wait for their next
+    /// walk are asked in that one.
+    pub(super) fn add_missing(&mut self, now: Instant, from: SequenceId, through: SequenceId) {
+        let is_first = self.missing.is_empty();
+        for peer in self.peers.values_mut() {
+            if self.missing.next_after(peer.fill_position).is_some() {
+                continue;
+            }
+            peer.fill_position = through;
+            // Further searches must not put the next walk off.
+            if is_first {
+                peer.walk_at = now + FILL_EVERY;
+            }
+        }
+        self.missing.push(from, through);
+    }
+
+    /// Asks the source for a missing range, or takes such a want back, if it is time to.
+    pub(super) fn fill(&mut self, now: Instant) {
+        if self.fill_ends_at().is_some_and(|at| at <= now) {
+            self.end_fill(now);
+        }
+        if let Some((at, (from, to))) = self.next_fill()
+            && at <= now
+        {
+            let source = self.choice.source;
+            self.cancel_want(source);
+            let (after, up_to) = (from.previous(), Some(to));
+            let want = Want { originator: self.originator, after, up_to };
+            self.send_want(now, source, want, true);
+        }
+    }
+
+    /// Returns the next time at which [`fill`](Self::fill) can change something without an event.
+    pub(super) fn fill_timeout(&self) -> Option<Instant> {
+        let next = self.next_fill().map(|(at, _)| at);
+        next.into_iter().chain(self.fill_ends_at()).min()
+    }
+
+    /// True if an idle peer is to be asked for missing places and for nothing else.
+    pub(super) fn is_for_fill(&self, id: OriginatorId, peer: &PeerProgress) -> bool {
+        self.search.is_none() && !self.is_for_parts(id, peer) && !self.choice.is_asked(id)
+    }
+
+    /// Returns the next range of a peer's walk, and the time from which on the peer may be asked for it. After the last
+    /// range the walk begins again.
+    pub(super) fn next_range(&self, peer: &PeerProgress) -> Option<(Instant, Places)> {
+        if let Some(range) = self.missing.next_after(peer.fill_position) {
+            return Some((peer.fill_at, range));
+        }
+        let first = self.missing.next_after(SequenceId::NONE)?;
+        Some((peer.walk_at.max(peer.fill_at), first))
+    }
+
+    /// Returns the next range to ask the source for, and the time. `None` while the source is not waiting for new
+    /// envelopes, or this node has not stored what it was sent: the want without an end would have it sent twice.
+    fn next_fill(&self) -> Option<(Instant, Places)> {
+        let source = self.choice.source;
+        let is_free = self.search.is_none() && self.split.is_none() && self.choice.trial.is_none();
+        let is_caught_up = self.durable == self.accepted && !self.is_ahead(source);
+        let peer = self.peers.get(&source).filter(|_| is_free && is_caught_up)?;
+        peer.open.as_ref().filter(|open| open.up_to.is_none())?;
+        self.next_range(peer)
+    }
+
+    /// Returns the time at which a want for a missing range at the source is taken back: soon if a peer claims new
+    /// envelopes, which must not wait. `None` if there is no such want.
+    fn fill_ends_at(&self) -> Option<Instant> {
+        let source = self.choice.source;
+        let open = self.open_want(source).filter(|open| open.is_fill)?;
+        let has_news = self.is_ahead(source) || self.rival().is_some();
+        Some(open.asked_at + if has_news { STALL_TIMEOUT } else { STALL_AFTER })
+    }
+
+    /// Takes a want for a missing range at the source back. The source is asked for the rest later if it has sent a
+    /// part, and for another range if it has sent nothing.
+    fn end_fill(&mut self, now: Instant) {
+        let source = self.choice.source;
+        let Some(open) = self.open_want(source) else { return };
+        let unanswered = open.up_to.filter(|_| open.last == open.after);
+        self.cancel_want(source);
+        // It was not asked for what comes next, so it has not been silent about that.
+        self.choice.progress_at = now;
+        if let Some(peer) = self.peers.get_mut(&source) {
+            peer.ask_at = now;
+            peer.fill_position = unanswered.unwrap_or(peer.fill_position);
+        }
+    }
+}

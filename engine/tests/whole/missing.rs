@@ -1,0 +1,59 @@
+//! Places that are marked missing, and peers that hold them.
+
+use hawser_engine::replication::StrandItem;
+use hawser_proto::{Cursor, EnvelopeId, SequenceId};
+use hawser_storage::{Change, LogEntry, SkipReason, Store, Validity};
+
+use crate::common;
+use crate::follow::{Follower, OTHER, SOURCE, envelope, strand};
+
+fn append(place: u64) -> Change {
+    let id = EnvelopeId::new(SOURCE, SequenceId(place));
+    let (bytes, validity) = (envelope(SOURCE, place, "true"), Validity::Valid);
+    Change::Append(LogEntry { id, bytes, validity, facts: None })
+}
+
+fn missing(from: u64, through: u64) -> Change {
+    let (from, through, reason) = (SequenceId(from), SequenceId(through), SkipReason::Missing);
+    Change::Skip { originator: SOURCE, from, through, reason }
+}
+
+/// Returns a log as it begins on a snapshot that leaves out the places 2 and 3 of four.
+fn copied() -> Store {
+    let store = common::store();
+    store.commit(&[append(1), missing(2, 3), append(4)]).unwrap();
+    store
+}
+
+/// The peer may be the only one that holds them: the strand's own node, or the only source of a replica.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_source_of_a_strand_is_asked_for_what_a_snapshot_leaves_out() {
+    for peer in [SOURCE, OTHER] {
+        let follower = Follower::start(copied());
+        let mut source = follower.connect(peer, &[(SOURCE, 4)]);
+        assert_eq!(source.want(SOURCE).await, (4, None));
+        assert_eq!(source.want(SOURCE).await, (1, Some(3)));
+        let found = strand(SOURCE, &[2, 3]).into_iter().map(StrandItem::Envelope);
+        source.answer(found.chain([StrandItem::End]).collect()).await;
+        let whole = strand(SOURCE, &[1, 2, 3, 4]);
+        follower.until("the finds are stored", || follower.held(SOURCE) == whole).await;
+        assert_eq!(source.want(SOURCE).await, (4, None), "what comes next");
+        source.send(strand(SOURCE, &[5])).await;
+        follower.wait_for(SOURCE, 5).await;
+        follower.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_does_not_answer_about_missing_places_holds_up_no_new_envelope() {
+    let follower = Follower::start(copied());
+    let mut source = follower.connect(SOURCE, &[(SOURCE, 4)]);
+    assert_eq!(source.want(SOURCE).await, (4, None));
+    assert_eq!(source.want(SOURCE).await, (1, Some(3)));
+    let clock: Cursor = [EnvelopeId::new(SOURCE, SequenceId(5))].into_iter().collect();
+    source.link.sink().note_clock(&clock);
+    assert_eq!(source.want(SOURCE).await, (4, None));
+    source.send(strand(SOURCE, &[5])).await;
+    follower.wait_for(SOURCE, 5).await;
+    follower.stop().await;
+}
