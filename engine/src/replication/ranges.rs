@@ -2,9 +2,8 @@
 
 use hawser_proto::SequenceId;
 
-/// Upper bound of ranges kept in memory, 16 KiB. A guess: a strand with more gaps has lost more
-/// than a search can mend. Beyond it the lowest ranges are no longer searched for, and their marks
-/// on disk stay.
+/// Upper bound of ranges kept in memory, 16 KiB. A guess: most strands have fewer gaps. Beyond it the lowest ranges
+/// have to be read from disk again.
 pub(crate) const RANGES_MAX: usize = 1024;
 
 /// Bounded set of disjoint ranges, ascending, both ends included.
@@ -13,6 +12,8 @@ pub(crate) const RANGES_MAX: usize = 1024;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Ranges {
     ranges: Vec<(SequenceId, SequenceId)>,
+    /// A range was dropped.
+    is_cut: bool,
 }
 
 impl Ranges {
@@ -24,6 +25,11 @@ impl Ranges {
     /// Returns the number of ranges.
     pub(super) fn len(&self) -> usize {
         self.ranges.len()
+    }
+
+    /// Returns true if there may be ranges that these lack: one was dropped, or no more had room.
+    pub(super) fn may_lack_some(&self) -> bool {
+        self.is_cut || self.ranges.len() >= RANGES_MAX
     }
 
     /// Returns the last place; [`SequenceId::NONE`] without a range.
@@ -40,7 +46,7 @@ impl Ranges {
     /// Returns the ranges that end at `end` or before it.
     pub(super) fn up_to(&self, end: SequenceId) -> Self {
         let ends = self.ranges.partition_point(|(_, to)| *to <= end);
-        Self { ranges: self.ranges[..ends].to_vec() }
+        Self { ranges: self.ranges[..ends].to_vec(), is_cut: self.is_cut }
     }
 
     /// Adds a range above all others. Drops the lowest one if there are too many.
@@ -68,6 +74,7 @@ impl Ranges {
     fn keep_bound(&mut self) {
         if self.ranges.len() > RANGES_MAX {
             self.ranges.remove(0);
+            self.is_cut = true;
         }
         debug_assert!(self.ranges.len() <= RANGES_MAX, "one call adds one range at most");
     }
@@ -97,9 +104,16 @@ mod tests {
             ranges.push(SequenceId(n * 10 + 1), SequenceId(n * 10 + 9));
             ranges.remove(SequenceId(n * 10 + 5));
             assert!(ranges.len() <= RANGES_MAX);
+            assert_eq!(ranges.may_lack_some(), n >= 511, "{n}");
         }
         let highest = (SequenceId(19_996), SequenceId(19_999));
         assert_eq!(ranges.ranges.last(), Some(&highest), "the lowest ranges go");
+        while let Some((from, to)) = ranges.next_after(SequenceId::NONE) {
+            for place in from.0..=to.0 {
+                ranges.remove(SequenceId(place));
+            }
+        }
+        assert!(ranges.may_lack_some(), "those that went are somewhere else");
     }
 
     proptest! {

@@ -1,6 +1,8 @@
 //! Places that are marked missing, and peers that hold them.
 
-use hawser_engine::replication::StrandItem;
+use std::time::Duration;
+
+use hawser_engine::replication::{LinkCommand, StrandItem};
 use hawser_proto::{Cursor, EnvelopeId, SequenceId};
 use hawser_storage::{Change, LogEntry, SkipReason, Store, Validity};
 
@@ -55,5 +57,34 @@ async fn a_source_that_does_not_answer_about_missing_places_holds_up_no_new_enve
     assert_eq!(source.want(SOURCE).await, (4, None));
     source.send(strand(SOURCE, &[5])).await;
     follower.wait_for(SOURCE, 5).await;
+    follower.stop().await;
+}
+
+/// A snapshot, or a node that burns ids, can leave more ranges than a follower keeps in memory. On a clock that only
+/// moves while all tasks wait.
+#[tokio::test(start_paused = true)]
+async fn a_place_below_many_others_that_no_peer_holds_has_its_turn() {
+    const RANGES: u64 = 1_025;
+    let store = common::store();
+    let pair = |n: u64| [missing(n * 2 - 1, n * 2 - 1), append(n * 2)];
+    store.commit(&(1..=RANGES).flat_map(pair).collect::<Vec<_>>()).unwrap();
+    let follower = Follower::start(store);
+    let mut other = follower.connect(OTHER, &[]);
+    let asked = async {
+        loop {
+            let command = other.link.command().await.expect("the link stands");
+            let LinkCommand::Want { request, want } = command else { continue };
+            match want.up_to {
+                _ if want.originator != SOURCE => {}
+                Some(SequenceId(1)) => break,
+                _ => {
+                    let items = vec![StrandItem::End];
+                    other.link.sink().deliver(SOURCE, request, items).await.unwrap();
+                }
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(7_200), asked).await.expect("it has its turn");
+    tokio::time::resume();
     follower.stop().await;
 }

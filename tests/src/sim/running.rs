@@ -162,6 +162,7 @@ impl Sim {
             match effect {
                 Effect::Write(write) => self.store_later(node, originator, write),
                 Effect::Found { .. } => unreachable!("only a node's own strand reports finds"),
+                Effect::ReadMissing { .. } => unreachable!("a short strand has few gaps"),
                 Effect::Want { peer, request, want } => {
                     if self.nodes[&node].following[&originator].follower.is_split() {
                         self.sharers.entry(node).or_default().insert(peer);

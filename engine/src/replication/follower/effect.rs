@@ -55,6 +55,13 @@ pub enum Effect {
         /// The latest of their times; `None` if no time is known.
         originator_ns: Option<i64>,
     },
+    /// Read the highest ranges of the strand that are marked missing, of those that begin below this place, or of all.
+    /// Read as many as a follower keeps in memory. Then call
+    /// [`Follower::handle_missing`](super::Follower::handle_missing).
+    ReadMissing {
+        /// The lowest place that was in memory; `None` to begin at the top.
+        below: Option<SequenceId>,
+    },
     /// Close the connection to a peer.
     Disconnect {
         /// The peer at fault.

@@ -4,20 +4,28 @@
 //! holds the places. A peer answers one want for a strand at a time, so the source is asked for one range and then for
 //! everything that comes next again, and only while it claims nothing new. The want for the range has an end in time.
 //! Nothing that the source sends meanwhile is lost, because the next want begins at the place on disk.
+//!
+//! Memory has a window of the ranges. If there are more, the window moves down the strand, and then begins at the top
+//! again: places that no peer can fill must not keep others from their turn.
 
 use std::time::{Duration, Instant};
 
 use hawser_proto::{OriginatorId, SequenceId};
 
 use super::choice::STALL_TIMEOUT;
+use super::effect::Effect;
 use super::{Follower, PeerProgress, STALL_AFTER};
 use crate::replication::link::Want;
+use crate::replication::ranges::{RANGES_MAX, Ranges};
 
 /// Time between two wants for the same range at a connected peer, at least. Specified (`docs/protocol/replication.md`,
 /// Gaps).
 pub(super) const FILL_EVERY: Duration = Duration::from_secs(600);
 /// Time that the source gets for what comes next before it is asked for a missing range. Specified (same page).
 pub(super) const FILL_PAUSE: Duration = Duration::from_secs(2);
+/// Time for which a window of the missing ranges stays in memory. Specified (same page): the source can be asked for
+/// each of its ranges.
+pub(super) const WINDOW_FOR: Duration = Duration::from_secs(3600);
 
 /// Inclusive range of places.
 type Places = (SequenceId, SequenceId);
@@ -34,10 +42,43 @@ impl PeerProgress {
 }
 
 impl Follower {
+    /// Takes the ranges that were read for [`Effect::ReadMissing`]. `below` is that of the effect. The ranges ascend,
+    /// and both ends are included.
+    pub fn handle_missing(
+        &mut self,
+        now: Instant,
+        below: Option<SequenceId>,
+        read: Vec<(SequenceId, SequenceId)>,
+    ) {
+        if read.is_empty() && below.is_some() {
+            // The lowest ranges have had their turn.
+            self.effects.push_back(Effect::ReadMissing { below: None });
+            return;
+        }
+        let is_whole = below.is_none() && read.len() < RANGES_MAX;
+        let is_passed = |(_, to): &Places| *to <= self.accepted;
+        let mut ranges: Ranges = read.into_iter().filter(is_passed).collect();
+        if below.is_none() {
+            // Places that were marked a moment ago may not be on disk yet.
+            let mut last = ranges.last();
+            while let Some((from, to)) = self.missing.next_after(last) {
+                ranges.push(from, to);
+                last = to;
+            }
+        }
+        (self.missing, self.window_at) = (ranges, (!is_whole).then(|| now + WINDOW_FOR));
+        for peer in self.peers.values_mut() {
+            peer.fill_position = SequenceId::NONE;
+        }
+        self.look(now);
+        self.send_wants(now);
+    }
+
     /// Takes over the missing places of an earlier follower of the strand, as far as this one has passed them.
     #[must_use]
     pub fn with_missing_of(mut self, before: &Self) -> Self {
         self.missing = before.missing.up_to(self.accepted);
+        self.window_at = before.window_at;
         self
     }
 
@@ -58,8 +99,21 @@ impl Follower {
         self.missing.push(from, through);
     }
 
-    /// Asks the source for a missing range, or takes such a want back, if it is time to.
+    /// Notes that there may be more missing ranges than those in memory.
+    pub(super) fn note_window(&mut self, now: Instant) {
+        if self.missing.may_lack_some() && self.window_at.is_none() {
+            self.window_at = Some(now + WINDOW_FOR);
+        }
+    }
+
+    /// Moves the window if it is time to. Asks the source for a missing range, or takes such a want back.
     pub(super) fn fill(&mut self, now: Instant) {
+        self.note_window(now);
+        if self.window_at.is_some_and(|at| at <= now) {
+            self.window_at = Some(now + WINDOW_FOR);
+            let lowest = self.missing.next_after(SequenceId::NONE);
+            self.effects.push_back(Effect::ReadMissing { below: lowest.map(|(from, _)| from) });
+        }
         if self.fill_ends_at().is_some_and(|at| at <= now) {
             self.end_fill(now);
         }
@@ -77,7 +131,7 @@ impl Follower {
     /// Returns the next time at which [`fill`](Self::fill) can change something without an event.
     pub(super) fn fill_timeout(&self) -> Option<Instant> {
         let next = self.next_fill().map(|(at, _)| at);
-        next.into_iter().chain(self.fill_ends_at()).min()
+        next.into_iter().chain(self.fill_ends_at()).chain(self.window_at).min()
     }
 
     /// True if an idle peer is to be asked for missing places and for nothing else.

@@ -87,8 +87,10 @@ pub struct Follower {
     split_limits: SplitLimits,
     /// The place to reach before a backlog is split again.
     split_after: SequenceId,
-    /// Places below `accepted` that are marked missing.
+    /// Places below `accepted` that are marked missing: all, or a window of them.
     missing: Ranges,
+    /// The time at which the next window of them is read; `None` if these are all.
+    window_at: Option<Instant>,
     requests: RequestIds,
     /// Drained by the driver after each `handle_*` call, so it holds what one call makes: a few effects for each peer.
     effects: VecDeque<Effect>,
@@ -136,7 +138,7 @@ impl Follower {
         missing: impl IntoIterator<Item = (SequenceId, SequenceId)>,
         now: Instant,
     ) -> Self {
-        Self {
+        let mut follower = Self {
             originator,
             choice: Choice::new(originator, stored, now),
             own_beside: None,
@@ -152,9 +154,12 @@ impl Follower {
             split_limits: SplitLimits::default(),
             split_after: SequenceId::NONE,
             missing: missing.into_iter().collect(),
+            window_at: None,
             requests: RequestIds::default(),
             effects: VecDeque::new(),
-        }
+        };
+        follower.note_window(now);
+        follower
     }
 
     /// Returns the highest place that was handed over for storing.

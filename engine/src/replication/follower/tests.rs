@@ -129,7 +129,7 @@ impl Rig {
                 Effect::Stop { peer } | Effect::Disconnect { peer, .. } => {
                     self.asked.remove(peer);
                 }
-                Effect::Write(_) | Effect::Found { .. } => {}
+                Effect::Write(_) | Effect::Found { .. } | Effect::ReadMissing { .. } => {}
             }
         }
         effects

@@ -34,6 +34,7 @@ mod liveness;
 mod liveness_notes;
 mod membership;
 mod mend;
+mod missing;
 mod own_guard;
 mod peers;
 mod reader;

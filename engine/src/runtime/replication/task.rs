@@ -71,6 +71,8 @@ pub(super) struct StrandTask {
     pub(super) ahead: ShownStrand,
     /// Verdicts on shown envelopes, which were made while those before them were written.
     pub(super) checked_behind: Option<CheckedBehind>,
+    /// The running read of further ranges that are marked missing.
+    reading_missing: Option<JoinHandle<MissingRead>>,
 }
 
 /// The work of one strand that is under way, one of each kind.
@@ -153,6 +155,7 @@ impl StrandTask {
             watch: Arc::new(Mutex::new(TimeWatch::new(times, load))),
             counters: state.strand(originator),
             counted_searches: 0,
+            reading_missing: None,
             state,
         }
     }
@@ -183,6 +186,7 @@ impl StrandTask {
                     Ok(()) => {}
                     Err(error) => break Some(error),
                 },
+                read = finished(&mut self.reading_missing) => self.take_missing(read),
                 () = state::changed(&mut self.registry) => self.update_membership(),
                 _ = self.peers.changed() => self.update_peers(),
                 response = self.inbox.recv(), if may_check => match response {
@@ -440,6 +444,9 @@ impl StrandTask {
                 Effect::Found { peer, sequence, originator_ns } => {
                     self.state.own_strand.note_shown(peer, sequence, originator_ns);
                 }
+                Effect::ReadMissing { below } => {
+                    self.reading_missing = Some(self.read_missing(below));
+                }
                 Effect::Disconnect { peer, violation } => {
                     self.state.liveness.note_sent_away(peer, now());
                     self.command(peer, LinkCommand::Disconnect { violation });
@@ -557,6 +564,10 @@ pub(super) async fn read_strand(
         }
     }
 }
+
+/// Ranges that are marked missing, and the place below which they were read; `None` for the highest ones.
+pub(super) type MissingRead =
+    (Option<SequenceId>, Result<Vec<(SequenceId, SequenceId)>, ReadError>);
 
 type CommitResult = Result<Option<SequenceId>, FailedWrites>;
 

@@ -1,7 +1,9 @@
-//! Walks over places that are marked missing: the source beside other peers.
+//! Walks over places that are marked missing: the source beside other peers, and more ranges than memory has.
 
 use super::*;
 use crate::replication::follower::choice::STALL_TIMEOUT;
+use crate::replication::follower::filling::WINDOW_FOR;
+use crate::replication::ranges::RANGES_MAX;
 
 const MOMENT: Duration = Duration::from_millis(1);
 
@@ -202,4 +204,56 @@ fn searches_put_no_walk_off() {
     }
     rig.wait(begin + FILL_EVERY - rig.now);
     assert_eq!(rig.asks(OTHER), Some((1, Some(3))));
+}
+
+/// Returns the place of the effect that asks for further ranges.
+fn reads_below(effects: &[Effect]) -> Option<Option<u64>> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::ReadMissing { below } => Some(below.map(|place| place.0)),
+        _ => None,
+    })
+}
+
+#[test]
+fn ranges_that_memory_has_no_room_for_have_their_turn() {
+    let highest: Vec<_> = (1..=RANGES_MAX as u64).map(|n| (n * 2 + 10, n * 2 + 10)).collect();
+    let mut rig = with_missing(3_000, highest.clone());
+    rig.up(OTHER);
+    assert_eq!(rig.asks(OTHER), Some((11, Some(12))));
+    let effects = rig.wait(WINDOW_FOR);
+    assert_eq!(reads_below(&effects), Some(Some(12)));
+    rig.follower.handle_missing(rig.now, Some(SequenceId(12)), ranges([(3, 4)]).collect());
+    rig.effects();
+    // The other peer has not answered yet.
+    rig.answer(OTHER, vec![StrandItem::End]);
+    assert_eq!(rig.asks(OTHER), Some((2, Some(4))));
+    rig.answer(OTHER, envelopes([3, 4]));
+
+    // Below these there are none, so the highest ones follow.
+    let effects = rig.wait(WINDOW_FOR);
+    assert_eq!(reads_below(&effects), Some(None), "all of this window was found");
+    rig.follower.handle_missing(rig.now, Some(SequenceId(3)), Vec::new());
+    assert_eq!(reads_below(&rig.effects()), Some(None));
+    rig.follower.handle_missing(rig.now, None, ranges(highest[1..].iter().copied()).collect());
+    rig.effects();
+    rig.answer(OTHER, vec![StrandItem::End]);
+    assert_eq!(rig.asks(OTHER), Some((13, Some(14))));
+    // These are all.
+    assert_eq!(reads_below(&rig.wait(WINDOW_FOR * 2)), None);
+}
+
+/// They may not be on disk yet when the highest ranges are read.
+#[test]
+fn places_that_are_marked_while_a_window_is_read_are_kept() {
+    let mut rig = with_missing(9, [(2, 2), (4, 4)]);
+    rig.answer(SOURCE, envelopes([12]));
+    rig.answer(SOURCE, vec![StrandItem::End]);
+    rig.wait(SEARCH_FOR);
+    assert_eq!(rig.follower.accepted(), SequenceId(11), "marked missing");
+    rig.follower.handle_missing(rig.now, None, ranges([(2, 2), (4, 4)]).collect());
+    rig.up(OTHER);
+    for (after, up_to) in [(1, 2), (3, 4), (9, 11)] {
+        assert_eq!(rig.asks(OTHER), Some((after, Some(up_to))));
+        rig.answer(OTHER, vec![StrandItem::End]);
+    }
 }
