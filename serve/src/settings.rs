@@ -21,9 +21,9 @@ pub const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
 /// The text of the UNAVAILABLE status that ends streams when the server stops.
 pub const SHUTTING_DOWN: &str = "server is shutting down";
 
-/// Longest time in which a peer reads nothing while answers wait. A guess: a phone that sleeps or changes its network, or a
-/// program at a breakpoint, reads on later, and its streams are to go on. It bounds no memory: what waits is charged,
-/// and the connections with most are closed when memory is short.
+/// Longest time in which a peer reads nothing while answers wait. A guess: a phone that sleeps or changes its network,
+/// or a program at a breakpoint, reads on later, and its streams are to go on. It bounds no memory: what waits is
+/// charged, and the connections with most are closed when memory is short.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Settings of a listener.

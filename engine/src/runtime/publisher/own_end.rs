@@ -41,8 +41,8 @@ pub(super) fn resume(store: &Store, node: OriginatorId) -> Result<Sequencer, Rea
     unread.into_inner().map_or(Ok(sequencer), Err)
 }
 
-/// Returns the latest time of what this node has signed about its own strand, unix nanoseconds: its newest checkpoint, and
-/// its statements about void places; 0 if there are none. A restored folder may have them from peers, without the
+/// Returns the latest time of what this node has signed about its own strand, unix nanoseconds: its newest checkpoint,
+/// and its statements about void places; 0 if there are none. A restored folder may have them from peers, without the
 /// envelopes before them, and its machine's clock may be behind. An envelope that is dated before them would look like
 /// one of a strand whose times go back.
 ///
