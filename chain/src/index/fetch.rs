@@ -68,12 +68,18 @@ impl FetchedBlock {
 
 /// Returns the header of the latest block.
 pub(super) async fn head(chain: &Chain) -> Result<BlockHeader, RequestError> {
-    let client = chain.provider().client();
-    let block = client.request::<_, FetchedBlock>("eth_getBlockByNumber", ("latest", false));
-    block
-        .await
-        .map(|block| block.header(None))
-        .map_err(|error| chain.request_error("eth_getBlockByNumber", error))
+    named_header(chain, "latest").await
+}
+
+/// Returns the header of the newest block that the endpoint calls final.
+pub(super) async fn final_head(chain: &Chain) -> Result<BlockHeader, RequestError> {
+    named_header(chain, "finalized").await
+}
+
+async fn named_header(chain: &Chain, name: &'static str) -> Result<BlockHeader, RequestError> {
+    const METHOD: &str = "eth_getBlockByNumber";
+    let block = chain.provider().client().request::<_, FetchedBlock>(METHOD, (name, false)).await;
+    block.map(|block| block.header(None)).map_err(|error| chain.request_error(METHOD, error))
 }
 
 /// Returns the headers of these blocks, leaving out blocks that do not exist.

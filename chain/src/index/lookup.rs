@@ -207,6 +207,25 @@ fn agreed(
     Ok(agreed)
 }
 
+/// The part of a transaction's receipt that all chains have.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ReceiptLogs {
+    pub(super) block_number: U64,
+    block_hash: B256,
+    pub(super) logs: Vec<Log>,
+}
+
+/// Returns the receipt of a transaction at one endpoint; `None` if it does not know the transaction.
+pub(super) async fn receipt_of(
+    chain: &Chain,
+    transaction: B256,
+) -> Result<Option<ReceiptLogs>, RequestError> {
+    const METHOD: &str = "eth_getTransactionReceipt";
+    let receipt = chain.provider().client().request(METHOD, (transaction,));
+    receipt.await.map_err(|error| chain.request_error(METHOD, error))
+}
+
 /// Returns the payloads that a transaction broadcast, and its block, as one endpoint shows them.
 async fn broadcasts_of(
     chain: &Chain,
@@ -214,18 +233,8 @@ async fn broadcasts_of(
     address: Address,
     transaction: B256,
 ) -> Result<Option<Broadcasts>, RequestError> {
-    #[derive(Debug, Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Receipt {
-        block_number: U64,
-        block_hash: B256,
-        logs: Vec<Log>,
-    }
-    const METHOD: &str = "eth_getTransactionReceipt";
-    let client = chain.provider().client();
-    let receipt = client.request::<_, Option<Receipt>>(METHOD, (transaction,));
-    let receipt = receipt.await.map_err(|error| chain.request_error(METHOD, error))?;
-    Ok(receipt.map(|Receipt { block_number, block_hash, logs }| {
+    let receipt = receipt_of(chain, transaction).await?;
+    Ok(receipt.map(|ReceiptLogs { block_number, block_hash, logs }| {
         let own = logs.iter().filter(|log| log.address() == address);
         let payloads = own.filter_map(|log| match source.decode(log)? {
             ContractEvent::Payload { sequence_id, payload, .. } => Some((sequence_id, payload)),

@@ -15,7 +15,8 @@
 //! - `lag`, `turns`: decide when another endpoint is used, because this one is behind or turns back again and again;
 //! - `contract`: one contract's reader, which joins `reading` (asks) and `storing` (stores) through
 //!   `context`;
-//! - [`status`]: the state for operators; [`lookup`]: single blocks and transactions.
+//! - [`status`]: the state for operators; [`lookup`]: single blocks and transactions; [`finalised`]: single events
+//!   of final blocks, for auditors.
 
 mod bootstrap;
 pub mod claim;
@@ -25,6 +26,7 @@ mod contract;
 pub mod event;
 pub mod event_set;
 mod fetch;
+pub mod finalised;
 mod gap_search;
 mod head;
 mod lag;
