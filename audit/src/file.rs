@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use hawser_proto::{Address, Bytes, OriginatorId, PublicKey};
 use hawser_rules::misbehavior::report::REPORT_LEN_BYTES_MAX;
 use hawser_rules::misbehavior::{
-    Judgement, NoChain, ReportCase, TreeEvidence, TreeFault, verify, verify_trees,
+    ChainRecord, Judgement, ReportCase, TreeEvidence, TreeFault, verify, verify_trees,
 };
 use hawser_rules::{Absence, Absences, NodeRecord, Rate, RateTable, Registry};
 use serde::de::{Error as _, SeqAccess, Visitor};
@@ -251,16 +251,17 @@ pub struct KnownKeys {
 }
 
 impl KnownKeys {
-    /// Judges a report by these keys and rates. The host's time counts if its signature is valid.
+    /// Judges a report by these keys and rates, and by the data of chains. The host's time counts if its signature is
+    /// valid.
     #[must_use]
-    pub fn judge(&self, held: &FiledReport) -> Judgement {
+    pub fn judge(&self, held: &FiledReport, chain: &dyn ChainRecord) -> Judgement {
         let case = ReportCase {
             report: &held.report,
             host_signature: held.host_signature.as_deref(),
             host: held.host,
             registry: &self.registry,
             rates: self.rates.as_ref(),
-            chain: &NoChain,
+            chain,
             held_at_ns: None,
         };
         let judgement = verify(&case);

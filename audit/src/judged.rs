@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use hawser_rules::misbehavior::{Fact, Host, Judgement, Missing, Report, TreeEvidence};
+use hawser_rules::misbehavior::{
+    ChainRecord, Fact, Host, Judgement, Missing, NoChain, Report, TreeEvidence,
+};
 use serde_json::{Map, Value, json};
 
 use crate::file::{EvidenceFile, FiledReport, KnownKeys};
@@ -19,10 +21,16 @@ pub struct Judged {
 }
 
 impl Judged {
-    /// Judges a report.
+    /// Judges a report without data of chains.
     #[must_use]
     pub fn new(held: FiledReport, keys: &KnownKeys) -> Self {
-        let judgement = keys.judge(&held);
+        Self::by_chain(held, keys, &NoChain)
+    }
+
+    /// Judges a report, also by data of chains.
+    #[must_use]
+    pub fn by_chain(held: FiledReport, keys: &KnownKeys, chain: &dyn ChainRecord) -> Self {
+        let judgement = keys.judge(&held, chain);
         Self { report: Report::decode(&held.report).ok(), held, judgement }
     }
 

@@ -3,7 +3,8 @@
 //! Nothing here needs a running node, a network, a database or a clock. In reading order:
 //!
 //! - [`mod@file`]: evidence files, which hold reports with the keys and rates to judge them by;
-//! - [`judged`]: a report with its judgement, as text for people and JSON for programs;
+//! - [`judged`]: a report with its judgement, as text for people and JSON for programs; [`chain`]: the events
+//!   of a chain that it may need;
 //! - [`network`]: the reports of many nodes, each fact once, and the outages that most of them saw;
 //! - [`mod@replay`]: a whole log, checked again from its bytes;
 //! - [`mod@compare`]: where two logs differ;
@@ -19,6 +20,7 @@
 
 #![warn(missing_docs)]
 
+pub mod chain;
 pub mod compare;
 pub mod export;
 pub mod file;
