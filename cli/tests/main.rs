@@ -4,6 +4,7 @@
 
 mod administration;
 mod audit;
+mod audit_chain;
 mod audit_compare;
 mod audit_export;
 mod audit_input;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::NodeArgs;
+use super::onchain::NetworkArgs;
 
 /// The largest number of threads. A guess: more than the cores of a machine. A system may refuse to start more.
 const THREADS_MAX: usize = 1024;
@@ -23,7 +24,8 @@ pub(crate) enum AuditCommand {
     /// `hawser node`, and reads no node's key.
     Watch(NodeArgs),
     /// Judge reports of misbehaviour, of an evidence file or of a node. Exits with 0 if one is proven, else with 5 if
-    /// one is a claim, 6 if one is inconclusive, 7 if all are refuted.
+    /// one is a claim, 6 if one is inconclusive, 7 if all are refuted. The app chain is asked only if a flag names it,
+    /// at all of its endpoints, and a verdict that needs it rests on their word.
     #[command(visible_alias = "verify-evidence")]
     Report(AuditReportArgs),
     /// Check a whole log again, from its bytes: signatures, order, rules, fees, tallies, trees and checkpoints. Exits
@@ -63,6 +65,9 @@ pub(crate) struct AuditReportArgs {
     /// The source of the keys.
     #[command(flatten)]
     pub(crate) keys: KeysArgs,
+    /// The app chain to ask, and its contracts.
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
 }
 
 /// The keys and rates to judge by.

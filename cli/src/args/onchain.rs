@@ -56,6 +56,12 @@ impl NetworkArgs {
         self.network.clone().or_else(of_current_folder)
     }
 
+    /// Returns true if a flag describes a network or names its file.
+    #[must_use]
+    pub(crate) fn are_given(&self) -> bool {
+        self.network.is_some() || !self.flags.is_empty()
+    }
+
     /// Returns the flags together with the environment.
     #[must_use]
     pub(crate) fn sources(&self) -> SettingSources {

@@ -118,6 +118,19 @@ impl ContractSettings {
         reader.finish(|| settings)
     }
 
+    /// Reads the settings like [`read`](Self::read), for a command that reads the app chain alone.
+    ///
+    /// # Errors
+    /// [`SettingsError`] with all errors. A missing URL of the app chain is an error, and not one of the other chain.
+    pub fn read_for_app_chain(sources: &SettingSources) -> Result<Self, SettingsError> {
+        let mut reader = SettingsReader::new(sources);
+        let settings = reader.contracts();
+        if settings.app.urls.is_empty() {
+            reader.error(&table::APP_RPC, None);
+        }
+        reader.finish(|| settings)
+    }
+
     /// Returns true if the addresses of contracts are in a file of the web.
     #[must_use]
     pub fn is_read_from_the_web(&self) -> bool {

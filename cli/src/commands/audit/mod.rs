@@ -1,5 +1,6 @@
 //! `hawser audit`: following and judging a network without being a part of it.
 
+mod asked_chain;
 mod compare;
 mod export;
 mod identities;

@@ -34,7 +34,7 @@ pub(super) async fn run(args: AuditNetworkArgs, as_json: bool) -> Result<(), Run
     for (id, address) in &nodes {
         // What was read before an error counts: one report more must not hide the others.
         let mut held_bytes = 0;
-        let read = reports::each_page(address, 0, READ_MOST, |page| {
+        let read = reports::each_page(address, 0, READ_MOST, async |page| {
             for mut held in page {
                 held.host = id.map(OriginatorId);
                 let len_bytes = held.report.len();

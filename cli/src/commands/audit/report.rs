@@ -9,6 +9,7 @@ use hawser_rules::misbehavior::quorum::LivenessRecord;
 use hawser_rules::misbehavior::{MisbehaviorVerdict, Missing, TreeEvidence};
 use serde_json::{Value, json};
 
+use super::asked_chain::AskedChain;
 use super::keys::LoadedKeys;
 use super::replay::INCOMPLETE_EXIT_CODE;
 use super::{exit_of, keys, network, read_file, reports};
@@ -21,11 +22,14 @@ use crate::output;
 /// When files or nodes cannot be read; and with the exit code of the verdict, or of a node that was not read to its
 /// end.
 pub(in super::super) async fn report(args: AuditReportArgs, as_json: bool) -> Result<(), RunError> {
+    let chain = AskedChain::of(&args.network).await?;
     if args.source.contains("://") {
         let keys = keys::load(&args.keys, None)?;
-        let mut judging = Judging::new(&keys.known, as_json);
-        let read = reports::each_page(&args.source, 0, reports::READ_MOST, |page| {
-            page.into_iter().for_each(|held| judging.take(held));
+        let mut judging = Judging::new(&keys.known, chain, as_json);
+        let read = reports::each_page(&args.source, 0, reports::READ_MOST, async |page| {
+            for held in page {
+                judging.take(held).await;
+            }
             Ok(())
         });
         let read = read.await;
@@ -33,9 +37,9 @@ pub(in super::super) async fn report(args: AuditReportArgs, as_json: bool) -> Re
     }
     let file = read_file(args.source.as_ref())?;
     let keys = keys::load(&args.keys, Some(&file))?;
-    let mut judging = Judging::new(&keys.known, as_json);
+    let mut judging = Judging::new(&keys.known, chain, as_json);
     for held in file.held().map_err(RunError::failed)? {
-        judging.take(held);
+        judging.take(held).await;
     }
     for held in file.held_trees().map_err(RunError::failed)? {
         judging.take_trees(held);
@@ -67,6 +71,8 @@ fn differences(file: &EvidenceFile, keys: &LoadedKeys) -> Result<Vec<String>, Ru
 /// The judgements so far, of which only sums are held.
 struct Judging<'a> {
     keys: &'a KnownKeys,
+    /// The chain to ask; `None` if the arguments name none.
+    chain: Option<AskedChain>,
     as_json: bool,
     counts: BTreeMap<MisbehaviorVerdict, u64>,
     /// A verdict is open because rates are missing.
@@ -75,13 +81,16 @@ struct Judging<'a> {
 }
 
 impl<'a> Judging<'a> {
-    fn new(keys: &'a KnownKeys, as_json: bool) -> Self {
+    fn new(keys: &'a KnownKeys, chain: Option<AskedChain>, as_json: bool) -> Self {
         let (counts, liveness) = (BTreeMap::new(), LivenessRecord::default());
-        Self { keys, as_json, counts, lacks_rates: false, liveness }
+        Self { keys, chain, as_json, counts, lacks_rates: false, liveness }
     }
 
-    fn take(&mut self, held: FiledReport) {
-        let judged = Judged::new(held, self.keys);
+    async fn take(&mut self, held: FiledReport) {
+        let judged = match &mut self.chain {
+            Some(chain) => chain.judge(held, self.keys).await,
+            None => Judged::new(held, self.keys),
+        };
         if let Some(report) = &judged.report {
             self.liveness.add(report, &judged.judgement);
         }
@@ -169,6 +178,10 @@ impl<'a> Judging<'a> {
         if let Some(rates) = self.rates(keys) {
             line["rates"] = rates.into();
         }
+        if let Some(chain) = &self.chain {
+            line["chain"] = json!(chain.read());
+            line["chain_errors"] = json!(chain.errors());
+        }
         line
     }
 
@@ -185,6 +198,11 @@ impl<'a> Judging<'a> {
         }
         if let Some(rates) = self.rates(keys) {
             output::line(format_args!("rates: {rates}"));
+        }
+        if let Some(chain) = &self.chain {
+            for text in chain.read().iter().chain(chain.errors()) {
+                output::line(format_args!("chain: {text}"));
+            }
         }
     }
 }

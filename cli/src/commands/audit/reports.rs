@@ -61,7 +61,7 @@ pub(crate) async fn each_page(
     address: &str,
     after_ns: u64,
     most: ReadMost,
-    mut take: impl FnMut(Vec<FiledReport>) -> Result<(), RunError>,
+    mut take: impl AsyncFnMut(Vec<FiledReport>) -> Result<(), RunError>,
 ) -> Result<(), RunError> {
     let mut api = connect(address).await?;
     let (mut after, mut reports, mut len_bytes) = (after_ns, 0, 0_usize);
@@ -76,7 +76,7 @@ pub(crate) async fn each_page(
         after = last;
         reports += page.len();
         len_bytes += page.iter().map(|it| it.report.len()).sum::<usize>();
-        take(page)?;
+        take(page).await?;
         if reports > most.reports || len_bytes > most.len_bytes {
             return Err(RunError::failed(format!(
                 "{address}: the node has more reports than one run reads"

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use hawser_chain::admin::{ChainRole, Network};
+use hawser_chain::admin::{ChainRole, Contract, Network};
 use hawser_chain::broadcast::Witnesses;
 use hawser_chain::endpoints::Endpoints;
 use hawser_chain::send::{Chain, ConnectError};
@@ -57,6 +57,23 @@ pub(crate) async fn connect_to_all(
     connected.map_err(|error| {
         error.while_doing(format_args!("connecting to the network of {}", path.display()))
     })
+}
+
+/// Returns the URLs of the app chain, and the contracts that order its strands. Sends no request to the chain.
+///
+/// # Errors
+/// Everything that is wrong with the settings, or the contracts that they lack.
+pub(crate) async fn app_chain_to_read(
+    args: &NetworkArgs,
+) -> Result<(Vec<String>, KnownDeployment), RunError> {
+    let sources = match args.file() {
+        Some(path) => args.sources_beside(described(&path)?),
+        None => args.sources(),
+    };
+    let settings = ContractSettings::read_for_app_chain(&sources).map_err(RunError::usage)?;
+    let needed = [Contract::GroupMessageBroadcaster, Contract::IdentityUpdateBroadcaster];
+    let known = KnownDeployment::of(&settings, &needed).await?;
+    Ok((settings.app.urls, known))
 }
 
 /// Returns the settings that stand for the network of a file.

@@ -1,0 +1,138 @@
+//! The app chain, which `hawser audit report` asks if its arguments name it: before a report is judged, for the
+//! events that the judgement needs.
+
+use std::collections::BTreeSet;
+
+use alloy::primitives::Address;
+use hawser_audit::chain::{NamedEvent, ReadEvents};
+use hawser_audit::file::FiledReport;
+use hawser_audit::{Judged, KnownKeys};
+use hawser_chain::admin::{Contract, Contracts};
+use hawser_chain::endpoints::Endpoints;
+use hawser_chain::index::EventSource;
+use hawser_chain::index::finalised::FinalChain;
+use hawser_chain::index::lookup::AgreementError;
+use hawser_chain::send::RequestError;
+use hawser_node::error::RunError;
+use hawser_proto::OriginatorId;
+use hawser_rules::misbehavior::EventAnswer;
+
+use crate::args::onchain::NetworkArgs;
+use crate::commands::onchain;
+
+/// Questions of one run. A guess: strangers may submit any number of reports about chain envelopes to a node.
+const QUESTIONS_MAX: u64 = 10_000;
+/// Errors that are printed. A guess: enough to see what is wrong.
+const ERRORS_MAX: usize = 20;
+
+/// The app chain. It is asked for its final block together with the first question.
+pub(super) struct AskedChain {
+    endpoints: Endpoints,
+    contracts: Contracts,
+    first_block: u64,
+    reached: Option<FinalChain>,
+    /// An endpoint did not answer, so no further question is asked.
+    is_silent: bool,
+    asked: u64,
+    errors: BTreeSet<String>,
+}
+
+impl AskedChain {
+    /// Returns the chain that the arguments name; `None` without such an argument. Sends it no request yet.
+    ///
+    /// # Errors
+    /// When the arguments are wrong, or lack the address of a contract.
+    pub(super) async fn of(args: &NetworkArgs) -> Result<Option<Self>, RunError> {
+        if !args.are_given() {
+            return Ok(None);
+        }
+        let (urls, known) = onchain::app_chain_to_read(args).await?;
+        Ok(Some(Self {
+            endpoints: Endpoints::new("app", &urls, known.app_id).map_err(RunError::usage)?,
+            contracts: known.contracts,
+            first_block: known.app_first_block,
+            reached: None,
+            is_silent: false,
+            asked: 0,
+            errors: BTreeSet::new(),
+        }))
+    }
+
+    /// Judges a report. Asks the chain first if the judgement depends on it.
+    pub(super) async fn judge(&mut self, held: FiledReport, keys: &KnownKeys) -> Judged {
+        let mut events = ReadEvents::default();
+        let judged = Judged::by_chain(held, keys, &events);
+        let lacking = events.lacking();
+        if lacking.is_empty() {
+            return judged;
+        }
+        for event in lacking {
+            if let Some(answer) = self.ask(event).await {
+                events.add(event, answer);
+            }
+        }
+        Judged::by_chain(judged.held, keys, &events)
+    }
+
+    /// Asks for an event; `None` if the chain does not order its strand, is silent, or does not decide it.
+    async fn ask(&mut self, event: NamedEvent) -> Option<EventAnswer> {
+        let (source, contract) = match event.0.originator {
+            OriginatorId::GROUP_MESSAGES => {
+                (EventSource::GroupMessages, Contract::GroupMessageBroadcaster)
+            }
+            OriginatorId::IDENTITY_UPDATES => {
+                (EventSource::IdentityUpdates, Contract::IdentityUpdateBroadcaster)
+            }
+            _ => return None,
+        };
+        let address = self.contracts.get(contract)?;
+        if self.is_silent {
+            return None;
+        }
+        if self.asked == QUESTIONS_MAX {
+            self.errors.insert(format!("only the first {QUESTIONS_MAX} events were asked for"));
+            return None;
+        }
+        self.asked += 1;
+        let error = match self.answer(event, source, address).await {
+            Ok(answer) => return Some(answer),
+            Err(error) => error,
+        };
+        let is_silence = matches!(error, AgreementError::Rpc(RequestError::Unreachable { .. }));
+        self.is_silent = is_silence || self.reached.is_none();
+        if self.errors.len() < ERRORS_MAX {
+            self.errors.insert(match self.is_silent {
+                true => format!("the app chain could not be asked: {error}"),
+                false => format!("the app chain does not decide envelope {}: {error}", event.0),
+            });
+        }
+        None
+    }
+
+    async fn answer(
+        &mut self,
+        (id, transaction): NamedEvent,
+        source: EventSource,
+        address: Address,
+    ) -> Result<EventAnswer, AgreementError> {
+        let chain = match self.reached.take() {
+            Some(chain) => chain,
+            None => FinalChain::reach(self.endpoints.clone(), self.first_block).await?,
+        };
+        let chain = self.reached.insert(chain);
+        chain.event(source, address, id.sequence, transaction).await
+    }
+
+    /// Returns which part of the chain decided, and on whose word; `None` if it was not asked.
+    pub(super) fn read(&self) -> Option<String> {
+        let last = self.reached.as_ref()?.last_block();
+        let urls = self.endpoints.status().into_iter().map(|endpoint| endpoint.display_url);
+        let (id, urls) = (self.endpoints.id(), urls.collect::<Vec<_>>().join(", "));
+        Some(format!("app chain {id} up to its final block {last}, on the word of {urls}"))
+    }
+
+    /// Returns why events were not found out.
+    pub(super) fn errors(&self) -> &BTreeSet<String> {
+        &self.errors
+    }
+}

@@ -1,0 +1,145 @@
+//! `hawser audit report` with a chain: it judges chain envelopes by final blocks, on the word of all endpoints.
+
+use std::fs;
+
+use alloy::primitives::FixedBytes;
+use alloy::providers::Provider as _;
+use hawser_audit::Judged;
+use hawser_audit::file::FiledReport;
+use hawser_chain::contracts::GroupMessageBroadcaster;
+use hawser_chain::send::{Call, Chain, Sender};
+use hawser_devchain::deploy;
+use hawser_proto::envelope::{ClientEnvelope, OriginatorEnvelope, Proof};
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use hawser_proto::{Bytes, OriginatorId, SecretKey};
+use hawser_rules::misbehavior::Kind;
+use hawser_rules::misbehavior::report::client_safety_report;
+use prost::Message as _;
+use serde_json::{Value, json};
+
+use crate::support::chains::{Chains, STRANGER};
+use crate::support::log_folder::{NODE, keys_of};
+use crate::support::{VECTORS, free_base, run, stderr, stdout};
+
+const APP_ID: u64 = 31338;
+/// The blocks of the embedded chain after which one is final, and some more.
+const FINAL_AFTER: u64 = 70;
+
+/// Recorded group messages.
+fn recorded() -> Vec<Bytes> {
+    let lines = fs::read_to_string(VECTORS).unwrap();
+    let lines = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let of_groups = lines.filter(|line| line["expect_route"] == "chain:group");
+    of_groups.map(|line| hex::decode(line["hex"].as_str().unwrap()).unwrap().into()).collect()
+}
+
+/// Broadcasts a group message. Returns the hash of the transaction.
+fn broadcast(chains: &Chains, client: &Bytes) -> [u8; 32] {
+    let topic = ClientEnvelope::parse(client.clone()).unwrap().topic().clone();
+    let call = GroupMessageBroadcaster::addMessageCall {
+        groupId_: FixedBytes::from_slice(topic.identifier()),
+        message_: client.clone().into(),
+    };
+    let call = Call::new(chains.contract("groupMessageBroadcaster"), &call);
+    let key = deploy::accounts().swap_remove(STRANGER);
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let chain = Chain::connect(&chains.app, APP_ID).await.unwrap();
+        Sender::new(chain, key).send(&call).await.unwrap().transaction_hash.0
+    })
+}
+
+/// Makes all blocks so far final.
+fn finalise(chains: &Chains) {
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let chain = Chain::connect(&chains.app, APP_ID).await.unwrap();
+        let mined = chain.provider().raw_request::<_, Value>("anvil_mine".into(), [FINAL_AFTER]);
+        mined.await.unwrap();
+    });
+}
+
+/// The envelope of the app chain's group messages at a place.
+fn of_chain(sequence: u64, client: &Bytes, transaction: [u8; 32]) -> Bytes {
+    let payer =
+        pb::PayerEnvelope { unsigned_client_envelope: client.clone(), ..Default::default() };
+    let statement = pb::UnsignedOriginatorEnvelope {
+        originator_node_id: 0,
+        originator_sequence_id: sequence,
+        originator_ns: 5,
+        payer_envelope_bytes: payer.encode_to_vec().into(),
+        ..Default::default()
+    };
+    OriginatorEnvelope::encode(statement.encode_to_vec().into(), Proof::Transaction(transaction))
+}
+
+/// Judges a report of an envelope. Returns the exit code, the name of the first fact, and the last line.
+fn judge(chains: &Chains, envelope: &Bytes, flags: &[&str]) -> (i32, String, Value) {
+    let keys = keys_of(NODE, &SecretKey::from_bytes(&[2; 32]).unwrap());
+    let (kind, envelopes) = (Kind::BlockchainInconsistency, std::slice::from_ref(envelope));
+    let report = client_safety_report(5, OriginatorId(NODE), kind, envelopes).unwrap().to_bytes();
+    let held = FiledReport { report, host_signature: None, host: None, server_time_ns: None };
+    let file = Judged::file("test", &[held], &[], &keys);
+    let path = chains.folder.path().join("evidence.json");
+    fs::write(&path, serde_json::to_string(&file).unwrap()).unwrap();
+    let path = path.to_str().unwrap();
+    let output = run(&[&["audit", "report", "--json", path, "--registry", path], flags].concat());
+    let shown = stdout(&output);
+    let line = |line: Option<&str>| serde_json::from_str::<Value>(line.unwrap()).unwrap();
+    let fact = line(shown.lines().next())["facts"][0]["fact"].as_str().unwrap().to_owned();
+    (output.status.code().unwrap(), fact, line(shown.lines().last()))
+}
+
+#[test]
+fn chain_envelopes_are_judged_by_final_blocks_if_a_flag_names_the_chain() {
+    let chains = Chains::start();
+    let addresses = chains.folder.path().join("chain.json");
+    let addresses = addresses.to_str().unwrap();
+    let messages = recorded();
+    let transaction = broadcast(&chains, &messages[0]);
+    let as_on_chain = of_chain(1, &messages[0], transaction);
+    let known = ["--app-rpc-url", &chains.app, "--chain-json", addresses];
+    let verdict = |envelope: &Bytes| {
+        let (code, fact, last) = judge(&chains, envelope, &known);
+        assert_eq!(last["chain_errors"], json!([]), "{last}");
+        (code, fact)
+    };
+    let unknown = (6, "chain_unknown".to_owned());
+    assert_eq!(verdict(&as_on_chain), unknown, "its block is not final");
+    finalise(&chains);
+    assert_eq!(verdict(&as_on_chain), (7, "as_on_chain".to_owned()));
+    let is_false = (5, "false_chain_envelope".to_owned());
+    assert_eq!(verdict(&of_chain(1, &messages[1], transaction)), is_false, "other content");
+    assert_eq!(verdict(&of_chain(9, &messages[0], transaction)), is_false, "no such event");
+    assert_eq!(verdict(&of_chain(1, &messages[0], [9; 32])), is_false, "it is in another one");
+    assert_eq!(verdict(&of_chain(9, &messages[0], [9; 32])), unknown, "no such transaction");
+
+    let (code, _, last) = judge(&chains, &as_on_chain, &[]);
+    assert_eq!((code, &last["chain"]), (6, &Value::Null), "no flag names a chain");
+    let (code, _, last) = judge(&chains, &as_on_chain, &known);
+    let read = last["chain"].as_str().unwrap();
+    assert_eq!(code, 7);
+    assert!(read.starts_with("app chain 31338 up to") && read.ends_with(&chains.app), "{read}");
+
+    // All endpoints have to answer.
+    let dead = format!("http://127.0.0.1:{}", free_base(0));
+    for urls in [dead.clone(), format!("{},{dead}", chains.app)] {
+        let named = ["--app-rpc-url", &urls, "--chain-json", addresses];
+        let (code, fact, last) = judge(&chains, &as_on_chain, &named);
+        assert_eq!((code, fact), unknown, "{urls}");
+        let error = last["chain_errors"][0].as_str().unwrap();
+        assert!(error.starts_with(&format!("the app chain could not be asked: {dead}")), "{error}");
+    }
+    let twice = format!("{0},{0}", chains.app);
+    let twice = ["--app-rpc-url", &twice, "--chain-json", addresses];
+    assert_eq!(judge(&chains, &as_on_chain, &twice).0, 7);
+
+    // Another chain answers nothing, and the settlement chain alone is not asked.
+    let other = ["--app-rpc-url", &chains.settlement, "--chain-json", addresses];
+    let (code, fact, last) = judge(&chains, &as_on_chain, &other);
+    assert_eq!((code, fact), unknown, "{last}");
+    let path = chains.folder.path().join("evidence.json");
+    let path = path.to_str().unwrap();
+    let output = run(&["audit", "report", path, "--rpc-url", &chains.settlement]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let text = stderr(&output);
+    assert!(text.contains("contracts.app-chain.rpc-url"), "{text}");
+}
