@@ -233,7 +233,10 @@ mod tests {
         let account = PaidTime::new(Arc::default());
         account.earn(1);
         (0..9).for_each(|_| account.spend(Duration::from_millis(4)));
-        assert!(account.is_left(), "a publish pays for its turns, however often they are interrupted");
+        assert!(
+            account.is_left(),
+            "a publish pays for its turns, however often they are interrupted"
+        );
         account.spend(Duration::from_millis(4));
         assert!(!account.is_left());
     }
