@@ -24,8 +24,7 @@ const PAID_TIME_MAX: Duration = Duration::from_millis(20);
 /// The most time that one turn is charged: more than a turn of a publish works (traced: 10 to 90 µs). The system may
 /// give the core to another thread in the middle of a turn, for milliseconds beside a flood, or to the client that a
 /// written answer wakes. That time is not the connection's: charged in full, a publisher would have lost its place
-/// before the flood in most of its turns. A turn that works longer costs no more, so [`PAID_TIME_MAX`] pays for 200 of
-/// these at most.
+/// before the flood in most of its turns. A turn that works longer costs no more; its work is bounded otherwise.
 const TURN_CHARGE_MAX: Duration = Duration::from_micros(100);
 /// Largest number of turns in a row that a task leaves to paid tasks before it runs. Bounds the delay that paying
 /// callers can cause to other callers, and the cost of a deferred task. A guess.
@@ -64,8 +63,13 @@ impl PaidTime {
     }
 
     /// Charges a turn that has lasted for `time`, at most [`TURN_CHARGE_MAX`].
+    fn spend_turn(&self, time: Duration) {
+        self.spend(time.min(TURN_CHARGE_MAX));
+    }
+
+    /// Charges work on other threads that has lasted for `time`, at most [`PAID_TIME_MAX`].
     pub(crate) fn spend(&self, time: Duration) {
-        self.left_ns.fetch_sub(nanoseconds(time.min(TURN_CHARGE_MAX)), Ordering::Relaxed);
+        self.left_ns.fetch_sub(nanoseconds(time.min(PAID_TIME_MAX)), Ordering::Relaxed);
     }
 }
 
@@ -100,7 +104,7 @@ pub(crate) async fn in_turn<F: Future>(account: Arc<PaidTime>, task: F) -> F::Ou
         }
         let began = Instant::now();
         let polled = task.as_mut().poll(&mut Context::from_waker(&paid_waker));
-        account.spend(began.elapsed());
+        account.spend_turn(began.elapsed());
         polled
     })
     .await
@@ -232,12 +236,12 @@ mod tests {
     fn a_turn_that_the_system_interrupts_costs_no_more_than_a_turn() {
         let account = PaidTime::new(Arc::default());
         account.earn(1);
-        (0..9).for_each(|_| account.spend(Duration::from_millis(4)));
+        (0..9).for_each(|_| account.spend_turn(Duration::from_millis(4)));
         assert!(
             account.is_left(),
             "a publish pays for its turns, however often they are interrupted"
         );
-        account.spend(Duration::from_millis(4));
+        account.spend_turn(Duration::from_millis(4));
         assert!(!account.is_left());
     }
 
