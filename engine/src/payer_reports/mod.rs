@@ -33,7 +33,7 @@ pub(crate) use times::minute_at;
 pub use usage::{PayerUsage, available_of, usage_of};
 
 /// Returns the nodes that a report lists now: all canonical ones. The contract refuses every other list, so a node
-/// whose record cannot be used is listed as well: its owner alone could otherwise end all reports.
+/// without a valid key is listed as well: without it, one such record would end all reports.
 ///
 /// # Errors
 /// When it is empty.
@@ -42,7 +42,7 @@ pub fn nodes_of(registry: &Registry) -> Result<NodeIds, PayerReportError> {
 }
 
 /// Returns the originators that reports are written about: what was taken over from the older network, and all nodes of
-/// the registry. It includes those whose record cannot be used now: usage of their strands stays settled.
+/// the registry. It includes those without a valid key: usage of their strands stays settled.
 #[must_use]
 pub fn originators_of(registry: &Registry) -> Vec<OriginatorId> {
     OriginatorId::MIGRATED.into_iter().chain(registry.registered_ids()).collect()
