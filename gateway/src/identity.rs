@@ -316,7 +316,7 @@ async fn judge_with(
     log: InboxLog,
     updates: Arc<Vec<UpdateItem>>,
 ) -> Result<Option<CheckedUpdates>, GateFullError> {
-    let mut judgement = Judgement::begin(identity.check.open(inbox), log, updates);
+    let mut judgement = UpdatesJudgement::begin(identity.check.open(inbox), log, updates);
     loop {
         let core = identity.cores.enter(caller).await?;
         let turn = move || {
@@ -335,7 +335,7 @@ async fn judge_with(
 }
 
 /// A judgement of updates after the log of their inbox, in turns.
-struct Judgement {
+struct UpdatesJudgement {
     inbox: Box<dyn InboxCheck>,
     log: InboxLog,
     /// Number of updates of the log that are added.
@@ -346,7 +346,7 @@ struct Judgement {
     placed: Vec<PlacedUpdate>,
 }
 
-impl Judgement {
+impl UpdatesJudgement {
     fn begin(inbox: Box<dyn InboxCheck>, log: InboxLog, updates: Arc<Vec<UpdateItem>>) -> Self {
         Self { inbox, log, added: 0, updates, judged: 0, placed: Vec::new() }
     }
@@ -560,7 +560,7 @@ mod tests {
         let (calls, entries) = (Calls::default(), (10..15).map(entry).collect());
         let log = InboxLog { entries, _place: None };
         let inbox = Noting(calls.clone()).open(InboxId([5; 32]));
-        let mut judgement = Judgement::begin(inbox, log, Arc::new(vec![item(1)]));
+        let mut judgement = UpdatesJudgement::begin(inbox, log, Arc::new(vec![item(1)]));
         for added in [2, 4] {
             assert!(matches!(judgement.turn(), Ok(None)));
             assert_eq!(calls.lock().len(), added);
