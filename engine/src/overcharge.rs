@@ -8,7 +8,7 @@ use hawser_proto::{Bytes, EnvelopeId, SequenceId};
 use hawser_rules::RateTable;
 use hawser_rules::misbehavior::report::{REPORT_LEN_BYTES_MAX, WINDOW_ENVELOPES_MAX};
 use hawser_rules::misbehavior::{precedes_window, proves_overcharge};
-use hawser_storage::{Evidence, Misbehavior, ReadError, Snapshot};
+use hawser_storage::{CONGESTION_MINUTES, Evidence, Misbehavior, ReadError, Snapshot};
 
 use crate::misbehavior::stated_ns;
 
@@ -20,7 +20,7 @@ const ENVELOPES_LEN_BYTES_MAX: usize = REPORT_LEN_BYTES_MAX - 16 * 1024;
 /// `rates` or the log do not show it. `at` and all places before it are verified.
 ///
 /// `most` are the largest numbers of envelopes that may have counted for it, if all of them were known when it came.
-/// They make a claim where the envelopes themselves do not go into a report.
+/// With them, the fee is a claim even if a report has no room for the envelopes.
 ///
 /// # Errors
 /// If the log cannot be read, and not because the disk has damaged it.
@@ -28,7 +28,7 @@ pub fn overcharge(
     snapshot: &Snapshot<'_>,
     at: EnvelopeId,
     envelope: &Bytes,
-    most: Option<[u64; 5]>,
+    most: Option<[u64; CONGESTION_MINUTES]>,
     rates: &RateTable,
 ) -> Result<Option<Evidence>, ReadError> {
     let Ok(parsed) = OriginatorEnvelope::parse(envelope.clone()) else { return Ok(None) };

@@ -6,12 +6,15 @@ use hawser_proto::SequenceId;
 /// have to be read from disk again.
 pub(crate) const RANGES_MAX: usize = 1024;
 
+/// The first and the last place of a range, both included.
+pub(super) type Places = (SequenceId, SequenceId);
+
 /// Bounded set of disjoint ranges, ascending, both ends included.
 ///
 /// Invariant: each range starts after the one before it has ended, and none is empty.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Ranges {
-    ranges: Vec<(SequenceId, SequenceId)>,
+    ranges: Vec<Places>,
     /// A range was dropped.
     is_cut: bool,
 }
@@ -38,7 +41,7 @@ impl Ranges {
     }
 
     /// Returns the first range, or the rest of one, that lies after `after`.
-    pub(super) fn next_after(&self, after: SequenceId) -> Option<(SequenceId, SequenceId)> {
+    pub(super) fn next_after(&self, after: SequenceId) -> Option<Places> {
         let index = self.ranges.partition_point(|(_, to)| *to <= after);
         self.ranges.get(index).map(|&(from, to)| (from.max(after.next()), to))
     }
@@ -80,9 +83,9 @@ impl Ranges {
     }
 }
 
-impl FromIterator<(SequenceId, SequenceId)> for Ranges {
+impl FromIterator<Places> for Ranges {
     /// Takes disjoint ranges that ascend. Keeps the highest ones if there are too many.
-    fn from_iter<I: IntoIterator<Item = (SequenceId, SequenceId)>>(ascending: I) -> Self {
+    fn from_iter<I: IntoIterator<Item = Places>>(ascending: I) -> Self {
         let mut ranges = Self::default();
         ascending.into_iter().for_each(|(from, to)| ranges.push(from, to));
         ranges

@@ -16,7 +16,7 @@ use super::choice::STALL_TIMEOUT;
 use super::effect::Effect;
 use super::{Follower, PeerProgress, STALL_AFTER};
 use crate::replication::link::Want;
-use crate::replication::ranges::{RANGES_MAX, Ranges};
+use crate::replication::ranges::{Places, RANGES_MAX, Ranges};
 
 /// Time between two wants for the same range at a connected peer, at least. Specified (`docs/protocol/replication.md`,
 /// Gaps).
@@ -24,11 +24,8 @@ pub(super) const FILL_EVERY: Duration = Duration::from_secs(600);
 /// Time that the source gets for what comes next before it is asked for a missing range. Specified (same page).
 pub(super) const FILL_PAUSE: Duration = Duration::from_secs(2);
 /// Time for which a window of the missing ranges stays in memory. Specified (same page): the source can be asked for
-/// each of its ranges.
+/// each of its 1,024 ranges, one every two seconds.
 pub(super) const WINDOW_FOR: Duration = Duration::from_secs(3600);
-
-/// Inclusive range of places.
-type Places = (SequenceId, SequenceId);
 
 impl PeerProgress {
     /// Notes that the peer is asked now. `is_fill` says that the want is for a range of its walk.

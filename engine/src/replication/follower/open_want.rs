@@ -5,9 +5,7 @@ use std::time::Instant;
 use hawser_proto::SequenceId;
 
 use crate::replication::link::{PeerViolation, RequestId, Want};
-
-/// Inclusive range of places.
-type Places = (SequenceId, SequenceId);
+use crate::replication::ranges::Places;
 
 /// A want that a peer is answering, and how far the response has come.
 ///
