@@ -206,8 +206,8 @@ async fn registry(
             let url = own.http_address.clone();
             let at = url.as_deref().unwrap_or("an address that is no URL");
             let found = format!("node {} has this key, at {at}", own.id);
-            let checked = match own.canonical {
-                _ if url.is_none() => DoctorCheck::failed(
+            let checked = match (&url, own.canonical) {
+                (None, _) => DoctorCheck::failed(
                     NAME,
                     format!("{found}: no peer, gateway or client can call it"),
                     format!(
@@ -215,8 +215,8 @@ async fn registry(
                         own.id
                     ),
                 ),
-                true => DoctorCheck::fine(NAME, found),
-                false => DoctorCheck::doubtful(
+                (Some(_), true) => DoctorCheck::fine(NAME, found),
+                (Some(_), false) => DoctorCheck::doubtful(
                     NAME,
                     format!("{found}, and is not canonical: it follows, and publishes nothing"),
                     format!("once it has caught up: hawser registry canonical add {}", own.id),
