@@ -215,8 +215,8 @@ fn of(code: Code, reason: &'static str, text: &str) -> Status {
     StatusDetails::of(reason).into_status(code, text)
 }
 
-/// Renders the refusal of a publish. The details say which envelope breaks which rule, and what this node has of the
-/// strands on which envelopes depend that are refused for it.
+/// Renders the refusal of a publish. The details say which envelope breaks which rule. If an envelope is refused for a
+/// dependency, they also have this node's last places in the strands on which the envelope depends.
 fn refused(refusal: &AdmissionError) -> Status {
     let wrong = refusal.envelopes.iter().map(|envelope| WrongField {
         field: format!("payer_envelopes[{}]", envelope.index),

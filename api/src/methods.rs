@@ -186,18 +186,21 @@ const PUBLISH_FIELDS: &[FieldCost] = &[FieldCost::each(
 const QUERY_FIELDS: &[FieldCost] = &[FieldCost::each(
     1,
     0,
-    &[QUERIED.at_most(DECODED * SELECTED_MAX, too_many_queried), ORIGINATORS, LAST_SEEN],
+    &[TOPIC.at_most(DECODED * SELECTED_MAX, too_many_queried), ORIGINATORS, LAST_SEEN],
 )];
 
-/// The same of a subscription.
+/// The fields of [`QUERY_FIELDS`] in a subscription, which is refused with another status.
 const SUBSCRIPTION_FIELDS: &[FieldCost] = &[FieldCost::each(
     1,
     0,
-    &[QUERIED.at_most(DECODED * SELECTED_MAX, too_many_subscribed), ORIGINATORS, LAST_SEEN],
+    &[TOPIC.at_most(DECODED * SELECTED_MAX, too_many_subscribed), ORIGINATORS, LAST_SEEN],
 )];
 
-const QUERIED: FieldCost = FieldCost::each(1, 1024, &[]);
+/// A topic of an `EnvelopesQuery`.
+const TOPIC: FieldCost = FieldCost::each(1, 1024, &[]);
+/// The originators of an `EnvelopesQuery`.
 const ORIGINATORS: FieldCost = FieldCost::by_length(2, 16);
+/// The cursor of an `EnvelopesQuery`.
 const LAST_SEEN: FieldCost = FieldCost::each(3, 192, CURSOR);
 
 /// Topics, each with its row.

@@ -9,8 +9,8 @@ use hawser_rules::misbehavior::{ChainRecord, EventAnswer, PlaceAnswer};
 /// An envelope of a chain's strand, and the transaction that it names.
 pub type NamedEvent = (EnvelopeId, TransactionHash);
 
-/// A record of a few events, and of no other data of chains. A judgement by an empty one shows which events to read
-/// before it is made again.
+/// A record of a few events, and of no other data of chains. After a judgement by an empty record,
+/// [`lacking`](Self::lacking) has the events to read before the report is judged again.
 #[derive(Debug, Default)]
 pub struct ReadEvents {
     known: BTreeMap<NamedEvent, EventAnswer>,
@@ -23,7 +23,7 @@ impl ReadEvents {
         self.known.insert(event, answer);
     }
 
-    /// Returns the events that judgements so far have asked for in vain.
+    /// Returns the events that judgements so far have asked for and this record lacks.
     #[must_use]
     pub fn lacking(&self) -> BTreeSet<NamedEvent> {
         self.lacking.borrow().clone()

@@ -35,7 +35,7 @@ static WORKERS: LazyLock<FairGate<usize>> = LazyLock::new(|| FairGate::unbounded
 /// Threads for the work of connections whose publishes have paid for turns. Apart, so that no publisher waits behind
 /// the long messages of callers that publish nothing. A guess: the cores of a small machine.
 const PAID_WORKERS_MAX: usize = 2;
-/// Their gate, as [`WORKERS`].
+/// The gate at which addresses wait for the threads of paid work. It has no bound, for the same reason as [`WORKERS`].
 static PAID_WORKERS: LazyLock<FairGate<usize>> =
     LazyLock::new(|| FairGate::unbounded(PAID_WORKERS_MAX));
 

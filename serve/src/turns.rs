@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 use futures_util::task::AtomicWaker;
 use hyper::rt::Executor;
 
-/// The time on the runtime's threads that one stored envelope pays for: that of ten turns. A publish of one envelope has
-/// seven (traced), most of them interrupted beside a flood.
+/// The time on the runtime's threads that one stored envelope pays for: ten turns at their highest charge. A publish of
+/// one envelope has seven turns (traced), most of them interrupted beside a flood.
 const PAID_TIME: Duration = Duration::from_millis(1);
 /// Largest unused time of a connection. A guess: the time that a burst of 20 publishes pays for.
 const PAID_TIME_MAX: Duration = Duration::from_millis(20);

@@ -39,7 +39,7 @@ async fn check(client: &mut HealthClient<Channel>, service: &str) -> i32 {
     client.check(about(service)).await.unwrap().into_inner().status
 }
 
-/// Waits until a service has this status: an answer may be as old as a moment.
+/// Waits until a service has this status: the node gives the same answer for 100 ms.
 async fn until(client: &mut HealthClient<Channel>, service: &str, status: i32) {
     for _ in 0..4000 {
         if check(client, service).await == status {

@@ -45,7 +45,7 @@ pub(crate) struct Signed {
     pub(crate) violation: Option<Violation>,
     /// Fees that no rate explains.
     pub(crate) fee: Option<Violation>,
-    /// The stated congestion fee, if it is one that a rate allows and that the strand has to explain.
+    /// The stated congestion fee, if it is above 0 and a rate allows it. The envelopes before it decide about it.
     pub(crate) congestion_fee: Option<u64>,
     /// The account that the payer's signature recovers to, in the strand of a node.
     pub(crate) payer: Option<Address>,
@@ -277,8 +277,9 @@ impl Checker {
                 .base_fee_picodollars()
                 .saturating_add(parsed.congestion_fee_picodollars()),
         });
+        // The fees of an envelope that breaks a rule are no fault of their own.
         if signed.violation.is_none() && self.originator.is_node() {
-            self.judge_fees(signed, parsed); // otherwise its fees are no fault of their own
+            self.judge_fees(signed, parsed);
         }
     }
 

@@ -3,7 +3,7 @@
 use hawser_rules::misbehavior::{LOAD_MINUTES, StrandLoad};
 use serde::{Deserialize, Serialize};
 
-/// The form of a [`StrandLoad`] in a state file. Every value is possible.
+/// The form of a [`StrandLoad`] in a state file. Every value is valid.
 #[derive(Serialize, Deserialize)]
 #[serde(remote = "StrandLoad")]
 pub(super) struct StoredLoad {

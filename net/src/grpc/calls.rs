@@ -162,7 +162,7 @@ impl WantCall {
         let mut limit = PAGE_ENVELOPES;
         while !feed.is_over() {
             let began = Instant::now();
-            // A peer that lacks the wanted places sends those behind them, and so no more than these.
+            // A peer that lacks the wanted places sends those behind them, at most as many as are asked for.
             let count = limit.min(feed.places_left());
             let asked = self.client.query(self.want.originator, feed.position(), count).await;
             let (page, _memory) = match asked {
@@ -173,6 +173,7 @@ impl WantCall {
                     limit = count.div_ceil(10);
                     continue;
                 }
+                // A relay may refuse the strand of another node, and keeps its session.
                 Err(PeerCallError::Failed(error) | PeerCallError::Answered(error))
                     if self.want.originator != self.peer =>
                 {

@@ -1,5 +1,5 @@
-//! Tests of wrong fees that no single envelope shows together with a rate: of congestion, and of free envelopes. No
-//! honest node is ever proven guilty.
+//! Tests of fees that one envelope and a rate do not decide: congestion fees, which depend on earlier envelopes, and
+//! fees of free envelopes, which need no rate. No honest node is ever proven guilty.
 
 use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, Payload, Proof};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as env;
@@ -25,7 +25,7 @@ fn rates() -> RateTable {
     RateTable::new(vec![RATE], None).unwrap()
 }
 
-/// A report of a payer report that node 100 has paid for itself, as it must, with these fees.
+/// Returns a misbehaviour report about a payer report with these fees, for which node 100 has paid itself, as it must.
 fn free(base: u64, congestion: u64) -> Bytes {
     let aad =
         env::AuthenticatedData { target_topic: Bytes::from_static(&[4, 9]), ..Default::default() };
@@ -68,7 +68,7 @@ fn a_window_that_begins_less_than_a_second_before_its_minutes_proves_nothing() {
     assert_eq!(judged(begins - SECOND - 1), (Proven, "rule_broken"));
 }
 
-/// An envelope of node 100 for a place, with a signature that is not checked.
+/// Returns an envelope of node 100 for a place, with a signature that is not checked.
 fn envelope(
     sequence: u64,
     ns: i64,
@@ -88,7 +88,7 @@ fn any_signature() -> Signature {
     key(1).sign(originator_digest(&Bytes::from_static(b"any")))
 }
 
-/// The congestion fee of the next envelope, as implementations compute it that count it or do not.
+/// Returns the congestion fee of the next envelope. Implementations differ in whether they count the envelope itself.
 fn due(earlier_ns: &[i64], ns: i64, counts_itself: bool) -> u64 {
     let mut counts = [u64::from(counts_itself), 0, 0, 0, 0];
     for (age, count) in (0..).zip(&mut counts) {

@@ -14,7 +14,7 @@ pub const LOAD_MINUTES: usize = 8;
 /// The envelopes of one strand up to a place, by minute: as many as any implementation may count for congestion.
 ///
 /// Implementations differ in whether an envelope counts itself and whether an invalid one counts. A fee above the one
-/// that follows from these counts is wrong in each of them. Every value of the fields is possible.
+/// that follows from these counts is wrong in each of them. Every value of the fields is valid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StrandLoad {
     /// Minutes, each with the number of its envelopes.

@@ -28,7 +28,8 @@ const AT_ONCE_LEN_BYTES_MAX: usize = 32 * 1024;
 /// Bytes that are held for each byte of a request in JSON while it becomes a message, beside the text and its values.
 /// From the types: the bytes in base64, decoded and once more in the message, take half as much again as the text.
 const REQUEST_FACTOR: usize = 2;
-/// The same if the text has a backslash. The parser then copies a string into a buffer, which doubles when it grows.
+/// The value of [`REQUEST_FACTOR`] for a text with a backslash. From the library: its parser copies such a string into
+/// a buffer, which doubles when it grows.
 const ESCAPED_FACTOR: usize = 3;
 /// Memory of a value while a request is read. From the types: the fields of a message are in a tree, whose node of 11
 /// places takes 680 bytes, and an element of a list takes up to 112. A message with a field has two of the characters

@@ -244,7 +244,8 @@ pub enum Misbehavior {
     /// It stated a congestion fee above the one that follows from its own envelopes. Evidence: the envelopes of that
     /// minute and of the four before it, up to the one with the fee, and an earlier one, in their order.
     Overcharge,
-    /// The same, where a report has no room for these envelopes. Evidence: the envelope with the fee.
+    /// It stated such a congestion fee, and a report has no room for these envelopes. Evidence: the envelope with the
+    /// fee.
     OverchargeUnderLoad,
 }
 

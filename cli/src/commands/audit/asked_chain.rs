@@ -20,9 +20,10 @@ use hawser_rules::misbehavior::EventAnswer;
 use crate::args::onchain::NetworkArgs;
 use crate::commands::onchain;
 
-/// Questions of one run. A guess: strangers may submit any number of reports about chain envelopes to a node.
+/// Largest number of questions of one run. A guess: any caller may submit any number of reports about chain envelopes
+/// to a node.
 const QUESTIONS_MAX: u64 = 10_000;
-/// Errors that are printed. A guess: enough to see what is wrong.
+/// Largest number of errors that are printed. A guess: enough to see what is wrong.
 const ERRORS_MAX: usize = 20;
 
 /// The app chain. It is asked for its final block together with the first question.
@@ -123,7 +124,8 @@ impl AskedChain {
         chain.event(source, address, id.sequence, transaction).await
     }
 
-    /// Returns which part of the chain decided, and on whose word; `None` if it was not asked.
+    /// Returns the chain, its last block that counts, and the endpoints whose answers were used; `None` if it was not
+    /// asked.
     pub(super) fn read(&self) -> Option<String> {
         let last = self.reached.as_ref()?.last_block();
         let urls = self.endpoints.status().into_iter().map(|endpoint| endpoint.display_url);
@@ -131,7 +133,7 @@ impl AskedChain {
         Some(format!("app chain {id} up to its final block {last}, on the word of {urls}"))
     }
 
-    /// Returns why events were not found out.
+    /// Returns the reasons for which events stay unknown.
     pub(super) fn errors(&self) -> &BTreeSet<String> {
         &self.errors
     }
