@@ -16,7 +16,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::evidence::TimeWatch;
 use super::state::ReplicationState;
-use super::task::{StrandTask, read_strand};
+use super::strand_read::read_strand;
+use super::task::StrandTask;
 use super::writes;
 use crate::replication::{
     EnvelopeVerifier, LinkCommand, MendEffect, MendSearch, PeerViolation, StrandItem, VerifyResult,

@@ -3,7 +3,8 @@
 use hawser_proto::SequenceId;
 use tokio::task::JoinHandle;
 
-use super::task::{MissingRead, StrandTask};
+use super::strand_read::MissingRead;
+use super::task::StrandTask;
 use crate::replication::RANGES_MAX;
 
 impl StrandTask {

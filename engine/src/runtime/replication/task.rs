@@ -6,11 +6,9 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hawser_proto::checkpoint::SignedPrefix;
-use hawser_proto::{Bytes, EnvelopeId, OriginatorId, PublicKey, SequenceId};
-use hawser_rules::misbehavior::StrandLoad;
+use hawser_proto::{Bytes, OriginatorId, PublicKey, SequenceId};
 use hawser_rules::{Absences, Registry};
-use hawser_storage::{CommitError, HashedEnvelope, ReadError};
+use hawser_storage::{CommitError, HashedEnvelope};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::JoinHandle;
@@ -21,16 +19,15 @@ use super::catch_up::CatchUp;
 use super::checking::{Checked, envelope, verify_all};
 use super::counters::StrandCounters;
 use super::evidence::TimeWatch;
-use super::fee_watch::load_at;
 use super::membership;
 use super::peers::{ConnectedPeer, PeerTable};
 use super::state::{self, ReplicationState};
+use super::strand_read::{MissingRead, ReadStrand, read_strand};
 use super::writes::{FailedWrites, Load, StageOfWrites, WriteQueue, commit};
-use crate::misbehavior::{StrandTimes, stated_ns};
 use crate::pauses::RetryPauses;
 use crate::replication::{
-    Effect, EnvelopeVerifier, Follower, LinkCommand, PeerViolation, RANGES_MAX, ShownStage,
-    ShownStrand, StrandItem, StrandWrite, VerifyResult, WantResponse,
+    Effect, EnvelopeVerifier, Follower, LinkCommand, PeerViolation, ShownStage, ShownStrand,
+    StrandItem, StrandWrite, VerifyResult, WantResponse,
 };
 use crate::runtime::stop::StopSignal;
 
@@ -519,55 +516,6 @@ impl StrandTask {
         })
     }
 }
-
-/// The state of a strand on disk.
-pub(super) struct ReadStrand {
-    /// The places that are marked missing.
-    pub(super) missing: Vec<(SequenceId, SequenceId)>,
-    /// The time at the last place that is verified.
-    pub(super) times: StrandTimes,
-    /// The load up to that place.
-    pub(super) load: StrandLoad,
-    /// The last place that is verified.
-    pub(super) verified: SequenceId,
-    /// The proof that allows showing the following envelopes before they are verified.
-    pub(super) shown_by: Option<SignedPrefix>,
-}
-
-/// Reads the state of a strand. Tries again until it can be read.
-pub(super) async fn read_strand(
-    state: &Arc<ReplicationState>,
-    originator: OriginatorId,
-) -> ReadStrand {
-    let mut pauses = RetryPauses::default();
-    loop {
-        let state = state.clone();
-        let read = move || -> Result<_, ReadError> {
-            let snapshot = state.store.snapshot();
-            let verified = snapshot.verified_head(originator)?;
-            let end = EnvelopeId::new(originator, verified);
-            let last = snapshot.get(end)?.and_then(|bytes| Some((stated_ns(&bytes)?, end)));
-            let missing = snapshot.last_missing(originator, RANGES_MAX)?;
-            // Without this record the strand is still followed, and less is known about its node.
-            let shown_by = snapshot.shown_by(originator).ok().flatten();
-            let times = StrandTimes::after(last);
-            let load = load_at(&snapshot, end, last.map(|(ns, _)| ns));
-            Ok(ReadStrand { missing, times, load, verified, shown_by })
-        };
-        let read = tokio::task::spawn_blocking(read).await;
-        match read.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())) {
-            Ok(read) => return read,
-            Err(error) => {
-                tracing::error!(code = "strand_unreadable", %originator, %error, "a strand cannot be read now");
-                tokio::time::sleep(pauses.next()).await;
-            }
-        }
-    }
-}
-
-/// Ranges that are marked missing, and the place below which they were read; `None` for the highest ones.
-pub(super) type MissingRead =
-    (Option<SequenceId>, Result<Vec<(SequenceId, SequenceId)>, ReadError>);
 
 type CommitResult = Result<Option<SequenceId>, FailedWrites>;
 
