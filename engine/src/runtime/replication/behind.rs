@@ -8,7 +8,7 @@ use hawser_storage::{CommitError, LogItem, ReadError, Store, Validity};
 use parking_lot::Mutex;
 
 use super::checking::{judge_stored, verify};
-use super::evidence::TimeWatch;
+use super::evidence::StrandWatch;
 use super::state::ReplicationState;
 use super::writes::{self, Load};
 use crate::replication::{EnvelopeVerifier, VerifyResult};
@@ -56,7 +56,7 @@ pub(super) type BehindStep = (BehindOutcome, Option<CheckedBehind>);
 pub(super) async fn verify_next(
     state: Arc<ReplicationState>,
     verifier: Arc<EnvelopeVerifier>,
-    watch: Arc<Mutex<TimeWatch>>,
+    watch: Arc<Mutex<StrandWatch>>,
     (verified, through): (SequenceId, SequenceId),
     checked: Option<CheckedBehind>,
 ) -> BehindStep {
@@ -139,7 +139,7 @@ async fn read_next(
 /// Writes verdicts. Blocks no task.
 async fn write(
     state: &Arc<ReplicationState>,
-    watch: &Arc<Mutex<TimeWatch>>,
+    watch: &Arc<Mutex<StrandWatch>>,
     checked: CheckedBehind,
 ) -> BehindOutcome {
     let (state, watch) = (state.clone(), watch.clone());

@@ -56,12 +56,12 @@ pub(super) enum StrandFault {
 /// A fault, and the place that shows it.
 pub(super) type FaultAt = (EnvelopeId, StrandFault);
 
-/// Faults in times of one strand that wait for the disk. A guess: more prove nothing more.
+/// Largest number of faults of one strand that wait for the disk. A guess: more prove nothing more.
 const UNRECORDED_MAX: usize = 1024;
 
 /// The times, fees and dependencies of one strand, and the faults in it that are not recorded yet. Bounded.
 #[derive(Debug, Default)]
-pub(super) struct TimeWatch {
+pub(super) struct StrandWatch {
     pub(super) times: StrandTimes,
     fees: FeeWatch,
     /// The missing places at the end of the changes looked at so far: the place before them, and the last one.
@@ -71,7 +71,7 @@ pub(super) struct TimeWatch {
     unrecorded: Vec<FaultAt>,
 }
 
-/// A state of a [`TimeWatch`] to go back to.
+/// A state of a [`StrandWatch`] to go back to.
 pub(super) struct WatchMark {
     times: StrandTimes,
     fees: FeeWatch,
@@ -80,7 +80,7 @@ pub(super) struct WatchMark {
     unrecorded: usize,
 }
 
-impl TimeWatch {
+impl StrandWatch {
     /// Continues after the times and the load of a strand.
     pub(super) fn new(times: StrandTimes, load: StrandLoad) -> Self {
         Self { times, fees: FeeWatch::new(load), ..Self::default() }
@@ -113,7 +113,7 @@ impl TimeWatch {
 /// with later changes.
 pub(super) fn watch_and_record(
     state: &ReplicationState,
-    watched: &mut TimeWatch,
+    watched: &mut StrandWatch,
     changes: &[Change],
 ) {
     let faults = watch(state, watched, changes);
@@ -126,7 +126,7 @@ pub(super) fn watch_and_record(
 
 /// Looks at changes that are about to be written, in their order. Returns the faults that they show, and notes
 /// envelopes whose fees have to be judged.
-fn watch(state: &ReplicationState, watched: &mut TimeWatch, changes: &[Change]) -> Vec<FaultAt> {
+fn watch(state: &ReplicationState, watched: &mut StrandWatch, changes: &[Change]) -> Vec<FaultAt> {
     // Honest nodes give an envelope that depends on a commit a later time than the commit's, even if the chain's clock
     // is ahead.
     let now_ns = state.chain_clock.ahead_of(state.ports.clock.now_ns());
@@ -184,7 +184,7 @@ fn watch(state: &ReplicationState, watched: &mut TimeWatch, changes: &[Change]) 
 /// cannot be read holds up no other one.
 fn record_faults(
     state: &ReplicationState,
-    watch: &mut TimeWatch,
+    watch: &mut StrandWatch,
     changes: &[Change],
 ) -> Result<(), CommitError> {
     if watch.unrecorded.is_empty() {

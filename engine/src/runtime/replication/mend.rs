@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::evidence::TimeWatch;
+use super::evidence::StrandWatch;
 use super::state::ReplicationState;
 use super::strand_read::read_strand;
 use super::task::StrandTask;
@@ -84,7 +84,7 @@ impl Drop for Turn<'_> {
 pub struct RestingStrand {
     state: Arc<ReplicationState>,
     originator: OriginatorId,
-    watch: Mutex<TimeWatch>,
+    watch: Mutex<StrandWatch>,
 }
 
 impl RestingStrand {
@@ -129,7 +129,7 @@ pub(super) async fn rest(
     let read = timeout(REST_WITHIN, read_strand(state, originator)).await.ok()?;
     // The follower has to verify all places that are shown to readers first.
     let is_verified = read.verified >= state.heads.get().get(originator);
-    resting.watch = Mutex::new(TimeWatch::new(read.times, read.load));
+    resting.watch = Mutex::new(StrandWatch::new(read.times, read.load));
     if !is_verified {
         return None;
     }

@@ -18,7 +18,7 @@ use super::behind::{BehindStep, CheckedBehind};
 use super::catch_up::CatchUp;
 use super::checking::{Checked, envelope, verify_all};
 use super::counters::StrandCounters;
-use super::evidence::TimeWatch;
+use super::evidence::StrandWatch;
 use super::membership;
 use super::peers::{ConnectedPeer, PeerTable};
 use super::state::{self, ReplicationState};
@@ -63,7 +63,7 @@ pub(super) struct StrandTask {
     /// The marks on disk may follow other absences. No envelope is checked until the strand has been judged again.
     is_outdated: bool,
     /// Times of the strand, for the one commit under way.
-    pub(super) watch: Arc<Mutex<TimeWatch>>,
+    pub(super) watch: Arc<Mutex<StrandWatch>>,
     /// The state of what readers are shown before it is verified.
     pub(super) ahead: ShownStrand,
     /// Verdicts on shown envelopes, which were made while those before them were written.
@@ -149,7 +149,7 @@ impl StrandTask {
             failed: None,
             is_checking: false,
             pauses: RetryPauses::default(),
-            watch: Arc::new(Mutex::new(TimeWatch::new(times, load))),
+            watch: Arc::new(Mutex::new(StrandWatch::new(times, load))),
             counters: state.strand(originator),
             counted_searches: 0,
             reading_missing: None,

@@ -10,7 +10,7 @@ use hawser_storage::{
 };
 
 use super::conflicts;
-use super::evidence::{self, TimeWatch};
+use super::evidence::{self, StrandWatch};
 use super::state::ReplicationState;
 use crate::facts;
 use crate::replication::{ShownStage, StrandWrite};
@@ -136,7 +136,7 @@ pub(super) struct StageOfWrites {
 /// [`FailedWrites`]; some of the writes may be durable.
 pub(super) fn commit(
     state: &ReplicationState,
-    watch: &mut TimeWatch,
+    watch: &mut StrandWatch,
     shown: StageOfWrites,
     writes: Vec<StrandWrite>,
 ) -> Result<Option<SequenceId>, FailedWrites> {
@@ -169,7 +169,7 @@ pub(super) fn commit(
 /// Appends the changes as the stage of the strand demands. Gives back those that are to be appended again.
 fn append_in(
     state: &ReplicationState,
-    watch: &mut TimeWatch,
+    watch: &mut StrandWatch,
     shown: &StageOfWrites,
     changes: Vec<Change>,
 ) -> Result<(), (CommitError, Vec<Change>)> {
@@ -189,7 +189,7 @@ fn append_in(
 /// Takes changes over as verdicts on what readers are shown, up to `head`, and appends the others.
 fn append_again(
     state: &ReplicationState,
-    watch: &mut TimeWatch,
+    watch: &mut StrandWatch,
     head: SequenceId,
     changes: Vec<Change>,
 ) -> Result<(), (CommitError, Vec<Change>)> {
@@ -210,7 +210,7 @@ fn append_again(
 /// Takes changes over as verdicts on places that readers are shown.
 fn judge_shown(
     state: &ReplicationState,
-    watch: &mut TimeWatch,
+    watch: &mut StrandWatch,
     changes: &[Change],
 ) -> Result<(), CommitError> {
     let mut entries = Vec::new();
@@ -235,7 +235,7 @@ fn judge_shown(
 
 fn take_verdicts(
     state: &ReplicationState,
-    watch: &mut TimeWatch,
+    watch: &mut StrandWatch,
     entries: Vec<LogEntry>,
 ) -> Result<(), CommitError> {
     let Some(of) = entries.first().map(|entry| entry.id.originator) else { return Ok(()) };
@@ -293,7 +293,7 @@ fn prune_shown(
 /// No verdict was written. See [`hawser_storage::Store::commit_verified`].
 pub(super) fn commit_verified(
     state: &ReplicationState,
-    watch: &mut TimeWatch,
+    watch: &mut StrandWatch,
     originator: OriginatorId,
     entries: Vec<LogEntry>,
 ) -> Result<SequenceId, CommitError> {
@@ -354,7 +354,7 @@ fn note_withdrawn(state: &ReplicationState, through: EnvelopeId, withdrawn: u64)
 /// Records the faults that changes show, and appends the changes. Gives back those that are to be appended again.
 pub(super) fn append(
     state: &ReplicationState,
-    watch: &mut TimeWatch,
+    watch: &mut StrandWatch,
     changes: Vec<Change>,
 ) -> Result<(), (CommitError, Vec<Change>)> {
     let follows = |pair: &[Change]| pair[1].start().sequence == pair[0].end().sequence.next();
