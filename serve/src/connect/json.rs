@@ -1,8 +1,8 @@
 //! Translation of JSON bodies: its bounds, and its work outside of the runtime's threads.
 //!
-//! Memory is charged before it is taken. A request of `n` bytes takes `4 n`, and `5 n` if it contains a backslash: two
-//! of these while its text arrives, or for the pieces of a compressed one and their copy, and the rest while it is
-//! parsed. An answer takes its message, and four thirds of that for the text. The values of both are charged besides.
+//! Memory is charged before it is taken. A request of `n` bytes takes `4 n`, and `5 n` if it contains a backslash. Two
+//! of these are for the text while it arrives, or for the pieces of a compressed text and their copy. The rest is for
+//! parsing. An answer takes its message, and four thirds of that for the text. The values of both are charged besides.
 
 use std::collections::VecDeque;
 use std::net::Ipv4Addr;

@@ -9,9 +9,9 @@ use crate::facts;
 
 impl EnvelopeVerifier {
     /// Reads envelopes without verifying the signature of a node or a payer. Returns their entries, which are charged
-    /// to no payer, with their leaves; `None` if one of them has to be verified first: it breaks a rule that needs
-    /// neither signature to be seen, states a time at which its node was absent, or belongs to a reserved topic or an
-    /// inbox.
+    /// to no payer, with their leaves. Returns `None` if one of them has to be verified first: it breaks a rule that
+    /// shows without these signatures, states a time at which its node was absent, or belongs to a reserved topic or
+    /// an inbox.
     #[must_use]
     pub fn read(&self, batch: Vec<Bytes>) -> Option<Vec<(LogEntry, HashedEnvelope)>> {
         let node = self.key.address();
