@@ -119,8 +119,10 @@ impl Connections {
     }
 
     /// Returns the protocols of one connection. Its tasks take turns by the time that the connection has paid for.
-    fn http(&self, account: &Arc<PaidTime>, heads: HeadClock) -> auto::Builder<TurnExecutor> {
-        let mut http = auto::Builder::new(TurnExecutor(account.clone()));
+    fn http(&self, share: &ConnectionShare, heads: HeadClock) -> auto::Builder<TurnExecutor> {
+        let mut http = auto::Builder::new(TurnExecutor(share.paid_time().clone()));
+        // Errors of one client behind a proxy must not end the calls of the others. The meter of frames bounds them.
+        let resets_max = (!share.is_proxy()).then_some(ERROR_RESETS_MAX);
         http.http1()
             .timer(HeadTimer::new(heads, self.settings.head_timeout))
             .header_read_timeout(self.settings.head_timeout)
@@ -129,7 +131,7 @@ impl Connections {
             .timer(TokioTimer::new())
             .max_concurrent_streams(self.settings.streams_per_connection_max)
             .max_pending_accept_reset_streams(PENDING_RESETS_MAX)
-            .max_local_error_reset_streams(ERROR_RESETS_MAX)
+            .max_local_error_reset_streams(resets_max)
             .max_header_list_size(HEADER_LIST_LEN_BYTES_MAX)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -325,7 +327,7 @@ impl Connections {
     {
         let Conversation { arrived, share, activity, .. } = talk;
         let service = service_fn(|request| self.answer(request, talk));
-        let http = self.http(share.paid_time(), heads);
+        let http = self.http(share, heads);
         let connection = http.serve_connection_with_upgrades(TokioIo::new(stream), service);
         let mut connection = pin!(connection);
         let mut unread = pin!(share.unread_for(self.settings.write_timeout));

@@ -167,7 +167,7 @@ async fn a_request_without_an_end_has_its_time_while_its_message_waits() {
 #[tokio::test]
 async fn a_request_that_is_here_waits_for_its_turn_however_long_it_takes() {
     let occupied = occupy_workers().await;
-    let body_timeout = Duration::from_secs(2);
+    let body_timeout = Duration::from_secs(5);
     let (_server, _, channel) = serving(body_timeout).await;
     let mut answered = tokio::spawn(call(channel, UNARY, stream::iter([packed()])));
     let early = timeout(body_timeout + Duration::from_secs(1), &mut answered).await;

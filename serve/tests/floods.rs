@@ -320,14 +320,26 @@ async fn next_frame(reading: &mut tokio::net::tcp::OwnedReadHalf) -> (u8, u32) {
 /// as long as it waits.
 #[tokio::test]
 async fn trailers_with_fields_end_their_calls_and_not_the_connection() {
-    const CALLS: u32 = 500;
-    let listener = listener(|_| {}).await;
+    require_resets(&listener(|_| {}).await, 500).await;
+}
+
+/// More calls than the errors that a single client may make: its proxy's other clients go on.
+#[tokio::test]
+async fn trailers_of_one_client_do_not_end_the_connection_of_its_proxy() {
+    let of_proxy = listener(|settings| {
+        settings.trusted_proxies = Cidr::parse("127.0.0.0/8").into_iter().collect();
+    });
+    require_resets(&of_proxy.await, 1100).await;
+}
+
+/// Sends calls with trailers that have fields, and requires that each ends and their connection goes on.
+async fn require_resets(listener: &Listener, calls: u32) {
     let mut stream = listener.connect().await;
     let no_windows = frame(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]);
     stream.write_all(&[PREFACE, &no_windows].concat()).await.unwrap();
     let (mut reading, mut writing) = stream.into_split();
     let (head, trailers) = (request_of("/x", "application/proto"), short_fields());
-    let streams = (0..CALLS).map(|number| 2 * number + 1);
+    let streams = (0..calls).map(|number| 2 * number + 1);
     let sent: Vec<u8> = streams
         .clone()
         .flat_map(|stream| {
@@ -341,7 +353,7 @@ async fn trailers_with_fields_end_their_calls_and_not_the_connection() {
     });
     let reset = async {
         let mut reset = Vec::new();
-        while reset.len() < CALLS as usize {
+        while reset.len() < calls as usize {
             match next_frame(&mut reading).await {
                 (RST_STREAM, stream) => reset.push(stream),
                 (kind, stream) => assert_ne!(kind, GOAWAY, "{stream}"),

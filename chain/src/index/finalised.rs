@@ -2,6 +2,8 @@
 //!
 //! Nothing here is proven by the hash of a block: an event rests on the word of the endpoints.
 
+use std::sync::atomic::{AtomicU32, Ordering};
+
 use alloy::primitives::{Address, B256, U256};
 use alloy::rpc::types::Log;
 use hawser_proto::{Bytes, SequenceId, TransactionHash};
@@ -14,12 +16,18 @@ use super::walk::BlockHeader;
 use crate::endpoints::Endpoints;
 use crate::send::{Chain, RequestError};
 
+/// Largest number of searches of a [`FinalChain`], over all endpoints. A guess: each may take dozens of requests, and
+/// any caller of a node may submit reports about transactions that no endpoint knows.
+const SEARCHES_MAX: u32 = 100;
+
 /// A chain up to a block that is final at each of its endpoints.
 #[derive(Debug)]
 pub struct FinalChain {
     endpoints: Endpoints,
     first_block: u64,
     last: BlockHeader,
+    /// The searches that were made for events of unknown transactions.
+    searches: AtomicU32,
 }
 
 impl FinalChain {
@@ -34,7 +42,7 @@ impl FinalChain {
         let newest: Vec<u64> = newest.into_iter().collect::<Result<_, _>>()?;
         let number = newest.into_iter().min().expect("there is at least one endpoint");
         let last = agreed(&endpoints, |chain| async move { header(&chain, number).await }).await?;
-        Ok(Self { endpoints, first_block, last })
+        Ok(Self { endpoints, first_block, last, searches: AtomicU32::new(0) })
     }
 
     /// Returns the number of the last block whose content counts.
@@ -44,7 +52,8 @@ impl FinalChain {
     }
 
     /// Returns the event with this sequence id that a transaction caused at the broadcaster at `address`. If the
-    /// endpoints do not know the transaction, the sequence id decides: another transaction may have it.
+    /// endpoints do not know the transaction, the sequence id decides: another transaction may have it. After some 100
+    /// such events the answer is [`EventAnswer::Unknown`].
     ///
     /// # Errors
     /// Fails when an endpoint does not answer, or when endpoints contradict one another.
@@ -56,13 +65,17 @@ impl FinalChain {
         transaction: TransactionHash,
     ) -> Result<EventAnswer, AgreementError> {
         let transaction = B256::from(transaction.0);
+        // Decided once, so that all endpoints are asked alike.
+        let may_search = self.searches.load(Ordering::Relaxed) < SEARCHES_MAX;
         agreed(&self.endpoints, |chain| async move {
             let logs = match receipt_of(&chain, transaction).await? {
                 Some(receipt) if receipt.block_number.to::<u64>() > self.last_block() => {
                     return Ok(EventAnswer::Unknown);
                 }
                 Some(receipt) => receipt.logs,
+                None if !may_search => return Ok(EventAnswer::Unknown),
                 None => {
+                    self.searches.fetch_add(1, Ordering::Relaxed);
                     let mut logs = self.logs_of_place(&chain, source, address, sequence).await?;
                     if logs.is_empty() {
                         return Ok(EventAnswer::Unknown);

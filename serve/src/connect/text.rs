@@ -33,8 +33,9 @@ impl ChargedText {
         Ok(Self { text, share, held })
     }
 
-    /// Returns the text, and ends its charge.
-    pub(super) fn into_text(self) -> Vec<u8> {
+    /// Returns the text, and ends its charge. From then on its length is charged, so it keeps no further room.
+    pub(super) fn into_text(mut self) -> Vec<u8> {
+        self.text.shrink_to_fit();
         self.text
     }
 

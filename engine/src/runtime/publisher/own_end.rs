@@ -20,6 +20,7 @@ pub(super) fn resume(store: &Store, node: OriginatorId) -> Result<Sequencer, Rea
     let last = snapshot.head(node)?;
     // The head may be the end of a gap that was declared after a restore.
     let newest = snapshot.last_held(node)?;
+    let held = newest.as_ref().map_or(SequenceId::NONE, |(id, _)| id.sequence);
     let last_ns = match newest {
         None => 0,
         Some((id, bytes)) => OriginatorEnvelope::parse(bytes)
@@ -27,7 +28,7 @@ pub(super) fn resume(store: &Store, node: OriginatorId) -> Result<Sequencer, Rea
             .unsigned()
             .originator_ns(),
     };
-    let last_ns = last_ns.max(stated_ns(store, node)?);
+    let last_ns = last_ns.max(stated_ns(store, node, held)?);
     // With a count that cannot be read, this node would sign fees that the strand does not explain.
     let unread = RefCell::new(None);
     let count = |minute| {
@@ -41,18 +42,21 @@ pub(super) fn resume(store: &Store, node: OriginatorId) -> Result<Sequencer, Rea
     unread.into_inner().map_or(Ok(sequencer), Err)
 }
 
-/// Returns the latest time of what this node has signed about its own strand, unix nanoseconds: its newest checkpoint,
-/// and its statements about void places; 0 if there are none. A restored folder may have them from peers, without the
-/// envelopes before them, and its machine's clock may be behind. An envelope that is dated before them would look like
-/// one of a strand whose times go back.
+/// Returns the latest time of what this node has signed about places of its own strand above `held`, unix nanoseconds:
+/// its newest checkpoint, and its statements about void places; 0 if there are none. A restored folder may have them from
+/// peers, without the envelopes before them, and its machine's clock may be behind. An envelope that is dated before
+/// them would look like one of a strand whose times go back. Up to `held`, the newest envelope of the folder, the
+/// envelopes themselves give the times: a checkpoint that was signed while the clock was wrong does not count.
 ///
 /// # Errors
 /// When a statement about void places cannot be read. A checkpoint that cannot be read counts as none.
-fn stated_ns(store: &Store, node: OriginatorId) -> Result<i64, ReadError> {
+fn stated_ns(store: &Store, node: OriginatorId, held: SequenceId) -> Result<i64, ReadError> {
     let newest = store.snapshot().readable_checkpoint(node, node).newest;
-    let checkpoint_ns = newest.map(|newest| newest.signed.checkpoint.time_ns);
-    let voids = store.void_statements_of(node)?;
-    let all_ns = voids.iter().map(|void| void.statement.time_ns).chain(checkpoint_ns);
+    let checkpoint = newest.map(|newest| newest.signed.checkpoint).filter(|it| it.size > held.0);
+    let checkpoint_ns = checkpoint.map(|checkpoint| checkpoint.time_ns);
+    let voids = store.void_statements_of(node)?.into_iter().map(|signed| signed.statement);
+    let void_ns = voids.filter(|void| void.through > held).map(|void| void.time_ns);
+    let all_ns = void_ns.chain(checkpoint_ns);
     Ok(all_ns.filter_map(|ns| i64::try_from(ns).ok()).max().unwrap_or(0))
 }
 
@@ -102,10 +106,13 @@ fn refused(error: &ReadError) -> PublishError {
 #[cfg(test)]
 mod tests {
     use hawser_proto::checkpoint::Checkpoint;
+    use hawser_proto::envelope::Proof;
     use hawser_proto::merkle::TreeHash;
+    use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
     use hawser_proto::void::VoidStatement;
     use hawser_proto::{Bytes, EnvelopeId, SecretKey};
     use hawser_storage::{Change, InvalidRule, LogEntry};
+    use prost::Message as _;
 
     use super::*;
     use crate::read::testing;
@@ -135,6 +142,35 @@ mod tests {
         let void = VoidStatement { node, from, through, time_ns: 700, incarnation: [1; 16] };
         store.record_void_statements(&[void.sign(&key)]).unwrap();
         assert_eq!(resume(&store, node).unwrap().last_ns(), 700);
+    }
+
+    /// As after a start with a clock that is wrong, while no other clock is known yet.
+    #[test]
+    fn a_checkpoint_from_a_wrong_clock_dates_no_later_envelope() {
+        const CLIENT: &str = "0a13121100aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa12250a230a210001000210\
+            aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa000000000000000101000000";
+        let store = testing::store();
+        let node = store.identity().node;
+        let payer = pb::PayerEnvelope {
+            unsigned_client_envelope: hex::decode(CLIENT).unwrap().into(),
+            ..Default::default()
+        };
+        let statement = pb::UnsignedOriginatorEnvelope {
+            originator_node_id: node.0,
+            originator_sequence_id: 1,
+            originator_ns: 100,
+            payer_envelope_bytes: payer.encode_to_vec().into(),
+            ..Default::default()
+        };
+        let proof = Proof::Transaction([1; 32]);
+        let bytes = OriginatorEnvelope::encode(statement.encode_to_vec().into(), proof);
+        let entry = LogEntry::invalid(EnvelopeId::new(node, SequenceId(1)), bytes, InvalidRule(1));
+        store.commit(&[Change::Append(entry)]).unwrap();
+        let checkpoint =
+            Checkpoint { node, originator: node, size: 1, root: TreeHash([1; 32]), time_ns: 500 };
+        let key = SecretKey::from_bytes(&[7; 32]).unwrap();
+        store.put_checkpoint(&checkpoint.sign(&key).into()).unwrap();
+        assert_eq!(resume(&store, node).unwrap().last_ns(), 100);
     }
 
     #[test]

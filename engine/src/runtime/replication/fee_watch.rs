@@ -75,8 +75,12 @@ impl FeeWatch {
         }
         let minute = minute_of(ns);
         let is_of_congestion = rates.explains_sum(ns, size_bytes, retention_days, sum);
-        if is_of_congestion && self.doubted.replace(minute) == Some(minute) {
-            return;
+        if is_of_congestion {
+            // The minute only rises: times that go back and forth around its end doubt no further fee.
+            if self.doubted.is_some_and(|last| minute <= last) {
+                return;
+            }
+            self.doubted = Some(minute);
         }
         doubted.push(at, self.load.is_whole(ns).then_some(most));
     }
