@@ -43,10 +43,10 @@ pub(super) fn resume(store: &Store, node: OriginatorId) -> Result<Sequencer, Rea
 }
 
 /// Returns the latest time of what this node has signed about places of its own strand above `held`, unix nanoseconds:
-/// its newest checkpoint, and its statements about void places; 0 if there are none. A restored folder may have them from
-/// peers, without the envelopes before them, and its machine's clock may be behind. An envelope that is dated before
-/// them would look like one of a strand whose times go back. Up to `held`, the newest envelope of the folder, the
-/// envelopes themselves give the times: a checkpoint that was signed while the clock was wrong does not count.
+/// its newest checkpoint, and its statements about void places; 0 if there are none. A restored folder may have them
+/// from peers, without the envelopes before them, and its machine's clock may be behind. An envelope that is dated
+/// before them would look like one of a strand whose times go back. Up to `held`, the newest envelope of the folder,
+/// the envelopes themselves give the times: a checkpoint that was signed while the clock was wrong does not count.
 ///
 /// # Errors
 /// When a statement about void places cannot be read. A checkpoint that cannot be read counts as none.
