@@ -51,7 +51,7 @@ fn damaged(
     let store = Store::open(&settings(folder.path())).unwrap();
     let found = |family: &&'static str| {
         let cause = "damaged by this test".to_owned();
-        Damage { family: *family, first: None, last: None, file: None, cause }
+        Damage { family, first: None, last: None, file: None, cause }
     };
     store.hold_compactions(&families.iter().map(found).collect::<Vec<_>>());
     (folder, store)
