@@ -39,6 +39,8 @@ export async function steer(gateway, { nodeIds, urlOf, onAnswer } = {}) {
   });
   native.on("sessionError", () => {});
   const web = http.createServer((request, response) => passHttp1(request, response, gateway, change));
+  // nginx keeps idle connections for a minute, and does not repeat a request that meets one as it is closed.
+  web.keepAliveTimeout = 0;
   const servers = [native, web];
   for (const server of servers) {
     await new Promise((done, failed) => server.once("error", failed).listen(0, "127.0.0.1", done));

@@ -85,6 +85,8 @@ export async function serveOrigin({ isolated = false } = {}) {
       response.writeHead(404).end();
     }
   });
+  // nginx keeps idle connections for a minute, and does not repeat a request that meets one as it is closed.
+  server.keepAliveTimeout = 0;
   await new Promise((done, failed) => server.once("error", failed).listen(0, "127.0.0.1", done));
   return { port: server.address().port, close: () => server.close() };
 }
