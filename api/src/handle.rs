@@ -283,6 +283,7 @@ fn serve_settings(
         connections_per_address_max: settings.connections_per_address_max,
         streams_per_connection_max: settings.streams_per_connection_max,
         memory: memory.clone(),
+        publishers: settings.publishers.clone(),
         tls: settings.tls.clone(),
         pages,
         ..ServeSettings::new(listen)

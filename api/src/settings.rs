@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tonic::service::Routes;
 
 use crate::views::{BackupsView, ChainsView, DiskView, FillingView, SnapshotsView};
@@ -68,6 +69,8 @@ pub struct ApiSettings {
     pub connections_per_address_max: usize,
     /// Calls that one connection may have open at once. Default: 1000.
     pub streams_per_connection_max: u32,
+    /// The runtime for connections that publish; `None`: that of all others, too. Default: none.
+    pub publishers: Option<Handle>,
     /// Limits on the calls of each address; `None`: no limits, the default.
     pub rate_limits: Option<RateLimitSettings>,
     /// Serves the `ReplicationApi` to nodes only. Default: no.
@@ -184,6 +187,7 @@ impl Default for ApiSettings {
             connections_max: usize::MAX,
             connections_per_address_max: 256,
             streams_per_connection_max: 1000,
+            publishers: None,
             rate_limits: None,
             require_node_auth: false,
         }

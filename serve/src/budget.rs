@@ -34,7 +34,7 @@ use crate::address::ClientAddress;
 use crate::metrics::Counter;
 use crate::overloaded::OverloadedError;
 use crate::shedding::{self, Consumer};
-use crate::turns::{PaidTime, Turns};
+use crate::turns::{PaidTime, TaskRuntimes, Turns};
 use crate::writing::Writing;
 
 /// The default limit of a listener in bytes. Of the 512 MiB that a node may take above its idle state, the database has
@@ -173,9 +173,10 @@ impl MemoryBudget {
         self.open(peer, ConsumerKind::Proxy, account)
     }
 
-    /// Creates the account of a connection: the time that its publishes pay for.
-    pub(crate) fn account(&self) -> Arc<PaidTime> {
-        Arc::new(PaidTime::new(self.0.turns.clone()))
+    /// Creates the account of a connection: the time that its publishes pay for. `runtimes`: those of its tasks, if
+    /// publishers have one of their own.
+    pub(crate) fn account(&self, runtimes: Option<TaskRuntimes>) -> Arc<PaidTime> {
+        Arc::new(PaidTime::new(self.0.turns.clone(), runtimes))
     }
 
     fn open(
@@ -291,7 +292,7 @@ impl BudgetState {
 impl ConnectionShare {
     /// Creates the share of one call on a proxy's connection, for the client that the proxy names.
     pub(crate) fn of_call(&self, client: ClientAddress) -> Arc<Self> {
-        let account = Arc::new(PaidTime::new(self.budget.turns.clone()));
+        let account = Arc::new(PaidTime::new(self.budget.turns.clone(), None));
         self.budget.register(client, ConsumerKind::ProxiedCall, self.writing.clone(), account)
     }
 

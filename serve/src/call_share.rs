@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use crate::budget::ConnectionShare;
 use crate::call_bytes::{CallBytes, MemorySource, ReturnedBytes};
 use crate::overloaded::OverloadedError;
+use crate::task_threads;
 use crate::turns::in_turn;
 use crate::waiting;
 
@@ -99,6 +100,16 @@ impl CallCharge {
     /// before those of callers that publish nothing.
     pub fn in_turn<F: Future>(&self, task: F) -> impl Future<Output = F::Output> + use<F> {
         in_turn(self.0.connection.paid_time().clone(), task)
+    }
+
+    /// Starts a task of this call that may outlast many turns. It runs in its turns, on the threads of the call's
+    /// connection.
+    pub fn spawn<F>(&self, task: F)
+    where
+        F: Future + Send + 'static,
+        F::Output: Send + 'static,
+    {
+        task_threads::spawn(self.0.connection.paid_time().clone(), task);
     }
 
     /// Records that the call has stored `envelopes`, which pay for its connection's next turns.

@@ -5,7 +5,6 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -20,12 +19,14 @@ use parking_lot::Mutex;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body as Answer;
 use tonic::transport::server::TcpConnectInfo;
 
+use crate::activity::{Activity, Busy};
 use crate::arrival::{AdmittedConnection, ConnectionAdmission, ConnectionRefusal, PeekPauses};
 use crate::budget::ConnectionShare;
 use crate::call_share::Outgoing;
@@ -36,8 +37,10 @@ use crate::head_timer::{HeadClock, HeadTimer};
 use crate::overloaded::OverloadedError;
 use crate::request_head::head_bytes;
 use crate::settings::{STREAM_WINDOW_BYTES, ServeSettings};
+use crate::socket::{Place, Socket};
+use crate::task_threads::{self, TurnExecutor};
 use crate::tls::{DecryptedStream, ENCRYPTED_BYTES};
-use crate::turns::{PaidTime, TurnExecutor, in_turn};
+use crate::turns::{PaidTime, TaskRuntimes};
 use crate::unflushed::{ArrivingHeads, UnflushedHeads};
 use crate::upgrade::{self, UpgradeSlot};
 
@@ -89,6 +92,14 @@ const CLOSED_GRACE: Duration = Duration::from_millis(250);
 /// network.
 const GOAWAY_GRACE: Duration = Duration::from_secs(2);
 
+/// A connection that has just been accepted.
+struct Arriving {
+    stream: TcpStream,
+    peer: SocketAddr,
+    slot: ConnectionSlot,
+    place: Place,
+}
+
 /// A connection whose first bytes of HTTP have arrived.
 type BegunConnection = (DecryptedStream, AdmittedConnection, Arc<ConnectionShare>);
 
@@ -100,9 +111,12 @@ pub(crate) struct Connections {
     stop: CancellationToken,
     warnings: Warnings,
     arriving: ArrivingHeads,
+    /// `None`: all tasks run on the runtime of the listener.
+    runtimes: Option<TaskRuntimes>,
 }
 
 impl Connections {
+    /// Creates the state. Called on the runtime of the listener.
     pub(crate) fn new(
         dispatcher: Dispatcher,
         settings: ServeSettings,
@@ -115,7 +129,10 @@ impl Connections {
         let arrivals = ConnectionAdmission::new(settings.trusted_proxies.clone(), limits);
         dispatcher.metrics().connections_may_be(settings.connections_max);
         let (warnings, arriving) = (Warnings::default(), ArrivingHeads::default());
-        Arc::new(Self { dispatcher, arrivals, settings, stop, warnings, arriving })
+        let publishers = settings.publishers.clone();
+        let runtimes =
+            publishers.map(|publishers| TaskRuntimes { all: Handle::current(), publishers });
+        Arc::new(Self { dispatcher, arrivals, settings, stop, warnings, arriving, runtimes })
     }
 
     /// Returns the protocols of one connection. Its tasks take turns by the time that the connection has paid for.
@@ -149,9 +166,11 @@ impl Connections {
                 accepted = listener.accept() => match accepted {
                     Ok((stream, peer)) => match self.take_slot(&stream, peer) {
                         Some(slot) => {
-                            let account = self.settings.memory.account();
-                            let connection = self.clone().serve(stream, peer, slot, account.clone());
-                            open.spawn(in_turn(account, connection));
+                            let account = self.settings.memory.account(self.runtimes.clone());
+                            let arriving = Arriving { stream, peer, slot, place: Place::default() };
+                            let place = arriving.place.clone();
+                            let connection = self.clone().serve(arriving, account.clone());
+                            open.spawn(task_threads::run(account, place, connection));
                         }
                         None => drop(stream),
                     },
@@ -196,18 +215,12 @@ impl Connections {
     }
 
     /// Serves one connection: its first bytes, and then its calls.
-    async fn serve(
-        self: Arc<Self>,
-        stream: TcpStream,
-        peer: SocketAddr,
-        slot: ConnectionSlot,
-        account: Arc<PaidTime>,
-    ) {
-        if let Err(error) = prepare(&stream) {
+    async fn serve(self: Arc<Self>, arriving: Arriving, account: Arc<PaidTime>) {
+        if let Err(error) = prepare(&arriving.stream) {
             tracing::debug!(%error, "socket options were not set");
         }
         let _open = self.dispatcher.metrics().connection_opened();
-        let begin = self.begin(stream, peer, slot, account);
+        let begin = self.begin(arriving, account);
         let (wire, arrived, share) = tokio::select! {
             begun = timeout(self.settings.head_timeout, begin) => match begun {
                 Ok(Ok(Ok(begun))) => begun,
@@ -224,18 +237,17 @@ impl Connections {
     /// Admits a connection, opens its share of memory, does the TLS handshake, and waits for the first bytes of HTTP.
     async fn begin(
         &self,
-        mut stream: TcpStream,
-        peer: SocketAddr,
-        slot: ConnectionSlot,
+        arriving: Arriving,
         account: Arc<PaidTime>,
     ) -> io::Result<Result<BegunConnection, ConnectionRefusal>> {
+        let Arriving { mut stream, peer, slot, place } = arriving;
         let arrived = match self.arrivals.arrive(&mut stream, peer, slot).await {
             Ok(arrived) => arrived,
             Err(refusal) => return Ok(Err(refusal)),
         };
         let client = arrived.client.ip();
         let opened = tokio::select! {
-            opened = self.open(stream, client, account) => opened?,
+            opened = self.open(stream, place, client, account) => opened?,
             () = arrived.slot.ended() => return Ok(Err(ConnectionRefusal::All)),
         };
         let (wire, share) = opened;
@@ -248,13 +260,16 @@ impl Connections {
     async fn open(
         &self,
         stream: TcpStream,
+        place: Place,
         client: IpAddr,
         account: Arc<PaidTime>,
     ) -> io::Result<(DecryptedStream, Arc<ConnectionShare>)> {
         let Some(tls) = &self.settings.tls else {
             begin(&stream).await?;
-            return Ok((DecryptedStream::Plain(stream), self.share(client, account)?));
+            let wire = DecryptedStream::Plain(Socket::new(stream, place));
+            return Ok((wire, self.share(client, account)?));
         };
+        let stream = Socket::new(stream, place);
         let share = self.share(client, account)?;
         share.take_kept(ENCRYPTED_BYTES).map_err(io::Error::other)?;
         let acceptor = tls.acceptor();
@@ -485,54 +500,6 @@ async fn begin(stream: &TcpStream) -> io::Result<()> {
 fn has_begun(first: &[u8]) -> bool {
     let preface = &HTTP2_PREFACE[..first.len().min(HTTP2_PREFACE.len())];
     !first.is_empty() && (preface.len() == HTTP2_PREFACE.len() || !preface.starts_with(first))
-}
-
-/// The open calls of a connection, and the time since which it has none.
-#[derive(Debug)]
-struct Activity {
-    calls: AtomicUsize,
-    idle_since: Mutex<Instant>,
-}
-
-impl Activity {
-    fn new() -> Self {
-        Self { calls: AtomicUsize::new(0), idle_since: Mutex::new(Instant::now()) }
-    }
-
-    fn is_busy(&self) -> bool {
-        self.calls.load(Ordering::Acquire) > 0
-    }
-
-    /// Completes when the connection has had no call for `limit`.
-    async fn idle_for(&self, limit: Duration) {
-        loop {
-            let since = *self.idle_since.lock();
-            let idle = !self.is_busy();
-            if idle && since.elapsed() >= limit {
-                return;
-            }
-            let busy_until = Instant::now() + limit.max(Duration::from_millis(100));
-            sleep_until(if idle { since + limit } else { busy_until }).await;
-        }
-    }
-}
-
-/// An open call. Its connection is busy until this is dropped.
-#[derive(Debug)]
-struct Busy(Arc<Activity>);
-
-impl Busy {
-    fn new(activity: Arc<Activity>) -> Self {
-        activity.calls.fetch_add(1, Ordering::AcqRel);
-        Self(activity)
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        *self.0.idle_since.lock() = Instant::now();
-        self.0.calls.fetch_sub(1, Ordering::AcqRel);
-    }
 }
 
 /// An open call, and the share that its answer is charged to.

@@ -5,13 +5,14 @@
 //! reading order:
 //!
 //! - [`Server`], [`ServeSettings`]: the listener and its limits;
-//! - `connection`: sockets, idle connections, shutdown of a connection; `arrival`, `proxy_protocol`:
-//!   the client of a connection; `connection_slots`: bounds on their number; `frame_meter`: floods of HTTP/2 frames;
-//!   `head_timer`: slow heads of HTTP/1.1; `upgrade`: connections that change to HTTP/2;
+//! - `connection`: sockets, idle connections, shutdown of a connection; `activity`: its calls; `arrival`,
+//!   `proxy_protocol`: the client of a connection; `connection_slots`: bounds on their number; `frame_meter`: floods of
+//!   HTTP/2 frames; `head_timer`: slow heads of HTTP/1.1; `upgrade`: connections that change to HTTP/2;
 //! - [`tls`]: certificates, and connections with and without TLS;
 //! - [`address`], [`bucket`], [`caller_table`], [`address_slots`]: callers by address, and limits on each, for
 //!   every service;
-//! - `turns`: the order in which tasks of connections run; [`fair`]: turns of callers, for every service;
+//! - `turns`: the order in which tasks of connections run; `task_threads`, `socket`: the threads of publishers;
+//!   [`fair`]: turns of callers, for every service;
 //! - `dispatch`, `cors`: classification of a request, and the headers of every response; `connect`: calls of the
 //!   Connect protocol, translated;
 //! - `calls`, `request`, `response`, `status_headers`: one call, its messages, its metrics, its end; `frames`: message
@@ -35,6 +36,7 @@
 
 #![warn(missing_docs)]
 
+mod activity;
 pub mod address;
 pub mod address_slots;
 mod arrival;
@@ -83,7 +85,9 @@ mod request_messages;
 mod response;
 mod settings;
 mod shedding;
+mod socket;
 mod status_headers;
+mod task_threads;
 pub mod tls;
 mod turns;
 mod unflushed;

@@ -196,7 +196,7 @@ mod tests {
     use crate::budget::MemoryBudget;
 
     fn account() -> Arc<PaidTime> {
-        Arc::new(PaidTime::new(Arc::default()))
+        Arc::new(PaidTime::new(Arc::default(), None))
     }
 
     fn at(address: usize) -> WorkCaller {
@@ -204,7 +204,7 @@ mod tests {
     }
 
     fn charge(budget: &MemoryBudget) -> CallCharge {
-        let connection = budget.connection(Ipv4Addr::LOCALHOST.into(), budget.account());
+        let connection = budget.connection(Ipv4Addr::LOCALHOST.into(), budget.account(None));
         CallCharge::new(connection.unwrap())
     }
 

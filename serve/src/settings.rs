@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
+
 use crate::address::TrustedProxies;
 use crate::budget::{CALLERS_BYTES_MAX, MemoryBudget};
 use crate::public_pages::PublicPages;
@@ -55,6 +57,10 @@ pub struct ServeSettings {
     pub write_timeout: Duration,
     /// The memory budget of all callers.
     pub memory: MemoryBudget,
+    /// The runtime for connections that publish, with its drivers of sockets and time. A connection moves there when
+    /// one of its calls has stored an envelope ([`CallCharge::stored`](crate::CallCharge::stored)), and back when
+    /// publishes no longer pay for its turns. Default: none, so all connections are served where the listener is bound.
+    pub publishers: Option<Handle>,
     /// The certificate of the listener; `None` for no TLS. Its files are watched while the listener runs.
     pub tls: Option<Tls>,
     /// The pages for callers; each has another prefix. Default: none.
@@ -77,6 +83,7 @@ impl ServeSettings {
             streams_per_connection_max: 1000,
             write_timeout: WRITE_TIMEOUT,
             memory: MemoryBudget::new(CALLERS_BYTES_MAX),
+            publishers: None,
             tls: None,
             pages: Vec::new(),
         }

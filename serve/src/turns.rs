@@ -5,16 +5,17 @@
 //! stored publish earns [`PAID_TIME`] for its connection. While a connection has time left, its tasks are
 //! *paid*: a task of another connection that is polled while a paid one waits lets it go first, at most
 //! [`DEFERRED_MAX`] times. Nothing slows down while no paid task waits. The number of paid turns is bounded by the
-//! envelopes: a turn is charged by its time, up to [`TURN_CHARGE_MAX`].
+//! envelopes: a turn is charged by its time, up to [`TURN_CHARGE_MAX`]. A connection that has earned time is a
+//! publisher's until [`UNPAID_TURNS_MAX`] of its turns in a row were not paid; `task_threads` gives it other threads.
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use futures_util::task::AtomicWaker;
-use hyper::rt::Executor;
+use tokio::runtime::Handle;
 
 /// The time on the runtime's threads that one stored envelope pays for: ten turns at their highest charge. A publish of
 /// one envelope has seven turns (traced), most of them interrupted beside a flood.
@@ -29,6 +30,17 @@ const TURN_CHARGE_MAX: Duration = Duration::from_micros(100);
 /// Largest number of turns in a row that a task leaves to paid tasks before it runs. Bounds the delay that paying
 /// callers can cause to other callers, and the cost of a deferred task. A guess.
 const DEFERRED_MAX: u8 = 4;
+/// Number of unpaid turns in a row after which a connection is no publisher's any more. Bounds what a caller may do on
+/// publishers' threads for one stored envelope. A guess: a client that publishes reads some messages between.
+const UNPAID_TURNS_MAX: u32 = 32;
+
+/// The runtimes whose threads run the tasks of connections.
+#[derive(Debug, Clone)]
+pub(crate) struct TaskRuntimes {
+    /// The runtime of all connections that are no publisher's.
+    pub(crate) all: Handle,
+    pub(crate) publishers: Handle,
+}
 
 /// The paid tasks of a process that wait for their turn.
 #[derive(Debug, Default)]
@@ -40,13 +52,36 @@ pub(crate) struct Turns {
 #[derive(Debug)]
 pub(crate) struct PaidTime {
     left_ns: AtomicI64,
+    /// Turns since time was earned that were not paid, up to [`UNPAID_TURNS_MAX`]. Below it the connection is a
+    /// publisher's.
+    unpaid_turns: AtomicU32,
     turns: Arc<Turns>,
+    /// `None`: all tasks run on the runtime that starts them.
+    runtimes: Option<TaskRuntimes>,
 }
 
 impl PaidTime {
     /// Creates the account of a connection; nothing is paid for yet.
-    pub(crate) fn new(turns: Arc<Turns>) -> Self {
-        Self { left_ns: AtomicI64::new(0), turns }
+    pub(crate) fn new(turns: Arc<Turns>, runtimes: Option<TaskRuntimes>) -> Self {
+        let unpaid_turns = AtomicU32::new(UNPAID_TURNS_MAX);
+        Self { left_ns: AtomicI64::new(0), unpaid_turns, turns, runtimes }
+    }
+
+    /// Returns the runtimes of the connection's tasks; `None`: they run on the runtime that starts them.
+    pub(crate) fn runtimes(&self) -> Option<&TaskRuntimes> {
+        self.runtimes.as_ref()
+    }
+
+    /// Returns true if the connection is a publisher's.
+    pub(crate) fn is_publishers(&self) -> bool {
+        self.unpaid_turns.load(Ordering::Relaxed) < UNPAID_TURNS_MAX
+    }
+
+    /// Counts a turn that was not paid.
+    fn take_unpaid_turn(&self) {
+        if self.is_publishers() {
+            self.unpaid_turns.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     /// Adds the time that `envelopes` stored envelopes pay for.
@@ -55,6 +90,9 @@ impl PaidTime {
             nanoseconds(PAID_TIME).saturating_mul(envelopes.try_into().unwrap_or(i64::MAX));
         let add = |left: i64| Some(left.saturating_add(earned).min(nanoseconds(PAID_TIME_MAX)));
         let _ = self.left_ns.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
+        if envelopes > 0 {
+            self.unpaid_turns.store(0, Ordering::Relaxed);
+        }
     }
 
     /// Returns true if some of the time is left.
@@ -100,6 +138,7 @@ pub(crate) async fn in_turn<F: Future>(account: Arc<PaidTime>, task: F) -> F::Ou
         // Registered for an unpaid turn too, because wakers of earlier turns may still wake the task.
         guard.0.waker.register(context.waker());
         if !is_paid {
+            account.take_unpaid_turn();
             return task.as_mut().poll(context);
         }
         let began = Instant::now();
@@ -162,20 +201,6 @@ impl Drop for CountGuard {
     }
 }
 
-/// Starts the tasks of one connection.
-#[derive(Clone)]
-pub(crate) struct TurnExecutor(pub(crate) Arc<PaidTime>);
-
-impl<F> Executor<F> for TurnExecutor
-where
-    F: Future + Send + 'static,
-    F::Output: Send + 'static,
-{
-    fn execute(&self, task: F) {
-        tokio::spawn(in_turn(self.0.clone(), task));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -190,7 +215,7 @@ mod tests {
             let order = Arc::new(Mutex::new(Vec::new()));
             let tasks: Vec<_> = (0..paid.len())
                 .map(|task| {
-                    let account = Arc::new(PaidTime::new(turns.clone()));
+                    let account = Arc::new(PaidTime::new(turns.clone(), None));
                     account.earn(usize::from(paid[task]));
                     let (signal, order) = (signal.clone(), order.clone());
                     tokio::spawn(in_turn(account, async move {
@@ -218,7 +243,7 @@ mod tests {
 
     #[test]
     fn time_is_used_up_and_bounded() {
-        let account = PaidTime::new(Arc::default());
+        let account = PaidTime::new(Arc::default(), None);
         assert!(!account.is_left());
         account.earn(1_000_000);
         let turns = PAID_TIME_MAX.as_nanos() / TURN_CHARGE_MAX.as_nanos();
@@ -234,7 +259,7 @@ mod tests {
 
     #[test]
     fn a_turn_that_the_system_interrupts_costs_no_more_than_a_turn() {
-        let account = PaidTime::new(Arc::default());
+        let account = PaidTime::new(Arc::default(), None);
         account.earn(1);
         (0..9).for_each(|_| account.spend_turn(Duration::from_millis(4)));
         assert!(
@@ -245,10 +270,28 @@ mod tests {
         assert!(!account.is_left());
     }
 
+    #[test]
+    fn a_connection_is_a_publishers_until_it_has_had_too_many_unpaid_turns() {
+        let account = PaidTime::new(Arc::default(), None);
+        assert!(!account.is_publishers(), "nothing is stored yet");
+        account.earn(0);
+        assert!(!account.is_publishers(), "a repeat stores nothing");
+        account.earn(1);
+        (1..UNPAID_TURNS_MAX).for_each(|_| account.take_unpaid_turn());
+        assert!(account.is_publishers());
+        account.earn(1);
+        (1..UNPAID_TURNS_MAX).for_each(|_| account.take_unpaid_turn());
+        assert!(account.is_publishers(), "each stored envelope begins anew");
+        (0..3).for_each(|_| account.take_unpaid_turn());
+        assert!(!account.is_publishers());
+        account.earn(1);
+        assert!(account.is_publishers());
+    }
+
     #[tokio::test]
     async fn a_task_that_is_dropped_while_it_waits_is_not_counted_any_more() {
         let turns = Arc::new(Turns::default());
-        let account = Arc::new(PaidTime::new(turns.clone()));
+        let account = Arc::new(PaidTime::new(turns.clone(), None));
         account.earn(1);
         let kept: Arc<Mutex<Option<Waker>>> = Arc::default();
         let keep = kept.clone();

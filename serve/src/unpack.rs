@@ -310,7 +310,7 @@ mod tests {
 
     fn charge(budget: &MemoryBudget) -> CallCharge {
         let address = std::net::Ipv4Addr::LOCALHOST.into();
-        CallCharge::new(budget.connection(address, budget.account()).unwrap())
+        CallCharge::new(budget.connection(address, budget.account(None)).unwrap())
     }
 
     pub(super) fn gzip(message: &[u8]) -> Vec<u8> {

@@ -5,4 +5,5 @@
 mod arrivals;
 mod compression;
 mod listener;
+mod publishers;
 mod tls;

@@ -67,7 +67,7 @@ async fn threads_that_a_publish_passes_have_shorter_turns_than_readers() {
     let any = |name, is_meant: &dyn Fn(Scheduled) -> bool| {
         assert!(of_name(name).any(is_meant), "{name}: {threads:?}");
     };
-    for name in ["sequencer", "commit", "worker-"] {
+    for name in ["publishers-", "sequencer", "commit", "worker-"] {
         any(name, &|it| it == Scheduled { turn_ns: 100_000, nice: own.nice });
     }
     any("runtime-", &|it| it == Scheduled { turn_ns: 400_000, nice: own.nice });

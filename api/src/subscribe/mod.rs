@@ -90,10 +90,10 @@ impl NodeApi {
         // Boxed, because each future around it would otherwise reserve its memory once more.
         let run = Box::pin(subscriber.run());
         // A separate task, so that requests and timers are handled while the client reads no answers.
-        tokio::spawn(charge.in_turn(async move {
+        charge.spawn(async move {
             // Fails only if the client has ended the stream.
             _ = end.send(run.await);
-        }));
+        });
         let messages = stream::unfold(Some((outgoing, ended)), |state| async {
             let (mut outgoing, ended) = state?;
             if let Some(frame) = outgoing.recv().await {

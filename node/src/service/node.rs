@@ -24,6 +24,7 @@ use hawser_validation::limits::ACTION_BYTES;
 use hawser_validation::service::ValidationService;
 use hawser_validation::wallets::{WalletTask, Wallets};
 use parking_lot::Mutex;
+use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep_until, timeout};
 use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
@@ -97,15 +98,21 @@ pub fn run(config: NodeServiceSettings, stop_on: StopOn) -> Result<(), RunError>
     // The file is read again when the listener starts. A mistake should be reported before the database is opened.
     tls::load(config.api.tls.as_ref()).map_err(RunError::usage)?;
     let runtime = system::runtime().map_err(RunError::failed)?;
-    let done = runtime.block_on(live(config, stop_on));
+    let publishers = system::publisher_runtime().map_err(RunError::failed)?;
+    let done = runtime.block_on(live(config, stop_on, publishers.handle().clone()));
+    publishers.shutdown_background();
     runtime.shutdown_timeout(REST_MAX);
     done
 }
 
-async fn live(config: NodeServiceSettings, stop_on: StopOn) -> Result<(), RunError> {
+async fn live(
+    config: NodeServiceSettings,
+    stop_on: StopOn,
+    publishers: Handle,
+) -> Result<(), RunError> {
     let mut ends = StopSignals::listen(stop_on).map_err(RunError::failed)?;
     let stop = config.stop;
-    let Some(node) = start(config, &mut ends).await? else { return Ok(()) };
+    let Some(node) = start(config, &mut ends, publishers).await? else { return Ok(()) };
     let service_manager = ServiceManager::from_env();
     service_manager.iter().for_each(ServiceManager::ready);
     let end = ends.next().await;
@@ -121,6 +128,7 @@ async fn live(config: NodeServiceSettings, stop_on: StopOn) -> Result<(), RunErr
 async fn start(
     config: NodeServiceSettings,
     ends: &mut StopSignals,
+    publishers: Handle,
 ) -> Result<Option<Node>, RunError> {
     let config = Arc::new(config);
     let opening = {
@@ -135,7 +143,7 @@ async fn start(
         }
     };
     let fail = |error: ServeError| RunError::failed(format!("{error}{}", error.hint()));
-    Ok(Some(Node::serve(opened?, &config).await.map_err(fail)?))
+    Ok(Some(Node::serve(opened?, &config, publishers).await.map_err(fail)?))
 }
 
 /// The payer report worker and its task.
@@ -165,6 +173,8 @@ struct Node {
 struct InnerParts {
     engine: Engine,
     threads: PublisherThreads,
+    /// The runtime of connections that publish.
+    publishers: Handle,
     restore_prompt: RestorePromptTask,
     admin: AdminServer,
     /// The peer connections; `None` if the address could not be listened on.
@@ -192,7 +202,11 @@ struct InnerParts {
 impl Node {
     /// Starts all parts. If one fails to start, the earlier ones are stopped in order, because threads and tasks that
     /// outlived the runtime would end the process with a signal instead of the error.
-    async fn serve(opened: OpenedNode, config: &NodeServiceSettings) -> Result<Self, ServeError> {
+    async fn serve(
+        opened: OpenedNode,
+        config: &NodeServiceSettings,
+        publishers: Handle,
+    ) -> Result<Self, ServeError> {
         let OpenedNode { engine, threads, inputs, chains, wallets } = opened;
         let own = inputs.network.own;
         let is_node = config.follow.is_none();
@@ -221,6 +235,7 @@ impl Node {
             disk: DiskTask::start(&engine),
             engine,
             threads,
+            publishers,
         };
         match inner.listen(inputs, config, fill).await {
             Ok(api) => {
@@ -352,6 +367,7 @@ impl InnerParts {
             connections_max: OpenFiles::of_process(config.store.open_files).connections,
             connections_per_address_max: config.limits.connections_per_address,
             streams_per_connection_max: config.limits.streams_per_connection,
+            publishers: Some(self.publishers.clone()),
             rate_limits: config.limits.rates.clone(),
             require_node_auth: config.limits.require_node_auth,
             ..ApiSettings::default()

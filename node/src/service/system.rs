@@ -42,6 +42,17 @@ const TURNS_BETWEEN_EVENTS: u32 = 8;
 /// Creates the runtime of a service. Worker threads have time slices of [`RUNTIME_TURN_NS`]; threads for blocking work,
 /// such as backups and pruning, have the system's default.
 pub(super) fn runtime() -> io::Result<Runtime> {
+    runtime_of("runtime", RUNTIME_TURN_NS)
+}
+
+/// Creates the runtime for connections that publish (`docs/decisions/0017-whose-turn-it-is.md`). Worker threads have
+/// time slices of [`PUBLISH_TURN_NS`], so that they get a core before the threads of [`runtime`].
+pub(super) fn publisher_runtime() -> io::Result<Runtime> {
+    runtime_of("publishers", PUBLISH_TURN_NS)
+}
+
+/// Creates a runtime whose worker threads have this name and time slice.
+fn runtime_of(name: &'static str, turn_ns: u64) -> io::Result<Runtime> {
     thread_local! {
         static RUNS_TASKS: Cell<bool> = const { Cell::new(false) };
     }
@@ -54,7 +65,7 @@ pub(super) fn runtime() -> io::Result<Runtime> {
         .worker_threads(threads)
         // Threads are named in the order in which they start, and worker threads start first.
         .thread_name_fn(move || match named.fetch_add(1, Ordering::Relaxed) {
-            number if number < threads => format!("runtime-{number}"),
+            number if number < threads => format!("{name}-{number}"),
             number => format!("blocking-{}", number - threads),
         })
         // A thread inherits the time slice of the thread that started it.
@@ -62,7 +73,7 @@ pub(super) fn runtime() -> io::Result<Runtime> {
         // Only worker threads are parked; threads for blocking work wait elsewhere.
         .on_thread_park(move || {
             if !RUNS_TASKS.replace(true) {
-                ask_for_turns(RUNTIME_TURN_NS);
+                ask_for_turns(turn_ns);
                 // Later worker threads, which replace one that blocks, are not waited for.
                 let _ = ready.send(());
             }
@@ -454,10 +465,24 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn threads_that_run_tasks_have_short_turns_and_those_for_blocking_work_and_readers_have_not() {
+        let own = scheduling().unwrap().sched_runtime;
+        for (runtime, expected) in
+            [(runtime(), RUNTIME_TURN_NS), (publisher_runtime(), PUBLISH_TURN_NS)]
+        {
+            let (of_task, of_blocking, of_reader) = turns_of(&runtime.unwrap());
+            assert_eq!((of_blocking, of_reader), (own, own));
+            // Kernels without configurable time slices return 0.
+            if own > 0 {
+                assert_eq!(of_task, expected);
+            }
+        }
+    }
+
+    /// Returns the time slices of a task, of blocking work, and of a reader's thread that the task starts.
+    #[cfg(target_os = "linux")]
+    fn turns_of(runtime: &Runtime) -> (u64, u64, u64) {
         let turn = || scheduling().unwrap().sched_runtime;
-        let own = turn();
-        let runtime = runtime().unwrap();
-        let (of_task, of_blocking, of_reader) = runtime.block_on(async {
+        runtime.block_on(async {
             let of_task = tokio::spawn(async move {
                 // This is how the threads that read pages for streams are started.
                 let reader = std::thread::spawn(move || {
@@ -468,11 +493,6 @@ mod tests {
                 (turn(), of_blocking, reader.join().unwrap())
             });
             of_task.await.unwrap()
-        });
-        assert_eq!((of_blocking, of_reader), (own, own));
-        // Kernels without configurable time slices return 0.
-        if own > 0 {
-            assert_eq!(of_task, RUNTIME_TURN_NS);
-        }
+        })
     }
 }

@@ -5,12 +5,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::filtered::{Filtered, ReadFilter};
 use crate::read_turn::ReadTurn;
+use crate::socket::Socket;
 
 /// Largest number of encrypted bytes of an answer that wait for the socket. A guess: one record of the largest
 /// size. They are not charged; bytes that wait for encryption are.
@@ -21,14 +21,14 @@ pub(crate) const ENCRYPTED_BYTES: usize = 40 * 1024;
 
 /// The bytes of a connection, decrypted.
 pub(crate) enum DecryptedStream {
-    Plain(TcpStream),
+    Plain(Socket),
     Tls(Box<Encrypted>),
 }
 
 /// A connection after its handshake. The first bytes of HTTP are buffered, and the server reads them from there.
 pub(crate) struct Encrypted {
     first: Vec<u8>,
-    stream: TlsStream<InTurns<TcpStream>>,
+    stream: TlsStream<InTurns<Socket>>,
 }
 
 impl DecryptedStream {
@@ -36,7 +36,7 @@ impl DecryptedStream {
     /// HTTP. The caller bounds the time.
     pub(crate) async fn encrypted(
         acceptor: &TlsAcceptor,
-        stream: TcpStream,
+        stream: Socket,
         begun: impl Fn(&[u8]) -> bool,
     ) -> io::Result<Self> {
         let limit =

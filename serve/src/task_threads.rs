@@ -1,0 +1,117 @@
+//! The threads that run a connection's tasks: publishers have threads of their own.
+//!
+//! The order of turns (`turns`) does not suffice beside a flood. A publish that arrives, or whose commit has ended, is
+//! noticed when a thread of the runtime has time for it, after several turns of other tasks. So the tasks of a
+//! publisher's connection run on a second runtime, where only publishers' tasks are. The kernel gives its threads a core
+//! before those of the first one, which work without pause beside a flood.
+//!
+//! A connection begins on the runtime of all connections. Its task moves when the connection becomes a publisher's, and
+//! back when it is none any more. Its socket moves with it (`socket`), because each runtime waits for its own sockets.
+//! A task of one call stays where it began, except that it leaves the publishers' threads when its connection does.
+
+use std::panic::resume_unwind;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use hyper::rt::Executor;
+use tokio::task::JoinHandle;
+
+use crate::socket::Place;
+use crate::turns::{PaidTime, in_turn};
+
+/// Starts the tasks of one connection.
+#[derive(Clone)]
+pub(crate) struct TurnExecutor(pub(crate) Arc<PaidTime>);
+
+impl<F> Executor<F> for TurnExecutor
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, task: F) {
+        spawn(self.0.clone(), task);
+    }
+}
+
+/// Starts a task of a call. It runs in its turns, and leaves the publishers' threads with its connection.
+pub(crate) fn spawn<F>(account: Arc<PaidTime>, task: F)
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    let task = in_turn(account.clone(), task);
+    let Some(runtimes) = account.runtimes().cloned() else {
+        tokio::spawn(task);
+        return;
+    };
+    if !account.is_publishers() {
+        runtimes.all.spawn(task);
+        return;
+    }
+    let task = Box::pin(async move {
+        task.await;
+    });
+    runtimes.publishers.spawn(async move {
+        if let Some(task) = while_publishers(true, account, task).await {
+            runtimes.all.spawn(task);
+        }
+    });
+}
+
+/// Runs the task of a connection until it ends, on the runtime of all connections and on that of publishers in turn.
+/// `place` tells the connection's socket which one it is.
+pub(crate) async fn run<F>(account: Arc<PaidTime>, place: Place, task: F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let task = in_turn(account.clone(), task);
+    let Some(publishers) = account.runtimes().map(|it| it.publishers.clone()) else {
+        task.await;
+        return;
+    };
+    let mut task = Box::pin(task);
+    while let Some(leaving) = while_publishers(false, account.clone(), task).await {
+        place.set_publishers(true);
+        let there = publishers.spawn(while_publishers(true, account.clone(), leaving));
+        let mut there = AbortOnDrop(there);
+        task = match (&mut there.0).await {
+            Ok(Some(back)) => back,
+            Ok(None) => return,
+            // This task ends with the same panic, as it would have on its own threads.
+            Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
+            Err(_) => return, // the process stops
+        };
+        place.set_publishers(false);
+    }
+}
+
+/// Polls a task while its connection is a publisher's or not, as `publishers` says. Returns the task when that has
+/// changed, and `None` when the task has ended.
+async fn while_publishers<F>(
+    publishers: bool,
+    account: Arc<PaidTime>,
+    task: Pin<Box<F>>,
+) -> Option<Pin<Box<F>>>
+where
+    F: Future<Output = ()>,
+{
+    let mut task = Some(task);
+    std::future::poll_fn(move |context| {
+        if account.is_publishers() != publishers {
+            return Poll::Ready(task.take());
+        }
+        let Some(running) = task.as_mut() else { return Poll::Ready(None) };
+        running.as_mut().poll(context).map(|()| None)
+    })
+    .await
+}
+
+/// A task that ends with the one that waits for it.
+struct AbortOnDrop<T>(JoinHandle<T>);
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
