@@ -114,5 +114,5 @@ pub use metrics_format::MetricsFormat;
 pub use overloaded::OverloadedError;
 pub use process_metrics::ProcessMetrics;
 pub use reflection::{SchemaError, reflect};
-pub use request_messages::RequestMessages;
+pub use request_messages::{DecodingMessage, RequestMessages};
 pub use settings::{MESSAGE_LEN_BYTES_MAX, SHUTTING_DOWN, STREAM_WINDOW_BYTES, ServeSettings};

@@ -47,6 +47,8 @@ type CostScan = Pin<Box<dyn Future<Output = Result<Result<usize, Status>, Status
 /// meanwhile.
 type UnpackTurn =
     Pin<Box<dyn Future<Output = Result<(Unpacker, Result<Turn, Status>), Status>> + Send>>;
+/// Work on a message that was taken: see [`RequestBody::begin_work`].
+pub(crate) type Working<T> = Pin<Box<dyn Future<Output = Result<T, Status>> + Send>>;
 
 /// A request body that yields whole messages and counts them.
 pub(crate) struct RequestBody {
@@ -248,21 +250,25 @@ impl RequestBody {
         long_work::is_long(len_bytes(&self.whole))
     }
 
-    /// Runs `work` on a message of this body that was taken: beside the runtime's threads if the message is long. The
-    /// body stays charged until the work is done, and is read on meanwhile.
+    /// Begins `work` on a message of this body that was taken: beside the runtime's threads if the message is long. The
+    /// message stays charged until the work is done.
+    pub(crate) fn begin_work<T: Send + 'static>(
+        &self,
+        message: Bytes,
+        work: impl FnOnce(Bytes) -> T + Send + 'static,
+    ) -> Working<T> {
+        if !long_work::is_long(message.len()) {
+            return Box::pin(std::future::ready(Ok(work(message))));
+        }
+        let (caller, held) = (WorkCaller::of_call(&self.charge), self.charge.hold());
+        Box::pin(long_work::beside(caller, held, move || work(message)))
+    }
+
+    /// Completes when the work on a message is done. The body is read on meanwhile. Cancel safe.
     ///
     /// # Errors
     /// INTERNAL if the work has panicked, or the runtime stops. RESOURCE_EXHAUSTED if the peer must send no more.
-    pub(crate) async fn work_on<T: Send + 'static>(
-        &mut self,
-        message: Bytes,
-        work: impl FnOnce(Bytes) -> T + Send + 'static,
-    ) -> Result<T, Status> {
-        if !long_work::is_long(message.len()) {
-            return Ok(work(message));
-        }
-        let (caller, held) = (WorkCaller::of_call(&self.charge), self.charge.hold());
-        let mut working = pin!(long_work::beside(caller, held, move || work(message)));
+    pub(crate) async fn work_done<T>(&mut self, working: &mut Working<T>) -> Result<T, Status> {
         poll_fn(|cx| match working.as_mut().poll(cx) {
             Poll::Ready(done) => Poll::Ready(done),
             Poll::Pending => self.poll_ahead(usize::MAX, cx).map(|it| Err(Status::from(it))),

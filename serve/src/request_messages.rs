@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tonic::{Code, Status};
 
 use crate::frames::HEAD_LEN_BYTES;
-use crate::request::RequestBody;
+use crate::request::{RequestBody, Working};
 
 /// Bytes that are read while a handler takes no messages. A guess: thousands of pings, or a thousand topics. Most
 /// clients send less than that in advance.
@@ -25,6 +25,9 @@ pub struct RequestMessages {
     /// Messages with their heads, all of them whole.
     unread: BytesMut,
 }
+
+/// A message that is being decoded: see [`RequestMessages::decode`].
+pub struct DecodingMessage<T>(Working<Result<T, Status>>);
 
 /// The body of a request in its extensions, until its handler takes it.
 #[derive(Clone)]
@@ -75,19 +78,26 @@ impl RequestMessages {
         self.cut().map(Some)
     }
 
-    /// Decodes a message that [`next`](Self::next) has returned, outside of the runtime's threads if it is long. The
-    /// message stays charged until the work is done, even if this future is dropped before. What comes meanwhile is
-    /// read and charged.
+    /// Begins to decode a message that [`next`](Self::next) has returned, outside of the runtime's threads if it is
+    /// long. The message stays charged until the work is done, even if the result is dropped before. The next message
+    /// must not be taken before this one [is decoded](Self::decoded).
+    #[must_use]
+    pub fn decode<T: Send + 'static>(
+        &self,
+        message: Bytes,
+        decode: impl FnOnce(Bytes) -> Result<T, Status> + Send + 'static,
+    ) -> DecodingMessage<T> {
+        DecodingMessage(self.body.begin_work(message, decode))
+    }
+
+    /// Waits until a message is decoded. What comes meanwhile is read and charged. Cancel safe, so a handler can do
+    /// other things while the message waits for a thread. Not to be called again after that.
     ///
     /// # Errors
     /// Those of `decode`; INTERNAL if it has panicked, or the runtime stops; RESOURCE_EXHAUSTED if there is no memory
     /// for what comes.
-    pub async fn decode<T: Send + 'static>(
-        &mut self,
-        message: Bytes,
-        decode: impl FnOnce(Bytes) -> Result<T, Status> + Send + 'static,
-    ) -> Result<T, Status> {
-        self.body.work_on(message, decode).await?
+    pub async fn decoded<T>(&mut self, decoding: &mut DecodingMessage<T>) -> Result<T, Status> {
+        self.body.work_done(&mut decoding.0).await?
     }
 
     /// Reads on while the handler takes no messages, and charges what comes. Completes when it
@@ -155,6 +165,7 @@ mod tests {
     use crate::budget::{ConnectionShare, MemoryBudget};
     use crate::call_metrics::MethodMetrics;
     use crate::call_share::CallCharge;
+    use crate::long_work::occupy_workers;
     use crate::method::{MethodKind, RpcMethod};
 
     const LIMIT: usize = 64 * 1024 * 1024;
@@ -389,9 +400,25 @@ mod tests {
         for is_long in [false, true] {
             let message = messages.next().await.unwrap().unwrap();
             let decode = |message: Bytes| Ok((message.len(), std::thread::current().id()));
-            let (len, thread) = messages.decode(message, decode).await.unwrap();
+            let mut decoding = messages.decode(message, decode);
+            let (len, thread) = messages.decoded(&mut decoding).await.unwrap();
             assert_eq!(thread != own, is_long, "{len} bytes");
         }
+    }
+
+    /// Other callers keep all threads for long messages busy.
+    #[tokio::test]
+    async fn a_handler_can_do_other_things_while_its_message_waits_to_be_decoded() {
+        let share = connection(&MemoryBudget::new(LIMIT));
+        let mut messages = messages(&framed(100_000), usize::MAX, &share);
+        let message = messages.next().await.unwrap().unwrap();
+        let occupied = occupy_workers().await;
+        let mut decoding = messages.decode(message, |message| Ok(message.len()));
+        for _ in 0..3 {
+            assert!(messages.decoded(&mut decoding).now_or_never().is_none(), "it waits");
+        }
+        drop(occupied);
+        assert_eq!(messages.decoded(&mut decoding).await.unwrap(), 100_000);
     }
 
     #[tokio::test]

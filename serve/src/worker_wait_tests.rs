@@ -76,7 +76,8 @@ impl tower::Service<http::Request<Body>> for WaitingService {
                 let message = messages.next().await.unwrap().unwrap();
                 taken.notify_one();
                 decode.notified().await;
-                let decoded = messages.decode(message, |_| Ok(())).await;
+                let mut decoding = messages.decode(message, |_| Ok(()));
+                let decoded = messages.decoded(&mut decoding).await;
                 Ok(decoded.err().unwrap_or_else(|| Status::ok("")).into_http())
             });
         }

@@ -31,7 +31,9 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::subscribe_response::v1::{
 };
 use hawser_proto::pb::xmtp::xmtpv4::message_api::{Ping, Pong, SubscribeResponse};
 use hawser_proto::{Topic, codec};
-use hawser_serve::{CallCharge, OverloadedError, RequestMessages, STREAM_WINDOW_BYTES};
+use hawser_serve::{
+    CallCharge, DecodingMessage, OverloadedError, RequestMessages, STREAM_WINDOW_BYTES,
+};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -80,6 +82,7 @@ impl NodeApi {
             permit: None,
             frame_bytes: 0,
             answers: [Frame::Started(started)].into(),
+            decoding: None,
             mutate: None,
             half_closed: false,
             unread_bytes: 0,
@@ -123,6 +126,8 @@ struct Subscriber {
     frame_bytes: usize,
     /// Frames that are sent before further events of the subscription.
     answers: VecDeque<Frame>,
+    /// A request that is being decoded. A long one waits for a thread, and the stream goes on meanwhile.
+    decoding: Option<DecodingMessage<pb::SubscribeRequest>>,
     /// A change that waits until the events before it are delivered.
     mutate: Option<Mutate>,
     half_closed: bool,
@@ -145,6 +150,8 @@ enum Wakeup {
     Gone,
     Room(mpsc::OwnedPermit<Box<SubscribeResponse>>),
     Request(Result<Option<Bytes>, Status>),
+    /// The request that was taken is decoded.
+    Decoded(Result<pb::SubscribeRequest, Status>),
     /// Requests have come in advance, more than are read so.
     Ahead(Result<(), Status>),
     Event(Result<SubscriptionEvent, QueryError>),
@@ -181,19 +188,20 @@ impl Subscriber {
                     self.settle()?;
                 }
                 Wakeup::Request(Ok(Some(message))) => {
-                    match self.requests.decode(message, codec::decode::<pb::SubscribeRequest>).await
-                    {
-                        Ok(request) => self.handle_request(request)?,
-                        Err(status) => return received(status),
-                    }
+                    let decode = codec::decode::<pb::SubscribeRequest>;
+                    self.decoding = Some(self.requests.decode(message, decode));
+                }
+                Wakeup::Decoded(Ok(request)) => {
+                    self.decoding = None;
+                    self.handle_request(request)?;
                 }
                 Wakeup::Request(Ok(None)) => {
                     self.half_closed = true;
                     self.times.half_close();
                 }
-                Wakeup::Request(Err(status)) | Wakeup::Ahead(Err(status)) => {
-                    return received(status);
-                }
+                Wakeup::Request(Err(status))
+                | Wakeup::Decoded(Err(status))
+                | Wakeup::Ahead(Err(status)) => return received(status),
                 Wakeup::Ahead(Ok(())) => {}
                 Wakeup::Event(Ok(event)) => self.handle_event(event),
                 Wakeup::Event(Err(error)) => return Err(unreadable(error)),
@@ -218,9 +226,11 @@ impl Subscriber {
             }
         };
         let listens = !self.half_closed && (reads || self.unread_bytes == 0);
-        let requests = &mut self.requests;
+        let (requests, decoding) = (&mut self.requests, &mut self.decoding);
         let request = async {
-            if reads {
+            if let Some(decoding) = decoding.as_mut() {
+                Wakeup::Decoded(requests.decoded(decoding).await)
+            } else if reads {
                 Wakeup::Request(requests.next().await)
             } else {
                 Wakeup::Ahead(requests.read_ahead().await)
@@ -241,7 +251,8 @@ impl Subscriber {
     }
 
     fn reads(&self) -> bool {
-        !self.half_closed && self.mutate.is_none() && self.answers.len() < ANSWERS_MAX
+        let is_busy = self.decoding.is_some() || self.mutate.is_some();
+        !self.half_closed && !is_busy && self.answers.len() < ANSWERS_MAX
     }
 
     /// Returns true if requests have come, or may have, that the stream has not taken.
@@ -260,9 +271,11 @@ impl Subscriber {
     }
 
     /// Charges the memory of requests that may wait in the connection while none are read. The first ones are read, so
-    /// that a client which sends little in advance is not charged for a window.
+    /// that a client which sends little in advance is not charged for a window. While a request is being decoded, all
+    /// are read.
     fn charge_unread(&mut self) -> Result<(), OverloadedError> {
-        let is_unread = !self.half_closed && !self.reads() && self.requests.is_far_ahead();
+        let stops_reading = !self.half_closed && !self.reads() && self.decoding.is_none();
+        let is_unread = stops_reading && self.requests.is_far_ahead();
         let unread_bytes = if is_unread { STREAM_WINDOW_BYTES as usize } else { 0 };
         if unread_bytes > self.unread_bytes {
             self.held.borrow(unread_bytes)?;

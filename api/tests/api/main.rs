@@ -10,6 +10,7 @@ mod health;
 mod hostile;
 mod hostile_node;
 mod inboxes;
+mod long_requests;
 mod metadata;
 mod oldest;
 mod operator;
