@@ -144,7 +144,8 @@ impl DuplexStream {
                 Frame::Envelopes(lane, more) if lane == mutate_id && live.is_empty() => {
                     hold(&mut envelopes, more)?
                 }
-                Frame::Live(topics) if live.is_empty() => live = topics,
+                // A node may name them in several frames.
+                Frame::Live(topics) => hold(&mut live, topics)?,
                 Frame::Complete(id) if id == mutate_id => return Ok((envelopes, live)),
                 other => {
                     let expected = format!(

@@ -61,7 +61,8 @@ pub enum SubscriptionEvent {
     },
     /// The topics of a wave that are still in the stream, in the order in which they were added: their
     /// live envelopes follow. Of a wave of history, all its topics. Comes right before
-    /// [`CaughtUp`](Self::CaughtUp) if there are any, on streams that were opened without topics.
+    /// [`CaughtUp`](Self::CaughtUp) if there are any, on streams that were opened without topics. Comes several times
+    /// if the names of the topics need more bytes than a batch of envelopes has.
     TopicsLive {
         /// The wave.
         wave: WaveId,

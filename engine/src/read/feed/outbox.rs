@@ -65,10 +65,13 @@ impl Outbox {
         self.events.push_back(SubscriptionEvent::CaughtUp(wave));
     }
 
-    /// Puts the topics of a wave behind its envelopes.
-    pub(super) fn topics_live(&mut self, wave: WaveId, topics: Vec<Topic>) {
-        if !topics.is_empty() {
+    /// Puts the topics of a wave behind its envelopes. One event has as many bytes of names as a batch has of
+    /// envelopes: a name may have megabytes, and readers take messages of bounded length.
+    pub(super) fn topics_live(&mut self, wave: WaveId, mut topics: Vec<Topic>) {
+        while !topics.is_empty() {
+            let later = topics.split_off(named_at_once(&topics));
             self.events.push_back(SubscriptionEvent::TopicsLive { wave, topics });
+            topics = later;
         }
     }
 
@@ -83,8 +86,17 @@ impl Outbox {
     }
 }
 
+/// Returns the number of topics, from the first, that one event names: one at least.
+fn named_at_once(topics: &[Topic]) -> usize {
+    let limits = BatchLimits { envelopes: usize::MAX, ..BatchLimits::STREAM };
+    let mut size = BatchSize::default();
+    topics.iter().take_while(|topic| size.try_add(limits, topic.as_bytes().len())).count()
+}
+
 #[cfg(test)]
 mod tests {
+    use hawser_proto::TopicKind;
+
     use super::*;
 
     fn batches(dated: &[(u32, i64)]) -> Vec<usize> {
@@ -105,5 +117,24 @@ mod tests {
         assert_eq!(batches(&[(100, 5), (100, 4), (100, 4), (100, 3), (200, 1)]), [1, 2, 2]);
         // Not above an earlier one of the batch before, but in order within its own.
         assert_eq!(batches(&[(100, 8), (100, 5), (100, 6)]), [1, 2]);
+    }
+
+    /// A client adds topics with names of megabytes.
+    #[test]
+    fn topics_are_named_in_as_many_events_as_their_bytes_need() {
+        const MIB: usize = 1024 * 1024;
+        let topic = |len| Topic::new(TopicKind::GroupMessages, &vec![7; len]).unwrap();
+        let topics: Vec<Topic> = [MIB, MIB - 100, 10, 3 * MIB, 10].map(topic).into();
+        let mut outbox = Outbox::default();
+        outbox.topics_live(WaveId(7), topics.clone());
+        let events = std::iter::from_fn(|| outbox.pop()).map(|event| match event {
+            SubscriptionEvent::TopicsLive { wave: WaveId(7), topics } => topics,
+            other => panic!("{other:?}"),
+        });
+        let events: Vec<Vec<Topic>> = events.collect();
+        assert_eq!(events.iter().map(Vec::len).collect::<Vec<_>>(), [3, 1, 1]);
+        assert!(events.concat() == topics, "in their order");
+        outbox.topics_live(WaveId(7), Vec::new());
+        assert!(!outbox.has_events());
     }
 }
