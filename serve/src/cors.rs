@@ -25,14 +25,16 @@ const HEADERS: HeaderValue = HeaderValue::from_static(
      x-libxmtp-version,x-app-version",
 );
 
-/// The headers of [`HEADERS`], those of the Connect protocol, the header of a gateway's API key, and the point at which
-/// a push server resumes.
+/// The headers of [`HEADERS`], those of the Connect protocol, the name of a library of gRPC-Web (gRPC-Web, User Agent),
+/// the header of a gateway's API key, and the point at which a push server resumes.
 const MORE_HEADERS: HeaderValue = HeaderValue::from_static(
     "Content-Type,Accept,Authorization,X-Client-Version,X-App-Version,Baggage,DNT,Sec-CH-UA,\
      Sec-CH-UA-Mobile,Sec-CH-UA-Platform,x-grpc-web,grpc-timeout,Sentry-Trace,User-Agent,\
      x-libxmtp-version,x-app-version,Connect-Protocol-Version,Connect-Timeout-Ms,\
-     Connect-Content-Encoding,Connect-Accept-Encoding,x-api-key,hawser-resume",
+     Connect-Content-Encoding,Connect-Accept-Encoding,x-user-agent,x-api-key,hawser-resume",
 );
+/// The headers that only [`MORE_HEADERS`] has, besides those of the Connect protocol.
+const MORE: [&str; 3] = ["x-user-agent", "x-api-key", "hawser-resume"];
 
 /// Returns the headers of the answer to a published client's preflight, for tests that compare them.
 #[must_use]
@@ -81,7 +83,7 @@ fn asks_for_more(asked: &HeaderMap) -> bool {
     let mut names = lists.filter_map(|list| list.to_str().ok()).flat_map(|list| list.split(','));
     names.any(|name| {
         let name = name.trim().to_ascii_lowercase();
-        name.starts_with("connect-") || ["x-api-key", "hawser-resume"].contains(&name.as_str())
+        name.starts_with("connect-") || MORE.contains(&name.as_str())
     })
 }
 
@@ -117,9 +119,10 @@ mod tests {
         assert_eq!(of(&["failed-envelopes", "published-envelopes"]), in_part);
     }
 
+    /// Those of libraries of gRPC-Web and Connect, too, which the network's own client does not send.
     #[test]
     fn pages_may_send_each_header_that_the_documents_offer() {
-        for name in ["x-api-key", "hawser-resume", "connect-protocol-version"] {
+        for name in MORE.into_iter().chain(["connect-protocol-version"]) {
             let asked = HeaderMap::from_iter([(
                 ACCESS_CONTROL_REQUEST_HEADERS,
                 HeaderValue::from_str(&format!("content-type, {name}")).unwrap(),
