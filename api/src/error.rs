@@ -261,10 +261,13 @@ mod tests {
 
     #[test]
     fn a_refused_read_is_told_which_field_is_wrong_and_each_refusal_its_reason() {
-        let status = into_status(CallError::Query(LimitError::TopicLength(0)));
+        let status =
+            into_status(CallError::Query(LimitError::TopicLength(0, "query.topics[3]".into())));
         let details = String::from_utf8_lossy(status.details()).into_owned();
         assert!(details.contains("google.rpc.BadRequest"), "{details:?}");
-        assert!(details.contains("topics") && details.contains("TOPIC_LENGTH"), "{details:?}");
+        for part in ["query.topics[3]", "TOPIC_LENGTH"] {
+            assert!(details.contains(part), "{part} in {details:?}");
+        }
         for (error, reason) in [
             (CallError::UnknownPayer("0x1".to_owned()), "UNKNOWN_PAYER"),
             (CallError::NodesOnly, "NODES_ONLY"),

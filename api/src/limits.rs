@@ -25,6 +25,12 @@ pub(crate) const PAYERS_MAX: usize = 1000;
 /// The metadata key of the cursor after which a stream of all envelopes begins. Specified in
 /// `docs/protocol/api.md`.
 pub(crate) const RESUME_HEADER: &str = "hawser-resume";
+/// Paths of fields in requests: the topics of a query, those of `GetNewestEnvelope`, and the filters of
+/// `SubscribeTopics`.
+pub(crate) const QUERY_TOPICS: &str = "query.topics";
+pub(crate) const TOPICS: &str = "topics";
+pub(crate) const FILTERS: &str = "filters";
+
 /// Largest number of characters of a wrong text that an error repeats. A guess: an address has 42.
 const QUOTED_MAX: usize = 64;
 
@@ -35,12 +41,13 @@ pub(crate) enum LimitError {
     Both,
     #[error("query must contain either topics or originators")]
     Neither,
+    // The second value is the path of the field that is wrong.
     #[error("too many subscriptions: {0}, at most {SELECTED_MAX} are allowed")]
-    TooMany(usize),
+    TooMany(usize, &'static str),
     #[error("topic has {0} bytes, between 1 and {TOPIC_LEN_BYTES_MAX} are allowed")]
-    TopicLength(usize),
+    TopicLength(usize, String),
     #[error("cursor has {0} entries, at most {CURSOR_ENTRIES_MAX} are allowed")]
-    CursorEntries(usize),
+    CursorEntries(usize, String),
     #[error("filter must not be nil")]
     FilterMissing,
     #[error("filter must contain at least one originator node id")]
@@ -71,9 +78,9 @@ impl LimitError {
         match self {
             Self::Both => "TOPICS_AND_ORIGINATORS",
             Self::Neither => "NOTHING_SELECTED",
-            Self::TooMany(_) => "TOO_MANY_SUBSCRIPTIONS",
-            Self::TopicLength(_) => "TOPIC_LENGTH",
-            Self::CursorEntries(_) => "CURSOR_ENTRIES",
+            Self::TooMany(..) => "TOO_MANY_SUBSCRIPTIONS",
+            Self::TopicLength(..) => "TOPIC_LENGTH",
+            Self::CursorEntries(..) => "CURSOR_ENTRIES",
             Self::FilterMissing | Self::FiltersMissing => "FILTER_MISSING",
             Self::OriginatorsMissing => "ORIGINATORS_MISSING",
             Self::CursorMissing => "CURSOR_MISSING",
@@ -86,14 +93,16 @@ impl LimitError {
         }
     }
 
-    /// Returns the name of the field that is wrong, or of the metadata key.
-    pub(crate) fn field(&self) -> &'static str {
+    /// Returns the path of the field that is wrong, or the metadata key.
+    pub(crate) fn field(&self) -> &str {
         match self {
-            Self::Both | Self::Neither | Self::TooMany(_) | Self::TopicLength(_) => "topics",
-            Self::CursorEntries(_) | Self::CursorMissing => "last_seen",
+            Self::TooMany(_, field) => field,
+            Self::TopicLength(_, field) | Self::CursorEntries(_, field) => field,
+            Self::Both | Self::Neither => "query",
+            Self::CursorMissing => "filter.last_seen",
             Self::FilterMissing => "filter",
             Self::FiltersMissing => "filters",
-            Self::OriginatorsMissing => "originator_node_ids",
+            Self::OriginatorsMissing => "filter.originator_node_ids",
             Self::TooManyIdentifiers(_) => "requests",
             Self::TooManyPublished(_) => "payer_envelopes",
             Self::PayersMissing | Self::TooManyPayers(_) => "payer_addresses",
@@ -134,12 +143,19 @@ impl Selected {
         if !query.topics.is_empty() && !query.originator_node_ids.is_empty() {
             return Err(LimitError::Both);
         }
-        let count = query.topics.len() + query.originator_node_ids.len();
-        if count > SELECTED_MAX {
-            return Err(LimitError::TooMany(count));
+        for (count, field) in [
+            (query.topics.len(), QUERY_TOPICS),
+            (query.originator_node_ids.len(), "query.originator_node_ids"),
+        ] {
+            if count > SELECTED_MAX {
+                return Err(LimitError::TooMany(count, field));
+            }
         }
-        query.topics.iter().try_for_each(check_topic)?;
-        let last_seen = query.last_seen.as_ref().map(cursor).transpose()?;
+        for (place, topic) in query.topics.iter().enumerate() {
+            check_topic(topic, || format!("{QUERY_TOPICS}[{place}]"))?;
+        }
+        let last_seen = query.last_seen.as_ref();
+        let last_seen = last_seen.map(|it| cursor(it, || "query.last_seen".into())).transpose()?;
         let selection = if !query.topics.is_empty() {
             Selection::Topics(query.topics.into_iter().filter_map(storable).collect())
         } else if !query.originator_node_ids.is_empty() {
@@ -164,10 +180,11 @@ pub(crate) fn originators(
         return Err(LimitError::OriginatorsMissing);
     }
     let last_seen = filter.last_seen.ok_or(LimitError::CursorMissing)?;
-    if filter.originator_node_ids.len() > SELECTED_MAX {
-        return Err(LimitError::TooMany(filter.originator_node_ids.len()));
+    let count = filter.originator_node_ids.len();
+    if count > SELECTED_MAX {
+        return Err(LimitError::TooMany(count, "filter.originator_node_ids"));
     }
-    let last_seen = cursor(&last_seen)?;
+    let last_seen = cursor(&last_seen, || "filter.last_seen".into())?;
     Ok((filter.originator_node_ids.into_iter().map(OriginatorId).collect(), last_seen))
 }
 
@@ -183,14 +200,18 @@ pub(crate) fn topic_filters(
         return Err(LimitError::FiltersMissing);
     }
     if filters.len() > SELECTED_MAX {
-        return Err(LimitError::TooMany(filters.len()));
+        return Err(LimitError::TooMany(filters.len(), FILTERS));
     }
-    filters.iter().try_for_each(|filter| check_topic(&filter.topic))?;
+    for (place, filter) in filters.iter().enumerate() {
+        check_topic(&filter.topic, || format!("{FILTERS}[{place}].topic"))?;
+    }
     // The names are copied: parts of the request's buffer would keep the whole buffer for the life of the stream.
     let mut names: Bytes = filters.iter().flat_map(|filter| &filter.topic[..]).copied().collect();
     let mut topics = Vec::with_capacity(filters.len());
-    for filter in filters {
-        let last_seen = filter.last_seen.as_ref().map(cursor).transpose()?.unwrap_or_default();
+    for (place, filter) in filters.into_iter().enumerate() {
+        let field = || format!("{FILTERS}[{place}].last_seen");
+        let last_seen = filter.last_seen.as_ref().map(|it| cursor(it, field)).transpose()?;
+        let last_seen = last_seen.unwrap_or_default();
         let name = names.split_to(filter.topic.len());
         topics.extend(storable(name).map(|topic| (topic, last_seen)));
     }
@@ -203,7 +224,7 @@ pub(crate) fn topic_filters(
 /// [`LimitError::TooMany`].
 pub(crate) fn newest_topics(topics: Vec<Bytes>) -> Result<Vec<Option<Topic>>, LimitError> {
     if topics.len() > SELECTED_MAX {
-        return Err(LimitError::TooMany(topics.len()));
+        return Err(LimitError::TooMany(topics.len(), TOPICS));
     }
     Ok(topics.into_iter().map(storable).collect())
 }
@@ -281,17 +302,19 @@ fn storable(topic: Bytes) -> Option<Topic> {
     Topic::parse(topic).ok()
 }
 
-fn check_topic(topic: &Bytes) -> Result<(), LimitError> {
+/// Checks a topic. `field` returns its path.
+fn check_topic(topic: &Bytes, field: impl FnOnce() -> String) -> Result<(), LimitError> {
     match topic.len() {
         1..=TOPIC_LEN_BYTES_MAX => Ok(()),
-        len => Err(LimitError::TopicLength(len)),
+        len => Err(LimitError::TopicLength(len, field())),
     }
 }
 
-fn cursor(cursor: &PbCursor) -> Result<Cursor, LimitError> {
+/// Checks and converts a cursor. `field` returns its path.
+fn cursor(cursor: &PbCursor, field: impl FnOnce() -> String) -> Result<Cursor, LimitError> {
     match cursor.node_id_to_sequence_id.len() {
         0..=CURSOR_ENTRIES_MAX => Ok(Cursor::from(cursor)),
-        entries => Err(LimitError::CursorEntries(entries)),
+        entries => Err(LimitError::CursorEntries(entries, field())),
     }
 }
 
@@ -317,7 +340,9 @@ pub(crate) fn resume_point(metadata: &MetadataMap) -> Result<Option<Cursor>, Lim
     let read = Cursor::from_texts(texts, CURSOR_ENTRIES_MAX);
     read.map(Some).map_err(|error| match error {
         CursorTextError::Entry(entry) => wrong(entry),
-        CursorTextError::Entries(entries) => LimitError::CursorEntries(entries),
+        CursorTextError::Entries(entries) => {
+            LimitError::CursorEntries(entries, RESUME_HEADER.into())
+        }
     })
 }
 
@@ -356,7 +381,36 @@ mod tests {
             assert!(matches!(of(&[wrong]), Err(LimitError::Resume(_))), "{wrong}");
         }
         let many: Vec<String> = (0..101).map(|number| format!("{number}=1")).collect();
-        assert_eq!(of(&[&many.join(",")]), Err(LimitError::CursorEntries(101)));
+        let refused = LimitError::CursorEntries(101, RESUME_HEADER.into());
+        assert_eq!(of(&[&many.join(",")]), Err(refused));
+    }
+
+    /// A developer sees which of thousands of fields is wrong.
+    #[test]
+    fn each_refusal_names_the_field_that_is_wrong() {
+        use pb::subscribe_topics_request::TopicFilter;
+        let long =
+            || Some(PbCursor { node_id_to_sequence_id: (0..101).map(|id| (id, 1)).collect() });
+        let field = |refused: LimitError| refused.field().to_owned();
+        let query =
+            |query: pb::EnvelopesQuery| Selected::parse(Some(query)).map(drop).map_err(field);
+        let fine = Bytes::from_static(&[0, 1]);
+        let topics = |topics| pb::EnvelopesQuery { topics, ..Default::default() };
+        let strands =
+            |ids: Vec<u32>| pb::EnvelopesQuery { originator_node_ids: ids, ..topics(vec![]) };
+        let refused = |field: &str| Err::<(), _>(field.to_owned());
+        assert_eq!(query(topics(vec![fine.clone(), Bytes::new()])), refused("query.topics[1]"));
+        assert_eq!(query(topics(vec![fine.clone(); 10_001])), refused("query.topics"));
+        assert_eq!(query(strands(vec![1; 10_001])), refused("query.originator_node_ids"));
+        let ahead = pb::EnvelopesQuery { last_seen: long(), ..strands(vec![1]) };
+        assert_eq!(query(ahead), refused("query.last_seen"));
+
+        let filter = |topic: &Bytes, last_seen| TopicFilter { topic: topic.clone(), last_seen };
+        let filters = |filters: Vec<TopicFilter>| topic_filters(filters).map(drop).map_err(field);
+        let empty = filter(&Bytes::new(), None);
+        assert_eq!(filters(vec![filter(&fine, None), empty]), refused("filters[1].topic"));
+        assert_eq!(filters(vec![filter(&fine, long())]), refused("filters[0].last_seen"));
+        assert_eq!(filters(vec![filter(&fine, None); 10_001]), refused("filters"));
     }
 
     proptest! {

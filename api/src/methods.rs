@@ -5,7 +5,10 @@ use hawser_serve::{FieldCost, MethodKind, RpcMethod};
 use tonic::Status;
 
 use crate::error::{CallError, into_status};
-use crate::limits::{IDENTIFIERS_MAX, LimitError, PAYERS_MAX, PUBLISHED_MAX, SELECTED_MAX};
+use crate::limits::{
+    FILTERS, IDENTIFIERS_MAX, LimitError, PAYERS_MAX, PUBLISHED_MAX, QUERY_TOPICS, SELECTED_MAX,
+    TOPICS,
+};
 use crate::stream_error::{ADDS_MAX, MutateError, StreamError};
 
 use MethodKind::{Bidi, ServerStream, Unary};
@@ -142,11 +145,19 @@ fn too_many_envelopes(count: usize) -> Status {
 }
 
 fn too_many_queried(count: usize) -> Status {
-    into_status(CallError::Query(LimitError::TooMany(count)))
+    into_status(CallError::Query(LimitError::TooMany(count, QUERY_TOPICS)))
+}
+
+fn too_many_newest(count: usize) -> Status {
+    into_status(CallError::Query(LimitError::TooMany(count, TOPICS)))
 }
 
 fn too_many_subscribed(count: usize) -> Status {
-    into_status(CallError::of_subscription(LimitError::TooMany(count)))
+    into_status(CallError::of_subscription(LimitError::TooMany(count, QUERY_TOPICS)))
+}
+
+fn too_many_filters(count: usize) -> Status {
+    into_status(CallError::of_subscription(LimitError::TooMany(count, FILTERS)))
 }
 
 fn too_many_adds(count: usize) -> Status {
@@ -205,12 +216,12 @@ const LAST_SEEN: FieldCost = FieldCost::each(3, 192, CURSOR);
 
 /// Topics, each with its row.
 const NEWEST_FIELDS: &[FieldCost] =
-    &[FieldCost::each(1, 512, &[]).at_most(DECODED * SELECTED_MAX, too_many_queried)];
+    &[FieldCost::each(1, 512, &[]).at_most(DECODED * SELECTED_MAX, too_many_newest)];
 
 /// Topics, each with its registrations and its cursor, charged until the stream ends. Measured: a
 /// topic with a cursor of five entries takes 540 bytes.
 const TOPICS_FIELDS: &[FieldCost] = &[FieldCost::each(1, 256, &[FieldCost::each(2, 192, CURSOR)])
-    .at_most(DECODED * SELECTED_MAX, too_many_subscribed)];
+    .at_most(DECODED * SELECTED_MAX, too_many_filters)];
 
 /// The adds of a Mutate, each with its cursor and its place in the checks, and the removes. The memory that the
 /// stream keeps is charged separately. Calculated from the types: 80 bytes and 43 in a table; a table of a cursor
