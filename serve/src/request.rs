@@ -258,7 +258,7 @@ impl RequestBody {
         work: impl FnOnce(Bytes) -> T + Send + 'static,
     ) -> Working<T> {
         if !long_work::is_long(message.len()) {
-            return Box::pin(std::future::ready(Ok(work(message))));
+            return Box::pin(std::future::ready(Ok::<T, Status>(work(message))));
         }
         let (caller, held) = (WorkCaller::of_call(&self.charge), self.charge.hold());
         Box::pin(long_work::beside(caller, held, move || work(message)))
