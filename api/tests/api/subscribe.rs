@@ -570,7 +570,7 @@ async fn a_hundred_thousand_topics_are_added_at_once() {
         };
         named.push(topics.split(' ').count());
     }
-    // 3.3 MiB of names.
+    // 3.3 MB of names.
     assert_eq!((named.len(), named.iter().sum::<usize>()), (2, 100_000), "{named:?}");
     node.publish(vec![message(1, "b")]).await;
     talk.expect(&["0: 100:2"]).await;
