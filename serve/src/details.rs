@@ -13,6 +13,8 @@ use tonic::{Code, Status};
 const DOMAIN: &str = "hawser";
 /// The type of the detail with the reason.
 const ERROR_INFO: &str = "google.rpc.ErrorInfo";
+/// The type of the detail with the wrong parts of a request.
+const BAD_REQUEST: &str = "google.rpc.BadRequest";
 /// Largest number of wrong parts of a request in a status. A guess: further parts mostly have the same mistake, and
 /// clients' limits for all headers begin at 8 KiB.
 const FIELDS_MAX: usize = 8;
@@ -73,6 +75,17 @@ impl StatusDetails {
         seen.take(SEEN_MAX).collect()
     }
 
+    /// Returns the parts of a request that a node's status names as wrong ([`StatusDetails::wrong`]), each as its path
+    /// and its description: at most 8 with texts of bounded length, whatever the node has sent.
+    #[must_use]
+    pub fn wrong_of(status: &Status) -> Vec<(String, String)> {
+        let rich = RpcStatus::decode(status.details()).unwrap_or_default();
+        let requests = rich.details.into_iter().filter(|any| any.type_url.ends_with(BAD_REQUEST));
+        let requests = requests.filter_map(|any| BadRequest::decode(any.value).ok());
+        let wrong = requests.flat_map(|request| request.field_violations).take(FIELDS_MAX);
+        wrong.map(|wrong| (cut(&wrong.field), cut(&wrong.description))).collect()
+    }
+
     /// Renders a status with these details.
     #[must_use]
     pub fn into_status(self, code: Code, text: &str) -> Status {
@@ -90,7 +103,7 @@ impl StatusDetails {
                 reason: wrong.reason.to_owned(),
             });
             let request = BadRequest { field_violations: fields.collect() };
-            details.push(Any::of("google.rpc.BadRequest", &request));
+            details.push(Any::of(BAD_REQUEST, &request));
         }
         if let Some(seconds) = self.retry_after_s {
             metadata.insert("retry-after", MetadataValue::from(seconds));
@@ -216,6 +229,25 @@ mod tests {
         assert_eq!(request.field_violations.len(), 8);
         assert_eq!(request.field_violations[3].field, "payer_envelopes[3]");
         assert_eq!(request.field_violations[3].reason, "TOPIC_MISMATCH");
+        let told = StatusDetails::wrong_of(&status);
+        assert_eq!(told.len(), 8);
+        assert_eq!(told[3], ("payer_envelopes[3]".to_owned(), "ä".repeat(120)));
+    }
+
+    #[test]
+    fn few_wrong_parts_are_read_whatever_there_is() {
+        let text = || "x".repeat(10_000);
+        let wrong = || FieldViolation { field: text(), description: text(), reason: text() };
+        let request = BadRequest { field_violations: (0..100).map(|_| wrong()).collect() };
+        let read = |details| {
+            let bytes = RpcStatus { details, ..RpcStatus::default() }.encode_to_vec();
+            StatusDetails::wrong_of(&Status::with_details(Code::NotFound, "", bytes.into()))
+        };
+        let told = read(vec![Any::of(BAD_REQUEST, &request); 3]);
+        assert_eq!(told, vec![("x".repeat(120), "x".repeat(120)); 8]);
+        assert!(read(vec![Any::of(ERROR_INFO, &request)]).is_empty(), "another detail");
+        let damaged = Status::with_details(Code::NotFound, "", Bytes::from_static(b"\xff"));
+        assert!(StatusDetails::wrong_of(&damaged).is_empty());
     }
 
     #[test]

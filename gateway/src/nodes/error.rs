@@ -2,12 +2,17 @@
 
 use std::time::Duration;
 
+use hawser_proto::Bytes;
+use hawser_serve::StatusDetails;
 use tonic::{Code, Status};
 
 use super::answer::AnswerError;
 
 /// Largest number of bytes of a node's own text in an error. A guess: a sentence or two.
 const STATUS_TEXT_LEN_MAX: usize = 200;
+
+/// The text of an envelope that a node refuses for others of the same call.
+const WITH_OTHERS: &str = "it is refused with other envelopes of the request, which the node names";
 
 /// The reason for which an attempt at a node failed.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -100,6 +105,29 @@ impl NodeError {
         }
     }
 
+    /// Returns the error of each of `count` envelopes that were sent in one call, in their order. A node takes all
+    /// envelopes of a call or none, and names those that break a rule by their places in it, which callers of the
+    /// gateway do not know.
+    pub(crate) fn of_envelopes(&self, count: usize) -> Vec<Self> {
+        let told = match self {
+            Self::Refused(status) if count > 1 => StatusDetails::wrong_of(status),
+            _ => Vec::new(),
+        };
+        let (Self::Refused(status), false) = (self, told.is_empty()) else {
+            return vec![self.clone(); count];
+        };
+        let details = Bytes::copy_from_slice(status.details());
+        let each = (0..count).map(|place| {
+            let field = format!("payer_envelopes[{place}]");
+            let own = told.iter().find(|(named, _)| *named == field);
+            let text = own.map_or(WITH_OTHERS, |(_, text)| text.as_str());
+            let (code, metadata) = (status.code(), status.metadata().clone());
+            let status = Status::with_details_and_metadata(code, text, details.clone(), metadata);
+            Self::Refused(status)
+        });
+        each.collect()
+    }
+
     /// Returns true if the node may have published the envelopes although the attempt failed. It has certainly not
     /// if it was never called or reached, or has refused them.
     pub(crate) fn may_be_published(&self) -> bool {
@@ -143,7 +171,34 @@ fn status_text(status: &Status) -> String {
 
 #[cfg(test)]
 mod tests {
+    use hawser_serve::WrongField;
+
     use super::*;
+
+    #[test]
+    fn of_envelopes_that_are_refused_together_each_has_its_own_text() {
+        let wrong = |place: usize| WrongField {
+            field: format!("payer_envelopes[{place}]"),
+            description: format!("fault {place}"),
+            reason: "RETENTION",
+        };
+        let wrong = vec![wrong(1), wrong(9)];
+        let details = StatusDetails { wrong, ..StatusDetails::of("ENVELOPES_REFUSED") };
+        let status = details.into_status(Code::InvalidArgument, "index 1: fault 1");
+        let texts = |error: NodeError, count| {
+            let each = error.of_envelopes(count).into_iter();
+            each.map(|error| error.to_string()).collect::<Vec<_>>()
+        };
+        let refused = || NodeError::Refused(status.clone());
+        let others = format!("InvalidArgument: {WITH_OTHERS}");
+        let expected = [others.as_str(), "InvalidArgument: fault 1", others.as_str()];
+        assert_eq!(texts(refused(), 3), expected);
+        assert_eq!(texts(refused(), 1), ["InvalidArgument: index 1: fault 1"]);
+        let untold = NodeError::Refused(Status::invalid_argument("bad"));
+        assert_eq!(texts(untold, 2), ["InvalidArgument: bad"; 2]);
+        let failed = NodeError::Failed(status.clone());
+        assert_eq!(texts(failed, 2), ["InvalidArgument: index 1: fault 1"; 2]);
+    }
 
     #[test]
     fn what_a_caller_can_provoke_tells_nothing_of_the_node() {

@@ -110,7 +110,8 @@ impl NodePublisher {
         let (mut results, new) = self.find_repeats(items).await;
         if !new.is_empty() {
             let retry = RetryState::new(caller.clone(), self.attempts_max);
-            results.extend(self.place(new, Arc::new(UnderWay::new(retry, pass)), None).await);
+            let request = Arc::new(UnderWay::new(retry, pass));
+            results.extend(self.place(new, request, BTreeMap::new()).await);
         }
         results
     }
@@ -164,12 +165,13 @@ impl NodePublisher {
         (results, new)
     }
 
-    /// Sends each envelope to the node of its topic. `last` is the error of the previous attempt.
+    /// Sends each envelope to the node of its topic. `last` has the errors of the previous attempt, by the indexes of the
+    /// envelopes in the request.
     fn place(
         &self,
         items: Vec<PublishItem>,
         request: Arc<UnderWay>,
-        last: Option<NodePublishError>,
+        last: BTreeMap<usize, NodePublishError>,
     ) -> BoxFuture<'_, Vec<PublishResult>> {
         async move {
             let mut groups: BTreeMap<OriginatorId, (Arc<Node>, Vec<PublishItem>)> = BTreeMap::new();
@@ -181,13 +183,16 @@ impl NodePublisher {
                         groups.entry(node.id()).or_insert_with(|| (node, Vec::new())).1.push(item);
                     }
                     None => {
-                        let error = last.clone().unwrap_or(NodePublishError::NoNode);
+                        let error = last.get(&item.index).cloned();
+                        let error = error.unwrap_or(NodePublishError::NoNode);
                         published.push((item.index, Err(error)));
                     }
                 }
             }
-            let may_be_published =
-                matches!(last, Some(NodePublishError::Last { may_be_published: true, .. }));
+            let may_be = |error: &NodePublishError| {
+                matches!(error, NodePublishError::Last { may_be_published: true, .. })
+            };
+            let may_be_published = last.values().any(may_be);
             let groups = groups
                 .into_values()
                 .map(|(node, items)| self.attempt(node, items, &request, may_be_published));
@@ -231,10 +236,17 @@ impl NodePublisher {
         let Some((error, items)) = failed else { return published };
         let next = request.retry.lock().failed(&begun, id, error.kind());
         let may_be_published = may_be_published || error.may_be_published();
-        let last = NodePublishError::Last { node: id, error, may_be_published };
+        let errors = items.iter().zip(error.of_envelopes(items.len()));
+        let last: BTreeMap<usize, NodePublishError> = errors
+            .map(|(item, error)| {
+                (item.index, NodePublishError::Last { node: id, error, may_be_published })
+            })
+            .collect();
         published.extend(match next {
-            NextStep::TryOthers => self.place(items, request, Some(last)).await,
-            NextStep::GiveUp => items.iter().map(|item| (item.index, Err(last.clone()))).collect(),
+            NextStep::TryOthers => self.place(items, request, last).await,
+            NextStep::GiveUp => {
+                last.into_iter().map(|(index, error)| (index, Err(error))).collect()
+            }
         });
         published
     }

@@ -23,14 +23,14 @@ use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_server::{
     MetadataApi, MetadataApiServer,
 };
 use hawser_proto::{Bytes, OriginatorId, SecretKey};
-use hawser_serve::{CallMetrics, ServeSettings, Server};
+use hawser_serve::{CallMetrics, ServeSettings, Server, StatusDetails, WrongField};
 use http::HeaderMap;
 use parking_lot::Mutex;
 use prost::Message as _;
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::service::RoutesBuilder;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
@@ -388,7 +388,7 @@ impl ReplicationApi for Inner {
         }
         let manner = self.manner.borrow().clone();
         let (mut envelopes, asked) = (Vec::new(), request.payer_envelopes.len());
-        for message in request.payer_envelopes {
+        for (place, message) in request.payer_envelopes.into_iter().enumerate() {
             let payer = PayerEnvelope::from_message(message).unwrap();
             assert_eq!(payer.target(), self.id, "signed for the node that is asked");
             match &manner {
@@ -400,7 +400,11 @@ impl ReplicationApi for Inner {
                 }
                 Manner::Refuses(byte) if payer.client().topic().as_bytes().contains(byte) => {
                     self.stored.lock().refused.push(asked);
-                    return Err(Status::invalid_argument("not this one"));
+                    let field = format!("payer_envelopes[{place}]");
+                    let (description, reason) = ("not this one".to_owned(), "GROUP_MESSAGE");
+                    let wrong = vec![WrongField { field, description, reason }];
+                    let details = StatusDetails { wrong, ..StatusDetails::of("ENVELOPES_REFUSED") };
+                    return Err(details.into_status(Code::InvalidArgument, "not this one"));
                 }
                 Manner::RefusesCalls(calls) if self.stored.lock().calls <= *calls => {
                     return Err(Status::invalid_argument("it depends on what is not here"));

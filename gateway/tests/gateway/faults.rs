@@ -6,7 +6,7 @@ use hawser_proto::pb::xmtp::xmtpv4::payer_api as api;
 use tonic::Code;
 
 use super::fake_node::{Manner, id_of};
-use super::fixture::{Net, message, until};
+use super::fixture::{Net, commit, message, until};
 
 /// Returns the node to which a topic goes first, and another node.
 async fn first_and_other(net: &Net, group: u8) -> (u32, u32) {
@@ -154,6 +154,20 @@ async fn a_refusal_of_two_nodes_is_passed_on() {
     assert!(refused.message().contains("not this one"), "{}", refused.message());
     let asked: usize = net.nodes.iter().map(super::fake_node::FakeNode::calls).sum();
     assert_eq!(asked, 2, "two are believed");
+}
+
+/// A node takes all envelopes of a call or none. The commit of the request is not in the call, so the places differ.
+#[tokio::test]
+async fn the_envelope_that_a_node_refuses_is_named_by_its_place_in_the_request() {
+    let net = Net::with(1, |_| {}, |ports| ports.chain = None).await;
+    net.nodes[0].becomes(Manner::Refuses(0xee));
+    let envelopes = vec![commit(1, "a"), message(2, "b"), message(0xee, "c")];
+    let refused = net.publish(envelopes).await.unwrap_err();
+    let text = refused.message();
+    let node = net.nodes[0].id.0;
+    let own = format!("envelope 2: node {node}: InvalidArgument: not this one");
+    let others = format!("envelope 1: node {node}: InvalidArgument: it is refused with other");
+    assert!(text.contains(&own) && text.contains(&others), "{text}");
 }
 
 #[tokio::test]
