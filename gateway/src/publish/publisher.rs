@@ -165,8 +165,8 @@ impl NodePublisher {
         (results, new)
     }
 
-    /// Sends each envelope to the node of its topic. `last` has the errors of the previous attempt, by the indexes of the
-    /// envelopes in the request.
+    /// Sends each envelope to the node of its topic. `last` has the errors of the previous attempt, by the indexes of
+    /// the envelopes in the request.
     fn place(
         &self,
         items: Vec<PublishItem>,
