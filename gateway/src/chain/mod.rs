@@ -4,7 +4,7 @@
 //! - [`ChainWriter`]: the access to the chain, which the caller of [`start`](crate::start) supplies;
 //! - `recent`: the payloads that were sent recently, with their results;
 //! - `record`: the payloads on the chain, in a file;
-//! - `path`: the steps of a payload from the request to the response;
+//! - `path`: the steps of a payload from the request to the response; `topic_turns`: the turns of callers at a topic;
 //! - `confirm`: waits until nodes show a payload; `dropped`: decides that they never will.
 //!
 //! Invariant: a payload that was sent is followed to its result even if the request that sent it ends. A client
@@ -16,6 +16,7 @@ mod item;
 mod path;
 mod recent;
 mod record;
+mod topic_turns;
 mod writer;
 
 pub(crate) use item::ChainItem;

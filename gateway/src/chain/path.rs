@@ -15,8 +15,9 @@ use super::dropped::DropJudge;
 use super::item::{ChainItem, ChainResult};
 use super::recent::{PayloadKey, RecentPayloads, payload_key};
 use super::record::{ChainRecord, ChainRecordError, ChainRecordPlace};
+use super::topic_turns::{TopicTurn, TopicTurns};
 use super::writer::{ChainPublishError, ChainWriter, OnChain};
-use crate::fair::{FairGate, Pass};
+use crate::fair::{FairGate, GateFullError, Pass};
 use crate::identity::TenantIdentity;
 use crate::landed::{ClientKey, LandedEnvelope, client_key};
 use crate::metrics::GatewayMetrics;
@@ -163,6 +164,8 @@ pub(crate) struct ChainPath {
     metrics: Arc<GatewayMetrics>,
     /// Time for a node to show an envelope after its transaction was mined.
     shown_timeout: Duration,
+    /// Of each topic, one payload is at the writer.
+    topics: TopicTurns,
     /// Bounds the payloads at the writer.
     gate: FairGate,
     /// Counts the payloads at the writer, for which a shutdown waits.
@@ -184,7 +187,7 @@ impl ChainPath {
     ) -> Self {
         let progress = Arc::new(Mutex::new(RecentPayloads::new(results_kept)));
         let on_chain = Arc::new(Cache::new(ON_CHAIN_MAX));
-        let gate = FairGate::new(WRITING_MAX);
+        let (topics, gate) = (TopicTurns::default(), FairGate::new(WRITING_MAX));
         let running = RunningTasks::default();
         Self {
             writer,
@@ -196,6 +199,7 @@ impl ChainPath {
             record: None,
             metrics,
             shown_timeout,
+            topics,
             gate,
             running,
         }
@@ -524,16 +528,21 @@ impl ChainPath {
         let _ = written.await; // it fails only while the runtime ends
     }
 
-    /// Waits for a place at the writer. Gives up if no request waits for the payload any more: nothing was sent
-    /// yet.
-    async fn enter(&self, new: &NewPayload) -> Result<Pass, ChainPublishError> {
+    /// Waits for the turn of the payload's topic, and for a place at the writer. Gives up if no request waits for the
+    /// payload any more: nothing was sent yet.
+    async fn enter(&self, new: &NewPayload) -> Result<(Pass, TopicTurn), ChainPublishError> {
         let gone = || ChainPublishError::NotSent("its caller hung up before it was sent".into());
-        let pass = tokio::select! {
-            pass = self.gate.enter(&new.caller) => pass,
+        let entered = async {
+            // Before the place: a payload that waits for its turn takes no place from other topics.
+            let turn = self.topics.enter(new.item.topic, &new.caller).await?;
+            Ok::<_, GateFullError>((self.gate.enter(&new.caller).await?, turn))
+        };
+        let entered = tokio::select! {
+            entered = entered => entered,
             () = new.waiting.abandoned() => return Err(gone()),
         };
-        let pass = pass.map_err(|full| ChainPublishError::NotSent(full.to_string()))?;
-        if new.waiting.is_abandoned() { Err(gone()) } else { Ok(pass) }
+        let entered = entered.map_err(|full| ChainPublishError::NotSent(full.to_string()))?;
+        if new.waiting.is_abandoned() { Err(gone()) } else { Ok(entered) }
     }
 }
 

@@ -127,6 +127,45 @@ async fn a_caller_with_many_payloads_for_the_chain_delays_another_by_its_turn() 
     assert!(place < 64 + 10, "it came as number {place}");
 }
 
+/// Any stranger can publish payloads for the group of others. The chain has one payload of a topic at a time.
+#[tokio::test]
+async fn many_payloads_of_one_topic_delay_neither_other_topics_nor_other_callers() {
+    let net = behind_a_proxy().await;
+    net.chain.held.send_replace(true);
+    let texts: Vec<String> = (0..100).map(|n| n.to_string()).collect();
+    let greedy = texts.iter().map(|text| from(&net, "1.1.1.1", vec![commit(1, text)]));
+    let greedy = futures_util::future::join_all(greedy);
+    let place_of = |text: &str| {
+        let taken = net.chain.taken.lock();
+        taken.iter().position(|(_, payload)| payload.ends_with(text.as_bytes()))
+    };
+    let others = async {
+        until(async || net.chain.count() == 1).await;
+        // Time for the other requests to arrive.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert_eq!(net.chain.count(), 1, "the others wait without a place");
+        let beside = from(&net, "2.2.2.2", vec![commit(2, "beside")]);
+        let same_topic = from(&net, "2.2.2.2", vec![commit(1, "same topic")]);
+        let going_on = async {
+            until(async || place_of("beside").is_some()).await;
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            net.chain.held.send_replace(false);
+            until(async || place_of("same topic").is_some()).await;
+        };
+        tokio::select! {
+            _ = futures_util::future::join(beside, same_topic) => panic!("no node shows them"),
+            () = going_on => {}
+        }
+    };
+    tokio::select! {
+        _ = greedy => panic!("no node shows them"),
+        () = others => {}
+    }
+    assert_eq!(place_of("beside"), Some(1), "a place was free");
+    let place = place_of("same topic").unwrap();
+    assert!(place < 2 + 10, "it came as number {place}");
+}
+
 #[tokio::test]
 async fn what_is_not_sent_when_its_caller_goes_is_not_sent_at_all() {
     let net = behind_a_proxy().await;
