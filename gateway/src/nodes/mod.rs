@@ -38,7 +38,7 @@ mod watch;
 pub(crate) use batch::{PayerSettings, PlacedEnvelope};
 pub(crate) use error::{NodeError, NodeErrorKind};
 pub(crate) use follow::ChainStrands;
-pub(crate) use node::{Health, Node};
+pub(crate) use node::{Health, Node, REQUESTS_AT_NODE_MAX, RequestAtNode};
 pub(crate) use observed::{Comparison, ExpectedEnvelope, with_own_buffers};
 pub(crate) use placement::topic_key;
 pub(crate) use query::{all_decoded, query_place};

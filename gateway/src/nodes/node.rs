@@ -29,6 +29,10 @@ const VERSION_CHARS_MAX: usize = 64;
 /// Newest major version of nodes that this gateway works with; nodes of this software have 0. Specified: nodes of the
 /// network take no tokens of a later one (`docs/protocol/api.md`).
 const MAJOR_VERSION_MAX: u64 = 1;
+/// Number of requests under way at a node from which other nodes are preferred. Chosen: three quarters of those that a
+/// gateway has under way at all nodes, so that a node which answers its health checks and no publish leaves places to
+/// requests for others.
+pub(crate) const REQUESTS_AT_NODE_MAX: usize = 1536;
 /// Time to connect to a node. A guess: several round trips around the world.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Interval of HTTP/2 pings on an idle connection, and the time for their answer. Guesses: they end a dead
@@ -51,6 +55,11 @@ pub(crate) enum Health {
     Down,
 }
 
+/// Counts one request that a node is being asked to publish, until it is dropped.
+pub(crate) struct RequestAtNode {
+    _counted: Arc<()>,
+}
+
 /// A node of the canonical network.
 pub(crate) struct Node {
     pub(crate) record: NodeRecord,
@@ -67,6 +76,8 @@ pub(crate) struct Node {
     version: Mutex<Option<String>>,
     /// The last congestion fee that the node has charged, picodollars, and its time.
     congestion_fee: Mutex<Option<(u64, Instant)>>,
+    /// Referred to by each request that the node is being asked to publish.
+    requests: Arc<()>,
     /// When dropped, ends the tasks of this node.
     _end: DropGuard,
 }
@@ -108,6 +119,7 @@ impl Node {
             connect_time: Mutex::default(),
             version: Mutex::default(),
             congestion_fee: Mutex::default(),
+            requests: Arc::default(),
             _end: end.drop_guard(),
         })
     }
@@ -166,6 +178,17 @@ impl Node {
         let Some(max) = congestion_fee_max else { return false };
         let last = *self.congestion_fee.lock();
         last.is_some_and(|(fee, at)| fee > max && at.elapsed() < CONGESTION_REMEMBERED)
+    }
+
+    /// Counts one more request that the node is being asked to publish.
+    pub(crate) fn begin_request(&self) -> RequestAtNode {
+        RequestAtNode { _counted: self.requests.clone() }
+    }
+
+    /// Returns true if [`REQUESTS_AT_NODE_MAX`] requests are under way at the node.
+    pub(super) fn is_crowded(&self) -> bool {
+        // The node has a reference of its own.
+        Arc::strong_count(&self.requests) > REQUESTS_AT_NODE_MAX
     }
 
     pub(super) fn candidate(&self) -> Candidate {

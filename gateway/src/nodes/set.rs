@@ -138,8 +138,9 @@ impl Nodes {
     }
 
     /// Chooses the node for a topic among those that are not banned: the last node of the topic if it
-    /// is usable, otherwise the strategy's choice. Avoids nodes of an incompatible version, and those that charge more
-    /// than `congestion_fee_max` for congestion. When no such node is left, chooses among the others.
+    /// is usable, otherwise the strategy's choice. Avoids nodes of an incompatible version, those at which too many
+    /// requests are under way, and those that charge more than `congestion_fee_max` for congestion. When no other node
+    /// is left, chooses among them.
     pub(crate) fn choose(
         &self,
         topic: &Topic,
@@ -150,6 +151,7 @@ impl Nodes {
         let good = |node: &Node| {
             self.is_usable(node)
                 && !node.is_incompatible()
+                && !node.is_crowded()
                 && !node.is_expensive(congestion_fee_max)
         };
         let last = self.0.placements.get(topic).filter(|id| !banned.contains(id));

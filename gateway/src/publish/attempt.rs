@@ -20,7 +20,8 @@ use crate::bill::BillEntry;
 use crate::fair::Pass;
 use crate::landed::{ClientKey, LandedEnvelope, client_key};
 use crate::nodes::{
-    ChainStrands, Health, Node, NodeError, NodeErrorKind, Nodes, PlacedEnvelope, WantedEnvelope,
+    ChainStrands, Health, Node, NodeError, NodeErrorKind, Nodes, PlacedEnvelope, RequestAtNode,
+    WantedEnvelope,
 };
 use crate::running::{RunningTask, RunningTasks};
 use crate::sharing::TopicKey;
@@ -67,8 +68,9 @@ pub(super) struct NodeAttempt {
     pub(super) items: Vec<PublishItem>,
     /// Cancelled when the caller hangs up.
     pub(super) gone: CancellationToken,
-    /// Counts this attempt until it ends.
+    /// Counts this attempt until it ends, among all and among those at the node.
     pub(super) _running: RunningTask,
+    pub(super) _at_node: RequestAtNode,
 }
 
 /// The result of an attempt.

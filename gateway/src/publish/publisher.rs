@@ -16,7 +16,9 @@ use super::item::PublishItem;
 use super::retry::{NextStep, RetryState};
 use crate::fair::FairGate;
 use crate::landed::client_key;
-use crate::nodes::{ChainStrands, Node, NodeError, Nodes, PlacedEnvelope, topic_key};
+use crate::nodes::{
+    ChainStrands, Node, NodeError, Nodes, PlacedEnvelope, REQUESTS_AT_NODE_MAX, topic_key,
+};
 use crate::policy::CallerId;
 use crate::running::RunningTasks;
 use crate::sharing::{SharedKnowledge, SharedQuery};
@@ -43,6 +45,7 @@ pub(crate) enum NodePublishError {
 /// Largest number of requests that nodes are asked to publish at once; further ones wait, and callers take turns. A
 /// guess: as many as the calls to one node carry if each request has one envelope.
 const REQUESTS_MAX: usize = 2048;
+const _: () = assert!(REQUESTS_AT_NODE_MAX < REQUESTS_MAX, "a silent node leaves places to others");
 
 /// The result for the envelope with this index in the request.
 pub(crate) type PublishResult = (usize, Result<PlacedEnvelope, NodePublishError>);
@@ -219,6 +222,7 @@ impl NodePublisher {
         let _waits = gone.clone().drop_guard();
         let attempt = NodeAttempt {
             _running: context.running.begin(),
+            _at_node: node.begin_request(),
             context,
             request: request.clone(),
             begun,

@@ -1,4 +1,5 @@
-//! Test of a flood: callers at one address hang up while a node is silent. Other callers must still be served.
+//! Tests of floods while a node is silent: callers at one address hang up, or more requests than the gateway has places
+//! for go to that node. Other callers must still be served.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -147,4 +148,27 @@ async fn callers_who_hang_up_at_a_silent_node_keep_no_memory_from_others() {
     drop(kept);
     silent.holds_answers(false);
     until(async || charged(&net).await == 0).await;
+}
+
+/// The node answers health checks, so that the gateway continues to choose it.
+#[tokio::test]
+async fn a_silent_node_leaves_places_to_requests_for_others() {
+    let adjust = |settings: &mut GatewaySettings| {
+        settings.attempt_timeout = Duration::from_secs(3600);
+        settings.policies = PolicyFile::parse("[identity]\nkind = \"none\"").unwrap();
+    };
+    let net = Net::with(2, adjust, |_| {}).await;
+    let (silent, other) = (&net.nodes[0], &net.nodes[1]);
+    let to_silent = group_at(&net, silent.id.0).await;
+    let before = other.log().len();
+    silent.holds_answers(true);
+    let clients: Vec<_> = (0..30).map(|number| client_at(&net, OTHERS + number)).collect();
+    let requests = (0..2100).zip(clients.iter().cycle()).map(|(number, client)| {
+        publish(client.clone(), vec![message(to_silent, &format!("number {number}"))])
+    });
+    let requests: Vec<_> = requests.collect();
+    let flood = tokio::spawn(futures_util::future::join_all(requests));
+    until(async || other.log().len() >= before + 500).await;
+    assert!(!flood.is_finished(), "the others wait for the silent node");
+    flood.abort();
 }
