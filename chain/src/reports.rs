@@ -21,6 +21,10 @@ use crate::endpoints::Endpoints;
 use crate::send::{Call, Chain, SendError, Sender, ViewError};
 use crate::spending::{Spending, SpendingLimits};
 
+/// The divisor of the part of the hour's ceiling that settlements leave to submissions. Chosen: a quarter. Payers need
+/// no deposit, so reports may have any number of leaves, and a report that no node submits within hours is given up.
+const LEFT_TO_SUBMISSIONS: u128 = 4;
+
 /// Error of a call of the payer report manager.
 #[derive(Debug, thiserror::Error)]
 pub enum ReportManagerError {
@@ -130,7 +134,7 @@ impl ReportManager {
             nodeIds_: report.nodes().numbers(),
             signatures_: signatures.collect(),
         };
-        match self.send(&Call::new(self.address, &submission)).await {
+        match self.send(&Call::new(self.address, &submission), u128::MAX).await {
             Ok(()) => Ok(SubmitOutcome::Taken),
             Err(ReportManagerError::Send(error)) => {
                 match error.revert().and_then(|revert| revert.name()) {
@@ -187,19 +191,23 @@ impl ReportManager {
             payerFees_: leaves.iter().map(|leaf| Bytes::copy_from_slice(leaf)).collect(),
             proofElements_: proof.0.iter().map(|element| element.into()).collect(),
         };
-        self.send(&Call::new(self.address, &settlement)).await
+        let all_wei = self.spending.lock().per_hour_max_wei();
+        let hour_max_wei = all_wei - all_wei / LEFT_TO_SUBMISSIONS;
+        self.send(&Call::new(self.address, &settlement), hour_max_wei).await
     }
 
-    /// Sends a call if it would succeed and its highest cost is within the ceilings. The cost counts for an hour, also
-    /// if the endpoint refuses the transaction, because it may have kept it.
-    async fn send(&self, call: &Call) -> Result<(), ReportManagerError> {
+    /// Sends a call if it would succeed, its highest cost is within the ceilings, and the hour then costs no more than
+    /// `hour_max_wei`. The cost counts for an hour, also if the endpoint refuses the transaction, because it may have
+    /// kept it.
+    async fn send(&self, call: &Call, hour_max_wei: u128) -> Result<(), ReportManagerError> {
         let sender = self.sender().await?;
         let price_max_wei = self.spending.lock().gas_price_max_wei();
         let quote = sender.quote_up_to(call, price_max_wei).await?;
         // Endpoints may state any price.
         let cost_wei = quote.fee_max().saturating_to();
         let now = self.started.elapsed();
-        let within = self.spending.lock().take(quote.max_fee_per_gas, cost_wei, now);
+        let price_wei = quote.max_fee_per_gas;
+        let within = self.spending.lock().take_up_to(hour_max_wei, price_wei, cost_wei, now);
         within.map_err(SendError::Ceiling)?;
         sender.send_quoted(call, &quote).await?;
         Ok(())

@@ -76,7 +76,22 @@ impl Spending {
         cost_wei: u128,
         now: Duration,
     ) -> Result<(), CeilingError> {
+        self.take_up_to(self.limits.per_hour_max_wei, price_wei, cost_wei, now)
+    }
+
+    /// Adds a cost like [`take`](Self::take), as long as the hour costs no more than `hour_max_wei`.
+    ///
+    /// # Errors
+    /// The ceiling that the transaction would exceed; no cost is added then.
+    pub(crate) fn take_up_to(
+        &mut self,
+        hour_max_wei: u128,
+        price_wei: u128,
+        cost_wei: u128,
+        now: Duration,
+    ) -> Result<(), CeilingError> {
         let SpendingLimits { gas_price_max_wei, per_hour_max_wei } = self.limits;
+        let per_hour_max_wei = per_hour_max_wei.min(hour_max_wei);
         if price_wei > gas_price_max_wei {
             return Err(CeilingError::GasPrice { price_wei, max_wei: gas_price_max_wei });
         }
@@ -143,6 +158,17 @@ mod tests {
         let reached = spending.take(11, 1, Duration::ZERO).unwrap_err();
         assert_eq!(reached, CeilingError::GasPrice { price_wei: 11, max_wei: 10 });
         assert_eq!(spending.take(10, 1, Duration::ZERO), Ok(()));
+    }
+
+    #[test]
+    fn one_purpose_leaves_a_part_of_the_hour_to_others() {
+        let (mut spending, now) = (Spending::new(LIMITS), Duration::ZERO);
+        assert_eq!(spending.take_up_to(750, 1, 700, now), Ok(()));
+        let reached = spending.take_up_to(750, 1, 100, now).unwrap_err();
+        assert_eq!(reached, CeilingError::Hour { spent_wei: 700, max_wei: 750 });
+        assert_eq!(spending.take(1, 300, now), Ok(()));
+        let reached = spending.take_up_to(2000, 1, 1, now).unwrap_err();
+        assert_eq!(reached, CeilingError::Hour { spent_wei: 1000, max_wei: 1000 });
     }
 
     #[test]

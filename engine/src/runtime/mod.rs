@@ -82,8 +82,8 @@ pub use pace::ShortTurns;
 pub use payer_reports::{
     Attested, ContractError, PayerReportSettings, PayerReportTask, PayerReportTotals,
     PayerReporter, ReportContract, ReportExplained, ReportStage, ReportState, ReportStep,
-    ReportStepError, ReportView, SettledSoFar, StageCount, StageCounts, StepOutcome, StepState,
-    Submitted, Turns, Written,
+    ReportStepError, ReportView, SettledPart, SettledSoFar, StageCount, StageCounts, StepOutcome,
+    StepState, Submitted, Turns, Written,
 };
 pub use ports::Ports;
 pub use prices::PriceTask;

@@ -121,6 +121,22 @@ async fn a_report_that_cannot_be_settled_holds_up_no_other() {
     assert_eq!(network.contract.0.lock().asked_to_settle - before, 3);
 }
 
+/// Payers need no deposit, so a report may have any number of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_step_has_a_bounded_number_of_transactions_and_the_next_one_goes_on() {
+    let network = Network::start();
+    submit_reports(&network, "some", 2).await;
+    network.contract.0.lock().leaves_max = Some(1);
+    let (worker, about) = (network.worker(300), OriginatorId(100));
+    // Both reports have three leaves.
+    for (transactions_max, leaves, is_left) in [(2, 2, true), (2, 2, true), (9, 2, false)] {
+        let part = worker.settle_part(about, transactions_max).await.unwrap();
+        assert_eq!((part.leaves, part.transactions, part.is_left), (leaves, leaves, is_left));
+        network.follow_chain();
+    }
+    assert!(network.on_chain().about(about).all(|report| report.is_settled));
+}
+
 /// The contract takes only the list of all canonical nodes. It takes keys that are no points, so a list without such a
 /// node would end all reports.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -49,6 +49,7 @@ pub use error::ReportStepError;
 use known_leaves::KnownLeaves;
 use late_searches::LateSearches;
 use searched::SearchedReports;
+pub use settling::SettledPart;
 pub use stages::{ReportStage, StageCount, StageCounts};
 pub use step::{ReportStep, StepOutcome, StepState};
 pub use task::{PayerReportSettings, PayerReportTask, Turns};
@@ -228,18 +229,52 @@ impl PayerReporter {
     /// # Errors
     /// [`ReportStepError`]. The step can be repeated: the contract knows its own progress.
     pub async fn settle(&self, about: OriginatorId) -> Result<usize, ReportStepError> {
+        Ok(self.settle_part(about, usize::MAX).await?.leaves)
+    }
+
+    /// Settles leaves like [`settle`](Self::settle), with at most this number of transactions.
+    ///
+    /// # Errors
+    /// Those of [`settle`](Self::settle).
+    pub async fn settle_part(
+        &self,
+        about: OriginatorId,
+        transactions_max: usize,
+    ) -> Result<SettledPart, ReportStepError> {
         let _turn = self.0.turn().await;
         let state = self.0.clone();
-        let look = move || {
-            state.note_late_releases(about)?;
-            state.unsettled(about)
-        };
-        let unsettled = blocking(look).await?;
-        let (mut settled, mut failed) = (0, FailedReports::default());
+        blocking(move || state.note_late_releases(about)).await?;
+        self.settle_in_turn(about, transactions_max).await
+    }
+
+    /// Goes on where [`settle_part`](Self::settle_part) has ended, without another look for late releases.
+    async fn settle_further(
+        &self,
+        about: OriginatorId,
+        transactions_max: usize,
+    ) -> Result<SettledPart, ReportStepError> {
+        let _turn = self.0.turn().await;
+        self.settle_in_turn(about, transactions_max).await
+    }
+
+    /// Settles leaves with at most this number of transactions. The caller has the turn.
+    async fn settle_in_turn(
+        &self,
+        about: OriginatorId,
+        transactions_max: usize,
+    ) -> Result<SettledPart, ReportStepError> {
+        let state = self.0.clone();
+        let unsettled = blocking(move || state.unsettled(about)).await?;
+        let (mut settled, mut failed) = (SettledPart::default(), FailedReports::default());
         // The contract takes them in any order, so one that cannot be settled holds up no other.
         for on_chain in &unsettled {
-            match self.0.settle_one(on_chain).await {
-                Ok(leaves) => settled += leaves,
+            let left = transactions_max.saturating_sub(settled.transactions);
+            if left == 0 {
+                settled.is_left = true;
+                break;
+            }
+            match self.0.settle_one(on_chain, left).await {
+                Ok(part) => settled.add(part),
                 Err(error) => failed.add(error)?,
             }
         }

@@ -15,6 +15,26 @@ const LEAVES_AT_ONCE: usize = 400;
 /// development chains have room for a quarter.
 const HALVINGS_MAX: u32 = 2;
 
+/// The part of some reports that a step has settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SettledPart {
+    /// Leaves that were settled.
+    pub leaves: usize,
+    /// Transactions that settled them.
+    pub transactions: usize,
+    /// True if the step ended because it had no further transaction.
+    pub is_left: bool,
+}
+
+impl SettledPart {
+    /// Adds the part of another report.
+    pub(super) fn add(&mut self, other: Self) {
+        self.leaves += other.leaves;
+        self.transactions += other.transactions;
+        self.is_left |= other.is_left;
+    }
+}
+
 impl PayerReporterState {
     /// Returns the reports on the chain about an originator that have a leaf left, and forgets the leaves of those that
     /// need none any more.
@@ -32,22 +52,24 @@ impl PayerReporterState {
         Ok(unsettled)
     }
 
-    /// Settles the remaining leaves of a report on the chain. Returns the number of leaves that this call has settled.
+    /// Settles the remaining leaves of a report on the chain, with at most this number of transactions.
     pub(super) async fn settle_one(
         self: &Arc<Self>,
         on_chain: &ChainReport,
-    ) -> Result<usize, ReportStepError> {
+        transactions_max: usize,
+    ) -> Result<SettledPart, ReportStepError> {
         let (originator, index) = (on_chain.originator, on_chain.index);
         let (leaves, first) = self.left_to_settle(on_chain).await?;
         let (encoded, tree) = (leaves.encoded(), leaves.tree());
         let (mut place, mut at_once, mut halvings) = (first, LEAVES_AT_ONCE, 0);
-        while place < encoded.len() {
+        let mut transactions = 0;
+        while place < encoded.len() && transactions < transactions_max {
             let end = encoded.len().min(place + at_once);
             let proof = tree.proof(place..end);
             match self.contract.settle(originator, index, &encoded[place..end], &proof).await {
                 Ok(()) => {
                     self.totals.note_settled(&leaves.payers()[place..end]);
-                    place = end;
+                    (place, transactions) = (end, transactions + 1);
                 }
                 // A block of this chain may have too little room.
                 Err(error)
@@ -62,7 +84,8 @@ impl PayerReporterState {
         if place > first {
             tracing::info!(%originator, index, leaves = place - first, "settled a payer report");
         }
-        Ok(place - first)
+        let is_left = place < encoded.len();
+        Ok(SettledPart { leaves: place - first, transactions, is_left })
     }
 
     /// Returns all leaves of a report on the chain, and the number of those that the contract has settled.

@@ -168,7 +168,10 @@ impl PayerReporter {
         let mut outcomes = Vec::new();
         for on_chain in &unsettled {
             let settled = match is_dry {
-                false => self.0.settle_one(on_chain).await,
+                false => {
+                    let settled = self.0.settle_one(on_chain, usize::MAX).await;
+                    settled.map(|part| part.leaves)
+                }
                 true => {
                     let left = self.0.left_to_settle(on_chain).await;
                     left.map(|(leaves, settled)| leaves.payers().len() - settled)

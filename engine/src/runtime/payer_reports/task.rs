@@ -75,6 +75,10 @@ struct PayerReportWorker {
 /// The longest time between two looks at the clock for the steps that have a minute of the hour. So no minute is missed
 /// while reports of others are attested less often.
 const TURN_EVERY: Duration = Duration::from_secs(60);
+/// Transactions that settle reports about one originator in a round, and the rounds of a turn. Guesses: a round has
+/// room for 10,000 payers, and a turn for 40,000; with some seconds for each transaction, attesting waits for minutes.
+const TRANSACTIONS_A_ROUND: usize = 25;
+const ROUNDS_MAX: usize = 4;
 /// Minutes after which a waiting step is reported like a failing one. A guess: a node that starts or is behind
 /// knows enough within hours. Data that is missing after a day, such as an envelope that an originator withholds,
 /// may never come.
@@ -124,7 +128,8 @@ impl PayerReportWorker {
         let [write, submit, settle] =
             [HourlyTask::Generate, HourlyTask::Submit, HourlyTask::Settle].map(is_turn);
         let reporter = self.reporter.clone();
-        for about in reporter.originators() {
+        let originators = reporter.originators();
+        for about in originators.iter().copied() {
             if write {
                 self.note("write", about, reporter.write(about).await);
             }
@@ -134,9 +139,31 @@ impl PayerReportWorker {
             if submit {
                 self.note("submit", about, reporter.submit(about).await);
             }
-            if settle {
-                self.note("settle", about, reporter.settle(about).await);
+        }
+        if settle {
+            self.settle(originators, now).await;
+        }
+    }
+
+    /// Settles reports in rounds, in which each originator has some transactions, and begins with another originator in
+    /// each hour. So reports of very many payers, who need no deposit, keep neither the others from being settled nor
+    /// the ceiling of the hour's gas from them.
+    async fn settle(&mut self, mut originators: Vec<OriginatorId>, now: u32) {
+        let reporter = self.reporter.clone();
+        begin_with_next(&mut originators, now / 60);
+        for round in 0..ROUNDS_MAX {
+            let mut left = Vec::new();
+            for about in originators {
+                let settled = match round {
+                    0 => reporter.settle_part(about, TRANSACTIONS_A_ROUND).await,
+                    _ => reporter.settle_further(about, TRANSACTIONS_A_ROUND).await,
+                };
+                if settled.as_ref().is_ok_and(|part| part.is_left) {
+                    left.push(about);
+                }
+                self.note("settle", about, settled);
             }
+            originators = left;
         }
     }
 
@@ -177,6 +204,14 @@ impl PayerReportWorker {
     }
 }
 
+/// Puts the originators into the order of an hour: each of them is the first one in one of as many hours.
+fn begin_with_next(originators: &mut [OriginatorId], hour: u32) {
+    let hour = usize::try_from(hour).unwrap_or_default();
+    if let Some(first) = hour.checked_rem(originators.len()) {
+        originators.rotate_left(first);
+    }
+}
+
 /// Returns whether an hour has reached `minute` after minute `last`, up to minute `now`, both since the unix epoch.
 fn has_come(minute: u32, last: u32, now: u32) -> bool {
     let since = now.saturating_sub(last);
@@ -201,5 +236,21 @@ mod tests {
         assert!(!has_come(31, 91, 92), "it was taken");
         assert!(has_come(31, 0, 1000), "after a long pause it comes at once");
         assert!(!has_come(31, 95, 91), "the clock went back");
+    }
+
+    #[test]
+    fn each_originator_comes_first_in_one_of_as_many_hours() {
+        let all = [100, 200, 300].map(OriginatorId);
+        let order_of = |hour| {
+            let mut originators = all;
+            begin_with_next(&mut originators, hour);
+            originators
+        };
+        let first: Vec<_> = (500_001..500_004).map(|hour| order_of(hour)[0]).collect();
+        assert!(all.iter().all(|originator| first.contains(originator)), "{first:?}");
+        let mut sorted = order_of(500_002);
+        sorted.sort_unstable();
+        assert_eq!(sorted, all, "the others follow");
+        begin_with_next(&mut [], 500_000);
     }
 }
