@@ -192,9 +192,9 @@ impl<'a> StrandBilling<'a> {
             CheckedRow::Other(StrandRow::Gap { from, through, reason }) => {
                 self.skip_to(from.0);
                 if reason != GapReason::Void {
-                    self.bill.not_shown += (through.0 + 1).saturating_sub(from.0);
+                    self.note_not_shown(through.0.saturating_add(1).saturating_sub(from.0));
                 }
-                self.next = through.0 + 1;
+                self.next = through.0.saturating_add(1);
             }
             // A row of pruned places is not signed. They count as not shown when the next row comes.
             CheckedRow::Other(_) => {}
@@ -202,19 +202,24 @@ impl<'a> StrandBilling<'a> {
     }
 
     fn skip_to(&mut self, place: u64) {
-        self.bill.not_shown += place.saturating_sub(self.next);
+        self.note_not_shown(place.saturating_sub(self.next));
         self.next = self.next.max(place);
+    }
+
+    /// Counts places that the source did not show. Sources and endpoints of the chain state any places.
+    fn note_not_shown(&mut self, places: u64) {
+        self.bill.not_shown = self.bill.not_shown.saturating_add(places);
     }
 
     fn take_envelope(&mut self, envelope: CheckedEnvelope) {
         self.skip_to(envelope.sequence.0);
-        self.next = envelope.sequence.0 + 1;
+        self.next = envelope.sequence.0.saturating_add(1);
         let id = EnvelopeId::new(OriginatorId(self.bill.originator_id), envelope.sequence);
         let signed = match envelope.found {
             Ok(signed) => signed,
             Err((kind, text)) => {
                 self.bill.faults.add(Fault::at(kind, id, text));
-                self.bill.not_shown += 1;
+                self.note_not_shown(1);
                 return;
             }
         };
@@ -302,12 +307,12 @@ impl<'a> StrandBilling<'a> {
     }
 
     fn finish(mut self, head: SequenceId) -> StrandBill {
-        self.skip_to(head.0 + 1);
+        self.skip_to(head.0.saturating_add(1));
         while let Some(range) = self.ranges.next_left() {
             // The source ends before the report does.
             let BilledReport { start, end, .. } = range.report;
             if end > head.0 {
-                self.bill.not_shown += end - head.0.max(start);
+                self.note_not_shown(end.saturating_sub(head.0.max(start)));
             }
             self.finish_report(range);
         }

@@ -178,6 +178,28 @@ fn a_report_of_other_amounts_is_refuted_and_one_of_hidden_places_is_not_proven()
     assert!(found.not_shown > 0);
 }
 
+/// An endpoint of the chain states ranges that no contract has: one that ends before its start, and ends at the last of
+/// all numbers.
+#[test]
+fn impossible_ranges_of_reports_end_no_bill() {
+    let log = MemoryLog::honest(50);
+    let report = |index, start, end| BilledReport {
+        index,
+        start,
+        end,
+        end_minute: u32::MAX,
+        root: [9; 32],
+        is_settled: false,
+    };
+    let stated = [(u64::MAX - 1, 500), (0, u64::MAX), (0, u64::MAX)];
+    let stated: Vec<_> =
+        (0..).zip(stated).map(|(at, (start, end))| report(at, start, end)).collect();
+    let found = bill(&log, head(&log), &stated, &settings(8)).unwrap();
+    let verdicts: Vec<_> = found.parts.iter().map(|part| part.verdict).collect();
+    assert_eq!((verdicts.len(), found.not_shown), (3, u64::MAX));
+    assert!(!verdicts.contains(&BillVerdict::Proven), "{verdicts:?}");
+}
+
 /// A log of what was taken over from the older network: its key is in no registry.
 fn taken_over() -> (OriginatorId, MemoryLog) {
     let strand = OriginatorId::MIGRATED[0];
