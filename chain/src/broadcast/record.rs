@@ -274,6 +274,18 @@ impl NonceRecord {
     }
 }
 
+#[cfg(test)]
+impl NonceRecord {
+    /// Makes writes fail until the returned folder is removed: the file is open for reading only, and a new one cannot
+    /// be created in its place.
+    pub(super) fn block_writes(&mut self) -> PathBuf {
+        self.file = File::open(&self.path).unwrap();
+        let blocked = self.path.with_added_extension("new");
+        std::fs::create_dir(&blocked).unwrap();
+        blocked
+    }
+}
+
 fn lock(path: &Path) -> Result<File, BroadcastStartError> {
     let failed = |source| BroadcastStartError::Record { path: path.to_owned(), source };
     let file = private_file::open(&path.with_added_extension("lock")).map_err(failed)?;
@@ -411,10 +423,7 @@ mod tests {
         let path = folder.path().join("nonces");
         let mut record = open(&path);
         record.append(&[signed(1, b"a")], true).unwrap();
-        // Makes writes fail: the file is open for reading only, and a new one cannot be created in its place.
-        record.file = File::open(&path).unwrap();
-        let blocked = path.with_added_extension("new");
-        fs::create_dir(&blocked).unwrap();
+        let blocked = record.block_writes();
         for _ in 0..2 {
             assert!(record.append(&[signed(2, b"b")], true).is_err());
             assert_eq!(slots(&record), [1]);

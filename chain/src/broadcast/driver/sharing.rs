@@ -230,6 +230,10 @@ impl Driver {
             raw: signed.raw.clone(),
         });
         let written = self.write(entries.collect(), true).await;
+        if written.is_err() {
+            // None of them is sent. While a disk is full, repeats would use up the hour's ceiling.
+            costs_wei.iter().for_each(|cost_wei| self.spending.give_back(*cost_wei, taken));
+        }
         vec![written.map_or_else(Recorded::No, |()| Recorded::Yes); signed.len()]
     }
 

@@ -143,6 +143,29 @@ async fn a_payload_that_got_too_expensive_is_not_sent_after_a_restart() {
     assert!(open().live().0.is_empty(), "a restart sends nothing");
 }
 
+/// While the disk is full, callers repeat what was refused.
+#[tokio::test]
+async fn what_cannot_be_recorded_uses_nothing_of_the_ceiling() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = PrivateKeySigner::from_bytes(&B256::repeat_byte(7)).unwrap();
+    let path = folder.path().join("nonces");
+    let mut record = NonceRecord::open(&path, CHAIN, key.address()).unwrap();
+    let blocked = record.block_writes();
+    let mut driver = driver(record, key, SpendingLimits::default());
+    driver.state.price.set(MedianPrices { lower: 100, upper: 100 });
+    let mut outcome = submitted(&mut driver, 1);
+    driver.sign().await;
+    let failed = outcome.try_recv();
+    assert!(matches!(failed, Ok(Err(BroadcastError::Record { .. }))), "{failed:?}");
+    assert_eq!(driver.spending.spent_wei(driver.now()), 0);
+
+    std::fs::remove_dir(&blocked).unwrap();
+    let mut outcome = submitted(&mut driver, 2);
+    driver.sign().await;
+    assert!(outcome.try_recv().is_err(), "it is signed");
+    assert!(driver.spending.spent_wei(driver.now()) > 0);
+}
+
 #[tokio::test]
 async fn a_transaction_that_another_account_or_chain_has_signed_is_not_resumed() {
     let folder = tempfile::tempdir().unwrap();
