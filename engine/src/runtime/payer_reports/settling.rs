@@ -60,7 +60,9 @@ impl PayerReporterState {
     ) -> Result<SettledPart, ReportStepError> {
         let (originator, index) = (on_chain.originator, on_chain.index);
         let (leaves, first) = self.left_to_settle(on_chain).await?;
-        let (encoded, tree) = (leaves.encoded(), leaves.tree());
+        // Reports may have any number of payers, and each costs two hashes.
+        let of_tree = leaves.clone();
+        let (encoded, tree) = blocking(move || (of_tree.encoded(), of_tree.tree())).await;
         let (mut place, mut at_once, mut halvings) = (first, LEAVES_AT_ONCE, 0);
         let mut transactions = 0;
         while place < encoded.len() && transactions < transactions_max {
