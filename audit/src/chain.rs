@@ -1,4 +1,4 @@
-//! Events of a chain that are read before a judgement.
+//! Data of a chain that is read before a judgement.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,37 +9,58 @@ use hawser_rules::misbehavior::{ChainRecord, EventAnswer, PlaceAnswer};
 /// An envelope of a chain's strand, and the transaction that it names.
 pub type NamedEvent = (EnvelopeId, TransactionHash);
 
-/// A record of a few events, and of no other data of chains. After a judgement by an empty record,
-/// [`lacking`](Self::lacking) has the events to read before the report is judged again.
-#[derive(Debug, Default)]
-pub struct ReadEvents {
-    known: BTreeMap<NamedEvent, EventAnswer>,
-    lacking: RefCell<BTreeSet<NamedEvent>>,
+/// A question about a chain on which a judgement depends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum ChainQuestion {
+    /// The content of an event.
+    Event(NamedEvent),
+    /// The time at which a sequence id of a chain's strand was assigned.
+    Place(EnvelopeId),
 }
 
-impl ReadEvents {
+/// A record of a few answers of a chain, and of no other data of chains. After a judgement by an empty record,
+/// [`lacking`](Self::lacking) has the questions to ask before the report is judged again.
+///
+/// It has no blocks that refer to envelopes of nodes: a time in the future stays a claim (`docs/protocol/misbehavior.md`,
+/// *Asking the chain*).
+#[derive(Debug, Default)]
+pub struct ReadChain {
+    events: BTreeMap<NamedEvent, EventAnswer>,
+    places: BTreeMap<EnvelopeId, PlaceAnswer>,
+    lacking: RefCell<BTreeSet<ChainQuestion>>,
+}
+
+impl ReadChain {
     /// Adds an event.
-    pub fn add(&mut self, event: NamedEvent, answer: EventAnswer) {
-        self.known.insert(event, answer);
+    pub fn add_event(&mut self, event: NamedEvent, answer: EventAnswer) {
+        self.events.insert(event, answer);
     }
 
-    /// Returns the events that judgements so far have asked for and this record lacks.
+    /// Adds the time of a sequence id.
+    pub fn add_place(&mut self, place: EnvelopeId, answer: PlaceAnswer) {
+        self.places.insert(place, answer);
+    }
+
+    /// Returns the questions that judgements so far have asked and this record does not answer.
     #[must_use]
-    pub fn lacking(&self) -> BTreeSet<NamedEvent> {
+    pub fn lacking(&self) -> BTreeSet<ChainQuestion> {
         self.lacking.borrow().clone()
     }
 }
 
-impl ChainRecord for ReadEvents {
+impl ChainRecord for ReadChain {
     fn event(&self, id: EnvelopeId, transaction: TransactionHash) -> EventAnswer {
-        self.known.get(&(id, transaction)).cloned().unwrap_or_else(|| {
-            self.lacking.borrow_mut().insert((id, transaction));
+        self.events.get(&(id, transaction)).cloned().unwrap_or_else(|| {
+            self.lacking.borrow_mut().insert(ChainQuestion::Event((id, transaction)));
             EventAnswer::Unknown
         })
     }
 
-    fn place(&self, _: EnvelopeId) -> PlaceAnswer {
-        PlaceAnswer::Unknown
+    fn place(&self, id: EnvelopeId) -> PlaceAnswer {
+        self.places.get(&id).copied().unwrap_or_else(|| {
+            self.lacking.borrow_mut().insert(ChainQuestion::Place(id));
+            PlaceAnswer::Unknown
+        })
     }
 
     fn anchor_ns(&self, _: EnvelopeId) -> Option<i64> {

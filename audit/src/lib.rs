@@ -3,7 +3,7 @@
 //! Nothing here needs a running node, a network, a database or a clock. In reading order:
 //!
 //! - [`mod@file`]: evidence files, which hold reports with the keys and rates to judge them by;
-//! - [`judged`]: a report with its judgement, as text for people and JSON for programs; [`chain`]: the events
+//! - [`judged`]: a report with its judgement, as text for people and JSON for programs; [`chain`]: the data
 //!   of a chain that it may need;
 //! - [`network`]: the reports of many nodes, each fact once, and the outages that most of them saw;
 //! - [`mod@replay`]: a whole log, checked again from its bytes;

@@ -1,4 +1,5 @@
-//! `hawser audit report` with a chain: it judges chain envelopes by final blocks, on the word of all endpoints.
+//! `hawser audit report` with a chain: it judges chain envelopes, and dependencies on them, by final blocks, on the word
+//! of all endpoints.
 
 use std::fs;
 
@@ -9,7 +10,9 @@ use hawser_audit::file::FiledReport;
 use hawser_chain::contracts::GroupMessageBroadcaster;
 use hawser_chain::send::{Call, Chain, Sender};
 use hawser_devchain::deploy;
-use hawser_proto::envelope::{ClientEnvelope, OriginatorEnvelope, Proof};
+use hawser_proto::envelope::{
+    ClientEnvelope, OriginatorEnvelope, PayerEnvelope, Proof, UnsealedEnvelope,
+};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{Bytes, OriginatorId, SecretKey};
 use hawser_rules::misbehavior::Kind;
@@ -71,10 +74,32 @@ fn of_chain(sequence: u64, client: &Bytes, transaction: [u8; 32]) -> Bytes {
     OriginatorEnvelope::encode(statement.encode_to_vec().into(), Proof::Transaction(transaction))
 }
 
-/// Judges a report of an envelope. Returns the exit code, the name of the first fact, and the last line.
+/// An envelope that the node has signed at this time, and that depends on a place of the group messages.
+fn depending(client: &Bytes, originator_ns: i64, on: u64) -> Bytes {
+    let mut client = pb::ClientEnvelope::decode(client.clone()).unwrap();
+    let cursor = pb::Cursor { node_id_to_sequence_id: [(0, on)].into() };
+    client.aad.as_mut().unwrap().depends_on = Some(cursor);
+    let payer = SecretKey::from_bytes(&[9; 32]).unwrap();
+    let paid = PayerEnvelope::sign(client.encode_to_vec().into(), OriginatorId(NODE), 60, &payer);
+    let statement = pb::UnsignedOriginatorEnvelope {
+        originator_node_id: NODE,
+        originator_sequence_id: 3,
+        originator_ns,
+        payer_envelope_bytes: paid.encode_to_vec().into(),
+        ..Default::default()
+    };
+    UnsealedEnvelope::new(&statement).seal(&SecretKey::from_bytes(&[2; 32]).unwrap())
+}
+
+/// Judges a report of a chain's envelope, as [`judge_of`] does.
 fn judge(chains: &Chains, envelope: &Bytes, flags: &[&str]) -> (i32, String, Value) {
+    judge_of(chains, Kind::BlockchainInconsistency, envelope, flags)
+}
+
+/// Judges a report of an envelope. Returns the exit code, the name of the first fact, and the last line.
+fn judge_of(chains: &Chains, kind: Kind, envelope: &Bytes, flags: &[&str]) -> (i32, String, Value) {
     let keys = keys_of(NODE, &SecretKey::from_bytes(&[2; 32]).unwrap());
-    let (kind, envelopes) = (Kind::BlockchainInconsistency, std::slice::from_ref(envelope));
+    let envelopes = std::slice::from_ref(envelope);
     let report = client_safety_report(5, OriginatorId(NODE), kind, envelopes).unwrap().to_bytes();
     let held = FiledReport { report, host_signature: None, host: None, server_time_ns: None };
     let file = Judged::file("test", &[held], &[], &keys);
@@ -142,4 +167,37 @@ fn chain_envelopes_are_judged_by_final_blocks_if_a_flag_names_the_chain() {
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     let text = stderr(&output);
     assert!(text.contains("contracts.app-chain.rpc-url"), "{text}");
+}
+
+#[test]
+fn dependencies_on_places_of_the_chain_are_judged_by_the_times_of_final_blocks() {
+    let chains = Chains::start();
+    let addresses = chains.folder.path().join("chain.json");
+    let addresses = addresses.to_str().unwrap();
+    let message = recorded().swap_remove(0);
+    broadcast(&chains, &message);
+    let known = ["--app-rpc-url", &chains.app, "--chain-json", addresses];
+    // Decades before the event, and decades after it.
+    let (before, after) = (5, 4_000_000_000_000_000_000);
+    let verdict = |originator_ns: i64, on: u64| {
+        let envelope = depending(&message, originator_ns, on);
+        let (code, fact, last) = judge_of(&chains, Kind::CausalOrdering, &envelope, &known);
+        assert_eq!(last["chain_errors"], json!([]), "{last}");
+        (code, fact)
+    };
+    let unknown = (6, "dependency_unknown".to_owned());
+    assert_eq!(verdict(before, 1), unknown, "its block is not final");
+    finalise(&chains);
+    assert_eq!(verdict(before, 1), (0, "dependency_later".to_owned()));
+    assert_eq!(verdict(before, 9), (0, "dependency_absent".to_owned()), "a lower place is later");
+    assert_eq!(verdict(after, 1), (7, "dependencies_hold".to_owned()));
+    assert_eq!(verdict(after, 9), unknown, "no event is that late");
+
+    let envelope = depending(&message, before, 1);
+    let (code, fact, last) = judge_of(&chains, Kind::CausalOrdering, &envelope, &[]);
+    assert_eq!((code, fact, &last["chain"]), (6, unknown.1.clone(), &Value::Null));
+    let dead = format!("{},http://127.0.0.1:{}", chains.app, free_base(0));
+    let named = ["--app-rpc-url", &dead, "--chain-json", addresses];
+    let (code, fact, _) = judge_of(&chains, Kind::CausalOrdering, &envelope, &named);
+    assert_eq!((code, fact), unknown, "all endpoints have to answer");
 }

@@ -1,4 +1,5 @@
-//! Single events of the final blocks of a chain, for auditors. Every endpoint has to answer, and all alike.
+//! Single events of the final blocks of a chain, and their times, for auditors. Every endpoint has to answer, and all
+//! alike.
 //!
 //! Nothing here is proven by the hash of a block: an event rests on the word of the endpoints.
 
@@ -7,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use alloy::primitives::{Address, B256, U256};
 use alloy::rpc::types::Log;
 use hawser_proto::{Bytes, SequenceId, TransactionHash};
-use hawser_rules::misbehavior::EventAnswer;
+use hawser_rules::misbehavior::{EventAnswer, PlaceAnswer};
 
 use super::event::{ContractEvent, EventSource};
 use super::fetch;
@@ -19,6 +20,12 @@ use crate::send::{Chain, RequestError};
 /// Largest number of searches of a [`FinalChain`], over all endpoints. A guess: each may take dozens of requests, and
 /// any caller of a node may submit reports about transactions that no endpoint knows.
 const SEARCHES_MAX: u32 = 100;
+/// Number of the last blocks in which the newest event of a contract is looked for first. A guess: some of them have
+/// an event if the contract is in use, and their events fit into one answer.
+const NEWEST_BLOCKS_MIN: u64 = 64;
+/// Number of blocks of the last of these looks. Each one is 16 times as long as the one before. A guess: days of a chain
+/// with a block each second.
+const NEWEST_BLOCKS_MAX: u64 = 64 * 16 * 16 * 16;
 
 /// A chain up to a block that is final at each of its endpoints.
 #[derive(Debug)]
@@ -28,6 +35,9 @@ pub struct FinalChain {
     last: BlockHeader,
     /// The searches that were made for events of unknown transactions.
     searches: AtomicU32,
+    /// The searches that were made for the times of sequence ids. They have a bound of their own, so that reports of one
+    /// kind leave those of the other undecided for no judge.
+    place_searches: AtomicU32,
 }
 
 impl FinalChain {
@@ -42,7 +52,8 @@ impl FinalChain {
         let newest: Vec<u64> = newest.into_iter().collect::<Result<_, _>>()?;
         let number = newest.into_iter().min().expect("there is at least one endpoint");
         let last = agreed(&endpoints, |chain| async move { header(&chain, number).await }).await?;
-        Ok(Self { endpoints, first_block, last, searches: AtomicU32::new(0) })
+        let (searches, place_searches) = (AtomicU32::new(0), AtomicU32::new(0));
+        Ok(Self { endpoints, first_block, last, searches, place_searches })
     }
 
     /// Returns the number of the last block whose content counts.
@@ -93,6 +104,64 @@ impl FinalChain {
         .await
     }
 
+    /// Returns the time at which the broadcaster at `address` assigned this sequence id. If no final block has it, the
+    /// newest lower one decides: contracts number their events, so it did not exist at the time of that event. After
+    /// some 100 sequence ids the answer is [`PlaceAnswer::Unknown`].
+    ///
+    /// # Errors
+    /// Fails when an endpoint does not answer, or when endpoints contradict one another.
+    pub async fn place(
+        &self,
+        source: EventSource,
+        address: Address,
+        sequence: SequenceId,
+    ) -> Result<PlaceAnswer, AgreementError> {
+        // Decided once, so that all endpoints are asked alike.
+        let may_search = self.place_searches.load(Ordering::Relaxed) < SEARCHES_MAX;
+        agreed(&self.endpoints, |chain| async move {
+            if !may_search {
+                return Ok(PlaceAnswer::Unknown);
+            }
+            self.place_searches.fetch_add(1, Ordering::Relaxed);
+            let logs = self.logs_of_place(&chain, source, address, sequence).await?;
+            // Of several events the first one counts, in favour of a node that depends on it.
+            if let Some(block) = logs.iter().filter_map(|log| log.block_number).min() {
+                return Ok(PlaceAnswer::At { block_ns: time_ns(&chain, block).await? });
+            }
+            let newest = self.newest_place(&chain, source, address).await?;
+            let Some((_, block)) = newest.filter(|(newest, _)| *newest < sequence) else {
+                return Ok(PlaceAnswer::Unknown);
+            };
+            Ok(PlaceAnswer::NotYet { final_ns: time_ns(&chain, block).await? })
+        })
+        .await
+    }
+
+    /// Returns the highest sequence id of the newest events of a broadcaster, with its block; `None` if the last blocks
+    /// have none.
+    async fn newest_place(
+        &self,
+        chain: &Chain,
+        source: EventSource,
+        address: Address,
+    ) -> Result<Option<(SequenceId, u64)>, RequestError> {
+        let filter = source.filter(address);
+        let (mut end, mut blocks) = (self.last_block(), NEWEST_BLOCKS_MIN);
+        while blocks <= NEWEST_BLOCKS_MAX && end >= self.first_block {
+            let start = end.saturating_sub(blocks - 1).max(self.first_block);
+            let logs = fetch::logs_in_parts(chain, &filter, &[start..=end]).await?;
+            let places = logs.iter().filter_map(|log| {
+                Some((payload_of(source, address, log)?.sequence, log.block_number?))
+            });
+            if let Some(newest) = places.max() {
+                return Ok(Some(newest));
+            }
+            let Some(before) = start.checked_sub(1) else { break };
+            (end, blocks) = (before, blocks * 16);
+        }
+        Ok(None)
+    }
+
     /// Returns the logs of a broadcaster about a sequence id. There may be several, because the contract's operator may
     /// choose ids.
     async fn logs_of_place(
@@ -138,6 +207,12 @@ async fn header(chain: &Chain, number: u64) -> Result<BlockHeader, RequestError>
     let header = block_of(chain, number).await?;
     let absent = || chain.malformed("eth_getBlockByNumber", format!("there is no block {number}"));
     header.ok_or_else(absent)
+}
+
+/// Returns the time of a block that the endpoint has to have, unix nanoseconds.
+async fn time_ns(chain: &Chain, number: u64) -> Result<i64, RequestError> {
+    let time_s = header(chain, number).await?.time_s;
+    Ok(i64::try_from(time_s).unwrap_or(i64::MAX).saturating_mul(1_000_000_000))
 }
 
 /// Asks every endpoint. Each has to answer, and all alike.

@@ -1,10 +1,10 @@
 //! The app chain, which `hawser audit report` asks if its arguments name it: before a report is judged, for the
-//! events that the judgement needs.
+//! events, and the times of events, that the judgement needs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use alloy::primitives::Address;
-use hawser_audit::chain::{NamedEvent, ReadEvents};
+use hawser_audit::chain::{ChainQuestion, NamedEvent, ReadChain};
 use hawser_audit::file::FiledReport;
 use hawser_audit::{Judged, KnownKeys};
 use hawser_chain::admin::{Contract, Contracts};
@@ -14,14 +14,14 @@ use hawser_chain::index::finalised::FinalChain;
 use hawser_chain::index::lookup::AgreementError;
 use hawser_chain::send::RequestError;
 use hawser_node::error::RunError;
-use hawser_proto::OriginatorId;
-use hawser_rules::misbehavior::EventAnswer;
+use hawser_proto::{EnvelopeId, OriginatorId};
+use hawser_rules::misbehavior::{EventAnswer, PlaceAnswer};
 
 use crate::args::onchain::NetworkArgs;
 use crate::commands::onchain;
 
 /// Largest number of questions of one run. A guess: any caller may submit any number of reports about chain envelopes
-/// to a node.
+/// and dependencies to a node.
 const QUESTIONS_MAX: u64 = 10_000;
 /// Largest number of errors that are printed. A guess: enough to see what is wrong.
 const ERRORS_MAX: usize = 20;
@@ -35,6 +35,8 @@ pub(super) struct AskedChain {
     /// An endpoint did not answer, so no further question is asked.
     is_silent: bool,
     asked: u64,
+    /// The times of sequence ids that the chain has told, at most [`QUESTIONS_MAX`].
+    places: BTreeMap<EnvelopeId, PlaceAnswer>,
     errors: BTreeSet<String>,
 }
 
@@ -55,29 +57,71 @@ impl AskedChain {
             reached: None,
             is_silent: false,
             asked: 0,
+            places: BTreeMap::new(),
             errors: BTreeSet::new(),
         }))
     }
 
     /// Judges a report. Asks the chain first if the judgement depends on it.
     pub(super) async fn judge(&mut self, held: FiledReport, keys: &KnownKeys) -> Judged {
-        let mut events = ReadEvents::default();
-        let judged = Judged::by_chain(held, keys, &events);
-        let lacking = events.lacking();
+        let mut read = ReadChain::default();
+        let judged = Judged::by_chain(held, keys, &read);
+        let lacking = read.lacking();
         if lacking.is_empty() {
             return judged;
         }
-        for event in lacking {
-            if let Some(answer) = self.ask(event).await {
-                events.add(event, answer);
+        for question in lacking {
+            match question {
+                ChainQuestion::Event(event) => {
+                    if let Some(answer) = self.event(event).await {
+                        read.add_event(event, answer);
+                    }
+                }
+                ChainQuestion::Place(place) => {
+                    if let Some(answer) = self.place(place).await {
+                        read.add_place(place, answer);
+                    }
+                }
             }
         }
-        Judged::by_chain(judged.held, keys, &events)
+        Judged::by_chain(judged.held, keys, &read)
     }
 
     /// Asks for an event; `None` if the chain does not order its strand, is silent, or does not decide it.
-    async fn ask(&mut self, event: NamedEvent) -> Option<EventAnswer> {
-        let (source, contract) = match event.0.originator {
+    async fn event(&mut self, (id, transaction): NamedEvent) -> Option<EventAnswer> {
+        let (source, address) = self.broadcaster(id.originator)?;
+        if !self.may_ask() {
+            return None;
+        }
+        let answer = match self.reached().await {
+            Ok(chain) => chain.event(source, address, id.sequence, transaction).await,
+            Err(error) => Err(error),
+        };
+        self.taken(id, answer)
+    }
+
+    /// Asks for the time of a sequence id; `None` as for [`event`](Self::event). Many envelopes depend on the same one,
+    /// so its answer is kept.
+    async fn place(&mut self, id: EnvelopeId) -> Option<PlaceAnswer> {
+        if let Some(known) = self.places.get(&id) {
+            return Some(*known);
+        }
+        let (source, address) = self.broadcaster(id.originator)?;
+        if !self.may_ask() {
+            return None;
+        }
+        let answer = match self.reached().await {
+            Ok(chain) => chain.place(source, address, id.sequence).await,
+            Err(error) => Err(error),
+        };
+        let answer = self.taken(id, answer)?;
+        self.places.insert(id, answer);
+        Some(answer)
+    }
+
+    /// Returns the contract that orders a strand; `None` if the chain orders none with this id.
+    fn broadcaster(&self, strand: OriginatorId) -> Option<(EventSource, Address)> {
+        let (source, contract) = match strand {
             OriginatorId::GROUP_MESSAGES => {
                 (EventSource::GroupMessages, Contract::GroupMessageBroadcaster)
             }
@@ -86,16 +130,35 @@ impl AskedChain {
             }
             _ => return None,
         };
-        let address = self.contracts.get(contract)?;
+        Some((source, self.contracts.get(contract)?))
+    }
+
+    /// Counts a question; false if it must not be asked.
+    fn may_ask(&mut self) -> bool {
         if self.is_silent {
-            return None;
+            return false;
         }
         if self.asked == QUESTIONS_MAX {
-            self.errors.insert(format!("only the first {QUESTIONS_MAX} events were asked for"));
-            return None;
+            self.errors.insert(format!("only the first {QUESTIONS_MAX} questions were asked"));
+            return false;
         }
         self.asked += 1;
-        let error = match self.answer(event, source, address).await {
+        true
+    }
+
+    /// Returns the chain up to its final block, which is looked for once.
+    async fn reached(&mut self) -> Result<&FinalChain, AgreementError> {
+        let chain = match self.reached.take() {
+            Some(chain) => chain,
+            None => FinalChain::reach(self.endpoints.clone(), self.first_block).await?,
+        };
+        let chain: &FinalChain = self.reached.insert(chain);
+        Ok(chain)
+    }
+
+    /// Returns the answer to a question about a place, and notes an error.
+    fn taken<T>(&mut self, id: EnvelopeId, answer: Result<T, AgreementError>) -> Option<T> {
+        let error = match answer {
             Ok(answer) => return Some(answer),
             Err(error) => error,
         };
@@ -104,24 +167,10 @@ impl AskedChain {
         if self.errors.len() < ERRORS_MAX {
             self.errors.insert(match self.is_silent {
                 true => format!("the app chain could not be asked: {error}"),
-                false => format!("the app chain does not decide envelope {}: {error}", event.0),
+                false => format!("the app chain does not decide envelope {id}: {error}"),
             });
         }
         None
-    }
-
-    async fn answer(
-        &mut self,
-        (id, transaction): NamedEvent,
-        source: EventSource,
-        address: Address,
-    ) -> Result<EventAnswer, AgreementError> {
-        let chain = match self.reached.take() {
-            Some(chain) => chain,
-            None => FinalChain::reach(self.endpoints.clone(), self.first_block).await?,
-        };
-        let chain = self.reached.insert(chain);
-        chain.event(source, address, id.sequence, transaction).await
     }
 
     /// Returns the chain, its last block that counts, and the endpoints whose answers were used; `None` if it was not
