@@ -12,8 +12,8 @@
 //! - [`ledger`]: the entries of a payer's balance;
 //! - [`payer_reports`]: reports of the fees that payers owe, and the same figures as this node computes them;
 //! - [`pruning`]: the envelopes that may go when they have expired;
-//! - [`misbehavior`]: faults of other nodes; [`overcharge`]: congestion fees that are too high; [`liveness`]: nodes
-//!   that do not answer;
+//! - [`misbehavior`]: faults of other nodes; [`fee_watch`], [`overcharge`]: fees that may be wrong, and congestion fees
+//!   that are too high; [`liveness`]: nodes that do not answer;
 //! - [`committed`], [`read`]: pages and live streams for readers;
 //! - [`replication`]: strands of other nodes; [`own_strand`]: the right to sign this node's own;
 //! - [`own_clock`]: the clock that dates it, beside those of others;
@@ -26,6 +26,7 @@ pub mod chain_strand;
 pub mod checkpoints;
 pub mod committed;
 pub mod facts;
+pub mod fee_watch;
 pub mod inbox;
 pub mod ledger;
 pub mod liveness;

@@ -8,7 +8,7 @@ use hawser_proto::{Bytes, EnvelopeId, SequenceId};
 use hawser_rules::RateTable;
 use hawser_rules::misbehavior::report::{REPORT_LEN_BYTES_MAX, WINDOW_ENVELOPES_MAX};
 use hawser_rules::misbehavior::{precedes_window, proves_overcharge};
-use hawser_storage::{CONGESTION_MINUTES, Evidence, Misbehavior, ReadError, Snapshot};
+use hawser_storage::{CONGESTION_MINUTES, Evidence, Misbehavior, ReadError};
 
 use crate::misbehavior::stated_ns;
 
@@ -17,7 +17,8 @@ use crate::misbehavior::stated_ns;
 const ENVELOPES_LEN_BYTES_MAX: usize = REPORT_LEN_BYTES_MAX - 16 * 1024;
 
 /// Returns evidence that the congestion fee of a valid envelope of the log is too high; `None` if it is not, or if
-/// `rates` or the log do not show it. `at` and all places before it are verified.
+/// `rates` or the log do not show it. `at` and all places before it are verified. `held` returns the envelope of an
+/// earlier place of the strand.
 ///
 /// `most` are the largest numbers of envelopes that may have counted for it, if all of them were known when it came.
 /// With them, the fee is a claim even if a report has no room for the envelopes.
@@ -25,7 +26,7 @@ const ENVELOPES_LEN_BYTES_MAX: usize = REPORT_LEN_BYTES_MAX - 16 * 1024;
 /// # Errors
 /// If the log cannot be read, and not because the disk has damaged it.
 pub fn overcharge(
-    snapshot: &Snapshot<'_>,
+    held: impl Fn(EnvelopeId) -> Result<Option<Bytes>, ReadError>,
     at: EnvelopeId,
     envelope: &Bytes,
     most: Option<[u64; CONGESTION_MINUTES]>,
@@ -38,7 +39,7 @@ pub fn overcharge(
     if fee == 0 || !rates.covers(ns) || most.is_some_and(may_be_due) {
         return Ok(None);
     }
-    let found = match window(snapshot, at, envelope, ns)? {
+    let found = match window(held, at, envelope, ns)? {
         Some(envelopes) => {
             let is_proven = proves_overcharge(&envelopes, rates);
             is_proven.then_some((Misbehavior::Overcharge, envelopes))
@@ -53,7 +54,7 @@ pub fn overcharge(
 /// and the first one is older than its five minutes, or the first of the strand. `None` if the log lacks one of them,
 /// or a report has no room for them.
 fn window(
-    snapshot: &Snapshot<'_>,
+    held: impl Fn(EnvelopeId) -> Result<Option<Bytes>, ReadError>,
     at: EnvelopeId,
     envelope: &Bytes,
     ns: i64,
@@ -62,12 +63,12 @@ fn window(
     let (mut place, mut earliest_ns) = (at.sequence, ns);
     while place > SequenceId(1) && !precedes_window(earliest_ns, ns) {
         place = place.previous();
-        let held = match snapshot.get(EnvelopeId { sequence: place, ..at }) {
-            Ok(held) => held,
+        let earlier = match held(EnvelopeId { sequence: place, ..at }) {
+            Ok(earlier) => earlier,
             Err(error) if error.is_damage() => None,
             Err(error) => return Err(error),
         };
-        let Some(earlier) = held else { return Ok(None) };
+        let Some(earlier) = earlier else { return Ok(None) };
         let Some(earlier_ns) = stated_ns(&earlier) else { return Ok(None) };
         (earliest_ns, len_bytes) = (earlier_ns, len_bytes + earlier.len());
         envelopes.push(earlier);

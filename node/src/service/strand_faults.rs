@@ -6,17 +6,23 @@
 //! received long ago, and the clock of a new machine may be far behind, which would accuse every honest node.
 //!
 //! The maker of a snapshot or a database cannot make another node guilty: each envelope is signed by the originator of
-//! its strand.
+//! its strand. One that leaves envelopes out hides a congestion fee, and makes none wrong: nothing is proven without all
+//! envelopes of the five minutes.
 
+use hawser_engine::fee_watch::{FeeLook, FeeWatch, load_at};
 use hawser_engine::misbehavior::{FeeVerdict, StrandTimes, judge_fees, stated_ns};
+use hawser_engine::overcharge::overcharge;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId};
 use hawser_rules::{RateTable, RuleNumber};
 use hawser_storage::{
-    Change, Charge, CommitError, Evidence, LogEntry, Misbehavior, ReadError, Store, Validity,
+    Change, CommitError, Evidence, LogEntry, Misbehavior, ReadError, Snapshot, Store, Validity,
 };
 
 /// The length of the envelopes of one write of evidence, in bytes. A guess: a write of some milliseconds.
 const PART_BYTES: usize = 4 * 1024 * 1024;
+/// Congestion fees of one strand that are compared with the envelopes before them. A guess, and as many as wait at a
+/// follower: each may take reads of a thousand envelopes, and a strand has half a million minutes in a year.
+const OVERCHARGES_MAX: usize = 1024;
 
 /// The log cannot be read or written while faults are recorded.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +39,10 @@ pub(super) enum StrandFaultsError {
 #[derive(Debug)]
 pub(super) struct StrandFaults {
     times: StrandTimes,
+    fees: FeeWatch,
     rates: RateTable,
+    /// Congestion fees that may still be compared with the envelopes before them.
+    overcharges_left: usize,
     /// The present time, unix nanoseconds. The evidence is dated with it, and nothing is judged by it.
     now_ns: u64,
 }
@@ -49,10 +58,15 @@ impl StrandFaults {
         rates: RateTable,
         now_unix_s: u64,
     ) -> Result<Self, StrandFaultsError> {
-        let last = store.snapshot().last_held(originator)?;
+        let snapshot = store.snapshot();
+        let end = EnvelopeId::new(originator, snapshot.head(originator)?);
+        let last = snapshot.last_held(originator)?;
         let last = last.and_then(|(id, bytes)| Some((stated_ns(&bytes)?, id)));
+        let end_ns = last.filter(|(_, id)| *id == end).map(|(ns, _)| ns);
+        let (times, fees) =
+            (StrandTimes::after(last), FeeWatch::new(load_at(&snapshot, end, end_ns)));
         let now_ns = now_unix_s.saturating_mul(1_000_000_000);
-        Ok(Self { times: StrandTimes::after(last), rates, now_ns })
+        Ok(Self { times, fees, rates, overcharges_left: OVERCHARGES_MAX, now_ns })
     }
 
     /// Records the faults that changes show, and then commits the changes. So a crash in between loses none.
@@ -65,10 +79,15 @@ impl StrandFaults {
         changes: &[Change],
     ) -> Result<(), StrandFaultsError> {
         let mut part = EvidencePart::default();
+        let snapshot = store.snapshot();
         for change in changes {
-            let Change::Append(entry) = change else { continue };
+            let Change::Append(entry) = change else {
+                self.fees.lose();
+                continue;
+            };
             let LogEntry { id, bytes, validity, facts } = entry;
-            let has_wrong_fee = self.has_wrong_fee(entry);
+            let ns = facts.as_ref().map(|facts| facts.originator_ns).or_else(|| stated_ns(bytes));
+            part.pieces.extend(self.wrong_fee(&snapshot, changes, entry, ns)?);
             let mut found = |misbehavior, envelopes| {
                 part.pieces.push(Evidence { misbehavior, at: *id, from: None, envelopes });
             };
@@ -77,13 +96,9 @@ impl StrandFaults {
             {
                 found(Misbehavior::Invalid(rule.0), vec![bytes.clone()]);
             }
-            if has_wrong_fee {
-                found(Misbehavior::Fee, vec![bytes.clone()]);
-            }
-            let stated = facts.as_ref().map(|facts| facts.originator_ns);
-            let Some(ns) = stated.or_else(|| stated_ns(bytes)) else { continue };
-            if let Some(earlier) = self.times.step_back(*id, ns)
-                && let Some(before) = envelope_at(store, changes, earlier)?
+            if let Some(ns) = ns
+                && let Some(earlier) = self.times.step_back(*id, ns)
+                && let Some(before) = envelope_at(&snapshot, changes, earlier)?
             {
                 found(Misbehavior::TimeBack, vec![before, bytes.clone()]);
             }
@@ -95,22 +110,33 @@ impl StrandFaults {
         Ok(store.commit(changes)?)
     }
 
-    /// Returns true if no rate in force explains the fees of a valid envelope. A congestion fee that a rate allows is
-    /// not judged by the envelopes before it.
-    fn has_wrong_fee(&self, entry: &LogEntry) -> bool {
-        let Some(facts) = entry.facts.as_ref().filter(|_| entry.validity == Validity::Valid) else {
-            return false;
+    /// Returns evidence if no rate in force explains the fees of the next envelope, or if the envelopes before it do not
+    /// give its congestion fee. `ns` is the time that it states.
+    fn wrong_fee(
+        &mut self,
+        snapshot: &Snapshot<'_>,
+        changes: &[Change],
+        entry: &LogEntry,
+        ns: Option<i64>,
+    ) -> Result<Option<Evidence>, ReadError> {
+        let LogEntry { id, bytes, .. } = entry;
+        let is_wrong = match self.fees.look_at(entry, ns, &self.rates) {
+            FeeLook::Explained => return Ok(None),
+            FeeLook::Wrong => true,
+            FeeLook::Doubted { most } => match judge_fees(bytes, &self.rates) {
+                FeeVerdict::Wrong => true,
+                // The list ends before the envelope, whose time may be wrong itself.
+                FeeVerdict::Unknown => false,
+                FeeVerdict::Explained if self.overcharges_left == 0 => false,
+                FeeVerdict::Explained => {
+                    self.overcharges_left -= 1;
+                    let held = |earlier| envelope_at(snapshot, changes, earlier);
+                    return overcharge(held, *id, bytes, most, &self.rates);
+                }
+            },
         };
-        let explains = |Charge { size_bytes, retention_days, stated_picodollars, .. }: Charge| {
-            let (ns, sum) = (facts.originator_ns, stated_picodollars);
-            self.rates.explains_sum(ns, size_bytes, retention_days, sum)
-        };
-        let is_doubtful = match facts.charge {
-            Some(charge) => !explains(charge),
-            // Free, so it must not state any fee.
-            None => entry.id.originator.is_node(),
-        };
-        is_doubtful && judge_fees(&entry.bytes, &self.rates) == FeeVerdict::Wrong
+        let (misbehavior, envelopes) = (Misbehavior::Fee, vec![bytes.clone()]);
+        Ok(is_wrong.then_some(Evidence { misbehavior, at: *id, from: None, envelopes }))
     }
 }
 
@@ -135,19 +161,17 @@ impl EvidencePart {
     }
 }
 
-/// Returns the envelope of a place from changes, or else from the log.
+/// Returns the envelope of a place from changes of its strand, which are in the order of their places, or else from the
+/// log.
 fn envelope_at(
-    store: &Store,
+    snapshot: &Snapshot<'_>,
     changes: &[Change],
     at: EnvelopeId,
-) -> Result<Option<Bytes>, StrandFaultsError> {
-    let appended = changes.iter().find_map(|change| match change {
-        Change::Append(entry) if entry.id == at => Some(entry.bytes.clone()),
-        _ => None,
-    });
-    match appended {
-        Some(bytes) => Ok(Some(bytes)),
-        None => Ok(store.snapshot().get(at)?),
+) -> Result<Option<Bytes>, ReadError> {
+    let behind = changes.partition_point(|change| change.start().sequence <= at.sequence);
+    match behind.checked_sub(1).map(|last| &changes[last]) {
+        Some(Change::Append(entry)) if entry.id == at => Ok(Some(entry.bytes.clone())),
+        Some(_) | None => snapshot.get(at),
     }
 }
 
@@ -157,7 +181,9 @@ mod tests {
     use hawser_proto::SequenceId;
     use hawser_proto::envelope::{PayerEnvelope, UnsealedEnvelope};
     use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+    use hawser_rules::congestion::congestion_units;
     use hawser_rules::{Absences, Rate};
+    use hawser_storage::SkipReason;
 
     use super::*;
     use crate::service::testing::{evidence, key, open, places_of};
@@ -173,32 +199,41 @@ mod tests {
     const CLIENT: &str = "0a13121100aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa12250a230a210001000210\
                           aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa000000000000000101000000";
 
-    /// Returns an envelope that the node has signed, dated so many seconds after 1970.
-    fn signed(sequence: u64, second: u32, fee: u64, payer_bytes: Bytes) -> Bytes {
+    /// Returns an envelope that the node has signed, dated so many seconds after 1970, with a base and a congestion fee.
+    fn signed(
+        sequence: u64,
+        second: u32,
+        (fee, congestion): (u64, u64),
+        payer_bytes: Bytes,
+    ) -> Bytes {
         let statement = pb::UnsignedOriginatorEnvelope {
             originator_node_id: NODE.0,
             originator_sequence_id: sequence,
             originator_ns: i64::from(second) * SECOND_NS,
             payer_envelope_bytes: payer_bytes,
             base_fee_picodollars: fee,
-            congestion_fee_picodollars: 0,
+            congestion_fee_picodollars: congestion,
             expiry_unixtime: u64::from(second) + u64::from(DAYS) * 86_400,
         };
         UnsealedEnvelope::new(&statement).seal(&key(NODE.0))
     }
 
     fn unpaid(sequence: u64, second: u32) -> Bytes {
-        signed(sequence, second, FEE, Bytes::from_static(b"no payer's envelope"))
+        signed(sequence, second, (FEE, 0), Bytes::from_static(b"no payer's envelope"))
     }
 
     fn paid(sequence: u64, second: u32, fee: u64) -> Bytes {
+        congested(sequence, second, (fee, 0))
+    }
+
+    fn congested(sequence: u64, second: u32, fees: (u64, u64)) -> Bytes {
         let client = Bytes::from(hex::decode(CLIENT).unwrap());
         let payer = PayerEnvelope::sign(client.clone(), NODE, DAYS.into(), &key(200));
         let signature = payer.payer_signature.unwrap().bytes;
         let head = [0x0a, u8::try_from(client.len()).unwrap()];
         let tail = [0x18, 0xac, 0x02, 0x20, DAYS]; // for node 300
         let parts: [&[u8]; 5] = [&head, &client, &[0x12, 67, 0x0a, 65], &signature, &tail];
-        signed(sequence, second, fee, parts.concat().into())
+        signed(sequence, second, fees, parts.concat().into())
     }
 
     /// Returns the verifier of the node's envelopes.
@@ -207,20 +242,32 @@ mod tests {
         EnvelopeVerifier { originator: NODE, key: public_key, own: OWN, absences }
     }
 
-    /// Takes envelopes over on a machine whose clock shows 1000 s after 1970.
-    fn take(store: &Store, envelopes: &[Bytes]) {
-        let rate = Rate {
-            start_unix_s: 0,
+    /// A rate whose congestion begins above so many envelopes of a minute. The full congestion fee is 700.
+    fn rate(target_rate_per_minute: u64) -> Rate {
+        let (start_unix_s, storage_fee) = (0, 0);
+        Rate {
+            start_unix_s,
             message_fee: FEE,
-            storage_fee: 0,
-            congestion_fee: 0,
-            target_rate_per_minute: 0,
-        };
+            storage_fee,
+            congestion_fee: 7,
+            target_rate_per_minute,
+        }
+    }
+
+    fn changes_of(envelopes: &[Bytes]) -> Vec<Change> {
+        let entries = verifier().check(envelopes.to_vec()).into_iter();
+        entries.map(|entry| Change::Append(entry.unwrap())).collect()
+    }
+
+    /// Takes envelopes over on a machine whose clock shows 1000 s after 1970. There is no congestion.
+    fn take(store: &Store, envelopes: &[Bytes]) {
+        take_at(store, rate(0), &changes_of(envelopes));
+    }
+
+    fn take_at(store: &Store, rate: Rate, changes: &[Change]) {
         let rates = RateTable::new(vec![rate], None).unwrap();
         let mut faults = StrandFaults::after_log(store, NODE, rates, 1000).unwrap();
-        let entries = verifier().check(envelopes.to_vec()).into_iter();
-        let changes: Vec<_> = entries.map(|entry| Change::Append(entry.unwrap())).collect();
-        faults.commit(store, &changes).unwrap();
+        faults.commit(store, changes).unwrap();
     }
 
     #[test]
@@ -251,5 +298,55 @@ mod tests {
         take(&store, &[paid(1, years, FEE), paid(2, years + 1, FEE)]);
         assert_eq!(evidence(&store), []);
         assert_eq!(store.snapshot().head(NODE).unwrap(), SequenceId(2));
+    }
+
+    #[test]
+    fn congestion_that_a_strand_which_is_taken_over_does_not_have_is_proven_by_its_envelopes() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(&folder, "new", OWN.0);
+        let first = [paid(1, 500, FEE), paid(2, 501, FEE), congested(3, 502, (FEE, 700))];
+        take_at(&store, rate(100), &changes_of(&first));
+        // A later call continues with the load of the strand.
+        let later = [congested(4, 5000, (FEE, 700)), congested(5, 5001, (FEE, 700))];
+        take_at(&store, rate(100), &changes_of(&later));
+        let all = evidence(&store);
+        assert_eq!(places_of(&all, Misbehavior::Overcharge), [3, 4], "one in a minute");
+        assert_eq!(all.len(), 2);
+        assert_eq!(all[0].evidence.envelopes, first);
+        assert_eq!(all[1].evidence.envelopes, [first[2].clone(), later[0].clone()]);
+    }
+
+    #[test]
+    fn due_congestion_and_congestion_behind_a_gap_accuse_no_node() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(&folder, "due", OWN.0);
+        let rate_of_two = rate(2);
+        let due = |sequence: u64| {
+            let units = congestion_units([sequence - 1, 0, 0, 0, 0], 2);
+            congested(sequence, 500, (FEE, rate_of_two.congestion_fee(units).unwrap()))
+        };
+        for part in [1..=6, 7..=12] {
+            take_at(&store, rate(2), &changes_of(&part.map(due).collect::<Vec<_>>()));
+        }
+        assert_eq!(evidence(&store), []);
+
+        let store = open(&folder, "gap", OWN.0);
+        let (from, through) = (SequenceId(1), SequenceId(3));
+        let skip = Change::Skip { originator: NODE, from, through, reason: SkipReason::Missing };
+        let behind = changes_of(&[congested(4, 500, (FEE, 700)), paid(5, 501, FEE)]);
+        take_at(&store, rate(100), &[vec![skip], behind].concat());
+        assert_eq!(evidence(&store), []);
+    }
+
+    #[test]
+    fn a_strand_that_overcharges_all_the_time_costs_bounded_reads() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(&folder, "new", OWN.0);
+        let rates = RateTable::new(vec![rate(100)], None).unwrap();
+        let mut faults = StrandFaults::after_log(&store, NODE, rates, 1000).unwrap();
+        faults.overcharges_left = 1;
+        let all = [congested(1, 500, (FEE, 700)), congested(2, 5000, (FEE, 700))];
+        faults.commit(&store, &changes_of(&all)).unwrap();
+        assert_eq!(places_of(&evidence(&store), Misbehavior::Overcharge), [1]);
     }
 }

@@ -358,8 +358,11 @@ impl Node {
                 self.record(now_ns, Misbehavior::Fee, *id, None, vec![bytes.clone()]);
                 continue;
             }
-            let found = overcharge(&self.store.snapshot(), *id, bytes, None, &rates).unwrap();
-            if let Some(Evidence { misbehavior, envelopes, .. }) = found {
+            let found = {
+                let snapshot = self.store.snapshot();
+                overcharge(|earlier| snapshot.get(earlier), *id, bytes, None, &rates)
+            };
+            if let Some(Evidence { misbehavior, envelopes, .. }) = found.unwrap() {
                 self.record(now_ns, misbehavior, *id, None, envelopes);
             }
         }

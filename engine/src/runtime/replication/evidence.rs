@@ -17,9 +17,9 @@ use hawser_storage::{
 };
 
 use super::dependencies::{DependencyWatch, is_never_decided};
-use super::fee_watch::FeeWatch;
 use super::state::ReplicationState;
 use super::suspected::{CHAINS, KnownPlaces, is_about};
+use crate::fee_watch::{FeeLook, FeeWatch};
 use crate::misbehavior::{FeeVerdict, StrandTimes, TimeFault, is_ahead, judge_fees, stated_ns};
 use crate::overcharge::overcharge;
 use crate::reports::LoggedChain;
@@ -165,8 +165,10 @@ fn watch(state: &ReplicationState, watched: &mut StrandWatch, changes: &[Change]
         let ns = facts.as_ref().map(|facts| facts.originator_ns).or_else(|| stated_ns(bytes));
         let found = ns.map(|ns| watched.times.next(*id, ns, now_ns)).unwrap_or_default();
         faults.extend(found.into_iter().map(|fault| (*id, StrandFault::Time(fault))));
-        if watched.fees.look_at(entry, ns, &rates, &state.doubted) {
-            faults.push((*id, StrandFault::Fee));
+        match watched.fees.look_at(entry, ns, &rates) {
+            FeeLook::Explained => {}
+            FeeLook::Wrong => faults.push((*id, StrandFault::Fee)),
+            FeeLook::Doubted { most } => state.doubted.push(*id, most),
         }
         let shown = facts.as_ref().filter(|_| *validity == Validity::Valid);
         // A time in the future is a fault by itself, and no chain reaches it.
@@ -407,7 +409,8 @@ fn judge_fee(
         return Ok(JudgedFee::Waits);
     }
     let most = state.doubted.most(at);
-    Ok(JudgedFee::Decided(overcharge(snapshot, at, &bytes, most, rates)?))
+    let held = |earlier| snapshot.get(earlier);
+    Ok(JudgedFee::Decided(overcharge(held, at, &bytes, most, rates)?))
 }
 
 /// Notes that an envelope that is evidence cannot be read. Returns true if a later attempt may succeed: the disk has

@@ -5,8 +5,7 @@
 //! - `state`, `peers`, `counters`: what the tasks share;
 //! - [`Link`]: a connection to one peer; [`StrandReader`]: a strand on its way to one;
 //! - `checkpoints`, `checkpoint_ports`: the exchange of signed checkpoints with peers;
-//! - `evidence`: records evidence against originators; `fee_watch`: looks at fees for it; `conflicts`: evidence of two
-//!   statements for one place;
+//! - `evidence`: records evidence against originators; `conflicts`: evidence of two statements for one place;
 //! - `doubted`, `suspected`: envelopes that may become evidence later; `unreadable`: damaged ones that cannot;
 //! - `liveness`, `liveness_notes`: reports of nodes that do not answer;
 //! - `membership`: marks of what nodes signed while they were not in the network;
@@ -28,7 +27,6 @@ mod dependencies;
 mod doubted;
 mod evidence;
 mod fault_lines;
-mod fee_watch;
 mod link;
 mod liveness;
 mod liveness_notes;

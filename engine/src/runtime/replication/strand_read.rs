@@ -7,8 +7,8 @@ use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::misbehavior::StrandLoad;
 use hawser_storage::ReadError;
 
-use super::fee_watch::load_at;
 use super::state::ReplicationState;
+use crate::fee_watch::load_at;
 use crate::misbehavior::{StrandTimes, stated_ns};
 use crate::pauses::RetryPauses;
 use crate::replication::RANGES_MAX;

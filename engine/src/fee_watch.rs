@@ -1,19 +1,33 @@
-//! The fees of one strand, looked at in the order of its places, before they are written.
+//! A first look at the fees of one strand, in the order of its places.
 //!
 //! Most are right, and that shows at once. A fee on a free topic is wrong at once. All others are doubted: the price
-//! list, and for a congestion fee the log, decide about them later.
+//! list, and for a congestion fee the log, decide about them ([`judge_fees`] and [`overcharge`](crate::overcharge)).
 
 use hawser_proto::{EnvelopeId, SequenceId, minute_of};
 use hawser_rules::RateTable;
 use hawser_rules::misbehavior::StrandLoad;
-use hawser_storage::{Charge, LogEntry, Snapshot, Validity};
+use hawser_storage::{CONGESTION_MINUTES, Charge, LogEntry, Snapshot, Validity};
 
-use super::doubted::DoubtedFees;
 use crate::misbehavior::{FeeVerdict, judge_fees};
+
+/// The result of a look at the fees of an envelope.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FeeLook {
+    /// Nothing is to be judged: a known rate and the load explain the fees, another fee of the minute is doubted, or the
+    /// envelope breaks a rule.
+    Explained,
+    /// They are wrong whatever the rates are.
+    Wrong,
+    /// They may be wrong.
+    Doubted {
+        /// The largest numbers of envelopes that may have counted for the congestion fee, if all of them are known.
+        most: Option<[u64; CONGESTION_MINUTES]>,
+    },
+}
 
 /// The load of one strand, by which its congestion fees are looked at.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct FeeWatch {
+pub struct FeeWatch {
     load: StrandLoad,
     /// The minute of the last envelope whose congestion fee is doubted. One in a minute is enough: more prove nothing
     /// more, and the evidence of each may have megabytes.
@@ -22,33 +36,24 @@ pub(super) struct FeeWatch {
 
 impl FeeWatch {
     /// Continues with this load.
-    pub(super) fn new(load: StrandLoad) -> Self {
+    #[must_use]
+    pub fn new(load: StrandLoad) -> Self {
         Self { load, doubted: None }
     }
 
     /// Notes that the envelopes of the next places are not known.
-    pub(super) fn lose(&mut self) {
+    pub fn lose(&mut self) {
         self.load.lose();
     }
 
-    /// Looks at the next envelope of the strand, which states the time `ns`, and adds its fees to the doubted ones if
-    /// they may be wrong. Returns true if they are wrong whatever the rates are.
-    pub(super) fn look_at(
-        &mut self,
-        entry: &LogEntry,
-        ns: Option<i64>,
-        rates: &RateTable,
-        doubted: &DoubtedFees,
-    ) -> bool {
-        let LogEntry { id, bytes, facts, validity } = entry;
+    /// Looks at the next envelope of a node's strand, which states the time `ns`.
+    pub fn look_at(&mut self, entry: &LogEntry, ns: Option<i64>, rates: &RateTable) -> FeeLook {
+        let LogEntry { bytes, facts, validity, .. } = entry;
         let charged = facts.as_ref().filter(|_| *validity == Validity::Valid);
-        let is_wrong = match charged.map(|facts| (facts.originator_ns, facts.charge)) {
-            Some((ns, Some(charge))) => {
-                self.doubt(*id, ns, charge, rates, doubted);
-                false
-            }
-            Some((_, None)) => judge_fees(bytes, rates) == FeeVerdict::Wrong,
-            None => false,
+        let look = match charged.map(|facts| (facts.originator_ns, facts.charge)) {
+            Some((ns, Some(charge))) => self.look_at_charge(ns, charge, rates),
+            Some((_, None)) if judge_fees(bytes, rates) == FeeVerdict::Wrong => FeeLook::Wrong,
+            Some((_, None)) | None => FeeLook::Explained,
         };
         match ns {
             // Of an envelope that breaks a rule other software may count what is not booked here.
@@ -57,37 +62,31 @@ impl FeeWatch {
             }
             None => self.load.lose(),
         }
-        is_wrong
+        look
     }
 
-    fn doubt(
-        &mut self,
-        at: EnvelopeId,
-        ns: i64,
-        charge: Charge,
-        rates: &RateTable,
-        doubted: &DoubtedFees,
-    ) {
+    fn look_at_charge(&mut self, ns: i64, charge: Charge, rates: &RateTable) -> FeeLook {
         let Charge { size_bytes, retention_days, stated_picodollars: sum, .. } = charge;
         let most = self.load.most(ns);
         if rates.explains_sum_of_load(ns, size_bytes, retention_days, sum, most) {
-            return;
+            return FeeLook::Explained;
         }
         let minute = minute_of(ns);
         let is_of_congestion = rates.explains_sum(ns, size_bytes, retention_days, sum);
         if is_of_congestion {
             // The minute only rises: times that go back and forth around its end doubt no further fee.
             if self.doubted.is_some_and(|last| minute <= last) {
-                return;
+                return FeeLook::Explained;
             }
             self.doubted = Some(minute);
         }
-        doubted.push(at, self.load.is_whole(ns).then_some(most));
+        FeeLook::Doubted { most: self.load.is_whole(ns).then_some(most) }
     }
 }
 
 /// Returns the load of a strand up to a place whose envelope has the time `ns`, if it has one.
-pub(super) fn load_at(snapshot: &Snapshot<'_>, end: EnvelopeId, ns: Option<i64>) -> StrandLoad {
+#[must_use]
+pub fn load_at(snapshot: &Snapshot<'_>, end: EnvelopeId, ns: Option<i64>) -> StrandLoad {
     // If a count is too low, or cannot be read, more fees are doubted, and the log decides about them.
     let counted = |minute| snapshot.congestion(end.originator, minute).unwrap_or(0);
     match ns {
@@ -139,11 +138,16 @@ mod tests {
             target_rate_per_minute: 4,
         };
         let rates = RateTable::new(vec![rate], None).unwrap();
-        let (mut watch, doubted) = (FeeWatch::new(StrandLoad::START), DoubtedFees::default());
+        let mut watch = FeeWatch::new(StrandLoad::START);
+        let mut doubted = Vec::new();
         let mut look = |sequence: u64, after_s: i64, fee: u64| {
             let ns = START_NS + after_s * SECOND_NS;
-            assert!(!watch.look_at(&entry(sequence, ns, fee), Some(ns), &rates, &doubted));
-            doubted.all().len()
+            match watch.look_at(&entry(sequence, ns, fee), Some(ns), &rates) {
+                FeeLook::Explained => {}
+                FeeLook::Wrong => panic!("it is not free"),
+                FeeLook::Doubted { most } => doubted.push((sequence, most)),
+            }
+            doubted.len()
         };
         assert_eq!(look(1, 0, 0), 0);
         assert_eq!(look(2, 1, 700), 1);
@@ -153,7 +157,7 @@ mod tests {
         assert_eq!(look(6, 5, 700), 1, "the sixth of a minute may be due");
         assert_eq!(look(7, 300, 700), 2, "five minutes later there is no load");
         assert_eq!(look(8, 301, 701), 3, "no number of units gives it");
-        assert_eq!(doubted.all(), [at(2), at(7), at(8)]);
-        assert_eq!(doubted.most(at(2)), Some([2, 0, 0, 0, 0]));
+        assert_eq!(doubted.iter().map(|(sequence, _)| *sequence).collect::<Vec<_>>(), [2, 7, 8]);
+        assert_eq!(doubted[0].1, Some([2, 0, 0, 0, 0]));
     }
 }
