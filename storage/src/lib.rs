@@ -29,6 +29,7 @@
 //! - `progress`: the progress of long work, as it is stored;
 //! - `prune`, `pruned_ranges`, `pruned`, `expired`: removing expired envelopes, the marks of their places, reading
 //!   the records that remain, and the ends of expired ranges;
+//! - `expire_missing`: missing places that their own node no longer keeps;
 //! - `rebuild`, `stale`, `condemned`, `digest`: rebuilding projections, which are not readable meanwhile, also
 //!   those that the disk has damaged, and comparing them;
 //! - `faults`, with the feature of that name: mistakes that tests must notice;
@@ -60,6 +61,7 @@ mod database;
 mod digest;
 mod doubted;
 mod error;
+mod expire_missing;
 mod expired;
 mod fact_index;
 mod facts;

@@ -74,6 +74,20 @@ impl Ranges {
         true
     }
 
+    /// Removes the places from `first` to `last`, both included. Drops the lowest range if there are too many then.
+    pub(super) fn remove_all(&mut self, first: SequenceId, last: SequenceId) {
+        let start = self.ranges.partition_point(|(_, to)| *to < first);
+        let end = self.ranges.partition_point(|(from, _)| *from <= last);
+        if first > last || start >= end {
+            return;
+        }
+        let ((from, _), (_, to)) = (self.ranges[start], self.ranges[end - 1]);
+        let below = (from < first).then(|| (from, first.previous()));
+        let above = (last < to).then(|| (last.next(), to));
+        self.ranges.splice(start..end, below.into_iter().chain(above));
+        self.keep_bound();
+    }
+
     fn keep_bound(&mut self) {
         if self.ranges.len() > RANGES_MAX {
             self.ranges.remove(0);
@@ -124,6 +138,7 @@ mod tests {
         fn ranges_behave_like_the_set_of_their_members(
             widths in proptest::collection::vec((1u64..4, 1u64..5), 1..8),
             removed in proptest::collection::vec(0u64..60, 0..60),
+            (first, last) in (0u64..60, 0u64..60),
             after in 0u64..60,
         ) {
             let (mut ranges, mut model, mut at) = (Ranges::default(), BTreeSet::new(), 0);
@@ -135,6 +150,8 @@ mod tests {
             for id in removed {
                 prop_assert_eq!(ranges.remove(SequenceId(id)), model.remove(&id));
             }
+            ranges.remove_all(SequenceId(first), SequenceId(last));
+            model.retain(|id| *id < first || *id > last);
             prop_assert_eq!(ranges.is_empty(), model.is_empty());
             let first = model.range(after + 1..).next().copied();
             prop_assert_eq!(ranges.next_after(SequenceId(after)).map(|(from, _)| from.0), first);

@@ -1,12 +1,13 @@
 //! Places that are marked missing, and peers that hold them.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hawser_engine::replication::{LinkCommand, StrandItem};
 use hawser_proto::{Cursor, EnvelopeId, SequenceId};
-use hawser_storage::{Change, LogEntry, SkipReason, Store, Validity};
+use hawser_storage::{Change, LogEntry, Mark, SkipReason, Store, Validity};
 
-use crate::common;
+use crate::common::{self, START_NS};
 use crate::follow::{Follower, OTHER, SOURCE, envelope, strand};
 
 fn append(place: u64) -> Change {
@@ -58,6 +59,33 @@ async fn a_source_that_does_not_answer_about_missing_places_holds_up_no_new_enve
     source.send(strand(SOURCE, &[5])).await;
     follower.wait_for(SOURCE, 5).await;
     follower.stop().await;
+}
+
+/// A snapshot leaves out places that have expired. Only the strand's own node is believed, and only about old ones.
+#[tokio::test(flavor = "multi_thread")]
+async fn missing_places_that_their_own_node_no_longer_keeps_are_marked_expired() {
+    const DAY_NS: i64 = 86_400_000_000_000;
+    for (peer, days, is_expired) in [(SOURCE, 3, true), (SOURCE, 1, false), (OTHER, 3, false)] {
+        let follower = Follower::start(copied());
+        follower.node.clock.0.store(START_NS + days * DAY_NS, Ordering::SeqCst);
+        let mut source = follower.connect(peer, &[(SOURCE, 4)]);
+        assert_eq!(source.want(SOURCE).await, (4, None));
+        assert_eq!(source.want(SOURCE).await, (1, Some(3)));
+        let (from, to) = (SequenceId(2), SequenceId(3));
+        source.answer(vec![StrandItem::Gap { from, to, expired: true }, StrandItem::End]).await;
+        assert_eq!(source.want(SOURCE).await, (4, None), "what comes next");
+        // It ends what it has begun.
+        let store = follower.stop().await;
+        let mark = store.snapshot().mark(EnvelopeId::new(SOURCE, from)).unwrap();
+        let expected = match is_expired {
+            true => Mark::Expired { through: to },
+            false => Mark::Missing { through: to },
+        };
+        assert_eq!(mark, Some(expected), "{peer} after {days} days");
+        // A later find fills the log in each case.
+        store.commit(&[append(2)]).unwrap();
+        assert!(store.snapshot().get(EnvelopeId::new(SOURCE, from)).unwrap().is_some());
+    }
 }
 
 /// A snapshot, or a node that burns ids, can leave more ranges than a follower keeps in memory. On a clock that only

@@ -163,6 +163,8 @@ impl Sim {
                 Effect::Write(write) => self.store_later(node, originator, write),
                 Effect::Found { .. } => unreachable!("only a node's own strand reports finds"),
                 Effect::ReadMissing { .. } => unreachable!("a short strand has few gaps"),
+                // What a simulation makes is too young to have expired.
+                Effect::Expired { .. } => {}
                 Effect::Want { peer, request, want } => {
                     if self.nodes[&node].following[&originator].follower.is_split() {
                         self.sharers.entry(node).or_default().insert(peer);

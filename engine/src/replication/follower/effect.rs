@@ -62,6 +62,14 @@ pub enum Effect {
         /// The lowest place that was in memory; `None` to begin at the top.
         below: Option<SequenceId>,
     },
+    /// The strand's own node states that it no longer keeps these places, which are marked missing. Mark them expired
+    /// if they can have expired, and then call [`Follower::handle_expired`](super::Follower::handle_expired).
+    Expired {
+        /// The first place.
+        from: SequenceId,
+        /// The last place.
+        through: SequenceId,
+    },
     /// Close the connection to a peer.
     Disconnect {
         /// The peer at fault.

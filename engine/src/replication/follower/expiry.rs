@@ -8,10 +8,17 @@ use std::time::Instant;
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_storage::{Change, LogEntry, SkipReason};
 
+use super::effect::Effect;
 use super::{Follower, PendingWrites};
 
 /// Age below which nothing can have expired, nanoseconds. Specified (`docs/protocol/rules.md`, rule 8).
 const RETENTION_NS_MIN: i64 = 2 * 24 * 3600 * 1_000_000_000;
+
+/// Returns true if an envelope of this time is old enough that places before it can have expired. Both are unix
+/// nanoseconds.
+pub(crate) fn can_have_expired(at_ns: i64, now_ns: i64) -> bool {
+    at_ns <= now_ns.saturating_sub(RETENTION_NS_MIN)
+}
 
 impl Follower {
     /// Notes the time by this node's wall clock, unix nanoseconds. From the first note on, places count as expired only
@@ -24,7 +31,29 @@ impl Follower {
     pub(super) fn can_have_expired_before(&self, entry: &LogEntry) -> bool {
         let Some(now_ns) = self.wall_ns else { return true };
         let at_ns = entry.facts.as_ref().map(|facts| facts.originator_ns);
-        at_ns.is_some_and(|at_ns| at_ns <= now_ns.saturating_sub(RETENTION_NS_MIN))
+        at_ns.is_some_and(|at_ns| can_have_expired(at_ns, now_ns))
+    }
+
+    /// Notes a statement of the strand's own node, in answer to a want for missing places, that these have expired. The
+    /// follower does not know how old they are, so the driver decides. Places beyond the want do not count: one
+    /// statement must not cost more than the want.
+    pub(super) fn note_missing_expired(&mut self, first: SequenceId, to: SequenceId) {
+        let open = self.open_want(self.originator).filter(|open| open.is_fill);
+        let Some(open) = open else { return };
+        let end = open.up_to.map_or(to, |up_to| up_to.min(to));
+        let mut after = open.after.max(first.previous());
+        while let Some((from, last)) = self.missing.next_after(after)
+            && from <= end
+        {
+            let through = last.min(end);
+            self.effects.push_back(Effect::Expired { from, through });
+            after = through;
+        }
+    }
+
+    /// Notes that missing places are marked expired: no peer is asked for them any more.
+    pub fn handle_expired(&mut self, from: SequenceId, through: SequenceId) {
+        self.missing.remove_all(from, through);
     }
 
     /// Returns a change that skips places.

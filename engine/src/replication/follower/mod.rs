@@ -25,6 +25,7 @@ mod split;
 mod tests;
 
 pub use effect::{Effect, StrandWrite};
+pub(crate) use expiry::can_have_expired;
 pub use parts::SplitLimits;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -318,6 +319,9 @@ impl Follower {
                 // Only the strand's own node can know which places it has stopped keeping.
                 let is_own_claim = from == self.originator;
                 self.open_want_mut(from).note_gap(first, to, expired && is_own_claim)?;
+                if expired && is_own_claim {
+                    self.note_missing_expired(first, to);
+                }
                 if expired {
                     self.note_expired(now, from, (first, to), writes);
                 }

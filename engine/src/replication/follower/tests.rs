@@ -129,7 +129,10 @@ impl Rig {
                 Effect::Stop { peer } | Effect::Disconnect { peer, .. } => {
                     self.asked.remove(peer);
                 }
-                Effect::Write(_) | Effect::Found { .. } | Effect::ReadMissing { .. } => {}
+                Effect::Write(_)
+                | Effect::Found { .. }
+                | Effect::ReadMissing { .. }
+                | Effect::Expired { .. } => {}
             }
         }
         effects

@@ -19,6 +19,7 @@ use super::catch_up::CatchUp;
 use super::checking::{Checked, envelope, verify_all};
 use super::counters::StrandCounters;
 use super::evidence::StrandWatch;
+use super::expired::ExpiredPlaces;
 use super::membership;
 use super::peers::{ConnectedPeer, PeerTable};
 use super::state::{self, ReplicationState};
@@ -70,6 +71,10 @@ pub(super) struct StrandTask {
     pub(super) checked_behind: Option<CheckedBehind>,
     /// The running read of further ranges that are marked missing.
     reading_missing: Option<JoinHandle<MissingRead>>,
+    /// Missing places that the strand's own node states to have expired.
+    pub(super) expired: Vec<ExpiredPlaces>,
+    /// The running marking of such places.
+    pub(super) expiring: Option<JoinHandle<Vec<ExpiredPlaces>>>,
 }
 
 /// The work of one strand that is under way, one of each kind.
@@ -153,6 +158,8 @@ impl StrandTask {
             counters: state.strand(originator),
             counted_searches: 0,
             reading_missing: None,
+            expired: Vec::new(),
+            expiring: None,
             state,
         }
     }
@@ -184,6 +191,7 @@ impl StrandTask {
                     Err(error) => break Some(error),
                 },
                 read = finished(&mut self.reading_missing) => self.take_missing(read),
+                marked = finished(&mut self.expiring) => self.take_expired(marked),
                 () = state::changed(&mut self.registry) => self.update_membership(),
                 _ = self.peers.changed() => self.update_peers(),
                 response = self.inbox.recv(), if may_check => match response {
@@ -210,11 +218,15 @@ impl StrandTask {
         if let Some(behind) = jobs.behind {
             let _ = behind.await;
         }
+        if let Some(expiring) = self.expiring {
+            let _ = expiring.await;
+        }
     }
 
     /// Begins the work that is due.
     fn begin(&mut self, jobs: &mut Jobs) {
         self.route_effects();
+        self.start_expiring();
         if jobs.committing.is_none() && !self.ahead.asks_later() {
             jobs.committing = self.start_commit();
         }
@@ -444,6 +456,7 @@ impl StrandTask {
                 Effect::ReadMissing { below } => {
                     self.reading_missing = Some(self.read_missing(below));
                 }
+                Effect::Expired { from, through } => self.note_expired(from, through),
                 Effect::Disconnect { peer, violation } => {
                     self.state.liveness.note_sent_away(peer, now());
                     self.command(peer, LinkCommand::Disconnect { violation });

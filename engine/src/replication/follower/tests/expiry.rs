@@ -135,3 +135,39 @@ fn a_node_believes_only_most_of_the_others_that_its_own_places_have_expired() {
         }
     }
 }
+
+/// A snapshot has left out what had expired.
+#[test]
+fn missing_places_that_their_own_node_no_longer_keeps_are_asked_for_until_they_are_marked() {
+    let expired = |from, through| {
+        let (from, through) = (SequenceId(from), SequenceId(through));
+        Effect::Expired { from, through }
+    };
+    let stated = |effects: Vec<Effect>| {
+        let is_stated = |effect: &Effect| matches!(effect, Effect::Expired { .. });
+        effects.into_iter().filter(is_stated).collect::<Vec<_>>()
+    };
+    let mut rig = Rig::new(9);
+    let missing = [(SequenceId(2), SequenceId(6)), (SequenceId(8), SequenceId(8))];
+    rig.follower = Follower::new(SOURCE, SequenceId(9), missing, rig.now);
+    rig.up(SOURCE);
+    rig.up(OTHER);
+    assert_eq!(rig.asks(OTHER), Some((1, Some(6))));
+    assert_eq!(stated(rig.answer(OTHER, vec![gap(2, 6), StrandItem::End])), []);
+    rig.down(OTHER);
+    rig.wait(FILL_PAUSE);
+    assert_eq!(rig.asks(SOURCE), Some((1, Some(6))));
+    // A statement about more than it was asked for counts for the want alone.
+    let effects = rig.answer(SOURCE, vec![gap(2, 4), gap(5, 99), StrandItem::End]);
+    assert_eq!(stated(effects), [expired(2, 4), expired(5, 6)]);
+    rig.follower.handle_expired(SequenceId(2), SequenceId(4));
+    rig.wait(FILL_PAUSE);
+    assert_eq!(rig.asks(SOURCE), Some((7, Some(8))));
+    rig.answer(SOURCE, vec![StrandItem::End]);
+    rig.wait(FILL_EVERY);
+    assert_eq!(rig.asks(SOURCE), Some((4, Some(6))), "not marked yet");
+    rig.follower.handle_expired(SequenceId(5), SequenceId(6));
+    rig.answer(SOURCE, vec![StrandItem::End]);
+    rig.wait(FILL_PAUSE);
+    assert_eq!(rig.asks(SOURCE), Some((7, Some(8))), "the others have their turn");
+}
