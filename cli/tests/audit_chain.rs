@@ -1,7 +1,8 @@
-//! `hawser audit report` with a chain: it judges chain envelopes, and dependencies on them, by final blocks, on the word
-//! of all endpoints.
+//! `hawser audit report` and `hawser audit network` with a chain: they judge chain envelopes, and dependencies on them,
+//! by final blocks, on the word of all endpoints.
 
 use std::fs;
+use std::net::Ipv4Addr;
 
 use alloy::primitives::FixedBytes;
 use alloy::providers::Provider as _;
@@ -13,15 +14,23 @@ use hawser_devchain::deploy;
 use hawser_proto::envelope::{
     ClientEnvelope, OriginatorEnvelope, PayerEnvelope, Proof, UnsealedEnvelope,
 };
-use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use hawser_proto::pb::xmtp::xmtpv4::message_api::misbehavior_api_server::{
+    MisbehaviorApi, MisbehaviorApiServer,
+};
+use hawser_proto::pb::xmtp::xmtpv4::{envelopes as pb, message_api};
 use hawser_proto::{Bytes, OriginatorId, SecretKey};
 use hawser_rules::misbehavior::Kind;
 use hawser_rules::misbehavior::report::client_safety_report;
 use prost::Message as _;
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status};
 
 use crate::support::chains::{Chains, STRANGER};
-use crate::support::log_folder::{NODE, keys_of};
+use crate::support::log_folder::{NODE, keys_of, write_registry};
 use crate::support::{VECTORS, free_base, run, stderr, stdout};
 
 const APP_ID: u64 = 31338;
@@ -45,7 +54,7 @@ fn broadcast(chains: &Chains, client: &Bytes) -> [u8; 32] {
     };
     let call = Call::new(chains.contract("groupMessageBroadcaster"), &call);
     let key = deploy::accounts().swap_remove(STRANGER);
-    tokio::runtime::Runtime::new().unwrap().block_on(async {
+    Runtime::new().unwrap().block_on(async {
         let chain = Chain::connect(&chains.app, APP_ID).await.unwrap();
         Sender::new(chain, key).send(&call).await.unwrap().transaction_hash.0
     })
@@ -53,7 +62,7 @@ fn broadcast(chains: &Chains, client: &Bytes) -> [u8; 32] {
 
 /// Makes all blocks so far final.
 fn finalise(chains: &Chains) {
-    tokio::runtime::Runtime::new().unwrap().block_on(async {
+    Runtime::new().unwrap().block_on(async {
         let chain = Chain::connect(&chains.app, APP_ID).await.unwrap();
         let mined = chain.provider().raw_request::<_, Value>("anvil_mine".into(), [FINAL_AFTER]);
         mined.await.unwrap();
@@ -89,6 +98,42 @@ fn depending(client: &Bytes, originator_ns: i64, on: u64) -> Bytes {
         ..Default::default()
     };
     UnsealedEnvelope::new(&statement).seal(&SecretKey::from_bytes(&[2; 32]).unwrap())
+}
+
+/// A node that keeps one report, without a signature.
+struct Keeper(Bytes);
+
+#[tonic::async_trait]
+impl MisbehaviorApi for Keeper {
+    async fn submit_misbehavior_report(
+        &self,
+        _: Request<message_api::SubmitMisbehaviorReportRequest>,
+    ) -> Result<Response<message_api::SubmitMisbehaviorReportResponse>, Status> {
+        Err(Status::unimplemented(""))
+    }
+
+    async fn query_misbehavior_reports(
+        &self,
+        request: Request<message_api::QueryMisbehaviorReportsRequest>,
+    ) -> Result<Response<message_api::QueryMisbehaviorReportsResponse>, Status> {
+        let report = message_api::MisbehaviorReport {
+            server_time_ns: 1,
+            unsigned_misbehavior_report: self.0.clone(),
+            signature: None,
+        };
+        let is_first = request.into_inner().after_ns == 0;
+        let reports = is_first.then_some(report).into_iter().collect();
+        Ok(Response::new(message_api::QueryMisbehaviorReportsResponse { reports }))
+    }
+}
+
+/// Serves a report. Returns the address of the node.
+fn keep(runtime: &Runtime, report: Bytes) -> String {
+    let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = Server::builder().add_service(MisbehaviorApiServer::new(Keeper(report)));
+    runtime.spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
+    format!("http://{address}")
 }
 
 /// Judges a report of a chain's envelope, as [`judge_of`] does.
@@ -194,10 +239,32 @@ fn dependencies_on_places_of_the_chain_are_judged_by_the_times_of_final_blocks()
     assert_eq!(verdict(after, 9), unknown, "no event is that late");
 
     let envelope = depending(&message, before, 1);
+    a_network_is_judged(&chains, &envelope, &known);
     let (code, fact, last) = judge_of(&chains, Kind::CausalOrdering, &envelope, &[]);
     assert_eq!((code, fact, &last["chain"]), (6, unknown.1.clone(), &Value::Null));
     let dead = format!("{},http://127.0.0.1:{}", chains.app, free_base(0));
     let named = ["--app-rpc-url", &dead, "--chain-json", addresses];
     let (code, fact, _) = judge_of(&chains, Kind::CausalOrdering, &envelope, &named);
     assert_eq!((code, fact), unknown, "all endpoints have to answer");
+}
+
+/// Collects the reports of a node that keeps one of this envelope.
+fn a_network_is_judged(chains: &Chains, envelope: &Bytes, known: &[&str]) {
+    let (kind, envelopes) = (Kind::CausalOrdering, std::slice::from_ref(envelope));
+    let report = client_safety_report(5, OriginatorId(NODE), kind, envelopes).unwrap().to_bytes();
+    let runtime = Runtime::new().unwrap();
+    let url = keep(&runtime, report);
+    let key = SecretKey::from_bytes(&[2; 32]).unwrap();
+    let registry = write_registry(chains.folder.path(), "keys.evidence", NODE, &key);
+    let registry = registry.to_str().unwrap();
+    let audit = ["audit", "network", "--json", "--registry", registry, "--nodes", &url];
+    for (flags, proven) in [(&[][..], 0), (known, 1)] {
+        let output = run(&[&audit[..], flags].concat());
+        assert!(output.status.success(), "{output:?}");
+        let shown = stdout(&output);
+        let lines = shown.lines().map(|line| serde_json::from_str(line).unwrap());
+        let lines: Vec<Value> = lines.collect();
+        assert_eq!(lines[0]["proven"].as_array().unwrap().len(), proven, "{lines:?}");
+        assert_eq!(lines[1]["chain"].is_string(), proven == 1, "{lines:?}");
+    }
 }

@@ -250,6 +250,9 @@ pub(crate) struct AuditNetworkArgs {
     /// APIs of the nodes to ask, `http://host:port`, with commas [default: those of the registry].
     #[arg(long, value_name = "URLS", value_delimiter = ',')]
     pub(crate) nodes: Vec<String>,
+    /// The app chain to ask, and its contracts.
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
 }
 
 /// `hawser misbehavior show`.

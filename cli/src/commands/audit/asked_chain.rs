@@ -1,5 +1,5 @@
-//! The app chain, which `hawser audit report` asks if its arguments name it: before a report is judged, for the
-//! events, and the times of events, that the judgement needs.
+//! The app chain, which `hawser audit report` and `hawser audit network` ask if their arguments name it: before a report
+//! is judged, for the events, and the times of events, that the judgement needs.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -40,6 +40,18 @@ pub(super) struct AskedChain {
     errors: BTreeSet<String>,
 }
 
+/// Judges a report, by the chain if there is one to ask.
+pub(super) async fn judge(
+    chain: &mut Option<AskedChain>,
+    held: FiledReport,
+    keys: &KnownKeys,
+) -> Judged {
+    match chain {
+        Some(chain) => chain.judge(held, keys).await,
+        None => Judged::new(held, keys),
+    }
+}
+
 impl AskedChain {
     /// Returns the chain that the arguments name; `None` without such an argument. Sends it no request yet.
     ///
@@ -63,7 +75,7 @@ impl AskedChain {
     }
 
     /// Judges a report. Asks the chain first if the judgement depends on it.
-    pub(super) async fn judge(&mut self, held: FiledReport, keys: &KnownKeys) -> Judged {
+    async fn judge(&mut self, held: FiledReport, keys: &KnownKeys) -> Judged {
         let mut read = ReadChain::default();
         let judged = Judged::by_chain(held, keys, &read);
         let lacking = read.lacking();
@@ -182,7 +194,12 @@ impl AskedChain {
         Some(format!("app chain {id} up to its final block {last}, on the word of {urls}"))
     }
 
-    /// Returns the reasons for which events stay unknown.
+    /// Returns the lines about the chain for people.
+    pub(super) fn lines(&self) -> impl Iterator<Item = String> {
+        self.read().into_iter().chain(self.errors.iter().cloned())
+    }
+
+    /// Returns the reasons for which questions stay open.
     pub(super) fn errors(&self) -> &BTreeSet<String> {
         &self.errors
     }

@@ -7,6 +7,7 @@ use hawser_rules::misbehavior::MisbehaviorVerdict;
 use hawser_rules::misbehavior::quorum::Outage;
 use serde_json::{Value, json};
 
+use super::asked_chain::{self, AskedChain};
 use super::replay::INCOMPLETE_EXIT_CODE;
 use super::reports::READ_MOST;
 use super::{keys, reports};
@@ -21,6 +22,7 @@ const PROOFS_LEN_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// # Errors
 /// When there are no keys, or no node answers; and with an exit code of its own if a node was not read to its end.
 pub(super) async fn run(args: AuditNetworkArgs, as_json: bool) -> Result<(), RunError> {
+    let mut chain = AskedChain::of(&args.network).await?;
     let keys = keys::load(&args.keys, None)?;
     let nodes: Vec<(Option<u32>, String)> = match args.nodes.as_slice() {
         [] => keys.addresses.iter().map(|(id, it)| (Some(*id), it.clone())).collect(),
@@ -38,7 +40,7 @@ pub(super) async fn run(args: AuditNetworkArgs, as_json: bool) -> Result<(), Run
             for mut held in page {
                 held.host = id.map(OriginatorId);
                 let len_bytes = held.report.len();
-                let judged = Judged::new(held, &keys.known);
+                let judged = asked_chain::judge(&mut chain, held, &keys.known).await;
                 // Proofs are held until the end, and a node can make any number of them against itself.
                 if judged.judgement.verdict == MisbehaviorVerdict::Proven {
                     held_bytes += len_bytes;
@@ -68,24 +70,52 @@ pub(super) async fn run(args: AuditNetworkArgs, as_json: bool) -> Result<(), Run
     }
     let refuted: usize = refuted.values().sum();
     let asked = nodes.len() - silent.len();
-    if as_json {
-        let silent: Vec<Value> = silent
-            .iter()
-            .map(|(address, error)| json!({ "node": address, "error": error.text }))
-            .collect();
-        output::line(json!({ "nodes_asked": asked, "refuted": refuted, "silent": silent }));
-    } else {
-        for (address, error) in &silent {
-            output::line(format_args!("{address} was not read to its end: {}", error.text));
-        }
-        let asked = output::count(asked, "node");
-        output::line(format_args!("{asked} asked; {} refuted", output::count(refuted, "report")));
+    match as_json {
+        true => output::line(summary_json(asked, refuted, &silent, chain.as_ref())),
+        false => print_summary(asked, refuted, &silent, chain.as_ref()),
     }
     if silent.is_empty() {
         return Ok(());
     }
     let text = format!("{} not read to the end", output::count(silent.len(), "node"));
     Err(RunError { kind: RunErrorKind::Answer(INCOMPLETE_EXIT_CODE), text })
+}
+
+/// A node that was not read to its end, by its address, and the reason.
+type SilentNode<'a> = (&'a String, RunError);
+
+fn summary_json(
+    asked: usize,
+    refuted: usize,
+    silent: &[SilentNode<'_>],
+    chain: Option<&AskedChain>,
+) -> Value {
+    let silent: Vec<Value> = silent
+        .iter()
+        .map(|(address, error)| json!({ "node": address, "error": error.text }))
+        .collect();
+    let mut line = json!({ "nodes_asked": asked, "refuted": refuted, "silent": silent });
+    if let Some(chain) = chain {
+        line["chain"] = json!(chain.read());
+        line["chain_errors"] = json!(chain.errors());
+    }
+    line
+}
+
+fn print_summary(
+    asked: usize,
+    refuted: usize,
+    silent: &[SilentNode<'_>],
+    chain: Option<&AskedChain>,
+) {
+    for (address, error) in silent {
+        output::line(format_args!("{address} was not read to its end: {}", error.text));
+    }
+    let asked = output::count(asked, "node");
+    output::line(format_args!("{asked} asked; {} refuted", output::count(refuted, "report")));
+    for text in chain.into_iter().flat_map(AskedChain::lines) {
+        output::line(format_args!("chain: {text}"));
+    }
 }
 
 fn to_json(node: OriginatorId, found: &NodeFindings) -> Value {

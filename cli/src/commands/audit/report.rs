@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use hawser_audit::file::FiledReport;
-use hawser_audit::{EvidenceFile, Judged, JudgedTrees, KnownKeys};
+use hawser_audit::{EvidenceFile, JudgedTrees, KnownKeys};
 use hawser_node::error::{RunError, RunErrorKind};
 use hawser_rules::misbehavior::quorum::LivenessRecord;
 use hawser_rules::misbehavior::{MisbehaviorVerdict, Missing, TreeEvidence};
 use serde_json::{Value, json};
 
-use super::asked_chain::AskedChain;
+use super::asked_chain::{self, AskedChain};
 use super::keys::LoadedKeys;
 use super::replay::INCOMPLETE_EXIT_CODE;
 use super::{exit_of, keys, network, read_file, reports};
@@ -87,10 +87,7 @@ impl<'a> Judging<'a> {
     }
 
     async fn take(&mut self, held: FiledReport) {
-        let judged = match &mut self.chain {
-            Some(chain) => chain.judge(held, self.keys).await,
-            None => Judged::new(held, self.keys),
-        };
+        let judged = asked_chain::judge(&mut self.chain, held, self.keys).await;
         if let Some(report) = &judged.report {
             self.liveness.add(report, &judged.judgement);
         }
@@ -200,7 +197,7 @@ impl<'a> Judging<'a> {
             output::line(format_args!("rates: {rates}"));
         }
         if let Some(chain) = &self.chain {
-            for text in chain.read().iter().chain(chain.errors()) {
+            for text in chain.lines() {
                 output::line(format_args!("chain: {text}"));
             }
         }
