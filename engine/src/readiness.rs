@@ -1,11 +1,8 @@
 //! Readiness of this node to publish, by its registry record and the price list.
 
 use hawser_proto::{OriginatorId, PublicKey};
+use hawser_rules::fees::RATES_AGE_NS_MAX;
 use hawser_rules::{RateTable, Registry};
-
-/// Age in nanoseconds at which a price list is too old for pricing. Specified: other
-/// implementations stop pricing at 60 minutes.
-const RATES_AGE_NS_MAX: i64 = 60 * 60 * 1_000_000_000;
 
 /// Conditions outside of this node do not allow it to publish now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

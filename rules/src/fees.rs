@@ -12,8 +12,11 @@ use crate::retention::check_retention;
 use crate::violation::RuleNumber;
 
 /// The accepted difference between the clocks of honest nodes when deciding which rate was in force. Specified
-/// (`docs/protocol/rules.md`, rule 10).
+/// (`docs/protocol/misbehavior.md`, Rates).
 const CLOCK_TOLERANCE_NS: i64 = 5 * MINUTE_NS;
+/// The age of a price list up to which nodes price by it, in nanoseconds. Specified (same page): other implementations
+/// stop pricing at 60 minutes. An honest node may learn of a new rate so much later than it starts.
+pub const RATES_AGE_NS_MAX: i64 = 60 * MINUTE_NS;
 
 /// One entry of the rate registry, whose prices are in force from its start until the next entry's
 /// (`docs/protocol/fees.md`).
@@ -167,8 +170,8 @@ impl RateTable {
             .filter(move |rate| end.is_some_and(|end| (start..=end).contains(&rate.start_unix_s)))
     }
 
-    /// Returns true if the sum of base fee and congestion fee is possible under a rate in force within five minutes
-    /// of `at_ns`, or if no such rate is known. A cheaper, weaker form of [`Self::explain`], which refuses
+    /// Returns true if the sum of base fee and congestion fee is possible under a rate that an honest node may apply at
+    /// `at_ns`, or if no such rate is known. A cheaper, weaker form of [`Self::explain`], which refuses
     /// everything that this one refuses.
     #[must_use]
     pub fn explains_sum(&self, at_ns: i64, size_bytes: u64, days: u32, sum: u64) -> bool {
@@ -207,8 +210,8 @@ impl RateTable {
         in_force.peek().is_none() || in_force.any(explains)
     }
 
-    /// Returns true if a congestion fee is above the one that any rate in force within five minutes of `at_ns` gives
-    /// for this load. `most` are the largest numbers of envelopes that may count, as for [`congestion_units`]. False
+    /// Returns true if a congestion fee is above the one that any rate gives for this load which an honest node may apply
+    /// at `at_ns`. `most` are the largest numbers of envelopes that may count, as for [`congestion_units`]. False
     /// if no such rate is known.
     #[must_use]
     pub fn is_overcharged(&self, at_ns: i64, fee: u64, most: [u64; 5]) -> bool {
@@ -216,14 +219,15 @@ impl RateTable {
         in_force.peek().is_some() && !in_force.any(|rate| rate.is_due_for(fee, most))
     }
 
-    /// Iterates over the rates in force within five minutes of `at_ns`.
+    /// Iterates over the rates that an honest node may apply at `at_ns`. Its clock differs by up to five minutes, and its
+    /// list may be [`RATES_AGE_NS_MAX`] old, so it may not know the newest rates.
     pub(crate) fn near(&self, at_ns: i64) -> impl Iterator<Item = &Rate> {
-        let from_ns = at_ns.saturating_sub(CLOCK_TOLERANCE_NS);
+        let from_ns = at_ns.saturating_sub(CLOCK_TOLERANCE_NS + RATES_AGE_NS_MAX);
         self.during(from_ns, at_ns.saturating_add(CLOCK_TOLERANCE_NS))
     }
 
-    /// Checks that a rate in force within five minutes of the charge gives the base fee, and that one allows the
-    /// congestion fee. A charge older than the first rate passes, because nothing contradicts it.
+    /// Checks that a rate which an honest node may apply at the time of the charge gives the base fee, and that one allows
+    /// the congestion fee. A charge older than the first rate passes, because nothing contradicts it.
     ///
     /// # Errors
     /// The first fee that no rate explains.
@@ -477,6 +481,26 @@ mod tests {
         assert_eq!(starts(12, 25), [10, 20]);
         assert_eq!(starts(25, 26), [20]);
         assert_eq!(starts(0, 99), [10, 20, 30]);
+    }
+
+    /// A node that the settlement chain has not answered for an hour still sells, by the rates that it knows.
+    #[test]
+    fn the_former_rate_explains_a_fee_while_an_honest_node_may_not_know_the_newer_one() {
+        const START_S: i64 = 1_000_000;
+        let start_unix_s = START_S.unsigned_abs();
+        let rates = vec![rate(5, 0), Rate { start_unix_s, ..rate(7, 0) }];
+        let table = RateTable::new(rates, None).unwrap();
+        let explained = |after_s: i64, base| {
+            let at_ns = (START_S + after_s) * 1_000_000_000;
+            let charged = Charged { at_ns, size_bytes: 1, days: 2, base, congestion: 0 };
+            let is_explained = table.explain(&charged).is_ok();
+            assert_eq!(table.explains_sum(at_ns, 1, 2, base), is_explained);
+            is_explained
+        };
+        let (clock_s, list_s) = (5 * 60, 60 * 60);
+        assert!(!explained(-clock_s - 1, 7) && explained(-clock_s, 7));
+        assert!(explained(list_s + clock_s - 1, 5) && !explained(list_s + clock_s, 5));
+        assert!(explained(list_s * 24, 7) && !explained(0, 6));
     }
 
     fn any_rate() -> impl Strategy<Value = Rate> {
