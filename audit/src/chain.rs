@@ -21,8 +21,8 @@ pub enum ChainQuestion {
 /// A record of a few answers of a chain, and of no other data of chains. After a judgement by an empty record,
 /// [`lacking`](Self::lacking) has the questions to ask before the report is judged again.
 ///
-/// It has no blocks that refer to envelopes of nodes: a time in the future stays a claim (`docs/protocol/misbehavior.md`,
-/// *Asking the chain*).
+/// It has no blocks that refer to envelopes of nodes: a time in the future stays a claim
+/// (`docs/protocol/misbehavior.md`, *Asking the chain*).
 #[derive(Debug, Default)]
 pub struct ReadChain {
     events: BTreeMap<NamedEvent, EventAnswer>,

@@ -13,8 +13,8 @@ use crate::misbehavior::{FeeVerdict, judge_fees};
 /// The result of a look at the fees of an envelope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FeeLook {
-    /// Nothing is to be judged: a known rate and the load explain the fees, another fee of the minute is doubted, or the
-    /// envelope breaks a rule.
+    /// Nothing is to be judged: a known rate and the load explain the fees, another fee of the minute is doubted, or
+    /// the envelope breaks a rule.
     Explained,
     /// They are wrong whatever the rates are.
     Wrong,

@@ -210,8 +210,8 @@ impl RateTable {
         in_force.peek().is_none() || in_force.any(explains)
     }
 
-    /// Returns true if a congestion fee is above the one that any rate gives for this load which an honest node may apply
-    /// at `at_ns`. `most` are the largest numbers of envelopes that may count, as for [`congestion_units`]. False
+    /// Returns true if a congestion fee is above the one that any rate gives for this load which an honest node may
+    /// apply at `at_ns`. `most` are the largest numbers of envelopes that may count, as for [`congestion_units`]. False
     /// if no such rate is known.
     #[must_use]
     pub fn is_overcharged(&self, at_ns: i64, fee: u64, most: [u64; 5]) -> bool {
@@ -219,15 +219,15 @@ impl RateTable {
         in_force.peek().is_some() && !in_force.any(|rate| rate.is_due_for(fee, most))
     }
 
-    /// Iterates over the rates that an honest node may apply at `at_ns`. Its clock differs by up to five minutes, and its
-    /// list may be [`RATES_AGE_NS_MAX`] old, so it may not know the newest rates.
+    /// Iterates over the rates that an honest node may apply at `at_ns`. Its clock differs by up to five minutes, and
+    /// its list may be [`RATES_AGE_NS_MAX`] old, so it may not know the newest rates.
     pub(crate) fn near(&self, at_ns: i64) -> impl Iterator<Item = &Rate> {
         let from_ns = at_ns.saturating_sub(CLOCK_TOLERANCE_NS + RATES_AGE_NS_MAX);
         self.during(from_ns, at_ns.saturating_add(CLOCK_TOLERANCE_NS))
     }
 
-    /// Checks that a rate which an honest node may apply at the time of the charge gives the base fee, and that one allows
-    /// the congestion fee. A charge older than the first rate passes, because nothing contradicts it.
+    /// Checks that a rate which an honest node may apply at the time of the charge gives the base fee, and that one
+    /// allows the congestion fee. A charge older than the first rate passes, because nothing contradicts it.
     ///
     /// # Errors
     /// The first fee that no rate explains.

@@ -23,8 +23,8 @@ const SEARCHES_MAX: u32 = 100;
 /// Number of the last blocks in which the newest event of a contract is looked for first. A guess: some of them have
 /// an event if the contract is in use, and their events fit into one answer.
 const NEWEST_BLOCKS_MIN: u64 = 64;
-/// Number of blocks of the last of these looks. Each one is 16 times as long as the one before. A guess: days of a chain
-/// with a block each second.
+/// Number of blocks of the last of these looks. Each one is 16 times as long as the one before. A guess: days of a
+/// chain with a block each second.
 const NEWEST_BLOCKS_MAX: u64 = 64 * 16 * 16 * 16;
 
 /// A chain up to a block that is final at each of its endpoints.
@@ -35,8 +35,8 @@ pub struct FinalChain {
     last: BlockHeader,
     /// The searches that were made for events of unknown transactions.
     searches: AtomicU32,
-    /// The searches that were made for the times of sequence ids. They have a bound of their own, so that reports of one
-    /// kind leave those of the other undecided for no judge.
+    /// The searches that were made for the times of sequence ids. They have a bound of their own, so that many reports
+    /// of one kind leave none of the other kind undecided.
     place_searches: AtomicU32,
 }
 

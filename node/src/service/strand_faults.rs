@@ -6,8 +6,8 @@
 //! received long ago, and the clock of a new machine may be far behind, which would accuse every honest node.
 //!
 //! The maker of a snapshot or a database cannot make another node guilty: each envelope is signed by the originator of
-//! its strand. One that leaves envelopes out hides a congestion fee, and makes none wrong: nothing is proven without all
-//! envelopes of the five minutes.
+//! its strand. One that leaves envelopes out hides a congestion fee, and makes none wrong: nothing is proven without
+//! all envelopes of the five minutes.
 
 use hawser_engine::fee_watch::{FeeLook, FeeWatch, load_at};
 use hawser_engine::misbehavior::{FeeVerdict, StrandTimes, judge_fees, stated_ns};
@@ -110,8 +110,8 @@ impl StrandFaults {
         Ok(store.commit(changes)?)
     }
 
-    /// Returns evidence if no rate in force explains the fees of the next envelope, or if the envelopes before it do not
-    /// give its congestion fee. `ns` is the time that it states.
+    /// Returns evidence if no rate in force explains the fees of the next envelope, or if the envelopes before it do
+    /// not give its congestion fee. `ns` is the time that it states.
     fn wrong_fee(
         &mut self,
         snapshot: &Snapshot<'_>,
@@ -199,7 +199,8 @@ mod tests {
     const CLIENT: &str = "0a13121100aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa12250a230a210001000210\
                           aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa000000000000000101000000";
 
-    /// Returns an envelope that the node has signed, dated so many seconds after 1970, with a base and a congestion fee.
+    /// Returns an envelope that the node has signed, dated so many seconds after 1970, with a base fee and a
+    /// congestion fee.
     fn signed(
         sequence: u64,
         second: u32,

@@ -1,5 +1,5 @@
-//! The app chain, which `hawser audit report` and `hawser audit network` ask if their arguments name it: before a report
-//! is judged, for the events, and the times of events, that the judgement needs.
+//! The app chain, which `hawser audit report` and `hawser audit network` ask if their arguments name it: before a
+//! report is judged, for the events, and the times of events, that the judgement needs.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -10,8 +10,8 @@
 //! - `liveness`, `liveness_notes`: reports of nodes that do not answer;
 //! - `membership`: marks of what nodes signed while they were not in the network;
 //! - `task`: follows one strand; `checking`: what has arrived, on all cores; `writes`: what it has accepted, on its way
-//!   to disk; `strand_read`: its state on disk; `missing`: reads further places that are marked missing; `expired`: marks
-//!   those that have expired;
+//!   to disk; `strand_read`: its state on disk; `missing`: reads further places that are marked missing; `expired`:
+//!   marks those that have expired;
 //! - `catch_up`, `shown`, `behind`: envelopes that readers, but not peers, get before they are verified;
 //! - `voids`, `void_ports`: statements of nodes about places that they left out;
 //! - `mend`: fetches what the disk has damaged, while the strand's follower rests;
