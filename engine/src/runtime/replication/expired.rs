@@ -8,12 +8,10 @@ use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{CommitError, Mark, Snapshot};
 
 use super::state::ReplicationState;
+use super::strand_read::StrandRange;
 use super::task::StrandTask;
 use crate::misbehavior::stated_ns;
 use crate::replication::{RANGES_MAX, can_have_expired};
-
-/// The first and the last place of a range.
-pub(super) type ExpiredPlaces = (SequenceId, SequenceId);
 
 impl StrandTask {
     /// Notes the statement that these places have expired. If too many wait, it is left out: the node makes it again in
@@ -35,7 +33,7 @@ impl StrandTask {
     }
 
     /// Passes places that are marked to the follower.
-    pub(super) fn take_expired(&mut self, marked: Vec<ExpiredPlaces>) {
+    pub(super) fn take_expired(&mut self, marked: Vec<StrandRange>) {
         for (from, through) in marked {
             self.follower.handle_expired(from, through);
         }
@@ -46,8 +44,8 @@ impl StrandTask {
 fn expire(
     state: &ReplicationState,
     originator: OriginatorId,
-    stated: Vec<ExpiredPlaces>,
-) -> Vec<ExpiredPlaces> {
+    stated: Vec<StrandRange>,
+) -> Vec<StrandRange> {
     let now_ns = state.ports.clock.now_ns();
     let snapshot = state.store.snapshot();
     let mut marked = Vec::new();

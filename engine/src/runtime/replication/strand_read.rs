@@ -58,6 +58,8 @@ pub(super) async fn read_strand(
     }
 }
 
+/// The first and the last place of a range.
+pub(super) type StrandRange = (SequenceId, SequenceId);
+
 /// Ranges that are marked missing, and the place below which they were read; `None` for the highest ones.
-pub(super) type MissingRead =
-    (Option<SequenceId>, Result<Vec<(SequenceId, SequenceId)>, ReadError>);
+pub(super) type MissingRead = (Option<SequenceId>, Result<Vec<StrandRange>, ReadError>);

@@ -19,11 +19,10 @@ use super::catch_up::CatchUp;
 use super::checking::{Checked, envelope, verify_all};
 use super::counters::StrandCounters;
 use super::evidence::StrandWatch;
-use super::expired::ExpiredPlaces;
 use super::membership;
 use super::peers::{ConnectedPeer, PeerTable};
 use super::state::{self, ReplicationState};
-use super::strand_read::{MissingRead, ReadStrand, read_strand};
+use super::strand_read::{MissingRead, ReadStrand, StrandRange, read_strand};
 use super::writes::{FailedWrites, Load, StageOfWrites, WriteQueue, commit};
 use crate::pauses::RetryPauses;
 use crate::replication::{
@@ -72,9 +71,9 @@ pub(super) struct StrandTask {
     /// The running read of further ranges that are marked missing.
     reading_missing: Option<JoinHandle<MissingRead>>,
     /// Missing places that the strand's own node states to have expired.
-    pub(super) expired: Vec<ExpiredPlaces>,
+    pub(super) expired: Vec<StrandRange>,
     /// The running marking of such places.
-    pub(super) expiring: Option<JoinHandle<Vec<ExpiredPlaces>>>,
+    pub(super) expiring: Option<JoinHandle<Vec<StrandRange>>>,
 }
 
 /// The work of one strand that is under way, one of each kind.
