@@ -222,16 +222,29 @@ impl OtherClocks {
         all.filter_map(|(source, lead_ns)| Some(ClockLead { source, lead_ns: lead_ns? })).collect()
     }
 
+    /// Returns the latest time that the clocks of most peers have passed, if the wall clock is behind it; otherwise
+    /// `wall_ns`. A node whose own clock is behind must not hold its lag against others.
+    #[must_use]
+    pub fn passed_by_most_ns(&self, now: Instant, wall_ns: i64) -> i64 {
+        let leads = self.leads_over_peers_ns(now, wall_ns);
+        // More than half of them are at least as far ahead.
+        let lead_ns = leads.map_or(0, |leads| leads[leads.len() / 2].min(0));
+        wall_ns.saturating_sub(lead_ns)
+    }
+
     /// Returns the lead over the median of the peers' clocks; `None` if too few are known.
     fn lead_over_peers_ns(&self, now: Instant, wall_ns: i64) -> Option<i64> {
+        let leads = self.leads_over_peers_ns(now, wall_ns)?;
+        // Of an even number the lower one of the two in the middle: more than half are behind then.
+        Some(leads[(leads.len() - 1) / 2])
+    }
+
+    /// Returns the leads over the peers' clocks, ascending; `None` if too few are known.
+    fn leads_over_peers_ns(&self, now: Instant, wall_ns: i64) -> Option<Vec<i64>> {
         let readings = self.peers.values().filter_map(|peer| peer.reading);
         let mut leads: Vec<i64> =
             readings.filter_map(|reading| reading.lead_ns(now, wall_ns)).collect();
-        if leads.len() < PEERS_MIN {
-            return None;
-        }
         leads.sort_unstable();
-        // Of an even number the lower one of the two in the middle: more than half are behind then.
-        Some(leads[(leads.len() - 1) / 2])
+        (leads.len() >= PEERS_MIN).then_some(leads)
     }
 }

@@ -154,3 +154,22 @@ fn leads_are_shown_of_each_source_that_is_known() {
     assert_eq!(leads(&clocks, 1), [("app", -HOUR_NS), ("peers", 5)]);
     assert_eq!(leads(&clocks, 3602), [], "too long ago");
 }
+
+#[test]
+fn a_clock_that_is_behind_takes_the_time_of_most_peers() {
+    let mut clocks = TestClocks::new();
+    let passed = |clocks: &TestClocks, offset_ns: i64| {
+        let right_ns = WALL_NS + 1_000_000_000;
+        clocks.others.passed_by_most_ns(clocks.at(1), right_ns + offset_ns) - right_ns
+    };
+    clocks.add_peer(200, HOUR_NS);
+    assert_eq!(passed(&clocks, 0), 0, "one peer may lie");
+    clocks.add_peer(300, 0);
+    assert_eq!(passed(&clocks, 0), 0, "one of two");
+    assert_eq!(passed(&clocks, -HOUR_NS), 0, "both are ahead");
+    clocks.add_peer(400, 7);
+    assert_eq!(passed(&clocks, 0), 7);
+    assert_eq!(passed(&clocks, HOUR_NS / 2), HOUR_NS / 2, "its own is later");
+    clocks.add_peer(500, i64::MAX / 4);
+    assert_eq!(passed(&clocks, 0), 7, "two of four");
+}

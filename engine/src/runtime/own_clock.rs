@@ -28,6 +28,11 @@ impl OwnClock {
         self.0.lock().leads(now(), wall_ns)
     }
 
+    /// Returns the latest time that most peers have passed, as [`OtherClocks::passed_by_most_ns`] does.
+    pub(super) fn passed_by_most_ns(&self, wall_ns: i64) -> i64 {
+        self.0.lock().passed_by_most_ns(now(), wall_ns)
+    }
+
     /// Notes a block that appeared at the head of a chain at the moment `at`.
     pub(super) fn note_block(&self, chain: &'static str, time_ns: i64, at: Instant) {
         self.0.lock().note_block(chain, time_ns, at);

@@ -8,6 +8,7 @@ use hawser_engine::runtime::PublishError;
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::{Rate, RateTable};
+use hawser_storage::{EvidenceTime, Misbehavior};
 
 use crate::common::{self, START_NS, message, rate};
 use crate::follow::{Follower, OTHER, Peer, SOURCE, dated};
@@ -87,6 +88,29 @@ async fn a_clock_an_hour_ahead_of_a_chain_dates_nothing() {
     assert!(reason.contains("s ahead of the newest block of the app chain"), "{reason}");
     set(&follower, 1);
     assert_eq!(time(&follower.publish("right").await.unwrap()), 1);
+    follower.stop().await;
+}
+
+/// To a machine whose clock stood still for an hour the times of all others seem to be in the future.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_clock_is_behind_most_peers_holds_only_later_times_against_a_peer() {
+    let follower = Follower::start(common::store());
+    let (mut source, mut other) = (follower.connect(SOURCE, &[]), follower.connect(OTHER, &[]));
+    source.want(SOURCE).await;
+    other.want(OTHER).await;
+    signs(&follower, &source, SOURCE, 1, 0).await;
+    signs(&follower, &other, OTHER, 1, 0).await;
+    set(&follower, -HOUR_NS);
+    signs(&follower, &source, SOURCE, 2, MINUTE_NS).await;
+    signs(&follower, &other, OTHER, 2, MINUTE_NS).await;
+    let all = || {
+        let snapshot = follower.engine().store().snapshot();
+        let all = snapshot.evidence(EvidenceTime::default(), 9, usize::MAX).unwrap();
+        all.into_iter().map(|it| (it.evidence.misbehavior, it.evidence.at)).collect::<Vec<_>>()
+    };
+    assert_eq!(all(), []);
+    signs(&follower, &source, SOURCE, 3, HOUR_NS).await;
+    assert_eq!(all(), [(Misbehavior::TimeAhead, EnvelopeId::new(SOURCE, SequenceId(3)))]);
     follower.stop().await;
 }
 

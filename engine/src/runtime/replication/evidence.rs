@@ -127,9 +127,7 @@ pub(super) fn watch_and_record(
 /// Looks at changes that are about to be written, in their order. Returns the faults that they show, and notes
 /// envelopes whose fees have to be judged.
 fn watch(state: &ReplicationState, watched: &mut StrandWatch, changes: &[Change]) -> Vec<FaultAt> {
-    // Honest nodes give an envelope that depends on a commit a later time than the commit's, even if the chain's clock
-    // is ahead.
-    let now_ns = state.chain_clock.ahead_of(state.ports.clock.now_ns());
+    let now_ns = latest_ns(state);
     let rates = state.ports.rates.borrow().clone();
     let dependencies = DependencyWatch::new(state);
     state.voids.look_at(changes);
@@ -545,9 +543,15 @@ fn judge_all(state: &ReplicationState) -> Result<(), CommitError> {
     judged
 }
 
+/// Returns the latest time that honest nodes give now. They give an envelope that depends on a commit a later time than
+/// the commit's, even if the chain's clock is ahead. If this node's clock is behind most others, the fault is its own.
+fn latest_ns(state: &ReplicationState) -> i64 {
+    let wall_ns = state.ports.clock.now_ns();
+    state.chain_clock.ahead_of(state.publisher.own_clock().passed_by_most_ns(wall_ns))
+}
+
 fn is_ahead_of(state: &ReplicationState, bytes: &Bytes) -> bool {
-    let now_ns = state.chain_clock.ahead_of(state.ports.clock.now_ns());
-    stated_ns(bytes).is_some_and(|ns| is_ahead(ns, now_ns))
+    stated_ns(bytes).is_some_and(|ns| is_ahead(ns, latest_ns(state)))
 }
 
 #[cfg(test)]
