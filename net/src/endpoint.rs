@@ -187,6 +187,27 @@ impl Endpoint {
         self.net.observed.as_ref()?.all(registry)
     }
 
+    /// Keeps this node apart from a peer for a while, whatever was ordered before: ends its sessions with it, and
+    /// neither dials nor admits it. The peer may still call the API, as any client may.
+    pub fn keep_apart(&self, peer: OriginatorId, time: Duration) {
+        self.net.sessions.keep_apart(peer, std::time::Instant::now() + time);
+    }
+
+    /// Ends the order to stay apart from a peer.
+    pub fn rejoin(&self, peer: OriginatorId) {
+        self.net.sessions.rejoin(peer);
+    }
+
+    /// Returns the peers that this node is kept apart from, each with the time that is left, ascending by id.
+    #[must_use]
+    pub fn kept_apart(&self) -> Vec<(OriginatorId, Duration)> {
+        let now = std::time::Instant::now();
+        let kept = self.net.sessions.kept_apart(now).into_iter();
+        let mut kept: Vec<_> = kept.map(|(peer, until)| (peer, until - now)).collect();
+        kept.sort_unstable();
+        kept
+    }
+
     /// Closes every connection with [`CloseCode::Shutdown`] and stops. Waits up to two seconds for
     /// peers to receive the close.
     pub async fn shutdown(mut self) {

@@ -1,6 +1,7 @@
 //! One session for each peer, and no more of anything than there is room for.
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use crate::common::envelopes::{envelope, key};
 use crate::common::network::{Network, Node, UNREACHABLE, eventually};
@@ -52,6 +53,26 @@ async fn a_node_that_stops_says_so() {
     peer.hear_want(300).await;
     node.stop().await;
     assert_eq!(peer.closed().await, Some(CloseCode::Shutdown));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_the_operator_keeps_apart_is_neither_dialled_nor_admitted() {
+    let mut network = Network::new();
+    let (left, right) = (network.start(100), network.start(200));
+    right.publish(0).await;
+    left.wait_for(200, 1).await;
+    left.endpoint.keep_apart(right.id, Duration::from_secs(3600));
+    eventually("the session has ended", || left.endpoint.peers().is_empty()).await;
+    assert_eq!(left.endpoint.kept_apart()[0].0, right.id);
+    right.publish(1).await;
+    // The other one has no such order, and each of its connections is refused.
+    let dials = right.endpoint.counters().dials.get();
+    eventually("it dials again", || right.endpoint.counters().dials.get() >= dials + 2).await;
+    assert!(left.endpoint.peers().is_empty());
+    assert_eq!(left.held(200).len(), 1);
+    left.endpoint.rejoin(right.id);
+    left.wait_for(200, 2).await;
+    assert!(left.endpoint.kept_apart().is_empty());
 }
 
 /// More silent connections than there are slots, each from a separate address.

@@ -65,6 +65,26 @@ pub enum AdminRequest {
     },
     /// Shows or changes the node's log filter.
     LogLevel(LogRequest),
+    /// Shows or changes which peers the node keeps apart from.
+    Apart(ApartRequest),
+}
+
+/// A request about peers that the node keeps apart from. The reply lists them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum ApartRequest {
+    /// Changes nothing.
+    Show,
+    /// Keeps the node apart from these peers for a while: it ends its sessions with them, and neither dials nor admits
+    /// them.
+    Keep {
+        /// The ids of the peers.
+        peers: Vec<u32>,
+        /// The time after which they are dialled again, in seconds.
+        for_s: u64,
+    },
+    /// Ends the earlier orders about all peers.
+    End,
 }
 
 /// A request about log lines. The reply is the filter in force.

@@ -60,6 +60,7 @@ pub(crate) async fn maintain(net: Arc<NetState>, peer: OriginatorId) {
                 () = sleep(QUIC_FIRST) => {}
             }
         }
+        net.sessions.wait_for_together(peer).await;
         if let Some(until) = net.sessions.avoided_until(peer) {
             tokio::time::sleep_until(until.into()).await;
         }

@@ -70,6 +70,7 @@ pub(super) async fn run(net: &NetState, peer: OriginatorId, address: &str) -> Se
         let opened = tokio::select! {
             biased;
             () = net.sessions.wait_for(peer) => return SessionEnd { was_linked: false, is_lasting: false },
+            () = net.sessions.wait_for_apart(peer) => return SessionEnd { was_linked: false, is_lasting: false },
             opened = GrpcPeerSession::open(net, peer, address) => opened,
         };
         let mut session = match opened {
@@ -86,6 +87,7 @@ pub(super) async fn run(net: &NetState, peer: OriginatorId, address: &str) -> Se
         let error = tokio::select! {
             biased;
             () = net.sessions.wait_for(peer) => lost("the peer is connected over QUIC"),
+            () = net.sessions.wait_for_apart(peer) => lost("the operator keeps this node apart from it"),
             () = moved(net, peer, address) => lost("its record in the registry has changed"),
             error = session.run() => error,
         };

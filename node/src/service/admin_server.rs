@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use hawser_engine::Engine;
@@ -20,6 +20,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::bootstrap;
 use super::log_levels::LogLevels;
+use super::peers::PeerStatusView;
 use super::report_steps::{self, StepOrder};
 use crate::admin::{AdminReply, AdminRequest, SocketPath, read_line, write_line};
 use crate::backup::{self, Throttle};
@@ -40,9 +41,13 @@ const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// The task that serves commands.
 pub(super) struct AdminServer {
     stop: Arc<Stop>,
+    peers: PeersSlot,
     /// The task; `None` if the socket could not be created.
     task: Option<JoinHandle<()>>,
 }
+
+/// The connections to peers, which start after this server; inner `None` if the node has none.
+type PeersSlot = Arc<OnceLock<Option<Arc<PeerStatusView>>>>;
 
 /// Stops the task, and the work in progress.
 #[derive(Default)]
@@ -59,6 +64,7 @@ struct AdminParts {
     /// The payer report worker; `None` if the node has none.
     payer_reports: Option<PayerReporter>,
     log_levels: LogLevels,
+    peers: PeersSlot,
     stop: Arc<Stop>,
     /// A lock held during a request, so that the load of several requests does not add up.
     work: Mutex<()>,
@@ -73,7 +79,7 @@ impl AdminServer {
         payer_reports: Option<PayerReporter>,
         log_control: Option<LogControl>,
     ) -> Self {
-        let stop = Arc::new(Stop::default());
+        let (stop, peers) = (Arc::new(Stop::default()), PeersSlot::default());
         let listening = engine.store().path().map(listen);
         let task = match listening {
             None => None,
@@ -83,6 +89,7 @@ impl AdminServer {
                     key,
                     payer_reports,
                     log_levels: LogLevels::new(log_control),
+                    peers: peers.clone(),
                     stop: stop.clone(),
                     work: Mutex::default(),
                 });
@@ -97,7 +104,12 @@ impl AdminServer {
                 None
             }
         };
-        Self { stop, task }
+        Self { stop, peers, task }
+    }
+
+    /// Tells the server of the connections to peers. Only the first call counts.
+    pub(super) fn set_peers(&self, peers: Option<Arc<PeerStatusView>>) {
+        self.peers.get_or_init(|| peers);
     }
 
     /// Stops all work for commands, and the task.
@@ -167,8 +179,8 @@ fn answer(stream: UnixStream, parts: &AdminParts) {
         Ok(None) => return,
         Err(error) => failed(&RunError::refused(format!("the request cannot be read: {error}"))),
         Ok(Some(request)) => {
-            // The log may explain what another command does, and a change of its level puts no load on the node.
-            let is_light = matches!(request, AdminRequest::LogLevel(_));
+            // The log may explain what another command does, and neither of these puts load on the node.
+            let is_light = matches!(request, AdminRequest::LogLevel(_) | AdminRequest::Apart(_));
             match (!is_light).then(|| parts.work.try_lock()) {
                 Some(None) => {
                     let text = "another command is at work on this node: wait for it";
@@ -234,6 +246,14 @@ fn work(request: &AdminRequest, parts: &AdminParts, out: &mut UnixStream) -> Adm
         AdminRequest::LogLevel(request) => match parts.log_levels.work(request) {
             Ok(done) => AdminReply::Done(done),
             Err(error) => failed(&error),
+        },
+        AdminRequest::Apart(request) => match parts.peers.get() {
+            None => failed(&RunError::failed("the node is starting: try again")),
+            Some(None) => failed(&RunError::refused("sync.enable is off: this node has no peers")),
+            Some(Some(peers)) => match peers.apart(request) {
+                Ok(done) => AdminReply::Done(done),
+                Err(error) => failed(&error),
+            },
         },
     }
 }

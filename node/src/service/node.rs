@@ -305,6 +305,7 @@ impl InnerParts {
             ..ReplicationSettings::default()
         };
         let peers = Peers::start(settings, &self.engine, replication, trusted).await?;
+        self.admin.set_peers(peers.status_view());
         let replication = peers.replication().clone();
         let witness = witness_key.map(|key| WitnessContext { replication, key });
         let view = peers.view();

@@ -1,6 +1,7 @@
 //! The connections to peers, and their status for the API.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hawser_api::{NoPeers, PeerCounts, PeerState, PeerView, StrandState};
 use hawser_engine::Engine;
@@ -13,9 +14,16 @@ use hawser_net::{
 };
 use hawser_proto::{Cursor, OriginatorId};
 use parking_lot::Mutex;
+use serde_json::{Value, json};
 
 use super::witnesses::WitnessTasks;
+use crate::admin::ApartRequest;
+use crate::error::RunError;
 use crate::settings::WitnessSource;
+
+/// The longest time for which a node stays apart from a peer. A guess: an operator examines one fault. A forgotten order
+/// would leave the peer's strand to relays for ever.
+const APART_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// The peer transport and its tasks.
 pub(super) struct Peers {
@@ -92,6 +100,11 @@ impl Peers {
         }
     }
 
+    /// Returns the same for the operator's commands; `None` if this node neither follows others nor is followed.
+    pub(super) fn status_view(&self) -> Option<Arc<PeerStatusView>> {
+        self.view.clone()
+    }
+
     /// Returns the replication, which exchanges checkpoints.
     pub(super) fn replication(&self) -> &Replication {
         &self.replication
@@ -117,12 +130,66 @@ impl PeerStatusView {
         let endpoint = self.endpoint.lock();
         endpoint.as_ref().map(look).unwrap_or_default()
     }
+
+    /// Carries out an order to stay apart from peers. Returns the peers that the node keeps apart from.
+    ///
+    /// # Errors
+    /// Fails when a peer is not in the registry, or the time cannot be used. Then nothing changes.
+    pub(super) fn apart(&self, request: &ApartRequest) -> Result<Value, RunError> {
+        match request {
+            ApartRequest::Show => {}
+            ApartRequest::Keep { peers, for_s } => self.keep_apart(peers, *for_s)?,
+            ApartRequest::End => self.with_endpoint(|endpoint| {
+                for (peer, _) in endpoint.kept_apart() {
+                    tracing::info!(%peer, "the operator lets the node connect to a peer again");
+                    endpoint.rejoin(peer);
+                }
+            }),
+        }
+        let kept = self.with_endpoint(Endpoint::kept_apart).into_iter();
+        let shown = |(peer, left): (OriginatorId, Duration)| json!({ "node_id": peer.0, "left_s": left.as_secs() });
+        Ok(json!({ "apart": kept.map(shown).collect::<Vec<_>>() }))
+    }
+
+    fn keep_apart(&self, peers: &[u32], for_s: u64) -> Result<(), RunError> {
+        let lasts = Duration::from_secs(for_s);
+        if lasts.is_zero() || lasts > APART_MAX {
+            let max_s = APART_MAX.as_secs();
+            return Err(RunError::refused(format!(
+                "{for_s} s: a node stays apart from 1 to {max_s} s"
+            )));
+        }
+        let registry = self.engine.ports().registry.borrow().clone();
+        let is_peer = |id: u32| {
+            let id = OriginatorId(id);
+            id != self.replication.own() && registry.nodes().any(|record| record.id == id)
+        };
+        if let Some(other) = peers.iter().find(|id| !is_peer(**id)) {
+            return Err(RunError::refused(format!(
+                "{other} is not the id of a peer in the registry"
+            )));
+        }
+        self.with_endpoint(|endpoint| {
+            for peer in peers.iter().map(|id| OriginatorId(*id)) {
+                tracing::warn!(%peer, for_s, "the operator keeps this node apart from a peer");
+                endpoint.keep_apart(peer, lasts);
+            }
+        });
+        Ok(())
+    }
 }
 
 impl PeerView for PeerStatusView {
     fn peers(&self) -> Vec<PeerState> {
         let (connected, mut failures) =
             self.with_endpoint(|endpoint| (endpoint.peers(), endpoint.failures()));
+        for (peer, left) in self.with_endpoint(Endpoint::kept_apart) {
+            let why = format!(
+                "the operator keeps this node apart from it for another {} s",
+                left.as_secs()
+            );
+            failures.entry(peer).or_default().last_error = Some(why);
+        }
         let clocks = self.replication.peer_clocks();
         let own = self.replication.own();
         let registry = self.engine.ports().registry.borrow().clone();
