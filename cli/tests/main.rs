@@ -19,6 +19,7 @@ mod commands;
 mod contracts;
 mod deployment;
 mod dev;
+mod dev_changes;
 mod doctor;
 mod image;
 mod joined;

@@ -85,7 +85,13 @@ fn chain_json(args: &ChainDevArgs) -> PathBuf {
 }
 
 /// Reads the nodes of a registry file, in the form of the contract.
-fn nodes_of(file: &Path, owner: Option<Address>) -> Result<Vec<NodeRegistration>, RunError> {
+///
+/// # Errors
+/// When the file cannot be read, or a node has no URL.
+pub(in crate::commands) fn nodes_of(
+    file: &Path,
+    owner: Option<Address>,
+) -> Result<Vec<NodeRegistration>, RunError> {
     let registry = files::read(file, registry::parse).map_err(RunError::failed)?;
     let owner = owner.unwrap_or_else(|| deploy::deployer().address());
     let node = |record: &hawser_rules::NodeRecord| {

@@ -119,6 +119,10 @@ impl ProcessOrder {
             Self::Kill => true,
         }
     }
+
+    fn is_kill(&self) -> bool {
+        *self == Self::Kill
+    }
 }
 
 /// Source of registry, rates and chain strands for the nodes.
@@ -137,6 +141,8 @@ pub(super) struct ChildProcess {
     pub(super) pid: u32,
     pub(super) command: CommandLine,
     last_lines: Arc<Mutex<VecDeque<String>>>,
+    /// The order to this process alone.
+    order: watch::Sender<ProcessOrder>,
 }
 
 impl CommandLine {
@@ -310,16 +316,27 @@ impl ChildProcess {
             events: events.clone(),
         };
         let last_lines = follower.last_lines.clone();
+        let (order, own_orders) = watch::channel(ProcessOrder::Run);
         let (ended, has_ended) = oneshot::channel();
         let followed = tokio::spawn(follower.follow(has_ended));
         tokio::spawn(async move {
-            let status = keep(who, process, input, orders).await;
+            let status = keep(who, process, input, [orders, own_orders]).await;
             // The last lines of the log come before the event of the end.
             drop(ended);
             let _ = followed.await;
             let _ = events.send(ProcessEvent::Ended { who, status }).await;
         });
-        Ok(Self { who, pid, command, last_lines })
+        Ok(Self { who, pid, command, last_lines, order })
+    }
+
+    /// Stops this process in order.
+    pub(super) fn stop(&self) {
+        self.order.send_replace(ProcessOrder::Stop(self.who.stage()));
+    }
+
+    /// Kills this process.
+    pub(super) fn kill(&self) {
+        self.order.send_replace(ProcessOrder::Kill);
     }
 
     /// Returns the last lines of its log.
@@ -341,25 +358,29 @@ fn without_settings(process: &mut Command) {
     }
 }
 
-/// Waits until the process has ended, by itself or by an order.
+/// Waits until the process has ended, by itself or by an order to all processes or to this one.
 async fn keep(
     who: ProcessName,
     mut process: tokio::process::Child,
     input: ChildStdin,
-    mut orders: watch::Receiver<ProcessOrder>,
+    [mut all, mut own]: [watch::Receiver<ProcessOrder>; 2],
 ) -> io::Result<ExitStatus> {
     tokio::select! {
         status = process.wait() => return status,
-        _ = orders.wait_for(|order| order.ends(who)) => {}
+        _ = all.wait_for(|order| order.ends(who)) => {}
+        _ = own.wait_for(|order| order.ends(who)) => {}
     }
-    drop(input); // the process takes the end of its input for a signal
-    tokio::select! {
-        status = timeout(STOP_MAX, process.wait()) => {
-            if let Ok(status) = status {
-                return status;
+    if !all.borrow().is_kill() && !own.borrow().is_kill() {
+        drop(input); // the process takes the end of its input for a signal
+        tokio::select! {
+            status = timeout(STOP_MAX, process.wait()) => {
+                if let Ok(status) = status {
+                    return status;
+                }
             }
+            _ = all.wait_for(ProcessOrder::is_kill) => {}
+            _ = own.wait_for(ProcessOrder::is_kill) => {}
         }
-        _ = orders.wait_for(|order| *order == ProcessOrder::Kill) => {}
     }
     process.kill().await?;
     process.wait().await

@@ -1,6 +1,7 @@
 //! The folder of a development network: keys, registry, prices, and a folder for each node.
 //!
 //! ```text
+//! admin.sock     where `hawser dev add-node` and others reach the network, while it runs
 //! dev.lock       held while `hawser dev` runs here; marks the folder as ours
 //! network.json   what runs, while and after it runs
 //! registry.json  the node records
@@ -27,6 +28,8 @@ use super::ports::DevPorts;
 use crate::network_file::{self, NetworkFile};
 
 const LOCK: &str = "dev.lock";
+/// The name that `hawser_node::admin` gives to a socket in a folder.
+const SOCKET: &str = "admin.sock";
 const NODE_PREFIX: &str = "node-";
 
 /// The folder, locked for this process as long as this value lives.
@@ -71,10 +74,21 @@ impl Folder {
         Ok(folder)
     }
 
+    /// The folder itself.
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Deletes everything that the header of this file lists, except the lock.
     fn wipe(&self) -> io::Result<()> {
-        let files =
-            [self.network(), self.registry(), self.rates(), self.payer_key(), self.chain_json()];
+        let files = [
+            self.network(),
+            self.registry(),
+            self.rates(),
+            self.payer_key(),
+            self.chain_json(),
+            self.root.join(SOCKET),
+        ];
         for file in files {
             absent_is_fine(fs::remove_file(file))?;
         }
@@ -196,6 +210,18 @@ impl Folder {
         Ok(running)
     }
 
+    /// Marks a node as a member of the canonical network, or as none.
+    ///
+    /// # Errors
+    /// When the registry has no such node, or cannot be read or written.
+    pub(super) fn set_canonical(&self, node_id: u32, is_canonical: bool) -> Result<(), RunError> {
+        let mut nodes = self.known_nodes()?;
+        let node = nodes.iter_mut().find(|node| node.node_id == node_id);
+        let node = node.ok_or_else(|| unknown(node_id))?;
+        node.is_canonical = is_canonical;
+        write(&self.registry(), &RegistryFile { nodes, source: None })
+    }
+
     /// Replaces the price list by that of the settlement chain.
     ///
     /// # Errors
@@ -229,6 +255,11 @@ impl Folder {
         let removed = files.into_iter().try_for_each(|file| absent_is_fine(fs::remove_file(file)));
         removed.map_err(RunError::failed)
     }
+}
+
+/// Returns the error for the id of a node that the network does not have.
+pub(super) fn unknown(node_id: u32) -> RunError {
+    RunError::not_found(format!("the network has no node {node_id}"))
 }
 
 /// Treats an absent file as removed.
@@ -355,6 +386,23 @@ mod tests {
         assert_eq!(Folder::open(place.path(), true).unwrap_err().kind, RunErrorKind::Refused);
         assert!(place.path().join("node-100").exists());
         assert!(!place.path().join(LOCK).exists(), "and it does not become ours");
+    }
+
+    #[test]
+    fn a_node_that_was_removed_stays_in_the_registry_and_out_of_the_network() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = Folder::open(place.path(), false).unwrap();
+        let first = folder.prepare(&ports(3, 5050)).unwrap();
+        folder.set_canonical(200, false).unwrap();
+        let again = folder.prepare(&[ports(3, 5050)[0], ports(3, 5050)[2]]).unwrap();
+        assert_eq!(again.iter().map(|node| node.node_id).collect::<Vec<_>>(), [100, 300]);
+        let known = folder.known_nodes().unwrap();
+        assert_eq!(
+            known.iter().map(|node| node.is_canonical).collect::<Vec<_>>(),
+            [true, false, true]
+        );
+        assert_eq!(known[1].signing_public_key, first[1].signing_public_key);
+        assert_eq!(folder.set_canonical(400, true).unwrap_err().kind, RunErrorKind::NotFound);
     }
 
     #[test]

@@ -23,19 +23,28 @@ pub(super) struct DevPorts {
 }
 
 impl DevPorts {
-    /// Returns the ports of all nodes: node i, from 0, has its API at `base` + 100·i and its metrics on
-    /// the next port.
+    /// Returns the ports of all nodes of a network that has lost none, as [`Self::of_node`].
     ///
     /// # Errors
     /// When the ports do not fit below 65536.
+    #[cfg(test)]
     pub(super) fn of_network(nodes: u16, base: u16) -> Result<Vec<Self>, RunError> {
-        let ports = |index: u16| {
-            let api = index.checked_mul(100).and_then(|offset| base.checked_add(offset))?;
-            let node_id = (u32::from(index) + 1) * 100;
-            Some(Self { node_id, api, metrics: api.checked_add(1)? })
-        };
-        (0..nodes).map(ports).collect::<Option<_>>().ok_or_else(|| {
-            RunError::usage(format!("{nodes} nodes from port {base} on do not fit below 65536: choose a lower --base-port"))
+        (1..=u32::from(nodes)).map(|number| Self::of_node(number * 100, base)).collect()
+    }
+
+    /// Returns the ports of a node: node i, from 0, which has the id 100·(i + 1), has its API at `base` + 100·i and its
+    /// metrics on the next port.
+    ///
+    /// # Errors
+    /// When the ports do not fit below 65536.
+    pub(super) fn of_node(node_id: u32, base: u16) -> Result<Self, RunError> {
+        let offset = node_id.checked_sub(100).and_then(|offset| u16::try_from(offset).ok());
+        let api = offset.and_then(|offset| base.checked_add(offset));
+        let ports = api.and_then(|api| Some(Self { node_id, api, metrics: api.checked_add(1)? }));
+        ports.ok_or_else(|| {
+            RunError::usage(format!(
+                "the ports of node {node_id} from port {base} on do not fit below 65536: choose a lower --base-port"
+            ))
         })
     }
 
@@ -129,15 +138,19 @@ impl SharedPorts {
     }
 }
 
-/// Waits a moment for all ports to be free.
+/// Waits a moment for all ports to be free. Those of gateway and chains are left out if `shared` is `None`.
 ///
 /// # Errors
 /// When ports stay in use; the error names all of them.
-pub(super) async fn require_free(nodes: &[DevPorts], shared: SharedPorts) -> Result<(), RunError> {
+pub(super) async fn require_free(
+    nodes: &[DevPorts],
+    shared: Option<SharedPorts>,
+) -> Result<(), RunError> {
     let deadline = Instant::now() + WAIT_FOR_PORTS;
     loop {
         let in_use = nodes.iter().flat_map(|ports| ports.in_use());
-        let in_use: Vec<_> = in_use.chain(shared.in_use()).collect();
+        let of_others = shared.map(SharedPorts::in_use).unwrap_or_default();
+        let in_use: Vec<_> = in_use.chain(of_others).collect();
         if in_use.is_empty() {
             return Ok(());
         }

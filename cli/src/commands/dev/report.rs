@@ -67,6 +67,33 @@ pub(super) fn stopped(reporter: Reporter, who: ProcessName, status: &str) {
         || event("stopped", who, json!({ "status": status })),
     );
 }
+
+/// Reports a node that was added or started again, and can publish.
+pub(super) fn node_up(reporter: Reporter, what: &str, who: ProcessName, pid: u32) {
+    reporter.event(
+        || format!("{} (pid {pid}): {what}", named(who)),
+        || event(what, who, json!({ "pid": pid })),
+    );
+}
+
+/// Returns the answer to a command of the user as text.
+pub(super) fn done_text(done: &Value) -> String {
+    let (what, node) = (done["event"].as_str().unwrap_or_default(), &done["node"]);
+    match what {
+        "down" => "the network has ended; its data stays".to_owned(),
+        "added" | "started" => {
+            let text = |field: &str| node[field].as_str().unwrap_or_default();
+            format!(
+                "node {} is {what} and can publish: grpc http://{}  metrics http://{}/metrics",
+                node["node_id"],
+                text("grpc"),
+                text("metrics")
+            )
+        }
+        _ => format!("node {} is {what}", done["node_id"]),
+    }
+}
+
 fn named(who: ProcessName) -> String {
     match who {
         ProcessName::Chains => "the chains".to_owned(),
