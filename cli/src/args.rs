@@ -190,6 +190,12 @@ pub(crate) enum Command {
         #[arg(value_enum)]
         shell: clap_complete::Shell,
     },
+    /// Write a page for `man` about each command into a folder.
+    Manual {
+        /// The folder; it is made if it does not exist.
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
+    },
 }
 
 /// `hawser config`, with the same flags, variables and file as `hawser node`.

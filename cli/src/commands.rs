@@ -23,6 +23,7 @@ mod import;
 mod keys;
 mod keys_rotate;
 mod log_level;
+mod manual;
 mod misbehavior;
 mod misbehavior_pages;
 mod misbehavior_reports;
@@ -121,6 +122,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), RunError> {
             completion::run(shell);
             Ok(())
         }
+        Command::Manual { folder } => manual::run(&folder, json),
         // It reads a log, on threads of its own.
         Command::Payer { command: PayerCommand::Usage(args) } if args.verify => {
             payer_bill::run(&args, json)

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::support::{run, stdout};
 
 /// Runs a command that succeeds, and returns what it prints.
-fn succeed(command: &mut Command) -> String {
+pub(crate) fn succeed(command: &mut Command) -> String {
     let output = command.output().unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?}: {errors}");
@@ -63,6 +63,20 @@ fn an_image_is_reproducible_and_holds_only_the_program() {
     make_image(&first);
     make_image(&second);
     succeed(Command::new("cmp").args([&first, &second]));
+
+    let bill = fs::read(place.path().join("first.cdx.json")).unwrap();
+    let bill: Value = serde_json::from_slice(&bill).unwrap();
+    assert_eq!(bill["bomFormat"], "CycloneDX");
+    let libraries = bill["components"].as_array().unwrap();
+    let rocksdb = libraries.iter().find(|it| it["name"] == "rocksdb").unwrap();
+    assert_eq!(
+        rocksdb["purl"],
+        format!("pkg:cargo/rocksdb@{}", rocksdb["version"].as_str().unwrap())
+    );
+    for library in libraries {
+        let hash = library["hashes"][0]["content"].as_str().unwrap_or_default();
+        assert_eq!(hash.len(), 64, "{library}");
+    }
 
     let layout = Layout(place.path().join("layout"));
     unpack(&first, &layout.0);

@@ -17,6 +17,7 @@ mod bench;
 mod chain;
 mod commands;
 mod contracts;
+mod debian_package;
 mod deployment;
 mod dev;
 mod dev_changes;
@@ -24,6 +25,7 @@ mod doctor;
 mod image;
 mod joined;
 mod key_rotation;
+mod manual;
 #[path = "money/network.rs"]
 #[expect(dead_code, unreachable_pub, reason = "the program `money` uses the rest")]
 mod money_network;

@@ -1,0 +1,73 @@
+//! The package for Debian that `scripts/debian-package` makes: what is in it, and the program in it.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::image::succeed;
+use crate::support::{run, stdout};
+
+/// Makes a package of the program that is tested.
+fn make(out: &Path) {
+    let mut script =
+        Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../scripts/debian-package"));
+    script.args(["--program", env!("CARGO_BIN_EXE_hawser"), "--out"]).arg(out);
+    succeed(script.env("SOURCE_DATE_EPOCH", "1750000000"));
+}
+
+#[test]
+fn a_package_is_reproducible_and_has_all_that_a_service_needs() {
+    if !Command::new("dpkg-deb").arg("--version").output().is_ok_and(|it| it.status.success()) {
+        println!("passed over: this system has no dpkg-deb");
+        return;
+    }
+    let place = tempfile::tempdir().unwrap();
+    let [first, second] = ["first.deb", "second.deb"].map(|name| place.path().join(name));
+    make(&first);
+    make(&second);
+    succeed(Command::new("cmp").args([&first, &second]));
+
+    let field = |name: &str| {
+        let shown = succeed(Command::new("dpkg-deb").arg("--field").arg(&first).arg(name));
+        shown.trim().to_owned()
+    };
+    assert_eq!(field("Package"), "hawser");
+    let version = stdout(&run(&["--version"]));
+    assert_eq!(Some(field("Version").as_str()), version.split_whitespace().nth(1));
+    let depends = field("Depends");
+    for part in ["libc6 (>= 2.", "libstdc++6 (>= ", "ca-certificates"] {
+        assert!(depends.contains(part), "{depends}");
+    }
+
+    let root = place.path().join("root");
+    succeed(Command::new("dpkg-deb").arg("--raw-extract").args([&first, &root]));
+    assert_eq!(succeed(Command::new(root.join("usr/bin/hawser")).arg("--version")), version);
+    for unit in ["hawser.service", "hawser-gateway.service", "hawser-backup.service"] {
+        let text = fs::read_to_string(root.join("usr/lib/systemd/system").join(unit)).unwrap();
+        let started: Vec<&str> =
+            text.lines().filter_map(|line| line.strip_prefix("ExecStart=")).collect();
+        assert!(!started.is_empty(), "{unit}");
+        assert!(started.iter().all(|line| line.starts_with("/usr/bin/hawser ")), "{started:?}");
+    }
+    let users = fs::read_to_string(root.join("usr/lib/sysusers.d/hawser.conf")).unwrap();
+    assert!(users.contains("u hawser -") && users.contains("u hawser-gateway -"), "{users}");
+    for file in [
+        "usr/lib/systemd/system/hawser-backup.timer",
+        "usr/share/man/man1/hawser.1.gz",
+        "usr/share/man/man1/hawser-node.1.gz",
+        "usr/share/bash-completion/completions/hawser",
+        "usr/share/zsh/vendor-completions/_hawser",
+        "usr/share/fish/vendor_completions.d/hawser.fish",
+        "usr/share/doc/hawser/copyright",
+        "usr/share/doc/hawser/libraries.txt.gz",
+        "usr/share/doc/hawser/hawser.cdx.json.gz",
+    ] {
+        assert!(fs::metadata(root.join(file)).is_ok_and(|it| it.len() > 100), "{file}");
+    }
+    assert!(!root.join("etc").exists() && !root.join("var").exists(), "keys and data are not its");
+    for script in ["postinst", "prerm"] {
+        succeed(Command::new("sh").arg("-n").arg(root.join("DEBIAN").join(script)));
+    }
+    let mut check = Command::new("md5sum");
+    succeed(check.args(["--check", "--quiet", "DEBIAN/md5sums"]).current_dir(&root));
+}

@@ -1,0 +1,52 @@
+//! The pages for `man` that `hawser manual` writes.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::process::Command;
+
+use crate::support::{json, run, stdout};
+
+#[test]
+fn each_command_has_a_page_that_man_understands() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path().join("man1");
+    let written = json(&["manual", "--json", folder.to_str().unwrap()]);
+    let names: Vec<&str> =
+        written["pages"].as_array().unwrap().iter().map(|name| name.as_str().unwrap()).collect();
+    for name in ["hawser", "hawser-node", "hawser-dev-add-node", "hawser-registry-node-add"] {
+        assert!(names.contains(&name), "{name} has no page");
+    }
+    let text = |name: &str| fs::read_to_string(folder.join(format!("{name}.1"))).unwrap();
+    let root = text("hawser");
+    for line in stdout(&run(&["--help"])).lines().filter_map(|line| line.strip_prefix("  ")) {
+        let command = line.split_whitespace().next().unwrap_or_default();
+        let is_command = line.starts_with(|first: char| first.is_ascii_lowercase());
+        if is_command && command != "help" {
+            assert!(names.contains(&format!("hawser-{command}").as_str()), "{command} has no page");
+            let shown = format!(".BR hawser\\-{} (1)", command.replace('-', "\\-"));
+            assert!(root.contains(&shown), "{command} is not on the first page");
+        }
+    }
+    assert!(text("hawser-node").contains("\\fB\\-\\-data\\-dir\\fR \\fI"), "options are there");
+    assert!(!text("hawser-node").contains("exit\\-with\\-parent"), "hidden ones are not");
+    assert!(root.contains(".SH EXIT STATUS\n0 done, 1 failed"), "{root}");
+    for name in &names {
+        let page = folder.join(format!("{name}.1"));
+        let mut groff = Command::new("groff");
+        match groff
+            .args(["-k", "-man", "-Tutf8", "-wmac", "-wsyntax", "-wescape", "-wchar", "-z"])
+            .arg(&page)
+            .output()
+        {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                println!("passed over: this system has no groff");
+                return;
+            }
+            ran => {
+                let ran = ran.unwrap();
+                let warnings = String::from_utf8_lossy(&ran.stderr);
+                assert!(ran.status.success() && warnings.is_empty(), "{name}: {warnings}");
+            }
+        }
+    }
+}
