@@ -154,6 +154,8 @@ pub(crate) enum Command {
     /// Make a data folder from a backup, or answer a node that waits in quarantine afterwards.
     #[command(arg_required_else_help = true)]
     Restore(backup::RestoreArgs),
+    /// Return the database of a stopped node to its format before an upgrade, for the earlier version of this program.
+    Rollback(backup::RollbackArgs),
     /// Take over the data of a node of other software.
     Import {
         /// The subcommand.

@@ -41,6 +41,7 @@ mod rebuild;
 mod registry;
 mod report;
 mod restore;
+mod rollback;
 mod scrub;
 mod size;
 mod snapshot;
@@ -114,6 +115,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), RunError> {
         Command::Prune(args) => prune::run(&args, json),
         Command::LogLevel(args) => log_level::run(&args, json),
         Command::Restore(args) => restore::run(args, json),
+        Command::Rollback(args) => rollback::run(&args, json),
         Command::Import { command } => blocking(import::run(command, json)),
         Command::TruncateStrand(args) => truncate_strand::run(args, json),
         Command::Registry { command } => blocking(registry::run(command, json)),

@@ -261,3 +261,19 @@ fn a_database_belongs_to_one_network() {
     assert!(stderr(&output).contains("belongs to network hawser"), "{}", stderr(&output));
     assert_eq!(stdout(&output), "");
 }
+
+#[test]
+fn a_folder_that_was_never_upgraded_has_nothing_to_return_to() {
+    let single = Single::new();
+    let mut node = Running::start(single.command(), true);
+    node.line("start", |line| line.contains("started api server"));
+    signal(node.pid(), "TERM");
+    assert!(node.end().success());
+    let data = single.place.path().join("data").display().to_string();
+    let refused = run(&["rollback", "--yes", "--data-dir", &data]);
+    assert_eq!(refused.status.code(), Some(4), "{}", stderr(&refused));
+    assert!(stderr(&refused).contains("no copy from before an upgrade"), "{}", stderr(&refused));
+    let done = json(&["rollback", "--discard", "--json", "--data-dir", &data]);
+    assert_eq!(done["removed"], 0);
+    assert_eq!(run(&["rollback", "--data-dir", "missing"]).status.code(), Some(4));
+}

@@ -62,7 +62,8 @@ pub(crate) fn remove_scrub_checkpoint(data: &Path) -> io::Result<()> {
     remove(&scrub_checkpoint_folder(data))
 }
 
-fn remove(folder: &Path) -> io::Result<()> {
+/// Removes a folder with all that is in it. A missing one counts as removed.
+pub(crate) fn remove(folder: &Path) -> io::Result<()> {
     match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),

@@ -18,6 +18,7 @@ use crate::facts::load_index;
 use crate::family::Family;
 use crate::folder::{make_folder, remove_checkpoint, remove_scrub_checkpoint};
 use crate::host::{FolderFacts, FolderStanding, HostMarker, UnknownFolder};
+use crate::kept_copy;
 use crate::keys::misbehavior::FactKey;
 use crate::keys::report::ReportFact;
 use crate::meta::{self, FORMAT, FORMAT_MIN, Header};
@@ -106,6 +107,7 @@ pub(crate) fn start(
                 tracing::warn!(%error, "files left by an interrupted backup or scrub cannot be removed");
             }
         }
+        store.path().into_iter().for_each(kept_copy::mention_copies);
     }
     log_opened(&store, header.highest_sequence);
     Ok(store)
@@ -165,7 +167,9 @@ pub(crate) fn load(
             initialise(&mut db, how, wanted)?;
         }
     }
+    let older = found.filter(|&found| found < FORMAT);
     if access == Access::ReadWrite {
+        keep_older(&db, how, wanted, older)?;
         make_families(&mut db, how)?;
     } else if Family::ALL.into_iter().any(|it| !is_dropped_with_projections(it) && !has(&db, it)) {
         return Err(not_a_database(location));
@@ -180,7 +184,7 @@ pub(crate) fn load(
     if let Some(wanted) = wanted {
         require_same(&header.identity, wanted)?;
     }
-    if let Some(older) = found.filter(|&found| found < FORMAT) {
+    if let Some(older) = older {
         migrate(&db, older)?;
     }
     let heads = load_heads(&db)?;
@@ -209,6 +213,20 @@ pub(crate) fn load(
         unread,
     });
     Ok((Arc::new(database), header))
+}
+
+/// Keeps a copy of a database of an older format, before anything in it changes.
+fn keep_older(
+    db: &DB,
+    how: &Opening,
+    wanted: Option<&StoreIdentity>,
+    older: Option<u32>,
+) -> Result<(), OpenError> {
+    let (Some(older), Some(folder)) = (older, how.location.folder()) else { return Ok(()) };
+    if let Some(wanted) = wanted {
+        require_same(&meta::load(db)?.identity, wanted)?; // or it is left as it is
+    }
+    kept_copy::keep(db, folder, older)
 }
 
 /// Drops the families of projections that have to be rebuilt. Returns the projections.
@@ -302,9 +320,12 @@ pub(crate) fn has_database(path: &Path) -> bool {
 
 /// Opens an existing database with its own families, so that nothing is added to a newer format before
 /// it is recognised. A new database gets all families at once.
-fn open_database(how: &Opening, access: Access) -> Result<DB, OpenError> {
+pub(crate) fn open_database(how: &Opening, access: Access) -> Result<DB, OpenError> {
     let location = &how.location;
     let path = location.path();
+    if location.folder().is_some_and(kept_copy::is_unfinished) {
+        return Err(OpenError::RollbackUnfinished { path });
+    }
     let (mut options, names) = match location {
         Location::Folder(folder, open_files_max) if has_database(folder) => {
             let mut options = options::database(None, *open_files_max);

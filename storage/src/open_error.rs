@@ -53,6 +53,14 @@ pub enum OpenError {
         /// The format of the database.
         found: u32,
     },
+    /// A return to an earlier format was interrupted.
+    #[error(
+        "a return to the earlier format was interrupted in {path}: run `hawser rollback` again"
+    )]
+    RollbackUnfinished {
+        /// The path as given.
+        path: PathBuf,
+    },
     /// The database belongs to another network.
     #[error(
         "the database belongs to network {stored}, not {wanted}: choose another folder or \

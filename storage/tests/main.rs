@@ -24,6 +24,7 @@ mod remake;
 mod reopen;
 mod reports;
 mod reprice;
+mod rollback;
 mod scrub;
 mod support;
 mod trees;

@@ -136,6 +136,21 @@ pub(crate) struct RestoreArgs {
     pub(crate) backup: RestoreFromArgs,
 }
 
+/// `hawser rollback`.
+#[derive(Debug, Args)]
+pub(crate) struct RollbackArgs {
+    /// Remove the copy from before the upgrade instead, and the newer database of an earlier return. A node may run
+    /// meanwhile.
+    #[arg(long)]
+    pub(crate) discard: bool,
+    /// Return, or remove, without being asked.
+    #[arg(long)]
+    pub(crate) yes: bool,
+    /// The data folder.
+    #[command(flatten)]
+    pub(crate) data: DataDirArgs,
+}
+
 /// `hawser restore --from`.
 #[derive(Debug, Args)]
 pub(crate) struct RestoreFromArgs {

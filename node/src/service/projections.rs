@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use hawser_engine::{facts, price};
 use hawser_storage::{
-    OpenError, RebuildError, RebuildProgress, RebuildReport, Store, StoreIdentity,
+    OpenError, RebuildError, RebuildProgress, RebuildReport, RollbackError, RollbackReport, Store,
+    StoreIdentity,
 };
 
 use super::service_manager::ServiceManager;
@@ -39,6 +40,14 @@ pub fn open_existing(path: &Path) -> Result<(Store, StoreIdentity), OpenStoppedE
     require_finished(path)?;
     keep_tallies(&opened.0);
     Ok(opened)
+}
+
+/// Returns the database of a stopped node to its format before the last upgrade.
+///
+/// # Errors
+/// Those of [`hawser_storage::roll_back`].
+pub fn roll_back(path: &Path) -> Result<RollbackReport, RollbackError> {
+    hawser_storage::roll_back(path, price::price)
 }
 
 /// Takes over tallies of an older version that are as this one makes them, so that they need no rebuild.

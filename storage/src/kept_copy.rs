@@ -1,0 +1,100 @@
+//! The copy of a database that a migration leaves.
+//!
+//! Before a program raises the format of a database, it keeps the database as the earlier program wrote it, in the folder
+//! `before-upgrade-N` inside the data folder; N is the earlier format. The copy consists of hard links, so it takes room
+//! only after the database has deleted its own links. [`rollback`](crate::rollback) returns to it.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rocksdb::DB;
+use rocksdb::checkpoint::Checkpoint;
+
+use crate::error::DatabaseError;
+use crate::folder::remove;
+use crate::open_error::OpenError;
+
+/// Start of the name of a copy; the format follows.
+const KEPT: &str = "before-upgrade-";
+/// Folder of a copy that is being made.
+const UNFINISHED_COPY: &str = "before-upgrade.new";
+/// File that an unfinished return leaves.
+pub(crate) const NOTE: &str = "rollback-unfinished";
+
+/// A copy of an earlier format.
+pub(crate) struct KeptCopy {
+    pub(crate) format: u32,
+    pub(crate) path: PathBuf,
+}
+
+/// Keeps a copy of an open database of this format. The copy that an interrupted migration has kept stays, because the
+/// migration may have changed the database.
+///
+/// # Errors
+/// When the copy cannot be made. The database is unchanged then.
+pub(crate) fn keep(db: &DB, folder: &Path, format: u32) -> Result<(), OpenError> {
+    let kept = folder.join(format!("{KEPT}{format}"));
+    if kept.is_dir() {
+        return Ok(());
+    }
+    let unwritable = |source| OpenError::Unwritable { path: kept.clone(), source };
+    for earlier in kept_copies(folder).map_err(unwritable)? {
+        remove(&earlier.path).map_err(unwritable)?;
+    }
+    let unfinished = folder.join(UNFINISHED_COPY);
+    remove(&unfinished).map_err(unwritable)?;
+    let made = Checkpoint::new(db).and_then(|it| it.create_checkpoint(&unfinished));
+    made.map_err(DatabaseError::from)?;
+    fs::rename(&unfinished, &kept).and_then(|()| sync(folder)).map_err(unwritable)
+}
+
+/// Tells of the copies of a folder, which take room.
+pub(crate) fn mention_copies(folder: &Path) {
+    for copy in kept_copies(folder).unwrap_or_default() {
+        let (format, path) = (copy.format, copy.path.display());
+        tracing::info!(
+            format,
+            %path,
+            "the database from before the upgrade is kept: `hawser rollback` returns to it, and with --discard removes it"
+        );
+    }
+}
+
+/// Returns true if a return to an earlier format was interrupted in this folder.
+pub(crate) fn is_unfinished(folder: &Path) -> bool {
+    folder.join(NOTE).exists()
+}
+
+/// Returns the earlier format to which a folder can return, if it has a copy.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub fn kept_format(folder: &Path) -> io::Result<Option<u32>> {
+    Ok(kept_copies(folder)?.into_iter().map(|copy| copy.format).max())
+}
+
+/// Returns the copies of a folder.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub(crate) fn kept_copies(folder: &Path) -> io::Result<Vec<KeptCopy>> {
+    let mut copies = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let format = name.to_str().and_then(|name| name.strip_prefix(KEPT));
+        if let Some(format) = format.and_then(|format| format.parse().ok()) {
+            copies.push(KeptCopy { format, path: entry.path() });
+        }
+    }
+    Ok(copies)
+}
+
+/// Writes the names in a folder to the disk.
+///
+/// # Errors
+/// The system's error.
+pub(crate) fn sync(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}

@@ -1,0 +1,122 @@
+//! The copy that a migration leaves, and the return to it.
+
+use std::fs;
+use std::path::Path;
+
+use hawser_proto::SequenceId;
+use hawser_storage::{OpenError, RollbackError, Store, discard_copies, kept_format, roll_back};
+
+use crate::support::{OWN, extend, price, settings};
+
+/// Opens a database below the crate.
+fn raw(path: &Path) -> rocksdb::DB {
+    let options = rocksdb::Options::default();
+    let names = rocksdb::DB::list_cf(&options, path).unwrap();
+    rocksdb::DB::open_cf(&options, path, names).unwrap()
+}
+
+fn format_of(path: &Path) -> u32 {
+    let db = raw(path);
+    let format = db.get_cf(db.cf_handle("meta").unwrap(), "format").unwrap().unwrap();
+    u32::from_be_bytes(format.try_into().unwrap())
+}
+
+/// Makes a database with three envelopes, as a program of the format before this one leaves it.
+fn make_older(path: &Path) -> u32 {
+    let store = Store::open(&settings(path)).unwrap();
+    extend(&store, OWN, 3);
+    drop(store);
+    let older = format_of(path) - 1;
+    let mut db = raw(path);
+    db.put_cf(db.cf_handle("meta").unwrap(), "format", older.to_be_bytes()).unwrap();
+    db.drop_cf("pruned").unwrap();
+    older
+}
+
+fn head(path: &Path) -> SequenceId {
+    let store = Store::open(&settings(path)).unwrap();
+    store.snapshot().head(OWN).unwrap()
+}
+
+#[test]
+fn a_folder_returns_to_the_format_before_its_upgrade() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path();
+    let older = make_older(folder);
+    assert_eq!(kept_format(folder).unwrap(), None);
+    let refused = roll_back(folder, price);
+    assert!(matches!(refused, Err(RollbackError::NoCopy { .. })), "{refused:?}");
+
+    let store = Store::open(&settings(folder)).unwrap();
+    assert_eq!(kept_format(folder).unwrap(), Some(older));
+    extend(&store, OWN, 2);
+    let refused = roll_back(folder, price);
+    assert!(matches!(refused, Err(RollbackError::Held { .. })), "{refused:?}");
+    drop(store);
+    fs::write(folder.join("notes.json"), "{}").unwrap();
+
+    let done = roll_back(folder, price).unwrap();
+    assert_eq!((done.format, done.newer.as_path()), (older, &*folder.join("after-upgrade")));
+    let names = rocksdb::DB::list_cf(&rocksdb::Options::default(), folder).unwrap();
+    assert!(!names.contains(&"pruned".to_owned()), "as the older program left it");
+    assert_eq!(format_of(folder), older);
+    assert!(format_of(&done.newer) > older, "the newer one stays");
+    assert!(folder.join("notes.json").is_file(), "files of the node stay");
+
+    // The next upgrade begins with what the older program had.
+    assert_eq!(head(folder), SequenceId(3));
+    assert_eq!(head(&done.newer), SequenceId(5));
+    let refused = roll_back(folder, price);
+    assert!(matches!(refused, Err(RollbackError::NewerInTheWay { .. })), "{refused:?}");
+    assert_eq!(discard_copies(folder).unwrap(), 2);
+    assert_eq!(discard_copies(folder).unwrap(), 0);
+    assert_eq!(head(folder), SequenceId(3));
+}
+
+#[test]
+fn a_return_that_was_interrupted_is_finished_before_the_folder_is_opened() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path();
+    let older = make_older(folder);
+    drop(Store::open(&settings(folder)).unwrap());
+    // As after a crash while the newer database was moved aside.
+    let newer = folder.join("after-upgrade");
+    fs::create_dir(&newer).unwrap();
+    fs::rename(folder.join("CURRENT"), newer.join("CURRENT")).unwrap();
+    fs::write(folder.join("rollback-unfinished"), format!("aside {older}\n")).unwrap();
+    let refused = Store::open(&settings(folder)).map(drop);
+    assert!(matches!(refused, Err(OpenError::RollbackUnfinished { .. })), "{refused:?}");
+    let refused = discard_copies(folder);
+    assert!(matches!(refused, Err(RollbackError::Unfinished { .. })), "{refused:?}");
+    assert_eq!(roll_back(folder, price).unwrap().format, older);
+    assert_eq!(format_of(folder), older);
+    assert!(format_of(&newer) > older);
+
+    // As after a crash while the copy was moved back: the newer one is aside already.
+    let copy = folder.join(format!("before-upgrade-{older}"));
+    fs::create_dir(&copy).unwrap();
+    fs::rename(folder.join("CURRENT"), copy.join("CURRENT")).unwrap();
+    fs::write(folder.join("rollback-unfinished"), format!("back {older}\n")).unwrap();
+    assert_eq!(roll_back(folder, price).unwrap().format, older);
+    assert_eq!(format_of(folder), older);
+    assert_eq!(head(folder), SequenceId(3));
+}
+
+#[test]
+fn an_upgrade_that_was_interrupted_keeps_its_first_copy() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path();
+    let older = make_older(folder);
+    drop(Store::open(&settings(folder)).unwrap());
+    // The last write of the migration did not happen, and the next start repeats it.
+    let db = raw(folder);
+    db.put_cf(db.cf_handle("meta").unwrap(), "format", older.to_be_bytes()).unwrap();
+    drop(db);
+    drop(Store::open(&settings(folder)).unwrap());
+    let copy = folder.join(format!("before-upgrade-{older}"));
+    let names = rocksdb::DB::list_cf(&rocksdb::Options::default(), &copy).unwrap();
+    assert!(
+        !names.contains(&"pruned".to_owned()),
+        "the database as it was before the first attempt"
+    );
+}
