@@ -104,12 +104,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), RunError> {
             size::run(&args, json);
             Ok(())
         }
-        Command::Backup { command } => match command {
-            BackupCommand::Create(args) => backup::create(&args, json),
-            BackupCommand::Verify(args) => backup_verify::run(&args, json),
-            BackupCommand::List(args) => backup::list(&args, json),
-            BackupCommand::Prune(args) => backup::prune(&args, json),
-        },
+        Command::Backup { command } => run_backup(command, json),
         Command::Snapshot { command } => snapshot::run(command, json),
         Command::Scrub(args) => scrub::run(&args, json),
         Command::Prune(args) => prune::run(&args, json),
@@ -131,6 +126,15 @@ pub(crate) fn run(cli: Cli) -> Result<(), RunError> {
         }
         Command::Payer { command } => blocking(payer::run(command, json)),
         Command::Fees { command } => blocking(fees::run(command, json)),
+    }
+}
+
+fn run_backup(command: BackupCommand, json: bool) -> Result<(), RunError> {
+    match command {
+        BackupCommand::Create(args) => backup::create(&args, json),
+        BackupCommand::Verify(args) => backup_verify::run(&args, json),
+        BackupCommand::List(args) => backup::list(&args, json),
+        BackupCommand::Prune(args) => backup::prune(&args, json),
     }
 }
 
