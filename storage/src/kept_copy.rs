@@ -1,8 +1,8 @@
 //! The copy of a database that a migration leaves.
 //!
-//! Before a program raises the format of a database, it keeps the database as the earlier program wrote it, in the folder
-//! `before-upgrade-N` inside the data folder; N is the earlier format. The copy consists of hard links, so it takes room
-//! only after the database has deleted its own links. [`rollback`](crate::rollback) returns to it.
+//! Before a program raises the format of a database, it keeps the database as the earlier program wrote it, in the
+//! folder `before-upgrade-N` inside the data folder; N is the earlier format. The copy consists of hard links, so it
+//! takes room only after the database has deleted its own links. [`rollback`](crate::rollback) returns to it.
 
 use std::fs::{self, File};
 use std::io;

@@ -1,8 +1,8 @@
 //! The return to the format before a migration, with the copy that the migration has left
 //! ([`kept_copy`](crate::kept_copy)).
 //!
-//! A return moves the newer database into `after-upgrade`, and the copy into its place. A return that is interrupted leaves
-//! a note, with which no program opens the folder.
+//! A return moves the newer database into `after-upgrade`, and the copy into its place. A return that is interrupted
+//! leaves a note, with which no program opens the folder.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -116,8 +116,8 @@ pub fn roll_back(folder: &Path, price: PriceFn) -> Result<RollbackReport, Rollba
     Ok(RollbackReport { format, newer })
 }
 
-/// Removes the copies of earlier formats, and the newer database of a return. A node may run meanwhile. Returns the number
-/// of removed folders.
+/// Removes the copies of earlier formats, and the newer database of a return. A node may run meanwhile. Returns the
+/// number of removed folders.
 ///
 /// # Errors
 /// When a return is unfinished, or a file cannot be removed.

@@ -21,8 +21,8 @@ use crate::admin::ApartRequest;
 use crate::error::RunError;
 use crate::settings::WitnessSource;
 
-/// The longest time for which a node stays apart from a peer. A guess: an operator examines one fault. A forgotten order
-/// would leave the peer's strand to relays for ever.
+/// The longest time for which a node stays apart from a peer. A guess: an operator examines one fault. A forgotten
+/// order would leave the peer's strand to relays for ever.
 const APART_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// The peer transport and its tasks.

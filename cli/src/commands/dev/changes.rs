@@ -21,8 +21,8 @@ use super::report;
 use crate::commands::chain;
 use crate::commands::onchain::reach;
 
-/// Longest wait until a node can publish. A guess: a start takes a second, and a node that most others do not reach never
-/// can.
+/// Longest wait until a node can publish. A guess: a start takes a second, and a node that most others do not reach
+/// never can.
 const READY_MAX: Duration = Duration::from_secs(60);
 
 impl Network {

@@ -1,5 +1,5 @@
-//! The way from `hawser dev add-node` and others to the network that runs in a folder: one line of JSON each way, over a
-//! socket in the folder, which only its user can open.
+//! The way from `hawser dev add-node` and others to the network that runs in a folder: one line of JSON each way, over
+//! a socket in the folder, which only its user can open.
 
 use std::io::{self, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
@@ -72,8 +72,8 @@ pub(super) struct Control {
 }
 
 impl Control {
-    /// Listens in the folder, which this process has locked, so an existing socket is a stale one. Must be called within
-    /// a tokio runtime. Without a socket the network runs all the same, and commands do not find it.
+    /// Listens in the folder, which this process has locked, so an existing socket is a stale one. Must be called
+    /// within a tokio runtime. Without a socket the network runs all the same, and commands do not find it.
     pub(super) fn listen(root: &Path) -> Self {
         let (sender, orders) = mpsc::channel(ORDERS_MAX);
         let task = match open(root) {
