@@ -59,6 +59,7 @@ fn a_package_is_reproducible_and_has_all_that_a_service_needs() {
         "usr/share/zsh/vendor-completions/_hawser",
         "usr/share/fish/vendor_completions.d/hawser.fish",
         "usr/share/doc/hawser/copyright",
+        "usr/share/doc/hawser/examples/logrotate",
         "usr/share/doc/hawser/libraries.txt.gz",
         "usr/share/doc/hawser/hawser.cdx.json.gz",
     ] {
