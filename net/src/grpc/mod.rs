@@ -50,6 +50,7 @@ pub(crate) async fn maintain(net: Arc<NetState>, peer: OriginatorId) {
     // The peer was last reached over gRPC: QUIC need not be waited for again.
     let mut is_grpc = net.transport == PeerTransport::Grpc;
     loop {
+        net.sessions.wait_for_together(peer).await;
         if net.sessions.has(peer) {
             net.sessions.wait_for_none(peer).await;
             (backoff, is_grpc) = (Backoff::grpc(), false);
@@ -60,7 +61,6 @@ pub(crate) async fn maintain(net: Arc<NetState>, peer: OriginatorId) {
                 () = sleep(QUIC_FIRST) => {}
             }
         }
-        net.sessions.wait_for_together(peer).await;
         if let Some(until) = net.sessions.avoided_until(peer) {
             tokio::time::sleep_until(until.into()).await;
         }
