@@ -151,6 +151,8 @@ pub(crate) enum Command {
     Prune(running_node::PruneArgs),
     /// Print or change what a running node logs, for a while.
     LogLevel(running_node::LogLevelArgs),
+    /// Print the peers that a running node is kept apart from, or keep it apart from others for a while.
+    Peers(running_node::PeersArgs),
     /// Make a data folder from a backup, or answer a node that waits in quarantine afterwards.
     #[command(arg_required_else_help = true)]
     Restore(backup::RestoreArgs),

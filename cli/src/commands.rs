@@ -34,6 +34,7 @@ mod payer;
 mod payer_bill;
 mod payer_funds;
 mod payer_usage;
+mod peers;
 mod prune;
 mod publish;
 mod query;
@@ -109,6 +110,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), RunError> {
         Command::Scrub(args) => scrub::run(&args, json),
         Command::Prune(args) => prune::run(&args, json),
         Command::LogLevel(args) => log_level::run(&args, json),
+        Command::Peers(args) => peers::run(&args, json),
         Command::Restore(args) => restore::run(args, json),
         Command::Rollback(args) => rollback::run(&args, json),
         Command::Import { command } => blocking(import::run(command, json)),

@@ -141,10 +141,33 @@ fn a_partition_cuts_a_node_off_until_it_is_healed() {
     let asked = run(&["query", "originators", "100", "--node", &dev.text(2, "grpc")]);
     assert_eq!(asked.status.code(), Some(4), "nothing has come over");
 
+    an_order_about_a_peer_is_shown(&dev.text(2, "data_dir"));
+
     change(folder, &["heal"]);
     assert_eq!(hexes(&dev.strand(2, "100", FOR_NODES)), hexes(&first));
     assert_eq!(refused(folder, &["partition", "900"]), Some(4));
     assert_eq!(refused(folder, &["partition", "100,200,300"]), Some(2), "one side");
     assert_eq!(refused(folder, &["partition", "100", "--for", "25h"]), Some(3));
     assert!(dev.stop().success());
+}
+
+/// The same orders as an operator of a single node gives and sees them.
+fn an_order_about_a_peer_is_shown(data_dir: &str) {
+    let peers = |more: &[&str]| run(&[&["peers", "--data-dir", data_dir][..], more].concat());
+    let shown = support::stdout(&peers(&[]));
+    assert!(shown.contains("apart from node 100, for another "), "{shown}");
+    let ended = support::json(&["peers", "--together", "--json", "--data-dir", data_dir]);
+    assert_eq!(ended["apart"], serde_json::json!([]));
+    let kept = peers(&["--apart", "100,200", "--for", "1h"]);
+    assert!(support::stdout(&kept).contains("apart from node 200"), "{kept:?}");
+    for (more, code) in [
+        (&["--apart", "900"][..], 3),
+        (&["--apart", "300"], 3),
+        (&["--apart", "100", "--for", "0"], 3),
+        (&["--apart", "x"], 2),
+    ] {
+        assert_eq!(peers(more).status.code(), Some(code), "{more:?}");
+    }
+    let nowhere = run(&["peers", "--data-dir", "missing"]);
+    assert_eq!(nowhere.status.code(), Some(4));
 }

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use hawser_node::settings::duration;
 
 use super::chain::block_time;
+use super::running_node::time;
 
 /// `hawser dev`.
 #[derive(Debug, Args)]
@@ -92,10 +92,6 @@ pub(crate) struct NodeGroup(pub(crate) Vec<u32>);
 fn group(text: &str) -> Result<NodeGroup, String> {
     let ids: Result<Vec<u32>, _> = text.split(',').map(str::parse).collect();
     ids.map(NodeGroup).map_err(|_| "node ids with commas between them, such as 100,200".to_owned())
-}
-
-fn time(text: &str) -> Result<Duration, String> {
-    duration(text).ok_or_else(|| "a duration, such as 90s or 10m".to_owned())
 }
 
 /// The network that `hawser dev` runs.

@@ -36,6 +36,24 @@ pub(crate) struct LogLevelArgs {
     pub(crate) data: DataDirArgs,
 }
 
-fn time(text: &str) -> Result<Duration, String> {
+/// `hawser peers`.
+#[derive(Debug, Args)]
+pub(crate) struct PeersArgs {
+    /// Keep the node apart from these peers, with commas between their ids: it ends its sessions with them, and neither
+    /// dials nor admits them [default: print the peers that it stays apart from].
+    #[arg(long, value_name = "IDS", value_delimiter = ',')]
+    pub(crate) apart: Vec<u32>,
+    /// Time after which the node dials them again; at most 24h.
+    #[arg(long = "for", value_name = "TIME", default_value = "10m", value_parser = time)]
+    pub(crate) lasts: Duration,
+    /// Let the node dial all peers again.
+    #[arg(long, conflicts_with = "apart")]
+    pub(crate) together: bool,
+    /// The data folder.
+    #[command(flatten)]
+    pub(crate) data: DataDirArgs,
+}
+
+pub(super) fn time(text: &str) -> Result<Duration, String> {
     settings::duration(text).ok_or_else(|| "a duration, such as 90s or 10m".to_owned())
 }

@@ -1,0 +1,41 @@
+//! `hawser peers`: shows and changes which peers a running node stays apart from.
+
+use hawser_node::admin::{self, AdminRequest, ApartRequest};
+use hawser_node::error::RunError;
+use hawser_node::settings;
+use serde_json::Value;
+
+use crate::args::running_node::PeersArgs;
+use crate::output;
+
+/// Runs the command.
+///
+/// # Errors
+/// When no node runs on the folder, or it refuses the order.
+pub(super) fn run(args: &PeersArgs, as_json: bool) -> Result<(), RunError> {
+    let data_dir = settings::data_dir(&args.data.sources()).map_err(RunError::usage)?;
+    let request = match &*args.apart {
+        _ if args.together => ApartRequest::End,
+        [] => ApartRequest::Show,
+        peers => ApartRequest::Keep { peers: peers.to_vec(), for_s: args.lasts.as_secs() },
+    };
+    let done = admin::ask(&data_dir, &AdminRequest::Apart(request), &mut |_| {})?;
+    let Some(done) = done else {
+        let why = format!("no node runs on {}", data_dir.display());
+        return Err(RunError::not_found(why));
+    };
+    if as_json {
+        output::line(&done);
+        return Ok(());
+    }
+    let apart = done["apart"].as_array().map(Vec::as_slice).unwrap_or_default();
+    if apart.is_empty() {
+        output::line("the node stays apart from no peer");
+    }
+    apart.iter().for_each(|peer| output::line(text(peer)));
+    Ok(())
+}
+
+fn text(peer: &Value) -> String {
+    format!("apart from node {}, for another {} s", peer["node_id"], peer["left_s"])
+}
