@@ -109,7 +109,7 @@ impl AdminServer {
 
     /// Tells the server of the connections to peers. Only the first call counts.
     pub(super) fn set_peers(&self, peers: Option<Arc<PeerStatusView>>) {
-        self.peers.get_or_init(|| peers);
+        let _ = self.peers.set(peers);
     }
 
     /// Stops all work for commands, and the task.
