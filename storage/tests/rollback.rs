@@ -4,7 +4,10 @@ use std::fs;
 use std::path::Path;
 
 use hawser_proto::SequenceId;
-use hawser_storage::{OpenError, RollbackError, Store, discard_copies, kept_format, roll_back};
+use hawser_storage::{
+    FolderStanding, HostSettings, OpenError, RollbackError, Store, StoreSettings, discard_copies,
+    kept_format, roll_back,
+};
 
 use crate::support::{OWN, extend, price, settings};
 
@@ -26,6 +29,11 @@ fn make_older(path: &Path) -> u32 {
     let store = Store::open(&settings(path)).unwrap();
     extend(&store, OWN, 3);
     drop(store);
+    lower_format(path)
+}
+
+/// Makes a database into one of the format before this one.
+fn lower_format(path: &Path) -> u32 {
     let older = format_of(path) - 1;
     let mut db = raw(path);
     db.put_cf(db.cf_handle("meta").unwrap(), "format", older.to_be_bytes()).unwrap();
@@ -118,5 +126,31 @@ fn an_upgrade_that_was_interrupted_keeps_its_first_copy() {
     assert!(
         !names.contains(&"pruned".to_owned()),
         "the database as it was before the first attempt"
+    );
+}
+
+#[test]
+fn a_host_does_not_take_a_folder_that_has_returned_for_its_newest_one() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path().join("data");
+    let open = |new_strand| {
+        let host = HostSettings { state_dir: place.path().join("state"), new_strand };
+        Store::open(&StoreSettings { host: Some(host), ..settings(&folder) }).unwrap()
+    };
+    let store = open(true);
+    store.adopt().unwrap();
+    extend(&store, OWN, 3);
+    drop(store);
+    lower_format(&folder);
+    let upgraded = open(false);
+    assert_eq!(upgraded.standing(), FolderStanding::Newest);
+    extend(&upgraded, OWN, 2);
+    drop(upgraded);
+    roll_back(&folder, price).unwrap();
+    let returned = open(false);
+    let standing = returned.standing();
+    assert!(
+        matches!(standing, FolderStanding::Unknown(_)),
+        "it may sign places twice: {standing:?}"
     );
 }
