@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use hawser_engine::Engine;
 use hawser_engine::ports::Registry;
-use hawser_proto::Digest;
 use hawser_proto::sign::keccak256;
 use hawser_serve::CallCharge;
 use hawser_serve::address::{ClientAddress, TrustedProxies};
@@ -28,15 +27,13 @@ use crate::metrics::{LimitMetrics, LimitOutcome, LimitedCall};
 use crate::rate_limits::{CallCost, RateLimits};
 use crate::redis_limits::{RedisAnswer, RedisLimits};
 use crate::settings::{ApiSettings, RateLimitSettings};
-use crate::tokens::{ClaimedRelease, NodeToken, NodeTokenError, TOKEN_HEADER, VerifiedToken};
+use crate::tokens::{ClaimedRelease, NodeToken, NodeTokenError, TOKEN_HEADER, VerifiedTokens};
 
 /// Token signatures that are verified for an address: one costs about 50 µs. A guess: a node needs one token an
 /// hour, and verified tokens are cached.
 const CHECKS: BucketSize = BucketSize::per_minute(60);
 /// Largest number of addresses whose checks are counted. A guess.
 const CHECKERS_MAX: usize = 10_000;
-/// Largest number of cached verified tokens. A guess: each node of a network needs one at a time.
-const TOKENS_MAX: usize = 1024;
 /// Longest wait for the caller's limits in the middle of a call. A guess.
 const PAYING_WAIT_MAX: Duration = Duration::from_secs(10);
 
@@ -81,7 +78,7 @@ enum Limits {
 }
 
 struct KnownTokens {
-    verified: CallerTable<Digest, VerifiedToken>,
+    verified: VerifiedTokens,
     checks: CallerTable<ClientAddress, Bucket>,
 }
 
@@ -118,7 +115,7 @@ impl Callers {
             None => None,
         };
         let tokens = KnownTokens {
-            verified: CallerTable::new(TOKENS_MAX),
+            verified: VerifiedTokens::default(),
             checks: CallerTable::new(CHECKERS_MAX),
         };
         Ok(Self(Arc::new(CallersState {
@@ -265,7 +262,7 @@ impl CallersState {
         let now_s = self.unix_ns() / 1_000_000_000;
         let registry: Arc<Registry> = ports.registry.borrow().clone();
         let digest = keccak256(&[text.as_bytes()]);
-        let known = self.lock_tokens().verified.get(&digest).copied();
+        let known = self.lock_tokens().verified.get(&digest);
         if let Some(token) = known.filter(|token| token.holds(&registry, now_s)) {
             self.metrics.node_called(token.version);
             return Ok(token.version);
@@ -277,7 +274,7 @@ impl CallersState {
         // of an honest node at the same address, such as one behind the same proxy.
         self.lock_tokens().take_check(address, self.now_ms())?;
         let verified = token.verify(key)?;
-        self.lock_tokens().verified.put(digest, verified, verified.expires_s(), now_s);
+        self.lock_tokens().verified.put(digest, verified);
         self.metrics.node_called(verified.version);
         Ok(verified.version)
     }

@@ -3,11 +3,13 @@
 //! A token is a compact JWS (RFC 7515) signed with the node's key: ES256K over keccak-256 of `jwt|` and
 //! the signing input. Specified in `docs/protocol/api.md`. Plain values; time and registry are arguments.
 
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use hawser_engine::ports::Registry;
 use hawser_proto::sign::keccak256;
-use hawser_proto::{OriginatorId, PublicKey};
+use hawser_proto::{Digest, OriginatorId, PublicKey};
 use serde::Deserialize;
 
 /// The header that carries a token.
@@ -21,6 +23,9 @@ const SKEW_S_MAX: f64 = 120.0;
 /// Oldest release of a calling node; newer ones must have the same major version. Specified: a reference node of
 /// this major version accepts the same.
 const VERSION_MIN: [u64; 3] = [1, 1, 0];
+/// Verified tokens of one node that are remembered. Specified in `docs/protocol/api.md`; a guess: a node has one at a
+/// time, and others from before its restarts.
+const TOKENS_OF_NODE_MAX: usize = 16;
 
 /// The release that a node claims to run: major, minor, patch; `None` without a claim.
 pub(crate) type ClaimedRelease = Option<[u64; 3]>;
@@ -173,10 +178,36 @@ impl VerifiedToken {
         let is_key = registry.node(self.node).is_some_and(|record| record.public_key == self.key);
         is_key && now_s < self.expires_s
     }
+}
 
-    /// Returns the end of the token, unix seconds.
-    pub(crate) fn expires_s(&self) -> u64 {
-        self.expires_s
+/// The verified tokens, by the digests of their texts. A node can sign any number of tokens, so each node has a bounded
+/// number of them, of which the oldest one makes room: a node displaces only its own. Nodes of the registry alone have
+/// any.
+#[derive(Debug, Default)]
+pub(crate) struct VerifiedTokens {
+    tokens: HashMap<Digest, VerifiedToken>,
+    /// The tokens of each node, in the order in which they were verified.
+    of_node: BTreeMap<OriginatorId, VecDeque<Digest>>,
+}
+
+impl VerifiedTokens {
+    /// Returns the token whose text has this digest.
+    pub(crate) fn get(&self, digest: &Digest) -> Option<VerifiedToken> {
+        self.tokens.get(digest).copied()
+    }
+
+    /// Adds a token, or replaces what is known of it.
+    pub(crate) fn put(&mut self, digest: Digest, token: VerifiedToken) {
+        if self.tokens.insert(digest, token).is_some() {
+            return;
+        }
+        let of_node = self.of_node.entry(token.node).or_default();
+        of_node.push_back(digest);
+        if of_node.len() > TOKENS_OF_NODE_MAX
+            && let Some(oldest) = of_node.pop_front()
+        {
+            self.tokens.remove(&oldest);
+        }
     }
 }
 
@@ -256,7 +287,7 @@ mod tests {
         let registry = registry(&SecretKey::from_hex(REFERENCE_KEY).unwrap());
         let token = NodeToken::read(REFERENCE).unwrap();
         let verified = verify(&token, OWN, &registry, MADE_S).unwrap();
-        assert_eq!((verified.node, verified.expires_s()), (OriginatorId(100), MADE_S + 3600));
+        assert_eq!((verified.node, verified.expires_s), (OriginatorId(100), MADE_S + 3600));
         assert!(verify(&token, OWN, &registry, MADE_S - 120).is_ok());
         assert!(verify(&token, OWN, &registry, MADE_S + 3599).is_ok());
         for time_s in [MADE_S - 121, MADE_S + 3600] {
@@ -321,5 +352,30 @@ mod tests {
         }
         let bent = token.replacen("eyJzdWIi", "eyJzdWIj", 1);
         assert!(NodeToken::read(&bent).is_err());
+    }
+
+    /// A hostile node signs tokens without end, each valid for longer than those of other nodes. Without a bound of its
+    /// own it would displace these, and each call of the other nodes would cost one of the checks that their addresses
+    /// have.
+    #[test]
+    fn a_node_that_signs_many_tokens_displaces_those_of_no_other_node() {
+        let mut known = VerifiedTokens::default();
+        let of = |node: u32, number: u64| {
+            let (key, expires_s) = (key().public_key(), MADE_S + number);
+            let token = VerifiedToken { node: OriginatorId(node), version: None, key, expires_s };
+            (keccak256(&[&node.to_be_bytes(), &number.to_be_bytes()]), token)
+        };
+        let honest = of(200, 1);
+        // Two calls may have it verified at one time.
+        known.put(honest.0, honest.1);
+        known.put(honest.0, honest.1);
+        for number in 2..5_000 {
+            let (digest, token) = of(100, number);
+            known.put(digest, token);
+            assert_eq!(known.get(&digest), Some(token), "the newest counts");
+            assert!(known.tokens.len() <= TOKENS_OF_NODE_MAX + 1);
+        }
+        assert_eq!(known.get(&honest.0), Some(honest.1));
+        assert_eq!(known.get(&of(100, 2).0), None);
     }
 }
