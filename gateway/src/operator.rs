@@ -31,4 +31,8 @@ impl Pages for GatewayPages {
             ),
         }
     }
+
+    fn is_light(&self, path: &str) -> bool {
+        matches!(path, "/livez" | "/healthz")
+    }
 }

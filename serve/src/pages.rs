@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,9 +17,11 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::metrics_format::MetricsFormat;
@@ -31,6 +34,14 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Connections to the operators' port that may be open at once; more wait. A guess: probes and scrapers
 /// need a few, and each costs a descriptor.
 pub const CONNECTIONS_MAX: usize = 32;
+/// Time after which a connection takes no further request. Without it, callers that do not read their pages would keep
+/// all connections. A guess: scrapers connect again, and a connection without a request ends after 10 s.
+const CONNECTION_MAX: Duration = Duration::from_secs(60);
+/// Time for the last page of such a connection. A guess: longer than scrapers wait.
+const LAST_PAGE_MAX: Duration = Duration::from_secs(30);
+/// Pages that are made at once; more wait, also those of callers that have hung up. A guess: far fewer than the threads
+/// that may block, which the node's own work needs as well.
+const PAGES_AT_ONCE: usize = 8;
 /// Pause after a failed accept. A guess: long enough that a lack of descriptors does not spin a core, short enough for
 /// probes.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -42,6 +53,24 @@ pub type Page = Response<Full<Bytes>>;
 pub trait Pages: Send + Sync + 'static {
     /// Returns the page at `path`; `query` is empty if the request has none.
     fn show(&self, path: &str, query: &str) -> Page;
+
+    /// Returns true if the page at `path` takes neither the disk nor a lock. Such a page waits for no other one. By
+    /// default only the sign of life does.
+    fn is_light(&self, path: &str) -> bool {
+        path == "/livez"
+    }
+}
+
+/// The pages of a port, and the room for making them.
+struct PagesAtOnce {
+    pages: Arc<dyn Pages>,
+    room: Arc<Semaphore>,
+}
+
+impl PagesAtOnce {
+    fn new(pages: Arc<dyn Pages>) -> Arc<Self> {
+        Arc::new(Self { pages, room: Arc::new(Semaphore::new(PAGES_AT_ONCE)) })
+    }
 }
 
 /// Serves `pages` at `address` until `stop`. Returns the bound address and the listener's task.
@@ -55,10 +84,10 @@ pub async fn bind(
 ) -> io::Result<(SocketAddr, JoinHandle<()>)> {
     let listener = TcpListener::bind(address).await?;
     let address = listener.local_addr()?;
-    Ok((address, tokio::spawn(accept(pages, listener, stop))))
+    Ok((address, tokio::spawn(accept(PagesAtOnce::new(pages), listener, stop))))
 }
 
-async fn accept(pages: Arc<dyn Pages>, listener: TcpListener, stop: CancellationToken) {
+async fn accept(pages: Arc<PagesAtOnce>, listener: TcpListener, stop: CancellationToken) {
     let mut open = JoinSet::new();
     loop {
         tokio::select! {
@@ -72,34 +101,54 @@ async fn accept(pages: Arc<dyn Pages>, listener: TcpListener, stop: Cancellation
     }
 }
 
-async fn converse(pages: Arc<dyn Pages>, stream: TcpStream) {
-    let service = service_fn(|request| {
+/// Serves one connection, for [`CONNECTION_MAX`] and its last page.
+async fn converse<T>(pages: Arc<PagesAtOnce>, stream: T)
+where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let service = service_fn(|request: Request<Incoming>| {
         let pages = pages.clone();
-        async move { Ok::<_, Infallible>(answer(pages, request).await) }
+        async move { Ok::<_, Infallible>(answer(&pages, request).await) }
     });
-    let served = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
-    if let Err(error) = served {
-        tracing::debug!(%error, "a connection to the operators' port broke");
+    let mut connection = pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .serve_connection(TokioIo::new(stream), service)
+    );
+    let mut served = timeout(CONNECTION_MAX, connection.as_mut()).await;
+    if served.is_err() {
+        connection.as_mut().graceful_shutdown();
+        served = timeout(LAST_PAGE_MAX, connection).await;
+    }
+    match served {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::debug!(%error, "a connection to the operators' port broke"),
+        Err(_) => tracing::debug!("a caller of the operators' port has not read its page"),
     }
 }
 
-async fn answer(pages: Arc<dyn Pages>, request: Request<Incoming>) -> Page {
-    if !matches!(*request.method(), Method::GET | Method::HEAD) {
+async fn answer<B>(pages: &PagesAtOnce, request: Request<B>) -> Page {
+    let (head, _) = request.into_parts();
+    if !matches!(head.method, Method::GET | Method::HEAD) {
         let mut page = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
         page.headers_mut().insert(ALLOW, HeaderValue::from_static("GET,HEAD"));
         return page;
     }
-    let format = MetricsFormat::of(request.headers());
+    let (shown, format) = (pages.pages.clone(), MetricsFormat::of(&head.headers));
+    // Work that has begun goes on when its caller hangs up, so the place belongs to the work.
+    let place = match shown.is_light(head.uri.path()) {
+        true => None,
+        false => pages.room.clone().acquire_owned().await.ok(),
+    };
     // Pages read the disk, and rendering metrics takes long: either would block the tasks of this thread.
-    let shown = tokio::task::spawn_blocking(move || {
-        let query = request.uri().query().unwrap_or_default();
-        in_format(pages.show(request.uri().path(), query), format)
+    let made = tokio::task::spawn_blocking(move || {
+        let query = head.uri.query().unwrap_or_default();
+        let page = in_format(shown.show(head.uri.path(), query), format);
+        drop(place);
+        page
     });
-    shown.await.unwrap_or_else(|_| plain(StatusCode::INTERNAL_SERVER_ERROR, "interrupted\n"))
+    made.await.unwrap_or_else(|_| plain(StatusCode::INTERNAL_SERVER_ERROR, "interrupted\n"))
 }
 
 /// Extension that marks a page of metrics, so that it is rendered in the format that the scraper asks for.
@@ -186,4 +235,68 @@ fn page(status: StatusCode, content_type: HeaderValue, text: impl Into<Bytes>) -
     *page.status_mut() = status;
     page.headers_mut().insert(CONTENT_TYPE, content_type);
     page
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc::{Receiver, Sender, channel};
+
+    use parking_lot::Mutex;
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::*;
+
+    /// Pages that wait, as they do for a disk that does not answer, until the sender is dropped.
+    struct Waiting {
+        begun: AtomicUsize,
+        end: Mutex<Receiver<()>>,
+    }
+
+    impl Pages for Waiting {
+        fn show(&self, path: &str, _: &str) -> Page {
+            self.begun.fetch_add(1, Ordering::Relaxed);
+            if path != "/livez" {
+                let _ = self.end.lock().recv();
+            }
+            text(StatusCode::OK, "long ".repeat(100_000))
+        }
+    }
+
+    fn waiting() -> (Arc<Waiting>, Sender<()>) {
+        let (sender, end) = channel();
+        (Arc::new(Waiting { begun: AtomicUsize::new(0), end: Mutex::new(end) }), sender)
+    }
+
+    fn request(path: &str) -> Request<()> {
+        Request::get(path).body(()).unwrap()
+    }
+
+    /// Each would take a thread that replication and commits need, for as long as the disk does not answer.
+    #[tokio::test]
+    async fn callers_that_hang_up_take_few_threads_and_leave_the_sign_of_life() {
+        let (waiting, disk) = waiting();
+        let pages = PagesAtOnce::new(waiting.clone());
+        for _ in 0..20 * PAGES_AT_ONCE {
+            assert!(answer(&pages, request("/status")).now_or_never().is_none());
+        }
+        assert_eq!(answer(&pages, request("/livez")).await.status(), StatusCode::OK);
+        drop(disk);
+        assert_eq!(answer(&pages, request("/status")).await.status(), StatusCode::OK);
+        // Those that had a place, the sign of life, and the last one, which has waited for a place.
+        assert!(waiting.begun.load(Ordering::Relaxed) <= PAGES_AT_ONCE + 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_that_does_not_read_its_page_keeps_no_connection() {
+        let (waiting, disk) = waiting();
+        drop(disk);
+        let (mut client, server) = tokio::io::duplex(256);
+        client.write_all(b"GET /status HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let served = converse(PagesAtOnce::new(waiting.clone()), server);
+        let ended = timeout(10 * (CONNECTION_MAX + LAST_PAGE_MAX), served).await;
+        assert!(ended.is_ok(), "it is still open");
+        assert_eq!(waiting.begun.load(Ordering::Relaxed), 1);
+        drop(client);
+    }
 }
