@@ -10,8 +10,8 @@
 //! - `checkpoint_api`, `tree_pages`: proofs, over gRPC and as pages; `witness_context`, `witness_page`: the
 //!   requests of logs to a witness;
 //! - `read_workers`: the threads that answer queries;
-//! - `callers`: identifies callers and applies their limits; `tokens`, `rate_limits`, `redis_limits`, `breaker`:
-//!   parts of it;
+//! - `callers`: identifies callers and applies their limits; `tokens`, `rate_limits`, `redis_limits`,
+//!   `known_refusals`, `breaker`: parts of it;
 //! - `limits`: limits of requests; `error`, `limit_status`, `stream_error`: errors and their statuses;
 //! - `conditions`, `lag`, `disk_trend`, `strands_behind`, `clock_warning`, `node_status`: readiness and status of the
 //!   node; `chain_status`, `backup_status`, `payer_report_status`: parts of it;
@@ -35,6 +35,7 @@ mod cursor_stream;
 mod disk_trend;
 mod error;
 mod handle;
+mod known_refusals;
 mod lag;
 mod limit_status;
 mod limits;

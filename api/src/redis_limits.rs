@@ -2,21 +2,30 @@
 //!
 //! The keys are those of the network's reference node, so that both may share one Redis. Each decision is one
 //! script, which Redis runs atomically. A call without an answer in time passes, and after several of them Redis is
-//! not asked for a while: a limiter that is down must not stop the node.
+//! not asked for a while: a limiter that is down must not stop the node. Callers could slow Redis down to get there, so
+//! it is not asked about callers that it has just refused.
 
 use std::time::Duration;
 
 use hawser_serve::address::ClientAddress;
 use hawser_serve::bucket::BucketSize;
+use hawser_serve::caller_table::CallerTable;
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, RedisError};
 use tokio::time::{Instant, timeout};
 
 use crate::breaker::{Breaker, BreakerSettings, BreakerState};
+use crate::known_refusals::KnownRefusals;
 use crate::metrics::LimitMetrics;
 use crate::rate_limits::CallCost;
 use crate::settings::{RateLimitSettings, RedisSettings};
+
+/// Time for which a caller without a free place for a stream is refused without asking Redis, in milliseconds. A guess:
+/// a client that has ended a stream hardly notices it.
+const FULL_MS: u64 = 250;
+/// Largest number of callers that are remembered to have no free place. A guess: as for queries.
+const FULL_CALLERS_MAX: usize = 100_000;
 
 /// Takes a cost from all buckets or from none. Keys: for each group its time and its buckets. Arguments: the time
 /// in ms; for each group the number of its buckets, and for each bucket capacity, window in ms and cost. Returns
@@ -83,6 +92,9 @@ pub(crate) struct RedisLimits {
     hour: BucketSize,
     opens: BucketSize,
     streams_max: usize,
+    refusals: Mutex<KnownRefusals>,
+    /// Callers without a free place for a stream, with the time from which Redis is asked about them again.
+    full: Mutex<CallerTable<ClientAddress, u64>>,
     metrics: LimitMetrics,
 }
 
@@ -118,6 +130,8 @@ impl RedisLimits {
             hour: BucketSize::per_hour(limits.per_hour),
             opens: BucketSize::per_minute(limits.opens_per_minute),
             streams_max: limits.subscribe_all_max,
+            refusals: Mutex::new(KnownRefusals::new()),
+            full: Mutex::new(CallerTable::new(FULL_CALLERS_MAX)),
             metrics,
         })
     }
@@ -130,6 +144,9 @@ impl RedisLimits {
         cost: CallCost,
         now_ms: u64,
     ) -> RedisAnswer<u64> {
+        if let Some(wait_ms) = self.refusals.lock().wait_ms(caller, cost, now_ms) {
+            return RedisAnswer::Answer(wait_ms);
+        }
         let prefix = &self.settings.key_prefix;
         let queries = format!("{prefix}rl:t2:q:{caller}");
         let (mut keys, mut arguments) = (Vec::new(), vec![now_ms]);
@@ -147,14 +164,27 @@ impl RedisLimits {
         }
         let mut command = script(TAKE, &keys);
         command.arg(&arguments);
-        self.ask(&command).await
+        let answer = self.ask(&command).await;
+        if let RedisAnswer::Answer(wait_ms @ 1..) = answer {
+            self.refusals.lock().note(caller, cost, wait_ms, now_ms);
+        }
+        answer
     }
 
     /// Takes a place for a stream of all envelopes. Returns false if none was free.
     pub(crate) async fn open_stream(&self, caller: ClientAddress) -> RedisAnswer<bool> {
+        let now_ms = self.now_ms();
+        if self.full.lock().get(&caller).is_some_and(|until_ms| now_ms < *until_ms) {
+            return RedisAnswer::Answer(false);
+        }
         let mut command = script(OPEN, &[self.stream_key(caller)]);
         command.arg(self.streams_max).arg(ms(self.settings.stream_ttl));
-        self.ask(&command).await
+        let answer = self.ask(&command).await;
+        if answer == RedisAnswer::Answer(false) {
+            let until_ms = now_ms.saturating_add(FULL_MS);
+            self.full.lock().put(caller, until_ms, until_ms, now_ms);
+        }
+        answer
     }
 
     /// Keeps the places of an address alive.

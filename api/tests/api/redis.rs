@@ -34,6 +34,17 @@ impl Redis {
         Self::node_with(self.settings()).await
     }
 
+    /// Returns the number of scripts that Redis has run.
+    async fn scripts(&self) -> u64 {
+        let client = redis::Client::open(self.settings().url).unwrap();
+        let mut direct = client.get_multiplexed_async_connection().await.unwrap();
+        let mut info = redis::cmd("INFO");
+        info.arg("commandstats");
+        let stats: String = info.query_async(&mut direct).await.unwrap();
+        let calls = stats.lines().find_map(|line| line.strip_prefix("cmdstat_eval:calls="));
+        calls.and_then(|calls| calls.split(',').next()).unwrap().parse().unwrap()
+    }
+
     async fn node_with(redis: RedisSettings) -> Node {
         let limit = |settings: &mut ApiSettings| {
             let redis = Some(redis);
@@ -119,6 +130,26 @@ async fn two_processes_share_the_limits_of_a_caller() {
         client.get_newest_envelope(request()).await.unwrap();
     }
     assert!(client.get_newest_envelope(request()).await.is_err());
+}
+
+/// A refused call costs its caller next to nothing. Callers without tokens could keep Redis so busy with their calls
+/// that it answers late, and then all calls pass.
+#[tokio::test]
+async fn a_caller_that_redis_has_refused_costs_redis_nothing_until_its_call_fits() {
+    let redis = Redis::start();
+    let node = redis.node().await;
+    let mut client = node.query().await;
+    let request = pb::GetNewestEnvelopeRequest::default;
+    while client.get_newest_envelope(request()).await.is_ok() {}
+    let before = redis.scripts().await;
+    for _ in 0..100 {
+        let error = client.get_newest_envelope(request()).await.unwrap_err();
+        assert_eq!(error.metadata().get("retry-after").unwrap(), "1");
+    }
+    assert_eq!(redis.scripts().await, before);
+    node.clock.advance(1);
+    client.get_newest_envelope(request()).await.unwrap();
+    assert_eq!(redis.scripts().await, before + 1);
 }
 
 #[tokio::test]
