@@ -31,6 +31,9 @@ const WANT_AS_FRAMES: u32 = 4;
 /// honest peer sends one for each of its strands when it connects.
 const FRAMES_AHEAD: Duration = Duration::from_millis(512);
 
+/// Characters of the text of a lost connection that are kept. Guessed: two lines of a log.
+const TEXT_LEN_MAX: usize = 200;
+
 /// The reason a stream, or a whole session, ends.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SessionError {
@@ -81,9 +84,17 @@ impl From<ConnectionError> for SessionError {
                 let code = CloseCode::from_code(close.error_code.into_inner());
                 Self::Closed(code.unwrap_or(CloseCode::Shutdown))
             }
-            error => Self::Lost(error.to_string()),
+            error => Self::Lost(text_of(&error)),
         }
     }
+}
+
+/// Returns the text of an error, short and without control characters. It goes into logs and the status, and a peer
+/// whose QUIC closes the connection has a text of its own in it.
+fn text_of(error: &ConnectionError) -> String {
+    let text = error.to_string();
+    let printable = text.chars().map(|it| if it.is_control() { ' ' } else { it });
+    printable.take(TEXT_LEN_MAX).collect()
 }
 
 impl From<WriteError> for SessionError {
@@ -219,7 +230,21 @@ impl ControlWriter {
 
 #[cfg(test)]
 mod tests {
+    use quinn::{ConnectionClose, TransportErrorCode};
+
     use super::*;
+
+    /// In a log of text, a line break would begin a line of the peer's own.
+    #[test]
+    fn the_text_with_which_a_peer_closes_a_connection_is_short_and_one_line() {
+        let reason = format!("\u{1b}[2J\nERROR forged\u{9b}{}", "x".repeat(1_000)).into();
+        let error_code = TransportErrorCode::NO_ERROR;
+        let closed = ConnectionClose { error_code, frame_type: None, reason };
+        let error = SessionError::from(ConnectionError::ConnectionClosed(closed));
+        let SessionError::Lost(text) = &error else { panic!("{error:?}") };
+        assert!(text.contains(" [2J ERROR forged xxx"), "{text}");
+        assert!(!text.contains(char::is_control) && text.len() == TEXT_LEN_MAX, "{text}");
+    }
 
     /// Takes what has arrived for a time, as the reader does. Returns the number of frames.
     fn frames_within(pace: &mut FramePace, start: Instant, time: Duration) -> u32 {

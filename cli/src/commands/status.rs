@@ -90,13 +90,7 @@ fn print(name: &str, status: &Value) {
         declared_void(strand).for_each(|line| output::line(format_args!("    {line}")));
     }
     for peer in rows(status, "peers") {
-        let address = peer["address"].as_str().unwrap_or_default();
-        let state = match peer["last_error"].as_str() {
-            _ if peer["connected"] == true => "connected".to_owned(),
-            Some(error) => format!("not connected: {error}"),
-            None => "not connected".to_owned(),
-        };
-        output::line(format_args!("  peer {} at {address}: {state}", peer["node_id"]));
+        output::line(format_args!("  {}", line_of_peer(peer)));
     }
     if let Some(days) = status["disk"]["days_left"].as_f64() {
         output::line(format_args!("  disk: full in {days:.1} days at the rate of the last day"));
@@ -104,6 +98,17 @@ fn print(name: &str, status: &Value) {
     let now_s = now_unix_s();
     let lines = accounts(status, now_s).chain(payer_reports(status)).chain(backups(status));
     lines.chain(misbehavior(status)).for_each(|line| output::line(format_args!("  {line}")));
+}
+
+/// Returns the line of a peer. Its address is what its owner has registered, and errors may quote it.
+fn line_of_peer(peer: &Value) -> String {
+    let address = output::plain(peer["address"].as_str().unwrap_or_default());
+    let state = match peer["last_error"].as_str() {
+        _ if peer["connected"] == true => "connected".to_owned(),
+        Some(error) => format!("not connected: {}", output::plain(error)),
+        None => "not connected".to_owned(),
+    };
+    format!("peer {} at {address}: {state}", peer["node_id"])
 }
 
 /// Returns a line for each range of places that the node of a strand has declared void.
@@ -226,6 +231,17 @@ mod tests {
             "address":"","public_key":"","data_dir":"","pid":1}],"payer_key_file":""}"#;
         std::fs::write(&path, text).unwrap();
         assert_eq!(nodes(&args).unwrap(), [("node 100".into(), "127.0.0.1:5051".into())]);
+    }
+
+    #[test]
+    fn the_address_and_the_error_of_a_peer_do_not_steer_a_terminal() {
+        let peer = |connected| {
+            let (address, error) = ("https://a/\u{9b}2J", "gone\u{1b}[2J\nverdict: ok");
+            json!({ "node_id": 7, "address": address, "connected": connected, "last_error": error })
+        };
+        let wanted = "peer 7 at https://a/ 2J: not connected: gone [2J verdict: ok";
+        assert_eq!(line_of_peer(&peer(false)), wanted);
+        assert_eq!(line_of_peer(&peer(true)), "peer 7 at https://a/ 2J: connected");
     }
 
     #[test]
