@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hawser_proto::checkpoint::{CODEC_LEN_BYTES_MAX, CosignedCheckpoint};
+use hawser_proto::frame::MAX_CLOCK_ENTRIES;
 use hawser_proto::pb::hawser::checkpoint_api::{GetCheckpointRequest, GetCheckpointResponse};
 use hawser_proto::pb::xmtp::xmtpv4::{message_api as api, metadata_api};
 use hawser_proto::quic_address::QUIC_ADDRESS_HEADER;
@@ -34,8 +35,9 @@ use crate::counters::PeerError;
 /// on the worst link, and a page that is read from a cold disk.
 pub(super) const CONNECT_MAX: Duration = Duration::from_secs(5);
 const CALL_MAX: Duration = Duration::from_secs(10);
-/// Largest vector clock. A guess: ten times the longest that nodes exchange over QUIC.
-const CLOCK_BYTES_MAX: usize = 1024 * 1024;
+/// Largest vector clock: as many entries as over QUIC, of 19 bytes each at most. The rest is for further fields. Each
+/// entry of each clock is looked up, so one of a megabyte would keep a thread of the runtime busy for long.
+const CLOCK_BYTES_MAX: usize = 20 * MAX_CLOCK_ENTRIES;
 /// Windows of a stream and of a connection: the bytes that a peer may send before its strand takes them. As over QUIC.
 const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 32 * 1024 * 1024;
@@ -360,6 +362,7 @@ mod tests {
     use hawser_proto::SecretKey;
     use hawser_proto::checkpoint::Checkpoint;
     use hawser_proto::merkle::TreeHash;
+    use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
     use hawser_proto::void::VoidStatement;
     use tokio::net::TcpListener;
     use tonic::codegen::Service;
@@ -405,6 +408,55 @@ mod tests {
         let client = PeerClient::connect(&url, None, None).await.expect("it listens");
         let answered = client.checkpoint(OriginatorId(200)).await;
         assert!(matches!(answered, Err(PeerCallError::Unimplemented)), "{answered:?}");
+    }
+
+    /// A server whose clock has this number of entries, each as long as an entry can be.
+    #[derive(Clone)]
+    struct LongClock(u32);
+
+    impl NamedService for LongClock {
+        const NAME: &'static str = "xmtp.xmtpv4.metadata_api.MetadataApi";
+    }
+
+    impl Service<Request<Body>> for LongClock {
+        type Response = Response<Body>;
+        type Error = Infallible;
+        type Future = Ready<Result<Response<Body>, Infallible>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: Request<Body>) -> Self::Future {
+            let entries = (0..self.0).map(|number| (u32::MAX - number, u64::MAX));
+            let latest_sync = Some(pb::Cursor { node_id_to_sequence_id: entries.collect() });
+            let clock = metadata_api::GetSyncCursorResponse { latest_sync };
+            let clock = tokio_stream::once(Ok::<_, Status>(clock));
+            let body = EncodeBody::new_client(ProstEncoder::default(), clock, None, None);
+            let mut response = Response::new(Body::new(body));
+            response.headers_mut().insert("grpc-status", HeaderValue::from_static("0"));
+            ready(Ok(response))
+        }
+    }
+
+    /// A hostile peer would have this node look up a megabyte of invented originators every second.
+    #[tokio::test]
+    async fn a_clock_with_more_entries_than_nodes_exchange_over_quic_is_not_read() {
+        let most = u32::try_from(MAX_CLOCK_ENTRIES).expect("it fits");
+        for (entries, is_read) in [(most, true), (2 * most, false)] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+            let url = format!("http://{}", listener.local_addr().expect("it is bound"));
+            let server = Server::builder().add_service(LongClock(entries));
+            tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
+            let client = PeerClient::connect(&url, None, None).await.expect("it listens");
+            match client.heads().await {
+                Ok(PeerHeads { heads, .. }) if is_read => {
+                    assert_eq!(heads.map(|heads| heads.len()), Some(MAX_CLOCK_ENTRIES));
+                }
+                Err(PeerCallError::Peer(PeerError::Oversized)) if !is_read => {}
+                other => panic!("{entries} entries: {other:?}"),
+            }
+        }
     }
 
     #[test]
