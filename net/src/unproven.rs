@@ -30,8 +30,9 @@ const UNVALIDATED_MAX: usize = 16;
 /// `docs/protocol/replication.md`: more than nodes behind one address need when all of them restart.
 const ACCEPTED_MAX: usize = 64;
 const ACCEPTED_WITHIN: Duration = Duration::from_secs(4);
-/// Accepted connections that are remembered, of all addresses together. Calculated: 160 KiB, which are looked through
-/// in a few microseconds.
+/// Accepted connections that are remembered, of all addresses together. With so many within [`ACCEPTED_WITHIN`], an
+/// address may begin one only if it has begun none. Specified in `docs/protocol/replication.md`. Calculated: 160 KiB,
+/// which are looked through in a few microseconds, and handshakes that take a part of one core.
 const REMEMBERED_MAX: usize = 4096;
 
 /// The addresses that count as those of one host: one of IPv4, a /64 of IPv6.
@@ -109,10 +110,14 @@ impl AcceptedConnections {
         while self.0.front().is_some_and(|(at, _)| *at + ACCEPTED_WITHIN <= now) {
             self.0.pop_front();
         }
-        if self.0.iter().filter(|(_, other)| *other == block).count() >= ACCEPTED_MAX {
+        // If the oldest ones made room for any others, a hundred addresses would have each other's forgotten, and none
+        // would have a bound.
+        let is_full = self.0.len() >= REMEMBERED_MAX;
+        let most = if is_full { 1 } else { ACCEPTED_MAX };
+        if self.0.iter().filter(|(_, other)| *other == block).count() >= most {
             return false;
         }
-        if self.0.len() >= REMEMBERED_MAX {
+        if is_full {
             self.0.pop_front();
         }
         self.0.push_back((now, block));
@@ -292,6 +297,18 @@ mod tests {
             assert!(accepted.enter(now, AddressBlock::of(Ipv4Addr::from_bits(host).into())));
             assert!(accepted.0.len() <= REMEMBERED_MAX);
         }
+    }
+
+    /// Together they begin more connections than are remembered.
+    #[test]
+    fn a_hundred_addresses_that_dial_without_end_are_accepted_a_bounded_number_of_times() {
+        let (mut accepted, now) = (AcceptedConnections::default(), Instant::now());
+        let dials = (0..1_000).flat_map(|_| 0..100_u8);
+        let flood = dials.filter(|host| accepted.enter(now, block(*host))).count();
+        assert_eq!(flood, REMEMBERED_MAX);
+        assert!(accepted.enter(now, block(200)), "an address that has begun none has one");
+        assert!(!accepted.enter(now, block(200)));
+        assert!(accepted.enter(now + ACCEPTED_WITHIN, block(0)));
     }
 
     #[test]
