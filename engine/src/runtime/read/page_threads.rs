@@ -51,9 +51,9 @@ pub fn begin_reader_thread() {
 /// The threads that read pages for streams, at most [`STREAM_PAGES_AT_ONCE`]. They are started when they are needed,
 /// and end with the last clone.
 ///
-/// A job is a stream's turn. Turns go round between addresses, and between the connections of each address; small
-/// streams of an address do not wait behind its large ones. A turn needs nothing of its stream's task, so a stream that
-/// is not polled takes no thread from the others.
+/// A job is a stream's turn, or the end of a stream of many topics. Turns go round between addresses, and between the
+/// connections of each address; small streams of an address do not wait behind its large ones. A turn needs nothing of
+/// its stream's task, so a stream that is not polled takes no thread from the others.
 #[derive(Clone)]
 pub(super) struct PageThreads(Arc<ThreadsHandle>);
 
@@ -65,7 +65,7 @@ struct PageQueue {
     filled: Condvar,
 }
 
-/// Unbounded, because a stream has one job at most, and streams are charged for.
+/// Unbounded, because a stream has one job at most and another one when it ends, and streams are charged for.
 #[derive(Default)]
 struct PageJobs {
     /// The addresses with jobs, in the order of their turns.

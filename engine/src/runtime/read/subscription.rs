@@ -13,6 +13,7 @@ use tokio::time::sleep_until;
 use super::access::LogAccess;
 use super::awaited::AwaitedPlaces;
 use super::listener::Listener;
+use super::page_threads::JobSize;
 use super::pages::{self, MemoryRetry, TopicsRead, Turn};
 use crate::read::error::QueryError;
 use crate::read::feed::{Feed, Interest, PageRead, Read, SubscriptionEvent, TopicFeed, WaveId};
@@ -432,14 +433,20 @@ impl Drop for Subscription {
     fn drop(&mut self) {
         self.awaited.leave(&self.log.hub, &self.listener);
         let feed = std::mem::replace(&mut self.feed, Feed::Topics(Box::new(TopicFeed::changing())));
-        let many = matches!(&feed, Feed::Topics(feed) if feed.len() > TURN_TOPICS);
+        let topics = match &feed {
+            Feed::Topics(feed) => feed.len(),
+            Feed::Log(_) => 0,
+        };
         let (log, listener, held) = (self.log.clone(), self.listener.clone(), self.held.take());
         let leaving = Leaving { log, listener, feed, _held: held };
-        match Handle::try_current() {
-            // A million topics take a while, which is not this thread's to give.
-            Ok(runtime) if many => _ = runtime.spawn_blocking(|| leaving.leave()),
-            _ => leaving.leave(),
+        if topics <= TURN_TOPICS {
+            leaving.leave();
+            return;
         }
+        // A million topics take a while, which is not this thread's to give. Callers may end any number of such streams
+        // at once, so few threads do that, in the callers' turns.
+        let (reader, size) = (self.log.memory.reader(), JobSize::of_topics(topics));
+        self.log.page_threads.run(reader, size, move || leaving.leave());
     }
 }
 

@@ -1,6 +1,7 @@
 //! Whole streams over a store, a hub and real tasks.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Barrier;
 
 use bytes::Bytes;
 use hawser_proto::{EnvelopeId, OriginatorId, Topic};
@@ -8,9 +9,11 @@ use hawser_storage::Store;
 use tokio::sync::watch;
 
 use super::super::hub::Hub;
+use super::super::page_threads::STREAM_PAGES_AT_ONCE;
 use super::super::reader::Reader;
 use super::*;
 use crate::committed::Committed;
+use crate::read::ReaderId;
 use crate::read::limits::{PAGE_ENVELOPES_MAX, PAGE_LEN_BYTES_MAX};
 use crate::read::testing::{
     Dice, StoppedClock, append, append_invalid, committed, cursor, id, ids_of, missing, store,
@@ -327,6 +330,34 @@ async fn a_dropped_stream_leaves_nothing_in_the_hub() {
     assert_eq!(node.hub.registrations(), 2);
     drop((stream, others));
     assert_eq!(node.hub.registrations(), 0);
+}
+
+/// Each has thousands of topics to leave. A thread for each would take the cores from publishers, and the threads that
+/// replication needs.
+#[test]
+fn streams_of_many_topics_that_end_leave_in_their_turns() {
+    let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(1).build();
+    runtime.unwrap().block_on(async {
+        let node = Node::new();
+        let name = |n: usize| Topic::parse([&[0][..], &n.to_be_bytes()].concat().into()).unwrap();
+        let topics = || (0..=TURN_TOPICS).map(|n| (name(n), Cursor::new())).collect::<Vec<_>>();
+        let streams: Vec<_> = (0..3).map(|_| node.reader.subscribe_topics(topics())).collect();
+        let (log, registered) = (streams[0].log.clone(), node.hub.registrations());
+        let barrier = Arc::new(Barrier::new(STREAM_PAGES_AT_ONCE + 1));
+        for _ in 0..STREAM_PAGES_AT_ONCE {
+            let barrier = Arc::clone(&barrier);
+            let occupied = move || (0..2).for_each(|_| _ = barrier.wait());
+            log.page_threads.run(ReaderId::default(), JobSize::Small, occupied);
+        }
+        barrier.wait(); // all are occupied
+        drop(streams);
+        tokio::task::spawn_blocking(|| ()).await.unwrap(); // work of before has been done on the only thread
+        assert_eq!(node.hub.registrations(), registered);
+        barrier.wait();
+        while node.hub.registrations() > 0 {
+            tokio::task::yield_now().await;
+        }
+    });
 }
 
 #[tokio::test]
