@@ -4,7 +4,7 @@
 //! have news. Without this memory each topic would cost a seek for each strand, mostly without a result. The memory
 //! either knows with certainty that a topic has no news, or lets the reader search.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};
 
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
@@ -15,6 +15,8 @@ use crate::change::{Change, LogEntry};
 /// Largest number of envelopes whose topics are remembered. A guess: ten minutes at 160 envelopes a second.
 /// Calculated: up to 130 bytes each, so 13 MB in total.
 const ENVELOPES_MAX: usize = 100_000;
+/// The part of a strand's envelopes that is forgotten at once, at least one. A guess: all strands are looked at for it.
+const FORGOTTEN_PART: usize = 64;
 
 /// The topics of the last envelopes of all strands.
 ///
@@ -30,8 +32,10 @@ pub(crate) struct Recent {
 #[derive(Debug, Default)]
 struct RecentState {
     known: HashMap<OriginatorId, RememberedPlaces>,
-    /// Hashes of topics with their envelopes, oldest first.
-    order: VecDeque<(u64, EnvelopeId)>,
+    /// Hashes of topics with the places of their envelopes, by strand, oldest first.
+    order: BTreeMap<OriginatorId, VecDeque<(u64, SequenceId)>>,
+    /// The number of these envelopes.
+    len: usize,
     /// The last envelope of each strand in each topic, by the topic's hash.
     topics: HashMap<u64, Vec<LastOfStrand>>,
     /// Changes whenever rows may have been written at unknown places.
@@ -149,7 +153,7 @@ impl Recent {
 
     /// Returns the number of envelopes that can be added before half of the room is used up.
     pub(crate) fn room(&self) -> usize {
-        (self.envelopes_max / 2).saturating_sub(self.state.read().order.len())
+        (self.envelopes_max / 2).saturating_sub(self.state.read().len)
     }
 
     /// Adds all envelopes of a strand with rows after `after` and up to `older`, ascending, with their topics. Returns
@@ -173,7 +177,7 @@ impl Recent {
         known.after = after;
         for (topic, id) in envelopes.iter().rev() {
             let hash = self.hasher.hash_one(topic.as_ref());
-            state.order.push_front((hash, *id));
+            state.order.entry(id.originator).or_default().push_front((hash, id.sequence));
             state.count(hash, *id);
         }
         state.keep(self.envelopes_max);
@@ -205,12 +209,14 @@ impl RecentState {
         let lasts = self.topics.get(&hash).map_or(&[][..], Vec::as_slice);
         let of_strand = |it: &&LastOfStrand| it.id.originator == id.originator;
         if lasts.iter().find(of_strand).is_none_or(|it| it.id.sequence < id.sequence) {
-            self.order.push_back((hash, id));
+            self.order.entry(id.originator).or_default().push_back((hash, id.sequence));
             self.count(hash, id);
         }
     }
 
+    /// Counts an envelope that was put into `order`.
     fn count(&mut self, hash: u64, id: EnvelopeId) {
+        self.len += 1;
         let lasts = self.topics.entry(hash).or_default();
         match lasts.iter_mut().find(|it| it.id.originator == id.originator) {
             Some(last) => {
@@ -221,20 +227,31 @@ impl RecentState {
         }
     }
 
-    /// Forgets the oldest envelopes until there are no more than `envelopes_max`.
+    /// Forgets envelopes until there are no more than `envelopes_max`: the oldest ones of the strand with the most. A
+    /// hostile node that writes without end takes no room of the other strands.
     fn keep(&mut self, envelopes_max: usize) {
-        while self.order.len() > envelopes_max {
-            let Some((hash, id)) = self.order.pop_front() else { return };
-            if let Some(known) = self.known.get_mut(&id.originator) {
-                known.after = known.after.max(id.sequence);
+        while self.len > envelopes_max {
+            let longest = self.order.iter_mut().max_by_key(|(_, entries)| entries.len());
+            let Some((originator, entries)) = longest.filter(|(_, it)| !it.is_empty()) else {
+                return;
+            };
+            let part = (entries.len() / FORGOTTEN_PART).max(1);
+            for (hash, sequence) in entries.drain(..part.min(self.len - envelopes_max)) {
+                self.len -= 1;
+                if let Some(known) = self.known.get_mut(originator) {
+                    known.after = known.after.max(sequence);
+                }
+                let Some(lasts) = self.topics.get_mut(&hash) else { continue };
+                lasts.retain_mut(|last| {
+                    last.entries -= u32::from(last.id.originator == *originator);
+                    last.entries > 0
+                });
+                if lasts.is_empty() {
+                    self.topics.remove(&hash);
+                }
             }
-            let Some(lasts) = self.topics.get_mut(&hash) else { continue };
-            lasts.retain_mut(|last| {
-                last.entries -= u32::from(last.id.originator == id.originator);
-                last.entries > 0
-            });
-            if lasts.is_empty() {
-                self.topics.remove(&hash);
+            if entries.len() < entries.capacity() / 4 {
+                entries.shrink_to(2 * entries.len());
             }
         }
     }
@@ -242,7 +259,7 @@ impl RecentState {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeSet;
 
     use bytes::Bytes;
     use hawser_proto::{Topic, TopicKind};
@@ -361,7 +378,9 @@ mod tests {
                         }
                     }
                 }
-                prop_assert!(recent.state.read().order.len() <= most);
+                let state = recent.state.read();
+                prop_assert!(state.len <= most);
+                prop_assert_eq!(state.order.values().map(VecDeque::len).sum::<usize>(), state.len);
             }
             let ends: Vec<_> = heads.iter().map(|(&it, &head)| id(it, head)).collect();
             for name in 0..6 {
@@ -372,6 +391,24 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// A hostile node can write as many envelopes as are remembered, within a minute. Without room of their own, all
+    /// others would be forgotten, and their readers would search the disk for each topic.
+    #[test]
+    fn a_strand_that_grows_without_end_takes_no_room_of_the_others() {
+        let recent = Recent::with_max(&[id(100, 0), id(200, 0)], 100);
+        let append = |originator: u32, at: u64| Change::Append(entry(id(originator, at), 1));
+        recent.note(&(1..=20).map(|at| append(100, at)).collect::<Vec<_>>());
+        for at in 1..=1_000 {
+            recent.note(&[append(200, at)]);
+        }
+        let news = |originator: u32, after: u64, end: u64| {
+            let ends = [id(originator, end)];
+            recent.has_news(topic(2).as_bytes(), &|_| SequenceId(after), &ends)
+        };
+        assert!(!news(100, 0, 20), "all of it is remembered");
+        assert!(news(200, 919, 1_000) && !news(200, 920, 1_000), "the newest of it are");
     }
 
     #[test]
