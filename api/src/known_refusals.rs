@@ -2,8 +2,8 @@
 //!
 //! A refused call costs its caller next to nothing, and asking Redis costs Redis and this process some ten
 //! microseconds each. Callers without tokens could keep both so busy that Redis answers late, and then all calls pass.
-//! So a caller is refused here as long as Redis would refuse it, too: its buckets fill evenly, and other calls only take
-//! from them. Plain values; time is an argument.
+//! So a caller is refused here as long as Redis would refuse it, too: its buckets fill evenly, and other calls only
+//! take from them. Plain values; time is an argument.
 
 use hawser_serve::address::ClientAddress;
 use hawser_serve::caller_table::CallerTable;
