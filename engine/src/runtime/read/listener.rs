@@ -15,6 +15,10 @@ use crate::runtime::counters::StreamCounters;
 /// continues from disk. Without this bound, streams that are not read would hold committed envelopes for
 /// as long as they last. A guess: an eighth of the memory of callers.
 const ALL_QUEUES_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// Bytes that each queue may hold regardless of that bound, which counts an envelope for each queue that it is in. So a
+/// thousand streams that are not read cannot send all others to the disk with one envelope. A guess: a few messages;
+/// ten thousand streams hold 40 MiB at most, and mostly the same ones.
+const SPARED_BYTES: u64 = 4 * 1024;
 
 /// Queue that the committer fills and one subscription empties. Never blocks on the subscription.
 #[derive(Debug)]
@@ -34,7 +38,9 @@ impl Listener {
     /// once at most.
     pub(crate) fn push(&self, items: &[Arc<Committed>]) {
         self.change(|queue| {
-            if self.counters.waiting_bytes.get() > ALL_QUEUES_BYTES_MAX && queue.waiting_bytes() > 0
+            if self.counters.waiting_bytes.get() > ALL_QUEUES_BYTES_MAX
+                && queue.waiting_bytes() > 0
+                && queue.waiting_bytes() + bytes_of(items) > SPARED_BYTES
             {
                 let lost = queue.lose();
                 self.count(lost);
@@ -93,8 +99,7 @@ impl Listener {
         let mut queue = self.queue.lock();
         let popped = queue.pop(limits);
         if let PopOutcome::Items(items, _) = &popped {
-            let len_bytes: usize = items.iter().map(|item| item.bytes.len()).sum();
-            self.counters.waiting_bytes.dec_by(len_bytes as u64);
+            self.counters.waiting_bytes.dec_by(bytes_of(items));
         }
         popped
     }
@@ -117,6 +122,11 @@ impl Listener {
     pub(crate) fn len_bytes(&self) -> usize {
         self.queue.lock().len_bytes()
     }
+}
+
+/// Returns the sum of the envelopes' lengths.
+fn bytes_of(items: &[Arc<Committed>]) -> u64 {
+    items.iter().map(|item| item.bytes.len() as u64).sum()
 }
 
 impl Drop for Listener {
@@ -167,6 +177,24 @@ mod tests {
         assert!(
             matches!(idle.pop(BatchLimits::STREAM), PopOutcome::Items(items, _) if items.len() == 1)
         );
+    }
+
+    /// Streams that are not read share one envelope of a topic of their own, whose bytes count for each of them.
+    #[test]
+    fn streams_that_are_not_read_send_none_that_holds_a_few_messages_to_the_disk() {
+        let counters = Arc::new(StreamCounters::default());
+        let still = [(); 40].map(|()| Listener::new(BatchLimits::QUEUE, counters.clone()));
+        let mib = queued(1, 1024 * 1024);
+        still.iter().for_each(|listener| listener.push(std::slice::from_ref(&mib)));
+        assert!(counters.waiting_bytes.get() > ALL_QUEUES_BYTES_MAX);
+        let read = Listener::new(BatchLimits::QUEUE, counters.clone());
+        (1..=3).for_each(|sequence| read.push(&[queued(sequence, 1_000)]));
+        assert!(
+            matches!(read.pop(BatchLimits::STREAM), PopOutcome::Items(items, _) if items.len() == 3)
+        );
+        assert_eq!(counters.demotions.get(), 0);
+        (4..=9).for_each(|sequence| read.push(&[queued(sequence, 1_000)]));
+        assert_eq!(counters.demotions.get(), 1, "it holds too much as well");
     }
 
     #[tokio::test]
