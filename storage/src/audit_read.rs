@@ -22,6 +22,7 @@ use crate::open_error::OpenError;
 use crate::opening::{Access, Location, Opening};
 use crate::options::{self, CACHE_BYTES_MIN};
 use crate::price::PriceFn;
+use crate::remains::no_database;
 use crate::settings::{Durability, StoreIdentity};
 use crate::snapshot::Snapshot;
 use crate::store::Store;
@@ -35,7 +36,7 @@ impl Store {
     /// An error if the folder has no database of this format, or if it is damaged.
     pub fn open_read_only(path: &Path, price: PriceFn) -> Result<(Self, StoreIdentity), OpenError> {
         if !has_database(path) {
-            return Err(OpenError::NotADatabase { path: path.to_owned() });
+            return Err(no_database(path));
         }
         let location = Location::Folder(path.to_owned(), options::OPEN_FILES_MAX);
         let how = Opening::new(location, Durability::Os, price, None, CACHE_BYTES_MIN);

@@ -10,6 +10,7 @@
 //! - `error`: errors of reads and writes;
 //! - `open`, `open_error`, `meta` and `migrate`: opening a folder, with checks of format, network, node and key;
 //! - `kept_copy`, `rollback`: the copy that a migration leaves, and the return to it;
+//! - `remains`: files of a database that has lost the list of its files;
 //! - `unread`, `unread_tables`: the parts that could not be read at the opening, and without which a database is
 //!   open;
 //! - `host`: decides if a folder is the one that this host wrote last;
@@ -104,6 +105,7 @@ mod raw_rows;
 mod rebuild;
 mod recent;
 mod record_scan;
+mod remains;
 mod remember;
 mod reopen;
 mod reports;

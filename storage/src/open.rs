@@ -29,6 +29,7 @@ use crate::options::{self, CACHE_BYTES_MIN};
 use crate::price::PriceFn;
 use crate::projection::{ProjectionSet, is_dropped_with_projections};
 use crate::raw_rows::{is_empty, load_heads, load_rates};
+use crate::remains::{no_database, require_named, require_none};
 use crate::settings::{Durability, HostSettings, StoreIdentity, StoreSettings};
 use crate::store::Store;
 use crate::unread::UnreadFamily;
@@ -71,7 +72,7 @@ impl Store {
     /// As [`Store::open`], and when there is no database.
     pub fn open_existing(path: &Path, price: PriceFn) -> Result<(Self, StoreIdentity), OpenError> {
         if !has_database(path) {
-            return Err(OpenError::NotADatabase { path: path.to_owned() });
+            return Err(no_database(path));
         }
         let location = Location::Folder(path.to_owned(), options::OPEN_FILES_MAX);
         let how = Opening::new(location, Durability::Fsync, price, None, CACHE_BYTES_MIN);
@@ -330,10 +331,13 @@ pub(crate) fn open_database(how: &Opening, access: Access) -> Result<DB, OpenErr
         Location::Folder(folder, open_files_max) if has_database(folder) => {
             let mut options = options::database(None, *open_files_max);
             options.create_missing_column_families(false);
-            let names = DB::list_cf(&options, &path).map_err(|error| explain(&path, error))?;
+            let names =
+                DB::list_cf(&options, &path).map_err(|error| explain(&path, access, error))?;
+            require_named(folder, &names)?;
             (options, names)
         }
-        Location::Folder(_, open_files_max) => {
+        Location::Folder(folder, open_files_max) => {
+            require_none(folder)?;
             (options::database(None, *open_files_max), known_names())
         }
         Location::Memory(env) => {
@@ -349,29 +353,35 @@ pub(crate) fn open_database(how: &Opening, access: Access) -> Result<DB, OpenErr
     };
     let error = match open(&options, &names) {
         Err(error) if is_of_table(&error) => error,
-        done => return done.map_err(|error| explain(&path, error)),
+        done => return done.map_err(|error| explain(&path, access, error)),
     };
     let is_on_disk = location.folder().is_some_and(has_database);
     if access == Access::ReadWrite && is_on_disk && drop_unread(how, &path, &mut options, &names)? {
-        let names = DB::list_cf(&options, &path).map_err(|error| explain(&path, error))?;
-        return open(&options, &names).map_err(|error| explain(&path, error));
+        let names = DB::list_cf(&options, &path).map_err(|error| explain(&path, access, error))?;
+        return open(&options, &names).map_err(|error| explain(&path, access, error));
     }
-    Err(explain(&path, error))
+    Err(explain(&path, access, error))
 }
 
 fn known_names() -> Vec<String> {
     Family::ALL.into_iter().map(|family| family.name().to_owned()).collect()
 }
 
-/// Maps an error of opening. RocksDB distinguishes a held lock from other I/O errors only by the text.
-fn explain(path: &Path, error: rocksdb::Error) -> OpenError {
+/// Maps an error of opening. RocksDB distinguishes a held lock and a lost file from other I/O errors only by the text.
+fn explain(path: &Path, access: Access, error: rocksdb::Error) -> OpenError {
     let text: &str = error.as_ref();
+    // Under a reader, a running node may replace a file. A writer finds every file that the manifest names, unless the
+    // disk has lost it.
+    let may_lose = access == Access::ReadWrite;
     match error.kind() {
         ErrorKind::IOError
             if text.contains("lock hold by current process")
                 || text.contains("While lock file") =>
         {
             OpenError::Held { path: path.to_owned() }
+        }
+        ErrorKind::IOError if may_lose && text.contains("No such file or directory") => {
+            OpenError::Corrupt { cause: error.into_string() }
         }
         ErrorKind::Corruption => OpenError::Corrupt { cause: error.into_string() },
         _ => OpenError::Database(error.into()),

@@ -105,7 +105,7 @@ pub enum OpenError {
         cause: String,
     },
     /// RocksDB failed for another reason.
-    #[error(transparent)]
+    #[error("the database cannot be opened now ({0}): if it stays so, see docs/runbooks/disk.md")]
     Database(#[from] DatabaseError),
     /// Rows that a start needs could not be read, but are not damaged: another attempt may succeed.
     #[error(

@@ -17,6 +17,7 @@ use crate::error::DatabaseError;
 use crate::open::{has_database, load, prepare_folder};
 use crate::open_error::OpenError;
 use crate::opening::Access;
+use crate::remains::no_database;
 use crate::store::Store;
 
 /// Pause between two checks if operations still hold a database that has to be closed. A guess: most operations
@@ -43,7 +44,7 @@ impl Store {
         if let Some(folder) = self.path() {
             // A missing folder must not be created again: an empty strand would start at 1 again.
             if !has_database(folder) {
-                return Err(OpenError::NotADatabase { path: folder.to_owned() });
+                return Err(no_database(folder));
             }
             prepare_folder(folder)?;
         }

@@ -8,6 +8,7 @@ mod chain;
 mod commit;
 mod damage;
 mod damaged_blocks;
+mod damaged_files;
 mod dropped;
 mod host;
 mod membership;
