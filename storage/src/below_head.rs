@@ -108,20 +108,27 @@ impl Group<'_> {
         }))
     }
 
-    /// Returns true if the disk has damaged what this change is compared with: the envelope, mark or leaf that is
-    /// stored at its place, which is not above `head`. Nothing is staged of a change before it is compared.
-    pub(crate) fn is_compared_with_damage(&self, change: &Change, head: SequenceId) -> bool {
+    /// Returns true if the envelope, mark or leaf that this change is compared with cannot be read: `is_such` returns
+    /// true for the failures that count. It is stored at the change's place, which is not above `head`. Nothing is
+    /// staged of a change before it is compared.
+    pub(crate) fn is_compared_with_unread(
+        &self,
+        change: &Change,
+        head: SequenceId,
+        is_such: impl Fn(&ReadError) -> bool,
+    ) -> bool {
         let Change::Append(LogEntry { id, .. }) = change else { return false };
         if id.sequence > head {
             return false;
         }
-        let is_damage = |error: ReadError| error.is_damage();
-        if stored(&self.store.db, EnvelopeKey(*id), |_| Some(())).is_err_and(is_damage) {
+        if stored(&self.store.db, EnvelopeKey(*id), |_| Some(())).is_err_and(|it| is_such(&it)) {
             return true;
         }
         match self.mark_over(*id) {
-            Ok(Some((_, Mark::Pruned { .. }))) => self.store.pruned_leaf(*id).is_err_and(is_damage),
-            mark => mark.is_err_and(is_damage),
+            Ok(Some((_, Mark::Pruned { .. }))) => {
+                self.store.pruned_leaf(*id).is_err_and(|error| is_such(&error))
+            }
+            mark => mark.is_err_and(|error| is_such(&error)),
         }
     }
 

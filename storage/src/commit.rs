@@ -5,7 +5,7 @@
 //! durable, so no other commit can take the same places.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::Ordering;
 
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
@@ -52,8 +52,12 @@ impl Store {
     /// compared with them, because the disk has damaged what is stored. Returns the indexes of these, ascending. There
     /// is one write for any number of conflicts, so a peer that sends conflicts cannot cause further syncs.
     ///
+    /// A read that fails without damage may succeed later, so it refuses the commit, unless `gives_up` returns true for
+    /// the place: its change is left out then, like one whose place is damaged.
+    ///
     /// `before_write` gets these indexes too, before anything is written, if there are any: what it makes durable is
-    /// there before the other changes are. Other commits to the same strands wait for it, so it makes none.
+    /// there before the other changes are. It is called without a lock, because other commits must not wait for its
+    /// syncs, and again if the commit then leaves out further changes.
     ///
     /// # Errors
     /// As [`Store::commit`], except [`CommitError::Conflict`], and the error of `before_write`, after which nothing is
@@ -61,11 +65,23 @@ impl Store {
     pub fn commit_around_conflicts(
         &self,
         changes: &[Change],
-        before_write: impl FnOnce(&[usize]) -> Result<(), CommitError>,
+        gives_up: impl Fn(EnvelopeId) -> bool,
+        mut before_write: impl FnMut(&[usize]) -> Result<(), CommitError>,
     ) -> Result<Vec<usize>, CommitError> {
-        self.database().commit_by((changes, &[]), Conflicts::LeftOut, |_, left_out| {
-            if left_out.is_empty() { Ok(()) } else { before_write(left_out) }
-        })
+        let mut noted: BTreeSet<usize> = BTreeSet::new();
+        // Each turn but the last one notes a further change.
+        loop {
+            let is_noted = |left_out: &[usize]| left_out.iter().all(|it| noted.contains(it));
+            let conflicts = Conflicts::LeftOut(&gives_up);
+            let left_out = self.database().commit_by((changes, &[]), conflicts, |_, left_out| {
+                Ok(is_noted(left_out))
+            })?;
+            if is_noted(&left_out) {
+                return Ok(left_out);
+            }
+            before_write(&left_out)?;
+            noted.extend(left_out);
+        }
     }
 
     /// Writes a commit to a chain strand: its changes, the verdicts on waiting envelopes and the chain reader's
@@ -108,18 +124,20 @@ impl Database {
         hashed: &[HashedEnvelope],
         stage_more: impl FnOnce(&mut Group<'_>) -> Result<(), CommitError>,
     ) -> Result<(), CommitError> {
-        let left_out =
-            self.commit_by((changes, hashed), Conflicts::Refused, |group, _| stage_more(group))?;
+        let left_out = self.commit_by((changes, hashed), Conflicts::Refused, |group, _| {
+            stage_more(group).map(|()| true)
+        })?;
         assert!(left_out.is_empty(), "a commit is written as a whole");
         Ok(())
     }
 
-    /// Returns the indexes of the changes that were left out. `stage_more` gets them before anything is written.
+    /// Returns the indexes of the changes that were left out. `stage_more` gets them before anything is written, and
+    /// returns false if nothing is to be written. It makes no write of its own: all commits may wait for it.
     fn commit_by(
         &self,
         (changes, hashed): (&[Change], &[HashedEnvelope]),
-        conflicts: Conflicts,
-        stage_more: impl FnOnce(&mut Group<'_>, &[usize]) -> Result<(), CommitError>,
+        conflicts: Conflicts<'_>,
+        stage_more: impl FnOnce(&mut Group<'_>, &[usize]) -> Result<bool, CommitError>,
     ) -> Result<Vec<usize>, CommitError> {
         self.check_writable()?;
         let leaves = leaves_of(changes, hashed);
@@ -135,7 +153,9 @@ impl Database {
         let pricing = Pricing { price: self.price, rates: &rates };
         let mut group = Group::new(self, changes, pricing);
         let left_out = group.stage_all(&mut heads, conflicts)?;
-        stage_more(&mut group, &left_out)?;
+        if !stage_more(&mut group, &left_out)? {
+            return Ok(left_out);
+        }
         let moves_ends = group.marks.values().any(|it| ExpiredEnds::are_moved_by(it.as_ref()));
         let (mut batch, tallies) = group.finish()?;
         put_heads(self, &heads, &mut batch);
@@ -186,12 +206,23 @@ impl Database {
 }
 
 /// The treatment of changes that conflict with stored statements.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Conflicts {
+#[derive(Clone, Copy)]
+enum Conflicts<'a> {
     /// The first conflict refuses the whole group.
     Refused,
-    /// The group is written without the conflicting changes.
-    LeftOut,
+    /// The group is written without the conflicting changes, and without those whose places the disk has damaged. The
+    /// function returns true for places that are left out too if they cannot be read for another reason.
+    LeftOut(&'a dyn Fn(EnvelopeId) -> bool),
+}
+
+impl Conflicts<'_> {
+    /// Returns true if a change is left out because its place could not be read.
+    fn leaves_out_unread(self, change: &Change, error: &ReadError) -> bool {
+        match self {
+            Self::Refused => false,
+            Self::LeftOut(gives_up) => error.is_damage() || gives_up(change.start()),
+        }
+    }
 }
 
 /// A strand's head while a group is staged. `staged` is ahead of `durable` until the write is done.
@@ -244,10 +275,10 @@ impl<'a> Group<'a> {
     fn stage_all(
         &mut self,
         heads: &mut [Head<'_>],
-        conflicts: Conflicts,
+        conflicts: Conflicts<'_>,
     ) -> Result<Vec<usize>, CommitError> {
         let (changes, mut left_out) = (self.changes, Vec::new());
-        let leaves_out = conflicts == Conflicts::LeftOut;
+        let leaves_out = matches!(conflicts, Conflicts::LeftOut(_));
         if leaves_out {
             // Changes that are left out must not count as stored, so this index has only staged ones.
             self.first = Some(HashMap::new());
@@ -259,8 +290,10 @@ impl<'a> Group<'a> {
             let head = heads[at].staged;
             match self.stage(index, change, &mut heads[at].staged) {
                 Err(CommitError::Conflict { .. }) if leaves_out => left_out.push(index),
-                Err(CommitError::Read(error)) if leaves_out && error.is_damage() => {
-                    if !self.is_compared_with_damage(change, head) {
+                Err(CommitError::Read(error)) if conflicts.leaves_out_unread(change, &error) => {
+                    // The error may be that of another row, which the change adds to.
+                    let is_left_out = |it: &ReadError| conflicts.leaves_out_unread(change, it);
+                    if !self.is_compared_with_unread(change, head, is_left_out) {
                         return Err(error.into());
                     }
                     left_out.push(index);

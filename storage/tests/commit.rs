@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use crate::support::*;
-use hawser_proto::{Address, OriginatorId, SequenceId, minute_of};
+use hawser_proto::{Address, EnvelopeId, OriginatorId, SequenceId, minute_of};
 use hawser_storage::SkipReason::{Expired, Missing, Pruned, Void};
 use hawser_storage::{
     Change, CommitError, InvalidRule, LogEntry, LogItem, Mark, RateRow, Store, UsageRow, Validity,
@@ -142,6 +143,11 @@ fn another_statement_for_the_same_place_is_a_conflict() {
     });
 }
 
+/// No place is left out because the disk fails to read it.
+fn never(_: EnvelopeId) -> bool {
+    false
+}
+
 /// A conflict must not count as held: what comes behind it may be a repeat, a late find or another conflict.
 #[test]
 fn conflicts_are_left_out_and_all_else_is_one_write() {
@@ -178,24 +184,74 @@ fn conflicts_are_left_out_and_all_else_is_one_write() {
             before(conflicts).and(Err(CommitError::NoRoom { free: 1, wanted: 2 }))
         };
         assert_eq!(
-            store.commit_around_conflicts(&changes, failed),
+            store.commit_around_conflicts(&changes, never, failed),
             Err(CommitError::NoRoom { free: 1, wanted: 2 })
         );
         assert_eq!(writes.load(Ordering::Relaxed), 0, "nothing is stored without what comes first");
-        let left_out = store.commit_around_conflicts(&changes, before).unwrap();
+        let left_out = store.commit_around_conflicts(&changes, never, before).unwrap();
         assert_eq!(left_out, [0, 2, 4, 6, 7, 9]);
         assert_eq!(writes.load(Ordering::Relaxed), 1);
         assert_eq!(log_text(store, PEER), "1 2 3-3? 4 5 6-7x 8 9");
         let held = entry(id(PEER, 2)).bytes;
         assert_eq!(store.snapshot().get(id(PEER, 2)).unwrap(), Some(held));
-        assert_eq!(store.commit_around_conflicts(&changes[..1], |_| Ok(())).unwrap(), [0]);
+        assert_eq!(store.commit_around_conflicts(&changes[..1], never, |_| Ok(())).unwrap(), [0]);
         assert_eq!(writes.load(Ordering::Relaxed), 1, "conflicts alone are no write");
         store.set_write_faults(None);
         // Other errors refuse all of it.
         let gap = [append(PEER, 3), other(1), append(PEER, 11)];
-        let gap = store.commit_around_conflicts(&gap, |_| unreachable!("it is refused first"));
+        let gap =
+            store.commit_around_conflicts(&gap, never, |_| unreachable!("it is refused first"));
         assert_eq!(gap, Err(CommitError::Gap { after: SequenceId(9), got: id(PEER, 11) }));
         assert_eq!(log_text(store, PEER), "1 2 3-3? 4 5 6-7x 8 9");
+    });
+}
+
+/// Evidence takes a sync, or many. While a writer of rates waits for a commit, each other commit waits for the writer.
+#[test]
+fn nothing_waits_for_what_is_made_durable_before_conflicts_are_left_out() {
+    on_each(|store| {
+        store.commit(&[append(PEER, 1)]).unwrap();
+        let other = LogEntry { bytes: signed("another", 1), ..entry(id(PEER, 1)) };
+        let changes = [Change::Append(other), append(PEER, 2)];
+        let mut calls = 0;
+        let before = |left_out: &[usize]| {
+            assert_eq!(left_out, [0]);
+            calls += 1;
+            let (done, is_done) = std::sync::mpsc::channel();
+            let others = store.clone();
+            std::thread::spawn(move || {
+                others.record_rates(&[rate(calls, 1)]).unwrap();
+                others.commit(&[append(OWN, calls), append(PEER, 2)]).unwrap();
+                let _ = done.send(());
+            });
+            // With the locks of the commit held, they would wait for ever.
+            is_done.recv_timeout(Duration::from_secs(60)).expect("others go on meanwhile");
+            Ok(())
+        };
+        assert_eq!(store.commit_around_conflicts(&changes, never, before).unwrap(), [0]);
+        assert_eq!(calls, 1);
+        assert_eq!([OWN, PEER].map(|strand| log_text(store, strand)), ["1", "1 2"]);
+    });
+}
+
+/// The envelope that is there may be another one at the second look.
+#[test]
+fn what_conflicts_only_after_the_first_look_is_noted_too() {
+    on_each(|store| {
+        store.commit(&[append(PEER, 1), skip(PEER, 2, 2, Missing)]).unwrap();
+        let other =
+            |at| Change::Append(LogEntry { bytes: signed("another", 1), ..entry(id(PEER, at)) });
+        let changes = [other(1), other(2)];
+        let mut noted = Vec::new();
+        let before = |left_out: &[usize]| {
+            if noted.is_empty() {
+                store.commit(&[append(PEER, 2)]).unwrap();
+            }
+            noted.push(left_out.to_vec());
+            Ok(())
+        };
+        assert_eq!(store.commit_around_conflicts(&changes, never, before).unwrap(), [0, 1]);
+        assert_eq!(noted, [vec![0], vec![0, 1]]);
     });
 }
 

@@ -11,8 +11,8 @@ use std::time::Duration;
 use crate::support::*;
 use hawser_proto::{Address, EnvelopeId, SequenceId};
 use hawser_storage::{
-    Damage, Evidence, Facts, Misbehavior, OpenError, ReadError, RebuildError, ScrubReport,
-    Severity, Store, StoreSettings, Validity,
+    Change, CommitError, Damage, Evidence, Facts, LogEntry, Misbehavior, OpenError, ReadError,
+    RebuildError, ScrubReport, Severity, Store, StoreSettings, Validity,
 };
 use tempfile::TempDir;
 
@@ -355,12 +355,47 @@ fn a_place_whose_envelope_is_damaged_is_left_out_of_a_comparison() {
         [append(OWN, damaged.expect("a block of the strand is damaged")), append(OWN, 301)];
     // The folder has 300 places of the strand.
     let mut noted = Vec::new();
-    let left_out = store.commit_around_conflicts(&changes, |left_out| {
+    let note = |left_out: &[usize]| {
         noted.extend_from_slice(left_out);
         Ok(())
-    });
+    };
+    let left_out = store.commit_around_conflicts(&changes, |_| false, note);
     assert_eq!((left_out.unwrap(), noted), (vec![0], vec![0]));
     assert_eq!(store.snapshot().head(OWN).unwrap(), SequenceId(301), "the other one is stored");
+}
+
+/// A file of large envelopes is lost: each read fails, and no row is damaged.
+#[test]
+fn a_place_that_is_given_up_is_left_out_of_a_comparison() {
+    let folder = tempfile::tempdir().unwrap();
+    let large =
+        |text: &str| LogEntry { bytes: signed(&text.repeat(2000), 1), ..entry(id(PEER, 1)) };
+    let store = Store::open(&settings(folder.path())).unwrap();
+    store.commit(&[Change::Append(large("first"))]).unwrap();
+    store.flush().unwrap();
+    drop(store);
+    let files = fs::read_dir(folder.path()).unwrap().map(|it| it.unwrap().path());
+    let blobs: Vec<_> = files.filter(|it| it.extension().is_some_and(|it| it == "blob")).collect();
+    assert!(!blobs.is_empty());
+    blobs.iter().for_each(|file| fs::remove_file(file).unwrap());
+    let store = open(&folder, &["log"]);
+    let unread = store.snapshot().get(id(PEER, 1)).unwrap_err();
+    assert!(!unread.is_damage(), "the next try may succeed: {unread}");
+
+    let changes = [Change::Append(large("other")), append(PEER, 2)];
+    let refused = store.commit_around_conflicts(&changes, |_| false, |_| unreachable!());
+    assert!(matches!(refused, Err(CommitError::Read(_))), "{refused:?}");
+    assert_eq!(store.snapshot().head(PEER).unwrap(), SequenceId(1));
+    let of_other = store.commit_around_conflicts(&changes, |at| at != id(PEER, 1), |_| Ok(()));
+    assert!(matches!(of_other, Err(CommitError::Read(_))), "{of_other:?}");
+    let mut noted = Vec::new();
+    let note = |left_out: &[usize]| {
+        noted.extend_from_slice(left_out);
+        Ok(())
+    };
+    let left_out = store.commit_around_conflicts(&changes, |at| at == id(PEER, 1), note);
+    assert_eq!((left_out.unwrap(), noted), (vec![0], vec![0]));
+    assert_eq!(store.snapshot().head(PEER).unwrap(), SequenceId(2), "the other one is stored");
 }
 
 /// Returns the error that readers of each projection get.

@@ -346,6 +346,42 @@ async fn a_statement_for_a_damaged_place_holds_up_no_strand() {
     drop(follower.stop().await);
 }
 
+/// The disk fails each read of the envelope at a place for which a peer sends another statement.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_that_fails_for_ever_holds_up_its_strand_for_some_tries() {
+    let folder = Folder::new("unread");
+    let store = folder.open_damaged();
+    record_rates(&store, &[rate()]);
+    let (from, through) = (SequenceId(1), SequenceId(2));
+    let skip = Change::Skip { originator: SOURCE, from, through, reason: SkipReason::Missing };
+    let (id, bytes) = (EnvelopeId::new(SOURCE, SequenceId(3)), envelope(SOURCE, 3, "true"));
+    let entry = LogEntry { id, bytes, validity: Validity::Valid, facts: None };
+    store.commit(&[skip, Change::Append(entry)]).unwrap();
+    let follower = Follower::start(store.clone());
+    let mut other = follower.connect(OTHER, &[]);
+    let mut third = follower.connect(OriginatorId(400), &[]);
+    assert_eq!(other.want(SOURCE).await, (0, Some(2)));
+    assert_eq!(third.want(SOURCE).await, (0, Some(2)));
+    // Long enough for a file of its own.
+    other.send([envelope(SOURCE, 1, &"long".repeat(2000))]).await;
+    follower.until("the find is stored", || follower.held(SOURCE).len() == 2).await;
+    store.flush().unwrap();
+    let files = fs::read_dir(folder.0.join("data")).unwrap().map(|it| it.unwrap().path());
+    let blobs: Vec<_> = files.filter(|it| it.extension().is_some_and(|it| it == "blob")).collect();
+    assert_eq!(blobs.len(), 1);
+    fs::remove_file(&blobs[0]).unwrap();
+
+    third.send([envelope(SOURCE, 1, "other")]).await;
+    let unreadable = || follower.engine().counters().evidence_unreadable.get() == 1;
+    follower.until("the place is given up", unreadable).await;
+    let mut source = follower.connect(SOURCE, &[(SOURCE, 4)]);
+    assert_eq!(source.want(SOURCE).await, (3, None));
+    source.send(strand(SOURCE, &[4])).await;
+    follower.wait_for(SOURCE, 4).await;
+    assert_eq!(follower.replication.counters().conflicts.get(), 0, "nothing was compared");
+    drop(follower.stop().await);
+}
+
 /// Two fees wait to be judged, and the disk damages the envelope of one of them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_envelope_keeps_no_other_fee_from_being_judged() {

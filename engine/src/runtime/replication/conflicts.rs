@@ -10,17 +10,19 @@ use hawser_rules::misbehavior::{
 };
 use hawser_storage::{CommitError, Evidence, LogEntry, Mark, Misbehavior, Snapshot};
 
-use super::evidence::{in_parts, note_unreadable, record};
+use super::evidence::{in_parts, name_unreadable, record};
 use super::state::ReplicationState;
 use crate::misbehavior::difference;
 
 /// Records those of the sent envelopes, by index, that conflict with what this node has at their places, or is about to
 /// store there, in a few large writes: the originator decides how many there are. To be called before the others are
-/// stored. Returns the number of those that could not be compared, because the disk has damaged what this node has.
+/// stored. Returns the number of those that could not be compared, because the disk has damaged what this node has, or
+/// cannot read it for another reason and `gives_up` returns true for the place.
 pub(super) fn record_conflicts(
     state: &ReplicationState,
     sent: &[(OriginatorId, &LogEntry)],
     conflicts: &[usize],
+    gives_up: impl Fn(EnvelopeId) -> bool,
 ) -> Result<usize, CommitError> {
     if conflicts.is_empty() {
         return Ok(0);
@@ -35,9 +37,10 @@ pub(super) fn record_conflicts(
     let mut unreadable = 0;
     let found = conflicts.iter().map(|&index| {
         let (from, entry) = sent[index];
-        match conflict(state, from, stored_next.get(&entry.id).copied(), entry) {
-            Err(CommitError::Read(error)) if error.is_damage() => {
-                note_unreadable(state, entry.id, &error);
+        let is_given_up = gives_up(entry.id);
+        match conflict(state, from, stored_next.get(&entry.id).copied(), entry, is_given_up) {
+            Err(CommitError::Read(error)) if error.is_damage() || is_given_up => {
+                name_unreadable(state, entry.id, &error);
                 unreadable += 1;
                 Ok(None)
             }
@@ -49,12 +52,14 @@ pub(super) fn record_conflicts(
 }
 
 /// Returns the evidence that `from` sent an envelope for a place where this node has another one, or is about to store
-/// `stored_next`. If the disk has damaged the one that this node has, the place's leaf may still prove it.
+/// `stored_next`. If the disk has damaged the one that this node has, or its reads fail and it is given up, the place's
+/// leaf may still prove it.
 fn conflict(
     state: &ReplicationState,
     from: OriginatorId,
     stored_next: Option<&Bytes>,
     entry: &LogEntry,
+    is_given_up: bool,
 ) -> Result<Option<Evidence>, CommitError> {
     let (at, other) = (entry.id, &entry.bytes);
     if at.originator.is_migrated() {
@@ -63,7 +68,7 @@ fn conflict(
     let snapshot = state.store.snapshot();
     let held = match snapshot.get(at) {
         Ok(held) => held,
-        Err(error) if error.is_damage() => {
+        Err(error) if error.is_damage() || is_given_up => {
             let Some(envelopes) = other_leaf(state, &snapshot, at, other)? else {
                 return Err(error.into());
             };

@@ -69,6 +69,8 @@ pub(super) struct StrandWatch {
     /// Places of the chains that are older than the strand.
     chain_places: KnownPlaces,
     unrecorded: Vec<FaultAt>,
+    /// Comparisons in a row that failed because something could not be read.
+    pub(super) unread_comparisons: u32,
 }
 
 /// A state of a [`StrandWatch`] to go back to.
@@ -418,16 +420,22 @@ pub(super) fn note_unreadable(state: &ReplicationState, at: EnvelopeId, error: &
         tracing::debug!(envelope = %at, %error, "an envelope that is evidence cannot be read now");
         return true;
     }
+    name_unreadable(state, at, error);
+    false
+}
+
+/// Names and counts, once, an envelope for which nothing waits any more, because the disk has damaged it or has failed
+/// to read it for long.
+pub(super) fn name_unreadable(state: &ReplicationState, at: EnvelopeId, error: &ReadError) {
     if state.unreadable.insert(at) {
         state.engine_counters.evidence_unreadable.inc();
         tracing::error!(
             code = "evidence_unreadable",
             envelope = %at,
             %error,
-            "the disk has damaged an envelope: nothing is compared with it, and it becomes no evidence"
+            "an envelope cannot be read from the disk: nothing is compared with it, and it becomes no evidence"
         );
     }
-    false
 }
 
 /// Looks at the suspicions whenever a chain has grown, beginning with those of earlier runs, and records those that

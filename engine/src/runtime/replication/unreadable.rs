@@ -1,4 +1,4 @@
-//! Places of envelopes that the disk has damaged and that evidence needs.
+//! Places of envelopes that evidence needs and that the disk has damaged, or has failed to read for long.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 /// Places that are named and counted. A guess: more lines tell an operator nothing more.
 const PLACES_MAX: usize = 1024;
 
-/// The damaged places that were named in the log. Peers may send envelopes for one over and over. Bounded by
+/// The unreadable places that were named in the log. Peers may send envelopes for one over and over. Bounded by
 /// [`PLACES_MAX`].
 #[derive(Debug, Default)]
 pub(super) struct UnreadablePlaces(Mutex<BTreeSet<EnvelopeId>>);
@@ -18,6 +18,13 @@ impl UnreadablePlaces {
     pub(super) fn insert(&self, at: EnvelopeId) -> bool {
         let mut places = self.0.lock();
         places.len() < PLACES_MAX && places.insert(at)
+    }
+
+    /// Returns true if a place has been added, so that no work waits for it again. While there is no room for others,
+    /// it may be any place.
+    pub(super) fn is_given_up(&self, at: EnvelopeId) -> bool {
+        let places = self.0.lock();
+        places.len() >= PLACES_MAX || places.contains(&at)
     }
 }
 
@@ -31,9 +38,12 @@ mod tests {
     fn a_place_is_named_once_and_a_flood_of_places_is_bounded() {
         let places = UnreadablePlaces::default();
         let at = |place| EnvelopeId::new(OriginatorId(300), SequenceId(place));
+        assert!(!places.is_given_up(at(1)));
         assert!(places.insert(at(1)));
         assert!(!places.insert(at(1)));
+        assert!(places.is_given_up(at(1)) && !places.is_given_up(at(2)));
         let named = (1..=10_000).filter(|&place| places.insert(at(place))).count();
         assert_eq!(named, PLACES_MAX - 1);
+        assert!(places.is_given_up(at(20_000)), "a disk with so many makes no strand wait");
     }
 }

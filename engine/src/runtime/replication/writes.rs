@@ -21,6 +21,9 @@ use crate::replication::{ShownStage, StrandWrite};
 const ENVELOPES_MAX: usize = 2000;
 /// Bytes at which a commit, and a batch to be checked, stops growing. Guessed, as above.
 const BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Comparisons that fail in a row because the disk cannot read something, until they go on without it. A guess: with
+/// the pauses between them seven seconds, in which a bus that is being reset answers again.
+const COMPARISONS_MAX: u32 = 4;
 
 /// Number and size of some envelopes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -153,7 +156,7 @@ pub(super) fn commit(
     }
     // An envelope to compare may repeat one of the pending changes, so those are written first.
     let (error, changes) = match append_in(state, watch, &shown, pending) {
-        Ok(()) => match compare(state, &compared) {
+        Ok(()) => match compare(state, watch, &compared) {
             Ok(()) => return Ok(durable),
             Err(error) => (error, Vec::new()),
         },
@@ -422,10 +425,15 @@ impl Counts {
 /// Compares envelopes for places that the strand has passed with the stored ones. Takes a write for each few MiB of
 /// evidence, and then one.
 ///
+/// What cannot be read is tried again with the next call, [`COMPARISONS_MAX`] times in all. Then its places are named
+/// and left out, in each later comparison at once: the strand waits no longer for a part of the disk that stays
+/// unreadable, however often peers send envelopes for it.
+///
 /// These writes bypass the committer: open streams do not go back, so neither subscribers nor heads are
 /// notified of a late find.
 fn compare<'a>(
     state: &ReplicationState,
+    watch: &mut StrandWatch,
     compared: &'a [(OriginatorId, Vec<LogEntry>)],
 ) -> Result<(), CommitError> {
     let of_peer = |(from, entries): &'a (OriginatorId, Vec<LogEntry>)| {
@@ -441,11 +449,19 @@ fn compare<'a>(
     state.counters.compared.inc_by(changes.len() as u64);
     // Before the finds among them are stored: after a kill in between, no peer would be asked for these places again.
     let mut unreadable = 0;
+    let is_last = watch.unread_comparisons >= COMPARISONS_MAX - 1;
+    let gives_up = |at| is_last || state.unreadable.is_given_up(at);
     let record = |conflicting: &[usize]| {
-        unreadable = conflicts::record_conflicts(state, &sent, conflicting)?;
+        unreadable = conflicts::record_conflicts(state, &sent, conflicting, gives_up)?;
         Ok(())
     };
-    let left_out = state.store.commit_around_conflicts(&changes, record)?;
+    let done = state.store.commit_around_conflicts(&changes, gives_up, record);
+    watch.unread_comparisons = match &done {
+        Ok(_) => 0,
+        Err(CommitError::Read(_)) => watch.unread_comparisons.saturating_add(1),
+        Err(_) => watch.unread_comparisons,
+    };
+    let left_out = done?;
     state.voids.look_at(&changes);
     state.counters.conflicts.inc_by(left_out.len().saturating_sub(unreadable) as u64);
     Ok(())
