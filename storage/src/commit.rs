@@ -73,9 +73,9 @@ impl Store {
         loop {
             let is_noted = |left_out: &[usize]| left_out.iter().all(|it| noted.contains(it));
             let conflicts = Conflicts::LeftOut(&gives_up);
-            let left_out = self.database().commit_by((changes, &[]), conflicts, |_, left_out| {
-                Ok(is_noted(left_out))
-            })?;
+            let left_out =
+                self.database()
+                    .commit_by((changes, &[]), conflicts, |_, left_out| Ok(is_noted(left_out)))?;
             if is_noted(&left_out) {
                 return Ok(left_out);
             }
