@@ -10,7 +10,7 @@ use crate::support::*;
 use bytes::Bytes;
 use hawser_proto::merkle::envelope_leaf;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
-use hawser_storage::{Damage, RepairError, ScrubError, ScrubReport, Store};
+use hawser_storage::{Damage, Family, RepairError, ScrubError, ScrubReport, Store};
 
 fn go_on(_: u64) -> ControlFlow<()> {
     ControlFlow::Continue(())
@@ -125,6 +125,64 @@ fn the_damage_of_a_stopped_folder_is_found_and_names_each_strand_apart() {
     };
     assert!(holds(OWN, 20) && holds(PEER, 280), "{report:?}");
     assert!(report.damages.iter().all(|it| it.family == "log"), "{report:?}");
+}
+
+/// A scrub that stopped at the first unreadable block would not find what lies behind it while that one cannot be
+/// repaired.
+#[test]
+fn rows_behind_damaged_blocks_are_compared_with_their_leaves() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(store_at(folder.path()));
+    for place in [60, 300] {
+        damage(folder.path(), OWN, place);
+    }
+    let (store, _) = Store::open_existing(folder.path(), price).unwrap();
+    let other = |place: u64| {
+        let key = [&OWN.0.to_be_bytes()[..], &place.to_be_bytes()].concat();
+        store.put_raw_row(Family::Log, &key, &signed("another statement", 1));
+    };
+    // A block has some eighty places.
+    [180, 500].into_iter().for_each(other);
+    let report = scrub(&store);
+    let single = report.damages.iter().filter(|it| it.first == it.last);
+    let wrong: Vec<_> = single.map(|it| it.first.unwrap()).collect();
+    assert_eq!(wrong, [id(OWN, 180), id(OWN, 500)], "{report:?}");
+    assert_eq!(report.damages.len(), 4, "{report:?}");
+}
+
+/// A node that stops does not wait for a disk that fails each read after seconds.
+#[test]
+fn a_scrub_that_looks_for_the_end_of_damage_ends_when_it_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(store_at(folder.path()));
+    damage(folder.path(), OWN, 20);
+    let (store, _) = Store::open_existing(folder.path(), price).unwrap();
+    let mut bytes = 0;
+    let stopped = store.scrub(&mut |more| {
+        bytes += more;
+        ControlFlow::Break(())
+    });
+    assert!(matches!(stopped, Err(ScrubError::Stopped)), "{stopped:?}");
+    assert!(bytes < 100_000, "at the damage: {bytes} bytes");
+}
+
+/// The marks of the places cannot be read either. Other damage would stay if this ended a repair.
+#[test]
+fn damage_of_marks_is_found_when_places_are_read_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&settings(folder.path())).unwrap();
+    let changes: Vec<_> = (1..=20).map(|place| append_invalid(PEER, place, 1)).collect();
+    store.commit(&changes).unwrap();
+    // No row of a mark.
+    let key = [&PEER.0.to_be_bytes()[..], &5_u64.to_be_bytes()].concat();
+    store.put_raw_row(Family::Mark, &key, &[0xff; 3]);
+    let (first, last) = (Some(id(PEER, 1)), Some(id(PEER, 20)));
+    let part = Damage { family: "log", first, last, file: None, cause: String::new() };
+    let still = store.recheck(&part, &mut go_on).unwrap();
+    let [damage] = &still[..] else { panic!("{still:?}") };
+    assert_eq!((damage.family, damage.last), ("log", last));
+    let refused = store.lost_places(damage);
+    assert!(matches!(refused, Err(RepairError::Read(_))), "{refused:?}");
 }
 
 #[test]

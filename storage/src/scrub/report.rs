@@ -134,13 +134,25 @@ impl Scrub<'_> {
     pub(super) fn read(&mut self, len: usize) -> Result<(), ScrubError> {
         let len = u64::try_from(len).unwrap_or(u64::MAX);
         self.untold = self.untold.saturating_add(len);
-        if self.untold < STEP_BYTES {
-            return Ok(());
-        }
+        if self.untold < STEP_BYTES { Ok(()) } else { self.pause() }
+    }
+
+    /// Pauses at once: also after a read that has failed, which may have taken the disk seconds.
+    pub(super) fn pause(&mut self) -> Result<(), ScrubError> {
         match (self.pace)(std::mem::take(&mut self.untold)) {
             ControlFlow::Continue(()) => Ok(()),
             ControlFlow::Break(()) => Err(ScrubError::Stopped),
         }
+    }
+
+    /// Returns the last place, in the strand of `at`, of the damaged parts of the log that were found there; `None` if
+    /// there are none with a known end.
+    pub(super) fn end_of_damage(&self, at: EnvelopeId) -> Option<SequenceId> {
+        let of_log = self.report.damages.iter().filter(|it| it.family == Family::Log.name());
+        let parts = of_log.filter_map(|it| it.first.zip(it.last));
+        let there = parts.filter(|(first, last)| *first <= at && at <= *last);
+        let is_its = |last: EnvelopeId| last.originator == at.originator;
+        there.map(|(_, last)| if is_its(last) { last.sequence } else { SequenceId::MAX }).max()
     }
 
     pub(super) fn found(&mut self, damage: Damage) {

@@ -54,7 +54,18 @@ pub(super) fn read_part(
         let strand = EnvelopeId::new(originator, from.previous());
         let mut next = from;
         for item in snapshot.log(strand, through) {
-            let (from, to) = match item? {
+            let item = match item {
+                Ok(item) => item,
+                Err(error) => {
+                    // Another family's damage, such as that of marks, ends neither the scrub nor other repairs.
+                    let at = |sequence| Some(EnvelopeId { sequence, ..strand });
+                    let places = (at(next), at(through));
+                    scrub.found(damage(Family::Log, places, error.to_string()));
+                    next = through.next();
+                    break;
+                }
+            };
+            let (from, to) = match item {
                 LogItem::Envelope { id, bytes, .. } => {
                     scrub.read(bytes.len())?;
                     let cause = match snapshot.leaf(id) {
@@ -82,7 +93,7 @@ pub(super) fn read_part(
 }
 
 /// Compares one strand with its tree: every place up to the head is stored or marked, each envelope has its leaf, and
-/// the leaves have the stored root.
+/// the leaves have the stored root. Continues behind damaged rows of the log, however many there are.
 fn read_strand(
     snapshot: &Snapshot<'_>,
     head: EnvelopeId,
@@ -90,10 +101,32 @@ fn read_strand(
 ) -> Result<(), ScrubError> {
     let Some(mut leaves) = Leaves::of(snapshot, head) else { return Ok(()) };
     let mut next = SequenceId(1);
-    let before = EnvelopeId { sequence: SequenceId::NONE, ..head };
-    for item in snapshot.log(before, head.sequence) {
+    while let Some(unread) = read_places(snapshot, &mut leaves, (next, head), scrub)? {
         // Unreadable rows were reported before, for their families.
-        let Ok(item) = item else { return Ok(()) };
+        let damaged = scrub.end_of_damage(EnvelopeId { sequence: unread, ..head });
+        let Some(end) = damaged else { return Ok(()) };
+        next = end.min(head.sequence).next();
+    }
+    if leaves.up_to(SequenceId(leaves.size)).is_some() && leaves.edge.root() != leaves.root {
+        let whole = (Some(EnvelopeId { sequence: SequenceId(1), ..head }), Some(head));
+        let cause = "the leaves of the strand have another root than its tree".to_owned();
+        scrub.found(damage(Family::Tree, whole, cause));
+    }
+    Ok(())
+}
+
+/// Compares the places of a strand from `from` to its head. Returns the first place that cannot be read; `None` at the
+/// head.
+fn read_places(
+    snapshot: &Snapshot<'_>,
+    leaves: &mut Leaves<'_>,
+    (from, head): (SequenceId, EnvelopeId),
+    scrub: &mut Scrub<'_>,
+) -> Result<Option<SequenceId>, ScrubError> {
+    let mut next = from;
+    let before = EnvelopeId { sequence: from.previous(), ..head };
+    for item in snapshot.log(before, head.sequence) {
+        let Ok(item) = item else { return Ok(Some(next)) };
         let (from, through) = match &item {
             LogItem::Envelope { id, .. } => (id.sequence, id.sequence),
             LogItem::Skipped { from, through, .. } => (*from, *through),
@@ -107,7 +140,8 @@ fn read_strand(
         }
         let LogItem::Envelope { id, bytes, .. } = item else { continue };
         scrub.read(bytes.len())?;
-        let Some(leaf) = leaves.up_to(id.sequence) else { return Ok(()) };
+        // Unreadable leaves were reported before, too.
+        let leaf = leaves.up_to(id.sequence).flatten();
         if leaf.is_some_and(|leaf| leaf != leaf_of(&bytes)) {
             scrub.found(damage(Family::Log, (Some(id), Some(id)), OTHER.to_owned()));
         }
@@ -115,12 +149,7 @@ fn read_strand(
     if next <= head.sequence {
         lost(head, (next, head.sequence), scrub);
     }
-    if leaves.up_to(SequenceId(leaves.size)).is_some() && leaves.edge.root() != leaves.root {
-        let whole = (Some(EnvelopeId { sequence: SequenceId(1), ..head }), Some(head));
-        let cause = "the leaves of the strand have another root than its tree".to_owned();
-        scrub.found(damage(Family::Tree, whole, cause));
-    }
-    Ok(())
+    Ok(None)
 }
 
 /// Reads the records of pruned places. Without them the tallies cannot be rebuilt.
