@@ -144,6 +144,42 @@ impl RestoreFolder {
     }
 }
 
+/// The question of a running node, as it is in its folder.
+#[derive(Debug, Clone)]
+pub(crate) struct PostedQuestion {
+    folder: RestoreFolder,
+    wanted: Option<RestoreQuestion>,
+    is_there: bool,
+}
+
+impl PostedQuestion {
+    /// Begins with a folder, which may have the question of an earlier process.
+    pub(crate) fn new(folder: RestoreFolder) -> Self {
+        Self { folder, wanted: None, is_there: false }
+    }
+
+    /// Returns true if the folder has this question, or none if there is none.
+    pub(crate) fn is(&self, wanted: Option<&RestoreQuestion>) -> bool {
+        self.is_there && self.wanted.as_ref() == wanted
+    }
+
+    /// Writes a question in place of an earlier one, or removes that. To be called again while it fails: a full disk
+    /// has room later, and without the question the operator cannot answer.
+    ///
+    /// # Errors
+    /// Errors of the file system.
+    pub(crate) fn post(&mut self, wanted: Option<&RestoreQuestion>) -> io::Result<()> {
+        self.is_there = false;
+        self.wanted = wanted.cloned();
+        match wanted {
+            Some(question) => self.folder.ask(question)?,
+            None => self.folder.clear()?,
+        }
+        self.is_there = true;
+        Ok(())
+    }
+}
+
 fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     match fs::metadata(path) {
         Ok(found) if found.is_file() && found.len() <= LEN_BYTES_MAX => {}
@@ -170,6 +206,32 @@ fn write<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The disk of the state folder is full when the node begins to ask.
+    #[test]
+    fn a_question_that_cannot_be_written_is_written_when_the_disk_permits() {
+        let state = tempfile::tempdir().unwrap();
+        let dir = state.path().join("test-100");
+        let question = RestoreQuestion {
+            id: "1".to_owned(),
+            node_id: 100,
+            network: "test".to_owned(),
+            data_dir: "data".into(),
+            head: 7,
+            reason: "because".to_owned(),
+        };
+        let mut posted = PostedQuestion::new(RestoreFolder::new(&dir));
+        assert!(!posted.is(None), "an earlier process may have left one");
+        posted.post(Some(&question)).unwrap_err();
+        assert!(!posted.is(Some(&question)));
+        fs::create_dir(&dir).unwrap();
+        posted.post(Some(&question)).unwrap();
+        assert!(posted.is(Some(&question)) && !posted.is(None));
+        assert_eq!(RestoreFolder::new(&dir).question().unwrap(), Some(question));
+        posted.post(None).unwrap();
+        assert!(posted.is(None));
+        assert_eq!(RestoreFolder::new(&dir).question().unwrap(), None);
+    }
 
     #[test]
     fn question_and_answer_travel_through_the_folder() {

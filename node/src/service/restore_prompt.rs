@@ -7,7 +7,7 @@ use hawser_engine::own_strand::{OperatorWord, OwnStrandStatus};
 use tokio::task::JoinHandle;
 
 use super::blocking;
-use crate::restore::{RestoreFolder, RestoreQuestion};
+use crate::restore::{PostedQuestion, RestoreFolder, RestoreQuestion};
 
 /// The interval at which an answer is checked for. A guess: the operator sees the result at once.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -39,6 +39,10 @@ struct Prompt {
     times: u64,
     /// The current question, with the status that it is about.
     asked: Option<(OwnStrandStatus, RestoreQuestion)>,
+    /// The question on disk.
+    posted: PostedQuestion,
+    /// A failure of the folder has been logged, and lasts.
+    is_failure_logged: bool,
 }
 
 async fn run(engine: Engine) {
@@ -51,12 +55,12 @@ async fn run(engine: Engine) {
     let now_ns = engine.ports().clock.now_ns();
     let incarnation = hex::encode(engine.store().incarnation());
     let prefix = format!("{incarnation}-{}-{now_ns}", std::process::id());
-    let mut prompt = Prompt { engine, folder, prefix, times: 0, asked: None };
-    // A question of an earlier process does not count for this one.
-    let mut is_first = true;
+    let posted = PostedQuestion::new(folder.clone());
+    let is_failure_logged = false;
+    let mut prompt =
+        Prompt { engine, folder, prefix, times: 0, asked: None, posted, is_failure_logged };
     loop {
-        prompt.ask(is_first).await;
-        is_first = false;
+        prompt.ask().await;
         if prompt.asked.is_some() {
             prompt.look_for_answer().await;
         }
@@ -65,21 +69,27 @@ async fn run(engine: Engine) {
 }
 
 impl Prompt {
-    /// Writes the current question, or removes an outdated one.
-    async fn ask(&mut self, is_first: bool) {
-        let wanted = self.question();
-        if wanted == self.asked && !is_first {
+    /// Writes the current question, or removes an outdated one: also that of an earlier process, which does not count
+    /// for this one. Tries again while the disk refuses it.
+    async fn ask(&mut self) {
+        self.asked = self.question();
+        let wanted = self.asked.as_ref().map(|(_, question)| question.clone());
+        if self.posted.is(wanted.as_ref()) {
             return;
         }
-        let (folder, question) = (self.folder.clone(), wanted.clone());
-        let done = move || match &question {
-            Some((_, question)) => folder.ask(question),
-            None => folder.clear(),
-        };
-        if let Err(error) = blocking(done).await {
+        let mut posted = self.posted.clone();
+        let (posted, done) = blocking(move || {
+            let done = posted.post(wanted.as_ref());
+            (posted, done)
+        })
+        .await;
+        self.posted = posted;
+        if let Err(error) = &done
+            && !self.is_failure_logged
+        {
             tracing::error!(code = "restore_unanswerable", %error, "the question to the operator cannot be written");
         }
-        self.asked = wanted;
+        self.is_failure_logged = done.is_err();
     }
 
     /// Returns the question to the operator, if one is needed now. A status of another kind requires a new question, to
