@@ -47,6 +47,7 @@ pub(crate) fn load_index<F: Fact>(db: &DB) -> PartRead<FactIndex<F>> {
 fn add_to_index<F: Fact>(db: &DB, index: &mut FactIndex<F>) -> Result<(), ReadError> {
     let mut read = Ok(());
     each_fact::<F>(
+        db,
         || db.raw_iterator_cf(family_of(db, F::FAMILY)),
         &[],
         |_, fact| {
@@ -71,6 +72,7 @@ fn add_to_index<F: Fact>(db: &DB, index: &mut FactIndex<F>) -> Result<(), ReadEr
 /// # Errors
 /// When the database fails, and not because of damage.
 pub(crate) fn each_fact<'a, F: Fact>(
+    db: &DB,
     open: impl Fn() -> DBRawIterator<'a>,
     from: &[u8],
     mut each: impl FnMut(&[u8], Result<StoredFact<F>, ReadError>) -> ControlFlow<()>,
@@ -93,7 +95,7 @@ pub(crate) fn each_fact<'a, F: Fact>(
         if each(&last, Err(error.into())).is_break() {
             return Ok(());
         }
-        let Some(behind) = key_behind(&open, &last)? else { return Ok(()) };
+        let Some(behind) = key_behind((db, F::FAMILY), &open, &last)? else { return Ok(()) };
         rows = open();
         rows.seek(behind);
         last = behind.to_vec();
@@ -264,7 +266,7 @@ impl Database {
         let mut facts = Vec::new();
         let first = F::first(about.0, about.1).encode();
         let open = || self.db.raw_iterator_cf(self.family(F::FAMILY));
-        let read = each_fact::<F>(open, first.as_ref(), |key, fact| {
+        let read = each_fact::<F>(&self.db, open, first.as_ref(), |key, fact| {
             match fact {
                 Ok((fact, _)) if (fact.accused(), fact.class()) != about => {
                     return ControlFlow::Break(());

@@ -139,7 +139,7 @@ impl Snapshot<'_> {
         let first = FactKey::first_of(accused, misbehavior);
         let open = || self.rows(FactKey::FAMILY, ReadOptions::default());
         let mut found = Vec::new();
-        each_fact::<FactKey>(open, &first.encode(), |key, fact| {
+        each_fact::<FactKey>(&self.database().db, open, &first.encode(), |key, fact| {
             match fact {
                 Ok((fact, _)) if (FactKey { sequence: first.sequence, ..fact }) != first => {
                     return ControlFlow::Break(());

@@ -101,7 +101,7 @@ impl Snapshot<'_> {
     ) -> Result<BTreeSet<F::Time>, ReadError> {
         let mut known = BTreeSet::new();
         let open = || self.rows(F::FAMILY, ReadOptions::default());
-        each_fact::<F>(open, &[], |key, fact| {
+        each_fact::<F>(&self.database().db, open, &[], |key, fact| {
             match fact {
                 Ok((_, row)) if row.at > last => {
                     known.insert(row.at);
