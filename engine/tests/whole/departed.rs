@@ -7,7 +7,7 @@ use hawser_engine::ports::{NodeRecord, Registry};
 use hawser_engine::runtime::PublishError;
 use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, SequenceId, minute_of};
 use hawser_rules::{Absence, Absences};
-use hawser_storage::{InvalidRule, Mark, Store, TimeRule, Validity};
+use hawser_storage::{Family, InvalidRule, Mark, Store, TimeRule, Validity};
 
 use crate::common::{self, NODE, START_NS, group_topic, payer, record};
 use crate::follow::{Follower, OTHER, SOURCE, dated, key};
@@ -90,6 +90,29 @@ async fn what_was_taken_before_the_notice_is_judged_anew_and_later_parts_come_fr
     assert_eq!(charged(&store), 2);
     assert_eq!(follower.held(SOURCE).len(), 4, "all of it is there for other nodes");
     follower.stop().await;
+}
+
+/// The disk has damaged an older part of its strand, so the strand cannot be read as a whole.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_strand_that_cannot_be_judged_anew_goes_on() {
+    let store = common::store();
+    let follower = Follower::start(store.clone());
+    let (mut source, mut other) = (follower.connect(SOURCE, &[]), follower.connect(OTHER, &[]));
+    source.want(SOURCE).await;
+    source.send([signed(1, 0), signed(2, 2)]).await;
+    follower.wait_for(SOURCE, 2).await;
+    // No row of a mark.
+    let key = [&SOURCE.0.to_be_bytes()[..], &1_u64.to_be_bytes()].concat();
+    store.put_raw_row(Family::Mark, &key, &[0xff]);
+
+    follower.node.registry.send_replace(registry(SOURCE, false, away(1, None)));
+    assert_eq!(other.want(SOURCE).await, (2, None), "its strand comes from another node");
+    other.send([signed(3, 1), signed(4, 3)]).await;
+    follower.wait_for(SOURCE, 4).await;
+    assert_eq!(mark(&follower, SOURCE, 4), ABSENT, "new ones are judged by the present absences");
+    let absences = away(1, None).to_bytes();
+    assert_ne!(store.snapshot().judged_by(SOURCE).unwrap(), absences, "it is not judged yet");
+    drop(follower.stop().await);
 }
 
 #[tokio::test(flavor = "multi_thread")]

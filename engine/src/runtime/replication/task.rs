@@ -34,6 +34,13 @@ use crate::runtime::stop::StopSignal;
 /// Interval at which the clocks of peers are looked at. Guessed: half of the interval at which peers send them.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
+/// Time after which a strand is judged again that could not be read as a whole. A guess: as long as to the next scrub
+/// after damage, which may repair it.
+const JUDGE_AGAIN_AFTER: Duration = Duration::from_secs(600);
+/// Attempts to judge a strand that fail because the disk cannot read something, until the strand goes on without. A
+/// guess: seven seconds with the pauses between them.
+const JUDGINGS_MAX: u32 = 4;
+
 /// A followed strand with all pending work of its task.
 pub(super) struct StrandTask {
     pub(super) state: Arc<ReplicationState>,
@@ -62,6 +69,10 @@ pub(super) struct StrandTask {
     absences: Absences,
     /// The marks on disk may follow other absences. No envelope is checked until the strand has been judged again.
     is_outdated: bool,
+    /// Attempts in a row to judge the strand again that have failed.
+    failed_judgings: u32,
+    /// The time from which the strand is judged again, because a part of it could not be read.
+    judge_at: Option<Instant>,
     /// Times of the strand, for the one commit under way.
     pub(super) watch: Arc<Mutex<StrandWatch>>,
     /// The state of what readers are shown before it is verified.
@@ -135,6 +146,8 @@ impl StrandTask {
             registry,
             absences: Absences::NONE,
             is_outdated: false,
+            failed_judgings: 0,
+            judge_at: None,
             originator,
             key,
             follower: if is_own {
@@ -238,7 +251,7 @@ impl StrandTask {
             // verified. Envelopes that are requested again arrive only after this, because the inbox is closed
             // until then.
             if self.is_outdated && !matches!(self.ahead.stage(), ShownStage::Shown { .. }) {
-                self.is_outdated = false;
+                (self.is_outdated, self.judge_at) = (false, None);
                 jobs.committing = Some(self.start_judging());
             } else {
                 jobs.checking = self.start_parked();
@@ -264,7 +277,7 @@ impl StrandTask {
     fn take_committed(&mut self, committed: CommitResult) -> Result<(), CommitError> {
         let FailedWrites { error, writes } = match committed {
             Ok(through) => {
-                self.pauses = RetryPauses::default();
+                (self.pauses, self.failed_judgings) = (RetryPauses::default(), 0);
                 through.into_iter().for_each(|through| self.follower.handle_durable(through));
                 return Ok(());
             }
@@ -276,6 +289,10 @@ impl StrandTask {
         if !error.is_of_disk() {
             return Err(error);
         }
+        // Without writes it was the judging that failed.
+        if writes.is_empty() && self.judges_later(&error) {
+            return Ok(());
+        }
         let pause = self.pauses.next();
         tracing::error!(
             code = "strand_commit_failed",
@@ -284,10 +301,30 @@ impl StrandTask {
             retry_s = pause.as_secs(),
             "a followed strand cannot be stored now"
         );
-        // Without writes it was the judging that failed.
         self.is_outdated |= writes.is_empty();
         self.failed = Some((writes, now() + pause));
         Ok(())
+    }
+
+    /// Lets the strand go on if it cannot be judged by the present absences, because the disk has damaged a part of it,
+    /// or has failed to read it several times. New envelopes are judged by these absences when they come; the others
+    /// when the whole strand can be read. Returns false for other errors.
+    fn judges_later(&mut self, error: &CommitError) -> bool {
+        let CommitError::Read(unread) = error else { return false };
+        self.failed_judgings += 1;
+        if !unread.is_damage() && self.failed_judgings < JUDGINGS_MAX {
+            return false;
+        }
+        tracing::error!(
+            code = "absences_unjudged",
+            originator = %self.originator,
+            %error,
+            retry_s = JUDGE_AGAIN_AFTER.as_secs(),
+            "a part of a strand cannot be read: what its node has signed while it was not in the network is not all \
+             marked yet"
+        );
+        self.judge_at = Some(now() + JUDGE_AGAIN_AFTER);
+        true
     }
 
     fn retry_at(&self) -> Option<Instant> {
@@ -351,6 +388,7 @@ impl StrandTask {
     }
 
     fn tick(&mut self) {
+        self.is_outdated |= self.judge_at.take_if(|at| *at <= now()).is_some();
         let is_behind = self.is_checking
             || self.is_outdated
             || self.writes.is_full()
