@@ -38,7 +38,7 @@ pub enum KeepReason {
     ReportEnds,
     /// The bound on removals from its strand in one run is reached. The next run continues.
     Later,
-    /// The envelope's bytes, or the state of the log, forbid its removal.
+    /// The envelope's bytes, or the state of the log or of the disk, forbid its removal.
     Refused,
 }
 

@@ -73,7 +73,8 @@ pub type AfterPruned<'a> = dyn FnMut(PrunedBatch) -> ControlFlow<()> + 'a;
 pub struct PrunedBatch {
     /// Places that are pruned now, with the lengths of their envelopes in bytes.
     pub pruned: Vec<(EnvelopeId, usize)>,
-    /// Places that stay because the log needs their envelopes, or because their rows do not agree.
+    /// Places that stay because the log needs their envelopes, because their rows do not agree, or because the disk
+    /// cannot read them.
     pub refused: Vec<EnvelopeId>,
 }
 
@@ -337,6 +338,9 @@ impl Database {
 
     /// Reads the next envelopes of one strand, at most [`READ_PLACES`]. Returns those that may be removed, and the
     /// number of visited places. No lock is needed, because the bytes of a stored envelope never change.
+    ///
+    /// One that cannot be read stays, and keeps no other one: its peers may have pruned it too, and then none can bring
+    /// it back.
     fn leaving(
         self: &Arc<Self>,
         originator: OriginatorId,
@@ -347,7 +351,7 @@ impl Database {
         let snapshot = Snapshot::new(self);
         let tree_size = snapshot.tree_size(originator)?;
         let (mut held, mut expiries) = (Vec::new(), Vec::new());
-        let (mut taken, mut len_bytes) = (0, 0);
+        let (mut taken, mut len_bytes, mut unread) = (0, 0, None);
         let mut options = ReadOptions::default();
         options.fill_cache(false);
         let mut rows = snapshot.rows(Family::Log, options);
@@ -362,7 +366,7 @@ impl Database {
                 rows.seek(key);
             }
             let Some((_, bytes)) = rows.item().filter(|(found, _)| *found == key) else {
-                rows.status().map_err(DatabaseError::from)?;
+                unread = unread.or(rows.status().err().map(|error| (id, error)));
                 done.refused.push(id);
                 continue;
             };
@@ -371,6 +375,14 @@ impl Database {
             held.push(ExpiredEnvelope { id, bytes, payer, receipt });
             expiries.push(expiry_unix_s);
             rows.next();
+        }
+        if let Some((envelope, error)) = unread {
+            tracing::error!(
+                code = "prune_unreadable",
+                %envelope,
+                %error,
+                "expired envelopes cannot be read from the disk: they stay, and others are pruned"
+            );
         }
         let facts = derive(&held);
         assert_eq!(facts.len(), held.len(), "facts for each envelope, or none");

@@ -398,6 +398,31 @@ fn a_place_that_is_given_up_is_left_out_of_a_comparison() {
     assert_eq!(store.snapshot().head(PEER).unwrap(), SequenceId(2), "the other one is stored");
 }
 
+/// Peers have pruned these envelopes as well, so none may be able to bring a damaged one back.
+#[test]
+fn a_damaged_block_of_expired_envelopes_keeps_no_other_from_being_pruned() {
+    let folder = folder();
+    assert!(flip(folder.path(), "log"));
+    let store = open(&folder, &["log"]);
+    let mut expired = Vec::new();
+    let each = |it| {
+        expired.push(it);
+        ControlFlow::Continue(())
+    };
+    assert_eq!(store.snapshot().expiring(None, 1000, each).unwrap(), None);
+    let is_unread = |at: &EnvelopeId| store.snapshot().get(*at).is_err();
+    let unread: Vec<_> = expired.iter().map(|it| it.id).filter(is_unread).collect();
+    assert!(!unread.is_empty());
+    let plain = |at: EnvelopeId, bytes: &bytes::Bytes, validity: Validity| {
+        derive(at, bytes, validity).map(|facts| Facts { addresses: Vec::new(), ..facts })
+    };
+    let done = store.prune(&expired, &plain).unwrap();
+    // The last one of each strand stays.
+    assert_eq!(done.pruned.len(), expired.len() - unread.len() - 2);
+    assert_eq!(done.refused.len(), unread.len() + 2);
+    assert!(unread.iter().all(|at| done.refused.contains(at)), "{done:?}");
+}
+
 /// Returns the error that readers of each projection get.
 fn read_all(store: &Store) -> Vec<Option<ReadError>> {
     let snapshot = store.snapshot();

@@ -200,7 +200,7 @@ impl PruneRun {
         }
         let (mut could, snapshot) = (PrunedBatch::default(), store.snapshot());
         for Expiring { id, .. } in part {
-            match snapshot.get(*id)?.filter(may_expire) {
+            match snapshot.get(*id).ok().flatten().filter(may_expire) {
                 Some(bytes) => could.pruned.push((*id, bytes.len())),
                 None => could.refused.push(*id),
             }
