@@ -81,8 +81,8 @@ fn first_sound(
     Ok(rest.map(|distance| damaged + distance))
 }
 
-/// Returns the first distance after `from`, at most `limit`, at which `size` is larger. Halves the distance, so it looks
-/// at most 130 times.
+/// Returns the first distance after `from`, at most `limit`, at which `size` is larger. Halves the distance, so it
+/// looks at most 130 times.
 fn next_block(from: u128, limit: u128, size: impl Fn(u128) -> u64) -> Option<u128> {
     let before = size(from);
     if size(limit) <= before {

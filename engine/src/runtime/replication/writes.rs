@@ -425,9 +425,9 @@ impl Counts {
 /// Compares envelopes for places that the strand has passed with the stored ones. Takes a write for each few MiB of
 /// evidence, and then one.
 ///
-/// What cannot be read is tried again with the next call, [`COMPARISONS_MAX`] times in all. Then its places are named
-/// and left out, in each later comparison at once: the strand waits no longer for a part of the disk that stays
-/// unreadable, however often peers send envelopes for it.
+/// A comparison whose rows cannot be read is made again with the next call, [`COMPARISONS_MAX`] times in all. Then its
+/// places are named and left out, in each later comparison at once: the strand waits no longer for a part of the disk
+/// that stays unreadable, however often peers send envelopes for it.
 ///
 /// These writes bypass the committer: open streams do not go back, so neither subscribers nor heads are
 /// notified of a late find.
