@@ -129,12 +129,36 @@ fn row(
 }
 
 impl Database {
-    /// Reads the edge of a strand's tree from its rows.
+    /// Reads the edge of a strand's tree from its rows. Computes a subtree whose rows cannot be read from its leaves:
+    /// each commit to the strand needs the edge.
     pub(crate) fn load_tree(&self, originator: OriginatorId) -> Result<CompactRange, ReadError> {
         let rows = |family| self.db.raw_iterator_cf(self.family(family));
         let mut rows = TreeRows::new(originator, rows(Family::Leaf), rows(Family::Tree));
         let size = rows.size()?;
-        CompactRange::load(size, |at| rows.node(at))
+        CompactRange::load(size, |at| match rows.node(at) {
+            Ok(hash) => Ok(hash),
+            // Its leaves may be readable at least.
+            Err(error) => self.node_of_leaves(originator, at).map_err(|_| error),
+        })
+    }
+
+    /// Computes the hash of a complete subtree from its leaves. Takes a second or so for a few million.
+    fn node_of_leaves(&self, originator: OriginatorId, at: Subtree) -> Result<TreeHash, ReadError> {
+        let (first, count) = (at.index << at.level, 1_u64 << at.level);
+        let mut leaves = self.db.raw_iterator_cf(self.family(Family::Leaf));
+        let mut subtree = CompactRange::default();
+        for index in first..first + count {
+            let id = EnvelopeId::new(originator, SequenceId(index + 1));
+            let leaf = row(&mut leaves, Family::Leaf, &LeafKey(id).encode(), index > first)?;
+            subtree.append(leaf, |_, _| {});
+        }
+        tracing::error!(
+            code = "tree_unreadable",
+            %originator,
+            leaves = count,
+            "rows of a strand's tree cannot be read from the disk: computed from its leaves"
+        );
+        Ok(subtree.root())
     }
 
     /// Adds the next leaf to a tree and stages its rows.

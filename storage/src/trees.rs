@@ -176,19 +176,23 @@ impl Store {
     /// # Errors
     /// When a row cannot be read.
     pub fn trees_behind(&self) -> Result<Vec<TreeBehind>, ReadError> {
+        let all = self.database().strands.all().into_iter();
+        all.filter_map(|(originator, _)| self.tree_behind(originator).transpose()).collect()
+    }
+
+    /// Returns the tree of a strand if it ends before the strand's head.
+    fn tree_behind(&self, originator: OriginatorId) -> Result<Option<TreeBehind>, ReadError> {
         let database = self.database();
-        let mut behind = Vec::new();
-        for (originator, head) in database.strands.all() {
-            let (head, size) = {
-                let head = head.lock();
-                (*head, database.edge(originator)?.size())
-            };
-            if size < head.0 {
-                let waits = self.waits(EnvelopeId::new(originator, SequenceId(size + 1)))?;
-                behind.push(TreeBehind { originator, size, head, waits });
-            }
+        let head = database.strands.head(originator);
+        let (head, size) = {
+            let head = head.lock();
+            (*head, database.edge(originator)?.size())
+        };
+        if size >= head.0 {
+            return Ok(None);
         }
-        Ok(behind)
+        let waits = self.waits(EnvelopeId::new(originator, SequenceId(size + 1)))?;
+        Ok(Some(TreeBehind { originator, size, head, waits }))
     }
 
     /// Returns the edge of a strand's tree, which may end before the strand's head.
@@ -208,21 +212,39 @@ impl Store {
     /// The log is read before writers of the strand have to wait.
     ///
     /// # Errors
-    /// An error if a row cannot be read or written. The caller should try again later.
+    /// An error if a row cannot be read or written, after the trees of all other strands have been extended. The caller
+    /// should try again later.
     pub fn bring_up_trees(&self, steps_max: usize) -> Result<bool, CommitError> {
-        let mut steps = 0;
-        for behind in self.trees_behind()?.into_iter().filter(|it| !it.waits) {
-            loop {
-                if steps == steps_max {
-                    return Ok(false);
-                }
-                steps += 1;
-                if self.bring_up_tree(behind.originator)? {
-                    break;
-                }
+        let (mut steps, mut failure) = (0, None);
+        for (originator, _) in self.database().strands.all() {
+            match self.bring_up_to_head(originator, steps_max, &mut steps) {
+                Ok(true) => {}
+                Ok(false) => return Ok(false),
+                Err(error) => failure = failure.or(Some(error)),
             }
         }
-        Ok(true)
+        failure.map_or(Ok(true), Err)
+    }
+
+    /// Runs steps for one tree, until `steps` is `steps_max`. Returns false if it needs more.
+    fn bring_up_to_head(
+        &self,
+        originator: OriginatorId,
+        steps_max: usize,
+        steps: &mut usize,
+    ) -> Result<bool, CommitError> {
+        if self.tree_behind(originator)?.is_none_or(|it| it.waits) {
+            return Ok(true);
+        }
+        loop {
+            if *steps == steps_max {
+                return Ok(false);
+            }
+            *steps += 1;
+            if self.bring_up_tree(originator)? {
+                return Ok(true);
+            }
+        }
     }
 
     fn waits(&self, next: EnvelopeId) -> Result<bool, ReadError> {

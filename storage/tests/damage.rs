@@ -423,6 +423,22 @@ fn a_damaged_block_of_expired_envelopes_keeps_no_other_from_being_pruned() {
     assert!(unread.iter().all(|at| done.refused.contains(at)), "{done:?}");
 }
 
+/// Each commit adds to the tree.
+#[test]
+fn a_damaged_block_of_a_tree_stops_no_strand() {
+    let folder = folder();
+    assert!(flip(folder.path(), "tree"));
+    let store = open(&folder, &["tree"]);
+    assert!(store.snapshot().root(OWN, 300).is_err());
+    let whole = in_memory();
+    fill(&whole);
+    for store in [&store, &whole] {
+        extend(store, OWN, 2);
+    }
+    let edges = |store: &Store| [OWN, PEER].map(|strand| store.tree_edge(strand).unwrap());
+    assert_eq!(edges(&store), edges(&whole));
+}
+
 /// Returns the error that readers of each projection get.
 fn read_all(store: &Store) -> Vec<Option<ReadError>> {
     let snapshot = store.snapshot();

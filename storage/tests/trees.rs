@@ -11,7 +11,7 @@ use hawser_proto::merkle::{
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::SkipReason::{Expired, Missing, Void};
 use hawser_storage::{
-    Change, InvalidRule, LogEntry, LogItem, SkipReason, Store, TreeBehind, TreeError,
+    Change, Family, InvalidRule, LogEntry, LogItem, SkipReason, Store, TreeBehind, TreeError,
     is_void_run_in_tree,
 };
 use proptest::prelude::*;
@@ -81,6 +81,24 @@ fn assert_tree(store: &Store, originator: OriginatorId) {
 
 fn bring_up(store: &Store) {
     while !store.bring_up_trees(1).unwrap() {}
+}
+
+/// The disk has damaged the mark of a place that the first tree needs next.
+#[test]
+fn a_tree_that_cannot_be_completed_keeps_no_other_behind() {
+    let store = in_memory();
+    let other = OriginatorId(300);
+    for originator in [PEER, other] {
+        let (from, through) = (SequenceId(1), SequenceId(1));
+        let gap = Change::Skip { originator, from, through, reason: Missing };
+        store.commit(&[gap, append(originator, 2)]).unwrap();
+        store.commit(&[append(originator, 1)]).unwrap();
+    }
+    let key = [&PEER.0.to_be_bytes()[..], &2_u64.to_be_bytes()].concat();
+    store.put_raw_row(Family::Mark, &key, &[0xff]);
+    assert!(store.bring_up_trees(100).is_err());
+    let sizes = [PEER, other].map(|strand| store.tree_edge(strand).unwrap().size());
+    assert_eq!(sizes, [0, 2]);
 }
 
 #[test]
