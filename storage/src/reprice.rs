@@ -88,7 +88,10 @@ impl Database {
         let mut done = 0;
         while done < steps_max {
             let mut must_wait = false;
-            let Some(minute) = self.next_marked(&mut must_wait)? else {
+            // The mark may be readable later, and until then amounts do not count as correct.
+            let next = self.next_marked(&mut must_wait);
+            let next = next.inspect_err(|_| self.unpriced.store(true, Ordering::Release))?;
+            let Some(minute) = next else {
                 if must_wait {
                     self.unpriced.store(true, Ordering::Release);
                 }

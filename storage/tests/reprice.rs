@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::support::*;
 use bytes::Bytes;
 use hawser_proto::{EnvelopeId, OriginatorId};
-use hawser_storage::{Change, Facts, SkipReason, Store, Validity};
+use hawser_storage::{Change, Facts, Family, SkipReason, Store, Validity};
 use parking_lot::Mutex;
 
 /// A node that dates its whole strand into one minute. Its id is below that of the honest node.
@@ -126,6 +126,20 @@ fn rates_and_commits_wait_for_no_scan() {
     assert!(went_on.into_inner(), "a rate and a commit to another strand have waited for the scan");
     while store.reprice(&derive, 1).unwrap() == 1 {}
     assert_right(&store);
+}
+
+/// Otherwise the amounts would count as correct, and this node would attest them.
+#[test]
+fn a_mark_that_cannot_be_read_counts_as_one() {
+    let store = in_memory();
+    extend_to(&store, PEER, 1);
+    store.record_rates(&[rate(0, 1)]).unwrap();
+    // No row of a mark, behind those of the strand.
+    store.put_raw_row(Family::Reprice, b"damaged", &[]);
+    for _ in 0..2 {
+        store.reprice(&derive, 10).unwrap_err();
+        assert!(store.has_unpriced());
+    }
 }
 
 #[test]
