@@ -9,6 +9,20 @@ use hawser_storage::{
 use crate::common;
 use crate::follow::{Follower, OTHER, SOURCE, envelope, key, strand};
 
+/// The disk has damaged a mark of its strand, so nothing tells which places are missing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_strand_whose_marks_cannot_be_read_is_followed() {
+    let store = with_strands();
+    let key = [&SOURCE.0.to_be_bytes()[..], &2_u64.to_be_bytes()].concat();
+    store.put_raw_row(Family::Mark, &key, &[0xff]);
+    let follower = Follower::start(store);
+    let mut source = follower.connect(SOURCE, &[]);
+    assert_eq!(source.want(SOURCE).await, (3, None), "after some attempts");
+    source.send(strand(SOURCE, &[4])).await;
+    follower.wait_for(SOURCE, 4).await;
+    follower.stop().await;
+}
+
 /// The key of the fact that a node has signed two statements of different content for a place.
 fn two_statements(accused: OriginatorId, place: u64) -> Vec<u8> {
     let code = 1 | (2 << 4);

@@ -13,6 +13,10 @@ use crate::misbehavior::{StrandTimes, stated_ns};
 use crate::pauses::RetryPauses;
 use crate::replication::RANGES_MAX;
 
+/// Attempts to read the whole state of a strand, until it is followed without the unreadable part. A guess: seven
+/// seconds with the pauses between them, in which a scrub may have repaired the strand's end.
+const TRIES_MAX: u32 = 4;
+
 /// The state of a strand on disk.
 pub(super) struct ReadStrand {
     /// The highest ranges that are marked missing, as many as a follower keeps.
@@ -27,27 +31,19 @@ pub(super) struct ReadStrand {
     pub(super) shown_by: Option<SignedPrefix>,
 }
 
-/// Reads the state of a strand. Tries again until it can be read.
+/// Reads the state of a strand. Tries again until it can be read. After some attempts it does without the newest
+/// envelope, and without the ranges that are marked missing: a time that steps back there is no evidence, and these
+/// places are not searched for before the next start.
 pub(super) async fn read_strand(
     state: &Arc<ReplicationState>,
     originator: OriginatorId,
 ) -> ReadStrand {
-    let mut pauses = RetryPauses::default();
+    let (mut pauses, mut tries) = (RetryPauses::default(), 0);
     loop {
-        let state = state.clone();
-        let read = move || -> Result<_, ReadError> {
-            let snapshot = state.store.snapshot();
-            let verified = snapshot.verified_head(originator)?;
-            let end = EnvelopeId::new(originator, verified);
-            let last = snapshot.get(end)?.and_then(|bytes| Some((stated_ns(&bytes)?, end)));
-            let missing = snapshot.last_missing(originator, RANGES_MAX)?;
-            // Without this record the strand is still followed, and less is known about its node.
-            let shown_by = snapshot.shown_by(originator).ok().flatten();
-            let times = StrandTimes::after(last);
-            let load = load_at(&snapshot, end, last.map(|(ns, _)| ns));
-            Ok(ReadStrand { missing, times, load, verified, shown_by })
-        };
-        let read = tokio::task::spawn_blocking(read).await;
+        tries += 1;
+        let (state, is_last) = (state.clone(), tries >= TRIES_MAX);
+        let read =
+            tokio::task::spawn_blocking(move || read_once(&state, originator, is_last)).await;
         match read.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())) {
             Ok(read) => return read,
             Err(error) => {
@@ -55,6 +51,43 @@ pub(super) async fn read_strand(
                 tokio::time::sleep(pauses.next()).await;
             }
         }
+    }
+}
+
+/// Reads the state of a strand, in the last attempt without what cannot be read and is not needed.
+///
+/// # Errors
+/// When the verified end cannot be read, or before the last attempt something else.
+fn read_once(
+    state: &ReplicationState,
+    originator: OriginatorId,
+    is_last: bool,
+) -> Result<ReadStrand, ReadError> {
+    let snapshot = state.store.snapshot();
+    let verified = snapshot.verified_head(originator)?;
+    let end = EnvelopeId::new(originator, verified);
+    let last = or_nothing(snapshot.get(end), is_last, originator)?;
+    let last = last.and_then(|bytes| Some((stated_ns(&bytes)?, end)));
+    let missing = or_nothing(snapshot.last_missing(originator, RANGES_MAX), is_last, originator)?;
+    // Without this record the strand is still followed, and less is known about its node.
+    let shown_by = snapshot.shown_by(originator).ok().flatten();
+    let times = StrandTimes::after(last);
+    let load = load_at(&snapshot, end, last.map(|(ns, _)| ns));
+    Ok(ReadStrand { missing, times, load, verified, shown_by })
+}
+
+/// Returns nothing in place of a failure, in the last attempt.
+fn or_nothing<T: Default>(
+    read: Result<T, ReadError>,
+    is_last: bool,
+    originator: OriginatorId,
+) -> Result<T, ReadError> {
+    match read {
+        Err(error) if is_last => {
+            tracing::error!(code = "strand_unreadable", %originator, %error, "a part of a strand cannot be read: it is followed without");
+            Ok(T::default())
+        }
+        read => read,
     }
 }
 
