@@ -184,6 +184,7 @@ pub use progress::RebuildReport;
 pub use prune::{AfterPruned, DeriveExpired, ExpiredEnvelope, Expiring, PrunedBatch, StrandPlaces};
 pub use pruned::{LogPlace, PlaceScan, PrunedScan};
 pub use rebuild::{Derive, DeriveMany, RebuildError, RebuildProgress, StoredEnvelope};
+pub use remains::file_of_lost_database;
 pub use remember::RecentTopicsWalk;
 pub use reports::{NewReport, StoredReport};
 pub use rollback::{RollbackError, RollbackReport, discard_copies, roll_back};

@@ -11,8 +11,18 @@ use crate::open_error::OpenError;
 /// The manifest of a database that is being created. RocksDB replaces it before it writes a row, so a crash may leave
 /// it alone in the folder.
 const FIRST_MANIFEST: &str = "MANIFEST-000001";
+/// The file with the name of the manifest.
+const CURRENT: &str = "CURRENT";
 /// The family that every RocksDB database has.
 const DEFAULT: &str = "default";
+
+/// Returns the name of a file of a database in a folder that has lost `CURRENT`; `None` for every other folder, and for
+/// one that cannot be listed. No start opens such a folder.
+#[must_use]
+pub fn file_of_lost_database(folder: &Path) -> Option<String> {
+    let found = find(folder, is_of_database).ok().flatten();
+    found.filter(|_| !folder.join(CURRENT).is_file())
+}
 
 /// Returns the error for a folder without a database. It is a damaged one if it has files of a database.
 pub(crate) fn no_database(folder: &Path) -> OpenError {
@@ -28,7 +38,7 @@ pub(crate) fn no_database(folder: &Path) -> OpenError {
 /// [`OpenError::Corrupt`] with the name of a file, or [`OpenError::Unwritable`] if the folder cannot be listed.
 pub(crate) fn require_none(folder: &Path) -> Result<(), OpenError> {
     let Some(file) = find(folder, is_of_database)? else { return Ok(()) };
-    let current = folder.join("CURRENT");
+    let current = folder.join(CURRENT);
     let cause = format!("{} is missing or unreadable, and {file} is there", current.display());
     Err(OpenError::Corrupt { cause })
 }

@@ -9,7 +9,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hawser_api::{DiskSpace, DiskView as _};
 use hawser_serve::tls::Tls;
-use hawser_storage::{ProcessorError, StoreIdentity, check_processor, has_host_marker, host_dir};
+use hawser_storage::{
+    ProcessorError, StoreIdentity, check_processor, file_of_lost_database, has_host_marker,
+    host_dir,
+};
 
 use super::checked::DoctorCheck;
 use crate::service::system::{self, Disk, OPEN_FILES_MIN};
@@ -233,6 +236,11 @@ fn judge_certificate(left_s: i64) -> DoctorCheck {
 /// Checks that the data folder is the one registered on this host; with any other the node starts in quarantine.
 pub(super) fn host_marker(config: &DatabaseSettings, identity: &StoreIdentity) -> DoctorCheck {
     const NAME: &str = "host_marker";
+    if let Some(file) = file_of_lost_database(&config.data_dir) {
+        let found = format!("the data folder has {file}, and its file CURRENT is lost");
+        let remedy = "keep the folder, and follow docs/runbooks/restore.md, Damaged database: no node starts on it";
+        return DoctorCheck::failed(NAME, found, remedy);
+    }
     let has_database = config.data_dir.join("CURRENT").exists();
     let marker = host_dir(&config.state_dir, identity);
     let marker = marker.display();
@@ -364,6 +372,9 @@ mod tests {
         fs::remove_file(config.data_dir.join("CURRENT")).unwrap();
         let gone = host_marker(&config, &identity);
         assert!(gone.result == Doubtful && gone.found.contains("no database"), "{gone:?}");
+        fs::write(config.data_dir.join("000012.sst"), "").unwrap();
+        let lost = host_marker(&config, &identity);
+        assert!(lost.result == Failed && lost.found.contains("000012.sst"), "{lost:?}");
     }
 
     #[test]
