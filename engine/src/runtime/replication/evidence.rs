@@ -19,6 +19,7 @@ use hawser_storage::{
 use super::dependencies::{DependencyWatch, is_never_decided};
 use super::state::ReplicationState;
 use super::suspected::{CHAINS, KnownPlaces, is_about};
+use super::unreadable::is_tried_again;
 use crate::fee_watch::{FeeLook, FeeWatch};
 use crate::misbehavior::{FeeVerdict, StrandTimes, TimeFault, is_ahead, judge_fees, stated_ns};
 use crate::overcharge::overcharge;
@@ -68,7 +69,8 @@ pub(super) struct StrandWatch {
     gap: Option<(EnvelopeId, EnvelopeId)>,
     /// Places of the chains that are older than the strand.
     chain_places: KnownPlaces,
-    unrecorded: Vec<FaultAt>,
+    /// The faults that are not recorded yet, with the commits since an envelope of theirs could not be read.
+    unrecorded: Vec<(FaultAt, u32)>,
     /// Comparisons in a row that failed because something could not be read.
     pub(super) unread_comparisons: u32,
 }
@@ -106,7 +108,7 @@ impl StrandWatch {
     /// Notes faults that changes show.
     fn note(&mut self, faults: Vec<FaultAt>) {
         let room = UNRECORDED_MAX.saturating_sub(self.unrecorded.len());
-        self.unrecorded.extend(faults.into_iter().take(room));
+        self.unrecorded.extend(faults.into_iter().take(room).map(|fault| (fault, 0)));
     }
 }
 
@@ -194,7 +196,12 @@ fn record_faults(
     }
     let snapshot = state.store.snapshot();
     let mut waiting = Vec::new();
-    let found = watch.unrecorded.iter().map(|&(at, fault)| {
+    let found = watch.unrecorded.iter().map(|&((at, fault), commits)| {
+        let later = ((at, fault), commits.saturating_add(1));
+        if !is_tried_again(commits) {
+            waiting.push(later);
+            return Ok(None);
+        }
         let (misbehavior, places) = match fault {
             StrandFault::Time(TimeFault::Back { earlier }) => {
                 (Misbehavior::TimeBack, vec![earlier, at])
@@ -215,7 +222,7 @@ fn record_faults(
                 Ok(bytes) => envelopes.extend(bytes),
                 Err(error) => {
                     if note_unreadable(state, *place, &error) {
-                        waiting.push((at, fault));
+                        waiting.push(later);
                     }
                     return Ok(None);
                 }

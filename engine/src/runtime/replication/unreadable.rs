@@ -28,11 +28,23 @@ impl UnreadablePlaces {
     }
 }
 
+/// Returns true if an envelope that could not be read is tried again after this number of commits of its strand. The
+/// tries become ever rarer: each one may take a failing disk seconds, for which the strand waits.
+pub(super) fn is_tried_again(commits: u32) -> bool {
+    commits == 0 || commits.is_power_of_two()
+}
+
 #[cfg(test)]
 mod tests {
     use hawser_proto::{OriginatorId, SequenceId};
 
     use super::*;
+
+    #[test]
+    fn a_million_commits_wait_for_few_tries() {
+        assert!((0..=2).all(is_tried_again));
+        assert_eq!((0..1_000_000).filter(|&commits| is_tried_again(commits)).count(), 21);
+    }
 
     #[test]
     fn a_place_is_named_once_and_a_flood_of_places_is_bounded() {
