@@ -2,8 +2,8 @@
 //!
 //! The order of turns (`turns`) does not suffice beside a flood. A publish that arrives, or whose commit has ended, is
 //! noticed when a thread of the runtime has time for it, after several turns of other tasks. So the tasks of a
-//! publisher's connection run on a second runtime, where only publishers' tasks are. The kernel gives its threads a core
-//! before those of the first one, which work without pause beside a flood.
+//! publisher's connection run on a second runtime, where only publishers' tasks are. The kernel gives its threads a
+//! core before those of the first one, which work without pause beside a flood.
 //!
 //! A connection begins on the runtime of all connections. Its task moves when the connection becomes a publisher's, and
 //! back when it is none any more. Its socket moves with it (`socket`), because each runtime waits for its own sockets.
