@@ -51,8 +51,9 @@ pub trait InboxJudge: Send {
     /// Forgets the state.
     fn start_over(&mut self);
 
-    /// Adds the valid update at `at` of the log, which is the next one after [`known`](Self::known).
-    fn add(&mut self, at: SequenceId, update: &IdentityUpdate);
+    /// Adds the valid update at `at` of the log, which is the next one after [`known`](Self::known). Returns the number
+    /// of signatures from which it had to find the signer, because each costs far more than the bytes of the update.
+    fn add(&mut self, at: SequenceId, update: &IdentityUpdate) -> usize;
 
     /// Judges the update at `at`, and adds it if it is valid. All valid updates before it have been added;
     /// `event_ns` is the time of the update's block, unix nanoseconds.
@@ -109,8 +110,9 @@ impl InboxJudge for TrustingInbox {
         self.0 = SequenceId::NONE;
     }
 
-    fn add(&mut self, at: SequenceId, _: &IdentityUpdate) {
+    fn add(&mut self, at: SequenceId, _: &IdentityUpdate) -> usize {
         self.0 = at;
+        0
     }
 
     fn judge(&mut self, at: SequenceId, _: &IdentityUpdate, _: i64) -> IdentityVerdict {

@@ -75,12 +75,13 @@ pub trait IdentityCheck: Send + Sync + 'static {
 /// Validates the updates of one inbox in their order. Does no I/O, and assumes that every contract wallet has
 /// signed.
 pub trait InboxCheck: Send {
-    /// Adds the next update of the inbox's log, as returned by a node.
+    /// Adds the next update of the inbox's log, as returned by a node, for a turn of bounded work. After
+    /// [`CheckTurn::Later`], the next call has to be about the same update.
     ///
     /// # Errors
     /// [`BrokenLogError`] if the update is not valid after the ones before it: the node's answer is not the log of
     /// an inbox. The state does not change then.
-    fn add(&mut self, update: &IdentityUpdate) -> Result<(), BrokenLogError>;
+    fn add(&mut self, update: &Arc<IdentityUpdate>) -> Result<CheckTurn, BrokenLogError>;
 
     /// Checks `update` against the updates before it for a turn of bounded work, and adds it once it is valid. After
     /// [`CheckTurn::Later`], the next call has to be about the same update.
@@ -91,7 +92,7 @@ pub trait InboxCheck: Send {
 }
 
 impl InboxCheck for InboxPrecheck {
-    fn add(&mut self, update: &IdentityUpdate) -> Result<(), BrokenLogError> {
+    fn add(&mut self, update: &Arc<IdentityUpdate>) -> Result<CheckTurn, BrokenLogError> {
         Self::add(self, update)
     }
 
@@ -351,7 +352,7 @@ impl UpdatesJudgement {
         Self { inbox, log, added: 0, updates, judged: 0, placed: Vec::new() }
     }
 
-    /// Goes on for one turn: until some [`ACTIONS_PER_TURN`] actions are added or checked, or a turn of a check is
+    /// Goes on for one turn: until some [`ACTIONS_PER_TURN`] actions are added or checked, or a turn of one update is
     /// over. Returns the result after the last turn.
     ///
     /// # Errors
@@ -362,7 +363,9 @@ impl UpdatesJudgement {
         while left > 0
             && let Some(entry) = entries.get(self.added)
         {
-            self.inbox.add(&entry.update)?;
+            if self.inbox.add(&entry.update)? == CheckTurn::Later {
+                return Ok(None);
+            }
             self.added += 1;
             left = left.saturating_sub(entry.update.actions.len().max(1));
         }
@@ -378,9 +381,10 @@ impl UpdatesJudgement {
                     let (client, envelope) = (client.clone(), entry.envelope.clone());
                     self.placed.push(PlacedUpdate { client, envelope });
                 }
-                None if *is_known => {
-                    let _ = self.inbox.add(update); // if invalid after this log, nodes will drop it
-                }
+                None if *is_known => match self.inbox.add(update) {
+                    Ok(CheckTurn::Later) => return Ok(None),
+                    Ok(CheckTurn::Done) | Err(BrokenLogError) => {} // nodes drop an invalid one
+                },
                 None => match self.inbox.check(update) {
                     Ok(CheckTurn::Done) => {}
                     Ok(CheckTurn::Later) => return Ok(None),
@@ -399,7 +403,7 @@ impl UpdatesJudgement {
 struct LogUpdate {
     id: EnvelopeId,
     client: Bytes,
-    update: IdentityUpdate,
+    update: Arc<IdentityUpdate>,
     envelope: OriginatorEnvelope,
 }
 
@@ -462,7 +466,8 @@ fn log_update(envelope: OriginatorEnvelope) -> Option<LogUpdate> {
     let statement = UnsignedOriginatorEnvelope::parse(unsigned).ok()?;
     let (id, client) = (statement.id(), statement.payer().client());
     let Payload::IdentityUpdate(update) = client.payload() else { return None };
-    Some(LogUpdate { id, client: client.as_bytes().clone(), update: update.clone(), envelope })
+    let (client, update) = (client.as_bytes().clone(), Arc::new(update.clone()));
+    Some(LogUpdate { id, client, update, envelope })
 }
 
 #[cfg(test)]
@@ -501,16 +506,24 @@ mod tests {
     }
 
     impl InboxCheck for NotingInbox {
-        fn add(&mut self, update: &IdentityUpdate) -> Result<(), BrokenLogError> {
-            self.calls.lock().push(update.client_timestamp_ns);
-            Ok(())
+        fn add(&mut self, update: &Arc<IdentityUpdate>) -> Result<CheckTurn, BrokenLogError> {
+            self.turn(update)
         }
 
         fn check(&mut self, update: &Arc<IdentityUpdate>) -> Result<CheckTurn, String> {
+            self.turn(update).map_err(|error| error.to_string())
+        }
+    }
+
+    impl NotingInbox {
+        fn turn(&mut self, update: &IdentityUpdate) -> Result<CheckTurn, BrokenLogError> {
             self.calls.lock().push(update.client_timestamp_ns);
             self.turns += 1;
-            let is_done = self.turns == update.client_timestamp_ns;
-            Ok(if is_done { CheckTurn::Done } else { CheckTurn::Later })
+            if self.turns < update.client_timestamp_ns {
+                return Ok(CheckTurn::Later);
+            }
+            self.turns = 0;
+            Ok(CheckTurn::Done)
         }
     }
 
@@ -546,19 +559,21 @@ mod tests {
         assert_eq!(*calls.lock(), [3, 1, 3, 3]);
     }
 
+    fn entry(number: u64, actions: usize) -> LogUpdate {
+        let (originator, sequence) = (OriginatorId::IDENTITY_UPDATES, SequenceId(number));
+        LogUpdate {
+            id: EnvelopeId { originator, sequence },
+            client: Bytes::new(),
+            update: Arc::new(update(number, actions)),
+            envelope: OriginatorEnvelope::default(),
+        }
+    }
+
     #[test]
     fn a_turn_adds_a_bounded_part_of_a_log() {
-        let entry = |number: u64| LogUpdate {
-            id: EnvelopeId {
-                originator: OriginatorId::IDENTITY_UPDATES,
-                sequence: SequenceId(number),
-            },
-            client: Bytes::new(),
-            update: update(number, ACTIONS_PER_TURN / 2),
-            envelope: OriginatorEnvelope::default(),
-        };
-        let (calls, entries) = (Calls::default(), (10..15).map(entry).collect());
-        let log = InboxLog { entries, _place: None };
+        // An update with the number 1 takes one turn.
+        let entries = (0..5).map(|_| entry(1, ACTIONS_PER_TURN / 2)).collect();
+        let (calls, log) = (Calls::default(), InboxLog { entries, _place: None });
         let inbox = Noting(calls.clone()).open(InboxId([5; 32]));
         let mut judgement = UpdatesJudgement::begin(inbox, log, Arc::new(vec![item(1)]));
         for added in [2, 4] {
@@ -566,6 +581,20 @@ mod tests {
             assert_eq!(calls.lock().len(), added);
         }
         assert!(matches!(judgement.turn(), Ok(Some(Ok(_)))));
-        assert_eq!(*calls.lock(), [10, 11, 12, 13, 14, 1]);
+        assert_eq!(*calls.lock(), [1; 6]);
+    }
+
+    #[test]
+    fn an_update_of_the_log_is_added_in_turns() {
+        let (calls, entries) = (Calls::default(), vec![entry(3, 1), entry(2, 1)]);
+        let log = InboxLog { entries, _place: None };
+        let inbox = Noting(calls.clone()).open(InboxId([5; 32]));
+        let known = UpdateItem { is_known: true, ..item(2) };
+        let mut judgement = UpdatesJudgement::begin(inbox, log, Arc::new(vec![known]));
+        for _ in 0..4 {
+            assert!(matches!(judgement.turn(), Ok(None)));
+        }
+        assert!(matches!(judgement.turn(), Ok(Some(Ok(_)))));
+        assert_eq!(*calls.lock(), [3, 3, 3, 2, 2, 2, 2]);
     }
 }

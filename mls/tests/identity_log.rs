@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use hawser_mls::identity::{
-    AssociationState, ChangeDecision, MemberIdentifier, UpdateCheck, UpdateJudgement, add_trusted,
-    check, fold_trusted, judge,
+    AssociationState, ChangeDecision, MemberIdentifier, TrustedUpdate, UpdateCheck,
+    UpdateJudgement, add_trusted, check, fold_trusted, judge,
 };
 use hawser_proto::pb::xmtp::identity::associations as pb;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::client_envelope::Payload;
@@ -288,4 +288,44 @@ fn a_trusted_log_with_several_wallets_knows_who_added_whom() {
     assert!(judged.member(&phone.identifier()).is_none());
     assert!(judged.member(&tablet.identifier()).is_some());
     assert_eq!(fold_trusted(None, &log).unwrap(), Some(judged));
+}
+
+/// Finding a signer costs as much as a kilobyte or two of the log, which a reader of the log has to bound.
+#[test]
+fn a_trusted_update_says_how_many_signers_it_had_to_find() {
+    let (owner, second, phone) = (wallet(1), wallet(2), installation(3));
+    let (id, _) = inbox();
+    let log = [
+        update(&id, vec![create(&owner.identifier(), 1, &owner)]),
+        update(&id, vec![add(&second.identifier(), &owner, &second)]),
+        update(&id, vec![add(&phone.identifier(), &second, &phone)]),
+        update(&id, vec![revoke(&second.identifier(), &owner)]),
+    ];
+    let mut state = None;
+    let found = log.map(|update| add_trusted(&mut state, &update).unwrap());
+    assert_eq!(found, [0, 0, 1, 0], "two accounts can have signed the third one");
+}
+
+#[test]
+fn a_trusted_update_that_is_applied_in_steps_leads_to_the_same_state() {
+    let (id, before) = inbox();
+    let (owner, second, phone) = (wallet(1), wallet(2), installation(3));
+    let long = update(
+        &id,
+        vec![
+            add(&second.identifier(), &owner, &second),
+            add(&phone.identifier(), &second, &phone),
+            revoke(&second.identifier(), &owner),
+            add(&wallet(4).identifier(), &owner, &wallet(4)),
+        ],
+    );
+    let expected = valid(Some(&before), &long);
+    assert!(expected.member(&phone.identifier()).is_none(), "it left with its adder");
+    for step in 1..6 {
+        let (mut steps, mut state) = (TrustedUpdate::begin(&long).unwrap(), Some(before.clone()));
+        while steps.apply_next(state.as_ref(), step).unwrap() == step {}
+        assert_eq!(state.as_ref(), Some(&before), "it is applied as a whole");
+        steps.finish(&mut state).unwrap();
+        assert_eq!(state.as_ref(), Some(&expected), "steps of {step}");
+    }
 }

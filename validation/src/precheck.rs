@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use hawser_mls::identity::{
-    AssociationState, IdentityError, UpdateCheck, WalletQuestion, add_trusted, wallet_questions,
+    AssociationState, IdentityError, TrustedUpdate, UpdateCheck, WalletQuestion, wallet_questions,
 };
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
 
@@ -225,14 +225,16 @@ pub struct InboxPrecheck {
     state: Option<AssociationState>,
     /// The check of the next update, once its first turn is over.
     begun: Option<UpdateCheck<Arc<IdentityUpdate>>>,
+    /// The next update of the log, once its first turn is over.
+    adding: Option<TrustedUpdate<Arc<IdentityUpdate>>>,
 }
 
-/// The result of a turn of a check that has found nothing wrong.
+/// The result of a turn of a check, or of an addition, that has found nothing wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CheckTurn {
     /// The update is valid, and is added.
     Done,
-    /// The update has more actions to check.
+    /// The update has more actions to check, or to add.
     Later,
 }
 
@@ -242,13 +244,27 @@ pub enum CheckTurn {
 pub struct BrokenLogError;
 
 impl InboxPrecheck {
-    /// Applies an update of the log, as a node shows it.
+    /// Applies an update of the log, as a node shows it, for one turn of at most [`ACTIONS_PER_TURN`] actions. After
+    /// [`CheckTurn::Later`], the next call has to be about the same update.
     ///
     /// # Errors
     /// [`BrokenLogError`]; the state is then unchanged. The caller must not validate updates against such a log,
     /// because a node could have invented it to let any update pass.
-    pub fn add(&mut self, update: &IdentityUpdate) -> Result<(), BrokenLogError> {
-        add_trusted(&mut self.state, update).map_err(|_| BrokenLogError)
+    pub fn add(&mut self, update: &Arc<IdentityUpdate>) -> Result<CheckTurn, BrokenLogError> {
+        self.adding_turn(update).map_err(|_| BrokenLogError)
+    }
+
+    fn adding_turn(&mut self, update: &Arc<IdentityUpdate>) -> Result<CheckTurn, IdentityError> {
+        let mut adding = match self.adding.take() {
+            Some(adding) => adding,
+            None => TrustedUpdate::begin(update.clone())?,
+        };
+        if adding.apply_next(self.state.as_ref(), ACTIONS_PER_TURN)? == ACTIONS_PER_TURN {
+            self.adding = Some(adding);
+            return Ok(CheckTurn::Later);
+        }
+        adding.finish(&mut self.state)?;
+        Ok(CheckTurn::Done)
     }
 
     /// Validates `update` after the ones before it for one turn, which verifies the signatures of at most
@@ -422,9 +438,49 @@ mod tests {
     #[test]
     fn an_update_that_contradicts_the_log_breaks_it_and_changes_nothing() {
         let mut inbox = InboxPrecheck::default();
-        assert_eq!(inbox.add(&founding(7, CHAIN_ID, 0)), Ok(()));
-        assert_eq!(inbox.add(&founding(7, CHAIN_ID, 1)), Err(BrokenLogError));
+        assert_eq!(inbox.add(&founding(7, CHAIN_ID, 0).into()), Ok(CheckTurn::Done));
+        assert_eq!(inbox.add(&founding(7, CHAIN_ID, 1).into()), Err(BrokenLogError));
         assert!(inbox.check(&founding(7, CHAIN_ID, 0).into()).is_err(), "the inbox is founded");
+    }
+
+    /// An update of the log may have thousands of signatures from which an account has to be recovered.
+    #[test]
+    fn a_turn_adds_a_bounded_part_of_an_update_of_the_log() {
+        let mut inbox = InboxPrecheck::default();
+        let mut long = founding(7, CHAIN_ID, 0);
+        long.actions = vec![long.actions[0].clone(); 2 * ACTIONS_PER_TURN + 1];
+        // The second action contradicts the first one, which is found in the first turn.
+        assert_eq!(inbox.add(&Arc::new(long)), Err(BrokenLogError));
+
+        assert_eq!(inbox.add(&founding(7, CHAIN_ID, 0).into()), Ok(CheckTurn::Done));
+        let founder = MemberIdentifier::of_address(
+            SecretKey::from_bytes(&[7; 32]).unwrap().public_key().address(),
+        );
+        let signature = Some(pb::Signature {
+            signature: Some(pb::signature::Signature::Erc6492(pb::SmartContractWalletSignature {
+                account_id: format!("eip155:{CHAIN_ID}:{founder}"),
+                block_number: 0,
+                signature: vec![1].into(),
+            })),
+        });
+        let revoke = pb::RevokeAssociation {
+            member_to_revoke: Some(founder.to_pb()),
+            recovery_identifier_signature: signature,
+        };
+        let kind = Some(pb::identity_action::Kind::Revoke(revoke));
+        let long = Arc::new(IdentityUpdate {
+            actions: vec![pb::IdentityAction { kind }; 2 * ACTIONS_PER_TURN + 1],
+            inbox_id: founder.inbox_id(0),
+            ..IdentityUpdate::default()
+        });
+        for _ in 0..2 {
+            assert_eq!(inbox.add(&long), Ok(CheckTurn::Later));
+        }
+        let members =
+            |inbox: &InboxPrecheck| inbox.state.as_ref().map(|state| state.members().count());
+        assert_eq!(members(&inbox), Some(1), "an update is added as a whole");
+        assert_eq!(inbox.add(&long), Ok(CheckTurn::Done));
+        assert_eq!(members(&inbox), Some(0));
     }
 
     /// The first action that breaks a rule of the inbox may be found only when all signatures are verified.

@@ -9,7 +9,7 @@ use hawser_engine::chain_strand::ChainEvent;
 use hawser_engine::facts;
 use hawser_engine::ports::{IdentityJudge, IdentityVerdict, InboxJudge};
 use hawser_engine::read::SubscriptionEvent;
-use hawser_engine::runtime::{ChainAppender, JudgedUpdates, ROUND_BYTES_MAX};
+use hawser_engine::runtime::{ChainAppender, JudgedUpdates};
 use hawser_proto::envelope::{OriginatorEnvelope, Payload};
 use hawser_proto::pb::xmtp::identity::associations::identity_action::Kind;
 use hawser_proto::pb::xmtp::identity::associations::{
@@ -23,6 +23,8 @@ use hawser_storage::{InvalidRule, Mark, Store};
 use parking_lot::Mutex;
 
 use crate::common::*;
+
+mod long_logs;
 
 const STRAND: OriginatorId = OriginatorId::IDENTITY_UPDATES;
 /// Updates with such a name are invalid.
@@ -46,6 +48,8 @@ struct Script {
     remembers: AtomicBool,
     /// Updates that were read from the log.
     read: AtomicUsize,
+    /// Signers that have to be found for each update that is read.
+    signers: AtomicUsize,
     /// Number of times that a judgement was asked for.
     asked_for: AtomicUsize,
 }
@@ -84,11 +88,12 @@ impl InboxJudge for ScriptedInbox {
         (self.before, self.known) = (Vec::new(), SequenceId::NONE);
     }
 
-    fn add(&mut self, at: SequenceId, update: &IdentityUpdate) {
+    fn add(&mut self, at: SequenceId, update: &IdentityUpdate) -> usize {
         assert!(self.known < at, "in order");
         self.known = at;
         self.before.push(update.client_timestamp_ns);
         self.shared.read.fetch_add(1, Ordering::Relaxed);
+        self.shared.signers.load(Ordering::Relaxed)
     }
 
     fn judge(&mut self, at: SequenceId, update: &IdentityUpdate, event_ns: i64) -> IdentityVerdict {
@@ -381,63 +386,6 @@ async fn the_log_of_an_inbox_is_not_read_again_for_each_update() {
     assert_eq!(judge.read(), 702);
     let [(_, before, _)] = &judge.asked()[..] else { panic!() };
     assert!(before.iter().copied().eq((1..=701).chain([703])));
-}
-
-/// An update of about this many bytes, so that an inbox has a long log soon.
-fn long_update(sequence: u64, inbox: u8, name: u64, len_bytes: usize) -> ChainEvent {
-    let text = "a".repeat(len_bytes);
-    let create = CreateInbox { initial_identifier: text, ..CreateInbox::default() };
-    update_with(sequence, inbox, name, vec![Kind::CreateInbox(create)])
-}
-
-#[tokio::test]
-async fn an_inbox_with_a_long_log_that_is_not_remembered_waits_and_no_other_one_does() {
-    let judge = Scripted::unknown(&[]);
-    let node = start_judging(store(), true, judge.clone());
-    let chain = node.engine.chain_appender();
-    append(&chain, &(1..=8).map(|n| long_update(n, 1, n, 190_000)).collect::<Vec<_>>());
-    judge.asked();
-    append(&chain, &[update(9, 1, 9), update(10, 2, 10), update(11, 1, BAD)]);
-    assert_eq!((shown(&node, 1).len(), shown(&node, 2)), (8, vec![10]));
-    assert_eq!(judge.asked(), [(2, vec![], 10)], "its log is too long to be read in between");
-    assert_eq!(chain.inboxes_waiting(), 1);
-    assert_eq!(judge.shared.asked_for.load(Ordering::Relaxed), 1);
-    let judged = chain.judge_waiting().unwrap();
-    assert_eq!(judged, JudgedUpdates { valid: 1, invalid: 1, waiting: 0 });
-    assert_eq!(shown(&node, 1), [1, 2, 3, 4, 5, 6, 7, 8, 9]);
-    assert_eq!(judge.shared.asked_for.load(Ordering::Relaxed), 1, "nothing is left");
-}
-
-#[tokio::test]
-async fn of_many_inboxes_with_long_logs_each_has_its_turn() {
-    let judge = Scripted::unknown(&[]);
-    let node = start_judging(store(), true, judge.clone());
-    let chain = node.engine.chain_appender();
-    let mut sequence = 0;
-    let mut next = || {
-        sequence += 1;
-        sequence
-    };
-    // Each has a ninth of what one round reads.
-    let each = u64::try_from(ROUND_BYTES_MAX / 9 / 190_000 + 1).unwrap();
-    for inbox in 0..24 {
-        let events: Vec<_> = (0..each).map(|n| long_update(next(), inbox, n, 190_000)).collect();
-        append(&chain, &events);
-    }
-    let events: Vec<_> = (0..24).map(|inbox| update(next(), inbox, each)).collect();
-    append(&chain, &events);
-    assert_eq!(chain.inboxes_waiting(), 24);
-    let mut rounds = 0;
-    while chain.inboxes_waiting() > 0 {
-        let asked_for = judge.shared.asked_for.load(Ordering::Relaxed);
-        let judged = chain.judge_waiting().unwrap();
-        assert!((1..24).contains(&judged.valid), "{judged:?}");
-        let is_asked_for = judge.shared.asked_for.load(Ordering::Relaxed) > asked_for;
-        assert_eq!(is_asked_for, judged.waiting > 0);
-        rounds += 1;
-    }
-    assert!(rounds > 1);
-    assert_eq!((0..24).map(|inbox| shown(&node, inbox).len() as u64).sum::<u64>(), 24 * (each + 1));
 }
 
 #[tokio::test]

@@ -412,8 +412,8 @@ impl IdentityCheck for SpoiltWhile {
 struct Spoilt(bool);
 
 impl InboxCheck for Spoilt {
-    fn add(&mut self, _: &IdentityUpdate) -> Result<(), BrokenLogError> {
-        Ok(())
+    fn add(&mut self, _: &Arc<IdentityUpdate>) -> Result<CheckTurn, BrokenLogError> {
+        Ok(CheckTurn::Done)
     }
 
     fn check(&mut self, _: &Arc<IdentityUpdate>) -> Result<CheckTurn, String> {
@@ -431,12 +431,12 @@ pub(crate) struct Numbered;
 struct NumberedInbox(u64);
 
 impl InboxCheck for NumberedInbox {
-    fn add(&mut self, update: &IdentityUpdate) -> Result<(), BrokenLogError> {
+    fn add(&mut self, update: &Arc<IdentityUpdate>) -> Result<CheckTurn, BrokenLogError> {
         if update.client_timestamp_ns == IMPOSSIBLE {
             return Err(BrokenLogError);
         }
         self.0 += 1;
-        Ok(())
+        Ok(CheckTurn::Done)
     }
 
     fn check(&mut self, update: &Arc<IdentityUpdate>) -> Result<CheckTurn, String> {

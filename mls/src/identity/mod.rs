@@ -2,7 +2,8 @@
 //!
 //! [`judge`] validates one update against the state before it. An update is valid as a whole or not at all. The
 //! state of an inbox is the result of its valid updates in their order. [`check`] does the same for callers that
-//! keep the state and advance it, and [`UpdateCheck`] for those that do other work in between.
+//! keep the state and advance it, and [`UpdateCheck`] for those that do other work in between. [`add_trusted`] and
+//! [`TrustedUpdate`] apply updates that were judged before.
 
 mod change;
 mod error;
@@ -15,6 +16,7 @@ mod signature;
 mod state;
 mod steps;
 mod text;
+mod trusted;
 mod update;
 mod wallet;
 
@@ -26,10 +28,10 @@ pub use kind::{MemberKind, SignatureKind};
 pub use member::{Member, MemberIdentifier, Passkey};
 pub use state::AssociationState;
 pub use steps::UpdateCheck;
+pub use trusted::{TrustedUpdate, add_trusted, fold_trusted};
 pub use wallet::{AccountIdError, WalletQuestion, parse_account_id};
 
-use pending_state::PendingState;
-use signature::{SignedText, Signer, UnverifiedSignature};
+use signature::SignedText;
 use update::Action;
 
 /// The judgement of an update.
@@ -97,60 +99,4 @@ pub fn wallet_questions(update: &pb::IdentityUpdate) -> Result<Vec<WalletQuestio
     let signed = SignedText::new(text::signed_text(&claimed));
     let claims = claimed.actions.iter().flat_map(Action::signatures);
     Ok(claims.filter_map(|claim| claim.question(&signed)).collect())
-}
-
-/// Applies an update that was judged valid earlier to `state`. Verifies no signature again, so a long log is cheap.
-/// Recovers an account from its signature only if several accounts could have signed.
-///
-/// # Errors
-/// Returns an error if the update cannot have been valid in this place. `state` is then unchanged.
-pub fn add_trusted(
-    state: &mut Option<AssociationState>,
-    update: &pb::IdentityUpdate,
-) -> Result<(), IdentityError> {
-    let claimed = update::parse(update)?;
-    let signed = SignedText::new(text::signed_text(&claimed));
-    let mut pending = PendingState::new(state.as_ref(), claimed.client_timestamp_ns);
-    for (place, action) in claimed.actions.iter().enumerate() {
-        trusted(action, &pending, &signed)
-            .and_then(|action| pending.apply(&action))
-            .map_err(|violation| violation.in_action(place))?;
-    }
-    let delta = pending.finish(claimed.inbox_id).map_err(IdentityViolation::in_update)?;
-    CheckedChange { delta, questions: Vec::new() }.apply(state);
-    Ok(())
-}
-
-/// Applies updates as [`add_trusted`] does, and returns the state after them.
-///
-/// # Errors
-/// Returns an error if the updates cannot all have been valid in this order.
-pub fn fold_trusted<'a>(
-    mut state: Option<AssociationState>,
-    updates: impl IntoIterator<Item = &'a pb::IdentityUpdate>,
-) -> Result<Option<AssociationState>, IdentityError> {
-    for update in updates {
-        add_trusted(&mut state, update)?;
-    }
-    Ok(state)
-}
-
-/// Returns a valid action with its signers. Most signers follow from the action and the state, without a signature
-/// check.
-fn trusted(
-    action: &Action<UnverifiedSignature<'_>>,
-    pending: &PendingState<'_>,
-    signed: &SignedText,
-) -> Result<Action<Signer>, IdentityViolation> {
-    let by = match action {
-        Action::Create { account, .. } => Some(account),
-        Action::Add { .. } => pending.only_account(),
-        Action::Revoke { .. } | Action::ChangeRecovery { .. } => pending.recovery(),
-    };
-    let new = match action {
-        Action::Add { member, .. } => Some(member),
-        _ => None,
-    };
-    let mut known = [by, new].into_iter();
-    action.try_map(|claim| claim.signer(known.next().flatten(), signed))
 }

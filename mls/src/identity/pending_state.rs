@@ -21,10 +21,31 @@ pub(super) struct PendingState<'a> {
     added: BTreeMap<MemberIdentifier, BTreeSet<MemberIdentifier>>,
 }
 
+/// The changes that a [`PendingState`] has collected, without the state that it reads.
+#[derive(Debug, Default)]
+pub(super) struct PendingChanges {
+    delta: StateDelta,
+    added: BTreeMap<MemberIdentifier, BTreeSet<MemberIdentifier>>,
+}
+
 impl<'a> PendingState<'a> {
     pub(super) fn new(before: Option<&'a AssociationState>, client_timestamp_ns: u64) -> Self {
-        let (delta, added) = <(StateDelta, BTreeMap<_, _>)>::default();
+        Self::resume(before, client_timestamp_ns, PendingChanges::default())
+    }
+
+    /// Goes on after the changes of the first actions of an update. `before` is the state before the update.
+    pub(super) fn resume(
+        before: Option<&'a AssociationState>,
+        client_timestamp_ns: u64,
+        changes: PendingChanges,
+    ) -> Self {
+        let PendingChanges { delta, added } = changes;
         Self { before, client_timestamp_ns, delta, added }
+    }
+
+    /// Returns the changes so far, to [`resume`](Self::resume) with later.
+    pub(super) fn suspend(self) -> PendingChanges {
+        PendingChanges { delta: self.delta, added: self.added }
     }
 
     /// Returns the state before the update, or the one that it has founded.

@@ -127,6 +127,15 @@ impl<'a> UnverifiedSignature<'a> {
         self.signer(None, signed)
     }
 
+    /// Returns true if [`signer`](Self::signer) recovers an account, which costs about as much as a verification.
+    pub(super) fn recovers(&self, known: Option<&MemberIdentifier>) -> bool {
+        match self {
+            Self::Account(_) => known.is_none(),
+            Self::Legacy { .. } => true,
+            Self::Contract { .. } | Self::Installation { .. } | Self::Passkey(_) => false,
+        }
+    }
+
     /// Returns the signer of a valid signature. Copies all bytes, because states outlive the envelopes that they come
     /// from. A `known` account is not recovered again.
     pub(super) fn signer(

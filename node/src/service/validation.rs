@@ -60,8 +60,8 @@ impl InboxJudge for Inbox {
         self.0.start_over();
     }
 
-    fn add(&mut self, at: SequenceId, update: &IdentityUpdate) {
-        self.0.add(at, update);
+    fn add(&mut self, at: SequenceId, update: &IdentityUpdate) -> usize {
+        self.0.add(at, update)
     }
 
     fn judge(&mut self, at: SequenceId, update: &IdentityUpdate, event_ns: i64) -> IdentityVerdict {

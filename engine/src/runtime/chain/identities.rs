@@ -14,8 +14,8 @@ use super::error::ChainAppendError;
 use super::new_events::{NewEntry, append_invalid, append_valid};
 use super::parts::ChainAppenderParts;
 use super::replay::{
-    InboxReplay, JudgeParts, Preparation, PreparedInbox, ReadBudget, ReplayEnd, ResolvedInbox,
-    STRAND, StoredUpdate, prepare, resolve_waiting, update_of,
+    InboxReplay, JudgeParts, Preparation, PreparedInbox, ReadBudget, ReadLimit, ReplayEnd,
+    ResolvedInbox, STRAND, StoredUpdate, prepare, resolve_waiting, update_of,
 };
 use crate::chain_strand::ChainEnvelope;
 use crate::ports::{IdentityJudge, InboxJudge};
@@ -24,6 +24,16 @@ use crate::runtime::counters::Counters;
 
 /// Inboxes that are judged at once. Guessed: few enough that publishes do not wait long for a core.
 const INBOXES_AT_ONCE: usize = 32;
+
+/// The cost of the logs that are read while a batch of events waits for them, besides the small part that each inbox
+/// has. A guess: some 60 ms of one core. An update that makes nodes read such a log costs its author almost nothing,
+/// and a batch may hold hundreds of them.
+const BATCH_BYTES_MAX: usize = 2 << 20;
+
+/// Bytes of waiting updates that are judged while an append has to wait, besides one update of each inbox. A guess:
+/// some 0.4 s of one core. In hours, an enemy can gather hundreds of megabytes of updates behind one that waits for a
+/// contract wallet, which all become due at once.
+const RESOLVED_BYTES_MAX: usize = 1 << 20;
 
 /// Verdicts on identity updates that waited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -116,13 +126,15 @@ impl WaitingUpdates {
     ) -> Result<JudgedBatch, ChainAppendError> {
         let mut batch = JudgedBatch::default();
         let mut inboxes = self.group_by_inbox(entries, &mut batch.changes);
+        let budget = Arc::new(ReadBudget::new(BATCH_BYTES_MAX));
         while !inboxes.is_empty() {
             let rest = inboxes.split_off(inboxes.len().min(INBOXES_AT_ONCE));
             let (store, judge, counters) = shared(parts);
+            let budget = budget.clone();
             let judged = parts.workers.map(Priority::Normal, inboxes, move |inboxes| {
                 let counters = &counters.identities;
                 let parts = JudgeParts { store: &store, judge: &*judge, counters };
-                inboxes.into_iter().map(|inbox| inbox.judge(parts)).collect()
+                inboxes.into_iter().map(|inbox| inbox.judge(parts, &budget)).collect()
             });
             for judged in judged {
                 batch.extend(judged?);
@@ -183,11 +195,12 @@ impl WaitingUpdates {
             (inbox, places.into_iter().flatten().copied().collect::<Vec<_>>())
         });
         let (store, judge, counters) = shared(parts);
+        let budget = Arc::new(ReadBudget::new(RESOLVED_BYTES_MAX));
         let inboxes: Vec<_> = with_places.collect();
         let resolved = parts.workers.map(Priority::Normal, inboxes, move |inboxes| {
             let counters = &counters.identities;
             let parts = JudgeParts { store: &store, judge: &*judge, counters };
-            let resolve = |(inbox, places)| resolve_waiting(parts, inbox, places);
+            let resolve = |(inbox, places)| resolve_waiting(parts, inbox, places, &budget);
             inboxes.into_iter().map(resolve).collect()
         });
         let resolved: Vec<ResolvedInbox> = resolved.into_iter().collect::<Result<_, _>>()?;
@@ -202,7 +215,11 @@ impl WaitingUpdates {
         let (originator, changes) = (STRAND, Vec::new());
         let commit = ChainCommit { originator, changes, resolved, position: None };
         parts.committer.commit_chain(commit)?;
+        let is_behind = ends.iter().any(|end| end.is_behind);
         ends.into_iter().filter_map(|end| end.judge).for_each(InboxJudge::keep);
+        if is_behind {
+            parts.judge.judge_soon();
+        }
         self.remove(&known);
         Ok(JudgedUpdates { valid: known.len() as u64 - invalid, invalid, waiting: 0 })
     }
@@ -271,9 +288,10 @@ impl JudgedBatch {
 }
 
 impl InboxBatch {
-    fn judge(self, parts: JudgeParts<'_>) -> Result<JudgedBatch, ReadError> {
+    fn judge(self, parts: JudgeParts<'_>, budget: &ReadBudget) -> Result<JudgedBatch, ReadError> {
         let mut batch = JudgedBatch::default();
-        let mut replay = InboxReplay::new(parts, self.inbox, self.waits);
+        let limit = ReadLimit::OfBatch(budget);
+        let mut replay = InboxReplay::new(parts, self.inbox, self.waits, limit);
         for (envelope, update) in self.envelopes {
             let (id, event_ns) = (envelope.id, envelope.facts.originator_ns);
             batch.changes.push(match replay.next(id, &update, event_ns)? {

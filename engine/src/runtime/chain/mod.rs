@@ -28,9 +28,9 @@ pub use error::{ChainAppendError, ChainConflict};
 pub use identities::JudgedUpdates;
 pub(super) use parts::ChainAppenderParts;
 
-/// Bytes of logs of inboxes that one call of [`ChainAppender::judge_waiting`] begins to read. A guess: about half a
-/// second of one core, while such calls are seconds apart. So an enemy whose inboxes are too large to be
-/// remembered delays the updates of those inboxes only.
+/// Bytes of logs of inboxes that one call of [`ChainAppender::judge_waiting`] begins to read. A signature from which
+/// the signer has to be found counts as 2 KiB. A guess: about a second of one core, while such calls are seconds apart.
+/// So an enemy whose inboxes are too large to be remembered delays the updates of those inboxes only.
 pub const ROUND_BYTES_MAX: usize = 32 << 20;
 
 /// Appends events to the two chain strands. Cheap to clone; all clones are the same. Each strand
@@ -175,8 +175,9 @@ impl ChainAppender {
     ///
     /// To be called when a wallet's chain has answered, when the [judge](crate::ports::IdentityJudge::judge_soon)
     /// asks for it, and from time to time. Blocks as [`ChainAppender::append`] does, and lets appends in
-    /// between: they never wait until the log of an inbox is read. A call reads [`ROUND_BYTES_MAX`] of such logs and
-    /// leaves the rest to the next one.
+    /// between: they never wait until the log of an inbox is read, or until many updates are judged that have gathered
+    /// in one. A call reads [`ROUND_BYTES_MAX`] of such logs, judges a bounded part of such updates, and leaves the
+    /// rest to the next one.
     ///
     /// # Errors
     /// [`ChainAppendError`]. Verdicts that were known by then are written.

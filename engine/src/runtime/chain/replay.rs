@@ -18,9 +18,21 @@ pub(super) const STRAND: OriginatorId = OriginatorId::IDENTITY_UPDATES;
 /// Envelopes of an inbox that are read at once. Guessed: 3 MB for the longest payloads of a chain.
 const UPDATES_AT_ONCE: usize = 16;
 
-/// Bytes of an inbox's log that may be read while a batch of events waits for it. A guess: a few milliseconds,
-/// and more than honest inboxes have. Beyond it the inbox waits, and its log is read beside the strand.
+/// The most of an inbox's log that may be read while a batch of events waits for it, in bytes of cost. A guess: some
+/// 30 ms, and more than honest inboxes have. Beyond it the inbox waits, and its log is read beside the strand.
 const CATCH_UP_BYTES_MAX: usize = 1 << 20;
+
+/// The part of it that each inbox has in any case. A guess: logs of honest inboxes have some kilobytes. With all gas of
+/// the chain, an enemy has some 200 such logs read in a second, which takes 0.4 s of one core (`docs/performance.md`).
+const SMALL_LOG_BYTES: usize = 64 << 10;
+
+/// The cost of a signature from which the judge had to find the signer, in bytes of a log that take as long: some
+/// 50 µs, and 27 ns for a byte (`docs/performance.md`).
+const SIGNER_COST_BYTES: usize = 2 << 10;
+
+/// No envelope with an identity update has fewer bytes. Calculated: the ids of inbox, topic and transaction alone have
+/// 129.
+const ENVELOPE_LEN_MIN: usize = 128;
 
 /// An inbox while its next updates are judged, one after the other.
 ///
@@ -29,10 +41,11 @@ const CATCH_UP_BYTES_MAX: usize = 1 << 20;
 pub(super) struct InboxReplay<'a> {
     parts: JudgeParts<'a>,
     inbox: InboxId,
+    limit: ReadLimit<'a>,
     /// The judge of the inbox; opened when the first verdict is needed.
     judge: Option<Box<dyn InboxJudge>>,
     waits: bool,
-    /// The log is too long to be read at once.
+    /// The log is too long to be read at once, or more updates wait than are judged at once.
     is_behind: bool,
 }
 
@@ -44,10 +57,44 @@ pub(super) struct JudgeParts<'a> {
     pub(super) counters: &'a IdentityCounters,
 }
 
+/// The part of an inbox's log that may be read before its updates are judged.
+#[derive(Clone, Copy)]
+pub(super) enum ReadLimit<'a> {
+    /// All of it.
+    Whole,
+    /// While a batch of events waits: [`SMALL_LOG_BYTES`], and up to [`CATCH_UP_BYTES_MAX`] from the budget of the
+    /// batch.
+    OfBatch(&'a ReadBudget),
+}
+
+impl ReadLimit<'_> {
+    /// Returns true if a log may be read up to this cost.
+    fn allows(self, cost: usize) -> bool {
+        match self {
+            Self::Whole => true,
+            Self::OfBatch(_) if cost <= SMALL_LOG_BYTES => true,
+            Self::OfBatch(budget) => cost <= CATCH_UP_BYTES_MAX && budget.is_left(),
+        }
+    }
+
+    /// Pays for an update that costs so much, after which the part that was read costs `cost`.
+    fn pay(self, update: usize, cost: usize) {
+        match self {
+            Self::OfBatch(budget) if cost > SMALL_LOG_BYTES => budget.take(update),
+            Self::Whole | Self::OfBatch(_) => {}
+        }
+    }
+}
+
 impl<'a> InboxReplay<'a> {
     /// Begins after the stored state. `waits` is true if an earlier update waits for its verdict.
-    pub(super) fn new(parts: JudgeParts<'a>, inbox: InboxId, waits: bool) -> Self {
-        Self { parts, inbox, judge: None, waits, is_behind: false }
+    pub(super) fn new(
+        parts: JudgeParts<'a>,
+        inbox: InboxId,
+        waits: bool,
+        limit: ReadLimit<'a>,
+    ) -> Self {
+        Self { parts, inbox, limit, judge: None, waits, is_behind: false }
     }
 
     /// Judges the next update of the inbox, whose block has this time, unix nanoseconds.
@@ -65,7 +112,7 @@ impl<'a> InboxReplay<'a> {
         }
         if self.judge.is_none() {
             let judge = self.judge.insert(self.parts.judge.open(self.inbox));
-            let read = catch_up(self.parts.store, self.inbox, &mut **judge, CATCH_UP_BYTES_MAX)?;
+            let read = catch_up(self.parts.store, self.inbox, &mut **judge, self.limit)?;
             if !read.is_whole {
                 let inbox = self.inbox;
                 tracing::info!(envelope = %id, %inbox, "an identity update waits until the log of its inbox is read");
@@ -106,7 +153,7 @@ impl<'a> InboxReplay<'a> {
 pub(super) struct ReplayEnd {
     /// State of the inbox after its updates; the caller keeps it once the verdicts are committed.
     pub(super) judge: Option<Box<dyn InboxJudge>>,
-    /// The inbox waits until its log is read.
+    /// The inbox waits until its log is read, or until more of its updates are judged.
     pub(super) is_behind: bool,
 }
 
@@ -124,8 +171,9 @@ pub(super) enum Preparation {
     Left(InboxId),
 }
 
-/// Bytes of logs that may be read in one round. The log that exceeds them is read to its end, so that each
-/// round reads one at least.
+/// The cost of logs that may be read in one round or for one batch, in bytes: those of the logs, and
+/// [`SIGNER_COST_BYTES`] for each signer that had to be found. The log that exceeds a round is read to its end, so that
+/// each round reads one at least. Also the bytes of waiting updates that may be judged together.
 #[derive(Debug)]
 pub(super) struct ReadBudget(AtomicUsize);
 
@@ -157,8 +205,8 @@ pub(super) fn prepare(
         return Ok(Preparation::Left(inbox));
     }
     let mut judge = parts.judge.open(inbox);
-    let read = catch_up(parts.store, inbox, &mut *judge, usize::MAX)?;
-    budget.take(read.bytes);
+    let read = catch_up(parts.store, inbox, &mut *judge, ReadLimit::Whole)?;
+    budget.take(read.cost);
     Ok(Preparation::Ready(PreparedInbox { inbox, judge }))
 }
 
@@ -173,21 +221,28 @@ pub(super) struct ResolvedInbox {
     pub(super) end: ReplayEnd,
 }
 
-/// Judges the updates of an inbox that wait at `places`, ascending. Returns those whose verdict is
-/// known now, up to the first that still waits.
+/// Judges the updates of an inbox that wait at `places`, ascending. Returns those whose verdict is known now, up to the
+/// first that still waits, or for which nothing is left of `budget`. Judges one at least.
 pub(super) fn resolve_waiting(
     parts: JudgeParts<'_>,
     inbox: PreparedInbox,
     places: Vec<SequenceId>,
+    budget: &ReadBudget,
 ) -> Result<ResolvedInbox, ReadError> {
     debug_assert!(places.is_sorted(), "updates are judged in order");
     let store = parts.store;
     let PreparedInbox { inbox, judge } = inbox;
-    let mut replay = InboxReplay { judge: Some(judge), ..InboxReplay::new(parts, inbox, false) };
+    let unread = InboxReplay::new(parts, inbox, false, ReadLimit::Whole);
+    let mut replay = InboxReplay { judge: Some(judge), ..unread };
     let mut entries = Vec::new();
     for sequence in places {
+        if !entries.is_empty() && !budget.is_left() {
+            replay.is_behind = true;
+            break;
+        }
         let id = EnvelopeId::new(STRAND, sequence);
         let bytes = store.snapshot().get(id)?.ok_or_else(|| unreadable(id))?;
+        budget.take(bytes.len());
         let StoredUpdate { update, event_ns, .. } =
             update_of(bytes.clone()).ok_or_else(|| unreadable(id))?;
         match replay.next(id, &update, event_ns)? {
@@ -204,12 +259,12 @@ pub(super) fn resolve_waiting(
 }
 
 /// Adds the valid updates that the log has and the judge does not, through the topic index, in order. Starts over
-/// if the log does not have the last update that the judge knows. Stops when more than `bytes_max` have to be read.
+/// if the log does not have the last update that the judge knows. Stops when more than `limit` allows has to be read.
 fn catch_up(
     store: &Store,
     inbox: InboxId,
     judge: &mut dyn InboxJudge,
-    bytes_max: usize,
+    limit: ReadLimit<'_>,
 ) -> Result<CaughtUp, ReadError> {
     let topic = Topic::new(TopicKind::IdentityUpdates, &inbox.0).expect("an inbox id is not empty");
     let snapshot = store.snapshot();
@@ -223,22 +278,29 @@ fn catch_up(
             row = rows.seek(topic.as_bytes(), EnvelopeId::new(STRAND, SequenceId::NONE))?;
         }
     }
+    let mut read = CaughtUp { cost: 0, is_whole: true };
     let mut ids = Vec::new();
     while let Some(found) = row.filter(|row| row.id.originator == STRAND) {
         ids.push(found.id);
+        // A log of so many updates is surely too long: the other rows need not be read.
+        if !limit.allows(ids.len().saturating_mul(ENVELOPE_LEN_MIN)) {
+            return Ok(CaughtUp { is_whole: false, ..read });
+        }
         row = rows.next_row()?;
     }
     assert!(ids.is_sorted(), "rows of a topic ascend within their strand");
-    let mut read = CaughtUp { bytes: 0, is_whole: true };
     for ids in ids.chunks(UPDATES_AT_ONCE) {
         for (bytes, &id) in snapshot.get_many(ids)?.into_iter().zip(ids) {
             let bytes = bytes.ok_or_else(|| unreadable(id))?;
-            if read.bytes.saturating_add(bytes.len()) > bytes_max {
+            let len_bytes = bytes.len();
+            if !limit.allows(read.cost.saturating_add(len_bytes)) {
                 return Ok(CaughtUp { is_whole: false, ..read });
             }
-            read.bytes += bytes.len();
             let stored = update_of(bytes).ok_or_else(|| unreadable(id))?;
-            judge.add(id.sequence, &stored.update);
+            let signers = judge.add(id.sequence, &stored.update);
+            let cost = len_bytes.saturating_add(signers.saturating_mul(SIGNER_COST_BYTES));
+            read.cost = read.cost.saturating_add(cost);
+            limit.pay(cost, read.cost);
         }
     }
     Ok(read)
@@ -246,7 +308,8 @@ fn catch_up(
 
 /// The part of an inbox's log that was read.
 struct CaughtUp {
-    bytes: usize,
+    /// Its cost in bytes, as [`ReadBudget`] counts it.
+    cost: usize,
     /// False if the judge knows a part of the log only.
     is_whole: bool,
 }
