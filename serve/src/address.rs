@@ -104,6 +104,19 @@ impl From<IpAddr> for ClientAddress {
     }
 }
 
+impl ClientAddress {
+    /// Returns the first address of its network: a /24 of IPv4, or a /48 of IPv6. All addresses of such a network may
+    /// have one owner.
+    #[must_use]
+    pub fn network(self) -> Self {
+        match self {
+            Self::V4(address) => Self::V4(Ipv4Addr::from_bits(address.to_bits() & !0xff)),
+            Self::V6(upper) => Self::V6(upper & !0xffff),
+            Self::Invalid => Self::Invalid,
+        }
+    }
+}
+
 impl fmt::Display for ClientAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -230,6 +243,27 @@ mod tests {
         for public in ["1.1.1.1", "100.63.0.1", "172.32.0.1", "2606:4700::1111", "::ffff:1.1.1.1"] {
             assert!(is_public(public.parse().unwrap()), "{public}");
         }
+    }
+
+    #[test]
+    fn addresses_that_may_have_one_owner_are_of_one_network() {
+        let network = |text: &str| {
+            let address: IpAddr = text.parse().unwrap();
+            ClientAddress::from(address).network()
+        };
+        for (one, other) in [
+            ("9.9.9.1", "9.9.9.255"),
+            ("9.9.9.1", "::ffff:9.9.9.7"),
+            ("2001:db8:1::1", "2001:db8:1:ffff::2"),
+        ] {
+            assert_eq!(network(one), network(other), "{one} and {other}");
+        }
+        for (one, other) in
+            [("9.9.9.1", "9.9.8.1"), ("2001:db8:1::1", "2001:db8:2::1"), ("9.9.9.1", "2001:db8::1")]
+        {
+            assert_ne!(network(one), network(other), "{one} and {other}");
+        }
+        assert_eq!(ClientAddress::Invalid.network(), ClientAddress::Invalid);
     }
 
     fn of(forwarded: &[&str], peer: &str, trusted: &[&str]) -> String {

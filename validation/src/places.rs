@@ -1,13 +1,24 @@
 //! The places of the requests that the validation service works on, shared between its callers.
 //!
-//! A single caller may have all of them. When none is free, the caller with the most places loses that of its newest
-//! request to a caller that has at least two fewer. So callers that want more than there are have equal shares.
+//! A single caller may have all of them. When none is free, the network with the most places loses that of a newest
+//! request to a caller of a network that has at least two fewer; between callers of one network it is the same. So
+//! networks that want more than there are have equal shares, and so have the callers of each. An owner of many
+//! addresses in one network thus leaves places to others.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
+
+/// A caller of the service.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ServiceCaller {
+    /// The name of its network, in which all callers may have one owner.
+    pub network: Arc<str>,
+    /// The name of the caller. Requests of one name share the turns of one caller.
+    pub name: Arc<str>,
+}
 
 /// The places. Clones share them.
 #[derive(Debug, Clone)]
@@ -20,14 +31,14 @@ struct TakenPlaces {
     next: u64,
     /// The requests of each caller by their numbers. A caller without a place has no entry. A request has lost its
     /// place when its sender is dropped.
-    of_callers: BTreeMap<Arc<str>, BTreeMap<u64, oneshot::Sender<()>>>,
+    of_callers: BTreeMap<ServiceCaller, BTreeMap<u64, oneshot::Sender<()>>>,
 }
 
 /// A place of a request. Dropping it frees the place.
 #[derive(Debug)]
 pub(crate) struct RequestPlace {
     places: RequestPlaces,
-    caller: Arc<str>,
+    caller: ServiceCaller,
     number: u64,
     lost: oneshot::Receiver<()>,
 }
@@ -40,7 +51,7 @@ impl RequestPlaces {
     }
 
     /// Takes a place for a request of this caller; `None` if none is free and none can be taken from another caller.
-    pub(crate) fn take(&self, caller: &Arc<str>) -> Option<RequestPlace> {
+    pub(crate) fn take(&self, caller: &ServiceCaller) -> Option<RequestPlace> {
         let mut taken = self.0.lock();
         if taken.free == 0 {
             taken.free_one_for(caller)?;
@@ -55,14 +66,33 @@ impl RequestPlaces {
 }
 
 impl TakenPlaces {
-    /// Frees a place for this caller; `None` if no other caller has at least two more than it.
-    fn free_one_for(&mut self, caller: &Arc<str>) -> Option<()> {
-        let own = self.of_callers.get(caller).map_or(0, BTreeMap::len);
-        let most = self.of_callers.values_mut().max_by_key(|requests| requests.len())?;
-        if most.len() < own + 2 {
+    /// Frees a place for this caller; `None` if neither another network nor another caller of its network has at least
+    /// two more than it.
+    fn free_one_for(&mut self, caller: &ServiceCaller) -> Option<()> {
+        let mut of_networks: BTreeMap<&Arc<str>, usize> = BTreeMap::new();
+        for (holder, requests) in &self.of_callers {
+            *of_networks.entry(&holder.network).or_default() += requests.len();
+        }
+        let own = of_networks.get(&caller.network).copied().unwrap_or(0);
+        let (network, most) = of_networks.into_iter().max_by_key(|(_, places)| *places)?;
+        let (network, least) = if most >= own + 2 {
+            (network.clone(), 1)
+        } else {
+            let own = self.of_callers.get(caller).map_or(0, BTreeMap::len);
+            (caller.network.clone(), own + 2)
+        };
+        let of_network = self.of_callers.iter().filter(|(holder, _)| holder.network == network);
+        let (loser, requests) = of_network
+            .max_by_key(|(_, requests)| (requests.len(), requests.keys().next_back().copied()))?;
+        if requests.len() < least {
             return None;
         }
-        most.pop_last();
+        let loser = loser.clone();
+        let requests = self.of_callers.get_mut(&loser)?;
+        requests.pop_last();
+        if requests.is_empty() {
+            self.of_callers.remove(&loser);
+        }
         self.free += 1;
         Some(())
     }
@@ -95,22 +125,62 @@ mod tests {
 
     use super::*;
 
+    fn caller(network: &str, name: &str) -> ServiceCaller {
+        ServiceCaller { network: network.into(), name: name.into() }
+    }
+
+    /// Takes as many places as a caller gets.
+    fn all(places: &RequestPlaces, caller: &ServiceCaller) -> Vec<RequestPlace> {
+        std::iter::from_fn(|| places.take(caller)).collect()
+    }
+
+    fn has_lost(place: &mut RequestPlace) -> bool {
+        place.lost().now_or_never().is_some()
+    }
+
     #[test]
     fn a_single_caller_has_all_places_and_others_take_their_shares_of_them() {
         let places = RequestPlaces::new(16);
-        let take = |caller: &str| -> Vec<RequestPlace> {
-            std::iter::from_fn(|| places.take(&caller.into())).collect()
-        };
-        let mut first = take("a");
-        assert_eq!(first.len(), 16, "no other caller wants one");
-        let second = take("b");
-        assert_eq!(second.len(), 8);
-        let has_lost = |place: &mut RequestPlace| place.lost().now_or_never().is_some();
+        // Of one network, and of as many.
+        for networks in [["n", "n", "n"], ["a", "b", "c"]] {
+            let [mut first, second, third] = shares(&places, networks);
+            assert_eq!(first.len(), 16, "no other caller wants one");
+            assert_eq!((second.len(), third.len()), (8, 5));
+            let lost = first.iter_mut().map(has_lost).filter(|is_lost| *is_lost).count();
+            assert!((8..16).contains(&lost), "{lost}");
+            drop((first, second, third));
+            assert!(places.0.lock().of_callers.is_empty(), "only callers with a place are known");
+            assert_eq!(places.0.lock().free, 16);
+        }
+        let mut first = all(&places, &caller("n", "a"));
+        let _second = all(&places, &caller("n", "b"));
         let lost: Vec<bool> = first.iter_mut().map(has_lost).collect();
         assert_eq!(lost, [[false; 8], [true; 8]].concat(), "the newest ones");
-        let third = take("c");
-        assert_eq!(third.len(), 5);
-        drop((first, second, third));
+    }
+
+    /// Lets the callers `a`, `b` and `c` of these networks take what they get, one after another.
+    fn shares(places: &RequestPlaces, networks: [&str; 3]) -> [Vec<RequestPlace>; 3] {
+        let [a, b, c] = networks;
+        [caller(a, "a"), caller(b, "b"), caller(c, "c")].map(|caller| all(places, &caller))
+    }
+
+    /// One host may have a /48 of IPv6, which is 65,536 addresses of callers.
+    #[test]
+    fn many_addresses_of_one_network_leave_places_to_another_network() {
+        let places = RequestPlaces::new(16);
+        let flood: Vec<_> = (0..16).map(|number| caller("flood", &number.to_string())).collect();
+        let mut first: Vec<_> = flood.iter().filter_map(|caller| places.take(caller)).collect();
+        assert_eq!(first.len(), 16);
+        assert!(places.take(&caller("flood", "more")).is_none(), "each has one");
+        let other = all(&places, &caller("other", "a"));
+        assert_eq!(other.len(), 8);
+        let lost: Vec<bool> = first.iter_mut().map(has_lost).collect();
+        assert_eq!(lost, [[false; 8], [true; 8]].concat(), "the newest ones");
+        // Within the network that has its share, callers have theirs.
+        let second = all(&places, &caller("other", "b"));
+        assert_eq!(second.len(), 4);
+        assert!(places.take(&flood[15]).is_none(), "its network has its share");
+        drop((first, other, second));
         assert!(places.0.lock().of_callers.is_empty(), "only callers with a place are known");
         assert_eq!(places.0.lock().free, 16);
     }
@@ -118,10 +188,10 @@ mod tests {
     #[test]
     fn as_many_callers_as_places_keep_theirs() {
         let places = RequestPlaces::new(4);
-        let taken: Vec<_> = ["a", "b", "c", "d"].map(|it| places.take(&it.into())).into();
+        let taken: Vec<_> = ["a", "b", "c", "d"].map(|it| places.take(&caller(it, it))).into();
         assert!(taken.iter().all(Option::is_some));
-        assert!(places.take(&"e".into()).is_none(), "each has one");
+        assert!(places.take(&caller("e", "e")).is_none(), "each has one");
         drop(taken);
-        assert!(places.take(&"e".into()).is_some());
+        assert!(places.take(&caller("e", "e")).is_some());
     }
 }

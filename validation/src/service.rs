@@ -33,9 +33,10 @@ use crate::places::RequestPlaces;
 use crate::question_turns::QuestionTurns;
 use crate::wallets::{WalletError, Wallets};
 
-/// Names the caller of a request by its metadata and the other end of its connection. Requests of one name share the
-/// turns of one caller.
-pub type CallerName = dyn Fn(&MetadataMap, Option<SocketAddr>) -> String + Send + Sync;
+pub use crate::places::ServiceCaller;
+
+/// Names the caller of a request by its metadata and the other end of its connection.
+pub type CallerName = dyn Fn(&MetadataMap, Option<SocketAddr>) -> ServiceCaller + Send + Sync;
 
 /// The validation service. Clones share everything.
 #[derive(Clone)]
@@ -65,15 +66,15 @@ impl ValidationService {
         Self { wallets, now_unix_s, caller_name, cores, core_turns, question_turns, places }
     }
 
-    fn caller<T>(&self, request: &Request<T>) -> Arc<str> {
-        (self.caller_name)(request.metadata(), request.remote_addr()).into()
+    fn caller<T>(&self, request: &Request<T>) -> ServiceCaller {
+        (self.caller_name)(request.metadata(), request.remote_addr())
     }
 
     /// Does the `work` of a caller's request in one of the [`REQUESTS_MAX`] places. The work ends at its next pause if
     /// another caller takes the place.
     async fn at_place<T>(
         &self,
-        caller: &Arc<str>,
+        caller: &ServiceCaller,
         work: impl Future<Output = Result<T, Status>> + Send,
     ) -> Result<Response<T>, Status> {
         let full = || Status::resource_exhausted("too many validations are at work: try again");
@@ -300,7 +301,7 @@ impl api::validation_api_server::ValidationApi for ValidationService {
 
         let caller = self.caller(&request);
         let messages = request.into_inner().group_messages;
-        let responses = self.each(&caller, messages, |message| {
+        let responses = self.each(&caller.name, messages, |message| {
             match group_message(&message.group_message_bytes_tls_serialized) {
                 Ok(read) => ValidationResponse {
                     is_ok: true,
@@ -329,7 +330,7 @@ impl api::validation_api_server::ValidationApi for ValidationService {
             return Err(too_many("updates", REQUEST_ITEMS_MAX));
         }
         let answer = async {
-            let mut budget = WalletBudget::new(&caller);
+            let mut budget = WalletBudget::new(&caller.name);
             let before = self.fold(None, old_updates, &mut budget).await?;
             let after = self.fold(before.clone(), new_updates, &mut budget).await?;
             let Some(after) = after else {
@@ -352,7 +353,7 @@ impl api::validation_api_server::ValidationApi for ValidationService {
         let caller = self.caller(&request);
         let now_unix_s = (self.now_unix_s)();
         let packages = request.into_inner().key_packages;
-        let responses = self.each(&caller, packages, move |package| {
+        let responses = self.each(&caller.name, packages, move |package| {
             match key_package(&package.key_package_bytes_tls_serialized, now_unix_s) {
                 Ok(valid) => One {
                     is_ok: true,
@@ -379,8 +380,8 @@ impl api::validation_api_server::ValidationApi for ValidationService {
             return Err(too_many("contract wallets", REQUEST_WALLETS_MAX));
         }
         let until = Instant::now() + REQUEST_WALLETS_TIMEOUT;
-        let asked =
-            stream::iter(signatures).map(|signature| self.verify_wallet(&caller, signature, until));
+        let asked = stream::iter(signatures)
+            .map(|signature| self.verify_wallet(&caller.name, signature, until));
         let answer = async {
             let responses = asked.buffered(WALLETS_CONCURRENT_MAX).collect().await;
             Ok(identity_api::VerifySmartContractWalletSignaturesResponse { responses })

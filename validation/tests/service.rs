@@ -15,7 +15,7 @@ use hawser_proto::pb::xmtp::xmtpv4::envelopes::client_envelope::Payload;
 use hawser_validation::limits::{
     ACTIONS_PER_TURN, REQUEST_WALLETS_MAX, REQUESTS_MAX, WALLET_TURN, WALLETS_PER_TURN_MAX,
 };
-use hawser_validation::service::ValidationService;
+use hawser_validation::service::{ServiceCaller, ValidationService};
 use hawser_validation::wallets::{
     ChainReply, NewestBlock, WalletChainList, WalletChains, WalletError, Wallets,
 };
@@ -63,7 +63,8 @@ impl WalletChains for Chains {
     }
 }
 
-/// The metadata that names a caller; requests without it are of one caller.
+/// The metadata that names a caller, after the network and a slash if another one has that network; requests without it
+/// are of one caller.
 const CALLER: &str = "x-caller";
 
 fn service() -> (ValidationService, Arc<Chains>) {
@@ -75,7 +76,9 @@ fn service_on(cores: usize) -> (ValidationService, Arc<Chains>) {
     let now = Arc::new(|| common::TIME_NS / 1_000_000_000);
     let wallets = Wallets::new(chains.clone(), WalletChainList::with([2, 3]));
     let name = |metadata: &MetadataMap, _: Option<SocketAddr>| {
-        metadata.get(CALLER).map(|it| it.to_str().unwrap().to_owned()).unwrap_or_default()
+        let name = metadata.get(CALLER).map(|it| it.to_str().unwrap()).unwrap_or_default();
+        let network = name.split('/').next().unwrap_or_default();
+        ServiceCaller { network: network.into(), name: name.into() }
     };
     (ValidationService::new(Arc::new(wallets), now, Arc::new(name), cores), chains)
 }
@@ -379,6 +382,21 @@ async fn requests_beyond_the_places_are_refused_at_once() {
         let _ = request.await;
     }
     assert_eq!(one_of(&service, "new").await, Code::Ok, "the places are free again");
+}
+
+/// The addresses of one owner, as those of a /48 of IPv6.
+#[tokio::test]
+async fn callers_of_one_network_leave_places_to_a_caller_of_another() {
+    let (service, chains) = service();
+    let callers = (0..REQUESTS_MAX).map(|number| format!("flood/{number}"));
+    let waiting: Vec<_> =
+        callers.flat_map(|caller| without_answers(&service, &caller, 1)).collect();
+    while chains.asked.load(Ordering::Relaxed) < REQUESTS_MAX {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(one_of(&service, "flood/new").await, Code::ResourceExhausted);
+    assert_eq!(one_of(&service, "other").await, Code::Ok);
+    waiting.iter().for_each(JoinHandle::abort);
 }
 
 #[tokio::test]

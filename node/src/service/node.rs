@@ -21,7 +21,7 @@ use hawser_serve::tls::{Tls, TlsFilesError};
 use hawser_serve::{FieldCost, MESSAGE_LEN_BYTES_MAX, MethodKind, RpcMethod};
 use hawser_validation::clock::system_unix_s;
 use hawser_validation::limits::ACTION_BYTES;
-use hawser_validation::service::ValidationService;
+use hawser_validation::service::{ServiceCaller, ValidationService};
 use hawser_validation::wallets::{WalletTask, Wallets};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -426,7 +426,7 @@ fn announce(api: &ApiHandle, own: OriginatorId) {
 
 /// Offers this node's payload validation to other software over gRPC. Its cached wallet answers and its threads are
 /// separate, so that its callers cannot exhaust the node's, and it uses half of the cores. Callers take turns by their
-/// addresses.
+/// addresses, and the networks of these share its places.
 fn validation_service(wallets: &WalletSettings, proxies: TrustedProxies) -> ExtraService {
     const METHODS: [&str; 3] = [
         "/xmtp.mls_validation.v1.ValidationApi/ValidateGroupMessages",
@@ -442,7 +442,9 @@ fn validation_service(wallets: &WalletSettings, proxies: TrustedProxies) -> Extr
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let wallets = Arc::new(Wallets::over_rpc(wallets.rpcs.clone(), wallets.list()));
     let caller_name = move |metadata: &MetadataMap, peer: Option<SocketAddr>| {
-        proxies.client(metadata.as_ref(), peer).to_string()
+        let address = proxies.client(metadata.as_ref(), peer);
+        let (network, name) = (address.network().to_string(), address.to_string());
+        ServiceCaller { network: network.into(), name: name.into() }
     };
     let (clock, caller_name) = (Arc::new(system_unix_s), Arc::new(caller_name));
     let validation = ValidationService::new(wallets, clock, caller_name, cores / 2);
