@@ -2,7 +2,8 @@
 //!
 //! The check of a signature takes a tenth of a millisecond or more, and any client can send tokens: with HTTP/2 a
 //! request with one may have some dozen bytes. An address has a number of tokens refused after a check. Beyond that
-//! only tokens that were accepted before are checked.
+//! tokens that were accepted before are checked, and some of the others, from a number that all such addresses share: a
+//! client behind an address of a flood is among them when it asks again a few times.
 
 use hawser_serve::address::ClientAddress;
 use hawser_serve::bucket::{Bucket, BucketSize};
@@ -14,6 +15,10 @@ use super::jwt::{TOKEN_LEN_BYTES_MAX, TokenError};
 /// Tokens of an address that are refused after a check, in a minute. A guess: a client asks its login service for
 /// another one after the first.
 const REFUSED: BucketSize = BucketSize::per_minute(60);
+/// Further tokens that are refused after a check, in a second, of all addresses that have used up theirs. A guess: some
+/// hundredths of one core. Of a flood of 2,000 tokens a second every tenth is checked, so that a client with a new
+/// token behind the same address gets in after some ten attempts.
+const BEYOND: BucketSize = BucketSize { capacity: 200, window_ms: 1000 };
 /// Largest number of addresses whose refused tokens are counted. A guess: some megabytes.
 const ADDRESSES_MAX: usize = 10_000;
 /// Largest number of accepted tokens that are remembered. A guess: some megabytes.
@@ -28,12 +33,14 @@ pub(super) struct TokenChecks {
     /// Accepted tokens, by their SHA-256. False for one that was refused since: its time is over.
     accepted: CallerTable<[u8; 32], bool>,
     refused: CallerTable<ClientAddress, Bucket>,
+    /// The refused tokens of addresses that had used up theirs.
+    beyond: Bucket,
 }
 
 impl Default for TokenChecks {
     fn default() -> Self {
         let (accepted, refused) = (CallerTable::new(ACCEPTED_MAX), CallerTable::new(ADDRESSES_MAX));
-        Self { accepted, refused }
+        Self { accepted, refused, beyond: Bucket::default() }
     }
 }
 
@@ -43,7 +50,7 @@ impl TokenChecks {
         let refused = self.refused.get(&address).copied().unwrap_or_default();
         match refused.wait_ms(REFUSED, 1, now_ms) {
             Some(0) => 0,
-            _ if self.is_accepted(token) => 0,
+            _ if self.beyond.wait_ms(BEYOND, 1, now_ms) == Some(0) || self.is_accepted(token) => 0,
             wait_ms => wait_ms.unwrap_or(u64::MAX).div_ceil(1000),
         }
     }
@@ -75,8 +82,12 @@ impl TokenChecks {
             | TokenError::TooEarly
             | TokenError::NoCaller(_) => {
                 let mut refused = self.refused.get(&address).copied().unwrap_or_default();
-                refused.take(REFUSED, 1, now_ms);
-                self.refused.put(address, refused, refused.full_at_ms(REFUSED), now_ms);
+                if refused.wait_ms(REFUSED, 1, now_ms) == Some(0) {
+                    refused.take(REFUSED, 1, now_ms);
+                    self.refused.put(address, refused, refused.full_at_ms(REFUSED), now_ms);
+                } else {
+                    self.beyond.take(BEYOND, 1, now_ms);
+                }
                 if let Some(is_accepted) = self.accepted.get_mut(&digest(token)) {
                     *is_accepted = false;
                 }
@@ -96,9 +107,36 @@ mod tests {
     const HERE: ClientAddress = ClientAddress::V6(1);
     const THERE: ClientAddress = ClientAddress::V6(2);
 
+    /// Checks without the part that all addresses share, which an enemy has used up.
+    fn used_up() -> TokenChecks {
+        let mut checks = TokenChecks::default();
+        let (flood, far_ms) = (ClientAddress::Invalid, 10 * ACCEPTED_FOR_MS);
+        let refused = REFUSED.capacity + BEYOND.capacity;
+        (0..refused).for_each(|_| checks.note_refused("flood", flood, &TokenError::Expired, 0));
+        checks.beyond.take(BEYOND, far_ms, 0); // it does not refill during a test
+        checks
+    }
+
+    #[test]
+    fn a_flood_has_a_shared_number_of_tokens_checked_so_that_others_of_its_address_get_in() {
+        let mut checks = TokenChecks::default();
+        let mut checked = 0;
+        while checks.wait_s("wrong", HERE, 0) == 0 {
+            checks.note_refused("wrong", HERE, &TokenError::Expired, 0);
+            checked += 1;
+        }
+        assert_eq!(checked, REFUSED.capacity + BEYOND.capacity);
+        assert_eq!(checks.wait_s("new", HERE, 0), 1);
+        assert_eq!(checks.wait_s("new", HERE, 5), 0, "one is checked again, maybe this one");
+        checks.note_accepted("new", 5);
+        checks.note_refused("wrong", HERE, &TokenError::Expired, 5);
+        assert_eq!((checks.wait_s("wrong", HERE, 5), checks.wait_s("new", HERE, 5)), (1, 0));
+        assert_eq!(checks.wait_s("wrong", THERE, 5), 0, "another address has its own");
+    }
+
     #[test]
     fn an_address_has_a_number_of_wrong_tokens_checked_and_known_ones_besides() {
-        let mut checks = TokenChecks::default();
+        let mut checks = used_up();
         checks.note_accepted("known", 0);
         for _ in 0..REFUSED.capacity {
             assert_eq!(checks.wait_s("wrong", HERE, 0), 0);
@@ -114,7 +152,7 @@ mod tests {
     /// It may live for a day, while another client behind its address sends wrong ones.
     #[test]
     fn a_token_is_known_for_as_long_as_it_is_used() {
-        let mut checks = TokenChecks::default();
+        let mut checks = used_up();
         let later_ms = ACCEPTED_FOR_MS + 1;
         checks.note_accepted("known", 0);
         checks.note_accepted("known", ACCEPTED_FOR_MS / 2);
@@ -128,7 +166,7 @@ mod tests {
 
     #[test]
     fn an_accepted_token_that_has_expired_is_like_any_wrong_one() {
-        let mut checks = TokenChecks::default();
+        let mut checks = used_up();
         checks.note_accepted("known", 0);
         for _ in 0..REFUSED.capacity {
             checks.note_refused("known", HERE, &TokenError::Expired, 0);
