@@ -37,6 +37,10 @@ use rule::{KnownAnswer, QuestionFacts};
 /// reply would cost n² validations for n questions. A guess: a small delay for clients, and little work.
 const JUDGE_PAUSE: Duration = Duration::from_secs(2);
 
+/// The least pause after such a validation, in times of what it took. A guess: validations then take at most a quarter
+/// of the time. The author of tens of thousands of waiting inboxes pays once, and they are validated for hours.
+const JUDGE_PAUSE_TIMES: u32 = 3;
+
 /// Identity updates that wait for answers of contract wallets. A node implements it on its log.
 pub trait WaitingInboxes: Send + Sync + 'static {
     /// Returns the number of inboxes with an update that waits.
@@ -267,7 +271,8 @@ impl Wallets {
         updates: Arc<dyn WaitingInboxes>,
         mut stop: oneshot::Receiver<()>,
     ) {
-        self.judge_again(&updates).await; // updates that waited when this node last stopped
+        // Updates that waited when this node last stopped.
+        let mut pause = self.judge_again(&updates).await;
         let mut judged_at = Instant::now();
         let mut asked = JoinSet::new();
         let mut is_news = false;
@@ -276,7 +281,7 @@ impl Wallets {
             for question in due {
                 asked.spawn(self.clone().ask_queued(question));
             }
-            let wake = if is_news { next.min(judged_at + JUDGE_PAUSE) } else { next };
+            let wake = if is_news { next.min(judged_at + pause) } else { next };
             is_news |= tokio::select! {
                 _ = &mut stop => return,
                 Some(done) = asked.join_next() => done.expect("a panic ends the process"),
@@ -289,8 +294,8 @@ impl Wallets {
             }
             let since = judged_at.elapsed();
             let overdue = since >= JUDGE_AGAIN_EVERY && updates.inboxes_waiting() > 0;
-            if (is_news && since >= JUDGE_PAUSE) || overdue {
-                self.judge_again(&updates).await;
+            if (is_news && since >= pause) || overdue {
+                pause = self.judge_again(&updates).await;
                 (judged_at, is_news) = (Instant::now(), false);
             }
         }
@@ -313,12 +318,19 @@ impl Wallets {
         is_news
     }
 
-    async fn judge_again(&self, updates: &Arc<dyn WaitingInboxes>) {
+    /// Validates the waiting updates. Returns the shortest pause until the next time.
+    async fn judge_again(&self, updates: &Arc<dyn WaitingInboxes>) -> Duration {
         self.note_chain_time(updates.chain_time_s());
-        let updates = updates.clone();
+        let (updates, began) = (updates.clone(), Instant::now());
         let judging = tokio::task::spawn_blocking(move || updates.judge_again());
         judging.await.expect("a panic ends the process");
+        pause_after(began.elapsed())
     }
+}
+
+/// Returns the pause after a validation of the waiting updates that took so long.
+fn pause_after(took: Duration) -> Duration {
+    took.saturating_mul(JUDGE_PAUSE_TIMES).clamp(JUDGE_PAUSE, JUDGE_AGAIN_EVERY)
 }
 
 /// The running task of [`Wallets::start`].
@@ -393,6 +405,13 @@ mod tests {
             news.push(wallets.clone().ask_queued(question).await);
         }
         news
+    }
+
+    #[test]
+    fn validations_that_take_long_leave_most_of_the_time_to_others() {
+        assert_eq!(pause_after(Duration::ZERO), JUDGE_PAUSE);
+        assert_eq!(pause_after(Duration::from_secs(10)), Duration::from_secs(30));
+        assert_eq!(pause_after(Duration::from_secs(3600)), JUDGE_AGAIN_EVERY);
     }
 
     #[tokio::test]
