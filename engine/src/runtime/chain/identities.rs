@@ -190,6 +190,7 @@ impl WaitingUpdates {
         if prepared.generation != self.generation {
             return Ok(JudgedUpdates::default());
         }
+        let judged: Vec<InboxId> = prepared.inboxes.iter().map(|inbox| inbox.inbox).collect();
         let with_places = prepared.inboxes.into_iter().map(|inbox| {
             let places = self.by_inbox.get(&inbox.inbox);
             (inbox, places.into_iter().flatten().copied().collect::<Vec<_>>())
@@ -220,16 +221,21 @@ impl WaitingUpdates {
         if is_behind {
             parts.judge.judge_soon();
         }
-        self.remove(&known);
+        self.remove(&judged, &known);
         Ok(JudgedUpdates { valid: known.len() as u64 - invalid, invalid, waiting: 0 })
     }
 
-    fn remove(&mut self, known: &[SequenceId]) {
+    /// Removes the updates of these inboxes whose verdict is known now. Looks at no other inbox, because there may be
+    /// very many.
+    fn remove(&mut self, inboxes: &[InboxId], known: &[SequenceId]) {
         let known: BTreeSet<SequenceId> = known.iter().copied().collect();
-        self.by_inbox.retain(|_, places| {
+        for inbox in inboxes {
+            let Some(places) = self.by_inbox.get_mut(inbox) else { continue };
             places.retain(|sequence| !known.contains(sequence));
-            !places.is_empty()
-        });
+            if places.is_empty() {
+                self.by_inbox.remove(inbox);
+            }
+        }
     }
 }
 
