@@ -12,7 +12,7 @@
 //!   them;
 //! - [`precheck`]: validates updates before they reach the chain, for gateways;
 //! - [`service`]: `xmtp.mls_validation.v1` over gRPC; `fold` applies a log in turns; `places` has the requests at
-//!   work; `question_turns` has the turns of their callers at contract wallets.
+//!   work; `network_gate` has the turns of their callers, and `question_turns` those at contract wallets.
 //!
 //! Invariant: this crate knows neither the engine nor a database. Nodes and gateways adapt it to
 //! their own ports.
@@ -23,6 +23,7 @@ pub mod clock;
 mod fold;
 pub mod identity;
 pub mod limits;
+mod network_gate;
 mod places;
 pub mod precheck;
 mod question_turns;

@@ -3,26 +3,28 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use hawser_serve::fair::{FairGate, GateFullError, GatePass};
+use hawser_serve::fair::GateFullError;
 use tokio::time::sleep;
 
 use crate::limits::{WALLET_TURN, WALLETS_PER_CHAIN_MAX, WALLETS_PER_TURN_MAX};
+use crate::network_gate::{NetworkGate, NetworkPass};
+use crate::places::ServiceCaller;
 
 /// The turns. Clones share them.
 #[derive(Clone)]
 pub(crate) struct QuestionTurns {
     /// Places for questions to all wallets. A place is free again [`WALLET_TURN`] after its question has begun.
-    begun: FairGate<Arc<str>>,
+    begun: NetworkGate,
     /// Places for open questions to the wallets of each chain. So a caller's questions to a slow chain take no place
     /// in `begun` while they wait.
-    open: Arc<BTreeMap<u64, FairGate<Arc<str>>>>,
+    open: Arc<BTreeMap<u64, NetworkGate>>,
 }
 
 impl QuestionTurns {
     /// Creates turns at the questions to the wallets of these chains.
     pub(crate) fn new(chain_ids: impl IntoIterator<Item = u64>) -> Self {
-        let open = chain_ids.into_iter().map(|id| (id, FairGate::new(WALLETS_PER_CHAIN_MAX)));
-        Self { begun: FairGate::new(WALLETS_PER_TURN_MAX), open: Arc::new(open.collect()) }
+        let open = chain_ids.into_iter().map(|id| (id, NetworkGate::new(WALLETS_PER_CHAIN_MAX)));
+        Self { begun: NetworkGate::new(WALLETS_PER_TURN_MAX), open: Arc::new(open.collect()) }
     }
 
     /// Waits until this caller may ask a wallet of this chain. The pass is to be held until the answer; `None` for a
@@ -32,9 +34,9 @@ impl QuestionTurns {
     /// [`GateFullError`] if too many questions of the caller wait.
     pub(crate) async fn wait(
         &self,
-        caller: &Arc<str>,
+        caller: &ServiceCaller,
         chain_id: u64,
-    ) -> Result<Option<GatePass<Arc<str>>>, GateFullError> {
+    ) -> Result<Option<NetworkPass>, GateFullError> {
         let Some(open) = self.open.get(&chain_id) else { return Ok(None) };
         let open = open.enter(caller).await?;
         let begun = self.begun.enter(caller).await?;
@@ -55,8 +57,9 @@ mod tests {
 
     use super::*;
 
-    fn callers() -> [Arc<str>; 2] {
-        ["greedy", "other"].map(Arc::from)
+    fn callers() -> [ServiceCaller; 2] {
+        let caller = |name: &str| ServiceCaller { network: name.into(), name: name.into() };
+        ["greedy", "other"].map(caller)
     }
 
     #[tokio::test(start_paused = true)]
@@ -98,7 +101,7 @@ mod tests {
         assert!((&mut single).now_or_never().is_none());
         assert!(turns.wait(&other, 2).now_or_never().is_some());
         drop(unanswered.pop());
-        assert!((&mut more[0]).now_or_never().is_some(), "one of the greedy caller is next");
-        assert!((&mut single).now_or_never().is_some(), "then the other caller");
+        assert!((&mut single).now_or_never().is_some(), "the other caller is next");
+        assert!((&mut more[0]).now_or_never().is_some(), "then one of the greedy caller");
     }
 }

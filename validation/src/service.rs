@@ -2,8 +2,8 @@
 //!
 //! Validation takes CPU time, so it runs on threads that may block, on a bounded number of cores. Callers are
 //! anonymous, so [`limits`](crate::limits) bounds the cost of each request, the number of concurrent requests, and
-//! the contract wallets that are asked for all of them. Callers take turns at the cores and at the wallets: a single
-//! one may have all of them, and a new one waits for one turn of each other caller.
+//! the contract wallets that are asked for all of them. Networks take turns at the cores and at the wallets, and so do
+//! the callers of each: a single one may have all of them, and a new one waits for one turn of each other network.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use hawser_proto::pb::xmtp::identity::MlsCredential;
 use hawser_proto::pb::xmtp::identity::api::v1 as identity_api;
 use hawser_proto::pb::xmtp::identity::associations as pb;
 use hawser_proto::pb::xmtp::mls_validation::v1 as api;
-use hawser_serve::fair::{FairGate, GateFullError};
+use hawser_serve::fair::GateFullError;
 use identity_api::verify_smart_contract_wallet_signatures_response::ValidationResponse as WalletResponse;
 use tokio::time::{Instant, timeout, timeout_at};
 use tonic::metadata::MetadataMap;
@@ -29,6 +29,7 @@ use crate::limits::{
     ITEMS_PER_THREAD, REQUEST_ITEMS_MAX, REQUEST_THREADS_MAX, REQUEST_WALLETS_MAX,
     REQUEST_WALLETS_TIMEOUT, REQUESTS_MAX, WALLETS_CONCURRENT_MAX,
 };
+use crate::network_gate::NetworkGate;
 use crate::places::RequestPlaces;
 use crate::question_turns::QuestionTurns;
 use crate::wallets::{WalletError, Wallets};
@@ -46,7 +47,7 @@ pub struct ValidationService {
     caller_name: Arc<CallerName>,
     cores: usize,
     /// Turns at the cores.
-    core_turns: FairGate<Arc<str>>,
+    core_turns: NetworkGate,
     question_turns: QuestionTurns,
     places: RequestPlaces,
 }
@@ -62,7 +63,7 @@ impl ValidationService {
         cores: usize,
     ) -> Self {
         let (cores, question_turns) = (cores.max(1), QuestionTurns::new(wallets.chain_ids()));
-        let (core_turns, places) = (FairGate::new(cores), RequestPlaces::new(REQUESTS_MAX));
+        let (core_turns, places) = (NetworkGate::new(cores), RequestPlaces::new(REQUESTS_MAX));
         Self { wallets, now_unix_s, caller_name, cores, core_turns, question_turns, places }
     }
 
@@ -91,7 +92,7 @@ impl ValidationService {
     /// Runs `judgement` on a thread that may block, when it is the caller's turn at a core.
     async fn compute<T: Send + 'static>(
         &self,
-        caller: &Arc<str>,
+        caller: &ServiceCaller,
         judgement: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Status> {
         let core = self.core_turns.enter(caller).await.map_err(too_many_wait)?;
@@ -105,7 +106,7 @@ impl ValidationService {
     /// Validates every item independently on all cores and returns the answers in the order of the items.
     async fn each<I: Send + 'static, O: Send + 'static>(
         &self,
-        caller: &Arc<str>,
+        caller: &ServiceCaller,
         mut items: Vec<I>,
         judgement: impl Fn(I) -> O + Copy + Send + 'static,
     ) -> Result<Vec<O>, Status> {
@@ -211,7 +212,7 @@ impl ValidationService {
     /// Returns the answer of a wallet about a signature of a caller's request, or an error at the time `until`.
     async fn verify_wallet(
         &self,
-        caller: &Arc<str>,
+        caller: &ServiceCaller,
         signature: identity_api::VerifySmartContractWalletSignatureRequestSignature,
         until: Instant,
     ) -> WalletResponse {
@@ -263,14 +264,14 @@ impl ValidationService {
 
 /// The remaining contract wallets that may be asked for one request, and the remaining time for their answers.
 struct WalletBudget {
-    /// The name of the request's caller.
-    caller: Arc<str>,
+    /// The request's caller.
+    caller: ServiceCaller,
     left: usize,
     time: Duration,
 }
 
 impl WalletBudget {
-    fn new(caller: &Arc<str>) -> Self {
+    fn new(caller: &ServiceCaller) -> Self {
         let (left, time) = (REQUEST_WALLETS_MAX, REQUEST_WALLETS_TIMEOUT);
         Self { caller: caller.clone(), left, time }
     }
@@ -301,7 +302,7 @@ impl api::validation_api_server::ValidationApi for ValidationService {
 
         let caller = self.caller(&request);
         let messages = request.into_inner().group_messages;
-        let responses = self.each(&caller.name, messages, |message| {
+        let responses = self.each(&caller, messages, |message| {
             match group_message(&message.group_message_bytes_tls_serialized) {
                 Ok(read) => ValidationResponse {
                     is_ok: true,
@@ -330,7 +331,7 @@ impl api::validation_api_server::ValidationApi for ValidationService {
             return Err(too_many("updates", REQUEST_ITEMS_MAX));
         }
         let answer = async {
-            let mut budget = WalletBudget::new(&caller.name);
+            let mut budget = WalletBudget::new(&caller);
             let before = self.fold(None, old_updates, &mut budget).await?;
             let after = self.fold(before.clone(), new_updates, &mut budget).await?;
             let Some(after) = after else {
@@ -353,7 +354,7 @@ impl api::validation_api_server::ValidationApi for ValidationService {
         let caller = self.caller(&request);
         let now_unix_s = (self.now_unix_s)();
         let packages = request.into_inner().key_packages;
-        let responses = self.each(&caller.name, packages, move |package| {
+        let responses = self.each(&caller, packages, move |package| {
             match key_package(&package.key_package_bytes_tls_serialized, now_unix_s) {
                 Ok(valid) => One {
                     is_ok: true,
@@ -380,8 +381,8 @@ impl api::validation_api_server::ValidationApi for ValidationService {
             return Err(too_many("contract wallets", REQUEST_WALLETS_MAX));
         }
         let until = Instant::now() + REQUEST_WALLETS_TIMEOUT;
-        let asked = stream::iter(signatures)
-            .map(|signature| self.verify_wallet(&caller.name, signature, until));
+        let asked =
+            stream::iter(signatures).map(|signature| self.verify_wallet(&caller, signature, until));
         let answer = async {
             let responses = asked.buffered(WALLETS_CONCURRENT_MAX).collect().await;
             Ok(identity_api::VerifySmartContractWalletSignaturesResponse { responses })
