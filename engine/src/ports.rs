@@ -40,6 +40,11 @@ pub trait IdentityJudge: Send + Sync + 'static {
     /// Asks for [`ChainAppender::judge_waiting`](crate::runtime::ChainAppender::judge_waiting) soon: an inbox waits
     /// until its log has been read.
     fn judge_soon(&self);
+
+    /// Begins to look for what the verdict on `update` needs, which waits behind another one of its inbox; `event_ns`
+    /// is the time of its block, unix nanoseconds. Otherwise the time to look for it would begin only when that one is
+    /// decided, and some updates in a row would hold the inbox for as many times. Does not block.
+    fn look_ahead(&self, update: &IdentityUpdate, event_ns: i64);
 }
 
 /// Judge of the updates of one inbox, in their order. Blocks for computing only, never for a network.
@@ -96,6 +101,8 @@ impl IdentityJudge for TrustingJudge {
     fn forget_all(&self) {}
 
     fn judge_soon(&self) {}
+
+    fn look_ahead(&self, _: &IdentityUpdate, _: i64) {}
 }
 
 /// An inbox of [`TrustingJudge`]: the place of its last update.

@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use hawser_mls::identity::{
     ChangeDecision, CheckedChange, IdentityError, WalletQuestion, add_trusted, check,
+    wallet_questions,
 };
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
 use hawser_proto::{InboxId, SequenceId};
 use parking_lot::Mutex;
 
-use crate::limits::INBOX_STATES_BYTES_MAX;
+use crate::limits::{INBOX_STATES_BYTES_MAX, WALLETS_PER_UPDATE_MAX};
 use crate::states::{KnownInbox, StateCache, WaitingChange};
 use crate::wallets::{WalletDecision, WalletRefusal, Wallets};
 
@@ -71,6 +72,26 @@ impl IdentityValidator {
     /// Schedules a validation of the waiting updates; see [`Wallets::judge_soon`].
     pub fn judge_soon(&self) {
         self.shared.wallets.judge_soon();
+    }
+
+    /// Looks for the answers of the first contract wallets that sign `update`, which waits behind another one of its
+    /// inbox. So their answers, or the time in which there was none, are known when its turn comes. `event_s` is the
+    /// time of its event, unix seconds.
+    pub fn look_ahead(&self, update: &IdentityUpdate, event_s: u64) {
+        let Ok(questions) = wallet_questions(update) else { return };
+        let wallets = &self.shared.wallets;
+        let mut open: Vec<WalletQuestion> = Vec::new();
+        for question in questions {
+            if open.len() == WALLETS_PER_UPDATE_MAX {
+                break;
+            }
+            if !open.contains(&question)
+                && wallets.decide(&question, event_s) == WalletDecision::Open
+            {
+                open.push(question);
+            }
+        }
+        wallets.look_for(&open);
     }
 }
 

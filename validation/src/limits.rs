@@ -91,9 +91,9 @@ pub const WALLET_ANSWER_MAX_S: u64 = 6 * 3600;
 /// reads old events must have a chance to get their answers. A guess.
 pub const WALLET_ASKED_MIN: Duration = Duration::from_secs(3600);
 
-/// The most questions whose first attempt is remembered. An entry takes about 128 bytes, so the worst case is about 8
-/// MiB.
-pub const WALLET_FIRSTS_MAX: usize = 65_536;
+/// The most questions whose first attempt is remembered. A guess: an entry takes about 80 bytes, so the worst case is
+/// about 16 MiB. If more are open, those that came later wait until earlier ones are decided.
+pub const WALLET_FIRSTS_MAX: usize = 200_000;
 
 /// The most questions of which a client remembers since when few endpoints reply. A guess: all waiting questions
 /// ([`WALLET_QUESTIONS_MAX`]) and those of the validation service in ten minutes ([`WALLETS_PER_TURN_MAX`]). An entry

@@ -7,8 +7,9 @@ use hawser_mls::identity::{
     MemberIdentifier, UpdateJudgement, WalletQuestion, fold_trusted, judge,
 };
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
-use hawser_proto::{Bytes, InboxId, SequenceId};
+use hawser_proto::{Address, Bytes, Digest, InboxId, SequenceId};
 use hawser_validation::identity::{IdentityValidator, InboxValidator, UpdateValidity};
+use hawser_validation::limits::{WALLET_ANSWER_MAX_S, WALLET_ASKED_MIN};
 use hawser_validation::wallets::{
     ChainReply, NewestBlock, WalletChainList, WalletChains, WalletDecision, WalletError, Wallets,
 };
@@ -255,4 +256,36 @@ fn a_remembered_state_is_advanced_and_nothing_is_read() {
     let (opened, _) = open(&validator, &inbox);
     drop(opened);
     assert_eq!(open(&validator, &inbox).1, 5, "what was not kept is forgotten");
+}
+
+/// Otherwise some updates in a row, whose wallets cannot be asked, would hold their inbox for as many hours.
+#[tokio::test(start_paused = true)]
+async fn the_time_for_an_update_behind_a_waiting_one_begins_at_once() {
+    let wallets = Arc::new(Wallets::over_rpc([], WalletChainList::default()));
+    let validator = IdentityValidator::new(wallets.clone());
+    let account = MemberIdentifier::Ethereum(format!("0x{:040x}", 7));
+    let founding = |block: u64| {
+        let name = format!("eip155:{CHAIN_ID}:{account}");
+        let sign = by(move |_| contract_signature(&name, block, &[2]));
+        update(&account.inbox_id(1), vec![create(&account, 1, sign)])
+    };
+    let [first, second, third] = [7, 8, 9].map(founding);
+    let inbox = InboxId::from_slice(&hex::decode(account.inbox_id(1)).unwrap()).unwrap();
+    let mut opened = validator.open(inbox);
+    let mut verdict = |at, update| name(&opened.validate(SequenceId(at), update, EVENT_S));
+    assert_eq!(verdict(1, &first), "waiting");
+    validator.look_ahead(&second, EVENT_S);
+    tokio::time::advance(WALLET_ASKED_MIN).await;
+    // The event of another update shows that six hours have passed on the app chain.
+    let later = WalletQuestion {
+        chain_id: CHAIN_ID,
+        address: Address([9; 20]),
+        block_number: 1,
+        digest: Digest([9; 32]),
+        signature: Bytes::new(),
+    };
+    assert_eq!(wallets.decide(&later, EVENT_S + WALLET_ANSWER_MAX_S), WalletDecision::Open);
+    assert_eq!(verdict(1, &first), "unanswered");
+    assert_eq!(verdict(2, &second), "unanswered");
+    assert_eq!(verdict(3, &third), "waiting", "its time begins now");
 }

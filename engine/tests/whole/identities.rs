@@ -52,6 +52,8 @@ struct Script {
     signers: AtomicUsize,
     /// Number of times that a judgement was asked for.
     asked_for: AtomicUsize,
+    /// Updates that were looked ahead for.
+    looked_for: Mutex<Vec<u64>>,
 }
 
 impl IdentityJudge for Scripted {
@@ -69,6 +71,11 @@ impl IdentityJudge for Scripted {
 
     fn judge_soon(&self) {
         self.shared.asked_for.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn look_ahead(&self, update: &IdentityUpdate, event_ns: i64) {
+        assert!(event_ns > 1_750_000_000_000_000_000, "the time of its block");
+        self.shared.looked_for.lock().push(update.client_timestamp_ns);
     }
 }
 
@@ -310,6 +317,21 @@ async fn an_inbox_waits_alone_and_its_updates_come_in_order_once_they_are_known(
     append(&chain, &[update(10, 1, 10)]);
     assert_eq!(shown(&node, 1).last(), Some(&10));
     assert_eq!(chain.judge_waiting().unwrap(), JudgedUpdates::default());
+}
+
+/// Otherwise an enemy could put many updates without an answer into one inbox, each of which waits for its hours anew.
+#[tokio::test]
+async fn what_waits_behind_another_update_is_looked_for_at_once() {
+    let (store, judge) = (store(), Scripted::unknown(&[1]));
+    let node = start_judging(store.clone(), true, judge.clone());
+    let chain = node.engine.chain_appender();
+    append(&chain, &[update(1, 1, 1), update(2, 1, 2), update(3, 2, 3)]);
+    append(&chain, &[update(4, 1, 4)]);
+    let looked_for = || std::mem::take(&mut *judge.shared.looked_for.lock());
+    assert_eq!(looked_for(), [2, 4]);
+    let node = start_judging(store, true, judge.clone());
+    append(&node.engine.chain_appender(), &[update(5, 1, 5)]);
+    assert_eq!(looked_for(), [2, 4, 5], "also after a restart");
 }
 
 #[tokio::test]

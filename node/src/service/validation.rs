@@ -46,6 +46,15 @@ impl IdentityJudge for Identities {
     fn judge_soon(&self) {
         self.0.judge_soon();
     }
+
+    fn look_ahead(&self, update: &IdentityUpdate, event_ns: i64) {
+        self.0.look_ahead(update, event_s(event_ns));
+    }
+}
+
+/// Returns the time of an event in whole unix seconds.
+fn event_s(event_ns: i64) -> u64 {
+    u64::try_from(event_ns / 1_000_000_000).unwrap_or(0)
 }
 
 /// A validator of the updates of one inbox.
@@ -65,8 +74,7 @@ impl InboxJudge for Inbox {
     }
 
     fn judge(&mut self, at: SequenceId, update: &IdentityUpdate, event_ns: i64) -> IdentityVerdict {
-        let event_s = u64::try_from(event_ns / 1_000_000_000).unwrap_or(0);
-        match self.0.validate(at, update, event_s) {
+        match self.0.validate(at, update, event_s(event_ns)) {
             UpdateValidity::Valid => IdentityVerdict::Valid,
             UpdateValidity::Invalid(reason) => IdentityVerdict::Invalid(reason),
             UpdateValidity::Unanswered(reason) => IdentityVerdict::Unanswered(reason),

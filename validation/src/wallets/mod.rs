@@ -2,11 +2,12 @@
 //!
 //! The answer at a given block never changes, so answers are cached without expiry under the digest of the whole
 //! question ([`WalletQuestion`]). [`client`] asks the chains; `few` knows how long too few of their endpoints have
-//! replied; `queue` holds the unanswered questions; [`rule`] decides what an update's event and these answers mean.
+//! replied; `queue` holds the unanswered questions, and `firsts` since when they are; [`rule`] decides what an update's event and these answers mean.
 
 mod answer_key;
 pub mod client;
 mod few;
+mod firsts;
 mod queue;
 pub mod rule;
 
@@ -26,10 +27,10 @@ pub use client::{ChainReply, NewestBlock, WalletChains, WalletError, WalletRpc};
 pub use rule::{WalletChainList, WalletDecision, WalletRefusal};
 
 use crate::limits::{
-    JUDGE_AGAIN_EVERY, WALLET_ANSWERS_MAX, WALLET_FIRSTS_MAX, WALLETS_PER_CHAIN_MAX,
-    WALLETS_PER_UPDATE_MAX,
+    JUDGE_AGAIN_EVERY, WALLET_ANSWERS_MAX, WALLETS_PER_CHAIN_MAX, WALLETS_PER_UPDATE_MAX,
 };
 use answer_key::answer_key;
+use firsts::FirstAttempts;
 use queue::QuestionQueue;
 use rule::{KnownAnswer, QuestionFacts};
 
@@ -60,7 +61,7 @@ pub struct Wallets {
     answers: Cache<Digest, WalletAnswer>,
     /// The times since which answers have been missing: of the first failed attempt, or, without an endpoint, of the
     /// first time that the question came up.
-    firsts: Cache<Digest, Instant>,
+    firsts: FirstAttempts,
     queue: QuestionQueue,
     /// Permits for concurrent questions to each chain that has an endpoint.
     permits: BTreeMap<u64, Semaphore>,
@@ -88,7 +89,7 @@ impl Wallets {
             chains,
             listed,
             answers: Cache::new(WALLET_ANSWERS_MAX),
-            firsts: Cache::new(WALLET_FIRSTS_MAX),
+            firsts: FirstAttempts::default(),
             queue: QuestionQueue::default(),
             permits,
             chain_time_s: AtomicU64::new(0),
@@ -130,16 +131,20 @@ impl Wallets {
                     Some(newest_time_s) => KnownAnswer::NotYet { newest_time_s },
                     None => KnownAnswer::Nothing,
                 };
-                (known, self.asked_for(key))
+                (known, self.firsts.asked_for(key, Instant::now()))
             }
         };
-        rule::decide(&QuestionFacts {
+        let decision = rule::decide(&QuestionFacts {
             is_listed: self.listed.contains(question.chain_id),
             event_s,
             chain_now_s: self.chain_time_s.load(Ordering::Relaxed),
             asked_for,
             known,
-        })
+        });
+        if decision == WalletDecision::Refused(WalletRefusal::Unanswered) {
+            self.firsts.note_decided(key); // the verdict on the update is final
+        }
+        decision
     }
 
     /// Queues the first [`WALLETS_PER_UPDATE_MAX`] open questions of an update for [`start`](Self::start)'s task. The
@@ -149,22 +154,10 @@ impl Wallets {
         for question in open.iter().take(WALLETS_PER_UPDATE_MAX) {
             let key = answer_key(question);
             if self.reaches(question.chain_id) {
-                self.queue.add(question, self.firsts.get(&key).is_some());
+                self.queue.add(question, self.firsts.has(key));
             } else {
-                self.note_first(key);
+                self.firsts.note(key, Instant::now());
             }
-        }
-    }
-
-    /// Returns the time for which the answer to a question has been missing: zero before its first attempt.
-    fn asked_for(&self, key: Digest) -> Duration {
-        self.firsts.get(&key).map_or(Duration::ZERO, |first| first.elapsed())
-    }
-
-    /// Records that the answer to a question is missing since now, unless an earlier time is recorded.
-    fn note_first(&self, key: Digest) {
-        if self.firsts.get(&key).is_none() {
-            self.firsts.insert(key, Instant::now());
         }
     }
 
@@ -209,7 +202,7 @@ impl Wallets {
         let reply = self.chains.ask(question).await?;
         if let ChainReply::Answer { agrees, block_time_s } = reply {
             self.answers.insert(key, WalletAnswer { agrees, block_time_s });
-            self.firsts.remove(&key);
+            self.firsts.remove(key);
             self.queue.remove(question);
         }
         Ok(reply)
@@ -314,7 +307,7 @@ impl Wallets {
                 false
             }
         };
-        self.note_first(answer_key(&question));
+        self.firsts.note(answer_key(&question), Instant::now());
         is_news
     }
 

@@ -15,7 +15,7 @@ use super::new_events::{NewEntry, append_invalid, append_valid};
 use super::parts::ChainAppenderParts;
 use super::replay::{
     InboxReplay, JudgeParts, Preparation, PreparedInbox, ReadBudget, ReadLimit, ReplayEnd,
-    ResolvedInbox, STRAND, StoredUpdate, prepare, resolve_waiting, update_of,
+    ResolvedInbox, STRAND, StoredUpdate, look_ahead, prepare, resolve_waiting, update_of,
 };
 use crate::chain_strand::ChainEnvelope;
 use crate::ports::{IdentityJudge, InboxJudge};
@@ -89,13 +89,20 @@ struct InboxBatch {
 }
 
 impl WaitingUpdates {
-    /// Reads the updates that wait.
-    pub(super) fn load(snapshot: &Snapshot<'_>) -> Result<Self, ReadError> {
+    /// Reads the updates that wait. Has the judge look ahead for those that wait behind another one of their inbox.
+    pub(super) fn load(
+        snapshot: &Snapshot<'_>,
+        judge: &dyn IdentityJudge,
+    ) -> Result<Self, ReadError> {
         let mut waiting = Self::default();
         for id in snapshot.waiting(STRAND)? {
             let stored = snapshot.get(id)?.and_then(update_of);
-            if let Some(StoredUpdate { inbox, .. }) = stored {
-                waiting.by_inbox.entry(inbox).or_default().insert(id.sequence);
+            if let Some(StoredUpdate { inbox, update, event_ns }) = stored {
+                let places = waiting.by_inbox.entry(inbox).or_default();
+                if !places.is_empty() {
+                    look_ahead(judge, inbox, &update, event_ns);
+                }
+                places.insert(id.sequence);
             }
         }
         Ok(waiting)
@@ -168,9 +175,13 @@ impl WaitingUpdates {
     }
 
     /// Reads again which updates wait, after the log was read again.
-    pub(super) fn reload(&mut self, snapshot: &Snapshot<'_>) -> Result<(), ReadError> {
+    pub(super) fn reload(
+        &mut self,
+        snapshot: &Snapshot<'_>,
+        judge: &dyn IdentityJudge,
+    ) -> Result<(), ReadError> {
         let generation = self.generation + 1;
-        *self = Self { generation, ..Self::load(snapshot)? };
+        *self = Self { generation, ..Self::load(snapshot, judge)? };
         Ok(())
     }
 

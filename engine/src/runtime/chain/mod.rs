@@ -71,7 +71,7 @@ impl ChainAppender {
         let _no_groups = groups.lock();
         let mut known = identities.lock();
         let waiting_updates = known.get_or_insert_default();
-        waiting_updates.reload(&parts.store.snapshot())?;
+        waiting_updates.reload(&parts.store.snapshot(), &*parts.judge)?;
         self.state.is_known.store(true, Ordering::Release);
         parts.judge.forget_all();
         parts.counters.identities.inboxes_waiting.set(waiting_updates.inboxes());
@@ -134,7 +134,7 @@ impl ChainAppender {
         let ChainAppenderState { parts, identities, .. } = &*self.state;
         let mut known = identities.lock();
         if known.is_none() {
-            let waiting = WaitingUpdates::load(&parts.store.snapshot())?;
+            let waiting = WaitingUpdates::load(&parts.store.snapshot(), &*parts.judge)?;
             parts.counters.identities.inboxes_waiting.set(waiting.inboxes());
             *known = Some(waiting);
             self.state.is_known.store(true, Ordering::Release);

@@ -105,6 +105,7 @@ impl<'a> InboxReplay<'a> {
         event_ns: i64,
     ) -> Result<Validity, ReadError> {
         if self.waits {
+            look_ahead(self.parts.judge, self.inbox, update, event_ns);
             return Ok(Validity::Waiting);
         }
         if !is_hex_of(&update.inbox_id, &self.inbox.0) {
@@ -146,6 +147,18 @@ impl<'a> InboxReplay<'a> {
     /// Returns the results after all updates were judged.
     pub(super) fn end(self) -> ReplayEnd {
         ReplayEnd { judge: self.judge, is_behind: self.is_behind }
+    }
+}
+
+/// Begins to look for what the verdict on an update needs that waits behind another one of its inbox.
+pub(super) fn look_ahead(
+    judge: &dyn IdentityJudge,
+    inbox: InboxId,
+    update: &IdentityUpdate,
+    event_ns: i64,
+) {
+    if is_hex_of(&update.inbox_id, &inbox.0) {
+        judge.look_ahead(update, event_ns);
     }
 }
 

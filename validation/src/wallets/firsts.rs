@@ -1,0 +1,165 @@
+//! The times since which answers of contract wallets have been missing.
+//!
+//! An update whose wallet does not answer counts as invalid only an hour after the first attempt, so a forgotten
+//! attempt prolongs its wait. No cache library: those evict entries in favour of newer ones, and an enemy who keeps
+//! somewhat more questions open than fit, which costs gas only once, would have all of them forgotten again and again,
+//! and hold every inbox that waits. Here the questions that came first keep their places until they are decided.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use hawser_proto::Digest;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::limits::{WALLET_ANSWER_MAX_S, WALLET_FIRSTS_MAX};
+
+/// The time after which a question that no update asks about any more is forgotten. Chosen: two hours longer than an
+/// update may wait for its wallet, because those behind it in its inbox are not judged meanwhile.
+const FORGET_AFTER: Duration = Duration::from_secs(WALLET_ANSWER_MAX_S + 7200);
+/// Shortest pause between two searches for such questions, which look at all of them. A guess.
+const CLEAN_EVERY: Duration = Duration::from_secs(60);
+
+/// The first attempts, by the keys of the questions.
+#[derive(Debug)]
+pub(super) struct FirstAttempts {
+    state: Mutex<Remembered>,
+    /// The most questions that are remembered.
+    max: usize,
+}
+
+#[derive(Debug)]
+struct Remembered {
+    firsts: HashMap<Digest, First>,
+    cleaned_at: Option<Instant>,
+}
+
+/// The first attempt to get an answer.
+#[derive(Debug)]
+struct First {
+    at: Instant,
+    /// The last time at which an update asked for it.
+    used_at: Instant,
+    /// An update was decided without the answer. Another one may repeat the question.
+    is_decided: bool,
+}
+
+impl Default for FirstAttempts {
+    /// Creates a memory for [`WALLET_FIRSTS_MAX`] questions.
+    fn default() -> Self {
+        Self::with_max(WALLET_FIRSTS_MAX)
+    }
+}
+
+impl FirstAttempts {
+    fn with_max(max: usize) -> Self {
+        let state = Remembered { firsts: HashMap::new(), cleaned_at: None };
+        Self { state: Mutex::new(state), max }
+    }
+
+    /// Returns true if an attempt is remembered.
+    pub(super) fn has(&self, key: Digest) -> bool {
+        self.state.lock().firsts.contains_key(&key)
+    }
+
+    /// Returns the time for which the answer to a question has been missing at `now`: zero if no attempt is remembered.
+    pub(super) fn asked_for(&self, key: Digest, now: Instant) -> Duration {
+        let mut state = self.state.lock();
+        let Some(first) = state.firsts.get_mut(&key) else { return Duration::ZERO };
+        first.used_at = now;
+        now.duration_since(first.at)
+    }
+
+    /// Records that the answer to a question is missing since `now`, unless an earlier time is recorded, or there is no
+    /// room: then a later attempt counts as the first one.
+    pub(super) fn note(&self, key: Digest, now: Instant) {
+        let mut state = self.state.lock();
+        if let Some(first) = state.firsts.get_mut(&key) {
+            first.used_at = now;
+            return;
+        }
+        state.clean(now, self.max);
+        if state.firsts.len() < self.max {
+            state.firsts.insert(key, First { at: now, used_at: now, is_decided: false });
+        }
+    }
+
+    /// Records that an update was decided without the answer. The question may be forgotten if others need the room.
+    pub(super) fn note_decided(&self, key: Digest) {
+        if let Some(first) = self.state.lock().firsts.get_mut(&key) {
+            first.is_decided = true;
+        }
+    }
+
+    /// Forgets a question that was answered.
+    pub(super) fn remove(&self, key: Digest) {
+        self.state.lock().firsts.remove(&key);
+    }
+}
+
+impl Remembered {
+    /// Forgets the questions that no update has asked about for [`FORGET_AFTER`], and those that are decided if there
+    /// are `max` questions. Does so at most once in [`CLEAN_EVERY`].
+    fn clean(&mut self, now: Instant, max: usize) {
+        if self.cleaned_at.is_some_and(|at| now.duration_since(at) < CLEAN_EVERY) {
+            return;
+        }
+        self.cleaned_at = Some(now);
+        let is_full = self.firsts.len() >= max;
+        self.firsts.retain(|_, first| {
+            let is_recent = now.duration_since(first.used_at) < FORGET_AFTER;
+            is_recent && !(is_full && first.is_decided)
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::WALLET_ASKED_MIN;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn key(number: usize) -> Digest {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&number.to_be_bytes());
+        Digest(bytes)
+    }
+
+    /// The enemy has a third more questions open than are remembered, and all of them are asked about in each round.
+    #[test]
+    fn a_flood_of_questions_has_no_attempt_forgotten() {
+        let (firsts, start) = (FirstAttempts::with_max(30), Instant::now());
+        firsts.note(key(0), start);
+        for minute in 0..60 {
+            for number in 0..40 {
+                let now = start + minute * MINUTE;
+                firsts.asked_for(key(number), now);
+                firsts.note(key(number), now);
+            }
+        }
+        let now = start + 60 * MINUTE;
+        let late = |number: &usize| firsts.asked_for(key(*number), now) >= WALLET_ASKED_MIN;
+        assert_eq!((0..40).filter(late).collect::<Vec<_>>(), (0..30).collect::<Vec<_>>());
+
+        // Those that are decided make room for the others.
+        (0..30).for_each(|number| firsts.note_decided(key(number)));
+        assert!((0..30).all(|number| firsts.has(key(number))), "another update may repeat one");
+        (30..40).for_each(|number| firsts.note(key(number), now));
+        let later = now + WALLET_ASKED_MIN;
+        assert!((30..40).all(|number| firsts.asked_for(key(number), later) >= WALLET_ASKED_MIN));
+    }
+
+    #[test]
+    fn questions_that_no_update_asks_about_make_room() {
+        let (firsts, start) = (FirstAttempts::with_max(2), Instant::now());
+        firsts.note(key(1), start);
+        firsts.note(key(2), start);
+        firsts.note(key(3), start + MINUTE);
+        assert!(!firsts.has(key(3)), "the first ones keep their places");
+        assert_eq!(firsts.asked_for(key(1), start + 50 * MINUTE), 50 * MINUTE);
+        firsts.note(key(3), start + FORGET_AFTER);
+        assert!(firsts.has(key(1)) && firsts.has(key(3)));
+        assert_eq!(firsts.asked_for(key(2), start + FORGET_AFTER), Duration::ZERO);
+    }
+}
