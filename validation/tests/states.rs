@@ -130,7 +130,9 @@ fn open(validator: &IdentityValidator, inbox: &Inbox) -> (InboxValidator, usize)
             None => opened.start_over(),
         }
     }
-    inbox.log[from..].iter().for_each(|(at, update)| opened.add(*at, update));
+    for (at, update) in &inbox.log[from..] {
+        opened.add(*at, update);
+    }
     (opened, inbox.log.len() - from)
 }
 
