@@ -2,7 +2,8 @@
 //!
 //! The answer at a given block never changes, so answers are cached without expiry under the digest of the whole
 //! question ([`WalletQuestion`]). [`client`] asks the chains; `few` knows how long too few of their endpoints have
-//! replied; `queue` holds the unanswered questions, and `firsts` since when they are; [`rule`] decides what an update's event and these answers mean.
+//! replied; `queue` holds the unanswered questions, and `firsts` since when they are; [`rule`] decides what an update's
+//! event and these answers mean.
 
 mod answer_key;
 pub mod client;
