@@ -1,6 +1,5 @@
 //! Validates identity updates against the state of their inbox, and caches states.
 
-use std::cell::Cell;
 use std::sync::Arc;
 
 use hawser_mls::identity::{
@@ -11,6 +10,7 @@ use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
 use hawser_proto::{InboxId, SequenceId};
 use parking_lot::Mutex;
 
+use crate::agreed::{AgreedMemory, AgreedWallets, WaitingName};
 use crate::limits::{INBOX_STATES_BYTES_MAX, WALLETS_PER_UPDATE_MAX};
 use crate::states::{KnownInbox, StateCache, WaitingChange};
 use crate::wallets::{WalletDecision, WalletRefusal, Wallets};
@@ -40,6 +40,7 @@ pub struct IdentityValidator {
 struct ValidatorState {
     wallets: Arc<Wallets>,
     states: Mutex<StateCache>,
+    agreed: AgreedMemory,
 }
 
 impl IdentityValidator {
@@ -53,7 +54,8 @@ impl IdentityValidator {
     #[must_use]
     pub fn remembering(wallets: Arc<Wallets>, bytes_max: u64) -> Self {
         let states = Mutex::new(StateCache::new(bytes_max));
-        Self { shared: Arc::new(ValidatorState { wallets, states }) }
+        let agreed = AgreedMemory::default();
+        Self { shared: Arc::new(ValidatorState { wallets, states, agreed }) }
     }
 
     /// Returns the validator of one inbox, with its cached state or none. The state leaves the cache until
@@ -64,9 +66,10 @@ impl IdentityValidator {
         InboxValidator { shared: self.shared.clone(), inbox, known, broken: None }
     }
 
-    /// Empties the cache of states.
+    /// Empties the cache of states, and forgets which wallets have agreed to waiting updates.
     pub fn forget_all(&self) {
         self.shared.states.lock().clear();
+        self.shared.agreed.clear();
     }
 
     /// Schedules a validation of the waiting updates; see [`Wallets::judge_soon`].
@@ -154,23 +157,36 @@ impl InboxValidator {
     }
 
     fn decide(&mut self, at: SequenceId, change: CheckedChange, event_s: u64) -> UpdateValidity {
-        let wallets = &self.shared.wallets;
-        let refusal = Cell::new(None);
-        let answer = |question: &WalletQuestion| match wallets.decide(question, event_s) {
-            WalletDecision::Agrees => Some(true),
-            WalletDecision::Open => None,
-            WalletDecision::Refused(reason) => {
-                refusal.set(Some((reason, wallets.describe(question))));
-                Some(false)
-            }
+        let (wallets, agreed_memory) = (&self.shared.wallets, &self.shared.agreed);
+        let name = WaitingName::of(self.inbox, at, &change);
+        let mut agreed = match name {
+            Some(name) => agreed_memory.take(name, change.questions()),
+            None => AgreedWallets::none(0),
         };
-        match change.decide(answer) {
+        let mut refusal = None;
+        let decision = change.decide_by_index(|index, question| {
+            if agreed.has(index) {
+                return Some(true);
+            }
+            match wallets.decide(question, event_s) {
+                WalletDecision::Agrees => {
+                    agreed.add(index);
+                    Some(true)
+                }
+                WalletDecision::Open => None,
+                WalletDecision::Refused(reason) => {
+                    refusal = Some((reason, wallets.describe(question)));
+                    Some(false)
+                }
+            }
+        });
+        match decision {
             ChangeDecision::Agreed => {
                 change.apply(&mut self.known.state);
                 self.known.last = at;
                 UpdateValidity::Valid
             }
-            ChangeDecision::Refused(error) => match refusal.take() {
+            ChangeDecision::Refused(error) => match refusal {
                 None => UpdateValidity::Invalid(error.to_string()),
                 Some((reason @ WalletRefusal::Unanswered, wallet)) => {
                     UpdateValidity::Unanswered(format!("{reason}: {wallet}"))
@@ -179,6 +195,9 @@ impl InboxValidator {
             },
             ChangeDecision::Open(questions) => {
                 wallets.look_for(&questions);
+                if let Some(name) = name {
+                    agreed_memory.put(name, agreed);
+                }
                 let text = describe(wallets, &questions);
                 self.known.waiting = Some(WaitingChange { at, change });
                 UpdateValidity::Waiting(text)
@@ -204,4 +223,104 @@ fn describe(wallets: &Wallets, questions: &[WalletQuestion]) -> String {
     let more = questions.len().saturating_sub(named.len());
     let more = if more > 0 { format!("; and {more} more") } else { String::new() };
     named.join("; ") + &more
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_mls::identity::MemberIdentifier;
+    use hawser_proto::Bytes;
+    use hawser_proto::pb::xmtp::identity::associations as pb;
+    use pb::identity_action::Kind;
+    use pb::signature::Signature as Signed;
+
+    use super::*;
+    use crate::wallets::{ChainReply, NewestBlock, WalletChainList, WalletChains, WalletError};
+
+    /// Chain 1, whose wallets agree to everything.
+    struct Agreeing;
+
+    #[tonic::async_trait]
+    impl WalletChains for Agreeing {
+        fn ids(&self) -> Vec<u64> {
+            vec![1]
+        }
+
+        async fn newest_block(&self, _: u64) -> Result<NewestBlock, WalletError> {
+            Ok(NewestBlock { reached: 9, stated: 9 })
+        }
+
+        async fn ask(&self, _: &WalletQuestion) -> Result<ChainReply, WalletError> {
+            Ok(ChainReply::Answer { agrees: true, block_time_s: 0 })
+        }
+    }
+
+    fn wallets() -> Arc<Wallets> {
+        Arc::new(Wallets::new(Arc::new(Agreeing), WalletChainList::default()))
+    }
+
+    fn account(number: usize) -> MemberIdentifier {
+        MemberIdentifier::Ethereum(format!("0x{number:040x}"))
+    }
+
+    /// An update by which contract wallet 1 founds an inbox and adds five others. Of its eleven questions, that with
+    /// the index 2 is the only one to wallet 2.
+    fn founding() -> IdentityUpdate {
+        let signature = |account: &MemberIdentifier| {
+            let signed = pb::SmartContractWalletSignature {
+                account_id: format!("eip155:1:{account}"),
+                block_number: 7,
+                signature: Bytes::from_static(&[1]),
+            };
+            Some(pb::Signature { signature: Some(Signed::Erc6492(signed)) })
+        };
+        let owner = account(1);
+        let create = Kind::CreateInbox(pb::CreateInbox {
+            initial_identifier: owner.to_string(),
+            nonce: 1,
+            initial_identifier_signature: signature(&owner),
+            ..pb::CreateInbox::default()
+        });
+        let add = |number| {
+            Kind::Add(pb::AddAssociation {
+                new_member_identifier: Some(account(number).to_pb()),
+                existing_member_signature: signature(&owner),
+                new_member_signature: signature(&account(number)),
+                ..pb::AddAssociation::default()
+            })
+        };
+        let kinds = std::iter::once(create).chain((2..=6).map(add));
+        IdentityUpdate {
+            actions: kinds.map(|kind| pb::IdentityAction { kind: Some(kind) }).collect(),
+            client_timestamp_ns: 1,
+            inbox_id: owner.inbox_id(1),
+        }
+    }
+
+    /// The cache of answers has no room for those of many updates with thousands of wallets.
+    #[tokio::test]
+    async fn a_wallet_that_agreed_need_not_be_asked_again_when_its_answer_is_forgotten() {
+        let (update, inbox, at) = (founding(), InboxId([1; 32]), SequenceId(1));
+        let questions = wallet_questions(&update).unwrap();
+        let is_waiting = |validator: &IdentityValidator| {
+            let validity = validator.open(inbox).validate(at, &update, 0);
+            matches!(validity, UpdateValidity::Waiting(_))
+        };
+        let before = IdentityValidator::new(wallets());
+        for question in &questions[..3] {
+            assert_eq!(before.shared.wallets.ask(question).await, Ok(true));
+        }
+        assert!(is_waiting(&before));
+
+        // The same validator, without its caches.
+        let (states, agreed) = (Mutex::new(StateCache::new(1 << 20)), before.shared.agreed.clone());
+        let shared = Arc::new(ValidatorState { wallets: wallets(), states, agreed });
+        let after = IdentityValidator { shared };
+        for question in &questions[3..] {
+            assert_eq!(after.shared.wallets.ask(question).await, Ok(true));
+        }
+        assert!(!is_waiting(&after), "wallet 2 agreed before");
+        assert!(is_waiting(&after), "what is decided is forgotten");
+        after.forget_all();
+        assert!(is_waiting(&after));
+    }
 }

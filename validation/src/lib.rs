@@ -8,8 +8,8 @@
 //! - [`clock`]: the clock by which key packages are validated;
 //! - [`wallets`]: answers of contract wallets: the chain client, the cache, the queue of open
 //!   questions;
-//! - [`identity`]: validates updates against the state of their inbox, for nodes; `states` caches
-//!   them;
+//! - [`identity`]: validates updates against the state of their inbox, for nodes; `states` caches these, and `agreed`
+//!   remembers the wallets that have agreed to waiting updates;
 //! - [`precheck`]: validates updates before they reach the chain, for gateways;
 //! - [`service`]: `xmtp.mls_validation.v1` over gRPC; `fold` applies a log in turns; `places` has the requests at
 //!   work; `network_gate` has the turns of their callers, and `question_turns` those at contract wallets.
@@ -19,6 +19,7 @@
 
 #![warn(missing_docs)]
 
+mod agreed;
 pub mod clock;
 mod fold;
 pub mod identity;

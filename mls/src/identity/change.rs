@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use hawser_proto::Digest;
+
 use super::error::{IdentityError, IdentityViolation};
 use super::state::{AssociationState, StateDelta};
 use super::wallet::WalletQuestion;
@@ -26,12 +28,33 @@ pub enum ChangeDecision {
 }
 
 impl CheckedChange {
+    /// Returns the number of questions to contract wallets, repeated ones included.
+    #[must_use]
+    pub fn questions(&self) -> usize {
+        self.questions.len()
+    }
+
+    /// Returns the digest that all contract wallets of the update sign; `None` if none signs.
+    #[must_use]
+    pub fn digest(&self) -> Option<Digest> {
+        self.questions.first().map(|(_, question)| question.digest)
+    }
+
     /// Decides by the answers of contract wallets; `answer` returns `None` while one is unknown.
     pub fn decide(&self, answer: impl Fn(&WalletQuestion) -> Option<bool>) -> ChangeDecision {
+        self.decide_by_index(|_, question| answer(question))
+    }
+
+    /// Decides as [`decide`](Self::decide) does. `answer` also gets the index of the question, which is the same
+    /// whenever the same update is checked.
+    pub fn decide_by_index(
+        &self,
+        mut answer: impl FnMut(usize, &WalletQuestion) -> Option<bool>,
+    ) -> ChangeDecision {
         let mut open: BTreeSet<&WalletQuestion> = BTreeSet::new();
         let mut in_order = Vec::new();
-        for (action, question) in &self.questions {
-            match answer(question) {
+        for (index, (action, question)) in self.questions.iter().enumerate() {
+            match answer(index, question) {
                 Some(true) => {}
                 Some(false) => {
                     let violation =
