@@ -1,6 +1,6 @@
 //! The queue of unanswered questions to contract wallets, with the time of each one's next attempt.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 use hawser_mls::identity::WalletQuestion;
@@ -27,23 +27,61 @@ pub(super) struct QuestionQueue {
 }
 
 /// Questions, and the total length of their signatures in bytes.
+///
+/// Invariant: each question has one rank, in the set of its chain, and no set is empty.
 #[derive(Debug, Default)]
 struct OpenQuestions {
     attempts: BTreeMap<WalletQuestion, Attempts>,
     signature_bytes: usize,
+    /// The questions of each chain in the order in which they are kept: the first one to evict comes last. A full queue
+    /// evicts at each addition, and many updates are judged and add theirs in a row.
+    ranks: BTreeMap<u64, BTreeSet<QuestionRank>>,
 }
+
+/// The failures of a question, and the time at which it was due when it was ranked.
+type QuestionRank = (u32, Instant, WalletQuestion);
 
 impl OpenQuestions {
     /// Adds a new question. Copies the signature, because a slice of it would keep the whole update in memory.
     fn insert(&mut self, question: &WalletQuestion, attempts: Attempts) {
         let signature = Bytes::copy_from_slice(&question.signature);
         self.signature_bytes += signature.len();
-        self.attempts.insert(WalletQuestion { signature, ..question.clone() }, attempts);
+        let question = WalletQuestion { signature, ..question.clone() };
+        self.rank(&question, attempts.ranked);
+        self.attempts.insert(question, attempts);
     }
 
     fn remove(&mut self, question: &WalletQuestion) {
-        if let Some((removed, _)) = self.attempts.remove_entry(question) {
+        if let Some((removed, attempts)) = self.attempts.remove_entry(question) {
             self.signature_bytes -= removed.signature.len();
+            self.unrank(removed, attempts.ranked);
+        }
+    }
+
+    fn rank(&mut self, question: &WalletQuestion, (failures, due): (u32, Instant)) {
+        let of_chain = self.ranks.entry(question.chain_id).or_default();
+        of_chain.insert((failures, due, question.clone()));
+    }
+
+    fn unrank(&mut self, question: WalletQuestion, (failures, due): (u32, Instant)) {
+        let chain_id = question.chain_id;
+        let Some(of_chain) = self.ranks.get_mut(&chain_id) else { return };
+        of_chain.remove(&(failures, due, question));
+        if of_chain.is_empty() {
+            self.ranks.remove(&chain_id);
+        }
+    }
+
+    /// Postpones a question after an attempt without an answer.
+    fn fail(&mut self, question: &WalletQuestion) {
+        let Some((question, attempts)) = self.attempts.get_key_value(question) else { return };
+        // A copy of the question that the queue holds, whose signature holds no update.
+        let (question, before) = (question.clone(), attempts.ranked);
+        self.unrank(question.clone(), before);
+        if let Some(attempts) = self.attempts.get_mut(&question) {
+            attempts.fail();
+            let ranked = attempts.ranked;
+            self.rank(&question, ranked);
         }
     }
 
@@ -53,19 +91,28 @@ impl OpenQuestions {
     /// another's. Within that chain it is the one with the most failures. Among those it is the one with the longest
     /// signature, if the bytes are exceeded, and then the newest one, so that a flood cannot evict earlier questions.
     fn without_room(&self) -> Option<WalletQuestion> {
-        let is_long = self.signature_bytes > WALLET_QUESTIONS_BYTES_MAX;
-        if !is_long && self.attempts.len() <= WALLET_QUESTIONS_MAX {
+        if self.signature_bytes > WALLET_QUESTIONS_BYTES_MAX {
+            return self.longest_without_room();
+        }
+        if self.attempts.len() <= WALLET_QUESTIONS_MAX {
             return None;
         }
-        let room = |question: &WalletQuestion| if is_long { question.signature.len() } else { 1 };
+        let (_, of_chain) = self.ranks.iter().max_by_key(|(_, of_chain)| of_chain.len())?;
+        of_chain.last().map(|(.., question)| question.clone())
+    }
+
+    /// Returns the question to evict if there are too many signature bytes. Looks at all questions.
+    fn longest_without_room(&self) -> Option<WalletQuestion> {
         let mut rooms: BTreeMap<u64, usize> = BTreeMap::new();
         for question in self.attempts.keys() {
-            *rooms.entry(question.chain_id).or_default() += room(question);
+            *rooms.entry(question.chain_id).or_default() += question.signature.len();
         }
         let (chain_id, _) = rooms.into_iter().max_by_key(|(_, room)| *room)?;
         let of_chain = self.attempts.iter().filter(|(it, _)| it.chain_id == chain_id);
-        let worst =
-            of_chain.max_by_key(|(it, attempts)| (attempts.failures, room(it), attempts.due));
+        let worst = of_chain.max_by_key(|(it, attempts)| {
+            let (failures, due) = attempts.ranked;
+            (failures, it.signature.len(), due)
+        });
         worst.map(|(question, _)| question.clone())
     }
 }
@@ -76,6 +123,8 @@ struct Attempts {
     failures: u32,
     pauses: ExponentialBackoff,
     due: Instant,
+    /// The failures and the time of the next attempt by which the queue has ranked the question.
+    ranked: (u32, Instant),
     /// An attempt is under way.
     running: bool,
     /// Time of the chain's newest block, unix seconds, if that was older than the block of the question.
@@ -85,16 +134,19 @@ struct Attempts {
 }
 
 impl Attempts {
-    fn new() -> Self {
+    /// Creates the attempts at a question that has failed so often, due at once.
+    fn after(failures: u32) -> Self {
         let pauses = ExponentialBuilder::new()
             .with_min_delay(WALLET_PAUSE_MIN)
             .with_max_delay(WALLET_PAUSE_MAX)
             .without_max_times()
             .build();
+        let due = Instant::now();
         Self {
-            failures: 0,
+            failures,
             pauses,
-            due: Instant::now(),
+            due,
+            ranked: (failures, due),
             running: false,
             newest_time_s: None,
             still: 0,
@@ -105,6 +157,7 @@ impl Attempts {
         self.failures = self.failures.saturating_add(1);
         self.running = false;
         self.due = Instant::now() + self.pauses.next().unwrap_or(WALLET_PAUSE_MAX);
+        self.ranked = (self.failures, self.due);
     }
 }
 
@@ -117,7 +170,7 @@ impl QuestionQueue {
         if open.attempts.contains_key(question) {
             return;
         }
-        open.insert(question, Attempts { failures: has_failed.into(), ..Attempts::new() });
+        open.insert(question, Attempts::after(has_failed.into()));
         while let Some(worst) = open.without_room() {
             open.remove(&worst);
         }
@@ -138,7 +191,7 @@ impl QuestionQueue {
     /// Postpones a question after a failed attempt.
     pub(super) fn failed(&self, question: &WalletQuestion, error: &WalletError) {
         let mut open = self.open.lock();
-        let Some(attempts) = open.attempts.get_mut(question) else { return };
+        let Some(attempts) = open.attempts.get(question) else { return };
         if attempts.failures == 0 {
             tracing::warn!(
                 code = "wallet_unavailable",
@@ -147,7 +200,7 @@ impl QuestionQueue {
                 "an identity update waits for a contract wallet: {error}"
             );
         }
-        attempts.fail();
+        open.fail(question);
     }
 
     /// Postpones a question whose block the chain does not have yet. Tells the operator, and returns true, when the
@@ -158,8 +211,8 @@ impl QuestionQueue {
         let has_grown = attempts.newest_time_s < Some(newest_time_s);
         attempts.still = if has_grown { 0 } else { attempts.still.saturating_add(1) };
         attempts.newest_time_s = attempts.newest_time_s.max(Some(newest_time_s));
-        attempts.fail();
         let stands_still = attempts.still == STILL_REPLIES;
+        open.fail(question);
         if stands_still {
             tracing::warn!(
                 code = "wallet_chain_still",
@@ -301,6 +354,42 @@ mod tests {
         assert!(!open.attempts.contains_key(&flood(count)), "it has failed before");
     }
 
+    /// Returns the question that a search through all of them finds to evict.
+    fn searched(open: &OpenQuestions) -> Option<WalletQuestion> {
+        let of_chain = |chain_id| move |it: &&WalletQuestion| it.chain_id == chain_id;
+        let count = |chain_id: &u64| open.attempts.keys().filter(of_chain(*chain_id)).count();
+        let chain_id = (0..4).max_by_key(count)?;
+        let of_chain = open.attempts.iter().filter(|(it, _)| it.chain_id == chain_id);
+        let worst = of_chain.max_by_key(|(_, attempts)| (attempts.failures, attempts.due));
+        worst.map(|(question, _)| question.clone())
+    }
+
+    #[test]
+    fn the_question_to_evict_is_the_one_that_a_search_finds() {
+        let (mut open, mut random) = (OpenQuestions::default(), 7_u64);
+        for _ in 0..3000 {
+            // Knuth's MMIX generator; its high bits are random enough.
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            let number = u8::try_from((random >> 33) & 31).unwrap();
+            let it = question(u64::from(number) % 4, number);
+            match (random >> 40) & 3 {
+                0 => open.remove(&it),
+                1 => open.fail(&it),
+                _ if !open.attempts.contains_key(&it) => open.insert(&it, Attempts::after(0)),
+                _ => {}
+            }
+            let ranked: usize = open.ranks.values().map(BTreeSet::len).sum();
+            assert_eq!(ranked, open.attempts.len());
+            assert!(open.ranks.values().all(|of_chain| !of_chain.is_empty()));
+            let most = open.ranks.iter().max_by_key(|(_, of_chain)| of_chain.len());
+            let last = most.and_then(|(_, of_chain)| of_chain.last());
+            let found = searched(&open).filter(|_| !open.attempts.is_empty());
+            assert_eq!(last.map(|(.., question)| question), found.as_ref());
+        }
+    }
+
     #[test]
     fn the_latest_time_of_a_chain_that_is_not_there_yet_is_kept() {
         let queue = QuestionQueue::default();
@@ -331,7 +420,7 @@ mod tests {
 
     #[test]
     fn pauses_double_up_to_the_longest() {
-        let mut attempts = Attempts::new();
+        let mut attempts = Attempts::after(0);
         let pauses = attempts.pauses.by_ref().take(10).map(|pause| pause.as_secs());
         assert_eq!(pauses.collect::<Vec<_>>(), [2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
         attempts.fail();
