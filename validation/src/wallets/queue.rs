@@ -356,7 +356,7 @@ mod tests {
 
     /// Returns the question that a search through all of them finds to evict.
     fn searched(open: &OpenQuestions) -> Option<WalletQuestion> {
-        let of_chain = |chain_id| move |it: &&WalletQuestion| it.chain_id == chain_id;
+        let of_chain = |chain_id: u64| move |it: &&WalletQuestion| it.chain_id == chain_id;
         let count = |chain_id: &u64| open.attempts.keys().filter(of_chain(*chain_id)).count();
         let chain_id = (0..4).max_by_key(count)?;
         let of_chain = open.attempts.iter().filter(|(it, _)| it.chain_id == chain_id);
