@@ -30,9 +30,8 @@ const SMALL_LOG_BYTES: usize = 64 << 10;
 /// 50 µs, and 27 ns for a byte (`docs/performance.md`).
 const SIGNER_COST_BYTES: usize = 2 << 10;
 
-/// No envelope with an identity update has fewer bytes. Calculated: the ids of inbox, topic and transaction alone have
-/// 129.
-const ENVELOPE_LEN_MIN: usize = 128;
+/// The most signatures of one action of an update: that of an existing member, and that of the new one.
+const ACTION_SIGNERS_MAX: usize = 2;
 
 /// An inbox while its next updates are judged, one after the other.
 ///
@@ -292,13 +291,15 @@ fn catch_up(
         }
     }
     let mut read = CaughtUp { cost: 0, is_whole: true };
-    let mut ids = Vec::new();
+    let (mut ids, mut len_bytes_all) = (Vec::new(), 0_usize);
     while let Some(found) = row.filter(|row| row.id.originator == STRAND) {
-        ids.push(found.id);
-        // A log of so many updates is surely too long: the other rows need not be read.
-        if !limit.allows(ids.len().saturating_mul(ENVELOPE_LEN_MIN)) {
+        let len_bytes = usize::try_from(found.len_bytes).unwrap_or(usize::MAX);
+        len_bytes_all = len_bytes_all.saturating_add(len_bytes);
+        // Neither the other rows nor any envelope of a log that is too long need be read.
+        if !limit.allows(len_bytes_all) {
             return Ok(CaughtUp { is_whole: false, ..read });
         }
+        ids.push(found.id);
         row = rows.next_row()?;
     }
     assert!(ids.is_sorted(), "rows of a topic ascend within their strand");
@@ -310,8 +311,14 @@ fn catch_up(
                 return Ok(CaughtUp { is_whole: false, ..read });
             }
             let stored = update_of(bytes).ok_or_else(|| unreadable(id))?;
-            let signers = judge.add(id.sequence, &stored.update);
-            let cost = len_bytes.saturating_add(signers.saturating_mul(SIGNER_COST_BYTES));
+            let cost_of = |signers: usize| {
+                len_bytes.saturating_add(signers.saturating_mul(SIGNER_COST_BYTES))
+            };
+            let most = cost_of(stored.update.actions.len().saturating_mul(ACTION_SIGNERS_MAX));
+            if !limit.allows(read.cost.saturating_add(most)) {
+                return Ok(CaughtUp { is_whole: false, ..read });
+            }
+            let cost = cost_of(judge.add(id.sequence, &stored.update));
             read.cost = read.cost.saturating_add(cost);
             limit.pay(cost, read.cost);
         }

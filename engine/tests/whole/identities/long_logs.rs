@@ -48,6 +48,21 @@ async fn an_inbox_whose_signers_have_to_be_found_waits_as_if_its_log_were_long()
     assert_eq!(shown(&node, 1).len(), 10);
 }
 
+/// The number of signers that have to be found is known only when they are, and one update may have hundreds.
+#[tokio::test]
+async fn an_update_of_so_many_actions_that_its_signers_could_take_long_is_not_read_at_once() {
+    let judge = Scripted::unknown(&[]);
+    let node = start_judging(store(), true, judge.clone());
+    let chain = node.engine.chain_appender();
+    append(&chain, &[update_with(1, 1, 1, vec![create(11); 300])]);
+    judge.read();
+    append(&chain, &[update(2, 1, 2), update(3, 2, 3)]);
+    assert_eq!((judge.read(), shown(&node, 1), shown(&node, 2)), (0, vec![1], vec![3]));
+    let judged = chain.judge_waiting().unwrap();
+    assert_eq!(judged, JudgedUpdates { valid: 1, invalid: 0, waiting: 0 });
+    assert_eq!(shown(&node, 1), [1, 2]);
+}
+
 /// An enemy who owns many inboxes, too many to be remembered, has the logs of all of them read with one small update
 /// for each.
 #[tokio::test]
