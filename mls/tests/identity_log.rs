@@ -329,3 +329,25 @@ fn a_trusted_update_that_is_applied_in_steps_leads_to_the_same_state() {
         assert_eq!(state.as_ref(), Some(&expected), "steps of {step}");
     }
 }
+
+/// An inbox may have a hundred thousand contract wallets, which are not gone through for each action of its log.
+#[test]
+fn only_accounts_with_keys_can_have_signed_with_one() {
+    let (owner, second, phone) = (wallet(1), wallet(2), installation(3));
+    let (id, _) = inbox();
+    let name = format!("eip155:1:{}", second.identifier());
+    let as_contract = common::by(move |_: &str| contract_signature(&name, 7, &[1]));
+    let add_phone = || add(&phone.identifier(), &owner, &phone);
+    let log = [
+        vec![create(&owner.identifier(), 1, &owner)],
+        vec![add(&second.identifier(), &owner, as_contract)],
+        vec![add_phone()],
+        // With a second action, because a signature of the same text would be a replay.
+        vec![add(&second.identifier(), &owner, &second), revoke(&wallet(9).identifier(), &owner)],
+        vec![add_phone(), revoke(&second.identifier(), &owner)],
+        vec![add_phone(), revoke(&phone.identifier(), &owner)],
+    ];
+    let mut state = None;
+    let found = log.map(|actions| add_trusted(&mut state, &update(&id, actions)).unwrap());
+    assert_eq!(found, [0, 0, 0, 0, 1, 0], "a second account with a key was a member once");
+}

@@ -18,6 +18,8 @@ pub struct AssociationState {
     members: BTreeMap<MemberIdentifier, Member>,
     /// The installations among the members, by the member that added them. Holds no empty set.
     added: BTreeMap<MemberIdentifier, BTreeSet<MemberIdentifier>>,
+    /// The accounts among the members that sign with a key. An inbox may have very many other ones, contract wallets.
+    keyed: BTreeSet<MemberIdentifier>,
     recovery: MemberIdentifier,
     seen: BTreeSet<Bytes>,
     /// Sum of the weights of members and used signatures.
@@ -92,19 +94,13 @@ impl AssociationState {
         }
     }
 
-    /// Returns the only account that can have signed with a key, if there is exactly one.
+    /// Returns the only account that can have signed with a key, if there is exactly one. Constant time: it is called
+    /// for each action of a log.
     pub(super) fn only_account(&self) -> Option<&MemberIdentifier> {
-        // Accounts come first in the order of identifiers, so the loop ends before a long list of installations.
-        let accounts = self.members.values();
-        let accounts =
-            accounts.take_while(|member| member.identifier.kind() == MemberKind::Ethereum);
         let recovery = [&self.recovery]
             .into_iter()
             .filter(|it| it.kind() == MemberKind::Ethereum && !self.members.contains_key(*it));
-        let mut accounts = accounts
-            .filter(|member| member.chain_id.is_none())
-            .map(|member| &member.identifier)
-            .chain(recovery);
+        let mut accounts = self.keyed.iter().chain(recovery);
         accounts.next().filter(|_| accounts.next().is_none())
     }
 
@@ -123,6 +119,7 @@ impl AssociationState {
             inbox_id: account.inbox_id(nonce),
             members: BTreeMap::new(),
             added: BTreeMap::new(),
+            keyed: BTreeSet::new(),
             recovery: account.clone(),
             seen: BTreeSet::new(),
             weight: 0,
@@ -161,12 +158,16 @@ impl AssociationState {
         if let Some(adder) = orphaned_by(&member) {
             self.added.entry(adder.clone()).or_default().insert(member.identifier.clone());
         }
+        if signs_with_key(&member) {
+            self.keyed.insert(member.identifier.clone());
+        }
         self.members.insert(member.identifier.clone(), member);
     }
 
     fn remove(&mut self, identifier: &MemberIdentifier) {
         let Some(member) = self.members.remove(identifier) else { return };
         self.weight -= member_weight(&member);
+        self.keyed.remove(identifier);
         let Some(adder) = orphaned_by(&member) else { return };
         if let Some(added) = self.added.get_mut(adder) {
             added.remove(identifier);
@@ -207,10 +208,17 @@ fn orphaned_by(member: &Member) -> Option<&MemberIdentifier> {
     member.added_by.as_ref().filter(|_| member.identifier.kind() == MemberKind::Installation)
 }
 
+/// Returns true if the member is an account that signs with a key.
+fn signs_with_key(member: &Member) -> bool {
+    member.identifier.kind() == MemberKind::Ethereum && member.chain_id.is_none()
+}
+
 /// Returns an estimate of the memory that a member takes, in bytes: its identifier twice, and its entries in two maps.
+/// An account with a key has an entry in a set, too.
 fn member_weight(member: &Member) -> usize {
-    let parent = member.added_by.as_ref();
-    448 + 2 * member.identifier.len_bytes() + parent.map_or(0, MemberIdentifier::len_bytes)
+    let (len_bytes, parent) = (member.identifier.len_bytes(), member.added_by.as_ref());
+    let keyed = if signs_with_key(member) { 64 + len_bytes } else { 0 };
+    448 + 2 * len_bytes + keyed + parent.map_or(0, MemberIdentifier::len_bytes)
 }
 
 /// Returns an estimate of the memory that a used signature takes, in bytes.
