@@ -371,7 +371,7 @@ fn a_caller_who_is_answered_leaves_nothing() {
     let connection = budget.connection(address(1), budget.account(None)).unwrap();
     let call = crate::call_share::CallCharge::new(Arc::clone(&connection));
     call.take(8 * MIB).unwrap();
-    call.watch_caller().is_there();
+    call.watch_caller().end();
     assert_eq!(connection.used_bytes(), CONNECTION_BYTES + 8 * MIB);
     call.clear();
     drop(call);

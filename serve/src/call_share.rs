@@ -57,7 +57,7 @@ pub struct CallerWatch(Option<CallCharge>);
 
 impl CallerWatch {
     /// Ends the watch while the caller is still connected.
-    pub fn is_there(mut self) {
+    pub fn end(mut self) {
         self.0 = None;
     }
 }

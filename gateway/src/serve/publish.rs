@@ -129,7 +129,7 @@ impl PublishService {
         let repeats: Vec<bool> = routed.iter().map(is_repeat).collect();
         let caller_watch = charge.watch_caller();
         let outcomes = self.dispatch(&bill, &charge, routed, known, congestion_fee_max).await;
-        caller_watch.is_there();
+        caller_watch.end();
         let is_unused = |index: &usize| repeats[*index] || costs_nothing(&outcomes[*index]);
         for (index, outcome) in outcomes.iter().enumerate() {
             if outcome.as_ref().is_err_and(EnvelopeError::may_be_published) {

@@ -81,8 +81,8 @@ impl DifferingReports {
         self.0.remove(&id);
     }
 
-    /// Returns true if a refused report was logged before, and notes that it is logged now.
-    pub(super) fn was_logged(&mut self, id: ReportId) -> bool {
+    /// Notes that a refused report is logged now. Returns true if it was logged before.
+    pub(super) fn note_logged(&mut self, id: ReportId) -> bool {
         let report = self.0.get_mut(&id);
         report.is_some_and(|report| std::mem::replace(&mut report.is_logged, true))
     }
@@ -107,15 +107,15 @@ mod tests {
     #[test]
     fn a_refused_report_is_judged_again_after_some_looks_and_logged_once() {
         let mut differing = DifferingReports::default();
-        assert!(!differing.was_logged(id(1)), "it is not known");
+        assert!(!differing.note_logged(id(1)), "it is not known");
         differing.remember(id(1), ABOUT, &found());
-        assert!(!differing.was_logged(id(1)) && differing.was_logged(id(1)));
+        assert!(!differing.note_logged(id(1)) && differing.note_logged(id(1)));
         let looks = 0..2 * LOOKS_OF_A_REFUSAL;
         let by_memory = looks.filter(|_| differing.refused_before(id(1), true).is_some()).count();
         assert_eq!(by_memory, usize::from(LOOKS_OF_A_REFUSAL) - 1);
         assert_eq!(differing.refused_before(id(1), false), Some(found()), "it may not be judged");
         differing.remember(id(1), ABOUT, &found());
-        assert!(differing.refused_before(id(1), true).is_some() && differing.was_logged(id(1)));
+        assert!(differing.refused_before(id(1), true).is_some() && differing.note_logged(id(1)));
         differing.judge_all_again(OriginatorId(200));
         assert!(differing.refused_before(id(1), true).is_some(), "another originator");
         differing.judge_all_again(ABOUT);

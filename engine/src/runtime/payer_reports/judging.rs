@@ -124,7 +124,7 @@ impl PayerReporterState {
 
     /// Names the nodes that wrote a report to which this node does not come, once.
     pub(super) fn log_refusal(&self, held: &HeldReport, differences: &[ReportDifference]) {
-        if self.differing.lock().was_logged(held.id) {
+        if self.differing.lock().note_logged(held.id) {
             return;
         }
         self.totals.note_refused(differences);
