@@ -3,14 +3,14 @@
 //! ```text
 //! admin.sock     where `hawser dev add-node` and others reach the network, while it runs
 //! dev.lock       held while `hawser dev` runs here; marks the folder as ours
-//! network.json   what runs, while and after it runs
+//! network.json   addresses of all parts; it stays after the network has ended, until the next start
 //! registry.json  the node records
 //! rates.json     the price list; with chains, that of the settlement chain at the start
-//! payer.key      signs and pays for what is published by hand
-//! chain.json     where the contracts are, while and after the chains run
+//! payer.key      key of the payer: of the gateway's envelopes, and of those published by hand
+//! chain.json     addresses of the contracts; it stays, too
 //! chain/         app and settlement: both chains; log.txt: their log
-//! gateway/       nonces: what it is sending to the app chain; log.txt: its log
-//! node-100/      key: the node's; data: its database; state: what this host knows of it; log.txt: its log
+//! gateway/       nonces: record of its transactions on the app chain; log.txt: its log
+//! node-100/      key: the node's; data: its database; state: this host's records about it; log.txt: its log
 //! ```
 
 use std::fs::{self, File, TryLockError};

@@ -2,8 +2,9 @@
 //! app chain, and everything else to a node, signed by its own payer.
 //!
 //! ```sh
-//! hawser dev                      # in one terminal
-//! cargo run --release -p hawser-examples --bin bot -- --network hawser-dev/network.json
+//! scripts/dev                                               # builds everything; leave it running
+//! export PATH="$HOME/.cache/hawser-target/release:$PATH"    # in another terminal
+//! bot --network hawser-dev/network.json
 //! ```
 //!
 //! Two installations run in this process, each with an inbox of its own. The asker makes a group, adds the bot, and
