@@ -73,7 +73,7 @@ pub enum RefutedVoidProofError {
     #[error("node {0} has not signed the envelope")]
     Forged(OriginatorId),
     /// The envelope is at another place.
-    #[error("the statement is not about {0}, where the envelope stands")]
+    #[error("the statement does not cover {0}, the place of the envelope")]
     OtherPlace(EnvelopeId),
 }
 

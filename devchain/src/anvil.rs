@@ -49,8 +49,7 @@ pub enum AnvilError {
     },
     /// Anvil ended, or did not print its address in time.
     #[error(
-        "anvil at {program} does not listen on port {port}: {reason}. See what it says when it is \
-         started by hand"
+        "anvil at {program} does not listen on port {port}: {reason}. Start it by hand to see its output"
     )]
     Silent {
         /// The program.

@@ -45,7 +45,7 @@ pub struct ObserverPace {
 }
 
 impl Default for ObserverPace {
-    /// Half a minute, and five seconds (`docs/protocol/checkpoints.md`). Guesses: two stories are noticed soon, and
+    /// Half a minute, and five seconds (`docs/protocol/checkpoints.md`). Guesses: two histories are noticed soon, and
     /// many observers of many strands cost their peers few signatures.
     fn default() -> Self {
         Self { after: Duration::from_secs(30), every: Duration::from_secs(5) }

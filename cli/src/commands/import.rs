@@ -87,7 +87,7 @@ fn tell(report: &ImportReport, settings: &NodeServiceSettings, as_json: bool) {
     }
     if *unused > 0 {
         output::line(format_args!(
-            "the counter of node {node} stands {unused} above its last envelope: these places stay empty. Failed and \
+            "the counter of node {node} is {unused} above its last envelope: these places stay empty. Failed and \
              repeated publishes use places up; if there were not so many, the database has lost the end of the strand, \
              and the node looks for it at its peers"
         ));

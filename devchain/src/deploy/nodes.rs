@@ -28,7 +28,10 @@ pub struct NodeRegistration {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RegisterError {
     /// The registry assigns ids in order, so the node would get another id.
-    #[error("node {id} cannot be registered now: the registry gives id {next} to the next one")]
+    #[error(
+        "node {id} cannot be registered now: the registry gives id {next} to the next one. Register \
+         that one first, or use fresh chains"
+    )]
     OtherId {
         /// The intended id.
         id: u32,

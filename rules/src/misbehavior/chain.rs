@@ -18,7 +18,7 @@ pub(super) fn judge(case: &ReportCase<'_>, exhibits: &[Exhibit]) -> Ruling {
             return Ruling::refuted(fact.at(exhibit.id));
         };
         if exhibit.id.originator.is_node() {
-            let text = "the envelope has no signature, so who served it cannot be told (rule 13)";
+            let text = "the envelope has no signature, so it proves no node guilty (rule 13)";
             return Ruling::refuted(Fact::new("chain_proof", text).at(exhibit.id));
         }
         let event = case.chain.event(exhibit.id, transaction);

@@ -24,7 +24,7 @@ const NOTICE_NS_MAX: i64 = 3_600_000_000_000;
 /// Judges each envelope by the rules. If there are several, also judges the last one's congestion fee.
 pub(super) fn judge(case: &ReportCase<'_>, report: &Report, exhibits: &[Exhibit]) -> Ruling {
     if let Some(chain) = exhibits.iter().find(|it| matches!(it.origin, Origin::Chain(_))) {
-        let text = "the envelope has no signature, so who served it cannot be told (rule 13)";
+        let text = "the envelope has no signature, so it proves no node guilty (rule 13)";
         let worthless = Fact::new("chain_proof", text).at(chain.id);
         return judge_others(case, report, exhibits, worthless);
     }

@@ -123,7 +123,7 @@ impl ShownLeaf {
 /// Evidence based on signed trees. Not verified; [`verify_trees`] judges it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TreeEvidence {
-    /// The fault that the pieces are said to show.
+    /// The fault that the pieces show, according to the reporter.
     pub fault: TreeFault,
     /// The pieces in the order that [`TreeFault`] states.
     pub pieces: Vec<Bytes>,
@@ -296,7 +296,7 @@ impl<'a> OpenedEvidence<'a> {
         let text = match accused == self.node() {
             true => "the reporter holds another tree; which one is true is not signed",
             false => {
-                "an observer holds another tree than the reporter: the node told two stories, or one of them is wrong"
+                "an observer holds another tree than the reporter: the node showed two histories, or one of them is wrong"
             }
         };
         let fact = self.fact("other_tree", text).with("signer", self.node().0);

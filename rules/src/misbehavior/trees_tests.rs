@@ -206,7 +206,7 @@ fn another_tree_alone_is_a_claim() {
     assert_eq!(outcome(TreeFault::OtherTree, &[&strand.own(7)]), (Claim, "other_tree"));
     let observed = strand.signed(OriginatorId(200), LIAR, 7, 1);
     let judgement = judge(TreeFault::OtherTree, &[&observed]);
-    assert_eq!((judgement.verdict, judgement.accused), (Claim, Some(LIAR)), "it told two stories");
+    assert_eq!((judgement.verdict, judgement.accused), (Claim, Some(LIAR)), "it showed two trees");
     let observed = strand.signed(OriginatorId(200), CHAIN, 7, 1);
     let judgement = judge(TreeFault::OtherTree, &[&observed]);
     assert_eq!((judgement.verdict, judgement.accused), (Claim, Some(OriginatorId(200))));

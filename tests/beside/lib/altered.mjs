@@ -25,7 +25,7 @@ const ALTERED = [
      UPDATE gateway_envelopes_latest SET originator_sequence_id = $place WHERE originator_node_id = $node`, /lost the end/],
   ["a table", "DROP TABLE payer_report_attestations", /payer_report_attestations/],
   ["a column", "ALTER TABLE unsettled_usage RENAME COLUMN last_sequence_id TO last", /last_sequence_id/],
-  ["the counter of the strand", "SELECT setval('staged_originator_envelopes_id_seq', 1)", /its counter stands at 1/],
+  ["the counter of the strand", "SELECT setval('staged_originator_envelopes_id_seq', 1)", /its counter is at 1/],
   ["a message that has no envelope yet", `INSERT INTO staged_originator_envelopes (topic, payer_envelope)
      VALUES ('\\x00', '\\x00')`, /1 messages? (was|were) accepted/],
   ["the node", "UPDATE node_info SET node_id = 900", /belongs to node 900/],

@@ -34,7 +34,7 @@ pub enum ImportPlanError {
     /// The database belongs to another key.
     #[error(
         "the database belongs to another key of node {own} than the registry names: it is of another \
-         network, or was altered"
+         network, or was altered. Name the database of your node"
     )]
     OtherKey {
         /// The node.
@@ -100,8 +100,9 @@ pub enum ImportPlanError {
     },
     /// The counter of sequence ids is below the end of the node's own strand.
     #[error(
-        "the own strand ends at {head}, and its counter stands at {counter}: the database was put together \
-         from different times"
+        "the own strand ends at {head}, and its counter is at {counter}: the database has tables of different times. \
+         Restore it whole, or start with an empty folder and take everything from peers \
+         (docs/runbooks/replace-xmtpd.md)"
     )]
     CounterBehind {
         /// The last sequence id of the strand.
@@ -111,8 +112,9 @@ pub enum ImportPlanError {
     },
     /// The counter of sequence ids is so far above the end of the own strand that it cannot have been counted.
     #[error(
-        "the own strand ends at {head}, and its counter stands at {counter}, more than {COUNTER_AHEAD_MAX} above: \
-         the database is damaged, or its sequence was set by hand. All ids between would be lost for good"
+        "the own strand ends at {head}, and its counter is at {counter}, more than {COUNTER_AHEAD_MAX} above: the \
+         database is damaged, or its sequence was set by hand. All ids between would be lost for good, so set the \
+         sequence to the end of the strand, or take everything from peers (docs/runbooks/replace-xmtpd.md)"
     )]
     CounterFarAhead {
         /// The last sequence id of the strand.
@@ -122,8 +124,9 @@ pub enum ImportPlanError {
     },
     /// Rows have places that no strand has, so they would be left out.
     #[error(
-        "originator {originator} has {described} rows in gateway_envelopes_meta, and {read} at places from 1 on: the \
-         others stand at no place of a strand, so the database was altered"
+        "originator {originator} has {described} rows in gateway_envelopes_meta, and {read} at places from 1 on. The \
+         other rows have places that no strand has, so the database was altered: restore it, or take everything from \
+         peers (docs/runbooks/replace-xmtpd.md)"
     )]
     OtherPlaces {
         /// The strand.

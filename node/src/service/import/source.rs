@@ -203,7 +203,7 @@ impl SourceDatabase {
         let counter = counter(&now).await?;
         let staged = now.count("staged_originator_envelopes").await?;
         if (counter, staged) != (facts.counter, facts.staged) {
-            let what = format!("the counter of its strand stands at {counter}");
+            let what = format!("the counter of its strand is at {counter} now");
             return Err(ImportError::Changed { what });
         }
         for (originator, strand) in strands(&now).await? {
