@@ -105,7 +105,7 @@ impl Flood {
     /// Ends the flood and returns the number of its requests.
     pub(crate) fn stop(self) -> u64 {
         self.stop.store(true, Ordering::Relaxed);
-        let _ = self.thread.join(); // a flood that has failed has told so, and counts as it is
+        let _ = self.thread.join(); // a failed flood has printed its error, and its requests count
         self.sent.load(Ordering::Relaxed)
     }
 }

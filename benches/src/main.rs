@@ -1,7 +1,7 @@
 //! `hawser-bench` measures a real node from outside, and in the same run the limits of the machine.
 //!
 //! In reading order: [`workload`] makes signed envelopes, [`rpc`] and [`load`] send them, [`network`] starts nodes as
-//! processes, [`log_server`] stands for a chain, [`limits`] measures the machine, [`scenario`] has one file for each
+//! processes, [`log_server`] plays a chain, [`limits`] measures the machine, [`scenario`] has one file for each
 //! figure, [`flood`] attacks a node beside one of them, [`results`] keeps figures, [`verdict`] compares them with what
 //! is promised, and [`report`] writes them up. [`micro`], [`identity`], [`key_package`], [`strand`], [`prune`] and
 //! [`streams`] measure parts of a node by themselves. [`past`] and [`expired`] write strands that no publisher can

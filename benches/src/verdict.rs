@@ -53,7 +53,7 @@ impl PromiseOutcome {
 /// Envelopes that readers get in each second of a catch-up that shows them first. Specified.
 const READABLE_PER_SECOND: f64 = 150_000.0;
 
-/// All that can be said about a run. Most needs the limits that were measured with it.
+/// Compares the figures of a run with the promises. Most comparisons need the limits that the same run measured.
 pub(crate) fn verdicts(run: &Run) -> Vec<PromiseOutcome> {
     let mut verdicts: Vec<_> =
         run.publish.iter().filter_map(|published| publish(run, published)).collect();

@@ -137,7 +137,7 @@ fn all_reports_of_a_node_are_judged_page_by_page_however_many_it_keeps() {
     assert_eq!(last["counts"], serde_json::json!({ "refuted": 80 }));
     assert_eq!(asked.load(Ordering::Relaxed), 17);
 
-    // What was read before an error is judged.
+    // Reports that were read before an error are judged.
     let (address, _) = keep(&runtime, 5, true);
     let url = format!("http://{address}");
     let output = run(&["audit", "report", "--json", &url, "--registry", &keys]);

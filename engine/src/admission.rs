@@ -22,7 +22,7 @@ const STRUCTURED_LEN_BYTES_MAX: usize = 16 * 1024;
 /// The most refused envelopes that the text for the publisher names. A guess: a publisher with more
 /// has one mistake in all of them.
 const NAMED_MAX: usize = 20;
-/// The most originators of one envelope for which a refusal tells what this node has seen. A guess: the strands of the
+/// The most originators of one envelope for which a refusal states this node's last place. A guess: the strands of the
 /// chain and of the older network are five.
 const SEEN_MAX: usize = 8;
 /// The machine-readable name of the refusal of an envelope that was published before and has

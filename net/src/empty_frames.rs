@@ -122,7 +122,7 @@ mod tests {
                 assert_eq!(peer.take(now), Ok(()));
             }
         }
-        // What the last want has explained is used up; the rest is as at the beginning.
+        // The frames that the last want explains are used up; the number of others is as at the beginning.
         assert_eq!(taken(&peer, now), UNEXPLAINED_MAX - EXPLAINED);
     }
 }

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use crate::ids::{EnvelopeId, OriginatorId, SequenceId};
 use crate::pb::xmtp::xmtpv4::envelopes as pb;
 
-/// A map from originator to the highest sequence id seen. An absent originator stands for 0, and
-/// entries of 0 are dropped, so two cursors with the same meaning are equal.
+/// A map from originator to the highest sequence id seen. An absent originator means 0, and entries of 0
+/// are dropped, so two cursors with the same meaning are equal.
 ///
 /// A list, because most cursors have few entries and a node keeps one for each topic of a stream that catches up. A
 /// tree would take ten times as much for a single entry.

@@ -1,7 +1,7 @@
-//! Statuses of HTTP as codes of gRPC, for answers of servers that do not speak gRPC.
+//! Conversion of HTTP statuses to gRPC codes, for answers of servers that do not speak gRPC.
 
-/// Returns the number of the gRPC code for which a status of HTTP other than 200 stands, in an answer without a status
-/// of gRPC. Specified (gRPC, *HTTP to gRPC Status Code Mapping*).
+/// Converts an HTTP status other than 200, in an answer without a gRPC status, to the number of a gRPC code. Specified
+/// (gRPC, *HTTP to gRPC Status Code Mapping*).
 #[must_use]
 pub const fn code_of_http(status: u16) -> i32 {
     match status {

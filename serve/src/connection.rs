@@ -309,7 +309,7 @@ impl Connections {
         let stream = Metered::new(stream, head_timeout, talk.unflushed.clone(), self.on_flood());
         let heads = stream.heads();
         self.hold(stream, heads, &talk).await;
-        // What the connection has not written is gone with it.
+        // Unwritten answers went with the connection.
         talk.unflushed.flushed();
         let Some(asked) = talk.upgrades.take().and_then(|slot| slot.take()) else { return };
         let switch = asked.switch(head_timeout, talk.unflushed.clone(), self.on_flood());

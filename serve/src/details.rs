@@ -21,9 +21,9 @@ const FIELDS_MAX: usize = 8;
 /// The longest description of a part, and the longest text of a status that is repeated in its details, in
 /// characters. A guess, for the same reason.
 const DESCRIPTION_CHARS_MAX: usize = 120;
-/// The beginning of the keys under which a node tells what it has seen of strands. An originator's id follows.
+/// The prefix of the keys under which a node states its last place of a strand. An originator's id follows.
 const SEEN_KEY: &str = "seen_";
-/// Largest number of strands of which a status tells that. A guess: envelopes depend on two strands of the chain, and
+/// Largest number of strands for which a status states it. A guess: envelopes depend on two strands of the chain, and
 /// those of the older network are three.
 const SEEN_MAX: usize = 8;
 

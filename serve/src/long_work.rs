@@ -30,7 +30,7 @@ pub(crate) const LONG_ANSWER_BYTES: usize = 4 * 1024 * 1024;
 /// Threads that work on long messages concurrently; other work waits in its caller's turn. A guess: enough blocking
 /// threads stay free for disk reads, and the runtime's threads get their part of two cores.
 const WORKERS_MAX: usize = 4;
-/// The gate at which addresses wait for these threads. What waits is charged to its caller, whose memory bounds it.
+/// The gate at which addresses wait for these threads. Waiting messages are charged to their caller, which bounds them.
 static WORKERS: LazyLock<FairGate<usize>> = LazyLock::new(|| FairGate::unbounded(WORKERS_MAX));
 /// Threads for the work of connections whose publishes have paid for turns. Apart, so that no publisher waits behind
 /// the long messages of callers that publish nothing. A guess: the cores of a small machine.

@@ -240,8 +240,8 @@ mod tests {
         assert_eq!(began.elapsed().as_secs(), WAIT_MAX.as_secs());
     }
 
-    /// A change waits for the memory of its state. What is given back meanwhile is too little for it, and enough for a
-    /// request that came later.
+    /// A change waits for the memory of its state. The memory that is given back meanwhile is too little for it, and
+    /// enough for a request that came later.
     #[tokio::test(start_paused = true)]
     async fn a_request_does_not_stand_behind_a_change_that_waits_for_its_state() {
         let budget = MemoryBudget::new(LIMIT);

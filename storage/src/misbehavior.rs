@@ -125,8 +125,8 @@ impl Snapshot<'_> {
         self.database().evidence.lock().note_unreadable(key, error);
     }
 
-    /// Returns evidence of this kind against a node, ascending by place: at most `limit` pieces. What the disk has
-    /// damaged is passed over.
+    /// Returns evidence of this kind against a node, ascending by place: at most `limit` pieces. Passes over rows that
+    /// the disk has damaged.
     ///
     /// # Errors
     /// When the database fails.
@@ -157,7 +157,7 @@ impl Snapshot<'_> {
     }
 
     /// Returns evidence that was stored after `after`, oldest first: at most `limit` pieces, and no more
-    /// once they have `len_bytes_max` bytes. Empty at the end. What the disk has damaged is passed over.
+    /// once they have `len_bytes_max` bytes. Empty at the end. Passes over rows that the disk has damaged.
     ///
     /// # Errors
     /// When the database fails.

@@ -95,8 +95,8 @@ impl Store {
 
 impl Snapshot<'_> {
     /// Returns reports that were stored after `after_ns`, oldest first: at most `limit`, and no more once
-    /// they have `len_bytes_max` bytes together; the first one is returned regardless. Empty at the end. What the disk
-    /// has damaged is passed over.
+    /// they have `len_bytes_max` bytes together; the first one is returned regardless. Empty at the end. Passes over
+    /// rows that the disk has damaged.
     ///
     /// # Errors
     /// When the database fails.

@@ -158,7 +158,7 @@ impl UpdatePrecheck {
             |newest: u64| *block_number > newest.saturating_add(WALLET_BLOCKS_AHEAD_MAX);
         if is_ahead_of(newest.stated) {
             let text = format!(
-                "Signature validation failed: a contract wallet is said to have signed at block \
+                "Signature validation failed: the update states that a contract wallet signed at block \
                  {block_number} of chain {chain_id}, which has {}",
                 newest.stated
             );

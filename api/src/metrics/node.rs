@@ -206,7 +206,7 @@ fn trees(out: &mut Exposition<'_>, observer: &NodeObserver) -> fmt::Result {
     let shown = &counters.checkpoint_exchange;
     out.counters(
         "xmtp_checkpoints_shown",
-        "Checkpoints that peers showed and that told something new or were refused, by result",
+        "Checkpoints from peers that were new or were refused, by result",
         [
             ([("result", "agreed")], shown.agreed.get()),
             ([("result", "contradicting")], shown.contradicting.get()),

@@ -100,7 +100,7 @@ async fn a_stream_that_begins_below_is_told_it_in_its_headers() {
     assert_eq!(oldest_of(opened.metadata()), four);
 }
 
-/// Queries of all callers wait for the same threads, and some for long. What has expired is in memory by then.
+/// Queries of all callers wait for the same threads, and some for long. The places of expired envelopes are in memory.
 #[tokio::test]
 async fn a_stream_waits_for_no_query_to_be_told_what_has_expired() {
     let without_threads = |settings: &mut ApiSettings| settings.read_threads = 0;

@@ -44,9 +44,9 @@ pub struct SampledSignatures {
 }
 
 /// Checks the signatures of originators and payers on envelopes of the strands of nodes that the registry names.
-/// Places are drawn evenly over all of them with `random`, which returns a number below its argument; if no envelope
-/// stands at one, the next one counts. Checks on `threads` threads, and needs memory for some batches and the places
-/// of the sample.
+/// Places are drawn evenly over all of them with `random`, which returns a number below its argument. A place without
+/// an envelope is replaced by the next one that has one. Checks on `threads` threads, and needs memory for some batches
+/// and the places of the sample.
 ///
 /// # Errors
 /// When rows cannot be read.

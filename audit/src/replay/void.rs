@@ -332,7 +332,7 @@ mod tests {
             log.checkpoints[4] = checkpoint(size, root);
             assert_eq!(shown(&log), none_shown, "{size}");
         }
-        // What another key has signed is no tree of the node.
+        // A checkpoint that another key has signed shows no tree of the node.
         let time_ns = ns_of(45).unsigned_abs();
         let of = Checkpoint { node: NODE, originator: NODE, size: 45, root, time_ns };
         log.checkpoints[4] = of.sign(&key(5)).into();

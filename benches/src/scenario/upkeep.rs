@@ -126,7 +126,7 @@ impl<'a> Publisher<'a> {
         Ok(self.publish("alone", work).await?.0)
     }
 
-    /// Publishes while a command runs. Returns what it said, too.
+    /// Publishes while a command runs. Returns its output, too.
     async fn beside(
         &mut self,
         upkeep: &str,

@@ -267,7 +267,7 @@ impl NonceRecord {
     fn write_anew(&mut self) -> io::Result<()> {
         let mut bytes = self.head.clone().into_bytes();
         self.live.entries().for_each(|entry| entry.encode(&mut bytes));
-        // What is on record may be sent, so it must be there after a power failure.
+        // A recorded transaction may be sent, so the record must survive a power failure.
         let file = private_file::replace(&self.path, &bytes, NameSync::Wait)?;
         (self.file, self.len, self.is_torn) = (file, bytes.len() as u64, false);
         Ok(())

@@ -190,7 +190,7 @@ impl Witnesses {
     }
 
     /// Hands the account's transaction with this nonce to the first endpoint, and to every one unless the first one
-    /// accepts it. What only some endpoints refuse may have been passed on by one that lies, so it is no refusal.
+    /// accepts it. A refusal by some endpoints is none: one that lies may have passed the transaction on.
     pub(crate) async fn hand_over(&self, account: Address, nonce: u64, raw: &Bytes) -> HandOver {
         let sent = submission::send_unless_all_refuse(&self.0.endpoints, raw).await;
         tracing::debug!(?sent, "a transaction was handed to the endpoints");

@@ -86,7 +86,7 @@ impl Claim {
         answer.block == Some(self.block) && self.logs.iter().any(lacks)
     }
 
-    /// Judges a claim by the answer of each endpoint; `None` stands for one that did not answer. `by` is the index of
+    /// Judges a claim by the answer of each endpoint: `None` for one that did not answer. `by` is the index of
     /// the claiming endpoint, and `active` that of the endpoint in use.
     ///
     /// A log is confirmed if no endpoint denies it, and either another endpoint than `by` has it in a receipt, or `by`

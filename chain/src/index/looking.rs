@@ -90,7 +90,7 @@ pub(super) enum LookOutcome {
 /// [`proof::judge`]. A denied claim causes no pause.
 ///
 /// `held` are the indices of endpoints that contradicted others before; if they do not
-/// answer, the contradiction stands. Returns the outcome, with the endpoints that did not answer, by host and port.
+/// answer, the contradiction remains. Returns the outcome, with the endpoints that did not answer, by host and port.
 pub(super) async fn look(
     endpoints: &Endpoints,
     settings: &WalkSettings,

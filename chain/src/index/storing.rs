@@ -210,7 +210,7 @@ impl BatchWriter {
     }
 }
 
-/// Returns the reason not to halt, given for each endpoint whether it confirms the batch; `None` stands for one that
+/// Returns the reason not to halt, given for each endpoint whether it confirms the batch: `None` for one that
 /// did not answer. A missing answer is not agreement: a lying endpoint may wait until the others do not answer.
 fn doubt_of(answers: &[Option<bool>], names: impl IntoIterator<Item = String>) -> Option<String> {
     if answers.contains(&Some(false)) {

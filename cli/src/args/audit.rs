@@ -37,7 +37,7 @@ pub(crate) enum AuditCommand {
     /// List identity updates with a signature that an earlier update of their inbox has used, also in another form.
     /// Exits with 8 if readers get one of them.
     Identities(AuditIdentitiesArgs),
-    /// Write a proof that an envelope stands in its strand: a file that can be verified with the nodes' keys alone. If
+    /// Write a proof that an envelope is part of its strand: a file that can be verified with the nodes' keys alone. If
     /// the log has no envelope there, write the statement of the node that the place is void.
     Prove(AuditProveArgs),
     /// Verify a proof. Exits with 0 if it is proven, 5 if it is with keys of the proof's writer only, and 7 if it is

@@ -36,8 +36,8 @@ pub const ASK_FOR: Duration = Duration::from_millis(1500);
 /// The shortest quarantine. A guess: a process that still signs with the key publishes or is seen
 /// within it.
 const LISTEN_FOR: Duration = Duration::from_secs(10);
-/// The longest time for which peers that still show something keep the operator waiting who has said
-/// that this node may sign. A guess.
+/// The longest time for which the node still waits, after the operator's confirmation, while peers show
+/// further places. A guess.
 const WORD_WAITS_FOR: Duration = Duration::from_secs(30);
 /// The difference of two hosts' clocks up to which nothing indicates a second process. A guess: hosts with a time
 /// service differ by milliseconds.
@@ -377,7 +377,7 @@ impl OwnStrandGuard {
     /// A peer has shown a place above the head: the folder does not hold the end of the strand.
     fn note_proof(&mut self, now: Instant, has_signed: bool) {
         match self.phase {
-            // The key was declared new, and is not. What the operator said was about a new key, too.
+            // The operator declared the key new, which it is not. A confirmation before was about a new key, too.
             Phase::Quarantine { reason: UnknownFolder::Unanswered, .. } => {
                 let reason = UnknownFolder::Contradicted;
                 self.phase = Phase::Quarantine { reason, since: now, word: None };

@@ -59,7 +59,7 @@ fn places_that_may_be_declared_are_left_out_whatever_the_operator_says_then() {
         }
         say(&mut guard, start, gap);
         assert_eq!(guard.release(start), skip(Some(5 + GAP)), "{gap}");
-        // What is shown meanwhile counts with its gap.
+        // A place that a peer shows meanwhile counts with its gap.
         guard.note_declared(SequenceId(9), 0);
         guard.observe(start, held(5));
         assert_eq!(guard.release(start), skip(Some((9 + gap).max(5 + GAP))), "{gap}");

@@ -93,7 +93,7 @@ impl std::fmt::Display for OwnStrandError {
                 f,
                 "another process signs with this node's key, or the data folder was set back while this \
                  node published: nothing is published until the other process has ended and the operator \
-                 has said so with `hawser restore confirm`"
+                 has run `hawser restore confirm`"
             ),
         }
     }

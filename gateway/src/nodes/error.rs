@@ -90,7 +90,7 @@ impl NodeError {
     }
 
     /// Returns true if readers of the node may have the same trouble, and false if the node answered as one that works.
-    /// Returns `None` if the error tells nothing of that: the node was not called, serves this gateway less than
+    /// Returns `None` if the error shows neither: the node was not called, serves this gateway less than
     /// others, or says that it cannot publish now. So no caller can make a node look broken by what it sends.
     pub(crate) fn is_of_node(&self) -> Option<bool> {
         match self {

@@ -219,7 +219,7 @@ impl TakenCost {
     }
 
     /// Returns the tokens of the caller at this gateway. Otherwise a refusal would make the caller wait for longer than
-    /// it is told.
+    /// the refusal states.
     fn give_tokens_back(&self) {
         let Policies { file, limits, kinds, .. } = &*self.policies;
         let (caller, times) = (&*self.caller.0, [self.admission.taken_ms, now_ms()]);

@@ -60,7 +60,7 @@ pub(super) fn low_s(bytes: &[u8]) -> Result<[u8; SIGNATURE_LEN_BYTES], IdentityV
     Ok(signature)
 }
 
-/// Returns the recovery id that `v` stands for: raw, from 27, or from 35 on with a chain id in it
+/// Decodes a recovery id from `v`: the id itself, the id plus 27, or from 35 on the id with a chain id
 /// (EIP-155).
 fn parity(v: u8) -> Result<u8, IdentityViolation> {
     match v {

@@ -134,7 +134,7 @@ impl Prompt {
             }
             // The answer is to an earlier question, perhaps of an earlier start with another folder.
             Ok(Some(_)) => {
-                tracing::warn!("the operator has answered a question that no longer stands")
+                tracing::warn!("the operator's answer is to an earlier question: it is ignored")
             }
             Ok(None) => {}
             Err(error) => tracing::warn!(%error, "the operator's answer cannot be read"),

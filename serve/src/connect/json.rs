@@ -140,8 +140,8 @@ pub(super) fn unpack(packed: Bytes) -> Result<Bytes, Status> {
     }
 }
 
-/// Decompresses as [`unpack`] does, in turns. What takes more than one is decompressed outside of the runtime's
-/// threads. The pieces are charged to `charge`.
+/// Decompresses as [`unpack`] does, in turns. A message that takes more than one is decompressed outside of the
+/// runtime's threads. The pieces are charged to `charge`.
 ///
 /// # Errors
 /// Those of [`unpack`], and RESOURCE_EXHAUSTED if the caller holds too much memory.

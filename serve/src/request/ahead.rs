@@ -1,5 +1,5 @@
-//! Reading on while earlier messages of a request wait, for memory, a thread or their handler. What the peer sends
-//! meanwhile is charged, and does not fill the window of the call, for which nothing is charged.
+//! Reading on while earlier messages of a request wait, for memory, a thread or their handler. The bytes that the peer
+//! sends meanwhile are charged. They would otherwise fill the window of the call, for which nothing is charged.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};

@@ -67,8 +67,8 @@ pub trait WalletChains: Send + Sync + 'static {
 pub struct NewestBlock {
     /// The highest block that more than half of the endpoints that reply have reached. Wallets are asked at it.
     pub reached: u64,
-    /// The highest block that an endpoint states. What is refused for want of a block lies beyond it, so that an
-    /// endpoint that states too low a block has nothing refused.
+    /// The highest block that an endpoint states. An update is refused for a block that is too far in the future only
+    /// if the block lies beyond this one. So an endpoint that states too low a block has nothing refused.
     pub stated: u64,
 }
 
@@ -243,9 +243,9 @@ fn too_few(chain_id: u64, replied: usize, hosts: usize) -> WalletError {
 /// Combines the newest blocks of the endpoints of one chain, of which each is a number and a time. Returns `None`
 /// without any. `now_s` and the times are unix seconds.
 ///
-/// Endpoints that have stood still for [`BEHIND_S_MAX`] do not count for the block that most have reached, unless they
-/// are more than the others: then the chain itself may have no newer block, and one of the others may have invented its
-/// own.
+/// The block that most endpoints have reached is counted without the endpoints whose newest block is older than
+/// [`BEHIND_S_MAX`]. If these are the majority, they count: the chain itself may then have no newer block, and one of
+/// the others may have invented its own.
 fn newest_together(heads: &[(u64, u64)], now_s: u64) -> Option<NewestBlock> {
     let is_current = |time_s: u64| time_s.saturating_add(BEHIND_S_MAX) > now_s;
     let current = heads.iter().filter(|(_, time_s)| is_current(*time_s)).count();
@@ -261,11 +261,14 @@ fn newest_together(heads: &[(u64, u64)], now_s: u64) -> Option<NewestBlock> {
 /// Combines the replies of the endpoints of one chain, of which `hosts` differ in host or port. Returns `None` if they
 /// contradict each other or do not suffice. `now_s` is unix seconds.
 ///
-/// One endpoint may lie, so an answer counts if more than half of those that reply give it. One that does not have the
-/// block yet is among them, because a block in the future would otherwise be the liar's alone. Those that have stood
-/// still for [`BEHIND_S_MAX`] are not, unless they are more than the others: then the chain itself may stand still, and
-/// the liar invents its next block. That the block is still to come counts in the same way. Its time is the lowest one
-/// of a newest block, because a later one could end the wait for the block too early.
+/// One endpoint may lie, so an answer counts if more than half of the replies give it.
+///
+/// - A reply that the endpoint does not have the block yet is one of them. Otherwise a liar alone could answer for a
+///   block in the future. These replies win in the same way, with the lowest time of a newest block, because a later
+///   time could end the wait for the block too early.
+/// - An endpoint whose newest block is older than [`BEHIND_S_MAX`] does not count as one that waits for the block,
+///   unless such endpoints are more than half: the chain itself may then have no newer block, and a liar may invent
+///   its next one.
 fn together(replies: &[EndpointReply], hosts: usize, now_s: u64) -> Option<ChainReply> {
     let (mut answers, mut newest, mut odd) = (Vec::new(), Vec::new(), 0);
     for reply in replies {

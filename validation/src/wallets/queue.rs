@@ -15,8 +15,8 @@ use crate::limits::{
     WALLET_QUESTIONS_MAX, WALLETS_PER_CHAIN_MAX,
 };
 
-/// The number of replies in a row, all without a newer block, after which the operator is told that a wallet's chain
-/// stands still. With the pauses between them, 8 min: chains of wallets have blocks at least once a minute.
+/// The number of replies in a row, all without a newer block, after which the log warns the operator about a wallet's
+/// chain. With the pauses between them, 8 min: chains of wallets have blocks at least once a minute.
 const STILL_REPLIES: u32 = 8;
 
 /// Open questions, at most [`WALLET_QUESTIONS_MAX`] with [`WALLET_QUESTIONS_BYTES_MAX`].
@@ -203,7 +203,7 @@ impl QuestionQueue {
         open.fail(question);
     }
 
-    /// Postpones a question whose block the chain does not have yet. Tells the operator, and returns true, when the
+    /// Postpones a question whose block the chain does not have yet. Warns the operator, and returns true, when the
     /// chain has shown no newer block in [`STILL_REPLIES`] replies: once until it shows one.
     pub(super) fn not_yet(&self, question: &WalletQuestion, newest_time_s: u64) -> bool {
         let mut open = self.open.lock();

@@ -34,7 +34,7 @@ pub(super) async fn run(args: AuditNetworkArgs, as_json: bool) -> Result<(), Run
     let mut audit = NetworkAudit::default();
     let (mut silent, mut is_read) = (Vec::new(), false);
     for (id, address) in &nodes {
-        // What was read before an error counts: one report more must not hide the others.
+        // Reports that were read before an error count: one further report must not hide them.
         let mut held_bytes = 0;
         let read = reports::each_page(address, 0, READ_MOST, async |page| {
             for mut held in page {

@@ -85,7 +85,7 @@ impl WatcherPage {
         let labels = |node: u32, originator: u32| {
             format!("publisher_node_id=\"{node}\",originator_node_id=\"{originator}\"")
         };
-        page.family("xmtpd_network_watcher_cursor", "The last place that a node told", "gauge");
+        page.family("xmtpd_network_watcher_cursor", "The last place that a node stated", "gauge");
         for &originator in &view.originators {
             for (node, place) in view.places(originator) {
                 page.row(&labels(node, originator), place);

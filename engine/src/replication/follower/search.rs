@@ -35,8 +35,8 @@ pub(super) struct Search {
     pub(super) left_out_by: OriginatorId,
     /// The time at which the search ends, unless it goes on.
     pub(super) until: Instant,
-    /// At least one peer has said that it does not hold them. Without an answer nothing is marked
-    /// missing, because the node may simply be cut off from all peers that do.
+    /// At least one peer has answered that it does not hold them. Without an answer nothing is marked
+    /// missing, because the node may simply be cut off from all peers that hold them.
     pub(super) answered: bool,
     /// The envelopes of the range that were accepted within the last [`SEARCH_FOR`].
     pub(super) found: ReceivedTotal,

@@ -32,7 +32,7 @@ pub enum ReportStepError {
     /// The payers' deposits, or the settled reports, are being read for the first time, so no balance is known.
     #[error("deposits and settlements on the settlement chain are being read for the first time")]
     NoBalances,
-    /// The chain has another report at this place than its events said.
+    /// The chain's storage has another report at this index than its events.
     #[error(
         "report {index} about {originator} differs between the contract's storage and its events: check the \
         endpoints of the settlement chain"

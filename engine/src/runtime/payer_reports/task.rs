@@ -174,7 +174,7 @@ impl PayerReportWorker {
         now.saturating_sub(since) >= WAIT_MINUTES_MAX
     }
 
-    /// Tells an error once until the step succeeds or fails in another way. All of them are tried again.
+    /// Logs an error once until the step succeeds or fails in another way. Every failed step is tried again.
     fn note<T>(
         &mut self,
         step: &'static str,

@@ -36,7 +36,7 @@ pub(super) struct CommitThread {
     stored: Arc<AtomicU64>,
     /// Set when assigned places will never be filled; the sequencing thread reads it.
     broken: Arc<AtomicBool>,
-    /// Tells the sequencing thread that groups are done with, for which pieces of large requests wait.
+    /// Signals to the sequencing thread that groups are finished. Pieces of large requests wait for that.
     written: Sender<()>,
     /// The last failure, and its epoch. Answers behind it may rest on bytes that are not stored. The
     /// sequencing thread begins the next epoch when all groups of this one have been answered.

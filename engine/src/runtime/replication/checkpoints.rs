@@ -113,7 +113,7 @@ impl CheckpointExchange {
         }
     }
 
-    /// Makes one round. What a failed round has not done is left for the next one.
+    /// Makes one round. The next round does the rest of a failed one.
     fn round(&mut self) {
         match self.try_round() {
             Ok(()) => self.has_failed = false,
@@ -146,8 +146,8 @@ impl CheckpointExchange {
         Ok(())
     }
 
-    /// Reads the newest stored checkpoint of a pair. What cannot be read is named and passed over: it holds up neither
-    /// this pair nor others.
+    /// Reads the newest stored checkpoint of a pair. Names unreadable rows and passes over them, so that they hold up
+    /// neither this pair nor others.
     fn newest_stored(&mut self, snapshot: &Snapshot<'_>, pair: Pair) -> ReadableCheckpoint {
         let (node, originator) = pair;
         let found = snapshot.readable_checkpoint(originator, node);

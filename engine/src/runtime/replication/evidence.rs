@@ -113,8 +113,8 @@ impl StrandWatch {
 }
 
 /// Looks at changes of one strand that are about to be written, in their order, and records the faults that they show,
-/// and the fees that have to be judged. To be called before they are written. What cannot be recorded now is recorded
-/// with later changes.
+/// and the fees that have to be judged. To be called before they are written. Faults that cannot be recorded now are
+/// recorded with later changes.
 pub(super) fn watch_and_record(
     state: &ReplicationState,
     watched: &mut StrandWatch,
@@ -285,7 +285,7 @@ pub(super) fn record(state: &ReplicationState, evidence: &[Evidence]) -> Result<
                 from,
                 "an originator signed two statements for one place: both are kept as evidence"
             ),
-            // Said with more by the exchange of checkpoints.
+            // The exchange of checkpoints logs these, with more facts.
             Misbehavior::TwoCheckpoints | Misbehavior::TwoObservations | Misbehavior::OtherTree => {
             }
             _ => {

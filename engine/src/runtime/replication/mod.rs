@@ -310,7 +310,7 @@ impl Replication {
     #[must_use]
     #[expect(
         clippy::misnamed_getters,
-        reason = "of the engine's heads, peers are told of the verified ones"
+        reason = "of the engine's heads, peers get the verified ones"
     )]
     pub fn heads(&self) -> &Heads {
         &self.state.relayed

@@ -315,7 +315,7 @@ impl GuardTask {
             return false;
         }
         self.guard.note_released();
-        // The operator has spoken since, or the adoption above has said the opposite.
+        // The operator has confirmed since, or the adoption above contradicts it.
         self.disowning = None;
         self.is_filling = false;
         true

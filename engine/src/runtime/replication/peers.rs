@@ -19,7 +19,7 @@ const SETTLES_AFTER: Duration = Duration::from_secs(1);
 /// A connection to a peer, as the strands see it.
 #[derive(Debug, Clone)]
 pub(super) struct ConnectedPeer {
-    /// Tells this connection apart from every other one of this process, also from ended ones.
+    /// The number of this connection, which no other one of this process has had.
     pub(super) generation: u64,
     /// The peer has proved its id.
     pub(super) is_proven: bool,

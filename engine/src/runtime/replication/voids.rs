@@ -80,7 +80,7 @@ pub(super) fn take_own(state: &ReplicationState) -> (Vec<VoidStatement>, Result<
     (statements, recorded)
 }
 
-/// Takes what peers show, until it is stopped. What cannot be stored is tried again.
+/// Takes the statements that peers show, until it is stopped. Tries statements again that could not be stored.
 pub(super) async fn exchange(state: Arc<ReplicationState>, mut stopped: StopSignal) {
     let mut failed: Vec<ShownVoid> = Vec::new();
     loop {

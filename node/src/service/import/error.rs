@@ -161,7 +161,7 @@ pub enum ImportError {
     },
     /// The database was refused, and what was written of it cannot be removed.
     #[error(
-        "{refused}. What was written of it cannot be removed: {path}: {source}. Remove the data folder"
+        "{refused}. The import could not remove what it had written: {path}: {source}. Remove the data folder"
     )]
     NotCleared {
         /// The reason for the refusal.

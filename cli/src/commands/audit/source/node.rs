@@ -255,7 +255,7 @@ impl LogSource for NodeLog {
     }
 
     fn last_held(&self, _: OriginatorId) -> Result<Option<SequenceId>, SourceError> {
-        Ok(None) // it may have got more since it told its heads
+        Ok(None) // the node may have stored more since it answered with its heads
     }
 
     fn rows(&self, after: EnvelopeId, head: SequenceId) -> LogRows<'_> {
