@@ -104,8 +104,8 @@ pub struct StrandDifference {
     pub first_other_leaf: Option<u64>,
     /// The size up to which both stored trees are equal; absent if the trees were not compared.
     pub equal_tree_size: Option<u64>,
-    /// Places that one of them lacks: the first ones. Those behind the lower head are one range, whatever the longer
-    /// log has there.
+    /// The first places that one of the logs lacks. All places behind the lower head are one range, also places that
+    /// the longer log has without envelopes.
     pub lacking: Vec<MissingPlaces>,
     /// Number of places that one of them lacks.
     pub lacking_count: u64,

@@ -3,9 +3,9 @@
 //! Links neither engine nor storage, so that a defect of Hawser cannot also be one of the suite. In reading order:
 //!
 //! - [`failure`]: the reason a case does not pass; [`case`]: a case, its area, its rule and what it needs;
-//! - [`wire`]: answers with envelopes as the bytes that came; [`http`]: HTTP/1.1 byte by byte; `channel`: statuses of
-//!   HTTP as those of gRPC; [`connection`]: calls to one node, whose answers are decoded only if they have few enough
-//!   fields; [`listener`] and [`duplex`]: its streams; [`envelopes`]: builders of envelopes;
+//! - [`wire`]: answers that keep their envelopes as received bytes; [`http`]: HTTP/1.1 byte by byte; `channel`: gRPC
+//!   codes of HTTP statuses; [`connection`]: calls to one node, whose answers are decoded only if their number of
+//!   fields is bounded; [`listener`] and [`duplex`]: its streams; [`envelopes`]: builders of envelopes;
 //! - [`context`]: the nodes under test and the helpers of cases; [`cases`]: every case, one file for each subject;
 //! - [`run()`]: runs a selection; [`report`]: results as text, JSON and JUnit XML.
 //!

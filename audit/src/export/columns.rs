@@ -1,8 +1,8 @@
-//! The columns of rows that are read again. Each has to be the one that the row's envelope, or its keeper's record,
-//! gives.
+//! Checks of columns when rows are read again: each column must have the value that follows from the row's envelope, or
+//! from its keeper's record.
 //!
-//! The enemy is the writer of an export who leaves the signed bytes alone and alters a column by which bills are
-//! summed.
+//! The enemy is the writer of an export who leaves the signed bytes as they are and alters a column from which bills
+//! are summed.
 
 use hawser_proto::merkle::TreeHash;
 use hawser_proto::{Address, Bytes, OriginatorId, SequenceId};

@@ -36,8 +36,8 @@ pub enum ExportedPayers {
 /// Checks the rows of a partition: signatures, places, rules, fees, marks, leaves, order and times. Each range of a
 /// strand gets a verdict. Checks on all cores, and needs memory for some batches.
 ///
-/// Rows have to ascend by place within each strand, and those of a strand to stand together: at most 10,000 ranges are
-/// judged. Rates have to be given: a partition has no history of them.
+/// The rows of a strand must ascend by place and follow each other, because at most 10,000 ranges are judged. The
+/// settings must have rates: a partition has no history of them.
 ///
 /// # Errors
 /// When rows cannot be read, do not ascend, or make more ranges.

@@ -210,7 +210,7 @@ impl Checker {
         claimed.into_iter().map(payer).collect()
     }
 
-    /// Judges an envelope by the rules, whose outer layer is signed. Repeats what a follower does, so that both come to
+    /// Judges an envelope with a signed outer layer by the rules. Repeats the steps of a follower, so that both come to
     /// the same marks and charges.
     fn judge(
         &self,

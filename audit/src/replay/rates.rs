@@ -36,8 +36,8 @@ impl JudgedRates {
         }
     }
 
-    /// Returns true if verdicts by these rates on envelopes up to `newest_ns` stand by the `later` ones too: rates were
-    /// only added, and none of them can explain a fee of these envelopes.
+    /// Returns true if verdicts by these rates on envelopes up to `newest_ns` are the same by the `later` rates: rates
+    /// were only added, and none of them can explain a fee of these envelopes.
     pub(super) fn stand_with(&self, later: &Self, newest_ns: Option<i64>) -> bool {
         let adds = |old: &[RateNumbers], new: &[RateNumbers]| {
             let newest_ns = newest_ns.map(|ns| ns.saturating_add(TOLERANCE_NS));

@@ -60,12 +60,13 @@ impl ReportSums {
         }
     }
 
-    /// Returns the amounts that give this root, or those of the report's range if none do.
+    /// Returns the amounts whose tree has this root. If none have it, returns the amounts of the report's range without
+    /// late envelopes.
     ///
-    /// An originator can date envelopes back at any time, and nodes leave out those that came after they had computed
-    /// the report: all late ones, or those from some place on (`docs/protocol/payer-reports.md`). So this compares the
-    /// amounts with no late envelope, with the first one, with the first two, and so on. Then it compares those with
-    /// all, with all but the last one, and so on.
+    /// An originator can date envelopes back at any time, and nodes leave out envelopes that came after they had
+    /// computed the report: all late ones, or those from some place on (`docs/protocol/payer-reports.md`). So this
+    /// compares the amounts with no late envelope, with the first one, with the first two, and so on. Then it compares
+    /// the amounts with all late envelopes, with all but the last one, and so on.
     pub(super) fn leaves(self, root: Hash) -> ReportLeaves {
         let without = Leaves::sum(self.in_range.clone());
         let late = self.late.first().map(|(id, ..)| *id);

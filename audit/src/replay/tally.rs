@@ -66,8 +66,8 @@ pub(super) struct Tallies {
     /// Messages by minute, of the last minutes.
     #[serde(with = "pairs")]
     counts: BTreeMap<u32, u64>,
-    /// Tallies of minutes that have not been compared: one for each payer and minute. A strand whose times stand still
-    /// keeps those of all its payers.
+    /// Tallies of minutes that have not been compared: one for each payer and minute. If the times of a strand do not
+    /// advance, this has a tally of every payer of the strand.
     #[serde(with = "pairs")]
     open: BTreeMap<UsageKey, Usage>,
     #[serde(with = "pairs")]

@@ -1,10 +1,9 @@
 //! A chain file: a substitute for the app chain that contains both chain strands.
 //!
-//! Its lines are those of [`super::lines`]. The lines of `chain:group` and those of
-//! The lines of `chain:group` and those of `chain:identity`, each in the order of the file, have the sequence
-//! ids 1, 2, 3, … of strands 0 and 1; lines of `node` are skipped. Without `block_time`, a line's time is
-//! 1,750,000,000 seconds plus its number, counted from 1 over all lines of the file. Without
-//! `transaction_hash`, the hash is the keccak-256 of the envelope.
+//! Its lines have the form of [`super::lines`]. In the order of the file, lines of `chain:group` get the sequence ids
+//! 1, 2, 3, … of strand 0, and lines of `chain:identity` those of strand 1; lines of `node` are skipped. Without
+//! `block_time`, a line's time is 1,750,000,000 seconds plus its number, counted from 1 over all lines of the file.
+//! Without `transaction_hash`, the hash is the keccak-256 of the envelope.
 //!
 //! The file is append-only, like a chain. A last line without a line end is accepted if it is complete JSON. All nodes
 //! must be given the same file, or their strands differ.

@@ -53,12 +53,12 @@ pub enum KeyPackageSignatureError {
 impl KeyPackageView<'_> {
     /// Checks both signatures, as far as implementations agree on the result. Costs at most two checks of signatures.
     ///
-    /// Accepts a key package without a check if its cipher suite signs otherwise than with Ed25519. Does the same if
-    /// an extension's content may have several forms: the published libraries check a signature over what they
-    /// decoded and encoded again, which may be other bytes than the signed ones here.
+    /// Accepts a key package without a check if its cipher suite does not sign with Ed25519, or if the content of an
+    /// extension may have several encodings. For the latter, the published libraries check a signature over the bytes
+    /// that they decode and encode again, which may differ from the signed ones.
     ///
     /// # Errors
-    /// The first wrong signature, or the key if it is none.
+    /// The first wrong signature, or a key that is not a valid one.
     pub fn check_signatures(&self) -> Result<(), KeyPackageSignatureError> {
         let mut extensions = self.leaf_extensions.iter().chain(self.extensions.iter());
         if !ED25519_SUITES.contains(&self.cipher_suite) || !extensions.all(|it| it.has_one_form()) {

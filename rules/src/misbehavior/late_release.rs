@@ -1,10 +1,10 @@
-//! Late releases: envelopes that fall between payer reports. Their originator had attested a report about the end of
-//! their minute before it showed them, so no report counts them.
+//! Late releases: envelopes that no payer report counts. Their originator attested a report about the end of their
+//! minute, and showed them only afterwards.
 //!
-//! The contract takes any report that a majority has signed, also one that ends too early or in a minute that is none.
-//! So a report alone says nothing about its originator. Its own attestation does: it states the last paid envelope of
-//! a minute. That is binding once the minute is over, because nodes of other software attest a minute that still
-//! fills.
+//! The contract takes any report that a majority has signed, also one that ends too early or names a wrong minute. So
+//! a report alone proves nothing about its originator. The originator's own attestation does: it states the last paid
+//! envelope of a minute. It is binding once the minute is over, because nodes of other software attest a minute that
+//! still gets envelopes.
 
 use hawser_proto::envelope::{Payload, UnsignedOriginatorEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;

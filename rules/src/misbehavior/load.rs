@@ -11,7 +11,8 @@ pub(super) const MINUTES_BEFORE: u32 = 4;
 /// back.
 pub const LOAD_MINUTES: usize = 8;
 
-/// The envelopes of one strand up to a place, by minute: as many as any implementation may count for congestion.
+/// The numbers of envelopes of one strand up to a place, by minute: the highest that any implementation may count for
+/// congestion.
 ///
 /// Implementations differ in whether an envelope counts itself and whether an invalid one counts. A fee above the one
 /// that follows from these counts is wrong in each of them. Every value of the fields is valid.
@@ -19,13 +20,13 @@ pub const LOAD_MINUTES: usize = 8;
 pub struct StrandLoad {
     /// Minutes, each with the number of its envelopes.
     pub counts: [(u32, u64); LOAD_MINUTES],
-    /// The earliest time of the envelopes behind the last place that is not known, unix nanoseconds: `i64::MIN` if all
-    /// places are known, and `i64::MAX` if none is.
+    /// The earliest time of the envelopes behind the last unknown place, unix nanoseconds: `i64::MIN` if all places are
+    /// known, and `i64::MAX` if no place is.
     pub since_ns: i64,
 }
 
 impl Default for StrandLoad {
-    /// Creates the load of a strand none of whose envelopes is known.
+    /// Creates the load of a strand without known envelopes.
     fn default() -> Self {
         Self { since_ns: i64::MAX, ..Self::START }
     }
@@ -35,8 +36,8 @@ impl StrandLoad {
     /// The load before the first place of a strand.
     pub const START: Self = Self { counts: [(0, 0); LOAD_MINUTES], since_ns: i64::MIN };
 
-    /// Continues behind an envelope of this time (unix nanoseconds), of whose minute and those before it only the
-    /// numbers of envelopes are known: `counts` returns that of a minute.
+    /// Continues behind an envelope of this time (unix nanoseconds). Up to its minute only the numbers of envelopes are
+    /// known: `counts` returns the number of a minute.
     #[must_use]
     pub fn behind(ns: i64, counts: impl Fn(u32) -> u64) -> Self {
         let mut load = Self::default();

@@ -1,10 +1,15 @@
-//! The cause of other amounts in a report: a search among the likely mistakes and lies.
+//! A search for the cause of other amounts in a report, among the likely mistakes and lies.
 //!
-//! Each one gives a root, which is compared with that of the report: fees as the originator stated them; minutes that
-//! are left out at an end, or counted too many; envelopes that are left out at an end; a payer that is left out; one
-//! whose usage of a minute, or whose envelope, is left out, counted twice or counted for another payer; an amount that
-//! is doubled, or nothing, or that of another payer. An amount that follows from nothing in the log cannot be found,
-//! nor a payer without usage here: a root does not show what it was made of.
+//! Each candidate gives a root, which the search compares with the root of the report:
+//!
+//! - fees as the originator stated them;
+//! - minutes or envelopes that are left out at an end of the range, or minutes that are added there;
+//! - a payer that is left out;
+//! - usage in a minute, or an envelope, that is left out, counted twice, or counted for another payer;
+//! - an amount that is doubled, zero, or equal to the one of another payer.
+//!
+//! A root does not show the amounts below it. So the search finds neither an amount that follows from nothing in the
+//! log nor a payer without usage at this node.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;

@@ -9,7 +9,7 @@
 //! - [`attestation`]: nodes' signatures over a report id, and the selection of valid ones;
 //! - [`schedule`]: when a node's workers run, where a report ends, and when the next one is due;
 //! - [`mod@explain`]: explains why a report differs from the one that this node would write; [`mod@cause`]: the search
-//!   for the cause of other amounts; [`own_usage`]: the usage that is searched; [`amount_cause`]: what is found.
+//!   for the cause of other amounts; [`own_usage`]: the usage that is searched; [`amount_cause`]: the causes.
 //!
 //! Specified in `docs/protocol/payer-reports.md`.
 

@@ -31,9 +31,9 @@ pub(super) struct ReplyCounts {
     pub(super) hosts: usize,
 }
 
-/// Chains of which half of the endpoints or fewer are heard, and questions to which half of them or fewer reply.
+/// Records of chains of which at most half of the endpoints answer, and of questions to which at most half reply.
 ///
-/// Questions are apart from each other, because an endpoint without old state replies only to some of them. Holds at
+/// Each question has a record of its own, because an endpoint without old state replies only to some of them. Holds at
 /// most [`WALLET_FEW_REPLIES_MAX`] questions: the one that was asked longest ago is forgotten first.
 #[derive(Debug, Default)]
 pub(super) struct FewReplies(Mutex<Silences>);
@@ -54,8 +54,8 @@ struct Silence {
 }
 
 impl FewReplies {
-    /// Takes note of the replies to a question at `now`. Returns true if they suffice: they are more than half, or
-    /// there were not more of them for [`FEW_AFTER`], or no more endpoints of the chain were heard for as long.
+    /// Notes the replies to a question at `now`. Returns true if they suffice: they are more than half, or at most half
+    /// of the endpoints have replied to the question, or have answered for the chain at all, for [`FEW_AFTER`].
     pub(super) fn suffice(
         &self,
         chain_id: u64,
@@ -85,8 +85,8 @@ impl FewReplies {
         is_long(questions, question, QUESTION_PAUSE_MAX, now) || is_chain_silent
     }
 
-    /// Takes note of the number of a chain's `hosts` that stated their newest block at `now`. Returns true if they
-    /// suffice: they are more than half, or there were not more of them for [`FEW_AFTER`].
+    /// Notes the number of a chain's `hosts` that stated their newest block at `now`. Returns true if they suffice:
+    /// they are more than half, or at most half have stated one for [`FEW_AFTER`].
     pub(super) fn heads_suffice(
         &self,
         chain_id: u64,

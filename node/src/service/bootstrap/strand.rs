@@ -39,8 +39,8 @@ pub(super) type Write<'a> =
 /// The treatment of sequence ids for which a snapshot has no envelope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Gaps {
-    /// They are marked as missing. No reader is served yet. The running node asks peers for those of nodes; for those
-    /// of chains, the tree shows that they are void.
+    /// The places are marked as missing, while no reader is served yet. The running node asks peers for those in strands
+    /// of nodes. The tree of a chain's strand shows that its places are void.
     Mark,
     /// Writing stops before them, because peers have to be asked first.
     Stop,

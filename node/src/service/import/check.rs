@@ -164,8 +164,8 @@ impl ImportPlan {
         self.strands.values().fold(0, |sum, strand| sum.saturating_add(strand.envelopes))
     }
 
-    /// Requires that so many rows of a strand were read as the database has. Rows at place 0 and below are not, and for
-    /// each of them the two tables of envelopes could hide one that only one of them has.
+    /// Checks that the import has read all rows of a strand. It does not read rows at place 0 and below. For each such
+    /// row, the counts of the two tables of envelopes could be equal although one table lacks an envelope.
     ///
     /// # Errors
     /// [`ImportPlanError::OtherPlaces`].

@@ -200,8 +200,8 @@ pub enum ImportError {
 }
 
 impl ImportError {
-    /// Returns true if a row, or what the database has become, is the reason, so that a later run could not continue
-    /// with what was written of it.
+    /// Returns true if the content of the database is the reason: a row, or a change since the import began. A later
+    /// run could not continue with the envelopes that this one has written.
     pub(super) fn refuses_content(&self) -> bool {
         matches!(
             self,
