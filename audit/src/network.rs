@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hawser_proto::OriginatorId;
+use hawser_proto::{OriginatorId, SequenceId};
 use hawser_rules::Registry;
 use hawser_rules::misbehavior::MisbehaviorVerdict;
 use hawser_rules::misbehavior::quorum::{LivenessRecord, Outage};
@@ -20,12 +20,21 @@ pub struct NodeFindings {
     pub outages: Vec<Outage>,
 }
 
+/// A proven fault, without the envelopes of its report.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct ProvenFault {
+    accused: OriginatorId,
+    /// The number of the kind of misbehaviour in the schema.
+    kind: i32,
+    detail: u8,
+    place: SequenceId,
+}
+
 /// The reports of a network.
 #[derive(Debug, Default)]
 pub struct NetworkAudit {
     findings: BTreeMap<OriginatorId, NodeFindings>,
-    /// Node, kind, detail and place of each proven fault.
-    facts: BTreeSet<(OriginatorId, i32, u8, u64)>,
+    faults: BTreeSet<ProvenFault>,
     /// Bytes of reports that have been counted, by host: a host that repeats itself counts once.
     seen: BTreeSet<(Option<OriginatorId>, [u8; 32])>,
     liveness: LivenessRecord,
@@ -53,9 +62,10 @@ impl NetworkAudit {
             MisbehaviorVerdict::Refuted => *self.refuted.entry(host).or_default() += 1,
             MisbehaviorVerdict::Proven => {
                 let it = &judged.judgement;
-                // Only the place counts, and no other envelope of the report: a reporter who adds other envelopes to a
-                // known fault does not make a second one.
-                if self.facts.insert((accused, number, it.detail(), it.place.0)) {
+                // The other envelopes of the report do not count: a reporter who adds some to a known fault does not
+                // make a second one.
+                let (detail, place) = (it.detail(), it.place);
+                if self.faults.insert(ProvenFault { accused, kind: number, detail, place }) {
                     self.findings.entry(accused).or_default().proven.push(judged);
                 }
             }

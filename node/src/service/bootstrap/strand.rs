@@ -26,6 +26,7 @@ const WRITES_WAITING: usize = 1;
 /// them costs (`docs/performance.md`, *Signatures in batches*).
 const WRITE_ENVELOPES: usize = 8192;
 
+/// Envelopes of a chunk, each with its place.
 pub(super) type Envelopes = Vec<(SequenceId, Bytes)>;
 
 /// A function that commits changes to the log.
@@ -39,7 +40,7 @@ pub(super) type Write<'a> =
 /// The treatment of sequence ids for which a snapshot has no envelope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Gaps {
-    /// The places are marked as missing, while no reader is served yet. The running node asks peers for those in strands
+    /// The places are marked as missing; no reader is served yet. The running node asks peers for those in strands
     /// of nodes. The tree of a chain's strand shows that its places are void.
     Mark,
     /// Writing stops before them, because peers have to be asked first.
