@@ -142,7 +142,7 @@ fn json_line(metadata: &Metadata<'_>, fields: Map<String, Value>) -> Value {
     Value::Object(line)
 }
 
-/// Lines in a format, of which each place of the code writes only so many in a minute: a peer, a payer or a failing
+/// A format that writes a bounded number of lines for each place of the code in a minute: a peer, a payer or a failing
 /// disk must not fill the disk of the logs. Lines of debug and trace are all written.
 struct CountedLines<F> {
     lines: F,

@@ -56,7 +56,7 @@ impl FeeWatch {
             Some((_, None)) | None => FeeLook::Explained,
         };
         match ns {
-            // Of an envelope that breaks a rule other software may count what is not booked here.
+            // Other software may count an envelope that breaks a rule, although this node does not.
             Some(ns) => {
                 self.load.add(ns, facts.as_ref().is_none_or(|facts| facts.counts_for_congestion));
             }

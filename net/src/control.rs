@@ -127,7 +127,7 @@ impl FramePace {
         Self { paid_at: now }
     }
 
-    /// Counts a frame, which costs as much as so many small ones.
+    /// Counts a frame that costs as much as `as_frames` small ones.
     fn note_frame(&mut self, now: Instant, as_frames: u32) {
         self.paid_at = self.paid_at.max(now) + FRAME_EVERY * as_frames;
     }
@@ -251,7 +251,7 @@ mod tests {
         costly_within(pace, start, time, 1)
     }
 
-    /// The same with frames that cost as much as so many small ones each.
+    /// The same with frames that each cost as much as `as_frames` small ones.
     fn costly_within(pace: &mut FramePace, start: Instant, time: Duration, as_frames: u32) -> u32 {
         let (mut now, mut frames) = (start, 0);
         while now <= start + time {

@@ -51,7 +51,7 @@ impl EmptyFrameAllowance {
         Self(Arc::new(Mutex::new(FramesLeft { left: UNEXPLAINED_MAX, filled_at: now })))
     }
 
-    /// Notes so many wants that were sent to the peer, or envelopes that it has sent.
+    /// Notes `count` wants that were sent to the peer, or `count` envelopes that it has sent.
     pub(crate) fn explain(&self, count: usize) {
         let frames = u32::try_from(count).unwrap_or(u32::MAX).saturating_mul(EXPLAINED);
         self.0.lock().add(frames);

@@ -157,7 +157,7 @@ impl StrandReceiver {
         let (mut is_whole, mut prefix) = (false, None);
         loop {
             let items = match self.next(stream).await? {
-                // It belongs to the next frame, which is a batch: the decoder takes no other one behind it.
+                // A prefix belongs to the batch behind it: the decoder accepts no other frame there.
                 StreamEvent::Frame(DataFrame::Prefix(shown)) if self.bounds.takes_prefixes => {
                     prefix = Some(StrandItem::Prefix(shown));
                     continue;

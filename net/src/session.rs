@@ -144,7 +144,7 @@ struct QuicSession<'a> {
     offered: Option<OfferedCheckpoints>,
     /// Statements about void places that the peer was shown.
     sent_voids: usize,
-    /// Statements that were known when the session began: of these the peer was shown at once what is about itself.
+    /// Statements that were known when the session began. The peer was shown those about itself at once.
     first_voids: usize,
     /// Statements about void places that the peer has shown.
     shown_voids: usize,

@@ -127,8 +127,8 @@ impl CallCharge {
         Ok(())
     }
 
-    /// Takes `bytes` that are allocated already. Nothing is refused: the caller's next requests may be, and its
-    /// connections are closed before those of callers that hold less.
+    /// Takes `bytes` that are allocated already. It never refuses. The caller's next requests may be refused instead,
+    /// and its connections are closed before those of callers that hold less.
     pub fn take_anyway(&self, bytes: usize) {
         self.0.connection.take_anyway(bytes);
         self.0.bytes.lock().add(bytes, MemorySource::Share);

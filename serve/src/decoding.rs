@@ -19,7 +19,7 @@ pub struct FieldCost {
 #[derive(Debug, Clone, Copy)]
 struct FieldBound {
     most: usize,
-    /// Returns the refusal of a request with so many.
+    /// Returns the refusal of a request with this number of the field.
     refused: fn(usize) -> Status,
 }
 

@@ -28,8 +28,8 @@ pub struct HealthService {
 
 impl HealthService {
     /// Serves `services` by their full names, each SERVING while the process is ready for its
-    /// purpose. The empty name and that of this service stand for [`Purpose::Read`], as do those of reflection if it is
-    /// served.
+    /// purpose. The empty name, the name of this service, and those of reflection if it is served mean
+    /// [`Purpose::Read`].
     ///
     /// Watches end with UNAVAILABLE when `stop` is cancelled.
     #[must_use]

@@ -6,8 +6,8 @@
 //! so a small request does not stand behind a large one that does not fit. A stream of requests reads on while it
 //! waits, so that what its peer sends meanwhile is charged, too.
 //!
-//! A change of an open stream also waits for memory that stays spare for the stream's state. That takes longer to come
-//! than what a request needs, so changes have a line of their own.
+//! A change of an open stream also waits for memory that stays spare for the stream's state. Such memory becomes free
+//! later than the memory of a request, so changes wait in a line of their own.
 
 use std::time::Duration;
 
@@ -54,10 +54,10 @@ pub(crate) async fn take(share: &ConnectionShare, bytes: usize) -> Result<(), Ov
     take_until(wait_end(), share, bytes).await
 }
 
-/// Takes `bytes` for decoding messages that change an open stream. The stream keeps a part of what they become, and
-/// reads their past at once, so usual messages wait until there is room for that too. If there is none at the `end` of
-/// the wait, only the bytes themselves count. Dropping the future leaves the line; a later call with the same `end`
-/// goes on with the wait.
+/// Takes `bytes` for decoding messages that change an open stream. The stream keeps a part of the decoded messages, and
+/// reads the past of their topics at once, so usual messages wait until there is room for that too. If there is none at
+/// the `end` of the wait, only the bytes themselves count. Dropping the future leaves the line; a later call with the
+/// same `end` continues the wait.
 ///
 /// # Errors
 /// [`OverloadedError`]: nothing was taken, and the stream must end.

@@ -66,8 +66,8 @@ fn add_to_index<F: Fact>(db: &DB, index: &mut FactIndex<F>) -> Result<(), ReadEr
 }
 
 /// Calls `each` with the facts of an index from a key on, ascending, until it returns `Break`. A fact comes with its
-/// key, or instead of it the reason for which it cannot be read. A block that the disk has damaged costs the facts in
-/// it: `each` gets its error once, with the last key before it, and then the facts behind it.
+/// key, or instead of it the reason for which it cannot be read. Facts in a block that the disk has damaged are lost:
+/// `each` gets the error of the block once, with the last key before it, and then the facts behind it.
 ///
 /// # Errors
 /// When the database fails, and not because of damage.

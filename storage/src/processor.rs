@@ -9,7 +9,7 @@ const COMPILER_FLAGS: Option<&str> =
         None
     };
 
-/// The processor lacks instructions that RocksDB is compiled with, which would end the program without a word.
+/// The processor lacks instructions that RocksDB is compiled with. The system would end the program without a message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "this processor lacks {}, which RocksDB in this program is compiled with: {}",

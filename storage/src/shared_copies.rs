@@ -7,10 +7,10 @@ use bytes::{Bytes, BytesMut};
 const PIECE_LEN_BYTES_MIN: usize = 4 * 1024;
 const PIECE_LEN_BYTES_MAX: usize = 64 * 1024;
 
-/// Makes copies of the envelopes of one scan, in pieces of memory of at most 64 KiB: one that is kept keeps its piece.
+/// Makes copies of the envelopes of one scan, in pieces of memory of at most 64 KiB. A copy keeps its piece alive.
 ///
-/// A copy with memory of its own costs an allocation, and another one as soon as it is shared, which encoding an answer
-/// does.
+/// A copy with memory of its own would cost an allocation, and another one when it is first shared, as the encoding of
+/// an answer does.
 #[derive(Debug)]
 pub(crate) struct SharedCopies {
     /// The rest of the last piece.

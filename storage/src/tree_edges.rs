@@ -34,7 +34,7 @@ impl Trees {
     /// Sets an edge whose rows are written.
     ///
     /// # Panics
-    /// If the tree had more leaves: only [`forget`](Self::forget) lets it begin anew.
+    /// If the tree had more leaves before: only after [`forget`](Self::forget) it may have fewer.
     pub(crate) fn set(&self, originator: OriginatorId, edge: CompactRange) {
         let size = edge.size();
         let before = self.edges.lock().insert(originator, edge);

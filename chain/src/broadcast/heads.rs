@@ -138,7 +138,7 @@ mod tests {
             heads.note(endpoint, Some(5), at(21));
         }
         assert_eq!(following(&heads), ALL);
-        // That the chain has stopped does not make an endpoint count that is gone.
+        // An endpoint without an answer does not count, also on a chain that has stopped.
         heads.note("gone", None, at(22));
         assert_eq!(following(&heads), ["live", "old"]);
         for endpoint in ["live", "old"] {

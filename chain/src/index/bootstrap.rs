@@ -139,8 +139,8 @@ struct Transaction {
 }
 
 /// Marks the payloads of the `doubtful` transactions whose sequence ids the contract's operator chose, by the findings
-/// of endpoints about these. `has_searched` is true if every endpoint has answered in vain a search for events that may
-/// be missing: then the doubt is over.
+/// of endpoints about these. `has_searched` is true if every endpoint has answered a search for missing events without
+/// finding one: these transactions are then in doubt no more.
 ///
 /// # Errors
 /// The block of an event about which no endpoint can answer.

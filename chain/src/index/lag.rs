@@ -14,8 +14,8 @@ const BEHIND_MAX: Duration = Duration::from_secs(5);
 
 /// The lag of the endpoint in use.
 ///
-/// An endpoint that is a few blocks behind delays little while it goes on. On a chain that stands still the same few
-/// blocks would be hidden for as long, so an endpoint that stands still behind others is left, too.
+/// An endpoint that is a few blocks behind delays little while it advances. On a chain without new blocks it would hide
+/// the same few blocks for as long, so an endpoint that has stopped behind others is left, too.
 #[derive(Debug, Default)]
 pub(super) struct EndpointLag {
     /// The time since when the endpoint has been more than [`BEHIND_BLOCKS_MAX`] behind.
@@ -52,8 +52,8 @@ impl EndpointLag {
     /// reason to use another endpoint, again with each call while it lasts, and at once if the endpoint was left at the
     /// same block before; `None` if there is none.
     ///
-    /// The next block is enough to show that an endpoint stands still. Of one that goes on, every other one has the
-    /// next block a moment earlier now and then, so it has to lack more.
+    /// One missing block is enough to show that an endpoint has stopped. An endpoint that advances often lacks the
+    /// newest block for a moment, so it has to lack more.
     pub(super) fn reason(
         &mut self,
         newest: NewestBlock,
@@ -93,8 +93,8 @@ impl EndpointLag {
         (self.far_since, self.stands) = (None, None);
     }
 
-    /// Notes that no other endpoint has the block that the last reason names: its time begins anew. The time for which
-    /// an endpoint stands still goes on if it only was too far behind, so that an invented head does not prolong it.
+    /// Notes that no other endpoint has the block that the last reason names, and restarts the time of that reason. If
+    /// the endpoint was too far behind, keeps the time since its last new block, so an invented head does not reset it.
     pub(super) fn refuted(&mut self, reason: LagReason) {
         (self.far_since, self.left) = (None, None);
         if reason.is_still {

@@ -179,7 +179,7 @@ impl Chain {
         RequestError::Unreachable { endpoint: self.endpoint.to_string(), reason }
     }
 
-    /// Returns the error of an endpoint whose answer is none.
+    /// Returns the error of an endpoint whose answer has another form than the method's.
     pub(crate) fn malformed(&self, method: &'static str, reason: String) -> RequestError {
         RequestError::Malformed { endpoint: self.endpoint.to_string(), method, reason }
     }

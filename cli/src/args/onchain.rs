@@ -68,8 +68,8 @@ impl NetworkArgs {
         SettingSources::new(self.flags.clone(), environment())
     }
 
-    /// Returns the flags together with those that stand for a network. The environment may describe another network,
-    /// and does not count.
+    /// Returns the flags together with the settings of a network. The environment may describe another network, and
+    /// does not count.
     #[must_use]
     pub(crate) fn sources_beside(&self, network: Vec<(String, String)>) -> SettingSources {
         SettingSources::new([self.flags.clone(), network].concat(), [])

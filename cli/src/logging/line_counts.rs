@@ -1,5 +1,5 @@
-//! The decision which lines of the log are written: of each place of the code only so many in a minute. The others are
-//! counted. Time is an argument.
+//! The decision which lines of the log are written: a bounded number for each place of the code in a minute. The others
+//! are counted. Time is an argument.
 
 use std::collections::HashMap;
 use std::mem;
@@ -13,7 +13,7 @@ const LINES_MAX: u32 = 100;
 /// The time in which lines are counted together.
 pub(super) const WINDOW: Duration = Duration::from_secs(60);
 
-/// The lines of each place of the code that logs. Bounded, because the program has so many places.
+/// The lines of each place of the code that logs. Bounded by the number of these places in the program.
 #[derive(Debug, Default)]
 pub(super) struct LineCounts {
     /// The window of each place, by the address of its metadata.

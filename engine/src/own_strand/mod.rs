@@ -116,8 +116,8 @@ fn majority(others: usize) -> usize {
 pub struct OperatorWord {
     /// Places to leave out: 0 if the folder holds everything that was ever signed.
     pub gap: u64,
-    /// The status that the operator knew. The word does not cover what the node has noticed since: a second process,
-    /// or a strand of a key that was declared new.
+    /// The status that the operator knew. The confirmation does not cover facts that the node has noticed since: a
+    /// second process, or a strand of a key that was declared new.
     pub about: OwnStrandStatus,
 }
 
@@ -291,8 +291,8 @@ impl OwnStrandGuard {
             Phase::Stopped => (UnknownFolder::Stopped, now),
             Phase::Asking { .. } | Phase::Ready => return,
         };
-        // The operator has spoken after the envelopes that the other process signed until now. Only later ones
-        // contradict that word.
+        // The operator confirms after the envelopes that the other process has signed until now. Only later ones
+        // contradict the confirmation.
         self.foreign_after_ns = now_ns.saturating_add(CLOCKS_DIFFER_NS);
         self.phase = Phase::Quarantine { reason, since, word: Some((word, now)) };
     }

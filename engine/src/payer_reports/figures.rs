@@ -103,12 +103,12 @@ pub fn has_come(minute: u32, now_minute: u32) -> bool {
     minute <= now_minute.saturating_add(AHEAD_MINUTES)
 }
 
-/// Computes a report again. The cause of other amounts is not looked for: that is for
-/// [`recompute_explained`](super::recompute_explained).
+/// Computes a report again. Does not search for the cause of other amounts, as
+/// [`recompute_explained`](super::recompute_explained) does.
 ///
-/// A report of which this node lacks places may be equal all the same: its writer has counted none of them. Sequence
-/// ids that the reference implementation uses up without an envelope are such places. A report is also equal if this
-/// node would have written it before its originator dated further envelopes back into its minutes.
+/// The amounts may be equal although this node lacks places of the range, if the writer counted none of them: the
+/// reference implementation uses up sequence ids without an envelope. A report is also equal if this node would have
+/// written it before its originator dated further envelopes back into its minutes.
 ///
 /// # Errors
 /// [`FiguresError`].

@@ -199,8 +199,8 @@ pub(crate) fn may_grow(
     unfinished(snapshot, end, last_minute)
 }
 
-/// Returns the first places behind a range that this node lacks and that may be of the minute with which it ends: none
-/// of a later minute comes before them.
+/// Returns the first places behind a range that this node lacks and that may belong to the range's last minute, because
+/// no envelope of a later minute comes before them.
 ///
 /// # Errors
 /// When a row cannot be read.
@@ -214,7 +214,7 @@ pub(super) fn missing_behind(
 }
 
 /// Returns the first reason why further envelopes of a minute may follow a place: this node lacks a place behind it,
-/// or there is none of a later minute. Looks at most at [`BEHIND_END_MAX`] places.
+/// or has no envelope of a later minute. Looks at most at [`BEHIND_END_MAX`] places.
 fn unfinished(
     snapshot: &Snapshot<'_>,
     end: EnvelopeId,

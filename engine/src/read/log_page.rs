@@ -184,7 +184,7 @@ fn earliest(open: &[OpenLane<'_>]) -> Option<usize> {
     (0..open.len()).min_by_key(|&index| key(&open[index].lane))
 }
 
-/// The envelopes that the lanes of a page take, and what they have to know of them.
+/// The envelopes that the lanes of a page take, and the facts about them that the lanes need.
 #[derive(Debug, Clone, Copy)]
 struct LaneChoice {
     /// Envelopes of nodes that are marked invalid belong to the page too.

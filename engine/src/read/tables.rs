@@ -6,11 +6,11 @@ use std::hash::Hash;
 /// Entries for which the smallest tables have room. A guess: smaller ones are not worth the work.
 const ROOM_MIN: usize = 64;
 
-/// Makes a table smaller if it has room for far more entries than it has. To be called after entries were removed:
-/// those who caused them are charged for entries, and a table alone keeps the room of all that it has had at one time.
+/// Makes a table smaller if it has room for far more entries than it has. To be called after entries were removed: a
+/// table otherwise keeps the room of the most entries that it ever had, while streams are charged for present ones.
 ///
-/// A table doubles when it is full, and is made smaller when three eighths are left: so there are always entries to add
-/// or to remove before it moves again, a quarter of what it moves.
+/// A table doubles when it is full, and shrinks when less than three eighths of it are in use. So between two moves at
+/// least a quarter as many entries are added or removed as the next one moves.
 pub(crate) fn shrink<K: Eq + Hash, V>(table: &mut HashMap<K, V>) {
     if table.capacity() > ROOM_MIN && table.len() < table.capacity() / 8 * 3 {
         table.shrink_to(table.len());

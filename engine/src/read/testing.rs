@@ -278,7 +278,7 @@ pub(crate) fn ids_of(envelopes: &[Bytes]) -> Vec<EnvelopeId> {
 }
 
 /// Returns the envelopes of `all` that a reader of `topics` may see: for each originator those above
-/// the cursor, up to the first envelope that has to wait. `lane` says what stops together.
+/// the cursor, up to the first envelope that has to wait. Envelopes of one `lane` stop together.
 pub(crate) fn visible<'a, L: Ord>(
     all: impl IntoIterator<Item = &'a Arc<Committed>>,
     from: impl Fn(&Topic) -> Option<Cursor>,

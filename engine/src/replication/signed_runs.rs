@@ -12,12 +12,12 @@ use hawser_proto::merkle::{CompactRange, TreeHash};
 use hawser_proto::{OriginatorId, PublicKey, SequenceId};
 use hawser_storage::LogEntry;
 
-/// Ranges of unverified places whose senders are remembered. A guess: of more, the earliest senders are not sent away
-/// for what they sent; nothing else depends on it.
+/// Ranges of unverified places whose senders are remembered. A guess: with more ranges, the earliest senders are not
+/// disconnected for a bad one; nothing else depends on it.
 const SENDERS_MAX: usize = 64;
 
-/// The runs of one strand that were accepted, and not all verified yet. Does no I/O. Keeps the edge of the tree, and of
-/// the envelopes nothing.
+/// The runs of one strand that were accepted, and not all verified yet. Does no I/O. Keeps the edge of the tree and no
+/// envelopes.
 #[derive(Debug)]
 pub struct SignedRuns {
     originator: OriginatorId,

@@ -289,7 +289,7 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut lags = NodeLags::default();
-        // A and B count the invalid updates 6 to 8, C and D store nothing of them.
+        // A and B count the invalid updates 6 to 8, C and D do not store them.
         for (node, sequence) in [(A, 8), (B, 8), (C, 5), (D, 5)] {
             record(&mut lags, node, sequence, start);
         }

@@ -196,7 +196,7 @@ mod tests {
         Arc::new(ids.iter().map(record).collect())
     }
 
-    /// Returns a signed envelope whose payer envelope is none.
+    /// Returns a signed envelope whose payer envelope does not decode.
     fn signed_nonsense(id: u32) -> pb::OriginatorEnvelope {
         let statement = pb::UnsignedOriginatorEnvelope {
             originator_node_id: id,

@@ -261,9 +261,9 @@ fn indexed(placed: Vec<(PublishItem, PlacedEnvelope)>) -> Vec<(usize, PlacedEnve
     placed.into_iter().map(|(item, placed)| (item.index, placed)).collect()
 }
 
-/// Logs that a node did not publish the envelopes that it was sent. A place of the code writes a bounded number of
-/// lines in a minute. So a refusal, which callers can cause by what they send, has a place apart and is no warning: it
-/// leaves the failures of nodes in the log.
+/// Logs that a node did not publish the envelopes that it was sent. Each place of the code may write a bounded number
+/// of lines in a minute. Callers can cause refusals by their requests, so a refusal is logged at a place of its own,
+/// not as a warning. It displaces no line about a failed node.
 fn log_failure(node: OriginatorId, envelopes: usize, error: &NodeError) {
     let node_id = node.0;
     if error.kind() == NodeErrorKind::Refused {

@@ -38,7 +38,7 @@ const REQUEST_VALUE_BYTES: usize = 384;
 /// Memory of a value while an answer is rendered, beside the message, with which it shares its bytes. From the same
 /// types: a message with a field has two values in a list, and three for two nodes if the field is a message itself.
 const RESPONSE_VALUE_BYTES: usize = 512;
-/// Room for the name of a value, and for what is no bytes, in the text of an answer. A guess: a longer text grows.
+/// Room for the name of a value, and for a value other than bytes, in the text of an answer. A guess: the buffer grows.
 const NAME_BYTES: usize = 48;
 
 /// The schema of health checks, which the library serves.
@@ -259,7 +259,7 @@ mod tests {
         format!(r#"{{"query":{{"topics":["{topic}"]}}}}"#).into()
     }
 
-    /// The caller's share has room for the text, and not for what it becomes.
+    /// The caller's share has room for the text, and not for the message that it becomes.
     #[tokio::test]
     async fn a_request_is_charged_before_it_is_parsed() {
         let schema = schema(QUERY).unwrap();

@@ -56,8 +56,8 @@ impl ReleasedLanes {
         self.reading.is_none() && !self.ready.is_empty()
     }
 
-    /// Plans a read of the lanes that are ready. `passed` gives the place up to which a topic, but for
-    /// what is held, has been delivered.
+    /// Plans a read of the lanes that are ready. `passed` returns the place up to which a topic's envelopes
+    /// were delivered, except for held ones.
     pub(super) fn start(
         &mut self,
         id: CatchUpId,

@@ -66,7 +66,7 @@ impl OriginatorsQuery {
         let filling = match self.filling.take() {
             Some(filling) => filling,
             None => {
-                // Other nodes read strands so, too, and believe what they get.
+                // Other nodes read strands by this call, too, and take them for verified.
                 let range = |&after: &EnvelopeId| -> Result<_, QueryError> {
                     let through = snapshot.verified_head(after.originator)?;
                     Ok(LogRange { after, through })

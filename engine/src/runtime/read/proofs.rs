@@ -81,8 +81,8 @@ impl ProofReader {
         &self.store
     }
 
-    /// Returns the checkpoint with the largest size up to `size_max` that `node` signed of a strand. If no node is
-    /// named: the originator, and if nothing is held of it, this node as an observer.
+    /// Returns the checkpoint with the largest size up to `size_max` that `node` signed of a strand. `None` means the
+    /// originator or, if this node has no checkpoint of the originator, this node as an observer.
     ///
     /// Blocks on the disk, as all methods here.
     ///

@@ -86,9 +86,9 @@ fn conflict(
     Ok(Some(Evidence { misbehavior, at, from: Some(from), envelopes }))
 }
 
-/// Returns the evidence that an envelope is not the one which this node has pruned at its place. Of that one the leaf
-/// is left: a proof, if the originator has signed a checkpoint above it; else only those believe it who trust this
-/// node.
+/// Returns the evidence that an envelope is not the one which this node has pruned at its place. The leaf of the pruned
+/// one is left. It is a proof if the originator has signed a checkpoint above it; otherwise only readers who trust this
+/// node believe it.
 fn conflict_with_pruned(
     state: &ReplicationState,
     from: OriginatorId,

@@ -83,7 +83,7 @@ pub(super) struct ReplicationState {
     pub(super) mending: watch::Sender<Option<OriginatorId>>,
     /// The strand that is taken from elsewhere than from peers. Its follower rests.
     pub(super) filling: watch::Sender<Option<OriginatorId>>,
-    /// Wakes those who wait for an inbox to be closed.
+    /// Wakes the tasks that wait for an inbox to be closed.
     pub(super) inbox_closed: Notify,
     /// Followers and searches so far.
     pub(super) turns: AtomicU32,

@@ -12,9 +12,9 @@ use tokio::sync::Notify;
 
 use crate::replication::KnownVoids;
 
-/// The largest number of statements of one peer that wait for a check: so many about this node, and as many about
-/// others. Four times as many as a peer shows with one clock. Further ones are dropped, and shown again in the next
-/// session.
+/// The largest number of a peer's statements about this node that wait for a check, and the largest number of those
+/// about others. Four times as many as a peer shows with one clock. Further ones are dropped, and shown again in the
+/// next session.
 const WAITING_MAX: usize = 64;
 
 /// A statement with the peer that has shown it.
