@@ -55,7 +55,7 @@ impl Past {
         Ok(workload(BUSY)?.payer().public_key().address().to_string())
     }
 
-    /// Writes into the folder of a stopped node what is missing of it.
+    /// Writes the missing envelopes of these strands into the folder of a stopped node.
     pub(crate) fn write(self, folder: &Path) -> Result<(), BenchError> {
         let (store, identity) = Store::open_existing(folder, price::price)?;
         let now_ns = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos();
@@ -77,7 +77,7 @@ impl Past {
     }
 }
 
-/// Extends a strand to so many places without envelopes. Neighbours have different reasons, so each is a mark of its
+/// Extends a strand to `places` places without envelopes. Neighbours have different reasons, so each has a mark of its
 /// own.
 fn mark(store: &Store, places: u64) -> Result<(), BenchError> {
     let held = store.snapshot().head(MARKED)?.0;

@@ -80,7 +80,7 @@ fn rest() -> Result<(), BenchError> {
     loop {
         thread::sleep(REST);
         let now = process::cpu_time(std::process::id())?;
-        // One tick of the clock is what this loop may take.
+        // This loop itself may take one tick of the clock.
         if now.saturating_sub(spent) <= Duration::from_millis(10) {
             return Ok(());
         }

@@ -70,7 +70,7 @@ impl Redis {
         &self.url
     }
 
-    /// Returns what it has counted so far; `None` if it answers nothing without a password.
+    /// Returns its present counts; `None` if it needs a password.
     pub(crate) async fn counts(&self) -> Option<RedisCounts> {
         let address = self.address?;
         let commands = report(address, "commandstats").await.ok()?;

@@ -85,7 +85,7 @@ impl Run {
         Ok(())
     }
 
-    /// Reads what [`Run::save`] has written.
+    /// Reads a file that [`Run::save`] has written.
     pub(crate) fn load(path: &Path) -> Result<Self, BenchError> {
         let text =
             fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;

@@ -27,7 +27,7 @@ use crate::{process, stats};
 /// Topics of the delivery measurement: few enough for one subscription to name them all.
 const DELIVERY_TOPICS: u64 = 100;
 
-/// Runs a command that needs the runtime, and saves what it brings.
+/// Runs a command that needs the runtime, and saves its figures.
 pub(crate) async fn run(command: Command) -> Result<(), BenchError> {
     match command {
         Command::Limits { output, shape } => start(&output, &shape.into()).await?.finish(&output),
@@ -169,7 +169,7 @@ async fn encrypt(turns: &Turns) -> Result<(), BenchError> {
     tls::run(&load_of(turns), turns.rounds, &hawser, &data_dir).await
 }
 
-/// The part of accounting in what a published envelope costs.
+/// Measures the share of accounting in the cost of a published envelope.
 async fn account(args: &Accounting) -> Result<(), BenchError> {
     let turns = &args.turns;
     let publish = load_of(turns);
@@ -338,7 +338,7 @@ async fn start(output: &Output, shape: &LoadShape) -> Result<Run, BenchError> {
 }
 
 impl Run {
-    /// Says what came out, and saves it.
+    /// Prints the results, and saves them.
     fn finish(self, output: &Output) -> Result<(), BenchError> {
         for verdict in verdicts(&self) {
             let kept = if verdict.is_kept() { "reached" } else { "MISSED" };

@@ -13,7 +13,7 @@ use crate::error::BenchError;
 use crate::micro::{NODE, identity, payer_envelopes, stored_change};
 use crate::stats::Latencies;
 
-/// Envelopes in one commit. Few commits, because nothing of them is measured here.
+/// Envelopes in one commit. A large number, because commits are not measured here.
 const BATCH: u64 = 1000;
 /// Envelopes of one minute: about 330 a second. A guess at a busy node.
 const PER_MINUTE: u64 = 20_000;

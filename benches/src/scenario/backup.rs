@@ -6,7 +6,7 @@ use crate::limits::disk;
 use crate::network::Network;
 use crate::{process, stats};
 
-/// Promised share of what the disk takes.
+/// Promised share of the disk's write rate.
 const SHARE_MIN: f64 = 0.7;
 
 /// Has the first node, which runs, back itself up without a bound on its rate, and prints the figures.
@@ -19,7 +19,7 @@ pub(crate) fn run(network: &Network) -> Result<(), BenchError> {
     print_rate("backed up", network, process::folder_bytes(&backups), &took)
 }
 
-/// Prints how fast so many bytes were copied, and how fast the disk takes as many.
+/// Prints the rate at which `bytes` were copied, and the rate at which the disk writes as many.
 pub(crate) fn print_rate(
     done: &str,
     network: &Network,

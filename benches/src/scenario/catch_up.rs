@@ -55,7 +55,7 @@ pub(crate) async fn run(
     Ok(caught_up)
 }
 
-/// Does the same with `--catch-up checkpoints`, or with the default in so many words.
+/// Does the same with `--catch-up checkpoints`, or with the default as an explicit flag.
 pub(crate) async fn run_with(
     network: &Network,
     leader: &Node,

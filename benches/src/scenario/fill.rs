@@ -99,7 +99,7 @@ async fn envelope_len(connection: &mut Connection, topics: u64) -> Result<u64, B
     Ok(0)
 }
 
-/// Waits until the node has put what was stored into place: that work is no part of a query.
+/// Waits until the node has compacted the stored envelopes: that work is no part of a query.
 pub(crate) async fn come_to_rest(node: &Node) -> Result<(), BenchError> {
     const LOOK_EVERY: Duration = Duration::from_millis(500);
     const LOOKS_MAX: u32 = 600;

@@ -1,4 +1,4 @@
-//! A publisher in good standing beside floods: what its publishes take, with and without each.
+//! An honest publisher beside floods: the time of its publishes with each flood, and without.
 
 use std::time::Duration;
 

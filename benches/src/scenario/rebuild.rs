@@ -9,8 +9,8 @@ use crate::network::Network;
 use crate::process;
 use crate::stats::{self, verdict};
 
-/// Promised share of all cores that a rebuild keeps busy. A guess at what "on all cores" means: the first and the last
-/// chunk have nothing beside them.
+/// Promised share of all cores that a rebuild keeps busy. A guess for "on all cores": no other chunk is read beside the
+/// first and the last one.
 const CORES_SHARE_MIN: f64 = 0.9;
 
 /// Rebuilds the folder of the first node, which has stopped, and prints a line for each figure.

@@ -15,11 +15,10 @@ const INSIDE_VARIABLE: &str = "HAWSER_TEST_INSIDE_NAMESPACES";
 /// Environment variable that skips these tests, for systems on which namespaces cannot be made.
 pub const LEAVE_OUT_VARIABLE: &str = "HAWSER_TEST_WITHOUT_NAMESPACES";
 
-/// Runs `story` in fresh namespaces. `test` is the name of the test that calls, as the test runner knows it.
+/// Runs the test body `story` in new namespaces. `test` is the name of the calling test, as the test runner knows it.
 ///
 /// # Panics
-/// Panics if `story` panics. Panics where namespaces cannot be made, unless the environment has [`LEAVE_OUT_VARIABLE`]
-/// is set.
+/// Panics if `story` panics, and where namespaces cannot be made, unless the environment has [`LEAVE_OUT_VARIABLE`].
 pub fn run(test: &str, story: impl AsyncFnOnce()) {
     if std::env::var_os(INSIDE_VARIABLE).is_some() {
         let mut runtime = tokio::runtime::Builder::new_multi_thread();

@@ -2,7 +2,7 @@
 //!
 //! Killing a process cannot show whether it syncs, since the page cache outlives it. So nodes run
 //! with the library of `hawser-syncspy` loaded, which writes down every completed sync; after the
-//! kill, [`cut`] makes of the folder what a disk may be left with.
+//! kill, [`cut`] leaves in the folder only the bytes that a disk is certain to have.
 //!
 //! Files of a database only grow, so a length says which bytes are safe. A file whose folder was
 //! not synced after its creation has no name after a power loss. Renames are taken as done: the

@@ -6,7 +6,7 @@ use rand::rngs::StdRng;
 /// Set this to run with another seed than the usual one.
 pub const VARIABLE: &str = "HAWSER_TEST_SEED";
 
-/// The seed of this run, said aloud: the test runner shows it when the test fails.
+/// Returns the seed of this run, and prints it: the test runner shows the output when the test fails.
 #[must_use]
 pub fn seed() -> u64 {
     let seed = match std::env::var(VARIABLE) {

@@ -166,7 +166,7 @@ impl Sim {
                 if originator == path.follower || shown.unwrap_or_default() >= size {
                     continue;
                 }
-                // To make what the scripted node says costs a tree and a signature.
+                // A checkpoint of the scripted node costs a tree and a signature, so it is made only here.
                 let signed =
                     if id == LIAR { self.as_scripted(*signed, path.follower) } else { *signed };
                 self.show_checkpoint(path, signed);
@@ -217,7 +217,7 @@ impl Sim {
     }
 
     /// Proves that the strand up to `reached` is the beginning of a signed tree. The scripted node does so for the
-    /// story that it tells the follower.
+    /// history that it shows to the follower.
     pub(super) fn prefix(
         &self,
         path: Path,
@@ -281,7 +281,7 @@ impl Sim {
                     self.name_liar(Naming::Disputed);
                 }
                 Finding::Contradicts(proof) => {
-                    // The second one is what nodes store the accused of.
+                    // Nodes store the originator of the second one as the accused.
                     let accused =
                         TreeFault::TwoCheckpoints.accused(&proof.checkpoints()[1].checkpoint);
                     assert_eq!(accused, LIAR, "{id} has proven an honest node guilty");

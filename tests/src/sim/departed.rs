@@ -87,8 +87,8 @@ impl Sim {
     }
 
     /// Asserts that the strand of the departed node is the same at all others, marks and tallies too, and
-    /// that nothing of it is valid which it signed after it had left. Returns the numbers of places that are
-    /// held from before and after.
+    /// that no envelope of it is valid that it signed after it had left. Returns the numbers of held places
+    /// from before and after.
     pub(super) fn assert_departed_strand(&self) -> [usize; 2] {
         let remaining = self.remaining();
         let strand = |node: OriginatorId| -> Vec<_> {

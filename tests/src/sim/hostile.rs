@@ -29,7 +29,7 @@ pub enum Behaviour {
     BrokenRules,
     /// Dependencies on places of a chain that will never exist.
     Dependencies,
-    /// Another story of its strand for half of the nodes, at every second request.
+    /// Another history of its strand for half of the nodes, at every second request.
     Equivocation,
     /// Originators in its clock that do not exist.
     InventedOriginators,

@@ -22,8 +22,8 @@ pub(super) fn is_kept_back(item: &StrandItem<Bytes>, originator: OriginatorId) -
         && matches!(item, StrandItem::Envelope(bytes) if (1..20).any(|n| n % 7 == 3 && is(bytes, n)))
 }
 
-/// Returns the items that the liar sends in place of the honest ones. To every second request it tells another
-/// story of its own strand, so that a follower that asks again meets two statements for a place.
+/// Returns the items that the liar sends in place of the honest ones. Every second request gets another history of
+/// its own strand, so that a follower that asks again meets two statements for a place.
 pub(super) fn twist(
     honest: Vec<StrandItem<Bytes>>,
     originator: OriginatorId,

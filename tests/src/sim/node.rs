@@ -109,7 +109,7 @@ pub(super) struct Node {
     pub(super) sent_away: BTreeMap<OriginatorId, Instant>,
     /// The last time that the connection to a server ended.
     pub(super) lost: BTreeMap<OriginatorId, Instant>,
-    /// The nodes that this one has named since they were last taken, and for what.
+    /// The nodes that this one has accused since they were last taken, each with the reason.
     pub(super) namings: Vec<(OriginatorId, Naming)>,
 }
 

@@ -290,7 +290,7 @@ impl Sim {
         self.drive(node, originator);
     }
 
-    /// Takes over whom a node has named by what it wrote.
+    /// Takes over the accusations that a node has made by its writes.
     pub(super) fn take_namings(&mut self, node: OriginatorId) {
         for (accused, naming) in std::mem::take(&mut self.node(node).namings) {
             assert!(accused == LIAR && self.has_liar, "{node} names {accused}: {naming:?}");

@@ -88,7 +88,7 @@ impl Role {
         Self::TwoCheckpoints,
     ];
 
-    /// Returns true if this is what an honest node has to name the role for.
+    /// Returns true if an honest node has to name the role for this reason.
     fn is_named_by(self, naming: Naming) -> bool {
         match self {
             Self::Forger => naming == Naming::Violation(PeerViolation::ForgedSignature),

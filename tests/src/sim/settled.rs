@@ -18,7 +18,7 @@ const SETTLED_AFTER: Duration = Duration::from_secs(2_000);
 const SETTLED_WITH_HOSTILE_AFTER: Duration = Duration::from_secs(800);
 
 impl Sim {
-    /// Lets the network come to rest, with nothing going wrong, and holds it to what it promises.
+    /// Lets the network come to rest without further faults, and checks its promises.
     ///
     /// # Panics
     /// Panics if a promise is not kept.

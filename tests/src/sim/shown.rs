@@ -47,7 +47,7 @@ impl Sim {
         self.nodes.keys().fold((0, 0), add)
     }
 
-    /// Does everything about a strand that is due: takes what has arrived, and what is to be verified.
+    /// Does everything that is due for a strand: takes arrived items, and verifies shown places.
     pub(super) fn drive(&mut self, id: OriginatorId, originator: OriginatorId) {
         loop {
             let now = self.now;

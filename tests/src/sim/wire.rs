@@ -57,7 +57,7 @@ pub(super) enum Event {
         originator: OriginatorId,
         writes: Vec<StrandWrite>,
     },
-    /// A node has verified a part of what readers are shown: what stands behind `after`, at most to `through`.
+    /// A node has verified shown places behind `after`, at most to `through`.
     Behind {
         node: OriginatorId,
         incarnation: u64,
@@ -79,7 +79,7 @@ pub(super) enum Event {
     Restart { node: OriginatorId },
 }
 
-/// For the trace: all of what makes two runs differ, in a line.
+/// A line of the trace. It has every value by which two runs can differ.
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -22,11 +22,11 @@ use crate::harness::seed::rng;
 pub struct Faults {
     /// The longest that a frame is on its way; the shortest is 1 ms.
     pub delay_ms_max: u64,
-    /// One of so many arrivals finds its connection broken; 0 for none.
+    /// One arrival out of this number finds its connection broken; 0 means never.
     pub breaks_one_in: u32,
-    /// One of so many arrivals ends its stream, while the connection remains open; 0 for none.
+    /// One arrival out of this number ends its stream, while the connection remains open; 0 means never.
     pub resets_one_in: u32,
-    /// One of so many arrivals makes the node that gets it crash; 0 for none.
+    /// One arrival out of this number makes the node that gets it crash; 0 means never.
     pub crashes_one_in: u32,
     /// True if node 300 lies.
     pub lies: bool,

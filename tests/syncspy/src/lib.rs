@@ -158,7 +158,7 @@ fn map_lead() -> *mut i64 {
     }
 }
 
-/// Tells if the fault of this name is on, for files only. Sets `errno` then.
+/// Returns true if the fault of this name is on and `fd` is a file. It then sets `errno`.
 fn fails(fd: c_int, name: &CStr) -> bool {
     // SAFETY: the names are terminated strings, `stat` can be written and is read only after it was, and the
     // processes that this library is loaded into do not change their environment.
