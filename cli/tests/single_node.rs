@@ -126,7 +126,7 @@ fn what_a_running_node_logs_is_changed_for_a_while() {
     let set = shown(&["warn,hawser_engine=debug", "--for", "1h"]);
     assert_eq!(set["filter"], "warn,hawser_engine=debug");
     assert!(set["left_s"].as_u64().is_some_and(|left| left <= 3600), "{set}");
-    node.line("the change", |line| line.contains("the operator changes what is logged"));
+    node.line("the change", |line| line.contains("the operator changes the log filter"));
     for (wrong, named) in [
         (&["loud"][..], "is not a level"),
         (&["[a{b=c}]=info"], "is not a logger"),
@@ -138,7 +138,7 @@ fn what_a_running_node_logs_is_changed_for_a_while() {
     }
     assert_eq!(shown(&[])["filter"], "warn,hawser_engine=debug", "a refusal changes nothing");
     assert_eq!(shown(&["--reset"])["filter"], Value::Null);
-    node.line("the end", |line| line.contains("as in the settings again"));
+    node.line("the end", |line| line.contains("the log filter is that of the settings again"));
     signal(node.pid(), "TERM");
     assert!(node.end().success());
     assert_eq!(log_level(&[]).status.code(), Some(4), "no node runs");

@@ -325,7 +325,7 @@ impl Engine {
         }
         if report.pruned() > 0 {
             let (envelopes, dry_run) = (report.pruned(), report.dry_run);
-            tracing::info!(envelopes, bytes, dry_run, "pruned what has expired");
+            tracing::info!(envelopes, bytes, dry_run, "pruned expired envelopes");
         }
     }
 }

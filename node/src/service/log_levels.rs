@@ -78,7 +78,7 @@ impl LogLevels {
         }
         let mut changed = self.changed.lock();
         // The line is written by the old filter, which may show it while the new one does not.
-        tracing::info!(filter = text, for_s, "the operator changes what is logged");
+        tracing::info!(filter = text, for_s, "the operator changes the log filter");
         control.change(Some(&filter)).map_err(RunError::failed)?;
         if let Some(before) = changed.take() {
             before.waiting.abort();
@@ -93,7 +93,7 @@ impl LogLevels {
             if changed.as_ref().is_some_and(|changed| changed.until == until) {
                 *changed = None;
                 let _ = control.change(None).inspect_err(|error| tracing::warn!(%error));
-                tracing::info!("what is logged is as in the settings again");
+                tracing::info!("the log filter is that of the settings again");
             }
         });
         let (text, waiting) = (text.to_owned(), waiting.abort_handle());
@@ -106,7 +106,7 @@ impl LogLevels {
         control.change(None).map_err(RunError::failed)?;
         if let Some(before) = changed.take() {
             before.waiting.abort();
-            tracing::info!("what is logged is as in the settings again");
+            tracing::info!("the log filter is that of the settings again");
         }
         Ok(())
     }

@@ -118,7 +118,7 @@ async fn live(
     let end = ends.next().await;
     match end {
         StopReason::Signal(name) => tracing::info!(signal = name, "stopping"),
-        StopReason::Parent => tracing::info!("the parent has gone: stopping"),
+        StopReason::Parent => tracing::info!("the parent process has ended: stopping"),
     }
     service_manager.iter().for_each(ServiceManager::stopping);
     node.stop(stop, &mut ends).await
@@ -138,7 +138,7 @@ async fn start(
     let opened: Result<OpenedNode, OpenNodeError> = tokio::select! {
         opened = opening => opened.expect("a panic ends the process"),
         end = ends.next() => {
-            tracing::info!(?end, "told to stop before the node had started");
+            tracing::info!(?end, "stopped before the node had started");
             system::exit_now(0);
         }
     };

@@ -116,7 +116,7 @@ impl WaitingInboxes for HeldUpdates {
             Ok(_) => {}
             Err(error) => tracing::error!(
                 code = "identity_judging_failed",
-                "identity updates that wait could not be judged, and will be again: {error}"
+                "waiting identity updates could not be judged, and are tried again: {error}"
             ),
         }
     }

@@ -70,7 +70,7 @@ async fn live(
     let gateway = tokio::select! {
         gateway = start(config, policies, tenant_payers) => gateway?,
         end = ends.next() => {
-            tracing::info!(?end, "told to stop before the gateway had started");
+            tracing::info!(?end, "stopped before the gateway had started");
             return Ok(());
         }
     };
@@ -78,7 +78,7 @@ async fn live(
     service_manager.iter().for_each(ServiceManager::ready);
     match ends.next().await {
         StopReason::Signal(name) => tracing::info!(signal = name, "stopping"),
-        StopReason::Parent => tracing::info!("the parent has gone: stopping"),
+        StopReason::Parent => tracing::info!("the parent process has ended: stopping"),
     }
     service_manager.iter().for_each(ServiceManager::stopping);
     end(gateway, stop, &mut ends).await
