@@ -25,7 +25,7 @@ const EMPTY_MESSAGE: [u8; 5] = [0; 5];
 
 /// The reason for which a call has no answer of a node.
 #[derive(Debug)]
-enum CallFault {
+enum TestCallError {
     /// There is no connection, or no answer on it.
     Silent(String),
     /// The answer is not a node's.
@@ -35,7 +35,7 @@ enum CallFault {
 /// Makes a call to the registered URL over gRPC, and one over gRPC-Web.
 pub(super) async fn calls(url: &str) -> [DoctorCheck; 2] {
     let (grpc, web) = tokio::join!(over_grpc(url), over_grpc_web(url));
-    let is_reached = [&grpc, &web].iter().any(|it| !matches!(it, Err(CallFault::Silent(_))));
+    let is_reached = [&grpc, &web].iter().any(|it| !matches!(it, Err(TestCallError::Silent(_))));
     let for_grpc = "let the proxy in front pass HTTP/2 on, to the node as well: docs/proxies.md";
     let for_web = "let the proxy in front pass calls of browsers on over HTTP/1.1: docs/proxies.md";
     [
@@ -48,29 +48,29 @@ pub(super) async fn calls(url: &str) -> [DoctorCheck; 2] {
 fn judge(
     name: &'static str,
     calls: &str,
-    answered: Result<(), CallFault>,
+    answered: Result<(), TestCallError>,
     is_reached: bool,
     remedy: &str,
 ) -> DoctorCheck {
     match answered {
         Ok(()) => DoctorCheck::fine(name, format!("{calls} are answered")),
-        Err(CallFault::Silent(why)) if !is_reached => {
+        Err(TestCallError::Silent(why)) if !is_reached => {
             let found = format!("{calls} are not answered from this machine: {why}");
             DoctorCheck::doubtful(name, found, ASK_ELSEWHERE)
         }
-        Err(CallFault::Silent(why) | CallFault::Other(why)) => {
+        Err(TestCallError::Silent(why) | TestCallError::Other(why)) => {
             DoctorCheck::failed(name, format!("{calls} get no answer of a node: {why}"), remedy)
         }
     }
 }
 
-async fn over_grpc(url: &str) -> Result<(), CallFault> {
-    let late = || CallFault::Silent(format!("no answer within {} s", CALL_MAX.as_secs()));
+async fn over_grpc(url: &str) -> Result<(), TestCallError> {
+    let late = || TestCallError::Silent(format!("no answer within {} s", CALL_MAX.as_secs()));
     timeout(CALL_MAX, call_grpc(url)).await.unwrap_or_else(|_| Err(late()))
 }
 
-async fn call_grpc(url: &str) -> Result<(), CallFault> {
-    let silent = |error: tonic::transport::Error| CallFault::Silent(shown(&root_cause(&error)));
+async fn call_grpc(url: &str) -> Result<(), TestCallError> {
+    let silent = |error: tonic::transport::Error| TestCallError::Silent(shown(&root_cause(&error)));
     let endpoint = endpoint(url).await.map_err(silent)?;
     let channel = endpoint.connect().await.map_err(silent)?;
     let mut client = MetadataApiClient::new(CheckedChannel::from(channel));
@@ -78,10 +78,10 @@ async fn call_grpc(url: &str) -> Result<(), CallFault> {
         Ok(_) => Ok(()),
         // A status that the library makes of a broken connection has its error as source.
         Err(status) => Err(match std::error::Error::source(&status) {
-            Some(cause) => CallFault::Silent(shown(&root_cause(cause))),
+            Some(cause) => TestCallError::Silent(shown(&root_cause(cause))),
             None => {
                 let text = format!("{:?}: {}", status.code(), status.message());
-                CallFault::Other(shown(&text))
+                TestCallError::Other(shown(&text))
             }
         }),
     }
@@ -104,10 +104,10 @@ async fn endpoint(url: &str) -> Result<Endpoint, tonic::transport::Error> {
 }
 
 /// Makes a call over HTTP/1.1, and reads the head of its answer.
-async fn over_grpc_web(url: &str) -> Result<(), CallFault> {
+async fn over_grpc_web(url: &str) -> Result<(), TestCallError> {
     // An error means that the process has already installed another one.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let silent = |error: reqwest::Error| CallFault::Silent(shown(&root_cause(&error)));
+    let silent = |error: reqwest::Error| TestCallError::Silent(shown(&root_cause(&error)));
     let client = reqwest::Client::builder()
         .timeout(CALL_MAX)
         .no_proxy()
@@ -132,7 +132,7 @@ async fn over_grpc_web(url: &str) -> Result<(), CallFault> {
         return Ok(());
     }
     let status = status.as_u16();
-    Err(CallFault::Other(shown(&format!("status {status}, {kind} {code}"))))
+    Err(TestCallError::Other(shown(&format!("status {status}, {kind} {code}"))))
 }
 
 /// Makes a text from outside fit for a terminal.
