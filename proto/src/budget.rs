@@ -222,7 +222,7 @@ mod tests {
         }
     }
 
-    /// Groups that the decoder skips: empty, with fields, with groups and what looks like the end of one inside.
+    /// Groups that the decoder skips: empty, with fields, with groups, and with bytes inside that look like an end.
     const GROUPS: [&[u8]; 4] = [
         &[0x7b, 0x7c],
         &[0x7b, 0x0a, 1, 0x7c, 0x08, 5, 0x7c],

@@ -319,7 +319,7 @@ mod tests {
         let mut bytes = vec![0x2a, 0x80, 0x80, 0x20];
         bytes.resize(4 + 512 * 1024, 0);
         bytes[4..].chunks_mut(2).for_each(|action| action[0] = 0x0a);
-        // An empty group of an unknown number hides nothing of what comes behind it.
+        // An empty group of an unknown number does not hide the fields behind it.
         for before in [&[] as &[u8], &[0x7b, 0x7c]] {
             let bytes = [before, &bytes].concat();
             let refused = ClientEnvelope::parse(bytes.into()).map(|_| ()).unwrap_err();

@@ -14,8 +14,8 @@ pub const ACTION_BYTES: usize = 3 * size_of::<IdentityAction>();
 /// what one device of a user holds.
 pub const REQUEST_ITEMS_MAX: usize = 4096;
 
-/// The actions of a log after whose check other requests have the core. A guess: an action costs at most two signature
-/// checks of about 100 µs, so a turn takes some 25 ms.
+/// The actions of a log that are checked in one turn; then other requests have the core. A guess: an action costs at
+/// most two signature checks of about 100 µs, so a turn takes some 25 ms.
 ///
 /// The number of a request's actions has no bound besides the length of a message, nor has that of one update: a
 /// bootstrapped update may be longer than those that the contract accepts from payers, and a reference node repeats
@@ -23,7 +23,7 @@ pub const REQUEST_ITEMS_MAX: usize = 4096;
 pub const ACTIONS_PER_TURN: usize = 128;
 
 /// Largest number of contract wallets that the service asks for one request. Known answers do not count, so a caller
-/// that repeats a request for a longer log gets on. A guess: each costs two requests to an RPC provider.
+/// that repeats a request for a longer log makes progress. A guess: each costs two requests to an RPC provider.
 pub const REQUEST_WALLETS_MAX: usize = 64;
 
 /// Time for all contract wallets of one request to the service together. A guess: twice the limit of

@@ -41,7 +41,7 @@ pub(super) fn by_time(
 }
 
 /// Calls `each` with the checkpoints in the files of earlier runs, in their order, and then with the newest ones that a
-/// source shows, by time. Leaves out those whose signatures are not those of the registry's nodes and those dated after
+/// source shows, by time. Leaves out checkpoints that no node of the registry has signed, and those dated after
 /// `now_ns`, and adds a sentence for people to `notes` for each. A checkpoint that an earlier run has exported gets the
 /// further cosignatures that the source shows, and loses none.
 ///

@@ -54,8 +54,8 @@ pub enum BillVerdict {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum UnverifiedPart {
-    /// The signatures of the originator: its key is not known. So places and times of the envelopes are the source's
-    /// word. The signatures of payers are verified all the same.
+    /// The signatures of the originator: its key is not known. So places and times of the envelopes are claims of the
+    /// source. The signatures of payers are verified.
     OriginatorSignatures,
     /// The rules that envelopes have to keep, such as that a payer signed for this originator: they are checked with
     /// the key.

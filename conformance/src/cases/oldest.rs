@@ -110,9 +110,9 @@ async fn offered(c: &JudgedNodes) -> Checked {
     }
 }
 
-/// Judges a strand that begins at `first`, or ends before it and shows nothing, while the metadata names no place for
-/// it. Its beginning may have been declared void, which is no expiry. The leaf of the place in the node's tree
-/// distinguishes them.
+/// Judges a strand without a place in the metadata, that begins at `first`, or ends before it and has no envelopes. Its
+/// beginning may have been declared void, which is no expiry. The leaf of the place in the node's tree distinguishes
+/// the two.
 async fn silent(c: &JudgedNodes, originator_id: u32, first: u64) -> Checked {
     let path = format!("{CHECKPOINT_API}/GetInclusion");
     let request = GetInclusionRequest { originator_id, sequence_id: first - 1, size: None };
@@ -138,8 +138,8 @@ async fn silent(c: &JudgedNodes, originator_id: u32, first: u64) -> Checked {
     }
 }
 
-/// Checks the place after the last expired one. No envelope is left right below it, an envelope follows from it on
-/// unless the strand ends before, and a reader whose cursor is past all that has expired gets no such metadata.
+/// Checks the place after the last expired one: the place below it has no envelope, an envelope follows from it on
+/// unless the strand ends before, and a reader whose cursor is past all expired places gets no such metadata.
 async fn names_it(c: &JudgedNodes, originator: u32, oldest: u64) -> Checked {
     ensure(oldest > 1, "a place behind an expired one", || oldest.to_string())?;
     let head = heads(&c.target).await?.node_id_to_sequence_id.get(&originator).copied();

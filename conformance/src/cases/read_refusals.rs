@@ -1,4 +1,4 @@
-//! Queries and subscriptions that exceed a limit, name nothing, or name what does not exist.
+//! Queries and subscriptions that exceed a limit, have no filter, or name something that does not exist.
 
 use bytes::Bytes;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::Cursor;

@@ -172,7 +172,7 @@ async fn run(listener: UnixListener, path: SocketPath, parts: Arc<AdminParts>) {
     while answers.join_next().await.is_some() {}
 }
 
-/// Serves one command. A failed connection ends the work, because the command is gone.
+/// Serves one command of an operator. A failed connection ends the work, because the command has ended.
 fn answer(stream: UnixStream, parts: &AdminParts) {
     let Ok(mut out) = stream.try_clone() else { return };
     let reply = match read_line::<AdminRequest>(&mut BufReader::new(stream)) {
@@ -190,7 +190,7 @@ fn answer(stream: UnixStream, parts: &AdminParts) {
             }
         }
     };
-    // The command may be gone by now. Its work is done and was logged.
+    // The command may have ended by now. Its work is done and was logged.
     let _ = write_line(&mut out, &reply);
 }
 

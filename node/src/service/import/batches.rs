@@ -49,7 +49,7 @@ impl<T> BatchResults<T> {
     }
 }
 
-/// Returns what a task returns, and panics if it does.
+/// Returns the result of a task. Panics if the task has panicked, and never returns if it was aborted.
 pub(super) async fn joined<T>(task: JoinHandle<T>) -> T {
     match task.await {
         Ok(done) => done,

@@ -159,7 +159,7 @@ pub enum ImportError {
         /// The failure.
         source: std::io::Error,
     },
-    /// The database was refused, and what was written of it cannot be removed.
+    /// The database was refused, and the envelopes that were written from it cannot be removed.
     #[error(
         "{refused}. The import could not remove what it had written: {path}: {source}. Remove the data folder"
     )]
@@ -171,10 +171,10 @@ pub enum ImportError {
         /// The failure.
         source: std::io::Error,
     },
-    /// The database was refused, and the data folder has what an earlier run has found good in it.
+    /// The database was refused, and the data folder has envelopes that an earlier run has found good.
     #[error(
-        "{refused}. {path} has what an earlier run has written: if the database is repaired, repeat the command, which \
-         continues there; otherwise remove the folder"
+        "{refused}. {path} has what an earlier run has written: if you can repair the database, do so and repeat the \
+         command, which continues there; otherwise remove the folder"
     )]
     Kept {
         /// The reason for the refusal.

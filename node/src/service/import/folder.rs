@@ -74,8 +74,8 @@ impl ImportFolder {
         }
     }
 
-    /// Leaves what an earlier run has written, for a later one or for the operator to remove, because the database was
-    /// refused for this reason. Returns the error to report.
+    /// Keeps the envelopes that an earlier run has written: a later run may continue, or the operator removes them.
+    /// Returns the error to report for `refused`, the reason for which the database was refused.
     pub(super) fn keep(self, refused: ImportError) -> ImportError {
         ImportError::Kept { refused: Box::new(refused), path: self.path }
     }

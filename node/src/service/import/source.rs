@@ -141,8 +141,8 @@ impl SourceDatabase {
     /// Reads the rows after `after`, up to and including `through`, in batches. Returns true when no results of these
     /// are wanted any more.
     ///
-    /// Reads what the first table describes. The second one has as many rows of the strand, so it has bytes without a
-    /// description only if bytes are missing elsewhere, and these are noticed.
+    /// Reads the places that the table of descriptions has. The table of bytes has as many rows of the strand. So it
+    /// has bytes without a description only if it lacks other bytes, which this notices.
     ///
     /// # Errors
     /// Fails when Postgres fails.

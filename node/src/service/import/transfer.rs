@@ -29,7 +29,7 @@ struct StrandTransfer {
 }
 
 impl StrandTransfer {
-    /// Continues after what the log has of the strand.
+    /// Continues after the head of the strand in the log.
     fn begin(
         store: &Store,
         verifier: &EnvelopeVerifier,
