@@ -19,9 +19,9 @@ use crate::charged_bytes::ChargedBytes;
 
 /// Memory of the head of a request, and then of its answer, in bytes. A guess: some short headers.
 const HEAD_BYTES: usize = 512;
-/// Memory that the library keeps for each stream that a connection had at one time, in bytes. Measured, with the heads:
-/// 1.3 KiB for each of 750,000. Three times that covers what the allocator keeps of connections that are closed
-/// meanwhile: with twice, a node grew by up to 570 MiB where callers may hold 288 MiB.
+/// Memory that the library keeps for each of the most streams that a connection had at one time, in bytes. Measured,
+/// with the heads: 1.3 KiB for each of 750,000. Three times that covers the memory that the allocator keeps of
+/// connections that are closed meanwhile: with twice, a node grew by up to 570 MiB where callers may hold 288 MiB.
 const STREAM_STATE_BYTES: usize = 4096;
 /// The most memory of a head of which frames are to come, in bytes. Calculated for 24 KiB of fields: 385 KiB of fields,
 /// whose names are chosen so that the table grows to seven times their number, and 128 KiB of bytes that end within a

@@ -13,7 +13,7 @@ use hawser_serve::{CallCharge, OverloadedError};
 /// stream, which are that much above what was measured of a stream that takes no requests.
 const STREAM_BYTES: usize = 1536;
 /// Memory that is taken in one step, so that not every topic changes the charge. A guess: two dozen topics. With much
-/// more, thousands of small streams are charged for what they do not hold.
+/// more, thousands of small streams would be charged for memory that they do not hold.
 const STEP_BYTES: usize = 4 * 1024;
 
 /// The share of a stream in its caller's memory. It is taken before anything is allocated.

@@ -76,7 +76,7 @@ pub(super) enum Confirmation {
 pub(super) enum Contradiction {
     /// Another endpoint has other events in this block, or another block.
     Events(u64),
-    /// Another endpoint goes on with the chain and does not come to this block.
+    /// Another endpoint has newer blocks all the time, and does not reach this block.
     Ahead(u64),
 }
 

@@ -66,7 +66,7 @@ where
     let (value, block) = match reading {
         Ok(reading) => reading,
         Err(error) => {
-            // If the contract itself is at fault, all endpoints say so and are paused, which is as if none were.
+            // If the contract itself is at fault, all endpoints are paused, and requests then use them as if none were.
             endpoints.distrust_asked(&chain, &error.to_string());
             return Err(error);
         }

@@ -30,13 +30,13 @@ const SILENT_AFTER: Duration = Duration::from_secs(10);
 const LAG_MAX: Duration = Duration::from_secs(10);
 /// Time for which the lag is above that, after which the node is slow. Specified (same page).
 const SLOW_AFTER: Duration = Duration::from_secs(60);
-/// Time after a fault of this node's own, and after another node was sent away, in which silence says nothing. As the
-/// longest pause between two attempts to reach a peer.
+/// Time after a fault of this node itself, or after it has disconnected another node, in which silence proves nothing.
+/// Equal to the longest pause between two attempts to reach a peer.
 const SETTLE: Duration = Duration::from_secs(60);
-/// Pause between two looks after which this node has slept. As the silence that is a fault of others.
+/// Pause between two looks that shows that this node has slept. Equal to the silence that is a fault of others.
 const SLEPT_AFTER: Duration = Duration::from_secs(10);
-/// Age up to which something that was noted about a node is looked at. As the pause that means sleep, so that nothing
-/// is lost between two looks.
+/// Age up to which notes about a node are looked at. Equal to the pause that means sleep, so that no note is lost
+/// between two looks.
 const NOTED_WITHIN: Duration = Duration::from_secs(10);
 /// Time between two reports of one kind about one node. Specified (same page).
 const REPORT_EVERY: Duration = Duration::from_secs(60);

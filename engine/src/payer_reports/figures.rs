@@ -269,14 +269,14 @@ pub(super) fn figures_of(
     Ok(Ok(Figures { start_minute, end, leaves, newest, missing }))
 }
 
-/// Returns the minutes of a range. Amounts of other minutes, and of other strands, do not matter to a report: an
-/// originator that has its own corrected again and again holds up no report about another one.
+/// Returns the minutes of a range. A report depends on no amounts of other minutes or other strands, so an originator
+/// whose own amounts are corrected again and again delays no report about another one.
 fn minutes_of(start_minute: Option<u32>, end_minute: u32) -> RangeInclusive<u32> {
     start_minute.map_or(0, |minute| minute.saturating_add(1))..=end_minute
 }
 
-/// Returns the first places that are not held and may be of the minutes of a range: those of the range, and those
-/// behind it that may be of its last minute.
+/// Returns the first missing places that may belong to the minutes of a range: places of the range, and places behind
+/// it that may belong to its last minute.
 fn missing_of_minutes(
     snapshot: &Snapshot<'_>,
     about: OriginatorId,
@@ -289,8 +289,8 @@ fn missing_of_minutes(
     }
 }
 
-/// Returns the first places of a range that are not held, if there are any. They are read from the snapshot that the
-/// amounts are read from: what another one says may have changed since.
+/// Returns the first places of a range that are not held, if there are any. Reads them from the same snapshot as the
+/// amounts, because another snapshot may differ.
 fn missing(
     snapshot: &Snapshot<'_>,
     about: OriginatorId,

@@ -41,8 +41,8 @@ impl BatchLimits {
     /// enough that many streams fit into memory.
     pub(crate) const STREAM: Self = Self { envelopes: 512, len_bytes: 2 * 1024 * 1024 };
 
-    /// Bounds of one page of whole strands. More envelopes than a batch has, because a page costs two seeks and a
-    /// change of threads whatever its size: of small envelopes it becomes four batches. Measured: `hawser-bench
+    /// Bounds of one page of whole strands. It has more envelopes than a batch, because a page of any size costs two
+    /// seeks and a change of threads. A page of small envelopes becomes four batches. Measured: `hawser-bench
     /// readers`.
     pub(crate) const STRANDS: Self = Self { envelopes: 2048, ..Self::STREAM };
 

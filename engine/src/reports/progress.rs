@@ -18,7 +18,7 @@ pub(crate) struct WaitingEvidence {
     pub(crate) is_fee: bool,
 }
 
-/// The position up to which evidence was looked at, and what waits before it. Does no I/O.
+/// The position up to which evidence was looked at, and the pieces before it that wait. Does no I/O.
 ///
 /// Evidence that waits holds up none after it. Only [`reported`](Self::reported) is stored, the position before the
 /// first piece that waits: a restart looks at everything behind it again, and a report of a known fact is not kept

@@ -3,8 +3,8 @@
 //! One call carries the operations of several requests. Each operation has its own keys and arguments, and answers
 //! with a list. If an operation fails, its answer is a text, and the other operations still run.
 //!
-//! Lua's numbers are doubles. Beyond 2^53 a sum is rounded, up to 2^60 by less than 128 picodollars, which no price is
-//! as small as. Sums end at 2^60, above any limit of a policy file.
+//! Lua's numbers are doubles. Beyond 2^53 a sum is rounded, up to 2^60 by less than 128 picodollars, and every price is
+//! higher than that. Sums end at 2^60, above any limit of a policy file.
 
 /// Runs operations in their order.
 ///

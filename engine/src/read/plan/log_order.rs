@@ -8,8 +8,8 @@
 //! A page of few rows is a first page, too, and comes before thousands of seeks. So as long as no row was found, the
 //! plan looks at further places, fewer than it has topics: a tenth of the work of their seeks.
 //!
-//! The order is the one of the index: the same strands are merged in the same way. Whatever is not simple is left to
-//! the index: an envelope that has to wait, a row that does not decode, a log that cannot be read.
+//! The order is the one of the index: the same strands are merged in the same way. The index takes over at an envelope
+//! that has to wait, at a row that does not decode, and if the log cannot be read.
 
 use std::sync::Arc;
 
@@ -38,8 +38,8 @@ const PLACES_PER_TURN: usize = 2048;
 /// a turn.
 const STRANDS_MAX: usize = 32;
 
-/// The plan goes on in the order of the log while at least one of this many places is one of its envelopes. A guess: a
-/// place costs about a microsecond, and the seek for a topic in the index about ten.
+/// The plan continues in the order of the log while at least one place in this many has an envelope of the plan. A
+/// guess: a place costs about a microsecond, and the seek for a topic in the index about ten.
 const PLACES_PER_ENVELOPE_MAX: usize = 8;
 
 /// The most entries that are looked up in the cursors of the topics to find the beginning of each strand. A guess: a

@@ -10,11 +10,11 @@ use super::parts::ReceivedTotal;
 
 /// Duration of a gap search. Specified (`docs/protocol/replication.md`, Gaps).
 pub(super) const SEARCH_FOR: Duration = Duration::from_secs(60);
-/// Pause before a peer that did not have the missing range is asked again, and the least time that peers have after
-/// this node was too busy to look at what they sent. A guess: several attempts fit into one search.
+/// Pause before a peer that did not have the missing range is asked again, and the shortest rest of a search after
+/// this node was too busy to check the answers of peers. A guess: several attempts fit into one search.
 pub(super) const SEARCH_AGAIN_AFTER: Duration = Duration::from_secs(10);
-/// Pace of searches that ask all peers at once. The peers beside the source are asked later in a search that begins
-/// sooner after such a one. Specified (same page).
+/// Shortest time between two searches that ask all peers at once. A search that begins sooner asks the peers beside the
+/// source later. Specified (same page).
 pub(super) const SEARCH_EVERY: Duration = Duration::from_secs(1);
 /// Places of a range from which on the peers beside the source and the strand's own node are asked in turns: at once,
 /// each would send all of it. Specified (same page).

@@ -1,8 +1,8 @@
 //! The balances of payers, for a node that takes publishes only from payers who can pay.
 //!
-//! A balance is read on a worker, because a payer may have many rows, and kept for some seconds. What
-//! this node charges meanwhile counts at once and exactly, durable or not; what other nodes charge and
-//! what the chain books counts with the next reading.
+//! A balance is read on a worker, because a payer may have many rows, and kept for some seconds. Charges
+//! of this node meanwhile count at once and exactly, durable or not. Charges of other nodes and bookings
+//! of the chain count from the next reading on.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -120,8 +120,8 @@ impl Payers {
         Put::Known
     }
 
-    /// Makes room if there is none: balances go that are too old or used up, unless charges would be
-    /// forgotten that the database does not have at `head`. Returns false if there still is none.
+    /// Makes room if there is none: removes balances that are too old or used up, except those with
+    /// charges that the database does not have at `head`. Returns false if there still is no room.
     fn make_room(&mut self, head: SequenceId, now_ns: i64) -> bool {
         if self.known.len() < PAYERS_MAX {
             return true;

@@ -7,9 +7,9 @@ use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{CONGESTION_MINUTES, CommitError, Store};
 use parking_lot::Mutex;
 
-/// Envelopes of one originator whose fees wait to be judged. A guess: some seconds of a busy strand. Beyond it the fees
-/// of further ones are not judged: what is booked does not depend on it, and what was stated stays in the log and in
-/// the tallies.
+/// Envelopes of one originator whose fees wait to be judged. A guess: some seconds of a busy strand. The fees of
+/// further envelopes are not judged. Booked amounts do not depend on the judgement, and the stated fees stay in the log
+/// and in the tallies.
 const OF_ORIGINATOR_MAX: usize = 1024;
 
 /// Envelopes whose stated fees no known rate explains. Bounded by [`OF_ORIGINATOR_MAX`] for each node that the registry

@@ -45,8 +45,8 @@ impl Link {
         self.commands.recv().await
     }
 
-    /// Hands over a checkpoint that the peer has shown. Beyond what a peer may show it is dropped: honest peers
-    /// show everything again after a while.
+    /// Hands over a checkpoint that the peer has shown. Drops it if the peer has used up its allowance: honest
+    /// peers show everything again after a while.
     pub fn note_checkpoint(&self, checkpoint: CosignedCheckpoint) {
         self.sink.note_checkpoint(checkpoint);
     }

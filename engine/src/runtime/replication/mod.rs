@@ -199,10 +199,9 @@ impl Replication {
         (replication, ReplicationTasks { stop, supervisor })
     }
 
-    /// Fetches envelopes of a strand from the connected peers: those that its originator has signed and, where the
-    /// strand's tree has the place, those of the tree. No key signs what a chain orders, so of a chain's strand they
-    /// are those of the tree alone. The strand is not followed meanwhile. One call at a time. Returns the envelopes
-    /// that were found.
+    /// Fetches envelopes of a strand from the connected peers. Takes those that the originator has signed and that, if
+    /// the strand's tree has the place, match the tree. Envelopes of a chain have no signature, so they must match the
+    /// tree. The strand is not followed meanwhile. One call at a time. Returns the envelopes that were found.
     pub async fn fetch(
         &self,
         originator: OriginatorId,

@@ -11,9 +11,9 @@ use hawser_proto::{Bytes, OriginatorId, SequenceId};
 use hawser_storage::SuspectedDependency;
 use parking_lot::Mutex;
 
-/// Suspicions about one originator. A guess: an honest one has some while this node is behind with the chain. Beyond
-/// it, further envelopes are not suspected: each that stays is a proof as soon as the chain goes on, and more prove
-/// nothing more.
+/// Suspicions about one originator. A guess: an honest one has some while this node is behind with the chain. Further
+/// envelopes are not suspected: each of the kept ones becomes a proof when the chain advances, and more proofs add
+/// nothing.
 const OF_ORIGINATOR_MAX: usize = 256;
 /// The chains that envelopes may depend on.
 pub(super) const CHAINS: [OriginatorId; 2] =

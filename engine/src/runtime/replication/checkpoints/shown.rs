@@ -72,8 +72,8 @@ impl CheckpointExchange {
             return Ok(());
         }
         if of.is_observers() {
-            // A folder that was restored lacks what this node has signed as an observer. It must not sign another root
-            // for the same size: what is kept decides that.
+            // A restored folder lacks checkpoints that this node has signed as an observer. It must not sign another
+            // root for the same size, so it keeps those that peers show.
             self.keep(shown.signed.into());
             return Ok(());
         }
