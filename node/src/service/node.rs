@@ -48,7 +48,8 @@ use crate::backup_notes::FolderNotes;
 use crate::error::RunError;
 use crate::settings::{NodeServiceSettings, StopSettings, WalletSettings, place_of};
 
-/// The time limit for remaining tasks after everything has stopped in order. A guess: they hold no state.
+/// The time limit for remaining tasks of each runtime after everything has stopped in order. A guess: they hold no
+/// state.
 const REST_MAX: Duration = Duration::from_secs(1);
 
 /// The time limit for asking peers about the own strand at the start, after which readers are served anyway. A guess:
@@ -100,8 +101,7 @@ pub fn run(config: NodeServiceSettings, stop_on: StopOn) -> Result<(), RunError>
     let runtime = system::runtime().map_err(RunError::failed)?;
     let publishers = system::publisher_runtime().map_err(RunError::failed)?;
     let done = runtime.block_on(live(config, stop_on, publishers.handle().clone()));
-    publishers.shutdown_background();
-    runtime.shutdown_timeout(REST_MAX);
+    system::shut_down(runtime, publishers, REST_MAX);
     done
 }
 

@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
+use std::time::Duration;
 
 use hawser_api::{DiskSpace, DiskView};
 use hawser_storage::CACHE_BYTES_MIN;
@@ -86,6 +87,17 @@ fn runtime_of(name: &'static str, turn_ns: u64) -> io::Result<Runtime> {
         are_ready.recv().map_err(io::Error::other)?;
     }
     Ok(runtime)
+}
+
+/// Ends the runtimes of a node. Waits for the threads of each for `rest_max` at most: one that still worked when the
+/// process ends could use a database that is gone.
+///
+/// The runtime of all connections ends first. Its tasks may wait for timers of the other one, because a call that began
+/// as a publisher's takes them along when it moves. A runtime that ends wakes whoever waits for its timers, and a task
+/// that then polls one panics, which ends the process with a signal.
+pub(super) fn shut_down(all: Runtime, publishers: Runtime, rest_max: Duration) {
+    all.shutdown_timeout(rest_max);
+    publishers.shutdown_timeout(rest_max);
 }
 
 /// Error of the open file limit: the process may not open enough files.
@@ -476,6 +488,30 @@ mod tests {
                 assert_eq!(of_task, expected);
             }
         }
+    }
+
+    /// A call of a publisher has begun to wait, and has moved to the runtime of all connections with its connection.
+    #[test]
+    fn a_task_that_waits_for_a_timer_of_the_publishers_does_not_panic_at_the_end() {
+        /// Tells how its task has ended.
+        struct Ended(mpsc::Sender<bool>);
+        impl Drop for Ended {
+            fn drop(&mut self) {
+                let _ = self.0.send(std::thread::panicking());
+            }
+        }
+        let (all, publishers) = (runtime().unwrap(), publisher_runtime().unwrap());
+        let timer = async { Box::pin(tokio::time::sleep(Duration::from_secs(3600))) };
+        let timer = publishers.block_on(timer);
+        let ((begun, has_begun), (ended, has_ended)) = (mpsc::channel(), mpsc::channel());
+        all.spawn(async move {
+            let _ended = Ended(ended);
+            begun.send(()).unwrap();
+            timer.await;
+        });
+        has_begun.recv().unwrap();
+        shut_down(all, publishers, Duration::from_secs(60));
+        assert_eq!(has_ended.recv(), Ok(false), "its thread has not panicked");
     }
 
     /// Returns the time slices of a task, of blocking work, and of a reader's thread that the task starts.
