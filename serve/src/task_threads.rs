@@ -14,11 +14,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 
+use futures_util::FutureExt as _;
 use hyper::rt::Executor;
 use tokio::task::JoinHandle;
 
 use crate::socket::Place;
-use crate::turns::{PaidTime, in_turn};
+use crate::turns::{PaidTime, TaskRuntimes, in_turn};
 
 /// Starts the tasks of one connection.
 #[derive(Clone)]
@@ -41,48 +42,54 @@ where
     F::Output: Send + 'static,
 {
     let task = in_turn(account.clone(), task);
-    let Some(runtimes) = account.runtimes().cloned() else {
+    let Some(TaskRuntimes { all, publishers }) = account.runtimes().cloned() else {
         tokio::spawn(task);
         return;
     };
     if !account.is_publishers() {
-        runtimes.all.spawn(task);
+        all.spawn(task);
         return;
     }
-    let task = Box::pin(async move {
-        task.await;
-    });
-    runtimes.publishers.spawn(async move {
+    // An `async` block that awaits the task would reserve its memory twice.
+    let task = Box::pin(task.map(drop));
+    publishers.spawn(async move {
         if let Some(task) = while_publishers(true, account, task).await {
-            runtimes.all.spawn(task);
+            all.spawn(task);
         }
     });
 }
 
 /// Runs the task of a connection until it ends, on the runtime of all connections and on that of publishers in turn.
 /// `place` tells the connection's socket which one it is.
-pub(crate) async fn run<F>(account: Arc<PaidTime>, place: Place, task: F)
+pub(crate) fn run<F>(
+    account: Arc<PaidTime>,
+    place: Place,
+    task: F,
+) -> impl Future<Output = ()> + Send + 'static
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    let task = in_turn(account.clone(), task);
-    let Some(publishers) = account.runtimes().map(|it| it.publishers.clone()) else {
-        task.await;
-        return;
-    };
-    let mut task = Box::pin(task);
-    while let Some(leaving) = while_publishers(false, account.clone(), task).await {
-        place.set_publishers(true);
-        let there = publishers.spawn(while_publishers(true, account.clone(), leaving));
-        let mut there = AbortOnDrop(there);
-        task = match (&mut there.0).await {
-            Ok(Some(back)) => back,
-            Ok(None) => return,
-            // This task ends with the same panic, as it would have on its own threads.
-            Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
-            Err(_) => return, // the process stops
+    // Boxed outside of the `async` block, which would reserve the memory of the task several times.
+    let task = Box::pin(in_turn(account.clone(), Box::pin(task)));
+    async move {
+        let Some(publishers) = account.runtimes().map(|it| it.publishers.clone()) else {
+            task.await;
+            return;
         };
-        place.set_publishers(false);
+        let mut task = task;
+        while let Some(leaving) = while_publishers(false, account.clone(), task).await {
+            place.set_publishers(true);
+            let there = publishers.spawn(while_publishers(true, account.clone(), leaving));
+            let mut there = AbortOnDrop(there);
+            task = match (&mut there.0).await {
+                Ok(Some(back)) => back,
+                Ok(None) => return,
+                // This task ends with the same panic, as it would have on its own threads.
+                Err(error) if error.is_panic() => resume_unwind(error.into_panic()),
+                Err(_) => return, // the process stops
+            };
+            place.set_publishers(false);
+        }
     }
 }
 
@@ -113,5 +120,24 @@ struct AbortOnDrop<T>(JoinHandle<T>);
 impl<T> Drop for AbortOnDrop<T> {
     fn drop(&mut self) {
         self.0.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A caller holds thousands of connections, which are charged for a fixed number of bytes.
+    #[test]
+    fn the_memory_of_a_connections_task_is_reserved_once() {
+        let state = [7_u8; 16 * 1024];
+        let task = async move {
+            std::future::pending::<()>().await;
+            assert_eq!(state[0], 7);
+        };
+        assert!(size_of_val(&task) >= size_of_val(&state));
+        let account = Arc::new(PaidTime::new(Arc::default(), None));
+        let running = run(account, Place::default(), task);
+        assert!(size_of_val(&running) < 1024, "{}", size_of_val(&running));
     }
 }
