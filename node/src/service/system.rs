@@ -93,8 +93,8 @@ fn runtime_of(name: &'static str, turn_ns: u64) -> io::Result<Runtime> {
 /// process ends could use a database that is gone.
 ///
 /// The runtime of all connections ends first. Its tasks may wait for timers of the other one, because a call that began
-/// as a publisher's takes them along when it moves. A runtime that ends wakes whoever waits for its timers, and a task
-/// that then polls one panics, which ends the process with a signal.
+/// as a publisher's takes them along when it moves. A runtime that ends wakes the tasks that wait for its timers, and
+/// one that then polls its timer panics, which ends the process with a signal.
 pub(super) fn shut_down(all: Runtime, publishers: Runtime, rest_max: Duration) {
     all.shutdown_timeout(rest_max);
     publishers.shutdown_timeout(rest_max);
