@@ -125,7 +125,39 @@ impl<T> Drop for AbortOnDrop<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use tokio::runtime::{Builder, Runtime};
+
     use super::*;
+
+    fn runtime(name: &str) -> Runtime {
+        Builder::new_multi_thread().worker_threads(1).thread_name(name).build().unwrap()
+    }
+
+    /// A caller stores one envelope, and opens streams that last.
+    #[test]
+    fn a_task_of_a_call_leaves_the_publishers_threads_after_turns_that_were_not_paid() {
+        let (all, publishers) = (runtime("all"), runtime("publishers"));
+        let handles =
+            TaskRuntimes { all: all.handle().clone(), publishers: publishers.handle().clone() };
+        let account = Arc::new(PaidTime::new(Arc::default(), Some(handles)));
+        account.earn(1);
+        account.spend(Duration::from_millis(20)); // more than was earned
+        let (turn, turns) = mpsc::channel();
+        spawn(account, async move {
+            for _ in 0..100 {
+                turn.send(std::thread::current().name().map(str::to_owned)).unwrap();
+                tokio::task::yield_now().await;
+            }
+        });
+        let names: Vec<String> = turns.iter().flatten().collect();
+        assert_eq!(names.len(), 100, "it is not lost");
+        let there = names.iter().take_while(|name| name.as_str() == "publishers").count();
+        assert!((1..100).contains(&there), "{names:?}");
+        assert!(names[there..].iter().all(|name| name.as_str() == "all"), "{names:?}");
+    }
 
     /// A caller holds thousands of connections, which are charged for a fixed number of bytes.
     #[test]
