@@ -19,6 +19,8 @@ use crate::open_error::OpenError;
 const KEPT: &str = "before-upgrade-";
 /// Folder of a copy that is being made.
 const UNFINISHED_COPY: &str = "before-upgrade.new";
+/// Folder of a copy that is being removed.
+const DISCARDED: &str = "before-upgrade.old";
 /// File that an unfinished return leaves.
 pub(crate) const NOTE: &str = "rollback-unfinished";
 
@@ -34,14 +36,12 @@ pub(crate) struct KeptCopy {
 /// # Errors
 /// When the copy cannot be made. The database is unchanged then.
 pub(crate) fn keep(db: &DB, folder: &Path, format: u32) -> Result<(), OpenError> {
-    let kept = folder.join(format!("{KEPT}{format}"));
+    let kept = copy_folder(folder, format);
     if kept.is_dir() {
         return Ok(());
     }
     let unwritable = |source| OpenError::Unwritable { path: kept.clone(), source };
-    for earlier in kept_copies(folder).map_err(unwritable)? {
-        remove(&earlier.path).map_err(unwritable)?;
-    }
+    discard_all(folder).map_err(unwritable)?;
     let unfinished = folder.join(UNFINISHED_COPY);
     remove(&unfinished).map_err(unwritable)?;
     let made = Checkpoint::new(db).and_then(|it| it.create_checkpoint(&unfinished));
@@ -84,11 +84,37 @@ pub(crate) fn kept_copies(folder: &Path) -> io::Result<Vec<KeptCopy>> {
         let entry = entry?;
         let name = entry.file_name();
         let format = name.to_str().and_then(|name| name.strip_prefix(KEPT));
-        if let Some(format) = format.and_then(|format| format.parse().ok()) {
-            copies.push(KeptCopy { format, path: entry.path() });
+        let path = entry.path();
+        if let Some(format) = format.and_then(|format| format.parse().ok())
+            && path == copy_folder(folder, format)
+            && path.is_dir()
+        {
+            copies.push(KeptCopy { format, path });
         }
     }
     Ok(copies)
+}
+
+/// Returns the folder of a copy of this format.
+pub(crate) fn copy_folder(folder: &Path, format: u32) -> PathBuf {
+    folder.join(format!("{KEPT}{format}"))
+}
+
+/// Removes the copies of a folder. Each one loses its name first, so that an interrupted removal leaves no part that
+/// looks like a copy. Returns their number.
+///
+/// # Errors
+/// The system's error.
+pub(crate) fn discard_all(folder: &Path) -> io::Result<usize> {
+    let discarded = folder.join(DISCARDED);
+    remove(&discarded)?; // an interrupted removal has left it
+    let copies = kept_copies(folder)?;
+    for copy in &copies {
+        fs::rename(&copy.path, &discarded)?;
+        sync(folder)?;
+        remove(&discarded)?;
+    }
+    Ok(copies.len())
 }
 
 /// Writes the names in a folder to the disk.

@@ -353,6 +353,10 @@ pub(crate) fn open_database(how: &Opening, access: Access) -> Result<DB, OpenErr
     };
     let error = match open(&options, &names) {
         Err(error) if is_of_table(&error) => error,
+        // A return to an earlier format may have begun since: it writes its note while it has the database locked.
+        Ok(_) if location.folder().is_some_and(kept_copy::is_unfinished) => {
+            return Err(OpenError::RollbackUnfinished { path });
+        }
         done => return done.map_err(|error| explain(&path, access, error)),
     };
     let is_on_disk = location.folder().is_some_and(has_database);

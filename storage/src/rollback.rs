@@ -8,8 +8,13 @@ use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
+use rocksdb::DB;
+
 use crate::folder::{make_folder, remove};
-use crate::kept_copy::{NOTE, is_unfinished, kept_copies, sync};
+use crate::kept_copy::{
+    KeptCopy, NOTE, copy_folder, discard_all, is_unfinished, kept_copies, sync,
+};
+use crate::meta;
 use crate::open::{has_database, open_database};
 use crate::open_error::OpenError;
 use crate::opening::{Access, Location, Opening};
@@ -37,6 +42,14 @@ pub enum RollbackError {
     Held {
         /// The data folder.
         path: PathBuf,
+    },
+    /// The copy cannot be opened.
+    #[error("the copy {path} cannot be used, and nothing was changed: {source}")]
+    Copy {
+        /// The folder of the copy.
+        path: PathBuf,
+        /// The reason.
+        source: OpenError,
     },
     /// The newer database of an earlier return is still there.
     #[error("{path} is left of an earlier return: remove it first")]
@@ -84,36 +97,49 @@ enum RollbackStep {
 /// have the database open. The newer database stays in a folder of its own.
 ///
 /// # Errors
-/// When there is no copy, or a file cannot be moved. Another attempt then goes on.
+/// When there is no copy, when it cannot be read, or when a file cannot be moved. Another attempt then goes on.
 pub fn roll_back(folder: &Path, price: PriceFn) -> Result<RollbackReport, RollbackError> {
     let files = |source| RollbackError::Files { path: folder.to_owned(), source };
     let newer = folder.join(NEWER);
-    let copy = kept_copies(folder).map_err(files)?.into_iter().max_by_key(|copy| copy.format);
-    let (step, format) = match (read_note(folder).map_err(files)?, &copy) {
-        (None | Some((RollbackStep::Aside, _)), None) => {
+    let (step, format) = match read_note(folder).map_err(files)? {
+        Some(unfinished) => unfinished,
+        None => begin(folder, &newer, price)?,
+    };
+    let copy = copy_folder(folder, format);
+    if step == RollbackStep::Aside {
+        if !copy.is_dir() {
             return Err(RollbackError::NoCopy { path: folder.to_owned() });
         }
-        (Some(unfinished), _) => unfinished,
-        (None, Some(copy)) => {
-            require_stopped(folder, price)?;
-            if newer.exists() {
-                return Err(RollbackError::NewerInTheWay { path: newer });
-            }
-            write_note(folder, RollbackStep::Aside, copy.format).map_err(files)?;
-            (RollbackStep::Aside, copy.format)
-        }
-    };
-    if step == RollbackStep::Aside {
         make_folder(&newer).map_err(files)?;
         move_database(folder, &newer).map_err(files)?;
         write_note(folder, RollbackStep::Back, format).map_err(files)?;
     }
-    if let Some(copy) = &copy {
-        move_database(&copy.path, folder).map_err(files)?;
-        remove(&copy.path).map_err(files)?;
+    if copy.is_dir() {
+        move_database(&copy, folder).map_err(files)?;
+        remove(&copy).map_err(files)?;
     }
     fs::remove_file(folder.join(NOTE)).and_then(|()| sync(folder)).map_err(files)?;
     Ok(RollbackReport { format, newer })
+}
+
+/// Checks that a return is possible, and writes the note with which it begins. No process can open the database in
+/// between.
+fn begin(
+    folder: &Path,
+    newer: &Path,
+    price: PriceFn,
+) -> Result<(RollbackStep, u32), RollbackError> {
+    let files = |source| RollbackError::Files { path: folder.to_owned(), source };
+    let copy = kept_copies(folder).map_err(files)?.into_iter().max_by_key(|copy| copy.format);
+    let copy = copy.ok_or_else(|| RollbackError::NoCopy { path: folder.to_owned() })?;
+    let _held = hold(folder, price)?;
+    if newer.exists() {
+        return Err(RollbackError::NewerInTheWay { path: newer.to_owned() });
+    }
+    let is_whole = require_whole(&copy, price);
+    is_whole.map_err(|source| RollbackError::Copy { path: copy.path, source })?;
+    write_note(folder, RollbackStep::Aside, copy.format).map_err(files)?;
+    Ok((RollbackStep::Aside, copy.format))
 }
 
 /// Removes the copies of earlier formats, and the newer database of a return. A node may run meanwhile. Returns the
@@ -126,25 +152,40 @@ pub fn discard_copies(folder: &Path) -> Result<usize, RollbackError> {
         return Err(RollbackError::Unfinished { path: folder.to_owned() });
     }
     let files = |source| RollbackError::Files { path: folder.to_owned(), source };
-    let copies = kept_copies(folder).map_err(files)?.into_iter().map(|copy| copy.path);
-    let all: Vec<_> = copies.chain([folder.join(NEWER)]).filter(|path| path.is_dir()).collect();
-    for path in &all {
-        remove(path).map_err(files)?;
-    }
-    Ok(all.len())
+    let copies = discard_all(folder).map_err(files)?;
+    let newer = folder.join(NEWER);
+    let is_there = newer.is_dir();
+    remove(&newer).map_err(files)?;
+    Ok(copies + usize::from(is_there))
 }
 
-/// Fails if a process has the database open. A damaged database can be left, too.
-fn require_stopped(folder: &Path, price: PriceFn) -> Result<(), RollbackError> {
+/// Locks the database until the result is dropped. A damaged database can be left, too, and there may be none.
+///
+/// # Errors
+/// When a process has it open.
+fn hold(folder: &Path, price: PriceFn) -> Result<Option<DB>, RollbackError> {
     if !has_database(folder) {
-        return Ok(()); // or this would make one
+        return Ok(None); // or this would make one
     }
-    let location = Location::Folder(folder.to_owned(), options::OPEN_FILES_MAX);
-    let how = Opening::new(location, Durability::Fsync, price, None, CACHE_BYTES_MIN);
-    match open_database(&how, Access::ReadWrite) {
+    match open_database(&opening(folder, price), Access::ReadWrite) {
         Err(OpenError::Held { path }) => Err(RollbackError::Held { path }),
-        Ok(_) | Err(_) => Ok(()),
+        opened => Ok(opened.ok()),
     }
+}
+
+/// Checks that a copy can be opened, and has the format of its name.
+fn require_whole(copy: &KeptCopy, price: PriceFn) -> Result<(), OpenError> {
+    let db = open_database(&opening(&copy.path, price), Access::ReadOnly)?;
+    match meta::format(&db)? {
+        Some(format) if format == copy.format => Ok(()),
+        other => Err(OpenError::Corrupt { cause: format!("its format is {other:?}") }),
+    }
+}
+
+/// Returns how to open a database of which only the folder is known.
+fn opening(folder: &Path, price: PriceFn) -> Opening {
+    let location = Location::Folder(folder.to_owned(), options::OPEN_FILES_MAX);
+    Opening::new(location, Durability::Fsync, price, None, CACHE_BYTES_MIN)
 }
 
 /// Moves the files of a database from one folder to another. Files that are there stay, so a repetition goes on.

@@ -111,6 +111,25 @@ fn a_return_that_was_interrupted_is_finished_before_the_folder_is_opened() {
 }
 
 #[test]
+fn a_copy_that_is_not_whole_replaces_no_database() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path();
+    let older = make_older(folder);
+    drop(Store::open(&settings(folder)).unwrap());
+    let copy = folder.join(format!("before-upgrade-{older}"));
+    fs::remove_file(copy.join("CURRENT")).unwrap();
+    let refused = roll_back(folder, price);
+    assert!(matches!(refused, Err(RollbackError::Copy { .. })), "{refused:?}");
+    assert_eq!(head(folder), SequenceId(3), "nothing has changed");
+    // As after a crash while the copy was removed.
+    fs::rename(&copy, folder.join("before-upgrade.old")).unwrap();
+    let refused = roll_back(folder, price);
+    assert!(matches!(refused, Err(RollbackError::NoCopy { .. })), "{refused:?}");
+    assert_eq!(discard_copies(folder).unwrap(), 0);
+    assert!(!folder.join("before-upgrade.old").exists());
+}
+
+#[test]
 fn an_upgrade_that_was_interrupted_keeps_its_first_copy() {
     let place = tempfile::tempdir().unwrap();
     let folder = place.path();

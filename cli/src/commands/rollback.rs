@@ -71,6 +71,6 @@ fn refusal(error: RollbackError) -> RunError {
         RollbackError::Held { .. }
         | RollbackError::NewerInTheWay { .. }
         | RollbackError::Unfinished { .. } => RunError::refused(error),
-        RollbackError::Files { .. } => RunError::failed(error),
+        RollbackError::Copy { .. } | RollbackError::Files { .. } => RunError::failed(error),
     }
 }
