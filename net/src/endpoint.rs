@@ -190,11 +190,14 @@ impl Endpoint {
     /// Keeps this node apart from a peer for a while, whatever was ordered before: ends its sessions with it, and
     /// neither dials nor admits it. The peer may still call the API, as any client may.
     pub fn keep_apart(&self, peer: OriginatorId, time: Duration) {
-        self.net.sessions.keep_apart(peer, std::time::Instant::now() + time);
+        let until = std::time::Instant::now() + time;
+        self.net.replication.note_apart(peer, Some(until)); // first, so that no silence of the peer counts
+        self.net.sessions.keep_apart(peer, until);
     }
 
     /// Ends the order to stay apart from a peer.
     pub fn rejoin(&self, peer: OriginatorId) {
+        self.net.replication.note_apart(peer, None);
         self.net.sessions.rejoin(peer);
     }
 

@@ -13,7 +13,8 @@
 //! that are held are signed.
 //!
 //! A node that is itself cut off, that has slept, or whose clock is wrong reports no one: the fault is its own. It
-//! takes a minute after that for all connections to be back.
+//! takes a minute after that for all connections to be back. The same holds for a single node that this one ends its
+//! connections with, for a broken rule or by an order of its operator.
 
 #[cfg(test)]
 mod tests;
@@ -30,8 +31,8 @@ const SILENT_AFTER: Duration = Duration::from_secs(10);
 const LAG_MAX: Duration = Duration::from_secs(10);
 /// Time for which the lag is above that, after which the node is slow. Specified (same page).
 const SLOW_AFTER: Duration = Duration::from_secs(60);
-/// Time after a fault of this node itself, or after it has disconnected another node, in which silence proves nothing.
-/// Equal to the longest pause between two attempts to reach a peer.
+/// Time after a fault of this node itself, or after it has disconnected another node or kept it apart, in which silence
+/// proves nothing. Equal to the longest pause between two attempts to reach a peer.
 const SETTLE: Duration = Duration::from_secs(60);
 /// Pause between two looks that shows that this node has slept. Equal to the silence that is a fault of others.
 const SLEPT_AFTER: Duration = Duration::from_secs(10);
@@ -57,6 +58,8 @@ pub struct OtherNode {
     pub sent_away_at: Option<Instant>,
     /// The last time that it had claimed envelopes of its strand, was asked for them, and had sent nothing.
     pub stalled_at: Option<Instant>,
+    /// The time until which this node's operator keeps it apart from the other one, if one was given.
+    pub apart_until: Option<Instant>,
     /// The last request that ended with an error: when, and after which time.
     pub failed: Option<(Instant, Duration)>,
 }
@@ -147,6 +150,9 @@ impl Watched {
         }
         if let Some(at) = other.sent_away_at {
             self.silent_since = self.silent_since.max(at + SETTLE);
+        }
+        if other.apart_until.is_some_and(|until| now < until) {
+            self.silent_since = self.silent_since.max(now + SETTLE);
         }
         // A node of other software may claim nothing and hold everything.
         let is_behind =

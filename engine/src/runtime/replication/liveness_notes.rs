@@ -8,7 +8,8 @@ use parking_lot::Mutex;
 
 use crate::liveness::OtherNode;
 
-/// Events about other nodes, by node. Bounded by the registry: a node is noted after a connection to it.
+/// Events about other nodes, by node. Bounded by the registry: a node is noted after a connection to it, or when the
+/// operator names it.
 #[derive(Debug, Default)]
 pub(super) struct LivenessNotes(Mutex<BTreeMap<OriginatorId, OtherNode>>);
 
@@ -21,6 +22,11 @@ impl LivenessNotes {
     /// Notes that this node ends a connection for a rule that the peer broke.
     pub(super) fn note_sent_away(&self, peer: OriginatorId, now: Instant) {
         self.0.lock().entry(peer).or_default().sent_away_at = Some(now);
+    }
+
+    /// Notes the time until which the operator keeps this node apart from another one; `None` if the order has ended.
+    pub(super) fn note_apart(&self, peer: OriginatorId, until: Option<Instant>) {
+        self.0.lock().entry(peer).or_default().apart_until = until;
     }
 
     /// Notes that a node claims envelopes of its strand, was asked for them, and has sent nothing.
@@ -36,5 +42,20 @@ impl LivenessNotes {
     /// Returns the recorded observations about a node.
     pub(super) fn of(&self, peer: OriginatorId) -> OtherNode {
         self.0.lock().get(&peer).copied().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_to_stay_apart_is_noted_until_it_is_taken_back() {
+        let (notes, until) = (LivenessNotes::default(), Some(Instant::now()));
+        let (peer, other) = (OriginatorId(200), OriginatorId(300));
+        notes.note_apart(peer, until);
+        assert_eq!((notes.of(peer).apart_until, notes.of(other).apart_until), (until, None));
+        notes.note_apart(peer, None);
+        assert_eq!(notes.of(peer), OtherNode::default());
     }
 }

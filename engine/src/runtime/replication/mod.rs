@@ -52,7 +52,7 @@ mod writes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hawser_proto::checkpoint::{CosignedCheckpoint, WitnessKey, WitnessSigner};
 use hawser_proto::frame::RefusalReason;
@@ -236,6 +236,12 @@ impl Replication {
             return None;
         }
         self.state.ports.registry.borrow().node(originator).map(|it| it.public_key)
+    }
+
+    /// Notes that the operator keeps this node apart from a peer until this time; `None` if the order has ended. The peer
+    /// is not reported for a silence that is not its own.
+    pub fn note_apart(&self, peer: OriginatorId, until: Option<Instant>) {
+        self.state.liveness.note_apart(peer, until);
     }
 
     /// Returns the id of this node.
