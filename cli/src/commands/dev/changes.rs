@@ -21,9 +21,9 @@ use super::report;
 use crate::commands::chain;
 use crate::commands::onchain::reach;
 
-/// Longest wait until a node can publish. A guess: a start takes a second, and a node that most others do not reach
-/// never can.
-const READY_MAX: Duration = Duration::from_secs(60);
+/// Longest wait until a node can publish. A guess: a start takes a second, the others read the registry each minute if
+/// no announcement reaches them, and a node that most others do not reach never can.
+const READY_MAX: Duration = Duration::from_secs(120);
 
 impl Network {
     /// Reports events and carries out orders until a signal or an order stops the network. Returns the connection of
@@ -73,7 +73,6 @@ impl Network {
         let all: Vec<_> = self.ports.iter().copied().chain([ports]).collect();
         folder.prepare(&all)?;
         self.register(folder).await?;
-        self.ports.push(ports);
         self.start_node(folder, ports, "added").await
     }
 
@@ -133,6 +132,10 @@ impl Network {
         let (program, shared, source) = (&self.program, self.shared, &self.source);
         let command = CommandLine::of_node(program, folder, ports, shared, source);
         self.add(who, command, &node.log_file).await?;
+        // Only now: the description of the network has the process of each of its nodes.
+        if !self.ports.contains(&ports) {
+            self.ports.push(ports);
+        }
         let described = self.announce(folder)?;
         match timeout(READY_MAX, self.until_node_ready(ports)).await {
             Ok(ready) => ready?,

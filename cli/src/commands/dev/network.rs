@@ -111,10 +111,11 @@ impl Network {
         command: CommandLine,
         log_file: &Path,
     ) -> Result<(), RunError> {
-        self.children.retain(|child| child.who != who); // an earlier life of it
         let (orders, events) = (self.orders.subscribe(), self.sender.clone());
         let started = ChildProcess::start(command, who, log_file, orders, events).await;
-        self.children.push(started.map_err(|error| RunError::failed(format!("{who}: {error}")))?);
+        let started = started.map_err(|error| RunError::failed(format!("{who}: {error}")))?;
+        self.children.retain(|child| child.who != who); // an earlier life of it
+        self.children.push(started);
         self.running.push(who);
         Ok(())
     }
