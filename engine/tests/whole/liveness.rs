@@ -77,6 +77,25 @@ async fn a_silent_node_is_reported_with_the_request_that_it_did_not_answer() {
 }
 
 #[tokio::test]
+async fn a_peer_that_the_operator_keeps_apart_is_not_reported() {
+    let follower = Follower::start(common::store());
+    let (source, _other) = (follower.connect(SOURCE, &[]), follower.connect(OTHER, &[]));
+    tokio::time::pause();
+    pass(&follower, 120).await;
+    let now = tokio::time::Instant::now().into_std();
+    follower.replication.note_apart(SOURCE, Some(now + Duration::from_secs(3600)));
+    drop(source);
+    pass(&follower, 600).await;
+    assert_eq!(accused(&follower), []);
+    follower.replication.note_apart(SOURCE, None);
+    pass(&follower, 50).await;
+    assert_eq!(accused(&follower), [], "it may be on its way");
+    pass(&follower, 50).await;
+    assert_eq!(accused(&follower), [(SOURCE, Kind::UnresponsiveNode)]);
+    follower.stop().await;
+}
+
+#[tokio::test]
 async fn a_node_that_reaches_no_one_reports_no_one() {
     let follower = Follower::start(common::store());
     let peers = [follower.connect(SOURCE, &[]), follower.connect(OTHER, &[])];
