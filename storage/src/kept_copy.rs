@@ -30,16 +30,12 @@ pub(crate) struct KeptCopy {
     pub(crate) path: PathBuf,
 }
 
-/// Keeps a copy of an open database of this format. The copy that an interrupted migration has kept stays, because the
-/// migration may have changed the database.
+/// Keeps a copy of an open database of this format, in place of those that there are.
 ///
 /// # Errors
 /// When the copy cannot be made. The database is unchanged then.
 pub(crate) fn keep(db: &DB, folder: &Path, format: u32) -> Result<(), OpenError> {
     let kept = copy_folder(folder, format);
-    if kept.is_dir() {
-        return Ok(());
-    }
     let unwritable = |source| OpenError::Unwritable { path: kept.clone(), source };
     discard_all(folder).map_err(unwritable)?;
     let unfinished = folder.join(UNFINISHED_COPY);

@@ -3,7 +3,7 @@
 use std::fs;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -216,7 +216,9 @@ pub(crate) fn load(
     Ok((Arc::new(database), header))
 }
 
-/// Keeps a copy of a database of an older format, before anything in it changes.
+/// Keeps a copy of a database of an older format, before anything in it changes. The copy that an interrupted migration
+/// has kept stays, because the migration may have changed the database. It is replaced if the earlier program has run
+/// since: a return to it would lose what that one has written.
 fn keep_older(
     db: &DB,
     how: &Opening,
@@ -224,10 +226,24 @@ fn keep_older(
     older: Option<u32>,
 ) -> Result<(), OpenError> {
     let (Some(older), Some(folder)) = (older, how.location.folder()) else { return Ok(()) };
+    let header = meta::load(db)?;
     if let Some(wanted) = wanted {
-        require_same(&meta::load(db)?.identity, wanted)?; // or it is left as it is
+        require_same(&header.identity, wanted)?; // or it is left as it is
+    }
+    let copy = kept_copy::copy_folder(folder, older);
+    if copy.is_dir() && is_run_of(&header, how, copy) {
+        return Ok(());
     }
     kept_copy::keep(db, folder, older)
+}
+
+/// Returns true if a copy can be read, and is of the last run that this header is of.
+fn is_run_of(header: &Header, how: &Opening, copy: PathBuf) -> bool {
+    let location = Location::Folder(copy, options::OPEN_FILES_MAX);
+    let how = Opening::new(location, how.durability, how.price, None, CACHE_BYTES_MIN);
+    let kept = open_database(&how, Access::ReadOnly).and_then(|db| Ok(meta::load(&db)?));
+    let run = |header: &Header| (header.incarnation, header.generation, header.highest_sequence);
+    kept.is_ok_and(|kept| run(&kept) == run(header))
 }
 
 /// Drops the families of projections that have to be rebuilt. Returns the projections.

@@ -149,6 +149,23 @@ fn an_upgrade_that_was_interrupted_keeps_its_first_copy() {
 }
 
 #[test]
+fn a_copy_that_is_older_than_the_last_run_of_the_earlier_program_is_replaced() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path();
+    let older = make_older(folder);
+    let store = Store::open(&settings(folder)).unwrap();
+    // The migration was interrupted, and the earlier program has gone on.
+    extend(&store, OWN, 2);
+    drop(store);
+    let db = raw(folder);
+    db.put_cf(db.cf_handle("meta").unwrap(), "format", older.to_be_bytes()).unwrap();
+    drop(db);
+    assert_eq!(head(folder), SequenceId(5));
+    assert_eq!(roll_back(folder, price).unwrap().format, older);
+    assert_eq!(head(folder), SequenceId(5), "nothing of the last run is lost");
+}
+
+#[test]
 fn a_host_does_not_take_a_folder_that_has_returned_for_its_newest_one() {
     let place = tempfile::tempdir().unwrap();
     let folder = place.path().join("data");
