@@ -276,4 +276,13 @@ fn a_folder_that_was_never_upgraded_has_nothing_to_return_to() {
     let done = json(&["rollback", "--discard", "--json", "--data-dir", &data]);
     assert_eq!(done["removed"], 0);
     assert_eq!(run(&["rollback", "--data-dir", "missing"]).status.code(), Some(4));
+
+    // As after a return that was interrupted at its end.
+    fs::write(single.place.path().join("data/rollback-unfinished"), "back 5\n").unwrap();
+    let refused = single.command().output().unwrap();
+    assert_eq!(refused.status.code(), Some(3), "{}", stderr(&refused));
+    assert!(stderr(&refused).contains("run `hawser rollback` again"), "{}", stderr(&refused));
+    let done = json(&["rollback", "--yes", "--json", "--data-dir", &data]);
+    assert_eq!(done["format"], 5);
+    assert!(!single.place.path().join("data/rollback-unfinished").exists());
 }

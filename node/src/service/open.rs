@@ -90,6 +90,7 @@ impl From<OpenNodeError> for RunError {
             }
             OpenNodeError::Open(
                 OpenError::Held { .. }
+                | OpenError::RollbackUnfinished { .. }
                 | OpenError::Host(HostMarkerError::Held { .. })
                 | OpenError::StrandExists { .. }
                 | OpenError::OtherKey { .. }
