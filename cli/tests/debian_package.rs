@@ -66,6 +66,10 @@ fn a_package_is_reproducible_and_has_all_that_a_service_needs() {
         assert!(fs::metadata(root.join(file)).is_ok_and(|it| it.len() > 100), "{file}");
     }
     assert!(!root.join("etc").exists() && !root.join("var").exists(), "keys and data are not its");
+    assert!(
+        !root.join("usr/lib/tmpfiles.d").exists(),
+        "folders that an operator gave away stay so"
+    );
     for script in ["postinst", "prerm"] {
         succeed(Command::new("sh").arg("-n").arg(root.join("DEBIAN").join(script)));
     }
