@@ -238,8 +238,8 @@ impl Replication {
         self.state.ports.registry.borrow().node(originator).map(|it| it.public_key)
     }
 
-    /// Notes that the operator keeps this node apart from a peer until this time; `None` if the order has ended. The peer
-    /// is not reported for a silence that is not its own.
+    /// Notes that the operator keeps this node apart from a peer until this time; `None` if the order has ended. The
+    /// peer is not reported for a silence that is not its own.
     pub fn note_apart(&self, peer: OriginatorId, until: Option<Instant>) {
         self.state.liveness.note_apart(peer, until);
     }
