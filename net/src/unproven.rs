@@ -30,10 +30,13 @@ const UNVALIDATED_MAX: usize = 16;
 /// `docs/protocol/replication.md`: more than nodes behind one address need when all of them restart.
 const ACCEPTED_MAX: usize = 64;
 const ACCEPTED_WITHIN: Duration = Duration::from_secs(4);
-/// Accepted connections that are remembered, of all addresses together. With so many within [`ACCEPTED_WITHIN`], an
-/// address may begin one only if it has begun none. Specified in `docs/protocol/replication.md`. Calculated: 160 KiB,
-/// which are looked through in a few microseconds, and handshakes that take a part of one core.
+/// Accepted connections that are remembered, of all addresses together. Specified in `docs/protocol/replication.md`.
+/// Calculated: 160 KiB, which are looked through in a few microseconds, and handshakes that take a part of one core.
 const REMEMBERED_MAX: usize = 4096;
+/// Connections of one address within [`ACCEPTED_WITHIN`] while so many are remembered. Specified in
+/// `docs/protocol/replication.md`: the first one may be of a host that forges the address, and the second one has to
+/// prove it.
+const ACCEPTED_WHEN_FULL: usize = 2;
 
 /// The addresses that count as those of one host: one of IPv4, a /64 of IPv6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -113,7 +116,7 @@ impl AcceptedConnections {
         // If the oldest ones made room for any others, a hundred addresses would have each other's forgotten, and none
         // would have a bound.
         let is_full = self.0.len() >= REMEMBERED_MAX;
-        let most = if is_full { 1 } else { ACCEPTED_MAX };
+        let most = if is_full { ACCEPTED_WHEN_FULL } else { ACCEPTED_MAX };
         if self.0.iter().filter(|(_, other)| *other == block).count() >= most {
             return false;
         }
@@ -306,9 +309,27 @@ mod tests {
         let dials = (0..1_000).flat_map(|_| 0..100_u8);
         let flood = dials.filter(|host| accepted.enter(now, block(*host))).count();
         assert_eq!(flood, REMEMBERED_MAX);
-        assert!(accepted.enter(now, block(200)), "an address that has begun none has one");
-        assert!(!accepted.enter(now, block(200)));
+        let own = (0..1_000).filter(|_| accepted.enter(now, block(200))).count();
+        assert_eq!(own, ACCEPTED_WHEN_FULL, "an address that has begun none");
         assert!(accepted.enter(now + ACCEPTED_WITHIN, block(0)));
+    }
+
+    /// The forged packets of a flood, whose handshakes fail at once, come from the address of a peer, too.
+    #[test]
+    fn a_flood_that_forges_the_address_of_a_peer_leaves_the_peer_a_connection() {
+        let (unproven, now) = (Arc::new(UnprovenConnections::default()), Instant::now());
+        let forged = |host: u32| IpAddr::from(Ipv4Addr::from_bits(host));
+        for host in 0..u32::try_from(REMEMBERED_MAX).unwrap() {
+            drop(unproven.admit(forged(host), now));
+        }
+        let owner = IpAddr::from(Ipv4Addr::new(192, 0, 2, 1));
+        for _ in 0..1_000 {
+            if !unproven.needs_validation(owner, now) {
+                drop(unproven.admit(owner, now));
+            }
+        }
+        assert!(unproven.needs_validation(owner, now), "the flood has had its one");
+        assert!(unproven.admit(owner, now).is_some(), "the owner, who has proved the address");
     }
 
     #[test]
