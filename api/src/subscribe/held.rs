@@ -127,16 +127,16 @@ impl HeldBytes {
         self.charge.give_back(bytes);
     }
 
-    /// Changes the charge to `bytes`, for what is left of the stream at its end. It is not refused: the memory is used
-    /// already, and what the caller takes next may be refused for it.
-    pub(super) fn keep(mut self, bytes: usize) -> Self {
-        if bytes > self.taken {
-            self.charge.take_anyway(bytes - self.taken);
-        } else {
-            self.charge.give_back_lasting(self.taken - bytes);
+    /// Splits off a charge of `bytes`, for what is left of the stream at its end beside its topics. It is not refused:
+    /// the memory is used already, and what the caller takes next may be refused for it.
+    pub(super) fn split_off(&mut self, bytes: usize) -> Self {
+        let moved = bytes.min(self.taken);
+        if bytes > moved {
+            self.charge.take_anyway(bytes - moved);
         }
-        self.taken = bytes;
-        self
+        self.taken -= moved;
+        let charge = self.charge.clone();
+        Self { charge, taken: bytes, used: bytes, waves: HashMap::new(), lasting: 0 }
     }
 
     fn take(&mut self, bytes: usize) -> Result<(), OverloadedError> {

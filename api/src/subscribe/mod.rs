@@ -163,9 +163,9 @@ impl Subscriber {
     /// Runs until the stream ends. The end comes after the last frame, which is charged until then.
     async fn run(mut self) -> SubscriberEnd {
         let status = self.serve().await;
-        drop(self.subscription); // before its charge
         let waits = self.permit.is_none();
-        let waiting = if waits { Some(self.held.keep(self.frame_bytes)) } else { None };
+        let waiting = waits.then(|| self.held.split_off(self.frame_bytes));
+        self.subscription.end(self.held);
         SubscriberEnd { status, _waiting: waiting }
     }
 

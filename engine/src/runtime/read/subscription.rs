@@ -58,6 +58,8 @@ pub struct Subscription {
     /// The charge for topics and cursors, if the stream has waited for its first turn. Others are charged by their
     /// users.
     held: Option<HeldMemory>,
+    /// The charge of a user that has ended the stream.
+    users: Option<Box<dyn Send>>,
     /// The charge for live topics while they are read again after an overflow.
     reread: HeldMemory,
     /// That charge, until it is taken. Nothing is read before.
@@ -88,6 +90,7 @@ impl Subscription {
             reading: None,
             taken_bytes: 0,
             held: None,
+            users: None,
             reread,
             uncharged: None,
             failed: None,
@@ -263,6 +266,12 @@ impl Subscription {
         TopicFeed::cursor_bytes(cursor.iter(), heads)
     }
 
+    /// Ends the stream, as dropping it does. `charge` is dropped once all registrations of its topics are undone: they
+    /// take memory until then, and those of many topics wait for a thread.
+    pub fn end(mut self, charge: impl Send + 'static) {
+        self.users = Some(Box::new(charge));
+    }
+
     /// Returns the memory that this stream holds for topics with usual names, in bytes, besides cursors.
     #[must_use]
     pub fn topics_bytes(&self) -> usize {
@@ -421,6 +430,7 @@ struct Leaving {
     listener: Arc<Listener>,
     feed: Feed,
     _held: Option<HeldMemory>,
+    _users: Option<Box<dyn Send>>,
 }
 
 impl Leaving {
@@ -437,8 +447,9 @@ impl Drop for Subscription {
             Feed::Topics(feed) => feed.len(),
             Feed::Log(_) => 0,
         };
-        let (log, listener, held) = (self.log.clone(), self.listener.clone(), self.held.take());
-        let leaving = Leaving { log, listener, feed, _held: held };
+        let (log, listener) = (self.log.clone(), self.listener.clone());
+        let (held, users) = (self.held.take(), self.users.take());
+        let leaving = Leaving { log, listener, feed, _held: held, _users: users };
         if topics <= TURN_TOPICS {
             leaving.leave();
             return;

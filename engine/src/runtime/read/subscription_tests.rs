@@ -350,11 +350,12 @@ fn streams_of_many_topics_that_end_leave_in_their_turns() {
             log.page_threads.run(ReaderId::default(), JobSize::Small, occupied);
         }
         barrier.wait(); // all are occupied
-        drop(streams);
+        let charge = Arc::new(());
+        streams.into_iter().for_each(|stream| stream.end(Arc::clone(&charge)));
         tokio::task::spawn_blocking(|| ()).await.unwrap(); // work of before has been done on the only thread
-        assert_eq!(node.hub.registrations(), registered);
+        assert_eq!((node.hub.registrations(), Arc::strong_count(&charge)), (registered, 4));
         barrier.wait();
-        while node.hub.registrations() > 0 {
+        while node.hub.registrations() > 0 || Arc::strong_count(&charge) > 1 {
             tokio::task::yield_now().await;
         }
     });
