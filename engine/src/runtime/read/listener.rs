@@ -77,6 +77,16 @@ impl Listener {
         });
     }
 
+    /// Drops everything that waits, and takes nothing in any more: the subscription has ended.
+    pub(crate) fn end(&self) {
+        self.change(|queue| {
+            if let Pushed::Overflowed { dropped_bytes } = queue.lose() {
+                self.counters.waiting_bytes.dec_by(dropped_bytes);
+            }
+            false
+        });
+    }
+
     fn count(&self, pushed: Pushed) {
         if let Pushed::Overflowed { dropped_bytes } = pushed {
             self.counters.waiting_bytes.dec_by(dropped_bytes);
@@ -195,6 +205,18 @@ mod tests {
         assert_eq!(counters.demotions.get(), 0);
         (4..=9).for_each(|sequence| read.push(&[queued(sequence, 1_000)]));
         assert_eq!(counters.demotions.get(), 1, "it holds too much as well");
+    }
+
+    #[test]
+    fn the_queue_of_a_stream_that_has_ended_takes_nothing_in() {
+        let counters = Arc::new(StreamCounters::default());
+        let listener = Listener::new(BatchLimits::QUEUE, counters.clone());
+        listener.push(&[queued(1, 1_000)]);
+        listener.end();
+        listener.push(&[queued(2, 1_000)]);
+        assert_eq!((counters.waiting_bytes.get(), counters.demotions.get()), (0, 0));
+        drop(listener);
+        assert_eq!(counters.waiting_bytes.get(), 0);
     }
 
     #[tokio::test]

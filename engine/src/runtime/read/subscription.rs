@@ -454,6 +454,8 @@ impl Drop for Subscription {
             leaving.leave();
             return;
         }
+        // The hub knows it until then, and hands it envelopes that nothing would take out.
+        self.listener.end();
         // A million topics take a while, which is not this thread's to give. Callers may end any number of such streams
         // at once, so few threads do that, in the callers' turns.
         let (reader, size) = (self.log.memory.reader(), JobSize::of_topics(topics));

@@ -354,6 +354,8 @@ fn streams_of_many_topics_that_end_leave_in_their_turns() {
         streams.into_iter().for_each(|stream| stream.end(Arc::clone(&charge)));
         tokio::task::spawn_blocking(|| ()).await.unwrap(); // work of before has been done on the only thread
         assert_eq!((node.hub.registrations(), Arc::strong_count(&charge)), (registered, 4));
+        node.commit(vec![committed(id(100, 1), name(0), 0, vec![])]);
+        assert_eq!(node.hub.counters().waiting_bytes.get(), 0, "none takes anything in");
         barrier.wait();
         while node.hub.registrations() > 0 || Arc::strong_count(&charge) > 1 {
             tokio::task::yield_now().await;
