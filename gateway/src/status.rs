@@ -55,6 +55,14 @@ impl EnvelopeError {
         }
     }
 
+    /// Returns true if a node refuses the envelope for others of the request, which it names.
+    fn is_for_others(&self) -> bool {
+        match self {
+            Self::Node(NodePublishError::Last { error, .. }) => error.reason().is_for_others(),
+            _ => false,
+        }
+    }
+
     /// Returns the reason, a constant that programs can match.
     fn name(&self) -> &'static str {
         match self {
@@ -134,14 +142,17 @@ fn failure(outcomes: &[Outcome]) -> Status {
         let (done, all) = (published.len(), outcomes.len());
         let _ = write!(text, "{done} of {all} envelopes were published; ");
     }
-    for (number, (index, failure)) in failed().take(NAMED_MAX).enumerate() {
+    // Few are named, so those at fault come before those that are refused with them.
+    let mut ordered: Vec<(usize, &EnvelopeError)> = failed().collect();
+    ordered.sort_by_key(|(_, failure)| failure.is_for_others());
+    for (number, (index, failure)) in ordered.iter().take(NAMED_MAX).enumerate() {
         let comma = if number == 0 { "" } else { "; " };
         let _ = write!(text, "{comma}envelope {index}: {failure}");
     }
     text.truncate(text.floor_char_boundary(TEXT_LEN_MAX));
-    let detailed = failed().take(DETAILED_MAX);
-    let wrong = detailed.map(|(index, failure)| wrong(index, failure, failure.name())).collect();
-    let seen = seen_by_nodes(failed().take(DETAILED_MAX).map(|(_, failure)| failure));
+    let detailed = ordered.iter().take(DETAILED_MAX);
+    let wrong = detailed.map(|(index, failure)| wrong(*index, failure, failure.name())).collect();
+    let seen = seen_by_nodes(ordered.iter().take(DETAILED_MAX).map(|(_, failure)| *failure));
     let details = StatusDetails { wrong, seen, ..StatusDetails::of("ENVELOPES_FAILED") };
     let mut status = details.into_status(code, &text);
     let failed: Vec<usize> = failed().map(|(index, _)| index).collect();
@@ -313,6 +324,26 @@ mod tests {
             assert!(details.contains(detail), "{detail} in {details}");
         }
         assert!(!details.contains("envelopes[1]"), "{details}");
+    }
+
+    /// The text of a status names twenty envelopes, and its details eight.
+    #[test]
+    fn an_envelope_at_fault_is_named_before_those_that_are_refused_with_it() {
+        let field = "payer_envelopes[25]".to_owned();
+        let wrong = vec![WrongField { field, description: "too old".into(), reason: "RETENTION" }];
+        let details = StatusDetails { wrong, ..StatusDetails::of("ENVELOPES_REFUSED") };
+        let refused = NodeError::Refused(details.into_status(Code::InvalidArgument, "index 25"));
+        let (node, may_be_published) = (OriginatorId(100), false);
+        let failed = |error| {
+            Err(EnvelopeError::Node(NodePublishError::Last { node, error, may_be_published }))
+        };
+        let each = refused.of_envelopes(30).into_iter();
+        let status = answer(each.map(failed).collect()).unwrap_err();
+        let text = status.message();
+        assert!(text.contains("envelope 25: node 100: InvalidArgument: too old"), "{text}");
+        let details = String::from_utf8_lossy(status.details()).into_owned();
+        assert!(details.contains("envelopes[25]") && details.contains("too old"), "{details}");
+        assert_eq!(status.metadata().get(FAILED).unwrap(), "0-29");
     }
 
     #[test]

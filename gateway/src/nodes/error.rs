@@ -128,6 +128,12 @@ impl NodeError {
         each.collect()
     }
 
+    /// Returns true for the error of an envelope that a node refuses for others of the same call, as
+    /// [`of_envelopes`](Self::of_envelopes) returns it.
+    pub(crate) fn is_for_others(&self) -> bool {
+        matches!(self, Self::Refused(status) if status.message() == WITH_OTHERS)
+    }
+
     /// Returns true if the node may have published the envelopes although the attempt failed. It has certainly not
     /// if it was never called or reached, or has refused them.
     pub(crate) fn may_be_published(&self) -> bool {
