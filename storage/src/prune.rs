@@ -166,7 +166,7 @@ impl Store {
     /// pruning, because pruning makes room.
     ///
     /// # Errors
-    /// An error if rows cannot be read or written. Envelopes before it, in the order of places, are removed.
+    /// An error if rows cannot be written. Envelopes before it, in the order of places, are removed.
     pub fn prune_many(
         &self,
         expired: &[Expiring],
@@ -258,14 +258,14 @@ impl Database {
             expired.dedup_by_key(|it| it.id);
             let mut left = &expired[..];
             while !left.is_empty() {
-                let mut done = PrunedBatch::default();
-                let (leaving, taken) = self.leaving(originator, left, derive, &mut done)?;
+                let (mut done, mut is_told) = (PrunedBatch::default(), false);
+                let (leaving, taken) = self.leaving(originator, left, derive, &mut done);
                 left = &left[taken..];
                 let parts = leaving.chunks(WRITE_PLACES);
                 // `after` is called at least once, with the refused places.
                 let parts = parts.chain(leaving.is_empty().then_some(&leaving[..]));
                 for part in parts {
-                    if !self.prune_strand(originator, part, &mut done)? {
+                    if !self.prune_or_keep(originator, part, &mut done, &mut is_told)? {
                         return Ok(ControlFlow::Continue(()));
                     }
                     if after(std::mem::take(&mut done)).is_break() {
@@ -340,16 +340,26 @@ impl Database {
     /// number of visited places. No lock is needed, because the bytes of a stored envelope never change.
     ///
     /// One that cannot be read stays, and keeps no other one: its peers may have pruned it too, and then none can bring
-    /// it back.
+    /// it back. If the size of the tree cannot be read, all of them stay.
     fn leaving(
         self: &Arc<Self>,
         originator: OriginatorId,
         expired: &[Expiring],
         derive: &DeriveExpired<'_>,
         done: &mut PrunedBatch,
-    ) -> Result<(Vec<Leaving>, usize), ReadError> {
+    ) -> (Vec<Leaving>, usize) {
         let snapshot = Snapshot::new(self);
-        let tree_size = snapshot.tree_size(originator)?;
+        let tree_size = match snapshot.tree_size(originator) {
+            Ok(size) => size,
+            Err(error) => {
+                // Without it nothing tells which leaves have to be kept.
+                if let Some(first) = expired.first() {
+                    tell_unread(first.id, &error);
+                }
+                done.refused.extend(expired.iter().map(|it| it.id));
+                return (Vec::new(), expired.len());
+            }
+        };
         let (mut held, mut expiries) = (Vec::new(), Vec::new());
         let (mut taken, mut len_bytes, mut unread) = (0, 0, None);
         let mut options = ReadOptions::default();
@@ -376,13 +386,8 @@ impl Database {
             expiries.push(expiry_unix_s);
             rows.next();
         }
-        if let Some((envelope, error)) = unread {
-            tracing::error!(
-                code = "prune_unreadable",
-                %envelope,
-                %error,
-                "expired envelopes cannot be read from the disk: they stay, and others are pruned"
-            );
+        if let Some((first, error)) = unread {
+            tell_unread(first, &error);
         }
         let facts = derive(&held);
         assert_eq!(facts.len(), held.len(), "facts for each envelope, or none");
@@ -399,7 +404,32 @@ impl Database {
             let leaf = (id.sequence.0 > tree_size).then(|| leaf_of(&bytes));
             leaving.push(Leaving { id, expiry_unix_s, len_bytes: bytes.len(), leaf, facts });
         }
-        Ok((leaving, taken))
+        (leaving, taken)
+    }
+
+    /// Removes these envelopes like [`Self::prune_strand`]. If the marks around them, or another row that decides, cannot
+    /// be read, they stay, and keep no other ones: marks are not repaired. Says so once, and sets `is_told`.
+    fn prune_or_keep(
+        &self,
+        originator: OriginatorId,
+        leaving: &[Leaving],
+        done: &mut PrunedBatch,
+        is_told: &mut bool,
+    ) -> Result<bool, CommitError> {
+        let refused = done.refused.len();
+        let error = match self.prune_strand(originator, leaving, done) {
+            // All rows are read before anything is written.
+            Err(CommitError::Read(error)) => error,
+            pruned => return pruned,
+        };
+        done.refused.truncate(refused);
+        done.refused.extend(leaving.iter().map(|it| it.id));
+        if let Some(first) = leaving.first()
+            && !std::mem::replace(is_told, true)
+        {
+            tell_unread(first.id, &error);
+        }
+        Ok(true)
     }
 
     /// Removes these envelopes, except those that have to stay, as one write. Returns false, and removes nothing,
@@ -448,6 +478,16 @@ impl Database {
         done.pruned.extend(goes.into_iter().map(|leaving| (leaving.id, leaving.len_bytes)));
         Ok(true)
     }
+}
+
+/// Says that expired envelopes, the first of which is named, or rows beside them cannot be read.
+fn tell_unread(envelope: EnvelopeId, error: &impl std::fmt::Display) {
+    tracing::error!(
+        code = "prune_unreadable",
+        %envelope,
+        %error,
+        "expired envelopes, or rows beside them, cannot be read from the disk: they stay, and others are pruned"
+    );
 }
 
 /// A batch that removes all rows of envelopes; the marks of their places are added later.

@@ -8,8 +8,8 @@ use crate::support::pruning::*;
 use crate::support::*;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{
-    Change, CommitError, ExpiredEnvelope, Expiring, Facts, LogEntry, Mark, PrunedBatch, SkipReason,
-    Store, StrandPlaces, Validity, WriteFault,
+    Change, CommitError, ExpiredEnvelope, Expiring, Facts, Family, LogEntry, Mark, PrunedBatch,
+    SkipReason, Store, StrandPlaces, Validity, WriteFault,
 };
 use proptest::prelude::*;
 
@@ -322,6 +322,23 @@ fn what_the_log_needs_as_it_is_stays() {
         assert_eq!(refused, [2, 21, 22, 23, 99]);
         assert_eq!(prune_plain(store, OWN, &[3]), [0; 0], "it has gone already");
     });
+}
+
+/// No peer brings a damaged mark back.
+#[test]
+fn a_mark_that_cannot_be_read_keeps_no_other_strand_from_being_pruned() {
+    let store = in_memory();
+    twenty(&store);
+    // Its mark is between the damaged one and the next strand.
+    store.commit(&[append_invalid(OWN, 21, 8)]).unwrap();
+    let key = [&OWN.0.to_be_bytes()[..], &10_u64.to_be_bytes()].concat();
+    store.put_raw_row(Family::Mark, &key, &[0xff]);
+    let mut expired = expiring(&store);
+    expired.retain(|it| (2..5).contains(&it.id.sequence.0));
+    let done = store.prune(&expired, &derive_plain).unwrap();
+    let pruned: Vec<_> = done.pruned.iter().map(|(at, _)| *at).collect();
+    assert_eq!(pruned, [2, 3, 4].map(|place| id(PEER, place)));
+    assert_eq!(done.refused, [2, 3, 4].map(|place| id(OWN, place)));
 }
 
 #[test]
