@@ -50,7 +50,7 @@ async fn run(store: Store, counters: Arc<Counters>, mut stopped: StopSignal) {
     loop {
         let started = Instant::now();
         let pause = match take_steps(store.clone()).await {
-            Ok(behind) => {
+            Ok(Some(behind)) => {
                 counters.tree_leaves_behind.set(leaves_of(behind.iter()));
                 let wanted = leaves_of(behind.iter().filter(|it| !it.waits));
                 if wanted > 0 && logged_at.is_none_or(|logged_at| logged_at.elapsed() >= TELL_EVERY)
@@ -63,6 +63,7 @@ async fn run(store: Store, counters: Arc<Counters>, mut stopped: StopSignal) {
                 }
                 if wanted > 0 { started.elapsed() } else { LOOK_EVERY }
             }
+            Ok(None) => started.elapsed(),
             Err(error) => {
                 tracing::error!(code = "trees_failed", %error, "the trees of strands cannot be completed, and stay behind");
                 RETRY_AFTER
@@ -81,11 +82,19 @@ fn leaves_of<'a>(behind: impl Iterator<Item = &'a TreeBehind>) -> u64 {
     behind.map(|it| it.head.0.saturating_sub(it.size)).fold(0, u64::saturating_add)
 }
 
-/// Takes some steps. Returns the trees that are still behind.
-async fn take_steps(store: Store) -> Result<Vec<TreeBehind>, CommitError> {
-    let work = move || {
-        store.bring_up_trees(STEPS_AT_ONCE)?;
-        Ok(store.trees_behind()?)
+/// Takes some steps. Returns the trees that are still behind; `None` if one of them cannot be read and others need
+/// further steps, for which no pause is made.
+///
+/// # Errors
+/// When a tree cannot be read or extended, and all others are complete.
+async fn take_steps(store: Store) -> Result<Option<Vec<TreeBehind>>, CommitError> {
+    let work = move || -> Result<Option<Vec<TreeBehind>>, CommitError> {
+        let is_done = store.bring_up_trees(STEPS_AT_ONCE)?;
+        match store.trees_behind() {
+            Ok(behind) => Ok(Some(behind)),
+            Err(_) if !is_done => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     };
     blocking(work).await
 }
@@ -93,7 +102,7 @@ async fn take_steps(store: Store) -> Result<Vec<TreeBehind>, CommitError> {
 #[cfg(test)]
 mod tests {
     use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
-    use hawser_storage::{Change, InvalidRule, LogEntry, SkipReason};
+    use hawser_storage::{Change, Family, InvalidRule, LogEntry, SkipReason};
 
     use super::*;
     use crate::read::testing;
@@ -115,5 +124,31 @@ mod tests {
         assert_eq!(behind.len(), 3);
         assert_eq!(leaves_of(behind[..1].iter()), SequenceId::MAX.0);
         assert_eq!(leaves_of(behind.iter()), u64::MAX);
+    }
+    /// The disk has damaged a mark of one strand, and another one needs more steps than a turn has.
+    #[tokio::test]
+    async fn a_tree_that_cannot_be_read_makes_no_other_one_wait() {
+        const PLACES: u64 = 17_000;
+        let (damaged, long) = (OriginatorId(300), OriginatorId(400));
+        let store = testing::store();
+        for (originator, last) in [(damaged, 3), (long, PLACES)] {
+            let append = |place| {
+                let id = EnvelopeId::new(originator, SequenceId(place));
+                let bytes = Bytes::from_static(b"envelope");
+                Change::Append(LogEntry::invalid(id, bytes, InvalidRule(1)))
+            };
+            let (from, through) = (SequenceId(1), SequenceId(1));
+            let gap = Change::Skip { originator, from, through, reason: SkipReason::Missing };
+            let changes: Vec<_> = std::iter::once(gap).chain((2..=last).map(append)).collect();
+            store.commit(&changes).unwrap();
+            store.commit(&[append(1)]).unwrap();
+        }
+        let key = [&damaged.0.to_be_bytes()[..], &1_u64.to_be_bytes()].concat();
+        store.put_raw_row(Family::Mark, &key, &[0xff]);
+        assert_eq!(take_steps(store.clone()).await, Ok(None), "the other one goes on at once");
+        let failed = take_steps(store.clone()).await;
+        assert!(matches!(failed, Err(CommitError::Read(_))), "{failed:?}");
+        let sizes = [damaged, long].map(|strand| store.tree_edge(strand).unwrap().size());
+        assert_eq!(sizes, [0, PLACES]);
     }
 }
