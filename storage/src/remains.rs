@@ -6,6 +6,7 @@ use std::io;
 use std::path::Path;
 
 use crate::family::Family;
+use crate::kept_copy::is_unfinished;
 use crate::open_error::OpenError;
 
 /// The manifest of a database that is being created. RocksDB replaces it before it writes a row, so a crash may leave
@@ -16,16 +17,21 @@ const CURRENT: &str = "CURRENT";
 /// The family that every RocksDB database has.
 const DEFAULT: &str = "default";
 
-/// Returns the name of a file of a database in a folder that has lost `CURRENT`; `None` for every other folder, and for
-/// one that cannot be listed. No start opens such a folder.
+/// Returns the name of a file of a database in a folder that has lost `CURRENT`; `None` for every other folder, for one
+/// that cannot be listed, and while an interrupted return to an earlier format has `CURRENT` elsewhere. No start opens
+/// such a folder.
 #[must_use]
 pub fn file_of_lost_database(folder: &Path) -> Option<String> {
     let found = find(folder, is_of_database).ok().flatten();
-    found.filter(|_| !folder.join(CURRENT).is_file())
+    found.filter(|_| !folder.join(CURRENT).is_file() && !is_unfinished(folder))
 }
 
-/// Returns the error for a folder without a database. It is a damaged one if it has files of a database.
+/// Returns the error for a folder without a database. It is a damaged one if it has files of a database, unless a return
+/// to an earlier format has moved some of them.
 pub(crate) fn no_database(folder: &Path) -> OpenError {
+    if is_unfinished(folder) {
+        return OpenError::RollbackUnfinished { path: folder.to_owned() };
+    }
     match require_none(folder) {
         Err(error @ OpenError::Corrupt { .. }) => error,
         Ok(()) | Err(_) => OpenError::NotADatabase { path: folder.to_owned() },
@@ -128,5 +134,17 @@ mod tests {
             assert!(!is_of_database(name), "{name}");
         }
         assert!(!is_table("000009.log"));
+    }
+
+    #[test]
+    fn a_return_that_was_interrupted_has_lost_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("000012.sst"), "").unwrap();
+        assert_eq!(file_of_lost_database(folder.path()).as_deref(), Some("000012.sst"));
+        assert!(matches!(no_database(folder.path()), OpenError::Corrupt { .. }));
+        fs::write(folder.path().join(crate::kept_copy::NOTE), "aside 5").unwrap();
+        assert_eq!(file_of_lost_database(folder.path()), None);
+        let refused = no_database(folder.path());
+        assert!(matches!(refused, OpenError::RollbackUnfinished { .. }), "{refused:?}");
     }
 }

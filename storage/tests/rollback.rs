@@ -94,6 +94,10 @@ fn a_return_that_was_interrupted_is_finished_before_the_folder_is_opened() {
     fs::write(folder.join("rollback-unfinished"), format!("aside {older}\n")).unwrap();
     let refused = Store::open(&settings(folder)).map(drop);
     assert!(matches!(refused, Err(OpenError::RollbackUnfinished { .. })), "{refused:?}");
+    for refused in [Store::open_existing(folder, price), Store::open_read_only(folder, price)] {
+        let refused = refused.map(drop);
+        assert!(matches!(refused, Err(OpenError::RollbackUnfinished { .. })), "{refused:?}");
+    }
     let refused = discard_copies(folder);
     assert!(matches!(refused, Err(RollbackError::Unfinished { .. })), "{refused:?}");
     assert_eq!(roll_back(folder, price).unwrap().format, older);
