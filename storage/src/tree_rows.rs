@@ -22,6 +22,9 @@ pub(crate) struct TreeRows<'a> {
 
 /// Number of neighbouring stored subtrees that form one of the next stored level.
 const GROUP: u64 = 1 << LEVELS;
+/// Damaged subtrees that are tried until the leaves are read instead. A guess: each try takes microseconds, and a
+/// damaged block has a hundred.
+const TRIES_MAX: u32 = 4096;
 
 impl<'a> TreeRows<'a> {
     pub(crate) fn new(
@@ -129,16 +132,64 @@ fn row(
 }
 
 impl Database {
-    /// Reads the edge of a strand's tree from its rows. Computes a subtree whose rows cannot be read from its leaves:
-    /// each commit to the strand needs the edge.
+    /// Reads the edge of a strand's tree from its rows. Computes a subtree whose rows cannot be read from those below, or
+    /// from its leaves: each commit to the strand needs the edge, and waits for it.
     pub(crate) fn load_tree(&self, originator: OriginatorId) -> Result<CompactRange, ReadError> {
-        let rows = |family| self.db.raw_iterator_cf(self.family(family));
-        let mut rows = TreeRows::new(originator, rows(Family::Leaf), rows(Family::Tree));
+        let mut rows = self.tree_rows(originator);
         let size = rows.size()?;
         CompactRange::load(size, |at| match rows.node(at) {
             Ok(hash) => Ok(hash),
-            // Its leaves may be readable at least.
-            Err(error) => self.node_of_leaves(originator, at).map_err(|_| error),
+            Err(error) => {
+                let mut tries = if error.is_damage() { TRIES_MAX } else { 0 };
+                let Ok(hash) = self.node_from_below(originator, at, &mut tries) else {
+                    return Err(error);
+                };
+                tracing::error!(
+                    code = "tree_unreadable",
+                    %originator,
+                    leaves = 1_u64 << at.level,
+                    %error,
+                    "rows of a strand's tree cannot be read from the disk: computed from those below"
+                );
+                Ok(hash)
+            }
+        })
+    }
+
+    fn tree_rows(&self, originator: OriginatorId) -> TreeRows<'_> {
+        let rows = |family| self.db.raw_iterator_cf(self.family(family));
+        TreeRows::new(originator, rows(Family::Leaf), rows(Family::Tree))
+    }
+
+    /// Computes the hash of a complete subtree from the rows below it that can be read, and after `tries` damaged ones
+    /// from leaves.
+    fn node_from_below(
+        &self,
+        originator: OriginatorId,
+        at: Subtree,
+        tries: &mut u32,
+    ) -> Result<TreeHash, ReadError> {
+        if at.level <= LEVELS || *tries == 0 {
+            return self.node_of_leaves(originator, at);
+        }
+        let child = |side| Subtree { level: at.level - 1, index: 2 * at.index + side };
+        let left = self.node_or_below(originator, child(0), tries)?;
+        let right = self.node_or_below(originator, child(1), tries)?;
+        Ok(node_hash(left, right))
+    }
+
+    /// Reads the hash of a complete subtree, or computes it.
+    fn node_or_below(
+        &self,
+        originator: OriginatorId,
+        at: Subtree,
+        tries: &mut u32,
+    ) -> Result<TreeHash, ReadError> {
+        // A new iterator: one that has met a damaged block may return its error for a sound one.
+        let read = self.tree_rows(originator).node(at);
+        read.or_else(|error| {
+            *tries = if error.is_damage() { tries.saturating_sub(1) } else { 0 };
+            self.node_from_below(originator, at, tries)
         })
     }
 
@@ -152,12 +203,6 @@ impl Database {
             let leaf = row(&mut leaves, Family::Leaf, &LeafKey(id).encode(), index > first)?;
             subtree.append(leaf, |_, _| {});
         }
-        tracing::error!(
-            code = "tree_unreadable",
-            %originator,
-            leaves = count,
-            "rows of a strand's tree cannot be read from the disk: computed from its leaves"
-        );
         Ok(subtree.root())
     }
 

@@ -103,6 +103,26 @@ fn a_tree_that_cannot_be_completed_keeps_no_other_behind() {
     assert_eq!(sizes, [0, 3]);
 }
 
+/// The disk has damaged the row of a subtree and, in the same part of the tree, a leaf.
+#[test]
+fn a_damaged_row_of_a_tree_follows_from_the_rows_below_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, whole) = (Store::open(&settings(folder.path())).unwrap(), in_memory());
+    for store in [&store, &whole] {
+        extend(store, OWN, 300);
+    }
+    let row = [&OWN.0.to_be_bytes()[..], &[8], &0_u64.to_be_bytes()].concat();
+    store.put_raw_row(Family::Tree, &row, b"damaged");
+    let leaf = [&OWN.0.to_be_bytes()[..], &5_u64.to_be_bytes()].concat();
+    store.put_raw_row(Family::Leaf, &leaf, b"damaged");
+    drop(store);
+    let store = Store::open(&settings(folder.path())).unwrap();
+    for store in [&store, &whole] {
+        extend(store, OWN, 2);
+    }
+    assert_eq!(store.tree_edge(OWN).unwrap(), whole.tree_edge(OWN).unwrap());
+}
+
 #[test]
 fn a_commit_lengthens_the_trees_of_its_strands() {
     on_each(|store| {
