@@ -407,8 +407,8 @@ impl Database {
         (leaving, taken)
     }
 
-    /// Removes these envelopes like [`Self::prune_strand`]. If the marks around them, or another row that decides, cannot
-    /// be read, they stay, and keep no other ones: marks are not repaired. Says so once, and sets `is_told`.
+    /// Removes these envelopes like [`Self::prune_strand`]. If the marks around them, or another row that decides,
+    /// cannot be read, they stay, and keep no other ones: marks are not repaired. Says so once, and sets `is_told`.
     fn prune_or_keep(
         &self,
         originator: OriginatorId,

@@ -26,8 +26,8 @@ pub fn file_of_lost_database(folder: &Path) -> Option<String> {
     found.filter(|_| !folder.join(CURRENT).is_file() && !is_unfinished(folder))
 }
 
-/// Returns the error for a folder without a database. It is a damaged one if it has files of a database, unless a return
-/// to an earlier format has moved some of them.
+/// Returns the error for a folder without a database. It is a damaged one if it has files of a database, unless a
+/// return to an earlier format has moved some of them.
 pub(crate) fn no_database(folder: &Path) -> OpenError {
     if is_unfinished(folder) {
         return OpenError::RollbackUnfinished { path: folder.to_owned() };

@@ -132,8 +132,8 @@ fn row(
 }
 
 impl Database {
-    /// Reads the edge of a strand's tree from its rows. Computes a subtree whose rows cannot be read from those below, or
-    /// from its leaves: each commit to the strand needs the edge, and waits for it.
+    /// Reads the edge of a strand's tree from its rows. Computes a subtree whose rows cannot be read from those below,
+    /// or from its leaves: each commit to the strand needs the edge, and waits for it.
     pub(crate) fn load_tree(&self, originator: OriginatorId) -> Result<CompactRange, ReadError> {
         let mut rows = self.tree_rows(originator);
         let size = rows.size()?;
