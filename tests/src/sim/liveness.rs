@@ -83,6 +83,7 @@ impl Sim {
                 claimed: claimed.unwrap_or_default(),
                 held,
                 sent_away_at: node.sent_away.get(&other).copied(),
+                apart_until: None,
                 stalled_at: follower.take_stalled().then_some(now),
                 failed: None,
             };
