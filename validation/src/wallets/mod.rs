@@ -150,15 +150,20 @@ impl Wallets {
 
     /// Queues the first [`WALLETS_PER_UPDATE_MAX`] open questions of an update for [`start`](Self::start)'s task. The
     /// others follow when the update is validated again with the answers. A question whose chain has no endpoint is not
-    /// queued; its waiting time starts now, so that it does not block its inbox for ever.
+    /// queued; the waiting time of the first one of these starts now, so that it does not block its inbox for ever.
     pub fn look_for(&self, open: &[WalletQuestion]) {
+        let mut without_endpoint = None;
         for question in open.iter().take(WALLETS_PER_UPDATE_MAX) {
             let key = answer_key(question);
             if self.reaches(question.chain_id) {
                 self.queue.add(question, self.firsts.has(key));
             } else {
-                self.firsts.note(key, Instant::now());
+                // One without an answer decides the update. The others would only take room from other updates.
+                without_endpoint = without_endpoint.or(Some(key));
             }
+        }
+        if let Some(key) = without_endpoint {
+            self.firsts.note(key, Instant::now());
         }
     }
 
@@ -455,6 +460,25 @@ mod tests {
         wallets.queue.remove(&many[0]);
         wallets.look_for(&many[1..]);
         assert_eq!(wallets.queue.start_due().0, [many[4].clone()], "the next one follows");
+    }
+
+    /// Otherwise a quarter of the updates would be enough to fill the memory of first attempts.
+    #[tokio::test(start_paused = true)]
+    async fn an_update_takes_one_place_among_the_first_attempts_without_an_endpoint() {
+        let wallets = over_rpc([]);
+        let many: Vec<_> = (0..4)
+            .map(|block_number| WalletQuestion { block_number, ..question(8453, 7) })
+            .collect();
+        wallets.look_for(&many);
+        let noted = || many.iter().map(|it| wallets.firsts.has(answer_key(it))).collect::<Vec<_>>();
+        assert_eq!(noted(), [true, false, false, false]);
+        tokio::time::advance(WALLET_ASKED_MIN).await;
+        wallets.look_for(&many);
+        assert_eq!(noted(), [true, false, false, false]);
+        let event_s = 1_800_000_000;
+        wallets.note_chain_time(event_s + WALLET_ANSWER_MAX_S);
+        let unanswered = WalletDecision::Refused(WalletRefusal::Unanswered);
+        assert_eq!(wallets.decide(&many[0], event_s), unanswered, "which decides the update");
     }
 
     #[tokio::test]
