@@ -330,6 +330,40 @@ fn a_trusted_update_that_is_applied_in_steps_leads_to_the_same_state() {
     }
 }
 
+/// Gateways apply a long update in steps, and nodes at once: both have to find the same error first.
+#[test]
+fn a_trusted_update_in_steps_is_refused_for_the_same_reason_as_at_once() {
+    let (id, before) = inbox();
+    let (owner, second, phone) = (wallet(1), wallet(2), installation(3));
+    let add_second = || add(&second.identifier(), &owner, &second);
+    let add_phone = || add(&phone.identifier(), &second, &phone);
+    let by_phone = || revoke(&owner.identifier(), &phone);
+    let unsigned = revoke(&phone.identifier(), &owner).with(|kind| {
+        if let pb::identity_action::Kind::Revoke(revoke) = kind {
+            revoke.recovery_identifier_signature = None;
+        }
+    });
+    let spoilt = [
+        (update(&id, vec![add_second(), add_phone(), by_phone(), by_phone()]), Some(2)),
+        // A malformed action is found before any rule of the inbox.
+        (update(&id, vec![add_second(), by_phone(), add_phone(), unsigned]), Some(3)),
+        (update(&second.identifier().inbox_id(1), vec![add_second(), add_phone()]), None),
+    ];
+    for (update, action) in &spoilt {
+        let mut state = Some(before.clone());
+        let at_once = add_trusted(&mut state, update).unwrap_err();
+        assert_eq!((at_once.action, state.as_ref()), (*action, Some(&before)));
+        for step in 1..6 {
+            let in_steps = TrustedUpdate::begin(update).and_then(|mut steps| {
+                while steps.apply_next(state.as_ref(), step)? == step {}
+                steps.finish(&mut state)
+            });
+            assert_eq!(in_steps.unwrap_err(), at_once, "steps of {step}");
+            assert_eq!(state.as_ref(), Some(&before));
+        }
+    }
+}
+
 /// An inbox may have a hundred thousand contract wallets, which are not gone through for each action of its log.
 #[test]
 fn only_accounts_with_keys_can_have_signed_with_one() {
