@@ -19,7 +19,7 @@ use hawser_proto::pb::xmtp::identity::associations::{
 use hawser_proto::{
     Address, Bytes, Cursor, EnvelopeId, InboxId, OriginatorId, SequenceId, Topic, TopicKind,
 };
-use hawser_storage::{InvalidRule, Mark, Store};
+use hawser_storage::{Family, InvalidRule, Mark, Store};
 use parking_lot::Mutex;
 
 use crate::common::*;
@@ -332,6 +332,35 @@ async fn what_waits_behind_another_update_is_looked_for_at_once() {
     let node = start_judging(store, true, judge.clone());
     append(&node.engine.chain_appender(), &[update(5, 1, 5)]);
     assert_eq!(looked_for(), [2, 4, 5], "also after a restart");
+}
+
+/// The disk has damaged an update in the log of an inbox, and one that waits, until peers have brought them back.
+#[tokio::test]
+async fn an_inbox_whose_updates_cannot_be_read_waits_and_no_other_one_does() {
+    let (store, judge) = (store(), Scripted::unknown(&[4, 5]));
+    let node = start_judging(store.clone(), true, judge.clone());
+    let chain = node.engine.chain_appender();
+    append(&chain, &[update(1, 1, 1), update(2, 1, 2), update(3, 2, 3)]);
+    append(&chain, &[update(4, 3, 4), update(5, 4, 5)]);
+    let sound = [2, 4].map(|sequence| {
+        let id = EnvelopeId::new(STRAND, SequenceId(sequence));
+        let key = [&STRAND.0.to_be_bytes()[..], &sequence.to_be_bytes()].concat();
+        let bytes = store.snapshot().get(id).unwrap().unwrap();
+        store.put_raw_row(Family::Log, &key, b"damaged");
+        (key, bytes)
+    });
+    append(&chain, &[update(6, 1, 6), update(7, 2, 7)]);
+    assert_eq!((shown(&node, 2), chain.inboxes_waiting()), (vec![3, 7], 3));
+    judge.learn();
+    assert_eq!(chain.judge_waiting().unwrap(), JudgedUpdates { valid: 1, invalid: 0, waiting: 2 });
+    assert_eq!(shown(&node, 4), [5]);
+    assert_eq!(judge.shared.asked_for.load(Ordering::Relaxed), 0, "a repair takes its time");
+
+    for (key, bytes) in sound {
+        store.put_raw_row(Family::Log, &key, &bytes);
+    }
+    assert_eq!(chain.judge_waiting().unwrap(), JudgedUpdates { valid: 2, invalid: 0, waiting: 0 });
+    assert_eq!((shown(&node, 1), shown(&node, 3)), (vec![1, 2, 6], vec![4]));
 }
 
 #[tokio::test]

@@ -282,6 +282,7 @@ impl SomeInboxes {
             match prepared? {
                 Preparation::Ready(inbox) => all.inboxes.push(inbox),
                 Preparation::Left(inbox) => all.left.push(inbox),
+                Preparation::Unreadable => {} // it waits until a later call
             }
         }
         Ok(all)

@@ -6,7 +6,7 @@ use hawser_proto::envelope::{OriginatorEnvelope, Payload};
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
 use hawser_proto::{Bytes, EnvelopeId, InboxId, OriginatorId, SequenceId, Topic, TopicKind};
 use hawser_rules::RuleNumber;
-use hawser_storage::{LogEntry, ReadError, Store, Validity};
+use hawser_storage::{LogEntry, ReadError, Snapshot, Store, Validity};
 
 use crate::facts;
 use crate::ports::{IdentityJudge, IdentityVerdict, InboxJudge};
@@ -116,7 +116,8 @@ impl<'a> InboxReplay<'a> {
             if !read.is_whole {
                 let inbox = self.inbox;
                 tracing::info!(envelope = %id, %inbox, "an identity update waits until the log of its inbox is read");
-                (self.waits, self.is_behind) = (true, true);
+                // A log that cannot be read now is read again in a later round, without haste.
+                (self.waits, self.is_behind) = (true, !read.is_unreadable);
                 return Ok(Validity::Waiting);
             }
         }
@@ -181,6 +182,8 @@ pub(super) enum Preparation {
     Ready(PreparedInbox),
     /// The log of the inbox is too long to be read now.
     Left(InboxId),
+    /// The log of the inbox cannot be read.
+    Unreadable,
 }
 
 /// The cost of logs that may be read in one round or for one batch, in bytes: those of the logs, and
@@ -219,6 +222,10 @@ pub(super) fn prepare(
     let mut judge = parts.judge.open(inbox);
     let read = catch_up(parts.store, inbox, &mut *judge, ReadLimit::Whole)?;
     budget.take(read.cost);
+    if read.is_unreadable {
+        judge.keep(); // the part below the damage is not read in each round
+        return Ok(Preparation::Unreadable);
+    }
     Ok(Preparation::Ready(PreparedInbox { inbox, judge }))
 }
 
@@ -234,7 +241,7 @@ pub(super) struct ResolvedInbox {
 }
 
 /// Judges the updates of an inbox that wait at `places`, ascending. Returns those whose verdict is known now, up to the
-/// first that still waits, or for which nothing is left of `budget`. Judges one at least.
+/// first that still waits, cannot be read, or for which nothing is left of `budget`. Judges one at least.
 pub(super) fn resolve_waiting(
     parts: JudgeParts<'_>,
     inbox: PreparedInbox,
@@ -253,10 +260,9 @@ pub(super) fn resolve_waiting(
             break;
         }
         let id = EnvelopeId::new(STRAND, sequence);
-        let bytes = store.snapshot().get(id)?.ok_or_else(|| unreadable(id))?;
+        let Some((bytes, stored)) = waiting_update(store, inbox, id) else { break };
         budget.take(bytes.len());
-        let StoredUpdate { update, event_ns, .. } =
-            update_of(bytes.clone()).ok_or_else(|| unreadable(id))?;
+        let StoredUpdate { update, event_ns, .. } = stored;
         match replay.next(id, &update, event_ns)? {
             Validity::Waiting => break,
             Validity::Invalid(rule) => entries.push(LogEntry::invalid(id, bytes, rule)),
@@ -270,8 +276,28 @@ pub(super) fn resolve_waiting(
     Ok(ResolvedInbox { entries, end: replay.end() })
 }
 
+/// Reads an update that waits; `None` if that fails. It then waits on, and so do those behind it in its inbox.
+fn waiting_update(store: &Store, inbox: InboxId, id: EnvelopeId) -> Option<(Bytes, StoredUpdate)> {
+    let read = || -> Result<_, ReadError> {
+        let bytes = store.snapshot().get(id)?.ok_or_else(|| unreadable(id))?;
+        let stored = update_of(bytes.clone()).ok_or_else(|| unreadable(id))?;
+        Ok((bytes, stored))
+    };
+    read().inspect_err(|error| tell_unreadable(inbox, error)).ok()
+}
+
+/// Tells the operator that the updates of an inbox wait for the repair of the disk.
+fn tell_unreadable(inbox: InboxId, error: &ReadError) {
+    tracing::error!(
+        code = "identity_log_unreadable",
+        %inbox,
+        "identity updates of an inbox wait, because an earlier one cannot be read: {error}"
+    );
+}
+
 /// Adds the valid updates that the log has and the judge does not, through the topic index, in order. Starts over
-/// if the log does not have the last update that the judge knows. Stops when more than `limit` allows has to be read.
+/// if the log does not have the last update that the judge knows. Stops when more than `limit` allows has to be read,
+/// and before an update that cannot be read: one inbox waits for its repair, and not the strand.
 fn catch_up(
     store: &Store,
     inbox: InboxId,
@@ -290,7 +316,7 @@ fn catch_up(
             row = rows.seek(topic.as_bytes(), EnvelopeId::new(STRAND, SequenceId::NONE))?;
         }
     }
-    let mut read = CaughtUp { cost: 0, is_whole: true };
+    let mut read = CaughtUp { cost: 0, is_whole: true, is_unreadable: false };
     let (mut ids, mut len_bytes_all) = (Vec::new(), 0_usize);
     while let Some(found) = row.filter(|row| row.id.originator == STRAND) {
         let len_bytes = usize::try_from(found.len_bytes).unwrap_or(usize::MAX);
@@ -303,12 +329,28 @@ fn catch_up(
         row = rows.next_row()?;
     }
     assert!(ids.is_sorted(), "rows of a topic ascend within their strand");
+    if let Err(error) = add_updates(&snapshot, &ids, judge, limit, &mut read) {
+        tell_unreadable(inbox, &error);
+        (read.is_whole, read.is_unreadable) = (false, true);
+    }
+    Ok(read)
+}
+
+/// Adds these updates of the log in order, as far as `limit` allows, and counts them in `read`.
+fn add_updates(
+    snapshot: &Snapshot<'_>,
+    ids: &[EnvelopeId],
+    judge: &mut dyn InboxJudge,
+    limit: ReadLimit<'_>,
+    read: &mut CaughtUp,
+) -> Result<(), ReadError> {
     for ids in ids.chunks(UPDATES_AT_ONCE) {
         for (bytes, &id) in snapshot.get_many(ids)?.into_iter().zip(ids) {
             let bytes = bytes.ok_or_else(|| unreadable(id))?;
             let len_bytes = bytes.len();
             if !limit.allows(read.cost.saturating_add(len_bytes)) {
-                return Ok(CaughtUp { is_whole: false, ..read });
+                read.is_whole = false;
+                return Ok(());
             }
             let stored = update_of(bytes).ok_or_else(|| unreadable(id))?;
             let cost_of = |signers: usize| {
@@ -316,14 +358,15 @@ fn catch_up(
             };
             let most = cost_of(stored.update.actions.len().saturating_mul(ACTION_SIGNERS_MAX));
             if !limit.allows(read.cost.saturating_add(most)) {
-                return Ok(CaughtUp { is_whole: false, ..read });
+                read.is_whole = false;
+                return Ok(());
             }
             let cost = cost_of(judge.add(id.sequence, &stored.update));
             read.cost = read.cost.saturating_add(cost);
             limit.pay(cost, read.cost);
         }
     }
-    Ok(read)
+    Ok(())
 }
 
 /// The part of an inbox's log that was read.
@@ -332,6 +375,8 @@ struct CaughtUp {
     cost: usize,
     /// False if the judge knows a part of the log only.
     is_whole: bool,
+    /// The log cannot be read behind that part.
+    is_unreadable: bool,
 }
 
 /// An update as it is stored.
