@@ -6,6 +6,7 @@ use bytes::Bytes;
 use hawser_proto::{EnvelopeId, OriginatorId};
 use hawser_storage::TopicRow;
 
+use super::error::QueryError;
 use super::limits::{BatchLimits, BatchSize};
 
 /// Memory that a page takes for a row while it is filled, in bytes. Counted from the types, twice, since vectors grow
@@ -36,7 +37,9 @@ pub(crate) struct PlannedPage {
     pub(crate) rows: Vec<PageRow>,
     /// The envelopes that came with their rows, in the same order. The others are in the log.
     pub(crate) envelopes: Vec<Option<Bytes>>,
-    /// Bytes of the envelopes on the wire.
+    /// The chain envelopes that envelopes of nodes depend on, by the places of these in `rows`.
+    pub(super) depends_on: Vec<(usize, EnvelopeId)>,
+    /// Bytes of the envelopes on the wire, or more if envelopes were removed.
     pub(crate) len_bytes: usize,
     /// The plan has reached its ceiling, except for originators that are held.
     pub(crate) finished: bool,
@@ -45,7 +48,8 @@ pub(crate) struct PlannedPage {
 impl PlannedPage {
     /// Returns a page without envelopes.
     pub(super) fn empty(finished: bool) -> Self {
-        Self { rows: Vec::new(), envelopes: Vec::new(), len_bytes: 0, finished }
+        let (rows, envelopes, depends_on) = (Vec::new(), Vec::new(), Vec::new());
+        Self { rows, envelopes, depends_on, len_bytes: 0, finished }
     }
 
     /// Drops the envelopes that came with their rows, so that the page takes little memory while it waits.
@@ -75,10 +79,36 @@ impl PlannedPage {
         if ended.is_empty() {
             return;
         }
+        self.keep(&stays);
+        self.finished = false;
+    }
+
+    /// Removes the envelopes that depend on a stray place: `is_stray` says so of a topic, by its place in the plan, and
+    /// a chain envelope. Asked once for each envelope and dependency; a second call removes nothing.
+    pub(super) fn leave_out(
+        &mut self,
+        mut is_stray: impl FnMut(usize, EnvelopeId) -> Result<bool, QueryError>,
+    ) -> Result<(), QueryError> {
+        let mut stays = vec![true; self.rows.len()];
+        for (place, on) in std::mem::take(&mut self.depends_on) {
+            if stays[place] && is_stray(self.rows[place].topic, on)? {
+                stays[place] = false;
+            }
+        }
+        if stays.contains(&false) {
+            self.keep(&stays);
+        }
+        if self.rows.is_empty() {
+            self.len_bytes = 0;
+        }
+        Ok(())
+    }
+
+    /// Keeps the envelopes at the places that stay.
+    fn keep(&mut self, stays: &[bool]) {
         let (mut of_rows, mut of_envelopes) = (stays.iter(), stays.iter());
         self.rows.retain(|_| of_rows.next().is_some_and(|stays| *stays));
         self.envelopes.retain(|_| of_envelopes.next().is_some_and(|stays| *stays));
-        self.finished = false;
     }
 }
 
@@ -89,6 +119,7 @@ pub(crate) struct Filling {
     pub(super) finished: bool,
     rows: Vec<PageRow>,
     envelopes: Vec<Option<Bytes>>,
+    depends_on: Vec<(usize, EnvelopeId)>,
     /// The shares of strands, if a node's may not fill more than half of the page.
     pub(super) shares: Option<Shares>,
 }
@@ -109,6 +140,11 @@ impl Filling {
 
     /// Adds the next row, which has been counted already.
     pub(super) fn push(&mut self, topic: usize, row: TopicRow) {
+        if row.id.originator.is_node() {
+            let place = self.rows.len();
+            let chains = row.depends_on.iter().filter(|on| !on.originator.is_node());
+            self.depends_on.extend(chains.map(|&on| (place, on)));
+        }
         self.rows.push(PageRow { topic, id: row.id, originator_ns: row.originator_ns });
         self.envelopes.push(row.envelope);
     }
@@ -131,8 +167,8 @@ impl Filling {
 
     /// Returns the page.
     pub(crate) fn into_page(self) -> PlannedPage {
-        let Self { size, finished, rows, envelopes, .. } = self;
-        PlannedPage { rows, envelopes, len_bytes: size.len_bytes(), finished }
+        let Self { size, finished, rows, envelopes, depends_on, .. } = self;
+        PlannedPage { rows, envelopes, depends_on, len_bytes: size.len_bytes(), finished }
     }
 }
 

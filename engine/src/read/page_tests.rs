@@ -14,6 +14,7 @@ fn page(rows: &[PageRow]) -> PlannedPage {
     PlannedPage {
         rows: rows.to_vec(),
         envelopes: envelopes.collect(),
+        depends_on: Vec::new(),
         len_bytes: 0,
         finished: true,
     }

@@ -1,6 +1,7 @@
 //! Plans pages of topics: the next envelopes, their order, and the originators that have to wait.
 
 mod log_order;
+mod strays;
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, HashSet};
@@ -16,6 +17,8 @@ use super::log_page::LogRange;
 use super::memory::{HeldMemory, ReadMemory};
 use super::page::{Filling, PlannedPage, Shares};
 use super::rows::{Rows, first_unsatisfied};
+
+pub(crate) use strays::is_elsewhere;
 
 /// The most rows of all lanes together that are read before the first page. A guess: a page of everything without a
 /// limit is mostly shorter.
@@ -55,6 +58,9 @@ pub(crate) struct PlanTopic {
     /// Places below `from` after which these originators are read instead: an envelope had to wait
     /// there.
     pub(crate) resume: Arc<[EnvelopeId]>,
+    /// The last commit that the reader has, if `from` is not the reader's own cursor: that of a stream also covers what
+    /// was there when its topics were read.
+    pub(crate) commits: Option<SequenceId>,
 }
 
 /// An originator whose next envelope has to wait.

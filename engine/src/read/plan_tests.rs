@@ -12,6 +12,11 @@ use super::*;
 
 const TOPICS: u8 = 5;
 
+/// A topic that is read from this cursor of its reader.
+fn planned(topic: Topic, from: &Arc<Cursor>) -> PlanTopic {
+    PlanTopic { topic, from: Arc::clone(from), resume: Arc::default(), commits: None }
+}
+
 /// Rows of some strands, and a reader's query.
 #[derive(Debug, Clone)]
 struct ReadCase {
@@ -67,11 +72,7 @@ impl ReadCase {
     }
 
     fn plan(&self, asked: &[(Topic, Arc<Cursor>)]) -> PagePlan {
-        let asked = asked.iter().map(|(topic, from)| PlanTopic {
-            topic: topic.clone(),
-            from: Arc::clone(from),
-            resume: Arc::default(),
-        });
+        let asked = asked.iter().map(|(topic, from)| planned(topic.clone(), from));
         PagePlan::new(self.cursors, asked, Arc::new(self.heads.clone()))
     }
 
@@ -379,6 +380,7 @@ proptest! {
                 .filter(|held| case.cursors == Cursors::Shared || held.topics.contains(&place))
                 .map(|held| held.after)
                 .collect(),
+            commits: None,
         });
         let mut rest = PagePlan::new(case.cursors, topics, Arc::new(later.heads.clone()));
         let rest = rest.next_page(&mut case.rows.clone(), UNBOUNDED).unwrap();
@@ -403,11 +405,7 @@ fn page_of(
     let mut memory = MemoryRows::default();
     rows.iter().for_each(|(name, row)| memory.insert(topic(*name), row.clone()));
     let from = Arc::new(cursor(from));
-    let topics = names.iter().map(|&name| PlanTopic {
-        topic: topic(name),
-        from: Arc::clone(&from),
-        resume: Arc::default(),
-    });
+    let topics = names.iter().map(|&name| planned(topic(name), &from));
     let mut plan = PagePlan::new(cursors, topics, Arc::new(cursor(heads)));
     let page = plan.next_page(&mut memory, UNBOUNDED).unwrap();
     page.rows.iter().map(|row| row.id.to_string()).collect::<Vec<_>>().join(" ")
@@ -473,7 +471,7 @@ fn a_page_reads_little_more_than_it_gives() {
         }
     }
     let from = Arc::new(cursor(&[(0, 99_990), (100, 50_000), (200, 50_000)]));
-    let asked = [PlanTopic { topic: topic(1), from, resume: Arc::default() }];
+    let asked = [planned(topic(1), &from)];
     let heads = Arc::new(cursor(&[(0, 100_000), (100, 100_000), (200, 100_000)]));
     let mut plan = PagePlan::new(Cursors::Shared, asked, heads);
     let limits = BatchLimits { envelopes: 100, len_bytes: usize::MAX };
@@ -495,10 +493,7 @@ fn a_node_that_dates_back_does_not_keep_the_others_away() {
         rows.insert(topic(1), row(id(100, sequence), at, &[]));
     }
     let limits = BatchLimits { envelopes: 100, len_bytes: usize::MAX };
-    let asked = || {
-        let from = Arc::default();
-        [PlanTopic { topic: topic(1), from, resume: Arc::default() }]
-    };
+    let asked = || [planned(topic(1), &Arc::default())];
     let heads = Arc::new(cursor(&[(100, 60), (200, 10_000)]));
     let mut plan = PagePlan::new(Cursors::Shared, asked(), Arc::clone(&heads));
     let page = plan.next_page(&mut rows, limits).unwrap();
@@ -518,11 +513,7 @@ fn many_topics_cost_a_seek_each_and_what_they_give() {
         rows.insert(name(n), row(id(100, u64::from(n) + 1), i64::from(n), &[]));
     }
     let from = Arc::new(cursor(&[(100, 9_900)]));
-    let asked = (0..10_000).map(|n| PlanTopic {
-        topic: name(n),
-        from: Arc::clone(&from),
-        resume: Arc::default(),
-    });
+    let asked = (0..10_000).map(|n| planned(name(n), &from));
     let mut plan =
         PagePlan::new(Cursors::Shared, asked, Arc::new(cursor(&[(100, 10_000), (0, 5)])));
     let page = plan.next_page(&mut rows, UNBOUNDED).unwrap();
@@ -547,11 +538,7 @@ fn a_page_of_crowded_topics_is_planned_in_bounded_turns_and_memory() {
         }
     }
     let heads: Vec<_> = (100..100 + ORIGINATORS).map(|it| (it, u64::from(TOPICS))).collect();
-    let asked = (0..TOPICS).map(|n| PlanTopic {
-        topic: name(n),
-        from: Arc::default(),
-        resume: Arc::default(),
-    });
+    let asked = (0..TOPICS).map(|n| planned(name(n), &Arc::default()));
     let limits = BatchLimits { envelopes: 10, len_bytes: usize::MAX };
     let mut plan = PagePlan::of_one_page(asked, Arc::new(cursor(&heads)), limits.envelopes);
     let (mut filling, mut turns, mut most_lanes) = (Filling::default(), 0, 0);
@@ -581,8 +568,12 @@ fn a_plan_of_empty_topics_is_opened_in_bounded_turns() {
     let name = |n: u16| Topic::parse([&[0], n.to_be_bytes().as_slice()].concat().into()).unwrap();
     rows.insert(name(9_000), row(id(100, 7), 0, &[]));
     let (from, resume): (Arc<Cursor>, Arc<[EnvelopeId]>) = (Arc::default(), Arc::default());
-    let of_topic =
-        |topic| PlanTopic { topic, from: Arc::clone(&from), resume: Arc::clone(&resume) };
+    let of_topic = |topic| PlanTopic {
+        topic,
+        from: Arc::clone(&from),
+        resume: Arc::clone(&resume),
+        commits: None,
+    };
     let heads = Arc::new(cursor(&[(100, 10), (200, 10)]));
     let mut plan = PagePlan::new(Cursors::PerTopic, (0..10_000).map(name).map(of_topic), heads);
     for turn in 1..=23 {

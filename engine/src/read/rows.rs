@@ -96,6 +96,11 @@ fn deliverable<'s>(
     Ok(found)
 }
 
+/// Returns true if `place` is at or below `commits`, the last commit of its group that a reader has.
+pub(crate) fn is_commit_read(place: EnvelopeId, commits: SequenceId) -> bool {
+    place.originator == OriginatorId::GROUP_MESSAGES && place.sequence <= commits
+}
+
 /// Returns the first dependency of an envelope that is not `satisfied` and that its readers have to
 /// wait for.
 ///

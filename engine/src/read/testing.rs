@@ -48,6 +48,11 @@ impl MemoryRows {
         self.rows.iter().map(|((topic, _), row)| (topic, row))
     }
 
+    /// Returns true if `place` has an envelope, and that is of another topic.
+    pub(crate) fn is_elsewhere(&self, topic: &Topic, place: EnvelopeId) -> bool {
+        self.rows.keys().any(|(other, id)| *id == place && other != topic)
+    }
+
     fn step(&mut self, topic: &Topic, from: Bound<EnvelopeId>) -> Option<TopicRow> {
         self.reads += 1;
         let from = from.map(|id| (topic.clone(), id));

@@ -83,6 +83,15 @@ impl Holds {
         }
     }
 
+    /// Stops a lane at an envelope whose chain envelope has come: the caller has it read at once, so it waits for no
+    /// notice. An earlier hold of the same lane stays.
+    pub(super) fn insert_ready(&mut self, lane: HeldLane, hold: Hold) {
+        match self.lanes.get_mut(&lane) {
+            Some(earlier) => earlier.topics.extend(hold.topics),
+            None => _ = self.lanes.insert(lane, hold),
+        }
+    }
+
     /// Stops a lane again, at a later place. Notes that were made in between are kept.
     pub(super) fn stop_again(&mut self, lane: HeldLane, mut hold: Hold) {
         hold.topics.extend(self.remove(&lane).into_iter().flat_map(|earlier| earlier.topics));

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hawser_proto::{Cursor, EnvelopeId, OriginatorId, Topic};
+use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId, Topic};
 
 use super::CatchUpId;
 use super::holds::{HeldLane, Hold, Holds, lane_of};
@@ -57,30 +57,32 @@ impl ReleasedLanes {
     }
 
     /// Plans a read of the lanes that are ready. `passed` returns the place up to which a topic's envelopes
-    /// were delivered, except for held ones.
+    /// were delivered, except for held ones, and the last commit that the reader has.
     pub(super) fn start(
         &mut self,
         id: CatchUpId,
         holds: &mut Holds,
-        mut passed: impl FnMut(&Topic) -> Arc<Cursor>,
+        mut passed: impl FnMut(&Topic) -> (Arc<Cursor>, SequenceId),
     ) {
         let mut lanes = BTreeMap::new();
-        let mut planned: BTreeMap<Topic, (Arc<Cursor>, Vec<EnvelopeId>)> = BTreeMap::new();
+        let mut planned: BTreeMap<Topic, ((Arc<Cursor>, SequenceId), Vec<EnvelopeId>)> =
+            BTreeMap::new();
         for lane in std::mem::take(&mut self.ready) {
             let Some((after, topics)) = holds.begin(&lane) else { continue };
             let mut through = after;
             for topic in topics.into_iter().chain(lane.0.clone()) {
                 let passed = || (passed(&topic), Vec::new());
-                let (passed, resume) = planned.entry(topic.clone()).or_insert_with(passed);
+                let ((passed, _), resume) = planned.entry(topic.clone()).or_insert_with(passed);
                 through.sequence = through.sequence.max(passed.get(lane.1));
                 resume.push(after);
             }
             lanes.insert(lane, through);
         }
-        let planned = planned.into_iter().map(|(topic, (from, resume))| PlanTopic {
+        let planned = planned.into_iter().map(|(topic, ((from, commits), resume))| PlanTopic {
             topic,
             from,
             resume: resume.into(),
+            commits: Some(commits),
         });
         let plan = Some(Box::new(PagePlan::of_resumed(self.cursors, planned)));
         self.reading = Some(LaneRead { id, lanes, plan, tail: Tail::default() });
@@ -102,13 +104,15 @@ impl ReleasedLanes {
     }
 
     /// Keeps an envelope whose lane is being read. Does nothing for other lanes: their envelopes are
-    /// on disk when their read starts.
+    /// on disk when their read starts. One that depends on a place which `has_come`, and which its reader does not
+    /// have, may be a stray: then the lane is read on from disk, where that is decided.
     pub(super) fn keep(
         &mut self,
         lane: HeldLane,
         item: &Arc<Committed>,
         kept_bytes: usize,
         known: impl Fn(EnvelopeId) -> bool,
+        has_come: impl Fn(EnvelopeId) -> bool,
     ) {
         let Some(read) = self.reading.as_mut().filter(|it| it.lanes.contains_key(&lane)) else {
             return;
@@ -118,6 +122,7 @@ impl ReleasedLanes {
         }
         match first_unsatisfied(item.id, &item.depends_on, known) {
             None => read.tail.push(item, kept_bytes),
+            Some(on) if has_come(on) => read.tail.lose(),
             Some(on) => read.tail.hold(lane, item, on),
         }
     }

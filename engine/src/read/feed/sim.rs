@@ -81,19 +81,29 @@ impl Node {
 
     fn make(&mut self, dice: &mut Dice, id: EnvelopeId, may_depend: bool) -> Arc<Committed> {
         let offset = self.by_offset.len();
+        let waits = |it: &&Arc<Committed>| it.depends_on.contains(&id);
+        let waiting = self.by_offset.iter().rev().take(64).find(waits).map(|it| it.topic.clone());
+        let any = topic(u8::try_from(dice.below(u64::from(TOPICS))).expect("few"));
+        // A commit for which messages wait is mostly one of their group.
+        let of = waiting.filter(|_| !dice.chance(4)).unwrap_or(any);
         let one_in = self.traffic.dependant_one_in;
         let depends_on = if may_depend && one_in > 0 && dice.chance(one_in) {
             let chain = OriginatorId(*dice.pick(&[0, 0, 0, 1]));
             // Mostly an existing place; sometimes one that is being written, or that never exists.
             let near = self.durable.get(chain).0 + 1 - dice.below(4).min(self.durable.get(chain).0);
             let ahead = if dice.chance(4) { dice.below(4) } else { 0 };
-            vec![EnvelopeId::new(chain, SequenceId(near + ahead))]
+            let on = EnvelopeId::new(chain, SequenceId(near + ahead));
+            // Mostly one of the same topic, as members of a group do it.
+            let is_own =
+                |it: &&Arc<Committed>| it.topic == of && it.id.originator == chain && it.id <= on;
+            let own = self.by_offset.iter().rev().find(is_own).map(|it| it.id);
+            vec![own.filter(|_| ahead == 0 && !dice.chance(4)).unwrap_or(on)]
         } else {
             Vec::new()
         };
         let committed = Arc::new(Committed {
             id,
-            topic: topic(u8::try_from(dice.below(u64::from(TOPICS))).expect("few")),
+            topic: of,
             originator_ns: i64::try_from(offset as u64 * 10 + dice.below(40)).expect("small"),
             depends_on,
             bytes: self.buffer.slice(offset..offset + self.traffic.len_bytes),
@@ -359,7 +369,9 @@ impl Stream {
             Read::Topics(catch_up, mut plan) => {
                 let topics = 1 + dice.index(3);
                 let page = plan.next_turn(&mut node.rows, limits, topics);
-                let page = page.expect("memory does not fail");
+                let mut page = page.expect("memory does not fail");
+                plan.leave_out_strays(&mut page, |of, at| Ok(node.rows.is_elsewhere(of, at)))
+                    .expect("memory does not fail");
                 let bytes = |id| {
                     let found = node.by_offset.iter().find(|item| item.id == id);
                     found.expect("rows have envelopes").bytes.clone()

@@ -1,5 +1,6 @@
 //! Streams by topic: a changeable set of topics, each on the disk lane or on the live lane.
 
+mod live;
 mod memory;
 
 use std::collections::btree_map;
@@ -9,10 +10,10 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hawser_proto::{Cursor, EnvelopeId, Topic};
+use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId, Topic};
 
 use super::catch_up::{CatchUp, CatchUpCause, CatchUpProgress, CursorMerger};
-use super::holds::{HeldLane, Hold, Holds, lane_of};
+use super::holds::{HeldLane, Holds, lane_of};
 use super::outbox::Outbox;
 use super::released::{ReleasedLanes, holds_of};
 use super::tail::Tail;
@@ -60,8 +61,20 @@ struct TopicState {
     /// Everything up to here was delivered from disk, or lies before the stream's cursor. Shared by
     /// most topics.
     floor: Arc<Cursor>,
+    /// The last commit that the reader has: by its own cursor, or because it was delivered. An envelope that depends on
+    /// a later one is decided on disk, if that has come: it may be no commit of this topic.
+    commits: SequenceId,
     /// The catch-up that reads the topic; `None` when it is live.
     catch_up: Option<CatchUpId>,
+}
+
+impl TopicState {
+    /// Notes that an envelope of the topic is delivered.
+    fn note(&mut self, id: EnvelopeId) {
+        if id.originator == OriginatorId::GROUP_MESSAGES {
+            self.commits = self.commits.max(id.sequence);
+        }
+    }
 }
 
 impl TopicFeed {
@@ -173,7 +186,8 @@ impl TopicFeed {
     pub(crate) fn add_to(&mut self, id: CatchUpId, topic: Topic, floor: Arc<Cursor>) {
         let Some(catch_up) = self.catch_ups.get_mut(&id) else { return };
         if let Entry::Vacant(entry) = self.topics.entry(topic.clone()) {
-            entry.insert(TopicState { floor, catch_up: Some(id) });
+            let commits = floor.get(OriginatorId::GROUP_MESSAGES);
+            entry.insert(TopicState { floor, commits, catch_up: Some(id) });
             catch_up.topics.push(topic);
             self.history += usize::from(matches!(catch_up.cause, CatchUpCause::History(_)));
         }
@@ -208,8 +222,10 @@ impl TopicFeed {
         for catch_up in std::mem::take(&mut self.catch_ups).into_values() {
             catch_up.cause.wave().into_iter().for_each(|wave| self.outbox.caught_up(wave));
         }
+        // A reader without a cursor has what came before by other ways.
+        let commits = heads.get(OriginatorId::GROUP_MESSAGES);
         for state in self.topics.values_mut() {
-            *state = TopicState { floor: Arc::clone(heads), catch_up: None };
+            *state = TopicState { floor: Arc::clone(heads), commits, catch_up: None };
         }
     }
 
@@ -224,7 +240,7 @@ impl TopicFeed {
             let topics = &self.topics;
             self.released.start(id, &mut self.holds, |topic| {
                 let state = topics.get(topic).expect("released lanes are of topics of this stream");
-                merger.merge(&state.floor)
+                (merger.merge(&state.floor), state.commits)
             });
         }
         let readable = |(id, catch_up): (&CatchUpId, &CatchUp)| {
@@ -262,6 +278,7 @@ impl TopicFeed {
                 topic: topic.clone(),
                 from: Arc::clone(&self.topics[topic].floor),
                 resume: shared.clone().unwrap_or_else(|| self.holds.take(Some(topic))),
+                commits: Some(self.topics[topic].commits),
             })
             .collect();
         PagePlan::new(self.cursors, planned, Arc::clone(heads))
@@ -281,8 +298,9 @@ impl TopicFeed {
         // A read of released lanes may have been given up since.
         let Some(catch_up) = self.catch_ups.get_mut(&id) else { return };
         for (row, bytes) in envelopes {
-            let state = self.topics.get(&plan.topics()[row.topic].topic);
-            if state.is_some_and(|state| state.catch_up == Some(id)) {
+            let state = self.topics.get_mut(&plan.topics()[row.topic].topic);
+            if let Some(state) = state.filter(|state| state.catch_up == Some(id)) {
+                state.note(row.id);
                 self.outbox.push_of_topic(catch_up.cause.wave(), row.dated(), bytes);
             }
         }
@@ -377,12 +395,7 @@ impl TopicFeed {
     fn go_live(&mut self, id: CatchUpId, catch_up: CatchUp) {
         let wave = catch_up.cause.wave();
         let (items, holds) = catch_up.tail.take();
-        for item in &items {
-            // A lane that was held in the pages stopped before its part of the tail.
-            if self.is_in(&item.topic, id) && !self.holds.note(&self.lane(item), &item.topic) {
-                self.outbox.push_of_topic(wave, item.dated(), item.bytes.clone());
-            }
-        }
+        let to_read = self.deliver_tail(id, wave, &items);
         for (lane, hold) in holds {
             if lane.0.as_ref().is_none_or(|topic| self.is_in(topic, id)) {
                 self.holds.insert(lane, hold);
@@ -404,6 +417,7 @@ impl TopicFeed {
         if self.cursors == Cursors::Shared {
             self.released.add(self.holds.free(None, &self.popped));
         }
+        self.released.add(to_read);
         if let (CatchUpCause::Overflow, Some(ceiling)) =
             (catch_up.cause, catch_up.reading.ceiling())
         {
@@ -441,25 +455,8 @@ impl TopicFeed {
 
     fn handle_item(&mut self, item: &Arc<Committed>) {
         let Some(state) = self.topics.get(&item.topic) else { return };
+        let Some(id) = state.catch_up else { return self.handle_item_of_live(item) };
         let lane = self.lane(item);
-        let known = |on| self.popped.covers(on) || state.floor.covers(on);
-        let Some(id) = state.catch_up else {
-            if state.floor.covers(item.id) {
-                return;
-            }
-            if self.holds.note(&lane, &item.topic) {
-                let kept_bytes = self.kept_bytes();
-                return self.released.keep(lane, item, kept_bytes, known);
-            }
-            match first_unsatisfied(item.id, &item.depends_on, known) {
-                None => self.outbox.push_of_topic(None, item.dated(), item.bytes.clone()),
-                Some(on) => {
-                    let hold = Hold::at(&lane, &item.topic, item.id, on);
-                    self.holds.insert(lane, hold);
-                }
-            }
-            return;
-        };
         let kept_bytes = self.kept_bytes();
         let catch_up =
             self.catch_ups.get_mut(&id).expect("a catch-up lasts as long as its topics are in it");
@@ -472,8 +469,9 @@ impl TopicFeed {
         if catch_up.tail.note(&lane, &item.topic) {
             return;
         }
-        let known = |on| known(on) || ceiling.covers(on);
-        match first_unsatisfied(item.id, &item.depends_on, known) {
+        let has_come = |on| self.popped.covers(on) || state.floor.covers(on) || ceiling.covers(on);
+        // What the reader has by then is known after the last page.
+        match first_unsatisfied(item.id, &item.depends_on, has_come) {
             None => catch_up.tail.push(item, kept_bytes),
             Some(on) => catch_up.tail.hold(lane, item, on),
         }
@@ -506,7 +504,8 @@ impl TopicFeed {
         let mut merger = CursorMerger::new(Arc::new(self.popped.clone()));
         for topic in &topics {
             let state = self.topics.get_mut(topic).expect("only topics of this stream are given");
-            *state = TopicState { floor: merger.merge(&state.floor), catch_up: Some(id) };
+            state.floor = merger.merge(&state.floor);
+            state.catch_up = Some(id);
         }
         self.start(id, cause, topics);
     }

@@ -90,6 +90,7 @@ impl LogCase {
             topic: topic.clone(),
             from: Arc::clone(from),
             resume: Arc::default(),
+            commits: None,
         });
         PagePlan::new(self.cursors, asked, Arc::new(self.heads.clone()))
     }

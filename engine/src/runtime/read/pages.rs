@@ -17,7 +17,7 @@ use crate::read::limits::BatchLimits;
 use crate::read::log_page::{LogFilling, LogPage, LogRange};
 use crate::read::memory::{PageMemory, answer_bytes};
 use crate::read::page::{PageRow, PlannedPage};
-use crate::read::plan::PagePlan;
+use crate::read::plan::{PagePlan, is_elsewhere};
 
 /// Time for which a page waits for memory before its stream ends. A guess: callers that read nothing
 /// lose theirs within it.
@@ -110,6 +110,8 @@ impl TopicsRead {
                 page
             }
         };
+        self.plan
+            .leave_out_strays(&mut page, |topic, place| is_elsewhere(&snapshot, topic, place))?;
         let bytes = answer_bytes(page.rows.len(), page.len_bytes);
         if bytes > 0 && !log.memory.take(bytes) {
             page.drop_envelopes();

@@ -17,13 +17,17 @@ use crate::read::limits::{BatchLimits, wire_len_bytes};
 use crate::read::memory::{HeldMemory, PageMemory};
 use crate::read::newest::newest_visible;
 use crate::read::page::{Filling, PlannedPage};
-use crate::read::plan::{PagePlan, PlanTopic};
+use crate::read::plan::{PagePlan, PlanTopic, is_elsewhere};
 use crate::read::rows::{BYTES_PER_ROW, ROWS_PER_SEEK, Rows as _};
 use crate::runtime::ANSWER_LEN_BYTES_MAX;
 
 /// Rows that one turn looks at; a seek counts as ten. A guess: a thousand seeks, some 5 ms of a thread
 /// when everything is in memory. A turn goes beyond it by one topic at most.
 pub const ROWS_PER_TURN: usize = 10_000;
+
+/// The work of finding out if a place of a chain is an envelope of a topic, in rows: it seeks in the index, and in the
+/// log and its marks.
+const ROWS_PER_PLACE: usize = 3 * ROWS_PER_SEEK;
 
 /// Memory that a query for newest envelopes takes for a topic, in bytes. Counted from the types, with room to spare.
 const NEWEST_TOPIC_BYTES: usize = 256;
@@ -138,7 +142,7 @@ impl TopicsQuery {
                 let resume: Arc<[EnvelopeId]> = Arc::default();
                 let planned = std::mem::take(&mut self.topics).into_iter().map(|topic| {
                     let (from, resume) = (Arc::clone(&self.from), Arc::clone(&resume));
-                    PlanTopic { topic, from, resume }
+                    PlanTopic { topic, from, resume, commits: None }
                 });
                 let plan = PagePlan::of_one_page(planned, heads, self.limits.envelopes);
                 self.plan.insert(plan)
@@ -152,13 +156,23 @@ impl TopicsQuery {
         }
         let is_complete = plan.fill(&mut rows, self.limits, &mut self.filling, work)?;
         self.room_bytes = rows.room_bytes();
-        let spent = rows.looked_at();
+        let mut spent = rows.looked_at();
         if is_complete {
             let mut page = std::mem::take(&mut self.filling).into_page();
             // A single envelope has no halves.
             let may_share = self.limits.envelopes > 1 && !self.is_shared;
             if may_share && plan.is_crowded(&page) {
                 self.restart(true);
+                return Ok(spent);
+            }
+            let reached: Cursor = page.rows.iter().map(|row| row.id).collect();
+            let asked = plan
+                .leave_out_strays(&mut page, |topic, place| is_elsewhere(snapshot, topic, place))?;
+            spent += asked * ROWS_PER_PLACE;
+            if page.rows.is_empty() && !page.finished {
+                // An empty page would say that there is no more.
+                plan.restart_after(&reached);
+                self.restart(false);
                 return Ok(spent);
             }
             page.end_strands_at_steps_back();

@@ -25,6 +25,8 @@ use crate::runtime::Heads;
 mod changing;
 #[path = "opening_tests.rs"]
 mod first_turns;
+#[path = "strays_tests.rs"]
+mod strays;
 
 /// A node that can commit.
 #[derive(Clone)]
@@ -227,9 +229,9 @@ async fn what_never_comes_wakes_no_stream_and_the_end_of_a_wait_reads_one_topic(
     assert_eq!(wakeups(), before, "commits that nothing waits for");
     assert_eq!(node.hub.registrations(), registrations);
 
-    node.commit(vec![at(id(0, 600), name(9999), &[])]);
+    node.commit(vec![at(id(0, 600), name(7), &[])]);
     for stream in [&mut own, &mut shared] {
-        assert_eq!(take(stream, 1).await, [id(300, 1)]);
+        assert_eq!(take(stream, 2).await, [id(0, 600), id(300, 1)]);
         assert!(is_silent(stream).await);
     }
     assert_eq!(wakeups(), before + 4, "each stream is told once and reads once");
@@ -454,8 +456,10 @@ fn write(node: &Node, strand: u32, count: u64) {
         for _ in 0..=dice.below(6) {
             sequence += 1;
             let chain = node.heads.get().get(OriginatorId(0)).0;
-            let on = id(0, chain + dice.below(2));
-            let depends_on = if dice.chance(4) && chain > 0 { vec![on] } else { vec![] };
+            // The last commit of the group, or the next one.
+            let near = chain + dice.below(4);
+            let on = id(0, near - (near + 3 - sequence % 3) % 3);
+            let depends_on = if dice.chance(4) && chain > 3 { vec![on] } else { vec![] };
             let (id, at) = (id(strand, sequence), i64::try_from(sequence).unwrap());
             group.push(committed(id, topic_of(id), at, depends_on));
         }

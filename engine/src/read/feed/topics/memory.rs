@@ -11,8 +11,8 @@ use crate::read::feed::catch_up::CatchUpCause;
 /// Length of most topics: a kind, and an identifier of 32 bytes.
 const NAME_LEN_BYTES: usize = 33;
 /// Memory of a topic of a stream: its name, its state, and its registration at the hub. Calculated: 33
-/// bytes of name, 49 and 17 bytes in tables that are between half and nearly full.
-const TOPIC_BYTES: usize = 140;
+/// bytes of name, 57 and 17 bytes in tables that are between half and nearly full.
+const TOPIC_BYTES: usize = 152;
 /// Memory of a topic while it is read from disk: its places in the catch-up and in the plan.
 const READ_TOPIC_BYTES: usize = 112;
 /// Memory of a cursor, and of each of its entries. Calculated: 48 bytes and 16, with what the allocator adds, in a list

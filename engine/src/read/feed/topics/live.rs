@@ -1,0 +1,79 @@
+//! Envelopes of topics that are live, and of those that become so.
+//!
+//! Of an envelope that depends on a commit which its reader does not have, although the chain has come so far, the disk
+//! tells if it is a [stray](crate::read::plan): its lane is read there. Members of a group have its commits, so their
+//! messages seldom take that way.
+
+use std::sync::Arc;
+
+use super::TopicFeed;
+use crate::committed::Committed;
+use crate::read::feed::holds::{HeldLane, Hold};
+use crate::read::feed::{CatchUpId, WaveId};
+use crate::read::rows::{first_unsatisfied, is_commit_read};
+
+impl TopicFeed {
+    /// Takes an envelope of a topic that is live.
+    pub(super) fn handle_item_of_live(&mut self, item: &Arc<Committed>) {
+        let lane = self.lane(item);
+        let kept_bytes = self.kept_bytes();
+        let Some(state) = self.topics.get_mut(&item.topic) else { return };
+        if state.floor.covers(item.id) {
+            return;
+        }
+        let commits = state.commits;
+        let known = |on| is_commit_read(on, commits);
+        let has_come = |on| self.popped.covers(on) || state.floor.covers(on);
+        if self.holds.note(&lane, &item.topic) {
+            return self.released.keep(lane, item, kept_bytes, known, has_come);
+        }
+        match first_unsatisfied(item.id, &item.depends_on, known) {
+            None => {
+                state.note(item.id);
+                self.outbox.push_of_topic(None, item.dated(), item.bytes.clone());
+            }
+            Some(on) => {
+                let hold = Hold::at(&lane, &item.topic, item.id, on);
+                if has_come(on) {
+                    self.holds.insert_ready(lane.clone(), hold);
+                    self.released.add([lane]);
+                } else {
+                    self.holds.insert(lane, hold);
+                }
+            }
+        }
+    }
+
+    /// Delivers the tail of a catch-up that has ended. Returns the lanes that stop at an envelope which may be a stray.
+    pub(super) fn deliver_tail(
+        &mut self,
+        id: CatchUpId,
+        wave: Option<WaveId>,
+        items: &[Arc<Committed>],
+    ) -> Vec<HeldLane> {
+        let mut to_read = Vec::new();
+        for item in items {
+            let lane = self.lane(item);
+            let state = self.topics.get_mut(&item.topic).filter(|it| it.catch_up == Some(id));
+            let Some(state) = state else { continue };
+            // A lane that was held in the pages stopped before its part of the tail.
+            if self.holds.note(&lane, &item.topic) {
+                continue;
+            }
+            match first_unsatisfied(item.id, &item.depends_on, |on| {
+                is_commit_read(on, state.commits)
+            }) {
+                None => {
+                    state.note(item.id);
+                    self.outbox.push_of_topic(wave, item.dated(), item.bytes.clone());
+                }
+                Some(on) => {
+                    let hold = Hold::at(&lane, &item.topic, item.id, on);
+                    self.holds.insert_ready(lane.clone(), hold);
+                    to_read.push(lane);
+                }
+            }
+        }
+        to_read
+    }
+}

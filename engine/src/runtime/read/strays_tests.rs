@@ -1,0 +1,103 @@
+//! A payer who is no member of a group publishes into its topic, and names places of the chain that are none of its
+//! commits.
+
+use hawser_proto::SequenceId;
+use hawser_storage::{Change, SkipReason};
+
+use super::*;
+
+/// Commits of two groups, a void place, a missing one and one that breaks a rule; and messages of the first group which
+/// depend on one of them each.
+fn attacked() -> Node {
+    let node = Node::new();
+    let commit = |sequence, name, at| committed(id(0, sequence), topic(name), at, vec![]);
+    let void = SequenceId(3);
+    let reason = SkipReason::Void;
+    let mut changes = vec![
+        append(&commit(1, 1, 1)),
+        append(&commit(2, 2, 2)),
+        Change::Skip { originator: OriginatorId(0), from: void, through: void, reason },
+        missing(id(0, 4)),
+        append_invalid(&commit(5, 1, 5)),
+        append(&commit(6, 1, 6)),
+    ];
+    let message = |sequence, on: &[EnvelopeId]| {
+        let at = 10 + i64::try_from(sequence).unwrap();
+        append(&committed(id(100, sequence), topic(1), at, on.to_vec()))
+    };
+    changes.extend((1..=5).map(|sequence| message(sequence, &[id(0, sequence)])));
+    changes.push(message(6, &[]));
+    node.store.commit(&changes).unwrap();
+    [id(0, 6), id(100, 6)].into_iter().for_each(|end| node.heads.announce(end));
+    node
+}
+
+/// What members of the first group get of it. What depends on a missing place may be theirs.
+fn shown() -> Vec<EnvelopeId> {
+    vec![id(0, 1), id(0, 6), id(100, 1), id(100, 4), id(100, 6)]
+}
+
+#[test]
+fn queries_leave_out_what_depends_on_no_commit_of_its_topic() {
+    let node = attacked();
+    let ask = |name, from: &[(u32, u64)], limit| {
+        ids_of(&node.reader.query_topics(&[topic(name)], &cursor(from), limit).unwrap())
+    };
+    assert_eq!(ask(1, &[], 0), shown());
+    assert_eq!(ask(1, &[(0, 1), (100, 1)], 0), [id(0, 6), id(100, 4), id(100, 6)]);
+    let all: Vec<EnvelopeId> = (1..=6).map(|sequence| id(100, sequence)).collect();
+    assert_eq!(ask(1, &[(0, 6)], 0), all, "the reader takes these places for ones that it has");
+    let strand = node.reader.query_originators(&[OriginatorId(100)], &Cursor::new(), 0).unwrap();
+    assert_eq!(ids_of(&strand), all, "strands are whole");
+}
+
+/// An empty page says that there is no more.
+#[test]
+fn pages_of_strays_alone_are_passed_over() {
+    let node = attacked();
+    for sequence in 1..=50 {
+        node.commit_one(id(200, sequence), 3, &[id(0, 2)]);
+    }
+    let ask =
+        |limit| ids_of(&node.reader.query_topics(&[topic(3)], &Cursor::new(), limit).unwrap());
+    assert_eq!(ask(1), []);
+    node.commit_one(id(200, 51), 3, &[]);
+    for limit in [1, 2, 50, 51, 0] {
+        assert_eq!(ask(limit), [id(200, 51)], "{limit}");
+    }
+}
+
+#[tokio::test]
+async fn streams_leave_out_strays_from_disk_and_live_and_go_on_behind_them() {
+    let node = attacked();
+    // Another group's commit, of which the hub of a node that has just started does not know.
+    node.store.commit(&[append(&committed(id(0, 7), topic(2), 7, vec![]))]).unwrap();
+    node.heads.announce(id(0, 7));
+    let mut own = node.reader.subscribe_topics([(topic(1), Cursor::new())]);
+    let mut shared = node.reader.subscribe_topics_sharing([topic(1)], Some(Cursor::new()));
+    let mut ahead = node.reader.subscribe_topics([(topic(1), cursor(&[(0, 7), (100, 6)]))]);
+    let mut all = node.reader.subscribe_all();
+    assert_eq!(caught_up(&mut own, WaveId::INITIAL).await, shown());
+    assert_eq!(caught_up(&mut shared, WaveId::INITIAL).await, shown());
+    assert_eq!(caught_up(&mut ahead, WaveId::INITIAL).await, []);
+
+    node.commit_one(id(100, 7), 1, &[id(0, 7)]);
+    node.commit_one(id(100, 8), 1, &[id(0, 6)]);
+    assert_eq!(take(&mut own, 1).await, [id(100, 8)]);
+    assert_eq!(take(&mut shared, 1).await, [id(100, 8)]);
+    assert_eq!(take(&mut ahead, 2).await, [id(100, 7), id(100, 8)], "its cursor covers the place");
+    assert_eq!(take(&mut all, 2).await, [id(100, 7), id(100, 8)]);
+
+    // The chain is behind: what waits for its next place turns out to be a stray.
+    node.commit_one(id(100, 9), 1, &[id(0, 8)]);
+    node.commit_one(id(0, 8), 2, &[]);
+    for stream in [&mut own, &mut shared] {
+        assert!(is_silent(stream).await);
+    }
+    node.commit_one(id(0, 9), 1, &[]);
+    node.commit_one(id(100, 10), 1, &[id(0, 9)]);
+    for stream in [&mut own, &mut shared] {
+        assert_eq!(take(stream, 2).await, [id(0, 9), id(100, 10)]);
+        assert!(is_silent(stream).await);
+    }
+}
