@@ -18,8 +18,6 @@ use super::memory::{HeldMemory, ReadMemory};
 use super::page::{Filling, PlannedPage, Shares};
 use super::rows::{Rows, first_unsatisfied};
 
-pub(crate) use strays::is_elsewhere;
-
 /// The most rows of all lanes together that are read before the first page. A guess: a page of everything without a
 /// limit is mostly shorter.
 const OPENING_ROWS_MAX: usize = 4096;

@@ -299,7 +299,7 @@ fn is_stray(item: &Committed, kind: &Kind, node: &Node) -> bool {
     let from = cursor_of(kind, item).unwrap_or_default();
     let is_read = |on: EnvelopeId| on.originator == OriginatorId(0) && from.covers(on);
     let is_elsewhere =
-        |on| node.all().iter().any(|other| other.id == on && other.topic != item.topic);
+        |on: EnvelopeId| node.all().iter().any(|other| other.id == on && other.topic != item.topic);
     item.depends_on.iter().any(|&on| !is_read(on) && is_elsewhere(on))
 }
 

@@ -65,20 +65,23 @@ impl ReleasedLanes {
         mut passed: impl FnMut(&Topic) -> (Arc<Cursor>, SequenceId),
     ) {
         let mut lanes = BTreeMap::new();
-        let mut planned: BTreeMap<Topic, ((Arc<Cursor>, SequenceId), Vec<EnvelopeId>)> =
+        let mut planned: BTreeMap<Topic, (Arc<Cursor>, SequenceId, Vec<EnvelopeId>)> =
             BTreeMap::new();
         for lane in std::mem::take(&mut self.ready) {
             let Some((after, topics)) = holds.begin(&lane) else { continue };
             let mut through = after;
             for topic in topics.into_iter().chain(lane.0.clone()) {
-                let passed = || (passed(&topic), Vec::new());
-                let ((passed, _), resume) = planned.entry(topic.clone()).or_insert_with(passed);
-                through.sequence = through.sequence.max(passed.get(lane.1));
+                let begin = || {
+                    let (from, commits) = passed(&topic);
+                    (from, commits, Vec::new())
+                };
+                let (from, _, resume) = planned.entry(topic.clone()).or_insert_with(begin);
+                through.sequence = through.sequence.max(from.get(lane.1));
                 resume.push(after);
             }
             lanes.insert(lane, through);
         }
-        let planned = planned.into_iter().map(|(topic, ((from, commits), resume))| PlanTopic {
+        let planned = planned.into_iter().map(|(topic, (from, commits, resume))| PlanTopic {
             topic,
             from,
             resume: resume.into(),

@@ -11,11 +11,9 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
 use hawser_proto::{Cursor, EnvelopeId, Topic};
-use hawser_storage::{LogItem, ReadError, SkipReason, Snapshot, Validity};
 
 use super::{PagePlan, PlanTopic};
 use crate::read::error::QueryError;
-use crate::read::limits::is_deliverable;
 use crate::read::page::PlannedPage;
 use crate::read::rows::is_commit_read;
 
@@ -58,31 +56,4 @@ impl PagePlan {
         self.out.merge(reached);
         self.restart();
     }
-}
-
-/// Returns true if a place of a chain, which this view has, certainly is no envelope that readers of `topic` get: it is
-/// one of another topic, or one that breaks a rule, or the chain's rules leave the place empty.
-///
-/// Costs a seek, and two more if the topic has no such envelope.
-pub(crate) fn is_elsewhere(
-    snapshot: &Snapshot<'_>,
-    topic: &Topic,
-    place: EnvelopeId,
-) -> Result<bool, QueryError> {
-    let row = match snapshot.topics().seek(topic.as_bytes(), place) {
-        Ok(row) => row,
-        // The log tells the place, and not its topic.
-        Err(ReadError::Rebuilding { .. }) => return Ok(false),
-        Err(error) => return Err(error.into()),
-    };
-    if row.is_some_and(|row| row.id == place && is_deliverable(row.len_bytes as usize)) {
-        return Ok(false);
-    }
-    let after = EnvelopeId { sequence: place.sequence.previous(), ..place };
-    let at_place = snapshot.log(after, place.sequence).next().transpose()?;
-    Ok(match at_place {
-        Some(LogItem::Envelope { validity, .. }) => validity != Validity::Waiting,
-        Some(LogItem::Skipped { reason, .. }) => reason == SkipReason::Void,
-        None => false,
-    })
 }

@@ -17,7 +17,8 @@ use crate::read::limits::BatchLimits;
 use crate::read::log_page::{LogFilling, LogPage, LogRange};
 use crate::read::memory::{PageMemory, answer_bytes};
 use crate::read::page::{PageRow, PlannedPage};
-use crate::read::plan::{PagePlan, is_elsewhere};
+use crate::read::places::is_elsewhere;
+use crate::read::plan::PagePlan;
 
 /// Time for which a page waits for memory before its stream ends. A guess: callers that read nothing
 /// lose theirs within it.

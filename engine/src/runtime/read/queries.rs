@@ -17,7 +17,8 @@ use crate::read::limits::{BatchLimits, wire_len_bytes};
 use crate::read::memory::{HeldMemory, PageMemory};
 use crate::read::newest::newest_visible;
 use crate::read::page::{Filling, PlannedPage};
-use crate::read::plan::{PagePlan, PlanTopic, is_elsewhere};
+use crate::read::places::is_elsewhere;
+use crate::read::plan::{PagePlan, PlanTopic};
 use crate::read::rows::{BYTES_PER_ROW, ROWS_PER_SEEK, Rows as _};
 use crate::runtime::ANSWER_LEN_BYTES_MAX;
 

@@ -21,7 +21,7 @@ fn attacked() -> Node {
         append_invalid(&commit(5, 1, 5)),
         append(&commit(6, 1, 6)),
     ];
-    let message = |sequence, on: &[EnvelopeId]| {
+    let message = |sequence: u64, on: &[EnvelopeId]| {
         let at = 10 + i64::try_from(sequence).unwrap();
         append(&committed(id(100, sequence), topic(1), at, on.to_vec()))
     };
