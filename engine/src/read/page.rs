@@ -6,7 +6,6 @@ use bytes::Bytes;
 use hawser_proto::{EnvelopeId, OriginatorId};
 use hawser_storage::TopicRow;
 
-use super::error::QueryError;
 use super::limits::{BatchLimits, BatchSize};
 
 /// Memory that a page takes for a row while it is filled, in bytes. Counted from the types, twice, since vectors grow
@@ -83,29 +82,8 @@ impl PlannedPage {
         self.finished = false;
     }
 
-    /// Removes the envelopes that depend on a stray place: `is_stray` says so of a topic, by its place in the plan, and
-    /// a chain envelope. Asked once for each envelope and dependency; a second call removes nothing.
-    pub(super) fn leave_out(
-        &mut self,
-        mut is_stray: impl FnMut(usize, EnvelopeId) -> Result<bool, QueryError>,
-    ) -> Result<(), QueryError> {
-        let mut stays = vec![true; self.rows.len()];
-        for (place, on) in std::mem::take(&mut self.depends_on) {
-            if stays[place] && is_stray(self.rows[place].topic, on)? {
-                stays[place] = false;
-            }
-        }
-        if stays.contains(&false) {
-            self.keep(&stays);
-        }
-        if self.rows.is_empty() {
-            self.len_bytes = 0;
-        }
-        Ok(())
-    }
-
     /// Keeps the envelopes at the places that stay.
-    fn keep(&mut self, stays: &[bool]) {
+    pub(super) fn keep(&mut self, stays: &[bool]) {
         let (mut of_rows, mut of_envelopes) = (stays.iter(), stays.iter());
         self.rows.retain(|_| of_rows.next().is_some_and(|stays| *stays));
         self.envelopes.retain(|_| of_envelopes.next().is_some_and(|stays| *stays));

@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use hawser_proto::{Cursor, EnvelopeId, Topic};
+use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId, Topic};
 
 use super::{PagePlan, PlanTopic};
 use crate::read::error::QueryError;
@@ -28,26 +28,48 @@ impl PlanTopic {
 }
 
 impl PagePlan {
-    /// Removes strays from a page of this plan. `is_elsewhere` is asked at most once for each topic and place that
-    /// its envelopes depend on, and not for places that the reader has. Returns the number of these questions.
+    /// Removes strays from the next page of this plan. An envelope is none if its reader has a commit of the place on
+    /// which it depends, or a later one: also one that stands before it in the page. `is_elsewhere` is asked about
+    /// other places, at most once for each topic and place. Returns the number of these questions.
     ///
     /// The page may be empty then, also if it is not finished.
     pub(crate) fn leave_out_strays(
-        &self,
+        &mut self,
         page: &mut PlannedPage,
         mut is_elsewhere: impl FnMut(&Topic, EnvelopeId) -> Result<bool, QueryError>,
     ) -> Result<usize, QueryError> {
         let mut known: BTreeMap<(usize, EnvelopeId), bool> = BTreeMap::new();
-        page.leave_out(|topic, on| {
-            let planned = &self.topics[topic];
-            if planned.is_read(on) {
-                return Ok(false);
+        let mut commits: BTreeMap<usize, SequenceId> = BTreeMap::new();
+        let mut stays = vec![true; page.rows.len()];
+        let mut depends_on = std::mem::take(&mut page.depends_on).into_iter().peekable();
+        for (place, row) in page.rows.iter().enumerate() {
+            let planned = &self.topics[row.topic];
+            while let Some((_, on)) = depends_on.next_if(|(at, _)| *at == place) {
+                let in_page = commits.get(&row.topic).copied().unwrap_or_default();
+                if planned.is_read(on) || is_commit_read(on, in_page) {
+                    continue;
+                }
+                let is_stray = match known.entry((row.topic, on)) {
+                    Entry::Occupied(entry) => *entry.get(),
+                    Entry::Vacant(entry) => *entry.insert(is_elsewhere(&planned.topic, on)?),
+                };
+                stays[place] &= !is_stray;
             }
-            match known.entry((topic, on)) {
-                Entry::Occupied(entry) => Ok(*entry.get()),
-                Entry::Vacant(entry) => Ok(*entry.insert(is_elsewhere(&planned.topic, on)?)),
+            if row.id.originator == OriginatorId::GROUP_MESSAGES {
+                commits.insert(row.topic, row.id.sequence);
             }
-        })?;
+        }
+        for (topic, last) in commits {
+            if let Some(commits) = &mut self.topics[topic].commits {
+                *commits = last.max(*commits);
+            }
+        }
+        if stays.contains(&false) {
+            page.keep(&stays);
+        }
+        if page.rows.is_empty() {
+            page.len_bytes = 0;
+        }
         Ok(known.len())
     }
 
