@@ -1,8 +1,8 @@
 //! Envelopes of nodes that readers of topics are not shown: strays.
 //!
-//! A member of a group names the last commit of that group which it has applied. Any payer may publish into the topic of
-//! a group, and name a place of a chain that is no commit of it. Clients wait two minutes for such a commit, which no
-//! answer to them can have. So an envelope is left out if its reader does not have everything up to the place, this
+//! A member of a group names the last commit of that group which it has applied. Any payer may publish into the topic
+//! of a group, and name a place of a chain that is no commit of it. Clients wait two minutes for such a commit, which
+//! no answer to them can have. So an envelope is left out if its reader does not have everything up to the place, this
 //! node has the place, and the place certainly is no envelope of the topic. Envelopes behind it are shown.
 //!
 //! A place of which this node has no envelope may have had one of the topic. What depends on it is shown.

@@ -32,7 +32,7 @@ fn attacked() -> Node {
     node
 }
 
-/// What members of the first group get of it. What depends on a missing place may be theirs.
+/// Returns the envelopes that members of the first group get. One that depends on a missing place may be theirs.
 fn shown() -> Vec<EnvelopeId> {
     vec![id(0, 1), id(100, 1), id(100, 4), id(100, 6), id(0, 6)]
 }
