@@ -7,7 +7,7 @@ use crate::{assert_none, root};
 /// Groups of calls that are refused by rules of their own.
 const GROUPS: usize = 11;
 /// Groups of rules of `Subscribe`.
-const SUBSCRIBE_GROUPS: usize = 13;
+const SUBSCRIBE_GROUPS: usize = 15;
 
 #[test]
 fn every_group_of_refusals_names_a_test() {
