@@ -24,7 +24,7 @@ mod released;
 mod tail;
 mod topics;
 
-use std::num::NonZeroU64;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -96,16 +96,18 @@ pub(crate) enum PageRead {
     Log(LogPage),
 }
 
-/// Names a catch-up within one feed. Never zero, so that the state of a topic that is in none takes no room for it.
+/// Names a catch-up within one feed. Never zero, and of four bytes, so that the state of a topic takes little room for
+/// it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct CatchUpId(NonZeroU64);
+pub(crate) struct CatchUpId(NonZeroU32);
 
 impl CatchUpId {
     /// Before the first catch-up.
-    const BEGIN: Self = Self(NonZeroU64::MIN);
+    const BEGIN: Self = Self(NonZeroU32::MIN);
 
+    /// Returns the next name. After the last one they begin anew.
     fn next(self) -> Self {
-        Self(self.0.checked_add(1).expect("fewer catch-ups than numbers"))
+        Self(self.0.checked_add(1).unwrap_or(NonZeroU32::MIN))
     }
 }
 

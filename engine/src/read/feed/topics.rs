@@ -63,7 +63,7 @@ struct TopicState {
     floor: Arc<Cursor>,
     /// The last commit that the reader has: by its own cursor, or because it was delivered. An envelope that depends on
     /// a later one is decided on disk, if that has come: it may be no commit of this topic.
-    commits: SequenceId,
+    commits: LastCommit,
     /// The catch-up that reads the topic; `None` when it is live.
     catch_up: Option<CatchUpId>,
 }
@@ -72,8 +72,23 @@ impl TopicState {
     /// Notes that an envelope of the topic is delivered.
     fn note(&mut self, id: EnvelopeId) {
         if id.originator == OriginatorId::GROUP_MESSAGES {
-            self.commits = self.commits.max(id.sequence);
+            self.commits = self.commits.max(LastCommit::at(id.sequence));
         }
+    }
+}
+
+/// The last commit of its group that the reader of a topic has, in half the room of a place: a stream may have a
+/// million topics. Of a place that needs more room, the reader counts as having all commits, so that it is shown strays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct LastCommit(u32);
+
+impl LastCommit {
+    fn at(place: SequenceId) -> Self {
+        Self(u32::try_from(place.0).unwrap_or(u32::MAX))
+    }
+
+    fn place(self) -> SequenceId {
+        if self.0 == u32::MAX { SequenceId::MAX } else { SequenceId(self.0.into()) }
     }
 }
 
@@ -186,7 +201,7 @@ impl TopicFeed {
     pub(crate) fn add_to(&mut self, id: CatchUpId, topic: Topic, floor: Arc<Cursor>) {
         let Some(catch_up) = self.catch_ups.get_mut(&id) else { return };
         if let Entry::Vacant(entry) = self.topics.entry(topic.clone()) {
-            let commits = floor.get(OriginatorId::GROUP_MESSAGES);
+            let commits = LastCommit::at(floor.get(OriginatorId::GROUP_MESSAGES));
             entry.insert(TopicState { floor, commits, catch_up: Some(id) });
             catch_up.topics.push(topic);
             self.history += usize::from(matches!(catch_up.cause, CatchUpCause::History(_)));
@@ -223,7 +238,7 @@ impl TopicFeed {
             catch_up.cause.wave().into_iter().for_each(|wave| self.outbox.caught_up(wave));
         }
         // A reader without a cursor has what came before by other ways.
-        let commits = heads.get(OriginatorId::GROUP_MESSAGES);
+        let commits = LastCommit::at(heads.get(OriginatorId::GROUP_MESSAGES));
         for state in self.topics.values_mut() {
             *state = TopicState { floor: Arc::clone(heads), commits, catch_up: None };
         }
@@ -240,7 +255,7 @@ impl TopicFeed {
             let topics = &self.topics;
             self.released.start(id, &mut self.holds, |topic| {
                 let state = topics.get(topic).expect("released lanes are of topics of this stream");
-                (merger.merge(&state.floor), state.commits)
+                (merger.merge(&state.floor), state.commits.place())
             });
         }
         let readable = |(id, catch_up): (&CatchUpId, &CatchUp)| {
@@ -278,7 +293,7 @@ impl TopicFeed {
                 topic: topic.clone(),
                 from: Arc::clone(&self.topics[topic].floor),
                 resume: shared.clone().unwrap_or_else(|| self.holds.take(Some(topic))),
-                commits: Some(self.topics[topic].commits),
+                commits: Some(self.topics[topic].commits.place()),
             })
             .collect();
         PagePlan::new(self.cursors, planned, Arc::clone(heads))
@@ -517,8 +532,13 @@ impl TopicFeed {
     }
 
     fn next_catch_up(&mut self) -> CatchUpId {
-        self.last_catch_up = self.last_catch_up.next();
-        self.last_catch_up
+        let is_taken = |id| self.catch_ups.contains_key(&id) || self.released.is_reading(id);
+        let mut id = self.last_catch_up.next();
+        while is_taken(id) {
+            id = id.next();
+        }
+        self.last_catch_up = id;
+        id
     }
 
     /// Returns the bytes kept in memory until pages have come, as on the wire.

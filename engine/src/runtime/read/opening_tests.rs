@@ -63,7 +63,7 @@ async fn streams_that_would_not_fit_while_they_catch_up_wait_and_are_all_served(
     let heads = node.heads.get();
     let opened_bytes = packed(0).opened_bytes(&heads);
     // One cursor for all topics, once they are live.
-    let live_bytes = usize::from(TOPICS) * 152 + 256;
+    let live_bytes = usize::from(TOPICS) * 140 + 256;
     assert!(packed(0).held_bytes() * 2 < live_bytes && live_bytes * 2 < opened_bytes);
     let bound = usize::from(STREAMS) * live_bytes + 4 * opened_bytes;
     let memory = BoundedMemory::of(bound);

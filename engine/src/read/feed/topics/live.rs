@@ -21,7 +21,7 @@ impl TopicFeed {
         if state.floor.covers(item.id) {
             return;
         }
-        let commits = state.commits;
+        let commits = state.commits.place();
         let known = |on| is_commit_read(on, commits);
         let has_come = |on| self.popped.covers(on) || state.floor.covers(on);
         if self.holds.note(&lane, &item.topic) {
@@ -61,7 +61,7 @@ impl TopicFeed {
                 continue;
             }
             match first_unsatisfied(item.id, &item.depends_on, |on| {
-                is_commit_read(on, state.commits)
+                is_commit_read(on, state.commits.place())
             }) {
                 None => {
                     state.note(item.id);

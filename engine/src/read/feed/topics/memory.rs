@@ -11,8 +11,8 @@ use crate::read::feed::catch_up::CatchUpCause;
 /// Length of most topics: a kind, and an identifier of 32 bytes.
 const NAME_LEN_BYTES: usize = 33;
 /// Memory of a topic of a stream: its name, its state, and its registration at the hub. Calculated: 33
-/// bytes of name, 57 and 17 bytes in tables that are between half and nearly full.
-const TOPIC_BYTES: usize = 152;
+/// bytes of name, 49 and 17 bytes in tables that are between half and nearly full.
+const TOPIC_BYTES: usize = 140;
 /// Memory of a topic while it is read from disk: its places in the catch-up and in the plan.
 const READ_TOPIC_BYTES: usize = 112;
 /// Memory of a cursor, and of each of its entries. Calculated: 48 bytes and 16, with what the allocator adds, in a list
@@ -70,8 +70,9 @@ impl TopicFeed {
 
 #[cfg(test)]
 mod tests {
-    use hawser_proto::Topic;
+    use hawser_proto::{SequenceId, Topic};
 
+    use super::super::{LastCommit, TopicState};
     use super::*;
     use crate::read::feed::WaveId;
     use crate::read::plan::Cursors;
@@ -85,6 +86,14 @@ mod tests {
             TopicFeed::new(Cursors::PerTopic, topics).held_bytes()
         };
         assert_eq!(held(NAME_LEN_BYTES + 90), held(NAME_LEN_BYTES) + 10 * 90);
+    }
+
+    #[test]
+    fn the_state_of_a_topic_is_small_also_with_the_last_commit_of_its_reader() {
+        assert_eq!(size_of::<TopicState>(), 16);
+        let kept = |place: u64| LastCommit::at(SequenceId(place)).place().0;
+        assert_eq!([0, 1, 4_294_967_294].map(kept), [0, 1, 4_294_967_294]);
+        assert_eq!([4_294_967_295, 1 << 40].map(kept), [SequenceId::MAX.0; 2]);
     }
 
     /// A stream can add topics without end and remove them, or read their history, and is charged for none of them
