@@ -78,7 +78,8 @@ impl TopicState {
 }
 
 /// The last commit of its group that the reader of a topic has, in half the room of a place: a stream may have a
-/// million topics. Of a place that needs more room, the reader counts as having all commits, so that it is shown strays.
+/// million topics. Of a place that needs more room, the reader counts as having all commits, so that it is shown
+/// strays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct LastCommit(u32);
 
