@@ -402,7 +402,7 @@ fn the_schedules_reach_overflows_waves_and_dependencies() {
     assert!(reached.dependants > 1000, "{reached:?}");
     assert!(reached.strays > 100 && reached.strays_beyond > 0, "{reached:?}");
     assert!(reached.waves > 1000, "{reached:?}");
-    assert!(reached.held_back > 100, "{reached:?}");
+    assert!(reached.held_back > 50, "{reached:?}");
     assert!(reached.paged_waves > 100, "{reached:?}");
     assert!(reached.delivered > 10_000, "{reached:?}");
     assert!(reached.history > 1000, "{reached:?}");
