@@ -501,8 +501,9 @@ mod tests {
             }
         }
         let (all, publishers) = (runtime().unwrap(), publisher_runtime().unwrap());
-        let timer = async { Box::pin(tokio::time::sleep(Duration::from_secs(3600))) };
-        let timer = publishers.block_on(timer);
+        let of_publishers = publishers.enter();
+        let timer = Box::pin(tokio::time::sleep(Duration::from_secs(3600)));
+        drop(of_publishers);
         let ((begun, has_begun), (ended, has_ended)) = (mpsc::channel(), mpsc::channel());
         all.spawn(async move {
             let _ended = Ended(ended);
