@@ -358,7 +358,9 @@ impl Interceptor for CallerCheck {
         }
         if let Some(release) = caller.node {
             let open = self.callers.0.metrics.node_call_opened(release);
-            CallCharge::of(request.extensions()).keep(open);
+            let charge = CallCharge::of(request.extensions());
+            charge.caller_is_node();
+            charge.keep(open);
         }
         request.extensions_mut().insert(caller);
         Ok(request)

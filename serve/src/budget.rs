@@ -173,10 +173,10 @@ impl MemoryBudget {
         self.open(peer, ConsumerKind::Proxy, account)
     }
 
-    /// Creates the account of a connection: the time that its publishes pay for. `runtimes`: those of its tasks, if
-    /// publishers have one of their own.
-    pub(crate) fn account(&self, runtimes: Option<TaskRuntimes>) -> Arc<PaidTime> {
-        Arc::new(PaidTime::new(self.0.turns.clone(), runtimes))
+    /// Creates the account of a connection from `peer`: the time that its publishes pay for. `runtimes`: those of its
+    /// tasks, if publishers have one of their own.
+    pub(crate) fn account(&self, peer: IpAddr, runtimes: Option<TaskRuntimes>) -> Arc<PaidTime> {
+        Arc::new(PaidTime::new(self.0.turns.clone(), runtimes).arrived_from(peer.into()))
     }
 
     fn open(
@@ -292,7 +292,8 @@ impl BudgetState {
 impl ConnectionShare {
     /// Creates the share of one call on a proxy's connection, for the client that the proxy names.
     pub(crate) fn of_call(&self, client: ClientAddress) -> Arc<Self> {
-        let account = Arc::new(PaidTime::new(self.budget.turns.clone(), None));
+        let account = PaidTime::new(self.budget.turns.clone(), None).arrived_from(client);
+        let account = Arc::new(account);
         self.budget.register(client, ConsumerKind::ProxiedCall, self.writing.clone(), account)
     }
 

@@ -117,6 +117,12 @@ impl CallCharge {
         self.0.connection.paid_time().earn(envelopes);
     }
 
+    /// Records that the caller is a node of the network. Its connection never rests while publishers are late: the
+    /// envelopes of this node reach the clients of other nodes through it.
+    pub fn caller_is_node(&self) {
+        self.0.connection.paid_time().never_rest();
+    }
+
     /// Takes `bytes` more.
     ///
     /// # Errors

@@ -11,7 +11,8 @@
 //! - [`tls`]: certificates, and connections with and without TLS;
 //! - [`address`], [`bucket`], [`caller_table`], [`address_slots`]: callers by address, and limits on each, for
 //!   every service;
-//! - `turns`: the order in which tasks of connections run; `task_threads`, `socket`: the threads of publishers;
+//! - `turns`: the order in which tasks of connections run; `pace`: rests of all others while publishers are late;
+//!   `task_threads`, `socket`: the threads of publishers;
 //!   [`fair`]: turns of callers, for every service;
 //! - `dispatch`, `cors`: classification of a request, and the headers of every response; `connect`: calls of the
 //!   Connect protocol, translated;
@@ -71,6 +72,7 @@ mod method;
 pub mod metrics;
 mod metrics_format;
 mod overloaded;
+mod pace;
 mod pack;
 pub mod pages;
 mod process_metrics;

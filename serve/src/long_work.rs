@@ -204,7 +204,8 @@ mod tests {
     }
 
     fn charge(budget: &MemoryBudget) -> CallCharge {
-        let connection = budget.connection(Ipv4Addr::LOCALHOST.into(), budget.account(None));
+        let connection = budget
+            .connection(Ipv4Addr::LOCALHOST.into(), budget.account([192, 0, 2, 9].into(), None));
         CallCharge::new(connection.unwrap())
     }
 

@@ -7,15 +7,22 @@
 //! [`DEFERRED_MAX`] times. Nothing slows down while no paid task waits. The number of paid turns is bounded by the
 //! envelopes: a turn is charged by its time, up to [`TURN_CHARGE_MAX`]. A connection that has earned time is a
 //! publisher's until [`UNPAID_TURNS_MAX`] of its turns in a row were not paid; `task_threads` gives it other threads.
+//! While publishers' tasks are late, other connections rest between their turns (`pace`).
 
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{
+    AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering,
+};
 use std::task::{Context, Poll, Wake, Waker};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
 use tokio::runtime::Handle;
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use crate::address::ClientAddress;
+use crate::pace::{Newcomer, Newcomers, NextTurn, Pace};
 
 /// The time on the runtime's threads that one stored envelope pays for: ten turns at their highest charge. A publish of
 /// one envelope has seven turns (traced), most of them interrupted beside a flood.
@@ -30,6 +37,9 @@ const TURN_CHARGE_MAX: Duration = Duration::from_micros(100);
 /// Largest number of turns in a row that a task leaves to paid tasks before it runs. Bounds the delay that paying
 /// callers can cause to other callers, and the cost of a deferred task. A guess.
 const DEFERRED_MAX: u8 = 4;
+/// The longest time of a turn for which its connection rests: a longer turn was interrupted by other threads, mostly.
+/// A guess.
+const REST_FOR_MAX: Duration = Duration::from_micros(500);
 /// Number of unpaid turns in a row after which a connection is no publisher's any more. Bounds what a caller may do on
 /// publishers' threads for one stored envelope. A guess: a client that publishes reads some messages between.
 const UNPAID_TURNS_MAX: u32 = 32;
@@ -42,10 +52,19 @@ pub(crate) struct TaskRuntimes {
     pub(crate) publishers: Handle,
 }
 
-/// The paid tasks of a process that wait for their turn.
+/// The paid tasks of a process that wait for their turn, and the pace of all others.
 #[derive(Debug, Default)]
 pub(crate) struct Turns {
     waiting: AtomicUsize,
+    pace: Pace,
+    newcomers: Newcomers,
+}
+
+impl Turns {
+    /// Returns the rest of connections that do not publish, in multiples of their turns; 0: none.
+    pub(crate) fn rest_multiple(&self) -> i64 {
+        self.pace.multiple().try_into().unwrap_or(i64::MAX)
+    }
 }
 
 /// The time that one connection has paid for and not used.
@@ -55,6 +74,10 @@ pub(crate) struct PaidTime {
     /// Turns since time was earned that were not paid, up to [`UNPAID_TURNS_MAX`]. Below it the connection is a
     /// publisher's.
     unpaid_turns: AtomicU32,
+    next_turn: NextTurn,
+    newcomer: Option<Newcomer>,
+    /// Turns are not followed by rests.
+    never_rests: AtomicBool,
     turns: Arc<Turns>,
     /// `None`: all tasks run on the runtime that starts them.
     runtimes: Option<TaskRuntimes>,
@@ -64,7 +87,55 @@ impl PaidTime {
     /// Creates the account of a connection; nothing is paid for yet.
     pub(crate) fn new(turns: Arc<Turns>, runtimes: Option<TaskRuntimes>) -> Self {
         let unpaid_turns = AtomicU32::new(UNPAID_TURNS_MAX);
-        Self { left_ns: AtomicI64::new(0), unpaid_turns, turns, runtimes }
+        Self {
+            left_ns: AtomicI64::new(0),
+            unpaid_turns,
+            next_turn: NextTurn::default(),
+            newcomer: None,
+            never_rests: AtomicBool::new(false),
+            turns,
+            runtimes,
+        }
+    }
+
+    /// Lets the connection or call rest together with the others of its address while it is new.
+    pub(crate) fn arrived_from(mut self, address: ClientAddress) -> Self {
+        self.newcomer = Some(self.turns.newcomers.arrive(address, self.turns.pace.now_ns()));
+        self
+    }
+
+    /// Returns the time of the next turn: its address's while it is new, and then its own.
+    fn next_turn(&self, now_ns: u64) -> &NextTurn {
+        let of_address = self.newcomer.and_then(|it| self.turns.newcomers.next_turn(it, now_ns));
+        of_address.unwrap_or(&self.next_turn)
+    }
+
+    /// Exempts the connection from rests: it is another node's, or the calls of many callers come through it.
+    pub(crate) fn never_rest(&self) {
+        self.never_rests.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns the end of the connection's rest, or `None` if it may have a turn.
+    fn rests_until(&self) -> Option<Instant> {
+        let pace = &self.turns.pace;
+        if !pace.is_slow() || self.is_publishers() || self.never_rests.load(Ordering::Relaxed) {
+            return None;
+        }
+        let now_ns = pace.now_ns();
+        self.next_turn(now_ns).after(now_ns).map(|at| pace.moment(at))
+    }
+
+    /// Records a turn that was not paid, and the rest after it.
+    fn rest(&self, took: Duration) {
+        if self.never_rests.load(Ordering::Relaxed) {
+            return;
+        }
+        let pace = &self.turns.pace;
+        let now_ns = pace.now_ns();
+        let rest_ns = pace.rest_after(now_ns, took.as_nanos().try_into().unwrap_or(u64::MAX));
+        if rest_ns > 0 {
+            self.next_turn(now_ns).put_off(now_ns, rest_ns);
+        }
     }
 
     /// Returns the runtimes of the connection's tasks; `None`: they run on the runtime that starts them.
@@ -120,14 +191,25 @@ pub(crate) async fn in_turn<F: Future>(account: Arc<PaidTime>, task: F) -> F::Ou
     let mut task = pin!(task);
     let guard = CountGuard(Arc::new(PaidWaker {
         turns: account.turns.clone(),
-        state: AtomicU8::new(RESTING),
+        state: AtomicU8::new(WAITING),
+        woken_ns: AtomicU64::new(0),
         waker: AtomicWaker::new(),
     }));
     let paid_waker = Waker::from(guard.0.clone());
     let mut deferred = 0;
+    let mut rest: Option<Pin<Box<Sleep>>> = None;
     std::future::poll_fn(move |context| {
         let is_paid = account.is_left();
         guard.0.has_its_turn();
+        // Time that was paid for ends a rest.
+        rest = rest.take().filter(|_| !is_paid);
+        if rest.is_none() && !is_paid {
+            rest = account.rests_until().map(|at| Box::pin(sleep_until(at)));
+        }
+        if rest.as_mut().is_some_and(|rest| rest.as_mut().poll(context).is_pending()) {
+            return Poll::Pending;
+        }
+        rest = None;
         if !is_paid && deferred < DEFERRED_MAX && account.turns.waiting.load(Ordering::Relaxed) > 0
         {
             deferred += 1;
@@ -137,11 +219,13 @@ pub(crate) async fn in_turn<F: Future>(account: Arc<PaidTime>, task: F) -> F::Ou
         deferred = 0;
         // Registered for an unpaid turn too, because wakers of earlier turns may still wake the task.
         guard.0.waker.register(context.waker());
+        let began = Instant::now();
         if !is_paid {
             account.take_unpaid_turn();
-            return task.as_mut().poll(context);
+            let polled = task.as_mut().poll(context);
+            account.rest(began.elapsed().min(REST_FOR_MAX));
+            return polled;
         }
-        let began = Instant::now();
         let polled = task.as_mut().poll(&mut Context::from_waker(&paid_waker));
         account.spend_turn(began.elapsed());
         polled
@@ -150,7 +234,7 @@ pub(crate) async fn in_turn<F: Future>(account: Arc<PaidTime>, task: F) -> F::Ou
 }
 
 /// The task waits for an event.
-const RESTING: u8 = 0;
+const WAITING: u8 = 0;
 /// The task was woken and waits for its turn. It is counted in [`Turns`].
 const WOKEN: u8 = 1;
 /// The task has ended. Wakers may outlive it.
@@ -160,18 +244,27 @@ const ENDED: u8 = 2;
 struct PaidWaker {
     turns: Arc<Turns>,
     state: AtomicU8,
+    /// The time of the wake that the task has not had a turn for, by the clock of the pace.
+    woken_ns: AtomicU64,
     waker: AtomicWaker,
 }
 
 impl PaidWaker {
     fn has_its_turn(&self) {
-        self.leave(RESTING);
+        if self.leave(WAITING) {
+            let now_ns = self.turns.pace.now_ns();
+            let waited_ns = now_ns.saturating_sub(self.woken_ns.load(Ordering::Relaxed));
+            self.turns.pace.publisher_had_its_turn(now_ns, waited_ns);
+        }
     }
 
-    fn leave(&self, next: u8) {
-        if self.state.swap(next, Ordering::AcqRel) == WOKEN {
+    /// Leaves the current state. Returns true if the task was counted as waiting for its turn.
+    fn leave(&self, next: u8) -> bool {
+        let waited = self.state.swap(next, Ordering::AcqRel) == WOKEN;
+        if waited {
             self.turns.waiting.fetch_sub(1, Ordering::Relaxed);
         }
+        waited
     }
 }
 
@@ -181,10 +274,13 @@ impl Wake for PaidWaker {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
+        if self.state.load(Ordering::Relaxed) == WAITING {
+            self.woken_ns.store(self.turns.pace.now_ns(), Ordering::Relaxed);
+        }
         // Incremented before the state changes, so that a concurrent decrement never takes the count below zero.
         self.turns.waiting.fetch_add(1, Ordering::Relaxed);
         let changed =
-            self.state.compare_exchange(RESTING, WOKEN, Ordering::AcqRel, Ordering::Acquire);
+            self.state.compare_exchange(WAITING, WOKEN, Ordering::AcqRel, Ordering::Acquire);
         if changed.is_err() {
             self.turns.waiting.fetch_sub(1, Ordering::Relaxed);
         }
@@ -204,6 +300,7 @@ impl Drop for CountGuard {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pace::CREDIT_NS;
     use parking_lot::Mutex;
     use tokio::sync::Notify;
 
@@ -286,6 +383,32 @@ mod tests {
         assert!(!account.is_publishers());
         account.earn(1);
         assert!(account.is_publishers());
+    }
+
+    /// Flooding connections beside publishers whose tasks are late.
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_has_no_turn_while_it_rests_unless_it_publishes() {
+        let turns = Arc::new(Turns::default());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        turns.pace.begin();
+        let resting = || {
+            let account = Arc::new(PaidTime::new(turns.clone(), None));
+            account.next_turn.put_off(turns.pace.now_ns(), CREDIT_NS + 30_000_000);
+            account
+        };
+        let (flooding, publishing, node) = (resting(), resting(), resting());
+        publishing.earn(1);
+        node.never_rest();
+        let began = Instant::now();
+        in_turn(publishing, async {}).await;
+        in_turn(node, async {}).await;
+        assert_eq!(began.elapsed(), Duration::ZERO, "in virtual time");
+        in_turn(flooding.clone(), async {}).await;
+        let rest = began.elapsed();
+        assert!((30..40).contains(&rest.as_millis()), "{rest:?} in virtual time");
+        let began = Instant::now();
+        in_turn(flooding, async {}).await;
+        assert_eq!(began.elapsed(), Duration::ZERO, "the rest is over");
     }
 
     #[tokio::test]

@@ -310,7 +310,9 @@ mod tests {
 
     fn charge(budget: &MemoryBudget) -> CallCharge {
         let address = std::net::Ipv4Addr::LOCALHOST.into();
-        CallCharge::new(budget.connection(address, budget.account(None)).unwrap())
+        CallCharge::new(
+            budget.connection(address, budget.account([192, 0, 2, 9].into(), None)).unwrap(),
+        )
     }
 
     pub(super) fn gzip(message: &[u8]) -> Vec<u8> {

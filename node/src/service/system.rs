@@ -43,17 +43,26 @@ const TURNS_BETWEEN_EVENTS: u32 = 8;
 /// Creates the runtime of a service. Worker threads have time slices of [`RUNTIME_TURN_NS`]; threads for blocking work,
 /// such as backups and pruning, have the system's default.
 pub(super) fn runtime() -> io::Result<Runtime> {
-    runtime_of("runtime", RUNTIME_TURN_NS)
+    runtime_of("runtime", || ask_for_turns(RUNTIME_TURN_NS))
+}
+
+/// Creates the runtime of a node, beside which publishers have one of their own. Its worker threads stand back, because
+/// callers that do not publish keep them busy.
+pub(super) fn node_runtime() -> io::Result<Runtime> {
+    runtime_of("runtime", || {
+        #[cfg(target_os = "linux")]
+        stand_back_by(READERS_STAND_BACK, RUNTIME_TURN_NS);
+    })
 }
 
 /// Creates the runtime for connections that publish (`docs/decisions/0017-whose-turn-it-is.md`). Worker threads have
 /// time slices of [`PUBLISH_TURN_NS`], so that they get a core before the threads of [`runtime`].
 pub(super) fn publisher_runtime() -> io::Result<Runtime> {
-    runtime_of("publishers", PUBLISH_TURN_NS)
+    runtime_of("publishers", || ask_for_turns(PUBLISH_TURN_NS))
 }
 
-/// Creates a runtime whose worker threads have this name and time slice.
-fn runtime_of(name: &'static str, turn_ns: u64) -> io::Result<Runtime> {
+/// Creates a runtime whose worker threads have this name, and call `begin` before they first wait for tasks.
+fn runtime_of(name: &'static str, begin: fn()) -> io::Result<Runtime> {
     thread_local! {
         static RUNS_TASKS: Cell<bool> = const { Cell::new(false) };
     }
@@ -74,7 +83,7 @@ fn runtime_of(name: &'static str, turn_ns: u64) -> io::Result<Runtime> {
         // Only worker threads are parked; threads for blocking work wait elsewhere.
         .on_thread_park(move || {
             if !RUNS_TASKS.replace(true) {
-                ask_for_turns(turn_ns);
+                begin();
                 // Later worker threads, which replace one that blocks, are not waited for.
                 let _ = ready.send(());
             }
@@ -262,22 +271,22 @@ const NICE_MAX: i32 = 19;
 /// threads outnumber those that publish. Linux has a priority per thread; on other systems this does nothing.
 pub(super) fn stand_back() {
     #[cfg(target_os = "linux")]
-    stand_back_by(READERS_STAND_BACK);
+    stand_back_by(READERS_STAND_BACK, SYSTEM_TURN_NS);
 }
 
 /// Lowers the priority of the calling thread, which checks large requests and data that readers already have, as
 /// [`stand_back`] does.
 pub(super) fn stand_back_behind() {
     #[cfg(target_os = "linux")]
-    stand_back_by(VERIFIERS_STAND_BACK);
+    stand_back_by(VERIFIERS_STAND_BACK, SYSTEM_TURN_NS);
 }
 
 #[cfg(target_os = "linux")]
-fn stand_back_by(steps: i32) {
+fn stand_back_by(steps: i32, turn_ns: u64) {
     if !reschedule(|thread| {
         thread.sched_nice = thread.sched_nice.saturating_add(steps).min(NICE_MAX);
         // A thread inherits the time slice of the thread that started it.
-        thread.sched_runtime = SYSTEM_TURN_NS;
+        thread.sched_runtime = turn_ns;
     }) {
         stand_back_by_number(steps);
     }

@@ -27,6 +27,11 @@ impl Collector for MemoryBudget {
             "Connections, requests and answers refused because their caller held too much",
             self.0.refused.get(),
         )?;
+        out.gauge(
+            "xmtp_api_rest_multiple",
+            "Rest of connections that do not publish, in multiples of their turns; 0 while no publisher is late",
+            Some(self.0.turns.rest_multiple()),
+        )?;
         out.counters(
             "xmtp_api_connections_closed",
             "Connections, and calls behind proxies, closed for what their peers made this process hold",

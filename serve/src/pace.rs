@@ -1,0 +1,309 @@
+//! The pace of connections that do not publish, while publishers wait for a core.
+//!
+//! The order of turns and threads for publishers (`turns`, `task_threads`) leave one resource that a flood shares with
+//! every publish: the cores. Each turn of a flood's connection takes a core for its time, and its answer gives one to
+//! the flooding program if that runs on the same machine. So a connection that does not publish rests after its turns
+//! while publishers' tasks are late. Its rest is a multiple of the time that its turns took. The multiple doubles
+//! while a publisher's task is late, and falls slowly while none is. Without a late publisher nothing rests, and
+//! connections that take less than [`SHARE_DIVISOR`] allows are never the reason of a rest.
+//!
+//! A flood that waits for answers, or whose socket is full, then needs few cores itself. A caller with few calls does
+//! not notice: up to [`CREDIT_NS`] of rest are free after a pause. New connections and calls share the rests of their
+//! address for some time ([`NEW_FOR_NS`]), so that a caller that connects again and again rests, too.
+
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::address::ClientAddress;
+
+/// The longest time in nanoseconds in which a woken task of a publisher has its turn without being late. A publish has
+/// seven turns. A guess: half of the time that a publish takes on an idle node.
+const LATE_NS: u64 = 300_000;
+/// The least time in nanoseconds between two steps up: a new multiple has to have an effect before it is judged. A
+/// guess: a few publishes.
+const RAISE_EVERY_NS: u64 = 4_000_000;
+/// The least time in nanoseconds without a late task before a step down. A guess: some twenty publishes, so that a few
+/// late tasks in a thousand keep the multiple where it is.
+const LOWER_EVERY_NS: u64 = 20_000_000;
+/// The time in nanoseconds after which a multiple ends by itself when no publisher has had a turn.
+const FORGET_NS: u64 = 1_000_000_000;
+/// The part of one core that connections which do not publish always have: a late publisher is not their fault while
+/// they take less. A guess, small enough for a machine of two cores.
+const SHARE_DIVISOR: u64 = 10;
+/// Steps of the multiple: it is counted in parts of this.
+const PART: u64 = 16;
+/// The largest multiple, in parts. A guess: [`REST_MAX_NS`] is reached by turns of 25 µs then.
+const REST_MAX: u64 = 4096 * PART;
+/// The rest in nanoseconds that a connection may owe without resting. A guess: ten calls at a multiple of 20.
+pub(crate) const CREDIT_NS: u64 = 50_000_000;
+/// The longest rest in nanoseconds. Bounds the delay of a call, and of an answer to a closed connection.
+pub(crate) const REST_MAX_NS: u64 = 100_000_000;
+
+/// The time in nanoseconds for which a connection or call is new. A guess: longer than the connections of a flood last,
+/// and short beside those of a client.
+const NEW_FOR_NS: u64 = 1_000_000_000;
+/// Number of places for the rests of new connections: a power of two. Addresses with the same place share it. A guess:
+/// 8 KiB, and a flood of hundreds of addresses leaves most places alone.
+const NEW_PLACES: usize = 1024;
+
+/// The rest of connections that do not publish, in multiples of their turns.
+///
+/// Fields are updated without a lock, since a lost update only delays a step.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    began: Instant,
+    /// Rest for the time of a turn, in parts; 0: none.
+    rest: AtomicU64,
+    /// The time of the last step, or of the last look at a window without a step.
+    window_began_ns: AtomicU64,
+    /// Time of turns that were not paid since then.
+    unpaid_ns: AtomicU64,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            began: Instant::now(),
+            rest: AtomicU64::new(0),
+            window_began_ns: AtomicU64::new(0),
+            unpaid_ns: AtomicU64::new(0),
+        }
+    }
+}
+
+impl Pace {
+    /// Returns the time since the pace was made, in nanoseconds.
+    pub(crate) fn now_ns(&self) -> u64 {
+        nanoseconds(self.began.elapsed())
+    }
+
+    /// Returns the moment of `at_ns`.
+    pub(crate) fn moment(&self, at_ns: u64) -> Instant {
+        self.began + Duration::from_nanos(at_ns)
+    }
+
+    /// Returns the multiple, rounded up.
+    pub(crate) fn multiple(&self) -> u64 {
+        self.rest.load(Relaxed).div_ceil(PART)
+    }
+
+    /// Records that a woken task of a publisher had its turn after `waited_ns`.
+    pub(crate) fn publisher_had_its_turn(&self, now_ns: u64, waited_ns: u64) {
+        let began_ns = self.window_began_ns.load(Relaxed);
+        let passed_ns = now_ns.saturating_sub(began_ns);
+        let late = waited_ns > LATE_NS;
+        if passed_ns < if late { RAISE_EVERY_NS } else { LOWER_EVERY_NS } {
+            return;
+        }
+        // One thread makes the step.
+        let window = self.window_began_ns.compare_exchange(began_ns, now_ns, Relaxed, Relaxed);
+        if window.is_err() {
+            return;
+        }
+        let unpaid_ns = self.unpaid_ns.swap(0, Relaxed);
+        let rest = self.rest.load(Relaxed);
+        let next = match late {
+            // In a long window turns of an hour ago would hide those of now.
+            true if passed_ns <= FORGET_NS && unpaid_ns >= passed_ns / SHARE_DIVISOR => {
+                (rest * 2).clamp(PART, REST_MAX)
+            }
+            true => rest,
+            false => rest - rest.div_ceil(2 * PART),
+        };
+        self.rest.store(next, Relaxed);
+    }
+
+    /// Begins rests of the length of each turn.
+    #[cfg(test)]
+    pub(crate) fn begin(&self) {
+        self.rest.store(PART, Relaxed);
+    }
+
+    /// Returns true if connections rest after their turns.
+    pub(crate) fn is_slow(&self) -> bool {
+        self.rest.load(Relaxed) > 0
+    }
+
+    /// Records a turn that was not paid, and returns the rest in nanoseconds that it causes.
+    pub(crate) fn rest_after(&self, now_ns: u64, took_ns: u64) -> u64 {
+        self.unpaid_ns.fetch_add(took_ns, Relaxed);
+        let rest = self.rest.load(Relaxed);
+        if rest == 0 {
+            return 0;
+        }
+        if now_ns.saturating_sub(self.window_began_ns.load(Relaxed)) > FORGET_NS {
+            self.rest.store(0, Relaxed);
+            return 0;
+        }
+        took_ns.saturating_mul(rest) / PART
+    }
+}
+
+/// The time from which on a connection may have its next turn, in nanoseconds of its [`Pace`].
+#[derive(Debug, Default)]
+pub(crate) struct NextTurn(AtomicU64);
+
+impl NextTurn {
+    /// Returns the end of the connection's rest, or `None` if it does not rest.
+    pub(crate) fn after(&self, now_ns: u64) -> Option<u64> {
+        Some(self.0.load(Relaxed)).filter(|at| *at > now_ns)
+    }
+
+    /// Adds a rest.
+    pub(crate) fn put_off(&self, now_ns: u64, rest_ns: u64) {
+        let put_off = |at: u64| {
+            let from = at.max(now_ns.saturating_sub(CREDIT_NS));
+            Some(from.saturating_add(rest_ns).min(now_ns.saturating_add(REST_MAX_NS)))
+        };
+        let _ = self.0.fetch_update(Relaxed, Relaxed, put_off);
+    }
+}
+
+/// The rests of new connections and calls, by address.
+#[derive(Debug)]
+pub(crate) struct Newcomers {
+    places: Box<[NextTurn]>,
+    /// Callers cannot choose an address with a given place.
+    keys: RandomState,
+}
+
+impl Default for Newcomers {
+    fn default() -> Self {
+        let places = (0..NEW_PLACES).map(|_| NextTurn::default()).collect();
+        Self { places, keys: RandomState::new() }
+    }
+}
+
+/// A new connection or call: the place of its address, and the time from which on it has rests of its own.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Newcomer {
+    place: usize,
+    until_ns: u64,
+}
+
+impl Newcomers {
+    /// Returns the newcomer of an address that has just arrived.
+    pub(crate) fn arrive(&self, address: ClientAddress, now_ns: u64) -> Newcomer {
+        let hash = self.keys.hash_one(address);
+        let place = usize::try_from(hash % NEW_PLACES as u64).unwrap_or_default();
+        Newcomer { place, until_ns: now_ns.saturating_add(NEW_FOR_NS) }
+    }
+
+    /// Returns the rests of the newcomer's address while it is new.
+    pub(crate) fn next_turn(&self, newcomer: Newcomer, now_ns: u64) -> Option<&NextTurn> {
+        self.places.get(newcomer.place).filter(|_| now_ns < newcomer.until_ns)
+    }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    time.as_nanos().try_into().unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    /// A machine with one core for turns that are not paid. A publisher is late while they take more than half of it.
+    struct Machine {
+        pace: Pace,
+        flood: Vec<NextTurn>,
+        now_ns: u64,
+    }
+
+    impl Machine {
+        fn new(flood: usize) -> Self {
+            let flood = (0..flood).map(|_| NextTurn::default()).collect();
+            Self { pace: Pace::default(), flood, now_ns: 0 }
+        }
+
+        /// Lets a second pass with a publisher in each millisecond. Returns the part of it that the flood has used, in
+        /// per cent, during the last half.
+        fn second(&mut self, publishing: bool) -> u64 {
+            let mut used_ns = 0;
+            for ms in 0..1000 {
+                let mut free_ns = MS;
+                for connection in &self.flood {
+                    if free_ns == 0 || connection.after(self.now_ns).is_some() {
+                        continue;
+                    }
+                    let took_ns = free_ns.min(50_000);
+                    free_ns -= took_ns;
+                    let rest_ns = self.pace.rest_after(self.now_ns, took_ns);
+                    connection.put_off(self.now_ns, rest_ns);
+                }
+                used_ns += if ms >= 500 { MS - free_ns } else { 0 };
+                self.now_ns += MS;
+                if publishing {
+                    let waited_ns = if free_ns < MS / 2 { 2 * LATE_NS } else { LATE_NS / 2 };
+                    self.pace.publisher_had_its_turn(self.now_ns, waited_ns);
+                }
+            }
+            used_ns / (5 * MS)
+        }
+    }
+
+    #[test]
+    fn a_flood_of_any_size_leaves_publishers_the_core() {
+        for connections in [20, 100, 400] {
+            let mut machine = Machine::new(connections);
+            assert_eq!(machine.second(false), 100, "without publishers nothing rests");
+            machine.second(true);
+            let used = machine.second(true);
+            assert!((5..=60).contains(&used), "{connections} connections use {used} %");
+            machine.second(false);
+            assert_eq!(
+                machine.second(false),
+                100,
+                "{connections} connections after the publishers"
+            );
+        }
+    }
+
+    /// Publishers that fill the machine themselves are late all the time.
+    #[test]
+    fn readers_that_take_little_never_rest() {
+        let pace = Pace::default();
+        for ms in 1..5_000 {
+            assert_eq!(pace.rest_after(ms * MS, 90_000), 0, "9 % of a core");
+            pace.publisher_had_its_turn(ms * MS, 20 * MS);
+        }
+        assert_eq!(pace.rest_after(5_000 * MS, 900_000), 0);
+        pace.publisher_had_its_turn(5_004 * MS, 20 * MS);
+        assert!(pace.rest_after(5_004 * MS, 900_000) > 0, "they take more");
+    }
+
+    #[test]
+    fn new_connections_of_one_address_rest_together() {
+        let (newcomers, one) = (Newcomers::default(), ClientAddress::V4([192, 0, 2, 1].into()));
+        let (now_ns, later_ns) = (100 * MS, 101 * MS);
+        let arrived = [newcomers.arrive(one, now_ns), newcomers.arrive(one, later_ns)];
+        newcomers.next_turn(arrived[0], now_ns).unwrap().put_off(now_ns, CREDIT_NS + 10 * MS);
+        let rest = newcomers.next_turn(arrived[1], later_ns).unwrap().after(later_ns);
+        assert_eq!(rest, Some(now_ns + 10 * MS));
+        assert!(newcomers.next_turn(arrived[0], now_ns + NEW_FOR_NS).is_none(), "it has its own");
+        let others = (1..=200).map(|last| ClientAddress::V4([198, 51, 100, last].into()));
+        let resting = others.filter(|other| {
+            let other = newcomers.arrive(*other, later_ns);
+            newcomers.next_turn(other, later_ns).unwrap().after(later_ns).is_some()
+        });
+        assert!(resting.count() < 10, "few addresses share a place");
+    }
+
+    #[test]
+    fn a_caller_of_few_calls_has_credit_and_a_rest_is_bounded() {
+        let connection = NextTurn::default();
+        let now_ns = 1_000 * MS;
+        connection.put_off(now_ns, CREDIT_NS);
+        assert_eq!(connection.after(now_ns), None);
+        connection.put_off(now_ns, MS);
+        assert_eq!(connection.after(now_ns), Some(now_ns + MS));
+        connection.put_off(now_ns, u64::MAX);
+        assert_eq!(connection.after(now_ns), Some(now_ns + REST_MAX_NS));
+        assert_eq!(connection.after(now_ns + REST_MAX_NS), None);
+    }
+}
