@@ -186,10 +186,11 @@ impl UnprovenConnections {
     pub(crate) fn needs_validation(&self, address: IpAddr, now: Instant) -> bool {
         let (block, mut state) = (AddressBlock::of(address), self.state.lock());
         let UnprovenState { table, accepted, accepted_of_nodes, .. } = &mut *state;
-        table.needs_validation(block)
+        // First, because beside a flood nothing has to be looked through then.
+        accepted.count(now) + accepted_of_nodes.count(now) >= ACCEPTED_UNVALIDATED_MAX
+            || table.needs_validation(block)
             || accepted.has(now, block)
             || accepted_of_nodes.has(now, block)
-            || accepted.count(now) + accepted_of_nodes.count(now) >= ACCEPTED_UNVALIDATED_MAX
     }
 
     /// Gives a connection a slot, if need be that of another one; `is_node` says whether its address is known as that of
