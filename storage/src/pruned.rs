@@ -188,11 +188,11 @@ impl Store {
     /// Returns, for each strand in which places have expired, the place after the last expired one.
     ///
     /// Costs a seek for each strand and reads of some marks if marks of ranges have changed since the last call;
-    /// otherwise nothing. If the disk has damaged the last marks of a strand, any of its places may have expired, so it
+    /// otherwise nothing. If the disk cannot read the last marks of a strand, any of its places may have expired, so it
     /// is named with the place after its head: readers of other strands, and of topics, must not fail with it.
     ///
     /// # Errors
-    /// When a row cannot be read.
+    /// When the heads cannot be read.
     pub fn oldest(&self) -> Result<Arc<[EnvelopeId]>, ReadError> {
         let database = self.database();
         // Read before the snapshot is taken, so that a change in between leads to a new search.
@@ -201,25 +201,20 @@ impl Store {
             Err(state) => state,
         };
         let snapshot = Snapshot::new(&database);
-        let mut oldest = Vec::new();
+        let (mut oldest, mut unread) = (Vec::new(), Vec::new());
         for head in snapshot.heads()?.iter() {
-            let first = match snapshot.oldest(head.originator) {
-                Err(error) if error.is_damage() => {
-                    let originator = head.originator;
-                    tracing::error!(
-                        code = "marks_unreadable",
-                        %originator,
-                        %error,
-                        "the last marks of a strand are damaged: readers learn that all of it may have expired"
-                    );
-                    Some(head.sequence.next())
-                }
-                first => first?,
-            };
+            let first = snapshot.oldest(head.originator).unwrap_or_else(|error| {
+                unread.push((head.originator, error));
+                Some(head.sequence.next())
+            });
             oldest.extend(first.map(|sequence| EnvelopeId { sequence, ..head }));
         }
         let oldest: Arc<[EnvelopeId]> = oldest.into();
-        database.expired_ends.note(&state, &oldest);
+        database.expired_ends.report(&unread);
+        // A failure that is no damage may pass, so the next call reads again.
+        if unread.iter().all(|(_, error)| error.is_damage()) {
+            database.expired_ends.note(&state, &oldest);
+        }
         Ok(oldest)
     }
 }
