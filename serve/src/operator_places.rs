@@ -13,8 +13,9 @@ use crate::connection_slots::{ConnectionLimits, ConnectionSlot, ConnectionSlots,
 const OTHERS_MAX: usize = 32;
 /// Connections of one other address: a quarter. A guess: a machine that watches has a probe and a few scrapers.
 const PER_ADDRESS_MAX: usize = 8;
-/// Connections from the machine itself. A guess: a probe, a scraper, and the commands of an operator.
-const OWN_MACHINE_MAX: usize = 16;
+/// Connections from the machine itself. A guess: as many as from all others, because a proxy on the machine may bring
+/// all callers.
+const OWN_MACHINE_MAX: usize = 32;
 
 /// The places of the port.
 #[derive(Debug)]
