@@ -81,8 +81,8 @@ impl Listener {
         });
     }
 
-    /// Drops everything that waits, if nothing was taken out since an earlier sweep that has found something. Sweeps have
-    /// ascending numbers from 1 on. A listener of several interests is visited several times in each.
+    /// Drops everything that waits, if nothing was taken out since an earlier sweep that has found something. Sweeps
+    /// have ascending numbers from 1 on. A listener of several interests is visited several times in each.
     pub(crate) fn lose_stuck(&self, sweep: u64) {
         if self.seen_by.load(Ordering::Relaxed) == sweep {
             return;

@@ -9,7 +9,8 @@ use parking_lot::Mutex;
 /// Places that are named and counted. A guess: more lines tell an operator nothing more.
 const PLACES_MAX: usize = 1024;
 /// Times that a strand has waited for the disk in vain, until none waits any more. A guess: a disk that was waited for
-/// so often, some two minutes in all, fails for good. Peers choose the places, so they could hold a strand up for hours.
+/// so often, some two minutes in all, fails for good. Peers choose the places, so they could hold a strand up for
+/// hours.
 const WAITS_MAX: u32 = 16;
 
 /// The unreadable places that were named in the log. Peers may send envelopes for one over and over. Bounded by
