@@ -65,7 +65,8 @@ impl<'s> LogScan<'s> {
         log.seek(from);
         // A range that covers the first place may begin below it. The row there may be one of another strand.
         marks.seek_for_prev(from);
-        if !marks.key().is_some_and(|key| is_key_of(key, next.originator)) {
+        let is_of_strand = marks.key().is_some_and(|key| is_key_of(key, next.originator));
+        if !is_of_strand {
             marks.seek(from);
         }
         let ended = through <= after.sequence;

@@ -117,8 +117,8 @@ struct Sweeps {
 impl Sweeps {
     /// Returns the number of the sweep that is due now; `None` if none is.
     fn next(&mut self, now: Instant, holds_too_much: bool) -> Option<u64> {
-        let has_rested = |at: Instant| now.saturating_duration_since(at) >= SWEEP_EVERY;
-        if !holds_too_much || !self.last_at.is_none_or(has_rested) {
+        let since = |at: Instant| now.saturating_duration_since(at);
+        if !holds_too_much || self.last_at.is_some_and(|at| since(at) < SWEEP_EVERY) {
             return None;
         }
         self.last_at = Some(now);
