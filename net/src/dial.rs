@@ -140,7 +140,7 @@ async fn attempt(
             }
         }
     }
-    attempt_with(net, peer, connect(endpoint, &addresses.registered)).await
+    attempt_with(net, peer, connect(net, endpoint, peer, &addresses.registered)).await
 }
 
 async fn attempt_with(
@@ -158,9 +158,17 @@ async fn attempt_with(
     proven.inspect_err(|error| net.close(&connection, error))
 }
 
-/// Connects to the first of the host's addresses that answers.
-async fn connect(endpoint: &Endpoint, address: &str) -> Result<Connection, SessionError> {
-    connect_to_first(endpoint, resolve(address).await?, CONNECT_MAX).await
+/// Connects to the first of the addresses of a peer's registered name that answers. From now on, connections from these
+/// addresses are not those of strangers.
+async fn connect(
+    net: &NetState,
+    endpoint: &Endpoint,
+    peer: OriginatorId,
+    name: &str,
+) -> Result<Connection, SessionError> {
+    let addresses: Vec<_> = resolve(name).await?.collect();
+    net.node_addresses.set_registered(peer, addresses.iter().map(SocketAddr::ip));
+    connect_to_first(endpoint, addresses.into_iter(), CONNECT_MAX).await
 }
 
 /// Connects to an address that a peer has announced: tries few addresses, in the time limit of one.

@@ -24,6 +24,7 @@ use crate::failures::{FailureLog, PeerFailures};
 use crate::grpc;
 use crate::grpc::plain_text::PlainTextPeers;
 use crate::handshake::{LocalIdentity, ProvenConnection};
+use crate::node_addresses::NodeAddresses;
 use crate::peer_transport::{PeerTransport, SessionTransport};
 use crate::replica_sources::ReplicaSources;
 use crate::session::NetState;
@@ -119,6 +120,7 @@ impl Endpoint {
             observed: observed.map(ReplicaSources::new),
             replication,
             sessions: Sessions::new(),
+            node_addresses: NodeAddresses::default(),
             counters: Arc::default(),
             failures: FailureLog::default(),
             empty_frames: EmptyFrames::default(),
@@ -333,7 +335,8 @@ async fn accept(net: Arc<NetState>, quic: quinn::Endpoint) {
                     let _ = incoming.retry();
                     continue;
                 }
-                let Some(slot) = unproven.admit(address, now) else {
+                let is_node = net.node_addresses.has(address, &net.identity.registry.borrow());
+                let Some(slot) = unproven.admit(address, is_node, now) else {
                     net.counters.refuse(PeerError::Busy);
                     incoming.refuse(); // before its handshake, so no frame says why
                     continue;
@@ -373,6 +376,9 @@ async fn prove(
     })?;
     let clock = net.replication.heads().get();
     let proven = slot.run(deadline, net.identity.accept(connection.clone(), &clock)).await;
+    if let Ok(proven) = &proven {
+        net.node_addresses.set_proven(proven.peer, connection.remote_address().ip());
+    }
     proven.inspect_err(|error| net.close_stranger(&connection, error))
 }
 

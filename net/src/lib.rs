@@ -5,7 +5,7 @@
 //!
 //! - [`endpoint`]: the socket, dialling and accepting; `peer_transport`: QUIC or gRPC;
 //! - `handshake`: both ends prove their node ids inside the connection; `unproven`: the slots for
-//!   connections before that;
+//!   connections before that; `node_addresses`: addresses at which nodes are known;
 //! - `sessions`: one connection for each peer, in whichever direction it was dialled; `announced`: addresses that peers
 //!   announce;
 //! - `session`: a connection at work; `receive` reads what was asked for, `send` sends what the
@@ -31,6 +31,7 @@ pub mod endpoint;
 mod failures;
 mod grpc;
 mod handshake;
+mod node_addresses;
 mod open_wants;
 mod peer_transport;
 mod receive;

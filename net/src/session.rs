@@ -24,6 +24,7 @@ use crate::empty_frames::{EmptyFrameAllowance, EmptyFrames};
 use crate::failures::FailureLog;
 use crate::grpc::plain_text::PlainTextPeers;
 use crate::handshake::{LocalIdentity, ProvenConnection};
+use crate::node_addresses::NodeAddresses;
 use crate::open_wants::OpenWants;
 use crate::peer_transport::PeerTransport;
 use crate::receive::{self, FrameBounds, LongFrames};
@@ -47,6 +48,7 @@ pub(crate) struct NetState {
     pub(crate) observed: Option<ReplicaSources>,
     pub(crate) replication: Replication,
     pub(crate) sessions: Sessions,
+    pub(crate) node_addresses: NodeAddresses,
     pub(crate) counters: Arc<NetCounters>,
     pub(crate) failures: FailureLog,
     pub(crate) empty_frames: EmptyFrames,

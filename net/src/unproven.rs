@@ -6,10 +6,11 @@
 //! addresses can evict it.
 //!
 //! A handshake takes time of a core, also one that ends at once or whose slot another one takes. So an address may
-//! begin only so many within some seconds.
+//! begin only so many within some seconds, and so may all addresses together. Addresses of nodes of the registry have
+//! slots and handshakes of their own, which no flood from other addresses takes.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,9 +20,14 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::control::SessionError;
 use crate::counters::PeerError;
+use crate::node_addresses::AddressBlock;
 
-/// Connections in all. Guessed: with the window of an unproven connection they hold less than 16 MiB.
+/// Connections in all from addresses that are not known as those of nodes. Specified in `docs/protocol/replication.md`.
+/// Guessed: with the window of an unproven connection they hold less than 16 MiB.
 const UNPROVEN_MAX: usize = 64;
+/// Connections in all from addresses of nodes of the registry. Specified in `docs/protocol/replication.md`. Guessed: a
+/// node keeps its slot for a few round trips only.
+const NODES_UNPROVEN_MAX: usize = 16;
 /// Connections of one address. Guessed: several nodes behind one address that restart at once.
 const PER_ADDRESS_MAX: usize = 8;
 /// Connections from which on every dialler has to prove its address (RFC 9000 §8.1.2). Guessed.
@@ -30,93 +36,109 @@ const UNVALIDATED_MAX: usize = 16;
 /// `docs/protocol/replication.md`: more than nodes behind one address need when all of them restart.
 const ACCEPTED_MAX: usize = 64;
 const ACCEPTED_WITHIN: Duration = Duration::from_secs(4);
-/// Accepted connections that are remembered, of all addresses together. Specified in `docs/protocol/replication.md`.
-/// Calculated: 160 KiB, which are looked through in a few microseconds, and handshakes that take a part of one core.
-const REMEMBERED_MAX: usize = 4096;
-/// Connections of one address within [`ACCEPTED_WITHIN`] while so many are remembered. Specified in
-/// `docs/protocol/replication.md`: the first one may be of a host that forges the address, and the second one has to
-/// prove it.
+/// Connections that are accepted within [`ACCEPTED_WITHIN`] of all addresses that are not known as those of nodes, and
+/// again of all that are. Specified in `docs/protocol/replication.md`. Calculated: 160 KiB, which are looked through in
+/// a few microseconds, and a thousand handshakes a second, which take a part of one core.
+const ACCEPTED_IN_ALL_MAX: usize = 4096;
+/// Connections of the address of a node within [`ACCEPTED_WITHIN`] while so many are remembered. Specified in
+/// `docs/protocol/replication.md`: one more than a host that forges the address takes before it has to prove it.
 const ACCEPTED_WHEN_FULL: usize = 2;
-
-/// The addresses that count as those of one host: one of IPv4, a /64 of IPv6.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-struct AddressBlock(IpAddr);
-
-impl AddressBlock {
-    fn of(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V6(address) => {
-                let prefix = address.to_bits() & !u128::from(u64::MAX);
-                Self(Ipv6Addr::from_bits(prefix).into())
-            }
-            address @ IpAddr::V4(_) => Self(address),
-        }
-    }
-}
+/// Connections within [`ACCEPTED_WITHIN`] from which on every dialler has to prove its address. Specified in
+/// `docs/protocol/replication.md`. Guessed: a host that forges addresses begins 16 handshakes a second with them, and
+/// nodes of a large network that restart at once wait for one round trip more.
+const ACCEPTED_UNVALIDATED_MAX: usize = 64;
 
 /// The unproven connections by age.
 #[derive(Debug, Default)]
 struct UnprovenTable {
     admitted: u64,
-    by_age: BTreeMap<u64, AddressBlock>,
+    by_age: BTreeMap<u64, UnprovenConnection>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct UnprovenConnection {
+    block: AddressBlock,
+    /// True if it has a slot of those for nodes. All connections of one address have slots of one kind.
+    is_node: bool,
 }
 
 impl UnprovenTable {
-    fn count(&self, block: AddressBlock) -> usize {
-        self.by_age.values().filter(|other| **other == block).count()
+    fn of(&self, block: AddressBlock) -> impl Iterator<Item = (u64, UnprovenConnection)> {
+        self.by_age
+            .iter()
+            .filter(move |(_, it)| it.block == block)
+            .map(|(number, it)| (*number, *it))
     }
 
     /// Returns true if a dialler has to prove its address before it is admitted. A second connection of an address
     /// always has to: a host that forges an address must not evict its owner.
     fn needs_validation(&self, block: AddressBlock) -> bool {
-        self.by_age.len() >= UNVALIDATED_MAX || self.count(block) > 0
+        self.by_age.len() >= UNVALIDATED_MAX || self.of(block).next().is_some()
     }
 
-    /// Enters a connection. Returns its number, and the number of the connection that it displaces.
-    fn admit(&mut self, block: AddressBlock) -> (u64, Option<u64>) {
-        let from = if self.count(block) >= PER_ADDRESS_MAX {
+    /// Enters a connection; `is_node` says whether its address is known as that of a node. Returns its number, and the
+    /// number of the connection that it displaces.
+    fn admit(&mut self, block: AddressBlock, is_node: bool) -> (u64, Option<u64>) {
+        let is_node = self.of(block).next().map_or(is_node, |(_, it)| it.is_node);
+        let slots = if is_node { NODES_UNPROVEN_MAX } else { UNPROVEN_MAX };
+        let from = if self.of(block).count() >= PER_ADDRESS_MAX {
             Some(block)
-        } else if self.by_age.len() >= UNPROVEN_MAX {
-            self.fullest()
+        } else if self.of_kind(is_node).count() >= slots {
+            self.fullest(is_node)
         } else {
             None
         };
-        let oldest_of = |block| self.by_age.iter().find(|(_, other)| **other == block);
-        let evicted = from.and_then(oldest_of).map(|(number, _)| *number);
+        let evicted = from.and_then(|block| self.of(block).next()).map(|(number, _)| number);
         if let Some(number) = evicted {
             self.by_age.remove(&number);
         }
         self.admitted += 1;
-        self.by_age.insert(self.admitted, block);
-        assert!(self.by_age.len() <= UNPROVEN_MAX, "unproven connections are bounded");
+        self.by_age.insert(self.admitted, UnprovenConnection { block, is_node });
+        assert!(self.of_kind(is_node).count() <= slots, "unproven connections are bounded");
         (self.admitted, evicted)
     }
 
-    /// Returns the address with the most connections; of several the one with the oldest.
-    fn fullest(&self) -> Option<AddressBlock> {
+    /// Returns the addresses of all connections with slots of one kind, oldest first.
+    fn of_kind(&self, is_node: bool) -> impl Iterator<Item = AddressBlock> {
+        self.by_age.values().filter(move |it| it.is_node == is_node).map(|it| it.block)
+    }
+
+    /// Returns the address with the most connections of one kind; of several the one with the oldest.
+    fn fullest(&self, is_node: bool) -> Option<AddressBlock> {
         let mut counts: HashMap<AddressBlock, usize> = HashMap::new();
-        for block in self.by_age.values() {
-            *counts.entry(*block).or_default() += 1;
+        for block in self.of_kind(is_node) {
+            *counts.entry(block).or_default() += 1;
         }
         let most = counts.values().copied().max()?;
-        self.by_age.values().find(|block| counts[block] == most).copied()
+        self.of_kind(is_node).find(|block| counts[block] == most)
     }
 }
 
-/// The connections that were accepted a moment ago, oldest first.
+/// The connections that were accepted a moment ago, oldest first, of addresses of one kind.
 #[derive(Debug, Default)]
 struct AcceptedConnections(VecDeque<(Instant, AddressBlock)>);
 
 impl AcceptedConnections {
-    /// Enters a connection. Returns false if its address has had too many: it is not accepted, and does not count.
-    fn enter(&mut self, now: Instant, block: AddressBlock) -> bool {
+    /// Returns the number of connections that are remembered.
+    fn count(&mut self, now: Instant) -> usize {
         while self.0.front().is_some_and(|(at, _)| *at + ACCEPTED_WITHIN <= now) {
             self.0.pop_front();
         }
+        self.0.len()
+    }
+
+    /// Enters a connection. Returns false if its address, or all addresses together, have had too many: it is not
+    /// accepted, and does not count.
+    fn enter(&mut self, now: Instant, block: AddressBlock, is_node: bool) -> bool {
         // If the oldest ones made room for any others, a hundred addresses would have each other's forgotten, and none
         // would have a bound.
-        let is_full = self.0.len() >= REMEMBERED_MAX;
-        let most = if is_full { ACCEPTED_WHEN_FULL } else { ACCEPTED_MAX };
+        let is_full = self.count(now) >= ACCEPTED_IN_ALL_MAX;
+        let most = match (is_full, is_node) {
+            (false, _) => ACCEPTED_MAX,
+            // A registry has a bounded number of nodes, so these few have one.
+            (true, true) => ACCEPTED_WHEN_FULL,
+            (true, false) => 0,
+        };
         if self.0.iter().filter(|(_, other)| *other == block).count() >= most {
             return false;
         }
@@ -142,7 +164,9 @@ pub(crate) struct UnprovenConnections {
 #[derive(Debug, Default)]
 struct UnprovenState {
     table: UnprovenTable,
+    /// Those of addresses that are not known as those of nodes.
     accepted: AcceptedConnections,
+    accepted_of_nodes: AcceptedConnections,
     /// One sender for the task of each connection. Dropping it ends the connection.
     running: HashMap<u64, oneshot::Sender<()>>,
 }
@@ -157,22 +181,35 @@ pub(crate) struct UnprovenSlot {
 
 impl UnprovenConnections {
     /// Returns true if a dialler at this address has to prove the address first: also within some seconds after a
-    /// connection that has ended. A host that forges an address must not use up what its owner may begin.
+    /// connection that has ended, and for a while after many of any addresses. A host that forges an address must not
+    /// use up what its owner may begin, and one that forges many must not have a handshake with each.
     pub(crate) fn needs_validation(&self, address: IpAddr, now: Instant) -> bool {
-        let (block, state) = (AddressBlock::of(address), self.state.lock());
-        state.table.needs_validation(block) || state.accepted.has(now, block)
+        let (block, mut state) = (AddressBlock::of(address), self.state.lock());
+        let UnprovenState { table, accepted, accepted_of_nodes, .. } = &mut *state;
+        // First, because beside a flood nothing has to be looked through then.
+        accepted.count(now) + accepted_of_nodes.count(now) >= ACCEPTED_UNVALIDATED_MAX
+            || table.needs_validation(block)
+            || accepted.has(now, block)
+            || accepted_of_nodes.has(now, block)
     }
 
-    /// Gives a connection a slot, if need be that of another one. `None` if its address has begun too many within the
+    /// Gives a connection a slot, if need be that of another one; `is_node` says whether its address is known as that
+    /// of a node of the registry. `None` if its address, or all other addresses together, have begun too many within the
     /// last seconds.
-    pub(crate) fn admit(self: &Arc<Self>, address: IpAddr, now: Instant) -> Option<UnprovenSlot> {
+    pub(crate) fn admit(
+        self: &Arc<Self>,
+        address: IpAddr,
+        is_node: bool,
+        now: Instant,
+    ) -> Option<UnprovenSlot> {
         let (sender, evicted) = oneshot::channel();
         let block = AddressBlock::of(address);
         let mut state = self.state.lock();
-        if !state.accepted.enter(now, block) {
+        let accepted = if is_node { &mut state.accepted_of_nodes } else { &mut state.accepted };
+        if !accepted.enter(now, block, is_node) {
             return None;
         }
-        let (number, gone) = state.table.admit(block);
+        let (number, gone) = state.table.admit(block, is_node);
         if let Some(gone) = gone {
             state.running.remove(&gone);
         }
@@ -220,11 +257,15 @@ mod tests {
         AddressBlock::of(Ipv4Addr::new(192, 0, 2, number).into())
     }
 
+    fn host(number: u32) -> IpAddr {
+        Ipv4Addr::from_bits(number).into()
+    }
+
     #[test]
     fn one_address_pushes_out_only_its_own() {
         let mut table = UnprovenTable::default();
-        let (honest, _) = table.admit(block(1));
-        let flood: Vec<_> = (0..1_000).map(|_| table.admit(block(2))).collect();
+        let (honest, _) = table.admit(block(1), false);
+        let flood: Vec<_> = (0..1_000).map(|_| table.admit(block(2), false)).collect();
         assert!(table.by_age.contains_key(&honest));
         assert_eq!(table.by_age.len(), 1 + PER_ADDRESS_MAX);
         assert_eq!(flood[PER_ADDRESS_MAX].1, Some(flood[0].0), "the oldest goes first");
@@ -233,9 +274,9 @@ mod tests {
     #[test]
     fn the_address_with_the_most_gives_way() {
         let mut table = UnprovenTable::default();
-        let (honest, _) = table.admit(block(0));
+        let (honest, _) = table.admit(block(0), false);
         for stranger in 0..200 {
-            table.admit(block(1 + stranger % 20));
+            table.admit(block(1 + stranger % 20), false);
         }
         assert_eq!(table.by_age.len(), UNPROVEN_MAX);
         assert!(table.by_age.contains_key(&honest), "it is the only one of its address");
@@ -245,7 +286,7 @@ mod tests {
     fn with_one_connection_each_the_oldest_gives_way() {
         let mut table = UnprovenTable::default();
         let all: Vec<_> = (0..=u8::try_from(UNPROVEN_MAX).unwrap())
-            .map(|stranger| table.admit(block(stranger)))
+            .map(|stranger| table.admit(block(stranger), false))
             .collect();
         assert_eq!(all[UNPROVEN_MAX].1, Some(all[0].0));
         assert!(all[..UNPROVEN_MAX].iter().all(|(_, evicted)| evicted.is_none()));
@@ -255,11 +296,11 @@ mod tests {
     fn a_second_connection_of_an_address_has_to_prove_the_address() {
         let mut table = UnprovenTable::default();
         assert!(!table.needs_validation(block(1)));
-        table.admit(block(1));
+        table.admit(block(1), false);
         assert!(table.needs_validation(block(1)));
         assert!(!table.needs_validation(block(2)));
         (2..=u8::try_from(UNVALIDATED_MAX).unwrap())
-            .for_each(|other| _ = table.admit(block(other)));
+            .for_each(|other| _ = table.admit(block(other), false));
         assert!(table.needs_validation(block(200)));
     }
 
@@ -268,10 +309,10 @@ mod tests {
         let mut accepted = AcceptedConnections::default();
         let start = Instant::now();
         let flood = |at: Instant, accepted: &mut AcceptedConnections| {
-            (0..10_000).filter(|_| accepted.enter(at, block(1))).count()
+            (0..10_000).filter(|_| accepted.enter(at, block(1), false)).count()
         };
         assert_eq!(flood(start, &mut accepted), ACCEPTED_MAX);
-        assert!(accepted.enter(start, block(2)), "another address has its own");
+        assert!(accepted.enter(start, block(2), false), "another address has its own");
         let later = start + ACCEPTED_WITHIN;
         assert_eq!(flood(later - Duration::from_millis(1), &mut accepted), 0);
         assert_eq!(flood(later, &mut accepted), ACCEPTED_MAX);
@@ -284,22 +325,57 @@ mod tests {
         let (owner, now) = (IpAddr::from(Ipv4Addr::new(192, 0, 2, 1)), Instant::now());
         for _ in 0..1_000 {
             if !unproven.needs_validation(owner, now) {
-                drop(unproven.admit(owner, now));
+                drop(unproven.admit(owner, false, now));
             }
         }
-        let own = (0..1_000).filter(|_| unproven.admit(owner, now).is_some()).count();
+        let own = (0..1_000).filter(|_| unproven.admit(owner, false, now).is_some()).count();
         assert_eq!(own, ACCEPTED_MAX - 1);
         assert!(!unproven.needs_validation(owner, now + ACCEPTED_WITHIN));
     }
 
+    /// Each has a network of IPv6 with many addresses, or a thousand hosts.
     #[test]
-    fn many_addresses_that_dial_fill_bounded_memory() {
-        let mut accepted = AcceptedConnections::default();
-        let now = Instant::now();
-        for host in 0..20_000 {
-            assert!(accepted.enter(now, AddressBlock::of(Ipv4Addr::from_bits(host).into())));
-            assert!(accepted.0.len() <= REMEMBERED_MAX);
+    fn addresses_that_no_node_has_begin_a_bounded_number_of_connections_together() {
+        let (unproven, now) = (Arc::new(UnprovenConnections::default()), Instant::now());
+        let begun =
+            (0..20_000).filter(|it| unproven.admit(host(*it), false, now).is_some()).count();
+        assert_eq!(begun, ACCEPTED_IN_ALL_MAX);
+        let node = IpAddr::from(Ipv4Addr::new(192, 0, 2, 1));
+        let own = (0..1_000).filter(|_| unproven.admit(node, true, now).is_some()).count();
+        assert_eq!(own, ACCEPTED_MAX, "a node of the registry has its own");
+        assert!(unproven.admit(host(1), false, now).is_none());
+        assert!(unproven.admit(host(1), false, now + ACCEPTED_WITHIN).is_some());
+        let state = unproven.state.lock();
+        assert!(
+            state.accepted.0.len() + state.accepted_of_nodes.0.len() <= 2 * ACCEPTED_IN_ALL_MAX
+        );
+    }
+
+    #[test]
+    fn addresses_that_no_node_has_take_no_slot_of_a_node() {
+        let mut table = UnprovenTable::default();
+        let nodes: Vec<_> = (0..8).map(|it| table.admit(block(it), true).0).collect();
+        for stranger in 0..1_000 {
+            table.admit(AddressBlock::of(host(stranger)), false);
         }
+        assert!(nodes.iter().all(|it| table.by_age.contains_key(it)));
+        assert_eq!(table.by_age.len(), nodes.len() + UNPROVEN_MAX);
+        // Nor do nodes take those of others.
+        for node in 0..200 {
+            table.admit(block(node), true);
+        }
+        assert_eq!(table.by_age.len(), NODES_UNPROVEN_MAX + UNPROVEN_MAX);
+    }
+
+    /// An address becomes known as that of a node while it has connections.
+    #[test]
+    fn the_connections_of_one_address_have_slots_of_one_kind() {
+        let mut table = UnprovenTable::default();
+        for number in 0..1_000 {
+            table.admit(block(1), number % 3 == 2);
+        }
+        assert_eq!(table.of_kind(false).count(), PER_ADDRESS_MAX);
+        assert_eq!(table.of_kind(true).count(), 0);
     }
 
     /// Together they begin more connections than are remembered.
@@ -307,37 +383,29 @@ mod tests {
     fn a_hundred_addresses_that_dial_without_end_are_accepted_a_bounded_number_of_times() {
         let (mut accepted, now) = (AcceptedConnections::default(), Instant::now());
         let dials = (0..1_000).flat_map(|_| 0..100_u8);
-        let flood = dials.filter(|host| accepted.enter(now, block(*host))).count();
-        assert_eq!(flood, REMEMBERED_MAX);
-        let own = (0..1_000).filter(|_| accepted.enter(now, block(200))).count();
-        assert_eq!(own, ACCEPTED_WHEN_FULL, "an address that has begun none");
-        assert!(accepted.enter(now + ACCEPTED_WITHIN, block(0)));
+        let flood = dials.filter(|host| accepted.enter(now, block(*host), true)).count();
+        assert_eq!(flood, ACCEPTED_IN_ALL_MAX);
+        assert!(!accepted.enter(now, block(200), false), "an address that no node has");
+        let own = (0..1_000).filter(|_| accepted.enter(now, block(200), true)).count();
+        assert_eq!(own, ACCEPTED_WHEN_FULL, "that of a node, which has begun none");
+        assert!(accepted.enter(now + ACCEPTED_WITHIN, block(0), false));
     }
 
     /// The forged packets of a flood, whose handshakes fail at once, come from the address of a peer, too.
     #[test]
-    fn a_flood_that_forges_the_address_of_a_peer_leaves_the_peer_a_connection() {
+    fn a_flood_that_forges_addresses_begins_few_handshakes_and_keeps_no_owner_out() {
         let (unproven, now) = (Arc::new(UnprovenConnections::default()), Instant::now());
-        let forged = |host: u32| IpAddr::from(Ipv4Addr::from_bits(host));
-        for host in 0..u32::try_from(REMEMBERED_MAX).unwrap() {
-            drop(unproven.admit(forged(host), now));
-        }
+        let forge = |address: IpAddr, at: Instant| {
+            !unproven.needs_validation(address, at) && unproven.admit(address, false, at).is_some()
+        };
+        let begun = (0..20_000).filter(|it| forge(host(*it), now)).count();
+        assert_eq!(begun, ACCEPTED_UNVALIDATED_MAX);
         let owner = IpAddr::from(Ipv4Addr::new(192, 0, 2, 1));
-        for _ in 0..1_000 {
-            if !unproven.needs_validation(owner, now) {
-                drop(unproven.admit(owner, now));
-            }
-        }
-        assert!(unproven.needs_validation(owner, now), "the flood has had its one");
-        assert!(unproven.admit(owner, now).is_some(), "the owner, who has proved the address");
-    }
-
-    #[test]
-    fn a_network_of_ipv6_counts_as_one_address() {
-        let of = |text: &str| AddressBlock::of(text.parse().unwrap());
-        assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:0:2"));
-        assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
-        assert_eq!(of("::ffff:192.0.2.7"), of("192.0.2.7"));
-        assert_ne!(of("192.0.2.7"), of("192.0.2.8"));
+        assert!((0..1_000).all(|_| !forge(owner, now)));
+        assert!(
+            unproven.admit(owner, false, now).is_some(),
+            "the owner, who has proved the address"
+        );
+        assert!(!unproven.needs_validation(owner, now + ACCEPTED_WITHIN));
     }
 }

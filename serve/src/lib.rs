@@ -30,8 +30,8 @@
 //! - [`StatusDetails`]: statuses that programs understand; [`CheckedChannel`]: calls to servers that are not trusted;
 //! - [`reflect`]: gRPC reflection of the services that are served;
 //! - [`public_pages`]: pages for callers, on the listener of calls;
-//! - [`pages`]: the operators' HTTP port; [`BuildInfo`], [`ChainListStatus`]: content that both services
-//!   show there.
+//! - [`pages`]: the operators' HTTP port; `operator_places`: bounds on its connections; [`BuildInfo`],
+//!   [`ChainListStatus`]: content that both services show there.
 //!
 //! Invariant: a hostile request costs bounded memory and never delays another connection.
 
@@ -71,6 +71,7 @@ mod long_work;
 mod method;
 pub mod metrics;
 mod metrics_format;
+mod operator_places;
 mod overloaded;
 mod pace;
 mod pack;

@@ -24,18 +24,17 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::connection_slots::ConnectionSlot;
 use crate::metrics_format::MetricsFormat;
+use crate::operator_places::OperatorPlaces;
 use crate::readiness::{Condition, Purpose};
 
 const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// Time to send the head of a request. A guess: probes send it at once.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// Connections to the operators' port that may be open at once; more wait. A guess: probes and scrapers
-/// need a few, and each costs a descriptor.
-pub const CONNECTIONS_MAX: usize = 32;
 /// Time after which a connection takes no further request. Without it, callers that do not read their pages would keep
-/// all connections. A guess: scrapers connect again, and a connection without a request ends after 10 s.
+/// their connections. A guess: scrapers connect again, and a connection without a request ends after 10 s.
 const CONNECTION_MAX: Duration = Duration::from_secs(60);
 /// Time for the last page of such a connection. A guess: longer than scrapers wait.
 const LAST_PAGE_MAX: Duration = Duration::from_secs(30);
@@ -88,16 +87,28 @@ pub async fn bind(
 }
 
 async fn accept(pages: Arc<PagesAtOnce>, listener: TcpListener, stop: CancellationToken) {
-    let mut open = JoinSet::new();
+    let (places, mut open) = (OperatorPlaces::new(), JoinSet::new());
     loop {
         tokio::select! {
+            biased; // ended connections first: callers that dial without end would let them pile up
             () = stop.cancelled() => return,
-            accepted = listener.accept(), if open.len() < CONNECTIONS_MAX => match accepted {
-                Ok((stream, _)) => { open.spawn(converse(pages.clone(), stream)); }
+            Some(_) = open.join_next(), if !open.is_empty() => {}
+            accepted = listener.accept() => match accepted {
+                // A connection without a place is closed and does not wait: probes would have to wait behind it.
+                Ok((stream, caller)) => if let Ok(place) = places.take(caller.ip()) {
+                    open.spawn(hold(place, converse(pages.clone(), stream)));
+                },
                 Err(_) => sleep(ACCEPT_PAUSE).await,
             },
-            Some(_) = open.join_next(), if !open.is_empty() => {}
         }
+    }
+}
+
+/// Serves a connection until another address gets its place.
+async fn hold(place: ConnectionSlot, served: impl Future<Output = ()>) {
+    tokio::select! {
+        () = place.ended() => tracing::debug!("a connection to the operators' port made room for another address"),
+        () = served => {}
     }
 }
 

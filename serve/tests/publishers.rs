@@ -15,6 +15,10 @@ use http::HeaderValue;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::Frame;
 use parking_lot::Mutex;
+use tokio::io::{
+    AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
+};
+use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -22,6 +26,8 @@ use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic::transport::{Channel, Endpoint};
+
+use crate::tls::{Files, connected, endpoint};
 
 const PATH: &str = "/test.Echo/Call";
 /// A method that answers with a stream of [`PIECES`].
@@ -97,6 +103,8 @@ struct Listening {
     blocked: mpsc::Receiver<()>,
     release: mpsc::Sender<()>,
     clients: Runtime,
+    /// The files of its certificate; `None` without TLS.
+    tls: Option<Files>,
     /// Kept, because they end with this.
     _runtimes: [Runtime; 2],
 }
@@ -107,11 +115,17 @@ fn runtime(name: &str) -> Runtime {
 
 impl Listening {
     fn start() -> Self {
+        Self::start_with(None)
+    }
+
+    /// Starts it with TLS if there are files of a certificate.
+    fn start_with(tls: Option<Files>) -> Self {
         let (all, publishers) = (runtime(ALL), runtime(PUBLISHERS));
         let ((blocked, is_blocked), (release, released)) = (mpsc::channel(), mpsc::channel());
         let service = EchoService { blocked, release: Arc::new(Mutex::new(released)) };
         let mut settings = ServeSettings::new(SocketAddr::from(([127, 0, 0, 1], 0)));
         settings.publishers = Some(publishers.handle().clone());
+        settings.tls = tls.as_ref().map(Files::tls);
         let stats = CallMetrics::new(&[
             RpcMethod::new(PATH, MethodKind::Unary),
             RpcMethod::new(STREAM, MethodKind::ServerStream),
@@ -119,13 +133,35 @@ impl Listening {
         let (routes, stop) = (Routes::new(service), CancellationToken::new());
         let server = all.block_on(Server::bind(settings, routes, stats, stop)).unwrap();
         let clients = runtime("clients");
-        Self { server, blocked: is_blocked, release, clients, _runtimes: [all, publishers] }
+        Self { server, blocked: is_blocked, release, clients, tls, _runtimes: [all, publishers] }
     }
 
     fn connect(&self) -> Channel {
         let url = format!("http://{}", self.server.address());
-        let endpoint = Endpoint::from_shared(url).unwrap().initial_stream_window_size(WINDOW_BYTES);
+        let endpoint = match &self.tls {
+            None => Endpoint::from_shared(url).unwrap(),
+            Some(files) => endpoint(&self.server, &files.authority, None),
+        };
+        let endpoint = endpoint.initial_stream_window_size(WINDOW_BYTES);
         self.clients.block_on(endpoint.connect()).unwrap()
+    }
+
+    /// Connects a client of HTTP/1.1.
+    fn connect_http1(&self) -> Http1 {
+        let stream: Box<dyn Duplex> = self.run(async {
+            match &self.tls {
+                None => {
+                    let stream = TcpStream::connect(self.server.address()).await.unwrap();
+                    Box::new(stream) as Box<dyn Duplex>
+                }
+                Some(files) => {
+                    let (authority, version) = (&files.authority, &rustls::version::TLS13);
+                    let stream = connected(&self.server, authority, version, &[b"http/1.1"]).await;
+                    Box::new(stream.unwrap()) as Box<dyn Duplex>
+                }
+            }
+        });
+        Http1 { stream: BufReader::new(stream) }
     }
 
     /// Runs the part of a client, which must end.
@@ -137,6 +173,71 @@ impl Listening {
     /// Makes a call and checks its answer. Returns the name of the thread that made the answer.
     fn call(&self, channel: &Channel, header: Option<&'static str>) -> String {
         self.run(answered(channel.clone(), header))
+    }
+}
+
+/// A socket, with TLS or without.
+trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Duplex for T {}
+
+/// A browser's connection, with one call after the other.
+struct Http1 {
+    stream: BufReader<Box<dyn Duplex>>,
+}
+
+impl Http1 {
+    /// Makes a call and checks its answer. Returns the name of the thread that made the answer.
+    async fn call(&mut self, header: Option<&'static str>) -> String {
+        let (framed, header) = (framed(2000), header.map(|name| format!("{name}: 1\r\n")));
+        let head = format!(
+            "POST {PATH} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/grpc-web+proto\r\n\
+             content-length: {}\r\n{}\r\n",
+            framed.len(),
+            header.unwrap_or_default()
+        );
+        let stream = self.stream.get_mut();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        // Several pieces, so that parts of it arrive before and after a move.
+        for piece in framed.chunks(10_000) {
+            stream.write_all(piece).await.unwrap();
+            stream.flush().await.unwrap();
+        }
+        assert_eq!(self.line().await, "HTTP/1.1 200 OK");
+        let mut thread = None;
+        loop {
+            let line = self.line().await;
+            match line.split_once(": ") {
+                Some((THREAD, name)) => thread = Some(name.to_owned()),
+                Some(_) => {}
+                None => break,
+            }
+        }
+        let body = self.chunks().await;
+        // Trailers of gRPC-Web may follow.
+        assert!(body.starts_with(&framed), "the answer is whole");
+        thread.expect("the answer names its thread")
+    }
+
+    /// Reads a body in chunks (RFC 9112 §7.1).
+    async fn chunks(&mut self) -> Vec<u8> {
+        let mut body = Vec::new();
+        loop {
+            let len_bytes = usize::from_str_radix(&self.line().await, 16).unwrap();
+            let mut chunk = vec![0; len_bytes];
+            self.stream.read_exact(&mut chunk).await.unwrap();
+            assert_eq!(self.line().await, "");
+            if chunk.is_empty() {
+                return body;
+            }
+            body.extend(chunk);
+        }
+    }
+
+    async fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.stream.read_line(&mut line).await.unwrap();
+        line.strip_suffix("\r\n").expect("the connection stays open").to_owned()
     }
 }
 
@@ -205,17 +306,22 @@ fn a_publisher_is_answered_while_the_threads_of_all_others_are_kept() {
     assert_eq!(listening.clients.block_on(kept).unwrap(), ALL);
 }
 
+/// Makes calls until a connection has moved to the threads of publishers and back, three times.
+fn move_there_and_back(mut call: impl FnMut(Option<&'static str>) -> String) {
+    for _ in 0..3 {
+        call(Some(STORES));
+        assert_eq!(call(None), PUBLISHERS);
+        let back = (0..500).find(|_| call(None) == ALL);
+        assert!(back.is_some(), "500 calls were not paid for");
+    }
+}
+
 /// One envelope does not give its caller these threads for good.
 #[test]
 fn a_connection_goes_back_when_publishes_no_longer_pay_for_its_turns() {
     let listening = Listening::start();
     let channel = listening.connect();
-    for _ in 0..3 {
-        listening.call(&channel, Some(STORES));
-        assert_eq!(listening.call(&channel, None), PUBLISHERS);
-        let back = (0..500).find(|_| listening.call(&channel, None) == ALL);
-        assert!(back.is_some(), "500 calls were not paid for");
-    }
+    move_there_and_back(|header| listening.call(&channel, header));
     // Moved there and idle, the connection closes in order.
     listening.call(&channel, Some(STORES));
     let Listening { server, clients, _runtimes, .. } = listening;
@@ -223,10 +329,32 @@ fn a_connection_goes_back_when_publishes_no_longer_pay_for_its_turns() {
     closed.expect("all connections have closed");
 }
 
-/// Their client reads them slowly, so that they wait for it while the connection moves.
+/// Bytes that were decrypted before a move are read after it.
+#[test]
+fn a_connection_over_tls_moves_with_its_calls_and_streams() {
+    let listening = Listening::start_with(Some(Files::new()));
+    let channel = listening.connect();
+    move_there_and_back(|header| listening.call(&channel, header));
+    read_streams_while_their_connection_moves(&listening);
+}
+
+/// Its calls have no tasks of their own: they are parts of the connection's task.
+#[test]
+fn a_connection_of_http_1_1_moves_between_its_calls() {
+    for tls in [None, Some(Files::new())] {
+        let listening = Listening::start_with(tls);
+        let mut client = listening.connect_http1();
+        move_there_and_back(|header| listening.run(client.call(header)));
+    }
+}
+
 #[test]
 fn streams_go_on_while_their_connection_moves() {
-    let listening = Listening::start();
+    read_streams_while_their_connection_moves(&Listening::start());
+}
+
+/// Reads two streams slowly, so that they wait for their client while the connection moves.
+fn read_streams_while_their_connection_moves(listening: &Listening) {
     let channel = listening.connect();
     let before = listening.run(streamed(channel.clone()));
     listening.call(&channel, Some(STORES));

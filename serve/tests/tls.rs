@@ -23,7 +23,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
-type Authority = CertifiedIssuer<'static, KeyPair>;
+pub(crate) type Authority = CertifiedIssuer<'static, KeyPair>;
 
 fn authority() -> Authority {
     let mut params = CertificateParams::new(Vec::new()).unwrap();
@@ -55,13 +55,13 @@ fn pem_of(authority: &Authority) -> String {
 }
 
 /// A folder with the files of a listener's certificate.
-struct Files {
+pub(crate) struct Files {
     folder: tempfile::TempDir,
-    authority: Authority,
+    pub(crate) authority: Authority,
 }
 
 impl Files {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let files = Self { folder: tempfile::tempdir().unwrap(), authority: authority() };
         files.write(&issued(&files.authority));
         files
@@ -82,7 +82,7 @@ impl Files {
         TlsFiles { cert: self.path("cert.pem"), key: self.path("key.pem"), client_ca: None }
     }
 
-    fn tls(&self) -> Tls {
+    pub(crate) fn tls(&self) -> Tls {
         Tls::load(self.names()).unwrap()
     }
 }
@@ -103,7 +103,11 @@ async fn server(tls: Tls, adjust: impl FnOnce(&mut ServeSettings)) -> Server {
     Server::bind(settings, routes, metrics, CancellationToken::new()).await.unwrap()
 }
 
-fn endpoint(server: &Server, authority: &Authority, identity: Option<Identity>) -> Endpoint {
+pub(crate) fn endpoint(
+    server: &Server,
+    authority: &Authority,
+    identity: Option<Identity>,
+) -> Endpoint {
     let tls = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem_of(authority)));
     let tls = identity.into_iter().fold(tls, ClientTlsConfig::identity);
     let url = format!("https://localhost:{}", server.address().port());
@@ -117,7 +121,7 @@ async fn health(endpoint: Endpoint) -> Result<ServingStatus, tonic::Status> {
 }
 
 /// Connects with one version of TLS and these protocols.
-async fn connected(
+pub(crate) async fn connected(
     server: &Server,
     authority: &Authority,
     version: &'static SupportedProtocolVersion,

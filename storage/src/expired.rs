@@ -1,11 +1,12 @@
 //! Caches the end of the expired places of each strand: every query reports them, and they seldom change.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use hawser_proto::EnvelopeId;
+use hawser_proto::{EnvelopeId, OriginatorId};
 use parking_lot::Mutex;
 
+use crate::error::ReadError;
 use crate::keys::mark::Mark;
 
 /// The cached places, valid until marks of ranges change.
@@ -16,6 +17,8 @@ pub(crate) struct ExpiredEnds {
     /// Number of changes being written. While it is above 0, the cached places are not used.
     writing: AtomicU64,
     known: Mutex<Option<(u64, Arc<[EnvelopeId]>)>>,
+    /// True if marks that cannot be read were logged, and some are still unreadable. Each query may find them.
+    is_reported: AtomicBool,
 }
 
 impl ExpiredEnds {
@@ -34,6 +37,21 @@ impl ExpiredEnds {
     pub(crate) fn note(&self, state: &EndsState, oldest: &Arc<[EnvelopeId]>) {
         if state.is_still {
             *self.known.lock() = Some((state.generation, Arc::clone(oldest)));
+        }
+    }
+
+    /// Logs the strands whose marks could not be read, once until all can be read again.
+    pub(crate) fn report(&self, unread: &[(OriginatorId, ReadError)]) {
+        if self.is_reported.swap(!unread.is_empty(), Ordering::Relaxed) {
+            return;
+        }
+        for (originator, error) in unread {
+            tracing::error!(
+                code = "marks_unreadable",
+                %originator,
+                %error,
+                "the last marks of a strand cannot be read: readers learn that all of it may have expired"
+            );
         }
     }
 

@@ -10,7 +10,7 @@ use crate::family::Family;
 use crate::keys::Key;
 use crate::keys::envelope::EnvelopeKey;
 use crate::keys::mark::{Mark, MarkKey};
-use crate::raw_rows::current_mark;
+use crate::raw_rows::{current_mark, is_key_of};
 use crate::shared_copies::SharedCopies;
 
 /// An item of a strand.
@@ -63,9 +63,10 @@ impl<'s> LogScan<'s> {
         let next = EnvelopeId { sequence: after.sequence.next(), ..after };
         let from = EnvelopeKey(next).encode();
         log.seek(from);
-        // A range that covers the first place may begin below it, possibly in another strand.
+        // A range that covers the first place may begin below it. The row there may be one of another strand.
         marks.seek_for_prev(from);
-        if !marks.valid() {
+        let is_of_strand = marks.key().is_some_and(|key| is_key_of(key, next.originator));
+        if !is_of_strand {
             marks.seek(from);
         }
         let ended = through <= after.sequence;

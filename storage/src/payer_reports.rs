@@ -15,7 +15,7 @@ use crate::keys::cursor::{CursorKey, encode_position};
 use crate::keys::mark::{Mark, MarkKey};
 use crate::keys::payer_report::{PayerReportEvent, PayerReportKey};
 use crate::keys::usage::{UsageKey, UsageRow};
-use crate::raw_rows::current_mark;
+use crate::raw_rows::current_mark_of;
 use crate::snapshot::Snapshot;
 use crate::store::Store;
 
@@ -242,18 +242,17 @@ impl Snapshot<'_> {
     ) -> Result<Option<(SequenceId, SequenceId)>, ReadError> {
         let mut rows = self.rows(MarkKey::FAMILY, ReadOptions::default());
         let first = MarkKey(EnvelopeId::new(originator, after)).encode();
-        // A range that covers the first place may begin below it, possibly in another strand.
+        // A range that covers the first place may begin below it. The row there may be one of another strand.
         rows.seek_for_prev(first);
-        if !rows.valid() {
-            rows.status().map_err(DatabaseError::from)?;
+        if current_mark_of(&rows, originator)?.is_none() {
             rows.seek(first);
         }
-        while let Some((at, mark)) = current_mark(&rows)? {
-            if at > EnvelopeId::new(originator, through) {
+        while let Some((at, mark)) = current_mark_of(&rows, originator)? {
+            if at.sequence > through {
                 break;
             }
             let is_not_held = matches!(mark, Mark::Missing { .. } | Mark::Expired { .. });
-            if is_not_held && at.originator == originator && mark.end(at) > after {
+            if is_not_held && mark.end(at) > after {
                 let from = at.sequence.max(after.next());
                 return Ok(Some((from, mark.end(at).min(through))));
             }

@@ -17,7 +17,7 @@ use crate::keys::leaf::LeafKey;
 use crate::keys::mark::{Mark, MarkKey};
 use crate::keys::pruned::{PrunedEnvelope, PrunedKey};
 use crate::log_scan::{LogItem, LogScan};
-use crate::raw_rows::{current_mark, stored};
+use crate::raw_rows::{current_mark_of, stored};
 use crate::snapshot::Snapshot;
 use crate::store::Store;
 
@@ -168,10 +168,7 @@ impl Snapshot<'_> {
         let mut rows = self.rows(MarkKey::FAMILY, ReadOptions::default());
         rows.seek_for_prev(MarkKey(EnvelopeId::new(originator, SequenceId(u64::MAX))).encode());
         for _ in 0..MARKS_PASSED_MAX {
-            let Some((at, mark)) = current_mark(&rows)? else { break };
-            if at.originator != originator {
-                break;
-            }
+            let Some((_, mark)) = current_mark_of(&rows, originator)? else { break };
             if let Mark::Expired { through } | Mark::Pruned { through } = mark {
                 return Ok(Some(through.next()));
             }
@@ -191,10 +188,11 @@ impl Store {
     /// Returns, for each strand in which places have expired, the place after the last expired one.
     ///
     /// Costs a seek for each strand and reads of some marks if marks of ranges have changed since the last call;
-    /// otherwise nothing.
+    /// otherwise nothing. If the disk cannot read the last marks of a strand, any of its places may have expired, so it
+    /// is named with the place after its head: readers of other strands, and of topics, must not fail with it.
     ///
     /// # Errors
-    /// When a row cannot be read.
+    /// When the heads cannot be read.
     pub fn oldest(&self) -> Result<Arc<[EnvelopeId]>, ReadError> {
         let database = self.database();
         // Read before the snapshot is taken, so that a change in between leads to a new search.
@@ -203,13 +201,20 @@ impl Store {
             Err(state) => state,
         };
         let snapshot = Snapshot::new(&database);
-        let mut oldest = Vec::new();
+        let (mut oldest, mut unread) = (Vec::new(), Vec::new());
         for head in snapshot.heads()?.iter() {
-            let first = snapshot.oldest(head.originator)?;
+            let first = snapshot.oldest(head.originator).unwrap_or_else(|error| {
+                unread.push((head.originator, error));
+                Some(head.sequence.next())
+            });
             oldest.extend(first.map(|sequence| EnvelopeId { sequence, ..head }));
         }
         let oldest: Arc<[EnvelopeId]> = oldest.into();
-        database.expired_ends.note(&state, &oldest);
+        database.expired_ends.report(&unread);
+        // A failure that is no damage may pass, so the next call reads again.
+        if unread.iter().all(|(_, error)| error.is_damage()) {
+            database.expired_ends.note(&state, &oldest);
+        }
         Ok(oldest)
     }
 }

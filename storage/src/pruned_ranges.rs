@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use hawser_proto::{EnvelopeId, SequenceId};
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use rocksdb::{DBRawIterator, WriteBatch};
 
 use crate::database::Database;
@@ -10,7 +10,7 @@ use crate::error::ReadError;
 use crate::family::Family;
 use crate::keys::Key;
 use crate::keys::mark::{Mark, MarkKey};
-use crate::raw_rows::{current_mark, nearest_mark};
+use crate::raw_rows::{current_mark_of, nearest_mark};
 
 /// Finds the stored marks around places. Places must ascend, so that most need no read, because marks are few.
 pub(crate) struct MarksAround<'a> {
@@ -18,9 +18,10 @@ pub(crate) struct MarksAround<'a> {
     last: Option<SurroundingMarks>,
 }
 
-/// The last mark at or below a place, and the first one above it. They may be of other strands.
+/// The last mark of a strand at or below a place, and its first one above it.
 #[derive(Clone, Copy)]
 struct SurroundingMarks {
+    originator: OriginatorId,
     below: Option<(EnvelopeId, Mark)>,
     above: Option<(EnvelopeId, Mark)>,
 }
@@ -33,25 +34,28 @@ impl<'a> MarksAround<'a> {
 
     /// Returns the marks around a place. Places must not descend.
     fn of(&mut self, id: EnvelopeId) -> Result<SurroundingMarks, ReadError> {
-        let is_still = |it: &SurroundingMarks| it.above.is_none_or(|(at, _)| id < at);
+        let is_still = |it: &SurroundingMarks| {
+            it.originator == id.originator && it.above.is_none_or(|(at, _)| id < at)
+        };
         if let Some(around) = self.last.filter(is_still) {
             return Ok(around);
         }
-        let below = nearest_mark(&mut self.rows, id)?;
-        match below {
-            Some(_) => self.rows.next(),
-            None => self.rows.seek_to_first(),
+        let (originator, below) = (id.originator, nearest_mark(&mut self.rows, id)?);
+        // The row at or below the place may be one of another strand.
+        if self.rows.valid() {
+            self.rows.next();
+        } else {
+            self.rows.seek_to_first();
         }
-        let around = SurroundingMarks { below, above: current_mark(&self.rows)? };
+        let above = current_mark_of(&self.rows, originator)?;
+        let around = SurroundingMarks { originator, below, above };
         self.last = Some(around);
         Ok(around)
     }
 
     /// Returns true if a mark covers the place.
     pub(crate) fn cover(&mut self, id: EnvelopeId) -> Result<bool, ReadError> {
-        Ok(self.of(id)?.below.is_some_and(|(at, mark)| {
-            at.originator == id.originator && mark.end(at) >= id.sequence
-        }))
+        Ok(self.of(id)?.below.is_some_and(|(at, mark)| mark.end(at) >= id.sequence))
     }
 }
 
@@ -81,7 +85,7 @@ impl PrunedRanges {
         if !self.made.last_key_value().is_none_or(is_behind) {
             return Err(ReadError::corrupt(MarkKey::FAMILY, &MarkKey(id).encode()));
         }
-        let SurroundingMarks { below, above } = marks.of(id)?;
+        let SurroundingMarks { below, above, .. } = marks.of(id)?;
         let mut through = id.sequence;
         if let Some((at, Mark::Pruned { through: end })) = above
             && at == (EnvelopeId { sequence: id.sequence.next(), ..id })
@@ -99,7 +103,6 @@ impl PrunedRanges {
         }
         let mut first = id;
         if let Some((at, Mark::Pruned { through: end })) = below
-            && at.originator == id.originator
             && end == before
         {
             first = at;

@@ -3,7 +3,7 @@
 //! An iterator of RocksDB without a row is either past the last one or has failed; only its status shows which. All
 //! functions here check it, so no caller mistakes a disk error for the end.
 
-use hawser_proto::{EnvelopeId, SequenceId};
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use rocksdb::{DB, DBRawIterator};
 
 use crate::database::family_of;
@@ -56,14 +56,30 @@ pub(crate) fn collect_heads(rows: &mut DBRawIterator<'_>) -> Result<Vec<Envelope
     Ok(heads)
 }
 
-/// Seeks to the row of `mark` at `id`, or to the nearest one below it, which may belong to another
-/// strand.
+/// Seeks to the row of `mark` at `id`, or to the nearest one below it. Returns `None` if that is one of another strand.
 pub(crate) fn nearest_mark(
     rows: &mut DBRawIterator<'_>,
     id: EnvelopeId,
 ) -> Result<Option<(EnvelopeId, Mark)>, ReadError> {
     rows.seek_for_prev(MarkKey(id).encode());
-    current_mark(rows)
+    current_mark_of(rows, id.originator)
+}
+
+/// Decodes the row of `mark` under the iterator; `None` if it is one of another strand. Such a row is not decoded: its
+/// damage is no error of this strand.
+pub(crate) fn current_mark_of(
+    rows: &DBRawIterator<'_>,
+    originator: OriginatorId,
+) -> Result<Option<(EnvelopeId, Mark)>, ReadError> {
+    match rows.key() {
+        Some(key) if !is_key_of(key, originator) => Ok(None),
+        _ => current_mark(rows),
+    }
+}
+
+/// Returns true if the key of a row of `log` or `mark` is one of this strand.
+pub(crate) fn is_key_of(key: &[u8], originator: OriginatorId) -> bool {
+    key.starts_with(&originator.0.to_be_bytes())
 }
 
 /// Decodes the row of `mark` under the iterator.

@@ -1,5 +1,7 @@
 //! Reads back the topics of the newest envelopes after a start.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId, Topic};
 
@@ -18,6 +20,8 @@ const STEP_PLACES: u64 = 512;
 pub struct RecentTopicsWalk {
     /// The strands that may have more, the next one last.
     strands: Vec<OriginatorId>,
+    /// Strands that could not be read at some place. They are read no further.
+    unreadable: BTreeSet<OriginatorId>,
     steps: usize,
 }
 
@@ -34,7 +38,7 @@ impl Store {
     /// `topic_of` returns the topic of a valid envelope. Commits and reads continue meanwhile.
     ///
     /// # Errors
-    /// When the log cannot be read.
+    /// When a strand cannot be read. Further steps go on with the other strands.
     pub fn remember_topics(
         &self,
         walk: &mut RecentTopicsWalk,
@@ -43,6 +47,7 @@ impl Store {
         let database = self.database();
         if walk.strands.is_empty() {
             let heads = database.strands.heads().into_iter().map(|head| head.originator);
+            let heads = heads.filter(|it| !walk.unreadable.contains(it));
             walk.strands = heads.filter(|&it| database.recent.older(it).is_some()).collect();
         }
         let Some(originator) = walk.strands.pop() else { return Ok(false) };
@@ -54,7 +59,11 @@ impl Store {
         // Read before the snapshot is taken, so that a later change of these places is noticed.
         let Some(older) = database.recent.older(originator) else { return Ok(true) };
         let snapshot = Snapshot::new(&database);
-        let (after, envelopes) = snapshot.topics_below(older, topic_of)?;
+        let read = snapshot.topics_below(older, topic_of);
+        if read.is_err() {
+            walk.unreadable.insert(originator);
+        }
+        let (after, envelopes) = read?;
         database.recent.add_older(older, after, &envelopes);
         Ok(true)
     }

@@ -26,7 +26,7 @@ use crate::keys::usage_by_payer::UsageByPayerKey;
 use crate::keys::{Key, decode_u64};
 use crate::log_scan::{self, LogScan};
 use crate::raw_rows::{
-    collect_heads, collect_rates, current_ledger_entry, current_mark, nearest_mark,
+    collect_heads, collect_rates, current_ledger_entry, current_mark_of, nearest_mark,
 };
 use crate::stale::HiddenProjections;
 use crate::topic_scan::TopicScan;
@@ -204,9 +204,7 @@ impl Snapshot<'_> {
     /// When the row cannot be read.
     pub fn mark(&self, id: EnvelopeId) -> Result<Option<Mark>, ReadError> {
         let nearest = nearest_mark(&mut self.rows(MarkKey::FAMILY, ReadOptions::default()), id)?;
-        Ok(nearest
-            .filter(|(at, mark)| at.originator == id.originator && mark.end(*at) >= id.sequence)
-            .map(|(_, mark)| mark))
+        Ok(nearest.filter(|(at, mark)| mark.end(*at) >= id.sequence).map(|(_, mark)| mark))
     }
 
     /// Returns the ranges of one strand that are marked missing, ascending, both ends included.
@@ -258,10 +256,7 @@ impl Snapshot<'_> {
         let mut rows = self.rows(MarkKey::FAMILY, ReadOptions::default());
         rows.seek_for_prev(MarkKey(EnvelopeId::new(originator, below.previous())).encode());
         while missing.len() < ranges_max {
-            let Some((at, mark)) = current_mark(&rows)? else { break };
-            if at.originator != originator {
-                break;
-            }
+            let Some((at, mark)) = current_mark_of(&rows, originator)? else { break };
             if let Mark::Missing { through } = mark {
                 missing.push((at.sequence, through));
             }
@@ -279,10 +274,7 @@ impl Snapshot<'_> {
     ) -> Result<(), ReadError> {
         let mut rows = self.rows(MarkKey::FAMILY, ReadOptions::default());
         rows.seek(MarkKey(EnvelopeId::new(originator, SequenceId::NONE)).encode());
-        while let Some((at, mark)) = current_mark(&rows)? {
-            if at.originator != originator {
-                break;
-            }
+        while let Some((at, mark)) = current_mark_of(&rows, originator)? {
             each(at, mark);
             rows.next();
         }

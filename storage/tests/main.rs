@@ -9,6 +9,7 @@ mod commit;
 mod damage;
 mod damaged_blocks;
 mod damaged_files;
+mod damaged_marks;
 mod dropped;
 mod host;
 mod membership;

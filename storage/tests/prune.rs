@@ -329,8 +329,6 @@ fn what_the_log_needs_as_it_is_stays() {
 fn a_mark_that_cannot_be_read_keeps_no_other_strand_from_being_pruned() {
     let store = in_memory();
     twenty(&store);
-    // Its mark is between the damaged one and the next strand.
-    store.commit(&[append_invalid(OWN, 21, 8)]).unwrap();
     let key = [&OWN.0.to_be_bytes()[..], &10_u64.to_be_bytes()].concat();
     store.put_raw_row(Family::Mark, &key, &[0xff]);
     let mut expired = expiring(&store);

@@ -3,8 +3,8 @@
 use crate::support::*;
 use bytes::Bytes;
 use hawser_proto::envelope::OriginatorEnvelope;
-use hawser_proto::{SequenceId, Topic};
-use hawser_storage::{RecentTopicsWalk, Store};
+use hawser_proto::{OriginatorId, SequenceId, Topic};
+use hawser_storage::{Family, RecentTopicsWalk, Store};
 
 /// Returns the topic of an envelope by the facts of these tests.
 fn topic_of(bytes: &Bytes) -> Option<Topic> {
@@ -26,6 +26,34 @@ fn remember(store: &Store, topic_of: impl Fn(&Bytes) -> Option<Topic>) -> usize 
         steps += 1;
     }
     steps
+}
+
+/// Otherwise readers of all strands would search the disk after each start.
+#[test]
+fn a_strand_that_cannot_be_read_keeps_no_other_from_being_remembered() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&settings(folder.path())).unwrap();
+    let last = OriginatorId(300);
+    for strand in [OWN, PEER, last] {
+        store.commit(&(1..=10).map(|at| append(strand, at)).collect::<Vec<_>>()).unwrap();
+    }
+    for strand in [OWN, last] {
+        let key = [&strand.0.to_be_bytes()[..], &5_u64.to_be_bytes()].concat();
+        store.put_raw_row(Family::Mark, &key, &[0xff]);
+    }
+    drop(store);
+
+    let store = Store::open(&settings(folder.path())).unwrap();
+    let (mut walk, mut failed) = (RecentTopicsWalk::default(), 0);
+    loop {
+        match store.remember_topics(&mut walk, topic_of) {
+            Ok(true) => {}
+            Ok(false) => break,
+            Err(_) => failed += 1,
+        }
+    }
+    assert_eq!(failed, 2, "each once");
+    assert!(!has_news(&store, "other", 0), "the readable strand is remembered");
 }
 
 #[test]

@@ -9,6 +9,9 @@ use super::limits::is_deliverable;
 /// Returns true if a place of a chain, which this view has, certainly is no envelope that readers of `topic` get: it is
 /// one of another topic, or one that breaks a rule, or the chain's rules leave the place empty.
 ///
+/// A place that cannot be read in the log is not certain. Any payer can name it in any topic, and its readers must not
+/// fail with it.
+///
 /// Costs a seek, and two more if the topic has no such envelope.
 pub(crate) fn is_elsewhere(
     snapshot: &Snapshot<'_>,
@@ -25,10 +28,9 @@ pub(crate) fn is_elsewhere(
         return Ok(false);
     }
     let after = EnvelopeId { sequence: place.sequence.previous(), ..place };
-    let at_place = snapshot.log(after, place.sequence).next().transpose()?;
-    Ok(match at_place {
-        Some(LogItem::Envelope { validity, .. }) => validity != Validity::Waiting,
-        Some(LogItem::Skipped { reason, .. }) => reason == SkipReason::Void,
-        None => false,
+    Ok(match snapshot.log(after, place.sequence).next() {
+        Some(Ok(LogItem::Envelope { validity, .. })) => validity != Validity::Waiting,
+        Some(Ok(LogItem::Skipped { reason, .. })) => reason == SkipReason::Void,
+        Some(Err(_)) | None => false,
     })
 }

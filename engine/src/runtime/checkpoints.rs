@@ -2,6 +2,7 @@
 //! of nodes that sign none themselves.
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
 use hawser_proto::{OriginatorId, SecretKey};
@@ -91,8 +92,8 @@ struct Signer {
     halted: BTreeSet<OriginatorId>,
     /// Strands whose nodes sign nothing, or no further.
     silent: SilentStrands,
-    /// Strands of which the last attempt failed; `None` for the look at silent nodes. A failure is logged once.
-    failed: BTreeSet<Option<OriginatorId>>,
+    /// Strands of which the last attempt failed. A failure is logged once.
+    failed: BTreeSet<OriginatorId>,
 }
 
 impl Signer {
@@ -110,41 +111,46 @@ impl Signer {
         let mut strands: Vec<OriginatorId> =
             all().filter(|&it| it == node || !(it.is_node() || it.is_migrated())).collect();
         let others: Vec<OriginatorId> = all().filter(|&it| it != node && it.is_node()).collect();
-        let silent = self.silent(&others).map(|silent| strands.extend(silent));
-        self.note(None, silent);
+        strands.extend(self.silent(&others));
         for originator in strands {
             // A row that cannot be read costs one strand its checkpoints, and no other one.
-            let signed = self.sign(node, originator);
-            self.note(Some(originator), signed);
+            match self.sign(node, originator) {
+                Ok(()) => _ = self.failed.remove(&originator),
+                Err(error) => self.note_failed(originator, &error),
+            }
         }
     }
 
     /// Logs the first of several failures of a strand.
-    fn note(&mut self, of: Option<OriginatorId>, result: Result<(), SignError>) {
-        match result {
-            Ok(()) => _ = self.failed.remove(&of),
-            Err(error) if self.failed.insert(of) => {
-                let originator = of.map(|it| it.0);
-                tracing::error!(code = "checkpoint_failed", originator, %error, "this node cannot sign checkpoints now");
-            }
-            Err(_) => {}
+    fn note_failed(&mut self, originator: OriginatorId, error: &SignError) {
+        if self.failed.insert(originator) {
+            tracing::error!(code = "checkpoint_failed", %originator, %error, "this node cannot sign checkpoints now");
         }
     }
 
-    /// Returns those of the strands that this node observes because their nodes sign nothing, or no further.
-    fn silent(&mut self, strands: &[OriginatorId]) -> Result<Vec<OriginatorId>, SignError> {
+    /// Returns those of the strands that this node observes because their nodes sign nothing, or no further. Leaves out
+    /// strands whose trees cannot be read.
+    fn silent(&mut self, strands: &[OriginatorId]) -> Vec<OriginatorId> {
         let snapshot = self.engine.store().snapshot();
-        let held = |&originator: &OriginatorId| {
-            let size = snapshot.verified_tree_size(originator)?;
+        let mut unread: Vec<(OriginatorId, SignError)> = Vec::new();
+        let mut held = |&originator: &OriginatorId| {
+            let size = snapshot.verified_tree_size(originator);
+            let size = size.map_err(|error| unread.push((originator, error.into()))).ok()?;
             let stored = snapshot.readable_checkpoint(originator, originator);
             let signed = match (stored.passed_over, stored.newest) {
                 // The node has signed what cannot be read, perhaps all of its strand.
                 (Some(_), _) => size,
                 (None, newest) => newest.map_or(0, |newest| newest.signed.checkpoint.size),
             };
-            Ok(HeldStrand { originator, size, signed })
+            Some(HeldStrand { originator, size, signed })
         };
-        self.silent.due(Instant::now(), || strands.iter().map(held).collect())
+        let all = || Ok::<_, Infallible>(strands.iter().filter_map(&mut held).collect());
+        let Ok(due) = self.silent.due(Instant::now(), all);
+        drop(snapshot);
+        for (originator, error) in &unread {
+            self.note_failed(*originator, error);
+        }
+        due
     }
 
     /// Signs a checkpoint of a strand if it has grown. Never signs a tree that does not begin with the last signed one.

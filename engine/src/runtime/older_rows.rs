@@ -50,12 +50,11 @@ async fn run(store: Store, mut stopped: StopSignal) {
     while !stopped.is_stopped() {
         let started = Instant::now();
         match remember(store.clone(), walk).await {
-            Ok((again, true)) => walk = again,
-            Ok((_, false)) => break,
-            Err(error) => {
-                tracing::warn!(%error, "the record of the newest topics cannot be read: readers search the disk \
-                    for them");
-                break;
+            (again, Ok(true)) => walk = again,
+            (_, Ok(false)) => break,
+            (again, Err(error)) => {
+                tracing::warn!(%error, "the newest topics of a strand cannot be read: readers search the disk for them");
+                walk = again;
             }
         }
         tokio::time::sleep(started.elapsed()).await;
@@ -89,18 +88,18 @@ async fn run(store: Store, mut stopped: StopSignal) {
     }
 }
 
-/// Takes a step of the walk. Returns true if there is more to do.
+/// Takes a step of the walk, which it gives back. Returns true if there is more to do.
 async fn remember(
     store: Store,
     mut walk: RecentTopicsWalk,
-) -> Result<(RecentTopicsWalk, bool), ReadError> {
+) -> (RecentTopicsWalk, Result<bool, ReadError>) {
     let step = move || {
         let topic_of = |bytes: &Bytes| {
             let envelope = OriginatorEnvelope::parse(bytes.clone()).ok()?;
             Some(envelope.unsigned().payer().client().topic().clone())
         };
-        let has_more = store.remember_topics(&mut walk, topic_of)?;
-        Ok((walk, has_more))
+        let has_more = store.remember_topics(&mut walk, topic_of);
+        (walk, has_more)
     };
     blocking(step).await
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hawser_engine::checkpoints::ObserverPace;
 use hawser_engine::own_strand::OwnStrandStatus;
 use hawser_engine::runtime::CheckpointTask;
 use hawser_engine::runtime::replication::Replication;
@@ -153,6 +154,26 @@ async fn a_strand_whose_checkpoint_is_damaged_keeps_no_other_one_from_being_sign
     node.engine.publish(vec![message(1, "a")]).await.unwrap();
     signed(&store, NODE, 1).await;
     assert!(store.snapshot().checkpoint(CHAIN, NODE, u64::MAX).is_err(), "it is not replaced");
+    task.stop().await;
+}
+
+/// Other nodes sign nothing, and the row that says how much of a strand is verified is damaged for one of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_strand_whose_size_is_damaged_keeps_no_other_one_from_being_observed() {
+    let store = store();
+    let node = start(store.clone());
+    let (damaged, other) = (OriginatorId(300), OriginatorId(400));
+    for strand in [damaged, other] {
+        let id = EnvelopeId::new(strand, SequenceId(1));
+        let entry = LogEntry::waiting(id, format!("of {id}").into_bytes().into());
+        store.commit(&[Change::Append(entry)]).unwrap();
+        node.engine.heads().announce(id);
+    }
+    let row = [&b"in_doubt"[..], &damaged.0.to_be_bytes()[..]].concat();
+    store.put_raw_row(Family::Cursor, &row, b"damaged");
+    let pace = ObserverPace { after: Duration::ZERO, every: Duration::ZERO };
+    let task = CheckpointTask::start_with_pace(&node.engine, node_key(), pace);
+    assert!(signed(&store, other, 1).await.is_observers());
     task.stop().await;
 }
 

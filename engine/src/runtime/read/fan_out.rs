@@ -1,6 +1,7 @@
 //! The thread between commits and streams.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use hawser_proto::Cursor;
 use parking_lot::{Condvar, Mutex};
@@ -9,6 +10,9 @@ use tokio::sync::oneshot;
 use super::hub::Hub;
 use crate::committed::Committed;
 use crate::read::backlog::{Audience, Backlog, Published};
+
+/// Time between two sweeps for queues from which nothing is taken. A guess: longer than clients need that read.
+const SWEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// The thread between committers and the hub, so that a commit and its answer never wait for
 /// streams, however many there are.
@@ -103,7 +107,28 @@ impl FanOutQueue {
     }
 }
 
+/// The sweeps for queues from which nothing is taken.
+#[derive(Default)]
+struct Sweeps {
+    count: u64,
+    last_at: Option<Instant>,
+}
+
+impl Sweeps {
+    /// Returns the number of the sweep that is due now; `None` if none is.
+    fn next(&mut self, now: Instant, holds_too_much: bool) -> Option<u64> {
+        let since = |at: Instant| now.saturating_duration_since(at);
+        if !holds_too_much || self.last_at.is_some_and(|at| since(at) < SWEEP_EVERY) {
+            return None;
+        }
+        self.last_at = Some(now);
+        self.count += 1;
+        Some(self.count)
+    }
+}
+
 fn run(queue: &FanOutQueue, hub: &Hub) {
+    let mut sweeps = Sweeps::default();
     while let Some((Published { committed, ends, lost }, settling)) = queue.next() {
         if lost {
             tracing::warn!("streams have missed commits, and continue from disk");
@@ -113,6 +138,9 @@ fn run(queue: &FanOutQueue, hub: &Hub) {
             hub.pass(*audience, run);
         }
         hub.reach(&ends);
+        if let Some(sweep) = sweeps.next(Instant::now(), hub.holds_too_much()) {
+            hub.lose_stuck(sweep);
+        }
         // Fails only if the caller no longer waits.
         settling.into_iter().for_each(|settled| _ = settled.send(()));
     }
@@ -121,7 +149,6 @@ fn run(queue: &FanOutQueue, hub: &Hub) {
 #[cfg(test)]
 mod tests {
     use std::sync::mpsc;
-    use std::time::Duration;
 
     use super::*;
     use crate::read::feed::Interest;
@@ -133,6 +160,16 @@ mod tests {
 
     /// Long enough for any machine: a test that fails does not hang.
     const DEADLINE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_sweep_is_due_while_too_much_waits_and_the_last_one_was_a_while_ago() {
+        let (mut sweeps, start) = (Sweeps::default(), Instant::now());
+        assert_eq!(sweeps.next(start, false), None);
+        assert_eq!(sweeps.next(start, true), Some(1));
+        assert_eq!(sweeps.next(start + SWEEP_EVERY / 2, true), None);
+        assert_eq!(sweeps.next(start + SWEEP_EVERY, false), None);
+        assert_eq!(sweeps.next(start + SWEEP_EVERY, true), Some(2));
+    }
 
     #[tokio::test]
     async fn a_commit_returns_while_no_stream_can_be_reached() {

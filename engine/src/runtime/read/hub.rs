@@ -8,7 +8,7 @@ use std::sync::Arc;
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId, Topic};
 use parking_lot::Mutex;
 
-use super::listener::Listener;
+use super::listener::{ALL_QUEUES_BYTES_MAX, Listener};
 use super::listeners::Listeners;
 use crate::committed::Committed;
 use crate::read::backlog::Audience;
@@ -191,14 +191,31 @@ impl Hub {
 
     /// Makes every listener read from disk: envelopes could not be passed on.
     pub(crate) fn lose(&self) {
+        self.for_each(|listener| listener.lose());
+    }
+
+    /// Returns true while the queues of all listeners together hold more than they may.
+    pub(crate) fn holds_too_much(&self) -> bool {
+        self.state.counters.waiting_bytes.get() > ALL_QUEUES_BYTES_MAX
+    }
+
+    /// Makes listeners read from disk that have taken nothing out of their queues since an earlier sweep. Otherwise
+    /// streams that are not read would hold one envelope for as long as they last, and all others would pay for it.
+    /// Costs a visit of each registration.
+    pub(crate) fn lose_stuck(&self, sweep: u64) {
+        self.for_each(|listener| listener.lose_stuck(sweep));
+    }
+
+    /// Visits the listeners, once for each of their interests.
+    fn for_each(&self, visit: impl Fn(&Listener)) {
         for shard in &self.state.topics {
-            shard.lock().iter().for_each(|listener| listener.lose());
+            shard.lock().iter().for_each(|listener| visit(listener));
         }
         let originators = self.state.originators.lock();
-        originators.values().flat_map(Listeners::iter).for_each(|listener| listener.lose());
+        originators.values().flat_map(Listeners::iter).for_each(|listener| visit(listener));
         drop(originators);
         for part in &self.state.everything {
-            part.lock().iter().for_each(|listener| listener.lose());
+            part.lock().iter().for_each(|listener| visit(listener));
         }
     }
 
@@ -396,6 +413,32 @@ mod tests {
         assert_eq!(got(), ["", "100:1 100:3", "100:1 100:3"]);
         hub.pass(Audience::All, &[item(100, 4, 1)]);
         assert_eq!(got(), ["100:4"; 3]);
+    }
+
+    #[test]
+    fn a_sweep_finds_the_listeners_of_every_interest() {
+        let hub = Hub::new();
+        let all = hub.listener();
+        let interests = [
+            Interest::Topic(topic(1)),
+            Interest::Originator(OriginatorId(100)),
+            Interest::Everything,
+        ];
+        let alone = interests.each_ref().map(|interest| {
+            let listener = hub.listener();
+            hub.listen(interest.clone(), &listener);
+            hub.listen(interest.clone(), &all);
+            listener
+        });
+        publish(&hub, &[item(100, 1, 1)]);
+        hub.lose_stuck(1);
+        assert_eq!(popped(&all), ["100:1"; 3], "it has several visits in one sweep");
+        hub.lose_stuck(2);
+        for listener in alone {
+            assert!(matches!(listener.pop(BatchLimits::STREAM), PopOutcome::Overflowed));
+        }
+        assert_eq!(hub.counters().demotions.get(), 3);
+        assert!(!hub.holds_too_much());
     }
 
     #[test]

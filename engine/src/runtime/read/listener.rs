@@ -1,6 +1,7 @@
 //! One listener of the hub: its queue behind a lock, and a wake-up for its subscription.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use hawser_proto::EnvelopeId;
 use parking_lot::Mutex;
@@ -14,7 +15,7 @@ use crate::runtime::counters::StreamCounters;
 /// Bytes in all queues together above which a queue that is not empty is dropped, and its stream
 /// continues from disk. Without this bound, streams that are not read would hold committed envelopes for
 /// as long as they last. A guess: an eighth of the memory of callers.
-const ALL_QUEUES_BYTES_MAX: u64 = 32 * 1024 * 1024;
+pub(super) const ALL_QUEUES_BYTES_MAX: u64 = 32 * 1024 * 1024;
 /// Bytes that each queue may hold regardless of that bound, which counts an envelope for each queue that it is in. So a
 /// thousand streams that are not read cannot send all others to the disk with one envelope. A guess: a few messages;
 /// ten thousand streams hold 40 MiB at most, and mostly the same ones.
@@ -25,13 +26,16 @@ const SPARED_BYTES: u64 = 4 * 1024;
 pub(crate) struct Listener {
     queue: Mutex<Queue>,
     filled: Notify,
+    /// The last sweep that has found something waiting; 0 if something was taken out since.
+    seen_by: AtomicU64,
     counters: Arc<StreamCounters>,
 }
 
 impl Listener {
     /// Creates a listener with an empty queue.
     pub(crate) fn new(limits: BatchLimits, counters: Arc<StreamCounters>) -> Self {
-        Self { queue: Mutex::new(Queue::new(limits)), filled: Notify::new(), counters }
+        let queue = Mutex::new(Queue::new(limits));
+        Self { queue, filled: Notify::new(), seen_by: AtomicU64::new(0), counters }
     }
 
     /// Takes envelopes in, or drops everything that waits if that is too much. Wakes its subscription
@@ -77,6 +81,24 @@ impl Listener {
         });
     }
 
+    /// Drops everything that waits, if nothing was taken out since an earlier sweep that has found something. Sweeps
+    /// have ascending numbers from 1 on. A listener of several interests is visited several times in each.
+    pub(crate) fn lose_stuck(&self, sweep: u64) {
+        if self.seen_by.load(Ordering::Relaxed) == sweep {
+            return;
+        }
+        self.change(|queue| {
+            let is_waiting = queue.waiting_bytes() > 0;
+            let seen_by = self.seen_by.swap(if is_waiting { sweep } else { 0 }, Ordering::Relaxed);
+            if !is_waiting || seen_by == 0 || seen_by == sweep {
+                return false;
+            }
+            let lost = queue.lose();
+            self.count(lost);
+            lost != Pushed::Ignored
+        });
+    }
+
     /// Drops everything that waits, and takes nothing in any more: the subscription has ended.
     pub(crate) fn end(&self) {
         self.change(|queue| {
@@ -107,6 +129,7 @@ impl Listener {
     /// Takes out what fits into `limits`, at least one envelope if there is one.
     pub(crate) fn pop(&self, limits: BatchLimits) -> PopOutcome {
         let mut queue = self.queue.lock();
+        self.seen_by.store(0, Ordering::Relaxed);
         let popped = queue.pop(limits);
         if let PopOutcome::Items(items, _) = &popped {
             self.counters.waiting_bytes.dec_by(bytes_of(items));
@@ -205,6 +228,27 @@ mod tests {
         assert_eq!(counters.demotions.get(), 0);
         (4..=9).for_each(|sequence| read.push(&[queued(sequence, 1_000)]));
         assert_eq!(counters.demotions.get(), 1, "it holds too much as well");
+    }
+
+    /// They hold one envelope for as long as they like, and nothing is ever pushed to them again.
+    #[test]
+    fn queues_from_which_nothing_is_taken_are_dropped_by_the_second_sweep() {
+        let counters = Arc::new(StreamCounters::default());
+        let still = [(); 40].map(|()| Listener::new(BatchLimits::QUEUE, counters.clone()));
+        let mib = queued(1, 1024 * 1024);
+        still.iter().for_each(|listener| listener.push(std::slice::from_ref(&mib)));
+        let read = Listener::new(BatchLimits::QUEUE, counters.clone());
+        read.push(&[queued(1, 1_000)]);
+        let sweep = |number| still.iter().chain([&read]).for_each(|it| it.lose_stuck(number));
+        (0..2).for_each(|_| sweep(1)); // each listener is visited twice
+        let _ = read.pop(BatchLimits::STREAM);
+        read.push(&[queued(2, 1_000)]);
+        assert_eq!(counters.demotions.get(), 0);
+        sweep(2);
+        assert_eq!((counters.demotions.get(), counters.waiting_bytes.get()), (40, 1_000));
+        assert!(matches!(still[0].pop(BatchLimits::STREAM), PopOutcome::Overflowed));
+        (3..=9).for_each(|sequence| read.push(&[queued(sequence, 1_000)]));
+        assert_eq!(counters.demotions.get(), 40, "there is room again");
     }
 
     #[test]

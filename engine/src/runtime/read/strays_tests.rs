@@ -2,7 +2,7 @@
 //! commits.
 
 use hawser_proto::SequenceId;
-use hawser_storage::{Change, SkipReason};
+use hawser_storage::{Change, Family, SkipReason};
 
 use super::*;
 
@@ -49,6 +49,19 @@ fn queries_leave_out_what_depends_on_no_commit_of_its_topic() {
     assert_eq!(ask(1, &[(0, 6)], 0), all, "the reader takes these places for ones that it has");
     let strand = node.reader.query_originators(&[OriginatorId(100)], &Cursor::new(), 0).unwrap();
     assert_eq!(ids_of(&strand), all, "strands are whole");
+}
+
+/// Nothing shows whose commit it was. A payer names it in the topic of another group.
+#[tokio::test]
+async fn a_damaged_place_of_a_chain_ends_no_query_and_no_stream_of_a_topic_that_names_it() {
+    let node = attacked();
+    let key = [&0_u32.to_be_bytes()[..], &2_u64.to_be_bytes()].concat();
+    node.store.put_raw_row(Family::Mark, &key, &[0xff]);
+    let with_it = vec![id(0, 1), id(100, 1), id(100, 2), id(100, 4), id(100, 6), id(0, 6)];
+    let page = node.reader.query_topics(&[topic(1)], &Cursor::new(), 0).unwrap();
+    assert_eq!(ids_of(&page), with_it);
+    let mut stream = node.reader.subscribe_topics([(topic(1), Cursor::new())]);
+    assert_eq!(caught_up(&mut stream, WaveId::INITIAL).await, with_it);
 }
 
 /// An empty page says that there is no more.

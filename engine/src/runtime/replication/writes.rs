@@ -427,7 +427,7 @@ impl Counts {
 ///
 /// A comparison whose rows cannot be read is made again with the next call, [`COMPARISONS_MAX`] times in all. Then its
 /// places are named and left out, in each later comparison at once: the strand waits no longer for a part of the disk
-/// that stays unreadable, however often peers send envelopes for it.
+/// that stays unreadable, however often peers send envelopes for it. After some waits in vain no strand waits for any.
 ///
 /// These writes bypass the committer: open streams do not go back, so neither subscribers nor heads are
 /// notified of a late find.
@@ -462,6 +462,9 @@ fn compare<'a>(
         Err(_) => watch.unread_comparisons,
     };
     let left_out = done?;
+    if is_last && unreadable > 0 {
+        state.unreadable.note_wait();
+    }
     state.voids.look_at(&changes);
     state.counters.conflicts.inc_by(left_out.len().saturating_sub(unreadable) as u64);
     Ok(())
