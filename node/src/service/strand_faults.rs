@@ -125,8 +125,9 @@ impl StrandFaults {
             FeeLook::Wrong => true,
             FeeLook::Doubted { most } => match judge_fees(bytes, &self.rates) {
                 FeeVerdict::Wrong => true,
-                // The list ends before the envelope, whose time may be wrong itself.
-                FeeVerdict::Unknown => false,
+                // The list ends before the envelope, whose time may be wrong itself, or does not say when its newest
+                // rate came to the chain.
+                FeeVerdict::Unknown | FeeVerdict::Former => false,
                 FeeVerdict::Explained if self.overcharges_left == 0 => false,
                 FeeVerdict::Explained => {
                     self.overcharges_left -= 1;

@@ -9,7 +9,9 @@ use super::exhibits::{self, Exhibit, Origin, all_signed_by};
 use super::judgement::{Fact, MisbehaviorVerdict, Missing, Ruling};
 use super::report::Report;
 use super::window;
-use crate::envelope::{check_charges, check_length, check_no_charges, check_statement};
+use crate::envelope::{
+    check_charges, check_charges_by_former, check_length, check_no_charges, check_statement,
+};
 use crate::fees::is_free;
 use crate::violation::{RuleNumber, Violation};
 
@@ -17,6 +19,10 @@ use crate::violation::{RuleNumber, Violation};
 const RULE_BASE_FEE: u8 = 10;
 /// The number of the rule on congestion fees. Specified (same page).
 const RULE_CONGESTION_FEE: u8 = 11;
+/// The name of the finding that only a rate which another one had replaced explains a fee, and its sentence.
+pub(super) const FORMER_RATE: &str = "former_rate";
+pub(super) const FORMER_RATE_TEXT: &str = "only a former rate explains the fees, and the history does not say when the \
+                                           newer one came to the chain";
 /// The time within which a node has to notice its removal, in nanoseconds. A guess: nodes read the registry every few
 /// seconds, and publish nothing while they cannot.
 const NOTICE_NS_MAX: i64 = 3_600_000_000_000;
@@ -35,12 +41,14 @@ pub(super) fn judge(case: &ReportCase<'_>, report: &Report, exhibits: &[Exhibit]
     for exhibit in exhibits {
         match judge_one(case, exhibit) {
             PayloadFinding::Broken(fact) => return Ruling::new(MisbehaviorVerdict::Proven, fact),
-            PayloadFinding::Undecided(fact) => undecided = undecided.or(Some(fact)),
+            PayloadFinding::Undecided(fact, missing) => {
+                undecided = undecided.or(Some((fact, missing)));
+            }
             PayloadFinding::Nothing => {}
         }
     }
     match (undecided, exhibits) {
-        (Some(fact), _) => Ruling::inconclusive(fact, Missing::Rates),
+        (Some((fact, missing)), _) => Ruling::inconclusive(fact, missing),
         (None, [one]) => {
             let text = "the envelope breaks no rule that it can be judged by alone";
             Ruling::refuted(Fact::new("no_rule_broken", text).at(one.id))
@@ -81,8 +89,8 @@ fn judge_others(
 enum PayloadFinding {
     /// The envelope breaks a rule.
     Broken(Fact),
-    /// The rates that would decide are unknown.
-    Undecided(Fact),
+    /// What would decide about the fees is unknown.
+    Undecided(Fact, Missing),
     Nothing,
 }
 
@@ -98,21 +106,26 @@ fn judge_one(case: &ReportCase<'_>, exhibit: &Exhibit) -> PayloadFinding {
         };
     }
     let ns = statement.originator_ns();
-    let unknown = |text: &str| {
-        PayloadFinding::Undecided(
-            Fact::new("rates_unknown", text).at(exhibit.id).with("originator_ns", ns),
-        )
+    let undecided = |name, text: &str, missing| {
+        let fact = Fact::new(name, text).at(exhibit.id).with("originator_ns", ns);
+        PayloadFinding::Undecided(fact, missing)
     };
+    let unknown = |text: &str| undecided("rates_unknown", text, Missing::Rates);
     let Some(rates) = case.rates else {
         return unknown("without a history of rates the fees cannot be judged");
     };
     if rates.at(ns).is_err() {
         return unknown("the history of rates begins after the envelope");
     }
-    match check_charges(&statement, rates) {
-        Ok(()) => PayloadFinding::Nothing,
-        Err(violation) if rates.covers(ns) => PayloadFinding::Broken(fact_of(&violation, exhibit)),
-        Err(_) => unknown("the history of rates ends before the envelope"),
+    if check_charges(&statement, rates).is_ok() {
+        return PayloadFinding::Nothing;
+    }
+    if !rates.covers(ns) {
+        return unknown("the history of rates ends before the envelope");
+    }
+    match check_charges_by_former(&statement, rates) {
+        Ok(()) => undecided(FORMER_RATE, FORMER_RATE_TEXT, Missing::RateBlock),
+        Err(violation) => PayloadFinding::Broken(fact_of(&violation, exhibit)),
     }
 }
 

@@ -407,6 +407,9 @@ fn judge_fee(
         let evidence = Evidence { misbehavior, at, from: None, envelopes };
         return Ok(JudgedFee::Decided(Some(evidence)));
     }
+    if verdict == FeeVerdict::Former {
+        return Ok(JudgedFee::Decided(None));
+    }
     if stated_ns(&bytes).is_some_and(|ns| !rates.covers(ns)) {
         // A time in the future is evidence by itself.
         let is_ahead = is_ahead_of(state, &bytes);
