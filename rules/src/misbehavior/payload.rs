@@ -8,7 +8,7 @@ use super::case::ReportCase;
 use super::exhibits::{self, Exhibit, Origin, all_signed_by};
 use super::judgement::{Fact, MisbehaviorVerdict, Missing, Ruling};
 use super::report::Report;
-use super::window;
+use super::window::{self, FORMER_RATE, FORMER_RATE_TEXT};
 use crate::envelope::{
     check_charges, check_charges_by_former, check_length, check_no_charges, check_statement,
 };
@@ -19,10 +19,6 @@ use crate::violation::{RuleNumber, Violation};
 const RULE_BASE_FEE: u8 = 10;
 /// The number of the rule on congestion fees. Specified (same page).
 const RULE_CONGESTION_FEE: u8 = 11;
-/// The name of the finding that only a rate which another one had replaced explains a fee, and its sentence.
-pub(super) const FORMER_RATE: &str = "former_rate";
-pub(super) const FORMER_RATE_TEXT: &str = "only a former rate explains the fees, and the history does not say when the \
-                                           newer one came to the chain";
 /// The time within which a node has to notice its removal, in nanoseconds. A guess: nodes read the registry every few
 /// seconds, and publish nothing while they cannot.
 const NOTICE_NS_MAX: i64 = 3_600_000_000_000;

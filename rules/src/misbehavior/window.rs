@@ -9,12 +9,16 @@ use super::case::ReportCase;
 use super::exhibits::Exhibit;
 use super::judgement::{Fact, MisbehaviorVerdict, Missing, Ruling};
 use super::load::{MINUTES_BEFORE, precedes_window};
-use super::payload::{FORMER_RATE, FORMER_RATE_TEXT};
 use crate::congestion::congestion_units;
 use crate::fees::{Rate, RateTable, is_free};
 
 /// The number of the rule on congestion fees under the window. Specified (`docs/protocol/misbehavior.md`).
 const RULE: u8 = 12;
+/// The name of the finding that only a rate which another one had replaced explains a fee.
+pub(super) const FORMER_RATE: &str = "former_rate";
+/// The sentence of that finding.
+pub(super) const FORMER_RATE_TEXT: &str = "only a former rate explains the fees, and the history does not say when the \
+                                           newer one came to the chain";
 
 /// The part of an envelope on which congestion fees depend.
 #[derive(Debug, Clone, Copy)]
