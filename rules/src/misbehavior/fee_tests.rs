@@ -86,7 +86,7 @@ fn a_fee_by_a_former_rate_proves_nothing_however_long_ago_another_one_took_its_p
 
     // The former rate gives the congestion fee of place 8, which has six envelopes before it in its minute.
     let due = RATE.congestion_fee(congestion_units([6, 0, 0, 0, 0], 4)).unwrap();
-    let strand: Vec<_> = (1..=8)
+    let strand: Vec<_> = (1..=8_u64)
         .map(|place| match place {
             1 => with(1, NOW - 5 * MINUTE, 1, 0),
             8 => with(8, NOW + 8, 1, due),
