@@ -2,10 +2,9 @@
 
 use hawser_proto::Signature;
 use hawser_proto::envelope::{PayerEnvelope, UnsignedOriginatorEnvelope};
-use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 
 use super::case::ReportCase;
-use super::exhibits::{self, Exhibit, Origin, all_signed_by};
+use super::exhibits::{Exhibit, Origin, all_signed_by};
 use super::judgement::{Fact, MisbehaviorVerdict, Missing, Ruling};
 use super::report::Report;
 use super::window::{self, FORMER_RATE, FORMER_RATE_TEXT};
@@ -53,22 +52,10 @@ pub(super) fn judge(case: &ReportCase<'_>, report: &Report, exhibits: &[Exhibit]
     }
 }
 
-/// Judges a report with an envelope that is not evidence. Such an envelope does not affect the others
-/// (`docs/protocol/misbehavior.md`, *Reports*). `worthless` is the fact about the first one.
-pub(super) fn judge_parts(
-    case: &ReportCase<'_>,
-    report: &Report,
-    envelopes: &[pb::OriginatorEnvelope],
-    worthless: Fact,
-) -> Ruling {
-    let open = |envelope| exhibits::open(std::slice::from_ref(envelope), case.registry).ok();
-    let exhibits: Vec<Exhibit> = envelopes.iter().filter_map(open).flatten().collect();
-    judge_others(case, report, &exhibits, worthless)
-}
-
-/// Judges each exhibit signed by the accused on its own. If none of them breaks a rule, the report is
-/// refuted by the fact `worthless`.
-fn judge_others(
+/// Judges each exhibit signed by the accused on its own, in a report with an envelope that is not evidence. Such an
+/// envelope does not affect the others. `worthless` is the fact about the first one, which refutes the report if none
+/// of the others breaks a rule.
+pub(super) fn judge_others(
     case: &ReportCase<'_>,
     report: &Report,
     exhibits: &[Exhibit],

@@ -125,7 +125,7 @@ pub(super) fn sign(statement: Bytes, key: &SecretKey) -> env::OriginatorEnvelope
     }
 }
 
-fn of_chain(sequence: u64) -> env::OriginatorEnvelope {
+pub(super) fn of_chain(sequence: u64) -> env::OriginatorEnvelope {
     let statement = Draft { node: 0, target: 0, ..draft(sequence, NOW) }.statement();
     let proof = env::BlockchainProof { transaction_hash: Bytes::from_static(&[5; 32]) };
     env::OriginatorEnvelope {
