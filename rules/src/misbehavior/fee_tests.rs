@@ -95,6 +95,11 @@ fn a_fee_by_a_former_rate_proves_nothing_however_long_ago_another_one_took_its_p
         .collect();
     assert_eq!(judged(&rates, &strand[..]), undecided);
     assert_eq!(judged(&rates[1..], &strand[..]), proven);
+    // An earlier envelope by the former rate does not hide a congestion fee that no rate gives.
+    let full = RATE.congestion_fee(100).unwrap();
+    let hiding = [with(1, NOW, 0, 0), with(2, NOW + 2, 1, full)];
+    assert_eq!(judged(&rates, &hiding), proven);
+    assert_eq!(judged(&rates, &[with(1, NOW, 0, 0), with(2, NOW + 2, 1, 0)]), undecided);
     let bytes: Vec<Bytes> = strand.iter().map(|it| it.encode_to_vec().into()).collect();
     let proves =
         |rates: &[Rate]| proves_overcharge(&bytes, &RateTable::new(rates.to_vec(), None).unwrap());

@@ -42,13 +42,19 @@ pub(super) fn judge(case: &ReportCase<'_>, report: &Report, exhibits: &[Exhibit]
             PayloadFinding::Nothing => {}
         }
     }
-    match (undecided, exhibits) {
-        (Some((fact, missing)), _) => Ruling::inconclusive(fact, missing),
-        (None, [one]) => {
+    let ruling = match exhibits {
+        [one] => {
             let text = "the envelope breaks no rule that it can be judged by alone";
             Ruling::refuted(Fact::new("no_rule_broken", text).at(one.id))
         }
-        (None, several) => window::judge(case, several),
+        several => window::judge(case, several),
+    };
+    match undecided {
+        // The fees of the others do not matter for the congestion fee of the last one.
+        Some((fact, missing)) if ruling.verdict != MisbehaviorVerdict::Proven => {
+            Ruling::inconclusive(fact, missing)
+        }
+        Some(_) | None => ruling,
     }
 }
 
