@@ -3,7 +3,8 @@
 //! Most are right, and that shows at once. A fee on a free topic is wrong at once. All others are doubted: the price
 //! list, and for a congestion fee the log, decide about them ([`judge_fees`] and [`overcharge`](crate::overcharge)).
 
-use hawser_proto::{EnvelopeId, SequenceId, minute_of};
+use hawser_proto::envelope::OriginatorEnvelope;
+use hawser_proto::{Bytes, EnvelopeId, SequenceId, minute_of};
 use hawser_rules::RateTable;
 use hawser_rules::misbehavior::StrandLoad;
 use hawser_storage::{CONGESTION_MINUTES, Charge, LogEntry, Snapshot, Validity};
@@ -20,7 +21,8 @@ pub enum FeeLook {
     Wrong,
     /// They may be wrong.
     Doubted {
-        /// The largest numbers of envelopes that may have counted for the congestion fee, if all of them are known.
+        /// The largest numbers of envelopes that may have counted for the congestion fee, if all of them are known, and
+        /// if no congestion fee of the minute was doubted before.
         most: Option<[u64; CONGESTION_MINUTES]>,
     },
 }
@@ -51,7 +53,7 @@ impl FeeWatch {
         let LogEntry { bytes, facts, validity, .. } = entry;
         let charged = facts.as_ref().filter(|_| *validity == Validity::Valid);
         let look = match charged.map(|facts| (facts.originator_ns, facts.charge)) {
-            Some((ns, Some(charge))) => self.look_at_charge(ns, charge, rates),
+            Some((ns, Some(charge))) => self.look_at_charge(ns, charge, bytes, rates),
             Some((_, None)) if judge_fees(bytes, rates) == FeeVerdict::Wrong => FeeLook::Wrong,
             Some((_, None)) | None => FeeLook::Explained,
         };
@@ -65,7 +67,13 @@ impl FeeWatch {
         look
     }
 
-    fn look_at_charge(&mut self, ns: i64, charge: Charge, rates: &RateTable) -> FeeLook {
+    fn look_at_charge(
+        &mut self,
+        ns: i64,
+        charge: Charge,
+        envelope: &Bytes,
+        rates: &RateTable,
+    ) -> FeeLook {
         let Charge { size_bytes, retention_days, stated_picodollars: sum, .. } = charge;
         let most = self.load.most(ns);
         if rates.explains_sum_of_load(ns, size_bytes, retention_days, sum, most) {
@@ -73,15 +81,26 @@ impl FeeWatch {
         }
         let minute = minute_of(ns);
         let is_of_congestion = rates.explains_sum(ns, size_bytes, retention_days, sum);
-        if is_of_congestion {
+        // A base fee that only a former rate gives proves nothing, and must not hide the congestion fee beside it.
+        let is_above =
+            || congestion_fee(envelope).is_some_and(|fee| rates.is_overcharged(ns, fee, most));
+        if is_of_congestion || is_above() {
             // The minute only rises: times that go back and forth around its end doubt no further fee.
-            if self.doubted.is_some_and(|last| minute <= last) {
-                return FeeLook::Explained;
+            let was_doubted = self.doubted.is_some_and(|last| minute <= last);
+            match (was_doubted, is_of_congestion) {
+                (true, true) => return FeeLook::Explained,
+                (true, false) => return FeeLook::Doubted { most: None },
+                (false, _) => self.doubted = Some(minute),
             }
-            self.doubted = Some(minute);
         }
         FeeLook::Doubted { most: self.load.is_whole(ns).then_some(most) }
     }
+}
+
+/// Returns the congestion fee that an envelope states; `None` if it cannot be read.
+fn congestion_fee(envelope: &Bytes) -> Option<u64> {
+    let parsed = OriginatorEnvelope::parse(envelope.clone()).ok()?;
+    Some(parsed.unsigned().congestion_fee_picodollars())
 }
 
 /// Returns the load of a strand up to a place whose envelope has the time `ns`, if it has one.
@@ -98,7 +117,7 @@ pub fn load_at(snapshot: &Snapshot<'_>, end: EnvelopeId, ns: Option<i64>) -> Str
 
 #[cfg(test)]
 mod tests {
-    use hawser_proto::{Address, Bytes, OriginatorId};
+    use hawser_proto::{Address, OriginatorId};
     use hawser_rules::Rate;
     use hawser_storage::Facts;
 

@@ -203,7 +203,7 @@ async fn congestion_that_takes_too_many_envelopes_to_prove_is_a_claim() {
 async fn a_fee_by_a_former_rate_is_held_against_no_node() {
     let store = empty_store();
     let start_unix_s = u64::try_from(START_NS / SECOND_NS).unwrap() - 86_400;
-    let rates = [rate(), Rate { start_unix_s, message_fee: 2000, ..rate() }];
+    let rates = [rate_of(100), Rate { start_unix_s, message_fee: 2000, ..rate_of(100) }];
     record_rates(&store, &rates);
     let follower = Follower::start(store);
     let confirm = |after_s: i64| {
@@ -215,12 +215,16 @@ async fn a_fee_by_a_former_rate_is_held_against_no_node() {
     let mut source = follower.connect(SOURCE, &[]);
     assert_eq!(source.want(SOURCE).await, (0, None));
     let of_neither = Rate { message_fee: 1500, ..rate() };
-    source.send([message(1, 0, 0), priced(SOURCE, 2, "true", of_neither)]).await;
-    follower.wait_for(SOURCE, 2).await;
+    // The former base fee of the last one does not hide a congestion fee that neither gives.
+    let sent = [message(1, 0, 0), priced(SOURCE, 2, "true", of_neither), message(3, 3, FULL)];
+    source.send(sent).await;
+    follower.wait_for(SOURCE, 3).await;
     confirm(3600);
     let store = follower.engine().store().clone();
     follower.until("all fees are judged", || store.doubted_fees().unwrap().is_empty()).await;
-    assert_eq!(faults(&store), [(Misbehavior::Fee, 2)]);
+    let mut found = faults(&store);
+    found.sort_by_key(|(_, place)| *place);
+    assert_eq!(found, [(Misbehavior::Fee, 2), (Misbehavior::Overcharge, 3)]);
     follower.stop().await;
 }
 

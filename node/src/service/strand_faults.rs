@@ -125,11 +125,12 @@ impl StrandFaults {
             FeeLook::Wrong => true,
             FeeLook::Doubted { most } => match judge_fees(bytes, &self.rates) {
                 FeeVerdict::Wrong => true,
-                // The list ends before the envelope, whose time may be wrong itself, or does not say when its newest
-                // rate came to the chain.
-                FeeVerdict::Unknown | FeeVerdict::Former => false,
-                FeeVerdict::Explained if self.overcharges_left == 0 => false,
-                FeeVerdict::Explained => {
+                // The list ends before the envelope, whose time may be wrong itself.
+                FeeVerdict::Unknown => false,
+                // Base fees are doubted more than once in a minute, and the envelopes before each of them are not read.
+                FeeVerdict::Former if most.is_none() => false,
+                FeeVerdict::Explained | FeeVerdict::Former if self.overcharges_left == 0 => false,
+                FeeVerdict::Explained | FeeVerdict::Former => {
                     self.overcharges_left -= 1;
                     let held = |earlier| envelope_at(snapshot, changes, earlier);
                     return overcharge(held, *id, bytes, most, &self.rates);

@@ -407,9 +407,6 @@ fn judge_fee(
         let evidence = Evidence { misbehavior, at, from: None, envelopes };
         return Ok(JudgedFee::Decided(Some(evidence)));
     }
-    if verdict == FeeVerdict::Former {
-        return Ok(JudgedFee::Decided(None));
-    }
     if stated_ns(&bytes).is_some_and(|ns| !rates.covers(ns)) {
         // A time in the future is evidence by itself.
         let is_ahead = is_ahead_of(state, &bytes);
@@ -419,6 +416,10 @@ fn judge_fee(
         return Ok(JudgedFee::Waits);
     }
     let most = state.doubted.most(at);
+    // Base fees are doubted more than once in a minute, and the envelopes before each of them are not read.
+    if verdict == FeeVerdict::Former && most.is_none() {
+        return Ok(JudgedFee::Decided(None));
+    }
     let held = |earlier| snapshot.get(earlier);
     Ok(JudgedFee::Decided(overcharge(held, at, &bytes, most, rates)?))
 }
