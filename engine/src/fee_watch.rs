@@ -5,8 +5,8 @@
 
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{Bytes, EnvelopeId, SequenceId, minute_of};
-use hawser_rules::RateTable;
 use hawser_rules::misbehavior::StrandLoad;
+use hawser_rules::{RateTable, check_charges_by_former};
 use hawser_storage::{CONGESTION_MINUTES, Charge, LogEntry, Snapshot, Validity};
 
 use crate::misbehavior::{FeeVerdict, judge_fees};
@@ -14,15 +14,14 @@ use crate::misbehavior::{FeeVerdict, judge_fees};
 /// The result of a look at the fees of an envelope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FeeLook {
-    /// Nothing is to be judged: a known rate and the load explain the fees, another fee of the minute is doubted, or
-    /// the envelope breaks a rule.
+    /// Nothing is to be judged: a known rate and the load explain the fees, also a rate that another one has replaced;
+    /// another fee of the minute is doubted; or the envelope breaks a rule.
     Explained,
     /// They are wrong whatever the rates are.
     Wrong,
     /// They may be wrong.
     Doubted {
-        /// The largest numbers of envelopes that may have counted for the congestion fee, if all of them are known, and
-        /// if no congestion fee of the minute was doubted before.
+        /// The largest numbers of envelopes that may have counted for the congestion fee, if all of them are known.
         most: Option<[u64; CONGESTION_MINUTES]>,
     },
 }
@@ -79,28 +78,32 @@ impl FeeWatch {
         if rates.explains_sum_of_load(ns, size_bytes, retention_days, sum, most) {
             return FeeLook::Explained;
         }
-        let minute = minute_of(ns);
-        let is_of_congestion = rates.explains_sum(ns, size_bytes, retention_days, sum);
-        // A base fee that only a former rate gives proves nothing, and must not hide the congestion fee beside it.
-        let is_above =
-            || congestion_fee(envelope).is_some_and(|fee| rates.is_overcharged(ns, fee, most));
-        if is_of_congestion || is_above() {
-            // The minute only rises: times that go back and forth around its end doubt no further fee.
-            let was_doubted = self.doubted.is_some_and(|last| minute <= last);
-            match (was_doubted, is_of_congestion) {
-                (true, true) => return FeeLook::Explained,
-                (true, false) => return FeeLook::Doubted { most: None },
-                (false, _) => self.doubted = Some(minute),
+        let doubted = FeeLook::Doubted { most: self.load.is_whole(ns).then_some(most) };
+        if !rates.explains_sum(ns, size_bytes, retention_days, sum) {
+            match congestion_by_former(envelope, rates) {
+                None => return doubted,
+                // Doubts about fees that prove nothing would take the room of others.
+                Some(fee) if !rates.is_overcharged(ns, fee, most) => return FeeLook::Explained,
+                Some(_) => {}
             }
         }
-        FeeLook::Doubted { most: self.load.is_whole(ns).then_some(most) }
+        let minute = minute_of(ns);
+        // The minute only rises: times that go back and forth around its end doubt no further fee.
+        if self.doubted.is_some_and(|last| minute <= last) {
+            return FeeLook::Explained;
+        }
+        self.doubted = Some(minute);
+        doubted
     }
 }
 
-/// Returns the congestion fee that an envelope states; `None` if it cannot be read.
-fn congestion_fee(envelope: &Bytes) -> Option<u64> {
+/// Returns the congestion fee of an envelope if a rate that had begun gives its base fee, and one allows the congestion
+/// fee; `None` otherwise.
+fn congestion_by_former(envelope: &Bytes, rates: &RateTable) -> Option<u64> {
     let parsed = OriginatorEnvelope::parse(envelope.clone()).ok()?;
-    Some(parsed.unsigned().congestion_fee_picodollars())
+    let statement = parsed.unsigned();
+    check_charges_by_former(statement, rates).ok()?;
+    Some(statement.congestion_fee_picodollars())
 }
 
 /// Returns the load of a strand up to a place whose envelope has the time `ns`, if it has one.

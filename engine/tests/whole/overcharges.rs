@@ -215,7 +215,7 @@ async fn a_fee_by_a_former_rate_is_held_against_no_node() {
     let mut source = follower.connect(SOURCE, &[]);
     assert_eq!(source.want(SOURCE).await, (0, None));
     let of_neither = Rate { message_fee: 1500, ..rate() };
-    // The former base fee of the last one does not hide a congestion fee that neither gives.
+    // The former base fee of the last one does not hide a congestion fee that neither rate gives.
     let sent = [message(1, 0, 0), priced(SOURCE, 2, "true", of_neither), message(3, 3, FULL)];
     source.send(sent).await;
     follower.wait_for(SOURCE, 3).await;

@@ -127,10 +127,8 @@ impl StrandFaults {
                 FeeVerdict::Wrong => true,
                 // The list ends before the envelope, whose time may be wrong itself.
                 FeeVerdict::Unknown => false,
-                // Base fees are doubted more than once in a minute, and the envelopes before each of them are not read.
-                FeeVerdict::Former if most.is_none() => false,
-                FeeVerdict::Explained | FeeVerdict::Former if self.overcharges_left == 0 => false,
-                FeeVerdict::Explained | FeeVerdict::Former => {
+                FeeVerdict::Explained if self.overcharges_left == 0 => false,
+                FeeVerdict::Explained => {
                     self.overcharges_left -= 1;
                     let held = |earlier| envelope_at(snapshot, changes, earlier);
                     return overcharge(held, *id, bytes, most, &self.rates);

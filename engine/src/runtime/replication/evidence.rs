@@ -416,10 +416,6 @@ fn judge_fee(
         return Ok(JudgedFee::Waits);
     }
     let most = state.doubted.most(at);
-    // Base fees are doubted more than once in a minute, and the envelopes before each of them are not read.
-    if verdict == FeeVerdict::Former && most.is_none() {
-        return Ok(JudgedFee::Decided(None));
-    }
     let held = |earlier| snapshot.get(earlier);
     Ok(JudgedFee::Decided(overcharge(held, at, &bytes, most, rates)?))
 }
