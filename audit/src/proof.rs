@@ -13,7 +13,7 @@ use hawser_proto::merkle::{
 };
 use hawser_proto::sign::originator_digest;
 use hawser_proto::void::VoidStatementError;
-use hawser_proto::{Bytes, EnvelopeId, OriginatorId};
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, PublicKey};
 use hawser_rules::Registry;
 use serde::{Deserialize, Serialize};
 
@@ -125,9 +125,10 @@ pub struct ProvenEnvelope {
     pub size: u64,
     /// Root of the tree.
     pub root: TreeHash,
-    /// Other nodes than the signer whose cosignatures are valid.
+    /// Other nodes than the signer whose cosignatures are valid; of nodes with one key, the first one.
     pub cosigners: Vec<OriginatorId>,
-    /// Nodes whose cosignatures are not valid, or whose keys are not known, and the signer if it has cosigned itself.
+    /// Nodes whose cosignatures are not valid, whose keys are not known, or whose keys are those of the signer or of a
+    /// counted cosigner.
     pub not_counted: Vec<OriginatorId>,
 }
 
@@ -179,14 +180,21 @@ impl EnvelopeProof {
         let index = leaf_index(id.sequence).ok_or(none)?;
         let leaf = envelope_leaf(&self.envelope).ok_or(none)?;
         self.inclusion.verify(leaf, index, of.size, of.root)?;
-        self.checkpoint.signed.verify(&key(of.node)?)?;
+        let signer_key = key(of.node)?;
+        self.checkpoint.signed.verify(&signer_key)?;
         let (mut cosigners, mut not_counted) = (Vec::new(), Vec::new());
+        // A node is no second witness of its own checkpoint, and a key that is registered for several nodes is no
+        // witness for each of them.
+        let mut keys = vec![signer_key];
         for cosignature in &self.checkpoint.cosignatures {
-            // A node is no second witness of its own checkpoint.
-            let known = registry.node(cosignature.cosigner).filter(|record| record.id != of.node);
-            match known.map(|record| cosignature.verify(&of, &record.public_key)) {
-                Some(Ok(())) => cosigners.push(cosignature.cosigner),
-                _ => not_counted.push(cosignature.cosigner),
+            let known = registry.node(cosignature.cosigner).map(|record| record.public_key);
+            let is_other = |key: &PublicKey| !keys.contains(key);
+            match known.filter(is_other).filter(|key| cosignature.verify(&of, key).is_ok()) {
+                Some(key) => {
+                    keys.push(key);
+                    cosigners.push(cosignature.cosigner);
+                }
+                None => not_counted.push(cosignature.cosigner),
             }
         }
         let (signer, size, root) = (of.node, of.size, of.root);
@@ -262,6 +270,7 @@ impl ProofFile {
 mod tests {
     use hawser_proto::SequenceId;
     use hawser_proto::merkle::{Subtree, envelope_leaf, inclusion_proof, node_hash};
+    use hawser_rules::NodeRecord;
     use proptest::prelude::*;
 
     use super::*;
@@ -318,6 +327,26 @@ mod tests {
         let proven = proof.verify(&settings().registry).unwrap();
         assert_eq!((&proven.cosigners[..], &proven.not_counted[..]), (&[WITNESS][..], &[NODE][..]));
         assert!(!proven.to_string().contains(&format!("cosigned by node {NODE}")), "{proven}");
+    }
+
+    #[test]
+    fn a_key_that_is_registered_for_several_nodes_is_one_witness() {
+        let registry = settings().registry;
+        let again = |node, of| NodeRecord { id: node, ..registry.node(of).unwrap().clone() };
+        let twins = [(OriginatorId(700), NODE), (OriginatorId(800), WITNESS)];
+        let registered = twins.map(|(node, of)| again(node, of));
+        let registry: Registry = registry.nodes().cloned().chain(registered).collect();
+        let mut proof = honest();
+        let of = proof.checkpoint.signed.checkpoint;
+        for ((node, _), seed) in twins.into_iter().zip([1, 2]) {
+            assert!(proof.checkpoint.add_cosignature(of.cosign(node, of.time_ns + 1, &key(seed))));
+        }
+        let proven = proof.verify(&registry).unwrap();
+        let uncounted = twins.map(|(node, _)| node);
+        assert_eq!(
+            (&proven.cosigners[..], &proven.not_counted[..]),
+            (&[WITNESS][..], &uncounted[..])
+        );
     }
 
     #[test]

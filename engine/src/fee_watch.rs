@@ -3,9 +3,10 @@
 //! Most are right, and that shows at once. A fee on a free topic is wrong at once. All others are doubted: the price
 //! list, and for a congestion fee the log, decide about them ([`judge_fees`] and [`overcharge`](crate::overcharge)).
 
-use hawser_proto::{EnvelopeId, SequenceId, minute_of};
-use hawser_rules::RateTable;
+use hawser_proto::envelope::OriginatorEnvelope;
+use hawser_proto::{Bytes, EnvelopeId, SequenceId, minute_of};
 use hawser_rules::misbehavior::StrandLoad;
+use hawser_rules::{RateTable, check_charges_by_former};
 use hawser_storage::{CONGESTION_MINUTES, Charge, LogEntry, Snapshot, Validity};
 
 use crate::misbehavior::{FeeVerdict, judge_fees};
@@ -13,8 +14,8 @@ use crate::misbehavior::{FeeVerdict, judge_fees};
 /// The result of a look at the fees of an envelope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FeeLook {
-    /// Nothing is to be judged: a known rate and the load explain the fees, another fee of the minute is doubted, or
-    /// the envelope breaks a rule.
+    /// Nothing is to be judged: a known rate and the load explain the fees, also a rate that another one has replaced;
+    /// another fee of the minute is doubted; or the envelope breaks a rule.
     Explained,
     /// They are wrong whatever the rates are.
     Wrong,
@@ -51,7 +52,7 @@ impl FeeWatch {
         let LogEntry { bytes, facts, validity, .. } = entry;
         let charged = facts.as_ref().filter(|_| *validity == Validity::Valid);
         let look = match charged.map(|facts| (facts.originator_ns, facts.charge)) {
-            Some((ns, Some(charge))) => self.look_at_charge(ns, charge, rates),
+            Some((ns, Some(charge))) => self.look_at_charge(ns, charge, bytes, rates),
             Some((_, None)) if judge_fees(bytes, rates) == FeeVerdict::Wrong => FeeLook::Wrong,
             Some((_, None)) | None => FeeLook::Explained,
         };
@@ -65,23 +66,44 @@ impl FeeWatch {
         look
     }
 
-    fn look_at_charge(&mut self, ns: i64, charge: Charge, rates: &RateTable) -> FeeLook {
+    fn look_at_charge(
+        &mut self,
+        ns: i64,
+        charge: Charge,
+        envelope: &Bytes,
+        rates: &RateTable,
+    ) -> FeeLook {
         let Charge { size_bytes, retention_days, stated_picodollars: sum, .. } = charge;
         let most = self.load.most(ns);
         if rates.explains_sum_of_load(ns, size_bytes, retention_days, sum, most) {
             return FeeLook::Explained;
         }
-        let minute = minute_of(ns);
-        let is_of_congestion = rates.explains_sum(ns, size_bytes, retention_days, sum);
-        if is_of_congestion {
-            // The minute only rises: times that go back and forth around its end doubt no further fee.
-            if self.doubted.is_some_and(|last| minute <= last) {
-                return FeeLook::Explained;
+        let doubted = FeeLook::Doubted { most: self.load.is_whole(ns).then_some(most) };
+        if !rates.explains_sum(ns, size_bytes, retention_days, sum) {
+            match congestion_by_former(envelope, rates) {
+                None => return doubted,
+                // Doubts about fees that prove nothing would take the room of others.
+                Some(fee) if !rates.is_overcharged(ns, fee, most) => return FeeLook::Explained,
+                Some(_) => {}
             }
-            self.doubted = Some(minute);
         }
-        FeeLook::Doubted { most: self.load.is_whole(ns).then_some(most) }
+        let minute = minute_of(ns);
+        // The minute only rises: times that go back and forth around its end doubt no further fee.
+        if self.doubted.is_some_and(|last| minute <= last) {
+            return FeeLook::Explained;
+        }
+        self.doubted = Some(minute);
+        doubted
     }
+}
+
+/// Returns the congestion fee of an envelope if a rate that had begun gives its base fee, and one allows the congestion
+/// fee; `None` otherwise.
+fn congestion_by_former(envelope: &Bytes, rates: &RateTable) -> Option<u64> {
+    let parsed = OriginatorEnvelope::parse(envelope.clone()).ok()?;
+    let statement = parsed.unsigned();
+    check_charges_by_former(statement, rates).ok()?;
+    Some(statement.congestion_fee_picodollars())
 }
 
 /// Returns the load of a strand up to a place whose envelope has the time `ns`, if it has one.
@@ -98,7 +120,7 @@ pub fn load_at(snapshot: &Snapshot<'_>, end: EnvelopeId, ns: Option<i64>) -> Str
 
 #[cfg(test)]
 mod tests {
-    use hawser_proto::{Address, Bytes, OriginatorId};
+    use hawser_proto::{Address, OriginatorId};
     use hawser_rules::Rate;
     use hawser_storage::Facts;
 

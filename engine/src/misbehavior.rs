@@ -3,7 +3,7 @@
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{Bytes, EnvelopeId};
 use hawser_rules::misbehavior::{self, StatementDifference, TIME_TOLERANCE_NS};
-use hawser_rules::{Contradiction, RateTable, check_charges, is_free};
+use hawser_rules::{Contradiction, RateTable, check_charges_by_former, is_free};
 
 pub use hawser_storage::{Evidence, EvidenceTime, Misbehavior, Severity, StoredEvidence};
 
@@ -53,7 +53,8 @@ pub fn is_ahead(originator_ns: i64, now_ns: i64) -> bool {
 /// The verdict on the fees that an envelope states.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FeeVerdict {
-    /// A rate in force explains them.
+    /// A rate that had begun explains them. If another one had replaced it, they prove nothing: the newer one may have
+    /// come to the chain long after it began.
     Explained,
     /// No known rate gives these fees, but the price list may lack the newest rate.
     Unknown,
@@ -70,7 +71,7 @@ pub fn judge_fees(envelope: &Bytes, rates: &RateTable) -> FeeVerdict {
     let statement = envelope.unsigned();
     let is_final = is_free(statement.payer().client().topic().kind())
         || rates.covers(statement.originator_ns());
-    match (check_charges(statement, rates), is_final) {
+    match (check_charges_by_former(statement, rates), is_final) {
         (Ok(()), _) => FeeVerdict::Explained,
         (Err(_), true) => FeeVerdict::Wrong,
         (Err(_), false) => FeeVerdict::Unknown,

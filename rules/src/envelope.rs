@@ -231,10 +231,30 @@ pub fn check_statement(
 ///
 /// # Errors
 /// [`Violation::BaseFee`], [`Violation::CongestionFee`]. A caller whose rates may be older than the statement should
-/// refresh them before it blames the signer.
+/// refresh them before it blames the signer, and blame it by [`check_charges_by_former`] alone.
 pub fn check_charges(
     statement: &UnsignedOriginatorEnvelope,
     rates: &RateTable,
+) -> Result<(), Violation> {
+    check_charges_by(statement, |charged| rates.explain(charged))
+}
+
+/// Checks the same by all rates that had begun by the statement's time. One that fails proves its signer guilty. One
+/// that passes here and not by [`check_charges`] is priced by a rate that another one had replaced, which proves
+/// nothing: the other one may have come to the chain long after it began.
+///
+/// # Errors
+/// [`Violation::BaseFee`], [`Violation::CongestionFee`].
+pub fn check_charges_by_former(
+    statement: &UnsignedOriginatorEnvelope,
+    rates: &RateTable,
+) -> Result<(), Violation> {
+    check_charges_by(statement, |charged| rates.explain_by_former(charged))
+}
+
+fn check_charges_by(
+    statement: &UnsignedOriginatorEnvelope,
+    explain: impl FnOnce(&Charged) -> Result<(), WrongFee>,
 ) -> Result<(), Violation> {
     let (base, congestion) =
         (statement.base_fee_picodollars(), statement.congestion_fee_picodollars());
@@ -249,7 +269,7 @@ pub fn check_charges(
         base,
         congestion,
     };
-    rates.explain(&charged).map_err(|wrong| match wrong {
+    explain(&charged).map_err(|wrong| match wrong {
         WrongFee::Base => Violation::BaseFee(base),
         WrongFee::Congestion => Violation::CongestionFee(congestion),
     })

@@ -210,13 +210,13 @@ impl RateTable {
         in_force.peek().is_none() || in_force.any(explains)
     }
 
-    /// Returns true if a congestion fee is above the one that any rate gives for this load which an honest node may
-    /// apply at `at_ns`. `most` are the largest numbers of envelopes that may count, as for [`congestion_units`]. False
-    /// if no such rate is known.
+    /// Returns true if a congestion fee is above the one that any rate which had begun by `at_ns` gives for this load.
+    /// `most` are the largest numbers of envelopes that may count, as for [`congestion_units`]. False if no such rate
+    /// is known.
     #[must_use]
     pub fn is_overcharged(&self, at_ns: i64, fee: u64, most: [u64; 5]) -> bool {
-        let mut in_force = self.near(at_ns).peekable();
-        in_force.peek().is_some() && !in_force.any(|rate| rate.is_due_for(fee, most))
+        let mut begun = self.begun(at_ns).peekable();
+        begun.peek().is_some() && !begun.any(|rate| rate.is_due_for(fee, most))
     }
 
     /// Iterates over the rates that an honest node may apply at `at_ns`. Its clock differs by up to five minutes, and
@@ -226,24 +226,46 @@ impl RateTable {
         self.during(from_ns, at_ns.saturating_add(CLOCK_TOLERANCE_NS))
     }
 
+    /// Iterates over the rates that had begun by `at_ns`, by any honest clock. A rate may come to the chain after it
+    /// began, and the list does not have the time at which it came. Until then honest nodes apply an earlier one.
+    pub(crate) fn begun(&self, at_ns: i64) -> impl Iterator<Item = &Rate> {
+        self.during(i64::MIN, at_ns.saturating_add(CLOCK_TOLERANCE_NS))
+    }
+
     /// Checks that a rate which an honest node may apply at the time of the charge gives the base fee, and that one
     /// allows the congestion fee. A charge older than the first rate passes, because nothing contradicts it.
     ///
     /// # Errors
     /// The first fee that no rate explains.
     pub fn explain(&self, charged: &Charged) -> Result<(), WrongFee> {
-        let Charged { at_ns, size_bytes, days, base, congestion } = *charged;
-        let in_force = || self.near(at_ns);
-        if in_force().next().is_none() {
-            return Ok(());
-        }
-        if !in_force().any(|rate| rate.base_fee(size_bytes, days) == Ok(base)) {
-            return Err(WrongFee::Base);
-        }
-        match in_force().any(|rate| rate.may_charge_for_congestion(congestion)) {
-            true => Ok(()),
-            false => Err(WrongFee::Congestion),
-        }
+        explain_by(charged, || self.near(charged.at_ns))
+    }
+
+    /// Checks the same by all rates that had begun by the time of the charge. A charge that passes here alone is by a
+    /// rate that another one had replaced: it proves nothing, because the other one may have come to the chain late.
+    ///
+    /// # Errors
+    /// The first fee that no rate explains.
+    pub fn explain_by_former(&self, charged: &Charged) -> Result<(), WrongFee> {
+        explain_by(charged, || self.begun(charged.at_ns))
+    }
+}
+
+/// Checks that one of the rates gives the base fee of a charge, and that one allows its congestion fee.
+fn explain_by<'a, I: Iterator<Item = &'a Rate>>(
+    charged: &Charged,
+    rates: impl Fn() -> I,
+) -> Result<(), WrongFee> {
+    let Charged { size_bytes, days, base, congestion, .. } = *charged;
+    if rates().next().is_none() {
+        return Ok(());
+    }
+    if !rates().any(|rate| rate.base_fee(size_bytes, days) == Ok(base)) {
+        return Err(WrongFee::Base);
+    }
+    match rates().any(|rate| rate.may_charge_for_congestion(congestion)) {
+        true => Ok(()),
+        false => Err(WrongFee::Congestion),
     }
 }
 

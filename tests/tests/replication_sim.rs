@@ -214,6 +214,7 @@ fn every_scripted_liar_is_named_within_ten_seconds_and_no_honest_node_ever_is() 
         sim.run_for(Duration::from_secs(40));
         sim.assert_invariants();
         sim.settle_hostile();
+        sim.assert_evidence_verifies();
         let (runs, longest) = played.entry(sim.role()).or_default();
         *runs += 1;
         *longest = took.max(*longest);

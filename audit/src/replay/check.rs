@@ -6,8 +6,8 @@ use hawser_proto::merkle::{LeafData, TreeHash, leaf_hash};
 use hawser_proto::sign::{Digest, originator_digest};
 use hawser_proto::{Address, Bytes, EnvelopeId, OriginatorId, PublicKey, SequenceId, minute_of};
 use hawser_rules::{
-    Absences, RateTable, Registry, Violation, check_charges, check_length, check_no_charges,
-    check_statement, is_free, is_owed, payer_claim,
+    Absences, RateTable, Registry, Violation, check_charges_by_former, check_length,
+    check_no_charges, check_statement, is_free, is_owed, payer_claim,
 };
 
 use super::fault::FaultKind;
@@ -291,7 +291,7 @@ impl Checker {
         }
         let rates = self.rates.as_ref().filter(|rates| rates.covers(parsed.originator_ns()));
         if let Some(rates) = rates {
-            signed.fee = check_charges(parsed, rates).err();
+            signed.fee = check_charges_by_former(parsed, rates).err();
             let fee = Some(parsed.congestion_fee_picodollars());
             signed.congestion_fee = fee.filter(|fee| *fee > 0 && signed.fee.is_none());
         }

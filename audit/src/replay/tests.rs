@@ -237,6 +237,16 @@ fn a_congestion_fee_is_a_fault_if_all_envelopes_before_it_are_known_and_too_few(
     assert_eq!(found(&other), [60], "the keeper's record of a pruned place accuses no signer");
 }
 
+/// A rate may come to the chain after its start, and an honest node applies the one before it until then.
+#[test]
+fn a_fee_by_a_former_rate_is_no_fault() {
+    let log = MemoryLog::honest(20);
+    let newer = Rate { start_unix_s: RATE.start_unix_s + 1, message_fee: 2_000, ..RATE };
+    let found = |rates: &[Rate]| wrong_fees(&log, RateTable::new(rates.to_vec(), None).unwrap());
+    assert!(found(&[RATE, newer]).is_empty());
+    assert_eq!(found(&[newer]).len(), 20, "no rate gives them");
+}
+
 #[test]
 fn a_fee_on_a_free_topic_is_a_fault_whatever_the_rates_are() {
     let report = Payload::PayerReport(pb::PayerReport::default());

@@ -19,7 +19,7 @@ use prost::Message as _;
 use crate::common::{
     self, START_NS, client, frame, group_payload, group_topic, payer, rate, record_rates,
 };
-use crate::follow::{Follower, SOURCE, key};
+use crate::follow::{Follower, SOURCE, key, priced};
 
 const SECOND_NS: i64 = 1_000_000_000;
 /// The fee for full congestion.
@@ -195,6 +195,36 @@ async fn congestion_that_takes_too_many_envelopes_to_prove_is_a_claim() {
     assert_eq!((counts.proven(), counts.claims()), (0, 1));
     follower.engine().reports().report_evidence().unwrap();
     assert!(follower.engine().store().report_counts().is_empty(), "it proves nothing to others");
+    follower.stop().await;
+}
+
+/// The contract takes a rate that begins in the past, and the list does not say when it came to the chain.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fee_by_a_former_rate_is_held_against_no_node() {
+    let store = empty_store();
+    let start_unix_s = u64::try_from(START_NS / SECOND_NS).unwrap() - 86_400;
+    let rates = [rate_of(100), Rate { start_unix_s, message_fee: 2000, ..rate_of(100) }];
+    record_rates(&store, &rates);
+    let follower = Follower::start(store);
+    let confirm = |after_s: i64| {
+        let confirmed_ns = START_NS + after_s * SECOND_NS;
+        let table = RateTable::new(rates.to_vec(), Some(confirmed_ns)).unwrap();
+        follower.node.rates.send_replace(Arc::new(table));
+    };
+    confirm(0);
+    let mut source = follower.connect(SOURCE, &[]);
+    assert_eq!(source.want(SOURCE).await, (0, None));
+    let of_neither = Rate { message_fee: 1500, ..rate() };
+    // The former base fee of the last one does not hide a congestion fee that neither rate gives.
+    let sent = [message(1, 0, 0), priced(SOURCE, 2, "true", of_neither), message(3, 3, FULL)];
+    source.send(sent).await;
+    follower.wait_for(SOURCE, 3).await;
+    confirm(3600);
+    let store = follower.engine().store().clone();
+    follower.until("all fees are judged", || store.doubted_fees().unwrap().is_empty()).await;
+    let mut found = faults(&store);
+    found.sort_by_key(|(_, place)| *place);
+    assert_eq!(found, [(Misbehavior::Fee, 2), (Misbehavior::Overcharge, 3)]);
     follower.stop().await;
 }
 

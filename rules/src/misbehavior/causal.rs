@@ -63,36 +63,18 @@ pub fn dependency_state(
 /// Judges the dependencies of the accused's envelopes, and whether all of them form a cycle.
 pub(super) fn judge(case: &ReportCase<'_>, report: &Report, exhibits: &[Exhibit]) -> Ruling {
     if let Some(chain) = exhibits.iter().find(|it| matches!(it.origin, Origin::Chain(_))) {
-        let fact = Fact::new("not_of_accused", "a chain's envelope depends on nothing");
-        return Ruling::refuted(fact.at(chain.id));
+        let worthless = Fact::new("not_of_accused", "a chain's envelope depends on nothing");
+        return judge_others(case, report, exhibits, worthless.at(chain.id));
     }
-    let accused: Vec<&Exhibit> =
-        exhibits.iter().filter(|it| it.is_signed_by(report.accused())).collect();
+    let accused = of_accused(report, exhibits);
     let Some(first) = accused.first() else {
         let fact = Fact::new("not_of_accused", "the accused signed none of the envelopes");
         return Ruling::refuted(fact.with("node", report.accused().0));
     };
-    let mut unknown = None;
-    for exhibit in &accused {
-        for needed in dependencies(exhibit) {
-            if needed.originator.is_node() {
-                let text =
-                    "the envelope depends on a node's strand; only chains can be depended on";
-                return Ruling::new(
-                    MisbehaviorVerdict::Proven,
-                    named("depends_on_node", text, exhibit, needed),
-                );
-            }
-            match judge_place(case, exhibit, needed) {
-                NamedPlace::Existed => {}
-                NamedPlace::NotYet(fact) => return Ruling::new(MisbehaviorVerdict::Proven, fact),
-                NamedPlace::Unknown => {
-                    let text = "nothing known here says when the place that is named came to be";
-                    unknown.get_or_insert(named("dependency_unknown", text, exhibit, needed));
-                }
-            }
-        }
-    }
+    let unknown = match check_dependencies(case, &accused) {
+        Ok(unknown) => unknown,
+        Err(fact) => return Ruling::new(MisbehaviorVerdict::Proven, fact),
+    };
     if let Some(fact) = cycle(exhibits) {
         return Ruling::new(MisbehaviorVerdict::Proven, fact);
     }
@@ -103,6 +85,52 @@ pub(super) fn judge(case: &ReportCase<'_>, report: &Report, exhibits: &[Exhibit]
             Ruling::refuted(Fact::new("dependencies_hold", text).at(first.id))
         }
     }
+}
+
+/// Judges the dependencies of the accused's envelopes in a report with an envelope that is not evidence. Such an
+/// envelope does not affect the others. `worthless` is the fact about the first one, which refutes the report if the
+/// others show no fault.
+pub(super) fn judge_others(
+    case: &ReportCase<'_>,
+    report: &Report,
+    exhibits: &[Exhibit],
+    worthless: Fact,
+) -> Ruling {
+    match check_dependencies(case, &of_accused(report, exhibits)) {
+        Ok(_) => Ruling::refuted(worthless),
+        Err(fact) => Ruling::new(MisbehaviorVerdict::Proven, fact),
+    }
+}
+
+/// Returns the exhibits that the accused has signed.
+fn of_accused<'a>(report: &Report, exhibits: &'a [Exhibit]) -> Vec<&'a Exhibit> {
+    exhibits.iter().filter(|it| it.is_signed_by(report.accused())).collect()
+}
+
+/// Checks each dependency by itself. Returns the finding on the first one about which nothing is known, if any.
+///
+/// # Errors
+/// The finding on the first dependency that the accused cannot have seen.
+fn check_dependencies(case: &ReportCase<'_>, accused: &[&Exhibit]) -> Result<Option<Fact>, Fact> {
+    let mut unknown = None;
+    for exhibit in accused {
+        for needed in dependencies(exhibit) {
+            if needed.originator.is_node() {
+                let text =
+                    "the envelope depends on a node's strand; only chains can be depended on";
+                return Err(named("depends_on_node", text, exhibit, needed));
+            }
+            match judge_place(case, exhibit, needed) {
+                NamedPlace::Existed => {}
+                NamedPlace::NotYet(fact) => return Err(fact),
+                NamedPlace::Unknown => {
+                    let text = "nothing known here says when the place that is named came to be";
+                    unknown.get_or_insert(named("dependency_unknown", text, exhibit, needed));
+                }
+            }
+        }
+    }
+    Ok(unknown)
 }
 
 /// The state of a chain's sequence id at the time of an envelope.

@@ -1,26 +1,29 @@
 //! Faults of chain envelopes: their content differs from the chain's.
 
-use hawser_proto::Bytes;
 use hawser_proto::envelope::{PayerEnvelope, UnsignedOriginatorEnvelope};
+use hawser_proto::{Bytes, TransactionHash};
 
 use super::case::ReportCase;
 use super::chain_record::EventAnswer;
 use super::exhibits::{Exhibit, Origin};
 use super::judgement::{Fact, MisbehaviorVerdict, Missing, Ruling};
 
-/// Judges chain envelopes that, according to the reporter, the accused has served.
-pub(super) fn judge(case: &ReportCase<'_>, exhibits: &[Exhibit]) -> Ruling {
+/// Judges chain envelopes that, according to the reporter, the accused has served. `worthless` is the fact about an
+/// envelope of the report that is not evidence, if there is one. Such an envelope does not affect the others.
+pub(super) fn judge(
+    case: &ReportCase<'_>,
+    exhibits: &[Exhibit],
+    mut worthless: Option<Fact>,
+) -> Ruling {
     let mut unknown = None;
     for exhibit in exhibits {
-        let Origin::Chain(transaction) = exhibit.origin else {
-            let fact =
-                Fact::new("not_of_chain", "the envelope is signed, and names no transaction");
-            return Ruling::refuted(fact.at(exhibit.id));
+        let transaction = match transaction_of(exhibit) {
+            Ok(transaction) => transaction,
+            Err(fact) => {
+                worthless.get_or_insert(fact);
+                continue;
+            }
         };
-        if exhibit.id.originator.is_node() {
-            let text = "the envelope has no signature, so it proves no node guilty (rule 13)";
-            return Ruling::refuted(Fact::new("chain_proof", text).at(exhibit.id));
-        }
         let event = case.chain.event(exhibit.id, transaction);
         let differs = match event {
             EventAnswer::Unknown => {
@@ -40,13 +43,32 @@ pub(super) fn judge(case: &ReportCase<'_>, exhibits: &[Exhibit]) -> Ruling {
             return Ruling::new(MisbehaviorVerdict::Claim, fact);
         }
     }
-    match (unknown, exhibits.first()) {
-        (Some(fact), _) => Ruling::inconclusive(fact, Missing::Chain),
-        (None, Some(first)) => {
+    match (worthless, unknown, exhibits.first()) {
+        (Some(fact), ..) => Ruling::refuted(fact),
+        (None, Some(fact), _) => Ruling::inconclusive(fact, Missing::Chain),
+        (None, None, Some(first)) => {
             let text = "the envelopes have the content of their events";
             Ruling::refuted(Fact::new("as_on_chain", text).at(first.id))
         }
-        (None, None) => Ruling::refuted(Fact::malformed("no envelopes")),
+        (None, None, None) => Ruling::refuted(Fact::malformed("no envelopes")),
+    }
+}
+
+/// Returns the transaction that a chain envelope names.
+///
+/// # Errors
+/// The fact because of which the envelope is not that of a chain.
+fn transaction_of(exhibit: &Exhibit) -> Result<TransactionHash, Fact> {
+    let fact = |name, text: &str| Err(Fact::new(name, text).at(exhibit.id));
+    match exhibit.origin {
+        Origin::Signed(_) => {
+            fact("not_of_chain", "the envelope is signed, and names no transaction")
+        }
+        Origin::Chain(_) if exhibit.id.originator.is_node() => fact(
+            "chain_proof",
+            "the envelope has no signature, so it proves no node guilty (rule 13)",
+        ),
+        Origin::Chain(transaction) => Ok(transaction),
     }
 }
 

@@ -80,6 +80,12 @@ pub(super) fn open(
     Ok(exhibits)
 }
 
+/// Opens each envelope by itself, and passes over those that are not evidence.
+pub(super) fn open_each(envelopes: &[pb::OriginatorEnvelope], registry: &Registry) -> Vec<Exhibit> {
+    let open_alone = |envelope| open(std::slice::from_ref(envelope), registry).ok();
+    envelopes.iter().filter_map(open_alone).flatten().collect()
+}
+
 /// Opens one envelope of a report, and finds the key that has to have signed it.
 fn open_one(envelope: &pb::OriginatorEnvelope, registry: &Registry) -> Result<Exhibit, Fact> {
     let statement = envelope.unsigned_originator_envelope.clone();

@@ -12,9 +12,9 @@ use super::MisbehaviorVerdict::{Inconclusive, Proven, Refuted};
 use super::tests::{
     self, Draft, MINUTE, NOW, RATE, SECOND, bare, draft, judge, key, registry, sign,
 };
-use super::{Judgement, Kind, StrandLoad, proves_overcharge, verify};
+use super::{Judgement, Kind, Missing, ReportCase, StrandLoad, proves_overcharge, verify};
 use crate::congestion::congestion_units;
-use crate::fees::RateTable;
+use crate::fees::{Charged, Rate, RateTable, WrongFee};
 
 fn number(judgement: &Judgement, name: &str) -> Option<i128> {
     let numbers = &judgement.facts[0].numbers;
@@ -52,6 +52,75 @@ fn a_fee_on_a_free_topic_is_proven_without_rates() {
     let honest = free(0, 0);
     let judgement = verify(&bare(&honest, &registry));
     assert_eq!((judgement.verdict, judgement.facts[0].name), (Refuted, "no_rule_broken"));
+}
+
+/// The rate that took the place of [`RATE`] a month ago, as the list says.
+fn newer() -> Rate {
+    let start_unix_s = u64::try_from((NOW - 30 * 24 * 60 * MINUTE) / SECOND).unwrap();
+    let message_fee = RATE.message_fee + 1;
+    Rate { start_unix_s, message_fee, target_rate_per_minute: 100, ..RATE }
+}
+
+/// The contract takes a rate that begins in the past, so honest nodes may have learned of it at any time since.
+#[test]
+fn a_fee_by_a_former_rate_proves_nothing_however_long_ago_another_one_took_its_place() {
+    let registry = registry();
+    let judged = |rates: &[Rate], envelopes: &[env::OriginatorEnvelope]| {
+        let rates = RateTable::new(rates.to_vec(), None).unwrap();
+        let report = tests::report(Kind::InvalidPayload, envelopes.to_vec());
+        let judgement = verify(&ReportCase { rates: Some(&rates), ..bare(&report, &registry) });
+        (judgement.verdict, judgement.facts[0].name, judgement.missing)
+    };
+    let undecided = (Inconclusive, "former_rate", vec![Missing::RateBlock]);
+    let proven = (Proven, "rule_broken", vec![]);
+    let former_base = draft(7, NOW).statement().base_fee_picodollars;
+    let with = |sequence, ns, more, congestion_fee| {
+        let base_fee = Some(former_base + more);
+        Draft { base_fee, congestion_fee, ..draft(sequence, ns) }.signed()
+    };
+    let rates = [RATE, newer()];
+    assert_eq!(judged(&rates, &[with(7, NOW, 0, 0)]), undecided);
+    assert_eq!(judged(&rates, &[with(7, NOW, 1, 0)]), (Refuted, "no_rule_broken", vec![]));
+    assert_eq!(judged(&rates, &[with(7, NOW, 2, 0)]), proven);
+    assert_eq!(judged(&rates[1..], &[with(7, NOW, 0, 0)]), proven);
+
+    // The former rate gives the congestion fee of place 8, which has six envelopes before it in its minute.
+    let due = RATE.congestion_fee(congestion_units([6, 0, 0, 0, 0], 4)).unwrap();
+    let strand: Vec<_> = (1..=8_u64)
+        .map(|place| match place {
+            1 => with(1, NOW - 5 * MINUTE, 1, 0),
+            8 => with(8, NOW + 8, 1, due),
+            place => with(place, NOW + i64::try_from(place).unwrap(), 1, 0),
+        })
+        .collect();
+    assert_eq!(judged(&rates, &strand[..]), undecided);
+    assert_eq!(judged(&rates[1..], &strand[..]), proven);
+    // An earlier envelope by the former rate does not hide a congestion fee that no rate gives.
+    let full = RATE.congestion_fee(100).unwrap();
+    let hiding = [with(1, NOW, 0, 0), with(2, NOW + 2, 1, full)];
+    assert_eq!(judged(&rates, &hiding), proven);
+    assert_eq!(judged(&rates, &[with(1, NOW, 0, 0), with(2, NOW + 2, 1, 0)]), undecided);
+    let bytes: Vec<Bytes> = strand.iter().map(|it| it.encode_to_vec().into()).collect();
+    let proves =
+        |rates: &[Rate]| proves_overcharge(&bytes, &RateTable::new(rates.to_vec(), None).unwrap());
+    assert!(proves(&rates[1..]) && !proves(&rates[..]));
+}
+
+#[test]
+fn a_former_rate_explains_fees_from_its_start_on() {
+    let table = RateTable::new(vec![RATE, newer()], None).unwrap();
+    let starts_ns = i64::try_from(newer().start_unix_s).unwrap() * SECOND;
+    let explained = |at_ns, message_fee, congestion| {
+        let base = message_fee + RATE.storage_fee * 2;
+        table.explain_by_former(&Charged { at_ns, size_bytes: 1, days: 2, base, congestion })
+    };
+    let (former, new) = (RATE.message_fee, newer().message_fee);
+    assert_eq!(explained(NOW, former, 0), Ok(()));
+    assert_eq!(explained(NOW, new, RATE.congestion_fee), Ok(()));
+    assert_eq!(explained(NOW, new + 1, 0), Err(WrongFee::Base));
+    assert_eq!(explained(NOW, new, RATE.congestion_fee + 1), Err(WrongFee::Congestion));
+    assert_eq!(explained(starts_ns - 5 * MINUTE, new, 0), Ok(()), "clocks differ");
+    assert_eq!(explained(starts_ns - 5 * MINUTE - 1, new, 0), Err(WrongFee::Base));
 }
 
 /// Times of an honest node step back by up to a second, so an earlier place may be of the five minutes.

@@ -109,6 +109,8 @@ impl fmt::Display for Fact {
 pub enum Missing {
     /// The rates up to the envelope's time.
     Rates,
+    /// The block in which a rate came to the chain: until then honest nodes applied the one before it.
+    RateBlock,
     /// The app chain, at the sequence id or the transaction that the envelope names.
     Chain,
     /// All envelopes of the current minute and the four before it, and one earlier envelope.
@@ -123,6 +125,7 @@ impl Missing {
     pub fn name(self) -> &'static str {
         match self {
             Self::Rates => "rates",
+            Self::RateBlock => "rate_block",
             Self::Chain => "chain",
             Self::Window => "window",
             Self::Tree => "tree",

@@ -30,6 +30,8 @@ mod late_release_tests;
 mod liveness;
 mod load;
 mod order;
+#[cfg(test)]
+mod part_tests;
 mod payload;
 pub mod quorum;
 pub mod report;
@@ -42,6 +44,7 @@ mod trees_tests;
 mod window;
 
 use hawser_proto::Signature;
+use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
 
 pub use case::ReportCase;
 pub use causal::{CYCLE, DEPENDENCY_LEAD_NS_MAX, DependencyState, dependency_state};
@@ -80,10 +83,7 @@ pub fn verify(case: &ReportCase<'_>) -> Judgement {
         report::ReportedFailure::Safety(envelopes) => {
             match exhibits::open(envelopes, case.registry) {
                 Ok(exhibits) => judge_exhibits(case, &report, &exhibits),
-                Err(fact) if report.kind() == Kind::InvalidPayload => {
-                    payload::judge_parts(case, &report, envelopes, fact)
-                }
-                Err(fact) => Ruling::refuted(fact),
+                Err(worthless) => judge_others(case, &report, envelopes, worthless),
             }
         }
     };
@@ -96,11 +96,34 @@ fn judge_exhibits(case: &ReportCase<'_>, report: &Report, exhibits: &[Exhibit]) 
         Kind::OutOfOrder => order::judge(case, report, exhibits),
         Kind::CausalOrdering => causal::judge(case, report, exhibits),
         Kind::InvalidPayload => payload::judge(case, report, exhibits),
-        Kind::BlockchainInconsistency => chain::judge(case, exhibits),
+        Kind::BlockchainInconsistency => chain::judge(case, exhibits, None),
         // `Report::decode` accepts envelopes only for the five kinds above.
         Kind::Unspecified | Kind::UnresponsiveNode | Kind::SlowNode | Kind::FailedRequest => {
             Ruling::refuted(Fact::malformed("the kind has no envelopes"))
         }
+    }
+}
+
+/// Judges a report with an envelope that is not evidence. Where one envelope shows the fault, the others are judged
+/// without it. `worthless` is the fact about the first such envelope.
+fn judge_others(
+    case: &ReportCase<'_>,
+    report: &Report,
+    envelopes: &[OriginatorEnvelope],
+    worthless: Fact,
+) -> Ruling {
+    let others = || exhibits::open_each(envelopes, case.registry);
+    match report.kind() {
+        Kind::CausalOrdering => causal::judge_others(case, report, &others(), worthless),
+        Kind::InvalidPayload => payload::judge_others(case, report, &others(), worthless),
+        Kind::BlockchainInconsistency => chain::judge(case, &others(), Some(worthless)),
+        // Two envelopes show the fault together, or the kind has no envelopes.
+        Kind::DuplicateSequenceId
+        | Kind::OutOfOrder
+        | Kind::Unspecified
+        | Kind::UnresponsiveNode
+        | Kind::SlowNode
+        | Kind::FailedRequest => Ruling::refuted(worthless),
     }
 }
 

@@ -2,14 +2,15 @@
 
 use hawser_proto::Signature;
 use hawser_proto::envelope::{PayerEnvelope, UnsignedOriginatorEnvelope};
-use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 
 use super::case::ReportCase;
-use super::exhibits::{self, Exhibit, Origin, all_signed_by};
+use super::exhibits::{Exhibit, Origin, all_signed_by};
 use super::judgement::{Fact, MisbehaviorVerdict, Missing, Ruling};
 use super::report::Report;
-use super::window;
-use crate::envelope::{check_charges, check_length, check_no_charges, check_statement};
+use super::window::{self, FORMER_RATE, FORMER_RATE_TEXT};
+use crate::envelope::{
+    check_charges, check_charges_by_former, check_length, check_no_charges, check_statement,
+};
 use crate::fees::is_free;
 use crate::violation::{RuleNumber, Violation};
 
@@ -35,36 +36,32 @@ pub(super) fn judge(case: &ReportCase<'_>, report: &Report, exhibits: &[Exhibit]
     for exhibit in exhibits {
         match judge_one(case, exhibit) {
             PayloadFinding::Broken(fact) => return Ruling::new(MisbehaviorVerdict::Proven, fact),
-            PayloadFinding::Undecided(fact) => undecided = undecided.or(Some(fact)),
+            PayloadFinding::Undecided(fact, missing) => {
+                undecided = undecided.or(Some((fact, missing)));
+            }
             PayloadFinding::Nothing => {}
         }
     }
-    match (undecided, exhibits) {
-        (Some(fact), _) => Ruling::inconclusive(fact, Missing::Rates),
-        (None, [one]) => {
+    let ruling = match exhibits {
+        [one] => {
             let text = "the envelope breaks no rule that it can be judged by alone";
             Ruling::refuted(Fact::new("no_rule_broken", text).at(one.id))
         }
-        (None, several) => window::judge(case, several),
+        several => window::judge(case, several),
+    };
+    match undecided {
+        // The fees of the others do not matter for the congestion fee of the last one.
+        Some((fact, missing)) if ruling.verdict != MisbehaviorVerdict::Proven => {
+            Ruling::inconclusive(fact, missing)
+        }
+        Some(_) | None => ruling,
     }
 }
 
-/// Judges a report with an envelope that is not evidence. Such an envelope does not affect the others
-/// (`docs/protocol/misbehavior.md`, *Reports*). `worthless` is the fact about the first one.
-pub(super) fn judge_parts(
-    case: &ReportCase<'_>,
-    report: &Report,
-    envelopes: &[pb::OriginatorEnvelope],
-    worthless: Fact,
-) -> Ruling {
-    let open = |envelope| exhibits::open(std::slice::from_ref(envelope), case.registry).ok();
-    let exhibits: Vec<Exhibit> = envelopes.iter().filter_map(open).flatten().collect();
-    judge_others(case, report, &exhibits, worthless)
-}
-
-/// Judges each exhibit signed by the accused on its own. If none of them breaks a rule, the report is
-/// refuted by the fact `worthless`.
-fn judge_others(
+/// Judges each exhibit signed by the accused on its own, in a report with an envelope that is not evidence. Such an
+/// envelope does not affect the others. `worthless` is the fact about the first one, which refutes the report if none
+/// of the others breaks a rule.
+pub(super) fn judge_others(
     case: &ReportCase<'_>,
     report: &Report,
     exhibits: &[Exhibit],
@@ -81,8 +78,8 @@ fn judge_others(
 enum PayloadFinding {
     /// The envelope breaks a rule.
     Broken(Fact),
-    /// The rates that would decide are unknown.
-    Undecided(Fact),
+    /// What would decide about the fees is unknown.
+    Undecided(Fact, Missing),
     Nothing,
 }
 
@@ -98,21 +95,26 @@ fn judge_one(case: &ReportCase<'_>, exhibit: &Exhibit) -> PayloadFinding {
         };
     }
     let ns = statement.originator_ns();
-    let unknown = |text: &str| {
-        PayloadFinding::Undecided(
-            Fact::new("rates_unknown", text).at(exhibit.id).with("originator_ns", ns),
-        )
+    let undecided = |name, text: &str, missing| {
+        let fact = Fact::new(name, text).at(exhibit.id).with("originator_ns", ns);
+        PayloadFinding::Undecided(fact, missing)
     };
+    let unknown = |text: &str| undecided("rates_unknown", text, Missing::Rates);
     let Some(rates) = case.rates else {
         return unknown("without a history of rates the fees cannot be judged");
     };
     if rates.at(ns).is_err() {
         return unknown("the history of rates begins after the envelope");
     }
-    match check_charges(&statement, rates) {
-        Ok(()) => PayloadFinding::Nothing,
-        Err(violation) if rates.covers(ns) => PayloadFinding::Broken(fact_of(&violation, exhibit)),
-        Err(_) => unknown("the history of rates ends before the envelope"),
+    if check_charges(&statement, rates).is_ok() {
+        return PayloadFinding::Nothing;
+    }
+    if !rates.covers(ns) {
+        return unknown("the history of rates ends before the envelope");
+    }
+    match check_charges_by_former(&statement, rates) {
+        Ok(()) => undecided(FORMER_RATE, FORMER_RATE_TEXT, Missing::RateBlock),
+        Err(violation) => PayloadFinding::Broken(fact_of(&violation, exhibit)),
     }
 }
 

@@ -125,7 +125,7 @@ pub(super) fn sign(statement: Bytes, key: &SecretKey) -> env::OriginatorEnvelope
     }
 }
 
-fn of_chain(sequence: u64) -> env::OriginatorEnvelope {
+pub(super) fn of_chain(sequence: u64) -> env::OriginatorEnvelope {
     let statement = Draft { node: 0, target: 0, ..draft(sequence, NOW) }.statement();
     let proof = env::BlockchainProof { transaction_hash: Bytes::from_static(&[5; 32]) };
     env::OriginatorEnvelope {
@@ -420,7 +420,8 @@ fn a_congestion_fee_is_judged_by_all_envelopes_of_five_minutes() {
     let right = RATE.congestion_fee(congestion_units([6, 0, 0, 0, 0], 4)).unwrap();
     assert!(right > 0);
     assert_eq!(of(strand(8, right)), (Refuted, "no_rule_broken"));
-    assert_eq!(of(strand(8, 0)), (Proven, "rule_broken"));
+    // An honest node that has lost envelopes counts fewer than it has signed.
+    assert_eq!(of(strand(8, 0)), (Claim, "congestion_too_low"));
     let gap: Vec<_> =
         strand(8, 0).into_iter().enumerate().filter(|it| it.0 != 4).map(|it| it.1).collect();
     assert_eq!(of(gap), (Inconclusive, "window_gap"));

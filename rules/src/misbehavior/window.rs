@@ -10,10 +10,15 @@ use super::exhibits::Exhibit;
 use super::judgement::{Fact, MisbehaviorVerdict, Missing, Ruling};
 use super::load::{MINUTES_BEFORE, precedes_window};
 use crate::congestion::congestion_units;
-use crate::fees::{RateTable, is_free};
+use crate::fees::{Rate, RateTable, is_free};
 
 /// The number of the rule on congestion fees under the window. Specified (`docs/protocol/misbehavior.md`).
 const RULE: u8 = 12;
+/// The name of the finding that only a rate which another one had replaced explains a fee.
+pub(super) const FORMER_RATE: &str = "former_rate";
+/// The sentence of that finding.
+pub(super) const FORMER_RATE_TEXT: &str = "only a former rate explains the fees, and the history does not say when the \
+                                           newer one came to the chain";
 
 /// The part of an envelope on which congestion fees depend.
 #[derive(Debug, Clone, Copy)]
@@ -56,17 +61,6 @@ pub(super) fn judge(case: &ReportCase<'_>, exhibits: &[Exhibit]) -> Ruling {
         return Ruling::inconclusive(fact, Missing::Window);
     }
     let (fewest, most) = counts(before, last);
-    let is_free_of_charge = last.counts == Some(false);
-    let Some(rates) = case.rates.filter(|rates| rates.at(last.ns).is_ok()) else {
-        let text = "without a history of rates the fees cannot be judged";
-        let fact = Fact::new("rates_unknown", text).at(last.id);
-        return Ruling::inconclusive(fact, Missing::Rates);
-    };
-    let is_explained = is_free_of_charge
-        || rates.near(last.ns).any(|rate| {
-            let units = |counts| congestion_units(counts, rate.target_rate_per_minute);
-            (units(fewest)..=units(most)).any(|units| rate.congestion_fee(units) == Ok(last.stated))
-        });
     let fact = |name, text: &str| {
         Fact::new(name, text)
             .at(last.id)
@@ -75,7 +69,17 @@ pub(super) fn judge(case: &ReportCase<'_>, exhibits: &[Exhibit]) -> Ruling {
             .with("envelopes", strand.len() as u64)
             .with("in_current_minute", fewest[0])
     };
-    if is_explained {
+    let is_free_of_charge = last.counts == Some(false);
+    let Some(rates) = case.rates.filter(|rates| rates.at(last.ns).is_ok()) else {
+        let text = "without a history of rates the fees cannot be judged";
+        let fact = Fact::new("rates_unknown", text).at(last.id);
+        return Ruling::inconclusive(fact, Missing::Rates);
+    };
+    let explains = |rate: &Rate| {
+        let units = |counts| congestion_units(counts, rate.target_rate_per_minute);
+        (units(fewest)..=units(most)).any(|units| rate.congestion_fee(units) == Ok(last.stated))
+    };
+    if is_free_of_charge || rates.near(last.ns).any(explains) {
         let text = "the envelopes of the five minutes explain the congestion fee";
         return Ruling::refuted(fact("no_rule_broken", text));
     }
@@ -83,7 +87,16 @@ pub(super) fn judge(case: &ReportCase<'_>, exhibits: &[Exhibit]) -> Ruling {
         let text = "the history of rates ends before the envelope";
         return Ruling::inconclusive(fact("rates_unknown", text), Missing::Rates);
     }
-    let text = "no rate in force gives this congestion fee for the envelopes of the five minutes";
+    if rates.begun(last.ns).any(explains) {
+        return Ruling::inconclusive(fact(FORMER_RATE, FORMER_RATE_TEXT), Missing::RateBlock);
+    }
+    if !rates.is_overcharged(last.ns, last.stated, most) {
+        // An honest node may have lost envelopes that it signed, or may have answered before it counted earlier ones.
+        let text =
+            "the congestion fee is below the one that the envelopes of the five minutes give";
+        return Ruling::new(MisbehaviorVerdict::Claim, fact("congestion_too_low", text));
+    }
+    let text = "the congestion fee is above the one that any rate gives for the envelopes of the five minutes";
     Ruling::new(MisbehaviorVerdict::Proven, fact("rule_broken", text))
 }
 

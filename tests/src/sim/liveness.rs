@@ -121,7 +121,8 @@ impl Sim {
         self.node(host).store.record_reports(now_ns.unsigned_abs(), vec![new], None).unwrap();
     }
 
-    fn registry(&self) -> Registry {
+    /// Returns the registry of all nodes.
+    pub(super) fn registry(&self) -> Registry {
         let record = |&id: &OriginatorId| NodeRecord {
             id,
             public_key: public_key(id),

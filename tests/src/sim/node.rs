@@ -336,11 +336,14 @@ impl Node {
             let Some(following) = self.following.get_mut(&entry.id.originator) else { continue };
             let ns = stated_ns(&entry.bytes).unwrap();
             for fault in following.times.next(entry.id, ns, now_ns) {
-                let misbehavior = match fault {
-                    TimeFault::Back { .. } => Misbehavior::TimeBack,
-                    TimeFault::Ahead => Misbehavior::TimeAhead,
+                let (misbehavior, before) = match fault {
+                    TimeFault::Back { earlier } => (Misbehavior::TimeBack, Some(earlier)),
+                    TimeFault::Ahead => (Misbehavior::TimeAhead, None),
                 };
-                self.record(now_ns, misbehavior, entry.id, None, vec![entry.bytes.clone()]);
+                let before = before.map(|earlier| self.store.snapshot().get(earlier).unwrap());
+                let mut envelopes: Vec<Bytes> = before.flatten().into_iter().collect();
+                envelopes.push(entry.bytes.clone());
+                self.record(now_ns, misbehavior, entry.id, None, envelopes);
             }
         }
     }

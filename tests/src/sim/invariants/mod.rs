@@ -6,6 +6,7 @@ mod bounded_memory;
 mod cursors_on_disk;
 mod durable_le_accepted;
 mod equal_strands;
+mod evidence_verifies;
 mod liar_named;
 mod no_gap;
 mod no_honest_guilty;

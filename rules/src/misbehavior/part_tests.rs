@@ -1,0 +1,57 @@
+//! Tests of reports with an envelope that is not evidence: it refutes its own part, and no other one.
+
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as env;
+use prost::Message as _;
+
+use super::MisbehaviorVerdict::{Claim, Proven, Refuted};
+use super::tests::{Draft, NOW, draft, judge, key, of_chain, report, sign};
+use super::{Kind, MisbehaviorVerdict};
+
+fn outcome(
+    kind: Kind,
+    envelopes: &[env::OriginatorEnvelope],
+) -> (MisbehaviorVerdict, &'static str) {
+    let judgement = judge(&report(kind, envelopes.to_vec()));
+    (judgement.verdict, judgement.facts[0].name)
+}
+
+/// An envelope in the name of node 100, which node 200 has signed.
+fn forged() -> env::OriginatorEnvelope {
+    sign(draft(8, NOW).statement().encode_to_vec().into(), &key(2))
+}
+
+#[test]
+fn a_worthless_envelope_hides_no_dependency_on_a_node() {
+    let of = |envelopes: &[env::OriginatorEnvelope]| outcome(Kind::CausalOrdering, envelopes);
+    let faulty = Draft { depends_on: [(200, 1)].into(), ..draft(7, NOW) }.signed();
+    let honest = draft(7, NOW).signed();
+    for worthless in [forged(), of_chain(7)] {
+        let proven = (Proven, "depends_on_node");
+        assert_eq!(of(&[faulty.clone(), worthless.clone()]), proven);
+        assert_eq!(of(&[worthless.clone(), faulty.clone()]), proven);
+        assert_eq!(of(&[honest.clone(), worthless]).0, Refuted);
+    }
+    assert_eq!(of(&[honest, forged()]), (Refuted, "forged"));
+}
+
+#[test]
+fn a_worthless_envelope_hides_no_false_envelope_of_a_chain() {
+    let of =
+        |envelopes: &[env::OriginatorEnvelope]| outcome(Kind::BlockchainInconsistency, envelopes);
+    let (honest, other) = (of_chain(1), of_chain(2));
+    for worthless in [forged(), draft(7, NOW).signed()] {
+        let claim = (Claim, "false_chain_envelope");
+        assert_eq!(of(&[other.clone(), worthless.clone()]), claim);
+        assert_eq!(of(&[worthless.clone(), other.clone()]), claim);
+        assert_eq!(of(&[honest.clone(), worthless]).0, Refuted);
+    }
+    assert_eq!(of(&[honest, forged()]), (Refuted, "forged"));
+}
+
+/// Two statements are shown by two envelopes together.
+#[test]
+fn a_forged_statement_beside_a_true_one_is_no_second_one() {
+    let true_one = draft(8, NOW).signed();
+    let of = |envelopes: &[env::OriginatorEnvelope]| outcome(Kind::DuplicateSequenceId, envelopes);
+    assert_eq!(of(&[true_one, forged()]), (Refuted, "forged"));
+}
