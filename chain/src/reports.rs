@@ -2,12 +2,13 @@
 //!
 //! The contract accepts a report once and settles each leaf once, so every call may be repeated, and several nodes may
 //! make the same call. The cost of gas has ceilings, so that an endpoint that lies about prices cannot drain the node's
-//! account.
+//! account. A transaction that is not mined, because the price of gas has risen since, is replaced by the next one.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use alloy::primitives::{Address, Bytes, U256};
+use alloy::rpc::types::TransactionReceipt;
 use alloy::signers::local::PrivateKeySigner;
 use hawser_rules::payer_report::leaves::LEAF_LEN_BYTES;
 use hawser_rules::payer_report::tree::Hash;
@@ -18,7 +19,7 @@ use crate::broadcast::Witnesses;
 use crate::contracts::PayerReportManager;
 use crate::contracts::payer_report_manager::PayerReportManager::PayerReportSignature;
 use crate::endpoints::Endpoints;
-use crate::send::{Call, Chain, SendError, Sender, ViewError};
+use crate::send::{Call, Chain, Quote, RECEIPT_MAX, SendError, Sender, StuckNonce, ViewError};
 use crate::spending::{Spending, SpendingLimits};
 
 /// The divisor of the part of the hour's ceiling that settlements leave to submissions. Chosen: a quarter. Payers need
@@ -87,6 +88,9 @@ pub struct ReportManager {
     domain: DomainSeparator,
     /// Shared by the clones, which use the same account.
     spending: Arc<Mutex<Spending>>,
+    /// The nonce that holds up the account, if a transaction was not mined in time. Shared by the clones.
+    stuck: Arc<Mutex<Option<StuckNonce>>>,
+    receipt_max: Duration,
     started: Instant,
 }
 
@@ -102,7 +106,24 @@ impl ReportManager {
         let domain = DomainSeparator::of_contract(endpoints.id(), address.into_array());
         let spending = Arc::new(Mutex::new(Spending::new(limits)));
         let (witnesses, started) = (Witnesses::new(endpoints.clone()), Instant::now());
-        Self { endpoints, address, signer, witnesses, domain, spending, started }
+        let (stuck, receipt_max) = (Arc::default(), RECEIPT_MAX);
+        Self {
+            endpoints,
+            address,
+            signer,
+            witnesses,
+            domain,
+            spending,
+            stuck,
+            receipt_max,
+            started,
+        }
+    }
+
+    /// Sets the time limit for a receipt.
+    #[must_use]
+    pub fn waiting(self, receipt_max: Duration) -> Self {
+        Self { receipt_max, ..self }
     }
 
     /// Returns the domain separator of the contract's EIP-712 digests.
@@ -198,19 +219,65 @@ impl ReportManager {
 
     /// Sends a call if it would succeed, its highest cost is within the ceilings, and the hour then costs no more than
     /// `hour_max_wei`. The cost counts for an hour, also if the endpoint refuses the transaction, because it may have
-    /// kept it.
+    /// kept it, and also if it takes the place of an earlier one, of which the part that both cost counts twice.
     async fn send(&self, call: &Call, hour_max_wei: u128) -> Result<(), ReportManagerError> {
         let sender = self.sender().await?;
         let price_max_wei = self.spending.lock().gas_price_max_wei();
         let quote = sender.quote_up_to(call, price_max_wei).await?;
+        let (quote, replaced) = self.in_place_of_stuck(&sender, quote).await?;
         // Endpoints may state any price.
         let cost_wei = quote.fee_max().saturating_to();
         let now = self.started.elapsed();
         let price_wei = quote.max_fee_per_gas;
         let within = self.spending.lock().take_up_to(hour_max_wei, price_wei, cost_wei, now);
         within.map_err(SendError::Ceiling)?;
-        sender.send_quoted(call, &quote).await?;
+        let sent = sender.send_in_place_of(replaced, call, &quote).await;
+        self.note_outcome(&sender, &quote, &sent).await;
+        sent?;
         Ok(())
+    }
+
+    /// Returns the nonce that holds up the account, if there is one, and the quote at fees for which nodes let its
+    /// transaction be replaced. Without that, all later transactions would wait behind one that is too cheap. The
+    /// contract takes a report and a leaf once, so the replaced call is made again if it is still to be made.
+    async fn in_place_of_stuck(
+        &self,
+        sender: &Sender,
+        quote: Quote,
+    ) -> Result<(Quote, Option<u64>), SendError> {
+        let stuck = *self.stuck.lock();
+        let Some(stuck) = stuck else { return Ok((quote, None)) };
+        if sender.first_agreed_pending().await? != Some(stuck.nonce) {
+            *self.stuck.lock() = None;
+            return Ok((quote, None));
+        }
+        let Some(quote) = stuck.outbid(quote) else {
+            let (account, chain_id) = (sender.account(), sender.chain().id());
+            return Err(SendError::NotSettled { account, chain_id, nonce: stuck.nonce });
+        };
+        let (nonce, price_wei) = (stuck.nonce, quote.max_fee_per_gas);
+        tracing::info!(nonce, price_wei, "replaces a transaction that was not mined");
+        Ok((quote, Some(nonce)))
+    }
+
+    /// Takes note of the nonce that holds up the account, after a transaction at the fees of this quote.
+    async fn note_outcome(
+        &self,
+        sender: &Sender,
+        quote: &Quote,
+        sent: &Result<TransactionReceipt, SendError>,
+    ) {
+        let stuck = match sent {
+            Err(SendError::NotMined { .. } | SendError::Contested { .. }) => {
+                // The first one may be of an earlier run of this node.
+                let Ok(first) = sender.first_agreed_pending().await else { return };
+                first.map(|nonce| StuckNonce::new(nonce, quote))
+            }
+            Ok(_) | Err(SendError::NonceTaken { .. } | SendError::Reverted { .. }) => None,
+            // Nothing was sent, or every endpoint refuses it.
+            Err(_) => return,
+        };
+        *self.stuck.lock() = stuck;
     }
 
     /// Connects to an endpoint whose contract has the expected domain separator.
@@ -226,6 +293,7 @@ impl ReportManager {
             let endpoint = chain.endpoint().to_owned();
             return Err(ReportManagerError::OtherContract { endpoint, address, found });
         }
-        Ok(Sender::new(chain, self.signer.clone()).with_witnesses(self.witnesses.clone()))
+        let sender = Sender::new(chain, self.signer.clone()).waiting(self.receipt_max);
+        Ok(sender.with_witnesses(self.witnesses.clone()))
     }
 }
