@@ -8,7 +8,7 @@ mod events;
 mod judge;
 mod look;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use alloy::primitives::Address;
 use hawser_proto::OriginatorId;
@@ -48,6 +48,8 @@ pub struct Observation {
     /// The newest reports by originator: each node of the canonical network, and each other originator that has
     /// reports. Each value is the count of all reports and the newest ones in ascending index order.
     pub reports: BTreeMap<OriginatorId, (u64, Vec<OnchainReport>)>,
+    /// The nodes of `reports` that are not in the canonical network: no further report about them is due.
+    pub left: BTreeSet<OriginatorId>,
     /// The time since which each node without any report is known to have none, unix seconds. Not read: the caller
     /// remembers it.
     pub unreported_since: BTreeMap<OriginatorId, u64>,
