@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use hawser_engine::payer_reports::ChainReports;
-use hawser_engine::runtime::{Attested, ReportStepError, Submitted, Written};
+use hawser_engine::runtime::{Attested, ReportState, ReportStepError, Submitted, Written};
 use hawser_proto::{OriginatorId, PayerAddress, SequenceId};
 use hawser_rules::Rate;
 use hawser_rules::payer_report::{NodeIds, PayerReport, RangeEnd};
@@ -324,6 +324,11 @@ async fn a_report_of_the_members_of_before_is_given_up_and_its_fees_are_settled_
         network.follow_chain();
         assert_eq!(network.submit(100, 100).await, [], "it lists other nodes");
         assert_eq!(network.on_chain().all().count(), 0);
+        let shown = network.worker(100).reports().unwrap();
+        assert!(
+            matches!(&shown[..], [it] if matches!(it.state, ReportState::Waiting(_))),
+            "{shown:?}"
+        );
         let written = network.write(100, 100).await;
         assert!(matches!(written, Written::New(_)), "{written:?}");
         assert_eq!(network.write(200, 100).await, Written::UnderWay, "the new one is");
