@@ -220,8 +220,8 @@ pub(crate) async fn reports_are_submitted_once_and_settled_in_batches(kind: Chai
     assert_eq!(events[1..], [part(100, 20, parts[0]), part(20, 0, parts[1])]);
 }
 
-/// The price of gas rises after a transaction was signed, so that no block takes it. Later transactions would wait behind
-/// it, until no node submits the report any more.
+/// The price of gas rises after a transaction was signed, so that no block takes it. Later transactions would wait
+/// behind it, until no node submits the report any more.
 #[tokio::test]
 async fn a_transaction_that_has_become_too_cheap_is_replaced_by_the_next_one() {
     let chain = Chain::start(ChainBackend::Embedded).await;

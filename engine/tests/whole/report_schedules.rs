@@ -307,7 +307,8 @@ async fn usage(schedule: &mut Schedule, nodes: &[u32]) {
 }
 
 /// A report that every member has signed is not submitted once the network is another one, whether nodes know that or
-/// not. The next one, of the new members, takes its place at once: the fees do not wait until the first one is given up.
+/// not. The next one, of the new members, takes its place at once: the fees do not wait until the first one is given
+/// up.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_report_of_the_members_of_before_is_given_up_and_its_fees_are_settled_by_the_next() {
     for joins in [true, false] {
