@@ -155,10 +155,7 @@ pub fn judge(
         }
     }
     for (node, (_, reports)) in &seen.reports {
-        // No further report is due about a node that has left. Logs migrated from the older network end when the
-        // migration is complete.
-        let grows = node.is_node() && !seen.left.contains(node);
-        for (kind, text) in of_reports(*node, reports, grows, limits, now) {
+        for (kind, text) in of_reports(*node, reports, seen.is_report_due(*node), limits, now) {
             alarm(kind, text);
         }
     }
@@ -187,11 +184,11 @@ pub fn judge(
     alarms
 }
 
-/// Returns the alarms about the reports on one originator, oldest first. `grows` is true if further ones are due.
+/// Returns the alarms about the reports on one originator, oldest first. `is_due` is true if further ones are due.
 fn of_reports(
     node: OriginatorId,
     reports: &[OnchainReport],
-    grows: bool,
+    is_due: bool,
     limits: &WatchLimits,
     now: u64,
 ) -> Vec<(AlarmKind, String)> {
@@ -204,7 +201,7 @@ fn of_reports(
         );
         (AlarmKind::ReportStuck, text)
     });
-    let overdue = reports.last().filter(|last| grows && age_s(last) > limits.report_age_s_max);
+    let overdue = reports.last().filter(|last| is_due && age_s(last) > limits.report_age_s_max);
     let overdue = overdue.map(|last| {
         let hours = age_s(last) / 3600;
         let text = format!("the last report about originator {node} ended {hours} h ago");

@@ -60,3 +60,12 @@ pub struct Observation {
     /// The implementation address of each upgradable contract.
     pub implementations: BTreeMap<Contract, Address>,
 }
+
+impl Observation {
+    /// Returns true if a further report about an originator is due after its last one: not if it has left the network.
+    /// Logs migrated from the older network end when the migration is complete.
+    #[must_use]
+    pub fn is_report_due(&self, originator: OriginatorId) -> bool {
+        originator.is_node() && !self.left.contains(&originator)
+    }
+}
