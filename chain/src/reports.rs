@@ -2,8 +2,10 @@
 //!
 //! The contract accepts a report once and settles each leaf once, so every call may be repeated, and several nodes may
 //! make the same call. The cost of gas has ceilings, so that an endpoint that lies about prices cannot drain the node's
-//! account. A transaction that is not mined, because the price of gas has risen since, is replaced by the next one.
+//! account. A transaction that is not mined, because the price of gas has risen since, is replaced by the next one. One
+//! endpoint of several that denies the contract, or shows another one, stops no call.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -19,12 +21,17 @@ use crate::broadcast::Witnesses;
 use crate::contracts::PayerReportManager;
 use crate::contracts::payer_report_manager::PayerReportManager::PayerReportSignature;
 use crate::endpoints::Endpoints;
-use crate::send::{Call, Chain, Quote, RECEIPT_MAX, SendError, Sender, StuckNonce, ViewError};
+use crate::prices;
+use crate::send::{
+    Call, Chain, Quote, RECEIPT_MAX, RequestError, SendError, Sender, StuckNonce, ViewError,
+};
 use crate::spending::{Spending, SpendingLimits};
 
 /// The divisor of the part of the hour's ceiling that settlements leave to submissions. Chosen: a quarter. Payers need
 /// no deposit, so reports may have any number of leaves, and a report that no node submits within hours is given up.
 const LEFT_TO_SUBMISSIONS: u128 = 4;
+/// The time limit for an endpoint to show the contract, if several are asked. Guess.
+const ANSWER_MAX: Duration = Duration::from_secs(3);
 
 /// Error of a call of the payer report manager.
 #[derive(Debug, thiserror::Error)]
@@ -170,7 +177,7 @@ impl ReportManager {
         }
     }
 
-    /// Returns the report at an index of an originator's list.
+    /// Returns the report at an index of an originator's list, as most endpoints show it.
     ///
     /// # Errors
     /// Fails when there is no such report, or the contract cannot be read.
@@ -179,13 +186,33 @@ impl ReportManager {
         originator: u32,
         index: u64,
     ) -> Result<ContractReport, ReportManagerError> {
-        let address = self.address;
-        let call = &PayerReportManager::getPayerReportCall {
+        let each = |chain: Chain| async move {
+            match self.stated(&chain, originator, index).await {
+                Err(ViewError::Rpc(error)) => Err(error),
+                stated => Ok(stated.ok()),
+            }
+        };
+        let stated = self.endpoints.each_soon(ANSWER_MAX, prices::GRACE, each).await;
+        let stated: Vec<_> = stated.unwrap_or_default().into_iter().flatten().collect();
+        if let Some(agreed) = agreed(&stated) {
+            return Ok(agreed);
+        }
+        let one = |chain: Chain| async move { self.stated(&chain, originator, index).await };
+        Ok(self.endpoints.ask(one).await?)
+    }
+
+    /// Returns a report as one endpoint shows it.
+    async fn stated(
+        &self,
+        chain: &Chain,
+        originator: u32,
+        index: u64,
+    ) -> Result<ContractReport, ViewError> {
+        let call = PayerReportManager::getPayerReportCall {
             originatorNodeId_: originator,
             payerReportIndex_: U256::from(index),
         };
-        let view = |chain: Chain| async move { chain.view(address, call).await };
-        let report = self.endpoints.ask(view).await?;
+        let report = chain.view(self.address, &call).await?;
         Ok(ContractReport {
             start: report.startSequenceId,
             end: report.endSequenceId,
@@ -280,20 +307,78 @@ impl ReportManager {
         *self.stuck.lock() = stuck;
     }
 
-    /// Connects to an endpoint whose contract has the expected domain separator.
+    /// Returns a sender of the account at an endpoint that shows the contract.
     async fn sender(&self) -> Result<Sender, ReportManagerError> {
-        let address = self.address;
-        let separator = &PayerReportManager::DOMAIN_SEPARATORCall {};
-        let asked = self.endpoints.ask(|chain: Chain| async move {
-            let found = chain.view(address, separator).await?;
-            Ok::<_, ViewError>((chain, found))
-        });
-        let (chain, found) = asked.await?;
-        if found.0 != self.domain.get() {
-            let endpoint = chain.endpoint().to_owned();
-            return Err(ReportManagerError::OtherContract { endpoint, address, found });
-        }
+        let chain = self.connected().await?;
         let sender = Sender::new(chain, self.signer.clone()).waiting(self.receipt_max);
         Ok(sender.with_witnesses(self.witnesses.clone()))
+    }
+
+    /// Connects to an endpoint whose contract has the expected domain separator. If the preferred one has another
+    /// contract or none, it is not used for a while, unless no endpoint has the contract: then the address is wrong.
+    async fn connected(&self) -> Result<Chain, ReportManagerError> {
+        let check = |chain: Chain| async move { self.checked(chain).await };
+        let (chain, checked) = self.endpoints.ask(check).await.map_err(ViewError::from)?;
+        let Err(wrong) = checked else { return Ok(chain) };
+        let others = self.endpoints.each_soon(ANSWER_MAX, prices::GRACE, check).await;
+        let mut others = others.unwrap_or_default().into_iter();
+        let Some((other, _)) = others.find(|(_, checked)| checked.is_ok()) else {
+            return Err(wrong);
+        };
+        self.endpoints.distrust_asked(&chain, &wrong.to_string());
+        Ok(other)
+    }
+
+    /// Returns an endpoint's connection, with an error if it does not show the expected contract.
+    async fn checked(
+        &self,
+        chain: Chain,
+    ) -> Result<(Chain, Result<(), ReportManagerError>), RequestError> {
+        let address = self.address;
+        let separator = PayerReportManager::DOMAIN_SEPARATORCall {};
+        let checked = match chain.view(address, &separator).await {
+            Ok(found) if found.0 == self.domain.get() => Ok(()),
+            Ok(found) => {
+                let endpoint = chain.endpoint().to_owned();
+                Err(ReportManagerError::OtherContract { endpoint, address, found })
+            }
+            Err(ViewError::Rpc(error)) => return Err(error),
+            Err(error) => Err(error.into()),
+        };
+        Ok((chain, checked))
+    }
+}
+
+/// Returns the statement that most endpoints make about a report; of equally many the one with less settled, which
+/// costs a request at worst. `None` if there is none.
+fn agreed(stated: &[ContractReport]) -> Option<ContractReport> {
+    let rank = |it: &&ContractReport| {
+        let alike = stated.iter().filter(|other| other == it).count();
+        (alike, !it.is_settled, Reverse(it.offset))
+    };
+    stated.iter().max_by_key(rank).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_endpoint_of_three_states_no_report_and_of_two_none_that_is_settled_already() {
+        let honest =
+            ContractReport { start: 3, end: 9, root: [1; 32], offset: 5, is_settled: false };
+        let settled = ContractReport { offset: 10, is_settled: true, ..honest };
+        let ahead = ContractReport { offset: 7, ..honest };
+        for lie in [settled, ahead, ContractReport { root: [2; 32], ..settled }] {
+            assert_eq!(agreed(&[lie, honest]), Some(honest));
+            assert_eq!(agreed(&[honest, lie]), Some(honest));
+            for stated in [[lie, honest, honest], [honest, lie, honest], [honest, honest, lie]] {
+                assert_eq!(agreed(&stated), Some(honest));
+            }
+        }
+        let behind = ContractReport { offset: 0, ..honest };
+        assert_eq!(agreed(&[behind, honest, honest]), Some(honest));
+        assert_eq!(agreed(&[settled]), Some(settled), "a single endpoint is believed");
+        assert_eq!(agreed(&[]), None);
     }
 }

@@ -53,7 +53,7 @@ struct Chain {
     endpoints: Endpoints,
     manager: ReportManager,
     key: SecretKey,
-    _proxies: [Proxy; 2],
+    proxies: [Proxy; 2],
 }
 
 impl Chain {
@@ -86,7 +86,7 @@ impl Chain {
         });
         let manager =
             ReportManager::new(endpoints.clone(), address, account, SpendingLimits::default());
-        Self { _pair: pair, network, endpoints, manager, key, _proxies: proxies }
+        Self { _pair: pair, network, endpoints, manager, key, proxies }
     }
 
     fn attested(&self, report: &PayerReport) -> [Attestation; 1] {
@@ -251,4 +251,30 @@ async fn a_transaction_that_has_become_too_cheap_is_replaced_by_the_next_one() {
     assert_eq!(chain.manager.submit(&first, &attested).await.unwrap(), SubmitOutcome::Taken);
     assert_eq!(count(BlockId::latest()).await, before + 1, "with the same nonce");
     assert_eq!(count(BlockId::pending()).await, before + 1, "nothing waits any more");
+}
+
+/// The preferred endpoint shows another contract at the address, and other reports.
+#[tokio::test]
+async fn an_endpoint_that_feigns_the_contract_stops_neither_submission_nor_settlement() {
+    let chain = Chain::start(ChainBackend::Embedded).await;
+    chain.proxies[0].set(|faults| *faults = Faults { feigns: true, ..Faults::NONE });
+    let leaves = Leaves::sum([(Address([1; 20]), 500_001)]);
+    let first = report(0, 9, &leaves);
+    let (manager, attested) = (&chain.manager, chain.attested(&first));
+    assert_eq!(manager.submit(&first, &attested).await.unwrap(), SubmitOutcome::Taken);
+    let kept = manager.kept(NODE.0, 0).await.unwrap();
+    assert_eq!((kept.end, kept.root, kept.is_settled), (9, leaves.root(), false));
+    let proof = leaves.tree().proof(0..1);
+    manager.settle(NODE.0, 0, &leaves.encoded(), &proof).await.unwrap();
+    assert!(manager.kept(NODE.0, 0).await.unwrap().is_settled);
+
+    // If none has it, the address is wrong.
+    let account = deploy::accounts().swap_remove(1);
+    let elsewhere = chain.network.at(Contract::NodeRegistry).unwrap();
+    let limits = SpendingLimits::default();
+    let wrong = ReportManager::new(chain.endpoints.clone(), elsewhere, account, limits);
+    let refused = wrong.submit(&first, &attested).await.unwrap_err();
+    let is_contract =
+        matches!(refused, ReportManagerError::OtherContract { .. } | ReportManagerError::View(_));
+    assert!(is_contract, "{refused}");
 }
