@@ -225,6 +225,7 @@ pub(crate) async fn reports_are_submitted_once_and_settled_in_batches(kind: Chai
 #[tokio::test]
 async fn a_transaction_that_has_become_too_cheap_is_replaced_by_the_next_one() {
     let chain = Chain::start(ChainBackend::Embedded).await;
+    chain.proxies[0].set(|faults| *faults = Faults::NONE);
     let settlement = &chain.network.settlement;
     let provider = settlement.provider();
     let account = deploy::accounts().swap_remove(1).address();
