@@ -184,6 +184,8 @@ fn books(network: &MoneyNetwork, asked: &[usize], withdrawn: &Amounts) -> Books 
             let unsettled = i128::from(usage["unsettled_picodollars"].as_u64().unwrap());
             let available = balance * 1_000_000 - unsettled;
             assert_eq!(usage["available_picodollars"].to_string(), available.to_string());
+            let text = support::run(&["payer", "usage", &address, "--metrics", &metrics]);
+            assert!(support::stdout(&text).contains(" p$ are a dollar"), "{text:?}");
         }
         let on_chain = network.runtime.block_on(payers::balance(&contracts, payer.address));
         assert_eq!(on_chain.unwrap().microdollars.to_string(), balance.to_string());
