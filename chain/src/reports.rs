@@ -2,12 +2,15 @@
 //!
 //! The contract accepts a report once and settles each leaf once, so every call may be repeated, and several nodes may
 //! make the same call. The cost of gas has ceilings, so that an endpoint that lies about prices cannot drain the node's
-//! account.
+//! account. A transaction that is not mined, because the price of gas has risen since, is replaced by the next one. One
+//! endpoint of several that denies the contract, or shows another one, stops no call.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use alloy::primitives::{Address, Bytes, U256};
+use alloy::rpc::types::TransactionReceipt;
 use alloy::signers::local::PrivateKeySigner;
 use hawser_rules::payer_report::leaves::LEAF_LEN_BYTES;
 use hawser_rules::payer_report::tree::Hash;
@@ -18,12 +21,17 @@ use crate::broadcast::Witnesses;
 use crate::contracts::PayerReportManager;
 use crate::contracts::payer_report_manager::PayerReportManager::PayerReportSignature;
 use crate::endpoints::Endpoints;
-use crate::send::{Call, Chain, SendError, Sender, ViewError};
+use crate::prices;
+use crate::send::{
+    Call, Chain, Quote, RECEIPT_MAX, RequestError, SendError, Sender, StuckNonce, ViewError,
+};
 use crate::spending::{Spending, SpendingLimits};
 
 /// The divisor of the part of the hour's ceiling that settlements leave to submissions. Chosen: a quarter. Payers need
 /// no deposit, so reports may have any number of leaves, and a report that no node submits within hours is given up.
 const LEFT_TO_SUBMISSIONS: u128 = 4;
+/// The time limit for an endpoint to show the contract, if several are asked. Guess.
+const ANSWER_MAX: Duration = Duration::from_secs(3);
 
 /// Error of a call of the payer report manager.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +95,9 @@ pub struct ReportManager {
     domain: DomainSeparator,
     /// Shared by the clones, which use the same account.
     spending: Arc<Mutex<Spending>>,
+    /// The nonce that holds up the account, if a transaction was not mined in time. Shared by the clones.
+    stuck: Arc<Mutex<Option<StuckNonce>>>,
+    receipt_max: Duration,
     started: Instant,
 }
 
@@ -102,7 +113,24 @@ impl ReportManager {
         let domain = DomainSeparator::of_contract(endpoints.id(), address.into_array());
         let spending = Arc::new(Mutex::new(Spending::new(limits)));
         let (witnesses, started) = (Witnesses::new(endpoints.clone()), Instant::now());
-        Self { endpoints, address, signer, witnesses, domain, spending, started }
+        let (stuck, receipt_max) = (Arc::default(), RECEIPT_MAX);
+        Self {
+            endpoints,
+            address,
+            signer,
+            witnesses,
+            domain,
+            spending,
+            stuck,
+            receipt_max,
+            started,
+        }
+    }
+
+    /// Sets the time limit for a receipt.
+    #[must_use]
+    pub fn waiting(self, receipt_max: Duration) -> Self {
+        Self { receipt_max, ..self }
     }
 
     /// Returns the domain separator of the contract's EIP-712 digests.
@@ -149,7 +177,7 @@ impl ReportManager {
         }
     }
 
-    /// Returns the report at an index of an originator's list.
+    /// Returns the report at an index of an originator's list, as most endpoints show it.
     ///
     /// # Errors
     /// Fails when there is no such report, or the contract cannot be read.
@@ -158,13 +186,33 @@ impl ReportManager {
         originator: u32,
         index: u64,
     ) -> Result<ContractReport, ReportManagerError> {
-        let address = self.address;
-        let call = &PayerReportManager::getPayerReportCall {
+        let each = |chain: Chain| async move {
+            match self.stated(&chain, originator, index).await {
+                Err(ViewError::Rpc(error)) => Err(error),
+                stated => Ok(stated.ok()),
+            }
+        };
+        let stated = self.endpoints.each_soon(ANSWER_MAX, prices::GRACE, each).await;
+        let stated: Vec<_> = stated.unwrap_or_default().into_iter().flatten().collect();
+        if let Some(agreed) = agreed(&stated) {
+            return Ok(agreed);
+        }
+        let one = |chain: Chain| async move { self.stated(&chain, originator, index).await };
+        Ok(self.endpoints.ask(one).await?)
+    }
+
+    /// Returns a report as one endpoint shows it.
+    async fn stated(
+        &self,
+        chain: &Chain,
+        originator: u32,
+        index: u64,
+    ) -> Result<ContractReport, ViewError> {
+        let call = PayerReportManager::getPayerReportCall {
             originatorNodeId_: originator,
             payerReportIndex_: U256::from(index),
         };
-        let view = |chain: Chain| async move { chain.view(address, call).await };
-        let report = self.endpoints.ask(view).await?;
+        let report = chain.view(self.address, &call).await?;
         Ok(ContractReport {
             start: report.startSequenceId,
             end: report.endSequenceId,
@@ -198,34 +246,139 @@ impl ReportManager {
 
     /// Sends a call if it would succeed, its highest cost is within the ceilings, and the hour then costs no more than
     /// `hour_max_wei`. The cost counts for an hour, also if the endpoint refuses the transaction, because it may have
-    /// kept it.
+    /// kept it, and also if it takes the place of an earlier one, of which the part that both cost counts twice.
     async fn send(&self, call: &Call, hour_max_wei: u128) -> Result<(), ReportManagerError> {
         let sender = self.sender().await?;
         let price_max_wei = self.spending.lock().gas_price_max_wei();
         let quote = sender.quote_up_to(call, price_max_wei).await?;
+        let (quote, replaced) = self.in_place_of_stuck(&sender, quote).await?;
         // Endpoints may state any price.
         let cost_wei = quote.fee_max().saturating_to();
         let now = self.started.elapsed();
         let price_wei = quote.max_fee_per_gas;
         let within = self.spending.lock().take_up_to(hour_max_wei, price_wei, cost_wei, now);
         within.map_err(SendError::Ceiling)?;
-        sender.send_quoted(call, &quote).await?;
+        let sent = sender.send_in_place_of(replaced, call, &quote).await;
+        self.note_outcome(&sender, &quote, &sent).await;
+        sent?;
         Ok(())
     }
 
-    /// Connects to an endpoint whose contract has the expected domain separator.
-    async fn sender(&self) -> Result<Sender, ReportManagerError> {
-        let address = self.address;
-        let separator = &PayerReportManager::DOMAIN_SEPARATORCall {};
-        let asked = self.endpoints.ask(|chain: Chain| async move {
-            let found = chain.view(address, separator).await?;
-            Ok::<_, ViewError>((chain, found))
-        });
-        let (chain, found) = asked.await?;
-        if found.0 != self.domain.get() {
-            let endpoint = chain.endpoint().to_owned();
-            return Err(ReportManagerError::OtherContract { endpoint, address, found });
+    /// Returns the nonce that holds up the account, if there is one, and the quote at fees for which nodes let its
+    /// transaction be replaced. Without that, all later transactions would wait behind one that is too cheap. The
+    /// contract takes a report and a leaf once, so the replaced call is made again if it is still to be made.
+    async fn in_place_of_stuck(
+        &self,
+        sender: &Sender,
+        quote: Quote,
+    ) -> Result<(Quote, Option<u64>), SendError> {
+        let stuck = *self.stuck.lock();
+        let Some(stuck) = stuck else { return Ok((quote, None)) };
+        if sender.first_agreed_pending().await? != Some(stuck.nonce) {
+            *self.stuck.lock() = None;
+            return Ok((quote, None));
         }
-        Ok(Sender::new(chain, self.signer.clone()).with_witnesses(self.witnesses.clone()))
+        let Some(quote) = stuck.outbid(quote) else {
+            let (account, chain_id) = (sender.account(), sender.chain().id());
+            return Err(SendError::NotSettled { account, chain_id, nonce: stuck.nonce });
+        };
+        let (nonce, price_wei) = (stuck.nonce, quote.max_fee_per_gas);
+        tracing::info!(nonce, price_wei, "replaces a transaction that was not mined");
+        Ok((quote, Some(nonce)))
+    }
+
+    /// Takes note of the nonce that holds up the account, after a transaction at the fees of this quote.
+    async fn note_outcome(
+        &self,
+        sender: &Sender,
+        quote: &Quote,
+        sent: &Result<TransactionReceipt, SendError>,
+    ) {
+        let stuck = match sent {
+            Err(SendError::NotMined { .. } | SendError::Contested { .. }) => {
+                // The first one may be of an earlier run of this node.
+                let Ok(first) = sender.first_agreed_pending().await else { return };
+                first.map(|nonce| StuckNonce::new(nonce, quote))
+            }
+            Ok(_) | Err(SendError::NonceTaken { .. } | SendError::Reverted { .. }) => None,
+            // Nothing was sent, or every endpoint refuses it.
+            Err(_) => return,
+        };
+        *self.stuck.lock() = stuck;
+    }
+
+    /// Returns a sender of the account at an endpoint that shows the contract.
+    async fn sender(&self) -> Result<Sender, ReportManagerError> {
+        let chain = self.connected().await?;
+        let sender = Sender::new(chain, self.signer.clone()).waiting(self.receipt_max);
+        Ok(sender.with_witnesses(self.witnesses.clone()))
+    }
+
+    /// Connects to an endpoint whose contract has the expected domain separator. If the preferred one has another
+    /// contract or none, it is not used for a while, unless no endpoint has the contract: then the address is wrong.
+    async fn connected(&self) -> Result<Chain, ReportManagerError> {
+        let check = |chain: Chain| async move { self.checked(chain).await };
+        let (chain, checked) = self.endpoints.ask(check).await.map_err(ViewError::from)?;
+        let Err(wrong) = checked else { return Ok(chain) };
+        let others = self.endpoints.each_soon(ANSWER_MAX, prices::GRACE, check).await;
+        let mut others = others.unwrap_or_default().into_iter();
+        let Some((other, _)) = others.find(|(_, checked)| checked.is_ok()) else {
+            return Err(wrong);
+        };
+        self.endpoints.distrust_asked(&chain, &wrong.to_string());
+        Ok(other)
+    }
+
+    /// Returns an endpoint's connection, with an error if it does not show the expected contract.
+    async fn checked(
+        &self,
+        chain: Chain,
+    ) -> Result<(Chain, Result<(), ReportManagerError>), RequestError> {
+        let address = self.address;
+        let separator = PayerReportManager::DOMAIN_SEPARATORCall {};
+        let checked = match chain.view(address, &separator).await {
+            Ok(found) if found.0 == self.domain.get() => Ok(()),
+            Ok(found) => {
+                let endpoint = chain.endpoint().to_owned();
+                Err(ReportManagerError::OtherContract { endpoint, address, found })
+            }
+            Err(ViewError::Rpc(error)) => return Err(error),
+            Err(error) => Err(error.into()),
+        };
+        Ok((chain, checked))
+    }
+}
+
+/// Returns the statement that most endpoints make about a report; of equally many the one with less settled, which
+/// costs a request at worst. `None` if there is none.
+fn agreed(stated: &[ContractReport]) -> Option<ContractReport> {
+    let rank = |it: &&ContractReport| {
+        let alike = stated.iter().filter(|other| other == it).count();
+        (alike, !it.is_settled, Reverse(it.offset))
+    };
+    stated.iter().max_by_key(rank).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_endpoint_of_three_states_no_report_and_of_two_none_that_is_settled_already() {
+        let honest =
+            ContractReport { start: 3, end: 9, root: [1; 32], offset: 5, is_settled: false };
+        let settled = ContractReport { offset: 10, is_settled: true, ..honest };
+        let ahead = ContractReport { offset: 7, ..honest };
+        for lie in [settled, ahead, ContractReport { root: [2; 32], ..settled }] {
+            assert_eq!(agreed(&[lie, honest]), Some(honest));
+            assert_eq!(agreed(&[honest, lie]), Some(honest));
+            for stated in [[lie, honest, honest], [honest, lie, honest], [honest, honest, lie]] {
+                assert_eq!(agreed(&stated), Some(honest));
+            }
+        }
+        let behind = ContractReport { offset: 0, ..honest };
+        assert_eq!(agreed(&[behind, honest, honest]), Some(honest));
+        assert_eq!(agreed(&[settled]), Some(settled), "a single endpoint is believed");
+        assert_eq!(agreed(&[]), None);
     }
 }

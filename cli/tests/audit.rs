@@ -438,6 +438,8 @@ fn a_folder_is_pruned_and_still_replays_clean() {
     assert_eq!(would["strands"][0]["stays"], serde_json::json!({ "not_reported": 101 }));
     let output = run(&["prune", "--dry-run", "--data-dir", data_dir]);
     assert!(stdout(&output).contains("strand 200: 199 envelopes would go"), "{output:?}");
+    let total = "199 envelopes would go in all, of those that had expired at 2025-10-09T08:53:00";
+    assert!(stdout(&output).contains(total), "{output:?}");
     let done = json(&["prune", "--json", "--data-dir", data_dir]);
     assert_eq!((&done["pruned"], &done["dry_run"]), (&199.into(), &false.into()), "{done}");
     assert_eq!(json(&["prune", "--json", "--data-dir", data_dir])["pruned"], 0, "once");

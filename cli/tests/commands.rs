@@ -48,6 +48,8 @@ fn wrong_usage_exits_with_2() {
         &["payer", "estimate", "--size", "350", "--retention", "1"],
         &["payer", "estimate", "--size", "350", "--retention", "400"],
         &["payer", "estimate", "--size", "350", "--at", "moon", "--rpc-url", "http://127.0.0.1:1"],
+        &["report", "show", "0x12", "--metrics", "127.0.0.1:1"],
+        &["report", "explain", "0x12", "--metrics", "127.0.0.1:1"],
     ] {
         assert_eq!(run(args).status.code(), Some(2), "{args:?}");
     }

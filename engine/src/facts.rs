@@ -13,7 +13,10 @@ use hawser_proto::pb::xmtp::identity::associations::member_identifier::Kind as M
 use hawser_proto::pb::xmtp::identity::associations::{
     IdentifierKind, IdentityAction, MemberIdentifier,
 };
-use hawser_proto::{Address, Bytes, Digest, InboxId, OriginatorId, PayerAddress, SequenceId};
+use hawser_proto::stored_terms::StoredTerms;
+use hawser_proto::{
+    Address, Bytes, Digest, InboxId, OriginatorId, PayerAddress, SequenceId, Topic,
+};
 use hawser_rules::retention::EXPIRY_NEVER;
 use hawser_rules::{RuleNumber, is_free, is_owed, payer_claim};
 use hawser_storage::{
@@ -66,30 +69,77 @@ fn with_receipt(
     payer: Option<PayerAddress>,
     receipt: Option<[u8; 32]>,
 ) -> Facts {
-    let envelope = statement.payer();
-    let client = envelope.client();
-    let originator = statement.id().originator;
-    let is_paid = is_owed(envelope, None);
-    // An envelope from the older network has a price, but does not count as load of this network.
-    let counted = originator.is_node() && is_paid;
-    let charged = payer.filter(|_| counted || (originator.is_migrated() && is_paid));
-    Facts {
-        topic: Some(client.topic().clone()),
-        originator_ns: statement.originator_ns(),
-        depends_on: chain_dependencies(client.depends_on()),
-        expiry_unix_s: Some(statement.expiry_unix_s())
-            .filter(|&expiry| expiry != 0 && expiry < EXPIRY_NEVER),
-        receipt,
-        charge: charged.map(|payer| Charge {
-            payer,
+    let addresses = addresses(statement.payer().client());
+    Facts { addresses, ..FactTerms::of_statement(statement).facts(payer, receipt) }
+}
+
+/// The parts of a valid envelope from which its facts follow, beside its payer and the content of its payload.
+struct FactTerms {
+    originator: OriginatorId,
+    topic: Topic,
+    originator_ns: i64,
+    depends_on: Vec<EnvelopeId>,
+    expiry_unix_s: u64,
+    size_bytes: u64,
+    retention_days: u32,
+    stated_picodollars: u64,
+}
+
+impl FactTerms {
+    fn of_statement(statement: &UnsignedOriginatorEnvelope) -> Self {
+        let envelope = statement.payer();
+        let client = envelope.client();
+        Self {
+            originator: statement.id().originator,
+            topic: client.topic().clone(),
+            originator_ns: statement.originator_ns(),
+            depends_on: chain_dependencies(client.depends_on()),
+            expiry_unix_s: statement.expiry_unix_s(),
             size_bytes: envelope.as_bytes().len() as u64,
             retention_days: envelope.retention_days(),
             stated_picodollars: statement
                 .base_fee_picodollars()
                 .saturating_add(statement.congestion_fee_picodollars()),
-        }),
-        counts_for_congestion: counted,
-        addresses: addresses(client),
+        }
+    }
+
+    fn of_stored(terms: StoredTerms) -> Self {
+        Self {
+            originator: terms.id.originator,
+            topic: terms.topic,
+            originator_ns: terms.originator_ns,
+            depends_on: chain_dependencies(&terms.depends_on),
+            expiry_unix_s: terms.expiry_unix_s,
+            size_bytes: terms.size_bytes,
+            retention_days: terms.retention_days,
+            stated_picodollars: terms
+                .base_fee_picodollars
+                .saturating_add(terms.congestion_fee_picodollars),
+        }
+    }
+
+    /// Returns the facts of the envelope, without addresses.
+    fn facts(self, payer: Option<PayerAddress>, receipt: Option<[u8; 32]>) -> Facts {
+        let is_paid = !is_free(self.topic.kind());
+        // An envelope from the older network has a price, but does not count as load of this network.
+        let counted = self.originator.is_node() && is_paid;
+        let charged = payer.filter(|_| counted || (self.originator.is_migrated() && is_paid));
+        Facts {
+            topic: Some(self.topic),
+            originator_ns: self.originator_ns,
+            depends_on: self.depends_on,
+            expiry_unix_s: Some(self.expiry_unix_s)
+                .filter(|&expiry| expiry != 0 && expiry < EXPIRY_NEVER),
+            receipt,
+            charge: charged.map(|payer| Charge {
+                payer,
+                size_bytes: self.size_bytes,
+                retention_days: self.retention_days,
+                stated_picodollars: self.stated_picodollars,
+            }),
+            counts_for_congestion: counted,
+            addresses: Vec::new(),
+        }
     }
 }
 
@@ -158,19 +208,35 @@ pub fn of_stored_many(stored: &[StoredEnvelope], own: OriginatorId) -> Vec<Optio
 }
 
 /// Returns the facts of valid stored envelopes in their order, from their payers and receipts where these are known;
-/// `None` for one that cannot be read, or that `may_go` keeps.
+/// `None` for one that cannot be read, or that `may_go` keeps by its retention in days.
 ///
-/// The other payers are recovered together, as in [`of_stored_many`], where something depends on them.
+/// An envelope whose payer and receipt are known is read without decoding its payload and its signatures: that would be
+/// a good part of the work of pruning. The other payers are recovered together, as in [`of_stored_many`], where
+/// something depends on them.
 #[must_use]
 pub(crate) fn of_expired_many(
     expired: &[ExpiredEnvelope],
     own: OriginatorId,
-    may_go: impl Fn(&OriginatorEnvelope) -> bool,
+    may_go: impl Fn(u32) -> bool,
 ) -> Vec<Option<Facts>> {
+    let (mut facts, mut unknown) = (Vec::with_capacity(expired.len()), Vec::new());
+    for (index, it) in expired.iter().enumerate() {
+        let terms = StoredTerms::of_stored(it.bytes.clone());
+        let goes = terms.ok().filter(|terms| may_go(terms.retention_days));
+        facts.push(goes.and_then(|terms| {
+            let is_own = terms.id.originator == own;
+            let is_known = it.payer.is_some() && (it.receipt.is_some() || !is_own);
+            if !is_known || terms.has_identity_update {
+                unknown.push(index);
+                return None;
+            }
+            Some(FactTerms::of_stored(terms).facts(it.payer, it.receipt.filter(|_| is_own)))
+        }));
+    }
     let mut claims = Vec::new();
-    let open = |expired: &ExpiredEnvelope| {
-        let envelope = OriginatorEnvelope::parse_stored(expired.bytes.clone());
-        let envelope = envelope.ok().filter(&may_go)?;
+    let open = |index: usize| {
+        let expired = &expired[index];
+        let envelope = OriginatorEnvelope::parse_stored(expired.bytes.clone()).ok()?;
         let statement = envelope.unsigned();
         let is_free = is_free(statement.payer().client().topic().kind());
         let needs_receipt = statement.id().originator == own && expired.receipt.is_none();
@@ -178,22 +244,21 @@ pub(crate) fn of_expired_many(
         let claim = is_unknown.then(|| payer_claim(statement.payer()).ok()).flatten();
         let is_claimed = claim.is_some();
         claims.extend(claim);
-        Some((envelope, (expired.payer, expired.receipt), is_claimed))
+        Some((index, envelope, is_claimed))
     };
-    let opened: Vec<_> = expired.iter().map(open).collect();
+    let opened: Vec<_> = unknown.into_iter().filter_map(open).collect();
     let mut recovered = recover_similar(claims).into_iter();
-    type Known = (Option<PayerAddress>, Option<[u8; 32]>);
-    let facts = |opened: Option<(OriginatorEnvelope, Known, bool)>| {
-        let (envelope, (payer, receipt), is_claimed) = opened?;
+    for (index, envelope, is_claimed) in opened {
+        let ExpiredEnvelope { payer, receipt, .. } = expired[index];
         let claimed = is_claimed.then(|| recovered.next().expect("one for each claim"));
         let payer = payer.or(claimed.and_then(Result::ok).map(|key| key.address()));
         let statement = envelope.unsigned();
-        Some(match receipt.filter(|_| statement.id().originator == own) {
+        facts[index] = Some(match receipt.filter(|_| statement.id().originator == own) {
             None => of_statement(statement, payer, own),
             receipt => with_receipt(statement, payer, receipt),
-        })
-    };
-    opened.into_iter().map(facts).collect()
+        });
+    }
+    facts
 }
 
 /// A stored envelope that has rows.

@@ -13,7 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hawser_proto::envelope::OriginatorEnvelope;
+use hawser_proto::stored_terms::StoredTerms;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::retention::is_endless;
 use hawser_storage::{ExpiredEnvelope, Expiring, Facts};
@@ -186,11 +186,11 @@ fn reported_unix_s(chain: &ChainReports, own_unix_s: u64) -> u64 {
 /// Returns true if the bytes of a stored envelope let it be pruned: it can be read, and is not to be kept for ever.
 #[must_use]
 pub fn may_expire(bytes: &Bytes) -> bool {
-    OriginatorEnvelope::parse(bytes.clone()).is_ok_and(|it| is_to_expire(&it))
+    StoredTerms::of_stored(bytes.clone()).is_ok_and(|terms| is_to_expire(terms.retention_days))
 }
 
-fn is_to_expire(envelope: &OriginatorEnvelope) -> bool {
-    !is_endless(envelope.unsigned().payer().retention_days())
+fn is_to_expire(retention_days: u32) -> bool {
+    !is_endless(retention_days)
 }
 
 /// Returns the facts of stored envelopes, of each whose bytes let it be pruned.
@@ -202,7 +202,7 @@ pub fn of_expired(expired: &[ExpiredEnvelope], own: OriginatorId) -> Vec<Option<
 
 #[cfg(test)]
 mod tests {
-    use hawser_proto::envelope::{PayerEnvelope, Proof};
+    use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, Proof};
     use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
     use hawser_proto::sign::originator_digest;
     use hawser_proto::{PayerAddress, SecretKey};

@@ -4,6 +4,14 @@ use crate::ids::{EnvelopeId, OriginatorId, SequenceId};
 use crate::pb::xmtp::xmtpv4::envelopes as pb;
 use crate::topic::{Topic, TopicError};
 
+/// A client envelope without its payload, which is skipped and not decoded.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(crate) struct ClientWithoutPayload {
+    /// The part that nodes act on.
+    #[prost(message, optional, tag = "1")]
+    pub(crate) aad: Option<pb::AuthenticatedData>,
+}
+
 /// Returns the topic that a client names, and the envelopes that its envelope depends on, by originator ascending.
 ///
 /// # Errors

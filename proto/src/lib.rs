@@ -37,6 +37,7 @@ pub mod mls;
 pub mod pb;
 pub mod quic_address;
 pub mod sign;
+pub mod stored_terms;
 pub mod topic;
 pub mod topic_place;
 pub mod void;

@@ -3,19 +3,11 @@
 use bytes::Bytes;
 use prost::Message as _;
 
-use crate::client_aad::topic_and_dependencies;
+use crate::client_aad::{ClientWithoutPayload, topic_and_dependencies};
 use crate::envelope::LayerError;
 use crate::ids::EnvelopeId;
 use crate::pb::xmtp::xmtpv4::envelopes as pb;
 use crate::topic::Topic;
-
-/// A client envelope without its payload, which is skipped and not decoded.
-#[derive(Clone, PartialEq, prost::Message)]
-struct ClientWithoutPayload {
-    /// The part that nodes act on.
-    #[prost(message, optional, tag = "1")]
-    aad: Option<pb::AuthenticatedData>,
-}
 
 /// The topic of a stored envelope, its time, and the envelopes that it depends on.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -19,7 +19,7 @@ use tokio::time::sleep;
 use super::error::BroadcastError;
 use super::heads::EndpointHeads;
 use super::jobs::{JobStage, Jobs, Waiter};
-use super::nonces::{Nonces, replacement_price};
+use super::nonces::{Nonces, PRICE_FACTOR_MAX, replacement_price};
 use super::outcome::{BroadcastReceipt, BroadcastResult, BroadcastStatus};
 use super::payload::{BroadcasterContracts, PayloadTopic};
 use super::poll::{Heads, PollResponse};
@@ -39,8 +39,6 @@ use crate::spending::{CeilingError, Spending, SpendingLimits};
 
 /// The number of payloads whose gas is estimated concurrently. Guess.
 const ESTIMATES_MAX: usize = 32;
-/// The bound of a replacement's price, as a multiple of the current price. Guess: 17 replacements by an eighth each.
-const PRICE_FACTOR_MAX: u128 = 8;
 /// Interval at which the contracts' payload bounds are read. Guess: an administrator changes them a
 /// few times a year.
 const BOUNDS_EVERY: Duration = Duration::from_secs(60);

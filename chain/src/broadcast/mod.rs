@@ -57,6 +57,7 @@ use crate::endpoints::Endpoints;
 use crate::spending::CeilingError;
 use driver::{Driver, DriverCommand};
 pub use error::{BroadcastError, BroadcastStartError};
+pub(crate) use nonces::{PRICE_FACTOR_MAX, replacement_price};
 use outcome::BroadcastResult;
 pub use outcome::{
     BroadcastReceipt, BroadcastStatus, GasPriceReading, GasPriceReadings, PayloadBounds,

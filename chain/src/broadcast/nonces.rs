@@ -48,6 +48,8 @@ use super::slots::{
 const BUMP_DIVISOR: u128 = 8;
 /// Attempts to sign a transaction again at a higher price after the chain has refused it as too cheap. Guess.
 const PRICE_TRIES: u32 = 12;
+/// The bound of a replacement's price, as a multiple of the current price. Guess: 17 replacements by an eighth each.
+pub(crate) const PRICE_FACTOR_MAX: u128 = 8;
 
 /// The nonces of one account.
 ///
@@ -94,7 +96,7 @@ pub(super) struct Nonces {
 }
 
 /// Returns the lowest price at which nodes let a transaction replace one of price `over`.
-pub(super) fn replacement_price(over: u128) -> u128 {
+pub(crate) fn replacement_price(over: u128) -> u128 {
     over.saturating_add(over / BUMP_DIVISOR).saturating_add(1)
 }
 

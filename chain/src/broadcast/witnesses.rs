@@ -152,10 +152,28 @@ impl Witnesses {
     /// # Errors
     /// The error of the last endpoint, if none has answered.
     pub(crate) async fn next_nonce(&self, account: Address) -> Result<u64, RequestError> {
+        let (mined, pending) = self.agreed_counts(account).await?;
+        Ok(pending.unwrap_or(mined))
+    }
+
+    /// Returns the first nonce of the account that is pending and not mined, by the counts that
+    /// [`next_nonce`](Self::next_nonce) believes; `None` if there is none.
+    ///
+    /// # Errors
+    /// The error of the last endpoint, if none has answered.
+    pub(crate) async fn first_agreed_pending(
+        &self,
+        account: Address,
+    ) -> Result<Option<u64>, RequestError> {
+        let (mined, pending) = self.agreed_counts(account).await?;
+        Ok(pending.filter(|pending| *pending > mined).map(|_| mined))
+    }
+
+    /// Returns the counts of the account's transactions that are mined, and mined or pending.
+    async fn agreed_counts(&self, account: Address) -> Result<(u64, Option<u64>), RequestError> {
         let sent = self.0.sent.lock().get(&account).copied().unwrap_or(0);
         let state = self.counts(account, sent).await?;
-        let (mined, pending) = believed(&state.counts, KnownCounts { mined: sent, used: sent });
-        Ok(pending.unwrap_or(mined))
+        Ok(believed(&state.counts, KnownCounts { mined: sent, used: sent }))
     }
 
     /// Returns the first nonce of the account that an endpoint calls pending and not mined; `None` if each endpoint

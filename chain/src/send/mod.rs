@@ -15,6 +15,7 @@ mod call;
 mod chain;
 mod error;
 mod sender;
+mod stuck;
 mod transport;
 
 pub use call::{Call, Quote};
@@ -23,4 +24,5 @@ pub use chain::{Chain, REQUEST_MAX, direct_http_client, http_client};
 pub use error::{ConnectError, RequestError, SendError, ViewError};
 pub(crate) use error::{innermost, revert_of, shown};
 pub use sender::{RECEIPT_MAX, Sender};
+pub(crate) use stuck::StuckNonce;
 pub(crate) use transport::ANSWER_LEN_BYTES_MAX;

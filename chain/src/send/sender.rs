@@ -136,10 +136,27 @@ impl Sender {
         call: &Call,
         quote: &Quote,
     ) -> Result<TransactionReceipt, SendError> {
+        self.send_in_place_of(None, call, quote).await
+    }
+
+    /// Sends a call like [`send_quoted`](Self::send_quoted), with the nonce `replaced` if there is one. Of the
+    /// transactions with that nonce one is mined; if it is not this one, the error is [`SendError::NonceTaken`].
+    ///
+    /// # Errors
+    /// See [`send`](Self::send).
+    pub(crate) async fn send_in_place_of(
+        &self,
+        replaced: Option<u64>,
+        call: &Call,
+        quote: &Quote,
+    ) -> Result<TransactionReceipt, SendError> {
         if let Some(witnesses) = &self.witnesses {
             witnesses.begin().await;
         }
-        let signed = self.submit(call, quote).await?;
+        let signed = match replaced {
+            Some(nonce) => self.submit_at(nonce, call, quote).await?.0,
+            None => self.submit(call, quote).await?,
+        };
         let receipt = match &self.witnesses {
             Some(witnesses) => self.agreed_receipt_of(&signed, witnesses).await?,
             None => self.receipt_of(&signed).await?,
@@ -153,31 +170,40 @@ impl Sender {
 
     /// Signs the call with the next nonce and submits it, once. The lock admits one call at a time, so no two calls get
     /// the same nonce, and the node receives nonces in order.
-    ///
-    /// A node that says that the nonce is used may have this very transaction: proxies submit one twice, and a hostile
-    /// node keeps it. Another one with the next nonce would make the payment a second time, so only the receipt
-    /// decides. The same holds if one node refuses the transaction and others do not: it may have passed it on.
     async fn submit(&self, call: &Call, quote: &Quote) -> Result<Signed, SendError> {
         let mut next = self.next_nonce.lock().await;
         // Another process may have used the account since.
         let pending = self.pending_nonce().await?;
         let nonce = next.take().map_or(pending, |next| next.max(pending));
+        let (signed, is_accepted) = self.submit_at(nonce, call, quote).await?;
+        // Otherwise the next call asks for its nonce: a gap would hold up all that follow.
+        *next = is_accepted.then_some(nonce + 1);
+        Ok(signed)
+    }
+
+    /// Signs the call with a nonce and submits it, once. Returns true if a node has accepted it.
+    ///
+    /// A node that says that the nonce is used may have this very transaction: proxies submit one twice, and a hostile
+    /// node keeps it. Another one with the next nonce would make the payment a second time, so only the receipt
+    /// decides. The same holds if one node refuses the transaction and others do not: it may have passed it on.
+    async fn submit_at(
+        &self,
+        nonce: u64,
+        call: &Call,
+        quote: &Quote,
+    ) -> Result<(Signed, bool), SendError> {
         let signed = self.sign(call, quote, nonce).await?;
         for _ in 0..SUBMIT_TRIES {
             match self.hand_over(&signed).await? {
-                HandOver::Accepted => {
-                    *next = Some(nonce + 1);
-                    return Ok(signed);
-                }
-                // The next call asks for its nonce: a gap would hold up all that follow.
-                HandOver::NonceUsed | HandOver::Unsure => return Ok(signed),
+                HandOver::Accepted => return Ok((signed, true)),
+                HandOver::NonceUsed | HandOver::Unsure => return Ok((signed, false)),
                 HandOver::NonceAhead => sleep(LOOK_AGAIN_AFTER).await,
                 HandOver::Refused(said) => {
                     return Err(SendError::RefusedByAll { hash: signed.hash, said });
                 }
             }
         }
-        Ok(signed)
+        Ok((signed, false))
     }
 
     /// Waits until all known transactions of the account are mined, so that no transaction of an earlier run
@@ -208,6 +234,15 @@ impl Sender {
         }
         let (mined, pending) = (self.mined_nonce().await?, self.pending_nonce().await?);
         Ok(Some(mined).filter(|mined| *mined < pending))
+    }
+
+    /// Returns the first nonce that is pending and not mined, on which the witnesses agree if there are any; `None` if
+    /// there is none.
+    pub(crate) async fn first_agreed_pending(&self) -> Result<Option<u64>, RequestError> {
+        match &self.witnesses {
+            Some(witnesses) => witnesses.first_agreed_pending(self.account).await,
+            None => self.first_pending().await,
+        }
     }
 
     /// Returns the count of mined and pending transactions, on which the witnesses agree if there are any.

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use alloy::eips::{BlockId, BlockNumberOrTag};
+use alloy::providers::Provider as _;
 use hawser_chain::admin::nodes::{self, NewNode};
 use hawser_chain::admin::{Contract, Contracts, Network, fees, payers};
 use hawser_chain::endpoints::Endpoints;
@@ -18,6 +20,7 @@ use hawser_devchain::deploy;
 use hawser_proto::{Address, OriginatorId, SecretKey, SequenceId};
 use hawser_rules::payer_report::{Attestation, Leaves, NodeIds, PayerReport, RangeEnd, ReportId};
 use parking_lot::Mutex;
+use serde_json::{Value, json};
 
 use super::carry_out;
 use crate::pair::{self, ChainBackend, Pair, SETTLEMENT_ID};
@@ -50,7 +53,7 @@ struct Chain {
     endpoints: Endpoints,
     manager: ReportManager,
     key: SecretKey,
-    _proxies: [Proxy; 2],
+    proxies: [Proxy; 2],
 }
 
 impl Chain {
@@ -83,7 +86,7 @@ impl Chain {
         });
         let manager =
             ReportManager::new(endpoints.clone(), address, account, SpendingLimits::default());
-        Self { _pair: pair, network, endpoints, manager, key, _proxies: proxies }
+        Self { _pair: pair, network, endpoints, manager, key, proxies }
     }
 
     fn attested(&self, report: &PayerReport) -> [Attestation; 1] {
@@ -215,4 +218,64 @@ pub(crate) async fn reports_are_submitted_once_and_settled_in_batches(kind: Chai
     };
     let parts = [settled[..100].iter().sum(), settled[100..].iter().sum()];
     assert_eq!(events[1..], [part(100, 20, parts[0]), part(20, 0, parts[1])]);
+}
+
+/// The price of gas rises after a transaction was signed, so that no block takes it. Later transactions would wait
+/// behind it, until no node submits the report any more.
+#[tokio::test]
+async fn a_transaction_that_has_become_too_cheap_is_replaced_by_the_next_one() {
+    let chain = Chain::start(ChainBackend::Embedded).await;
+    chain.proxies[0].set(|faults| *faults = Faults::NONE);
+    let settlement = &chain.network.settlement;
+    let provider = settlement.provider();
+    let account = deploy::accounts().swap_remove(1).address();
+    let count = async |at| settlement.transaction_count(account, at).await.unwrap();
+    let set = async |method: &'static str, value: Value| {
+        provider.raw_request::<_, Value>(method.into(), value).await.unwrap();
+    };
+    let first = report(0, 9, &Leaves::sum([(Address([1; 20]), 500_001)]));
+    let attested = chain.attested(&first);
+    let before = count(BlockId::latest()).await;
+
+    set("evm_setAutomine", json!([false])).await;
+    let impatient = chain.manager.clone().waiting(Duration::from_secs(1));
+    let late = impatient.submit(&first, &attested).await.unwrap_err();
+    assert!(matches!(late, ReportManagerError::Send(SendError::NotMined { .. })), "{late}");
+    assert_eq!(count(BlockId::pending()).await, before + 1, "it waits");
+    let head = provider.get_block_by_number(BlockNumberOrTag::Latest).await.unwrap().unwrap();
+    let dearer = 10 * head.header.base_fee_per_gas.unwrap();
+    set("anvil_setNextBlockBaseFeePerGas", json!([format!("{dearer:#x}")])).await;
+    set("evm_mine", json!([])).await;
+    set("evm_setAutomine", json!([true])).await;
+    assert_eq!(count(BlockId::latest()).await, before, "it is too cheap");
+
+    assert_eq!(chain.manager.submit(&first, &attested).await.unwrap(), SubmitOutcome::Taken);
+    assert_eq!(count(BlockId::latest()).await, before + 1, "with the same nonce");
+    assert_eq!(count(BlockId::pending()).await, before + 1, "nothing waits any more");
+}
+
+/// The preferred endpoint shows another contract at the address, and other reports.
+#[tokio::test]
+async fn an_endpoint_that_feigns_the_contract_stops_neither_submission_nor_settlement() {
+    let chain = Chain::start(ChainBackend::Embedded).await;
+    chain.proxies[0].set(|faults| *faults = Faults { feigns: true, ..Faults::NONE });
+    let leaves = Leaves::sum([(Address([1; 20]), 500_001)]);
+    let first = report(0, 9, &leaves);
+    let (manager, attested) = (&chain.manager, chain.attested(&first));
+    assert_eq!(manager.submit(&first, &attested).await.unwrap(), SubmitOutcome::Taken);
+    let kept = manager.kept(NODE.0, 0).await.unwrap();
+    assert_eq!((kept.end, kept.root, kept.is_settled), (9, leaves.root(), false));
+    let proof = leaves.tree().proof(0..1);
+    manager.settle(NODE.0, 0, &leaves.encoded(), &proof).await.unwrap();
+    assert!(manager.kept(NODE.0, 0).await.unwrap().is_settled);
+
+    // If none has it, the address is wrong.
+    let account = deploy::accounts().swap_remove(1);
+    let elsewhere = chain.network.at(Contract::NodeRegistry).unwrap();
+    let limits = SpendingLimits::default();
+    let wrong = ReportManager::new(chain.endpoints.clone(), elsewhere, account, limits);
+    let refused = wrong.submit(&first, &attested).await.unwrap_err();
+    let is_contract =
+        matches!(refused, ReportManagerError::OtherContract { .. } | ReportManagerError::View(_));
+    assert!(is_contract, "{refused}");
 }

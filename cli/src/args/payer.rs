@@ -189,13 +189,14 @@ impl EstimateArgs {
     }
 }
 
-/// Parses a retention that nodes take.
+/// Parses an uncompressed public key.
 fn public_key(text: &str) -> Result<PublicKey, String> {
     let digits = text.strip_prefix("0x").unwrap_or(text);
     let key = hex::decode(digits).ok().and_then(|bytes| PublicKey::from_uncompressed(&bytes));
     key.ok_or_else(|| "expected a public key: 130 hex digits that begin with 04".into())
 }
 
+/// Parses a retention that nodes take.
 fn retention(text: &str) -> Result<u32, String> {
     let days = text.parse().map_err(|_| "expected a number of days")?;
     check_retention(days).map_err(|_| "nodes take 2 to 365 days, and 4294967295 for ever")?;

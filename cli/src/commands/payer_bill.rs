@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use super::audit::{FAULTS_EXIT_CODE, INCOMPLETE_EXIT_CODE, open_log};
 use crate::args::payer::UsageArgs;
 use crate::commands::onchain::{self, ChainsNeeded};
+use crate::commands::payer_usage::UNITS;
 use crate::network_file::NetworkFile;
 use crate::output;
 
@@ -214,6 +215,7 @@ fn print(args: &UsageArgs, bills: &[StrandBill], as_json: bool) -> Result<(), Ru
                 totals.other_end_minutes
             ));
         }
+        output::line(UNITS);
         output::line(format_args!("verdict: {verdict}"));
     }
     match code {

@@ -11,6 +11,9 @@ use crate::commands::onchain::{self, ChainsNeeded};
 use crate::commands::report;
 use crate::output;
 
+/// The units of amounts, for readers of text.
+pub(super) const UNITS: &str = "1,000,000,000,000 p$ are a dollar, and so are 1,000,000 µ$";
+
 /// Shows a payer's usage as a node has booked it, apart: settled, and not settled yet.
 ///
 /// # Errors
@@ -32,6 +35,7 @@ pub(super) async fn usage(args: &UsageArgs, as_json: bool) -> Result<(), RunErro
     ] {
         output::line(format_args!("  {name}: {} p$", usage[field]));
     }
+    output::line(UNITS);
     Ok(())
 }
 
@@ -77,6 +81,7 @@ pub(super) async fn estimate(mut args: EstimateArgs, as_json: bool) -> Result<()
         output::line(format_args!(
             "a settlement takes {settled} µ$, and one more at most by report"
         ));
+        output::line(UNITS);
     }
     Ok(())
 }

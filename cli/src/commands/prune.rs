@@ -44,8 +44,8 @@ pub(super) fn run(args: &PruneArgs, as_json: bool) -> Result<(), RunError> {
 fn show(done: &Value) {
     let is_dry = done["dry_run"] == true;
     let number = |of: &Value| of.as_u64().unwrap_or_default();
+    let verb = if is_dry { "would go" } else { "removed" };
     for strand in done["strands"].as_array().into_iter().flatten() {
-        let verb = if is_dry { "would go" } else { "removed" };
         output::line(format_args!(
             "strand {}: {} envelopes {verb}, {}",
             number(&strand["originator"]),
@@ -59,12 +59,20 @@ fn show(done: &Value) {
             output::line(format_args!("  {} stay: not expired", number(&strand["not_expired"])));
         }
     }
-    if done["compared_with_unix_s"] == 0 {
-        output::line(
+    match number(&done["compared_with_unix_s"]) {
+        0 => output::line(
             "the folder knows of no payer report on the settlement chain, so nothing goes",
-        );
+        ),
+        // The time is hours behind the clock: that of the reports on the chain.
+        compared_s => output::line(format_args!(
+            "{} envelopes {verb} in all, of those that had expired at {}",
+            number(&done["pruned"]),
+            output::time(i64::try_from(compared_s).unwrap_or(i64::MAX).saturating_mul(SECOND_NS)),
+        )),
     }
 }
+
+const SECOND_NS: i64 = 1_000_000_000;
 
 /// Returns the sentence for the name of a reason.
 fn reason(name: &str) -> &str {

@@ -287,11 +287,8 @@ fn print_more(report: &Value, list: &str) {
 }
 
 async fn one(args: &ReportIdArgs) -> Result<Value, RunError> {
-    let is_id = args.id.chars().all(|letter| letter.is_ascii_alphanumeric());
-    if !is_id {
-        return Err(RunError::usage("a report id must have 64 hex digits, with or without 0x"));
-    }
-    ask_listed(&args.node, &format!("?id={}", args.id)).await
+    let id: ReportId = args.id.parse().map_err(RunError::usage)?;
+    ask_listed(&args.node, &format!("?id={id}")).await
 }
 
 async fn ask_listed(args: &ReportListArgs, query: &str) -> Result<Value, RunError> {

@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 
 use hawser_chain::admin::{fees, payers};
 use hawser_proto::Signature;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use network::{MoneyNetwork, MoneySettings, NODES, next_minute};
 
@@ -184,6 +184,8 @@ fn books(network: &MoneyNetwork, asked: &[usize], withdrawn: &Amounts) -> Books 
             let unsettled = i128::from(usage["unsettled_picodollars"].as_u64().unwrap());
             let available = balance * 1_000_000 - unsettled;
             assert_eq!(usage["available_picodollars"].to_string(), available.to_string());
+            let text = support::run(&["payer", "usage", &address, "--metrics", &metrics]);
+            assert!(support::stdout(&text).contains(" p$ are a dollar"), "{text:?}");
         }
         let on_chain = network.runtime.block_on(payers::balance(&contracts, payer.address));
         assert_eq!(on_chain.unwrap().microdollars.to_string(), balance.to_string());
@@ -213,6 +215,10 @@ fn the_watcher_tells_of_what_is_wrong(network: &MoneyNetwork) {
     let quiet = network.as_owner(&once);
     assert_eq!(quiet["alarms"], Value::from(Vec::<Value>::new()), "{quiet}");
     assert!(quiet["implementations"].as_object().unwrap().len() > 5, "{quiet}");
+    assert!(quiet["payers"][0]["microdollars"].is_string(), "{quiet}");
+    let mut originators = quiet["originators"].as_array().unwrap().iter();
+    let of_node = originators.find(|it| it["originator_id"] == 100).unwrap();
+    assert_eq!((&of_node["reports"], &of_node["open"]), (&json!(2), &json!(0)), "{quiet}");
     let output = network.owner(&[&once[..], &["--payer-min", "20000"]].concat()).output().unwrap();
     assert_eq!(output.status.code(), Some(8));
     let loud: Value = serde_json::from_slice(&output.stdout).unwrap();

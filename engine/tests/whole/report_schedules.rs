@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use hawser_engine::payer_reports::ChainReports;
-use hawser_engine::runtime::ReportStepError;
+use hawser_engine::runtime::{Attested, ReportState, ReportStepError, Submitted, Written};
 use hawser_proto::{OriginatorId, PayerAddress, SequenceId};
 use hawser_rules::Rate;
 use hawser_rules::payer_report::{NodeIds, PayerReport, RangeEnd};
@@ -307,7 +307,8 @@ async fn usage(schedule: &mut Schedule, nodes: &[u32]) {
 }
 
 /// A report that every member has signed is not submitted once the network is another one, whether nodes know that or
-/// not: the next one, of the new members, takes its place.
+/// not. The next one, of the new members, takes its place at once: the fees do not wait until the first one is given
+/// up.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_report_of_the_members_of_before_is_given_up_and_its_fees_are_settled_by_the_next() {
     for joins in [true, false] {
@@ -324,6 +325,19 @@ async fn a_report_of_the_members_of_before_is_given_up_and_its_fees_are_settled_
         network.follow_chain();
         assert_eq!(network.submit(100, 100).await, [], "it lists other nodes");
         assert_eq!(network.on_chain().all().count(), 0);
+        let shown = network.worker(100).reports().unwrap();
+        assert!(
+            matches!(&shown[..], [it] if matches!(it.state, ReportState::Waiting(_))),
+            "{shown:?}"
+        );
+        let written = network.write(100, 100).await;
+        assert!(matches!(written, Written::New(_)), "{written:?}");
+        assert_eq!(network.write(200, 100).await, Written::UnderWay, "the new one is");
+        for node in network.members() {
+            let attested = network.attest(node, 100).await;
+            assert!(attested.contains(&Attested::Signed), "node {node}: {attested:?}");
+        }
+        assert_eq!(network.submit(100, 100).await, [Submitted::Now]);
 
         schedule.calm_down().await;
         let chain = schedule.network.on_chain();

@@ -155,7 +155,7 @@ pub fn judge(
         }
     }
     for (node, (_, reports)) in &seen.reports {
-        for (kind, text) in of_reports(*node, reports, limits, now) {
+        for (kind, text) in of_reports(*node, reports, seen.is_report_due(*node), limits, now) {
             alarm(kind, text);
         }
     }
@@ -184,9 +184,11 @@ pub fn judge(
     alarms
 }
 
+/// Returns the alarms about the reports on one originator, oldest first. `is_due` is true if further ones are due.
 fn of_reports(
     node: OriginatorId,
     reports: &[OnchainReport],
+    is_due: bool,
     limits: &WatchLimits,
     now: u64,
 ) -> Vec<(AlarmKind, String)> {
@@ -199,9 +201,7 @@ fn of_reports(
         );
         (AlarmKind::ReportStuck, text)
     });
-    // Logs migrated from the older network end when the migration is complete, so no further report about them is due.
-    let grows = node.is_node();
-    let overdue = reports.last().filter(|last| grows && age_s(last) > limits.report_age_s_max);
+    let overdue = reports.last().filter(|last| is_due && age_s(last) > limits.report_age_s_max);
     let overdue = overdue.map(|last| {
         let hours = age_s(last) / 3600;
         let text = format!("the last report about originator {node} ended {hours} h ago");
@@ -245,6 +245,8 @@ fn of_rates(rates: &[RateEntry], factor_max: u64, now: u64) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     const NOW: u64 = 1_750_000_000;
@@ -287,6 +289,7 @@ mod tests {
                 (OriginatorId(200), (0, vec![])),
             ]
             .into(),
+            left: BTreeSet::new(),
             unreported_since: [(OriginatorId(200), NOW - 24 * 3600)].into(),
             rates: vec![rate(0, 100), rate(NOW + 60, 200)],
             paused: [(Contract::PayerRegistry, false)].into(),
@@ -340,6 +343,16 @@ mod tests {
         seen.reports.insert(OriginatorId(11), (1, vec![report(0, 99_000, true)]));
         assert_eq!(kinds(&seen), [], "nothing more is taken over");
         seen.reports.insert(OriginatorId(13), (1, vec![report(0, 99_000, false)]));
+        assert_eq!(kinds(&seen), [AlarmKind::ReportStuck]);
+    }
+
+    #[test]
+    fn no_report_is_due_about_a_node_that_has_left_and_its_last_ones_are_settled_all_the_same() {
+        let mut seen = healthy();
+        seen.left.insert(OriginatorId(300));
+        seen.reports.insert(OriginatorId(300), (1, vec![report(0, 99_000, true)]));
+        assert_eq!(kinds(&seen), [], "otherwise the alarm would last for ever");
+        seen.reports.insert(OriginatorId(300), (1, vec![report(0, 99_000, false)]));
         assert_eq!(kinds(&seen), [AlarmKind::ReportStuck]);
     }
 

@@ -47,10 +47,13 @@ pub async fn look(network: &Network, watched: &Watched) -> Result<Observation, A
     }
     for node in nodes::list(network).await?.into_iter().take(NODES_MAX) {
         let newest = fees::newest_reports(network, node.node_id, REPORTS_LOOKED_AT).await?;
-        // No report about a node that has left is due.
-        if node.is_canonical || newest.0 > 0 {
-            seen.reports.insert(node.node_id, newest);
+        if !node.is_canonical {
+            if newest.0 == 0 {
+                continue;
+            }
+            seen.left.insert(node.node_id);
         }
+        seen.reports.insert(node.node_id, newest);
     }
     for migrated in OriginatorId::MIGRATED {
         let newest = fees::newest_reports(network, migrated, REPORTS_LOOKED_AT).await?;

@@ -8,7 +8,7 @@ mod events;
 mod judge;
 mod look;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use alloy::primitives::Address;
 use hawser_proto::OriginatorId;
@@ -48,6 +48,8 @@ pub struct Observation {
     /// The newest reports by originator: each node of the canonical network, and each other originator that has
     /// reports. Each value is the count of all reports and the newest ones in ascending index order.
     pub reports: BTreeMap<OriginatorId, (u64, Vec<OnchainReport>)>,
+    /// The nodes of `reports` that are not in the canonical network: no further report about them is due.
+    pub left: BTreeSet<OriginatorId>,
     /// The time since which each node without any report is known to have none, unix seconds. Not read: the caller
     /// remembers it.
     pub unreported_since: BTreeMap<OriginatorId, u64>,
@@ -57,4 +59,13 @@ pub struct Observation {
     pub paused: BTreeMap<Contract, bool>,
     /// The implementation address of each upgradable contract.
     pub implementations: BTreeMap<Contract, Address>,
+}
+
+impl Observation {
+    /// Returns true if a further report about an originator is due after its last one: not if it has left the network.
+    /// Logs migrated from the older network end when the migration is complete.
+    #[must_use]
+    pub fn is_report_due(&self, originator: OriginatorId) -> bool {
+        originator.is_node() && !self.left.contains(&originator)
+    }
 }

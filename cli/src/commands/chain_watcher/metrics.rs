@@ -93,10 +93,12 @@ impl Watch {
             page.row(&of(node), newest.iter().filter(|report| !report.is_settled).count());
         }
         let ended = |report: &OnchainReport| u64::from(report.end_minute) * 60;
-        let help = "End of the last report's range";
+        let help = "End of the last report's range, if a further one is due";
         page.family("xmtp_chain_watcher_report_end_seconds", help, "gauge");
         for (node, (_, newest)) in all {
-            page.row(&of(node), newest.last().map_or(0, ended));
+            // Otherwise an alert on its age would last for ever.
+            let last = newest.last().filter(|_| self.seen.is_report_due(*node));
+            page.row(&of(node), last.map_or(0, ended));
         }
         let help = "Fees settled of the newest reports";
         page.family("xmtp_chain_watcher_settled_microdollars", help, "gauge");
@@ -173,5 +175,42 @@ impl MetricsSource for Watch {
             self.events(&mut page);
         }
         page.into_text()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_chain::admin::MicroDollars;
+
+    use super::*;
+
+    #[test]
+    fn the_age_of_the_last_report_is_told_of_originators_of_which_a_further_one_is_due() {
+        let report = |originator| OnchainReport {
+            originator,
+            index: 0,
+            start_sequence_id: 0,
+            end_sequence_id: 9,
+            end_minute: 2,
+            root: [1; 32],
+            fees_settled: MicroDollars::default(),
+            is_settled: true,
+            protocol_fee_rate: 0,
+            node_ids: vec![OriginatorId(100)],
+        };
+        let originators = [11, 100, 300].map(OriginatorId);
+        let seen = Observation {
+            reports: originators.map(|it| (it, (1, vec![report(it)]))).into(),
+            left: [OriginatorId(300)].into(),
+            ..Observation::default()
+        };
+        let mut watch = Watch::new(Duration::from_secs(60));
+        watch.note(seen, Vec::new(), 1000);
+        let page = watch.page();
+        for (originator, end_s) in [(11, 0), (100, 120), (300, 0)] {
+            let name = "xmtp_chain_watcher_report_end_seconds";
+            let row = format!("{name}{{originator_id=\"{originator}\"}} {end_s}\n");
+            assert!(page.contains(&row), "{page}");
+        }
     }
 }

@@ -8,6 +8,7 @@ use std::io::IsTerminal as _;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use alloy::primitives::Address;
 use hawser_chain::admin::Network;
 use hawser_chain::admin::watcher::{
     Alarm, EventFollower, Observation, WatchLimits, Watched, judge, look,
@@ -15,7 +16,7 @@ use hawser_chain::admin::watcher::{
 use hawser_node::error::{RunError, RunErrorKind};
 use hawser_node::service::stop_signal::{StopOn, StopSignals};
 use parking_lot::Mutex;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::audit::FAULTS_EXIT_CODE;
 use crate::args::watcher::ChainWatcherArgs;
@@ -72,6 +73,10 @@ async fn look_forever(
         match looked {
             Ok((seen, alarms)) => {
                 if let Some(as_json) = as_json {
+                    if !as_json && std::io::stdout().is_terminal() {
+                        // Clears the screen, so that the table stays in its place.
+                        output::line("\u{1b}[2J\u{1b}[H");
+                    }
                     print(&seen, &alarms, as_json);
                 }
                 watch.lock().note(seen, alarms, now_s());
@@ -154,19 +159,8 @@ fn print_verdict(seen: &Observation, alarms: &[Alarm], as_json: bool) -> Result<
 
 fn print(seen: &Observation, alarms: &[Alarm], as_json: bool) {
     if as_json {
-        let alarm = |it: &Alarm| json!({ "alarm": it.kind.name(), "text": it.text });
-        let code = seen.implementations.iter();
-        let code = code.map(|(contract, code)| (contract.name(), code.to_string()));
-        output::line(json!({
-            "alarms": alarms.iter().map(alarm).collect::<Vec<_>>(),
-            "chain_time": seen.chain_time,
-            "implementations": code.collect::<std::collections::BTreeMap<_, _>>(),
-        }));
+        output::line(json_of(seen, alarms));
         return;
-    }
-    if std::io::stdout().is_terminal() {
-        // Clears the screen, so that the table stays in its place.
-        output::line("\u{1b}[2J\u{1b}[H");
     }
     for (payer, microdollars) in &seen.payers {
         output::line(format_args!("payer {payer}   {microdollars} µ$"));
@@ -199,6 +193,79 @@ fn print(seen: &Observation, alarms: &[Alarm], as_json: bool) {
     }
 }
 
+/// Returns a look as a line of JSON, with all that the table shows. Amounts are texts, because they may be larger than
+/// the numbers that readers of JSON take.
+fn json_of(seen: &Observation, alarms: &[Alarm]) -> Value {
+    let alarm = |it: &Alarm| json!({ "alarm": it.kind.name(), "text": it.text });
+    let code = seen.implementations.iter();
+    let code = code.map(|(contract, code)| (contract.name(), code.to_string()));
+    let paused = seen.paused.iter().filter(|(_, is_paused)| **is_paused);
+    let reports = seen.reports.iter().map(|(originator, (count, newest))| {
+        let last = newest.last();
+        json!({
+            "originator_id": originator.0,
+            "reports": count,
+            "open": newest.iter().filter(|report| !report.is_settled).count(),
+            "last_end_sequence_id": last.map(|last| last.end_sequence_id),
+            "last_end_minute": last.map(|last| last.end_minute),
+            "has_left": seen.left.contains(originator),
+        })
+    });
+    json!({
+        "alarms": alarms.iter().map(alarm).collect::<Vec<_>>(),
+        "chain_time": seen.chain_time,
+        "gas_price_wei": seen.gas_price_wei.to_string(),
+        "payers": balances("microdollars", &seen.payers),
+        "senders": balances("wei", &seen.senders),
+        "app_senders": balances("wei", &seen.app_senders),
+        "originators": reports.collect::<Vec<_>>(),
+        "rates": seen.rates.len(),
+        "paused": paused.map(|(contract, _)| contract.name()).collect::<Vec<_>>(),
+        "implementations": code.collect::<std::collections::BTreeMap<_, _>>(),
+    })
+}
+
+/// Returns the balances of accounts, each with its amount in the field `unit`.
+fn balances(unit: &str, of: &[(Address, impl ToString)]) -> Vec<Value> {
+    let mut rows = Vec::with_capacity(of.len());
+    for (address, amount) in of {
+        let (address, amount) = (address.to_string(), amount.to_string());
+        rows.push(json!({ "address": address, unit: amount }));
+    }
+    rows
+}
+
 fn time(minute: u32) -> String {
     output::time(i64::from(minute) * 60_000_000_000)
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_chain::admin::Contract;
+
+    use super::*;
+
+    #[test]
+    fn a_line_of_json_has_what_the_table_shows() {
+        let account = Address::repeat_byte(1);
+        let seen = Observation {
+            gas_price_wei: u128::MAX,
+            payers: vec![(account, -5)],
+            senders: vec![(account, 7)],
+            reports: [(hawser_proto::OriginatorId(100), (0, Vec::new()))].into(),
+            paused: [(Contract::PayerRegistry, true), (Contract::NodeRegistry, false)].into(),
+            ..Observation::default()
+        };
+        let line = json_of(&seen, &[]);
+        assert_eq!(line["gas_price_wei"], u128::MAX.to_string());
+        let address = account.to_string();
+        assert_eq!(line["payers"], json!([{ "address": address, "microdollars": "-5" }]));
+        assert_eq!(line["senders"], json!([{ "address": address, "wei": "7" }]));
+        assert_eq!(line["app_senders"], json!([]));
+        assert_eq!(line["paused"], json!([Contract::PayerRegistry.name()]));
+        let originator = &line["originators"][0];
+        assert_eq!(originator["originator_id"], 100);
+        assert_eq!((&originator["reports"], &originator["open"]), (&json!(0), &json!(0)));
+        assert_eq!(originator["last_end_minute"], Value::Null);
+    }
 }

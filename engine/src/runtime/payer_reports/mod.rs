@@ -359,11 +359,16 @@ impl PayerReporterState {
     fn draft(&self, about: OriginatorId) -> Result<Draft, ReportStepError> {
         self.note_corrections(about)?;
         let last = self.chain()?.last_end(about);
+        let nodes = nodes_of(&self.registry());
         let mut pending = Vec::new();
         for (held, verdict) in self.verdicts(self.continuing(about)?)? {
             // Only a report to which this node has come counts: any other one, as of places or minutes that are not
-            // there yet, could keep all nodes from writing for as long as its writer likes.
-            if matches!(verdict, PayerReportVerdict::Attested | PayerReportVerdict::Equal) {
+            // there yet, could keep all nodes from writing for as long as its writer likes. The contract takes only
+            // the present list of nodes, so a report that was attested before the network changed is not under way.
+            let is_of_members = nodes.as_ref().is_ok_and(|nodes| held.report.nodes() == nodes);
+            let is_true =
+                matches!(verdict, PayerReportVerdict::Attested | PayerReportVerdict::Equal);
+            if is_of_members && is_true {
                 pending.push((held.report.start(), held.report.end()));
             }
         }
@@ -376,8 +381,7 @@ impl PayerReporterState {
             ReportDue::From(start) => start,
         };
         let snapshot = self.engine.store().snapshot();
-        let nodes = nodes_of(&self.registry())?;
-        let Some(report) = draft(&snapshot, about, start, nodes, minute_of(now_ns))? else {
+        let Some(report) = draft(&snapshot, about, start, nodes?, minute_of(now_ns))? else {
             return Ok(Draft::Nothing(Written::TooLittle));
         };
         let id = report.id(self.domain);

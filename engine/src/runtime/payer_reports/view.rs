@@ -163,8 +163,14 @@ impl PayerReporter {
                 },
             });
         }
+        let nodes = nodes_of(&state.registry());
         for (held, verdict) in state.verdicts(state.continuing(about)?)? {
+            let is_of_others = nodes.as_ref().is_ok_and(|nodes| held.report.nodes() != nodes);
             let shown = match verdict {
+                // The network has changed since.
+                PayerReportVerdict::Attested if is_of_others => {
+                    ReportState::Waiting(OTHER_NODES.to_owned())
+                }
                 PayerReportVerdict::Attested => ReportState::Attested,
                 PayerReportVerdict::Equal => ReportState::Equal,
                 PayerReportVerdict::Different(differences) => ReportState::Refused(differences),
