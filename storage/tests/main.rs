@@ -15,6 +15,7 @@ mod membership;
 mod misbehavior;
 mod older_rows;
 mod open;
+mod promote;
 mod prune;
 mod prune_faults;
 mod read;
