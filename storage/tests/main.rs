@@ -6,6 +6,7 @@ mod backup;
 mod backup_names;
 mod chain;
 mod commit;
+mod copies;
 mod damage;
 mod damaged_blocks;
 mod damaged_files;
