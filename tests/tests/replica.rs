@@ -234,12 +234,17 @@ async fn a_replica_gets_the_statements_about_void_places_that_its_sources_keep()
     assert_eq!(declared["from"].as_u64(), Some(head + 1), "{declared}");
 }
 
-/// Gives the folder of a replica to the node of this id, which has this key.
-fn promote(replica: &Node, id: OriginatorId, key: &SecretKey) -> Output {
+/// Returns the command that gives the folder of a replica to the node of this id, which has this key.
+fn command_of(replica: &Node, id: OriginatorId, key: &SecretKey) -> Command {
     let (id, signer) = (id.to_string(), key.public_key().address().to_string());
     let mut command = Command::new(hawser());
     command.args(["promote", "--fence-confirmed", "--node-id", &id, "--signer", &signer]);
-    command.arg("--data-dir").arg(replica.data_dir()).output().unwrap()
+    command.arg("--data-dir").arg(replica.data_dir());
+    command
+}
+
+fn promote(replica: &Node, id: OriginatorId, key: &SecretKey) -> Output {
+    command_of(replica, id, key).output().unwrap()
 }
 
 /// A node's host is lost. The folder of a replica lacks the node's last envelopes, which its peers have.
@@ -264,6 +269,8 @@ async fn a_node_goes_on_from_the_folder_of_a_replica_and_signs_no_place_twice() 
     node.kill();
     std::fs::remove_dir_all(node.data_dir()).unwrap();
     std::fs::remove_dir_all(node.state_dir()).unwrap();
+    let other_network = command_of(&replica, of, &node.key).args(["--network", "other"]).output();
+    assert_eq!(other_network.unwrap().status.code(), Some(3));
     let promoted = promote(&replica, of, &node.key);
     assert!(promoted.status.success(), "{promoted:?}");
     std::fs::rename(replica.data_dir(), node.data_dir()).unwrap();

@@ -154,6 +154,9 @@ pub(crate) struct RollbackArgs {
 /// `hawser promote`.
 #[derive(Debug, Args)]
 pub(crate) struct PromoteArgs {
+    /// Network that the replica must be of, as in the settings of the node.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) network: Option<String>,
     /// Id of the node that goes on from the folder.
     #[arg(long, value_name = "ID")]
     pub(crate) node_id: u32,

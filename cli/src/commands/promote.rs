@@ -24,8 +24,9 @@ pub(super) fn run(args: &PromoteArgs, as_json: bool) -> Result<(), RunError> {
     if !args.fence_confirmed {
         ask(node)?;
     }
+    let wanted = args.network.as_deref();
     let PromotedFolder { network, head } =
-        promote::promote(&data_dir, node, args.signer).map_err(refusal)?;
+        promote::promote(&data_dir, wanted, node, args.signer).map_err(refusal)?;
     if as_json {
         output::line(json!({
             "network": network,
@@ -69,6 +70,7 @@ fn refusal(error: PromoteError) -> RunError {
         PromoteError::Folder(PromotionError::NoNode { .. }) => RunError::usage(error),
         PromoteError::Folder(PromotionError::NoStrand { .. }) => RunError::not_found(error),
         PromoteError::Folder(PromotionError::OfNode { .. } | PromotionError::Unverified { .. })
+        | PromoteError::OtherNetwork { .. }
         | PromoteError::OtherSigner { .. } => RunError::refused(error),
         PromoteError::Folder(PromotionError::Read(_) | PromotionError::Write(_))
         | PromoteError::Unreadable { .. }

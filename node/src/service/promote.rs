@@ -32,6 +32,16 @@ pub enum PromoteError {
     /// The folder cannot be given to the node.
     #[error(transparent)]
     Folder(#[from] PromotionError),
+    /// The replica follows another network than the wanted one.
+    #[error(
+        "the folder belongs to network {found}, not {wanted}: a node starts from it only with --network {found}"
+    )]
+    OtherNetwork {
+        /// The network of the folder.
+        found: String,
+        /// The wanted network.
+        wanted: String,
+    },
     /// Another key has signed the strand.
     #[error(
         "{id}, the newest envelope of the node in the folder, is signed by {found}, and not by {wanted}: check \
@@ -60,18 +70,23 @@ pub enum PromoteError {
 }
 
 /// Gives the folder of a stopped replica to a node. The newest envelope of the node's strand shows that the node has
-/// the key of `signer`.
+/// the key of `signer`. `network` is the wanted network; `None` accepts any.
 ///
 /// # Errors
 /// [`PromoteError`]; the folder belongs to the replica as before, except after [`PromoteError::Flush`].
 pub fn promote(
     data_dir: &Path,
+    network: Option<&str>,
     node: OriginatorId,
     signer: Address,
 ) -> Result<PromotedFolder, PromoteError> {
     let (store, identity) = projections::open_existing(data_dir)?;
     if identity.node != OriginatorId::REPLICA {
         return Err(PromotionError::OfNode { owner: identity.node }.into());
+    }
+    if let Some(wanted) = network.filter(|it| *it != identity.network) {
+        let (found, wanted) = (identity.network, wanted.to_owned());
+        return Err(PromoteError::OtherNetwork { found, wanted });
     }
     let newest = store.snapshot().last_held(node).map_err(PromotionError::from)?;
     let (id, envelope) = newest.ok_or(PromotionError::NoStrand { node })?;
