@@ -24,8 +24,8 @@ pub(crate) fn write(path: &Path, content: &[u8]) -> Result<(), RunError> {
     }
 }
 
-/// Writes a new file, and never replaces one. Removes a file that cannot be written as a whole: it would be in the way of
-/// the next attempt.
+/// Writes a new file, and never replaces one. Removes a file that cannot be written as a whole: it would be in the way
+/// of the next attempt.
 ///
 /// # Errors
 /// When there is a file of that name, and when the file cannot be written.
