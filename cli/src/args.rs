@@ -158,7 +158,9 @@ pub(crate) enum Command {
     Restore(backup::RestoreArgs),
     /// Give the data folder of a stopped replica (`hawser audit watch`) to a node whose own folder is lost. The node
     /// starts from it in quarantine.
-    #[command(after_help = "Stop the old process of the node for good first: two processes with one key sign places twice.")]
+    #[command(
+        after_help = "Stop the old process of the node for good first: two processes with one key sign places twice."
+    )]
     Promote(backup::PromoteArgs),
     /// Return the database of a stopped node to its format before an upgrade, for the earlier version of this program.
     Rollback(backup::RollbackArgs),
