@@ -1,7 +1,7 @@
 //! Gives the folder of a replica to a node that goes on from it.
 //!
 //! A replica has neither the key nor the id of a node, so it signs nothing that a node signs. Its folder holds the
-//! strands of all nodes. See `docs/decisions/0069-a-standby-is-a-replica.md`.
+//! strands of all nodes. See `docs/decisions/0073-a-standby-is-a-replica.md`.
 
 use hawser_proto::{OriginatorId, PublicKey, SequenceId};
 use rocksdb::WriteBatch;
