@@ -12,6 +12,7 @@ use hawser_proto::void::VoidStatement;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use serde::Serialize;
 
+use crate::replay::source::heads_of;
 use crate::replay::{LogRows, LogSource, SourceError, StoredMark, StrandRow, StrandRows};
 
 /// Differences of one strand and kind that are kept. A guess: as for faults.
@@ -177,7 +178,7 @@ pub fn compare(
     second: &dyn LogSource,
     by: ComparedBy,
 ) -> Result<Vec<StrandDifference>, SourceError> {
-    let heads = (first.heads()?, second.heads()?);
+    let heads = (heads_of(first)?, heads_of(second)?);
     let mut originators: Vec<OriginatorId> =
         heads.0.iter().chain(&heads.1).map(|head| head.originator).collect();
     originators.sort_unstable();

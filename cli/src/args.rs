@@ -156,6 +156,12 @@ pub(crate) enum Command {
     /// Make a data folder from a backup, or answer a node that waits in quarantine afterwards.
     #[command(arg_required_else_help = true)]
     Restore(backup::RestoreArgs),
+    /// Give the data folder of a stopped replica (`hawser audit watch`) to a node whose own folder is lost. The node
+    /// starts from it in quarantine.
+    #[command(
+        after_help = "Stop the old process of the node for good first: two processes with one key sign places twice."
+    )]
+    Promote(backup::PromoteArgs),
     /// Return the database of a stopped node to its format before an upgrade, for the earlier version of this program.
     Rollback(backup::RollbackArgs),
     /// Take over the data of a node of other software.

@@ -35,6 +35,7 @@ mod payer_bill;
 mod payer_funds;
 mod payer_usage;
 mod peers;
+mod promote;
 mod prune;
 mod publish;
 mod query;
@@ -112,6 +113,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), RunError> {
         Command::LogLevel(args) => log_level::run(&args, json),
         Command::Peers(args) => peers::run(&args, json),
         Command::Restore(args) => restore::run(args, json),
+        Command::Promote(args) => promote::run(&args, json),
         Command::Rollback(args) => rollback::run(&args, json),
         Command::Import { command } => blocking(import::run(command, json)),
         Command::TruncateStrand(args) => truncate_strand::run(args, json),

@@ -1,7 +1,7 @@
 //! Files that an operator names for a result. Other users may be able to write into the folders of these files.
 
-use std::fs;
-use std::io::ErrorKind;
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Write as _};
 use std::path::Path;
 
 use hawser_node::error::RunError;
@@ -24,9 +24,49 @@ pub(crate) fn write(path: &Path, content: &[u8]) -> Result<(), RunError> {
     }
 }
 
+/// Writes a new file, and never replaces one. Removes a file that cannot be written as a whole: it would be in the way
+/// of the next attempt.
+///
+/// # Errors
+/// When there is a file of that name, and when the file cannot be written.
+pub(crate) fn write_new(path: &Path, content: &[u8]) -> Result<(), RunError> {
+    create(path, |file| file.write_all(content))
+}
+
+fn create(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> Result<(), RunError> {
+    let fail =
+        |error: &dyn std::fmt::Display| RunError::failed(format!("{}: {error}", path.display()));
+    let mut file = File::create_new(path).map_err(|error| match error.kind() {
+        ErrorKind::AlreadyExists => {
+            fail(&"the file exists already, and is not replaced: name another one")
+        }
+        _ => fail(&error),
+    })?;
+    write(&mut file).and_then(|()| file.sync_all()).map_err(|error| {
+        // If it cannot be removed either, the next attempt says that it exists.
+        let _ = fs::remove_file(path);
+        fail(&error)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_new_file_replaces_none_and_a_part_of_one_does_not_stay() {
+        let place = tempfile::tempdir().unwrap();
+        let file = place.path().join("proof.json");
+        let full = create(&file, |file| {
+            file.write_all(b"a part")?;
+            Err(ErrorKind::StorageFull.into())
+        });
+        assert!(full.is_err() && !file.exists(), "{full:?}");
+        write_new(&file, b"whole").unwrap();
+        let refused = write_new(&file, b"other").unwrap_err();
+        assert!(refused.text.contains("is not replaced"), "{refused:?}");
+        assert_eq!(fs::read(&file).unwrap(), b"whole");
+    }
 
     #[test]
     fn a_file_is_replaced_and_a_link_is_neither_followed_nor_replaced() {

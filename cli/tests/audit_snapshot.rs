@@ -24,8 +24,13 @@ fn snapshot(place: &Path, data: &Path) -> (PathBuf, String) {
 fn a_snapshot_is_replayed_exported_and_compared_like_the_folder_that_it_is_of() {
     let place = tempfile::tempdir().unwrap();
     let (data, registry) = folder(place.path(), "data", 20);
-    let (_, source) = snapshot(place.path(), &data);
+    let (snapshots, source) = snapshot(place.path(), &data);
     let [data_dir, registry] = [&data, &registry].map(|path| path.to_str().unwrap());
+    // Keys are those of the other commands of auditors: here of an evidence file.
+    let verify = ["snapshot", "verify", "--json", "--from", snapshots.to_str().unwrap()];
+    let verified = json(&[&verify[..], &["--registry", registry]].concat());
+    let strand = &verified["strands"][0];
+    assert_eq!((&strand["signed"], &strand["envelopes"]), (&true.into(), &20.into()), "{verified}");
     let replay = ["audit", "replay", "--json", "--from", &source, "--registry", registry];
     let clean = json(&replay);
     assert_eq!(clean["verdict"], "clean", "{clean}");

@@ -286,3 +286,25 @@ fn a_folder_that_was_never_upgraded_has_nothing_to_return_to() {
     assert_eq!(done["format"], 5);
     assert!(!single.place.path().join("data/rollback-unfinished").exists());
 }
+
+#[test]
+fn only_the_folder_of_a_replica_is_promoted_and_only_by_the_operators_word() {
+    let single = Single::new();
+    let mut node = Running::start(single.command(), true);
+    node.line("start", |line| line.contains("started api server"));
+    signal(node.pid(), "TERM");
+    assert!(node.end().success());
+    let data = single.place.path().join("data").display().to_string();
+    let signer = format!("0x{}", "11".repeat(20));
+    let promote = ["promote", "--node-id", "100", "--signer", &signer, "--data-dir"];
+    let confirmed = [&promote[..], &[data.as_str(), "--fence-confirmed"]].concat();
+    let refused = run(&confirmed);
+    assert_eq!(refused.status.code(), Some(3), "{}", stderr(&refused));
+    assert!(stderr(&refused).contains("only the folder of a replica"), "{}", stderr(&refused));
+    // Its input is no terminal.
+    let refused = run(&[&promote[..], &[data.as_str()]].concat());
+    assert_eq!(refused.status.code(), Some(3), "{}", stderr(&refused));
+    assert!(stderr(&refused).contains("--fence-confirmed"), "{}", stderr(&refused));
+    let missing = run(&[&promote[..], &["missing", "--fence-confirmed"]].concat());
+    assert_eq!(missing.status.code(), Some(4), "{}", stderr(&missing));
+}

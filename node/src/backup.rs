@@ -234,8 +234,8 @@ pub fn json_of_scrub_done(done: &ScrubDone, mode: ScrubMode) -> Value {
 #[must_use]
 pub fn run_error(error: &BackupError) -> RunError {
     use BackupError::{
-        Busy, InMemory, Inside, NoBackup, NotBackups, OtherKey, OtherNetwork, OtherNode, Stopped,
-        TargetInUse, Unsigned,
+        Busy, InMemory, Inside, NoBackup, NotBackups, OtherKey, OtherNetwork, OtherNode, Restoring,
+        Stopped, TargetInUse, Unsigned,
     };
     match error {
         NoBackup { .. } | NotBackups { .. } => RunError::not_found(error),
@@ -245,6 +245,7 @@ pub fn run_error(error: &BackupError) -> RunError {
         | OtherKey { .. }
         | OtherNetwork { .. }
         | OtherNode { .. }
+        | Restoring { .. }
         | Stopped
         | TargetInUse { .. }
         | Unsigned => RunError::refused(error),

@@ -10,6 +10,7 @@
 //! - `error`: errors of reads and writes;
 //! - `open`, `open_error`, `meta` and `migrate`: opening a folder, with checks of format, network, node and key;
 //! - `kept_copy`, `rollback`: the copy that a migration leaves, and the return to it;
+//! - `promote`: the folder of a replica becomes that of a node;
 //! - `remains`: files of a database that has lost the list of its files;
 //! - `unread`, `unread_tables`: the parts that could not be read at the opening, and without which a database is
 //!   open;
@@ -97,6 +98,7 @@ mod processor;
 mod progress;
 mod projection;
 mod projection_rows;
+mod promote;
 mod prune;
 mod pruned;
 mod pruned_ranges;
@@ -181,6 +183,7 @@ pub use payer_reports::{NewReportEvents, ReportEventsRead};
 pub use price::{CONGESTION_MINUTES, PriceFn, PricedEnvelope};
 pub use processor::{ProcessorError, check_processor};
 pub use progress::RebuildReport;
+pub use promote::PromotionError;
 pub use prune::{AfterPruned, DeriveExpired, ExpiredEnvelope, Expiring, PrunedBatch, StrandPlaces};
 pub use pruned::{LogPlace, PlaceScan, PrunedScan};
 pub use rebuild::{Derive, DeriveMany, RebuildError, RebuildProgress, StoredEnvelope};

@@ -108,6 +108,21 @@ pub(crate) fn put_new(
     put_projection_versions(db, batch);
 }
 
+/// Stages another owner of the database: a node with its key, and the head of its strand. The new incarnation tells the
+/// folder from all others.
+pub(crate) fn put_owner(
+    db: &DB,
+    batch: &mut WriteBatch,
+    (node, public_key): (OriginatorId, &PublicKey),
+    incarnation: [u8; 16],
+    head: SequenceId,
+) {
+    put(db, batch, MetaKey::NodeId, &node.0.to_be_bytes());
+    put(db, batch, MetaKey::PublicKey, public_key.as_bytes());
+    put(db, batch, MetaKey::Incarnation, &incarnation);
+    put(db, batch, MetaKey::HighestSequence, &head.0.to_be_bytes());
+}
+
 /// Returns the part that an interrupted rebuild has processed; `None` if a rebuild has to start over, or if none
 /// was interrupted.
 pub(crate) fn rebuilt(db: &DB) -> Result<Option<Rebuilt>, ReadError> {

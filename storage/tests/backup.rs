@@ -306,11 +306,38 @@ fn a_restore_never_replaces_anything() {
     symlink(place.path("mine"), place.path("symlink")).unwrap();
     in_use("symlink");
     fs::create_dir(place.path("left.restoring")).unwrap();
-    in_use("left");
+    let left = place.restore(&backup.name, "left").unwrap_err();
+    assert!(matches!(left, BackupError::Restoring { .. }), "{left}");
+    assert!(left.to_string().contains("remove this folder"), "{left}");
     // An empty folder is no data.
     place.restore(&backup.name, "mine").unwrap();
     assert_eq!(contents(&place.open("mine")), state);
     place.restore(&backup.name, "new/below/another").unwrap();
+}
+
+/// The folder in which a restore works belongs to the one that has created it.
+#[test]
+fn of_restores_into_one_folder_at_once_one_succeeds() {
+    let place = Place::new();
+    let store = place.with_strands();
+    let backup = place.back_up(&store, 1);
+    let state = contents(&store);
+    drop(store);
+    for round in 0..10 {
+        let to = format!("round-{round}");
+        let start = std::sync::Barrier::new(2);
+        let restore = || {
+            start.wait();
+            place.restore(&backup.name, &to).is_ok()
+        };
+        let made = std::thread::scope(|scope| {
+            let both = [scope.spawn(restore), scope.spawn(restore)];
+            both.map(|it| usize::from(it.join().unwrap())).iter().sum::<usize>()
+        });
+        assert_eq!(made, 1, "round {round}");
+        assert!(!place.path(&format!("{to}.restoring")).exists());
+        assert_eq!(contents(&place.open(&to)), state);
+    }
 }
 
 #[test]

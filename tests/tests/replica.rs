@@ -3,14 +3,19 @@
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
+use std::process::{Command, Output};
 
 use hawser_proto::checkpoint::{CosignedCheckpoint, WitnessName, WitnessSigner};
-use hawser_proto::{Cursor, OriginatorId};
+use hawser_proto::{Cursor, OriginatorId, SecretKey};
+use hawser_tests::harness::binary::hawser;
 use hawser_tests::harness::client::Client;
 use hawser_tests::harness::load::Plan;
 use hawser_tests::harness::network::{Network, Node};
 use hawser_tests::harness::scripted_peer::{Attack, Habits, ScriptedPeer};
-use hawser_tests::harness::{envelopes, raw, seed, strand, wait};
+use hawser_tests::harness::{envelopes, projections, raw, seed, strand, wait};
+
+/// Places that a node leaves out after a quarantine.
+const GAP: u64 = 1_000_000;
 
 /// Publishes a little at every node.
 async fn publish(network: &Network, round: u64) {
@@ -227,4 +232,63 @@ async fn a_replica_gets_the_statements_about_void_places_that_its_sources_keep()
     })
     .await;
     assert_eq!(declared["from"].as_u64(), Some(head + 1), "{declared}");
+}
+
+/// Returns the command that gives the folder of a replica to the node of this id, which has this key.
+fn command_of(replica: &Node, id: OriginatorId, key: &SecretKey) -> Command {
+    let (id, signer) = (id.to_string(), key.public_key().address().to_string());
+    let mut command = Command::new(hawser());
+    command.args(["promote", "--fence-confirmed", "--node-id", &id, "--signer", &signer]);
+    command.arg("--data-dir").arg(replica.data_dir());
+    command
+}
+
+fn promote(replica: &Node, id: OriginatorId, key: &SecretKey) -> Output {
+    command_of(replica, id, key).output().unwrap()
+}
+
+/// A node's host is lost. The folder of a replica lacks the node's last envelopes, which its peers have.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_goes_on_from_the_folder_of_a_replica_and_signs_no_place_twice() {
+    let mut network = Network::start(3).await;
+    publish(&network, 1).await;
+    let mut replica = network.replica("standby", &[]);
+    replica.start();
+    replica.readable().await;
+    assert_reads_as(&replica, &network.nodes[0]).await;
+    let of = network.nodes[0].id;
+    let running = promote(&replica, of, &network.nodes[0].key);
+    assert_eq!(running.status.code(), Some(3), "{running:?}");
+    assert!(replica.terminate().success());
+
+    publish(&network, 2).await;
+    let before = strand::read(&network.nodes[0].client(), of).await;
+    let other_key = promote(&replica, of, &network.nodes[1].key);
+    assert_eq!(other_key.status.code(), Some(3), "{other_key:?}");
+    let node = &mut network.nodes[0];
+    node.kill();
+    std::fs::remove_dir_all(node.data_dir()).unwrap();
+    std::fs::remove_dir_all(node.state_dir()).unwrap();
+    let other_network = command_of(&replica, of, &node.key).args(["--network", "other"]).output();
+    assert_eq!(other_network.unwrap().status.code(), Some(3));
+    let promoted = promote(&replica, of, &node.key);
+    assert!(promoted.status.success(), "{promoted:?}");
+    std::fs::rename(replica.data_dir(), node.data_dir()).unwrap();
+    node.start();
+    node.readable().await;
+    let (code, page) = raw::get(node.metrics_port, "/readyz?for=publish").await.unwrap();
+    assert!(code == 503 && page.contains("in quarantine"), "{code}: {page}");
+    node.ready().await;
+
+    publish(&network, 3).await;
+    let after = strand::read(&network.nodes[0].client(), of).await;
+    assert!(before.iter().all(|(place, bytes)| after.get(place) == Some(bytes)), "nothing is lost");
+    let last = *before.keys().next_back().unwrap();
+    let next = after.range(last + 1..).next().map(|(place, _)| *place);
+    assert_eq!(next, Some(last + GAP + 1));
+    for node in &network.nodes[1..] {
+        assert!(strand::read(&node.client(), of).await == after, "node {} has it", node.id);
+    }
+    assert!(network.nodes[0].terminate().success());
+    projections::assert_equal_a_rebuild(&network.nodes[0].data_dir());
 }

@@ -6,10 +6,8 @@ use std::path::{Path, PathBuf};
 use hawser_proto::EnvelopeId;
 use parquet::errors::ParquetError;
 
+pub(crate) use crate::replay::source::STRANDS_MAX;
 use crate::replay::{FaultKind, SourceError};
-
-/// Strands of a manifest. A guess: networks have far fewer.
-pub(crate) const STRANDS_MAX: usize = 10_000;
 
 /// The reason why an export cannot be made, continued or read. With such an error nothing is overwritten.
 #[derive(Debug, thiserror::Error)]

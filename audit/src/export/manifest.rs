@@ -2,6 +2,8 @@
 
 use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use hawser_proto::{OriginatorId, SequenceId};
 use serde::{Deserialize, Serialize};
@@ -15,6 +17,9 @@ const SCHEMA: &str = "hawser-export/1";
 pub(super) const FILE_NAME: &str = "manifest.json";
 /// Length of the longest manifest that is read, in bytes. A guess: a few hundred thousand files.
 pub(super) const LEN_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// Threads that read files at once. A guess: more do not make a disk faster.
+const READERS_MAX: usize = 8;
 
 /// The content of an export.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -271,15 +276,16 @@ impl Manifest {
         write_whole(&folder.join(FILE_NAME), &self.to_text())
     }
 
-    /// Reads every file of a folder, and compares it with the manifest.
+    /// Reads every file of a folder, and compares it with the manifest. Reads several files at once.
     ///
     /// # Errors
     /// For the first file that is missing or has other bytes.
     pub fn verify_files(&self, folder: &Path) -> Result<(), ExportError> {
+        let mut files = Vec::new();
         for strand in &self.strands {
             for part in &strand.parts {
                 let path = log_path(folder, strand.originator_id, part.from);
-                verify(&mut open_plain(&path)?, &path, &[&part.file])?;
+                files.push((path, vec![&part.file]));
             }
         }
         for (table, parts) in self.tables() {
@@ -287,13 +293,11 @@ impl Manifest {
                 let path = tally_path(folder, table, part.originator_id, part.day);
                 let may_be_absent = part.file.is_none() && !path.exists();
                 if !may_be_absent {
-                    let listed = part.file.iter().chain(&part.next);
-                    let listed: Vec<&FileDigest> = listed.collect();
-                    verify(&mut open_plain(&path)?, &path, &listed)?;
+                    files.push((path, part.file.iter().chain(&part.next).collect()));
                 }
             }
         }
-        Ok(())
+        verify_all(&files)
     }
 
     /// Determines for each file that a run was about to replace whether the old or the new one is in place, because the
@@ -377,6 +381,41 @@ impl Manifest {
     }
 }
 
+/// Compares files with their digests, on several threads: hashing on one core is slower than most disks.
+///
+/// # Errors
+/// For the first file, in the order of the list, that is missing or has none of its digests.
+fn verify_all(files: &[(PathBuf, Vec<&FileDigest>)]) -> Result<(), ExportError> {
+    let threads = thread::available_parallelism().map_or(1, usize::from).min(READERS_MAX);
+    let next = AtomicUsize::new(0);
+    let read = || {
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let (path, listed) = files.get(at)?;
+            let verified = open_plain(path).and_then(|mut file| verify(&mut file, path, listed));
+            if let Err(error) = verified {
+                // Files before this one are being read, and no later one has to be.
+                next.fetch_max(files.len(), Ordering::Relaxed);
+                return Some((at, error));
+            }
+        }
+    };
+    let mut failed = Vec::new();
+    thread::scope(|scope| {
+        let readers: Vec<_> = (0..threads).map(|_| scope.spawn(read)).collect();
+        for reader in readers {
+            match reader.join() {
+                Ok(found) => failed.extend(found),
+                Err(panic) => std::panic::resume_unwind(panic),
+            }
+        }
+    });
+    match failed.into_iter().min_by_key(|(at, _)| *at) {
+        None => Ok(()),
+        Some((_, error)) => Err(error),
+    }
+}
+
 /// Returns the path of a file of the table `log`.
 #[must_use]
 pub fn log_path(folder: &Path, originator_id: u32, from: u64) -> PathBuf {
@@ -394,4 +433,34 @@ pub(super) fn tally_path(folder: &Path, table: &str, originator_id: u32, day: u3
 
 pub(super) fn tally_name(table: &str, originator_id: u32, day: u32) -> String {
     format!("{table}/originator={originator_id}/day={day:05}.parquet")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn of_several_damaged_files_the_first_one_is_named() {
+        let place = tempfile::tempdir().unwrap();
+        let digest = |bytes: &[u8]| FileDigest {
+            rows: 1,
+            len_bytes: bytes.len() as u64,
+            blake3: blake3::hash(bytes).to_hex().to_string(),
+        };
+        let (good, other) = (digest(b"good"), digest(b"other"));
+        let path = |at: usize| place.path().join(format!("{at:02}"));
+        let files: Vec<_> = (0..40).map(|at| (path(at), vec![&other, &good])).collect();
+        files.iter().for_each(|(path, _)| fs::write(path, b"good").unwrap());
+        verify_all(&files).unwrap();
+        verify_all(&[]).unwrap();
+        for damaged in [39, 11, 7] {
+            fs::write(path(damaged), b"bad").unwrap();
+            let error = verify_all(&files).unwrap_err().to_string();
+            assert!(error.contains(path(damaged).to_str().unwrap()), "{error}");
+        }
+        fs::remove_file(path(3)).unwrap();
+        assert!(matches!(verify_all(&files), Err(ExportError::Io { .. })));
+    }
 }

@@ -36,7 +36,7 @@ mod report_sums;
 pub(crate) mod run;
 mod sample;
 mod second;
-mod source;
+pub(crate) mod source;
 mod stats;
 mod strand;
 #[cfg(test)]

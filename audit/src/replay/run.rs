@@ -14,7 +14,7 @@ use super::judge::beyond_head;
 use super::judged_nodes::JudgedNodes;
 use super::pipeline;
 use super::rates::{self, JudgedRates};
-use super::source::LogSource;
+use super::source::{LogSource, heads_of};
 use super::strand::{ReplayContext, ReplayedStrand, StrandReplay};
 use super::void::only_stated;
 
@@ -336,7 +336,7 @@ impl<'a> Replay<'a> {
         &mut self,
         mut progress: impl FnMut(&ReplayState, ReplayProgress) -> bool,
     ) -> Result<Option<ReplayReport>, SourceError> {
-        let heads = self.source.heads()?;
+        let heads = heads_of(self.source)?;
         self.state.require_within(&heads)?;
         self.incomplete.clear();
         self.not_compared.clear();

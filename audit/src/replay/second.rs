@@ -15,7 +15,7 @@ use hawser_rules::{Rate, Registry};
 
 use super::checkpoint_list::CheckpointList;
 use super::item::{SourceError, StrandRows, Usage};
-use super::source::{LogRows, LogSource};
+use super::source::{LogRows, LogSource, heads_of};
 use super::void::newest_checkpoint;
 
 /// The newest checkpoint of each strand and node that a second source shows, and beside it the newest one up to the end
@@ -38,7 +38,7 @@ impl SecondCheckpoints {
         registry: &Registry,
     ) -> Result<Self, SourceError> {
         let mut read = Self::default();
-        for EnvelopeId { originator, sequence: head } in log.heads()? {
+        for EnvelopeId { originator, sequence: head } in heads_of(log)? {
             let rows = second.beside(originator);
             for node in rows.checkpoint_nodes()? {
                 let Some(record) = registry.node(node) else { continue };

@@ -5,6 +5,10 @@ use hawser_rules::Rate;
 
 use super::item::{SourceError, StrandRow, StrandRows};
 
+/// The most strands of a log that are read. A guess: networks have far fewer. The time and the threads that a log takes
+/// grow with their number, some steps with its square.
+pub(crate) const STRANDS_MAX: usize = 10_000;
+
 /// The rows of a strand.
 pub type LogRows<'a> = Box<dyn Iterator<Item = Result<StrandRow, SourceError>> + Send + 'a>;
 
@@ -75,5 +79,82 @@ impl<T: LogSource + ?Sized> LogSource for &T {
 
     fn rates(&self) -> Result<Vec<Rate>, SourceError> {
         (**self).rates()
+    }
+}
+
+/// Returns the heads of a log's strands. The maker of a backup or of a snapshot can list any number of empty strands.
+///
+/// # Errors
+/// When they cannot be read, or are more than a network has.
+pub(crate) fn heads_of(log: &dyn LogSource) -> Result<Vec<EnvelopeId>, SourceError> {
+    let heads = log.heads()?;
+    if heads.len() > STRANDS_MAX {
+        let found = heads.len();
+        let text = format!("it lists {found} strands, and at most {STRANDS_MAX} are read");
+        return Err(SourceError(format!("{text}: its keeper or its maker lies")));
+    }
+    Ok(heads)
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_rules::Registry;
+
+    use super::*;
+    use crate::compare::{ComparedBy, compare};
+    use crate::replay::{Replay, ReplaySettings, SecondCheckpoints};
+
+    /// A log that lists a number of strands, of which none may be read.
+    struct StrandList(u32);
+
+    impl LogSource for StrandList {
+        fn identity(&self) -> (String, OriginatorId, Vec<u8>) {
+            ("testnet".to_owned(), OriginatorId(100), Vec::new())
+        }
+
+        fn heads(&self) -> Result<Vec<EnvelopeId>, SourceError> {
+            let head = |at| EnvelopeId::new(OriginatorId(100 + at), SequenceId(1));
+            Ok((0..self.0).map(head).collect())
+        }
+
+        fn last_held(&self, _: OriginatorId) -> Result<Option<SequenceId>, SourceError> {
+            panic!("the log is refused")
+        }
+
+        fn rows(&self, _: EnvelopeId, _: SequenceId) -> LogRows<'_> {
+            panic!("the log is refused")
+        }
+
+        fn beside(&self, _: OriginatorId) -> Box<dyn StrandRows + '_> {
+            panic!("the log is refused")
+        }
+
+        fn shows_gaps(&self) -> bool {
+            false
+        }
+
+        fn unchecked(&self) -> Vec<String> {
+            Vec::new()
+        }
+
+        fn rates(&self) -> Result<Vec<Rate>, SourceError> {
+            Ok(Vec::new())
+        }
+    }
+
+    #[test]
+    fn a_log_that_lists_more_strands_than_a_network_has_is_refused_at_once() {
+        let most = u32::try_from(STRANDS_MAX).unwrap();
+        assert_eq!(heads_of(&StrandList(most)).unwrap().len(), STRANDS_MAX);
+        let log = StrandList(most + 1);
+        let text = heads_of(&log).unwrap_err().to_string();
+        assert!(text.contains("10001 strands"), "{text}");
+        assert!(compare(&log, &StrandList(0), ComparedBy::Rows).is_err());
+        assert!(compare(&StrandList(0), &log, ComparedBy::StoredTrees).is_err());
+        let (registry, rates, threads, now_ns) = (Registry::default(), None, 1, 0);
+        assert!(SecondCheckpoints::read(&StrandList(0), &log, &registry).is_err());
+        let settings = ReplaySettings { registry, rates, threads, now_ns };
+        let mut replay = Replay::new(&log, &settings, None).unwrap();
+        assert!(replay.run(|_, _| true).is_err());
     }
 }

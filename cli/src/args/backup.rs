@@ -1,4 +1,4 @@
-//! Arguments of `hawser backup`, `hawser restore` and `hawser scrub`.
+//! Arguments of `hawser backup`, `hawser restore`, `hawser promote`, `hawser rollback` and `hawser scrub`.
 
 use std::path::PathBuf;
 
@@ -147,6 +147,27 @@ pub(crate) struct RollbackArgs {
     #[arg(long)]
     pub(crate) yes: bool,
     /// The data folder.
+    #[command(flatten)]
+    pub(crate) data: DataDirArgs,
+}
+
+/// `hawser promote`.
+#[derive(Debug, Args)]
+pub(crate) struct PromoteArgs {
+    /// Network that the replica must be of, as in the settings of the node.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) network: Option<String>,
+    /// Id of the node that goes on from the folder.
+    #[arg(long, value_name = "ID")]
+    pub(crate) node_id: u32,
+    /// Address of the node's key, as `hawser keys show` prints it. The command compares it with the signature of the
+    /// node's newest envelope in the folder, and does not read the key.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) signer: Address,
+    /// Confirm, without being asked, that every process with the node's key has ended for good.
+    #[arg(long)]
+    pub(crate) fence_confirmed: bool,
+    /// The data folder of the replica, which must have stopped.
     #[command(flatten)]
     pub(crate) data: DataDirArgs,
 }

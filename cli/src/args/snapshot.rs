@@ -65,8 +65,8 @@ pub(crate) struct SnapshotVerifyArgs {
     /// Name of the snapshot [default: all].
     #[arg(long, value_name = "NAME")]
     pub(crate) snapshot: Option<String>,
-    /// Keys of the nodes: a registry file. Without it no signature is checked.
-    #[arg(long, value_name = "FILE")]
+    /// Keys of the nodes: a registry file, a `network.json`, or an evidence file. Without it no signature is checked.
+    #[arg(long, visible_alias = "registry", value_name = "FILE")]
     pub(crate) keys: Option<PathBuf>,
 }
 

@@ -14,7 +14,7 @@ use prost::Message as _;
 use super::audit::{load_keys, read_file, reports};
 use super::misbehavior_pages::{Trees, trees};
 use crate::args::audit::{MisbehaviorExportArgs, MisbehaviorShowArgs, MisbehaviorSubmitArgs};
-use crate::{client, output};
+use crate::{client, output, output_file};
 
 /// The number of attempts to submit one report, and the longest pause between two, in seconds. Guesses: a node takes
 /// some reports a minute of one address.
@@ -140,9 +140,7 @@ pub(super) async fn export(args: MisbehaviorExportArgs, as_json: bool) -> Result
         }
         return Ok(());
     };
-    let fail = |error: std::io::Error| RunError::failed(format!("{}: {error}", path.display()));
-    let mut out = std::fs::File::create_new(path).map_err(fail)?;
-    out.write_all(text.as_bytes()).map_err(fail)?;
+    output_file::write_new(path, text.as_bytes())?;
     match as_json {
         true => output::line(serde_json::json!({
             "reports": count, "trees": trees.len(), "trees_left_out": left_out, "last": last, "has_more": has_more,

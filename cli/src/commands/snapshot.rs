@@ -7,7 +7,6 @@ use std::sync::Arc;
 use hawser_node::admin::{self, AdminRequest};
 use hawser_node::backup;
 use hawser_node::error::RunError;
-use hawser_node::files::registry;
 use hawser_node::service::bootstrap::{
     self, BootstrapFetchError, BootstrapFetched, FetchedChain, FetchedStrand, Reached,
     VerifiedStrand, WantedBootstrap, run_error,
@@ -20,7 +19,9 @@ use hawser_rules::Registry;
 use hawser_storage::{BootstrapManifest, Bootstraps, Objects};
 use serde_json::{Value, json};
 
+use super::audit::load_keys;
 use super::{backup as backups, rebuild};
+use crate::args::audit::KeysArgs;
 use crate::args::snapshot::{
     SnapshotCommand, SnapshotCreateArgs, SnapshotFetchArgs, SnapshotFromArgs, SnapshotListArgs,
     SnapshotVerifyArgs,
@@ -102,7 +103,7 @@ fn verify(args: &SnapshotVerifyArgs, as_json: bool) -> Result<(), RunError> {
     let place = Bootstraps::new(open(&args.place)?);
     let keys = match &args.keys {
         None => {
-            eprintln!("hawser: no signature is checked: name a registry (--keys)");
+            eprintln!("hawser: no signature is checked: name a registry (--registry)");
             None
         }
         Some(path) => Some(keys_of(path)?),
@@ -146,10 +147,10 @@ fn verify(args: &SnapshotVerifyArgs, as_json: bool) -> Result<(), RunError> {
     }
 }
 
-/// Reads a registry file.
+/// Reads the keys of nodes.
 fn keys_of(path: &Path) -> Result<Registry, RunError> {
-    let registry = registry::parse(&super::audit::read_text(path)?);
-    registry.map_err(|error| RunError::failed(error).while_doing(path.display()))
+    let keys = KeysArgs { registry: Some(path.to_owned()), rates: None };
+    Ok(load_keys(&keys, None)?.known.registry)
 }
 
 async fn fetch(args: SnapshotFetchArgs, as_json: bool) -> Result<(), RunError> {

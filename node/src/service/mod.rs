@@ -12,7 +12,7 @@
 //! - `validation`: connects validation of key packages and identity updates to the engine;
 //! - `ports`: the clock; `system`: limits of the process, free space on the disk; `tls`: the API's certificate;
 //! - [`stop_signal`]: signals that stop a process; `service_manager`: messages to systemd;
-//! - [`projections`]: rebuilds projections and reports progress;
+//! - [`projections`]: rebuilds projections and reports progress; [`promote`]: gives the folder of a replica to a node;
 //! - [`import`]: imports the database of a node of the reference implementation; `unfinished_import`:
 //!   detects its folder before the end; `strand_faults`: records evidence against nodes in the strands that an
 //!   import or a snapshot brings;
@@ -33,6 +33,7 @@ mod payer_reports;
 mod peers;
 mod ports;
 pub mod projections;
+pub mod promote;
 mod report_steps;
 mod restore_prompt;
 mod service_manager;

@@ -225,6 +225,8 @@ fn a_role_that_a_process_would_not_have_is_refused() {
         let refused = NodeServiceSettings::read(&with(name, value)).unwrap_err().to_string();
         assert!(refused.starts_with("1 fault ") && refused.contains(name), "{refused}");
     }
+    let standby = NodeServiceSettings::read(&with("HAWSER_ROLE", "standby")).unwrap_err();
+    assert!(standby.to_string().contains("`hawser promote`"), "{standby}");
     let primary = NodeServiceSettings::read(&with("HAWSER_ROLE", "primary")).unwrap();
     assert!(!primary.notes.iter().any(|note| note.contains("HAWSER_ROLE")), "{:?}", primary.notes);
     let errors = |role| match NodeServiceSettings::read_replica(&with("HAWSER_ROLE", role)) {

@@ -207,7 +207,8 @@ impl SettingSources {
             name: table::ROLE_ENV.into(),
             given: Some(format!("{:?}, but this process would start as a {role}", given.as_str())),
             expected: format!(
-                "{role}, or no role: `hawser audit watch` starts a replica, and this version has no standby"
+                "{role}, or no role: a standby is a replica, which `hawser audit watch` starts, and whose folder `hawser \
+                 promote` gives to the node"
             ),
             example: role.into(),
         })

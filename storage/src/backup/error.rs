@@ -132,6 +132,15 @@ pub enum BackupError {
         /// The folder.
         path: PathBuf,
     },
+    /// Another restore into the folder runs, or was killed.
+    #[error(
+        "{path} belongs to a restore that runs, or is left of one that was killed: wait for it, or remove this folder, \
+         and restore again"
+    )]
+    Restoring {
+        /// The temporary folder.
+        path: PathBuf,
+    },
     /// The restored database differs from the manifest.
     #[error("the database differs from its manifest in {what}")]
     Differs {

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use super::contents::Contents;
@@ -53,10 +54,12 @@ impl Backups {
         if let Some(parent) = part.parent().filter(|it| !it.as_os_str().is_empty()) {
             make_folder(parent).map_err(at(parent))?;
         }
-        match fs::symlink_metadata(&part) {
-            Ok(_) => return Err(BackupError::TargetInUse { path: part }),
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at(&part)(error)),
-            Err(_) => make_folder(&part).map_err(at(&part))?,
+        // Of two restores into one folder, one creates it: the other one must not remove it at its end.
+        match fs::DirBuilder::new().mode(0o700).create(&part) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(BackupError::Restoring { path: part });
+            }
+            created => created.map_err(at(&part))?,
         }
         let done = self.fill(&read.manifest, &part, price, pace).and_then(|()| {
             require_free(target)?;

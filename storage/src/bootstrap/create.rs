@@ -1,14 +1,15 @@
-//! Creates a copy of the strands of an open database. While one chunk is written and synced, the next one is read and
+//! Creates a copy of the strands of an open database. While chunks are written and synced, the next one is read and
 //! hashed.
 
 use std::sync::Arc;
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
 use bytes::Bytes;
 use hawser_proto::checkpoint::CosignedCheckpoint;
 use hawser_proto::void::{SignedVoid, VOIDS_OF_NODE_MAX};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use parking_lot::Mutex;
 
 use super::chunk::encode_chunk;
 use super::error::BootstrapError;
@@ -27,9 +28,12 @@ use crate::store::Store;
 /// soon fetched again.
 const CHUNK_FULL_BYTES: usize = 8 << 20;
 
-/// Chunks that wait to be written, besides the one being written and the one being read. Chosen: one keeps the disk
+/// Chunks that wait to be written, besides those being written and the one being read. Chosen: one keeps the disk
 /// busy, and each further one takes the memory of a chunk.
 const WAITING: usize = 1;
+/// Threads that write chunks. Chosen: while one waits until its chunk is synced, the other one writes. Each takes the
+/// memory of a chunk.
+const WRITERS: usize = 2;
 
 /// The outcome of creating a copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,6 +72,15 @@ impl MadeChunk {
     }
 }
 
+/// A chunk that is stored.
+struct StoredChunk {
+    /// The index of its strand.
+    strand: usize,
+    chunk: BootstrapChunk,
+    /// True if no earlier copy had it.
+    is_new: bool,
+}
+
 impl Store {
     /// Creates a copy of the strands of all nodes and chains, for a node of any identity. Commits and reads
     /// continue meanwhile.
@@ -100,25 +113,36 @@ impl Store {
         pace: &mut Pace<'_>,
     ) -> Result<BootstrapReport, BootstrapError> {
         let mut strands = strands_of(&self.snapshot(), &self.void_statements()?)?;
-        let (mut chunks_new, mut bytes_new) = (0, 0);
         let head = |it: &BootstrapStrand| EnvelopeId::new(it.originator, it.head);
         let heads: Vec<EnvelopeId> = strands.iter().map(head).collect();
         let (made_to, made) = sync_channel(WAITING);
-        thread::scope(|scope| {
+        let seen = Mutex::new(seen);
+        let mut stored = thread::scope(|scope| {
             scope.spawn(move || self.make_chunks(&heads, &made_to));
-            for chunk in made {
-                let MadeChunk { strand, from, through, bytes, hash } = chunk?;
-                let len_bytes = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-                let is_new = place.put_chunk(hash, &bytes, seen)?;
-                chunks_new += usize::from(is_new);
-                bytes_new += if is_new { len_bytes } else { 0 };
-                strands[strand].chunks.push(BootstrapChunk { from, through, len_bytes, hash });
-                if pace(len_bytes).is_break() {
-                    return Err(BootstrapError::Stopped);
+            let seen = &seen;
+            let (to, writers): (Vec<_>, Vec<_>) = (0..WRITERS)
+                .map(|_| {
+                    let (to, chunks) = sync_channel(0);
+                    (to, scope.spawn(move || write_chunks(place, chunks, seen)))
+                })
+                .unzip();
+            let handed_over = hand_over(made, to, pace);
+            let mut stored = Vec::new();
+            for writer in writers {
+                match writer.join() {
+                    Ok(written) => stored.append(&mut written?),
+                    Err(panic) => std::panic::resume_unwind(panic),
                 }
             }
-            Ok(())
+            handed_over.map(|()| stored)
         })?;
+        stored.sort_unstable_by_key(|it| (it.strand, it.chunk.from));
+        let (mut chunks_new, mut bytes_new) = (0, 0);
+        for StoredChunk { strand, chunk, is_new } in stored {
+            chunks_new += usize::from(is_new);
+            bytes_new += if is_new { chunk.len_bytes } else { 0 };
+            strands[strand].chunks.push(chunk);
+        }
         let network = self.identity().network.clone();
         let manifest = BootstrapManifest { network, made_unix_s: now_unix_s, strands };
         let manifest = place.with_own_second(manifest)?;
@@ -167,6 +191,44 @@ impl Store {
         }
         Ok(envelopes)
     }
+}
+
+/// Hands chunks to the writers in turns, at the pace of the caller. Ends early when a writer takes no more: it has
+/// failed then, and returns the error.
+fn hand_over(
+    made: Receiver<Result<MadeChunk, ReadError>>,
+    writers: Vec<SyncSender<MadeChunk>>,
+    pace: &mut Pace<'_>,
+) -> Result<(), BootstrapError> {
+    for (chunk, writer) in made.into_iter().zip(writers.iter().cycle()) {
+        let chunk = chunk?;
+        if pace(u64::try_from(chunk.bytes.len()).unwrap_or(u64::MAX)).is_break() {
+            return Err(BootstrapError::Stopped);
+        }
+        if writer.send(chunk).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Stores chunks until there are no more.
+///
+/// # Errors
+/// The first error.
+fn write_chunks(
+    place: &Bootstraps,
+    chunks: Receiver<MadeChunk>,
+    seen: &Mutex<&mut SeenObjects>,
+) -> Result<Vec<StoredChunk>, BootstrapError> {
+    let mut stored = Vec::new();
+    for MadeChunk { strand, from, through, bytes, hash } in chunks {
+        let is_new = place.put_chunk(hash, &bytes, seen)?;
+        let len_bytes = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        let chunk = BootstrapChunk { from, through, len_bytes, hash };
+        stored.push(StoredChunk { strand, chunk, is_new });
+    }
+    Ok(stored)
 }
 
 /// Returns the strands of nodes and chains, without chunks. `stated` has the statements about void places.

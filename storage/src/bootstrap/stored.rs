@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hawser_proto::{OriginatorId, SequenceId};
+use parking_lot::Mutex;
 
 use super::chunk::{CHUNK_LEN_BYTES_MAX, ChunkError, decode_chunk};
 use super::error::{BootstrapError, at};
@@ -230,7 +231,7 @@ impl Bootstraps {
         &self,
         hash: FileHash,
         bytes: &[u8],
-        seen: &mut SeenObjects,
+        seen: &Mutex<&mut SeenObjects>,
     ) -> Result<bool, BootstrapError> {
         let object = chunk_name(hash);
         let location = self.objects.location(&object);
@@ -241,7 +242,7 @@ impl Bootstraps {
             return Ok(false);
         }
         let tag = self.put(&object, bytes).map_err(at(&location))?;
-        seen.note(&object, tag);
+        seen.lock().note(&object, tag);
         Ok(true)
     }
 
@@ -251,10 +252,10 @@ impl Bootstraps {
         &self,
         object: &str,
         bytes: &[u8],
-        seen: &mut SeenObjects,
+        seen: &Mutex<&mut SeenObjects>,
     ) -> Result<bool, BootstrapError> {
         let location = self.objects.location(object);
-        if seen.meet(&*self.objects, object).map_err(at(&location))? {
+        if seen.lock().meet(&*self.objects, object).map_err(at(&location))? {
             return Ok(true);
         }
         // The version is looked up before the bytes, because another writer may replace the object meanwhile.
@@ -265,7 +266,7 @@ impl Bootstraps {
         let read = opened.and_then(|mut source| source.read_to_end(&mut stored));
         let is_whole = read.is_ok() && stored == bytes;
         if is_whole {
-            seen.note(object, tag);
+            seen.lock().note(object, tag);
         }
         Ok(is_whole)
     }
@@ -418,14 +419,15 @@ mod tests {
         let place = Bootstraps::new(Arc::new(FolderObjects::new(folder.path())));
         place.make().unwrap();
         let mut seen = SeenObjects::read(None, SEEN_IN_SNAPSHOTS, &*place.objects);
+        let seen = Mutex::new(&mut seen);
         let hash = FileHash(*blake3::hash(b"a chunk").as_bytes());
-        let is_new = place.put_chunk(hash, b"a chunk", &mut seen).unwrap();
+        let is_new = place.put_chunk(hash, b"a chunk", &seen).unwrap();
         assert!(is_new);
-        assert!(!place.put_chunk(hash, b"a chunk", &mut seen).unwrap(), "it is there");
+        assert!(!place.put_chunk(hash, b"a chunk", &seen).unwrap(), "it is there");
         let path = folder.path().join(chunk_name(hash));
         for damaged in [&b"A chunk"[..], b"a chun", b"a chunk and more"] {
             std::fs::write(&path, damaged).unwrap();
-            assert!(place.put_chunk(hash, b"a chunk", &mut seen).unwrap());
+            assert!(place.put_chunk(hash, b"a chunk", &seen).unwrap());
             assert_eq!(std::fs::read(&path).unwrap(), b"a chunk");
         }
     }

@@ -102,7 +102,8 @@ impl Objects for FolderObjects {
         let part = self.root.join(format!("{name}.{writer:0WRITER_DIGITS$x}{UNFINISHED}"));
         make_folder(path.parent().unwrap_or(&self.root))?;
         let file = File::create_new(&part)?;
-        Ok(Box::new(NewFile { file, part, path, unsynced_bytes: 0, is_finished: false }))
+        let (unsynced_bytes, is_synced, is_finished) = (0, false, false);
+        Ok(Box::new(NewFile { file, part, path, unsynced_bytes, is_synced, is_finished }))
     }
 
     fn list(&self, folder: &str) -> io::Result<Vec<ListedObject>> {
@@ -149,6 +150,8 @@ struct NewFile {
     part: PathBuf,
     path: PathBuf,
     unsynced_bytes: usize,
+    /// True if nothing was written since the last sync.
+    is_synced: bool,
     is_finished: bool,
 }
 
@@ -156,9 +159,10 @@ impl Write for NewFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = self.file.write(bytes)?;
         self.unsynced_bytes += written;
+        self.is_synced = false;
         if self.unsynced_bytes >= UNSYNCED_BYTES_MAX {
             self.file.sync_data()?;
-            self.unsynced_bytes = 0;
+            (self.unsynced_bytes, self.is_synced) = (0, true);
         }
         Ok(written)
     }
@@ -170,7 +174,9 @@ impl Write for NewFile {
 
 impl NewObject for NewFile {
     fn finish(mut self: Box<Self>) -> io::Result<Option<ObjectTag>> {
-        self.file.sync_all()?;
+        if !self.is_synced {
+            self.file.sync_all()?;
+        }
         fs::rename(&self.part, &self.path)?;
         self.is_finished = true;
         self.path.parent().map_or(Ok(()), sync)?;

@@ -27,7 +27,7 @@ use crate::args::audit::AuditCommand;
 pub(super) use compare::run as compare;
 pub(super) use export::run as export;
 pub(super) use identities::run as identities;
-pub(super) use keys::{load as load_keys, read as read_text};
+pub(super) use keys::load as load_keys;
 pub(super) use partition::{check as check_partition, merge};
 pub(super) use prove::{prove, verify};
 pub(super) use replay::{FAULTS_EXIT_CODE, INCOMPLETE_EXIT_CODE, run as replay};

@@ -1,8 +1,6 @@
 //! `hawser audit prove` and `verify`: a proof that an envelope is part of its strand, or that its place was declared
 //! void, as a file.
 
-use std::io::Write as _;
-
 use hawser_audit::file::{NodeEntry, SCHEMA};
 use hawser_audit::proof::{EnvelopeProof, PROOF_FILE_LEN_BYTES_MAX, ProofFile, ProvenEnvelope};
 use hawser_audit::replay::{LogSource, StrandRow};
@@ -19,7 +17,7 @@ use serde_json::{Value, json};
 use super::source::{self, OpenLog};
 use super::{exit_of, keys};
 use crate::args::audit::{AuditProveArgs, AuditVerifyArgs};
-use crate::output;
+use crate::{output, output_file};
 
 /// The program's name in files that it writes.
 const TOOL: &str = concat!("hawser ", env!("CARGO_PKG_VERSION"));
@@ -65,9 +63,7 @@ pub(in super::super) fn prove(args: &AuditProveArgs, as_json: bool) -> Result<()
         output::line(text);
         return Ok(());
     };
-    let fail = |error| RunError::failed(format!("{}: {error}", path.display()));
-    let mut out = std::fs::File::create_new(path).map_err(fail)?;
-    out.write_all(text.as_bytes()).and_then(|()| out.sync_all()).map_err(fail)?;
+    output_file::write_new(path, text.as_bytes())?;
     match as_json {
         true => output::line(json!({ "file": path, "size": size, "text": sentence })),
         false => output::line(format_args!("{}: {sentence}", path.display())),

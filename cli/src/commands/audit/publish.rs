@@ -10,6 +10,8 @@ use hawser_storage::{FoundObject, Objects};
 
 use super::keys;
 
+/// The folders of an export.
+const TABLES: [&str; 6] = ["log", "usage", "congestion", "checkpoints", "void_statements", "rates"];
 /// Bytes that are read at once. A guess.
 const STEP_BYTES: usize = 256 << 10;
 
@@ -72,7 +74,7 @@ fn manifest_of(to: &dyn Objects) -> Result<Option<Manifest>, RunError> {
 
 /// Returns true if the place has files of an export.
 fn has_files(to: &dyn Objects) -> Result<bool, RunError> {
-    for table in ["log", "usage", "congestion", "checkpoints", "rates"] {
+    for table in TABLES {
         let place = to.location(table);
         let fail = |error: io::Error| RunError::failed(format!("{}: {error}", place.display()));
         if to.has_folder(table).map_err(fail)? {
@@ -88,7 +90,9 @@ fn copy(folder: &Path, file: &PublishedFile, to: &dyn Objects) -> Result<(), Run
     let fail = |error: io::Error| RunError::failed(format!("{}: {error}", path.display()));
     let mut source =
         open_plain(&path, SymbolicLinks::Refused).map_err(|error| keys::unread(&path, &error))?;
-    let mut target = to.create(&file.name).map_err(fail)?;
+    let place = to.location(&file.name);
+    let not_written = |error: io::Error| RunError::failed(format!("{}: {error}", place.display()));
+    let mut target = to.create(&file.name).map_err(not_written)?;
     let (mut hasher, mut buffer) = (blake3::Hasher::new(), vec![0; STEP_BYTES]);
     loop {
         let read = source.read(&mut buffer).map_err(fail)?;
@@ -96,7 +100,7 @@ fn copy(folder: &Path, file: &PublishedFile, to: &dyn Objects) -> Result<(), Run
             break;
         }
         hasher.update(&buffer[..read]);
-        target.write_all(&buffer[..read]).map_err(fail)?;
+        target.write_all(&buffer[..read]).map_err(not_written)?;
     }
     if hasher.finalize().to_hex().as_str() != file.digest.blake3 {
         return Err(RunError::failed(format!(
@@ -105,7 +109,7 @@ fn copy(folder: &Path, file: &PublishedFile, to: &dyn Objects) -> Result<(), Run
             path.display()
         )));
     }
-    target.finish().map(drop).map_err(fail)
+    target.finish().map(drop).map_err(not_written)
 }
 
 fn put(to: &dyn Objects, manifest: &Manifest) -> Result<(), RunError> {
@@ -116,4 +120,46 @@ fn put(to: &dyn Objects, manifest: &Manifest) -> Result<(), RunError> {
         new.finish().map(drop)
     };
     write().map_err(|error| RunError::failed(format!("{}: {error}", place.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use hawser_storage::FolderObjects;
+
+    use super::*;
+
+    /// Another export without a manifest, or files of another program, are in the way.
+    #[test]
+    fn a_place_with_files_of_any_table_is_not_empty() {
+        let place = tempfile::tempdir().unwrap();
+        let to = FolderObjects::new(place.path());
+        assert!(!has_files(&to).unwrap());
+        for table in TABLES {
+            fs::create_dir(place.path().join(table)).unwrap();
+            assert!(has_files(&to).unwrap(), "{table}");
+            fs::remove_dir(place.path().join(table)).unwrap();
+        }
+    }
+
+    #[test]
+    fn an_error_of_the_place_names_the_place() {
+        let here = tempfile::tempdir().unwrap();
+        let there = tempfile::tempdir().unwrap();
+        fs::write(here.path().join("part"), b"rows").unwrap();
+        let digest = hawser_audit::export::FileDigest {
+            rows: 1,
+            len_bytes: 4,
+            blake3: blake3::hash(b"rows").to_hex().to_string(),
+        };
+        let file = PublishedFile { name: "part".to_owned(), digest };
+        let gone = there.path().join("gone");
+        // A file has the name of the place's folder.
+        fs::write(&gone, b"").unwrap();
+        let error = copy(here.path(), &file, &FolderObjects::new(&gone)).unwrap_err();
+        assert!(error.text.starts_with(gone.to_str().unwrap()), "{error}");
+        copy(here.path(), &file, &FolderObjects::new(there.path())).unwrap();
+        assert_eq!(fs::read(there.path().join("part")).unwrap(), b"rows");
+    }
 }

@@ -56,7 +56,9 @@ impl SnapshotLog {
     }
 
     fn strand(&self, originator: OriginatorId) -> Option<&BootstrapStrand> {
-        self.manifest.strands.iter().find(|strand| strand.originator == originator)
+        let strands = &self.manifest.strands;
+        let at = strands.binary_search_by_key(&originator, |strand| strand.originator).ok()?;
+        strands.get(at)
     }
 }
 

@@ -1,0 +1,79 @@
+//! `hawser promote`: the folder of a replica becomes that of a node. See `docs/runbooks/standby.md`.
+
+use std::io::{self, IsTerminal as _};
+
+use hawser_node::error::RunError;
+use hawser_node::service::promote::{self, PromoteError, PromotedFolder};
+use hawser_node::settings;
+use hawser_proto::OriginatorId;
+use hawser_storage::PromotionError;
+use serde_json::json;
+
+use super::rebuild;
+use crate::args::backup::PromoteArgs;
+use crate::output;
+
+/// Runs the command.
+///
+/// # Errors
+/// When the operator does not confirm, the folder is not that of a stopped replica, or it does not have the strand of
+/// the node with the key. In these cases nothing has been changed.
+pub(super) fn run(args: &PromoteArgs, as_json: bool) -> Result<(), RunError> {
+    let data_dir = settings::data_dir(&args.data.sources()).map_err(RunError::usage)?;
+    let node = OriginatorId(args.node_id);
+    if !args.fence_confirmed {
+        ask(node)?;
+    }
+    let wanted = args.network.as_deref();
+    let PromotedFolder { network, head } =
+        promote::promote(&data_dir, wanted, node, args.signer).map_err(refusal)?;
+    if as_json {
+        output::line(json!({
+            "network": network,
+            "node_id": node.0,
+            "signer": args.signer.to_string(),
+            "head": head.0,
+            "data_dir": data_dir,
+        }));
+        return Ok(());
+    }
+    output::line(format_args!(
+        "{} is the data folder of node {node} of network {network:?} now; the node's strand ends at {head} there",
+        data_dir.display()
+    ));
+    output::line(
+        "start `hawser node` on it with the node's key and without --new-strand: it is in quarantine until its peers \
+         have shown the end of its strand, or you confirm (hawser restore confirm)",
+    );
+    Ok(())
+}
+
+/// Asks the operator about the old process of the node, which this machine cannot see.
+fn ask(node: OriginatorId) -> Result<(), RunError> {
+    if !io::stdin().is_terminal() {
+        return Err(RunError::refused(
+            "nothing was changed: say --fence-confirmed if every other process with the node's key has ended for good",
+        ));
+    }
+    let text = format!(
+        "Has every process with the key of node {node} ended for good, so that none can start it again?"
+    );
+    if output::ask(text)? {
+        return Ok(());
+    }
+    Err(RunError::refused("nothing was changed: it was not confirmed"))
+}
+
+fn refusal(error: PromoteError) -> RunError {
+    match error {
+        PromoteError::Open(error) => rebuild::refusal(error),
+        PromoteError::Folder(PromotionError::NoNode { .. }) => RunError::usage(error),
+        PromoteError::Folder(PromotionError::NoStrand { .. }) => RunError::not_found(error),
+        PromoteError::Folder(PromotionError::OfNode { .. } | PromotionError::Unverified { .. })
+        | PromoteError::OtherNetwork { .. }
+        | PromoteError::OtherSigner { .. } => RunError::refused(error),
+        PromoteError::Folder(PromotionError::Read(_) | PromotionError::Write(_))
+        | PromoteError::Unreadable { .. }
+        | PromoteError::Flush(_) => RunError::failed(error),
+    }
+}

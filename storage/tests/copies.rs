@@ -1,0 +1,62 @@
+//! Copies of the log for new nodes: several threads write chunks, and the manifest lists them in the order of the
+//! strand.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use hawser_storage::{
+    BootstrapError, BootstrapReport, Bootstraps, Change, FolderObjects, LogEntry, Objects, Store,
+};
+
+use crate::support::*;
+
+/// Bytes of a statement: longer than the bytes at which a chunk ends, so each envelope has a chunk of its own.
+const LONG: usize = 9 << 20;
+
+fn append_long(store: &Store, places: std::ops::RangeInclusive<u64>) {
+    for place in places {
+        let at = id(PEER, place);
+        let bytes = signed(&format!("{place}{}", "x".repeat(LONG)), 1);
+        store.commit(&[Change::Append(LogEntry { bytes, ..entry(at) })]).unwrap();
+    }
+}
+
+/// Makes a copy, and stops it when this many chunks were read.
+fn copy(
+    store: &Store,
+    to: &Arc<dyn Objects>,
+    now_unix_s: u64,
+    chunks: usize,
+) -> Result<BootstrapReport, BootstrapError> {
+    let mut read = 0;
+    store.copy_for_new_nodes(to.clone(), now_unix_s, &mut |_| {
+        read += 1;
+        if read > chunks { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    })
+}
+
+#[test]
+fn chunks_that_threads_write_are_listed_in_order_and_a_later_copy_adds_new_ones() {
+    let folder = tempfile::tempdir().unwrap();
+    let to: Arc<dyn Objects> = Arc::new(FolderObjects::new(folder.path()));
+    let store = in_memory();
+    append_long(&store, 1..=5);
+    let stopped = copy(&store, &to, 1, 2);
+    assert!(matches!(stopped, Err(BootstrapError::Stopped)), "{stopped:?}");
+    assert!(Bootstraps::new(to.clone()).names().unwrap().is_empty(), "a part is no copy");
+
+    let made = copy(&store, &to, 2, usize::MAX).unwrap();
+    let chunks = &made.manifest.strands[0].chunks;
+    let places: Vec<(u64, u64)> = chunks.iter().map(|it| (it.from.0, it.through.0)).collect();
+    assert_eq!(places, [(1, 1), (2, 2), (3, 3), (4, 4), (5, 5)]);
+    // The copy that was stopped has left some of them.
+    assert!(made.chunks_new <= 5 && made.bytes_new <= made.manifest.len_bytes());
+    for chunk in chunks {
+        let read = Bootstraps::new(to.clone()).chunk(PEER, chunk).unwrap();
+        assert_eq!(read.len(), 1);
+        assert_eq!(Some(&read[0].1), store.snapshot().get(id(PEER, read[0].0.0)).unwrap().as_ref());
+    }
+    append_long(&store, 6..=6);
+    let later = copy(&store, &to, 3, usize::MAX).unwrap();
+    assert_eq!((later.chunks_new, later.manifest.strands[0].chunks.len()), (1, 6));
+}
