@@ -107,6 +107,77 @@ fn a_strand_with_one_gap_after_the_other_has_all_peers_asked_once_a_second() {
     assert_eq!(rig.asks(OTHER), Some((400, Some(401))));
 }
 
+/// Lets the peers say that they do not hold what they are asked for, until the search ends. `silent` says nothing.
+fn end_search(rig: &mut Rig, silent: Option<OriginatorId>) {
+    while rig.follower.is_searching() {
+        let is_range = |(peer, (_, want)): &(&OriginatorId, &(RequestId, Want))| {
+            want.up_to.is_some() && Some(**peer) != silent
+        };
+        match rig.asked.iter().find(is_range).map(|(peer, (request, _))| (*peer, *request)) {
+            Some((peer, request)) => {
+                rig.asked.remove(&peer);
+                rig.deliver(peer, request, vec![StrandItem::End]);
+            }
+            None => {
+                let at = rig.follower.poll_timeout().unwrap();
+                rig.wait(at.saturating_duration_since(rig.now));
+            }
+        }
+    }
+}
+
+/// Lets the source pass over the place before `place`, up to the end of the search for it.
+fn pass_over(rig: &mut Rig, place: u64, silent: Option<OriginatorId>) {
+    rig.answer(SOURCE, envelopes([place]));
+    assert!(rig.follower.is_searching(), "{place}");
+    end_search(rig, silent);
+    rig.answer(SOURCE, envelopes([place]));
+    assert_eq!(rig.follower.accepted(), SequenceId(place));
+    rig.follower.handle_durable(SequenceId(place));
+}
+
+/// Other software leaves ids unused, and callers who give up their requests can make it leave many. A minute for each
+/// of them would be hours.
+#[test]
+fn a_strand_with_many_unused_ids_falls_behind_by_one_search_and_not_by_one_for_each() {
+    let mut rig = Rig::connected(0);
+    rig.up(OTHER);
+    rig.claims(SOURCE, 42);
+    let begin = rig.now;
+    pass_over(&mut rig, 2, None);
+    assert_eq!(rig.now - begin, SEARCH_FOR, "peers have a minute for what has just been claimed");
+    for place in (4..=40).step_by(2) {
+        pass_over(&mut rig, place, None);
+    }
+    assert!(rig.now - begin <= SEARCH_FOR + 20 * SEARCH_EVERY, "{:?}", rig.now - begin);
+    // A peer that does not answer may hold the place.
+    let before = rig.now;
+    pass_over(&mut rig, 42, Some(OTHER));
+    assert_eq!(rig.now - before, SEARCH_FOR);
+}
+
+#[test]
+fn a_place_that_a_peer_holds_is_found_however_old_the_claim_is() {
+    let mut rig = Rig::connected(0);
+    rig.up(OTHER);
+    rig.claims(SOURCE, 8);
+    pass_over(&mut rig, 2, None);
+    rig.answer(SOURCE, envelopes([4]));
+    rig.answer(SOURCE, vec![StrandItem::End]);
+    rig.wait(SEARCH_EVERY);
+    assert!(rig.answer(OTHER, envelopes([3])).contains(&appends([3])));
+    rig.follower.handle_durable(SequenceId(3));
+    assert!(rig.answer(SOURCE, envelopes([4])).contains(&appends([4])));
+    rig.follower.handle_durable(SequenceId(4));
+    // Its connection is lost at that moment, and comes back.
+    rig.answer(SOURCE, envelopes([6]));
+    rig.down(OTHER);
+    rig.answer(SOURCE, vec![StrandItem::End]);
+    assert!(rig.follower.is_searching());
+    rig.up(OTHER);
+    assert!(rig.answer(OTHER, envelopes([5])).contains(&appends([5])));
+}
+
 /// Begins a search for 20,000 places that the source has left out, beside ten other peers. Returns these.
 fn searching_beside_ten() -> (Rig, Vec<OriginatorId>) {
     let mut rig = Rig::connected(0);
