@@ -1,7 +1,7 @@
-//! The times at which the strand's own node has claimed its places.
+//! The times at which a peer has claimed the places of a strand.
 //!
-//! A place that its own node has passed over was passed over before the node claimed the next one. So other peers have
-//! had their time for it since then, and not only since this node came to it.
+//! A place that the peer passes over was passed over before it claimed the next one. So other peers have had their time
+//! for it since then, and not only since this node came to it.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -17,11 +17,16 @@ const NOTED_EVERY: Duration = Duration::from_secs(5);
 ///
 /// Invariant: times and places ascend, and of three neighbours the last is [`NOTED_EVERY`] behind the first. So some
 /// two dozen claims are kept.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct ClaimTimes(VecDeque<(Instant, SequenceId)>);
 
 impl ClaimTimes {
-    /// Notes that the node claims to hold its strand up to `head`.
+    /// Begins with the first claim, of the strand up to `head`.
+    pub(super) fn begin(now: Instant, head: SequenceId) -> Self {
+        Self(VecDeque::from([(now, head)]))
+    }
+
+    /// Notes that the peer claims to hold the strand up to `head`.
     pub(super) fn note(&mut self, now: Instant, head: SequenceId) {
         let Self(claims) = self;
         if claims.back().is_some_and(|(_, last)| *last >= head) {
@@ -37,7 +42,7 @@ impl ClaimTimes {
         claims.push_back((now, head));
     }
 
-    /// Returns a time from which on the node has claimed this place; `None` if it has not claimed it.
+    /// Returns a time from which on the peer has claimed this place; `None` if it has not claimed it.
     pub(super) fn since(&self, place: SequenceId) -> Option<Instant> {
         self.0.iter().find(|(_, head)| *head >= place).map(|(at, _)| *at)
     }
@@ -51,7 +56,7 @@ mod tests {
     fn a_claim_is_dated_at_most_some_seconds_late_and_few_are_kept() {
         #[expect(clippy::disallowed_methods, reason = "any moment will do to count from")]
         let start = Instant::now();
-        let mut claims = ClaimTimes::default();
+        let mut claims = ClaimTimes::begin(start, SequenceId::NONE);
         let at = |tenth: u64| start + Duration::from_millis(100 * tenth);
         for tenth in 1..=3000 {
             claims.note(at(tenth), SequenceId(10 * tenth));

@@ -6,11 +6,11 @@
 //! claim could make it lose envelopes for good. So a gap counts only once a signed envelope
 //! follows it. Then the strand stops, every connected peer is asked for exactly the missing range,
 //! and only places that no peer has shown for [`SEARCH_FOR`] are marked missing, provided that at
-//! least one peer has answered, and that peers do not go on sending the range. If the strand's own
-//! node has passed the places over, and every connected peer has answered, this time counts from
-//! the node's first claim of what follows: many such gaps do not add up to hours. One claim is
-//! believed: the strand's own node may say that the retention of its envelopes ran out, since no
-//! other node needs to keep what that node dropped.
+//! least one peer has answered, and that peers do not go on sending the range. If every connected
+//! peer has answered, this time counts from the first claim of what follows, by the peer that has
+//! passed the places over: many such gaps do not add up to hours. One claim is believed: the
+//! strand's own node may say that the retention of its envelopes ran out, since no other node needs
+//! to keep what that node dropped.
 
 mod choice;
 mod claims;
@@ -84,10 +84,8 @@ pub struct Follower {
     /// Connected peers; bounded by the nodes of the registry.
     peers: BTreeMap<OriginatorId, PeerProgress>,
     search: Option<Search>,
-    /// The claims of the strand's own node.
-    claims: ClaimTimes,
-    /// A while after a peer has come or gone: no search ends before it because all peers have answered.
-    settled_at: Instant,
+    /// The time at which a peer has come or gone.
+    changed_at: Instant,
     searches: u64,
     /// The time at which a search asked all peers at once.
     all_asked_at: Option<Instant>,
@@ -114,6 +112,8 @@ struct PeerProgress {
     ask_at: Instant,
     /// The head of the strand that the peer claims to hold. Decides only whom to ask, and when.
     claimed_head: SequenceId,
+    /// The times of its claims.
+    claims: ClaimTimes,
     /// Position in the walk over the missing ranges; the peer has not been asked for those above.
     fill_position: SequenceId,
     /// The peer is asked for no missing range before this time.
@@ -157,8 +157,7 @@ impl Follower {
             durable: stored,
             peers: BTreeMap::new(),
             search: None,
-            claims: ClaimTimes::default(),
-            settled_at: now,
+            changed_at: now,
             searches: 0,
             all_asked_at: None,
             split: None,
@@ -207,6 +206,7 @@ impl Follower {
             open: None,
             ask_at: now,
             claimed_head: head,
+            claims: ClaimTimes::begin(now, head),
             fill_position: SequenceId::NONE,
             fill_at: now,
             walk_at: now,
@@ -216,7 +216,6 @@ impl Follower {
         };
         self.peers.insert(peer, fresh);
         self.note_peers_changed(now);
-        self.note_claim(now, peer, head);
         self.look(now);
         self.send_wants(now);
     }
@@ -236,7 +235,7 @@ impl Follower {
             return;
         };
         progress.claimed_head = head;
-        self.note_claim(now, peer, head);
+        progress.claims.note(now, head);
         self.look(now);
         self.send_wants(now);
     }
@@ -383,8 +382,8 @@ impl Follower {
         let expired = self.open_want_mut(from).advance(sequence)?;
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.claimed_head = peer.claimed_head.max(sequence);
+            peer.claims.note(now, sequence);
         }
-        self.note_claim(now, from, sequence);
         if self.sends_part(from) {
             self.handle_part(now, from, entry, writes);
             return Ok(());

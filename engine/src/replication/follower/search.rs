@@ -38,6 +38,8 @@ pub(super) struct Search {
     pub(super) until: Instant,
     /// The time from which on it ends as soon as every connected peer has answered, unless it goes on.
     pub(super) due: Instant,
+    /// Time after a peer has come or gone before which it does not end so.
+    pub(super) settles_for: Duration,
     /// The peers whose last want was answered: they have sent what they hold of the range.
     pub(super) answered_by: BTreeSet<OriginatorId>,
     /// At least one peer has answered that it does not hold them. Without an answer nothing is marked

@@ -11,9 +11,11 @@
 //! missing: one envelope behind a backlog must not have all of them send it.
 //!
 //! Other software leaves ids unused, and its callers can make it leave many. If each of these gaps held the strand up
-//! for a minute of its own, the strand would fall behind without a bound. So the minute of a short gap that the strand's
-//! own node has passed over counts from the node's first claim of what follows. The node harms only its own strand with
-//! a claim, and a peer that holds the places shows them, because each connected one has to answer first.
+//! for a minute of its own, the strand would fall behind without a bound. So the minute of a short gap counts from the
+//! first claim of what follows, by the peer that has passed the places over. A peer that holds the places shows them,
+//! because each connected one has to answer first. One that has just lost its connection has ten seconds to come back
+//! if the strand's own node has passed them over, which harms only its own strand, and a minute if a relay has. This
+//! node's own strand is searched for without haste.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -45,13 +47,18 @@ impl Follower {
             Some(_) => {}
             None => {
                 let is_long = through.0.saturating_sub(self.accepted.0) > IN_TURNS_FROM;
-                let is_own_gap = from == self.originator && !is_long;
-                let claimed_at = self.claims.since(through.next()).filter(|_| is_own_gap);
+                let is_short = !is_long && self.own_beside.is_none();
+                let claims = self.peers.get(&from).filter(|_| is_short).map(|peer| &peer.claims);
+                let claimed_at = claims.and_then(|claims| claims.since(through.next()));
+                let settles_for =
+                    if from == self.originator { SEARCH_AGAIN_AFTER } else { SEARCH_FOR };
                 self.search = Some(Search {
                     through,
                     left_out_by: from,
                     until: now + SEARCH_FOR,
-                    due: (claimed_at.unwrap_or(now) + SEARCH_FOR).max(self.settled_at),
+                    due: (claimed_at.unwrap_or(now) + SEARCH_FOR)
+                        .max(self.changed_at + settles_for),
+                    settles_for,
                     answered_by: BTreeSet::new(),
                     answered: false,
                     found: ReceivedTotal::default(),
@@ -133,18 +140,11 @@ impl Follower {
         self.search.as_ref().map(|search| search.left_out_by)
     }
 
-    /// Notes a peer's claim to hold the strand up to `head`.
-    pub(super) fn note_claim(&mut self, now: Instant, peer: OriginatorId, head: SequenceId) {
-        if peer == self.originator {
-            self.claims.note(now, head);
-        }
-    }
-
     /// Notes that a peer has come or gone: one that holds what is searched for may be about to come.
     pub(super) fn note_peers_changed(&mut self, now: Instant) {
-        self.settled_at = now + SEARCH_AGAIN_AFTER;
+        self.changed_at = now;
         if let Some(search) = &mut self.search {
-            search.due = search.due.max(self.settled_at);
+            search.due = search.due.max(now + search.settles_for);
         }
     }
 
