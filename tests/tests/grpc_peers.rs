@@ -140,8 +140,8 @@ async fn a_peer_that_cannot_tell_what_it_holds_does_not_confirm_a_new_key() {
     node.ready().await;
 }
 
-/// Checks two results, each of which takes a node a minute: burned ids are marked as missing, all in the same minute, and
-/// a peer that answers no request for its strand is reported.
+/// Checks two results, each of which takes a node a minute: burned ids are marked as missing, all of them in the same
+/// minute, and a peer that answers no request for its strand is reported.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn burned_ids_are_marked_and_a_peer_without_methods_for_strands_is_reported() {
     let mut peer = ScriptedPeer::start(300, Habits::default());
