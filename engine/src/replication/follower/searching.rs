@@ -14,8 +14,7 @@
 //! for a minute of its own, the strand would fall behind without a bound. So the minute of a short gap counts from the
 //! first claim of what follows, by the peer that has passed the places over. A peer that holds the places shows them,
 //! because each connected one has to answer first. One that has just lost its connection has ten seconds to come back
-//! if the strand's own node has passed them over, which harms only its own strand, and a minute if a relay has. This
-//! node's own strand is searched for without haste.
+//! if the strand's own node has passed them over, which harms only its own strand, and a minute if a relay has.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -47,8 +46,7 @@ impl Follower {
             Some(_) => {}
             None => {
                 let is_long = through.0.saturating_sub(self.accepted.0) > IN_TURNS_FROM;
-                let is_short = !is_long && self.own_beside.is_none();
-                let claims = self.peers.get(&from).filter(|_| is_short).map(|peer| &peer.claims);
+                let claims = self.peers.get(&from).filter(|_| !is_long).map(|peer| &peer.claims);
                 let claimed_at = claims.and_then(|claims| claims.since(through.next()));
                 let settles_for =
                     if from == self.originator { SEARCH_AGAIN_AFTER } else { SEARCH_FOR };
