@@ -4,7 +4,7 @@
 //! A return moves the newer database into `after-upgrade`, and the copy into its place. A return that is interrupted
 //! leaves a note, with which no program opens the folder.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -37,7 +37,7 @@ pub enum RollbackError {
         /// The data folder.
         path: PathBuf,
     },
-    /// A process has the database open.
+    /// A process has the database open, or returns it to an earlier format.
     #[error("{path} is in use by another process: stop it first")]
     Held {
         /// The data folder.
@@ -100,6 +100,7 @@ enum RollbackStep {
 /// When there is no copy, when it cannot be read, or when a file cannot be moved. Another attempt then goes on.
 pub fn roll_back(folder: &Path, price: PriceFn) -> Result<RollbackReport, RollbackError> {
     let files = |source| RollbackError::Files { path: folder.to_owned(), source };
+    let _alone = alone(folder)?;
     let newer = folder.join(NEWER);
     let (step, format) = match read_note(folder).map_err(files)? {
         Some(unfinished) => unfinished,
@@ -151,12 +152,29 @@ pub fn discard_copies(folder: &Path) -> Result<usize, RollbackError> {
     if is_unfinished(folder) {
         return Err(RollbackError::Unfinished { path: folder.to_owned() });
     }
+    let _alone = alone(folder)?;
     let files = |source| RollbackError::Files { path: folder.to_owned(), source };
     let copies = discard_all(folder).map_err(files)?;
     let newer = folder.join(NEWER);
     let is_there = newer.is_dir();
     remove(&newer).map_err(files)?;
     Ok(copies + usize::from(is_there))
+}
+
+/// Locks the folder until the result is dropped. Two returns at once would move the files of the earlier database aside
+/// with those of the newer one. The lock of the database cannot prevent it, because its file is moved too.
+///
+/// # Errors
+/// [`RollbackError::Held`] while another process holds it.
+fn alone(folder: &Path) -> Result<File, RollbackError> {
+    let path = || folder.to_owned();
+    let files = |source| RollbackError::Files { path: path(), source };
+    let locked = File::open(folder).map_err(files)?;
+    match locked.try_lock() {
+        Ok(()) => Ok(locked),
+        Err(TryLockError::WouldBlock) => Err(RollbackError::Held { path: path() }),
+        Err(TryLockError::Error(source)) => Err(files(source)),
+    }
 }
 
 /// Locks the database until the result is dropped. A damaged database can be left, too, and there may be none.

@@ -1,5 +1,6 @@
 //! The copy that a migration leaves, and the return to it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -111,6 +112,34 @@ fn a_return_that_was_interrupted_is_finished_before_the_folder_is_opened() {
     fs::write(folder.join("rollback-unfinished"), format!("back {older}\n")).unwrap();
     assert_eq!(roll_back(folder, price).unwrap().format, older);
     assert_eq!(format_of(folder), older);
+    assert_eq!(head(folder), SequenceId(3));
+}
+
+/// Two commands at once would each move what the other one has put into its place.
+#[test]
+fn one_return_at_a_time_moves_files() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path();
+    let older = make_older(folder);
+    drop(Store::open(&settings(folder)).unwrap());
+    let names = || {
+        let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name());
+        entries.collect::<BTreeSet<_>>()
+    };
+    let (before, other) = (names(), fs::File::open(folder).unwrap());
+    other.try_lock().unwrap();
+    let refused = roll_back(folder, price);
+    assert!(matches!(refused, Err(RollbackError::Held { .. })), "{refused:?}");
+    let refused = discard_copies(folder);
+    assert!(matches!(refused, Err(RollbackError::Held { .. })), "{refused:?}");
+    assert_eq!(names(), before, "nothing was moved or removed");
+
+    // The other one was interrupted, so this one finishes its return.
+    fs::write(folder.join("rollback-unfinished"), format!("aside {older}\n")).unwrap();
+    let refused = roll_back(folder, price);
+    assert!(matches!(refused, Err(RollbackError::Held { .. })), "{refused:?}");
+    drop(other);
+    assert_eq!(roll_back(folder, price).unwrap().format, older);
     assert_eq!(head(folder), SequenceId(3));
 }
 

@@ -438,6 +438,11 @@ const ALTERED: &[(&str, &str, &str)] = &[
         "1 messages were accepted",
     ),
     (
+        "INSERT INTO latest_block SELECT 'made' || n, 1 FROM generate_series(1, 10001) AS n",
+        "DELETE FROM latest_block WHERE contract_address LIKE 'made%'",
+        "more than 10000 originators or contracts in a table",
+    ),
+    (
         "UPDATE schema_migrations SET dirty = true",
         "UPDATE schema_migrations SET dirty = false",
         "version 0, and version 23 is needed",
@@ -498,6 +503,8 @@ async fn an_altered_row_is_refused_and_nothing_of_the_database_is_kept() {
         ("originator_envelope", strands[1][10].to_vec(), "the envelope has another"),
         ("originator_envelope", vec![1, 2, 3], "the bytes do not decode as an envelope"),
         ("topic", vec![0, 1, 2], "topic, payer or expiry"),
+        ("originator_envelope", vec![0; 33 << 20], "the envelope or its topic has more than"),
+        ("topic", vec![0; 33 << 20], "the envelope or its topic has more than"),
     ] {
         let table = if column == "topic" { "meta" } else { "blob" };
         let place = "WHERE originator_node_id = 200 AND originator_sequence_id = 8500";

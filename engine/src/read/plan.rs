@@ -26,8 +26,9 @@ const OPENING_ROWS_MAX: usize = 4096;
 /// step is cheaper than a seek.
 const STEPS_BEFORE_SEEK: usize = 8;
 
-/// Topics of a plan from which they are sorted. A guess: fewer are looked up in less time than a message takes.
-const SORTED_TOPICS_MIN: usize = 500;
+/// Topics from which they are looked for in the order of the index. A guess: fewer are looked up in less time than a
+/// message takes.
+pub(crate) const SORTED_TOPICS_MIN: usize = 500;
 
 /// Strands of one topic after which the rows that are read first are halved no more: one is left of 128.
 const LATER_LANES: usize = 7;
@@ -548,7 +549,7 @@ impl PagePlan {
 }
 
 /// Compares topics by their places in the index.
-fn in_index(a: &Topic, b: &Topic) -> Ordering {
+pub(crate) fn in_index(a: &Topic, b: &Topic) -> Ordering {
     a.as_bytes().len().cmp(&b.as_bytes().len()).then_with(|| a.cmp(b))
 }
 

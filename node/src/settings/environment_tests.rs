@@ -183,6 +183,28 @@ fn a_protection_that_is_not_there_is_refused() {
     }
 }
 
+/// The reference implementation reads an empty variable of a switch as true. One of text or of a number is not given.
+#[test]
+fn an_empty_variable_turns_a_switch_of_the_reference_on() {
+    let read = |name| NodeServiceSettings::read(&with(name, ""));
+    for name in ["XMTPD_API_REQUIRE_REPLICATION_NODE_AUTH", "XMTPD_RATE_LIMIT_ENABLE"] {
+        let settings = read(name).unwrap();
+        assert!(settings.limits.require_node_auth && settings.limits.rates.is_some(), "{name}");
+        let note = format!("{name} is empty, which counts as true, ");
+        assert!(settings.notes.iter().any(|it| it.starts_with(&note)), "{:?}", settings.notes);
+    }
+    for name in ["XMTPD_MIGRATION_CLIENT_ENABLE", "XMTPD_RATE_LIMIT_ENABEL"] {
+        let refused = read(name).unwrap_err().to_string();
+        assert!(refused.starts_with("1 fault ") && refused.contains(name), "{refused}");
+    }
+    for name in
+        ["XMTPD_RATE_LIMIT_TRUSTED_PROXY_CIDRS", "HAWSER_VALIDATION_API", "HAWSER_TLS_LATER"]
+    {
+        let settings = read(name).unwrap();
+        assert!(!settings.notes.iter().any(|it| it.contains(name)), "{:?}", settings.notes);
+    }
+}
+
 /// An environment of a later version may request what this one does not have, and a name may be misspelt.
 #[test]
 fn an_unknown_protection_is_refused_and_other_unknown_variables_are_named() {

@@ -26,6 +26,8 @@ pub struct SettingSources {
     flags: BTreeMap<String, Zeroizing<String>>,
     /// The variables of this program and of the reference implementation, by name.
     env: BTreeMap<String, Zeroizing<String>>,
+    /// The switches of the reference implementation whose variables are empty, which turns them on.
+    empty_switches: Vec<String>,
     file: SettingsFile,
 }
 
@@ -72,18 +74,31 @@ impl fmt::Debug for SettingSources {
 }
 
 impl SettingSources {
-    /// Takes the given flags and the non-empty variables that are settings (`XMTPD_*`, `HAWSER_*`), and reads the
-    /// settings file that one of them names.
+    /// Takes the given flags and the variables that are settings (`XMTPD_*`, `HAWSER_*`), and reads the settings file
+    /// that one of them names.
+    ///
+    /// An empty variable counts as not given, with two exceptions. The reference implementation reads that of a switch
+    /// as true, so an operator may rely on the protection that it turns on. An unknown protection may be such a switch.
     pub fn new(
         flags: impl IntoIterator<Item = (String, String)>,
         env: impl IntoIterator<Item = (String, String)>,
     ) -> Self {
         let secret = |(name, value)| (name, Zeroizing::new(value));
-        let meant = |(name, value): &(String, String)| {
-            (name.starts_with("XMTPD_") || name.starts_with("HAWSER_")) && !value.is_empty()
-        };
+        let meant =
+            |(name, _): &(String, _)| name.starts_with("XMTPD_") || name.starts_with("HAWSER_");
         let flags: BTreeMap<_, _> = flags.into_iter().map(secret).collect();
         let mut env: BTreeMap<_, _> = env.into_iter().filter(meant).map(secret).collect();
+        let mut empty_switches = Vec::new();
+        for (name, value) in env.iter_mut().filter(|(_, value)| value.is_empty()) {
+            if table::is_reference_switch(name) {
+                value.push_str("true");
+                empty_switches.push(name.clone());
+            }
+        }
+        let known = table::variables();
+        let may_be_switch =
+            |name: &str| name.starts_with("XMTPD_") && is_unknown_protection(name, &known);
+        env.retain(|name, value| !value.is_empty() || may_be_switch(name));
         if let Some(networks) = env.remove(table::PROXIES_ENV) {
             // The name of the reference implementation wins.
             env.entry(limits::TRUSTED_PROXIES.env.to_owned()).or_insert(networks);
@@ -91,7 +106,7 @@ impl SettingSources {
         let path = flags.get(CONFIG_FILE.flag).or_else(|| env.get(CONFIG_FILE.env));
         let file = path.map(|path| SettingsFile::read(Path::new(path.as_str())));
         let file = file.unwrap_or_default();
-        Self { flags, env, file }
+        Self { flags, env, empty_switches, file }
     }
 
     /// Returns the value of a setting, or its default.
@@ -182,13 +197,8 @@ impl SettingSources {
     /// Returns an error for each unknown variable that requests a protection, unless it is switched off.
     pub(super) fn unknown_protections(&self) -> Vec<SettingError> {
         let known = table::variables();
-        let is_unknown = |name: &str| {
-            let rest = name.strip_prefix("XMTPD_").or_else(|| name.strip_prefix("HAWSER_"));
-            let protects = |rest: &str| PROTECTIONS.iter().any(|start| rest.starts_with(start));
-            rest.is_some_and(protects) && !known.contains(&name)
-        };
         let is_given = |(name, value): &(&String, &Zeroizing<String>)| {
-            is_unknown(name) && parse::switch(value) != Some(false)
+            is_unknown_protection(name, &known) && parse::switch(value) != Some(false)
         };
         let error = |(name, _): (&String, _)| SettingError {
             name: name.clone(),
@@ -232,6 +242,7 @@ impl SettingSources {
             self.notes_of_others(of_gateways, |_| "only a gateway uses it (hawser gateway)"),
         );
         notes.extend(self.note_of_unused_limits());
+        notes.extend(self.notes_of_empty_switches(table::of_node()));
         notes
     }
 
@@ -255,7 +266,23 @@ impl SettingSources {
             false => "a gateway has no such setting",
         };
         notes.extend(self.notes_of_others(table::of_node().filter(is_of_nodes), reason));
+        notes.extend(self.notes_of_empty_switches(table::of_gateway()));
         notes
+    }
+
+    /// Returns a note for each of these switches that an empty variable turns on.
+    fn notes_of_empty_switches(
+        &self,
+        settings: impl Iterator<Item = &'static Setting>,
+    ) -> Vec<String> {
+        let is_empty = |setting: &&Setting| self.empty_switches.iter().any(|it| it == setting.env);
+        let note = |setting: &Setting| {
+            let name = setting.env;
+            format!(
+                "{name} is empty, which counts as true, as at the reference node; false turns it off"
+            )
+        };
+        settings.filter(is_empty).map(note).collect()
     }
 
     /// Returns a note for each given one of the settings of another kind of process.
@@ -358,6 +385,13 @@ impl ValueOrFile<'_> {
             }),
         }
     }
+}
+
+/// Returns true if the name requests a protection and is not one of the `known`.
+fn is_unknown_protection(name: &str, known: &[&str]) -> bool {
+    let rest = name.strip_prefix("XMTPD_").or_else(|| name.strip_prefix("HAWSER_"));
+    let protects = |rest: &str| PROTECTIONS.iter().any(|start| rest.starts_with(start));
+    rest.is_some_and(protects) && !known.contains(&name)
 }
 
 fn on_command_line(flag: &str) -> SettingError {

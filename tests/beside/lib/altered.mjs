@@ -17,6 +17,8 @@ const ALTERED = [
   ["the payer of an envelope", `WITH other AS (INSERT INTO payers (address)
      VALUES ('0x00000000000000000000000000000000000000aa') RETURNING id)
      UPDATE gateway_envelopes_meta SET payer_id = (SELECT id FROM other) WHERE ${PLACE}`, /topic, payer or expiry/],
+  ["an envelope of 40 MiB", `UPDATE gateway_envelopes_blob
+     SET originator_envelope = decode(repeat('00', 40 * 1024 * 1024), 'hex') WHERE ${PLACE}`, /more than 32 MiB/],
   ["an envelope without its bytes", `DELETE FROM gateway_envelopes_blob WHERE ${PLACE}`, /cut off/],
   ["the end of the strand", `DELETE FROM gateway_envelopes_blob WHERE originator_node_id = $node AND originator_sequence_id > $place;
      DELETE FROM gateway_envelopes_meta WHERE originator_node_id = $node AND originator_sequence_id > $place`, /cut off/],

@@ -6,11 +6,14 @@
 //! claim could make it lose envelopes for good. So a gap counts only once a signed envelope
 //! follows it. Then the strand stops, every connected peer is asked for exactly the missing range,
 //! and only places that no peer has shown for [`SEARCH_FOR`] are marked missing, provided that at
-//! least one peer has answered, and that peers do not go on sending the range. One claim is
-//! believed: the strand's own node may say that the retention of its envelopes ran out, since no
-//! other node needs to keep what that node dropped.
+//! least one peer has answered, and that peers do not go on sending the range. If every connected
+//! peer has answered, this time counts from the first claim of what follows, by the peer that has
+//! passed the places over: many such gaps do not add up to hours. One claim is believed: the
+//! strand's own node may say that the retention of its envelopes ran out, since no other node needs
+//! to keep what that node dropped.
 
 mod choice;
+mod claims;
 mod effect;
 mod expiry;
 mod filling;
@@ -40,6 +43,7 @@ use super::link::{PeerViolation, RequestId, RequestIds, StrandItem, Want, WantRe
 use super::ranges::Ranges;
 use super::verify::VerifyResult;
 use choice::Choice;
+use claims::ClaimTimes;
 use open_want::OpenWant;
 use parts::Split;
 use search::{SEARCH_AGAIN_AFTER, SEARCH_FOR, Search};
@@ -80,6 +84,8 @@ pub struct Follower {
     /// Connected peers; bounded by the nodes of the registry.
     peers: BTreeMap<OriginatorId, PeerProgress>,
     search: Option<Search>,
+    /// The time at which a peer has come or gone.
+    changed_at: Instant,
     searches: u64,
     /// The time at which a search asked all peers at once.
     all_asked_at: Option<Instant>,
@@ -106,6 +112,8 @@ struct PeerProgress {
     ask_at: Instant,
     /// The head of the strand that the peer claims to hold. Decides only whom to ask, and when.
     claimed_head: SequenceId,
+    /// The times of its claims.
+    claims: ClaimTimes,
     /// Position in the walk over the missing ranges; the peer has not been asked for those above.
     fill_position: SequenceId,
     /// The peer is asked for no missing range before this time.
@@ -149,6 +157,7 @@ impl Follower {
             durable: stored,
             peers: BTreeMap::new(),
             search: None,
+            changed_at: now,
             searches: 0,
             all_asked_at: None,
             split: None,
@@ -197,6 +206,7 @@ impl Follower {
             open: None,
             ask_at: now,
             claimed_head: head,
+            claims: ClaimTimes::begin(now, head),
             fill_position: SequenceId::NONE,
             fill_at: now,
             walk_at: now,
@@ -205,6 +215,7 @@ impl Follower {
             part_places: self.split_limits.first_part_places,
         };
         self.peers.insert(peer, fresh);
+        self.note_peers_changed(now);
         self.look(now);
         self.send_wants(now);
     }
@@ -212,6 +223,7 @@ impl Follower {
     /// Notes that a peer is no longer connected.
     pub fn handle_peer_down(&mut self, now: Instant, peer: OriginatorId) {
         self.drop_peer(peer);
+        self.note_peers_changed(now);
         self.look(now);
         self.send_wants(now);
     }
@@ -223,6 +235,7 @@ impl Follower {
             return;
         };
         progress.claimed_head = head;
+        progress.claims.note(now, head);
         self.look(now);
         self.send_wants(now);
     }
@@ -250,6 +263,7 @@ impl Follower {
             }
         }
         self.emit(peer, writes);
+        self.conclude_answered(now);
         self.look(now);
         self.send_wants(now);
     }
@@ -269,6 +283,7 @@ impl Follower {
         if self.search.as_ref().is_some_and(|search| search.until <= now) {
             self.conclude_search(now);
         }
+        self.conclude_answered(now);
         if self.stalls_at().is_some_and(|at| at <= now) {
             if self.is_stalled() {
                 self.turn_from_stalled(now);
@@ -297,6 +312,7 @@ impl Follower {
             .map(|search| search.until)
             .into_iter()
             .chain(self.peers.iter().filter_map(next_ask))
+            .chain(self.answered_until())
             .chain(self.stalls_at())
             .chain(self.look_at())
             .chain(self.split_at())
@@ -339,9 +355,7 @@ impl Follower {
                 Ok(())
             }
             StrandItem::End => {
-                if let Some(search) = &mut self.search {
-                    search.answered = true;
-                }
+                self.note_answered(from);
                 self.finish_want(now, from, true);
                 Ok(())
             }
@@ -368,6 +382,7 @@ impl Follower {
         let expired = self.open_want_mut(from).advance(sequence)?;
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.claimed_head = peer.claimed_head.max(sequence);
+            peer.claims.note(now, sequence);
         }
         if self.sends_part(from) {
             self.handle_part(now, from, entry, writes);
@@ -487,6 +502,9 @@ impl Follower {
             self.choice.progress_at = now;
         }
         let Some(peer) = self.peers.get_mut(&id) else { return };
+        if let Some(search) = &mut self.search {
+            search.answered_by.remove(&id);
+        }
         let request = self.requests.next();
         peer.note_asked(now, want, is_fill);
         peer.open = Some(OpenWant::new(request, now, want, is_fill));

@@ -1,6 +1,6 @@
 //! State of a gap search.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use hawser_proto::{OriginatorId, SequenceId};
@@ -11,7 +11,8 @@ use super::parts::ReceivedTotal;
 /// Duration of a gap search. Specified (`docs/protocol/replication.md`, Gaps).
 pub(super) const SEARCH_FOR: Duration = Duration::from_secs(60);
 /// Pause before a peer that did not have the missing range is asked again, and the shortest rest of a search after
-/// this node was too busy to check the answers of peers. A guess: several attempts fit into one search.
+/// this node was too busy to check the answers of peers, or after a peer has come or gone. A guess: several attempts
+/// fit into one search.
 pub(super) const SEARCH_AGAIN_AFTER: Duration = Duration::from_secs(10);
 /// Shortest time between two searches that ask all peers at once. A search that begins sooner asks the peers beside the
 /// source later. Specified (same page).
@@ -35,6 +36,12 @@ pub(super) struct Search {
     pub(super) left_out_by: OriginatorId,
     /// The time at which the search ends, unless it goes on.
     pub(super) until: Instant,
+    /// The time from which on it ends as soon as every connected peer has answered, unless it goes on.
+    pub(super) due: Instant,
+    /// Time after a peer has come or gone before which it does not end so.
+    pub(super) settles_for: Duration,
+    /// The peers whose last want was answered: they have sent what they hold of the range.
+    pub(super) answered_by: BTreeSet<OriginatorId>,
     /// At least one peer has answered that it does not hold them. Without an answer nothing is marked
     /// missing, because the node may simply be cut off from all peers that hold them.
     pub(super) answered: bool,

@@ -9,8 +9,14 @@
 //! strand comes from another peer. The strand's own node harms only its own strand, but each search asks all peers, so
 //! those beside the source are asked at a pace. For a long range they are asked in turns, each for what is still
 //! missing: one envelope behind a backlog must not have all of them send it.
+//!
+//! Other software leaves ids unused, and its callers can make it leave many. If each of these gaps held the strand up
+//! for a minute of its own, the strand would fall behind without a bound. So the minute of a short gap counts from the
+//! first claim of what follows, by the peer that has passed the places over. A peer that holds the places shows them,
+//! because each connected one has to answer first. One that has just lost its connection has ten seconds to come back
+//! if the strand's own node has passed them over, which harms only its own strand, and a minute if a relay has.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use hawser_proto::{OriginatorId, SequenceId};
@@ -40,10 +46,18 @@ impl Follower {
             Some(_) => {}
             None => {
                 let is_long = through.0.saturating_sub(self.accepted.0) > IN_TURNS_FROM;
+                let claims = self.peers.get(&from).filter(|_| !is_long).map(|peer| &peer.claims);
+                let claimed_at = claims.and_then(|claims| claims.since(through.next()));
+                let settles_for =
+                    if from == self.originator { SEARCH_AGAIN_AFTER } else { SEARCH_FOR };
                 self.search = Some(Search {
                     through,
                     left_out_by: from,
                     until: now + SEARCH_FOR,
+                    due: (claimed_at.unwrap_or(now) + SEARCH_FOR)
+                        .max(self.changed_at + settles_for),
+                    settles_for,
+                    answered_by: BTreeSet::new(),
                     answered: false,
                     found: ReceivedTotal::default(),
                     turns: is_long.then(|| SearchTurns::new(now)),
@@ -122,6 +136,36 @@ impl Follower {
     /// Returns the peer that has left out the places of the search, if there is one.
     pub(super) fn left_out_by(&self) -> Option<OriginatorId> {
         self.search.as_ref().map(|search| search.left_out_by)
+    }
+
+    /// Notes that a peer has come or gone: one that holds what is searched for may be about to come.
+    pub(super) fn note_peers_changed(&mut self, now: Instant) {
+        self.changed_at = now;
+        if let Some(search) = &mut self.search {
+            search.due = search.due.max(now + search.settles_for);
+        }
+    }
+
+    /// Notes that a peer has sent everything that it holds of the range of the search.
+    pub(super) fn note_answered(&mut self, from: OriginatorId) {
+        if let Some(search) = &mut self.search {
+            search.answered = true;
+            search.answered_by.insert(from);
+        }
+    }
+
+    /// Returns the time at which the search ends because every connected peer has answered; `None` while one has not.
+    pub(super) fn answered_until(&self) -> Option<Instant> {
+        let search = self.search.as_ref().filter(|search| !search.goes_on())?;
+        let have_answered = self.peers.keys().all(|peer| search.answered_by.contains(peer));
+        (have_answered && !self.peers.is_empty()).then_some(search.due)
+    }
+
+    /// Ends the search if its time is over for peers that have all answered.
+    pub(super) fn conclude_answered(&mut self, now: Instant) {
+        if self.answered_until().is_some_and(|due| due <= now) {
+            self.conclude_search(now);
+        }
     }
 
     /// Notes that this node was too busy to look at what peers sent: the places may be among it.

@@ -18,7 +18,7 @@ use crate::read::memory::{HeldMemory, PageMemory};
 use crate::read::newest::newest_visible;
 use crate::read::page::{Filling, PlannedPage};
 use crate::read::places::is_elsewhere;
-use crate::read::plan::{PagePlan, PlanTopic};
+use crate::read::plan::{PagePlan, PlanTopic, SORTED_TOPICS_MIN, in_index};
 use crate::read::rows::{BYTES_PER_ROW, ROWS_PER_SEEK, Rows as _};
 use crate::runtime::ANSWER_LEN_BYTES_MAX;
 
@@ -289,7 +289,9 @@ pub struct NewestQuery {
     horizon_ns: i64,
     /// The heads of the first turn.
     heads: Option<Arc<Cursor>>,
-    /// The number of topics that have been looked at.
+    /// The places of the topics, in the order in which they are looked for. The first turn makes it.
+    order: Vec<usize>,
+    /// The number of topics that have been looked for.
     seen: usize,
     newest: HashMap<Topic, Option<TopicRow>>,
     /// All rows are known, and some of their envelopes have not been read yet.
@@ -309,6 +311,7 @@ impl NewestQuery {
             topics,
             horizon_ns,
             heads: None,
+            order: Vec::new(),
             seen: 0,
             newest: HashMap::new(),
             lacking: None,
@@ -365,8 +368,12 @@ impl NewestQuery {
         work: usize,
     ) -> Result<usize, QueryError> {
         let mut rows = snapshot.topics_with_envelopes(self.room_bytes);
+        if self.heads.is_none() {
+            self.order = search_order(&self.topics);
+        }
         let heads = self.heads.get_or_insert_with(|| Arc::clone(heads));
-        while let Some(topic) = self.topics.get(self.seen).filter(|_| rows.looked_at() < work) {
+        while let Some(&place) = self.order.get(self.seen).filter(|_| rows.looked_at() < work) {
+            let topic = &self.topics[place];
             self.seen += 1;
             if !self.newest.contains_key(topic) {
                 let found = newest_visible(&mut rows, heads, topic, self.horizon_ns)?;
@@ -453,6 +460,16 @@ impl NewestQuery {
         self.newest.insert(topic.clone(), found);
         Ok(spent)
     }
+}
+
+/// Returns the places of topics in the order in which they are looked for: if they are many, that of the index, so that
+/// a seek finds what the last one has brought into memory.
+fn search_order(topics: &[Topic]) -> Vec<usize> {
+    let mut places: Vec<_> = (0..topics.len()).collect();
+    if topics.len() > SORTED_TOPICS_MIN {
+        places.sort_unstable_by(|&a, &b| in_index(&topics[a], &topics[b]));
+    }
+    places
 }
 
 #[cfg(test)]

@@ -204,6 +204,22 @@ fn the_newest_envelopes_of_crowded_topics_take_many_turns() {
     assert!(turns >= seeks * ROWS_PER_SEEK / ROWS_PER_TURN, "{turns} turns");
 }
 
+/// A caller may name topics in any order, so that each search reads other blocks of the index.
+#[test]
+fn newest_envelopes_of_many_topics_are_looked_for_in_the_order_of_the_index() {
+    const MANY: u16 = 600;
+    let store = store();
+    let one = |n: u16| committed(id(100, u64::from(n) + 1), name(n), i64::from(n), Vec::new());
+    let changes: Vec<_> = (0..MANY).map(|n| append(&one(n))).collect();
+    store.commit(&changes).unwrap();
+    let mut query = reader(&store).newest_query((0..MANY).rev().map(name).collect());
+    let (newest, _) = in_turns(|| query.turn());
+    assert!(query.order.is_sorted_by(|a, b| a > b), "the last one that was named is the first");
+    let ids: Vec<_> = newest.iter().map(|bytes| id_of(bytes.as_ref().unwrap())).collect();
+    let expected: Vec<_> = (0..MANY).rev().map(|n| id(100, u64::from(n) + 1)).collect();
+    assert_eq!(ids, expected, "the answer has the order of the request");
+}
+
 #[test]
 fn another_look_for_an_envelope_that_is_gone_is_work() {
     let store = crowded();

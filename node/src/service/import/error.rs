@@ -71,6 +71,17 @@ pub enum ImportError {
         /// The schema version that the database names.
         known: i64,
     },
+    /// A table has more rows than that of any node.
+    #[error(
+        "{step}: more than {max} originators or contracts in a table: it was altered, or the database is not xmtpd's. \
+         Nothing more was read"
+    )]
+    Many {
+        /// The step that failed.
+        step: &'static str,
+        /// The most rows that are read.
+        max: usize,
+    },
     /// Postgres does not answer.
     #[error(
         "{step}: no answer within {} s: check the address, that it is a Postgres server, and its log and load. Then \
@@ -205,7 +216,11 @@ impl ImportError {
     pub(super) fn refuses_content(&self) -> bool {
         matches!(
             self,
-            Self::Refused(_) | Self::Row { .. } | Self::Changed { .. } | Self::Tables { .. }
+            Self::Refused(_)
+                | Self::Row { .. }
+                | Self::Changed { .. }
+                | Self::Tables { .. }
+                | Self::Many { .. }
         )
     }
 }
@@ -247,6 +262,7 @@ impl From<ImportError> for RunError {
             | ImportError::Standby
             | ImportError::Schema { .. }
             | ImportError::Tables { .. }
+            | ImportError::Many { .. }
             | ImportError::Changed { .. }
             | ImportError::Row { .. }
             | ImportError::Differs { .. }

@@ -16,6 +16,10 @@ use super::facts::SCHEMA;
 const SETTINGS: &str = "SET default_transaction_read_only = on; SET statement_timeout = 0; \
                         SET idle_in_transaction_session_timeout = 0; SET work_mem = '64MB'; SET jit = off";
 
+/// The most rows that a query for one row of each strand, or of each contract, may give. Bounds the memory. A guess: far
+/// above the number of nodes and contracts of any network.
+pub(super) const SCAN_ROWS_MAX: usize = 10_000;
+
 /// The time without any traffic after which the system asks whether the server's machine is still there. A guess.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
 
@@ -87,14 +91,22 @@ impl PostgresSession {
         self.row(step, sql).await?.try_get(0).map_err(failed(step))
     }
 
-    /// Returns all rows of a query that reads a whole table. They have to be few.
+    /// Returns all rows of a query that reads a whole table.
+    ///
+    /// # Errors
+    /// [`ImportError::Many`] if there are more than 10,000 rows: the tables were altered.
     pub(super) async fn scan(
         &self,
         step: &'static str,
         sql: &str,
     ) -> Result<Vec<Row>, ImportError> {
-        let rows = async { self.client.query(sql, &[]).await.map_err(failed(step)) };
-        within(step, self.limits.count, rows).await
+        let sql = format!("{sql} LIMIT {}", SCAN_ROWS_MAX + 1);
+        let rows = async { self.client.query(&sql, &[]).await.map_err(failed(step)) };
+        let rows = within(step, self.limits.count, rows).await?;
+        if rows.len() > SCAN_ROWS_MAX {
+            return Err(ImportError::Many { step, max: SCAN_ROWS_MAX });
+        }
+        Ok(rows)
     }
 
     /// Returns the number of rows in a table.

@@ -21,6 +21,12 @@ const BATCH_BYTES: usize = 4 << 20;
 /// Rows that one query reads: whole batches. A guess: about a hundredth of the rows of a partition, so that no query is
 /// planned as a scan of one.
 const PAGE_ROWS: u32 = 2 * BATCH_ROWS;
+/// The longest envelope, and the longest topic, that is read, in bytes: above the largest request that a node of either
+/// kind takes (25 MiB). Bounds the memory, because a column of an altered database may have a GiB.
+const COLUMN_BYTES_MAX: usize = 32 << 20;
+/// The characters that are read of the address of a payer or of a contract, and the bytes of a node's key: more than an
+/// address (42) or a key (65) has, so that a longer text stays another one than any that is known.
+const NAME_LEN_READ: usize = 80;
 /// The queries for the highest place of each strand that a table besides those of envelopes knows.
 const EVIDENCE: [(TailEvidence, &str); 2] = [
     (
@@ -94,11 +100,16 @@ impl SourceDatabase {
     pub(super) async fn facts(&self) -> Result<SourceFacts, ImportError> {
         let step = "reading what the database says of itself";
         let session = &self.session;
-        let node = session.scan(step, "SELECT node_id, public_key FROM node_info LIMIT 2").await?;
+        let node = format!(
+            "SELECT node_id, substring(public_key FROM 1 FOR {NAME_LEN_READ}) FROM node_info"
+        );
+        let node = session.scan(step, &node).await?;
         let node = node.first().map(pair).transpose().map_err(failed(step))?;
         let counter = counter(session).await?;
-        let contracts = "SELECT lower(contract_address) FROM latest_block ORDER BY 1";
-        let contracts = session.scan(step, contracts).await?;
+        let contracts = format!(
+            "SELECT lower(left(contract_address, {NAME_LEN_READ})) FROM latest_block ORDER BY 1"
+        );
+        let contracts = session.scan(step, &contracts).await?;
         let contracts: Result<Vec<String>, _> =
             contracts.iter().map(|row| row.try_get(0)).collect();
         let contracts = contracts.map_err(failed(step))?;
@@ -155,18 +166,7 @@ impl SourceDatabase {
         note: &mut (dyn FnMut(u64) + Send),
     ) -> Result<bool, ImportError> {
         let (step, limit) = ("reading envelopes", self.session.limits.answer);
-        let part = format!(
-            "WHERE originator_node_id = {originator} AND originator_sequence_id > {after} \
-             AND originator_sequence_id <= {through}"
-        );
-        let page = format!(
-            "SELECT m.place, m.topic, m.expiry, p.address, b.originator_envelope \
-             FROM (SELECT originator_sequence_id AS place, topic, expiry, payer_id \
-                   FROM gateway_envelopes_meta {part}) AS m \
-             LEFT JOIN (SELECT originator_sequence_id AS place, originator_envelope \
-                   FROM gateway_envelopes_blob {part}) AS b ON b.place = m.place \
-             LEFT JOIN payers AS p ON p.id = m.payer_id ORDER BY m.place"
-        );
+        let page = page_query(originator, after, through);
         let none: [i32; 0] = [];
         let rows = self.session.client.query_raw(&page, none);
         let rows = within(step, limit, async { rows.await.map_err(failed(step)) }).await?;
@@ -213,6 +213,28 @@ impl SourceDatabase {
         }
         Ok(())
     }
+}
+
+/// Returns the query for the rows of a strand after `after`, up to and including `through`. Postgres sends no column
+/// that is longer than the bounds of this file.
+fn page_query(originator: OriginatorId, after: SequenceId, through: SequenceId) -> String {
+    let part = format!(
+        "WHERE originator_node_id = {originator} AND originator_sequence_id > {after} \
+         AND originator_sequence_id <= {through}"
+    );
+    let bounded = |column: &str| {
+        format!("CASE WHEN octet_length({column}) <= {COLUMN_BYTES_MAX} THEN {column} END")
+    };
+    let (topic, envelope) = (bounded("m.topic"), bounded("b.originator_envelope"));
+    format!(
+        "SELECT m.place, {topic}, m.expiry, left(p.address, {NAME_LEN_READ}), {envelope}, \
+         coalesce(octet_length(b.originator_envelope) > {COLUMN_BYTES_MAX}, false) \
+         FROM (SELECT originator_sequence_id AS place, topic, expiry, payer_id \
+               FROM gateway_envelopes_meta {part}) AS m \
+         LEFT JOIN (SELECT originator_sequence_id AS place, originator_envelope \
+               FROM gateway_envelopes_blob {part}) AS b ON b.place = m.place \
+         LEFT JOIN payers AS p ON p.id = m.payer_id ORDER BY m.place"
+    )
 }
 
 /// Returns the highest sequence id of the own strand that was ever assigned.
@@ -265,10 +287,12 @@ fn originator_of(row: &Row, step: &'static str) -> Result<OriginatorId, ImportEr
 }
 
 fn source_row(row: &Row) -> Result<SourceRow, tokio_postgres::Error> {
+    let topic: Option<Vec<u8>> = row.try_get(1)?;
     let envelope: Option<&[u8]> = row.try_get(4)?;
     Ok(SourceRow {
         sequence: row.try_get(0)?,
-        topic: row.try_get(1)?,
+        is_long: topic.is_none() || row.try_get::<_, bool>(5)?,
+        topic: topic.unwrap_or_default(),
         expiry: row.try_get(2)?,
         payer: row.try_get(3)?,
         envelope: envelope.map(Bytes::copy_from_slice),
@@ -282,6 +306,7 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::{TcpListener, TcpStream};
 
+    use super::super::session::SCAN_ROWS_MAX;
     use super::*;
 
     const LONG: Duration = Duration::from_secs(60);
@@ -330,11 +355,81 @@ mod tests {
         error.to_string()
     }
 
+    /// Plays a server that answers every query with this many rows of one number.
+    async fn give_rows(count: usize, mut stream: TcpStream) -> Option<()> {
+        const READY: &[u8] = b"Z\0\0\0\x05I";
+        const DONE: &[u8] = b"C\0\0\0\x0bSELECT\0";
+        const ROW: &[u8] = b"D\0\0\0\x0e\0\x01\0\0\0\x04\0\0\0\x07";
+        let parsed: [&[u8]; 7] = [
+            b"1\0\0\0\x04",
+            b"t\0\0\0\x06\0\0",
+            b"T\0\0\0\x1a\0\x01n\0",
+            &[0; 6],
+            b"\0\0\0\x17\0\x04",
+            &[0xff; 4],
+            &[0; 2],
+        ];
+        read_message(&mut stream, false).await?;
+        stream.write_all(b"R\0\0\0\x08\0\0\0\0").await.ok()?;
+        stream.write_all(READY).await.ok()?;
+        loop {
+            let kind = stream.read_u8().await.ok()?;
+            read_message(&mut stream, false).await?;
+            let answer = match kind {
+                b'Q' => [DONE, READY].concat(),
+                b'P' => parsed.concat(),
+                b'B' => [&b"2\0\0\0\x04"[..], &ROW.repeat(count), DONE].concat(),
+                b'C' => b"3\0\0\0\x04".to_vec(),
+                b'S' => READY.to_vec(),
+                _ => Vec::new(),
+            };
+            stream.write_all(&answer).await.ok()?;
+        }
+    }
+
+    /// An altered database may have any number of originators and of contracts.
+    #[tokio::test]
+    async fn a_table_with_too_many_rows_is_refused() {
+        let limits = PostgresLimits { connect: LONG, answer: LONG, count: LONG };
+        for (count, is_taken) in [(SCAN_ROWS_MAX, true), (SCAN_ROWS_MAX + 1, false)] {
+            let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let port = server.local_addr().unwrap().port();
+            let playing = tokio::spawn(async move {
+                let (stream, _) = server.accept().await.unwrap();
+                give_rows(count, stream).await
+            });
+            let url = format!("postgres://reader@127.0.0.1:{port}/xmtpd?sslmode=disable");
+            let address = DatabaseAddress::parse(&url).unwrap();
+            let session = PostgresSession::connect(&address, limits).await.unwrap();
+            let scanned = session.scan("counting", "SELECT n FROM altered").await;
+            playing.abort();
+            assert_eq!(scanned.as_ref().map_or(0, Vec::len), if is_taken { count } else { 0 });
+            let refused = scanned.err();
+            assert_eq!(refused.is_none(), is_taken);
+            assert!(refused.is_none_or(|it| it.refuses_content()));
+        }
+    }
+
+    /// A column of Postgres has up to a GiB, and the payers of all rows may be one long text.
+    #[test]
+    fn every_long_column_is_bounded_where_it_is_read() {
+        let page = page_query(OriginatorId(100), SequenceId(3), SequenceId(9));
+        let (columns, tables) = page.split_once(" FROM (").unwrap();
+        for column in ["m.topic", "b.originator_envelope"] {
+            let bounded = format!("CASE WHEN octet_length({column}) <= 33554432 THEN {column} END");
+            assert!(columns.contains(&bounded), "{columns}");
+        }
+        assert!(columns.contains("left(p.address, 80)"), "{columns}");
+        let read = "originator_node_id = 100 AND originator_sequence_id > 3 AND originator_sequence_id <= 9";
+        assert_eq!(tables.matches(read).count(), 2, "{tables}");
+    }
+
     /// The tables of an altered database may have anything of any length beside an envelope.
     #[test]
     fn rows_with_long_topics_make_small_batches() {
         let row = |sequence| SourceRow {
             sequence,
+            is_long: false,
             topic: vec![7; BATCH_BYTES / 8],
             expiry: 0,
             payer: Some("0".repeat(BATCH_BYTES / 8)),

@@ -13,6 +13,8 @@ use hawser_storage::{Change, LogEntry, SkipReason, Validity};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SourceRow {
     pub(super) sequence: i64,
+    /// True if the topic or the envelope is too long to be read, or the topic is missing.
+    pub(super) is_long: bool,
     pub(super) topic: Vec<u8>,
     pub(super) expiry: i64,
     /// The payer's address as text.
@@ -41,6 +43,9 @@ pub enum RowError {
     /// The envelope is described and its bytes are missing.
     #[error("the row is missing in the table gateway_envelopes_blob")]
     Half,
+    /// The envelope or its topic is longer than any that a node takes.
+    #[error("the envelope or its topic has more than 32 MiB, or the row has no topic")]
+    Long,
     /// The rows are not ascending.
     #[error("the sequence id is out of order, or not a valid one")]
     Order,
@@ -215,6 +220,9 @@ pub(in crate::service) fn gap(
 
 /// Decodes the envelope of a row, which must have this originator and sequence id.
 fn open(originator: OriginatorId, row: &SourceRow) -> Result<OpenedRow, RowError> {
+    if row.is_long {
+        return Err(RowError::Long);
+    }
     let bytes = row.envelope.as_ref().ok_or(RowError::Half)?;
     let at = SequenceId(u64::try_from(row.sequence).map_err(|_| RowError::Order)?);
     let outer = open_canonical(bytes.clone()).ok_or(RowError::Malformed)?;
@@ -292,6 +300,7 @@ mod tests {
         let topic = envelope.unsigned().payer().client().topic().as_bytes().to_vec();
         SourceRow {
             sequence: i64::try_from(place).unwrap(),
+            is_long: false,
             topic,
             expiry: i64::try_from(expiry_unix_s).unwrap(),
             payer: Some(payer.public_key().address().to_string()),
@@ -356,10 +365,12 @@ mod tests {
         let forged = SourceRow { envelope: rows()[30].envelope.clone(), ..rows()[31].clone() };
         let other_payer = SourceRow { payer: rows()[30].payer.clone(), ..rows()[31].clone() };
         let half = SourceRow { envelope: None, ..rows()[31].clone() };
+        let long = SourceRow { envelope: None, is_long: true, ..rows()[31].clone() };
         for (bad, reason) in [
             (forged, RowError::OtherPlace),
             (other_payer, RowError::Described),
             (half, RowError::Half),
+            (long, RowError::Long),
             (rows()[29].clone(), RowError::Order),
         ] {
             let mut rows = rows();

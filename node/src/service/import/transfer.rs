@@ -171,6 +171,7 @@ mod tests {
         };
         SourceRow {
             sequence: i64::try_from(sequence).unwrap(),
+            is_long: false,
             topic: Vec::new(),
             expiry,
             payer: None,

@@ -89,6 +89,14 @@ pub(super) fn variables() -> Vec<&'static str> {
     used.chain(of_gateways).chain(payer).chain(ignored).chain(others).collect()
 }
 
+/// Returns true if the variable is a switch of the reference implementation, with or without effect.
+pub(super) fn is_reference_switch(name: &str) -> bool {
+    let is_switch = |setting: &Setting| setting.env == name && setting.kind == SettingKind::Switch;
+    name.starts_with("XMTPD_")
+        && (of_node().chain(of_gateway()).any(is_switch)
+            || ignored::ALL.iter().any(|setting| setting.env == name && setting.switch))
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;

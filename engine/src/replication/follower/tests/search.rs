@@ -107,6 +107,82 @@ fn a_strand_with_one_gap_after_the_other_has_all_peers_asked_once_a_second() {
     assert_eq!(rig.asks(OTHER), Some((400, Some(401))));
 }
 
+/// Lets the peers say that they do not hold what they are asked for, until the search ends. `silent` says nothing.
+fn end_search(rig: &mut Rig, silent: Option<OriginatorId>) {
+    while rig.follower.is_searching() {
+        let is_range = |(peer, (_, want)): &(&OriginatorId, &(RequestId, Want))| {
+            want.up_to.is_some() && Some(**peer) != silent
+        };
+        match rig.asked.iter().find(is_range).map(|(peer, (request, _))| (*peer, *request)) {
+            Some((peer, request)) => {
+                rig.asked.remove(&peer);
+                rig.deliver(peer, request, vec![StrandItem::End]);
+            }
+            None => {
+                let at = rig.follower.poll_timeout().unwrap();
+                rig.wait(at.saturating_duration_since(rig.now));
+            }
+        }
+    }
+}
+
+/// Lets the source pass over the place before `place`, up to the end of the search for it.
+fn pass_over(rig: &mut Rig, place: u64, silent: Option<OriginatorId>) {
+    let source = rig.follower.source().unwrap();
+    rig.answer(source, envelopes([place]));
+    assert!(rig.follower.is_searching(), "{place}");
+    end_search(rig, silent);
+    rig.answer(source, envelopes([place]));
+    assert_eq!(rig.follower.accepted(), SequenceId(place));
+}
+
+/// Other software leaves ids unused, and callers who give up their requests can make it leave many. A minute for each
+/// of them would be hours. The strand of a node that is gone comes from a relay.
+#[test]
+fn a_strand_with_many_unused_ids_falls_behind_by_one_search_and_not_by_one_for_each() {
+    for peers in [[SOURCE, OTHER], [OTHER, THIRD]] {
+        let mut rig = Rig::new(0);
+        for (peer, head) in peers.into_iter().zip([43, 0]) {
+            rig.follower.handle_peer_up(rig.now, peer, SequenceId(head));
+        }
+        rig.effects();
+        rig.answer(peers[0], envelopes([1]));
+        let begin = rig.now;
+        pass_over(&mut rig, 3, None);
+        let took = rig.now - begin;
+        assert_eq!(took, SEARCH_FOR, "peers have a minute for what has just been claimed");
+        for place in (5..=41).step_by(2) {
+            pass_over(&mut rig, place, None);
+        }
+        assert!(rig.now - begin <= SEARCH_FOR + 20 * SEARCH_EVERY, "{:?}", rig.now - begin);
+        // A peer that does not answer may hold the place.
+        let before = rig.now;
+        pass_over(&mut rig, 43, Some(peers[1]));
+        assert_eq!(rig.now - before, SEARCH_FOR);
+    }
+}
+
+/// Its connection may be lost at that moment.
+#[test]
+fn a_place_that_a_peer_holds_is_found_however_old_the_claim_is() {
+    let mut rig = Rig::connected(0);
+    rig.up(OTHER);
+    rig.claims(SOURCE, 9);
+    rig.answer(SOURCE, envelopes([1]));
+    pass_over(&mut rig, 3, None);
+    rig.answer(SOURCE, envelopes([5]));
+    rig.answer(SOURCE, vec![StrandItem::End]);
+    rig.wait(SEARCH_EVERY);
+    assert!(rig.answer(OTHER, envelopes([4])).contains(&appends([4])));
+    assert!(rig.answer(SOURCE, envelopes([5])).contains(&appends([5])));
+    rig.answer(SOURCE, envelopes([7]));
+    rig.down(OTHER);
+    rig.answer(SOURCE, vec![StrandItem::End]);
+    assert!(rig.follower.is_searching());
+    rig.up(OTHER);
+    assert!(rig.answer(OTHER, envelopes([6])).contains(&appends([6])));
+}
+
 /// Begins a search for 20,000 places that the source has left out, beside ten other peers. Returns these.
 fn searching_beside_ten() -> (Rig, Vec<OriginatorId>) {
     let mut rig = Rig::connected(0);

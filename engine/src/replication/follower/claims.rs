@@ -1,0 +1,73 @@
+//! The times at which a peer has claimed the places of a strand.
+//!
+//! A place that the peer passes over was passed over before it claimed the next one. So other peers have had their time
+//! for it since then, and not only since this node came to it.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use hawser_proto::SequenceId;
+
+use super::search::SEARCH_FOR;
+
+/// The most by which the time of a claim may be noted too late. A guess: a twelfth of a search.
+const NOTED_EVERY: Duration = Duration::from_secs(5);
+
+/// The claims of the last minute, and the highest one before it.
+///
+/// Invariant: times and places ascend, and of three neighbours the last is [`NOTED_EVERY`] behind the first. So some
+/// two dozen claims are kept.
+#[derive(Debug)]
+pub(super) struct ClaimTimes(VecDeque<(Instant, SequenceId)>);
+
+impl ClaimTimes {
+    /// Begins with the first claim, of the strand up to `head`.
+    pub(super) fn begin(now: Instant, head: SequenceId) -> Self {
+        Self(VecDeque::from([(now, head)]))
+    }
+
+    /// Notes that the peer claims to hold the strand up to `head`.
+    pub(super) fn note(&mut self, now: Instant, head: SequenceId) {
+        let Self(claims) = self;
+        if claims.back().is_some_and(|(_, last)| *last >= head) {
+            return;
+        }
+        while claims.get(1).is_some_and(|(at, _)| *at + SEARCH_FOR <= now) {
+            claims.pop_front();
+        }
+        let before_last = claims.len().checked_sub(2).and_then(|at| claims.get(at));
+        if before_last.is_some_and(|(at, _)| now < *at + NOTED_EVERY) {
+            claims.pop_back();
+        }
+        claims.push_back((now, head));
+    }
+
+    /// Returns a time from which on the peer has claimed this place; `None` if it has not claimed it.
+    pub(super) fn since(&self, place: SequenceId) -> Option<Instant> {
+        self.0.iter().find(|(_, head)| *head >= place).map(|(at, _)| *at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_claim_is_dated_at_most_some_seconds_late_and_few_are_kept() {
+        #[expect(clippy::disallowed_methods, reason = "any moment will do to count from")]
+        let start = Instant::now();
+        let mut claims = ClaimTimes::begin(start, SequenceId::NONE);
+        let at = |tenth: u64| start + Duration::from_millis(100 * tenth);
+        for tenth in 1..=3000 {
+            claims.note(at(tenth), SequenceId(10 * tenth));
+            claims.note(at(tenth), SequenceId(10 * tenth - 5));
+            assert!(claims.0.len() <= 26, "{} claims", claims.0.len());
+        }
+        assert_eq!(claims.since(SequenceId(30_001)), None);
+        for tenth in 2401..=3000 {
+            let since = claims.since(SequenceId(10 * tenth)).unwrap();
+            assert!((at(tenth)..=at(tenth) + 2 * NOTED_EVERY).contains(&since), "{tenth}");
+        }
+        assert!(claims.since(SequenceId(7)).unwrap() + SEARCH_FOR <= at(3000));
+    }
+}
