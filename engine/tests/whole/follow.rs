@@ -6,7 +6,7 @@ use std::time::Duration;
 use hawser_engine::Engine;
 use hawser_engine::chain_strand::ChainEvent;
 use hawser_engine::facts;
-use hawser_engine::own_strand::{GAP, OperatorWord, OwnStrandStatus};
+use hawser_engine::own_strand::{GAP, OperatorConfirmation, OwnStrandStatus};
 use hawser_engine::ports::{NodeRecord, Registry};
 use hawser_engine::replication::{LinkCommand, RequestId, StrandItem, Want};
 use hawser_engine::runtime::PublishError;
@@ -508,7 +508,7 @@ async fn a_node_that_was_set_back_fetches_its_own_strand_and_repeats_no_further_
     assert!(matches!(restored.publish("four").await, Err(PublishError::Unavailable { .. })));
 
     let about = restored.engine().own_strand_status();
-    restored.engine().confirm_own_strand(OperatorWord { gap: 0, about });
+    restored.engine().confirm_own_strand(OperatorConfirmation { gap: 0, about });
     restored.until("the operator is heard", || restored.complaint().is_none()).await;
     restored.publish("four").await.unwrap();
     assert_eq!(restored.held(NODE).len(), 4);
@@ -527,7 +527,7 @@ async fn places_that_were_left_out_are_looked_for_at_peers_while_the_node_publis
     let is_quarantined = || matches!(status(), OwnStrandStatus::Quarantined(_));
     follower.until("a peer shows what is not held", is_quarantined).await;
 
-    follower.engine().confirm_own_strand(OperatorWord { gap: GAP, about: status() });
+    follower.engine().confirm_own_strand(OperatorConfirmation { gap: GAP, about: status() });
     follower.until("the operator is heard", || follower.complaint().is_none()).await;
     let after = follower.publish("after the gap").await.unwrap();
     let after = OriginatorEnvelope::parse(after).unwrap();
