@@ -9,7 +9,7 @@ use hawser_proto::mls;
 use hawser_proto::pb::xmtp::mls::api::v1 as mls_api;
 use hawser_proto::{Address, Bytes, OriginatorId, PublicKey, Signature, TOPIC_LEN_BYTES_MAX};
 
-use crate::fees::{Charged, RateTable, WrongFee, is_free};
+use crate::fees::{Charged, RateTable, WrongFeeError, is_free};
 use crate::retention::{check_expiry, check_retention_in};
 use crate::violation::Violation;
 
@@ -250,8 +250,8 @@ pub fn check_charges(
         congestion,
     };
     rates.explain(&charged).map_err(|wrong| match wrong {
-        WrongFee::Base => Violation::BaseFee(base),
-        WrongFee::Congestion => Violation::CongestionFee(congestion),
+        WrongFeeError::Base => Violation::BaseFee(base),
+        WrongFeeError::Congestion => Violation::CongestionFee(congestion),
     })
 }
 

@@ -231,18 +231,18 @@ impl RateTable {
     ///
     /// # Errors
     /// The first fee that no rate explains.
-    pub fn explain(&self, charged: &Charged) -> Result<(), WrongFee> {
+    pub fn explain(&self, charged: &Charged) -> Result<(), WrongFeeError> {
         let Charged { at_ns, size_bytes, days, base, congestion } = *charged;
         let in_force = || self.near(at_ns);
         if in_force().next().is_none() {
             return Ok(());
         }
         if !in_force().any(|rate| rate.base_fee(size_bytes, days) == Ok(base)) {
-            return Err(WrongFee::Base);
+            return Err(WrongFeeError::Base);
         }
         match in_force().any(|rate| rate.may_charge_for_congestion(congestion)) {
             true => Ok(()),
-            false => Err(WrongFee::Congestion),
+            false => Err(WrongFeeError::Congestion),
         }
     }
 }
@@ -250,7 +250,7 @@ impl RateTable {
 /// The fee of an envelope that follows from no rate which may have been in force at its time. The envelope stays valid:
 /// the fee is evidence, and is booked at this node's own amount (`docs/protocol/fees.md`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WrongFee {
+pub enum WrongFeeError {
     /// The base fee.
     Base,
     /// The congestion fee.
@@ -563,11 +563,11 @@ mod tests {
             let charged = Charged { at_ns, size_bytes, days, base, congestion };
             prop_assert_eq!(table.explain(&charged), Ok(()));
             let more = Charged { base: base + 1, ..charged };
-            prop_assert_eq!(table.explain(&more), Err(WrongFee::Base));
+            prop_assert_eq!(table.explain(&more), Err(WrongFeeError::Base));
             let step = rate.congestion_fee;
             if step > 1 && congestion > 0 {
                 let more = Charged { congestion: congestion + 1, ..charged };
-                prop_assert_eq!(table.explain(&more), Err(WrongFee::Congestion));
+                prop_assert_eq!(table.explain(&more), Err(WrongFeeError::Congestion));
             }
         }
     }

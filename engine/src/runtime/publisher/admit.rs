@@ -14,12 +14,12 @@ use super::error::{ANSWER_LEN_BYTES_MAX, PublishError, STATEMENT_OVERHEAD_BYTES}
 use super::request::{PendingReply, Published, Request};
 use super::size::{BatchSize, CHUNK_MAX, LARGE_FROM};
 use super::state::PublisherState;
-use crate::admission::{self, AdmissionContext, AdmissionError, EnvelopeRefusal, Writer};
+use crate::admission::{self, AdmissionContext, AdmissionError, EnvelopeAdmissionError, Writer};
 use crate::runtime::Priority;
 use crate::sequencer::{Admitted, is_too_far_ahead};
 
 /// The envelopes of a chunk that have been checked, and their earlier publishes.
-type CheckedChunk = (Vec<Result<Admitted, EnvelopeRefusal>>, Result<LookUp, PublishError>);
+type CheckedChunk = (Vec<Result<Admitted, EnvelopeAdmissionError>>, Result<LookUp, PublishError>);
 
 /// A request whose chunks are being checked.
 pub(super) struct AdmissionJob {

@@ -117,7 +117,7 @@ impl WriteQueue {
 }
 
 /// Writes of which some have failed. All may be repeated: a change that is durable already has no further effect.
-pub(super) struct FailedWrites {
+pub(super) struct FailedWritesError {
     pub(super) error: CommitError,
     pub(super) writes: Vec<StrandWrite>,
 }
@@ -136,13 +136,13 @@ pub(super) struct StageOfWrites {
 /// is that of the strand.
 ///
 /// # Errors
-/// [`FailedWrites`]; some of the writes may be durable.
+/// [`FailedWritesError`]; some of the writes may be durable.
 pub(super) fn commit(
     state: &ReplicationState,
     watch: &mut StrandWatch,
     shown: StageOfWrites,
     writes: Vec<StrandWrite>,
-) -> Result<Option<SequenceId>, FailedWrites> {
+) -> Result<Option<SequenceId>, FailedWritesError> {
     let (mut pending, mut durable, mut compared) = (Vec::new(), None, Vec::new());
     for write in writes {
         match write {
@@ -166,7 +166,7 @@ pub(super) fn commit(
     let appended = durable.map(|through| StrandWrite::Append { changes, through });
     let compared =
         compared.into_iter().map(|(from, entries)| StrandWrite::Compare { from, entries });
-    Err(FailedWrites { error, writes: appended.into_iter().chain(compared).collect() })
+    Err(FailedWritesError { error, writes: appended.into_iter().chain(compared).collect() })
 }
 
 /// Appends the changes as the stage of the strand demands. Gives back those that are to be appended again.
