@@ -96,6 +96,11 @@ fn named_type(line: &str) -> Option<&str> {
     })
 }
 
+/// Returns true if the name of a type says that it is an error.
+fn is_of_error(name: &str) -> bool {
+    ["Error", "Violation"].iter().any(|end| name.ends_with(end))
+}
+
 #[test]
 fn error_types_end_in_error() {
     let mut broken = Vec::new();
@@ -107,12 +112,83 @@ fn error_types_end_in_error() {
                 continue;
             }
             let name = lines.by_ref().find_map(named_type).unwrap_or_default();
-            if !["Error", "Violation"].iter().any(|end| name.ends_with(end)) {
+            if !is_of_error(name) {
                 broken.push(format!("{path}: {name}"));
+            }
+        }
+        for line in text.lines().filter(|line| line.starts_with("impl")) {
+            let Some((_, rest)) = line.split_once("Error for ") else { continue };
+            let name = rest.split(|letter: char| !letter.is_alphanumeric()).next();
+            if !name.is_some_and(is_of_error) {
+                broken.push(format!("{path}: {rest}"));
             }
         }
     }
     assert_none(&broken, "an error type ends in `Error`, a broken rule in `Violation`");
+}
+
+/// Types that calls return in the place of an error and that are none: the node or place with which a caller goes on,
+/// codes of the wire, the finding of a search, the result of a case, and names that gRPC and the EVM have given.
+const RETURNED: [&str; 11] = [
+    "CloseCode",
+    "EndsState",
+    "Fact",
+    "Failure",
+    "Finding",
+    "OriginatorId",
+    "RefusalReason",
+    "ReportOutcome",
+    "Revert",
+    "SequenceId",
+    "Status",
+];
+
+/// Returns the names of the types in the second place of each `Result` of a text.
+fn returned_as_error(text: &str) -> BTreeSet<&str> {
+    let mut names = BTreeSet::new();
+    for (at, opening) in text.match_indices("Result<") {
+        let inner = &text[at + opening.len()..];
+        let (mut depth, mut second) = (0_usize, None);
+        for (index, letter) in inner.char_indices() {
+            match letter {
+                '>' if inner[..index].ends_with(['-', '=']) => {}
+                '<' | '(' | '[' => depth += 1,
+                '>' | ')' | ']' if depth > 0 => depth -= 1,
+                '>' | ')' | ']' => {
+                    let named = second.map_or("", |start: usize| inner[start..index].trim());
+                    let path = named.split(['<', ',']).next().unwrap_or(named);
+                    if !path.starts_with("Self::") {
+                        names.insert(path.rsplit("::").next().unwrap_or(path));
+                    }
+                    break;
+                }
+                ',' if depth == 0 => {
+                    second.get_or_insert(index + 1);
+                }
+                _ => {}
+            }
+        }
+    }
+    names
+}
+
+#[test]
+fn a_type_that_calls_return_as_their_error_ends_in_error() {
+    let texts = texts(&["rs"]);
+    let lines = texts.iter().flat_map(|(_, text)| text.lines());
+    let declared: BTreeSet<&str> = lines.filter_map(named_type).collect();
+    let mut broken = Vec::new();
+    let mut found = 0;
+    for (path, text) in &texts {
+        for name in returned_as_error(text).into_iter().filter(|name| declared.contains(name)) {
+            found += 1;
+            if !is_of_error(name) && !RETURNED.contains(&name) {
+                broken.push(format!("{path}: {name}"));
+            }
+        }
+    }
+    assert!(found > 500, "the types are found");
+    assert_none(&broken, "an error type ends in `Error`, or RETURNED says why it is none");
 }
 
 #[test]
