@@ -83,12 +83,12 @@ pub struct LivenessWatch {
     /// Failures up to this time do not count, because this node itself was at fault.
     excused_until: Option<Instant>,
     /// State of each watched node. Bounded by the registry.
-    nodes: BTreeMap<OriginatorId, Watched>,
+    nodes: BTreeMap<OriginatorId, WatchedNode>,
 }
 
 /// State of one other node.
 #[derive(Debug)]
-struct Watched {
+struct WatchedNode {
     /// The end of the last connection, or a time in the future while it need not be connected yet.
     silent_since: Instant,
     /// A place of its strand that is held here and that it does not claim yet, and the time since when that is so.
@@ -120,7 +120,7 @@ impl LivenessWatch {
         self.nodes.retain(|id, _| others.contains_key(id));
         let mut complaints = Vec::new();
         for (&id, other) in others {
-            let watched = self.nodes.entry(id).or_insert_with(|| Watched::new(now));
+            let watched = self.nodes.entry(id).or_insert_with(|| WatchedNode::new(now));
             watched.follow(now, other);
             if self.excused_until.is_some_and(|until| now < until) {
                 continue;
@@ -135,7 +135,7 @@ impl LivenessWatch {
     }
 }
 
-impl Watched {
+impl WatchedNode {
     /// A node that was just learned of has to be dialled first.
     fn new(now: Instant) -> Self {
         let reported = BTreeMap::new();

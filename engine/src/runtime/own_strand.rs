@@ -22,7 +22,7 @@ const RETRY_QUARANTINED: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone)]
 pub(super) struct OwnStrand {
     gate: Arc<watch::Sender<Gate>>,
-    reports: Arc<watch::Sender<Reports>>,
+    reports: Arc<watch::Sender<GuardReports>>,
 }
 
 /// The status, and the number of times that signing has begun.
@@ -34,7 +34,7 @@ struct Gate {
 
 /// Reports to the guard that it has not taken yet.
 #[derive(Debug, Default)]
-pub(super) struct Reports {
+pub(super) struct GuardReports {
     /// The places that each peer has shown of the own strand. Bounded by the peers.
     pub(super) shown: BTreeMap<OriginatorId, Shown>,
     /// The last confirmation of the operator.
@@ -177,13 +177,13 @@ impl OwnStrand {
     }
 
     /// Returns a receiver that wakes up when there are reports.
-    pub(super) fn reports(&self) -> watch::Receiver<Reports> {
+    pub(super) fn reports(&self) -> watch::Receiver<GuardReports> {
         self.reports.subscribe()
     }
 
     /// Takes the reports, without waking up those that wait for them.
-    pub(super) fn take_reports(&self) -> Reports {
-        let mut taken = Reports::default();
+    pub(super) fn take_reports(&self) -> GuardReports {
+        let mut taken = GuardReports::default();
         self.reports.send_if_modified(|reports| {
             taken = std::mem::take(reports);
             false

@@ -42,7 +42,7 @@ use super::verify::VerifyResult;
 use choice::Choice;
 use open_want::OpenWant;
 use parts::Split;
-use search::{SEARCH_AGAIN_AFTER, SEARCH_FOR, Search};
+use search::{PlaceSearch, SEARCH_AGAIN_AFTER, SEARCH_FOR};
 
 /// Pause before a want without an end is sent again after its stream ended. A guess: long enough
 /// that a peer which refuses at once is not flooded.
@@ -79,7 +79,7 @@ pub struct Follower {
     durable: SequenceId,
     /// Connected peers; bounded by the nodes of the registry.
     peers: BTreeMap<OriginatorId, PeerProgress>,
-    search: Option<Search>,
+    search: Option<PlaceSearch>,
     searches: u64,
     /// The time at which a search asked all peers at once.
     all_asked_at: Option<Instant>,

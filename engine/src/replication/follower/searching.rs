@@ -18,7 +18,7 @@ use hawser_storage::SkipReason;
 
 use super::parts::ReceivedTotal;
 use super::search::{
-    IN_TURNS_FROM, SEARCH_AGAIN_AFTER, SEARCH_EVERY, SEARCH_FOR, Search, SearchTurns,
+    IN_TURNS_FROM, PlaceSearch, SEARCH_AGAIN_AFTER, SEARCH_EVERY, SEARCH_FOR, SearchTurns,
 };
 use super::{Follower, PendingWrites};
 
@@ -40,7 +40,7 @@ impl Follower {
             Some(_) => {}
             None => {
                 let is_long = through.0.saturating_sub(self.accepted.0) > IN_TURNS_FROM;
-                self.search = Some(Search {
+                self.search = Some(PlaceSearch {
                     through,
                     left_out_by: from,
                     until: now + SEARCH_FOR,

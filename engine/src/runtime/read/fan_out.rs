@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use super::hub::Hub;
 use crate::committed::Committed;
-use crate::read::backlog::{Audience, Backlog, Published};
+use crate::read::backlog::{Audience, Backlog, HubBatch};
 
 /// The thread between committers and the hub, so that a commit and its answer never wait for
 /// streams, however many there are.
@@ -89,13 +89,13 @@ impl Drop for FanOutHandle {
 
 impl FanOutQueue {
     /// Waits for something to do; `None` at the end.
-    fn next(&self) -> Option<(Published, Vec<oneshot::Sender<()>>)> {
+    fn next(&self) -> Option<(HubBatch, Vec<oneshot::Sender<()>>)> {
         let mut work = self.work.lock();
         loop {
             let settling = std::mem::take(&mut work.settling);
             match work.backlog.take() {
                 Some(published) => return Some((published, settling)),
-                None if !settling.is_empty() => return Some((Published::default(), settling)),
+                None if !settling.is_empty() => return Some((HubBatch::default(), settling)),
                 None if work.closed => return None,
                 None => self.filled.wait(&mut work),
             }
@@ -104,7 +104,7 @@ impl FanOutQueue {
 }
 
 fn run(queue: &FanOutQueue, hub: &Hub) {
-    while let Some((Published { committed, ends, lost }, settling)) = queue.next() {
+    while let Some((HubBatch { committed, ends, lost }, settling)) = queue.next() {
         if lost {
             tracing::warn!("streams have missed commits, and continue from disk");
             hub.lose();
