@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::circles::{code_of, is_test};
 use crate::{assert_none, root, texts};
 
 /// A doc line begins with the item's kind or effect, not with a clause.
@@ -246,6 +247,30 @@ fn a_public_type_has_a_name_of_its_own() {
     let shared = places.iter().filter(|(_, files)| files.len() > 1);
     let shared: Vec<String> = shared.map(|(name, files)| format!("{name}: {files:?}")).collect();
     assert_none(&shared, "one name means one thing in the whole workspace: name the subject");
+}
+
+/// Packages whose files are programs or scenarios, each with parts of the same names.
+const PROGRAMS: [&str; 3] = ["benches", "examples", "tests"];
+
+#[test]
+fn a_type_has_a_name_of_its_own_in_its_package() {
+    let mut places: BTreeMap<(String, String), BTreeSet<String>> = BTreeMap::new();
+    for (path, text) in texts(&["rs"]) {
+        let Some((package, file)) = path.split_once("/src/") else { continue };
+        if PROGRAMS.contains(&package) || package.contains('/') || is_test(file) {
+            continue;
+        }
+        let code = code_of(&text);
+        let at_top = code.lines().filter(|line| !line.starts_with(' '));
+        for name in at_top.filter_map(named_type) {
+            places.entry((package.to_owned(), name.to_owned())).or_default().insert(path.clone());
+        }
+    }
+    assert!(places.len() > 1000, "the types are found");
+    let shared = places.iter().filter(|(_, files)| files.len() > 1);
+    let shared: Vec<String> =
+        shared.map(|((_, name), files)| format!("{name}: {files:?}")).collect();
+    assert_none(&shared, "one name means one thing in a package: name the subject");
 }
 
 #[test]
