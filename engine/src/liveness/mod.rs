@@ -12,8 +12,8 @@
 //! The claim of one peer about another decides nothing here: a liar could make this node accuse the other. Envelopes
 //! that are held are signed.
 //!
-//! A node that is itself cut off, that has slept, or whose clock is wrong reports no one: the fault is its own. It
-//! takes a minute after that for all connections to be back. The same holds for a single node that this one ends its
+//! A node that is itself cut off, that has slept, or whose clock is wrong reports no other node: the fault is its own.
+//! It takes a minute after that for all connections to be back. The same holds for a single node that this one ends its
 //! connections with, for a broken rule or by an order of its operator.
 
 #[cfg(test)]

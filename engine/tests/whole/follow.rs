@@ -319,7 +319,7 @@ async fn another_statement_for_a_pruned_place_below_a_checkpoint_is_proven() {
     let Evidence { misbehavior, at, from, envelopes } = all().remove(0).evidence;
     assert_eq!((misbehavior, all().len()), (Misbehavior::OtherLeaf, 1));
     assert_eq!((at.sequence, from), (SequenceId(2), Some(OriginatorId(400))));
-    // Anyone can check it who has the keys of the registry.
+    // Every reader with the keys of the registry can check it.
     let registry = follower.engine().ports().registry.borrow().clone();
     let evidence = TreeEvidence { fault: TreeFault::OtherLeaf, pieces: envelopes.clone() };
     let judgement = verify_trees(&evidence, &registry);

@@ -64,6 +64,31 @@ fn roles_are_named() {
     assert_none(&broken, "name the role: peer, payer, reader, operator");
 }
 
+/// Words for a person without a role. Only in prose: the tests of contracts name an account so.
+const PERSONS: [&str; 4] = ["anyone", "someone", "everyone", "no one"];
+
+#[test]
+fn persons_are_named_by_their_role() {
+    let mut broken = Vec::new();
+    // This file has to write the words down.
+    let files = texts(&["rs", "md", "mjs", "js"]).into_iter();
+    for (path, text) in files.filter(|(path, _)| !path.ends_with("tidy/language.rs")) {
+        for (number, line) in text.lines().enumerate() {
+            let prose = match path.ends_with(".md") {
+                true => line,
+                false => line.split_once("//").map_or("", |(_, comment)| comment),
+            };
+            let is_of_word = |letter: char| letter.is_alphanumeric() || letter == '_';
+            let words = prose.to_lowercase().replace(|letter: char| !is_of_word(letter), " ");
+            let words = format!(" {words} ");
+            if PERSONS.iter().any(|person| words.contains(&format!(" {person} "))) {
+                broken.push(format!("{path}:{}: {}", number + 1, line.trim()));
+            }
+        }
+    }
+    assert_none(&broken, "name the role: peer, payer, reader, operator, or a host, an account");
+}
+
 /// Names of types that said nothing of their subject and stood for several things at once.
 const RIDDLES: [&str; 19] = [
     "Campaign",

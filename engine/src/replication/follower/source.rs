@@ -248,7 +248,7 @@ impl Follower {
             (false, true) => SourceRank::Current,
             (false, false) => SourceRank::Behind,
         };
-        // Without the strand's own node there is no one else to ask.
+        // Without the strand's own node there is no other peer to ask.
         (claimed != SequenceId::NONE || choice.is_relayed).then_some(rank)
     }
 
