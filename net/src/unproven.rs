@@ -186,7 +186,7 @@ impl UnprovenSlot {
     /// slot.
     ///
     /// # Errors
-    /// That of the step, [`PeerError::HandshakeTimeout`] or [`PeerError::Busy`].
+    /// The error of the step, [`PeerError::HandshakeTimeout`] or [`PeerError::Busy`].
     pub(crate) async fn run<T>(
         &mut self,
         deadline: Instant,

@@ -129,7 +129,7 @@ fn group_message_class(message: &mls_api::GroupMessageInput) -> Result<PayloadCl
 /// validates the TLS bytes of a key package.
 ///
 /// # Errors
-/// Those of [`payload_class`]; [`Violation::ChainBoundMessage`] and [`Violation::IdentityUpdate`]
+/// The errors of [`payload_class`]; [`Violation::ChainBoundMessage`] and [`Violation::IdentityUpdate`]
 /// for payloads that the app chain orders.
 pub fn check_payload(
     client: &ClientEnvelope,

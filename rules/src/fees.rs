@@ -351,7 +351,7 @@ impl Rate {
     /// one, as for [`congestion_units`].
     ///
     /// # Errors
-    /// Those of [`Self::fees`].
+    /// The errors of [`Self::fees`].
     pub fn fee(&self, size_bytes: u64, days: u32, counts: [u64; 5]) -> Result<u64, PriceError> {
         let units = congestion_units(counts, self.target_rate_per_minute);
         self.fees(size_bytes, days, units).map(EnvelopeFees::sum)

@@ -88,7 +88,7 @@ impl Store {
     /// position, all or none. Otherwise like [`Store::commit`].
     ///
     /// # Errors
-    /// As [`Store::commit`], and [`CommitError::NotWaiting`].
+    /// The errors of [`Store::commit`], and [`CommitError::NotWaiting`].
     ///
     /// # Panics
     /// If a change or a verdict belongs to another strand, or a verdict leaves its envelope waiting.

@@ -229,7 +229,7 @@ impl Witnesses {
     /// its cost at the fees on which all of them agree.
     ///
     /// # Errors
-    /// Those of [`Chain::quote`].
+    /// The errors of [`Chain::quote`].
     pub async fn quote(
         &self,
         chain: &Chain,

@@ -144,7 +144,7 @@ pub(super) fn unpack(packed: Bytes) -> Result<Bytes, Status> {
 /// runtime's threads. The pieces are charged to `charge`.
 ///
 /// # Errors
-/// Those of [`unpack`], and RESOURCE_EXHAUSTED if the caller holds too much memory.
+/// The errors of [`unpack`], and RESOURCE_EXHAUSTED if the caller holds too much memory.
 async fn unpack_beside(packed: Bytes, charge: &CallCharge) -> Result<VecDeque<Bytes>, Status> {
     let mut unpacker = Unpacker::of_message(packed);
     loop {

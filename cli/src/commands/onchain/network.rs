@@ -43,7 +43,7 @@ pub(crate) async fn connect(args: &NetworkArgs, needed: ChainsNeeded) -> Result<
 /// Connects like [`connect`], for a command that sends transactions.
 ///
 /// # Errors
-/// Those of [`connect`].
+/// The errors of [`connect`].
 pub(crate) async fn connect_to_all(
     args: &NetworkArgs,
     needed: ChainsNeeded,

@@ -61,7 +61,7 @@ pub(super) enum TurnOutcome {
 /// Reads the next page of a plan, as [`read`] does.
 ///
 /// # Errors
-/// As [`read`].
+/// The errors of [`read`].
 pub(super) async fn read_topics(
     log: LogAccess,
     mut read: TopicsRead,
@@ -278,7 +278,7 @@ impl MemoryRetry {
     /// Tries the charge if it is time. Returns true if it was taken.
     ///
     /// # Errors
-    /// That of the charge, if the stream has waited for it long enough.
+    /// The error of the charge, if the stream has waited for it long enough.
     pub(super) fn attempt(
         &mut self,
         charge: impl FnOnce() -> Result<(), QueryError>,

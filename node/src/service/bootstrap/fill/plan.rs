@@ -77,7 +77,7 @@ impl FillPlan {
     /// Returns the next step; `head_of` returns the durable head of a strand.
     ///
     /// # Errors
-    /// Those of `head_of`.
+    /// The errors of `head_of`.
     pub(super) fn next<E>(
         &mut self,
         now: Instant,
