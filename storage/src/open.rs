@@ -69,7 +69,7 @@ impl Store {
     /// prices of envelopes.
     ///
     /// # Errors
-    /// The errors of [`Store::open`], and when there is no database.
+    /// The errors of [`Store::open`], and an error if there is no database.
     pub fn open_existing(path: &Path, price: PriceFn) -> Result<(Self, StoreIdentity), OpenError> {
         if !has_database(path) {
             return Err(no_database(path));

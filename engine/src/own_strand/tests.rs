@@ -45,7 +45,7 @@ impl Node {
         Self::start(FolderStanding::Unknown(UnknownFolder::Older), held, others)
     }
 
-    /// Of the same folder, on a host that has signed up to a place.
+    /// Replaces the guard by that of the same folder on a host that has signed up to a place.
     fn on_host(mut self, host_head: u64) -> Self {
         let unknown = FolderStanding::Unknown(UnknownFolder::Older);
         self.guard = OwnStrandGuard::new(unknown, SequenceId(host_head), self.start, START_NS);

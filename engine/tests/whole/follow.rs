@@ -244,7 +244,7 @@ async fn of_two_statements_for_one_place_the_first_is_kept_and_both_are_evidence
     follower.stop().await;
 }
 
-/// Of a pruned place the leaf is left, so another statement for it is a claim.
+/// A node keeps only the leaf of a pruned place, so another statement for the place is a claim.
 #[tokio::test(flavor = "multi_thread")]
 async fn another_statement_for_a_pruned_place_is_kept_as_a_claim() {
     let store = common::store();
@@ -480,8 +480,8 @@ async fn times_after_a_chain_that_is_ahead_are_no_evidence() {
     follower.stop().await;
 }
 
-/// As after a restored backup whose peers are late: the log lacks what was published last, and one place
-/// is given out again before a peer can show it.
+/// The case of a restored backup whose peers are late: the log lacks the last envelopes, and the node gives one place
+/// out again before a peer can show it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_was_set_back_fetches_its_own_strand_and_repeats_no_further_place() {
     let before = Follower::start(common::store());

@@ -150,7 +150,7 @@ async fn a_statement_that_comes_after_the_release_ends_it_if_nothing_was_signed(
     follower.stop().await;
 }
 
-/// As above, and this folder has signed: another one may sign the same places.
+/// The same node as above, whose folder has signed: another folder may sign the same places.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_statement_about_places_above_those_that_a_released_node_has_signed_stops_it() {
     let follower = Follower::start(common::store());
@@ -263,7 +263,7 @@ async fn a_node_continues_behind_the_places_that_another_of_its_folders_has_decl
     follower.stop().await;
 }
 
-/// As above, and the node is restarted before it is released.
+/// The same node as above, restarted before it is released.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_forgets_no_places_that_another_folder_has_declared() {
     let store = common::store();

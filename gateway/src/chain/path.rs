@@ -164,7 +164,7 @@ pub(crate) struct ChainPath {
     metrics: Arc<GatewayMetrics>,
     /// Time for a node to show an envelope after its transaction was mined.
     shown_timeout: Duration,
-    /// Of each topic, one payload is at the writer.
+    /// Lets one payload of each topic go to the writer at a time.
     topics: TopicTurns,
     /// Bounds the payloads at the writer.
     gate: FairGate,

@@ -28,7 +28,7 @@ pub(crate) struct ReachedNetwork {
     pub(crate) network: Network,
     /// The endpoints of the settlement chain, which have to agree on the outcomes of transactions.
     pub(crate) settlement: Witnesses,
-    /// Those of the app chain; `None` without a connection to it.
+    /// The endpoints of the app chain; `None` without a connection to it.
     pub(crate) app: Option<Witnesses>,
 }
 
