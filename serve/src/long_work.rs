@@ -105,7 +105,7 @@ where
     let mut call: Pin<Box<F>> = Box::pin(call);
     let span = Span::current();
     let begin = move || {
-        // Whatever wakes the call meanwhile is seen when it is polled again below.
+        // A wake of the call meanwhile is not lost: the call is polled again below.
         let mut context = Context::from_waker(Waker::noop());
         let begun = span.in_scope(|| call.as_mut().poll(&mut context));
         (call, begun)

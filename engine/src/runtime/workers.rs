@@ -259,7 +259,7 @@ fn run(urgent: &Receiver<WorkerJob>, normal: &Receiver<WorkerJob>, callers: &Cal
     loop {
         let job = match urgent.try_recv() {
             Ok(job) => job,
-            // Of several that wait, one is taken at random.
+            // If jobs wait in several queues, one queue is chosen at random.
             Err(_) => crossbeam_channel::select! {
                 recv(urgent) -> job => match job { Ok(job) => job, Err(_) => return },
                 recv(normal) -> job => match job { Ok(job) => job, Err(_) => return },

@@ -189,7 +189,7 @@ pub(super) fn too_long() -> Status {
     ))
 }
 
-/// Runs `work` on a text, on a blocking thread in the caller's turn if the text is long. What it holds is released when
+/// Runs `work` on a text, on a blocking thread in the caller's turn if the text is long. The memory that it holds is released when
 /// it is done, even if the caller has hung up before.
 async fn beside<T: Send + 'static>(
     len_bytes: usize,

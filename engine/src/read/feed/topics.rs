@@ -486,7 +486,7 @@ impl TopicFeed {
             return;
         }
         let has_come = |on| self.popped.covers(on) || state.floor.covers(on) || ceiling.covers(on);
-        // What the reader has by then is known after the last page.
+        // Only after the last page is it known which envelopes the reader has by then.
         match first_unsatisfied(item.id, &item.depends_on, has_come) {
             None => catch_up.tail.push(item, kept_bytes),
             Some(on) => catch_up.tail.hold(lane, item, on),
