@@ -189,8 +189,8 @@ pub(super) fn too_long() -> Status {
     ))
 }
 
-/// Runs `work` on a text, on a blocking thread in the caller's turn if the text is long. The memory that it holds is released when
-/// it is done, even if the caller has hung up before.
+/// Runs `work` on a text, on a blocking thread in the caller's turn if the text is long. The memory that it holds is
+/// released when it is done, even if the caller has hung up before.
 async fn beside<T: Send + 'static>(
     len_bytes: usize,
     share: &ConnectionShare,

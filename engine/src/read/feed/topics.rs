@@ -176,8 +176,8 @@ impl TopicFeed {
         self.cursors == Cursors::PerTopic
     }
 
-    /// Adds topics as one wave, except those that are there already. The hub has registered the
-    /// listener of the new ones by now. Where topics share a cursor, only at the beginning.
+    /// Adds topics as one wave, except those that are there already. The hub has registered the listener of the new
+    /// ones by now. If topics share a cursor, they are added only at the beginning.
     pub(crate) fn add(
         &mut self,
         wave: WaveId,
