@@ -1,4 +1,4 @@
-//! One command from its plan to its result.
+//! The session of one command on chains: its plan, its confirmation, its transactions and its result.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The thread between commits and streams.
+//! The thread that passes committed envelopes on to the streams.
 
 use std::sync::Arc;
 
