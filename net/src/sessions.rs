@@ -125,12 +125,12 @@ impl Sessions {
         linked
     }
 
-    /// Returns whether a session with this peer over QUIC exists.
+    /// Returns true if there is a session with this peer over QUIC.
     pub(crate) fn has(&self, peer: OriginatorId) -> bool {
         self.table.borrow().current.contains_key(&peer)
     }
 
-    /// Returns whether a session with this peer over gRPC exists.
+    /// Returns true if there is a session with this peer over gRPC.
     pub(crate) fn has_grpc(&self, peer: OriginatorId) -> bool {
         self.table.borrow().grpc.contains_key(&peer)
     }

@@ -35,8 +35,8 @@ impl Throttle {
         Self { bytes_per_s, begun: Instant::now(), bytes: 0 }
     }
 
-    /// Waits until `bytes` more may be read. Calls `stop` several times a second meanwhile.
-    /// Returns whether the work continues.
+    /// Waits until `bytes` more may be read. Calls `stop` several times a second meanwhile, and breaks once it returns
+    /// true.
     pub fn wait(&mut self, bytes: u64, stop: &mut dyn FnMut() -> bool) -> ControlFlow<()> {
         self.bytes = self.bytes.saturating_add(bytes);
         loop {

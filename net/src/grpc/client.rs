@@ -336,7 +336,7 @@ impl EnvelopeStream {
     }
 }
 
-/// Returns whether calls to this URL are protected by TLS.
+/// Returns true if calls to this URL are protected by TLS.
 pub(super) fn is_tls(url: &str) -> bool {
     url.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://"))
 }

@@ -114,7 +114,7 @@ impl OnchainSession {
         })
     }
 
-    /// Returns whether transactions are sent.
+    /// Returns true if transactions are sent.
     pub(crate) fn sends(&self) -> bool {
         matches!(self.mode, Mode::Send { .. })
     }
