@@ -124,7 +124,7 @@ impl ReadWorkers {
     /// also small ones of the same caller. `turn` returns the answer when there is no more to do.
     ///
     /// # Errors
-    /// As [`run`](Self::run), and when the caller cannot pay.
+    /// The errors of [`run`](Self::run), and an error if the caller cannot pay.
     pub(crate) async fn in_turns<T: Send + 'static>(
         &self,
         charge: &CallCharge,

@@ -58,7 +58,7 @@ struct Submitted {
 }
 
 /// The refusal of a malformed body.
-type Refused = (StatusCode, &'static str);
+type SubmissionRefusedError = (StatusCode, &'static str);
 
 impl WitnessCalls {
     /// Answers a submission.
@@ -107,12 +107,12 @@ impl WitnessCalls {
     }
 
     /// Reads a submission, and verifies the signature of its node.
-    fn read(&self, body: &[u8]) -> Result<Submitted, Refused> {
-        const MALFORMED: Refused =
+    fn read(&self, body: &[u8]) -> Result<Submitted, SubmissionRefusedError> {
+        const MALFORMED: SubmissionRefusedError =
             (StatusCode::BAD_REQUEST, "the body does not parse as a submission");
-        const UNKNOWN: Refused =
+        const UNKNOWN: SubmissionRefusedError =
             (StatusCode::NOT_FOUND, "the origin of the checkpoint is not a log of this network");
-        const UNSIGNED: Refused =
+        const UNSIGNED: SubmissionRefusedError =
             (StatusCode::FORBIDDEN, "the node of the origin has not signed the checkpoint");
         let old = CheckpointSubmission::decode(body).map_err(|_| MALFORMED)?;
         let network = &self.engine.store().identity().network;

@@ -54,9 +54,9 @@ pub struct IdentityRepeats {
     pub unreadable: u64,
     /// Updates with a used signature.
     pub count: u64,
-    /// Those of them that the log gives to readers.
+    /// Updates with a used signature that the log gives to readers.
     pub delivered: u64,
-    /// The first hundred of them.
+    /// The first hundred updates with a used signature.
     pub kept: Vec<UsedSignature>,
     /// Signatures that later ones were not compared with, because too many came before.
     pub not_compared: u64,

@@ -72,7 +72,7 @@ pub(crate) fn to_its_end(command: &mut Command) -> Result<CommandTime, BenchErro
 /// Runs a command to its end and returns its output too.
 ///
 /// # Errors
-/// As [`to_its_end`].
+/// The errors of [`to_its_end`].
 pub(crate) fn answer(command: &mut Command) -> Result<(CommandTime, Vec<u8>), BenchError> {
     let cpu = process::children_cpu_time()?;
     let start = Instant::now();

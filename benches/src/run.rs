@@ -1,4 +1,4 @@
-//! From a command to its figures.
+//! Runs the scenarios of a command, and saves their figures.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! Latencies, collected and summed up.
+//! Latencies: their collection, and their quantiles.
 
 use std::time::Duration;
 

@@ -62,9 +62,9 @@ const TOO_MANY: [&str; 9] = [
 
 /// A chain behind its endpoints. Cheap to clone; all clones share their state.
 #[derive(Clone)]
-pub struct Endpoints(Arc<Inner>);
+pub struct Endpoints(Arc<EndpointsState>);
 
-struct Inner {
+struct EndpointsState {
     name: &'static str,
     id: u64,
     slots: Vec<EndpointSlot>,
@@ -185,7 +185,7 @@ impl Endpoints {
             return Err(ConnectError::Url { given: String::new(), reason });
         }
         let active = AtomicUsize::new(usize::MAX);
-        Ok(Self(Arc::new(Inner { name, id, slots, active, errors: Default::default() })))
+        Ok(Self(Arc::new(EndpointsState { name, id, slots, active, errors: Default::default() })))
     }
 
     /// Returns the name that the chain has in logs.

@@ -41,7 +41,7 @@ pub(crate) async fn connect(address: &str) -> Result<CheckedChannel, RunError> {
 /// [`NARROW_WINDOW_BYTES`].
 ///
 /// # Errors
-/// Those of [`connect`].
+/// The errors of [`connect`].
 pub(crate) async fn connect_narrow(address: &str) -> Result<CheckedChannel, RunError> {
     let endpoint = endpoint(address)?
         .initial_stream_window_size(NARROW_WINDOW_BYTES)

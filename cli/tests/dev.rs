@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::{self, Dev, Running, VECTORS, free_base, run, signal, stderr};
 
-/// Of the recorded session: envelopes for a node, commits and proposals, identity updates.
+/// Envelopes of the recorded session: those for a node, commits and proposals, identity updates.
 const FOR_NODES: u64 = 33;
 const GROUPS: u64 = 24;
 const IDENTITIES: u64 = 10;

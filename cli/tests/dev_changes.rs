@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::support::{self, Dev, VECTORS, free_base, run, stderr};
 
-/// Of the recorded session: envelopes for a node.
+/// Envelopes for a node in the recorded session.
 const FOR_NODES: u64 = 33;
 
 /// Runs a subcommand of `hawser dev` that succeeds.
@@ -16,7 +16,7 @@ fn change(folder: &Path, what: &[&str]) -> Value {
     support::json(&[&["dev"][..], what, &place].concat())
 }
 
-/// Runs one that fails. Returns its exit code.
+/// Runs a subcommand of `hawser dev` that fails, and returns its exit code.
 fn refused(folder: &Path, what: &[&str]) -> Option<i32> {
     let place = ["--data-dir", folder.to_str().unwrap()];
     let output = run(&[&["dev"][..], what, &place].concat());

@@ -22,6 +22,7 @@ mod deployment;
 mod dev;
 mod dev_changes;
 mod doctor;
+mod empty_chains;
 mod image;
 mod joined;
 mod key_rotation;

@@ -72,7 +72,7 @@ impl Connection {
     /// caller reads it.
     ///
     /// # Errors
-    /// As [`new`](Self::new).
+    /// The errors of [`new`](Self::new).
     pub fn narrow(&self) -> Checked<Self> {
         Self::with_window(self.address.clone(), self.answer_timeout, Some(NARROW_WINDOW_BYTES))
             .map_err(|error| Failure::new("an address", error))
@@ -117,7 +117,7 @@ impl Connection {
     /// Makes a call with one answer and returns its metadata too.
     ///
     /// # Errors
-    /// As [`unary`](Self::unary).
+    /// The errors of [`unary`](Self::unary).
     pub async fn unary_response<Q, A>(&self, path: &str, request: Q) -> Result<Response<A>, Status>
     where
         Q: Message + 'static,
@@ -134,7 +134,7 @@ impl Connection {
     /// Makes a call with an encoded message and returns the encoded answer.
     ///
     /// # Errors
-    /// As [`unary`](Self::unary).
+    /// The errors of [`unary`](Self::unary).
     pub async fn raw(&self, path: &str, message: Bytes) -> Result<Bytes, Status> {
         self.within(async {
             let mut grpc = self.grpc().await?;
@@ -146,7 +146,7 @@ impl Connection {
     /// Makes a call with a stream of answers.
     ///
     /// # Errors
-    /// As [`unary`](Self::unary).
+    /// The errors of [`unary`](Self::unary).
     pub async fn stream<Q, A>(&self, path: &str, request: Q) -> Result<Streaming<A>, Status>
     where
         Q: Message + 'static,
@@ -158,7 +158,7 @@ impl Connection {
     /// Makes a call with a stream of answers and with metadata in the request.
     ///
     /// # Errors
-    /// As [`unary`](Self::unary).
+    /// The errors of [`unary`](Self::unary).
     pub async fn stream_with<Q, A>(
         &self,
         path: &str,
@@ -174,7 +174,7 @@ impl Connection {
     /// Makes a call with a stream of answers and returns the answer's metadata too.
     ///
     /// # Errors
-    /// As [`unary`](Self::unary).
+    /// The errors of [`unary`](Self::unary).
     pub async fn stream_response<Q, A>(
         &self,
         path: &str,
@@ -195,7 +195,7 @@ impl Connection {
     /// Makes a call with streams in both directions.
     ///
     /// # Errors
-    /// As [`unary`](Self::unary).
+    /// The errors of [`unary`](Self::unary).
     pub async fn duplex<Q, A>(
         &self,
         path: &str,
@@ -224,7 +224,7 @@ impl Connection {
     /// Sends a `POST` request over a new connection of HTTP/1.1.
     ///
     /// # Errors
-    /// As [`http`](Self::http).
+    /// The errors of [`http`](Self::http).
     pub async fn post(
         &self,
         path: &str,
@@ -237,7 +237,7 @@ impl Connection {
     /// Asks for a page over a new connection of HTTP/1.1.
     ///
     /// # Errors
-    /// As [`http`](Self::http).
+    /// The errors of [`http`](Self::http).
     pub async fn page(&self, path: &str) -> Checked<HttpAnswer> {
         self.http(&http::get(path)).await
     }

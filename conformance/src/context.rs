@@ -82,7 +82,7 @@ impl JudgedNodes {
     /// Signs a client envelope for the target, with the shortest retention.
     ///
     /// # Errors
-    /// As [`node`](Self::node) and [`payer`](Self::payer).
+    /// The errors of [`node`](Self::node) and [`payer`](Self::payer).
     pub fn sign(&self, client: Bytes) -> Checked<pb::PayerEnvelope> {
         Ok(PayerEnvelope::sign(client, self.node()?, RETENTION_DAYS, self.payer()?))
     }
@@ -119,7 +119,7 @@ impl JudgedNodes {
     /// Publishes `count` new messages to a group's topic in one request.
     ///
     /// # Errors
-    /// As [`publish`](Self::publish).
+    /// The errors of [`publish`](Self::publish).
     pub async fn send(&self, topic: &[u8], count: usize) -> Checked<Vec<Bytes>> {
         let envelopes: Checked<Vec<_>> =
             (0..count).map(|_| self.sign(envelopes::message(topic))).collect();
@@ -129,7 +129,7 @@ impl JudgedNodes {
     /// Publishes `count` messages on a topic, each in a request of its own after the one before. Returns the answers.
     ///
     /// # Errors
-    /// As [`send`](Self::send).
+    /// The errors of [`send`](Self::send).
     pub async fn send_one_by_one(&self, topic: &[u8], count: usize) -> Checked<Vec<Bytes>> {
         let mut sent = Vec::with_capacity(count);
         for _ in 0..count {

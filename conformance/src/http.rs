@@ -217,7 +217,7 @@ pub async fn exchange(
 /// Sends a request over a new connection and reads the response.
 ///
 /// # Errors
-/// As [`exchange`], and if the bytes that come back are not a response.
+/// The errors of [`exchange`], and an error if the bytes that come back are not a response.
 pub async fn ask(
     address: &TargetAddress,
     request: &[u8],

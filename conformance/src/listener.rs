@@ -130,7 +130,7 @@ where
     /// Returns the next message of a subscription.
     ///
     /// # Errors
-    /// As [`next`](Self::next).
+    /// The errors of [`next`](Self::next).
     pub async fn receive(&mut self) -> Checked<Received> {
         Ok(self.next().await?.into())
     }

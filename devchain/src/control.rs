@@ -58,7 +58,7 @@ impl DevChain<'_> {
     /// The account must own the value of the call. The fee is credited to the account and taken back afterwards.
     ///
     /// # Errors
-    /// Those of [`Sender::send`](hawser_chain::send::Sender::send).
+    /// The errors of [`Sender::send`](hawser_chain::send::Sender::send).
     pub async fn send_as(
         self,
         account: Address,
@@ -71,7 +71,7 @@ impl DevChain<'_> {
     /// Sends a call with too little gas, so that a call that would succeed is mined and fails.
     ///
     /// # Errors
-    /// Those of [`Sender::send`](hawser_chain::send::Sender::send).
+    /// The errors of [`Sender::send`](hawser_chain::send::Sender::send).
     pub async fn send_starved(
         self,
         account: Address,

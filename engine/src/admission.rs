@@ -58,7 +58,7 @@ pub struct AdmissionContext<'a> {
 
 /// The refusal of one envelope.
 #[derive(Debug, Clone, PartialEq)]
-pub struct EnvelopeRefusal {
+pub struct EnvelopeAdmissionError {
     /// The rule that the envelope breaks.
     pub violation: Violation,
     /// If that rule is about dependencies: the last sequence id that this node has of each originator that the envelope
@@ -66,13 +66,13 @@ pub struct EnvelopeRefusal {
     pub seen: Vec<EnvelopeId>,
 }
 
-impl From<Violation> for EnvelopeRefusal {
+impl From<Violation> for EnvelopeAdmissionError {
     fn from(violation: Violation) -> Self {
         Self { violation, seen: Vec::new() }
     }
 }
 
-impl EnvelopeRefusal {
+impl EnvelopeAdmissionError {
     /// Refuses an envelope that breaks a rule, with this node's places if the rule is about dependencies.
     fn of(context: &AdmissionContext<'_>, client: &ClientEnvelope, violation: Violation) -> Self {
         let is_of_dependency = matches!(
@@ -96,7 +96,7 @@ impl EnvelopeRefusal {
 pub fn admit(
     context: &AdmissionContext<'_>,
     envelopes: Vec<pb::PayerEnvelope>,
-) -> Vec<Result<Admitted, EnvelopeRefusal>> {
+) -> Vec<Result<Admitted, EnvelopeAdmissionError>> {
     let opened: Vec<_> = envelopes.into_iter().map(|envelope| open(context, envelope)).collect();
     // All signatures go into one call. Envelopes that were refused already have no claim, so the
     // keys come back in the order of the envelopes that were opened, and each of those takes one.
@@ -116,8 +116,9 @@ pub fn admit(
             let (payer, SignatureClaim { digest, .. }) =
                 payers.next().expect("a claim for each opened envelope");
             let payer = payer.map_err(Violation::from)?.address();
-            check_rules(context, &envelope)
-                .map_err(|violation| EnvelopeRefusal::of(context, envelope.client(), violation))?;
+            check_rules(context, &envelope).map_err(|violation| {
+                EnvelopeAdmissionError::of(context, envelope.client(), violation)
+            })?;
             let receipt = facts::receipt(digest, payer);
             let depends_on_ns = (context.later_ns)(envelope.client().depends_on());
             Ok(Admitted { envelope, payer, receipt, depends_on_ns })
@@ -267,7 +268,7 @@ fn text_of(lines: &[String]) -> String {
 /// # Errors
 /// [`AdmissionError`].
 pub fn conclude(
-    results: impl IntoIterator<Item = Result<Admitted, EnvelopeRefusal>>,
+    results: impl IntoIterator<Item = Result<Admitted, EnvelopeAdmissionError>>,
 ) -> Result<Vec<Admitted>, AdmissionError> {
     let mut admitted = Vec::new();
     let mut seen = BTreeMap::new();
@@ -278,7 +279,7 @@ pub fn conclude(
             Err(refusal) => {
                 refused += 1;
                 if envelopes.len() < NAMED_MAX {
-                    let EnvelopeRefusal { violation, seen: of_envelope } = refusal;
+                    let EnvelopeAdmissionError { violation, seen: of_envelope } = refusal;
                     let (rule, text) = (violation.name(), violation.to_string());
                     envelopes.push(RefusedEnvelope { index, rule, text });
                     for EnvelopeId { originator, sequence } in of_envelope {

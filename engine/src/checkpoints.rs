@@ -84,7 +84,7 @@ impl SilentStrands {
     /// it is not read between two looks.
     ///
     /// # Errors
-    /// That of `held`.
+    /// The error of `held`.
     pub fn due<E>(
         &mut self,
         now: Instant,

@@ -12,7 +12,7 @@ const MEMORY_FLOOR_BYTES: usize = 64 * 1024;
 
 /// Reason why an input fails a target.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Failure {
+pub(crate) enum TargetError {
     /// It panicked: in the decoder, or where the target found a property broken.
     Panic,
     /// It held more than the input's length accounts for.
@@ -26,7 +26,7 @@ pub(crate) struct Finding {
     seed: u64,
     iteration: u64,
     input: Vec<u8>,
-    failure: Failure,
+    failure: TargetError,
 }
 
 impl Finding {
@@ -35,7 +35,7 @@ impl Finding {
         seed: u64,
         iteration: u64,
         input: &[u8],
-        failure: Failure,
+        failure: TargetError,
     ) -> Self {
         Self { target: target.name, seed, iteration, input: input.to_vec(), failure }
     }
@@ -45,8 +45,8 @@ impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { target, seed, iteration, input, failure } = self;
         match failure {
-            Failure::Panic => writeln!(f, "{target} panicked")?,
-            Failure::Memory { peak_bytes, limit_bytes } => {
+            TargetError::Panic => writeln!(f, "{target} panicked")?,
+            TargetError::Memory { peak_bytes, limit_bytes } => {
                 writeln!(f, "{target} held {peak_bytes} bytes, {limit_bytes} are allowed")?;
             }
         }
@@ -56,13 +56,13 @@ impl fmt::Display for Finding {
 }
 
 /// Runs one input.
-pub(crate) fn check(target: &Target, input: &[u8]) -> Result<(), Failure> {
+pub(crate) fn check(target: &Target, input: &[u8]) -> Result<(), TargetError> {
     let (outcome, peak_bytes) =
         peak_bytes(|| catch_unwind(AssertUnwindSafe(|| (target.run)(input))));
     let limit_bytes = MEMORY_FLOOR_BYTES + target.memory_factor * input.len();
     match outcome {
-        Err(_) => Err(Failure::Panic), // the hook has printed where and why
-        Ok(()) if peak_bytes > limit_bytes => Err(Failure::Memory { peak_bytes, limit_bytes }),
+        Err(_) => Err(TargetError::Panic), // the hook has printed where and why
+        Ok(()) if peak_bytes > limit_bytes => Err(TargetError::Memory { peak_bytes, limit_bytes }),
         Ok(()) => Ok(()),
     }
 }
@@ -102,10 +102,10 @@ mod tests {
     fn a_panic_is_found_and_its_input_told() {
         let fragile = target(|input| assert!(input.len() < 5, "too long"));
         let finding = run(&fragile, 3, |iteration| iteration < 10_000).expect_err("a panic");
-        assert_eq!(finding.failure, Failure::Panic);
+        assert_eq!(finding.failure, TargetError::Panic);
         assert!(finding.input.len() >= 5);
         assert!(finding.to_string().ends_with(&hex::encode(&finding.input)), "{finding}");
-        assert_eq!(check(&fragile, &finding.input), Err(Failure::Panic));
+        assert_eq!(check(&fragile, &finding.input), Err(TargetError::Panic));
     }
 
     #[test]
@@ -116,7 +116,7 @@ mod tests {
         });
         assert_eq!(check(&greedy, &[10, 1]), Ok(()));
         let limit_bytes = MEMORY_FLOOR_BYTES + 64;
-        let failure = Failure::Memory { peak_bytes: 65 * 1024, limit_bytes };
+        let failure = TargetError::Memory { peak_bytes: 65 * 1024, limit_bytes };
         assert_eq!(check(&greedy, &[65, 1]), Err(failure));
     }
 

@@ -160,9 +160,9 @@ pub(crate) struct PlacedUpdate {
     pub(crate) envelope: OriginatorEnvelope,
 }
 
-/// An invalid update.
+/// The first update that is invalid, by its place in the request.
 #[derive(Debug)]
-pub(crate) struct InvalidUpdate {
+pub(crate) struct UpdateError {
     pub(crate) index: usize,
     pub(crate) reason: String,
 }
@@ -172,7 +172,7 @@ pub(crate) struct InvalidUpdate {
 pub(crate) enum JudgeError {
     /// One of them is invalid.
     #[error("envelope {}: invalid identity update: {}", .0.index, .0.reason)]
-    Invalid(InvalidUpdate),
+    Invalid(UpdateError),
     /// The request has more updates of the inbox than are judged.
     #[error(
         "the request has {count} updates of one inbox: at most {UPDATES_PER_INBOX_MAX} are accepted at once"
@@ -187,7 +187,7 @@ pub(crate) enum JudgeError {
 }
 
 /// The result of judging updates: those that the log already contains, or the first invalid one.
-pub(crate) type CheckedUpdates = Result<Vec<PlacedUpdate>, InvalidUpdate>;
+pub(crate) type CheckedUpdates = Result<Vec<PlacedUpdate>, UpdateError>;
 
 /// Validates the updates of one inbox, in their order, against the log at one node. That node may be behind or lie.
 /// So if an update is invalid after its log, or it returns no log, the other usable nodes are asked one after
@@ -388,7 +388,7 @@ impl UpdatesJudgement {
                 None => match self.inbox.check(update) {
                     Ok(CheckTurn::Done) => {}
                     Ok(CheckTurn::Later) => return Ok(None),
-                    Err(reason) => return Ok(Some(Err(InvalidUpdate { index: *index, reason }))),
+                    Err(reason) => return Ok(Some(Err(UpdateError { index: *index, reason }))),
                 },
             }
             self.judged += 1;

@@ -50,7 +50,7 @@ fn taken(answer: &[i64]) -> SharedTake {
         [] => SharedTake::Taken,
         [group, place, wait_ms] => usize::try_from(*place).map_or(SharedTake::Skipped, |place| {
             let (of_total, wait_ms) = (*group == 1, u64::try_from(*wait_ms).ok());
-            SharedTake::Exceeded(SharedExceeded { of_total, place, wait_ms })
+            SharedTake::Exceeded(SharedLimitError { of_total, place, wait_ms })
         }),
         _ => SharedTake::Skipped,
     }
@@ -85,7 +85,7 @@ pub(crate) struct SharedBucket {
 
 /// The limit that a request exceeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct SharedExceeded {
+pub(crate) struct SharedLimitError {
     /// True for a limit of all callers together, false for one of the caller.
     pub(crate) of_total: bool,
     /// Index of the limit: those of [`SharedLimits`], then the buckets of kinds.
@@ -102,7 +102,7 @@ pub(crate) enum SharedTake {
     /// Redis did not answer in time, or was not asked. If Redis takes the cost late, the [`SharedCount`] learns of
     /// it.
     Skipped,
-    Exceeded(SharedExceeded),
+    Exceeded(SharedLimitError),
 }
 
 /// The cost of a request, with the limits of its caller and of all callers together, in this order.
@@ -423,7 +423,7 @@ mod tests {
     #[test]
     fn only_an_empty_answer_says_that_a_cost_is_taken() {
         assert_eq!(taken(&[]), SharedTake::Taken);
-        let exceeded = SharedExceeded { of_total: true, place: 2, wait_ms: None };
+        let exceeded = SharedLimitError { of_total: true, place: 2, wait_ms: None };
         assert_eq!(taken(&[1, 2, -1]), SharedTake::Exceeded(exceeded));
         for other in [&[1][..], &[0, -1, 5], &[0, 1, 2, 3]] {
             assert_eq!(taken(other), SharedTake::Skipped, "{other:?}");

@@ -81,7 +81,7 @@ struct PeerAddresses {
     /// The address that the peer has announced over gRPC. It is tried first, because a peer that announces one may not
     /// answer at the other.
     stated: Option<String>,
-    /// The one of its registry record.
+    /// The address in its registry record.
     registered: String,
     /// URL of the peer's API, if the peer may still announce a QUIC address there.
     url: Option<String>,
@@ -112,7 +112,7 @@ fn addresses_of(net: &NetState, peer: OriginatorId) -> Option<PeerAddresses> {
     let registry = net.identity.registry.borrow();
     let record = registry.member(peer)?;
     let registered = quic_address(record)?;
-    // A record that has one of its own is the operator's word.
+    // An address for QUIC in the record is the choice of the operator, so no other one is looked for.
     let url = record.http_address.clone().filter(|_| record.quic_address.is_none());
     let stated = url.as_deref().and_then(|url| net.sessions.announced_address(peer, url));
     Some(PeerAddresses { stated: stated.map(|it| it.to_string()), registered, url })

@@ -2,8 +2,8 @@
 //!
 //! Wants and streams may cross, so a stream may answer a want that was replaced. Its header names the number of its
 //! want: both ends count the wants of a connection. A peer of an older version names only the strand and the place that
-//! the stream begins behind. Of two wants from one place it is then not known which one is answered, and the newer one
-//! is assumed.
+//! the stream begins behind. If two wants have one place, it is then not known which one is answered, and the newer
+//! one is assumed.
 
 use std::collections::{HashMap, VecDeque};
 

@@ -125,12 +125,12 @@ impl Sessions {
         linked
     }
 
-    /// Returns whether a session with this peer over QUIC exists.
+    /// Returns true if there is a session with this peer over QUIC.
     pub(crate) fn has(&self, peer: OriginatorId) -> bool {
         self.table.borrow().current.contains_key(&peer)
     }
 
-    /// Returns whether a session with this peer over gRPC exists.
+    /// Returns true if there is a session with this peer over gRPC.
     pub(crate) fn has_grpc(&self, peer: OriginatorId) -> bool {
         self.table.borrow().grpc.contains_key(&peer)
     }
@@ -317,7 +317,7 @@ impl SessionTable {
 impl ActiveSession {
     /// Returns true when a new connection by `dialler` replaces this one.
     ///
-    /// Of two connections dialled at once both ends keep that of the lower id. They have to decide
+    /// If both ends have dialled at once, both keep the connection that the lower id dialled. They have to decide
     /// alike, or each closes the connection that the other keeps.
     fn gives_way(&self, dialler: OriginatorId, now: Instant) -> bool {
         let at_once = now.saturating_duration_since(self.since) < AT_ONCE;

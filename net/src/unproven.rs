@@ -1,6 +1,6 @@
 //! Connections whose peers have proved nothing yet.
 //!
-//! Anyone can open one and stay silent, so their number is bounded, in all and for each address. A new connection
+//! A stranger can open one and stay silent, so their number is bounded, in all and for each address. A new connection
 //! is never turned away for lack of room: it takes the slot of the oldest one of the address that has the most. A
 //! peer with an honest address proves its id within a few round trips, before silent connections from other
 //! addresses can evict it.
@@ -223,7 +223,7 @@ impl UnprovenSlot {
     /// slot.
     ///
     /// # Errors
-    /// That of the step, [`PeerError::HandshakeTimeout`] or [`PeerError::Busy`].
+    /// The error of the step, [`PeerError::HandshakeTimeout`] or [`PeerError::Busy`].
     pub(crate) async fn run<T>(
         &mut self,
         deadline: Instant,

@@ -4,14 +4,17 @@
 //! socket are accessible only to the node's user, so a user of the database may send requests. A request is one
 //! line of JSON. The reply is one or more lines, of which the last one states the outcome.
 
-use std::fs::File;
+use std::fs::{self, File, Permissions};
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::net::UnixListener;
 
 use crate::bucket::ObjectsAt;
 use crate::error::{RunError, RunErrorKind};
@@ -22,6 +25,10 @@ const SOCKET: &str = "admin.sock";
 const PATH_LEN_BYTES_MAX: usize = 100;
 /// The longest line in either direction, in bytes. A guess: lines have some hundred.
 pub const LINE_LEN_BYTES_MAX: u64 = 1 << 20;
+/// The time limit for a command to send its request and to accept a reply. A guess: both are on this machine.
+const LINE_MAX: Duration = Duration::from_secs(5);
+/// The pause after a connection could not be accepted. A guess: the usual cause is a lack of file descriptors.
+pub const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
 /// A request to a running node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -140,30 +147,98 @@ pub enum AdminReply {
 
 /// The path of a socket, short enough for every system. It is valid while this value lives.
 #[derive(Debug)]
-pub struct SocketPath {
+struct SocketPath {
     path: PathBuf,
     _folder: Option<File>,
 }
 
 impl SocketPath {
-    /// Creates the socket path of a data folder.
+    /// Creates the socket path of a folder.
     ///
     /// # Errors
     /// Fails when the folder cannot be opened.
-    pub fn of(data_dir: &Path) -> io::Result<Self> {
-        let path = data_dir.join(SOCKET);
+    fn of(folder: &Path) -> io::Result<Self> {
+        let path = folder.join(SOCKET);
         if path.as_os_str().len() <= PATH_LEN_BYTES_MAX {
             return Ok(Self { path, _folder: None });
         }
-        let folder = File::open(data_dir)?;
+        let folder = File::open(folder)?;
         let path = PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", folder.as_raw_fd()));
         Ok(Self { path, _folder: Some(folder) })
     }
 
-    /// Returns the path.
-    #[must_use]
-    pub fn as_path(&self) -> &Path {
+    fn as_path(&self) -> &Path {
         &self.path
+    }
+}
+
+/// A socket on which a process takes the requests of commands. Only the process's user can open it.
+#[derive(Debug)]
+pub struct CommandSocket {
+    listener: UnixListener,
+    /// Holds the folder open through which a long path is reached.
+    path: SocketPath,
+}
+
+impl CommandSocket {
+    /// Listens in a folder that this process has locked, so an existing socket is a stale one. Must be called within a
+    /// tokio runtime.
+    ///
+    /// # Errors
+    /// Fails when the stale socket cannot be removed, or the new one cannot be created.
+    pub fn listen(folder: &Path) -> io::Result<Self> {
+        let path = SocketPath::of(folder)?;
+        match fs::remove_file(path.as_path()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(path.as_path())?;
+        fs::set_permissions(path.as_path(), Permissions::from_mode(0o600))?;
+        Ok(Self { listener, path })
+    }
+
+    /// Accepts the connection of a command, for a thread that may block on it: 5 s at most for each read or write.
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// Fails when the system accepts no connection; pause for [`ACCEPT_PAUSE`] before the next attempt.
+    pub async fn accept(&self) -> io::Result<UnixStream> {
+        let (stream, _) = self.listener.accept().await?;
+        let stream = stream.into_std()?;
+        stream.set_nonblocking(false)?;
+        stream.set_read_timeout(Some(LINE_MAX))?;
+        stream.set_write_timeout(Some(LINE_MAX))?;
+        Ok(stream)
+    }
+
+    /// Removes the socket from its folder, and stops listening.
+    pub fn close(self) {
+        let _ = fs::remove_file(self.path.as_path());
+    }
+}
+
+/// Connects to the socket of a folder; `None` if no process listens there. `listener` names that process in errors.
+///
+/// # Errors
+/// Fails when the folder cannot be opened, or the socket refuses the connection for another reason.
+pub fn connect(folder: &Path, listener: &str) -> Result<Option<UnixStream>, RunError> {
+    let socket = match SocketPath::of(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        socket => socket.map_err(RunError::failed)?,
+    };
+    match UnixStream::connect(socket.as_path()) {
+        Ok(stream) => Ok(Some(stream)),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(error) => {
+            Err(RunError::failed(format!("cannot connect to the {listener}'s socket: {error}")))
+        }
     }
 }
 
@@ -178,24 +253,7 @@ pub fn ask(
     request: &AdminRequest,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Option<Value>, RunError> {
-    let socket = match SocketPath::of(data_dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        socket => socket.map_err(RunError::failed)?,
-    };
-    let mut stream = match UnixStream::connect(socket.as_path()) {
-        Ok(stream) => stream,
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
-            ) =>
-        {
-            return Ok(None);
-        }
-        Err(error) => {
-            return Err(RunError::failed(format!("cannot connect to the node's socket: {error}")));
-        }
-    };
+    let Some(mut stream) = connect(data_dir, "node")? else { return Ok(None) };
     let lost = |error: io::Error| RunError::failed(format!("the node does not answer: {error}"));
     write_line(&mut stream, request).map_err(lost)?;
     let mut lines = BufReader::new(stream);

@@ -35,8 +35,8 @@ impl Throttle {
         Self { bytes_per_s, begun: Instant::now(), bytes: 0 }
     }
 
-    /// Waits until `bytes` more may be read. Calls `stop` several times a second meanwhile.
-    /// Returns whether the work continues.
+    /// Waits until `bytes` more may be read. Calls `stop` several times a second meanwhile, and breaks once it returns
+    /// true.
     pub fn wait(&mut self, bytes: u64, stop: &mut dyn FnMut() -> bool) -> ControlFlow<()> {
         self.bytes = self.bytes.saturating_add(bytes);
         loop {
@@ -64,7 +64,7 @@ impl Throttle {
 /// displayed name of the destination `to`.
 ///
 /// # Errors
-/// Those of [`Store::backup`]. A failure to write the record is not an error, because the backup is complete.
+/// The errors of [`Store::backup`]. A failure to write the record is not an error, because the backup is complete.
 pub fn create(
     store: &Store,
     to: Arc<dyn Objects>,
@@ -133,7 +133,7 @@ fn now_unix_s() -> u64 {
 /// Makes a data folder from a backup, as [`Backups::restore`] does.
 ///
 /// # Errors
-/// As [`Backups::restore`].
+/// The errors of [`Backups::restore`].
 pub fn restore(
     from: &Backups,
     name: &str,
@@ -147,7 +147,7 @@ pub fn restore(
 /// Makes a copy of the log for new nodes now.
 ///
 /// # Errors
-/// As [`Store::copy_for_new_nodes`].
+/// The errors of [`Store::copy_for_new_nodes`].
 pub fn copy_for_new_nodes(
     store: &Store,
     to: Arc<dyn Objects>,

@@ -65,7 +65,7 @@ impl Requests {
     }
 }
 
-/// Returns true for an address of this machine. Of all names only `localhost` counts, because any
+/// Returns true for an address of this machine. Only the name `localhost` counts, because any
 /// other may resolve to any address.
 pub(crate) fn is_loopback(url: &Url) -> bool {
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);

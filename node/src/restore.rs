@@ -207,19 +207,23 @@ fn write<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    /// The disk of the state folder is full when the node begins to ask.
-    #[test]
-    fn a_question_that_cannot_be_written_is_written_when_the_disk_permits() {
-        let state = tempfile::tempdir().unwrap();
-        let dir = state.path().join("test-100");
-        let question = RestoreQuestion {
+    fn question() -> RestoreQuestion {
+        RestoreQuestion {
             id: "1".to_owned(),
             node_id: 100,
             network: "test".to_owned(),
             data_dir: "data".into(),
             head: 7,
             reason: "because".to_owned(),
-        };
+        }
+    }
+
+    /// The disk of the state folder is full when the node begins to ask.
+    #[test]
+    fn a_question_that_cannot_be_written_is_written_when_the_disk_permits() {
+        let state = tempfile::tempdir().unwrap();
+        let dir = state.path().join("test-100");
+        let question = question();
         let mut posted = PostedQuestion::new(RestoreFolder::new(&dir));
         assert!(!posted.is(None), "an earlier process may have left one");
         posted.post(Some(&question)).unwrap_err();
@@ -242,14 +246,7 @@ mod tests {
         fs::write(state.path().join("stray"), "no folder").unwrap();
         let folder = RestoreFolder::new(&dir);
         assert_eq!(RestoreFolder::asking(state.path()).unwrap(), []);
-        let question = RestoreQuestion {
-            id: "1".to_owned(),
-            node_id: 100,
-            network: "test".to_owned(),
-            data_dir: "data".into(),
-            head: 7,
-            reason: "because".to_owned(),
-        };
+        let question = question();
         folder.ask(&question).unwrap();
         assert_eq!(
             RestoreFolder::asking(state.path()).unwrap(),

@@ -67,14 +67,14 @@ impl fmt::Debug for WebObjects {
 }
 
 /// The failure of one attempt.
-enum Failure {
+enum AttemptError {
     /// A temporary failure: another attempt may succeed.
     Passing(io::Error),
     /// A permanent failure: every further attempt would fail.
     Lasting(io::Error),
 }
 
-impl Failure {
+impl AttemptError {
     fn passing(error: reqwest::Error) -> Self {
         // The caller states the URL.
         Self::Passing(io::Error::other(text_of(&error.without_url())))
@@ -121,46 +121,46 @@ impl WebObjects {
     }
 
     /// Sends a request. Returns the response if the server has the object.
-    async fn ask(&self, method: Method, name: &str) -> Result<Response, Failure> {
+    async fn ask(&self, method: Method, name: &str) -> Result<Response, AttemptError> {
         let request = self.client.request(method, self.url_of(name));
         // The hash is that of the file, not of its compressed form.
         let sent = request.header(ACCEPT_ENCODING, "identity").send().await;
-        let answer = sent.map_err(Failure::passing)?;
+        let answer = sent.map_err(AttemptError::passing)?;
         let status = answer.status();
         let text = format!("the server answers {status}");
         match status {
             StatusCode::OK => Ok(answer),
             StatusCode::NOT_FOUND | StatusCode::GONE => {
-                Err(Failure::Lasting(io::Error::new(ErrorKind::NotFound, text)))
+                Err(AttemptError::Lasting(io::Error::new(ErrorKind::NotFound, text)))
             }
             StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => {
-                Err(Failure::Passing(io::Error::other(text)))
+                Err(AttemptError::Passing(io::Error::other(text)))
             }
-            _ if status.is_server_error() => Err(Failure::Passing(io::Error::other(text))),
+            _ if status.is_server_error() => Err(AttemptError::Passing(io::Error::other(text))),
             _ if status.is_redirection() => {
-                Err(Failure::lasting(format!("{text}: redirects are not followed")))
+                Err(AttemptError::lasting(format!("{text}: redirects are not followed")))
             }
-            _ => Err(Failure::lasting(text)),
+            _ => Err(AttemptError::lasting(text)),
         }
     }
 
-    async fn len_of(&self, name: &str) -> Result<u64, Failure> {
+    async fn len_of(&self, name: &str) -> Result<u64, AttemptError> {
         let answer = self.ask(Method::HEAD, name).await?;
         let stated = answer.headers().get(CONTENT_LENGTH);
         let len = stated.and_then(|value| value.to_str().ok()?.parse().ok());
-        len.ok_or_else(|| Failure::lasting("the server states no length (Content-Length)"))
+        len.ok_or_else(|| AttemptError::lasting("the server states no length (Content-Length)"))
     }
 
     /// Reads a whole object of at most `len_bytes_max` bytes.
-    async fn read(&self, name: &str, len_bytes_max: u64) -> Result<Vec<u8>, Failure> {
+    async fn read(&self, name: &str, len_bytes_max: u64) -> Result<Vec<u8>, AttemptError> {
         let mut answer = self.ask(Method::GET, name).await?;
-        let too_long = || Failure::lasting(format!("it has more than {len_bytes_max} bytes"));
+        let too_long = || AttemptError::lasting(format!("it has more than {len_bytes_max} bytes"));
         if answer.content_length().is_some_and(|len| len > len_bytes_max) {
             return Err(too_long());
         }
         let room = usize::try_from(len_bytes_max).unwrap_or(usize::MAX);
         let mut bytes = Vec::new();
-        while let Some(part) = answer.chunk().await.map_err(Failure::passing)? {
+        while let Some(part) = answer.chunk().await.map_err(AttemptError::passing)? {
             if part.len() > room - bytes.len() {
                 return Err(too_long());
             }
@@ -172,13 +172,13 @@ impl WebObjects {
     /// Repeats attempts until one succeeds or fails permanently, within the bounds of number and time.
     fn attempt<'a, T, F>(&'a self, ask: impl Fn() -> F + 'a) -> io::Result<T>
     where
-        F: Future<Output = Result<T, Failure>> + 'a,
+        F: Future<Output = Result<T, AttemptError>> + 'a,
     {
         let attempts = async {
             let (begun, mut pause) = (Instant::now(), PAUSE_MIN);
             for _ in 0..RETRIES_MAX {
                 match ask().await {
-                    Err(Failure::Passing(_)) if begun.elapsed() < RETRY_MAX => {}
+                    Err(AttemptError::Passing(_)) if begun.elapsed() < RETRY_MAX => {}
                     done => return done,
                 }
                 tokio::time::sleep(pause).await;
@@ -188,7 +188,7 @@ impl WebObjects {
         };
         match self.requests.wait(Duration::ZERO, attempts)? {
             Ok(done) => Ok(done),
-            Err(Failure::Passing(error) | Failure::Lasting(error)) => Err(error),
+            Err(AttemptError::Passing(error) | AttemptError::Lasting(error)) => Err(error),
         }
     }
 }

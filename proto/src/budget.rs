@@ -6,17 +6,17 @@
 
 /// Iterator over the top-level fields of a message, up to the first that is malformed. A group, which no message of the
 /// network has, is one field without content: the decoder skips it and reads on behind it.
-struct Fields<'a> {
+struct WireFields<'a> {
     rest: &'a [u8],
 }
 
-struct Field<'a> {
+struct WireField<'a> {
     number: u64,
     /// Content of a length-delimited or fixed field; empty for a varint and a group.
     bytes: &'a [u8],
 }
 
-impl<'a> Fields<'a> {
+impl<'a> WireFields<'a> {
     fn varint(&mut self) -> Option<u64> {
         let mut value = 0u64;
         for (index, byte) in self.rest.iter().take(10).enumerate() {
@@ -35,9 +35,9 @@ impl<'a> Fields<'a> {
         Some(bytes)
     }
 
-    fn field(&mut self) -> Option<Field<'a>> {
+    fn field(&mut self) -> Option<WireField<'a>> {
         let tag = self.varint()?;
-        Some(Field { number: tag >> 3, bytes: self.content(tag)? })
+        Some(WireField { number: tag >> 3, bytes: self.content(tag)? })
     }
 
     /// Returns the content of the field with this tag, and moves past it.
@@ -72,10 +72,10 @@ impl<'a> Fields<'a> {
     }
 }
 
-impl<'a> Iterator for Fields<'a> {
-    type Item = Field<'a>;
+impl<'a> Iterator for WireFields<'a> {
+    type Item = WireField<'a>;
 
-    fn next(&mut self) -> Option<Field<'a>> {
+    fn next(&mut self) -> Option<WireField<'a>> {
         if self.rest.is_empty() {
             return None;
         }
@@ -91,7 +91,7 @@ impl<'a> Iterator for Fields<'a> {
 /// Returns the summed length of the top-level fields `numbers`, in bytes.
 #[must_use]
 pub fn field_len_bytes(message: &[u8], numbers: std::ops::RangeInclusive<u64>) -> usize {
-    Fields { rest: message }
+    WireFields { rest: message }
         .filter(|field| numbers.contains(&field.number))
         .map(|field| field.bytes.len())
         .sum()
@@ -102,9 +102,9 @@ pub fn field_len_bytes(message: &[u8], numbers: std::ops::RangeInclusive<u64>) -
 #[must_use]
 pub fn nested_count(message: &[u8], outer: u64, inner: u64) -> Option<usize> {
     let mut count = 0;
-    let mut fields = Fields { rest: message };
+    let mut fields = WireFields { rest: message };
     for field in fields.by_ref().filter(|field| field.number == outer) {
-        let mut below = Fields { rest: field.bytes };
+        let mut below = WireFields { rest: field.bytes };
         count += below.by_ref().filter(|field| field.number == inner).count();
         below.rest.is_empty().then_some(())?;
     }
@@ -125,7 +125,7 @@ pub fn has_at_most(message: &[u8], max: usize, levels: usize) -> bool {
 /// Counts the fields of a message on its top `levels` levels until there are more than `max`. Returns the count, and
 /// true if it covers the whole message.
 fn count_fields(message: &[u8], max: usize, levels: usize) -> (usize, bool) {
-    let mut fields = Fields { rest: message };
+    let mut fields = WireFields { rest: message };
     let mut count = 0;
     for field in fields.by_ref() {
         count += 1;

@@ -9,7 +9,7 @@ use hawser_proto::mls;
 use hawser_proto::pb::xmtp::mls::api::v1 as mls_api;
 use hawser_proto::{Address, Bytes, OriginatorId, PublicKey, Signature, TOPIC_LEN_BYTES_MAX};
 
-use crate::fees::{Charged, RateTable, WrongFee, is_free};
+use crate::fees::{Charged, RateTable, WrongFeeError, is_free};
 use crate::retention::{check_expiry, check_retention_in};
 use crate::violation::Violation;
 
@@ -129,7 +129,7 @@ fn group_message_class(message: &mls_api::GroupMessageInput) -> Result<PayloadCl
 /// validates the TLS bytes of a key package.
 ///
 /// # Errors
-/// Those of [`payload_class`]; [`Violation::ChainBoundMessage`] and [`Violation::IdentityUpdate`]
+/// The errors of [`payload_class`]; [`Violation::ChainBoundMessage`] and [`Violation::IdentityUpdate`]
 /// for payloads that the app chain orders.
 pub fn check_payload(
     client: &ClientEnvelope,
@@ -254,7 +254,7 @@ pub fn check_charges_by_former(
 
 fn check_charges_by(
     statement: &UnsignedOriginatorEnvelope,
-    explain: impl FnOnce(&Charged) -> Result<(), WrongFee>,
+    explain: impl FnOnce(&Charged) -> Result<(), WrongFeeError>,
 ) -> Result<(), Violation> {
     let (base, congestion) =
         (statement.base_fee_picodollars(), statement.congestion_fee_picodollars());
@@ -270,8 +270,8 @@ fn check_charges_by(
         congestion,
     };
     explain(&charged).map_err(|wrong| match wrong {
-        WrongFee::Base => Violation::BaseFee(base),
-        WrongFee::Congestion => Violation::CongestionFee(congestion),
+        WrongFeeError::Base => Violation::BaseFee(base),
+        WrongFeeError::Congestion => Violation::CongestionFee(congestion),
     })
 }
 

@@ -237,7 +237,7 @@ impl RateTable {
     ///
     /// # Errors
     /// The first fee that no rate explains.
-    pub fn explain(&self, charged: &Charged) -> Result<(), WrongFee> {
+    pub fn explain(&self, charged: &Charged) -> Result<(), WrongFeeError> {
         explain_by(charged, || self.near(charged.at_ns))
     }
 
@@ -246,7 +246,7 @@ impl RateTable {
     ///
     /// # Errors
     /// The first fee that no rate explains.
-    pub fn explain_by_former(&self, charged: &Charged) -> Result<(), WrongFee> {
+    pub fn explain_by_former(&self, charged: &Charged) -> Result<(), WrongFeeError> {
         explain_by(charged, || self.begun(charged.at_ns))
     }
 }
@@ -255,24 +255,24 @@ impl RateTable {
 fn explain_by<'a, I: Iterator<Item = &'a Rate>>(
     charged: &Charged,
     rates: impl Fn() -> I,
-) -> Result<(), WrongFee> {
+) -> Result<(), WrongFeeError> {
     let Charged { size_bytes, days, base, congestion, .. } = *charged;
     if rates().next().is_none() {
         return Ok(());
     }
     if !rates().any(|rate| rate.base_fee(size_bytes, days) == Ok(base)) {
-        return Err(WrongFee::Base);
+        return Err(WrongFeeError::Base);
     }
     match rates().any(|rate| rate.may_charge_for_congestion(congestion)) {
         true => Ok(()),
-        false => Err(WrongFee::Congestion),
+        false => Err(WrongFeeError::Congestion),
     }
 }
 
 /// The fee of an envelope that follows from no rate which may have been in force at its time. The envelope stays valid:
 /// the fee is evidence, and is booked at this node's own amount (`docs/protocol/fees.md`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WrongFee {
+pub enum WrongFeeError {
     /// The base fee.
     Base,
     /// The congestion fee.
@@ -373,7 +373,7 @@ impl Rate {
     /// one, as for [`congestion_units`].
     ///
     /// # Errors
-    /// Those of [`Self::fees`].
+    /// The errors of [`Self::fees`].
     pub fn fee(&self, size_bytes: u64, days: u32, counts: [u64; 5]) -> Result<u64, PriceError> {
         let units = congestion_units(counts, self.target_rate_per_minute);
         self.fees(size_bytes, days, units).map(EnvelopeFees::sum)
@@ -585,11 +585,11 @@ mod tests {
             let charged = Charged { at_ns, size_bytes, days, base, congestion };
             prop_assert_eq!(table.explain(&charged), Ok(()));
             let more = Charged { base: base + 1, ..charged };
-            prop_assert_eq!(table.explain(&more), Err(WrongFee::Base));
+            prop_assert_eq!(table.explain(&more), Err(WrongFeeError::Base));
             let step = rate.congestion_fee;
             if step > 1 && congestion > 0 {
                 let more = Charged { congestion: congestion + 1, ..charged };
-                prop_assert_eq!(table.explain(&more), Err(WrongFee::Congestion));
+                prop_assert_eq!(table.explain(&more), Err(WrongFeeError::Congestion));
             }
         }
     }

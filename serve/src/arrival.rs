@@ -24,7 +24,7 @@ const REFUSAL: &[u8] = b"\0\0\0\x04\0\0\0\0\0\
 
 /// The reason a connection is not served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum ConnectionRefusal {
+pub(crate) enum ConnectionRefusedError {
     /// The process has as many connections as it may have.
     All,
     /// The client's address has as many connections as it may have.
@@ -35,7 +35,7 @@ pub(crate) enum ConnectionRefusal {
     Flood,
 }
 
-impl ConnectionRefusal {
+impl ConnectionRefusedError {
     /// All reasons, in the order of their discriminants.
     pub(crate) const ALL: [Self; 4] = [Self::All, Self::Address, Self::ProxyHeader, Self::Flood];
 
@@ -50,7 +50,7 @@ impl ConnectionRefusal {
     }
 }
 
-impl From<NoSlotError> for ConnectionRefusal {
+impl From<NoSlotError> for ConnectionRefusedError {
     fn from(error: NoSlotError) -> Self {
         match error {
             NoSlotError::All => Self::All,
@@ -107,7 +107,7 @@ impl ConnectionAdmission {
         &self,
         stream: &TcpStream,
         peer: SocketAddr,
-    ) -> Result<ConnectionSlot, ConnectionRefusal> {
+    ) -> Result<ConnectionSlot, ConnectionRefusedError> {
         let is_proxy = self.proxies.contains(peer.ip());
         let address = (!is_proxy).then(|| ClientAddress::from(peer.ip()));
         self.slots.take(address).map_err(|error| refuse(stream, error))
@@ -123,7 +123,7 @@ impl ConnectionAdmission {
         stream: &mut TcpStream,
         peer: SocketAddr,
         mut slot: ConnectionSlot,
-    ) -> Result<AdmittedConnection, ConnectionRefusal> {
+    ) -> Result<AdmittedConnection, ConnectionRefusedError> {
         if !self.proxies.contains(peer.ip()) {
             return Ok(AdmittedConnection { client: peer, slot });
         }
@@ -133,7 +133,7 @@ impl ConnectionAdmission {
                 Ok(AdmittedConnection { client, slot })
             }
             Ok(None) => Ok(AdmittedConnection { client: peer, slot }),
-            Err(_) => Err(ConnectionRefusal::ProxyHeader),
+            Err(_) => Err(ConnectionRefusedError::ProxyHeader),
         }
     }
 
@@ -150,7 +150,7 @@ impl ConnectionAdmission {
 
 /// Sends a client the reason of its refusal if its own address has too many connections. For other reasons a flood
 /// is the likely cause, so the connection is closed without a message.
-fn refuse(stream: &TcpStream, error: NoSlotError) -> ConnectionRefusal {
+fn refuse(stream: &TcpStream, error: NoSlotError) -> ConnectionRefusedError {
     if error == NoSlotError::Address {
         let _ = stream.try_write(REFUSAL); // the client may have left, or not read
     }

@@ -25,7 +25,7 @@ impl BuildInfo {
     /// Writes `xmtp_build_info`.
     ///
     /// # Errors
-    /// Those of the encoder.
+    /// The errors of the encoder.
     pub fn encode_build(&self, out: &mut Exposition<'_>) -> fmt::Result {
         out.gauges(
             "xmtp_build_info",
@@ -37,7 +37,7 @@ impl BuildInfo {
     /// Writes `xmtp_start_time_seconds`.
     ///
     /// # Errors
-    /// Those of the encoder.
+    /// The errors of the encoder.
     pub fn encode_start_time(&self, out: &mut Exposition<'_>) -> fmt::Result {
         out.gauge(
             "xmtp_start_time_seconds",

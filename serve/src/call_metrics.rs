@@ -8,7 +8,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use tonic::Code;
 
-use crate::arrival::ConnectionRefusal;
+use crate::arrival::ConnectionRefusedError;
 use crate::method::{MethodKind, RpcMethod};
 use crate::metrics::{Counter, Exposition, Gauge, Histogram};
 
@@ -106,7 +106,7 @@ struct CallMetricsState {
     connections_failed: Counter,
     connections_open: Gauge,
     connections_max: Gauge,
-    connections_refused: [Counter; ConnectionRefusal::ALL.len()],
+    connections_refused: [Counter; ConnectionRefusedError::ALL.len()],
 }
 
 impl CallMetrics {
@@ -153,7 +153,7 @@ impl CallMetrics {
         self.0.connections_max.set(i64::try_from(connections_max).unwrap_or(i64::MAX));
     }
 
-    pub(crate) fn connection_refused(&self, refusal: ConnectionRefusal) {
+    pub(crate) fn connection_refused(&self, refusal: ConnectionRefusedError) {
         self.0.connections_refused[refusal as usize].inc();
     }
 
@@ -229,7 +229,7 @@ impl Collector for CallMetrics {
         out.counters(
             "xmtp_api_connections_refused",
             "Connections that were closed to bound what a stranger may cost, by reason",
-            ConnectionRefusal::ALL.map(|it| {
+            ConnectionRefusedError::ALL.map(|it| {
                 ([("reason", it.label())], self.0.connections_refused[it as usize].get())
             }),
         )

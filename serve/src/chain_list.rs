@@ -41,7 +41,7 @@ impl ChainListStatus {
     /// Writes `xmtp_chain_list_age_seconds` and `xmtp_chain_list_failures` for each of `lists`.
     ///
     /// # Errors
-    /// Those of the encoder.
+    /// The errors of the encoder.
     pub fn encode_all(lists: &[&Self], out: &mut Exposition<'_>) -> fmt::Result {
         out.gauges(
             "xmtp_chain_list_age_seconds",

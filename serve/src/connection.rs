@@ -27,7 +27,7 @@ use tonic::body::Body as Answer;
 use tonic::transport::server::TcpConnectInfo;
 
 use crate::activity::{Activity, Busy};
-use crate::arrival::{AdmittedConnection, ConnectionAdmission, ConnectionRefusal, PeekPauses};
+use crate::arrival::{AdmittedConnection, ConnectionAdmission, ConnectionRefusedError, PeekPauses};
 use crate::budget::ConnectionShare;
 use crate::call_share::Outgoing;
 use crate::connection_slots::{ConnectionLimits, ConnectionSlot};
@@ -207,7 +207,7 @@ impl Connections {
             Ok(slot) => Some(slot),
             Err(refusal) => {
                 metrics.connection_refused(refusal);
-                if refusal == ConnectionRefusal::All && self.warnings.full.is_due() {
+                if refusal == ConnectionRefusedError::All && self.warnings.full.is_due() {
                     let open = self.arrivals.open();
                     tracing::warn!(code = "connections_full", open, "{FULL}");
                 }
@@ -249,7 +249,7 @@ impl Connections {
         &self,
         arriving: Arriving,
         account: Arc<PaidTime>,
-    ) -> io::Result<Result<BegunConnection, ConnectionRefusal>> {
+    ) -> io::Result<Result<BegunConnection, ConnectionRefusedError>> {
         let Arriving { mut stream, peer, slot, place } = arriving;
         let arrived = match self.arrivals.arrive(&mut stream, peer, slot).await {
             Ok(arrived) => arrived,
@@ -258,7 +258,7 @@ impl Connections {
         let client = arrived.client.ip();
         let opened = tokio::select! {
             opened = self.open(stream, place, client, account) => opened?,
-            () = arrived.slot.ended() => return Ok(Err(ConnectionRefusal::All)),
+            () = arrived.slot.ended() => return Ok(Err(ConnectionRefusedError::All)),
         };
         let (wire, share) = opened;
         Ok(Ok((wire, arrived, share)))
@@ -342,7 +342,7 @@ impl Connections {
     /// Returns the callback for a peer that floods its connection.
     fn on_flood(&self) -> impl Fn() + Send + use<> {
         let metrics = self.dispatcher.metrics().clone();
-        move || metrics.connection_refused(ConnectionRefusal::Flood)
+        move || metrics.connection_refused(ConnectionRefusedError::Flood)
     }
 
     /// Serves requests until either end closes the connection, or the connection switches to another protocol.
@@ -368,7 +368,7 @@ impl Connections {
                 return;
             }
             () = arrived.slot.ended() => {
-                self.dispatcher.metrics().connection_refused(ConnectionRefusal::All);
+                self.dispatcher.metrics().connection_refused(ConnectionRefusedError::All);
                 if activity.is_busy() {
                     connection.as_mut().graceful_shutdown();
                     let _ = timeout(CLOSED_GRACE, connection).await; // closed in any case

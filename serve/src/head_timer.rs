@@ -16,10 +16,10 @@ use tokio::time::{Instant, sleep_until};
 
 /// The time at which the current head of a connection began to arrive. Cheap to clone; clones share state.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct HeadClock(Arc<Mutex<Heads>>);
+pub(crate) struct HeadClock(Arc<Mutex<HeadTimes>>);
 
 #[derive(Debug, Default)]
-struct Heads {
+struct HeadTimes {
     begun: Option<Instant>,
     /// True once the connection has begun to wait for its first head.
     waited: bool,

@@ -97,7 +97,7 @@ pub(crate) async fn beside<T: Send + 'static>(
 /// A service decodes a request that is here in this part. The memory of `charge` stays charged until it has ended.
 ///
 /// # Errors
-/// Those of [`beside`].
+/// The errors of [`beside`].
 pub(crate) async fn begin_beside<F>(charge: &CallCharge, call: F) -> Result<F::Output, Status>
 where
     F: Future<Output: Send + 'static> + Send + 'static,
@@ -105,7 +105,7 @@ where
     let mut call: Pin<Box<F>> = Box::pin(call);
     let span = Span::current();
     let begin = move || {
-        // Whatever wakes the call meanwhile is seen when it is polled again below.
+        // A wake of the call meanwhile is not lost: the call is polled again below.
         let mut context = Context::from_waker(Waker::noop());
         let begun = span.in_scope(|| call.as_mut().poll(&mut context));
         (call, begun)
@@ -120,7 +120,7 @@ where
 /// wait.
 ///
 /// # Errors
-/// Those of [`beside`].
+/// The errors of [`beside`].
 pub(crate) async fn encode_beside(
     charge: &CallCharge,
     answer: Response<Body>,

@@ -57,7 +57,7 @@ impl<'a> Exposition<'a> {
     /// Writes a family of counters; its samples are called `<name>_total`.
     ///
     /// # Errors
-    /// Those of the encoder.
+    /// The errors of the encoder.
     pub fn counters<L: EncodeLabelSet>(
         &mut self,
         name: &str,
@@ -74,7 +74,7 @@ impl<'a> Exposition<'a> {
     /// left open there, as in the reference implementation.
     ///
     /// # Errors
-    /// Those of the encoder.
+    /// The errors of the encoder.
     pub fn plain_counters<L: EncodeLabelSet>(
         &mut self,
         name: &str,
@@ -89,7 +89,7 @@ impl<'a> Exposition<'a> {
     /// Writes a family of gauges.
     ///
     /// # Errors
-    /// Those of the encoder.
+    /// The errors of the encoder.
     pub fn gauges<L: EncodeLabelSet, V: EncodeGaugeValue>(
         &mut self,
         name: &str,
@@ -104,7 +104,7 @@ impl<'a> Exposition<'a> {
     /// Writes a family of histograms.
     ///
     /// # Errors
-    /// Those of the encoder.
+    /// The errors of the encoder.
     pub fn histograms<'h, L: EncodeLabelSet>(
         &mut self,
         name: &str,
@@ -119,7 +119,7 @@ impl<'a> Exposition<'a> {
     /// Writes a family that is one counter without labels.
     ///
     /// # Errors
-    /// Those of the encoder.
+    /// The errors of the encoder.
     pub fn counter(&mut self, name: &str, help: &str, value: u64) -> Result {
         let mut family = self.encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
         family.encode_counter::<NoLabelSet, _, u64>(&value, None)
@@ -128,7 +128,7 @@ impl<'a> Exposition<'a> {
     /// Writes a family that is one counter of a fraction, without labels. For `None` the family has no sample.
     ///
     /// # Errors
-    /// Those of the encoder.
+    /// The errors of the encoder.
     pub fn fraction_counter(&mut self, name: &str, help: &str, value: Option<f64>) -> Result {
         let mut family = self.encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
         value.map_or(Ok(()), |value| family.encode_counter::<NoLabelSet, _, u64>(&value, None))
@@ -137,7 +137,7 @@ impl<'a> Exposition<'a> {
     /// Writes a family of one gauge without labels. For `None` the family has no sample.
     ///
     /// # Errors
-    /// Those of the encoder.
+    /// The errors of the encoder.
     pub fn gauge(
         &mut self,
         name: &str,
@@ -151,7 +151,7 @@ impl<'a> Exposition<'a> {
     /// Writes a family that is one histogram without labels.
     ///
     /// # Errors
-    /// Those of the encoder.
+    /// The errors of the encoder.
     pub fn histogram(&mut self, name: &str, help: &str, value: &Histogram) -> Result {
         value.encode(self.encoder.encode_descriptor(name, help, None, MetricType::Histogram)?)
     }

@@ -294,7 +294,7 @@ mod tests {
         assert_eq!(answer(&pages, request("/livez")).await.status(), StatusCode::OK);
         drop(disk);
         assert_eq!(answer(&pages, request("/status")).await.status(), StatusCode::OK);
-        // Those that had a place, the sign of life, and the last one, which has waited for a place.
+        // The requests that had a place, the sign of life, and the last one, which has waited for a place.
         assert!(waiting.begun.load(Ordering::Relaxed) <= PAGES_AT_ONCE + 2);
     }
 

@@ -101,7 +101,7 @@ impl Condition {
     /// Writes `xmtp_condition` for each of `conditions`.
     ///
     /// # Errors
-    /// Those of the encoder.
+    /// The errors of the encoder.
     pub fn encode_all(conditions: &[Self], out: &mut Exposition<'_>) -> fmt::Result {
         out.gauges(
             "xmtp_condition",

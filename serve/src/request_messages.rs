@@ -90,8 +90,8 @@ impl RequestMessages {
         DecodingMessage(self.body.begin_work(message, decode))
     }
 
-    /// Waits until a message is decoded. What comes meanwhile is read and charged. Cancel safe, so a handler can do
-    /// other things while the message waits for a thread. Not to be called again after that.
+    /// Waits until a message is decoded. Bytes that come meanwhile are read and charged. Cancel safe, so a handler can
+    /// do other things while the message waits for a thread. Not to be called again after that.
     ///
     /// # Errors
     /// Those of `decode`; INTERNAL if it has panicked, or the runtime stops; RESOURCE_EXHAUSTED if there is no memory

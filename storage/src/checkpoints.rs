@@ -267,7 +267,7 @@ mod tests {
     use hawser_proto::merkle::TreeHash;
 
     use super::*;
-    use crate::settings::StoreIdentity;
+    use crate::testing::store;
 
     fn checkpoint(node: OriginatorId, size: u64) -> CosignedCheckpoint {
         let of = Checkpoint { node, originator: node, size, root: TreeHash([1; 32]), time_ns: 1 };
@@ -276,10 +276,7 @@ mod tests {
 
     #[test]
     fn a_damaged_row_costs_that_row_and_no_other_node_anything() {
-        let public_key = SecretKey::from_bytes(&[1; 32]).unwrap().public_key();
-        let identity =
-            StoreIdentity { network: "test".into(), node: OriginatorId(100), public_key };
-        let store = Store::in_memory(identity, |_, _| 0).unwrap();
+        let store = store();
         let (damaged, sound) = (OriginatorId(200), OriginatorId(300));
         let all = [1, 2, 3].map(|size| checkpoint(damaged, size));
         store.put_checkpoints(all.iter().chain([&checkpoint(sound, 1)])).unwrap();
@@ -308,10 +305,7 @@ mod tests {
 
     #[test]
     fn damaged_rows_without_end_are_not_all_read() {
-        let public_key = SecretKey::from_bytes(&[1; 32]).unwrap().public_key();
-        let identity =
-            StoreIdentity { network: "test".into(), node: OriginatorId(100), public_key };
-        let store = Store::in_memory(identity, |_, _| 0).unwrap();
+        let store = store();
         let node = OriginatorId(200);
         store.put_checkpoint(&checkpoint(node, 1)).unwrap();
         for size in 2..200 {

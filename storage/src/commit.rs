@@ -88,7 +88,7 @@ impl Store {
     /// position, all or none. Otherwise like [`Store::commit`].
     ///
     /// # Errors
-    /// As [`Store::commit`], and [`CommitError::NotWaiting`].
+    /// The errors of [`Store::commit`], and [`CommitError::NotWaiting`].
     ///
     /// # Panics
     /// If a change or a verdict belongs to another strand, or a verdict leaves its envelope waiting.
@@ -144,8 +144,10 @@ impl Database {
         let _no_rebuild = self.gate.read();
         // Ascending by originator, so that two commits to the same strands take their locks in one order.
         let strands = self.strands.of(changes);
-        let mut heads: Vec<Head<'_>> =
-            strands.iter().map(|(originator, head)| Head::new(*originator, head.lock())).collect();
+        let mut heads: Vec<StagedHead<'_>> = strands
+            .iter()
+            .map(|(originator, head)| StagedHead::new(*originator, head.lock()))
+            .collect();
         // Held until the write, so that a rate that is recorded meanwhile finds the new rows and corrects them.
         // Taken after the heads, because a commit that waits for one strand's writer must not block rates, and with
         // them all commits.
@@ -159,7 +161,7 @@ impl Database {
         let moves_ends = group.marks.values().any(|it| ExpiredEnds::are_moved_by(it.as_ref()));
         let (mut batch, tallies) = group.finish()?;
         put_heads(self, &heads, &mut batch);
-        let mut trees = Growths::new(self, heads.iter().map(Head::durable))?;
+        let mut trees = Growths::new(self, heads.iter().map(StagedHead::durable))?;
         trees.stage(self, changes, &leaves, &mut batch);
         let is_staged = |end: EnvelopeId| {
             let mut of_strand = heads.iter().filter(|head| head.originator == end.originator);
@@ -226,13 +228,13 @@ impl Conflicts<'_> {
 }
 
 /// A strand's head while a group is staged. `staged` is ahead of `durable` until the write is done.
-struct Head<'a> {
+struct StagedHead<'a> {
     originator: OriginatorId,
     durable: MutexGuard<'a, SequenceId>,
     staged: SequenceId,
 }
 
-impl<'a> Head<'a> {
+impl<'a> StagedHead<'a> {
     fn new(originator: OriginatorId, durable: MutexGuard<'a, SequenceId>) -> Self {
         Self { originator, staged: *durable, durable }
     }
@@ -274,7 +276,7 @@ impl<'a> Group<'a> {
     /// Stages all changes. Returns the indexes of those that were left out.
     fn stage_all(
         &mut self,
-        heads: &mut [Head<'_>],
+        heads: &mut [StagedHead<'_>],
         conflicts: Conflicts<'_>,
     ) -> Result<Vec<usize>, CommitError> {
         let (changes, mut left_out) = (self.changes, Vec::new());
@@ -419,7 +421,7 @@ fn without<'a>(changes: &'a [Change], left_out: &[usize]) -> Cow<'a, [Change]> {
 }
 
 /// Stages the heads that have moved.
-fn put_heads(store: &Database, heads: &[Head<'_>], batch: &mut WriteBatch) {
+fn put_heads(store: &Database, heads: &[StagedHead<'_>], batch: &mut WriteBatch) {
     assert!(heads.iter().all(|head| head.staged >= *head.durable), "a head never falls");
     for head in heads.iter().filter(|head| head.staged > *head.durable) {
         put_head(store, head, batch);
@@ -443,7 +445,7 @@ fn put_marks(store: &Database, marks: &BTreeMap<EnvelopeId, Option<Mark>>, batch
 }
 
 /// Stages a strand's head. The own strand's head is also the highest issued sequence id.
-fn put_head(store: &Database, head: &Head<'_>, batch: &mut WriteBatch) {
+fn put_head(store: &Database, head: &StagedHead<'_>, batch: &mut WriteBatch) {
     assert!(head.staged <= SequenceId::MAX, "changes have places up to the highest one");
     let sequence = head.staged.0.to_be_bytes();
     let key = CursorKey { name: CursorName::Head, originator: head.originator };

@@ -33,7 +33,7 @@ impl Store {
     /// those that are built together with them (usage and message counts). The others stay readable.
     ///
     /// # Errors
-    /// As [`Store::condemn_projections`].
+    /// The errors of [`Store::condemn_projections`].
     pub fn condemn_damaged(&self, families: &[&str]) -> Result<(), CommitError> {
         let damaged = Projection::ALL.into_iter().filter(|it| families.contains(&it.name()));
         self.condemn(ProjectionSet::of(damaged).with_companions())

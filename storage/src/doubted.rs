@@ -47,17 +47,14 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
-    use hawser_proto::{OriginatorId, SecretKey, SequenceId};
+    use hawser_proto::{OriginatorId, SequenceId};
 
     use super::*;
-    use crate::settings::StoreIdentity;
+    use crate::testing::store;
 
     #[test]
     fn what_is_recorded_last_is_read_back_and_a_cut_row_is_not() {
-        let public_key = SecretKey::from_bytes(&[1; 32]).unwrap().public_key();
-        let identity =
-            StoreIdentity { network: "test".into(), node: OriginatorId(100), public_key };
-        let store = Store::in_memory(identity, |_, _| 0).unwrap();
+        let store = store();
         assert_eq!(store.doubted_fees().unwrap(), []);
         let place = |sequence| EnvelopeId::new(OriginatorId(200), SequenceId(sequence));
         store.record_doubted_fees(&[place(7), place(8)]).unwrap();

@@ -64,10 +64,10 @@ impl Database {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use hawser_proto::{OriginatorId, SecretKey};
+    use hawser_proto::OriginatorId;
 
     use super::*;
-    use crate::{Change, InvalidRule, LogEntry, StoreIdentity};
+    use crate::{Change, InvalidRule, LogEntry, testing};
 
     const NODE: OriginatorId = OriginatorId(200);
 
@@ -81,10 +81,7 @@ mod tests {
 
     /// Returns a store in which the places 2 to 9 are missing.
     fn store() -> Store {
-        let public_key = SecretKey::from_bytes(&[1; 32]).unwrap().public_key();
-        let identity =
-            StoreIdentity { network: "test".to_owned(), node: OriginatorId(100), public_key };
-        let store = Store::in_memory(identity, |_, _| 0).unwrap();
+        let store = testing::store();
         let (from, through) = (SequenceId(2), SequenceId(9));
         let skip = Change::Skip { originator: NODE, from, through, reason: SkipReason::Missing };
         store.commit(&[entry(1), skip, entry(10)]).unwrap();

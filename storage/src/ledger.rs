@@ -38,7 +38,7 @@ impl Store {
     /// unknown part of the deposits. Returns when it is durable.
     ///
     /// # Errors
-    /// As [`record_ledger`](Self::record_ledger).
+    /// The errors of [`record_ledger`](Self::record_ledger).
     pub fn note_payers_read(&self, position: ChainPosition) -> Result<(), CommitError> {
         self.note_read(CursorKey::PAYERS_READ, position)
     }
@@ -47,7 +47,7 @@ impl Store {
     /// ledger has settled may count as unsettled. Returns when it is durable.
     ///
     /// # Errors
-    /// As [`record_ledger`](Self::record_ledger).
+    /// The errors of [`record_ledger`](Self::record_ledger).
     pub fn note_payer_reports_read(&self, position: ChainPosition) -> Result<(), CommitError> {
         self.note_read(CursorKey::REPORTS_READ, position)
     }

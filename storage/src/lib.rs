@@ -124,6 +124,8 @@ mod store;
 mod strands;
 mod suspected;
 mod tallies;
+#[cfg(test)]
+mod testing;
 mod topic_scan;
 mod tree_edges;
 mod tree_read;

@@ -190,18 +190,9 @@ pub(crate) fn read_options(originator: OriginatorId, through: SequenceId) -> Rea
 
 #[cfg(test)]
 mod tests {
-    use hawser_proto::SecretKey;
-
     use super::*;
-    use crate::{Change, Facts, InvalidRule, LogEntry, Store, StoreIdentity};
-
-    const NODE: OriginatorId = OriginatorId(100);
-
-    fn store() -> Store {
-        let public_key = SecretKey::from_bytes(&[1; 32]).unwrap().public_key();
-        let identity = StoreIdentity { network: "testnet".to_owned(), node: NODE, public_key };
-        Store::in_memory(identity, |_, _| 0).unwrap()
-    }
+    use crate::testing::{NODE, store};
+    use crate::{Change, Facts, InvalidRule, LogEntry, Store};
 
     /// Returns a store with the places 1 to 5 skipped, and damage: an envelope within them.
     fn damaged() -> Store {

@@ -22,7 +22,7 @@ pub(crate) const FORMAT_MIN: u32 = 1;
 
 /// The rows of `meta` that exist from the beginning.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Header {
+pub(crate) struct StoreHeader {
     pub(crate) identity: StoreIdentity,
     pub(crate) incarnation: [u8; 16],
     /// Number of the last run that was about to sign; 0 before the first.
@@ -55,11 +55,11 @@ pub(crate) fn put_format(db: &DB, batch: &mut WriteBatch) {
 }
 
 /// Reads the header of a database of this format, or of one that can be migrated.
-pub(crate) fn load(db: &DB) -> Result<Header, ReadError> {
+pub(crate) fn load(db: &DB) -> Result<StoreHeader, ReadError> {
     let network = required(db, MetaKey::Network, |bytes| String::from_utf8(bytes.to_vec()).ok())?;
     let node = OriginatorId(required(db, MetaKey::NodeId, decode_u32)?);
     let public_key = required(db, MetaKey::PublicKey, PublicKey::from_uncompressed)?;
-    Ok(Header {
+    Ok(StoreHeader {
         identity: StoreIdentity { network, node, public_key },
         incarnation: required(db, MetaKey::Incarnation, |bytes| bytes.try_into().ok())?,
         generation: row(db, MetaKey::Generation, decode_u64)?.unwrap_or_default(),

@@ -184,19 +184,12 @@ impl Snapshot<'_> {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
-    use hawser_proto::{EnvelopeId, SecretKey, SequenceId};
+    use hawser_proto::{EnvelopeId, SequenceId};
 
     use super::*;
-    use crate::settings::StoreIdentity;
+    use crate::testing::store;
 
     const ACCUSED: OriginatorId = OriginatorId(200);
-
-    fn store() -> Store {
-        let public_key = SecretKey::from_bytes(&[1; 32]).unwrap().public_key();
-        let identity =
-            StoreIdentity { network: "test".into(), node: OriginatorId(100), public_key };
-        Store::in_memory(identity, |_, _| 0).unwrap()
-    }
 
     fn piece(sequence: u64) -> Evidence {
         Evidence {

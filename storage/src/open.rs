@@ -21,7 +21,7 @@ use crate::host::{FolderFacts, FolderStanding, HostMarker, UnknownFolder};
 use crate::kept_copy;
 use crate::keys::misbehavior::FactKey;
 use crate::keys::report::ReportFact;
-use crate::meta::{self, FORMAT, FORMAT_MIN, Header};
+use crate::meta::{self, FORMAT, FORMAT_MIN, StoreHeader};
 use crate::migrate::migrate;
 use crate::open_error::OpenError;
 use crate::opening::{Access, Location, Opening};
@@ -69,7 +69,7 @@ impl Store {
     /// prices of envelopes.
     ///
     /// # Errors
-    /// As [`Store::open`], and when there is no database.
+    /// The errors of [`Store::open`], and an error if there is no database.
     pub fn open_existing(path: &Path, price: PriceFn) -> Result<(Self, StoreIdentity), OpenError> {
         if !has_database(path) {
             return Err(no_database(path));
@@ -150,7 +150,7 @@ pub(crate) fn load(
     how: &Opening,
     wanted: Option<&StoreIdentity>,
     access: Access,
-) -> Result<(Arc<Database>, Header), OpenError> {
+) -> Result<(Arc<Database>, StoreHeader), OpenError> {
     let location = &how.location;
     let mut db = open_database(how, access)?;
     let found = meta::format(&db)?;
@@ -238,11 +238,12 @@ fn keep_older(
 }
 
 /// Returns true if a copy can be read, and is of the last run that this header is of.
-fn is_run_of(header: &Header, how: &Opening, copy: PathBuf) -> bool {
+fn is_run_of(header: &StoreHeader, how: &Opening, copy: PathBuf) -> bool {
     let location = Location::Folder(copy, options::OPEN_FILES_MAX);
     let how = Opening::new(location, how.durability, how.price, None, CACHE_BYTES_MIN);
     let kept = open_database(&how, Access::ReadOnly).and_then(|db| Ok(meta::load(&db)?));
-    let run = |header: &Header| (header.incarnation, header.generation, header.highest_sequence);
+    let run =
+        |header: &StoreHeader| (header.incarnation, header.generation, header.highest_sequence);
     kept.is_ok_and(|kept| run(&kept) == run(header))
 }
 
@@ -259,7 +260,7 @@ fn drop_unusable(db: &mut rocksdb::DB, how: &Opening) -> Result<ProjectionSet, O
 impl Store {
     /// Compares the folder with the host marker, if requested and not done yet. The folder is adopted if it is the
     /// newest one.
-    pub(crate) fn judge(&self, header: &Header) -> Result<(), OpenError> {
+    pub(crate) fn judge(&self, header: &StoreHeader) -> Result<(), OpenError> {
         let Opening { location, host, lasting, .. } = &self.shared.how;
         let (Some(folder), Some(host), None) = (location.folder(), host, lasting.host.get()) else {
             return Ok(());
@@ -275,8 +276,12 @@ impl Store {
 }
 
 /// Compares the folder with the host marker, and with the operator's word.
-fn judge(folder: &Path, host: &HostSettings, header: &Header) -> Result<HostMarker, OpenError> {
-    let Header { identity, incarnation, generation, highest_sequence, .. } = header;
+fn judge(
+    folder: &Path,
+    host: &HostSettings,
+    header: &StoreHeader,
+) -> Result<HostMarker, OpenError> {
+    let StoreHeader { identity, incarnation, generation, highest_sequence, .. } = header;
     let facts = FolderFacts {
         incarnation: *incarnation,
         generation: *generation,

@@ -298,18 +298,9 @@ const LAST_PAYER: PayerAddress = hawser_proto::Address([0xff; 20]);
 
 #[cfg(test)]
 mod tests {
-    use hawser_proto::SecretKey;
-
     use super::*;
-    use crate::{Change, SkipReason, StoreIdentity};
-
-    const NODE: OriginatorId = OriginatorId(100);
-
-    fn store() -> Store {
-        let public_key = SecretKey::from_bytes(&[1; 32]).unwrap().public_key();
-        let identity = StoreIdentity { network: "testnet".to_owned(), node: NODE, public_key };
-        Store::in_memory(identity, |_, _| 0).unwrap()
-    }
+    use crate::testing::{NODE, store};
+    use crate::{Change, SkipReason};
 
     fn settled(block: u64, log_index: u64, left: u64) -> PayerReportEvent {
         let change = crate::PayerReportChange::Settled { leaves: 1, left, microdollars: 1 };

@@ -139,7 +139,7 @@ impl Store {
     /// must be the function that a rebuild gets.
     ///
     /// # Errors
-    /// As [`Store::prune_many`].
+    /// The errors of [`Store::prune_many`].
     pub fn prune(
         &self,
         expired: &[Expiring],

@@ -53,7 +53,7 @@ pub(crate) fn require_none(folder: &Path) -> Result<(), OpenError> {
 /// while a database is created leaves no tables.
 ///
 /// # Errors
-/// As [`require_none`].
+/// The errors of [`require_none`].
 pub(crate) fn require_named(folder: &Path, families: &[String]) -> Result<(), OpenError> {
     let is_known =
         |name: &String| name == DEFAULT || Family::ALL.into_iter().any(|it| name == it.name());

@@ -18,7 +18,7 @@ use crate::store::Store;
 /// A report that is to be kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewReport {
-    /// The fact that it is about. Of each fact the first report is kept.
+    /// The fact that it is about. The first report of each fact is kept.
     pub fact: ReportFact,
     /// The host's signature over the report.
     pub signature: [u8; 65],
@@ -36,8 +36,8 @@ pub struct StoredReport {
 }
 
 impl Store {
-    /// Records reports at `now_ns` as one write, and returns those that were new when it is durable. Of each
-    /// fact the first report is kept. `reported_up_to` is the evidence that the reports were made of, and
+    /// Records reports at `now_ns` as one write, and returns those that were new when it is durable. The
+    /// first report of each fact is kept. `reported_up_to` is the evidence that the reports were made of, and
     /// recorded with them.
     ///
     /// Keeps about each node and class up to 10,000 reports and 256 MiB. Proven ones are kept for ever, and

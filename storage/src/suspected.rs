@@ -83,17 +83,12 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
-    use hawser_proto::SecretKey;
-
     use super::*;
-    use crate::settings::StoreIdentity;
+    use crate::testing::store;
 
     #[test]
     fn what_is_recorded_last_is_read_back_and_its_form_is_pinned() {
-        let public_key = SecretKey::from_bytes(&[1; 32]).unwrap().public_key();
-        let identity =
-            StoreIdentity { network: "test".into(), node: OriginatorId(100), public_key };
-        let store = Store::in_memory(identity, |_, _| 0).unwrap();
+        let store = store();
         assert_eq!(store.suspected().unwrap(), []);
         let suspected = |sequence| SuspectedDependency {
             at: EnvelopeId::new(OriginatorId(200), SequenceId(sequence)),

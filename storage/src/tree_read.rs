@@ -77,7 +77,7 @@ impl Snapshot<'_> {
     /// correct.
     ///
     /// # Errors
-    /// As [`Self::inclusion`]; [`TreeError::Beyond`] if the tree does not reach the end of the prefix.
+    /// The errors of [`Self::inclusion`]; [`TreeError::Beyond`] if the tree does not reach the end of the prefix.
     pub fn inclusion_in_signed(
         &self,
         id: EnvelopeId,

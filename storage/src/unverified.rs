@@ -48,7 +48,7 @@ impl Store {
     /// [unbooked](crate::Facts::unbooked), because [`Store::commit_verified`] books them.
     ///
     /// # Errors
-    /// As [`Store::commit`].
+    /// The errors of [`Store::commit`].
     pub fn commit_shown(&self, changes: &[Change]) -> Result<(), CommitError> {
         self.database().commit(changes, |group| group.begin_unverified())
     }
@@ -59,7 +59,7 @@ impl Store {
     /// again.
     ///
     /// # Errors
-    /// As [`Store::commit`].
+    /// The errors of [`Store::commit`].
     pub fn commit_shown_by(
         &self,
         changes: &[Change],

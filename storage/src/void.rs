@@ -66,15 +66,12 @@ mod tests {
     use hawser_proto::{SecretKey, SequenceId};
 
     use super::*;
-    use crate::settings::StoreIdentity;
+    use crate::testing::store;
 
     #[test]
     fn what_is_recorded_last_is_read_back_and_damage_is_not_guessed() {
         let key = SecretKey::from_bytes(&[1; 32]).unwrap();
-        let public_key = key.public_key();
-        let identity =
-            StoreIdentity { network: "test".into(), node: OriginatorId(100), public_key };
-        let store = Store::in_memory(identity, |_, _| 0).unwrap();
+        let store = store();
         assert_eq!(store.void_statements().unwrap(), []);
         let signed = |through| {
             let (from, through) = (SequenceId(5), SequenceId(through));

@@ -144,7 +144,7 @@ fn what_is_not_verified_is_read_and_charged_to_no_payer() {
     });
 }
 
-/// Those of other envelopes have no effect.
+/// Hashes of other envelopes have no effect.
 #[test]
 fn envelopes_that_are_hashed_already_grow_the_same_tree() {
     let hashed = |change: &Change| match change {

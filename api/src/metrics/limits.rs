@@ -89,7 +89,7 @@ impl LimitOutcome {
     }
 }
 
-/// Tiers by number: nodes, everyone else.
+/// Tiers by number: nodes, and all other callers.
 const TIERS: [&str; 2] = ["0", "2"];
 
 /// Counts the decisions of limits. Cheap to clone; clones share the counts.

@@ -92,7 +92,7 @@ async fn a_bad_token_is_refused_by_every_service_and_none_is_fine() {
         }
         let health = tonic_health::pb::HealthCheckRequest::default();
         let mut client = tonic_health::pb::health_client::HealthClient::new(node.channel().await);
-        assert!(client.check(with(health, &headers)).await.is_ok(), "health is for everyone");
+        assert!(client.check(with(health, &headers)).await.is_ok(), "health is for every caller");
     }
 }
 

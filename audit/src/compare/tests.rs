@@ -1,4 +1,4 @@
-//! Differences of two logs are named, and nothing else.
+//! Tests of comparing two logs: all differences are named, and nothing else.
 
 use super::ComparedBy::{Rows, StoredTrees};
 use super::*;

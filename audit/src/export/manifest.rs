@@ -44,7 +44,7 @@ pub struct Manifest {
     /// The files of the table `void_statements`, likewise. Exports of earlier versions have none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub void_statements: Vec<TallyPart>,
-    /// The one file of the table `rates`, which is of no strand and no day: both are 0.
+    /// The only file of the table `rates`. Rates belong to no strand and no day, so both are 0.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rates: Vec<TallyPart>,
     /// The origin of each strand's files in `usage` and `congestion`, ascending. Exports of earlier versions have none:
@@ -63,10 +63,10 @@ pub struct StrandTallies {
     pub origin: TallyOrigin,
     /// The last place that they count.
     pub through: u64,
-    /// Of derived ones: number of places up to `through` that the source did not show. Derived tallies do not count
-    /// pruned places among them, although their payers were charged.
+    /// The number of places up to `through` that the source did not show, for derived tallies. These do not count
+    /// pruned places, although their payers were charged.
     pub not_shown: u64,
-    /// Of derived ones: BLAKE3 over the rates that give the amounts, hex.
+    /// BLAKE3 over the rates that give the amounts of derived tallies, hex.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rates: Option<String>,
     /// The reason why the last run could not make tallies, in words for people. Tallies of an earlier run stay.

@@ -1,4 +1,4 @@
-//! An export is the log, row for row, in any number of runs.
+//! Tests of exports: an export is the log, row for row, in any number of runs.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,4 +1,4 @@
-//! The load of a strand in a state file.
+//! The serialised form of a strand's load in a state file.
 
 use hawser_rules::misbehavior::{LOAD_MINUTES, StrandLoad};
 use serde::{Deserialize, Serialize};

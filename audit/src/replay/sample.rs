@@ -24,7 +24,7 @@ const PAYER_SIGNATURE: u8 = 2;
 pub enum SampleSize {
     /// At most this many, bounded by [`SAMPLE_MAX`].
     Envelopes(u64),
-    /// Each one.
+    /// Every envelope.
     All,
 }
 

@@ -219,9 +219,9 @@ fn a_congestion_fee_is_a_fault_if_all_envelopes_before_it_are_known_and_too_few(
     let mut log = MemoryLog::honest(200);
     assert!(found(&log).is_empty());
     for at in [60, 150] {
-        let mut dear = draft(at, ns_of(at));
-        dear.statement.congestion_fee_picodollars = 11;
-        sign_at(&mut log, at, StoredMark::Valid, &dear);
+        let mut expensive = draft(at, ns_of(at));
+        expensive.statement.congestion_fee_picodollars = 11;
+        sign_at(&mut log, at, StoredMark::Valid, &expensive);
     }
     assert_eq!(found(&log), [60, 150]);
     let busy = Rate { target_rate_per_minute: 1, ..rate };

@@ -1,4 +1,4 @@
-//! A backup of an idle node, beside the disk.
+//! Measures the backup of an idle node, beside the rate of the disk.
 
 use crate::child::{self, CommandTime};
 use crate::error::BenchError;

@@ -1,4 +1,4 @@
-//! Published at one node, delivered at another.
+//! Measures the time from a publish at one node to its delivery at another one.
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! A node with a long strand.
+//! Fills a node with a long strand, and waits until it has come to rest.
 
 use std::net::SocketAddr;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Pages of one topic out of a large log.
+//! Measures queries for pages of one topic of a large log.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -54,7 +54,7 @@ pub async fn send(
 /// Plans to send parameters to the app chain, including those that it already has.
 ///
 /// # Errors
-/// Those of [`send`].
+/// The errors of [`send`].
 pub async fn send_all(
     network: &Network,
     account: &Account,

@@ -66,19 +66,22 @@ struct Identity {
 }
 
 /// A constructor argument: its getter, and the contract whose address it is.
-type Argument = (&'static str, Contract);
+type ConstructorArgument = (&'static str, Contract);
 
 /// Returns the constructor's arguments in order; `None` if the contract cannot be upgraded by a parameter.
-fn constructor(contract: Contract) -> Option<&'static [Argument]> {
-    const REGISTRY: Argument = ("parameterRegistry", Contract::SettlementChainParameterRegistry);
-    const APP_REGISTRY: Argument = ("parameterRegistry", Contract::AppChainParameterRegistry);
-    const NODES: Argument = ("nodeRegistry", Contract::NodeRegistry);
-    const PAYERS: Argument = ("payerRegistry", Contract::PayerRegistry);
-    const REPORTS: Argument = ("payerReportManager", Contract::PayerReportManager);
-    const FEES: Argument = ("feeToken", Contract::FeeToken);
-    const UNDERLYING: Argument = ("underlying", Contract::UnderlyingFeeToken);
-    const GATEWAY: Argument = ("settlementChainGateway", Contract::SettlementChainGateway);
-    const APP_GATEWAY: Argument = ("appChainGateway", Contract::AppChainGateway);
+fn constructor(contract: Contract) -> Option<&'static [ConstructorArgument]> {
+    const REGISTRY: ConstructorArgument =
+        ("parameterRegistry", Contract::SettlementChainParameterRegistry);
+    const APP_REGISTRY: ConstructorArgument =
+        ("parameterRegistry", Contract::AppChainParameterRegistry);
+    const NODES: ConstructorArgument = ("nodeRegistry", Contract::NodeRegistry);
+    const PAYERS: ConstructorArgument = ("payerRegistry", Contract::PayerRegistry);
+    const REPORTS: ConstructorArgument = ("payerReportManager", Contract::PayerReportManager);
+    const FEES: ConstructorArgument = ("feeToken", Contract::FeeToken);
+    const UNDERLYING: ConstructorArgument = ("underlying", Contract::UnderlyingFeeToken);
+    const GATEWAY: ConstructorArgument =
+        ("settlementChainGateway", Contract::SettlementChainGateway);
+    const APP_GATEWAY: ConstructorArgument = ("appChainGateway", Contract::AppChainGateway);
     Some(match contract {
         Contract::NodeRegistry | Contract::RateRegistry | Contract::SettlementChainFactory => {
             &[REGISTRY]
@@ -292,7 +295,7 @@ async fn identity(
     network: &Network,
     contract: Contract,
     proxy: Address,
-    arguments: &[Argument],
+    arguments: &[ConstructorArgument],
 ) -> Result<Identity, AdminError> {
     let name = name_at(network, contract, proxy).await?;
     let mut immutables = Vec::new();

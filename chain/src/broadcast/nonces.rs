@@ -126,7 +126,7 @@ impl Nonces {
     }
 
     /// Restores a slot of an earlier process. Slots come in the order of their ids, and any of
-    /// their transactions may be out. Of two slots with one nonce the later one holds it: the
+    /// their transactions may be out. If two slots have one nonce, the later one holds it: the
     /// earlier payload had given it up.
     pub(super) fn recover(
         &mut self,

@@ -235,7 +235,7 @@ fn unanswered(endpoints: &Endpoints) -> Heads {
     endpoints.display_urls().map(|endpoint| (endpoint, None)).collect()
 }
 
-/// Adds the head of an endpoint. Of two URLs with the same host and port the higher head counts.
+/// Adds the head of an endpoint. If two URLs have the same host and port, the higher head counts.
 fn note_head(heads: &mut Heads, endpoint: &str, head: u64) {
     let known = heads.entry(endpoint.to_owned()).or_default();
     *known = (*known).max(Some(head));

@@ -42,7 +42,8 @@ const FALLBACK: u128 = 10_000_000_000;
 /// The gas price, requested when a transaction needs it.
 #[derive(Debug, Default)]
 pub(super) struct GasPrice {
-    /// Which endpoints serve the contract of Arbitrum chains, by host and port. Each is asked, because one may lie.
+    /// True for an endpoint that serves the contract of Arbitrum chains, by host and port. Each is asked, because one
+    /// may lie.
     is_arbitrum: Mutex<BTreeMap<String, bool>>,
     /// The last prices, with a tenth added.
     known: Mutex<Option<(Instant, MedianPrices)>>,

@@ -37,10 +37,10 @@ const FEES_MAX: Duration = Duration::from_secs(2);
 /// The endpoints that have to agree on the outcomes of an account's transactions. Cheap to clone; the clones share what
 /// they know about stopped endpoints.
 #[derive(Debug, Clone)]
-pub struct Witnesses(Arc<Inner>);
+pub struct Witnesses(Arc<WitnessesState>);
 
 #[derive(Debug)]
-struct Inner {
+struct WitnessesState {
     endpoints: Endpoints,
     heads: Mutex<EndpointHeads>,
     /// For each account, the count of transactions up to the highest one that was handed over.
@@ -83,7 +83,7 @@ impl Witnesses {
     pub fn new(endpoints: Endpoints) -> Self {
         let heads = Mutex::new(EndpointHeads::new(endpoints.display_urls()));
         let (sent, started) = (Mutex::default(), Instant::now());
-        Self(Arc::new(Inner { endpoints, heads, sent, started }))
+        Self(Arc::new(WitnessesState { endpoints, heads, sent, started }))
     }
 
     /// Returns true if there are endpoints with different hosts or ports. A single one is believed.
@@ -247,7 +247,7 @@ impl Witnesses {
     /// its cost at the fees on which all of them agree.
     ///
     /// # Errors
-    /// Those of [`Chain::quote`].
+    /// The errors of [`Chain::quote`].
     pub async fn quote(
         &self,
         chain: &Chain,

@@ -31,11 +31,11 @@ use crate::send::{Chain, RequestError};
 /// The transactions, among those in question, that may have assigned sequence ids by the bootstrap call.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Bootstraps {
-    /// Those that call the contract directly with the bootstrap call.
+    /// Transactions that call the contract directly with the bootstrap call.
     direct: BTreeSet<B256>,
-    /// Those whose bytes have the hash of the transaction, so they call what the endpoint says.
+    /// Transactions whose bytes have their hash, so they call what the endpoint says.
     proven: BTreeSet<B256>,
-    /// Those that call it through another contract, with true if their input contains the bootstrap call.
+    /// Transactions that call it through another contract, with true if their input contains the bootstrap call.
     indirect: BTreeMap<B256, bool>,
     /// The pause states in the blocks of the latter.
     blocks: BTreeMap<u64, BlockPauses>,

@@ -3,7 +3,7 @@
 //! A page comes from one endpoint, which may make up an event, change one, or state another time for its block. An
 //! event counts if an endpoint with another host or port shows it too, or if another one has its block and a proof by
 //! the block's hash contains it (see [`super::proof`]). So one endpoint that lies about a block of the chain never adds
-//! to an originator's log, and one that denies an event never delays it if anyone can prove its block.
+//! to an originator's log, and one that denies an event never delays it if any endpoint can prove its block.
 //!
 //! One endpoint with a branch of its own cannot be refuted if headers prove that branch. While another one contradicts
 //! it, nothing is stored. The same holds for blocks above the heads of the others, as long as one of these goes on with

@@ -124,7 +124,7 @@ impl FinalChain {
             }
             self.place_searches.fetch_add(1, Ordering::Relaxed);
             let logs = self.logs_of_place(&chain, source, address, sequence).await?;
-            // Of several events the first one counts, in favour of a node that depends on it.
+            // If there are several events, the first one counts, in favour of a node that depends on it.
             if let Some(block) = logs.iter().filter_map(|log| log.block_number).min() {
                 return Ok(PlaceAnswer::At { block_ns: time_ns(&chain, block).await? });
             }

@@ -196,7 +196,7 @@ impl Chain {
     /// Calls a view function of a contract at the state of a block.
     ///
     /// # Errors
-    /// Those of [`view`](Self::view), and an error if the endpoint does not have the state of that block.
+    /// The errors of [`view`](Self::view), and an error if the endpoint does not have the state of that block.
     pub async fn view_at<C: SolCall>(
         &self,
         to: Address,
@@ -419,7 +419,7 @@ pub fn http_client() -> Result<reqwest::Client, reqwest::Error> {
 /// that the operator did not name.
 ///
 /// # Errors
-/// Those of [`http_client`].
+/// The errors of [`http_client`].
 pub fn direct_http_client() -> Result<reqwest::Client, reqwest::Error> {
     limited_client().redirect(reqwest::redirect::Policy::none()).build()
 }

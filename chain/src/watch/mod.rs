@@ -118,8 +118,8 @@ impl<T> Drop for ListWatcher<T> {
 /// Watches the node registry: reads it at once, then at the interval `every` and whenever `notify` changes.
 ///
 /// Unusable records are left out: invalid node ids, invalid public keys, and addresses that are not HTTP URLs.
-/// Of several records with the same key only the one with the lowest id is kept, because an envelope's
-/// signature has to identify one originator.
+/// If several records have the same key, only the one with the lowest id is kept, because an envelope's signature has
+/// to identify one originator.
 ///
 /// # Errors
 /// Fails when the registry cannot be read now.

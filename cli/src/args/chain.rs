@@ -1,4 +1,4 @@
-//! `hawser chain`: chains for development.
+//! Arguments of `hawser chain`: chains for development.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! `hawser contracts`: the contracts themselves, apart from the values they hold.
+//! Arguments of `hawser contracts`: the contracts themselves, apart from the values they hold.
 
 use std::path::PathBuf;
 

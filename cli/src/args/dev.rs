@@ -1,4 +1,4 @@
-//! `hawser dev`: a whole network on this machine, and changes of one that runs.
+//! Arguments of `hawser dev`: a whole network on this machine, and changes of one that runs.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! `hawser gateway`: settings by their flags, not checked yet.
+//! Arguments of `hawser gateway`: settings by their flags, not checked yet.
 
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches};
 use hawser_node::settings::SettingSources;

@@ -1,4 +1,4 @@
-//! `hawser health`.
+//! Arguments of `hawser health`.
 
 use clap::{Args, ValueEnum};
 use hawser_node::settings::SettingSources;

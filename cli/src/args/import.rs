@@ -1,4 +1,4 @@
-//! `hawser import`: data of nodes of other software.
+//! Arguments of `hawser import`: data of nodes of other software.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! `hawser network-watcher`.
+//! Arguments of `hawser network-watcher`.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;

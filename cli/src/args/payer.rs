@@ -1,4 +1,4 @@
-//! `hawser payer` and `hawser fees`: payments in and out.
+//! Arguments of `hawser payer` and `hawser fees`: payments in and out.
 
 use alloy::primitives::Address;
 use clap::{ArgGroup, Args, Subcommand};

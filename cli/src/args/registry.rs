@@ -1,4 +1,4 @@
-//! `hawser registry`: nodes, rates and parameters.
+//! Arguments of `hawser registry`: nodes, rates and parameters.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! `hawser report`: payer reports as a running node sees them, and its work on them.
+//! Arguments of `hawser report`: payer reports as a running node sees them, and its work on them.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! Commands that a running node carries out.
+//! Arguments of the commands that a running node carries out.
 
 use std::time::Duration;
 

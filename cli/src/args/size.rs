@@ -1,4 +1,4 @@
-//! `hawser size`.
+//! Arguments of `hawser size`.
 
 use clap::Args;
 use hawser_rules::check_retention;

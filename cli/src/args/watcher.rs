@@ -1,4 +1,4 @@
-//! `hawser chain-watcher`.
+//! Arguments of `hawser chain-watcher`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

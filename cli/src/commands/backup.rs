@@ -31,12 +31,7 @@ pub(super) fn create(args: &BackupCreateArgs, as_json: bool) -> Result<(), RunEr
     let to = place_of(&args.to)?;
     let bytes_per_s = u64::from(args.rate) * MIB;
     let request = AdminRequest::Backup { to: to.clone(), bytes_per_s };
-    let bar = bar("backup");
-    let done = match admin::ask(&data_dir, &request, &mut |bytes| bar.set_position(bytes))? {
-        Some(done) => done,
-        None => of_stopped(args, &data_dir, &to, &bar)?,
-    };
-    bar.finish_and_clear();
+    let done = node_or("backup", &data_dir, &request, |bar| of_stopped(args, &data_dir, &to, bar))?;
     if as_json {
         output::line(done);
         return Ok(());
@@ -223,6 +218,25 @@ pub(super) fn bar(word: &'static str) -> ProgressBar {
     let style = ProgressStyle::with_template("{prefix} {spinner} {bytes} {bytes_per_sec}")
         .expect("the template is well-formed");
     ProgressBar::new_spinner().with_style(style).with_prefix(word)
+}
+
+/// Has the node on a data folder carry out a request, or `stopped` if no node runs there. Shows the bytes meanwhile.
+///
+/// # Errors
+/// The errors of the node, and of `stopped`.
+pub(super) fn node_or(
+    word: &'static str,
+    data_dir: &Path,
+    request: &AdminRequest,
+    stopped: impl FnOnce(&ProgressBar) -> Result<Value, RunError>,
+) -> Result<Value, RunError> {
+    let bar = bar(word);
+    let done = match admin::ask(data_dir, request, &mut |bytes| bar.set_position(bytes))? {
+        Some(done) => done,
+        None => stopped(&bar)?,
+    };
+    bar.finish_and_clear();
+    Ok(done)
 }
 
 /// Writes a number of bytes for people.

@@ -17,7 +17,7 @@ use hawser_rules::{NodeRecord, Registry};
 use hawser_storage::{BackupError, Backups, Pace, ReadManifest, StoreIdentity};
 use serde_json::{Value, json};
 
-use super::audit::{FolderLog, StoredLog, UnopenedBackup, load_keys};
+use super::audit::{FolderLog, StoredLog, UnopenedBackupError, load_keys};
 use super::backup::CheckedBackup;
 use crate::args::audit::KeysArgs;
 use crate::args::backup::BackupVerifyArgs;
@@ -103,8 +103,8 @@ impl<'a> SignatureCheck<'a> {
                 }
                 Err(text) => BackupSignatures::Unreadable(text),
             },
-            Err(UnopenedBackup::Damaged(text)) => BackupSignatures::Unreadable(text),
-            Err(UnopenedBackup::NotHere(text)) => BackupSignatures::Unchecked(text.into()),
+            Err(UnopenedBackupError::Damaged(text)) => BackupSignatures::Unreadable(text),
+            Err(UnopenedBackupError::NotHere(text)) => BackupSignatures::Unchecked(text.into()),
         };
         Ok((read, found))
     }

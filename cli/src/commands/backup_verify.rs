@@ -74,11 +74,11 @@ pub(super) fn run(args: &BackupVerifyArgs, as_json: bool) -> Result<(), RunError
 /// The number of backups by outcome.
 #[derive(Default)]
 struct VerifyOutcome {
-    /// Those that cannot or must not be restored.
+    /// Backups that cannot or must not be restored.
     damaged: usize,
-    /// Those whose signatures were asked for and not checked.
+    /// Backups whose signatures were asked for and not checked.
     unchecked: usize,
-    /// Those that should exist.
+    /// Backups that should exist.
     expected: usize,
 }
 

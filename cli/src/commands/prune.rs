@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use hawser_node::admin::{self, AdminRequest};
+use hawser_node::admin::AdminRequest;
 use hawser_node::error::RunError;
 use hawser_node::prune;
 use hawser_node::service::projections;
@@ -20,19 +20,14 @@ use crate::output;
 /// When not all removable envelopes could be removed. The next run continues.
 pub(super) fn run(args: &PruneArgs, as_json: bool) -> Result<(), RunError> {
     let data_dir = settings::data_dir(&args.data.sources()).map_err(RunError::usage)?;
-    let bar = backups::bar("prune");
     let request = AdminRequest::Prune { dry_run: args.dry_run };
-    let done = match admin::ask(&data_dir, &request, &mut |bytes| bar.set_position(bytes))? {
-        Some(done) => done,
-        None => {
-            let (store, _) = projections::open_existing(&data_dir).map_err(rebuild::refusal)?;
-            prune::of_stopped(&store, args.dry_run, &mut |bytes| {
-                bar.inc(bytes);
-                ControlFlow::Continue(())
-            })?
-        }
-    };
-    bar.finish_and_clear();
+    let done = backups::node_or("prune", &data_dir, &request, |bar| {
+        let (store, _) = projections::open_existing(&data_dir).map_err(rebuild::refusal)?;
+        prune::of_stopped(&store, args.dry_run, &mut |bytes| {
+            bar.inc(bytes);
+            ControlFlow::Continue(())
+        })
+    })?;
     if as_json {
         output::line(&done);
     } else {

@@ -31,14 +31,14 @@ pub(super) async fn run(args: PublishArgs, as_json: bool) -> Result<(), RunError
     let plan = PublishPlan::of(lines);
     let target = target::find(&args)?;
     let channel = client::connect(&args.node).await?;
-    let sender = Sender { channel, payer, target, retention_days: args.retention_days };
+    let sender = RequestSender { channel, payer, target, retention_days: args.retention_days };
     let summary = sender.send_all(&plan, as_json).await;
     summary.print(&plan, target, as_json);
     summary.conclude()
 }
 
 /// Sends requests to one node.
-struct Sender {
+struct RequestSender {
     channel: CheckedChannel,
     payer: SecretKey,
     target: OriginatorId,
@@ -64,7 +64,7 @@ struct RejectedRequest {
     hints: Vec<String>,
 }
 
-impl Sender {
+impl RequestSender {
     async fn send_all(&self, plan: &PublishPlan, as_json: bool) -> PublishSummary {
         let mut summary = PublishSummary::default();
         for (index, request) in plan.requests.iter().enumerate() {

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use hawser_node::admin::{self, AdminRequest};
+use hawser_node::admin::AdminRequest;
 use hawser_node::backup;
 use hawser_node::error::RunError;
 use hawser_node::service::projections;
@@ -21,26 +21,21 @@ use crate::output;
 pub(super) fn run(args: &ScrubArgs, as_json: bool) -> Result<(), RunError> {
     let data_dir = settings::data_dir(&args.data.sources()).map_err(RunError::usage)?;
     let (bytes_per_s, repair) = (u64::from(args.rate) << 20, args.repair);
-    let bar = backups::bar("scrub");
     let request = AdminRequest::Scrub { bytes_per_s, repair };
-    let done = match admin::ask(&data_dir, &request, &mut |bytes| bar.set_position(bytes))? {
-        Some(done) => done,
-        None if repair => {
+    let done = backups::node_or("scrub", &data_dir, &request, |bar| {
+        if repair {
             return Err(RunError::not_found(format!(
                 "no node runs on {}, and only a running one has peers: start it, then repeat the command",
                 data_dir.display()
             )));
         }
-        None => {
-            let (store, _) = projections::open_existing(&data_dir).map_err(rebuild::refusal)?;
-            let report = store.scrub(&mut |bytes| {
-                bar.inc(bytes);
-                ControlFlow::Continue(())
-            });
-            backup::json_of_scrub(&report.map_err(RunError::failed)?)
-        }
-    };
-    bar.finish_and_clear();
+        let (store, _) = projections::open_existing(&data_dir).map_err(rebuild::refusal)?;
+        let report = store.scrub(&mut |bytes| {
+            bar.inc(bytes);
+            ControlFlow::Continue(())
+        });
+        Ok(backup::json_of_scrub(&report.map_err(RunError::failed)?))
+    })?;
     if as_json {
         output::line(&done);
     } else {

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
-use hawser_node::admin::{self, AdminRequest};
+use hawser_node::admin::AdminRequest;
 use hawser_node::backup;
 use hawser_node::error::RunError;
 use hawser_node::service::bootstrap::{
@@ -46,19 +46,14 @@ fn create(args: &SnapshotCreateArgs, as_json: bool) -> Result<(), RunError> {
     let to = backups::place_of(&args.to)?;
     let request =
         AdminRequest::Snapshot { to: to.clone(), bytes_per_s: u64::from(args.rate) << 20 };
-    let bar = backups::bar("snapshot");
-    let done = match admin::ask(&data_dir, &request, &mut |bytes| bar.set_position(bytes))? {
-        Some(done) => done,
-        None => {
-            let (store, _) = projections::open_read_only(&data_dir).map_err(rebuild::refusal)?;
-            let report = backup::copy_for_new_nodes(&store, backups::open(&to)?, &mut |bytes| {
-                bar.inc(bytes);
-                ControlFlow::Continue(())
-            });
-            backup::json_of_copy(&report.map_err(|error| run_error(&error))?)
-        }
-    };
-    bar.finish_and_clear();
+    let done = backups::node_or("snapshot", &data_dir, &request, |bar| {
+        let (store, _) = projections::open_read_only(&data_dir).map_err(rebuild::refusal)?;
+        let report = backup::copy_for_new_nodes(&store, backups::open(&to)?, &mut |bytes| {
+            bar.inc(bytes);
+            ControlFlow::Continue(())
+        });
+        Ok(backup::json_of_copy(&report.map_err(|error| run_error(&error))?))
+    })?;
     if as_json {
         output::line(done);
         return Ok(());

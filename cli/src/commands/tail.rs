@@ -42,7 +42,7 @@ enum FollowTarget {
     All,
 }
 
-type Sender = mpsc::Sender<Result<Bytes, Status>>;
+type StreamSender = mpsc::Sender<Result<Bytes, Status>>;
 
 /// Runs the command: ends with Ctrl-C, with the limit, or when the node ends the stream.
 ///
@@ -108,7 +108,7 @@ async fn follow(
     channel: CheckedChannel,
     target: FollowTarget,
     from: StartPoint,
-    sender: Sender,
+    sender: StreamSender,
 ) -> Result<(), Status> {
     match target {
         FollowTarget::Topic(topic) => {
@@ -138,7 +138,7 @@ async fn follow_topic(
     channel: CheckedChannel,
     topic: Topic,
     after: &Cursor,
-    sender: Sender,
+    sender: StreamSender,
 ) -> Result<(), Status> {
     let mut api =
         QueryApiClient::new(channel).max_decoding_message_size(client::MESSAGE_LEN_BYTES_MAX);
@@ -156,7 +156,7 @@ async fn follow_originator(
     channel: CheckedChannel,
     originator: OriginatorId,
     after: &Cursor,
-    sender: Sender,
+    sender: StreamSender,
 ) -> Result<(), Status> {
     let mut api =
         ReplicationApiClient::new(channel).max_decoding_message_size(client::MESSAGE_LEN_BYTES_MAX);
@@ -178,7 +178,7 @@ async fn follow_originator(
 async fn follow_all(
     channel: CheckedChannel,
     from: StartPoint,
-    sender: Sender,
+    sender: StreamSender,
 ) -> Result<(), Status> {
     let mut api = MetadataApiClient::new(channel.clone());
     let mut clocks = api.subscribe_sync_cursor(GetSyncCursorRequest {}).await?.into_inner();
@@ -216,7 +216,7 @@ async fn follow_all(
 /// Passes envelopes on until the stream or the printer ends.
 async fn forward<M: 'static>(
     mut stream: tonic::Streaming<M>,
-    sender: Sender,
+    sender: StreamSender,
     envelopes: impl Fn(M) -> Vec<Bytes>,
 ) {
     loop {

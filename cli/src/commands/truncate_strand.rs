@@ -150,7 +150,7 @@ impl ChainContract {
         found.ok_or_else(|| RunError::refused(format!("the chain has no block {number} yet")))
     }
 
-    /// Returns whether the chain has this envelope in a block before `from_block`; `before` is the last
+    /// Returns true if the chain has this envelope in a block before `from_block`; `before` is the last
     /// of these blocks.
     async fn keeps(
         &self,

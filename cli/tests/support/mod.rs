@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use rand as _;
 use serde_json::Value;
 
-/// Only how long a test that fails may take: nothing is measured by it.
+/// The time after which a wait fails. No test measures a time with it.
 pub const PATIENCE: Duration = Duration::from_secs(60 * 3);
 
 /// The envelopes of a recorded session of clients.

@@ -1,4 +1,4 @@
-//! The app chain's contracts, and parameters.
+//! Gas of the app chain's contracts and of parameters.
 
 use alloy::primitives::U256;
 use hawser_chain::contracts::AppChainGateway::{

@@ -1,4 +1,4 @@
-//! The settlement chain's contracts.
+//! Gas of the settlement chain's contracts.
 
 use alloy::primitives::{Address, Bytes, U256};
 use alloy::sol_types::SolCall;

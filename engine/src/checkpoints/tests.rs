@@ -1,4 +1,4 @@
-//! The decisions on checkpoints.
+//! Tests of the decisions on checkpoints.
 
 use hawser_proto::merkle::{LeafData, leaf_hash};
 

@@ -12,8 +12,8 @@
 //! The claim of one peer about another decides nothing here: a liar could make this node accuse the other. Envelopes
 //! that are held are signed.
 //!
-//! A node that is itself cut off, that has slept, or whose clock is wrong reports no one: the fault is its own. It
-//! takes a minute after that for all connections to be back. The same holds for a single node that this one ends its
+//! A node that is itself cut off, that has slept, or whose clock is wrong reports no other node: the fault is its own.
+//! It takes a minute after that for all connections to be back. The same holds for a single node that this one ends its
 //! connections with, for a broken rule or by an order of its operator.
 
 #[cfg(test)]
@@ -83,12 +83,12 @@ pub struct LivenessWatch {
     /// Failures up to this time do not count, because this node itself was at fault.
     excused_until: Option<Instant>,
     /// State of each watched node. Bounded by the registry.
-    nodes: BTreeMap<OriginatorId, Watched>,
+    nodes: BTreeMap<OriginatorId, WatchedNode>,
 }
 
 /// State of one other node.
 #[derive(Debug)]
-struct Watched {
+struct WatchedNode {
     /// The end of the last connection, or a time in the future while it need not be connected yet.
     silent_since: Instant,
     /// A place of its strand that is held here and that it does not claim yet, and the time since when that is so.
@@ -120,7 +120,7 @@ impl LivenessWatch {
         self.nodes.retain(|id, _| others.contains_key(id));
         let mut complaints = Vec::new();
         for (&id, other) in others {
-            let watched = self.nodes.entry(id).or_insert_with(|| Watched::new(now));
+            let watched = self.nodes.entry(id).or_insert_with(|| WatchedNode::new(now));
             watched.follow(now, other);
             if self.excused_until.is_some_and(|until| now < until) {
                 continue;
@@ -135,7 +135,7 @@ impl LivenessWatch {
     }
 }
 
-impl Watched {
+impl WatchedNode {
     /// A node that was just learned of has to be dialled first.
     fn new(now: Instant) -> Self {
         let reported = BTreeMap::new();

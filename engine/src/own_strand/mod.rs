@@ -38,7 +38,7 @@ pub const ASK_FOR: Duration = Duration::from_millis(1500);
 const LISTEN_FOR: Duration = Duration::from_secs(10);
 /// The longest time for which the node still waits, after the operator's confirmation, while peers show
 /// further places. A guess.
-const WORD_WAITS_FOR: Duration = Duration::from_secs(30);
+const CONFIRMATION_WAITS_FOR: Duration = Duration::from_secs(30);
 /// The difference of two hosts' clocks up to which nothing indicates a second process. A guess: hosts with a time
 /// service differ by milliseconds.
 const CLOCKS_DIFFER_NS: i64 = 5_000_000_000;
@@ -95,14 +95,14 @@ pub struct Quarantine {
     /// Other canonical nodes.
     pub others: usize,
     /// True if only the operator's confirmation ends it.
-    pub needs_word: bool,
+    pub needs_confirmation: bool,
 }
 
 impl Quarantine {
     /// Returns the number of answers that ends the quarantine; `None` if none does.
     #[must_use]
     pub fn needed(&self) -> Option<usize> {
-        (self.others > 0 && !self.needs_word).then(|| majority(self.others))
+        (self.others > 0 && !self.needs_confirmation).then(|| majority(self.others))
     }
 }
 
@@ -113,7 +113,7 @@ fn majority(others: usize) -> usize {
 
 /// The operator's confirmation that no other process signs with the key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OperatorWord {
+pub struct OperatorConfirmation {
     /// Places to leave out: 0 if the folder holds everything that was ever signed.
     pub gap: u64,
     /// The status that the operator knew. The confirmation does not cover facts that the node has noticed since: a
@@ -183,7 +183,7 @@ enum Phase {
         reason: UnknownFolder,
         since: Instant,
         /// The operator's last decision, and the time at which it was given.
-        word: Option<(OperatorWord, Instant)>,
+        confirmation: Option<(OperatorConfirmation, Instant)>,
     },
     Ready,
     Stopped,
@@ -201,7 +201,9 @@ impl OwnStrandGuard {
                 Phase::Asking { until: now + ASK_FOR, is_new: false }
             }
             FolderStanding::New => Phase::Asking { until: now + ASK_FOR, is_new: true },
-            FolderStanding::Unknown(reason) => Phase::Quarantine { reason, since: now, word: None },
+            FolderStanding::Unknown(reason) => {
+                Phase::Quarantine { reason, since: now, confirmation: None }
+            }
         };
         Self {
             phase,
@@ -230,7 +232,7 @@ impl OwnStrandGuard {
             && now >= until
         {
             let reason = UnknownFolder::Unanswered;
-            self.phase = Phase::Quarantine { reason, since: until, word: None };
+            self.phase = Phase::Quarantine { reason, since: until, confirmation: None };
         }
     }
 
@@ -278,13 +280,18 @@ impl OwnStrandGuard {
     /// Handles the operator's confirmation. It has no effect while no quarantine needs it, or if it is about another
     /// status. A second one in the same quarantine changes only the places to leave out: it neither excuses what
     /// another process has signed since the first one, nor makes the operator wait again.
-    pub fn note_word(&mut self, now: Instant, now_ns: i64, word: OperatorWord) {
-        if !word.about.is_as(&self.status()) {
+    pub fn note_confirmation(
+        &mut self,
+        now: Instant,
+        now_ns: i64,
+        confirmation: OperatorConfirmation,
+    ) {
+        if !confirmation.about.is_as(&self.status()) {
             return;
         }
         let (reason, since) = match &mut self.phase {
-            Phase::Quarantine { word: Some((said, _)), .. } => {
-                *said = word;
+            Phase::Quarantine { confirmation: Some((earlier, _)), .. } => {
+                *earlier = confirmation;
                 return;
             }
             Phase::Quarantine { reason, since, .. } => (*reason, *since),
@@ -294,7 +301,7 @@ impl OwnStrandGuard {
         // The operator confirms after the envelopes that the other process has signed until now. Only later ones
         // contradict the confirmation.
         self.foreign_after_ns = now_ns.saturating_add(CLOCKS_DIFFER_NS);
-        self.phase = Phase::Quarantine { reason, since, word: Some((word, now)) };
+        self.phase = Phase::Quarantine { reason, since, confirmation: Some((confirmation, now)) };
     }
 
     /// Notes that a release was carried out.
@@ -321,16 +328,16 @@ impl OwnStrandGuard {
                 let is_answered = now >= until || self.answered() == self.others.len();
                 (is_idle && is_answered).then_some(Release { skip_through: None })
             }
-            Phase::Quarantine { word: Some((word, at)), .. } => {
-                let is_due = is_idle || now >= at + WORD_WAITS_FOR;
-                is_due.then(|| self.release_above(word.gap))
+            Phase::Quarantine { confirmation: Some((confirmation, at)), .. } => {
+                let is_due = is_idle || now >= at + CONFIRMATION_WAITS_FOR;
+                is_due.then(|| self.release_above(confirmation.gap))
             }
-            Phase::Quarantine { reason: UnknownFolder::Unanswered, word: None, .. } => {
+            Phase::Quarantine { reason: UnknownFolder::Unanswered, confirmation: None, .. } => {
                 // No peer has shown a place, so the operator's flag remains in force.
                 let is_due = is_idle && self.has_majority();
                 is_due.then(|| self.release_above(0))
             }
-            Phase::Quarantine { since, word: None, .. } => {
+            Phase::Quarantine { since, confirmation: None, .. } => {
                 self.quarantine()?.needed()?;
                 let is_due = is_idle && self.has_majority() && now >= since + LISTEN_FOR;
                 is_due.then(|| self.release_above(GAP))
@@ -365,8 +372,10 @@ impl OwnStrandGuard {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let own = match self.phase {
             Phase::Asking { until, .. } => Some(until),
-            Phase::Quarantine { since, word: None, .. } => Some(since + LISTEN_FOR),
-            Phase::Quarantine { word: Some((_, at)), .. } => Some(at + WORD_WAITS_FOR),
+            Phase::Quarantine { since, confirmation: None, .. } => Some(since + LISTEN_FOR),
+            Phase::Quarantine { confirmation: Some((_, at)), .. } => {
+                Some(at + CONFIRMATION_WAITS_FOR)
+            }
             Phase::Ready | Phase::Stopped => None,
         };
         let next = own.into_iter().chain(self.answers.poll_timeout());
@@ -380,14 +389,14 @@ impl OwnStrandGuard {
             // The operator declared the key new, which it is not. A confirmation before was about a new key, too.
             Phase::Quarantine { reason: UnknownFolder::Unanswered, .. } => {
                 let reason = UnknownFolder::Contradicted;
-                self.phase = Phase::Quarantine { reason, since: now, word: None };
+                self.phase = Phase::Quarantine { reason, since: now, confirmation: None };
             }
             Phase::Quarantine { .. } | Phase::Stopped => {}
             // Places may have been given out twice already.
             Phase::Ready if has_signed => self.phase = Phase::Stopped,
             Phase::Ready | Phase::Asking { .. } => {
                 let reason = UnknownFolder::Contradicted;
-                self.phase = Phase::Quarantine { reason, since: now, word: None };
+                self.phase = Phase::Quarantine { reason, since: now, confirmation: None };
             }
         }
     }
@@ -407,7 +416,7 @@ impl OwnStrandGuard {
             reason,
             answered: self.answered(),
             others: self.others.len(),
-            needs_word: reason == UnknownFolder::Stopped,
+            needs_confirmation: reason == UnknownFolder::Stopped,
         })
     }
 

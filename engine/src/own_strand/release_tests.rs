@@ -21,7 +21,7 @@ fn unknown(start: Instant) -> OwnStrandGuard {
 
 fn say(guard: &mut OwnStrandGuard, start: Instant, gap: u64) {
     let about = guard.status();
-    guard.note_word(start, 0, OperatorWord { gap, about });
+    guard.note_confirmation(start, 0, OperatorConfirmation { gap, about });
 }
 
 #[test]

@@ -45,7 +45,7 @@ impl Node {
         Self::start(FolderStanding::Unknown(UnknownFolder::Older), held, others)
     }
 
-    /// Of the same folder, on a host that has signed up to a place.
+    /// Replaces the guard by that of the same folder on a host that has signed up to a place.
     fn on_host(mut self, host_head: u64) -> Self {
         let unknown = FolderStanding::Unknown(UnknownFolder::Older);
         self.guard = OwnStrandGuard::new(unknown, SequenceId(host_head), self.start, START_NS);
@@ -98,9 +98,9 @@ impl Node {
         self.look();
     }
 
-    fn word(&mut self, gap: u64) {
+    fn confirm(&mut self, gap: u64) {
         let about = self.guard.status();
-        self.guard.note_word(self.now, START_NS, OperatorWord { gap, about });
+        self.guard.note_confirmation(self.now, START_NS, OperatorConfirmation { gap, about });
         self.look();
     }
 
@@ -129,7 +129,7 @@ fn places_that_this_host_signed_are_left_out_though_no_peer_holds_them() {
         node.claim(A, 7);
         node.claim(B, 7);
         if let Some(gap) = gap {
-            node.word(gap);
+            node.confirm(gap);
         }
         node.at(seconds(31.0));
         assert_eq!(node.first_place(), Some(GAP + 20 + gap.unwrap_or(GAP) + 1), "{gap:?}");
@@ -169,7 +169,7 @@ fn a_strand_that_is_declared_new_waits_for_a_majority_or_for_the_operator() {
     together.claim(B, 0);
     assert_eq!(together.first_place(), Some(1));
 
-    for word in [None, Some(0), Some(GAP)] {
+    for confirmation in [None, Some(0), Some(GAP)] {
         let mut cut_off = Node::start(FolderStanding::New, 0, &[A, B]);
         cut_off.claim(A, 0);
         cut_off.at(ASK_FOR - seconds(0.001));
@@ -179,11 +179,11 @@ fn a_strand_that_is_declared_new_waits_for_a_majority_or_for_the_operator() {
         let quarantine = cut_off.quarantine();
         assert_eq!(quarantine.reason, UnknownFolder::Unanswered);
         assert_eq!((quarantine.answered, quarantine.needed()), (1, Some(2)));
-        match word {
-            Some(gap) => cut_off.word(gap),
+        match confirmation {
+            Some(gap) => cut_off.confirm(gap),
             None => cut_off.claim(B, 0),
         }
-        assert_eq!(cut_off.first_place(), Some(1 + word.unwrap_or(0)), "{word:?}");
+        assert_eq!(cut_off.first_place(), Some(1 + confirmation.unwrap_or(0)), "{confirmation:?}");
     }
 }
 
@@ -207,7 +207,7 @@ fn a_peer_that_cannot_tell_its_heads_has_not_answered() {
     restored.states_no_head(B);
     restored.at(seconds(1e6));
     assert_eq!(restored.first_place(), None);
-    restored.word(GAP);
+    restored.confirm(GAP);
     assert_eq!(restored.first_place(), Some(5 + GAP + 1), "the operator may know better");
 
     // The folder that this host wrote last waits no longer for such peers than for silent ones.
@@ -220,25 +220,25 @@ fn a_peer_that_cannot_tell_its_heads_has_not_answered() {
 }
 
 #[test]
-fn a_word_about_a_new_key_does_not_cover_a_strand_that_a_peer_shows() {
+fn a_confirmation_about_a_new_key_does_not_cover_a_strand_that_a_peer_shows() {
     for is_confirmed_first in [true, false] {
         let mut node = Node::start(FolderStanding::New, 0, &[A, B]);
         node.at(ASK_FOR);
-        let word = OperatorWord { gap: 0, about: node.guard.status() };
+        let confirmation = OperatorConfirmation { gap: 0, about: node.guard.status() };
         node.claim(A, 3);
         if is_confirmed_first {
-            node.guard.note_word(node.now, START_NS, word);
+            node.guard.note_confirmation(node.now, START_NS, confirmation);
         }
         node.shown(A);
         if !is_confirmed_first {
-            node.guard.note_word(node.now, START_NS, word);
+            node.guard.note_confirmation(node.now, START_NS, confirmation);
             node.look();
         }
         assert_eq!(node.quarantine().reason, UnknownFolder::Contradicted);
         node.gone(A);
         node.at(seconds(1e6));
         assert_eq!(node.first_place(), None, "{is_confirmed_first}");
-        node.word(GAP);
+        node.confirm(GAP);
         assert_eq!(node.first_place(), Some(1 + GAP + 1));
     }
 }
@@ -280,7 +280,7 @@ fn what_is_shown_after_the_first_publish_stops_the_node_until_the_operator_speak
         node.claim(B, 9);
         node.at(seconds(1e6));
         assert_eq!(node.first_place(), None, "for good");
-        node.word(GAP);
+        node.confirm(GAP);
         assert_eq!(node.first_place(), Some(9 + GAP + 1));
     }
 
@@ -338,7 +338,7 @@ fn without_peers_to_ask_the_operator_decides() {
     assert_eq!(node.quarantine().needed(), None);
     node.at(seconds(1e6));
     assert_eq!(node.first_place(), None);
-    node.word(0);
+    node.confirm(0);
     assert_eq!(node.first_place(), Some(6), "nothing is lost, says the operator");
 
     let stopped = FolderStanding::Unknown(UnknownFolder::Stopped);
@@ -347,59 +347,71 @@ fn without_peers_to_ask_the_operator_decides() {
     node.claim(B, 0);
     node.at(seconds(1e6));
     assert_eq!(node.first_place(), None, "peers cannot know that the other process has ended");
-    node.word(GAP);
+    node.confirm(GAP);
     assert_eq!(node.first_place(), Some(5 + GAP + 1));
 }
 
 #[test]
-fn a_word_that_no_quarantine_needs_is_no_licence_for_later() {
+fn a_confirmation_that_no_quarantine_needs_is_no_licence_for_later() {
     let mut node = Node::start(FolderStanding::Newest, 7, &[A, B]);
-    node.word(0);
+    node.confirm(0);
     node.claim(A, 8);
     node.shown(A);
     assert_eq!(node.first_place(), None);
 }
 
 #[test]
-fn a_word_that_is_repeated_excuses_no_second_process_and_does_not_wait_again() {
+fn a_confirmation_that_is_repeated_excuses_no_second_process_and_does_not_wait_again() {
     let mut node = Node::unknown(7, &[A, B]);
     node.claim(A, 8);
-    node.word(0);
+    node.confirm(0);
     for second in 1..=29 {
         node.at(seconds(f64::from(second)));
         // Each one shows something new, so that it is asked for longer.
         let held = node.held;
         node.claim(A, held + 2);
         node.shown(A);
-        node.guard.note_word(
+        node.guard.note_confirmation(
             node.now,
             START_NS + i64::from(second) * 1_000_000_000,
-            OperatorWord { gap: 5, about: node.guard.status() },
+            OperatorConfirmation { gap: 5, about: node.guard.status() },
         );
         assert_eq!(node.guard.release(node.now), None);
     }
     node.at(seconds(30.0));
-    assert!(node.guard.release(node.now).is_some(), "the word has waited for its time");
+    assert!(node.guard.release(node.now).is_some(), "the confirmation has waited for its time");
 
     let mut node = Node::unknown(7, &[A, B]);
-    node.word(0);
+    node.confirm(0);
     let about = node.guard.status();
-    node.guard.note_word(node.now, START_NS + 3_600_000_000_000, OperatorWord { gap: 0, about });
+    node.guard.note_confirmation(
+        node.now,
+        START_NS + 3_600_000_000_000,
+        OperatorConfirmation { gap: 0, about },
+    );
     let later = Some(START_NS + 60_000_000_000);
     node.guard.note_shown(node.now, A, SequenceId(8), later);
-    assert_eq!(node.guard.status(), OwnStrandStatus::Stopped, "signed since the first word");
-    node.guard.note_word(node.now, START_NS, OperatorWord { gap: 0, about });
-    assert_eq!(node.guard.status(), OwnStrandStatus::Stopped, "that word was about the quarantine");
-    node.word(0);
+    assert_eq!(
+        node.guard.status(),
+        OwnStrandStatus::Stopped,
+        "signed since the first confirmation"
+    );
+    node.guard.note_confirmation(node.now, START_NS, OperatorConfirmation { gap: 0, about });
+    assert_eq!(
+        node.guard.status(),
+        OwnStrandStatus::Stopped,
+        "that confirmation was about the quarantine"
+    );
+    node.confirm(0);
     assert_eq!(node.quarantine().reason, UnknownFolder::Stopped);
 }
 
 #[test]
-fn the_word_waits_for_what_peers_show_and_not_for_long() {
+fn the_confirmation_waits_for_what_peers_show_and_not_for_long() {
     let mut node = Node::unknown(5, &[A]);
     node.claim(A, 1000);
     node.shown(A);
-    node.word(0);
+    node.confirm(0);
     assert_eq!(node.first_place(), None);
     for second in 1..30 {
         node.at(seconds(f64::from(second)));
@@ -565,7 +577,7 @@ fn a_place_that_another_folder_has_declared_counts_as_shown() {
     guard.observe(start, seen());
     assert!(matches!(guard.status(), OwnStrandStatus::Quarantined(_)));
     let about = guard.status();
-    guard.note_word(start, 0, OperatorWord { gap: GAP, about });
+    guard.note_confirmation(start, 0, OperatorConfirmation { gap: GAP, about });
     let through = Some(SequenceId(100 + GAP));
     assert_eq!(guard.release(start), Some(Release { skip_through: through }));
     // One that was made while this process runs is of another process.

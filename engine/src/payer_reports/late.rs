@@ -312,7 +312,7 @@ fn leaves_without(
         true
     })?;
     let rates = snapshot.rates()?;
-    let mut counts = Counts { snapshot, about, of: HashMap::new() };
+    let mut counts = MinuteCounts { snapshot, about, of: HashMap::new() };
     let tried_max = (TRIED_LEAVES_MAX / sums.len().max(1)).max(TRIED_MIN);
     let mut left = late.iter().filter(|it| it.is_charged_in(minutes)).count();
     let newest_tried = left.min(may_keep).saturating_sub(tried_max);
@@ -463,13 +463,13 @@ pub(super) fn envelope_of(place: LogPlace) -> Option<PricedFacts> {
 }
 
 /// The envelopes of a strand that count for congestion, by minute, without those that were taken out.
-struct Counts<'a, 's> {
+struct MinuteCounts<'a, 's> {
     snapshot: &'a Snapshot<'s>,
     about: OriginatorId,
     of: HashMap<u32, u64>,
 }
 
-impl Counts<'_, '_> {
+impl MinuteCounts<'_, '_> {
     fn of_minute(&mut self, minute: u32) -> Result<&mut u64, ReadError> {
         use std::collections::hash_map::Entry;
         Ok(match self.of.entry(minute) {

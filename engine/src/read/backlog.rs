@@ -13,7 +13,7 @@ use crate::committed::Committed;
 /// Invariant: the queue holds at most what its limits allow.
 #[derive(Debug, Default)]
 pub(crate) struct Backlog {
-    waiting: Published,
+    waiting: HubBatch,
     size: BatchSize,
 }
 
@@ -31,7 +31,7 @@ pub(crate) enum Audience {
 
 /// Envelopes for the hub, in the order of commits.
 #[derive(Debug, Default)]
-pub(crate) struct Published {
+pub(crate) struct HubBatch {
     /// Committed envelopes, grouped by the streams that get them. No group is empty.
     pub(crate) committed: Vec<(Audience, Vec<Arc<Committed>>)>,
     /// The places that strands have got to, envelopes or not.
@@ -70,9 +70,9 @@ impl Backlog {
     }
 
     /// Takes everything out; `None` if the queue is empty.
-    pub(crate) fn take(&mut self) -> Option<Published> {
+    pub(crate) fn take(&mut self) -> Option<HubBatch> {
         self.size = BatchSize::default();
-        let Published { committed, ends, lost } = &self.waiting;
+        let HubBatch { committed, ends, lost } = &self.waiting;
         let is_empty = committed.is_empty() && ends.is_empty() && !lost;
         (!is_empty).then(|| std::mem::take(&mut self.waiting))
     }
@@ -97,7 +97,7 @@ mod tests {
         (1..=through).map(|sequence| Arc::new(item(sequence))).collect()
     }
 
-    fn runs(taken: &Published) -> Vec<(Audience, usize)> {
+    fn runs(taken: &HubBatch) -> Vec<(Audience, usize)> {
         taken.committed.iter().map(|(audience, run)| (*audience, run.len())).collect()
     }
 

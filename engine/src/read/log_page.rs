@@ -70,7 +70,7 @@ struct NextEnvelope {
 }
 
 /// The end of a part of a turn.
-enum Step {
+enum PartEnd {
     Done,
     /// The work of the turn is used up.
     Paused,
@@ -114,8 +114,8 @@ impl LogFilling {
             self.strands.drain(..).map(|lane| OpenLane { lane, scan: None }).collect();
         let finished = loop {
             match self.advance(&mut open, snapshot, &mut left) {
-                Ok(Step::Done) => {}
-                Ok(Step::Paused) => {
+                Ok(PartEnd::Done) => {}
+                Ok(PartEnd::Paused) => {
                     self.strands.extend(open.into_iter().map(|it| it.lane));
                     return Ok(None);
                 }
@@ -142,25 +142,25 @@ impl LogFilling {
         open: &mut Vec<OpenLane<'s>>,
         snapshot: &'s Snapshot<'_>,
         left: &mut usize,
-    ) -> Result<Step, QueryError> {
+    ) -> Result<PartEnd, QueryError> {
         let mut index = 0;
         // Lanes only end: the last one needs no times, and all of its envelopes are its own.
         let choice = LaneChoice { with_marked: self.with_marked, merges: open.len() > 1 };
         while let Some(lane) = open.get_mut(index) {
             if lane.lane.next.is_none() {
                 match lane.advance(snapshot, choice, &mut self.memory, left)? {
-                    Step::Paused => return Ok(Step::Paused),
-                    Step::Done if lane.lane.next.is_none() => {
+                    PartEnd::Paused => return Ok(PartEnd::Paused),
+                    PartEnd::Done if lane.lane.next.is_none() => {
                         let ended = open.swap_remove(index).lane;
                         self.ended.push(EnvelopeId { sequence: ended.through, ..ended.after });
                         continue;
                     }
-                    Step::Done => {}
+                    PartEnd::Done => {}
                 }
             }
             index += 1;
         }
-        Ok(Step::Done)
+        Ok(PartEnd::Done)
     }
 
     /// Returns the bytes of memory that are taken for the page.
@@ -208,7 +208,7 @@ impl<'s> OpenLane<'s> {
         choice: LaneChoice,
         memory: &mut PageMemory,
         left: &mut usize,
-    ) -> Result<Step, QueryError> {
+    ) -> Result<PartEnd, QueryError> {
         let Self { lane, scan } = self;
         while *left > 0 {
             let scan = scan.get_or_insert_with(|| {
@@ -216,7 +216,7 @@ impl<'s> OpenLane<'s> {
                 *left = left.saturating_sub(ROWS_PER_SCAN).max(1);
                 snapshot.log(lane.after, lane.through)
             });
-            let Some(item) = scan.next().transpose()? else { return Ok(Step::Done) };
+            let Some(item) = scan.next().transpose()? else { return Ok(PartEnd::Done) };
             let (id, bytes, validity) = match item {
                 LogItem::Envelope { id, bytes, validity } => (id, bytes, validity),
                 LogItem::Skipped { through, .. } => {
@@ -244,9 +244,9 @@ impl<'s> OpenLane<'s> {
                 false => 0,
             };
             (lane.after, lane.next) = (id, Some(NextEnvelope { originator_ns, bytes }));
-            return Ok(Step::Done);
+            return Ok(PartEnd::Done);
         }
-        Ok(Step::Paused)
+        Ok(PartEnd::Paused)
     }
 }
 

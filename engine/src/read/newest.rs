@@ -32,15 +32,16 @@ pub(crate) fn newest_visible(
     topic: &Topic,
     horizon_ns: i64,
 ) -> Result<Option<TopicRow>, QueryError> {
-    let mut search = Search { rows, heads, topic, horizon_ns };
-    let mut newest: Option<(Rank, TopicRow)> = None;
+    let mut search = NewestSearch { rows, heads, topic, horizon_ns };
+    let mut newest: Option<(NewestRank, TopicRow)> = None;
     let mut highest = Some(OriginatorId(u32::MAX));
     while let Some(originator) = highest {
         let through = EnvelopeId::new(originator, SequenceId(u64::MAX));
         let Some(last) = search.rows.seek_back(topic, through)? else { break };
         highest = last.id.originator.0.checked_sub(1).map(OriginatorId);
         let found = search.last_of_strand(last)?.map(|row| (search.rank(&row), row));
-        let is_newer = |(rank, _): &(Rank, _)| newest.as_ref().is_none_or(|(most, _)| rank > most);
+        let is_newer =
+            |(rank, _): &(NewestRank, _)| newest.as_ref().is_none_or(|(most, _)| rank > most);
         if let Some(newer) = found.filter(is_newer) {
             newest = Some(newer);
         }
@@ -50,21 +51,21 @@ pub(crate) fn newest_visible(
 
 /// Order of the last envelopes of strands: the greatest is the newest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Rank {
+struct NewestRank {
     has_come: bool,
     /// The time; negated if it is in the future, so that a high value is no advantage.
     time: i64,
     id: EnvelopeId,
 }
 
-struct Search<'a, R> {
+struct NewestSearch<'a, R> {
     rows: &'a mut R,
     heads: &'a Cursor,
     topic: &'a Topic,
     horizon_ns: i64,
 }
 
-impl<R: Rows> Search<'_, R> {
+impl<R: Rows> NewestSearch<'_, R> {
     /// Returns the last envelope that counts of the strand that ends with the row `last`, under the
     /// cursor of `rows`.
     fn last_of_strand(&mut self, last: TopicRow) -> Result<Option<TopicRow>, QueryError> {
@@ -141,10 +142,10 @@ impl<R: Rows> Search<'_, R> {
         row.originator_ns <= self.horizon_ns && self.is_visible(row)
     }
 
-    fn rank(&self, row: &TopicRow) -> Rank {
+    fn rank(&self, row: &TopicRow) -> NewestRank {
         let has_come = row.originator_ns <= self.horizon_ns;
         let time = if has_come { row.originator_ns } else { row.originator_ns.saturating_neg() };
-        Rank { has_come, time, id: row.id }
+        NewestRank { has_come, time, id: row.id }
     }
 }
 

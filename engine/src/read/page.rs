@@ -59,8 +59,8 @@ impl PlannedPage {
     /// Removes the rest of each node's strand from the first envelope on that the node has dated before an earlier one
     /// of the page.
     ///
-    /// Clients sort a page by time, and pass over an envelope whose place is below one that they have. Of two that are
-    /// dated the wrong way round they would lose the earlier one for good. The rest comes with the next page, since
+    /// Clients sort a page by time, and pass over an envelope whose place is below one that they have. If two are dated
+    /// the wrong way round, they would lose the earlier one for good. The rest comes with the next page, since
     /// the reader's cursor ends at what it has. Strands of chains stay whole: envelopes of nodes depend on them, and
     /// no block is dated before its parent.
     pub(crate) fn end_strands_at_steps_back(&mut self) {

@@ -557,7 +557,7 @@ pub(crate) fn in_index(a: &Topic, b: &Topic) -> Ordering {
 fn push(lanes: &mut Vec<Lane>, topic: usize, row: TopicRow, chunk: usize) -> bool {
     let last = lanes.last().and_then(|lane| lane.rows.back());
     if last.is_none_or(|last| last.id.originator != row.id.originator) {
-        // Of several strands in one topic, each later one is likely to have less of the first page.
+        // If a topic has several strands, each later one is likely to have less of the first page.
         let chunk = (chunk >> lanes.len().min(LATER_LANES)).max(1);
         lanes.push(Lane::new(topic, chunk));
     }

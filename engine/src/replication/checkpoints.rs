@@ -47,9 +47,10 @@ pub enum Finding {
 }
 
 /// A node, and the strand that it signs checkpoints of.
-type Watched = (OriginatorId, OriginatorId);
+pub(crate) type CheckpointPair = (OriginatorId, OriginatorId);
 
-fn watched(signed: &SignedCheckpoint) -> Watched {
+/// Returns the pair to which a checkpoint belongs.
+pub(crate) fn pair_of(signed: &SignedCheckpoint) -> CheckpointPair {
     (signed.checkpoint.node, signed.checkpoint.originator)
 }
 
@@ -57,7 +58,7 @@ fn watched(signed: &SignedCheckpoint) -> Watched {
 /// of a node and a strand, and so is the number of pairs.
 #[derive(Debug, Default)]
 pub struct CheckpointWatch {
-    strands: BTreeMap<Watched, StrandCheckpoints>,
+    strands: BTreeMap<CheckpointPair, StrandCheckpoints>,
 }
 
 #[derive(Debug, Default)]
@@ -83,7 +84,7 @@ impl CheckpointWatch {
     /// Takes over a checkpoint that an earlier run has stored, which agreed with the tree then. It is not verified
     /// again.
     pub fn remember(&mut self, signed: SignedCheckpoint) {
-        if let Some(strand) = self.strand(watched(&signed)) {
+        if let Some(strand) = self.strand(pair_of(&signed)) {
             let newest = strand.agreed.is_none_or(|it| it.checkpoint.size < signed.checkpoint.size);
             strand.agreed = if newest { Some(signed) } else { strand.agreed };
         }
@@ -92,7 +93,7 @@ impl CheckpointWatch {
     /// Takes over a checkpoint that an earlier run has stored, and that is of another tree than the one held now: the
     /// strand was cut since. It is not verified again.
     pub fn remember_disputed(&mut self, signed: SignedCheckpoint) {
-        if let Some(strand) = self.strand(watched(&signed)) {
+        if let Some(strand) = self.strand(pair_of(&signed)) {
             strand.displace(signed);
         }
     }
@@ -102,7 +103,7 @@ impl CheckpointWatch {
     pub fn is_largest(&self, signed: &SignedCheckpoint) -> bool {
         let size = signed.checkpoint.size;
         self.strands
-            .get(&watched(signed))
+            .get(&pair_of(signed))
             .is_none_or(|strand| strand.all().all(|it| it.checkpoint.size <= size))
     }
 
@@ -114,7 +115,7 @@ impl CheckpointWatch {
     }
 
     /// Returns the record of a pair; `None` if there is no room for another one.
-    fn strand(&mut self, pair: Watched) -> Option<&mut StrandCheckpoints> {
+    fn strand(&mut self, pair: CheckpointPair) -> Option<&mut StrandCheckpoints> {
         if self.strands.len() >= WATCHED_MAX && !self.strands.contains_key(&pair) {
             return None;
         }
@@ -126,7 +127,7 @@ impl CheckpointWatch {
     #[must_use]
     pub fn is_known(&self, signed: &SignedCheckpoint) -> bool {
         let size = signed.checkpoint.size;
-        self.strands.get(&watched(signed)).is_some_and(|strand| {
+        self.strands.get(&pair_of(signed)).is_some_and(|strand| {
             let equal = |known: Option<&SignedCheckpoint>| known == Some(signed);
             strand.is_contradicted
                 || equal(strand.agreed.as_ref())
@@ -149,7 +150,7 @@ impl CheckpointWatch {
             return Ok(Vec::new());
         }
         signed.verify(key)?;
-        let Some(strand) = self.strand(watched(&signed)) else { return Ok(Vec::new()) };
+        let Some(strand) = self.strand(pair_of(&signed)) else { return Ok(Vec::new()) };
         let mut findings = Vec::new();
         if let Some(found) = strand.contradiction_with(&signed) {
             strand.contradict(found, &mut findings);

@@ -33,6 +33,7 @@ mod voids;
 
 pub use ahead::{AHEAD_MAX, AskAgain, Incoming, ShownStage, ShownStrand, WITHDRAW_AFTER};
 pub use checkpoint_pace::{CheckpointAllowance, CheckpointOffers, OfferKey, OfferedCheckpoints};
+pub(crate) use checkpoints::{CheckpointPair, pair_of};
 pub use checkpoints::{CheckpointWatch, Finding, Trees};
 pub(crate) use follower::can_have_expired;
 pub use follower::{Effect, Follower, SplitLimits, StrandWrite};

@@ -54,7 +54,7 @@ impl Committer {
     /// Commits as [`Committer::commit`], and gives the changes back if they were not written.
     ///
     /// # Errors
-    /// As [`Committer::commit`].
+    /// The errors of [`Committer::commit`].
     pub(super) fn try_commit(
         &self,
         changes: Vec<Change>,
@@ -66,7 +66,7 @@ impl Committer {
     /// remembers that, and the checkpoint by which they are shown. `hashed` may have them in their order.
     ///
     /// # Errors
-    /// As [`Committer::commit`].
+    /// The errors of [`Committer::commit`].
     pub(super) fn try_commit_shown(
         &self,
         changes: Vec<Change>,

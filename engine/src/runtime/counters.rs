@@ -129,7 +129,7 @@ impl Operation {
     /// Runs `operation` and counts it.
     ///
     /// # Errors
-    /// Those of `operation`.
+    /// The errors of `operation`.
     pub fn measure<T, E>(&self, operation: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
         let mut watch = Stopwatch::start();
         let result = operation();

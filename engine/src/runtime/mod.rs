@@ -63,7 +63,7 @@ use hawser_proto::{Bytes, Cursor, EnvelopeId, PayerAddress, SecretKey, SequenceI
 use hawser_storage::{ReadError, Store};
 
 use crate::own_clock::ClockLead;
-use crate::own_strand::{OperatorWord, OwnStrandStatus};
+use crate::own_strand::{OperatorConfirmation, OwnStrandStatus};
 use chain_clock::ChainClock;
 use counters::Counters;
 use read::fan_out::FanOut;
@@ -301,8 +301,8 @@ impl Engine {
 
     /// Takes the operator's confirmation that no other process signs with this node's key. Ends a quarantine, and has
     /// no effect without one.
-    pub fn confirm_own_strand(&self, word: OperatorWord) {
-        self.publisher.own_strand().note_word(word);
+    pub fn confirm_own_strand(&self, confirmation: OperatorConfirmation) {
+        self.publisher.own_strand().note_confirmation(confirmation);
     }
 
     /// Takes no more publishes, and breaks off a rebuild of projections that commits wait for.

@@ -8,7 +8,7 @@ use hawser_proto::{OriginatorId, SequenceId};
 use hawser_storage::FolderStanding;
 use tokio::sync::watch;
 
-use crate::own_strand::{OperatorWord, OwnStrandStatus, Quarantine};
+use crate::own_strand::{OperatorConfirmation, OwnStrandStatus, Quarantine};
 
 /// Pause for publishers while peers are asked at the start: it is over within two seconds.
 const RETRY_ASKING: Duration = Duration::from_secs(1);
@@ -22,7 +22,7 @@ const RETRY_QUARANTINED: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone)]
 pub(super) struct OwnStrand {
     gate: Arc<watch::Sender<Gate>>,
-    reports: Arc<watch::Sender<Reports>>,
+    reports: Arc<watch::Sender<GuardReports>>,
 }
 
 /// The status, and the number of times that signing has begun.
@@ -34,11 +34,11 @@ struct Gate {
 
 /// Reports to the guard that it has not taken yet.
 #[derive(Debug, Default)]
-pub(super) struct Reports {
+pub(super) struct GuardReports {
     /// The places that each peer has shown of the own strand. Bounded by the peers.
     pub(super) shown: BTreeMap<OriginatorId, Shown>,
-    /// The operator's last word.
-    pub(super) word: Option<OperatorWord>,
+    /// The last confirmation of the operator.
+    pub(super) confirmation: Option<OperatorConfirmation>,
 }
 
 /// The highest place and the latest time of the envelopes that a peer has shown.
@@ -107,8 +107,13 @@ impl OwnStrand {
             FolderStanding::New | FolderStanding::Unjudged => OwnStrandStatus::Asking,
             FolderStanding::Unknown(reason) => {
                 let (answered, others) = (0, 0);
-                let needs_word = true;
-                OwnStrandStatus::Quarantined(Quarantine { reason, answered, others, needs_word })
+                let needs_confirmation = true;
+                OwnStrandStatus::Quarantined(Quarantine {
+                    reason,
+                    answered,
+                    others,
+                    needs_confirmation,
+                })
             }
         };
         Self {
@@ -166,19 +171,19 @@ impl OwnStrand {
         });
     }
 
-    /// Passes the operator's word on to the guard.
-    pub(super) fn note_word(&self, word: OperatorWord) {
-        self.reports.send_modify(|reports| reports.word = Some(word));
+    /// Passes the confirmation of the operator on to the guard.
+    pub(super) fn note_confirmation(&self, confirmation: OperatorConfirmation) {
+        self.reports.send_modify(|reports| reports.confirmation = Some(confirmation));
     }
 
     /// Returns a receiver that wakes up when there are reports.
-    pub(super) fn reports(&self) -> watch::Receiver<Reports> {
+    pub(super) fn reports(&self) -> watch::Receiver<GuardReports> {
         self.reports.subscribe()
     }
 
     /// Takes the reports, without waking up those that wait for them.
-    pub(super) fn take_reports(&self) -> Reports {
-        let mut taken = Reports::default();
+    pub(super) fn take_reports(&self) -> GuardReports {
+        let mut taken = GuardReports::default();
         self.reports.send_if_modified(|reports| {
             taken = std::mem::take(reports);
             false

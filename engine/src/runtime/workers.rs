@@ -13,30 +13,30 @@ use parking_lot::Mutex;
 
 use super::fair_queue::FairQueue;
 
-type Job = Box<dyn FnOnce() + Send>;
+type WorkerJob = Box<dyn FnOnce() + Send>;
 
 /// The sending end of a queue in which callers take turns.
 struct CallerQueue {
     /// One message for each job in `jobs`.
     announce: Sender<()>,
-    jobs: Arc<Mutex<FairQueue<usize, Job>>>,
+    jobs: Arc<Mutex<FairQueue<usize, WorkerJob>>>,
 }
 
 /// The receiving end of a [`CallerQueue`].
 #[derive(Clone)]
 struct CallerJobs {
     announced: Receiver<()>,
-    jobs: Arc<Mutex<FairQueue<usize, Job>>>,
+    jobs: Arc<Mutex<FairQueue<usize, WorkerJob>>>,
 }
 
 impl CallerQueue {
     fn new() -> (Self, CallerJobs) {
         let (announce, announced) = unbounded();
-        let jobs = Arc::<Mutex<FairQueue<usize, Job>>>::default();
+        let jobs = Arc::<Mutex<FairQueue<usize, WorkerJob>>>::default();
         (Self { announce, jobs: jobs.clone() }, CallerJobs { announced, jobs })
     }
 
-    fn push(&self, caller: usize, job: Job) {
+    fn push(&self, caller: usize, job: WorkerJob) {
         self.jobs.lock().push(caller, job);
         self.announce.send(()).expect(THREADS_LIVE);
     }
@@ -44,7 +44,7 @@ impl CallerQueue {
 
 impl CallerJobs {
     /// Takes the job of the caller whose turn it is, after one was announced.
-    fn take(&self) -> Job {
+    fn take(&self) -> WorkerJob {
         self.jobs.lock().pop().expect("each message announces a job")
     }
 }
@@ -82,8 +82,8 @@ pub struct Workers {
 }
 
 struct WorkerPool {
-    urgent: Sender<Job>,
-    normal: Sender<Job>,
+    urgent: Sender<WorkerJob>,
+    normal: Sender<WorkerJob>,
     callers: CallerQueue,
     threads: usize,
     handles: Vec<JoinHandle<()>>,
@@ -101,7 +101,7 @@ struct ThreadsBehind {
 /// The queues of [`ThreadsBehind`].
 struct QueuesBehind {
     callers: CallerQueue,
-    strands: Sender<Job>,
+    strands: Sender<WorkerJob>,
 }
 
 /// The queue that a job waits in, and so the jobs that go before it.
@@ -225,7 +225,7 @@ impl ThreadsBehind {
     fn start(threads: usize) -> Self {
         // Unbounded, because each followed strand has one batch and the one after it, and publishes are bounded by the
         // bytes in flight.
-        let (strands, of_strands) = unbounded::<Job>();
+        let (strands, of_strands) = unbounded::<WorkerJob>();
         let (callers, of_callers) = CallerQueue::new();
         let start = |index| {
             let jobs = (of_strands.clone(), of_callers.clone());
@@ -241,7 +241,7 @@ impl ThreadsBehind {
     }
 }
 
-fn run_behind(strands: &Receiver<Job>, callers: &CallerJobs) {
+fn run_behind(strands: &Receiver<WorkerJob>, callers: &CallerJobs) {
     loop {
         // If both have jobs, one is taken at random.
         let job = crossbeam_channel::select! {
@@ -255,11 +255,11 @@ fn run_behind(strands: &Receiver<Job>, callers: &CallerJobs) {
     }
 }
 
-fn run(urgent: &Receiver<Job>, normal: &Receiver<Job>, callers: &CallerJobs) {
+fn run(urgent: &Receiver<WorkerJob>, normal: &Receiver<WorkerJob>, callers: &CallerJobs) {
     loop {
         let job = match urgent.try_recv() {
             Ok(job) => job,
-            // Of several that wait, one is taken at random.
+            // If jobs wait in several queues, one queue is chosen at random.
             Err(_) => crossbeam_channel::select! {
                 recv(urgent) -> job => match job { Ok(job) => job, Err(_) => return },
                 recv(normal) -> job => match job { Ok(job) => job, Err(_) => return },

@@ -145,7 +145,8 @@ async fn a_gap_behind_what_is_shown_is_searched_for_as_ever() {
     assert_equal(&follower.stop().await, &backlog.verified_first().await);
 }
 
-/// Also with the setting that shows only what is verified: the folder says what is left to do.
+/// The folder says which places are left, so a start with the setting that shows only verified ones finishes the work,
+/// too.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_was_killed_verifies_what_it_has_shown() {
     let backlog = Backlog::new(Some(BAD));

@@ -228,8 +228,8 @@ async fn a_node_is_shown_its_own_checkpoints_at_once_and_takes_them_for_no_other
     tasks.stop().await;
 }
 
-/// As after a restored backup, whose peers have what it lacks. The next checkpoint is dated behind the newest one that
-/// is stored, so a later one that is lost must be stored again: two whose times do not follow their sizes prove a
+/// The case of a restored backup whose peers have what it lacks. The next checkpoint is dated behind the newest one
+/// that is stored, so a later one that is lost must be stored again: two whose times do not follow their sizes prove a
 /// fault.
 #[tokio::test(start_paused = true)]
 async fn a_lost_checkpoint_of_the_own_strand_that_agrees_with_the_tree_is_kept() {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use hawser_engine::Engine;
 use hawser_engine::chain_strand::ChainEvent;
 use hawser_engine::facts;
-use hawser_engine::own_strand::{GAP, OperatorWord, OwnStrandStatus};
+use hawser_engine::own_strand::{GAP, OperatorConfirmation, OwnStrandStatus};
 use hawser_engine::ports::{NodeRecord, Registry};
 use hawser_engine::replication::{LinkCommand, RequestId, StrandItem, Want};
 use hawser_engine::runtime::PublishError;
@@ -244,7 +244,7 @@ async fn of_two_statements_for_one_place_the_first_is_kept_and_both_are_evidence
     follower.stop().await;
 }
 
-/// Of a pruned place the leaf is left, so another statement for it is a claim.
+/// A node keeps only the leaf of a pruned place, so another statement for the place is a claim.
 #[tokio::test(flavor = "multi_thread")]
 async fn another_statement_for_a_pruned_place_is_kept_as_a_claim() {
     let store = common::store();
@@ -319,7 +319,7 @@ async fn another_statement_for_a_pruned_place_below_a_checkpoint_is_proven() {
     let Evidence { misbehavior, at, from, envelopes } = all().remove(0).evidence;
     assert_eq!((misbehavior, all().len()), (Misbehavior::OtherLeaf, 1));
     assert_eq!((at.sequence, from), (SequenceId(2), Some(OriginatorId(400))));
-    // Anyone can check it who has the keys of the registry.
+    // Every reader with the keys of the registry can check it.
     let registry = follower.engine().ports().registry.borrow().clone();
     let evidence = TreeEvidence { fault: TreeFault::OtherLeaf, pieces: envelopes.clone() };
     let judgement = verify_trees(&evidence, &registry);
@@ -480,8 +480,8 @@ async fn times_after_a_chain_that_is_ahead_are_no_evidence() {
     follower.stop().await;
 }
 
-/// As after a restored backup whose peers are late: the log lacks what was published last, and one place
-/// is given out again before a peer can show it.
+/// The case of a restored backup whose peers are late: the log lacks the last envelopes, and the node gives one place
+/// out again before a peer can show it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_was_set_back_fetches_its_own_strand_and_repeats_no_further_place() {
     let before = Follower::start(common::store());
@@ -508,7 +508,7 @@ async fn a_node_that_was_set_back_fetches_its_own_strand_and_repeats_no_further_
     assert!(matches!(restored.publish("four").await, Err(PublishError::Unavailable { .. })));
 
     let about = restored.engine().own_strand_status();
-    restored.engine().confirm_own_strand(OperatorWord { gap: 0, about });
+    restored.engine().confirm_own_strand(OperatorConfirmation { gap: 0, about });
     restored.until("the operator is heard", || restored.complaint().is_none()).await;
     restored.publish("four").await.unwrap();
     assert_eq!(restored.held(NODE).len(), 4);
@@ -527,7 +527,7 @@ async fn places_that_were_left_out_are_looked_for_at_peers_while_the_node_publis
     let is_quarantined = || matches!(status(), OwnStrandStatus::Quarantined(_));
     follower.until("a peer shows what is not held", is_quarantined).await;
 
-    follower.engine().confirm_own_strand(OperatorWord { gap: GAP, about: status() });
+    follower.engine().confirm_own_strand(OperatorConfirmation { gap: GAP, about: status() });
     follower.until("the operator is heard", || follower.complaint().is_none()).await;
     let after = follower.publish("after the gap").await.unwrap();
     let after = OriginatorEnvelope::parse(after).unwrap();

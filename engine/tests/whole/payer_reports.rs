@@ -316,7 +316,7 @@ async fn an_older_attestation_is_not_forgotten() {
     assert_eq!(network.attest(200, 100).await, [Attested::Before]);
 }
 
-/// Of a writer that floods the topic, a few reports are judged in one look, and no other writer waits for the rest.
+/// One look judges a few reports of a writer that floods the topic, and no other writer waits for the rest.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flood_of_reports_is_judged_a_few_at_a_time() {
     let network = Network::start();

@@ -314,10 +314,8 @@ async fn what_a_chain_has_ordered_is_fetched_from_the_peer_that_has_it_as_the_tr
     follower.stop().await;
 }
 
-/// A peer sends another statement for a place whose envelope is damaged, so nothing shows that it is another one.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_statement_for_a_damaged_place_holds_up_no_strand() {
-    let folder = Folder::new("compared");
+/// Starts a follower of a strand whose places 1 and 2 are missing, for which it asks two peers.
+async fn missing_places(folder: &Folder) -> (Store, Follower, Peer, Peer) {
     let store = folder.open_damaged();
     record_rates(&store, &[rate()]);
     let (from, through) = (SequenceId(1), SequenceId(2));
@@ -330,47 +328,11 @@ async fn a_statement_for_a_damaged_place_holds_up_no_strand() {
     let mut third = follower.connect(OriginatorId(400), &[]);
     assert_eq!(other.want(SOURCE).await, (0, Some(2)));
     assert_eq!(third.want(SOURCE).await, (0, Some(2)));
-    other.send(strand(SOURCE, &[1])).await;
-    follower.until("the find is stored", || follower.held(SOURCE).len() == 2).await;
-    store.flush().unwrap();
-    folder.damage(&envelope(SOURCE, 1, "true"));
-
-    third.send([envelope(SOURCE, 1, "other")]).await;
-    let unreadable = || follower.engine().counters().evidence_unreadable.get() == 1;
-    follower.until("the damage is counted", unreadable).await;
-    let mut source = follower.connect(SOURCE, &[(SOURCE, 4)]);
-    assert_eq!(source.want(SOURCE).await, (3, None));
-    source.send(strand(SOURCE, &[4])).await;
-    follower.wait_for(SOURCE, 4).await;
-    assert_eq!(follower.replication.counters().conflicts.get(), 0, "nothing was compared");
-    drop(follower.stop().await);
+    (store, follower, other, third)
 }
 
-/// The disk fails each read of the envelope at a place for which a peer sends another statement.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_read_that_fails_for_ever_holds_up_its_strand_for_some_tries() {
-    let folder = Folder::new("unread");
-    let store = folder.open_damaged();
-    record_rates(&store, &[rate()]);
-    let (from, through) = (SequenceId(1), SequenceId(2));
-    let skip = Change::Skip { originator: SOURCE, from, through, reason: SkipReason::Missing };
-    let (id, bytes) = (EnvelopeId::new(SOURCE, SequenceId(3)), envelope(SOURCE, 3, "true"));
-    let entry = LogEntry { id, bytes, validity: Validity::Valid, facts: None };
-    store.commit(&[skip, Change::Append(entry)]).unwrap();
-    let follower = Follower::start(store.clone());
-    let mut other = follower.connect(OTHER, &[]);
-    let mut third = follower.connect(OriginatorId(400), &[]);
-    assert_eq!(other.want(SOURCE).await, (0, Some(2)));
-    assert_eq!(third.want(SOURCE).await, (0, Some(2)));
-    // Long enough for a file of its own.
-    other.send([envelope(SOURCE, 1, &"long".repeat(2000))]).await;
-    follower.until("the find is stored", || follower.held(SOURCE).len() == 2).await;
-    store.flush().unwrap();
-    let files = fs::read_dir(folder.0.join("data")).unwrap().map(|it| it.unwrap().path());
-    let blobs: Vec<_> = files.filter(|it| it.extension().is_some_and(|it| it == "blob")).collect();
-    assert_eq!(blobs.len(), 1);
-    fs::remove_file(&blobs[0]).unwrap();
-
+/// A peer shows another envelope for place 1, which cannot be read. Its strand grows all the same.
+async fn goes_on_without_the_place(follower: Follower, mut third: Peer) {
     third.send([envelope(SOURCE, 1, "other")]).await;
     let unreadable = || follower.engine().counters().evidence_unreadable.get() == 1;
     follower.until("the place is given up", unreadable).await;
@@ -380,6 +342,36 @@ async fn a_read_that_fails_for_ever_holds_up_its_strand_for_some_tries() {
     follower.wait_for(SOURCE, 4).await;
     assert_eq!(follower.replication.counters().conflicts.get(), 0, "nothing was compared");
     drop(follower.stop().await);
+}
+
+/// A peer sends another statement for a place whose envelope is damaged, so nothing shows that it is another one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_for_a_damaged_place_holds_up_no_strand() {
+    let folder = Folder::new("compared");
+    let (store, follower, mut other, third) = missing_places(&folder).await;
+    other.send(strand(SOURCE, &[1])).await;
+    follower.until("the find is stored", || follower.held(SOURCE).len() == 2).await;
+    store.flush().unwrap();
+    folder.damage(&envelope(SOURCE, 1, "true"));
+
+    goes_on_without_the_place(follower, third).await;
+}
+
+/// The disk fails each read of the envelope at a place for which a peer sends another statement.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_that_fails_for_ever_holds_up_its_strand_for_some_tries() {
+    let folder = Folder::new("unread");
+    let (store, follower, mut other, third) = missing_places(&folder).await;
+    // Long enough for a file of its own.
+    other.send([envelope(SOURCE, 1, &"long".repeat(2000))]).await;
+    follower.until("the find is stored", || follower.held(SOURCE).len() == 2).await;
+    store.flush().unwrap();
+    let files = fs::read_dir(folder.0.join("data")).unwrap().map(|it| it.unwrap().path());
+    let blobs: Vec<_> = files.filter(|it| it.extension().is_some_and(|it| it == "blob")).collect();
+    assert_eq!(blobs.len(), 1);
+    fs::remove_file(&blobs[0]).unwrap();
+
+    goes_on_without_the_place(follower, third).await;
 }
 
 /// Two fees wait to be judged, and the disk damages the envelope of one of them.

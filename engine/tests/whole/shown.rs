@@ -35,7 +35,7 @@ fn readable(follower: &Follower) -> Vec<Bytes> {
     page
 }
 
-/// Also its end, and also when each part comes while the one before is on its way to disk.
+/// Its end is readable too, and all of it also if each part comes while the one before is on its way to disk.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backlog_is_readable_while_nothing_of_it_is_verified() {
     let backlog = Backlog::new(None);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hawser_engine::own_strand::{GAP, OperatorWord, OwnStrandStatus};
+use hawser_engine::own_strand::{GAP, OperatorConfirmation, OwnStrandStatus};
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::void::{SignedVoid, VoidStatement};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
@@ -28,7 +28,7 @@ async fn say(follower: &Follower, gap: u64) {
     let status = || follower.engine().own_strand_status();
     let is_quarantined = || matches!(status(), OwnStrandStatus::Quarantined(_));
     follower.until("a peer shows what is not held", is_quarantined).await;
-    follower.engine().confirm_own_strand(OperatorWord { gap, about: status() });
+    follower.engine().confirm_own_strand(OperatorConfirmation { gap, about: status() });
 }
 
 /// Waits for a quarantine, and ends it as an operator whose disk was lost.
@@ -150,7 +150,7 @@ async fn a_statement_that_comes_after_the_release_ends_it_if_nothing_was_signed(
     follower.stop().await;
 }
 
-/// As above, and this folder has signed: another one may sign the same places.
+/// The same node as above, whose folder has signed: another folder may sign the same places.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_statement_about_places_above_those_that_a_released_node_has_signed_stops_it() {
     let follower = Follower::start(common::store());
@@ -170,7 +170,7 @@ async fn a_statement_about_places_above_those_that_a_released_node_has_signed_st
     follower.until("it does not sign", || status() == OwnStrandStatus::Stopped).await;
     follower.publish("four").await.unwrap_err();
     assert_eq!(kept(&follower), [below, above]);
-    follower.engine().confirm_own_strand(OperatorWord { gap: GAP, about: status() });
+    follower.engine().confirm_own_strand(OperatorConfirmation { gap: GAP, about: status() });
     follower.until("the operator is heard", || follower.complaint().is_none()).await;
     let behind = OriginatorEnvelope::parse(follower.publish("on").await.unwrap()).unwrap();
     assert_eq!(behind.id(), EnvelopeId::new(NODE, SequenceId(1_000 + GAP + 1)));
@@ -263,7 +263,7 @@ async fn a_node_continues_behind_the_places_that_another_of_its_folders_has_decl
     follower.stop().await;
 }
 
-/// As above, and the node is restarted before it is released.
+/// The same node as above, restarted before it is released.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_forgets_no_places_that_another_folder_has_declared() {
     let store = common::store();
@@ -287,7 +287,7 @@ async fn a_statement_is_dated_behind_all_that_the_node_is_known_to_have_signed()
     let status = || follower.engine().own_strand_status();
     let is_stopped = || status() == OwnStrandStatus::Stopped;
     follower.until("it was signed after the start, by this clock", is_stopped).await;
-    follower.engine().confirm_own_strand(OperatorWord { gap: GAP, about: status() });
+    follower.engine().confirm_own_strand(OperatorConfirmation { gap: GAP, about: status() });
     follower.until("the operator is heard", || follower.complaint().is_none()).await;
     let [signed] = kept(&follower)[..] else { panic!("one statement: {:?}", kept(&follower)) };
     assert!(!signed.statement.is_broken_by(later_ns + 1), "one that was lost may be as late");

@@ -1,4 +1,4 @@
-//! Manifests of backups.
+//! Fuzz target: manifests of backups.
 
 use hawser_proto::merkle::TreeHash;
 use hawser_proto::{OriginatorId, SecretKey, SequenceId};

@@ -1,4 +1,4 @@
-//! JSON-RPC messages to the embedded development chain.
+//! Fuzz target: JSON-RPC messages to the embedded development chain.
 
 use hawser_devchain::embedded::{EmbeddedSettings, Genesis, OfflineChain};
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! Checkpoints with cosignatures, as bytes and as notes, on their way to a witness, proofs, and paths of tiles.
+//! Fuzz target: checkpoints with cosignatures, as bytes, as notes and on their way to a witness; proofs; tiles.
 
 use hawser_proto::checkpoint::{
     CheckpointSubmission, CosignedCheckpoint, cosignature_lines, read_cosignature_lines,

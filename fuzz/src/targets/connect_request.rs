@@ -1,4 +1,4 @@
-//! Requests of the Connect protocol: their headers, and the framing and compression of their bodies.
+//! Fuzz target: requests of the Connect protocol: their headers, and the framing and compression of their bodies.
 
 use bytes::Bytes;
 use hawser_serve::{ConnectRequest, MESSAGE_LEN_BYTES_MAX};

@@ -1,4 +1,4 @@
-//! Control frames of a peer.
+//! Fuzz target: control frames of a peer.
 
 use bytes::{Bytes, BytesMut};
 use hawser_proto::frame::{ControlDecoder, FrameError};

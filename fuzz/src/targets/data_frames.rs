@@ -1,4 +1,4 @@
-//! Data frames of a peer.
+//! Fuzz target: data frames of a peer.
 
 use bytes::{Bytes, BytesMut};
 use hawser_proto::frame::{DataDecoder, DataFrame, FrameError};

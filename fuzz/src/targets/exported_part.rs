@@ -1,4 +1,4 @@
-//! Files of an exported log, lines of rows, verdicts on ranges and manifests of exports.
+//! Fuzz target: files of an exported log, lines of rows, verdicts on ranges and manifests of exports.
 
 use bytes::Bytes;
 use hawser_audit::export::{Manifest, PartReader, encode_part};

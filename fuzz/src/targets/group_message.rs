@@ -1,4 +1,4 @@
-//! MLS group messages.
+//! Fuzz target: MLS group messages.
 
 use hawser_proto::mls::parse_group_message;
 

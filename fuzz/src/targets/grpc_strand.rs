@@ -1,4 +1,4 @@
-//! Messages in which a peer without QUIC sends a strand.
+//! Fuzz target: messages in which a peer without QUIC sends a strand.
 
 use std::time::Instant;
 

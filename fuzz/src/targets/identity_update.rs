@@ -1,4 +1,4 @@
-//! Identity updates, on their own and after the captured ones.
+//! Fuzz target: identity updates, on their own and after the captured ones.
 
 use std::sync::LazyLock;
 

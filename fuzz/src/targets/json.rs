@@ -1,4 +1,4 @@
-//! Bodies of the Connect protocol in JSON, and the messages that become JSON.
+//! Fuzz target: bodies of the Connect protocol in JSON, and the messages that become JSON.
 
 use bytes::Bytes;
 use hawser_proto::pb::{MethodSchema, to_json};

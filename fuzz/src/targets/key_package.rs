@@ -1,4 +1,4 @@
-//! MLS key packages.
+//! Fuzz target: MLS key packages.
 
 use hawser_mls::key_package;
 use hawser_proto::mls::{Credential, parse_key_package};

@@ -1,4 +1,4 @@
-//! The typed layers of an envelope, which keep the bytes they came in.
+//! Fuzz target: the typed layers of an envelope, which keep the bytes they came in.
 
 use bytes::Bytes;
 use hawser_proto::envelope::{

@@ -1,4 +1,4 @@
-//! Reports of misbehaviour, which anonymous callers submit and auditors judge.
+//! Fuzz target: reports of misbehaviour, which anonymous callers submit and auditors judge.
 
 use bytes::Bytes;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;

@@ -1,4 +1,4 @@
-//! Payer reports and attestations of other nodes, and proofs of leaves.
+//! Fuzz target: payer reports and attestations of other nodes, and proofs of leaves.
 
 use bytes::Bytes;
 use hawser_proto::envelope::{ClientEnvelope, Payload};

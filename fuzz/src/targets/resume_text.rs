@@ -1,4 +1,4 @@
-//! The text of a cursor in metadata: `hawser-resume`.
+//! Fuzz target: the text of a cursor in metadata: `hawser-resume`.
 
 use std::fmt::Write as _;
 

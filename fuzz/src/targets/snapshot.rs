@@ -1,4 +1,4 @@
-//! Snapshots for new nodes: manifests and chunks.
+//! Fuzz target: snapshots for new nodes: manifests and chunks.
 
 use bytes::Bytes;
 use hawser_proto::checkpoint::{Checkpoint, CosignedCheckpoint};

@@ -1,4 +1,4 @@
-//! The requests of one stream of `QueryApi.Subscribe`, one after another.
+//! Fuzz target: the requests of one stream of `QueryApi.Subscribe`, one after another.
 
 use std::collections::{BTreeMap, BTreeSet};
 

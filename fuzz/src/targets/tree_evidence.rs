@@ -1,4 +1,4 @@
-//! Evidence that rests on signed trees, read from untrusted files.
+//! Fuzz target: evidence that rests on signed trees, read from untrusted files.
 
 use bytes::Bytes;
 use hawser_proto::checkpoint::Checkpoint;

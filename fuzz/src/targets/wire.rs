@@ -1,4 +1,4 @@
-//! Every message that a node decodes from outside, with the generated protobuf types.
+//! Fuzz target: every message that a node decodes from outside, with the generated protobuf types.
 
 use std::fmt::Debug;
 

@@ -118,7 +118,7 @@ impl Drop for WaitGuard {
 
 /// An attempt to publish a payload. Requests with an equal payload wait for the same attempt.
 #[derive(Debug, Clone)]
-struct Attempt {
+struct PayloadAttempt {
     progress: watch::Receiver<Progress>,
     waiting: Waiting,
 }
@@ -155,7 +155,7 @@ pub(crate) struct ChainPath {
     strands: ChainStrands,
     identity: Option<Arc<TenantIdentity>>,
     /// The latest attempt of each payload, which requests with an equal payload join.
-    progress: Arc<Mutex<RecentPayloads<Attempt>>>,
+    progress: Arc<Mutex<RecentPayloads<PayloadAttempt>>>,
     /// Payloads that are on the chain, for any time: every reader of a topic can send them again. Kept apart from
     /// `progress`, because an attempt is forgotten after some minutes and its payload must still not be sent twice.
     on_chain: Arc<Cache<PayloadKey, KnownOnChain>>,
@@ -164,7 +164,7 @@ pub(crate) struct ChainPath {
     metrics: Arc<GatewayMetrics>,
     /// Time for a node to show an envelope after its transaction was mined.
     shown_timeout: Duration,
-    /// Of each topic, one payload is at the writer.
+    /// Lets one payload of each topic go to the writer at a time.
     topics: TopicTurns,
     /// Bounds the payloads at the writer.
     gate: FairGate,
@@ -237,7 +237,7 @@ impl ChainPath {
     /// Records that a payload is on the chain as this envelope. Requests with the payload are answered with it.
     pub(crate) fn record_found(&self, payload: &Bytes, envelope: OriginatorEnvelope) {
         let (_, progress) = watch::channel(Progress::Done(Ok(with_own_buffers(&envelope))));
-        let attempt = Attempt { progress, waiting: Waiting::default() };
+        let attempt = PayloadAttempt { progress, waiting: Waiting::default() };
         self.remember(payload, payload_key(payload), attempt);
     }
 
@@ -349,13 +349,13 @@ impl ChainPath {
         let now = std::time::Instant::now();
         // One lock for the look-up and the entry: of two equal payloads at the same time only one is sent.
         let mut recent = self.progress.lock();
-        if let Some(Attempt { progress, waiting }) = recent.get(&key, now) {
+        if let Some(PayloadAttempt { progress, waiting }) = recent.get(&key, now) {
             self.metrics.chain_repeats.inc();
             return (TopicStep { progress, new: None }, waiting.wait());
         }
         let (sender, progress) = watch::channel(Progress::Sending);
         let waiting = Waiting::default();
-        let attempt = Attempt { progress: progress.clone(), waiting: waiting.clone() };
+        let attempt = PayloadAttempt { progress: progress.clone(), waiting: waiting.clone() };
         recent.put(key, attempt, weight_of(&item.payload), now);
         let (caller, waits) = (caller.clone(), waiting.wait());
         let new = Some(NewPayload { item, key, progress: sender, previous, caller, waiting });
@@ -405,7 +405,7 @@ impl ChainPath {
             match (&result, pending_since) {
                 (Err(ChainPublishError::Pending { .. }), _) => {
                     let (next, progress) = watch::channel(Progress::Sending);
-                    let attempt = Attempt { progress, waiting: new.waiting.clone() };
+                    let attempt = PayloadAttempt { progress, waiting: new.waiting.clone() };
                     self.remember(&new.item.payload, new.key, attempt);
                     let answered = std::mem::replace(&mut new.progress, next);
                     answered.send_replace(Progress::Done(result));
@@ -449,7 +449,7 @@ impl ChainPath {
         }
     }
 
-    fn remember(&self, payload: &Bytes, key: PayloadKey, attempt: Attempt) {
+    fn remember(&self, payload: &Bytes, key: PayloadKey, attempt: PayloadAttempt) {
         let now = std::time::Instant::now();
         self.progress.lock().put(key, attempt, weight_of(payload), now);
     }

@@ -27,7 +27,7 @@ use tonic::{Code, Status};
 
 use super::answer::{AnswerError, ExpectedAnswer, VerifiedAnswer, verify};
 use super::error::NodeError;
-use super::queue::{JobQueue, JobTaker, QueueClosed, job_queue};
+use super::queue::{JobQueue, JobTaker, QueueClosedError, job_queue};
 use super::report_count::ReportCount;
 use super::reporter::Reporter;
 use super::wanted::WantedEnvelope;
@@ -218,7 +218,7 @@ impl Batcher {
         let waiting = tokio::select! {
             waiting = jobs.put(job) => match waiting {
                 Ok(waiting) => waiting,
-                Err(QueueClosed) => return not_called(unused()),
+                Err(QueueClosedError) => return not_called(unused()),
             },
             () = gone.cancelled() => return None,
             error = &mut end => return not_called(error),

@@ -27,15 +27,15 @@ const SILENCE_MAX: Duration = Duration::from_secs(90);
 
 /// The envelopes of the chain strands that nodes have shown. Clones share all state.
 #[derive(Clone, Default)]
-pub(crate) struct ChainStrands(Arc<Inner>);
+pub(crate) struct ChainStrands(Arc<ChainStrandsState>);
 
-struct Inner {
+struct ChainStrandsState {
     observed: Mutex<Observations>,
     fresh: Mutex<FreshPlaces>,
     changed: watch::Sender<()>,
 }
 
-impl Default for Inner {
+impl Default for ChainStrandsState {
     fn default() -> Self {
         Self {
             observed: Mutex::default(),

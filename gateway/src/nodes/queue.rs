@@ -37,7 +37,7 @@ struct WaitingJobs<T> {
 
 /// The error of a closed queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct QueueClosed;
+pub(super) struct QueueClosedError;
 
 /// Creates a queue with this many places.
 pub(super) fn job_queue<T>(places: usize) -> (JobQueue<T>, JobTaker<T>) {
@@ -60,13 +60,13 @@ impl<T> JobQueue<T> {
     /// Waits for a place and puts a job in. If the future is dropped, the job is not in the queue.
     ///
     /// # Errors
-    /// [`QueueClosed`] if the receiving end was dropped; the job is dropped, too.
-    pub(super) async fn put(&self, job: T) -> Result<QueuedJob<T>, QueueClosed> {
-        let place = self.0.places.clone().acquire_owned().await.map_err(|_| QueueClosed)?;
+    /// [`QueueClosedError`] if the receiving end was dropped; the job is dropped, too.
+    pub(super) async fn put(&self, job: T) -> Result<QueuedJob<T>, QueueClosedError> {
+        let place = self.0.places.clone().acquire_owned().await.map_err(|_| QueueClosedError)?;
         let number = {
             let mut waiting = self.0.waiting.lock();
             if waiting.is_closed {
-                return Err(QueueClosed);
+                return Err(QueueClosedError);
             }
             let number = waiting.next;
             waiting.next += 1;
@@ -183,10 +183,10 @@ mod tests {
         let mut blocked = Box::pin(queue.put(late.clone()));
         assert!((&mut blocked).now_or_never().is_none());
         drop(taker);
-        assert_eq!(blocked.now_or_never().unwrap().err(), Some(QueueClosed));
+        assert_eq!(blocked.now_or_never().unwrap().err(), Some(QueueClosedError));
         assert!(!waiting.give_up());
         assert_eq!((Arc::strong_count(&job), Arc::strong_count(&late)), (1, 1));
         let mut after = Box::pin(queue.put(late));
-        assert_eq!((&mut after).now_or_never().unwrap().err(), Some(QueueClosed));
+        assert_eq!((&mut after).now_or_never().unwrap().err(), Some(QueueClosedError));
     }
 }

@@ -22,9 +22,9 @@ pub(super) type NodeMap = BTreeMap<OriginatorId, Arc<Node>>;
 
 /// The nodes of the canonical network. Clones share state.
 #[derive(Clone)]
-pub(crate) struct Nodes(Arc<Inner>);
+pub(crate) struct Nodes(Arc<NodesState>);
 
-struct Inner {
+struct NodesState {
     strategy: Strategy,
     /// Seed of this gateway's random choices.
     seed: u64,
@@ -37,7 +37,7 @@ struct Inner {
 
 impl Nodes {
     pub(super) fn new(strategy: Strategy, share: Option<Arc<GatewayShare>>) -> Self {
-        Self(Arc::new(Inner {
+        Self(Arc::new(NodesState {
             strategy,
             seed: rand::random(),
             canonical: RwLock::default(),

@@ -9,7 +9,7 @@ use hawser_rules::PayloadClass;
 use hawser_serve::bucket::{Bucket, BucketSize};
 use hawser_serve::caller_table::CallerTable;
 
-use super::limits::LimitExceeded;
+use super::limits::PolicyLimitError;
 use super::rules::Policy;
 use crate::sharing::SharedBucket;
 
@@ -55,7 +55,7 @@ impl KindLimits {
         policy: &Policy,
         counts: &KindCounts,
         now_ms: u64,
-    ) -> Result<(), LimitExceeded> {
+    ) -> Result<(), PolicyLimitError> {
         let buckets = self.callers.get(caller).copied().unwrap_or_default();
         check(&buckets, policy, counts, now_ms)
     }
@@ -70,7 +70,7 @@ impl KindLimits {
         total: &Policy,
         counts: &KindCounts,
         now_ms: u64,
-    ) -> Result<(), LimitExceeded> {
+    ) -> Result<(), PolicyLimitError> {
         check(&self.total, total, counts, now_ms)
     }
 
@@ -147,11 +147,11 @@ pub(super) fn shared(policy: &Policy, total: &Policy, counts: &KindCounts) -> Ve
 
 /// Returns the error for a bucket that all gateways together have emptied. `wait_ms` is the time after which the same
 /// request fits; `None` if it never does.
-pub(super) fn exceeded(bucket: &SharedBucket, wait_ms: Option<u64>) -> LimitExceeded {
+pub(super) fn exceeded(bucket: &SharedBucket, wait_ms: Option<u64>) -> PolicyLimitError {
     let [minute, hour] = names(bucket.kind);
     let is_minute = bucket.size.window_ms == BucketSize::per_minute(0).window_ms;
     let what = if is_minute { minute } else { hour };
-    LimitExceeded { what, retry_after_s: wait_ms.map(|wait_ms| wait_ms.div_ceil(1000)) }
+    PolicyLimitError { what, retry_after_s: wait_ms.map(|wait_ms| wait_ms.div_ceil(1000)) }
 }
 
 fn check(
@@ -159,7 +159,7 @@ fn check(
     policy: &Policy,
     counts: &KindCounts,
     now_ms: u64,
-) -> Result<(), LimitExceeded> {
+) -> Result<(), PolicyLimitError> {
     for kind in PayloadClass::ALL.into_iter().filter(|kind| counts[*kind as usize] > 0) {
         let of_kind = buckets[kind as usize].iter().zip(sizes(policy, kind)).zip(names(kind));
         for ((bucket, size), what) in of_kind {
@@ -167,7 +167,7 @@ fn check(
             let wait_ms = bucket.wait_ms(size, counts[kind as usize], now_ms);
             if wait_ms != Some(0) {
                 let retry_after_s = wait_ms.map(|wait_ms| wait_ms.div_ceil(1000));
-                return Err(LimitExceeded { what, retry_after_s });
+                return Err(PolicyLimitError { what, retry_after_s });
             }
         }
     }
@@ -214,7 +214,7 @@ mod tests {
         [policy, total]: [&Policy; 2],
         (kind, times): (PayloadClass, usize),
         now_ms: u64,
-    ) -> Result<(), LimitExceeded> {
+    ) -> Result<(), PolicyLimitError> {
         let counts = count(std::iter::repeat_n(kind, times));
         limits.check_caller(caller, policy, &counts, now_ms)?;
         limits.check_total(total, &counts, now_ms)?;
@@ -298,7 +298,7 @@ mod tests {
         let bucket = |of_total, size| SharedBucket { of_total, kind: Commit, size, cost: 2 };
         assert_eq!(shared, [bucket(false, size[0]), bucket(true, size[1])]);
         assert_eq!(exceeded(&shared[0], Some(1500)).what, "commits a minute");
-        let of_hour = LimitExceeded { what: "commits an hour", retry_after_s: None };
+        let of_hour = PolicyLimitError { what: "commits an hour", retry_after_s: None };
         assert_eq!(exceeded(&shared[1], None), of_hour);
     }
 

@@ -9,7 +9,7 @@ use hawser_serve::bucket::{Bucket, BucketSize};
 use hawser_serve::caller_table::CallerTable;
 
 use super::config::Policy;
-use crate::sharing::{SharedCost, SharedExceeded, SharedLimits};
+use crate::sharing::{SharedCost, SharedLimitError, SharedLimits};
 
 /// Largest number of callers whose usage is kept. A guess: 200,000 take about 60 MB. Beyond it, the caller whose
 /// usage expires first is removed.
@@ -47,7 +47,7 @@ impl CallerCost {
 
 /// The limit that a request exceeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct LimitExceeded {
+pub(crate) struct PolicyLimitError {
     /// The limit in words for the error text, such as `envelopes a minute`.
     pub(crate) what: &'static str,
     /// Seconds after which the same request fits; `None` if its cost alone exceeds the limit.
@@ -128,10 +128,10 @@ pub(crate) fn shared(policy: &Policy) -> SharedLimits {
     }
 }
 
-impl LimitExceeded {
+impl PolicyLimitError {
     /// Returns the error for a limit that all gateways together have exceeded. A budget fits again when its hour or
     /// day of UTC ends.
-    pub(crate) fn of_shared(exceeded: SharedExceeded, now_ms: u64) -> Self {
+    pub(crate) fn of_shared(exceeded: SharedLimitError, now_ms: u64) -> Self {
         const NAMES: [&str; 7] = [
             "envelopes a minute",
             "envelopes an hour",
@@ -172,7 +172,7 @@ impl CallerUsage {
         policy: &Policy,
         cost: CallerCost,
         now_ms: u64,
-    ) -> Result<(), LimitExceeded> {
+    ) -> Result<(), PolicyLimitError> {
         self.hour_budget.turn_to(now_ms / HOUR_MS);
         self.day_budget.turn_to(now_ms / DAY_MS);
         self.check_buckets(policy, cost, now_ms)?;
@@ -185,7 +185,7 @@ impl CallerUsage {
         policy: &Policy,
         cost: CallerCost,
         now_ms: u64,
-    ) -> Result<(), LimitExceeded> {
+    ) -> Result<(), PolicyLimitError> {
         self.check(policy, cost, now_ms)?;
         if let Some(size) = minute(policy) {
             self.minute.take(size, cost.envelopes, now_ms);
@@ -219,7 +219,7 @@ impl CallerUsage {
         policy: &Policy,
         cost: CallerCost,
         now_ms: u64,
-    ) -> Result<(), LimitExceeded> {
+    ) -> Result<(), PolicyLimitError> {
         for (what, bucket, size) in [
             ("envelopes a minute", &self.minute, minute(policy)),
             ("envelopes an hour", &self.hour, hour(policy)),
@@ -229,9 +229,9 @@ impl CallerUsage {
                 Some(0) => {}
                 Some(wait_ms) => {
                     let retry_after_s = Some(wait_ms.div_ceil(1000));
-                    return Err(LimitExceeded { what, retry_after_s });
+                    return Err(PolicyLimitError { what, retry_after_s });
                 }
-                None => return Err(LimitExceeded { what, retry_after_s: None }),
+                None => return Err(PolicyLimitError { what, retry_after_s: None }),
             }
         }
         Ok(())
@@ -242,7 +242,7 @@ impl CallerUsage {
         policy: &Policy,
         cost: CallerCost,
         now_ms: u64,
-    ) -> Result<(), LimitExceeded> {
+    ) -> Result<(), PolicyLimitError> {
         for (budget, limits, names, length_ms) in [
             (&self.hour_budget, hour_budgets(policy), OF_HOUR, HOUR_MS),
             (&self.day_budget, day_budgets(policy), OF_DAY, DAY_MS),
@@ -256,7 +256,7 @@ impl CallerUsage {
             {
                 if most.is_some_and(|most| used.saturating_add(cost) > most) {
                     let ever = most.is_some_and(|most| cost <= most);
-                    return Err(LimitExceeded { what, retry_after_s: ever.then_some(next_s) });
+                    return Err(PolicyLimitError { what, retry_after_s: ever.then_some(next_s) });
                 }
             }
         }
@@ -275,7 +275,7 @@ impl CallerLimits {
         policy: &Policy,
         cost: CallerCost,
         now_ms: u64,
-    ) -> Result<(), LimitExceeded> {
+    ) -> Result<(), PolicyLimitError> {
         let mut used = self.callers.get(caller).copied().unwrap_or_default();
         used.take(policy, cost, now_ms)?;
         self.callers.put(caller.into(), used, used.ends_ms(policy), now_ms);
@@ -291,7 +291,7 @@ impl CallerLimits {
         policy: &Policy,
         cost: CallerCost,
         now_ms: u64,
-    ) -> Result<(), LimitExceeded> {
+    ) -> Result<(), PolicyLimitError> {
         self.total.check(policy, cost, now_ms)
     }
 
@@ -304,7 +304,7 @@ impl CallerLimits {
         policy: &Policy,
         cost: CallerCost,
         now_ms: u64,
-    ) -> Result<(), LimitExceeded> {
+    ) -> Result<(), PolicyLimitError> {
         self.total.take(policy, cost, now_ms)
     }
 

@@ -39,7 +39,7 @@ pub(crate) use jwt::TokenError;
 use jwt::TokenKeys;
 use kind_limits::{KindCounts, KindLimits};
 pub(crate) use limits::CallerCost;
-use limits::{CallerLimits, LimitExceeded, shared};
+use limits::{CallerLimits, PolicyLimitError, shared};
 use parking_lot::{Mutex, RwLock};
 use token_checks::TokenChecks;
 use tokio::runtime::Handle;
@@ -87,9 +87,9 @@ pub(crate) enum PolicyError {
     #[error("envelope {index}: the congestion fee of every node exceeds the limit of this caller")]
     AllNodesExpensive { index: usize },
     #[error("too many {}", .0.what)]
-    LimitExceeded(LimitExceeded),
+    LimitExceeded(PolicyLimitError),
     #[error("all callers together have sent too many {}", .0.what)]
-    TotalExceeded(LimitExceeded),
+    TotalExceeded(PolicyLimitError),
 }
 
 impl PolicyError {
@@ -196,7 +196,7 @@ impl TakenCost {
         let of_kind = exceeded.place.checked_sub(SharedLimits::COUNT).and_then(|at| kinds.get(at));
         let limit = match of_kind {
             Some(bucket) => kind_limits::exceeded(bucket, exceeded.wait_ms),
-            None => LimitExceeded::of_shared(exceeded, now_ms),
+            None => PolicyLimitError::of_shared(exceeded, now_ms),
         };
         Err(match exceeded.of_total {
             true => PolicyError::TotalExceeded(limit),

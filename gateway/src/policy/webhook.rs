@@ -227,7 +227,7 @@ impl Webhook {
         Ok(Self { settings, client, authorization, of_callers, of_credentials, is_failing })
     }
 
-    /// Returns if the service allows the caller to publish these envelopes.
+    /// Asks the service if the caller may publish these envelopes.
     ///
     /// # Errors
     /// [`WebhookError`] if the caller may not publish, if the service does not answer, or if too many calls are

@@ -17,7 +17,7 @@ use tonic::{Code, Status};
 use crate::bill::{BillEntry, BillLine, RequestBill};
 use crate::chain::{ChainItem, ChainPath};
 use crate::identity::{
-    self, InvalidUpdate, JudgeError, PlacedUpdate, TenantIdentity, UpdateItem, VouchError,
+    self, JudgeError, PlacedUpdate, TenantIdentity, UpdateError, UpdateItem, VouchError,
 };
 use crate::landed::client_key;
 use crate::metrics::GatewayMetrics;
@@ -312,7 +312,7 @@ impl PublishService {
             details.into_status(Code::ResourceExhausted, &failed.to_string())
         };
         match failed {
-            JudgeError::Invalid(InvalidUpdate { index, reason }) => {
+            JudgeError::Invalid(UpdateError { index, reason }) => {
                 UpdatesError::Refused(self.invalid_update(*index, reason))
             }
             JudgeError::TooMany { .. } => UpdatesError::Refused(of_checks()),

@@ -1,5 +1,7 @@
 //! A fake node whose behaviour a test sets.
 
+mod services;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -12,16 +14,11 @@ use futures_util::{Stream, StreamExt as _, stream};
 use hawser_proto::envelope::{PayerEnvelope, UnsealedEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
-use hawser_proto::pb::xmtp::xmtpv4::message_api::misbehavior_api_server::{
-    MisbehaviorApi, MisbehaviorApiServer,
-};
+use hawser_proto::pb::xmtp::xmtpv4::message_api::misbehavior_api_server::MisbehaviorApiServer;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_server::{
     ReplicationApi, ReplicationApiServer,
 };
-use hawser_proto::pb::xmtp::xmtpv4::metadata_api as metadata;
-use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_server::{
-    MetadataApi, MetadataApiServer,
-};
+use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_server::MetadataApiServer;
 use hawser_proto::{Bytes, OriginatorId, SecretKey};
 use hawser_serve::{CallMetrics, ServeSettings, Server, StatusDetails, WrongField};
 use http::HeaderMap;
@@ -31,9 +28,7 @@ use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::service::RoutesBuilder;
 use tonic::{Code, Request, Response, Status};
-use tonic_health::pb::health_check_response::ServingStatus;
-use tonic_health::pb::health_server::{Health, HealthServer};
-use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
+use tonic_health::pb::health_server::HealthServer;
 
 /// The behaviour of a node at calls to publish.
 #[derive(Debug, Clone, PartialEq)]
@@ -503,91 +498,6 @@ impl ReplicationApi for Inner {
         &self,
         _: Request<api::GetInboxIdsRequest>,
     ) -> Result<Response<api::GetInboxIdsResponse>, Status> {
-        Err(Status::unimplemented(""))
-    }
-}
-
-#[tonic::async_trait]
-impl MisbehaviorApi for Inner {
-    async fn submit_misbehavior_report(
-        &self,
-        request: Request<api::SubmitMisbehaviorReportRequest>,
-    ) -> Result<Response<api::SubmitMisbehaviorReportResponse>, Status> {
-        self.stored.lock().reports.push(request.into_inner().report.unwrap());
-        let hosting = *self.hosting.borrow();
-        match hosting {
-            Hosting::Accepts => Ok(Response::new(api::SubmitMisbehaviorReportResponse {})),
-            Hosting::Refuses => Err(Status::unavailable("not now")),
-            Hosting::Hangs => std::future::pending().await,
-        }
-    }
-
-    async fn query_misbehavior_reports(
-        &self,
-        _: Request<api::QueryMisbehaviorReportsRequest>,
-    ) -> Result<Response<api::QueryMisbehaviorReportsResponse>, Status> {
-        Err(Status::unimplemented(""))
-    }
-}
-
-#[tonic::async_trait]
-impl MetadataApi for Inner {
-    type SubscribeSyncCursorStream = Streamed<metadata::GetSyncCursorResponse>;
-
-    async fn get_version(
-        &self,
-        _: Request<metadata::GetVersionRequest>,
-    ) -> Result<Response<metadata::GetVersionResponse>, Status> {
-        let version = self.version.borrow().clone();
-        let version = version.ok_or_else(|| Status::unimplemented(""))?;
-        Ok(Response::new(metadata::GetVersionResponse { version }))
-    }
-
-    async fn get_sync_cursor(
-        &self,
-        _: Request<metadata::GetSyncCursorRequest>,
-    ) -> Result<Response<metadata::GetSyncCursorResponse>, Status> {
-        let cursor = self.cursor.borrow().clone();
-        let cursor = cursor.ok_or_else(|| Status::unimplemented(""))?;
-        let node_id_to_sequence_id = cursor.into_iter().collect();
-        let latest_sync = Some(pb::Cursor { node_id_to_sequence_id });
-        Ok(Response::new(metadata::GetSyncCursorResponse { latest_sync }))
-    }
-
-    async fn subscribe_sync_cursor(
-        &self,
-        _: Request<metadata::GetSyncCursorRequest>,
-    ) -> Result<Response<Self::SubscribeSyncCursorStream>, Status> {
-        Err(Status::unimplemented(""))
-    }
-
-    async fn get_payer_info(
-        &self,
-        _: Request<metadata::GetPayerInfoRequest>,
-    ) -> Result<Response<metadata::GetPayerInfoResponse>, Status> {
-        Err(Status::unimplemented(""))
-    }
-}
-
-#[tonic::async_trait]
-impl Health for Inner {
-    type WatchStream = Streamed<HealthCheckResponse>;
-
-    async fn check(
-        &self,
-        _: Request<HealthCheckRequest>,
-    ) -> Result<Response<HealthCheckResponse>, Status> {
-        let status = match *self.serving.borrow() {
-            true => ServingStatus::Serving,
-            false => ServingStatus::NotServing,
-        };
-        Ok(Response::new(HealthCheckResponse { status: status.into() }))
-    }
-
-    async fn watch(
-        &self,
-        _: Request<HealthCheckRequest>,
-    ) -> Result<Response<Self::WatchStream>, Status> {
         Err(Status::unimplemented(""))
     }
 }

@@ -131,7 +131,7 @@ impl Answer {
     /// Returns the only message of an answer. Its memory counts until the answer is dropped.
     ///
     /// # Errors
-    /// As [`Answer::next`], and when it has none or more.
+    /// The errors of [`Answer::next`], and an error if the answer has no message or several.
     pub(super) async fn only(&mut self) -> Result<Bytes, PeerCallError> {
         let message = self.next().await?;
         let message = message.ok_or_else(|| Status::internal("the answer has no message"))?;

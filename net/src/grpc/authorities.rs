@@ -65,7 +65,7 @@ async fn read(file: &OsString) -> io::Result<Vec<u8>> {
     let permit = READING.acquire().await.map_err(io::Error::other)?;
     let file = file.clone();
     let reading = tokio::task::spawn_blocking(move || {
-        let _permit = permit; // for as long as the thread reads, also when no one waits for it any more
+        let _permit = permit; // for as long as the thread reads, also when its caller has stopped waiting
         read_now(&file)
     });
     reading.await.map_err(io::Error::other)?

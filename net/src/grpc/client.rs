@@ -336,7 +336,7 @@ impl EnvelopeStream {
     }
 }
 
-/// Returns whether calls to this URL are protected by TLS.
+/// Returns true if calls to this URL are protected by TLS.
 pub(super) fn is_tls(url: &str) -> bool {
     url.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://"))
 }
@@ -373,16 +373,22 @@ mod tests {
 
     use super::*;
 
-    /// A server that answers calls of this service as the reference implementation answers those of services that it
-    /// does not have.
-    #[derive(Clone)]
-    struct WithoutCheckpoints;
+    /// A service that answers all its calls alike.
+    trait OneAnswer: Clone + Send + Sync + 'static {
+        const NAME: &'static str;
 
-    impl NamedService for WithoutCheckpoints {
-        const NAME: &'static str = "hawser.checkpoint_api.CheckpointApi";
+        fn answer(&self) -> Response<Body>;
     }
 
-    impl Service<Request<Body>> for WithoutCheckpoints {
+    /// The server of such a service.
+    #[derive(Clone)]
+    struct OneAnswerServer<T>(T);
+
+    impl<T: OneAnswer> NamedService for OneAnswerServer<T> {
+        const NAME: &'static str = T::NAME;
+    }
+
+    impl<T: OneAnswer> Service<Request<Body>> for OneAnswerServer<T> {
         type Response = Response<Body>;
         type Error = Infallible;
         type Future = Ready<Result<Response<Body>, Infallible>>;
@@ -392,20 +398,37 @@ mod tests {
         }
 
         fn call(&mut self, _: Request<Body>) -> Self::Future {
+            ready(Ok(self.0.answer()))
+        }
+    }
+
+    /// Starts a server with this service alone, and connects to it.
+    async fn client_of(service: impl OneAnswer) -> PeerClient {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let url = format!("http://{}", listener.local_addr().expect("it is bound"));
+        let server = Server::builder().add_service(OneAnswerServer(service));
+        tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
+        PeerClient::connect(&url, None, None).await.expect("it listens")
+    }
+
+    /// Answers as the reference implementation answers calls of services that it does not have.
+    #[derive(Clone)]
+    struct WithoutCheckpoints;
+
+    impl OneAnswer for WithoutCheckpoints {
+        const NAME: &'static str = "hawser.checkpoint_api.CheckpointApi";
+
+        fn answer(&self) -> Response<Body> {
             let mut page = Response::new(Body::empty());
             *page.status_mut() = StatusCode::NOT_FOUND;
-            ready(Ok(page))
+            page
         }
     }
 
     /// The client reports the method as missing. Otherwise the peer would be asked again every three seconds.
     #[tokio::test]
     async fn a_peer_that_answers_with_http_404_has_no_checkpoints() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
-        let url = format!("http://{}", listener.local_addr().expect("it is bound"));
-        let server = Server::builder().add_service(WithoutCheckpoints);
-        tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
-        let client = PeerClient::connect(&url, None, None).await.expect("it listens");
+        let client = client_of(WithoutCheckpoints).await;
         let answered = client.checkpoint(OriginatorId(200)).await;
         assert!(matches!(answered, Err(PeerCallError::Unimplemented)), "{answered:?}");
     }
@@ -414,20 +437,10 @@ mod tests {
     #[derive(Clone)]
     struct LongClock(u32);
 
-    impl NamedService for LongClock {
+    impl OneAnswer for LongClock {
         const NAME: &'static str = "xmtp.xmtpv4.metadata_api.MetadataApi";
-    }
 
-    impl Service<Request<Body>> for LongClock {
-        type Response = Response<Body>;
-        type Error = Infallible;
-        type Future = Ready<Result<Response<Body>, Infallible>>;
-
-        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-            Poll::Ready(Ok(()))
-        }
-
-        fn call(&mut self, _: Request<Body>) -> Self::Future {
+        fn answer(&self) -> Response<Body> {
             let entries = (0..self.0).map(|number| (u32::MAX - number, u64::MAX));
             let latest_sync = Some(pb::Cursor { node_id_to_sequence_id: entries.collect() });
             let clock = metadata_api::GetSyncCursorResponse { latest_sync };
@@ -435,7 +448,7 @@ mod tests {
             let body = EncodeBody::new_client(ProstEncoder::default(), clock, None, None);
             let mut response = Response::new(Body::new(body));
             response.headers_mut().insert("grpc-status", HeaderValue::from_static("0"));
-            ready(Ok(response))
+            response
         }
     }
 
@@ -444,11 +457,7 @@ mod tests {
     async fn a_clock_with_more_entries_than_nodes_exchange_over_quic_is_not_read() {
         let most = u32::try_from(MAX_CLOCK_ENTRIES).expect("it fits");
         for (entries, is_read) in [(most, true), (2 * most, false)] {
-            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
-            let url = format!("http://{}", listener.local_addr().expect("it is bound"));
-            let server = Server::builder().add_service(LongClock(entries));
-            tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
-            let client = PeerClient::connect(&url, None, None).await.expect("it listens");
+            let client = client_of(LongClock(entries)).await;
             match client.heads().await {
                 Ok(PeerHeads { heads, .. }) if is_read => {
                     assert_eq!(heads.map(|heads| heads.len()), Some(MAX_CLOCK_ENTRIES));

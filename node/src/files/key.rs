@@ -115,7 +115,7 @@ fn own_user() -> u32 {
 /// Reads a secret key.
 ///
 /// # Errors
-/// Those of [`read_secret`], and an error if the text is not a key.
+/// The errors of [`read_secret`], and an error if the text is not a key.
 pub fn read(path: &Path) -> Result<SecretKey, SecretFileError> {
     Ok(SecretKey::from_hex(&read_secret(path)?)?)
 }

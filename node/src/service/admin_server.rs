@@ -1,10 +1,8 @@
 //! The server for the operator's commands on the socket of the data folder.
 
-use std::io::{self, BufReader};
+use std::io::BufReader;
 use std::ops::ControlFlow;
-use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
@@ -14,7 +12,6 @@ use hawser_engine::runtime::{PayerReporter, ScrubMode};
 use hawser_proto::SecretKey;
 use hawser_storage::Objects;
 use parking_lot::Mutex;
-use tokio::net::UnixListener;
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -22,7 +19,7 @@ use super::bootstrap;
 use super::log_levels::LogLevels;
 use super::peers::PeerStatusView;
 use super::report_steps::{self, StepOrder};
-use crate::admin::{AdminReply, AdminRequest, SocketPath, read_line, write_line};
+use crate::admin::{ACCEPT_PAUSE, AdminReply, AdminRequest, CommandSocket, read_line, write_line};
 use crate::backup::{self, Throttle};
 use crate::bucket::ObjectsAt;
 use crate::error::{RunError, RunErrorKind};
@@ -31,12 +28,8 @@ use crate::prune;
 
 /// The number of commands that are served concurrently; further ones wait. A guess: an operator runs one or two.
 const COMMANDS_MAX: usize = 8;
-/// The time limit for a command to send its request and to accept a reply. A guess: both are on this machine.
-const LINE_MAX: Duration = Duration::from_secs(5);
 /// The interval of progress lines. A guess.
 const PROGRESS_EVERY: Duration = Duration::from_millis(500);
-/// The pause after a connection could not be accepted. A guess: the usual cause is a lack of file descriptors.
-const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// The task that serves commands.
 pub(super) struct AdminServer {
@@ -80,10 +73,10 @@ impl AdminServer {
         log_control: Option<LogControl>,
     ) -> Self {
         let (stop, peers) = (Arc::new(Stop::default()), PeersSlot::default());
-        let listening = engine.store().path().map(listen);
+        let listening = engine.store().path().map(CommandSocket::listen);
         let task = match listening {
             None => None,
-            Some(Ok((listener, path))) => {
+            Some(Ok(socket)) => {
                 let parts = Arc::new(AdminParts {
                     engine: engine.clone(),
                     key,
@@ -93,7 +86,7 @@ impl AdminServer {
                     stop: stop.clone(),
                     work: Mutex::default(),
                 });
-                Some(tokio::spawn(run(listener, path, parts)))
+                Some(tokio::spawn(run(socket, parts)))
             }
             Some(Err(error)) => {
                 tracing::warn!(
@@ -125,50 +118,30 @@ impl AdminServer {
     }
 }
 
-/// Listens in the data folder, which this process has locked, so an existing socket is a stale one.
-fn listen(data_dir: &Path) -> io::Result<(UnixListener, SocketPath)> {
-    let path = SocketPath::of(data_dir)?;
-    match std::fs::remove_file(path.as_path()) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let listener = UnixListener::bind(path.as_path())?;
-    std::fs::set_permissions(path.as_path(), std::fs::Permissions::from_mode(0o600))?;
-    Ok((listener, path))
-}
-
 /// Answers commands until it is stopped, each on a blocking thread, and waits for those under way.
-async fn run(listener: UnixListener, path: SocketPath, parts: Arc<AdminParts>) {
+async fn run(socket: CommandSocket, parts: Arc<AdminParts>) {
     let mut answers = JoinSet::new();
     loop {
         let accepted = tokio::select! {
             () = parts.stop.wake.notified() => break,
-            accepted = listener.accept(), if answers.len() < COMMANDS_MAX => accepted,
+            accepted = socket.accept(), if answers.len() < COMMANDS_MAX => accepted,
             Some(_) = answers.join_next() => continue,
         };
-        let stream = accepted.and_then(|(stream, _)| {
-            let stream = stream.into_std()?;
-            stream.set_nonblocking(false)?;
-            stream.set_read_timeout(Some(LINE_MAX))?;
-            stream.set_write_timeout(Some(LINE_MAX))?;
-            Ok(stream)
-        });
-        match stream {
+        match accepted {
             Ok(stream) => {
                 let parts = parts.clone();
                 answers.spawn_blocking(move || answer(stream, &parts));
             }
             Err(error) => {
                 tracing::warn!(%error, "a command of the operator could not be read");
-                let _ = tokio::time::timeout(AGAIN_AFTER, parts.stop.wake.notified()).await;
+                let _ = tokio::time::timeout(ACCEPT_PAUSE, parts.stop.wake.notified()).await;
                 if parts.stop.is_wanted.load(Ordering::Relaxed) {
                     break;
                 }
             }
         }
     }
-    let _ = std::fs::remove_file(path.as_path());
-    drop(listener);
+    socket.close();
     while answers.join_next().await.is_some() {}
 }
 

@@ -1,4 +1,4 @@
-//! The engine's clock.
+//! The clock of the system, as the engine's port.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

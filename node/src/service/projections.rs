@@ -33,7 +33,7 @@ pub enum OpenStoppedError {
 /// the folder would not show that.
 ///
 /// # Errors
-/// Those of [`Store::open_existing`], and an error for an unfinished import.
+/// The errors of [`Store::open_existing`], and an error for an unfinished import.
 pub fn open_existing(path: &Path) -> Result<(Store, StoreIdentity), OpenStoppedError> {
     let opened = Store::open_existing(path, price::price)?;
     // This is checked under the database lock, so that an import cannot start afterwards.
@@ -45,7 +45,7 @@ pub fn open_existing(path: &Path) -> Result<(Store, StoreIdentity), OpenStoppedE
 /// Returns the database of a stopped node to its format before the last upgrade.
 ///
 /// # Errors
-/// Those of [`hawser_storage::roll_back`].
+/// The errors of [`hawser_storage::roll_back`].
 pub fn roll_back(path: &Path) -> Result<RollbackReport, RollbackError> {
     hawser_storage::roll_back(path, price::price)
 }
@@ -60,7 +60,7 @@ pub(super) fn keep_tallies(store: &Store) {
 /// Opens the database in a folder for reading only, whatever node owns it.
 ///
 /// # Errors
-/// Those of [`Store::open_read_only`].
+/// The errors of [`Store::open_read_only`].
 pub fn open_read_only(path: &Path) -> Result<(Store, StoreIdentity), OpenError> {
     Store::open_read_only(path, price::price)
 }
@@ -84,7 +84,7 @@ pub fn rebuild(
 /// Rebuilds the projections of a starting node. Reports progress to the log and the service manager every few seconds.
 ///
 /// # Errors
-/// Those of [`rebuild`].
+/// The errors of [`rebuild`].
 pub(super) fn rebuild_before_start(store: &Store) -> Result<RebuildReport, RebuildError> {
     let service_manager = ServiceManager::from_env();
     let log_progress = |made: &str| {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hawser_engine::Engine;
-use hawser_engine::own_strand::{OperatorWord, OwnStrandStatus};
+use hawser_engine::own_strand::{OperatorConfirmation, OwnStrandStatus};
 use tokio::task::JoinHandle;
 
 use super::blocking;
@@ -129,8 +129,8 @@ impl Prompt {
                     gap = answer.gap,
                     "the operator confirms that no other process signs with this node's key"
                 );
-                let word = OperatorWord { gap: answer.gap, about: *about };
-                self.engine.confirm_own_strand(word);
+                let confirmation = OperatorConfirmation { gap: answer.gap, about: *about };
+                self.engine.confirm_own_strand(confirmation);
             }
             // The answer is to an earlier question, perhaps of an earlier start with another folder.
             Ok(Some(_)) => {

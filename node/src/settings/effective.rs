@@ -71,7 +71,7 @@ pub(crate) fn hosts_of(urls: &str) -> String {
     urls.split(',').map(host_of).collect::<Vec<_>>().join(",")
 }
 
-/// Returns a path, a name, or a URL that has no place for a key. Of any other URL only scheme, host and port.
+/// Returns a path, a name, or a URL that has no place for a key; of any other URL only scheme, host and port.
 pub(crate) fn place_of(place: &str) -> String {
     const WITHOUT_KEYS: [&str; 3] = ["config", "file", "s3"];
     match place.trim().split_once("://") {

@@ -35,9 +35,9 @@ struct Tree {
 }
 
 #[derive(Debug, PartialEq)]
-struct Failed(ProofError);
+struct ReadNodeError(ProofError);
 
-impl From<ProofError> for Failed {
+impl From<ProofError> for ReadNodeError {
     fn from(error: ProofError) -> Self {
         Self(error)
     }
@@ -57,7 +57,7 @@ impl Tree {
         tree
     }
 
-    fn node(&self, at: Subtree) -> Result<TreeHash, Failed> {
+    fn node(&self, at: Subtree) -> Result<TreeHash, ReadNodeError> {
         Ok(self.stored[&at])
     }
 
@@ -134,19 +134,19 @@ fn a_leaf_of_every_size_is_proved_in_every_larger_one_by_the_proof_of_its_beginn
                 );
             }
             let none = ProofError::NoSuchLeaf { index: from, size: from };
-            assert_eq!(of(from, (from, to), &beginning), Err(Failed(none)));
+            assert_eq!(of(from, (from, to), &beginning), Err(ReadNodeError(none)));
             let mut longer = beginning.clone();
             longer.0.push(leaf(0));
-            let length = Err(Failed(ProofError::Length(longer.0.len())));
+            let length = Err(ReadNodeError(ProofError::Length(longer.0.len())));
             assert_eq!(of(0, (from, to), &longer), length);
             let mut shorter = beginning;
             if shorter.0.pop().is_some() {
-                let length = Err(Failed(ProofError::Length(shorter.0.len())));
+                let length = Err(ReadNodeError(ProofError::Length(shorter.0.len())));
                 assert_eq!(of(0, (from, to), &shorter), length, "{from} in {to}");
             }
         }
     }
-    let shrinks = Failed(ProofError::Shrinks { from: 3, to: 2 });
+    let shrinks = ReadNodeError(ProofError::Shrinks { from: 3, to: 2 });
     let none = ConsistencyProof(Vec::new());
     assert_eq!(inclusion_in_later(0, (3, 2), &none, |at| tree.node(at)), Err(shrinks));
 }
@@ -199,9 +199,9 @@ fn impossible_requests_have_a_name() {
     let tree = Tree::new(4);
     let none = |at| tree.node(at);
     let no_leaf = ProofError::NoSuchLeaf { index: 4, size: 4 };
-    assert_eq!(inclusion_proof(4, 4, none), Err(Failed(no_leaf)));
+    assert_eq!(inclusion_proof(4, 4, none), Err(ReadNodeError(no_leaf)));
     let shrinks = ProofError::Shrinks { from: 5, to: 4 };
-    assert_eq!(consistency_proof(5, 4, |at| tree.node(at)), Err(Failed(shrinks)));
+    assert_eq!(consistency_proof(5, 4, |at| tree.node(at)), Err(ReadNodeError(shrinks)));
     let root = tree.root(4);
     assert_eq!(InclusionProof(vec![]).verify(root, 4, 4, root), Err(no_leaf));
     assert_eq!(ConsistencyProof(vec![]).verify(5, 4, root, root), Err(shrinks));
@@ -222,7 +222,7 @@ fn void_places_and_transactions_are_other_leaves() {
 }
 
 /// A large tree whose leaves are all equal, so that a complete subtree's hash follows from its level.
-fn uniform(levels: &[TreeHash], at: Subtree) -> Result<TreeHash, Failed> {
+fn uniform(levels: &[TreeHash], at: Subtree) -> Result<TreeHash, ReadNodeError> {
     Ok(levels[usize::from(at.level)])
 }
 

@@ -14,7 +14,7 @@ use super::tests::{
 };
 use super::{Judgement, Kind, Missing, ReportCase, StrandLoad, proves_overcharge, verify};
 use crate::congestion::congestion_units;
-use crate::fees::{Charged, Rate, RateTable, WrongFee};
+use crate::fees::{Charged, Rate, RateTable, WrongFeeError};
 
 fn number(judgement: &Judgement, name: &str) -> Option<i128> {
     let numbers = &judgement.facts[0].numbers;
@@ -117,10 +117,10 @@ fn a_former_rate_explains_fees_from_its_start_on() {
     let (former, new) = (RATE.message_fee, newer().message_fee);
     assert_eq!(explained(NOW, former, 0), Ok(()));
     assert_eq!(explained(NOW, new, RATE.congestion_fee), Ok(()));
-    assert_eq!(explained(NOW, new + 1, 0), Err(WrongFee::Base));
-    assert_eq!(explained(NOW, new, RATE.congestion_fee + 1), Err(WrongFee::Congestion));
+    assert_eq!(explained(NOW, new + 1, 0), Err(WrongFeeError::Base));
+    assert_eq!(explained(NOW, new, RATE.congestion_fee + 1), Err(WrongFeeError::Congestion));
     assert_eq!(explained(starts_ns - 5 * MINUTE, new, 0), Ok(()), "clocks differ");
-    assert_eq!(explained(starts_ns - 5 * MINUTE - 1, new, 0), Err(WrongFee::Base));
+    assert_eq!(explained(starts_ns - 5 * MINUTE - 1, new, 0), Err(WrongFeeError::Base));
 }
 
 /// Times of an honest node step back by up to a second, so an earlier place may be of the five minutes.

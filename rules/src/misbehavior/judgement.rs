@@ -16,7 +16,7 @@ pub enum MisbehaviorVerdict {
     Inconclusive,
     /// The report is plausible, but nothing in it can be verified.
     Claim,
-    /// Signatures and public chain data suffice: everyone comes to the same verdict, at any time.
+    /// Signatures and public chain data suffice: every judge comes to the same verdict, at any time.
     Proven,
 }
 

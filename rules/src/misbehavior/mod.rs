@@ -127,7 +127,7 @@ fn judge_others(
     }
 }
 
-/// Finds the node with whose key the report was signed as its host. Of several nodes with this key the first one
+/// Finds the node with whose key the report was signed as its host. If several nodes have this key, the first one
 /// counts, because the signature does not name its node, and must not make two witnesses.
 fn host_of(case: &ReportCase<'_>) -> Host {
     let Some(bytes) = case.host_signature else { return Host::None };

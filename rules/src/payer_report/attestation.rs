@@ -121,7 +121,7 @@ impl Majority {
 }
 
 /// Verifies attestations of a report: the signature, and that the signer is in the canonical network
-/// now. `member` returns the key of a canonical node. Of each node at most one valid attestation
+/// now. `member` returns the key of a canonical node. At most one valid attestation of each node
 /// counts, even if it also sent invalid ones.
 #[must_use]
 pub fn majority(

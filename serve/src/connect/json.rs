@@ -145,7 +145,7 @@ pub(super) fn unpack(packed: Bytes) -> Result<Bytes, Status> {
 /// runtime's threads. The pieces are charged to `charge`.
 ///
 /// # Errors
-/// Those of [`unpack`], and RESOURCE_EXHAUSTED if the caller holds too much memory.
+/// The errors of [`unpack`], and RESOURCE_EXHAUSTED if the caller holds too much memory.
 async fn unpack_beside(packed: Bytes, charge: &CallCharge) -> Result<VecDeque<Bytes>, Status> {
     let mut unpacker = Unpacker::of_message(packed);
     loop {
@@ -190,8 +190,8 @@ pub(super) fn too_long() -> Status {
     ))
 }
 
-/// Runs `work` on a text, on a blocking thread in the caller's turn if the text is long. What it holds is released when
-/// it is done, even if the caller has hung up before.
+/// Runs `work` on a text, on a blocking thread in the caller's turn if the text is long. The memory that it holds is
+/// released when it is done, even if the caller has hung up before.
 async fn beside<T: Send + 'static>(
     len_bytes: usize,
     share: &ConnectionShare,

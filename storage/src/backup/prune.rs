@@ -45,7 +45,7 @@ impl Backups {
     /// Returns the report that [`prune`](Self::prune) would return now, and removes nothing.
     ///
     /// # Errors
-    /// As [`prune`](Self::prune).
+    /// The errors of [`prune`](Self::prune).
     pub fn prunable(&self, keep: usize, now_unix_s: u64) -> Result<BackupPruneReport, BackupError> {
         self.prune_or_count(keep, now_unix_s, Removal::Skipped)
     }

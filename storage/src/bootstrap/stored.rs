@@ -103,7 +103,7 @@ impl Bootstraps {
     /// Does what [`Self::newest`] does, for copies of any network.
     ///
     /// # Errors
-    /// As [`Self::newest`].
+    /// The errors of [`Self::newest`].
     pub fn newest_of_all(
         &self,
         now_unix_s: u64,

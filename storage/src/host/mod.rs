@@ -204,7 +204,7 @@ impl HostMarker {
     /// Marks the folder as unknown from the next start on.
     ///
     /// # Errors
-    /// As [`HostMarker::adopt`].
+    /// The errors of [`HostMarker::adopt`].
     pub(crate) fn disown(
         &self,
         facts: FolderFacts,

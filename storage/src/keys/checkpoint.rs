@@ -1,4 +1,4 @@
-//! Checkpoints by strand, node and size.
+//! Rows of checkpoints, by strand, node and size.
 
 use hawser_proto::OriginatorId;
 

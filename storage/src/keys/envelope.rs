@@ -1,4 +1,4 @@
-//! Envelopes by place.
+//! Rows of envelopes, by place.
 
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 

@@ -1,4 +1,4 @@
-//! Envelopes by expiry time.
+//! Rows of envelopes, by expiry time.
 
 use hawser_proto::{Address, EnvelopeId, PayerAddress};
 

@@ -1,4 +1,4 @@
-//! Inboxes by member address.
+//! Rows of inboxes, by member address.
 
 use hawser_proto::{Address, InboxId};
 

@@ -1,4 +1,4 @@
-//! Leaf hashes by place.
+//! Rows of leaf hashes, by place.
 
 use hawser_proto::EnvelopeId;
 

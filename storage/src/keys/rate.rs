@@ -1,4 +1,4 @@
-//! Recorded rates.
+//! Rows of recorded rates.
 
 use super::{Key, take};
 use crate::family::Family;

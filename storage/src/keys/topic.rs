@@ -1,4 +1,4 @@
-//! Envelopes by topic.
+//! Rows of envelopes, by topic.
 
 use std::cmp::Ordering;
 

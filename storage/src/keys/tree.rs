@@ -1,4 +1,4 @@
-//! Hashes of complete subtrees.
+//! Rows of hashes of complete subtrees.
 
 use hawser_proto::OriginatorId;
 use hawser_proto::merkle::Subtree;

@@ -1,4 +1,4 @@
-//! Usage of payers by originator and minute.
+//! Rows of the usage of payers, by originator and minute.
 
 use hawser_proto::{Address, OriginatorId, PayerAddress, SequenceId};
 

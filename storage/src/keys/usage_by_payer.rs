@@ -1,4 +1,4 @@
-//! Usage of payers, payer first.
+//! Rows of the usage of payers, payer first.
 
 use hawser_proto::{Address, OriginatorId};
 

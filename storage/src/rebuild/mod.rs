@@ -140,7 +140,7 @@ impl Store {
     /// batch, as after a crash.
     ///
     /// # Errors
-    /// As [`Store::rebuild`], and [`RebuildError::Stopped`].
+    /// The errors of [`Store::rebuild`], and [`RebuildError::Stopped`].
     pub fn rebuild_while(
         &self,
         derive: &Derive<'_>,
@@ -155,7 +155,7 @@ impl Store {
     /// Like [`Store::rebuild_while`], with a function that derives the facts of many envelopes at once.
     ///
     /// # Errors
-    /// As [`Store::rebuild_while`].
+    /// The errors of [`Store::rebuild_while`].
     pub fn rebuild_many(
         &self,
         derive: &DeriveMany<'_>,

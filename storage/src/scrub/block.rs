@@ -67,7 +67,7 @@ impl Mended<'_> {
         let value_len = match &row.value {
             Some(value) => value.len(),
             // Only the block itself has the reference to the blob, and its length.
-            None => Header::read(self.damaged.get(at..)?)?.value_len,
+            None => RowHeader::read(self.damaged.get(at..)?)?.value_len,
         };
         self.begin(&row.key);
         for number in [shared, row.key.len() - shared + TAIL_LEN, value_len] {
@@ -94,8 +94,8 @@ impl Mended<'_> {
     fn take_deletion(&mut self, key: &[u8]) -> bool {
         let at = self.out.len();
         let Some(rest) = self.damaged.get(at..) else { return false };
-        let Some(header) = Header::read(rest) else { return false };
-        let Header { shared, rest_len, value_len, len } = header;
+        let Some(header) = RowHeader::read(rest) else { return false };
+        let RowHeader { shared, rest_len, value_len, len } = header;
         let Some(own_len) = rest_len.checked_sub(TAIL_LEN) else { return false };
         let Some(tail) = rest.get(len..len + rest_len) else { return false };
         if value_len != 0 || tail[own_len] != KIND_DELETION || shared > self.last_key.len() {
@@ -132,7 +132,7 @@ impl Mended<'_> {
 }
 
 /// The numbers before a row.
-struct Header {
+struct RowHeader {
     shared: usize,
     /// Length of the rest of the key, with the tail.
     rest_len: usize,
@@ -141,7 +141,7 @@ struct Header {
     len: usize,
 }
 
-impl Header {
+impl RowHeader {
     fn read(bytes: &[u8]) -> Option<Self> {
         let (shared, a) = varint(bytes)?;
         let (rest_len, b) = varint(&bytes[a..])?;

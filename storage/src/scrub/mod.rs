@@ -58,7 +58,7 @@ impl Store {
     /// system's page cache. Returns the remaining damage in the part.
     ///
     /// # Errors
-    /// As [`Store::scrub`].
+    /// The errors of [`Store::scrub`].
     pub fn recheck(
         &self,
         damage: &Damage,

@@ -1,11 +1,11 @@
 //! Envelopes as clients and payers make them.
 
 use bytes::Bytes;
+pub use hawser_conformance::envelopes::{client, group_payload};
 use hawser_proto::envelope::{PayerEnvelope, Payload};
 use hawser_proto::pb::xmtp::mls::api::v1 as mls;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{OriginatorId, SecretKey, Topic, TopicKind};
-use prost::Message as _;
 use rand::Rng;
 
 /// The default retention in days.
@@ -76,23 +76,6 @@ pub fn vector(to: &mut Vec<u8>, content: &[u8]) {
         _ => panic!("too long for a vector"),
     }
     to.extend(content);
-}
-
-/// Returns an encoded client envelope with any content.
-#[must_use]
-pub fn client(topic: &[u8], depends_on: Option<pb::Cursor>, payload: Option<Payload>) -> Bytes {
-    let aad = pb::AuthenticatedData { target_topic: Bytes::copy_from_slice(topic), depends_on };
-    pb::ClientEnvelope { aad: Some(aad), payload }.encode_to_vec().into()
-}
-
-/// Returns the payload of a group message.
-#[must_use]
-pub fn group_payload(data: Vec<u8>) -> Payload {
-    let version = mls::group_message_input::Version::V1(mls::group_message_input::V1 {
-        data: data.into(),
-        ..Default::default()
-    });
-    Payload::GroupMessage(mls::GroupMessageInput { version: Some(version) })
 }
 
 /// Returns an application message for `group`, new each time.

@@ -285,7 +285,7 @@ impl Sim {
                     let accused =
                         TreeFault::TwoCheckpoints.accused(&proof.checkpoints()[1].checkpoint);
                     assert_eq!(accused, LIAR, "{id} has proven an honest node guilty");
-                    proof.verify(&public_key(LIAR)).expect("anyone can check it");
+                    proof.verify(&public_key(LIAR)).expect("every reader can check it");
                     self.name_liar(Naming::Contradiction);
                 }
             }

@@ -97,7 +97,7 @@ impl Hostility {
         let choices = [
             (Behaviour::WrongTimes, Version::Future),
             (Behaviour::WrongTimes, Version::Past),
-            (Behaviour::WrongFees, Version::Dear),
+            (Behaviour::WrongFees, Version::Overpriced),
             (Behaviour::BrokenRules, Version::KeptTooLong),
             (Behaviour::Dependencies, Version::Dependent),
         ];
@@ -236,7 +236,7 @@ impl Sim {
                     continue;
                 };
                 match (version_of(id, &bytes), snapshot.mark(id).unwrap()) {
-                    (Some(Version::Dear), None) => add(Behaviour::WrongFees),
+                    (Some(Version::Overpriced), None) => add(Behaviour::WrongFees),
                     (Some(Version::Dependent), None) => add(Behaviour::Dependencies),
                     (_, Some(Mark::Invalid(InvalidRule(16)))) => add(Behaviour::Oversized),
                     (_, Some(Mark::Invalid(_))) => add(Behaviour::BrokenRules),

@@ -74,7 +74,7 @@ fn lie(
         0 => vec![], // withheld
         1 => vec![of(at, Version::Forged)],
         2 => vec![of(at, Version::Other)],
-        3 => vec![of(at, Version::Dear)],
+        3 => vec![of(at, Version::Overpriced)],
         4 => vec![item.clone(), item], // twice
         5 => vec![of(at.next(), Version::True), item],
         6 => vec![StrandItem::Envelope(envelope(stranger(originator), at, Version::True))],

@@ -163,7 +163,7 @@ impl Sim {
                 Effect::Write(write) => self.store_later(node, originator, write),
                 Effect::Found { .. } => unreachable!("only a node's own strand reports finds"),
                 Effect::ReadMissing { .. } => unreachable!("a short strand has few gaps"),
-                // What a simulation makes is too young to have expired.
+                // The envelopes of a simulation are too young to have expired.
                 Effect::Expired { .. } => {}
                 Effect::Want { peer, request, want } => {
                     if self.nodes[&node].following[&originator].follower.is_split() {

@@ -122,7 +122,7 @@ impl Role {
         match self {
             Self::TimeBack if is_lie => Version::Past,
             Self::TimeAhead if is_lie => Version::Future,
-            Self::WrongFees if is_lie => Version::Dear,
+            Self::WrongFees if is_lie => Version::Overpriced,
             // Later places of the strand are above the target rate.
             Self::Overcharger if sequence == HONEST_BEFORE => Version::Congested,
             Self::CommitViaNode if is_lie => Version::Commit,

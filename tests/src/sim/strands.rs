@@ -26,7 +26,7 @@ pub(super) enum Version {
     /// Something else, just as well formed: a second statement for the same place.
     Other,
     /// It costs too much.
-    Dear,
+    Overpriced,
     /// It costs as much as under full congestion.
     Congested,
     /// It is dated far into the future.
@@ -54,7 +54,7 @@ impl Version {
     pub(super) const SIGNED: [Self; 12] = [
         Self::True,
         Self::Other,
-        Self::Dear,
+        Self::Overpriced,
         Self::Congested,
         Self::Future,
         Self::Past,
@@ -204,7 +204,7 @@ fn make(originator: OriginatorId, sequence: SequenceId, version: Version) -> Byt
         originator_node_id: originator.0,
         originator_sequence_id: sequence.0,
         originator_ns,
-        base_fee_picodollars: price + u64::from(version == Version::Dear),
+        base_fee_picodollars: price + u64::from(version == Version::Overpriced),
         congestion_fee_picodollars: if version == Version::Congested { 300 } else { 0 },
         expiry_unixtime: second
             + u64::from(RETENTION_DAYS) * 86_400

@@ -1,4 +1,4 @@
-//! The network, and its clock.
+//! The simulated network, its faults and its clock.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};

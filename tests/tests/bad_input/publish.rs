@@ -1,4 +1,4 @@
-//! Payer envelopes that break a rule.
+//! Tests of payer envelopes that break a rule.
 
 use bytes::Bytes;
 use hawser_proto::envelope::{PayerEnvelope, Payload};

@@ -21,7 +21,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
-/// All of them.
+/// The streams of all connections.
 pub(crate) const STREAMS: u32 = CONNECTIONS * STREAMS_PER_CONNECTION;
 const CONNECTIONS: u32 = 100;
 const STREAMS_PER_CONNECTION: u32 = 100;

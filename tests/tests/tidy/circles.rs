@@ -30,7 +30,8 @@ pub(crate) fn circles(texts: &[(String, String)]) -> Vec<String> {
     found
 }
 
-fn is_test(file: &str) -> bool {
+/// Returns true for a file of tests, by its path below `src`.
+pub(crate) fn is_test(file: &str) -> bool {
     let stem = file.rsplit('/').next().unwrap_or(file).trim_end_matches(".rs");
     stem == "tests" || stem.ends_with("_tests") || file.contains("/tests/") || file.contains("sim")
 }
@@ -45,7 +46,7 @@ fn module_path(file: &str) -> ModulePath {
 }
 
 /// Removes comments and the test module at the end of a file.
-fn code_of(text: &str) -> String {
+pub(crate) fn code_of(text: &str) -> String {
     let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or(text);
     let lines = text.lines().map(|line| line.split("//").next().unwrap_or(line));
     lines.collect::<Vec<_>>().join("\n")

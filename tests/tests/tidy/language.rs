@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::circles::{code_of, is_test};
 use crate::{assert_none, root, texts};
 
 /// A doc line begins with the item's kind or effect, not with a clause.
@@ -63,6 +64,31 @@ fn roles_are_named() {
     assert_none(&broken, "name the role: peer, payer, reader, operator");
 }
 
+/// Words for a person without a role. Only in prose: the tests of contracts name an account so.
+const PERSONS: [&str; 4] = ["anyone", "someone", "everyone", "no one"];
+
+#[test]
+fn persons_are_named_by_their_role() {
+    let mut broken = Vec::new();
+    // This file has to write the words down.
+    let files = texts(&["rs", "md", "mjs", "js"]).into_iter();
+    for (path, text) in files.filter(|(path, _)| !path.ends_with("tidy/language.rs")) {
+        for (number, line) in text.lines().enumerate() {
+            let prose = match path.ends_with(".md") {
+                true => line,
+                false => line.split_once("//").map_or("", |(_, comment)| comment),
+            };
+            let is_of_word = |letter: char| letter.is_alphanumeric() || letter == '_';
+            let words = prose.to_lowercase().replace(|letter: char| !is_of_word(letter), " ");
+            let words = format!(" {words} ");
+            if PERSONS.iter().any(|person| words.contains(&format!(" {person} "))) {
+                broken.push(format!("{path}:{}: {}", number + 1, line.trim()));
+            }
+        }
+    }
+    assert_none(&broken, "name the role: peer, payer, reader, operator, or a host, an account");
+}
+
 /// Names of types that said nothing of their subject and stood for several things at once.
 const RIDDLES: [&str; 19] = [
     "Campaign",
@@ -96,6 +122,11 @@ fn named_type(line: &str) -> Option<&str> {
     })
 }
 
+/// Returns true if the name of a type says that it is an error.
+fn is_of_error(name: &str) -> bool {
+    ["Error", "Violation"].iter().any(|end| name.ends_with(end))
+}
+
 #[test]
 fn error_types_end_in_error() {
     let mut broken = Vec::new();
@@ -107,12 +138,83 @@ fn error_types_end_in_error() {
                 continue;
             }
             let name = lines.by_ref().find_map(named_type).unwrap_or_default();
-            if !["Error", "Violation"].iter().any(|end| name.ends_with(end)) {
+            if !is_of_error(name) {
                 broken.push(format!("{path}: {name}"));
+            }
+        }
+        for line in text.lines().filter(|line| line.starts_with("impl")) {
+            let Some((_, rest)) = line.split_once("Error for ") else { continue };
+            let name = rest.split(|letter: char| !letter.is_alphanumeric()).next();
+            if !name.is_some_and(is_of_error) {
+                broken.push(format!("{path}: {rest}"));
             }
         }
     }
     assert_none(&broken, "an error type ends in `Error`, a broken rule in `Violation`");
+}
+
+/// Types that calls return in the place of an error and that are none: the node or place with which a caller goes on,
+/// codes of the wire, the finding of a search, the result of a case, and names that gRPC and the EVM have given.
+const RETURNED: [&str; 11] = [
+    "CloseCode",
+    "EndsState",
+    "Fact",
+    "Failure",
+    "Finding",
+    "OriginatorId",
+    "RefusalReason",
+    "ReportOutcome",
+    "Revert",
+    "SequenceId",
+    "Status",
+];
+
+/// Returns the names of the types in the second place of each `Result` of a text.
+fn returned_as_error(text: &str) -> BTreeSet<&str> {
+    let mut names = BTreeSet::new();
+    for (at, opening) in text.match_indices("Result<") {
+        let inner = &text[at + opening.len()..];
+        let (mut depth, mut second) = (0_usize, None);
+        for (index, letter) in inner.char_indices() {
+            match letter {
+                '>' if inner[..index].ends_with(['-', '=']) => {}
+                '<' | '(' | '[' => depth += 1,
+                '>' | ')' | ']' if depth > 0 => depth -= 1,
+                '>' | ')' | ']' => {
+                    let named = second.map_or("", |start: usize| inner[start..index].trim());
+                    let path = named.split(['<', ',']).next().unwrap_or(named);
+                    if !path.starts_with("Self::") {
+                        names.insert(path.rsplit("::").next().unwrap_or(path));
+                    }
+                    break;
+                }
+                ',' if depth == 0 => {
+                    second.get_or_insert(index + 1);
+                }
+                _ => {}
+            }
+        }
+    }
+    names
+}
+
+#[test]
+fn a_type_that_calls_return_as_their_error_ends_in_error() {
+    let texts = texts(&["rs"]);
+    let lines = texts.iter().flat_map(|(_, text)| text.lines());
+    let declared: BTreeSet<&str> = lines.filter_map(named_type).collect();
+    let mut broken = Vec::new();
+    let mut found = 0;
+    for (path, text) in &texts {
+        for name in returned_as_error(text).into_iter().filter(|name| declared.contains(name)) {
+            found += 1;
+            if !is_of_error(name) && !RETURNED.contains(&name) {
+                broken.push(format!("{path}: {name}"));
+            }
+        }
+    }
+    assert!(found > 500, "the types are found");
+    assert_none(&broken, "an error type ends in `Error`, or RETURNED says why it is none");
 }
 
 #[test]
@@ -170,6 +272,30 @@ fn a_public_type_has_a_name_of_its_own() {
     let shared = places.iter().filter(|(_, files)| files.len() > 1);
     let shared: Vec<String> = shared.map(|(name, files)| format!("{name}: {files:?}")).collect();
     assert_none(&shared, "one name means one thing in the whole workspace: name the subject");
+}
+
+/// Packages whose files are programs or scenarios, each with parts of the same names.
+const PROGRAMS: [&str; 3] = ["benches", "examples", "tests"];
+
+#[test]
+fn a_type_has_a_name_of_its_own_in_its_package() {
+    let mut places: BTreeMap<(String, String), BTreeSet<String>> = BTreeMap::new();
+    for (path, text) in texts(&["rs"]) {
+        let Some((package, file)) = path.split_once("/src/") else { continue };
+        if PROGRAMS.contains(&package) || package.contains('/') || is_test(file) {
+            continue;
+        }
+        let code = code_of(&text);
+        let at_top = code.lines().filter(|line| !line.starts_with(' '));
+        for name in at_top.filter_map(named_type) {
+            places.entry((package.to_owned(), name.to_owned())).or_default().insert(path.clone());
+        }
+    }
+    assert!(places.len() > 1000, "the types are found");
+    let shared = places.iter().filter(|(_, files)| files.len() > 1);
+    let shared: Vec<String> =
+        shared.map(|((_, name), files)| format!("{name}: {files:?}")).collect();
+    assert_none(&shared, "one name means one thing in a package: name the subject");
 }
 
 #[test]

@@ -306,8 +306,8 @@ fn every_file_of_data_parses() {
     assert_none(&broken, "data is JSON");
 }
 
-/// The vectors are shared by everyone who writes against this network; where the shared copy lies
-/// beside the checkout, ours must be the same.
+/// The vectors are shared by all programs that are written against this network. If the shared copy lies beside the
+/// checkout, ours must be the same.
 #[test]
 fn vectors_equal_the_shared_ones() {
     let shared = root().join("../shared/vectors");

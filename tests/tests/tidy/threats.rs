@@ -19,7 +19,7 @@ fn sources(path: &str) -> Option<String> {
     (!found.is_empty()).then(|| found.into_iter().map(read).collect())
 }
 
-/// Returns whether `text` may be the name of a test, and no setting, label or target of a fuzzer.
+/// Returns true if `text` may be the name of a test, and no setting, label or target of a fuzzer.
 fn is_test_name(text: &str) -> bool {
     text.contains('_')
         && text.chars().all(|c| c == '_' || c.is_ascii_lowercase() || c.is_ascii_digit())

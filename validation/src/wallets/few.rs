@@ -23,11 +23,11 @@ const CHAIN_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// The endpoints of a chain that were asked a question. Each host and port counts once.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ReplyCounts {
-    /// Those that replied.
+    /// Endpoints that replied.
     pub(super) replied: usize,
-    /// Those that replied or refused the question, as an endpoint without the state of the block does.
+    /// Endpoints that replied or refused the question, as an endpoint without the state of the block does.
     pub(super) responsive: usize,
-    /// All of them.
+    /// All endpoints that were asked.
     pub(super) hosts: usize,
 }
 

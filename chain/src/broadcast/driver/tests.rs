@@ -71,7 +71,7 @@ fn submitted(driver: &mut Driver, group: u8) -> oneshot::Receiver<BroadcastResul
     outcome
 }
 
-/// Of two endpoints, one states a price that is far too high.
+/// One of two endpoints states a price that is far too high.
 #[tokio::test]
 async fn a_replacement_has_the_lower_price_if_the_upper_one_is_above_the_ceiling() {
     let folder = tempfile::tempdir().unwrap();

@@ -32,7 +32,7 @@ pub(super) use partition::{check as check_partition, merge};
 pub(super) use prove::{prove, verify};
 pub(super) use replay::{FAULTS_EXIT_CODE, INCOMPLETE_EXIT_CODE, run as replay};
 pub(super) use report::report;
-pub(super) use source::{FolderLog, StoredLog, UnopenedBackup, open as open_log};
+pub(super) use source::{FolderLog, StoredLog, UnopenedBackupError, open as open_log};
 
 /// Runs the command.
 ///

@@ -2,27 +2,20 @@
 //! a socket in the folder, which only its user can open.
 
 use std::io::{self, BufReader};
-use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
 
-use hawser_node::admin::{SocketPath, read_line, write_line};
+use hawser_node::admin::{ACCEPT_PAUSE, CommandSocket, connect, read_line, write_line};
 use hawser_node::error::{RunError, RunErrorKind};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use crate::output;
 
-/// Longest wait for the line of a command. A guess: both are on this machine.
-const LINE_MAX: Duration = Duration::from_secs(5);
 /// Orders that wait for the one at work. A guess: a user gives one after the other.
 const ORDERS_MAX: usize = 8;
-/// Pause after a connection could not be accepted. A guess: the usual cause is a lack of file descriptors.
-const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// A request to the network that runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -76,8 +69,8 @@ impl Control {
     /// within a tokio runtime. Without a socket the network runs all the same, and commands do not find it.
     pub(super) fn listen(root: &Path) -> Self {
         let (sender, orders) = mpsc::channel(ORDERS_MAX);
-        let task = match open(root) {
-            Ok((listener, path)) => Some(tokio::spawn(run(listener, path, sender))),
+        let task = match CommandSocket::listen(root) {
+            Ok(socket) => Some(tokio::spawn(run(socket, sender))),
             Err(error) => {
                 tracing::warn!(%error, "no socket for `hawser dev add-node` and others");
                 None
@@ -103,35 +96,17 @@ impl Drop for Control {
     }
 }
 
-fn open(root: &Path) -> io::Result<(UnixListener, SocketPath)> {
-    let path = SocketPath::of(root)?;
-    match std::fs::remove_file(path.as_path()) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let listener = UnixListener::bind(path.as_path())?;
-    std::fs::set_permissions(path.as_path(), std::fs::Permissions::from_mode(0o600))?;
-    Ok((listener, path))
-}
-
-/// Accepts connections. `_path` holds the folder open through which a long path is reached.
-async fn run(listener: UnixListener, _path: SocketPath, orders: mpsc::Sender<DevOrder>) {
+/// Accepts connections.
+async fn run(socket: CommandSocket, orders: mpsc::Sender<DevOrder>) {
     loop {
-        let stream = listener.accept().await.and_then(|(stream, _)| {
-            let stream = stream.into_std()?;
-            stream.set_nonblocking(false)?;
-            stream.set_read_timeout(Some(LINE_MAX))?;
-            stream.set_write_timeout(Some(LINE_MAX))?;
-            Ok(stream)
-        });
-        match stream {
+        match socket.accept().await {
             Ok(stream) => {
                 let orders = orders.clone();
                 tokio::task::spawn_blocking(move || serve(stream, &orders));
             }
             Err(error) => {
                 tracing::warn!(%error, "a command could not be read");
-                tokio::time::sleep(AGAIN_AFTER).await;
+                tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }
     }
@@ -176,7 +151,7 @@ fn kind_of(exit_code: u8) -> RunErrorKind {
 /// When no network runs there, or the request fails.
 pub(super) fn ask(root: &Path, request: DevRequest) -> Result<Value, RunError> {
     let lost = |error: io::Error| RunError::failed(format!("the network does not answer: {error}"));
-    let Some(mut stream) = connect(root)? else {
+    let Some(mut stream) = connect(root, "network")? else {
         return Err(RunError::not_found(format!(
             "no network runs in {}, or it is starting: see `hawser dev`",
             root.display()
@@ -190,27 +165,5 @@ pub(super) fn ask(root: &Path, request: DevRequest) -> Result<Value, RunError> {
         }
         None if request == DevRequest::Down => Ok(json!({ "event": "down", "data_dir": root })),
         None => Err(RunError::failed("the network ended before the command was done")),
-    }
-}
-
-/// Connects to the network; `None` if there is none.
-fn connect(root: &Path) -> Result<Option<UnixStream>, RunError> {
-    let socket = match SocketPath::of(root) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        socket => socket.map_err(RunError::failed)?,
-    };
-    match UnixStream::connect(socket.as_path()) {
-        Ok(stream) => Ok(Some(stream)),
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
-            ) =>
-        {
-            Ok(None)
-        }
-        Err(error) => {
-            Err(RunError::failed(format!("cannot connect to the network's socket: {error}")))
-        }
     }
 }

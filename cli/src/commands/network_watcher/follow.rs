@@ -20,7 +20,7 @@ use crate::commands::backup::now_unix_s;
 const CURSOR_LEN_BYTES_MAX: usize = 64 * 1024;
 /// Time for the first cursor. A guess.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
-/// Time without a cursor after which a node counts as silent: three times that after which nodes repeat it (30 s).
+/// Time without a cursor after which a node counts as silent. Nodes repeat their cursor every 30 s: three are missing.
 const SILENCE_MAX: Duration = Duration::from_secs(90);
 /// Time between two questions to a node that has no stream of cursors. A guess: the lag of a table of ten seconds.
 const ASK_EVERY: Duration = Duration::from_secs(5);
@@ -130,7 +130,7 @@ fn fault_of(status: &Status) -> StreamFault {
         Code::ResourceExhausted | Code::PermissionDenied | Code::Unauthenticated => {
             StreamFault::Refused
         }
-        // The client's own, of a message above its limit.
+        // The client itself makes this status, for a message above its limit.
         Code::OutOfRange => StreamFault::TooLarge,
         _ => StreamFault::Status,
     }

@@ -31,7 +31,7 @@ pub(super) struct Sampling {
 pub(super) struct SampleCounts {
     /// Places that were drawn.
     drawn: u64,
-    /// Those of them that two nodes claim to hold, so that they were asked.
+    /// Drawn places that two nodes claim to hold, and for which they were asked.
     pub(super) asked: u64,
 }
 

@@ -1,4 +1,4 @@
-//! The way of parameters to the app chain.
+//! Sends parameters to the app chain, and waits until they have arrived.
 
 use std::time::{Duration, Instant};
 

@@ -28,7 +28,7 @@ pub(crate) struct ReachedNetwork {
     pub(crate) network: Network,
     /// The endpoints of the settlement chain, which have to agree on the outcomes of transactions.
     pub(crate) settlement: Witnesses,
-    /// Those of the app chain; `None` without a connection to it.
+    /// The endpoints of the app chain; `None` without a connection to it.
     pub(crate) app: Option<Witnesses>,
 }
 
@@ -43,7 +43,7 @@ pub(crate) async fn connect(args: &NetworkArgs, needed: ChainsNeeded) -> Result<
 /// Connects like [`connect`], for a command that sends transactions.
 ///
 /// # Errors
-/// Those of [`connect`].
+/// The errors of [`connect`].
 pub(crate) async fn connect_to_all(
     args: &NetworkArgs,
     needed: ChainsNeeded,

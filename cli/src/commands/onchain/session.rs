@@ -1,4 +1,4 @@
-//! One command from its plan to its result.
+//! The session of one command on chains: its plan, its confirmation, its transactions and its result.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
@@ -114,7 +114,7 @@ impl OnchainSession {
         })
     }
 
-    /// Returns whether transactions are sent.
+    /// Returns true if transactions are sent.
     pub(crate) fn sends(&self) -> bool {
         matches!(self.mode, Mode::Send { .. })
     }

@@ -11,14 +11,14 @@ use crate::read::plan::PagePlan;
 
 /// Topics of a stream that are read from disk together, up to the heads at the start.
 #[derive(Debug)]
-pub(super) struct CatchUp {
+pub(super) struct TopicCatchUp {
     pub(super) cause: CatchUpCause,
     pub(super) topics: Vec<Topic>,
     pub(super) reading: CatchUpProgress,
     pub(super) tail: Tail,
 }
 
-impl CatchUp {
+impl TopicCatchUp {
     /// Returns true if its topics are never live.
     pub(super) fn is_history(&self) -> bool {
         matches!(self.cause, CatchUpCause::History(_))

@@ -69,7 +69,7 @@ struct Coverage {
     delivered: usize,
     /// Envelopes that depend on a place of another topic and were left out.
     strays: usize,
-    /// Those that were delivered, because their reader had a later commit of their topic.
+    /// Such envelopes that were delivered, because their reader had a later commit of their topic.
     strays_beyond: usize,
     waves: usize,
     /// Envelopes that were there when their topic was added later, and had to wait.

@@ -12,7 +12,7 @@ use crate::committed::Committed;
 
 /// A change of a stream by its client, or a delivery.
 #[derive(Debug, Clone)]
-pub(super) enum Step {
+pub(super) enum LaneStep {
     /// A Mutate with adds was applied.
     Begun(WaveId, Begun),
     /// A topic was removed.
@@ -82,7 +82,7 @@ struct Lanes {
 /// Checks all steps of a stream. `stored` are the envelopes that the node had at the end; `expects` returns true for
 /// those that no wave may leave out.
 pub(super) fn check(
-    steps: &[Step],
+    steps: &[LaneStep],
     stored: &[Arc<Committed>],
     expects: impl Fn(&Committed) -> bool,
 ) -> Result<Met, TestCaseError> {
@@ -90,15 +90,15 @@ pub(super) fn check(
     let mut removed: BTreeSet<&Topic> = BTreeSet::new();
     for step in steps {
         match step {
-            Step::Begun(wave, begun) => lanes.begin(*wave, begun)?,
-            Step::Removed(topic) => {
+            LaneStep::Begun(wave, begun) => lanes.begin(*wave, begun)?,
+            LaneStep::Removed(topic) => {
                 removed.insert(topic);
                 lanes.remove(topic)?;
             }
-            Step::Envelope(Some(wave), item) => lanes.in_wave(*wave, item)?,
-            Step::Envelope(None, item) => lanes.live(item)?,
-            Step::Live(wave, topics) => lanes.name(*wave, topics)?,
-            Step::CaughtUp(wave) => lanes.complete(*wave, stored, &expects)?,
+            LaneStep::Envelope(Some(wave), item) => lanes.in_wave(*wave, item)?,
+            LaneStep::Envelope(None, item) => lanes.live(item)?,
+            LaneStep::Live(wave, topics) => lanes.name(*wave, topics)?,
+            LaneStep::CaughtUp(wave) => lanes.complete(*wave, stored, &expects)?,
         }
     }
     let is_gone = |item: &&Arc<Committed>| {
@@ -234,13 +234,13 @@ mod tests {
         let begun = |names: &[u8], history_only| {
             let adds = names.iter().map(|&name| (topic(name), Cursor::new())).collect();
             let heads = Arc::new(cursor(&[(100, 1)]));
-            Step::Begun(wave, Begun { adds, history_only, heads })
+            LaneStep::Begun(wave, Begun { adds, history_only, heads })
         };
-        let past = |item: &Arc<Committed>| Step::Envelope(Some(wave), Arc::clone(item));
-        let live = |item: &Arc<Committed>| Step::Envelope(None, Arc::clone(item));
-        let named = |names: &[u8]| Step::Live(wave, names.iter().copied().map(topic).collect());
-        let (end, removed) = (Step::CaughtUp(wave), Step::Removed(topic(1)));
-        let judged = |steps: &[Step]| check(steps, &stored, |_| true);
+        let past = |item: &Arc<Committed>| LaneStep::Envelope(Some(wave), Arc::clone(item));
+        let live = |item: &Arc<Committed>| LaneStep::Envelope(None, Arc::clone(item));
+        let named = |names: &[u8]| LaneStep::Live(wave, names.iter().copied().map(topic).collect());
+        let (end, removed) = (LaneStep::CaughtUp(wave), LaneStep::Removed(topic(1)));
+        let judged = |steps: &[LaneStep]| check(steps, &stored, |_| true);
 
         let good = [begun(&[1], false), past(first), named(&[1]), end.clone(), live(second)];
         let met = judged(&good).unwrap();
@@ -250,7 +250,7 @@ mod tests {
         let early = [begun(&[1, 2], false), removed.clone(), named(&[2]), end.clone()];
         assert_eq!(judged(&early).unwrap().removed_early, 1);
 
-        let broken: [(&str, &[Step]); 12] = [
+        let broken: [(&str, &[LaneStep]); 12] = [
             ("lost at the seam", &[begun(&[1], false), named(&[1]), end.clone()]),
             ("doubled at the seam", &[&good[..], &[live(first)]].concat()),
             ("doubled in a wave", &[begun(&[1], false), past(first), past(first)]),

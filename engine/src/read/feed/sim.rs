@@ -8,7 +8,7 @@ use bytes::Bytes;
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId, Topic};
 use hawser_storage::TopicRow;
 
-use super::lanes::{Begun, Step};
+use super::lanes::{Begun, LaneStep};
 use super::{Feed, LogFeed, PageRead, Read, SubscriptionEvent, TopicFeed, WaveId};
 use crate::committed::Committed;
 use crate::read::feed::Interest;
@@ -232,7 +232,7 @@ pub(super) struct Stream {
     /// Waves of history, which are independent of the other waves.
     pub(super) history: BTreeMap<WaveId, History>,
     /// The steps of a stream with a cursor per topic.
-    pub(super) steps: Vec<Step>,
+    pub(super) steps: Vec<LaneStep>,
 }
 
 /// A wave of history.
@@ -298,7 +298,7 @@ impl Stream {
 
     fn begun(&mut self, wave: WaveId, adds: Vec<(Topic, Cursor)>, history_only: bool, node: &Node) {
         let begun = Begun { adds, history_only, heads: node.heads.get() };
-        self.steps.push(Step::Begun(wave, begun));
+        self.steps.push(LaneStep::Begun(wave, begun));
     }
 
     pub(super) fn close(&self, node: &Node) {
@@ -315,21 +315,21 @@ impl Stream {
             progress = true;
             match event {
                 SubscriptionEvent::CaughtUp(wave) => {
-                    self.steps.push(Step::CaughtUp(wave));
+                    self.steps.push(LaneStep::CaughtUp(wave));
                     match self.history.get_mut(&wave) {
                         Some(history) => history.is_complete = true,
                         None => self.caught_up.push(wave),
                     }
                 }
                 SubscriptionEvent::TopicsLive { wave, topics } => {
-                    self.steps.push(Step::Live(wave, topics));
+                    self.steps.push(LaneStep::Live(wave, topics));
                 }
                 SubscriptionEvent::Envelopes { wave, envelopes } => {
                     assert!(
                         !envelopes.is_empty() && envelopes.len() <= BatchLimits::STREAM.envelopes
                     );
                     let items = envelopes.iter().map(|bytes| node.known(bytes));
-                    self.steps.extend(items.map(|item| Step::Envelope(wave, item)));
+                    self.steps.extend(items.map(|item| LaneStep::Envelope(wave, item)));
                     if let Some(history) = wave.and_then(|wave| self.history.get_mut(&wave)) {
                         assert!(!history.is_complete, "nothing comes after the end of a wave");
                         history.delivered.extend(envelopes.iter().map(|bytes| node.known(bytes)));
@@ -413,7 +413,7 @@ impl Stream {
             if feed.remove(topic) {
                 node.hub.unlisten(&Interest::Topic(topic.clone()), &self.listener);
                 topics.remove(topic);
-                self.steps.push(Step::Removed(topic.clone()));
+                self.steps.push(LaneStep::Removed(topic.clone()));
             }
         }
         let mut fresh = Vec::new();

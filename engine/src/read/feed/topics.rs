@@ -12,7 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId, Topic};
 
-use super::catch_up::{CatchUp, CatchUpCause, CatchUpProgress, CursorMerger};
+use super::catch_up::{CatchUpCause, CatchUpProgress, CursorMerger, TopicCatchUp};
 use super::holds::{HeldLane, Holds, lane_of};
 use super::outbox::Outbox;
 use super::released::{ReleasedLanes, holds_of};
@@ -42,7 +42,7 @@ pub(crate) struct TopicFeed {
     history: usize,
     /// True if the reader learns which topics of a wave are live.
     names_topics: bool,
-    catch_ups: BTreeMap<CatchUpId, CatchUp>,
+    catch_ups: BTreeMap<CatchUpId, TopicCatchUp>,
     holds: Holds,
     released: ReleasedLanes,
     /// Heads up to which the hub's queue has been emptied, over all topics.
@@ -176,8 +176,8 @@ impl TopicFeed {
         self.cursors == Cursors::PerTopic
     }
 
-    /// Adds topics as one wave, except those that are there already. The hub has registered the
-    /// listener of the new ones by now. Where topics share a cursor, only at the beginning.
+    /// Adds topics as one wave, except those that are there already. The hub has registered the listener of the new
+    /// ones by now. If topics share a cursor, they are added only at the beginning.
     pub(crate) fn add(
         &mut self,
         wave: WaveId,
@@ -259,7 +259,7 @@ impl TopicFeed {
                 (merger.merge(&state.floor), state.commits.place())
             });
         }
-        let readable = |(id, catch_up): (&CatchUpId, &CatchUp)| {
+        let readable = |(id, catch_up): (&CatchUpId, &TopicCatchUp)| {
             (!matches!(catch_up.reading, CatchUpProgress::Parked(_))).then_some(*id)
         };
         let after = (Bound::Excluded(self.turn), Bound::Unbounded);
@@ -396,19 +396,19 @@ impl TopicFeed {
 
     /// Returns true if a wave has to wait for topics that were live before it. Live topics ascend
     /// together, so the wave does not join them while an overflow has put them behind it.
-    fn waits_for_others(&self, catch_up: &CatchUp) -> bool {
-        let is_behind = |other: &CatchUp| other.cause == CatchUpCause::Overflow;
+    fn waits_for_others(&self, catch_up: &TopicCatchUp) -> bool {
+        let is_behind = |other: &TopicCatchUp| other.cause == CatchUpCause::Overflow;
         catch_up.cause.wave().is_some() && self.catch_ups.values().any(is_behind)
     }
 
     /// Returns true if the tail of a wave follows everything that live topics have delivered. They
     /// may have gone ahead on disk, and an originator ascends over all topics of a stream.
-    fn joins_in_order(&self, catch_up: &CatchUp, ceiling: &Cursor) -> bool {
+    fn joins_in_order(&self, catch_up: &TopicCatchUp, ceiling: &Cursor) -> bool {
         let passed = |id| ceiling.covers(id) || self.popped.covers(id);
         catch_up.cause.wave().is_none() || self.ahead.iter().all(passed)
     }
 
-    fn go_live(&mut self, id: CatchUpId, catch_up: CatchUp) {
+    fn go_live(&mut self, id: CatchUpId, catch_up: TopicCatchUp) {
         let wave = catch_up.cause.wave();
         let (items, holds) = catch_up.tail.take();
         let to_read = self.deliver_tail(id, wave, &items);
@@ -486,7 +486,7 @@ impl TopicFeed {
             return;
         }
         let has_come = |on| self.popped.covers(on) || state.floor.covers(on) || ceiling.covers(on);
-        // What the reader has by then is known after the last page.
+        // Only after the last page is it known which envelopes the reader has by then.
         match first_unsatisfied(item.id, &item.depends_on, has_come) {
             None => catch_up.tail.push(item, kept_bytes),
             Some(on) => catch_up.tail.hold(lane, item, on),
@@ -527,8 +527,12 @@ impl TopicFeed {
     }
 
     fn start(&mut self, id: CatchUpId, cause: CatchUpCause, topics: Vec<Topic>) {
-        let catch_up =
-            CatchUp { cause, topics, reading: CatchUpProgress::NotStarted, tail: Tail::default() };
+        let catch_up = TopicCatchUp {
+            cause,
+            topics,
+            reading: CatchUpProgress::NotStarted,
+            tail: Tail::default(),
+        };
         self.catch_ups.insert(id, catch_up);
     }
 

@@ -71,7 +71,7 @@ enum NextStrand {
 }
 
 /// The outcome of a search for the next envelope of a strand.
-enum Search {
+enum SearchOutcome {
     /// It is known, or there is none up to the ceiling.
     Done,
     /// The strand has had its places of this turn.
@@ -228,9 +228,9 @@ impl<'p, 's> LogTurn<'p, 's> {
         loop {
             for strand in &mut self.strands {
                 match strand.search(self.plan, &mut self.looked_at) {
-                    Search::Done => {}
-                    Search::OutOfPlaces => return TurnEnd::Cut,
-                    Search::Unreadable => return TurnEnd::Stopped,
+                    SearchOutcome::Done => {}
+                    SearchOutcome::OutOfPlaces => return TurnEnd::Cut,
+                    SearchOutcome::Unreadable => return TurnEnd::Stopped,
                 }
             }
             let strand = match self.pick() {
@@ -289,10 +289,10 @@ impl<'p, 's> LogTurn<'p, 's> {
 
 impl StrandInLog<'_> {
     /// Moves on to the next envelope of the plan.
-    fn search(&mut self, plan: &PagePlan, looked_at: &mut usize) -> Search {
+    fn search(&mut self, plan: &PagePlan, looked_at: &mut usize) -> SearchOutcome {
         while self.next.is_none() && self.left.after.sequence < self.left.through {
             if self.places == 0 {
-                return Search::OutOfPlaces;
+                return SearchOutcome::OutOfPlaces;
             }
             let (id, bytes, validity) = match self.scan.next() {
                 Some(Ok(LogItem::Envelope { id, bytes, validity })) => (id, bytes, validity),
@@ -302,10 +302,10 @@ impl StrandInLog<'_> {
                     *looked_at += 1;
                     continue;
                 }
-                Some(Err(_)) => return Search::Unreadable,
+                Some(Err(_)) => return SearchOutcome::Unreadable,
                 None => {
                     self.left.after.sequence = self.left.through;
-                    return Search::Done;
+                    return SearchOutcome::Done;
                 }
             };
             self.places = self.places.saturating_sub(1 + bytes.len() / BYTES_PER_ROW);
@@ -317,10 +317,10 @@ impl StrandInLog<'_> {
             match plan.row_in_log(id, &bytes) {
                 Ok(Some(found)) => self.next = Some(found),
                 Ok(None) => self.left.after = id,
-                Err(_) => return Search::Unreadable,
+                Err(_) => return SearchOutcome::Unreadable,
             }
         }
-        Search::Done
+        SearchOutcome::Done
     }
 }
 

@@ -5,7 +5,7 @@
 //! no answer to them can have. So an envelope is left out if its reader does not have everything up to the place, this
 //! node has the place, and the place certainly is no envelope of the topic. Envelopes behind it are shown.
 //!
-//! A place of which this node has no envelope may have had one of the topic. What depends on it is shown.
+//! A place without an envelope here may have had one of the topic. Envelopes that depend on it are shown.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;

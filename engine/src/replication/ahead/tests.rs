@@ -151,7 +151,7 @@ fn what_an_earlier_process_has_shown_is_verified_beside_pages_at_once() {
     assert_eq!(next, Some((verified, stored)));
 }
 
-/// Also where a peer sends the places one by one.
+/// The bound holds also if a peer sends the places one by one.
 #[test]
 fn what_is_asked_for_again_and_does_not_come_is_looked_at_after_a_bound_in_time() {
     let mut rig = Rig::new(AHEAD_MAX);

@@ -119,7 +119,7 @@ pub(super) struct Passed {
 
 /// Worth of a peer as a source; lower is better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Rank {
+pub(super) enum SourceRank {
     /// The strand's own node, which is current.
     Own,
     /// Another peer whose claimed head covers what was accepted two seconds ago.

@@ -46,7 +46,7 @@ use choice::Choice;
 use claims::ClaimTimes;
 use open_want::OpenWant;
 use parts::Split;
-use search::{SEARCH_AGAIN_AFTER, SEARCH_FOR, Search};
+use search::{PlaceSearch, SEARCH_AGAIN_AFTER, SEARCH_FOR};
 
 /// Pause before a want without an end is sent again after its stream ended. A guess: long enough
 /// that a peer which refuses at once is not flooded.
@@ -83,7 +83,7 @@ pub struct Follower {
     durable: SequenceId,
     /// Connected peers; bounded by the nodes of the registry.
     peers: BTreeMap<OriginatorId, PeerProgress>,
-    search: Option<Search>,
+    search: Option<PlaceSearch>,
     /// The time at which a peer has come or gone.
     changed_at: Instant,
     searches: u64,

@@ -88,7 +88,7 @@ pub(super) struct BacklogPart {
     pub(super) moved_at: Instant,
     /// Peers that are not asked for this part again.
     pub(super) avoided: Vec<OriginatorId>,
-    /// Those of the avoided peers that left out a place of this part.
+    /// The avoided peers that left out a place of this part.
     pub(super) left_out_by: Vec<OriginatorId>,
 }
 

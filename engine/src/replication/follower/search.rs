@@ -30,7 +30,7 @@ const FOUND_BYTES_MIN: u64 = 2 * 1024 * 1024;
 
 /// A gap search: the places after `accepted` and up to `through` that the source did not send.
 #[derive(Debug)]
-pub(super) struct Search {
+pub(super) struct PlaceSearch {
     pub(super) through: SequenceId,
     /// The peer that has left the places out.
     pub(super) left_out_by: OriginatorId,
@@ -88,7 +88,7 @@ impl SearchTurns {
     }
 }
 
-impl Search {
+impl PlaceSearch {
     /// True if no places may be marked missing yet: no peer has answered, or peers are sending the range.
     pub(super) fn goes_on(&self) -> bool {
         let ReceivedTotal { envelopes, bytes } = self.found;

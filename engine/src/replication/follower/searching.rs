@@ -24,7 +24,7 @@ use hawser_storage::SkipReason;
 
 use super::parts::ReceivedTotal;
 use super::search::{
-    IN_TURNS_FROM, SEARCH_AGAIN_AFTER, SEARCH_EVERY, SEARCH_FOR, Search, SearchTurns,
+    IN_TURNS_FROM, PlaceSearch, SEARCH_AGAIN_AFTER, SEARCH_EVERY, SEARCH_FOR, SearchTurns,
 };
 use super::{Follower, PendingWrites};
 
@@ -50,7 +50,7 @@ impl Follower {
                 let claimed_at = claims.and_then(|claims| claims.since(through.next()));
                 let settles_for =
                     if from == self.originator { SEARCH_AGAIN_AFTER } else { SEARCH_FOR };
-                self.search = Some(Search {
+                self.search = Some(PlaceSearch {
                     through,
                     left_out_by: from,
                     until: now + SEARCH_FOR,

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use hawser_proto::{OriginatorId, SequenceId};
 
-use super::choice::{FAR_PLACES_MIN, Rank, STALL_TIMEOUT, Trial};
+use super::choice::{FAR_PLACES_MIN, STALL_TIMEOUT, SourceRank, Trial};
 use super::parts::ReceivedTotal;
 use super::{Follower, PeerProgress, STALL_AFTER};
 
@@ -221,10 +221,10 @@ impl Follower {
 
     /// Returns the best connected peer. Of equal ones it is the one that was doubted least often, and then the one
     /// that claims most; of doubted ones the one whose pause ends first.
-    fn best(&self) -> Option<(Rank, OriginatorId)> {
+    fn best(&self) -> Option<(SourceRank, OriginatorId)> {
         let ranked = self.peers.iter().filter_map(|(id, peer)| {
             let rank = self.rank(*id, peer)?;
-            let doubt = self.choice.doubts.get(id).filter(|_| rank == Rank::Doubted);
+            let doubt = self.choice.doubts.get(id).filter(|_| rank == SourceRank::Doubted);
             let times = self.choice.times(*id);
             Some((rank, doubt.map(|it| it.until), times, Reverse(peer.claimed_head), *id))
         });
@@ -232,22 +232,23 @@ impl Follower {
     }
 
     /// Returns the rank of a connected peer; `None` if it must not be asked at all.
-    fn rank(&self, id: OriginatorId, peer: &PeerProgress) -> Option<Rank> {
+    fn rank(&self, id: OriginatorId, peer: &PeerProgress) -> Option<SourceRank> {
         let (claimed, choice) = (peer.claimed_head, &self.choice);
         let is_current = claimed >= choice.passed.older;
         let is_paused = choice.is_paused(id);
         if id == self.originator {
             // A node of other software may claim nothing and hold everything.
             let is_current = is_current || claimed == SequenceId::NONE;
-            let rank = if is_current && !is_paused { Rank::Own } else { Rank::OwnBehind };
+            let rank =
+                if is_current && !is_paused { SourceRank::Own } else { SourceRank::OwnBehind };
             return (!choice.is_relayed).then_some(rank);
         }
         let rank = match (is_paused || claimed == SequenceId::NONE, is_current) {
-            (true, _) => Rank::Doubted,
-            (false, true) => Rank::Current,
-            (false, false) => Rank::Behind,
+            (true, _) => SourceRank::Doubted,
+            (false, true) => SourceRank::Current,
+            (false, false) => SourceRank::Behind,
         };
-        // Without the strand's own node there is no one else to ask.
+        // Without the strand's own node there is no other peer to ask.
         (claimed != SequenceId::NONE || choice.is_relayed).then_some(rank)
     }
 

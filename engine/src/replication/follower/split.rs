@@ -427,7 +427,7 @@ impl Follower {
             && peer.claimed_head > self.accepted
     }
 
-    /// As [`is_sharer`](Self::is_sharer), by id; false for a peer that is not connected.
+    /// Returns [`is_sharer`](Self::is_sharer) for the peer with this id; false if it is not connected.
     fn is_sharer_now(&self, id: OriginatorId) -> bool {
         self.peers.get(&id).is_some_and(|peer| self.is_sharer(id, peer))
     }

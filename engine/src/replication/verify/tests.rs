@@ -334,7 +334,7 @@ fn a_batch_is_judged_one_by_one_in_its_order() {
     assert_eq!(outcomes, expected);
 }
 
-/// Only what needs no signature is looked at.
+/// Reading without signatures looks only at fields that need none.
 #[test]
 fn an_envelope_is_read_without_its_signatures_and_charged_to_no_payer() {
     let verified = check_one(good(5)).unwrap();

@@ -59,7 +59,7 @@ pub(super) struct JudgeParts<'a> {
 /// The part of an inbox's log that may be read before its updates are judged.
 #[derive(Clone, Copy)]
 pub(super) enum ReadLimit<'a> {
-    /// All of it.
+    /// The whole log.
     Whole,
     /// While a batch of events waits: [`SMALL_LOG_BYTES`], and up to [`CATCH_UP_BYTES_MAX`] from the budget of the
     /// batch.

@@ -1,4 +1,4 @@
-//! The reasons for which a step cannot be taken.
+//! Errors of a step of the payer report worker.
 
 use hawser_proto::OriginatorId;
 use hawser_rules::payer_report::PayerReportError;

@@ -235,7 +235,7 @@ impl PayerReporter {
     /// Settles leaves like [`settle`](Self::settle), with at most this number of transactions.
     ///
     /// # Errors
-    /// Those of [`settle`](Self::settle).
+    /// The errors of [`settle`](Self::settle).
     pub async fn settle_part(
         &self,
         about: OriginatorId,

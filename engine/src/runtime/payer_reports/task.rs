@@ -212,7 +212,8 @@ fn begin_with_next(originators: &mut [OriginatorId], hour: u32) {
     }
 }
 
-/// Returns whether an hour has reached `minute` after minute `last`, up to minute `now`, both since the unix epoch.
+/// Returns true if the minute `minute` of an hour has come after minute `last` and up to minute `now`, both since the
+/// unix epoch.
 fn has_come(minute: u32, last: u32, now: u32) -> bool {
     let since = now.saturating_sub(last);
     // The time since that minute of the hour came last.

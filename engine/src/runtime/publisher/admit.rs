@@ -12,14 +12,14 @@ use parking_lot::Mutex;
 use super::earlier::{LookUp, Receipt};
 use super::error::{ANSWER_LEN_BYTES_MAX, PublishError, STATEMENT_OVERHEAD_BYTES};
 use super::request::{PendingReply, Published, Request};
-use super::size::{BatchSize, CHUNK_MAX, LARGE_FROM};
+use super::size::{CHUNK_MAX, LARGE_FROM, PublishSize};
 use super::state::PublisherState;
-use crate::admission::{self, AdmissionContext, AdmissionError, EnvelopeRefusal, Writer};
+use crate::admission::{self, AdmissionContext, AdmissionError, EnvelopeAdmissionError, Writer};
 use crate::runtime::Priority;
 use crate::sequencer::{Admitted, is_too_far_ahead};
 
 /// The envelopes of a chunk that have been checked, and their earlier publishes.
-type CheckedChunk = (Vec<Result<Admitted, EnvelopeRefusal>>, Result<LookUp, PublishError>);
+type CheckedChunk = (Vec<Result<Admitted, EnvelopeAdmissionError>>, Result<LookUp, PublishError>);
 
 /// A request whose chunks are being checked.
 pub(super) struct AdmissionJob {
@@ -47,7 +47,7 @@ impl AdmissionJob {
         reply: PendingReply,
     ) {
         let lengths = envelopes.iter().map(|envelope| envelope.unsigned_client_envelope.len());
-        let is_large = BatchSize::of(lengths).reaches(LARGE_FROM);
+        let is_large = PublishSize::of(lengths).reaches(LARGE_FROM);
         let priority = match is_large {
             true => Priority::LargeOfCaller(caller),
             false => Priority::Caller(caller),
@@ -250,13 +250,13 @@ impl AdmissionJob {
 
 /// Cuts the envelopes of a request into chunks, in their order.
 fn chunks_of(envelopes: Vec<pb::PayerEnvelope>) -> Vec<Vec<pb::PayerEnvelope>> {
-    let (mut chunks, mut chunk, mut size) = (Vec::new(), Vec::new(), BatchSize::default());
+    let (mut chunks, mut chunk, mut size) = (Vec::new(), Vec::new(), PublishSize::default());
     for envelope in envelopes {
         size.add(std::iter::once(envelope.unsigned_client_envelope.len()));
         chunk.push(envelope);
         if size.reaches(CHUNK_MAX) {
             chunks.push(std::mem::take(&mut chunk));
-            size = BatchSize::default();
+            size = PublishSize::default();
         }
     }
     if !chunk.is_empty() {

@@ -9,7 +9,7 @@ use hawser_storage::{Change, CommitError, LogEntry};
 use super::earlier::Generation;
 use super::error::PublishError;
 use super::request::{InFlightShare, PendingReply, Published};
-use super::size::{BatchSize, GROUP_MAX};
+use super::size::{GROUP_MAX, PublishSize};
 use crate::runtime::Committer;
 use crate::runtime::counters::Counters;
 
@@ -63,7 +63,7 @@ impl CommitThread {
     /// Writes all groups that wait as one commit, then answers their requests.
     pub(super) fn commit(&mut self, first: SignedGroup, groups: &Receiver<SignedGroup>) {
         let epoch = first.epoch;
-        let mut size = BatchSize::of(first.entries.iter().map(|entry| entry.bytes.len()));
+        let mut size = PublishSize::of(first.entries.iter().map(|entry| entry.bytes.len()));
         let mut waiting = vec![first];
         // Group commit: what was signed during the last sync shares the next one.
         while !size.reaches(GROUP_MAX) {

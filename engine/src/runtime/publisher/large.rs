@@ -9,7 +9,7 @@ use hawser_proto::Bytes;
 use super::earlier::{Generation, LookUp};
 use super::error::PublishError;
 use super::request::{InFlightShare, PendingReply, Published, Request};
-use super::size::BatchSize;
+use super::size::PublishSize;
 use crate::runtime::fair_queue::FairQueue;
 use crate::sequencer::Admitted;
 
@@ -45,7 +45,7 @@ pub(super) struct LargeRequests {
     unwritten: VecDeque<(Generation, usize)>,
     /// Groups that went before the piece whose turn it is.
     passed: u32,
-    piece_max: BatchSize,
+    piece_max: PublishSize,
 }
 
 impl LargeRequest {
@@ -91,7 +91,7 @@ impl LargeRequest {
 
 impl LargeRequests {
     /// Creates the queue. Pieces end at `piece_max`.
-    pub(super) fn new(piece_max: BatchSize) -> Self {
+    pub(super) fn new(piece_max: PublishSize) -> Self {
         let (waiting, unwritten) = (FairQueue::default(), VecDeque::new());
         Self { waiting, unwritten, passed: 0, piece_max }
     }
@@ -137,7 +137,7 @@ impl LargeRequests {
         }
         self.passed = 0;
         let mut request = self.waiting.pop()?;
-        let (mut piece, mut size) = (Vec::new(), BatchSize::default());
+        let (mut piece, mut size) = (Vec::new(), PublishSize::default());
         while !size.reaches(self.piece_max)
             && let Some(next) = request.rest.next()
         {

@@ -144,7 +144,7 @@ mod tests {
         assert_eq!(resume(&store, node).unwrap().last_ns(), 700);
     }
 
-    /// As after a start with a clock that is wrong, while no other clock is known yet.
+    /// The case of a start with a wrong clock, while no other clock is known yet.
     #[test]
     fn a_checkpoint_from_a_wrong_clock_dates_no_later_envelope() {
         const CLIENT: &str = "0a13121100aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa12250a230a210001000210\

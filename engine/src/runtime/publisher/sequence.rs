@@ -17,7 +17,7 @@ use super::large::{LargeRequest, LargeRequests};
 use super::own_end::resume;
 use super::request::{PendingReply, Published, Request};
 use super::settings::PublishSettings;
-use super::size::{BatchSize, GROUP_MAX};
+use super::size::{GROUP_MAX, PublishSize};
 use super::state::PublisherState;
 use crate::admission::AdmissionError;
 use crate::facts;
@@ -90,7 +90,7 @@ impl SequencerThread {
         settings: PublishSettings,
         sequencer: Sequencer,
         to_committer: Sender<SignedGroup>,
-        piece_max: BatchSize,
+        piece_max: PublishSize,
     ) -> Self {
         let recent = RecentGroups::default();
         let large = LargeRequests::new(piece_max);
@@ -125,7 +125,7 @@ impl SequencerThread {
         writes: &Receiver<()>,
     ) -> Option<Vec<Request>> {
         let mut group = Vec::new();
-        let mut size = BatchSize::default();
+        let mut size = PublishSize::default();
         loop {
             while !size.reaches(GROUP_MAX)
                 && let Ok(next) = requests.try_recv()
@@ -153,7 +153,7 @@ impl SequencerThread {
     }
 
     /// Takes a request: it is returned if it is small, and waits for its turns if it is large.
-    pub(super) fn take(&mut self, request: Request, size: &mut BatchSize) -> Option<Request> {
+    pub(super) fn take(&mut self, request: Request, size: &mut PublishSize) -> Option<Request> {
         if request.is_large {
             self.large.push(request);
             return None;

@@ -28,7 +28,7 @@ use super::error::PublishError;
 use super::own_end::{self, OwnEnd};
 use super::request::{InFlightShare, PendingReply, Published, Request};
 use super::sequence::SequencerThread;
-use super::size::BatchSize;
+use super::size::PublishSize;
 use super::state::PublisherState;
 use crate::ports::{PayloadValidator, TrustingJudge};
 use crate::read::testing::{self, Dice, StoppedClock};
@@ -54,7 +54,7 @@ const TURNS: u64 = 80;
 /// Different envelopes that clients publish.
 const ENVELOPES: usize = 24;
 /// The size of a piece of a large request, so small that few envelopes make several pieces.
-const PIECE: BatchSize = BatchSize { envelopes: 2, len_bytes: 1 << 20 };
+const PIECE: PublishSize = PublishSize { envelopes: 2, len_bytes: 1 << 20 };
 /// Requests that may be in flight.
 const IN_FLIGHT: usize = 1 << 20;
 const NODE: OriginatorId = OriginatorId(100);
@@ -202,7 +202,7 @@ impl Process {
 
     fn sequence(&mut self, requests_max: usize) {
         let count = requests_max.min(self.requests.len());
-        let mut size = BatchSize::default();
+        let mut size = PublishSize::default();
         let taken: Vec<Request> = self.requests.drain(..count).collect();
         let small = taken.into_iter().filter_map(|it| self.sequencer.take(it, &mut size));
         let small = small.collect();

@@ -1,4 +1,4 @@
-//! The thread between commits and streams.
+//! The thread that passes committed envelopes on to the streams.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 
 use super::hub::Hub;
 use crate::committed::Committed;
-use crate::read::backlog::{Audience, Backlog, Published};
+use crate::read::backlog::{Audience, Backlog, HubBatch};
 
 /// Time between two sweeps for queues from which nothing is taken. A guess: longer than clients need that read.
 const SWEEP_EVERY: Duration = Duration::from_secs(5);
@@ -93,13 +93,13 @@ impl Drop for FanOutHandle {
 
 impl FanOutQueue {
     /// Waits for something to do; `None` at the end.
-    fn next(&self) -> Option<(Published, Vec<oneshot::Sender<()>>)> {
+    fn next(&self) -> Option<(HubBatch, Vec<oneshot::Sender<()>>)> {
         let mut work = self.work.lock();
         loop {
             let settling = std::mem::take(&mut work.settling);
             match work.backlog.take() {
                 Some(published) => return Some((published, settling)),
-                None if !settling.is_empty() => return Some((Published::default(), settling)),
+                None if !settling.is_empty() => return Some((HubBatch::default(), settling)),
                 None if work.closed => return None,
                 None => self.filled.wait(&mut work),
             }
@@ -129,7 +129,7 @@ impl Sweeps {
 
 fn run(queue: &FanOutQueue, hub: &Hub) {
     let mut sweeps = Sweeps::default();
-    while let Some((Published { committed, ends, lost }, settling)) = queue.next() {
+    while let Some((HubBatch { committed, ends, lost }, settling)) = queue.next() {
         if lost {
             tracing::warn!("streams have missed commits, and continue from disk");
             hub.lose();

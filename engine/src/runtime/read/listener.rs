@@ -58,7 +58,7 @@ impl Listener {
                 }
                 is_first |= pushed == Pushed::First;
                 if let Pushed::Overflowed { .. } = pushed {
-                    // It may have been empty before this call, and nothing has woken anyone yet.
+                    // It may have been empty before this call, and nothing has woken its reader yet.
                     self.count(pushed);
                     return true;
                 }

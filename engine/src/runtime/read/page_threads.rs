@@ -17,7 +17,7 @@ pub(super) const STREAM_PAGES_AT_ONCE: usize = 16;
 /// The most topics of a small job. A guess: looking at all of them is about the work of one turn.
 const SMALL_TOPICS_MAX: usize = 500;
 
-type Job = Box<dyn FnOnce() + Send>;
+type PageJob = Box<dyn FnOnce() + Send>;
 
 /// The size of the stream of a job. Small and large ones of an address have every other turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,8 +81,8 @@ struct PageJobs {
 /// The jobs of an address, by connection.
 #[derive(Default)]
 struct AddressJobs {
-    small: FairQueue<u64, Job>,
-    large: FairQueue<u64, Job>,
+    small: FairQueue<u64, PageJob>,
+    large: FairQueue<u64, PageJob>,
     /// The last turn was a small job's.
     was_small: bool,
 }
@@ -92,14 +92,14 @@ impl AddressJobs {
         self.small.is_empty() && self.large.is_empty()
     }
 
-    fn push(&mut self, connection: u64, size: JobSize, job: Job) {
+    fn push(&mut self, connection: u64, size: JobSize, job: PageJob) {
         match size {
             JobSize::Small => self.small.push(connection, job),
             JobSize::Large => self.large.push(connection, job),
         }
     }
 
-    fn pop(&mut self) -> Option<Job> {
+    fn pop(&mut self) -> Option<PageJob> {
         let is_large = self.was_small && !self.large.is_empty();
         self.was_small = !is_large && !self.small.is_empty();
         if self.was_small { self.small.pop() } else { self.large.pop() }
@@ -107,7 +107,7 @@ impl AddressJobs {
 }
 
 impl PageJobs {
-    fn push(&mut self, reader: ReaderId, size: JobSize, job: Job) {
+    fn push(&mut self, reader: ReaderId, size: JobSize, job: PageJob) {
         let of_address = self.waiting.entry(reader.address).or_default();
         if of_address.is_empty() {
             self.turns.push_back(reader.address);
@@ -117,7 +117,7 @@ impl PageJobs {
     }
 
     /// Takes the job whose turn it is.
-    fn pop(&mut self) -> Option<Job> {
+    fn pop(&mut self) -> Option<PageJob> {
         let address = self.turns.pop_front()?;
         let of_address = self.waiting.get_mut(&address)?;
         let job = of_address.pop();
@@ -175,7 +175,7 @@ impl PageQueue {
     }
 
     /// Waits for the next job; `None` at the end.
-    fn next(&self) -> Option<Job> {
+    fn next(&self) -> Option<PageJob> {
         let mut jobs = self.jobs.lock();
         loop {
             if let Some(job) = jobs.pop() {

@@ -52,7 +52,7 @@ pub(super) struct TopicsRead {
 }
 
 /// The outcome of a turn.
-pub(super) enum Turn {
+pub(super) enum TurnOutcome {
     Read(PageRead, usize),
     /// The page needs this number of bytes, more than its caller may have now.
     NoMemory(TopicsRead, usize),
@@ -61,7 +61,7 @@ pub(super) enum Turn {
 /// Reads the next page of a plan, as [`read`] does.
 ///
 /// # Errors
-/// As [`read`].
+/// The errors of [`read`].
 pub(super) async fn read_topics(
     log: LogAccess,
     mut read: TopicsRead,
@@ -71,8 +71,8 @@ pub(super) async fn read_topics(
     loop {
         let (of_turn, size) = (log.clone(), JobSize::of_topics(read.plan.topics().len()));
         match in_turn(&log, size, move || read.turn(&of_turn)).await? {
-            Turn::Read(page, taken_bytes) => return Ok((page, taken_bytes)),
-            Turn::NoMemory(again, bytes) => {
+            TurnOutcome::Read(page, taken_bytes) => return Ok((page, taken_bytes)),
+            TurnOutcome::NoMemory(again, bytes) => {
                 read = again;
                 wait.pause(bytes).await?;
             }
@@ -89,11 +89,11 @@ impl TopicsRead {
     ///
     /// # Errors
     /// [`QueryError`] if the log cannot be read.
-    pub(super) fn turn(self, log: &LogAccess) -> Result<Turn, QueryError> {
+    pub(super) fn turn(self, log: &LogAccess) -> Result<TurnOutcome, QueryError> {
         log.counters.stream_page.measure(|| self.read(log))
     }
 
-    fn read(mut self, log: &LogAccess) -> Result<Turn, QueryError> {
+    fn read(mut self, log: &LogAccess) -> Result<TurnOutcome, QueryError> {
         let snapshot = log.store.snapshot();
         let mut page = match self.page.take().or_else(|| self.plan.next_in_log(&snapshot)) {
             Some(page) => page,
@@ -106,7 +106,7 @@ impl TopicsRead {
                     assert!(!was_open, "a plan takes no more memory once all topics are open");
                     // Nothing of these lanes has gone out yet, and a plan that waits holds nothing.
                     self.plan.restart();
-                    return Ok(Turn::NoMemory(self, bytes));
+                    return Ok(TurnOutcome::NoMemory(self, bytes));
                 }
                 page
             }
@@ -117,7 +117,7 @@ impl TopicsRead {
         if bytes > 0 && !log.memory.take(bytes) {
             page.drop_envelopes();
             self.page = Some(page);
-            return Ok(Turn::NoMemory(self, bytes));
+            return Ok(TurnOutcome::NoMemory(self, bytes));
         }
         let Self { catch_up, mut plan, .. } = self;
         if bytes > 0 {
@@ -129,7 +129,7 @@ impl TopicsRead {
         let envelopes: Vec<(PageRow, Bytes)> =
             envelopes.filter_map(|(row, bytes)| Some((row, bytes?))).collect();
         let read = PageRead::Topics { catch_up, plan, envelopes, finished };
-        Ok(Turn::Read(read, bytes))
+        Ok(TurnOutcome::Read(read, bytes))
     }
 }
 
@@ -189,7 +189,7 @@ pub(super) async fn in_turn<T: Send + 'static>(
 ) -> Result<T, QueryError> {
     let (done, result) = oneshot::channel();
     let queued = Arc::new(Mutex::new(Some(work)));
-    let _withdrawal = Withdrawal(Arc::clone(&queued));
+    let _withdrawal = WithdrawOnDrop(Arc::clone(&queued));
     log.page_threads.run(log.memory.reader(), size, move || {
         let work = queued.lock().take();
         if let Some(work) = work {
@@ -202,9 +202,9 @@ pub(super) async fn in_turn<T: Send + 'static>(
 
 /// Takes work out of the queue when its stream ends. A plan of thousands of topics, which is charged to the stream,
 /// would wait there for its turn.
-struct Withdrawal<W>(Arc<Mutex<Option<W>>>);
+struct WithdrawOnDrop<W>(Arc<Mutex<Option<W>>>);
 
-impl<W> Drop for Withdrawal<W> {
+impl<W> Drop for WithdrawOnDrop<W> {
     fn drop(&mut self) {
         let work = self.0.lock().take();
         drop(work);
@@ -278,7 +278,7 @@ impl MemoryRetry {
     /// Tries the charge if it is time. Returns true if it was taken.
     ///
     /// # Errors
-    /// That of the charge, if the stream has waited for it long enough.
+    /// The error of the charge, if the stream has waited for it long enough.
     pub(super) fn attempt(
         &mut self,
         charge: impl FnOnce() -> Result<(), QueryError>,

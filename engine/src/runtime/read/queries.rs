@@ -44,7 +44,7 @@ pub struct TopicsQuery {
     filling: Filling,
     is_shared: bool,
     /// The page is planned, and some of its envelopes are still to be read.
-    reading: Option<PageReading>,
+    reading: Option<LoadingPage>,
     /// Bytes of envelopes that rows may still bring along.
     room_bytes: usize,
     /// The page was planned over one view, and is read over the same one.
@@ -183,7 +183,7 @@ impl TopicsQuery {
                 .add(page.rows.len(), page.len_bytes.max(kept_bytes))?;
             // Rows that have no place in the page are not needed any more.
             plan.restart();
-            self.reading = Some(PageReading::new(page));
+            self.reading = Some(LoadingPage::new(page));
         }
         Ok(spent)
     }
@@ -206,7 +206,7 @@ fn beside_bytes(room_bytes: usize) -> usize {
 }
 
 /// The envelopes of a planned page while those that did not come with their rows are read from the log.
-struct PageReading {
+struct LoadingPage {
     ids: Vec<EnvelopeId>,
     envelopes: Vec<Option<Bytes>>,
     lacking: Lacking,
@@ -249,7 +249,7 @@ impl Lacking {
     }
 }
 
-impl PageReading {
+impl LoadingPage {
     fn new(page: PlannedPage) -> Self {
         let PlannedPage { rows, envelopes, len_bytes, .. } = page;
         let ids: Vec<EnvelopeId> = rows.into_iter().map(|row| row.id).collect();

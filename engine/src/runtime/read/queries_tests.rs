@@ -144,7 +144,7 @@ fn a_page_of_crowded_topics_takes_many_turns_and_little_memory() {
         let left = usize::from(TOPICS) - usize::try_from(seen).unwrap();
         assert!(turns >= least * left / usize::from(TOPICS), "{turns} turns from {seen}");
         assert!(turns <= 3 * least + 2, "{turns} turns from {seen}");
-        // Of each strand, no more lanes than the page may have envelopes, and one.
+        // Each strand has at most one lane more than the page may have envelopes.
         let lanes = ORIGINATORS as usize * (LIMIT + 1);
         let most = memory.most.load(Ordering::Relaxed);
         let bound = lanes * 256 + usize::from(TOPICS) * 160 + BatchLimits::BESIDE_LEN_BYTES;

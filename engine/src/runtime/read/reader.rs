@@ -1,4 +1,4 @@
-//! Queries, and the way to a subscription.
+//! The handle by which callers query the log and open subscriptions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -14,7 +14,7 @@ use super::access::LogAccess;
 use super::awaited::AwaitedPlaces;
 use super::listener::Listener;
 use super::page_threads::JobSize;
-use super::pages::{self, MemoryRetry, TopicsRead, Turn};
+use super::pages::{self, MemoryRetry, TopicsRead, TurnOutcome};
 use crate::read::error::QueryError;
 use crate::read::feed::{Feed, Interest, PageRead, Read, SubscriptionEvent, TopicFeed, WaveId};
 use crate::read::limits::BatchLimits;
@@ -28,7 +28,7 @@ const TURN_TOPICS: usize = 1024;
 pub(super) type Opening =
     Pin<Box<dyn Future<Output = Result<Box<Subscription>, QueryError>> + Send>>;
 
-type PageReading = Pin<Box<dyn Future<Output = Result<(PageRead, usize), QueryError>> + Send>>;
+type ReadingFuture = Pin<Box<dyn Future<Output = Result<(PageRead, usize), QueryError>> + Send>>;
 
 /// The past envelopes that a wave delivers of its topics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub struct Subscription {
     awaited: AwaitedPlaces,
     /// The wait for the first turn. The stream has no topics before it.
     opening: Option<Opening>,
-    reading: Option<PageReading>,
+    reading: Option<ReadingFuture>,
     /// Memory of pages whose envelopes are not all delivered.
     taken_bytes: usize,
     /// The charge for topics and cursors, if the stream has waited for its first turn. Others are charged by their
@@ -126,13 +126,13 @@ impl Subscription {
         let heads = self.log.heads_for(&self.feed);
         let Some(Read::Topics(catch_up, plan)) = self.feed.poll_read(&heads) else { return Ok(()) };
         match TopicsRead::new(catch_up, plan).turn(&self.log)? {
-            Turn::Read(page, taken_bytes) => {
+            TurnOutcome::Read(page, taken_bytes) => {
                 self.taken_bytes += taken_bytes;
                 self.feed.handle_page(page);
                 self.settle()?;
             }
-            Turn::NoMemory(read, _) => {
-                let reading: PageReading = Box::pin(pages::read_topics(self.log.clone(), read));
+            TurnOutcome::NoMemory(read, _) => {
+                let reading: ReadingFuture = Box::pin(pages::read_topics(self.log.clone(), read));
                 self.reading = Some(reading);
             }
         }
@@ -365,7 +365,7 @@ impl Subscription {
                 false => self.feed.poll_read(&heads),
             };
             self.reading = read.map(|read| {
-                let page: PageReading = Box::pin(pages::read(self.log.clone(), read));
+                let page: ReadingFuture = Box::pin(pages::read(self.log.clone(), read));
                 page
             });
         }

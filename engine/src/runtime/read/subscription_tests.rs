@@ -45,7 +45,7 @@ impl Node {
         Self { store, heads, hub, reader }
     }
 
-    /// As the committing thread does it: durable, announced, published.
+    /// Commits as the committing thread does: makes durable, announces, publishes.
     fn commit(&self, group: Vec<Committed>) {
         let changes: Vec<_> = group.iter().map(append).collect();
         self.store.commit(&changes).unwrap();

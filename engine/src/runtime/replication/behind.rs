@@ -18,7 +18,8 @@ use crate::runtime::Priority;
 pub(super) enum BehindOutcome {
     /// Everything up to this place is verified, and the verdicts are durable.
     Verified(SequenceId),
-    /// As `Verified`, and the next place has an outer layer that its originator has not signed.
+    /// Everything up to this place is verified, and the next place has an outer layer that its originator has not
+    /// signed.
     Forged(SequenceId),
     /// Nothing was written.
     Failed(CommitError),

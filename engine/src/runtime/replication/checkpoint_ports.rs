@@ -1,4 +1,4 @@
-//! The ways of checkpoints from the sessions with peers into the exchange, and back.
+//! Queues that carry checkpoints from the sessions with peers to the exchange, and back.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -10,15 +10,15 @@ use tokio::sync::watch;
 
 use crate::replication::{CheckpointOffers, ShownCheckpoints};
 
-/// Checkpoints of all peers that are looked at in one round; the others wait for the next one. A guess: what sixteen
-/// peers may show within one.
+/// Checkpoints of all peers that one round looks at; the others wait for the next round. A guess: as many as sixteen
+/// peers may show within a round.
 const IN_ROUND_MAX: usize = 1024;
 
 /// The id whose queue and allowance hold the checkpoints that callers submit to a witness. It is no peer's, so that
 /// callers do not use up a peer's allowance.
 const SUBMITTED: OriginatorId = OriginatorId::REPLICA;
 
-/// The ways of checkpoints into the exchange and out of it.
+/// The queues of checkpoints into the exchange and out of it.
 #[derive(Default)]
 pub(super) struct CheckpointPorts {
     shown: Mutex<ShownCheckpoints>,

@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hawser_proto::checkpoint::{CosignedCheckpoint, SignedCheckpoint};
+use hawser_proto::checkpoint::CosignedCheckpoint;
 use hawser_proto::{OriginatorId, PublicKey};
 use hawser_rules::misbehavior::{MisbehaviorVerdict, TreeEvidence, TreeFault, verify_trees};
 use hawser_storage::{CommitError, Evidence, Misbehavior, ReadError, ReadableCheckpoint, Snapshot};
@@ -23,7 +23,9 @@ use super::evidence::record;
 use super::state::ReplicationState;
 use super::unsaved::UnsavedCheckpoints;
 use crate::checkpoints::{HeldStrand, ObserverPace, SilentStrands};
-use crate::replication::{CheckpointOffers, CheckpointWatch, StoredTrees, Trees};
+use crate::replication::{
+    CheckpointOffers, CheckpointPair, CheckpointWatch, StoredTrees, Trees, pair_of,
+};
 use crate::runtime::stop::StopSignal;
 
 /// Time between two rounds. A quarter of the second in which a strand that grows gets a checkpoint.
@@ -33,13 +35,6 @@ const ROUND_EVERY: Duration = Duration::from_millis(250);
 const SILENT_AFTER: Duration = Duration::from_secs(15);
 /// Pieces of stored evidence against a node that are judged again at the start. A guess: one suffices.
 const JUDGED_MAX: usize = 16;
-
-/// A node, and the strand that it signs checkpoints of.
-type Pair = (OriginatorId, OriginatorId);
-
-fn pair_of(signed: &SignedCheckpoint) -> Pair {
-    (signed.checkpoint.node, signed.checkpoint.originator)
-}
 
 /// Runs the exchange until it is stopped.
 pub(super) async fn exchange(state: Arc<ReplicationState>, mut stopped: StopSignal) {
@@ -65,11 +60,11 @@ struct CheckpointExchange {
     state: Arc<ReplicationState>,
     watch: CheckpointWatch,
     /// The newest checkpoint of each pair, this node's own ones too.
-    newest: BTreeMap<Pair, Arc<CosignedCheckpoint>>,
+    newest: BTreeMap<CheckpointPair, Arc<CosignedCheckpoint>>,
     /// Pairs that were looked for on the disk.
-    loaded: BTreeSet<Pair>,
+    loaded: BTreeSet<CheckpointPair>,
     /// Pairs of which a row could not be read. Each is named and counted once.
-    unreadable: BTreeSet<Pair>,
+    unreadable: BTreeSet<CheckpointPair>,
     /// Nodes that have contradicted themselves about their own strands. Their checkpoints are neither cosigned nor
     /// passed on.
     liars: BTreeSet<OriginatorId>,
@@ -148,7 +143,11 @@ impl CheckpointExchange {
 
     /// Reads the newest stored checkpoint of a pair. Names unreadable rows and passes over them, so that they hold up
     /// neither this pair nor others.
-    fn newest_stored(&mut self, snapshot: &Snapshot<'_>, pair: Pair) -> ReadableCheckpoint {
+    fn newest_stored(
+        &mut self,
+        snapshot: &Snapshot<'_>,
+        pair: CheckpointPair,
+    ) -> ReadableCheckpoint {
         let (node, originator) = pair;
         let found = snapshot.readable_checkpoint(originator, node);
         if let Some(error) = &found.passed_over {
@@ -158,7 +157,7 @@ impl CheckpointExchange {
     }
 
     /// Names and counts a pair of which a row cannot be read, once.
-    fn note_unreadable(&mut self, pair: Pair, error: &ReadError) {
+    fn note_unreadable(&mut self, pair: CheckpointPair, error: &ReadError) {
         if self.unreadable.insert(pair) {
             let (node, originator) = pair;
             self.state.engine_counters.checkpoint_exchange.unreadable.inc();

@@ -68,9 +68,9 @@ pub(super) async fn follow(
 }
 
 /// Ends the rest of a follower when the fetch ends, however it does.
-struct Turn<'a>(&'a ReplicationState, OriginatorId);
+struct FetchTurn<'a>(&'a ReplicationState, OriginatorId);
 
-impl Drop for Turn<'_> {
+impl Drop for FetchTurn<'_> {
     fn drop(&mut self) {
         let Self(state, originator) = self;
         state.stop_wants(*originator);
@@ -182,7 +182,7 @@ pub(super) async fn fetch(
         state.mending.send_replace(None);
         return BTreeMap::new();
     };
-    let _turn = Turn(state, originator);
+    let _turn = FetchTurn(state, originator);
     let mut search = MendSearch::new(originator, wanted, state.begin_turn());
     let mut peers = state.peers.subscribe();
     loop {

@@ -195,8 +195,8 @@ impl GuardTask {
             self.shown_ns = self.shown_ns.max(shown.originator_ns.unwrap_or(i64::MIN));
             self.guard.note_shown(now, peer, shown.sequence, shown.originator_ns);
         }
-        if let Some(word) = reports.word {
-            self.guard.note_word(now, state.ports.clock.now_ns(), word);
+        if let Some(confirmation) = reports.confirmation {
+            self.guard.note_confirmation(now, state.ports.clock.now_ns(), confirmation);
         }
         let seen = StrandObservation {
             held,

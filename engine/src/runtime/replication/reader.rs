@@ -234,18 +234,18 @@ impl StrandReader {
                 let bound = PageBound { bytes_max, room: room.bytes() };
                 let read = || read_page(&store, after, through, bound, proof);
                 let page = counters.strand_page.measure(read);
-                if let Ok(PageRead::NoRoom { bytes }) = page {
+                if let Ok(StrandRead::NoRoom { bytes }) = page {
                     reads.note_unused(bytes);
                 }
                 (page, room)
             };
             let (page, mut taken) = self.reads.run(page).await;
             match page? {
-                PageRead::Page(page) => {
+                StrandRead::Page(page) => {
                     taken.shrink_to(page.bytes);
                     return Ok((page, taken));
                 }
-                PageRead::NoRoom { bytes } => {
+                StrandRead::NoRoom { bytes } => {
                     // A strand that waits holds no page, so no two wait for each other.
                     drop(taken);
                     room = self.reads.room(bytes).await;
@@ -291,7 +291,7 @@ impl SendPage {
 }
 
 /// The result of a read.
-enum PageRead {
+enum StrandRead {
     Page(SendPage),
     /// The first envelope is longer than the room, and was not kept.
     NoRoom {
@@ -323,14 +323,14 @@ fn read_page(
     through: SequenceId,
     bound: PageBound,
     proof: PageProof,
-) -> Result<PageRead, ReadError> {
+) -> Result<StrandRead, ReadError> {
     let snapshot = store.snapshot();
     let proves = proof != PageProof::None;
     let signed = if proves { signed_beyond(&snapshot, after) } else { None };
     let end = signed.map_or(through, |signed| through.min(signed.checkpoint.last()));
     let mut page = match read_items(&snapshot, after, end, bound)? {
-        PageRead::Page(page) => page,
-        read @ PageRead::NoRoom { .. } => return Ok(read),
+        StrandRead::Page(page) => page,
+        read @ StrandRead::NoRoom { .. } => return Ok(read),
     };
     if let Some(signed) = signed
         && (page.is_full || proof == PageProof::Always)
@@ -338,7 +338,7 @@ fn read_page(
     {
         page.items.splice(0..0, prefix(&snapshot, after.originator, page.position, signed));
     }
-    Ok(PageRead::Page(page))
+    Ok(StrandRead::Page(page))
 }
 
 /// Returns the newest readable checkpoint that the strand's own node has signed, if it reaches beyond a place. Without
@@ -369,7 +369,7 @@ fn read_items(
     after: EnvelopeId,
     through: SequenceId,
     bound: PageBound,
-) -> Result<PageRead, ReadError> {
+) -> Result<StrandRead, ReadError> {
     let mut page =
         SendPage { items: Vec::new(), position: after.sequence, is_full: false, bytes: 0 };
     for item in snapshot.log(after, through) {
@@ -385,11 +385,11 @@ fn read_items(
             }
         };
         if page.bytes == 0 && !bound.takes_first(bytes) {
-            return Ok(PageRead::NoRoom { bytes });
+            return Ok(StrandRead::NoRoom { bytes });
         }
         if page.bytes > 0 && page.bytes + bytes > bound.bytes_max {
             page.is_full = true;
-            return Ok(PageRead::Page(page));
+            return Ok(StrandRead::Page(page));
         }
         debug_assert!(from > page.position, "a scan ascends");
         lost(page.position, from).into_iter().for_each(|lost| page.add(lost));
@@ -398,7 +398,7 @@ fn read_items(
     }
     lost(page.position, through.next()).into_iter().for_each(|lost| page.add(lost));
     page.position = through;
-    Ok(PageRead::Page(page))
+    Ok(StrandRead::Page(page))
 }
 
 /// Returns the gap between `position` and `next`. Places below the head that are neither held nor

@@ -23,7 +23,7 @@ use super::membership;
 use super::peers::{ConnectedPeer, PeerTable};
 use super::state::{self, ReplicationState};
 use super::strand_read::{MissingRead, ReadStrand, StrandRange, read_strand};
-use super::writes::{FailedWrites, Load, StageOfWrites, WriteQueue, commit};
+use super::writes::{FailedWritesError, Load, StageOfWrites, WriteQueue, commit};
 use crate::pauses::RetryPauses;
 use crate::replication::{
     Effect, EnvelopeVerifier, Follower, LinkCommand, PeerViolation, ShownStage, ShownStrand,
@@ -275,7 +275,7 @@ impl StrandTask {
     /// # Errors
     /// An error that no other try can end.
     fn take_committed(&mut self, committed: CommitResult) -> Result<(), CommitError> {
-        let FailedWrites { error, writes } = match committed {
+        let FailedWritesError { error, writes } = match committed {
             Ok(through) => {
                 (self.pauses, self.failed_judgings) = (RetryPauses::default(), 0);
                 through.into_iter().for_each(|through| self.follower.handle_durable(through));
@@ -464,7 +464,7 @@ impl StrandTask {
         let absences = self.absences.clone();
         tokio::task::spawn_blocking(move || {
             let judged = membership::judge(&store, originator, key, &absences);
-            judged.map(|_| None).map_err(|error| FailedWrites { error, writes: Vec::new() })
+            judged.map(|_| None).map_err(|error| FailedWritesError { error, writes: Vec::new() })
         })
     }
 
@@ -567,7 +567,7 @@ impl StrandTask {
     }
 }
 
-type CommitResult = Result<Option<SequenceId>, FailedWrites>;
+type CommitResult = Result<Option<SequenceId>, FailedWritesError>;
 
 /// Returns the result of a task and removes it; waits for ever if there is none. Cancel safe.
 async fn finished<T>(task: &mut Option<JoinHandle<T>>) -> T {

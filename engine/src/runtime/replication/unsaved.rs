@@ -3,11 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use hawser_proto::OriginatorId;
 use hawser_proto::checkpoint::CosignedCheckpoint;
 
-/// A node, and the strand that it signs checkpoints of.
-type Pair = (OriginatorId, OriginatorId);
+use crate::replication::CheckpointPair;
 
 /// Checkpoints of one pair that wait. A guess: about as many as a node may show in one round. There are more only while
 /// nothing can be written.
@@ -18,7 +16,9 @@ const OF_PAIR_MAX: usize = 32;
 /// A node can sign one for each place of its strand, and a disk can be full for days. So the smallest ones of a pair
 /// are dropped: no peer has been shown them, and the larger ones cover the same places.
 #[derive(Debug, Default)]
-pub(super) struct UnsavedCheckpoints(BTreeMap<Pair, BTreeMap<u64, Arc<CosignedCheckpoint>>>);
+pub(super) struct UnsavedCheckpoints(
+    BTreeMap<CheckpointPair, BTreeMap<u64, Arc<CosignedCheckpoint>>>,
+);
 
 impl UnsavedCheckpoints {
     /// Adds a checkpoint, in place of another one of the same pair and size.
@@ -32,7 +32,7 @@ impl UnsavedCheckpoints {
     }
 
     /// Returns the checkpoint of a pair with this size.
-    pub(super) fn get(&self, pair: Pair, size: u64) -> Option<&Arc<CosignedCheckpoint>> {
+    pub(super) fn get(&self, pair: CheckpointPair, size: u64) -> Option<&Arc<CosignedCheckpoint>> {
         self.0.get(&pair)?.get(&size)
     }
 
@@ -49,9 +49,9 @@ impl UnsavedCheckpoints {
 
 #[cfg(test)]
 mod tests {
-    use hawser_proto::SecretKey;
     use hawser_proto::checkpoint::Checkpoint;
     use hawser_proto::merkle::TreeHash;
+    use hawser_proto::{OriginatorId, SecretKey};
 
     use super::*;
 

@@ -117,7 +117,7 @@ impl WriteQueue {
 }
 
 /// Writes of which some have failed. All may be repeated: a change that is durable already has no further effect.
-pub(super) struct FailedWrites {
+pub(super) struct FailedWritesError {
     pub(super) error: CommitError,
     pub(super) writes: Vec<StrandWrite>,
 }
@@ -136,13 +136,13 @@ pub(super) struct StageOfWrites {
 /// is that of the strand.
 ///
 /// # Errors
-/// [`FailedWrites`]; some of the writes may be durable.
+/// [`FailedWritesError`]; some of the writes may be durable.
 pub(super) fn commit(
     state: &ReplicationState,
     watch: &mut StrandWatch,
     shown: StageOfWrites,
     writes: Vec<StrandWrite>,
-) -> Result<Option<SequenceId>, FailedWrites> {
+) -> Result<Option<SequenceId>, FailedWritesError> {
     let (mut pending, mut durable, mut compared) = (Vec::new(), None, Vec::new());
     for write in writes {
         match write {
@@ -166,7 +166,7 @@ pub(super) fn commit(
     let appended = durable.map(|through| StrandWrite::Append { changes, through });
     let compared =
         compared.into_iter().map(|(from, entries)| StrandWrite::Compare { from, entries });
-    Err(FailedWrites { error, writes: appended.into_iter().chain(compared).collect() })
+    Err(FailedWritesError { error, writes: appended.into_iter().chain(compared).collect() })
 }
 
 /// Appends the changes as the stage of the strand demands. Gives back those that are to be appended again.
@@ -180,7 +180,7 @@ fn append_in(
         ShownStage::Verified => append(state, watch, changes),
         // Faults show when the signatures are checked, since evidence has to bear a signature.
         ShownStage::Shown { .. } => {
-            let counts = Counts::of(state, &changes);
+            let counts = CommitCounts::of(state, &changes);
             state.committer.try_commit_shown(changes, shown.by.as_ref(), &shown.hashed)?;
             counts.note(state);
             Ok(())
@@ -363,7 +363,7 @@ pub(super) fn append(
     let follows = |pair: &[Change]| pair[1].start().sequence == pair[0].end().sequence.next();
     assert!(changes.windows(2).all(follows), "a strand is contiguous before it is appended");
     let before = watch.mark();
-    let counts = Counts::of(state, &changes);
+    let counts = CommitCounts::of(state, &changes);
     evidence::watch_and_record(state, watch, &changes);
     if let Err(failed) = state.committer.try_commit(changes) {
         watch.go_back(before);
@@ -374,13 +374,13 @@ pub(super) fn append(
 }
 
 /// Additions of a commit to the counters, once it is durable.
-struct Counts {
+struct CommitCounts {
     envelopes: u64,
     missing: u64,
     invalid: u64,
 }
 
-impl Counts {
+impl CommitCounts {
     /// Counts the changes. Logs each range that is marked missing, and one line for all envelopes that break a rule.
     fn of(state: &ReplicationState, changes: &[Change]) -> Self {
         let mut counts = Self { envelopes: 0, missing: 0, invalid: 0 };

@@ -11,6 +11,15 @@ fn long_update(sequence: u64, inbox: u8, name: u64, len_bytes: usize) -> ChainEv
     update_with(sequence, inbox, name, vec![Kind::CreateInbox(create)])
 }
 
+/// Returns a source of sequence ids: 1, then one more at each call.
+fn sequence_ids() -> impl FnMut() -> u64 {
+    let mut last = 0;
+    move || {
+        last += 1;
+        last
+    }
+}
+
 #[tokio::test]
 async fn an_inbox_with_a_long_log_that_is_not_remembered_waits_and_no_other_one_does() {
     let judge = Scripted::unknown(&[]);
@@ -70,11 +79,7 @@ async fn a_batch_waits_for_a_bounded_part_of_long_logs_and_for_every_short_one()
     let judge = Scripted::unknown(&[]);
     let node = start_judging(store(), true, judge.clone());
     let chain = node.engine.chain_appender();
-    let mut sequence = 0;
-    let mut next = || {
-        sequence += 1;
-        sequence
-    };
+    let mut next = sequence_ids();
     // 40 logs of 190 kB together have more than a batch reads, and 40 of 50 kB besides do not count.
     for (inbox, len_bytes) in
         (0..40).map(|inbox| (inbox, 190_000)).chain((40..80).map(|n| (n, 50_000)))
@@ -98,11 +103,7 @@ async fn of_many_inboxes_with_long_logs_each_has_its_turn() {
     let judge = Scripted::unknown(&[]);
     let node = start_judging(store(), true, judge.clone());
     let chain = node.engine.chain_appender();
-    let mut sequence = 0;
-    let mut next = || {
-        sequence += 1;
-        sequence
-    };
+    let mut next = sequence_ids();
     // Each has a ninth of what one round reads.
     let each = u64::try_from(ROUND_BYTES_MAX / 9 / 190_000 + 1).unwrap();
     for inbox in 0..24 {

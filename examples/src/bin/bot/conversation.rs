@@ -11,7 +11,7 @@ use hawser_proto::pb::xmtp::xmtpv4::envelopes::client_envelope::Payload;
 use openmls::prelude::tls_codec::{DeserializeBytes as _, Serialize as _};
 use openmls::prelude::*;
 
-use crate::Failure;
+use crate::BoxError;
 use crate::inbox::{CIPHERSUITE, Inbox, envelope, topic};
 use crate::network::Received;
 
@@ -30,7 +30,7 @@ impl Conversation {
     pub(crate) fn create(
         me: &Inbox,
         key_package: &ClientEnvelope,
-    ) -> Result<(Self, envelopes_pb::ClientEnvelope, Vec<u8>), Failure> {
+    ) -> Result<(Self, envelopes_pb::ClientEnvelope, Vec<u8>), BoxError> {
         let id: [u8; 16] = rand::random();
         let config = MlsGroupCreateConfig::builder()
             .ciphersuite(CIPHERSUITE)
@@ -70,7 +70,7 @@ impl Conversation {
     }
 
     /// Joins the group of a welcome.
-    pub(crate) fn join(me: &Inbox, received: &Received) -> Result<Self, Failure> {
+    pub(crate) fn join(me: &Inbox, received: &Received) -> Result<Self, BoxError> {
         use prost::Message as _;
         let Payload::WelcomeMessage(input) = received.envelope.payload() else {
             return Err("no welcome".into());
@@ -113,7 +113,7 @@ impl Conversation {
         &mut self,
         me: &Inbox,
         text: &str,
-    ) -> Result<envelopes_pb::ClientEnvelope, Failure> {
+    ) -> Result<envelopes_pb::ClientEnvelope, BoxError> {
         let message = self.group.create_message(&me.mls, &me.keys, text.as_bytes())?;
         let message = message.tls_serialize_detached()?;
         self.own_pending.insert(message.clone());
@@ -125,7 +125,7 @@ impl Conversation {
         &mut self,
         me: &Inbox,
         received: &Received,
-    ) -> Result<Option<String>, Failure> {
+    ) -> Result<Option<String>, BoxError> {
         let Payload::GroupMessage(input) = received.envelope.payload() else { return Ok(None) };
         let Some(pb::group_message_input::Version::V1(input)) = &input.version else {
             return Ok(None);
@@ -147,7 +147,7 @@ impl Conversation {
 }
 
 /// Validates the key package of the new member, because any payer can publish one.
-fn validated_key_package(me: &Inbox, key_package: &ClientEnvelope) -> Result<KeyPackage, Failure> {
+fn validated_key_package(me: &Inbox, key_package: &ClientEnvelope) -> Result<KeyPackage, BoxError> {
     let Payload::UploadKeyPackage(upload) = key_package.payload() else {
         return Err("no key package".into());
     };

@@ -20,7 +20,7 @@ use pb::signature::Signature as Signed;
 use prost::Message as _;
 use sha2::{Digest as _, Sha512};
 
-use crate::Failure;
+use crate::BoxError;
 
 /// The cipher suite of XMTP.
 pub(crate) const CIPHERSUITE: Ciphersuite =
@@ -40,7 +40,7 @@ pub(crate) struct Inbox {
 
 impl Inbox {
     /// Creates an identity with random keys. The network does not know it yet.
-    pub(crate) fn new() -> Result<Self, Failure> {
+    pub(crate) fn new() -> Result<Self, BoxError> {
         let installation = SigningKey::from_bytes(&rand::random());
         let keys = SignatureKeyPair::from_raw(
             SignatureScheme::ED25519,
@@ -84,7 +84,7 @@ impl Inbox {
     }
 
     /// Returns the envelope of a key package, with which other clients add this installation to groups.
-    pub(crate) fn key_package(&self) -> Result<ClientEnvelope, Failure> {
+    pub(crate) fn key_package(&self) -> Result<ClientEnvelope, BoxError> {
         let extensions = [ExtensionType::LastResort];
         let capable = Capabilities::new(None, Some(&[CIPHERSUITE]), Some(&extensions), None, None);
         let package = KeyPackage::builder()
@@ -99,7 +99,7 @@ impl Inbox {
     }
 
     /// Returns the inbox id, and the envelope of the update that creates the inbox and adds the installation.
-    pub(crate) fn registration(&self) -> Result<(InboxId, ClientEnvelope), Failure> {
+    pub(crate) fn registration(&self) -> Result<(InboxId, ClientEnvelope), BoxError> {
         // The text to sign does not depend on the signatures, so it comes from an update with empty ones.
         let text = signed_text(&self.signed_update("")?)?;
         let update = self.signed_update(&text)?;
@@ -108,7 +108,7 @@ impl Inbox {
         Ok((inbox, envelope(&topic, Payload::IdentityUpdate(update), None)))
     }
 
-    fn signed_update(&self, text: &str) -> Result<pb::IdentityUpdate, Failure> {
+    fn signed_update(&self, text: &str) -> Result<pb::IdentityUpdate, BoxError> {
         let by_wallet = self.signed_by_wallet(text);
         let create = pb::CreateInbox {
             initial_identifier: self.owner().to_string(),
@@ -142,7 +142,7 @@ impl Inbox {
         pb::Signature { signature: Some(Signed::Erc191(pb::RecoverableEcdsaSignature { bytes })) }
     }
 
-    fn signed_by_installation(&self, text: &str) -> Result<pb::Signature, Failure> {
+    fn signed_by_installation(&self, text: &str) -> Result<pb::Signature, BoxError> {
         let digest = Sha512::new_with_prefix(text);
         let signature = self.installation.sign_prehashed(digest, Some(CONTEXT))?;
         let signed = pb::RecoverableEd25519Signature {

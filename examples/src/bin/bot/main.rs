@@ -29,7 +29,7 @@ use inbox::Inbox;
 use network::{Network, Stream};
 
 /// Any error, printed at the end.
-type Failure = Box<dyn std::error::Error + Send + Sync>;
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Two installations that talk through a network: one asks, the other one echoes.
 #[derive(Parser)]
@@ -43,7 +43,7 @@ struct Args {
 }
 
 #[tokio::main]
-async fn main() -> Result<(), Failure> {
+async fn main() -> Result<(), BoxError> {
     let args = Args::parse();
     // The asker uses the first node and the bot the last one, so that messages cross the network.
     let first = Network::join(&args.network, 0).await?;
@@ -61,7 +61,7 @@ async fn main() -> Result<(), Failure> {
 }
 
 /// Publishes a key package, then registers the inbox. In this order a client that finds the inbox can add it.
-async fn register(name: &str, inbox: &Inbox, network: &Network) -> Result<(), Failure> {
+async fn register(name: &str, inbox: &Inbox, network: &Network) -> Result<(), BoxError> {
     network.publish(inbox.key_package()?).await?;
     let (inbox_id, update) = inbox.registration()?;
     let on_chain = network.identity_update(inbox_id, update).await?;
@@ -75,7 +75,7 @@ async fn register(name: &str, inbox: &Inbox, network: &Network) -> Result<(), Fa
 }
 
 /// Makes a group with the bot and sends messages until all are echoed.
-async fn ask(network: &Network, asker: &Inbox, bot: &Inbox, messages: u32) -> Result<(), Failure> {
+async fn ask(network: &Network, asker: &Inbox, bot: &Inbox, messages: u32) -> Result<(), BoxError> {
     let key_package = network.newest(&bot.key_package_topic()).await?;
     let key_package = key_package.ok_or("the bot's key package is not there")?;
     let (mut group, commit, welcome) = Conversation::create(asker, &key_package)?;
@@ -106,7 +106,7 @@ async fn ask(network: &Network, asker: &Inbox, bot: &Inbox, messages: u32) -> Re
 }
 
 /// Joins the first group that welcomes the bot, and echoes its messages.
-async fn echo(network: &Network, bot: &Inbox, mut welcomes: Stream) -> Result<(), Failure> {
+async fn echo(network: &Network, bot: &Inbox, mut welcomes: Stream) -> Result<(), BoxError> {
     let mut group = Conversation::join(bot, &welcomes.next().await?)?;
     println!("bot: joined group {}", hex::encode(group.id()));
     // The welcome names the commit that added the bot.

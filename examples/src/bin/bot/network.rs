@@ -20,7 +20,7 @@ use serde_json::Value;
 use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::Failure;
+use crate::BoxError;
 
 /// Retention of published envelopes. A guess: long enough for a demonstration.
 const RETENTION_DAYS: u32 = 30;
@@ -42,7 +42,7 @@ pub(crate) struct Received {
 
 impl Network {
     /// Connects to the network that `hawser dev` describes in `file`: to the node with this index, or to the last one.
-    pub(crate) async fn join(file: &Path, index: usize) -> Result<Self, Failure> {
+    pub(crate) async fn join(file: &Path, index: usize) -> Result<Self, BoxError> {
         let described = std::fs::read_to_string(file)
             .map_err(|error| format!("{}: {error}; does `hawser dev` run?", file.display()))?;
         let described: Value = serde_json::from_str(&described)?;
@@ -67,7 +67,7 @@ impl Network {
     }
 
     /// Publishes to the node. The envelope is durable at the node when this returns.
-    pub(crate) async fn publish(&self, envelope: pb::ClientEnvelope) -> Result<(), Failure> {
+    pub(crate) async fn publish(&self, envelope: pb::ClientEnvelope) -> Result<(), BoxError> {
         let bytes = envelope.encode_to_vec().into();
         let signed = PayerEnvelope::sign(bytes, self.node, RETENTION_DAYS, &self.payer);
         let request = PublishPayerEnvelopesRequest { payer_envelopes: vec![signed] };
@@ -80,7 +80,7 @@ impl Network {
         &self,
         group: GroupId,
         envelope: pb::ClientEnvelope,
-    ) -> Result<BroadcastReceipt, Failure> {
+    ) -> Result<BroadcastReceipt, BoxError> {
         let payload = envelope.encode_to_vec().into();
         Ok(self.broadcaster.group_message(group, payload).await?)
     }
@@ -90,13 +90,13 @@ impl Network {
         &self,
         inbox: InboxId,
         envelope: pb::ClientEnvelope,
-    ) -> Result<BroadcastReceipt, Failure> {
+    ) -> Result<BroadcastReceipt, BoxError> {
         let payload = envelope.encode_to_vec().into();
         Ok(self.broadcaster.identity_update(inbox, payload).await?)
     }
 
     /// Waits for an envelope of a topic and returns the newest. `None` after 5 seconds.
-    pub(crate) async fn newest(&self, topic: &Topic) -> Result<Option<ClientEnvelope>, Failure> {
+    pub(crate) async fn newest(&self, topic: &Topic) -> Result<Option<ClientEnvelope>, BoxError> {
         let request = GetNewestEnvelopeRequest { topics: vec![topic.as_bytes().clone()] };
         for _ in 0..100 {
             let mut api = QueryApiClient::new(self.channel.clone());
@@ -116,7 +116,7 @@ impl Network {
         &self,
         topic: &Topic,
         seen: &[(u32, u64)],
-    ) -> Result<Stream, Failure> {
+    ) -> Result<Stream, BoxError> {
         let seen = pb::Cursor { node_id_to_sequence_id: seen.iter().copied().collect() };
         let filter = TopicFilter { topic: topic.as_bytes().clone(), last_seen: Some(seen) };
         let request = SubscribeTopicsRequest { filters: vec![filter] };
@@ -134,7 +134,7 @@ pub(crate) struct Stream {
 
 impl Stream {
     /// Waits for the next envelope.
-    pub(crate) async fn next(&mut self) -> Result<Received, Failure> {
+    pub(crate) async fn next(&mut self) -> Result<Received, BoxError> {
         loop {
             if let Some(envelope) = self.ready.next() {
                 return read(envelope);
@@ -147,7 +147,7 @@ impl Stream {
     }
 }
 
-fn read(envelope: Bytes) -> Result<Received, Failure> {
+fn read(envelope: Bytes) -> Result<Received, BoxError> {
     let envelope = OriginatorEnvelope::parse(envelope)?;
     let originator = envelope.id().originator.0;
     Ok(Received { originator, envelope: envelope.unsigned().payer().client().clone() })

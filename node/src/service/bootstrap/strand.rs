@@ -72,7 +72,7 @@ pub(super) fn take_over(
 /// Reads chunks in order, the next one while the previous one is processed.
 ///
 /// # Errors
-/// Those of `take`, and of reading.
+/// The errors of `take`, and of reading.
 fn each_chunk(
     place: &Bootstraps,
     originator: OriginatorId,

@@ -30,8 +30,9 @@ pub(super) fn require_signed(
 }
 
 /// Records the statements of a snapshot that passed [`require_signed`], beside those that earlier runs have recorded.
-/// As among peers, they have to be by nodes that are or were in the network, and must not be dated ahead. Keeps the
-/// first 64 of each node. One about the new node's own strand counts too: the node continues behind its places.
+/// As for statements of peers, their nodes must be or have been in the network, and their times must not be ahead.
+/// Keeps the first 64 of each node. One about the new node's own strand counts too: the node continues behind its
+/// places.
 ///
 /// # Errors
 /// When the database fails.

@@ -49,7 +49,8 @@ impl DatabaseAddress {
 /// Returns when TLS is used, and which checks are made. Without a mode it is used if the
 /// server supports it, as in libpq.
 fn protection(options: &TlsOptions) -> Result<(SslMode, CertificateCheck), String> {
-    // As in libpq: public authorities issue certificates for anyone, so only the name identifies the server.
+    // As in libpq: public authorities issue certificates for every owner of a name, so only the name identifies the
+    // server.
     if options.is_system && options.mode.as_deref().is_some_and(|mode| mode != "verify-full") {
         return Err("sslrootcert=system needs sslmode=verify-full".into());
     }

@@ -196,7 +196,7 @@ pub(super) struct PlannedStrand {
 pub(super) struct NetworkContracts {
     /// All contracts of the network; empty if files substitute for the chains.
     pub(super) all: Vec<String>,
-    /// Those whose events each node of the network reads.
+    /// Contracts whose events each node of the network reads.
     pub(super) read: Vec<String>,
 }
 

@@ -113,7 +113,7 @@ impl NetworkState {
     /// Publishes new registry records, with the recorded absences.
     ///
     /// # Errors
-    /// Those of [`take_registry`](Self::take_registry).
+    /// The errors of [`take_registry`](Self::take_registry).
     fn take_records(&self, new: Registry) -> Result<(), OriginatorId> {
         let _one_at_a_time = self.replacing.lock();
         let known = self.registry.borrow().clone();

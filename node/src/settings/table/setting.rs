@@ -11,9 +11,9 @@ pub enum SettingKind {
         /// Flag and variable that name the file; `None` if there is no such form.
         file: Option<(&'static str, &'static str)>,
     },
-    /// `--flag PLACE`: a path, a name or one URL. Of a URL for the web only the host is displayed.
+    /// `--flag PLACE`: a path, a name or one URL. Only the host of a URL for the web is displayed.
     Place,
-    /// `--flag "KEY URL,KEY"`: keys of witnesses, and the URLs of some of them. Of these only the hosts are displayed.
+    /// `--flag "KEY URL,KEY"`: keys of witnesses, and the URLs of some of them. Only the hosts of these are displayed.
     Witnesses,
     /// `--flag`, `--flag=false`; in the environment `true` or `false`.
     Switch,

@@ -1,4 +1,4 @@
-//! Changes of answers by the present fault.
+//! Changes answers as the present fault demands.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The switches.
+//! The faults that a test switches on at a faulty node.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};

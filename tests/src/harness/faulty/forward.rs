@@ -1,4 +1,4 @@
-//! The way to the node behind the stand-in.
+//! Passes requests on to the node behind the stand-in.
 
 use std::net::Ipv4Addr;
 

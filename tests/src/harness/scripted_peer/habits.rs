@@ -24,7 +24,7 @@ pub enum Methods {
     Older,
     /// Only the older one. The refusal of the other comes after the headers of the answer.
     OlderSaidLate,
-    /// None of them.
+    /// Neither method.
     Neither,
 }
 
@@ -48,7 +48,7 @@ pub enum Attack {
 }
 
 impl Attack {
-    /// All of them.
+    /// All attacks.
     pub const ALL: [Self; 7] = [
         Self::Garbage,
         Self::ForeignOriginator,

@@ -15,7 +15,7 @@ pub(in super::super) use folder::FolderLog;
 pub(super) use folder::prove as prove_from_folder;
 pub(super) use node::NodeLog;
 pub(super) use snapshot::SnapshotLog;
-pub(in super::super) use stored::{StoredLog, UnopenedBackup};
+pub(in super::super) use stored::{StoredLog, UnopenedBackupError};
 
 /// A log that was opened.
 pub(in super::super) enum OpenLog {

@@ -55,7 +55,7 @@ impl StoredLog {
 
 /// The reason for which the database of a backup was not opened, although its files are as they were written.
 #[derive(Debug)]
-pub(in crate::commands) enum UnopenedBackup {
+pub(in crate::commands) enum UnopenedBackupError {
     /// The database was damaged on its disk before the backup was made, or the maker of the backup lies. Or its format
     /// is newer than that of this program, which then cannot restore it.
     Damaged(String),
@@ -63,7 +63,7 @@ pub(in crate::commands) enum UnopenedBackup {
     NotHere(String),
 }
 
-impl UnopenedBackup {
+impl UnopenedBackupError {
     fn of(error: &OpenError) -> Self {
         match error {
             // No restore by this program opens a newer format, either.
@@ -93,13 +93,13 @@ impl StoredLog {
     pub(in crate::commands) fn of_verified(
         kept: &Backups,
         read: &ReadManifest,
-    ) -> Result<Self, UnopenedBackup> {
+    ) -> Result<Self, UnopenedBackupError> {
         let temporary = std::env::temp_dir();
         let links = new_folder(&temporary)
-            .map_err(|error| UnopenedBackup::of_folder(&temporary, &error))
+            .map_err(|error| UnopenedBackupError::of_folder(&temporary, &error))
             .map(Links)?;
         let linked = kept.link_verified(read, &links.0);
-        linked.map_err(|error| UnopenedBackup::NotHere(error.to_string()))?;
+        linked.map_err(|error| UnopenedBackupError::NotHere(error.to_string()))?;
         Self::of_links(links)
     }
 
@@ -113,11 +113,11 @@ impl StoredLog {
         name: &str,
         work: &Path,
         pace: &mut Pace<'_>,
-    ) -> Result<(ReadManifest, Result<Self, UnopenedBackup>), BackupError> {
+    ) -> Result<(ReadManifest, Result<Self, UnopenedBackupError>), BackupError> {
         let folder = match new_folder(work) {
             Ok(folder) => Links(folder),
             Err(error) => {
-                let unopened = UnopenedBackup::of_folder(work, &error);
+                let unopened = UnopenedBackupError::of_folder(work, &error);
                 return Ok((kept.verify(name, pace)?, Err(unopened)));
             }
         };
@@ -126,15 +126,15 @@ impl StoredLog {
             // The copy failed on this machine. The files in the place can still be read.
             Err(BackupError::File { path, source }) if path.starts_with(&folder.0) => {
                 drop(folder);
-                Ok((kept.verify(name, pace)?, Err(UnopenedBackup::of_folder(&path, &source))))
+                Ok((kept.verify(name, pace)?, Err(UnopenedBackupError::of_folder(&path, &source))))
             }
             Err(error) => Err(error),
         }
     }
 
-    fn of_links(links: Links) -> Result<Self, UnopenedBackup> {
+    fn of_links(links: Links) -> Result<Self, UnopenedBackupError> {
         let opened = projections::open_read_only(&links.0);
-        let (store, _) = opened.map_err(|error| UnopenedBackup::of(&error))?;
+        let (store, _) = opened.map_err(|error| UnopenedBackupError::of(&error))?;
         Ok(Self { store, _links: Some(links) })
     }
 }
@@ -200,14 +200,14 @@ mod tests {
             OpenError::NotADatabase { path: path.clone() },
             OpenError::Unwritable { path, source: full },
         ] {
-            let unopened = UnopenedBackup::of(&error);
-            assert!(matches!(unopened, UnopenedBackup::NotHere(_)), "{unopened:?}");
+            let unopened = UnopenedBackupError::of(&error);
+            assert!(matches!(unopened, UnopenedBackupError::NotHere(_)), "{unopened:?}");
         }
         for error in
             [OpenError::Corrupt { cause: "a row".to_owned() }, OpenError::NewerFormat { found: 99 }]
         {
-            let damaged = UnopenedBackup::of(&error);
-            assert!(matches!(damaged, UnopenedBackup::Damaged(_)), "{damaged:?}");
+            let damaged = UnopenedBackupError::of(&error);
+            assert!(matches!(damaged, UnopenedBackupError::Damaged(_)), "{damaged:?}");
         }
     }
 }

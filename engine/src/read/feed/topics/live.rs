@@ -1,8 +1,8 @@
 //! Envelopes of topics that are live, and of those that become so.
 //!
-//! Of an envelope that depends on a commit which its reader does not have, although the chain has come so far, the disk
-//! tells if it is a [stray](crate::read::plan): its lane is read there. Members of a group have its commits, so their
-//! messages seldom take that way.
+//! An envelope may depend on a commit that its reader does not have, although the chain has come so far. Its lane is
+//! then read from disk, which shows if the envelope is a [stray](crate::read::plan). Members of a group have its
+//! commits, so this is rare for their messages.
 
 use std::sync::Arc;
 

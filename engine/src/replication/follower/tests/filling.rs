@@ -133,7 +133,7 @@ fn a_long_range_comes_in_pieces_between_new_envelopes() {
     assert_eq!(rig.wait(FILL_EVERY * 2), [], "all of it was found");
 }
 
-/// As a node of other software leaves them: ids that aborted transactions have used up.
+/// The ranges are such as a node of other software leaves: ids that aborted transactions have used up.
 #[test]
 fn each_of_many_ranges_is_asked_for_at_most_once_in_ten_minutes() {
     const RANGES: u64 = 500;
@@ -164,7 +164,7 @@ fn a_source_that_refuses_is_asked_for_what_comes_next_after_a_while() {
     assert_eq!(rig.asks(SOURCE), Some((5, Some(6))));
 }
 
-/// Each has said already, in the search, that it does not hold them.
+/// Each peer has said already, in the search, that it does not hold the places.
 #[test]
 fn places_that_were_searched_for_have_their_turn_in_the_next_walk() {
     let mut rig = Rig::connected(0);

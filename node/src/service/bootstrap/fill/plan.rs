@@ -38,7 +38,7 @@ pub(super) enum FillStep {
 /// The strands that are filled, in order.
 #[derive(Debug)]
 pub(super) struct FillPlan {
-    strands: Vec<PlannedStrand>,
+    strands: Vec<StrandFill>,
     /// The total length of finished chunks in bytes.
     done: u64,
     /// The total length of all chunks in bytes.
@@ -46,7 +46,7 @@ pub(super) struct FillPlan {
 }
 
 #[derive(Debug)]
-struct PlannedStrand {
+struct StrandFill {
     originator: OriginatorId,
     /// The remaining chunks, ascending.
     chunks: Vec<BootstrapChunk>,
@@ -58,13 +58,13 @@ struct PlannedStrand {
 impl FillPlan {
     /// Plans to fill these strands.
     pub(super) fn new<'a>(strands: impl IntoIterator<Item = &'a BootstrapStrand>) -> Self {
-        let planned = |stated: &BootstrapStrand| PlannedStrand {
+        let planned = |stated: &BootstrapStrand| StrandFill {
             originator: stated.originator,
             chunks: stated.chunks.clone(),
             gaps: 0,
             waits: None,
         };
-        let strands: Vec<PlannedStrand> = strands.into_iter().map(planned).collect();
+        let strands: Vec<StrandFill> = strands.into_iter().map(planned).collect();
         let total = len_bytes(strands.iter().flat_map(|strand| &strand.chunks));
         Self { strands, done: 0, total }
     }
@@ -77,7 +77,7 @@ impl FillPlan {
     /// Returns the next step; `head_of` returns the durable head of a strand.
     ///
     /// # Errors
-    /// Those of `head_of`.
+    /// The errors of `head_of`.
     pub(super) fn next<E>(
         &mut self,
         now: Instant,
@@ -128,7 +128,7 @@ impl FillPlan {
     }
 }
 
-impl PlannedStrand {
+impl StrandFill {
     /// Removes the remaining chunks of the strand. Returns their length in bytes.
     fn end(&mut self) -> u64 {
         len_bytes(&std::mem::take(&mut self.chunks))

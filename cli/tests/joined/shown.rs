@@ -1,0 +1,121 @@
+//! The state of the chains as pages of nodes and gateways show it, and as `hawser doctor` finds it.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+use super::{Joined, stop};
+use crate::support::{Running, hawser, page, until};
+
+/// Reads a page of a node's or gateway's operator port.
+fn page_of(address: &str, path: &str) -> Value {
+    let page = page(address, path);
+    serde_json::from_str(page.split_once("\r\n\r\n").unwrap().1).unwrap()
+}
+
+/// Returns true if registry and rates count as read.
+fn lists_are_read(address: &str) -> bool {
+    let page = page_of(address, "/readyz?for=publish");
+    let mut conditions = page["conditions"].as_array().unwrap().iter();
+    let condition = conditions.find(|it| it["name"] == "settlement_chain_lists_read");
+    let condition = condition.unwrap();
+    assert_eq!(condition["met"] == true, condition["reason"].is_null());
+    condition["met"] == true
+}
+
+#[test]
+fn lists_that_cannot_be_read_are_shown_by_nodes_and_gateways_until_they_are_read() {
+    let network = Joined::kept(1);
+    let [own, at_gateway] = [1, 3].map(|offset| format!("127.0.0.1:{}", network.base + offset));
+    let often = |mut command: Command| {
+        for list in ["node", "rate"] {
+            let every = format!("--contracts.settlement-chain.{list}-registry-refresh-interval");
+            command.args([&every, "100ms"]);
+        }
+        command.args(["--contracts.settlement-chain.max-chain-disconnect-time", "1s"]);
+        Running::start(command, true)
+    };
+    let mut node = often(network.command(0));
+    node.line("start", |line| line.contains("started api server"));
+    let mut gateway = often(network.gateway());
+    gateway.line("start", |line| line.contains("started gateway server"));
+    until("the node may publish", || network.is_ready_to_publish(0));
+    until("the gateway is ready", || page(&at_gateway, "/readyz").contains("200 OK"));
+    assert!(lists_are_read(&own) && lists_are_read(&at_gateway));
+
+    let lists = |address: &str| match address == own {
+        true => page_of(address, "/status")["chains"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|chain| chain["name"] == "settlement")
+            .unwrap()["lists"]
+            .clone(),
+        false => page_of(address, "/status")["lists"].clone(),
+    };
+    let network = network.without_chains(|| {
+        for address in [&own, &at_gateway] {
+            until("it is said that the lists are not read", || !lists_are_read(address));
+            for place in 0..2 {
+                until("failures are shown", || lists(address)[place]["failures"] != 0);
+                assert!(lists(address)[place]["fault"].is_string(), "{}", lists(address));
+            }
+        }
+        assert!(page(&at_gateway, "/readyz").contains("503"));
+        let nodes = &page_of(&at_gateway, "/status")["nodes"];
+        assert_eq!((&nodes[0]["id"], &nodes[0]["serves"]), (&100.into(), &true.into()));
+    });
+    for address in [&own, &at_gateway] {
+        until("the lists are read again", || lists_are_read(address));
+        until("there is no fault", || lists(address)[0]["fault"].is_null());
+    }
+    until("the gateway is ready", || page(&at_gateway, "/readyz").contains("200 OK"));
+    stop(gateway);
+    stop(node);
+    drop(network);
+}
+
+/// Returns the exit code of `hawser doctor` with the flags of a node's command and further ones, and its checks: name,
+/// result and finding.
+fn examined(command: &Command, more: &[&str]) -> (Option<i32>, Vec<[String; 3]>) {
+    let mut doctor = hawser();
+    doctor.args(["doctor", "--json"]).args(command.get_args().skip(1)).args(more);
+    let output = doctor.output().unwrap();
+    let page: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let text = |check: &Value, field: &str| check[field].as_str().unwrap_or_default().to_owned();
+    let checks = page["checks"].as_array().unwrap().iter();
+    let all = checks.map(|it| ["check", "result", "found"].map(|field| text(it, field)));
+    (output.status.code(), all.collect())
+}
+
+fn results_of(checks: &[[String; 3]], name: &str) -> Vec<String> {
+    let of_name = checks.iter().filter(|[check, ..]| check == name);
+    of_name.map(|[_, result, _]| result.clone()).collect()
+}
+
+#[test]
+fn a_doctor_sees_both_chains_and_tells_an_endpoint_of_another_one() {
+    let network = Joined::new(1);
+    let (_, checks) = examined(&network.command(0), &[]);
+    // Each block of such a chain is a second younger than the one before, so it may be far ahead of the clock.
+    let failed = checks.iter().filter(|[name, result, _]| result == "fail" && name != "clock");
+    assert_eq!(failed.count(), 0, "{checks:?}");
+    for (name, results) in [("rpc_endpoint", 2), ("registry", 1), ("rates", 1), ("account", 1)] {
+        assert_eq!(results_of(&checks, name).len(), results, "{name}: {checks:?}");
+    }
+    assert_eq!(results_of(&checks, "rpc_endpoint"), ["ok", "ok"], "{checks:?}");
+    assert_eq!(results_of(&checks, "registry"), ["ok"], "{checks:?}");
+
+    let (app, settlement) = (network.chains.app_address(), network.chains.settlement_address());
+    let (app, settlement) = (format!("http://{app}"), format!("http://{settlement}"));
+    let swapped = ["--contracts.app-chain.rpc-url", &format!("{settlement},{app}")];
+    let (code, checks) = examined(&network.command(0), &swapped);
+    assert_eq!((code, results_of(&checks, "rpc_endpoint").len()), (Some(1), 3), "{checks:?}");
+    let is_failed = |it: &&[String; 3]| it[0] == "rpc_endpoint" && it[1] == "fail";
+    let [_, _, found] = checks.iter().find(is_failed).unwrap();
+    assert!(found.contains("is chain 31337, and chain 31338 was expected"), "{found}");
+
+    let gone = ["--contracts.settlement-chain.rpc-url", "http://127.0.0.1:1"];
+    let (code, checks) = examined(&network.command(0), &gone);
+    assert_eq!((code, results_of(&checks, "registry")), (Some(1), vec!["fail".to_owned()]));
+}
