@@ -169,7 +169,7 @@ impl TakenCost {
             Err(refusal) => {
                 self.give_tokens_back();
                 if let Some(count) = &self.admission.shared {
-                    count.give_tokens_back(now_ms()).await; // nothing happens if Redis has refused
+                    count.give_tokens_back().await; // nothing happens if Redis has refused
                 }
                 Err(refusal) // the drop gives the budgets back
             }
@@ -187,16 +187,16 @@ impl TakenCost {
         let (policy, total) = (policies.file.policy_of(&self.caller.0), &policies.file.total);
         let limits = [shared(policy), shared(total)];
         let kinds = kind_limits::shared(policy, total, &self.kinds);
-        let (cost, now_ms) = (self.cost.to_share(), now_ms());
-        let charge = SharedCharge { caller: &self.caller.0, limits, kinds: &kinds, cost, now_ms };
-        let count = share.count(charge);
+        let cost = self.cost.to_share();
+        let count =
+            share.count(SharedCharge { caller: &self.caller.0, limits, kinds: &kinds, cost });
         self.admission.shared = Some(count.clone());
         let (take, known) = share.admit(&count, query).await;
         let SharedTake::Exceeded(exceeded) = take else { return Ok(known) };
         let of_kind = exceeded.place.checked_sub(SharedLimits::COUNT).and_then(|at| kinds.get(at));
         let limit = match of_kind {
             Some(bucket) => kind_limits::exceeded(bucket, exceeded.wait_ms),
-            None => LimitExceeded::of_shared(exceeded, now_ms),
+            None => LimitExceeded::of_shared(exceeded),
         };
         Err(match exceeded.of_total {
             true => PolicyError::TotalExceeded(limit),
