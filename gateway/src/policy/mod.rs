@@ -184,12 +184,12 @@ impl TakenCost {
         query: &SharedQuery,
     ) -> Result<SharedKnowledge, PolicyError> {
         let policies = self.policies.clone();
-        let (policy, total) = (policies.file.policy_of(&self.caller.0), &policies.file.total);
+        let (policy, total) = (policies.file.policy_of(&self.caller.name), &policies.file.total);
         let limits = [shared(policy), shared(total)];
         let kinds = kind_limits::shared(policy, total, &self.kinds);
         let cost = self.cost.to_share();
         let count =
-            share.count(SharedCharge { caller: &self.caller.0, limits, kinds: &kinds, cost });
+            share.count(SharedCharge { caller: &self.caller.name, limits, kinds: &kinds, cost });
         self.admission.shared = Some(count.clone());
         let (take, known) = share.admit(&count, query).await;
         let SharedTake::Exceeded(exceeded) = take else { return Ok(known) };
@@ -222,7 +222,7 @@ impl TakenCost {
     /// the refusal states.
     fn give_tokens_back(&self) {
         let Policies { file, limits, kinds, .. } = &*self.policies;
-        let (caller, times) = (&*self.caller.0, [self.admission.taken_ms, now_ms()]);
+        let (caller, times) = (&*self.caller.name, [self.admission.taken_ms, now_ms()]);
         let policy = file.policy_of(caller);
         let (mut limits, mut kinds) = (limits.lock(), kinds.lock());
         limits.give_tokens_back(caller, policy, self.cost.envelopes, times);
@@ -305,7 +305,7 @@ impl Policies {
         let PolicyFile { identity, tenants, .. } = &self.file;
         let address = || address::caller(headers, peer, &identity.trusted_proxies);
         let (name, tenant) = match identity.kind {
-            CallerIdentityKind::Address => (address().to_string(), None),
+            CallerIdentityKind::Address => return Ok((CallerId::of_address(address()), None)),
             CallerIdentityKind::Jwt => self.by_token(headers, address(), now_s)?,
             CallerIdentityKind::ApiKey => {
                 let caller = self.api_keys.caller(headers)?;
@@ -316,7 +316,7 @@ impl Policies {
             CallerIdentityKind::Webhook => self.by_webhook(headers, &address().to_string()).await?,
             CallerIdentityKind::None => (ALL_CALLERS.to_owned(), None),
         };
-        Ok((CallerId(name.into()), tenant))
+        Ok((CallerId::of_name(&name), tenant))
     }
 
     /// Returns the caller and the tenant that the request's token names. A token with an unknown key has the keys
@@ -375,7 +375,7 @@ impl Policies {
         caller: &CallerId,
         count: usize,
     ) -> Result<(), PolicyError> {
-        let policy = self.file.policy_of(&caller.0);
+        let policy = self.file.policy_of(&caller.name);
         if policy.deny {
             return Err(PolicyError::Denied);
         }
@@ -399,7 +399,7 @@ impl Policies {
         price: impl Fn(&Routed) -> CallerCost,
         now_ms: u64,
     ) -> Result<TakenCost, PolicyError> {
-        let policy = self.file.policy_of(&caller.0);
+        let policy = self.file.policy_of(&caller.name);
         let (mut cost, mut prices) = (CallerCost::default(), Vec::with_capacity(routed.len()));
         for (index, envelope) in routed.iter().enumerate() {
             let (kind, len) = (envelope.kind, envelope.bytes.len());
@@ -434,7 +434,7 @@ impl Policies {
     /// all callers together too.
     fn take_of_caller(
         &self,
-        CallerId(caller): &CallerId,
+        CallerId { name: caller, .. }: &CallerId,
         counts: &KindCounts,
         cost: CallerCost,
         now_ms: u64,
@@ -460,7 +460,7 @@ impl Policies {
         routed: &[Routed],
     ) -> Result<(), PolicyError> {
         match &self.webhook {
-            Some(webhook) => Ok(webhook.ask(&caller.0, routed).await?),
+            Some(webhook) => Ok(webhook.ask(&caller.name, routed).await?),
             None => Ok(()),
         }
     }
@@ -474,19 +474,19 @@ impl Policies {
         caller: &CallerId,
     ) -> Result<Option<String>, PolicyError> {
         match &self.webhook {
-            Some(webhook) => Ok(webhook.tenant(&caller.0).await?),
+            Some(webhook) => Ok(webhook.tenant(&caller.name).await?),
             None => Ok(None),
         }
     }
 
     /// Returns the retention of a caller's envelopes, days; `None` for that of the gateway.
     pub(crate) fn retention_days(&self, caller: &CallerId) -> Option<u32> {
-        self.file.policy_of(&caller.0).retention_days
+        self.file.policy_of(&caller.name).retention_days
     }
 
     /// Returns the largest price that a caller pays for an envelope, in picodollars.
     pub(crate) fn price_max(&self, caller: &CallerId) -> Option<u64> {
-        self.file.policy_of(&caller.0).picodollars_per_envelope_max
+        self.file.policy_of(&caller.name).picodollars_per_envelope_max
     }
 
     /// Takes from the budget the picodollars that nodes charged beyond the price taken before.
@@ -496,7 +496,7 @@ impl Policies {
         picodollars: u64,
         admission: &Admission,
     ) {
-        self.limits.lock().add_cost(&caller.0, picodollars);
+        self.limits.lock().add_cost(&caller.name, picodollars);
         if let Some(count) = &admission.shared {
             count.add([0, picodollars, 0]).await;
         }
@@ -535,7 +535,7 @@ impl Policies {
 
     fn give_back_here(&self, caller: &CallerId, cost: CallerCost, admission: &Admission) {
         let mut limits = self.limits.lock();
-        limits.give_back(&caller.0, cost, admission.taken_ms);
+        limits.give_back(&caller.name, cost, admission.taken_ms);
         if let Some(taken_ms) = admission.total_taken_ms {
             limits.give_back_to_total(cost, taken_ms);
         }
