@@ -69,8 +69,8 @@ pub const PRECHECK_TURN_WAIT_MAX: Duration = Duration::from_secs(5);
 /// busy client needs.
 pub const PRECHECK_WALLETS_PER_CALLER_MAX: usize = 150;
 
-/// Period of [`PRECHECK_WALLETS_PER_CALLER_MAX`]. Chosen: RPC providers count by the second or the day, operators by the
-/// minute.
+/// Period of [`PRECHECK_WALLETS_PER_CALLER_MAX`]. Chosen: RPC providers count by the second or the day, operators by
+/// the minute.
 pub const QUOTA_PERIOD: Duration = Duration::from_secs(60);
 
 /// The most concurrent questions to contract wallets for one request. A guess below the rate limits of public RPC
