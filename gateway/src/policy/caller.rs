@@ -9,20 +9,19 @@ use hawser_validation::precheck::PrecheckCaller;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct CallerId {
     pub(super) name: Arc<str>,
-    /// The network of an address, in which all callers may have one owner; otherwise the name.
-    network: Arc<str>,
+    /// The network of an address, in which all callers may have one owner.
+    network: Option<Arc<str>>,
 }
 
 impl CallerId {
     /// Creates the id of a caller that is no address, or of a tenant that counts as one.
     pub(crate) fn of_name(name: &str) -> Self {
-        let name: Arc<str> = name.into();
-        Self { network: name.clone(), name }
+        Self { name: name.into(), network: None }
     }
 
     /// Creates the id of a caller that is known by its address.
     pub(super) fn of_address(address: ClientAddress) -> Self {
-        let network = address.network().to_string().into();
+        let network = Some(address.network().to_string().into());
         Self { name: address.to_string().into(), network }
     }
 
@@ -31,9 +30,16 @@ impl CallerId {
         &self.name
     }
 
-    /// Returns the caller as one of a tenant, as the check of identity updates knows it.
+    /// Returns the name of the network; `None` if the caller is not known by its address.
+    pub(super) fn network(&self) -> Option<&str> {
+        self.network.as_deref()
+    }
+
+    /// Returns the caller as one of a tenant, as the check of identity updates knows it: without an address, a network
+    /// of its own.
     pub(crate) fn of_tenant<'a>(&'a self, tenant: &'a str) -> PrecheckCaller<'a> {
-        PrecheckCaller { tenant, network: &self.network, name: &self.name }
+        let network = self.network().unwrap_or(&self.name);
+        PrecheckCaller { tenant, network, name: &self.name }
     }
 }
 
@@ -51,6 +57,7 @@ mod tests {
         assert_eq!(one.of_tenant("t").network, same.of_tenant("t").network);
         assert_ne!(one.of_tenant("t").network, other.of_tenant("t").network);
         let named = CallerId::of_name("a");
+        assert_eq!(named.network(), None);
         let of_tenant = PrecheckCaller { tenant: "t", network: "a", name: "a" };
         assert_eq!(named.of_tenant("t"), of_tenant);
     }

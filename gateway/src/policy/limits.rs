@@ -259,6 +259,21 @@ impl CallerUsage {
 }
 
 impl CallerLimits {
+    /// Checks that `cost` fits all limits of a caller. Takes nothing.
+    ///
+    /// # Errors
+    /// Returns the first limit that is exceeded.
+    pub(crate) fn check(
+        &self,
+        caller: &str,
+        policy: &Policy,
+        cost: CallerCost,
+        now_ms: u64,
+    ) -> Result<(), LimitExceeded> {
+        let mut used = self.callers.get(caller).copied().unwrap_or_default();
+        used.check(policy, cost, now_ms)
+    }
+
     /// Takes `cost` from all limits of a caller, or from none. `now_ms` is unix time.
     ///
     /// # Errors

@@ -30,7 +30,7 @@ pub(crate) use api_key::ApiKeyError;
 use api_key::ApiKeys;
 pub use api_key::ApiKeysError;
 pub(crate) use caller::CallerId;
-use config::{CallerIdentityKind, PolicyFile, TenantSettings};
+use config::{CallerIdentityKind, Policy, PolicyFile, TenantSettings};
 use hawser_serve::address::ClientAddress;
 use http::HeaderMap;
 pub(crate) use jwks::KeyFetchSettings;
@@ -88,6 +88,8 @@ pub(crate) enum PolicyError {
     AllNodesExpensive { index: usize },
     #[error("too many {}", .0.what)]
     LimitExceeded(LimitExceeded),
+    #[error("the callers of this network together have sent too many {}", .0.what)]
+    NetworkExceeded(LimitExceeded),
     #[error("all callers together have sent too many {}", .0.what)]
     TotalExceeded(LimitExceeded),
 }
@@ -104,7 +106,7 @@ impl PolicyError {
             Self::Kind { .. } => 2,
             Self::TooLong { .. } | Self::TooMany { .. } => 3,
             Self::TooExpensive { .. } | Self::AllNodesExpensive { .. } => 4,
-            Self::LimitExceeded(_) | Self::TotalExceeded(_) => 5,
+            Self::LimitExceeded(_) | Self::NetworkExceeded(_) | Self::TotalExceeded(_) => 5,
             Self::ApiKey(_) => 6,
             Self::Webhook(_) => 7,
             Self::NoTenant => 8,
@@ -221,12 +223,15 @@ impl TakenCost {
     /// Returns the tokens of the caller at this gateway. Otherwise a refusal would make the caller wait for longer than
     /// the refusal states.
     fn give_tokens_back(&self) {
-        let Policies { file, limits, kinds, .. } = &*self.policies;
+        let Policies { file, limits, kinds, networks, .. } = &*self.policies;
         let (caller, times) = (&*self.caller.name, [self.admission.taken_ms, now_ms()]);
         let policy = file.policy_of(caller);
         let (mut limits, mut kinds) = (limits.lock(), kinds.lock());
         limits.give_tokens_back(caller, policy, self.cost.envelopes, times);
         kinds.give_back(caller, policy, &self.kinds, times);
+        if let Some((network, policy)) = self.policies.network_of(&self.caller) {
+            networks.lock().give_tokens_back(network, policy, self.cost.envelopes, times);
+        }
     }
 }
 
@@ -244,6 +249,8 @@ pub(crate) struct Policies {
     limits: Mutex<CallerLimits>,
     /// Locked after `limits`.
     kinds: Mutex<KindLimits>,
+    /// The usage of each network at this gateway. Locked after `kinds`.
+    networks: Mutex<CallerLimits>,
     keys: RwLock<TokenKeys>,
     token_checks: Mutex<TokenChecks>,
     /// Notified when a token names an unknown key.
@@ -285,11 +292,29 @@ impl Policies {
             },
             None => TokenKeys::default(),
         };
-        let (limits, kinds, keys_wanted) = (Mutex::default(), Mutex::default(), Notify::new());
+        let (limits, kinds, networks) = <(Mutex<_>, Mutex<_>, Mutex<_>)>::default();
+        let keys_wanted = Notify::new();
         let api_keys = ApiKeys::parse(&file.identity.api_keys)?;
         let webhook = file.webhook.clone().map(Webhook::new).transpose()?;
         let (keys, token_checks) = (RwLock::new(keys), Mutex::default());
-        Ok(Self { file, limits, kinds, keys, token_checks, keys_wanted, api_keys, webhook, share })
+        Ok(Self {
+            file,
+            limits,
+            kinds,
+            networks,
+            keys,
+            token_checks,
+            keys_wanted,
+            api_keys,
+            webhook,
+            share,
+        })
+    }
+
+    /// Returns the network of a caller, with the limits that the callers of a network have together; `None` if this
+    /// caller is none of those.
+    fn network_of<'a>(&'a self, caller: &'a CallerId) -> Option<(&'a str, &'a Policy)> {
+        Some((caller.network()?, self.file.network_limits_of(&caller.name)?))
     }
 
     /// Identifies the caller of a request, and the tenant that its token, its key or the operator's service names.
@@ -430,21 +455,27 @@ impl Policies {
         })
     }
 
-    /// Takes the cost of a request from all limits of its caller at this gateway, or from none, after checking those of
-    /// all callers together too.
+    /// Takes the cost of a request from all limits of its caller and of its network at this gateway, or from none, after
+    /// checking those of all callers together too.
     fn take_of_caller(
         &self,
-        CallerId { name: caller, .. }: &CallerId,
+        id: &CallerId,
         counts: &KindCounts,
         cost: CallerCost,
         now_ms: u64,
     ) -> Result<(), PolicyError> {
+        let caller = &*id.name;
         let (policy, total) = (self.file.policy_of(caller), &self.file.total);
         let (mut limits, mut kinds) = (self.limits.lock(), self.kinds.lock());
         let of_caller = kinds.check_caller(caller, policy, counts, now_ms);
         of_caller.map_err(PolicyError::LimitExceeded)?;
         kinds.check_total(total, counts, now_ms).map_err(PolicyError::TotalExceeded)?;
         limits.check_total(total, cost, now_ms).map_err(PolicyError::TotalExceeded)?;
+        limits.check(caller, policy, cost, now_ms).map_err(PolicyError::LimitExceeded)?;
+        if let Some((network, policy)) = self.network_of(id) {
+            let taken = self.networks.lock().take(network, policy, cost, now_ms);
+            taken.map_err(PolicyError::NetworkExceeded)?;
+        }
         limits.take(caller, policy, cost, now_ms).map_err(PolicyError::LimitExceeded)?;
         kinds.take_of_caller(caller, policy, counts, now_ms);
         Ok(())
@@ -497,6 +528,9 @@ impl Policies {
         admission: &Admission,
     ) {
         self.limits.lock().add_cost(&caller.name, picodollars);
+        if let Some((network, _)) = self.network_of(caller) {
+            self.networks.lock().add_cost(network, picodollars);
+        }
         if let Some(count) = &admission.shared {
             count.add([0, picodollars, 0]).await;
         }
@@ -536,6 +570,9 @@ impl Policies {
     fn give_back_here(&self, caller: &CallerId, cost: CallerCost, admission: &Admission) {
         let mut limits = self.limits.lock();
         limits.give_back(&caller.name, cost, admission.taken_ms);
+        if let Some((network, _)) = self.network_of(caller) {
+            self.networks.lock().give_back(network, cost, admission.taken_ms);
+        }
         if let Some(taken_ms) = admission.total_taken_ms {
             limits.give_back_to_total(cost, taken_ms);
         }
