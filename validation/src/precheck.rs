@@ -27,15 +27,20 @@ pub enum VouchError {
     /// A wallet's chain cannot be asked now.
     #[error("{0}")]
     Unavailable(String),
-    /// The caller exceeds its limit of questions to wallets, or so many callers have some that its turn did not come in
-    /// time.
+    /// The caller exceeds its limit of questions to wallets.
     #[error("{0}")]
     TooMany(String),
+    /// So many callers have questions to wallets that the turn of this one did not come in time.
+    #[error("{0}")]
+    Busy(String),
 }
 
 impl From<PrecheckTurnError> for VouchError {
     fn from(error: PrecheckTurnError) -> Self {
-        Self::TooMany(error.to_string())
+        match error {
+            PrecheckTurnError::OfCaller => Self::TooMany(error.to_string()),
+            PrecheckTurnError::OfAll => Self::Busy(error.to_string()),
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use hawser_gateway::identity::VouchError;
 use hawser_gateway::policy::config::PolicyFile;
 use hawser_gateway::{GatewayPorts, GatewaySettings};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
@@ -11,7 +12,8 @@ use tonic::{Code, Request, Response, Status};
 
 use super::fake_node::Manner;
 use super::fixture::{
-    Net, NoSpoiltInbox, SOON, commit, identity_update, message, numbered_update, page_at, until,
+    Net, NoSpoiltInbox, SOON, Wallets, commit, identity_update, message, numbered_update, page_at,
+    until,
 };
 use super::policies::base_fee;
 
@@ -91,6 +93,21 @@ async fn what_cannot_be_judged_is_not_paid_for() {
     assert_eq!(refused.code(), Code::Unavailable);
     assert!(refused.message().contains("log of the inbox"), "{}", refused.message());
     assert_eq!(net.chain.count(), 0);
+}
+
+#[tokio::test]
+async fn a_caller_pays_for_its_own_questions_to_wallets_and_not_for_those_of_others() {
+    for (fault, is_paid_for) in
+        [(VouchError::TooMany("its own".into()), true), (VouchError::Busy("others".into()), false)]
+    {
+        let ports = |ports: &mut GatewayPorts| ports.identity = Some(Arc::new(Wallets(fault)));
+        let file = PolicyFile::parse("[default]\nenvelopes_per_day = 1").unwrap();
+        let net = Net::with(1, |settings| settings.policies = file, ports).await;
+        let refused = net.publish(vec![identity_update([6; 32])]).await.unwrap_err();
+        assert_eq!(refused.code(), Code::ResourceExhausted);
+        let next = net.publish(vec![message(1, "a")]).await;
+        assert_eq!(next.is_err(), is_paid_for, "{next:?}");
+    }
 }
 
 #[tokio::test]
