@@ -50,8 +50,8 @@ pub struct JudgedUpdates {
 #[derive(Debug, Default)]
 pub(super) struct WaitingUpdates {
     by_inbox: BTreeMap<InboxId, BTreeSet<SequenceId>>,
-    /// Further ones that could not be read, so that their inboxes are not known. No update behind the first of them is
-    /// judged, because it may be of the same inbox.
+    /// Waiting updates that could not be read, so that their inboxes are not known. No update behind the first of them
+    /// is judged, because it may be of the same inbox.
     unread: BTreeSet<SequenceId>,
     /// Counts how often the log was read again. Results that were prepared in an earlier generation are dropped.
     generation: u64,
@@ -116,7 +116,7 @@ impl WaitingUpdates {
         places.insert(id.sequence);
     }
 
-    /// Reads those again that could not be read. The disk may have been repaired.
+    /// Reads the unread updates again. The disk may have been repaired.
     pub(super) fn read_again(&mut self, store: &Store, judge: &dyn IdentityJudge) {
         for sequence in std::mem::take(&mut self.unread) {
             self.read(&store.snapshot(), judge, EnvelopeId::new(STRAND, sequence));
