@@ -49,7 +49,7 @@ pub const WALLET_TURN: Duration = Duration::from_secs(2);
 /// minute. A guess: 50 a second, more than a gateway sends transactions, and less than paid RPC providers allow.
 pub const PRECHECK_WALLETS_PER_TURN_MAX: usize = 100;
 
-/// The part of [`PRECHECK_WALLETS_PER_TURN_MAX`] that is reserved for callers to whose updates wallets have agreed within
+/// The part of [`PRECHECK_WALLETS_PER_TURN_MAX`] for callers to whose updates wallets have agreed within
 /// [`PRECHECK_KNOWN_FOR`]. These callers may have the rest too. A guess: a quarter.
 pub const PRECHECK_WALLETS_RESERVED: usize = 25;
 
