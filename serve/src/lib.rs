@@ -12,7 +12,7 @@
 //! - [`address`], [`bucket`], [`caller_table`], [`address_slots`]: callers by address, and limits on each, for
 //!   every service;
 //! - `turns`: the order in which tasks of connections run; `task_threads`, `socket`: the threads of publishers;
-//!   [`fair`]: turns of callers, for every service;
+//!   [`fair`]: turns of callers, for every service; [`network_gate`]: turns of their networks, too;
 //! - `dispatch`, `cors`: classification of a request, and the headers of every response; `connect`: calls of the
 //!   Connect protocol, translated;
 //! - `calls`, `request`, `response`, `status_headers`: one call, its messages, its metrics, its end; `frames`: message
@@ -70,6 +70,7 @@ mod long_work;
 mod method;
 pub mod metrics;
 mod metrics_format;
+pub mod network_gate;
 mod overloaded;
 mod pack;
 pub mod pages;

@@ -35,11 +35,15 @@ impl CallerId {
         self.network.as_deref()
     }
 
-    /// Returns the caller as one of a tenant, as the check of identity updates knows it: without an address, a network
-    /// of its own.
+    /// Returns the name of the network with which the caller takes turns. A caller that is not known by its address is a
+    /// network of its own.
+    pub(crate) fn network_name(&self) -> &Arc<str> {
+        self.network.as_ref().unwrap_or(&self.name)
+    }
+
+    /// Returns the caller as one of a tenant, as the check of identity updates knows it.
     pub(crate) fn of_tenant<'a>(&'a self, tenant: &'a str) -> PrecheckCaller<'a> {
-        let network = self.network().unwrap_or(&self.name);
-        PrecheckCaller { tenant, network, name: &self.name }
+        PrecheckCaller { tenant, network: self.network_name(), name: &self.name }
     }
 }
 

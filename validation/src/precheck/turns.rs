@@ -5,8 +5,10 @@
 //! networks leaves these to them.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use hawser_serve::caller_table::CallerTable;
+use hawser_serve::network_gate::NetworkGate;
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -15,8 +17,6 @@ use crate::limits::{
     PRECHECK_WALLETS_PER_CALLER_MAX, PRECHECK_WALLETS_PER_TURN_MAX, PRECHECK_WALLETS_RESERVED,
     QUOTA_PERIOD, WALLET_TURN,
 };
-use crate::network_gate::NetworkGate;
-use crate::places::ServiceCaller;
 
 /// A caller of a gateway, with its tenant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,6 +40,9 @@ pub(super) enum PrecheckTurnError {
     OfAll,
 }
 
+/// A gate of callers by their names.
+type CallerGate = NetworkGate<Arc<str>>;
+
 /// The turns of all tenants.
 pub(super) struct PrecheckTurns {
     /// The places of each tenant: those for all callers, and those for known ones.
@@ -51,9 +54,9 @@ pub(super) struct PrecheckTurns {
 /// The turns of the callers of one tenant. A place is free again [`WALLET_TURN`] after its question has begun.
 struct TenantTurns {
     /// Places for all callers.
-    open: NetworkGate,
+    open: CallerGate,
     /// Places for known callers.
-    reserved: NetworkGate,
+    reserved: CallerGate,
     asked: AskedLately,
     /// The callers to whose updates wallets have agreed, with the time until which they are known, in ms.
     known: CallerTable<Box<str>, u64>,
@@ -93,13 +96,13 @@ impl PrecheckTurns {
     /// [`PrecheckTurnError`] if the caller has had its questions of this period, or if its turn does not come in time.
     pub(super) async fn wait(&self, caller: PrecheckCaller<'_>) -> Result<(), PrecheckTurnError> {
         let (open, reserved) = self.gates(caller);
-        let who = ServiceCaller { network: caller.network.into(), name: caller.name.into() };
+        let [network, name]: [Arc<str>; 2] = [caller.network, caller.name].map(Arc::from);
         let turn = async {
-            let Some(reserved) = &reserved else { return open.enter(&who).await };
+            let Some(reserved) = &reserved else { return open.enter(&network, &name).await };
             tokio::select! {
                 biased;
-                pass = open.enter(&who) => pass,
-                pass = reserved.enter(&who) => pass,
+                pass = open.enter(&network, &name) => pass,
+                pass = reserved.enter(&network, &name) => pass,
             }
         };
         let Ok(Ok(begun)) = timeout(PRECHECK_TURN_WAIT_MAX, turn).await else {
@@ -124,7 +127,7 @@ impl PrecheckTurns {
     }
 
     /// Returns the gates of this caller: that of all callers, and, if it is known, that of known ones.
-    fn gates(&self, caller: PrecheckCaller<'_>) -> (NetworkGate, Option<NetworkGate>) {
+    fn gates(&self, caller: PrecheckCaller<'_>) -> (CallerGate, Option<CallerGate>) {
         let now_ms = self.now_ms();
         self.at_tenant(caller, |turns| {
             let is_known = turns.known.get(caller.name).is_some_and(|ends_ms| now_ms < *ends_ms);
@@ -150,7 +153,7 @@ impl PrecheckTurns {
 
 impl TenantTurns {
     fn new(places: [usize; 2]) -> Self {
-        let [open, reserved] = places.map(NetworkGate::new);
+        let [open, reserved] = places.map(CallerGate::new);
         let known = CallerTable::new(PRECHECK_KNOWN_MAX);
         Self { open, reserved, asked: AskedLately::now(), known }
     }
@@ -181,8 +184,6 @@ impl AskedLately {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use futures_util::FutureExt as _;
 
     use super::*;
