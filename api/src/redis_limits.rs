@@ -30,8 +30,12 @@ const FULL_CALLERS_MAX: usize = 100_000;
 /// Takes a cost from all buckets or from none. Keys: for each group its time and its buckets. Arguments: the time
 /// in ms; for each group the number of its buckets, and for each bucket capacity, window in ms and cost. Returns
 /// the milliseconds after which the same call fits; 0 if it was taken.
+///
+/// The time counts up to that of Redis: a process whose clock is ahead would otherwise write times from which on the
+/// calls of the others add no tokens.
 const TAKE: &str = r"
-local now, a, k, wait, writes = tonumber(ARGV[1]), 2, 1, 0, {}
+local t, a, k, wait, writes = redis.call('TIME'), 2, 1, 0, {}
+local now = math.min(tonumber(ARGV[1]), tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000))
 while a <= #ARGV do
   local buckets, time = tonumber(ARGV[a]), KEYS[k]
   local last = tonumber(redis.call('GET', time) or now)

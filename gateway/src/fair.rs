@@ -1,6 +1,8 @@
-//! The gates at which a gateway's callers take turns (`hawser_serve::fair`), and the way of a tenant to one.
+//! The gates at which a gateway's callers take turns (`hawser_serve::fair`, `hawser_serve::network_gate`), and the way
+//! of a tenant to one.
 
 pub(crate) use hawser_serve::fair::GateFullError;
+use hawser_serve::network_gate::{NetworkGate, NetworkPass};
 
 use crate::policy::CallerId;
 
@@ -9,12 +11,34 @@ pub(crate) type FairGate = hawser_serve::fair::FairGate<CallerId>;
 /// A place at such a gate.
 pub(crate) type Pass = hawser_serve::fair::GatePass<CallerId>;
 
+/// A gate at which networks of callers take turns, and so do the callers of each. An owner of many addresses in one
+/// network delays a caller of another one by one turn.
+#[derive(Clone)]
+pub(crate) struct CallerGate(NetworkGate<CallerId>);
+/// A place at such a gate.
+pub(crate) type CallerPass = NetworkPass<CallerId>;
+
+impl CallerGate {
+    /// Creates a gate for `places` tasks at once.
+    pub(crate) fn new(places: usize) -> Self {
+        Self(NetworkGate::new(places))
+    }
+
+    /// Waits for a place. Dropping the future gives up the turn.
+    ///
+    /// # Errors
+    /// [`GateFullError`] if too many tasks of the caller wait.
+    pub(crate) async fn enter(&self, caller: &CallerId) -> Result<CallerPass, GateFullError> {
+        self.0.enter(caller.network_name(), caller).await
+    }
+}
+
 /// A tenant's way to a gate that all tenants share. Tenants take turns at the gate, and the callers of a tenant take
 /// turns before it. So a tenant with many callers delays mainly these.
 #[derive(Clone)]
 pub(crate) struct TenantGate {
     /// As many places as the shared gate has, for this tenant's tasks alone.
-    own: FairGate,
+    own: CallerGate,
     shared: FairGate,
     tenant: CallerId,
 }
@@ -23,13 +47,13 @@ pub(crate) struct TenantGate {
 pub(crate) struct TenantPass {
     // Dropped first, so that the place goes to the next tenant before the next task of this one comes.
     _shared: Pass,
-    _own: Pass,
+    _own: CallerPass,
 }
 
 impl TenantGate {
     /// Creates the way of the tenant `name` to a gate with this number of places.
     pub(crate) fn new(shared: &FairGate, places: usize, name: &str) -> Self {
-        let own = FairGate::new(places);
+        let own = CallerGate::new(places);
         Self { own, shared: shared.clone(), tenant: CallerId::of_name(name) }
     }
 

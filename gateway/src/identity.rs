@@ -273,7 +273,7 @@ pub(crate) async fn ask_wallets(
     let until = Instant::now() + WALLETS_TIMEOUT;
     for (index, update) in updates {
         let late = || VouchError::Unavailable("contract wallets did not answer in time".into());
-        let caller = PrecheckCaller { tenant: &identity.tenant, name: caller.name() };
+        let caller = caller.of_tenant(&identity.tenant);
         let answer = timeout_at(until, identity.check.wallets(caller, update)).await;
         answer.unwrap_or_else(|_| Err(late())).map_err(|error| (index, error))?;
     }

@@ -38,8 +38,6 @@ const TOPIC_KEPT_S: u64 = 7 * 86_400;
 /// Age at which the shared state is read again. A guess: a client needs longer to give up at one gateway and to ask
 /// the next one.
 const FRESH_MAX: Duration = Duration::from_millis(100);
-const HOUR_MS: u64 = 3_600_000;
-const DAY_MS: u64 = 24 * HOUR_MS;
 
 /// Largest number of topics in one operation. A guess: Lua's `unpack` takes some thousand values.
 const TOPICS_PER_CALL: usize = 1000;
@@ -47,7 +45,9 @@ const TOPICS_PER_CALL: usize = 1000;
 /// Parses the answer to the operation `take`. An answer of another form counts as no answer.
 fn taken(answer: &[i64]) -> SharedTake {
     match answer {
-        [] => SharedTake::Taken,
+        [at_ms] => {
+            u64::try_from(*at_ms).map_or(SharedTake::Skipped, |at_ms| SharedTake::Taken { at_ms })
+        }
         [group, place, wait_ms] => usize::try_from(*place).map_or(SharedTake::Skipped, |place| {
             let (of_total, wait_ms) = (*group == 1, u64::try_from(*wait_ms).ok());
             SharedTake::Exceeded(SharedLimitError { of_total, place, wait_ms })
@@ -90,15 +90,18 @@ pub(crate) struct SharedLimitError {
     pub(crate) of_total: bool,
     /// Index of the limit: those of [`SharedLimits`], then the buckets of kinds.
     pub(crate) place: usize,
-    /// Time after which the same cost fits the bucket, ms. 0 for a limit of the hour or day. `None` if the cost
-    /// alone exceeds the limit.
+    /// Time after which the same cost fits the bucket, or the hour or day has ended, ms. `None` if the cost alone
+    /// exceeds the limit.
     pub(crate) wait_ms: Option<u64>,
 }
 
 /// The answer of Redis to the operation `take`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SharedTake {
-    Taken,
+    /// Redis has taken the cost at this unix time of its own clock.
+    Taken {
+        at_ms: u64,
+    },
     /// Redis did not answer in time, or was not asked. If Redis takes the cost late, the [`SharedCount`] learns of
     /// it.
     Skipped,
@@ -113,8 +116,6 @@ pub(crate) struct SharedCharge<'a> {
     /// The buckets of the kinds in the request that have one.
     pub(crate) kinds: &'a [SharedBucket],
     pub(crate) cost: SharedCost,
-    /// Unix time, ms.
-    pub(crate) now_ms: u64,
 }
 
 /// The topics and client envelopes of a request, by digest, for which other gateways may have written nodes and
@@ -176,10 +177,11 @@ impl GatewayShare {
         Self { calls, base }
     }
 
-    /// Creates the count of a request, for [`admit`](Self::admit). Its time selects the hour and the day.
+    /// Creates the count of a request, for [`admit`](Self::admit). The clock of Redis selects the hour and the day, so
+    /// that a gateway whose clock is wrong counts to the same ones as the others.
     pub(crate) fn count(&self, charge: SharedCharge<'_>) -> Arc<SharedCount> {
-        let of_caller = self.limit_keys(&self.caller_key(charge.caller), charge.now_ms);
-        let of_total = self.limit_keys(&self.total_key(), charge.now_ms);
+        let of_caller = limit_keys(&self.caller_key(charge.caller));
+        let of_total = limit_keys(&self.total_key());
         let buckets = charge.kinds.iter().map(|bucket| self.bucket_key(charge.caller, bucket));
         let keys = of_caller.into_iter().chain(of_total).chain(buckets).collect();
         Arc::new(SharedCount::asked(self.calls.clone(), keys, charge.to_arguments()))
@@ -202,7 +204,10 @@ impl GatewayShare {
             let mut answers = answers.into_iter();
             let take = read::<Vec<i64>>(answers.next().flatten());
             let take = take.map_or(SharedTake::Skipped, |answer| taken(&answer));
-            heard.answered(take == SharedTake::Taken);
+            heard.answered(match take {
+                SharedTake::Taken { at_ms } => Some(at_ms),
+                SharedTake::Skipped | SharedTake::Exceeded(_) => None,
+            });
             let _ = sender.send((take, answers.collect::<Vec<_>>())); // the request may have gone on
         });
         let answered = timeout(self.calls.answer_max(), receiver).await;
@@ -320,12 +325,6 @@ impl GatewayShare {
         ["0", "1", "turn"].map(|name| format!("{}:{}:{name}", self.base, memory.name))
     }
 
-    fn limit_keys(&self, base: &str, at_ms: u64) -> [String; 5] {
-        let (hour, day) = (at_ms / HOUR_MS, at_ms / DAY_MS);
-        let names = ["ts".into(), "1".into(), "2".into(), format!("h{hour}"), format!("d{day}")];
-        names.map(|name: String| format!("{base}:{name}"))
-    }
-
     fn bucket_key(&self, caller: &str, bucket: &SharedBucket) -> String {
         let base = if bucket.of_total { self.total_key() } else { self.caller_key(caller) };
         format!("{base}:k:{}:{}", bucket.kind.name(), bucket.size.window_ms)
@@ -346,10 +345,16 @@ impl GatewayShare {
     }
 }
 
+/// Returns the keys of the limits of a caller, or of all callers. Those of the counts lack the number of their hour or
+/// day.
+fn limit_keys(base: &str) -> [String; 5] {
+    ["ts", "1", "2", "h", "d"].map(|name| format!("{base}:{name}"))
+}
+
 impl SharedCharge<'_> {
     fn to_arguments(self) -> Vec<Vec<u8>> {
         let or_none = |limit: Option<u64>| limit.map_or_else(|| b"-1".to_vec(), number);
-        let mut arguments = vec![number(self.now_ms)];
+        let mut arguments = Vec::new();
         for SharedLimits { buckets, hour, day } in self.limits {
             for bucket in buckets {
                 arguments.push(or_none(bucket.map(|(capacity, _)| capacity)));
@@ -421,11 +426,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_an_empty_answer_says_that_a_cost_is_taken() {
-        assert_eq!(taken(&[]), SharedTake::Taken);
+    fn only_an_answer_with_a_time_alone_says_that_a_cost_is_taken() {
+        assert_eq!(taken(&[7]), SharedTake::Taken { at_ms: 7 });
         let exceeded = SharedLimitError { of_total: true, place: 2, wait_ms: None };
         assert_eq!(taken(&[1, 2, -1]), SharedTake::Exceeded(exceeded));
-        for other in [&[1][..], &[0, -1, 5], &[0, 1, 2, 3]] {
+        for other in [&[][..], &[-1], &[0, 1], &[0, -1, 5], &[0, 1, 2, 3]] {
             assert_eq!(taken(other), SharedTake::Skipped, "{other:?}");
         }
     }

@@ -257,6 +257,9 @@ pub(crate) fn of_policy(refusal: &PolicyError) -> Status {
         PolicyError::LimitExceeded(limit) => {
             (Code::ResourceExhausted, "RATE_LIMIT", limit.retry_after_s)
         }
+        PolicyError::NetworkExceeded(limit) => {
+            (Code::ResourceExhausted, "NETWORK_LIMIT", limit.retry_after_s)
+        }
         PolicyError::TotalExceeded(limit) => {
             (Code::ResourceExhausted, "TOTAL_LIMIT", limit.retry_after_s)
         }

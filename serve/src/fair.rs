@@ -4,7 +4,7 @@
 //! Not tokio's `Semaphore`: it gives places in the order of arrival, so that the tasks of one caller that has sent many
 //! would all go before the next caller's one.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
 use std::sync::Arc;
 
@@ -23,12 +23,21 @@ struct GateState<K: Clone + Eq + Hash> {
     free: usize,
     /// Largest number of waiting tasks of one caller.
     waiting_max: usize,
-    /// The number of the newest task that has waited.
+    /// The number of the newest task or turn.
     newest: u64,
-    /// The waiting tasks of each caller, by their numbers. A caller without a waiting task has no entry.
-    waiting: HashMap<K, BTreeMap<u64, oneshot::Sender<GatePass<K>>>>,
-    /// The callers with waiting tasks, each once, the next one first.
-    turns: VecDeque<K>,
+    /// The waiting tasks of each caller. A caller without a waiting task has no entry.
+    waiting: HashMap<K, CallerTasks<K>>,
+    /// The callers with waiting tasks, each once, by the numbers of their turns. A caller that gives up is removed
+    /// without a search, because a flood from many addresses may give up at once.
+    turns: BTreeMap<u64, K>,
+}
+
+/// The waiting tasks of one caller.
+struct CallerTasks<K: Clone + Eq + Hash> {
+    /// The number of the caller's turn.
+    turn: u64,
+    /// The tasks by their numbers.
+    tasks: BTreeMap<u64, oneshot::Sender<GatePass<K>>>,
 }
 
 /// A place at a [`FairGate`]. Dropping it passes the place to the next waiting task.
@@ -67,7 +76,7 @@ impl<K: Clone + Eq + Hash> FairGate<K> {
     }
 
     fn with_waiting_max(places: usize, waiting_max: usize) -> Self {
-        let (waiting, turns) = (HashMap::new(), VecDeque::new());
+        let (waiting, turns) = (HashMap::new(), BTreeMap::new());
         let state = GateState { free: places, waiting_max, newest: 0, waiting, turns };
         Self(Arc::new(Mutex::new(state)))
     }
@@ -115,27 +124,32 @@ impl<K: Clone + Eq + Hash> GateState<K> {
         caller: &K,
         task: oneshot::Sender<GatePass<K>>,
     ) -> Result<u64, GateFullError> {
-        let tasks = self.waiting.entry(caller.clone()).or_default();
-        if tasks.len() >= self.waiting_max {
-            return Err(GateFullError);
+        let number = self.newest + 1;
+        if let Some(of_caller) = self.waiting.get_mut(caller) {
+            if of_caller.tasks.len() >= self.waiting_max {
+                return Err(GateFullError);
+            }
+            of_caller.tasks.insert(number, task);
+        } else {
+            let tasks = BTreeMap::from([(number, task)]);
+            self.waiting.insert(caller.clone(), CallerTasks { turn: number, tasks });
+            self.turns.insert(number, caller.clone());
         }
-        if tasks.is_empty() {
-            self.turns.push_back(caller.clone());
-        }
-        self.newest += 1;
-        tasks.insert(self.newest, task);
-        Ok(self.newest)
+        self.newest = number;
+        Ok(number)
     }
 
     /// Takes the oldest task of the caller whose turn it is.
     fn pop(&mut self) -> Option<oneshot::Sender<GatePass<K>>> {
-        let caller = self.turns.pop_front()?;
-        let tasks = self.waiting.get_mut(&caller)?;
-        let (_, next) = tasks.pop_first()?;
-        if tasks.is_empty() {
+        let (_, caller) = self.turns.pop_first()?;
+        let of_caller = self.waiting.get_mut(&caller)?;
+        let (_, next) = of_caller.tasks.pop_first()?;
+        if of_caller.tasks.is_empty() {
             self.waiting.remove(&caller);
         } else {
-            self.turns.push_back(caller);
+            self.newest += 1;
+            of_caller.turn = self.newest;
+            self.turns.insert(self.newest, caller);
         }
         debug_assert_eq!(self.turns.len(), self.waiting.len(), "each waiting caller has one turn");
         Some(next)
@@ -143,11 +157,12 @@ impl<K: Clone + Eq + Hash> GateState<K> {
 
     /// Takes a task that gives up, with its caller's turn if it was the last one.
     fn remove(&mut self, caller: &K, number: u64) -> Option<oneshot::Sender<GatePass<K>>> {
-        let tasks = self.waiting.get_mut(caller)?;
-        let removed = tasks.remove(&number);
-        if tasks.is_empty() {
+        let of_caller = self.waiting.get_mut(caller)?;
+        let removed = of_caller.tasks.remove(&number);
+        if of_caller.tasks.is_empty() {
+            let turn = of_caller.turn;
             self.waiting.remove(caller);
-            self.turns.retain(|turn| turn != caller);
+            self.turns.remove(&turn);
         }
         removed
     }
@@ -240,7 +255,7 @@ mod tests {
             many.truncate(1);
             let held = {
                 let state = gate.0.lock();
-                (state.waiting[greedy].len(), state.turns.len())
+                (state.waiting[greedy].tasks.len(), state.turns.len())
             };
             assert_eq!(held, (1, 1));
         }

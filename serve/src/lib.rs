@@ -13,7 +13,7 @@
 //!   every service;
 //! - `turns`: the order in which tasks of connections run; `pace`: rests of all others while publishers are late;
 //!   `task_threads`, `socket`: the threads of publishers;
-//!   [`fair`]: turns of callers, for every service;
+//!   [`fair`]: turns of callers, for every service; [`network_gate`]: turns of their networks, too;
 //! - `dispatch`, `cors`: classification of a request, and the headers of every response; `connect`: calls of the
 //!   Connect protocol, translated;
 //! - `calls`, `request`, `response`, `status_headers`: one call, its messages, its metrics, its end; `frames`: message
@@ -71,6 +71,7 @@ mod long_work;
 mod method;
 pub mod metrics;
 mod metrics_format;
+pub mod network_gate;
 mod operator_places;
 mod overloaded;
 mod pace;

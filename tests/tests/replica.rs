@@ -244,7 +244,7 @@ fn command_of(replica: &Node, id: OriginatorId, key: &SecretKey) -> Command {
 }
 
 fn promote(replica: &Node, id: OriginatorId, key: &SecretKey) -> Output {
-    command_of(replica, id, key).output().unwrap()
+    command_of(replica, id, key).output().expect("the program of the tests is there")
 }
 
 /// A node's host is lost. The folder of a replica lacks the node's last envelopes, which its peers have.

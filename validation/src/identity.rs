@@ -94,7 +94,7 @@ impl IdentityValidator {
                 open.push(question);
             }
         }
-        wallets.look_for(&open);
+        wallets.look_for(&open, event_s);
     }
 }
 
@@ -194,7 +194,7 @@ impl InboxValidator {
                 Some((reason, _)) => UpdateValidity::Invalid(format!("{error}: {reason}")),
             },
             ChangeDecision::Open(questions) => {
-                wallets.look_for(&questions);
+                wallets.look_for(&questions, event_s);
                 if let Some(name) = name {
                     agreed_memory.put(name, agreed);
                 }

@@ -12,7 +12,7 @@
 //!   remembers the wallets that have agreed to waiting updates;
 //! - [`precheck`]: validates updates before they reach the chain, for gateways;
 //! - [`service`]: `xmtp.mls_validation.v1` over gRPC; `fold` applies a log in turns; `places` has the requests at
-//!   work; `network_gate` has the turns of their callers, and `question_turns` those at contract wallets.
+//!   work, and `question_turns` the turns of their callers at contract wallets.
 //!
 //! Invariant: this crate knows neither the engine nor a database. Nodes and gateways adapt it to
 //! their own ports.
@@ -24,7 +24,6 @@ pub mod clock;
 mod fold;
 pub mod identity;
 pub mod limits;
-mod network_gate;
 mod places;
 pub mod precheck;
 mod question_turns;

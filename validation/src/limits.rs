@@ -45,14 +45,32 @@ pub const WALLETS_PER_TURN_MAX: usize = 20;
 /// question than that, unless more callers wait than [`WALLETS_PER_TURN_MAX`].
 pub const WALLET_TURN: Duration = Duration::from_secs(2);
 
-/// Questions to contract wallets that a gateway asks for all callers together within [`QUOTA_PERIOD`]. A guess: 50
-/// a second, more than a gateway sends transactions, and less than paid RPC providers allow.
-pub const PRECHECK_WALLETS_MAX: usize = 3000;
+/// Questions to contract wallets that a gateway begins to ask in [`WALLET_TURN`], for all callers together: 3,000 in a
+/// minute. A guess: 50 a second, more than a gateway sends transactions, and less than paid RPC providers allow.
+pub const PRECHECK_WALLETS_PER_TURN_MAX: usize = 100;
 
-/// Those for one caller. A guess: a twentieth of all, and more than a busy client needs.
+/// The part of [`PRECHECK_WALLETS_PER_TURN_MAX`] for callers to whose updates wallets have agreed within
+/// [`PRECHECK_KNOWN_FOR`]. These callers may have the rest too. A guess: a quarter.
+pub const PRECHECK_WALLETS_RESERVED: usize = 25;
+
+/// Time for which a caller counts as known after wallets have agreed to its update. A guess: clients of one app use
+/// their gateway every day.
+pub const PRECHECK_KNOWN_FOR: Duration = Duration::from_secs(86_400);
+
+/// Largest number of known callers of a tenant. A guess: an entry takes about 200 bytes, so the worst case is about
+/// 2 MB.
+pub const PRECHECK_KNOWN_MAX: usize = 10_000;
+
+/// Longest wait of a caller of a gateway for its turn to have a wallet asked. A guess: half of the time that a gateway
+/// has for the wallets of a request.
+pub const PRECHECK_TURN_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// Questions that a gateway asks for one caller within [`QUOTA_PERIOD`]. A guess: a twentieth of all, and more than a
+/// busy client needs.
 pub const PRECHECK_WALLETS_PER_CALLER_MAX: usize = 150;
 
-/// Period of [`PRECHECK_WALLETS_MAX`]. Chosen: RPC providers count by the second or the day, operators by the minute.
+/// Period of [`PRECHECK_WALLETS_PER_CALLER_MAX`]. Chosen: RPC providers count by the second or the day, operators by
+/// the minute.
 pub const QUOTA_PERIOD: Duration = Duration::from_secs(60);
 
 /// The most concurrent questions to contract wallets for one request. A guess below the rate limits of public RPC

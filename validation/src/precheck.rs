@@ -1,8 +1,10 @@
 //! Validates identity updates before they are put on the chain, for gateways: an invalid one would
 //! cost gas and be dropped by every node.
 
+mod turns;
+
+use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use hawser_mls::identity::{
@@ -10,13 +12,10 @@ use hawser_mls::identity::{
 };
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
 
-use parking_lot::Mutex;
-use tokio::time::Instant;
+pub use turns::PrecheckCaller;
+use turns::{PrecheckTurnError, PrecheckTurns};
 
-use crate::limits::{
-    ACTIONS_PER_TURN, PRECHECK_WALLETS_MAX, PRECHECK_WALLETS_PER_CALLER_MAX, QUOTA_PERIOD,
-    REQUEST_WALLETS_MAX, WALLET_BLOCKS_AHEAD_MAX,
-};
+use crate::limits::{ACTIONS_PER_TURN, REQUEST_WALLETS_MAX, WALLET_BLOCKS_AHEAD_MAX};
 use crate::wallets::{NewestBlock, WalletError, Wallets};
 
 /// The reason contract wallets do not confirm an update.
@@ -28,47 +27,27 @@ pub enum VouchError {
     /// A wallet's chain cannot be asked now.
     #[error("{0}")]
     Unavailable(String),
-    /// The caller exceeds its limit of questions to wallets, or all callers together do.
+    /// The caller exceeds its limit of questions to wallets.
     #[error("{0}")]
     TooMany(String),
+    /// So many callers have questions to wallets that the turn of this one did not come in time.
+    #[error("{0}")]
+    Busy(String),
+}
+
+impl From<PrecheckTurnError> for VouchError {
+    fn from(error: PrecheckTurnError) -> Self {
+        match error {
+            PrecheckTurnError::OfCaller => Self::TooMany(error.to_string()),
+            PrecheckTurnError::OfAll => Self::Busy(error.to_string()),
+        }
+    }
 }
 
 /// Validates updates by the rules of the nodes and by contract wallets' present answers.
 pub struct UpdatePrecheck {
     wallets: Arc<Wallets>,
-    asked: Mutex<AskedLately>,
-    /// Questions that each tenant may ask in a period.
-    of_tenant_max: usize,
-}
-
-/// A caller of a gateway, with its tenant.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PrecheckCaller<'a> {
-    /// The name of the tenant; empty without tenants.
-    pub tenant: &'a str,
-    /// The name of the caller within the tenant.
-    pub name: &'a str,
-}
-
-/// The questions to wallets in one period.
-#[derive(Debug)]
-struct AskedLately {
-    since: Instant,
-    by_tenant: HashMap<Box<str>, AskedByTenant>,
-}
-
-/// The questions of one tenant in one period. Holds only callers with questions, so at most as many as the tenant may
-/// ask.
-#[derive(Debug, Default)]
-struct AskedByTenant {
-    by_caller: HashMap<Box<str>, usize>,
-    total: usize,
-}
-
-impl AskedLately {
-    fn now() -> Self {
-        Self { since: Instant::now(), by_tenant: HashMap::new() }
-    }
+    turns: PrecheckTurns,
 }
 
 impl UpdatePrecheck {
@@ -76,17 +55,15 @@ impl UpdatePrecheck {
     /// share of the questions. It refuses an update that names a wallet of an unlisted chain.
     #[must_use]
     pub fn new(wallets: Arc<Wallets>, tenants: usize) -> Self {
-        let of_tenant_max = PRECHECK_WALLETS_MAX / tenants.clamp(1, PRECHECK_WALLETS_MAX);
-        Self { wallets, asked: Mutex::new(AskedLately::now()), of_tenant_max }
+        Self { wallets, turns: PrecheckTurns::new(tenants) }
     }
 
     /// Asks every contract wallet that a caller's `update` names, one after another. If nodes cannot ask a wallet, the
     /// update and all later ones of its inbox would wait there.
     ///
-    /// Each question costs the operator calls at an endpoint, even if the update is then refused. Questions are
-    /// therefore counted before they are asked: at most [`REQUEST_WALLETS_MAX`] of an update, and
-    /// [`PRECHECK_WALLETS_PER_CALLER_MAX`] of a caller and [`PRECHECK_WALLETS_MAX`] in all within [`QUOTA_PERIOD`].
-    /// Each tenant has an equal share of the latter, so that none uses up the questions of another.
+    /// Each question costs the operator calls at an endpoint, even if the update is then refused. So an update has at
+    /// most [`REQUEST_WALLETS_MAX`] questions, a caller has a limit, and all callers take turns at what a gateway asks.
+    /// Each tenant has an equal share of that, so that none uses up the questions of another.
     ///
     /// # Errors
     /// Returns an error if there are too many questions, a wallet refuses or cannot be asked, or the update is
@@ -98,9 +75,19 @@ impl UpdatePrecheck {
     ) -> Result<(), VouchError> {
         let questions =
             wallet_questions(update).map_err(|error| VouchError::Refused(error.to_string()))?;
-        self.count(caller, questions.len())?;
+        if questions.is_empty() {
+            return Ok(());
+        }
+        if questions.len() > REQUEST_WALLETS_MAX {
+            return Err(VouchError::Refused(format!(
+                "the update has {} signatures of contract wallets: at most {REQUEST_WALLETS_MAX} are asked about",
+                questions.len()
+            )));
+        }
+        self.turns.check(caller, questions.len())?;
         let mut newest = BTreeMap::new();
         for question in questions {
+            self.turns.wait(caller).await?;
             let chain_id = question.chain_id;
             let newest = match newest.entry(chain_id) {
                 Entry::Occupied(known) => *known.get(),
@@ -111,41 +98,7 @@ impl UpdatePrecheck {
             };
             self.ask(&question, newest).await?;
         }
-        Ok(())
-    }
-
-    /// Counts questions before they are asked.
-    fn count(&self, caller: PrecheckCaller<'_>, questions: usize) -> Result<(), VouchError> {
-        if questions == 0 {
-            return Ok(());
-        }
-        if questions > REQUEST_WALLETS_MAX {
-            return Err(VouchError::Refused(format!(
-                "the update has {questions} signatures of contract wallets: at most {REQUEST_WALLETS_MAX} are asked about"
-            )));
-        }
-        let mut asked = self.asked.lock();
-        if asked.since.elapsed() >= QUOTA_PERIOD {
-            *asked = AskedLately::now();
-        }
-        let of_tenant = asked.by_tenant.get(caller.tenant);
-        let of_caller = of_tenant.and_then(|it| it.by_caller.get(caller.name)).copied();
-        let of_caller = of_caller.unwrap_or_default() + questions;
-        let total = of_tenant.map_or(0, |it| it.total) + questions;
-        if of_caller > PRECHECK_WALLETS_PER_CALLER_MAX || total > self.of_tenant_max {
-            let whose = if of_caller > PRECHECK_WALLETS_PER_CALLER_MAX {
-                "this caller"
-            } else {
-                "all callers together"
-            };
-            return Err(VouchError::TooMany(format!(
-                "too many contract wallets were asked for {whose} within {} s: try again later",
-                QUOTA_PERIOD.as_secs()
-            )));
-        }
-        let of_tenant = asked.by_tenant.entry(caller.tenant.into()).or_default();
-        of_tenant.total = total;
-        of_tenant.by_caller.insert(caller.name.into(), of_caller);
+        self.turns.note_agreed(caller);
         Ok(())
     }
 
@@ -300,6 +253,7 @@ mod tests {
     use hawser_proto::{Bytes, SecretKey};
 
     use super::*;
+    use crate::limits::{PRECHECK_WALLETS_PER_CALLER_MAX, QUOTA_PERIOD};
     use crate::wallets::{ChainReply, WalletChainList, WalletChains};
 
     const CHAIN_ID: u64 = 31_339;
@@ -337,31 +291,8 @@ mod tests {
         update(Bytes::copy_from_slice(&signature).to_vec())
     }
 
-    fn of<'a>(tenant: &'a str, name: &'a str) -> PrecheckCaller<'a> {
-        PrecheckCaller { tenant, name }
-    }
-
     fn caller(name: &str) -> PrecheckCaller<'_> {
-        of("", name)
-    }
-
-    /// A tenant cannot use up the questions of another one, and equal names in two tenants are two callers.
-    #[test]
-    fn each_tenant_has_a_share_of_the_questions() {
-        let wallets = Wallets::over_rpc([], WalletChainList::with([CHAIN_ID]));
-        let updates = UpdatePrecheck::new(Arc::new(wallets), 2);
-        for number in 0..PRECHECK_WALLETS_MAX / 2 {
-            let name = (number % 100).to_string();
-            assert_eq!(updates.count(of("red", &name), 1), Ok(()), "{number}");
-        }
-        let full = updates.count(of("red", "new"), 1);
-        assert!(matches!(full, Err(VouchError::TooMany(_))), "{full:?}");
-        for _ in 0..PRECHECK_WALLETS_PER_CALLER_MAX {
-            assert_eq!(updates.count(of("blue", "0"), 1), Ok(()));
-        }
-        let greedy = updates.count(of("blue", "0"), 1);
-        assert!(matches!(greedy, Err(VouchError::TooMany(_))), "{greedy:?}");
-        assert_eq!(updates.count(of("blue", "1"), 1), Ok(()));
+        PrecheckCaller { tenant: "", network: name, name }
     }
 
     /// A single caller cannot use up the questions that all callers together may ask.
@@ -369,26 +300,22 @@ mod tests {
     async fn a_caller_has_a_share_of_the_questions() {
         let wallets = Wallets::over_rpc([], WalletChainList::with([CHAIN_ID]));
         let updates = UpdatePrecheck::new(Arc::new(wallets), 1);
-        let too_many =
-            |result: &Result<(), VouchError>| matches!(result, Err(VouchError::TooMany(_)));
+        let ask = async |name| updates.ask_wallets(caller(name), &founding(7, CHAIN_ID, 0)).await;
         let mut count = 0;
-        while !too_many(&updates.ask_wallets(caller("greedy"), &founding(7, CHAIN_ID, 0)).await) {
+        while !matches!(ask("greedy").await, Err(VouchError::TooMany(_))) {
             count += 1;
         }
         assert_eq!(count, PRECHECK_WALLETS_PER_CALLER_MAX);
-        let other = updates.ask_wallets(caller("other"), &founding(7, CHAIN_ID, 0)).await;
+        let other = ask("other").await;
         assert!(matches!(other, Err(VouchError::Refused(_))), "it was asked for: {other:?}");
-        let strangers = PRECHECK_WALLETS_MAX - PRECHECK_WALLETS_PER_CALLER_MAX - 1;
-        for stranger in 0..strangers {
-            assert_eq!(updates.count(caller(&stranger.to_string()), 1), Ok(()));
-        }
-        assert!(too_many(&updates.count(caller("one more"), 1)));
         tokio::time::advance(QUOTA_PERIOD).await;
-        assert_eq!(updates.count(caller("greedy"), REQUEST_WALLETS_MAX), Ok(()));
-        assert!(matches!(
-            updates.count(caller("other"), REQUEST_WALLETS_MAX + 1),
-            Err(VouchError::Refused(_))
-        ));
+        let again = ask("greedy").await;
+        assert!(matches!(again, Err(VouchError::Refused(_))), "{again:?}");
+
+        let mut many = founding(7, CHAIN_ID, 0);
+        many.actions = vec![many.actions[0].clone(); REQUEST_WALLETS_MAX + 1];
+        let refused = updates.ask_wallets(caller("third"), &many).await;
+        assert!(matches!(&refused, Err(VouchError::Refused(text)) if text.contains("at most")));
     }
 
     /// A chain with a wallet from block 50 on, whose endpoints state different newest blocks.

@@ -4,20 +4,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hawser_serve::fair::GateFullError;
+use hawser_serve::network_gate::{NetworkGate, NetworkPass};
 use tokio::time::sleep;
 
 use crate::limits::{WALLET_TURN, WALLETS_PER_CHAIN_MAX, WALLETS_PER_TURN_MAX};
-use crate::network_gate::{NetworkGate, NetworkPass};
 use crate::places::ServiceCaller;
 
 /// The turns. Clones share them.
 #[derive(Clone)]
 pub(crate) struct QuestionTurns {
     /// Places for questions to all wallets. A place is free again [`WALLET_TURN`] after its question has begun.
-    begun: NetworkGate,
+    begun: NetworkGate<Arc<str>>,
     /// Places for open questions to the wallets of each chain. So a caller's questions to a slow chain take no place
     /// in `begun` while they wait.
-    open: Arc<BTreeMap<u64, NetworkGate>>,
+    open: Arc<BTreeMap<u64, NetworkGate<Arc<str>>>>,
 }
 
 impl QuestionTurns {
@@ -36,10 +36,11 @@ impl QuestionTurns {
         &self,
         caller: &ServiceCaller,
         chain_id: u64,
-    ) -> Result<Option<NetworkPass>, GateFullError> {
+    ) -> Result<Option<NetworkPass<Arc<str>>>, GateFullError> {
         let Some(open) = self.open.get(&chain_id) else { return Ok(None) };
-        let open = open.enter(caller).await?;
-        let begun = self.begun.enter(caller).await?;
+        let ServiceCaller { network, name } = caller;
+        let open = open.enter(network, name).await?;
+        let begun = self.begun.enter(network, name).await?;
         tokio::spawn(async move {
             sleep(WALLET_TURN).await;
             drop(begun);

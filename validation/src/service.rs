@@ -18,6 +18,7 @@ use hawser_proto::pb::xmtp::identity::api::v1 as identity_api;
 use hawser_proto::pb::xmtp::identity::associations as pb;
 use hawser_proto::pb::xmtp::mls_validation::v1 as api;
 use hawser_serve::fair::GateFullError;
+use hawser_serve::network_gate::NetworkGate;
 use identity_api::verify_smart_contract_wallet_signatures_response::ValidationResponse as WalletResponse;
 use tokio::time::{Instant, timeout, timeout_at};
 use tonic::metadata::MetadataMap;
@@ -29,7 +30,6 @@ use crate::limits::{
     ITEMS_PER_THREAD, REQUEST_ITEMS_MAX, REQUEST_THREADS_MAX, REQUEST_WALLETS_MAX,
     REQUEST_WALLETS_TIMEOUT, REQUESTS_MAX, WALLETS_CONCURRENT_MAX,
 };
-use crate::network_gate::NetworkGate;
 use crate::places::RequestPlaces;
 use crate::question_turns::QuestionTurns;
 use crate::wallets::{WalletError, Wallets};
@@ -47,7 +47,7 @@ pub struct ValidationService {
     caller_name: Arc<CallerName>,
     cores: usize,
     /// Turns at the cores.
-    core_turns: NetworkGate,
+    core_turns: NetworkGate<Arc<str>>,
     question_turns: QuestionTurns,
     places: RequestPlaces,
 }
@@ -95,7 +95,8 @@ impl ValidationService {
         caller: &ServiceCaller,
         judgement: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Status> {
-        let core = self.core_turns.enter(caller).await.map_err(too_many_wait)?;
+        let core =
+            self.core_turns.enter(&caller.network, &caller.name).await.map_err(too_many_wait)?;
         let judged = tokio::task::spawn_blocking(move || {
             let _core = core;
             judgement()

@@ -132,6 +132,28 @@ async fn two_processes_share_the_limits_of_a_caller() {
     assert!(client.get_newest_envelope(request()).await.is_err());
 }
 
+/// The clock of each process adds tokens up to its own time, which must not be later than that of the others.
+#[tokio::test]
+async fn a_clock_that_is_ahead_keeps_no_tokens_from_the_callers_of_another_process() {
+    const YEAR_S: i64 = 365 * 24 * 3600;
+    let redis = Redis::start();
+    let [ahead, other] = [redis.node().await, redis.node().await];
+    ahead.clock.advance(100 * YEAR_S);
+    other.clock.advance(50 * YEAR_S); // later than the time of Redis, too
+    let request = pb::GetNewestEnvelopeRequest::default;
+    let mut client = ahead.query().await;
+    while client.get_newest_envelope(request()).await.is_ok() {}
+    let mut client = other.query().await;
+    for _ in 0..1500 {
+        if client.get_newest_envelope(request()).await.is_ok() {
+            return;
+        }
+        other.clock.advance(1); // so that the node asks Redis again
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("no token was added");
+}
+
 /// A refused call costs its caller next to nothing. Callers without tokens could keep Redis so busy with their calls
 /// that it answers late, and then all calls pass.
 #[tokio::test]

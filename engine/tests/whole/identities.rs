@@ -25,6 +25,7 @@ use parking_lot::Mutex;
 use crate::common::*;
 
 mod long_logs;
+mod unread;
 
 const STRAND: OriginatorId = OriginatorId::IDENTITY_UPDATES;
 /// Updates with such a name are invalid.

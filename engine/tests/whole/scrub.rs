@@ -332,7 +332,7 @@ async fn missing_places(folder: &Folder) -> (Store, Follower, Peer, Peer) {
 }
 
 /// A peer shows another envelope for place 1, which cannot be read. Its strand grows all the same.
-async fn goes_on_without_the_place(follower: Follower, mut third: Peer) {
+async fn goes_on_without_the_place(follower: Follower, third: Peer) {
     third.send([envelope(SOURCE, 1, "other")]).await;
     let unreadable = || follower.engine().counters().evidence_unreadable.get() == 1;
     follower.until("the place is given up", unreadable).await;
@@ -348,7 +348,7 @@ async fn goes_on_without_the_place(follower: Follower, mut third: Peer) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_statement_for_a_damaged_place_holds_up_no_strand() {
     let folder = Folder::new("compared");
-    let (store, follower, mut other, third) = missing_places(&folder).await;
+    let (store, follower, other, third) = missing_places(&folder).await;
     other.send(strand(SOURCE, &[1])).await;
     follower.until("the find is stored", || follower.held(SOURCE).len() == 2).await;
     store.flush().unwrap();
@@ -361,7 +361,7 @@ async fn a_statement_for_a_damaged_place_holds_up_no_strand() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_that_fails_for_ever_holds_up_its_strand_for_some_tries() {
     let folder = Folder::new("unread");
-    let (store, follower, mut other, third) = missing_places(&folder).await;
+    let (store, follower, other, third) = missing_places(&folder).await;
     // Long enough for a file of its own.
     other.send([envelope(SOURCE, 1, &"long".repeat(2000))]).await;
     follower.until("the find is stored", || follower.held(SOURCE).len() == 2).await;

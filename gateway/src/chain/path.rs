@@ -17,7 +17,7 @@ use super::recent::{PayloadKey, RecentPayloads, payload_key};
 use super::record::{ChainRecord, ChainRecordError, ChainRecordPlace};
 use super::topic_turns::{TopicTurn, TopicTurns};
 use super::writer::{ChainPublishError, ChainWriter, OnChain};
-use crate::fair::{FairGate, GateFullError, Pass};
+use crate::fair::{CallerGate, CallerPass, GateFullError};
 use crate::identity::TenantIdentity;
 use crate::landed::{ClientKey, LandedEnvelope, client_key};
 use crate::metrics::GatewayMetrics;
@@ -167,7 +167,7 @@ pub(crate) struct ChainPath {
     /// Lets one payload of each topic go to the writer at a time.
     topics: TopicTurns,
     /// Bounds the payloads at the writer.
-    gate: FairGate,
+    gate: CallerGate,
     /// Counts the payloads at the writer, for which a shutdown waits.
     running: RunningTasks,
 }
@@ -187,7 +187,7 @@ impl ChainPath {
     ) -> Self {
         let progress = Arc::new(Mutex::new(RecentPayloads::new(results_kept)));
         let on_chain = Arc::new(Cache::new(ON_CHAIN_MAX));
-        let (topics, gate) = (TopicTurns::default(), FairGate::new(WRITING_MAX));
+        let (topics, gate) = (TopicTurns::default(), CallerGate::new(WRITING_MAX));
         let running = RunningTasks::default();
         Self {
             writer,
@@ -530,7 +530,7 @@ impl ChainPath {
 
     /// Waits for the turn of the payload's topic, and for a place at the writer. Gives up if no request waits for the
     /// payload any more: nothing was sent yet.
-    async fn enter(&self, new: &NewPayload) -> Result<(Pass, TopicTurn), ChainPublishError> {
+    async fn enter(&self, new: &NewPayload) -> Result<(CallerPass, TopicTurn), ChainPublishError> {
         let gone = || ChainPublishError::NotSent("its caller hung up before it was sent".into());
         let entered = async {
             // Before the place: a payload that waits for its turn takes no place from other topics.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use crate::fair::{FairGate, GateFullError, Pass};
+use crate::fair::{CallerGate, CallerPass, GateFullError};
 use crate::policy::CallerId;
 use crate::routing::ChainTopic;
 
@@ -20,7 +20,7 @@ pub(super) struct TopicTurns(Arc<Mutex<HashMap<ChainTopic, TopicGate>>>);
 
 /// The gate of one topic, which has one place.
 struct TopicGate {
-    gate: FairGate,
+    gate: CallerGate,
     /// Payloads that wait at the gate or have its place. The gate is removed with the last one.
     payloads: usize,
 }
@@ -28,7 +28,7 @@ struct TopicGate {
 /// The turn of a payload. Dropping it gives the turn to the next payload of the topic.
 pub(super) struct TopicTurn {
     // Dropped first, so that the next payload has the turn while this one still counts.
-    _place: Pass,
+    _place: CallerPass,
     _counted: CountedPayload,
 }
 
@@ -54,9 +54,9 @@ impl TopicTurns {
     }
 
     /// Counts a payload of a topic, and returns the topic's gate.
-    fn count(&self, topic: ChainTopic) -> (FairGate, CountedPayload) {
+    fn count(&self, topic: ChainTopic) -> (CallerGate, CountedPayload) {
         let mut topics = self.0.lock();
-        let new = || TopicGate { gate: FairGate::new(1), payloads: 0 };
+        let new = || TopicGate { gate: CallerGate::new(1), payloads: 0 };
         let of_topic = topics.entry(topic).or_insert_with(new);
         of_topic.payloads += 1;
         (of_topic.gate.clone(), CountedPayload { turns: self.clone(), topic })
@@ -116,9 +116,10 @@ mod tests {
         let mut of_other = Box::pin(turns.enter(topic(1), &other));
         assert!((&mut of_other).now_or_never().is_none());
         drop(first);
-        let second = (&mut waiting[0]).now_or_never().expect("its caller came first").unwrap();
-        drop(second);
-        assert!((&mut waiting[1]).now_or_never().is_none());
-        assert!(of_other.now_or_never().is_some(), "two more of the first caller wait behind it");
+        assert!((&mut waiting[0]).now_or_never().is_none());
+        let of_other = of_other.now_or_never().expect("its network is next").unwrap();
+        drop(of_other);
+        assert!((&mut waiting[0]).now_or_never().is_some());
+        assert!((&mut waiting[1]).now_or_never().is_some(), "each has given up its turn");
     }
 }

@@ -35,6 +35,9 @@ pub struct PolicyFile {
     /// The networks among them that have several callers, those with the longest prefix first.
     #[serde(skip)]
     networks: Vec<(Cidr, String)>,
+    /// Limits of the callers of one network together, a /24 of IPv4 or a /48 of IPv6, for a minute, an hour and a day;
+    /// the file may have no other rules here. Callers that `callers` names are not counted.
+    pub network: Policy,
     /// Limits of all callers together, for a minute, an hour and a day; the file may have no other rules here.
     pub total: Policy,
     /// A service of the operator that admits callers, in addition to the policies.
@@ -251,6 +254,12 @@ pub enum PolicyFileError {
          into [default] or [policies.…]"
     )]
     Total,
+    /// The section for the callers of a network has other rules than it may have, or callers are not known by address.
+    #[error(
+        "[network] can only limit the callers of a network together per minute, hour or day, for all kinds of \
+         envelopes, and with identity.kind = \"address\""
+    )]
+    Network,
     /// A policy has a retention that nodes refuse.
     #[error("retention_days = {0}: it must be 2 to 365, or 4294967295 for no end")]
     Retention(u32),
@@ -314,8 +323,8 @@ pub enum PolicyFileError {
 
 impl PolicyFile {
     /// Returns the policies of a gateway without a policy file. Any address may publish, within limits that bound
-    /// the operator's cost. The limits are guesses: one address may stand for an office of active users, and all
-    /// callers together cost at most 200 dollars a day.
+    /// the operator's cost. The limits are guesses: one address may stand for an office of active users, one network
+    /// for ten of them, and all callers together cost at most 200 dollars a day.
     #[must_use]
     pub fn of_public_gateway() -> Self {
         const DOLLAR: u64 = 1_000_000_000_000;
@@ -330,12 +339,13 @@ impl PolicyFile {
             gas_per_day: Some(500_000_000),
             ..Policy::default()
         };
-        let total = Policy {
-            picodollars_per_hour: Some(20 * DOLLAR),
-            picodollars_per_day: Some(200 * DOLLAR),
+        let spending = |dollars_per_hour: u64| Policy {
+            picodollars_per_hour: Some(dollars_per_hour * DOLLAR),
+            picodollars_per_day: Some(10 * dollars_per_hour * DOLLAR),
             ..Policy::default()
         };
-        Self { default, total, ..Self::default() }
+        let [network, total] = [2, 20].map(spending);
+        Self { default, network, total, ..Self::default() }
     }
 
     /// Parses and checks the text of a policy file.
@@ -356,6 +366,7 @@ impl PolicyFile {
         if !file.total.limits_rates_only() {
             return Err(PolicyFileError::Total);
         }
+        file.check_network()?;
         file.check_numbers()?;
         file.check_api_keys()?;
         file.check_webhook()?;
@@ -403,6 +414,18 @@ impl PolicyFile {
         Ok(())
     }
 
+    /// Checks that the limits of networks are such that networks are counted by.
+    fn check_network(&self) -> Result<(), PolicyFileError> {
+        let network = &self.network;
+        let is_counted = network.limits_rates_only() && !network.limits_kinds();
+        let has_networks = self.identity.kind == CallerIdentityKind::Address;
+        if *network == Policy::default() || (is_counted && has_networks) {
+            Ok(())
+        } else {
+            Err(PolicyFileError::Network)
+        }
+    }
+
     /// Checks the numbers of all policies. Larger ones would have no effect, or a node would refuse every envelope.
     fn check_numbers(&self) -> Result<(), PolicyFileError> {
         for (section, policy) in self.sections() {
@@ -424,7 +447,8 @@ impl PolicyFile {
 
     /// Returns all policies of the file, each with the name of its section.
     fn sections(&self) -> impl Iterator<Item = (String, &Policy)> {
-        let own = [("default".to_owned(), &self.default), ("total".to_owned(), &self.total)];
+        let own = [("default", &self.default), ("network", &self.network), ("total", &self.total)];
+        let own = own.map(|(name, it)| (name.to_owned(), it));
         let named = self.policies.iter().map(|(name, it)| (format!("policies.{name}"), it));
         let of_tenants = self.tenants.iter().flat_map(|(name, it)| {
             let section = |part| format!("tenants.{name}.{part}");
@@ -501,6 +525,17 @@ impl PolicyFile {
     pub fn policy_of(&self, caller: &str) -> &Policy {
         let named = self.callers.get(caller).or_else(|| self.of_network(caller));
         named.and_then(|name| self.policies.get(name)).unwrap_or(&self.default)
+    }
+
+    /// Returns the limits that the callers of one network have together, if this caller is one of those; `None` if the
+    /// file names the caller, or sets no such limits.
+    #[must_use]
+    pub fn network_limits_of(&self, caller: &str) -> Option<&Policy> {
+        if self.network == Policy::default() {
+            return None;
+        }
+        let is_named = self.callers.contains_key(caller) || self.of_network(caller).is_some();
+        (!is_named).then_some(&self.network)
     }
 
     fn of_network(&self, caller: &str) -> Option<&String> {

@@ -129,9 +129,8 @@ pub(crate) fn shared(policy: &Policy) -> SharedLimits {
 }
 
 impl PolicyLimitError {
-    /// Returns the error for a limit that all gateways together have exceeded. A budget fits again when its hour or
-    /// day of UTC ends.
-    pub(crate) fn of_shared(exceeded: SharedLimitError, now_ms: u64) -> Self {
+    /// Returns the error for a limit that all gateways together have exceeded.
+    pub(crate) fn of_shared(exceeded: SharedLimitError) -> Self {
         const NAMES: [&str; 7] = [
             "envelopes a minute",
             "envelopes an hour",
@@ -141,13 +140,8 @@ impl PolicyLimitError {
             OF_DAY[1],
             OF_DAY[2],
         ];
-        let wait_ms = exceeded.wait_ms.map(|wait_ms| match exceeded.place {
-            0 | 1 => wait_ms,
-            2 | 3 => HOUR_MS - now_ms % HOUR_MS,
-            _ => DAY_MS - now_ms % DAY_MS,
-        });
         let what = NAMES.get(exceeded.place).copied().unwrap_or("envelopes");
-        Self { what, retry_after_s: wait_ms.map(|wait_ms| wait_ms.div_ceil(1000)) }
+        Self { what, retry_after_s: exceeded.wait_ms.map(|wait_ms| wait_ms.div_ceil(1000)) }
     }
 }
 
@@ -265,6 +259,21 @@ impl CallerUsage {
 }
 
 impl CallerLimits {
+    /// Checks that `cost` fits all limits of a caller. Takes nothing.
+    ///
+    /// # Errors
+    /// Returns the first limit that is exceeded.
+    pub(crate) fn check(
+        &self,
+        caller: &str,
+        policy: &Policy,
+        cost: CallerCost,
+        now_ms: u64,
+    ) -> Result<(), PolicyLimitError> {
+        let mut used = self.callers.get(caller).copied().unwrap_or_default();
+        used.check(policy, cost, now_ms)
+    }
+
     /// Takes `cost` from all limits of a caller, or from none. `now_ms` is unix time.
     ///
     /// # Errors

@@ -30,7 +30,7 @@ pub(crate) use api_key::ApiKeyError;
 use api_key::ApiKeys;
 pub use api_key::ApiKeysError;
 pub(crate) use caller::CallerId;
-use config::{CallerIdentityKind, PolicyFile, TenantSettings};
+use config::{CallerIdentityKind, Policy, PolicyFile, TenantSettings};
 use hawser_serve::address::ClientAddress;
 use http::HeaderMap;
 pub(crate) use jwks::KeyFetchSettings;
@@ -88,6 +88,8 @@ pub(crate) enum PolicyError {
     AllNodesExpensive { index: usize },
     #[error("too many {}", .0.what)]
     LimitExceeded(PolicyLimitError),
+    #[error("the callers of this network together have sent too many {}", .0.what)]
+    NetworkExceeded(PolicyLimitError),
     #[error("all callers together have sent too many {}", .0.what)]
     TotalExceeded(PolicyLimitError),
 }
@@ -104,7 +106,7 @@ impl PolicyError {
             Self::Kind { .. } => 2,
             Self::TooLong { .. } | Self::TooMany { .. } => 3,
             Self::TooExpensive { .. } | Self::AllNodesExpensive { .. } => 4,
-            Self::LimitExceeded(_) | Self::TotalExceeded(_) => 5,
+            Self::LimitExceeded(_) | Self::NetworkExceeded(_) | Self::TotalExceeded(_) => 5,
             Self::ApiKey(_) => 6,
             Self::Webhook(_) => 7,
             Self::NoTenant => 8,
@@ -169,7 +171,7 @@ impl TakenCost {
             Err(refusal) => {
                 self.give_tokens_back();
                 if let Some(count) = &self.admission.shared {
-                    count.give_tokens_back(now_ms()).await; // nothing happens if Redis has refused
+                    count.give_tokens_back().await; // nothing happens if Redis has refused
                 }
                 Err(refusal) // the drop gives the budgets back
             }
@@ -184,19 +186,19 @@ impl TakenCost {
         query: &SharedQuery,
     ) -> Result<SharedKnowledge, PolicyError> {
         let policies = self.policies.clone();
-        let (policy, total) = (policies.file.policy_of(&self.caller.0), &policies.file.total);
+        let (policy, total) = (policies.file.policy_of(&self.caller.name), &policies.file.total);
         let limits = [shared(policy), shared(total)];
         let kinds = kind_limits::shared(policy, total, &self.kinds);
-        let (cost, now_ms) = (self.cost.to_share(), now_ms());
-        let charge = SharedCharge { caller: &self.caller.0, limits, kinds: &kinds, cost, now_ms };
-        let count = share.count(charge);
+        let cost = self.cost.to_share();
+        let count =
+            share.count(SharedCharge { caller: &self.caller.name, limits, kinds: &kinds, cost });
         self.admission.shared = Some(count.clone());
         let (take, known) = share.admit(&count, query).await;
         let SharedTake::Exceeded(exceeded) = take else { return Ok(known) };
         let of_kind = exceeded.place.checked_sub(SharedLimits::COUNT).and_then(|at| kinds.get(at));
         let limit = match of_kind {
             Some(bucket) => kind_limits::exceeded(bucket, exceeded.wait_ms),
-            None => PolicyLimitError::of_shared(exceeded, now_ms),
+            None => PolicyLimitError::of_shared(exceeded),
         };
         Err(match exceeded.of_total {
             true => PolicyError::TotalExceeded(limit),
@@ -221,12 +223,15 @@ impl TakenCost {
     /// Returns the tokens of the caller at this gateway. Otherwise a refusal would make the caller wait for longer than
     /// the refusal states.
     fn give_tokens_back(&self) {
-        let Policies { file, limits, kinds, .. } = &*self.policies;
-        let (caller, times) = (&*self.caller.0, [self.admission.taken_ms, now_ms()]);
+        let Policies { file, limits, kinds, networks, .. } = &*self.policies;
+        let (caller, times) = (&*self.caller.name, [self.admission.taken_ms, now_ms()]);
         let policy = file.policy_of(caller);
         let (mut limits, mut kinds) = (limits.lock(), kinds.lock());
         limits.give_tokens_back(caller, policy, self.cost.envelopes, times);
         kinds.give_back(caller, policy, &self.kinds, times);
+        if let Some((network, policy)) = self.policies.network_of(&self.caller) {
+            networks.lock().give_tokens_back(network, policy, self.cost.envelopes, times);
+        }
     }
 }
 
@@ -244,6 +249,8 @@ pub(crate) struct Policies {
     limits: Mutex<CallerLimits>,
     /// Locked after `limits`.
     kinds: Mutex<KindLimits>,
+    /// The usage of each network at this gateway. Locked after `kinds`.
+    networks: Mutex<CallerLimits>,
     keys: RwLock<TokenKeys>,
     token_checks: Mutex<TokenChecks>,
     /// Notified when a token names an unknown key.
@@ -285,11 +292,29 @@ impl Policies {
             },
             None => TokenKeys::default(),
         };
-        let (limits, kinds, keys_wanted) = (Mutex::default(), Mutex::default(), Notify::new());
+        let (limits, kinds, networks) = <(Mutex<_>, Mutex<_>, Mutex<_>)>::default();
+        let keys_wanted = Notify::new();
         let api_keys = ApiKeys::parse(&file.identity.api_keys)?;
         let webhook = file.webhook.clone().map(Webhook::new).transpose()?;
         let (keys, token_checks) = (RwLock::new(keys), Mutex::default());
-        Ok(Self { file, limits, kinds, keys, token_checks, keys_wanted, api_keys, webhook, share })
+        Ok(Self {
+            file,
+            limits,
+            kinds,
+            networks,
+            keys,
+            token_checks,
+            keys_wanted,
+            api_keys,
+            webhook,
+            share,
+        })
+    }
+
+    /// Returns the network of a caller, with the limits that the callers of a network have together; `None` if this
+    /// caller is none of those.
+    fn network_of<'a>(&'a self, caller: &'a CallerId) -> Option<(&'a str, &'a Policy)> {
+        Some((caller.network()?, self.file.network_limits_of(&caller.name)?))
     }
 
     /// Identifies the caller of a request, and the tenant that its token, its key or the operator's service names.
@@ -305,7 +330,7 @@ impl Policies {
         let PolicyFile { identity, tenants, .. } = &self.file;
         let address = || address::caller(headers, peer, &identity.trusted_proxies);
         let (name, tenant) = match identity.kind {
-            CallerIdentityKind::Address => (address().to_string(), None),
+            CallerIdentityKind::Address => return Ok((CallerId::of_address(address()), None)),
             CallerIdentityKind::Jwt => self.by_token(headers, address(), now_s)?,
             CallerIdentityKind::ApiKey => {
                 let caller = self.api_keys.caller(headers)?;
@@ -316,7 +341,7 @@ impl Policies {
             CallerIdentityKind::Webhook => self.by_webhook(headers, &address().to_string()).await?,
             CallerIdentityKind::None => (ALL_CALLERS.to_owned(), None),
         };
-        Ok((CallerId(name.into()), tenant))
+        Ok((CallerId::of_name(&name), tenant))
     }
 
     /// Returns the caller and the tenant that the request's token names. A token with an unknown key has the keys
@@ -375,7 +400,7 @@ impl Policies {
         caller: &CallerId,
         count: usize,
     ) -> Result<(), PolicyError> {
-        let policy = self.file.policy_of(&caller.0);
+        let policy = self.file.policy_of(&caller.name);
         if policy.deny {
             return Err(PolicyError::Denied);
         }
@@ -399,7 +424,7 @@ impl Policies {
         price: impl Fn(&Routed) -> CallerCost,
         now_ms: u64,
     ) -> Result<TakenCost, PolicyError> {
-        let policy = self.file.policy_of(&caller.0);
+        let policy = self.file.policy_of(&caller.name);
         let (mut cost, mut prices) = (CallerCost::default(), Vec::with_capacity(routed.len()));
         for (index, envelope) in routed.iter().enumerate() {
             let (kind, len) = (envelope.kind, envelope.bytes.len());
@@ -430,21 +455,27 @@ impl Policies {
         })
     }
 
-    /// Takes the cost of a request from all limits of its caller at this gateway, or from none, after checking those of
-    /// all callers together too.
+    /// Takes the cost of a request from all limits of its caller and of its network at this gateway, or from none, after
+    /// checking those of all callers together too.
     fn take_of_caller(
         &self,
-        CallerId(caller): &CallerId,
+        id: &CallerId,
         counts: &KindCounts,
         cost: CallerCost,
         now_ms: u64,
     ) -> Result<(), PolicyError> {
+        let caller = &*id.name;
         let (policy, total) = (self.file.policy_of(caller), &self.file.total);
         let (mut limits, mut kinds) = (self.limits.lock(), self.kinds.lock());
         let of_caller = kinds.check_caller(caller, policy, counts, now_ms);
         of_caller.map_err(PolicyError::LimitExceeded)?;
         kinds.check_total(total, counts, now_ms).map_err(PolicyError::TotalExceeded)?;
         limits.check_total(total, cost, now_ms).map_err(PolicyError::TotalExceeded)?;
+        limits.check(caller, policy, cost, now_ms).map_err(PolicyError::LimitExceeded)?;
+        if let Some((network, policy)) = self.network_of(id) {
+            let taken = self.networks.lock().take(network, policy, cost, now_ms);
+            taken.map_err(PolicyError::NetworkExceeded)?;
+        }
         limits.take(caller, policy, cost, now_ms).map_err(PolicyError::LimitExceeded)?;
         kinds.take_of_caller(caller, policy, counts, now_ms);
         Ok(())
@@ -460,7 +491,7 @@ impl Policies {
         routed: &[Routed],
     ) -> Result<(), PolicyError> {
         match &self.webhook {
-            Some(webhook) => Ok(webhook.ask(&caller.0, routed).await?),
+            Some(webhook) => Ok(webhook.ask(&caller.name, routed).await?),
             None => Ok(()),
         }
     }
@@ -474,19 +505,19 @@ impl Policies {
         caller: &CallerId,
     ) -> Result<Option<String>, PolicyError> {
         match &self.webhook {
-            Some(webhook) => Ok(webhook.tenant(&caller.0).await?),
+            Some(webhook) => Ok(webhook.tenant(&caller.name).await?),
             None => Ok(None),
         }
     }
 
     /// Returns the retention of a caller's envelopes, days; `None` for that of the gateway.
     pub(crate) fn retention_days(&self, caller: &CallerId) -> Option<u32> {
-        self.file.policy_of(&caller.0).retention_days
+        self.file.policy_of(&caller.name).retention_days
     }
 
     /// Returns the largest price that a caller pays for an envelope, in picodollars.
     pub(crate) fn price_max(&self, caller: &CallerId) -> Option<u64> {
-        self.file.policy_of(&caller.0).picodollars_per_envelope_max
+        self.file.policy_of(&caller.name).picodollars_per_envelope_max
     }
 
     /// Takes from the budget the picodollars that nodes charged beyond the price taken before.
@@ -496,7 +527,10 @@ impl Policies {
         picodollars: u64,
         admission: &Admission,
     ) {
-        self.limits.lock().add_cost(&caller.0, picodollars);
+        self.limits.lock().add_cost(&caller.name, picodollars);
+        if let Some((network, _)) = self.network_of(caller) {
+            self.networks.lock().add_cost(network, picodollars);
+        }
         if let Some(count) = &admission.shared {
             count.add([0, picodollars, 0]).await;
         }
@@ -535,7 +569,10 @@ impl Policies {
 
     fn give_back_here(&self, caller: &CallerId, cost: CallerCost, admission: &Admission) {
         let mut limits = self.limits.lock();
-        limits.give_back(&caller.0, cost, admission.taken_ms);
+        limits.give_back(&caller.name, cost, admission.taken_ms);
+        if let Some((network, _)) = self.network_of(caller) {
+            self.networks.lock().give_back(network, cost, admission.taken_ms);
+        }
         if let Some(taken_ms) = admission.total_taken_ms {
             limits.give_back_to_total(cost, taken_ms);
         }

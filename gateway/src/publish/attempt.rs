@@ -17,7 +17,7 @@ use super::item::PublishItem;
 use super::published::PublishedEnvelopes;
 use super::retry::{Attempt, RetryState};
 use crate::bill::BillEntry;
-use crate::fair::Pass;
+use crate::fair::CallerPass;
 use crate::landed::{ClientKey, LandedEnvelope, client_key};
 use crate::nodes::{
     ChainStrands, Health, Node, NodeError, NodeErrorKind, Nodes, PlacedEnvelope, RequestAtNode,
@@ -36,12 +36,12 @@ const CATCH_UP_PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct UnderWay {
     pub(super) retry: Mutex<RetryState>,
     /// The request's place at the gate. Its attempts keep it after the caller has hung up.
-    _pass: Pass,
+    _pass: CallerPass,
 }
 
 impl UnderWay {
     /// Starts a request. `pass` is its place at the gate of requests.
-    pub(super) fn new(retry: RetryState, pass: Pass) -> Self {
+    pub(super) fn new(retry: RetryState, pass: CallerPass) -> Self {
         Self { retry: Mutex::new(retry), _pass: pass }
     }
 }

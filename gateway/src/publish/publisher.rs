@@ -14,7 +14,7 @@ use super::arrival;
 use super::attempt::{AttemptContext, AttemptEnd, NodeAttempt, UnderWay};
 use super::item::PublishItem;
 use super::retry::{NextStep, RetryState};
-use crate::fair::FairGate;
+use crate::fair::CallerGate;
 use crate::landed::client_key;
 use crate::nodes::{
     ChainStrands, Node, NodeError, Nodes, PlacedEnvelope, REQUESTS_AT_NODE_MAX, topic_key,
@@ -56,7 +56,7 @@ pub(crate) struct NodePublisher {
     context: AttemptContext,
     attempts_max: usize,
     /// Bounds the requests that nodes are asked to publish at once.
-    gate: FairGate,
+    gate: CallerGate,
 }
 
 impl NodePublisher {
@@ -69,7 +69,7 @@ impl NodePublisher {
         attempts_max: usize,
         running: RunningTasks,
     ) -> Self {
-        let (published, gate) = (Arc::default(), FairGate::new(REQUESTS_MAX));
+        let (published, gate) = (Arc::default(), CallerGate::new(REQUESTS_MAX));
         let context =
             AttemptContext { nodes, strands, timeout: attempt_timeout, published, running };
         Self { context, attempts_max, gate }

@@ -299,6 +299,10 @@ impl PublishService {
                 let code = Code::ResourceExhausted;
                 UpdatesError::Refused(status::of_wallets(code, "WALLET_CHECKS", index, &reason))
             }
+            VouchError::Busy(reason) => {
+                let code = Code::ResourceExhausted;
+                UpdatesError::NotJudged(status::of_wallets(code, "WALLET_CHECKS", index, &reason))
+            }
             VouchError::Unavailable(reason) => {
                 let code = Code::Unavailable;
                 UpdatesError::NotJudged(status::of_wallets(code, "WALLET_SILENT", index, &reason))

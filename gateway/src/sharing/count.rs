@@ -16,6 +16,8 @@ use super::calls::{SharedCalls, SharedOp};
 /// Upper bound of each part of a cost. A price comes from an endpoint, which may answer any number. Chosen: about a
 /// thousand dollars, far above any price, and Lua's doubles add several of them exactly.
 const COST_MAX: u64 = 1 << 50;
+const HOUR_MS: u64 = 3_600_000;
+const DAY_MS: u64 = 24 * HOUR_MS;
 
 /// A cost: envelopes, picodollars, gas.
 pub(crate) type SharedCost = [u64; 3];
@@ -28,13 +30,10 @@ pub(super) fn bounded(cost: SharedCost) -> [Vec<u8>; 3] {
 /// The state of a request's cost at Redis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum CountState {
-    /// Redis has not answered. The sums were added and given back meanwhile, and the tokens at a time in unix ms.
-    Asked {
-        more: SharedCost,
-        back: SharedCost,
-        tokens_back_ms: Option<u64>,
-    },
-    Counted,
+    /// Redis has not answered. The sums were added and given back meanwhile, and perhaps the tokens.
+    Asked { more: SharedCost, back: SharedCost, are_tokens_back: bool },
+    /// Redis has taken the cost at this unix time of its own clock, ms.
+    Counted { taken_ms: u64 },
     /// Redis has refused the cost or failed, and has counted nothing.
     Apart,
 }
@@ -44,44 +43,43 @@ enum CountState {
 enum CountChange {
     Add(SharedCost),
     GiveBack(SharedCost),
-    /// Gives all tokens back to the buckets. The time is unix ms.
-    GiveTokensBack {
-        now_ms: u64,
-    },
+    /// Gives all tokens back to the buckets.
+    GiveTokensBack,
 }
 
 impl CountState {
-    const ASKED: Self = Self::Asked { more: [0; 3], back: [0; 3], tokens_back_ms: None };
+    const ASKED: Self = Self::Asked { more: [0; 3], back: [0; 3], are_tokens_back: false };
 }
 
 impl CountState {
-    /// Applies a change. Returns it if it has to be sent to Redis now.
-    fn change(&mut self, change: CountChange) -> Option<CountChange> {
+    /// Applies a change. Returns it if it has to be sent to Redis now, with the time at which Redis has taken the cost.
+    fn change(&mut self, change: CountChange) -> Option<(CountChange, u64)> {
         let add = |sum: &mut SharedCost, cost: SharedCost| {
             sum.iter_mut().zip(cost).for_each(|(sum, part)| *sum = sum.saturating_add(part));
         };
         match (self, change) {
             (Self::Asked { more, .. }, CountChange::Add(cost)) => add(more, cost),
             (Self::Asked { back, .. }, CountChange::GiveBack(cost)) => add(back, cost),
-            (Self::Asked { tokens_back_ms, .. }, CountChange::GiveTokensBack { now_ms }) => {
-                *tokens_back_ms = Some(now_ms);
+            (Self::Asked { are_tokens_back, .. }, CountChange::GiveTokensBack) => {
+                *are_tokens_back = true;
             }
-            (Self::Counted, change) => return Some(change),
+            (Self::Counted { taken_ms }, change) => return Some((change, *taken_ms)),
             (Self::Apart, _) => {}
         }
         None
     }
 
-    /// Records the answer of Redis, once. Returns the changes that were kept until then and have to be sent now.
-    fn answered(&mut self, is_taken: bool) -> Vec<CountChange> {
-        let next = if is_taken { Self::Counted } else { Self::Apart };
-        let Self::Asked { more, back, tokens_back_ms } = std::mem::replace(self, next) else {
+    /// Records the answer of Redis, once: the time at which it has taken the cost, if it has. Returns the changes that
+    /// were kept until then and have to be sent now.
+    fn answered(&mut self, taken_ms: Option<u64>) -> Vec<CountChange> {
+        let next = taken_ms.map_or(Self::Apart, |taken_ms| Self::Counted { taken_ms });
+        let Self::Asked { more, back, are_tokens_back } = std::mem::replace(self, next) else {
             debug_assert!(false, "one answer");
             return Vec::new();
         };
-        let tokens = tokens_back_ms.map(|now_ms| CountChange::GiveTokensBack { now_ms });
+        let tokens = are_tokens_back.then_some(CountChange::GiveTokensBack);
         let owed = [CountChange::Add(more), CountChange::GiveBack(back)].into_iter().chain(tokens);
-        owed.filter(|change| is_taken && !change.is_none()).collect()
+        owed.filter(|change| taken_ms.is_some() && !change.is_none()).collect()
     }
 }
 
@@ -89,7 +87,7 @@ impl CountChange {
     fn is_none(self) -> bool {
         match self {
             Self::Add(cost) | Self::GiveBack(cost) => cost == SharedCost::default(),
-            Self::GiveTokensBack { .. } => false,
+            Self::GiveTokensBack => false,
         }
     }
 }
@@ -99,8 +97,8 @@ impl CountChange {
 #[derive(Debug)]
 pub(crate) struct SharedCount {
     calls: Arc<SharedCalls>,
-    /// Five keys for the caller and five for all callers: three of the buckets, one of the hour's counts, one of
-    /// the day's. After these ten, one for each bucket of a kind.
+    /// Five keys for the caller and five for all callers: three of the buckets, one of the hours' counts, one of
+    /// the days', both without a number. After these ten, one for each bucket of a kind.
     keys: Vec<String>,
     /// The arguments by which the cost is taken.
     arguments: Vec<Vec<u8>>,
@@ -123,13 +121,13 @@ impl SharedCount {
         SharedOp { name: "take", keys: self.keys.clone(), arguments: self.arguments.clone() }
     }
 
-    /// Records the answer of Redis, which may come late, and sends the changes that were kept until then.
-    pub(super) fn answered(&self, is_taken: bool) {
-        let owed = self.state.lock().answered(is_taken);
-        if !owed.is_empty() {
-            let ops = owed.into_iter().map(|change| self.op(change)).collect();
-            self.calls.tell(ops, drop);
-        }
+    /// Records the answer of Redis, which may come late: the unix time of its clock at which it has taken the cost, in
+    /// ms, if it has. Sends the changes that were kept until then.
+    pub(super) fn answered(&self, taken_ms: Option<u64>) {
+        let owed = self.state.lock().answered(taken_ms);
+        let Some(taken_ms) = taken_ms.filter(|_| !owed.is_empty()) else { return };
+        let ops = owed.into_iter().map(|change| self.op(change, taken_ms)).collect();
+        self.calls.tell(ops, drop);
     }
 
     /// Adds a cost that was not known at admission.
@@ -143,9 +141,9 @@ impl SharedCount {
     }
 
     /// Returns the tokens to all buckets, except for the part that may have been refilled since: another limit has
-    /// refused the request. `now_ms` is unix time.
-    pub(crate) async fn give_tokens_back(&self, now_ms: u64) {
-        self.change(CountChange::GiveTokensBack { now_ms }).await;
+    /// refused the request.
+    pub(crate) async fn give_tokens_back(&self) {
+        self.change(CountChange::GiveTokensBack).await;
     }
 
     /// Applies a change, and waits for Redis if it is sent now, at most as long as for any answer.
@@ -154,29 +152,35 @@ impl SharedCount {
             return;
         }
         let now = self.state.lock().change(change);
-        let Some(now) = now else { return };
+        let Some((now, taken_ms)) = now else { return };
         let (sender, receiver) = oneshot::channel();
-        let wait = self.calls.tell(vec![self.op(now)], |_| {
+        let wait = self.calls.tell(vec![self.op(now, taken_ms)], |_| {
             let _ = sender.send(()); // the request may have gone on
         });
         let _ = timeout(wait, receiver).await;
     }
 
-    fn op(&self, change: CountChange) -> SharedOp {
+    /// Returns the operation of a change to what was taken at `taken_ms`, unix time of Redis.
+    fn op(&self, change: CountChange, taken_ms: u64) -> SharedOp {
         let (sign, cost) = match change {
             CountChange::Add(cost) => (b"1".to_vec(), cost),
             CountChange::GiveBack(cost) => (b"-1".to_vec(), cost),
-            CountChange::GiveTokensBack { now_ms } => {
-                let arguments = self.arguments.iter().cloned().chain([number(now_ms)]).collect();
+            CountChange::GiveTokensBack => {
+                let arguments =
+                    [number(taken_ms)].into_iter().chain(self.arguments.iter().cloned());
+                let arguments = arguments.collect();
                 return SharedOp { name: "give_tokens_back", keys: self.keys.clone(), arguments };
             }
         };
         let arguments = std::iter::once(sign).chain(bounded(cost)).collect();
         // Only the counts of hour and day, the last two of each five keys. Tokens do not return to buckets, which
         // limit floods of requests, whether or not their envelopes are published.
-        let keys = self.keys.iter().take(10).enumerate().filter(|(at, _)| at % 5 >= 3);
-        let keys = keys.map(|(_, key)| key.clone()).collect();
-        SharedOp { name: "adjust", keys, arguments }
+        let keys = self.keys.iter().take(10).enumerate().filter_map(|(at, key)| match at % 5 {
+            3 => Some(format!("{key}{}", taken_ms / HOUR_MS)),
+            4 => Some(format!("{key}{}", taken_ms / DAY_MS)),
+            _ => None,
+        });
+        SharedOp { name: "adjust", keys: keys.collect(), arguments }
     }
 }
 
@@ -191,30 +195,30 @@ mod tests {
         assert_eq!(state.change(CountChange::Add([0, 7, 0])), None);
         assert_eq!(state.change(CountChange::GiveBack([1, 5, u64::MAX])), None);
         let owed = [CountChange::Add([0, 7, 0]), CountChange::GiveBack([2, 10, u64::MAX])];
-        assert_eq!(state.answered(true), owed);
+        assert_eq!(state.answered(Some(7)), owed);
         let later = CountChange::GiveBack([1, 5, 0]);
-        assert_eq!(state.change(later), Some(later));
+        assert_eq!(state.change(later), Some((later, 7)));
     }
 
     #[test]
     fn what_is_published_stays_counted_and_what_redis_refused_is_given_back_by_none() {
         let mut state = CountState::ASKED;
-        assert_eq!(state.answered(true), []);
+        assert_eq!(state.answered(Some(7)), []);
         let mut state = CountState::ASKED;
         assert_eq!(state.change(CountChange::GiveBack([1, 5, 0])), None);
-        assert_eq!(state.answered(false), []);
+        assert_eq!(state.answered(None), []);
         assert_eq!(state.change(CountChange::GiveBack([1, 5, 0])), None);
     }
 
     #[test]
     fn tokens_that_redis_takes_late_for_a_refused_request_go_back() {
-        let change = CountChange::GiveTokensBack { now_ms: 5 };
+        let change = CountChange::GiveTokensBack;
         let mut state = CountState::ASKED;
         assert_eq!(state.change(change), None);
-        assert_eq!(state.answered(true), [change]);
+        assert_eq!(state.answered(Some(7)), [change]);
         let mut state = CountState::ASKED;
         assert_eq!(state.change(change), None);
-        assert_eq!(state.answered(false), [], "Redis has taken none");
+        assert_eq!(state.answered(None), [], "Redis has taken none");
     }
 
     #[test]

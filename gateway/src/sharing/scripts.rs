@@ -8,21 +8,24 @@
 
 /// Runs operations in their order.
 ///
+/// All times are those of Redis, so the clocks of gateways do not matter. A time that is still to come was written
+/// before the clock of Redis was set back, or by an earlier version of a gateway: buckets fill from now on then.
+///
 /// Keys: those of all operations. Arguments: for each operation its name, the number of its keys, the number of its
 /// arguments, and the arguments.
 ///
 /// - `take` takes a cost from all limits, or from none. Keys, first for the caller and then for all callers: the
-///   time of the buckets, the bucket of the minute, the bucket of the hour, the counts of the hour, the counts of
-///   the day; after these ten, one for each bucket of a kind. Arguments: unix time in ms; then, for each of the two,
-///   capacity and window in ms of both buckets, the cost (envelopes, picodollars, gas), the limits of picodollars and
-///   gas in the hour, and the limits of envelopes, picodollars and gas in the day; -1 is no limit; then, for each
-///   bucket of a kind, 0 for the caller or 1 for all callers, its capacity, its window in ms, and the envelopes to
-///   take from it, at least one. The answer is empty if the cost was taken.
-///   Otherwise it has 0 for the caller or 1 for all callers, the index of the exceeded limit, and the ms after
-///   which the cost fits (-1: never). Every request runs this operation, so it reads and writes each count once,
-///   with all parts.
+///   time of the buckets, the bucket of the minute, the bucket of the hour, the counts of the hour and of the day,
+///   both without the number of the hour or day, which the script adds; after these ten, one for each bucket of a
+///   kind. Arguments: for each of the two, capacity and window in ms of both buckets, the cost (envelopes,
+///   picodollars, gas), the limits of picodollars and gas in the hour, and the limits of envelopes, picodollars and
+///   gas in the day; -1 is no limit; then, for each bucket of a kind, 0 for the caller or 1 for all callers, its
+///   capacity, its window in ms, and the envelopes to take from it, at least one. The answer is the unix time in ms
+///   if the cost was taken. Otherwise it has 0 for the caller or 1 for all callers, the index of the exceeded limit,
+///   and the ms after which the cost fits (-1: never). Every request runs this operation, so it reads and writes each
+///   count once, with all parts.
 /// - `give_tokens_back` returns what `take` has taken from buckets, except for the part that may have been refilled
-///   since. Keys and arguments: those of `take`, then unix time in ms.
+///   since. Keys: those of `take`. Arguments: the time that `take` has answered, then those of `take`.
 /// - `adjust` adds to the existing counts of an hour and a day, or subtracts from them, never below zero. Keys: the
 ///   counts. Arguments: `1` to add or `-1` to subtract; envelopes, picodollars, gas.
 /// - `get_topics` returns the nodes of topics. Keys: the topics.
@@ -35,12 +38,13 @@
 ///   generation; for each envelope its digest and its id.
 /// - `find` returns the id of each envelope, if one is stored. Keys: as for `tell`. Arguments: the digests.
 pub(super) const CALL: &str = r"
-local ops = {}
+local ops, t = {}, redis.call('TIME')
+local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
 
 function ops.take(key, arg, keys, arguments)
-  local now, writes, counts = tonumber(ARGV[arg + 1]), {}, {}
+  local writes, counts = {}, {}
   for group = 0, 1 do
-    local k, a = key + group * 5, arg + 1 + group * 12
+    local k, a = key + group * 5, arg + group * 12
     local costs = {tonumber(ARGV[a + 5]), tonumber(ARGV[a + 6]), tonumber(ARGV[a + 7])}
     local last, longest = nil, 0
     for b = 0, 1 do
@@ -48,41 +52,51 @@ function ops.take(key, arg, keys, arguments)
       if capacity >= 0 then
         if costs[1] > capacity then return {group, b, -1} end
         last = last or tonumber(redis.call('GET', KEYS[k + 1]) or now)
+        if last > now then
+          local life = math.max(tonumber(ARGV[a + 2]), tonumber(ARGV[a + 4]))
+          redis.call('SET', KEYS[k + 1], string.format('%.0f', now), 'PX', life)
+          last = now
+        end
         local left = tonumber(redis.call('GET', KEYS[k + 2 + b]) or capacity)
-        left = math.min(capacity, left + math.max(0, now - last) * capacity / window) - costs[1]
+        left = math.min(capacity, left + (now - last) * capacity / window) - costs[1]
         if left < 0 then return {group, b, math.ceil(-left * window / capacity)} end
         writes[#writes + 1] = {KEYS[k + 2 + b], string.format('%.17g', left), window}
         longest = math.max(longest, window)
       end
     end
     if longest > 0 then
-      writes[#writes + 1] = {KEYS[k + 1], string.format('%.0f', math.max(now, last)), longest}
+      writes[#writes + 1] = {KEYS[k + 1], string.format('%.0f', now), longest}
     end
     for of_day = 0, 1 do
-      local key, after = KEYS[k + 4 + of_day], {}
+      local length, after = of_day == 1 and 86400000 or 3600000, {}
+      local key = KEYS[k + 4 + of_day] .. string.format('%.0f', math.floor(now / length))
       local used = redis.call('HMGET', key, 'e', 'p', 'g')
       for at = 1, 3 do
         local limit = tonumber(ARGV[a + 6 + 3 * of_day + at])
         if at == 1 and of_day == 0 then limit = -1 end
         local sum = tonumber(used[at] or '0') + costs[at]
         if limit >= 0 and sum > limit then
-          return {group, at + 3 * of_day, costs[at] <= limit and 0 or -1}
+          return {group, at + 3 * of_day, costs[at] <= limit and length - now % length or -1}
         end
         after[at] = string.format('%.0f', math.min(1152921504606846976, sum))
       end
       counts[#counts + 1] = {key, after, not used[1] and (of_day == 1 and 172800 or 7200)}
     end
   end
-  for b = 1, (arguments - 25) / 4 do
-    local bucket, a = KEYS[key + 10 + b], arg + 21 + 4 * b
+  for b = 1, (arguments - 24) / 4 do
+    local bucket, a = KEYS[key + 10 + b], arg + 20 + 4 * b
     local group, capacity = tonumber(ARGV[a + 1]), tonumber(ARGV[a + 2])
     local window, cost = tonumber(ARGV[a + 3]), tonumber(ARGV[a + 4])
     if cost > capacity then return {group, 6 + b, -1} end
     local last, left = string.match(redis.call('GET', bucket) or '', '^(%S+) (%S+)$')
     last, left = tonumber(last or now), tonumber(left or capacity)
-    left = math.min(capacity, left + math.max(0, now - last) * capacity / window) - cost
+    if last > now then
+      redis.call('SET', bucket, string.format('%.0f %.17g', now, left), 'PX', window)
+      last = now
+    end
+    left = math.min(capacity, left + (now - last) * capacity / window) - cost
     if left < 0 then return {group, 6 + b, math.ceil(-left * window / capacity)} end
-    writes[#writes + 1] = {bucket, string.format('%.0f %.17g', math.max(now, last), left), window}
+    writes[#writes + 1] = {bucket, string.format('%.0f %.17g', now, left), window}
   end
   for _, write in ipairs(writes) do redis.call('SET', write[1], write[2], 'PX', write[3]) end
   for _, count in ipairs(counts) do
@@ -90,7 +104,7 @@ function ops.take(key, arg, keys, arguments)
     redis.call('HSET', key, 'e', after[1], 'p', after[2], 'g', after[3])
     if life then redis.call('EXPIRE', key, life) end
   end
-  return {}
+  return {now}
 end
 
 local function returned(left, capacity, window, cost, elapsed)
@@ -98,28 +112,27 @@ local function returned(left, capacity, window, cost, elapsed)
 end
 
 function ops.give_tokens_back(key, arg, keys, arguments)
-  local taken, now = tonumber(ARGV[arg + 1]), tonumber(ARGV[arg + arguments])
+  local elapsed = now - tonumber(ARGV[arg + 1])
   for group = 0, 1 do
     local k, a = key + group * 5, arg + 1 + group * 12
-    local last, cost = tonumber(redis.call('GET', KEYS[k + 1]) or now), tonumber(ARGV[a + 5])
+    local cost = tonumber(ARGV[a + 5])
     for b = 0, 1 do
       local bucket = KEYS[k + 2 + b]
       local capacity, window = tonumber(ARGV[a + 1 + 2 * b]), tonumber(ARGV[a + 2 + 2 * b])
       local life = capacity >= 0 and redis.call('PTTL', bucket) or 0
       if life > 0 then
         local left = tonumber(redis.call('GET', bucket))
-        left = returned(left, capacity, window, cost, math.max(now, last) - taken)
+        left = returned(left, capacity, window, cost, elapsed)
         redis.call('SET', bucket, string.format('%.17g', left), 'PX', life)
       end
     end
   end
-  for b = 1, (arguments - 26) / 4 do
+  for b = 1, (arguments - 25) / 4 do
     local bucket, a = KEYS[key + 10 + b], arg + 21 + 4 * b
     local capacity, window, cost = tonumber(ARGV[a + 2]), tonumber(ARGV[a + 3]), tonumber(ARGV[a + 4])
     local life = redis.call('PTTL', bucket)
     local last, left = string.match(redis.call('GET', bucket) or '', '^(%S+) (%S+)$')
     if life > 0 and last then
-      local elapsed = math.max(now, tonumber(last)) - taken
       left = returned(tonumber(left), capacity, window, cost, elapsed)
       redis.call('SET', bucket, string.format('%s %.17g', last, left), 'PX', life)
     end

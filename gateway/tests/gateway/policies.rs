@@ -318,6 +318,42 @@ async fn gas_is_limited_for_each_caller_and_money_for_all_together() {
     assert!(refused.message().contains("all callers together"), "{}", refused.message());
 }
 
+/// One host may have a /48 of IPv6, and use up what all callers together may spend.
+#[tokio::test]
+async fn the_callers_of_a_network_have_limits_together_except_those_that_the_file_names() {
+    let named = "[policies.own]\n[callers]\n\"2001:db8:1:9::/64\" = \"own\"";
+    let net = with(&format!("[network]\nenvelopes_per_day = 3\n{named}")).await;
+    let from = async |network: &str, host: u8| {
+        publish_from(&net, &format!("{network}:{host}::1"), &format!("{network} {host}")).await
+    };
+    net.nodes[0].becomes(Manner::Refuses(1));
+    for host in 1..=5 {
+        let refused = from("2001:db8:1", host).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "what is not published goes back");
+    }
+    net.nodes[0].becomes(Manner::Honest);
+    for host in 1..=3 {
+        from("2001:db8:1", host).await.unwrap();
+    }
+    let refused = from("2001:db8:1", 4).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert!(refused.message().contains("callers of this network"), "{}", refused.message());
+    assert!(refused.metadata().contains_key("retry-after"));
+    from("2001:db8:2", 4).await.unwrap();
+    from("2001:db8:1", 9).await.unwrap();
+}
+
+#[test]
+fn without_policies_one_network_cannot_spend_what_all_callers_together_may() {
+    let PolicyFile { network, total, .. } = PolicyFile::of_public_gateway();
+    for [of_network, of_all] in [
+        [network.picodollars_per_hour, total.picodollars_per_hour],
+        [network.picodollars_per_day, total.picodollars_per_day],
+    ] {
+        assert!(of_network.unwrap() * 10 <= of_all.unwrap());
+    }
+}
+
 pub(super) async fn publish_with_key(
     net: &Net,
     key: Option<&str>,

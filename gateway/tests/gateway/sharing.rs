@@ -209,6 +209,35 @@ async fn a_redis_that_has_lost_the_scripts_or_loads_none_goes_on_counting() {
     assert_eq!(places(&redis).await, 4);
 }
 
+/// Redis had another clock before a failover to a replica, and gateways of earlier versions wrote times of their own.
+#[tokio::test]
+async fn a_time_in_redis_that_is_still_to_come_does_not_keep_buckets_from_filling() {
+    const TO_COME_MS: &str = "9000000000000";
+    for limit in ["envelopes_per_minute", "envelopes_per_minute_by_kind.message"] {
+        let redis = RedisServer::start();
+        let (first, _second) = two(&redis, 1, policies(&format!("[default]\n{limit} = 600"))).await;
+        assert_eq!(code(&first, "a").await, Code::Ok);
+        let mut connection = redis.connect().await;
+        let of_caller = format!("{}:rl:*", base());
+        let keys: Vec<String> =
+            redis::cmd("KEYS").arg(of_caller).query_async(&mut connection).await.unwrap();
+        let mut emptied = 0;
+        for key in keys {
+            let value = match key.rsplit(':').next() {
+                Some("ts") => TO_COME_MS.to_owned(),
+                Some("1") => "0".to_owned(),
+                Some("60000") => format!("{TO_COME_MS} 0"),
+                _ => continue, // counts of the hour and the day
+            };
+            let mut set = redis::cmd("SET");
+            set.arg(key).arg(value).query_async::<()>(&mut connection).await.unwrap();
+            emptied += 1;
+        }
+        assert!(emptied > 0);
+        until(async || code(&first, "b").await == Code::Ok).await;
+    }
+}
+
 #[tokio::test]
 async fn without_redis_each_gateway_goes_on_with_its_own_limits() {
     let redis = RedisServer::start();

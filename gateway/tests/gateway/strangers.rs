@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use hawser_gateway::identity::VouchError;
 use hawser_gateway::policy::config::PolicyFile;
 use hawser_gateway::{GatewayPorts, GatewaySettings};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
@@ -11,7 +12,8 @@ use tonic::{Code, Request, Response, Status};
 
 use super::fake_node::Manner;
 use super::fixture::{
-    Net, NoSpoiltInbox, SOON, commit, identity_update, message, numbered_update, page_at, until,
+    Net, NoSpoiltInbox, SOON, Wallets, commit, identity_update, message, numbered_update, page_at,
+    until,
 };
 use super::policies::base_fee;
 
@@ -94,37 +96,56 @@ async fn what_cannot_be_judged_is_not_paid_for() {
 }
 
 #[tokio::test]
-async fn a_caller_with_many_payloads_for_the_chain_delays_another_by_its_turn() {
-    let net = behind_a_proxy().await;
-    net.chain.held.send_replace(true);
-    let texts: Vec<String> = (0..200).map(|n| n.to_string()).collect();
-    let greedy = texts
-        .iter()
-        .enumerate()
-        .map(|(n, text)| from(&net, "1.1.1.1", vec![commit(u8::try_from(n).unwrap(), text)]));
-    let greedy = futures_util::future::join_all(greedy);
-    let other = async {
-        until(async || net.chain.count() == 64).await;
-        let sent = from(&net, "2.2.2.2", vec![commit(255, "other")]);
-        let going_on = async {
-            // Time for the request to arrive. Held calls are not answered meanwhile.
-            tokio::time::sleep(Duration::from_millis(300)).await;
-            net.chain.held.send_replace(false);
-            until(async || net.chain.count() == 201).await;
+async fn a_caller_pays_for_its_own_questions_to_wallets_and_not_for_those_of_others() {
+    for (fault, is_paid_for) in
+        [(VouchError::TooMany("its own".into()), true), (VouchError::Busy("others".into()), false)]
+    {
+        let ports = |ports: &mut GatewayPorts| ports.identity = Some(Arc::new(Wallets(fault)));
+        let file = PolicyFile::parse("[default]\nenvelopes_per_day = 1").unwrap();
+        let net = Net::with(1, |settings| settings.policies = file, ports).await;
+        let refused = net.publish(vec![identity_update([6; 32])]).await.unwrap_err();
+        assert_eq!(refused.code(), Code::ResourceExhausted);
+        let next = net.publish(vec![message(1, "a")]).await;
+        assert_eq!(next.is_err(), is_paid_for, "{next:?}");
+    }
+}
+
+/// One host may have a /48 of IPv6, which is 65,536 addresses of callers.
+#[tokio::test]
+async fn many_payloads_of_one_caller_or_network_for_the_chain_delay_another_by_one_turn() {
+    let addresses: [fn(usize) -> String; 2] =
+        [|_| "1.1.1.1".to_owned(), |number| format!("2001:db8:1:{number:x}::1")];
+    for address in addresses {
+        let net = behind_a_proxy().await;
+        net.chain.held.send_replace(true);
+        let greedy = (0..200).map(async |number| {
+            let payload = commit(u8::try_from(number).unwrap(), &number.to_string());
+            from(&net, &address(number), vec![payload]).await
+        });
+        let greedy = futures_util::future::join_all(greedy);
+        let other = async {
+            until(async || net.chain.count() == 64).await;
+            let sent = from(&net, "2.2.2.2", vec![commit(255, "other")]);
+            let going_on = async {
+                // Time for the request to arrive. Held calls are not answered meanwhile.
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                net.chain.held.send_replace(false);
+                until(async || net.chain.count() == 201).await;
+            };
+            tokio::select! {
+                _ = sent => panic!("no node shows it"),
+                () = going_on => {}
+            }
         };
         tokio::select! {
-            _ = sent => panic!("no node shows it"),
-            () = going_on => {}
+            _ = greedy => panic!("no node shows them"),
+            () = other => {}
         }
-    };
-    tokio::select! {
-        _ = greedy => panic!("no node shows them"),
-        () = other => {}
+        let taken = net.chain.taken.lock();
+        let is_other = |(_, payload): &(_, hawser_proto::Bytes)| payload.ends_with(b"other");
+        let place = taken.iter().position(is_other).unwrap();
+        assert!(place < 64 + 10, "it came as number {place}");
     }
-    let taken = net.chain.taken.lock();
-    let is_other = |(_, payload): &(_, hawser_proto::Bytes)| payload.ends_with(b"other");
-    let place = taken.iter().position(is_other).unwrap();
-    assert!(place < 64 + 10, "it came as number {place}");
 }
 
 /// Any stranger can publish payloads for the group of others. The chain has one payload of a topic at a time.

@@ -151,12 +151,13 @@ impl Wallets {
     /// Queues the first [`WALLETS_PER_UPDATE_MAX`] open questions of an update for [`start`](Self::start)'s task. The
     /// others follow when the update is validated again with the answers. A question whose chain has no endpoint is not
     /// queued; the waiting time of the first one of these starts now, so that it does not block its inbox for ever.
-    pub fn look_for(&self, open: &[WalletQuestion]) {
+    /// `event_s` is the time of the update's event, unix seconds.
+    pub fn look_for(&self, open: &[WalletQuestion], event_s: u64) {
         let mut without_endpoint = None;
         for question in open.iter().take(WALLETS_PER_UPDATE_MAX) {
             let key = answer_key(question);
             if self.reaches(question.chain_id) {
-                self.queue.add(question, self.firsts.has(key));
+                self.queue.add(question, self.firsts.has(key), event_s);
             } else {
                 // One without an answer decides the update. The others would only take room from other updates.
                 without_endpoint = without_endpoint.or(Some(key));
@@ -393,7 +394,7 @@ mod tests {
     fn decide(wallets: &Wallets, question: &WalletQuestion, event_s: u64) -> WalletDecision {
         let decision = wallets.decide(question, event_s);
         if decision == WalletDecision::Open {
-            wallets.look_for(std::slice::from_ref(question));
+            wallets.look_for(std::slice::from_ref(question), event_s);
         }
         decision
     }
@@ -430,7 +431,7 @@ mod tests {
 
         // A question that is queued although its answer is cached leaves the queue each time.
         for _ in 0..2 {
-            wallets.queue.add(&right, false);
+            wallets.queue.add(&right, false, 0);
             assert_eq!(ask_all(&wallets).await, [true]);
         }
 
@@ -452,13 +453,13 @@ mod tests {
         let many: Vec<_> = (0..600)
             .map(|block_number| WalletQuestion { block_number, ..question(CHAIN_ID, 7) })
             .collect();
-        wallets.look_for(&many);
-        wallets.look_for(&many);
+        wallets.look_for(&many, 0);
+        wallets.look_for(&many, 0);
         let (mut asked, _) = wallets.queue.start_due();
         asked.sort();
         assert_eq!(asked, many[..WALLETS_PER_UPDATE_MAX], "each once");
         wallets.queue.remove(&many[0]);
-        wallets.look_for(&many[1..]);
+        wallets.look_for(&many[1..], 0);
         assert_eq!(wallets.queue.start_due().0, [many[4].clone()], "the next one follows");
     }
 
@@ -469,11 +470,11 @@ mod tests {
         let many: Vec<_> = (0..4)
             .map(|block_number| WalletQuestion { block_number, ..question(8453, 7) })
             .collect();
-        wallets.look_for(&many);
+        wallets.look_for(&many, 0);
         let noted = || many.iter().map(|it| wallets.firsts.has(answer_key(it))).collect::<Vec<_>>();
         assert_eq!(noted(), [true, false, false, false]);
         tokio::time::advance(WALLET_ASKED_MIN).await;
-        wallets.look_for(&many);
+        wallets.look_for(&many, 0);
         assert_eq!(noted(), [true, false, false, false]);
         let event_s = 1_800_000_000;
         wallets.note_chain_time(event_s + WALLET_ANSWER_MAX_S);

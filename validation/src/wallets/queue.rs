@@ -19,6 +19,10 @@ use crate::limits::{
 /// chain. With the pauses between them, 8 min: chains of wallets have blocks at least once a minute.
 const STILL_REPLIES: u32 = 8;
 
+/// The most questions of a chain that count as its newest ones. A guess: more than blocks of the app chain have of
+/// clients, and few beside all that are queued.
+const NEWEST_MAX: usize = 100;
+
 /// Open questions, at most [`WALLET_QUESTIONS_MAX`] with [`WALLET_QUESTIONS_BYTES_MAX`].
 #[derive(Debug, Default)]
 pub(super) struct QuestionQueue {
@@ -28,14 +32,29 @@ pub(super) struct QuestionQueue {
 
 /// Questions, and the total length of their signatures in bytes.
 ///
-/// Invariant: each question has one rank, in the set of its chain, and no set is empty.
-#[derive(Debug, Default)]
+/// Invariant: each question is among the newest ones of its chain, or has one rank in the set of its chain. No set is
+/// empty.
+#[derive(Debug)]
 struct OpenQuestions {
     attempts: BTreeMap<WalletQuestion, Attempts>,
     signature_bytes: usize,
-    /// The questions of each chain in the order in which they are kept: the first one to evict comes last. A full queue
-    /// evicts at each addition, and many updates are judged and add theirs in a row.
+    /// The questions of each chain, without its newest ones, in the order in which they are kept: the first one to
+    /// evict comes last. A full queue evicts at each addition, and many updates are judged and add theirs in a row.
     ranks: BTreeMap<u64, BTreeSet<QuestionRank>>,
+    /// The newest questions of each chain: those without a failure whose events are the latest, at most `newest_max`.
+    /// A flood that came before them neither evicts them nor has them wait until it is answered.
+    newest: BTreeMap<u64, BTreeSet<NewestQuestion>>,
+    newest_max: usize,
+}
+
+/// The time of a question's event, unix seconds, and the question.
+type NewestQuestion = (u64, WalletQuestion);
+
+impl Default for OpenQuestions {
+    fn default() -> Self {
+        let (attempts, ranks, newest) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { attempts, signature_bytes: 0, ranks, newest, newest_max: NEWEST_MAX }
+    }
 }
 
 /// The failures of a question, and the time at which it was due when it was ranked.
@@ -47,14 +66,48 @@ impl OpenQuestions {
         let signature = Bytes::copy_from_slice(&question.signature);
         self.signature_bytes += signature.len();
         let question = WalletQuestion { signature, ..question.clone() };
-        self.rank(&question, attempts.ranked);
-        self.attempts.insert(question, attempts);
+        let (failures, ranked, event_s) = (attempts.failures, attempts.ranked, attempts.event_s);
+        self.attempts.insert(question.clone(), attempts);
+        if failures > 0 {
+            self.rank(&question, ranked);
+        } else {
+            self.put_newest(question, event_s);
+        }
+    }
+
+    /// Puts a question among the newest ones of its chain. If these are too many, the one with the earliest event gets a
+    /// rank instead.
+    fn put_newest(&mut self, question: WalletQuestion, event_s: u64) {
+        let of_chain = self.newest.entry(question.chain_id).or_default();
+        of_chain.insert((event_s, question));
+        if of_chain.len() <= self.newest_max {
+            return;
+        }
+        let Some((_, earliest)) = of_chain.pop_first() else { return };
+        if let Some(ranked) = self.attempts.get(&earliest).map(|attempts| attempts.ranked) {
+            self.rank(&earliest, ranked);
+        }
+    }
+
+    /// Removes a question from the newest ones of its chain, or its rank.
+    fn unplace(&mut self, question: WalletQuestion, ranked: (u32, Instant), event_s: u64) {
+        let chain_id = question.chain_id;
+        let newest = (event_s, question);
+        let Some(of_chain) = self.newest.get_mut(&chain_id).filter(|it| it.contains(&newest))
+        else {
+            self.unrank(newest.1, ranked);
+            return;
+        };
+        of_chain.remove(&newest);
+        if of_chain.is_empty() {
+            self.newest.remove(&chain_id);
+        }
     }
 
     fn remove(&mut self, question: &WalletQuestion) {
         if let Some((removed, attempts)) = self.attempts.remove_entry(question) {
             self.signature_bytes -= removed.signature.len();
-            self.unrank(removed, attempts.ranked);
+            self.unplace(removed, attempts.ranked, attempts.event_s);
         }
     }
 
@@ -76,8 +129,8 @@ impl OpenQuestions {
     fn fail(&mut self, question: &WalletQuestion) {
         let Some((question, attempts)) = self.attempts.get_key_value(question) else { return };
         // A copy of the question that the queue holds, whose signature holds no update.
-        let (question, before) = (question.clone(), attempts.ranked);
-        self.unrank(question.clone(), before);
+        let (question, before, event_s) = (question.clone(), attempts.ranked, attempts.event_s);
+        self.unplace(question.clone(), before, event_s);
         if let Some(attempts) = self.attempts.get_mut(&question) {
             attempts.fail();
             let ranked = attempts.ranked;
@@ -90,6 +143,7 @@ impl OpenQuestions {
     /// It belongs to the chain that takes most of the exceeded bound, so that one chain's questions cannot evict
     /// another's. Within that chain it is the one with the most failures. Among those it is the one with the longest
     /// signature, if the bytes are exceeded, and then the newest one, so that a flood cannot evict earlier questions.
+    /// Of the newest questions of a chain none is evicted to bound the number.
     fn without_room(&self) -> Option<WalletQuestion> {
         if self.signature_bytes > WALLET_QUESTIONS_BYTES_MAX {
             return self.longest_without_room();
@@ -120,6 +174,8 @@ impl OpenQuestions {
 /// The attempts at one question.
 #[derive(Debug)]
 struct Attempts {
+    /// The time of the event of the update that asks, unix seconds.
+    event_s: u64,
     failures: u32,
     pauses: ExponentialBackoff,
     due: Instant,
@@ -127,6 +183,8 @@ struct Attempts {
     ranked: (u32, Instant),
     /// An attempt is under way.
     running: bool,
+    /// It has the place of its chain for the newest question.
+    as_newest: bool,
     /// Time of the chain's newest block, unix seconds, if that was older than the block of the question.
     newest_time_s: Option<u64>,
     /// The number of such replies since that time last grew.
@@ -134,8 +192,9 @@ struct Attempts {
 }
 
 impl Attempts {
-    /// Creates the attempts at a question that has failed so often, due at once.
-    fn after(failures: u32) -> Self {
+    /// Creates the attempts at a question that has failed so often, due at once. `event_s` is the time of the event of
+    /// its update, unix seconds.
+    fn after(failures: u32, event_s: u64) -> Self {
         let pauses = ExponentialBuilder::new()
             .with_min_delay(WALLET_PAUSE_MIN)
             .with_max_delay(WALLET_PAUSE_MAX)
@@ -143,11 +202,13 @@ impl Attempts {
             .build();
         let due = Instant::now();
         Self {
+            event_s,
             failures,
             pauses,
             due,
             ranked: (failures, due),
             running: false,
+            as_newest: false,
             newest_time_s: None,
             still: 0,
         }
@@ -155,7 +216,7 @@ impl Attempts {
 
     fn fail(&mut self) {
         self.failures = self.failures.saturating_add(1);
-        self.running = false;
+        (self.running, self.as_newest) = (false, false);
         self.due = Instant::now() + self.pauses.next().unwrap_or(WALLET_PAUSE_MAX);
         self.ranked = (self.failures, self.due);
     }
@@ -163,14 +224,15 @@ impl Attempts {
 
 impl QuestionQueue {
     /// Adds a question, due at once, unless it is queued already. A question with `has_failed`, of which an earlier
-    /// attempt failed, comes after new ones. A full queue evicts the question that [`OpenQuestions::without_room`]
-    /// returns, which may be this one; it is queued again when its update is validated again.
-    pub(super) fn add(&self, question: &WalletQuestion, has_failed: bool) {
+    /// attempt failed, comes after new ones. `event_s` is the time of the event of its update, unix seconds. A full
+    /// queue evicts the question that [`OpenQuestions::without_room`] returns, which may be this one; it is queued again
+    /// when its update is validated again.
+    pub(super) fn add(&self, question: &WalletQuestion, has_failed: bool, event_s: u64) {
         let mut open = self.open.lock();
         if open.attempts.contains_key(question) {
             return;
         }
-        open.insert(question, Attempts::after(has_failed.into()));
+        open.insert(question, Attempts::after(has_failed.into(), event_s));
         while let Some(worst) = open.without_room() {
             open.remove(&worst);
         }
@@ -234,19 +296,39 @@ impl QuestionQueue {
     /// Returns the questions to ask now and marks them as running, and the time to call again. At most
     /// [`WALLETS_PER_CHAIN_MAX`] of a chain run at once. Those with the fewest failures go first, and among those the
     /// one that is due longest. An account with many failing questions thus delays its own ones and not those of
-    /// others.
+    /// others. One of the places of a chain is for the newest question, which thus does not wait for all that a flood
+    /// has asked before.
     pub(super) fn start_due(&self) -> (Vec<WalletQuestion>, Instant) {
         let (mut open, now) = (self.open.lock(), Instant::now());
+        let OpenQuestions { attempts: all, newest, .. } = &mut *open;
         let mut running: BTreeMap<u64, usize> = BTreeMap::new();
-        for question in
-            open.attempts.iter().filter(|(_, it)| it.running).map(|(question, _)| question)
-        {
+        let mut with_newest = BTreeSet::new();
+        for (question, attempts) in all.iter().filter(|(_, it)| it.running) {
             *running.entry(question.chain_id).or_default() += 1;
+            if attempts.as_newest {
+                with_newest.insert(question.chain_id);
+            }
         }
-        let idle = open.attempts.iter_mut().filter(|(_, attempts)| !attempts.running);
+        let mut due = Vec::new();
+        for (chain_id, of_chain) in newest.iter().filter(|(id, _)| !with_newest.contains(*id)) {
+            let running = running.entry(*chain_id).or_default();
+            if *running >= WALLETS_PER_CHAIN_MAX {
+                continue;
+            }
+            let is_idle =
+                |question: &WalletQuestion| all.get(question).is_some_and(|it| !it.running);
+            let question = of_chain.iter().rev().map(|(_, it)| it).find(|it| is_idle(it));
+            if let Some(question) = question
+                && let Some(attempts) = all.get_mut(question)
+            {
+                (attempts.running, attempts.as_newest) = (true, true);
+                *running += 1;
+                due.push(question.clone());
+            }
+        }
+        let idle = all.iter_mut().filter(|(_, attempts)| !attempts.running);
         let mut idle: Vec<_> = idle.collect();
         idle.sort_by_key(|(_, attempts)| (attempts.failures, attempts.due));
-        let mut due = Vec::new();
         let mut next = now + JUDGE_AGAIN_EVERY;
         for (question, attempts) in idle {
             let of_chain = running.entry(question.chain_id).or_default();
@@ -291,11 +373,11 @@ mod tests {
     fn a_slow_chain_takes_no_room_of_another_and_newcomers_go_before_what_failed() {
         let queue = QuestionQueue::default();
         for number in 0..20 {
-            queue.add(&question(1, number), false);
+            queue.add(&question(1, number), false, 0);
         }
         let (first, _) = queue.start_due();
         assert_eq!(first.len(), WALLETS_PER_CHAIN_MAX, "of one chain");
-        queue.add(&question(2, 0), false);
+        queue.add(&question(2, 0), false, 0);
         assert_eq!(
             queue.start_due().0,
             [question(2, 0)],
@@ -315,14 +397,14 @@ mod tests {
     fn long_signatures_push_out_their_like() {
         let queue = QuestionQueue::default();
         let small = question(1, 0);
-        queue.add(&small, false);
+        queue.add(&small, false, 0);
         let long = Bytes::from(vec![7; 1 << 20]);
         let numbered = |number: u64| WalletQuestion {
             block_number: number,
             signature: long.clone(),
             ..question(2, 1)
         };
-        (0..200).for_each(|number| queue.add(&numbered(number), false));
+        (0..200).for_each(|number| queue.add(&numbered(number), false, 0));
         let open = queue.open.lock();
         assert_eq!(open.signature_bytes, WALLET_QUESTIONS_BYTES_MAX);
         assert_eq!(open.attempts.len(), 1 + WALLET_QUESTIONS_BYTES_MAX / long.len());
@@ -342,31 +424,64 @@ mod tests {
         let long = Bytes::from(vec![7; 900]);
         let other_chain = WalletQuestion { signature: long.clone(), ..question(2, 1) };
         let before = WalletQuestion { signature: long, ..question(1, 1) };
-        queue.add(&other_chain, true);
-        queue.add(&before, false);
+        queue.add(&other_chain, true, 0);
+        queue.add(&before, false, 0);
         let flood = |number: u64| WalletQuestion { block_number: number, ..question(1, 9) };
         let count = WALLET_QUESTIONS_MAX as u64;
-        (0..count).for_each(|number| queue.add(&flood(number), false));
-        queue.add(&flood(count), true);
+        (0..count).for_each(|number| queue.add(&flood(number), false, 0));
+        queue.add(&flood(count), true, 0);
         let open = queue.open.lock();
         assert_eq!(open.attempts.len(), WALLET_QUESTIONS_MAX);
         assert!(open.attempts.contains_key(&other_chain) && open.attempts.contains_key(&before));
         assert!(!open.attempts.contains_key(&flood(count)), "it has failed before");
     }
 
+    /// An author of very many updates pays once, and wallets answer their questions for hours.
+    #[test]
+    fn the_newest_question_waits_for_one_answer_and_not_for_all_of_an_earlier_flood() {
+        let queue = QuestionQueue::default();
+        let flood = |number: u64| WalletQuestion { block_number: number, ..question(1, 9) };
+        let count = 2 * WALLET_QUESTIONS_MAX as u64;
+        (0..count).for_each(|number| queue.add(&flood(number), false, 100));
+        let (first, _) = queue.start_due();
+        assert_eq!(first.len(), WALLETS_PER_CHAIN_MAX);
+        let late = question(1, 1);
+        queue.add(&late, false, 101);
+        (count..count + 50).for_each(|number| queue.add(&flood(number), false, 100));
+        assert!(queue.open.lock().attempts.contains_key(&late), "it is not evicted");
+        assert!(queue.start_due().0.is_empty(), "all places are taken");
+        queue.remove(&first[1]);
+        let (next, _) = queue.start_due();
+        assert!(next.len() == 1 && next[0] != late, "the earlier ones go on");
+        queue.remove(&first[0]); // it was the newest one
+        assert_eq!(queue.start_due().0, [late.clone()]);
+        queue.failed(&late, &failure());
+        assert!(queue.start_due().0[0] != late, "it has failed, and comes after the others");
+    }
+
+    /// Returns the newest questions of all chains.
+    fn newest(open: &OpenQuestions) -> impl Iterator<Item = &WalletQuestion> {
+        open.newest.values().flatten().map(|(_, question)| question)
+    }
+
     /// Returns the question that a search through all of them finds to evict.
     fn searched(open: &OpenQuestions) -> Option<WalletQuestion> {
-        let of_chain = |chain_id: u64| move |it: &&WalletQuestion| it.chain_id == chain_id;
-        let count = |chain_id: &u64| open.attempts.keys().filter(of_chain(*chain_id)).count();
-        let chain_id = (0..4).max_by_key(count)?;
-        let of_chain = open.attempts.iter().filter(|(it, _)| it.chain_id == chain_id);
-        let worst = of_chain.max_by_key(|(_, attempts)| (attempts.failures, attempts.due));
+        let of_chain = |chain_id: u64| {
+            let is_ranked = move |it: &WalletQuestion| {
+                it.chain_id == chain_id && !newest(open).any(|newest| newest == it)
+            };
+            open.attempts.iter().filter(move |(it, _)| is_ranked(it))
+        };
+        let chain_id = (0..4).max_by_key(|chain_id| of_chain(*chain_id).count())?;
+        let worst =
+            of_chain(chain_id).max_by_key(|(_, attempts)| (attempts.failures, attempts.due));
         worst.map(|(question, _)| question.clone())
     }
 
     #[test]
     fn the_question_to_evict_is_the_one_that_a_search_finds() {
-        let (mut open, mut random) = (OpenQuestions::default(), 7_u64);
+        let mut open = OpenQuestions { newest_max: 2, ..OpenQuestions::default() };
+        let mut random = 7_u64;
         for _ in 0..3000 {
             // Knuth's MMIX generator; its high bits are random enough.
             random = random
@@ -377,16 +492,18 @@ mod tests {
             match (random >> 40) & 3 {
                 0 => open.remove(&it),
                 1 => open.fail(&it),
-                _ if !open.attempts.contains_key(&it) => open.insert(&it, Attempts::after(0)),
+                _ if !open.attempts.contains_key(&it) => {
+                    open.insert(&it, Attempts::after(0, (random >> 45) & 7));
+                }
                 _ => {}
             }
             let ranked: usize = open.ranks.values().map(BTreeSet::len).sum();
-            assert_eq!(ranked, open.attempts.len());
+            assert_eq!(ranked + newest(&open).count(), open.attempts.len());
             assert!(open.ranks.values().all(|of_chain| !of_chain.is_empty()));
+            assert!(open.newest.values().all(|of_chain| (1..=2).contains(&of_chain.len())));
             let most = open.ranks.iter().max_by_key(|(_, of_chain)| of_chain.len());
             let last = most.and_then(|(_, of_chain)| of_chain.last());
-            let found = searched(&open).filter(|_| !open.attempts.is_empty());
-            assert_eq!(last.map(|(.., question)| question), found.as_ref());
+            assert_eq!(last.map(|(.., question)| question), searched(&open).as_ref());
         }
     }
 
@@ -394,7 +511,7 @@ mod tests {
     fn the_latest_time_of_a_chain_that_is_not_there_yet_is_kept() {
         let queue = QuestionQueue::default();
         let asked = question(1, 1);
-        queue.add(&asked, false);
+        queue.add(&asked, false, 0);
         assert_eq!(queue.newest_time_s(&asked), None);
         for newest_time_s in [7, 9, 8] {
             queue.not_yet(&asked, newest_time_s);
@@ -407,7 +524,7 @@ mod tests {
         let (queue, asked) = (QuestionQueue::default(), question(1, 1));
         let told = |newest_time_s| queue.not_yet(&asked, newest_time_s);
         assert!(!told(0), "the question is not queued");
-        queue.add(&asked, false);
+        queue.add(&asked, false, 0);
         for newest_time_s in 100..200 {
             assert!(!told(newest_time_s), "the chain goes on");
         }
@@ -420,7 +537,7 @@ mod tests {
 
     #[test]
     fn pauses_double_up_to_the_longest() {
-        let mut attempts = Attempts::after(0);
+        let mut attempts = Attempts::after(0, 0);
         let pauses = attempts.pauses.by_ref().take(10).map(|pause| pause.as_secs());
         assert_eq!(pauses.collect::<Vec<_>>(), [2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
         attempts.fail();

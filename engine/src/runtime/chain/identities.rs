@@ -5,9 +5,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use hawser_proto::InboxId;
-use hawser_proto::SequenceId;
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
+use hawser_proto::{EnvelopeId, InboxId, SequenceId};
 use hawser_storage::{ChainCommit, Change, LogEntry, ReadError, Snapshot, Store, Validity};
 
 use super::error::ChainAppendError;
@@ -51,6 +50,9 @@ pub struct JudgedUpdates {
 #[derive(Debug, Default)]
 pub(super) struct WaitingUpdates {
     by_inbox: BTreeMap<InboxId, BTreeSet<SequenceId>>,
+    /// Waiting updates that could not be read, so that their inboxes are not known. No update behind the first of them
+    /// is judged, because it may be of the same inbox.
+    unread: BTreeSet<SequenceId>,
     /// Counts how often the log was read again. Results that were prepared in an earlier generation are dropped.
     generation: u64,
 }
@@ -96,26 +98,40 @@ impl WaitingUpdates {
     ) -> Result<Self, ReadError> {
         let mut waiting = Self::default();
         for id in snapshot.waiting(STRAND)? {
-            let stored = snapshot.get(id)?.and_then(update_of);
-            if let Some(StoredUpdate { inbox, update, event_ns }) = stored {
-                let places = waiting.by_inbox.entry(inbox).or_default();
-                if !places.is_empty() {
-                    look_ahead(judge, inbox, &update, event_ns);
-                }
-                places.insert(id.sequence);
-            }
+            waiting.read(snapshot, judge, id);
         }
         Ok(waiting)
     }
 
-    /// Returns the number of inboxes with updates that wait.
+    /// Reads an update that waits.
+    fn read(&mut self, snapshot: &Snapshot<'_>, judge: &dyn IdentityJudge, id: EnvelopeId) {
+        let Some(StoredUpdate { inbox, update, event_ns }) = stored_update(snapshot, id) else {
+            self.unread.insert(id.sequence);
+            return;
+        };
+        let places = self.by_inbox.entry(inbox).or_default();
+        if !places.is_empty() {
+            look_ahead(judge, inbox, &update, event_ns);
+        }
+        places.insert(id.sequence);
+    }
+
+    /// Reads the unread updates again. The disk may have been repaired.
+    pub(super) fn read_again(&mut self, store: &Store, judge: &dyn IdentityJudge) {
+        for sequence in std::mem::take(&mut self.unread) {
+            self.read(&store.snapshot(), judge, EnvelopeId::new(STRAND, sequence));
+        }
+    }
+
+    /// Returns the number of inboxes with updates that wait. Each update that could not be read counts as one.
     pub(super) fn inboxes(&self) -> u64 {
-        self.by_inbox.len() as u64
+        (self.by_inbox.len() + self.unread.len()) as u64
     }
 
     /// Returns the number of updates that wait.
     pub(super) fn updates(&self) -> u64 {
-        self.by_inbox.values().map(|places| places.len() as u64).sum()
+        let read = self.by_inbox.values().map(|places| places.len() as u64).sum::<u64>();
+        read + self.unread.len() as u64
     }
 
     /// Adds updates that wait from now on.
@@ -165,7 +181,7 @@ impl WaitingUpdates {
                 continue;
             };
             let place = *places.entry(inbox).or_insert_with(|| {
-                let waits = self.by_inbox.contains_key(&inbox);
+                let waits = self.by_inbox.contains_key(&inbox) || !self.unread.is_empty();
                 batches.push(InboxBatch { inbox, envelopes: Vec::new(), waits });
                 batches.len() - 1
             });
@@ -202,9 +218,10 @@ impl WaitingUpdates {
             return Ok(JudgedUpdates::default());
         }
         let judged: Vec<InboxId> = prepared.inboxes.iter().map(|inbox| inbox.inbox).collect();
+        let end = self.unread.first().copied().unwrap_or(SequenceId(u64::MAX));
         let with_places = prepared.inboxes.into_iter().map(|inbox| {
-            let places = self.by_inbox.get(&inbox.inbox);
-            (inbox, places.into_iter().flatten().copied().collect::<Vec<_>>())
+            let places = self.by_inbox.get(&inbox.inbox).into_iter().flatten().copied();
+            (inbox, places.take_while(|place| *place < end).collect::<Vec<_>>())
         });
         let (store, judge, counters) = shared(parts);
         let budget = Arc::new(ReadBudget::new(RESOLVED_BYTES_MAX));
@@ -287,6 +304,20 @@ impl SomeInboxes {
         }
         Ok(all)
     }
+}
+
+/// Reads an update that waits, and tells the operator if that fails.
+fn stored_update(snapshot: &Snapshot<'_>, id: EnvelopeId) -> Option<StoredUpdate> {
+    let error = match snapshot.get(id).map(|bytes| bytes.and_then(update_of)) {
+        Ok(Some(stored)) => return Some(stored),
+        Ok(None) => ReadError::unreadable_envelope(id),
+        Err(error) => error,
+    };
+    tracing::error!(
+        code = "identity_log_unreadable",
+        "the identity updates of all inboxes wait from one on that waits and cannot be read: {error}"
+    );
+    None
 }
 
 /// Returns the store, the judge and the counters that the judging threads share.

@@ -183,6 +183,8 @@ impl ChainAppender {
     /// [`ChainAppendError`]. Verdicts that were known by then are written.
     pub fn judge_waiting(&self) -> Result<JudgedUpdates, ChainAppendError> {
         let mut round = self.state.round.lock();
+        let parts = &self.state.parts;
+        self.waiting_updates()?.read_again(&parts.store, &*parts.judge);
         let budget = Arc::new(ReadBudget::new(ROUND_BYTES_MAX));
         let mut judged = JudgedUpdates::default();
         let first = std::mem::replace(&mut *round, Bound::Unbounded);

@@ -120,6 +120,12 @@ fn mistakes_are_reported() {
         assert!(error(&of_tenant).contains("2 to 365"));
     }
     assert!(PolicyFile::parse("[total]\ngas_per_day = 1").is_ok());
+    assert!(PolicyFile::parse("[network]\ngas_per_day = 1").is_ok());
+    for rule in ["deny = true", "envelopes_per_hour_by_kind = { commit = 1 }"] {
+        assert!(error(&format!("[network]\n{rule}")).contains("[network]"));
+    }
+    let all_are_one = "[identity]\nkind = \"none\"\n[network]\ngas_per_day = 1";
+    assert!(error(all_are_one).contains("[network]"));
     let by_kind = |kind: &str| format!("[total.envelopes_per_minute_by_kind]\n{kind} = 1");
     assert!(PolicyFile::parse(&by_kind("commit")).is_ok());
     assert!(error(&by_kind("comit")).contains("\"comit\" is not a kind"));
