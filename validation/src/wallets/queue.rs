@@ -454,7 +454,7 @@ mod tests {
         let (next, _) = queue.start_due();
         assert!(next.len() == 1 && next[0] != late, "the earlier ones go on");
         queue.remove(&first[0]); // it was the newest one
-        assert_eq!(queue.start_due().0, [late.clone()]);
+        assert_eq!(queue.start_due().0, std::slice::from_ref(&late));
         queue.failed(&late, &failure());
         assert!(queue.start_due().0[0] != late, "it has failed, and comes after the others");
     }
