@@ -35,8 +35,8 @@ impl CallerId {
         self.network.as_deref()
     }
 
-    /// Returns the name of the network with which the caller takes turns. A caller that is not known by its address is a
-    /// network of its own.
+    /// Returns the name of the network with which the caller takes turns. A caller that is not known by its address is
+    /// a network of its own.
     pub(crate) fn network_name(&self) -> &Arc<str> {
         self.network.as_ref().unwrap_or(&self.name)
     }

@@ -455,8 +455,8 @@ impl Policies {
         })
     }
 
-    /// Takes the cost of a request from all limits of its caller and of its network at this gateway, or from none, after
-    /// checking those of all callers together too.
+    /// Takes the cost of a request from all limits of its caller and of its network at this gateway, or from none,
+    /// after checking those of all callers together too.
     fn take_of_caller(
         &self,
         id: &CallerId,

@@ -75,8 +75,8 @@ impl OpenQuestions {
         }
     }
 
-    /// Puts a question among the newest ones of its chain. If these are too many, the one with the earliest event gets a
-    /// rank instead.
+    /// Puts a question among the newest ones of its chain. If these are too many, the one with the earliest event gets
+    /// a rank instead.
     fn put_newest(&mut self, question: WalletQuestion, event_s: u64) {
         let of_chain = self.newest.entry(question.chain_id).or_default();
         of_chain.insert((event_s, question));
@@ -225,8 +225,8 @@ impl Attempts {
 impl QuestionQueue {
     /// Adds a question, due at once, unless it is queued already. A question with `has_failed`, of which an earlier
     /// attempt failed, comes after new ones. `event_s` is the time of the event of its update, unix seconds. A full
-    /// queue evicts the question that [`OpenQuestions::without_room`] returns, which may be this one; it is queued again
-    /// when its update is validated again.
+    /// queue evicts the question that [`OpenQuestions::without_room`] returns, which may be this one; it is queued
+    /// again when its update is validated again.
     pub(super) fn add(&self, question: &WalletQuestion, has_failed: bool, event_s: u64) {
         let mut open = self.open.lock();
         if open.attempts.contains_key(question) {
