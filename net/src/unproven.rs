@@ -193,9 +193,9 @@ impl UnprovenConnections {
             || accepted_of_nodes.has(now, block)
     }
 
-    /// Gives a connection a slot, if need be that of another one; `is_node` says whether its address is known as
-    /// that of a node of the registry. `None` if its address, or all other addresses together, have begun too many within the
-    /// last seconds.
+    /// Gives a connection a slot, if need be that of another one. `is_node`: its address is known as that of a node of
+    /// the registry. `None` if its address, or all other addresses together, have begun too many within the last
+    /// seconds.
     pub(crate) fn admit(
         self: &Arc<Self>,
         address: IpAddr,
