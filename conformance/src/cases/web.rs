@@ -168,13 +168,18 @@ async fn web_text(c: &JudgedNodes) -> Checked {
         ("x-grpc-web", "1"),
         ("accept", "application/grpc-web-text"),
     ];
-    let answer = c.target.post(&path, &headers, STANDARD.encode(framed(&[])).as_bytes()).await?;
-    if answer.status == 415 {
-        let software = "xmtpd 1.3: it knows no text form";
-        return Err(Failure::known(software, "the status of HTTP 200", answer.status));
+    let whole = STANDARD.encode(framed(&[]));
+    let in_pieces: String = framed(&[]).iter().map(|byte| STANDARD.encode([*byte])).collect();
+    for (what, text) in [("one text", whole), ("pieces with padding", in_pieces)] {
+        let answer = c.target.post(&path, &headers, text.as_bytes()).await?;
+        if answer.status == 415 {
+            let software = "xmtpd 1.3: it knows no text form";
+            return Err(Failure::known(software, "the status of HTTP 200", answer.status));
+        }
+        let body = from_base64(&answer.body)?;
+        grpc_web_parts(&answer, &body).map_err(|failure| failure.at(what))?;
     }
-    let body = from_base64(&answer.body)?;
-    grpc_web_parts(&answer, &body).map(|_| ())
+    Ok(())
 }
 
 /// Decodes base64 in which each piece may be padded on its own.
