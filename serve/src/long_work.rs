@@ -223,6 +223,17 @@ mod tests {
         assert_eq!(last, own);
     }
 
+    /// A handler waits for Redis before it reads thousands of topics.
+    #[tokio::test]
+    async fn a_call_with_a_long_request_goes_on_beside_the_runtimes_threads_after_a_wait() {
+        let charge = charge(&MemoryBudget::new(1 << 30));
+        let own = thread::current().id();
+        charge.take_for_request(1 << 20).unwrap();
+        assert_eq!(charge.go_on(async { thread::current().id() }).await.unwrap(), own);
+        charge.take_for_request(1).unwrap();
+        assert_ne!(charge.go_on(async { thread::current().id() }).await.unwrap(), own);
+    }
+
     #[tokio::test]
     async fn what_work_holds_is_given_back_when_its_call_has_ended() {
         let held = Arc::new(());
