@@ -10,11 +10,9 @@ use bytes::{Buf, Bytes};
 use http::Extensions;
 use parking_lot::Mutex;
 use tokio::time::Instant;
-use tonic::Status;
 
 use crate::budget::ConnectionShare;
 use crate::call_bytes::{CallBytes, MemorySource, ReturnedBytes};
-use crate::long_work;
 use crate::overloaded::OverloadedError;
 use crate::task_threads;
 use crate::turns::in_turn;
@@ -24,9 +22,6 @@ use crate::waiting;
 /// Measured: 6.2 KiB for each of 8,000 streams of one topic, with that topic, and with the state of the library, which
 /// `unflushed` charges.
 const STREAM_BYTES: usize = 5 * 1024;
-/// The largest charge of a request on which a handler goes on working on the runtime's threads, in bytes. A guess: some
-/// thousand topics, which take a millisecond at worst.
-const GOES_ON_BYTES_MAX: usize = 1024 * 1024;
 
 /// The memory that one call takes, given back when the last clone is dropped. Clones share state.
 ///
@@ -115,23 +110,6 @@ impl CallCharge {
         F::Output: Send + 'static,
     {
         task_threads::spawn(self.0.connection.paid_time().clone(), task);
-    }
-
-    /// Goes on with a call that has waited. A request is decoded, and worked on up to the first wait of its handler,
-    /// outside of the runtime's threads if it is long. A handler that begins its work on the request behind a wait calls
-    /// this, so that the work does not hold up the other calls of a thread. `rest` goes on there up to its next wait.
-    ///
-    /// # Errors
-    /// INTERNAL if the work has panicked, or the runtime stops.
-    pub async fn go_on<F>(&self, rest: F) -> Result<F::Output, Status>
-    where
-        F: Future<Output: Send + 'static> + Send + 'static,
-    {
-        let request_bytes = self.0.bytes.lock().request();
-        if request_bytes <= GOES_ON_BYTES_MAX {
-            return Ok(rest.await);
-        }
-        long_work::begin_beside(self, rest).await
     }
 
     /// Records that the call has stored `envelopes`, which pay for its connection's next turns.
@@ -244,6 +222,11 @@ impl CallCharge {
         charged.add(bytes, MemorySource::Share);
         charged.assign_to_request(bytes);
         Ok(())
+    }
+
+    /// Returns the bytes that the connection is charged for the request.
+    pub(crate) fn request_bytes(&self) -> usize {
+        self.0.bytes.lock().request()
     }
 
     /// Returns the bytes that the connection is charged for the call beside its request: mostly the answer, if it is
