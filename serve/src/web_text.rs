@@ -1,8 +1,8 @@
 //! The text form of gRPC-Web: requests in base64 (gRPC-Web, Text-encoded streams).
 //!
-//! A client may pad each piece that it writes, and the network cuts the pieces anywhere. The library takes what has come
-//! at once as one text, so how a request was cut would decide if it is read. This body takes padding wherever a group of
-//! four characters ends.
+//! A client may pad each piece that it writes, and the network cuts the pieces anywhere. The library takes what has
+//! come at once as one text, so the cuts would decide if a request is read. This body takes padding at the end of any
+//! group of four characters.
 
 use std::error::Error;
 use std::pin::Pin;
@@ -23,7 +23,7 @@ type BoxError = Box<dyn Error + Send + Sync>;
 /// The text is no base64.
 #[derive(Debug, thiserror::Error)]
 #[error("malformed base64 request")]
-struct MalformedText;
+struct MalformedTextError;
 
 /// A body in base64, decoded.
 pub(crate) struct TextBody<B> {
@@ -38,7 +38,7 @@ impl<B> TextBody<B> {
     }
 
     /// Decodes the groups that are whole with `text`, and keeps what is left.
-    fn decode(&mut self, text: &[u8]) -> Result<Bytes, MalformedText> {
+    fn decode(&mut self, text: &[u8]) -> Result<Bytes, MalformedTextError> {
         self.rest.extend_from_slice(text);
         let text = self.rest.split_to(self.rest.len() / GROUP_LEN * GROUP_LEN);
         let mut bytes = Vec::with_capacity(text.len() / GROUP_LEN * GROUP_LEN_BYTES);
@@ -47,11 +47,11 @@ impl<B> TextBody<B> {
             let padding = left.iter().position(|character| *character == b'=');
             let run_len = padding.map_or(left.len(), |at| at / GROUP_LEN * GROUP_LEN);
             let (run, others) = left.split_at(run_len);
-            STANDARD.decode_vec(run, &mut bytes).map_err(|_| MalformedText)?;
+            STANDARD.decode_vec(run, &mut bytes).map_err(|_| MalformedTextError)?;
             // Alone, so that a text of padded groups costs no more than one of whole ones.
             let (padded, others) = others.split_at(others.len().min(GROUP_LEN));
             let mut last = [0; GROUP_LEN_BYTES];
-            let len = STANDARD.decode_slice(padded, &mut last).map_err(|_| MalformedText)?;
+            let len = STANDARD.decode_slice(padded, &mut last).map_err(|_| MalformedTextError)?;
             bytes.extend_from_slice(&last[..len]);
             left = others;
         }
@@ -77,7 +77,7 @@ where
                 None if self.rest.is_empty() => return Poll::Ready(None),
                 None => {
                     self.rest.clear();
-                    return Poll::Ready(Some(Err(MalformedText.into())));
+                    return Poll::Ready(Some(Err(MalformedTextError.into())));
                 }
             };
             // gRPC gives trailers of a request no meaning.

@@ -44,8 +44,8 @@ pub enum LogItem {
 pub struct LogScan<'s> {
     log: DBRawIterator<'s>,
     marks: DBRawIterator<'s>,
-    /// The mark under the iterator. Strands have few marks, so the database is asked for the next one once and not before
-    /// each envelope.
+    /// The mark under the iterator. Strands have few marks, so the database is asked for the next one once and not
+    /// before each envelope.
     upcoming: UpcomingMark,
     /// The first place that no item has covered yet.
     next: EnvelopeId,

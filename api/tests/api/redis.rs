@@ -153,7 +153,7 @@ async fn a_caller_that_redis_has_refused_costs_redis_nothing_until_its_call_fits
     assert_eq!(redis.scripts().await, before + 1);
 }
 
-/// What is left of such a call is done beside the runtime's threads.
+/// The rest of such a call is done beside the runtime's threads.
 #[tokio::test]
 async fn calls_of_ten_thousand_topics_go_on_when_redis_has_answered() {
     let redis = Redis::start();
