@@ -106,6 +106,7 @@ const REPEATED: &[&str] = &[
     "topics-stream-first-filter-counts",
     "topics-stream-seam",
     "connect-stream-reads",
+    "grpc-web-stream-reads",
     "originators-stream-follows-a-strand",
     "all-stream-has-everything",
     "subscribe-cursor-counts",
