@@ -48,7 +48,7 @@ impl<B> TextBody<B> {
             let run_len = padding.map_or(left.len(), |at| at / GROUP_LEN * GROUP_LEN);
             let (run, others) = left.split_at(run_len);
             STANDARD.decode_vec(run, &mut bytes).map_err(|_| MalformedTextError)?;
-            // Alone, so that a text of padded groups costs no more than one of whole ones.
+            // The group with padding, which ends a piece.
             let (padded, others) = others.split_at(others.len().min(GROUP_LEN));
             let mut last = [0; GROUP_LEN_BYTES];
             let len = STANDARD.decode_slice(padded, &mut last).map_err(|_| MalformedTextError)?;
