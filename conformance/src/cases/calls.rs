@@ -176,6 +176,7 @@ pub const CHECKED_CALLS: &[(&str, &[&str])] = &[
         &[
             "version-is-semantic",
             "grpc-web-text-reads",
+            "unknown-compression-is-refused",
             "h2c-upgrade-is-served",
             "connect-deadline-covers-the-request",
         ],

@@ -154,6 +154,7 @@ const WRONG_STATUS: &[&str] = &[
     "health-is-told-by-name",
     "gateway-refuses-what-no-node-takes",
     "grpc-web-refusal-is-readable",
+    "unknown-compression-is-refused",
     "other-methods-are-refused",
     "connect-errors-are-json",
     "connect-stream-ends-with-its-status",
