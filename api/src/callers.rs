@@ -158,6 +158,11 @@ impl Callers {
         Ok(Caller { address, node })
     }
 
+    /// Returns true if calls wait for their callers' limits, which are in Redis.
+    pub(crate) fn wait_for_limits(&self) -> bool {
+        matches!(self.0.limits, Some(Limits::Shared(_)))
+    }
+
     /// Takes the cost of a call from its caller's limits.
     ///
     /// # Errors

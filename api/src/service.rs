@@ -65,6 +65,25 @@ impl NodeApi {
     ) -> Result<(), Status> {
         self.callers.charge(caller_of(request), call, cost).await.map_err(into_status)
     }
+
+    /// Takes the cost of a call, and then answers it with `rest`. If the callers' limits are in Redis, the call waits
+    /// for them, and after that a thread of the runtime would read its topics: thousands of them, with a cursor each.
+    async fn charged_first<Q, T, F>(
+        &self,
+        request: Request<Q>,
+        call: LimitedCall,
+        cost: CallCost,
+        rest: impl FnOnce(Self, Request<Q>) -> F,
+    ) -> Answered<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Answered<T>> + Send + 'static,
+    {
+        self.charge(&request, call, cost).await?;
+        let charge = CallCharge::of(request.extensions());
+        let answered = rest(self.clone(), request);
+        if self.callers.wait_for_limits() { charge.go_on(answered).await? } else { answered.await }
+    }
 }
 
 impl NodeApi {
@@ -140,9 +159,12 @@ impl ReplicationApi for NodeApi {
         &self,
         request: Request<pb::SubscribeTopicsRequest>,
     ) -> Answered<Self::SubscribeTopicsStream> {
+        let call = LimitedCall::ReplicationTopics;
         let cost = CallCost::of_topics(request.get_ref().filters.len());
-        self.charge(&request, LimitedCall::ReplicationTopics, cost).await?;
-        self.opened_topics(EnvelopeMethod::ReplicationTopics, request).await
+        self.charged_first(request, call, cost, |api, request| async move {
+            api.opened_topics(EnvelopeMethod::ReplicationTopics, request).await
+        })
+        .await
     }
 
     async fn query_envelopes(
@@ -184,8 +206,11 @@ impl QueryApi for NodeApi {
         request: Request<pb::QueryEnvelopesRequest>,
     ) -> Answered<pb::QueryEnvelopesResponse> {
         let topics = request.get_ref().query.as_ref().map_or(0, |query| query.topics.len());
-        self.charge(&request, LimitedCall::Query, CallCost::of_topics(topics)).await?;
-        self.query(EnvelopeMethod::Query, request).await.map_err(into_status)
+        let cost = CallCost::of_topics(topics);
+        self.charged_first(request, LimitedCall::Query, cost, |api, request| async move {
+            api.query(EnvelopeMethod::Query, request).await.map_err(into_status)
+        })
+        .await
     }
 
     async fn subscribe_topics(
@@ -193,8 +218,10 @@ impl QueryApi for NodeApi {
         request: Request<pb::SubscribeTopicsRequest>,
     ) -> Answered<<Self as QueryApi>::SubscribeTopicsStream> {
         let cost = CallCost::of_topics(request.get_ref().filters.len()).opening();
-        self.charge(&request, LimitedCall::QueryTopics, cost).await?;
-        self.opened_topics(EnvelopeMethod::QueryTopics, request).await
+        self.charged_first(request, LimitedCall::QueryTopics, cost, |api, request| async move {
+            api.opened_topics(EnvelopeMethod::QueryTopics, request).await
+        })
+        .await
     }
 
     async fn subscribe(
@@ -216,8 +243,11 @@ impl QueryApi for NodeApi {
         &self,
         request: Request<pb::GetNewestEnvelopeRequest>,
     ) -> Answered<pb::GetNewestEnvelopeResponse> {
-        self.charge(&request, LimitedCall::Newest, CallCost::of_topics(1)).await?;
-        answer(self.newest(EnvelopeMethod::QueryNewest, request).await)
+        let cost = CallCost::of_topics(1);
+        self.charged_first(request, LimitedCall::Newest, cost, |api, request| async move {
+            answer(api.newest(EnvelopeMethod::QueryNewest, request).await)
+        })
+        .await
     }
 }
 

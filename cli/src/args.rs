@@ -90,7 +90,7 @@ pub(crate) enum Command {
     Publish(PublishArgs),
     /// Ask a node for envelopes, its cursor and inboxes.
     #[command(
-        after_help = "Exit codes: 0 the node has at least one of the named items, 4 it has none (with a line on standard error), 1 it refuses or does not answer, 2 usage."
+        after_help = "Exit codes: 0 the node has at least one of the named items, 4 it has none (with a line on standard error), 3 it refuses the request, 1 it does not answer or fails, 2 usage."
     )]
     Query {
         /// The subcommand.

@@ -54,7 +54,8 @@ pub(crate) fn failure(failure: &RunError, as_json: bool) {
     let text = if as_json {
         json!({ "error": failure.text, "exit_code": exit_code(failure.kind) }).to_string()
     } else {
-        format!("hawser: {failure}")
+        // A node, a chain or a file may have chosen parts of it.
+        format!("hawser: {}", plain_lines(&failure.text))
     };
     // A failing error output cannot be reported anywhere.
     let _ = writeln!(io::stderr(), "{text}");
@@ -92,6 +93,11 @@ const PLAIN_LEN_MAX: usize = 200;
 pub(crate) fn plain(text: &str) -> String {
     let printable = text.chars().map(|it| if it.is_control() { ' ' } else { it });
     printable.take(PLAIN_LEN_MAX).collect()
+}
+
+/// Makes a text from outside that may have several lines fit for a terminal: without other control characters.
+fn plain_lines(text: &str) -> String {
+    text.chars().map(|it| if it.is_control() && it != '\n' { ' ' } else { it }).collect()
 }
 
 /// Returns a number with its noun: `1 request`, `2 requests`.
@@ -147,6 +153,7 @@ mod tests {
     fn texts_from_outside_are_short_and_steer_no_terminal() {
         assert_eq!(plain("a\u{1b}[2J\nb\u{9b}c"), "a [2J b c");
         assert_eq!(plain(&"ü".repeat(1000)).chars().count(), PLAIN_LEN_MAX);
+        assert_eq!(plain_lines("a\u{1b}[2J\nb\u{9b}c\r"), "a [2J\nb c ");
     }
 
     #[test]

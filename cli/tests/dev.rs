@@ -89,6 +89,7 @@ fn queries_show_what_the_strands_show(dev: &Dev, topic: &str) {
         "{silent:?}"
     );
     assert_eq!(ask(&["topics", nothing, "--limit", "0"]).0, 0, "nothing was asked for");
+    assert_eq!(ask(&["topics", &"00".repeat(129)]), (3, Vec::new()), "the node refuses the topic");
 
     let (_, cursors) = ask(&["cursors"]);
     assert!(cursors.contains(&json!({ "originator_id": 100, "sequence_id": FOR_NODES })));

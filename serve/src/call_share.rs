@@ -230,6 +230,11 @@ impl CallCharge {
         Ok(())
     }
 
+    /// Returns the bytes that the connection is charged for the request.
+    pub(crate) fn request_bytes(&self) -> usize {
+        self.0.bytes.lock().request()
+    }
+
     /// Returns the bytes that the connection is charged for the call beside its request: mostly the answer, if it is
     /// long.
     pub(crate) fn answer_bytes(&self) -> usize {

@@ -17,14 +17,15 @@ use crate::calls::Calls;
 use crate::connect::ConnectCall;
 use crate::cors;
 use crate::public_pages::{self, PublicPages};
+use crate::web_text::TextBody;
 
+/// The media type of gRPC-Web in its binary form.
+const WEB_TYPE: &str = "application/grpc-web+proto";
+/// The media types of gRPC-Web in its text form.
+const WEB_TEXT_TYPES: [&str; 2] = ["application/grpc-web-text", "application/grpc-web-text+proto"];
 /// The media types of gRPC-Web.
-const WEB_TYPES: [&str; 4] = [
-    "application/grpc-web",
-    "application/grpc-web+proto",
-    "application/grpc-web-text",
-    "application/grpc-web-text+proto",
-];
+const WEB_TYPES: [&str; 4] =
+    ["application/grpc-web", WEB_TYPE, WEB_TEXT_TYPES[0], WEB_TEXT_TYPES[1]];
 
 /// Dispatches requests by protocol. Cheap to clone.
 #[derive(Clone)]
@@ -75,8 +76,13 @@ impl Dispatcher {
             match protocol(&request) {
                 Protocol::Grpc => self.calls.call(request.map(Body::new)).await?,
                 Protocol::GrpcWeb => {
-                    let request = with_exact_types(request);
-                    GrpcWebLayer::new().layer(self.calls).call(request).await?
+                    let (request, is_text) = with_exact_types(request);
+                    let mut service = GrpcWebLayer::new().layer(self.calls);
+                    if is_text {
+                        service.call(request.map(TextBody::new)).await?
+                    } else {
+                        service.call(request).await?
+                    }
                 }
                 Protocol::Connect(call) => {
                     call.answer(self.calls, request.map(Body::new), self.body_timeout).await
@@ -148,9 +154,10 @@ fn essence(media_type: &str) -> &str {
 }
 
 /// Rewrites the media types of a gRPC-Web request to the spelling that the gRPC-Web layer recognizes, without
-/// parameters. The layer chooses the form of the answer by `Accept`, which is set to the first form of gRPC-Web
-/// that the caller accepts, or else to that of the request.
-fn with_exact_types<B>(mut request: Request<B>) -> Request<B> {
+/// parameters. Returns true beside it if its body is text, which [`TextBody`] decodes: the layer gets the binary form.
+/// The layer chooses the form of the answer by `Accept`, which is set to the first form of gRPC-Web that the caller
+/// accepts, or else to that of the request.
+fn with_exact_types<B>(mut request: Request<B>) -> (Request<B>, bool) {
     let headers = request.headers_mut();
     let before = &*headers;
     let values = |name| before.get_all(name).iter().filter_map(|value| value.to_str().ok());
@@ -158,10 +165,12 @@ fn with_exact_types<B>(mut request: Request<B>) -> Request<B> {
         |text: &str| WEB_TYPES.into_iter().find(|known| essence(text).eq_ignore_ascii_case(known));
     let sent = values(CONTENT_TYPE).find_map(known);
     let accepted = values(ACCEPT).flat_map(|list| list.split(',')).find_map(known);
-    for (name, value) in [(CONTENT_TYPE, sent), (ACCEPT, accepted.or(sent))] {
+    let is_text = sent.is_some_and(|sent| WEB_TEXT_TYPES.contains(&sent));
+    let decoded = if is_text { Some(WEB_TYPE) } else { sent };
+    for (name, value) in [(CONTENT_TYPE, decoded), (ACCEPT, accepted.or(sent))] {
         if let Some(value) = value {
             headers.insert(name, HeaderValue::from_static(value));
         }
     }
-    request
+    (request, is_text)
 }

@@ -27,6 +27,9 @@ const AT_ONCE_LEN_BYTES_MAX: usize = 64 * 1024;
 /// The least charge of a unary answer that is encoded beside the runtime's threads, bytes. A guess: encoding it is a
 /// copy, which takes a millisecond or two.
 pub(crate) const LONG_ANSWER_BYTES: usize = 4 * 1024 * 1024;
+/// The largest charge of a request that the runtime's threads work on after a wait, bytes. A guess: some thousand
+/// topics, which take a millisecond at worst.
+const GOES_ON_BYTES_MAX: usize = 1024 * 1024;
 /// Threads that work on long messages concurrently; other work waits in its caller's turn. A guess: enough blocking
 /// threads stay free for disk reads, and the runtime's threads get their part of two cores.
 const WORKERS_MAX: usize = 4;
@@ -113,6 +116,25 @@ where
     match beside(WorkCaller::of_call(charge), charge.hold(), begin).await? {
         (_, Poll::Ready(answer)) => Ok(answer),
         (call, Poll::Pending) => Ok(call.await),
+    }
+}
+
+impl CallCharge {
+    /// Goes on with a call that has waited. A request is decoded, and worked on up to the first wait of its handler,
+    /// outside of the runtime's threads if it is long. A handler that begins its work on the request behind a wait
+    /// calls this, so that the work does not hold up the other calls of a thread. `rest` goes on there up to its next
+    /// wait.
+    ///
+    /// # Errors
+    /// INTERNAL if the work has panicked, or the runtime stops.
+    pub async fn go_on<F>(&self, rest: F) -> Result<F::Output, Status>
+    where
+        F: Future<Output: Send + 'static> + Send + 'static,
+    {
+        if self.request_bytes() <= GOES_ON_BYTES_MAX {
+            return Ok(rest.await);
+        }
+        begin_beside(self, rest).await
     }
 }
 
@@ -222,6 +244,17 @@ mod tests {
         let own = thread::current().id();
         assert!(first != own, "it begins on another thread");
         assert_eq!(last, own);
+    }
+
+    /// A handler waits for Redis before it reads thousands of topics.
+    #[tokio::test]
+    async fn a_call_with_a_long_request_goes_on_beside_the_runtimes_threads_after_a_wait() {
+        let charge = charge(&MemoryBudget::new(1 << 30));
+        let own = thread::current().id();
+        charge.take_for_request(1 << 20).unwrap();
+        assert_eq!(charge.go_on(async { thread::current().id() }).await.unwrap(), own);
+        charge.take_for_request(1).unwrap();
+        assert_ne!(charge.go_on(async { thread::current().id() }).await.unwrap(), own);
     }
 
     #[tokio::test]

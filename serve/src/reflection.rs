@@ -15,6 +15,7 @@ use tonic::Status;
 use tonic::body::Body;
 use tonic::server::NamedService;
 use tonic::service::RoutesBuilder;
+use tonic_reflection::pb::{v1, v1alpha};
 use tonic_reflection::server::Builder;
 use tower::Service;
 
@@ -26,8 +27,8 @@ pub use tonic_reflection::server::Error as SchemaError;
 pub(crate) const REFLECTION: [&str; 2] =
     ["grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
 
-/// Adds reflection of `services`, by their full names. Other services of the schema stay hidden. Streams end with
-/// UNAVAILABLE when `stop` is cancelled.
+/// Adds reflection of `services`, by their full names, and of itself. Other services of the schema stay hidden. Streams
+/// end with UNAVAILABLE when `stop` is cancelled.
 ///
 /// # Errors
 /// [`SchemaError`] if the built-in descriptors do not decode.
@@ -39,13 +40,16 @@ pub fn reflect(
     let builder = || {
         let builder = Builder::configure()
             .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET);
-        let names = services.clone().into_iter();
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            // Each version of the library knows its own schema, and both versions are listed.
+            .register_encoded_file_descriptor_set(v1::FILE_DESCRIPTOR_SET)
+            .register_encoded_file_descriptor_set(v1alpha::FILE_DESCRIPTOR_SET);
+        let names = services.clone().into_iter().chain(REFLECTION);
         names.fold(builder, |builder, name| builder.with_service_name(name))
     };
-    let v1 = EndingService { service: builder().build_v1()?, stop: stop.clone() };
-    let v1alpha = EndingService { service: builder().build_v1alpha()?, stop: stop.clone() };
-    routes.add_service(v1).add_service(v1alpha);
+    let present = EndingService { service: builder().build_v1()?, stop: stop.clone() };
+    let older = EndingService { service: builder().build_v1alpha()?, stop: stop.clone() };
+    routes.add_service(present).add_service(older);
     Ok(())
 }
 

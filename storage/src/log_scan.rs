@@ -44,12 +44,25 @@ pub enum LogItem {
 pub struct LogScan<'s> {
     log: DBRawIterator<'s>,
     marks: DBRawIterator<'s>,
+    /// The mark under the iterator. Strands have few marks, so the database is asked for the next one once and not
+    /// before each envelope.
+    upcoming: UpcomingMark,
     /// The first place that no item has covered yet.
     next: EnvelopeId,
     through: SequenceId,
     ended: bool,
     /// Memory for valid envelopes.
     copies: SharedCopies,
+}
+
+/// The mark under an iterator.
+#[derive(Debug, Clone, Copy)]
+enum UpcomingMark {
+    /// It was not read yet.
+    Unread,
+    Mark(EnvelopeId, Mark),
+    /// There are no more.
+    Ended,
 }
 
 impl<'s> LogScan<'s> {
@@ -69,8 +82,8 @@ impl<'s> LogScan<'s> {
         if !is_of_strand {
             marks.seek(from);
         }
-        let ended = through <= after.sequence;
-        Self { log, marks, next, through, ended, copies: SharedCopies::new() }
+        let (upcoming, ended) = (UpcomingMark::Unread, through <= after.sequence);
+        Self { log, marks, upcoming, next, through, ended, copies: SharedCopies::new() }
     }
 
     /// Merges the two iterators: returns the next envelope with the validity of its mark, or the next skipped range.
@@ -85,15 +98,15 @@ impl<'s> LogScan<'s> {
                     return self.take_envelope(id, Validity::Valid).map(Some);
                 }
                 (Some(id), Mark::Invalid(rule)) if id == at => {
-                    self.marks.next();
+                    self.pass_mark();
                     return self.take_envelope(id, Validity::Invalid(rule)).map(Some);
                 }
                 (Some(id), Mark::Waiting) if id == at => {
-                    self.marks.next();
+                    self.pass_mark();
                     return self.take_envelope(id, Validity::Waiting).map(Some);
                 }
                 // The mark's envelope is beyond the bound of the scan.
-                (_, Mark::Invalid(_) | Mark::Waiting) => self.marks.next(),
+                (_, Mark::Invalid(_) | Mark::Waiting) => self.pass_mark(),
                 (_, Mark::Missing { through }) => {
                     return self.take_range(at, through, SkipReason::Missing).map(Some);
                 }
@@ -122,13 +135,28 @@ impl<'s> LogScan<'s> {
 
     /// Returns the next mark that covers a place at or after `next`.
     fn mark(&mut self) -> Result<Option<(EnvelopeId, Mark)>, ReadError> {
-        while let Some((at, mark)) = current_mark(&self.marks)? {
-            if (EnvelopeId { sequence: mark.end(at), ..at }) >= self.next {
-                return Ok(Some((at, mark)));
+        loop {
+            match self.upcoming {
+                UpcomingMark::Unread => {
+                    let read = current_mark(&self.marks)?;
+                    self.upcoming =
+                        read.map_or(UpcomingMark::Ended, |(at, mark)| UpcomingMark::Mark(at, mark));
+                }
+                UpcomingMark::Mark(at, mark) => {
+                    if (EnvelopeId { sequence: mark.end(at), ..at }) >= self.next {
+                        return Ok(Some((at, mark)));
+                    }
+                    self.pass_mark();
+                }
+                UpcomingMark::Ended => return Ok(None),
             }
-            self.marks.next();
         }
-        Ok(None)
+    }
+
+    /// Moves to the next mark.
+    fn pass_mark(&mut self) {
+        self.marks.next();
+        self.upcoming = UpcomingMark::Unread;
     }
 
     /// Takes the envelope under the log iterator.
@@ -160,7 +188,7 @@ impl<'s> LogScan<'s> {
         if from > through {
             return Err(ReadError::corrupt(MarkKey::FAMILY, &MarkKey(at).encode()));
         }
-        self.marks.next();
+        self.pass_mark();
         self.next.sequence = through.next();
         Ok(LogItem::Skipped { from, through, reason })
     }

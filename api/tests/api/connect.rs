@@ -103,6 +103,38 @@ async fn curl_publishes_and_queries_with_json() {
     assert_eq!(ask_json(&node, QUERY, &query).await, (200, json!({})));
 }
 
+/// Bytes in both alphabets of base64, with padding and without; numbers as numbers and as text; enums by name and by
+/// number; a field without a value as null.
+#[tokio::test]
+async fn json_is_read_in_each_form_that_its_mapping_permits() {
+    let node = node().await;
+    node.publish(vec![message(255, "a"), message(255, "b")]).await;
+    let standard = STANDARD.encode(topic_bytes(255));
+    assert!(standard.contains('/') && standard.ends_with('='), "{standard}");
+    let url_safe = standard.replace('/', "_");
+    let seen = |sequence: Value| json!({ "nodeIdToSequenceId": { "100": sequence } });
+    let forms = [
+        (standard.as_str(), seen(json!("1")), json!(10)),
+        (standard.trim_end_matches('='), seen(json!(1)), json!("10")),
+        (url_safe.as_str(), seen(json!(1.0)), json!(10.0)),
+        (url_safe.trim_end_matches('='), seen(json!("1")), Value::Null),
+    ];
+    for (topic, last_seen, limit) in forms {
+        let query =
+            json!({ "topics": [topic], "originator_node_ids": null, "last_seen": last_seen });
+        let (status, page) =
+            ask_json(&node, QUERY, &json!({ "query": query, "limit": limit })).await;
+        let envelopes = page["envelopes"].as_array().map(Vec::len);
+        assert_eq!((status, envelopes), (200, Some(1)), "{topic}: {page}");
+    }
+    let path = "/xmtp.xmtpv4.message_api.QueryApi/GetInboxIds";
+    for kind in [json!(1), json!("IDENTIFIER_KIND_ETHEREUM"), json!(7), Value::Null] {
+        let asked = json!({ "requests": [{ "identifier": "0xaa", "identifierKind": kind }] });
+        let answer = json!({ "responses": [{ "identifier": "0xaa" }] });
+        assert_eq!(ask_json(&node, path, &asked).await, (200, answer), "{kind}");
+    }
+}
+
 #[tokio::test]
 async fn messages_in_protobuf_are_those_of_grpc() {
     let node = node().await;

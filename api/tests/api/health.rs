@@ -118,9 +118,13 @@ async fn reflection_shows_the_schema_if_configured() {
     let names: Vec<&str> = services.service.iter().map(|service| service.name.as_str()).collect();
     assert!(names.contains(&"xmtp.xmtpv4.message_api.ReplicationApi"), "{names:?}");
     assert!(!names.contains(&"xmtp.xmtpv4.payer_api.PayerApi"), "only what is served: {names:?}");
-    let symbol = "xmtp.xmtpv4.message_api.QueryEnvelopesRequest".to_owned();
-    let answer = ask(MessageRequest::FileContainingSymbol(symbol)).await;
-    assert!(matches!(answer, MessageResponse::FileDescriptorResponse(_)), "{answer:?}");
+    for service in REFLECTION {
+        assert!(names.contains(&service), "{service}: {names:?}");
+    }
+    for symbol in ["xmtp.xmtpv4.message_api.QueryEnvelopesRequest", REFLECTION[0], REFLECTION[1]] {
+        let answer = ask(MessageRequest::FileContainingSymbol(symbol.to_owned())).await;
+        assert!(matches!(answer, MessageResponse::FileDescriptorResponse(_)), "{answer:?}");
+    }
 
     let mut health = HealthClient::new(node.channel().await);
     for service in REFLECTION {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use hawser_api::{ApiError, ApiSettings, NoPeers, RateLimitSettings, RedisSettings};
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -172,6 +173,43 @@ async fn a_caller_that_redis_has_refused_costs_redis_nothing_until_its_call_fits
     node.clock.advance(1);
     client.get_newest_envelope(request()).await.unwrap();
     assert_eq!(redis.scripts().await, before + 1);
+}
+
+/// The rest of such a call is done beside the runtime's threads.
+#[tokio::test]
+async fn calls_of_ten_thousand_topics_go_on_when_redis_has_answered() {
+    let redis = Redis::start();
+    let node = redis.node().await;
+    node.publish(vec![message(1, "text")]).await;
+    let other = |number: u32| Bytes::from([&[0][..], &number.to_be_bytes()].concat());
+    let topics: Vec<Bytes> = (1..10_000).map(other).chain([topic_bytes(1)]).collect();
+    let mut client = node.query().await;
+    let query = pb::EnvelopesQuery { topics: topics.clone(), ..pb::EnvelopesQuery::default() };
+    let request = pb::QueryEnvelopesRequest { query: Some(query), limit: 0 };
+    let page = client.query_envelopes(request).await.unwrap().into_inner();
+    assert_eq!(page.envelopes.len(), 1);
+
+    node.clock.advance(3600);
+    let filter = |topic: &Bytes| pb::subscribe_topics_request::TopicFilter {
+        topic: topic.clone(),
+        last_seen: None,
+    };
+    let request = pb::SubscribeTopicsRequest { filters: topics.iter().map(filter).collect() };
+    let mut stream = client.subscribe_topics(request).await.unwrap().into_inner();
+    loop {
+        use pb::subscribe_topics_response::Response;
+        let message = stream.message().await.unwrap().unwrap();
+        if let Some(Response::Envelopes(of_stream)) = message.response {
+            assert_eq!(of_stream.envelopes, page.envelopes);
+            break;
+        }
+    }
+
+    node.clock.advance(3600);
+    let newest = client.get_newest_envelope(pb::GetNewestEnvelopeRequest { topics }).await.unwrap();
+    let found =
+        newest.into_inner().results.iter().filter(|it| it.originator_envelope.is_some()).count();
+    assert_eq!(found, 1);
 }
 
 #[tokio::test]

@@ -110,6 +110,7 @@ async fn filters_are_judged_after_the_stream_has_started() {
     let refused = [
         (vec![], "at least one filter"),
         (vec![filter(topic_bytes(1), None); 10_001], "too many"),
+        (vec![filter(topic_bytes(1), None); 20_000], "too many"),
         (vec![filter(Bytes::new(), None)], "topic has 0 bytes"),
         (vec![filter(Bytes::from(vec![0; 129]), None)], "topic has 129 bytes"),
         (vec![filter(topic_bytes(1), Some(cursor))], "cursor has 101 entries"),
@@ -122,6 +123,11 @@ async fn filters_are_judged_after_the_stream_has_started() {
         assert_eq!(status.code(), Code::InvalidArgument);
         assert!(status.message().contains(text), "{}", status.message());
     }
+    // Still more are refused before they are decoded.
+    let more = vec![filter(topic_bytes(1), None); 20_001];
+    let status = client.subscribe_topics(topics(more)).await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument);
+    assert!(status.message().contains("too many"), "{}", status.message());
 }
 
 #[tokio::test]

@@ -30,7 +30,7 @@ pub(crate) struct NodeAddress {
 pub(crate) struct NamesArgs {
     #[command(flatten)]
     pub(crate) to: NodeAddress,
-    /// Topics: kind byte and identifier, hex. Or addresses of accounts.
+    /// For `newest`: topics as kind byte and identifier, hex. For `inbox`: addresses of accounts.
     #[arg(value_name = "NAME", required = true)]
     pub(crate) names: Vec<String>,
 }
@@ -40,7 +40,7 @@ pub(crate) struct NamesArgs {
 pub(crate) struct PagesArgs {
     #[command(flatten)]
     pub(crate) to: NodeAddress,
-    /// Topics: kind byte and identifier, hex. Or ids of originators.
+    /// For `topics`: topics as kind byte and identifier, hex. For `originators`: ids, such as 100.
     #[arg(value_name = "NAME", required = true)]
     pub(crate) names: Vec<String>,
     /// Start: `start`, or the last known ids, such as `0:12,100:7`.

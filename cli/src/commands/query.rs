@@ -151,11 +151,16 @@ async fn inbox(args: NamesArgs, as_json: bool) -> Result<(), RunError> {
         if as_json {
             output::line(json!({ "identifier": found.identifier, "inbox_id": found.inbox_id }));
         } else {
-            let inbox = found.inbox_id.as_deref().unwrap_or("none");
-            output::line(format_args!("{}  {inbox}", found.identifier));
+            output::line(inbox_line(&found.identifier, found.inbox_id.as_deref()));
         }
     }
     found_something(any, "no inbox of these addresses")
+}
+
+/// Returns the line about an identifier. The node has written both texts.
+fn inbox_line(identifier: &str, inbox: Option<&str>) -> String {
+    let inbox = inbox.unwrap_or("none");
+    format!("{}  {}", output::plain(identifier), output::plain(inbox))
 }
 
 fn found_something(any: bool, otherwise: &str) -> Result<(), RunError> {
@@ -177,4 +182,15 @@ fn bare(topic: &str) -> &str {
 
 fn failure(status: Status) -> RunError {
     client::failure(&status)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_of_a_node_steer_no_terminal() {
+        assert_eq!(inbox_line("0xaa", None), "0xaa  none");
+        assert_eq!(inbox_line("0xaa\u{1b}[2J", Some("b\nc")), "0xaa [2J  b c");
+    }
 }

@@ -95,6 +95,7 @@ pub const CHECKED_CALLS: &[(&str, &[&str])] = &[
         &[
             "connect-stream-reads",
             "connect-stream-ends-with-its-status",
+            "grpc-web-stream-reads",
             "subscribe-topics-refusals",
             "topics-stream-tells-its-states",
             "topics-stream-has-a-cursor-each",
@@ -175,6 +176,7 @@ pub const CHECKED_CALLS: &[(&str, &[&str])] = &[
         &[
             "version-is-semantic",
             "grpc-web-text-reads",
+            "unknown-compression-is-refused",
             "h2c-upgrade-is-served",
             "connect-deadline-covers-the-request",
         ],

@@ -1,4 +1,5 @@
-//! Server streams over the Connect protocol: messages with their lengths, and an end with its status.
+//! Server streams over HTTP/1.1: the Connect protocol and gRPC-Web. Messages with their lengths, and an end with its
+//! status.
 
 use bytes::Bytes;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
@@ -21,6 +22,7 @@ const AREA: Area = Area::EndToEnd;
 const CONNECT: &str = "docs/protocol/api.md#connect";
 const PROTO: &str = "application/connect+proto";
 const JSON: &str = "application/connect+json";
+const WEB: &str = "application/grpc-web+proto";
 /// Flag of the message that ends a stream.
 const END: u8 = 2;
 
@@ -40,6 +42,14 @@ pub(super) const CASES: &[Case] = &[
         CONNECT,
         |c| Box::pin(ends(c)),
     ),
+    Case::new(
+        AREA,
+        "grpc-web-stream-reads",
+        "a stream of topics over gRPC-Web and HTTP/1.1 has the stored envelopes and then new ones",
+        "docs/protocol/api.md#the-port",
+        |c| Box::pin(web_reads(c)),
+    )
+    .needs(&[Payer]),
 ];
 
 fn path() -> String {
@@ -53,9 +63,14 @@ fn request(topic: &Bytes) -> api::SubscribeTopicsRequest {
     api::SubscribeTopicsRequest { filters: vec![filter] }
 }
 
+/// Checks the head of an answer over Connect.
+fn is_connect_stream(answer: &HttpAnswer, content_type: &str) -> Checked {
+    speaks_connect(answer)?;
+    is_stream(answer, content_type)
+}
+
 /// Checks the head of an answer.
 fn is_stream(answer: &HttpAnswer, content_type: &str) -> Checked {
-    speaks_connect(answer)?;
     same("the status of HTTP", &200, &answer.status)?;
     same("content-type", &Some(content_type), &answer.header("content-type"))
 }
@@ -77,11 +92,25 @@ fn envelopes(answer: &HttpAnswer) -> Checked<Vec<Bytes>> {
 }
 
 async fn reads(c: &JudgedNodes) -> Checked {
+    let headers = [("content-type", PROTO), ("connect-protocol-version", "1")];
+    stored_and_new(c, &headers, |answer| is_connect_stream(answer, PROTO)).await
+}
+
+async fn web_reads(c: &JudgedNodes) -> Checked {
+    let headers = [("content-type", WEB), ("x-grpc-web", "1"), ("accept", WEB)];
+    stored_and_new(c, &headers, |answer| is_stream(answer, WEB)).await
+}
+
+/// Reads a stream of a topic: what is stored, and what is published then. `judge` checks the head of the answer.
+async fn stored_and_new(
+    c: &JudgedNodes,
+    headers: &[(&str, &str)],
+    judge: fn(&HttpAnswer) -> Checked,
+) -> Checked {
     let topic = new_group();
     let mut sent = c.send(&topic, 2).await?;
     let body = framed(&request(&topic).encode_to_vec());
-    let headers = [("content-type", PROTO), ("connect-protocol-version", "1")];
-    let request = http::post(&path(), &headers, &body);
+    let request = http::post(&path(), headers, &body);
     let mut stream =
         HttpStream::open(&c.target.address, &request, c.target.answer_timeout()).await?;
     for what in ["the stored envelopes", "the stored envelopes and a new one"] {
@@ -90,7 +119,7 @@ async fn reads(c: &JudgedNodes) -> Checked {
             answer.status != 200 || envelopes(answer).map_or(true, |found| found.len() >= count)
         };
         let answer = stream.until(has_come).await.map_err(|failure| failure.at(what))?;
-        is_stream(&answer, PROTO)?;
+        judge(&answer)?;
         same_envelopes(what, &sent, &envelopes(&answer)?)?;
         sent.extend(c.send(&topic, 1).await?);
     }
@@ -101,7 +130,7 @@ async fn ends(c: &JudgedNodes) -> Checked {
     let headers = [("content-type", JSON), ("connect-protocol-version", "1")];
     let body = json!({ "filters": [{ "topic": "" }] }).to_string();
     let answer = c.target.post(&path(), &headers, &framed(body.as_bytes())).await?;
-    is_stream(&answer, JSON)?;
+    is_connect_stream(&answer, JSON)?;
     let messages = whole_messages(&answer.body);
     let Some((END, end)) = messages.last() else {
         let flags: Vec<u8> = messages.iter().map(|(flag, _)| *flag).collect();

@@ -74,6 +74,13 @@ pub(super) const CASES: &[Case] = &[
     .needs(&[Payer]),
     Case::new(
         AREA,
+        "unknown-compression-is-refused",
+        "a message in a compression that no node knows is UNIMPLEMENTED, and the answer names those that it knows",
+        "docs/protocol/api.md#memory",
+        |c| Box::pin(unknown_compression(c)),
+    ),
+    Case::new(
+        AREA,
         "cors-preflight-is-answered",
         "OPTIONS is answered 204 for every path, with the methods and headers that clients use",
         PORT,
@@ -168,13 +175,18 @@ async fn web_text(c: &JudgedNodes) -> Checked {
         ("x-grpc-web", "1"),
         ("accept", "application/grpc-web-text"),
     ];
-    let answer = c.target.post(&path, &headers, STANDARD.encode(framed(&[])).as_bytes()).await?;
-    if answer.status == 415 {
-        let software = "xmtpd 1.3: it knows no text form";
-        return Err(Failure::known(software, "the status of HTTP 200", answer.status));
+    let whole = STANDARD.encode(framed(&[]));
+    let in_pieces: String = framed(&[]).iter().map(|byte| STANDARD.encode([*byte])).collect();
+    for (what, text) in [("one text", whole), ("pieces with padding", in_pieces)] {
+        let answer = c.target.post(&path, &headers, text.as_bytes()).await?;
+        if answer.status == 415 {
+            let software = "xmtpd 1.3: it knows no text form";
+            return Err(Failure::known(software, "the status of HTTP 200", answer.status));
+        }
+        let body = from_base64(&answer.body)?;
+        grpc_web_parts(&answer, &body).map_err(|failure| failure.at(what))?;
     }
-    let body = from_base64(&answer.body)?;
-    grpc_web_parts(&answer, &body).map(|_| ())
+    Ok(())
 }
 
 /// Decodes base64 in which each piece may be padded on its own.
@@ -194,15 +206,31 @@ async fn web_refusal(c: &JudgedNodes) -> Checked {
     let headers = [("content-type", WEB), ("x-grpc-web", "1"), ("origin", "https://app.example")];
     let answer = c.target.post(&query_path(), &headers, &framed(&request.encode_to_vec())).await?;
     same("the status of HTTP", &200, &answer.status)?;
+    same("grpc-status", &Some("3".to_owned()), &web_status(&answer))?;
+    assert_marked(&answer)
+}
+
+/// Returns the status of a gRPC-Web answer, which is in its headers or in the trailers of its body.
+fn web_status(answer: &HttpAnswer) -> Option<String> {
     let in_trailers = || {
         let parts = messages(&answer.body)?;
         let (_, trailers) = parts.into_iter().find(|(flag, _)| *flag == 0x80)?;
         let trailers = String::from_utf8_lossy(trailers).replace(' ', "").to_lowercase();
         trailers.lines().find_map(|line| line.strip_prefix("grpc-status:").map(str::to_owned))
     };
-    let status = answer.header("grpc-status").map(str::to_owned).or_else(in_trailers);
-    same("grpc-status", &Some("3".to_owned()), &status)?;
-    assert_marked(&answer)
+    answer.header("grpc-status").map(str::to_owned).or_else(in_trailers)
+}
+
+async fn unknown_compression(c: &JudgedNodes) -> Checked {
+    let path = format!("{METADATA_API}/GetVersion");
+    let headers = [("content-type", WEB), ("x-grpc-web", "1"), ("grpc-encoding", "unheard-of")];
+    let mut body = framed(b"packed");
+    body[0] = PACKED;
+    let answer = c.target.post(&path, &headers, &body).await?;
+    same("the status of HTTP", &200, &answer.status)?;
+    same("grpc-status", &Some("12".to_owned()), &web_status(&answer))?;
+    let accepted = answer.header("grpc-accept-encoding").unwrap_or_default().to_owned();
+    ensure(!accepted.is_empty(), "a header grpc-accept-encoding", || "none".to_owned())
 }
 
 fn packed(bytes: &[u8]) -> Checked<Vec<u8>> {

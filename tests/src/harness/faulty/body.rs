@@ -21,6 +21,10 @@ const UNAVAILABLE: &str = "14";
 const EXPIRED: &str = "100=2";
 /// Flag of the message that ends a stream over Connect.
 const CONNECT_END: u8 = 2;
+/// Flag of the trailers in the body of a gRPC-Web answer.
+const WEB_END: u8 = 0x80;
+/// The media type of the binary form of gRPC-Web.
+const WEB: &str = "application/grpc-web+proto";
 /// Frames of an answer that may wait to be sent. A guess: enough that the sender rarely waits.
 const FRAMES_WAITING_MAX: usize = 16;
 
@@ -49,6 +53,8 @@ pub(super) async fn changed(
     let has_messages = content_type.is_some_and(|it| {
         ["application/grpc", "application/grpc+proto"].contains(&it)
             || it.starts_with("application/connect+")
+            // Other answers of gRPC-Web end, and are changed as a whole.
+            || (it == WEB && path.contains("Subscribe"))
     });
     if has_messages {
         let (sender, receiver) = mpsc::channel(FRAMES_WAITING_MAX);
@@ -130,7 +136,7 @@ fn web(body: &Bytes, fault: AnswerFault) -> Bytes {
     for (flag, content) in parts {
         let text = String::from_utf8_lossy(content).replace(' ', "");
         let is_ok = text.contains("grpc-status:0");
-        let replace = flag == 0x80 && (fault == AnswerFault::LateError || !is_ok);
+        let replace = flag == WEB_END && (fault == AnswerFault::LateError || !is_ok);
         let trailers = format!("grpc-status:{status}\r\n");
         let mut message = framed(if replace { trailers.as_bytes() } else { content });
         message[0] = flag;
@@ -165,6 +171,12 @@ impl Pump {
             while let Some((flag, message)) = next_framed(&mut waiting) {
                 if flag == CONNECT_END {
                     let _ = self.sender.send(Ok(Frame::data(self.connect_end(&message)))).await;
+                    return;
+                }
+                if flag == WEB_END {
+                    let mut end = framed(&message);
+                    end[0] = WEB_END;
+                    let _ = self.sender.send(Ok(Frame::data(web(&end.into(), self.fault)))).await;
                     return;
                 }
                 if self.fault == AnswerFault::Slow && self.path.contains("Subscribe") {

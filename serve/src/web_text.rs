@@ -1,0 +1,128 @@
+//! The text form of gRPC-Web: requests in base64 (gRPC-Web, Text-encoded streams).
+//!
+//! A client may pad each piece that it writes, and the network cuts the pieces anywhere. The library takes what has
+//! come at once as one text, so the cuts would decide if a request is read. This body takes padding at the end of any
+//! group of four characters.
+
+use std::error::Error;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::{Bytes, BytesMut};
+use hyper::body::{Body as HttpBody, Frame};
+
+/// Characters of a group, and the bytes that they become at most. Specified: RFC 4648 §4.
+const GROUP_LEN: usize = 4;
+const GROUP_LEN_BYTES: usize = 3;
+
+/// The error of a body. The library passes its text on.
+type BoxError = Box<dyn Error + Send + Sync>;
+
+/// The text is no base64.
+#[derive(Debug, thiserror::Error)]
+#[error("malformed base64 request")]
+struct MalformedTextError;
+
+/// A body in base64, decoded.
+pub(crate) struct TextBody<B> {
+    text: B,
+    /// The beginning of a group, at most three characters.
+    rest: BytesMut,
+}
+
+impl<B> TextBody<B> {
+    pub(crate) fn new(text: B) -> Self {
+        Self { text, rest: BytesMut::new() }
+    }
+
+    /// Decodes the groups that are whole with `text`, and keeps what is left.
+    fn decode(&mut self, text: &[u8]) -> Result<Bytes, MalformedTextError> {
+        self.rest.extend_from_slice(text);
+        let text = self.rest.split_to(self.rest.len() / GROUP_LEN * GROUP_LEN);
+        let mut bytes = Vec::with_capacity(text.len() / GROUP_LEN * GROUP_LEN_BYTES);
+        let mut left = &text[..];
+        while !left.is_empty() {
+            let padding = left.iter().position(|character| *character == b'=');
+            let run_len = padding.map_or(left.len(), |at| at / GROUP_LEN * GROUP_LEN);
+            let (run, others) = left.split_at(run_len);
+            STANDARD.decode_vec(run, &mut bytes).map_err(|_| MalformedTextError)?;
+            // The group with padding, which ends a piece.
+            let (padded, others) = others.split_at(others.len().min(GROUP_LEN));
+            let mut last = [0; GROUP_LEN_BYTES];
+            let len = STANDARD.decode_slice(padded, &mut last).map_err(|_| MalformedTextError)?;
+            bytes.extend_from_slice(&last[..len]);
+            left = others;
+        }
+        Ok(bytes.into())
+    }
+}
+
+impl<B> HttpBody for TextBody<B>
+where
+    B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Unpin,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        loop {
+            let text = match ready!(Pin::new(&mut self.text).poll_frame(cx)) {
+                Some(Ok(frame)) => frame.into_data(),
+                Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
+                None if self.rest.is_empty() => return Poll::Ready(None),
+                None => {
+                    self.rest.clear();
+                    return Poll::Ready(Some(Err(MalformedTextError.into())));
+                }
+            };
+            // gRPC gives trailers of a request no meaning.
+            let Ok(text) = text else { continue };
+            match self.decode(&text) {
+                Ok(bytes) if bytes.is_empty() => {}
+                Ok(bytes) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
+                Err(malformed) => return Poll::Ready(Some(Err(malformed.into()))),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::stream;
+    use http_body_util::{BodyExt as _, StreamBody};
+
+    use super::*;
+
+    /// Returns what a text becomes that comes in pieces of `len` characters; `None` if it is refused.
+    async fn decoded(text: &str, len: usize) -> Option<Bytes> {
+        let piece = |piece: &[u8]| Ok::<_, BoxError>(Frame::data(Bytes::copy_from_slice(piece)));
+        let pieces: Vec<_> = text.as_bytes().chunks(len).map(piece).collect();
+        let body = TextBody::new(StreamBody::new(stream::iter(pieces)));
+        Some(BodyExt::collect(body).await.ok()?.to_bytes())
+    }
+
+    #[tokio::test]
+    async fn padding_ends_any_group_however_the_text_is_cut() {
+        let hello = Bytes::from_static(b"hello");
+        for text in ["aGVsbG8=", "aA==ZQ==bA==bA==bw==", "aGU=bGxv", "aA==ZWxsbw=="] {
+            for len in 1..=text.len() {
+                assert_eq!(decoded(text, len).await.as_ref(), Some(&hello), "{text} by {len}");
+            }
+        }
+        assert_eq!(decoded("", 1).await, Some(Bytes::new()));
+    }
+
+    #[tokio::test]
+    async fn what_is_no_base64_is_refused_however_it_is_cut() {
+        for text in ["aGVsbG8", "@@@@", "aGVs====", "aA=A", "a===", "aA==b", "aGVs\naGVs"] {
+            for len in 1..=text.len() {
+                assert_eq!(decoded(text, len).await, None, "{text:?} by {len}");
+            }
+        }
+    }
+}
