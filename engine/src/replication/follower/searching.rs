@@ -31,6 +31,7 @@ use super::search::{
     IN_TURNS_FROM, PlaceSearch, SEARCH_AGAIN_AFTER, SEARCH_EVERY, SEARCH_FOR, SearchTurns,
 };
 use super::{Follower, PendingWrites};
+use crate::misbehavior::stated_ns;
 
 impl Follower {
     /// Searches for the places before `behind`, a signed envelope. `from` has sent it, and not these places.
@@ -83,7 +84,9 @@ impl Follower {
         if from == self.originator {
             return Duration::ZERO;
         }
-        let signed_ns = behind.facts.as_ref().map(|facts| facts.originator_ns);
+        let of_facts = behind.facts.as_ref().map(|facts| facts.originator_ns);
+        // Most envelopes that break a rule have no facts.
+        let signed_ns = of_facts.or_else(|| stated_ns(&behind.bytes));
         let times = self.wall_ns.zip(signed_ns);
         let age_ns = times.map_or(0, |(now_ns, signed_ns)| now_ns.saturating_sub(signed_ns));
         SEARCH_FOR.saturating_sub(Duration::from_nanos(u64::try_from(age_ns).unwrap_or(0)))

@@ -1,5 +1,9 @@
 //! Searches for places that a peer has left out: when they end, and when they go on.
 
+use hawser_proto::envelope::{OriginatorEnvelope, Proof};
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use prost::Message as _;
+
 use super::expiry::{NOW_NS, dated};
 use super::*;
 use crate::replication::follower::choice::STALL_TIMEOUT;
@@ -200,12 +204,26 @@ fn claimed_long_ago(source: OriginatorId, others: &[OriginatorId]) -> Rig {
     rig
 }
 
+/// An envelope of this time that breaks a rule.
+fn invalid(sequence: u64, originator_ns: i64) -> StrandItem<VerifyResult> {
+    let statement = pb::UnsignedOriginatorEnvelope {
+        originator_node_id: SOURCE.0,
+        originator_sequence_id: sequence,
+        originator_ns,
+        ..Default::default()
+    };
+    let proof = Proof::Transaction([1; 32]);
+    let bytes = OriginatorEnvelope::encode(statement.encode_to_vec().into(), proof);
+    StrandItem::Envelope(Ok(LogEntry { bytes, ..entry(sequence) }))
+}
+
 /// The relay has claimed the places before they existed. The other peer is connected all the time, and gets place 2 a
 /// moment after it has answered.
 #[test]
 fn a_relay_passes_over_no_place_that_other_peers_may_be_about_to_get() {
     let young = [NOW_NS, NOW_NS + 1, NOW_NS - MINUTE_NS + 1].map(|ns| vec![dated(3, ns)]);
-    for behind in young.into_iter().chain([envelopes([3])]) {
+    let no_facts = [envelopes([3]), vec![invalid(3, NOW_NS - MINUTE_NS + 1)]];
+    for behind in young.into_iter().chain(no_facts) {
         let mut rig = claimed_long_ago(OTHER, &[THIRD]);
         rig.answer(OTHER, behind);
         rig.answer(OTHER, vec![StrandItem::End]);
@@ -222,10 +240,12 @@ fn a_relay_passes_over_no_place_that_other_peers_may_be_about_to_get() {
     assert_eq!(count_appends(&rig.wait(SEARCH_AGAIN_AFTER)), 0);
     assert!(rig.answer(THIRD, envelopes([2])).contains(&appends([2])));
 
-    let mut rig = claimed_long_ago(OTHER, &[THIRD]);
-    rig.answer(OTHER, vec![dated(3, NOW_NS - MINUTE_NS)]);
-    rig.answer(OTHER, vec![StrandItem::End]);
-    assert!(marks_missing(&rig.answer(THIRD, vec![StrandItem::End]), 2, 2));
+    for behind in [dated(3, NOW_NS - MINUTE_NS), invalid(3, NOW_NS - MINUTE_NS)] {
+        let mut rig = claimed_long_ago(OTHER, &[THIRD]);
+        rig.answer(OTHER, vec![behind]);
+        rig.answer(OTHER, vec![StrandItem::End]);
+        assert!(marks_missing(&rig.answer(THIRD, vec![StrandItem::End]), 2, 2));
+    }
 }
 
 /// A peer that breaks a rule may connect again, as one whose connection was lost.
