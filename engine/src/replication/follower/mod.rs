@@ -8,9 +8,9 @@
 //! and only places that no peer has shown for [`SEARCH_FOR`] are marked missing, provided that at
 //! least one peer has answered, and that peers do not go on sending the range. If every connected
 //! peer has answered, this time counts from the first claim of what follows, by the peer that has
-//! passed the places over: many such gaps do not add up to hours. One claim is believed: the
-//! strand's own node may say that the retention of its envelopes ran out, since no other node needs
-//! to keep what that node dropped.
+//! passed the places over, and for a relay also from the time of the envelope that follows: many
+//! such gaps do not add up to hours. One claim is believed: the strand's own node may say that the
+//! retention of its envelopes ran out, since no other node needs to keep what that node dropped.
 
 mod choice;
 mod claims;
@@ -259,6 +259,7 @@ impl Follower {
                 self.note_violation(now, peer);
                 self.release_part(peer);
                 self.peers.remove(&peer);
+                self.note_peers_changed(now);
                 self.effects.push_back(Effect::Disconnect { peer, violation });
             }
         }
@@ -417,8 +418,7 @@ impl Follower {
             let skip = self.skip(next, sequence.previous(), SkipReason::Expired);
             self.accept(now, skip, writes);
         } else if sequence > next {
-            let can_have_expired = self.can_have_expired_before(&entry);
-            self.start_or_narrow_search(now, from, sequence.previous(), can_have_expired);
+            self.start_or_narrow_search(now, from, &entry);
             self.end_expired_search(now, writes);
             return Ok(());
         }

@@ -15,29 +15,34 @@
 //! first claim of what follows, by the peer that has passed the places over. A peer that holds the places shows them,
 //! because each connected one has to answer first. One that has just lost its connection has ten seconds to come back
 //! if the strand's own node has passed them over, which harms only its own strand, and a minute if a relay has.
+//!
+//! A relay can claim places before they exist, and pass them over before they reach a peer that answers for them. So if
+//! a relay has passed them over, the minute counts from the time of the envelope behind them at the earliest: the
+//! strand's node has signed that, and the relay cannot change it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hawser_proto::{OriginatorId, SequenceId};
-use hawser_storage::SkipReason;
+use hawser_storage::{LogEntry, SkipReason};
 
 use super::parts::ReceivedTotal;
 use super::search::{
     IN_TURNS_FROM, PlaceSearch, SEARCH_AGAIN_AFTER, SEARCH_EVERY, SEARCH_FOR, SearchTurns,
 };
 use super::{Follower, PendingWrites};
+use crate::misbehavior::stated_ns;
 
 impl Follower {
-    /// Searches for the places up to `through`, which `from` did not send although a signed envelope
-    /// follows them.
+    /// Searches for the places before `behind`, a signed envelope. `from` has sent it, and not these places.
     pub(super) fn start_or_narrow_search(
         &mut self,
         now: Instant,
         from: OriginatorId,
-        through: SequenceId,
-        can_have_expired: bool,
+        behind: &LogEntry,
     ) {
+        let through = behind.id.sequence.previous();
+        let can_have_expired = self.can_have_expired_before(behind);
         match &mut self.search {
             // A peer has sent a part of the gap from further up; only the places below are sought.
             Some(search) if through < search.through => {
@@ -47,7 +52,7 @@ impl Follower {
             None => {
                 let is_long = through.0.saturating_sub(self.accepted.0) > IN_TURNS_FROM;
                 let claims = self.peers.get(&from).filter(|_| !is_long).map(|peer| &peer.claims);
-                let claimed_at = claims.and_then(|claims| claims.since(through.next()));
+                let claimed_at = claims.and_then(|claims| claims.since(behind.id.sequence));
                 let settles_for =
                     if from == self.originator { SEARCH_AGAIN_AFTER } else { SEARCH_FOR };
                 self.search = Some(PlaceSearch {
@@ -55,6 +60,7 @@ impl Follower {
                     left_out_by: from,
                     until: now + SEARCH_FOR,
                     due: (claimed_at.unwrap_or(now) + SEARCH_FOR)
+                        .max(now + self.rest_of_minute(from, behind))
                         .max(self.changed_at + settles_for),
                     settles_for,
                     answered_by: BTreeSet::new(),
@@ -70,6 +76,20 @@ impl Follower {
                 self.ask_for_search(now);
             }
         }
+    }
+
+    /// Returns the rest of the minute that other peers have had for the places before `behind` since it was signed, if
+    /// a relay has sent it; all of it if the time is not known. The strand's own node chooses the times that it signs.
+    fn rest_of_minute(&self, from: OriginatorId, behind: &LogEntry) -> Duration {
+        if from == self.originator {
+            return Duration::ZERO;
+        }
+        let of_facts = behind.facts.as_ref().map(|facts| facts.originator_ns);
+        // Most envelopes that break a rule have no facts.
+        let signed_ns = of_facts.or_else(|| stated_ns(&behind.bytes));
+        let times = self.wall_ns.zip(signed_ns);
+        let age_ns = times.map_or(0, |(now_ns, signed_ns)| now_ns.saturating_sub(signed_ns));
+        SEARCH_FOR.saturating_sub(Duration::from_nanos(u64::try_from(age_ns).unwrap_or(0)))
     }
 
     /// Sets the time at which each peer is asked for the places of a search that begins.
@@ -154,10 +174,14 @@ impl Follower {
         }
     }
 
-    /// Returns the time at which the search ends because every connected peer has answered; `None` while one has not.
+    /// Returns the time at which the search ends because every connected peer has answered; `None` while one has not. A
+    /// node that has left the network is asked for nothing.
     pub(super) fn answered_until(&self) -> Option<Instant> {
         let search = self.search.as_ref().filter(|search| !search.goes_on())?;
-        let have_answered = self.peers.keys().all(|peer| search.answered_by.contains(peer));
+        let is_asked =
+            |peer: &&OriginatorId| !(self.choice.is_relayed && **peer == self.originator);
+        let mut asked = self.peers.keys().filter(is_asked);
+        let have_answered = asked.all(|peer| search.answered_by.contains(peer));
         (have_answered && !self.peers.is_empty()).then_some(search.due)
     }
 

@@ -505,6 +505,7 @@ fn claims_never_move_the_head_of_the_strand() {
 enum Input {
     Up(u32),
     Down(u32),
+    Claims(u32, u64),
     Pieces(u32, Vec<StrandItem<u64>>),
     Durable,
     Wait(u64),
@@ -528,6 +529,7 @@ fn inputs() -> impl Strategy<Value = Input> {
     prop_oneof![
         2 => peer().prop_map(Input::Up),
         1 => peer().prop_map(Input::Down),
+        1 => (peer(), 0u64..40).prop_map(|(peer, head)| Input::Claims(peer, head)),
         6 => (peer(), proptest::collection::vec(items(), 0..6))
             .prop_map(|(peer, items)| Input::Pieces(peer, items)),
         1 => Just(Input::Durable),
@@ -547,6 +549,7 @@ proptest! {
             let effects = match input {
                 Input::Up(peer) => rig.up(OriginatorId(peer)),
                 Input::Down(peer) => rig.down(OriginatorId(peer)),
+                Input::Claims(peer, head) => rig.claims(OriginatorId(peer), head),
                 Input::Wait(seconds) => rig.wait(Duration::from_secs(seconds)),
                 Input::Durable => {
                     let accepted = rig.follower.accepted();

@@ -6,9 +6,10 @@ use hawser_storage::Facts;
 use super::*;
 
 const TWO_DAYS_NS: i64 = 2 * 86_400 * 1_000_000_000;
-const NOW_NS: i64 = 10 * TWO_DAYS_NS;
+pub(super) const NOW_NS: i64 = 10 * TWO_DAYS_NS;
 
-fn dated(sequence: u64, originator_ns: i64) -> StrandItem<VerifyResult> {
+/// An envelope of this time.
+pub(super) fn dated(sequence: u64, originator_ns: i64) -> StrandItem<VerifyResult> {
     let facts = Facts {
         topic: Some(Topic::new(TopicKind::GroupMessages, &[1]).unwrap()),
         originator_ns,

@@ -1,5 +1,10 @@
 //! Searches for places that a peer has left out: when they end, and when they go on.
 
+use hawser_proto::envelope::{OriginatorEnvelope, Proof};
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use prost::Message as _;
+
+use super::expiry::{NOW_NS, dated};
 use super::*;
 use crate::replication::follower::choice::STALL_TIMEOUT;
 use crate::replication::follower::search::SEARCH_EVERY;
@@ -126,13 +131,17 @@ fn end_search(rig: &mut Rig, silent: Option<OriginatorId>) {
     }
 }
 
-/// Lets the source pass over the place before `place`, up to the end of the search for it.
+const MINUTE_NS: i64 = 60_000_000_000;
+
+/// Lets the source pass over the place before `place`, up to the end of the search for it. The envelope at `place` is a
+/// minute old.
 fn pass_over(rig: &mut Rig, place: u64, silent: Option<OriginatorId>) {
     let source = rig.follower.source().unwrap();
-    rig.answer(source, envelopes([place]));
+    rig.follower.note_wall(NOW_NS);
+    rig.answer(source, vec![dated(place, NOW_NS - MINUTE_NS)]);
     assert!(rig.follower.is_searching(), "{place}");
     end_search(rig, silent);
-    rig.answer(source, envelopes([place]));
+    rig.answer(source, vec![dated(place, NOW_NS - MINUTE_NS)]);
     assert_eq!(rig.follower.accepted(), SequenceId(place));
 }
 
@@ -181,6 +190,89 @@ fn a_place_that_a_peer_holds_is_found_however_old_the_claim_is() {
     assert!(rig.follower.is_searching());
     rig.up(OTHER);
     assert!(rig.answer(OTHER, envelopes([6])).contains(&appends([6])));
+}
+
+/// A follower that holds place 1, two minutes after `source` claimed nine places and `others` connected.
+fn claimed_long_ago(source: OriginatorId, others: &[OriginatorId]) -> Rig {
+    let mut rig = Rig::new(0);
+    rig.follower.note_wall(NOW_NS);
+    rig.follower.handle_peer_up(rig.now, source, SequenceId(9));
+    others.iter().for_each(|peer| rig.follower.handle_peer_up(rig.now, *peer, SequenceId::NONE));
+    rig.effects();
+    rig.answer(source, envelopes([1]));
+    rig.now += 2 * SEARCH_FOR;
+    rig
+}
+
+/// An envelope of this time that breaks a rule.
+fn invalid(sequence: u64, originator_ns: i64) -> StrandItem<VerifyResult> {
+    let statement = pb::UnsignedOriginatorEnvelope {
+        originator_node_id: SOURCE.0,
+        originator_sequence_id: sequence,
+        originator_ns,
+        ..Default::default()
+    };
+    let proof = Proof::Transaction([1; 32]);
+    let bytes = OriginatorEnvelope::encode(statement.encode_to_vec().into(), proof);
+    StrandItem::Envelope(Ok(LogEntry { bytes, ..entry(sequence) }))
+}
+
+/// The relay has claimed the places before they existed. The other peer is connected all the time, and gets place 2 a
+/// moment after it has answered.
+#[test]
+fn a_relay_passes_over_no_place_that_other_peers_may_be_about_to_get() {
+    let young = [NOW_NS, NOW_NS + 1, NOW_NS - MINUTE_NS + 1].map(|ns| vec![dated(3, ns)]);
+    let no_facts = [envelopes([3]), vec![invalid(3, NOW_NS - MINUTE_NS + 1)]];
+    for behind in young.into_iter().chain(no_facts) {
+        let mut rig = claimed_long_ago(OTHER, &[THIRD]);
+        rig.answer(OTHER, behind);
+        rig.answer(OTHER, vec![StrandItem::End]);
+        let effects = rig.answer(THIRD, vec![StrandItem::End]);
+        assert_eq!(count_appends(&effects), 0);
+        assert!(rig.follower.is_searching());
+    }
+
+    let mut rig = claimed_long_ago(OTHER, &[THIRD]);
+    rig.answer(OTHER, vec![dated(3, NOW_NS)]);
+    for peer in [OTHER, THIRD] {
+        rig.answer(peer, vec![StrandItem::End]);
+    }
+    assert_eq!(count_appends(&rig.wait(SEARCH_AGAIN_AFTER)), 0);
+    assert!(rig.answer(THIRD, envelopes([2])).contains(&appends([2])));
+
+    for behind in [dated(3, NOW_NS - MINUTE_NS), invalid(3, NOW_NS - MINUTE_NS)] {
+        let mut rig = claimed_long_ago(OTHER, &[THIRD]);
+        rig.answer(OTHER, vec![behind]);
+        rig.answer(OTHER, vec![StrandItem::End]);
+        assert!(marks_missing(&rig.answer(THIRD, vec![StrandItem::End]), 2, 2));
+    }
+}
+
+/// A peer that breaks a rule may connect again, as one whose connection was lost.
+#[test]
+fn a_search_does_not_end_at_the_moment_at_which_a_peer_breaks_a_rule() {
+    let mut rig = claimed_long_ago(SOURCE, &[OTHER, THIRD]);
+    rig.answer(SOURCE, envelopes([3]));
+    for peer in [SOURCE, THIRD] {
+        assert_eq!(count_appends(&rig.answer(peer, vec![StrandItem::End])), 0);
+    }
+    let forged = vec![StrandItem::Envelope(Err(PeerViolation::ForgedSignature))];
+    let effects = rig.answer(OTHER, forged);
+    assert_eq!(count_appends(&effects), 0, "{effects:?}");
+    assert!(rig.follower.is_searching());
+    assert!(marks_missing(&rig.wait(SEARCH_AGAIN_AFTER), 2, 2));
+}
+
+/// It is connected, and is asked for nothing.
+#[test]
+fn a_search_does_not_wait_for_the_answer_of_a_node_that_has_left() {
+    let mut rig = claimed_long_ago(OTHER, &[]);
+    rig.follower.handle_membership(rig.now, false);
+    rig.up(SOURCE);
+    pass_over(&mut rig, 3, None);
+    let before = rig.now;
+    pass_over(&mut rig, 5, None);
+    assert_eq!(rig.now, before);
 }
 
 /// Begins a search for 20,000 places that the source has left out, beside ten other peers. Returns these.
