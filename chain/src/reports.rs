@@ -177,7 +177,8 @@ impl ReportManager {
         }
     }
 
-    /// Returns the report at an index of an originator's list, as most endpoints show it.
+    /// Returns the report at an index of an originator's list, as most of those endpoints show it that agree with
+    /// `known`: the report by the contract's events, which may be behind the contract.
     ///
     /// # Errors
     /// Fails when there is no such report, or the contract cannot be read.
@@ -185,6 +186,7 @@ impl ReportManager {
         &self,
         originator: u32,
         index: u64,
+        known: &ContractReport,
     ) -> Result<ContractReport, ReportManagerError> {
         let each = |chain: Chain| async move {
             match self.stated(&chain, originator, index).await {
@@ -194,7 +196,7 @@ impl ReportManager {
         };
         let stated = self.endpoints.each_soon(ANSWER_MAX, prices::GRACE, each).await;
         let stated: Vec<_> = stated.unwrap_or_default().into_iter().flatten().collect();
-        if let Some(agreed) = agreed(&stated) {
+        if let Some(agreed) = agreed(&stated, known) {
             return Ok(agreed);
         }
         let one = |chain: Chain| async move { self.stated(&chain, originator, index).await };
@@ -350,11 +352,14 @@ impl ReportManager {
 }
 
 /// Returns the statement that most endpoints make about a report; of equally many the one with less settled, which
-/// costs a request at worst. `None` if there is none.
-fn agreed(stated: &[ContractReport]) -> Option<ContractReport> {
+/// costs a request at worst. A statement about another report than the `known` one counts only without one about that,
+/// and so does one with less settled than is known: the contract never takes leaves back. `None` if there is none.
+fn agreed(stated: &[ContractReport], known: &ContractReport) -> Option<ContractReport> {
     let rank = |it: &&ContractReport| {
+        let is_same = (it.start, it.end, it.root) == (known.start, known.end, known.root);
+        let is_behind = it.offset < known.offset;
         let alike = stated.iter().filter(|other| other == it).count();
-        (alike, !it.is_settled, Reverse(it.offset))
+        (is_same, !is_behind, alike, !it.is_settled, Reverse(it.offset))
     };
     stated.iter().max_by_key(rank).copied()
 }
@@ -369,16 +374,37 @@ mod tests {
             ContractReport { start: 3, end: 9, root: [1; 32], offset: 5, is_settled: false };
         let settled = ContractReport { offset: 10, is_settled: true, ..honest };
         let ahead = ContractReport { offset: 7, ..honest };
-        for lie in [settled, ahead, ContractReport { root: [2; 32], ..settled }] {
-            assert_eq!(agreed(&[lie, honest]), Some(honest));
-            assert_eq!(agreed(&[honest, lie]), Some(honest));
+        let known = ContractReport { offset: 3, ..honest };
+        let behind = ContractReport { offset: 2, ..honest };
+        let other = ContractReport { root: [2; 32], offset: 0, ..honest };
+        for lie in [settled, ahead, behind, other, ContractReport { end: 8, ..settled }] {
+            assert_eq!(agreed(&[lie, honest], &known), Some(honest), "{lie:?}");
+            assert_eq!(agreed(&[honest, lie], &known), Some(honest), "{lie:?}");
             for stated in [[lie, honest, honest], [honest, lie, honest], [honest, honest, lie]] {
-                assert_eq!(agreed(&stated), Some(honest));
+                assert_eq!(agreed(&stated, &known), Some(honest), "{lie:?}");
             }
         }
-        let behind = ContractReport { offset: 0, ..honest };
-        assert_eq!(agreed(&[behind, honest, honest]), Some(honest));
-        assert_eq!(agreed(&[settled]), Some(settled), "a single endpoint is believed");
-        assert_eq!(agreed(&[]), None);
+        // With less settled than is true, and no less than is known, until the caller knows more.
+        let less = ContractReport { offset: 4, ..honest };
+        assert_eq!(agreed(&[less, honest], &known), Some(less));
+        assert_eq!(agreed(&[less, honest], &honest), Some(honest));
+        assert_eq!(agreed(&[less, honest, honest], &known), Some(honest));
+        for alone in [settled, behind, other] {
+            assert_eq!(agreed(&[alone], &known), Some(alone), "a single endpoint is believed");
+        }
+        assert_eq!(agreed(&[], &known), None);
+    }
+
+    #[test]
+    fn two_endpoints_of_three_show_no_other_report_than_the_known_one() {
+        let honest =
+            ContractReport { start: 3, end: 9, root: [1; 32], offset: 0, is_settled: false };
+        for lie in [
+            ContractReport { root: [2; 32], ..honest },
+            ContractReport { start: 0, ..honest },
+            ContractReport { end: 10, offset: 7, is_settled: true, ..honest },
+        ] {
+            assert_eq!(agreed(&[lie, honest, lie], &honest), Some(honest), "{lie:?}");
+        }
     }
 }
