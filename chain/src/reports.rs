@@ -261,7 +261,7 @@ impl ReportManager {
         let within = self.spending.lock().take_up_to(hour_max_wei, price_wei, cost_wei, now);
         within.map_err(SendError::Ceiling)?;
         let sent = sender.send_in_place_of(replaced, call, &quote).await;
-        self.note_outcome(&sender, &quote, &sent).await;
+        self.note_outcome(&sender, replaced, &quote, &sent).await;
         sent?;
         Ok(())
     }
@@ -289,24 +289,28 @@ impl ReportManager {
         Ok((quote, Some(nonce)))
     }
 
-    /// Takes note of the nonce that holds up the account, after a transaction at the fees of this quote.
+    /// Takes note of the nonce that holds up the account, after a transaction at the fees of this quote, with the nonce
+    /// `replaced` if there was one.
     async fn note_outcome(
         &self,
         sender: &Sender,
+        replaced: Option<u64>,
         quote: &Quote,
         sent: &Result<TransactionReceipt, SendError>,
     ) {
-        let stuck = match sent {
-            Err(SendError::NotMined { .. } | SendError::Contested { .. }) => {
-                // The first one may be of an earlier run of this node.
-                let Ok(first) = sender.first_agreed_pending().await else { return };
-                first.map(|nonce| StuckNonce::new(nonce, quote))
+        let sent = match sent {
+            Err(SendError::NotMined { nonce, .. }) => Some(*nonce),
+            Err(SendError::Contested { .. }) => replaced,
+            Ok(_) | Err(SendError::NonceTaken { .. } | SendError::Reverted { .. }) => {
+                *self.stuck.lock() = None;
+                return;
             }
-            Ok(_) | Err(SendError::NonceTaken { .. } | SendError::Reverted { .. }) => None,
             // Nothing was sent, or every endpoint refuses it.
             Err(_) => return,
         };
-        *self.stuck.lock() = stuck;
+        // The first one may be of an earlier run of this node.
+        let Ok(first) = sender.first_agreed_pending().await else { return };
+        *self.stuck.lock() = first.map(|nonce| StuckNonce::new(nonce, sent, quote));
     }
 
     /// Returns a sender of the account at an endpoint that shows the contract.
