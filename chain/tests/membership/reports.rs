@@ -232,11 +232,12 @@ pub(crate) async fn reports_are_submitted_once_and_settled_in_batches(kind: Chai
 }
 
 /// The price of gas rises after a transaction was signed, so that no block takes it. Later transactions would wait
-/// behind it, until no node submits the report any more.
+/// behind it, until no node submits the report any more. One endpoint of three calls the transaction mined.
 #[tokio::test]
 async fn a_transaction_that_has_become_too_cheap_is_replaced_by_the_next_one() {
     let chain = Chain::start(ChainBackend::Embedded).await;
     chain.proxies[0].set(|faults| *faults = Faults::NONE);
+    chain.proxies[1].set(|faults| faults.miscounts = 1);
     let settlement = &chain.network.settlement;
     let provider = settlement.provider();
     let account = deploy::accounts().swap_remove(1).address();
