@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use crate::broadcast::Witnesses;
 use crate::contracts::PayerReportManager;
 use crate::contracts::payer_report_manager::PayerReportManager::PayerReportSignature;
-use crate::endpoints::Endpoints;
+use crate::endpoints::{AnswerTimes, Endpoints};
 use crate::prices;
 use crate::send::{
     Call, Chain, Quote, RECEIPT_MAX, RequestError, SendError, Sender, StuckNonce, ViewError,
@@ -32,6 +32,10 @@ use crate::spending::{Spending, SpendingLimits};
 const LEFT_TO_SUBMISSIONS: u128 = 4;
 /// The time limit for an endpoint to show the contract, if several are asked. Guess.
 const ANSWER_MAX: Duration = Duration::from_secs(3);
+/// The time limits of such a question. An endpoint that has just failed has the whole time: if it is the only honest
+/// one, its answer decides.
+const ANSWER_TIMES: AnswerTimes =
+    AnswerTimes { time_max: ANSWER_MAX, paused_max: ANSWER_MAX, grace: prices::GRACE };
 
 /// Error of a call of the payer report manager.
 #[derive(Debug, thiserror::Error)]
@@ -194,7 +198,7 @@ impl ReportManager {
                 stated => Ok(stated.ok()),
             }
         };
-        let stated = self.endpoints.each_soon(ANSWER_MAX, prices::GRACE, each).await;
+        let stated = self.endpoints.each_soon_even_paused(ANSWER_TIMES, each).await;
         let stated: Vec<_> = stated.unwrap_or_default().into_iter().flatten().collect();
         if let Some(agreed) = agreed(&stated, known) {
             return Ok(agreed);
@@ -326,7 +330,7 @@ impl ReportManager {
         let check = |chain: Chain| async move { self.checked(chain).await };
         let (chain, checked) = self.endpoints.ask(check).await.map_err(ViewError::from)?;
         let Err(wrong) = checked else { return Ok(chain) };
-        let others = self.endpoints.each_soon(ANSWER_MAX, prices::GRACE, check).await;
+        let others = self.endpoints.each_soon_even_paused(ANSWER_TIMES, check).await;
         let mut others = others.unwrap_or_default().into_iter();
         let Some((other, _)) = others.find(|(_, checked)| checked.is_ok()) else {
             return Err(wrong);

@@ -14,7 +14,7 @@ use hawser_chain::index::{
     WalkSettings,
 };
 use hawser_chain::reports::{ContractReport, ReportManager, ReportManagerError, SubmitOutcome};
-use hawser_chain::send::SendError;
+use hawser_chain::send::{RequestError, SendError};
 use hawser_chain::spending::{CeilingError, SpendingLimits};
 use hawser_devchain::deploy;
 use hawser_proto::{Address, OriginatorId, SecretKey, SequenceId};
@@ -266,11 +266,20 @@ async fn a_transaction_that_has_become_too_cheap_is_replaced_by_the_next_one() {
     assert_eq!(count(BlockId::pending()).await, before + 1, "nothing waits any more");
 }
 
-/// The preferred endpoint shows another contract at the address, and other reports.
+fn gone() -> RequestError {
+    RequestError::Unreachable { endpoint: String::new(), reason: "gone".into() }
+}
+
+/// The preferred endpoint shows another contract at the address, and other reports. The others have just failed.
 #[tokio::test]
 async fn an_endpoint_that_feigns_the_contract_stops_neither_submission_nor_settlement() {
     let chain = Chain::start(ChainBackend::Embedded).await;
     chain.proxies[0].set(|faults| *faults = Faults { feigns: true, ..Faults::NONE });
+    for _ in 0..8 {
+        chain.endpoints.ask(|_| async { Err::<(), _>(gone()) }).await.unwrap_err();
+    }
+    chain.endpoints.ask(|_| async { Ok::<_, RequestError>(()) }).await.unwrap();
+    assert_eq!(chain.endpoints.status().iter().filter(|it| it.error.is_some()).count(), 2);
     let leaves = Leaves::sum([(Address([1; 20]), 500_001)]);
     let first = report(0, 9, &leaves);
     let (manager, attested) = (&chain.manager, chain.attested(&first));
