@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use crate::broadcast::Witnesses;
 use crate::contracts::PayerReportManager;
 use crate::contracts::payer_report_manager::PayerReportManager::PayerReportSignature;
-use crate::endpoints::Endpoints;
+use crate::endpoints::{AnswerTimes, Endpoints};
 use crate::prices;
 use crate::send::{
     Call, Chain, Quote, RECEIPT_MAX, RequestError, SendError, Sender, StuckNonce, ViewError,
@@ -32,6 +32,10 @@ use crate::spending::{Spending, SpendingLimits};
 const LEFT_TO_SUBMISSIONS: u128 = 4;
 /// The time limit for an endpoint to show the contract, if several are asked. Guess.
 const ANSWER_MAX: Duration = Duration::from_secs(3);
+/// The time limits of such a question. An endpoint that has just failed has the whole time: if it is the only honest
+/// one, its answer decides.
+const ANSWER_TIMES: AnswerTimes =
+    AnswerTimes { time_max: ANSWER_MAX, paused_max: ANSWER_MAX, grace: prices::GRACE };
 
 /// Error of a call of the payer report manager.
 #[derive(Debug, thiserror::Error)]
@@ -177,7 +181,8 @@ impl ReportManager {
         }
     }
 
-    /// Returns the report at an index of an originator's list, as most endpoints show it.
+    /// Returns the report at an index of an originator's list, as most of those endpoints show it that agree with
+    /// `known`: the report by the contract's events, which may be behind the contract.
     ///
     /// # Errors
     /// Fails when there is no such report, or the contract cannot be read.
@@ -185,6 +190,7 @@ impl ReportManager {
         &self,
         originator: u32,
         index: u64,
+        known: &ContractReport,
     ) -> Result<ContractReport, ReportManagerError> {
         let each = |chain: Chain| async move {
             match self.stated(&chain, originator, index).await {
@@ -192,9 +198,9 @@ impl ReportManager {
                 stated => Ok(stated.ok()),
             }
         };
-        let stated = self.endpoints.each_soon(ANSWER_MAX, prices::GRACE, each).await;
+        let stated = self.endpoints.each_soon_even_paused(ANSWER_TIMES, each).await;
         let stated: Vec<_> = stated.unwrap_or_default().into_iter().flatten().collect();
-        if let Some(agreed) = agreed(&stated) {
+        if let Some(agreed) = agreed(&stated, known) {
             return Ok(agreed);
         }
         let one = |chain: Chain| async move { self.stated(&chain, originator, index).await };
@@ -259,7 +265,7 @@ impl ReportManager {
         let within = self.spending.lock().take_up_to(hour_max_wei, price_wei, cost_wei, now);
         within.map_err(SendError::Ceiling)?;
         let sent = sender.send_in_place_of(replaced, call, &quote).await;
-        self.note_outcome(&sender, &quote, &sent).await;
+        self.note_outcome(&sender, replaced, &quote, &sent).await;
         sent?;
         Ok(())
     }
@@ -287,24 +293,28 @@ impl ReportManager {
         Ok((quote, Some(nonce)))
     }
 
-    /// Takes note of the nonce that holds up the account, after a transaction at the fees of this quote.
+    /// Takes note of the nonce that holds up the account, after a transaction at the fees of this quote, with the nonce
+    /// `replaced` if there was one.
     async fn note_outcome(
         &self,
         sender: &Sender,
+        replaced: Option<u64>,
         quote: &Quote,
         sent: &Result<TransactionReceipt, SendError>,
     ) {
-        let stuck = match sent {
-            Err(SendError::NotMined { .. } | SendError::Contested { .. }) => {
-                // The first one may be of an earlier run of this node.
-                let Ok(first) = sender.first_agreed_pending().await else { return };
-                first.map(|nonce| StuckNonce::new(nonce, quote))
+        let sent = match sent {
+            Err(SendError::NotMined { nonce, .. }) => Some(*nonce),
+            Err(SendError::Contested { .. }) => replaced,
+            Ok(_) | Err(SendError::NonceTaken { .. } | SendError::Reverted { .. }) => {
+                *self.stuck.lock() = None;
+                return;
             }
-            Ok(_) | Err(SendError::NonceTaken { .. } | SendError::Reverted { .. }) => None,
             // Nothing was sent, or every endpoint refuses it.
             Err(_) => return,
         };
-        *self.stuck.lock() = stuck;
+        // The first one may be of an earlier run of this node.
+        let Ok(first) = sender.first_agreed_pending().await else { return };
+        *self.stuck.lock() = first.map(|nonce| StuckNonce::new(nonce, sent, quote));
     }
 
     /// Returns a sender of the account at an endpoint that shows the contract.
@@ -320,7 +330,7 @@ impl ReportManager {
         let check = |chain: Chain| async move { self.checked(chain).await };
         let (chain, checked) = self.endpoints.ask(check).await.map_err(ViewError::from)?;
         let Err(wrong) = checked else { return Ok(chain) };
-        let others = self.endpoints.each_soon(ANSWER_MAX, prices::GRACE, check).await;
+        let others = self.endpoints.each_soon_even_paused(ANSWER_TIMES, check).await;
         let mut others = others.unwrap_or_default().into_iter();
         let Some((other, _)) = others.find(|(_, checked)| checked.is_ok()) else {
             return Err(wrong);
@@ -350,11 +360,14 @@ impl ReportManager {
 }
 
 /// Returns the statement that most endpoints make about a report; of equally many the one with less settled, which
-/// costs a request at worst. `None` if there is none.
-fn agreed(stated: &[ContractReport]) -> Option<ContractReport> {
+/// costs a request at worst. A statement about another report than the `known` one counts only without one about that,
+/// and so does one with less settled than is known: the contract never takes leaves back. `None` if there is none.
+fn agreed(stated: &[ContractReport], known: &ContractReport) -> Option<ContractReport> {
     let rank = |it: &&ContractReport| {
+        let is_same = (it.start, it.end, it.root) == (known.start, known.end, known.root);
+        let is_behind = it.offset < known.offset;
         let alike = stated.iter().filter(|other| other == it).count();
-        (alike, !it.is_settled, Reverse(it.offset))
+        (is_same, !is_behind, alike, !it.is_settled, Reverse(it.offset))
     };
     stated.iter().max_by_key(rank).copied()
 }
@@ -369,16 +382,37 @@ mod tests {
             ContractReport { start: 3, end: 9, root: [1; 32], offset: 5, is_settled: false };
         let settled = ContractReport { offset: 10, is_settled: true, ..honest };
         let ahead = ContractReport { offset: 7, ..honest };
-        for lie in [settled, ahead, ContractReport { root: [2; 32], ..settled }] {
-            assert_eq!(agreed(&[lie, honest]), Some(honest));
-            assert_eq!(agreed(&[honest, lie]), Some(honest));
+        let known = ContractReport { offset: 3, ..honest };
+        let behind = ContractReport { offset: 2, ..honest };
+        let other = ContractReport { root: [2; 32], offset: 0, ..honest };
+        for lie in [settled, ahead, behind, other, ContractReport { end: 8, ..settled }] {
+            assert_eq!(agreed(&[lie, honest], &known), Some(honest), "{lie:?}");
+            assert_eq!(agreed(&[honest, lie], &known), Some(honest), "{lie:?}");
             for stated in [[lie, honest, honest], [honest, lie, honest], [honest, honest, lie]] {
-                assert_eq!(agreed(&stated), Some(honest));
+                assert_eq!(agreed(&stated, &known), Some(honest), "{lie:?}");
             }
         }
-        let behind = ContractReport { offset: 0, ..honest };
-        assert_eq!(agreed(&[behind, honest, honest]), Some(honest));
-        assert_eq!(agreed(&[settled]), Some(settled), "a single endpoint is believed");
-        assert_eq!(agreed(&[]), None);
+        // With less settled than is true, and no less than is known, until the caller knows more.
+        let less = ContractReport { offset: 4, ..honest };
+        assert_eq!(agreed(&[less, honest], &known), Some(less));
+        assert_eq!(agreed(&[less, honest], &honest), Some(honest));
+        assert_eq!(agreed(&[less, honest, honest], &known), Some(honest));
+        for alone in [settled, behind, other] {
+            assert_eq!(agreed(&[alone], &known), Some(alone), "a single endpoint is believed");
+        }
+        assert_eq!(agreed(&[], &known), None);
+    }
+
+    #[test]
+    fn two_endpoints_of_three_show_no_other_report_than_the_known_one() {
+        let honest =
+            ContractReport { start: 3, end: 9, root: [1; 32], offset: 0, is_settled: false };
+        for lie in [
+            ContractReport { root: [2; 32], ..honest },
+            ContractReport { start: 0, ..honest },
+            ContractReport { end: 10, offset: 7, is_settled: true, ..honest },
+        ] {
+            assert_eq!(agreed(&[lie, honest, lie], &honest), Some(honest), "{lie:?}");
+        }
     }
 }

@@ -202,7 +202,11 @@ pub fn of_expired(expired: &[ExpiredEnvelope], own: OriginatorId) -> Vec<Option<
 
 #[cfg(test)]
 mod tests {
-    use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, Proof};
+    use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, Payload, Proof};
+    use hawser_proto::pb::xmtp::identity::associations::identity_action::Kind;
+    use hawser_proto::pb::xmtp::identity::associations::{
+        CreateInbox, IdentityAction, IdentityUpdate,
+    };
     use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
     use hawser_proto::sign::originator_digest;
     use hawser_proto::{PayerAddress, SecretKey};
@@ -339,9 +343,12 @@ mod tests {
 
     /// An envelope for so many days that states this expiry.
     fn stored(days: u32, expiry_unixtime: u64) -> Bytes {
+        stored_of(hex::decode(CLIENT).unwrap().into(), days, expiry_unixtime)
+    }
+
+    fn stored_of(client: Bytes, days: u32, expiry_unixtime: u64) -> Bytes {
         use prost::Message as _;
         let key = SecretKey::from_bytes(&[7; 32]).unwrap();
-        let client = Bytes::from(hex::decode(CLIENT).unwrap());
         let statement = pb::UnsignedOriginatorEnvelope {
             originator_node_id: NODE.0,
             originator_sequence_id: 7,
@@ -402,6 +409,28 @@ mod tests {
             let some = Some(expected);
             assert_eq!(facts, [some.clone(), None, some.clone(), None, some.clone(), some]);
         }
+    }
+
+    /// Otherwise, it would go, and its inbox could not be found by the address any more.
+    #[test]
+    fn the_addresses_of_an_identity_update_are_read_also_if_its_payer_and_receipt_are_known() {
+        use prost::Message as _;
+        let initial_identifier = format!("0x{}", "ab".repeat(20));
+        let create = CreateInbox { initial_identifier, ..CreateInbox::default() };
+        let action = IdentityAction { kind: Some(Kind::CreateInbox(create)) };
+        let update = IdentityUpdate { actions: vec![action], ..IdentityUpdate::default() };
+        let target_topic = Bytes::from([&[2_u8][..], &[7; 32]].concat());
+        let client = pb::ClientEnvelope {
+            aad: Some(pb::AuthenticatedData { target_topic, depends_on: None }),
+            payload: Some(Payload::IdentityUpdate(update)),
+        };
+        let bytes = stored_of(client.encode_to_vec().into(), 2, 1_700_000_000);
+        let expected = facts::of_stored(&bytes, Validity::Valid, NODE).unwrap();
+        assert_eq!(expected.addresses.len(), 1);
+        let payer = expected.charge.map(|it| it.payer);
+        let rows = vec![(bytes, payer, expected.receipt)];
+        assert!(payer.is_some() && expected.receipt.is_some());
+        assert_eq!(facts_of(rows, NODE), [Some(expected)]);
     }
 
     proptest! {

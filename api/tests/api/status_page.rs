@@ -144,7 +144,12 @@ impl ReportContract for NoContract {
         async { unreachable!("the status submits nothing") }.boxed()
     }
 
-    fn held(&self, _: OriginatorId, _: u64) -> BoxFuture<'_, Result<SettledSoFar, ContractError>> {
+    fn held(
+        &self,
+        _: OriginatorId,
+        _: u64,
+        _: SettledSoFar,
+    ) -> BoxFuture<'_, Result<SettledSoFar, ContractError>> {
         async { unreachable!("the status asks no contract") }.boxed()
     }
 

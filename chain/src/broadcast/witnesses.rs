@@ -152,12 +152,17 @@ impl Witnesses {
     /// # Errors
     /// The error of the last endpoint, if none has answered.
     pub(crate) async fn next_nonce(&self, account: Address) -> Result<u64, RequestError> {
-        let (mined, pending) = self.agreed_counts(account).await?;
+        let sent = self.sent_count(account);
+        let state = self.counts(account, sent).await?;
+        let (mined, pending) = believed(&state.counts, KnownCounts { mined: sent, used: sent });
         Ok(pending.unwrap_or(mined))
     }
 
-    /// Returns the first nonce of the account that is pending and not mined, by the counts that
-    /// [`next_nonce`](Self::next_nonce) believes; `None` if there is none.
+    /// Returns the first nonce of the account that is pending and not mined; `None` if there is none.
+    ///
+    /// One of two endpoints is believed that all transactions that were handed over are mined: the other one may be
+    /// behind. Of more, two have to say so. Otherwise one that lies would hide the transaction that waits, and later
+    /// ones would wait behind it.
     ///
     /// # Errors
     /// The error of the last endpoint, if none has answered.
@@ -165,15 +170,16 @@ impl Witnesses {
         &self,
         account: Address,
     ) -> Result<Option<u64>, RequestError> {
-        let (mined, pending) = self.agreed_counts(account).await?;
+        let sent = self.sent_count(account);
+        let counts = self.counts(account, sent).await?.counts;
+        let known_mined = if counts.len() > 2 { 0 } else { sent };
+        let (mined, pending) = believed(&counts, KnownCounts { mined: known_mined, used: sent });
         Ok(pending.filter(|pending| *pending > mined).map(|_| mined))
     }
 
-    /// Returns the counts of the account's transactions that are mined, and mined or pending.
-    async fn agreed_counts(&self, account: Address) -> Result<(u64, Option<u64>), RequestError> {
-        let sent = self.0.sent.lock().get(&account).copied().unwrap_or(0);
-        let state = self.counts(account, sent).await?;
-        Ok(believed(&state.counts, KnownCounts { mined: sent, used: sent }))
+    /// Returns the count of the account's transactions up to the highest one that was handed over.
+    fn sent_count(&self, account: Address) -> u64 {
+        self.0.sent.lock().get(&account).copied().unwrap_or(0)
     }
 
     /// Returns the first nonce of the account that an endpoint calls pending and not mined; `None` if each endpoint

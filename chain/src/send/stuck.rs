@@ -3,34 +3,39 @@
 //! For accounts whose calls may be repeated and may come in any order, such as those of the payer report manager. A
 //! broadcaster replaces its transactions by itself.
 
+use alloy::eips::eip1559::Eip1559Estimation;
+
 use super::call::Quote;
 use crate::broadcast::{PRICE_FACTOR_MAX, replacement_price};
 
-/// The first nonce of an account whose transaction was not mined within the time limit, with the fees that a
-/// replacement has to exceed.
+/// The first nonce of an account whose transaction was not mined within the time limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct StuckNonce {
     /// The nonce.
     pub(crate) nonce: u64,
-    max_fee_per_gas: u128,
-    max_priority_fee_per_gas: u128,
+    /// The fees of its transaction, which a replacement has to exceed; `None` if they are not known.
+    fees: Option<Eip1559Estimation>,
 }
 
 impl StuckNonce {
-    /// Returns the nonce at which, or behind which, a transaction with the fees of this quote waits. The transaction of
-    /// the nonce may be of an earlier run, with higher fees: nodes then refuse the replacement, and the next one is
-    /// dearer.
-    pub(crate) fn new(nonce: u64, quote: &Quote) -> Self {
-        let &Quote { max_fee_per_gas, max_priority_fee_per_gas, .. } = quote;
-        Self { nonce, max_fee_per_gas, max_priority_fee_per_gas }
+    /// Returns the first nonce that waits, after a transaction with the fees of this quote was not mined. `sent` is the
+    /// nonce of that transaction, if it is known. If it is another one, the first transaction is of an earlier run of
+    /// the node, and its fees are not known: those of the later one may be many times as high.
+    pub(crate) fn new(nonce: u64, sent: Option<u64>, quote: &Quote) -> Self {
+        let is_sent = sent == Some(nonce);
+        Self { nonce, fees: is_sent.then(|| fees_of(quote)) }
     }
 
     /// Returns a present quote at fees for which nodes let its transaction replace the one that waits; `None` if they
     /// would be more than [`PRICE_FACTOR_MAX`] times the present ones: then the price is not what keeps it waiting.
+    ///
+    /// If the fees of the one that waits are not known, they are taken for the present ones. If they are higher, nodes
+    /// refuse the replacement, and the next one is dearer.
     pub(crate) fn outbid(self, quote: Quote) -> Option<Quote> {
-        let fee = quote.max_fee_per_gas.max(replacement_price(self.max_fee_per_gas));
+        let outbid = self.fees.unwrap_or_else(|| fees_of(&quote));
+        let fee = quote.max_fee_per_gas.max(replacement_price(outbid.max_fee_per_gas));
         let tip = quote.max_priority_fee_per_gas;
-        let tip = tip.max(replacement_price(self.max_priority_fee_per_gas));
+        let tip = tip.max(replacement_price(outbid.max_priority_fee_per_gas));
         let is_sane = fee <= quote.max_fee_per_gas.saturating_mul(PRICE_FACTOR_MAX);
         is_sane.then(|| Quote {
             max_fee_per_gas: fee,
@@ -38,6 +43,11 @@ impl StuckNonce {
             ..quote
         })
     }
+}
+
+fn fees_of(quote: &Quote) -> Eip1559Estimation {
+    let &Quote { max_fee_per_gas, max_priority_fee_per_gas, .. } = quote;
+    Eip1559Estimation { max_fee_per_gas, max_priority_fee_per_gas }
 }
 
 #[cfg(test)]
@@ -53,14 +63,25 @@ mod tests {
 
     #[test]
     fn a_replacement_raises_both_fees_by_what_nodes_demand_and_not_without_end() {
-        let stuck = StuckNonce::new(3, &quote(800, 80));
+        let stuck = StuckNonce::new(3, Some(3), &quote(800, 80));
         assert_eq!(stuck.outbid(quote(700, 10)), Some(quote(901, 91)), "the price has fallen");
         assert_eq!(stuck.outbid(quote(5000, 10)), Some(quote(5000, 91)));
         assert_eq!(stuck.outbid(quote(5000, 500)), Some(quote(5000, 500)));
         assert_eq!(stuck.outbid(quote(112, 1)), None, "more than eight times the price");
         // An endpoint may have stated any fees.
-        let most = StuckNonce::new(3, &quote(u128::MAX, u128::MAX));
+        let most = StuckNonce::new(3, Some(3), &quote(u128::MAX, u128::MAX));
         assert_eq!(most.outbid(quote(7, 7)), None);
         assert_eq!(most.outbid(quote(u128::MAX, 1)), Some(quote(u128::MAX, u128::MAX)));
+    }
+
+    /// Otherwise, after a short rise of the price, nothing would be sent until the price is that high again.
+    #[test]
+    fn a_transaction_of_an_earlier_run_is_not_taken_for_as_dear_as_the_one_that_waits_behind_it() {
+        for sent in [Some(4), None] {
+            let stuck = StuckNonce::new(3, sent, &quote(8000, 800));
+            assert_eq!(stuck.outbid(quote(80, 8)), Some(quote(91, 10)), "{sent:?}");
+        }
+        let own = StuckNonce::new(3, Some(3), &quote(8000, 800));
+        assert_eq!(own.outbid(quote(80, 8)), None);
     }
 }

@@ -13,8 +13,8 @@ use hawser_chain::index::{
     BlockRef, ChainReader, ContractEvent, EventBatch, EventSource, PushSettings, Sink, SinkError,
     WalkSettings,
 };
-use hawser_chain::reports::{ReportManager, ReportManagerError, SubmitOutcome};
-use hawser_chain::send::SendError;
+use hawser_chain::reports::{ContractReport, ReportManager, ReportManagerError, SubmitOutcome};
+use hawser_chain::send::{RequestError, SendError};
 use hawser_chain::spending::{CeilingError, SpendingLimits};
 use hawser_devchain::deploy;
 use hawser_proto::{Address, OriginatorId, SecretKey, SequenceId};
@@ -92,6 +92,17 @@ impl Chain {
     fn attested(&self, report: &PayerReport) -> [Attestation; 1] {
         let id = report.id(self.manager.domain());
         [Attestation::sign(id, NODE, &self.key)]
+    }
+
+    /// Returns the report at an index as the endpoints show it, for a reader of the event of the one with these leaves.
+    async fn kept(
+        &self,
+        index: u64,
+        leaves: &Leaves,
+    ) -> Result<ContractReport, ReportManagerError> {
+        let (root, offset) = (leaves.root(), 0);
+        let known = ContractReport { start: 0, end: 9, root, offset, is_settled: false };
+        self.manager.kept(NODE.0, index, &known).await
     }
 
     /// Checks that nothing is sent above a ceiling: the cost counts before the contract sees the report.
@@ -181,13 +192,13 @@ pub(crate) async fn reports_are_submitted_once_and_settled_in_batches(kind: Chai
     let late = settle(100..120).await.unwrap_err();
     assert!(matches!(&late, ReportManagerError::Send(error) if error.revert().is_some()), "{late}");
     settle(0..100).await.unwrap();
-    let kept = manager.kept(NODE.0, 0).await.unwrap();
+    let kept = chain.kept(0, &leaves).await.unwrap();
     assert_eq!((kept.start, kept.end, kept.root), (0, 9, leaves.root()));
     assert_eq!((kept.offset, kept.is_settled), (100, false));
     assert!(settle(0..100).await.is_err(), "no leaf is settled twice");
     settle(100..120).await.unwrap();
-    assert!(manager.kept(NODE.0, 0).await.unwrap().is_settled);
-    assert!(manager.kept(NODE.0, 1).await.is_err(), "there is one report");
+    assert!(chain.kept(0, &leaves).await.unwrap().is_settled);
+    assert!(chain.kept(1, &leaves).await.is_err(), "there is one report");
 
     // The sum of the rounded-up leaves equals the amount that the contract deducted and the amount
     // that nodes and protocol share.
@@ -221,11 +232,12 @@ pub(crate) async fn reports_are_submitted_once_and_settled_in_batches(kind: Chai
 }
 
 /// The price of gas rises after a transaction was signed, so that no block takes it. Later transactions would wait
-/// behind it, until no node submits the report any more.
+/// behind it, until no node submits the report any more. One endpoint of three calls the transaction mined.
 #[tokio::test]
 async fn a_transaction_that_has_become_too_cheap_is_replaced_by_the_next_one() {
     let chain = Chain::start(ChainBackend::Embedded).await;
     chain.proxies[0].set(|faults| *faults = Faults::NONE);
+    chain.proxies[1].set(|faults| faults.miscounts = 1);
     let settlement = &chain.network.settlement;
     let provider = settlement.provider();
     let account = deploy::accounts().swap_remove(1).address();
@@ -254,20 +266,29 @@ async fn a_transaction_that_has_become_too_cheap_is_replaced_by_the_next_one() {
     assert_eq!(count(BlockId::pending()).await, before + 1, "nothing waits any more");
 }
 
-/// The preferred endpoint shows another contract at the address, and other reports.
+fn gone() -> RequestError {
+    RequestError::Unreachable { endpoint: String::new(), reason: "gone".into() }
+}
+
+/// The preferred endpoint shows another contract at the address, and other reports. The others have just failed.
 #[tokio::test]
 async fn an_endpoint_that_feigns_the_contract_stops_neither_submission_nor_settlement() {
     let chain = Chain::start(ChainBackend::Embedded).await;
     chain.proxies[0].set(|faults| *faults = Faults { feigns: true, ..Faults::NONE });
+    for _ in 0..8 {
+        chain.endpoints.ask(|_| async { Err::<(), _>(gone()) }).await.unwrap_err();
+    }
+    chain.endpoints.ask(|_| async { Ok::<_, RequestError>(()) }).await.unwrap();
+    assert_eq!(chain.endpoints.status().iter().filter(|it| it.error.is_some()).count(), 2);
     let leaves = Leaves::sum([(Address([1; 20]), 500_001)]);
     let first = report(0, 9, &leaves);
     let (manager, attested) = (&chain.manager, chain.attested(&first));
     assert_eq!(manager.submit(&first, &attested).await.unwrap(), SubmitOutcome::Taken);
-    let kept = manager.kept(NODE.0, 0).await.unwrap();
+    let kept = chain.kept(0, &leaves).await.unwrap();
     assert_eq!((kept.end, kept.root, kept.is_settled), (9, leaves.root(), false));
     let proof = leaves.tree().proof(0..1);
     manager.settle(NODE.0, 0, &leaves.encoded(), &proof).await.unwrap();
-    assert!(manager.kept(NODE.0, 0).await.unwrap().is_settled);
+    assert!(chain.kept(0, &leaves).await.unwrap().is_settled);
 
     // If none has it, the address is wrong.
     let account = deploy::accounts().swap_remove(1);

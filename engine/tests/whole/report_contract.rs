@@ -212,12 +212,15 @@ impl ReportContract for TestContract {
         &self,
         originator: OriginatorId,
         index: u64,
+        known: SettledSoFar,
     ) -> BoxFuture<'_, Result<SettledSoFar, ContractError>> {
         async move {
             let chain = self.0.lock();
             let kept = chain.kept[&originator.0][usize::try_from(index).unwrap()].clone();
             let (start, end) = (kept.report.start(), kept.report.end().sequence);
             let (offset, is_settled) = (kept.offset, kept.is_settled);
+            assert_eq!((known.start, known.end, known.root), (start, end, kept.report.root()));
+            assert!(known.offset <= offset, "the events are not ahead");
             let root = match chain.spoilt == Some(index) {
                 true => [9; 32],
                 false => kept.report.root(),

@@ -6,7 +6,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use hawser_chain::contracts::revert::RevertReason;
 use hawser_chain::endpoints::Endpoints;
-use hawser_chain::reports::{ReportManager, ReportManagerError, SubmitOutcome};
+use hawser_chain::reports::{ContractReport, ReportManager, ReportManagerError, SubmitOutcome};
 use hawser_chain::send::{RequestError, SendError};
 use hawser_chain::spending::{CeilingError, SpendingLimits};
 use hawser_engine::Engine;
@@ -62,9 +62,18 @@ impl ReportContract for Contract {
         &self,
         originator: OriginatorId,
         index: u64,
+        known: SettledSoFar,
     ) -> BoxFuture<'_, Result<SettledSoFar, ContractError>> {
         async move {
-            let kept = self.0.kept(originator.0, index).await.map_err(contract_error)?;
+            let known = ContractReport {
+                start: known.start.0,
+                end: known.end.0,
+                root: known.root,
+                offset: known.offset,
+                is_settled: known.is_settled,
+            };
+            let kept = self.0.kept(originator.0, index, &known);
+            let kept = kept.await.map_err(contract_error)?;
             Ok(SettledSoFar {
                 start: SequenceId(kept.start),
                 end: SequenceId(kept.end),

@@ -52,11 +52,13 @@ pub trait ReportContract: Send + Sync + 'static {
         attestations: &'a [Attestation],
     ) -> BoxFuture<'a, Result<Submitted, ContractError>>;
 
-    /// Returns a report as the contract keeps it.
+    /// Returns a report as the contract keeps it. `known` is the report by the contract's events: of sources that
+    /// differ, one that agrees with it is believed.
     fn held(
         &self,
         originator: OriginatorId,
         index: u64,
+        known: SettledSoFar,
     ) -> BoxFuture<'_, Result<SettledSoFar, ContractError>>;
 
     /// Settles the next leaves of a report, and returns when the chain has done so.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_rules::payer_report::{Leaves, PayerReport};
 
-use super::{PayerReporterState, ReportStepError, blocking};
+use super::{PayerReporterState, ReportStepError, SettledSoFar, blocking};
 use crate::payer_reports::{ChainReport, Recomputed, UndecidedError, recompute_on_chain};
 
 /// Leaves that are settled by one transaction. As many as the 16,777,216 gas of a transaction (EIP-7825) allow with a
@@ -99,10 +99,15 @@ impl PayerReporterState {
         let other_amounts = ReportStepError::OtherAmounts { originator, index };
         let Some(report) = on_chain.report() else { return Err(other_amounts) };
         // With a wrong index another report would be settled, by amounts that are not its own.
-        let held = self.contract.held(originator, index).await?;
-        if (held.start, held.end, held.root)
-            != (report.start(), report.end().sequence, report.root())
-        {
+        let known = SettledSoFar {
+            start: report.start(),
+            end: report.end().sequence,
+            root: report.root(),
+            offset: on_chain.leaves_settled,
+            is_settled: on_chain.is_settled,
+        };
+        let held = self.contract.held(originator, index, known).await?;
+        if (held.start, held.end, held.root) != (known.start, known.end, known.root) {
             return Err(ReportStepError::OtherReport { originator, index });
         }
         let id = report.id(self.domain);
