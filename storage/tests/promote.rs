@@ -37,6 +37,12 @@ fn the_folder_of_a_replica_becomes_that_of_a_node_in_quarantine() {
     let data = place.path().join("data");
     let store = replica(&data);
     let incarnation = store.incarnation();
+    let text = |opened: Result<Store, OpenError>| opened.map(drop).unwrap_err().to_string();
+    drop(store);
+    let refused = text(Store::open(&of_node(place.path(), &data, false)));
+    assert!(refused.contains("belongs to a replica, not to node"), "{refused}");
+    assert!(refused.contains("hawser promote"), "{refused}");
+    let store = Store::open(&of_replica(&data)).unwrap();
     assert_eq!(store.give_to(OWN, &key(1).public_key()).unwrap(), SequenceId(3));
     let refused = store.commit(&[append(PEER, 3)]);
     assert!(matches!(refused, Err(CommitError::Poisoned { .. })), "{refused:?}");
@@ -44,6 +50,8 @@ fn the_folder_of_a_replica_becomes_that_of_a_node_in_quarantine() {
 
     let refused = Store::open(&of_replica(&data)).map(drop);
     assert!(matches!(refused, Err(OpenError::OtherNode { .. })), "{refused:?}");
+    let refused = text(Store::open(&of_replica(&data)));
+    assert!(refused.contains("a replica does not start from it"), "{refused}");
     let refused = Store::open(&of_node(place.path(), &data, true)).map(drop);
     assert!(matches!(refused, Err(OpenError::StrandExists { .. })), "{refused:?}");
     let store = Store::open(&of_node(place.path(), &data, false)).unwrap();
