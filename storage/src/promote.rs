@@ -89,6 +89,15 @@ impl Store {
         Ok(head)
     }
 
+    /// Returns true if the folder was given to its node, which has not signed from it yet. Such a folder may lack
+    /// places that the node has signed.
+    ///
+    /// # Errors
+    /// When the row cannot be read.
+    pub fn is_promoted(&self) -> Result<bool, ReadError> {
+        meta::is_promoted(&self.database().db)
+    }
+
     /// Gives the folder of a replica to a node whose strand it holds, in one durable write. Returns the end of that
     /// strand.
     ///

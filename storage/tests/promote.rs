@@ -58,6 +58,7 @@ fn the_folder_of_a_replica_becomes_that_of_a_node_in_quarantine() {
     assert_eq!(store.standing(), FolderStanding::Unknown(UnknownFolder::NoMarker));
     assert_ne!(store.incarnation(), incarnation, "no host knows the folder");
     assert_eq!(store.stale_projections(), ["receipt"], "a replica keeps none");
+    assert!(store.is_promoted().unwrap());
     let snapshot = store.snapshot();
     assert_eq!(snapshot.head(OWN).unwrap(), SequenceId(3));
     assert_eq!(snapshot.head(PEER).unwrap(), SequenceId(2));
@@ -67,6 +68,9 @@ fn the_folder_of_a_replica_becomes_that_of_a_node_in_quarantine() {
     drop(store);
     let store = Store::open(&of_node(place.path(), &data, false)).unwrap();
     assert_eq!(store.snapshot().head(OWN).unwrap(), SequenceId(4));
+    assert!(store.is_promoted().unwrap(), "no run has signed from it");
+    store.adopt().unwrap();
+    assert!(!store.is_promoted().unwrap());
 }
 
 #[test]

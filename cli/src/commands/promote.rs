@@ -46,8 +46,8 @@ pub(super) fn run(args: &PromoteArgs, as_json: bool) -> Result<(), RunError> {
     ));
     output::line(
         "start `hawser node` on it with the node's key and without --new-strand: it is in quarantine until its peers \
-         have shown the end of its strand. Before that, confirm (hawser restore confirm, never with --complete) only \
-         if the node has signed far fewer than a million places since that time",
+         have shown the end of its strand. Before that, confirm (hawser restore confirm) only if the \
+         node has signed far fewer than a million places since that time",
     );
     Ok(())
 }
