@@ -308,3 +308,21 @@ fn only_the_folder_of_a_replica_is_promoted_and_only_by_the_operators_word() {
     let missing = run(&[&promote[..], &["missing", "--fence-confirmed"]].concat());
     assert_eq!(missing.status.code(), Some(4), "{}", stderr(&missing));
 }
+
+/// With --complete the node would sign the places again that the replica had not received.
+#[test]
+fn a_promoted_folder_is_never_confirmed_as_complete() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path().join("test-100");
+    fs::create_dir(&folder).unwrap();
+    let question = serde_json::json!({
+        "id": "1", "node_id": 100, "network": "test", "data_dir": "data", "head": 7,
+        "reason": "this host has not run this node before", "is_promoted": true,
+    });
+    fs::write(folder.join("quarantine.json"), question.to_string()).unwrap();
+    let state_dir = place.path().to_str().unwrap();
+    let confirmed = run(&["restore", "confirm", "--complete", "--yes", "--state-dir", state_dir]);
+    assert_eq!(confirmed.status.code(), Some(3), "{}", stderr(&confirmed));
+    assert!(stderr(&confirmed).contains("without --complete"), "{}", stderr(&confirmed));
+    assert!(!folder.join("confirmed.json").exists());
+}

@@ -34,6 +34,9 @@ pub struct RestoreQuestion {
     pub head: u64,
     /// The reason why it does not sign, and what would end the quarantine.
     pub reason: String,
+    /// True if the data folder was a replica's, which may lack the last envelopes of the strand.
+    #[serde(default)]
+    pub is_promoted: bool,
 }
 
 /// The operator's answer, which states that no other process signs with the node's key.
@@ -57,6 +60,13 @@ impl RestoreAnswer {
     #[must_use]
     pub fn complete(question: &RestoreQuestion) -> Self {
         Self { id: question.id.clone(), gap: 0 }
+    }
+
+    /// Returns the number of sequence ids that the node skips. The folder of a replica is not complete, whatever the
+    /// operator confirms.
+    #[must_use]
+    pub fn gap_after(&self, question: &RestoreQuestion) -> u64 {
+        if question.is_promoted { self.gap.max(GAP) } else { self.gap }
     }
 }
 
@@ -215,7 +225,19 @@ mod tests {
             data_dir: "data".into(),
             head: 7,
             reason: "because".to_owned(),
+            is_promoted: false,
         }
+    }
+
+    #[test]
+    fn a_folder_of_a_replica_is_followed_by_a_gap_whatever_the_operator_confirms() {
+        let whole = question();
+        let promoted = RestoreQuestion { is_promoted: true, ..question() };
+        assert_eq!(RestoreAnswer::complete(&whole).gap_after(&whole), 0);
+        for question in [&whole, &promoted] {
+            assert_eq!(RestoreAnswer::behind_gap(question).gap_after(question), GAP);
+        }
+        assert_eq!(RestoreAnswer::complete(&promoted).gap_after(&promoted), GAP);
     }
 
     /// The disk of the state folder is full when the node begins to ask.

@@ -109,7 +109,7 @@ pub(crate) fn put_new(
 }
 
 /// Stages another owner of the database: a node with its key, and the head of its strand. The new incarnation tells the
-/// folder from all others.
+/// folder from all others. The folder counts as promoted.
 pub(crate) fn put_owner(
     db: &DB,
     batch: &mut WriteBatch,
@@ -121,6 +121,12 @@ pub(crate) fn put_owner(
     put(db, batch, MetaKey::PublicKey, public_key.as_bytes());
     put(db, batch, MetaKey::Incarnation, &incarnation);
     put(db, batch, MetaKey::HighestSequence, &head.0.to_be_bytes());
+    put(db, batch, MetaKey::Promoted, &[]);
+}
+
+/// Returns true if the folder was given to its node, which has not signed from it yet.
+pub(crate) fn is_promoted(db: &DB) -> Result<bool, ReadError> {
+    Ok(row(db, MetaKey::Promoted, |_| Some(()))?.is_some())
 }
 
 /// Returns the part that an interrupted rebuild has processed; `None` if a rebuild has to start over, or if none
@@ -284,10 +290,11 @@ pub(crate) fn put_void_statements(db: &DB, batch: &mut WriteBatch, row: &[u8]) {
     put(db, batch, MetaKey::VoidStatements, row);
 }
 
-/// Writes the number of the run that is about to sign, durably.
+/// Writes the number of the run that is about to sign, durably. From then on the folder does not count as promoted.
 pub(crate) fn write_generation(db: &DB, generation: u64) -> Result<(), DatabaseError> {
     let mut batch = WriteBatch::default();
     put(db, &mut batch, MetaKey::Generation, &generation.to_be_bytes());
+    batch.delete_cf(crate::database::family_of(db, Family::Meta), MetaKey::Promoted.encode());
     write_synced(db, batch)
 }
 

@@ -72,11 +72,8 @@ pub enum OpenError {
         /// The configured value.
         wanted: String,
     },
-    /// The database belongs to another node.
-    #[error(
-        "the database belongs to node {stored}, not {wanted}: choose another folder or the \
-             other node's key"
-    )]
+    /// The database belongs to another node, or one of both is a replica.
+    #[error("{}", owner_fault(*.stored, *.wanted))]
     OtherNode {
         /// The stored value.
         stored: OriginatorId,
@@ -128,6 +125,22 @@ pub enum OpenError {
         /// The contradiction.
         found: String,
     },
+}
+
+/// Returns the text about the database of another owner. The id of a replica is no id that an operator knows.
+fn owner_fault(stored: OriginatorId, wanted: OriginatorId) -> String {
+    match (stored, wanted) {
+        (OriginatorId::REPLICA, _) => format!(
+            "the database belongs to a replica, not to node {wanted}: choose another folder. `hawser promote` gives \
+             the folder of a replica to a node whose own one is lost"
+        ),
+        (_, OriginatorId::REPLICA) => format!(
+            "the database belongs to node {stored}, and a replica does not start from it: choose another folder"
+        ),
+        _ => format!(
+            "the database belongs to node {stored}, not {wanted}: choose another folder or the other node's key"
+        ),
+    }
 }
 
 impl OpenError {

@@ -64,6 +64,40 @@ pub enum PromotionError {
 }
 
 impl Store {
+    /// Checks that the folder can be given to a node, as [`give_to`](Self::give_to) does. Returns the end of the node's
+    /// strand.
+    ///
+    /// # Errors
+    /// [`PromotionError`], except of a write.
+    pub fn promotable_head(&self, node: OriginatorId) -> Result<SequenceId, PromotionError> {
+        let owner = self.identity().node;
+        if owner != OriginatorId::REPLICA {
+            return Err(PromotionError::OfNode { owner });
+        }
+        if !node.is_node() || node == OriginatorId::REPLICA {
+            return Err(PromotionError::NoNode { node });
+        }
+        let database = self.database();
+        let snapshot = Snapshot::new(&database);
+        let (head, verified) = (snapshot.head(node)?, snapshot.verified_head(node)?);
+        if head == SequenceId::NONE {
+            return Err(PromotionError::NoStrand { node });
+        }
+        if verified < head {
+            return Err(PromotionError::Unverified { node, head, verified });
+        }
+        Ok(head)
+    }
+
+    /// Returns true if the folder was given to its node, which has not signed from it yet. Such a folder may lack
+    /// places that the node has signed.
+    ///
+    /// # Errors
+    /// When the row cannot be read.
+    pub fn is_promoted(&self) -> Result<bool, ReadError> {
+        meta::is_promoted(&self.database().db)
+    }
+
     /// Gives the folder of a replica to a node whose strand it holds, in one durable write. Returns the end of that
     /// strand.
     ///
@@ -78,24 +112,10 @@ impl Store {
         node: OriginatorId,
         public_key: &PublicKey,
     ) -> Result<SequenceId, PromotionError> {
-        let owner = self.identity().node;
-        if owner != OriginatorId::REPLICA {
-            return Err(PromotionError::OfNode { owner });
-        }
-        if !node.is_node() || node == OriginatorId::REPLICA {
-            return Err(PromotionError::NoNode { node });
-        }
         let database = self.database();
         database.check_writable()?;
         let _no_commits = database.gate_for_a_step()?;
-        let snapshot = Snapshot::new(&database);
-        let (head, verified) = (snapshot.head(node)?, snapshot.verified_head(node)?);
-        if head == SequenceId::NONE {
-            return Err(PromotionError::NoStrand { node });
-        }
-        if verified < head {
-            return Err(PromotionError::Unverified { node, head, verified });
-        }
+        let head = self.promotable_head(node)?;
         // Projections that this version has to rebuild anyway stay in the set.
         let incomplete = ProjectionSet::of(database.stale.list());
         let incomplete = incomplete.or(ProjectionSet::of([Projection::Receipt])).with_companions();

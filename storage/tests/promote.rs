@@ -37,6 +37,12 @@ fn the_folder_of_a_replica_becomes_that_of_a_node_in_quarantine() {
     let data = place.path().join("data");
     let store = replica(&data);
     let incarnation = store.incarnation();
+    let text = |opened: Result<Store, OpenError>| opened.map(drop).unwrap_err().to_string();
+    drop(store);
+    let refused = text(Store::open(&of_node(place.path(), &data, false)));
+    assert!(refused.contains("belongs to a replica, not to node"), "{refused}");
+    assert!(refused.contains("hawser promote"), "{refused}");
+    let store = Store::open(&of_replica(&data)).unwrap();
     assert_eq!(store.give_to(OWN, &key(1).public_key()).unwrap(), SequenceId(3));
     let refused = store.commit(&[append(PEER, 3)]);
     assert!(matches!(refused, Err(CommitError::Poisoned { .. })), "{refused:?}");
@@ -44,12 +50,15 @@ fn the_folder_of_a_replica_becomes_that_of_a_node_in_quarantine() {
 
     let refused = Store::open(&of_replica(&data)).map(drop);
     assert!(matches!(refused, Err(OpenError::OtherNode { .. })), "{refused:?}");
+    let refused = text(Store::open(&of_replica(&data)));
+    assert!(refused.contains("a replica does not start from it"), "{refused}");
     let refused = Store::open(&of_node(place.path(), &data, true)).map(drop);
     assert!(matches!(refused, Err(OpenError::StrandExists { .. })), "{refused:?}");
     let store = Store::open(&of_node(place.path(), &data, false)).unwrap();
     assert_eq!(store.standing(), FolderStanding::Unknown(UnknownFolder::NoMarker));
     assert_ne!(store.incarnation(), incarnation, "no host knows the folder");
     assert_eq!(store.stale_projections(), ["receipt"], "a replica keeps none");
+    assert!(store.is_promoted().unwrap());
     let snapshot = store.snapshot();
     assert_eq!(snapshot.head(OWN).unwrap(), SequenceId(3));
     assert_eq!(snapshot.head(PEER).unwrap(), SequenceId(2));
@@ -59,6 +68,9 @@ fn the_folder_of_a_replica_becomes_that_of_a_node_in_quarantine() {
     drop(store);
     let store = Store::open(&of_node(place.path(), &data, false)).unwrap();
     assert_eq!(store.snapshot().head(OWN).unwrap(), SequenceId(4));
+    assert!(store.is_promoted().unwrap(), "no run has signed from it");
+    store.adopt().unwrap();
+    assert!(!store.is_promoted().unwrap());
 }
 
 #[test]

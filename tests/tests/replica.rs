@@ -278,6 +278,10 @@ async fn a_node_goes_on_from_the_folder_of_a_replica_and_signs_no_place_twice() 
     node.readable().await;
     let (code, page) = raw::get(node.metrics_port, "/readyz?for=publish").await.unwrap();
     assert!(code == 503 && page.contains("in quarantine"), "{code}: {page}");
+    let mut complete = Command::new(hawser());
+    complete.args(["restore", "confirm", "--complete", "--yes", "--state-dir"]);
+    let complete = complete.arg(node.state_dir()).output().unwrap();
+    assert_eq!(complete.status.code(), Some(3), "{complete:?}");
     node.ready().await;
 
     publish(&network, 3).await;

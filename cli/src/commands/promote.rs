@@ -25,7 +25,7 @@ pub(super) fn run(args: &PromoteArgs, as_json: bool) -> Result<(), RunError> {
         ask(node)?;
     }
     let wanted = args.network.as_deref();
-    let PromotedFolder { network, head } =
+    let PromotedFolder { network, head, newest_ns } =
         promote::promote(&data_dir, wanted, node, args.signer).map_err(refusal)?;
     if as_json {
         output::line(json!({
@@ -33,17 +33,21 @@ pub(super) fn run(args: &PromoteArgs, as_json: bool) -> Result<(), RunError> {
             "node_id": node.0,
             "signer": args.signer.to_string(),
             "head": head.0,
+            "newest_ns": newest_ns,
             "data_dir": data_dir,
         }));
         return Ok(());
     }
     output::line(format_args!(
-        "{} is the data folder of node {node} of network {network:?} now; the node's strand ends at {head} there",
-        data_dir.display()
+        "{} is the data folder of node {node} of network {network:?} now; the node's strand ends at {head} there, with \
+         an envelope of {}",
+        data_dir.display(),
+        output::time(newest_ns)
     ));
     output::line(
         "start `hawser node` on it with the node's key and without --new-strand: it is in quarantine until its peers \
-         have shown the end of its strand, or you confirm (hawser restore confirm)",
+         have shown the end of its strand. Before that, confirm (hawser restore confirm) only if the \
+         node has signed far fewer than a million places since that time",
     );
     Ok(())
 }

@@ -119,6 +119,12 @@ fn confirm(args: &RestoreConfirmArgs, as_json: bool) -> Result<(), RunError> {
     if !as_json {
         describe(question);
     }
+    if args.complete && question.is_promoted {
+        return Err(RunError::refused(
+            "nothing was changed: the data folder was a replica's, which may lack the node's last envelopes. Confirm \
+             without --complete",
+        ));
+    }
     if !args.yes {
         ask(question, args.complete)?;
     }

@@ -21,6 +21,8 @@ pub struct PromotedFolder {
     pub network: String,
     /// The end of the node's strand in it.
     pub head: SequenceId,
+    /// The time of the node's newest envelope in it, unix nanoseconds: what the node has signed since is not there.
+    pub newest_ns: i64,
 }
 
 /// The reason for which a folder was not promoted.
@@ -88,26 +90,125 @@ pub fn promote(
         let (found, wanted) = (identity.network, wanted.to_owned());
         return Err(PromoteError::OtherNetwork { found, wanted });
     }
+    let head = store.promotable_head(node)?;
     let newest = store.snapshot().last_held(node).map_err(PromotionError::from)?;
-    let (id, envelope) = newest.ok_or(PromotionError::NoStrand { node })?;
-    let key = signer_of(id, envelope).ok_or(PromoteError::Unreadable { id })?;
+    // Pruning leaves the last envelope of a strand.
+    let at_head = EnvelopeId::new(node, head);
+    let (id, envelope) = newest.ok_or(PromoteError::Unreadable { id: at_head })?;
+    let signed = newest_signed(id, envelope).ok_or(PromoteError::Unreadable { id })?;
+    let NewestSigned { key, newest_ns } = signed;
     let found = key.address();
     if found != signer {
         return Err(PromoteError::OtherSigner { id, found, wanted: signer });
     }
     let head = store.give_to(node, &key)?;
     store.flush()?;
-    Ok(PromotedFolder { network: identity.network, head })
+    Ok(PromotedFolder { network: identity.network, head, newest_ns })
 }
 
-/// Returns the key that has signed the envelope at a place; `None` if the bytes are those of another envelope.
-fn signer_of(id: EnvelopeId, envelope: Bytes) -> Option<PublicKey> {
+/// The signer and the time of a strand's newest envelope.
+struct NewestSigned {
+    key: PublicKey,
+    newest_ns: i64,
+}
+
+/// Returns who has signed the envelope at a place, and when; `None` if the bytes are those of another envelope.
+fn newest_signed(id: EnvelopeId, envelope: Bytes) -> Option<NewestSigned> {
     let (statement, proof) = OriginatorEnvelope::open(envelope).ok()?;
-    let (stated, _) = OriginatorEnvelope::statement(statement.clone()).ok()?;
+    let (stated, newest_ns) = OriginatorEnvelope::statement(statement.clone()).ok()?;
     match proof {
         Proof::Signature(signature) if stated == id => {
-            signature.recover(originator_digest(&statement)).ok()
+            let key = signature.recover(originator_digest(&statement)).ok()?;
+            Some(NewestSigned { key, newest_ns })
         }
         Proof::Signature(_) | Proof::Transaction(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::SecretKey;
+    use hawser_proto::envelope::UnsealedEnvelope;
+    use hawser_proto::pb::xmtp::xmtpv4::envelopes::UnsignedOriginatorEnvelope;
+    use hawser_storage::{Change, InvalidRule, LogEntry, Store, StoreIdentity};
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::service::testing::{key, open_as};
+
+    const NODE: OriginatorId = OriginatorId(100);
+
+    /// Opens the database of a replica.
+    fn replica(folder: &TempDir) -> Store {
+        let (network, public_key) = ("testnet".to_owned(), key(900).public_key());
+        let identity = StoreIdentity { network, node: OriginatorId::REPLICA, public_key };
+        open_as(folder, "replica", identity)
+    }
+
+    /// Returns the envelope of the node at a place, as this key signs it. Its time is the place, in seconds.
+    fn envelope(place: u64, signer: &SecretKey) -> Change {
+        let bytes = UnsealedEnvelope::new(&UnsignedOriginatorEnvelope {
+            originator_node_id: NODE.0,
+            originator_sequence_id: place,
+            originator_ns: i64::try_from(place).unwrap() * 1_000_000_000,
+            ..Default::default()
+        })
+        .seal(signer);
+        let id = EnvelopeId::new(NODE, SequenceId(place));
+        Change::Append(LogEntry::invalid(id, bytes, InvalidRule(1)))
+    }
+
+    fn promoted(
+        folder: &TempDir,
+        node: OriginatorId,
+        signer: &SecretKey,
+    ) -> Result<PromotedFolder, PromoteError> {
+        promote(&folder.path().join("replica"), None, node, signer.public_key().address())
+    }
+
+    #[test]
+    fn a_folder_is_promoted_once_with_the_end_and_the_time_of_what_it_holds() {
+        let folder = tempfile::tempdir().unwrap();
+        let changes: Vec<_> = (1..=3).map(|place| envelope(place, &key(100))).collect();
+        replica(&folder).commit(&changes).unwrap();
+        let other = promoted(&folder, NODE, &key(200)).unwrap_err();
+        assert!(matches!(other, PromoteError::OtherSigner { .. }), "{other:?}");
+        let done = promoted(&folder, NODE, &key(100)).unwrap();
+        assert_eq!((done.head, done.newest_ns), (SequenceId(3), 3_000_000_000));
+        let again = promoted(&folder, NODE, &key(100)).unwrap_err();
+        let is_refused =
+            matches!(again, PromoteError::Folder(PromotionError::OfNode { owner: NODE }));
+        assert!(is_refused, "{again:?}");
+    }
+
+    /// A wrong id is wrong usage, whatever the folder has of its strand: envelopes of chains have no signature.
+    #[test]
+    fn an_id_of_no_node_is_named_before_its_strand_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let chain = OriginatorId::GROUP_MESSAGES;
+        let at = EnvelopeId::new(chain, SequenceId(1));
+        let of_chain = LogEntry::invalid(at, Bytes::from_static(b"of a chain"), InvalidRule(1));
+        replica(&folder).commit(&[Change::Append(of_chain), envelope(1, &key(100))]).unwrap();
+        for node in [chain, OriginatorId(7), OriginatorId::REPLICA] {
+            let refused = promoted(&folder, node, &key(100)).unwrap_err();
+            let is_usage = matches!(refused, PromoteError::Folder(PromotionError::NoNode { .. }));
+            assert!(is_usage, "{node}: {refused:?}");
+        }
+    }
+
+    /// A liar's tree covers an envelope that the node has not signed. A check of it would remove it.
+    #[test]
+    fn the_signer_of_an_envelope_that_is_not_checked_yet_does_not_count() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = replica(&folder);
+        store.commit(&[envelope(1, &key(100))]).unwrap();
+        store.commit_shown(&[envelope(2, &key(200))]).unwrap();
+        drop(store);
+        for signer in [100, 200] {
+            let refused = promoted(&folder, NODE, &key(signer)).unwrap_err();
+            let is_unverified =
+                matches!(refused, PromoteError::Folder(PromotionError::Unverified { .. }));
+            assert!(is_unverified, "{refused:?}");
+        }
     }
 }

@@ -33,6 +33,8 @@ impl RestorePromptTask {
 struct Prompt {
     engine: Engine,
     folder: RestoreFolder,
+    /// The data folder was a replica's when the process started, and nothing had been signed from it.
+    is_promoted: bool,
     /// The prefix of the ids of this process's questions.
     prefix: String,
     /// The number of times that the node has started to ask.
@@ -52,13 +54,25 @@ async fn run(engine: Engine) {
             None => tokio::time::sleep(LOOK_EVERY).await, // until the disk can be written to
         }
     };
+    let store = engine.store().clone();
+    let promoted = blocking(move || store.is_promoted()).await;
+    // A row that cannot be read allows no strand without a gap.
+    let is_promoted = promoted.unwrap_or(true);
     let now_ns = engine.ports().clock.now_ns();
     let incarnation = hex::encode(engine.store().incarnation());
     let prefix = format!("{incarnation}-{}-{now_ns}", std::process::id());
     let posted = PostedQuestion::new(folder.clone());
     let is_failure_logged = false;
-    let mut prompt =
-        Prompt { engine, folder, prefix, times: 0, asked: None, posted, is_failure_logged };
+    let mut prompt = Prompt {
+        engine,
+        folder,
+        is_promoted,
+        prefix,
+        times: 0,
+        asked: None,
+        posted,
+        is_failure_logged,
+    };
     loop {
         prompt.ask().await;
         if prompt.asked.is_some() {
@@ -115,6 +129,7 @@ impl Prompt {
             data_dir: store.path()?.to_owned(),
             head: engine.heads().get().get(identity.node).0,
             reason,
+            is_promoted: self.is_promoted,
         };
         Some((status, question))
     }
@@ -125,11 +140,12 @@ impl Prompt {
         let folder = self.folder.clone();
         match blocking(move || folder.take_answer()).await {
             Ok(Some(answer)) if answer.id == question.id => {
+                let gap = answer.gap_after(question);
                 tracing::warn!(
-                    gap = answer.gap,
+                    gap,
                     "the operator confirms that no other process signs with this node's key"
                 );
-                let confirmation = OperatorConfirmation { gap: answer.gap, about: *about };
+                let confirmation = OperatorConfirmation { gap, about: *about };
                 self.engine.confirm_own_strand(confirmation);
             }
             // The answer is to an earlier question, perhaps of an earlier start with another folder.

@@ -19,6 +19,11 @@ pub(super) fn open(folder: &TempDir, name: &str, node: u32) -> Store {
         node: OriginatorId(node),
         public_key: key(node).public_key(),
     };
+    open_as(folder, name, identity)
+}
+
+/// Opens the database of this identity in the subfolder `name`. Writes are not synced.
+pub(super) fn open_as(folder: &TempDir, name: &str, identity: StoreIdentity) -> Store {
     Store::open(&StoreSettings {
         path: folder.path().join(name),
         identity,

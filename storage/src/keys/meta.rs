@@ -27,6 +27,8 @@ pub(crate) enum MetaKey {
     OlderTopicRows,
     /// `u32 BE`: version of the code that wrote a projection's rows.
     Projection(Projection),
+    /// Present from the promotion of a replica's folder until a node signs from it. The value is empty.
+    Promoted,
     /// 65 bytes: the node's public key, uncompressed.
     PublicKey,
     /// Present while projections are dropped and not yet rebuilt. The value is the processed part of the log, or
@@ -42,7 +44,7 @@ pub(crate) enum MetaKey {
 }
 
 impl MetaKey {
-    const PLAIN: [Self; 13] = [
+    const PLAIN: [Self; 14] = [
         Self::DoubtedFees,
         Self::Format,
         Self::Generation,
@@ -51,6 +53,7 @@ impl MetaKey {
         Self::Network,
         Self::NodeId,
         Self::OlderTopicRows,
+        Self::Promoted,
         Self::PublicKey,
         Self::Rebuilding,
         Self::ReportedEvidence,
@@ -80,6 +83,7 @@ impl Key<'_> for MetaKey {
             Self::Projection(Projection::Topic) => b"projection.topic",
             Self::Projection(Projection::Usage) => b"projection.usage",
             Self::Projection(Projection::UsageByPayer) => b"projection.usage_by_payer",
+            Self::Promoted => b"promoted",
             Self::PublicKey => b"public_key",
             Self::Rebuilding => b"rebuilding",
             Self::ReportedEvidence => b"reported_evidence",
@@ -127,7 +131,7 @@ mod tests {
             names.join(" "),
             "doubted_fees format generation highest_sequence incarnation network node_id older_topic_rows \
              projection.congestion projection.expiry projection.inbox projection.receipt projection.topic \
-             projection.usage projection.usage_by_payer public_key rebuilding reported_evidence \
+             projection.usage projection.usage_by_payer promoted public_key rebuilding reported_evidence \
              suspected_dependencies void_statements"
         );
     }
