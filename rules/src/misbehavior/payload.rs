@@ -78,7 +78,7 @@ pub(super) fn judge_others(
 enum PayloadFinding {
     /// The envelope breaks a rule.
     Broken(Fact),
-    /// What would decide about the fees is unknown.
+    /// The facts that decide about the fees are unknown.
     Undecided(Fact, Missing),
     Nothing,
 }
