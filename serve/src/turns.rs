@@ -63,7 +63,7 @@ pub(crate) struct Turns {
 impl Turns {
     /// Returns the rest of connections that do not publish, in multiples of their turns; 0: none.
     pub(crate) fn rest_multiple(&self) -> i64 {
-        self.pace.multiple().try_into().unwrap_or(i64::MAX)
+        self.pace.multiple(self.pace.now_ns()).try_into().unwrap_or(i64::MAX)
     }
 }
 
