@@ -110,15 +110,21 @@ impl PaidTime {
         of_address.unwrap_or(&self.next_turn)
     }
 
-    /// Exempts the connection from rests: it is another node's, or the calls of many callers come through it.
+    /// Exempts the connection from rests, also from one that has begun when its task is woken: it is another node's, the
+    /// calls of many callers come through it, or it is closed to free memory.
     pub(crate) fn never_rest(&self) {
         self.never_rests.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns true if turns are followed by rests while publishers are late.
+    pub(crate) fn may_rest(&self) -> bool {
+        !self.never_rests.load(Ordering::Relaxed)
     }
 
     /// Returns the end of the connection's rest, or `None` if it may have a turn.
     fn rests_until(&self) -> Option<Instant> {
         let pace = &self.turns.pace;
-        if !pace.is_slow() || self.is_publishers() || self.never_rests.load(Ordering::Relaxed) {
+        if !pace.is_slow() || self.is_publishers() || !self.may_rest() {
             return None;
         }
         let now_ns = pace.now_ns();
@@ -127,7 +133,7 @@ impl PaidTime {
 
     /// Records a turn that was not paid, and the rest after it.
     fn rest(&self, took: Duration) {
-        if self.never_rests.load(Ordering::Relaxed) {
+        if !self.may_rest() {
             return;
         }
         let pace = &self.turns.pace;
@@ -202,7 +208,7 @@ pub(crate) async fn in_turn<F: Future>(account: Arc<PaidTime>, task: F) -> F::Ou
         let is_paid = account.is_left();
         guard.0.has_its_turn();
         // Time that was paid for ends a rest.
-        rest = rest.take().filter(|_| !is_paid);
+        rest = rest.take().filter(|_| !is_paid && account.may_rest());
         if rest.is_none() && !is_paid {
             rest = account.rests_until().map(|at| Box::pin(sleep_until(at)));
         }
@@ -409,6 +415,12 @@ mod tests {
         let began = Instant::now();
         in_turn(flooding, async {}).await;
         assert_eq!(began.elapsed(), Duration::ZERO, "the rest is over");
+        turns.pace.begin(); // the multiple has ended meanwhile
+        let closed = resting();
+        let mut task = Box::pin(in_turn(closed.clone(), async {}));
+        assert!(futures_util::poll!(&mut task).is_pending());
+        closed.never_rest();
+        assert!(futures_util::poll!(&mut task).is_ready(), "its rest ends at once");
     }
 
     #[tokio::test]
