@@ -9,6 +9,7 @@
 //! publisher's until [`UNPAID_TURNS_MAX`] of its turns in a row were not paid; `task_threads` gives it other threads.
 //! While publishers' tasks are late, other connections rest between their turns (`pace`).
 
+use std::cell::Cell;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{
@@ -110,8 +111,8 @@ impl PaidTime {
         of_address.unwrap_or(&self.next_turn)
     }
 
-    /// Exempts the connection from rests, also from one that has begun when its task is woken: it is another node's, the
-    /// calls of many callers come through it, or it is closed to free memory.
+    /// Exempts the connection from rests, also from one that has begun when its task is woken. It is another node's, or
+    /// the calls of many callers come through it, or it is closed to free memory.
     pub(crate) fn never_rest(&self) {
         self.never_rests.store(true, Ordering::Relaxed);
     }
@@ -192,6 +193,25 @@ fn nanoseconds(time: Duration) -> i64 {
     time.as_nanos().try_into().unwrap_or(i64::MAX)
 }
 
+thread_local! {
+    /// True if the task that has a turn on this thread asks for no rest before its next one ([`without_rest`]).
+    static ASKS_FOR_NO_REST: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Waits for a place that the task holds from the moment at which it is woken, while other callers wait for it. The
+/// turn that begins to use the place comes without a rest.
+pub(crate) async fn without_rest<F: Future>(wait: F) -> F::Output {
+    let mut wait = pin!(wait);
+    std::future::poll_fn(|context| {
+        let polled = wait.as_mut().poll(context);
+        if polled.is_pending() {
+            ASKS_FOR_NO_REST.set(true);
+        }
+        polled
+    })
+    .await
+}
+
 /// Runs a task of a connection in its turn.
 pub(crate) async fn in_turn<F: Future>(account: Arc<PaidTime>, task: F) -> F::Output {
     let mut task = pin!(task);
@@ -204,12 +224,13 @@ pub(crate) async fn in_turn<F: Future>(account: Arc<PaidTime>, task: F) -> F::Ou
     let paid_waker = Waker::from(guard.0.clone());
     let mut deferred = 0;
     let mut rest: Option<Pin<Box<Sleep>>> = None;
+    let mut may_rest = true;
     std::future::poll_fn(move |context| {
         let is_paid = account.is_left();
         guard.0.has_its_turn();
         // Time that was paid for ends a rest.
         rest = rest.take().filter(|_| !is_paid && account.may_rest());
-        if rest.is_none() && !is_paid {
+        if rest.is_none() && !is_paid && may_rest {
             rest = account.rests_until().map(|at| Box::pin(sleep_until(at)));
         }
         if rest.as_mut().is_some_and(|rest| rest.as_mut().poll(context).is_pending()) {
@@ -226,14 +247,19 @@ pub(crate) async fn in_turn<F: Future>(account: Arc<PaidTime>, task: F) -> F::Ou
         // Registered for an unpaid turn too, because wakers of earlier turns may still wake the task.
         guard.0.waker.register(context.waker());
         let began = Instant::now();
-        if !is_paid {
+        ASKS_FOR_NO_REST.set(false); // of a task that has had a turn on this thread before
+        let polled = if is_paid {
+            task.as_mut().poll(&mut Context::from_waker(&paid_waker))
+        } else {
             account.take_unpaid_turn();
-            let polled = task.as_mut().poll(context);
+            task.as_mut().poll(context)
+        };
+        may_rest = !ASKS_FOR_NO_REST.get();
+        if is_paid {
+            account.spend_turn(began.elapsed());
+        } else {
             account.rest(began.elapsed().min(REST_FOR_MAX));
-            return polled;
         }
-        let polled = task.as_mut().poll(&mut Context::from_waker(&paid_waker));
-        account.spend_turn(began.elapsed());
         polled
     })
     .await
@@ -421,6 +447,26 @@ mod tests {
         assert!(futures_util::poll!(&mut task).is_pending());
         closed.never_rest();
         assert!(futures_util::poll!(&mut task).is_ready(), "its rest ends at once");
+    }
+
+    /// A place at a gate is given to a task that waits, before its turn.
+    #[tokio::test(start_paused = true)]
+    async fn a_task_does_not_rest_with_a_place_for_which_others_wait() {
+        let turns = Arc::new(Turns::default());
+        tokio::time::advance(Duration::from_millis(100)).await;
+        turns.pace.begin();
+        for rests in [true, false] {
+            let account = Arc::new(PaidTime::new(turns.clone(), None));
+            let (give, place) = tokio::sync::oneshot::channel();
+            let mut task = Box::pin(in_turn(account.clone(), async move {
+                let taken = if rests { place.await } else { without_rest(place).await };
+                taken.unwrap();
+            }));
+            assert!(futures_util::poll!(&mut task).is_pending(), "there is no place yet");
+            account.next_turn.put_off(turns.pace.now_ns(), CREDIT_NS + 30_000_000);
+            give.send(()).unwrap();
+            assert_eq!(futures_util::poll!(&mut task).is_pending(), rests);
+        }
     }
 
     #[tokio::test]
