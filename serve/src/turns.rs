@@ -213,7 +213,24 @@ pub(crate) async fn without_rest<F: Future>(wait: F) -> F::Output {
 }
 
 /// Runs a task of a connection in its turn.
-pub(crate) async fn in_turn<F: Future>(account: Arc<PaidTime>, task: F) -> F::Output {
+pub(crate) fn in_turn<F: Future>(
+    account: Arc<PaidTime>,
+    task: F,
+) -> impl Future<Output = F::Output> {
+    in_turns(account, task, true)
+}
+
+/// Runs the task of a publish in its turn, without rests. It may hold a part of what all publishes share, and nothing
+/// is paid for before it has ended. Its turns cause rests of its connection, which bounds their number.
+pub(crate) fn publish_in_turn<F: Future>(
+    account: Arc<PaidTime>,
+    task: F,
+) -> impl Future<Output = F::Output> {
+    in_turns(account, task, false)
+}
+
+/// Runs a task in its turn. `rests`: its turns that are not paid come after the rest of its connection.
+async fn in_turns<F: Future>(account: Arc<PaidTime>, task: F, rests: bool) -> F::Output {
     let mut task = pin!(task);
     let guard = CountGuard(Arc::new(PaidWaker {
         turns: account.turns.clone(),
@@ -230,7 +247,7 @@ pub(crate) async fn in_turn<F: Future>(account: Arc<PaidTime>, task: F) -> F::Ou
         guard.0.has_its_turn();
         // Time that was paid for ends a rest.
         rest = rest.take().filter(|_| !is_paid && account.may_rest());
-        if rest.is_none() && !is_paid && may_rest {
+        if rest.is_none() && !is_paid && rests && may_rest {
             rest = account.rests_until().map(|at| Box::pin(sleep_until(at)));
         }
         if rest.as_mut().is_some_and(|rest| rest.as_mut().poll(context).is_pending()) {
@@ -421,18 +438,19 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_connection_has_no_turn_while_it_rests_unless_it_publishes() {
         let turns = Arc::new(Turns::default());
-        tokio::time::advance(Duration::from_secs(1)).await;
+        tokio::time::advance(Duration::from_millis(500)).await;
         turns.pace.begin();
         let resting = || {
             let account = Arc::new(PaidTime::new(turns.clone(), None));
             account.next_turn.put_off(turns.pace.now_ns(), CREDIT_NS + 30_000_000);
             account
         };
-        let (flooding, publishing, node) = (resting(), resting(), resting());
+        let (flooding, publishing, first, node) = (resting(), resting(), resting(), resting());
         publishing.earn(1);
         node.never_rest();
         let began = Instant::now();
         in_turn(publishing, async {}).await;
+        publish_in_turn(first, async {}).await;
         in_turn(node, async {}).await;
         assert_eq!(began.elapsed(), Duration::ZERO, "in virtual time");
         in_turn(flooding.clone(), async {}).await;
@@ -441,7 +459,6 @@ mod tests {
         let began = Instant::now();
         in_turn(flooding, async {}).await;
         assert_eq!(began.elapsed(), Duration::ZERO, "the rest is over");
-        turns.pace.begin(); // the multiple has ended meanwhile
         let closed = resting();
         let mut task = Box::pin(in_turn(closed.clone(), async {}));
         assert!(futures_util::poll!(&mut task).is_pending());
