@@ -253,7 +253,8 @@ async fn in_turns<F: Future>(account: Arc<PaidTime>, task: F, rests: bool) -> F:
         if rest.as_mut().is_some_and(|rest| rest.as_mut().poll(context).is_pending()) {
             return Poll::Pending;
         }
-        rest = None;
+        // Paid tasks that go first now must not lead to another rest.
+        may_rest &= rest.take().is_none();
         if !is_paid && deferred < DEFERRED_MAX && account.turns.waiting.load(Ordering::Relaxed) > 0
         {
             deferred += 1;
@@ -464,6 +465,25 @@ mod tests {
         assert!(futures_util::poll!(&mut task).is_pending());
         closed.never_rest();
         assert!(futures_util::poll!(&mut task).is_ready(), "its rest ends at once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_rests_once_before_its_turn_although_paid_ones_go_first() {
+        let turns = Arc::new(Turns::default());
+        tokio::time::advance(Duration::from_millis(100)).await;
+        turns.pace.begin();
+        turns.waiting.store(1, Ordering::Relaxed);
+        let account = Arc::new(PaidTime::new(turns.clone(), None));
+        let put_off = || account.next_turn.put_off(turns.pace.now_ns(), CREDIT_NS + 30_000_000);
+        put_off();
+        let mut task = Box::pin(in_turn(account.clone(), async {}));
+        assert!(futures_util::poll!(&mut task).is_pending(), "it rests");
+        tokio::time::sleep(Duration::from_millis(35)).await;
+        for _ in 0..DEFERRED_MAX {
+            put_off(); // another task of the connection has had a turn
+            assert!(futures_util::poll!(&mut task).is_pending(), "a paid task goes first");
+        }
+        assert!(futures_util::poll!(&mut task).is_ready());
     }
 
     /// A place at a gate is given to a task that waits, before its turn.
