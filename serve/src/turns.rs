@@ -212,12 +212,29 @@ pub(crate) async fn without_rest<F: Future>(wait: F) -> F::Output {
     .await
 }
 
-/// Runs a task of a connection in its turn.
+/// The turns of a task, of those that are not paid, that come after the rest of its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RestingTurns {
+    All,
+    AllButFirst,
+    None,
+}
+
+/// Runs the task of a connection in its turn.
 pub(crate) fn in_turn<F: Future>(
     account: Arc<PaidTime>,
     task: F,
 ) -> impl Future<Output = F::Output> {
-    in_turns(account, task, true)
+    in_turns(account, task, RestingTurns::All)
+}
+
+/// Runs the task of a call in its turn. Its first turn comes without a rest: while many calls have had none, no
+/// connection reads heads of further ones (`unflushed`), and publishers would wait for the rests of a flood.
+pub(crate) fn call_in_turn<F: Future>(
+    account: Arc<PaidTime>,
+    task: F,
+) -> impl Future<Output = F::Output> {
+    in_turns(account, task, RestingTurns::AllButFirst)
 }
 
 /// Runs the task of a publish in its turn, without rests. It may hold a part of what all publishes share, and nothing
@@ -226,11 +243,11 @@ pub(crate) fn publish_in_turn<F: Future>(
     account: Arc<PaidTime>,
     task: F,
 ) -> impl Future<Output = F::Output> {
-    in_turns(account, task, false)
+    in_turns(account, task, RestingTurns::None)
 }
 
-/// Runs a task in its turn. `rests`: its turns that are not paid come after the rest of its connection.
-async fn in_turns<F: Future>(account: Arc<PaidTime>, task: F, rests: bool) -> F::Output {
+/// Runs a task in its turn.
+async fn in_turns<F: Future>(account: Arc<PaidTime>, task: F, resting: RestingTurns) -> F::Output {
     let mut task = pin!(task);
     let guard = CountGuard(Arc::new(PaidWaker {
         turns: account.turns.clone(),
@@ -241,13 +258,13 @@ async fn in_turns<F: Future>(account: Arc<PaidTime>, task: F, rests: bool) -> F:
     let paid_waker = Waker::from(guard.0.clone());
     let mut deferred = 0;
     let mut rest: Option<Pin<Box<Sleep>>> = None;
-    let mut may_rest = true;
+    let mut may_rest = resting == RestingTurns::All;
     std::future::poll_fn(move |context| {
         let is_paid = account.is_left();
         guard.0.has_its_turn();
         // Time that was paid for ends a rest.
         rest = rest.take().filter(|_| !is_paid && account.may_rest());
-        if rest.is_none() && !is_paid && rests && may_rest {
+        if rest.is_none() && !is_paid && may_rest {
             rest = account.rests_until().map(|at| Box::pin(sleep_until(at)));
         }
         if rest.as_mut().is_some_and(|rest| rest.as_mut().poll(context).is_pending()) {
@@ -272,7 +289,7 @@ async fn in_turns<F: Future>(account: Arc<PaidTime>, task: F, rests: bool) -> F:
             account.take_unpaid_turn();
             task.as_mut().poll(context)
         };
-        may_rest = !ASKS_FOR_NO_REST.get();
+        may_rest = resting != RestingTurns::None && !ASKS_FOR_NO_REST.get();
         if is_paid {
             account.spend_turn(began.elapsed());
         } else {
@@ -484,6 +501,30 @@ mod tests {
             assert!(futures_util::poll!(&mut task).is_pending(), "a paid task goes first");
         }
         assert!(futures_util::poll!(&mut task).is_ready());
+    }
+
+    /// Heads whose calls have had no turn keep all connections from reading.
+    #[tokio::test(start_paused = true)]
+    async fn a_call_has_its_first_turn_without_a_rest() {
+        let turns = Arc::new(Turns::default());
+        tokio::time::advance(Duration::from_millis(100)).await;
+        turns.pace.begin();
+        let account = Arc::new(PaidTime::new(turns.clone(), None));
+        account.next_turn.put_off(turns.pace.now_ns(), CREDIT_NS + 30_000_000);
+        let (had, (go_on, goes_on)) = (Arc::new(AtomicU8::new(0)), tokio::sync::oneshot::channel());
+        let turns_of_call = had.clone();
+        crate::task_threads::spawn(account, async move {
+            turns_of_call.store(1, Ordering::Relaxed);
+            goes_on.await.unwrap();
+            turns_of_call.store(2, Ordering::Relaxed);
+        });
+        tokio::task::yield_now().await;
+        assert_eq!(had.load(Ordering::Relaxed), 1);
+        go_on.send(()).unwrap();
+        tokio::task::yield_now().await;
+        assert_eq!(had.load(Ordering::Relaxed), 1, "the next one comes after the rest");
+        tokio::time::sleep(Duration::from_millis(35)).await;
+        assert_eq!(had.load(Ordering::Relaxed), 2);
     }
 
     /// A place at a gate is given to a task that waits, before its turn.
