@@ -17,9 +17,9 @@ use tokio::runtime::{Builder, Runtime};
 /// The lowest permitted limit of open files of a process. A guess: the files that [`OpenFiles`] reserves leave room for
 /// some thousands of connections.
 pub(super) const OPEN_FILES_MIN: u64 = 4096;
-/// The number of files for everything except the database and callers: listeners, the operator port (32 connections),
-/// chains, Redis, nodes behind a gateway, settings files. A guess: twice what was observed.
-const OWN_FILES: u64 = 96;
+/// The number of files for everything except the database and callers: listeners, the operator port (64 connections),
+/// chains, Redis, nodes behind a gateway, settings files. A guess: the connections of that port, and as many others.
+const OWN_FILES: u64 = 128;
 /// The number of database files outside its share: logs, and files written by a flush or a compaction. A guess: two
 /// jobs at a time, each with some outputs.
 const DATABASE_BESIDE_FILES: u64 = 48;
@@ -441,6 +441,8 @@ mod tests {
                 assert_eq!(gateway_connections as u64 + OWN_FILES, allowed);
             }
         }
+        let of_operators = hawser_serve::pages::CONNECTIONS_MAX as u64;
+        assert_eq!(OWN_FILES, 2 * of_operators, "they take no file of the chains and Redis");
         assert_eq!(OpenFiles::of(20_000, None).database, 5000);
         assert_eq!(OpenFiles::of(20_000, Some(9000)).database, 9000);
     }
