@@ -132,9 +132,10 @@ impl PaidTime {
         self.next_turn(now_ns).after(now_ns).map(|at| pace.moment(at))
     }
 
-    /// Records a turn that was not paid, and the rest after it.
+    /// Records a turn that was not paid, and the rest after it. Those of a publisher do not count: it does not rest for
+    /// them, so others would in its place.
     fn rest(&self, took: Duration) {
-        if !self.may_rest() {
+        if !self.may_rest() || self.is_publishers() {
             return;
         }
         let pace = &self.turns.pace;
@@ -450,6 +451,22 @@ mod tests {
         assert!(!account.is_publishers());
         account.earn(1);
         assert!(account.is_publishers());
+    }
+
+    /// A payer stores one envelope for thirty turns, and lets tasks of its connection wait for each other.
+    #[test]
+    fn a_publisher_makes_no_other_connection_rest_for_its_own_turns() {
+        let turns = Arc::new(Turns::default());
+        let (now_ns, waited_ns) = (10_000_000, 9_000_000);
+        let (publisher, other) =
+            (PaidTime::new(turns.clone(), None), PaidTime::new(turns.clone(), None));
+        publisher.earn(1);
+        publisher.rest(Duration::from_millis(5));
+        turns.pace.publisher_had_its_turn(now_ns, waited_ns);
+        assert_eq!(turns.pace.multiple(now_ns), 0);
+        other.rest(Duration::from_millis(5));
+        turns.pace.publisher_had_its_turn(now_ns, waited_ns);
+        assert_eq!(turns.pace.multiple(now_ns), 1);
     }
 
     /// Flooding connections beside publishers whose tasks are late.
