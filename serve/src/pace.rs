@@ -235,7 +235,7 @@ mod tests {
                 let mut free_ns = MS;
                 // Turns of different length, so that rests do not all end in the same millisecond.
                 for (turn_ns, connection) in
-                    (50_000..100_000).step_by(1_000).cycle().zip(&self.flood)
+                    (50_000_u64..100_000).step_by(1_000).cycle().zip(&self.flood)
                 {
                     if free_ns == 0 || connection.after(self.now_ns).is_some() {
                         continue;
