@@ -197,6 +197,8 @@ fn the_largest_connection_of_the_largest_address_is_closed_when_little_is_left()
     other.take_anyway(10 * MIB);
     let closed = [&small, &largest, &beside, &other].map(|it| it.close.is_cancelled());
     assert_eq!(closed, [false, false, false, true], "address 3 holds 30 MiB by now");
+    let resting = [&small, &largest, &beside, &other].map(|it| it.paid_time().may_rest());
+    assert_eq!(resting, [true, true, true, false], "others wait for its memory");
     // Its memory is returned before another connection has to be closed.
     search_again(&budget);
     assert!(small.take(8 * MIB).is_err());

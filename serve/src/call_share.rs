@@ -15,7 +15,7 @@ use crate::budget::ConnectionShare;
 use crate::call_bytes::{CallBytes, MemorySource, ReturnedBytes};
 use crate::overloaded::OverloadedError;
 use crate::task_threads;
-use crate::turns::in_turn;
+use crate::turns::publish_in_turn;
 use crate::waiting;
 
 /// Charge of a stream that has begun to answer, in bytes: its request and the request's buffers are freed by then.
@@ -96,10 +96,10 @@ impl CallCharge {
         extensions.get::<Self>().expect("the listener charges every call").clone()
     }
 
-    /// Runs a task of this call in its turn. If publishes of the connection have paid for the turn, the task runs
-    /// before those of callers that publish nothing.
+    /// Runs the publish of this call in its turn. If publishes of the connection have paid for the turn, the task runs
+    /// before those of callers that publish nothing. Otherwise it waits for its turn, but not for the end of a rest.
     pub fn in_turn<F: Future>(&self, task: F) -> impl Future<Output = F::Output> + use<F> {
-        in_turn(self.0.connection.paid_time().clone(), task)
+        publish_in_turn(self.0.connection.paid_time().clone(), task)
     }
 
     /// Starts a task of this call that may outlast many turns. It runs in its turns, on the threads of the call's

@@ -19,7 +19,7 @@ use tracing::Span;
 use crate::budget::ConnectionShare;
 use crate::call_share::CallCharge;
 use crate::fair::FairGate;
-use crate::turns::PaidTime;
+use crate::turns::{PaidTime, without_rest};
 
 /// The longest message that the runtime's threads scan and decode, bytes. A guess: some hundred usual envelopes, or a
 /// millisecond at worst, and moving the work costs some ten microseconds.
@@ -83,7 +83,7 @@ pub(crate) async fn beside<T: Send + 'static>(
     let WorkCaller { address, account } = caller;
     let is_paid = account.is_left();
     let workers = if is_paid { &PAID_WORKERS } else { &WORKERS };
-    let worker = workers.enter(&address).await.map_err(|_| failed())?;
+    let worker = without_rest(workers.enter(&address)).await.map_err(|_| failed())?;
     let work = move || {
         let began = Instant::now();
         let done = work();

@@ -16,6 +16,8 @@ const PER_ADDRESS_MAX: usize = 8;
 /// Connections from the machine itself. A guess: as many as from all others, because a proxy on the machine may bring
 /// all callers.
 const OWN_MACHINE_MAX: usize = 32;
+/// Connections in all.
+pub(crate) const ALL_MAX: usize = OWN_MACHINE_MAX + OTHERS_MAX;
 
 /// The places of the port.
 #[derive(Debug)]

@@ -4,8 +4,8 @@
 //! every publish: the cores. Each turn of a flood's connection takes a core for its time, and its answer gives one to
 //! the flooding program if that runs on the same machine. So a connection that does not publish rests after its turns
 //! while publishers' tasks are late. Its rest is a multiple of the time that its turns took. The multiple doubles
-//! while a publisher's task is late, and falls slowly while none is. Without a late publisher nothing rests, and
-//! connections that take less than [`SHARE_DIVISOR`] allows are never the reason of a rest.
+//! while a publisher's task is late, and falls slowly while none is. Without a late publisher nothing rests. While
+//! connections take less than [`SHARE_DIVISOR`] allows, the multiple falls, too: they are not the reason.
 //!
 //! A flood that waits for answers, or whose socket is full, then needs few cores itself. A caller with few calls does
 //! not notice: up to [`CREDIT_NS`] of rest are free after a pause. New connections and calls share the rests of their
@@ -25,10 +25,10 @@ const LATE_NS: u64 = 300_000;
 /// The least time in nanoseconds between two steps up: a new multiple has to have an effect before it is judged. A
 /// guess: a few publishes.
 const RAISE_EVERY_NS: u64 = 4_000_000;
-/// The least time in nanoseconds without a late task before a step down. A guess: some twenty publishes, so that a few
-/// late tasks in a thousand keep the multiple where it is.
+/// The time in nanoseconds for each step down: without a late task, or while connections that do not publish take
+/// little. A guess: some twenty publishes, so that a few late tasks in a thousand keep the multiple where it is.
 const LOWER_EVERY_NS: u64 = 20_000_000;
-/// The time in nanoseconds after which a multiple ends by itself when no publisher has had a turn.
+/// The time in nanoseconds after which a multiple ends when no publisher has had a turn.
 const FORGET_NS: u64 = 1_000_000_000;
 /// The part of one core that connections which do not publish always have: a late publisher is not their fault while
 /// they take less. A guess, small enough for a machine of two cores.
@@ -57,7 +57,7 @@ pub(crate) struct Pace {
     began: Instant,
     /// Rest for the time of a turn, in parts; 0: none.
     rest: AtomicU64,
-    /// The time of the last step, or of the last look at a window without a step.
+    /// The time of the last step.
     window_began_ns: AtomicU64,
     /// Time of turns that were not paid since then.
     unpaid_ns: AtomicU64,
@@ -86,33 +86,39 @@ impl Pace {
     }
 
     /// Returns the multiple, rounded up.
-    pub(crate) fn multiple(&self) -> u64 {
-        self.rest.load(Relaxed).div_ceil(PART)
+    pub(crate) fn multiple(&self, now_ns: u64) -> u64 {
+        if self.is_over(now_ns) { 0 } else { self.rest.load(Relaxed).div_ceil(PART) }
+    }
+
+    /// Returns true if no publisher has had a turn for so long that the multiple has ended.
+    fn is_over(&self, now_ns: u64) -> bool {
+        now_ns.saturating_sub(self.window_began_ns.load(Relaxed)) > FORGET_NS
     }
 
     /// Records that a woken task of a publisher had its turn after `waited_ns`.
     pub(crate) fn publisher_had_its_turn(&self, now_ns: u64, waited_ns: u64) {
         let began_ns = self.window_began_ns.load(Relaxed);
         let passed_ns = now_ns.saturating_sub(began_ns);
-        let late = waited_ns > LATE_NS;
-        if passed_ns < if late { RAISE_EVERY_NS } else { LOWER_EVERY_NS } {
+        let is_late = waited_ns > LATE_NS;
+        let are_busy = self.unpaid_ns.load(Relaxed) >= passed_ns / SHARE_DIVISOR;
+        let rest = self.rest.load(Relaxed);
+        let next = if passed_ns > FORGET_NS {
+            0 // it has ended, and turns of an hour ago would hide those of now
+        } else if is_late && are_busy && passed_ns >= RAISE_EVERY_NS {
+            (rest * 2).clamp(PART, REST_MAX)
+        } else if (!is_late || !are_busy) && passed_ns >= LOWER_EVERY_NS {
+            // A publisher may have a turn only now and then.
+            let steps = passed_ns / LOWER_EVERY_NS;
+            (0..steps).fold(rest, |rest, _| rest - rest.div_ceil(2 * PART))
+        } else {
             return;
-        }
+        };
         // One thread makes the step.
         let window = self.window_began_ns.compare_exchange(began_ns, now_ns, Relaxed, Relaxed);
         if window.is_err() {
             return;
         }
-        let unpaid_ns = self.unpaid_ns.swap(0, Relaxed);
-        let rest = self.rest.load(Relaxed);
-        let next = match late {
-            // In a long window turns of an hour ago would hide those of now.
-            true if passed_ns <= FORGET_NS && unpaid_ns >= passed_ns / SHARE_DIVISOR => {
-                (rest * 2).clamp(PART, REST_MAX)
-            }
-            true => rest,
-            false => rest - rest.div_ceil(2 * PART),
-        };
+        self.unpaid_ns.store(0, Relaxed);
         self.rest.store(next, Relaxed);
     }
 
@@ -134,7 +140,7 @@ impl Pace {
         if rest == 0 {
             return 0;
         }
-        if now_ns.saturating_sub(self.window_began_ns.load(Relaxed)) > FORGET_NS {
+        if self.is_over(now_ns) {
             self.rest.store(0, Relaxed);
             return 0;
         }
@@ -227,11 +233,14 @@ mod tests {
             let mut used_ns = 0;
             for ms in 0..1000 {
                 let mut free_ns = MS;
-                for connection in &self.flood {
+                // Turns of different length, so that rests do not all end in the same millisecond.
+                for (turn_ns, connection) in
+                    (50_000_u64..100_000).step_by(1_000).cycle().zip(&self.flood)
+                {
                     if free_ns == 0 || connection.after(self.now_ns).is_some() {
                         continue;
                     }
-                    let took_ns = free_ns.min(50_000);
+                    let took_ns = free_ns.min(turn_ns);
                     free_ns -= took_ns;
                     let rest_ns = self.pace.rest_after(self.now_ns, took_ns);
                     connection.put_off(self.now_ns, rest_ns);
@@ -275,6 +284,53 @@ mod tests {
         assert_eq!(pace.rest_after(5_000 * MS, 900_000), 0);
         pace.publisher_had_its_turn(5_004 * MS, 20 * MS);
         assert!(pace.rest_after(5_004 * MS, 900_000) > 0, "they take more");
+    }
+
+    /// Returns a pace beside a flood that has raised the multiple as far as it goes, and the time.
+    fn raised() -> (Pace, u64) {
+        let pace = Pace::default();
+        for step in 1..=20 {
+            pace.rest_after(4 * step * MS, 4 * MS);
+            pace.publisher_had_its_turn(4 * step * MS, 20 * MS);
+        }
+        assert_eq!(pace.multiple(80 * MS), REST_MAX / PART);
+        (pace, 80 * MS)
+    }
+
+    /// A flood of a moment must not make readers rest for minutes on a node with few publishes.
+    #[test]
+    fn a_multiple_falls_as_fast_beside_few_publishes_as_beside_many() {
+        let (many, now_ns) = raised();
+        for ms in 1..=800 {
+            many.publisher_had_its_turn(now_ns + ms * MS, 0);
+        }
+        let (few, now_ns) = raised();
+        for half in 1..=2 {
+            few.publisher_had_its_turn(now_ns + half * 400 * MS, 0);
+        }
+        let end_ns = now_ns + 800 * MS;
+        assert_eq!(few.multiple(end_ns), many.multiple(end_ns));
+        assert!(many.multiple(end_ns) < REST_MAX / PART / 3);
+    }
+
+    /// A payer who keeps publishers late makes all readers slow only while they take their part of a core.
+    #[test]
+    fn readers_that_take_little_do_not_rest_for_a_flood_that_is_over() {
+        let (pace, now_ns) = raised();
+        for ms in 1..=10_000 {
+            pace.rest_after(now_ns + ms * MS, 40_000);
+            pace.publisher_had_its_turn(now_ns + ms * MS, 20 * MS);
+        }
+        assert_eq!(pace.multiple(now_ns + 10_000 * MS), 0);
+    }
+
+    #[test]
+    fn a_multiple_has_ended_when_a_publisher_comes_later() {
+        let (pace, now_ns) = raised();
+        assert_eq!(pace.multiple(now_ns + FORGET_NS + MS), 0, "no connection has had a turn");
+        pace.publisher_had_its_turn(now_ns + FORGET_NS + MS, 20 * MS);
+        assert_eq!(pace.multiple(now_ns + FORGET_NS + 2 * MS), 0);
+        assert_eq!(pace.rest_after(now_ns + FORGET_NS + 2 * MS, MS), 0);
     }
 
     #[test]

@@ -26,13 +26,15 @@ use tokio_util::sync::CancellationToken;
 
 use crate::connection_slots::ConnectionSlot;
 use crate::metrics_format::MetricsFormat;
-use crate::operator_places::OperatorPlaces;
+use crate::operator_places::{self, OperatorPlaces};
 use crate::readiness::{Condition, Purpose};
 
 const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// Time to send the head of a request. A guess: probes send it at once.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections to the operators' port that may be open at once. Each costs a descriptor.
+pub const CONNECTIONS_MAX: usize = operator_places::ALL_MAX;
 /// Time after which a connection takes no further request. Without it, callers that do not read their pages would keep
 /// their connections. A guess: scrapers connect again, and a connection without a request ends after 10 s.
 const CONNECTION_MAX: Duration = Duration::from_secs(60);

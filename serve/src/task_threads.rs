@@ -19,7 +19,7 @@ use hyper::rt::Executor;
 use tokio::task::JoinHandle;
 
 use crate::socket::Place;
-use crate::turns::{PaidTime, TaskRuntimes, in_turn};
+use crate::turns::{PaidTime, TaskRuntimes, call_in_turn, in_turn};
 
 /// Starts the tasks of one connection.
 #[derive(Clone)]
@@ -41,7 +41,7 @@ where
     F: Future + Send + 'static,
     F::Output: Send + 'static,
 {
-    let task = in_turn(account.clone(), task);
+    let task = call_in_turn(account.clone(), task);
     let Some(TaskRuntimes { all, publishers }) = account.runtimes().cloned() else {
         tokio::spawn(task);
         return;

@@ -9,6 +9,7 @@
 //! publisher's until [`UNPAID_TURNS_MAX`] of its turns in a row were not paid; `task_threads` gives it other threads.
 //! While publishers' tasks are late, other connections rest between their turns (`pace`).
 
+use std::cell::Cell;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{
@@ -63,7 +64,7 @@ pub(crate) struct Turns {
 impl Turns {
     /// Returns the rest of connections that do not publish, in multiples of their turns; 0: none.
     pub(crate) fn rest_multiple(&self) -> i64 {
-        self.pace.multiple().try_into().unwrap_or(i64::MAX)
+        self.pace.multiple(self.pace.now_ns()).try_into().unwrap_or(i64::MAX)
     }
 }
 
@@ -110,24 +111,31 @@ impl PaidTime {
         of_address.unwrap_or(&self.next_turn)
     }
 
-    /// Exempts the connection from rests: it is another node's, or the calls of many callers come through it.
+    /// Exempts the connection from rests, also from one that has begun when its task is woken. It is another node's, or
+    /// the calls of many callers come through it, or it is closed to free memory.
     pub(crate) fn never_rest(&self) {
         self.never_rests.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns true if turns are followed by rests while publishers are late.
+    pub(crate) fn may_rest(&self) -> bool {
+        !self.never_rests.load(Ordering::Relaxed)
     }
 
     /// Returns the end of the connection's rest, or `None` if it may have a turn.
     fn rests_until(&self) -> Option<Instant> {
         let pace = &self.turns.pace;
-        if !pace.is_slow() || self.is_publishers() || self.never_rests.load(Ordering::Relaxed) {
+        if !pace.is_slow() || self.is_publishers() || !self.may_rest() {
             return None;
         }
         let now_ns = pace.now_ns();
         self.next_turn(now_ns).after(now_ns).map(|at| pace.moment(at))
     }
 
-    /// Records a turn that was not paid, and the rest after it.
+    /// Records a turn that was not paid, and the rest after it. Those of a publisher do not count: it does not rest for
+    /// them, so others would in its place.
     fn rest(&self, took: Duration) {
-        if self.never_rests.load(Ordering::Relaxed) {
+        if !self.may_rest() || self.is_publishers() {
             return;
         }
         let pace = &self.turns.pace;
@@ -186,8 +194,61 @@ fn nanoseconds(time: Duration) -> i64 {
     time.as_nanos().try_into().unwrap_or(i64::MAX)
 }
 
-/// Runs a task of a connection in its turn.
-pub(crate) async fn in_turn<F: Future>(account: Arc<PaidTime>, task: F) -> F::Output {
+thread_local! {
+    /// True if the task that has a turn on this thread asks for no rest before its next one ([`without_rest`]).
+    static ASKS_FOR_NO_REST: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Waits for a place that the task holds from the moment at which it is woken, while other callers wait for it. The
+/// turn that begins to use the place comes without a rest.
+pub(crate) async fn without_rest<F: Future>(wait: F) -> F::Output {
+    let mut wait = pin!(wait);
+    std::future::poll_fn(|context| {
+        let polled = wait.as_mut().poll(context);
+        if polled.is_pending() {
+            ASKS_FOR_NO_REST.set(true);
+        }
+        polled
+    })
+    .await
+}
+
+/// The turns of a task, of those that are not paid, that come after the rest of its connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum RestingTurns {
+    All,
+    AllButFirst,
+    None,
+}
+
+/// Runs the task of a connection in its turn.
+pub(crate) fn in_turn<F: Future>(
+    account: Arc<PaidTime>,
+    task: F,
+) -> impl Future<Output = F::Output> {
+    in_turns(account, task, RestingTurns::All)
+}
+
+/// Runs the task of a call in its turn. Its first turn comes without a rest: while many calls have had none, no
+/// connection reads heads of further ones (`unflushed`), and publishers would wait for the rests of a flood.
+pub(crate) fn call_in_turn<F: Future>(
+    account: Arc<PaidTime>,
+    task: F,
+) -> impl Future<Output = F::Output> {
+    in_turns(account, task, RestingTurns::AllButFirst)
+}
+
+/// Runs the task of a publish in its turn, without rests. It may hold a part of what all publishes share, and nothing
+/// is paid for before it has ended. Its turns cause rests of its connection, which bounds their number.
+pub(crate) fn publish_in_turn<F: Future>(
+    account: Arc<PaidTime>,
+    task: F,
+) -> impl Future<Output = F::Output> {
+    in_turns(account, task, RestingTurns::None)
+}
+
+/// Runs a task in its turn.
+async fn in_turns<F: Future>(account: Arc<PaidTime>, task: F, resting: RestingTurns) -> F::Output {
     let mut task = pin!(task);
     let guard = CountGuard(Arc::new(PaidWaker {
         turns: account.turns.clone(),
@@ -198,18 +259,20 @@ pub(crate) async fn in_turn<F: Future>(account: Arc<PaidTime>, task: F) -> F::Ou
     let paid_waker = Waker::from(guard.0.clone());
     let mut deferred = 0;
     let mut rest: Option<Pin<Box<Sleep>>> = None;
+    let mut may_rest = resting == RestingTurns::All;
     std::future::poll_fn(move |context| {
         let is_paid = account.is_left();
         guard.0.has_its_turn();
         // Time that was paid for ends a rest.
-        rest = rest.take().filter(|_| !is_paid);
-        if rest.is_none() && !is_paid {
+        rest = rest.take().filter(|_| !is_paid && account.may_rest());
+        if rest.is_none() && !is_paid && may_rest {
             rest = account.rests_until().map(|at| Box::pin(sleep_until(at)));
         }
         if rest.as_mut().is_some_and(|rest| rest.as_mut().poll(context).is_pending()) {
             return Poll::Pending;
         }
-        rest = None;
+        // Paid tasks that go first now must not lead to another rest.
+        may_rest &= rest.take().is_none();
         if !is_paid && deferred < DEFERRED_MAX && account.turns.waiting.load(Ordering::Relaxed) > 0
         {
             deferred += 1;
@@ -220,14 +283,19 @@ pub(crate) async fn in_turn<F: Future>(account: Arc<PaidTime>, task: F) -> F::Ou
         // Registered for an unpaid turn too, because wakers of earlier turns may still wake the task.
         guard.0.waker.register(context.waker());
         let began = Instant::now();
-        if !is_paid {
+        ASKS_FOR_NO_REST.set(false); // of a task that has had a turn on this thread before
+        let polled = if is_paid {
+            task.as_mut().poll(&mut Context::from_waker(&paid_waker))
+        } else {
             account.take_unpaid_turn();
-            let polled = task.as_mut().poll(context);
+            task.as_mut().poll(context)
+        };
+        may_rest = resting != RestingTurns::None && !ASKS_FOR_NO_REST.get();
+        if is_paid {
+            account.spend_turn(began.elapsed());
+        } else {
             account.rest(began.elapsed().min(REST_FOR_MAX));
-            return polled;
         }
-        let polled = task.as_mut().poll(&mut Context::from_waker(&paid_waker));
-        account.spend_turn(began.elapsed());
         polled
     })
     .await
@@ -385,22 +453,39 @@ mod tests {
         assert!(account.is_publishers());
     }
 
+    /// A payer stores one envelope for thirty turns, and lets tasks of its connection wait for each other.
+    #[test]
+    fn a_publisher_makes_no_other_connection_rest_for_its_own_turns() {
+        let turns = Arc::new(Turns::default());
+        let (now_ns, waited_ns) = (10_000_000, 9_000_000);
+        let (publisher, other) =
+            (PaidTime::new(turns.clone(), None), PaidTime::new(turns.clone(), None));
+        publisher.earn(1);
+        publisher.rest(Duration::from_millis(5));
+        turns.pace.publisher_had_its_turn(now_ns, waited_ns);
+        assert_eq!(turns.pace.multiple(now_ns), 0);
+        other.rest(Duration::from_millis(5));
+        turns.pace.publisher_had_its_turn(now_ns, waited_ns);
+        assert_eq!(turns.pace.multiple(now_ns), 1);
+    }
+
     /// Flooding connections beside publishers whose tasks are late.
     #[tokio::test(start_paused = true)]
     async fn a_connection_has_no_turn_while_it_rests_unless_it_publishes() {
         let turns = Arc::new(Turns::default());
-        tokio::time::advance(Duration::from_secs(1)).await;
+        tokio::time::advance(Duration::from_millis(500)).await;
         turns.pace.begin();
         let resting = || {
             let account = Arc::new(PaidTime::new(turns.clone(), None));
             account.next_turn.put_off(turns.pace.now_ns(), CREDIT_NS + 30_000_000);
             account
         };
-        let (flooding, publishing, node) = (resting(), resting(), resting());
+        let (flooding, publishing, first, node) = (resting(), resting(), resting(), resting());
         publishing.earn(1);
         node.never_rest();
         let began = Instant::now();
         in_turn(publishing, async {}).await;
+        publish_in_turn(first, async {}).await;
         in_turn(node, async {}).await;
         assert_eq!(began.elapsed(), Duration::ZERO, "in virtual time");
         in_turn(flooding.clone(), async {}).await;
@@ -409,6 +494,74 @@ mod tests {
         let began = Instant::now();
         in_turn(flooding, async {}).await;
         assert_eq!(began.elapsed(), Duration::ZERO, "the rest is over");
+        let closed = resting();
+        let mut task = Box::pin(in_turn(closed.clone(), async {}));
+        assert!(futures_util::poll!(&mut task).is_pending());
+        closed.never_rest();
+        assert!(futures_util::poll!(&mut task).is_ready(), "its rest ends at once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_rests_once_before_its_turn_although_paid_ones_go_first() {
+        let turns = Arc::new(Turns::default());
+        tokio::time::advance(Duration::from_millis(100)).await;
+        turns.pace.begin();
+        turns.waiting.store(1, Ordering::Relaxed);
+        let account = Arc::new(PaidTime::new(turns.clone(), None));
+        let put_off = || account.next_turn.put_off(turns.pace.now_ns(), CREDIT_NS + 30_000_000);
+        put_off();
+        let mut task = Box::pin(in_turn(account.clone(), async {}));
+        assert!(futures_util::poll!(&mut task).is_pending(), "it rests");
+        tokio::time::sleep(Duration::from_millis(35)).await;
+        for _ in 0..DEFERRED_MAX {
+            put_off(); // another task of the connection has had a turn
+            assert!(futures_util::poll!(&mut task).is_pending(), "a paid task goes first");
+        }
+        assert!(futures_util::poll!(&mut task).is_ready());
+    }
+
+    /// Heads whose calls have had no turn keep all connections from reading.
+    #[tokio::test(start_paused = true)]
+    async fn a_call_has_its_first_turn_without_a_rest() {
+        let turns = Arc::new(Turns::default());
+        tokio::time::advance(Duration::from_millis(100)).await;
+        turns.pace.begin();
+        let account = Arc::new(PaidTime::new(turns.clone(), None));
+        account.next_turn.put_off(turns.pace.now_ns(), CREDIT_NS + 30_000_000);
+        let (had, (go_on, goes_on)) = (Arc::new(AtomicU8::new(0)), tokio::sync::oneshot::channel());
+        let turns_of_call = had.clone();
+        crate::task_threads::spawn(account, async move {
+            turns_of_call.store(1, Ordering::Relaxed);
+            goes_on.await.unwrap();
+            turns_of_call.store(2, Ordering::Relaxed);
+        });
+        tokio::task::yield_now().await;
+        assert_eq!(had.load(Ordering::Relaxed), 1);
+        go_on.send(()).unwrap();
+        tokio::task::yield_now().await;
+        assert_eq!(had.load(Ordering::Relaxed), 1, "the next one comes after the rest");
+        tokio::time::sleep(Duration::from_millis(35)).await;
+        assert_eq!(had.load(Ordering::Relaxed), 2);
+    }
+
+    /// A place at a gate is given to a task that waits, before its turn.
+    #[tokio::test(start_paused = true)]
+    async fn a_task_does_not_rest_with_a_place_for_which_others_wait() {
+        let turns = Arc::new(Turns::default());
+        tokio::time::advance(Duration::from_millis(100)).await;
+        turns.pace.begin();
+        for rests in [true, false] {
+            let account = Arc::new(PaidTime::new(turns.clone(), None));
+            let (give, place) = tokio::sync::oneshot::channel();
+            let mut task = Box::pin(in_turn(account.clone(), async move {
+                let taken = if rests { place.await } else { without_rest(place).await };
+                taken.unwrap();
+            }));
+            assert!(futures_util::poll!(&mut task).is_pending(), "there is no place yet");
+            account.next_turn.put_off(turns.pace.now_ns(), CREDIT_NS + 30_000_000);
+            give.send(()).unwrap();
+            assert_eq!(futures_util::poll!(&mut task).is_pending(), rests);
+        }
     }
 
     #[tokio::test]

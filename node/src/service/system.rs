@@ -17,9 +17,9 @@ use tokio::runtime::{Builder, Runtime};
 /// The lowest permitted limit of open files of a process. A guess: the files that [`OpenFiles`] reserves leave room for
 /// some thousands of connections.
 pub(super) const OPEN_FILES_MIN: u64 = 4096;
-/// The number of files for everything except the database and callers: listeners, the operator port (32 connections),
-/// chains, Redis, nodes behind a gateway, settings files. A guess: twice what was observed.
-const OWN_FILES: u64 = 96;
+/// The number of files for everything except the database and callers: listeners, the operator port (64 connections),
+/// chains, Redis, nodes behind a gateway, settings files. A guess: the connections of that port, and as many others.
+const OWN_FILES: u64 = 128;
 /// The number of database files outside its share: logs, and files written by a flush or a compaction. A guess: two
 /// jobs at a time, each with some outputs.
 const DATABASE_BESIDE_FILES: u64 = 48;
@@ -47,7 +47,8 @@ pub(super) fn runtime() -> io::Result<Runtime> {
 }
 
 /// Creates the runtime of a node, beside which publishers have one of their own. Its worker threads stand back, because
-/// callers that do not publish keep them busy.
+/// callers that do not publish keep them busy. Threads for blocking work inherit that if a worker thread starts them:
+/// the priority of a thread cannot be raised again without a privilege.
 pub(super) fn node_runtime() -> io::Result<Runtime> {
     runtime_of("runtime", || {
         #[cfg(target_os = "linux")]
@@ -66,6 +67,8 @@ fn runtime_of(name: &'static str, begin: fn()) -> io::Result<Runtime> {
     thread_local! {
         static RUNS_TASKS: Cell<bool> = const { Cell::new(false) };
     }
+    #[cfg(target_os = "linux")]
+    remember_own_nice();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let named = AtomicUsize::new(0);
     let (ready, are_ready) = mpsc::channel();
@@ -265,6 +268,18 @@ const VERIFIERS_STAND_BACK: i32 = 5;
 /// The largest nice value on Linux.
 #[cfg(target_os = "linux")]
 const NICE_MAX: i32 = 19;
+/// The nice value of the process, from which threads stand back. A thread inherits that of the thread that started it,
+/// which may have stood back itself. Relative to that one, each generation of threads would go further.
+#[cfg(target_os = "linux")]
+static OWN_NICE: std::sync::OnceLock<i32> = std::sync::OnceLock::new();
+
+/// Remembers the nice value of the process, which the thread that starts the first runtime has.
+#[cfg(target_os = "linux")]
+fn remember_own_nice() {
+    if let Ok(thread) = scheduling() {
+        let _ = OWN_NICE.set(thread.sched_nice); // it has one already if this is not the first runtime
+    }
+}
 
 /// Lowers the priority of the calling thread, which reads for callers, relative to the other threads of this process.
 /// Otherwise a flood of queries and catching-up streams would take most of the time of a small machine, because these
@@ -284,7 +299,8 @@ pub(super) fn stand_back_behind() {
 #[cfg(target_os = "linux")]
 fn stand_back_by(steps: i32, turn_ns: u64) {
     if !reschedule(|thread| {
-        thread.sched_nice = thread.sched_nice.saturating_add(steps).min(NICE_MAX);
+        let own = OWN_NICE.get().copied().unwrap_or(thread.sched_nice);
+        thread.sched_nice = thread.sched_nice.max(own.saturating_add(steps).min(NICE_MAX));
         // A thread inherits the time slice of the thread that started it.
         thread.sched_runtime = turn_ns;
     }) {
@@ -425,6 +441,8 @@ mod tests {
                 assert_eq!(gateway_connections as u64 + OWN_FILES, allowed);
             }
         }
+        let of_operators = hawser_serve::pages::CONNECTIONS_MAX as u64;
+        assert_eq!(OWN_FILES, 2 * of_operators, "they take no file of the chains and Redis");
         assert_eq!(OpenFiles::of(20_000, None).database, 5000);
         assert_eq!(OpenFiles::of(20_000, Some(9000)).database, 9000);
     }
@@ -497,6 +515,27 @@ mod tests {
                 assert_eq!(of_task, expected);
             }
         }
+    }
+
+    /// A task starts a thread that reads pages for streams, or blocks in place and leaves its tasks to a new thread.
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_thread_stands_back_no_further_when_one_that_stood_back_has_started_it() {
+        let own = scheduling().unwrap().sched_nice;
+        let nice = || scheduling().unwrap().sched_nice;
+        let runtime = node_runtime().unwrap();
+        let (of_task, of_reader) = runtime.block_on(async {
+            let of_task = tokio::spawn(async move {
+                let reader = std::thread::spawn(move || {
+                    stand_back();
+                    nice()
+                });
+                (nice(), reader.join().unwrap())
+            });
+            of_task.await.unwrap()
+        });
+        assert!(of_task <= (own + READERS_STAND_BACK).min(NICE_MAX), "{of_task}");
+        assert_eq!(of_reader, of_task);
     }
 
     /// A call of a publisher has begun to wait, and has moved to the runtime of all connections with its connection.
