@@ -64,6 +64,21 @@ pub enum PromotionError {
 }
 
 impl Store {
+    /// Checks that the folder belongs to a replica, and that `node` is the id of a node.
+    ///
+    /// # Errors
+    /// [`PromotionError::OfNode`] or [`PromotionError::NoNode`].
+    pub fn check_promotion(&self, node: OriginatorId) -> Result<(), PromotionError> {
+        let owner = self.identity().node;
+        if owner != OriginatorId::REPLICA {
+            return Err(PromotionError::OfNode { owner });
+        }
+        if !node.is_node() || node == OriginatorId::REPLICA {
+            return Err(PromotionError::NoNode { node });
+        }
+        Ok(())
+    }
+
     /// Gives the folder of a replica to a node whose strand it holds, in one durable write. Returns the end of that
     /// strand.
     ///
@@ -78,13 +93,7 @@ impl Store {
         node: OriginatorId,
         public_key: &PublicKey,
     ) -> Result<SequenceId, PromotionError> {
-        let owner = self.identity().node;
-        if owner != OriginatorId::REPLICA {
-            return Err(PromotionError::OfNode { owner });
-        }
-        if !node.is_node() || node == OriginatorId::REPLICA {
-            return Err(PromotionError::NoNode { node });
-        }
+        self.check_promotion(node)?;
         let database = self.database();
         database.check_writable()?;
         let _no_commits = database.gate_for_a_step()?;

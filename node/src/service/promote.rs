@@ -81,9 +81,8 @@ pub fn promote(
     signer: Address,
 ) -> Result<PromotedFolder, PromoteError> {
     let (store, identity) = projections::open_existing(data_dir)?;
-    if identity.node != OriginatorId::REPLICA {
-        return Err(PromotionError::OfNode { owner: identity.node }.into());
-    }
+    // Before the strand is read: that of a chain has no signatures, and would pass for a damaged one.
+    store.check_promotion(node)?;
     if let Some(wanted) = network.filter(|it| *it != identity.network) {
         let (found, wanted) = (identity.network, wanted.to_owned());
         return Err(PromoteError::OtherNetwork { found, wanted });
