@@ -164,6 +164,15 @@ pub(crate) struct HttpResponse {
     pub(crate) body: String,
 }
 
+impl HttpResponse {
+    /// Returns the reason that a page of the operators' port gives for an error: the field `error` if the body is JSON,
+    /// or else the body.
+    pub(crate) fn reason(&self) -> String {
+        let page: serde_json::Value = serde_json::from_str(&self.body).unwrap_or_default();
+        page["error"].as_str().unwrap_or_else(|| self.body.trim()).to_owned()
+    }
+}
+
 /// The error of an HTTP request.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HttpError {
@@ -260,6 +269,14 @@ mod tests {
         assert_eq!(output::exit_code(reason_of(Code::NotFound)), 4);
         let failure = failure(&Status::invalid_argument("no"));
         assert_eq!(failure.text, "INVALID_ARGUMENT: no");
+    }
+
+    #[test]
+    fn the_reason_of_a_page_is_told_in_words() {
+        let page = |body: &str| HttpResponse { status: 503, body: body.to_owned() }.reason();
+        assert_eq!(page("{\n  \"error\": \"not read yet\"\n}\n"), "not read yet");
+        assert_eq!(page("there is no such report here\n"), "there is no such report here");
+        assert_eq!(page("[7]"), "[7]");
     }
 
     #[test]

@@ -40,6 +40,19 @@ fn a_pipe_or_a_device_in_the_place_of_a_file_is_refused_at_once() {
 }
 
 #[test]
+fn keys_in_another_form_are_refused_with_the_forms_that_are_read() {
+    let place = tempfile::tempdir().unwrap();
+    let (data, _) = folder(place.path(), "data", 1);
+    // The table that `hawser registry node list` prints without --registry-file.
+    let table = place.path().join("nodes.txt");
+    fs::write(&table, "nodeId: 100, owner: 0x00\n").unwrap();
+    let [data, table] = [&data, &table].map(|path| path.to_str().unwrap());
+    let output = run(&["audit", "replay", "--from", data, "--registry", table]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(stderr(&output).contains("--registry-file"), "{output:?}");
+}
+
+#[test]
 fn a_backup_is_not_named_beside_the_address_of_a_node() {
     let place = tempfile::tempdir().unwrap();
     let (_, registry) = folder(place.path(), "data", 1);

@@ -338,10 +338,10 @@ pub(super) async fn ask(
     let answer = client::page(&metrics, &path).await?;
     match answer.status {
         200 => {}
-        404 => return Err(RunError::not_found(format!("{metrics}: {}", answer.body.trim()))),
+        404 => return Err(RunError::not_found(format!("{metrics}: {}", answer.reason()))),
         status => {
-            let body = answer.body.trim();
-            return Err(RunError::failed(format!("{metrics}: status {status}: {body}")));
+            let reason = answer.reason();
+            return Err(RunError::failed(format!("{metrics}: status {status}: {reason}")));
         }
     }
     serde_json::from_str(&answer.body).map_err(|error| {
