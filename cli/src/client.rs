@@ -11,6 +11,8 @@ use tonic::{Code, Status};
 use hawser_node::CheckedChannel;
 use hawser_node::error::{RunError, RunErrorKind};
 
+use crate::output;
+
 /// The largest message that is accepted from a node, bytes: the limit of the nodes' listener, 25 MiB,
 /// and room for framing.
 pub(crate) const MESSAGE_LEN_BYTES_MAX: usize = 26 * 1024 * 1024;
@@ -148,10 +150,11 @@ pub(crate) fn reason_of(code: Code) -> RunErrorKind {
     }
 }
 
-/// Converts a status into an error with its name and text.
+/// Converts a status into an error with its name and text. The text is the node's.
 #[must_use]
 pub(crate) fn failure(status: &Status) -> RunError {
-    let text = format!("{}: {}", code_name(status.code()), status.message());
+    let message = output::printable(status.message());
+    let text = format!("{}: {message}", code_name(status.code()));
     RunError { kind: reason_of(status.code()), text }
 }
 
@@ -169,7 +172,7 @@ impl HttpResponse {
     /// or else the body.
     pub(crate) fn reason(&self) -> String {
         let page: serde_json::Value = serde_json::from_str(&self.body).unwrap_or_default();
-        page["error"].as_str().unwrap_or_else(|| self.body.trim()).to_owned()
+        output::printable(page["error"].as_str().unwrap_or_else(|| self.body.trim()))
     }
 }
 
@@ -248,7 +251,6 @@ pub(crate) fn unmet_conditions(readiness: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output;
 
     #[test]
     fn addresses_are_host_and_port_or_urls() {
@@ -269,6 +271,14 @@ mod tests {
         assert_eq!(output::exit_code(reason_of(Code::NotFound)), 4);
         let failure = failure(&Status::invalid_argument("no"));
         assert_eq!(failure.text, "INVALID_ARGUMENT: no");
+    }
+
+    #[test]
+    fn the_text_of_a_node_does_not_control_the_terminal() {
+        let failed = failure(&Status::internal("gone\u{1b}[2J\nverdict: clean"));
+        assert_eq!(failed.text, "INTERNAL: gone [2J verdict: clean");
+        let page = HttpResponse { status: 503, body: "\u{9b}2J{\n".to_owned() };
+        assert_eq!(page.reason(), " 2J{");
     }
 
     #[test]

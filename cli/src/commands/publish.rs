@@ -133,7 +133,7 @@ impl RequestSender {
         RejectedRequest {
             lines: request.iter().map(|line| line.number).collect(),
             code: status.code(),
-            text: status.message().to_owned(),
+            text: output::printable(status.message()),
             hints,
         }
     }
