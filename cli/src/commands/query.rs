@@ -152,7 +152,7 @@ async fn inbox(addresses: &[String], node: &str, as_json: bool) -> Result<(), Ru
             output::line(json!({ "identifier": found.identifier, "inbox_id": found.inbox_id }));
         } else {
             let inbox = found.inbox_id.as_deref().unwrap_or("none");
-            output::line(format_args!("{}  {inbox}", found.identifier));
+            output::line(output::printable(&format!("{}  {inbox}", found.identifier)));
         }
     }
     found_something(any, "no inbox of these addresses")
