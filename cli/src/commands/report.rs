@@ -42,7 +42,7 @@ fn take(step: PayerReportStep, args: &ReportStepArgs, as_json: bool) -> Result<(
     let ReportStepArgs { about, dry_run, .. } = *args;
     let request = AdminRequest::PayerReports { step, about, dry_run };
     let Some(done) = admin::ask(&data_dir, &request, &mut |_| ())? else {
-        return Err(RunError::not_found(format!("no node runs on {}", data_dir.display())));
+        return Err(super::no_node_on(&data_dir));
     };
     if as_json {
         output::line(&done);
