@@ -4,8 +4,8 @@
 //! every publish: the cores. Each turn of a flood's connection takes a core for its time, and its answer gives one to
 //! the flooding program if that runs on the same machine. So a connection that does not publish rests after its turns
 //! while publishers' tasks are late. Its rest is a multiple of the time that its turns took. The multiple doubles
-//! while a publisher's task is late, and falls slowly while none is. Without a late publisher nothing rests, and
-//! connections that take less than [`SHARE_DIVISOR`] allows are never the reason of a rest.
+//! while a publisher's task is late, and falls slowly while none is. It does not rise while all these connections
+//! together take less than a tenth of a core ([`SHARE_DIVISOR`]), because then they are not the reason.
 //!
 //! A flood that waits for answers, or whose socket is full, then needs few cores itself. A caller with few calls does
 //! not notice: up to [`CREDIT_NS`] of rest are free after a pause. New connections and calls share the rests of their
