@@ -121,6 +121,12 @@ fn of_path(path: &Path) -> Result<LoadedKeys, RunError> {
         )),
         error @ RegistryFileError::Record { .. } => fail(&error),
     })?;
+    for id in registry.registered_ids().filter(|id| registry.node(*id).is_none()) {
+        let path = path.display();
+        eprintln!(
+            "hawser: {path}: node {id} has no valid key, so none of its signatures is checked"
+        );
+    }
     let addresses = registry.nodes().filter(|node| node.canonical);
     let addresses = addresses.filter_map(|node| Some((node.id.0, node.http_address.clone()?)));
     let addresses = addresses.collect();
