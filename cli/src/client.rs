@@ -212,7 +212,11 @@ pub(crate) async fn get(address: &str, path: &str) -> Result<HttpResponse, HttpE
 /// When there is no complete response; the text names the address.
 pub(crate) async fn page(metrics: &str, path: &str) -> Result<HttpResponse, RunError> {
     let answer = get(metrics, path).await;
-    answer.map_err(|error| RunError::failed(format!("no node answers at {metrics}: {error}")))
+    answer.map_err(|error| {
+        RunError::failed(format!(
+            "no node answers at {metrics}: {error}. --metrics names the address of a node's metrics"
+        ))
+    })
 }
 
 async fn get_unbounded(address: &str, path: &str) -> Result<HttpResponse, HttpError> {

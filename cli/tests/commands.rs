@@ -55,6 +55,9 @@ fn wrong_usage_exits_with_2() {
     ] {
         assert_eq!(run(args).status.code(), Some(2), "{args:?}");
     }
+    let silent = run(&["health", "--metrics", "127.0.0.1:1"]);
+    assert_eq!(silent.status.code(), Some(1));
+    assert!(stderr(&silent).contains("--metrics names the address"), "{silent:?}");
     assert!(run(&["-v"]).status.success());
     assert!(run(&["import", "xmtpd-postgres", "--help"]).status.success(), "another name");
     let estimate = run(&["payer", "estimate", "--size", "350", "--retention", "400"]);
