@@ -274,7 +274,7 @@ impl KnownKeys {
 
     /// Judges evidence that rests on signed trees by these keys.
     #[must_use]
-    pub fn judge_trees(&self, held: &TreeEvidence) -> Judgement {
+    pub(crate) fn judge_trees(&self, held: &TreeEvidence) -> Judgement {
         verify_trees(held, &self.registry)
     }
 }

@@ -111,7 +111,7 @@ impl RedisLink {
     /// # Errors
     /// Fails when no answer comes within `limit`, or when it has an unexpected type. Redis may
     /// have run the script nevertheless.
-    pub async fn eval<T: FromRedisValue>(
+    pub(crate) async fn eval<T: FromRedisValue>(
         &self,
         limit: Duration,
         script: &str,

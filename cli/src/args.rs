@@ -126,7 +126,7 @@ pub(crate) enum Command {
     /// Exit with 0 if a node is ready, with 1 if not, within 3 seconds.
     Health(health::HealthArgs),
     /// Rebuild all projections of a stopped node from its log.
-    Rebuild(RebuildArgs),
+    Rebuild(backup::DataDirArgs),
     /// Cut the end off a chain strand of a stopped node, so that it is read from the chain again. Needed when the chain
     /// was reorganised below the stored envelopes and the strand has halted.
     #[command(alias = "recut")]
@@ -323,27 +323,6 @@ impl StatusArgs {
     #[must_use]
     pub(crate) fn sources(&self) -> SettingSources {
         SettingSources::new([], environment())
-    }
-}
-
-/// `hawser rebuild`.
-#[derive(Debug, Args)]
-pub(crate) struct RebuildArgs {
-    /// Folder of the node's database [env: HAWSER_DATA_DIR; default: hawser-data].
-    #[arg(long, value_name = "DIR")]
-    data_dir: Option<String>,
-    /// File with the node's settings [env: HAWSER_CONFIG].
-    #[arg(long, value_name = "FILE")]
-    config: Option<String>,
-}
-
-impl RebuildArgs {
-    /// Returns the flags together with the environment.
-    #[must_use]
-    pub(crate) fn sources(&self) -> SettingSources {
-        let flag = |name: &str, value: &Option<String>| Some((name.to_owned(), value.clone()?));
-        let flags = [flag("data-dir", &self.data_dir), flag("config", &self.config)];
-        SettingSources::new(flags.into_iter().flatten(), environment())
     }
 }
 

@@ -11,6 +11,8 @@ use tonic::{Code, Status};
 use hawser_node::CheckedChannel;
 use hawser_node::error::{RunError, RunErrorKind};
 
+use crate::output;
+
 /// The largest message that is accepted from a node, bytes: the limit of the nodes' listener, 25 MiB,
 /// and room for framing.
 pub(crate) const MESSAGE_LEN_BYTES_MAX: usize = 26 * 1024 * 1024;
@@ -148,10 +150,11 @@ pub(crate) fn reason_of(code: Code) -> RunErrorKind {
     }
 }
 
-/// Converts a status into an error with its name and text.
+/// Converts a status into an error with its name and text. The text is the node's.
 #[must_use]
 pub(crate) fn failure(status: &Status) -> RunError {
-    let text = format!("{}: {}", code_name(status.code()), status.message());
+    let message = output::printable(status.message());
+    let text = format!("{}: {message}", code_name(status.code()));
     RunError { kind: reason_of(status.code()), text }
 }
 
@@ -162,6 +165,15 @@ pub(crate) struct HttpResponse {
     pub(crate) status: u16,
     /// Body; bytes that are no UTF-8 are replaced.
     pub(crate) body: String,
+}
+
+impl HttpResponse {
+    /// Returns the reason that a page of the operators' port gives for an error: the field `error` if the body is JSON,
+    /// or else the body.
+    pub(crate) fn reason(&self) -> String {
+        let page: serde_json::Value = serde_json::from_str(&self.body).unwrap_or_default();
+        output::printable(page["error"].as_str().unwrap_or_else(|| self.body.trim()))
+    }
 }
 
 /// The error of an HTTP request.
@@ -200,7 +212,11 @@ pub(crate) async fn get(address: &str, path: &str) -> Result<HttpResponse, HttpE
 /// When there is no complete response; the text names the address.
 pub(crate) async fn page(metrics: &str, path: &str) -> Result<HttpResponse, RunError> {
     let answer = get(metrics, path).await;
-    answer.map_err(|error| RunError::failed(format!("no node answers at {metrics}: {error}")))
+    answer.map_err(|error| {
+        RunError::failed(format!(
+            "no node answers at {metrics}: {error}. --metrics names the address of a node's metrics"
+        ))
+    })
 }
 
 async fn get_unbounded(address: &str, path: &str) -> Result<HttpResponse, HttpError> {
@@ -239,7 +255,6 @@ pub(crate) fn unmet_conditions(readiness: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::output;
 
     #[test]
     fn addresses_are_host_and_port_or_urls() {
@@ -260,6 +275,22 @@ mod tests {
         assert_eq!(output::exit_code(reason_of(Code::NotFound)), 4);
         let failure = failure(&Status::invalid_argument("no"));
         assert_eq!(failure.text, "INVALID_ARGUMENT: no");
+    }
+
+    #[test]
+    fn the_text_of_a_node_does_not_control_the_terminal() {
+        let failed = failure(&Status::internal("gone\u{1b}[2J\nverdict: clean"));
+        assert_eq!(failed.text, "INTERNAL: gone [2J verdict: clean");
+        let page = HttpResponse { status: 503, body: "\u{9b}2J{\n".to_owned() };
+        assert_eq!(page.reason(), " 2J{");
+    }
+
+    #[test]
+    fn the_reason_of_a_page_is_told_in_words() {
+        let page = |body: &str| HttpResponse { status: 503, body: body.to_owned() }.reason();
+        assert_eq!(page("{\n  \"error\": \"not read yet\"\n}\n"), "not read yet");
+        assert_eq!(page("there is no such report here\n"), "there is no such report here");
+        assert_eq!(page("[7]"), "[7]");
     }
 
     #[test]

@@ -52,6 +52,7 @@ mod tail;
 mod truncate_strand;
 
 use std::future::Future;
+use std::path::Path;
 
 use hawser_node::error::RunError;
 
@@ -151,4 +152,12 @@ fn blocking<T>(command: impl Future<Output = Result<T, RunError>>) -> Result<T, 
     let done = runtime.block_on(command);
     runtime.shutdown_background();
     done
+}
+
+/// Returns the error of a command that asks the node on a data folder, if none runs there.
+fn no_node_on(data_dir: &Path) -> RunError {
+    let folder = data_dir.display();
+    RunError::not_found(format!(
+        "no node runs on {folder}: start it, or name the data folder of one that runs (--data-dir)"
+    ))
 }

@@ -91,8 +91,18 @@ const PLAIN_LEN_MAX: usize = 200;
 /// Makes a text from outside fit for a terminal: short, and without control characters.
 #[must_use]
 pub(crate) fn plain(text: &str) -> String {
-    let printable = text.chars().map(|it| if it.is_control() { ' ' } else { it });
-    printable.take(PLAIN_LEN_MAX).collect()
+    without_controls(text).take(PLAIN_LEN_MAX).collect()
+}
+
+/// Makes a text from outside fit for a terminal, at its whole length: a node could otherwise clear the terminal of its
+/// reader, or add lines that look like this program's.
+#[must_use]
+pub(crate) fn printable(text: &str) -> String {
+    without_controls(text).collect()
+}
+
+fn without_controls(text: &str) -> impl Iterator<Item = char> {
+    text.chars().map(|it| if it.is_control() { ' ' } else { it })
 }
 
 /// Makes a text from outside that may have several lines fit for a terminal: without other control characters.

@@ -40,6 +40,39 @@ fn a_pipe_or_a_device_in_the_place_of_a_file_is_refused_at_once() {
 }
 
 #[test]
+fn keys_in_another_form_are_refused_with_the_forms_that_are_read() {
+    let place = tempfile::tempdir().unwrap();
+    let (data, _) = folder(place.path(), "data", 1);
+    // The table that `hawser registry node list` prints without --registry-file.
+    let table = place.path().join("nodes.txt");
+    fs::write(&table, "nodeId: 100, owner: 0x00\n").unwrap();
+    let [data, table] = [&data, &table].map(|path| path.to_str().unwrap());
+    let output = run(&["audit", "replay", "--from", data, "--registry", table]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(stderr(&output).contains("--registry-file"), "{output:?}");
+}
+
+#[test]
+fn a_node_of_the_registry_without_a_valid_key_is_named() {
+    let place = tempfile::tempdir().unwrap();
+    let (data, _) = folder(place.path(), "data", 1);
+    let registry = place.path().join("registry.json");
+    let node = serde_json::json!({
+        "nodeId": NODE,
+        "signer": format!("0x{}", "11".repeat(20)),
+        "isCanonical": true,
+        "signingPublicKey": "0x04",
+        "httpAddress": "http://127.0.0.1:1",
+    });
+    fs::write(&registry, serde_json::json!({ "nodes": [node] }).to_string()).unwrap();
+    let [data, registry] = [&data, &registry].map(|path| path.to_str().unwrap());
+    let output = run(&["audit", "replay", "--from", data, "--registry", registry]);
+    assert_eq!(output.status.code(), Some(8), "{output:?}");
+    let named = format!("node {NODE} has no valid key");
+    assert!(stderr(&output).contains(&named), "{output:?}");
+}
+
+#[test]
 fn a_backup_is_not_named_beside_the_address_of_a_node() {
     let place = tempfile::tempdir().unwrap();
     let (_, registry) = folder(place.path(), "data", 1);

@@ -23,7 +23,9 @@ fn keys_are_made_written_once_and_shown() {
     assert_eq!(public_key.len(), 2 + 130);
     let compressed = shown["compressed_public_key"].as_str().unwrap();
     assert_eq!((compressed.len(), &compressed[4..]), (2 + 66, &public_key[4..68]));
-    assert_eq!(run(&["keys", "generate", "--out", path]).status.code(), Some(1), "not replaced");
+    let again = run(&["keys", "generate", "--out", path]);
+    assert_eq!(again.status.code(), Some(1), "not replaced");
+    assert!(stderr(&again).contains("name another file"), "{again:?}");
 
     fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();
     assert_eq!(run(&["keys", "show", path]).status.code(), Some(3));
@@ -53,6 +55,9 @@ fn wrong_usage_exits_with_2() {
     ] {
         assert_eq!(run(args).status.code(), Some(2), "{args:?}");
     }
+    let silent = run(&["health", "--metrics", "127.0.0.1:1"]);
+    assert_eq!(silent.status.code(), Some(1));
+    assert!(stderr(&silent).contains("--metrics names the address"), "{silent:?}");
     assert!(run(&["-v"]).status.success());
     assert!(run(&["import", "xmtpd-postgres", "--help"]).status.success(), "another name");
     let estimate = run(&["payer", "estimate", "--size", "350", "--retention", "400"]);

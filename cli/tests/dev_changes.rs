@@ -170,4 +170,5 @@ fn an_order_about_a_peer_is_shown(data_dir: &str) {
     }
     let nowhere = run(&["peers", "--data-dir", "missing"]);
     assert_eq!(nowhere.status.code(), Some(4));
+    assert!(stderr(&nowhere).contains("name the data folder"), "{nowhere:?}");
 }

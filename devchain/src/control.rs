@@ -41,7 +41,7 @@ impl DevChain<'_> {
     ///
     /// # Errors
     /// Returns an error if the chain does not answer, or is not a development chain.
-    pub async fn set_clock(self, unix_seconds: u64) -> Result<(), RequestError> {
+    pub(crate) async fn set_clock(self, unix_seconds: u64) -> Result<(), RequestError> {
         self.control("evm_setTime", json!([unix_seconds])).await
     }
 
@@ -49,7 +49,7 @@ impl DevChain<'_> {
     ///
     /// # Errors
     /// Returns an error if the chain does not answer, or is not a development chain.
-    pub async fn make_blocks_every(self, interval: Duration) -> Result<(), RequestError> {
+    pub(crate) async fn make_blocks_every(self, interval: Duration) -> Result<(), RequestError> {
         self.control("evm_setIntervalMining", json!([interval.as_secs()])).await
     }
 
@@ -72,7 +72,7 @@ impl DevChain<'_> {
     ///
     /// # Errors
     /// The errors of [`Sender::send`](hawser_chain::send::Sender::send).
-    pub async fn send_starved(
+    pub(crate) async fn send_starved(
         self,
         account: Address,
         call: &Call,

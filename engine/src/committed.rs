@@ -25,7 +25,7 @@ impl Committed {
     /// Converts an entry that is on disk; `None` for one that readers do not get: it is not valid, or
     /// no answer has room for it.
     #[must_use]
-    pub fn from_entry(entry: LogEntry) -> Option<Self> {
+    pub(crate) fn from_entry(entry: LogEntry) -> Option<Self> {
         let LogEntry { id, bytes, validity, facts } = entry;
         let is_read = validity == Validity::Valid && is_deliverable(bytes.len());
         let facts = facts.filter(|_| is_read)?;

@@ -158,7 +158,7 @@ pub(crate) fn of_marked(
 /// Returns the facts of a chain's event from its parsed client envelope. A chain's envelope has no
 /// payer, no price and no expiry.
 #[must_use]
-pub fn of_chain_event(client: &ClientEnvelope, originator_ns: i64) -> Facts {
+pub(crate) fn of_chain_event(client: &ClientEnvelope, originator_ns: i64) -> Facts {
     Facts {
         topic: Some(client.topic().clone()),
         originator_ns,
@@ -294,7 +294,7 @@ fn tallied(bytes: &Bytes, validity: Validity) -> Option<TalliedEnvelope> {
 
 /// Returns the dependencies that readers wait for: real places of chain strands.
 #[must_use]
-pub fn chain_dependencies(named: &[EnvelopeId]) -> Vec<EnvelopeId> {
+pub(crate) fn chain_dependencies(named: &[EnvelopeId]) -> Vec<EnvelopeId> {
     named
         .iter()
         .filter(|id| !id.originator.is_node() && id.sequence > SequenceId::NONE)

@@ -157,7 +157,7 @@ fn book_new(
 /// Returns the entries that reverse those which are not reversed yet, are of `from_block` or a later block, and
 /// belong to no event that the chain still `has`.
 #[must_use]
-pub fn reversals(
+pub(crate) fn reversals(
     entries: &[LedgerEntry],
     from_block: u64,
     has: impl Fn(&LedgerEventId) -> bool,

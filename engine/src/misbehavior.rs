@@ -26,7 +26,7 @@ pub fn difference(held: &Bytes, other: &Bytes) -> Option<Severity> {
 /// Returns the evidence for a contradiction: both checkpoints in binary form, and the proof of how the
 /// larger tree begins, unless the checkpoints alone contradict each other.
 #[must_use]
-pub fn evidence_of(found: &Contradiction) -> Vec<Bytes> {
+pub(crate) fn evidence_of(found: &Contradiction) -> Vec<Bytes> {
     let mut pieces: Vec<Bytes> =
         found.checkpoints().iter().map(|it| Bytes::copy_from_slice(&it.encode())).collect();
     if let Contradiction::OtherBeginning { root, proof, .. } = found {

@@ -47,7 +47,7 @@ pub enum ReportSubmissionError {
 ///
 /// # Errors
 /// [`ReportSubmissionError`] for the first fault found.
-pub fn check_submission(report: &Report, now_ns: u64) -> Result<(), ReportSubmissionError> {
+pub(crate) fn check_submission(report: &Report, now_ns: u64) -> Result<(), ReportSubmissionError> {
     let time_ns = report.reporter_time_ns();
     if report.is_by_node() {
         Err(ReportSubmissionError::ByNode)
@@ -202,7 +202,7 @@ const REPORT_NS: u64 = 1_000_000;
 
 impl CheckBudget {
     /// Returns the time in nanoseconds after which another check may begin at `now_ns`; 0 if it may now.
-    pub fn wait_ns(&mut self, now_ns: u64) -> u64 {
+    pub(crate) fn wait_ns(&mut self, now_ns: u64) -> u64 {
         let passed_ns = now_ns.saturating_sub(self.at_ns);
         self.owed_ns = self.owed_ns.saturating_sub(passed_ns / SHARE);
         self.at_ns = self.at_ns.max(now_ns);

@@ -215,7 +215,7 @@ fn json_of_damage(damage: &Damage) -> Value {
 /// Returns the outcome of a running node's scrub as JSON, including repairs. `whole` is true if
 /// the database is undamaged now.
 #[must_use]
-pub fn json_of_scrub_done(done: &ScrubDone, mode: ScrubMode) -> Value {
+pub(crate) fn json_of_scrub_done(done: &ScrubDone, mode: ScrubMode) -> Value {
     let mut json = json_of_scrub(&done.report);
     if mode == ScrubMode::Repair {
         let left = |it: &UnrepairedDamage| {

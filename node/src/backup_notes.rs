@@ -97,7 +97,7 @@ pub struct UnreachableNote {
 ///
 /// # Errors
 /// Error of the operating system.
-pub fn note_unreachable(
+pub(crate) fn note_unreachable(
     data_dir: &Path,
     place: &str,
     error: &str,
@@ -121,7 +121,7 @@ pub fn note_unreachable(
 ///
 /// # Errors
 /// Error of the operating system.
-pub fn note_reached(data_dir: &Path, place: &str) -> io::Result<()> {
+pub(crate) fn note_reached(data_dir: &Path, place: &str) -> io::Result<()> {
     match unreachable(data_dir) {
         Ok(None) => Ok(()),
         Ok(Some(note)) if note.place != place => Ok(()),
@@ -144,7 +144,7 @@ pub fn unreachable(data_dir: &Path) -> io::Result<Option<UnreachableNote>> {
 ///
 /// # Errors
 /// Error of the operating system.
-pub fn note_made(data_dir: &Path, note: &MadeNote) -> io::Result<()> {
+pub(crate) fn note_made(data_dir: &Path, note: &MadeNote) -> io::Result<()> {
     write(&data_dir.join(MADE), note)
 }
 

@@ -19,7 +19,7 @@ type PruneProgress<'a> = dyn FnMut(u64) -> ControlFlow<()> + 'a;
 ///
 /// # Errors
 /// Fails when this node's clock is wrong, or the disk fails.
-pub fn of_engine(
+pub(crate) fn of_engine(
     engine: &Engine,
     dry_run: bool,
     moved: &mut PruneProgress<'_>,

@@ -113,7 +113,7 @@ impl RestoreFolder {
     ///
     /// # Errors
     /// Fails when the file cannot be read or removed. The answer must not count then.
-    pub fn take_answer(&self) -> io::Result<Option<RestoreAnswer>> {
+    pub(crate) fn take_answer(&self) -> io::Result<Option<RestoreAnswer>> {
         let path = self.0.join(ANSWER);
         let answer = read(&path)?;
         if answer.is_some() {

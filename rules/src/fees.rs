@@ -246,7 +246,7 @@ impl RateTable {
     ///
     /// # Errors
     /// The first fee that no rate explains.
-    pub fn explain_by_former(&self, charged: &Charged) -> Result<(), WrongFeeError> {
+    pub(crate) fn explain_by_former(&self, charged: &Charged) -> Result<(), WrongFeeError> {
         explain_by(charged, || self.begun(charged.at_ns))
     }
 }

@@ -41,7 +41,7 @@ pub fn check_retention(days: u32) -> Result<(), Violation> {
 ///
 /// # Errors
 /// [`Violation::Retention`].
-pub fn check_retention_in(originator: OriginatorId, days: u32) -> Result<(), Violation> {
+pub(crate) fn check_retention_in(originator: OriginatorId, days: u32) -> Result<(), Violation> {
     match days {
         RETENTION_MIGRATED if originator.is_migrated() => Ok(()),
         days => check_retention(days),

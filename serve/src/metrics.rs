@@ -129,7 +129,12 @@ impl<'a> Exposition<'a> {
     ///
     /// # Errors
     /// The errors of the encoder.
-    pub fn fraction_counter(&mut self, name: &str, help: &str, value: Option<f64>) -> Result {
+    pub(crate) fn fraction_counter(
+        &mut self,
+        name: &str,
+        help: &str,
+        value: Option<f64>,
+    ) -> Result {
         let mut family = self.encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
         value.map_or(Ok(()), |value| family.encode_counter::<NoLabelSet, _, u64>(&value, None))
     }

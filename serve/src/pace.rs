@@ -53,7 +53,7 @@ const NEW_PLACES: usize = 1024;
 ///
 /// Fields are updated without a lock, since a lost update only delays a step.
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub(crate) struct RestPace {
     began: Instant,
     /// Rest for the time of a turn, in parts; 0: none.
     rest: AtomicU64,
@@ -63,7 +63,7 @@ pub(crate) struct Pace {
     unpaid_ns: AtomicU64,
 }
 
-impl Default for Pace {
+impl Default for RestPace {
     fn default() -> Self {
         Self {
             began: Instant::now(),
@@ -74,7 +74,7 @@ impl Default for Pace {
     }
 }
 
-impl Pace {
+impl RestPace {
     /// Returns the time since the pace was made, in nanoseconds.
     pub(crate) fn now_ns(&self) -> u64 {
         nanoseconds(self.began.elapsed())
@@ -148,7 +148,7 @@ impl Pace {
     }
 }
 
-/// The time from which on a connection may have its next turn, in nanoseconds of its [`Pace`].
+/// The time from which on a connection may have its next turn, in nanoseconds of its [`RestPace`].
 #[derive(Debug, Default)]
 pub(crate) struct NextTurn(AtomicU64);
 
@@ -216,7 +216,7 @@ mod tests {
 
     /// A machine with one core for turns that are not paid. A publisher is late while they take more than half of it.
     struct Machine {
-        pace: Pace,
+        pace: RestPace,
         flood: Vec<NextTurn>,
         now_ns: u64,
     }
@@ -224,7 +224,7 @@ mod tests {
     impl Machine {
         fn new(flood: usize) -> Self {
             let flood = (0..flood).map(|_| NextTurn::default()).collect();
-            Self { pace: Pace::default(), flood, now_ns: 0 }
+            Self { pace: RestPace::default(), flood, now_ns: 0 }
         }
 
         /// Lets a second pass with a publisher in each millisecond. Returns the part of it that the flood has used, in
@@ -276,7 +276,7 @@ mod tests {
     /// Publishers that fill the machine themselves are late all the time.
     #[test]
     fn readers_that_take_little_never_rest() {
-        let pace = Pace::default();
+        let pace = RestPace::default();
         for ms in 1..5_000 {
             assert_eq!(pace.rest_after(ms * MS, 90_000), 0, "9 % of a core");
             pace.publisher_had_its_turn(ms * MS, 20 * MS);

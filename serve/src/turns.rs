@@ -23,7 +23,7 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::address::ClientAddress;
-use crate::pace::{Newcomer, Newcomers, NextTurn, Pace};
+use crate::pace::{Newcomer, Newcomers, NextTurn, RestPace};
 
 /// The time on the runtime's threads that one stored envelope pays for: ten turns at their highest charge. A publish of
 /// one envelope has seven turns (traced), most of them interrupted beside a flood.
@@ -57,7 +57,7 @@ pub(crate) struct TaskRuntimes {
 #[derive(Debug, Default)]
 pub(crate) struct Turns {
     waiting: AtomicUsize,
-    pace: Pace,
+    pace: RestPace,
     newcomers: Newcomers,
 }
 

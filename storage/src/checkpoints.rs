@@ -227,7 +227,7 @@ impl Snapshot<'_> {
     ///
     /// # Errors
     /// When a row cannot be read.
-    pub fn most_cosigned_checkpoint(
+    pub(crate) fn most_cosigned_checkpoint(
         &self,
         originator: OriginatorId,
         node: OriginatorId,

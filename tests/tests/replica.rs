@@ -265,6 +265,10 @@ async fn a_node_goes_on_from_the_folder_of_a_replica_and_signs_no_place_twice() 
     let before = strand::read(&network.nodes[0].client(), of).await;
     let other_key = promote(&replica, of, &network.nodes[1].key);
     assert_eq!(other_key.status.code(), Some(3), "{other_key:?}");
+    for id in [OriginatorId::GROUP_MESSAGES, OriginatorId(5)] {
+        let no_node = promote(&replica, id, &network.nodes[0].key);
+        assert_eq!(no_node.status.code(), Some(2), "{no_node:?}");
+    }
     let node = &mut network.nodes[0];
     node.kill();
     std::fs::remove_dir_all(node.data_dir()).unwrap();

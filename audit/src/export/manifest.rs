@@ -280,7 +280,7 @@ impl Manifest {
     ///
     /// # Errors
     /// For the first file that is missing or has other bytes.
-    pub fn verify_files(&self, folder: &Path) -> Result<(), ExportError> {
+    pub(crate) fn verify_files(&self, folder: &Path) -> Result<(), ExportError> {
         let mut files = Vec::new();
         for strand in &self.strands {
             for part in &strand.parts {

@@ -6,7 +6,7 @@ use hawser_proto::merkle::TreeHash;
 use hawser_proto::{Address, Bytes, OriginatorId, PublicKey, SequenceId, minute_of};
 use hawser_rules::{RuleNumber, is_owed, payer_claim};
 
-use super::table::Value;
+use super::table::{LOG, LogColumn, Value};
 use crate::replay::{FaultKind, GapReason, PrunedRecord, StoredMark, StrandRow};
 
 /// The part of a row that the writer needs, and its values.
@@ -76,7 +76,7 @@ fn record(originator: OriginatorId, row: StrandRow, stated: &Stated) -> Record {
         StrandRow::Pruned { sequence, record, leaf } => pruned(originator, sequence, &record, leaf),
         StrandRow::Leaf { sequence, leaf } => {
             let mut values = beginning(originator, sequence, sequence, "leaf");
-            values.resize(19, Value::Null);
+            leave_empty_before(LogColumn::LeafHash, &mut values);
             values.push(Value::Bytes(Bytes::copy_from_slice(&leaf.0)));
             values.push(Value::Null);
             let (kind, from) = (RecordKind::Leaf, sequence.0);
@@ -131,10 +131,15 @@ fn beginning(
     through: SequenceId,
     kind: &'static str,
 ) -> Vec<Value> {
-    let mut values = Vec::with_capacity(21);
+    let mut values = Vec::with_capacity(LOG.columns.len());
     values.push(Value::int(u64::from(originator.0)));
     values.extend([Value::int(from.0), Value::int(through.0), Value::text(kind)]);
     values
+}
+
+/// Leaves the columns without a value empty up to this one, which comes next.
+fn leave_empty_before(column: LogColumn, values: &mut Vec<Value>) {
+    values.resize(column as usize, Value::Null);
 }
 
 fn gap(
@@ -144,7 +149,7 @@ fn gap(
     reason: GapReason,
 ) -> Record {
     let mut values = beginning(originator, from, through, reason.name());
-    values.resize(21, Value::Null);
+    values.resize(LOG.columns.len(), Value::Null);
     let kind = RecordKind::Gap(reason);
     Record { kind, from: from.0, through: through.0, values, refusal: None }
 }
@@ -164,7 +169,7 @@ fn pruned(
     match &record.charge {
         None => {
             values.extend([Value::Null, len_bytes]);
-            values.resize(17, Value::Null);
+            leave_empty_before(LogColumn::IsCharged, &mut values);
         }
         Some(charge) => values.extend([
             Value::Bytes(address_text(charge.payer)),
@@ -213,9 +218,9 @@ fn envelope(
     let len_bytes = Value::int(bytes.len() as u64);
     match &stated.statement {
         None => {
-            values.resize(11, Value::Null);
+            leave_empty_before(LogColumn::LenBytes, &mut values);
             values.push(len_bytes);
-            values.resize(17, Value::Null);
+            leave_empty_before(LogColumn::IsCharged, &mut values);
             values.extend([Value::Flag(false), Value::Flag(false)]);
         }
         Some(statement) => {

@@ -411,7 +411,7 @@ async fn reports_of(
 ///
 /// # Errors
 /// Fails when the contract cannot be read.
-pub async fn newest_reports(
+pub(crate) async fn newest_reports(
     network: &Network,
     originator: OriginatorId,
     most: u64,

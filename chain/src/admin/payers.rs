@@ -19,9 +19,9 @@ pub struct PayerBalance {
     pub withdrawal: Option<Withdrawal>,
     /// The account's balance of fee tokens outside the registry.
     pub fee_tokens: MicroDollars,
-    /// The chain's time in unix seconds.
+    /// The time of the chain's newest block, or of this machine if that is later; unix seconds.
     pub now: u64,
-    /// The block of the settlement chain at whose state all fields were read.
+    /// The block of the settlement chain at whose state the balances and the withdrawal were read.
     pub block: u64,
 }
 

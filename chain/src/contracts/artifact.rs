@@ -73,7 +73,7 @@ impl Artifact {
 
     /// Returns true if `code` is the deployed code of this contract with any values of its immutables.
     #[must_use]
-    pub fn is_code(&self, code: &[u8]) -> bool {
+    pub(crate) fn is_code(&self, code: &[u8]) -> bool {
         if code.is_empty() || code.len() != self.deployed_code.len() {
             return false;
         }

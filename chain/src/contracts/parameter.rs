@@ -86,7 +86,7 @@ pub fn of_uint(number: impl Into<u128>) -> B256 {
 
 /// Converts a flag to a value.
 #[must_use]
-pub fn of_bool(flag: bool) -> B256 {
+pub(crate) fn of_bool(flag: bool) -> B256 {
     of_uint(flag)
 }
 

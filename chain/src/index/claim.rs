@@ -81,7 +81,7 @@ impl Claim {
 
     /// Returns true if an endpoint has the claimed block without one of the claimed logs.
     #[must_use]
-    pub fn is_denied_by(&self, answer: &ReceiptAnswer) -> bool {
+    pub(crate) fn is_denied_by(&self, answer: &ReceiptAnswer) -> bool {
         let lacks = |log: &Log| !answer.logs.iter().any(|other| is_same(other, log));
         answer.block == Some(self.block) && self.logs.iter().any(lacks)
     }

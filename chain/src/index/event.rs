@@ -80,7 +80,7 @@ impl EventSource {
     /// Returns the selector of the bootstrap call, with which the contract's operator chooses sequence ids; `None` if
     /// the contract has no such call.
     #[must_use]
-    pub fn bootstrap_selector(self) -> Option<[u8; 4]> {
+    pub(crate) fn bootstrap_selector(self) -> Option<[u8; 4]> {
         match self {
             Self::GroupMessages => Some(bootstrapMessagesCall::SELECTOR),
             Self::IdentityUpdates => Some(bootstrapIdentityUpdatesCall::SELECTOR),

@@ -69,7 +69,7 @@ impl SecondLook {
     }
 
     /// Disables second looks at pages far from the head, because there is no other endpoint to ask.
-    pub fn skip_pages(&mut self) {
+    pub(crate) fn skip_pages(&mut self) {
         self.skips_pages = true;
         self.pages.clear();
     }
@@ -120,7 +120,7 @@ impl SecondLook {
 
     /// Returns true if so many pages wait that no further one should be read.
     #[must_use]
-    pub fn is_far_behind(&self) -> bool {
+    pub(crate) fn is_far_behind(&self) -> bool {
         self.pages.len() >= PAGES_MAX
     }
 

@@ -137,7 +137,7 @@ impl ProvenLogs {
     /// Returns the stated hash of the transaction of an event as decoded, if the block has its log at its log index,
     /// and its time.
     #[must_use]
-    pub fn transaction_of_event(
+    pub(crate) fn transaction_of_event(
         &self,
         event: &IndexedEvent,
         source: EventSource,

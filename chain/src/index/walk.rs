@@ -130,7 +130,7 @@ pub struct Fork {
 impl Fork {
     /// Returns true if the replaced blocks are deeper than reorganisations usually are.
     #[must_use]
-    pub fn is_deep(&self) -> bool {
+    pub(crate) fn is_deep(&self) -> bool {
         self.depth > NEAR
     }
 }
@@ -471,7 +471,7 @@ impl Walk {
 
     /// Returns true if an announced head raised the present doubt about the blocks that were read, and no page did.
     #[must_use]
-    pub fn is_doubted_by_head(&self) -> bool {
+    pub(crate) fn is_doubted_by_head(&self) -> bool {
         self.doubted.is_some()
     }
 

@@ -77,7 +77,7 @@ impl Chain {
     ///
     /// # Errors
     /// Fails when the endpoint does not answer, or serves another chain.
-    pub async fn check_id(&self) -> Result<(), ConnectError> {
+    pub(crate) async fn check_id(&self) -> Result<(), ConnectError> {
         let found = self.provider.get_chain_id().await;
         let found = found.map_err(|error| self.request_error("eth_chainId", error))?;
         if found != self.id {

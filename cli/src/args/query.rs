@@ -6,15 +6,37 @@ use clap::{Args, Subcommand};
 #[derive(Debug, Subcommand)]
 pub(crate) enum QueryCommand {
     /// Print the stored envelopes of topics, page by page.
-    Topics(PagesArgs),
+    Topics {
+        #[command(flatten)]
+        of: TopicsArgs,
+        #[command(flatten)]
+        pages: PagesArgs,
+    },
     /// Print the stored envelopes of originators, page by page.
-    Originators(PagesArgs),
+    Originators {
+        /// Ids of originators.
+        #[arg(value_name = "ID", required = true)]
+        ids: Vec<String>,
+        #[command(flatten)]
+        pages: PagesArgs,
+    },
     /// Print how far the node holds each originator.
     Cursors(NodeAddress),
     /// Print the newest envelope of each topic.
-    Newest(NamesArgs),
+    Newest {
+        #[command(flatten)]
+        of: TopicsArgs,
+        #[command(flatten)]
+        to: NodeAddress,
+    },
     /// Print the inbox of each address.
-    Inbox(NamesArgs),
+    Inbox {
+        /// Addresses of accounts.
+        #[arg(value_name = "ADDRESS", required = true)]
+        addresses: Vec<String>,
+        #[command(flatten)]
+        to: NodeAddress,
+    },
 }
 
 /// The node to ask.
@@ -25,14 +47,12 @@ pub(crate) struct NodeAddress {
     pub(crate) node: String,
 }
 
-/// Questions by name.
+/// The topics of a question.
 #[derive(Debug, Args)]
-pub(crate) struct NamesArgs {
-    #[command(flatten)]
-    pub(crate) to: NodeAddress,
-    /// For `newest`: topics as kind byte and identifier, hex. For `inbox`: addresses of accounts.
-    #[arg(value_name = "NAME", required = true)]
-    pub(crate) names: Vec<String>,
+pub(crate) struct TopicsArgs {
+    /// Topics: kind byte and identifier, hex.
+    #[arg(value_name = "TOPIC", required = true)]
+    pub(crate) topics: Vec<String>,
 }
 
 /// Questions that are answered page by page.
@@ -40,9 +60,6 @@ pub(crate) struct NamesArgs {
 pub(crate) struct PagesArgs {
     #[command(flatten)]
     pub(crate) to: NodeAddress,
-    /// For `topics`: topics as kind byte and identifier, hex. For `originators`: ids, such as 100.
-    #[arg(value_name = "NAME", required = true)]
-    pub(crate) names: Vec<String>,
     /// Start: `start`, or the last known ids, such as `0:12,100:7`.
     #[arg(long, value_name = "WHERE", default_value = "start")]
     pub(crate) from: String,

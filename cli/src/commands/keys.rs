@@ -1,5 +1,6 @@
 //! `hawser keys`: secret keys of nodes and payers.
 
+use std::io::{self, ErrorKind};
 use std::path::Path;
 
 use hawser_node::error::RunError;
@@ -27,14 +28,26 @@ fn generate(out: Option<&Path>, as_json: bool) -> Result<(), RunError> {
     let secret = key::generate();
     let place = match out {
         Some(path) => {
-            key::write_new(path, &secret)
-                .map_err(|error| RunError::failed(format!("{}: {error}", path.display())))?;
+            key::write_new(path, &secret).map_err(|error| not_written(path, &error))?;
             ("file", path.display().to_string())
         }
         None => ("private_key", key::hex_of(&secret).to_string()),
     };
     print(&secret, Some(place), as_json);
     Ok(())
+}
+
+/// Returns the error for a file that a new key could not be written to.
+fn not_written(path: &Path, error: &io::Error) -> RunError {
+    let path = path.display();
+    RunError::failed(match error.kind() {
+        ErrorKind::AlreadyExists => {
+            format!(
+                "{path}: the file exists already, and no key is ever replaced: name another file"
+            )
+        }
+        _ => format!("{path}: {error}"),
+    })
 }
 
 fn show(file: &Path, as_json: bool) -> Result<(), RunError> {

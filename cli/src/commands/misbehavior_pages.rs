@@ -19,8 +19,8 @@ pub(super) async fn page(metrics: &str, after: &str) -> Result<Vec<Value>, RunEr
     let path = format!("/misbehavior?after={after}");
     let answer = client::page(metrics, &path).await?;
     if answer.status != 200 {
-        let (status, body) = (answer.status, answer.body.trim());
-        return Err(RunError::failed(format!("{metrics}: status {status}: {body}")));
+        let (status, reason) = (answer.status, answer.reason());
+        return Err(RunError::failed(format!("{metrics}: status {status}: {reason}")));
     }
     let page: Value = serde_json::from_str(&answer.body).map_err(|error| {
         RunError::failed(format!("{metrics}: the answer is not a page of evidence: {error}"))

@@ -20,10 +20,7 @@ pub(super) fn run(args: &PeersArgs, as_json: bool) -> Result<(), RunError> {
         peers => ApartRequest::Keep { peers: peers.to_vec(), for_s: args.lasts.as_secs() },
     };
     let done = admin::ask(&data_dir, &AdminRequest::Apart(request), &mut |_| {})?;
-    let Some(done) = done else {
-        let why = format!("no node runs on {}", data_dir.display());
-        return Err(RunError::not_found(why));
-    };
+    let Some(done) = done else { return Err(super::no_node_on(&data_dir)) };
     if as_json {
         output::line(&done);
         return Ok(());

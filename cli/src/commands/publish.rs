@@ -133,7 +133,7 @@ impl RequestSender {
         RejectedRequest {
             lines: request.iter().map(|line| line.number).collect(),
             code: status.code(),
-            text: status.message().to_owned(),
+            text: output::printable(status.message()),
             hints,
         }
     }
@@ -156,7 +156,7 @@ fn missing_of(line: &EnvelopeLine, seen: &Cursor) -> Vec<String> {
         .map(|id| {
             format!(
                 "line {} depends on {id}, and the node has strand {} up to {} only: publish it \
-                 again when the node has read more of the chain (its --chain-file)",
+                 again when the node holds more of that strand",
                 line.number,
                 id.originator,
                 seen.get(id.originator)

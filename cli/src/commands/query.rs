@@ -17,7 +17,7 @@ use serde_json::json;
 use tonic::Status;
 
 use super::tail;
-use crate::args::query::{NamesArgs, PagesArgs, QueryCommand};
+use crate::args::query::{PagesArgs, QueryCommand};
 use crate::{client, output};
 
 /// Runs the command.
@@ -26,19 +26,19 @@ use crate::{client, output};
 /// When arguments are wrong, when the node refuses or does not answer, or when it has none of the named items.
 pub(super) async fn run(command: QueryCommand, as_json: bool) -> Result<(), RunError> {
     match command {
-        QueryCommand::Topics(args) => {
-            let topics = topics(&args.names)?;
+        QueryCommand::Topics { of, pages: args } => {
+            let topics = topics(&of.topics)?;
             let query = EnvelopesQuery { topics, ..EnvelopesQuery::default() };
             pages(&args, query, as_json, "no envelope of these topics").await
         }
-        QueryCommand::Originators(args) => {
-            let originator_node_ids = originators(&args.names)?;
+        QueryCommand::Originators { ids, pages: args } => {
+            let originator_node_ids = originators(&ids)?;
             let query = EnvelopesQuery { originator_node_ids, ..EnvelopesQuery::default() };
             pages(&args, query, as_json, "no envelope of these originators").await
         }
-        QueryCommand::Cursors(args) => cursors(&args.node, as_json).await,
-        QueryCommand::Newest(args) => newest(args, as_json).await,
-        QueryCommand::Inbox(args) => inbox(args, as_json).await,
+        QueryCommand::Cursors(to) => cursors(&to.node, as_json).await,
+        QueryCommand::Newest { of, to } => newest(&of.topics, &to.node, as_json).await,
+        QueryCommand::Inbox { addresses, to } => inbox(&addresses, &to.node, as_json).await,
     }
 }
 
@@ -119,14 +119,14 @@ async fn cursors(node: &str, as_json: bool) -> Result<(), RunError> {
     Ok(())
 }
 
-async fn newest(args: NamesArgs, as_json: bool) -> Result<(), RunError> {
-    let topics = topics(&args.names)?;
-    let mut api = api(&args.to.node).await?;
+async fn newest(names: &[String], node: &str, as_json: bool) -> Result<(), RunError> {
+    let topics = topics(names)?;
+    let mut api = api(node).await?;
     let request = GetNewestEnvelopeRequest { topics };
     let answer = api.get_newest_envelope(request).await.map_err(failure)?.into_inner();
     let found = answer.results.into_iter().map(|result| result.originator_envelope);
     let mut any = false;
-    for (name, found) in args.names.iter().zip(found) {
+    for (name, found) in names.iter().zip(found) {
         any |= found.is_some();
         match found {
             Some(envelope) => print(&envelope, as_json),
@@ -137,13 +137,13 @@ async fn newest(args: NamesArgs, as_json: bool) -> Result<(), RunError> {
     found_something(any, "no envelope of these topics")
 }
 
-async fn inbox(args: NamesArgs, as_json: bool) -> Result<(), RunError> {
-    let mut api = api(&args.to.node).await?;
+async fn inbox(addresses: &[String], node: &str, as_json: bool) -> Result<(), RunError> {
+    let mut api = api(node).await?;
     let request = |identifier: &String| get_inbox_ids_request::Request {
         identifier: identifier.clone(),
         identifier_kind: 0,
     };
-    let request = GetInboxIdsRequest { requests: args.names.iter().map(request).collect() };
+    let request = GetInboxIdsRequest { requests: addresses.iter().map(request).collect() };
     let answer = api.get_inbox_ids(request).await.map_err(failure)?.into_inner();
     let mut any = false;
     for found in answer.responses {

@@ -9,14 +9,14 @@ use hawser_storage::{OpenError, RebuildError, RebuildProgress, RebuildReport, St
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
-use crate::args::RebuildArgs;
+use crate::args::backup::DataDirArgs;
 use crate::output;
 
 /// Runs the command.
 ///
 /// # Errors
 /// When there is no database, when a node holds it, or when log or rows fail.
-pub(super) fn run(args: &RebuildArgs, as_json: bool) -> Result<(), RunError> {
+pub(super) fn run(args: &DataDirArgs, as_json: bool) -> Result<(), RunError> {
     let data_dir = settings::data_dir(&args.sources()).map_err(RunError::usage)?;
     let (store, identity) = projections::open_existing(&data_dir).map_err(refusal)?;
     let before = digests(&store)?;

@@ -42,7 +42,7 @@ fn take(step: PayerReportStep, args: &ReportStepArgs, as_json: bool) -> Result<(
     let ReportStepArgs { about, dry_run, .. } = *args;
     let request = AdminRequest::PayerReports { step, about, dry_run };
     let Some(done) = admin::ask(&data_dir, &request, &mut |_| ())? else {
-        return Err(RunError::not_found(format!("no node runs on {}", data_dir.display())));
+        return Err(super::no_node_on(&data_dir));
     };
     if as_json {
         output::line(&done);
@@ -338,10 +338,10 @@ pub(super) async fn ask(
     let answer = client::page(&metrics, &path).await?;
     match answer.status {
         200 => {}
-        404 => return Err(RunError::not_found(format!("{metrics}: {}", answer.body.trim()))),
+        404 => return Err(RunError::not_found(format!("{metrics}: {}", answer.reason()))),
         status => {
-            let body = answer.body.trim();
-            return Err(RunError::failed(format!("{metrics}: status {status}: {body}")));
+            let reason = answer.reason();
+            return Err(RunError::failed(format!("{metrics}: status {status}: {reason}")));
         }
     }
     serde_json::from_str(&answer.body).map_err(|error| {

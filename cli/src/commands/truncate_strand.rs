@@ -49,8 +49,10 @@ pub(super) fn run(args: TruncateStrandArgs, as_json: bool) -> Result<(), RunErro
     if !yes {
         confirm(&cut, &evidence)?;
     }
-    save_evidence(&snapshot, &cut, &evidence)
-        .map_err(|error| error.while_doing("saving the envelopes that are cut off"))?;
+    save_evidence(&snapshot, &cut, &evidence).map_err(|error| {
+        let file = evidence.display();
+        error.while_doing(format_args!("saving the envelopes that are cut off in {file}"))
+    })?;
     drop(snapshot);
     store
         .truncate_strand(cut.from, cut.position)

@@ -30,7 +30,7 @@ pub struct HeldReport {
 impl HeldReport {
     /// Returns true if there is an attestation in the node's name. Its signature is not verified.
     #[must_use]
-    pub fn is_attested_by(&self, node: OriginatorId) -> bool {
+    pub(crate) fn is_attested_by(&self, node: OriginatorId) -> bool {
         self.attestations.iter().any(|it| it.node == node)
     }
 }

@@ -242,7 +242,7 @@ impl ChainReports {
 
     /// Iterates over the kept reports whose [minutes](ChainReport::held_minute) may still become known, each with its
     /// index and the envelope at its end.
-    pub fn without_minute(&self) -> impl Iterator<Item = (u64, EnvelopeId)> {
+    pub(crate) fn without_minute(&self) -> impl Iterator<Item = (u64, EnvelopeId)> {
         let is_open = |report: &&ChainReport| report.held_minute.is_none() && !report.is_lost;
         self.all().filter(is_open).map(|report| {
             let last = EnvelopeId::new(report.originator, report.end.sequence);
@@ -251,7 +251,7 @@ impl ChainReports {
     }
 
     /// Notes the minute of the envelope at the end of a report, as this node holds it.
-    pub fn set_minute(&mut self, originator: OriginatorId, index: u64, minute: u32) {
+    pub(crate) fn set_minute(&mut self, originator: OriginatorId, index: u64, minute: u32) {
         let Some(about) = self.0.get_mut(&originator) else { return };
         if let Some(report) = about.kept.get_mut(&index) {
             report.held_minute = Some(minute);
@@ -260,7 +260,7 @@ impl ChainReports {
     }
 
     /// Notes that the envelope at the end of a report had expired before this node received it.
-    pub fn set_lost(&mut self, originator: OriginatorId, index: u64) {
+    pub(crate) fn set_lost(&mut self, originator: OriginatorId, index: u64) {
         let about = self.0.get_mut(&originator);
         if let Some(report) = about.and_then(|about| about.kept.get_mut(&index)) {
             report.is_lost = true;

@@ -109,7 +109,7 @@ impl Stopwatch {
     }
 
     /// Observes the time since the start or the last lap, and starts the next lap.
-    pub fn lap(&mut self, seconds: &DurationHistogram) {
+    pub(crate) fn lap(&mut self, seconds: &DurationHistogram) {
         let now = Self::start();
         seconds.observe(now.0.saturating_duration_since(self.0));
         *self = now;

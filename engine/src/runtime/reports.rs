@@ -84,7 +84,7 @@ impl Reports {
     }
 
     /// Notes that evidence has been recorded. The task then makes reports of it.
-    pub fn note_evidence(&self) {
+    pub(crate) fn note_evidence(&self) {
         self.0.evidence.send_modify(|count| *count = count.wrapping_add(1));
     }
 

@@ -513,7 +513,7 @@ impl PolicyFile {
     /// Returns the names of all callers in the file: those with a policy or an API key of their own, and those that a
     /// tenant gives a policy.
     #[must_use]
-    pub fn named_callers(&self) -> BTreeSet<String> {
+    pub(crate) fn named_callers(&self) -> BTreeSet<String> {
         let of_tenants = self.tenants.values().flat_map(|tenant| tenant.callers.keys());
         let all = self.callers.keys().chain(self.identity.api_keys.keys()).chain(of_tenants);
         all.cloned().collect()
@@ -522,7 +522,7 @@ impl PolicyFile {
     /// Returns the policy of a caller: its own, otherwise that of the smallest network with its address, otherwise the
     /// default.
     #[must_use]
-    pub fn policy_of(&self, caller: &str) -> &Policy {
+    pub(crate) fn policy_of(&self, caller: &str) -> &Policy {
         let named = self.callers.get(caller).or_else(|| self.of_network(caller));
         named.and_then(|name| self.policies.get(name)).unwrap_or(&self.default)
     }
@@ -530,7 +530,7 @@ impl PolicyFile {
     /// Returns the limits that the callers of one network have together, if this caller is one of those; `None` if the
     /// file names the caller, or sets no such limits.
     #[must_use]
-    pub fn network_limits_of(&self, caller: &str) -> Option<&Policy> {
+    pub(crate) fn network_limits_of(&self, caller: &str) -> Option<&Policy> {
         if self.network == Policy::default() {
             return None;
         }

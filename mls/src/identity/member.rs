@@ -99,7 +99,7 @@ impl MemberIdentifier {
     /// Converts from the wire form; `None` if it holds no identifier. Copies keys, because a change that waits for a
     /// contract wallet outlives the envelope that it comes from.
     #[must_use]
-    pub fn from_pb(identifier: &pb::MemberIdentifier) -> Option<Self> {
+    pub(crate) fn from_pb(identifier: &pb::MemberIdentifier) -> Option<Self> {
         Some(match identifier.kind.as_ref()? {
             PbKind::EthereumAddress(text) => Self::Ethereum(text.clone()),
             PbKind::InstallationPublicKey(key) => Self::Installation(Bytes::copy_from_slice(key)),

@@ -58,7 +58,7 @@ impl KnownDeployment {
     ///
     /// # Errors
     /// Fails if an operator adds a chain to a network that is not for development.
-    pub fn check_wallets(&self, wallets: &WalletSettings) -> Result<(), RunError> {
+    pub(crate) fn check_wallets(&self, wallets: &WalletSettings) -> Result<(), RunError> {
         let ids = [self.settlement_id, self.app_id];
         let of_protocol = WalletChainList::default();
         let added = wallets.more_chains.iter().filter(|id| !of_protocol.contains(**id));

@@ -124,7 +124,7 @@ struct Written {
 ///
 /// # Errors
 /// Fails when the line is not an envelope line.
-pub fn parse_line(number: u64, text: &str) -> Result<Option<EnvelopeLine>, LineError> {
+pub(crate) fn parse_line(number: u64, text: &str) -> Result<Option<EnvelopeLine>, LineError> {
     if text.trim().is_empty() {
         return Ok(None);
     }

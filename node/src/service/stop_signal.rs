@@ -101,7 +101,7 @@ impl StopSignals {
     }
 
     /// Waits for the next signal. The end of the parent is ignored, because it may accompany the first signal.
-    pub async fn next_signal(&mut self) -> &'static str {
+    pub(crate) async fn next_signal(&mut self) -> &'static str {
         loop {
             if let StopReason::Signal(name) = self.next().await {
                 return name;

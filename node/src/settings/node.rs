@@ -265,7 +265,7 @@ impl NodeServiceSettings {
     /// Returns the address that is announced to peers for QUIC. `None` if they use that of its
     /// registered URL, or if it opens no UDP port.
     #[must_use]
-    pub fn announced_quic_address(&self) -> Option<QuicAddress> {
+    pub(crate) fn announced_quic_address(&self) -> Option<QuicAddress> {
         let has_quic = self.sync && self.peer_transport != PeerTransport::Grpc;
         self.api.quic_address.clone().filter(|_| has_quic)
     }

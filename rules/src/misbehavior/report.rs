@@ -62,7 +62,7 @@ pub enum ReportError {
 impl ReportError {
     /// Returns true if the report is refused because of its size.
     #[must_use]
-    pub fn is_size(&self) -> bool {
+    pub(crate) fn is_size(&self) -> bool {
         matches!(self, Self::TooLong(_) | Self::TooManyEnvelopes { .. } | Self::RequestTooLong(_))
     }
 }

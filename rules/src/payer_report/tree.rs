@@ -127,7 +127,7 @@ impl Tree {
     /// Returns the root of the tree that has these other leaves at their indexes, from 0, with at most one hash per
     /// level and leaf; `None` if the tree lacks one of them, or the list is empty.
     #[must_use]
-    pub fn root_with<L: AsRef<[u8]>>(&self, changed: &[(usize, L)]) -> Option<Hash> {
+    pub(crate) fn root_with<L: AsRef<[u8]>>(&self, changed: &[(usize, L)]) -> Option<Hash> {
         let (_, below_top) = self.levels.split_last()?;
         if changed.iter().any(|(index, _)| *index >= self.len()) {
             return None;

@@ -6,7 +6,7 @@ use hawser_audit::file::{FILE_LEN_BYTES_MAX, NodeEntry, RegistrySource, SCHEMA};
 use hawser_audit::plain_file::{self, PlainFileError};
 use hawser_audit::{EvidenceFile, KnownKeys};
 use hawser_node::error::RunError;
-use hawser_node::files::registry::RegistryFile;
+use hawser_node::files::registry::{RegistryFile, RegistryFileError};
 use hawser_node::files::{rates, registry};
 use hawser_rules::misbehavior::Missing;
 use hawser_rules::{RateTable, Registry};
@@ -114,7 +114,19 @@ fn of_path(path: &Path) -> Result<LoadedKeys, RunError> {
         let (addresses, source) = (addresses.collect(), file.registry_source);
         return Ok(LoadedKeys { known, addresses, origin, source, is_on_trust: false });
     }
-    let registry: Registry = registry::parse(&text).map_err(|error| fail(&error))?;
+    let registry: Registry = registry::parse(&text).map_err(|error| match error {
+        RegistryFileError::Json(error) => fail(&format_args!(
+            "neither a registry file (`hawser registry node list --registry-file`), nor a `network.json`, nor an \
+             evidence file: {error}"
+        )),
+        error @ RegistryFileError::Record { .. } => fail(&error),
+    })?;
+    for id in registry.registered_ids().filter(|id| registry.node(*id).is_none()) {
+        let path = path.display();
+        eprintln!(
+            "hawser: {path}: node {id} has no valid key, so none of its signatures is checked"
+        );
+    }
     let addresses = registry.nodes().filter(|node| node.canonical);
     let addresses = addresses.filter_map(|node| Some((node.id.0, node.http_address.clone()?)));
     let addresses = addresses.collect();

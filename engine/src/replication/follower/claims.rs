@@ -1,7 +1,8 @@
 //! The times at which a peer has claimed the places of a strand.
 //!
-//! A place that the peer passes over was passed over before it claimed the next one. So other peers have had their time
-//! for it since then, and not only since this node came to it.
+//! A peer that leaves a place out has left it out before it claims the place behind it. So the time in which other
+//! peers may send the missing place counts from that claim, and not only from the moment at which this node reaches
+//! the gap.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

@@ -227,9 +227,10 @@ async fn registry(
     };
     let now_ns = now_s().saturating_mul(1_000_000_000);
     let rates = chains.rates().map(|(table, _)| match table.at(now_ns) {
-        Ok(_) => {
-            DoctorCheck::fine("rates", format!("{} price lists are known", table.rates().len()))
-        }
+        Ok(_) => DoctorCheck::fine(
+            "rates",
+            format!("a rate is in force; known rates: {}", table.rates().len()),
+        ),
         Err(error) => {
             let remedy = "the network's administrator adds rates: hawser registry rates add";
             DoctorCheck::failed("rates", error.to_string(), remedy)

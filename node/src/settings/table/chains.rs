@@ -221,7 +221,7 @@ const fn single(flag: &'static str, env: &'static str) -> Setting {
 
 /// Returns the flag for a contract's address. Optional contracts have no flag; only the deployment file contains them.
 #[must_use]
-pub fn flag_of(contract: Contract) -> &'static str {
+pub(crate) fn flag_of(contract: Contract) -> &'static str {
     let single = SINGLE.iter().find(|(named, _)| *named == contract);
     single.map_or(FILE.flag, |(_, setting)| setting.flag)
 }
