@@ -70,7 +70,7 @@ impl MetricsFormat {
 
     /// Renders a page that is in the OpenMetrics format.
     #[must_use]
-    pub(crate) fn from_open_metrics(self, page: String) -> String {
+    pub fn from_open_metrics(self, page: String) -> String {
         match self {
             Self::OpenMetrics | Self::OpenMetricsDraft => page,
             Self::Text => plain_text(&page),

@@ -287,8 +287,8 @@ mod tests {
     }
 
     /// Returns a pace beside a flood that has raised the multiple as far as it goes, and the time.
-    fn raised() -> (Pace, u64) {
-        let pace = Pace::default();
+    fn raised() -> (RestPace, u64) {
+        let pace = RestPace::default();
         for step in 1..=20 {
             pace.rest_after(4 * step * MS, 4 * MS);
             pace.publisher_had_its_turn(4 * step * MS, 20 * MS);

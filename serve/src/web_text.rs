@@ -94,7 +94,7 @@ where
 #[cfg(test)]
 mod tests {
     use futures_util::stream;
-    use http_body_util::{BodyExt as _, StreamBody};
+    use http_body_util::{BodyExt, StreamBody};
 
     use super::*;
 
