@@ -158,6 +158,7 @@ impl MemoryBudget {
         peer: IpAddr,
         account: Arc<PaidTime>,
     ) -> Result<Arc<ConnectionShare>, OverloadedError> {
+        account.rest_with(peer.into());
         self.open(peer, ConsumerKind::Client, account)
     }
 
@@ -170,13 +171,15 @@ impl MemoryBudget {
         peer: IpAddr,
         account: Arc<PaidTime>,
     ) -> Result<Arc<ConnectionShare>, OverloadedError> {
+        // Its calls are many callers', and rest with their addresses.
+        account.never_rest();
         self.open(peer, ConsumerKind::Proxy, account)
     }
 
-    /// Creates the account of a connection from `peer`: the time that its publishes pay for. `runtimes`: those of its
-    /// tasks, if publishers have one of their own.
-    pub(crate) fn account(&self, peer: IpAddr, runtimes: Option<TaskRuntimes>) -> Arc<PaidTime> {
-        Arc::new(PaidTime::new(self.0.turns.clone(), runtimes).arrived_from(peer.into()))
+    /// Creates the account of a connection: the time that its publishes pay for. `runtimes`: those of its tasks, if
+    /// publishers have one of their own.
+    pub(crate) fn account(&self, runtimes: Option<TaskRuntimes>) -> Arc<PaidTime> {
+        Arc::new(PaidTime::new(self.0.turns.clone(), runtimes))
     }
 
     fn open(
@@ -292,8 +295,8 @@ impl BudgetState {
 impl ConnectionShare {
     /// Creates the share of one call on a proxy's connection, for the client that the proxy names.
     pub(crate) fn of_call(&self, client: ClientAddress) -> Arc<Self> {
-        let account = PaidTime::new(self.budget.turns.clone(), None).arrived_from(client);
-        let account = Arc::new(account);
+        let account = Arc::new(PaidTime::new(self.budget.turns.clone(), None));
+        account.rest_with(client);
         self.budget.register(client, ConsumerKind::ProxiedCall, self.writing.clone(), account)
     }
 

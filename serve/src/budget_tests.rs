@@ -29,20 +29,13 @@ fn greedy(connection: &ConnectionShare) -> usize {
 #[test]
 fn a_greedy_connection_leaves_room_for_every_other_one() {
     let budget = MemoryBudget::new(LIMIT);
-    let first = budget.connection(address(1), budget.account([192, 0, 2, 9].into(), None)).unwrap();
+    let first = budget.connection(address(1), budget.account(None)).unwrap();
     assert_eq!(greedy(&first), 31, "half of the limit");
-    let second =
-        budget.connection(address(1), budget.account([192, 0, 2, 9].into(), None)).unwrap();
+    let second = budget.connection(address(1), budget.account(None)).unwrap();
     assert!(greedy(&second) >= 10, "a connection of the same address gets a part of the rest");
-    let other = budget.connection(address(2), budget.account([192, 0, 2, 9].into(), None)).unwrap();
+    let other = budget.connection(address(2), budget.account(None)).unwrap();
     assert!(greedy(&other) >= 6, "and so does another address");
-    assert!(
-        budget
-            .connection(address(3), budget.account([192, 0, 2, 9].into(), None))
-            .unwrap()
-            .take(MIB)
-            .is_ok()
-    );
+    assert!(budget.connection(address(3), budget.account(None)).unwrap().take(MIB).is_ok());
     drop((first, second, other));
     assert_eq!(budget.used_bytes(), 0, "given back");
     let callers = budget.0.callers.lock();
@@ -59,7 +52,7 @@ fn lasting(connection: &ConnectionShare) -> (usize, usize) {
 #[test]
 fn what_lasts_is_lent_what_is_free_and_costs_others_nothing() {
     let budget = MemoryBudget::new(LIMIT);
-    let first = budget.connection(address(1), budget.account([192, 0, 2, 9].into(), None)).unwrap();
+    let first = budget.connection(address(1), budget.account(None)).unwrap();
     let (all, lent) = lasting(&first);
     assert!(
         (50..=53).contains(&all) && lent > 20,
@@ -67,7 +60,7 @@ fn what_lasts_is_lent_what_is_free_and_costs_others_nothing() {
     );
     assert!(!first.close.is_cancelled());
     // Another address gets as much as if nothing had been lent: the lent memory is taken back for it.
-    let other = budget.connection(address(2), budget.account([192, 0, 2, 9].into(), None)).unwrap();
+    let other = budget.connection(address(2), budget.account(None)).unwrap();
     assert_eq!(std::iter::repeat_with(|| other.take(MIB)).take(8).flatten().count(), 8);
     assert!(first.close.is_cancelled() && !other.close.is_cancelled());
     assert!(first.take(1).is_err() && first.take_lasting(1).is_err(), "it is closed");
@@ -81,10 +74,9 @@ fn what_lasts_is_lent_what_is_free_and_costs_others_nothing() {
 #[test]
 fn a_flood_of_strangers_takes_back_what_was_lent_before_it_closes_others() {
     let budget = MemoryBudget::new(LIMIT);
-    let small = budget.connection(address(1), budget.account([192, 0, 2, 9].into(), None)).unwrap();
+    let small = budget.connection(address(1), budget.account(None)).unwrap();
     small.take(3 * MIB).unwrap();
-    let lender =
-        budget.connection(address(2), budget.account([192, 0, 2, 9].into(), None)).unwrap();
+    let lender = budget.connection(address(2), budget.account(None)).unwrap();
     lasting(&lender);
     let strangers = flood(&budget, 8 * MIB);
     assert!(lender.close.is_cancelled());
@@ -97,11 +89,11 @@ fn a_flood_of_strangers_takes_back_what_was_lent_before_it_closes_others() {
 #[test]
 fn what_can_wait_gets_only_what_is_spare() {
     let budget = MemoryBudget::new(LIMIT);
-    let large = budget.connection(address(1), budget.account([192, 0, 2, 9].into(), None)).unwrap();
+    let large = budget.connection(address(1), budget.account(None)).unwrap();
     let taken = std::iter::repeat_with(|| large.take_spare(MIB)).take_while(Option::is_some);
     let taken = taken.count();
     assert!((48..=51).contains(&taken), "thirteen parts of 64 stay free: {taken}");
-    let small = budget.connection(address(2), budget.account([192, 0, 2, 9].into(), None)).unwrap();
+    let small = budget.connection(address(2), budget.account(None)).unwrap();
     assert_eq!(small.take_spare(MIB), Some(false), "others have it from their own share");
     assert!(large.take(MIB).is_ok(), "answers of the same caller have room");
     assert!(!large.close.is_cancelled() && budget.0.refused.get() == 0);
@@ -112,8 +104,7 @@ fn what_can_wait_gets_only_what_is_spare() {
 #[test]
 fn what_is_lent_is_given_back_first() {
     let budget = MemoryBudget::new(LIMIT);
-    let connection =
-        budget.connection(address(1), budget.account([192, 0, 2, 9].into(), None)).unwrap();
+    let connection = budget.connection(address(1), budget.account(None)).unwrap();
     let call = crate::call_share::CallCharge::new(Arc::clone(&connection));
     for _ in 0..40 {
         call.take_lasting(MIB).unwrap();
@@ -138,8 +129,7 @@ fn ten_thousand_streams_of_one_address_fit_and_go_when_others_need_the_memory() 
     let budget = MemoryBudget::new(CALLERS_BYTES_MAX);
     let (mut connections, mut streams) = (Vec::new(), Vec::new());
     for _ in 0..100 {
-        let connection =
-            budget.connection(address(1), budget.account([192, 0, 2, 9].into(), None)).unwrap();
+        let connection = budget.connection(address(1), budget.account(None)).unwrap();
         for _ in 0..100 {
             let call = crate::call_share::CallCharge::new(Arc::clone(&connection));
             call.take_for_call(13 * 1024).unwrap();
@@ -153,7 +143,7 @@ fn ten_thousand_streams_of_one_address_fit_and_go_when_others_need_the_memory() 
         connections.push(connection);
     }
     assert!(connections.iter().all(|it| !it.close.is_cancelled()));
-    let other = budget.connection(address(2), budget.account([192, 0, 2, 9].into(), None)).unwrap();
+    let other = budget.connection(address(2), budget.account(None)).unwrap();
     other.take(8 * MIB).expect("what large addresses leave free is there for others");
     assert!(connections.iter().all(|it| !it.close.is_cancelled()), "not short of memory yet");
     while !connections.iter().any(|it| it.close.is_cancelled()) {
@@ -167,31 +157,28 @@ fn ten_thousand_streams_of_one_address_fit_and_go_when_others_need_the_memory() 
 #[test]
 fn many_connections_of_one_address_cannot_take_everything() {
     let budget = MemoryBudget::new(LIMIT);
-    let connections: Vec<_> = std::iter::repeat_with(|| {
-        budget.connection(address(1), budget.account([192, 0, 2, 9].into(), None))
-    })
-    .take(100)
-    .flatten()
-    .collect();
+    let connections: Vec<_> =
+        std::iter::repeat_with(|| budget.connection(address(1), budget.account(None)))
+            .take(100)
+            .flatten()
+            .collect();
     let taken: usize = connections.iter().map(|connection| greedy(connection)).sum();
     assert!((38..=40).contains(&taken), "two thirds of the limit with their own: {taken}");
-    let other = budget.connection(address(2), budget.account([192, 0, 2, 9].into(), None)).unwrap();
+    let other = budget.connection(address(2), budget.account(None)).unwrap();
     assert!(other.take(8 * MIB).is_ok());
 }
 
 #[test]
 fn the_largest_connection_of_the_largest_address_is_closed_when_little_is_left() {
     let budget = MemoryBudget::new(LIMIT);
-    let small = budget.connection(address(1), budget.account([192, 0, 2, 9].into(), None)).unwrap();
+    let small = budget.connection(address(1), budget.account(None)).unwrap();
     small.take(4 * MIB).unwrap();
-    let largest =
-        budget.connection(address(2), budget.account([192, 0, 2, 9].into(), None)).unwrap();
+    let largest = budget.connection(address(2), budget.account(None)).unwrap();
     largest.take(16 * MIB).unwrap();
-    let beside =
-        budget.connection(address(2), budget.account([192, 0, 2, 9].into(), None)).unwrap();
+    let beside = budget.connection(address(2), budget.account(None)).unwrap();
     beside.take(8 * MIB).unwrap();
     // Finished answers are charged even beyond the limit.
-    let other = budget.connection(address(3), budget.account([192, 0, 2, 9].into(), None)).unwrap();
+    let other = budget.connection(address(3), budget.account(None)).unwrap();
     assert!(!largest.close.is_cancelled());
     other.take_anyway(20 * MIB);
     other.take_anyway(10 * MIB);
@@ -211,9 +198,7 @@ fn the_largest_connection_of_the_largest_address_is_closed_when_little_is_left()
 fn equal_addresses_do_not_close_each_others_connections() {
     let budget = MemoryBudget::new(LIMIT);
     let clients: Vec<_> = (1..=20)
-        .map(|number| {
-            budget.connection(address(number), budget.account([192, 0, 2, 9].into(), None)).unwrap()
-        })
+        .map(|number| budget.connection(address(number), budget.account(None)).unwrap())
         .collect();
     let quarter = MIB / 4;
     let taken: usize = (0..12)
@@ -226,8 +211,7 @@ fn equal_addresses_do_not_close_each_others_connections() {
     assert!(taken > 200, "most of the limit: {taken} quarters of a MiB");
     assert!(clients.iter().all(|it| !it.close.is_cancelled()));
     // A connection is closed for a caller that holds little.
-    let small =
-        budget.connection(address(100), budget.account([192, 0, 2, 9].into(), None)).unwrap();
+    let small = budget.connection(address(100), budget.account(None)).unwrap();
     search_again(&budget);
     assert!(small.take(quarter).is_ok());
 }
@@ -241,7 +225,7 @@ fn flood(budget: &MemoryBudget, bytes: usize) -> Vec<Arc<ConnectionShare>> {
     let mut open = Vec::new();
     for number in 0..10_000_usize {
         let from = address(100 + u8::try_from(number % 42).unwrap());
-        let connection = budget.connection(from, budget.account([192, 0, 2, 9].into(), None));
+        let connection = budget.connection(from, budget.account(None));
         open.extend(connection.ok().filter(|it| bytes == 0 || it.take(bytes).is_ok()));
     }
     open
@@ -251,17 +235,14 @@ fn flood(budget: &MemoryBudget, bytes: usize) -> Vec<Arc<ConnectionShare>> {
 fn idle_connections_of_few_addresses_make_room_for_everyone_else() {
     for call_bytes in [0, 20 * 1024] {
         let budget = MemoryBudget::new(LIMIT);
-        let early =
-            budget.connection(address(1), budget.account([192, 0, 2, 9].into(), None)).unwrap();
+        let early = budget.connection(address(1), budget.account(None)).unwrap();
         early.take(MIB).unwrap();
         let mut open = flood(&budget, call_bytes);
         assert!(budget.used_bytes() > LIMIT / 2, "{}", budget.used_bytes());
         let mut honest = Vec::new();
         for number in 2..60 {
             search_again(&budget);
-            honest.extend(
-                budget.connection(address(number), budget.account([192, 0, 2, 9].into(), None)),
-            );
+            honest.extend(budget.connection(address(number), budget.account(None)));
             open.retain(|it| !it.close.is_cancelled());
         }
         assert!(honest.len() > 50, "{} of 58 got a connection", honest.len());
@@ -276,8 +257,7 @@ fn idle_connections_of_few_addresses_make_room_for_everyone_else() {
 #[test]
 fn connections_without_calls_are_idle_whatever_their_encryption_takes() {
     let budget = MemoryBudget::new(LIMIT);
-    let connection =
-        budget.connection(address(1), budget.account([192, 0, 2, 9].into(), None)).unwrap();
+    let connection = budget.connection(address(1), budget.account(None)).unwrap();
     connection.take_kept(40 * 1024).unwrap();
     assert!(connection.is_idle());
     connection.take(1).unwrap();
@@ -292,8 +272,8 @@ fn connections_without_calls_are_idle_whatever_their_encryption_takes() {
 #[test]
 fn a_charge_that_cannot_fit_fails_no_other() {
     let budget = MemoryBudget::new(LIMIT);
-    let huge = budget.connection(address(1), budget.account([192, 0, 2, 9].into(), None)).unwrap();
-    let small = budget.connection(address(2), budget.account([192, 0, 2, 9].into(), None)).unwrap();
+    let huge = budget.connection(address(1), budget.account(None)).unwrap();
+    let small = budget.connection(address(2), budget.account(None)).unwrap();
     std::thread::scope(|scope| {
         let (huge, stop) = (&huge, CancellationToken::new());
         let stopped = stop.clone();
@@ -320,7 +300,7 @@ fn a_charge_that_cannot_fit_fails_no_other() {
 #[test]
 fn clients_of_a_proxy_are_consumers_of_their_own() {
     let budget = MemoryBudget::new(LIMIT);
-    let proxy = budget.proxy(address(1), budget.account([192, 0, 2, 9].into(), None)).unwrap();
+    let proxy = budget.proxy(address(1), budget.account(None)).unwrap();
     let [first, second] = [2, 3].map(|client| ClientAddress::from(address(client)));
     let calls: Vec<_> = (0..10).map(|_| proxy.of_call(first)).collect();
     let taken: usize = calls.iter().map(|call| greedy(call)).sum();
@@ -347,7 +327,7 @@ fn clients_of_a_proxy_are_consumers_of_their_own() {
 #[test]
 fn a_peer_that_reads_nothing_is_noticed_and_a_slow_one_is_not() {
     let budget = MemoryBudget::new(LIMIT);
-    let share = budget.connection(address(1), budget.account([192, 0, 2, 9].into(), None)).unwrap();
+    let share = budget.connection(address(1), budget.account(None)).unwrap();
     let mut seen = share.progress();
     assert!(!share.is_unread_since(&mut seen), "nothing waits");
     share.unwritten(MIB);
@@ -365,9 +345,7 @@ fn what_callers_who_have_gone_hold_keeps_no_one_else_from_being_closed() {
     let budget = MemoryBudget::new(LIMIT);
     let mut left = Vec::new();
     for number in 1..=3 {
-        let connection = budget
-            .connection(address(number), budget.account([192, 0, 2, 9].into(), None))
-            .unwrap();
+        let connection = budget.connection(address(number), budget.account(None)).unwrap();
         let call = crate::call_share::CallCharge::new(Arc::clone(&connection));
         call.take(8 * MIB).unwrap();
         drop(call.watch_caller());
@@ -375,15 +353,13 @@ fn what_callers_who_have_gone_hold_keeps_no_one_else_from_being_closed() {
         left.push(call);
     }
     assert!(budget.used_bytes() > 24 * MIB, "the addresses and the budget stay charged");
-    let hoarder =
-        budget.connection(address(9), budget.account([192, 0, 2, 9].into(), None)).unwrap();
+    let hoarder = budget.connection(address(9), budget.account(None)).unwrap();
     greedy(&hoarder);
     let mut strangers = Vec::new();
     for number in 100..200 {
         // Allows another search at once.
         budget.0.callers.lock().searched_at = None;
-        let connection =
-            budget.connection(address(number), budget.account([192, 0, 2, 9].into(), None));
+        let connection = budget.connection(address(number), budget.account(None));
         strangers.extend(connection.ok().filter(|it| it.take(MIB).is_ok()));
     }
     assert!(hoarder.close.is_cancelled(), "the largest consumer that frees something");
@@ -394,8 +370,7 @@ fn what_callers_who_have_gone_hold_keeps_no_one_else_from_being_closed() {
 #[test]
 fn a_caller_who_is_answered_leaves_nothing() {
     let budget = MemoryBudget::new(LIMIT);
-    let connection =
-        budget.connection(address(1), budget.account([192, 0, 2, 9].into(), None)).unwrap();
+    let connection = budget.connection(address(1), budget.account(None)).unwrap();
     let call = crate::call_share::CallCharge::new(Arc::clone(&connection));
     call.take(8 * MIB).unwrap();
     call.watch_caller().end();
@@ -408,8 +383,7 @@ fn a_caller_who_is_answered_leaves_nothing() {
 #[test]
 fn what_a_task_holds_stays_charged_when_its_call_is_answered() {
     let budget = MemoryBudget::new(LIMIT);
-    let connection =
-        budget.connection(address(1), budget.account([192, 0, 2, 9].into(), None)).unwrap();
+    let connection = budget.connection(address(1), budget.account(None)).unwrap();
     let call = crate::call_share::CallCharge::new(Arc::clone(&connection));
     call.take(8 * MIB).unwrap();
     let (held, other) = (call.hold(), call.hold());
@@ -434,8 +408,7 @@ fn what_a_task_holds_stays_charged_when_its_call_is_answered() {
 #[test]
 fn a_call_that_ends_beside_its_task_gives_each_byte_back_once() {
     let budget = MemoryBudget::new(LIMIT);
-    let connection =
-        budget.connection(address(1), budget.account([192, 0, 2, 9].into(), None)).unwrap();
+    let connection = budget.connection(address(1), budget.account(None)).unwrap();
     let open = CallCharge::new(Arc::clone(&connection));
     for _ in 0..30 {
         open.take_lasting(MIB).unwrap();
@@ -487,8 +460,7 @@ async fn a_call_that_ends_without_an_answer_leaves_its_connection() {
     let metrics = CallMetrics::new(&[RpcMethod::new(path, MethodKind::Unary)]);
     for (name, response) in unanswered() {
         let budget = MemoryBudget::new(LIMIT);
-        let connection =
-            budget.connection(address(1), budget.account([192, 0, 2, 9].into(), None)).unwrap();
+        let connection = budget.connection(address(1), budget.account(None)).unwrap();
         let charge = CallCharge::new(Arc::clone(&connection));
         charge.take(8 * MIB).unwrap();
         // A thread that works for the call continues after the end of the call.
@@ -518,8 +490,7 @@ async fn an_answer_gives_everything_back_before_it_is_written() {
     let path = "/grpc.health.v1.Health/Check";
     let metrics = CallMetrics::new(&[RpcMethod::new(path, MethodKind::Unary)]);
     let budget = MemoryBudget::new(LIMIT);
-    let connection =
-        budget.connection(address(1), budget.account([192, 0, 2, 9].into(), None)).unwrap();
+    let connection = budget.connection(address(1), budget.account(None)).unwrap();
     let charge = CallCharge::new(Arc::clone(&connection));
     charge.take(8 * MIB).unwrap();
     let call = CountedCall::start(metrics.method(path), tracing::Span::none());

@@ -226,8 +226,7 @@ mod tests {
     }
 
     fn charge(budget: &MemoryBudget) -> CallCharge {
-        let connection = budget
-            .connection(Ipv4Addr::LOCALHOST.into(), budget.account([192, 0, 2, 9].into(), None));
+        let connection = budget.connection(Ipv4Addr::LOCALHOST.into(), budget.account(None));
         CallCharge::new(connection.unwrap())
     }
 

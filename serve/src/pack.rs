@@ -258,9 +258,7 @@ mod tests {
         let frames = (0..count).map(move |_| Ok::<_, Status>(Frame::data(framed.clone())));
         let budget = MemoryBudget::new(1 << 30);
         let address = std::net::Ipv4Addr::LOCALHOST.into();
-        let charge = CallCharge::new(
-            budget.connection(address, budget.account([192, 0, 2, 9].into(), None)).unwrap(),
-        );
+        let charge = CallCharge::new(budget.connection(address, budget.account(None)).unwrap());
         let body = StreamBody::new(tokio_stream::iter(frames));
         let packed = PackedBody::new(body, charge, allowance.clone());
         let mut bytes = packed.collect().await.unwrap().to_bytes();

@@ -266,9 +266,7 @@ mod tests {
         budget: &MemoryBudget,
     ) -> Result<Bytes, BodyError> {
         let address = std::net::Ipv4Addr::LOCALHOST.into();
-        let charge = CallCharge::new(
-            budget.connection(address, budget.account([192, 0, 2, 9].into(), None)).unwrap(),
-        );
+        let charge = CallCharge::new(budget.connection(address, budget.account(None)).unwrap());
         let piece = |_| Ok::<_, std::convert::Infallible>(Frame::data(Bytes::from(vec![7; 100])));
         let pieces = futures_util::stream::iter((0..count).map(piece));
         let silence = futures_util::stream::pending();

@@ -178,9 +178,7 @@ mod tests {
     }
 
     fn connection(budget: &MemoryBudget) -> Arc<ConnectionShare> {
-        budget
-            .connection(Ipv4Addr::LOCALHOST.into(), budget.account([192, 0, 2, 9].into(), None))
-            .unwrap()
+        budget.connection(Ipv4Addr::LOCALHOST.into(), budget.account(None)).unwrap()
     }
 
     /// Returns the messages of a body that comes in pieces of a length, and ends.

@@ -25,12 +25,8 @@ fn body_of(pieces: Vec<Bytes>, kind: MethodKind) -> RequestBody {
 }
 
 fn charged_body_of(body: Body, kind: MethodKind, budget: &MemoryBudget) -> RequestBody {
-    let connection = budget
-        .connection(
-            std::net::Ipv4Addr::LOCALHOST.into(),
-            budget.account([192, 0, 2, 9].into(), None),
-        )
-        .unwrap();
+    let connection =
+        budget.connection(std::net::Ipv4Addr::LOCALHOST.into(), budget.account(None)).unwrap();
     let timeout = Duration::from_secs(30);
     RequestBody::new(body, Version::HTTP_2, metrics_of(kind), CallCharge::new(connection), timeout)
 }
@@ -158,12 +154,8 @@ async fn pieces_over_http1_keep_no_read_buffer() {
     });
     let pieces = tokio_stream::iter(pieces).chain(futures_util::stream::pending());
     let budget = MemoryBudget::new(usize::MAX / 4);
-    let connection = budget
-        .connection(
-            std::net::Ipv4Addr::LOCALHOST.into(),
-            budget.account([192, 0, 2, 9].into(), None),
-        )
-        .unwrap();
+    let connection =
+        budget.connection(std::net::Ipv4Addr::LOCALHOST.into(), budget.account(None)).unwrap();
     let (metrics, charge) = (metrics_of(MethodKind::Unary), CallCharge::new(connection));
     let timeout = Duration::from_secs(30);
     let body = Body::new(StreamBody::new(pieces));
@@ -221,12 +213,8 @@ fn elements() -> Vec<u8> {
 async fn nothing_is_charged_for_decoding_before_the_end_of_a_request() {
     const BUFFER_BYTES: usize = 8 * 1024;
     let budget = MemoryBudget::new(64 * 1024 * 1024);
-    let connection = budget
-        .connection(
-            std::net::Ipv4Addr::LOCALHOST.into(),
-            budget.account([192, 0, 2, 9].into(), None),
-        )
-        .unwrap();
+    let connection =
+        budget.connection(std::net::Ipv4Addr::LOCALHOST.into(), budget.account(None)).unwrap();
     let idle_bytes = budget.used_bytes();
     let sent = elements();
     let mut body = arriving(sent.clone(), false, &connection);
@@ -245,12 +233,8 @@ async fn nothing_is_charged_for_decoding_before_the_end_of_a_request() {
 #[tokio::test]
 async fn a_long_request_is_scanned_beside_the_runtimes_threads() {
     let budget = MemoryBudget::new(64 * 1024 * 1024);
-    let connection = budget
-        .connection(
-            std::net::Ipv4Addr::LOCALHOST.into(),
-            budget.account([192, 0, 2, 9].into(), None),
-        )
-        .unwrap();
+    let connection =
+        budget.connection(std::net::Ipv4Addr::LOCALHOST.into(), budget.account(None)).unwrap();
     let idle_bytes = budget.used_bytes();
     let sent = message(100_000);
     let occupied = long_work::occupy_workers().await;
@@ -287,12 +271,8 @@ fn packed_with_empty_blocks(content: &[u8], blocks: usize) -> Vec<u8> {
 #[tokio::test]
 async fn blocks_behind_content_are_decompressed_beside_the_runtimes_threads() {
     let budget = MemoryBudget::new(64 * 1024 * 1024);
-    let connection = budget
-        .connection(
-            std::net::Ipv4Addr::LOCALHOST.into(),
-            budget.account([192, 0, 2, 9].into(), None),
-        )
-        .unwrap();
+    let connection =
+        budget.connection(std::net::Ipv4Addr::LOCALHOST.into(), budget.account(None)).unwrap();
     let idle_bytes = budget.used_bytes();
     let content: Vec<u8> =
         (0_u16..24_000).flat_map(|number| [9, number.to_be_bytes()[0]]).collect();
@@ -321,12 +301,8 @@ async fn a_long_request_of_too_many_elements_is_refused_after_its_scan() {
     const FEW: [FieldCost; 1] =
         [FieldCost::each(1, 0, &[]).at_most(3, |count| Status::not_found(count.to_string()))];
     let budget = MemoryBudget::new(64 * 1024 * 1024);
-    let connection = budget
-        .connection(
-            std::net::Ipv4Addr::LOCALHOST.into(),
-            budget.account([192, 0, 2, 9].into(), None),
-        )
-        .unwrap();
+    let connection =
+        budget.connection(std::net::Ipv4Addr::LOCALHOST.into(), budget.account(None)).unwrap();
     let idle_bytes = budget.used_bytes();
     let pieces = [Ok::<_, Status>(Frame::data(message(100_000).into()))];
     let body = Body::new(StreamBody::new(tokio_stream::iter(pieces)));
@@ -349,12 +325,8 @@ const STEP_BYTES: usize = 16 * 1024;
 /// A connection whose open streams hold its share but for one step.
 fn with_open_streams() -> (MemoryBudget, Arc<ConnectionShare>, CallCharge) {
     let budget = MemoryBudget::new(64 * 1024 * 1024);
-    let connection = budget
-        .connection(
-            std::net::Ipv4Addr::LOCALHOST.into(),
-            budget.account([192, 0, 2, 9].into(), None),
-        )
-        .unwrap();
+    let connection =
+        budget.connection(std::net::Ipv4Addr::LOCALHOST.into(), budget.account(None)).unwrap();
     let open = CallCharge::new(Arc::clone(&connection));
     while open.take(STEP_BYTES).is_ok() {}
     open.give_back(STEP_BYTES);

@@ -12,9 +12,7 @@
 use std::cell::Cell;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{
-    AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering,
-};
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
@@ -23,7 +21,7 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::address::ClientAddress;
-use crate::pace::{Newcomer, Newcomers, NextTurn, RestPace};
+use crate::pace::{NextTurn, RestPace, Rests};
 
 /// The time on the runtime's threads that one stored envelope pays for: ten turns at their highest charge. A publish of
 /// one envelope has seven turns (traced), most of them interrupted beside a flood.
@@ -45,6 +43,11 @@ const REST_FOR_MAX: Duration = Duration::from_micros(500);
 /// publishers' threads for one stored envelope. A guess: a client that publishes reads some messages between.
 const UNPAID_TURNS_MAX: u32 = 32;
 
+/// No place of an address: the address of a new connection is not known yet.
+const UNKNOWN: usize = usize::MAX;
+/// No place of an address: the connection never rests.
+const EXEMPT: usize = usize::MAX - 1;
+
 /// The runtimes whose threads run the tasks of connections.
 #[derive(Debug, Clone)]
 pub(crate) struct TaskRuntimes {
@@ -58,7 +61,7 @@ pub(crate) struct TaskRuntimes {
 pub(crate) struct Turns {
     waiting: AtomicUsize,
     pace: RestPace,
-    newcomers: Newcomers,
+    rests: Rests,
 }
 
 impl Turns {
@@ -75,10 +78,8 @@ pub(crate) struct PaidTime {
     /// Turns since time was earned that were not paid, up to [`UNPAID_TURNS_MAX`]. Below it the connection is a
     /// publisher's.
     unpaid_turns: AtomicU32,
-    next_turn: NextTurn,
-    newcomer: Option<Newcomer>,
-    /// Turns are not followed by rests.
-    never_rests: AtomicBool,
+    /// The place of the address with which the connection rests, [`UNKNOWN`] or [`EXEMPT`].
+    place: AtomicUsize,
     turns: Arc<Turns>,
     /// `None`: all tasks run on the runtime that starts them.
     runtimes: Option<TaskRuntimes>,
@@ -91,35 +92,31 @@ impl PaidTime {
         Self {
             left_ns: AtomicI64::new(0),
             unpaid_turns,
-            next_turn: NextTurn::default(),
-            newcomer: None,
-            never_rests: AtomicBool::new(false),
+            place: AtomicUsize::new(UNKNOWN),
             turns,
             runtimes,
         }
     }
 
-    /// Lets the connection or call rest together with the others of its address while it is new.
-    pub(crate) fn arrived_from(mut self, address: ClientAddress) -> Self {
-        self.newcomer = Some(self.turns.newcomers.arrive(address, self.turns.pace.now_ns()));
-        self
+    /// Lets the connection or call rest together with all others of its address.
+    pub(crate) fn rest_with(&self, address: ClientAddress) {
+        self.place.store(self.turns.rests.place_of(address), Ordering::Relaxed);
     }
 
-    /// Returns the time of the next turn: its address's while it is new, and then its own.
-    fn next_turn(&self, now_ns: u64) -> &NextTurn {
-        let of_address = self.newcomer.and_then(|it| self.turns.newcomers.next_turn(it, now_ns));
-        of_address.unwrap_or(&self.next_turn)
+    /// Returns the next turn of the address; `None` if turns are followed by no rests.
+    fn next_turn(&self) -> Option<&NextTurn> {
+        self.turns.rests.next_turn(self.place.load(Ordering::Relaxed))
     }
 
     /// Exempts the connection from rests, also from one that has begun when its task is woken. It is another node's, or
     /// the calls of many callers come through it, or it is closed to free memory.
     pub(crate) fn never_rest(&self) {
-        self.never_rests.store(true, Ordering::Relaxed);
+        self.place.store(EXEMPT, Ordering::Relaxed);
     }
 
     /// Returns true if turns are followed by rests while publishers are late.
     pub(crate) fn may_rest(&self) -> bool {
-        !self.never_rests.load(Ordering::Relaxed)
+        self.place.load(Ordering::Relaxed) != EXEMPT
     }
 
     /// Returns the end of the connection's rest, or `None` if it may have a turn.
@@ -128,8 +125,8 @@ impl PaidTime {
         if !pace.is_slow() || self.is_publishers() || !self.may_rest() {
             return None;
         }
-        let now_ns = pace.now_ns();
-        self.next_turn(now_ns).after(now_ns).map(|at| pace.moment(at))
+        let at_ns = self.next_turn()?.after(pace.now_ns())?;
+        Some(pace.moment(at_ns))
     }
 
     /// Records a turn that was not paid, and the rest after it. Those of a publisher do not count: it does not rest for
@@ -141,8 +138,8 @@ impl PaidTime {
         let pace = &self.turns.pace;
         let now_ns = pace.now_ns();
         let rest_ns = pace.rest_after(now_ns, took.as_nanos().try_into().unwrap_or(u64::MAX));
-        if rest_ns > 0 {
-            self.next_turn(now_ns).put_off(now_ns, rest_ns);
+        if let Some(next_turn) = self.next_turn().filter(|_| rest_ns > 0) {
+            next_turn.put_off(now_ns, rest_ns);
         }
     }
 
@@ -469,18 +466,27 @@ mod tests {
         assert_eq!(turns.pace.multiple(now_ns), 1);
     }
 
+    /// Returns the account of a connection of the one address that these tests have.
+    fn account(turns: &Arc<Turns>) -> Arc<PaidTime> {
+        let account = PaidTime::new(turns.clone(), None);
+        account.rest_with(ClientAddress::V4([192, 0, 2, 1].into()));
+        Arc::new(account)
+    }
+
+    /// Begins a rest of 30 ms, at least, of the account's address.
+    fn put_off(account: &PaidTime) {
+        let now_ns = account.turns.pace.now_ns();
+        account.next_turn().unwrap().put_off(now_ns, CREDIT_NS + 30_000_000);
+    }
+
     /// Flooding connections beside publishers whose tasks are late.
     #[tokio::test(start_paused = true)]
     async fn a_connection_has_no_turn_while_it_rests_unless_it_publishes() {
         let turns = Arc::new(Turns::default());
         tokio::time::advance(Duration::from_millis(500)).await;
         turns.pace.begin();
-        let resting = || {
-            let account = Arc::new(PaidTime::new(turns.clone(), None));
-            account.next_turn.put_off(turns.pace.now_ns(), CREDIT_NS + 30_000_000);
-            account
-        };
-        let (flooding, publishing, first, node) = (resting(), resting(), resting(), resting());
+        let [flooding, publishing, first, node, closed] = [(); 5].map(|()| account(&turns));
+        put_off(&flooding);
         publishing.earn(1);
         node.never_rest();
         let began = Instant::now();
@@ -494,7 +500,7 @@ mod tests {
         let began = Instant::now();
         in_turn(flooding, async {}).await;
         assert_eq!(began.elapsed(), Duration::ZERO, "the rest is over");
-        let closed = resting();
+        put_off(&closed);
         let mut task = Box::pin(in_turn(closed.clone(), async {}));
         assert!(futures_util::poll!(&mut task).is_pending());
         closed.never_rest();
@@ -507,14 +513,13 @@ mod tests {
         tokio::time::advance(Duration::from_millis(100)).await;
         turns.pace.begin();
         turns.waiting.store(1, Ordering::Relaxed);
-        let account = Arc::new(PaidTime::new(turns.clone(), None));
-        let put_off = || account.next_turn.put_off(turns.pace.now_ns(), CREDIT_NS + 30_000_000);
-        put_off();
+        let account = account(&turns);
+        put_off(&account);
         let mut task = Box::pin(in_turn(account.clone(), async {}));
         assert!(futures_util::poll!(&mut task).is_pending(), "it rests");
         tokio::time::sleep(Duration::from_millis(35)).await;
         for _ in 0..DEFERRED_MAX {
-            put_off(); // another task of the connection has had a turn
+            put_off(&account); // another task of the connection has had a turn
             assert!(futures_util::poll!(&mut task).is_pending(), "a paid task goes first");
         }
         assert!(futures_util::poll!(&mut task).is_ready());
@@ -526,8 +531,8 @@ mod tests {
         let turns = Arc::new(Turns::default());
         tokio::time::advance(Duration::from_millis(100)).await;
         turns.pace.begin();
-        let account = Arc::new(PaidTime::new(turns.clone(), None));
-        account.next_turn.put_off(turns.pace.now_ns(), CREDIT_NS + 30_000_000);
+        let account = account(&turns);
+        put_off(&account);
         let (had, (go_on, goes_on)) = (Arc::new(AtomicU8::new(0)), tokio::sync::oneshot::channel());
         let turns_of_call = had.clone();
         crate::task_threads::spawn(account, async move {
@@ -551,14 +556,14 @@ mod tests {
         tokio::time::advance(Duration::from_millis(100)).await;
         turns.pace.begin();
         for rests in [true, false] {
-            let account = Arc::new(PaidTime::new(turns.clone(), None));
+            let account = account(&turns);
             let (give, place) = tokio::sync::oneshot::channel();
             let mut task = Box::pin(in_turn(account.clone(), async move {
                 let taken = if rests { place.await } else { without_rest(place).await };
                 taken.unwrap();
             }));
             assert!(futures_util::poll!(&mut task).is_pending(), "there is no place yet");
-            account.next_turn.put_off(turns.pace.now_ns(), CREDIT_NS + 30_000_000);
+            put_off(&account);
             give.send(()).unwrap();
             assert_eq!(futures_util::poll!(&mut task).is_pending(), rests);
         }

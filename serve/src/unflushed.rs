@@ -180,8 +180,7 @@ mod tests {
     fn heads_are_charged_until_they_are_written_and_streams_until_the_connection_ends() {
         let budget = MemoryBudget::new(1 << 30);
         let address = Ipv4Addr::LOCALHOST.into();
-        let connection =
-            budget.connection(address, budget.account([192, 0, 2, 9].into(), None)).unwrap();
+        let connection = budget.connection(address, budget.account(None)).unwrap();
         let idle = budget.used_bytes();
         let used = || budget.used_bytes() - idle;
         let heads = UnflushedHeads::new(connection.clone(), 3, &ArrivingHeads::default());
@@ -212,8 +211,7 @@ mod tests {
         let address = Ipv4Addr::LOCALHOST.into();
         let arriving = ArrivingHeads::default();
         let [first, second] = [(); 2].map(|()| {
-            let connection =
-                budget.connection(address, budget.account([192, 0, 2, 9].into(), None)).unwrap();
+            let connection = budget.connection(address, budget.account(None)).unwrap();
             (UnflushedHeads::new(connection.clone(), 3, &arriving), connection)
         });
         let mut begins = first.0.arrived(first.1.clone(), ARRIVING_BYTES_MAX / 2);

@@ -310,9 +310,7 @@ mod tests {
 
     fn charge(budget: &MemoryBudget) -> CallCharge {
         let address = std::net::Ipv4Addr::LOCALHOST.into();
-        CallCharge::new(
-            budget.connection(address, budget.account([192, 0, 2, 9].into(), None)).unwrap(),
-        )
+        CallCharge::new(budget.connection(address, budget.account(None)).unwrap())
     }
 
     pub(super) fn gzip(message: &[u8]) -> Vec<u8> {

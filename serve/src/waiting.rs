@@ -141,7 +141,7 @@ mod tests {
     }
 
     fn connection(budget: &MemoryBudget) -> Arc<ConnectionShare> {
-        budget.connection(ADDRESS, budget.account([192, 0, 2, 9].into(), None)).unwrap()
+        budget.connection(ADDRESS, budget.account(None)).unwrap()
     }
 
     #[tokio::test(start_paused = true)]
@@ -246,14 +246,7 @@ mod tests {
     async fn a_request_does_not_stand_behind_a_change_that_waits_for_its_state() {
         let budget = MemoryBudget::new(LIMIT);
         let others: Vec<_> = (1..3_u8)
-            .map(|last| {
-                budget
-                    .connection(
-                        [127, 0, 1, last].into(),
-                        budget.account([192, 0, 2, 9].into(), None),
-                    )
-                    .unwrap()
-            })
+            .map(|last| budget.connection([127, 0, 1, last].into(), budget.account(None)).unwrap())
             .collect();
         others.iter().for_each(|other| fill(other));
         let share = connection(&budget);

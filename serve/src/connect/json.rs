@@ -130,8 +130,7 @@ pub(super) async fn of_message(
 /// its compressed bytes allow.
 pub(super) fn unpack(packed: Bytes) -> Result<Bytes, Status> {
     let budget = MemoryBudget::new(usize::MAX / 4);
-    let share = budget
-        .connection(Ipv4Addr::LOCALHOST.into(), budget.account([192, 0, 2, 9].into(), None))?;
+    let share = budget.connection(Ipv4Addr::LOCALHOST.into(), budget.account(None))?;
     let charge = CallCharge::new(share);
     let mut unpacker = Unpacker::of_message(packed);
     loop {
@@ -232,9 +231,7 @@ mod tests {
     }
 
     fn connection(budget: &MemoryBudget) -> Arc<ConnectionShare> {
-        budget
-            .connection(Ipv4Addr::LOCALHOST.into(), budget.account([192, 0, 2, 9].into(), None))
-            .unwrap()
+        budget.connection(Ipv4Addr::LOCALHOST.into(), budget.account(None)).unwrap()
     }
 
     /// Compressed members without content take as much time as usual ones, and have hardly any text.

@@ -484,9 +484,7 @@ mod tests {
         const MIB: usize = 1024 * 1024;
         let client = |number| ClientAddress::from(IpAddr::from(Ipv4Addr::new(192, 0, 2, number)));
         let budget = MemoryBudget::new(64 * MIB);
-        let proxy = budget
-            .proxy(Ipv4Addr::LOCALHOST.into(), budget.account([192, 0, 2, 9].into(), None))
-            .unwrap();
+        let proxy = budget.proxy(Ipv4Addr::LOCALHOST.into(), budget.account(None)).unwrap();
         let (large, other) = (proxy.of_call(client(1)), proxy.of_call(client(2)));
         large.take_anyway(40 * MIB);
         let (mut headers, never) = (HeaderMap::new(), std::future::pending::<Result<(), Status>>());
