@@ -7,8 +7,8 @@
 //! while a publisher's task is late, and falls slowly while none is. Without a late publisher nothing rests. While
 //! connections take less than [`SHARE_DIVISOR`] allows, the multiple falls, too: they are not the reason.
 //!
-//! A flood that waits for answers, or whose socket is full, then needs few cores itself. All connections and calls of an
-//! address rest together, so a caller gains nothing by many of them, or by connecting again and again. However late
+//! A flood that waits for answers, or whose socket is full, then needs few cores itself. All connections and calls of
+//! an address rest together, so a caller gains nothing by many of them, or by connecting again and again. However late
 //! publishers are, an address has a 25th of a core: more than streams, or a few queries, need. A caller with few calls
 //! does not notice: up to [`CREDIT_NS`] of rest are free after a pause.
 
@@ -36,16 +36,16 @@ const FORGET_NS: u64 = 1_000_000_000;
 const SHARE_DIVISOR: u64 = 10;
 /// Steps of the multiple: it is counted in parts of this.
 const PART: u64 = 16;
-/// The largest multiple, in parts: an address that always wants a turn then has a 25th of a core. A guess: a stream of all
-/// envelopes needs about a microsecond for each, and readers must not fall behind because publishers are late.
+/// The largest multiple, in parts: an address that always wants a turn then has a 25th of a core. A guess: a stream of
+/// all envelopes needs about a microsecond for each, and readers must not fall behind because publishers are late.
 const REST_MAX: u64 = 24 * PART;
 /// The rest in nanoseconds that an address may owe without resting. A guess: some twenty calls at the largest multiple.
 pub(crate) const CREDIT_NS: u64 = 50_000_000;
 /// The longest rest in nanoseconds. Bounds the delay of a call, and of an answer to a closed connection.
 pub(crate) const REST_MAX_NS: u64 = 100_000_000;
 
-/// Number of places for the rests of addresses. Addresses with the same place share it. A guess: 128 KiB, and a flood of
-/// hundreds of addresses leaves most places alone.
+/// Number of places for the rests of addresses. Addresses with the same place share it. A guess: 128 KiB, and a flood
+/// of hundreds of addresses leaves most places alone.
 const PLACES: usize = 16 * 1024;
 
 /// The rest of connections that do not publish, in multiples of their turns.

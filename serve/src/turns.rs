@@ -552,10 +552,10 @@ mod tests {
     /// A place at a gate is given to a task that waits, before its turn.
     #[tokio::test(start_paused = true)]
     async fn a_task_does_not_rest_with_a_place_for_which_others_wait() {
-        let turns = Arc::new(Turns::default());
-        tokio::time::advance(Duration::from_millis(100)).await;
-        turns.pace.begin();
         for rests in [true, false] {
+            let turns = Arc::new(Turns::default());
+            tokio::time::advance(Duration::from_millis(100)).await;
+            turns.pace.begin();
             let account = account(&turns);
             let (give, place) = tokio::sync::oneshot::channel();
             let mut task = Box::pin(in_turn(account.clone(), async move {
