@@ -183,6 +183,28 @@ async fn an_endpoint_whose_contracts_answer_with_errors_stops_no_reading() {
     .await;
 }
 
+/// A rate may come to the chain while a list is read: here for as long as the second endpoint does not answer.
+#[tokio::test]
+async fn a_price_list_is_confirmed_as_of_the_time_before_its_reading() {
+    let (pair, deployment) = Pair::deployed(ChainBackend::Embedded).await;
+    let second = Proxy::start(pair.settlement.endpoint(), 0).await;
+    second.set(|faults| faults.dead = true);
+    let urls = [pair.settlement.endpoint().to_owned(), second.url()];
+    let endpoints = Endpoints::new("settlement", &urls, pair.settlement.id()).unwrap();
+    let (_heads, head_changes) = tokio::sync::watch::channel(0);
+    let address = deployment.addresses.rate_registry;
+    let reading = watch::rate_table(endpoints, address, HOUR, head_changes);
+    let coming_back = async {
+        until("it was asked in vain", || second.spoilt() > 0).await;
+        let during = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        second.set(|faults| faults.dead = false);
+        i64::try_from(during.as_nanos()).unwrap()
+    };
+    let (read, during_ns) = tokio::join!(reading, coming_back);
+    let table = Arc::clone(&read.unwrap().subscribe().borrow().value);
+    assert!(table.refreshed_ns().unwrap() < during_ns, "{table:?} at {during_ns}");
+}
+
 #[tokio::test]
 async fn a_price_list_that_one_of_two_endpoints_serves_is_not_taken() {
     // The first prices start at the time of a block of the deployment. Both chains get the same times, an hour ahead of

@@ -151,18 +151,33 @@ fn rates_of_the_accuser_prove_nothing_with_the_keys_of_the_reader() {
     // The output distinguishes a list that begins behind the envelope from a missing list, and names neither where
     // rates decide nothing.
     let rates = place.path().join("rates.json");
-    let with_rates = |start_unix_s: u64| {
+    let with_rates = |start_unix_s: u64, complete_until: Option<u64>| {
         let rate = serde_json::json!({
             "messageFee": 1, "storageFee": 0, "congestionFee": 0, "targetRatePerMinute": 10, "startTime": start_unix_s,
         });
-        fs::write(&rates, serde_json::json!({ "rates": [rate] }).to_string()).unwrap();
+        let mut file = serde_json::json!({ "rates": [rate] });
+        if let Some(until) = complete_until {
+            file["completeUntil"] = until.into();
+        }
+        fs::write(&rates, file.to_string()).unwrap();
         let rates = rates.to_str().unwrap();
         stdout(&run(&["audit", "report", accusation, "--registry", of_reader, "--rates", rates]))
     };
-    let shown = with_rates(1 << 40);
-    assert!(shown.contains("rates: the given ones do not cover"), "{shown}");
-    let shown = with_rates(0);
+    // A list that may lack the envelope's rate counts as one that does not cover it: honest nodes apply newer rates.
+    let envelope_unix_s = 1_750_000_001;
+    for (start_unix_s, complete_until) in
+        [(1 << 40, None), (0, None), (0, Some(envelope_unix_s)), (0, Some(envelope_unix_s + 299))]
+    {
+        let shown = with_rates(start_unix_s, complete_until);
+        assert!(
+            shown.contains("rates: the given ones do not cover"),
+            "{complete_until:?}: {shown}"
+        );
+        assert!(shown.contains("to decide it takes: rates"), "{complete_until:?}: {shown}");
+    }
+    let shown = with_rates(0, Some(envelope_unix_s + 300));
     assert!(!shown.contains("--rates FILE"), "{shown}");
+    assert!(!shown.contains("to decide it takes: rates"), "{shown}");
 }
 
 /// Any caller can add a worthless report to those that a node keeps.

@@ -13,7 +13,7 @@ use crate::violation::RuleNumber;
 
 /// The accepted difference between the clocks of honest nodes when deciding which rate was in force. Specified
 /// (`docs/protocol/misbehavior.md`, Rates).
-const CLOCK_TOLERANCE_NS: i64 = 5 * MINUTE_NS;
+pub const CLOCK_TOLERANCE_NS: i64 = 5 * MINUTE_NS;
 /// The age of a price list up to which nodes price by it, in nanoseconds. Specified (same page): other implementations
 /// stop pricing at 60 minutes. An honest node may learn of a new rate so much later than it starts.
 pub const RATES_AGE_NS_MAX: i64 = 60 * MINUTE_NS;

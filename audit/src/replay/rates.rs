@@ -24,6 +24,9 @@ pub(super) struct JudgedRates {
     whole_until_ns: Option<i64>,
     /// The ones that the keeper has recorded.
     recorded: Vec<RateNumbers>,
+    /// True if earlier runs have passed envelopes whose fees their given rates did not cover.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    has_passed_unjudged: bool,
 }
 
 impl JudgedRates {
@@ -33,26 +36,45 @@ impl JudgedRates {
             given: given.map(|table| numbers(table.rates())),
             whole_until_ns: given.and_then(RateTable::refreshed_ns),
             recorded: numbers(recorded),
+            has_passed_unjudged: false,
         }
     }
 
     /// Returns true if verdicts by these rates on envelopes up to `newest_ns` are the same by the `later` rates: rates
-    /// were only added, and none of them can explain a fee of these envelopes.
+    /// were only added, and none of them can explain a fee that was judged.
     pub(super) fn stand_with(&self, later: &Self, newest_ns: Option<i64>) -> bool {
-        let adds = |old: &[RateNumbers], new: &[RateNumbers]| {
-            let newest_ns = newest_ns.map(|ns| ns.saturating_add(TOLERANCE_NS));
+        let adds = |old: &[RateNumbers], new: &[RateNumbers], judged_ns: Option<i64>| {
+            let judged_ns = judged_ns.map(|ns| ns.saturating_add(TOLERANCE_NS));
             let added = new.strip_prefix(old);
-            added.is_some_and(|added| added.iter().all(|rate| is_after(rate[0], newest_ns)))
+            added.is_some_and(|added| added.iter().all(|rate| is_after(rate[0], judged_ns)))
         };
         let is_given = match (&self.given, &later.given) {
-            (Some(old), Some(new)) => adds(old, new),
+            (Some(old), Some(new)) => {
+                let until_ns = self.whole_until_ns.unwrap_or(i64::MAX);
+                adds(old, new, newest_ns.map(|ns| ns.min(until_ns)))
+            }
             (None, None) => true,
             _ => false,
         };
-        let was_whole = |until_ns: i64| newest_ns.is_none_or(|newest_ns| newest_ns <= until_ns);
-        let is_whole = self.whole_until_ns == later.whole_until_ns
-            || self.whole_until_ns.is_none_or(was_whole);
-        is_given && is_whole && adds(&self.recorded, &later.recorded)
+        is_given && adds(&self.recorded, &later.recorded, newest_ns)
+    }
+
+    /// Returns these rates for a run that continues one by the `earlier` rates, which has reached envelopes up to
+    /// `newest_ns`.
+    #[must_use]
+    pub(super) fn continuing(self, earlier: &Self, newest_ns: Option<i64>) -> Self {
+        let has_passed_unjudged = earlier.has_passed_unjudged || earlier.are_short_of(newest_ns);
+        Self { has_passed_unjudged, ..self }
+    }
+
+    /// Returns true if the given rates do not cover the fees of all envelopes up to `newest_ns`.
+    pub(super) fn are_short_of(&self, newest_ns: Option<i64>) -> bool {
+        self.whole_until_ns.is_some_and(|until_ns| Some(until_ns) < newest_ns)
+    }
+
+    /// Returns true if earlier runs have passed envelopes whose fees their given rates did not cover.
+    pub(super) fn has_passed_unjudged(&self) -> bool {
+        self.has_passed_unjudged
     }
 }
 
@@ -151,13 +173,33 @@ mod tests {
         }
         assert!(!old.stand_with(&of(&[Rate { message_fee: 1, ..first }], &[first]), newest));
         assert!(!old.stand_with(&JudgedRates::new(None, &[first]), newest));
-        // Rates that were not known to be whole did not judge the newest envelopes.
-        let until = |ns| {
-            let given = RateTable::new(vec![first], Some(ns)).unwrap();
-            JudgedRates::new(Some(&given), &[first])
+    }
+
+    /// An auditor reads the list anew each night, and the log has gone on since the last one.
+    #[test]
+    fn verdicts_stand_with_a_newer_list_and_fees_that_no_list_covered_stay_named() {
+        let until = |second: i64, given: &[u64]| {
+            let given = given.iter().map(|&start| rate(start)).collect();
+            let given = RateTable::new(given, Some(second * 1_000_000_000)).unwrap();
+            JudgedRates::new(Some(&given), &[rate(10)])
         };
-        assert!(until(100_000_000_000).stand_with(&old, newest));
-        assert!(!until(99_000_000_000).stand_with(&old, newest));
-        assert!(until(99_000_000_000).stand_with(&until(99_000_000_000), newest));
+        let newest = Some(1_000_000_000_000);
+        let next = |earlier: &JudgedRates, later: JudgedRates| {
+            assert!(earlier.stand_with(&later, newest));
+            later.continuing(earlier, newest)
+        };
+        let whole = until(1_000, &[10]);
+        assert!(!next(&whole, until(2_000, &[10])).has_passed_unjudged());
+        let short = until(500, &[10]);
+        let after = next(&short, until(2_000, &[10, 801]));
+        assert!(after.has_passed_unjudged());
+        assert!(next(&after, until(3_000, &[10, 801])).has_passed_unjudged(), "for good");
+        // This one may explain a fee that was judged.
+        assert!(!short.stand_with(&until(2_000, &[10, 800]), newest));
+        let text = serde_json::to_string(&after).unwrap();
+        assert_eq!(serde_json::from_str::<JudgedRates>(&text).unwrap(), after);
+        let text = serde_json::to_string(&whole).unwrap();
+        assert!(!text.contains("unjudged"), "state files of earlier versions have no such field");
+        assert_eq!(serde_json::from_str::<JudgedRates>(&text).unwrap(), whole);
     }
 }

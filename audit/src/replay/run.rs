@@ -250,11 +250,15 @@ impl ReplayState {
         if self.judged_by != fresh.judged_by {
             return Err(ReplayStateError::OtherKeys(self.nodes.differences(&fresh.nodes)));
         }
-        let newest_ns = self.strands.values().filter_map(StrandReplay::newest_ns).max();
-        match self.rates.stand_with(&fresh.rates, newest_ns) {
+        match self.rates.stand_with(&fresh.rates, self.newest_ns()) {
             true => Ok(()),
             false => Err(ReplayStateError::OtherRates),
         }
+    }
+
+    /// Returns the time of the newest envelope that was checked, unix nanoseconds.
+    fn newest_ns(&self) -> Option<i64> {
+        self.strands.values().filter_map(StrandReplay::newest_ns).max()
     }
 }
 
@@ -308,7 +312,8 @@ impl<'a> Replay<'a> {
         let state = match state {
             Some(state) => {
                 state.require_of(&fresh)?;
-                ReplayState { rates: fresh.rates, ..state }
+                let rates = fresh.rates.continuing(&state.rates, state.newest_ns());
+                ReplayState { rates, ..state }
             }
             None => fresh,
         };
@@ -448,11 +453,12 @@ impl<'a> Replay<'a> {
     }
 
     /// Compares the recorded rates with the given ones. Returns a sentence on those that could not be compared.
+    /// Recorded ones after the last given one are no fault if the list may be old: the keeper has read a newer one.
     ///
     /// # Errors
     /// A sentence for people that names a wrong rate.
     fn compare_rates(&self) -> Result<Option<String>, String> {
-        let Some(given) = self.settings.rates.as_ref().map(RateTable::rates) else {
+        let Some(table) = &self.settings.rates else {
             return Ok(Some(match self.booked.is_empty() {
                 true => "fees: there are no rates".to_owned(),
                 false => "that the recorded rates are those of the chain: give rates (--rates)"
@@ -463,7 +469,17 @@ impl<'a> Replay<'a> {
             let text = "that the keeper has recorded the given rates: it shows none".to_owned();
             return Ok(self.source.shows_gaps().then_some(text));
         }
-        let later = rates::compare(given, &self.booked, self.newest_ns)?;
+        let given = table.rates();
+        let is_old = table.refreshed_ns().is_some();
+        let compared = if is_old { self.booked.len().min(given.len()) } else { self.booked.len() };
+        let later = rates::compare(given, &self.booked[..compared], self.newest_ns)?;
+        let newer = self.booked.len() - compared;
+        if newer > 0 {
+            return Ok(Some(format!(
+                "that the last {newer} recorded rates are those of the chain: the given list ends before them, so \
+                 give a newer one (hawser registry rates list --rates-file)"
+            )));
+        }
         Ok((later > 0).then(|| {
             format!("that the keeper records the last {later} of the given rates: they begin after the newest envelope")
         }))
@@ -478,11 +494,15 @@ impl<'a> Replay<'a> {
                 unchecked.push(text.to_owned());
             }
         };
-        let until_ns = self.settings.rates.as_ref().and_then(RateTable::refreshed_ns);
-        let is_short = until_ns.is_some_and(|until_ns| Some(until_ns) < self.newest_ns);
         note(
-            is_short,
-            "the fees of envelopes after the time at which the given rates were confirmed",
+            self.state.rates.are_short_of(self.newest_ns),
+            "the fees of envelopes for whose time the given list of rates may lack one: give a list that was read more \
+             than five minutes after them (hawser registry rates list --rates-file)",
+        );
+        note(
+            self.state.rates.has_passed_unjudged(),
+            "the fees of envelopes that an earlier run has passed, and that its list of rates did not cover: to judge \
+             them delete the state file",
         );
         let of = |figure: fn(&ReplayedStrand) -> u64| strands.iter().map(figure).sum::<u64>() > 0;
         note(of(|it| it.figures.witnesses), "the cosignatures of witnesses");

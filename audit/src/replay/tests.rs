@@ -202,6 +202,23 @@ fn rates_that_begin_after_the_log_are_no_fault_and_a_state_file_outlives_them() 
     assert!(matches!(refused, Err(ReplayStateError::OtherRates)));
 }
 
+/// The keeper has read a rate that came to the chain after the auditor's file was made.
+#[test]
+fn a_list_that_may_be_old_accuses_no_keeper_of_a_newer_rate() {
+    let mut log = MemoryLog::honest(50);
+    let start_unix_s = ns_of(20).unsigned_abs() / 1_000_000_000;
+    log.rates.push(Rate { start_unix_s, ..RATE });
+    let by = |confirmed_ns| {
+        let rates = RateTable::new(vec![RATE], confirmed_ns).ok();
+        replay(&log, &ReplaySettings { rates, ..settings() })
+    };
+    let report = by(Some(ns_of(1)));
+    assert_eq!((named(&report), report.verdict()), (vec![], "clean"));
+    let text = report.unchecked.join("; ");
+    assert!(text.contains("the last 1 recorded rates") && text.contains("may lack one"), "{text}");
+    assert_eq!(named(&by(None)), [(FaultKind::Rates, 0, None)]);
+}
+
 /// Returns the places whose fees are faults.
 fn wrong_fees(log: &MemoryLog, rates: RateTable) -> Vec<u64> {
     let faults = replay(log, &ReplaySettings { rates: Some(rates), ..settings() }).all_faults();

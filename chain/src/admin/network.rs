@@ -1,5 +1,6 @@
 //! Connections to both chains and their contracts.
 
+use alloy::eips::BlockId;
 use alloy::primitives::Address;
 use alloy::rpc::types::{Log, TransactionReceipt};
 use alloy::sol_types::SolCall;
@@ -79,7 +80,7 @@ impl Network {
         &self,
         contract: Contract,
         call: &C,
-        block: u64,
+        block: impl Into<BlockId>,
     ) -> Result<C::Return, AdminError> {
         let chain = self.chain(contract.chain())?;
         let viewed = chain.view_at(self.at(contract)?, call, block.into()).await;

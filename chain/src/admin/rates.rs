@@ -3,6 +3,7 @@
 //! New rates are five parameters and a call that adopts them, so an interrupted run can leave only the parameters set.
 //! A second run finds them and plans the rest.
 
+use alloy::eips::BlockId;
 use alloy::primitives::{B256, U256};
 use alloy::sol_types::SolError;
 
@@ -49,8 +50,28 @@ pub struct RateEntry {
 /// # Errors
 /// Fails when the registry cannot be read.
 pub async fn list(network: &Network) -> Result<Vec<RateEntry>, AdminError> {
-    let count = network.view(Contract::RateRegistry, &RateRegistry::getRatesCountCall {}).await?;
-    let count = count.saturating_to::<u64>().min(ENTRIES_MAX);
+    Ok(list_at(network, BlockId::latest()).await?.0)
+}
+
+/// Returns all entries at the chain's newest block, oldest first, and the time of that block in unix seconds. The time
+/// is `None` if the endpoint returns fewer entries than it counts, or counts more than are read.
+///
+/// # Errors
+/// Fails when the registry or the block cannot be read.
+pub async fn list_with_time(
+    network: &Network,
+) -> Result<(Vec<RateEntry>, Option<u64>), AdminError> {
+    let block = network.settlement.newest_block().await?;
+    let time_unix_s = network.settlement.block_time(block).await?;
+    let (all, is_whole) = list_at(network, BlockId::number(block)).await?;
+    Ok((all, is_whole.then_some(time_unix_s)))
+}
+
+/// Returns the entries at a block, and true if they are all that the endpoint counts there.
+async fn list_at(network: &Network, block: BlockId) -> Result<(Vec<RateEntry>, bool), AdminError> {
+    let counted = RateRegistry::getRatesCountCall {};
+    let counted = network.view_at(Contract::RateRegistry, &counted, block).await?;
+    let count = counted.saturating_to::<u64>().min(ENTRIES_MAX);
     let mut all = Vec::new();
     while let from = all.len() as u64
         && from < count
@@ -59,13 +80,14 @@ pub async fn list(network: &Network) -> Result<Vec<RateEntry>, AdminError> {
             fromIndex_: U256::from(from),
             count_: U256::from(PAGE.min(count - from)),
         };
-        let page = network.view(Contract::RateRegistry, &page).await?;
+        let page = network.view_at(Contract::RateRegistry, &page, block).await?;
         if page.is_empty() {
             break; // fewer entries than counted: never ask for ever
         }
         all.extend(page.into_iter().map(RateEntry::from));
     }
-    Ok(all)
+    let is_whole = counted == U256::from(all.len());
+    Ok((all, is_whole))
 }
 
 /// Plans to add an entry. Without an explicit start, the prices begin at the start that an interrupted run has set, or

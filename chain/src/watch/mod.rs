@@ -138,7 +138,7 @@ pub async fn registry(
 }
 
 /// Watches the rates: reads them at once, then at the interval `every` and whenever `notify` changes. Each table
-/// carries the time of its reading: see [`RateTable::refreshed_ns`].
+/// carries the time at which its reading began: see [`RateTable::refreshed_ns`].
 ///
 /// # Errors
 /// Fails when the list cannot be read now, is empty, or does not ascend by start.

@@ -19,18 +19,20 @@ const ENTRIES_MAX: usize = 10_000;
 
 /// Reads the entries after the known ones, all at one block, and returns them with its number. The contract only
 /// appends entries. A list that cannot be read completely is discarded, and so is one that most endpoints contradict.
+/// The table is confirmed as of the time before the reading: a rate may come to the chain during it.
 pub(super) async fn read(
     endpoints: &Endpoints,
     address: Address,
     known: &[Rate],
 ) -> Result<(RateTable, u64), WatchError> {
     let known = known.to_vec();
+    let asked_at = SystemTime::now();
     // Before the first reading nothing is known, and an empty list is never read.
     let (rates, block) = agreement::read(endpoints, Some(&known), |chain, block| {
         read_at(chain, address, block, &known)
     })
     .await?;
-    let table = RateTable::new(rates, Some(unix_ns(SystemTime::now())));
+    let table = RateTable::new(rates, Some(unix_ns(asked_at)));
     let wrong = |reason: String| WatchError::Rates { address, reason };
     table.map(|table| (table, block)).map_err(|error| wrong(error.to_string()))
 }

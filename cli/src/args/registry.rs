@@ -163,7 +163,19 @@ pub(crate) enum RatesCommand {
     /// Add rates that apply from a time on. All fees are in picodollars, 10^-12 of a dollar.
     Add(RatesAddArgs),
     /// Print all rates, oldest first.
-    List(NetworkArgs),
+    List(RatesListArgs),
+}
+
+/// `hawser registry rates list`.
+#[derive(Debug, Args)]
+pub(crate) struct RatesListArgs {
+    /// Print a rates file, as `hawser audit` takes it (`--rates`). It names the time of the chain's newest block, up to
+    /// which the list is complete.
+    #[arg(long)]
+    pub(crate) rates_file: bool,
+    /// Chains and contracts.
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
 }
 
 /// `hawser registry rates add`.

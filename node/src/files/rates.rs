@@ -4,17 +4,26 @@
 //! "targetRatePerMinute":6000,"startTime":0}]}`
 //!
 //! Fees are picodollars and start times unix seconds. Numbers may also be strings, as in the JSON of chain tools.
-//! Records are ordered by their start.
+//! Records are ordered by their start. `"completeUntil"` beside `"rates"` may name the time up to which the list is
+//! complete. Only judges of other nodes' fees need it: a node takes the file itself as the source of its rates.
 
 use hawser_engine::price::rate_row;
-use hawser_rules::fees::{Rate, RateTable, RateTableError};
+use hawser_rules::fees::{CLOCK_TOLERANCE_NS, Rate, RateTable, RateTableError};
 use hawser_storage::RateRow;
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// Content of the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct RatesFile {
+    /// The time of the block at which the records were all that the registry had, unix seconds; absent if the writer
+    /// did not read it.
+    #[serde(
+        default,
+        deserialize_with = "some_number_or_text",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub complete_until: Option<u64>,
     /// Records, ascending by start.
     pub rates: Vec<RateRecord>,
 }
@@ -68,20 +77,49 @@ pub enum RatesFileError {
 /// [`RatesFileError`] if the text is invalid.
 pub fn parse(text: &str) -> Result<RateTable, RatesFileError> {
     let file: RatesFile = serde_json::from_str(text)?;
-    let rates = file.rates.into_iter().map(|entry| Rate {
+    Ok(table(&file, None)?)
+}
+
+/// Parses the text of a rates file for a judge of other nodes' fees. An old file lacks rates that honest nodes apply,
+/// so the table covers only times for which no rate can be missing.
+///
+/// These are times up to `completeUntil`, and up to the start of the newest rate, because the registry takes no rate
+/// that begins earlier than its newest one. Five minutes are subtracted: the clock of an honest node may be so far
+/// behind, and it may have learned of a rate that came to the chain after the list was read.
+///
+/// # Errors
+/// [`RatesFileError`] if the text is invalid.
+pub fn parse_for_judging(text: &str) -> Result<RateTable, RatesFileError> {
+    let file: RatesFile = serde_json::from_str(text)?;
+    let newest = file.rates.iter().map(|record| record.start_time).max();
+    let until_ns = newest.max(file.complete_until).map(|until_unix_s| {
+        let until_ns = i128::from(until_unix_s) * 1_000_000_000;
+        i64::try_from(until_ns).unwrap_or(i64::MAX).saturating_sub(CLOCK_TOLERANCE_NS)
+    });
+    Ok(table(&file, until_ns)?)
+}
+
+fn table(file: &RatesFile, confirmed_ns: Option<i64>) -> Result<RateTable, RateTableError> {
+    let rates = file.rates.iter().map(|entry| Rate {
         start_unix_s: entry.start_time,
         message_fee: entry.message_fee,
         storage_fee: entry.storage_fee,
         congestion_fee: entry.congestion_fee,
         target_rate_per_minute: entry.target_rate_per_minute,
     });
-    Ok(RateTable::new(rates.collect(), None)?)
+    RateTable::new(rates.collect(), confirmed_ns)
 }
 
 /// Returns the rows with which the database records a rate table.
 #[must_use]
 pub fn rows(table: &RateTable) -> Vec<RateRow> {
     table.rates().iter().map(rate_row).collect()
+}
+
+fn some_number_or_text<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<u64>, D::Error> {
+    number_or_text(deserializer).map(Some)
 }
 
 fn number_or_text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
@@ -103,7 +141,39 @@ mod tests {
 
     fn text(starts: &[u64]) -> String {
         let rates = starts.iter().map(|&start_time| RateRecord { start_time, ..RateRecord::FIRST });
-        serde_json::to_string(&RatesFile { rates: rates.collect() }).unwrap()
+        let file = RatesFile { complete_until: None, rates: rates.collect() };
+        serde_json::to_string(&file).unwrap()
+    }
+
+    /// Returns the last second that the rates of a file cover for a judge, before the five minutes are subtracted.
+    fn covered_until(text: &str) -> i64 {
+        let table = parse_for_judging(text).unwrap();
+        let until_ns = table.refreshed_ns().unwrap() + 300 * 1_000_000_000;
+        assert!(table.covers(until_ns - 300 * 1_000_000_000));
+        assert!(!table.covers(until_ns - 300 * 1_000_000_000 + 1));
+        until_ns / 1_000_000_000
+    }
+
+    /// The list may lack each rate that came to the chain after it was read.
+    #[test]
+    fn a_judge_takes_no_file_for_complete_beyond_the_time_of_its_reading() {
+        assert_eq!(covered_until(&text(&[0])), 0);
+        assert_eq!(covered_until(&text(&[0, 7_000])), 7_000, "a later rate begins later");
+        let until = |until: &str| {
+            text(&[0, 7_000]).replacen('{', &format!("{{\"completeUntil\":{until},"), 1)
+        };
+        assert_eq!(covered_until(&until("9000")), 9_000);
+        assert_eq!(covered_until(&until("\"9000\"")), 9_000);
+        assert_eq!(covered_until(&until("5000")), 7_000, "the newest rate begins later");
+        assert!(parse_for_judging(&until("18446744073709551615")).is_ok());
+        for bad in ["-1", "null", "\"x\""] {
+            assert!(
+                matches!(parse_for_judging(&until(bad)), Err(RatesFileError::Json(_))),
+                "{bad}"
+            );
+        }
+        // A node takes the file as the source of its rates, and a source confirms what it has.
+        assert_eq!(parse(&until("9000")).unwrap().refreshed_ns(), None);
     }
 
     #[test]

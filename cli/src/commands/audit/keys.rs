@@ -64,18 +64,20 @@ impl LoadedKeys {
                 "none were given, and without them nothing about fees is decided: give their history (--rates FILE)"
             }
             false => {
-                "the given ones do not cover the time of an envelope: give the whole history (--rates FILE)"
+                "the given ones do not cover the time of an envelope: give the whole history, read more than five \
+                 minutes later (hawser registry rates list --rates-file prints it; --rates FILE)"
             }
         })
     }
 }
 
-/// Reads a rates file.
+/// Reads a rates file. Its rates cover only the times for which the file is known to be complete: nodes apply rates
+/// that an old file lacks.
 ///
 /// # Errors
 /// When it cannot be read, or is not a rates file.
 pub(crate) fn rates_of(path: &Path) -> Result<RateTable, RunError> {
-    let rates = rates::parse(&read(path)?);
+    let rates = rates::parse_for_judging(&read(path)?);
     rates.map_err(|error| RunError::failed(error).while_doing(path.display()))
 }
 

@@ -205,7 +205,10 @@ impl Folder {
         nodes.sort_by_key(|node| node.node_id);
         write(&self.registry(), &RegistryFile { nodes, source: None })?;
         if !self.rates().exists() {
-            write(&self.rates(), &RatesFile { rates: vec![RateRecord::FIRST] })?;
+            write(
+                &self.rates(),
+                &RatesFile { complete_until: None, rates: vec![RateRecord::FIRST] },
+            )?;
         }
         Ok(running)
     }
@@ -227,7 +230,7 @@ impl Folder {
     /// # Errors
     /// When it cannot be written.
     pub(super) fn write_rates(&self, rates: Vec<RateRecord>) -> Result<(), RunError> {
-        write(&self.rates(), &RatesFile { rates })
+        write(&self.rates(), &RatesFile { complete_until: None, rates })
     }
 
     /// Returns the address of the payer, whose key is created if there is none.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use hawser_chain::addresses::Addresses;
-use hawser_chain::admin::rates::{self, RateEntry};
+use hawser_chain::admin::rates;
 use hawser_chain::admin::{self, ChainRole};
 use hawser_devchain::devnet;
 use hawser_node::error::RunError;
@@ -22,6 +22,7 @@ use super::ports::{DevPorts, SharedPorts};
 use super::report;
 use crate::client;
 use crate::commands::onchain::reach;
+use crate::commands::registry::record_of_rate;
 use crate::network_file::{NetworkChain, NetworkFile, NetworkGateway, NetworkNode};
 use crate::output::Reporter;
 
@@ -208,14 +209,7 @@ impl Network {
             app_id: devnet::APP_ID,
             contracts: (&Addresses::read(&folder.chain_json()).map_err(RunError::failed)?).into(),
         };
-        let record = |RateEntry { prices, start_time }| RateRecord {
-            message_fee: prices.message_fee,
-            storage_fee: prices.storage_fee,
-            congestion_fee: prices.congestion_fee,
-            target_rate_per_minute: prices.target_rate_per_minute,
-            start_time,
-        };
-        Ok(rates::list(&network).await?.into_iter().map(record).collect())
+        Ok(rates::list(&network).await?.iter().map(record_of_rate).collect())
     }
 
     pub(super) fn running_nodes(&self) -> usize {

@@ -4,10 +4,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use hawser_chain::admin::rates::{self, Prices, RateEntry};
 use hawser_node::error::RunError;
+use hawser_node::files::rates::{RateRecord, RatesFile};
 use serde_json::Value;
 
-use crate::args::onchain::NetworkArgs;
-use crate::args::registry::RatesAddArgs;
+use crate::args::registry::{RatesAddArgs, RatesListArgs};
 use crate::commands::onchain::{self, ChainsNeeded, OnchainSession, ResultFields, SENDER};
 use crate::output;
 
@@ -34,8 +34,14 @@ pub(super) async fn add(args: &RatesAddArgs, as_json: bool) -> Result<(), RunErr
     Ok(())
 }
 
-pub(super) async fn list(args: &NetworkArgs, as_json: bool) -> Result<(), RunError> {
-    let network = onchain::connect(args, ChainsNeeded::Settlement).await?;
+pub(super) async fn list(args: &RatesListArgs, as_json: bool) -> Result<(), RunError> {
+    let network = onchain::connect(&args.network, ChainsNeeded::Settlement).await?;
+    if args.rates_file {
+        let (all, complete_until) = rates::list_with_time(&network).await?;
+        let file = RatesFile { complete_until, rates: all.iter().map(record_of_rate).collect() };
+        output::line(serde_json::to_string_pretty(&file).map_err(RunError::failed)?);
+        return Ok(());
+    }
     let all = rates::list(&network).await?;
     let rows = all.iter().enumerate().map(|(index, rates)| fields(index, rates));
     if as_json {
@@ -46,6 +52,13 @@ pub(super) async fn list(args: &NetworkArgs, as_json: bool) -> Result<(), RunErr
         rows.for_each(|row| row.print_row());
     }
     Ok(())
+}
+
+/// Returns a rate as a record of `rates.json`.
+pub(in crate::commands) fn record_of_rate(rate: &RateEntry) -> RateRecord {
+    let Prices { message_fee, storage_fee, congestion_fee, target_rate_per_minute } = rate.prices;
+    let start_time = rate.start_time;
+    RateRecord { message_fee, storage_fee, congestion_fee, target_rate_per_minute, start_time }
 }
 
 /// Returns a rate with the field names of `rates.json`, fees in picodollars, and its place in the list.

@@ -281,7 +281,7 @@ mod tests {
     }
 
     fn write_rates(path: &Path, rates: Vec<RateRecord>) {
-        let text = serde_json::to_string(&RatesFile { rates }).unwrap();
+        let text = serde_json::to_string(&RatesFile { complete_until: None, rates }).unwrap();
         files::write_whole(path, text.as_bytes()).unwrap();
     }
 
