@@ -10,7 +10,7 @@ use crate::family::Family;
 use crate::keys::Key;
 use crate::keys::envelope::EnvelopeKey;
 use crate::keys::mark::{Mark, MarkKey};
-use crate::raw_rows::{current_mark, is_key_of};
+use crate::raw_rows::{current_mark, seek_nearest_mark};
 use crate::shared_copies::SharedCopies;
 
 /// An item of a strand.
@@ -66,21 +66,27 @@ enum UpcomingMark {
 }
 
 impl<'s> LogScan<'s> {
-    /// Merges two iterators over `log` and `mark`, both opened with [`read_options`].
+    /// Merges an iterator over `log` with one over `mark`, both opened with [`read_options`].
     pub(crate) fn new(
         mut log: DBRawIterator<'s>,
-        mut marks: DBRawIterator<'s>,
+        open_marks: impl Fn() -> DBRawIterator<'s>,
         after: EnvelopeId,
         through: SequenceId,
     ) -> Self {
         let next = EnvelopeId { sequence: after.sequence.next(), ..after };
         let from = EnvelopeKey(next).encode();
         log.seek(from);
-        // A range that covers the first place may begin below it. The row there may be one of another strand.
-        marks.seek_for_prev(from);
-        let is_of_strand = marks.key().is_some_and(|key| is_key_of(key, next.originator));
-        if !is_of_strand {
-            marks.seek(from);
+        // A range that covers the first place may begin below it.
+        let mut marks = open_marks();
+        match seek_nearest_mark(&mut marks, &open_marks, next) {
+            Ok(false) => marks.seek(from),
+            // No range covers a stored envelope, so what cannot be read below it tells nothing about it.
+            Err(_) if log.key() == Some(&from[..]) => {
+                marks = open_marks();
+                marks.seek(from);
+            }
+            // A failed iterator stays: the first step returns its error. A later mark would hide the range.
+            Ok(true) | Err(_) => {}
         }
         let (upcoming, ended) = (UpcomingMark::Unread, through <= after.sequence);
         Self { log, marks, upcoming, next, through, ended, copies: SharedCopies::new() }

@@ -17,7 +17,7 @@ use crate::keys::leaf::LeafKey;
 use crate::keys::mark::{Mark, MarkKey};
 use crate::keys::pruned::{PrunedEnvelope, PrunedKey};
 use crate::log_scan::{LogItem, LogScan};
-use crate::raw_rows::{current_mark_of, stored};
+use crate::raw_rows::{current_mark_of, seek_nearest_mark, stored};
 use crate::snapshot::Snapshot;
 use crate::store::Store;
 
@@ -165,8 +165,12 @@ impl Snapshot<'_> {
     /// # Errors
     /// When a row cannot be read.
     pub fn oldest(&self, originator: OriginatorId) -> Result<Option<SequenceId>, ReadError> {
-        let mut rows = self.rows(MarkKey::FAMILY, ReadOptions::default());
-        rows.seek_for_prev(MarkKey(EnvelopeId::new(originator, SequenceId(u64::MAX))).encode());
+        let open = || self.rows(MarkKey::FAMILY, ReadOptions::default());
+        let mut rows = open();
+        let last = EnvelopeId::new(originator, SequenceId(u64::MAX));
+        if !seek_nearest_mark(&mut rows, open, last)? {
+            return Ok(None);
+        }
         for _ in 0..MARKS_PASSED_MAX {
             let Some((_, mark)) = current_mark_of(&rows, originator)? else { break };
             if let Mark::Expired { through } | Mark::Pruned { through } = mark {

@@ -65,6 +65,64 @@ pub(crate) fn nearest_mark(
     current_mark_of(rows, id.originator)
 }
 
+/// Moves an iterator over `mark` to the row at `id`, or to the nearest one below it in the same strand. Returns false if
+/// there is none; the iterator then stands anywhere. Decodes no value. `open` opens iterators with the same view.
+///
+/// The seek may read the block before that of `id`. If that block cannot be read, the strand may still have no row in
+/// it, and its neighbour's damage is no error of this strand: the row is then searched from below.
+///
+/// # Errors
+/// An error if RocksDB failed in rows of the strand, so that the nearest one is not known. The iterator then keeps the
+/// failed status.
+pub(crate) fn seek_nearest_mark<'a>(
+    rows: &mut DBRawIterator<'a>,
+    open: impl Fn() -> DBRawIterator<'a>,
+    id: EnvelopeId,
+) -> Result<bool, ReadError> {
+    rows.seek_for_prev(MarkKey(id).encode());
+    if rows.status().is_ok() {
+        return Ok(rows.key().is_some_and(|key| is_key_of(key, id.originator)));
+    }
+    let nearest = search_nearest_mark(&open, id)?;
+    let is_found = nearest.is_some();
+    *rows = nearest.unwrap_or_else(open);
+    Ok(is_found)
+}
+
+/// Returns an iterator that stands on the row of `mark` at `id`, or on the nearest one below it in the same strand;
+/// `None` if there is none. Halves the places of the strand, so it seeks at most 65 times. A forward seek reads no block
+/// that ends before its key.
+fn search_nearest_mark<'a>(
+    open: &impl Fn() -> DBRawIterator<'a>,
+    id: EnvelopeId,
+) -> Result<Option<DBRawIterator<'a>>, ReadError> {
+    // No row is in `end..=id`. `nearest` tells of the last row below `begin`.
+    let (mut begin, mut end) = (0, id.sequence.0.saturating_add(1));
+    let mut nearest = Ok(None);
+    while begin < end {
+        let middle = begin + (end - begin) / 2;
+        // A new iterator for each try, for the reason named in `behind_damage`.
+        let mut rows = open();
+        rows.seek(MarkKey(EnvelopeId::new(id.originator, SequenceId(middle))).encode());
+        if let Err(error) = rows.status() {
+            // Rows above the damage are as good as others: a range covers no place behind the next row.
+            (begin, nearest) = (middle + 1, Err(DatabaseError::from(error).into()));
+            continue;
+        }
+        let found = rows.key().filter(|key| is_key_of(key, id.originator));
+        let found = found.map(|key| {
+            MarkKey::decode(key).ok_or_else(|| ReadError::corrupt(MarkKey::FAMILY, key))
+        });
+        match found.transpose()? {
+            Some(MarkKey(at)) if at.sequence <= id.sequence => {
+                (begin, nearest) = (at.sequence.0.saturating_add(1), Ok(Some(rows)));
+            }
+            _ => end = middle,
+        }
+    }
+    nearest
+}
+
 /// Decodes the row of `mark` under the iterator; `None` if it is one of another strand. Such a row is not decoded: its
 /// damage is no error of this strand.
 pub(crate) fn current_mark_of(

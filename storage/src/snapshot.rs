@@ -26,7 +26,8 @@ use crate::keys::usage_by_payer::UsageByPayerKey;
 use crate::keys::{Key, decode_u64};
 use crate::log_scan::{self, LogScan};
 use crate::raw_rows::{
-    collect_heads, collect_rates, current_ledger_entry, current_mark_of, nearest_mark,
+    collect_heads, collect_rates, current_ledger_entry, current_mark, current_mark_of,
+    seek_nearest_mark,
 };
 use crate::stale::HiddenProjections;
 use crate::topic_scan::TopicScan;
@@ -203,7 +204,10 @@ impl Snapshot<'_> {
     /// # Errors
     /// When the row cannot be read.
     pub fn mark(&self, id: EnvelopeId) -> Result<Option<Mark>, ReadError> {
-        let nearest = nearest_mark(&mut self.rows(MarkKey::FAMILY, ReadOptions::default()), id)?;
+        let open = || self.rows(MarkKey::FAMILY, ReadOptions::default());
+        let mut rows = open();
+        let has_nearest = seek_nearest_mark(&mut rows, open, id)?;
+        let nearest = if has_nearest { current_mark(&rows)? } else { None };
         Ok(nearest.filter(|(at, mark)| mark.end(*at) >= id.sequence).map(|(_, mark)| mark))
     }
 
@@ -305,7 +309,7 @@ impl Snapshot<'_> {
     #[must_use]
     pub fn log(&self, after: EnvelopeId, through: SequenceId) -> LogScan<'_> {
         let rows = |family| self.rows(family, log_scan::read_options(after.originator, through));
-        LogScan::new(rows(Family::Log), rows(Family::Mark), after, through)
+        LogScan::new(rows(Family::Log), || rows(Family::Mark), after, through)
     }
 
     /// Opens a scan over topics; one iterator serves many of them. Its rows come without envelopes.

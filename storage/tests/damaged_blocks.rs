@@ -1,4 +1,5 @@
-//! Blocks of evidence, of reports, of facts and of checkpoints that the disk has damaged: each costs the rows in it.
+//! Blocks of evidence, of reports, of facts, of checkpoints and of marks that the disk has damaged: each costs the rows
+//! in it.
 
 use std::fs;
 use std::os::unix::fs::FileExt as _;
@@ -10,8 +11,8 @@ use hawser_proto::checkpoint::{Checkpoint, CosignedCheckpoint};
 use hawser_proto::merkle::TreeHash;
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_storage::{
-    Damage, Evidence, EvidenceTime, Misbehavior, NewReport, ReadableCheckpoint, ReportClass,
-    ReportFact, Store,
+    Damage, Evidence, EvidenceTime, Family, LogItem, Misbehavior, NewReport, ReadableCheckpoint,
+    ReportClass, ReportFact, SkipReason, Store, Validity,
 };
 use tempfile::TempDir;
 
@@ -198,4 +199,82 @@ fn a_damaged_block_of_checkpoints_hides_none_below_it() {
     assert!(is_last, "the next one is in the damaged block");
     let sound = Some(checkpoint(OTHER, CHECKPOINTS));
     assert_eq!(newest(OTHER), ReadableCheckpoint { newest: sound, passed_over: None });
+}
+
+/// A strand behind that of [`PEER`], whose marks are in a block of their own.
+const MIDDLE: OriginatorId = OriginatorId(250);
+/// A strand without marks, between that one and [`OTHER`].
+const UNMARKED: OriginatorId = OriginatorId(260);
+
+/// Writes a row behind the mark at a place, so long that its block ends with it.
+fn end_block_behind(store: &Store, strand: OriginatorId, place: u64) {
+    let key = [&strand.0.to_be_bytes()[..], &place.to_be_bytes(), &[0]].concat();
+    store.put_raw_row(Family::Mark, &key, &end_of_block(strand, place));
+}
+
+/// The value of that row: longer than a block.
+fn end_of_block(strand: OriginatorId, place: u64) -> Vec<u8> {
+    (0..25).flat_map(|part| noise(1000 * u64::from(strand.0) + 100 * place + part)).collect()
+}
+
+/// Of the blocks of marks, the first two have a range of [`PEER`] each, the third one has a range of [`MIDDLE`], and the
+/// last one has the marks of [`OTHER`]. The first and the third one are damaged.
+fn damaged_marks() -> (TempDir, Store) {
+    use SkipReason::{Expired, Missing};
+    let fill = |store: &Store| {
+        let of_peer = [
+            append(PEER, 1),
+            skip(PEER, 2, 800, Missing),
+            append(PEER, 801),
+            skip(PEER, 802, 1002, Expired),
+            append(PEER, 1003),
+        ];
+        let of_middle = [append(MIDDLE, 1), skip(MIDDLE, 2, 9, Expired), append(MIDDLE, 10)];
+        let of_other = [append(OTHER, 1), append_invalid(OTHER, 2, 7), skip(OTHER, 3, 4, Missing)];
+        for changes in [&of_peer[..], &of_middle, &[append(UNMARKED, 1)], &of_other] {
+            store.commit(changes).unwrap();
+        }
+        for (strand, place) in [(PEER, 2), (PEER, 802), (MIDDLE, 2)] {
+            end_block_behind(store, strand, place);
+        }
+    };
+    damaged(&["mark"], fill, |folder| {
+        for (strand, place) in [(PEER, 2), (MIDDLE, 2)] {
+            flip_in(folder, "mark", &end_of_block(strand, place)[64..128]);
+        }
+    })
+}
+
+#[test]
+fn a_damaged_block_of_marks_hides_no_range_that_covers_the_first_place() {
+    let (_folder, store) = damaged_marks();
+    let snapshot = store.snapshot();
+    let first = |after| snapshot.log(id(PEER, after), SequenceId(1003)).next().unwrap();
+    // The mark of these places is lost. The next mark that can be read is not that of the first one.
+    assert!(first(1).is_err_and(|error| error.is_damage()));
+    assert!(first(499).is_err_and(|error| error.is_damage()));
+    // No range covers an envelope that is stored, and marks in a sound block are read.
+    let stored = first(800);
+    assert!(matches!(stored, Ok(LogItem::Envelope { .. })), "{stored:?}");
+    let (from, through) = (SequenceId(802), SequenceId(1002));
+    assert_eq!(first(801), Ok(LogItem::Skipped { from, through, reason: SkipReason::Expired }));
+}
+
+#[test]
+fn a_damaged_block_of_marks_is_no_error_of_a_strand_without_marks_in_it() {
+    let (_folder, store) = damaged_marks();
+    let snapshot = store.snapshot();
+    assert!(snapshot.mark(id(MIDDLE, 10)).is_err(), "the search for a mark meets the block");
+    let items: Vec<_> = snapshot.log(id(OTHER, 0), SequenceId(4)).map(Result::unwrap).collect();
+    let is_valid =
+        |item: &LogItem| matches!(item, LogItem::Envelope { validity: Validity::Valid, .. });
+    assert_eq!(items.len(), 3, "{items:?}");
+    assert!(is_valid(&items[0]) && !is_valid(&items[1]));
+    assert_eq!(snapshot.mark(id(OTHER, 1)), Ok(None));
+    let unmarked: Vec<_> =
+        snapshot.log(id(UNMARKED, 0), SequenceId(1)).map(Result::unwrap).collect();
+    assert!(unmarked.iter().all(is_valid) && unmarked.len() == 1, "{unmarked:?}");
+    assert_eq!(snapshot.oldest(UNMARKED), Ok(None));
+    let oldest: Vec<_> = store.oldest().unwrap().iter().map(|it| it.originator).collect();
+    assert!(oldest.contains(&MIDDLE) && !oldest.contains(&UNMARKED), "{oldest:?}");
 }

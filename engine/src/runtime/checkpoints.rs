@@ -43,7 +43,7 @@ impl CheckpointTask {
             key,
             halted: BTreeSet::new(),
             silent: SilentStrands::new(pace),
-            failed: BTreeSet::new(),
+            failed: FailedStrands::default(),
         };
         Self(StoppableTask::start(|stopped| run(signer, stopped)))
     }
@@ -92,8 +92,28 @@ struct Signer {
     halted: BTreeSet<OriginatorId>,
     /// Strands whose nodes sign nothing, or no further.
     silent: SilentStrands,
-    /// Strands of which the last attempt failed. A failure is logged once.
-    failed: BTreeSet<OriginatorId>,
+    failed: FailedStrands,
+}
+
+/// Strands of which the last attempt failed. A failure is logged once until the strand succeeds.
+#[derive(Debug, Default)]
+struct FailedStrands(BTreeSet<OriginatorId>);
+
+impl FailedStrands {
+    /// Notes a failure. Returns true if it is the first one of its strand since the strand last succeeded.
+    fn note(&mut self, originator: OriginatorId) -> bool {
+        self.0.insert(originator)
+    }
+
+    fn succeeded(&mut self, originator: OriginatorId) {
+        self.0.remove(&originator);
+    }
+
+    /// Notes a look at the strands of other nodes. Those that could be read and are not signed now have succeeded:
+    /// perhaps their nodes sign again, and this node never gets to sign them.
+    fn note_look(&mut self, strands: &[OriginatorId], is_open: impl Fn(OriginatorId) -> bool) {
+        self.0.retain(|it| is_open(*it) || !strands.contains(it));
+    }
 }
 
 impl Signer {
@@ -115,7 +135,7 @@ impl Signer {
         for originator in strands {
             // A row that cannot be read costs one strand its checkpoints, and no other one.
             match self.sign(node, originator) {
-                Ok(()) => _ = self.failed.remove(&originator),
+                Ok(()) => self.failed.succeeded(originator),
                 Err(error) => self.note_failed(originator, &error),
             }
         }
@@ -123,7 +143,7 @@ impl Signer {
 
     /// Logs the first of several failures of a strand.
     fn note_failed(&mut self, originator: OriginatorId, error: &SignError) {
-        if self.failed.insert(originator) {
+        if self.failed.note(originator) {
             tracing::error!(code = "checkpoint_failed", %originator, %error, "this node cannot sign checkpoints now");
         }
     }
@@ -144,9 +164,18 @@ impl Signer {
             };
             Some(HeldStrand { originator, size, signed })
         };
-        let all = || Ok::<_, Infallible>(strands.iter().filter_map(&mut held).collect());
+        let mut has_looked = false;
+        let all = || {
+            has_looked = true;
+            Ok::<_, Infallible>(strands.iter().filter_map(&mut held).collect())
+        };
         let Ok(due) = self.silent.due(Instant::now(), all);
         drop(snapshot);
+        if has_looked {
+            let is_unread =
+                |it: OriginatorId| unread.iter().any(|(originator, _)| *originator == it);
+            self.failed.note_look(strands, |it| due.contains(&it) || is_unread(it));
+        }
         for (originator, error) in &unread {
             self.note_failed(*originator, error);
         }
@@ -199,5 +228,30 @@ impl Signer {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_is_logged_again_after_a_look_that_could_read_its_strand() {
+        let strands = [OriginatorId(200), OriginatorId(300), OriginatorId(400)];
+        let [unread, to_sign, sound] = strands;
+        let own = OriginatorId(100);
+        let mut failed = FailedStrands::default();
+        for strand in [own, unread, to_sign, sound] {
+            assert!(failed.note(strand), "{strand}");
+            assert!(!failed.note(strand), "{strand} once");
+        }
+        failed.note_look(&strands, |it| it == unread || it == to_sign);
+        assert!(failed.note(sound), "it was read, and another node signs it");
+        assert!(
+            ![own, unread, to_sign].into_iter().any(|it| failed.note(it)),
+            "they go on failing"
+        );
+        failed.succeeded(own);
+        assert!(failed.note(own));
     }
 }
