@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::metadata::AsciiMetadataValue;
 use tonic::service::{InterceptorLayer, LayerExt as _, Routes, RoutesBuilder};
 
+use crate::bound_ports::{BoundPort, BoundPorts};
 use crate::callers::Callers;
 use crate::checkpoint_api::Proofs;
 use crate::conditions::NodeChecks;
@@ -97,6 +98,20 @@ pub async fn start(
     engine: Engine,
     peers: Arc<dyn PeerView>,
 ) -> Result<ApiHandle, ApiError> {
+    let ports = BoundPorts::bind(settings.listen, settings.metrics).await?;
+    start_on(ports, settings, engine, peers).await
+}
+
+/// Serves clients and operators at bound ports; the addresses of the settings are not read.
+///
+/// # Errors
+/// [`ApiError`] if a setting is invalid. Nothing is served then.
+pub async fn start_on(
+    ports: BoundPorts,
+    settings: ApiSettings,
+    engine: Engine,
+    peers: Arc<dyn PeerView>,
+) -> Result<ApiHandle, ApiError> {
     if settings.keepalive_interval.is_zero() {
         return Err(ApiError::KeepaliveInterval);
     }
@@ -121,7 +136,10 @@ pub async fn start(
     let pages = public_pages(&settings, &api);
     let routes = routes(&settings, api, engine.verified_heads().clone(), readiness.clone())?;
     let memory = MemoryBudget::new(settings.callers_bytes_max);
-    let serve = settings.listen.map(|address| serve_settings(&settings, address, &memory, pages));
+    let serve = ports.api.map(|port| {
+        let serve = serve_settings(&settings, port.address, &memory, pages);
+        (serve, port.listener)
+    });
     let committer = engine.committer().clone();
     let observer = observer(&settings, engine, &readiness, peers);
     let page = metrics::page(
@@ -134,16 +152,16 @@ pub async fn start(
     );
     let shown = Arc::new(NodePages::new(page, observer.clone(), settings.payer_reports));
     let server = match serve {
-        Some(serve) => {
+        Some((serve, listener)) => {
             let address = serve.listen;
-            let bound = Server::bind(serve, routes, calls, stop).await;
-            Some(bound.map_err(|source| ApiError::Listen { address, source })?)
+            let served = Server::on(listener, serve, routes, calls, stop);
+            Some(served.map_err(|source| ApiError::Listen { address, source })?)
         }
         None => None,
     };
     let end_guard = end.clone().drop_guard();
-    // After the API: `/readyz` must not say that this node takes calls while its port still refuses connections.
-    let operators = bind_operators(settings.metrics, shown, end.clone()).await?;
+    // After the API: `/readyz` must not say that this node takes calls while none of its connections is served.
+    let operators = serve_operators(ports.operators, shown, end.clone())?;
     if let Some(counts) = observer.payer_reports.clone() {
         tokio::spawn(count_payer_reports(counts, observer.clone(), end.clone()));
     }
@@ -179,15 +197,15 @@ fn observer(
     }
 }
 
-/// Serves operators, if the operators' port has an address.
-async fn bind_operators(
-    address: Option<SocketAddr>,
+/// Serves operators, if the operators' port is bound.
+fn serve_operators(
+    port: Option<BoundPort>,
     pages: Arc<NodePages>,
     end: CancellationToken,
 ) -> Result<Option<(SocketAddr, JoinHandle<()>)>, ApiError> {
-    let Some(address) = address else { return Ok(None) };
-    let bound = pages::bind(pages, address, end).await;
-    Ok(Some(bound.map_err(|source| ApiError::Listen { address, source })?))
+    let Some(BoundPort { address, listener }) = port else { return Ok(None) };
+    let served = pages::serve(pages, listener, end);
+    Ok(Some(served.map_err(|source| ApiError::Listen { address, source })?))
 }
 
 impl ApiHandle {

@@ -17,14 +17,15 @@
 //!   node; `chain_status`, `backup_status`, `payer_report_status`: parts of it;
 //! - `views`: observations of other crates; `metrics`, `misbehavior_page`, `payer_reports_page`, `operator`: the
 //!   pages for operators;
-//! - [`start`] and [`ApiHandle`]: start and shutdown; [`CheckedStream`]: the checks of a stream's requests, without a
-//!   node.
+//! - [`start`] and [`ApiHandle`]: start and shutdown; [`BoundPorts`]: ports before the start; [`CheckedStream`]: the
+//!   checks of a stream's requests, without a node.
 //!
 //! Invariant: no request delays or breaks the service of another caller.
 
 #![warn(missing_docs)]
 
 mod backup_status;
+mod bound_ports;
 mod breaker;
 mod callers;
 mod chain_status;
@@ -70,7 +71,8 @@ mod views;
 mod witness_context;
 mod witness_page;
 
-pub use handle::{ApiError, ApiHandle, start};
+pub use bound_ports::BoundPorts;
+pub use handle::{ApiError, ApiHandle, start, start_on};
 pub use settings::{ApiSettings, ExtraService, RateLimitSettings, RedisSettings};
 pub use subscribe::CheckedStream;
 pub use views::{
