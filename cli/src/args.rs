@@ -149,9 +149,11 @@ pub(crate) enum Command {
     Scrub(backup::ScrubArgs),
     /// Remove envelopes whose retention is over and that payers have been billed for.
     Prune(running_node::PruneArgs),
-    /// Print or change what a running node logs, for a while.
+    /// Print or change what a running node logs, for a while. Without the name of a data folder, it is the
+    /// first node of ./hawser-dev, if there is one.
     LogLevel(running_node::LogLevelArgs),
     /// Print the peers that a running node is kept apart from, or keep it apart from others for a while.
+    /// Without the name of a data folder, it is the first node of ./hawser-dev, if there is one.
     Peers(running_node::PeersArgs),
     /// Make a data folder from a backup, or answer a node that waits in quarantine afterwards.
     #[command(arg_required_else_help = true)]
@@ -302,7 +304,8 @@ pub(crate) enum MisbehaviorCommand {
 /// `hawser misbehavior list`.
 #[derive(Debug, Args)]
 pub(crate) struct MisbehaviorListArgs {
-    /// Address of the node's metrics, `host:port` [default: that of the settings in the environment].
+    /// Address of the node's metrics, `host:port` [default: that of the first node of ./hawser-dev, or else
+    /// the settings in the environment, or else 127.0.0.1:8008].
     #[arg(long, value_name = "ADDR")]
     pub(crate) metrics: Option<String>,
     /// List the evidence that was stored after this position.
