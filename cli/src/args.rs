@@ -28,6 +28,7 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+use hawser_node::error::RunError;
 use hawser_node::settings::SettingSources;
 use hawser_node::settings::table::{self, Setting, SettingKind, ignored};
 
@@ -402,6 +403,26 @@ impl NodeArgs {
     #[must_use]
     pub(crate) fn sources(self) -> SettingSources {
         SettingSources::new(self.flags, environment())
+    }
+}
+
+/// Refuses an environment variable with a setting that is not UTF-8. [`environment`] would leave it out, and
+/// the default would apply in silence. The error does not show the value, which may be a secret.
+///
+/// # Errors
+/// Names the first such variable.
+pub(crate) fn require_readable_environment() -> Result<(), RunError> {
+    let is_setting = |name: &str| name.starts_with("HAWSER_") || name.starts_with("XMTPD_");
+    let unreadable = std::env::vars_os().find_map(|(name, value)| {
+        let is_text = name.to_str().is_some() && value.to_str().is_some();
+        let name = name.to_string_lossy();
+        (is_setting(&name) && !is_text).then(|| name.into_owned())
+    });
+    match unreadable {
+        Some(name) => {
+            Err(RunError::usage(format!("{name}: this environment variable is not UTF-8")))
+        }
+        None => Ok(()),
     }
 }
 
