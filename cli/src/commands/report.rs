@@ -69,8 +69,8 @@ fn take(step: PayerReportStep, args: &ReportStepArgs, as_json: bool) -> Result<(
             "{refused} reports differ from those that this node computes"
         ))),
         (failed, _) => Err(RunError::failed(format!(
-            "{failed} steps failed: see their reasons above, and run the command \
-                again"
+            "{} failed: see the reasons above, and run the command again",
+            output::count(failed, "step")
         ))),
     }
 }
