@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use tokio::net::TcpListener;
 
-use crate::handle::ApiError;
+use crate::start_error::ApiError;
 
 /// The bound ports of clients and of operators. Callers that connect wait until [`start_on`](crate::start_on) serves
 /// them, and are refused once this is dropped.

@@ -1,6 +1,5 @@
 //! The start of the API and its shutdown.
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,8 +16,8 @@ use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_server::MetadataA
 use hawser_serve::public_pages::PublicPages;
 use hawser_serve::readiness::{Purpose, Readiness};
 use hawser_serve::{
-    BuildInfo, CallMetrics, HealthService, MESSAGE_LEN_BYTES_MAX, MemoryBudget, SchemaError,
-    ServeSettings, Server, pages, reflect,
+    BuildInfo, CallMetrics, HealthService, MESSAGE_LEN_BYTES_MAX, MemoryBudget, ServeSettings,
+    Server, pages, reflect,
 };
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
@@ -44,6 +43,7 @@ use crate::payer_report_status::PayerReportCounts;
 use crate::read_workers::ReadWorkers;
 use crate::settings::ApiSettings;
 use crate::snapshot_pages::SnapshotPages;
+use crate::start_error::ApiError;
 use crate::tree_pages::TreePages;
 use crate::views::PeerView;
 
@@ -54,30 +54,6 @@ const POSITIONS_RECORDED_EVERY: Duration = Duration::from_millis(500);
 /// Time between two counts of the payer reports. A guess: with twenty nodes a count reads some ten thousand rows,
 /// and a report takes hours to settle.
 const PAYER_REPORTS_COUNTED_EVERY: Duration = Duration::from_secs(30);
-
-/// Error of [`start`]: nothing is served.
-#[derive(Debug, thiserror::Error)]
-pub enum ApiError {
-    /// An address cannot be bound.
-    #[error("cannot listen on {address}: {source}")]
-    Listen {
-        /// The address as configured.
-        address: SocketAddr,
-        /// The system's error.
-        source: io::Error,
-    },
-    /// An interval of 0 would send signs of life without pause.
-    #[error("the keepalive interval must be above 0")]
-    KeepaliveInterval,
-    /// The Redis of the limits does not answer.
-    #[error(
-        "cannot share rate limits through Redis: {0}; without redis.redis-url they stay in this process"
-    )]
-    Redis(#[from] redis::RedisError),
-    /// The schema that reflection would serve is broken.
-    #[error("reflection cannot be served: {0}")]
-    Reflection(#[from] SchemaError),
-}
 
 /// A running API. Dropping it ends everything at once; [`ApiHandle::shutdown`] does so in order.
 pub struct ApiHandle {

@@ -17,8 +17,8 @@
 //!   node; `chain_status`, `backup_status`, `payer_report_status`: parts of it;
 //! - `views`: observations of other crates; `metrics`, `misbehavior_page`, `payer_reports_page`, `operator`: the
 //!   pages for operators;
-//! - [`start`] and [`ApiHandle`]: start and shutdown; [`BoundPorts`]: ports before the start; [`CheckedStream`]: the
-//!   checks of a stream's requests, without a node.
+//! - [`start`] and [`ApiHandle`]: start and shutdown; [`BoundPorts`]: ports before the start; `start_error`: its error;
+//!   [`CheckedStream`]: the checks of a stream's requests, without a node.
 //!
 //! Invariant: no request delays or breaks the service of another caller.
 
@@ -61,6 +61,7 @@ mod report_limits;
 mod service;
 mod settings;
 mod snapshot_pages;
+mod start_error;
 mod strands_behind;
 mod stream_error;
 mod streams;
@@ -72,8 +73,9 @@ mod witness_context;
 mod witness_page;
 
 pub use bound_ports::BoundPorts;
-pub use handle::{ApiError, ApiHandle, start, start_on};
+pub use handle::{ApiHandle, start, start_on};
 pub use settings::{ApiSettings, ExtraService, RateLimitSettings, RedisSettings};
+pub use start_error::ApiError;
 pub use subscribe::CheckedStream;
 pub use views::{
     BackupMade, BackupNotes, BackupPlaceUnreachable, BackupVerified, BackupsView, ChainAccount,
