@@ -1,6 +1,5 @@
 //! The start of the API and its shutdown.
 
-use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,8 +16,8 @@ use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_server::MetadataA
 use hawser_serve::public_pages::PublicPages;
 use hawser_serve::readiness::{Purpose, Readiness};
 use hawser_serve::{
-    BuildInfo, CallMetrics, HealthService, MESSAGE_LEN_BYTES_MAX, MemoryBudget, SchemaError,
-    ServeSettings, Server, pages, reflect,
+    BuildInfo, CallMetrics, HealthService, MESSAGE_LEN_BYTES_MAX, MemoryBudget, ServeSettings,
+    Server, pages, reflect,
 };
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
@@ -26,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::metadata::AsciiMetadataValue;
 use tonic::service::{InterceptorLayer, LayerExt as _, Routes, RoutesBuilder};
 
+use crate::bound_ports::{BoundPort, BoundPorts};
 use crate::callers::Callers;
 use crate::checkpoint_api::Proofs;
 use crate::conditions::NodeChecks;
@@ -43,6 +43,7 @@ use crate::payer_report_status::PayerReportCounts;
 use crate::read_workers::ReadWorkers;
 use crate::settings::ApiSettings;
 use crate::snapshot_pages::SnapshotPages;
+use crate::start_error::ApiError;
 use crate::tree_pages::TreePages;
 use crate::views::PeerView;
 
@@ -53,30 +54,6 @@ const POSITIONS_RECORDED_EVERY: Duration = Duration::from_millis(500);
 /// Time between two counts of the payer reports. A guess: with twenty nodes a count reads some ten thousand rows,
 /// and a report takes hours to settle.
 const PAYER_REPORTS_COUNTED_EVERY: Duration = Duration::from_secs(30);
-
-/// Error of [`start`]: nothing is served.
-#[derive(Debug, thiserror::Error)]
-pub enum ApiError {
-    /// An address cannot be bound.
-    #[error("cannot listen on {address}: {source}")]
-    Listen {
-        /// The address as configured.
-        address: SocketAddr,
-        /// The system's error.
-        source: io::Error,
-    },
-    /// An interval of 0 would send signs of life without pause.
-    #[error("the keepalive interval must be above 0")]
-    KeepaliveInterval,
-    /// The Redis of the limits does not answer.
-    #[error(
-        "cannot share rate limits through Redis: {0}; without redis.redis-url they stay in this process"
-    )]
-    Redis(#[from] redis::RedisError),
-    /// The schema that reflection would serve is broken.
-    #[error("reflection cannot be served: {0}")]
-    Reflection(#[from] SchemaError),
-}
 
 /// A running API. Dropping it ends everything at once; [`ApiHandle::shutdown`] does so in order.
 pub struct ApiHandle {
@@ -93,6 +70,20 @@ pub struct ApiHandle {
 /// # Errors
 /// [`ApiError`] if an address cannot be bound or a setting is invalid. Nothing is served then.
 pub async fn start(
+    settings: ApiSettings,
+    engine: Engine,
+    peers: Arc<dyn PeerView>,
+) -> Result<ApiHandle, ApiError> {
+    let ports = BoundPorts::bind(settings.listen, settings.metrics).await?;
+    start_on(ports, settings, engine, peers).await
+}
+
+/// Serves clients and operators at bound ports; the addresses of the settings are not read.
+///
+/// # Errors
+/// [`ApiError`] if a setting is invalid. Nothing is served then.
+pub async fn start_on(
+    ports: BoundPorts,
     settings: ApiSettings,
     engine: Engine,
     peers: Arc<dyn PeerView>,
@@ -121,7 +112,10 @@ pub async fn start(
     let pages = public_pages(&settings, &api);
     let routes = routes(&settings, api, engine.verified_heads().clone(), readiness.clone())?;
     let memory = MemoryBudget::new(settings.callers_bytes_max);
-    let serve = settings.listen.map(|address| serve_settings(&settings, address, &memory, pages));
+    let serve = ports.api.map(|port| {
+        let serve = serve_settings(&settings, port.address, &memory, pages);
+        (serve, port.listener)
+    });
     let committer = engine.committer().clone();
     let observer = observer(&settings, engine, &readiness, peers);
     let page = metrics::page(
@@ -134,16 +128,16 @@ pub async fn start(
     );
     let shown = Arc::new(NodePages::new(page, observer.clone(), settings.payer_reports));
     let server = match serve {
-        Some(serve) => {
+        Some((serve, listener)) => {
             let address = serve.listen;
-            let bound = Server::bind(serve, routes, calls, stop).await;
-            Some(bound.map_err(|source| ApiError::Listen { address, source })?)
+            let served = Server::on(listener, serve, routes, calls, stop);
+            Some(served.map_err(|source| ApiError::Listen { address, source })?)
         }
         None => None,
     };
     let end_guard = end.clone().drop_guard();
-    // After the API: `/readyz` must not say that this node takes calls while its port still refuses connections.
-    let operators = bind_operators(settings.metrics, shown, end.clone()).await?;
+    // After the API: `/readyz` must not say that this node takes calls while none of its connections is served.
+    let operators = serve_operators(ports.operators, shown, end.clone())?;
     if let Some(counts) = observer.payer_reports.clone() {
         tokio::spawn(count_payer_reports(counts, observer.clone(), end.clone()));
     }
@@ -179,15 +173,15 @@ fn observer(
     }
 }
 
-/// Serves operators, if the operators' port has an address.
-async fn bind_operators(
-    address: Option<SocketAddr>,
+/// Serves operators, if the operators' port is bound.
+fn serve_operators(
+    port: Option<BoundPort>,
     pages: Arc<NodePages>,
     end: CancellationToken,
 ) -> Result<Option<(SocketAddr, JoinHandle<()>)>, ApiError> {
-    let Some(address) = address else { return Ok(None) };
-    let bound = pages::bind(pages, address, end).await;
-    Ok(Some(bound.map_err(|source| ApiError::Listen { address, source })?))
+    let Some(BoundPort { address, listener }) = port else { return Ok(None) };
+    let served = pages::serve(pages, listener, end);
+    Ok(Some(served.map_err(|source| ApiError::Listen { address, source })?))
 }
 
 impl ApiHandle {

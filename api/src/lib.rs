@@ -17,14 +17,15 @@
 //!   node; `chain_status`, `backup_status`, `payer_report_status`: parts of it;
 //! - `views`: observations of other crates; `metrics`, `misbehavior_page`, `payer_reports_page`, `operator`: the
 //!   pages for operators;
-//! - [`start`] and [`ApiHandle`]: start and shutdown; [`CheckedStream`]: the checks of a stream's requests, without a
-//!   node.
+//! - [`start`] and [`ApiHandle`]: start and shutdown; [`BoundPorts`]: ports before the start; `start_error`: its error;
+//!   [`CheckedStream`]: the checks of a stream's requests, without a node.
 //!
 //! Invariant: no request delays or breaks the service of another caller.
 
 #![warn(missing_docs)]
 
 mod backup_status;
+mod bound_ports;
 mod breaker;
 mod callers;
 mod chain_status;
@@ -60,6 +61,7 @@ mod report_limits;
 mod service;
 mod settings;
 mod snapshot_pages;
+mod start_error;
 mod strands_behind;
 mod stream_error;
 mod streams;
@@ -70,8 +72,10 @@ mod views;
 mod witness_context;
 mod witness_page;
 
-pub use handle::{ApiError, ApiHandle, start};
+pub use bound_ports::BoundPorts;
+pub use handle::{ApiHandle, start, start_on};
 pub use settings::{ApiSettings, ExtraService, RateLimitSettings, RedisSettings};
+pub use start_error::ApiError;
 pub use subscribe::CheckedStream;
 pub use views::{
     BackupMade, BackupNotes, BackupPlaceUnreachable, BackupVerified, BackupsView, ChainAccount,

@@ -28,6 +28,7 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+use hawser_node::error::RunError;
 use hawser_node::settings::SettingSources;
 use hawser_node::settings::table::{self, Setting, SettingKind, ignored};
 
@@ -149,9 +150,11 @@ pub(crate) enum Command {
     Scrub(backup::ScrubArgs),
     /// Remove envelopes whose retention is over and that payers have been billed for.
     Prune(running_node::PruneArgs),
-    /// Print or change what a running node logs, for a while.
+    /// Print or change what a running node logs, for a while. Without the name of a data folder, it is the
+    /// first node of ./hawser-dev, if there is one.
     LogLevel(running_node::LogLevelArgs),
     /// Print the peers that a running node is kept apart from, or keep it apart from others for a while.
+    /// Without the name of a data folder, it is the first node of ./hawser-dev, if there is one.
     Peers(running_node::PeersArgs),
     /// Make a data folder from a backup, or answer a node that waits in quarantine afterwards.
     #[command(arg_required_else_help = true)]
@@ -302,7 +305,8 @@ pub(crate) enum MisbehaviorCommand {
 /// `hawser misbehavior list`.
 #[derive(Debug, Args)]
 pub(crate) struct MisbehaviorListArgs {
-    /// Address of the node's metrics, `host:port` [default: that of the settings in the environment].
+    /// Address of the node's metrics, `host:port` [default: that of the first node of ./hawser-dev, or else
+    /// the settings in the environment, or else 127.0.0.1:8008].
     #[arg(long, value_name = "ADDR")]
     pub(crate) metrics: Option<String>,
     /// List the evidence that was stored after this position.
@@ -399,6 +403,26 @@ impl NodeArgs {
     #[must_use]
     pub(crate) fn sources(self) -> SettingSources {
         SettingSources::new(self.flags, environment())
+    }
+}
+
+/// Refuses an environment variable with a setting that is not UTF-8. [`environment`] would leave it out, and
+/// the default would apply in silence. The error does not show the value, which may be a secret.
+///
+/// # Errors
+/// Names the first such variable.
+pub(crate) fn require_readable_environment() -> Result<(), RunError> {
+    let is_setting = |name: &str| name.starts_with("HAWSER_") || name.starts_with("XMTPD_");
+    let unreadable = std::env::vars_os().find_map(|(name, value)| {
+        let is_text = name.to_str().is_some() && value.to_str().is_some();
+        let name = name.to_string_lossy();
+        (is_setting(&name) && !is_text).then(|| name.into_owned())
+    });
+    match unreadable {
+        Some(name) => {
+            Err(RunError::usage(format!("{name}: this environment variable is not UTF-8")))
+        }
+        None => Ok(()),
     }
 }
 

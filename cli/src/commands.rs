@@ -1,5 +1,6 @@
 //! One file per command. Each takes its arguments and prints its result on the standard output.
 
+mod asked_node;
 mod audit;
 mod backup;
 mod backup_signatures;

@@ -37,7 +37,8 @@ const VECTORS: &str =
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let as_json = cli.json;
-    match check_processor(&cli.command).and_then(|()| commands::run(cli)) {
+    let checked = check_processor(&cli.command).and_then(|()| args::require_readable_environment());
+    match checked.and_then(|()| commands::run(cli)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             output::failure(&failure, as_json);

@@ -112,8 +112,11 @@ fn plain_lines(text: &str) -> String {
 
 /// Returns a number with its noun: `1 request`, `2 requests`.
 #[must_use]
-pub(crate) fn count(number: usize, thing: &str) -> String {
-    let plural = if number == 1 { "" } else { "s" };
+pub(crate) fn count<N>(number: N, thing: &str) -> String
+where
+    N: Copy + fmt::Display + PartialEq + From<u8>,
+{
+    let plural = if number == N::from(1) { "" } else { "s" };
     format!("{number} {thing}{plural}")
 }
 
@@ -168,7 +171,8 @@ mod tests {
 
     #[test]
     fn things_are_counted() {
-        assert_eq!(count(1, "request"), "1 request");
-        assert_eq!(count(0, "request"), "0 requests");
+        assert_eq!(count(1_usize, "request"), "1 request");
+        assert_eq!(count(0_u64, "request"), "0 requests");
+        assert_eq!(count(u64::MAX, "byte"), "18446744073709551615 bytes");
     }
 }

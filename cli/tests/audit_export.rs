@@ -43,7 +43,7 @@ fn a_folder_is_exported_in_runs_and_its_parts_are_checked_together() {
     store.commit(&[Change::Append(forged)]).unwrap();
     drop(store);
     let output = run(&run_export);
-    assert!(stdout(&output).contains("rows: 1, in 1 new files"), "{output:?}");
+    assert!(stdout(&output).contains("rows: 1, in 1 new file\n"), "{output:?}");
 
     // Each part in a process of its own, and one verdict.
     let mut lines = String::new();

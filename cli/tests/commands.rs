@@ -142,6 +142,21 @@ fn the_version_names_the_commit() {
 }
 
 #[test]
+fn a_setting_that_is_no_text_is_refused_by_its_name() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let value = std::ffi::OsStr::from_bytes(b"secret\xff");
+    for name in ["XMTPD_SIGNER_PRIVATE_KEY", "HAWSER_DATA_DIR"] {
+        let output = hawser().args(["config", "print"]).env(name, value).output().unwrap();
+        assert_eq!(output.status.code(), Some(2), "{name}: {}", stderr(&output));
+        assert!(stderr(&output).contains(&format!("{name}: ")), "{}", stderr(&output));
+        assert!(!stderr(&output).contains("secret"), "{}", stderr(&output));
+    }
+    let size = ["size", "--rate", "1/s", "--bytes", "720", "--retention", "60"];
+    let output = hawser().args(size).env("ANOTHER", value).output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+}
+
+#[test]
 fn a_node_tells_all_faults_of_its_settings_at_once() {
     let mut command = hawser();
     command.args(["node", "--api.port", "x", "--durability=never"]);

@@ -260,7 +260,7 @@ fn a_port_in_use_is_named_before_anything_starts() {
 }
 
 #[test]
-fn commands_for_contracts_and_reports_find_the_network_of_the_current_folder() {
+fn commands_find_the_network_of_the_current_folder() {
     let place = tempfile::tempdir().unwrap();
     let folder = place.path().join("hawser-dev");
     let dev = Dev::start(&folder, free_base(1), &["--nodes", "1"]);
@@ -274,6 +274,10 @@ fn commands_for_contracts_and_reports_find_the_network_of_the_current_folder() {
         &["fees", "show"],
         &["report", "list"],
         &["report", "attest", "--dry-run"],
+        &["misbehavior", "list"],
+        &["health"],
+        &["peers"],
+        &["log-level"],
     ] {
         let output = asked(line).output().unwrap();
         let printed = format!("{}{}", support::stdout(&output), support::stderr(&output));
@@ -292,6 +296,13 @@ fn commands_for_contracts_and_reports_find_the_network_of_the_current_folder() {
     let mut step = asked(&["report", "attest", "--dry-run"]);
     step.env("HAWSER_DATA_DIR", place.path().join("other"));
     assert_eq!(step.output().unwrap().status.code(), Some(4));
+    let mut peers = asked(&["peers"]);
+    peers.env("HAWSER_DATA_DIR", place.path().join("other"));
+    assert_eq!(peers.output().unwrap().status.code(), Some(4));
+    // And a port of metrics, at which no node answers.
+    let mut health = asked(&["health"]);
+    health.env("XMTPD_METRICS_METRICS_PORT", free_base(0).to_string());
+    assert_eq!(health.output().unwrap().status.code(), Some(1));
     // A file that is named wins over the environment.
     let file = folder.join("network.json");
     other.arg("--network").arg(&file);

@@ -250,6 +250,41 @@ fn a_port_in_use_is_named_with_the_remedy() {
 }
 
 #[test]
+fn a_start_with_a_port_in_use_dials_no_peer() {
+    let single = Single::new();
+    let key = single.place.path().join("peer-key");
+    let made = json(&["keys", "generate", "--json", "--out", key.to_str().unwrap()]);
+    let port = free_base(0);
+    let path = single.place.path().join("registry.json");
+    let mut registry: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    registry["nodes"].as_array_mut().unwrap().push(serde_json::json!({
+        "nodeId": 200,
+        "signer": made["address"],
+        "isCanonical": true,
+        "signingPublicKey": made["public_key"],
+        "httpAddress": format!("http://127.0.0.1:{port}"),
+    }));
+    fs::write(&path, registry.to_string()).unwrap();
+    let calls = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
+    let packets = std::net::UdpSocket::bind(("127.0.0.1", port)).unwrap();
+    calls.set_nonblocking(true).unwrap();
+    packets.set_nonblocking(true).unwrap();
+    let taken = std::net::TcpListener::bind(("127.0.0.1", single.base + 1)).unwrap();
+    let output = single.command().output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
+    assert!(stderr(&output).contains("--metrics.metrics-port"), "{}", stderr(&output));
+    let none = std::io::ErrorKind::WouldBlock;
+    assert_eq!(packets.recv_from(&mut [0; 2048]).unwrap_err().kind(), none, "a packet came");
+    assert_eq!(calls.accept().unwrap_err().kind(), none, "a call came");
+    drop(taken);
+    let mut node = Running::start(single.command(), true);
+    node.line("start", |line| line.contains("started api server"));
+    support::until("a packet to the peer", || packets.peek_from(&mut [0; 2048]).is_ok());
+    signal(node.pid(), "TERM");
+    assert!(node.end().success());
+}
+
+#[test]
 fn a_database_belongs_to_one_network() {
     let single = Single::new();
     let mut node = Running::start(single.command(), true);

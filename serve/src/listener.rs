@@ -36,7 +36,21 @@ impl Server {
         metrics: CallMetrics,
         stop: CancellationToken,
     ) -> io::Result<Self> {
-        let listener = TcpListener::bind(settings.listen).await?;
+        Self::on(TcpListener::bind(settings.listen).await?, settings, routes, metrics, stop)
+    }
+
+    /// Serves `routes` at a bound address, as [`Server::bind`] does; that of the settings is not read. Must be called
+    /// within a tokio runtime.
+    ///
+    /// # Errors
+    /// The system's error if the listener has no address.
+    pub fn on(
+        listener: TcpListener,
+        settings: ServeSettings,
+        routes: Routes,
+        metrics: CallMetrics,
+        stop: CancellationToken,
+    ) -> io::Result<Self> {
         let address = listener.local_addr()?;
         if let Some(tls) = settings.tls.clone() {
             tokio::spawn(tls.follow_files(stop.clone()));

@@ -83,7 +83,19 @@ pub async fn bind(
     address: SocketAddr,
     stop: CancellationToken,
 ) -> io::Result<(SocketAddr, JoinHandle<()>)> {
-    let listener = TcpListener::bind(address).await?;
+    serve(pages, TcpListener::bind(address).await?, stop)
+}
+
+/// Serves `pages` at a bound address until `stop`. Returns the address and the listener's task. Must be called within a
+/// tokio runtime.
+///
+/// # Errors
+/// The system's error if the listener has no address.
+pub fn serve(
+    pages: Arc<dyn Pages>,
+    listener: TcpListener,
+    stop: CancellationToken,
+) -> io::Result<(SocketAddr, JoinHandle<()>)> {
     let address = listener.local_addr()?;
     Ok((address, tokio::spawn(accept(PagesAtOnce::new(pages), listener, stop))))
 }

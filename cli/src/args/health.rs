@@ -11,7 +11,8 @@ pub(crate) struct HealthArgs {
     /// Purpose of the readiness.
     #[arg(long = "for", value_name = "WHAT", value_enum, default_value_t)]
     pub(crate) purpose: HealthPurpose,
-    /// Address of the node's metrics, `host:port` [default: that of its settings].
+    /// Address of the node's metrics, `host:port` [default: that of its settings, or else of the first node of
+    /// ./hawser-dev, or else 127.0.0.1:8008].
     #[arg(long, value_name = "ADDR")]
     pub(crate) metrics: Option<String>,
     /// File with the node's settings [env: HAWSER_CONFIG].
@@ -43,7 +44,20 @@ impl HealthPurpose {
     }
 }
 
+/// Variables that name the address of the metrics, or a file with settings.
+const METRICS_VARIABLES: [&str; 3] =
+    ["XMTPD_METRICS_METRICS_ADDRESS", "XMTPD_METRICS_METRICS_PORT", "HAWSER_CONFIG"];
+
 impl HealthArgs {
+    /// Returns true if a flag, or a variable of the environment, names the address of the metrics or a file with
+    /// settings.
+    #[must_use]
+    pub(crate) fn names_metrics(&self) -> bool {
+        let is_given = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+        let by_flag = self.metrics.is_some() || self.config.is_some();
+        by_flag || METRICS_VARIABLES.into_iter().any(is_given)
+    }
+
     /// Returns the flags together with the environment.
     #[must_use]
     pub(crate) fn sources(&self) -> SettingSources {

@@ -38,11 +38,11 @@ pub(super) fn create(args: &BackupCreateArgs, as_json: bool) -> Result<(), RunEr
     }
     let number = |name: &str| done.get(name).and_then(Value::as_u64).unwrap_or_default();
     output::line(format_args!(
-        "backup {}: {} files, {}; {} files, {} of them new",
+        "backup {}: {}, {}; {}, {} of them new",
         done.get("backup").and_then(Value::as_str).unwrap_or_default(),
-        number("files"),
+        output::count(number("files"), "file"),
         size(number("bytes")),
-        number("files_copied"),
+        output::count(number("files_copied"), "file"),
         size(number("bytes_copied")),
     ));
     Ok(())

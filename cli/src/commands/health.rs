@@ -1,10 +1,11 @@
 //! `hawser health`: the readiness of a node as an exit code, for container probes and scripts.
 
 use hawser_node::error::RunError;
-use hawser_node::settings;
 use serde_json::{Value, json};
 
+use super::asked_node;
 use crate::args::health::HealthArgs;
+use crate::network_file::NetworkFile;
 use crate::{client, output};
 
 /// Runs the command. Succeeds when the node is ready; takes at most about three seconds.
@@ -12,10 +13,10 @@ use crate::{client, output};
 /// # Errors
 /// When the node is not ready, or does not answer.
 pub(super) async fn run(args: HealthArgs, as_json: bool) -> Result<(), RunError> {
-    let address = match args.metrics {
-        Some(address) => address,
-        None => settings::metrics_address(&args.sources()).map_err(RunError::usage)?.to_string(),
-    };
+    // A probe with settings of its own asks that node, whatever its current folder holds.
+    let network = if args.names_metrics() { None } else { NetworkFile::of_current_folder() };
+    let named = args.metrics.as_deref();
+    let address = asked_node::metrics(named, network.as_deref(), &args.sources())?;
     let purpose = args.purpose.name();
     let answer = client::page(&address, &format!("/readyz?for={purpose}")).await?;
     match answer.status {

@@ -62,13 +62,15 @@ fn tell(report: &ImportReport, settings: &NodeServiceSettings, as_json: bool) {
             strand;
         let digest = hex::encode(digest);
         output::line(format_args!(
-            "originator {originator}: {envelopes} envelopes up to {head}, {digest} on both sides"
+            "originator {originator}: {} up to {head}, {digest} on both sides",
+            output::count(*envelopes, "envelope")
         ));
         let invalid: u64 = invalid.values().sum();
         if (*missing, *rewritten, invalid) != (0, 0, 0) {
             output::line(format_args!(
-                "  {missing} places without an envelope, {rewritten} put into canonical form, {invalid} \
-                 kept from readers because they break a rule"
+                "  {} without an envelope, {rewritten} put into canonical form, {invalid} kept from readers because \
+                 they break a rule",
+                output::count(*missing, "place")
             ));
         }
     }
@@ -82,7 +84,8 @@ fn tell(report: &ImportReport, settings: &NodeServiceSettings, as_json: bool) {
             "the registry has no key for them"
         };
         output::line(format_args!(
-            "originator {originator}: {envelopes} envelopes left out, {reason}"
+            "originator {originator}: {} left out, {reason}",
+            output::count(*envelopes, "envelope")
         ));
     }
     if *unused > 0 {

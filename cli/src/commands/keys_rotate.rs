@@ -245,7 +245,9 @@ impl Rotation<'_> {
         let (state, found) = self.incomparable().unwrap_or_else(|| {
             let behind = self.held.behind().unwrap_or_default();
             let most = behind.iter().max_by_key(|(_, places)| *places).map(|(id, places)| {
-                format!("{} strands are behind, {id} by {places} places", behind.len())
+                let (behind, places) =
+                    (output::count(behind.len(), "strand"), output::count(*places, "place"));
+                format!("behind: {behind}, {id} by {places}")
             });
             let whole = || "the new node holds what the old one does".to_owned();
             (StepState::of(most.is_none()), most.unwrap_or_else(whole))

@@ -1,12 +1,12 @@
 //! `hawser misbehavior`: the evidence against nodes that a running node keeps.
 
 use hawser_node::error::RunError;
-use hawser_node::settings;
 use serde_json::Value;
 
 use super::misbehavior_pages::{behind, page};
-use super::{audit, misbehavior_reports};
+use super::{asked_node, audit, misbehavior_reports};
 use crate::args::{MisbehaviorCommand, MisbehaviorListArgs};
+use crate::network_file::NetworkFile;
 use crate::output;
 
 /// Runs the command.
@@ -24,10 +24,9 @@ pub(super) async fn run(command: MisbehaviorCommand, as_json: bool) -> Result<()
 }
 
 async fn list(args: MisbehaviorListArgs, as_json: bool) -> Result<(), RunError> {
-    let metrics = match &args.metrics {
-        Some(metrics) => metrics.clone(),
-        None => settings::metrics_address(&args.sources()).map_err(RunError::usage)?.to_string(),
-    };
+    let network = NetworkFile::of_current_folder();
+    let named = args.metrics.as_deref();
+    let metrics = asked_node::metrics(named, network.as_deref(), &args.sources())?;
     let mut after = args.after.clone().unwrap_or_else(|| "0.0".to_owned());
     loop {
         let page = page(&metrics, &after).await?;

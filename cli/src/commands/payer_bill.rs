@@ -201,8 +201,9 @@ fn print(args: &UsageArgs, bills: &[StrandBill], as_json: bool) -> Result<(), Ru
         output::line(format_args!("not settled yet: {} p$", totals.unsettled_picodollars));
         if totals.charged_again > 0 {
             output::line(format_args!(
-                "charged more than once: {} envelopes, for {} p$ too much",
-                totals.charged_again, totals.charged_again_picodollars
+                "charged more than once: {}, for {} p$ too much",
+                output::count(totals.charged_again, "envelope"),
+                totals.charged_again_picodollars
             ));
         }
         let [proven, other, hidden] = totals.verdicts;
@@ -242,8 +243,11 @@ fn json_of(bill: &StrandBill) -> Value {
 
 fn print_strand(bill: &StrandBill) {
     output::line(format_args!(
-        "originator {}: {} envelopes, {} p$ as stated, {} p$ after the last report",
-        bill.originator_id, bill.envelopes, bill.stated_picodollars, bill.unreported_picodollars
+        "originator {}: {}, {} p$ as stated, {} p$ after the last report",
+        bill.originator_id,
+        output::count(bill.envelopes, "envelope"),
+        bill.stated_picodollars,
+        bill.unreported_picodollars
     ));
     if !bill.unverified.is_empty() {
         let parts: Vec<_> =

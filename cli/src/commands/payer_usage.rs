@@ -26,7 +26,8 @@ pub(super) async fn usage(args: &UsageArgs, as_json: bool) -> Result<(), RunErro
         output::line(&usage);
         return Ok(());
     }
-    output::line(format_args!("payer {payer}: {} envelopes", usage["envelopes"]));
+    let envelopes = output::count(usage["envelopes"].as_u64().unwrap_or_default(), "envelope");
+    output::line(format_args!("payer {payer}: {envelopes}"));
     for (name, field) in [
         ("not settled yet", "unsettled_picodollars"),
         ("settled", "settled_picodollars"),

@@ -2,9 +2,9 @@
 
 use hawser_node::admin::{self, AdminRequest, ApartRequest};
 use hawser_node::error::RunError;
-use hawser_node::settings;
 use serde_json::Value;
 
+use super::asked_node;
 use crate::args::running_node::PeersArgs;
 use crate::output;
 
@@ -13,7 +13,7 @@ use crate::output;
 /// # Errors
 /// When no node runs on the folder, or it refuses the order.
 pub(super) fn run(args: &PeersArgs, as_json: bool) -> Result<(), RunError> {
-    let data_dir = settings::data_dir(&args.data.sources()).map_err(RunError::usage)?;
+    let data_dir = asked_node::data_dir(&args.data, None)?;
     let request = match &*args.apart {
         _ if args.together => ApartRequest::End,
         [] => ApartRequest::Show,

@@ -42,9 +42,9 @@ fn show(done: &Value) {
     let verb = if is_dry { "would go" } else { "removed" };
     for strand in done["strands"].as_array().into_iter().flatten() {
         output::line(format_args!(
-            "strand {}: {} envelopes {verb}, {}",
+            "strand {}: {} {verb}, {}",
             number(&strand["originator"]),
-            number(&strand["pruned"]),
+            output::count(number(&strand["pruned"]), "envelope"),
             backups::size(number(&strand["bytes"])),
         ));
         for (why, count) in strand["stays"].as_object().into_iter().flatten() {
@@ -60,8 +60,8 @@ fn show(done: &Value) {
         ),
         // The time is hours behind the clock: that of the reports on the chain.
         compared_s => output::line(format_args!(
-            "{} envelopes {verb} in all, of those that had expired at {}",
-            number(&done["pruned"]),
+            "{} {verb} in all, of those that had expired at {}",
+            output::count(number(&done["pruned"]), "envelope"),
             output::time(i64::try_from(compared_s).unwrap_or(i64::MAX).saturating_mul(SECOND_NS)),
         )),
     }

@@ -103,7 +103,9 @@ fn print(outcome: &RebuildOutcome, as_json: bool) {
         output::line(format_args!("{name:<16} {digest}  {same}"));
     }
     output::line(format_args!(
-        "rebuilt from {} envelopes ({} projected, {} marked invalid)",
-        report.envelopes, report.projected, report.invalid
+        "rebuilt from {} ({} projected, {} marked invalid)",
+        output::count(report.envelopes, "envelope"),
+        report.projected,
+        report.invalid
     ));
 }

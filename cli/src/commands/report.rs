@@ -1,7 +1,7 @@
 //! `hawser report`: payer reports as a running node sees them, and its work on them.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use alloy::primitives::Address;
 use hawser_chain::admin::settled::{self, SettledLeaves};
@@ -11,12 +11,13 @@ use hawser_node::{files, settings};
 use hawser_rules::payer_report::ReportId;
 use serde_json::{Value, json};
 
+use super::asked_node;
 use super::audit::INCOMPLETE_EXIT_CODE;
 use super::onchain::{self, ChainsNeeded};
 use crate::args::report::{
     ReportCommand, ReportIdArgs, ReportListArgs, ReportNodeArgs, ReportSettledArgs, ReportStepArgs,
 };
-use crate::network_file::{NetworkFile, NetworkNode};
+use crate::network_file::NetworkFile;
 use crate::{client, output};
 
 /// Runs the command.
@@ -38,7 +39,7 @@ pub(super) async fn run(command: ReportCommand, as_json: bool) -> Result<(), Run
 
 /// Asks a running node to take a step, and prints the outcome for each report.
 fn take(step: PayerReportStep, args: &ReportStepArgs, as_json: bool) -> Result<(), RunError> {
-    let data_dir = data_dir_of(args)?;
+    let data_dir = asked_node::data_dir(&args.data, args.network.as_deref())?;
     let ReportStepArgs { about, dry_run, .. } = *args;
     let request = AdminRequest::PayerReports { step, about, dry_run };
     let Some(done) = admin::ask(&data_dir, &request, &mut |_| ())? else {
@@ -68,8 +69,8 @@ fn take(step: PayerReportStep, args: &ReportStepArgs, as_json: bool) -> Result<(
             "{refused} reports differ from those that this node computes"
         ))),
         (failed, _) => Err(RunError::failed(format!(
-            "{failed} steps failed: see their reasons above, and run the command \
-                again"
+            "{} failed: see the reasons above, and run the command again",
+            output::count(failed, "step")
         ))),
     }
 }
@@ -296,36 +297,6 @@ async fn ask_listed(args: &ReportListArgs, query: &str) -> Result<Value, RunErro
     ask(&args.node, file.as_deref(), query).await
 }
 
-/// Returns the address of the metrics of the node that is asked: the one that is named, or the first node of the
-/// network file, or that of the settings.
-fn metrics_of(args: &ReportNodeArgs, network: Option<&Path>) -> Result<String, RunError> {
-    if let Some(metrics) = &args.metrics {
-        return Ok(metrics.clone());
-    }
-    let Some(path) = network else {
-        let address = settings::metrics_address(&args.sources()).map_err(RunError::usage)?;
-        return Ok(address.to_string());
-    };
-    Ok(first_node(path)?.metrics)
-}
-
-/// Returns the data folder of the node that takes a step: that of the first node of the network file if one is named,
-/// the one of the settings if they name it, that of the first node of the current folder's network, or the default.
-fn data_dir_of(args: &ReportStepArgs) -> Result<PathBuf, RunError> {
-    let of_current_folder =
-        || if args.data.names_a_folder() { None } else { NetworkFile::of_current_folder() };
-    match args.network.clone().or_else(of_current_folder) {
-        Some(path) => Ok(first_node(&path)?.data_dir),
-        None => settings::data_dir(&args.data.sources()).map_err(RunError::usage),
-    }
-}
-
-/// Returns the first node of a network file.
-fn first_node(path: &Path) -> Result<NetworkNode, RunError> {
-    let first = files::read(path, NetworkFile::parse)?.nodes.into_iter().next();
-    first.ok_or_else(|| RunError::usage(format!("{} names no node", path.display())))
-}
-
 /// Asks the page on payer reports of a node: the one that is named, or the first one of the network file, or that of
 /// the settings.
 pub(super) async fn ask(
@@ -333,7 +304,7 @@ pub(super) async fn ask(
     network: Option<&Path>,
     query: &str,
 ) -> Result<Value, RunError> {
-    let metrics = metrics_of(args, network)?;
+    let metrics = asked_node::metrics(args.metrics.as_deref(), network, &args.sources())?;
     let path = format!("/payer-reports{query}");
     let answer = client::page(&metrics, &path).await?;
     match answer.status {

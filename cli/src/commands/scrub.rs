@@ -46,12 +46,11 @@ pub(super) fn run(args: &ScrubArgs, as_json: bool) -> Result<(), RunError> {
     }
     let left = list(&done, if repair { "left" } else { "damages" }).len() as u64;
     let left = left + number(&done, "further").unwrap_or_default();
+    let left = output::count(left, "damaged part");
     Err(RunError::failed(if repair {
-        format!("{left} damaged parts are left: follow docs/runbooks/disk.md")
+        format!("{left} could not be repaired: follow docs/runbooks/disk.md")
     } else {
-        format!(
-            "{left} damaged parts: repeat the command with --repair, and follow docs/runbooks/disk.md"
-        )
+        format!("{left}: repeat the command with --repair, and follow docs/runbooks/disk.md")
     }))
 }
 
@@ -65,9 +64,10 @@ fn show(done: &Value) {
     }
     let (rows, bytes) = (number(done, "rows"), number(done, "bytes"));
     let size = backups::size(bytes.unwrap_or_default());
-    let repaired = number(done, "repaired").map(|it| format!(", put back {it} damaged parts"));
-    let repaired = repaired.unwrap_or_default();
-    output::line(format_args!("read {} rows, {size}{repaired}", rows.unwrap_or_default()));
+    let repaired = number(done, "repaired");
+    let repaired = repaired.map(|it| format!(", put back {}", output::count(it, "damaged part")));
+    let (rows, repaired) = (rows.unwrap_or_default(), repaired.unwrap_or_default());
+    output::line(format_args!("read {}, {size}{repaired}", output::count(rows, "row")));
 }
 
 fn line_of(damage: &Value, why: &str) {

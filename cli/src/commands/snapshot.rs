@@ -60,11 +60,11 @@ fn create(args: &SnapshotCreateArgs, as_json: bool) -> Result<(), RunError> {
     }
     let number = |name: &str| done.get(name).and_then(Value::as_u64).unwrap_or_default();
     output::line(format_args!(
-        "snapshot {}: {} chunks, {}; {} chunks, {} of them new",
+        "snapshot {}: {}, {}; {}, {} of them new",
         done.get("snapshot").and_then(Value::as_str).unwrap_or_default(),
-        number("chunks"),
+        output::count(number("chunks"), "chunk"),
         backups::size(number("bytes")),
-        number("chunks_new"),
+        output::count(number("chunks_new"), "chunk"),
         backups::size(number("bytes_new")),
     ));
     Ok(())
@@ -214,11 +214,13 @@ fn show_fetched(strand: &FetchedStrand) {
         ),
     };
     output::line(format_args!(
-        "originator {originator}: {envelopes} envelopes of this run, up to {head}; {grounds}"
+        "originator {originator}: {} of this run, up to {head}; {grounds}",
+        output::count(*envelopes, "envelope")
     ));
     if (*invalid, *missing) != (0, 0) {
         output::line(format_args!(
-            "  {missing} places without an envelope, {invalid} kept from readers because they break a rule"
+            "  {} without an envelope, {invalid} kept from readers because they break a rule",
+            output::count(*missing, "place")
         ));
     }
 }
@@ -308,9 +310,9 @@ fn show(name: &str, manifest: &BootstrapManifest, verified: &[VerifiedStrand], a
             "of a chain, which was not asked"
         };
         output::line(format_args!(
-            "  originator {}: {} envelopes up to {}, {signed}; {}",
+            "  originator {}: {} up to {}, {signed}; {}",
             strand.originator,
-            strand.envelopes,
+            output::count(strand.envelopes, "envelope"),
             strand.head,
             words_of(strand.covered.as_ref(), strand.is_tree_short),
         ));

@@ -197,7 +197,9 @@ fn misbehavior(status: &Value) -> Option<String> {
     let (facts, kept) = (count(&status["misbehavior"]), count(&reports["by_node"]));
     let against = reports["against_this_node"].as_u64().unwrap_or_default();
     (facts + kept > 0).then(|| {
-        format!("misbehaviour: {facts} facts and {kept} reports are kept here, {against} reports against this node")
+        let (facts, kept) = (output::count(facts, "fact"), output::count(kept, "report"));
+        let against = output::count(against, "report");
+        format!("misbehaviour: {facts} and {kept} are kept here, {against} against this node")
     })
 }
 
@@ -271,8 +273,7 @@ mod tests {
         assert_eq!(payer_reports(&status).unwrap(), wanted);
         let wanted = "backup: b2 in /backups, 90 s ago; b1 was verified 2 days ago: whole";
         assert_eq!(backups(&status).unwrap(), wanted);
-        let wanted =
-            "misbehaviour: 3 facts and 1 reports are kept here, 1 reports against this node";
+        let wanted = "misbehaviour: 3 facts and 1 report are kept here, 1 report against this node";
         assert_eq!(misbehavior(&status).unwrap(), wanted);
         let range = json!({ "from": 9, "through": 1_000_008, "time_ns": 5 });
         let strand = json!({ "originator_id": 100, "declared_void": [range] });

@@ -241,9 +241,8 @@ fn confirm(cut: &Truncation, evidence: &Path) -> Result<(), RunError> {
         return Err(RunError::refused("nothing was changed: say --yes to cut without being asked"));
     }
     let Truncation { from, through, envelopes, .. } = cut;
-    let evidence = evidence.display();
-    let question =
-        format!("Cut off {envelopes} envelopes, {from} to {through}, and keep them in {evidence}?");
+    let (cut_off, evidence) = (output::count(*envelopes, "envelope"), evidence.display());
+    let question = format!("Cut off {cut_off}, {from} to {through}, and keep them in {evidence}?");
     if output::ask(question)? {
         return Ok(());
     }
@@ -294,7 +293,8 @@ fn report(cut: &Truncation, evidence: &Path, as_json: bool) {
             "kept_in": evidence,
         }));
     }
-    output::line(format_args!("cut off {envelopes} envelopes, {from} to {through}"));
+    let cut_off = output::count(*envelopes, "envelope");
+    output::line(format_args!("cut off {cut_off}, {from} to {through}"));
     output::line(format_args!("they are kept in {}", evidence.display()));
     output::line(format_args!("the node goes on with block {next_block} when it is started"));
 }

@@ -10,7 +10,8 @@
 //! - `admin_server`: serves the operator's commands; `log_levels`: the filter of log lines at an operator's request;
 //!   `restore_prompt`: asks the operator while the node may not sign;
 //! - `validation`: connects validation of key packages and identity updates to the engine;
-//! - `ports`: the clock; `system`: limits of the process, free space on the disk; `tls`: the API's certificate;
+//! - `free_ports`: checks that the ports of a node are free; `ports`: the clock; `system`: limits of the process, free
+//!   space on the disk; `tls`: the API's certificate;
 //! - [`stop_signal`]: signals that stop a process; `service_manager`: messages to systemd;
 //! - [`projections`]: rebuilds projections and reports progress; [`promote`]: gives the folder of a replica to a node;
 //! - [`import`]: imports the database of a node of the reference implementation; `unfinished_import`:
@@ -23,6 +24,7 @@ mod admin_server;
 pub mod bootstrap;
 mod chain_gate;
 pub mod doctor;
+mod free_ports;
 pub mod gateway;
 pub mod import;
 mod log_levels;

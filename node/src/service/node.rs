@@ -4,7 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hawser_api::{ApiError, ApiHandle, ApiSettings, ExtraService, PeerView, WitnessContext};
+use hawser_api::{
+    ApiError, ApiHandle, ApiSettings, BoundPorts, ExtraService, PeerView, WitnessContext,
+};
 use hawser_engine::Engine;
 use hawser_engine::runtime::replication::{CheckpointWitnesses, ReplicationSettings};
 use hawser_engine::runtime::{
@@ -30,7 +32,6 @@ use tonic::metadata::MetadataMap;
 use tonic::service::Routes;
 
 use super::admin_server::AdminServer;
-use super::blocking;
 use super::bootstrap::{ChainFill, FillTask};
 use super::network::chains::{Chains, RunningChains};
 use super::network::stand_in_files::{FileWatcher, StandInReader};
@@ -42,8 +43,8 @@ use super::service_manager::ServiceManager;
 use super::snapshot_folder::SnapshotFolder;
 use super::stop_signal::{StopOn, StopReason, StopSignals};
 use super::system::{self, Disk, OpenFiles};
-use super::tls;
 use super::validation::HeldUpdates;
+use super::{blocking, free_ports, tls};
 use crate::backup_notes::FolderNotes;
 use crate::error::RunError;
 use crate::settings::{NodeServiceSettings, StopSettings, WalletSettings, place_of};
@@ -72,14 +73,9 @@ enum ServeError {
 impl ServeError {
     /// Returns advice for the operator; may be empty.
     fn hint(&self) -> &'static str {
-        let in_use = |source: &std::io::Error| source.kind() == std::io::ErrorKind::AddrInUse;
         match self {
             Self::Net(NetStartError::Listen { source, .. })
-            | Self::Api(ApiError::Listen { source, .. })
-                if in_use(source) =>
-            {
-                ": stop what uses it, or choose other ports (--api.port, --metrics.metrics-port)"
-            }
+            | Self::Api(ApiError::Listen { source, .. }) => free_ports::hint(source),
             _ => "",
         }
     }
@@ -208,6 +204,20 @@ impl Node {
         publishers: Handle,
     ) -> Result<Self, ServeError> {
         let OpenedNode { engine, threads, inputs, chains, wallets } = opened;
+        // Before the first part that a peer, a chain or a client notices.
+        let listen = config.api.enable.then_some(config.api.address);
+        let ports = match BoundPorts::bind(listen, config.metrics).await {
+            Ok(ports) => ports,
+            Err(error) => {
+                engine.drain();
+                let end = move || {
+                    threads.join();
+                    close(&engine);
+                };
+                blocking(end).await;
+                return Err(error.into());
+            }
+        };
         let own = inputs.network.own;
         let is_node = config.follow.is_none();
         let payer_reports = PayerReports::start(&engine, &chains, config);
@@ -237,7 +247,7 @@ impl Node {
             threads,
             publishers,
         };
-        match inner.listen(inputs, config, fill).await {
+        match inner.listen(inputs, config, fill, ports).await {
             Ok(api) => {
                 announce(&api, own);
                 Ok(Self { api, inner })
@@ -281,12 +291,13 @@ impl Node {
 }
 
 impl InnerParts {
-    /// Starts the listeners, the API last.
+    /// Starts the peers, and then to serve at the ports.
     async fn listen(
         &mut self,
         inputs: StandInReader,
         config: &NodeServiceSettings,
         fill: ChainFill,
+        ports: BoundPorts,
     ) -> Result<ApiHandle, ServeError> {
         let settings = NetSettings {
             listen: config.api.address,
@@ -332,20 +343,19 @@ impl InnerParts {
         let files = config.api.tls.as_ref();
         tls::warn_without(files, config.api.address);
         let tls = tls::load(files)?;
-        Ok(self.serve_api(config, view, witness, tls).await?)
+        Ok(self.serve_api(ports, config, view, witness, tls).await?)
     }
 
     /// Serves the API and the operator port.
     async fn serve_api(
         &self,
+        ports: BoundPorts,
         config: &NodeServiceSettings,
         peers: Arc<dyn PeerView>,
         witness: Option<WitnessContext>,
         tls: Option<Tls>,
     ) -> Result<ApiHandle, ApiError> {
         let settings = ApiSettings {
-            listen: config.api.enable.then_some(config.api.address),
-            metrics: config.metrics,
             keepalive_interval: config.api.keep_alive,
             quic_address: config.announced_quic_address(),
             reflection: config.api.reflection,
@@ -373,7 +383,7 @@ impl InnerParts {
             require_node_auth: config.limits.require_node_auth,
             ..ApiSettings::default()
         };
-        hawser_api::start(settings, self.engine.clone(), peers).await
+        hawser_api::start_on(ports, settings, self.engine.clone(), peers).await
     }
 
     /// Stops the parts in an order in which none misses another: those that publish first, the database last.

@@ -15,6 +15,7 @@ use hawser_storage::{
 use hawser_validation::wallets::Wallets;
 use tokio::runtime::Handle;
 
+use super::free_ports::{PortError, require_free};
 use super::network::chains::Chains;
 use super::network::stand_in_files::{
     self, ChainAppendFileError, RatesError, StandInReader, WatchedFile,
@@ -77,6 +78,9 @@ pub enum OpenNodeError {
     /// The data folder contains an unfinished import.
     #[error(transparent)]
     Import(#[from] UnfinishedImportError),
+    /// A port of the node cannot be listened on.
+    #[error(transparent)]
+    Port(#[from] PortError),
 }
 
 impl From<OpenNodeError> for RunError {
@@ -136,6 +140,9 @@ pub(super) fn open(config: &NodeServiceSettings) -> Result<OpenedNode, OpenNodeE
         );
     }
     let store = open_store(&config.store, &own)?;
+    // Under the database lock, so that a second start of the same node is refused for what it is. A start that fails
+    // at its ports has then written nothing to the log.
+    require_free(config)?;
     // This is checked again under the database lock, because an import may have started while the chains were asked.
     require_finished(&config.store.data_dir)?;
     rebuild_if_stale(&store)?;

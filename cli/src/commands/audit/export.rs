@@ -182,10 +182,10 @@ fn print_report(
         }));
         return;
     }
-    output::line(format_args!("rows: {rows}, in {parts} new files"));
+    output::line(format_args!("rows: {rows}, in {}", output::count(*parts, "new file")));
     output::line(format_args!("files of tallies that are new or others: {tally_files}"));
     if let Some((files, bytes)) = brought {
-        let (files, bytes) = (format!("{files} files"), backups::size(bytes));
+        let (files, bytes) = (output::count(files, "file"), backups::size(bytes));
         output::line(format_args!("brought to the bucket: {files}, {bytes}"));
     }
     notes.iter().for_each(|note| output::line(format_args!("not exported: {note}")));

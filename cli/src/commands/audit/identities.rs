@@ -38,7 +38,8 @@ fn print(found: &IdentityRepeats) {
     }
     let (updates, count, delivered) = (found.updates, found.count, found.delivered);
     output::line(format_args!(
-        "{updates} updates, {count} with a used signature; readers get {delivered} of these"
+        "{}, {count} with a used signature; readers get {delivered} of these",
+        output::count(updates, "update")
     ));
     if found.unreadable > 0 {
         output::line(format_args!("{} envelopes hold no readable update", found.unreadable));

@@ -96,12 +96,14 @@ fn print_range(range: &RangeVerdict, as_json: bool) {
     faults.kept().iter().for_each(output::line);
     let more = faults.count().saturating_sub(faults.kept().len() as u64);
     if more > 0 {
-        output::line(format_args!("and {more} faults more"));
+        output::line(format_args!("and {} more", output::count(more, "fault")));
     }
     let RangeVerdict { originator_id, from, through, rows, envelopes, .. } = range;
     output::line(format_args!(
-        "strand {originator_id}: places {from} to {through}, {rows} rows, {envelopes} envelopes, {}",
-        output::count(usize::try_from(faults.count()).unwrap_or(usize::MAX), "fault"),
+        "strand {originator_id}: places {from} to {through}, {}, {}, {}",
+        output::count(*rows, "row"),
+        output::count(*envelopes, "envelope"),
+        output::count(faults.count(), "fault"),
     ));
     range.incomplete().iter().for_each(|text| output::line(format_args!("incomplete: {text}")));
 }
@@ -195,8 +197,12 @@ fn print_merged(merged: &MergedVerdict, as_json: bool) {
     }
     for strand in &merged.strands {
         output::line(format_args!(
-            "strand {}: places {} to {}, {} rows, {} envelopes",
-            strand.originator_id, strand.from, strand.through, strand.rows, strand.envelopes,
+            "strand {}: places {} to {}, {}, {}",
+            strand.originator_id,
+            strand.from,
+            strand.through,
+            output::count(strand.rows, "row"),
+            output::count(strand.envelopes, "envelope"),
         ));
     }
     merged.faults.kept().iter().for_each(output::line);

@@ -151,7 +151,7 @@ impl ReplayProgressBar {
         self.bar.set_position(done);
         if self.bar.is_hidden() && self.reported_at.elapsed() >= TELL_EVERY {
             self.reported_at = Instant::now();
-            let faults = output::count(usize::try_from(faults).unwrap_or(usize::MAX), "fault");
+            let faults = output::count(faults, "fault");
             eprintln!("strand {originator} at {reached} of {head}; {done} of {total}; {faults}");
         }
     }
@@ -224,14 +224,14 @@ fn print_strand(strand: &ReplayedStrand) {
         .collect();
     let sum = |counts: &std::collections::BTreeMap<u32, u64>| counts.values().sum::<u64>();
     output::line(format_args!(
-        "strand {}: to {}, {} envelopes ({} invalid{}), tree of {}, {} checkpoints, {} cosignatures",
+        "strand {}: to {}, {} ({} invalid{}), tree of {}, {}, {}",
         OriginatorId(strand.originator_id),
         strand.reached,
-        figures.envelopes,
+        output::count(figures.envelopes, "envelope"),
         figures.invalid,
         absent.concat(),
         strand.tree_size,
-        sum(&figures.checkpoints),
-        sum(&figures.cosigners),
+        output::count(sum(&figures.checkpoints), "checkpoint"),
+        output::count(sum(&figures.cosigners), "cosignature"),
     ));
 }

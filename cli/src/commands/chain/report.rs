@@ -7,7 +7,7 @@ use hawser_devchain::deploy;
 use hawser_devchain::devnet::{APP_ID, Devnet, SETTLEMENT_ID};
 use serde_json::{Value, json};
 
-use crate::output::Reporter;
+use crate::output::{self, Reporter};
 
 pub(super) fn ready(
     reporter: Reporter,
@@ -54,7 +54,10 @@ fn ready_text(devnet: &Devnet, chain_json: &Path, data_dir: Option<&Path>) -> St
         String::new(),
         match devnet.deployment().transactions {
             0 => "The contracts were there:".to_owned(),
-            sent => format!("The contracts were deployed by {sent} transactions:"),
+            sent => {
+                let sent = output::count(sent, "transaction");
+                format!("The contracts were deployed by {sent}:")
+            }
         },
     ];
     lines.extend(address_lines(devnet));

@@ -176,13 +176,14 @@ fn print(seen: &Observation, alarms: &[Alarm], as_json: bool) {
         let end = newest.last().map_or_else(String::new, |last| {
             format!(", the last one to {} at {}", last.end_sequence_id, time(last.end_minute))
         });
-        output::line(format_args!("node {node}: {count} reports, {open} not settled{end}"));
+        let reports = output::count(*count, "report");
+        output::line(format_args!("node {node}: {reports}, {open} not settled{end}"));
     }
     let paused = seen.paused.values().filter(|paused| **paused).count();
     output::line(format_args!(
-        "gas {} wei, {} rates, {paused} of {} contracts paused",
+        "gas {} wei, {}, {paused} of {} contracts paused",
         seen.gas_price_wei,
-        seen.rates.len(),
+        output::count(seen.rates.len(), "rate"),
         seen.paused.len()
     ));
     for Alarm { kind, text } in alarms {

@@ -379,7 +379,8 @@ impl NetworkView {
                 );
             }
             if *went_back > 0 {
-                let text = format!("node {id} stated a lower head than before, {went_back} times");
+                let times = output::count(*went_back, "time");
+                let text = format!("node {id} stated a lower head than before, {times}");
                 raise(NetworkAlarmKind::WentBack, text);
             }
             if *unknown > 0 {

@@ -1,0 +1,50 @@
+//! The running node that a command asks: one that is named, or the first one of a network of `hawser dev`, or
+//! the one of the settings.
+
+use std::path::{Path, PathBuf};
+
+use hawser_node::error::RunError;
+use hawser_node::settings::SettingSources;
+use hawser_node::{files, settings};
+
+use crate::args::backup::DataDirArgs;
+use crate::network_file::{NetworkFile, NetworkNode};
+
+/// Returns the address of the metrics of the node that is asked: the one that is named, or the first node of the
+/// network file, or that of the settings.
+///
+/// # Errors
+/// When the network file or the settings cannot be used.
+pub(super) fn metrics(
+    named: Option<&str>,
+    network: Option<&Path>,
+    sources: &SettingSources,
+) -> Result<String, RunError> {
+    if let Some(metrics) = named {
+        return Ok(metrics.to_owned());
+    }
+    let Some(path) = network else {
+        return Ok(settings::metrics_address(sources).map_err(RunError::usage)?.to_string());
+    };
+    Ok(first_node(path)?.metrics)
+}
+
+/// Returns the data folder of the node that is asked: that of the first node of the network file if one is named, the
+/// one of the settings if they name it, that of the first node of the current folder's network, or the default.
+///
+/// # Errors
+/// When the network file or the settings cannot be used.
+pub(super) fn data_dir(args: &DataDirArgs, network: Option<&Path>) -> Result<PathBuf, RunError> {
+    let of_current_folder =
+        || if args.names_a_folder() { None } else { NetworkFile::of_current_folder() };
+    match network.map(Path::to_owned).or_else(of_current_folder) {
+        Some(path) => Ok(first_node(&path)?.data_dir),
+        None => settings::data_dir(&args.sources()).map_err(RunError::usage),
+    }
+}
+
+/// Returns the first node of a network file.
+fn first_node(path: &Path) -> Result<NetworkNode, RunError> {
+    let first = files::read(path, NetworkFile::parse)?.nodes.into_iter().next();
+    first.ok_or_else(|| RunError::usage(format!("{} names no node", path.display())))
+}
