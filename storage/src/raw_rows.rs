@@ -65,8 +65,8 @@ pub(crate) fn nearest_mark(
     current_mark_of(rows, id.originator)
 }
 
-/// Moves an iterator over `mark` to the row at `id`, or to the nearest one below it in the same strand. Returns false if
-/// there is none; the iterator then stands anywhere. Decodes no value. `open` opens iterators with the same view.
+/// Moves an iterator over `mark` to the row at `id`, or to the nearest one below it in the same strand. Returns false
+/// if there is none; the iterator then stands anywhere. Decodes no value. `open` opens iterators with the same view.
 ///
 /// The seek may read the block before that of `id`. If that block cannot be read, the strand may still have no row in
 /// it, and its neighbour's damage is no error of this strand: the row is then searched from below.
@@ -89,8 +89,8 @@ pub(crate) fn seek_nearest_mark<'a>(
     Ok(is_found)
 }
 
-/// Returns an iterator that stands on the row of `mark` at `id`, or on the nearest one below it in the same strand;
-/// `None` if there is none. Halves the places of the strand, so it seeks at most 65 times. A forward seek reads no block
+/// Returns an iterator that stands on the row of `mark` at `id`, or on the nearest one below it in the same
+/// strand; `None` if there is none. Halves the places of the strand, so it seeks at most 65 times. A forward seek reads no block
 /// that ends before its key.
 fn search_nearest_mark<'a>(
     open: &impl Fn() -> DBRawIterator<'a>,

@@ -217,8 +217,8 @@ fn end_of_block(strand: OriginatorId, place: u64) -> Vec<u8> {
     (0..25).flat_map(|part| noise(1000 * u64::from(strand.0) + 100 * place + part)).collect()
 }
 
-/// Of the blocks of marks, the first two have a range of [`PEER`] each, the third one has a range of [`MIDDLE`], and the
-/// last one has the marks of [`OTHER`]. The first and the third one are damaged.
+/// Of the blocks of marks, the first two have a range of [`PEER`] each, the third one has a range of [`MIDDLE`], and
+/// the last one has the marks of [`OTHER`]. The first and the third one are damaged.
 fn damaged_marks() -> (TempDir, Store) {
     use SkipReason::{Expired, Missing};
     let fill = |store: &Store| {
