@@ -90,8 +90,8 @@ pub(crate) fn seek_nearest_mark<'a>(
 }
 
 /// Returns an iterator that stands on the row of `mark` at `id`, or on the nearest one below it in the same
-/// strand; `None` if there is none. Halves the places of the strand, so it seeks at most 65 times. A forward seek reads no block
-/// that ends before its key.
+/// strand; `None` if there is none. Halves the places of the strand, so it seeks at most 65 times. A forward seek reads no
+/// block that ends before its key.
 fn search_nearest_mark<'a>(
     open: &impl Fn() -> DBRawIterator<'a>,
     id: EnvelopeId,
