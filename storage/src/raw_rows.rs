@@ -89,8 +89,8 @@ pub(crate) fn seek_nearest_mark<'a>(
     Ok(is_found)
 }
 
-/// Returns an iterator that stands on the row of `mark` at `id`, or on the nearest one below it in the same
-/// strand; `None` if there is none. Halves the places of the strand, so it seeks at most 65 times. A forward seek reads no
+/// Returns an iterator that stands on the row of `mark` at `id`, or on the nearest one below it in the same strand.
+/// `None` if there is none. Halves the places of the strand, so it seeks at most 65 times. A forward seek reads no
 /// block that ends before its key.
 fn search_nearest_mark<'a>(
     open: &impl Fn() -> DBRawIterator<'a>,

@@ -7,7 +7,6 @@ use alloy::primitives::Address;
 use hawser_chain::admin::settled::{self, SettledLeaves};
 use hawser_node::admin::{self, AdminRequest, PayerReportStep};
 use hawser_node::error::{RunError, RunErrorKind};
-use hawser_node::{files, settings};
 use hawser_rules::payer_report::ReportId;
 use serde_json::{Value, json};
 
