@@ -9,7 +9,7 @@
 //! least one peer has answered, and that peers do not go on sending the range. If every connected
 //! peer has answered, this time counts from the first claim of what follows, by the peer that has
 //! passed the places over: many such gaps do not add up to hours. If that is a relay, the search
-//! also lasts until the envelope that follows is two minutes old. One claim is believed: the
+//! also lasts until the envelope that follows is one or two minutes old. One claim is believed: the
 //! strand's own node may say that the retention of its envelopes ran out, since no other node needs
 //! to keep what that node dropped.
 

@@ -17,9 +17,9 @@
 //! if the strand's own node has passed them over, which harms only its own strand, and a minute if a relay has.
 //!
 //! A relay can claim places before they exist, and pass them over before they reach a peer that answers for them. So if
-//! a relay has passed them over, the search goes on until the envelope behind them is two minutes old: the strand's
-//! node has signed that time, and the relay cannot change it. One minute is not enough. If the strand has an unused id,
-//! each other peer searches for that for a minute, and does not hold what follows before it has ended.
+//! a relay has passed them over, the search goes on until the envelope behind them is a minute old: the strand's node
+//! has signed that time, and the relay cannot change it. If the strand's node is not connected, it is two minutes: each
+//! other peer searches for an unused id of the strand for a minute, and holds what follows only then.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -92,8 +92,11 @@ impl Follower {
         let signed_ns = of_facts.or_else(|| stated_ns(&behind.bytes));
         let Some((now_ns, signed_ns)) = self.wall_ns.zip(signed_ns) else { return SEARCH_FOR };
         let age_ns = now_ns.saturating_sub(signed_ns);
-        // A node does not sign while it asks for its own strand, and waits for one search (`own_strand`).
-        let limit = if self.own_beside.is_some() { SEARCH_FOR } else { RELAYED_FOR };
+        // The strand's own node holds all that it has signed, and its answer decides. A node that asks for its own
+        // strand signs nothing meanwhile, and waits for one search (`own_strand`).
+        let asks_own_node = self.peers.contains_key(&self.originator) && !self.choice.is_relayed;
+        let is_short = asks_own_node || self.own_beside.is_some();
+        let limit = if is_short { SEARCH_FOR } else { RELAYED_FOR };
         limit.saturating_sub(Duration::from_nanos(u64::try_from(age_ns).unwrap_or(0)))
     }
 

@@ -270,6 +270,21 @@ fn a_relay_passes_over_no_place_behind_one_that_other_peers_still_search_for() {
     }
 }
 
+/// A relay that sends what follows an unused id first would make this node late otherwise.
+#[test]
+fn a_search_takes_a_minute_if_the_strands_own_node_can_answer() {
+    let mut rig = Rig::connected(0);
+    rig.follower.note_wall(NOW_NS);
+    rig.follower.handle_peer_up(rig.now, OTHER, SequenceId(9));
+    rig.effects();
+    rig.wait(2 * STALL_TIMEOUT);
+    rig.answer(OTHER, vec![dated(2, NOW_NS)]);
+    for peer in [SOURCE, OTHER] {
+        assert_eq!(count_appends(&rig.answer(peer, vec![StrandItem::End])), 0);
+    }
+    assert!(marks_missing(&rig.wait(SEARCH_FOR), 1, 1));
+}
+
 /// The node waits for little longer before it signs again.
 #[test]
 fn a_search_in_a_nodes_own_strand_takes_a_minute() {
