@@ -166,8 +166,12 @@ fn a_peer_that_lies_harms_no_strand_but_its_own() {
 const STEADY: Faults = Faults { delay_ms_max: 80, ..Faults::NONE };
 
 /// Publishes many envelopes at once, a minute after node 300 may have claimed their places. Nodes 100 and 400 do not
-/// reach each other, and node 300 can send what follows a place before other peers of node 100 have that place.
-fn publish_behind_old_claims(sim: &mut Sim) {
+/// reach each other, and node 300 can send what follows a place before other peers of node 100 have that place. If
+/// `is_gap`, these first search for an unused id of node 400 themselves.
+fn publish_behind_old_claims(sim: &mut Sim, is_gap: bool) {
+    if is_gap {
+        sim.leave_empty(OriginatorId(400));
+    }
     for _ in 0..2 {
         sim.run_for(Duration::from_secs(5));
         sim.publish(8, Duration::from_secs(1));
@@ -202,7 +206,7 @@ fn a_hostile_node_hides_nothing_and_stops_no_other_one() {
         sim.publish(12, Duration::from_secs(30));
         sim.run_for(Duration::from_secs(60));
         if is_steady {
-            publish_behind_old_claims(&mut sim);
+            publish_behind_old_claims(&mut sim, seed % 8 == 6);
         }
         sim.assert_invariants();
         sim.settle_hostile();

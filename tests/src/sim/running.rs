@@ -329,6 +329,15 @@ impl Sim {
         self.wake_streams(node, node);
     }
 
+    /// Leaves the next place of a node's own strand empty.
+    pub fn leave_empty(&mut self, node: OriginatorId) {
+        let next = self.nodes[&node].head(node).next();
+        let reason = SkipReason::Void;
+        let skip = Change::Skip { originator: node, from: next, through: next, reason };
+        self.node(node).store.commit(&[skip]).unwrap();
+        self.wake_streams(node, node);
+    }
+
     pub(super) fn crash(&mut self, id: OriginatorId) {
         for originator in self.followed_by(id) {
             let following = self.node(id).following.get_mut(&originator).unwrap();
