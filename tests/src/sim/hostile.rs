@@ -41,11 +41,17 @@ pub enum Behaviour {
     BadSignatures,
     /// Bytes that are not an envelope.
     Garbage,
+    /// Claims about places of other nodes' strands long before these are signed.
+    EarlyClaims,
+    /// Places of other nodes' strands that it leaves out, and sends what follows them.
+    LeftOutPlaces,
+    /// Answers to searches in other nodes' strands as if it held nothing.
+    EmptyAnswers,
 }
 
 impl Behaviour {
     /// All behaviours.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::WrongTimes,
         Self::Oversized,
         Self::WrongFees,
@@ -57,6 +63,9 @@ impl Behaviour {
         Self::EmptyClaims,
         Self::BadSignatures,
         Self::Garbage,
+        Self::EarlyClaims,
+        Self::LeftOutPlaces,
+        Self::EmptyAnswers,
     ];
 }
 
@@ -69,7 +78,7 @@ const INVENTED: u32 = 300;
 #[derive(Debug, Clone)]
 pub(super) struct Hostility {
     on: BTreeSet<Behaviour>,
-    seed: u64,
+    pub(super) seed: u64,
 }
 
 impl Hostility {
@@ -130,6 +139,7 @@ impl Hostility {
             let sequence = sequence_of(&bytes);
             let bytes = match originator {
                 LIAR => self.own(follower, request, sequence),
+                _ if self.leaves_out(originator, sequence) => None,
                 _ => Some(bytes),
             };
             items.extend(bytes.map(StrandItem::Envelope));
@@ -171,7 +181,7 @@ impl Hostility {
     pub(super) fn clock(&self, heads: Vec<EnvelopeId>) -> Cursor {
         let claim = |head: EnvelopeId| match self.does(Behaviour::EmptyClaims) {
             true => EnvelopeId { sequence: SequenceId::MAX, ..head },
-            false => head,
+            false => self.early_claim(head),
         };
         let invented = if self.does(Behaviour::InventedOriginators) { INVENTED } else { 0 };
         let invented = (0..invented)

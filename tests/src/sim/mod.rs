@@ -15,6 +15,7 @@ mod liveness;
 mod members;
 mod node;
 mod reference;
+mod relaying;
 mod running;
 mod scripted;
 mod serving;

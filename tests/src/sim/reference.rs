@@ -108,6 +108,9 @@ impl Sim {
 
     /// Returns what a node orders at a place of its own strand.
     pub(super) fn own_version(&self, node: OriginatorId, place: SequenceId) -> Version {
+        if let Some(tens) = self.dated.get(&(node, place)) {
+            return Version::Dated(*tens);
+        }
         let habits = self.reference.get(&node).filter(|_| node.is_node());
         let is_lax = habits.is_some_and(|it| it.contains(&ReferenceHabit::KnowsFewerRules));
         match place.0 % 8 {

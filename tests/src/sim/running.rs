@@ -148,10 +148,14 @@ impl Sim {
             return [head].into_iter().collect();
         };
         let clock = hostility.clock(vec![head]);
+        let claims_early = hostility.claims_early(head);
         for behaviour in [Behaviour::EmptyClaims, Behaviour::InventedOriginators] {
             if self.hostility.as_ref().is_some_and(|it| it.does(behaviour)) {
                 self.meet(behaviour);
             }
+        }
+        if claims_early {
+            self.meet(Behaviour::EarlyClaims);
         }
         clock
     }
@@ -312,6 +316,7 @@ impl Sim {
             let reason = SkipReason::Void;
             Change::Skip { originator: node, from: next, through: next, reason }
         } else {
+            self.date(node, next);
             let entry = own_entry(node, next, self.own_version(node, next));
             self.acknowledged.entry(node).or_default().insert(next, entry.bytes.clone());
             Change::Append(entry)
@@ -321,6 +326,15 @@ impl Sim {
         if node == LIAR {
             self.note_own_place(next);
         }
+        self.wake_streams(node, node);
+    }
+
+    /// Leaves the next place of a node's own strand empty.
+    pub fn leave_empty(&mut self, node: OriginatorId) {
+        let next = self.nodes[&node].head(node).next();
+        let reason = SkipReason::Void;
+        let skip = Change::Skip { originator: node, from: next, through: next, reason };
+        self.node(node).store.commit(&[skip]).unwrap();
         self.wake_streams(node, node);
     }
 
@@ -364,6 +378,7 @@ pub(super) fn own_entry(node: OriginatorId, sequence: SequenceId, version: Versi
     let bytes = envelope(node, sequence, version);
     let entry = judge(node, node, &bytes).expect("made as it should be");
     assert_eq!(entry.id, EnvelopeId::new(node, sequence));
-    assert_eq!(entry.validity == Validity::Valid, version == Version::True);
+    let is_true = matches!(version, Version::True | Version::Dated(_));
+    assert_eq!(entry.validity == Validity::Valid, is_true);
     entry
 }

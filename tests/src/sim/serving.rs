@@ -59,6 +59,9 @@ impl Sim {
             let prefix = self.prefix(path, originator, reached, signed);
             items.splice(0..0, prefix.map(|it| StrandItem::Prefix(Box::new(it))));
         }
+        if self.denies(path, want, &items) {
+            (items, reached) = (Vec::new(), reached.max(through));
+        }
         if path.server == LIAR && self.faults.lies {
             items = twist(items, originator, position, request, &mut self.rng);
         }

@@ -79,13 +79,19 @@ impl Sim {
 
     fn check(&mut self, id: OriginatorId, originator: OriginatorId, incoming: Incoming) {
         let now = self.now;
+        let wall_ns = self.now_ns() + self.nodes[&id].clock_offset_ns;
         match incoming {
             Incoming::Verify(WantResponse { peer, request, items }) => {
                 let absences = self.nodes[&id].absences_of(originator);
                 let check = |bytes| judge_by(&absences, originator, id, &bytes);
                 let items: Vec<_> = items.into_iter().map(|item| item.map(check)).collect();
-                let following = self.node(id).following.get_mut(&originator).unwrap();
-                following.follower.handle_response(now, WantResponse { peer, request, items });
+                let follower = &mut self.node(id).following.get_mut(&originator).unwrap().follower;
+                let before = follower.searches();
+                follower.note_wall(wall_ns);
+                follower.handle_response(now, WantResponse { peer, request, items });
+                if follower.searches() > before {
+                    self.note_search(id, peer, originator);
+                }
             }
             Incoming::Judge(judge, response) => {
                 let run = self.judge_run(id, originator, *judge, &response);
@@ -94,6 +100,7 @@ impl Sim {
                 match run {
                     Some(run) => {
                         let of_run = response.items.len() as u64;
+                        following.follower.note_wall(wall_ns);
                         following.ahead.accept(now, &mut following.follower, response, run);
                         let ahead = following.follower.accepted().0 - verified.0;
                         assert!(ahead < AHEAD_MAX + of_run, "{id}: {ahead} of {originator}");

@@ -23,6 +23,8 @@ pub(super) const START_NS: i64 = 1_750_000_000_000_000_000;
 pub(super) enum Version {
     /// The true statement.
     True,
+    /// The true statement, signed after so many tens of seconds of the run.
+    Dated(u32),
     /// Something else, just as well formed: a second statement for the same place.
     Other,
     /// It costs too much.
@@ -195,6 +197,10 @@ fn make(originator: OriginatorId, sequence: SequenceId, version: Version) -> Byt
     let originator_ns = match version {
         Version::Future => FUTURE_NS,
         Version::Past => START_NS - 3_600_000_000_000,
+        Version::Dated(tens) => {
+            let step_ns = i64::try_from(sequence.0).unwrap() * STEP_NS;
+            START_NS + i64::from(tens) * TEN_SECONDS_NS + step_ns
+        }
         _ => START_NS + i64::try_from(sequence.0).unwrap() * STEP_NS,
     };
     let second = u64::try_from(originator_ns / 1_000_000_000).unwrap();
@@ -231,7 +237,9 @@ fn of_no_key(signature: &Bytes) -> Bytes {
     changed.into_iter().find(belongs_to_none).expect("half of all points are not on the curve")
 }
 
-/// Time between two envelopes of a strand.
+/// Time between two envelopes of a strand. The first hundred fit into ten seconds, so that dated ones ascend.
 const STEP_NS: i64 = 100_000_000;
+/// The unit of [`Version::Dated`]: so coarse that runs share most envelopes, whose signatures take most of the time.
+const TEN_SECONDS_NS: i64 = 10_000_000_000;
 /// Some day in the year 2100.
 const FUTURE_NS: i64 = 4_110_000_000_000_000_000;

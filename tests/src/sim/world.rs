@@ -80,6 +80,10 @@ pub struct Sim {
     pub(super) reference: ReferenceHabits,
     /// The envelopes of its own strand that each node has acknowledged.
     pub(super) acknowledged: BTreeMap<OriginatorId, BTreeMap<SequenceId, Bytes>>,
+    /// Honest nodes sign the time at which they sign.
+    pub(super) has_dates: bool,
+    /// The tens of seconds of the run after which a place was signed, if it has that time.
+    pub(super) dated: BTreeMap<(OriginatorId, SequenceId), u32>,
     /// The behaviours that honest nodes have met on the way.
     pub(super) met: BTreeMap<Behaviour, u64>,
     /// Peers that a node has asked for parts of a backlog.
@@ -105,7 +109,7 @@ impl Sim {
     pub fn hostile(seed: u64, faults: Faults) -> Self {
         let mut sim = Self::of(seed, faults, members(5));
         sim.hostility = Some(Hostility::of_seed(seed));
-        sim.has_liar = true;
+        (sim.has_liar, sim.has_dates) = (true, true);
         for node in sim.honest() {
             sim.node(node).keeps_evidence = true;
             for rate in rates() {
@@ -148,6 +152,8 @@ impl Sim {
             script: None,
             reference: ReferenceHabits::new(),
             acknowledged: BTreeMap::new(),
+            has_dates: false,
+            dated: BTreeMap::new(),
             met: BTreeMap::new(),
             sharers: BTreeMap::new(),
         };
@@ -267,6 +273,14 @@ impl Sim {
     pub(super) fn now_ns(&self) -> i64 {
         let elapsed = self.now.duration_since(self.started).as_nanos();
         START_NS + i64::try_from(elapsed).unwrap()
+    }
+
+    /// Gives the place that an honest node signs now this time, if the network has dates.
+    pub(super) fn date(&mut self, node: OriginatorId, place: SequenceId) {
+        if self.has_dates && node != LIAR {
+            let elapsed_s = self.now.duration_since(self.started).as_secs();
+            self.dated.insert((node, place), u32::try_from(elapsed_s / 10).unwrap());
+        }
     }
 
     pub(super) fn node(&mut self, id: OriginatorId) -> &mut Node {

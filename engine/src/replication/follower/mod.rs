@@ -8,9 +8,10 @@
 //! and only places that no peer has shown for [`SEARCH_FOR`] are marked missing, provided that at
 //! least one peer has answered, and that peers do not go on sending the range. If every connected
 //! peer has answered, this time counts from the first claim of what follows, by the peer that has
-//! passed the places over, and for a relay also from the time of the envelope that follows: many
-//! such gaps do not add up to hours. One claim is believed: the strand's own node may say that the
-//! retention of its envelopes ran out, since no other node needs to keep what that node dropped.
+//! passed the places over: many such gaps do not add up to hours. If that is a relay, the search
+//! also lasts until the envelope that follows is one or two minutes old. One claim is believed: the
+//! strand's own node may say that the retention of its envelopes ran out, since no other node needs
+//! to keep what that node dropped.
 
 mod choice;
 mod claims;

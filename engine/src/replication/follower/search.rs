@@ -10,6 +10,10 @@ use super::parts::ReceivedTotal;
 
 /// Duration of a gap search. Specified (`docs/protocol/replication.md`, Gaps).
 pub(super) const SEARCH_FOR: Duration = Duration::from_secs(60);
+/// Time that other peers have, from the signature of an envelope on, for the places before it that a relay has left
+/// out, if the strand's own node is not connected. Specified (same page): each of them may first have to search for
+/// places further down itself.
+pub(super) const RELAYED_FOR: Duration = Duration::from_secs(120);
 /// Pause before a peer that did not have the missing range is asked again, and the shortest rest of a search after
 /// this node was too busy to check the answers of peers, or after a peer has come or gone. A guess: several attempts
 /// fit into one search.

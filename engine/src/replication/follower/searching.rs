@@ -17,8 +17,9 @@
 //! if the strand's own node has passed them over, which harms only its own strand, and a minute if a relay has.
 //!
 //! A relay can claim places before they exist, and pass them over before they reach a peer that answers for them. So if
-//! a relay has passed them over, the minute counts from the time of the envelope behind them at the earliest: the
-//! strand's node has signed that, and the relay cannot change it.
+//! a relay has passed them over, the search goes on until the envelope behind them is a minute old: the strand's node
+//! has signed that time, and the relay cannot change it. If the strand's node is not connected, it is two minutes: each
+//! other peer searches for an unused id of the strand for a minute, and holds what follows only then.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -28,7 +29,8 @@ use hawser_storage::{LogEntry, SkipReason};
 
 use super::parts::ReceivedTotal;
 use super::search::{
-    IN_TURNS_FROM, PlaceSearch, SEARCH_AGAIN_AFTER, SEARCH_EVERY, SEARCH_FOR, SearchTurns,
+    IN_TURNS_FROM, PlaceSearch, RELAYED_FOR, SEARCH_AGAIN_AFTER, SEARCH_EVERY, SEARCH_FOR,
+    SearchTurns,
 };
 use super::{Follower, PendingWrites};
 use crate::misbehavior::stated_ns;
@@ -55,12 +57,13 @@ impl Follower {
                 let claimed_at = claims.and_then(|claims| claims.since(behind.id.sequence));
                 let settles_for =
                     if from == self.originator { SEARCH_AGAIN_AFTER } else { SEARCH_FOR };
+                let rest = self.rest_for_peers(from, behind);
                 self.search = Some(PlaceSearch {
                     through,
                     left_out_by: from,
-                    until: now + SEARCH_FOR,
+                    until: now + rest.max(SEARCH_FOR),
                     due: (claimed_at.unwrap_or(now) + SEARCH_FOR)
-                        .max(now + self.rest_of_minute(from, behind))
+                        .max(now + rest)
                         .max(self.changed_at + settles_for),
                     settles_for,
                     answered_by: BTreeSet::new(),
@@ -78,18 +81,23 @@ impl Follower {
         }
     }
 
-    /// Returns the rest of the minute that other peers have had for the places before `behind` since it was signed, if
-    /// a relay has sent it; all of it if the time is not known. The strand's own node chooses the times that it signs.
-    fn rest_of_minute(&self, from: OriginatorId, behind: &LogEntry) -> Duration {
+    /// Returns the rest of the time that other peers have for the places before `behind` since it was signed, if a
+    /// relay has sent it; a minute if its time is not known. The strand's own node chooses the times that it signs.
+    fn rest_for_peers(&self, from: OriginatorId, behind: &LogEntry) -> Duration {
         if from == self.originator {
             return Duration::ZERO;
         }
         let of_facts = behind.facts.as_ref().map(|facts| facts.originator_ns);
         // Most envelopes that break a rule have no facts.
         let signed_ns = of_facts.or_else(|| stated_ns(&behind.bytes));
-        let times = self.wall_ns.zip(signed_ns);
-        let age_ns = times.map_or(0, |(now_ns, signed_ns)| now_ns.saturating_sub(signed_ns));
-        SEARCH_FOR.saturating_sub(Duration::from_nanos(u64::try_from(age_ns).unwrap_or(0)))
+        let Some((now_ns, signed_ns)) = self.wall_ns.zip(signed_ns) else { return SEARCH_FOR };
+        let age_ns = now_ns.saturating_sub(signed_ns);
+        // The strand's own node holds all that it has signed, and its answer decides. A node that asks for its own
+        // strand signs nothing meanwhile, and waits for one search (`own_strand`).
+        let asks_own_node = self.peers.contains_key(&self.originator) && !self.choice.is_relayed;
+        let is_short = asks_own_node || self.own_beside.is_some();
+        let limit = if is_short { SEARCH_FOR } else { RELAYED_FOR };
+        limit.saturating_sub(Duration::from_nanos(u64::try_from(age_ns).unwrap_or(0)))
     }
 
     /// Sets the time at which each peer is asked for the places of a search that begins.

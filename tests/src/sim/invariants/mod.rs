@@ -10,6 +10,7 @@ mod evidence_verifies;
 mod liar_named;
 mod no_gap;
 mod no_honest_guilty;
+mod none_passed_over;
 mod nothing_acknowledged_lost;
 mod nothing_forged;
 mod readable;

@@ -132,16 +132,18 @@ fn end_search(rig: &mut Rig, silent: Option<OriginatorId>) {
 }
 
 const MINUTE_NS: i64 = 60_000_000_000;
+/// A time after which other peers have had long enough for what a relay leaves out.
+const LONG_AGO_NS: i64 = NOW_NS - 2 * MINUTE_NS;
 
-/// Lets the source pass over the place before `place`, up to the end of the search for it. The envelope at `place` is a
-/// minute old.
+/// Lets the source pass over the place before `place`, up to the end of the search for it. The envelope at `place` is
+/// two minutes old.
 fn pass_over(rig: &mut Rig, place: u64, silent: Option<OriginatorId>) {
     let source = rig.follower.source().unwrap();
     rig.follower.note_wall(NOW_NS);
-    rig.answer(source, vec![dated(place, NOW_NS - MINUTE_NS)]);
+    rig.answer(source, vec![dated(place, LONG_AGO_NS)]);
     assert!(rig.follower.is_searching(), "{place}");
     end_search(rig, silent);
-    rig.answer(source, vec![dated(place, NOW_NS - MINUTE_NS)]);
+    rig.answer(source, vec![dated(place, LONG_AGO_NS)]);
     assert_eq!(rig.follower.accepted(), SequenceId(place));
 }
 
@@ -221,8 +223,8 @@ fn invalid(sequence: u64, originator_ns: i64) -> StrandItem<VerifyResult> {
 /// moment after it has answered.
 #[test]
 fn a_relay_passes_over_no_place_that_other_peers_may_be_about_to_get() {
-    let young = [NOW_NS, NOW_NS + 1, NOW_NS - MINUTE_NS + 1].map(|ns| vec![dated(3, ns)]);
-    let no_facts = [envelopes([3]), vec![invalid(3, NOW_NS - MINUTE_NS + 1)]];
+    let young = [NOW_NS, NOW_NS + 1, LONG_AGO_NS + 1].map(|ns| vec![dated(3, ns)]);
+    let no_facts = [envelopes([3]), vec![invalid(3, LONG_AGO_NS + 1)]];
     for behind in young.into_iter().chain(no_facts) {
         let mut rig = claimed_long_ago(OTHER, &[THIRD]);
         rig.answer(OTHER, behind);
@@ -240,12 +242,60 @@ fn a_relay_passes_over_no_place_that_other_peers_may_be_about_to_get() {
     assert_eq!(count_appends(&rig.wait(SEARCH_AGAIN_AFTER)), 0);
     assert!(rig.answer(THIRD, envelopes([2])).contains(&appends([2])));
 
-    for behind in [dated(3, NOW_NS - MINUTE_NS), invalid(3, NOW_NS - MINUTE_NS)] {
+    for behind in [dated(3, LONG_AGO_NS), invalid(3, LONG_AGO_NS)] {
         let mut rig = claimed_long_ago(OTHER, &[THIRD]);
         rig.answer(OTHER, vec![behind]);
         rig.answer(OTHER, vec![StrandItem::End]);
         assert!(marks_missing(&rig.answer(THIRD, vec![StrandItem::End]), 2, 2));
     }
+}
+
+/// Place 2 was not used, and the other peer has to search for it for a minute before it takes place 3. The relay does
+/// not wait for that, or waits until it is almost over.
+#[test]
+fn a_relay_passes_over_no_place_behind_one_that_other_peers_still_search_for() {
+    for age_s in [0, 60] {
+        let mut rig = claimed_long_ago(OTHER, &[THIRD]);
+        rig.answer(OTHER, vec![dated(4, NOW_NS - age_s * 1_000_000_000)]);
+        for _ in 0..=6 - age_s / 10 {
+            for peer in [OTHER, THIRD] {
+                rig.answer(peer, vec![StrandItem::End]);
+            }
+            assert_eq!(count_appends(&rig.wait(SEARCH_AGAIN_AFTER)), 0, "{age_s} s");
+        }
+        rig.answer(THIRD, envelopes([3]));
+        let effects = rig.wait(SEARCH_FOR);
+        assert!(marks_missing(&effects, 2, 2), "only the unused one: {effects:?}");
+        assert!(rig.answer(OTHER, envelopes([3])).contains(&appends([3])));
+    }
+}
+
+/// A relay that sends what follows an unused id first would make this node late otherwise.
+#[test]
+fn a_search_takes_a_minute_if_the_strands_own_node_can_answer() {
+    let mut rig = Rig::connected(0);
+    rig.follower.note_wall(NOW_NS);
+    rig.follower.handle_peer_up(rig.now, OTHER, SequenceId(9));
+    rig.effects();
+    rig.wait(2 * STALL_TIMEOUT);
+    rig.answer(OTHER, vec![dated(2, NOW_NS)]);
+    for peer in [SOURCE, OTHER] {
+        assert_eq!(count_appends(&rig.answer(peer, vec![StrandItem::End])), 0);
+    }
+    assert!(marks_missing(&rig.wait(SEARCH_FOR), 1, 1));
+}
+
+/// The node waits for little longer before it signs again.
+#[test]
+fn a_search_in_a_nodes_own_strand_takes_a_minute() {
+    let mut rig = Rig::new(0);
+    let follower = Follower::new(SOURCE, SequenceId(0), [], rig.now).with_source(OTHER);
+    rig.follower = follower.reporting_finds([OTHER].into());
+    rig.follower.note_wall(NOW_NS);
+    rig.up(OTHER);
+    rig.answer(OTHER, vec![dated(3, NOW_NS)]);
+    rig.answer(OTHER, vec![StrandItem::End]);
+    assert!(marks_missing(&rig.wait(SEARCH_FOR), 1, 2));
 }
 
 /// A peer that breaks a rule may connect again, as one whose connection was lost.

@@ -1,0 +1,76 @@
+//! A hostile node as a relay: what it claims of other nodes' strands, and what it leaves out of them.
+//!
+//! It leaves a place out for all peers and at all times. Otherwise a place of a node that is gone, which only the
+//! hostile one holds, could reach one honest node so late that the others have just asked that one in vain.
+
+use bytes::Bytes;
+use hawser_engine::replication::{StrandItem, Want};
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+
+use super::hostile::{Behaviour, Hostility};
+use super::members::LIAR;
+use super::wire::Path;
+use super::world::Sim;
+
+/// The place that it claims from the beginning: about as many as a strand has at the end of a run.
+const EARLY_HEAD: SequenceId = SequenceId(28);
+/// It leaves out one place of this number.
+const LEFT_OUT_ONE_IN: u64 = 3;
+
+impl Hostility {
+    /// Returns its claim about a strand of which it holds the places up to `head`.
+    pub(super) fn early_claim(&self, head: EnvelopeId) -> EnvelopeId {
+        match self.claims_early(head) {
+            true => EnvelopeId { sequence: EARLY_HEAD, ..head },
+            false => head,
+        }
+    }
+
+    /// Returns true if it claims more of this strand than these places, which are all that it holds.
+    pub(super) fn claims_early(&self, head: EnvelopeId) -> bool {
+        let is_early = head.originator != LIAR && head.sequence < EARLY_HEAD;
+        is_early && self.does(Behaviour::EarlyClaims)
+    }
+
+    /// Returns true if it sends this place of another node's strand to no peer.
+    pub(super) fn leaves_out(&self, originator: OriginatorId, sequence: SequenceId) -> bool {
+        let number = self.seed.wrapping_add(u64::from(originator.0 / 100) + sequence.0);
+        let is_chosen = originator != LIAR && number.is_multiple_of(LEFT_OUT_ONE_IN);
+        is_chosen && self.does(Behaviour::LeftOutPlaces)
+    }
+}
+
+impl Sim {
+    /// Returns true if node 300 answers a want for a part of another node's strand as if it held none of the next
+    /// places, which are these.
+    pub(super) fn denies(&mut self, path: Path, want: Want, held: &[StrandItem<Bytes>]) -> bool {
+        let does = |it: &Hostility| it.does(Behaviour::EmptyAnswers);
+        let is_relay = path.server == LIAR && want.originator != LIAR;
+        if !is_relay || want.up_to.is_none() || !self.hostility.as_ref().is_some_and(does) {
+            return false;
+        }
+        let following = self.nodes[&path.follower].following.get(&want.originator);
+        let is_searched = following.is_some_and(|it| it.follower.is_searching());
+        if is_searched && held.iter().any(|item| matches!(item, StrandItem::Envelope(_))) {
+            self.meet(Behaviour::EmptyAnswers);
+        }
+        true
+    }
+
+    /// Notes that a node has begun to search for places that `from` has left out. Counts those that node 300 keeps to
+    /// itself, and that their own node has acknowledged.
+    pub(super) fn note_search(
+        &mut self,
+        node: OriginatorId,
+        from: OriginatorId,
+        originator: OriginatorId,
+    ) {
+        let next = self.nodes[&node].following[&originator].follower.accepted().next();
+        let keeps = |it: &Hostility| it.leaves_out(originator, next);
+        let is_kept = from == LIAR && self.hostility.as_ref().is_some_and(keeps);
+        let of_strand = self.acknowledged.get(&originator);
+        if is_kept && of_strand.is_some_and(|places| places.contains_key(&next)) {
+            self.meet(Behaviour::LeftOutPlaces);
+        }
+    }
+}
