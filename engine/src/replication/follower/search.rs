@@ -44,6 +44,9 @@ pub(super) struct PlaceSearch {
     pub(super) due: Instant,
     /// Time after a peer has come or gone before which it does not end so.
     pub(super) settles_for: Duration,
+    /// The time before which it does not end at all if the strand's own node goes before it has answered. It has no
+    /// effect otherwise.
+    pub(super) alone_until: Instant,
     /// The peers whose last want was answered: they have sent what they hold of the range.
     pub(super) answered_by: BTreeSet<OriginatorId>,
     /// At least one peer has answered that it does not hold them. Without an answer nothing is marked

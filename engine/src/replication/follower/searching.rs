@@ -19,7 +19,8 @@
 //! A relay can claim places before they exist, and pass them over before they reach a peer that answers for them. So if
 //! a relay has passed them over, the search goes on until the envelope behind them is a minute old: the strand's node
 //! has signed that time, and the relay cannot change it. If the strand's node is not connected, it is two minutes: each
-//! other peer searches for an unused id of the strand for a minute, and holds what follows only then.
+//! other peer searches for an unused id of the strand for a minute, and holds what follows only then. The same holds if
+//! the connection is lost before that node has answered: until it is noticed, a broken one looks like any other.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -57,7 +58,14 @@ impl Follower {
                 let claimed_at = claims.and_then(|claims| claims.since(behind.id.sequence));
                 let settles_for =
                     if from == self.originator { SEARCH_AGAIN_AFTER } else { SEARCH_FOR };
-                let rest = self.rest_for_peers(from, behind);
+                // A node that asks for its own strand signs nothing meanwhile, and waits for one search (`own_strand`).
+                let limit = if self.own_beside.is_some() { SEARCH_FOR } else { RELAYED_FOR };
+                let alone = self.rest_for_peers(from, behind, limit);
+                let rest = if self.asks_own_node() {
+                    self.rest_for_peers(from, behind, SEARCH_FOR)
+                } else {
+                    alone
+                };
                 self.search = Some(PlaceSearch {
                     through,
                     left_out_by: from,
@@ -66,6 +74,7 @@ impl Follower {
                         .max(now + rest)
                         .max(self.changed_at + settles_for),
                     settles_for,
+                    alone_until: now + alone,
                     answered_by: BTreeSet::new(),
                     answered: false,
                     found: ReceivedTotal::default(),
@@ -81,9 +90,15 @@ impl Follower {
         }
     }
 
-    /// Returns the rest of the time that other peers have for the places before `behind` since it was signed, if a
-    /// relay has sent it; a minute if its time is not known. The strand's own node chooses the times that it signs.
-    fn rest_for_peers(&self, from: OriginatorId, behind: &LogEntry) -> Duration {
+    /// True if the strand's own node is asked in a search. It holds all that it has signed, so its answer decides.
+    fn asks_own_node(&self) -> bool {
+        self.peers.contains_key(&self.originator) && !self.choice.is_relayed
+    }
+
+    /// Returns the rest of `limit`, the time that other peers have for the places before `behind` since it was signed,
+    /// if a relay has sent it; a minute if its time is not known. The strand's own node chooses the times that it
+    /// signs.
+    fn rest_for_peers(&self, from: OriginatorId, behind: &LogEntry, limit: Duration) -> Duration {
         if from == self.originator {
             return Duration::ZERO;
         }
@@ -92,11 +107,6 @@ impl Follower {
         let signed_ns = of_facts.or_else(|| stated_ns(&behind.bytes));
         let Some((now_ns, signed_ns)) = self.wall_ns.zip(signed_ns) else { return SEARCH_FOR };
         let age_ns = now_ns.saturating_sub(signed_ns);
-        // The strand's own node holds all that it has signed, and its answer decides. A node that asks for its own
-        // strand signs nothing meanwhile, and waits for one search (`own_strand`).
-        let asks_own_node = self.peers.contains_key(&self.originator) && !self.choice.is_relayed;
-        let is_short = asks_own_node || self.own_beside.is_some();
-        let limit = if is_short { SEARCH_FOR } else { RELAYED_FOR };
         limit.saturating_sub(Duration::from_nanos(u64::try_from(age_ns).unwrap_or(0)))
     }
 
@@ -171,6 +181,21 @@ impl Follower {
         self.changed_at = now;
         if let Some(search) = &mut self.search {
             search.due = search.due.max(now + search.settles_for);
+        }
+        self.wait_without_own_node();
+    }
+
+    /// Gives other peers more time for the places of the search if the strand's own node is not asked any more and has
+    /// not answered.
+    pub(super) fn wait_without_own_node(&mut self) {
+        if self.asks_own_node() {
+            return;
+        }
+        if let Some(search) = &mut self.search
+            && !search.answered_by.contains(&self.originator)
+        {
+            search.until = search.until.max(search.alone_until);
+            search.due = search.due.max(search.alone_until);
         }
     }
 

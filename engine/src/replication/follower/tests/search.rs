@@ -285,6 +285,33 @@ fn a_search_takes_a_minute_if_the_strands_own_node_can_answer() {
     assert!(marks_missing(&rig.wait(SEARCH_FOR), 1, 1));
 }
 
+/// A link that breaks is noticed some seconds later. The relay may have begun the search meanwhile.
+#[test]
+fn a_search_takes_two_minutes_if_the_strands_own_node_goes_without_an_answer() {
+    for (has_answered, has_left) in [(false, false), (false, true), (true, false)] {
+        let mut rig = Rig::connected(0);
+        rig.follower.note_wall(NOW_NS);
+        rig.follower.handle_peer_up(rig.now, OTHER, SequenceId(9));
+        rig.effects();
+        rig.wait(2 * STALL_TIMEOUT);
+        rig.answer(OTHER, vec![dated(2, NOW_NS)]);
+        rig.answer(OTHER, vec![StrandItem::End]);
+        if has_answered {
+            rig.answer(SOURCE, vec![StrandItem::End]);
+        }
+        if has_left {
+            rig.follower.handle_membership(rig.now, false);
+            rig.effects();
+        } else {
+            rig.down(SOURCE);
+        }
+        assert_eq!(marks_missing(&rig.wait(SEARCH_FOR), 1, 1), has_answered);
+        if !has_answered {
+            assert!(marks_missing(&rig.wait(SEARCH_FOR), 1, 1));
+        }
+    }
+}
+
 /// The node waits for little longer before it signs again.
 #[test]
 fn a_search_in_a_nodes_own_strand_takes_a_minute() {
