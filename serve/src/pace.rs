@@ -8,9 +8,10 @@
 //! connections take less than [`SHARE_DIVISOR`] allows, the multiple falls, too: they are not the reason.
 //!
 //! A flood that waits for answers, or whose socket is full, then needs few cores itself. All connections and calls of
-//! an address rest together, so a caller gains nothing by many of them, or by connecting again and again. However late
-//! publishers are, an address has a 25th of a core: more than streams, or a few queries, need. A caller with few calls
-//! does not notice: up to [`CREDIT_NS`] of rest are free after a pause.
+//! an address rest together, so a caller gains nothing by some tens of them, or by connecting again and again. However
+//! late publishers are, an address has a 25th of a core: more than streams, or a few queries, need. It has more if one
+//! turn of each of its connections and calls, in every [`REST_MAX_NS`], takes more: no rest is longer. A caller with
+//! few calls does not notice: up to [`CREDIT_NS`] of rest are free after a pause.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -341,14 +342,14 @@ mod tests {
 
     #[test]
     fn a_caller_of_few_calls_has_credit_and_a_rest_is_bounded() {
-        let connection = NextTurn::default();
+        let address = NextTurn::default();
         let now_ns = 1_000 * MS;
-        connection.put_off(now_ns, CREDIT_NS);
-        assert_eq!(connection.after(now_ns), None);
-        connection.put_off(now_ns, MS);
-        assert_eq!(connection.after(now_ns), Some(now_ns + MS));
-        connection.put_off(now_ns, u64::MAX);
-        assert_eq!(connection.after(now_ns), Some(now_ns + REST_MAX_NS));
-        assert_eq!(connection.after(now_ns + REST_MAX_NS), None);
+        address.put_off(now_ns, CREDIT_NS);
+        assert_eq!(address.after(now_ns), None);
+        address.put_off(now_ns, MS);
+        assert_eq!(address.after(now_ns), Some(now_ns + MS));
+        address.put_off(now_ns, u64::MAX);
+        assert_eq!(address.after(now_ns), Some(now_ns + REST_MAX_NS));
+        assert_eq!(address.after(now_ns + REST_MAX_NS), None);
     }
 }

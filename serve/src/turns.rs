@@ -36,7 +36,7 @@ const TURN_CHARGE_MAX: Duration = Duration::from_micros(100);
 /// Largest number of turns in a row that a task leaves to paid tasks before it runs. Bounds the delay that paying
 /// callers can cause to other callers, and the cost of a deferred task. A guess.
 const DEFERRED_MAX: u8 = 4;
-/// The longest time of a turn for which its connection rests: a longer turn was interrupted by other threads, mostly.
+/// The longest time of a turn for which its address rests: a longer turn was interrupted by other threads, mostly.
 /// A guess.
 const REST_FOR_MAX: Duration = Duration::from_micros(500);
 /// Number of unpaid turns in a row after which a connection is no publisher's any more. Bounds what a caller may do on
@@ -119,7 +119,7 @@ impl PaidTime {
         self.place.load(Ordering::Relaxed) != EXEMPT
     }
 
-    /// Returns the end of the connection's rest, or `None` if it may have a turn.
+    /// Returns the end of the address's rest, or `None` if it may have a turn.
     fn rests_until(&self) -> Option<Instant> {
         let pace = &self.turns.pace;
         if !pace.is_slow() || self.is_publishers() || !self.may_rest() {
@@ -210,7 +210,7 @@ pub(crate) async fn without_rest<F: Future>(wait: F) -> F::Output {
     .await
 }
 
-/// The turns of a task, of those that are not paid, that come after the rest of its connection.
+/// The turns of a task, of those that are not paid, that come after the rest of its address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum RestingTurns {
     All,
@@ -236,7 +236,7 @@ pub(crate) fn call_in_turn<F: Future>(
 }
 
 /// Runs the task of a publish in its turn, without rests. It may hold a part of what all publishes share, and nothing
-/// is paid for before it has ended. Its turns cause rests of its connection, which bounds their number.
+/// is paid for before it has ended. Its turns cause rests of its address, which bounds their number.
 pub(crate) fn publish_in_turn<F: Future>(
     account: Arc<PaidTime>,
     task: F,
