@@ -98,7 +98,12 @@ impl SearchTurns {
 impl PlaceSearch {
     /// True if no places may be marked missing yet: no peer has answered, or peers are sending the range.
     pub(super) fn goes_on(&self) -> bool {
+        !self.answered || self.is_sent()
+    }
+
+    /// True if peers are sending the range.
+    pub(super) fn is_sent(&self) -> bool {
         let ReceivedTotal { envelopes, bytes } = self.found;
-        !self.answered || envelopes >= FOUND_ENVELOPES_MIN || bytes >= FOUND_BYTES_MIN
+        envelopes >= FOUND_ENVELOPES_MIN || bytes >= FOUND_BYTES_MIN
     }
 }

@@ -237,7 +237,12 @@ impl Follower {
     pub(super) fn conclude_search(&mut self, now: Instant) {
         let Some(search) = &mut self.search else { return };
         if search.goes_on() {
-            (search.until, search.found) = (now + SEARCH_FOR, ReceivedTotal::default());
+            search.until = now + SEARCH_FOR;
+            if search.is_sent() {
+                // A peer that has sent all that it holds may be getting the rest itself.
+                search.due = search.due.max(search.until);
+            }
+            search.found = ReceivedTotal::default();
             return;
         }
         let (from, through) = (self.accepted.next(), search.through);

@@ -39,6 +39,26 @@ fn nothing_is_marked_missing_of_a_range_that_a_peer_is_sending() {
     assert!(!rig.follower.is_searching());
 }
 
+/// The peer has fewer places than are missing, and gets the others meanwhile. It says each time that it holds no more.
+#[test]
+fn nothing_is_marked_missing_of_a_range_of_which_a_peer_sends_more_each_minute() {
+    let mut rig = searching(6_000);
+    for first in [1, 2_001] {
+        rig.answer(OTHER, envelopes(first..first + 2_000));
+        rig.follower.handle_durable(rig.follower.accepted());
+        for _ in 0..6 {
+            for peer in [SOURCE, OTHER] {
+                rig.answer(peer, vec![StrandItem::End]);
+            }
+            let effects = rig.wait(SEARCH_AGAIN_AFTER);
+            assert_eq!(count_appends(&effects), 0, "after {first}");
+        }
+    }
+    rig.answer(OTHER, envelopes(4_001..=6_000));
+    assert_eq!(rig.follower.accepted(), SequenceId(6_000));
+    assert!(!rig.follower.is_searching());
+}
+
 #[test]
 fn a_few_long_envelopes_let_a_search_go_on_too() {
     let mut rig = searching(4);
