@@ -325,6 +325,22 @@ fn clients_of_a_proxy_are_consumers_of_their_own() {
 }
 
 #[test]
+fn connections_and_calls_of_a_client_rest_together() {
+    let budget = MemoryBudget::new(LIMIT);
+    let connection = |number| budget.connection(address(number), budget.account(None)).unwrap();
+    let proxy = budget.proxy(address(9), budget.account(None)).unwrap();
+    let call = |number| proxy.of_call(ClientAddress::from(address(number)));
+    let rest = |share: &Arc<ConnectionShare>| share.paid_time().next_turn().map(std::ptr::from_ref);
+    let first = rest(&connection(1));
+    assert!(first.is_some());
+    assert_eq!([rest(&connection(1)), rest(&call(1))], [first, first]);
+    assert_eq!(rest(&proxy), None, "its calls are many callers'");
+    // Two addresses may share a place.
+    assert!((2..6).any(|number| rest(&connection(number)) != first));
+    assert!((2..6).any(|number| rest(&call(number)) != first));
+}
+
+#[test]
 fn a_peer_that_reads_nothing_is_noticed_and_a_slow_one_is_not() {
     let budget = MemoryBudget::new(LIMIT);
     let share = budget.connection(address(1), budget.account(None)).unwrap();

@@ -104,7 +104,7 @@ impl PaidTime {
     }
 
     /// Returns the next turn of the address; `None` if turns are followed by no rests.
-    fn next_turn(&self) -> Option<&NextTurn> {
+    pub(crate) fn next_turn(&self) -> Option<&NextTurn> {
         self.turns.rests.next_turn(self.place.load(Ordering::Relaxed))
     }
 
