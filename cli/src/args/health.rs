@@ -54,19 +54,23 @@ const NODE_VARIABLES: [&str; 5] = [
     "HAWSER_DATA_DIR",
 ];
 
+/// Returns true if the environment is that of a node with settings of its own. Such a node is asked at its own address,
+/// which may be the default one, whatever the current folder holds.
+#[must_use]
+pub(crate) fn is_beside_a_node() -> bool {
+    is_of_a_node(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
+}
+
+/// Returns true for the environment of a node. `is_given` tells of each variable if it has a value.
+fn is_of_a_node(is_given: impl Fn(&str) -> bool) -> bool {
+    NODE_VARIABLES.into_iter().any(is_given)
+}
+
 impl HealthArgs {
-    /// Returns true if a flag, or a variable of the environment, tells of a node with settings of its own. Such a node
-    /// is asked at its own address, which may be the default one.
+    /// Returns true if a flag names the node that is asked, or the environment is that of a node.
     #[must_use]
     pub(crate) fn names_node(&self) -> bool {
-        let is_given = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-        self.names_node_by(is_given)
-    }
-
-    /// Does the same, for an environment in which `is_given` tells of each variable if it has a value.
-    fn names_node_by(&self, is_given: impl Fn(&str) -> bool) -> bool {
-        let by_flag = self.metrics.is_some() || self.config.is_some();
-        by_flag || NODE_VARIABLES.into_iter().any(is_given)
+        self.metrics.is_some() || self.config.is_some() || is_beside_a_node()
     }
 
     /// Returns the flags together with the environment.
@@ -84,8 +88,7 @@ mod tests {
     /// The image of the program names its data folder and no port, and a network of `hawser dev` leaves its folder
     /// when it ends.
     #[test]
-    fn a_probe_beside_a_node_asks_that_node_whatever_its_current_folder_holds() {
-        let bare = HealthArgs { purpose: HealthPurpose::Read, metrics: None, config: None };
+    fn a_data_folder_or_a_setting_of_metrics_tells_of_a_node() {
         for name in [
             "HAWSER_DATA_DIR",
             "HAWSER_CONFIG",
@@ -93,11 +96,9 @@ mod tests {
             "XMTPD_METRICS_METRICS_ADDRESS",
             "XMTPD_METRICS_METRICS_PORT",
         ] {
-            assert!(bare.names_node_by(|given| given == name), "{name}");
+            assert!(is_of_a_node(|given| given == name), "{name}");
         }
-        assert!(!bare.names_node_by(|_| false));
-        assert!(!bare.names_node_by(|given| given == "XMTPD_API_PORT"));
-        let of_flag = HealthArgs { metrics: Some("127.0.0.1:1".to_owned()), ..bare };
-        assert!(of_flag.names_node_by(|_| false));
+        assert!(!is_of_a_node(|_| false));
+        assert!(!is_of_a_node(|given| given == "XMTPD_API_PORT"));
     }
 }
