@@ -305,8 +305,8 @@ pub(crate) enum MisbehaviorCommand {
 /// `hawser misbehavior list`.
 #[derive(Debug, Args)]
 pub(crate) struct MisbehaviorListArgs {
-    /// Address of the node's metrics, `host:port` [default: that of the first node of ./hawser-dev, or else
-    /// the settings in the environment, or else 127.0.0.1:8008].
+    /// Address of the node's metrics, `host:port` [default: that of the settings in the environment, or else of the
+    /// first node of ./hawser-dev if no variable is about metrics or a data folder, or else 127.0.0.1:8008].
     #[arg(long, value_name = "ADDR")]
     pub(crate) metrics: Option<String>,
     /// List the evidence that was stored after this position.

@@ -300,9 +300,11 @@ fn commands_find_the_network_of_the_current_folder() {
     peers.env("HAWSER_DATA_DIR", place.path().join("other"));
     assert_eq!(peers.output().unwrap().status.code(), Some(4));
     // And a port of metrics, at which no node answers.
-    let mut health = asked(&["health"]);
-    health.env("XMTPD_METRICS_METRICS_PORT", free_base(0).to_string());
-    assert_eq!(health.output().unwrap().status.code(), Some(1));
+    for line in [&["health"][..], &["misbehavior", "list"]] {
+        let mut elsewhere = asked(line);
+        elsewhere.env("XMTPD_METRICS_METRICS_PORT", free_base(0).to_string());
+        assert_eq!(elsewhere.output().unwrap().status.code(), Some(1), "{line:?}");
+    }
     // A file that is named wins over the environment.
     let file = folder.join("network.json");
     other.arg("--network").arg(&file);

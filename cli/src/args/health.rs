@@ -12,7 +12,7 @@ pub(crate) struct HealthArgs {
     #[arg(long = "for", value_name = "WHAT", value_enum, default_value_t)]
     pub(crate) purpose: HealthPurpose,
     /// Address of the node's metrics, `host:port` [default: that of its settings, or else of the first node of
-    /// ./hawser-dev, or else 127.0.0.1:8008].
+    /// ./hawser-dev if no variable is about metrics or a data folder, or else 127.0.0.1:8008].
     #[arg(long, value_name = "ADDR")]
     pub(crate) metrics: Option<String>,
     /// File with the node's settings [env: HAWSER_CONFIG].
@@ -44,18 +44,33 @@ impl HealthPurpose {
     }
 }
 
-/// Variables that name the address of the metrics, or a file with settings.
-const METRICS_VARIABLES: [&str; 3] =
-    ["XMTPD_METRICS_METRICS_ADDRESS", "XMTPD_METRICS_METRICS_PORT", "HAWSER_CONFIG"];
+/// Variables that are about the metrics, or name a file with settings or the node's data folder: each is set only where
+/// a node has settings of its own.
+const NODE_VARIABLES: [&str; 5] = [
+    "XMTPD_METRICS_ENABLE",
+    "XMTPD_METRICS_METRICS_ADDRESS",
+    "XMTPD_METRICS_METRICS_PORT",
+    "HAWSER_CONFIG",
+    "HAWSER_DATA_DIR",
+];
+
+/// Returns true if the environment is that of a node with settings of its own. Such a node is asked at its own address,
+/// which may be the default one, whatever the current folder holds.
+#[must_use]
+pub(crate) fn is_beside_a_node() -> bool {
+    is_of_a_node(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
+}
+
+/// Returns true for the environment of a node. `is_given` tells of each variable if it has a value.
+fn is_of_a_node(is_given: impl Fn(&str) -> bool) -> bool {
+    NODE_VARIABLES.into_iter().any(is_given)
+}
 
 impl HealthArgs {
-    /// Returns true if a flag, or a variable of the environment, names the address of the metrics or a file with
-    /// settings.
+    /// Returns true if a flag names the node that is asked, or the environment is that of a node.
     #[must_use]
-    pub(crate) fn names_metrics(&self) -> bool {
-        let is_given = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-        let by_flag = self.metrics.is_some() || self.config.is_some();
-        by_flag || METRICS_VARIABLES.into_iter().any(is_given)
+    pub(crate) fn names_node(&self) -> bool {
+        self.metrics.is_some() || self.config.is_some() || is_beside_a_node()
     }
 
     /// Returns the flags together with the environment.
@@ -63,5 +78,27 @@ impl HealthArgs {
     pub(crate) fn sources(&self) -> SettingSources {
         let file = self.config.clone().map(|path| ("config".to_owned(), path));
         SettingSources::new(file, environment())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The image of the program names its data folder and no port, and a network of `hawser dev` leaves its folder
+    /// when it ends.
+    #[test]
+    fn a_data_folder_or_a_setting_of_metrics_tells_of_a_node() {
+        for name in [
+            "HAWSER_DATA_DIR",
+            "HAWSER_CONFIG",
+            "XMTPD_METRICS_ENABLE",
+            "XMTPD_METRICS_METRICS_ADDRESS",
+            "XMTPD_METRICS_METRICS_PORT",
+        ] {
+            assert!(is_of_a_node(|given| given == name), "{name}");
+        }
+        assert!(!is_of_a_node(|_| false));
+        assert!(!is_of_a_node(|given| given == "XMTPD_API_PORT"));
     }
 }

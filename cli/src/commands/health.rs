@@ -14,7 +14,7 @@ use crate::{client, output};
 /// When the node is not ready, or does not answer.
 pub(super) async fn run(args: HealthArgs, as_json: bool) -> Result<(), RunError> {
     // A probe with settings of its own asks that node, whatever its current folder holds.
-    let network = if args.names_metrics() { None } else { NetworkFile::of_current_folder() };
+    let network = if args.names_node() { None } else { NetworkFile::of_current_folder() };
     let named = args.metrics.as_deref();
     let address = asked_node::metrics(named, network.as_deref(), &args.sources())?;
     let purpose = args.purpose.name();
