@@ -166,7 +166,7 @@ impl Connections {
                 accepted = listener.accept() => match accepted {
                     Ok((stream, peer)) => match self.take_slot(&stream, peer) {
                         Some(slot) => {
-                            let account = self.settings.memory.account(self.runtimes.clone());
+                            let account = self.account(peer.ip());
                             let arriving = Arriving { stream, peer, slot, place: Place::default() };
                             let place = arriving.place.clone();
                             let connection = self.clone().serve(arriving, account.clone());
@@ -188,6 +188,16 @@ impl Connections {
         while let Some(ended) = open.join_next().await {
             log_panic(ended);
         }
+    }
+
+    /// Creates the account of turns of a new connection, which rests with its address from its first turn on. That of a
+    /// proxy is not its clients' address, which is known only later.
+    fn account(&self, peer: IpAddr) -> Arc<PaidTime> {
+        let account = self.settings.memory.account(self.runtimes.clone());
+        if !self.settings.trusted_proxies.contains(peer) {
+            account.rest_with(peer.into());
+        }
+        account
     }
 
     /// Takes a slot for a connection; `None` if it has to be closed.
