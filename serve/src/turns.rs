@@ -473,10 +473,10 @@ mod tests {
         Arc::new(account)
     }
 
-    /// Begins a rest of 30 ms, at least, of the account's address.
+    /// Begins a rest of 8 ms, at least, of the account's address.
     fn put_off(account: &PaidTime) {
         let now_ns = account.turns.pace.now_ns();
-        account.next_turn().unwrap().put_off(now_ns, CREDIT_NS + 30_000_000);
+        account.next_turn().unwrap().put_off(now_ns, CREDIT_NS + 8_000_000);
     }
 
     /// Flooding connections beside publishers whose tasks are late.
@@ -496,7 +496,7 @@ mod tests {
         assert_eq!(began.elapsed(), Duration::ZERO, "in virtual time");
         in_turn(flooding.clone(), async {}).await;
         let rest = began.elapsed();
-        assert!((30..40).contains(&rest.as_millis()), "{rest:?} in virtual time");
+        assert!((8..15).contains(&rest.as_millis()), "{rest:?} in virtual time");
         let began = Instant::now();
         in_turn(flooding, async {}).await;
         assert_eq!(began.elapsed(), Duration::ZERO, "the rest is over");
