@@ -42,8 +42,8 @@ const PART: u64 = 16;
 const REST_MAX: u64 = 24 * PART;
 /// The rest in nanoseconds that an address may owe without resting. A guess: some twenty calls at the largest multiple.
 pub(crate) const CREDIT_NS: u64 = 50_000_000;
-/// The longest rest in nanoseconds. Bounds the delay of each turn of a call: with 100 ms, of ten thousand streams that
-/// came back from one address beside a busy publisher, some waited for so long that they were refused.
+/// The longest rest in nanoseconds. Bounds the delay of each turn of a call, and of an answer to a closed connection. A
+/// guess: thousands of streams that come back at once must not wait for seconds.
 pub(crate) const REST_MAX_NS: u64 = 10_000_000;
 
 /// Number of places for the rests of addresses. Addresses with the same place share it. A guess: 128 KiB, and a flood

@@ -71,7 +71,7 @@ async fn threads_that_a_publish_passes_have_shorter_turns_than_readers() {
         any(name, &|it| it == Scheduled { turn_ns: 100_000, nice: own.nice });
     }
     let nice = (own.nice + 5).min(19);
-    any("runtime-", &|it| it == Scheduled { turn_ns: 400_000, nice });
+    any("runtime-", &|it| it == Scheduled { turn_ns: 400_000, nice: own.nice });
     for name in ["read-", "behind-"] {
         any(name, &|it| it == Scheduled { turn_ns: own.turn_ns, nice });
     }

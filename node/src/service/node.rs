@@ -94,7 +94,7 @@ pub fn run(config: NodeServiceSettings, stop_on: StopOn) -> Result<(), RunError>
     system::require_open_files().map_err(RunError::failed)?;
     // The file is read again when the listener starts. A mistake should be reported before the database is opened.
     tls::load(config.api.tls.as_ref()).map_err(RunError::usage)?;
-    let runtime = system::node_runtime().map_err(RunError::failed)?;
+    let runtime = system::runtime().map_err(RunError::failed)?;
     let publishers = system::publisher_runtime().map_err(RunError::failed)?;
     let done = runtime.block_on(live(config, stop_on, publishers.handle().clone()));
     system::shut_down(runtime, publishers, REST_MAX);

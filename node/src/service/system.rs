@@ -46,16 +46,6 @@ pub(super) fn runtime() -> io::Result<Runtime> {
     runtime_of("runtime", || ask_for_turns(RUNTIME_TURN_NS))
 }
 
-/// Creates the runtime of a node, beside which publishers have one of their own. Its worker threads stand back, because
-/// callers that do not publish keep them busy. Threads for blocking work inherit that if a worker thread starts them:
-/// the priority of a thread cannot be raised again without a privilege.
-pub(super) fn node_runtime() -> io::Result<Runtime> {
-    runtime_of("runtime", || {
-        #[cfg(target_os = "linux")]
-        stand_back_by(READERS_STAND_BACK, RUNTIME_TURN_NS);
-    })
-}
-
 /// Creates the runtime for connections that publish (`docs/decisions/0017-whose-turn-it-is.md`). Worker threads have
 /// time slices of [`PUBLISH_TURN_NS`], so that they get a core before the threads of [`runtime`].
 pub(super) fn publisher_runtime() -> io::Result<Runtime> {
@@ -515,27 +505,6 @@ mod tests {
                 assert_eq!(of_task, expected);
             }
         }
-    }
-
-    /// A task starts a thread that reads pages for streams, or blocks in place and leaves its tasks to a new thread.
-    #[test]
-    #[cfg(target_os = "linux")]
-    fn a_thread_stands_back_no_further_when_one_that_stood_back_has_started_it() {
-        let own = scheduling().unwrap().sched_nice;
-        let nice = || scheduling().unwrap().sched_nice;
-        let runtime = node_runtime().unwrap();
-        let (of_task, of_reader) = runtime.block_on(async {
-            let of_task = tokio::spawn(async move {
-                let reader = std::thread::spawn(move || {
-                    stand_back();
-                    nice()
-                });
-                (nice(), reader.join().unwrap())
-            });
-            of_task.await.unwrap()
-        });
-        assert!(of_task <= (own + READERS_STAND_BACK).min(NICE_MAX), "{of_task}");
-        assert_eq!(of_reader, of_task);
     }
 
     /// A call of a publisher has begun to wait, and has moved to the runtime of all connections with its connection.
