@@ -43,22 +43,20 @@ const TURNS_BETWEEN_EVENTS: u32 = 8;
 /// Creates the runtime of a service. Worker threads have time slices of [`RUNTIME_TURN_NS`]; threads for blocking work,
 /// such as backups and pruning, have the system's default.
 pub(super) fn runtime() -> io::Result<Runtime> {
-    runtime_of("runtime", || ask_for_turns(RUNTIME_TURN_NS))
+    runtime_of("runtime", RUNTIME_TURN_NS)
 }
 
 /// Creates the runtime for connections that publish (`docs/decisions/0017-whose-turn-it-is.md`). Worker threads have
 /// time slices of [`PUBLISH_TURN_NS`], so that they get a core before the threads of [`runtime`].
 pub(super) fn publisher_runtime() -> io::Result<Runtime> {
-    runtime_of("publishers", || ask_for_turns(PUBLISH_TURN_NS))
+    runtime_of("publishers", PUBLISH_TURN_NS)
 }
 
-/// Creates a runtime whose worker threads have this name, and call `begin` before they first wait for tasks.
-fn runtime_of(name: &'static str, begin: fn()) -> io::Result<Runtime> {
+/// Creates a runtime whose worker threads have this name and time slice.
+fn runtime_of(name: &'static str, turn_ns: u64) -> io::Result<Runtime> {
     thread_local! {
         static RUNS_TASKS: Cell<bool> = const { Cell::new(false) };
     }
-    #[cfg(target_os = "linux")]
-    remember_own_nice();
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let named = AtomicUsize::new(0);
     let (ready, are_ready) = mpsc::channel();
@@ -76,7 +74,7 @@ fn runtime_of(name: &'static str, begin: fn()) -> io::Result<Runtime> {
         // Only worker threads are parked; threads for blocking work wait elsewhere.
         .on_thread_park(move || {
             if !RUNS_TASKS.replace(true) {
-                begin();
+                ask_for_turns(turn_ns);
                 // Later worker threads, which replace one that blocks, are not waited for.
                 let _ = ready.send(());
             }
@@ -258,41 +256,28 @@ const VERIFIERS_STAND_BACK: i32 = 5;
 /// The largest nice value on Linux.
 #[cfg(target_os = "linux")]
 const NICE_MAX: i32 = 19;
-/// The nice value of the process, from which threads stand back. A thread inherits that of the thread that started it,
-/// which may have stood back itself. Relative to that one, each generation of threads would go further.
-#[cfg(target_os = "linux")]
-static OWN_NICE: std::sync::OnceLock<i32> = std::sync::OnceLock::new();
-
-/// Remembers the nice value of the process, which the thread that starts the first runtime has.
-#[cfg(target_os = "linux")]
-fn remember_own_nice() {
-    if let Ok(thread) = scheduling() {
-        let _ = OWN_NICE.set(thread.sched_nice); // it has one already if this is not the first runtime
-    }
-}
 
 /// Lowers the priority of the calling thread, which reads for callers, relative to the other threads of this process.
 /// Otherwise a flood of queries and catching-up streams would take most of the time of a small machine, because these
 /// threads outnumber those that publish. Linux has a priority per thread; on other systems this does nothing.
 pub(super) fn stand_back() {
     #[cfg(target_os = "linux")]
-    stand_back_by(READERS_STAND_BACK, SYSTEM_TURN_NS);
+    stand_back_by(READERS_STAND_BACK);
 }
 
 /// Lowers the priority of the calling thread, which checks large requests and data that readers already have, as
 /// [`stand_back`] does.
 pub(super) fn stand_back_behind() {
     #[cfg(target_os = "linux")]
-    stand_back_by(VERIFIERS_STAND_BACK, SYSTEM_TURN_NS);
+    stand_back_by(VERIFIERS_STAND_BACK);
 }
 
 #[cfg(target_os = "linux")]
-fn stand_back_by(steps: i32, turn_ns: u64) {
+fn stand_back_by(steps: i32) {
     if !reschedule(|thread| {
-        let own = OWN_NICE.get().copied().unwrap_or(thread.sched_nice);
-        thread.sched_nice = thread.sched_nice.max(own.saturating_add(steps).min(NICE_MAX));
+        thread.sched_nice = thread.sched_nice.saturating_add(steps).min(NICE_MAX);
         // A thread inherits the time slice of the thread that started it.
-        thread.sched_runtime = turn_ns;
+        thread.sched_runtime = SYSTEM_TURN_NS;
     }) {
         stand_back_by_number(steps);
     }
