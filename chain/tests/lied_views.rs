@@ -57,14 +57,20 @@ async fn an_upgrade_refuses_other_contracts_than_the_operators_beside_the_upgrad
     assert!(error.contains("does not answer feeToken as it should: it reverts"), "{error}");
 }
 
+/// Returns the URL of the settlement chain, and an endpoint of that chain that does not answer.
+async fn beside_a_dead_one(pair: &Pair) -> (String, Proxy) {
+    let url = pair.settlement.endpoint().to_owned();
+    let dead = Proxy::start(&url, 0).await;
+    dead.set(|faults| faults.dead = true);
+    (url, dead)
+}
+
 /// The balances of an account are read although one endpoint does not answer. A wrong token
 /// address hides only the token balance.
 #[tokio::test]
 async fn balances_of_an_account_are_known_with_the_block_that_says_so() {
     let (pair, deployment) = Pair::deployed(ChainBackend::Embedded).await;
-    let url = pair.settlement.endpoint().to_owned();
-    let dead = Proxy::start(&url, 0).await;
-    dead.set(|faults| faults.dead = true);
+    let (url, dead) = beside_a_dead_one(&pair).await;
     let endpoints = Endpoints::new("settlement", &[dead.url(), url], SETTLEMENT_ID).unwrap();
     let (address, token) = (deploy::deployer().address(), deployment.addresses.fee_token);
     let watched = |token| {
@@ -96,9 +102,7 @@ async fn balances_of_an_account_are_known_with_the_block_that_says_so() {
 #[tokio::test]
 async fn the_balance_of_a_payer_is_known_while_an_endpoint_answers() {
     let (pair, deployment) = Pair::deployed(ChainBackend::Embedded).await;
-    let url = pair.settlement.endpoint().to_owned();
-    let dead = Proxy::start(&url, 0).await;
-    dead.set(|faults| faults.dead = true);
+    let (url, dead) = beside_a_dead_one(&pair).await;
     let payer = deploy::deployer().address();
     let watched = |urls: &[String]| {
         let endpoints = Endpoints::new("settlement", urls, SETTLEMENT_ID).unwrap();

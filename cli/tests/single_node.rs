@@ -34,6 +34,16 @@ impl Single {
         Self { place, base }
     }
 
+    /// Returns a node that has made its data folder, and has stopped.
+    fn with_folder() -> Self {
+        let single = Self::new();
+        let mut node = Running::start(single.command(), true);
+        node.line("start", |line| line.contains("started api server"));
+        signal(node.pid(), "TERM");
+        assert!(node.end().success());
+        single
+    }
+
     pub(crate) fn command(&self) -> std::process::Command {
         let file = |name: &str| self.place.path().join(name).display().to_string();
         let mut command = hawser();
@@ -286,11 +296,7 @@ fn a_start_with_a_port_in_use_dials_no_peer() {
 
 #[test]
 fn a_database_belongs_to_one_network() {
-    let single = Single::new();
-    let mut node = Running::start(single.command(), true);
-    node.line("start", |line| line.contains("started api server"));
-    signal(node.pid(), "TERM");
-    assert!(node.end().success());
+    let single = Single::with_folder();
     let output = single.command().args(["--network", "other"]).output().unwrap();
     assert_eq!(output.status.code(), Some(3));
     assert!(stderr(&output).contains("belongs to network hawser"), "{}", stderr(&output));
@@ -299,11 +305,7 @@ fn a_database_belongs_to_one_network() {
 
 #[test]
 fn a_folder_that_was_never_upgraded_has_nothing_to_return_to() {
-    let single = Single::new();
-    let mut node = Running::start(single.command(), true);
-    node.line("start", |line| line.contains("started api server"));
-    signal(node.pid(), "TERM");
-    assert!(node.end().success());
+    let single = Single::with_folder();
     let data = single.place.path().join("data").display().to_string();
     let refused = run(&["rollback", "--yes", "--data-dir", &data]);
     assert_eq!(refused.status.code(), Some(4), "{}", stderr(&refused));
@@ -324,11 +326,7 @@ fn a_folder_that_was_never_upgraded_has_nothing_to_return_to() {
 
 #[test]
 fn only_the_folder_of_a_replica_is_promoted_and_only_by_the_operators_word() {
-    let single = Single::new();
-    let mut node = Running::start(single.command(), true);
-    node.line("start", |line| line.contains("started api server"));
-    signal(node.pid(), "TERM");
-    assert!(node.end().success());
+    let single = Single::with_folder();
     let data = single.place.path().join("data").display().to_string();
     let signer = format!("0x{}", "11".repeat(20));
     let promote = ["promote", "--node-id", "100", "--signer", &signer, "--data-dir"];

@@ -290,15 +290,21 @@ fn a_relay_passes_over_no_place_behind_one_that_other_peers_still_search_for() {
     }
 }
 
-/// A relay that sends what follows an unused id first would make this node late otherwise.
-#[test]
-fn a_search_takes_a_minute_if_the_strands_own_node_can_answer() {
+/// Returns a follower that is connected to the strand's own node and to a relay, which has sent what follows place 1.
+fn beside_a_relay() -> Rig {
     let mut rig = Rig::connected(0);
     rig.follower.note_wall(NOW_NS);
     rig.follower.handle_peer_up(rig.now, OTHER, SequenceId(9));
     rig.effects();
     rig.wait(2 * STALL_TIMEOUT);
     rig.answer(OTHER, vec![dated(2, NOW_NS)]);
+    rig
+}
+
+/// A relay that sends what follows an unused id first would make this node late otherwise.
+#[test]
+fn a_search_takes_a_minute_if_the_strands_own_node_can_answer() {
+    let mut rig = beside_a_relay();
     for peer in [SOURCE, OTHER] {
         assert_eq!(count_appends(&rig.answer(peer, vec![StrandItem::End])), 0);
     }
@@ -309,12 +315,7 @@ fn a_search_takes_a_minute_if_the_strands_own_node_can_answer() {
 #[test]
 fn a_search_takes_two_minutes_if_the_strands_own_node_goes_without_an_answer() {
     for (has_answered, has_left) in [(false, false), (false, true), (true, false)] {
-        let mut rig = Rig::connected(0);
-        rig.follower.note_wall(NOW_NS);
-        rig.follower.handle_peer_up(rig.now, OTHER, SequenceId(9));
-        rig.effects();
-        rig.wait(2 * STALL_TIMEOUT);
-        rig.answer(OTHER, vec![dated(2, NOW_NS)]);
+        let mut rig = beside_a_relay();
         rig.answer(OTHER, vec![StrandItem::End]);
         if has_answered {
             rig.answer(SOURCE, vec![StrandItem::End]);
