@@ -129,8 +129,9 @@ pub(super) async fn of_message(
 /// INVALID_ARGUMENT if it is not gzip; RESOURCE_EXHAUSTED if it is longer than [`REQUEST_LEN_BYTES_MAX`] then, or than
 /// its compressed bytes allow.
 pub(super) fn unpack(packed: Bytes) -> Result<Bytes, Status> {
-    let budget = MemoryBudget::new(usize::MAX / 4);
-    let share = budget.connection(Ipv4Addr::LOCALHOST.into(), budget.account(None))?;
+    // One of a process, as a node has: the memory of its table is not an input's.
+    static BUDGET: LazyLock<MemoryBudget> = LazyLock::new(|| MemoryBudget::new(usize::MAX / 4));
+    let share = BUDGET.connection(Ipv4Addr::LOCALHOST.into(), BUDGET.account(None))?;
     let charge = CallCharge::new(share);
     let mut unpacker = Unpacker::of_message(packed);
     loop {
