@@ -69,8 +69,8 @@ pub(crate) fn is_long(len_bytes: usize) -> bool {
 }
 
 /// Runs `work` on a thread that may block, when one of them is free and it is the turn of the caller's address. If the
-/// caller has paid time left, the work does not wait for that of callers without it, and its time is charged, up to 20 ms.
-/// `held` is dropped after the work. Work that has begun is finished, even if this future is dropped before.
+/// caller has paid time left, the work does not wait for that of callers without it, and its time is charged, up to
+/// 20 ms. `held` is dropped after the work. Work that has begun is finished, even if this future is dropped before.
 ///
 /// # Errors
 /// INTERNAL if the work has panicked, or the runtime stops.

@@ -47,7 +47,8 @@ pub(super) fn run(args: &PromoteArgs, as_json: bool) -> Result<(), RunError> {
     output::line(
         "start `hawser node` on it with the node's key and without --new-strand: it is in quarantine until its peers \
          have shown the end of its strand. Before that, confirm (hawser restore confirm) only if the \
-         node has signed far fewer than a million places since that time",
+         node has signed far fewer than a million places since that time, and only if it was neither promoted nor \
+         restored since then: it would sign places a second time",
     );
     Ok(())
 }
