@@ -1,7 +1,7 @@
 //! Real nodes, each a process of its own, with a registry and rates made for the run.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
@@ -186,6 +186,11 @@ impl Network {
         self.folder.path().join(format!("{}.data", self.members[index].id.0))
     }
 
+    /// Returns the folder with the state of the `index`-th node that its database does not hold.
+    fn state_dir(&self, index: usize) -> PathBuf {
+        self.folder.path().join(format!("{}.state", self.members[index].id.0))
+    }
+
     /// Starts the `index`-th node with further flags, and waits until it answers queries.
     pub(crate) async fn start_reading(
         &self,
@@ -195,12 +200,19 @@ impl Network {
         self.start_with(index, flags, "/readyz").await
     }
 
-    /// Starts the `index`-th node with further flags, and waits until its start is over. It may have no data yet.
+    /// Starts the `index`-th node with further flags and an empty folder, and waits until its start is over. Removes
+    /// what a run with the same kept folder has left of this node.
     pub(crate) async fn start_following(
         &self,
         index: usize,
         flags: &[String],
     ) -> Result<Node, BenchError> {
+        for folder in [self.data_dir(index), self.state_dir(index)] {
+            match fs::remove_dir_all(folder) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
+                _ => {}
+            }
+        }
         self.start_with(index, flags, "/startupz").await
     }
 
@@ -238,7 +250,7 @@ impl Network {
         log: &Path,
     ) -> Result<(), BenchError> {
         let member = self.members[index];
-        let state_dir = self.folder.path().join(format!("{}.state", member.id.0));
+        let state_dir = self.state_dir(index);
         let until = Instant::now() + START_MAX;
         let mut confirming: Option<Child> = None;
         while !matches!(http::get(member.metrics, PUBLISHES).await, Ok((200, _))) {
@@ -290,7 +302,7 @@ impl Network {
             .args(["--metrics.metrics-address", &member.metrics.ip().to_string()])
             .args(["--metrics.metrics-port", &member.metrics.port().to_string()])
             // As variables: a program of an earlier version, to compare with, passes over them.
-            .env("HAWSER_STATE_DIR", at(format!("{}.state", member.id.0)))
+            .env("HAWSER_STATE_DIR", self.state_dir(index))
             .env("HAWSER_NEW_STRAND", (!data_dir.exists()).to_string());
     }
 
