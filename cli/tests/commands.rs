@@ -86,6 +86,54 @@ fn wrong_usage_exits_with_2() {
 }
 
 #[test]
+fn a_node_to_ask_is_named_where_a_network_and_a_data_folder_are() {
+    let place = tempfile::tempdir().unwrap();
+    let of_network = place.path().join("of-network");
+    let node = serde_json::json!({
+        "node_id": 100,
+        "grpc": "127.0.0.1:1",
+        "quic": "127.0.0.1:1",
+        "metrics": "127.0.0.1:1",
+        "address": "0x00",
+        "public_key": "0x04",
+        "data_dir": &of_network,
+        "pid": 1,
+    });
+    fs::create_dir(place.path().join("hawser-dev")).unwrap();
+    let network = serde_json::json!({ "nodes": [node], "payer_key_file": "payer.key" });
+    let file = place.path().join("hawser-dev/network.json");
+    fs::write(&file, network.to_string()).unwrap();
+    let asked = |args: &[&str], more: &[&str]| {
+        let mut command = hawser();
+        let output = command.args(args).args(more).current_dir(&place).output().unwrap();
+        (output.status.code(), stderr(&output))
+    };
+    let commands = [&["peers"][..], &["log-level"], &["report", "attest", "--dry-run"]];
+    let name = of_network.to_str().unwrap();
+    for command in commands {
+        let (code, text) = asked(command, &[]);
+        assert_eq!(code, Some(4), "{command:?}: {text}");
+        assert!(text.contains(name), "the network alone is asked: {text}");
+    }
+
+    fs::create_dir(place.path().join("hawser-data")).unwrap();
+    for command in commands {
+        let (code, text) = asked(command, &[]);
+        assert_eq!(code, Some(2), "{command:?}: {text}");
+        for named in ["--data-dir hawser-data", &format!("--data-dir {name}")] {
+            assert!(text.contains(named), "{command:?}: {text}");
+        }
+        for folder in ["hawser-data", name] {
+            let (code, text) = asked(command, &["--data-dir", folder]);
+            assert_eq!(code, Some(4), "{command:?}: {text}");
+            assert!(text.contains(&format!("no node runs on {folder}")), "{text}");
+        }
+    }
+    let (code, text) = asked(commands[2], &["--network", file.to_str().unwrap()]);
+    assert_eq!(code, Some(4), "a file that is named is not doubted: {text}");
+}
+
+#[test]
 fn the_disk_for_a_rate_is_computed_with_the_second_copy_of_small_envelopes() {
     let of = |args: &[&str]| json(&[&["size", "--json"][..], args].concat());
     let small = of(&["--rate", "10/s", "--bytes", "720", "--retention", "30"]);

@@ -33,14 +33,30 @@ pub(super) fn metrics(
 /// one of the settings if they name it, that of the first node of the current folder's network, or the default.
 ///
 /// # Errors
-/// When the network file or the settings cannot be used.
+/// When the network file or the settings cannot be used, or when no folder is named and the current folder has both a
+/// network and the default data folder.
 pub(super) fn data_dir(args: &DataDirArgs, network: Option<&Path>) -> Result<PathBuf, RunError> {
-    let of_current_folder =
-        || if args.names_a_folder() { None } else { NetworkFile::of_current_folder() };
-    match network.map(Path::to_owned).or_else(of_current_folder) {
-        Some(path) => Ok(first_node(&path)?.data_dir),
-        None => settings::data_dir(&args.sources()).map_err(RunError::usage),
+    if let Some(path) = network {
+        return Ok(first_node(path)?.data_dir);
     }
+    let of_settings = settings::data_dir(&args.sources()).map_err(RunError::usage)?;
+    if args.names_a_folder() {
+        return Ok(of_settings);
+    }
+    let Some(path) = NetworkFile::of_current_folder() else { return Ok(of_settings) };
+    let of_network = first_node(&path)?.data_dir;
+    // Orders change the node that they reach, so the command does not guess between two.
+    if of_settings.exists() {
+        return Err(RunError::usage(format!(
+            "the current folder has {} and {}: name the data folder of the node to ask, \
+             with --data-dir {} or --data-dir {}",
+            path.display(),
+            of_settings.display(),
+            of_network.display(),
+            of_settings.display(),
+        )));
+    }
+    Ok(of_network)
 }
 
 /// Returns the first node of a network file.
