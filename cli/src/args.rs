@@ -151,10 +151,10 @@ pub(crate) enum Command {
     /// Remove envelopes whose retention is over and that payers have been billed for.
     Prune(running_node::PruneArgs),
     /// Print or change what a running node logs, for a while. Without the name of a data folder, it is the
-    /// first node of ./hawser-dev, if there is one.
+    /// first node of ./hawser-dev, if there is one and no ./hawser-data.
     LogLevel(running_node::LogLevelArgs),
     /// Print the peers that a running node is kept apart from, or keep it apart from others for a while.
-    /// Without the name of a data folder, it is the first node of ./hawser-dev, if there is one.
+    /// Without the name of a data folder, it is the first node of ./hawser-dev, if there is one and no ./hawser-data.
     Peers(running_node::PeersArgs),
     /// Make a data folder from a backup, or answer a node that waits in quarantine afterwards.
     #[command(arg_required_else_help = true)]

@@ -42,7 +42,7 @@ pub(crate) struct ReportStepArgs {
     #[arg(long)]
     pub(crate) dry_run: bool,
     /// File in which `hawser dev` describes its network, whose first node is asked [default: that of ./hawser-dev, if
-    /// there is one and no setting names a data folder].
+    /// there is one, no setting names a data folder, and there is no ./hawser-data].
     #[arg(long, value_name = "FILE", conflicts_with_all = ["data_dir", "config"])]
     pub(crate) network: Option<PathBuf>,
     /// The data folder.
