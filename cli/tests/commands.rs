@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
@@ -85,10 +86,8 @@ fn wrong_usage_exits_with_2() {
     }
 }
 
-#[test]
-fn a_node_to_ask_is_named_where_a_network_and_a_data_folder_are() {
-    let place = tempfile::tempdir().unwrap();
-    let of_network = place.path().join("of-network");
+/// Writes the file of a network with one node, which does not run, below a folder. Its metrics are at port 1.
+fn write_network(place: &Path, data_dir: &Path) -> PathBuf {
     let node = serde_json::json!({
         "node_id": 100,
         "grpc": "127.0.0.1:1",
@@ -96,13 +95,74 @@ fn a_node_to_ask_is_named_where_a_network_and_a_data_folder_are() {
         "metrics": "127.0.0.1:1",
         "address": "0x00",
         "public_key": "0x04",
-        "data_dir": &of_network,
+        "data_dir": data_dir,
         "pid": 1,
     });
-    fs::create_dir(place.path().join("hawser-dev")).unwrap();
+    fs::create_dir(place.join("hawser-dev")).unwrap();
     let network = serde_json::json!({ "nodes": [node], "payer_key_file": "payer.key" });
-    let file = place.path().join("hawser-dev/network.json");
+    let file = place.join("hawser-dev/network.json");
     fs::write(&file, network.to_string()).unwrap();
+    file
+}
+
+#[test]
+fn all_commands_choose_the_node_to_ask_by_one_rule() {
+    let place = tempfile::tempdir().unwrap();
+    let file = write_network(place.path(), &place.path().join("of-network"));
+    let (report, payer) = (format!("0x{}", "22".repeat(32)), format!("0x{}", "11".repeat(20)));
+    let asked = |args: &[&str], variable: Option<&str>| {
+        let mut command = hawser();
+        command.args(args).current_dir(&place);
+        // No node listens at the ports 1 and 2, and none runs on the folder.
+        match variable {
+            Some("XMTPD_METRICS_METRICS_PORT") => command.env("XMTPD_METRICS_METRICS_PORT", "2"),
+            Some(name) => command.env(name, "elsewhere"),
+            None => &mut command,
+        };
+        let output = command.output().unwrap();
+        (output.status.code(), format!("{}{}", stdout(&output), stderr(&output)))
+    };
+    let file = file.to_str().unwrap();
+    for (command, has_network_flag) in [
+        (&["health"][..], false),
+        (&["status", "--json"], true),
+        (&["misbehavior", "list"], false),
+        (&["report", "list"], true),
+        (&["report", "show", &report], true),
+        (&["report", "explain", &report], true),
+        (&["report", "settled", &report], true),
+        (&["payer", "usage", &payer], true),
+    ] {
+        let (code, text) = asked(command, None);
+        assert_eq!(code, Some(1), "{command:?}: {text}");
+        assert!(text.contains("127.0.0.1:1"), "the network of the folder: {command:?}: {text}");
+        let variable = Some("XMTPD_METRICS_METRICS_PORT");
+        let (code, text) = asked(command, variable);
+        assert_eq!(code, Some(1), "{command:?}: {text}");
+        assert!(text.contains("127.0.0.1:2"), "the settings: {command:?}: {text}");
+        if has_network_flag {
+            let (_, text) = asked(&[command, &["--network", file]].concat(), variable);
+            assert!(text.contains("127.0.0.1:1"), "a file that is named: {command:?}: {text}");
+        }
+        let (_, text) = asked(&[command, &["--metrics", "127.0.0.1:3"]].concat(), variable);
+        assert!(text.contains("127.0.0.1:3"), "an address that is named: {command:?}: {text}");
+    }
+    for variable in ["XMTPD_METRICS_METRICS_PORT", "HAWSER_DATA_DIR"] {
+        let (code, text) = asked(&["peers"], Some(variable));
+        assert_eq!(code, Some(4), "{variable}: {text}");
+        assert!(!text.contains("of-network"), "{variable}: {text}");
+    }
+    let verify = ["payer", "usage", &payer, "--verify"];
+    let (code, text) = asked(&verify, Some("XMTPD_SETTLEMENT_CHAIN_RPC_URL"));
+    assert_eq!(code, Some(2), "the log of one network says nothing about another chain: {text}");
+    assert!(text.contains("--from"), "{text}");
+}
+
+#[test]
+fn a_node_to_ask_is_named_where_a_network_and_a_data_folder_are() {
+    let place = tempfile::tempdir().unwrap();
+    let of_network = place.path().join("of-network");
+    let file = write_network(place.path(), &of_network);
     let asked = |args: &[&str], more: &[&str]| {
         let mut command = hawser();
         let output = command.args(args).args(more).current_dir(&place).output().unwrap();

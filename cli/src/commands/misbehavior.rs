@@ -5,9 +5,7 @@ use serde_json::Value;
 
 use super::misbehavior_pages::{behind, page};
 use super::{asked_node, audit, misbehavior_reports};
-use crate::args::health::is_beside_a_node;
 use crate::args::{MisbehaviorCommand, MisbehaviorListArgs};
-use crate::network_file::NetworkFile;
 use crate::output;
 
 /// Runs the command.
@@ -25,8 +23,7 @@ pub(super) async fn run(command: MisbehaviorCommand, as_json: bool) -> Result<()
 }
 
 async fn list(args: MisbehaviorListArgs, as_json: bool) -> Result<(), RunError> {
-    // Settings win over the network of the current folder, as for `hawser health`.
-    let network = if is_beside_a_node() { None } else { NetworkFile::of_current_folder() };
+    let network = asked_node::network_file(None, false);
     let named = args.metrics.as_deref();
     let metrics = asked_node::metrics(named, network.as_deref(), &args.sources())?;
     let mut after = args.after.clone().unwrap_or_else(|| "0.0".to_owned());

@@ -4,6 +4,7 @@ use hawser_node::error::RunError;
 use hawser_node::{files, settings};
 use serde_json::{Value, json};
 
+use super::asked_node;
 use super::backup::now_unix_s;
 use crate::args::StatusArgs;
 use crate::network_file::{NetworkFile, NetworkNode};
@@ -42,7 +43,7 @@ fn nodes(args: &StatusArgs) -> Result<Vec<(String, String)>, RunError> {
     if let Some(metrics) = &args.metrics {
         return Ok(vec![(metrics.clone(), metrics.clone())]);
     }
-    let Some(path) = args.network.clone().or_else(NetworkFile::of_current_folder) else {
+    let Some(path) = asked_node::network_file(args.network.as_deref(), false) else {
         let address = settings::metrics_address(&args.sources()).map_err(RunError::usage)?;
         return Ok(vec![(address.to_string(), address.to_string())]);
     };
