@@ -25,20 +25,18 @@ type BoxError = Box<dyn Error + Send + Sync>;
 #[error("malformed base64 request")]
 struct MalformedTextError;
 
-/// A body in base64, decoded.
-pub(crate) struct TextBody<B> {
-    text: B,
+/// The decoder of a text in base64 that comes in pieces. Where the text is cut does not change what it becomes.
+#[derive(Debug, Default)]
+pub struct WebText {
     /// The beginning of a group, at most three characters.
     rest: BytesMut,
 }
 
-impl<B> TextBody<B> {
-    pub(crate) fn new(text: B) -> Self {
-        Self { text, rest: BytesMut::new() }
-    }
-
-    /// Decodes the groups that are whole with `text`, and keeps what is left.
-    fn decode(&mut self, text: &[u8]) -> Result<Bytes, MalformedTextError> {
+impl WebText {
+    /// Decodes the groups that are whole with `text`, and keeps what is left. Returns `None` if one is malformed: the
+    /// text is refused then, and nothing after it has a meaning.
+    #[must_use]
+    pub fn decode(&mut self, text: &[u8]) -> Option<Bytes> {
         self.rest.extend_from_slice(text);
         let text = self.rest.split_to(self.rest.len() / GROUP_LEN * GROUP_LEN);
         let mut bytes = Vec::with_capacity(text.len() / GROUP_LEN * GROUP_LEN_BYTES);
@@ -47,15 +45,33 @@ impl<B> TextBody<B> {
             let padding = left.iter().position(|character| *character == b'=');
             let run_len = padding.map_or(left.len(), |at| at / GROUP_LEN * GROUP_LEN);
             let (run, others) = left.split_at(run_len);
-            STANDARD.decode_vec(run, &mut bytes).map_err(|_| MalformedTextError)?;
+            STANDARD.decode_vec(run, &mut bytes).ok()?;
             // The group with padding, which ends a piece.
             let (padded, others) = others.split_at(others.len().min(GROUP_LEN));
             let mut last = [0; GROUP_LEN_BYTES];
-            let len = STANDARD.decode_slice(padded, &mut last).map_err(|_| MalformedTextError)?;
+            let len = STANDARD.decode_slice(padded, &mut last).ok()?;
             bytes.extend_from_slice(&last[..len]);
             left = others;
         }
-        Ok(bytes.into())
+        Some(bytes.into())
+    }
+
+    /// Returns true if the text may end here: every group that has begun is whole.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.rest.is_empty()
+    }
+}
+
+/// A body in base64, decoded.
+pub(crate) struct TextBody<B> {
+    text: B,
+    decoder: WebText,
+}
+
+impl<B> TextBody<B> {
+    pub(crate) fn new(text: B) -> Self {
+        Self { text, decoder: WebText::default() }
     }
 }
 
@@ -74,18 +90,18 @@ where
             let text = match ready!(Pin::new(&mut self.text).poll_frame(cx)) {
                 Some(Ok(frame)) => frame.into_data(),
                 Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
-                None if self.rest.is_empty() => return Poll::Ready(None),
+                None if self.decoder.is_whole() => return Poll::Ready(None),
                 None => {
-                    self.rest.clear();
+                    self.decoder = WebText::default();
                     return Poll::Ready(Some(Err(MalformedTextError.into())));
                 }
             };
             // gRPC gives trailers of a request no meaning.
             let Ok(text) = text else { continue };
-            match self.decode(&text) {
-                Ok(bytes) if bytes.is_empty() => {}
-                Ok(bytes) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
-                Err(malformed) => return Poll::Ready(Some(Err(malformed.into()))),
+            match self.decoder.decode(&text) {
+                Some(bytes) if bytes.is_empty() => {}
+                Some(bytes) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
+                None => return Poll::Ready(Some(Err(MalformedTextError.into()))),
             }
         }
     }
