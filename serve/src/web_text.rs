@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame};
 
 /// Characters of a group, and the bytes that they become at most. Specified: RFC 4648 §4.
@@ -26,10 +26,14 @@ type BoxError = Box<dyn Error + Send + Sync>;
 struct MalformedTextError;
 
 /// The decoder of a text in base64 that comes in pieces. Where the text is cut does not change what it becomes.
+///
+/// Between two pieces it holds at most a group of characters, and no part of the memory of a piece.
 #[derive(Debug, Default)]
 pub struct WebText {
-    /// The beginning of a group, at most three characters.
-    rest: BytesMut,
+    /// The characters of the group that has begun, and then any others.
+    begun: [u8; GROUP_LEN],
+    /// Number of these characters.
+    begun_len: usize,
 }
 
 impl WebText {
@@ -37,30 +41,51 @@ impl WebText {
     /// text is refused then, and nothing after it has a meaning.
     #[must_use]
     pub fn decode(&mut self, text: &[u8]) -> Option<Bytes> {
-        self.rest.extend_from_slice(text);
-        let text = self.rest.split_to(self.rest.len() / GROUP_LEN * GROUP_LEN);
-        let mut bytes = Vec::with_capacity(text.len() / GROUP_LEN * GROUP_LEN_BYTES);
-        let mut left = &text[..];
-        while !left.is_empty() {
-            let padding = left.iter().position(|character| *character == b'=');
-            let run_len = padding.map_or(left.len(), |at| at / GROUP_LEN * GROUP_LEN);
-            let (run, others) = left.split_at(run_len);
-            STANDARD.decode_vec(run, &mut bytes).ok()?;
-            // The group with padding, which ends a piece.
-            let (padded, others) = others.split_at(others.len().min(GROUP_LEN));
-            let mut last = [0; GROUP_LEN_BYTES];
-            let len = STANDARD.decode_slice(padded, &mut last).ok()?;
-            bytes.extend_from_slice(&last[..len]);
-            left = others;
+        let groups = (self.begun_len + text.len()) / GROUP_LEN;
+        let mut bytes = Vec::with_capacity(groups * GROUP_LEN_BYTES);
+        let missing_len = (GROUP_LEN - self.begun_len) % GROUP_LEN;
+        let (end, text) = text.split_at(text.len().min(missing_len));
+        self.keep(end);
+        if self.begun_len == GROUP_LEN {
+            decode_groups(&self.begun, &mut bytes)?;
+            self.begun_len = 0;
         }
+        // Both are empty if the group above still lacks characters.
+        let (groups, rest) = text.split_at(text.len() / GROUP_LEN * GROUP_LEN);
+        decode_groups(groups, &mut bytes)?;
+        self.keep(rest);
         Some(bytes.into())
+    }
+
+    /// Adds characters to the group that has begun, which has room for them.
+    fn keep(&mut self, characters: &[u8]) {
+        self.begun[self.begun_len..][..characters.len()].copy_from_slice(characters);
+        self.begun_len += characters.len();
     }
 
     /// Returns true if the text may end here: every group that has begun is whole.
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        self.rest.is_empty()
+        self.begun_len == 0
     }
+}
+
+/// Decodes whole groups, of which any may have padding, and appends the bytes. Returns `None` if one is malformed.
+fn decode_groups(text: &[u8], bytes: &mut Vec<u8>) -> Option<()> {
+    let mut left = text;
+    while !left.is_empty() {
+        let padding = left.iter().position(|character| *character == b'=');
+        let run_len = padding.map_or(left.len(), |at| at / GROUP_LEN * GROUP_LEN);
+        let (run, others) = left.split_at(run_len);
+        STANDARD.decode_vec(run, bytes).ok()?;
+        // The group with padding, which ends a piece.
+        let (padded, others) = others.split_at(others.len().min(GROUP_LEN));
+        let mut last = [0; GROUP_LEN_BYTES];
+        let len = STANDARD.decode_slice(padded, &mut last).ok()?;
+        bytes.extend_from_slice(&last[..len]);
+        left = others;
+    }
+    Some(())
 }
 
 /// A body in base64, decoded.
