@@ -86,6 +86,39 @@ fn wrong_usage_exits_with_2() {
     }
 }
 
+#[test]
+fn an_error_says_what_to_do() {
+    let single = Single::new();
+    let registry = single.place.path().join("registry.json");
+    let registry = registry.to_str().unwrap();
+    for (args, code, advice) in [
+        (&["status"][..], 1, "--metrics names the address"),
+        (&["rollback"], 4, "--data-dir"),
+        (&["fees", "claim", "--node", "100"], 2, "--from ADDRESS"),
+        (&["audit", "check-partition", ".", "--registry", registry], 2, "*.parquet"),
+    ] {
+        let mut command = hawser();
+        command.args(args).current_dir(single.place.path());
+        // No node listens at this port.
+        let output = command.env("XMTPD_METRICS_METRICS_PORT", "2").output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {output:?}");
+        assert!(stderr(&output).contains(advice), "{args:?}: {output:?}");
+    }
+}
+
+#[test]
+fn a_wrong_command_line_is_told_as_json_where_json_is_asked_for() {
+    for args in [&["--json", "moon"][..], &["query", "cursors", "--json"]] {
+        let output = run(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        let error: Value = serde_json::from_slice(&output.stderr).unwrap();
+        assert_eq!(error["exit_code"], 2, "{args:?}");
+        assert!(error["error"].as_str().unwrap().contains("--help"), "{args:?}: {error}");
+    }
+    assert!(run(&["status", "--json", "--help"]).status.success(), "help is no error");
+    assert!(stderr(&run(&["moon"])).starts_with("error: "), "for people it is text");
+}
+
 /// Writes the file of a network with one node, which does not run, below a folder. Its metrics are at port 1.
 fn write_network(place: &Path, data_dir: &Path) -> PathBuf {
     let node = serde_json::json!({

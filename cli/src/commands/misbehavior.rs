@@ -27,9 +27,11 @@ async fn list(args: MisbehaviorListArgs, as_json: bool) -> Result<(), RunError> 
     let named = args.metrics.as_deref();
     let metrics = asked_node::metrics(named, network.as_deref(), &args.sources())?;
     let mut after = args.after.clone().unwrap_or_else(|| "0.0".to_owned());
+    let mut is_empty = true;
     loop {
         let page = page(&metrics, &after).await?;
-        let Some(next) = behind(&metrics, &page, &after)? else { return Ok(()) };
+        let Some(next) = behind(&metrics, &page, &after)? else { break };
+        is_empty = false;
         after = next;
         for piece in &page {
             match as_json {
@@ -38,6 +40,10 @@ async fn list(args: MisbehaviorListArgs, as_json: bool) -> Result<(), RunError> 
             }
         }
     }
+    if is_empty && !as_json {
+        output::line("there is no evidence");
+    }
+    Ok(())
 }
 
 fn print_piece(piece: &Value) {

@@ -10,6 +10,9 @@ use crate::args::StatusArgs;
 use crate::network_file::{NetworkFile, NetworkNode};
 use crate::{client, output};
 
+/// What to do if no node is where the command has looked for one. The lines before it name the addresses.
+const NONE_ANSWERS: &str = "no node answers: --metrics names the address of a node's metrics";
+
 /// Runs the command. Succeeds when every node answers and none is failing.
 ///
 /// # Errors
@@ -35,7 +38,11 @@ pub(super) async fn run(args: StatusArgs, as_json: bool) -> Result<(), RunError>
     let well = |answer: &Result<Value, String>| {
         answer.as_ref().is_ok_and(|status| status["verdict"] != "failing")
     };
-    if answers.iter().all(|(_, answer)| well(answer)) { Ok(()) } else { Err(RunError::failed("")) }
+    if answers.iter().all(|(_, answer)| well(answer)) {
+        return Ok(());
+    }
+    let is_silent = answers.iter().all(|(_, answer)| answer.is_err());
+    Err(RunError::failed(if is_silent && !as_json { NONE_ANSWERS } else { "" }))
 }
 
 /// Names and metrics addresses of the nodes that are asked.
