@@ -53,9 +53,9 @@ pub(crate) struct ReportStepArgs {
 /// The node that is asked.
 #[derive(Debug, Args)]
 pub(crate) struct ReportNodeArgs {
-    /// Address of the node's metrics, `host:port` [default: that of the first node of --network, or else of the settings
-    /// in the environment, or else of the first node of ./hawser-dev if no variable is about metrics or a data folder,
-    /// or else 127.0.0.1:8008].
+    /// Address of the node's metrics, `host:port` [default: that of the first node of --network, or else of the
+    /// settings in the environment, or else of the first node of ./hawser-dev if no variable is about metrics or a data
+    /// folder, or else 127.0.0.1:8008].
     #[arg(long, value_name = "ADDR")]
     pub(crate) metrics: Option<String>,
 }

@@ -10,7 +10,7 @@ use crate::args::StatusArgs;
 use crate::network_file::{NetworkFile, NetworkNode};
 use crate::{client, output};
 
-/// What to do if no node is where the command has looked for one. The lines before it name the addresses.
+/// Advice if no node is where the command has looked for one. The lines before it name the addresses.
 const NONE_ANSWERS: &str = "no node answers: --metrics names the address of a node's metrics";
 
 /// Runs the command. Succeeds when every node answers and none is failing.
