@@ -81,7 +81,7 @@ pub(crate) enum Command {
     },
     /// Examine the settings, the machine and the chains of a node, and the node itself if it runs.
     Doctor(NodeArgs),
-    /// Generate and show secret keys.
+    /// Generate secret keys, print the addresses of key files, and replace the key of a node.
     Keys {
         /// The subcommand.
         #[command(subcommand)]
@@ -179,7 +179,7 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: registry::RegistryCommand,
     },
-    /// List, pause and upgrade the contracts.
+    /// Deploy, list, pause and upgrade the contracts.
     Contracts {
         /// The subcommand.
         #[command(subcommand)]
