@@ -41,7 +41,8 @@ async fn list(args: MisbehaviorListArgs, as_json: bool) -> Result<(), RunError> 
         }
     }
     if is_empty && !as_json {
-        output::line("there is no evidence");
+        let behind = args.after.map(|after| format!(" after {after}")).unwrap_or_default();
+        output::line(format_args!("there is no evidence{behind}"));
     }
     Ok(())
 }
