@@ -81,7 +81,7 @@ pub(crate) enum Command {
     },
     /// Examine the settings, the machine and the chains of a node, and the node itself if it runs.
     Doctor(NodeArgs),
-    /// Generate and show secret keys.
+    /// Generate secret keys, print the addresses of key files, and replace the key of a node.
     Keys {
         /// The subcommand.
         #[command(subcommand)]
@@ -151,10 +151,10 @@ pub(crate) enum Command {
     /// Remove envelopes whose retention is over and that payers have been billed for.
     Prune(running_node::PruneArgs),
     /// Print or change what a running node logs, for a while. Without the name of a data folder, it is the
-    /// first node of ./hawser-dev, if there is one.
+    /// first node of ./hawser-dev, if there is one and no ./hawser-data.
     LogLevel(running_node::LogLevelArgs),
     /// Print the peers that a running node is kept apart from, or keep it apart from others for a while.
-    /// Without the name of a data folder, it is the first node of ./hawser-dev, if there is one.
+    /// Without the name of a data folder, it is the first node of ./hawser-dev, if there is one and no ./hawser-data.
     Peers(running_node::PeersArgs),
     /// Make a data folder from a backup, or answer a node that waits in quarantine afterwards.
     #[command(arg_required_else_help = true)]
@@ -179,7 +179,7 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: registry::RegistryCommand,
     },
-    /// List, pause and upgrade the contracts.
+    /// Deploy, list, pause and upgrade the contracts.
     Contracts {
         /// The subcommand.
         #[command(subcommand)]
@@ -278,8 +278,9 @@ pub(crate) struct TailArgs {
 /// `hawser status`.
 #[derive(Debug, Args)]
 pub(crate) struct StatusArgs {
-    /// Address of the node's metrics, `host:port` [default: all nodes of ./hawser-dev, or else the
-    /// settings in the environment, or else 127.0.0.1:8008].
+    /// Address of the node's metrics, `host:port` [default: all nodes of --network, or else that of the settings in the
+    /// environment, or else all nodes of ./hawser-dev if no variable is about metrics or a data folder, or else
+    /// 127.0.0.1:8008].
     #[arg(long, value_name = "ADDR", conflicts_with = "network")]
     pub(crate) metrics: Option<String>,
     /// File in which `hawser dev` describes its network.

@@ -154,8 +154,19 @@ pub(crate) fn reason_of(code: Code) -> RunErrorKind {
 #[must_use]
 pub(crate) fn failure(status: &Status) -> RunError {
     let message = output::printable(status.message());
-    let text = format!("{}: {message}", code_name(status.code()));
+    let text = format!("{}: {message}{}", code_name(status.code()), connection_fault(status));
     RunError { kind: reason_of(status.code()), text }
+}
+
+/// Returns the end of the text about a status that comes from the connection, and not from a node: the cause, and what
+/// to look at. Empty for the status of a node.
+fn connection_fault(status: &Status) -> String {
+    let source = std::error::Error::source(status);
+    let fault = source.filter(|source| source.is::<tonic::transport::Error>());
+    fault.map_or_else(String::new, |error| {
+        let cause = output::printable(&root_cause(error));
+        format!(": {cause}. Check that the address is that of a node's API, and not of its metrics")
+    })
 }
 
 /// Response of an HTTP server.

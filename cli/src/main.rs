@@ -35,7 +35,7 @@ const VECTORS: &str =
     concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/vectors/client/envelopes.jsonl");
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|error| unparsed(&error));
     let as_json = cli.json;
     let checked = check_processor(&cli.command).and_then(|()| args::require_readable_environment());
     match checked.and_then(|()| commands::run(cli)) {
@@ -45,6 +45,19 @@ fn main() -> ExitCode {
             ExitCode::from(output::exit_code(failure.kind))
         }
     }
+}
+
+/// Ends the program after a command line that is wrong, or that asks for help. A program that asks for JSON gets the
+/// fault in the form of all other errors.
+fn unparsed(error: &clap::Error) -> ! {
+    let as_json = std::env::args_os().any(|word| word == "--json");
+    if !as_json || !error.use_stderr() {
+        error.exit();
+    }
+    let text = error.render().to_string();
+    let text = text.strip_prefix("error: ").unwrap_or(&text).trim_end();
+    output::failure(&RunError::usage(text), true);
+    std::process::exit(error.exit_code())
 }
 
 /// Refuses to run where RocksDB would end the program with an illegal instruction. `hawser doctor` opens no database,

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
@@ -83,6 +84,146 @@ fn wrong_usage_exits_with_2() {
         let scrub = run(&[&["scrub", "--data-dir", "missing"], more].concat());
         assert_eq!(scrub.status.code(), Some(4), "{scrub:?}");
     }
+}
+
+#[test]
+fn an_error_says_what_to_do() {
+    let single = Single::new();
+    let registry = single.place.path().join("registry.json");
+    let registry = registry.to_str().unwrap();
+    for (args, code, advice) in [
+        (&["status"][..], 1, "--metrics names the address"),
+        (&["rollback"], 4, "--data-dir"),
+        (&["fees", "claim", "--node", "100"], 2, "--from ADDRESS"),
+        (&["audit", "check-partition", ".", "--registry", registry], 2, "*.parquet"),
+    ] {
+        let mut command = hawser();
+        command.args(args).current_dir(single.place.path());
+        // No node listens at this port.
+        let output = command.env("XMTPD_METRICS_METRICS_PORT", "2").output().unwrap();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {output:?}");
+        assert!(stderr(&output).contains(advice), "{args:?}: {output:?}");
+    }
+}
+
+#[test]
+fn a_wrong_command_line_is_told_as_json_where_json_is_asked_for() {
+    for args in [&["--json", "moon"][..], &["query", "cursors", "--json"]] {
+        let output = run(args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        let error: Value = serde_json::from_slice(&output.stderr).unwrap();
+        assert_eq!(error["exit_code"], 2, "{args:?}");
+        assert!(error["error"].as_str().unwrap().contains("--help"), "{args:?}: {error}");
+    }
+    assert!(run(&["status", "--json", "--help"]).status.success(), "help is no error");
+    assert!(stderr(&run(&["moon"])).starts_with("error: "), "for people it is text");
+}
+
+/// Writes the file of a network with one node, which does not run, below a folder. Its metrics are at port 1.
+fn write_network(place: &Path, data_dir: &Path) -> PathBuf {
+    let node = serde_json::json!({
+        "node_id": 100,
+        "grpc": "127.0.0.1:1",
+        "quic": "127.0.0.1:1",
+        "metrics": "127.0.0.1:1",
+        "address": "0x00",
+        "public_key": "0x04",
+        "data_dir": data_dir,
+        "pid": 1,
+    });
+    fs::create_dir(place.join("hawser-dev")).unwrap();
+    let network = serde_json::json!({ "nodes": [node], "payer_key_file": "payer.key" });
+    let file = place.join("hawser-dev/network.json");
+    fs::write(&file, network.to_string()).unwrap();
+    file
+}
+
+#[test]
+fn all_commands_choose_the_node_to_ask_by_one_rule() {
+    let place = tempfile::tempdir().unwrap();
+    let file = write_network(place.path(), &place.path().join("of-network"));
+    let (report, payer) = (format!("0x{}", "22".repeat(32)), format!("0x{}", "11".repeat(20)));
+    let asked = |args: &[&str], variable: Option<&str>| {
+        let mut command = hawser();
+        command.args(args).current_dir(&place);
+        // No node listens at the ports 1 and 2, and none runs on the folder.
+        match variable {
+            Some("XMTPD_METRICS_METRICS_PORT") => command.env("XMTPD_METRICS_METRICS_PORT", "2"),
+            Some(name) => command.env(name, "elsewhere"),
+            None => &mut command,
+        };
+        let output = command.output().unwrap();
+        (output.status.code(), format!("{}{}", stdout(&output), stderr(&output)))
+    };
+    let file = file.to_str().unwrap();
+    for (command, has_network_flag) in [
+        (&["health"][..], false),
+        (&["status", "--json"], true),
+        (&["misbehavior", "list"], false),
+        (&["report", "list"], true),
+        (&["report", "show", &report], true),
+        (&["report", "explain", &report], true),
+        (&["report", "settled", &report], true),
+        (&["payer", "usage", &payer], true),
+    ] {
+        let (code, text) = asked(command, None);
+        assert_eq!(code, Some(1), "{command:?}: {text}");
+        assert!(text.contains("127.0.0.1:1"), "the network of the folder: {command:?}: {text}");
+        let variable = Some("XMTPD_METRICS_METRICS_PORT");
+        let (code, text) = asked(command, variable);
+        assert_eq!(code, Some(1), "{command:?}: {text}");
+        assert!(text.contains("127.0.0.1:2"), "the settings: {command:?}: {text}");
+        if has_network_flag {
+            let (_, text) = asked(&[command, &["--network", file]].concat(), variable);
+            assert!(text.contains("127.0.0.1:1"), "a file that is named: {command:?}: {text}");
+        }
+        let (_, text) = asked(&[command, &["--metrics", "127.0.0.1:3"]].concat(), variable);
+        assert!(text.contains("127.0.0.1:3"), "an address that is named: {command:?}: {text}");
+    }
+    for variable in ["XMTPD_METRICS_METRICS_PORT", "HAWSER_DATA_DIR"] {
+        let (code, text) = asked(&["peers"], Some(variable));
+        assert_eq!(code, Some(4), "{variable}: {text}");
+        assert!(!text.contains("of-network"), "{variable}: {text}");
+    }
+    let verify = ["payer", "usage", &payer, "--verify"];
+    let (code, text) = asked(&verify, Some("XMTPD_SETTLEMENT_CHAIN_RPC_URL"));
+    assert_eq!(code, Some(2), "the log of one network says nothing about another chain: {text}");
+    assert!(text.contains("--from"), "{text}");
+}
+
+#[test]
+fn a_node_to_ask_is_named_where_a_network_and_a_data_folder_are() {
+    let place = tempfile::tempdir().unwrap();
+    let of_network = place.path().join("of-network");
+    let file = write_network(place.path(), &of_network);
+    let asked = |args: &[&str], more: &[&str]| {
+        let mut command = hawser();
+        let output = command.args(args).args(more).current_dir(&place).output().unwrap();
+        (output.status.code(), stderr(&output))
+    };
+    let commands = [&["peers"][..], &["log-level"], &["report", "attest", "--dry-run"]];
+    let name = of_network.to_str().unwrap();
+    for command in commands {
+        let (code, text) = asked(command, &[]);
+        assert_eq!(code, Some(4), "{command:?}: {text}");
+        assert!(text.contains(name), "the network alone is asked: {text}");
+    }
+
+    fs::create_dir(place.path().join("hawser-data")).unwrap();
+    for command in commands {
+        let (code, text) = asked(command, &[]);
+        assert_eq!(code, Some(2), "{command:?}: {text}");
+        for named in ["--data-dir hawser-data", &format!("--data-dir {name}")] {
+            assert!(text.contains(named), "{command:?}: {text}");
+        }
+        for folder in ["hawser-data", name] {
+            let (code, text) = asked(command, &["--data-dir", folder]);
+            assert_eq!(code, Some(4), "{command:?}: {text}");
+            assert!(text.contains(&format!("no node runs on {folder}")), "{text}");
+        }
+    }
+    let (code, text) = asked(commands[2], &["--network", file.to_str().unwrap()]);
+    assert_eq!(code, Some(4), "a file that is named is not doubted: {text}");
 }
 
 #[test]

@@ -168,6 +168,9 @@ fn a_node_that_serves_no_clients_is_still_watched() {
     );
     node.line("the start", |line| line.contains("no clients are served"));
     assert!(run(&["status", "--metrics", &metrics]).status.success());
+    let output = run(&["query", "cursors", "--node", &metrics]);
+    assert_eq!(output.status.code(), Some(1), "this port is not that of the API");
+    assert!(stderr(&output).contains("a node's API"), "{}", stderr(&output));
     assert!(page(&metrics, "/metrics").contains("xmtp_ready{for=\"publish\"} 1"));
     assert!(std::net::TcpStream::connect(("127.0.0.1", single.base)).is_err());
     signal(node.pid(), "TERM");

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame};
 
 /// Characters of a group, and the bytes that they become at most. Specified: RFC 4648 §4.
@@ -25,37 +25,78 @@ type BoxError = Box<dyn Error + Send + Sync>;
 #[error("malformed base64 request")]
 struct MalformedTextError;
 
+/// The decoder of a text in base64 that comes in pieces. Where the text is cut does not change what it becomes.
+///
+/// Between two pieces it holds at most a group of characters, and no part of the memory of a piece.
+#[derive(Debug, Default)]
+pub struct WebText {
+    /// The characters of the group that has begun, and then any others.
+    begun: [u8; GROUP_LEN],
+    /// Number of these characters.
+    begun_len: usize,
+}
+
+impl WebText {
+    /// Decodes the groups that are whole with `text`, and keeps what is left. Returns `None` if one is malformed: the
+    /// text is refused then, and nothing after it has a meaning.
+    #[must_use]
+    pub fn decode(&mut self, text: &[u8]) -> Option<Bytes> {
+        let groups = (self.begun_len + text.len()) / GROUP_LEN;
+        let mut bytes = Vec::with_capacity(groups * GROUP_LEN_BYTES);
+        let missing_len = (GROUP_LEN - self.begun_len) % GROUP_LEN;
+        let (end, text) = text.split_at(text.len().min(missing_len));
+        self.keep(end);
+        if self.begun_len == GROUP_LEN {
+            decode_groups(&self.begun, &mut bytes)?;
+            self.begun_len = 0;
+        }
+        // Both are empty if the group above still lacks characters.
+        let (groups, rest) = text.split_at(text.len() / GROUP_LEN * GROUP_LEN);
+        decode_groups(groups, &mut bytes)?;
+        self.keep(rest);
+        Some(bytes.into())
+    }
+
+    /// Adds characters to the group that has begun, which has room for them.
+    fn keep(&mut self, characters: &[u8]) {
+        self.begun[self.begun_len..][..characters.len()].copy_from_slice(characters);
+        self.begun_len += characters.len();
+    }
+
+    /// Returns true if the text may end here: every group that has begun is whole.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.begun_len == 0
+    }
+}
+
+/// Decodes whole groups, of which any may have padding, and appends the bytes. Returns `None` if one is malformed.
+fn decode_groups(text: &[u8], bytes: &mut Vec<u8>) -> Option<()> {
+    let mut left = text;
+    while !left.is_empty() {
+        let padding = left.iter().position(|character| *character == b'=');
+        let run_len = padding.map_or(left.len(), |at| at / GROUP_LEN * GROUP_LEN);
+        let (run, others) = left.split_at(run_len);
+        STANDARD.decode_vec(run, bytes).ok()?;
+        // The group with padding, which ends a piece.
+        let (padded, others) = others.split_at(others.len().min(GROUP_LEN));
+        let mut last = [0; GROUP_LEN_BYTES];
+        let len = STANDARD.decode_slice(padded, &mut last).ok()?;
+        bytes.extend_from_slice(&last[..len]);
+        left = others;
+    }
+    Some(())
+}
+
 /// A body in base64, decoded.
 pub(crate) struct TextBody<B> {
     text: B,
-    /// The beginning of a group, at most three characters.
-    rest: BytesMut,
+    decoder: WebText,
 }
 
 impl<B> TextBody<B> {
     pub(crate) fn new(text: B) -> Self {
-        Self { text, rest: BytesMut::new() }
-    }
-
-    /// Decodes the groups that are whole with `text`, and keeps what is left.
-    fn decode(&mut self, text: &[u8]) -> Result<Bytes, MalformedTextError> {
-        self.rest.extend_from_slice(text);
-        let text = self.rest.split_to(self.rest.len() / GROUP_LEN * GROUP_LEN);
-        let mut bytes = Vec::with_capacity(text.len() / GROUP_LEN * GROUP_LEN_BYTES);
-        let mut left = &text[..];
-        while !left.is_empty() {
-            let padding = left.iter().position(|character| *character == b'=');
-            let run_len = padding.map_or(left.len(), |at| at / GROUP_LEN * GROUP_LEN);
-            let (run, others) = left.split_at(run_len);
-            STANDARD.decode_vec(run, &mut bytes).map_err(|_| MalformedTextError)?;
-            // The group with padding, which ends a piece.
-            let (padded, others) = others.split_at(others.len().min(GROUP_LEN));
-            let mut last = [0; GROUP_LEN_BYTES];
-            let len = STANDARD.decode_slice(padded, &mut last).map_err(|_| MalformedTextError)?;
-            bytes.extend_from_slice(&last[..len]);
-            left = others;
-        }
-        Ok(bytes.into())
+        Self { text, decoder: WebText::default() }
     }
 }
 
@@ -74,18 +115,18 @@ where
             let text = match ready!(Pin::new(&mut self.text).poll_frame(cx)) {
                 Some(Ok(frame)) => frame.into_data(),
                 Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
-                None if self.rest.is_empty() => return Poll::Ready(None),
+                None if self.decoder.is_whole() => return Poll::Ready(None),
                 None => {
-                    self.rest.clear();
+                    self.decoder = WebText::default();
                     return Poll::Ready(Some(Err(MalformedTextError.into())));
                 }
             };
             // gRPC gives trailers of a request no meaning.
             let Ok(text) = text else { continue };
-            match self.decode(&text) {
-                Ok(bytes) if bytes.is_empty() => {}
-                Ok(bytes) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
-                Err(malformed) => return Poll::Ready(Some(Err(malformed.into()))),
+            match self.decoder.decode(&text) {
+                Some(bytes) if bytes.is_empty() => {}
+                Some(bytes) => return Poll::Ready(Some(Ok(Frame::data(bytes)))),
+                None => return Poll::Ready(Some(Err(MalformedTextError.into()))),
             }
         }
     }

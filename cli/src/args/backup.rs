@@ -213,9 +213,6 @@ pub(crate) enum RestoreCommand {
     Confirm(RestoreConfirmArgs),
 }
 
-/// Variables that name the data folder, or a file with settings.
-const DATA_DIR_VARIABLES: [&str; 2] = ["HAWSER_DATA_DIR", "HAWSER_CONFIG"];
-
 /// The data folder of a node.
 #[derive(Debug, Args)]
 pub(crate) struct DataDirArgs {
@@ -228,12 +225,10 @@ pub(crate) struct DataDirArgs {
 }
 
 impl DataDirArgs {
-    /// Returns true if a flag, or a variable of the environment, names the folder or a file with settings.
+    /// Returns true if a flag names the folder or a file with settings.
     #[must_use]
-    pub(crate) fn names_a_folder(&self) -> bool {
-        let is_given = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-        let by_flag = self.data_dir.is_some() || self.config.is_some();
-        by_flag || DATA_DIR_VARIABLES.into_iter().any(is_given)
+    pub(crate) fn are_given(&self) -> bool {
+        self.data_dir.is_some() || self.config.is_some()
     }
 
     /// Returns the flags together with the environment.

@@ -44,33 +44,11 @@ impl HealthPurpose {
     }
 }
 
-/// Variables that are about the metrics, or name a file with settings or the node's data folder: each is set only where
-/// a node has settings of its own.
-const NODE_VARIABLES: [&str; 5] = [
-    "XMTPD_METRICS_ENABLE",
-    "XMTPD_METRICS_METRICS_ADDRESS",
-    "XMTPD_METRICS_METRICS_PORT",
-    "HAWSER_CONFIG",
-    "HAWSER_DATA_DIR",
-];
-
-/// Returns true if the environment is that of a node with settings of its own. Such a node is asked at its own address,
-/// which may be the default one, whatever the current folder holds.
-#[must_use]
-pub(crate) fn is_beside_a_node() -> bool {
-    is_of_a_node(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()))
-}
-
-/// Returns true for the environment of a node. `is_given` tells of each variable if it has a value.
-fn is_of_a_node(is_given: impl Fn(&str) -> bool) -> bool {
-    NODE_VARIABLES.into_iter().any(is_given)
-}
-
 impl HealthArgs {
-    /// Returns true if a flag names the node that is asked, or the environment is that of a node.
+    /// Returns true if a flag names a file with settings.
     #[must_use]
-    pub(crate) fn names_node(&self) -> bool {
-        self.metrics.is_some() || self.config.is_some() || is_beside_a_node()
+    pub(crate) fn has_settings(&self) -> bool {
+        self.config.is_some()
     }
 
     /// Returns the flags together with the environment.
@@ -78,27 +56,5 @@ impl HealthArgs {
     pub(crate) fn sources(&self) -> SettingSources {
         let file = self.config.clone().map(|path| ("config".to_owned(), path));
         SettingSources::new(file, environment())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The image of the program names its data folder and no port, and a network of `hawser dev` leaves its folder
-    /// when it ends.
-    #[test]
-    fn a_data_folder_or_a_setting_of_metrics_tells_of_a_node() {
-        for name in [
-            "HAWSER_DATA_DIR",
-            "HAWSER_CONFIG",
-            "XMTPD_METRICS_ENABLE",
-            "XMTPD_METRICS_METRICS_ADDRESS",
-            "XMTPD_METRICS_METRICS_PORT",
-        ] {
-            assert!(is_of_a_node(|given| given == name), "{name}");
-        }
-        assert!(!is_of_a_node(|_| false));
-        assert!(!is_of_a_node(|given| given == "XMTPD_API_PORT"));
     }
 }

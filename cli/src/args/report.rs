@@ -42,7 +42,7 @@ pub(crate) struct ReportStepArgs {
     #[arg(long)]
     pub(crate) dry_run: bool,
     /// File in which `hawser dev` describes its network, whose first node is asked [default: that of ./hawser-dev, if
-    /// there is one and no setting names a data folder].
+    /// there is one, no setting names a data folder, no variable is about metrics, and there is no ./hawser-data].
     #[arg(long, value_name = "FILE", conflicts_with_all = ["data_dir", "config"])]
     pub(crate) network: Option<PathBuf>,
     /// The data folder.
@@ -53,8 +53,9 @@ pub(crate) struct ReportStepArgs {
 /// The node that is asked.
 #[derive(Debug, Args)]
 pub(crate) struct ReportNodeArgs {
-    /// Address of the node's metrics, `host:port` [default: that of the first node of the network file, of --network or
-    /// of ./hawser-dev, or else the settings in the environment, or else 127.0.0.1:8008].
+    /// Address of the node's metrics, `host:port` [default: that of the first node of --network, or else of the
+    /// settings in the environment, or else of the first node of ./hawser-dev if no variable is about metrics or a data
+    /// folder, or else 127.0.0.1:8008].
     #[arg(long, value_name = "ADDR")]
     pub(crate) metrics: Option<String>,
 }

@@ -5,7 +5,6 @@ use serde_json::{Value, json};
 
 use super::asked_node;
 use crate::args::health::HealthArgs;
-use crate::network_file::NetworkFile;
 use crate::{client, output};
 
 /// Runs the command. Succeeds when the node is ready; takes at most about three seconds.
@@ -13,8 +12,7 @@ use crate::{client, output};
 /// # Errors
 /// When the node is not ready, or does not answer.
 pub(super) async fn run(args: HealthArgs, as_json: bool) -> Result<(), RunError> {
-    // A probe with settings of its own asks that node, whatever its current folder holds.
-    let network = if args.names_node() { None } else { NetworkFile::of_current_folder() };
+    let network = asked_node::network_file(None, args.has_settings());
     let named = args.metrics.as_deref();
     let address = asked_node::metrics(named, network.as_deref(), &args.sources())?;
     let purpose = args.purpose.name();

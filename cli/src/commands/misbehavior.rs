@@ -5,9 +5,7 @@ use serde_json::Value;
 
 use super::misbehavior_pages::{behind, page};
 use super::{asked_node, audit, misbehavior_reports};
-use crate::args::health::is_beside_a_node;
 use crate::args::{MisbehaviorCommand, MisbehaviorListArgs};
-use crate::network_file::NetworkFile;
 use crate::output;
 
 /// Runs the command.
@@ -25,14 +23,15 @@ pub(super) async fn run(command: MisbehaviorCommand, as_json: bool) -> Result<()
 }
 
 async fn list(args: MisbehaviorListArgs, as_json: bool) -> Result<(), RunError> {
-    // Settings win over the network of the current folder, as for `hawser health`.
-    let network = if is_beside_a_node() { None } else { NetworkFile::of_current_folder() };
+    let network = asked_node::network_file(None, false);
     let named = args.metrics.as_deref();
     let metrics = asked_node::metrics(named, network.as_deref(), &args.sources())?;
     let mut after = args.after.clone().unwrap_or_else(|| "0.0".to_owned());
+    let mut is_empty = true;
     loop {
         let page = page(&metrics, &after).await?;
-        let Some(next) = behind(&metrics, &page, &after)? else { return Ok(()) };
+        let Some(next) = behind(&metrics, &page, &after)? else { break };
+        is_empty = false;
         after = next;
         for piece in &page {
             match as_json {
@@ -41,6 +40,11 @@ async fn list(args: MisbehaviorListArgs, as_json: bool) -> Result<(), RunError> 
             }
         }
     }
+    if is_empty && !as_json {
+        let behind = args.after.map(|after| format!(" after {after}")).unwrap_or_default();
+        output::line(format_args!("there is no evidence{behind}"));
+    }
+    Ok(())
 }
 
 fn print_piece(piece: &Value) {

@@ -17,6 +17,7 @@ use super::audit::{FAULTS_EXIT_CODE, INCOMPLETE_EXIT_CODE, open_log};
 use crate::args::payer::UsageArgs;
 use crate::commands::onchain::{self, ChainsNeeded};
 use crate::commands::payer_usage::UNITS;
+use crate::commands::report;
 use crate::network_file::NetworkFile;
 use crate::output;
 
@@ -60,9 +61,8 @@ fn source(args: &UsageArgs) -> Result<String, RunError> {
     }
     const REMEDY: &str =
         "give --from with a node's http://host:port, or with the data folder of a stopped node";
-    let named = args.network.network.clone();
-    let path = named.or_else(NetworkFile::of_current_folder).ok_or_else(|| {
-        RunError::usage(format!("--verify needs a log, and there is no ./hawser-dev: {REMEDY}"))
+    let path = report::of_network(&args.network).ok_or_else(|| {
+        RunError::usage(format!("--verify needs a log, and no network file names a node: {REMEDY}"))
     })?;
     let file = files::read(&path, NetworkFile::parse)?;
     let first = file

@@ -20,7 +20,7 @@ pub(super) const UNITS: &str = "1,000,000,000,000 p$ are a dollar, and so are 1,
 /// When the node does not answer.
 pub(super) async fn usage(args: &UsageArgs, as_json: bool) -> Result<(), RunError> {
     let payer = args.payer;
-    let file = args.network.file();
+    let file = report::of_network(&args.network);
     let usage = report::ask(&args.node, file.as_deref(), &format!("?payer={payer}")).await?;
     if as_json {
         output::line(&usage);

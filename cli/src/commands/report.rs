@@ -1,7 +1,7 @@
 //! `hawser report`: payer reports as a running node sees them, and its work on them.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use alloy::primitives::Address;
 use hawser_chain::admin::settled::{self, SettledLeaves};
@@ -13,10 +13,10 @@ use serde_json::{Value, json};
 use super::asked_node;
 use super::audit::INCOMPLETE_EXIT_CODE;
 use super::onchain::{self, ChainsNeeded};
+use crate::args::onchain::NetworkArgs;
 use crate::args::report::{
     ReportCommand, ReportIdArgs, ReportListArgs, ReportNodeArgs, ReportSettledArgs, ReportStepArgs,
 };
-use crate::network_file::NetworkFile;
 use crate::{client, output};
 
 /// Runs the command.
@@ -167,7 +167,7 @@ impl TakenFromPayer {
 /// settlements are the first to name them.
 async fn settled(args: &ReportSettledArgs, as_json: bool) -> Result<(), RunError> {
     let id: ReportId = args.id.parse().map_err(RunError::usage)?;
-    let file = args.network.file();
+    let file = of_network(&args.network);
     let report = ask(&args.node, file.as_deref(), &format!("?id={id}")).await?;
     let wanted = report["leaves_settled"].as_u64().unwrap_or(0);
     if wanted == 0 {
@@ -292,8 +292,14 @@ async fn one(args: &ReportIdArgs) -> Result<Value, RunError> {
 }
 
 async fn ask_listed(args: &ReportListArgs, query: &str) -> Result<Value, RunError> {
-    let file = args.network.clone().or_else(NetworkFile::of_current_folder);
+    let file = asked_node::network_file(args.network.as_deref(), false);
     ask(&args.node, file.as_deref(), query).await
+}
+
+/// Returns the network file whose first node is asked by a command that reads the chains of `network` too. Flags and
+/// variables of chains may describe another network than that of the current folder.
+pub(super) fn of_network(network: &NetworkArgs) -> Option<PathBuf> {
+    asked_node::network_file(network.network.as_deref(), network.describe_a_network())
 }
 
 /// Asks the page on payer reports of a node: the one that is named, or the first one of the network file, or that of

@@ -20,7 +20,9 @@ pub(super) fn run(args: &RollbackArgs, as_json: bool) -> Result<(), RunError> {
     let data_dir = settings::data_dir(&args.data.sources()).map_err(RunError::usage)?;
     let shown = data_dir.display();
     let found = kept_format(&data_dir).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => RunError::not_found(format!("{shown}: {error}")),
+        io::ErrorKind::NotFound => RunError::not_found(format!(
+            "there is no folder {shown}: name the data folder of the node (--data-dir)"
+        )),
         _ => RunError::failed(format!("{shown}: {error}")),
     })?;
     if let Some(format) = found.filter(|_| !args.yes && io::stdin().is_terminal()) {

@@ -4,10 +4,14 @@ use hawser_node::error::RunError;
 use hawser_node::{files, settings};
 use serde_json::{Value, json};
 
+use super::asked_node;
 use super::backup::now_unix_s;
 use crate::args::StatusArgs;
 use crate::network_file::{NetworkFile, NetworkNode};
 use crate::{client, output};
+
+/// Advice if no node is where the command has looked for one. The lines before it name the addresses.
+const NONE_ANSWERS: &str = "no node answers: --metrics names the address of a node's metrics";
 
 /// Runs the command. Succeeds when every node answers and none is failing.
 ///
@@ -34,7 +38,11 @@ pub(super) async fn run(args: StatusArgs, as_json: bool) -> Result<(), RunError>
     let well = |answer: &Result<Value, String>| {
         answer.as_ref().is_ok_and(|status| status["verdict"] != "failing")
     };
-    if answers.iter().all(|(_, answer)| well(answer)) { Ok(()) } else { Err(RunError::failed("")) }
+    if answers.iter().all(|(_, answer)| well(answer)) {
+        return Ok(());
+    }
+    let is_silent = answers.iter().all(|(_, answer)| answer.is_err());
+    Err(RunError::failed(if is_silent && !as_json { NONE_ANSWERS } else { "" }))
 }
 
 /// Names and metrics addresses of the nodes that are asked.
@@ -42,7 +50,7 @@ fn nodes(args: &StatusArgs) -> Result<Vec<(String, String)>, RunError> {
     if let Some(metrics) = &args.metrics {
         return Ok(vec![(metrics.clone(), metrics.clone())]);
     }
-    let Some(path) = args.network.clone().or_else(NetworkFile::of_current_folder) else {
+    let Some(path) = asked_node::network_file(args.network.as_deref(), false) else {
         let address = settings::metrics_address(&args.sources()).map_err(RunError::usage)?;
         return Ok(vec![(address.to_string(), address.to_string())]);
     };

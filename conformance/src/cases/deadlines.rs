@@ -1,6 +1,6 @@
 //! The deadlines that callers set.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api as meta;
 use tonic::{Code, Request};
@@ -8,7 +8,8 @@ use tonic::{Code, Request};
 use crate::case::{Area, Case};
 use crate::connection::METADATA_API;
 use crate::context::JudgedNodes;
-use crate::failure::{Checked, Failure, same};
+use crate::failure::{Checked, Failure, FailureKind, ensure, same};
+use crate::http;
 use crate::listener::Listener;
 
 use super::web::{parsed, speaks_connect};
@@ -16,6 +17,9 @@ use super::web::{parsed, speaks_connect};
 /// Deadlines of a stream, shortest first: at a busy node a short one may be over before the stream has begun.
 const DEADLINES: [Duration; 3] =
     [Duration::from_millis(300), Duration::from_millis(700), Duration::from_millis(1_500)];
+
+/// Time for which the reference node reads a request (its `ReadTimeout`). It begins after the connection of the case.
+const READ_BY_REFERENCE: Duration = Duration::from_secs(30);
 
 pub(super) const CASES: &[Case] = &[
     Case::new(
@@ -40,6 +44,7 @@ async fn of_stream(c: &JudgedNodes) -> Checked {
     for deadline in DEADLINES {
         let mut request = Request::new(meta::GetSyncCursorRequest {});
         request.set_timeout(deadline);
+        let asked = Instant::now();
         let opened = c.target.stream_with::<_, meta::GetSyncCursorResponse>(&path, request).await;
         let stream = match opened {
             Ok(stream) => stream,
@@ -49,9 +54,26 @@ async fn of_stream(c: &JudgedNodes) -> Checked {
             }
         };
         let answer_timeout = c.target.answer_timeout() + deadline;
-        return Listener::new(stream, answer_timeout).ends_with(Code::DeadlineExceeded, "").await;
+        let mut listener = Listener::new(stream, answer_timeout);
+        let judged = listener.ends_with(Code::DeadlineExceeded, "").await;
+        return unless_ended_with_ok(judged, asked.elapsed() >= deadline);
     }
     Err(last.at("a stream that begins before its deadline"))
+}
+
+/// Returns the result of a case, as a known defect if the stream has ended with OK, and not before its deadline.
+fn unless_ended_with_ok(judged: Checked, is_over: bool) -> Checked {
+    match judged {
+        Err(failure)
+            if failure.kind == FailureKind::Broken
+                && failure.got == "its end with OK"
+                && is_over =>
+        {
+            let software = "xmtpd 1.3: it ends a stream with OK at its deadline";
+            Err(Failure::known(software, failure.expected, failure.got))
+        }
+        judged => judged,
+    }
 }
 
 async fn of_connect(c: &JudgedNodes) -> Checked {
@@ -61,9 +83,57 @@ async fn of_connect(c: &JudgedNodes) -> Checked {
         "POST {path} HTTP/1.1\r\nhost: node\r\nconnection: close\r\ncontent-type: application/json\r\n\
          connect-protocol-version: 1\r\nconnect-timeout-ms: 200\r\ncontent-length: 2\r\n\r\n"
     );
-    let answer = c.target.http(request.as_bytes()).await?;
+    // Long enough for the refusal of the reference node.
+    let wait = READ_BY_REFERENCE + c.target.answer_timeout();
+    let asked = Instant::now();
+    let answer = http::ask(&c.target.address, request.as_bytes(), wait).await?;
+    let took = asked.elapsed();
     speaks_connect(&answer)?;
     same("the status of HTTP", &504, &answer.status)?;
     let error = parsed(&answer)?;
-    same("code", &serde_json::json!("deadline_exceeded"), &error["code"])
+    same("code", &serde_json::json!("deadline_exceeded"), &error["code"])?;
+    refused_in_time(took, c.target.answer_timeout())
+}
+
+/// Judges the time of a refusal, which is a known defect if the node has read the request for as long as any other.
+fn refused_in_time(took: Duration, answer_timeout: Duration) -> Checked {
+    let expected = "a refusal at the deadline";
+    let got = format!("one after {} ms", took.as_millis());
+    if took >= READ_BY_REFERENCE {
+        let software = "xmtpd 1.3: it reads a request for 30 s, also beyond its deadline";
+        return Err(Failure::known(software, expected, got));
+    }
+    ensure(took <= answer_timeout, expected, || got)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kind(judged: Checked) -> Option<FailureKind> {
+        judged.err().map(|failure| failure.kind)
+    }
+
+    #[test]
+    fn only_an_end_with_ok_that_is_not_early_is_the_known_one() {
+        let end = |got: &str| Err(Failure::new("the stream's end with DEADLINE_EXCEEDED", got));
+        let ended = |judged, is_over| kind(unless_ended_with_ok(judged, is_over));
+        assert!(matches!(ended(end("its end with OK"), true), Some(FailureKind::Known(_))));
+        assert_eq!(ended(end("its end with OK"), false), Some(FailureKind::Broken));
+        assert_eq!(ended(end("silence for 300 ms"), true), Some(FailureKind::Broken));
+        assert_eq!(ended(end("CANCELLED \"\""), true), Some(FailureKind::Broken));
+        assert_eq!(ended(Ok(()), true), None);
+    }
+
+    #[test]
+    fn only_a_refusal_after_the_time_of_any_request_is_the_known_one() {
+        let refused = |took_s, answer_timeout_s| {
+            let [took, answer_timeout] = [took_s, answer_timeout_s].map(Duration::from_secs);
+            kind(refused_in_time(took, answer_timeout))
+        };
+        assert_eq!(refused(1, 10), None);
+        assert_eq!(refused(20, 10), Some(FailureKind::Broken));
+        assert!(matches!(refused(30, 10), Some(FailureKind::Known(_))));
+        assert!(matches!(refused(30, 60), Some(FailureKind::Known(_))), "a patient suite");
+    }
 }

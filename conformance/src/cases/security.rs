@@ -30,6 +30,12 @@ const PORT: &str = "docs/protocol/api.md#the-port";
 const WEB: (&str, &str) = ("content-type", "application/grpc-web+proto");
 /// Longest time until a node closes a connection without a complete request head: twice the limit of 10 s.
 const HEAD: Duration = Duration::from_secs(20);
+/// Length of a head above every bound that the protocol permits (64 KiB).
+const LARGE_HEAD_LEN_BYTES: usize = 70_000;
+/// Length of a head above the bound of the reference node: 1 MiB and 4 KiB, the default of its library.
+const LARGE_HEAD_OF_REFERENCE_LEN_BYTES: usize = 1_100_000;
+/// A message without content whose flags no protocol has.
+const UNKNOWN_FLAGS: &[u8] = &[7, 0, 0, 0, 0];
 /// Idle connections beside which a new one has to be served. A guess: fewer than any node allows a caller.
 const IDLE_MIN: usize = 100;
 
@@ -204,30 +210,68 @@ async fn noise(c: &JudgedNodes) -> Checked {
 }
 
 async fn large_head(c: &JudgedNodes) -> Checked {
-    let long = "a".repeat(70_000);
+    let answer = answer_to_head(c, LARGE_HEAD_LEN_BYTES).await?;
+    let judged = if is_head_refused(&answer) {
+        Ok(())
+    } else {
+        let larger = answer_to_head(c, LARGE_HEAD_OF_REFERENCE_LEN_BYTES).await;
+        taken_head(&answer, larger.is_ok_and(|answer| is_head_refused(&answer)))
+    };
+    c.target.serves().await?;
+    judged
+}
+
+/// Returns everything that comes back for a query for nothing with a head of this length.
+async fn answer_to_head(c: &JudgedNodes, len_bytes: usize) -> Checked<Vec<u8>> {
+    let long = "a".repeat(len_bytes);
     let request = http::post(&query_path(), &[WEB, ("x-large", &long)], &framed(&[]));
-    let answer = http::exchange(&c.target.address, &request, c.target.answer_timeout()).await?;
-    // A close without a response passes too: the node did not accept the head.
-    let is_refused =
-        answer.is_empty() || HttpAnswer::parse(&answer).is_some_and(|answer| answer.status >= 400);
-    ensure(is_refused, "431 or the end of the connection", || {
-        String::from_utf8_lossy(&answer[..answer.len().min(80)]).into_owned()
-    })?;
-    c.target.serves().await
+    http::exchange(&c.target.address, &request, c.target.answer_timeout()).await
+}
+
+/// Returns true for a refusal. A close without a response is one too: the node did not accept the head.
+fn is_head_refused(answer: &[u8]) -> bool {
+    answer.is_empty() || HttpAnswer::parse(answer).is_some_and(|answer| answer.status >= 400)
+}
+
+/// Returns the failure of a node that has taken a large head, which is a known defect if it has answered the query and
+/// refuses heads above the bound of the reference node.
+fn taken_head(answer: &[u8], is_larger_refused: bool) -> Checked {
+    let expected = "431 or the end of the connection";
+    let got = String::from_utf8_lossy(&answer[..answer.len().min(80)]);
+    let is_answered = HttpAnswer::parse(answer)
+        .is_some_and(|answer| answer.status == 200 && grpc_status(&answer) == Some(0));
+    if is_answered && is_larger_refused {
+        return Err(Failure::known("xmtpd 1.3: a head may have 1 MiB", expected, got));
+    }
+    Err(Failure::new(expected, got))
+}
+
+/// Returns true for the answer of the reference node to [`UNKNOWN_FLAGS`], of which it tests the lowest bit first.
+fn takes_flags_for_compression(answer: &HttpAnswer) -> bool {
+    let text = "protocol error: sent compressed message without compression support";
+    answer.status == 200
+        && grpc_status(answer) == Some(13)
+        && answer.header("grpc-message") == Some(text)
 }
 
 async fn claims(c: &JudgedNodes) -> Checked {
-    for body in
-        [&[0, 0xff, 0xff, 0xff, 0xff, 1][..], &[0, 0, 0, 0, 200, 1], &[0, 0], &[7, 0, 0, 0, 0]]
+    let mut judged = Ok(());
+    for body in [&[0, 0xff, 0xff, 0xff, 0xff, 1][..], &[0, 0, 0, 0, 200, 1], &[0, 0], UNKNOWN_FLAGS]
     {
         let answer = c.target.post(&query_path(), &[WEB], body).await?;
         let status = grpc_status(&answer);
+        if body == UNKNOWN_FLAGS && takes_flags_for_compression(&answer) {
+            let software = "xmtpd 1.3: it takes unknown flags for compression";
+            judged = Err(Failure::known(software, "INVALID_ARGUMENT", "INTERNAL"));
+            continue;
+        }
         let is_refused = answer.status >= 400 || matches!(status, Some(3 | 8));
         ensure(is_refused, "INVALID_ARGUMENT or RESOURCE_EXHAUSTED", || {
             format!("HTTP {}, grpc-status {status:?}", answer.status)
         })?;
     }
-    c.target.serves().await
+    c.target.serves().await?;
+    judged
 }
 
 async fn bomb(c: &JudgedNodes) -> Checked {
@@ -353,6 +397,37 @@ async fn idle_connections(c: &JudgedNodes) -> Checked {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::failure::FailureKind;
+
+    /// A node without any bound on heads, and one that does not answer the query, have another defect.
+    #[test]
+    fn only_the_bound_of_the_reference_node_on_heads_is_the_known_one() {
+        let kind = |answer: &[u8], is_larger_refused| {
+            taken_head(answer, is_larger_refused).err().map(|failure| failure.kind)
+        };
+        let answered = b"HTTP/1.1 200 OK\r\ngrpc-status: 0\r\n\r\n";
+        let failed = b"HTTP/1.1 200 OK\r\ngrpc-status: 13\r\n\r\n";
+        assert!(matches!(kind(answered, true), Some(FailureKind::Known(_))));
+        assert_eq!(kind(answered, false), Some(FailureKind::Broken));
+        assert_eq!(kind(failed, true), Some(FailureKind::Broken));
+        assert_eq!(kind(b"nonsense", true), Some(FailureKind::Broken));
+        assert!(is_head_refused(b"") && is_head_refused(b"HTTP/1.1 431 Too Large\r\n\r\n"));
+        assert!(!is_head_refused(answered) && !is_head_refused(b"nonsense"));
+    }
+
+    #[test]
+    fn only_the_text_of_the_reference_node_makes_internal_the_known_answer_to_flags() {
+        let answer = |status: &str, text: &str| {
+            let headers = [("grpc-status", status), ("grpc-message", text)];
+            let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            HttpAnswer { status: 200, headers: headers.into(), body: Bytes::new() }
+        };
+        let text = "protocol error: sent compressed message without compression support";
+        assert!(takes_flags_for_compression(&answer("13", text)));
+        assert!(!takes_flags_for_compression(&answer("13", "")));
+        assert!(!takes_flags_for_compression(&answer("2", text)));
+        assert!(!takes_flags_for_compression(&HttpAnswer { status: 500, ..answer("13", text) }));
+    }
 
     /// A forged token says something about a node only if it differs from a good one by its key alone.
     #[test]

@@ -19,6 +19,7 @@ mod resume_text;
 mod snapshot;
 mod subscribe_requests;
 mod tree_evidence;
+mod web_text;
 mod wire;
 
 /// One decoder with its properties, seeds and memory bound.
@@ -42,6 +43,7 @@ pub(crate) const TARGETS: &[Target] = &[
     key_package::TARGET,
     json::TARGET,
     connect_request::TARGET,
+    web_text::TARGET,
     identity_update::TARGET,
     checkpoints::TARGET,
     control_frames::TARGET,

@@ -45,6 +45,12 @@ pub(in super::super) fn check(
     if let Some(path) = args.files.iter().find(|path| !is_piped && !path.exists()) {
         return Err(RunError::not_found(format!("{}: there is no such file", path.display())));
     }
+    if let Some(path) = args.files.iter().find(|path| !is_piped && path.is_dir()) {
+        return Err(RunError::usage(format!(
+            "{} is a folder: name files of the table, such as EXPORT/log/originator=100/*.parquet",
+            path.display()
+        )));
+    }
     let ranges = if is_piped {
         let rows = LineReader::new(BufReader::new(stdin()));
         check_partition(rows, &settings, payers).map_err(RunError::failed)?

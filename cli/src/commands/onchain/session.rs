@@ -351,7 +351,7 @@ pub(crate) fn account(
 pub(crate) fn no_key() -> RunError {
     RunError::usage(
         "the command signs with a key: give --key-file FILE, or HAWSER_KEY_FILE or HAWSER_KEY in the environment; \
-         --dry-run and --calldata need none",
+         with --dry-run or --calldata an address is enough: --from ADDRESS",
     )
 }
 
