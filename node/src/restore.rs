@@ -17,8 +17,8 @@ use crate::files::write_whole;
 const QUESTION: &str = "quarantine.json";
 const ANSWER: &str = "confirmed.json";
 const PUBLISHING: &str = "publishing.json";
-/// The most units of [`GAP`] that an answer leaves out. A guess: two folders of one age that are confirmed without peers
-/// continue at one place once in so many times, and a strand has places for 36 billion such gaps.
+/// The most units of [`GAP`] that an answer leaves out. A guess: two folders of one age that are confirmed without
+/// peers continue at one place once in so many times, and a strand has places for 36 billion such gaps.
 const GAP_UNITS_MAX: u64 = 256;
 /// The most places that an answer, or a majority of peers, has a node leave out.
 pub(crate) const GAP_MAX: u64 = GAP * GAP_UNITS_MAX;

@@ -71,7 +71,7 @@ pub enum PromoteError {
     },
     /// The strand has no places left behind the gap of the node's quarantine.
     #[error(
-        "the strand ends at {head} in the folder, and no strand has places above {max}: there are none left for the node \
+        "the strand ends at {head} in the folder, and no strand has places above {max}: none are left for the node \
          behind its gap. No node has signed so many: another process has used the key, or the folder is damaged",
         max = SequenceId::MAX
     )]
