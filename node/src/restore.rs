@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use hawser_engine::own_strand::GAP;
+use hawser_engine::own_strand::{GAP, gap_of};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -17,11 +17,6 @@ use crate::files::write_whole;
 const QUESTION: &str = "quarantine.json";
 const ANSWER: &str = "confirmed.json";
 const PUBLISHING: &str = "publishing.json";
-/// The most units of [`GAP`] that an answer leaves out. A guess: two folders of one age that are confirmed without
-/// peers continue at one place once in so many times, and a strand has places for 36 billion such gaps.
-const GAP_UNITS_MAX: u64 = 256;
-/// The most places that an answer, or a majority of peers, has a node leave out.
-pub(crate) const GAP_MAX: u64 = GAP * GAP_UNITS_MAX;
 /// The longest file that is read, in bytes. A guess: both files have a few hundred bytes.
 const LEN_BYTES_MAX: u64 = 64 * 1024;
 
@@ -61,11 +56,11 @@ impl RestoreAnswer {
     /// Creates the answer that the folder may lack places that were signed: the node continues behind a gap of some
     /// units of [`GAP`].
     ///
-    /// Their number follows from the question. So another folder of the same age, also a copy of this one, seldom
+    /// The width follows from the question. So another folder of the same age, also a copy of this one, seldom
     /// continues at the same place, although neither learns of the other while no peer can be asked.
     #[must_use]
     pub fn behind_gap(question: &RestoreQuestion) -> Self {
-        Self { id: question.id.clone(), gap: GAP * gap_units(&question.id) }
+        Self { id: question.id.clone(), gap: gap_of(question.id.as_bytes()) }
     }
 
     /// Creates the answer that the folder contains everything that was ever signed: the node continues at the next
@@ -81,12 +76,6 @@ impl RestoreAnswer {
     pub fn gap_after(&self, question: &RestoreQuestion) -> u64 {
         if question.is_promoted { self.gap.max(GAP) } else { self.gap }
     }
-}
-
-/// Returns the number of units of a gap, from 1 to [`GAP_UNITS_MAX`], for the answer to a question.
-fn gap_units(id: &str) -> u64 {
-    let [first, ..] = *blake3::hash(id.as_bytes()).as_bytes();
-    u64::from(first) % GAP_UNITS_MAX + 1
 }
 
 /// The note of a process, which has asked its operator, that it may sign.
@@ -274,7 +263,9 @@ mod tests {
     use std::collections::BTreeSet;
     use std::time::Instant;
 
-    use hawser_engine::own_strand::{OperatorConfirmation, OwnStrandGuard, StrandObservation};
+    use hawser_engine::own_strand::{
+        GAP_MAX, OperatorConfirmation, OwnStrandGuard, StrandObservation,
+    };
     use hawser_proto::SequenceId;
     use hawser_storage::{FolderStanding, UnknownFolder};
 

@@ -7,13 +7,13 @@
 
 use std::path::Path;
 
+use hawser_engine::own_strand::GAP_MAX;
 use hawser_proto::envelope::{OriginatorEnvelope, Proof};
 use hawser_proto::sign::originator_digest;
 use hawser_proto::{Address, Bytes, EnvelopeId, OriginatorId, PublicKey, SequenceId};
 use hawser_storage::{DatabaseError, PromotionError};
 
 use super::projections::{self, OpenStoppedError};
-use crate::restore::GAP_MAX;
 
 /// A folder that belongs to a node now.
 #[derive(Debug, Clone, PartialEq, Eq)]
