@@ -335,7 +335,7 @@ impl StatusArgs {
 #[derive(Debug, Args)]
 pub(crate) struct RestoreConfirmArgs {
     /// The data folder holds everything that the node has ever signed, as after moving the disk of a
-    /// stopped node: leave no gap of a million places.
+    /// stopped node: leave no gap of a million places or more.
     #[arg(long)]
     pub(crate) complete: bool,
     /// Confirm without being asked.

@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use hawser_engine::own_strand::GAP;
+use hawser_engine::own_strand::{GAP, gap_of};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +16,7 @@ use crate::files::write_whole;
 
 const QUESTION: &str = "quarantine.json";
 const ANSWER: &str = "confirmed.json";
+const PUBLISHING: &str = "publishing.json";
 /// The longest file that is read, in bytes. A guess: both files have a few hundred bytes.
 const LEN_BYTES_MAX: u64 = 64 * 1024;
 
@@ -24,6 +25,9 @@ const LEN_BYTES_MAX: u64 = 64 * 1024;
 pub struct RestoreQuestion {
     /// An id that differs each time that the node starts to ask.
     pub id: String,
+    /// An id that differs for each process of the node.
+    #[serde(default)]
+    pub process: String,
     /// Id of the node.
     pub node_id: u32,
     /// Name of its network.
@@ -49,10 +53,14 @@ pub struct RestoreAnswer {
 }
 
 impl RestoreAnswer {
-    /// Creates the answer that the folder may lack places that were signed: the node continues behind a gap.
+    /// Creates the answer that the folder may lack places that were signed: the node continues behind a gap of some
+    /// units of [`GAP`].
+    ///
+    /// The width follows from the question. So another folder of the same age, also a copy of this one, seldom
+    /// continues at the same place, although neither learns of the other while no peer can be asked.
     #[must_use]
     pub fn behind_gap(question: &RestoreQuestion) -> Self {
-        Self { id: question.id.clone(), gap: GAP }
+        Self { id: question.id.clone(), gap: gap_of(question.id.as_bytes()) }
     }
 
     /// Creates the answer that the folder contains everything that was ever signed: the node continues at the next
@@ -68,6 +76,13 @@ impl RestoreAnswer {
     pub fn gap_after(&self, question: &RestoreQuestion) -> u64 {
         if question.is_promoted { self.gap.max(GAP) } else { self.gap }
     }
+}
+
+/// The note of a process, which has asked its operator, that it may sign.
+#[derive(Debug, Serialize, Deserialize)]
+struct PublishingNote {
+    /// The process, as in [`RestoreQuestion::process`].
+    process: String,
 }
 
 /// The folder through which one node of this host and its operator exchange question and answer.
@@ -123,12 +138,31 @@ impl RestoreFolder {
         Ok(answer)
     }
 
-    /// Writes a question in place of an earlier one.
+    /// Writes a question in place of an earlier one. The node that asks does not publish.
     ///
     /// # Errors
     /// Errors of the file system.
     pub fn ask(&self, question: &RestoreQuestion) -> io::Result<()> {
+        self.remove(PUBLISHING)?;
         write(&self.0.join(QUESTION), question)
+    }
+
+    /// Notes that a process may sign. To be called before its question is removed: a process that starts removes the
+    /// question of an earlier one, too, and the operator has to distinguish the two.
+    ///
+    /// # Errors
+    /// Errors of the file system.
+    pub fn note_publishing(&self, process: &str) -> io::Result<()> {
+        write(&self.0.join(PUBLISHING), &PublishingNote { process: process.to_owned() })
+    }
+
+    /// Returns true if the process that asked this question has noted, since it asked last, that it may sign.
+    ///
+    /// # Errors
+    /// Fails when the file cannot be read.
+    pub fn publishes_since(&self, question: &RestoreQuestion) -> io::Result<bool> {
+        let note = read::<PublishingNote>(&self.0.join(PUBLISHING))?;
+        Ok(note.is_some_and(|note| note.process == question.process))
     }
 
     /// Writes an answer in place of an earlier one.
@@ -144,13 +178,15 @@ impl RestoreFolder {
     /// # Errors
     /// Errors of the file system.
     pub fn clear(&self) -> io::Result<()> {
-        for name in [ANSWER, QUESTION] {
-            match fs::remove_file(self.0.join(name)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+        self.remove(ANSWER)?;
+        self.remove(QUESTION)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        match fs::remove_file(self.0.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -188,6 +224,15 @@ impl PostedQuestion {
         self.is_there = true;
         Ok(())
     }
+
+    /// Notes that the process may sign, and removes the question. To be called again while it fails.
+    ///
+    /// # Errors
+    /// Errors of the file system.
+    pub(crate) fn end(&mut self, process: &str) -> io::Result<()> {
+        self.folder.note_publishing(process)?;
+        self.post(None)
+    }
 }
 
 fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
@@ -215,11 +260,21 @@ fn write<T: Serialize>(path: &Path, value: &T) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+    use std::time::Instant;
+
+    use hawser_engine::own_strand::{
+        GAP_MAX, OperatorConfirmation, OwnStrandGuard, StrandObservation,
+    };
+    use hawser_proto::SequenceId;
+    use hawser_storage::{FolderStanding, UnknownFolder};
+
     use super::*;
 
     fn question() -> RestoreQuestion {
         RestoreQuestion {
             id: "1".to_owned(),
+            process: "a".to_owned(),
             node_id: 100,
             network: "test".to_owned(),
             data_dir: "data".into(),
@@ -235,9 +290,65 @@ mod tests {
         let promoted = RestoreQuestion { is_promoted: true, ..question() };
         assert_eq!(RestoreAnswer::complete(&whole).gap_after(&whole), 0);
         for question in [&whole, &promoted] {
-            assert_eq!(RestoreAnswer::behind_gap(question).gap_after(question), GAP);
+            let gap = RestoreAnswer::behind_gap(question).gap_after(question);
+            assert!((GAP..=GAP_MAX).contains(&gap) && gap % GAP == 0, "{gap}");
         }
         assert_eq!(RestoreAnswer::complete(&promoted).gap_after(&promoted), GAP);
+    }
+
+    /// Returns the last place that a folder which ends at 7 leaves out, if its operator confirms while no peer can be
+    /// asked.
+    fn left_out_through(question: &RestoreQuestion) -> SequenceId {
+        let start = Instant::now();
+        let standing = FolderStanding::Unknown(UnknownFolder::NoMarker);
+        let mut guard = OwnStrandGuard::new(standing, SequenceId::NONE, start, 0);
+        let held = SequenceId(question.head);
+        guard.observe(start, StrandObservation { held, ..StrandObservation::default() });
+        let gap = RestoreAnswer::behind_gap(question).gap_after(question);
+        let about = guard.status();
+        guard.note_confirmation(start, 0, OperatorConfirmation { gap, about });
+        guard.release(start).unwrap().skip_through.unwrap()
+    }
+
+    /// Played by an operator who promotes two replicas, or restores one backup on two machines, while all peers are cut
+    /// off.
+    #[test]
+    fn two_folders_of_one_age_that_are_confirmed_without_peers_seldom_continue_at_one_place() {
+        let ends: Vec<SequenceId> = (0..1_000)
+            .map(|n| RestoreQuestion { id: format!("{n:032x}-1-{n}-1"), ..question() })
+            .map(|question| left_out_through(&question))
+            .collect();
+        for SequenceId(end) in &ends {
+            assert!((7 + GAP..=7 + GAP_MAX).contains(end) && (end - 7) % GAP == 0, "{end}");
+        }
+        let same = ends.chunks(2).filter(|pair| pair[0] == pair[1]).count();
+        assert!(same <= 10, "{same} of 500 pairs; 2 are expected");
+        let different: BTreeSet<_> = ends.iter().collect();
+        assert!(different.len() > 200, "{}", different.len());
+        let again = left_out_through(&question());
+        assert_eq!(left_out_through(&question()), again, "one question has one gap");
+    }
+
+    /// A node that starts removes the question of an earlier process, also if it is in quarantine again.
+    #[test]
+    fn only_the_process_that_asked_shows_that_it_publishes() {
+        let state = tempfile::tempdir().unwrap();
+        let folder = RestoreFolder::new(state.path());
+        let question = question();
+        let mut posted = PostedQuestion::new(folder.clone());
+        posted.post(Some(&question)).unwrap();
+        assert!(!folder.publishes_since(&question).unwrap());
+        let mut restarted = PostedQuestion::new(folder.clone());
+        restarted.post(None).unwrap();
+        assert_eq!(folder.question().unwrap(), None);
+        assert!(!folder.publishes_since(&question).unwrap());
+        restarted.end("b").unwrap();
+        assert!(!folder.publishes_since(&question).unwrap());
+        posted.end(&question.process).unwrap();
+        assert_eq!(folder.question().unwrap(), None);
+        assert!(folder.publishes_since(&question).unwrap());
+        posted.post(Some(&question)).unwrap();
+        assert!(!folder.publishes_since(&question).unwrap(), "it asks again");
     }
 
     /// The disk of the state folder is full when the node begins to ask.
@@ -282,7 +393,7 @@ mod tests {
         );
         assert_eq!(folder.take_answer().unwrap(), None, "an answer counts once");
         folder.reply(&RestoreAnswer::behind_gap(&question)).unwrap();
-        assert_eq!(folder.take_answer().unwrap().unwrap().gap, 1_000_000);
+        assert!(folder.take_answer().unwrap().unwrap().gap >= 1_000_000);
         folder.clear().unwrap();
         folder.clear().unwrap();
         assert_eq!((folder.question().unwrap(), folder.take_answer().unwrap()), (None, None));

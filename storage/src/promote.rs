@@ -6,7 +6,7 @@
 use hawser_proto::{OriginatorId, PublicKey, SequenceId};
 use rocksdb::WriteBatch;
 
-use crate::error::{CommitError, ReadError};
+use crate::error::{CommitError, DatabaseError, ReadError};
 use crate::meta;
 use crate::open::new_incarnation;
 use crate::projection::{Projection, ProjectionSet};
@@ -16,7 +16,8 @@ use crate::store::Store;
 /// The cause of refused writes from a promotion until the folder is opened again.
 const PROMOTED: &str = "the folder belongs to a node by now: it has to be opened again";
 
-/// The reason for which a folder is not given to a node. The folder is unchanged.
+/// The reason for which a folder is not given to a node. The folder is unchanged, except perhaps after
+/// [`Unsettled`](Self::Unsettled).
 #[derive(Debug, thiserror::Error)]
 pub enum PromotionError {
     /// The folder belongs to a node already.
@@ -58,9 +59,21 @@ pub enum PromotionError {
     /// Rows of the strand cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// The new owner cannot be written.
+    /// The write of the new owner was not begun.
     #[error(transparent)]
     Write(#[from] CommitError),
+    /// The write of the new owner failed, perhaps at its sync. The disk may have all of it, and shows that when the
+    /// folder is opened again.
+    #[error(
+        "writing the new owner has failed: {cause}. The folder may be that of node {node} all the same: promote it \
+         again when the disk works, which says so if it is"
+    )]
+    Unsettled {
+        /// The node.
+        node: OriginatorId,
+        /// The failure.
+        cause: DatabaseError,
+    },
 }
 
 impl Store {
@@ -106,7 +119,8 @@ impl Store {
     /// store still has the replica's identity: it refuses all further writes and has to be closed.
     ///
     /// # Errors
-    /// [`PromotionError`]; the folder still belongs to the replica.
+    /// [`PromotionError`]; the folder still belongs to the replica, except perhaps after
+    /// [`PromotionError::Unsettled`].
     pub fn give_to(
         &self,
         node: OriginatorId,
@@ -122,7 +136,10 @@ impl Store {
         let (db, mut batch) = (&database.db, WriteBatch::default());
         meta::put_owner(db, &mut batch, (node, public_key), new_incarnation(), head);
         meta::put_condemned(db, &mut batch, incomplete);
-        database.write_durable(batch)?;
+        database.write_durable(batch).map_err(|error| match error {
+            CommitError::Write(cause) => PromotionError::Unsettled { node, cause },
+            not_begun => PromotionError::Write(not_begun),
+        })?;
         database.stale.add(incomplete);
         database.poison.set(PROMOTED);
         Ok(head)

@@ -1,11 +1,12 @@
 //! The folder of a replica that is given to a node: the node goes on from it in quarantine.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_storage::{
     CommitError, Facts, FolderStanding, HostSettings, OpenError, PromotionError, Store,
-    StoreIdentity, StoreSettings, UnknownFolder,
+    StoreIdentity, StoreSettings, UnknownFolder, WriteFault,
 };
 
 use crate::support::*;
@@ -88,7 +89,7 @@ fn the_host_of_the_node_knows_that_it_has_signed_more_than_a_promoted_folder_hol
 }
 
 #[test]
-fn other_folders_and_strands_are_refused_and_a_failed_write_changes_no_owner() {
+fn other_folders_and_strands_are_refused_and_a_lost_write_changes_no_owner() {
     let place = tempfile::tempdir().unwrap();
     let public_key = key(1).public_key();
     let of_node = Store::open(&settings(&place.path().join("node"))).unwrap();
@@ -107,7 +108,10 @@ fn other_folders_and_strands_are_refused_and_a_failed_write_changes_no_owner() {
     extend(&store, PEER, 1);
     store.fail_next_write();
     let refused = store.give_to(OWN, &public_key);
-    assert!(matches!(refused, Err(PromotionError::Write(CommitError::Write(_)))), "{refused:?}");
+    assert!(matches!(refused, Err(PromotionError::Unsettled { node: OWN, .. })), "{refused:?}");
+    let again = store.give_to(OWN, &public_key);
+    let is_not_begun = matches!(again, Err(PromotionError::Write(CommitError::Poisoned { .. })));
+    assert!(is_not_begun, "{again:?}");
     drop(store);
     let store = Store::open(&of_replica(&data)).unwrap();
     assert!(store.stale_projections().is_empty());
@@ -124,4 +128,25 @@ fn a_strand_whose_signatures_are_not_all_checked_is_refused() {
     let (head, verified) = (SequenceId(4), SequenceId(3));
     let unverified = PromotionError::Unverified { node: OWN, head, verified };
     assert_eq!(refused.unwrap_err().to_string(), unverified.to_string());
+}
+
+/// The disk takes the write, and fails at its sync.
+#[test]
+fn a_failed_write_that_the_disk_has_is_not_called_unchanged() {
+    let place = tempfile::tempdir().unwrap();
+    let data = place.path().join("data");
+    let store = replica(&data);
+    store.set_write_faults(Some(Arc::new(|| Some(WriteFault::Kept))));
+    let failed = store.give_to(OWN, &key(1).public_key()).unwrap_err();
+    assert!(matches!(failed, PromotionError::Unsettled { node: OWN, .. }), "{failed:?}");
+    assert!(failed.to_string().contains("may be that of node 100"), "{failed}");
+    store.set_write_faults(None);
+    // Reading the log again shows what the disk has, which is no replica's any more.
+    store.reopen().unwrap_err();
+    drop(store);
+    let refused = Store::open(&of_replica(&data)).map(drop);
+    assert!(matches!(refused, Err(OpenError::OtherNode { .. })), "{refused:?}");
+    let store = Store::open(&of_node(place.path(), &data, false)).unwrap();
+    assert!(store.is_promoted().unwrap());
+    assert_eq!(store.snapshot().head(OWN).unwrap(), SequenceId(3));
 }

@@ -25,24 +25,24 @@ pub(super) fn run(args: &PromoteArgs, as_json: bool) -> Result<(), RunError> {
         ask(node)?;
     }
     let wanted = args.network.as_deref();
-    let PromotedFolder { network, head, newest_ns } =
-        promote::promote(&data_dir, wanted, node, args.signer).map_err(refusal)?;
+    let promoted = promote::promote(&data_dir, wanted, node, args.signer).map_err(refusal)?;
+    let PromotedFolder { network, head, newest, newest_ns } = &promoted;
     if as_json {
         output::line(json!({
             "network": network,
             "node_id": node.0,
             "signer": args.signer.to_string(),
             "head": head.0,
+            "newest": newest.0,
             "newest_ns": newest_ns,
             "data_dir": data_dir,
         }));
         return Ok(());
     }
     output::line(format_args!(
-        "{} is the data folder of node {node} of network {network:?} now; the node's strand ends at {head} there, with \
-         an envelope of {}",
+        "{} is the data folder of node {node} of network {network:?} now; {}",
         data_dir.display(),
-        output::time(newest_ns)
+        end_of_strand(&promoted)
     ));
     output::line(
         "start `hawser node` on it with the node's key and without --new-strand: it is in quarantine until its peers \
@@ -51,6 +51,19 @@ pub(super) fn run(args: &PromoteArgs, as_json: bool) -> Result<(), RunError> {
          restored since then: it would sign places a second time",
     );
     Ok(())
+}
+
+/// Returns the end of the node's strand in a folder, and the time from which on the folder may lack envelopes, as text.
+fn end_of_strand(promoted: &PromotedFolder) -> String {
+    let PromotedFolder { head, newest, newest_ns, .. } = promoted;
+    let time = output::time(*newest_ns);
+    if newest == head {
+        return format!("the node's strand ends at {head} there, with an envelope of {time}");
+    }
+    format!(
+        "the node's strand ends at {head} there, without the envelope of that place; the newest one that is there, at \
+         {newest}, is of {time}"
+    )
 }
 
 /// Asks the operator about the old process of the node, which this machine cannot see.
@@ -76,9 +89,32 @@ fn refusal(error: PromoteError) -> RunError {
         PromoteError::Folder(PromotionError::NoStrand { .. }) => RunError::not_found(error),
         PromoteError::Folder(PromotionError::OfNode { .. } | PromotionError::Unverified { .. })
         | PromoteError::OtherNetwork { .. }
-        | PromoteError::OtherSigner { .. } => RunError::refused(error),
-        PromoteError::Folder(PromotionError::Read(_) | PromotionError::Write(_))
+        | PromoteError::OtherSigner { .. }
+        | PromoteError::NoPlacesLeft { .. } => RunError::refused(error),
+        PromoteError::Folder(
+            PromotionError::Read(_) | PromotionError::Write(_) | PromotionError::Unsettled { .. },
+        )
         | PromoteError::Unreadable { .. }
         | PromoteError::Flush(_) => RunError::failed(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::SequenceId;
+
+    use super::*;
+
+    #[test]
+    fn the_time_is_that_of_an_envelope_which_the_folder_has() {
+        let network = "testnet".to_owned();
+        let (head, newest) = (SequenceId(3), SequenceId(3));
+        let whole = PromotedFolder { network, head, newest, newest_ns: 0 };
+        let at = "1970-01-01T00:00:00.000000000Z";
+        let ends = format!("the node's strand ends at 3 there, with an envelope of {at}");
+        assert_eq!(end_of_strand(&whole), ends);
+        let text = end_of_strand(&PromotedFolder { head: SequenceId(5), ..whole });
+        assert!(text.contains("ends at 5 there, without the envelope of that place"), "{text}");
+        assert!(text.ends_with(&format!("at 3, is of {at}")), "{text}");
     }
 }

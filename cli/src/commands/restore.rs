@@ -133,12 +133,8 @@ fn confirm(args: &RestoreConfirmArgs, as_json: bool) -> Result<(), RunError> {
         false => RestoreAnswer::behind_gap(question),
     };
     folder.reply(&answer).map_err(unreadable)?;
-    let is_taken = wait_until_taken(folder).map_err(unreadable)?;
-    if !is_taken {
-        return Err(RunError::failed(format!(
-            "node {} has not read the answer yet: it reads it while it runs, and a restart of the node discards it",
-            question.node_id
-        )));
+    if let Some(fault) = fault_of(folder, question, WAIT_MAX).map_err(unreadable)? {
+        return Err(RunError::failed(format!("node {} {fault}", question.node_id)));
     }
     if as_json {
         output::line(json!({ "node_id": question.node_id, "complete": args.complete }));
@@ -190,14 +186,78 @@ fn wait_until_asked(
     }
 }
 
-/// The node removes its question once it may sign.
-fn wait_until_taken(folder: &RestoreFolder) -> io::Result<bool> {
-    let end = Instant::now() + WAIT_MAX;
-    while folder.question()?.is_some() {
-        if Instant::now() >= end {
-            return Ok(false);
+/// Waits until the node has taken the answer and publishes. Returns the reason why this cannot be said, after the
+/// node's name.
+///
+/// A question that is gone shows nothing by itself: a node that starts removes that of its earlier process.
+fn fault_of(
+    folder: &RestoreFolder,
+    question: &RestoreQuestion,
+    wait_max: Duration,
+) -> io::Result<Option<&'static str>> {
+    let end = Instant::now() + wait_max;
+    loop {
+        let is_last = Instant::now() >= end;
+        match folder.question()? {
+            Some(current) if current.process != question.process => {
+                return Ok(Some(
+                    "has started again and has not taken the answer: run the command again",
+                ));
+            }
+            Some(_) if is_last => {
+                return Ok(Some(
+                    "has not read the answer yet: it reads it while it runs, and a restart of the node discards it",
+                ));
+            }
+            None if folder.publishes_since(question)? => return Ok(None),
+            None if is_last => {
+                return Ok(Some(
+                    "asks nothing any more, and has not said that it publishes: it has started again, or takes more \
+                     places from a peer. Look at its /status",
+                ));
+            }
+            Some(_) | None => std::thread::sleep(LOOK_EVERY),
         }
-        std::thread::sleep(LOOK_EVERY);
     }
-    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn question(process: &str) -> RestoreQuestion {
+        RestoreQuestion {
+            id: format!("{process}-1"),
+            process: process.to_owned(),
+            node_id: 100,
+            network: "test".to_owned(),
+            data_dir: "data".into(),
+            head: 7,
+            reason: "because".to_owned(),
+            is_promoted: false,
+        }
+    }
+
+    /// A supervisor starts the node again after the operator's answer, which its new process discards.
+    #[test]
+    fn only_a_node_that_publishes_is_said_to_publish() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = RestoreFolder::new(dir.path());
+        let asked = question("a");
+        let fault = || fault_of(&folder, &asked, Duration::ZERO).unwrap().unwrap_or("publishes");
+        folder.ask(&asked).unwrap();
+        assert!(fault().starts_with("has not read the answer"), "{}", fault());
+        folder.clear().unwrap();
+        assert!(fault().contains("has not said that it publishes"), "{}", fault());
+        folder.ask(&question("b")).unwrap();
+        assert!(fault().starts_with("has started again"), "{}", fault());
+        // The new process publishes without an answer, because its peers have answered.
+        folder.note_publishing("b").unwrap();
+        folder.clear().unwrap();
+        assert!(fault().contains("has not said that it publishes"), "{}", fault());
+        folder.ask(&asked).unwrap();
+        folder.note_publishing("a").unwrap();
+        folder.clear().unwrap();
+        assert_eq!(fault(), "publishes");
+    }
 }

@@ -10,13 +10,14 @@
 //! - a new one, by the operator's flag: when a majority of the other canonical nodes has answered; after
 //!   [`ASK_FOR`] also by the operator's confirmation. A peer that shows a place of the strand refutes the flag;
 //! - an unknown one: after a quarantine, when a majority of the other canonical nodes has answered, or by the
-//!   operator's confirmation; it then begins [`GAP`] places above everything that was shown.
+//!   operator's confirmation; it then begins [`GAP`] places above everything that was shown, or more.
 //!
 //! A peer's clock is a claim: it keeps the node from signing only for ten seconds, in which the peer has
 //! to show an envelope. An envelope of the strand that this node does not hold is a proof. See
 //! `docs/decisions/0014-which-folder-may-sign.md`.
 
 mod answers;
+mod gap;
 #[cfg(test)]
 mod release_tests;
 #[cfg(test)]
@@ -29,6 +30,7 @@ use hawser_proto::{OriginatorId, SequenceId};
 use hawser_storage::{FolderStanding, UnknownFolder};
 
 use answers::Answers;
+pub use gap::{GAP, GAP_MAX, gap_of};
 
 /// The longest time for which a known folder waits for the first answers of peers. A guess: handshakes
 /// take milliseconds, and a restart is to be over within two seconds.
@@ -42,9 +44,6 @@ const CONFIRMATION_WAITS_FOR: Duration = Duration::from_secs(30);
 /// The difference of two hosts' clocks up to which nothing indicates a second process. A guess: hosts with a time
 /// service differ by milliseconds.
 const CLOCKS_DIFFER_NS: i64 = 5_000_000_000;
-/// Number of places that are left empty after an unknown folder, unless the operator confirms that nothing is lost.
-/// Specified (`docs/protocol/replication.md`, A node's own strand).
-pub const GAP: u64 = 1_000_000;
 
 /// The reason a node does not sign.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,6 +163,8 @@ pub struct OwnStrandGuard {
     is_contradicted: bool,
     /// Envelopes of the strand with a later time were signed by another process.
     foreign_after_ns: i64,
+    /// Places that a release by a majority of answers leaves out.
+    gap: u64,
     /// The head from which the gap of a release that is not carried out yet was computed.
     before_gap: Option<SequenceId>,
     /// The last place that a release which is not carried out yet was about to declare void. No place up to it may be
@@ -214,9 +215,16 @@ impl OwnStrandGuard {
             host_head,
             is_contradicted: false,
             foreign_after_ns: now_ns.saturating_add(CLOCKS_DIFFER_NS),
+            gap: GAP,
             before_gap: None,
             declared: SequenceId::NONE,
         }
+    }
+
+    /// Sets another gap than [`GAP`] for a release by a majority of answers.
+    #[must_use]
+    pub fn with_gap(self, gap: u64) -> Self {
+        Self { gap, ..self }
     }
 
     /// Handles the passage of time and the changes since the last call.
@@ -340,7 +348,7 @@ impl OwnStrandGuard {
             Phase::Quarantine { since, confirmation: None, .. } => {
                 self.quarantine()?.needed()?;
                 let is_due = is_idle && self.has_majority() && now >= since + LISTEN_FOR;
-                is_due.then(|| self.release_above(GAP))
+                is_due.then(|| self.release_above(self.gap))
             }
             Phase::Ready | Phase::Stopped => None,
         }

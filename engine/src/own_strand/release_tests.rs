@@ -24,6 +24,27 @@ fn say(guard: &mut OwnStrandGuard, start: Instant, gap: u64) {
     guard.note_confirmation(start, 0, OperatorConfirmation { gap, about });
 }
 
+/// Played by a script that promotes replicas on several machines at once: a majority of peers answers each of them
+/// before one has signed.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "one start; from there on time is an argument")]
+fn folders_that_a_majority_releases_at_once_seldom_continue_at_one_place() {
+    let start = Instant::now();
+    let peer = OriginatorId(200);
+    let mut ends = BTreeSet::new();
+    for seed in 0..100_u8 {
+        let gap = gap_of(&[seed]);
+        assert!((GAP..=GAP_MAX).contains(&gap) && gap % GAP == 0, "{gap}");
+        let mut guard = unknown(start).with_gap(gap);
+        let claims = BTreeMap::from([(peer, Some(SequenceId(5)))]);
+        let seen = StrandObservation { others: BTreeSet::from([peer]), claims, ..held(5) };
+        guard.observe(start + LISTEN_FOR, seen);
+        assert_eq!(guard.release(start + LISTEN_FOR), skip(Some(5 + gap)));
+        ends.insert(gap);
+    }
+    assert!(ends.len() > 60, "{} different ones of 100; 83 are expected", ends.len());
+}
+
 #[test]
 #[expect(clippy::disallowed_methods, reason = "one start; from there on time is an argument")]
 fn a_release_that_failed_leaves_out_more_only_if_more_is_shown() {

@@ -7,6 +7,7 @@
 
 use std::path::Path;
 
+use hawser_engine::own_strand::GAP_MAX;
 use hawser_proto::envelope::{OriginatorEnvelope, Proof};
 use hawser_proto::sign::originator_digest;
 use hawser_proto::{Address, Bytes, EnvelopeId, OriginatorId, PublicKey, SequenceId};
@@ -21,7 +22,9 @@ pub struct PromotedFolder {
     pub network: String,
     /// The end of the node's strand in it.
     pub head: SequenceId,
-    /// The time of the node's newest envelope in it, unix nanoseconds: what the node has signed since is not there.
+    /// The place of the node's newest envelope in it. It is below the head if the places behind it are left out.
+    pub newest: SequenceId,
+    /// The time of that envelope, unix nanoseconds: what the node has signed since is not there.
     pub newest_ns: i64,
 }
 
@@ -66,6 +69,16 @@ pub enum PromoteError {
         /// The newest envelope of the strand.
         id: EnvelopeId,
     },
+    /// The strand has no places left behind the gap of the node's quarantine.
+    #[error(
+        "the strand ends at {head} in the folder, and no strand has places above {max}: none are left for the node \
+         behind its gap. No node has signed so many: another process has used the key, or the folder is damaged",
+        max = SequenceId::MAX
+    )]
+    NoPlacesLeft {
+        /// The end of the strand.
+        head: SequenceId,
+    },
     /// The folder belongs to the node, but the rows may not be in their files yet.
     #[error("the folder is promoted, but its rows cannot be written to their files: {0}")]
     Flush(#[from] DatabaseError),
@@ -75,7 +88,8 @@ pub enum PromoteError {
 /// the key of `signer`. `network` is the wanted network; `None` accepts any.
 ///
 /// # Errors
-/// [`PromoteError`]; the folder belongs to the replica as before, except after [`PromoteError::Flush`].
+/// [`PromoteError`]; the folder belongs to the replica as before, except after [`PromoteError::Flush`], and perhaps
+/// after [`PromotionError::Unsettled`].
 pub fn promote(
     data_dir: &Path,
     network: Option<&str>,
@@ -91,8 +105,11 @@ pub fn promote(
         return Err(PromoteError::OtherNetwork { found, wanted });
     }
     let head = store.promotable_head(node)?;
+    if head.0 > SequenceId::MAX.0 - GAP_MAX {
+        return Err(PromoteError::NoPlacesLeft { head });
+    }
     let newest = store.snapshot().last_held(node).map_err(PromotionError::from)?;
-    // Pruning leaves the last envelope of a strand.
+    // Pruning leaves the last envelope of a strand, and a crash the places before one that is not written yet.
     let at_head = EnvelopeId::new(node, head);
     let (id, envelope) = newest.ok_or(PromoteError::Unreadable { id: at_head })?;
     let signed = newest_signed(id, envelope).ok_or(PromoteError::Unreadable { id })?;
@@ -103,7 +120,7 @@ pub fn promote(
     }
     let head = store.give_to(node, &key)?;
     store.flush()?;
-    Ok(PromotedFolder { network: identity.network, head, newest_ns })
+    Ok(PromotedFolder { network: identity.network, head, newest: id.sequence, newest_ns })
 }
 
 /// The signer and the time of a strand's newest envelope.
@@ -130,7 +147,7 @@ mod tests {
     use hawser_proto::SecretKey;
     use hawser_proto::envelope::UnsealedEnvelope;
     use hawser_proto::pb::xmtp::xmtpv4::envelopes::UnsignedOriginatorEnvelope;
-    use hawser_storage::{Change, InvalidRule, LogEntry, Store, StoreIdentity};
+    use hawser_storage::{Change, InvalidRule, LogEntry, SkipReason, Store, StoreIdentity};
     use tempfile::TempDir;
 
     use super::*;
@@ -145,12 +162,13 @@ mod tests {
         open_as(folder, "replica", identity)
     }
 
-    /// Returns the envelope of the node at a place, as this key signs it. Its time is the place, in seconds.
+    /// Returns the envelope of the node at a place, as this key signs it. Its time is the place, in seconds, or the
+    /// latest one.
     fn envelope(place: u64, signer: &SecretKey) -> Change {
         let bytes = UnsealedEnvelope::new(&UnsignedOriginatorEnvelope {
             originator_node_id: NODE.0,
             originator_sequence_id: place,
-            originator_ns: i64::try_from(place).unwrap() * 1_000_000_000,
+            originator_ns: i64::try_from(place).unwrap().saturating_mul(1_000_000_000),
             ..Default::default()
         })
         .seal(signer);
@@ -174,11 +192,49 @@ mod tests {
         let other = promoted(&folder, NODE, &key(200)).unwrap_err();
         assert!(matches!(other, PromoteError::OtherSigner { .. }), "{other:?}");
         let done = promoted(&folder, NODE, &key(100)).unwrap();
-        assert_eq!((done.head, done.newest_ns), (SequenceId(3), 3_000_000_000));
+        assert_eq!(
+            (done.head, done.newest, done.newest_ns),
+            (SequenceId(3), SequenceId(3), 3_000_000_000)
+        );
         let again = promoted(&folder, NODE, &key(100)).unwrap_err();
         let is_refused =
             matches!(again, PromoteError::Folder(PromotionError::OfNode { owner: NODE }));
         assert!(is_refused, "{again:?}");
+    }
+
+    /// Returns the change that leaves out places of the node.
+    fn left_out(from: u64, through: u64) -> Change {
+        let (from, through, reason) = (SequenceId(from), SequenceId(through), SkipReason::Missing);
+        Change::Skip { originator: NODE, from, through, reason }
+    }
+
+    /// The replica has crashed before it wrote the envelope behind places that no peer had.
+    #[test]
+    fn the_newest_envelope_is_named_where_the_strand_ends_without_one() {
+        let folder = tempfile::tempdir().unwrap();
+        replica(&folder).commit(&[envelope(1, &key(100)), left_out(2, 5)]).unwrap();
+        let done = promoted(&folder, NODE, &key(100)).unwrap();
+        assert_eq!(
+            (done.head, done.newest, done.newest_ns),
+            (SequenceId(5), SequenceId(1), 1_000_000_000)
+        );
+    }
+
+    /// Played by a thief of the key, or by the keeper of the replica's disk, who lets the node publish nothing more.
+    #[test]
+    fn a_strand_without_places_behind_the_gap_is_refused() {
+        let last = SequenceId::MAX.0 - GAP_MAX;
+        for (head, is_refused) in [(SequenceId::MAX.0, true), (last + 1, true), (last, false)] {
+            let folder = tempfile::tempdir().unwrap();
+            let changes = [left_out(1, head - 1), envelope(head, &key(100))];
+            replica(&folder).commit(&changes).unwrap();
+            let done = promoted(&folder, NODE, &key(100));
+            if is_refused {
+                assert!(matches!(done, Err(PromoteError::NoPlacesLeft { .. })), "{head}: {done:?}");
+            } else {
+                assert_eq!(done.unwrap().head, SequenceId(head));
+            }
+        }
     }
 
     /// A wrong id is wrong usage, whatever the folder has of its strand: envelopes of chains have no signature.

@@ -35,12 +35,14 @@ struct Prompt {
     folder: RestoreFolder,
     /// The data folder was a replica's when the process started, and nothing had been signed from it.
     is_promoted: bool,
-    /// The prefix of the ids of this process's questions.
-    prefix: String,
+    /// Id of this process, with which the ids of its questions begin.
+    process: String,
     /// The number of times that the node has started to ask.
     times: u64,
     /// The current question, with the status that it is about.
     asked: Option<(OwnStrandStatus, RestoreQuestion)>,
+    /// This process has asked, and has not noted since that it may sign.
+    has_asked: bool,
     /// The question on disk.
     posted: PostedQuestion,
     /// A failure of the folder has been logged, and lasts.
@@ -60,16 +62,17 @@ async fn run(engine: Engine) {
     let is_promoted = promoted.unwrap_or(true);
     let now_ns = engine.ports().clock.now_ns();
     let incarnation = hex::encode(engine.store().incarnation());
-    let prefix = format!("{incarnation}-{}-{now_ns}", std::process::id());
+    let process = format!("{incarnation}-{}-{now_ns}", std::process::id());
     let posted = PostedQuestion::new(folder.clone());
     let is_failure_logged = false;
     let mut prompt = Prompt {
         engine,
         folder,
         is_promoted,
-        prefix,
+        process,
         times: 0,
         asked: None,
+        has_asked: false,
         posted,
         is_failure_logged,
     };
@@ -84,20 +87,25 @@ async fn run(engine: Engine) {
 
 impl Prompt {
     /// Writes the current question, or removes an outdated one: also that of an earlier process, which does not count
-    /// for this one. Tries again while the disk refuses it.
+    /// for this one. Notes for the operator that the node may sign. Tries again while the disk refuses it.
     async fn ask(&mut self) {
         self.asked = self.question();
+        self.has_asked |= self.asked.is_some();
         let wanted = self.asked.as_ref().map(|(_, question)| question.clone());
-        if self.posted.is(wanted.as_ref()) {
+        let is_over = self.has_asked && wanted.is_none() && self.engine.may_sign().is_ok();
+        if !is_over && self.posted.is(wanted.as_ref()) {
             return;
         }
-        let mut posted = self.posted.clone();
+        let (mut posted, process) = (self.posted.clone(), self.process.clone());
         let (posted, done) = blocking(move || {
-            let done = posted.post(wanted.as_ref());
+            let done = if is_over { posted.end(&process) } else { posted.post(wanted.as_ref()) };
             (posted, done)
         })
         .await;
         self.posted = posted;
+        if is_over && done.is_ok() {
+            self.has_asked = false;
+        }
         if let Err(error) = &done
             && !self.is_failure_logged
         {
@@ -119,11 +127,12 @@ impl Prompt {
             Some((asked, question)) if asked.is_as(&status) => question.id.clone(),
             _ => {
                 self.times += 1;
-                format!("{}-{}", self.prefix, self.times)
+                format!("{}-{}", self.process, self.times)
             }
         };
         let question = RestoreQuestion {
             id,
+            process: self.process.clone(),
             node_id: identity.node.0,
             network: identity.network.clone(),
             data_dir: store.path()?.to_owned(),
