@@ -4,10 +4,8 @@
 use std::sync::mpsc;
 use std::thread;
 
-use hawser_engine::replication::EnvelopeVerifier;
-use hawser_net::open_canonical;
-use hawser_proto::envelope::OriginatorEnvelope;
-use hawser_proto::{Bytes, OriginatorId, SequenceId};
+use hawser_engine::replication::{EnvelopeVerifier, VerifyResult};
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{
     BootstrapChunk, BootstrapError, BootstrapStrand, Bootstraps, Change, LogEntry, Validity,
 };
@@ -256,25 +254,21 @@ fn check_on(
     })
 }
 
+/// Verifies envelopes and returns them as log entries. Their form is the canonical one, as the verifier requires.
+///
+/// # Errors
+/// A place whose envelope is not signed for it.
 fn check(
     verifier: &EnvelopeVerifier,
     envelopes: &[(SequenceId, Bytes)],
 ) -> Result<Vec<LogEntry>, SequenceId> {
-    let is_elsewhere =
-        |(place, bytes): &&(SequenceId, Bytes)| !is_at(bytes, verifier.originator, *place);
-    if let Some((place, _)) = envelopes.iter().find(is_elsewhere) {
-        return Err(*place);
-    }
     let batch = envelopes.iter().map(|(_, bytes)| bytes.clone()).collect();
     let checked = envelopes.iter().zip(verifier.check(batch));
-    checked.map(|((place, _), entry)| entry.map_err(|_| *place)).collect()
-}
-
-/// Returns true if the envelope has this id and is canonically encoded.
-fn is_at(bytes: &Bytes, originator: OriginatorId, place: SequenceId) -> bool {
-    let Some(outer) = open_canonical(bytes.clone()) else { return false };
-    let Ok((id, _)) = OriginatorEnvelope::statement(outer.statement) else { return false };
-    !outer.was_rewritten && (id.originator, id.sequence) == (originator, place)
+    let at_place = |((place, _), entry): (&(SequenceId, Bytes), VerifyResult)| match entry {
+        Ok(entry) if entry.id == EnvelopeId::new(verifier.originator, *place) => Ok(entry),
+        Ok(_) | Err(_) => Err(*place),
+    };
+    checked.map(at_place).collect()
 }
 
 #[cfg(test)]
