@@ -65,7 +65,8 @@ const PAUSES_OF_TWO: u32 = 1;
 const IDLE_AFTER: Duration = Duration::from_millis(100);
 
 /// Turns of work of less than a millisecond, with pauses half as long: work that publishers queue behind, and that has
-/// to get on beside them. There are no pauses while there are no commits. A turn ends before the system would give the core to another thread in the middle of a write.
+/// to get on beside them. There are no pauses while there are no commits. A turn ends before the system would give the
+/// core to another thread in the middle of a write.
 #[derive(Debug)]
 pub struct ShortTurns {
     /// The begin of the present turn.
