@@ -140,6 +140,10 @@ impl Database {
         stage_more: impl FnOnce(&mut Group<'_>, &[usize]) -> Result<bool, CommitError>,
     ) -> Result<Vec<usize>, CommitError> {
         self.check_writable()?;
+        // A chain's reader also commits when the chain has nothing new.
+        if !changes.is_empty() {
+            self.lasting.last_commit.note();
+        }
         let leaves = leaves_of(changes, hashed);
         let _no_rebuild = self.gate.read();
         // Ascending by originator, so that two commits to the same strands take their locks in one order.
@@ -175,6 +179,9 @@ impl Database {
         let writing = moves_ends.then(|| self.expired_ends.writing());
         self.write_change(batch)?;
         drop(writing);
+        if !changes.is_empty() {
+            self.lasting.last_commit.note();
+        }
         let written = without(changes, &left_out);
         self.recent.note(&written);
         self.note(tallies, strands.iter().map(|(originator, _)| *originator));

@@ -18,6 +18,7 @@ use crate::host::{FolderFacts, HostMarker};
 use crate::keys::misbehavior::FactKey;
 use crate::keys::rate::RateRow;
 use crate::keys::report::ReportFact;
+use crate::last_commit::LastCommit;
 use crate::poison::Poison;
 use crate::price::PriceFn;
 use crate::progress::OlderRows;
@@ -39,6 +40,7 @@ pub(crate) struct LastingParts {
     pub(crate) host: Arc<OnceLock<HostMarker>>,
     pub(crate) room: Arc<Room>,
     pub(crate) faults: Arc<WriteFaults>,
+    pub(crate) last_commit: Arc<LastCommit>,
     /// The families whose compactions are paused.
     pub(crate) compactions: Arc<HeldCompactions>,
     /// The version of the recorded events of payer reports, which changes when existing rows are replaced. Locked

@@ -18,6 +18,7 @@
 //! - `database` and `store`: the open database and the handle to it;
 //! - `poison`, `room`, `reopen`: writes stop after a failure or on a full disk, and resume;
 //! - `commit`, `below_head`, `projection_rows`: one group of changes becomes one synced write;
+//! - `last_commit`: the time of the last one, by which work in the background finds a node idle;
 //! - `trees`, `tree_rows`, `tree_edges`, `hashed`: the Merkle trees over strands, grown by commits or in later steps;
 //! - `tree_read`, `checkpoints`: proofs about these trees, and the checkpoints that nodes signed of them;
 //! - `price`, `tallies`, `reprice`: the summed prices of envelopes, corrected when a price was not known yet;
@@ -79,6 +80,7 @@ mod host;
 mod inbox_rows;
 mod kept_copy;
 mod keys;
+mod last_commit;
 mod ledger;
 mod log_scan;
 mod membership;

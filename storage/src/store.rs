@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hawser_proto::{EnvelopeId, SequenceId};
 use parking_lot::{Mutex, RwLock};
@@ -205,6 +206,13 @@ impl Store {
     #[must_use]
     pub fn has_room(&self) -> bool {
         !self.shared.how.lasting.room.is_low()
+    }
+
+    /// Returns true if no commit of changes has begun or ended in this process for this time: no publisher or follower
+    /// waits for the disk then, and work in the background needs no pauses.
+    #[must_use]
+    pub fn is_without_commits_for(&self, time: Duration) -> bool {
+        self.shared.how.lasting.last_commit.is_before(time)
     }
 
     /// Returns the size of the database on disk in bytes; for an in-memory database its size in

@@ -10,11 +10,12 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::support::*;
 use hawser_storage::{
-    BackupError, BackupFile, FolderStanding, HostSettings, LogItem, ManifestError, NewBackup,
-    Store, StoreSettings, UnknownFolder, WantedBackup,
+    BackupError, BackupFile, Backups, FolderStanding, HostSettings, LogItem, ManifestError,
+    NewBackup, Store, StoreSettings, UnknownFolder, WantedBackup,
 };
 use place::{Place, folder, lines_of};
 
@@ -149,6 +150,42 @@ fn a_backup_that_is_stopped_does_not_exist_and_the_next_one_is_whole() {
     fs::write(place.path("data/backup-checkpoint/000001.sst"), b"left").unwrap();
     drop(place.open("data"));
     assert!(!place.path("data/backup-checkpoint").exists());
+}
+
+/// Several threads store the files then.
+#[test]
+fn a_backup_without_commits_beside_it_is_whole_or_does_not_exist() {
+    let place = Place::new();
+    drop(place.with_strands());
+    let store = place.open("data");
+    assert!(store.is_without_commits_for(Duration::MAX));
+    let state = contents(&store);
+    let (to, key) = (place.path("backups"), key(1));
+    let new = NewBackup { to: folder(&to), key: Some(&key), now_unix_s: 5 };
+    for stop_after in [0, 1, 5, 9] {
+        let mut left = stop_after;
+        let stopped = store.backup(&new, &mut |_| {
+            left -= 1;
+            if left < 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        assert!(matches!(stopped, Err(BackupError::Stopped)), "{stopped:?}");
+        assert!(place.backups().names().unwrap().is_empty());
+    }
+    let whole = place.back_up(&store, 6);
+    let files = place.backups().verify(&whole.name, &mut go_on).unwrap().manifest.files;
+    assert!(files.is_sorted_by_key(|file| &file.name));
+    place.restore(&whole.name, "restored").unwrap();
+    assert_eq!(contents(&place.open("restored")), state);
+
+    // One of the files cannot be stored: a file has the place of its folder.
+    let table = files.iter().find(|file| file.name.ends_with(".sst")).unwrap();
+    let other = place.path("other");
+    fs::create_dir_all(other.join("files")).unwrap();
+    fs::write(other.join("files").join(&table.hash.to_string()[..2]), b"").unwrap();
+    let new = NewBackup { to: folder(&other), ..new };
+    let failed = store.backup(&new, &mut go_on);
+    assert!(matches!(failed, Err(BackupError::File { .. })), "{failed:?}");
+    assert!(Backups::existing(folder(&other)).unwrap().names().unwrap().is_empty());
 }
 
 #[test]

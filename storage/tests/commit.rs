@@ -40,6 +40,18 @@ fn log_text(store: &Store, originator: OriginatorId) -> String {
 }
 
 #[test]
+fn a_store_is_without_commits_until_one_changes_something() {
+    on_each(|store| {
+        let for_ever = Duration::MAX;
+        assert!(store.is_without_commits_for(for_ever));
+        store.commit(&[]).unwrap();
+        assert!(store.is_without_commits_for(for_ever), "it changed nothing");
+        extend(store, OWN, 1);
+        assert!(!store.is_without_commits_for(for_ever));
+    });
+}
+
+#[test]
 fn everything_that_follows_from_an_envelope_is_there_with_it() {
     on_each(|store| {
         let at = id(OWN, 1);

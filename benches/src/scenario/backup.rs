@@ -1,5 +1,8 @@
 //! Measures the backup of an idle node, beside the rate of the disk.
 
+use std::thread;
+use std::time::Duration;
+
 use crate::child::{self, CommandTime};
 use crate::error::BenchError;
 use crate::limits::disk;
@@ -8,9 +11,12 @@ use crate::{process, stats};
 
 /// Promised share of the disk's write rate.
 const SHARE_MIN: f64 = 0.7;
+/// Time without publishes before the backup. Chosen: a node counts as idle after half of it.
+const REST: Duration = Duration::from_secs(2);
 
 /// Has the first node, which runs, back itself up without a bound on its rate, and prints the figures.
 pub(crate) fn run(network: &Network) -> Result<(), BenchError> {
+    thread::sleep(REST);
     let folder = tempfile::tempdir_in(network.folder())?;
     let backups = folder.path().join("backups");
     let mut command = network.command();

@@ -3,6 +3,8 @@
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
+use hawser_storage::Store;
+
 use super::stop::StopSignal;
 
 /// The longest pause at once, so that a stop is noticed. A guess.
@@ -58,9 +60,13 @@ const SHORT_PAUSE_MIN: Duration = Duration::from_micros(300);
 const AHEAD_MAX: Duration = Duration::from_millis(2);
 /// Pauses for each two parts of work. The work has two thirds of a core then.
 const PAUSES_OF_TWO: u32 = 1;
+/// Time without a commit after which the work makes no pauses. A guess: a publisher that comes after it meets one turn,
+/// as between two pauses.
+const IDLE_AFTER: Duration = Duration::from_millis(100);
 
 /// Turns of work of less than a millisecond, with pauses half as long: work that publishers queue behind, and that has
-/// to get on beside them. A turn ends before the system would give the core to another thread in the middle of a write.
+/// to get on beside them. There are no pauses while there are no commits. A turn ends before the system would give the
+/// core to another thread in the middle of a write.
 #[derive(Debug)]
 pub struct ShortTurns {
     /// The begin of the present turn.
@@ -78,9 +84,11 @@ impl ShortTurns {
         Self { begun: Instant::now(), owed: Duration::ZERO, ahead: Duration::ZERO }
     }
 
-    /// Pauses if a pause is due. To be called after each small part of the work, without any lock. Blocks.
-    pub fn pause(&mut self) {
-        let due = self.due(self.begun.elapsed());
+    /// Pauses if a pause is due, unless no commit to `store` may queue behind the work. To be called after each small
+    /// part of the work, without any lock. Blocks.
+    pub fn pause(&mut self, store: &Store) {
+        let is_idle = store.is_without_commits_for(IDLE_AFTER);
+        let due = self.due(self.begun.elapsed(), is_idle);
         if !due.is_zero() {
             let asleep = Instant::now();
             std::thread::sleep(due);
@@ -89,8 +97,13 @@ impl ShortTurns {
         self.begun = Instant::now();
     }
 
-    /// Adds work to the owed pause. Returns the pause that is due now, which may be none.
-    fn due(&mut self, worked: Duration) -> Duration {
+    /// Adds work to the owed pause. Returns the pause that is due now, which may be none. Work beside no commits owes
+    /// none.
+    fn due(&mut self, worked: Duration, is_idle: bool) -> Duration {
+        if is_idle {
+            self.owed = Duration::ZERO;
+            return Duration::ZERO;
+        }
         self.owed = self.owed.saturating_add(worked * PAUSES_OF_TWO / 2);
         let made_up = self.owed.min(self.ahead);
         (self.owed, self.ahead) = (self.owed - made_up, self.ahead - made_up);
@@ -139,7 +152,7 @@ mod tests {
             for step in 0..1_000 {
                 let work = us(50 + step % 100);
                 worked += work;
-                let due = turns.due(work);
+                let due = turns.due(work, false);
                 without = if due.is_zero() { without + 1 } else { 0 };
                 longest = longest.max(without);
                 if !due.is_zero() {
@@ -155,6 +168,17 @@ mod tests {
             // After a pause that was far too long, no more than 2 ms are made up for: 4 ms of work.
             assert!(longest <= 100, "{late}: {longest} parts without a pause");
         }
+    }
+
+    /// A commit that comes must find the pauses of the work since then, and no others.
+    #[test]
+    fn work_beside_no_commits_owes_no_pauses_and_pauses_once_they_come() {
+        let us = Duration::from_micros;
+        let mut turns = ShortTurns::begin();
+        assert_eq!(turns.due(us(500), false), Duration::ZERO, "it is owed");
+        assert_eq!(turns.due(us(10_000_000), true), Duration::ZERO);
+        assert_eq!(turns.due(us(500), false), Duration::ZERO);
+        assert_eq!(turns.due(us(500), false), us(500));
     }
 
     #[test]

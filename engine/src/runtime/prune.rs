@@ -296,7 +296,7 @@ impl PruneWorker {
             if self.stopped.is_stopped() {
                 return ControlFlow::Break(());
             }
-            turns.pause();
+            turns.pause(engine.store());
             ControlFlow::Continue(())
         });
         match done {

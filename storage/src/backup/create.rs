@@ -9,10 +9,11 @@ use hawser_proto::SecretKey;
 use rocksdb::checkpoint::Checkpoint;
 
 use super::contents::Contents;
+use super::copying::{StoredFiles, store_files};
 use super::error::{BackupError, at};
 use super::files::{self, FILES, Pace};
-use super::manifest::{BackupFile, BackupManifest, BackupStrand, is_database_file};
-use super::stored::{Backups, HeldBackups, MANIFESTS, manifest_name};
+use super::manifest::{BackupFile, BackupManifest, BackupStrand};
+use super::stored::{Backups, MANIFESTS, manifest_name};
 use super::wanted::WantedBackup;
 use crate::error::DatabaseError;
 use crate::folder::{checkpoint_folder, remove_checkpoint};
@@ -54,7 +55,8 @@ impl Store {
     ///
     /// Each file is read, and copied if the place of the backups does not have its bytes yet. An object that exists
     /// there under the file's name is read as well, unless an earlier backup of this store has seen it in the same
-    /// version. `pace` is called with the number of bytes read. At most one backup of a store is created at a time.
+    /// version. `pace` is called with the number of bytes read. While it does not sleep, and there are no commits,
+    /// several files are read at once. At most one backup of a store is created at a time.
     ///
     /// # Errors
     /// [`BackupError`]. Earlier backups stay complete.
@@ -75,7 +77,7 @@ impl Store {
         remove_checkpoint(data).map_err(at(&checkpoint))?;
         let done = self.take(&checkpoint).and_then(|contents| {
             let mut seen = SeenObjects::read(Some(data), SEEN_IN_BACKUPS, &*new.to);
-            let files = store_files(&backups, (&mut held, &mut seen), &checkpoint, pace);
+            let files = store_files(self, &backups, (&mut held, &mut seen), &checkpoint, pace);
             seen.write(files.is_ok());
             let files = files?;
             // If another process holds the lock by now, it may have removed files of this backup.
@@ -95,83 +97,6 @@ impl Store {
             .map_err(DatabaseError::from)?;
         drop(database);
         Contents::of_folder(checkpoint, self.shared.how.price)
-    }
-}
-
-/// The files of a backup, with the number and bytes of new ones.
-struct StoredFiles {
-    files: Vec<BackupFile>,
-    files_copied: usize,
-    bytes_copied: u64,
-}
-
-/// Stores the files of a checkpoint that the backups lack, and returns the names and hashes of all.
-fn store_files(
-    backups: &Backups,
-    (held, seen): (&mut HeldBackups<'_>, &mut SeenObjects),
-    checkpoint: &Path,
-    pace: &mut Pace<'_>,
-) -> Result<StoredFiles, BackupError> {
-    let mut names = Vec::new();
-    for entry in fs::read_dir(checkpoint).map_err(at(checkpoint))? {
-        let name = entry.map_err(at(checkpoint))?.file_name();
-        names.extend(name.to_str().filter(|it| is_database_file(it)).map(ToOwned::to_owned));
-    }
-    names.sort_unstable();
-    let mut stored = StoredFiles { files: Vec::new(), files_copied: 0, bytes_copied: 0 };
-    for name in names {
-        held.keep()?;
-        let from = checkpoint.join(&name);
-        let (hash, len_bytes) = files::hash(&from, pace)?;
-        let file = BackupFile { name, len_bytes, hash };
-        // An object with another length or other bytes is replaced.
-        if !is_there(backups, &file)? || !is_whole(backups, &file, seen, pace)? {
-            let tag = files::store(&*backups.objects, &from, &file, pace)?;
-            seen.note(&files::object_name(file.hash), tag);
-            stored.files_copied += 1;
-            stored.bytes_copied += len_bytes;
-        }
-        stored.files.push(file);
-    }
-    Ok(stored)
-}
-
-/// Returns true if a file is stored already.
-fn is_there(backups: &Backups, file: &BackupFile) -> Result<bool, BackupError> {
-    match files::require_there(&*backups.objects, file) {
-        Ok(()) => Ok(true),
-        Err(
-            BackupError::Missing { .. } | BackupError::NotAFile { .. } | BackupError::Length { .. },
-        ) => Ok(false),
-        Err(error) => Err(error),
-    }
-}
-
-/// Returns true if an object has the bytes of a file. Reads it, unless this process has already read this version
-/// of the object.
-fn is_whole(
-    backups: &Backups,
-    file: &BackupFile,
-    seen: &mut SeenObjects,
-    pace: &mut Pace<'_>,
-) -> Result<bool, BackupError> {
-    let objects = &*backups.objects;
-    let object = files::object_name(file.hash);
-    let location = objects.location(&object);
-    if seen.meet(objects, &object).map_err(at(&location))? {
-        return Ok(true);
-    }
-    // The version is looked up before the bytes, because another writer may replace the object meanwhile.
-    let tag = objects.tag(&object).map_err(at(&location))?;
-    match files::hash_stored(objects, file, pace) {
-        Ok(read) if files::require_same(file, read).is_ok() => {
-            seen.note(&object, tag);
-            Ok(true)
-        }
-        Err(BackupError::Stopped) => Err(BackupError::Stopped),
-        Err(error) if error.is_unreachable(&objects.location("")) => Err(error),
-        // An object that cannot be read is damaged, too, and is replaced.
-        Ok(_) | Err(_) => Ok(false),
     }
 }
 

@@ -61,7 +61,7 @@ pub(super) fn fetch(
 }
 
 /// Stores a file of this machine under its hash, if its bytes still have that hash. Returns the version of the
-/// object.
+/// object. `is_idle` returns true while no other work waits for the disk.
 ///
 /// # Errors
 /// An error if it cannot be read or written, if it has changed, or if the work is cancelled. No object is stored
@@ -70,14 +70,17 @@ pub(super) fn store(
     objects: &dyn Objects,
     from: &Path,
     file: &BackupFile,
+    is_idle: &dyn Fn() -> bool,
     pace: &mut Pace<'_>,
 ) -> Result<Option<ObjectTag>, BackupError> {
     let name = object_name(file.hash);
     let location = objects.location(&name);
     let mut source = File::open(from).map_err(at(from))?;
     let mut target = objects.create(&name).map_err(at(&location))?;
-    let copied =
-        read(&mut source, from, pace, |bytes| target.write_all(bytes).map_err(at(&location)))?;
+    let copied = read(&mut source, from, pace, |bytes| {
+        target.note_idle(is_idle());
+        target.write_all(bytes).map_err(at(&location))
+    })?;
     require_same(file, copied)?;
     target.finish().map_err(at(&location))
 }

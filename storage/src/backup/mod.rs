@@ -4,14 +4,16 @@
 //! - `files`: hashes, stores and fetches files at a pace that the caller sets;
 //! - `stored`: the backups of one place;
 //! - `contents`: the facts about a database that a manifest records;
-//! - `create`: creates a backup; `check`: verifies one; `restore`: restores one into a new data folder; `link`:
-//!   makes one readable in place; `prune`: removes old ones; `wanted`: the owner that a backup must have.
+//! - `create`: creates a backup; `copying`: stores its files; `check`: verifies one; `restore`: restores one into a new
+//!   data folder; `link`: makes one readable in place; `prune`: removes old ones; `wanted`: the owner that a backup
+//!   must have.
 //!
 //! A file that several backups have is stored once, under the hash of its bytes. The manifest is written last, so
 //! an interrupted backup does not exist. See `docs/decisions/0020-backups.md`.
 
 mod check;
 mod contents;
+mod copying;
 mod create;
 mod error;
 mod files;

@@ -1,5 +1,5 @@
-//! Creates a copy of the strands of an open database. While chunks are written and synced, the next one is read and
-//! hashed.
+//! Creates a copy of the strands of an open database. While chunks are hashed, written and synced, the next one is
+//! read.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -31,8 +31,8 @@ const CHUNK_FULL_BYTES: usize = 8 << 20;
 /// Chunks that wait to be written, besides those being written and the one being read. Chosen: one keeps the disk
 /// busy, and each further one takes the memory of a chunk.
 const WAITING: usize = 1;
-/// Threads that write chunks. Chosen: while one waits until its chunk is synced, the other one writes. Each takes the
-/// memory of a chunk.
+/// Threads that hash and write chunks. Chosen: while one waits until its chunk is synced, the other one works. Each
+/// takes the memory of a chunk, and that of its envelopes until they are encoded.
 const WRITERS: usize = 2;
 
 /// The outcome of creating a copy.
@@ -48,27 +48,31 @@ pub struct BootstrapReport {
     pub bytes_new: u64,
 }
 
-/// A chunk that is not stored yet.
-struct MadeChunk {
-    /// The index of its strand.
+/// The envelopes of a chunk, as they were read.
+struct ChunkEnvelopes {
+    /// The index of the strand.
     strand: usize,
+    originator: OriginatorId,
     from: SequenceId,
     through: SequenceId,
-    bytes: Vec<u8>,
-    hash: FileHash,
+    envelopes: Vec<(SequenceId, Bytes)>,
 }
 
-impl MadeChunk {
-    /// Makes a chunk of ascending envelopes; `None` of no envelopes.
+impl ChunkEnvelopes {
+    /// Takes ascending envelopes; `None` of no envelopes.
     fn of(
         strand: usize,
         originator: OriginatorId,
-        envelopes: &[(SequenceId, Bytes)],
+        envelopes: Vec<(SequenceId, Bytes)>,
     ) -> Option<Self> {
         let (from, through) = (envelopes.first()?.0, envelopes.last()?.0);
-        let bytes = encode_chunk(originator, envelopes);
-        let hash = FileHash(*blake3::hash(&bytes).as_bytes());
-        Some(Self { strand, from, through, bytes, hash })
+        Some(Self { strand, originator, from, through, envelopes })
+    }
+
+    /// Returns the length of the envelopes together, in bytes.
+    fn len_bytes(&self) -> u64 {
+        let len: usize = self.envelopes.iter().map(|(_, bytes)| bytes.len()).sum();
+        u64::try_from(len).unwrap_or(u64::MAX)
     }
 }
 
@@ -115,10 +119,10 @@ impl Store {
         let mut strands = strands_of(&self.snapshot(), &self.void_statements()?)?;
         let head = |it: &BootstrapStrand| EnvelopeId::new(it.originator, it.head);
         let heads: Vec<EnvelopeId> = strands.iter().map(head).collect();
-        let (made_to, made) = sync_channel(WAITING);
+        let (read_to, read) = sync_channel(WAITING);
         let seen = Mutex::new(seen);
         let mut stored = thread::scope(|scope| {
-            scope.spawn(move || self.make_chunks(&heads, &made_to));
+            scope.spawn(move || self.read_chunks(&heads, &read_to));
             let seen = &seen;
             let (to, writers): (Vec<_>, Vec<_>) = (0..WRITERS)
                 .map(|_| {
@@ -126,7 +130,7 @@ impl Store {
                     (to, scope.spawn(move || write_chunks(place, chunks, seen)))
                 })
                 .unzip();
-            let handed_over = hand_over(made, to, pace);
+            let handed_over = hand_over(read, to, pace);
             let mut stored = Vec::new();
             for writer in writers {
                 match writer.join() {
@@ -151,17 +155,21 @@ impl Store {
         Ok(BootstrapReport { name, manifest, chunks_new, bytes_new })
     }
 
-    /// Makes the chunks of all strands up to these heads, in order. Ends with the first error, or when the receiver
+    /// Reads the chunks of all strands up to these heads, in order. Ends with the first error, or when the receiver
     /// takes no more.
-    fn make_chunks(&self, heads: &[EnvelopeId], to: &SyncSender<Result<MadeChunk, ReadError>>) {
+    fn read_chunks(
+        &self,
+        heads: &[EnvelopeId],
+        to: &SyncSender<Result<ChunkEnvelopes, ReadError>>,
+    ) {
         for (strand, head) in heads.iter().enumerate() {
             let mut after = SequenceId::NONE;
             loop {
                 let envelopes = self.next_chunk(head.originator, after, head.sequence);
-                let made = envelopes.map(|all| MadeChunk::of(strand, head.originator, &all));
-                let Some(made) = made.transpose() else { break };
-                let through = made.as_ref().ok().map(|chunk| chunk.through);
-                if to.send(made).is_err() {
+                let read = envelopes.map(|all| ChunkEnvelopes::of(strand, head.originator, all));
+                let Some(read) = read.transpose() else { break };
+                let through = read.as_ref().ok().map(|chunk| chunk.through);
+                if to.send(read).is_err() {
                     return;
                 }
                 let Some(through) = through else { return };
@@ -196,13 +204,13 @@ impl Store {
 /// Hands chunks to the writers in turns, at the pace of the caller. Ends early when a writer takes no more: it has
 /// failed then, and returns the error.
 fn hand_over(
-    made: Receiver<Result<MadeChunk, ReadError>>,
-    writers: Vec<SyncSender<MadeChunk>>,
+    read: Receiver<Result<ChunkEnvelopes, ReadError>>,
+    writers: Vec<SyncSender<ChunkEnvelopes>>,
     pace: &mut Pace<'_>,
 ) -> Result<(), BootstrapError> {
-    for (chunk, writer) in made.into_iter().zip(writers.iter().cycle()) {
+    for (chunk, writer) in read.into_iter().zip(writers.iter().cycle()) {
         let chunk = chunk?;
-        if pace(u64::try_from(chunk.bytes.len()).unwrap_or(u64::MAX)).is_break() {
+        if pace(chunk.len_bytes()).is_break() {
             return Err(BootstrapError::Stopped);
         }
         if writer.send(chunk).is_err() {
@@ -212,17 +220,21 @@ fn hand_over(
     Ok(())
 }
 
-/// Stores chunks until there are no more.
+/// Encodes, hashes and stores chunks until there are no more.
 ///
 /// # Errors
 /// The first error.
 fn write_chunks(
     place: &Bootstraps,
-    chunks: Receiver<MadeChunk>,
+    chunks: Receiver<ChunkEnvelopes>,
     seen: &Mutex<&mut SeenObjects>,
 ) -> Result<Vec<StoredChunk>, BootstrapError> {
     let mut stored = Vec::new();
-    for MadeChunk { strand, from, through, bytes, hash } in chunks {
+    for ChunkEnvelopes { strand, originator, from, through, envelopes } in chunks {
+        let bytes = encode_chunk(originator, &envelopes);
+        // They are as long as the chunk, which waits for the disk now.
+        drop(envelopes);
+        let hash = FileHash(*blake3::hash(&bytes).as_bytes());
         let is_new = place.put_chunk(hash, &bytes, seen)?;
         let len_bytes = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         let chunk = BootstrapChunk { from, through, len_bytes, hash };

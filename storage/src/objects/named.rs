@@ -105,6 +105,10 @@ pub trait Objects: Debug + Send + Sync {
 
 /// An object that is being written. One that is dropped before it is finished does not exist.
 pub trait NewObject: Write {
+    /// Notes if no other work waits for the disk. A folder then lets the system hold more bytes of the object before it
+    /// has them written. This changes nothing about the object that is finished.
+    fn note_idle(&mut self, _is_idle: bool) {}
+
     /// Gives the object its name. Returns the version that was written, if the place names it.
     ///
     /// # Errors

@@ -293,15 +293,15 @@ impl FetchJob {
         let (held, all) = (store.snapshot().head(originator)?, SequenceId(u64::MAX));
         let rates = self.lists.rates.clone();
         let mut faults = StrandFaults::after_log(store, originator, rates, now_unix_s)?;
-        let (head, reached) = strand::beside_commits(
+        let ((head, mut reached), invalid) = strand::beside_checks(
+            &verifier,
             |changes: Vec<Change>| Ok(faults.commit(store, &changes)?),
-            |commit| {
-                let write: strand::Write<'_> =
-                    &|head, envelopes| strand::write_signed(&verifier, commit, head, envelopes);
+            |write| {
                 let writing = strand::Writing::new(write, strand::Gaps::Mark, held, all);
                 strand::take_over(place, stated, writing, note)
             },
         )?;
+        reached.invalid += invalid;
         let (covered, is_tree_short, of_chain) = (None, false, None);
         Ok(Some(FetchedStrand { originator, head, reached, covered, is_tree_short, of_chain }))
     }

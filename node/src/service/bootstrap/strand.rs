@@ -2,12 +2,10 @@
 //! gets from peers; `chain` verifies those of chains.
 
 use std::sync::mpsc;
-use std::thread;
+use std::thread::{self, Scope};
 
-use hawser_engine::replication::EnvelopeVerifier;
-use hawser_net::open_canonical;
-use hawser_proto::envelope::OriginatorEnvelope;
-use hawser_proto::{Bytes, OriginatorId, SequenceId};
+use hawser_engine::replication::{EnvelopeVerifier, VerifyResult};
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{
     BootstrapChunk, BootstrapError, BootstrapStrand, Bootstraps, Change, LogEntry, Validity,
 };
@@ -19,12 +17,15 @@ use crate::service::import::gap;
 /// The number of chunks that wait for verification, besides the one being verified and the one being read.
 /// Chosen: one keeps the cores busy, and each further one takes the memory of a chunk.
 const WAITING: usize = 1;
-/// The number of writes that wait, besides the one being committed and the one being verified. Chosen: one keeps the
-/// disk busy, and each further one takes the memory of its envelopes.
+/// The number of writes that are verified or wait, besides the one being committed and the one that was started last.
+/// Chosen: one keeps the disk and all cores busy, and each further one takes the memory of its envelopes.
 const WRITES_WAITING: usize = 1;
 /// The number of envelopes per write. A guess: a write then has some MiB. The more there are, the less a signature in
 /// them costs (`docs/performance.md`, *Signatures in batches*).
 const WRITE_ENVELOPES: usize = 8192;
+/// The length of the envelopes at which a write ends, in bytes. Chosen: a chunk of the usual length. Several writes are
+/// verified at once, and the layers of an envelope can take ten times the memory of its bytes.
+const WRITE_LEN_BYTES: usize = 8 << 20;
 
 /// Envelopes of a chunk, each with its place.
 pub(super) type Envelopes = Vec<(SequenceId, Bytes)>;
@@ -32,8 +33,11 @@ pub(super) type Envelopes = Vec<(SequenceId, Bytes)>;
 /// A function that commits changes to the log.
 pub(super) type Commit<'a> = &'a dyn Fn(Vec<Change>) -> Result<(), BootstrapFetchError>;
 
-/// A function that verifies and writes ascending envelopes after a sequence id. Returns the
-/// number of those that break a rule.
+/// A function that takes work over from the thread that has prepared it.
+type HandOver<'a, W> = &'a dyn Fn(W) -> Result<(), BootstrapFetchError>;
+
+/// A function that verifies and writes ascending envelopes after a sequence id, or starts to. Returns the number of
+/// those that are known to break a rule.
 pub(super) type Write<'a> =
     &'a dyn Fn(SequenceId, &[(SequenceId, Bytes)]) -> Result<u64, BootstrapFetchError>;
 
@@ -135,7 +139,10 @@ impl<'a> Writing<'a> {
     pub(super) fn take(&mut self, envelopes: Envelopes) -> Result<bool, BootstrapFetchError> {
         let is_wanted = |place: SequenceId| self.head < place && place <= self.through;
         let new: Envelopes = envelopes.into_iter().filter(|(place, _)| is_wanted(*place)).collect();
-        for part in new.chunks(WRITE_ENVELOPES) {
+        let mut left = &new[..];
+        while !left.is_empty() {
+            let (part, others) = left.split_at(write_len(left));
+            left = others;
             let whole = self.before_gap(part);
             if let Some((last, _)) = whole.last() {
                 self.reached.invalid += (self.write)(self.head, whole)?;
@@ -168,6 +175,17 @@ impl<'a> Writing<'a> {
     }
 }
 
+/// Returns the number of envelopes in the next write. At least one of them is left.
+fn write_len(left: &[(SequenceId, Bytes)]) -> usize {
+    let mut len_bytes = 0;
+    let fits = |(_, bytes): &&(SequenceId, Bytes)| {
+        let is_full = len_bytes >= WRITE_LEN_BYTES;
+        len_bytes += bytes.len();
+        !is_full
+    };
+    left.iter().take(WRITE_ENVELOPES).take_while(fits).count()
+}
+
 /// Writes envelopes that must be signed by the originator of their strand. Gaps between them are marked.
 ///
 /// # Errors
@@ -175,41 +193,133 @@ impl<'a> Writing<'a> {
 pub(super) fn write_signed(
     verifier: &EnvelopeVerifier,
     commit: Commit<'_>,
-    mut head: SequenceId,
+    head: SequenceId,
     envelopes: &[(SequenceId, Bytes)],
 ) -> Result<u64, BootstrapFetchError> {
-    let mut invalid = 0;
-    let mut changes = Vec::with_capacity(envelopes.len());
-    for ((place, _), entry) in envelopes.iter().zip(require_signed(verifier, envelopes)?) {
-        invalid += u64::from(matches!(entry.validity, Validity::Invalid(_)));
-        changes.extend(gap(verifier.originator, head, *place));
-        head = *place;
-        changes.push(Change::Append(entry));
-    }
+    let entries = require_signed(verifier, envelopes)?;
+    let (changes, invalid) = changes_of(verifier.originator, head, entries);
     commit(changes)?;
     Ok(invalid)
 }
 
-/// Calls `work` with a function that hands over changes, and commits these in order on a thread of its own, so that
+/// Returns the changes that append entries after `head`, with marks of the gaps between them, and the number of entries
+/// that break a rule.
+fn changes_of(
+    originator: OriginatorId,
+    mut head: SequenceId,
+    entries: Vec<LogEntry>,
+) -> (Vec<Change>, u64) {
+    let (mut changes, mut invalid) = (Vec::with_capacity(entries.len()), 0);
+    for entry in entries {
+        invalid += u64::from(matches!(entry.validity, Validity::Invalid(_)));
+        changes.extend(gap(originator, head, entry.id.sequence));
+        head = entry.id.sequence;
+        changes.push(Change::Append(entry));
+    }
+    (changes, invalid)
+}
+
+/// Calls `work` with a function that starts to verify envelopes like [`write_signed`], and commits them in order. The
+/// next write is verified while others are, and while one is committed, so no core waits for the last part of a write.
+/// Ends when all of them are committed. Returns the result of `work` with the number of envelopes that break a rule.
+///
+/// # Errors
+/// The first one of [`BootstrapFetchError::Forged`] and those of `commit`, or else that of `work`. Everything before it
+/// is committed.
+pub(super) fn beside_checks<T>(
+    verifier: &EnvelopeVerifier,
+    mut commit: impl FnMut(Vec<Change>) -> Result<(), BootstrapFetchError> + Send,
+    work: impl FnOnce(Write<'_>) -> Result<T, BootstrapFetchError>,
+) -> Result<(T, u64), BootstrapFetchError> {
+    let mut invalid = 0;
+    let worked = thread::scope(|scope| {
+        beside_commits(
+            |running: RunningChecks| {
+                let head = running.head;
+                let entries = running.entries(verifier.originator)?;
+                let (changes, of_write) = changes_of(verifier.originator, head, entries);
+                invalid += of_write;
+                commit(changes)
+            },
+            |hand_over| {
+                let write: Write<'_> = &|head, envelopes| {
+                    hand_over(RunningChecks::start(scope, verifier, head, envelopes))?;
+                    Ok(0)
+                };
+                work(write)
+            },
+        )
+    })?;
+    Ok((worked, invalid))
+}
+
+/// The envelopes of one write, which are being verified.
+struct RunningChecks {
+    /// The place before them.
+    head: SequenceId,
+    /// The results of the parts, in order.
+    parts: Vec<mpsc::Receiver<Result<Vec<LogEntry>, SequenceId>>>,
+}
+
+impl RunningChecks {
+    /// Starts to verify ascending envelopes after `head`, a part of them on a thread for each core.
+    fn start<'scope>(
+        scope: &'scope Scope<'scope, '_>,
+        verifier: &'scope EnvelopeVerifier,
+        head: SequenceId,
+        envelopes: &[(SequenceId, Bytes)],
+    ) -> Self {
+        let start = |part: &[(SequenceId, Bytes)]| {
+            let (checked_to, checked) = mpsc::sync_channel(1);
+            let part = part.to_vec();
+            scope.spawn(move || {
+                // The receiver is gone after an error, which ends the work.
+                let _ = checked_to.send(check(verifier, &part));
+            });
+            checked
+        };
+        let parts = envelopes.chunks(part_len(envelopes.len(), cores())).map(start).collect();
+        Self { head, parts }
+    }
+
+    /// Waits for the entries, in the order of the envelopes.
+    ///
+    /// # Errors
+    /// [`BootstrapFetchError::Forged`].
+    fn entries(self, originator: OriginatorId) -> Result<Vec<LogEntry>, BootstrapFetchError> {
+        let mut entries = Vec::new();
+        for part in self.parts {
+            // A thread without a result has panicked, which its scope passes on.
+            let checked = part.recv().map_err(|_| BootstrapError::Stopped)?;
+            let forged = |place| BootstrapFetchError::Forged { originator, place };
+            entries.append(&mut checked.map_err(forged)?);
+        }
+        Ok(entries)
+    }
+}
+
+/// Calls `work` with a function that hands over writes, and commits these in order on a thread of its own, so that
 /// further envelopes are verified meanwhile. Ends when all of them are committed.
 ///
 /// # Errors
 /// The first error of `commit`, or else that of `work`.
-pub(super) fn beside_commits<T>(
-    commit: impl FnMut(Vec<Change>) -> Result<(), BootstrapFetchError> + Send,
-    work: impl FnOnce(Commit<'_>) -> Result<T, BootstrapFetchError>,
+fn beside_commits<W: Send, T>(
+    commit: impl FnMut(W) -> Result<(), BootstrapFetchError> + Send,
+    work: impl FnOnce(HandOver<'_, W>) -> Result<T, BootstrapFetchError>,
 ) -> Result<T, BootstrapFetchError> {
-    let (changes_to, changes) = mpsc::sync_channel::<Vec<Change>>(WRITES_WAITING);
+    let (writes_to, writes) = mpsc::sync_channel::<W>(WRITES_WAITING);
     thread::scope(|scope| {
-        let writing = scope.spawn(move || changes.into_iter().try_for_each(commit));
+        let writing = scope.spawn(move || writes.into_iter().try_for_each(commit));
         let worked = {
             // The receiver is gone after an error of `commit`, which is returned in place of this one.
-            let hand_over = |of: Vec<Change>| {
-                changes_to.send(of).map_err(|_| BootstrapFetchError::from(BootstrapError::Stopped))
+            let hand_over = |write: W| {
+                writes_to
+                    .send(write)
+                    .map_err(|_| BootstrapFetchError::from(BootstrapError::Stopped))
             };
             work(&hand_over)
         };
-        drop(changes_to);
+        drop(writes_to);
         match writing.join() {
             Ok(written) => written.and(worked),
             Err(panic) => std::panic::resume_unwind(panic),
@@ -226,8 +336,7 @@ pub(super) fn require_signed(
     envelopes: &[(SequenceId, Bytes)],
 ) -> Result<Vec<LogEntry>, BootstrapFetchError> {
     let originator = verifier.originator;
-    let threads = thread::available_parallelism().map_or(1, usize::from);
-    let checked = check_on(verifier, envelopes, threads);
+    let checked = check_on(verifier, envelopes, cores());
     checked.map_err(|place| BootstrapFetchError::Forged { originator, place })
 }
 
@@ -240,9 +349,8 @@ fn check_on(
     envelopes: &[(SequenceId, Bytes)],
     threads: usize,
 ) -> Result<Vec<LogEntry>, SequenceId> {
-    let part = envelopes.len().div_ceil(threads.max(1)).max(1);
     thread::scope(|scope| {
-        let parts = envelopes.chunks(part);
+        let parts = envelopes.chunks(part_len(envelopes.len(), threads));
         let running: Vec<_> =
             parts.map(|part| scope.spawn(move || check(verifier, part))).collect();
         let mut entries = Vec::with_capacity(envelopes.len());
@@ -256,32 +364,106 @@ fn check_on(
     })
 }
 
+/// Returns the number of cores of this machine.
+fn cores() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Returns the number of envelopes of each part, so that there are at most so many parts.
+fn part_len(envelopes: usize, parts: usize) -> usize {
+    envelopes.div_ceil(parts.max(1)).max(1)
+}
+
+/// Verifies envelopes and returns them as log entries. Their form is the canonical one, as the verifier requires.
+///
+/// # Errors
+/// A place whose envelope is not signed for it.
 fn check(
     verifier: &EnvelopeVerifier,
     envelopes: &[(SequenceId, Bytes)],
 ) -> Result<Vec<LogEntry>, SequenceId> {
-    let is_elsewhere =
-        |(place, bytes): &&(SequenceId, Bytes)| !is_at(bytes, verifier.originator, *place);
-    if let Some((place, _)) = envelopes.iter().find(is_elsewhere) {
-        return Err(*place);
-    }
     let batch = envelopes.iter().map(|(_, bytes)| bytes.clone()).collect();
     let checked = envelopes.iter().zip(verifier.check(batch));
-    checked.map(|((place, _), entry)| entry.map_err(|_| *place)).collect()
-}
-
-/// Returns true if the envelope has this id and is canonically encoded.
-fn is_at(bytes: &Bytes, originator: OriginatorId, place: SequenceId) -> bool {
-    let Some(outer) = open_canonical(bytes.clone()) else { return false };
-    let Ok((id, _)) = OriginatorEnvelope::statement(outer.statement) else { return false };
-    !outer.was_rewritten && (id.originator, id.sequence) == (originator, place)
+    let at_place = |((place, _), entry): (&(SequenceId, Bytes), VerifyResult)| match entry {
+        Ok(entry) if entry.id == EnvelopeId::new(verifier.originator, *place) => Ok(entry),
+        Ok(_) | Err(_) => Err(*place),
+    };
+    checked.map(at_place).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use hawser_proto::envelope::{OriginatorEnvelope, Proof};
+    use hawser_proto::sign::originator_digest;
+    use hawser_rules::Absences;
     use hawser_storage::SkipReason;
 
     use super::*;
+    use crate::service::testing::key;
+
+    /// Returns an envelope that its node has signed, and that breaks a rule, because it has no payer.
+    fn signed(place: u8) -> (SequenceId, Bytes) {
+        let statement = Bytes::from(vec![1 << 3, 100, 2 << 3, place]);
+        let signature = key(100).sign(originator_digest(&statement));
+        let bytes = OriginatorEnvelope::encode(statement, Proof::Signature(signature));
+        (SequenceId(u64::from(place)), bytes)
+    }
+
+    /// Verifies and commits writes. Returns the result, and the places that were committed.
+    fn write_all(
+        writes: &[Envelopes],
+    ) -> (Result<(SequenceId, u64), BootstrapFetchError>, Vec<u64>) {
+        let (originator, own) = (OriginatorId(100), OriginatorId(400));
+        let (key, absences) = (key(100).public_key(), Absences::NONE);
+        let verifier = EnvelopeVerifier { originator, key, own, absences };
+        let mut committed = Vec::new();
+        let written = beside_checks(
+            &verifier,
+            |changes: Vec<Change>| {
+                committed.extend(changes.into_iter().map(|change| match change {
+                    Change::Append(entry) => entry.id.sequence.0,
+                    Change::Skip { from, .. } => from.0,
+                }));
+                Ok(())
+            },
+            |write| {
+                let mut head = SequenceId::NONE;
+                for envelopes in writes {
+                    write(head, envelopes)?;
+                    head = envelopes[envelopes.len() - 1].0;
+                }
+                Ok(head)
+            },
+        );
+        (written, committed)
+    }
+
+    /// The next writes are being verified when the forged envelope is found.
+    #[test]
+    fn writes_are_committed_in_order_up_to_the_first_one_that_is_forged() {
+        let places = |from: u8, through: u8| (from..=through).map(signed).collect::<Envelopes>();
+        let mut writes = vec![places(1, 5), places(6, 6), places(8, 20), places(21, 90)];
+        let (written, committed) = write_all(&writes);
+        assert_eq!(written.unwrap(), (SequenceId(90), 89));
+        assert_eq!(committed, (1..=90).collect::<Vec<u64>>(), "the seventh as missing");
+        // The envelope of another place.
+        writes[2][4].1 = signed(99).1;
+        let (written, committed) = write_all(&writes);
+        let is_named =
+            matches!(written, Err(BootstrapFetchError::Forged { place: SequenceId(12), .. }));
+        assert!(is_named, "{written:?}");
+        assert_eq!(committed, (1..=6).collect::<Vec<u64>>());
+    }
+
+    #[test]
+    fn a_write_is_bounded_by_its_envelopes_and_by_their_length() {
+        let of = |len_bytes: usize, count: usize| -> Envelopes {
+            vec![(SequenceId(1), Bytes::from(vec![0; len_bytes])); count]
+        };
+        assert_eq!(write_len(&of(1, WRITE_ENVELOPES + 1)), WRITE_ENVELOPES);
+        assert_eq!(write_len(&of(WRITE_LEN_BYTES / 2, 3)), 2);
+        assert_eq!(write_len(&of(WRITE_LEN_BYTES + 1, 2)), 1);
+    }
 
     fn change(place: u64) -> Vec<Change> {
         let (from, through) = (SequenceId(place), SequenceId(place));
@@ -313,7 +495,7 @@ mod tests {
     #[test]
     fn a_commit_that_fails_ends_the_work_with_its_error() {
         let failed = beside_commits(
-            |_| Err(BootstrapFetchError::NothingTaken),
+            |_: Vec<Change>| Err(BootstrapFetchError::NothingTaken),
             |commit| (1..).try_for_each(|place| commit(change(place))),
         );
         assert!(matches!(failed, Err(BootstrapFetchError::NothingTaken)));

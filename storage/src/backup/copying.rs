@@ -1,0 +1,267 @@
+//! Stores the files of a backup. In a folder several threads do it: while one waits until its bytes are synced, others
+//! read and hash.
+
+use std::cmp::Reverse;
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+use std::time::{Duration, Instant};
+use std::vec;
+
+use parking_lot::Mutex;
+
+use super::error::{BackupError, at};
+use super::files::{self, Pace};
+use super::manifest::{BackupFile, is_database_file};
+use super::stored::{Backups, HeldBackups};
+use crate::objects::SeenObjects;
+use crate::store::Store;
+
+/// Threads that store files in a folder. Chosen: two keep two cores busy with hashes while two wait for the disk. Each
+/// takes the memory of a step, and may have 8 MiB that are not synced.
+const WORKERS: usize = 4;
+/// Steps that workers may be ahead of the caller's pace, besides one of each worker. Chosen: the caller is woken up
+/// late when all cores are busy.
+const STEPS_AHEAD: usize = WORKERS;
+/// Time without a commit after which a node counts as idle. A guess: a publisher that comes after it waits once, for
+/// what is not synced then.
+const IDLE_AFTER: Duration = Duration::from_secs(1);
+/// The caller wants a slower backup if its calls take one of this many parts of the time. A guess: calls without pauses
+/// take much less, also when the cores are busy.
+const PAUSED_PART: u32 = 4;
+/// Time after which a worker looks again if the node is idle. A guess.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// The files of a backup, with the number and bytes of new ones.
+pub(super) struct StoredFiles {
+    pub(super) files: Vec<BackupFile>,
+    pub(super) files_copied: usize,
+    pub(super) bytes_copied: u64,
+}
+
+/// A file that the place of the backups has.
+struct StoredFile {
+    file: BackupFile,
+    /// True if no earlier backup had it.
+    is_new: bool,
+}
+
+/// Stores the files of a checkpoint that the backups lack, and returns the names and hashes of all, ascending by name.
+///
+/// # Errors
+/// The error of the caller's pace, or else the first one of a file.
+pub(super) fn store_files(
+    store: &Store,
+    backups: &Backups,
+    (held, seen): (&mut HeldBackups<'_>, &mut SeenObjects),
+    checkpoint: &Path,
+    pace: &mut Pace<'_>,
+) -> Result<StoredFiles, BackupError> {
+    let copying = Copying {
+        store,
+        backups,
+        checkpoint,
+        seen: Mutex::new(seen),
+        names: Mutex::new(names_of(checkpoint)?.into_iter()),
+        is_paced: AtomicBool::new(false),
+    };
+    let mut all = match backups.is_in_folder() {
+        true => copying.on_threads(held, pace)?,
+        // The memory of an upload is that of its parts, and a bucket gets one request at a time.
+        false => copying.store_next(&mut || held.keep().map(|()| true), pace)?,
+    };
+    all.sort_unstable_by(|one, other| one.file.name.cmp(&other.file.name));
+    let mut stored = StoredFiles { files: Vec::new(), files_copied: 0, bytes_copied: 0 };
+    for StoredFile { file, is_new } in all {
+        stored.files_copied += usize::from(is_new);
+        stored.bytes_copied += if is_new { file.len_bytes } else { 0 };
+        stored.files.push(file);
+    }
+    Ok(stored)
+}
+
+/// Returns the names of the files of a checkpoint, the longest one first: no worker then begins it when the others have
+/// ended.
+fn names_of(checkpoint: &Path) -> Result<Vec<String>, BackupError> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(checkpoint).map_err(at(checkpoint))? {
+        let entry = entry.map_err(at(checkpoint))?;
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        if is_database_file(&name) {
+            let len_bytes = entry.metadata().map_err(at(checkpoint))?.len();
+            found.push((Reverse(len_bytes), name));
+        }
+    }
+    found.sort_unstable();
+    Ok(found.into_iter().map(|(_, name)| name).collect())
+}
+
+/// The work on the files of one backup, which its workers share.
+struct Copying<'a> {
+    store: &'a Store,
+    backups: &'a Backups,
+    checkpoint: &'a Path,
+    seen: Mutex<&'a mut SeenObjects>,
+    /// The names of the files that no worker has begun.
+    names: Mutex<vec::IntoIter<String>>,
+    /// True while the caller pauses the work.
+    is_paced: AtomicBool,
+}
+
+impl Copying<'_> {
+    /// Stores all files on several threads, at the caller's pace.
+    fn on_threads(
+        &self,
+        held: &mut HeldBackups<'_>,
+        pace: &mut Pace<'_>,
+    ) -> Result<Vec<StoredFile>, BackupError> {
+        let (read_to, read) = sync_channel(STEPS_AHEAD);
+        thread::scope(|scope| {
+            let start = |number| {
+                let read_to = read_to.clone();
+                scope.spawn(move || self.work(number, &read_to))
+            };
+            let workers: Vec<_> = (0..WORKERS).map(start).collect();
+            // The receiver ends with the last worker.
+            drop(read_to);
+            let paced = self.pace(read, held, pace);
+            let (mut all, mut failed) = (Vec::new(), None);
+            for worker in workers {
+                match worker.join() {
+                    Ok(Ok(mut stored)) => all.append(&mut stored),
+                    Ok(Err(error)) => failed = failed.or(Some(error)),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
+            }
+            paced?;
+            failed.map_or(Ok(all), Err)
+        })
+    }
+
+    /// Calls the caller's pace with the bytes that workers have read, until all of them have ended. After an error the
+    /// workers end, because their bytes find no receiver.
+    fn pace(
+        &self,
+        read: Receiver<u64>,
+        held: &mut HeldBackups<'_>,
+        pace: &mut Pace<'_>,
+    ) -> Result<(), BackupError> {
+        let (begun, mut paused) = (Instant::now(), Duration::ZERO);
+        for bytes in read {
+            held.keep()?;
+            let asked = Instant::now();
+            if pace(bytes).is_break() {
+                return Err(BackupError::Stopped);
+            }
+            paused += asked.elapsed();
+            let is_paced = paused * PAUSED_PART > begun.elapsed();
+            self.is_paced.store(is_paced, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Does the work of one thread. All but the first one begin files only while the node is idle.
+    fn work(
+        &self,
+        number: usize,
+        read_to: &SyncSender<u64>,
+    ) -> Result<Vec<StoredFile>, BackupError> {
+        let mut hand_over = |bytes: u64| match read_to.send(bytes) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        };
+        let mut may_begin = || Ok(number == 0 || self.wait_until_idle());
+        let stored = self.store_next(&mut may_begin, &mut hand_over);
+        if stored.is_err() {
+            // The others end with the files that they have begun.
+            *self.names.lock() = Vec::new().into_iter();
+        }
+        stored
+    }
+
+    /// Waits until the node is idle. Returns false if there is nothing to begin then.
+    fn wait_until_idle(&self) -> bool {
+        while !self.names.lock().as_slice().is_empty() {
+            if self.is_idle() {
+                return true;
+            }
+            thread::sleep(LOOK_EVERY);
+        }
+        false
+    }
+
+    /// Returns true if no commit waits for the disk, and the caller makes no pauses for other work.
+    fn is_idle(&self) -> bool {
+        !self.is_paced.load(Ordering::Relaxed) && self.store.is_without_commits_for(IDLE_AFTER)
+    }
+
+    /// Stores files that no worker has begun, until there are none. `may_begin` is called before each of them, and
+    /// returns false to leave the rest to others.
+    fn store_next(
+        &self,
+        may_begin: &mut dyn FnMut() -> Result<bool, BackupError>,
+        pace: &mut Pace<'_>,
+    ) -> Result<Vec<StoredFile>, BackupError> {
+        let mut stored = Vec::new();
+        while may_begin()? {
+            let next = self.names.lock().next();
+            let Some(name) = next else { break };
+            stored.push(self.store_file(name, pace)?);
+        }
+        Ok(stored)
+    }
+
+    /// Stores a file, unless the place of the backups has its bytes.
+    fn store_file(&self, name: String, pace: &mut Pace<'_>) -> Result<StoredFile, BackupError> {
+        let from = self.checkpoint.join(&name);
+        let (hash, len_bytes) = files::hash(&from, pace)?;
+        let file = BackupFile { name, len_bytes, hash };
+        // An object with another length or other bytes is replaced.
+        let is_new = !self.is_there(&file)? || !self.is_whole(&file, pace)?;
+        if is_new {
+            let objects = &*self.backups.objects;
+            let tag = files::store(objects, &from, &file, &|| self.is_idle(), pace)?;
+            self.seen.lock().note(&files::object_name(file.hash), tag);
+        }
+        Ok(StoredFile { file, is_new })
+    }
+
+    /// Returns true if a file is stored already.
+    fn is_there(&self, file: &BackupFile) -> Result<bool, BackupError> {
+        match files::require_there(&*self.backups.objects, file) {
+            Ok(()) => Ok(true),
+            Err(
+                BackupError::Missing { .. }
+                | BackupError::NotAFile { .. }
+                | BackupError::Length { .. },
+            ) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns true if an object has the bytes of a file. Reads it, unless this process has already read this version
+    /// of the object.
+    fn is_whole(&self, file: &BackupFile, pace: &mut Pace<'_>) -> Result<bool, BackupError> {
+        let objects = &*self.backups.objects;
+        let object = files::object_name(file.hash);
+        let location = objects.location(&object);
+        if self.seen.lock().meet(objects, &object).map_err(at(&location))? {
+            return Ok(true);
+        }
+        // The version is looked up before the bytes, because another writer may replace the object meanwhile.
+        let tag = objects.tag(&object).map_err(at(&location))?;
+        match files::hash_stored(objects, file, pace) {
+            Ok(read) if files::require_same(file, read).is_ok() => {
+                self.seen.lock().note(&object, tag);
+                Ok(true)
+            }
+            Err(BackupError::Stopped) => Err(BackupError::Stopped),
+            Err(error) if error.is_unreachable(&objects.location("")) => Err(error),
+            // An object that cannot be read is damaged, too, and is replaced.
+            Ok(_) | Err(_) => Ok(false),
+        }
+    }
+}

@@ -1,0 +1,52 @@
+//! The time of the last commit to the log. Work in the background knows by it if publishers and followers may wait for
+//! the disk.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// The time at which a commit began or ended last, in this process.
+#[derive(Debug)]
+pub(crate) struct LastCommit {
+    /// The time from which milliseconds are counted.
+    since: Instant,
+    /// Milliseconds from there to the last commit, plus one; 0 before the first one.
+    at_ms: AtomicU64,
+}
+
+impl Default for LastCommit {
+    fn default() -> Self {
+        Self { since: Instant::now(), at_ms: AtomicU64::new(0) }
+    }
+}
+
+impl LastCommit {
+    /// Notes that a commit begins or ends now.
+    pub(crate) fn note(&self) {
+        // Commits of several strands may note their times in another order, which differs by less than a commit takes.
+        self.at_ms.store(self.now_ms(), Ordering::Relaxed);
+    }
+
+    /// Returns true if no commit has begun or ended for this time.
+    pub(crate) fn is_before(&self, time: Duration) -> bool {
+        let at_ms = self.at_ms.load(Ordering::Relaxed);
+        at_ms == 0 || u128::from(self.now_ms().saturating_sub(at_ms)) >= time.as_millis()
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commit_counts_for_the_time_after_it_and_none_counts_for_ever() {
+        let last = LastCommit::default();
+        assert!(last.is_before(Duration::MAX), "there was none");
+        last.note();
+        assert!(!last.is_before(Duration::MAX));
+        assert!(last.is_before(Duration::ZERO));
+    }
+}
