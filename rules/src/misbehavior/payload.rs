@@ -109,7 +109,7 @@ fn judge_one(case: &ReportCase<'_>, exhibit: &Exhibit) -> PayloadFinding {
     if check_charges(&statement, rates).is_ok() {
         return PayloadFinding::Nothing;
     }
-    if !rates.covers(ns) {
+    if !rates.is_complete_at(ns) {
         return unknown("the history of rates ends before the envelope");
     }
     match check_charges_by_former(&statement, rates) {
