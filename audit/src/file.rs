@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hawser_proto::{Address, Bytes, OriginatorId, PublicKey};
+use hawser_rules::fees::complete_until_ns;
 use hawser_rules::misbehavior::report::REPORT_LEN_BYTES_MAX;
 use hawser_rules::misbehavior::{
     ChainRecord, Judgement, ReportCase, TreeEvidence, TreeFault, verify, verify_trees,
@@ -91,7 +92,8 @@ pub struct EvidenceFile {
         skip_serializing_if = "Vec::is_empty"
     )]
     pub rates: Vec<FiledRate>,
-    /// Time up to which the rates are complete, unix nanoseconds; absent if they cannot become stale.
+    /// Time up to which the rates are complete, unix nanoseconds. If it is absent, they are so up to five minutes before
+    /// the newest one begins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rates_confirmed_ns: Option<i64>,
     /// The writer's judgements, in the order of the reports, then of the trees. Not read, because a reader judges
@@ -304,7 +306,7 @@ impl EvidenceFile {
             registry: keys.registry.nodes().map(|it| NodeEntry::of(it, &keys.registry)).collect(),
             registry_source: None,
             rates: keys.rates.iter().flat_map(RateTable::rates).map(rate).collect(),
-            rates_confirmed_ns: keys.rates.as_ref().and_then(RateTable::refreshed_ns),
+            rates_confirmed_ns: keys.rates.as_ref().and_then(RateTable::complete_until_ns),
             verdicts,
         }
     }
@@ -362,10 +364,13 @@ impl EvidenceFile {
         };
         let rates = match self.rates.as_slice() {
             [] => None,
-            rates => Some(
-                RateTable::new(rates.iter().map(rate).collect(), self.rates_confirmed_ns)
-                    .map_err(|error| EvidenceFileError::Rates(error.to_string()))?,
-            ),
+            rates @ [.., newest] => {
+                // Without the time the list may lack every rate that begins later, and that honest nodes apply.
+                let until_ns = self.rates_confirmed_ns;
+                let until_ns = until_ns.unwrap_or_else(|| complete_until_ns(newest.start_unix_s));
+                let rates = RateTable::new(rates.iter().map(rate).collect(), Some(until_ns));
+                Some(rates.map_err(|error| EvidenceFileError::Rates(error.to_string()))?)
+            }
         };
         Ok(KnownKeys { registry, rates })
     }

@@ -1,8 +1,9 @@
 //! Evidence files round trip, every judge reaches the same verdict, and malformed files are refused with the reason.
 
 use hawser_proto::checkpoint::Checkpoint;
-use hawser_proto::envelope::{PayerEnvelope, UnsealedEnvelope};
+use hawser_proto::envelope::{PayerEnvelope, Payload, UnsealedEnvelope};
 use hawser_proto::merkle::TreeHash;
+use hawser_proto::pb::xmtp::mls::api::v1::WelcomeMessageInput;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{
     Address, Bytes, Cursor, EnvelopeId, OriginatorId, SecretKey, SequenceId, Topic, TopicKind,
@@ -13,7 +14,7 @@ use hawser_rules::{NodeRecord, Rate, RateTable, Registry};
 use proptest::prelude::*;
 use prost::Message as _;
 
-use crate::file::{FiledReport, SCHEMA};
+use crate::file::{FiledRate, FiledReport, SCHEMA};
 use crate::{EvidenceFile, EvidenceFileError, Judged, JudgedTrees, KnownKeys, NetworkAudit};
 
 const NOW_NS: i64 = 1_750_000_000_000_000_000;
@@ -51,6 +52,25 @@ fn by_accused(sequence: u64, text: &[u8], ns: i64) -> Bytes {
         originator_ns: ns,
         payer_envelope_bytes: payer.encode_to_vec().into(),
         ..Default::default()
+    };
+    UnsealedEnvelope::new(&statement).seal(&key(ACCUSED.0))
+}
+
+/// An envelope of the accused that breaks no rule, except that its base fee is too low.
+fn underpriced() -> Bytes {
+    let topic = Bytes::from_static(&[1, 7]);
+    let aad = pb::AuthenticatedData { target_topic: topic, depends_on: None };
+    let payload = Some(Payload::WelcomeMessage(WelcomeMessageInput::default()));
+    let client = pb::ClientEnvelope { aad: Some(aad), payload }.encode_to_vec();
+    let payer = PayerEnvelope::sign(client.into(), ACCUSED, 30, &key(900));
+    let statement = pb::UnsignedOriginatorEnvelope {
+        originator_node_id: ACCUSED.0,
+        originator_sequence_id: 1,
+        originator_ns: NOW_NS,
+        payer_envelope_bytes: payer.encode_to_vec().into(),
+        base_fee_picodollars: 1,
+        congestion_fee_picodollars: 0,
+        expiry_unixtime: NOW_NS.unsigned_abs() / 1_000_000_000 + 30 * 86_400,
     };
     UnsealedEnvelope::new(&statement).seal(&key(ACCUSED.0))
 }
@@ -100,6 +120,30 @@ fn a_file_holds_all_that_a_stranger_needs() {
         text.starts_with("proven: MISBEHAVIOR_DUPLICATE_SEQUENCE_ID against node 300 (content)")
     );
     assert!(text.contains("kept by node 100, which says that it saw it"), "{text}");
+}
+
+/// The writer of a file leaves out the time up to which its rates are complete. Honest nodes may apply a newer rate.
+#[test]
+fn rates_without_the_time_up_to_which_they_are_complete_prove_no_fee_wrong() {
+    let wrong = held(100, Kind::InvalidPayload, &[underpriced()]);
+    let judged = |change: fn(&mut EvidenceFile)| {
+        let mut file = Judged::file("test", std::slice::from_ref(&wrong), &[], &keys());
+        change(&mut file);
+        let of_file = file.keys().unwrap();
+        let judged = Judged::new(wrong.clone(), &of_file);
+        (judged.judgement.verdict, judged.judgement.missing)
+    };
+    let lacking = (MisbehaviorVerdict::Inconclusive, vec![Missing::Rates]);
+    assert_eq!(judged(|_| {}), (MisbehaviorVerdict::Proven, vec![]));
+    assert_eq!(judged(|file| file.rates_confirmed_ns = Some(NOW_NS - 1)), lacking);
+    assert_eq!(judged(|file| file.rates_confirmed_ns = None), lacking);
+    // No rate that begins earlier can be added to a list.
+    let later = |file: &mut EvidenceFile| {
+        let start_unix_s = NOW_NS.unsigned_abs() / 1_000_000_000 + 300;
+        file.rates.push(FiledRate { start_unix_s, ..file.rates[0].clone() });
+        file.rates_confirmed_ns = None;
+    };
+    assert_eq!(judged(later), (MisbehaviorVerdict::Proven, vec![]));
 }
 
 /// Two roots for one size of the accused's own strand.

@@ -205,6 +205,27 @@ async fn a_price_list_is_confirmed_as_of_the_time_before_its_reading() {
     assert!(table.refreshed_ns().unwrap() < during_ns, "{table:?} at {during_ns}");
 }
 
+/// This machine's clock may be ahead, and the endpoint behind: here the chain has made no block since the deployment.
+#[tokio::test]
+async fn a_price_list_is_complete_as_of_five_minutes_before_the_block_that_was_read() {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let ahead = (now + HOUR).as_secs();
+    for pair in [Pair::deployed(ChainBackend::Embedded).await, Pair::deployed_at(ahead).await] {
+        let chain = Administration::of(pair);
+        let (_, block_unix_s) = rates::list_with_time(&chain.network).await.unwrap();
+        let block_ns = i64::try_from(block_unix_s.unwrap()).unwrap() * 1_000_000_000;
+        let settlement = &chain.pair.settlement;
+        let urls = [settlement.endpoint().to_owned()];
+        let endpoints = Endpoints::new("settlement", &urls, settlement.id()).unwrap();
+        let (_heads, head_changes) = tokio::sync::watch::channel(0);
+        let address = chain.network.contracts.get(Contract::RateRegistry).unwrap();
+        let read = watch::rate_table(endpoints, address, HOUR, head_changes).await.unwrap();
+        let table = Arc::clone(&read.subscribe().borrow().value);
+        let until_ns = (block_ns - 300_000_000_000).min(table.refreshed_ns().unwrap());
+        assert_eq!(table.complete_until_ns(), Some(until_ns), "{table:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_price_list_that_one_of_two_endpoints_serves_is_not_taken() {
     // The first prices start at the time of a block of the deployment. Both chains get the same times, an hour ahead of

@@ -129,7 +129,7 @@ fn rates_of_the_accuser_prove_nothing_with_the_keys_of_the_reader() {
         congestion_fee: 0,
         target_rate_per_minute: 10,
     };
-    let rates = RateTable::new(vec![made_up], None).ok();
+    let rates = RateTable::new(vec![made_up], Some(1_750_000_001_000_000_000)).ok();
     let of_accuser = KnownKeys { registry: known.registry.clone(), rates };
     let kind = Kind::InvalidPayload;
     let honest = [entry(&accused, 1).bytes];

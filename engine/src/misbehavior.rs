@@ -70,7 +70,7 @@ pub fn judge_fees(envelope: &Bytes, rates: &RateTable) -> FeeVerdict {
     };
     let statement = envelope.unsigned();
     let is_final = is_free(statement.payer().client().topic().kind())
-        || rates.covers(statement.originator_ns());
+        || rates.is_complete_at(statement.originator_ns());
     match (check_charges_by_former(statement, rates), is_final) {
         (Ok(()), _) => FeeVerdict::Explained,
         (Err(_), true) => FeeVerdict::Wrong,

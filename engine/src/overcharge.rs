@@ -36,7 +36,7 @@ pub fn overcharge(
     let statement = parsed.unsigned();
     let (ns, fee) = (statement.originator_ns(), statement.congestion_fee_picodollars());
     let may_be_due = |most| !rates.is_overcharged(ns, fee, most);
-    if fee == 0 || !rates.covers(ns) || most.is_some_and(may_be_due) {
+    if fee == 0 || !rates.is_complete_at(ns) || most.is_some_and(may_be_due) {
         return Ok(None);
     }
     let found = match window(held, at, envelope, ns)? {

@@ -109,11 +109,24 @@ pub struct RateTable {
     /// The time of the last confirmation by the source, unix nanoseconds; `None` for a table that cannot become
     /// stale, such as one from a file.
     refreshed_ns: Option<i64>,
+    /// The time up to which the table has every rate that an honest node may have applied, unix nanoseconds; `None` if
+    /// it has all.
+    complete_until_ns: Option<i64>,
+}
+
+/// Returns the time up to which a list has all rates, unix nanoseconds, if it is that of the chain at `block_unix_s`.
+///
+/// An honest node applies a rate when it has read it from a block. The time of its envelope is then up to five minutes
+/// before that block, because its clock may be behind.
+#[must_use]
+pub fn complete_until_ns(block_unix_s: u64) -> i64 {
+    let block_ns = i128::from(block_unix_s) * 1_000_000_000;
+    i64::try_from(block_ns).unwrap_or(i64::MAX).saturating_sub(CLOCK_TOLERANCE_NS)
 }
 
 impl RateTable {
-    /// Creates a table that its source confirmed at `refreshed_ns` (unix nanoseconds); with
-    /// `None` it never becomes stale.
+    /// Creates a table that its source confirmed at `refreshed_ns` (unix nanoseconds), and that is complete until then;
+    /// with `None` it never becomes stale.
     ///
     /// # Errors
     /// [`RateTableError`] if the list is empty, or its start times do not strictly increase.
@@ -123,8 +136,27 @@ impl RateTable {
         }
         match rates.windows(2).position(|pair| pair[1].start_unix_s <= pair[0].start_unix_s) {
             Some(index) => Err(RateTableError::NotAscending { index: index + 1 }),
-            None => Ok(Self { rates, refreshed_ns }),
+            None => Ok(Self { rates, refreshed_ns, complete_until_ns: refreshed_ns }),
         }
+    }
+
+    /// Returns the same table as read from the state of a block of this time (unix seconds). What it proves then
+    /// depends on the chain's time: a clock that is ahead, or an endpoint that is behind, lets fewer fees be judged, and
+    /// none wrongly.
+    #[must_use]
+    pub fn of_block(self, block_unix_s: u64) -> Self {
+        let until_ns = complete_until_ns(block_unix_s);
+        // An endpoint may state a time that has not come.
+        let until_ns =
+            self.refreshed_ns.map_or(until_ns, |refreshed_ns| refreshed_ns.min(until_ns));
+        Self { complete_until_ns: Some(until_ns), ..self }
+    }
+
+    /// Returns the same rates, which include all of those of `reading`, with the times of that reading.
+    #[must_use]
+    pub fn as_of(&self, reading: &Self) -> Self {
+        let Self { refreshed_ns, complete_until_ns, .. } = *reading;
+        Self { rates: self.rates.clone(), refreshed_ns, complete_until_ns }
     }
 
     /// Returns the time at which the source last confirmed the table, unix nanoseconds.
@@ -133,17 +165,31 @@ impl RateTable {
         self.refreshed_ns
     }
 
-    /// Returns the same table as confirmed by its source at `ns`.
+    /// Returns the time up to which [`Self::is_complete_at`] is true, unix nanoseconds; `None` if it always is.
     #[must_use]
-    pub fn confirmed(&self, ns: i64) -> Self {
-        Self { rates: self.rates.clone(), refreshed_ns: Some(ns) }
+    pub fn complete_until_ns(&self) -> Option<i64> {
+        self.complete_until_ns
     }
 
-    /// Returns true if the table has every rate in force at `ns`: its source confirmed it at that time or later, or it
-    /// cannot become stale. Otherwise the newest rate may be missing.
+    /// Returns the same table as confirmed by its source at `ns`, and complete until then.
+    #[must_use]
+    pub fn confirmed(&self, ns: i64) -> Self {
+        Self { rates: self.rates.clone(), refreshed_ns: Some(ns), complete_until_ns: Some(ns) }
+    }
+
+    /// Returns true if the source confirmed the table at `ns` or later, by the reader's clock, or the table cannot
+    /// become stale. Otherwise the newest rate may be missing. Proves nothing against a node: see
+    /// [`Self::is_complete_at`].
     #[must_use]
     pub fn covers(&self, ns: i64) -> bool {
         self.refreshed_ns.is_none_or(|refreshed_ns| refreshed_ns >= ns)
+    }
+
+    /// Returns true if the table has every rate that an honest node may have applied to an envelope of time `ns`.
+    /// Without that, a fee that no rate of the table explains proves nothing.
+    #[must_use]
+    pub fn is_complete_at(&self, ns: i64) -> bool {
+        self.complete_until_ns.is_none_or(|until_ns| until_ns >= ns)
     }
 
     /// Returns all rates, oldest first.
@@ -425,172 +471,4 @@ pub(crate) mod testing {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::testing::{cases, number, vectors};
-    use super::*;
-
-    fn rate(message_fee: u64, storage_fee: u64) -> Rate {
-        Rate {
-            start_unix_s: 0,
-            message_fee,
-            storage_fee,
-            congestion_fee: 0,
-            target_rate_per_minute: 0,
-        }
-    }
-
-    #[test]
-    fn base_fees_equal_the_golden_ones() {
-        let vectors = vectors();
-        for case in cases(&vectors, "base_fee") {
-            let rate = rate(number(&case["message_fee"]), number(&case["storage_fee"]));
-            let days = u32::try_from(number(&case["storage_days"])).unwrap();
-            // A negative size cannot be represented here; 0 is refused as well.
-            let size = case["message_size"].as_str().unwrap().parse().unwrap_or(0);
-            let fee = rate.base_fee(size, days);
-            match case["result_picodollars"].as_str() {
-                Some(golden) => assert_eq!(fee, Ok(golden.parse().unwrap()), "{case}"),
-                None => assert!(fee.is_err(), "{case}"),
-            }
-        }
-    }
-
-    #[test]
-    fn fees_whose_sum_is_out_of_range_are_refused() {
-        const MAX: u64 = i64::MAX.unsigned_abs();
-        let fees = EnvelopeFees::new(MAX - 7, 7).unwrap();
-        assert_eq!((fees.base(), fees.congestion(), fees.sum()), (MAX - 7, 7, MAX));
-        for (base, congestion) in [(MAX, 1), (1, MAX), (MAX, MAX), (u64::MAX, 0), (1, u64::MAX)] {
-            assert_eq!(EnvelopeFees::new(base, congestion), Err(FeeError::Overflow));
-        }
-    }
-
-    #[test]
-    fn the_rate_in_force_is_the_newest_that_has_started() {
-        let vectors = vectors();
-        for case in cases(&vectors, "rate_selection") {
-            let starts = case["start_times"].as_array().unwrap().iter().map(number);
-            let rates: Vec<Rate> =
-                starts.map(|start_unix_s| Rate { start_unix_s, ..rate(1, 1) }).collect();
-            let ns = i64::try_from(number(&case["message_ns"])).unwrap();
-            let chosen = RateTable::new(rates.clone(), None)
-                .ok()
-                .and_then(|table| table.at(ns).ok().copied());
-            let golden = case["index"].as_u64().map(|i| rates[usize::try_from(i).unwrap()]);
-            assert_eq!(chosen, golden, "{case}");
-        }
-    }
-
-    #[test]
-    fn rates_must_ascend() {
-        let at = |start_unix_s| Rate { start_unix_s, ..rate(1, 1) };
-        assert_eq!(RateTable::new(vec![], None), Err(RateTableError::Empty));
-        let equal = RateTable::new(vec![at(1), at(2), at(2)], None);
-        assert_eq!(equal, Err(RateTableError::NotAscending { index: 2 }));
-    }
-
-    #[test]
-    fn all_rates_of_an_interval_are_found() {
-        let at = |start_unix_s| Rate { start_unix_s, ..rate(1, 1) };
-        let table = RateTable::new(vec![at(10), at(20), at(30)], None).unwrap();
-        let starts = |from: i64, to: i64| -> Vec<u64> {
-            table.during(from * 1_000_000_000, to * 1_000_000_000).map(|r| r.start_unix_s).collect()
-        };
-        assert_eq!(starts(0, 9), [0; 0]);
-        assert_eq!(starts(0, 10), [10]);
-        assert_eq!(starts(12, 25), [10, 20]);
-        assert_eq!(starts(25, 26), [20]);
-        assert_eq!(starts(0, 99), [10, 20, 30]);
-    }
-
-    /// A node that the settlement chain has not answered for an hour still sells, by the rates that it knows.
-    #[test]
-    fn the_former_rate_explains_a_fee_while_an_honest_node_may_not_know_the_newer_one() {
-        const START_S: i64 = 1_000_000;
-        let start_unix_s = START_S.unsigned_abs();
-        let rates = vec![rate(5, 0), Rate { start_unix_s, ..rate(7, 0) }];
-        let table = RateTable::new(rates, None).unwrap();
-        let explained = |after_s: i64, base| {
-            let at_ns = (START_S + after_s) * 1_000_000_000;
-            let charged = Charged { at_ns, size_bytes: 1, days: 2, base, congestion: 0 };
-            let is_explained = table.explain(&charged).is_ok();
-            assert_eq!(table.explains_sum(at_ns, 1, 2, base), is_explained);
-            is_explained
-        };
-        let (clock_s, list_s) = (5 * 60, 60 * 60);
-        assert!(!explained(-clock_s - 1, 7) && explained(-clock_s, 7));
-        assert!(explained(list_s + clock_s - 1, 5) && !explained(list_s + clock_s, 5));
-        assert!(explained(list_s * 24, 7) && !explained(0, 6));
-    }
-
-    fn any_rate() -> impl Strategy<Value = Rate> {
-        any::<[u64; 4]>().prop_map(|[message_fee, storage_fee, congestion_fee, target]| Rate {
-            start_unix_s: 0,
-            // The values are shifted so that most products fit and some do not.
-            message_fee: message_fee >> (message_fee % 64),
-            storage_fee: storage_fee >> (storage_fee % 64),
-            congestion_fee: congestion_fee >> (congestion_fee % 64),
-            target_rate_per_minute: target,
-        })
-    }
-
-    proptest! {
-        #[test]
-        fn a_fee_is_exact_or_an_error_and_never_wraps(
-            rate in any_rate(),
-            size in any::<u64>(),
-            days in any::<u32>(),
-            units in any::<u64>(),
-        ) {
-            let limit = u128::from(i64::MAX.unsigned_abs());
-            let exact = u128::from(rate.storage_fee)
-                .checked_mul(u128::from(size) * u128::from(days))
-                .and_then(|fee| fee.checked_add(u128::from(rate.message_fee)))
-                .filter(|fee| *fee <= limit && size > 0 && days > 0);
-            prop_assert_eq!(rate.base_fee(size, days).ok().map(u128::from), exact);
-            let congestion = u128::from(rate.congestion_fee) * u128::from(units);
-            let exact = (congestion <= limit).then_some(congestion);
-            prop_assert_eq!(rate.congestion_fee(units).ok().map(u128::from), exact);
-        }
-
-        #[test]
-        fn larger_and_longer_is_never_cheaper(
-            rate in any_rate(),
-            size in 1..1_000_000_u64,
-            days in 1..366_u32,
-            units in 0..100_u64,
-        ) {
-            // A larger argument than one that overflows has to overflow, too.
-            let price = |fee: Result<u64, FeeError>| fee.unwrap_or(u64::MAX);
-            prop_assert!(price(rate.base_fee(size, days)) <= price(rate.base_fee(size + 1, days)));
-            prop_assert!(price(rate.base_fee(size, days)) <= price(rate.base_fee(size, days + 1)));
-            let congestion = |units| price(rate.congestion_fee(units));
-            prop_assert!(congestion(units) <= congestion(units + 1));
-        }
-
-        #[test]
-        fn the_list_explains_what_its_own_rate_charges_and_not_a_picodollar_more(
-            rate in any_rate(),
-            size_bytes in 1..1_000_000_u64,
-            days in 1..366_u32,
-            units in 0..=100_u64,
-            at_ns in 0..i64::MAX,
-        ) {
-            let rate = Rate { target_rate_per_minute: 1, ..rate };
-            let fees = rate.base_fee(size_bytes, days).ok().zip(rate.congestion_fee(units).ok());
-            let Some((base, congestion)) = fees else { return Ok(()) };
-            let table = RateTable::new(vec![rate], None).unwrap();
-            let charged = Charged { at_ns, size_bytes, days, base, congestion };
-            prop_assert_eq!(table.explain(&charged), Ok(()));
-            let more = Charged { base: base + 1, ..charged };
-            prop_assert_eq!(table.explain(&more), Err(WrongFeeError::Base));
-            let step = rate.congestion_fee;
-            if step > 1 && congestion > 0 {
-                let more = Charged { congestion: congestion + 1, ..charged };
-                prop_assert_eq!(table.explain(&more), Err(WrongFeeError::Congestion));
-            }
-        }
-    }
-}
+mod tests;

@@ -274,7 +274,7 @@ impl RangeVerdict {
                 return;
             }
         };
-        let covers = |rates: &RateTable| rates.covers(signed.originator_ns);
+        let covers = |rates: &RateTable| rates.is_complete_at(signed.originator_ns);
         let is_priced = settings.rates.as_ref().is_some_and(covers);
         let fees = u64::from(id.originator.is_node() && !is_priced);
         self.unchecked.add(UncheckedCounts { fees, ..UncheckedCounts::default() });

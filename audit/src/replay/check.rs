@@ -289,7 +289,8 @@ impl Checker {
             signed.fee = check_no_charges(parsed).err();
             return;
         }
-        let rates = self.rates.as_ref().filter(|rates| rates.covers(parsed.originator_ns()));
+        let rates =
+            self.rates.as_ref().filter(|rates| rates.is_complete_at(parsed.originator_ns()));
         if let Some(rates) = rates {
             signed.fee = check_charges_by_former(parsed, rates).err();
             let fee = Some(parsed.congestion_fee_picodollars());

@@ -34,7 +34,7 @@ impl JudgedRates {
         let numbers = |rates: &[Rate]| rates.iter().map(numbers).collect();
         Self {
             given: given.map(|table| numbers(table.rates())),
-            whole_until_ns: given.and_then(RateTable::refreshed_ns),
+            whole_until_ns: given.and_then(RateTable::complete_until_ns),
             recorded: numbers(recorded),
             has_passed_unjudged: false,
         }

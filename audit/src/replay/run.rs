@@ -470,7 +470,7 @@ impl<'a> Replay<'a> {
             return Ok(self.source.shows_gaps().then_some(text));
         }
         let given = table.rates();
-        let is_old = table.refreshed_ns().is_some();
+        let is_old = table.complete_until_ns().is_some();
         let compared = if is_old { self.booked.len().min(given.len()) } else { self.booked.len() };
         let later = rates::compare(given, &self.booked[..compared], self.newest_ns)?;
         let newer = self.booked.len() - compared;

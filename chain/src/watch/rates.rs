@@ -17,22 +17,37 @@ const PAGE: usize = 100;
 /// that an endpoint can demand by the length that it states.
 const ENTRIES_MAX: usize = 10_000;
 
+/// A list as an endpoint states it. Two are equal if their rates are.
+struct ReadList {
+    rates: Vec<Rate>,
+    /// The time of the block at which it was read, unix seconds; 0 if the endpoint does not say.
+    block_unix_s: u64,
+}
+
+impl PartialEq for ReadList {
+    fn eq(&self, other: &Self) -> bool {
+        self.rates == other.rates
+    }
+}
+
 /// Reads the entries after the known ones, all at one block, and returns them with its number. The contract only
 /// appends entries. A list that cannot be read completely is discarded, and so is one that most endpoints contradict.
-/// The table is confirmed as of the time before the reading: a rate may come to the chain during it.
+/// The table is confirmed as of the time before the reading: a rate may come to the chain during it. It is complete as
+/// of the block, because this machine's clock may be ahead, and the endpoint behind.
 pub(super) async fn read(
     endpoints: &Endpoints,
     address: Address,
     known: &[Rate],
 ) -> Result<(RateTable, u64), WatchError> {
-    let known = known.to_vec();
+    let known = ReadList { rates: known.to_vec(), block_unix_s: 0 };
     let asked_at = SystemTime::now();
     // Before the first reading nothing is known, and an empty list is never read.
-    let (rates, block) = agreement::read(endpoints, Some(&known), |chain, block| {
-        read_at(chain, address, block, &known)
+    let (list, block) = agreement::read(endpoints, Some(&known), |chain, block| {
+        read_at(chain, address, block, &known.rates)
     })
     .await?;
-    let table = RateTable::new(rates, Some(unix_ns(asked_at)));
+    let table = RateTable::new(list.rates, Some(unix_ns(asked_at)));
+    let table = table.map(|table| table.of_block(list.block_unix_s));
     let wrong = |reason: String| WatchError::Rates { address, reason };
     table.map(|table| (table, block)).map_err(|error| wrong(error.to_string()))
 }
@@ -43,7 +58,7 @@ async fn read_at(
     address: Address,
     block: u64,
     known: &[Rate],
-) -> Result<Vec<Rate>, WatchError> {
+) -> Result<ReadList, WatchError> {
     let wrong = |reason: String| WatchError::Rates { address, reason };
     let at = BlockId::number(block);
     let count = chain.view_at(address, &RateRegistry::getRatesCountCall {}, at).await?;
@@ -82,7 +97,9 @@ async fn read_at(
             });
         }
     }
-    Ok(rates)
+    // Prices are used without the time as well: only verdicts on other nodes need it.
+    let block_unix_s = chain.block_time(block).await.unwrap_or(0);
+    Ok(ReadList { rates, block_unix_s })
 }
 
 fn unix_ns(time: SystemTime) -> i64 {

@@ -287,11 +287,12 @@ impl ReportsState {
         Some(NewReport { fact, signature: self.sign(&bytes), report: bytes })
     }
 
-    /// Returns true if the registry has the accused, and the rates are as new as the evidence.
+    /// Returns true if the registry has the accused, and the rates are complete up to the time of the evidence, which
+    /// is after that of its envelopes.
     fn can_judge(&self, waiting: &WaitingEvidence) -> bool {
         let at_ns = i64::try_from(waiting.at.server_time_ns).unwrap_or(i64::MAX);
         self.ports.registry.borrow().node(waiting.accused).is_some()
-            && (!waiting.is_fee || self.ports.rates.borrow().covers(at_ns))
+            && (!waiting.is_fee || self.ports.rates.borrow().is_complete_at(at_ns))
     }
 }
 

@@ -95,6 +95,10 @@ async fn a_wrong_price_waits_for_the_list_and_holds_up_no_other_report_also_afte
 
     let again = start(store.clone(), &[SOURCE], 0);
     assert_eq!(reported(&again), [back, back, back], "none twice");
+    let read = RateTable::new(vec![rate()], Some(START_NS + 7_200 * SECOND_NS)).unwrap();
+    let of_start = read.of_block((START_NS / SECOND_NS).unsigned_abs() + 300);
+    again.rates.send_replace(Arc::new(of_start));
+    assert_eq!(reported(&again), [back, back, back], "the block is older, whatever the clock says");
     let overpriced = (Kind::InvalidPayload, SOURCE);
     again
         .rates

@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use hawser_engine::misbehavior::{FeeVerdict, judge_fees};
+use hawser_engine::overcharge::overcharge;
 use hawser_engine::reports::ReportClass;
 use hawser_proto::envelope::{PayerEnvelope, Payload, UnsealedEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
@@ -12,7 +14,7 @@ use hawser_rules::congestion::congestion_units;
 use hawser_rules::misbehavior::report::WINDOW_ENVELOPES_MAX;
 use hawser_rules::{Rate, RateTable};
 use hawser_storage::{
-    Change, Evidence, EvidenceTime, LogEntry, Misbehavior, SkipReason, Store, Validity,
+    Change, Evidence, EvidenceTime, LogEntry, Misbehavior, ReadError, SkipReason, Store, Validity,
 };
 use prost::Message as _;
 
@@ -226,6 +228,32 @@ async fn a_fee_by_a_former_rate_is_held_against_no_node() {
     found.sort_by_key(|(_, place)| *place);
     assert_eq!(found, [(Misbehavior::Fee, 2), (Misbehavior::Overcharge, 3)]);
     follower.stop().await;
+}
+
+/// The judge's clock is two hours ahead, or its endpoint behind: the list may lack a rate that honest nodes apply.
+#[test]
+fn a_list_of_a_block_before_the_envelope_judges_no_fee() {
+    let rate = rate_of(100);
+    let start_unix_s = (START_NS / SECOND_NS).unsigned_abs();
+    let of_block = |after_s: u64| {
+        let read = RateTable::new(vec![rate], Some(START_NS + 7_200 * SECOND_NS)).unwrap();
+        read.of_block(start_unix_s + after_s)
+    };
+    let wrong = priced(SOURCE, 1, "true", Rate { message_fee: 2000, ..rate });
+    let strand = [message(1, 0, 0), message(2, 1, FULL)];
+    let at = EnvelopeId::new(SOURCE, SequenceId(2));
+    let held = |at: EnvelopeId| -> Result<Option<Bytes>, ReadError> {
+        Ok((at.sequence == SequenceId(1)).then(|| strand[0].clone()))
+    };
+    for after_s in [0, 300] {
+        let rates = of_block(after_s);
+        assert_eq!(judge_fees(&wrong, &rates), FeeVerdict::Unknown);
+        assert_eq!(overcharge(held, at, &strand[1], None, &rates).unwrap(), None);
+    }
+    let rates = of_block(301);
+    assert_eq!(judge_fees(&wrong, &rates), FeeVerdict::Wrong);
+    let found = overcharge(held, at, &strand[1], None, &rates).unwrap().unwrap();
+    assert_eq!((found.misbehavior, found.at), (Misbehavior::Overcharge, at));
 }
 
 #[tokio::test(flavor = "multi_thread")]

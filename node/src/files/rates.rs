@@ -8,7 +8,7 @@
 //! complete. Only judges of other nodes' fees need it: a node takes the file itself as the source of its rates.
 
 use hawser_engine::price::rate_row;
-use hawser_rules::fees::{CLOCK_TOLERANCE_NS, Rate, RateTable, RateTableError};
+use hawser_rules::fees::{Rate, RateTable, RateTableError, complete_until_ns};
 use hawser_storage::RateRow;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -92,10 +92,7 @@ pub fn parse(text: &str) -> Result<RateTable, RatesFileError> {
 pub fn parse_for_judging(text: &str) -> Result<RateTable, RatesFileError> {
     let file: RatesFile = serde_json::from_str(text)?;
     let newest = file.rates.iter().map(|record| record.start_time).max();
-    let until_ns = newest.max(file.complete_until).map(|until_unix_s| {
-        let until_ns = i128::from(until_unix_s) * 1_000_000_000;
-        i64::try_from(until_ns).unwrap_or(i64::MAX).saturating_sub(CLOCK_TOLERANCE_NS)
-    });
+    let until_ns = newest.max(file.complete_until).map(complete_until_ns);
     Ok(table(&file, until_ns)?)
 }
 

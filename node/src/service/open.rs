@@ -148,7 +148,7 @@ pub(super) fn open(config: &NodeServiceSettings) -> Result<OpenedNode, OpenNodeE
     rebuild_if_stale(&store)?;
     let mut rates_file = config.files.rates.as_deref().map(WatchedFile::new);
     let rates = first_rates(config, &chains, &store)?;
-    let rates_are_confirmed = rates.refreshed_ns().is_some();
+    let rates_are_confirmed = rates.refreshed_ns() != Some(network::UNCONFIRMED_NS);
     rates_file.iter_mut().filter(|_| !rates_are_confirmed).for_each(WatchedFile::forget);
     let registry = match &config.files.registry {
         Some(_) => registry,
@@ -195,8 +195,8 @@ pub(super) fn first_rates(
     match &config.files.rates {
         Some(path) => Ok(stand_in_files::load_rates(path, store)?),
         None => {
-            let (table, read_ns) = chains.rates().expect(SOURCES);
-            Ok(network::first_rates(&table, read_ns, store)?)
+            let table = chains.rates().expect(SOURCES);
+            Ok(network::first_rates(&table, store)?)
         }
     }
 }

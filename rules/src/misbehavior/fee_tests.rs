@@ -61,6 +61,31 @@ fn newer() -> Rate {
     Rate { start_unix_s, message_fee, target_rate_per_minute: 100, ..RATE }
 }
 
+/// A rate that came to the chain with a notice of seconds. The accused applies it, and its clock is four minutes behind.
+/// The judge's clock is two hours ahead, and its list is of a block before that rate.
+#[test]
+fn a_judge_without_the_newest_rate_proves_no_honest_node_guilty_whatever_its_clock_says() {
+    let registry = registry();
+    let came_unix_s = u64::try_from(NOW / SECOND).unwrap() + 4 * 60;
+    let added =
+        Rate { start_unix_s: came_unix_s - 4 * 60, message_fee: RATE.message_fee + 1, ..RATE };
+    let base_fee = Some(draft(7, NOW).statement().base_fee_picodollars + 1);
+    let honest = Draft { base_fee, ..draft(7, NOW) }.signed();
+    let wrong = Draft { base_fee: base_fee.map(|fee| fee + 1), ..draft(7, NOW) }.signed();
+    let judged = |rates: &[Rate], block_unix_s: u64, envelope: &env::OriginatorEnvelope| {
+        let read = RateTable::new(rates.to_vec(), Some(NOW + 120 * MINUTE)).unwrap();
+        let rates = read.of_block(block_unix_s);
+        let report = tests::report(Kind::InvalidPayload, vec![envelope.clone()]);
+        let judgement = verify(&ReportCase { rates: Some(&rates), ..bare(&report, &registry) });
+        (judgement.verdict, judgement.missing)
+    };
+    let lacking = (Inconclusive, vec![Missing::Rates]);
+    assert_eq!(judged(&[RATE], came_unix_s - 1, &honest), lacking);
+    assert_eq!(judged(&[RATE, added], came_unix_s, &honest), (Refuted, vec![]));
+    assert_eq!(judged(&[RATE, added], came_unix_s, &wrong), lacking);
+    assert_eq!(judged(&[RATE, added], came_unix_s + 60, &wrong), (Proven, vec![]));
+}
+
 /// The contract takes a rate that begins in the past, so honest nodes may have learned of it at any time since.
 #[test]
 fn a_fee_by_a_former_rate_proves_nothing_however_long_ago_another_one_took_its_place() {

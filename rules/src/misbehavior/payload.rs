@@ -18,8 +18,8 @@ use crate::violation::{RuleNumber, Violation};
 const RULE_BASE_FEE: u8 = 10;
 /// The number of the rule on congestion fees. Specified (same page).
 const RULE_CONGESTION_FEE: u8 = 11;
-/// The time within which a node has to notice its removal, in nanoseconds. A guess: nodes read the registry every few
-/// seconds, and publish nothing while they cannot.
+/// The time within which a node notices its removal if its endpoints are honest, in nanoseconds. A guess: nodes read
+/// the registry every few seconds.
 const NOTICE_NS_MAX: i64 = 3_600_000_000_000;
 
 /// Judges each envelope by the rules. If there are several, also judges the last one's congestion fee.
@@ -32,10 +32,11 @@ pub(super) fn judge(case: &ReportCase<'_>, report: &Report, exhibits: &[Exhibit]
     if let Err(worthless) = all_signed_by(exhibits, report.accused()) {
         return judge_others(case, report, exhibits, worthless);
     }
-    let mut undecided = None;
+    let (mut claimed, mut undecided) = (None, None);
     for exhibit in exhibits {
         match judge_one(case, exhibit) {
             PayloadFinding::Broken(fact) => return Ruling::new(MisbehaviorVerdict::Proven, fact),
+            PayloadFinding::Claimed(fact) => claimed = claimed.or(Some(fact)),
             PayloadFinding::Undecided(fact, missing) => {
                 undecided = undecided.or(Some((fact, missing)));
             }
@@ -49,12 +50,12 @@ pub(super) fn judge(case: &ReportCase<'_>, report: &Report, exhibits: &[Exhibit]
         }
         several => window::judge(case, several),
     };
-    match undecided {
-        // The fees of the others do not matter for the congestion fee of the last one.
-        Some((fact, missing)) if ruling.verdict != MisbehaviorVerdict::Proven => {
-            Ruling::inconclusive(fact, missing)
-        }
-        Some(_) | None => ruling,
+    match (claimed, undecided) {
+        // The others do not matter for the congestion fee of the last one.
+        _ if ruling.verdict == MisbehaviorVerdict::Proven => ruling,
+        (Some(fact), _) => Ruling::new(MisbehaviorVerdict::Claim, fact),
+        (None, Some((fact, missing))) => Ruling::inconclusive(fact, missing),
+        (None, None) => ruling,
     }
 }
 
@@ -67,29 +68,60 @@ pub(super) fn judge_others(
     exhibits: &[Exhibit],
     worthless: Fact,
 ) -> Ruling {
+    let mut claimed = None;
     for exhibit in exhibits.iter().filter(|it| it.is_signed_by(report.accused())) {
-        if let PayloadFinding::Broken(fact) = judge_one(case, exhibit) {
-            return Ruling::new(MisbehaviorVerdict::Proven, fact);
+        match judge_one(case, exhibit) {
+            PayloadFinding::Broken(fact) => return Ruling::new(MisbehaviorVerdict::Proven, fact),
+            PayloadFinding::Claimed(fact) => claimed = claimed.or(Some(fact)),
+            PayloadFinding::Undecided(..) | PayloadFinding::Nothing => {}
         }
     }
-    Ruling::refuted(worthless)
+    match claimed {
+        Some(fact) => Ruling::new(MisbehaviorVerdict::Claim, fact),
+        None => Ruling::refuted(worthless),
+    }
 }
 
 enum PayloadFinding {
     /// The envelope breaks a rule.
     Broken(Fact),
+    /// The envelope breaks a rule of which its signer may not have known that it applies.
+    Claimed(Fact),
     /// The facts that decide about the fees are unknown.
     Undecided(Fact, Missing),
     Nothing,
 }
 
 fn judge_one(case: &ReportCase<'_>, exhibit: &Exhibit) -> PayloadFinding {
-    let statement = match check_bytes(case, exhibit) {
+    let statement = match check_bytes(exhibit) {
         Ok(statement) => statement,
         Err(violation) => return PayloadFinding::Broken(fact_of(&violation, exhibit)),
     };
+    match judge_fees(case, exhibit, &statement) {
+        PayloadFinding::Broken(fact) => PayloadFinding::Broken(fact),
+        // Absence comes last, because it is weaker evidence than any other rule.
+        finding => absence_of(case, exhibit).map_or(finding, PayloadFinding::Claimed),
+    }
+}
+
+/// Returns the finding that an envelope lies in an absence of its node which the node should have noticed, if it does.
+///
+/// That proves nothing: an endpoint may keep the removal from an honest node, and the judge's registry may be older
+/// than the node's return. A node acknowledges envelopes until it learns of its removal; such ones are marked only.
+fn absence_of(case: &ReportCase<'_>, exhibit: &Exhibit) -> Option<Fact> {
+    let absences = case.registry.absences(exhibit.id.originator);
+    let noticed_ns = exhibit.ns().saturating_sub(NOTICE_NS_MAX);
+    let is_absent = absences.cover(noticed_ns) && absences.cover(exhibit.ns());
+    is_absent.then(|| Fact { name: "absent", ..fact_of(&Violation::Absent, exhibit) })
+}
+
+fn judge_fees(
+    case: &ReportCase<'_>,
+    exhibit: &Exhibit,
+    statement: &UnsignedOriginatorEnvelope,
+) -> PayloadFinding {
     if is_free(statement.payer().client().topic().kind()) {
-        return match check_no_charges(&statement) {
+        return match check_no_charges(statement) {
             Ok(()) => PayloadFinding::Nothing,
             Err(violation) => PayloadFinding::Broken(fact_of(&violation, exhibit)),
         };
@@ -106,36 +138,25 @@ fn judge_one(case: &ReportCase<'_>, exhibit: &Exhibit) -> PayloadFinding {
     if rates.at(ns).is_err() {
         return unknown("the history of rates begins after the envelope");
     }
-    if check_charges(&statement, rates).is_ok() {
+    if check_charges(statement, rates).is_ok() {
         return PayloadFinding::Nothing;
     }
-    if !rates.covers(ns) {
+    if !rates.is_complete_at(ns) {
         return unknown("the history of rates ends before the envelope");
     }
-    match check_charges_by_former(&statement, rates) {
+    match check_charges_by_former(statement, rates) {
         Ok(()) => undecided(FORMER_RATE, FORMER_RATE_TEXT, Missing::RateBlock),
         Err(violation) => PayloadFinding::Broken(fact_of(&violation, exhibit)),
     }
 }
 
-/// Checks all rules that depend only on the bytes and the registry, in the order in which followers mark envelopes;
-/// except that absence comes last, because it is weaker evidence than any other rule.
-fn check_bytes(
-    case: &ReportCase<'_>,
-    exhibit: &Exhibit,
-) -> Result<UnsignedOriginatorEnvelope, Violation> {
+/// Checks all rules that depend only on the bytes and the signer's key, in the order in which followers mark envelopes.
+fn check_bytes(exhibit: &Exhibit) -> Result<UnsignedOriginatorEnvelope, Violation> {
     check_length(exhibit.len_bytes)?;
     let statement = UnsignedOriginatorEnvelope::parse(exhibit.statement.clone())?;
     let Origin::Signed(key) = &exhibit.origin else { return Err(Violation::Target) };
     let payer = payer_of(statement.payer());
     check_statement(&statement, payer, key)?;
-    // A node learns of its removal some time after the block and acknowledges envelopes until then. Such envelopes are
-    // marked, but are not evidence against it.
-    let noticed_ns = statement.originator_ns().saturating_sub(NOTICE_NS_MAX);
-    let absences = case.registry.absences(exhibit.id.originator);
-    if absences.cover(noticed_ns) && absences.cover(statement.originator_ns()) {
-        return Err(Violation::Absent);
-    }
     Ok(statement)
 }
 

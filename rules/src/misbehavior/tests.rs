@@ -441,17 +441,21 @@ fn a_false_chain_envelope_is_certain_but_not_who_served_it() {
 }
 
 #[test]
-fn an_envelope_of_a_removed_node_proves_nothing_until_it_must_have_noticed() {
+fn an_envelope_of_a_removed_node_is_a_claim_because_its_removal_may_have_been_kept_from_it() {
     let removed_s = u64::try_from(NOW / SECOND).unwrap();
     let away = Absences::of_changes([(removed_s, false)]);
     let registry = registry().with_absences([(OriginatorId(100), away)]);
-    let outcome = |ns| {
-        let report = report(Kind::InvalidPayload, vec![draft(1, ns).signed()]);
-        verify(&bare(&report, &registry)).verdict
+    let outcome = |drafts: &[Draft]| {
+        let all = drafts.iter().map(Draft::signed).collect();
+        verify(&bare(&report(Kind::InvalidPayload, all), &registry)).verdict
     };
-    assert_ne!(outcome(NOW + MINUTE), Proven);
-    assert_ne!(outcome(NOW + 60 * MINUTE), Proven);
-    assert_eq!(outcome(NOW + 60 * MINUTE + SECOND), Proven);
+    let (noticed, later) = (NOW + 60 * MINUTE, NOW + 60 * MINUTE + SECOND);
+    assert_eq!(outcome(&[draft(1, NOW + MINUTE)]), Inconclusive, "its fees are not judged");
+    assert_eq!(outcome(&[draft(1, noticed)]), Inconclusive);
+    assert_eq!(outcome(&[draft(1, later)]), Claim);
+    assert_eq!(outcome(&[draft(1, later), draft(2, later)]), Claim);
+    assert_eq!(outcome(&[draft(1, later), Draft { node: 200, ..draft(2, later) }]), Claim);
+    assert_eq!(outcome(&[Draft { target: 200, ..draft(1, later) }]), Proven, "of another rule");
 }
 
 #[test]

@@ -83,7 +83,7 @@ pub(super) fn judge(case: &ReportCase<'_>, exhibits: &[Exhibit]) -> Ruling {
         let text = "the envelopes of the five minutes explain the congestion fee";
         return Ruling::refuted(fact("no_rule_broken", text));
     }
-    if !rates.covers(last.ns) {
+    if !rates.is_complete_at(last.ns) {
         let text = "the history of rates ends before the envelope";
         return Ruling::inconclusive(fact("rates_unknown", text), Missing::Rates);
     }
@@ -108,8 +108,9 @@ pub fn proves_overcharge(envelopes: &[Bytes], rates: &RateTable) -> bool {
     let mut strand = opened.unwrap_or_default();
     strand.sort_by_key(|it| it.id);
     let Some((last, before)) = strand.split_last() else { return false };
-    let is_judged = last.counts == Some(true) && rates.at(last.ns).is_ok() && rates.covers(last.ns);
-    is_judged
+    let is_known = rates.at(last.ns).is_ok() && rates.is_complete_at(last.ns);
+    last.counts == Some(true)
+        && is_known
         && check_window(&strand, last).is_ok()
         && rates.is_overcharged(last.ns, last.stated, counts(before, last).1)
 }

@@ -407,7 +407,7 @@ fn judge_fee(
         let evidence = Evidence { misbehavior, at, from: None, envelopes };
         return Ok(JudgedFee::Decided(Some(evidence)));
     }
-    if stated_ns(&bytes).is_some_and(|ns| !rates.covers(ns)) {
+    if stated_ns(&bytes).is_some_and(|ns| !rates.is_complete_at(ns)) {
         // A time in the future is evidence by itself.
         let is_ahead = is_ahead_of(state, &bytes);
         return Ok(if is_ahead { JudgedFee::Decided(None) } else { JudgedFee::Waits });

@@ -226,7 +226,7 @@ async fn registry(
         }
     };
     let now_ns = now_s().saturating_mul(1_000_000_000);
-    let rates = chains.rates().map(|(table, _)| match table.at(now_ns) {
+    let rates = chains.rates().map(|table| match table.at(now_ns) {
         Ok(_) => DoctorCheck::fine(
             "rates",
             format!("a rate is in force; known rates: {}", table.rates().len()),

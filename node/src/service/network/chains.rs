@@ -219,12 +219,9 @@ impl Chains {
         &self.registry_name
     }
 
-    /// Returns the rates as first read, with the time of reading in unix nanoseconds;
-    /// `None` if a file substitutes for them.
-    pub(in crate::service) fn rates(&self) -> Option<(RateTable, i64)> {
-        let table = RateTable::clone(&self.lists.rates.as_ref()?.subscribe().borrow().value);
-        let read_ns = confirmed_ns(&table);
-        Some((table, read_ns))
+    /// Returns the rates as first read; `None` if a file substitutes for them.
+    pub(in crate::service) fn rates(&self) -> Option<RateTable> {
+        Some(RateTable::clone(&self.lists.rates.as_ref()?.subscribe().borrow().value))
     }
 
     /// Starts to read events (those of chain strands after the gate opens) and to publish new registries
@@ -382,10 +379,7 @@ async fn publish_lists(lists: SettlementLists, network: NetworkState) {
 /// Records and publishes rates, on a thread for blocking work.
 async fn take_rates(network: &NetworkState, snapshot: ListSnapshot<RateTable>) {
     let network = network.clone();
-    let take = move || {
-        let table = &snapshot.value;
-        network.take_rates(table, confirmed_ns(table))
-    };
+    let take = move || network.take_rates(&snapshot.value);
     let taken = tokio::task::spawn_blocking(take).await.expect("a panic ends the process");
     if let Err(error) = taken {
         tracing::error!(
@@ -393,10 +387,6 @@ async fn take_rates(network: &NetworkState, snapshot: ListSnapshot<RateTable>) {
             "the new price list cannot be used, and the last one stays in force: {error}"
         );
     }
-}
-
-fn confirmed_ns(table: &RateTable) -> i64 {
-    table.refreshed_ns().expect("the reader confirms each table as of its reading")
 }
 
 #[cfg(test)]

@@ -28,6 +28,9 @@ use super::ports::SystemClock;
 use crate::files::rates::rows;
 pub(super) use membership::with_recorded;
 
+/// The time as of which recorded rates are confirmed that the network may have added to, unix nanoseconds: none.
+pub(super) const UNCONFIRMED_NS: i64 = i64::MIN;
+
 /// Error of recording rates.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordRatesError {
@@ -53,18 +56,17 @@ impl RecordRatesError {
     }
 }
 
-/// Records a rate table and returns all recorded rates, confirmed as of `read_ns`. Rates are never deleted, because
+/// Records a rate table and returns all recorded rates, with the times of that table. Rates are never deleted, because
 /// envelopes of their time are checked against them.
 ///
 /// # Errors
 /// Fails when the table contradicts the recorded rates, or the database fails.
 pub(super) fn record_rates(
     table: &RateTable,
-    read_ns: i64,
     store: &Store,
 ) -> Result<RateTable, RecordRatesError> {
     store.record_rates(&rows(table))?;
-    recorded_rates(store, Some(read_ns))
+    Ok(recorded_rates(store)?.as_of(table))
 }
 
 /// Records a rate table at the start like [`record_rates`]. If the disk does not permit it, returns the previously
@@ -72,23 +74,24 @@ pub(super) fn record_rates(
 ///
 /// # Errors
 /// Fails when the table contradicts the recorded rates, or they cannot be read.
-pub(super) fn first_rates(
-    table: &RateTable,
-    read_ns: i64,
-    store: &Store,
-) -> Result<RateTable, RecordRatesError> {
-    match record_rates(table, read_ns, store) {
+pub(super) fn first_rates(table: &RateTable, store: &Store) -> Result<RateTable, RecordRatesError> {
+    match record_rates(table, store) {
         Err(error) if error.is_of_disk() => {
             tracing::warn!(%error, "the new price list cannot be recorded now: tried again");
-            recorded_rates(store, None)
+            unconfirmed_rates(store)
         }
         recorded => recorded,
     }
 }
 
-fn recorded_rates(store: &Store, read_ns: Option<i64>) -> Result<RateTable, RecordRatesError> {
+/// Returns all recorded rates as a list that nothing may be published or judged by.
+fn unconfirmed_rates(store: &Store) -> Result<RateTable, RecordRatesError> {
+    Ok(recorded_rates(store)?.confirmed(UNCONFIRMED_NS))
+}
+
+fn recorded_rates(store: &Store) -> Result<RateTable, RecordRatesError> {
     let recorded = store.snapshot().rates()?;
-    Ok(RateTable::new(recorded.iter().map(recorded_rate).collect(), read_ns)?)
+    Ok(RateTable::new(recorded.iter().map(recorded_rate).collect(), None)?)
 }
 
 /// The registry and the rates that the engine uses. Cheap to clone; all clones share one state.
@@ -165,18 +168,16 @@ impl NetworkState {
     ///
     /// # Errors
     /// [`RecordRatesError`] if the table cannot be recorded. The current table is kept.
-    fn take_rates(&self, table: &RateTable, read_ns: i64) -> Result<(), RecordRatesError> {
-        let new = record_rates(table, read_ns, &self.store)?;
-        if new.rates() == self.rates.borrow().rates() {
-            self.confirm_rates(read_ns);
-        } else {
+    fn take_rates(&self, table: &RateTable) -> Result<(), RecordRatesError> {
+        let new = record_rates(table, &self.store)?;
+        if new.rates() != self.rates.borrow().rates() {
             tracing::info!(rates = new.rates().len(), "the price list has changed");
-            self.rates.send_replace(Arc::new(new));
         }
+        self.rates.send_replace(Arc::new(new));
         Ok(())
     }
 
-    /// Publishes that the current rates were still in force at `read_ns`.
+    /// Publishes that the current rates were still those of the file at `read_ns`.
     fn confirm_rates(&self, read_ns: i64) {
         self.rates.send_modify(|rates| *rates = Arc::new(rates.confirmed(read_ns)));
     }

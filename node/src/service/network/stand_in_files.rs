@@ -53,7 +53,7 @@ pub enum ChainAppendFileError {
 /// Fails when the file cannot be read, or contradicts the recorded rates.
 pub(in crate::service) fn load_rates(path: &Path, store: &Store) -> Result<RateTable, RatesError> {
     let read_ns = now_ns();
-    Ok(first_rates(&files::read(path, rates::parse)?, read_ns, store)?)
+    Ok(first_rates(&files::read(path, rates::parse)?.confirmed(read_ns), store)?)
 }
 
 /// Appends all new events of a chain file. Returns their number.
@@ -152,7 +152,7 @@ impl StandInReader {
                     false
                 }
                 Ok(table) => {
-                    let taken = self.network.take_rates(&table, looked_ns);
+                    let taken = self.network.take_rates(&table.confirmed(looked_ns));
                     if taken.as_ref().is_err_and(RecordRatesError::is_of_disk) {
                         file.forget(); // to be taken over later, although it does not change
                     }
@@ -377,6 +377,20 @@ mod tests {
         write_rates(&path, vec![RateRecord { message_fee: 8, ..later }]);
         files.reader.look();
         assert_eq!(fees(&files), [100, 7], "what was recorded does not change");
+    }
+
+    /// The list may have a rate that a full disk did not take, and by which honest nodes charge.
+    #[test]
+    fn prices_that_cannot_be_recorded_at_the_start_are_neither_sold_at_nor_judged_by() {
+        let files = Files::new();
+        let path = files.folder.path().join("rates.json");
+        let later = RateRecord { start_time: 9, message_fee: 7, ..RateRecord::FIRST };
+        write_rates(&path, vec![RateRecord::FIRST, later]);
+        let store = &files.reader.network.store;
+        store.fail_next_write();
+        let rates = load_rates(&path, store).unwrap();
+        assert_eq!(rates.rates().len(), 1, "the new one is not recorded");
+        assert!(!rates.covers(0) && !rates.is_complete_at(0));
     }
 
     /// Rates may be held against other nodes only up to the time at which they were last confirmed.

@@ -1,0 +1,187 @@
+//! Base fees equal the golden ones, and the list explains the fees that honest nodes state, and no others.
+
+use proptest::prelude::*;
+
+use super::testing::{cases, number, vectors};
+use super::*;
+
+fn rate(message_fee: u64, storage_fee: u64) -> Rate {
+    Rate { start_unix_s: 0, message_fee, storage_fee, congestion_fee: 0, target_rate_per_minute: 0 }
+}
+
+#[test]
+fn base_fees_equal_the_golden_ones() {
+    let vectors = vectors();
+    for case in cases(&vectors, "base_fee") {
+        let rate = rate(number(&case["message_fee"]), number(&case["storage_fee"]));
+        let days = u32::try_from(number(&case["storage_days"])).unwrap();
+        // A negative size cannot be represented here; 0 is refused as well.
+        let size = case["message_size"].as_str().unwrap().parse().unwrap_or(0);
+        let fee = rate.base_fee(size, days);
+        match case["result_picodollars"].as_str() {
+            Some(golden) => assert_eq!(fee, Ok(golden.parse().unwrap()), "{case}"),
+            None => assert!(fee.is_err(), "{case}"),
+        }
+    }
+}
+
+#[test]
+fn fees_whose_sum_is_out_of_range_are_refused() {
+    const MAX: u64 = i64::MAX.unsigned_abs();
+    let fees = EnvelopeFees::new(MAX - 7, 7).unwrap();
+    assert_eq!((fees.base(), fees.congestion(), fees.sum()), (MAX - 7, 7, MAX));
+    for (base, congestion) in [(MAX, 1), (1, MAX), (MAX, MAX), (u64::MAX, 0), (1, u64::MAX)] {
+        assert_eq!(EnvelopeFees::new(base, congestion), Err(FeeError::Overflow));
+    }
+}
+
+#[test]
+fn the_rate_in_force_is_the_newest_that_has_started() {
+    let vectors = vectors();
+    for case in cases(&vectors, "rate_selection") {
+        let starts = case["start_times"].as_array().unwrap().iter().map(number);
+        let rates: Vec<Rate> =
+            starts.map(|start_unix_s| Rate { start_unix_s, ..rate(1, 1) }).collect();
+        let ns = i64::try_from(number(&case["message_ns"])).unwrap();
+        let chosen =
+            RateTable::new(rates.clone(), None).ok().and_then(|table| table.at(ns).ok().copied());
+        let golden = case["index"].as_u64().map(|i| rates[usize::try_from(i).unwrap()]);
+        assert_eq!(chosen, golden, "{case}");
+    }
+}
+
+#[test]
+fn rates_must_ascend() {
+    let at = |start_unix_s| Rate { start_unix_s, ..rate(1, 1) };
+    assert_eq!(RateTable::new(vec![], None), Err(RateTableError::Empty));
+    let equal = RateTable::new(vec![at(1), at(2), at(2)], None);
+    assert_eq!(equal, Err(RateTableError::NotAscending { index: 2 }));
+}
+
+#[test]
+fn all_rates_of_an_interval_are_found() {
+    let at = |start_unix_s| Rate { start_unix_s, ..rate(1, 1) };
+    let table = RateTable::new(vec![at(10), at(20), at(30)], None).unwrap();
+    let starts = |from: i64, to: i64| -> Vec<u64> {
+        table.during(from * 1_000_000_000, to * 1_000_000_000).map(|r| r.start_unix_s).collect()
+    };
+    assert_eq!(starts(0, 9), [0; 0]);
+    assert_eq!(starts(0, 10), [10]);
+    assert_eq!(starts(12, 25), [10, 20]);
+    assert_eq!(starts(25, 26), [20]);
+    assert_eq!(starts(0, 99), [10, 20, 30]);
+}
+
+/// The reader's clock may be ahead, and the endpoint behind. An honest node's clock may be behind, too.
+#[test]
+fn a_list_is_complete_up_to_five_minutes_before_its_block_whatever_the_time_of_the_reading() {
+    const BLOCK_S: i64 = 1_000_000;
+    let ns = |after_s: i64| (BLOCK_S + after_s) * 1_000_000_000;
+    let read = |after_s: i64| {
+        let table = RateTable::new(vec![rate(1, 1)], Some(ns(after_s))).unwrap();
+        table.of_block(BLOCK_S.unsigned_abs())
+    };
+    for after_s in [0, 5, 7_200] {
+        let table = read(after_s);
+        assert!(table.is_complete_at(ns(-300)) && !table.is_complete_at(ns(-300) + 1));
+        assert!(table.covers(ns(after_s)), "it is as fresh as its reading");
+    }
+    assert_eq!(read(-7_200).complete_until_ns(), Some(ns(-7_200)), "a block that has not come");
+    let more = RateTable::new(vec![rate(1, 1), Rate { start_unix_s: 9, ..rate(2, 2) }], None);
+    let recorded = more.unwrap().as_of(&read(5));
+    assert_eq!((recorded.refreshed_ns(), recorded.rates().len()), (Some(ns(5)), 2));
+    assert_eq!(recorded.complete_until_ns(), Some(ns(-300)));
+    assert!(recorded.confirmed(ns(9)).is_complete_at(ns(9)), "a source that is a file");
+    let unread = RateTable::new(vec![rate(1, 1)], Some(ns(0))).unwrap().of_block(0);
+    assert!(unread.covers(ns(0)) && !unread.is_complete_at(0), "the block's time is unknown");
+    assert_eq!(complete_until_ns(u64::MAX), i64::MAX - CLOCK_TOLERANCE_NS);
+}
+
+/// A node that the settlement chain has not answered for an hour still sells, by the rates that it knows.
+#[test]
+fn the_former_rate_explains_a_fee_while_an_honest_node_may_not_know_the_newer_one() {
+    const START_S: i64 = 1_000_000;
+    let start_unix_s = START_S.unsigned_abs();
+    let rates = vec![rate(5, 0), Rate { start_unix_s, ..rate(7, 0) }];
+    let table = RateTable::new(rates, None).unwrap();
+    let explained = |after_s: i64, base| {
+        let at_ns = (START_S + after_s) * 1_000_000_000;
+        let charged = Charged { at_ns, size_bytes: 1, days: 2, base, congestion: 0 };
+        let is_explained = table.explain(&charged).is_ok();
+        assert_eq!(table.explains_sum(at_ns, 1, 2, base), is_explained);
+        is_explained
+    };
+    let (clock_s, list_s) = (5 * 60, 60 * 60);
+    assert!(!explained(-clock_s - 1, 7) && explained(-clock_s, 7));
+    assert!(explained(list_s + clock_s - 1, 5) && !explained(list_s + clock_s, 5));
+    assert!(explained(list_s * 24, 7) && !explained(0, 6));
+}
+
+fn any_rate() -> impl Strategy<Value = Rate> {
+    any::<[u64; 4]>().prop_map(|[message_fee, storage_fee, congestion_fee, target]| Rate {
+        start_unix_s: 0,
+        // The values are shifted so that most products fit and some do not.
+        message_fee: message_fee >> (message_fee % 64),
+        storage_fee: storage_fee >> (storage_fee % 64),
+        congestion_fee: congestion_fee >> (congestion_fee % 64),
+        target_rate_per_minute: target,
+    })
+}
+
+proptest! {
+    #[test]
+    fn a_fee_is_exact_or_an_error_and_never_wraps(
+        rate in any_rate(),
+        size in any::<u64>(),
+        days in any::<u32>(),
+        units in any::<u64>(),
+    ) {
+        let limit = u128::from(i64::MAX.unsigned_abs());
+        let exact = u128::from(rate.storage_fee)
+            .checked_mul(u128::from(size) * u128::from(days))
+            .and_then(|fee| fee.checked_add(u128::from(rate.message_fee)))
+            .filter(|fee| *fee <= limit && size > 0 && days > 0);
+        prop_assert_eq!(rate.base_fee(size, days).ok().map(u128::from), exact);
+        let congestion = u128::from(rate.congestion_fee) * u128::from(units);
+        let exact = (congestion <= limit).then_some(congestion);
+        prop_assert_eq!(rate.congestion_fee(units).ok().map(u128::from), exact);
+    }
+
+    #[test]
+    fn larger_and_longer_is_never_cheaper(
+        rate in any_rate(),
+        size in 1..1_000_000_u64,
+        days in 1..366_u32,
+        units in 0..100_u64,
+    ) {
+        // A larger argument than one that overflows has to overflow, too.
+        let price = |fee: Result<u64, FeeError>| fee.unwrap_or(u64::MAX);
+        prop_assert!(price(rate.base_fee(size, days)) <= price(rate.base_fee(size + 1, days)));
+        prop_assert!(price(rate.base_fee(size, days)) <= price(rate.base_fee(size, days + 1)));
+        let congestion = |units| price(rate.congestion_fee(units));
+        prop_assert!(congestion(units) <= congestion(units + 1));
+    }
+
+    #[test]
+    fn the_list_explains_what_its_own_rate_charges_and_not_a_picodollar_more(
+        rate in any_rate(),
+        size_bytes in 1..1_000_000_u64,
+        days in 1..366_u32,
+        units in 0..=100_u64,
+        at_ns in 0..i64::MAX,
+    ) {
+        let rate = Rate { target_rate_per_minute: 1, ..rate };
+        let fees = rate.base_fee(size_bytes, days).ok().zip(rate.congestion_fee(units).ok());
+        let Some((base, congestion)) = fees else { return Ok(()) };
+        let table = RateTable::new(vec![rate], None).unwrap();
+        let charged = Charged { at_ns, size_bytes, days, base, congestion };
+        prop_assert_eq!(table.explain(&charged), Ok(()));
+        let more = Charged { base: base + 1, ..charged };
+        prop_assert_eq!(table.explain(&more), Err(WrongFeeError::Base));
+        let step = rate.congestion_fee;
+        if step > 1 && congestion > 0 {
+            let more = Charged { congestion: congestion + 1, ..charged };
+            prop_assert_eq!(table.explain(&more), Err(WrongFeeError::Congestion));
+        }
+    }
+}
