@@ -371,7 +371,7 @@ impl ConnectionShare {
 
     /// Adds `bytes` if `may` accepts the number of bytes that are free for all callers afterwards.
     fn add_if(&self, bytes: usize, may: impl Fn(usize) -> bool) -> bool {
-        let taken = self.budget.used_bytes.fetch_update(Relaxed, Relaxed, |all| {
+        let taken = self.budget.used_bytes.try_update(Relaxed, Relaxed, |all| {
             let all = all.checked_add(bytes)?;
             may(self.budget.limit_bytes.checked_sub(all)?).then_some(all)
         });

@@ -165,7 +165,7 @@ impl NextTurn {
             let from = at.max(now_ns.saturating_sub(CREDIT_NS));
             Some(from.saturating_add(rest_ns).min(now_ns.saturating_add(REST_MAX_NS)))
         };
-        let _ = self.0.fetch_update(Relaxed, Relaxed, put_off);
+        let _ = self.0.try_update(Relaxed, Relaxed, put_off);
     }
 }
 

@@ -165,7 +165,7 @@ impl PaidTime {
         let earned =
             nanoseconds(PAID_TIME).saturating_mul(envelopes.try_into().unwrap_or(i64::MAX));
         let add = |left: i64| Some(left.saturating_add(earned).min(nanoseconds(PAID_TIME_MAX)));
-        let _ = self.left_ns.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
+        let _ = self.left_ns.try_update(Ordering::Relaxed, Ordering::Relaxed, add);
         if envelopes > 0 {
             self.unpaid_turns.store(0, Ordering::Relaxed);
         }

@@ -92,7 +92,7 @@ impl BenchPublisher {
     /// Takes the right to publish this many envelopes, if the test has as many left.
     pub(super) fn take(&self, count: u64) -> bool {
         let less = |left: u64| left.checked_sub(count);
-        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
+        self.left.try_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
     }
 
     /// Returns the request that publishes client envelopes at a node.

@@ -28,7 +28,7 @@ impl BoundedMemory {
 impl ReadMemory for BoundedMemory {
     fn take(&self, bytes: usize) -> bool {
         let add = |held: usize| held.checked_add(bytes).filter(|held| *held <= self.bound);
-        self.held.fetch_update(Ordering::SeqCst, Ordering::SeqCst, add).is_ok()
+        self.held.try_update(Ordering::SeqCst, Ordering::SeqCst, add).is_ok()
     }
 
     fn give_back(&self, bytes: usize) {
