@@ -226,6 +226,24 @@ fn a_hostile_node_hides_nothing_and_stops_no_other_one() {
     }
 }
 
+/// Node 300 stays connected and answers no search. Node 400 leaves every other place empty, as other software does whose
+/// callers give up requests. A minute for each of these would be twenty.
+#[test]
+fn a_peer_that_answers_no_search_holds_up_no_strand_with_many_unused_ids() {
+    for_each_seed(|seed| {
+        let mut sim = Sim::beside_silent(seed, STEADY);
+        sim.run_for(Duration::from_secs(5));
+        for _ in 0..20 {
+            sim.leave_empty(OriginatorId(400));
+            sim.publish(1, Duration::from_millis(500));
+            sim.run_for(Duration::from_secs(1));
+        }
+        sim.assert_caught_up_after(Duration::from_secs(210));
+        sim.assert_none_passed_over();
+        sim.assert_invariants();
+    });
+}
+
 /// Node 300 plays one role of `misbehavior.md`, in a network of 3 to 20 nodes whose clocks differ.
 #[test]
 fn every_scripted_liar_is_named_within_ten_seconds_and_no_honest_node_ever_is() {

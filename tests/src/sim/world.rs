@@ -119,6 +119,14 @@ impl Sim {
         sim
     }
 
+    /// Five nodes, of which one answers no search in another node's strand, and is honest otherwise.
+    #[must_use]
+    pub fn beside_silent(seed: u64, faults: Faults) -> Self {
+        let mut sim = Self::hostile(seed, faults);
+        sim.hostility = Some(Hostility::only(seed, Behaviour::NoAnswers));
+        sim
+    }
+
     /// Five nodes, of which one leaves the network. Each other node learns of it at another time.
     #[must_use]
     pub fn departing(seed: u64, faults: Faults) -> Self {

@@ -8,7 +8,8 @@
 //! and only places that no peer has shown for [`SEARCH_FOR`] are marked missing, provided that at
 //! least one peer has answered, and that peers do not go on sending the range. If every connected
 //! peer has answered, this time counts from the first claim of what follows, by the peer that has
-//! passed the places over: many such gaps do not add up to hours. If that is a relay, the search
+//! passed the places over: many such gaps do not add up to hours. One peer that does not answer
+//! holds the strand up for a minute in ten. If a relay has passed the places over, the search
 //! also lasts until the envelope that follows is one or two minutes old. One claim is believed: the
 //! strand's own node may say that the retention of its envelopes ran out, since no other node needs
 //! to keep what that node dropped.
@@ -21,6 +22,7 @@ mod filling;
 mod open_want;
 mod options;
 mod parts;
+mod patience;
 mod search;
 mod searching;
 mod source;
@@ -47,6 +49,7 @@ use choice::Choice;
 use claims::ClaimTimes;
 use open_want::OpenWant;
 use parts::Split;
+use patience::Patience;
 use search::{PlaceSearch, SEARCH_AGAIN_AFTER, SEARCH_FOR};
 
 /// Pause before a want without an end is sent again after its stream ended. A guess: long enough
@@ -87,6 +90,8 @@ pub struct Follower {
     search: Option<PlaceSearch>,
     /// The time at which a peer has come or gone.
     changed_at: Instant,
+    /// How long searches wait for each peer. Bounded by the nodes of the registry, as peers are.
+    patience: BTreeMap<OriginatorId, Patience>,
     searches: u64,
     /// The time at which a search asked all peers at once.
     all_asked_at: Option<Instant>,
@@ -159,6 +164,7 @@ impl Follower {
             peers: BTreeMap::new(),
             search: None,
             changed_at: now,
+            patience: BTreeMap::new(),
             searches: 0,
             all_asked_at: None,
             split: None,
@@ -189,7 +195,8 @@ impl Follower {
     /// and effects that were not taken yet.
     #[must_use]
     pub fn size(&self) -> usize {
-        self.peers.len() + self.missing.len() + self.effects.len() + self.choice.len()
+        let of_peers = self.peers.len() + self.patience.len() + self.choice.len();
+        of_peers + self.missing.len() + self.effects.len()
     }
 
     /// Returns true if this request is still open at the peer. Responses to other requests change nothing,
@@ -216,7 +223,7 @@ impl Follower {
             part_places: self.split_limits.first_part_places,
         };
         self.peers.insert(peer, fresh);
-        self.note_peers_changed(now);
+        self.note_peer_changed(now, peer);
         self.look(now);
         self.send_wants(now);
     }
@@ -224,7 +231,7 @@ impl Follower {
     /// Notes that a peer is no longer connected.
     pub fn handle_peer_down(&mut self, now: Instant, peer: OriginatorId) {
         self.drop_peer(peer);
-        self.note_peers_changed(now);
+        self.note_peer_changed(now, peer);
         self.look(now);
         self.send_wants(now);
     }
@@ -260,7 +267,7 @@ impl Follower {
                 self.note_violation(now, peer);
                 self.release_part(peer);
                 self.peers.remove(&peer);
-                self.note_peers_changed(now);
+                self.note_peer_changed(now, peer);
                 self.effects.push_back(Effect::Disconnect { peer, violation });
             }
         }
@@ -282,7 +289,7 @@ impl Follower {
     /// Handles the timer that [`poll_timeout`](Self::poll_timeout) asked for. Does nothing before
     /// that time.
     pub fn handle_timeout(&mut self, now: Instant) {
-        if self.search.as_ref().is_some_and(|search| search.until <= now) {
+        if self.search.as_ref().is_some_and(|search| search.ends_at() <= now) {
             self.conclude_search(now);
         }
         self.conclude_answered(now);
@@ -311,7 +318,7 @@ impl Follower {
         };
         self.search
             .as_ref()
-            .map(|search| search.until)
+            .map(PlaceSearch::ends_at)
             .into_iter()
             .chain(self.peers.iter().filter_map(next_ask))
             .chain(self.answered_until())
@@ -357,7 +364,7 @@ impl Follower {
                 Ok(())
             }
             StrandItem::End => {
-                self.note_answered(from);
+                self.note_answered(now, from);
                 self.finish_want(now, from, true);
                 Ok(())
             }
@@ -503,12 +510,10 @@ impl Follower {
             self.choice.progress_at = now;
         }
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        if let Some(search) = &mut self.search {
-            search.answered_by.remove(&id);
-        }
         let request = self.requests.next();
         peer.note_asked(now, want, is_fill);
         peer.open = Some(OpenWant::new(request, now, want, is_fill));
+        self.note_search_asked(now, id);
         self.effects.push_back(Effect::Want { peer: id, request, want });
     }
 
