@@ -231,7 +231,7 @@ fn a_hostile_node_hides_nothing_and_stops_no_other_one() {
 #[test]
 fn a_peer_that_answers_no_search_holds_up_no_strand_with_many_unused_ids() {
     for_each_seed(|seed| {
-        let mut sim = Sim::beside_silent(seed, STEADY);
+        let mut sim = Sim::beside(seed, STEADY, Behaviour::NoAnswers);
         sim.run_for(Duration::from_secs(5));
         for _ in 0..20 {
             sim.leave_empty(OriginatorId(400));
@@ -240,6 +240,27 @@ fn a_peer_that_answers_no_search_holds_up_no_strand_with_many_unused_ids() {
         }
         sim.assert_caught_up_after(Duration::from_secs(210));
         sim.assert_none_passed_over();
+        sim.assert_invariants();
+    });
+}
+
+/// Node 300 leaves places of node 400 out, and is the only one that brings them to node 100. Node 200 comes back behind,
+/// so that it does not hold them when it is asked first.
+#[test]
+fn what_a_relay_has_left_out_comes_from_a_peer_as_soon_as_that_has_caught_up() {
+    let [reader, late, away, strand] = [100, 200, 500, 400].map(OriginatorId);
+    for_each_seed(|seed| {
+        let mut sim = Sim::beside(seed, STEADY, Behaviour::LeftOutPlaces);
+        sim.publish(4, Duration::from_secs(5));
+        sim.run_for(Duration::from_secs(10));
+        [late, away].into_iter().for_each(|node| sim.lose(node));
+        sim.cut(reader, strand);
+        sim.publish(12, Duration::from_secs(20));
+        sim.run_for(Duration::from_secs(240));
+        assert!(sim.held(reader, strand).len() < sim.held(strand, strand).len());
+        sim.join(late);
+        sim.run_for(Duration::from_secs(60));
+        assert_eq!(sim.held(reader, strand), sim.held(strand, strand));
         sim.assert_invariants();
     });
 }

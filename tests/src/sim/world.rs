@@ -119,11 +119,11 @@ impl Sim {
         sim
     }
 
-    /// Five nodes, of which one answers no search in another node's strand, and is honest otherwise.
+    /// Five nodes, of which one behaves in this way, and is honest otherwise.
     #[must_use]
-    pub fn beside_silent(seed: u64, faults: Faults) -> Self {
+    pub fn beside(seed: u64, faults: Faults, behaviour: Behaviour) -> Self {
         let mut sim = Self::hostile(seed, faults);
-        sim.hostility = Some(Hostility::only(seed, Behaviour::NoAnswers));
+        sim.hostility = Some(Hostility::only(seed, behaviour));
         sim
     }
 

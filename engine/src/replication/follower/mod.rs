@@ -122,6 +122,8 @@ struct PeerProgress {
     claims: ClaimTimes,
     /// Position in the walk over the missing ranges; the peer has not been asked for those above.
     fill_position: SequenceId,
+    /// It was asked for the missing ranges up to this place after it had claimed to have passed them.
+    told: SequenceId,
     /// The peer is asked for no missing range before this time.
     fill_at: Instant,
     /// The next walk does not begin before this time.
@@ -216,6 +218,7 @@ impl Follower {
             claimed_head: head,
             claims: ClaimTimes::begin(now, head),
             fill_position: SequenceId::NONE,
+            told: SequenceId::NONE,
             fill_at: now,
             walk_at: now,
             is_proven: false,
@@ -509,9 +512,10 @@ impl Follower {
         if id == self.choice.source {
             self.choice.progress_at = now;
         }
+        let is_owed = is_fill && self.note_told(id, want);
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let request = self.requests.next();
-        peer.note_asked(now, want, is_fill);
+        peer.note_asked(now, want, is_fill && !is_owed);
         peer.open = Some(OpenWant::new(request, now, want, is_fill));
         self.note_search_asked(now, id);
         self.effects.push_back(Effect::Want { peer: id, request, want });
@@ -533,7 +537,7 @@ impl Follower {
         if self.choice.is_asked(id) {
             return Some(want(self.durable, None));
         }
-        let (_, (from, to)) = self.next_range(peer)?;
+        let (_, (from, to)) = self.next_beside(peer)?;
         Some(want(from.previous(), Some(to)))
     }
 
@@ -577,8 +581,7 @@ impl Follower {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let Some(open) = peer.open.take() else { return };
         if open.is_fill {
-            // The rest of the range is asked for later.
-            peer.fill_position = open.last;
+            peer.note_fill_stopped(&open);
         }
         self.effects.push_back(Effect::Stop { peer: id });
     }

@@ -249,7 +249,7 @@ impl Follower {
     /// that would be wrong.
     pub(super) fn conclude_search(&mut self, now: Instant) {
         let Some(search) = &mut self.search else { return };
-        let through = search.through;
+        let (through, left_out_by) = (search.through, search.left_out_by);
         if search.goes_on() {
             search.until = now + SEARCH_FOR;
             if search.is_sent() {
@@ -265,7 +265,7 @@ impl Follower {
         let mut writes = PendingWrites::default();
         let skip = self.skip(from, through, SkipReason::Missing);
         self.accept(now, skip, &mut writes);
-        self.add_missing(now, from, through);
+        self.add_missing(now, (from, through), left_out_by);
         self.emit(self.choice.source, writes);
     }
 }
