@@ -244,6 +244,29 @@ fn a_peer_that_answers_no_search_holds_up_no_strand_with_many_unused_ids() {
     });
 }
 
+/// Seeds of a run with hundreds of gaps, which takes longer than others.
+const MANY_GAPS_SEEDS: usize = 20;
+
+/// Node 400 leaves ten places in a second empty, as other software does if its callers give up that many requests. A
+/// search takes a second after the first minute, so one for each of them would take 358.
+#[test]
+fn many_unused_ids_in_a_second_are_searched_for_together() {
+    let strand = OriginatorId(400);
+    for seed in seeds().take(MANY_GAPS_SEEDS) {
+        println!("seed {seed}");
+        let mut sim = Sim::five(seed, STEADY);
+        sim.run_for(Duration::from_secs(5));
+        for _ in 0..300 {
+            sim.leave_empty(strand);
+            sim.publish_now(strand);
+            sim.run_for(Duration::from_millis(100));
+        }
+        sim.assert_caught_up_after(Duration::from_secs(310));
+        sim.assert_none_passed_over();
+        sim.assert_invariants();
+    }
+}
+
 /// Node 300 leaves places of node 400 out, and is the only one that brings them to node 100. Node 200 comes back behind,
 /// so that it does not hold them when it is asked first.
 #[test]

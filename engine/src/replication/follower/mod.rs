@@ -9,11 +9,12 @@
 //! least one peer has answered, and that peers do not go on sending the range. If every connected
 //! peer has answered, this time counts from the first claim of what follows, by the peer that has
 //! passed the places over: many such gaps do not add up to hours. One peer that does not answer
-//! holds the strand up for a minute in ten. If a relay has passed the places over, the search
+//! holds the strand up for a minute in ten, and gaps side by side are asked for at once. If a relay has passed the places over, the search
 //! also lasts until the envelope that follows is one or two minutes old. One claim is believed: the
 //! strand's own node may say that the retention of its envelopes ran out, since no other node needs
 //! to keep what that node dropped.
 
+mod answers;
 mod choice;
 mod claims;
 mod effect;
@@ -45,12 +46,13 @@ use hawser_storage::{Change, LogEntry, SkipReason};
 use super::link::{PeerViolation, RequestId, RequestIds, StrandItem, Want, WantResponse};
 use super::ranges::Ranges;
 use super::verify::VerifyResult;
+use answers::RangeAnswer;
 use choice::Choice;
 use claims::ClaimTimes;
 use open_want::OpenWant;
 use parts::Split;
 use patience::Patience;
-use search::{PlaceSearch, SEARCH_AGAIN_AFTER, SEARCH_FOR};
+use search::{PlaceSearch, SEARCH_FOR};
 
 /// Pause before a want without an end is sent again after its stream ended. A guess: long enough
 /// that a peer which refuses at once is not flooded.
@@ -120,6 +122,8 @@ struct PeerProgress {
     claimed_head: SequenceId,
     /// The times of its claims.
     claims: ClaimTimes,
+    /// Its last answer in a search.
+    answer: Option<RangeAnswer>,
     /// Position in the walk over the missing ranges; the peer has not been asked for those above.
     fill_position: SequenceId,
     /// It was asked for the missing ranges up to this place after it had claimed to have passed them.
@@ -217,6 +221,7 @@ impl Follower {
             ask_at: now,
             claimed_head: head,
             claims: ClaimTimes::begin(now, head),
+            answer: None,
             fill_position: SequenceId::NONE,
             told: SequenceId::NONE,
             fill_at: now,
@@ -257,11 +262,13 @@ impl Follower {
     pub fn handle_response(&mut self, now: Instant, response: WantResponse<VerifyResult>) {
         let WantResponse { peer, request, items } = response;
         let mut writes = PendingWrites::default();
-        for item in items {
+        let mut items = items.into_iter();
+        while let Some(item) = items.next() {
             // Checked for each item, because the one before may have ended the want.
             if !self.awaits(peer, request) {
                 break;
             }
+            let was_searching = self.search.is_some();
             let handled = self.handle_item(now, peer, item, &mut writes);
             if self.is_migrated && handled == Err(PeerViolation::ForgedSignature) {
                 self.cancel_want(peer);
@@ -272,6 +279,9 @@ impl Follower {
                 self.peers.remove(&peer);
                 self.note_peer_changed(now, peer);
                 self.effects.push_back(Effect::Disconnect { peer, violation });
+            }
+            if !was_searching {
+                self.widen_search(items.as_slice());
             }
         }
         self.emit(peer, writes);
@@ -428,7 +438,7 @@ impl Follower {
             // The strand's own node no longer keeps these, and no other node needs to: no search.
             let skip = self.skip(next, sequence.previous(), SkipReason::Expired);
             self.accept(now, skip, writes);
-        } else if sequence > next {
+        } else if sequence > next && !self.passes_over(now, from, &entry, writes) {
             self.start_or_narrow_search(now, from, &entry);
             self.end_expired_search(now, writes);
             return Ok(());
@@ -529,7 +539,7 @@ impl Follower {
             return None;
         }
         if let Some(search) = &self.search {
-            return Some(want(self.accepted, Some(search.through)));
+            return Some(want(self.accepted, Some(search.asked_through)));
         }
         if self.is_for_parts(id, peer) {
             return self.next_part(id, peer);
@@ -539,59 +549,5 @@ impl Follower {
         }
         let (_, (from, to)) = self.next_beside(peer)?;
         Some(want(from.previous(), Some(to)))
-    }
-
-    /// Closes a want whose answer has ended, and sets the time to ask again. `is_answered` is false if the peer has
-    /// refused it, or its stream broke.
-    fn finish_want(&mut self, now: Instant, id: OriginatorId, is_answered: bool) {
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        let Some(open) = peer.open.take() else { return };
-        if open.is_fill {
-            // The source is asked for what comes next again, another peer for the next range.
-            peer.ask_at = if is_answered { now } else { now + RETRY_AFTER };
-            return;
-        }
-        peer.ask_at = now + if is_answered { SEARCH_AGAIN_AFTER } else { RETRY_AFTER };
-        self.forget_stalls(id);
-        if open.up_to.is_none() {
-            self.note_refusal(now, id);
-        }
-    }
-
-    fn cancel_all_wants(&mut self) {
-        let busy = self.peers.iter().filter(|(_, peer)| peer.open.is_some());
-        let busy: Vec<OriginatorId> = busy.map(|(id, _)| *id).collect();
-        busy.into_iter().for_each(|id| self.cancel_want(id));
-        self.choice.end_trial();
-    }
-
-    /// Forgets the requests to a peer.
-    fn drop_peer(&mut self, peer: OriginatorId) {
-        self.release_part(peer);
-        self.forget_stalls(peer);
-        self.peers.remove(&peer);
-        if self.choice.is_tried(peer) {
-            self.choice.end_trial();
-        }
-    }
-
-    /// Ends the open want of a peer, if there is one, with a `Stop` to the peer.
-    fn cancel_want(&mut self, id: OriginatorId) {
-        self.release_part(id);
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        let Some(open) = peer.open.take() else { return };
-        if open.is_fill {
-            peer.note_fill_stopped(&open);
-        }
-        self.effects.push_back(Effect::Stop { peer: id });
-    }
-
-    fn open_want(&self, peer: OriginatorId) -> Option<&OpenWant> {
-        self.peers.get(&peer)?.open.as_ref()
-    }
-
-    fn open_want_mut(&mut self, peer: OriginatorId) -> &mut OpenWant {
-        let open = self.peers.get_mut(&peer).and_then(|peer| peer.open.as_mut());
-        open.expect("items are handled only while their want is open")
     }
 }

@@ -36,6 +36,10 @@ const FOUND_BYTES_MIN: u64 = 2 * 1024 * 1024;
 #[derive(Debug)]
 pub(super) struct PlaceSearch {
     pub(super) through: SequenceId,
+    /// The last place that peers are asked for: that of a gap which follows, or the same.
+    pub(super) asked_through: SequenceId,
+    /// The length of the envelope behind the places.
+    pub(super) behind_bytes: usize,
     /// The peer that has left the places out.
     pub(super) left_out_by: OriginatorId,
     /// The time at which the search ends, unless it goes on, or the strand's own node has not answered.

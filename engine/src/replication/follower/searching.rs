@@ -21,6 +21,8 @@
 //! has signed that time, and the relay cannot change it. If the strand's node does not answer, it is two minutes: each
 //! other peer searches for an unused id of the strand for a minute, and holds what follows only then.
 //!
+//! Gaps side by side are asked for in one search (`answers`).
+//!
 //! A peer that does not answer, or whose connection comes and goes, has searches wait for it as long as its patience
 //! lasts (`patience`): otherwise one peer would make each gap cost a minute.
 
@@ -53,42 +55,54 @@ impl Follower {
         match &mut self.search {
             // A peer has sent a part of the gap from further up; only the places below are sought.
             Some(search) if through < search.through => {
-                (search.through, search.can_have_expired) = (through, can_have_expired);
+                (search.through, search.asked_through) = (through, through);
+                search.can_have_expired = can_have_expired;
             }
             Some(_) => {}
             None => {
-                let is_long = through.0.saturating_sub(self.accepted.0) > IN_TURNS_FROM;
-                let claims = self.peers.get(&from).filter(|_| !is_long).map(|peer| &peer.claims);
-                let claimed_at = claims.and_then(|claims| claims.since(behind.id.sequence));
-                let settles_for =
-                    if from == self.originator { SEARCH_AGAIN_AFTER } else { SEARCH_FOR };
-                // A node that asks for its own strand signs nothing meanwhile, and waits for one search (`own_strand`).
-                let limit = if self.own_beside.is_some() { SEARCH_FOR } else { RELAYED_FOR };
-                let alone = self.rest_for_peers(from, behind, limit);
-                let rest = self.rest_for_peers(from, behind, SEARCH_FOR);
-                self.search = Some(PlaceSearch {
-                    through,
-                    left_out_by: from,
-                    until: now + rest.max(SEARCH_FOR),
-                    due: (claimed_at.unwrap_or(now) + SEARCH_FOR)
-                        .max(now + rest)
-                        .max(self.changed_at + settles_for),
-                    settles_for,
-                    alone_until: now + alone,
-                    has_own_answer: false,
-                    answered_by: BTreeSet::new(),
-                    asked_at: BTreeMap::new(),
-                    answered: false,
-                    found: ReceivedTotal::default(),
-                    turns: is_long.then(|| SearchTurns::new(now)),
-                    can_have_expired,
-                    expired: BTreeMap::new(),
-                });
+                self.search = Some(self.new_search(now, from, behind));
                 self.searches += 1;
                 // Also the source's: it is asked once more for just the missing range.
                 self.cancel_all_wants();
                 self.ask_for_search(now);
             }
+        }
+    }
+
+    /// Returns a search for the places before `behind`, which `from` has sent.
+    pub(super) fn new_search(
+        &self,
+        now: Instant,
+        from: OriginatorId,
+        behind: &LogEntry,
+    ) -> PlaceSearch {
+        let through = behind.id.sequence.previous();
+        let is_long = through.0.saturating_sub(self.accepted.0) > IN_TURNS_FROM;
+        let claims = self.peers.get(&from).filter(|_| !is_long).map(|peer| &peer.claims);
+        let claimed_at = claims.and_then(|claims| claims.since(behind.id.sequence));
+        let settles_for = if from == self.originator { SEARCH_AGAIN_AFTER } else { SEARCH_FOR };
+        // A node that asks for its own strand signs nothing meanwhile, and waits for one search (`own_strand`).
+        let limit = if self.own_beside.is_some() { SEARCH_FOR } else { RELAYED_FOR };
+        let rest = self.rest_for_peers(from, behind, SEARCH_FOR);
+        PlaceSearch {
+            through,
+            asked_through: through,
+            behind_bytes: behind.bytes.len(),
+            left_out_by: from,
+            until: now + rest.max(SEARCH_FOR),
+            due: (claimed_at.unwrap_or(now) + SEARCH_FOR)
+                .max(now + rest)
+                .max(self.changed_at + settles_for),
+            settles_for,
+            alone_until: now + self.rest_for_peers(from, behind, limit),
+            has_own_answer: false,
+            answered_by: BTreeSet::new(),
+            asked_at: BTreeMap::new(),
+            answered: false,
+            found: ReceivedTotal::default(),
+            turns: is_long.then(|| SearchTurns::new(now)),
+            can_have_expired: self.can_have_expired_before(behind),
+            expired: BTreeMap::new(),
         }
     }
 
@@ -207,12 +221,12 @@ impl Follower {
     /// Notes that a peer has sent everything that it holds of the range of the search.
     pub(super) fn note_answered(&mut self, now: Instant, from: OriginatorId) {
         self.charge_wait(now, from);
-        if let Some(search) = &mut self.search {
-            search.answered = true;
-            search.has_own_answer |= from == self.originator;
-            search.answered_by.insert(from);
-            search.asked_at.remove(&from);
-        }
+        let Some(search) = &mut self.search else { return };
+        search.answered = true;
+        search.has_own_answer |= from == self.originator;
+        search.answered_by.insert(from);
+        search.asked_at.remove(&from);
+        self.note_range_answer(now, from);
     }
 
     /// Returns the time at which the search ends because no answer is waited for any more; `None` while it goes on, or
@@ -260,7 +274,7 @@ impl Follower {
             return;
         }
         let silent: Vec<_> = search.asked_at.keys().copied().collect();
-        silent.into_iter().for_each(|peer| self.charge_wait(now, peer));
+        silent.into_iter().for_each(|peer| self.give_up(now, peer));
         let from = self.accepted.next();
         let mut writes = PendingWrites::default();
         let skip = self.skip(from, through, SkipReason::Missing);
