@@ -226,8 +226,8 @@ fn a_hostile_node_hides_nothing_and_stops_no_other_one() {
     }
 }
 
-/// Node 300 stays connected and answers no search. Node 400 leaves every other place empty, as other software does whose
-/// callers give up requests. A minute for each of these would be twenty.
+/// Node 300 stays connected and answers no search. Node 400 leaves every other place empty, as other software does
+/// whose callers give up requests. A minute for each of these would be twenty.
 #[test]
 fn a_peer_that_answers_no_search_holds_up_no_strand_with_many_unused_ids() {
     for_each_seed(|seed| {
@@ -267,8 +267,8 @@ fn many_unused_ids_in_a_second_are_searched_for_together() {
     }
 }
 
-/// Node 300 leaves places of node 400 out, and is the only one that brings them to node 100. Node 200 comes back behind,
-/// so that it does not hold them when it is asked first.
+/// Node 300 leaves places of node 400 out, and is the only one that brings them to node 100. Node 200 comes back
+/// behind, so that it does not hold them when it is asked first.
 #[test]
 fn what_a_relay_has_left_out_comes_from_a_peer_as_soon_as_that_has_caught_up() {
     let [reader, late, away, strand] = [100, 200, 500, 400].map(OriginatorId);

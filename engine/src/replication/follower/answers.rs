@@ -1,12 +1,12 @@
 //! What peers have said about the places behind the gap of a search.
 //!
-//! A strand can have many gaps side by side. If each of them were asked for by itself, the strand would be held up by as
-//! many round trips, one a second. So a search asks for the places of all gaps that are known to follow within a short
-//! distance, and remembers what each peer holds of them. A gap of which every peer has said a moment ago that it does
-//! not hold the places, and for which no search would have to wait, is passed over without one.
+//! A strand can have many gaps side by side. If each of them were asked for by itself, the strand would be held up by
+//! as many round trips, one a second. So a search asks for the places of all gaps that are known to follow within a
+//! short distance, and remembers what each peer holds of them. A gap of which every peer has said a moment ago that it
+//! does not hold the places, and for which no search would have to wait, is passed over without one.
 //!
-//! The envelopes between these gaps are sent once more by each peer. So their bytes are bounded, by those that the source
-//! has sent.
+//! The envelopes between these gaps are sent once more by each peer. So their bytes are bounded, by those that the
+//! source has sent.
 
 use std::time::Instant;
 
@@ -19,8 +19,8 @@ use super::{Follower, PeerProgress, PendingWrites};
 use crate::replication::link::StrandItem;
 use crate::replication::verify::VerifyResult;
 
-/// Bytes of the envelopes that stand between gaps which are asked for at once. Specified (`docs/protocol/replication.md`,
-/// Gaps).
+/// Bytes of the envelopes that stand between gaps which are asked for at once. Specified
+/// (`docs/protocol/replication.md`, Gaps).
 const BETWEEN_BYTES_MAX: usize = 64 * 1024;
 
 /// Returns true if a want for the places after `after` and up to `up_to` has a short range.
@@ -48,8 +48,8 @@ impl RangeAnswer {
         Self { after, through, shown, at }
     }
 
-    /// True if the peer was asked for all of these places, a moment ago, and has sent none of them. In a search an answer
-    /// counts as long.
+    /// True if the peer was asked for all of these places, a moment ago, and has sent none of them. In a search an
+    /// answer counts as long.
     fn denies(&self, now: Instant, from: SequenceId, through: SequenceId) -> bool {
         let next = self.shown.partition_point(|place| *place < from);
         let is_asked = self.after < from && through <= self.through;
@@ -59,8 +59,8 @@ impl RangeAnswer {
 }
 
 impl Follower {
-    /// Lets the search that has just begun, if one has, ask for the gaps behind its own, too. `rest` is what the peer has
-    /// sent behind the envelope that began it.
+    /// Lets the search that has just begun, if one has, ask for the gaps behind its own, too. `rest` is what the peer
+    /// has sent behind the envelope that began it.
     pub(super) fn widen_search(&mut self, rest: &[StrandItem<VerifyResult>]) {
         let (end, originator) = (self.accepted.0.saturating_add(IN_TURNS_FROM), self.originator);
         let is_own = self.own_beside.is_some();
@@ -86,8 +86,8 @@ impl Follower {
         }
     }
 
-    /// Passes over the places before `behind`, a signed envelope that `from` has sent, if a search for them would end at
-    /// once by what peers have said a moment ago. Returns false otherwise.
+    /// Passes over the places before `behind`, a signed envelope that `from` has sent, if a search for them would end
+    /// at once by what peers have said a moment ago. Returns false otherwise.
     pub(super) fn passes_over(
         &mut self,
         now: Instant,

@@ -5,8 +5,8 @@
 //! everything that comes next again, and only while it claims nothing new. The want for the range has an end in time.
 //! Nothing that the source sends meanwhile is lost, because the next want begins at the place on disk.
 //!
-//! A peer that is behind is asked for places that it cannot hold yet: a relay has left them out before any other peer got
-//! them, or the peer has just come back. It is asked again as soon as it claims to have passed them.
+//! A peer that is behind is asked for places that it cannot hold yet: a relay has left them out before any other peer
+//! got them, or the peer has just come back. It is asked again as soon as it claims to have passed them.
 //!
 //! Memory has a window of the ranges. If there are more, the window moves down the strand, and then begins at the top
 //! again: places that no peer can fill must not keep others from their turn.
@@ -183,8 +183,8 @@ impl Follower {
         owed.or_else(|| self.next_range(peer))
     }
 
-    /// Returns the first range that a peer claims to have passed after it was asked for it. `None` before the end of its
-    /// walk, which comes to all ranges.
+    /// Returns the first range that a peer claims to have passed after it was asked for it. `None` before the end of
+    /// its walk, which comes to all ranges.
     fn owed_range(&self, peer: &PeerProgress) -> Option<Places> {
         let is_walked = self.missing.next_after(peer.fill_position).is_none();
         let first = self.missing.next_after(peer.told).filter(|_| is_walked);

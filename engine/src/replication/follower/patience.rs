@@ -1,10 +1,10 @@
 //! The time for which one peer may hold a strand up in searches for gaps.
 //!
-//! A search waits for the answer of each connected peer: the peer may be the only one that holds the places. A peer that
-//! does not answer, or answers late, would hold the strand up at each gap. So it has an allowance. While that lasts, a
-//! search waits for it; after that, only for [`ANSWER_WITHIN`], which an honest peer hardly ever needs. It is asked as
-//! all others are, and an envelope that it sends counts at any time. Only the peer itself can use its allowance up: by
-//! its own silence, and by coming and going.
+//! A search waits for the answer of each connected peer: the peer may be the only one that holds the places. A peer
+//! that does not answer, or answers late, would hold the strand up at each gap. So it has an allowance. While that
+//! lasts, a search waits for it; after that, only for [`ANSWER_WITHIN`], which an honest peer hardly ever needs. It is
+//! asked as all others are, and an envelope that it sends counts at any time. Only the peer itself can use its
+//! allowance up: by its own silence, and by coming and going.
 
 use std::time::{Duration, Instant};
 
@@ -56,8 +56,8 @@ impl Patience {
 }
 
 impl Follower {
-    /// Returns the time up to which the search waits for the answer of a peer; `None` if there is no search, or the peer
-    /// is not being asked.
+    /// Returns the time up to which the search waits for the answer of a peer; `None` if there is no search, or the
+    /// peer is not being asked.
     pub(super) fn waited_until(&self, peer: OriginatorId) -> Option<Instant> {
         let since = self.waits_since(peer)?;
         let patience = self.patience.get(&peer);

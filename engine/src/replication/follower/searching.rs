@@ -13,8 +13,8 @@
 //! Other software leaves ids unused, and its callers can make it leave many. If each of these gaps held the strand up
 //! for a minute of its own, the strand would fall behind without a bound. So the minute of a short gap counts from the
 //! first claim of what follows, by the peer that has passed the places over. A peer that holds the places shows them,
-//! because each connected one has time to answer first. One that has just lost its connection has ten seconds to come back
-//! if the strand's own node has passed them over, which harms only its own strand, and a minute if a relay has.
+//! because each connected one has time to answer first. One that has just lost its connection has ten seconds to come
+//! back if the strand's own node has passed them over, which harms only its own strand, and a minute if a relay has.
 //!
 //! A relay can claim places before they exist, and pass them over before they reach a peer that answers for them. So if
 //! a relay has passed them over, the search goes on until the envelope behind them is a minute old: the strand's node
