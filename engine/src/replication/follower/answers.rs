@@ -122,21 +122,22 @@ impl Follower {
     /// Notes the answer of a peer whose want has ended.
     pub(super) fn note_range_answer(&mut self, now: Instant, from: OriginatorId) {
         if let Some(peer) = self.peers.get_mut(&from) {
-            peer.answer = peer.open.as_mut().and_then(|open| open.take_answer(now));
+            peer.answer = peer.open.as_mut().and_then(|open| open.take_answer(now, true));
         }
     }
 
-    /// Notes that the search, which ends, does not wait for a peer any more. If the peer has had time for its answer,
-    /// what it has sent so far is one.
+    /// Notes that the search, which ends, does not wait for a peer any more. A peer that has sent nothing in its time,
+    /// or has refused, does not hold what it was asked for. One that is still sending may hold what follows.
     pub(super) fn give_up(&mut self, now: Instant, peer: OriginatorId) {
         self.charge_wait(now, peer);
         let Some(search) = &self.search else { return };
         let has_had_time = search.asked_at.get(&peer).is_some_and(|at| *at + ANSWER_WITHIN <= now);
         let (after, through) = (self.accepted, search.asked_through);
-        let Some(peer) = self.peers.get_mut(&peer).filter(|_| has_had_time) else { return };
+        let Some(peer) = self.peers.get_mut(&peer) else { return };
         peer.answer = match &mut peer.open {
-            Some(open) => open.take_answer(now),
-            // It has refused the want.
+            Some(open) if !open.is_untouched() => open.take_answer(now, false),
+            _ if !has_had_time => None,
+            Some(open) => open.take_answer(now, true),
             None => {
                 is_short(after, through).then(|| RangeAnswer::new(after, through, Vec::new(), now))
             }

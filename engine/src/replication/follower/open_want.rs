@@ -51,10 +51,17 @@ impl OpenWant {
         Ok(self.expired.take())
     }
 
-    /// Returns the answer so far; `None` unless a short range was asked for.
-    pub(super) fn take_answer(&mut self, now: Instant) -> Option<RangeAnswer> {
-        let through = self.up_to.filter(|up_to| is_short(self.after, *up_to))?;
+    /// Returns the answer so far; `None` unless a short range was asked for. `is_whole` says that nothing more of it is
+    /// to come.
+    pub(super) fn take_answer(&mut self, now: Instant, is_whole: bool) -> Option<RangeAnswer> {
+        let up_to = self.up_to.filter(|up_to| is_short(self.after, *up_to))?;
+        let through = if is_whole { up_to } else { self.last };
         Some(RangeAnswer::new(self.after, through, std::mem::take(&mut self.shown), now))
+    }
+
+    /// True if nothing has come.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.last == self.after
     }
 
     /// Moves on over a gap. Adjacent expired gaps join into one range, because the follower passes

@@ -60,16 +60,27 @@ impl Follower {
     /// peer is not being asked.
     pub(super) fn waited_until(&self, peer: OriginatorId) -> Option<Instant> {
         let since = self.waits_since(peer)?;
+        if self.has_passed_by(peer) {
+            return Some(since);
+        }
         let patience = self.patience.get(&peer);
         Some(since + patience.map_or(ALLOWANCE_MAX, |patience| patience.left_at(since)))
     }
 
     /// Takes the time for which the search has waited for the answer of a peer from its allowance.
     pub(super) fn charge_wait(&mut self, now: Instant, peer: OriginatorId) {
-        let Some(since) = self.waits_since(peer) else { return };
+        let Some(since) = self.waits_since(peer).filter(|_| !self.has_passed_by(peer)) else {
+            return;
+        };
         if let Some(patience) = self.patience.get_mut(&peer) {
             patience.take(now, now.saturating_duration_since(since));
         }
+    }
+
+    /// True if a peer has shown that it does not hold the places of the search. What else it sends is not waited for,
+    /// and a relay that leaves much out can make that long.
+    fn has_passed_by(&self, peer: OriginatorId) -> bool {
+        self.search.as_ref().is_some_and(|search| search.passed_by.contains(&peer))
     }
 
     /// Returns the time from which on the search could end without the answer of a peer.

@@ -56,6 +56,9 @@ pub(super) struct PlaceSearch {
     pub(super) answered_by: BTreeSet<OriginatorId>,
     /// The peers whose answer is due, and since when each of them is asked.
     pub(super) asked_at: BTreeMap<OriginatorId, Instant>,
+    /// Of these, the peers that have sent an envelope behind the places: they do not hold them, and may hold more of
+    /// what they are asked for besides.
+    pub(super) passed_by: BTreeSet<OriginatorId>,
     /// At least one peer has answered that it does not hold them. Without an answer nothing is marked
     /// missing, because the node may simply be cut off from all peers that hold them.
     pub(super) answered: bool,

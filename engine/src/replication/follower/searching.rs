@@ -58,7 +58,7 @@ impl Follower {
                 (search.through, search.asked_through) = (through, through);
                 search.can_have_expired = can_have_expired;
             }
-            Some(_) => {}
+            Some(_) => self.note_passed_by(now, from),
             None => {
                 self.search = Some(self.new_search(now, from, behind));
                 self.searches += 1;
@@ -98,6 +98,7 @@ impl Follower {
             has_own_answer: false,
             answered_by: BTreeSet::new(),
             asked_at: BTreeMap::new(),
+            passed_by: BTreeSet::new(),
             answered: false,
             found: ReceivedTotal::default(),
             turns: is_long.then(|| SearchTurns::new(now)),
@@ -204,6 +205,7 @@ impl Follower {
         }
         let Some(search) = &mut self.search else { return };
         search.asked_at.remove(&peer);
+        search.passed_by.remove(&peer);
         if is_waited_for {
             search.due = search.due.max(now + search.settles_for);
         }
@@ -213,9 +215,19 @@ impl Follower {
     pub(super) fn note_search_asked(&mut self, now: Instant, peer: OriginatorId) {
         if let Some(search) = &mut self.search {
             search.answered_by.remove(&peer);
+            search.passed_by.remove(&peer);
             // One that has refused a want is asked again, and has no more time for that.
             search.asked_at.entry(peer).or_insert(now);
         }
+    }
+
+    /// Notes that a peer has sent an envelope behind the places of the search, so that it does not hold these.
+    fn note_passed_by(&mut self, now: Instant, from: OriginatorId) {
+        self.charge_wait(now, from);
+        let Some(search) = &mut self.search else { return };
+        search.answered = true;
+        search.has_own_answer |= from == self.originator;
+        search.passed_by.insert(from);
     }
 
     /// Notes that a peer has sent everything that it holds of the range of the search.

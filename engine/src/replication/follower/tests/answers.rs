@@ -2,6 +2,7 @@
 
 use super::expiry::{NOW_NS, dated};
 use super::*;
+use crate::replication::follower::patience::ANSWER_WITHIN;
 
 /// A time after which other peers have had long enough for what a relay leaves out.
 const LONG_AGO_NS: i64 = NOW_NS - 120_000_000_000;
@@ -119,6 +120,22 @@ fn a_peer_that_does_not_answer_has_had_its_time_for_all_gaps_that_it_was_asked_f
         rig.answer(SOURCE, every_other(3, 43));
         assert_eq!(rig.follower.accepted(), SequenceId(41));
     }
+}
+
+/// A relay can leave out much of what the peer holds, so that its answer takes long.
+#[test]
+fn a_peer_that_is_still_sending_denies_only_what_it_has_passed() {
+    const MOMENT: Duration = Duration::from_millis(1);
+    let mut rig = behind(SOURCE, OTHER);
+    rig.answer(SOURCE, every_other(3, 41));
+    rig.answer(SOURCE, answer_with(None));
+    rig.answer(OTHER, every_other(3, 9));
+    assert_eq!(count_appends(&rig.wait(ANSWER_WITHIN - MOMENT)), 0, "the rest may come soon");
+    rig.wait(MOMENT);
+    assert_eq!(rig.follower.accepted(), SequenceId(2), "marked missing");
+    rig.answer(SOURCE, every_other(3, 43));
+    assert_eq!(rig.follower.accepted(), SequenceId(9));
+    assert!(rig.follower.is_searching());
 }
 
 /// Each peer sends what lies between the gaps once more.
