@@ -56,7 +56,7 @@ impl Sim {
     }
 
     /// Returns true if node 300 does not answer the want that is open for a strand.
-    pub(super) fn is_silent(&mut self, path: Path, originator: OriginatorId) -> bool {
+    pub(super) fn stays_silent(&mut self, path: Path, originator: OriginatorId) -> bool {
         let stream = self.connections[&path].streams.get(&originator);
         let Some(want) = stream.map(|stream| stream.want) else { return false };
         if !self.does_for_part(Behaviour::NoAnswers, path, want) {

@@ -34,7 +34,7 @@ impl Sim {
         if self.reference.contains_key(&path.server) {
             return self.serve_as_reference(path, originator, request);
         }
-        if self.is_silent(path, originator) {
+        if self.stays_silent(path, originator) {
             return;
         }
         let few = self.rng.random_range(1..8);

@@ -1,4 +1,4 @@
-//! What peers have said about the places behind the gap of a search.
+//! Remembered answers of peers about the places behind the gap of a search.
 //!
 //! A strand can have many gaps side by side. If each of them were asked for by itself, the strand would be held up by
 //! as many round trips, one a second. So a search asks for the places of all gaps that are known to follow within a
@@ -13,8 +13,9 @@ use std::time::Instant;
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_storage::{LogEntry, SkipReason};
 
-use super::patience::ANSWER_WITHIN;
-use super::search::{IN_TURNS_FROM, SEARCH_AGAIN_AFTER};
+use super::allowance::ANSWER_WITHIN;
+use super::range_answer::{RangeAnswer, is_short};
+use super::search::IN_TURNS_FROM;
 use super::{Follower, PeerProgress, PendingWrites};
 use crate::replication::link::StrandItem;
 use crate::replication::verify::VerifyResult;
@@ -22,41 +23,6 @@ use crate::replication::verify::VerifyResult;
 /// Bytes of the envelopes that stand between gaps which are asked for at once. Specified
 /// (`docs/protocol/replication.md`, Gaps).
 const BETWEEN_BYTES_MAX: usize = 64 * 1024;
-
-/// Returns true if a want for the places after `after` and up to `up_to` has a short range.
-pub(super) fn is_short(after: SequenceId, up_to: SequenceId) -> bool {
-    up_to.0.saturating_sub(after.0) <= IN_TURNS_FROM
-}
-
-/// The answer of a peer to a want for a short range.
-#[derive(Debug)]
-pub(super) struct RangeAnswer {
-    after: SequenceId,
-    through: SequenceId,
-    /// The places that the peer has sent, ascending; at most [`IN_TURNS_FROM`].
-    shown: Vec<SequenceId>,
-    at: Instant,
-}
-
-impl RangeAnswer {
-    pub(super) fn new(
-        after: SequenceId,
-        through: SequenceId,
-        shown: Vec<SequenceId>,
-        at: Instant,
-    ) -> Self {
-        Self { after, through, shown, at }
-    }
-
-    /// True if the peer was asked for all of these places, a moment ago, and has sent none of them. In a search an
-    /// answer counts as long.
-    fn denies(&self, now: Instant, from: SequenceId, through: SequenceId) -> bool {
-        let next = self.shown.partition_point(|place| *place < from);
-        let is_asked = self.after < from && through <= self.through;
-        let has_none = self.shown.get(next).is_none_or(|place| *place > through);
-        is_asked && has_none && now < self.at + SEARCH_AGAIN_AFTER
-    }
-}
 
 impl Follower {
     /// Lets the search that has just begun, if one has, ask for the gaps behind its own, too. `rest` is what the peer

@@ -12,6 +12,7 @@
 //! lasts until the envelope that follows is one or two minutes old. One claim is believed: the strand's own node may
 //! say that the retention of its envelopes ran out, since no other node needs to keep what that node dropped.
 
+mod allowance;
 mod answers;
 mod choice;
 mod claims;
@@ -21,13 +22,15 @@ mod filling;
 mod open_want;
 mod options;
 mod parts;
-mod patience;
+mod range_answer;
 mod search;
 mod searching;
 mod source;
 mod split;
 #[cfg(test)]
 mod tests;
+mod waiting;
+mod wants;
 
 pub use effect::{Effect, StrandWrite};
 pub(crate) use expiry::can_have_expired;
@@ -44,12 +47,12 @@ use hawser_storage::{Change, LogEntry, SkipReason};
 use super::link::{PeerViolation, RequestId, RequestIds, StrandItem, Want, WantResponse};
 use super::ranges::Ranges;
 use super::verify::VerifyResult;
-use answers::RangeAnswer;
+use allowance::WaitAllowance;
 use choice::Choice;
 use claims::ClaimTimes;
 use open_want::OpenWant;
 use parts::Split;
-use patience::Patience;
+use range_answer::RangeAnswer;
 use search::{PlaceSearch, SEARCH_FOR};
 
 /// Pause before a want without an end is sent again after its stream ended. A guess: long enough
@@ -90,8 +93,8 @@ pub struct Follower {
     search: Option<PlaceSearch>,
     /// The time at which a peer has come or gone.
     changed_at: Instant,
-    /// How long searches wait for each peer. Bounded by the nodes of the registry, as peers are.
-    patience: BTreeMap<OriginatorId, Patience>,
+    /// The time for which searches may wait for each peer. Bounded by the nodes of the registry, as peers are.
+    allowances: BTreeMap<OriginatorId, WaitAllowance>,
     searches: u64,
     /// The time at which a search asked all peers at once.
     all_asked_at: Option<Instant>,
@@ -168,7 +171,7 @@ impl Follower {
             peers: BTreeMap::new(),
             search: None,
             changed_at: now,
-            patience: BTreeMap::new(),
+            allowances: BTreeMap::new(),
             searches: 0,
             all_asked_at: None,
             split: None,
@@ -199,7 +202,7 @@ impl Follower {
     /// and effects that were not taken yet.
     #[must_use]
     pub fn size(&self) -> usize {
-        let of_peers = self.peers.len() + self.patience.len() + self.choice.len();
+        let of_peers = self.peers.len() + self.allowances.len() + self.choice.len();
         of_peers + self.missing.len() + self.effects.len()
     }
 

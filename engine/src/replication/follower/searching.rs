@@ -23,8 +23,8 @@
 //!
 //! Gaps side by side are asked for in one search (`answers`).
 //!
-//! A peer that does not answer, or whose connection comes and goes, has searches wait for it as long as its patience
-//! lasts (`patience`): otherwise one peer would make each gap cost a minute.
+//! A peer that does not answer, or whose connection comes and goes, has searches wait for it as long as its allowance
+//! lasts (`allowance`): otherwise one peer would make each gap cost a minute.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,8 +33,8 @@ use std::time::{Duration, Instant};
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_storage::{LogEntry, SkipReason};
 
+use super::allowance::WaitAllowance;
 use super::parts::ReceivedTotal;
-use super::patience::Patience;
 use super::search::{
     IN_TURNS_FROM, PlaceSearch, RELAYED_FOR, SEARCH_AGAIN_AFTER, SEARCH_EVERY, SEARCH_FOR,
     SearchTurns,
@@ -193,10 +193,10 @@ impl Follower {
     /// Notes that a peer has come or gone: one that holds what is searched for may be about to come.
     pub(super) fn note_peer_changed(&mut self, now: Instant, peer: OriginatorId) {
         self.charge_wait(now, peer);
-        let is_waited_for = match self.patience.entry(peer) {
-            Entry::Occupied(mut patience) => patience.get_mut().pay(now, SEARCH_AGAIN_AFTER),
+        let is_waited_for = match self.allowances.entry(peer) {
+            Entry::Occupied(mut allowance) => allowance.get_mut().pay(now, SEARCH_AGAIN_AFTER),
             Entry::Vacant(first) => {
-                first.insert(Patience::new(now));
+                first.insert(WaitAllowance::new(now));
                 true
             }
         };

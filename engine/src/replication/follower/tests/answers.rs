@@ -2,7 +2,7 @@
 
 use super::expiry::{NOW_NS, dated};
 use super::*;
-use crate::replication::follower::patience::ANSWER_WITHIN;
+use crate::replication::follower::allowance::ANSWER_WITHIN;
 
 /// A time after which other peers have had long enough for what a relay leaves out.
 const LONG_AGO_NS: i64 = NOW_NS - 120_000_000_000;

@@ -6,8 +6,8 @@ use prost::Message as _;
 
 use super::expiry::{NOW_NS, dated};
 use super::*;
+use crate::replication::follower::allowance::ANSWER_WITHIN;
 use crate::replication::follower::choice::STALL_TIMEOUT;
-use crate::replication::follower::patience::ANSWER_WITHIN;
 use crate::replication::follower::search::SEARCH_EVERY;
 
 /// Begins a search: the source has left out the places 1 to `gap`, and says that it does not hold them.
