@@ -226,6 +226,68 @@ fn a_hostile_node_hides_nothing_and_stops_no_other_one() {
     }
 }
 
+/// Node 300 stays connected and answers no search. Node 400 leaves every other place empty, as other software does
+/// whose callers give up requests. A minute for each of these would be twenty.
+#[test]
+fn a_peer_that_answers_no_search_holds_up_no_strand_with_many_unused_ids() {
+    for_each_seed(|seed| {
+        let mut sim = Sim::beside(seed, STEADY, Behaviour::NoAnswers);
+        sim.run_for(Duration::from_secs(5));
+        for _ in 0..20 {
+            sim.leave_empty(OriginatorId(400));
+            sim.publish(1, Duration::from_millis(500));
+            sim.run_for(Duration::from_secs(1));
+        }
+        sim.assert_caught_up_after(Duration::from_secs(210));
+        sim.assert_none_passed_over();
+        sim.assert_invariants();
+    });
+}
+
+/// Seeds of a run with hundreds of gaps, which takes longer than others.
+const MANY_GAPS_SEEDS: usize = 20;
+
+/// Node 400 leaves ten places in a second empty, as other software does if its callers give up that many requests. A
+/// search takes a second after the first minute, so one for each of them would take 358.
+#[test]
+fn many_unused_ids_in_a_second_are_searched_for_together() {
+    let strand = OriginatorId(400);
+    for seed in seeds().take(MANY_GAPS_SEEDS) {
+        println!("seed {seed}");
+        let mut sim = Sim::five(seed, STEADY);
+        sim.run_for(Duration::from_secs(5));
+        for _ in 0..300 {
+            sim.leave_empty(strand);
+            sim.publish_now(strand);
+            sim.run_for(Duration::from_millis(100));
+        }
+        sim.assert_caught_up_after(Duration::from_secs(310));
+        sim.assert_none_passed_over();
+        sim.assert_invariants();
+    }
+}
+
+/// Node 300 leaves places of node 400 out, and is the only one that brings them to node 100. Node 200 comes back
+/// behind, so that it does not hold them when it is asked first.
+#[test]
+fn what_a_relay_has_left_out_comes_from_a_peer_as_soon_as_that_has_caught_up() {
+    let [reader, late, away, strand] = [100, 200, 500, 400].map(OriginatorId);
+    for_each_seed(|seed| {
+        let mut sim = Sim::beside(seed, STEADY, Behaviour::LeftOutPlaces);
+        sim.publish(4, Duration::from_secs(5));
+        sim.run_for(Duration::from_secs(10));
+        [late, away].into_iter().for_each(|node| sim.lose(node));
+        sim.cut(reader, strand);
+        sim.publish(12, Duration::from_secs(20));
+        sim.run_for(Duration::from_secs(240));
+        assert!(sim.held(reader, strand).len() < sim.held(strand, strand).len());
+        sim.join(late);
+        sim.run_for(Duration::from_secs(60));
+        assert_eq!(sim.held(reader, strand), sim.held(strand, strand));
+        sim.assert_invariants();
+    });
+}
+
 /// Node 300 plays one role of `misbehavior.md`, in a network of 3 to 20 nodes whose clocks differ.
 #[test]
 fn every_scripted_liar_is_named_within_ten_seconds_and_no_honest_node_ever_is() {

@@ -47,11 +47,13 @@ pub enum Behaviour {
     LeftOutPlaces,
     /// Answers to searches in other nodes' strands as if it held nothing.
     EmptyAnswers,
+    /// No answer at all to searches in other nodes' strands, over a connection that stays.
+    NoAnswers,
 }
 
 impl Behaviour {
     /// All behaviours.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::WrongTimes,
         Self::Oversized,
         Self::WrongFees,
@@ -66,6 +68,7 @@ impl Behaviour {
         Self::EarlyClaims,
         Self::LeftOutPlaces,
         Self::EmptyAnswers,
+        Self::NoAnswers,
     ];
 }
 
@@ -91,6 +94,11 @@ impl Hostility {
             on.insert(Behaviour::Oversized);
         }
         Self { on, seed }
+    }
+
+    /// Nothing but this.
+    pub(super) fn only(seed: u64, behaviour: Behaviour) -> Self {
+        Self { on: [behaviour].into(), seed }
     }
 
     pub(super) fn does(&self, behaviour: Behaviour) -> bool {

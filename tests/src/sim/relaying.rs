@@ -1,4 +1,5 @@
-//! A hostile node as a relay: what it claims of other nodes' strands, and what it leaves out of them.
+//! A hostile node as a relay: what it claims of other nodes' strands, what it leaves out of them, and which wants it
+//! does not answer.
 //!
 //! It leaves a place out for all peers and at all times. Otherwise a place of a node that is gone, which only the
 //! hostile one holds, could reach one honest node so late that the others have just asked that one in vain.
@@ -44,17 +45,39 @@ impl Sim {
     /// Returns true if node 300 answers a want for a part of another node's strand as if it held none of the next
     /// places, which are these.
     pub(super) fn denies(&mut self, path: Path, want: Want, held: &[StrandItem<Bytes>]) -> bool {
-        let does = |it: &Hostility| it.does(Behaviour::EmptyAnswers);
-        let is_relay = path.server == LIAR && want.originator != LIAR;
-        if !is_relay || want.up_to.is_none() || !self.hostility.as_ref().is_some_and(does) {
+        if !self.does_for_part(Behaviour::EmptyAnswers, path, want) {
             return false;
         }
-        let following = self.nodes[&path.follower].following.get(&want.originator);
-        let is_searched = following.is_some_and(|it| it.follower.is_searching());
-        if is_searched && held.iter().any(|item| matches!(item, StrandItem::Envelope(_))) {
+        let has_some = held.iter().any(|item| matches!(item, StrandItem::Envelope(_)));
+        if self.is_searched(path, want) && has_some {
             self.meet(Behaviour::EmptyAnswers);
         }
         true
+    }
+
+    /// Returns true if node 300 does not answer the want that is open for a strand.
+    pub(super) fn stays_silent(&mut self, path: Path, originator: OriginatorId) -> bool {
+        let stream = self.connections[&path].streams.get(&originator);
+        let Some(want) = stream.map(|stream| stream.want) else { return false };
+        if !self.does_for_part(Behaviour::NoAnswers, path, want) {
+            return false;
+        }
+        if self.is_searched(path, want) {
+            self.meet(Behaviour::NoAnswers);
+        }
+        true
+    }
+
+    /// Returns true if node 300 does this with a want, which is for a part of another node's strand.
+    fn does_for_part(&self, behaviour: Behaviour, path: Path, want: Want) -> bool {
+        let is_relay = path.server == LIAR && want.originator != LIAR;
+        let hostility = self.hostility.as_ref().filter(|_| is_relay && want.up_to.is_some());
+        hostility.is_some_and(|it| it.does(behaviour))
+    }
+
+    fn is_searched(&self, path: Path, want: Want) -> bool {
+        let following = self.nodes[&path.follower].following.get(&want.originator);
+        following.is_some_and(|it| it.follower.is_searching())
     }
 
     /// Notes that a node has begun to search for places that `from` has left out. Counts those that node 300 keeps to

@@ -329,6 +329,11 @@ impl Sim {
         self.wake_streams(node, node);
     }
 
+    /// Adds the next place to a node's own strand now.
+    pub fn publish_now(&mut self, node: OriginatorId) {
+        self.add_to_strand(node);
+    }
+
     /// Leaves the next place of a node's own strand empty.
     pub fn leave_empty(&mut self, node: OriginatorId) {
         let next = self.nodes[&node].head(node).next();

@@ -34,6 +34,9 @@ impl Sim {
         if self.reference.contains_key(&path.server) {
             return self.serve_as_reference(path, originator, request);
         }
+        if self.stays_silent(path, originator) {
+            return;
+        }
         let few = self.rng.random_range(1..8);
         let server = &self.nodes[&path.server];
         let head = server.verified_head(originator);

@@ -119,6 +119,14 @@ impl Sim {
         sim
     }
 
+    /// Five nodes, of which one behaves in this way, and is honest otherwise.
+    #[must_use]
+    pub fn beside(seed: u64, faults: Faults, behaviour: Behaviour) -> Self {
+        let mut sim = Self::hostile(seed, faults);
+        sim.hostility = Some(Hostility::only(seed, behaviour));
+        sim
+    }
+
     /// Five nodes, of which one leaves the network. Each other node learns of it at another time.
     #[must_use]
     pub fn departing(seed: u64, faults: Faults) -> Self {

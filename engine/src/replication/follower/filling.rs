@@ -5,6 +5,9 @@
 //! everything that comes next again, and only while it claims nothing new. The want for the range has an end in time.
 //! Nothing that the source sends meanwhile is lost, because the next want begins at the place on disk.
 //!
+//! A peer that is behind is asked for places that it cannot hold yet: a relay has left them out before any other peer
+//! got them, or the peer has just come back. It is asked again as soon as it claims to have passed them.
+//!
 //! Memory has a window of the ranges. If there are more, the window moves down the strand, and then begins at the top
 //! again: places that no peer can fill must not keep others from their turn.
 
@@ -14,6 +17,8 @@ use hawser_proto::{OriginatorId, SequenceId};
 
 use super::choice::STALL_TIMEOUT;
 use super::effect::Effect;
+use super::open_want::OpenWant;
+use super::search::SEARCH_AGAIN_AFTER;
 use super::{Follower, PeerProgress, STALL_AFTER};
 use crate::replication::link::Want;
 use crate::replication::ranges::{Places, RANGES_MAX, Ranges};
@@ -35,6 +40,23 @@ impl PeerProgress {
             Some(_) => {}
             None => self.fill_at = now + FILL_PAUSE,
         }
+    }
+
+    /// Notes that a want for missing places is taken back: the rest of the range is asked for later. Nothing else is: a
+    /// strand's own node can have such wants taken back at will.
+    pub(super) fn note_fill_stopped(&mut self, open: &OpenWant) {
+        for position in [&mut self.fill_position, &mut self.told] {
+            if open.up_to == Some(*position) {
+                *position = open.last;
+            }
+        }
+    }
+
+    /// True if the peer has been asked for places up to this one in a search that ends now, and had passed them.
+    fn has_answered_for(&self, now: Instant, through: SequenceId) -> bool {
+        // It was last asked a moment before that time, or later.
+        let is_long_ago = |at: Instant| at + 2 * SEARCH_AGAIN_AFTER <= now;
+        self.claimed_head == SequenceId::NONE || self.claims.since(through).is_some_and(is_long_ago)
     }
 }
 
@@ -80,10 +102,19 @@ impl Follower {
     }
 
     /// Adds places for which a search has just ended. Peers have been asked for them, so those that wait for their next
-    /// walk are asked in that one.
-    pub(super) fn add_missing(&mut self, now: Instant, from: SequenceId, through: SequenceId) {
+    /// walk are asked in that one; those that were behind when a relay had left the places out, once they claim them.
+    pub(super) fn add_missing(
+        &mut self,
+        now: Instant,
+        (from, through): Places,
+        left_out_by: OriginatorId,
+    ) {
         let is_first = self.missing.is_empty();
         for peer in self.peers.values_mut() {
+            let is_told = left_out_by == self.originator || peer.has_answered_for(now, through);
+            if is_told && self.missing.next_after(peer.told).is_none() {
+                peer.told = through;
+            }
             if self.missing.next_after(peer.fill_position).is_some() {
                 continue;
             }
@@ -144,6 +175,35 @@ impl Follower {
         }
         let first = self.missing.next_after(SequenceId::NONE)?;
         Some((peer.walk_at.max(peer.fill_at), first))
+    }
+
+    /// Returns the next range that a peer beside the source is asked for, and the time from which on it may be.
+    pub(super) fn next_beside(&self, peer: &PeerProgress) -> Option<(Instant, Places)> {
+        let owed = self.owed_range(peer).map(|range| (peer.fill_at, range));
+        owed.or_else(|| self.next_range(peer))
+    }
+
+    /// Returns the first range that a peer claims to have passed after it was asked for it. `None` before the end of
+    /// its walk, which comes to all ranges.
+    fn owed_range(&self, peer: &PeerProgress) -> Option<Places> {
+        let is_walked = self.missing.next_after(peer.fill_position).is_none();
+        let first = self.missing.next_after(peer.told).filter(|_| is_walked);
+        first.filter(|(_, to)| *to <= peer.claimed_head)
+    }
+
+    /// Notes that a peer is asked for missing places. Returns true if this is no step of its walk.
+    pub(super) fn note_told(&mut self, id: OriginatorId, want: Want) -> bool {
+        let Some(peer) = self.peers.get(&id) else { return false };
+        let asked = self.missing.next_after(peer.told).filter(|(_, to)| want.up_to == Some(*to));
+        let Some((_, to)) = asked else { return false };
+        let is_owed = self.owed_range(peer).is_some() && id != self.choice.source;
+        // A peer that claims nothing may hold everything.
+        if (to <= peer.claimed_head || peer.claimed_head == SequenceId::NONE)
+            && let Some(peer) = self.peers.get_mut(&id)
+        {
+            peer.told = to;
+        }
+        is_owed
     }
 
     /// Returns the next range to ask the source for, and the time. `None` while the source is not waiting for new

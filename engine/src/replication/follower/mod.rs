@@ -2,17 +2,18 @@
 //!
 //! # Gap search
 //!
-//! A gap is one peer's claim and proves nothing: a peer that could move the follower's head by a
-//! claim could make it lose envelopes for good. So a gap counts only once a signed envelope
-//! follows it. Then the strand stops, every connected peer is asked for exactly the missing range,
-//! and only places that no peer has shown for [`SEARCH_FOR`] are marked missing, provided that at
-//! least one peer has answered, and that peers do not go on sending the range. If every connected
-//! peer has answered, this time counts from the first claim of what follows, by the peer that has
-//! passed the places over: many such gaps do not add up to hours. If that is a relay, the search
-//! also lasts until the envelope that follows is one or two minutes old. One claim is believed: the
-//! strand's own node may say that the retention of its envelopes ran out, since no other node needs
-//! to keep what that node dropped.
+//! A gap is one peer's claim and proves nothing: a peer that could move the follower's head by a claim could make it
+//! lose envelopes for good. So a gap counts only once a signed envelope follows it. Then the strand stops, every
+//! connected peer is asked for exactly the missing range, and only places that no peer has shown for [`SEARCH_FOR`] are
+//! marked missing, provided that at least one peer has answered, and that peers do not go on sending the range. If
+//! every connected peer has answered, this time counts from the first claim of what follows, by the peer that has
+//! passed the places over: many such gaps do not add up to hours. One peer that does not answer holds the strand up for
+//! a minute in ten, and gaps side by side are asked for at once. If a relay has passed the places over, the search also
+//! lasts until the envelope that follows is one or two minutes old. One claim is believed: the strand's own node may
+//! say that the retention of its envelopes ran out, since no other node needs to keep what that node dropped.
 
+mod allowance;
+mod answers;
 mod choice;
 mod claims;
 mod effect;
@@ -21,12 +22,15 @@ mod filling;
 mod open_want;
 mod options;
 mod parts;
+mod range_answer;
 mod search;
 mod searching;
 mod source;
 mod split;
 #[cfg(test)]
 mod tests;
+mod waiting;
+mod wants;
 
 pub use effect::{Effect, StrandWrite};
 pub(crate) use expiry::can_have_expired;
@@ -43,11 +47,13 @@ use hawser_storage::{Change, LogEntry, SkipReason};
 use super::link::{PeerViolation, RequestId, RequestIds, StrandItem, Want, WantResponse};
 use super::ranges::Ranges;
 use super::verify::VerifyResult;
+use allowance::WaitAllowance;
 use choice::Choice;
 use claims::ClaimTimes;
 use open_want::OpenWant;
 use parts::Split;
-use search::{PlaceSearch, SEARCH_AGAIN_AFTER, SEARCH_FOR};
+use range_answer::RangeAnswer;
+use search::{PlaceSearch, SEARCH_FOR};
 
 /// Pause before a want without an end is sent again after its stream ended. A guess: long enough
 /// that a peer which refuses at once is not flooded.
@@ -87,6 +93,8 @@ pub struct Follower {
     search: Option<PlaceSearch>,
     /// The time at which a peer has come or gone.
     changed_at: Instant,
+    /// The time for which searches may wait for each peer. Bounded by the nodes of the registry, as peers are.
+    allowances: BTreeMap<OriginatorId, WaitAllowance>,
     searches: u64,
     /// The time at which a search asked all peers at once.
     all_asked_at: Option<Instant>,
@@ -115,8 +123,12 @@ struct PeerProgress {
     claimed_head: SequenceId,
     /// The times of its claims.
     claims: ClaimTimes,
+    /// Its last answer in a search.
+    answer: Option<RangeAnswer>,
     /// Position in the walk over the missing ranges; the peer has not been asked for those above.
     fill_position: SequenceId,
+    /// It was asked for the missing ranges up to this place after it had claimed to have passed them.
+    told: SequenceId,
     /// The peer is asked for no missing range before this time.
     fill_at: Instant,
     /// The next walk does not begin before this time.
@@ -159,6 +171,7 @@ impl Follower {
             peers: BTreeMap::new(),
             search: None,
             changed_at: now,
+            allowances: BTreeMap::new(),
             searches: 0,
             all_asked_at: None,
             split: None,
@@ -189,7 +202,8 @@ impl Follower {
     /// and effects that were not taken yet.
     #[must_use]
     pub fn size(&self) -> usize {
-        self.peers.len() + self.missing.len() + self.effects.len() + self.choice.len()
+        let of_peers = self.peers.len() + self.allowances.len() + self.choice.len();
+        of_peers + self.missing.len() + self.effects.len()
     }
 
     /// Returns true if this request is still open at the peer. Responses to other requests change nothing,
@@ -208,7 +222,9 @@ impl Follower {
             ask_at: now,
             claimed_head: head,
             claims: ClaimTimes::begin(now, head),
+            answer: None,
             fill_position: SequenceId::NONE,
+            told: SequenceId::NONE,
             fill_at: now,
             walk_at: now,
             is_proven: false,
@@ -216,7 +232,7 @@ impl Follower {
             part_places: self.split_limits.first_part_places,
         };
         self.peers.insert(peer, fresh);
-        self.note_peers_changed(now);
+        self.note_peer_changed(now, peer);
         self.look(now);
         self.send_wants(now);
     }
@@ -224,7 +240,7 @@ impl Follower {
     /// Notes that a peer is no longer connected.
     pub fn handle_peer_down(&mut self, now: Instant, peer: OriginatorId) {
         self.drop_peer(peer);
-        self.note_peers_changed(now);
+        self.note_peer_changed(now, peer);
         self.look(now);
         self.send_wants(now);
     }
@@ -247,11 +263,13 @@ impl Follower {
     pub fn handle_response(&mut self, now: Instant, response: WantResponse<VerifyResult>) {
         let WantResponse { peer, request, items } = response;
         let mut writes = PendingWrites::default();
-        for item in items {
+        let mut items = items.into_iter();
+        while let Some(item) = items.next() {
             // Checked for each item, because the one before may have ended the want.
             if !self.awaits(peer, request) {
                 break;
             }
+            let was_searching = self.search.is_some();
             let handled = self.handle_item(now, peer, item, &mut writes);
             if self.is_migrated && handled == Err(PeerViolation::ForgedSignature) {
                 self.cancel_want(peer);
@@ -260,8 +278,11 @@ impl Follower {
                 self.note_violation(now, peer);
                 self.release_part(peer);
                 self.peers.remove(&peer);
-                self.note_peers_changed(now);
+                self.note_peer_changed(now, peer);
                 self.effects.push_back(Effect::Disconnect { peer, violation });
+            }
+            if !was_searching {
+                self.widen_search(items.as_slice());
             }
         }
         self.emit(peer, writes);
@@ -282,7 +303,7 @@ impl Follower {
     /// Handles the timer that [`poll_timeout`](Self::poll_timeout) asked for. Does nothing before
     /// that time.
     pub fn handle_timeout(&mut self, now: Instant) {
-        if self.search.as_ref().is_some_and(|search| search.until <= now) {
+        if self.search.as_ref().is_some_and(|search| search.ends_at() <= now) {
             self.conclude_search(now);
         }
         self.conclude_answered(now);
@@ -311,7 +332,7 @@ impl Follower {
         };
         self.search
             .as_ref()
-            .map(|search| search.until)
+            .map(PlaceSearch::ends_at)
             .into_iter()
             .chain(self.peers.iter().filter_map(next_ask))
             .chain(self.answered_until())
@@ -357,7 +378,7 @@ impl Follower {
                 Ok(())
             }
             StrandItem::End => {
-                self.note_answered(from);
+                self.note_answered(now, from);
                 self.finish_want(now, from, true);
                 Ok(())
             }
@@ -418,7 +439,7 @@ impl Follower {
             // The strand's own node no longer keeps these, and no other node needs to: no search.
             let skip = self.skip(next, sequence.previous(), SkipReason::Expired);
             self.accept(now, skip, writes);
-        } else if sequence > next {
+        } else if sequence > next && !self.passes_over(now, from, &entry, writes) {
             self.start_or_narrow_search(now, from, &entry);
             self.end_expired_search(now, writes);
             return Ok(());
@@ -502,13 +523,12 @@ impl Follower {
         if id == self.choice.source {
             self.choice.progress_at = now;
         }
+        let is_owed = is_fill && self.note_told(id, want);
         let Some(peer) = self.peers.get_mut(&id) else { return };
-        if let Some(search) = &mut self.search {
-            search.answered_by.remove(&id);
-        }
         let request = self.requests.next();
-        peer.note_asked(now, want, is_fill);
+        peer.note_asked(now, want, is_fill && !is_owed);
         peer.open = Some(OpenWant::new(request, now, want, is_fill));
+        self.note_search_asked(now, id);
         self.effects.push_back(Effect::Want { peer: id, request, want });
     }
 
@@ -520,7 +540,7 @@ impl Follower {
             return None;
         }
         if let Some(search) = &self.search {
-            return Some(want(self.accepted, Some(search.through)));
+            return Some(want(self.accepted, Some(search.asked_through)));
         }
         if self.is_for_parts(id, peer) {
             return self.next_part(id, peer);
@@ -528,62 +548,7 @@ impl Follower {
         if self.choice.is_asked(id) {
             return Some(want(self.durable, None));
         }
-        let (_, (from, to)) = self.next_range(peer)?;
+        let (_, (from, to)) = self.next_beside(peer)?;
         Some(want(from.previous(), Some(to)))
-    }
-
-    /// Closes a want whose answer has ended, and sets the time to ask again. `is_answered` is false if the peer has
-    /// refused it, or its stream broke.
-    fn finish_want(&mut self, now: Instant, id: OriginatorId, is_answered: bool) {
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        let Some(open) = peer.open.take() else { return };
-        if open.is_fill {
-            // The source is asked for what comes next again, another peer for the next range.
-            peer.ask_at = if is_answered { now } else { now + RETRY_AFTER };
-            return;
-        }
-        peer.ask_at = now + if is_answered { SEARCH_AGAIN_AFTER } else { RETRY_AFTER };
-        self.forget_stalls(id);
-        if open.up_to.is_none() {
-            self.note_refusal(now, id);
-        }
-    }
-
-    fn cancel_all_wants(&mut self) {
-        let busy = self.peers.iter().filter(|(_, peer)| peer.open.is_some());
-        let busy: Vec<OriginatorId> = busy.map(|(id, _)| *id).collect();
-        busy.into_iter().for_each(|id| self.cancel_want(id));
-        self.choice.end_trial();
-    }
-
-    /// Forgets the requests to a peer.
-    fn drop_peer(&mut self, peer: OriginatorId) {
-        self.release_part(peer);
-        self.forget_stalls(peer);
-        self.peers.remove(&peer);
-        if self.choice.is_tried(peer) {
-            self.choice.end_trial();
-        }
-    }
-
-    /// Ends the open want of a peer, if there is one, with a `Stop` to the peer.
-    fn cancel_want(&mut self, id: OriginatorId) {
-        self.release_part(id);
-        let Some(peer) = self.peers.get_mut(&id) else { return };
-        let Some(open) = peer.open.take() else { return };
-        if open.is_fill {
-            // The rest of the range is asked for later.
-            peer.fill_position = open.last;
-        }
-        self.effects.push_back(Effect::Stop { peer: id });
-    }
-
-    fn open_want(&self, peer: OriginatorId) -> Option<&OpenWant> {
-        self.peers.get(&peer)?.open.as_ref()
-    }
-
-    fn open_want_mut(&mut self, peer: OriginatorId) -> &mut OpenWant {
-        let open = self.peers.get_mut(&peer).and_then(|peer| peer.open.as_mut());
-        open.expect("items are handled only while their want is open")
     }
 }

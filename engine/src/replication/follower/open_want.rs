@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use hawser_proto::SequenceId;
 
+use super::range_answer::{RangeAnswer, is_short};
 use crate::replication::link::{PeerViolation, RequestId, Want};
 use crate::replication::ranges::Places;
 
@@ -26,12 +27,15 @@ pub(super) struct OpenWant {
     pub(super) last: SequenceId,
     /// Places that end at `last` and that the peer named as expired.
     expired: Option<Places>,
+    /// The places of its envelopes, if a short range was asked for.
+    shown: Vec<SequenceId>,
 }
 
 impl OpenWant {
     pub(super) fn new(request: RequestId, asked_at: Instant, want: Want, is_fill: bool) -> Self {
         let Want { after, up_to, .. } = want;
-        Self { request, asked_at, is_fill, after, up_to, last: after, expired: None }
+        let (expired, shown) = (None, Vec::new());
+        Self { request, asked_at, is_fill, after, up_to, last: after, expired, shown }
     }
 
     /// Moves on to an envelope and returns the places just before it that the peer named as
@@ -39,7 +43,23 @@ impl OpenWant {
     pub(super) fn advance(&mut self, to: SequenceId) -> Result<Option<Places>, PeerViolation> {
         self.check_order(to)?;
         self.last = to;
+        if self.up_to.is_some_and(|up_to| is_short(self.after, up_to)) {
+            self.shown.push(to);
+        }
         Ok(self.expired.take())
+    }
+
+    /// Returns the answer so far; `None` unless a short range was asked for. `is_whole` says that nothing more of it is
+    /// to come.
+    pub(super) fn take_answer(&mut self, now: Instant, is_whole: bool) -> Option<RangeAnswer> {
+        let up_to = self.up_to.filter(|up_to| is_short(self.after, *up_to))?;
+        let through = if is_whole { up_to } else { self.last };
+        Some(RangeAnswer::new(self.after, through, std::mem::take(&mut self.shown), now))
+    }
+
+    /// True if nothing has come.
+    pub(super) fn is_untouched(&self) -> bool {
+        self.last == self.after
     }
 
     /// Moves on over a gap. Adjacent expired gaps join into one range, because the follower passes

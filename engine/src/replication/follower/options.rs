@@ -15,7 +15,8 @@ impl Follower {
         self.search.is_some()
     }
 
-    /// Returns the number of gap searches that have begun. They are the first sign of a node that withholds envelopes.
+    /// Returns the number of gaps that were searched for, alone or with others. They are the first sign of a node that
+    /// withholds envelopes.
     #[must_use]
     pub fn searches(&self) -> u64 {
         self.searches

@@ -11,7 +11,7 @@ use super::parts::ReceivedTotal;
 /// Duration of a gap search. Specified (`docs/protocol/replication.md`, Gaps).
 pub(super) const SEARCH_FOR: Duration = Duration::from_secs(60);
 /// Time that other peers have, from the signature of an envelope on, for the places before it that a relay has left
-/// out, if the strand's own node is not connected. Specified (same page): each of them may first have to search for
+/// out, unless the strand's own node has answered. Specified (same page): each of them may first have to search for
 /// places further down itself.
 pub(super) const RELAYED_FOR: Duration = Duration::from_secs(120);
 /// Pause before a peer that did not have the missing range is asked again, and the shortest rest of a search after
@@ -36,19 +36,29 @@ const FOUND_BYTES_MIN: u64 = 2 * 1024 * 1024;
 #[derive(Debug)]
 pub(super) struct PlaceSearch {
     pub(super) through: SequenceId,
+    /// The last place that peers are asked for: that of a gap which follows, or the same.
+    pub(super) asked_through: SequenceId,
+    /// The length of the envelope behind the places.
+    pub(super) behind_bytes: usize,
     /// The peer that has left the places out.
     pub(super) left_out_by: OriginatorId,
-    /// The time at which the search ends, unless it goes on.
+    /// The time at which the search ends, unless it goes on, or the strand's own node has not answered.
     pub(super) until: Instant,
-    /// The time from which on it ends as soon as every connected peer has answered, unless it goes on.
+    /// The time from which on it ends as soon as no answer is waited for, with the same exceptions.
     pub(super) due: Instant,
     /// Time after a peer has come or gone before which it does not end so.
     pub(super) settles_for: Duration,
-    /// The time before which it does not end at all if the strand's own node goes before it has answered. It has no
-    /// effect otherwise.
+    /// The time before which it does not end at all unless the strand's own node answers.
     pub(super) alone_until: Instant,
+    /// The strand's own node has answered.
+    pub(super) has_own_answer: bool,
     /// The peers whose last want was answered: they have sent what they hold of the range.
     pub(super) answered_by: BTreeSet<OriginatorId>,
+    /// The peers whose answer is due, and since when each of them is asked.
+    pub(super) asked_at: BTreeMap<OriginatorId, Instant>,
+    /// Of these, the peers that have sent an envelope behind the places: they do not hold them, and may hold more of
+    /// what they are asked for besides.
+    pub(super) passed_by: BTreeSet<OriginatorId>,
     /// At least one peer has answered that it does not hold them. Without an answer nothing is marked
     /// missing, because the node may simply be cut off from all peers that hold them.
     pub(super) answered: bool,
@@ -96,6 +106,22 @@ impl SearchTurns {
 }
 
 impl PlaceSearch {
+    /// Returns the time at which the search ends, unless it goes on.
+    pub(super) fn ends_at(&self) -> Instant {
+        self.not_before(self.until)
+    }
+
+    /// Returns the time from which on it ends as soon as no answer is waited for, unless it goes on.
+    pub(super) fn due_at(&self) -> Instant {
+        self.not_before(self.due)
+    }
+
+    /// The strand's own node holds all that it has signed, so its answer decides. Until it has come, other peers have
+    /// more time.
+    fn not_before(&self, at: Instant) -> Instant {
+        if self.has_own_answer { at } else { at.max(self.alone_until) }
+    }
+
     /// True if no places may be marked missing yet: no peer has answered, or peers are sending the range.
     pub(super) fn goes_on(&self) -> bool {
         !self.answered || self.is_sent()

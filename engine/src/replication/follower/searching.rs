@@ -13,21 +13,27 @@
 //! Other software leaves ids unused, and its callers can make it leave many. If each of these gaps held the strand up
 //! for a minute of its own, the strand would fall behind without a bound. So the minute of a short gap counts from the
 //! first claim of what follows, by the peer that has passed the places over. A peer that holds the places shows them,
-//! because each connected one has to answer first. One that has just lost its connection has ten seconds to come back
-//! if the strand's own node has passed them over, which harms only its own strand, and a minute if a relay has.
+//! because each connected one has time to answer first. One that has just lost its connection has ten seconds to come
+//! back if the strand's own node has passed them over, which harms only its own strand, and a minute if a relay has.
 //!
 //! A relay can claim places before they exist, and pass them over before they reach a peer that answers for them. So if
 //! a relay has passed them over, the search goes on until the envelope behind them is a minute old: the strand's node
-//! has signed that time, and the relay cannot change it. If the strand's node is not connected, it is two minutes: each
-//! other peer searches for an unused id of the strand for a minute, and holds what follows only then. The same holds if
-//! the connection is lost before that node has answered: until it is noticed, a broken one looks like any other.
+//! has signed that time, and the relay cannot change it. If the strand's node does not answer, it is two minutes: each
+//! other peer searches for an unused id of the strand for a minute, and holds what follows only then.
+//!
+//! Gaps side by side are asked for in one search (`answers`).
+//!
+//! A peer that does not answer, or whose connection comes and goes, has searches wait for it as long as its allowance
+//! lasts (`allowance`): otherwise one peer would make each gap cost a minute.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_storage::{LogEntry, SkipReason};
 
+use super::allowance::WaitAllowance;
 use super::parts::ReceivedTotal;
 use super::search::{
     IN_TURNS_FROM, PlaceSearch, RELAYED_FOR, SEARCH_AGAIN_AFTER, SEARCH_EVERY, SEARCH_FOR,
@@ -49,39 +55,12 @@ impl Follower {
         match &mut self.search {
             // A peer has sent a part of the gap from further up; only the places below are sought.
             Some(search) if through < search.through => {
-                (search.through, search.can_have_expired) = (through, can_have_expired);
+                (search.through, search.asked_through) = (through, through);
+                search.can_have_expired = can_have_expired;
             }
-            Some(_) => {}
+            Some(_) => self.note_passed_by(now, from),
             None => {
-                let is_long = through.0.saturating_sub(self.accepted.0) > IN_TURNS_FROM;
-                let claims = self.peers.get(&from).filter(|_| !is_long).map(|peer| &peer.claims);
-                let claimed_at = claims.and_then(|claims| claims.since(behind.id.sequence));
-                let settles_for =
-                    if from == self.originator { SEARCH_AGAIN_AFTER } else { SEARCH_FOR };
-                // A node that asks for its own strand signs nothing meanwhile, and waits for one search (`own_strand`).
-                let limit = if self.own_beside.is_some() { SEARCH_FOR } else { RELAYED_FOR };
-                let alone = self.rest_for_peers(from, behind, limit);
-                let rest = if self.asks_own_node() {
-                    self.rest_for_peers(from, behind, SEARCH_FOR)
-                } else {
-                    alone
-                };
-                self.search = Some(PlaceSearch {
-                    through,
-                    left_out_by: from,
-                    until: now + rest.max(SEARCH_FOR),
-                    due: (claimed_at.unwrap_or(now) + SEARCH_FOR)
-                        .max(now + rest)
-                        .max(self.changed_at + settles_for),
-                    settles_for,
-                    alone_until: now + alone,
-                    answered_by: BTreeSet::new(),
-                    answered: false,
-                    found: ReceivedTotal::default(),
-                    turns: is_long.then(|| SearchTurns::new(now)),
-                    can_have_expired,
-                    expired: BTreeMap::new(),
-                });
+                self.search = Some(self.new_search(now, from, behind));
                 self.searches += 1;
                 // Also the source's: it is asked once more for just the missing range.
                 self.cancel_all_wants();
@@ -90,9 +69,42 @@ impl Follower {
         }
     }
 
-    /// True if the strand's own node is asked in a search. It holds all that it has signed, so its answer decides.
-    fn asks_own_node(&self) -> bool {
-        self.peers.contains_key(&self.originator) && !self.choice.is_relayed
+    /// Returns a search for the places before `behind`, which `from` has sent.
+    pub(super) fn new_search(
+        &self,
+        now: Instant,
+        from: OriginatorId,
+        behind: &LogEntry,
+    ) -> PlaceSearch {
+        let through = behind.id.sequence.previous();
+        let is_long = through.0.saturating_sub(self.accepted.0) > IN_TURNS_FROM;
+        let claims = self.peers.get(&from).filter(|_| !is_long).map(|peer| &peer.claims);
+        let claimed_at = claims.and_then(|claims| claims.since(behind.id.sequence));
+        let settles_for = if from == self.originator { SEARCH_AGAIN_AFTER } else { SEARCH_FOR };
+        // A node that asks for its own strand signs nothing meanwhile, and waits for one search (`own_strand`).
+        let limit = if self.own_beside.is_some() { SEARCH_FOR } else { RELAYED_FOR };
+        let rest = self.rest_for_peers(from, behind, SEARCH_FOR);
+        PlaceSearch {
+            through,
+            asked_through: through,
+            behind_bytes: behind.bytes.len(),
+            left_out_by: from,
+            until: now + rest.max(SEARCH_FOR),
+            due: (claimed_at.unwrap_or(now) + SEARCH_FOR)
+                .max(now + rest)
+                .max(self.changed_at + settles_for),
+            settles_for,
+            alone_until: now + self.rest_for_peers(from, behind, limit),
+            has_own_answer: false,
+            answered_by: BTreeSet::new(),
+            asked_at: BTreeMap::new(),
+            passed_by: BTreeSet::new(),
+            answered: false,
+            found: ReceivedTotal::default(),
+            turns: is_long.then(|| SearchTurns::new(now)),
+            can_have_expired: self.can_have_expired_before(behind),
+            expired: BTreeMap::new(),
+        }
     }
 
     /// Returns the rest of `limit`, the time that other peers have for the places before `behind` since it was signed,
@@ -165,6 +177,8 @@ impl Follower {
         from: OriginatorId,
         left_out_by: Option<OriginatorId>,
     ) {
+        let of_sender = self.search.as_mut().and_then(|search| search.asked_at.get_mut(&from));
+        of_sender.into_iter().for_each(|at| *at = now);
         let Some(relay) = left_out_by.filter(|_| self.search.is_none()) else { return };
         if relay != from && relay != self.originator && !self.choice.is_fixed {
             self.choice.doubt(now, relay);
@@ -177,48 +191,72 @@ impl Follower {
     }
 
     /// Notes that a peer has come or gone: one that holds what is searched for may be about to come.
-    pub(super) fn note_peers_changed(&mut self, now: Instant) {
-        self.changed_at = now;
-        if let Some(search) = &mut self.search {
+    pub(super) fn note_peer_changed(&mut self, now: Instant, peer: OriginatorId) {
+        self.charge_wait(now, peer);
+        let is_waited_for = match self.allowances.entry(peer) {
+            Entry::Occupied(mut allowance) => allowance.get_mut().pay(now, SEARCH_AGAIN_AFTER),
+            Entry::Vacant(first) => {
+                first.insert(WaitAllowance::new(now));
+                true
+            }
+        };
+        if is_waited_for {
+            self.changed_at = now;
+        }
+        let Some(search) = &mut self.search else { return };
+        search.asked_at.remove(&peer);
+        search.passed_by.remove(&peer);
+        if is_waited_for {
             search.due = search.due.max(now + search.settles_for);
         }
-        self.wait_without_own_node();
     }
 
-    /// Gives other peers more time for the places of the search if the strand's own node is not asked any more and has
-    /// not answered.
-    pub(super) fn wait_without_own_node(&mut self) {
-        if self.asks_own_node() {
-            return;
+    /// Notes that a peer is asked for the places of the search, if there is one.
+    pub(super) fn note_search_asked(&mut self, now: Instant, peer: OriginatorId) {
+        if let Some(search) = &mut self.search {
+            search.answered_by.remove(&peer);
+            search.passed_by.remove(&peer);
+            // One that has refused a want is asked again, and has no more time for that.
+            search.asked_at.entry(peer).or_insert(now);
         }
-        if let Some(search) = &mut self.search
-            && !search.answered_by.contains(&self.originator)
-        {
-            search.until = search.until.max(search.alone_until);
-            search.due = search.due.max(search.alone_until);
-        }
+    }
+
+    /// Notes that a peer has sent an envelope behind the places of the search, so that it does not hold these.
+    fn note_passed_by(&mut self, now: Instant, from: OriginatorId) {
+        self.charge_wait(now, from);
+        let Some(search) = &mut self.search else { return };
+        search.answered = true;
+        search.has_own_answer |= from == self.originator;
+        search.passed_by.insert(from);
     }
 
     /// Notes that a peer has sent everything that it holds of the range of the search.
-    pub(super) fn note_answered(&mut self, from: OriginatorId) {
-        if let Some(search) = &mut self.search {
-            search.answered = true;
-            search.answered_by.insert(from);
-        }
+    pub(super) fn note_answered(&mut self, now: Instant, from: OriginatorId) {
+        self.charge_wait(now, from);
+        let Some(search) = &mut self.search else { return };
+        search.answered = true;
+        search.has_own_answer |= from == self.originator;
+        search.answered_by.insert(from);
+        search.asked_at.remove(&from);
+        self.note_range_answer(now, from);
     }
 
-    /// Returns the time at which the search ends because every connected peer has answered; `None` while one has not. A
-    /// node that has left the network is asked for nothing.
+    /// Returns the time at which the search ends because no answer is waited for any more; `None` while it goes on, or
+    /// a peer has not been asked. A node that has left the network is asked for nothing.
     pub(super) fn answered_until(&self) -> Option<Instant> {
         let search = self.search.as_ref().filter(|search| !search.goes_on())?;
-        let is_asked =
-            |peer: &&OriginatorId| !(self.choice.is_relayed && **peer == self.originator);
-        let mut asked = self.peers.keys().filter(is_asked);
-        let have_answered = asked.all(|peer| search.answered_by.contains(peer));
-        (have_answered && !self.peers.is_empty()).then_some(search.due)
+        if self.peers.is_empty() {
+            return None;
+        }
+        let is_due = |peer: &&OriginatorId| {
+            let is_left = self.choice.is_relayed && **peer == self.originator;
+            !is_left && !search.answered_by.contains(*peer)
+        };
+        let mut due = self.peers.keys().filter(is_due).map(|peer| self.waited_until(*peer));
+        due.try_fold(search.due_at(), |latest, until| Some(latest.max(until?)))
     }
 
-    /// Ends the search if its time is over for peers that have all answered.
+    /// Ends the search if its time is over for peers whose answers it does not wait for.
     pub(super) fn conclude_answered(&mut self, now: Instant) {
         if self.answered_until().is_some_and(|due| due <= now) {
             self.conclude_search(now);
@@ -229,6 +267,7 @@ impl Follower {
     pub(super) fn excuse_search(&mut self, now: Instant) {
         if let Some(search) = &mut self.search {
             search.until = search.until.max(now + SEARCH_AGAIN_AFTER);
+            search.asked_at.values_mut().for_each(|at| *at = now);
         }
     }
 
@@ -236,6 +275,7 @@ impl Follower {
     /// that would be wrong.
     pub(super) fn conclude_search(&mut self, now: Instant) {
         let Some(search) = &mut self.search else { return };
+        let (through, left_out_by) = (search.through, search.left_out_by);
         if search.goes_on() {
             search.until = now + SEARCH_FOR;
             if search.is_sent() {
@@ -245,11 +285,13 @@ impl Follower {
             search.found = ReceivedTotal::default();
             return;
         }
-        let (from, through) = (self.accepted.next(), search.through);
+        let silent: Vec<_> = search.asked_at.keys().copied().collect();
+        silent.into_iter().for_each(|peer| self.give_up(now, peer));
+        let from = self.accepted.next();
         let mut writes = PendingWrites::default();
         let skip = self.skip(from, through, SkipReason::Missing);
         self.accept(now, skip, &mut writes);
-        self.add_missing(now, from, through);
+        self.add_missing(now, (from, through), left_out_by);
         self.emit(self.choice.source, writes);
     }
 }

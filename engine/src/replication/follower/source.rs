@@ -33,7 +33,6 @@ impl Follower {
         }
         self.choice.is_relayed = !is_member;
         self.cancel_want(self.originator);
-        self.wait_without_own_node();
         self.look(now);
         self.send_wants(now);
     }

@@ -5,8 +5,10 @@ use hawser_storage::{InvalidRule, Validity};
 use proptest::prelude::*;
 
 use super::filling::{FILL_EVERY, FILL_PAUSE};
+use super::search::SEARCH_AGAIN_AFTER;
 use super::*;
 
+mod answers;
 mod expiry;
 mod filling;
 mod search;

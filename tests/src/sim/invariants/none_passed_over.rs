@@ -43,6 +43,15 @@ impl Sim {
         self.assert_acknowledged_everywhere();
     }
 
+    /// Lets so much time pass, and asserts that honest nodes hold what all of them have acknowledged.
+    ///
+    /// # Panics
+    /// Panics if one does not.
+    pub fn assert_caught_up_after(&mut self, duration: Duration) {
+        self.run_for(duration);
+        self.assert_acknowledged_everywhere();
+    }
+
     /// Returns the ranges of a strand that a node does not hold and has passed over.
     fn passed_over(
         &self,

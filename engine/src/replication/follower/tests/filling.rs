@@ -184,6 +184,52 @@ fn places_that_were_searched_for_have_their_turn_in_the_next_walk() {
     assert_eq!([SOURCE, OTHER].map(|peer| rig.asks(peer)), [Some((1, Some(3))); 2]);
 }
 
+/// A relay has left the places out, and the other peer was behind, so that it could not hold them.
+#[test]
+fn a_peer_that_was_behind_is_asked_for_missing_places_as_soon_as_it_claims_them() {
+    let mut rig = Rig::new(0);
+    for (peer, head) in [(OTHER, 4), (THIRD, 1)] {
+        rig.follower.handle_peer_up(rig.now, peer, SequenceId(head));
+    }
+    rig.effects();
+    rig.answer(OTHER, envelopes([1, 4]));
+    for peer in [OTHER, THIRD] {
+        rig.answer(peer, vec![StrandItem::End]);
+    }
+    rig.wait(SEARCH_FOR);
+    assert_eq!(rig.follower.accepted(), SequenceId(3), "marked missing");
+    rig.answer(OTHER, envelopes([4]));
+    rig.follower.handle_durable(SequenceId(4));
+    assert_eq!(rig.claims(THIRD, 2), []);
+    let effects = rig.claims(THIRD, 3);
+    assert!(matches!(effects[..], [Effect::Want { peer: THIRD, .. }]), "{effects:?}");
+    assert_eq!(rig.asks(THIRD), Some((1, Some(3))));
+    assert!(rig.answer(THIRD, envelopes([2])).contains(&compares(THIRD, [2])));
+    rig.answer(THIRD, vec![StrandItem::End]);
+    assert_eq!(rig.claims(THIRD, 4), [], "once");
+    let wants = rig.wait(FILL_EVERY - SEARCH_AGAIN_AFTER);
+    let asks_third = |it: &Effect| matches!(it, Effect::Want { peer: THIRD, .. });
+    assert!(!wants.iter().any(asks_third), "its walk is not begun anew: {wants:?}");
+}
+
+/// The peer has just come back, and gets what it lacks a moment later.
+#[test]
+fn a_peer_that_connects_and_is_behind_is_asked_again_for_what_it_then_passes() {
+    let mut rig = with_missing(9, [(2, 3), (6, 6)]);
+    rig.follower.handle_peer_up(rig.now, OTHER, SequenceId(4));
+    rig.effects();
+    for (after, up_to) in [(1, 3), (5, 6)] {
+        assert_eq!(rig.asks(OTHER), Some((after, Some(up_to))));
+        rig.answer(OTHER, vec![StrandItem::End]);
+    }
+    assert_eq!(rig.claims(OTHER, 5), []);
+    let effects = rig.claims(OTHER, 6);
+    assert!(matches!(effects[..], [Effect::Want { peer: OTHER, .. }]), "{effects:?}");
+    assert_eq!(rig.asks(OTHER), Some((5, Some(6))));
+    rig.answer(OTHER, vec![StrandItem::End]);
+    assert_eq!(rig.claims(OTHER, 9), []);
+}
+
 /// A strand's own node can begin a search at any time. Its peers must still be asked for what it hides.
 #[test]
 fn searches_put_no_walk_off() {

@@ -6,6 +6,7 @@ use prost::Message as _;
 
 use super::expiry::{NOW_NS, dated};
 use super::*;
+use crate::replication::follower::allowance::ANSWER_WITHIN;
 use crate::replication::follower::choice::STALL_TIMEOUT;
 use crate::replication::follower::search::SEARCH_EVERY;
 
@@ -330,6 +331,101 @@ fn a_search_takes_two_minutes_if_the_strands_own_node_goes_without_an_answer() {
         if !has_answered {
             assert!(marks_missing(&rig.wait(SEARCH_FOR), 1, 1));
         }
+    }
+}
+
+/// It may hang. Other peers may still search for places further down.
+#[test]
+fn a_search_takes_two_minutes_if_the_strands_own_node_stays_and_does_not_answer() {
+    let mut rig = beside_a_relay();
+    rig.answer(OTHER, vec![StrandItem::End]);
+    assert_eq!(count_appends(&rig.wait(SEARCH_FOR * 2 - Duration::from_secs(1))), 0);
+    assert!(marks_missing(&rig.wait(Duration::from_secs(1)), 1, 1));
+}
+
+/// A registered peer stays connected and says nothing. Each gap would cost a minute otherwise.
+#[test]
+fn a_peer_that_answers_no_search_holds_a_strand_up_for_a_minute_and_not_for_one_at_each_gap() {
+    for source in [SOURCE, OTHER] {
+        let mut rig = claimed_long_ago(source, &[THIRD]);
+        let begin = rig.now;
+        pass_over(&mut rig, 3, Some(THIRD));
+        assert_eq!(rig.now - begin, SEARCH_FOR, "it may be slow");
+        for place in [5, 7] {
+            pass_over(&mut rig, place, Some(THIRD));
+        }
+        let took = rig.now - begin;
+        assert!(took <= SEARCH_FOR + 2 * SEARCH_AGAIN_AFTER, "{took:?}");
+        // It is asked like all others, has two seconds, and what it sends counts.
+        rig.answer(source, vec![dated(9, LONG_AGO_NS)]);
+        rig.answer(source, vec![StrandItem::End]);
+        let effects = rig.wait(ANSWER_WITHIN - Duration::from_millis(1));
+        assert_eq!(count_appends(&effects), 0, "{effects:?}");
+        assert_eq!(rig.asks(THIRD), Some((7, Some(8))));
+        assert!(rig.answer(THIRD, envelopes([8])).contains(&appends([8])));
+    }
+}
+
+/// The search after that is as long as the first one: a peer that was away for an hour, say, is not left out.
+#[test]
+fn a_peer_that_was_silent_is_waited_for_again_ten_minutes_later() {
+    let mut rig = claimed_long_ago(SOURCE, &[OTHER]);
+    for (place, longest) in [(3, true), (5, false), (7, true)] {
+        let begin = rig.now;
+        pass_over(&mut rig, place, Some(OTHER));
+        assert_eq!(rig.now - begin >= SEARCH_FOR, longest, "{place}");
+        if place == 5 {
+            rig.now += SEARCH_FOR * 10;
+        }
+    }
+}
+
+#[test]
+fn a_peer_that_answers_each_search_late_uses_its_minute_up_too() {
+    let mut rig = Rig::new(0);
+    rig.follower.handle_peer_up(rig.now, SOURCE, SequenceId(99));
+    rig.up(OTHER);
+    rig.answer(SOURCE, envelopes([1]));
+    rig.now += 2 * SEARCH_FOR;
+    rig.follower.note_wall(NOW_NS);
+    let begin_gap = |rig: &mut Rig, place| {
+        rig.answer(SOURCE, vec![dated(place, LONG_AGO_NS)]);
+        assert!(rig.follower.is_searching(), "{place}");
+        rig.answer(SOURCE, vec![StrandItem::End]);
+    };
+    let mut waited = 0;
+    for place in (3..=61).step_by(2) {
+        begin_gap(&mut rig, place);
+        rig.wait(Duration::from_secs(9));
+        if rig.follower.is_searching() {
+            waited += 1;
+            assert!(marks_missing(&rig.answer(OTHER, vec![StrandItem::End]), place - 1, place - 1));
+        }
+        rig.answer(SOURCE, vec![dated(place, LONG_AGO_NS)]);
+    }
+    assert!((2..=12).contains(&waited), "{waited} times");
+}
+
+/// Its allowance is used up by that, too, and by nothing that other peers do.
+#[test]
+fn a_peer_that_comes_and_goes_puts_the_end_of_searches_off_a_few_times_only() {
+    let mut rig = claimed_long_ago(SOURCE, &[OTHER, THIRD]);
+    for _ in 0..3 {
+        rig.down(OTHER);
+        rig.up(OTHER);
+    }
+    rig.now += SEARCH_AGAIN_AFTER;
+    for (peer, is_put_off) in [(OTHER, false), (THIRD, true)] {
+        rig.down(peer);
+        rig.up(peer);
+        let place = rig.follower.accepted().0 + 2;
+        rig.answer(SOURCE, vec![dated(place, LONG_AGO_NS)]);
+        rig.wait(SEARCH_EVERY);
+        for peer in [SOURCE, OTHER, THIRD] {
+            rig.answer(peer, vec![StrandItem::End]);
+        }
+        assert_eq!(rig.follower.is_searching(), is_put_off, "{peer}");
+        rig.answer(SOURCE, vec![dated(place, LONG_AGO_NS)]);
     }
 }
 

@@ -1,0 +1,112 @@
+//! Remembered answers of peers about the places behind the gap of a search.
+//!
+//! A strand can have many gaps side by side. If each of them were asked for by itself, the strand would be held up by
+//! as many round trips, one a second. So a search asks for the places of all gaps that are known to follow within a
+//! short distance, and remembers what each peer holds of them. A gap of which every peer has said a moment ago that it
+//! does not hold the places, and for which no search would have to wait, is passed over without one.
+//!
+//! The envelopes between these gaps are sent once more by each peer. So their bytes are bounded, by those that the
+//! source has sent.
+
+use std::time::Instant;
+
+use hawser_proto::{OriginatorId, SequenceId};
+use hawser_storage::{LogEntry, SkipReason};
+
+use super::allowance::ANSWER_WITHIN;
+use super::range_answer::{RangeAnswer, is_short};
+use super::search::IN_TURNS_FROM;
+use super::{Follower, PeerProgress, PendingWrites};
+use crate::replication::link::StrandItem;
+use crate::replication::verify::VerifyResult;
+
+/// Bytes of the envelopes that stand between gaps which are asked for at once. Specified
+/// (`docs/protocol/replication.md`, Gaps).
+const BETWEEN_BYTES_MAX: usize = 64 * 1024;
+
+impl Follower {
+    /// Lets the search that has just begun, if one has, ask for the gaps behind its own, too. `rest` is what the peer
+    /// has sent behind the envelope that began it.
+    pub(super) fn widen_search(&mut self, rest: &[StrandItem<VerifyResult>]) {
+        let (end, originator) = (self.accepted.0.saturating_add(IN_TURNS_FROM), self.originator);
+        let is_own = self.own_beside.is_some();
+        let Some(search) = self.search.as_mut().filter(|it| it.turns.is_none() && !is_own) else {
+            return;
+        };
+        let (mut last, mut bytes) = (search.through.next(), search.behind_bytes);
+        for item in rest {
+            let entry = match item {
+                StrandItem::Envelope(Ok(entry)) if entry.id.originator == originator => entry,
+                StrandItem::Gap { .. } => continue,
+                _ => break,
+            };
+            let place = entry.id.sequence;
+            if place <= last || place.0 > end || bytes > BETWEEN_BYTES_MAX {
+                break;
+            }
+            if place > last.next() {
+                search.asked_through = place.previous();
+            }
+            bytes = bytes.saturating_add(entry.bytes.len());
+            last = place;
+        }
+    }
+
+    /// Passes over the places before `behind`, a signed envelope that `from` has sent, if a search for them would end
+    /// at once by what peers have said a moment ago. Returns false otherwise.
+    pub(super) fn passes_over(
+        &mut self,
+        now: Instant,
+        from: OriginatorId,
+        behind: &LogEntry,
+        writes: &mut PendingWrites,
+    ) -> bool {
+        if self.search.is_some() || self.split.is_some() || self.own_beside.is_some() {
+            return false;
+        }
+        let mut search = self.new_search(now, from, behind);
+        let (first, through) = (self.accepted.next(), search.through);
+        let denies = |peer: &PeerProgress| {
+            peer.answer.as_ref().is_some_and(|answer| answer.denies(now, first, through))
+        };
+        search.has_own_answer = self.peers.get(&self.originator).is_some_and(denies);
+        let is_asked = |id: &OriginatorId| !(self.choice.is_relayed && *id == self.originator);
+        let mut asked = self.peers.iter().filter(|(id, _)| is_asked(*id));
+        let are_denied = asked.all(|(_, peer)| denies(peer));
+        // The strand's own node can say in a search that places have expired.
+        let is_over = search.turns.is_none() && search.due_at() <= now;
+        if !are_denied || !is_over || search.can_have_expired {
+            return false;
+        }
+        self.searches += 1;
+        let skip = self.skip(first, through, SkipReason::Missing);
+        self.accept(now, skip, writes);
+        self.add_missing(now, (first, through), from);
+        true
+    }
+
+    /// Notes the answer of a peer whose want has ended.
+    pub(super) fn note_range_answer(&mut self, now: Instant, from: OriginatorId) {
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.answer = peer.open.as_mut().and_then(|open| open.take_answer(now, true));
+        }
+    }
+
+    /// Notes that the search, which ends, does not wait for a peer any more. A peer that has sent nothing in its time,
+    /// or has refused, does not hold what it was asked for. One that is still sending may hold what follows.
+    pub(super) fn give_up(&mut self, now: Instant, peer: OriginatorId) {
+        self.charge_wait(now, peer);
+        let Some(search) = &self.search else { return };
+        let has_had_time = search.asked_at.get(&peer).is_some_and(|at| *at + ANSWER_WITHIN <= now);
+        let (after, through) = (self.accepted, search.asked_through);
+        let Some(peer) = self.peers.get_mut(&peer) else { return };
+        peer.answer = match &mut peer.open {
+            Some(open) if !open.is_untouched() => open.take_answer(now, false),
+            _ if !has_had_time => None,
+            Some(open) => open.take_answer(now, true),
+            None => {
+                is_short(after, through).then(|| RangeAnswer::new(after, through, Vec::new(), now))
+            }
+        };
+    }
+}

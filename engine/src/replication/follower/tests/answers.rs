@@ -1,0 +1,158 @@
+//! Gaps side by side, which are asked for at once.
+
+use super::expiry::{NOW_NS, dated};
+use super::*;
+use crate::replication::follower::allowance::ANSWER_WITHIN;
+
+/// A time after which other peers have had long enough for what a relay leaves out.
+const LONG_AGO_NS: i64 = NOW_NS - 120_000_000_000;
+
+/// A follower that holds place 1, two minutes after `source` claimed 99 places and `other` connected.
+fn behind(source: OriginatorId, other: OriginatorId) -> Rig {
+    let mut rig = Rig::new(0);
+    rig.follower.note_wall(NOW_NS);
+    for (peer, head) in [(source, 99), (other, 0)] {
+        rig.follower.handle_peer_up(rig.now, peer, SequenceId(head));
+    }
+    rig.effects();
+    rig.answer(source, envelopes([1]));
+    rig.now += 2 * SEARCH_FOR;
+    rig
+}
+
+/// Every other place: those between are not used.
+fn every_other(first: u64, last: u64) -> Vec<StrandItem<VerifyResult>> {
+    (first..=last).step_by(2).map(|place| dated(place, LONG_AGO_NS)).collect()
+}
+
+/// The answer of a peer that holds every other place up to 39, and one more.
+fn answer_with(one_more: Option<u64>) -> Vec<StrandItem<VerifyResult>> {
+    let places = (3..=39).filter(|place| place % 2 == 1 || Some(*place) == one_more);
+    let mut items: Vec<_> = places.map(|place| dated(place, LONG_AGO_NS)).collect();
+    items.push(StrandItem::End);
+    items
+}
+
+/// A follower for whose first gaps a search has ended.
+fn searched(source: OriginatorId, other: OriginatorId, one_more: Option<u64>) -> Rig {
+    let mut rig = behind(source, other);
+    rig.answer(source, every_other(3, 41));
+    for peer in [source, other] {
+        assert_eq!(rig.asks(peer), Some((1, Some(40))));
+    }
+    rig.answer(source, answer_with(None));
+    rig.answer(other, answer_with(one_more));
+    assert_eq!(rig.follower.accepted(), SequenceId(2), "marked missing");
+    rig
+}
+
+/// One search for each would be a second for each. The strand of a node that is gone comes from a relay.
+#[test]
+fn gaps_side_by_side_are_asked_for_at_once_and_passed_over_together() {
+    for (source, other) in [(SOURCE, OTHER), (OTHER, THIRD)] {
+        let mut rig = searched(source, other, None);
+        rig.answer(source, every_other(3, 43));
+        assert_eq!(rig.follower.accepted(), SequenceId(41));
+        assert_eq!(rig.asks(source), Some((41, Some(42))), "what no peer was asked for");
+        assert_eq!(rig.follower.searches(), 21, "operators see each gap");
+    }
+}
+
+#[test]
+fn a_place_that_a_peer_has_shown_is_not_passed_over() {
+    let mut rig = searched(SOURCE, OTHER, Some(20));
+    rig.answer(SOURCE, every_other(3, 43));
+    assert_eq!(rig.follower.accepted(), SequenceId(19));
+    rig.wait(Duration::from_secs(1));
+    assert_eq!(rig.asks(OTHER), Some((19, Some(42))));
+    assert!(rig.answer(OTHER, envelopes([20])).contains(&appends([20])));
+}
+
+/// The peer may have got the place since, or another one that holds it may have come.
+#[test]
+fn old_answers_and_those_of_an_earlier_connection_pass_nothing_over() {
+    for is_new in [false, true] {
+        let mut rig = searched(SOURCE, OTHER, None);
+        if is_new {
+            rig.down(OTHER);
+            rig.up(OTHER);
+        } else {
+            rig.now += SEARCH_AGAIN_AFTER;
+        }
+        rig.answer(SOURCE, every_other(3, 43));
+        assert_eq!(rig.follower.accepted(), SequenceId(3));
+        assert!(rig.follower.is_searching());
+    }
+}
+
+/// A relay that knows what all peers lack for a moment must not have it passed over.
+#[test]
+fn a_relay_has_no_young_place_passed_over_by_what_peers_have_said() {
+    let mut rig = searched(OTHER, THIRD, None);
+    rig.answer(OTHER, vec![dated(3, LONG_AGO_NS), dated(5, LONG_AGO_NS + 1)]);
+    assert_eq!(rig.follower.accepted(), SequenceId(3));
+    assert!(rig.follower.is_searching());
+}
+
+/// Only then can the strand's own node say that they have expired.
+#[test]
+fn places_that_can_have_expired_are_searched_for_one_by_one() {
+    let mut rig = searched(SOURCE, OTHER, None);
+    let old_ns = NOW_NS - 3 * 86_400_000_000_000;
+    rig.answer(SOURCE, vec![dated(3, LONG_AGO_NS), dated(5, old_ns)]);
+    assert_eq!(rig.follower.accepted(), SequenceId(3));
+    assert!(rig.follower.is_searching());
+}
+
+/// Otherwise each gap would cost the two seconds that a silent peer has.
+#[test]
+fn a_peer_that_does_not_answer_has_had_its_time_for_all_gaps_that_it_was_asked_for() {
+    for refuses in [false, true] {
+        let mut rig = behind(SOURCE, OTHER);
+        rig.answer(SOURCE, every_other(3, 41));
+        rig.answer(SOURCE, answer_with(None));
+        rig.wait(SEARCH_FOR - Duration::from_millis(100));
+        if refuses {
+            rig.answer(OTHER, vec![StrandItem::Closed]);
+        }
+        rig.wait(Duration::from_millis(100));
+        assert_eq!(rig.follower.accepted(), SequenceId(2), "marked missing");
+        rig.answer(SOURCE, every_other(3, 43));
+        assert_eq!(rig.follower.accepted(), SequenceId(41));
+    }
+}
+
+/// A relay can leave out much of what the peer holds, so that its answer takes long.
+#[test]
+fn a_peer_that_is_still_sending_denies_only_what_it_has_passed() {
+    const MOMENT: Duration = Duration::from_millis(1);
+    let mut rig = behind(SOURCE, OTHER);
+    rig.answer(SOURCE, every_other(3, 41));
+    rig.answer(SOURCE, answer_with(None));
+    rig.answer(OTHER, every_other(3, 9));
+    assert_eq!(count_appends(&rig.wait(ANSWER_WITHIN - MOMENT)), 0, "the rest may come soon");
+    rig.wait(MOMENT);
+    assert_eq!(rig.follower.accepted(), SequenceId(2), "marked missing");
+    rig.answer(SOURCE, every_other(3, 43));
+    assert_eq!(rig.follower.accepted(), SequenceId(9));
+    assert!(rig.follower.is_searching());
+}
+
+/// Each peer sends what lies between the gaps once more.
+#[test]
+fn what_lies_between_gaps_that_are_asked_for_at_once_is_bounded() {
+    let long = |place: u64| {
+        let bytes = Bytes::from(vec![0; 65 * 1024]);
+        StrandItem::Envelope(Ok(LogEntry { bytes, ..entry(place) }))
+    };
+    for (items, asked) in [
+        (vec![dated(3, LONG_AGO_NS), long(5), dated(7, LONG_AGO_NS)], 4),
+        (vec![long(3), dated(5, LONG_AGO_NS)], 2),
+        (vec![dated(3, LONG_AGO_NS), dated(1_026, LONG_AGO_NS)], 2),
+        (vec![dated(3, LONG_AGO_NS), dated(1_025, LONG_AGO_NS)], 1_024),
+    ] {
+        let mut rig = behind(SOURCE, OTHER);
+        rig.answer(SOURCE, items);
+        assert_eq!(rig.asks(OTHER), Some((1, Some(asked))));
+    }
+}

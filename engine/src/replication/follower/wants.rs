@@ -1,0 +1,66 @@
+//! The ends of wants: answered, refused, or taken back.
+
+use std::time::Instant;
+
+use hawser_proto::OriginatorId;
+
+use super::effect::Effect;
+use super::open_want::OpenWant;
+use super::search::SEARCH_AGAIN_AFTER;
+use super::{Follower, RETRY_AFTER};
+
+impl Follower {
+    /// Closes a want whose answer has ended, and sets the time to ask again. `is_answered` is false if the peer has
+    /// refused it, or its stream broke.
+    pub(super) fn finish_want(&mut self, now: Instant, id: OriginatorId, is_answered: bool) {
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(open) = peer.open.take() else { return };
+        if open.is_fill {
+            // The source is asked for what comes next again, another peer for the next range.
+            peer.ask_at = if is_answered { now } else { now + RETRY_AFTER };
+            return;
+        }
+        peer.ask_at = now + if is_answered { SEARCH_AGAIN_AFTER } else { RETRY_AFTER };
+        self.forget_stalls(id);
+        if open.up_to.is_none() {
+            self.note_refusal(now, id);
+        }
+    }
+
+    pub(super) fn cancel_all_wants(&mut self) {
+        let busy = self.peers.iter().filter(|(_, peer)| peer.open.is_some());
+        let busy: Vec<OriginatorId> = busy.map(|(id, _)| *id).collect();
+        busy.into_iter().for_each(|id| self.cancel_want(id));
+        self.choice.end_trial();
+    }
+
+    /// Forgets the requests to a peer.
+    pub(super) fn drop_peer(&mut self, peer: OriginatorId) {
+        self.release_part(peer);
+        self.forget_stalls(peer);
+        self.peers.remove(&peer);
+        if self.choice.is_tried(peer) {
+            self.choice.end_trial();
+        }
+    }
+
+    /// Ends the open want of a peer, if there is one, with a `Stop` to the peer.
+    pub(super) fn cancel_want(&mut self, id: OriginatorId) {
+        self.release_part(id);
+        let Some(peer) = self.peers.get_mut(&id) else { return };
+        let Some(open) = peer.open.take() else { return };
+        if open.is_fill {
+            peer.note_fill_stopped(&open);
+        }
+        self.effects.push_back(Effect::Stop { peer: id });
+    }
+
+    pub(super) fn open_want(&self, peer: OriginatorId) -> Option<&OpenWant> {
+        self.peers.get(&peer)?.open.as_ref()
+    }
+
+    pub(super) fn open_want_mut(&mut self, peer: OriginatorId) -> &mut OpenWant {
+        let open = self.peers.get_mut(&peer).and_then(|peer| peer.open.as_mut());
+        open.expect("items are handled only while their want is open")
+    }
+}
