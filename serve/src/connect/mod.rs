@@ -28,7 +28,7 @@ use crate::budget::ConnectionShare;
 use crate::call_metrics::MethodMetrics;
 use crate::calls::{CALL_BYTES, Calls, deadline};
 use crate::charged_bytes::ChargedBytes;
-use crate::frames::HEAD_LEN_BYTES;
+use crate::frames::{COMPRESSED, HEAD_LEN_BYTES};
 use crate::method::MethodKind;
 use crate::overloaded::OverloadedError;
 use crate::pack::GZIP;
@@ -42,13 +42,10 @@ const PROTOCOL_VERSION: &str = "connect-protocol-version";
 const TIMEOUT: &str = "connect-timeout-ms";
 const GRPC_TIMEOUT: &str = "grpc-timeout";
 const STREAM_ENCODING: &str = "connect-content-encoding";
+const UNARY_ACCEPT_ENCODING: &str = "accept-encoding";
 const STREAM_ACCEPT_ENCODING: &str = "connect-accept-encoding";
 /// The longest text of a deadline. Specified: Connect protocol, ten digits.
 const TIMEOUT_LEN_BYTES_MAX: usize = 10;
-/// Flag of a message that is compressed. Specified: gRPC over HTTP/2, Compressed-Flag.
-const COMPRESSED: u8 = 1;
-/// The head of a message that is not compressed, without its length.
-const HEAD: &[u8] = &[0; HEAD_LEN_BYTES];
 
 /// The form of a call: unary or stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -136,7 +133,11 @@ impl ConnectCall {
             return Err(Status::unimplemented("no such method"));
         }
         let method = calls.metrics().method(request.uri().path());
-        let packing = AnswerPacking::of(self.form, request.headers(), &share, calls.packed());
+        let accepted = match self.form {
+            Form::Unary => UNARY_ACCEPT_ENCODING,
+            Form::Stream => STREAM_ACCEPT_ENCODING,
+        };
+        let packing = AnswerPacking::of(request.headers(), accepted, &share, calls.packed());
         let arrived = self.arrive(request, schema.as_ref(), &share, body_timeout).await;
         let (request, held) = arrived.inspect_err(|refused| count(method, refused))?;
         let Ok(response) = calls.call(request).await;
@@ -289,7 +290,7 @@ impl ConnectCall {
         let mut framed = message.freeze();
         if let Some(schema) = schema {
             let message = framed.slice(HEAD_LEN_BYTES..);
-            framed = with_length(json::of_message(schema, message, HEAD, share).await?);
+            framed = json::of_message(schema, message, share).await?;
         }
         let (message, is_packed) = match packing {
             Some(packing) => packing.message(framed).await,
@@ -431,14 +432,6 @@ fn only_message(bytes: &mut Bytes) -> Result<u8, Status> {
     }
     *bytes = rest;
     Ok(flag)
-}
-
-/// Writes the length of a text into the head before it.
-fn with_length(mut framed: Vec<u8>) -> Bytes {
-    let len = u32::try_from(framed.len() - HEAD_LEN_BYTES);
-    let len = len.expect("JSON of a message of at most 25 MiB is shorter than 4 GiB");
-    framed[1..HEAD_LEN_BYTES].copy_from_slice(&len.to_be_bytes());
-    framed.into()
 }
 
 fn too_large() -> Status {

@@ -5,16 +5,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::stream;
 use http::HeaderMap;
-use http::header::ACCEPT_ENCODING;
 use http_body_util::{BodyExt as _, StreamBody};
 use hyper::body::{Body as HttpBody, Frame};
 use tonic::Status;
 
-use super::{COMPRESSED, Form, STREAM_ACCEPT_ENCODING};
 use crate::budget::ConnectionShare;
 use crate::call_share::CallCharge;
 use crate::charged_bytes::ChargedBytes;
-use crate::frames::HEAD_LEN_BYTES;
+use crate::frames::{COMPRESSED, HEAD_LEN_BYTES};
 use crate::pack::{GZIP, PackAllowance, PackedBody};
 
 /// The compression of one answer.
@@ -24,19 +22,15 @@ pub(super) struct AnswerPacking {
 }
 
 impl AnswerPacking {
-    /// Returns the compression of an answer, if the caller's `headers` ask for it. The allowance is the listener's.
+    /// Returns the compression of an answer, if the header of this name asks for it. The allowance is the listener's.
     pub(super) fn of(
-        form: Form,
         headers: &HeaderMap,
+        name: &str,
         share: &Arc<ConnectionShare>,
         allowance: &Arc<PackAllowance>,
     ) -> Option<Self> {
-        // Specified: Connect protocol, Unary-Request and Streaming-Request.
-        let is_wanted = match form {
-            Form::Unary => names_gzip(headers, ACCEPT_ENCODING.as_str()),
-            Form::Stream => names_gzip(headers, STREAM_ACCEPT_ENCODING),
-        };
-        is_wanted.then(|| Self { share: share.clone(), allowance: allowance.clone() })
+        let (share, allowance) = (share.clone(), allowance.clone());
+        names_gzip(headers, name).then_some(Self { share, allowance })
     }
 
     /// Compresses the messages of a stream's body.
@@ -87,6 +81,7 @@ mod tests {
     use std::net::Ipv4Addr;
 
     use http::HeaderValue;
+    use http::header::ACCEPT_ENCODING;
 
     use super::*;
     use crate::budget::MemoryBudget;

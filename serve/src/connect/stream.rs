@@ -11,7 +11,7 @@ use tonic::Status;
 use tonic::body::Body;
 
 use super::packing::AnswerPacking;
-use super::{HEAD, error, json, with_length};
+use super::{error, json};
 use crate::budget::ConnectionShare;
 use crate::charged_bytes::ChargedBytes;
 use crate::frames::HEAD_LEN_BYTES;
@@ -71,11 +71,11 @@ impl TranslatedAnswer {
             if let Some(schema) = &self.schema
                 && let Some(message) = take_message(&mut self.unread)
             {
-                let text = json::of_message(schema.clone(), message, HEAD, &self.share).await?;
+                let framed = json::of_message(schema.clone(), message, &self.share).await?;
                 if self.unread.is_empty() {
                     (self.unread, self.held) = (BytesMut::new(), None);
                 }
-                return Ok(Some(with_length(text)));
+                return Ok(Some(framed));
             }
             let Some(frame) = self.body.frame().await else { return Ok(None) };
             match frame?.into_data() {
