@@ -39,6 +39,7 @@ use crate::serve::router::ServiceRouter;
 use crate::serve::wire;
 use crate::settings::{GatewayPorts, GatewaySettings};
 use crate::sharing::GatewayShare;
+use crate::status;
 
 /// Pause between two probes of the app chain. A guess: a block takes about a second.
 const CHAIN_PROBED_EVERY: Duration = Duration::from_secs(2);
@@ -50,9 +51,7 @@ const CHAIN_PROBE_TIMEOUT: Duration = Duration::from_secs(10);
 const ENVELOPES_MAX: usize = 10_000;
 
 fn too_many_envelopes(count: usize) -> Status {
-    Status::invalid_argument(format!(
-        "{count} envelopes, and a request has at most {ENVELOPES_MAX}"
-    ))
+    status::of_count(count, ENVELOPES_MAX)
 }
 
 /// The memory that a publish request takes once it is decoded. A client envelope is copied three times: to be

@@ -193,6 +193,16 @@ pub(crate) fn of_envelope(index: usize, why: &impl Display, reason: &'static str
     details.into_status(Code::InvalidArgument, &format!("envelope {index}: {why}"))
 }
 
+/// Returns the status of a request with more envelopes than the `most` that one may have.
+pub(crate) fn of_count(count: usize, most: usize) -> Status {
+    let text = format!("{count} envelopes, and a request has at most {most}");
+    let reason = "TOO_MANY_ENVELOPES";
+    let field = "envelopes".to_owned();
+    let wrong = vec![WrongField { field, description: text.clone(), reason }];
+    let details = StatusDetails { wrong, ..StatusDetails::of(reason) };
+    details.into_status(Code::InvalidArgument, &text)
+}
+
 /// Returns the status of a request whose envelopes break rules. The text names the first ones, the details their rules.
 pub(crate) fn of_routing(refusal: &RoutingError) -> Status {
     let RoutingError(refused) = refusal;

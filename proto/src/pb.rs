@@ -14,6 +14,8 @@ pub use generated::{hawser, xmtp};
 
 #[cfg(feature = "json")]
 mod json;
+#[cfg(feature = "json")]
+mod json_names;
 
 #[cfg(feature = "json")]
 pub use json::{JsonError, MethodSchema, OtherSchema, to_json};

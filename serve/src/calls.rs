@@ -61,6 +61,11 @@ impl Calls {
     pub(crate) fn metrics(&self) -> &CallMetrics {
         &self.metrics
     }
+
+    /// Returns what the listener may compress.
+    pub(crate) fn packed(&self) -> &Arc<PackAllowance> {
+        &self.packed
+    }
 }
 
 impl Service<Request<Body>> for Calls {

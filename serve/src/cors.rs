@@ -13,8 +13,14 @@ const ORIGIN: HeaderValue = HeaderValue::from_static("*");
 /// The headers that pages may read. Specified: those of the network's reference node.
 const EXPOSED: &str = "grpc-status,grpc-message,grpc-status-details-bin";
 /// Headers that only some responses have. Pages may read them if they are present.
-const EXPOSED_IF_THERE: [&str; 5] =
-    ["hawser-oldest", "retry-after", "limit-reason", "published-envelopes", "failed-envelopes"];
+const EXPOSED_IF_THERE: [&str; 6] = [
+    "hawser-oldest",
+    "retry-after",
+    "limit-reason",
+    "published-envelopes",
+    "failed-envelopes",
+    "connect-content-encoding",
+];
 /// Specified: `docs/protocol/api.md`, a day, as the network's reference node answers.
 const AGE_S: HeaderValue = HeaderValue::from_static("86400");
 const METHODS: HeaderValue = HeaderValue::from_static("GET,HEAD,POST,PUT,PATCH,DELETE");

@@ -107,6 +107,10 @@ impl<'a, P: Iterator<Item = &'a [u8]>> Scan<'a, P> {
     /// stops too.
     fn field(&mut self, fields: &[FieldCost]) -> Option<()> {
         let tag = self.varint()?;
+        // Other numbers are no fields (Protocol Buffers, Field Numbers). Zeros are not two bytes for each field.
+        if tag >> 3 == 0 || tag > u64::from(u32::MAX) {
+            return None;
+        }
         let listed = fields.iter().find(|field| field.number == tag >> 3);
         let each_bytes = listed.map_or(UNLISTED_BYTES, |field| field.each_bytes);
         self.cost = self.cost.saturating_add(each_bytes);
@@ -262,6 +266,18 @@ mod tests {
     fn a_length_that_lies_ends_the_scan() {
         for lie in [&[0x0a, 200, 1][..], &[0x0f], &[0xff; 12]] {
             assert!(cost(&framed(lie), 3) <= 1000, "{lie:?}");
+        }
+    }
+
+    /// A long request of such bytes is refused for them, and not for memory that it would not take.
+    #[test]
+    fn a_number_that_is_no_fields_ends_the_scan() {
+        let too_large = [0x88, 0x80, 0x80, 0x80, 0x80, 1, 0];
+        for number in [&[0; 2][..], &[1; 9], &too_large] {
+            let message = framed(&number.repeat(1000));
+            assert_eq!(cost(&message, 7), 0, "{number:?}");
+            let elements = framed(&[&[0x0a, 0][..], &number.repeat(1000)].concat());
+            assert_eq!(cost(&elements, 7), 1000, "{number:?}");
         }
     }
 

@@ -7,16 +7,20 @@ use std::time::Duration;
 use http::header::{ACCEPT, ALLOW, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
+use tonic::Status;
 use tonic::body::Body;
 use tonic::service::Routes;
 use tonic_web::GrpcWebLayer;
 use tower::{Layer, Service};
+use tracing::Span;
 
 use crate::call_metrics::CallMetrics;
 use crate::calls::Calls;
 use crate::connect::ConnectCall;
 use crate::cors;
+use crate::method::MethodKind;
 use crate::public_pages::{self, PublicPages};
+use crate::response::CountedCall;
 use crate::web_text::TextBody;
 
 /// The media type of gRPC-Web in its binary form.
@@ -75,6 +79,9 @@ impl Dispatcher {
         } else {
             match protocol(&request) {
                 Protocol::Grpc => self.calls.call(request.map(Body::new)).await?,
+                Protocol::GrpcWeb if self.is_bidi(request.uri().path()) => {
+                    self.refuse_web_stream(request.uri().path())
+                }
                 Protocol::GrpcWeb => {
                     let (request, is_text) = with_exact_types(request);
                     let mut service = GrpcWebLayer::new().layer(self.calls);
@@ -111,6 +118,20 @@ impl Dispatcher {
     fn pages_at<B>(&self, request: &Request<B>) -> Option<&Arc<dyn PublicPages>> {
         let path = request.uri().path();
         self.pages.iter().find(|pages| path.starts_with(pages.prefix()))
+    }
+
+    fn is_bidi(&self, path: &str) -> bool {
+        self.metrics().kind(path) == Some(MethodKind::Bidi)
+    }
+
+    /// Refuses a stream in both directions over gRPC-Web, whose requests end before answers are read: a client could
+    /// neither answer pings nor change what it has asked for.
+    fn refuse_web_stream(&self, path: &str) -> Response<Body> {
+        let refused = Status::unimplemented("streams in both directions are served over gRPC");
+        CountedCall::start(self.metrics().method(path), Span::none()).end(refused.code());
+        let mut response = refused.into_http();
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(WEB_TYPE));
+        response
     }
 
     fn refuse(&self, status: StatusCode, has_pages: bool) -> Response<Body> {

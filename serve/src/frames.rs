@@ -2,6 +2,8 @@
 
 /// Bytes before each message. Specified: gRPC over HTTP/2, Length-Prefixed-Message.
 pub(crate) const HEAD_LEN_BYTES: usize = 5;
+/// The flag of a message that is compressed. Specified: gRPC over HTTP/2, Compressed-Flag.
+pub(crate) const COMPRESSED: u8 = 1;
 
 /// A decoder of message boundaries that keeps no bytes of messages. The pieces of the body may be
 /// cut anywhere.

@@ -1,10 +1,11 @@
 //! The Connect protocol on the wire, as curl and connect-web write it.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use flate2::Compression;
+use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use prost::Message as _;
@@ -50,13 +51,19 @@ fn text(bytes: impl AsRef<[u8]>) -> Value {
 
 /// Reads one message of a stream: its flag and its JSON.
 async fn next_message(stream: &mut TcpStream, unread: &mut Vec<u8>) -> (u8, Value) {
+    let (flag, message) = next_frame(stream, unread).await;
+    (flag, serde_json::from_slice(&message).unwrap())
+}
+
+/// Reads one message of a stream: its flag and its bytes.
+async fn next_frame(stream: &mut TcpStream, unread: &mut Vec<u8>) -> (u8, Vec<u8>) {
     loop {
         if let Some(&[flag, a, b, c, d]) = unread.first_chunk::<5>() {
             let end = 5 + u32::from_be_bytes([a, b, c, d]) as usize;
             if unread.len() >= end {
-                let json = serde_json::from_slice(&unread[5..end]).unwrap();
+                let message = unread[5..end].to_vec();
                 unread.drain(..end);
-                return (flag, json);
+                return (flag, message);
             }
         }
         // The body is chunked: a length in hexadecimal, the chunk, an end of line.
@@ -180,6 +187,76 @@ async fn compressed_json_is_read_and_bounded_after_it_is_unpacked() {
     assert_eq!(answer.status, 501);
 }
 
+fn unpacked(packed: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::new();
+    GzDecoder::new(packed).read_to_end(&mut plain).unwrap();
+    plain
+}
+
+/// Browsers always ask for it.
+#[tokio::test]
+async fn answers_are_compressed_for_callers_that_ask_for_it() {
+    let node = node().await;
+    node.publish(vec![message(1, &"the same again ".repeat(1000))]).await;
+    let gzip = "accept-encoding: deflate, gzip;q=0.9\r\n";
+    let request = pb::QueryEnvelopesRequest { query: Some(topics_query([1], None)), limit: 0 };
+    let json = json!({ "query": { "topics": [text(topic_bytes(1))] } }).to_string().into_bytes();
+    let forms = [("application/proto", request.encode_to_vec()), ("application/json", json)];
+    for (content_type, body) in forms {
+        let plain = ask(&node, post(QUERY, content_type, "", &body)).await;
+        assert_eq!((plain.status, plain.header("content-encoding")), (200, None));
+        let packed = ask(&node, post(QUERY, content_type, gzip, &body)).await;
+        assert_eq!((packed.status, packed.header("content-encoding")), (200, Some("gzip")));
+        assert!(packed.body.len() < plain.body.len() / 2, "{content_type}");
+        assert!(unpacked(&packed.body) == plain.body, "{content_type}");
+        let refused = "accept-encoding: gzip;q=0\r\n";
+        let refused = ask(&node, post(QUERY, content_type, refused, &body)).await;
+        assert_eq!(refused.header("content-encoding"), None);
+        assert!(refused.body == plain.body, "{content_type}");
+    }
+    let short = ask(&node, post(VERSION, "application/json", gzip, b"{}")).await;
+    assert_eq!((short.header("content-encoding"), &short.body[..2]), (None, &br#"{""#[..]));
+    let error = ask(&node, post(PUBLISH, "application/json", gzip, b"{}")).await;
+    assert_eq!((error.status, error.header("content-encoding")), (400, None));
+}
+
+/// Of a stream only the messages that shrink are compressed, each for itself.
+#[tokio::test]
+async fn messages_of_a_stream_are_compressed_for_callers_that_ask_for_it() {
+    let node = node().await;
+    node.publish(vec![message(1, &"the same again ".repeat(1000))]).await;
+    let json = json!({ "filters": [{ "topic": text(topic_bytes(1)) }] }).to_string().into_bytes();
+    let topic = topic_bytes(1);
+    let filter = pb::subscribe_topics_request::TopicFilter { topic, last_seen: None };
+    let request = pb::SubscribeTopicsRequest { filters: vec![filter] }.encode_to_vec();
+    for (content_type, body) in
+        [("application/connect+json", json), ("application/connect+proto", request)]
+    {
+        let wants = "connect-accept-encoding: br, gzip\r\n";
+        let request = post(TOPICS, content_type, wants, &framed(&body));
+        let mut stream = TcpStream::connect(node.address()).await.unwrap();
+        stream.write_all(&request).await.unwrap();
+        let head = read_head(&mut stream).await;
+        assert!(head.contains("\r\nconnect-content-encoding: gzip\r\n"), "{head}");
+        let exposed = "grpc-status-details-bin,connect-content-encoding\r\n";
+        assert!(head.contains(exposed), "pages may read it: {head}");
+        let mut unread = Vec::new();
+        let (flag, _) = next_frame(&mut stream, &mut unread).await;
+        assert_eq!(flag, 0, "the short status STARTED");
+        let (flag, packed) = next_frame(&mut stream, &mut unread).await;
+        let plain = unpacked(&packed);
+        assert_eq!(flag, 1, "{content_type}");
+        assert!(plain.len() > 15_000 && packed.len() < plain.len() / 2, "{content_type}");
+        if content_type.ends_with("json") {
+            let page: Value = serde_json::from_slice(&plain).unwrap();
+            assert_eq!(page["envelopes"]["envelopes"].as_array().map(Vec::len), Some(1));
+        } else {
+            let page = pb::SubscribeTopicsResponse::decode(&plain[..]).unwrap();
+            assert!(page.response.is_some());
+        }
+    }
+}
+
 #[tokio::test]
 async fn errors_are_json_with_a_code_and_the_text_of_grpc() {
     let node = node().await;
@@ -208,6 +285,7 @@ async fn errors_are_json_with_a_code_and_the_text_of_grpc() {
         (&br#"{"querry": {}}"#[..], "querry"),
         (b"{\"limit\": \"many\"}", "invalid digit"),
         (b"{} {}", "trailing"),
+        (br#"{"query": {"last_seen": {}, "lastSeen": {}}}"#, "'lastSeen' is there twice"),
         (b"\xff", "not valid JSON"),
     ] {
         let answer = ask(&node, post(QUERY, "application/json", "", body)).await;
@@ -216,7 +294,7 @@ async fn errors_are_json_with_a_code_and_the_text_of_grpc() {
         assert!(error["message"].as_str().unwrap().contains(names), "{error}");
     }
     let counted = r#"grpc_server_handled_total{grpc_type="unary",grpc_service="xmtp.xmtpv4.message_api.QueryApi",grpc_method="QueryEnvelopes",grpc_code="invalid_argument"}"#;
-    assert_eq!(node.sample(counted).await, Some(4.0), "requests that are no message count, too");
+    assert_eq!(node.sample(counted).await, Some(5.0), "requests that are no message count, too");
     let deep = [vec![b'['; 100_000], vec![b']'; 100_000]].concat();
     assert_eq!(ask(&node, post(QUERY, "application/json", "", &deep)).await.status, 400);
     // A longer text is refused before it comes.

@@ -49,6 +49,23 @@ fn assert_marked_for_browsers(answer: &Http1Answer) {
     assert_eq!(answer.header("access-control-allow-credentials"), None);
 }
 
+/// Its client cannot answer pings: its requests end before it reads an answer.
+#[tokio::test]
+async fn streams_in_both_directions_are_no_calls_of_grpc_web() {
+    let node = node().await;
+    let path = "/xmtp.xmtpv4.message_api.QueryApi/Subscribe";
+    for content_type in ["application/grpc-web+proto", "application/grpc-web-text"] {
+        let answer = ask(&node, &post(path, content_type, b"")).await;
+        assert_eq!((answer.status, answer.header("grpc-status")), (200, Some("12")));
+        assert_eq!(answer.header("content-type"), Some("application/grpc-web+proto"));
+        assert!(answer.header("grpc-message").is_some_and(|text| text.contains("gRPC")));
+        assert!(answer.body.is_empty());
+        assert_marked_for_browsers(&answer);
+    }
+    let counted = r#"grpc_server_handled_total{grpc_type="bidi",grpc_service="xmtp.xmtpv4.message_api.QueryApi",grpc_method="Subscribe",grpc_code="unimplemented"}"#;
+    assert_eq!(node.sample(counted).await, Some(2.0));
+}
+
 #[tokio::test]
 async fn browsers_get_messages_and_then_trailers_in_the_body() {
     let node = node().await;

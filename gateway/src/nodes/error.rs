@@ -107,19 +107,24 @@ impl NodeError {
 
     /// Returns the error of each of `count` envelopes that were sent in one call, in their order. A node takes all
     /// envelopes of a call or none, and names those that break a rule by their places in it, which callers of the
-    /// gateway do not know.
+    /// gateway do not know. The text of its status begins with such a place, so a lone envelope has its own text, too.
     pub(crate) fn of_envelopes(&self, count: usize) -> Vec<Self> {
         let told = match self {
-            Self::Refused(status) if count > 1 => StatusDetails::wrong_of(status),
+            Self::Refused(status) => StatusDetails::wrong_of(status),
             _ => Vec::new(),
         };
-        let (Self::Refused(status), false) = (self, told.is_empty()) else {
+        let own_of = |place: usize| {
+            let field = format!("payer_envelopes[{place}]");
+            told.iter().find(|(named, _)| *named == field)
+        };
+        // Of a lone envelope that the node does not name, the status says more than that others are at fault.
+        let is_untold = told.is_empty() || count == 1 && own_of(0).is_none();
+        let (Self::Refused(status), false) = (self, is_untold) else {
             return vec![self.clone(); count];
         };
         let details = Bytes::copy_from_slice(status.details());
         let each = (0..count).map(|place| {
-            let field = format!("payer_envelopes[{place}]");
-            let own = told.iter().find(|(named, _)| *named == field);
+            let own = own_of(place);
             let text = own.map_or(WITH_OTHERS, |(_, text)| text.as_str());
             let (code, metadata) = (status.code(), status.metadata().clone());
             let status = Status::with_details_and_metadata(code, text, details.clone(), metadata);
@@ -188,9 +193,11 @@ mod tests {
             description: format!("fault {place}"),
             reason: "RETENTION",
         };
-        let wrong = vec![wrong(1), wrong(9)];
-        let details = StatusDetails { wrong, ..StatusDetails::of("ENVELOPES_REFUSED") };
-        let status = details.into_status(Code::InvalidArgument, "index 1: fault 1");
+        let of = |wrong| StatusDetails { wrong, ..StatusDetails::of("ENVELOPES_REFUSED") };
+        let lone = of(vec![wrong(0)]).into_status(Code::InvalidArgument, "index 0: fault 0");
+        let lone = NodeError::Refused(lone);
+        let status = of(vec![wrong(1), wrong(9)]);
+        let status = status.into_status(Code::InvalidArgument, "index 1: fault 1");
         let texts = |error: NodeError, count| {
             let each = error.of_envelopes(count).into_iter();
             each.map(|error| error.to_string()).collect::<Vec<_>>()
@@ -200,6 +207,7 @@ mod tests {
         let expected = [others.as_str(), "InvalidArgument: fault 1", others.as_str()];
         assert_eq!(texts(refused(), 3), expected);
         assert_eq!(texts(refused(), 1), ["InvalidArgument: index 1: fault 1"]);
+        assert_eq!(texts(lone, 1), ["InvalidArgument: fault 0"]);
         let untold = NodeError::Refused(Status::invalid_argument("bad"));
         assert_eq!(texts(untold, 2), ["InvalidArgument: bad"; 2]);
         let failed = NodeError::Failed(status.clone());

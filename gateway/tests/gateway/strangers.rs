@@ -59,6 +59,10 @@ async fn requests_of_too_many_envelopes_are_refused_before_one_is_read() {
     let refused = net.publish(invalid(10_001)).await.unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
     assert!(refused.message().contains("at most 10000"), "{}", refused.message());
+    let details = String::from_utf8_lossy(refused.details()).into_owned();
+    for part in ["google.rpc.BadRequest", "TOO_MANY_ENVELOPES", "at most 10000"] {
+        assert!(details.contains(part), "{part} in {details:?}");
+    }
     assert_eq!(net.sample("xmtp_gateway_invalid_total ").await, 0, "none was read");
     let refused = net.publish(invalid(1000)).await.unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");

@@ -9,6 +9,7 @@ use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_f
 use prost_reflect::{DescriptorError, DescriptorPool, DynamicMessage, Kind, MessageDescriptor};
 
 use super::FILE_DESCRIPTOR_SET;
+use super::json_names::named_twice;
 
 /// The reason a message cannot be converted to JSON or from it.
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +23,9 @@ pub enum JsonError {
     /// JSON cannot represent a value, or the text is not JSON of this type.
     #[error("{0}")]
     Json(#[from] serde_json::Error),
+    /// An object of the text names a field twice, so one of its values would be lost.
+    #[error("field name '{0}' is there twice")]
+    NamedTwice(String),
 }
 
 /// The deepest nesting of messages that is read. The limit of the library's own decoder.
@@ -53,13 +57,16 @@ impl MethodSchema {
     /// the schema.
     ///
     /// # Errors
-    /// Returns an error if the text is not JSON, names a field that the message does not have, has a value of another
-    /// type, or lists and messages nest deeper than the parser's limit (128).
+    /// Returns an error if the text is not JSON, names a field twice or one that the message does not have, has a value
+    /// of another type, or lists and messages nest deeper than the parser's limit (128).
     pub fn request_from_json(&self, json: &[u8]) -> Result<Vec<u8>, JsonError> {
         let mut parser = serde_json::Deserializer::from_slice(json);
         let message = DynamicMessage::deserialize(self.request.clone(), &mut parser)?;
         parser.end()?;
         drop(parser); // with the buffer of its longest string
+        if let Some(name) = named_twice(json) {
+            return Err(JsonError::NamedTwice(name));
+        }
         Ok(message.encode_to_vec())
     }
 

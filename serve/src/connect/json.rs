@@ -16,6 +16,7 @@ use super::text::ChargedText;
 use crate::budget::{ConnectionShare, MemoryBudget};
 use crate::call_share::CallCharge;
 use crate::charged_bytes::ChargedBytes;
+use crate::frames::HEAD_LEN_BYTES;
 use crate::long_work::{self, WorkCaller};
 use crate::overloaded::OverloadedError;
 use crate::unpack::{Turn, Unpacker};
@@ -95,32 +96,39 @@ fn request_bytes(text: &VecDeque<Bytes>) -> usize {
     (joining + parsing) * len_bytes + values * REQUEST_VALUE_BYTES
 }
 
-/// Renders an answer as text, behind the bytes `first`.
+/// Renders an answer as text, behind its head.
 ///
 /// # Errors
 /// RESOURCE_EXHAUSTED if it takes more than the caller may hold.
 pub(super) async fn of_message(
     schema: MethodSchema,
     message: Bytes,
-    first: &'static [u8],
     share: &Arc<ConnectionShare>,
-) -> Result<Vec<u8>, Status> {
+) -> Result<Bytes, Status> {
     let (len_bytes, of_work) = (message.len(), share.clone());
-    let work = move || -> Result<Vec<u8>, Status> {
+    let work = move || -> Result<Bytes, Status> {
         let values = schema.response_values(&message);
         let mut held = ChargedBytes::new(of_work.clone());
         held.take(values * RESPONSE_VALUE_BYTES)?;
         let base64_bytes = message.len().div_ceil(3) * 4;
         let text_bytes = base64_bytes + (values + 1) * NAME_BYTES;
-        let mut text = ChargedText::new(first, text_bytes, of_work)?;
+        let mut text = ChargedText::new(&[0; HEAD_LEN_BYTES], text_bytes, of_work)?;
         schema.response_to_json(message, &mut text).map_err(|error| match error {
             // Only the memory of the text fails.
             JsonError::Json(error) if error.is_io() => Status::from(OverloadedError),
             error => Status::internal(error.to_string()),
         })?;
-        Ok(text.into_text())
+        Ok(with_length(text.into_text()))
     };
     beside(len_bytes, share, work).await?
+}
+
+/// Writes the length of a text into the head before it.
+fn with_length(mut framed: Vec<u8>) -> Bytes {
+    let len = u32::try_from(framed.len() - HEAD_LEN_BYTES);
+    let len = len.expect("JSON of a message of at most 25 MiB is shorter than 4 GiB");
+    framed[1..HEAD_LEN_BYTES].copy_from_slice(&len.to_be_bytes());
+    framed.into()
 }
 
 /// Decompresses a request (gzip, RFC 1952) without a caller, as fuzzing does.
@@ -303,9 +311,11 @@ mod tests {
             let response = Response { identifier, ..Response::default() };
             GetInboxIdsResponse { responses: vec![response] }.encode_to_vec().into()
         };
-        let text = of_message(schema.clone(), answer(100_000), b"12", &share).await.unwrap();
-        assert!(text.starts_with(b"12{") && text.len() > 600_000);
-        let refused = of_message(schema, answer(3 << 19), b"", &share).await.unwrap_err();
+        let mut text = of_message(schema.clone(), answer(100_000), &share).await.unwrap();
+        let head = text.split_to(HEAD_LEN_BYTES);
+        assert!(text.starts_with(b"{") && text.len() > 600_000);
+        assert_eq!(head[1..], u32::try_from(text.len()).unwrap().to_be_bytes());
+        let refused = of_message(schema, answer(3 << 19), &share).await.unwrap_err();
         assert!(refused.metadata().get("retry-after").is_some(), "{refused:?}");
         assert_eq!(budget.used_bytes(), before, "given back");
     }

@@ -6,6 +6,7 @@
 
 mod error;
 mod json;
+mod packing;
 mod stream;
 mod text;
 
@@ -27,23 +28,24 @@ use crate::budget::ConnectionShare;
 use crate::call_metrics::MethodMetrics;
 use crate::calls::{CALL_BYTES, Calls, deadline};
 use crate::charged_bytes::ChargedBytes;
-use crate::frames::HEAD_LEN_BYTES;
+use crate::frames::{COMPRESSED, HEAD_LEN_BYTES};
 use crate::method::MethodKind;
 use crate::overloaded::OverloadedError;
+use crate::pack::GZIP;
 use crate::request_head::head_bytes;
 use crate::response::{CountedCall, LATE};
 use crate::settings::MESSAGE_LEN_BYTES_MAX;
+use packing::AnswerPacking;
 
 /// Specified: Connect protocol, Unary-Request and Streaming-Request.
 const PROTOCOL_VERSION: &str = "connect-protocol-version";
 const TIMEOUT: &str = "connect-timeout-ms";
 const GRPC_TIMEOUT: &str = "grpc-timeout";
 const STREAM_ENCODING: &str = "connect-content-encoding";
+const UNARY_ACCEPT_ENCODING: &str = "accept-encoding";
 const STREAM_ACCEPT_ENCODING: &str = "connect-accept-encoding";
 /// The longest text of a deadline. Specified: Connect protocol, ten digits.
 const TIMEOUT_LEN_BYTES_MAX: usize = 10;
-/// Flag of a message that is compressed. Specified: gRPC over HTTP/2, Compressed-Flag.
-const COMPRESSED: u8 = 1;
 
 /// The form of a call: unary or stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -131,13 +133,18 @@ impl ConnectCall {
             return Err(Status::unimplemented("no such method"));
         }
         let method = calls.metrics().method(request.uri().path());
+        let accepted = match self.form {
+            Form::Unary => UNARY_ACCEPT_ENCODING,
+            Form::Stream => STREAM_ACCEPT_ENCODING,
+        };
+        let packing = AnswerPacking::of(request.headers(), accepted, &share, calls.packed());
         let arrived = self.arrive(request, schema.as_ref(), &share, body_timeout).await;
         let (request, held) = arrived.inspect_err(|refused| count(method, refused))?;
         let Ok(response) = calls.call(request).await;
         drop(held);
         match self.form {
-            Form::Unary => self.unary_answer(response, schema, &share).await,
-            Form::Stream => Ok(self.stream_answer(response, schema, share)),
+            Form::Unary => self.unary_answer(response, schema, &share, packing).await,
+            Form::Stream => Ok(self.stream_answer(response, schema, share, packing)),
         }
     }
 
@@ -258,6 +265,7 @@ impl ConnectCall {
         response: Response<Body>,
         schema: Option<MethodSchema>,
         share: &Arc<ConnectionShare>,
+        packing: Option<AnswerPacking>,
     ) -> Result<Response<Body>, Status> {
         let (mut head, mut body) = response.into_parts();
         let mut held = ChargedBytes::new(share.clone());
@@ -279,9 +287,17 @@ impl ConnectCall {
         if message.len() < HEAD_LEN_BYTES {
             return Err(Status::internal("the answer has no message"));
         }
-        let mut message = message.split_off(HEAD_LEN_BYTES).freeze();
+        let mut framed = message.freeze();
         if let Some(schema) = schema {
-            message = json::of_message(schema, message, &[], share).await?.into();
+            let message = framed.slice(HEAD_LEN_BYTES..);
+            framed = json::of_message(schema, message, share).await?;
+        }
+        let (message, is_packed) = match packing {
+            Some(packing) => packing.message(framed).await,
+            None => (framed.slice(HEAD_LEN_BYTES..), false),
+        };
+        if is_packed {
+            head.headers.insert(CONTENT_ENCODING, HeaderValue::from_static(GZIP));
         }
         head.headers.remove("grpc-status");
         head.headers.remove("grpc-encoding");
@@ -303,6 +319,7 @@ impl ConnectCall {
         response: Response<Body>,
         schema: Option<MethodSchema>,
         share: Arc<ConnectionShare>,
+        packing: Option<AnswerPacking>,
     ) -> Response<Body> {
         let (mut head, body) = response.into_parts();
         if let Some(status) = Status::from_header_map(&head.headers) {
@@ -310,7 +327,10 @@ impl ConnectCall {
         }
         head.headers.remove("grpc-encoding");
         head.headers.insert(CONTENT_TYPE, self.content_type());
-        let mut response = Response::new(stream::translate(body, schema, share));
+        if packing.is_some() {
+            head.headers.insert(STREAM_ENCODING, HeaderValue::from_static(GZIP));
+        }
+        let mut response = Response::new(stream::translate(body, schema, share, packing));
         *response.headers_mut() = head.headers;
         response
     }

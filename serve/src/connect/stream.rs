@@ -1,6 +1,5 @@
 //! The body of a stream's answer: each message as it comes, then the end-of-stream message.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -11,24 +10,29 @@ use hyper::body::Frame;
 use tonic::Status;
 use tonic::body::Body;
 
+use super::packing::AnswerPacking;
 use super::{error, json};
 use crate::budget::ConnectionShare;
 use crate::charged_bytes::ChargedBytes;
 use crate::frames::HEAD_LEN_BYTES;
 
-/// Translates the body of a gRPC answer. With a `schema` its messages become JSON.
+/// Translates the body of a gRPC answer. With a `schema` its messages become JSON, with `packing` they are compressed.
 pub(super) fn translate(
     body: Body,
     schema: Option<MethodSchema>,
     share: Arc<ConnectionShare>,
+    packing: Option<AnswerPacking>,
 ) -> Body {
     let answer =
         TranslatedAnswer { body, schema, share, unread: BytesMut::new(), held: None, ended: false };
     let frames = stream::unfold(answer, |mut answer| async move {
         let piece = answer.next().await?;
-        Some((Ok::<_, Infallible>(Frame::data(piece)), answer))
+        Some((Ok::<_, Status>(Frame::data(piece)), answer))
     });
-    Body::new(StreamBody::new(frames))
+    match packing {
+        Some(packing) => Body::new(packing.messages(StreamBody::new(Box::pin(frames)))),
+        None => Body::new(StreamBody::new(frames)),
+    }
 }
 
 struct TranslatedAnswer {
@@ -67,12 +71,11 @@ impl TranslatedAnswer {
             if let Some(schema) = &self.schema
                 && let Some(message) = take_message(&mut self.unread)
             {
-                const HEAD: &[u8] = &[0; HEAD_LEN_BYTES];
-                let text = json::of_message(schema.clone(), message, HEAD, &self.share).await?;
+                let framed = json::of_message(schema.clone(), message, &self.share).await?;
                 if self.unread.is_empty() {
                     (self.unread, self.held) = (BytesMut::new(), None);
                 }
-                return Ok(Some(with_length(text)));
+                return Ok(Some(framed));
             }
             let Some(frame) = self.body.frame().await else { return Ok(None) };
             match frame?.into_data() {
@@ -107,12 +110,4 @@ fn take_message(unread: &mut BytesMut) -> Option<Bytes> {
 fn growth_bytes(buffer: &BytesMut, len_bytes: usize) -> usize {
     let room_bytes = buffer.capacity() - buffer.len();
     if len_bytes <= room_bytes { 0 } else { len_bytes.max(buffer.capacity()) }
-}
-
-/// Writes the length of a text into the head before it.
-fn with_length(mut framed: Vec<u8>) -> Bytes {
-    let len = u32::try_from(framed.len() - HEAD_LEN_BYTES);
-    let len = len.expect("JSON of a message of at most 25 MiB is shorter than 4 GiB");
-    framed[1..HEAD_LEN_BYTES].copy_from_slice(&len.to_be_bytes());
-    framed.into()
 }
