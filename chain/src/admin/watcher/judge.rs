@@ -167,8 +167,10 @@ pub fn judge(
             alarm(AlarmKind::ReportMissing, text);
         }
     }
-    for text in of_rates(&seen.rates, limits.rate_factor_max, now) {
-        alarm(AlarmKind::Rate, text);
+    if !seen.lacks_rates {
+        for text in of_rates(&seen.rates, limits.rate_factor_max, now) {
+            alarm(AlarmKind::Rate, text);
+        }
     }
     for (contract, _) in seen.paused.iter().filter(|(_, is_paused)| **is_paused) {
         alarm(AlarmKind::Paused, format!("{contract} is paused"));
@@ -298,6 +300,7 @@ mod tests {
             left: BTreeSet::new(),
             unreported_since: [(OriginatorId(200), NOW - 24 * 3600)].into(),
             rates: vec![rate(0, 100), rate(NOW + 60, 200)],
+            lacks_rates: false,
             paused: [(Contract::PayerRegistry, false)].into(),
             implementations: [(Contract::PayerRegistry, Address::repeat_byte(1))].into(),
         }

@@ -183,7 +183,10 @@ fn print(seen: &Observation, alarms: &[Alarm], as_json: bool) {
     output::line(format_args!(
         "gas {} wei, {}, {paused} of {} contracts paused",
         seen.gas_price_wei,
-        output::count(seen.rates.len(), "rate"),
+        match seen.lacks_rates {
+            true => "rates not watched".to_owned(),
+            false => output::count(seen.rates.len(), "rate"),
+        },
         seen.paused.len()
     ));
     for Alarm { kind, text } in alarms {
@@ -220,7 +223,7 @@ fn json_of(seen: &Observation, alarms: &[Alarm]) -> Value {
         "senders": balances("wei", &seen.senders),
         "app_senders": balances("wei", &seen.app_senders),
         "originators": reports.collect::<Vec<_>>(),
-        "rates": seen.rates.len(),
+        "rates": (!seen.lacks_rates).then_some(seen.rates.len()),
         "paused": paused.map(|(contract, _)| contract.name()).collect::<Vec<_>>(),
         "implementations": code.collect::<std::collections::BTreeMap<_, _>>(),
     })
@@ -263,6 +266,9 @@ mod tests {
         assert_eq!(line["payers"], json!([{ "address": address, "microdollars": "-5" }]));
         assert_eq!(line["senders"], json!([{ "address": address, "wei": "7" }]));
         assert_eq!(line["app_senders"], json!([]));
+        assert_eq!(line["rates"], 0);
+        let unwatched = Observation { lacks_rates: true, ..Observation::default() };
+        assert_eq!(json_of(&unwatched, &[])["rates"], Value::Null);
         assert_eq!(line["paused"], json!([Contract::PayerRegistry.name()]));
         let originator = &line["originators"][0];
         assert_eq!(originator["originator_id"], 100);
