@@ -222,6 +222,7 @@ mod tests {
 
     #[test]
     fn sums_that_the_splitter_refuses_are_refused_with_its_error() {
+        const MAX: u128 = (1 << 96) - 1;
         let total = |amount, app_amount| {
             total_of(&Funding {
                 payer: Address::ZERO,
@@ -233,7 +234,6 @@ mod tests {
                 wrap: false,
             })
         };
-        const MAX: u128 = (1 << 96) - 1;
         assert_eq!(total(MAX - 1, 1), Ok(MicroDollars::new(MAX).unwrap()));
         assert!(total(0, 0).unwrap_err().to_string().contains("ZeroTotalAmount()"));
         for (amount, app_amount) in [(MAX, 1), (1, MAX), (MAX, MAX)] {
