@@ -1,14 +1,14 @@
 //! Tests of the fees that nodes and the protocol claim and withdraw, on both kinds of development chain.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use alloy::primitives::{Address, B256, Bytes, U256, keccak256};
 use alloy::signers::SignerSync as _;
 use alloy::sol_types::SolValue as _;
 use hawser_chain::admin::fees::{self, Beneficiary};
 use hawser_chain::admin::parameters::{self, Adoption};
-use hawser_chain::admin::watcher::{self, Watched};
-use hawser_chain::admin::{Account, AdminError, Contract, nodes, payers};
+use hawser_chain::admin::watcher::{self, AlarmKind, WatchLimits, Watched};
+use hawser_chain::admin::{Account, AdminError, Contract, Contracts, nodes, payers};
 use hawser_chain::contracts::payer_report_manager::PayerReportManager::PayerReportSignature;
 use hawser_chain::contracts::{PayerReportManager, parameter};
 use hawser_chain::send::Call;
@@ -168,4 +168,18 @@ async fn what_was_taken_over_is_claimed_too(setup: &Administration, payer: Addre
     assert_eq!(places[5..], [(200, 0), (11, 0)]);
     let seen = watcher::look(&setup.network, &Watched::default()).await.unwrap();
     assert_eq!(seen.reports.keys().copied().collect::<Vec<_>>(), [11, 100, 200].map(OriginatorId));
+    assert!(!seen.lacks_rates && !seen.rates.is_empty());
+
+    // The variables of the reference implementation's watcher name two contracts only.
+    let mut few = setup.network.clone();
+    (few.app, few.contracts) = (None, Contracts::default());
+    for contract in [Contract::PayerReportManager, Contract::PayerRegistry] {
+        few.contracts.set(contract, setup.network.contracts.get(contract).unwrap());
+    }
+    let of_few = watcher::look(&few, &Watched::default()).await.unwrap();
+    assert_eq!(of_few.reports, seen.reports);
+    assert!(of_few.lacks_rates && of_few.rates.is_empty());
+    let (limits, now) = (WatchLimits::default(), of_few.chain_time);
+    let alarms = watcher::judge(&of_few, &limits, &BTreeMap::new(), now);
+    assert!(alarms.iter().all(|alarm| alarm.kind != AlarmKind::Rate), "{alarms:?}");
 }

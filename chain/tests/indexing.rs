@@ -12,7 +12,7 @@ use hawser_chain::send::Call;
 use hawser_chain::watch;
 use serde_json::json;
 
-use crate::broadcaster::{Ledger, Memory, TestBroadcaster, until};
+use crate::broadcaster::{Heads, Ledger, Memory, TestBroadcaster, until};
 use crate::pair::{APP_ID, ChainBackend, Pair, sender};
 use crate::proxy::{self, Proxy};
 
@@ -74,6 +74,19 @@ async fn a_reorganisation_below_the_stored_position_halts_the_strand(kind: Chain
     until("the strand has stopped", halted).await;
     assert_eq!(memory.payloads(), held, "what was stored is never rewritten");
     assert!(view.readers()[0].counts.reorganisations.iter().sum::<u64>() > 0);
+    reader.stop().await;
+}
+
+/// Pages without events that come soon after another one are not stored. Behind the last one no further page comes.
+#[tokio::test]
+async fn a_sink_learns_that_it_has_come_to_the_head_of_a_chain_that_stands_still() {
+    let chain = TestBroadcaster::new(ChainBackend::Embedded).await;
+    let head = chain.mine(3).await;
+    let heads = Arc::new(Heads::default());
+    let endpoints = Endpoints::new("app", &[chain.url()], APP_ID).unwrap();
+    let sink: Arc<dyn Sink> = heads.clone();
+    let reader = ChainReader::start(endpoints, PushSettings::default(), vec![(chain.walk(), sink)]);
+    until("it has come to the head", || heads.has(head)).await;
     reader.stop().await;
 }
 

@@ -7,11 +7,16 @@ use serde_json::json;
 
 use hawser_node::error::{RunError, RunErrorKind};
 
-/// Prints a line. A closed pipe, as `head` leaves it, ends the program quietly.
+/// Prints a line. A closed pipe, as `head` leaves it, ends the program without a message, and as failed: it did not do
+/// the rest of its work, and its verdict was not reached.
 pub(crate) fn line(text: impl fmt::Display) {
     let mut out = io::stdout().lock();
     if let Err(error) = writeln!(out, "{text}").and_then(|()| out.flush()) {
-        std::process::exit(i32::from(error.kind() != io::ErrorKind::BrokenPipe));
+        if error.kind() != io::ErrorKind::BrokenPipe {
+            // A failing error output cannot be reported anywhere.
+            let _ = writeln!(io::stderr(), "hawser: the output cannot be written: {error}");
+        }
+        std::process::exit(i32::from(exit_code(RunErrorKind::Failed)));
     }
 }
 

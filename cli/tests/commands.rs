@@ -36,6 +36,20 @@ fn keys_are_made_written_once_and_shown() {
     assert_eq!(printed["private_key"].as_str().unwrap().len(), 2 + 64);
 }
 
+/// Otherwise `hawser audit replay … | head` would end as if the log were clean.
+#[test]
+fn a_command_whose_output_cannot_be_written_fails() {
+    let size = ["size", "--rate", "100", "--bytes", "1"];
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let closed = hawser().args(size).stdout(writer).output().unwrap();
+    assert_eq!((closed.status.code(), stderr(&closed)), (Some(1), String::new()));
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let full = hawser().args(size).stdout(full).output().unwrap();
+    assert_eq!(full.status.code(), Some(1), "{full:?}");
+    assert!(stderr(&full).contains("the output cannot be written"), "{full:?}");
+}
+
 #[test]
 fn wrong_usage_exits_with_2() {
     for args in [

@@ -36,6 +36,7 @@ mod network_watcher;
 #[path = "../../chain/tests/redis_server/process.rs"]
 mod redis_server;
 mod runbooks;
+mod scrub;
 mod secrets;
 mod single_node;
 mod splitter;

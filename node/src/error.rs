@@ -93,6 +93,7 @@ impl From<AdminError> for RunError {
             | AdminError::OtherImplementation { .. }
             | AdminError::OtherBeside { .. }
             | AdminError::BackfillOfOther(_)
+            | AdminError::PriceTooHigh { .. }
             | AdminError::StartInPast { .. }
             | AdminError::StartTooFar { .. } => Self::refused(error),
             AdminError::TooFewTokens { .. }

@@ -144,3 +144,25 @@ fn a_place_full_of_bad_manifests_ends_the_search_for_the_newest_one() {
     let BackupError::Manifest { name, .. } = &error else { panic!("{error}") };
     assert!(name.starts_with("000000001064-"), "{error}");
 }
+
+/// A restore that said that there are no backups would hide that they are damaged.
+#[test]
+fn the_fault_of_the_newest_manifest_is_told_if_none_can_be_used() {
+    let place = Place::new();
+    let names = [place.back_up(1, true), place.back_up(2, true)];
+    for name in &names {
+        let mut bytes = fs::read(place.manifest(name)).unwrap();
+        bytes[200] ^= 1;
+        fs::remove_file(place.manifest(name)).unwrap();
+        fs::write(place.manifest(name), bytes).unwrap();
+    }
+    let error = place.backups().newest(&WantedBackup::default(), NOW_UNIX_S).unwrap_err();
+    let BackupError::Manifest { name, error: ManifestError::Damaged } = &error else {
+        panic!("{error}");
+    };
+    assert_eq!(*name, names[1]);
+    fs::remove_file(place.manifest(&names[0])).unwrap();
+    fs::remove_file(place.manifest(&names[1])).unwrap();
+    let error = place.backups().newest(&WantedBackup::default(), NOW_UNIX_S).unwrap_err();
+    assert!(matches!(error, BackupError::NotBackups { .. }), "{error}");
+}

@@ -1,11 +1,13 @@
 //! Copies of the log for new nodes: several threads write chunks, and the manifest lists them in the order of the
 //! strand.
 
+use std::fs;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use hawser_storage::{
-    BootstrapError, BootstrapReport, Bootstraps, Change, FolderObjects, LogEntry, Objects, Store,
+    BootstrapError, BootstrapManifestError, BootstrapReport, Bootstraps, Change, FolderObjects,
+    LogEntry, Objects, Store,
 };
 
 use crate::support::*;
@@ -59,4 +61,32 @@ fn chunks_that_threads_write_are_listed_in_order_and_a_later_copy_adds_new_ones(
     append_long(&store, 6..=6);
     let later = copy(&store, &to, 3, usize::MAX).unwrap();
     assert_eq!((later.chunks_new, later.manifest.strands[0].chunks.len()), (1, 6));
+}
+
+/// A command that said that there is no snapshot would hide that it is damaged.
+#[test]
+fn the_fault_of_the_newest_manifest_is_told_if_no_copy_can_be_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let to: Arc<dyn Objects> = Arc::new(FolderObjects::new(folder.path()));
+    let store = in_memory();
+    extend(&store, PEER, 3);
+    copy(&store, &to, 1, usize::MAX).unwrap();
+    let copies = Bootstraps::new(to);
+    let (name, manifest) = copies.newest_of_all(10).unwrap();
+    let path = folder.path().join(format!("snapshots/{name}.snapshot"));
+    let bytes = fs::read_to_string(&path).unwrap().replacen("made=1", "made=2", 1);
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, bytes).unwrap();
+    for error in
+        [copies.newest_of_all(10).unwrap_err(), copies.newest(&manifest.network, 10).unwrap_err()]
+    {
+        let BootstrapError::Manifest { name: of, error: BootstrapManifestError::Damaged } = &error
+        else {
+            panic!("{error}");
+        };
+        assert_eq!(*of, name);
+    }
+    fs::remove_file(&path).unwrap();
+    let error = copies.newest_of_all(10).unwrap_err();
+    assert!(matches!(error, BootstrapError::None { .. }), "{error}");
 }

@@ -52,6 +52,14 @@ pub enum AdminError {
         /// The present time, unix seconds.
         now: u64,
     },
+    /// A price is above all amounts that nodes can count.
+    #[error("a {what} of {price} p$ is more than any node can charge: at most 9223372036854775807")]
+    PriceTooHigh {
+        /// The name of the price.
+        what: &'static str,
+        /// The price, picodollars.
+        price: u64,
+    },
     /// No contract reads a parameter with this name, so the type of its value is unknown.
     #[error(
         "no contract reads a parameter {key}{}: if it is meant, give its value as 32 bytes, 0x \

@@ -3,7 +3,7 @@
 
 use alloy::primitives::{Address, U256};
 use alloy::providers::Provider as _;
-use alloy::sol_types::SolError as _;
+use alloy::sol_types::{Panic, SolError as _};
 
 use super::bridge::{self, GAS_BASE, GAS_PER_KEY, WEI_PER_GAS, WEI_PER_MICRODOLLAR};
 use super::tokens::{self, Permit};
@@ -14,6 +14,8 @@ use crate::contracts::revert::Revert;
 use crate::contracts::{
     AppChainGateway, DepositSplitter, FeeToken, PayerRegistry, SettlementChainGateway,
 };
+
+const SPLITTER: Contract = Contract::DepositSplitter;
 
 /// A payment to a payer on both chains.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,13 +45,9 @@ pub async fn fund(
     account: &Account,
     funding: &Funding,
 ) -> Result<Plan, AdminError> {
-    const SPLITTER: Contract = Contract::DepositSplitter;
     network.at(SPLITTER)?;
     let none = MicroDollars::default();
-    let total = MicroDollars::new(funding.amount.get().saturating_add(funding.app_amount.get()));
-    let total = total
-        .filter(|total| *total != none)
-        .ok_or_else(|| would_revert(SPLITTER, &DepositSplitter::ZeroTotalAmount {}.abi_encode()))?;
+    let total = total_of(funding)?;
     if funding.amount != none {
         payers::check_deposit(network, funding.payer, funding.amount).await?;
     }
@@ -101,6 +99,20 @@ pub async fn fund(
         ));
     }
     Ok(plan)
+}
+
+/// Returns the sum of both parts. Refuses one that the splitter would refuse: none, and more than its 96 bits hold.
+fn total_of(funding: &Funding) -> Result<MicroDollars, AdminError> {
+    let total = funding.amount.get().saturating_add(funding.app_amount.get());
+    let total = MicroDollars::new(total).ok_or_else(|| {
+        let overflow = Panic { code: U256::from(0x11) };
+        would_revert(SPLITTER, &overflow.abi_encode())
+    })?;
+    if total == MicroDollars::default() {
+        let nothing = DepositSplitter::ZeroTotalAmount {};
+        return Err(would_revert(SPLITTER, &nothing.abi_encode()));
+    }
+    Ok(total)
 }
 
 /// Refuses a payment that the gateway would refuse only after earlier steps were mined.
@@ -202,4 +214,31 @@ pub async fn app_balance(network: &Network, account: Address) -> Result<Option<U
 
 fn would_revert(contract: Contract, error: &[u8]) -> AdminError {
     AdminError::WouldRevert { contract, revert: Revert::decode(error) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_that_the_splitter_refuses_are_refused_with_its_error() {
+        const MAX: u128 = (1 << 96) - 1;
+        let total = |amount, app_amount| {
+            total_of(&Funding {
+                payer: Address::ZERO,
+                amount: MicroDollars::new(amount).unwrap(),
+                app_recipient: Address::ZERO,
+                app_amount: MicroDollars::new(app_amount).unwrap(),
+                gas_limit: None,
+                max_fee_per_gas: None,
+                wrap: false,
+            })
+        };
+        assert_eq!(total(MAX - 1, 1), Ok(MicroDollars::new(MAX).unwrap()));
+        assert!(total(0, 0).unwrap_err().to_string().contains("ZeroTotalAmount()"));
+        for (amount, app_amount) in [(MAX, 1), (1, MAX), (MAX, MAX)] {
+            let refused = total(amount, app_amount).unwrap_err().to_string();
+            assert!(refused.contains("Panic(0x11)"), "{refused}");
+        }
+    }
 }

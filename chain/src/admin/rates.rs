@@ -16,6 +16,9 @@ use crate::contracts::{RateRegistry, rate_registry};
 pub const START_AFTER_SECONDS: u64 = 2 * 3600;
 /// The largest distance of a start time from now, in seconds. A guess: a later one is taken for a time in another unit.
 const YEAR_SECONDS: u64 = 366 * 24 * 3600;
+/// The highest price, picodollars. Specified: nodes count amounts in signed 64-bit numbers, so at a higher price no
+/// message has a fee, and none is taken.
+pub(super) const PRICE_MAX: u64 = i64::MAX.unsigned_abs();
 
 /// Entries read per call. Guess.
 const PAGE: u64 = 100;
@@ -97,13 +100,14 @@ async fn list_at(network: &Network, block: BlockId) -> Result<(Vec<RateEntry>, b
 ///
 /// # Errors
 /// [`AdminError`] if the contract would refuse the entry, the start is in the past or too far
-/// ahead, or a registry cannot be read.
+/// ahead, no node could charge a price, or a registry cannot be read.
 pub async fn add(
     network: &Network,
     prices: &Prices,
     start_time: Option<u64>,
     now: u64,
 ) -> Result<Plan, AdminError> {
+    check_prices(prices)?;
     let last = list(network).await?.last().copied();
     if let Some(last) = last.filter(|last| last.prices == *prices) {
         if start_time.is_some_and(|start| start != last.start_time) {
@@ -145,6 +149,20 @@ fn pending_start(prices: &Prices, set: &[B256], last: Option<u64>, now: u64) -> 
 fn default_start(last: Option<u64>, now: u64) -> u64 {
     let soon = now.saturating_add(START_AFTER_SECONDS);
     last.map_or(soon, |last| soon.max(last.saturating_add(1)))
+}
+
+/// Refuses prices that no node could charge.
+fn check_prices(prices: &Prices) -> Result<(), AdminError> {
+    let Prices { message_fee, storage_fee, congestion_fee, .. } = *prices;
+    let fees = [
+        ("message fee", message_fee),
+        ("storage fee", storage_fee),
+        ("congestion fee", congestion_fee),
+    ];
+    match fees.into_iter().find(|(_, price)| *price > PRICE_MAX) {
+        Some((what, price)) => Err(AdminError::PriceTooHigh { what, price }),
+        None => Ok(()),
+    }
 }
 
 fn check_start(start_time: u64, last: Option<u64>, now: u64) -> Result<(), AdminError> {
@@ -216,6 +234,26 @@ mod tests {
         assert_eq!(pending_start(&PRICES, &set, Some(400), 501), None, "it is past");
         let other = Prices { message_fee: 9, ..PRICES };
         assert_eq!(pending_start(&other, &set, Some(400), 450), None, "other prices were meant");
+    }
+
+    #[test]
+    fn prices_that_no_node_can_charge_are_refused_by_name() {
+        let highest = Prices {
+            message_fee: PRICE_MAX,
+            storage_fee: PRICE_MAX,
+            congestion_fee: PRICE_MAX,
+            target_rate_per_minute: u64::MAX,
+        };
+        assert_eq!(check_prices(&highest), Ok(()));
+        let beyond = PRICE_MAX + 1;
+        for (prices, what) in [
+            (Prices { message_fee: beyond, ..PRICES }, "message fee"),
+            (Prices { storage_fee: beyond, ..PRICES }, "storage fee"),
+            (Prices { congestion_fee: u64::MAX, ..PRICES }, "congestion fee"),
+        ] {
+            let refused = check_prices(&prices).unwrap_err().to_string();
+            assert!(refused.contains(what), "{refused}");
+        }
     }
 
     #[test]

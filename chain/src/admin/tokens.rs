@@ -188,7 +188,7 @@ async fn permit(
         spender,
         value: U256::from(amount.get()),
         nonce,
-        deadline: U256::from(now(network).await? + PERMIT_SECONDS),
+        deadline: U256::from(now(network).await?.saturating_add(PERMIT_SECONDS)),
     };
     let signature = key
         .sign_hash_sync(&permit.eip712_signing_hash(&domain))

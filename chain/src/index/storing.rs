@@ -29,6 +29,8 @@ pub(super) struct BatchWriter {
     /// The channel that passes the block after which events are missing to the requesting half.
     gaps: mpsc::Sender<Option<u64>>,
     stored_at: Option<Instant>,
+    /// True once a batch that ends at the head of the chain is stored.
+    has_stored_head: bool,
     /// The pass of the last received batch, and the first block of the next batch of this pass.
     expected: Option<(u64, u64)>,
     endpoints: Endpoints,
@@ -51,6 +53,7 @@ impl BatchWriter {
             sink,
             gaps,
             stored_at: None,
+            has_stored_head: false,
             expected: None,
             endpoints,
             source: settings.source,
@@ -93,7 +96,11 @@ impl BatchWriter {
         let stored = self.context.status.lock().stored.map_or(0, |block| block.number);
         // A commit ends the stuck state.
         let is_stuck = self.context.is_storing_stuck.load(Ordering::Acquire);
-        batch.events.is_empty() && batch.from_block > stored && is_recent && !is_stuck
+        // The sink takes note that it has come to the head. While the chain makes no further block, no later batch
+        // would tell it.
+        let is_first_head = batch.is_at_head && !self.has_stored_head;
+        let is_wanted = is_stuck || is_first_head;
+        batch.events.is_empty() && batch.from_block > stored && is_recent && !is_wanted
     }
 
     /// Stores one batch. Returns false if nothing more is to be stored.
@@ -200,6 +207,7 @@ impl BatchWriter {
 
     fn note(&mut self, batch: &EventBatch, took: Duration) {
         self.stored_at = Some(Instant::now());
+        self.has_stored_head |= batch.is_at_head;
         let mut status = self.context.status.lock();
         status.stored = Some(batch.position);
         status.times.batches_s.observe(took.as_secs_f64());

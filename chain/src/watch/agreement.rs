@@ -150,10 +150,15 @@ where
     if newest >= block {
         return Some(StatedValue { value: read(chain, block).await.ok()?, is_stuck: false });
     }
-    let mined_at = UNIX_EPOCH + Duration::from_secs(chain.block_time(newest).await.ok()?);
-    let age = SystemTime::now().duration_since(mined_at).unwrap_or_default();
-    let is_stuck = age >= STUCK_AFTER;
+    let is_stuck = is_stuck(chain.block_time(newest).await.ok()?, SystemTime::now());
     Some(StatedValue { value: read(chain, newest).await.ok()?, is_stuck })
+}
+
+/// Returns true if a newest block of this time, unix seconds, is of an endpoint that is stuck. Endpoints state any time.
+fn is_stuck(mined_s: u64, now: SystemTime) -> bool {
+    let mined_at = UNIX_EPOCH.checked_add(Duration::from_secs(mined_s));
+    let age = mined_at.and_then(|mined_at| now.duration_since(mined_at).ok());
+    age.is_some_and(|age| age >= STUCK_AFTER)
 }
 
 impl EndpointError for WatchError {
@@ -174,6 +179,16 @@ impl From<RequestError> for WatchError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// An endpoint that is behind and states a time beyond all times would end the task that reads registry and rates.
+    #[test]
+    fn an_endpoint_is_stuck_by_the_age_of_its_newest_block_whatever_time_it_states() {
+        let now_s = 1_750_000_000;
+        let stuck = |mined_s| is_stuck(mined_s, UNIX_EPOCH + Duration::from_secs(now_s));
+        assert!(stuck(0) && stuck(now_s - 300));
+        assert!(!stuck(now_s - 299) && !stuck(now_s) && !stuck(now_s + 1));
+        assert!(!stuck(i64::MAX.unsigned_abs()) && !stuck(u64::MAX));
+    }
 
     #[test]
     fn stuck_endpoints_count_only_while_the_chain_itself_may_be_stuck() {

@@ -118,6 +118,33 @@ impl Memory {
     }
 }
 
+/// A sink that only keeps the blocks at which it came to the head of the chain.
+#[derive(Default)]
+pub(crate) struct Heads(Mutex<Vec<u64>>);
+
+impl Sink for Heads {
+    fn position(&self) -> Result<Option<BlockRef>, SinkError> {
+        Ok(None)
+    }
+
+    fn last_sequence_id(&self) -> Result<u64, SinkError> {
+        Ok(0)
+    }
+
+    fn store(&self, batch: &EventBatch) -> Result<(), SinkError> {
+        if batch.is_at_head {
+            self.0.lock().push(batch.position.number);
+        }
+        Ok(())
+    }
+}
+
+impl Heads {
+    pub(crate) fn has(&self, block: u64) -> bool {
+        self.0.lock().contains(&block)
+    }
+}
+
 /// A broadcaster contract on its own chain.
 pub(crate) struct TestBroadcaster {
     pub(crate) pair: Pair,

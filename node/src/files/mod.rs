@@ -79,7 +79,27 @@ pub fn write_whole(path: &Path, content: &[u8]) -> io::Result<()> {
         return Err(error);
     }
     let mut file = std::fs::File::create_new(&beside)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    std::fs::rename(&beside, path)
+    let written = file.write_all(content).and_then(|()| file.sync_all());
+    written.and_then(|()| std::fs::rename(&beside, path)).inspect_err(|_| {
+        // A part would take room from a full disk. If it cannot be removed, the next run replaces it.
+        let _ = std::fs::remove_file(&beside);
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_cannot_be_put_in_place_leaves_no_part_beside_it() {
+        let place = tempfile::tempdir().unwrap();
+        let taken = place.path().join("taken");
+        std::fs::create_dir(&taken).unwrap();
+        assert!(write_whole(&taken, b"content").is_err());
+        assert!(!place.path().join("taken.new").exists());
+        let file = place.path().join("file");
+        write_whole(&file, b"old").unwrap();
+        write_whole(&file, b"new").unwrap();
+        assert_eq!(std::fs::read(&file).unwrap(), b"new");
+    }
 }

@@ -122,7 +122,7 @@ impl Backups {
     ///
     /// # Errors
     /// An error if there is none, or if the place cannot be read. If all are of other owners, it is the mismatch of
-    /// the newest one. If too many are unusable, it is the error of the newest of these.
+    /// the newest one. If none can be used, or too many cannot, it is the error of the newest of these.
     pub fn newest(&self, wanted: &WantedBackup, now_unix_s: u64) -> Result<String, BackupError> {
         self.newest_since(0, wanted, now_unix_s)
     }
@@ -165,7 +165,7 @@ impl Backups {
                 }
             }
             if failures >= UNUSABLE_MAX {
-                refused = unusable;
+                refused = unusable.take();
                 break;
             }
             if others >= OTHERS_MAX {
@@ -173,7 +173,7 @@ impl Backups {
             }
         }
         let path = self.objects.location("");
-        Err(refused.unwrap_or(BackupError::NotBackups { path }))
+        Err(refused.or(unusable).unwrap_or(BackupError::NotBackups { path }))
     }
 
     /// Writes a manifest atomically and durably, and returns the backup's name.

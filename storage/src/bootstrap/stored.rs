@@ -90,8 +90,8 @@ impl Bootstraps {
     /// search ends after a number of them.
     ///
     /// # Errors
-    /// An error if there is none, or if the place cannot be read. If too many are unusable, it is the error of the
-    /// newest of these.
+    /// An error if there is none, or if the place cannot be read. If unusable ones are found and no usable one, or too
+    /// many of them, it is the error of the newest of these.
     pub fn newest(
         &self,
         network: &str,
@@ -144,7 +144,8 @@ impl Bootstraps {
                 break;
             }
         }
-        Err(BootstrapError::None { path: self.objects.location("") })
+        let path = self.objects.location("");
+        Err(unusable.unwrap_or(BootstrapError::None { path }))
     }
 
     /// Reads the manifest of one copy.

@@ -8,7 +8,7 @@ use hawser_proto::OriginatorId;
 use super::Observation;
 use crate::admin::contract::Contract;
 use crate::admin::fees::OnchainReport;
-use crate::admin::rates::{Prices, RateEntry};
+use crate::admin::rates::{PRICE_MAX, Prices, RateEntry};
 
 /// Thresholds of the alarms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,8 +167,10 @@ pub fn judge(
             alarm(AlarmKind::ReportMissing, text);
         }
     }
-    for text in of_rates(&seen.rates, limits.rate_factor_max, now) {
-        alarm(AlarmKind::Rate, text);
+    if !seen.lacks_rates {
+        for text in of_rates(&seen.rates, limits.rate_factor_max, now) {
+            alarm(AlarmKind::Rate, text);
+        }
     }
     for (contract, _) in seen.paused.iter().filter(|(_, is_paused)| **is_paused) {
         alarm(AlarmKind::Paused, format!("{contract} is paused"));
@@ -223,6 +225,12 @@ fn of_rates(rates: &[RateEntry], factor_max: u64, now: u64) -> Vec<String> {
             rate.prices;
         if message_fee == 0 && storage_fee == 0 {
             wrong.push(format!("the rate {when} from {start} on is free"));
+        }
+        let highest = message_fee.max(storage_fee).max(congestion_fee);
+        if highest > PRICE_MAX {
+            wrong.push(format!(
+                "a fee of the rate {when} from {start} on is {highest}, more than any node can charge"
+            ));
         }
         let Some(before) = place.checked_sub(1).map(|before| rates[before].prices) else {
             continue;
@@ -292,6 +300,7 @@ mod tests {
             left: BTreeSet::new(),
             unreported_since: [(OriginatorId(200), NOW - 24 * 3600)].into(),
             rates: vec![rate(0, 100), rate(NOW + 60, 200)],
+            lacks_rates: false,
             paused: [(Contract::PayerRegistry, false)].into(),
             implementations: [(Contract::PayerRegistry, Address::repeat_byte(1))].into(),
         }
@@ -366,6 +375,8 @@ mod tests {
         assert_eq!(of(&[rate(NOW + 1, 1)]), 1, "nothing is in force yet");
         let free = Prices { message_fee: 0, storage_fee: 0, ..rate(0, 1).prices };
         assert_eq!(of(&[RateEntry { prices: free, start_time: 0 }]), 1);
-        assert_eq!(of(&[rate(0, 1), rate(NOW + 1, u64::MAX)]), 1, "no product overflows");
+        assert_eq!(of(&[rate(0, 1), rate(NOW + 1, PRICE_MAX)]), 1, "no product overflows");
+        assert_eq!(of(&[rate(0, PRICE_MAX)]), 0);
+        assert_eq!(of(&[rate(0, PRICE_MAX + 1)]), 1, "no node can charge it");
     }
 }

@@ -1,5 +1,6 @@
 //! Reads an [`Observation`] from the chains.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use alloy::eips::BlockNumberOrTag;
@@ -12,6 +13,7 @@ use crate::admin::contract::{ChainRole, Contract};
 use crate::admin::error::AdminError;
 use crate::admin::network::Network;
 use crate::admin::{fees, installed, nodes, payers, rates};
+use crate::contracts::PayerReportManager;
 use crate::contracts::group_message_broadcaster::GroupMessageBroadcaster::pausedCall;
 use crate::send::Chain;
 
@@ -21,12 +23,16 @@ pub const REPORTS_LOOKED_AT: u64 = 32;
 /// if a lying endpoint invents nodes.
 pub(super) const NODES_MAX: usize = 256;
 
-/// Reads the state of the contracts. Those of the app chain are left out if it is not connected.
+/// Reads the state of the contracts. Those of the app chain are left out if it is not connected, and so are the rates if
+/// the address of their registry is not known.
 ///
 /// # Errors
 /// [`AdminError`] if a contract cannot be read, or if `watched` has accounts of the app chain and it is not connected.
 pub async fn look(network: &Network, watched: &Watched) -> Result<Observation, AdminError> {
+    let network = with_node_registry(network).await?;
+    let network = &*network;
     let settlement = &network.settlement;
+    let lacks_rates = network.contracts.get(Contract::RateRegistry).is_none();
     let newest = settlement.provider().get_block_by_number(BlockNumberOrTag::Latest).await;
     let newest = newest.map_err(|error| settlement.request_error("eth_getBlockByNumber", error))?;
     let gas_price_wei = settlement.provider().get_gas_price().await;
@@ -34,7 +40,8 @@ pub async fn look(network: &Network, watched: &Watched) -> Result<Observation, A
         chain_time: newest.map_or(0, |block| block.header.timestamp),
         gas_price_wei: gas_price_wei
             .map_err(|error| settlement.request_error("eth_gasPrice", error))?,
-        rates: rates::list(network).await?,
+        rates: if lacks_rates { Vec::new() } else { rates::list(network).await? },
+        lacks_rates,
         ..Observation::default()
     };
     for &payer in &watched.payers {
@@ -65,6 +72,19 @@ pub async fn look(network: &Network, watched: &Watched) -> Result<Observation, A
     seen.paused = paused(network).await?;
     seen.implementations = implementations(network).await?;
     Ok(seen)
+}
+
+/// Returns the network with the node registry that the payer report manager names, if the address is not given: the
+/// variables of the reference implementation's watcher do not have it.
+async fn with_node_registry(network: &Network) -> Result<Cow<'_, Network>, AdminError> {
+    if network.contracts.get(Contract::NodeRegistry).is_some() {
+        return Ok(Cow::Borrowed(network));
+    }
+    let named = PayerReportManager::nodeRegistryCall {};
+    let named = network.view(Contract::PayerReportManager, &named).await?;
+    let mut network = network.clone();
+    network.contracts.set(Contract::NodeRegistry, named);
+    Ok(Cow::Owned(network))
 }
 
 /// Returns the accounts' balances of a chain's native token, wei.

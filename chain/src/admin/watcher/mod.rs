@@ -55,6 +55,8 @@ pub struct Observation {
     pub unreported_since: BTreeMap<OriginatorId, u64>,
     /// The rates, ascending by start time.
     pub rates: Vec<RateEntry>,
+    /// True if the address of the rate registry is not known: no rates were read then, and none are judged.
+    pub lacks_rates: bool,
     /// True for each pausable contract that is paused.
     pub paused: BTreeMap<Contract, bool>,
     /// The implementation address of each upgradable contract.

@@ -15,6 +15,7 @@ use hawser_chain::admin::watcher::{
 };
 use hawser_node::error::{RunError, RunErrorKind};
 use hawser_node::service::stop_signal::{StopOn, StopSignals};
+use hawser_proto::minute::MINUTE_NS;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
@@ -183,7 +184,10 @@ fn print(seen: &Observation, alarms: &[Alarm], as_json: bool) {
     output::line(format_args!(
         "gas {} wei, {}, {paused} of {} contracts paused",
         seen.gas_price_wei,
-        output::count(seen.rates.len(), "rate"),
+        match seen.lacks_rates {
+            true => "rates not watched".to_owned(),
+            false => output::count(seen.rates.len(), "rate"),
+        },
         seen.paused.len()
     ));
     for Alarm { kind, text } in alarms {
@@ -220,7 +224,7 @@ fn json_of(seen: &Observation, alarms: &[Alarm]) -> Value {
         "senders": balances("wei", &seen.senders),
         "app_senders": balances("wei", &seen.app_senders),
         "originators": reports.collect::<Vec<_>>(),
-        "rates": seen.rates.len(),
+        "rates": (!seen.lacks_rates).then_some(seen.rates.len()),
         "paused": paused.map(|(contract, _)| contract.name()).collect::<Vec<_>>(),
         "implementations": code.collect::<std::collections::BTreeMap<_, _>>(),
     })
@@ -236,8 +240,11 @@ fn balances(unit: &str, of: &[(Address, impl ToString)]) -> Vec<Value> {
     rows
 }
 
+/// Returns the beginning of a minute since the unix epoch. The contract takes any minute, and not all are in the range
+/// of times in nanoseconds.
 fn time(minute: u32) -> String {
-    output::time(i64::from(minute) * 60_000_000_000)
+    let ns = i64::from(minute).checked_mul(MINUTE_NS);
+    ns.map_or_else(|| format!("minute {minute}"), output::time)
 }
 
 #[cfg(test)]
@@ -245,6 +252,15 @@ mod tests {
     use hawser_chain::admin::Contract;
 
     use super::*;
+
+    /// A report may state any end, and an endpoint may make one up. The watcher would end with each look.
+    #[test]
+    fn the_last_minute_of_a_report_may_be_any_number() {
+        assert_eq!(time(0), "1970-01-01T00:00:00.000000000Z");
+        assert_eq!(time(153_722_867), "2262-04-11T23:47:00.000000000Z");
+        assert_eq!(time(153_722_868), "minute 153722868");
+        assert_eq!(time(u32::MAX), "minute 4294967295");
+    }
 
     #[test]
     fn a_line_of_json_has_what_the_table_shows() {
@@ -263,6 +279,9 @@ mod tests {
         assert_eq!(line["payers"], json!([{ "address": address, "microdollars": "-5" }]));
         assert_eq!(line["senders"], json!([{ "address": address, "wei": "7" }]));
         assert_eq!(line["app_senders"], json!([]));
+        assert_eq!(line["rates"], 0);
+        let unwatched = Observation { lacks_rates: true, ..Observation::default() };
+        assert_eq!(json_of(&unwatched, &[])["rates"], Value::Null);
         assert_eq!(line["paused"], json!([Contract::PayerRegistry.name()]));
         let originator = &line["originators"][0];
         assert_eq!(originator["originator_id"], 100);

@@ -2,10 +2,10 @@
 //! and the time since which nodes have no report.
 
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use alloy::primitives::Address;
+use hawser_audit::plain_file;
 use hawser_chain::admin::Contract;
 use hawser_chain::admin::fees::OnchainReport;
 use hawser_node::error::RunError;
@@ -16,6 +16,8 @@ use crate::output_file;
 
 /// The entry of the file with the nodes that have no report. All others are contracts.
 const UNREPORTED: &str = "unreported_since";
+/// The longest file that is read, bytes. A guess: a contract takes a hundred bytes, and a node without a report thirty.
+const LEN_BYTES_MAX: u64 = 1 << 20;
 
 /// The state of the watcher.
 #[derive(Default)]
@@ -34,8 +36,8 @@ impl WatcherState {
     /// When it cannot be read, or is not a file of this program.
     pub(super) fn load(file: Option<&Path>) -> Result<Self, RunError> {
         let Some(path) = file else { return Ok(Self::default()) };
-        let text = match std::fs::read_to_string(path) {
-            Err(error) if error.kind() == ErrorKind::NotFound => None,
+        let text = match plain_file::read_text(path, LEN_BYTES_MAX) {
+            Err(error) if error.is_absence() => None,
             read => Some(read),
         };
         let shown = path.display();
@@ -155,5 +157,18 @@ mod tests {
         assert_eq!(state.accepted(), [(Contract::PayerRegistry, address)].into());
         let texts = ["[]", "{\"Other\":\"0x00\"}", "{\"unreported_since\":{\"x\":1}}"];
         assert!(texts.into_iter().all(|text| parse(text).is_none()));
+    }
+
+    /// The bytes of the device do not end.
+    #[test]
+    fn a_device_and_a_file_without_an_end_are_not_read() {
+        let place = tempfile::tempdir().unwrap();
+        let long = place.path().join("long");
+        std::fs::File::create(&long).unwrap().set_len(LEN_BYTES_MAX + 1).unwrap();
+        let device = Path::new("/dev/zero");
+        for (file, wanted) in [(device, "not a regular file"), (long.as_path(), "too long")] {
+            let refused = WatcherState::load(Some(file)).err().unwrap();
+            assert!(refused.text.contains(wanted), "{}", refused.text);
+        }
     }
 }
