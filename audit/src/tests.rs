@@ -9,7 +9,7 @@ use hawser_proto::{
     Address, Bytes, Cursor, EnvelopeId, OriginatorId, SecretKey, SequenceId, Topic, TopicKind,
 };
 use hawser_rules::misbehavior::report::{digest, own_safety_report};
-use hawser_rules::misbehavior::{Host, Kind, MisbehaviorVerdict, TreeEvidence, TreeFault};
+use hawser_rules::misbehavior::{Host, Kind, MisbehaviorVerdict, Missing, TreeEvidence, TreeFault};
 use hawser_rules::{NodeRecord, Rate, RateTable, Registry};
 use proptest::prelude::*;
 use prost::Message as _;

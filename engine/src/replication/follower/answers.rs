@@ -10,7 +10,7 @@
 
 use std::time::Instant;
 
-use hawser_proto::{OriginatorId, SequenceId};
+use hawser_proto::OriginatorId;
 use hawser_storage::{LogEntry, SkipReason};
 
 use super::allowance::ANSWER_WITHIN;
