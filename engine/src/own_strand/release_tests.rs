@@ -34,7 +34,7 @@ fn folders_that_a_majority_releases_at_once_seldom_continue_at_one_place() {
     let mut ends = BTreeSet::new();
     for seed in 0..100_u8 {
         let gap = gap_of(&[seed]);
-        assert!((GAP..=GAP_MAX).contains(&gap) && gap % GAP == 0, "{gap}");
+        assert!((GAP..=GAP_MAX).contains(&gap) && gap.is_multiple_of(GAP), "{gap}");
         let mut guard = unknown(start).with_gap(gap);
         let claims = BTreeMap::from([(peer, Some(SequenceId(5)))]);
         let seen = StrandObservation { others: BTreeSet::from([peer]), claims, ..held(5) };

@@ -71,7 +71,7 @@ impl Follower {
         };
         search.has_own_answer = self.peers.get(&self.originator).is_some_and(denies);
         let is_asked = |id: &OriginatorId| !(self.choice.is_relayed && *id == self.originator);
-        let mut asked = self.peers.iter().filter(|(id, _)| is_asked(*id));
+        let mut asked = self.peers.iter().filter(|(id, _)| is_asked(id));
         let are_denied = asked.all(|(_, peer)| denies(peer));
         // The strand's own node can say in a search that places have expired.
         let is_over = search.turns.is_none() && search.due_at() <= now;
