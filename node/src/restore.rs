@@ -291,7 +291,7 @@ mod tests {
         assert_eq!(RestoreAnswer::complete(&whole).gap_after(&whole), 0);
         for question in [&whole, &promoted] {
             let gap = RestoreAnswer::behind_gap(question).gap_after(question);
-            assert!((GAP..=GAP_MAX).contains(&gap) && gap % GAP == 0, "{gap}");
+            assert!((GAP..=GAP_MAX).contains(&gap) && gap.is_multiple_of(GAP), "{gap}");
         }
         assert_eq!(RestoreAnswer::complete(&promoted).gap_after(&promoted), GAP);
     }
