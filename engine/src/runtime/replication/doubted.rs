@@ -38,7 +38,7 @@ impl DoubtedFees {
     pub(super) fn read(store: &Store) -> Self {
         let doubted = Self::default();
         match store.doubted_fees() {
-            Ok(places) => places.into_iter().for_each(|at| doubted.push(at, None)),
+            Ok(places) => places.into_iter().for_each(|at| _ = doubted.push(at, None)),
             Err(error) => {
                 tracing::warn!(%error, "the doubted fees of earlier runs cannot be read");
             }
@@ -48,16 +48,18 @@ impl DoubtedFees {
     }
 
     /// Adds the fees at a place. `most` are the largest numbers of envelopes that may have counted for its congestion
-    /// fee, if all of them are known.
-    pub(super) fn push(&self, at: EnvelopeId, most: MostCounted) {
+    /// fee, if all of them are known. Returns true if no other fees of the originator wait.
+    pub(super) fn push(&self, at: EnvelopeId, most: MostCounted) -> bool {
         let mut waiting = self.waiting.lock();
         let of_originator = waiting.places.entry(at.originator).or_default();
+        let is_first = of_originator.is_empty();
         if of_originator.len() < OF_ORIGINATOR_MAX
             && let Entry::Vacant(place) = of_originator.entry(at.sequence)
         {
             place.insert(most);
             waiting.has_changed = true;
         }
+        is_first
     }
 
     /// Returns the numbers that were added with a place, unless an earlier run has added it.
@@ -121,13 +123,15 @@ mod tests {
     #[test]
     fn doubts_about_one_originator_take_no_room_from_others_and_none_is_held_twice() {
         let doubted = DoubtedFees::default();
-        (1..=10_000).chain(1..=10).for_each(|it| doubted.push(at(300, it), None));
-        doubted.push(at(200, 1), Some([7; 5]));
+        let first = (1..=10_000).chain(1..=10).filter(|it| doubted.push(at(300, *it), None));
+        assert_eq!(first.collect::<Vec<_>>(), [1]);
+        assert!(doubted.push(at(200, 1), Some([7; 5])));
         let all = doubted.all();
         assert_eq!(all.len(), OF_ORIGINATOR_MAX + 1);
         assert_eq!(all[..2], [at(200, 1), at(300, 1)], "the first ones stay");
         assert_eq!((doubted.most(at(200, 1)), doubted.most(at(300, 1))), (Some([7; 5]), None));
         doubted.remove(&all);
         assert_eq!(doubted.all(), []);
+        assert!(doubted.push(at(300, 11), None), "the next doubt is named again");
     }
 }

@@ -170,7 +170,11 @@ fn watch(state: &ReplicationState, watched: &mut StrandWatch, changes: &[Change]
         match watched.fees.look_at(entry, ns, &rates) {
             FeeLook::Explained => {}
             FeeLook::Wrong => faults.push((*id, StrandFault::Fee)),
-            FeeLook::Doubted { most } => state.doubted.push(*id, most),
+            FeeLook::Doubted { most } => {
+                if state.doubted.push(*id, most) {
+                    name_doubted(*id);
+                }
+            }
         }
         let shown = facts.as_ref().filter(|_| *validity == Validity::Valid);
         // A time in the future is a fault by itself, and no chain reaches it.
@@ -383,6 +387,15 @@ fn judge_fees_of(
     });
     in_parts(found, |part| record(state, part))?;
     Ok(decided)
+}
+
+/// Names the first of an originator's doubted fees at once: the price list decides minutes later.
+fn name_doubted(at: EnvelopeId) {
+    tracing::info!(
+        code = "fees_doubted",
+        envelope = %at,
+        "an envelope states fees that no known rate explains: they are judged once the price list reaches its time"
+    );
 }
 
 /// The judgement on a doubted fee.
