@@ -92,8 +92,8 @@ pub struct EvidenceFile {
         skip_serializing_if = "Vec::is_empty"
     )]
     pub rates: Vec<FiledRate>,
-    /// Time up to which the rates are complete, unix nanoseconds. If it is absent, they are so up to five minutes before
-    /// the newest one begins.
+    /// Time up to which the rates are complete, unix nanoseconds. If it is absent, they are so up to five minutes
+    /// before the newest one begins.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rates_confirmed_ns: Option<i64>,
     /// The writer's judgements, in the order of the reports, then of the trees. Not read, because a reader judges

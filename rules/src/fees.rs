@@ -141,8 +141,8 @@ impl RateTable {
     }
 
     /// Returns the same table as read from the state of a block of this time (unix seconds). What it proves then
-    /// depends on the chain's time: a clock that is ahead, or an endpoint that is behind, lets fewer fees be judged, and
-    /// none wrongly.
+    /// depends on the chain's time: a clock that is ahead, or an endpoint that is behind, lets fewer fees be judged,
+    /// and none wrongly.
     #[must_use]
     pub fn of_block(self, block_unix_s: u64) -> Self {
         let until_ns = complete_until_ns(block_unix_s);

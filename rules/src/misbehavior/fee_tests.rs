@@ -61,8 +61,8 @@ fn newer() -> Rate {
     Rate { start_unix_s, message_fee, target_rate_per_minute: 100, ..RATE }
 }
 
-/// A rate that came to the chain with a notice of seconds. The accused applies it, and its clock is four minutes behind.
-/// The judge's clock is two hours ahead, and its list is of a block before that rate.
+/// A rate that came to the chain with a notice of seconds. The accused applies it, and its clock is four minutes
+/// behind. The judge's clock is two hours ahead, and its list is of a block before that rate.
 #[test]
 fn a_judge_without_the_newest_rate_proves_no_honest_node_guilty_whatever_its_clock_says() {
     let registry = registry();
