@@ -17,7 +17,7 @@ use crate::files::write_whole;
 const QUESTION: &str = "quarantine.json";
 const ANSWER: &str = "confirmed.json";
 const PUBLISHING: &str = "publishing.json";
-/// The longest file that is read, in bytes. A guess: both files have a few hundred bytes.
+/// The longest file that is read, in bytes. A guess: each file has a few hundred bytes.
 const LEN_BYTES_MAX: u64 = 64 * 1024;
 
 /// The question of a node that may not sign.
@@ -230,8 +230,10 @@ impl PostedQuestion {
     /// # Errors
     /// Errors of the file system.
     pub(crate) fn end(&mut self, process: &str) -> io::Result<()> {
-        self.folder.note_publishing(process)?;
-        self.post(None)
+        // A disk without room refuses the note, and still removes the question: no operator is to answer that.
+        let noted = self.folder.note_publishing(process);
+        self.post(None)?;
+        noted
     }
 }
 
@@ -349,6 +351,13 @@ mod tests {
         assert!(folder.publishes_since(&question).unwrap());
         posted.post(Some(&question)).unwrap();
         assert!(!folder.publishes_since(&question).unwrap(), "it asks again");
+        // The disk refuses the note.
+        fs::create_dir(state.path().join(PUBLISHING)).unwrap();
+        posted.end(&question.process).unwrap_err();
+        assert_eq!(folder.question().unwrap(), None, "the node asks nothing any more");
+        fs::remove_dir(state.path().join(PUBLISHING)).unwrap();
+        posted.end(&question.process).unwrap();
+        assert!(folder.publishes_since(&question).unwrap());
     }
 
     /// The disk of the state folder is full when the node begins to ask.
