@@ -74,7 +74,7 @@ impl Backups {
             let (read, named) = self.manifest_under(&name)?;
             let manifest = &read.manifest;
             if named != name {
-                // Whoever gives the manifest its name back needs its files.
+                // The operator who gives the manifest its name back needs its files.
                 for file in &manifest.files {
                     unneeded.remove(&object_name(file.hash));
                 }
