@@ -81,7 +81,8 @@ async fn a_reorganisation_below_the_stored_position_halts_the_strand(kind: Chain
 #[tokio::test]
 async fn a_sink_learns_that_it_has_come_to_the_head_of_a_chain_that_stands_still() {
     let chain = TestBroadcaster::new(ChainBackend::Embedded).await;
-    let head = chain.mine(3).await;
+    // Several pages, so that the last one is not the first.
+    let head = chain.mine(20).await;
     let heads = Arc::new(Heads::default());
     let endpoints = Endpoints::new("app", &[chain.url()], APP_ID).unwrap();
     let sink: Arc<dyn Sink> = heads.clone();

@@ -83,6 +83,30 @@ fn a_copied_manifest_and_stray_files_are_neither_restored_nor_counted() {
     }
 }
 
+/// An operator who renames manifests can give them their names back, as long as the files are there.
+#[test]
+fn the_files_of_renamed_manifests_are_not_removed() {
+    let place = Place::new();
+    let names: Vec<String> = (1..=2).map(|round| place.back_up(round, true)).collect();
+    let renamed = |name: &str| name.replacen("00000000", "00000001", 1);
+    let rename =
+        |from: &str, to: &str| fs::rename(place.manifest(from), place.manifest(to)).unwrap();
+    let backups = place.backups();
+    let verify = || names.iter().for_each(|it| drop(backups.verify(it, &mut go_on).unwrap()));
+    names.iter().for_each(|name| rename(name, &renamed(name)));
+    let pruned = backups.prune(1, NOW_UNIX_S).unwrap();
+    assert_eq!((pruned.removed.len(), pruned.files), (0, 0));
+    names.iter().for_each(|name| rename(&renamed(name), name));
+    verify();
+    // By these names it is no longer known which files are manifests.
+    names.iter().for_each(|name| rename(name, &format!("kept-{name}")));
+    let refused = backups.prune(1, NOW_UNIX_S).unwrap_err().to_string();
+    assert!(refused.contains("no manifest has the name of a backup"), "{refused}");
+    names.iter().for_each(|name| rename(&format!("kept-{name}"), name));
+    verify();
+    assert_eq!(backups.prune(1, NOW_UNIX_S).unwrap().removed, names[..1]);
+}
+
 /// The hashes in two names of the same second have no order. Over several pairs, a choice without a rule would be
 /// wrong for at least one.
 #[test]

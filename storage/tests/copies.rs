@@ -90,3 +90,19 @@ fn the_fault_of_the_newest_manifest_is_told_if_no_copy_can_be_used() {
     let error = copies.newest_of_all(10).unwrap_err();
     assert!(matches!(error, BootstrapError::None { .. }), "{error}");
 }
+
+/// An operator who mistyped the network would look for a fault of the place.
+#[test]
+fn the_networks_of_a_place_are_named_if_the_wanted_one_is_not_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let to: Arc<dyn Objects> = Arc::new(FolderObjects::new(folder.path()));
+    let store = in_memory();
+    extend(&store, PEER, 3);
+    copy(&store, &to, 1, usize::MAX).unwrap();
+    let copies = Bootstraps::new(to);
+    assert!(copies.newest("testnet", 10).is_ok());
+    let error = copies.newest("mainnet", 10).unwrap_err();
+    let BootstrapError::OtherNetworks { wanted, found, .. } = &error else { panic!("{error}") };
+    assert_eq!((wanted.as_str(), &found[..]), ("mainnet", &["testnet".to_owned()][..]));
+    assert!(error.to_string().ends_with("of network \"mainnet\", only of \"testnet\""), "{error}");
+}

@@ -52,7 +52,7 @@ pub(super) enum FeePart {
     Open,
     /// A report that is finished.
     Finished,
-    /// None: it is after the last report.
+    /// None: it is after the last report, or of the first minute of all, which no report covers.
     AfterLast,
 }
 
@@ -101,6 +101,9 @@ impl ReportRanges {
         let report = self.ends.partition_point(|end| end.minute < minute);
         if report < self.finished {
             return FeePart::Finished;
+        }
+        if minute == 0 {
+            return FeePart::AfterLast;
         }
         if report < self.ends.len() {
             let end = self.reports[report].end;
@@ -243,6 +246,12 @@ mod tests {
             assert_eq!(found, [(3, Some(6), true), (3, Some(30), true)], "{stated}");
             assert_eq!(after, 2);
         }
+    }
+
+    #[test]
+    fn an_envelope_of_the_first_minute_of_all_is_in_no_report() {
+        let (found, after) = read(&[report(0, 0, 3, 6)], &[0, 5, 6, 50]);
+        assert_eq!((found, after), (vec![(2, Some(6), true)], 2));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use hawser_rules::fees::complete_until_ns;
 use hawser_rules::{Rate, RateTable, Registry};
 use serde::{Deserialize, Serialize};
 
@@ -28,7 +29,8 @@ pub const STATE_LEN_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 pub struct ReplaySettings {
     /// The nodes with their keys and absences.
     pub registry: Registry,
-    /// The history of rates from outside the log. Absent: fees are judged by the rates that the log has recorded.
+    /// The history of rates from outside the log. Absent: fees are judged by the rates that the log has recorded, up to
+    /// the start of the newest one.
     pub rates: Option<RateTable>,
     /// Threads that check.
     pub threads: usize,
@@ -434,7 +436,12 @@ impl<'a> Replay<'a> {
     }
 
     fn checker(&self, originator: OriginatorId) -> Checker {
-        let recorded = || RateTable::new(self.booked.clone(), None).ok();
+        let recorded = || {
+            // A keeper that is behind has not recorded a newer rate yet, which honest nodes apply. The registry takes
+            // no rate that begins before its newest one.
+            let until_ns = self.booked.last().map(|newest| complete_until_ns(newest.start_unix_s));
+            RateTable::new(self.booked.clone(), until_ns).ok()
+        };
         let rates = self.settings.rates.clone().or_else(recorded);
         Checker::new(originator, &self.settings.registry, rates)
     }
@@ -461,7 +468,8 @@ impl<'a> Replay<'a> {
         let Some(table) = &self.settings.rates else {
             return Ok(Some(match self.booked.is_empty() {
                 true => "fees: there are no rates".to_owned(),
-                false => "that the recorded rates are those of the chain: give rates (--rates)"
+                false => "that the recorded rates are those of the chain, and the fees of envelopes since five minutes \
+                          before the newest recorded rate begins: give rates (--rates)"
                     .to_owned(),
             }));
         };

@@ -219,6 +219,23 @@ fn a_list_that_may_be_old_accuses_no_keeper_of_a_newer_rate() {
     assert_eq!(named(&by(None)), [(FaultKind::Rates, 0, None)]);
 }
 
+/// A keeper that is behind lacks the newest rate, which honest nodes apply.
+#[test]
+fn recorded_rates_accuse_no_signer_after_the_newest_one_has_begun() {
+    let mut log = MemoryLog::honest(50);
+    let mut other = draft(30, ns_of(30));
+    other.statement.base_fee_picodollars += 1;
+    sign_at(&mut log, 30, StoredMark::Valid, &other);
+    let report = |log: &MemoryLog| replay(log, &ReplaySettings { rates: None, ..settings() });
+    let behind = report(&log);
+    assert_eq!((named(&behind), behind.verdict()), (vec![], "clean"));
+    let text = behind.unchecked.join("; ");
+    assert!(text.contains("before the newest recorded rate begins"), "{text}");
+    let start_unix_s = ns_of(30).unsigned_abs() / 1_000_000_000 + 301;
+    log.rates.push(Rate { start_unix_s, ..RATE });
+    assert_eq!(named(&report(&log)), [(FaultKind::Fee, 30, None)]);
+}
+
 /// Returns the places whose fees are faults.
 fn wrong_fees(log: &MemoryLog, rates: RateTable) -> Vec<u64> {
     let faults = replay(log, &ReplaySettings { rates: Some(rates), ..settings() }).all_faults();

@@ -326,6 +326,10 @@ pub(super) async fn ask(
 }
 
 fn print(report: &Value) {
+    let leaves = match report["leaves_settled"].as_u64() {
+        Some(1) => "1 leaf".to_owned(),
+        _ => format!("{} leaves", report["leaves_settled"]),
+    };
     output::line(format_args!(
         "{}: originator {}, {} to {}, minute {}: {}",
         text(report, "id"),
@@ -336,11 +340,10 @@ fn print(report: &Value) {
         text(report, "state"),
     ));
     output::line(format_args!(
-        "  written by {}, attested by {} of {} needed; {} leaves settled, {} µ$",
+        "  written by {}, attested by {} of {} needed; {leaves} settled, {} µ$",
         report["written_by"],
         rows(report, "attested_by").count(),
         report["attestations_needed"],
-        report["leaves_settled"],
         report["settled_microdollars"],
     ));
     for reason in rows(report, "reasons") {

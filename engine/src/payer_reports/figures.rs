@@ -26,6 +26,10 @@ const ARRIVING_MINUTES: u32 = 15;
 /// Minutes ahead of this node's clock in which an envelope may be dated. Specified (`docs/protocol/misbehavior.md`).
 pub(crate) const AHEAD_MINUTES: u32 = 5;
 
+/// The minute after which a range from place 0 begins. Specified (`docs/protocol/payer-reports.md`): otherwise one
+/// envelope that its originator dates before 1970 would keep nodes of the reference implementation from attesting.
+const BEFORE_ALL: u32 = 0;
+
 /// The figures could not be computed.
 #[derive(Debug, thiserror::Error)]
 pub enum FiguresError {
@@ -70,7 +74,7 @@ pub fn draft(
     now_minute: u32,
 ) -> Result<Option<PayerReport>, FiguresError> {
     let start_minute = match start {
-        SequenceId::NONE => None,
+        SequenceId::NONE => Some(BEFORE_ALL),
         start => {
             let at = EnvelopeId::new(about, start);
             Some(minute_at(snapshot, at)?.ok_or(FiguresError::NoStart(at))?)
@@ -82,7 +86,7 @@ pub fn draft(
     let second = before.map(|minute| snapshot.last_used_minute(about, minute)).transpose()?;
     let minutes = [Some(newest), second.flatten()].into_iter().flatten();
     let minutes = minutes.map(|(minute, sequence)| RangeEnd { minute, sequence });
-    let end = match end_of_range(start_minute.unwrap_or(0), minutes) {
+    let end = match end_of_range(start_minute.unwrap_or(BEFORE_ALL), minutes) {
         Some(end) => end,
         None => return Ok(None),
     };
@@ -252,7 +256,7 @@ pub(super) fn figures_of(
     };
     let start_at = EnvelopeId::new(about, start);
     let start_minute = match start {
-        SequenceId::NONE => None,
+        SequenceId::NONE => Some(BEFORE_ALL),
         _ => match minute_at(snapshot, start_at)? {
             Some(minute) => Some(minute),
             None => return Ok(Err(UndecidedError::NoEnvelope(start_at))),

@@ -356,6 +356,23 @@ async fn a_node_counts_envelopes_that_are_dated_back_before_it_writes_a_report()
     assert!(matches!(judged(300, &before), Recomputed::Equal(_)));
 }
 
+/// The reference implementation leaves these out, and would attest no report that counts them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_envelope_of_the_first_minute_of_all_is_in_no_report() {
+    let network = congested().await;
+    let drafted = || {
+        let snapshot = network.stores[&200].snapshot();
+        draft(&snapshot, ABOUT, SequenceId::NONE, nodes(), network.now_minute()).unwrap().unwrap()
+    };
+    let before = drafted();
+    let first = late(&network, 200, &[(-(START_NS / MINUTE_NS), 7)]);
+    network.stores[&200].commit(&first).unwrap();
+    assert_eq!(booked(&network, 200, 0).payers().len(), 1, "it is in the minute 0");
+    assert_eq!(drafted().root(), before.root());
+    let judged = recompute(&network.stores[&200].snapshot(), &before).unwrap();
+    assert!(matches!(judged, Recomputed::Equal(_)), "{judged:?}");
+}
+
 /// An envelope behind the end of a report in its last minute is late only if that minute was over.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_report_that_cuts_its_last_minute_short_is_refused() {

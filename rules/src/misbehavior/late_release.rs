@@ -107,6 +107,13 @@ fn judge_report(
         let fact = fact("attested_early", text).with("attested_ns", attested_ns);
         return Ok(Ruling::new(MisbehaviorVerdict::Claim, fact));
     }
+    if !registry.has_been_member(accused) {
+        // A registry file may lack absences. A node that is removed acknowledges envelopes until it learns of that.
+        let text = "the originator is no longer in the network, and the registry does not say since when: if it had \
+                    left before, no payer owes for the envelope";
+        let fact = fact("unknown_absence", text).with("attested_ns", attested_ns);
+        return Ok(Ruling::new(MisbehaviorVerdict::Claim, fact));
+    }
     let text = "the originator attested a report that ends before this envelope of the same minutes, so no \
                 report counts it";
     let fact = fact("late_release", text).with("attested_ns", attested_ns);

@@ -26,13 +26,18 @@ fn key(seed: u8) -> SecretKey {
 }
 
 fn registry() -> Registry {
+    registry_of(true)
+}
+
+/// Returns a registry whose nodes are in the network now, or not.
+fn registry_of(canonical: bool) -> Registry {
     let record = |n: u8| NodeRecord {
         id: OriginatorId(100 * u32::from(n)),
         public_key: key(n).public_key(),
         owner: Address([n; 20]),
         http_address: Some("http://localhost".into()),
         quic_address: None,
-        canonical: true,
+        canonical,
     };
     [1, 2].map(record).into_iter().collect()
 }
@@ -136,6 +141,22 @@ fn what_a_report_need_not_count_is_no_late_release() {
     let absent = [envelopes[0].clone(), welcome(1, END, START), welcome(1, END + 1, START)];
     let pieces = late_release_pieces(domain(), &report, absent);
     assert_eq!(judged(&registry, pieces), (Refuted, "not_charged"), "after it had left");
+}
+
+/// A registry file need not state when a node left. An honest one acknowledges envelopes for some seconds after that.
+#[test]
+fn a_node_that_left_at_an_unknown_time_is_not_proven_guilty() {
+    let report = report(5, END);
+    let pieces = || {
+        let attested = attestation(1, &report, START + 2 * MINUTE);
+        let [end, late] = [END, END + 1].map(|at| welcome(1, at, START));
+        late_release_pieces(domain(), &report, [attested, end, late])
+    };
+    let left = registry_of(false);
+    assert_eq!(judged(&left, pieces()), (Claim, "unknown_absence"));
+    let from_s = u64::try_from(START / SECOND).unwrap() + 60;
+    let absent = Absences::new(vec![Absence { from_s, until_s: None }]).unwrap();
+    assert_eq!(judged(&left.with_absences([(NODE, absent)]), pieces()), (Proven, "late_release"));
 }
 
 #[test]

@@ -1,10 +1,11 @@
 //! Removes old backups.
 
 use std::collections::BTreeMap;
+use std::io;
 
 use super::error::{BackupError, at};
 use super::files::{FILES, object_name};
-use super::manifest::{FileHash, ManifestError};
+use super::manifest::FileHash;
 use super::stored::{Backups, MANIFESTS, is_ahead, manifest_name};
 use crate::objects::object_of_unfinished;
 
@@ -34,10 +35,11 @@ impl Backups {
     ///
     /// Backups are counted by the key of their node, and signed ones separately from unsigned ones, so a forged
     /// manifest displaces no backup that the node has signed. Backups dated more than a day after `now_unix_s`, and
-    /// manifests under a wrong name, are kept and not counted.
+    /// manifests under a wrong name, are kept with their files and not counted.
     ///
     /// # Errors
-    /// An error if a manifest cannot be used: its files are unknown then, so nothing is removed.
+    /// An error if a manifest cannot be read, or if all manifests have names that are no backup's: the needed files are
+    /// unknown then, so nothing is removed.
     pub fn prune(&self, keep: usize, now_unix_s: u64) -> Result<BackupPruneReport, BackupError> {
         self.prune_or_count(keep, now_unix_s, Removal::Done)
     }
@@ -64,12 +66,20 @@ impl Backups {
         let stored = listed.filter(|object| object.is_plain && is_of_backups(&object.name));
         let mut unneeded: BTreeMap<_, _> = stored.map(|it| (it.name, it.len_bytes)).collect();
         let (mut kept_of, mut report) = (BTreeMap::new(), BackupPruneReport::default());
-        for name in self.names()?.into_iter().rev() {
-            let read = match self.manifest(&name) {
-                Err(BackupError::Manifest { error: ManifestError::Renamed { .. }, .. }) => continue,
-                found => found?,
-            };
+        let names = self.names()?;
+        if names.is_empty() && !unneeded.is_empty() && self.has_manifests()? {
+            return Err(at(&objects.location(MANIFESTS))(only_other_names()));
+        }
+        for name in names.into_iter().rev() {
+            let (read, named) = self.manifest_under(&name)?;
             let manifest = &read.manifest;
+            if named != name {
+                // The operator who gives the manifest its name back needs its files.
+                for file in &manifest.files {
+                    unneeded.remove(&object_name(file.hash));
+                }
+                continue;
+            }
             let identity = &manifest.identity;
             let of = (
                 identity.network.clone(),
@@ -108,6 +118,13 @@ impl Backups {
         }
         Ok(report)
     }
+}
+
+/// Makes the error of a place all of whose manifests have names that are no backup's.
+fn only_other_names() -> io::Error {
+    let text = "no manifest has the name of a backup, so the files that they need are unknown: give the manifests their \
+                names back, or remove them";
+    io::Error::new(io::ErrorKind::InvalidData, text)
 }
 
 /// Returns true for the name of a backup's file, `files/ab/ab…`, and of one that was not finished. Files with other

@@ -86,6 +86,17 @@ impl Backups {
     /// # Errors
     /// An error if there is no backup of this name, or if its manifest cannot be used.
     pub fn manifest(&self, name: &str) -> Result<ReadManifest, BackupError> {
+        let (read, named) = self.manifest_under(name)?;
+        // Otherwise a copy of an old manifest under a newer name would count as a new backup.
+        if named != name {
+            let error = ManifestError::Renamed { name: named };
+            return Err(BackupError::Manifest { name: name.to_owned(), error });
+        }
+        Ok(read)
+    }
+
+    /// Reads a manifest, also one under a wrong name, and returns it with the name that matches its content.
+    pub(super) fn manifest_under(&self, name: &str) -> Result<(ReadManifest, String), BackupError> {
         if !is_backup_name(name) {
             return Err(BackupError::NoBackup { name: name.to_owned() });
         }
@@ -106,12 +117,14 @@ impl Backups {
             self.objects.open(&object, MANIFEST_LEN_BYTES_MAX + 1).map_err(at(&location))?;
         source.read_to_end(&mut bytes).map_err(at(&location))?;
         let read = ReadManifest::decode(&bytes).map_err(wrong)?;
-        // Otherwise a copy of an old manifest under a newer name would count as a new backup.
         let named = name_of(read.manifest.made_unix_s, &bytes);
-        if named != name {
-            return Err(wrong(ManifestError::Renamed { name: named }));
-        }
-        Ok(read)
+        Ok((read, named))
+    }
+
+    /// Returns true if an object has the suffix of a manifest, whatever its name.
+    pub(super) fn has_manifests(&self) -> Result<bool, BackupError> {
+        let listed = self.objects.list(MANIFESTS).map_err(at(&self.objects.location(MANIFESTS)))?;
+        Ok(listed.iter().any(|object| object.name.ends_with(SUFFIX)))
     }
 
     /// Returns the name of the newest usable backup of the wanted owner. Skips backups dated more than a day after

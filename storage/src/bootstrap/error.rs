@@ -26,6 +26,16 @@ pub enum BootstrapError {
         /// The place.
         path: PathBuf,
     },
+    /// The place has copies, and none of the wanted network.
+    #[error("{path} holds no snapshot of network {wanted:?}, only of {}", quoted(.found))]
+    OtherNetworks {
+        /// The place.
+        path: PathBuf,
+        /// The wanted network.
+        wanted: String,
+        /// Networks of which it has copies, ascending; not more than a few.
+        found: Vec<String>,
+    },
     /// No copy has this name.
     #[error("there is no snapshot {name:?}")]
     NotFound {
@@ -74,6 +84,12 @@ pub enum BootstrapError {
     /// A row of the log cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+}
+
+/// Returns the names in quotes, one after another.
+fn quoted(names: &[String]) -> String {
+    let quoted: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
+    quoted.join(", ")
 }
 
 /// Returns a function that adds the name to an error of the file system.

@@ -1,5 +1,6 @@
 //! The copies of one place: chunks by their hashes, and manifests.
 
+use std::collections::BTreeSet;
 use std::io::{self, Read as _, Write as _};
 use std::sync::Arc;
 
@@ -38,6 +39,8 @@ const UNUSABLE_MAX: usize = 64;
 /// Number of copies of other networks after which this search ends. A guess: the daily copies of ten networks for a
 /// year.
 const OTHERS_MAX: usize = 4096;
+/// Number of networks that are named if a place has no copy of the wanted one. A guess: a place has copies of one or two.
+const NETWORKS_NAMED_MAX: usize = 8;
 
 /// Number of seconds among which one without a copy is looked for. A guess: a maker needs one.
 const SECONDS_MAX: usize = 64;
@@ -91,7 +94,7 @@ impl Bootstraps {
     ///
     /// # Errors
     /// An error if there is none, or if the place cannot be read. If unusable ones are found and no usable one, or too
-    /// many of them, it is the error of the newest of these.
+    /// many of them, it is the error of the newest of these. If all are of other networks, it names these.
     pub fn newest(
         &self,
         network: &str,
@@ -120,6 +123,7 @@ impl Bootstraps {
     ) -> Result<(String, BootstrapManifest), BootstrapError> {
         let latest = now_unix_s.saturating_add(LEAD_S_MAX);
         let (mut unusable, mut failures, mut others) = (None, 0, 0);
+        let mut networks = BTreeSet::new();
         for name in self.names()?.into_iter().rev() {
             // A manifest whose time differs from that in its name cannot be used.
             if time_of(&name).is_none_or(|made_unix_s| made_unix_s > latest) {
@@ -129,7 +133,12 @@ impl Bootstraps {
                 Ok(manifest) if network.is_none_or(|network| manifest.network == network) => {
                     return Ok((name, manifest));
                 }
-                Ok(_) => others += 1,
+                Ok(manifest) => {
+                    others += 1;
+                    if networks.len() < NETWORKS_NAMED_MAX {
+                        networks.insert(manifest.network);
+                    }
+                }
                 Err(error) => {
                     unusable = unusable.or(Some(error));
                     failures += 1;
@@ -145,7 +154,14 @@ impl Bootstraps {
             }
         }
         let path = self.objects.location("");
-        Err(unusable.unwrap_or(BootstrapError::None { path }))
+        Err(unusable.unwrap_or_else(|| match network {
+            Some(wanted) if !networks.is_empty() => BootstrapError::OtherNetworks {
+                path,
+                wanted: wanted.to_owned(),
+                found: networks.into_iter().collect(),
+            },
+            _ => BootstrapError::None { path },
+        }))
     }
 
     /// Reads the manifest of one copy.

@@ -88,6 +88,7 @@ impl Sim {
         from: OriginatorId,
         originator: OriginatorId,
     ) {
+        *self.begun_searches.entry((node, originator)).or_default() += 1;
         let next = self.nodes[&node].following[&originator].follower.accepted().next();
         let keeps = |it: &Hostility| it.leaves_out(originator, next);
         let is_kept = from == LIAR && self.hostility.as_ref().is_some_and(keeps);
@@ -95,5 +96,11 @@ impl Sim {
         if is_kept && of_strand.is_some_and(|places| places.contains_key(&next)) {
             self.meet(Behaviour::LeftOutPlaces);
         }
+    }
+
+    /// Returns the number of searches that a node has begun in a strand.
+    #[must_use]
+    pub fn begun_searches(&self, node: OriginatorId, originator: OriginatorId) -> usize {
+        self.begun_searches.get(&(node, originator)).copied().unwrap_or(0)
     }
 }

@@ -89,7 +89,8 @@ impl Sim {
                 let before = follower.searches();
                 follower.note_wall(wall_ns);
                 follower.handle_response(now, WantResponse { peer, request, items });
-                if follower.searches() > before {
+                // Gaps that are passed over with others are counted, too, and begin none.
+                if follower.searches() > before && follower.is_searching() {
                     self.note_search(id, peer, originator);
                 }
             }

@@ -88,6 +88,8 @@ pub struct Sim {
     pub(super) met: BTreeMap<Behaviour, u64>,
     /// Peers that a node has asked for parts of a backlog.
     pub(super) sharers: BTreeMap<OriginatorId, BTreeSet<OriginatorId>>,
+    /// The number of searches that each node has begun in each strand.
+    pub(super) begun_searches: BTreeMap<(OriginatorId, OriginatorId), usize>,
 }
 
 impl Sim {
@@ -164,6 +166,7 @@ impl Sim {
             dated: BTreeMap::new(),
             met: BTreeMap::new(),
             sharers: BTreeMap::new(),
+            begun_searches: BTreeMap::new(),
         };
         for &id in &members {
             sim.node(id).start(&members, now);

@@ -69,7 +69,9 @@ impl Follower {
         let denies = |peer: &PeerProgress| {
             peer.answer.as_ref().is_some_and(|answer| answer.denies(now, first, through))
         };
-        search.has_own_answer = self.peers.get(&self.originator).is_some_and(denies);
+        // A silent node of the strand has not said that it does not hold them: other peers have their two minutes.
+        let own = self.peers.get(&self.originator).and_then(|peer| peer.answer.as_ref());
+        search.has_own_answer = own.is_some_and(|answer| answer.says_none(now, first, through));
         let is_asked = |id: &OriginatorId| !(self.choice.is_relayed && *id == self.originator);
         let mut asked = self.peers.iter().filter(|(id, _)| is_asked(id));
         let are_denied = asked.all(|(_, peer)| denies(peer));
@@ -93,7 +95,8 @@ impl Follower {
     }
 
     /// Notes that the search, which ends, does not wait for a peer any more. A peer that has sent nothing in its time,
-    /// or has refused, does not hold what it was asked for. One that is still sending may hold what follows.
+    /// or has refused, counts as one that does not hold what it was asked for. One that is still sending may hold what
+    /// follows.
     pub(super) fn give_up(&mut self, now: Instant, peer: OriginatorId) {
         self.charge_wait(now, peer);
         let Some(search) = &self.search else { return };
@@ -102,11 +105,8 @@ impl Follower {
         let Some(peer) = self.peers.get_mut(&peer) else { return };
         peer.answer = match &mut peer.open {
             Some(open) if !open.is_untouched() => open.take_answer(now, false),
-            _ if !has_had_time => None,
-            Some(open) => open.take_answer(now, true),
-            None => {
-                is_short(after, through).then(|| RangeAnswer::new(after, through, Vec::new(), now))
-            }
+            _ => (has_had_time && is_short(after, through))
+                .then(|| RangeAnswer::of_silent(after, through, now)),
         };
     }
 }

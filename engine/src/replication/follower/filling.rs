@@ -6,7 +6,8 @@
 //! Nothing that the source sends meanwhile is lost, because the next want begins at the place on disk.
 //!
 //! A peer that is behind is asked for places that it cannot hold yet: a relay has left them out before any other peer
-//! got them, or the peer has just come back. It is asked again as soon as it claims to have passed them.
+//! got them, or the peer has just come back. It is asked again as soon as it claims to have passed them. So is a peer
+//! whose answer in a search was not waited for: a relay could choose the places for which that is.
 //!
 //! Memory has a window of the ranges. If there are more, the window moves down the strand, and then begins at the top
 //! again: places that no peer can fill must not keep others from their turn.
@@ -18,6 +19,7 @@ use hawser_proto::{OriginatorId, SequenceId};
 use super::choice::STALL_TIMEOUT;
 use super::effect::Effect;
 use super::open_want::OpenWant;
+use super::range_answer::RangeAnswer;
 use super::search::SEARCH_AGAIN_AFTER;
 use super::{Follower, PeerProgress, STALL_AFTER};
 use crate::replication::link::Want;
@@ -52,11 +54,15 @@ impl PeerProgress {
         }
     }
 
-    /// True if the peer has been asked for places up to this one in a search that ends now, and had passed them.
-    fn has_answered_for(&self, now: Instant, through: SequenceId) -> bool {
+    /// True if the peer has said in a search that ends now that it does not hold these places, and had passed them.
+    fn has_answered_for(&self, now: Instant, (from, through): Places) -> bool {
         // It was last asked a moment before that time, or later.
         let is_long_ago = |at: Instant| at + 2 * SEARCH_AGAIN_AFTER <= now;
-        self.claimed_head == SequenceId::NONE || self.claims.since(through).is_some_and(is_long_ago)
+        let claimed_at = self.claims.since(through);
+        let had_passed =
+            self.claimed_head == SequenceId::NONE || claimed_at.is_some_and(is_long_ago);
+        let says_none = |answer: &RangeAnswer| answer.says_none(now, from, through);
+        had_passed && self.answer.as_ref().is_some_and(says_none)
     }
 }
 
@@ -102,7 +108,8 @@ impl Follower {
     }
 
     /// Adds places for which a search has just ended. Peers have been asked for them, so those that wait for their next
-    /// walk are asked in that one; those that were behind when a relay had left the places out, once they claim them.
+    /// walk are asked in that one. If a relay had left the places out, those that were behind are asked once they claim
+    /// them, and those whose answer the search has not waited for, at once.
     pub(super) fn add_missing(
         &mut self,
         now: Instant,
@@ -111,7 +118,8 @@ impl Follower {
     ) {
         let is_first = self.missing.is_empty();
         for peer in self.peers.values_mut() {
-            let is_told = left_out_by == self.originator || peer.has_answered_for(now, through);
+            let is_told =
+                left_out_by == self.originator || peer.has_answered_for(now, (from, through));
             if is_told && self.missing.next_after(peer.told).is_none() {
                 peer.told = through;
             }

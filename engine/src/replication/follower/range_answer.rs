@@ -19,6 +19,8 @@ pub(super) struct RangeAnswer {
     /// The places that the peer has sent, ascending; at most [`IN_TURNS_FROM`].
     shown: Vec<SequenceId>,
     at: Instant,
+    /// The peer has given it; otherwise it has sent nothing in its time.
+    is_given: bool,
 }
 
 impl RangeAnswer {
@@ -28,7 +30,17 @@ impl RangeAnswer {
         shown: Vec<SequenceId>,
         at: Instant,
     ) -> Self {
-        Self { after, through, shown, at }
+        Self { after, through, shown, at, is_given: true }
+    }
+
+    /// Returns what counts as the answer of a peer that has sent nothing in its time.
+    pub(super) fn of_silent(after: SequenceId, through: SequenceId, at: Instant) -> Self {
+        Self { after, through, shown: Vec::new(), at, is_given: false }
+    }
+
+    /// True if the peer itself has said a moment ago that it does not hold these places.
+    pub(super) fn says_none(&self, now: Instant, from: SequenceId, through: SequenceId) -> bool {
+        self.is_given && self.denies(now, from, through)
     }
 
     /// True if the peer was asked for all of these places, a moment ago, and has sent none of them. In a search an

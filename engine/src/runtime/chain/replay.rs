@@ -203,9 +203,7 @@ impl ReadBudget {
 
     fn take(&self, bytes: usize) {
         let less = |left: usize| Some(left.saturating_sub(bytes));
-        self.0
-            .try_update(Ordering::Relaxed, Ordering::Relaxed, less)
-            .expect("it returns a value");
+        self.0.try_update(Ordering::Relaxed, Ordering::Relaxed, less).expect("it returns a value");
     }
 }
 

@@ -179,7 +179,9 @@ impl PayerReporter {
             };
             let (state, detail) = match settled {
                 Ok(0) => (StepState::Nothing, "no leaf is left".to_owned()),
+                Ok(1) if is_dry => (StepState::Would, "1 leaf is left".to_owned()),
                 Ok(leaves) if is_dry => (StepState::Would, format!("{leaves} leaves are left")),
+                Ok(1) => (StepState::Done, "1 leaf settled".to_owned()),
                 Ok(leaves) => (StepState::Done, format!("{leaves} leaves settled")),
                 Err(error @ ReportStepError::OtherAmounts { .. }) => {
                     (StepState::Refused, error.to_string())

@@ -283,7 +283,9 @@ impl From<BootstrapFetchError> for RunError {
 #[must_use]
 pub fn run_error(error: &BootstrapError) -> RunError {
     match error {
-        BootstrapError::None { .. } | BootstrapError::NotFound { .. } => RunError::not_found(error),
+        BootstrapError::None { .. }
+        | BootstrapError::OtherNetworks { .. }
+        | BootstrapError::NotFound { .. } => RunError::not_found(error),
         BootstrapError::Stopped => RunError::refused(error),
         _ => RunError::failed(error),
     }

@@ -3,6 +3,7 @@
 use super::expiry::{NOW_NS, dated};
 use super::*;
 use crate::replication::follower::allowance::ANSWER_WITHIN;
+use crate::replication::follower::choice::STALL_TIMEOUT;
 
 /// A time after which other peers have had long enough for what a relay leaves out.
 const LONG_AGO_NS: i64 = NOW_NS - 120_000_000_000;
@@ -90,6 +91,27 @@ fn old_answers_and_those_of_an_earlier_connection_pass_nothing_over() {
 fn a_relay_has_no_young_place_passed_over_by_what_peers_have_said() {
     let mut rig = searched(OTHER, THIRD, None);
     rig.answer(OTHER, vec![dated(3, LONG_AGO_NS), dated(5, LONG_AGO_NS + 1)]);
+    assert_eq!(rig.follower.accepted(), SequenceId(3));
+    assert!(rig.follower.is_searching());
+}
+
+/// It may hang. Other peers may still search for places further down, and need the second minute.
+#[test]
+fn a_silent_node_of_the_strand_has_not_said_that_it_lacks_a_young_place() {
+    let mut rig = Rig::connected(0);
+    rig.follower.note_wall(NOW_NS);
+    rig.follower.handle_peer_up(rig.now, OTHER, SequenceId(9));
+    rig.effects();
+    let minute_old = || dated(5, NOW_NS - 60_000_000_000);
+    rig.wait(2 * STALL_TIMEOUT);
+    rig.answer(OTHER, vec![dated(1, LONG_AGO_NS), dated(3, LONG_AGO_NS), minute_old()]);
+    assert_eq!([SOURCE, OTHER].map(|peer| rig.asks(peer)), [Some((1, Some(4))); 2]);
+    rig.answer(OTHER, vec![dated(3, LONG_AGO_NS), StrandItem::End]);
+    rig.wait(SEARCH_FOR);
+    assert_eq!(rig.follower.accepted(), SequenceId(2), "marked missing");
+    rig.follower.handle_durable(SequenceId(2));
+    rig.wait(2 * STALL_TIMEOUT);
+    rig.answer(OTHER, vec![dated(3, LONG_AGO_NS), minute_old()]);
     assert_eq!(rig.follower.accepted(), SequenceId(3));
     assert!(rig.follower.is_searching());
 }

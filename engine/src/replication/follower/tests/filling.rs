@@ -212,6 +212,38 @@ fn a_peer_that_was_behind_is_asked_for_missing_places_as_soon_as_it_claims_them(
     assert!(!wants.iter().any(asks_third), "its walk is not begun anew: {wants:?}");
 }
 
+/// A relay has left the places out, and chosen ones for which the search does not wait for the peer that holds them.
+#[test]
+fn a_peer_that_has_not_answered_in_a_search_is_asked_again_at_its_end() {
+    const SHORTLY: Duration = Duration::from_millis(100);
+    let asks_third = |it: &Effect| matches!(it, Effect::Want { peer: THIRD, .. });
+    for has_answered in [false, true] {
+        let mut rig = Rig::new(0);
+        for peer in [OTHER, THIRD] {
+            rig.follower.handle_peer_up(rig.now, peer, SequenceId(4));
+        }
+        rig.effects();
+        rig.answer(OTHER, envelopes([1, 4]));
+        rig.answer(OTHER, vec![StrandItem::End]);
+        rig.wait(SEARCH_FOR - SHORTLY);
+        if has_answered {
+            rig.answer(THIRD, vec![StrandItem::End]);
+        }
+        let effects = rig.wait(SHORTLY);
+        assert_eq!(rig.follower.accepted(), SequenceId(3), "marked missing");
+        assert_eq!(effects.iter().any(asks_third), !has_answered, "{effects:?}");
+        rig.answer(OTHER, envelopes([4]));
+        rig.follower.handle_durable(SequenceId(4));
+        if !has_answered {
+            assert_eq!(rig.asks(THIRD), Some((1, Some(3))));
+            assert!(rig.answer(THIRD, envelopes([2])).contains(&compares(THIRD, [2])));
+            rig.answer(THIRD, vec![StrandItem::End]);
+        }
+        let effects = rig.wait(SEARCH_AGAIN_AFTER);
+        assert!(!effects.iter().any(asks_third), "once: {effects:?}");
+    }
+}
+
 /// The peer has just come back, and gets what it lacks a moment later.
 #[test]
 fn a_peer_that_connects_and_is_behind_is_asked_again_for_what_it_then_passes() {
