@@ -141,9 +141,7 @@ impl Database {
     ) -> Result<Vec<usize>, CommitError> {
         self.check_writable()?;
         // A chain's reader also commits when the chain has nothing new.
-        if !changes.is_empty() {
-            self.lasting.last_commit.note();
-        }
+        let _running = (!changes.is_empty()).then(|| self.lasting.last_commit.begin());
         let leaves = leaves_of(changes, hashed);
         let _no_rebuild = self.gate.read();
         // Ascending by originator, so that two commits to the same strands take their locks in one order.
@@ -179,9 +177,6 @@ impl Database {
         let writing = moves_ends.then(|| self.expired_ends.writing());
         self.write_change(batch)?;
         drop(writing);
-        if !changes.is_empty() {
-            self.lasting.last_commit.note();
-        }
         let written = without(changes, &left_out);
         self.recent.note(&written);
         self.note(tallies, strands.iter().map(|(originator, _)| *originator));

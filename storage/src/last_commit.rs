@@ -1,7 +1,7 @@
 //! The time of the last commit to the log. Work in the background knows by it if publishers and followers may wait for
 //! the disk.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// The time at which a commit began or ended last, in this process.
@@ -11,23 +11,48 @@ pub(crate) struct LastCommit {
     since: Instant,
     /// Milliseconds from there to the last commit, plus one; 0 before the first one.
     at_ms: AtomicU64,
+    /// Commits that have begun and not ended. On a slow disk one can take longer than the time that counts as idle.
+    running: AtomicUsize,
+}
+
+/// A commit that has begun. It ends when this is dropped, also after an error.
+#[must_use]
+#[derive(Debug)]
+pub(crate) struct RunningCommit<'a>(&'a LastCommit);
+
+impl Drop for RunningCommit<'_> {
+    fn drop(&mut self) {
+        // The time is noted first: a reader that counts no running commit then knows it.
+        self.0.note();
+        self.0.running.fetch_sub(1, Ordering::Release);
+    }
 }
 
 impl Default for LastCommit {
     fn default() -> Self {
-        Self { since: Instant::now(), at_ms: AtomicU64::new(0) }
+        Self { since: Instant::now(), at_ms: AtomicU64::new(0), running: AtomicUsize::new(0) }
     }
 }
 
 impl LastCommit {
+    /// Notes that a commit begins now.
+    pub(crate) fn begin(&self) -> RunningCommit<'_> {
+        self.running.fetch_add(1, Ordering::Relaxed);
+        self.note();
+        RunningCommit(self)
+    }
+
     /// Notes that a commit begins or ends now.
-    pub(crate) fn note(&self) {
+    fn note(&self) {
         // Commits of several strands may note their times in another order, which differs by less than a commit takes.
         self.at_ms.store(self.now_ms(), Ordering::Relaxed);
     }
 
-    /// Returns true if no commit has begun or ended for this time.
+    /// Returns true if no commit is running, and none has begun or ended for this time.
     pub(crate) fn is_before(&self, time: Duration) -> bool {
+        if self.running.load(Ordering::Acquire) > 0 {
+            return false;
+        }
         let at_ms = self.at_ms.load(Ordering::Relaxed);
         at_ms == 0 || u128::from(self.now_ms().saturating_sub(at_ms)) >= time.as_millis()
     }
@@ -45,7 +70,12 @@ mod tests {
     fn a_commit_counts_for_the_time_after_it_and_none_counts_for_ever() {
         let last = LastCommit::default();
         assert!(last.is_before(Duration::MAX), "there was none");
-        last.note();
+        let running = last.begin();
+        assert!(
+            !last.is_before(Duration::ZERO),
+            "it may wait for the disk however long ago it began"
+        );
+        drop(running);
         assert!(!last.is_before(Duration::MAX));
         assert!(last.is_before(Duration::ZERO));
     }

@@ -208,8 +208,8 @@ impl Store {
         !self.shared.how.lasting.room.is_low()
     }
 
-    /// Returns true if no commit of changes has begun or ended in this process for this time: no publisher or follower
-    /// waits for the disk then, and work in the background needs no pauses.
+    /// Returns true if no commit of changes runs in this process, and none has begun or ended for this time: no
+    /// publisher or follower waits for the disk then, and work in the background needs no pauses.
     #[must_use]
     pub fn is_without_commits_for(&self, time: Duration) -> bool {
         self.shared.how.lasting.last_commit.is_before(time)

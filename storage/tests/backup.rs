@@ -9,15 +9,18 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::ops::ControlFlow;
 use std::os::unix::fs::symlink;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use crate::support::*;
 use hawser_storage::{
-    BackupError, BackupFile, Backups, FolderStanding, HostSettings, LogItem, ManifestError,
-    NewBackup, Store, StoreSettings, UnknownFolder, WantedBackup,
+    BackupError, BackupFile, Backups, FolderObjects, FolderStanding, HostSettings, LogItem,
+    ManifestError, NewBackup, Store, StoreSettings, UnknownFolder, WantedBackup,
 };
-use place::{Place, folder, lines_of};
+use place::{Defective, Place, folder, lines_of};
 
 /// The time at which backups are chosen and removed.
 const NOW_UNIX_S: u64 = 10_000;
@@ -186,6 +189,27 @@ fn a_backup_without_commits_beside_it_is_whole_or_does_not_exist() {
     let failed = store.backup(&new, &mut go_on);
     assert!(matches!(failed, Err(BackupError::File { .. })), "{failed:?}");
     assert!(Backups::existing(folder(&other)).unwrap().names().unwrap().is_empty());
+}
+
+/// The node has just had commits, and the pace then pauses, so only the first worker begins files. A backup whose other
+/// workers wait for an idle node never returns: this test then runs for ever.
+#[test]
+fn a_panic_of_the_first_worker_ends_the_backup_of_a_busy_node() {
+    let place = Place::new();
+    let store = place.with_strands();
+    let objects = Defective(FolderObjects::new(&place.path("backups")));
+    let new = NewBackup { to: Arc::new(objects), key: None, now_unix_s: 5 };
+    let failed = catch_unwind(AssertUnwindSafe(|| {
+        store.backup(&new, &mut |_| {
+            thread::sleep(Duration::from_millis(100));
+            ControlFlow::Continue(())
+        })
+    }));
+    assert!(failed.is_err(), "the panic is passed on");
+    assert!(place.backups().names().unwrap().is_empty());
+    // It holds no lock any more.
+    let whole = place.back_up(&store, 6);
+    place.backups().verify(&whole.name, &mut go_on).unwrap();
 }
 
 #[test]

@@ -111,6 +111,16 @@ struct Copying<'a> {
     is_paced: AtomicBool,
 }
 
+/// Takes the names that no worker has begun when it is dropped, also after a panic. The other workers then end with the
+/// files that they have begun, and do not wait for an idle node without end.
+struct EndOfNames<'a>(&'a Mutex<vec::IntoIter<String>>);
+
+impl Drop for EndOfNames<'_> {
+    fn drop(&mut self) {
+        *self.0.lock() = Vec::new().into_iter();
+    }
+}
+
 impl Copying<'_> {
     /// Stores all files on several threads, at the caller's pace.
     fn on_threads(
@@ -174,12 +184,9 @@ impl Copying<'_> {
             Err(_) => ControlFlow::Break(()),
         };
         let mut may_begin = || Ok(number == 0 || self.wait_until_idle());
-        let stored = self.store_next(&mut may_begin, &mut hand_over);
-        if stored.is_err() {
-            // The others end with the files that they have begun.
-            *self.names.lock() = Vec::new().into_iter();
-        }
-        stored
+        // A worker without an error or a panic ends when there are no names left.
+        let _ended = EndOfNames(&self.names);
+        self.store_next(&mut may_begin, &mut hand_over)
     }
 
     /// Waits until the node is idle. Returns false if there is nothing to begin then.

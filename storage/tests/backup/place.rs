@@ -1,13 +1,15 @@
 //! Folders for the tests of backups, and manifests as a liar would write them.
 
 use std::fs;
+use std::io::{self, Read};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use hawser_storage::{
-    BackupError, BackupFile, BackupReport, Backups, FileHash, FolderObjects, NewBackup, Objects,
-    RestoreReport, SkipReason, Store, WantedBackup,
+    BackupError, BackupFile, BackupReport, Backups, FileHash, FolderObjects, FoundObject,
+    HeldObjects, ListedObject, NewBackup, NewObject, Objects, RestoreReport, SkipReason, Store,
+    WantedBackup,
 };
 use tempfile::TempDir;
 
@@ -102,6 +104,57 @@ impl Place {
 /// A folder as a place of backups.
 pub(super) fn folder(path: &Path) -> Arc<dyn Objects> {
     Arc::new(FolderObjects::new(path))
+}
+
+/// A folder whose code panics when a file of a backup is begun.
+#[derive(Debug)]
+pub(super) struct Defective(pub(super) FolderObjects);
+
+impl Objects for Defective {
+    fn location(&self, name: &str) -> PathBuf {
+        self.0.location(name)
+    }
+
+    fn folder(&self) -> Option<&Path> {
+        self.0.folder()
+    }
+
+    fn has_folder(&self, folder: &str) -> io::Result<bool> {
+        self.0.has_folder(folder)
+    }
+
+    fn make_folder(&self, folder: &str) -> io::Result<()> {
+        self.0.make_folder(folder)
+    }
+
+    fn sync_folder(&self, folder: &str) -> io::Result<()> {
+        self.0.sync_folder(folder)
+    }
+
+    fn find(&self, name: &str) -> io::Result<FoundObject> {
+        self.0.find(name)
+    }
+
+    fn open(&self, name: &str, len_bytes_max: u64) -> io::Result<Box<dyn Read + '_>> {
+        self.0.open(name, len_bytes_max)
+    }
+
+    fn create(&self, name: &str) -> io::Result<Box<dyn NewObject + '_>> {
+        assert!(!name.starts_with("files/"), "a defect");
+        self.0.create(name)
+    }
+
+    fn list(&self, folder: &str) -> io::Result<Vec<ListedObject>> {
+        self.0.list(folder)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.0.remove(name)
+    }
+
+    fn lock(&self) -> io::Result<Box<dyn HeldObjects + '_>> {
+        self.0.lock()
+    }
 }
 
 /// Ends the lines of a manifest with their hash.
