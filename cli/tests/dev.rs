@@ -283,8 +283,9 @@ fn commands_find_the_network_of_the_current_folder() {
         let printed = format!("{}{}", support::stdout(&output), support::stderr(&output));
         assert!(output.status.success(), "{line:?}: {printed}");
     }
-    let evidence = asked(&["misbehavior", "list"]).output().unwrap();
-    assert_eq!(support::stdout(&evidence), "there is no evidence\n");
+    let mut evidence = support::hawser();
+    evidence.args(["misbehavior", "list"]).current_dir(place.path());
+    assert_eq!(support::stdout(&evidence.output().unwrap()), "there is no evidence\n");
     let payer = dev.network["payer_key_file"].as_str().unwrap();
     let mut balance = asked(&["payer", "balance"]);
     let output = balance.env("HAWSER_KEY_FILE", payer).output().unwrap();

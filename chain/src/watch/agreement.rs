@@ -154,7 +154,8 @@ where
     Some(StatedValue { value: read(chain, newest).await.ok()?, is_stuck })
 }
 
-/// Returns true if a newest block of this time, unix seconds, is of an endpoint that is stuck. Endpoints state any time.
+/// Returns true if a newest block of this time, unix seconds, is of an endpoint that is stuck. Endpoints state any
+/// time.
 fn is_stuck(mined_s: u64, now: SystemTime) -> bool {
     let mined_at = UNIX_EPOCH.checked_add(Duration::from_secs(mined_s));
     let age = mined_at.and_then(|mined_at| now.duration_since(mined_at).ok());

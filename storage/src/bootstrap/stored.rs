@@ -39,7 +39,8 @@ const UNUSABLE_MAX: usize = 64;
 /// Number of copies of other networks after which this search ends. A guess: the daily copies of ten networks for a
 /// year.
 const OTHERS_MAX: usize = 4096;
-/// Number of networks that are named if a place has no copy of the wanted one. A guess: a place has copies of one or two.
+/// Number of networks that are named if a place has no copy of the wanted one. A guess: a place has copies of one or
+/// two.
 const NETWORKS_NAMED_MAX: usize = 8;
 
 /// Number of seconds among which one without a copy is looked for. A guess: a maker needs one.

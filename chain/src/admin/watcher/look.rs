@@ -23,8 +23,8 @@ pub const REPORTS_LOOKED_AT: u64 = 32;
 /// if a lying endpoint invents nodes.
 pub(super) const NODES_MAX: usize = 256;
 
-/// Reads the state of the contracts. Those of the app chain are left out if it is not connected, and so are the rates if
-/// the address of their registry is not known.
+/// Reads the state of the contracts. Those of the app chain are left out if it is not connected, and so are the rates
+/// if the address of their registry is not known.
 ///
 /// # Errors
 /// [`AdminError`] if a contract cannot be read, or if `watched` has accounts of the app chain and it is not connected.
