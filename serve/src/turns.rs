@@ -109,7 +109,7 @@ impl PaidTime {
     }
 
     /// Exempts the connection from rests, also from one that has begun when its task is woken. It is another node's, or
-    /// the calls of many callers come through it, or it is closed to free memory.
+    /// the calls of many callers come through it, which rest by themselves, or it is closed to free memory.
     pub(crate) fn never_rest(&self) {
         self.place.store(EXEMPT, Ordering::Relaxed);
     }
@@ -119,10 +119,15 @@ impl PaidTime {
         self.place.load(Ordering::Relaxed) != EXEMPT
     }
 
+    /// Returns true if the connection waits for the end of a rest. One that publishes does not, even if it owes time.
+    fn waits_for_rests(&self) -> bool {
+        self.may_rest() && !self.is_publishers()
+    }
+
     /// Returns the end of the address's rest, or `None` if it may have a turn.
     fn rests_until(&self) -> Option<Instant> {
         let pace = &self.turns.pace;
-        if !pace.is_slow() || self.is_publishers() || !self.may_rest() {
+        if !pace.is_slow() || !self.waits_for_rests() {
             return None;
         }
         let at_ns = self.next_turn()?.after(pace.now_ns())?;
@@ -132,7 +137,7 @@ impl PaidTime {
     /// Records a turn that was not paid, and the rest after it. Those of a publisher do not count: it does not rest for
     /// them, so others would in its place.
     fn rest(&self, took: Duration) {
-        if !self.may_rest() || self.is_publishers() {
+        if !self.waits_for_rests() {
             return;
         }
         let pace = &self.turns.pace;
@@ -141,6 +146,12 @@ impl PaidTime {
         if let Some(next_turn) = self.next_turn().filter(|_| rest_ns > 0) {
             next_turn.put_off(now_ns, rest_ns);
         }
+    }
+
+    /// Begins rests, each as long as the turn before it, of all connections with these turns.
+    #[cfg(test)]
+    pub(crate) fn begin_rests(&self) {
+        self.turns.pace.begin();
     }
 
     /// Returns the runtimes of the connection's tasks; `None`: they run on the runtime that starts them.
@@ -257,12 +268,21 @@ async fn in_turns<F: Future>(account: Arc<PaidTime>, task: F, resting: RestingTu
     let mut deferred = 0;
     let mut rest: Option<Pin<Box<Sleep>>> = None;
     let mut may_rest = resting == RestingTurns::All;
+    let mut polled_by: Option<Waker> = None;
     std::future::poll_fn(move |context| {
         let is_paid = account.is_left();
+        // Before a rest and for unpaid turns, too: wakers of earlier turns may still wake the task, and each wake takes
+        // the registered waker.
+        guard.0.waker.register(context.waker());
         guard.0.has_its_turn();
-        // Time that was paid for ends a rest.
-        rest = rest.take().filter(|_| !is_paid && account.may_rest());
-        if rest.is_none() && !is_paid && may_rest {
+        // What the task waits for knows the waker of its last turn. A task that has moved to another runtime has a new
+        // one, so no event would end its rest. `will_wake` also compares tables of functions, which the compiler may
+        // duplicate; the waker that is kept keeps its data from being those of another task.
+        let data = context.waker().data();
+        let has_moved = polled_by.as_ref().is_some_and(|by| by.data() != data);
+        let rests = !is_paid && !has_moved && account.waits_for_rests();
+        rest = rest.take().filter(|_| rests);
+        if rest.is_none() && rests && may_rest {
             rest = account.rests_until().map(|at| Box::pin(sleep_until(at)));
         }
         if rest.as_mut().is_some_and(|rest| rest.as_mut().poll(context).is_pending()) {
@@ -277,8 +297,9 @@ async fn in_turns<F: Future>(account: Arc<PaidTime>, task: F, resting: RestingTu
             return Poll::Pending;
         }
         deferred = 0;
-        // Registered for an unpaid turn too, because wakers of earlier turns may still wake the task.
-        guard.0.waker.register(context.waker());
+        if polled_by.is_none() || has_moved {
+            polled_by = Some(context.waker().clone());
+        }
         let began = Instant::now();
         ASKS_FOR_NO_REST.set(false); // of a task that has had a turn on this thread before
         let polled = if is_paid {

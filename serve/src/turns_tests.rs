@@ -225,3 +225,99 @@ async fn a_task_that_is_dropped_while_it_waits_is_not_counted_any_more() {
     waker.wake();
     assert_eq!(turns.waiting.load(Ordering::Relaxed), 0);
 }
+
+/// A publisher's turns have used more time than it has earned.
+#[tokio::test(start_paused = true)]
+async fn a_stored_envelope_ends_a_rest_of_a_connection_that_still_owes_time() {
+    let turns = Arc::new(Turns::default());
+    tokio::time::advance(Duration::from_millis(100)).await;
+    turns.pace.begin();
+    let account = account(&turns);
+    account.spend(3 * PAID_TIME);
+    put_off(&account);
+    let mut task = Box::pin(in_turn(account.clone(), async {}));
+    assert!(futures_util::poll!(&mut task).is_pending(), "it rests");
+    account.earn(1);
+    assert!(!account.is_left());
+    assert!(futures_util::poll!(&mut task).is_ready());
+}
+
+/// A waker that counts its wakes.
+#[derive(Default)]
+struct Wakes(AtomicUsize);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// What the task waits for knows the waker that it had on the other runtime.
+#[tokio::test(start_paused = true)]
+async fn a_task_that_has_moved_to_another_runtime_has_its_next_turn_without_a_rest() {
+    let turns = Arc::new(Turns::default());
+    tokio::time::advance(Duration::from_millis(100)).await;
+    turns.pace.begin();
+    let account = account(&turns);
+    let had = Arc::new(AtomicUsize::new(0));
+    let had_by_task = had.clone();
+    let mut task = Box::pin(in_turn(
+        account.clone(),
+        std::future::poll_fn(move |_| {
+            had_by_task.fetch_add(1, Ordering::Relaxed);
+            Poll::<()>::Pending
+        }),
+    ));
+    let [before, after] = [(); 2].map(|()| Waker::from(Arc::new(Wakes::default())));
+    let mut turns_after_poll = |waker: &Waker| {
+        assert!(task.as_mut().poll(&mut Context::from_waker(waker)).is_pending());
+        had.load(Ordering::Relaxed)
+    };
+    assert_eq!(turns_after_poll(&before), 1);
+    put_off(&account);
+    assert_eq!(turns_after_poll(&before), 1, "it rests");
+    turns.waiting.store(1, Ordering::Relaxed);
+    for _ in 0..DEFERRED_MAX {
+        assert_eq!(turns_after_poll(&after), 1, "a paid task goes first");
+    }
+    assert_eq!(turns_after_poll(&after), 2);
+    turns.waiting.store(0, Ordering::Relaxed);
+    put_off(&account);
+    assert_eq!(turns_after_poll(&after), 2, "it rests where it is now");
+}
+
+/// While it is counted, tasks of all other connections let it go first.
+#[tokio::test(start_paused = true)]
+async fn each_wake_by_a_waker_of_a_paid_turn_wakes_a_task_that_rests() {
+    let turns = Arc::new(Turns::default());
+    tokio::time::advance(Duration::from_millis(100)).await;
+    turns.pace.begin();
+    let account = account(&turns);
+    account.earn(1);
+    let kept: Arc<Mutex<Option<Waker>>> = Arc::default();
+    let keep = kept.clone();
+    let mut task = Box::pin(in_turn(
+        account.clone(),
+        std::future::poll_fn(move |context| {
+            *keep.lock() = Some(context.waker().clone());
+            Poll::<()>::Pending
+        }),
+    ));
+    let wakes = Arc::new(Wakes::default());
+    let waker = Waker::from(wakes.clone());
+    let mut context = Context::from_waker(&waker);
+    assert!(task.as_mut().poll(&mut context).is_pending());
+    let paid_waker = kept.lock().take().unwrap();
+    // It is no publisher's any more.
+    account.spend(PAID_TIME_MAX);
+    account.unpaid_turns.store(UNPAID_TURNS_MAX, Ordering::Relaxed);
+    put_off(&account);
+    for number in 1..=3 {
+        paid_waker.wake_by_ref();
+        assert_eq!(wakes.0.load(Ordering::Relaxed), number);
+        assert_eq!(turns.waiting.load(Ordering::Relaxed), 1);
+        assert!(task.as_mut().poll(&mut context).is_pending());
+        assert_eq!(turns.waiting.load(Ordering::Relaxed), 0);
+    }
+    assert!(kept.lock().is_none(), "it rests");
+}
