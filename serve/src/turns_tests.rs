@@ -252,7 +252,7 @@ impl Wake for Wakes {
     }
 }
 
-/// What the task waits for knows the waker that it had on the other runtime.
+/// The events that the task waits for know the waker that it had on the other runtime.
 #[tokio::test(start_paused = true)]
 async fn a_task_that_has_moved_to_another_runtime_has_its_next_turn_without_a_rest() {
     let turns = Arc::new(Turns::default());
