@@ -126,6 +126,11 @@ impl Service<Request<Body>> for Calls {
             };
             correct(response.headers_mut());
             let ended = status_of(response.headers());
+            if kind.is_none() && ended == Some(Code::Unimplemented) {
+                // The library's refusal has no text.
+                let text = HeaderValue::from_static("no such method");
+                response.headers_mut().entry("grpc-message").or_insert(text);
+            }
             if let Some(code) = ended {
                 call.end(code);
             }

@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::Either;
 use http::header::CONNECTION;
 use http::{HeaderValue, Request, Response, Version};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
@@ -40,7 +41,7 @@ use crate::settings::{STREAM_WINDOW_BYTES, ServeSettings};
 use crate::socket::{Place, Socket};
 use crate::task_threads::{self, TurnExecutor};
 use crate::tls::{DecryptedStream, ENCRYPTED_BYTES};
-use crate::turns::{PaidTime, TaskRuntimes};
+use crate::turns::{PaidTime, TaskRuntimes, call_in_turn};
 use crate::unflushed::{ArrivingHeads, UnflushedHeads};
 use crate::upgrade::{self, UpgradeSlot};
 
@@ -398,6 +399,8 @@ impl Connections {
         let connected = TcpConnectInfo { local_addr: None, remote_addr: Some(peer) };
         request.extensions_mut().insert(connected);
         request.extensions_mut().insert(share.clone());
+        // The task that runs the call has the account of the proxy's connection, which never rests.
+        let of_client = talk.share.is_proxy().then(|| share.paid_time().clone());
         let open = OpenCall { share: share.clone(), _busy: Busy::new(talk.activity.clone()) };
         let (dispatcher, body_timeout) = (self.dispatcher.clone(), self.settings.body_timeout);
         let upgrade = talk.upgrades.clone().filter(|_| upgrade::is_asked(&request));
@@ -406,7 +409,7 @@ impl Connections {
         let mut head = talk.unflushed.arrived(share.clone(), head_bytes);
         // Boxed, so that this memory is freed when the answer begins: hyper's task of a stream would otherwise reserve
         // the larger of both states until its end.
-        Box::pin(async move {
+        let answered = Box::pin(async move {
             head.begins();
             let mut response = match upgrade {
                 Some(slot) => slot.put(request, share, body_timeout).await,
@@ -416,8 +419,12 @@ impl Connections {
             if closes {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            Ok(response.map(|body| open.until(body)))
-        })
+            Ok::<_, Infallible>(response.map(|body| open.until(body)))
+        });
+        match of_client {
+            Some(account) => Either::Left(Box::pin(call_in_turn(account, answered))),
+            None => Either::Right(answered),
+        }
     }
 
     /// Returns the share that a call is charged to: its connection's share, or a separate one if the connection is
@@ -562,3 +569,7 @@ fn has_large_head<B>(request: &Request<B>) -> bool {
     request.version() == Version::HTTP_11
         && lengths.sum::<usize>() + target_bytes > KEPT_HEAD_LEN_BYTES_MAX
 }
+
+#[cfg(test)]
+#[path = "connection_tests.rs"]
+mod tests;

@@ -18,7 +18,7 @@ use tracing::Span;
 
 use crate::budget::ConnectionShare;
 use crate::call_share::CallCharge;
-use crate::fair::FairGate;
+use crate::fair::{FairGate, GateFullError, GatePass};
 use crate::turns::{PaidTime, without_rest};
 
 /// The longest message that the runtime's threads scan and decode, bytes. A guess: some hundred usual envelopes, or a
@@ -69,8 +69,10 @@ pub(crate) fn is_long(len_bytes: usize) -> bool {
 }
 
 /// Runs `work` on a thread that may block, when one of them is free and it is the turn of the caller's address. If the
-/// caller has paid time left, the work does not wait for that of callers without it, and its time is charged, up to
-/// 20 ms. `held` is dropped after the work. Work that has begun is finished, even if this future is dropped before.
+/// caller has paid time left, also when it is its turn, the work does not wait for that of callers without it, and its
+/// time is charged, up to 20 ms. So a connection owes at most 20 ms for each of [`PAID_WORKERS_MAX`] works, besides its
+/// turns, and one stored envelope does not pay for any number of works at once. `held` is dropped after the work. Work
+/// that has begun is finished, even if this future is dropped before.
 ///
 /// # Errors
 /// INTERNAL if the work has panicked, or the runtime stops.
@@ -81,9 +83,12 @@ pub(crate) async fn beside<T: Send + 'static>(
 ) -> Result<T, Status> {
     let failed = || Status::internal("the work on a long message failed");
     let WorkCaller { address, account } = caller;
-    let is_paid = account.is_left();
-    let workers = if is_paid { &PAID_WORKERS } else { &WORKERS };
-    let worker = without_rest(workers.enter(&address)).await.map_err(|_| failed())?;
+    let worker_of_paid = paid_worker(address, &account).await.map_err(|_| failed())?;
+    let is_paid = worker_of_paid.is_some();
+    let worker = match worker_of_paid {
+        Some(worker) => worker,
+        None => without_rest(WORKERS.enter(&address)).await.map_err(|_| failed())?,
+    };
     let work = move || {
         let began = Instant::now();
         let done = work();
@@ -94,6 +99,22 @@ pub(crate) async fn beside<T: Send + 'static>(
         done
     };
     tokio::task::spawn_blocking(work).await.map_err(|_| failed())
+}
+
+/// Waits for a thread for paid work. Returns `None` if the caller has no paid time left, or none any more when it is
+/// its turn: other work of its connection has used it up meanwhile.
+///
+/// # Errors
+/// Not reached: the gate has no bound.
+async fn paid_worker(
+    address: usize,
+    account: &PaidTime,
+) -> Result<Option<GatePass<usize>>, GateFullError> {
+    if !account.is_left() {
+        return Ok(None);
+    }
+    let worker = without_rest(PAID_WORKERS.enter(&address)).await?;
+    Ok(account.is_left().then_some(worker))
 }
 
 /// Runs the first part of `call`, up to its first wait, as [`beside`] does, and the rest on the threads of the caller.
@@ -184,7 +205,7 @@ impl HttpBody for EncodedBody {
 /// The workers of callers without paid time, kept from them until this is dropped.
 #[cfg(test)]
 pub(crate) struct OccupiedWorkers {
-    places: Vec<crate::fair::GatePass<usize>>,
+    places: Vec<GatePass<usize>>,
     /// Two tests that had two workers each would wait for one another.
     _only: tokio::sync::MutexGuard<'static, ()>,
 }
@@ -310,6 +331,30 @@ mod tests {
         assert!(!account.is_left(), "the work has used the paid time");
         let mut next = Box::pin(beside(caller(), (), || ()));
         assert!((&mut next).now_or_never().is_none());
+    }
+
+    /// A caller stores one envelope, and sends many long requests at once.
+    #[tokio::test]
+    async fn work_whose_paid_time_is_used_up_while_it_waits_leaves_the_workers_to_publishers() {
+        let _occupied = occupy_workers().await;
+        let mut taken = Vec::new();
+        while taken.len() < PAID_WORKERS_MAX {
+            taken.push(PAID_WORKERS.enter(&0).await.unwrap());
+        }
+        let account = account();
+        account.earn(1);
+        let caller = WorkCaller { address: 1, account: account.clone() };
+        let (end, ended) = mpsc::channel::<()>();
+        let mut waiting = Box::pin(beside(caller, (), move || {
+            let _ = ended.recv(); // until `end` is dropped
+        }));
+        assert!((&mut waiting).now_or_never().is_none(), "it waits for a worker of paid work");
+        account.spend(Duration::from_millis(20));
+        drop(taken);
+        assert!((&mut waiting).now_or_never().is_none(), "it waits for another worker");
+        let free = [(); PAID_WORKERS_MAX].map(|()| PAID_WORKERS.enter(&0).now_or_never());
+        assert!(free.iter().all(Option::is_some));
+        drop((free, end));
     }
 
     #[tokio::test]

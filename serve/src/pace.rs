@@ -42,8 +42,10 @@ const PART: u64 = 16;
 const REST_MAX: u64 = 24 * PART;
 /// The rest in nanoseconds that an address may owe without resting. A guess: some twenty calls at the largest multiple.
 pub(crate) const CREDIT_NS: u64 = 50_000_000;
-/// The longest rest in nanoseconds. Bounds the delay of each turn of a call, and of an answer to a closed connection. A
-/// guess: thousands of streams that come back at once must not wait for seconds.
+/// The longest time in nanoseconds, from now on, until an address may have its next turn. A task that finds its address
+/// resting waits until then, once, and then has its turn, even if others of the address have put off the next one
+/// meanwhile. So each turn of a call comes at most this much later, and an address with `n` tasks that are woken has up
+/// to `n` turns in this time. A guess: thousands of streams that come back at once must not wait for seconds.
 pub(crate) const REST_MAX_NS: u64 = 10_000_000;
 
 /// Number of places for the rests of addresses. Addresses with the same place share it. A guess: 128 KiB, and a flood
@@ -123,10 +125,11 @@ impl RestPace {
         self.rest.store(next, Relaxed);
     }
 
-    /// Begins rests of the length of each turn.
+    /// Begins rests of the length of each turn, which do not end.
     #[cfg(test)]
     pub(crate) fn begin(&self) {
         self.rest.store(PART, Relaxed);
+        self.window_began_ns.store(u64::MAX, Relaxed);
     }
 
     /// Returns true if connections rest after their turns.

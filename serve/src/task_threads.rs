@@ -1,9 +1,11 @@
 //! The threads that run a connection's tasks: publishers have threads of their own.
 //!
 //! The order of turns (`turns`) does not suffice beside a flood. A publish that arrives, or whose commit has ended, is
-//! noticed when a thread of the runtime has time for it, after several turns of other tasks. So the tasks of a
-//! publisher's connection run on a second runtime, where only publishers' tasks are. The kernel gives its threads a
-//! core before those of the first one, which work without pause beside a flood.
+//! noticed when a thread of the runtime has time for it, after several turns of other tasks. So the task of a
+//! publisher's connection, and the tasks of the calls that begin while it is one, run on a second runtime. The threads
+//! of that runtime ask the kernel for shorter turns on the cores (decision 50). On Linux since 6.12, one of them that
+//! wakes takes a core at once from a thread of the first runtime, unless it has used more than its share. On other
+//! systems both have the same turns.
 //!
 //! A connection begins on the runtime of all connections. Its task moves when the connection becomes a publisher's, and
 //! back when it is none any more. Its socket moves with it (`socket`), because each runtime waits for its own sockets.

@@ -109,7 +109,7 @@ impl PaidTime {
     }
 
     /// Exempts the connection from rests, also from one that has begun when its task is woken. It is another node's, or
-    /// the calls of many callers come through it, or it is closed to free memory.
+    /// the calls of many callers come through it, which rest by themselves, or it is closed to free memory.
     pub(crate) fn never_rest(&self) {
         self.place.store(EXEMPT, Ordering::Relaxed);
     }
@@ -119,10 +119,15 @@ impl PaidTime {
         self.place.load(Ordering::Relaxed) != EXEMPT
     }
 
+    /// Returns true if the connection waits for the end of a rest. One that publishes does not, even if it owes time.
+    fn waits_for_rests(&self) -> bool {
+        self.may_rest() && !self.is_publishers()
+    }
+
     /// Returns the end of the address's rest, or `None` if it may have a turn.
     fn rests_until(&self) -> Option<Instant> {
         let pace = &self.turns.pace;
-        if !pace.is_slow() || self.is_publishers() || !self.may_rest() {
+        if !pace.is_slow() || !self.waits_for_rests() {
             return None;
         }
         let at_ns = self.next_turn()?.after(pace.now_ns())?;
@@ -132,7 +137,7 @@ impl PaidTime {
     /// Records a turn that was not paid, and the rest after it. Those of a publisher do not count: it does not rest for
     /// them, so others would in its place.
     fn rest(&self, took: Duration) {
-        if !self.may_rest() || self.is_publishers() {
+        if !self.waits_for_rests() {
             return;
         }
         let pace = &self.turns.pace;
@@ -141,6 +146,12 @@ impl PaidTime {
         if let Some(next_turn) = self.next_turn().filter(|_| rest_ns > 0) {
             next_turn.put_off(now_ns, rest_ns);
         }
+    }
+
+    /// Begins rests, each as long as the turn before it, of all connections with these turns.
+    #[cfg(test)]
+    pub(crate) fn begin_rests(&self) {
+        self.turns.pace.begin();
     }
 
     /// Returns the runtimes of the connection's tasks; `None`: they run on the runtime that starts them.
@@ -257,12 +268,21 @@ async fn in_turns<F: Future>(account: Arc<PaidTime>, task: F, resting: RestingTu
     let mut deferred = 0;
     let mut rest: Option<Pin<Box<Sleep>>> = None;
     let mut may_rest = resting == RestingTurns::All;
+    let mut polled_by: Option<Waker> = None;
     std::future::poll_fn(move |context| {
         let is_paid = account.is_left();
+        // Before a rest and for unpaid turns, too: wakers of earlier turns may still wake the task, and each wake takes
+        // the registered waker.
+        guard.0.waker.register(context.waker());
         guard.0.has_its_turn();
-        // Time that was paid for ends a rest.
-        rest = rest.take().filter(|_| !is_paid && account.may_rest());
-        if rest.is_none() && !is_paid && may_rest {
+        // What the task waits for knows the waker of its last turn. A task that has moved to another runtime has a new
+        // one, so no event would end its rest. `will_wake` also compares tables of functions, which the compiler may
+        // duplicate; the waker that is kept keeps its data from being those of another task.
+        let data = context.waker().data();
+        let has_moved = polled_by.as_ref().is_some_and(|by| by.data() != data);
+        let rests = !is_paid && !has_moved && account.waits_for_rests();
+        rest = rest.take().filter(|_| rests);
+        if rest.is_none() && rests && may_rest {
             rest = account.rests_until().map(|at| Box::pin(sleep_until(at)));
         }
         if rest.as_mut().is_some_and(|rest| rest.as_mut().poll(context).is_pending()) {
@@ -277,8 +297,9 @@ async fn in_turns<F: Future>(account: Arc<PaidTime>, task: F, resting: RestingTu
             return Poll::Pending;
         }
         deferred = 0;
-        // Registered for an unpaid turn too, because wakers of earlier turns may still wake the task.
-        guard.0.waker.register(context.waker());
+        if polled_by.is_none() || has_moved {
+            polled_by = Some(context.waker().clone());
+        }
         let began = Instant::now();
         ASKS_FOR_NO_REST.set(false); // of a task that has had a turn on this thread before
         let polled = if is_paid {
@@ -363,233 +384,5 @@ impl Drop for CountGuard {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::pace::CREDIT_NS;
-    use parking_lot::Mutex;
-    use tokio::sync::Notify;
-
-    /// Runs tasks that wait for one signal on one thread. Returns the order of their turns after the signal.
-    fn order(paid: &[bool]) -> Vec<usize> {
-        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        runtime.block_on(async {
-            let (turns, signal) = (Arc::new(Turns::default()), Arc::new(Notify::new()));
-            let order = Arc::new(Mutex::new(Vec::new()));
-            let tasks: Vec<_> = (0..paid.len())
-                .map(|task| {
-                    let account = Arc::new(PaidTime::new(turns.clone(), None));
-                    account.earn(usize::from(paid[task]));
-                    let (signal, order) = (signal.clone(), order.clone());
-                    tokio::spawn(in_turn(account, async move {
-                        signal.notified().await;
-                        order.lock().push(task);
-                    }))
-                })
-                .collect();
-            tokio::task::yield_now().await;
-            signal.notify_waiters();
-            for task in tasks {
-                task.await.unwrap();
-            }
-            assert_eq!(turns.waiting.load(Ordering::Relaxed), 0);
-            order.lock().clone()
-        })
-    }
-
-    #[test]
-    fn paid_tasks_have_the_first_turns() {
-        assert_eq!(order(&[false, false, true, false]), [2, 3, 0, 1]);
-        assert_eq!(order(&[false, true, false, true]), [1, 3, 0, 2]);
-        assert_eq!(order(&[false, false]), [0, 1]);
-    }
-
-    #[test]
-    fn time_is_used_up_and_bounded() {
-        let account = PaidTime::new(Arc::default(), None);
-        assert!(!account.is_left());
-        account.earn(1_000_000);
-        let turns = PAID_TIME_MAX.as_nanos() / TURN_CHARGE_MAX.as_nanos();
-        (0..turns).for_each(|_| account.spend(TURN_CHARGE_MAX));
-        assert!(!account.is_left(), "no more than the bound is kept");
-        let of_one = PAID_TIME.as_nanos() / TURN_CHARGE_MAX.as_nanos();
-        (0..of_one).for_each(|_| account.spend(TURN_CHARGE_MAX));
-        account.earn(1);
-        assert!(!account.is_left(), "what was used too much is owed");
-        account.earn(1);
-        assert!(account.is_left());
-    }
-
-    #[test]
-    fn a_turn_that_the_system_interrupts_costs_no_more_than_a_turn() {
-        let account = PaidTime::new(Arc::default(), None);
-        account.earn(1);
-        (0..9).for_each(|_| account.spend_turn(Duration::from_millis(4)));
-        assert!(
-            account.is_left(),
-            "a publish pays for its turns, however often they are interrupted"
-        );
-        account.spend_turn(Duration::from_millis(4));
-        assert!(!account.is_left());
-    }
-
-    #[test]
-    fn a_connection_is_a_publishers_until_it_has_had_too_many_unpaid_turns() {
-        let account = PaidTime::new(Arc::default(), None);
-        assert!(!account.is_publishers(), "nothing is stored yet");
-        account.earn(0);
-        assert!(!account.is_publishers(), "a repeat stores nothing");
-        account.earn(1);
-        (1..UNPAID_TURNS_MAX).for_each(|_| account.take_unpaid_turn());
-        assert!(account.is_publishers());
-        account.earn(1);
-        (1..UNPAID_TURNS_MAX).for_each(|_| account.take_unpaid_turn());
-        assert!(account.is_publishers(), "each stored envelope begins anew");
-        (0..3).for_each(|_| account.take_unpaid_turn());
-        assert!(!account.is_publishers());
-        account.earn(1);
-        assert!(account.is_publishers());
-    }
-
-    /// A payer stores one envelope for thirty turns, and lets tasks of its connection wait for each other.
-    #[test]
-    fn a_publisher_makes_no_other_connection_rest_for_its_own_turns() {
-        let turns = Arc::new(Turns::default());
-        let (now_ns, waited_ns) = (10_000_000, 9_000_000);
-        let (publisher, other) =
-            (PaidTime::new(turns.clone(), None), PaidTime::new(turns.clone(), None));
-        publisher.earn(1);
-        publisher.rest(Duration::from_millis(5));
-        turns.pace.publisher_had_its_turn(now_ns, waited_ns);
-        assert_eq!(turns.pace.multiple(now_ns), 0);
-        other.rest(Duration::from_millis(5));
-        turns.pace.publisher_had_its_turn(now_ns, waited_ns);
-        assert_eq!(turns.pace.multiple(now_ns), 1);
-    }
-
-    /// Returns the account of a connection of the one address that these tests have.
-    fn account(turns: &Arc<Turns>) -> Arc<PaidTime> {
-        let account = PaidTime::new(turns.clone(), None);
-        account.rest_with(ClientAddress::V4([192, 0, 2, 1].into()));
-        Arc::new(account)
-    }
-
-    /// Begins a rest of 8 ms, at least, of the account's address.
-    fn put_off(account: &PaidTime) {
-        let now_ns = account.turns.pace.now_ns();
-        account.next_turn().unwrap().put_off(now_ns, CREDIT_NS + 8_000_000);
-    }
-
-    /// Flooding connections beside publishers whose tasks are late.
-    #[tokio::test(start_paused = true)]
-    async fn a_connection_has_no_turn_while_it_rests_unless_it_publishes() {
-        let turns = Arc::new(Turns::default());
-        tokio::time::advance(Duration::from_millis(500)).await;
-        turns.pace.begin();
-        let [flooding, publishing, first, node, closed] = [(); 5].map(|()| account(&turns));
-        put_off(&flooding);
-        publishing.earn(1);
-        node.never_rest();
-        let began = Instant::now();
-        in_turn(publishing, async {}).await;
-        publish_in_turn(first, async {}).await;
-        in_turn(node, async {}).await;
-        assert_eq!(began.elapsed(), Duration::ZERO, "in virtual time");
-        in_turn(flooding.clone(), async {}).await;
-        let rest = began.elapsed();
-        assert!((8..15).contains(&rest.as_millis()), "{rest:?} in virtual time");
-        let began = Instant::now();
-        in_turn(flooding, async {}).await;
-        assert_eq!(began.elapsed(), Duration::ZERO, "the rest is over");
-        put_off(&closed);
-        let mut task = Box::pin(in_turn(closed.clone(), async {}));
-        assert!(futures_util::poll!(&mut task).is_pending());
-        closed.never_rest();
-        assert!(futures_util::poll!(&mut task).is_ready(), "its rest ends at once");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_task_rests_once_before_its_turn_although_paid_ones_go_first() {
-        let turns = Arc::new(Turns::default());
-        tokio::time::advance(Duration::from_millis(100)).await;
-        turns.pace.begin();
-        turns.waiting.store(1, Ordering::Relaxed);
-        let account = account(&turns);
-        put_off(&account);
-        let mut task = Box::pin(in_turn(account.clone(), async {}));
-        assert!(futures_util::poll!(&mut task).is_pending(), "it rests");
-        tokio::time::sleep(Duration::from_millis(35)).await;
-        for _ in 0..DEFERRED_MAX {
-            put_off(&account); // another task of the connection has had a turn
-            assert!(futures_util::poll!(&mut task).is_pending(), "a paid task goes first");
-        }
-        assert!(futures_util::poll!(&mut task).is_ready());
-    }
-
-    /// Heads whose calls have had no turn keep all connections from reading.
-    #[tokio::test(start_paused = true)]
-    async fn a_call_has_its_first_turn_without_a_rest() {
-        let turns = Arc::new(Turns::default());
-        tokio::time::advance(Duration::from_millis(100)).await;
-        turns.pace.begin();
-        let account = account(&turns);
-        put_off(&account);
-        let (had, (go_on, goes_on)) = (Arc::new(AtomicU8::new(0)), tokio::sync::oneshot::channel());
-        let turns_of_call = had.clone();
-        crate::task_threads::spawn(account, async move {
-            turns_of_call.store(1, Ordering::Relaxed);
-            goes_on.await.unwrap();
-            turns_of_call.store(2, Ordering::Relaxed);
-        });
-        tokio::task::yield_now().await;
-        assert_eq!(had.load(Ordering::Relaxed), 1);
-        go_on.send(()).unwrap();
-        tokio::task::yield_now().await;
-        assert_eq!(had.load(Ordering::Relaxed), 1, "the next one comes after the rest");
-        tokio::time::sleep(Duration::from_millis(35)).await;
-        assert_eq!(had.load(Ordering::Relaxed), 2);
-    }
-
-    /// A place at a gate is given to a task that waits, before its turn.
-    #[tokio::test(start_paused = true)]
-    async fn a_task_does_not_rest_with_a_place_for_which_others_wait() {
-        for rests in [true, false] {
-            let turns = Arc::new(Turns::default());
-            tokio::time::advance(Duration::from_millis(100)).await;
-            turns.pace.begin();
-            let account = account(&turns);
-            let (give, place) = tokio::sync::oneshot::channel();
-            let mut task = Box::pin(in_turn(account.clone(), async move {
-                let taken = if rests { place.await } else { without_rest(place).await };
-                taken.unwrap();
-            }));
-            assert!(futures_util::poll!(&mut task).is_pending(), "there is no place yet");
-            put_off(&account);
-            give.send(()).unwrap();
-            assert_eq!(futures_util::poll!(&mut task).is_pending(), rests);
-        }
-    }
-
-    #[tokio::test]
-    async fn a_task_that_is_dropped_while_it_waits_is_not_counted_any_more() {
-        let turns = Arc::new(Turns::default());
-        let account = Arc::new(PaidTime::new(turns.clone(), None));
-        account.earn(1);
-        let kept: Arc<Mutex<Option<Waker>>> = Arc::default();
-        let keep = kept.clone();
-        let mut task = Box::pin(in_turn(
-            account,
-            std::future::poll_fn(move |context| {
-                *keep.lock() = Some(context.waker().clone());
-                Poll::<()>::Pending
-            }),
-        ));
-        assert!(futures_util::poll!(&mut task).is_pending());
-        let waker = kept.lock().take().unwrap();
-        waker.wake_by_ref();
-        assert_eq!(turns.waiting.load(Ordering::Relaxed), 1);
-        drop(task);
-        assert_eq!(turns.waiting.load(Ordering::Relaxed), 0);
-        waker.wake();
-        assert_eq!(turns.waiting.load(Ordering::Relaxed), 0);
-    }
-}
+#[path = "turns_tests.rs"]
+mod tests;

@@ -71,7 +71,9 @@ fn names_gzip(headers: &HeaderMap, name: &str) -> bool {
     let lists = headers.get_all(name).iter().filter_map(|list| list.to_str().ok());
     lists.flat_map(|list| list.split(',')).any(|entry| {
         let (coding, weight) = entry.split_once(';').unwrap_or((entry, ""));
-        let weight = weight.trim().strip_prefix("q=").and_then(|text| text.parse::<f32>().ok());
+        // The name of the weight has no case (RFC 9110 §12.4.2).
+        let weight = weight.trim().strip_prefix(['q', 'Q']).and_then(|it| it.strip_prefix('='));
+        let weight = weight.and_then(|text| text.parse::<f32>().ok());
         coding.trim().eq_ignore_ascii_case(GZIP) && weight.is_none_or(|weight| weight > 0.0)
     })
 }
@@ -96,7 +98,7 @@ mod tests {
         for list in ["gzip", "br, GZIP", "deflate;q=1.0, gzip;q=0.5", "gzip;q=many"] {
             assert!(wants(list), "{list}");
         }
-        for list in ["", "identity", "br,deflate", "gzip;q=0", "gzip; q=0.0", "*", "gzipped"] {
+        for list in ["", "identity", "br,deflate", "gzip;q=0", "gzip; Q=0.0", "*", "gzipped"] {
             assert!(!wants(list), "{list}");
         }
         assert!(!names_gzip(&HeaderMap::new(), "accept-encoding"));

@@ -1,0 +1,69 @@
+//! Tests over sockets of the turns of calls that come through a trusted proxy.
+
+use std::net::Ipv4Addr;
+
+use http_body_util::BodyExt as _;
+use tonic::Status;
+use tonic::server::NamedService;
+use tonic::service::Routes;
+use tonic::transport::Endpoint;
+
+use super::*;
+use crate::address::{Cidr, ClientAddress};
+use crate::call_metrics::CallMetrics;
+use crate::listener::Server;
+use crate::method::{MethodKind, RpcMethod};
+
+const UNARY: &str = "/test.Idle/Unary";
+
+/// A service that reads its requests and answers with a status.
+#[derive(Clone)]
+struct IdleService;
+
+impl NamedService for IdleService {
+    const NAME: &'static str = "test.Idle";
+}
+
+impl tower::Service<Request<Answer>> for IdleService {
+    type Response = Response<Answer>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Answer>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Answer>) -> Self::Future {
+        Box::pin(async move {
+            let read = request.into_body().collect().await;
+            Ok(read.err().unwrap_or_else(|| Status::ok("")).into_http())
+        })
+    }
+}
+
+/// A caller floods a node with calls through a proxy.
+#[tokio::test]
+async fn an_address_behind_a_proxy_rests_for_its_unary_calls() {
+    let mut settings = ServeSettings::new(SocketAddr::from(([127, 0, 0, 1], 0)));
+    settings.trusted_proxies = Cidr::parse("127.0.0.0/8").into_iter().collect();
+    let account = settings.memory.account(None);
+    account.rest_with(ClientAddress::V4(Ipv4Addr::new(203, 0, 113, 7)));
+    account.begin_rests();
+    let metrics = CallMetrics::new(&[RpcMethod::new(UNARY, MethodKind::Unary)]);
+    let (routes, stop) = (Routes::new(IdleService), CancellationToken::new());
+    let server = Server::bind(settings, routes, metrics, stop).await.unwrap();
+    let url = format!("http://{}", server.address());
+    let proxy = Endpoint::from_shared(url).unwrap().connect().await.unwrap();
+    let has_rested = || account.next_turn().unwrap().after(0).is_some();
+    assert!(!has_rested(), "the proxy's connection has turns of its own");
+
+    let request = Request::post(UNARY)
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .header("x-forwarded-for", "203.0.113.7")
+        .body(Answer::empty())
+        .unwrap();
+    let response = tower::ServiceExt::oneshot(proxy, request).await.unwrap();
+    assert!(response.headers().contains_key("grpc-status"));
+    assert!(has_rested());
+}
