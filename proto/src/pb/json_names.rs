@@ -52,7 +52,8 @@ fn string_len(json: &[u8]) -> usize {
     json.len() // it has no end
 }
 
-/// Returns the name in a string, in lowerCamelCase as the mapping writes it.
+/// Returns the name in a string, in lowerCamelCase as the mapping writes it. Keys of maps are read like names: those of
+/// requests are numbers, which have no other spelling.
 fn name_of(string: &[u8]) -> Cow<'_, [u8]> {
     let [b'"', name @ .., b'"'] = string else { return Cow::Borrowed(string) };
     if !name.iter().any(|byte| [b'\\', b'_'].contains(byte)) {
