@@ -5,9 +5,10 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hawser_engine::read::{QueryError, ReadMemory, ReaderId};
-use hawser_engine::runtime::{FairQueue, begin_reader_thread};
+use hawser_engine::runtime::{FairQueue, begin_reader_thread, thread_time};
 use hawser_serve::{CallCharge, OverloadedError};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
@@ -107,10 +108,12 @@ impl ReadWorkers {
             if answer.is_closed() {
                 return;
             }
+            let began = thread_time();
             let result = match end {
                 WaitEnd::Turn => read().map_err(CallError::from),
                 WaitEnd::Displaced => Err(CallError::Overloaded(OverloadedError)),
             };
+            held.worked(thread_time().saturating_sub(began));
             drop(held);
             let _ = answer.send(result);
         };
@@ -207,6 +210,10 @@ impl ReadMemory for CallMemory {
 
     fn give_back_lasting(&self, bytes: usize) {
         self.0.give_back_lasting(bytes);
+    }
+
+    fn worked(&self, time: Duration) {
+        self.0.worked(time);
     }
 
     fn reader(&self) -> ReaderId {

@@ -5,6 +5,7 @@ use std::fmt;
 use std::io::IoSlice;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use http::Extensions;
@@ -121,6 +122,12 @@ impl CallCharge {
     /// envelopes of this node reach the clients of other nodes through it.
     pub fn caller_is_node(&self) {
         self.0.connection.paid_time().never_rest();
+    }
+
+    /// Records that a thread of the service has worked for the call for `time`. The caller's address rests for it while
+    /// publishers are late, as for turns of its connections.
+    pub fn worked(&self, time: Duration) {
+        self.0.connection.paid_time().rest(time);
     }
 
     /// Takes `bytes` more.

@@ -134,9 +134,9 @@ impl PaidTime {
         Some(pace.moment(at_ns))
     }
 
-    /// Records a turn that was not paid, and the rest after it. Those of a publisher do not count: it does not rest for
-    /// them, so others would in its place.
-    fn rest(&self, took: Duration) {
+    /// Records a turn that was not paid, or work of another thread, and the rest after it. Those of a publisher do not
+    /// count: it does not rest for them, so others would in its place.
+    pub(crate) fn rest(&self, took: Duration) {
         if !self.waits_for_rests() {
             return;
         }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::error::QueryError;
 
@@ -41,6 +42,10 @@ pub trait ReadMemory: Send + Sync + fmt::Debug {
     fn give_back_lasting(&self, bytes: usize) {
         self.give_back(bytes);
     }
+
+    /// Records that a thread has worked for this reader for `time`, without the time in which other threads had its
+    /// core.
+    fn worked(&self, _time: Duration) {}
 
     /// Returns the reader to which the memory is charged.
     fn reader(&self) -> ReaderId {

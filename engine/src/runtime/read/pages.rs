@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::access::LogAccess;
 use super::fetch::complete;
-use super::page_threads::JobSize;
+use super::page_threads::{JobSize, thread_time};
 use crate::read::error::QueryError;
 use crate::read::feed::{CatchUpId, PageRead, Read};
 use crate::read::limits::BatchLimits;
@@ -190,11 +190,15 @@ pub(super) async fn in_turn<T: Send + 'static>(
     let (done, result) = oneshot::channel();
     let queued = Arc::new(Mutex::new(Some(work)));
     let _withdrawal = WithdrawOnDrop(Arc::clone(&queued));
-    log.page_threads.run(log.memory.reader(), size, move || {
+    let memory = Arc::clone(&log.memory);
+    log.page_threads.run(memory.reader(), size, move || {
         let work = queued.lock().take();
         if let Some(work) = work {
+            let began = thread_time();
+            let read = work();
+            memory.worked(thread_time().saturating_sub(began));
             // Fails only if the stream has ended.
-            _ = done.send(work());
+            _ = done.send(read);
         }
     });
     result.await.expect("reading a page does not panic")
