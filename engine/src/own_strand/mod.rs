@@ -10,7 +10,7 @@
 //! - a new one, by the operator's flag: when a majority of the other canonical nodes has answered; after
 //!   [`ASK_FOR`] also by the operator's confirmation. A peer that shows a place of the strand refutes the flag;
 //! - an unknown one: after a quarantine, when a majority of the other canonical nodes has answered, or by the
-//!   operator's confirmation; it then begins [`GAP`] places above everything that was shown, or more.
+//!   operator's confirmation; it then begins one to 256 times [`GAP`] places above everything that was shown.
 //!
 //! A peer's clock is a claim: it keeps the node from signing only for ten seconds, in which the peer has
 //! to show an envelope. An envelope of the strand that this node does not hold is a proof. See
@@ -30,7 +30,7 @@ use hawser_proto::{OriginatorId, SequenceId};
 use hawser_storage::{FolderStanding, UnknownFolder};
 
 use answers::Answers;
-pub use gap::{GAP, GAP_MAX, gap_of};
+pub use gap::{GAP, GAP_MAX, gap_of, gap_of_start};
 
 /// The longest time for which a known folder waits for the first answers of peers. A guess: handshakes
 /// take milliseconds, and a restart is to be over within two seconds.

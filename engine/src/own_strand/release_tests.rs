@@ -24,16 +24,16 @@ fn say(guard: &mut OwnStrandGuard, start: Instant, gap: u64) {
     guard.note_confirmation(start, 0, OperatorConfirmation { gap, about });
 }
 
-/// Played by a script that promotes replicas on several machines at once: a majority of peers answers each of them
-/// before one has signed.
+/// Played by a script that starts copies of one folder on several machines at once, restored ones or promoted ones: a
+/// majority of peers answers each of them before one has signed.
 #[test]
 #[expect(clippy::disallowed_methods, reason = "one start; from there on time is an argument")]
 fn folders_that_a_majority_releases_at_once_seldom_continue_at_one_place() {
     let start = Instant::now();
     let peer = OriginatorId(200);
     let mut ends = BTreeSet::new();
-    for seed in 0..100_u8 {
-        let gap = gap_of(&[seed]);
+    for start_ns in 0..100 {
+        let gap = gap_of_start(&[7; 16], start_ns);
         assert!((GAP..=GAP_MAX).contains(&gap) && gap.is_multiple_of(GAP), "{gap}");
         let mut guard = unknown(start).with_gap(gap);
         let claims = BTreeMap::from([(peer, Some(SequenceId(5)))]);
@@ -42,6 +42,9 @@ fn folders_that_a_majority_releases_at_once_seldom_continue_at_one_place() {
         assert_eq!(guard.release(start + LISTEN_FOR), skip(Some(5 + gap)));
         ends.insert(gap);
     }
+    assert!(ends.len() > 60, "{} different ones of 100; 83 are expected", ends.len());
+    // Folders that started at the same time, and are no copies.
+    let ends: BTreeSet<u64> = (0..100).map(|first| gap_of_start(&[first; 16], 0)).collect();
     assert!(ends.len() > 60, "{} different ones of 100; 83 are expected", ends.len());
 }
 
