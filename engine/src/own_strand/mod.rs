@@ -167,6 +167,8 @@ pub struct OwnStrandGuard {
     gap: u64,
     /// The head from which the gap of a release that is not carried out yet was computed.
     before_gap: Option<SequenceId>,
+    /// The last place before those that this process may have signed, from the last release on.
+    released_behind: SequenceId,
     /// The last place that a release which is not carried out yet was about to declare void. No place up to it may be
     /// signed, whatever the operator says since then.
     declared: SequenceId,
@@ -217,6 +219,7 @@ impl OwnStrandGuard {
             foreign_after_ns: now_ns.saturating_add(CLOCKS_DIFFER_NS),
             gap: GAP,
             before_gap: None,
+            released_behind: SequenceId::NONE,
             declared: SequenceId::NONE,
         }
     }
@@ -266,7 +269,9 @@ impl OwnStrandGuard {
     /// folders has continued behind that place, or was about to. To be followed by an observation.
     pub fn note_declared(&mut self, through: SequenceId, time_ns: i64) {
         self.answers.note_declared(through);
-        if through > self.held && time_ns > self.foreign_after_ns {
+        // The other folder signs the places behind it. One with a narrower gap has to stop by itself.
+        let signs_the_same = matches!(self.phase, Phase::Ready) && through >= self.released_behind;
+        if (through > self.held || signs_the_same) && time_ns > self.foreign_after_ns {
             // Signed since this process started, and not by this process.
             self.phase = Phase::Stopped;
         }
@@ -319,6 +324,7 @@ impl OwnStrandGuard {
     pub fn note_released(&mut self) {
         let is_due = matches!(self.phase, Phase::Asking { .. } | Phase::Quarantine { .. });
         assert!(is_due, "signing begins only by a release");
+        self.released_behind = self.held.max(self.declared);
         (self.phase, self.before_gap, self.declared) = (Phase::Ready, None, SequenceId::NONE);
     }
 

@@ -89,3 +89,34 @@ fn places_that_may_be_declared_are_left_out_whatever_the_operator_says_then() {
         assert_eq!(guard.release(start), skip(Some((9 + gap).max(5 + GAP))), "{gap}");
     }
 }
+
+/// Two folders continue behind gaps of one width, once in 256 pairs. A peer shows each the other one's statement after
+/// both have signed.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "one start; from there on time is an argument")]
+fn a_statement_about_the_same_gap_stops_a_node_that_has_signed_behind_it() {
+    let (start, end, later_ns) = (Instant::now(), 5 + GAP, i64::MAX);
+    let others = [
+        (end, later_ns, true),
+        // It signs places that this node has signed meanwhile.
+        (end + 1, later_ns, true),
+        // With its narrower gap it has to stop by itself.
+        (end - 1, later_ns, false),
+        // One of this node's own earlier runs.
+        (end, 0, false),
+    ];
+    for (through, time_ns, is_second) in others {
+        let mut guard = unknown(start);
+        say(&mut guard, start, GAP);
+        assert_eq!(guard.release(start), skip(Some(end)));
+        guard.note_declaring(SequenceId(end));
+        guard.note_left_out();
+        guard.note_released();
+        let seen = StrandObservation { has_signed: true, ..held(end + 3) };
+        guard.observe(start, seen.clone());
+        guard.note_declared(SequenceId(through), time_ns);
+        guard.observe(start, seen);
+        let is_stopped = guard.status() == OwnStrandStatus::Stopped;
+        assert_eq!(is_stopped, is_second, "{through} at {time_ns}");
+    }
+}
