@@ -161,6 +161,8 @@ pub struct OwnStrandGuard {
     /// A peer has shown a place above `held` since the last observation. By the next one the place may be
     /// stored, and no longer looks like something that the folder lacked.
     is_contradicted: bool,
+    /// The node's clock at the start.
+    started_ns: i64,
     /// Envelopes of the strand with a later time were signed by another process.
     foreign_after_ns: i64,
     /// Places that a release by a majority of answers leaves out.
@@ -216,6 +218,7 @@ impl OwnStrandGuard {
             answers: Answers::default(),
             host_head,
             is_contradicted: false,
+            started_ns: now_ns,
             foreign_after_ns: now_ns.saturating_add(CLOCKS_DIFFER_NS),
             gap: GAP,
             before_gap: None,
@@ -268,10 +271,18 @@ impl OwnStrandGuard {
     /// Handles a statement of this node, made at `time_ns`, that it left out places up to `through`: another of its
     /// folders has continued behind that place, or was about to. To be followed by an observation.
     pub fn note_declared(&mut self, through: SequenceId, time_ns: i64) {
+        // The release has taken account of everything that was shown before it.
+        let is_news = through > self.answers.shown();
         self.answers.note_declared(through);
-        // The other folder signs the places behind it. One with a narrower gap has to stop by itself.
-        let signs_the_same = matches!(self.phase, Phase::Ready) && through >= self.released_behind;
-        if (through > self.held || signs_the_same) && time_ns > self.foreign_after_ns {
+        let is_foreign = through > self.held && time_ns > self.foreign_after_ns;
+        // The other folder signs the places behind its gap, as this one does. One with a narrower gap has to stop by
+        // itself. Two operators may confirm within a few seconds, so no difference of clocks is allowed for here, and a
+        // confirmation excuses only what was shown by then.
+        let signs_the_same = matches!(self.phase, Phase::Ready)
+            && is_news
+            && through >= self.released_behind
+            && time_ns > self.started_ns;
+        if is_foreign || signs_the_same {
             // Signed since this process started, and not by this process.
             self.phase = Phase::Stopped;
         }

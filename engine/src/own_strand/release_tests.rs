@@ -102,6 +102,8 @@ fn a_statement_about_the_same_gap_stops_a_node_that_has_signed_behind_it() {
         (end + 1, later_ns, true),
         // With its narrower gap it has to stop by itself.
         (end - 1, later_ns, false),
+        // Both operators have confirmed within the seconds by which clocks differ.
+        (end, 1, true),
         // One of this node's own earlier runs.
         (end, 0, false),
     ];
@@ -118,5 +120,27 @@ fn a_statement_about_the_same_gap_stops_a_node_that_has_signed_behind_it() {
         guard.observe(start, seen);
         let is_stopped = guard.status() == OwnStrandStatus::Stopped;
         assert_eq!(is_stopped, is_second, "{through} at {time_ns}");
+    }
+}
+
+/// The statements of a node that keeps no more of them are shown again in each session.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "one start; from there on time is an argument")]
+fn a_statement_that_was_shown_before_the_release_stops_nothing_when_it_is_shown_again() {
+    let start = Instant::now();
+    let mut guard = unknown(start);
+    guard.note_declared(SequenceId(9), 1);
+    guard.observe(start, held(5));
+    say(&mut guard, start, 0);
+    assert_eq!(guard.release(start), skip(Some(9)));
+    guard.note_declaring(SequenceId(9));
+    guard.note_left_out();
+    guard.note_released();
+    let seen = StrandObservation { has_signed: true, ..held(12) };
+    for (through, status) in [(9, OwnStrandStatus::Ready), (10, OwnStrandStatus::Stopped)] {
+        guard.observe(start, seen.clone());
+        guard.note_declared(SequenceId(through), 1);
+        guard.observe(start, seen.clone());
+        assert_eq!(guard.status(), status, "{through}");
     }
 }

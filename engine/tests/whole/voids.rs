@@ -108,6 +108,22 @@ async fn folders_that_a_majority_releases_at_once_leave_gaps_of_their_own() {
     assert!(gaps.len() > 1, "{gaps:?}");
 }
 
+/// Another folder of one age has left a gap of the same width, once in 256 pairs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_of_another_folder_about_the_same_gap_stops_the_node() {
+    let (follower, other) = restored(common::store()).await;
+    confirm(&follower).await;
+    follower.publish("behind the gap").await.unwrap();
+    let of = declared(NODE, 3, 2 + GAP, NODE).statement;
+    let second = VoidStatement { time_ns: of.time_ns + 1, ..of }.sign(&key(NODE));
+    other.link.note_void(second);
+    let status = || follower.engine().own_strand_status();
+    follower.until("it does not sign", || status() == OwnStrandStatus::Stopped).await;
+    follower.publish("and on").await.unwrap_err();
+    drop(other);
+    follower.stop().await;
+}
+
 /// The statement is on disk, the record of the gap is not. Then the operator says that nothing is lost.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_place_that_was_declared_is_signed_after_the_gap_could_not_be_recorded() {
