@@ -1,4 +1,4 @@
-//! A place of backups that does not answer is no damaged backup.
+//! Places of backups that do not answer or do not fit, and what commands say about them.
 
 use std::fs;
 use std::net::TcpListener;
@@ -7,7 +7,8 @@ use std::process::Output;
 
 use serde_json::{Value, json};
 
-use crate::support::{hawser, stderr};
+use crate::support::log_folder::folder;
+use crate::support::{hawser, run, stderr};
 
 const PLACE: &str = "s3://the-bucket/nodes/100";
 
@@ -89,4 +90,21 @@ fn a_place_without_backups_fails_the_check() {
         .unwrap();
     assert_eq!(output.status.code(), Some(4), "{}", stderr(&output));
     assert!(stderr(&output).contains("no backup"), "{}", stderr(&output));
+}
+
+/// A warning about a backup that is refused anyway hides the reason.
+#[test]
+fn only_a_backup_that_begins_warns_of_a_missing_key() {
+    let place = tempfile::tempdir().unwrap();
+    let (data, _) = folder(place.path(), "data", 3);
+    let (absent, inside) = (place.path().join("absent"), data.join("backups"));
+    let to = place.path().join("backups");
+    let [data, absent, inside, to] =
+        [&*data, &*absent, &*inside, &*to].map(|path| path.to_str().unwrap());
+    for (data_dir, to, is_made) in [(absent, to, false), (data, inside, false), (data, to, true)] {
+        let output = run(&["backup", "create", "--data-dir", data_dir, "--to", to]);
+        assert_eq!(output.status.success(), is_made, "{output:?}");
+        let warns = stderr(&output).contains("will not be signed");
+        assert_eq!(warns, is_made, "{output:?}");
+    }
 }

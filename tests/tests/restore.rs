@@ -22,9 +22,6 @@ use rand::RngExt as _;
 use serde_json::{Value, json};
 use tonic::Code;
 
-/// Places that a node leaves out after a quarantine.
-const GAP: u64 = 1_000_000;
-
 /// Counts the generators of this process: no message may repeat another one, whose answer it would get.
 static GENERATORS: AtomicU64 = AtomicU64::new(0);
 
@@ -63,6 +60,13 @@ async fn assert_everywhere(network: &Network, published: &BTreeMap<u64, Bytes>) 
         let held = strand::read(&node.client(), network.nodes[0].id).await;
         assert!(held == *published, "node {}: {:?}", node.id, held.keys());
     }
+}
+
+/// Asserts that a node has continued behind a gap above a place. Returns the first place behind it.
+fn behind_gap(last: u64, after: &BTreeMap<u64, Bytes>) -> u64 {
+    let first = *after.keys().next().unwrap();
+    assert!(first > last && strand::is_gap(first - last - 1), "{first} after {last}");
+    first
 }
 
 /// Puts the files of a copy in place of those of the node's folder.
@@ -161,14 +165,14 @@ async fn an_older_folder_signs_nothing_while_peers_do_not_answer_and_nothing_twi
     network.mend(0, 2);
     network.nodes[0].ready().await;
     let after = publish(&network.nodes[0], 3).await;
-    assert_eq!(after.keys().next(), Some(&(10 + GAP + 1)), "what peers had is taken over");
+    let behind = behind_gap(10, &after);
     published.extend(after);
     assert_everywhere(&network, &published).await;
     // From now on the folder is known.
     network.nodes[0].kill();
     network.start_all().await;
     let after = publish(&network.nodes[0], 1).await;
-    assert_eq!(after.keys().next(), Some(&(10 + GAP + 4)));
+    assert_eq!(after.keys().next(), Some(&(behind + 3)));
 }
 
 /// The worst mistake: the settings and the key of a node that has a strand, on a new host, with the flag
@@ -186,7 +190,7 @@ async fn an_empty_folder_with_a_used_key_takes_the_strand_over_from_peers() {
     node.start();
     node.ready().await;
     let after = publish(node, 2).await;
-    assert_eq!(after.keys().next(), Some(&(8 + GAP + 1)));
+    let behind = behind_gap(8, &after);
     published.extend(after);
     assert_everywhere(&network, &published).await;
     let of = network.nodes[0].id;
@@ -194,7 +198,7 @@ async fn an_empty_folder_with_a_used_key_takes_the_strand_over_from_peers() {
         let what = format!("node {} shows that the gap is declared void", node.id);
         let declared = wait::until(&what, async || declared_void(node, of).await).await;
         let (from, through) = (declared["from"].as_u64(), declared["through"].as_u64());
-        assert_eq!((from, through), (Some(9), Some(8 + GAP)), "{declared}");
+        assert_eq!((from, through), (Some(9), Some(behind - 1)), "{declared}");
     }
 }
 
@@ -241,7 +245,7 @@ async fn a_used_key_that_is_declared_new_signs_nothing_while_its_peers_are_cut_o
     network.mend(0, 2);
     network.nodes[0].ready().await;
     let after = publish(&network.nodes[0], 2).await;
-    assert_eq!(after.keys().next(), Some(&(8 + GAP + 1)));
+    behind_gap(8, &after);
     published.extend(after);
     assert_everywhere(&network, &published).await;
 }
@@ -265,9 +269,8 @@ async fn a_node_without_anyone_to_ask_waits_for_its_operator() {
         node.ready().await;
         let place = *publish(node, 1).await.keys().next().unwrap();
         let left_out = place - last - 1;
-        // The operator's word leaves out one unit or more.
-        let is_gap = left_out >= GAP && left_out % GAP == 0;
-        assert!(if is_complete { left_out == 0 } else { is_gap }, "{left_out} after {last}");
+        let is_right = if is_complete { left_out == 0 } else { strand::is_gap(left_out) };
+        assert!(is_right, "{left_out} after {last}");
         last = place;
     }
     node.kill();
@@ -325,7 +328,7 @@ async fn a_machine_that_was_set_back_is_stopped_by_its_peers() {
     network.nodes[0].readable().await;
     network.nodes[0].ready().await;
     let after = publish(&network.nodes[0], 1).await;
-    assert_eq!(after.keys().next(), Some(&(10 + GAP + 1)));
+    behind_gap(10, &after);
     published.extend(after);
     assert_everywhere(&network, &published).await;
 }
@@ -379,7 +382,7 @@ async fn every_backup_of_a_busy_node_restores_and_no_place_is_signed_twice() {
     node.ready().await;
     let after = publish(node, 3).await;
     let last = *published.keys().next_back().unwrap();
-    assert_eq!(after.keys().next(), Some(&(last + GAP + 1)), "backup {chosen}");
+    behind_gap(last, &after);
     published.extend(after);
     assert_everywhere(&network, &published).await;
     assert!(network.nodes[0].terminate().success());

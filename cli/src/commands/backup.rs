@@ -59,12 +59,14 @@ fn of_stopped(
         None => None,
         Some(path) => Some(key::read(path).map_err(|error| error.at(path))?),
     };
-    if key.is_none() {
-        let text = "the backup will not be signed: give the node's key (--key-file) to sign it";
-        bar.suspend(|| eprintln!("hawser: {text}"));
-    }
     let (store, _) = projections::open_existing(data_dir).map_err(rebuild::refusal)?;
+    let mut is_warned = key.is_some();
     let report = backup::create(&store, open(to)?, &to.to_string(), key.as_ref(), &mut |bytes| {
+        // Not earlier: a warning that is followed by a refusal hides the reason.
+        if !std::mem::replace(&mut is_warned, true) {
+            let text = "the backup will not be signed: give the node's key (--key-file) to sign it";
+            bar.suspend(|| eprintln!("hawser: {text}"));
+        }
         bar.inc(bytes);
         ControlFlow::Continue(())
     });

@@ -210,6 +210,13 @@ fn fault_of(
                 ));
             }
             None if folder.publishes_since(question)? => return Ok(None),
+            // A version that names no process writes no note either: waiting shows no more.
+            None if question.process.is_empty() => {
+                return Ok(Some(
+                    "asks nothing any more: it has taken the answer, or has started again. It is of an older version, \
+                     which does not say that it publishes. Look at its /status",
+                ));
+            }
             None if is_last => {
                 return Ok(Some(
                     "asks nothing any more, and has not said that it publishes: it has started again, or takes more \
@@ -259,5 +266,21 @@ mod tests {
         folder.note_publishing("a").unwrap();
         folder.clear().unwrap();
         assert_eq!(fault(), "publishes");
+    }
+
+    /// It names no process, and removes its question without a note.
+    #[test]
+    fn a_node_of_an_older_version_is_named_as_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = RestoreFolder::new(dir.path());
+        let asked = question("");
+        folder.ask(&asked).unwrap();
+        folder.clear().unwrap();
+        let fault = fault_of(&folder, &asked, Duration::ZERO).unwrap();
+        assert!(fault.is_some_and(|it| it.contains("an older version")), "{fault:?}");
+        // The same host runs this version by now.
+        folder.ask(&question("a")).unwrap();
+        let fault = fault_of(&folder, &asked, Duration::ZERO).unwrap();
+        assert!(fault.is_some_and(|it| it.starts_with("has started again")), "{fault:?}");
     }
 }

@@ -10,7 +10,7 @@
 //! - a new one, by the operator's flag: when a majority of the other canonical nodes has answered; after
 //!   [`ASK_FOR`] also by the operator's confirmation. A peer that shows a place of the strand refutes the flag;
 //! - an unknown one: after a quarantine, when a majority of the other canonical nodes has answered, or by the
-//!   operator's confirmation; it then begins [`GAP`] places above everything that was shown, or more.
+//!   operator's confirmation; it then begins one to 256 times [`GAP`] places above everything that was shown.
 //!
 //! A peer's clock is a claim: it keeps the node from signing only for ten seconds, in which the peer has
 //! to show an envelope. An envelope of the strand that this node does not hold is a proof. See
@@ -30,7 +30,7 @@ use hawser_proto::{OriginatorId, SequenceId};
 use hawser_storage::{FolderStanding, UnknownFolder};
 
 use answers::Answers;
-pub use gap::{GAP, GAP_MAX, gap_of};
+pub use gap::{GAP, GAP_MAX, gap_of, gap_of_start};
 
 /// The longest time for which a known folder waits for the first answers of peers. A guess: handshakes
 /// take milliseconds, and a restart is to be over within two seconds.
@@ -161,12 +161,16 @@ pub struct OwnStrandGuard {
     /// A peer has shown a place above `held` since the last observation. By the next one the place may be
     /// stored, and no longer looks like something that the folder lacked.
     is_contradicted: bool,
+    /// The node's clock at the start.
+    started_ns: i64,
     /// Envelopes of the strand with a later time were signed by another process.
     foreign_after_ns: i64,
     /// Places that a release by a majority of answers leaves out.
     gap: u64,
     /// The head from which the gap of a release that is not carried out yet was computed.
     before_gap: Option<SequenceId>,
+    /// The last place before those that this process may have signed, from the last release on.
+    released_behind: SequenceId,
     /// The last place that a release which is not carried out yet was about to declare void. No place up to it may be
     /// signed, whatever the operator says since then.
     declared: SequenceId,
@@ -214,9 +218,11 @@ impl OwnStrandGuard {
             answers: Answers::default(),
             host_head,
             is_contradicted: false,
+            started_ns: now_ns,
             foreign_after_ns: now_ns.saturating_add(CLOCKS_DIFFER_NS),
             gap: GAP,
             before_gap: None,
+            released_behind: SequenceId::NONE,
             declared: SequenceId::NONE,
         }
     }
@@ -265,8 +271,18 @@ impl OwnStrandGuard {
     /// Handles a statement of this node, made at `time_ns`, that it left out places up to `through`: another of its
     /// folders has continued behind that place, or was about to. To be followed by an observation.
     pub fn note_declared(&mut self, through: SequenceId, time_ns: i64) {
+        // The release has taken account of everything that was shown before it.
+        let is_news = through > self.answers.shown();
         self.answers.note_declared(through);
-        if through > self.held && time_ns > self.foreign_after_ns {
+        let is_foreign = through > self.held && time_ns > self.foreign_after_ns;
+        // The other folder signs the places behind its gap, as this one does. One with a narrower gap has to stop by
+        // itself. Two operators may confirm within a few seconds, so no difference of clocks is allowed for here, and a
+        // confirmation excuses only what was shown by then.
+        let signs_the_same = matches!(self.phase, Phase::Ready)
+            && is_news
+            && through >= self.released_behind
+            && time_ns > self.started_ns;
+        if is_foreign || signs_the_same {
             // Signed since this process started, and not by this process.
             self.phase = Phase::Stopped;
         }
@@ -319,6 +335,7 @@ impl OwnStrandGuard {
     pub fn note_released(&mut self) {
         let is_due = matches!(self.phase, Phase::Asking { .. } | Phase::Quarantine { .. });
         assert!(is_due, "signing begins only by a release");
+        self.released_behind = self.held.max(self.declared);
         (self.phase, self.before_gap, self.declared) = (Phase::Ready, None, SequenceId::NONE);
     }
 

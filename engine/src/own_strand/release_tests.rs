@@ -24,16 +24,16 @@ fn say(guard: &mut OwnStrandGuard, start: Instant, gap: u64) {
     guard.note_confirmation(start, 0, OperatorConfirmation { gap, about });
 }
 
-/// Played by a script that promotes replicas on several machines at once: a majority of peers answers each of them
-/// before one has signed.
+/// Played by a script that starts copies of one folder on several machines at once, restored ones or promoted ones: a
+/// majority of peers answers each of them before one has signed.
 #[test]
 #[expect(clippy::disallowed_methods, reason = "one start; from there on time is an argument")]
 fn folders_that_a_majority_releases_at_once_seldom_continue_at_one_place() {
     let start = Instant::now();
     let peer = OriginatorId(200);
     let mut ends = BTreeSet::new();
-    for seed in 0..100_u8 {
-        let gap = gap_of(&[seed]);
+    for start_ns in 0..100 {
+        let gap = gap_of_start(&[7; 16], start_ns);
         assert!((GAP..=GAP_MAX).contains(&gap) && gap.is_multiple_of(GAP), "{gap}");
         let mut guard = unknown(start).with_gap(gap);
         let claims = BTreeMap::from([(peer, Some(SequenceId(5)))]);
@@ -42,6 +42,9 @@ fn folders_that_a_majority_releases_at_once_seldom_continue_at_one_place() {
         assert_eq!(guard.release(start + LISTEN_FOR), skip(Some(5 + gap)));
         ends.insert(gap);
     }
+    assert!(ends.len() > 60, "{} different ones of 100; 83 are expected", ends.len());
+    // Folders that started at the same time, and are no copies.
+    let ends: BTreeSet<u64> = (0..100).map(|first| gap_of_start(&[first; 16], 0)).collect();
     assert!(ends.len() > 60, "{} different ones of 100; 83 are expected", ends.len());
 }
 
@@ -84,5 +87,60 @@ fn places_that_may_be_declared_are_left_out_whatever_the_operator_says_then() {
         guard.note_declared(SequenceId(9), 0);
         guard.observe(start, held(5));
         assert_eq!(guard.release(start), skip(Some((9 + gap).max(5 + GAP))), "{gap}");
+    }
+}
+
+/// Two folders continue behind gaps of one width, once in 256 pairs. A peer shows each the other one's statement after
+/// both have signed.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "one start; from there on time is an argument")]
+fn a_statement_about_the_same_gap_stops_a_node_that_has_signed_behind_it() {
+    let (start, end, later_ns) = (Instant::now(), 5 + GAP, i64::MAX);
+    let others = [
+        (end, later_ns, true),
+        // It signs places that this node has signed meanwhile.
+        (end + 1, later_ns, true),
+        // With its narrower gap it has to stop by itself.
+        (end - 1, later_ns, false),
+        // Both operators have confirmed within the seconds by which clocks differ.
+        (end, 1, true),
+        // One of this node's own earlier runs.
+        (end, 0, false),
+    ];
+    for (through, time_ns, is_second) in others {
+        let mut guard = unknown(start);
+        say(&mut guard, start, GAP);
+        assert_eq!(guard.release(start), skip(Some(end)));
+        guard.note_declaring(SequenceId(end));
+        guard.note_left_out();
+        guard.note_released();
+        let seen = StrandObservation { has_signed: true, ..held(end + 3) };
+        guard.observe(start, seen.clone());
+        guard.note_declared(SequenceId(through), time_ns);
+        guard.observe(start, seen);
+        let is_stopped = guard.status() == OwnStrandStatus::Stopped;
+        assert_eq!(is_stopped, is_second, "{through} at {time_ns}");
+    }
+}
+
+/// The statements of a node that keeps no more of them are shown again in each session.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "one start; from there on time is an argument")]
+fn a_statement_that_was_shown_before_the_release_stops_nothing_when_it_is_shown_again() {
+    let start = Instant::now();
+    let mut guard = unknown(start);
+    guard.note_declared(SequenceId(9), 1);
+    guard.observe(start, held(5));
+    say(&mut guard, start, 0);
+    assert_eq!(guard.release(start), skip(Some(9)));
+    guard.note_declaring(SequenceId(9));
+    guard.note_left_out();
+    guard.note_released();
+    let seen = StrandObservation { has_signed: true, ..held(12) };
+    for (through, status) in [(9, OwnStrandStatus::Ready), (10, OwnStrandStatus::Stopped)] {
+        guard.observe(start, seen.clone());
+        guard.note_declared(SequenceId(through), 1);
+        guard.observe(start, seen.clone());
+        assert_eq!(guard.status(), status, "{through}");
     }
 }

@@ -1,8 +1,9 @@
 //! Statements about void places: made for a gap after a restore, taken from peers, and decisive for nothing.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use hawser_engine::own_strand::{GAP, OperatorConfirmation, OwnStrandStatus};
+use hawser_engine::own_strand::{GAP, GAP_MAX, OperatorConfirmation, OwnStrandStatus};
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::void::{SignedVoid, VoidStatement};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
@@ -79,6 +80,48 @@ async fn a_gap_is_declared_void_before_the_node_publishes_behind_it() {
     let again = Follower::start(follower.stop().await);
     assert_eq!(again.replication.void_statements_after(0, 9), [signed]);
     again.stop().await;
+}
+
+/// Folders of one age that the same peers answer at once, each before another one has signed.
+#[tokio::test(flavor = "multi_thread")]
+async fn folders_that_a_majority_releases_at_once_leave_gaps_of_their_own() {
+    let (mut followers, mut peers) = (Vec::new(), Vec::new());
+    for _ in 0..4 {
+        let (follower, other) = restored(common::store()).await;
+        peers.push((other, follower.connect(SOURCE, &[(NODE, 2)])));
+        followers.push(follower);
+    }
+    let mut gaps = BTreeSet::new();
+    for follower in followers {
+        follower.until("a majority has answered", || !kept(&follower).is_empty()).await;
+        let [signed] = kept(&follower)[..] else { panic!("one: {:?}", kept(&follower)) };
+        let VoidStatement { from, through, .. } = signed.statement;
+        assert_eq!(from, SequenceId(3));
+        let gap = through.0 - 2;
+        assert!((GAP..=GAP_MAX).contains(&gap) && gap.is_multiple_of(GAP), "{gap}");
+        gaps.insert(gap);
+        follower.until("it may sign", || follower.complaint().is_none()).await;
+        follower.stop().await;
+    }
+    drop(peers);
+    // All four have the same one in 256³ runs.
+    assert!(gaps.len() > 1, "{gaps:?}");
+}
+
+/// Another folder of one age has left a gap of the same width, once in 256 pairs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_of_another_folder_about_the_same_gap_stops_the_node() {
+    let (follower, other) = restored(common::store()).await;
+    confirm(&follower).await;
+    follower.publish("behind the gap").await.unwrap();
+    let of = declared(NODE, 3, 2 + GAP, NODE).statement;
+    let second = VoidStatement { time_ns: of.time_ns + 1, ..of }.sign(&key(NODE));
+    other.link.note_void(second);
+    let status = || follower.engine().own_strand_status();
+    follower.until("it does not sign", || status() == OwnStrandStatus::Stopped).await;
+    follower.publish("and on").await.unwrap_err();
+    drop(other);
+    follower.stop().await;
 }
 
 /// The statement is on disk, the record of the gap is not. Then the operator says that nothing is lost.

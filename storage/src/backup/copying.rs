@@ -52,7 +52,7 @@ struct StoredFile {
 /// Stores the files of a checkpoint that the backups lack, and returns the names and hashes of all, ascending by name.
 ///
 /// # Errors
-/// The error of the caller's pace, or else the first one of a file.
+/// The error of the caller's pace, or else one of a file. No worker reads on then.
 pub(super) fn store_files(
     store: &Store,
     backups: &Backups,
@@ -67,6 +67,7 @@ pub(super) fn store_files(
         seen: Mutex::new(seen),
         names: Mutex::new(names_of(checkpoint)?.into_iter()),
         is_paced: AtomicBool::new(false),
+        has_failed: AtomicBool::new(false),
     };
     let mut all = match backups.is_in_folder() {
         true => copying.on_threads(held, pace)?,
@@ -99,6 +100,14 @@ fn names_of(checkpoint: &Path) -> Result<Vec<String>, BackupError> {
     Ok(found.into_iter().map(|(_, name)| name).collect())
 }
 
+/// Returns the failure that explains the others: a worker that another one's failure has stopped knows no reason.
+fn first_failure(failed: Option<BackupError>, error: BackupError) -> BackupError {
+    match failed {
+        None | Some(BackupError::Stopped) => error,
+        Some(failed) => failed,
+    }
+}
+
 /// The work on the files of one backup, which its workers share.
 struct Copying<'a> {
     store: &'a Store,
@@ -109,6 +118,8 @@ struct Copying<'a> {
     names: Mutex<vec::IntoIter<String>>,
     /// True while the caller pauses the work.
     is_paced: AtomicBool,
+    /// True once a worker has ended with an error: the backup will not exist, whatever else is stored.
+    has_failed: AtomicBool,
 }
 
 /// Takes the names that no worker has begun when it is dropped, also after a panic. The other workers then end with the
@@ -142,7 +153,7 @@ impl Copying<'_> {
             for worker in workers {
                 match worker.join() {
                     Ok(Ok(mut stored)) => all.append(&mut stored),
-                    Ok(Err(error)) => failed = failed.or(Some(error)),
+                    Ok(Err(error)) => failed = Some(first_failure(failed, error)),
                     Err(panic) => std::panic::resume_unwind(panic),
                 }
             }
@@ -179,14 +190,23 @@ impl Copying<'_> {
         number: usize,
         read_to: &SyncSender<u64>,
     ) -> Result<Vec<StoredFile>, BackupError> {
-        let mut hand_over = |bytes: u64| match read_to.send(bytes) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(_) => ControlFlow::Break(()),
-        };
         let mut may_begin = || Ok(number == 0 || self.wait_until_idle());
         // A worker without an error or a panic ends when there are no names left.
         let _ended = EndOfNames(&self.names);
-        self.store_next(&mut may_begin, &mut hand_over)
+        let stored = self.store_next(&mut may_begin, &mut |bytes| self.hand_over(bytes, read_to));
+        if stored.is_err() {
+            self.has_failed.store(true, Ordering::Relaxed);
+        }
+        stored
+    }
+
+    /// Hands the number of bytes that a worker has read over to the caller's pace. Ends the worker if there is no pace
+    /// any more, or if another worker has failed.
+    fn hand_over(&self, bytes: u64, read_to: &SyncSender<u64>) -> ControlFlow<()> {
+        if self.has_failed.load(Ordering::Relaxed) || read_to.send(bytes).is_err() {
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
     }
 
     /// Waits until the node is idle. Returns false if there is nothing to begin then.
@@ -270,5 +290,86 @@ impl Copying<'_> {
             // An object that cannot be read is damaged, too, and is replaced.
             Ok(_) | Err(_) => Ok(false),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+    use std::path::PathBuf;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::objects::{FolderObjects, SEEN_IN_BACKUPS};
+    use crate::testing;
+
+    /// A folder for backups, and a checkpoint with a file that cannot be read and a number of whole ones.
+    struct Folders {
+        root: tempfile::TempDir,
+        backups: Backups,
+    }
+
+    impl Folders {
+        fn new(whole: usize) -> Self {
+            let root = tempfile::tempdir().unwrap();
+            let place = FolderObjects::new(&root.path().join("backups"));
+            let folders = Self { root, backups: Backups::make(Arc::new(place)).unwrap() };
+            fs::create_dir(folders.checkpoint()).unwrap();
+            symlink("absent", folders.checkpoint().join("000001.sst")).unwrap();
+            for number in 2..2 + whole {
+                let bytes = vec![u8::try_from(number).unwrap(); 1 << 20];
+                fs::write(folders.checkpoint().join(format!("{number:06}.sst")), bytes).unwrap();
+            }
+            folders
+        }
+
+        fn checkpoint(&self) -> PathBuf {
+            self.root.path().join("checkpoint")
+        }
+
+        fn seen(&self) -> SeenObjects {
+            SeenObjects::read(None, SEEN_IN_BACKUPS, &*self.backups.objects)
+        }
+    }
+
+    #[test]
+    fn a_worker_ends_within_its_file_when_another_one_has_failed() {
+        let (folders, store) = (Folders::new(1), testing::store());
+        let (checkpoint, mut seen) = (folders.checkpoint(), folders.seen());
+        let copying = Copying {
+            store: &store,
+            backups: &folders.backups,
+            checkpoint: &checkpoint,
+            seen: Mutex::new(&mut seen),
+            names: Mutex::new(vec!["000001.sst".to_owned()].into_iter()),
+            is_paced: AtomicBool::new(false),
+            has_failed: AtomicBool::new(false),
+        };
+        let (read_to, read) = sync_channel(100);
+        let failed = copying.work(0, &read_to).map(|stored| stored.len());
+        assert!(matches!(failed, Err(BackupError::File { .. })), "{failed:?}");
+        // Another worker has begun this file meanwhile.
+        let name = "000002.sst".to_owned();
+        let stopped = copying.store_file(name, &mut |bytes| copying.hand_over(bytes, &read_to));
+        assert!(matches!(stopped, Err(BackupError::Stopped)));
+        assert!(read.try_recv().is_err(), "nothing more counts");
+    }
+
+    #[test]
+    fn a_failed_backup_names_the_file_and_not_the_workers_that_were_stopped() {
+        let store = testing::store();
+        for _ in 0..8 {
+            let folders = Folders::new(6);
+            let mut held = folders.backups.lock().unwrap();
+            let mut seen = folders.seen();
+            let kept = (&mut held, &mut seen);
+            let go_on: &mut Pace<'_> = &mut |_| ControlFlow::Continue(());
+            let done = store_files(&store, &folders.backups, kept, &folders.checkpoint(), go_on);
+            let error = done.map(|stored| stored.files.len()).unwrap_err();
+            assert!(matches!(error, BackupError::File { .. }), "{error}");
+        }
+        let other = BackupError::InMemory;
+        let first = first_failure(Some(BackupError::Stopped), other);
+        assert!(matches!(first_failure(Some(first), BackupError::Stopped), BackupError::InMemory));
     }
 }

@@ -9,6 +9,19 @@ use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId};
 use super::client::Client;
 use super::load::Ledger;
 
+/// The unit of the gap behind which a node continues after a quarantine: `docs/protocol/replication.md`, A node's own
+/// strand.
+const GAP: u64 = 1_000_000;
+/// The most units of it.
+const GAP_UNITS_MAX: u64 = 256;
+
+/// Returns true if a node may leave out so many places after a quarantine. The number of units differs for each folder
+/// and each start.
+#[must_use]
+pub fn is_gap(places: u64) -> bool {
+    places.is_multiple_of(GAP) && (1..=GAP_UNITS_MAX).contains(&(places / GAP))
+}
+
 /// Parses an envelope that a node has shown.
 ///
 /// # Panics

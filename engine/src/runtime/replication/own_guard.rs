@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use hawser_proto::SequenceId;
 use hawser_proto::void::VoidStatement;
-use hawser_storage::{Change, FolderStanding, SkipReason, Store, UnknownFolder};
+use hawser_storage::{Change, FolderStanding, SkipReason, UnknownFolder};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::state::ReplicationState;
 use super::task::StrandTask;
 use super::voids;
-use crate::own_strand::{GAP, OwnStrandGuard, OwnStrandStatus, Release, StrandObservation, gap_of};
+use crate::own_strand::{
+    OwnStrandGuard, OwnStrandStatus, Release, StrandObservation, gap_of_start,
+};
 use crate::runtime::own_strand::OwnStrandError;
 use crate::runtime::stop::{self, StopSender, StopSignal};
 
@@ -62,7 +64,7 @@ impl GuardTask {
     pub(super) fn new(state: Arc<ReplicationState>) -> Self {
         let now_ns = state.ports.clock.now_ns();
         let (standing, host_head) = (state.store.standing(), state.store.host_head());
-        let gap = gap_of_folder(&state.store, now_ns);
+        let gap = gap_of_start(&state.store.incarnation(), now_ns);
         let guard = OwnStrandGuard::new(standing, host_head, Instant::now().into_std(), now_ns);
         let mut guard = guard.with_gap(gap);
         // A peer has shown it in an earlier run: the places behind it may be signed.
@@ -353,16 +355,6 @@ impl GuardTask {
         }
         self.state.close_inbox(self.state.own);
         self.is_filling = false;
-    }
-}
-
-/// Returns the gap that a majority of answers has this folder leave, at a start at `now_ns`. A script may promote
-/// several replicas at once, and copies of one: the same peers answer all of them before one has signed.
-fn gap_of_folder(store: &Store, now_ns: i64) -> u64 {
-    // The width costs nothing, so a row that cannot be read counts as there.
-    match store.is_promoted().unwrap_or(true) {
-        true => gap_of(&[&store.incarnation()[..], &now_ns.to_be_bytes()].concat()),
-        false => GAP,
     }
 }
 
