@@ -79,7 +79,11 @@ async fn pages(
         query.last_seen = Some(reached.to_pb());
         let limit = u32::try_from(left).unwrap_or(0);
         let request = QueryEnvelopesRequest { query: Some(query.clone()), limit };
-        let page = api.query_envelopes(request).await.map_err(failure)?.into_inner();
+        let response = api.query_envelopes(request).await.map_err(failure)?;
+        if !any {
+            tail::tell_expired(response.metadata());
+        }
+        let page = response.into_inner();
         if page.envelopes.is_empty() {
             break;
         }

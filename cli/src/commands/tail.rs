@@ -18,6 +18,7 @@ use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_client::MetadataA
 use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, SequenceId, Topic};
 use tokio::sync::mpsc;
 use tonic::Status;
+use tonic::metadata::MetadataMap;
 
 use crate::args::TailArgs;
 use crate::render::Rendered;
@@ -144,8 +145,9 @@ async fn follow_topic(
         QueryApiClient::new(channel).max_decoding_message_size(client::MESSAGE_LEN_BYTES_MAX);
     let filter = TopicFilter { topic: topic.as_bytes().clone(), last_seen: Some(after.to_pb()) };
     let request = SubscribeTopicsRequest { filters: vec![filter] };
-    let stream = api.subscribe_topics(request).await?.into_inner();
-    tokio::spawn(forward(stream, sender, |message| match message.response {
+    let response = api.subscribe_topics(request).await?;
+    tell_expired(response.metadata());
+    tokio::spawn(forward(response.into_inner(), sender, |message| match message.response {
         Some(topics_pb::Response::Envelopes(envelopes)) => envelopes.envelopes,
         _ => Vec::new(),
     }));
@@ -166,8 +168,9 @@ async fn follow_originator(
         last_seen: Some([id].into_iter().collect::<Cursor>().to_pb()),
     };
     let request = SubscribeOriginatorsRequest { filter: Some(filter) };
-    let stream = api.subscribe_originators(request).await?.into_inner();
-    tokio::spawn(forward(stream, sender, |message| match message.response {
+    let response = api.subscribe_originators(request).await?;
+    tell_expired(response.metadata());
+    tokio::spawn(forward(response.into_inner(), sender, |message| match message.response {
         Some(originators_pb::Response::Envelopes(envelopes)) => envelopes.envelopes,
         None => Vec::new(),
     }));
@@ -256,6 +259,21 @@ async fn print_all(
     Ok(())
 }
 
+/// Says on the error output which of the places that were asked for have expired, if the node has told it. Without
+/// that, their envelopes would seem never to have been.
+pub(super) fn tell_expired(metadata: &MetadataMap) {
+    if let Some(note) = expired_note(metadata) {
+        eprintln!("hawser: {note}");
+    }
+}
+
+/// Returns the note about the metadata `hawser-oldest`, which the node has written.
+fn expired_note(metadata: &MetadataMap) -> Option<String> {
+    let oldest = metadata.get("hawser-oldest")?.to_str().ok()?;
+    let places = output::plain(oldest).replace('=', ":").replace(',', ", ");
+    Some(format!("the node no longer has all of these envelopes: some have expired below {places}"))
+}
+
 /// Prints one envelope.
 pub(super) fn print(bytes: Bytes, as_json: bool) {
     let hex = hex::encode(&bytes);
@@ -290,6 +308,17 @@ mod tests {
         for wrong in ["", "100", "100:", "a:1", "1:2,"] {
             assert_eq!(parse_from(wrong).unwrap_err().kind, RunErrorKind::Usage, "{wrong}");
         }
+    }
+
+    #[test]
+    fn what_has_expired_is_told_with_its_places() {
+        let mut metadata = MetadataMap::new();
+        assert_eq!(expired_note(&metadata), None);
+        metadata.insert("hawser-oldest", "100=5123,200=77".parse().unwrap());
+        let note = expired_note(&metadata).unwrap();
+        assert!(note.ends_with("some have expired below 100:5123, 200:77"), "{note}");
+        metadata.insert("hawser-oldest", "1".repeat(10_000).parse().unwrap());
+        assert!(expired_note(&metadata).unwrap().len() < 300, "whatever the node has written");
     }
 
     #[test]
