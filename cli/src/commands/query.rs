@@ -11,7 +11,7 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::{
 };
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::GetSyncCursorRequest;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_client::MetadataApiClient;
-use hawser_proto::{Bytes, Cursor};
+use hawser_proto::{Bytes, Cursor, EnvelopeId, SequenceId};
 use prost::Message as _;
 use serde_json::json;
 use tonic::Status;
@@ -19,6 +19,9 @@ use tonic::Status;
 use super::tail;
 use crate::args::query::{PagesArgs, QueryCommand};
 use crate::{client, output};
+
+/// The most originators that a cursor names. Specified: `docs/protocol/api.md`.
+const CURSOR_ENTRIES_MAX: usize = 100;
 
 /// Runs the command.
 ///
@@ -95,9 +98,7 @@ async fn pages(
                     "the node sent bytes that do not decode as an envelope: {error}"
                 ))
             })?;
-            if reached.covers(id) {
-                return Err(RunError::failed(format!("the node sent {id} again, or out of order")));
-            }
+            check(id, &query.originator_node_ids, &reached)?;
             reached.advance(id);
             if left > 0 {
                 tail::print(bytes, as_json);
@@ -107,6 +108,24 @@ async fn pages(
     }
     let after = if args.from == "start" { String::new() } else { format!(" after {}", args.from) };
     found_something(any, &format!("{otherwise}{after}"))
+}
+
+/// Checks that an envelope belongs to the answer, behind those that have been reached. `asked` has the originators that
+/// were asked for; it is empty if topics were.
+fn check(id: EnvelopeId, asked: &[u32], reached: &Cursor) -> Result<(), RunError> {
+    if !asked.is_empty() && !asked.contains(&id.originator.0) {
+        return Err(RunError::failed(format!("the node sent {id}, which was not requested")));
+    }
+    if reached.covers(id) {
+        return Err(RunError::failed(format!("the node sent {id} again, or out of order")));
+    }
+    let is_new = reached.get(id.originator) == SequenceId::NONE;
+    if is_new && reached.len() >= CURSOR_ENTRIES_MAX {
+        return Err(RunError::failed(format!(
+            "the node sent {id} behind envelopes of {CURSOR_ENTRIES_MAX} other originators, and no cursor has more"
+        )));
+    }
+    Ok(())
 }
 
 async fn cursors(node: &str, as_json: bool) -> Result<(), RunError> {
@@ -190,7 +209,25 @@ fn failure(status: Status) -> RunError {
 
 #[cfg(test)]
 mod tests {
+    use hawser_proto::OriginatorId;
+
     use super::*;
+
+    #[test]
+    fn an_answer_has_what_was_asked_for_once_and_of_few_originators() {
+        let id =
+            |originator, sequence| EnvelopeId::new(OriginatorId(originator), SequenceId(sequence));
+        let text =
+            |id, asked: &[u32], reached: &Cursor| check(id, asked, reached).map_err(|it| it.text);
+        let reached: Cursor = [id(100, 7)].into_iter().collect();
+        assert_eq!(text(id(100, 8), &[100], &reached), Ok(()));
+        assert_eq!(text(id(200, 1), &[], &reached), Ok(()));
+        assert!(text(id(200, 1), &[100], &reached).unwrap_err().contains("not requested"));
+        assert!(text(id(100, 7), &[100], &reached).unwrap_err().contains("again"));
+        let full: Cursor = (1..=100).map(|originator| id(originator, 1)).collect();
+        assert_eq!(text(id(100, 2), &[], &full), Ok(()));
+        assert!(text(id(101, 1), &[], &full).unwrap_err().contains("no cursor has more"));
+    }
 
     #[test]
     fn texts_of_a_node_steer_no_terminal() {
