@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use hawser_node::CheckedChannel;
 use hawser_node::error::RunError;
+use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::query_api_client::QueryApiClient;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_client::ReplicationApiClient;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::subscribe_originators_request::OriginatorFilter;
@@ -43,7 +44,8 @@ enum FollowTarget {
     All,
 }
 
-type StreamSender = mpsc::Sender<Result<Bytes, Status>>;
+/// The way to the printer. An error is the last item of a stream.
+type StreamSender = mpsc::Sender<Result<Bytes, RunError>>;
 
 /// Runs the command: ends with Ctrl-C, with the limit, or when the node ends the stream.
 ///
@@ -147,9 +149,15 @@ async fn follow_topic(
     let request = SubscribeTopicsRequest { filters: vec![filter] };
     let response = api.subscribe_topics(request).await?;
     tell_expired(response.metadata());
-    tokio::spawn(forward(response.into_inner(), sender, |message| match message.response {
-        Some(topics_pb::Response::Envelopes(envelopes)) => envelopes.envelopes,
-        _ => Vec::new(),
+    let of_others = move |bytes: &Bytes| {
+        let envelope = OriginatorEnvelope::parse(bytes.clone()).ok()?;
+        (*topic_of(&envelope) != topic).then(|| envelope.id())
+    };
+    tokio::spawn(forward(response.into_inner(), sender, of_others, |message| {
+        match message.response {
+            Some(topics_pb::Response::Envelopes(envelopes)) => envelopes.envelopes,
+            _ => Vec::new(),
+        }
     }));
     Ok(())
 }
@@ -170,9 +178,15 @@ async fn follow_originator(
     let request = SubscribeOriginatorsRequest { filter: Some(filter) };
     let response = api.subscribe_originators(request).await?;
     tell_expired(response.metadata());
-    tokio::spawn(forward(response.into_inner(), sender, |message| match message.response {
-        Some(originators_pb::Response::Envelopes(envelopes)) => envelopes.envelopes,
-        None => Vec::new(),
+    let of_others = move |bytes: &Bytes| {
+        let id = OriginatorEnvelope::id_of(bytes.clone()).ok()?;
+        (id.originator != originator).then_some(id)
+    };
+    tokio::spawn(forward(response.into_inner(), sender, of_others, |message| {
+        match message.response {
+            Some(originators_pb::Response::Envelopes(envelopes)) => envelopes.envelopes,
+            None => Vec::new(),
+        }
     }));
     Ok(())
 }
@@ -205,45 +219,63 @@ async fn follow_all(
                 let stream =
                     follow_originator(channel.clone(), originator, after, sender.clone()).await;
                 if let Err(status) = stream {
-                    let _ = sender.send(Err(status)).await;
+                    let _ = sender.send(Err(client::failure(&status))).await;
                     return;
                 }
             }
         };
         // Fails only if the printer has ended.
-        let _ = sender.send(Err(ended)).await;
+        let _ = sender.send(Err(client::failure(&ended))).await;
     });
     Ok(())
 }
 
-/// Passes envelopes on until the stream or the printer ends.
+/// Passes envelopes on until the stream or the printer ends, or the node sends one that was not asked for. `of_others`
+/// returns the id of such an envelope. Bytes that cannot be read are passed on, and printed as unreadable.
 async fn forward<M: 'static>(
     mut stream: tonic::Streaming<M>,
     sender: StreamSender,
+    of_others: impl Fn(&Bytes) -> Option<EnvelopeId>,
     envelopes: impl Fn(M) -> Vec<Bytes>,
 ) {
     loop {
         let items = match stream.message().await {
             Ok(Some(message)) => envelopes(message),
             Ok(None) => {
-                let _ = sender.send(Err(Status::unavailable("the node ended the stream"))).await;
+                let ended = Status::unavailable("the node ended the stream");
+                let _ = sender.send(Err(client::failure(&ended))).await;
                 return;
             }
             Err(status) => {
-                let _ = sender.send(Err(status)).await;
+                let _ = sender.send(Err(client::failure(&status))).await;
                 return;
             }
         };
-        for item in items {
-            if sender.send(Ok(item)).await.is_err() {
+        for bytes in items {
+            let item = match of_others(&bytes) {
+                Some(id) => Err(not_requested(id)),
+                None => Ok(bytes),
+            };
+            let is_last = item.is_err();
+            if sender.send(item).await.is_err() || is_last {
                 return;
             }
         }
     }
 }
 
+/// Returns the error of a node that sends an envelope which no part of the request asks for.
+pub(super) fn not_requested(id: EnvelopeId) -> RunError {
+    RunError::failed(format!("the node sent {id}, which was not requested"))
+}
+
+/// Returns the topic that the client of an envelope names.
+pub(super) fn topic_of(envelope: &OriginatorEnvelope) -> &Topic {
+    envelope.unsigned().payer().client().topic()
+}
+
 async fn print_all(
-    mut receiver: mpsc::Receiver<Result<Bytes, Status>>,
+    mut receiver: mpsc::Receiver<Result<Bytes, RunError>>,
     limit: Option<u64>,
     as_json: bool,
 ) -> Result<(), RunError> {
@@ -251,7 +283,7 @@ async fn print_all(
     while left > 0 {
         match receiver.recv().await {
             Some(Ok(envelope)) => print(envelope, as_json),
-            Some(Err(status)) => return Err(client::failure(&status)),
+            Some(Err(error)) => return Err(error),
             None => break,
         }
         left -= 1;
