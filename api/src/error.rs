@@ -151,7 +151,8 @@ pub(crate) fn into_status(error: impl Into<CallError>) -> Status {
         | CallError::Filter(limit)
         | CallError::Request(limit) => {
             let (field, reason) = (limit.field().to_owned(), limit.name());
-            let wrong = vec![WrongField { field, description: limit.to_string(), reason }];
+            let description = limit.to_string();
+            let wrong = vec![WrongField { field, description, reason: reason.into() }];
             let details = StatusDetails { wrong, ..StatusDetails::of(reason) };
             details.into_status(Code::InvalidArgument, &text)
         }
@@ -221,7 +222,7 @@ fn refused(refusal: &AdmissionError) -> Status {
     let wrong = refusal.envelopes.iter().map(|envelope| WrongField {
         field: format!("payer_envelopes[{}]", envelope.index),
         description: envelope.text.clone(),
-        reason: envelope.rule,
+        reason: envelope.rule.into(),
     });
     let (wrong, seen) = (wrong.collect(), refusal.seen.clone());
     let details = StatusDetails { wrong, seen, ..StatusDetails::of("ENVELOPES_REFUSED") };
@@ -233,7 +234,7 @@ fn refused(refusal: &AdmissionError) -> Status {
 fn unpaid(index: usize, text: &str) -> Status {
     let field = format!("payer_envelopes[{index}]");
     let description = text.to_owned();
-    let wrong = vec![WrongField { field, description, reason: PAYER_BALANCE }];
+    let wrong = vec![WrongField { field, description, reason: PAYER_BALANCE.into() }];
     let details = StatusDetails { wrong, ..StatusDetails::of(PAYER_BALANCE) };
     details.into_status(Code::FailedPrecondition, text)
 }

@@ -2,7 +2,7 @@
 
 use hawser_engine::runtime::PayerReporter;
 use hawser_serve::metrics::MetricsPage;
-use hawser_serve::pages::{Page, Pages, json, open_metrics, plain, readiness};
+use hawser_serve::pages::{Page, Pages, json, open_metrics, plain, readiness, readiness_with_all};
 use hawser_serve::readiness::Purpose;
 use http::StatusCode;
 
@@ -45,6 +45,18 @@ impl NodePages {
     fn readiness(&self, purpose: Purpose) -> Page {
         readiness(self.observer.readiness.evaluate(), Some(purpose))
     }
+
+    /// Shows the conditions of the purpose that the query names. Without one the status is that of reading, and the
+    /// page has all conditions: operators look there for those of publishing, too.
+    fn readyz(&self, query: &str) -> Page {
+        let Some(name) = query.split('&').find_map(|pair| pair.strip_prefix("for=")) else {
+            return readiness_with_all(self.observer.readiness.evaluate(), Purpose::Read);
+        };
+        match Purpose::ALL.into_iter().find(|purpose| purpose.label() == name) {
+            Some(purpose) => self.readiness(purpose),
+            None => plain(StatusCode::BAD_REQUEST, "for is one of start, read, publish\n"),
+        }
+    }
 }
 
 impl Pages for NodePages {
@@ -54,10 +66,7 @@ impl Pages for NodePages {
             // A response at all shows that threads and tasks still run.
             "/livez" => plain(StatusCode::OK, "ok\n"),
             "/startupz" => self.readiness(Purpose::Start),
-            "/readyz" => match purpose_of(query) {
-                Some(purpose) => self.readiness(purpose),
-                None => plain(StatusCode::BAD_REQUEST, "for is one of start, read, publish\n"),
-            },
+            "/readyz" => self.readyz(query),
             "/status" => json(StatusCode::OK, &self.observer.page()),
             "/misbehavior" => self.misbehavior(query),
             "/payer-reports" => payer_reports_page::page(self.payer_reports.as_ref(), query),
@@ -67,13 +76,5 @@ impl Pages for NodePages {
                  /payer-reports\n",
             ),
         }
-    }
-}
-
-/// Returns the purpose that a query names, [`Purpose::Read`] if it names none, `None` if unknown.
-fn purpose_of(query: &str) -> Option<Purpose> {
-    match query.split('&').find_map(|pair| pair.strip_prefix("for=")) {
-        None => Some(Purpose::Read),
-        Some(name) => Purpose::ALL.into_iter().find(|purpose| purpose.label() == name),
     }
 }

@@ -139,7 +139,7 @@ impl MutateError {
             | Self::TooManyTopics(_)
             | Self::TooManyWaves => return None,
         };
-        Some(WrongField { field, description: self.to_string(), reason: self.name() })
+        Some(WrongField { field, description: self.to_string(), reason: self.name().into() })
     }
 
     /// Returns true if the Mutate exceeds a limit, and false if it is malformed.

@@ -5,9 +5,11 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use hawser_proto::SecretKey;
 use serde_json::Value;
 
-use crate::support::log_folder::{NODE, folder};
+use crate::support::fake_node::FakeNode;
+use crate::support::log_folder::{NODE, entry, folder, write_registry};
 use crate::support::{json, run, stderr, stdout};
 
 #[test]
@@ -162,4 +164,26 @@ fn a_payer_who_was_exchanged_in_a_file_is_named_and_a_verdict_says_what_it_left_
     assert_eq!(merged["faults"], serde_json::json!({ "column": 20 }), "{merged}");
     let text = merged["first_faults"][0]["text"].as_str().unwrap();
     assert!(text.ends_with(": payer"), "{text}");
+}
+
+/// It has five hundred more envelopes behind each place, whatever it is asked for.
+#[test]
+fn a_node_that_answers_without_end_or_with_another_strand_holds_up_no_audit() {
+    let place = tempfile::tempdir().unwrap();
+    let key = SecretKey::from_bytes(&[2; 32]).unwrap();
+    let replayed = |id: u32| {
+        let registry = write_registry(place.path(), &format!("{id}.evidence"), id, &key);
+        let signer = key.clone();
+        let node = FakeNode::start(&[(id, 5)], move |_, after| {
+            (after + 1..=after + 500).map(|at| entry(&signer, at).bytes).collect()
+        });
+        let (url, registry) = (node.url(), registry.to_str().unwrap());
+        let output = run(&["audit", "replay", "--json", "--from", &url, "--registry", registry]);
+        serde_json::from_slice::<Value>(&output.stdout).unwrap()
+    };
+    let own = replayed(NODE);
+    assert_eq!(own["strands"][0]["figures"]["envelopes"], 5, "{own}");
+    let other = replayed(NODE + 100);
+    let faults = other["first_faults"].to_string();
+    assert!(faults.contains("200:1, which was not requested"), "{other}");
 }

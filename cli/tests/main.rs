@@ -33,6 +33,7 @@ mod money_network;
 mod multisig;
 mod network;
 mod network_watcher;
+mod query;
 #[path = "../../chain/tests/redis_server/process.rs"]
 mod redis_server;
 mod runbooks;

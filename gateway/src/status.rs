@@ -1,5 +1,6 @@
 //! Statuses of outcomes and of policy errors. The only place where errors become statuses.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 
@@ -63,7 +64,17 @@ impl EnvelopeError {
         }
     }
 
-    /// Returns the reason, a constant that programs can match.
+    /// Returns the reason, a constant that programs can match: that of the node that refuses the envelope, if it names
+    /// one.
+    fn reason(&self) -> Cow<'static, str> {
+        let of_node = match self {
+            Self::Node(NodePublishError::Last { error, .. }) => error.refused_for(),
+            _ => None,
+        };
+        of_node.map_or(Cow::Borrowed(self.name()), Cow::Owned)
+    }
+
+    /// Returns the reason that this gateway gives.
     fn name(&self) -> &'static str {
         match self {
             Self::Node(NodePublishError::Last { error, .. }) => match error.reason() {
@@ -151,7 +162,7 @@ fn failure(outcomes: &[Outcome]) -> Status {
     }
     text.truncate(text.floor_char_boundary(TEXT_LEN_MAX));
     let detailed = ordered.iter().take(DETAILED_MAX);
-    let wrong = detailed.map(|(index, failure)| wrong(*index, failure, failure.name())).collect();
+    let wrong = detailed.map(|(index, failure)| wrong(*index, failure, failure.reason())).collect();
     let seen = seen_by_nodes(ordered.iter().take(DETAILED_MAX).map(|(_, failure)| *failure));
     let details = StatusDetails { wrong, seen, ..StatusDetails::of("ENVELOPES_FAILED") };
     let mut status = details.into_status(code, &text);
@@ -182,8 +193,9 @@ fn seen_by_nodes<'a>(
 }
 
 /// Names an envelope of a request that is refused or has failed.
-fn wrong(index: usize, why: &impl Display, reason: &'static str) -> WrongField {
-    WrongField { field: format!("envelopes[{index}]"), description: why.to_string(), reason }
+fn wrong(index: usize, why: &impl Display, reason: impl Into<Cow<'static, str>>) -> WrongField {
+    let (field, description) = (format!("envelopes[{index}]"), why.to_string());
+    WrongField { field, description, reason: reason.into() }
 }
 
 /// Returns the status of a request with an envelope that breaks a rule.
@@ -198,7 +210,7 @@ pub(crate) fn of_count(count: usize, most: usize) -> Status {
     let text = format!("{count} envelopes, and a request has at most {most}");
     let reason = "TOO_MANY_ENVELOPES";
     let field = "envelopes".to_owned();
-    let wrong = vec![WrongField { field, description: text.clone(), reason }];
+    let wrong = vec![WrongField { field, description: text.clone(), reason: reason.into() }];
     let details = StatusDetails { wrong, ..StatusDetails::of(reason) };
     details.into_status(Code::InvalidArgument, &text)
 }
@@ -343,7 +355,8 @@ mod tests {
     #[test]
     fn an_envelope_at_fault_is_named_before_those_that_are_refused_with_it() {
         let field = "payer_envelopes[25]".to_owned();
-        let wrong = vec![WrongField { field, description: "too old".into(), reason: "RETENTION" }];
+        let (description, reason) = ("too old".into(), "RETENTION".into());
+        let wrong = vec![WrongField { field, description, reason }];
         let details = StatusDetails { wrong, ..StatusDetails::of("ENVELOPES_REFUSED") };
         let refused = NodeError::Refused(details.into_status(Code::InvalidArgument, "index 25"));
         let (node, may_be_published) = (OriginatorId(100), false);
@@ -356,6 +369,8 @@ mod tests {
         assert!(text.contains("envelope 25: node 100: InvalidArgument: too old"), "{text}");
         let details = String::from_utf8_lossy(status.details()).into_owned();
         assert!(details.contains("envelopes[25]") && details.contains("too old"), "{details}");
+        assert_eq!(details.matches("RETENTION").count(), 1, "the reason of the node: {details}");
+        assert_eq!(details.matches("NODE_REFUSED").count(), 7, "of the others: {details}");
         assert_eq!(status.metadata().get(FAILED).unwrap(), "0-29");
     }
 
@@ -382,7 +397,8 @@ mod tests {
         let refused = || {
             // Each of its characters has three bytes, which are escaped with nine.
             let seen = (0..100).map(|id| (OriginatorId(u32::MAX - id), SequenceId::MAX));
-            let details = StatusDetails { seen: seen.collect(), ..StatusDetails::of("REFUSED") };
+            let reason = "R".repeat(63);
+            let details = StatusDetails { seen: seen.collect(), ..StatusDetails::of(reason) };
             let status = details.into_status(Code::InvalidArgument, &"€".repeat(5_000));
             let error = NodeError::Refused(status);
             let (node, may_be_published) = (OriginatorId(100), false);

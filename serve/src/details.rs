@@ -1,6 +1,7 @@
 //! Statuses with details for programs (`google.rpc`): the broken rule, the wrong part of the request, the time to
 //! retry.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use hawser_proto::{OriginatorId, SequenceId};
@@ -21,6 +22,8 @@ const FIELDS_MAX: usize = 8;
 /// The longest description of a part, and the longest text of a status that is repeated in its details, in
 /// characters. A guess, for the same reason.
 const DESCRIPTION_CHARS_MAX: usize = 120;
+/// The longest reason that is passed on from another process, in bytes. Specified: `google.rpc.ErrorInfo`.
+const REASON_LEN_BYTES_MAX: usize = 63;
 /// The prefix of the keys under which a node states its last place of a strand. An originator's id follows.
 const SEEN_KEY: &str = "seen_";
 /// Largest number of strands for which a status states it. A guess: envelopes depend on two strands of the chain, and
@@ -34,15 +37,16 @@ pub struct WrongField {
     pub field: String,
     /// The mistake, as text for developers. Long texts are cut.
     pub description: String,
-    /// The name of the rule, a constant that programs can match: `TOPIC_MISMATCH`.
-    pub reason: &'static str,
+    /// The name of the rule, a constant that programs can match: `TOPIC_MISMATCH`. Empty in what another process has
+    /// sent without one.
+    pub reason: Cow<'static, str>,
 }
 
 /// Details of a status.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatusDetails {
     /// The reason, a constant that programs can match (`google.rpc.ErrorInfo`).
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     /// The wrong parts of the request; the first 8 are sent.
     pub wrong: Vec<WrongField>,
     /// The time after which the same call may succeed, whole seconds (`google.rpc.RetryInfo`). Also sent as metadata
@@ -56,18 +60,20 @@ pub struct StatusDetails {
 impl StatusDetails {
     /// Creates details that name a reason.
     #[must_use]
-    pub fn of(reason: &'static str) -> Self {
-        Self { reason, wrong: Vec::new(), retry_after_s: None, seen: BTreeMap::new() }
+    pub fn of(reason: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            reason: reason.into(),
+            wrong: Vec::new(),
+            retry_after_s: None,
+            seen: BTreeMap::new(),
+        }
     }
 
     /// Returns what a node's status says about the strands that the node has seen ([`StatusDetails::seen`]): at most 8
     /// entries, whatever the node has sent.
     #[must_use]
     pub fn seen_of(status: &Status) -> BTreeMap<OriginatorId, SequenceId> {
-        let rich = RpcStatus::decode(status.details()).unwrap_or_default();
-        let infos = rich.details.into_iter().filter(|any| any.type_url.ends_with(ERROR_INFO));
-        let infos = infos.filter_map(|any| ErrorInfo::decode(any.value).ok());
-        let facts = infos.filter(|info| info.domain == DOMAIN).flat_map(|info| info.metadata);
+        let facts = infos_of(status).flat_map(|info| info.metadata);
         let seen = facts.filter_map(|(key, place)| {
             let originator = key.strip_prefix(SEEN_KEY)?.parse().ok()?;
             Some((OriginatorId(originator), SequenceId(place.parse().ok()?)))
@@ -75,15 +81,27 @@ impl StatusDetails {
         seen.take(SEEN_MAX).collect()
     }
 
-    /// Returns the parts of a request that a node's status names as wrong ([`StatusDetails::wrong`]), each as its path
-    /// and its description: at most 8 with texts of bounded length, whatever the node has sent.
+    /// Returns the reason that a node's status names ([`StatusDetails::reason`]). `None` if it has none in the form of
+    /// a constant.
     #[must_use]
-    pub fn wrong_of(status: &Status) -> Vec<(String, String)> {
+    pub fn reason_of(status: &Status) -> Option<String> {
+        infos_of(status).map(|info| info.reason).find(|reason| is_reason(reason))
+    }
+
+    /// Returns the parts of a request that a node's status names as wrong ([`StatusDetails::wrong`]): at most 8 with
+    /// texts of bounded length, whatever the node has sent.
+    #[must_use]
+    pub fn wrong_of(status: &Status) -> Vec<WrongField> {
         let rich = RpcStatus::decode(status.details()).unwrap_or_default();
         let requests = rich.details.into_iter().filter(|any| any.type_url.ends_with(BAD_REQUEST));
         let requests = requests.filter_map(|any| BadRequest::decode(any.value).ok());
         let wrong = requests.flat_map(|request| request.field_violations).take(FIELDS_MAX);
-        wrong.map(|wrong| (cut(&wrong.field), cut(&wrong.description))).collect()
+        let wrong = wrong.map(|wrong| WrongField {
+            field: cut(&wrong.field),
+            description: cut(&wrong.description),
+            reason: if is_reason(&wrong.reason) { wrong.reason.into() } else { "".into() },
+        });
+        wrong.collect()
     }
 
     /// Renders a status with these details.
@@ -93,14 +111,14 @@ impl StatusDetails {
         let seen = self.seen.into_iter().take(SEEN_MAX);
         let seen =
             seen.map(|(originator, place)| (format!("{SEEN_KEY}{originator}"), place.to_string()));
-        let (reason, domain) = (self.reason.to_owned(), DOMAIN.to_owned());
+        let (reason, domain) = (self.reason.into_owned(), DOMAIN.to_owned());
         let info = ErrorInfo { reason, domain, metadata: seen.collect() };
         let mut details = vec![Any::of(ERROR_INFO, &info)];
         if !self.wrong.is_empty() {
             let fields = self.wrong.into_iter().take(FIELDS_MAX).map(|wrong| FieldViolation {
                 field: wrong.field,
                 description: cut(&wrong.description),
-                reason: wrong.reason.to_owned(),
+                reason: wrong.reason.into_owned(),
             });
             let request = BadRequest { field_violations: fields.collect() };
             details.push(Any::of(BAD_REQUEST, &request));
@@ -118,6 +136,22 @@ impl StatusDetails {
 
 fn cut(text: &str) -> String {
     text.chars().take(DESCRIPTION_CHARS_MAX).collect()
+}
+
+/// Returns the reasons of a status that are in the domain of this network's nodes.
+fn infos_of(status: &Status) -> impl Iterator<Item = ErrorInfo> {
+    let rich = RpcStatus::decode(status.details()).unwrap_or_default();
+    let infos = rich.details.into_iter().filter(|any| any.type_url.ends_with(ERROR_INFO));
+    let infos = infos.filter_map(|any| ErrorInfo::decode(any.value).ok());
+    infos.filter(|info| info.domain == DOMAIN)
+}
+
+/// Returns true if a text has the form of a reason: capital letters, digits and underscores, as `google.rpc.ErrorInfo`
+/// specifies.
+fn is_reason(text: &str) -> bool {
+    text.len() <= REASON_LEN_BYTES_MAX
+        && text.starts_with(|first: char| first.is_ascii_uppercase())
+        && text.bytes().all(|it| it.is_ascii_uppercase() || it.is_ascii_digit() || it == b'_')
 }
 
 /// `google.rpc.Status`, the form of error details.
@@ -215,7 +249,7 @@ mod tests {
         let wrong = (0..50).map(|number| WrongField {
             field: format!("payer_envelopes[{number}]"),
             description: "ä".repeat(5000),
-            reason: "TOPIC_MISMATCH",
+            reason: "TOPIC_MISMATCH".into(),
         });
         let details = StatusDetails { wrong: wrong.collect(), ..StatusDetails::of("REFUSED") };
         let status = details.into_status(Code::InvalidArgument, &"x".repeat(5000));
@@ -231,7 +265,9 @@ mod tests {
         assert_eq!(request.field_violations[3].reason, "TOPIC_MISMATCH");
         let told = StatusDetails::wrong_of(&status);
         assert_eq!(told.len(), 8);
-        assert_eq!(told[3], ("payer_envelopes[3]".to_owned(), "ä".repeat(120)));
+        let (field, description) = ("payer_envelopes[3]".to_owned(), "ä".repeat(120));
+        assert_eq!(told[3], WrongField { field, description, reason: "TOPIC_MISMATCH".into() });
+        assert_eq!(StatusDetails::reason_of(&status).unwrap(), "REFUSED");
     }
 
     #[test]
@@ -244,10 +280,33 @@ mod tests {
             StatusDetails::wrong_of(&Status::with_details(Code::NotFound, "", bytes.into()))
         };
         let told = read(vec![Any::of(BAD_REQUEST, &request); 3]);
-        assert_eq!(told, vec![("x".repeat(120), "x".repeat(120)); 8]);
+        let (field, description) = ("x".repeat(120), "x".repeat(120));
+        assert_eq!(told, vec![WrongField { field, description, reason: "".into() }; 8]);
         assert!(read(vec![Any::of(ERROR_INFO, &request)]).is_empty(), "another detail");
         let damaged = Status::with_details(Code::NotFound, "", Bytes::from_static(b"\xff"));
         assert!(StatusDetails::wrong_of(&damaged).is_empty());
+    }
+
+    #[test]
+    fn a_reason_of_another_process_is_a_constant_or_none() {
+        let of = |domain: &str, reason: &str| {
+            let (reason, domain) = (reason.to_owned(), domain.to_owned());
+            let details =
+                vec![Any::of(ERROR_INFO, &ErrorInfo { reason, domain, metadata: BTreeMap::new() })];
+            let bytes = RpcStatus { details, ..RpcStatus::default() }.encode_to_vec();
+            let status = Status::with_details(Code::InvalidArgument, "", bytes.into());
+            StatusDetails::reason_of(&status)
+        };
+        let longest = "X".repeat(63);
+        for reason in ["RETENTION", "A", "RULE_7", &longest] {
+            assert_eq!(of(DOMAIN, reason).as_deref(), Some(reason));
+        }
+        let longer = "X".repeat(64);
+        for reason in ["", "_RULE", "7", "Retention", "A B", "A\nB", "Ä", &longer] {
+            assert_eq!(of(DOMAIN, reason), None, "{reason:?}");
+        }
+        assert_eq!(of("another.domain", "RETENTION"), None);
+        assert_eq!(StatusDetails::reason_of(&Status::invalid_argument("bad")), None);
     }
 
     #[test]

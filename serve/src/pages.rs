@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use crate::connection_slots::ConnectionSlot;
 use crate::metrics_format::MetricsFormat;
 use crate::operator_places::{self, OperatorPlaces};
-use crate::readiness::{Condition, Purpose};
+use crate::readiness::{Condition, Purpose, ReadyPurposes};
 
 const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -251,6 +251,17 @@ pub fn readiness(mut conditions: Vec<Condition>, purpose: Option<Purpose>) -> Pa
         conditions.retain(|condition| condition.purpose <= Some(purpose));
     }
     let ready = conditions.iter().all(|condition| condition.met);
+    readiness_page(ready, purpose, conditions)
+}
+
+/// Returns all conditions, also those that `purpose` does not need: 200 if those that it needs are met, 503 if not.
+#[must_use]
+pub fn readiness_with_all(conditions: Vec<Condition>, purpose: Purpose) -> Page {
+    let ready = ReadyPurposes::of(&conditions).contains(purpose);
+    readiness_page(ready, Some(purpose), conditions)
+}
+
+fn readiness_page(ready: bool, purpose: Option<Purpose>, conditions: Vec<Condition>) -> Page {
     let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     json(status, &ReadinessPage { ready, purpose, conditions })
 }

@@ -212,6 +212,13 @@ async fn readiness_names_what_is_missing_since_when_and_what_to_do() {
     let fine = conditions.iter().find(|it| it["name"] == "log_writable").unwrap();
     assert_eq!((&fine["met"], &fine["since_unix_s"]), (&true.into(), &1_750_000_000.into()));
 
+    let (status, page) = node.page("/readyz").await;
+    let all: Value = serde_json::from_str(&page).unwrap();
+    assert_eq!((status, &all["ready"], &all["for"]), (200, &true.into(), &"read".into()));
+    let listed = all["conditions"].as_array().unwrap();
+    assert!(listed.contains(missing), "readers are served, and operators see the rest: {page}");
+    let (_, page) = node.page("/readyz?for=read").await;
+    assert!(!page.contains("registry_record"), "{page}");
     assert_eq!(node.page("/readyz?for=nonsense").await.0, 400);
     assert_eq!(node.page("/nonsense").await.0, 404);
     assert_eq!(node.page("/livez").await.0, 200);

@@ -3,7 +3,6 @@
 use hawser_node::CheckedChannel;
 use hawser_node::error::RunError;
 use hawser_proto::envelope::OriginatorEnvelope;
-use hawser_proto::pb::xmtp::xmtpv4::envelopes as envelopes_pb;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::query_api_client::QueryApiClient;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::{
     EnvelopesQuery, GetInboxIdsRequest, GetNewestEnvelopeRequest, QueryEnvelopesRequest,
@@ -11,7 +10,7 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::{
 };
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::GetSyncCursorRequest;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_client::MetadataApiClient;
-use hawser_proto::{Bytes, Cursor};
+use hawser_proto::{Bytes, Cursor, EnvelopeId, SequenceId, Topic};
 use prost::Message as _;
 use serde_json::json;
 use tonic::Status;
@@ -19,6 +18,9 @@ use tonic::Status;
 use super::tail;
 use crate::args::query::{PagesArgs, QueryCommand};
 use crate::{client, output};
+
+/// The most originators that a cursor names. Specified: `docs/protocol/api.md`.
+const CURSOR_ENTRIES_MAX: usize = 100;
 
 /// Runs the command.
 ///
@@ -79,22 +81,23 @@ async fn pages(
         query.last_seen = Some(reached.to_pb());
         let limit = u32::try_from(left).unwrap_or(0);
         let request = QueryEnvelopesRequest { query: Some(query.clone()), limit };
-        let page = api.query_envelopes(request).await.map_err(failure)?.into_inner();
+        let response = api.query_envelopes(request).await.map_err(failure)?;
+        if !any {
+            tail::tell_expired(response.metadata());
+        }
+        let page = response.into_inner();
         if page.envelopes.is_empty() {
             break;
         }
         any = true;
         for bytes in page.envelopes {
-            let id = OriginatorEnvelope::parse(bytes.clone()).map(|envelope| envelope.id());
-            let id = id.map_err(|error| {
+            let envelope = OriginatorEnvelope::parse(bytes.clone()).map_err(|error| {
                 RunError::failed(format!(
                     "the node sent bytes that do not decode as an envelope: {error}"
                 ))
             })?;
-            if reached.covers(id) {
-                return Err(RunError::failed(format!("the node sent {id} again, or out of order")));
-            }
-            reached.advance(id);
+            check(&query, envelope.id(), tail::topic_of(&envelope), &reached)?;
+            reached.advance(envelope.id());
             if left > 0 {
                 tail::print(bytes, as_json);
                 left -= 1;
@@ -103,6 +106,31 @@ async fn pages(
     }
     let after = if args.from == "start" { String::new() } else { format!(" after {}", args.from) };
     found_something(any, &format!("{otherwise}{after}"))
+}
+
+/// Checks that an envelope belongs to the answer of a query, behind those that have been reached. A query names either
+/// topics or originators.
+fn check(
+    query: &EnvelopesQuery,
+    id: EnvelopeId,
+    topic: &Topic,
+    reached: &Cursor,
+) -> Result<(), RunError> {
+    let is_asked = query.originator_node_ids.contains(&id.originator.0)
+        || query.topics.contains(topic.as_bytes());
+    if !is_asked {
+        return Err(tail::not_requested(id));
+    }
+    if reached.covers(id) {
+        return Err(RunError::failed(format!("the node sent {id} again, or out of order")));
+    }
+    let is_new = reached.get(id.originator) == SequenceId::NONE;
+    if is_new && reached.len() >= CURSOR_ENTRIES_MAX {
+        return Err(RunError::failed(format!(
+            "the node sent {id} behind envelopes of {CURSOR_ENTRIES_MAX} other originators, and no cursor has more"
+        )));
+    }
+    Ok(())
 }
 
 async fn cursors(node: &str, as_json: bool) -> Result<(), RunError> {
@@ -122,14 +150,24 @@ async fn cursors(node: &str, as_json: bool) -> Result<(), RunError> {
 async fn newest(names: &[String], node: &str, as_json: bool) -> Result<(), RunError> {
     let topics = topics(names)?;
     let mut api = api(node).await?;
-    let request = GetNewestEnvelopeRequest { topics };
+    let request = GetNewestEnvelopeRequest { topics: topics.clone() };
     let answer = api.get_newest_envelope(request).await.map_err(failure)?.into_inner();
-    let found = answer.results.into_iter().map(|result| result.originator_envelope);
+    check_count(answer.results.len(), topics.len())?;
     let mut any = false;
-    for (name, found) in names.iter().zip(found) {
+    for ((name, topic), result) in names.iter().zip(&topics).zip(answer.results) {
+        let found = result.originator_envelope;
         any |= found.is_some();
         match found {
-            Some(envelope) => print(&envelope, as_json),
+            Some(envelope) => {
+                let bytes = Bytes::from(envelope.encode_to_vec());
+                // One that cannot be read is printed as unreadable.
+                if let Ok(envelope) = OriginatorEnvelope::parse(bytes.clone())
+                    && tail::topic_of(&envelope).as_bytes() != topic
+                {
+                    return Err(tail::not_requested(envelope.id()));
+                }
+                tail::print(bytes, as_json);
+            }
             None if as_json => output::line(json!({ "topic": bare(name), "id": null })),
             None => output::line(format_args!("{}  nothing", bare(name))),
         }
@@ -145,8 +183,15 @@ async fn inbox(addresses: &[String], node: &str, as_json: bool) -> Result<(), Ru
     };
     let request = GetInboxIdsRequest { requests: addresses.iter().map(request).collect() };
     let answer = api.get_inbox_ids(request).await.map_err(failure)?.into_inner();
+    check_count(answer.responses.len(), addresses.len())?;
     let mut any = false;
-    for found in answer.responses {
+    for (asked, found) in addresses.iter().zip(answer.responses) {
+        // Nodes repeat an address byte for byte, and clients look for it in the answer.
+        if found.identifier != *asked {
+            let other = output::plain(&found.identifier);
+            let text = format!("the node sent the inbox of {other} in place of that of {asked}");
+            return Err(RunError::failed(text));
+        }
         any |= found.inbox_id.is_some();
         if as_json {
             output::line(json!({ "identifier": found.identifier, "inbox_id": found.inbox_id }));
@@ -155,6 +200,16 @@ async fn inbox(addresses: &[String], node: &str, as_json: bool) -> Result<(), Ru
         }
     }
     found_something(any, "no inbox of these addresses")
+}
+
+/// Checks that a node has sent a result for each part of a request. With another number of them, results would stand
+/// beside parts to which they do not belong.
+fn check_count(results: usize, asked: usize) -> Result<(), RunError> {
+    if results == asked {
+        return Ok(());
+    }
+    let results = output::count(results, "result");
+    Err(RunError::failed(format!("the node sent {results} in place of {asked}")))
 }
 
 /// Returns the line about an identifier. The node has written both texts.
@@ -172,10 +227,6 @@ async fn api(node: &str) -> Result<QueryApiClient<CheckedChannel>, RunError> {
     Ok(QueryApiClient::new(channel).max_decoding_message_size(client::MESSAGE_LEN_BYTES_MAX))
 }
 
-fn print(envelope: &envelopes_pb::OriginatorEnvelope, as_json: bool) {
-    tail::print(envelope.encode_to_vec().into(), as_json);
-}
-
 fn bare(topic: &str) -> &str {
     topic.strip_prefix("0x").unwrap_or(topic)
 }
@@ -186,7 +237,36 @@ fn failure(status: Status) -> RunError {
 
 #[cfg(test)]
 mod tests {
+    use hawser_proto::OriginatorId;
+
     use super::*;
+
+    #[test]
+    fn an_answer_has_what_was_asked_for_once_and_of_few_originators() {
+        let id =
+            |originator, sequence| EnvelopeId::new(OriginatorId(originator), SequenceId(sequence));
+        let topic = |last: u8| Topic::parse(vec![0, last].into()).unwrap();
+        let originator_node_ids = vec![100];
+        let of_strand = EnvelopesQuery { originator_node_ids, ..EnvelopesQuery::default() };
+        let topics = vec![topic(1).into_bytes()];
+        let of_topic = EnvelopesQuery { topics, ..EnvelopesQuery::default() };
+        let text = |query: &EnvelopesQuery, id, topic: &Topic, reached: &Cursor| {
+            check(query, id, topic, reached).map_err(|it| it.text)
+        };
+        let reached: Cursor = [id(100, 7)].into_iter().collect();
+        assert_eq!(text(&of_strand, id(100, 8), &topic(2), &reached), Ok(()));
+        assert_eq!(text(&of_topic, id(200, 1), &topic(1), &reached), Ok(()));
+        let other = text(&of_strand, id(200, 1), &topic(1), &reached);
+        assert!(other.unwrap_err().contains("200:1, which was not requested"));
+        let other = text(&of_topic, id(100, 8), &topic(2), &reached);
+        assert!(other.unwrap_err().contains("100:8, which was not requested"));
+        let again = text(&of_strand, id(100, 7), &topic(1), &reached);
+        assert!(again.unwrap_err().contains("again"));
+        let full: Cursor = (1..=100).map(|originator| id(originator, 1)).collect();
+        assert_eq!(text(&of_topic, id(100, 2), &topic(1), &full), Ok(()));
+        let more = text(&of_topic, id(101, 1), &topic(1), &full);
+        assert!(more.unwrap_err().contains("no cursor has more"));
+    }
 
     #[test]
     fn texts_of_a_node_steer_no_terminal() {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use hawser_node::CheckedChannel;
 use hawser_node::error::RunError;
+use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::query_api_client::QueryApiClient;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_client::ReplicationApiClient;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::subscribe_originators_request::OriginatorFilter;
@@ -18,6 +19,7 @@ use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_client::MetadataA
 use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, SequenceId, Topic};
 use tokio::sync::mpsc;
 use tonic::Status;
+use tonic::metadata::MetadataMap;
 
 use crate::args::TailArgs;
 use crate::render::Rendered;
@@ -42,7 +44,8 @@ enum FollowTarget {
     All,
 }
 
-type StreamSender = mpsc::Sender<Result<Bytes, Status>>;
+/// The way to the printer. An error is the last item of a stream.
+type StreamSender = mpsc::Sender<Result<Bytes, RunError>>;
 
 /// Runs the command: ends with Ctrl-C, with the limit, or when the node ends the stream.
 ///
@@ -144,10 +147,17 @@ async fn follow_topic(
         QueryApiClient::new(channel).max_decoding_message_size(client::MESSAGE_LEN_BYTES_MAX);
     let filter = TopicFilter { topic: topic.as_bytes().clone(), last_seen: Some(after.to_pb()) };
     let request = SubscribeTopicsRequest { filters: vec![filter] };
-    let stream = api.subscribe_topics(request).await?.into_inner();
-    tokio::spawn(forward(stream, sender, |message| match message.response {
-        Some(topics_pb::Response::Envelopes(envelopes)) => envelopes.envelopes,
-        _ => Vec::new(),
+    let response = api.subscribe_topics(request).await?;
+    tell_expired(response.metadata());
+    let of_others = move |bytes: &Bytes| {
+        let envelope = OriginatorEnvelope::parse(bytes.clone()).ok()?;
+        (*topic_of(&envelope) != topic).then(|| envelope.id())
+    };
+    tokio::spawn(forward(response.into_inner(), sender, of_others, |message| {
+        match message.response {
+            Some(topics_pb::Response::Envelopes(envelopes)) => envelopes.envelopes,
+            _ => Vec::new(),
+        }
     }));
     Ok(())
 }
@@ -166,10 +176,17 @@ async fn follow_originator(
         last_seen: Some([id].into_iter().collect::<Cursor>().to_pb()),
     };
     let request = SubscribeOriginatorsRequest { filter: Some(filter) };
-    let stream = api.subscribe_originators(request).await?.into_inner();
-    tokio::spawn(forward(stream, sender, |message| match message.response {
-        Some(originators_pb::Response::Envelopes(envelopes)) => envelopes.envelopes,
-        None => Vec::new(),
+    let response = api.subscribe_originators(request).await?;
+    tell_expired(response.metadata());
+    let of_others = move |bytes: &Bytes| {
+        let id = OriginatorEnvelope::id_of(bytes.clone()).ok()?;
+        (id.originator != originator).then_some(id)
+    };
+    tokio::spawn(forward(response.into_inner(), sender, of_others, |message| {
+        match message.response {
+            Some(originators_pb::Response::Envelopes(envelopes)) => envelopes.envelopes,
+            None => Vec::new(),
+        }
     }));
     Ok(())
 }
@@ -202,45 +219,63 @@ async fn follow_all(
                 let stream =
                     follow_originator(channel.clone(), originator, after, sender.clone()).await;
                 if let Err(status) = stream {
-                    let _ = sender.send(Err(status)).await;
+                    let _ = sender.send(Err(client::failure(&status))).await;
                     return;
                 }
             }
         };
         // Fails only if the printer has ended.
-        let _ = sender.send(Err(ended)).await;
+        let _ = sender.send(Err(client::failure(&ended))).await;
     });
     Ok(())
 }
 
-/// Passes envelopes on until the stream or the printer ends.
+/// Passes envelopes on until the stream or the printer ends, or the node sends one that was not asked for. `of_others`
+/// returns the id of such an envelope. Bytes that cannot be read are passed on, and printed as unreadable.
 async fn forward<M: 'static>(
     mut stream: tonic::Streaming<M>,
     sender: StreamSender,
+    of_others: impl Fn(&Bytes) -> Option<EnvelopeId>,
     envelopes: impl Fn(M) -> Vec<Bytes>,
 ) {
     loop {
         let items = match stream.message().await {
             Ok(Some(message)) => envelopes(message),
             Ok(None) => {
-                let _ = sender.send(Err(Status::unavailable("the node ended the stream"))).await;
+                let ended = Status::unavailable("the node ended the stream");
+                let _ = sender.send(Err(client::failure(&ended))).await;
                 return;
             }
             Err(status) => {
-                let _ = sender.send(Err(status)).await;
+                let _ = sender.send(Err(client::failure(&status))).await;
                 return;
             }
         };
-        for item in items {
-            if sender.send(Ok(item)).await.is_err() {
+        for bytes in items {
+            let item = match of_others(&bytes) {
+                Some(id) => Err(not_requested(id)),
+                None => Ok(bytes),
+            };
+            let is_last = item.is_err();
+            if sender.send(item).await.is_err() || is_last {
                 return;
             }
         }
     }
 }
 
+/// Returns the error of a node that sends an envelope which no part of the request asks for.
+pub(super) fn not_requested(id: EnvelopeId) -> RunError {
+    RunError::failed(format!("the node sent {id}, which was not requested"))
+}
+
+/// Returns the topic that the client of an envelope names.
+pub(super) fn topic_of(envelope: &OriginatorEnvelope) -> &Topic {
+    envelope.unsigned().payer().client().topic()
+}
+
 async fn print_all(
-    mut receiver: mpsc::Receiver<Result<Bytes, Status>>,
+    mut receiver: mpsc::Receiver<Result<Bytes, RunError>>,
     limit: Option<u64>,
     as_json: bool,
 ) -> Result<(), RunError> {
@@ -248,12 +283,27 @@ async fn print_all(
     while left > 0 {
         match receiver.recv().await {
             Some(Ok(envelope)) => print(envelope, as_json),
-            Some(Err(status)) => return Err(client::failure(&status)),
+            Some(Err(error)) => return Err(error),
             None => break,
         }
         left -= 1;
     }
     Ok(())
+}
+
+/// Says on the error output which of the places that were asked for have expired, if the node has told it. Without
+/// that, their envelopes would seem never to have been.
+pub(super) fn tell_expired(metadata: &MetadataMap) {
+    if let Some(note) = expired_note(metadata) {
+        eprintln!("hawser: {note}");
+    }
+}
+
+/// Returns the note about the metadata `hawser-oldest`, which the node has written.
+fn expired_note(metadata: &MetadataMap) -> Option<String> {
+    let oldest = metadata.get("hawser-oldest")?.to_str().ok()?;
+    let places = output::plain(oldest).replace('=', ":").replace(',', ", ");
+    Some(format!("the node no longer has all of these envelopes: some have expired below {places}"))
 }
 
 /// Prints one envelope.
@@ -290,6 +340,17 @@ mod tests {
         for wrong in ["", "100", "100:", "a:1", "1:2,"] {
             assert_eq!(parse_from(wrong).unwrap_err().kind, RunErrorKind::Usage, "{wrong}");
         }
+    }
+
+    #[test]
+    fn what_has_expired_is_told_with_its_places() {
+        let mut metadata = MetadataMap::new();
+        assert_eq!(expired_note(&metadata), None);
+        metadata.insert("hawser-oldest", "100=5123,200=77".parse().unwrap());
+        let note = expired_note(&metadata).unwrap();
+        assert!(note.ends_with("some have expired below 100:5123, 200:77"), "{note}");
+        metadata.insert("hawser-oldest", "1".repeat(10_000).parse().unwrap());
+        assert!(expired_note(&metadata).unwrap().len() < 300, "whatever the node has written");
     }
 
     #[test]

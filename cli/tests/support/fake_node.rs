@@ -174,7 +174,8 @@ impl FakeCalls {
             }
             "QueryEnvelopes" => {
                 let query = api::QueryEnvelopesRequest::decode(request).unwrap().query.unwrap();
-                let strand = query.originator_node_ids[0];
+                // A query of topics names no strand.
+                let strand = query.originator_node_ids.first().copied().unwrap_or_default();
                 let seen = query.last_seen.unwrap_or_default().node_id_to_sequence_id;
                 let after = seen.get(&strand).copied().unwrap_or(0);
                 let envelopes = (self.page)(strand, after);
@@ -209,6 +210,43 @@ impl FakeCalls {
                 let void_statements = self.void_statements.lock().clone();
                 let answer = checkpoint_api::GetCheckpointResponse { checkpoint, void_statements };
                 Some(answer.encode_to_vec())
+            }
+            _ => self.answer_elsewhere(method, request),
+        }
+    }
+
+    /// Answers further calls of readers, with what follows place 0 of a strand, whatever topics are asked for.
+    fn answer_elsewhere(&self, method: &str, request: Bytes) -> Option<Vec<u8>> {
+        match method {
+            "SubscribeOriginators" => {
+                use api::subscribe_originators_response::{Envelopes, Response};
+                let request = api::SubscribeOriginatorsRequest::decode(request).unwrap();
+                let strand = request.filter.unwrap().originator_node_ids[0];
+                let envelopes = (self.page)(strand, 0);
+                let response = Some(Response::Envelopes(Envelopes { envelopes }));
+                Some(api::SubscribeOriginatorsResponse { response }.encode_to_vec())
+            }
+            "SubscribeTopics" => {
+                use api::subscribe_topics_response::{Envelopes, Response};
+                let envelopes = (self.page)(0, 0);
+                let response = Some(Response::Envelopes(Envelopes { envelopes }));
+                Some(api::SubscribeTopicsResponse { response }.encode_to_vec())
+            }
+            "GetNewestEnvelope" => {
+                use api::get_newest_envelope_response::Response;
+                let result = |bytes: Bytes| Response {
+                    originator_envelope: Some(pb::OriginatorEnvelope::decode(bytes).unwrap()),
+                };
+                let results = (self.page)(0, 0).into_iter().map(result).collect();
+                Some(api::GetNewestEnvelopeResponse { results }.encode_to_vec())
+            }
+            "GetInboxIds" => {
+                let found = api::get_inbox_ids_response::Response {
+                    identifier: "0xaa".to_owned(),
+                    inbox_id: Some("bb".to_owned()),
+                    identifier_kind: 0,
+                };
+                Some(api::GetInboxIdsResponse { responses: vec![found] }.encode_to_vec())
             }
             _ => None,
         }

@@ -1,5 +1,6 @@
 //! The errors of calls to nodes, and their kinds in metrics.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use hawser_proto::Bytes;
@@ -108,6 +109,7 @@ impl NodeError {
     /// Returns the error of each of `count` envelopes that were sent in one call, in their order. A node takes all
     /// envelopes of a call or none, and names those that break a rule by their places in it, which callers of the
     /// gateway do not know. The text of its status begins with such a place, so a lone envelope has its own text, too.
+    /// The error of an envelope that the node names has that envelope's reason ([`refused_for`](Self::refused_for)).
     pub(crate) fn of_envelopes(&self, count: usize) -> Vec<Self> {
         let told = match self {
             Self::Refused(status) => StatusDetails::wrong_of(status),
@@ -115,7 +117,7 @@ impl NodeError {
         };
         let own_of = |place: usize| {
             let field = format!("payer_envelopes[{place}]");
-            told.iter().find(|(named, _)| *named == field)
+            told.iter().find(|wrong| wrong.field == field)
         };
         // Of a lone envelope that the node does not name, the status says more than that others are at fault.
         let is_untold = told.is_empty() || count == 1 && own_of(0).is_none();
@@ -124,10 +126,12 @@ impl NodeError {
         };
         let details = Bytes::copy_from_slice(status.details());
         let each = (0..count).map(|place| {
-            let own = own_of(place);
-            let text = own.map_or(WITH_OTHERS, |(_, text)| text.as_str());
+            let (text, details) = match own_of(place) {
+                Some(own) => (own.description.as_str(), details_of(status, own.reason.clone())),
+                None => (WITH_OTHERS, details.clone()),
+            };
             let (code, metadata) = (status.code(), status.metadata().clone());
-            let status = Status::with_details_and_metadata(code, text, details.clone(), metadata);
+            let status = Status::with_details_and_metadata(code, text, details, metadata);
             Self::Refused(status)
         });
         each.collect()
@@ -137,6 +141,19 @@ impl NodeError {
     /// [`of_envelopes`](Self::of_envelopes) returns it.
     pub(crate) fn is_for_others(&self) -> bool {
         matches!(self, Self::Refused(status) if status.message() == WITH_OTHERS)
+    }
+
+    /// Returns the reason for which a node refuses an envelope, a constant that programs can match. `None` if the node
+    /// names none, or refuses the envelope for others.
+    pub(crate) fn refused_for(&self) -> Option<String> {
+        let error = self.reason();
+        match error {
+            // The reason of a request without an envelope that it is about says nothing about this one.
+            Self::Refused(status) if !error.is_for_others() => {
+                StatusDetails::reason_of(status).filter(|reason| reason != "ENVELOPES_REFUSED")
+            }
+            _ => None,
+        }
     }
 
     /// Returns true if the node may have published the envelopes although the attempt failed. It has certainly not
@@ -158,6 +175,14 @@ impl NodeError {
             Self::Refused(_) | Self::WrongAnswer(_) | Self::NotCalled(_) => false,
         }
     }
+}
+
+/// Returns the details of the refusal of one envelope: its own reason, and what the node has of the strands on which
+/// refused envelopes depend.
+fn details_of(status: &Status, reason: Cow<'static, str>) -> Bytes {
+    let details =
+        StatusDetails { seen: StatusDetails::seen_of(status), ..StatusDetails::of(reason) };
+    Bytes::copy_from_slice(details.into_status(status.code(), "").details())
 }
 
 /// Returns true if the node says when it may publish again. It has then checked its state: it reads, and cannot sign or
@@ -191,7 +216,7 @@ mod tests {
         let wrong = |place: usize| WrongField {
             field: format!("payer_envelopes[{place}]"),
             description: format!("fault {place}"),
-            reason: "RETENTION",
+            reason: "RETENTION".into(),
         };
         let of = |wrong| StatusDetails { wrong, ..StatusDetails::of("ENVELOPES_REFUSED") };
         let lone = of(vec![wrong(0)]).into_status(Code::InvalidArgument, "index 0: fault 0");
@@ -207,9 +232,21 @@ mod tests {
         let expected = [others.as_str(), "InvalidArgument: fault 1", others.as_str()];
         assert_eq!(texts(refused(), 3), expected);
         assert_eq!(texts(refused(), 1), ["InvalidArgument: index 1: fault 1"]);
-        assert_eq!(texts(lone, 1), ["InvalidArgument: fault 0"]);
+        assert_eq!(texts(lone.clone(), 1), ["InvalidArgument: fault 0"]);
+        let reasons = |error: NodeError, count| {
+            let each = error.of_envelopes(count).into_iter();
+            each.map(|error| error.refused_for()).collect::<Vec<_>>()
+        };
+        let retention = Some("RETENTION".to_owned());
+        assert_eq!(reasons(refused(), 3), [None, retention.clone(), None]);
+        assert_eq!(reasons(refused(), 1), [None::<String>], "the node does not name it");
+        assert_eq!(reasons(lone, 1), [retention]);
+        let unpaid = StatusDetails::of("PAYER_BALANCE");
+        let unpaid = NodeError::Refused(unpaid.into_status(Code::FailedPrecondition, "no money"));
+        assert_eq!(reasons(unpaid, 1), [Some("PAYER_BALANCE".to_owned())]);
         let untold = NodeError::Refused(Status::invalid_argument("bad"));
-        assert_eq!(texts(untold, 2), ["InvalidArgument: bad"; 2]);
+        assert_eq!(texts(untold.clone(), 2), ["InvalidArgument: bad"; 2]);
+        assert_eq!(reasons(untold, 2), [None::<String>, None]);
         let failed = NodeError::Failed(status.clone());
         assert_eq!(texts(failed, 2), ["InvalidArgument: index 1: fault 1"; 2]);
     }

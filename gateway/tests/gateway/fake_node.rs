@@ -396,7 +396,7 @@ impl ReplicationApi for Inner {
                 Manner::Refuses(byte) if payer.client().topic().as_bytes().contains(byte) => {
                     self.stored.lock().refused.push(asked);
                     let field = format!("payer_envelopes[{place}]");
-                    let (description, reason) = ("not this one".to_owned(), "GROUP_MESSAGE");
+                    let (description, reason) = ("not this one".to_owned(), "GROUP_MESSAGE".into());
                     let wrong = vec![WrongField { field, description, reason }];
                     let details = StatusDetails { wrong, ..StatusDetails::of("ENVELOPES_REFUSED") };
                     return Err(details.into_status(Code::InvalidArgument, "not this one"));

@@ -168,6 +168,8 @@ async fn the_envelope_that_a_node_refuses_is_named_by_its_place_in_the_request()
     let own = format!("envelope 2: node {node}: InvalidArgument: not this one");
     let others = format!("envelope 1: node {node}: InvalidArgument: it is refused with other");
     assert!(text.contains(&own) && text.contains(&others), "{text}");
+    let details = String::from_utf8_lossy(refused.details()).into_owned();
+    assert!(details.contains("GROUP_MESSAGE"), "the node's own reason: {details}");
 }
 
 #[tokio::test]

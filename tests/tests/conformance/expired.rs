@@ -6,6 +6,7 @@ use std::time::Duration;
 use hawser_conformance::{Outcome, SuitePlan};
 use hawser_engine::{facts, price};
 use hawser_storage::Store;
+use hawser_tests::harness::binary::hawser;
 use hawser_tests::harness::envelopes::payer;
 use hawser_tests::harness::faulty::FaultyNode;
 use hawser_tests::harness::network::{Network, Node};
@@ -26,6 +27,13 @@ fn prune(node: &Node, places: usize) {
         .prune(&expired, &|_, bytes, validity| facts::of_stored(bytes, validity, node.id))
         .unwrap();
     assert_eq!(done.pruned.len(), places);
+}
+
+/// Runs a command with success, and returns its error output.
+async fn errors_of(arguments: &[&str]) -> String {
+    let output = tokio::process::Command::new(hawser()).args(arguments).output().await.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stderr).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -49,6 +57,16 @@ async fn what_a_node_says_of_expired_places_is_judged() {
     assert!(network.nodes[0].terminate().success());
     prune(&network.nodes[0], 3);
     network.start_all().await;
+
+    // From a shell, what has expired would seem never to have been.
+    let target = local(port);
+    for command in [
+        &["query", "originators", "100"][..],
+        &["tail", "--originator", "100", "--from", "start", "--limit", "1"],
+    ] {
+        let errors = errors_of(&[command, &["--node", &target]].concat()).await;
+        assert!(errors.contains("some have expired below 100:"), "{command:?}: {errors}");
+    }
 
     let case = "oldest-names-what-has-expired";
     let faulty = FaultyNode::before(port).await;

@@ -1,0 +1,90 @@
+//! `hawser query` and `hawser tail` at a node that sends what it was not asked for.
+
+use hawser_proto::{Bytes, SecretKey};
+
+use crate::support::fake_node::FakeNode;
+use crate::support::log_folder::{NODE, entry};
+use crate::support::{run, stderr, stdout};
+
+/// A node with three envelopes of its strand. It sends them for any strand and any topics. It knows one address, and
+/// sends its inbox for any addresses.
+fn node() -> FakeNode {
+    let key = SecretKey::from_bytes(&[2; 32]).unwrap();
+    let strand: Vec<Bytes> = (1..=3).map(|at| entry(&key, at).bytes).collect();
+    FakeNode::start(&[(NODE, 3)], move |_, after| {
+        strand[usize::try_from(after).unwrap().min(strand.len())..].to_vec()
+    })
+}
+
+/// The topic of the node's envelopes, and one without any.
+const TOPICS: [&str; 2] = ["0107", "0108"];
+
+/// The exit code of a command, the number of lines of its output, and its errors.
+fn outcome(command: &[&str]) -> (Option<i32>, usize, String) {
+    let output = run(command);
+    (output.status.code(), stdout(&output).lines().count(), stderr(&output))
+}
+
+/// The operator would take it for the strand of the other node.
+#[test]
+fn a_node_that_sends_another_strand_ends_a_query() {
+    let node = node();
+    let url = node.url();
+    let ask =
+        |id: u32| outcome(&["query", "--json", "originators", &id.to_string(), "--node", &url]);
+    let own = ask(NODE);
+    assert!((own.0, own.1) == (Some(0), 3), "{own:?}");
+    let other = ask(NODE + 100);
+    assert!((other.0, other.1) == (Some(1), 0), "{other:?}");
+    assert!(other.2.contains("200:1, which was not requested"), "{other:?}");
+}
+
+/// Results would be printed beside questions to which they do not belong.
+#[test]
+fn a_node_that_answers_another_question_ends_a_query() {
+    let node = node();
+    let url = node.url();
+    let ask =
+        |what: &[&str]| outcome(&[&["query", "--json"][..], what, &["--node", &url]].concat());
+    let [topic, other] = TOPICS;
+    for (what, lines) in [
+        (&["topics", topic, "--limit", "3"][..], 3),
+        (&["newest", topic, topic, topic], 3),
+        (&["inbox", "0xaa"], 1),
+    ] {
+        let answered = ask(what);
+        assert!((answered.0, answered.1) == (Some(0), lines), "{what:?}: {answered:?}");
+    }
+    for (what, lines, text) in [
+        (&["topics", other][..], 0, "200:1, which was not requested"),
+        (&["newest", topic], 0, "3 results in place of 1"),
+        (&["newest", topic, topic, topic, topic], 0, "3 results in place of 4"),
+        (&["newest", topic, other, topic], 1, "200:2, which was not requested"),
+        (&["inbox", "0xaa", "0xab"], 0, "1 result in place of 2"),
+        (&["inbox", "0xab"], 0, "the inbox of 0xaa in place of that of 0xab"),
+    ] {
+        let answered = ask(what);
+        assert!((answered.0, answered.1) == (Some(1), lines), "{what:?}: {answered:?}");
+        assert!(answered.2.contains(text), "{what:?}: {answered:?}");
+    }
+}
+
+#[test]
+fn a_node_that_sends_another_strand_or_topic_ends_a_stream() {
+    let node = node();
+    let url = node.url();
+    let follow = |what: &[&str; 2]| {
+        let all = ["tail", "--from", "start", "--limit", "3", "--node", &url];
+        outcome(&[&all[..], &what[..]].concat())
+    };
+    let [topic, other] = TOPICS;
+    for own in [["--originator", "200"], ["--topic", topic]] {
+        let shown = follow(&own);
+        assert!((shown.0, shown.1) == (Some(0), 3), "{own:?}: {shown:?}");
+    }
+    for others in [["--originator", "300"], ["--topic", other]] {
+        let shown = follow(&others);
+        assert!((shown.0, shown.1) == (Some(1), 0), "{others:?}: {shown:?}");
+        assert!(shown.2.contains("200:1, which was not requested"), "{others:?}: {shown:?}");
+    }
+}
