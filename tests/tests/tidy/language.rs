@@ -154,12 +154,11 @@ fn error_types_end_in_error() {
 }
 
 /// Types that calls return in the place of an error and that are none: the node or place with which a caller goes on,
-/// codes of the wire, the finding of a search, the result of a case, and names that gRPC and the EVM have given.
-const RETURNED: [&str; 11] = [
+/// codes of the wire, the finding of a search, and names that gRPC and the EVM have given.
+const RETURNED: [&str; 10] = [
     "CloseCode",
     "EndsState",
     "Fact",
-    "Failure",
     "Finding",
     "OriginatorId",
     "RefusalReason",
