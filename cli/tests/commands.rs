@@ -52,6 +52,8 @@ fn a_command_whose_output_cannot_be_written_fails() {
 
 #[test]
 fn wrong_usage_exits_with_2() {
+    let publish =
+        ["publish", "--node", "127.0.0.1:1", "--payer-key-file", "none", "--file", "none"];
     for args in [
         &["moon"][..],
         &["publish"],
@@ -67,6 +69,13 @@ fn wrong_usage_exits_with_2() {
         &["payer", "estimate", "--size", "350", "--at", "moon", "--rpc-url", "http://127.0.0.1:1"],
         &["report", "show", "0x12", "--metrics", "127.0.0.1:1"],
         &["report", "explain", "0x12", "--metrics", "127.0.0.1:1"],
+        &["report", "list", "--metrics", "127.0.0.1"],
+        &["misbehavior", "list", "--metrics", "127.0.0.1:1", "--after", "yesterday"],
+        &["misbehavior", "list", "--metrics", "127.0.0.1:65536"],
+        &["misbehavior", "export", "--node", "127.0.0.1:1", "--after", "yesterday"],
+        &["health", "--metrics", "not-an-address"],
+        &["status", "--metrics", "not-an-address"],
+        &[&publish[..], &["--retention-days", "1"]].concat()[..],
     ] {
         assert_eq!(run(args).status.code(), Some(2), "{args:?}");
     }
@@ -401,6 +410,25 @@ fn missing_things_exit_with_4_and_refusals_with_3() {
     let single = Single::new();
     fs::remove_file(single.place.path().join("rates.json")).unwrap();
     assert_eq!(single.command().output().unwrap().status.code(), Some(4));
+}
+
+#[test]
+fn the_help_of_a_setting_names_its_values_and_units() {
+    let help = |command: &str| {
+        let text = stdout(&run(&[command, "--help"]));
+        text.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let (node, gateway) = (help("node"), help("gateway"));
+    for (shown, text) in [
+        (&node, "[value: auto, quic or grpc; env: HAWSER_PEER_TRANSPORT; default: auto]"),
+        (&node, "[value: a number of wei above 0; env: HAWSER_PAYER_REPORT_GAS_PRICE_MAX;"),
+        (&node, "Address of NodeRegistry [value: an address"),
+        (&node, "[env: XMTPD_API_ENABLE; default: true]"),
+        (&gateway, "[value: a number of wei above 0; env: HAWSER_GAS_PRICE_MAX;"),
+        (&gateway, "Address of NodeRegistry [value: an address"),
+    ] {
+        assert!(shown.contains(text), "{text}: {shown}");
+    }
 }
 
 #[test]
