@@ -74,6 +74,7 @@ fn wrong_usage_exits_with_2() {
         &["misbehavior", "list", "--metrics", "127.0.0.1:65536"],
         &["misbehavior", "export", "--node", "127.0.0.1:1", "--after", "yesterday"],
         &["health", "--metrics", "not-an-address"],
+        &["chain-watcher", "--rpc-url", "http://127.0.0.1:1", "--every", "0s"],
         &["status", "--metrics", "not-an-address"],
         &[&publish[..], &["--retention-days", "1"]].concat()[..],
     ] {
