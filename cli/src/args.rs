@@ -476,11 +476,9 @@ fn of_setting(setting: &Setting) -> impl Iterator<Item = Arg> + use<> {
     };
     let default =
         setting.default.map(|default| format!("; default: {default}")).unwrap_or_default();
-    let form = match setting.kind {
-        // The name of its value says it.
-        SettingKind::Switch => String::new(),
-        _ => format!("value: {}; ", setting.form),
-    };
+    // The name of a switch's value says which there are.
+    let is_switch = setting.kind == SettingKind::Switch;
+    let form = if is_switch { String::new() } else { format!("value: {}; ", setting.form) };
     let help = format!("{} [{form}env: {}{default}]", setting.help, setting.env);
     let arg = match setting.short {
         Some(short) => arg.short(short),
