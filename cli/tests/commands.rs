@@ -257,7 +257,9 @@ fn the_disk_for_a_rate_is_computed_with_the_second_copy_of_small_envelopes() {
     assert_eq!(small["envelopes_per_day"], 864_000);
     assert_eq!(small["bytes_per_envelope"], 2 * 720 + 400);
     assert_eq!(small["bytes"], 864_000_u64 * 1_840 * 30);
-    let large = of(&["--rate", "1000", "--bytes", "3000", "--retention", "4294967295"]);
+    let one = stdout(&run(&["size", "--rate", "1", "--bytes", "1"]));
+    assert!(one.starts_with("1 envelope a day: "), "{one}");
+    let large = of(&["--rate", "1000", "--bytes", "3000", "--retention-days", "4294967295"]);
     assert_eq!((&large["bytes_per_day"], &large["bytes"]), (&3_400_000.into(), &Value::Null));
     for (rate, retention) in [("fast", "60"), ("1/week", "60"), ("1", "1")] {
         let wrong = run(&["size", "--rate", rate, "--bytes", "1", "--retention", retention]);
