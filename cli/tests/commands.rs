@@ -54,6 +54,8 @@ fn a_command_whose_output_cannot_be_written_fails() {
 fn wrong_usage_exits_with_2() {
     let publish =
         ["publish", "--node", "127.0.0.1:1", "--payer-key-file", "none", "--file", "none"];
+    let watcher =
+        ["chain-watcher", "--rpc-url", "http://127.0.0.1:1", "--contracts.environment", "testnet"];
     for args in [
         &["moon"][..],
         &["publish"],
@@ -74,9 +76,9 @@ fn wrong_usage_exits_with_2() {
         &["misbehavior", "list", "--metrics", "127.0.0.1:65536"],
         &["misbehavior", "export", "--node", "127.0.0.1:1", "--after", "yesterday"],
         &["health", "--metrics", "not-an-address"],
-        &["chain-watcher", "--rpc-url", "http://127.0.0.1:1", "--every", "0s"],
+        &[&watcher[..], &["--once", "--every", "0s"]].concat()[..],
         &["status", "--metrics", "not-an-address"],
-        &[&publish[..], &["--retention-days", "1"]].concat()[..],
+        &[&publish[..], &["--target", "100", "--retention-days", "1"]].concat()[..],
     ] {
         assert_eq!(run(args).status.code(), Some(2), "{args:?}");
     }

@@ -146,8 +146,8 @@ pub(crate) struct UsageArgs {
     #[arg(long, value_name = "KEY", requires = "verify", value_parser = public_key)]
     pub(crate) migration_key: Option<PublicKey>,
     /// The log to verify from: the data folder of a stopped node, a folder of backups, `snapshot:` and the place of
-    /// snapshots, or the API of a node that runs: `http://host:port` [default: the first node of --network, or else of ./hawser-dev if no flag
-    /// and no variable is about a chain, and no variable about metrics or a data folder].
+    /// snapshots, or the API of a node that runs: `http://host:port` [default: the first node of --network, or else of
+    /// ./hawser-dev if no flag and no variable is about a chain, and no variable about metrics or a data folder].
     #[arg(long, value_name = "DATA-DIR|BACKUPS|URL|snapshot:PLACE", requires = "verify")]
     pub(crate) from: Option<String>,
     /// The node.
