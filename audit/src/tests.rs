@@ -9,7 +9,9 @@ use hawser_proto::{
     Address, Bytes, Cursor, EnvelopeId, OriginatorId, SecretKey, SequenceId, Topic, TopicKind,
 };
 use hawser_rules::misbehavior::report::{digest, own_safety_report};
-use hawser_rules::misbehavior::{Host, Kind, MisbehaviorVerdict, Missing, TreeEvidence, TreeFault};
+use hawser_rules::misbehavior::{
+    Host, MisbehaviorKind, MisbehaviorVerdict, Missing, TreeEvidence, TreeFault,
+};
 use hawser_rules::{NodeRecord, Rate, RateTable, Registry};
 use proptest::prelude::*;
 use prost::Message as _;
@@ -75,7 +77,7 @@ fn underpriced() -> Bytes {
     UnsealedEnvelope::new(&statement).seal(&key(ACCUSED.0))
 }
 
-fn held(host: u32, kind: Kind, envelopes: &[Bytes]) -> FiledReport {
+fn held(host: u32, kind: MisbehaviorKind, envelopes: &[Bytes]) -> FiledReport {
     let report = own_safety_report(NOW_NS.unsigned_abs(), ACCUSED, kind, envelopes).unwrap();
     let report = report.to_bytes();
     let signature = key(host).sign(digest(&report));
@@ -89,11 +91,15 @@ fn held(host: u32, kind: Kind, envelopes: &[Bytes]) -> FiledReport {
 
 fn two_statements(host: u32, sequence: u64) -> FiledReport {
     let pair = [b"one", b"two"].map(|text| by_accused(sequence, text, NOW_NS));
-    held(host, Kind::DuplicateSequenceId, &pair)
+    held(host, MisbehaviorKind::DuplicateSequenceId, &pair)
 }
 
 fn gap(host: u32) -> FiledReport {
-    held(host, Kind::OutOfOrder, &[by_accused(1, b"a", NOW_NS), by_accused(5, b"b", NOW_NS)])
+    held(
+        host,
+        MisbehaviorKind::OutOfOrder,
+        &[by_accused(1, b"a", NOW_NS), by_accused(5, b"b", NOW_NS)],
+    )
 }
 
 #[test]
@@ -125,7 +131,7 @@ fn a_file_holds_all_that_a_stranger_needs() {
 /// The writer of a file leaves out the time up to which its rates are complete. Honest nodes may apply a newer rate.
 #[test]
 fn rates_without_the_time_up_to_which_they_are_complete_prove_no_fee_wrong() {
-    let wrong = held(100, Kind::InvalidPayload, &[underpriced()]);
+    let wrong = held(100, MisbehaviorKind::InvalidPayload, &[underpriced()]);
     let judged = |change: fn(&mut EvidenceFile)| {
         let mut file = Judged::file("test", std::slice::from_ref(&wrong), &[], &keys());
         change(&mut file);
@@ -255,7 +261,7 @@ fn a_fault_of_dependencies_counts_once_however_it_is_reported() {
     for envelopes in
         [vec![faulty.clone()], vec![faulty.clone(), first.clone()], vec![second, faulty, first]]
     {
-        let judged = Judged::new(held(100, Kind::CausalOrdering, &envelopes), &keys);
+        let judged = Judged::new(held(100, MisbehaviorKind::CausalOrdering, &envelopes), &keys);
         assert_eq!(judged.judgement.verdict, MisbehaviorVerdict::Proven, "{judged}");
         audit.add(judged);
     }

@@ -251,7 +251,7 @@ pub(crate) struct PublishArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "target")]
     pub(crate) network: Option<PathBuf>,
     /// Retention of the envelopes in days, 2 to 365; 4294967295 means for ever.
-    #[arg(long, value_name = "DAYS", default_value_t = 60)]
+    #[arg(long, value_name = "DAYS", default_value_t = 60, value_parser = size::retention)]
     pub(crate) retention_days: u32,
 }
 
@@ -310,8 +310,9 @@ pub(crate) struct MisbehaviorListArgs {
     /// first node of ./hawser-dev if no variable is about metrics or a data folder, or else 127.0.0.1:8008].
     #[arg(long, value_name = "ADDR")]
     pub(crate) metrics: Option<String>,
-    /// List the evidence that was stored after this position.
-    #[arg(long, value_name = "POSITION")]
+    /// List the evidence that was stored after this position, which begins each line of the list: a time in unix
+    /// nanoseconds, and a counter after a dot. Without the counter it is behind all evidence of that time.
+    #[arg(long, value_name = "POSITION", value_parser = audit::position)]
     pub(crate) after: Option<String>,
 }
 
@@ -475,7 +476,10 @@ fn of_setting(setting: &Setting) -> impl Iterator<Item = Arg> + use<> {
     };
     let default =
         setting.default.map(|default| format!("; default: {default}")).unwrap_or_default();
-    let help = format!("{} [env: {}{default}]", setting.help, setting.env);
+    // The name of a switch's value says which there are.
+    let is_switch = setting.kind == SettingKind::Switch;
+    let form = if is_switch { String::new() } else { format!("value: {}; ", setting.form) };
+    let help = format!("{} [{form}env: {}{default}]", setting.help, setting.env);
     let arg = match setting.short {
         Some(short) => arg.short(short),
         None => arg,

@@ -220,8 +220,9 @@ pub(crate) async fn get(address: &str, path: &str) -> Result<HttpResponse, HttpE
 /// Requests a page of the operators' port.
 ///
 /// # Errors
-/// When there is no complete response; the text names the address.
+/// When the address is malformed, or there is no complete response; the text names the address.
 pub(crate) async fn page(metrics: &str, path: &str) -> Result<HttpResponse, RunError> {
+    require_address(metrics)?;
     let answer = get(metrics, path).await;
     answer.map_err(|error| {
         RunError::failed(format!(
@@ -230,8 +231,24 @@ pub(crate) async fn page(metrics: &str, path: &str) -> Result<HttpResponse, RunE
     })
 }
 
+/// Refuses an address of metrics that no server can have: one without a port.
+///
+/// # Errors
+/// When the address is malformed.
+pub(crate) fn require_address(metrics: &str) -> Result<(), RunError> {
+    let port = host_and_port(metrics).rsplit_once(':').map(|(_, port)| port.parse::<u16>());
+    match port {
+        Some(Ok(_)) => Ok(()),
+        _ => Err(RunError::usage(format!("{metrics:?} is not an address: write host:port"))),
+    }
+}
+
+fn host_and_port(address: &str) -> &str {
+    address.strip_prefix("http://").unwrap_or(address).trim_end_matches('/')
+}
+
 async fn get_unbounded(address: &str, path: &str) -> Result<HttpResponse, HttpError> {
-    let address = address.strip_prefix("http://").unwrap_or(address).trim_end_matches('/');
+    let address = host_and_port(address);
     let stream = TcpStream::connect(address).await?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
@@ -276,6 +293,16 @@ mod tests {
         assert_eq!(uri("https://node:5050").unwrap(), "https://node:5050/");
         for wrong in ["node", "ftp://a:1", "a b:1", ""] {
             assert_eq!(uri(wrong).unwrap_err().kind, RunErrorKind::Usage, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_address_of_metrics_has_a_port() {
+        for right in ["127.0.0.1:8008", "[::1]:8008", "node:8008", "http://node:8008/"] {
+            assert!(require_address(right).is_ok(), "{right}");
+        }
+        for wrong in ["", "node", "node:", "node:http", "node:65536", "http://node/"] {
+            assert_eq!(require_address(wrong).unwrap_err().kind, RunErrorKind::Usage, "{wrong}");
         }
     }
 

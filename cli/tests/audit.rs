@@ -11,7 +11,7 @@ use hawser_proto::merkle::TreeHash;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{Address, Bytes, OriginatorId, PublicKey, SecretKey, SequenceId};
 use hawser_rules::misbehavior::report::{digest, own_safety_report};
-use hawser_rules::misbehavior::{Kind, TreeEvidence, TreeFault};
+use hawser_rules::misbehavior::{MisbehaviorKind, TreeEvidence, TreeFault};
 use hawser_rules::{NodeRecord, Rate, RateTable, Registry};
 use hawser_storage::{ChainPosition, Change, Facts, LogEntry, PayerReportChange, PayerReportEvent};
 use prost::Message as _;
@@ -51,7 +51,7 @@ fn keys(nodes: &[(u32, PublicKey)]) -> KnownKeys {
 fn write(
     place: &Path,
     name: &str,
-    (kind, envelopes, time_ns): (Kind, &[Bytes], u64),
+    (kind, envelopes, time_ns): (MisbehaviorKind, &[Bytes], u64),
     host: &SecretKey,
     keys: &KnownKeys,
 ) -> PathBuf {
@@ -80,9 +80,9 @@ fn a_process_of_its_own_judges_evidence_offline_and_exits_by_the_verdict() {
     let same = [at(7, b"one", 5), at(7, b"one", 5)];
     let gap = [at(7, b"one", 5), at(9, b"two", 5)];
     for (name, kind, envelopes, code, verdict) in [
-        ("proven", Kind::DuplicateSequenceId, &two, 0, "proven"),
-        ("claim", Kind::OutOfOrder, &gap, 5, "claim"),
-        ("refuted", Kind::DuplicateSequenceId, &same, 7, "refuted"),
+        ("proven", MisbehaviorKind::DuplicateSequenceId, &two, 0, "proven"),
+        ("claim", MisbehaviorKind::OutOfOrder, &gap, 5, "claim"),
+        ("refuted", MisbehaviorKind::DuplicateSequenceId, &same, 7, "refuted"),
     ] {
         let path = write(place.path(), name, (kind, envelopes, 5), &host, &keys);
         let path = path.to_str().unwrap();
@@ -100,7 +100,7 @@ fn a_process_of_its_own_judges_evidence_offline_and_exits_by_the_verdict() {
     let forger = SecretKey::from_bytes(&[9; 32]).unwrap();
     let forged = [b"one", b"two"].map(|text| statement(&forger, 7, text, 5));
     let own_keys = self::keys(&[(100, host.public_key()), (ACCUSED, forger.public_key())]);
-    let kind = Kind::DuplicateSequenceId;
+    let kind = MisbehaviorKind::DuplicateSequenceId;
     let path = write(place.path(), "forged", (kind, &forged, 5), &host, &own_keys);
     let honest = write(place.path(), "honest", (kind, &two, 5), &host, &keys);
     let output = run(&["audit", "report", path.to_str().unwrap()]);
@@ -131,7 +131,7 @@ fn rates_of_the_accuser_prove_nothing_with_the_keys_of_the_reader() {
     };
     let rates = RateTable::new(vec![made_up], Some(1_750_000_001_000_000_000)).ok();
     let of_accuser = KnownKeys { registry: known.registry.clone(), rates };
-    let kind = Kind::InvalidPayload;
+    let kind = MisbehaviorKind::InvalidPayload;
     let honest = [entry(&accused, 1).bytes];
     let accusation = write(place.path(), "made-up", (kind, &honest, 5), &host, &of_accuser);
     let of_reader = write(place.path(), "keys", (kind, &honest, 5), &host, &known);
@@ -188,9 +188,9 @@ fn a_worthless_report_takes_nothing_from_a_proof_beside_it() {
     let keys = keys(&[(100, host.public_key()), (ACCUSED, accused.public_key())]);
     let at = |sequence, text, ns| statement(&accused, sequence, text, ns);
     let reports = [
-        (Kind::DuplicateSequenceId, [at(7, b"one", 5), at(7, b"one", 5)]),
-        (Kind::DuplicateSequenceId, [at(7, b"one", 5), at(7, b"two", 5)]),
-        (Kind::OutOfOrder, [at(7, b"one", 5), at(9, b"two", 5)]),
+        (MisbehaviorKind::DuplicateSequenceId, [at(7, b"one", 5), at(7, b"one", 5)]),
+        (MisbehaviorKind::DuplicateSequenceId, [at(7, b"one", 5), at(7, b"two", 5)]),
+        (MisbehaviorKind::OutOfOrder, [at(7, b"one", 5), at(9, b"two", 5)]),
     ];
     let held = reports.map(|(kind, envelopes)| {
         let report = own_safety_report(5, OriginatorId(ACCUSED), kind, &envelopes).unwrap();
@@ -258,7 +258,7 @@ fn a_network_keeps_what_strangers_prove_and_can_be_audited() {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     let now_ns = u64::try_from(now.as_nanos()).unwrap();
     let two = [b"one", b"two"].map(|text| statement(&accused, 7, text, 5));
-    let kind = Kind::DuplicateSequenceId;
+    let kind = MisbehaviorKind::DuplicateSequenceId;
     let keys = keys(&[(ACCUSED, accused.public_key())]);
     let file = write(place.path(), "two", (kind, &two, now_ns), &host, &keys);
     let node = dev.text(0, "grpc");
@@ -315,7 +315,7 @@ fn the_nodes_of_a_network_are_asked_together() {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     let now_ns = u64::try_from(now.as_nanos()).unwrap();
     let two = [b"one", b"two"].map(|text| statement(&accused, 7, text, 5));
-    let kind = Kind::DuplicateSequenceId;
+    let kind = MisbehaviorKind::DuplicateSequenceId;
     let keys = keys(&[(ACCUSED, accused.public_key())]);
     let file = write(place.path(), "two", (kind, &two, now_ns), &accused, &keys);
     for node in [0, 1] {

@@ -19,7 +19,7 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::misbehavior_api_server::{
 };
 use hawser_proto::pb::xmtp::xmtpv4::{envelopes as pb, message_api};
 use hawser_proto::{Bytes, OriginatorId, SecretKey};
-use hawser_rules::misbehavior::Kind;
+use hawser_rules::misbehavior::MisbehaviorKind;
 use hawser_rules::misbehavior::report::client_safety_report;
 use prost::Message as _;
 use serde_json::{Value, json};
@@ -138,11 +138,16 @@ fn keep(runtime: &Runtime, report: Bytes) -> String {
 
 /// Judges a report of a chain's envelope, as [`judge_of`] does.
 fn judge(chains: &Chains, envelope: &Bytes, flags: &[&str]) -> (i32, String, Value) {
-    judge_of(chains, Kind::BlockchainInconsistency, envelope, flags)
+    judge_of(chains, MisbehaviorKind::BlockchainInconsistency, envelope, flags)
 }
 
 /// Judges a report of an envelope. Returns the exit code, the name of the first fact, and the last line.
-fn judge_of(chains: &Chains, kind: Kind, envelope: &Bytes, flags: &[&str]) -> (i32, String, Value) {
+fn judge_of(
+    chains: &Chains,
+    kind: MisbehaviorKind,
+    envelope: &Bytes,
+    flags: &[&str],
+) -> (i32, String, Value) {
     let keys = keys_of(NODE, &SecretKey::from_bytes(&[2; 32]).unwrap());
     let envelopes = std::slice::from_ref(envelope);
     let report = client_safety_report(5, OriginatorId(NODE), kind, envelopes).unwrap().to_bytes();
@@ -226,7 +231,8 @@ fn dependencies_on_places_of_the_chain_are_judged_by_the_times_of_final_blocks()
     let (before, after) = (5, 4_000_000_000_000_000_000);
     let verdict = |originator_ns: i64, on: u64| {
         let envelope = depending(&message, originator_ns, on);
-        let (code, fact, last) = judge_of(&chains, Kind::CausalOrdering, &envelope, &known);
+        let (code, fact, last) =
+            judge_of(&chains, MisbehaviorKind::CausalOrdering, &envelope, &known);
         assert_eq!(last["chain_errors"], json!([]), "{last}");
         (code, fact)
     };
@@ -240,17 +246,17 @@ fn dependencies_on_places_of_the_chain_are_judged_by_the_times_of_final_blocks()
 
     let envelope = depending(&message, before, 1);
     a_network_is_judged(&chains, &envelope, &known);
-    let (code, fact, last) = judge_of(&chains, Kind::CausalOrdering, &envelope, &[]);
+    let (code, fact, last) = judge_of(&chains, MisbehaviorKind::CausalOrdering, &envelope, &[]);
     assert_eq!((code, fact, &last["chain"]), (6, unknown.1.clone(), &Value::Null));
     let dead = format!("{},http://127.0.0.1:{}", chains.app, free_base(0));
     let named = ["--app-rpc-url", &dead, "--chain-json", addresses];
-    let (code, fact, _) = judge_of(&chains, Kind::CausalOrdering, &envelope, &named);
+    let (code, fact, _) = judge_of(&chains, MisbehaviorKind::CausalOrdering, &envelope, &named);
     assert_eq!((code, fact), unknown, "all endpoints have to answer");
 }
 
 /// Collects the reports of a node that keeps one of this envelope.
 fn a_network_is_judged(chains: &Chains, envelope: &Bytes, known: &[&str]) {
-    let (kind, envelopes) = (Kind::CausalOrdering, std::slice::from_ref(envelope));
+    let (kind, envelopes) = (MisbehaviorKind::CausalOrdering, std::slice::from_ref(envelope));
     let report = client_safety_report(5, OriginatorId(NODE), kind, envelopes).unwrap().to_bytes();
     let runtime = Runtime::new().unwrap();
     let url = keep(&runtime, report);

@@ -52,6 +52,10 @@ fn a_command_whose_output_cannot_be_written_fails() {
 
 #[test]
 fn wrong_usage_exits_with_2() {
+    let publish =
+        ["publish", "--node", "127.0.0.1:1", "--payer-key-file", "none", "--file", "none"];
+    let watcher =
+        ["chain-watcher", "--rpc-url", "http://127.0.0.1:1", "--contracts.environment", "testnet"];
     for args in [
         &["moon"][..],
         &["publish"],
@@ -67,6 +71,14 @@ fn wrong_usage_exits_with_2() {
         &["payer", "estimate", "--size", "350", "--at", "moon", "--rpc-url", "http://127.0.0.1:1"],
         &["report", "show", "0x12", "--metrics", "127.0.0.1:1"],
         &["report", "explain", "0x12", "--metrics", "127.0.0.1:1"],
+        &["report", "list", "--metrics", "127.0.0.1"],
+        &["misbehavior", "list", "--metrics", "127.0.0.1:1", "--after", "yesterday"],
+        &["misbehavior", "list", "--metrics", "127.0.0.1:65536"],
+        &["misbehavior", "export", "--node", "127.0.0.1:1", "--after", "yesterday"],
+        &["health", "--metrics", "not-an-address"],
+        &[&watcher[..], &["--once", "--every", "0s"]].concat()[..],
+        &["status", "--metrics", "not-an-address"],
+        &[&publish[..], &["--target", "100", "--retention-days", "1"]].concat()[..],
     ] {
         assert_eq!(run(args).status.code(), Some(2), "{args:?}");
     }
@@ -247,7 +259,9 @@ fn the_disk_for_a_rate_is_computed_with_the_second_copy_of_small_envelopes() {
     assert_eq!(small["envelopes_per_day"], 864_000);
     assert_eq!(small["bytes_per_envelope"], 2 * 720 + 400);
     assert_eq!(small["bytes"], 864_000_u64 * 1_840 * 30);
-    let large = of(&["--rate", "1000", "--bytes", "3000", "--retention", "4294967295"]);
+    let one = stdout(&run(&["size", "--rate", "1", "--bytes", "1"]));
+    assert!(one.starts_with("1 envelope a day: "), "{one}");
+    let large = of(&["--rate", "1000", "--bytes", "3000", "--retention-days", "4294967295"]);
     assert_eq!((&large["bytes_per_day"], &large["bytes"]), (&3_400_000.into(), &Value::Null));
     for (rate, retention) in [("fast", "60"), ("1/week", "60"), ("1", "1")] {
         let wrong = run(&["size", "--rate", rate, "--bytes", "1", "--retention", retention]);
@@ -401,6 +415,25 @@ fn missing_things_exit_with_4_and_refusals_with_3() {
     let single = Single::new();
     fs::remove_file(single.place.path().join("rates.json")).unwrap();
     assert_eq!(single.command().output().unwrap().status.code(), Some(4));
+}
+
+#[test]
+fn the_help_of_a_setting_names_its_values_and_units() {
+    let help = |command: &str| {
+        let text = stdout(&run(&[command, "--help"]));
+        text.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let (node, gateway) = (help("node"), help("gateway"));
+    for (shown, text) in [
+        (&node, "[value: auto, quic or grpc; env: HAWSER_PEER_TRANSPORT; default: auto]"),
+        (&node, "[value: a number of wei above 0; env: HAWSER_PAYER_REPORT_GAS_PRICE_MAX;"),
+        (&node, "Address of NodeRegistry [value: an address"),
+        (&node, "[env: XMTPD_API_ENABLE; default: true]"),
+        (&gateway, "[value: a number of wei above 0; env: HAWSER_GAS_PRICE_MAX;"),
+        (&gateway, "Address of NodeRegistry [value: an address"),
+    ] {
+        assert!(shown.contains(text), "{text}: {shown}");
+    }
 }
 
 #[test]

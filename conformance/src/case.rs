@@ -3,8 +3,8 @@
 use std::pin::Pin;
 use std::time::Duration;
 
+use crate::case_error::Checked;
 use crate::context::JudgedNodes;
-use crate::failure::Checked;
 
 /// Time limit of a case that sets no other. A guess: several times the default timeout of an answer.
 const LIMIT: Duration = Duration::from_secs(60);

@@ -12,8 +12,8 @@ use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 use tonic::{Code, Request, Response, Status, Streaming};
 
+use crate::case_error::{CaseError, Checked};
 use crate::channel::StatusChannel;
-use crate::failure::{Checked, Failure};
 use crate::http::{self, HttpAnswer, TargetAddress};
 
 /// Largest message that is accepted from a node, bytes: the protocol's 25 MiB, and room for framing.
@@ -75,7 +75,7 @@ impl Connection {
     /// The errors of [`new`](Self::new).
     pub fn narrow(&self) -> Checked<Self> {
         Self::with_window(self.address.clone(), self.answer_timeout, Some(NARROW_WINDOW_BYTES))
-            .map_err(|error| Failure::new("an address", error))
+            .map_err(|error| CaseError::new("an address", error))
     }
 
     fn with_window(
@@ -251,7 +251,7 @@ impl Connection {
         self.raw(&path, Bytes::new())
             .await
             .map(|_| ())
-            .map_err(|status| Failure::from(status).at("the node answers afterwards"))
+            .map_err(|status| CaseError::from(status).at("the node answers afterwards"))
     }
 
     async fn within<T>(&self, call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {

@@ -9,9 +9,9 @@ use hawser_proto::pb::xmtp::xmtpv4::{message_api as api, metadata_api};
 use hawser_proto::{EnvelopeId, OriginatorId, SecretKey};
 use tonic::Status;
 
+use crate::case_error::{CaseError, CaseErrorKind, Checked, ensure};
 use crate::connection::{Connection, METADATA_API, PUBLISH_API, REPLICATION_API};
 use crate::envelopes::{self, RETENTION_DAYS};
-use crate::failure::{Checked, Failure, FailureKind, ensure};
 use crate::listener::Listener;
 use crate::wire::{Framed, List};
 
@@ -41,7 +41,7 @@ pub struct JudgedNodes {
     /// The command that starts it again.
     pub start_command: Option<String>,
     /// The target's id, or the reason it takes no publishes.
-    pub node: Result<OriginatorId, Failure>,
+    pub node: Result<OriginatorId, CaseError>,
     /// Number of topics in the case of a stream with the most topics.
     pub stream_topics: u32,
 }
@@ -52,7 +52,7 @@ impl JudgedNodes {
     /// # Errors
     /// Returns an error if the run has no second node; the runner skips such cases.
     pub fn second(&self) -> Checked<&Connection> {
-        self.second.as_ref().ok_or_else(|| Failure::skip("needs --second"))
+        self.second.as_ref().ok_or_else(|| CaseError::skip("needs --second"))
     }
 
     /// Returns the gateway.
@@ -60,7 +60,7 @@ impl JudgedNodes {
     /// # Errors
     /// Returns an error if the run has no gateway; the runner skips such cases.
     pub fn gateway(&self) -> Checked<&Connection> {
-        self.gateway.as_ref().ok_or_else(|| Failure::skip("needs --gateway"))
+        self.gateway.as_ref().ok_or_else(|| CaseError::skip("needs --gateway"))
     }
 
     /// Returns the payer's key.
@@ -68,7 +68,7 @@ impl JudgedNodes {
     /// # Errors
     /// Returns an error if the run has no key; the runner skips such cases.
     pub fn payer(&self) -> Checked<&SecretKey> {
-        self.payer.as_ref().ok_or_else(|| Failure::skip("needs --payer-key-file"))
+        self.payer.as_ref().ok_or_else(|| CaseError::skip("needs --payer-key-file"))
     }
 
     /// Returns the target's id.
@@ -109,7 +109,7 @@ impl JudgedNodes {
         let answer = self
             .try_publish(envelopes)
             .await
-            .map_err(|status| Failure::from(status).at("publishing"))?;
+            .map_err(|status| CaseError::from(status).at("publishing"))?;
         ensure(answer.len() == asked, format_args!("{asked} envelopes as the answer"), || {
             answer.len().to_string()
         })?;
@@ -188,7 +188,7 @@ impl JudgedNodes {
     /// Waits until a node shows exactly these envelopes of a topic.
     ///
     /// # Errors
-    /// Returns an error if the node shows other envelopes until the timeout of an answer has passed; the failure lists
+    /// Returns an error if the node shows other envelopes until the timeout of an answer has passed; the error lists
     /// its last answer.
     pub async fn shows(&self, node: &Connection, topic: &Bytes, expected: &[Bytes]) -> Checked {
         let deadline = Instant::now() + node.answer_timeout();
@@ -196,7 +196,7 @@ impl JudgedNodes {
             let shown = self.query(node, &[topic], None, 0).await?;
             let judged = same_envelopes("the published envelopes", expected, &shown);
             let is_broken =
-                judged.as_ref().is_err_and(|failure| failure.kind == FailureKind::Broken);
+                judged.as_ref().is_err_and(|failure| failure.kind == CaseErrorKind::Broken);
             if !is_broken || Instant::now() >= deadline {
                 return judged;
             }
@@ -236,7 +236,7 @@ pub async fn heads(node: &Connection) -> Result<pb::Cursor, Status> {
 /// Returns an error if the bytes are not an originator envelope.
 pub fn parse_envelope(bytes: &Bytes) -> Checked<OriginatorEnvelope> {
     OriginatorEnvelope::parse(bytes.clone())
-        .map_err(|error| Failure::new("an originator envelope", error))
+        .map_err(|error| CaseError::new("an originator envelope", error))
 }
 
 /// Returns the id of an envelope.
@@ -259,7 +259,7 @@ pub fn seen(envelopes: &[Bytes]) -> Checked<pb::Cursor> {
 /// Checks that `got` has the `expected` envelopes, byte for byte and in order.
 ///
 /// # Errors
-/// Returns an error if the lists differ; the failure has the ids of both. It is a known defect if the lists have the
+/// Returns an error if the lists differ; the error has the ids of both. It is a known defect if the lists have the
 /// same publishes, of which the node has made two statements.
 pub fn same_envelopes(what: &str, expected: &[Bytes], got: &[Bytes]) -> Checked {
     if expected == got {
@@ -273,9 +273,9 @@ pub fn same_envelopes(what: &str, expected: &[Bytes], got: &[Bytes]) -> Checked 
     let mut pairs = expected.iter().zip(got);
     if expected.len() == got.len() && pairs.all(|(a, b)| a == b || is_signed_apart(a, b)) {
         let software = "xmtpd 1.3: it signs the answer to a publish apart from what it stores";
-        return Err(Failure::known(software, expected_text, text));
+        return Err(CaseError::known(software, expected_text, text));
     }
-    Err(Failure::new(expected_text, text))
+    Err(CaseError::new(expected_text, text))
 }
 
 /// Returns true if both are statements of one node about one publish: only the fees differ, and the expiry by seconds.
@@ -340,7 +340,7 @@ mod tests {
         };
         assert_eq!(kind(&answer), None);
         for stored in [signed(&node, 2, 1_700_172_801, 5), signed(&node, 2, 1_700_172_800, 6)] {
-            assert!(matches!(kind(&stored), Some(FailureKind::Known(_))));
+            assert!(matches!(kind(&stored), Some(CaseErrorKind::Known(_))));
         }
         for stored in [
             signed(&node, 2, 1_700_259_200, 5),
@@ -348,7 +348,7 @@ mod tests {
             signed(&stranger, 2, 1_700_172_800, 5),
             Bytes::from_static(b"noise"),
         ] {
-            assert_eq!(kind(&stored), Some(FailureKind::Broken));
+            assert_eq!(kind(&stored), Some(CaseErrorKind::Broken));
         }
         let twice = [answer.clone(), answer.clone()];
         assert!(same_envelopes("x", from_ref(&answer), &twice).is_err());

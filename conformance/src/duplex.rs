@@ -13,8 +13,8 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 
+use crate::case_error::{CaseError, Checked, ensure};
 use crate::connection::{Connection, QUERY_API};
-use crate::failure::{Checked, Failure, ensure};
 use crate::listener::{Listener, hold};
 use crate::wire::{SubscribeFrame, SubscribeV1};
 
@@ -62,7 +62,9 @@ impl DuplexStream {
             Frame::Started(interval_ms) => {
                 duplex.interval = Duration::from_millis(interval_ms.into())
             }
-            other => return Err(Failure::new("started as the first frame", format!("{other:?}"))),
+            other => {
+                return Err(CaseError::new("started as the first frame", format!("{other:?}")));
+            }
         }
         ensure(!duplex.interval.is_zero(), "a keepalive interval", || "0 ms".to_owned())?;
         Ok(duplex)
@@ -151,7 +153,7 @@ impl DuplexStream {
                     let expected = format!(
                         "envelopes of wave {mutate_id}, topics_live, catchup_complete, in this order"
                     );
-                    return Err(Failure::new(expected, format!("{other:?}")));
+                    return Err(CaseError::new(expected, format!("{other:?}")));
                 }
             }
         }
@@ -167,7 +169,7 @@ impl DuplexStream {
             match self.receive().await.map_err(|failure| failure.at("live envelopes"))? {
                 Frame::Envelopes(0, more) => hold(&mut envelopes, more)?,
                 other => {
-                    return Err(Failure::new("live envelopes, with id 0", format!("{other:?}")));
+                    return Err(CaseError::new("live envelopes, with id 0", format!("{other:?}")));
                 }
             }
         }
@@ -208,7 +210,7 @@ fn decode(frame: SubscribeFrame) -> Checked<Frame> {
         Some(SubscribeV1 { pong: Some(nonce), .. }) => Frame::Pong(nonce.value),
         Some(SubscribeV1 { topics_live: Some(topics), .. }) => Frame::Live(topics.items),
         Some(SubscribeV1 { complete: Some(id), .. }) => Frame::Complete(id.value),
-        other => return Err(Failure::new("a frame with content", format!("{other:?}"))),
+        other => return Err(CaseError::new("a frame with content", format!("{other:?}"))),
     })
 }
 

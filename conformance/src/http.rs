@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use crate::failure::{Checked, Failure};
+use crate::case_error::{CaseError, Checked};
 
 /// The most bytes of an answer that are read. A guess: no case requests a hundredth of it over HTTP/1.1.
 const ANSWER_LEN_BYTES_MAX: u64 = 8 * 1024 * 1024;
@@ -76,7 +76,7 @@ impl TargetAddress {
     /// Returns an error if the host cannot be reached within `answer_timeout`, or its certificate is not trusted.
     pub async fn connect(&self, answer_timeout: Duration) -> Checked<Box<dyn Wire>> {
         let refused =
-            |error: String| Failure::new(format_args!("a connection to {}", self.url()), error);
+            |error: String| CaseError::new(format_args!("a connection to {}", self.url()), error);
         let host = self.host.trim_start_matches('[').trim_end_matches(']');
         let connecting = async {
             let stream = TcpStream::connect((host, self.port)).await?;
@@ -207,7 +207,7 @@ pub async fn exchange(
         answer
     };
     tokio::time::timeout(answer_timeout, duplex).await.map_err(|_| {
-        Failure::new(
+        CaseError::new(
             "an answer, or the end of the connection",
             format_args!("neither within {} ms", answer_timeout.as_millis()),
         )
@@ -225,7 +225,7 @@ pub async fn ask(
 ) -> Checked<HttpAnswer> {
     let bytes = exchange(address, request, answer_timeout).await?;
     HttpAnswer::parse(&bytes).ok_or_else(|| {
-        Failure::new(
+        CaseError::new(
             "a response of HTTP/1.1",
             format!(
                 "{} bytes: {:?}",
@@ -257,7 +257,7 @@ impl HttpStream {
         stream
             .write_all(request)
             .await
-            .map_err(|error| Failure::new("a connection that takes a request", error))?;
+            .map_err(|error| CaseError::new("a connection that takes a request", error))?;
         Ok(Self { stream, bytes: Vec::new(), answer_timeout })
     }
 
@@ -274,17 +274,17 @@ impl HttpStream {
                 }
                 if self.bytes.len() as u64 >= ANSWER_LEN_BYTES_MAX {
                     let text = format!("{} bytes without it", self.bytes.len());
-                    return Err(Failure::new(expected, text));
+                    return Err(CaseError::new(expected, text));
                 }
                 let read = self.stream.read_buf(&mut self.bytes).await;
-                if read.map_err(|error| Failure::new(expected, error))? == 0 {
-                    return Err(Failure::new(expected, "its end"));
+                if read.map_err(|error| CaseError::new(expected, error))? == 0 {
+                    return Err(CaseError::new(expected, "its end"));
                 }
             }
         };
         tokio::time::timeout(self.answer_timeout, read).await.unwrap_or_else(|_| {
             let text = format!("silence for {} ms", self.answer_timeout.as_millis());
-            Err(Failure::new(expected, text))
+            Err(CaseError::new(expected, text))
         })
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Links neither engine nor storage, so that a defect of Hawser cannot also be one of the suite. In reading order:
 //!
-//! - [`failure`]: the reason a case does not pass; [`case`]: a case, its area, its rule and what it needs;
+//! - [`case_error`]: the reason a case does not pass; [`case`]: a case, its area, its rule and what it needs;
 //! - [`wire`]: answers that keep their envelopes as received bytes; [`http`]: HTTP/1.1 byte by byte; `channel`: gRPC
 //!   codes of HTTP statuses; [`connection`]: calls to one node, whose answers are decoded only if their number of
 //!   fields is bounded; [`listener`] and [`duplex`]: its streams; [`envelopes`]: builders of envelopes;
@@ -16,13 +16,13 @@
 #![warn(missing_docs)]
 
 pub mod case;
+pub mod case_error;
 pub mod cases;
 mod channel;
 pub mod connection;
 pub mod context;
 pub mod duplex;
 pub mod envelopes;
-pub mod failure;
 pub mod http;
 pub mod listener;
 pub mod report;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tonic::{Code, Status, Streaming};
 
-use crate::failure::{Checked, Failure, code_name, ensure, status_text};
+use crate::case_error::{CaseError, Checked, code_name, ensure, status_text};
 use crate::wire::{Framed, List};
 
 /// Status of a subscription by topics: it has started.
@@ -80,7 +80,7 @@ impl<A> Listener<A> {
     /// Returns an error if no message comes within the timeout.
     pub async fn next_or_end(&mut self) -> Checked<Result<Option<A>, Status>> {
         tokio::time::timeout(self.answer_timeout, self.stream.message()).await.map_err(|_| {
-            Failure::new(
+            CaseError::new(
                 "a message of the stream",
                 format_args!("silence for {} ms", self.answer_timeout.as_millis()),
             )
@@ -94,8 +94,8 @@ impl<A> Listener<A> {
     pub async fn next(&mut self) -> Checked<A> {
         match self.next_or_end().await? {
             Ok(Some(message)) => Ok(message),
-            Ok(None) => Err(Failure::new("a message of the stream", "its end with OK")),
-            Err(status) => Err(Failure::new("a message of the stream", status_text(&status))),
+            Ok(None) => Err(CaseError::new("a message of the stream", "its end with OK")),
+            Err(status) => Err(CaseError::new("a message of the stream", status_text(&status))),
         }
     }
 
@@ -109,15 +109,15 @@ impl<A> Listener<A> {
             match self
                 .next_or_end()
                 .await
-                .map_err(|failure| Failure::new(expected(), failure.got))?
+                .map_err(|failure| CaseError::new(expected(), failure.got))?
             {
                 Ok(Some(_)) => {}
                 Ok(None) if code == Code::Ok => return Ok(()),
-                Ok(None) => return Err(Failure::new(expected(), "its end with OK")),
+                Ok(None) => return Err(CaseError::new(expected(), "its end with OK")),
                 Err(status) if status.code() == code && status.message().contains(text) => {
                     return Ok(());
                 }
-                Err(status) => return Err(Failure::new(expected(), status_text(&status))),
+                Err(status) => return Err(CaseError::new(expected(), status_text(&status))),
             }
         }
     }
@@ -144,7 +144,7 @@ where
         if first == Received::default() {
             return Ok(());
         }
-        Err(Failure::new(
+        Err(CaseError::new(
             "an empty first message",
             format!("{} envelopes, status {:?}", first.envelopes.len(), first.status),
         ))
@@ -163,7 +163,7 @@ where
             hold(&mut envelopes, received.envelopes)?;
         }
         if envelopes.len() > count {
-            return Err(Failure::new(format_args!("{count} envelopes"), envelopes.len()));
+            return Err(CaseError::new(format_args!("{count} envelopes"), envelopes.len()));
         }
         Ok(envelopes)
     }

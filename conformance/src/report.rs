@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::case::{Area, Case};
-use crate::failure::Failure;
+use crate::case_error::CaseError;
 
 /// The result of a case.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,9 +14,9 @@ pub enum Outcome {
     /// The rule holds.
     Passed,
     /// The rule is broken.
-    Failed(Failure),
+    Failed(CaseError),
     /// The node has a defect that this other software is known to have.
-    Finding(&'static str, Failure),
+    Finding(&'static str, CaseError),
     /// The case was not run, with the reason.
     Skipped(String),
 }
@@ -224,7 +224,7 @@ mod tests {
     fn report() -> SuiteReport {
         let case =
             |id| Case::new(Area::Errors, id, "a rule", "docs/x", |_| Box::pin(async { Ok(()) }));
-        let failure = Failure::new("<\"a\">", "b & \x1b[0m");
+        let failure = CaseError::new("<\"a\">", "b & \x1b[0m");
         let outcomes = [
             Outcome::Passed,
             Outcome::Failed(failure.clone()),

@@ -8,10 +8,10 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use hawser_proto::{OriginatorId, SecretKey};
 
 use crate::case::{Case, Need};
+use crate::case_error::{CaseError, CaseErrorKind};
 use crate::cases;
 use crate::connection::Connection;
 use crate::context::{JudgedNodes, STREAM_TOPICS_MAX};
-use crate::failure::{Failure, FailureKind};
 use crate::http::TargetAddress;
 use crate::report::{CaseResult, Outcome, SuiteReport};
 
@@ -140,7 +140,7 @@ impl SuitePlan {
                     target's id with --node-id";
                 return Err(SuiteStartError::Usage(text.to_owned()));
             }
-            (None, None) => Err(Failure::skip("needs --payer-key-file")),
+            (None, None) => Err(CaseError::skip("needs --payer-key-file")),
         };
         Ok(JudgedNodes {
             target,
@@ -211,13 +211,13 @@ async fn checked(context: &JudgedNodes, case: &Case, limit: Option<Duration>) ->
     let failure = match tokio::time::timeout(limit, check).await {
         Ok(Ok(Ok(()))) => return Outcome::Passed,
         Ok(Ok(Err(failure))) => failure,
-        Ok(Err(_)) => Failure::new("an answer that the suite can judge", "a panic of the suite"),
-        Err(_) => Failure::new("an end", format!("none within {} ms", limit.as_millis())),
+        Ok(Err(_)) => CaseError::new("an answer that the suite can judge", "a panic of the suite"),
+        Err(_) => CaseError::new("an end", format!("none within {} ms", limit.as_millis())),
     };
     match failure.kind {
-        FailureKind::Broken => Outcome::Failed(failure),
-        FailureKind::Known(software) => Outcome::Finding(software, failure),
-        FailureKind::Skipped => Outcome::Skipped(failure.got),
+        CaseErrorKind::Broken => Outcome::Failed(failure),
+        CaseErrorKind::Known(software) => Outcome::Finding(software, failure),
+        CaseErrorKind::Skipped => Outcome::Skipped(failure.got),
     }
 }
 
@@ -235,7 +235,7 @@ mod tests {
             payer: None,
             kill_command: None,
             start_command: None,
-            node: Err(Failure::skip("none")),
+            node: Err(CaseError::skip("none")),
             stream_topics: STREAM_TOPICS_MAX,
         }
     }
@@ -252,7 +252,7 @@ mod tests {
         assert!(failure.got.starts_with("none within"), "{failure}");
         let panics = case(|_| Box::pin(async { panic!("on purpose") }));
         assert!(matches!(outcome(panics).await, Outcome::Failed(_)));
-        let known = case(|_| Box::pin(async { Err(Failure::known("x", "a", "b")) }));
+        let known = case(|_| Box::pin(async { Err(CaseError::known("x", "a", "b")) }));
         assert!(matches!(outcome(known).await, Outcome::Finding("x", _)));
         let skipped = Case { needs: &[Need::Load], ..known };
         assert_eq!(outcome(skipped).await, Outcome::Skipped("needs --load".into()));

@@ -10,8 +10,8 @@ use hawser_proto::sign::keccak256;
 use hawser_proto::{Bytes, EnvelopeId, SequenceId, TransactionHash};
 use hawser_rules::misbehavior::report::{is_liveness, own_safety_report};
 use hawser_rules::misbehavior::{
-    CYCLE, ChainRecord, EventAnswer, Judgement, Kind, MisbehaviorVerdict, PlaceAnswer, ReportError,
-    StatementDifference,
+    CYCLE, ChainRecord, EventAnswer, Judgement, MisbehaviorKind, MisbehaviorVerdict, PlaceAnswer,
+    ReportError, StatementDifference,
 };
 use hawser_storage::{ReportFact, Snapshot, StoredEvidence};
 
@@ -66,7 +66,8 @@ pub(crate) fn check_submission(report: &Report, now_ns: u64) -> Result<(), Repor
 /// If the evidence is too large for a report.
 pub fn report_of(stored: &StoredEvidence) -> Result<Report, ReportError> {
     let evidence = &stored.evidence;
-    let kind = Kind::try_from(i32::from(evidence.misbehavior.kind())).unwrap_or(Kind::Unspecified);
+    let kind = MisbehaviorKind::try_from(i32::from(evidence.misbehavior.kind()))
+        .unwrap_or(MisbehaviorKind::Unspecified);
     let accused = evidence.at.originator;
     own_safety_report(stored.at.server_time_ns, accused, kind, &evidence.envelopes)
 }
@@ -287,7 +288,9 @@ mod tests {
     fn causal_fact(envelopes: &[&Bytes]) -> (&'static str, ReportFact) {
         let envelopes: Vec<Bytes> = envelopes.iter().map(|&it| it.clone()).collect();
         let accused = OriginatorId(100);
-        let report = own_safety_report(NOW_NS, accused, Kind::CausalOrdering, &envelopes).unwrap();
+        let report =
+            own_safety_report(NOW_NS, accused, MisbehaviorKind::CausalOrdering, &envelopes)
+                .unwrap();
         let record = |node: u32| NodeRecord {
             id: OriginatorId(node),
             public_key: key(node).public_key(),

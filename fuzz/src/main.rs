@@ -28,6 +28,9 @@ struct Args {
     /// Run this target only.
     #[arg(long, value_parser = PossibleValuesParser::new(TARGETS.iter().map(|t| t.name)))]
     target: Option<String>,
+    /// Print the name of each target, and run none.
+    #[arg(long)]
+    list: bool,
     /// Duration of the run of each target.
     #[arg(long, default_value_t = 5)]
     seconds: u64,
@@ -44,6 +47,10 @@ struct Input(Vec<u8>);
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    if args.list {
+        TARGETS.iter().for_each(|target| println!("{}", target.name));
+        return ExitCode::SUCCESS;
+    }
     let chosen = |target: &&Target| args.target.as_ref().is_none_or(|name| name == target.name);
     for target in TARGETS.iter().filter(chosen) {
         if let Err(finding) = run(target, &args) {

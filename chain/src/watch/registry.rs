@@ -74,7 +74,9 @@ mod tests {
     use hawser_proto::envelope::UnsealedEnvelope;
     use hawser_proto::pb::xmtp::xmtpv4::envelopes::UnsignedOriginatorEnvelope;
     use hawser_rules::misbehavior::report::client_safety_report;
-    use hawser_rules::misbehavior::{self, Kind, MisbehaviorVerdict, NoChain, ReportCase};
+    use hawser_rules::misbehavior::{
+        self, MisbehaviorKind, MisbehaviorVerdict, NoChain, ReportCase,
+    };
 
     use super::*;
     use crate::contracts::node_registry::NodeRegistry::Node;
@@ -168,7 +170,8 @@ mod tests {
             UnsealedEnvelope::new(&statement).seal(&key)
         };
         let statements = [signed(1), signed(2)];
-        let report = client_safety_report(3, accused, Kind::DuplicateSequenceId, &statements);
+        let report =
+            client_safety_report(3, accused, MisbehaviorKind::DuplicateSequenceId, &statements);
         let report = report.unwrap().to_bytes();
         let url = "http://127.0.0.1:5050";
         for entries in [

@@ -17,6 +17,21 @@ fn threads(text: &str) -> Result<usize, String> {
     }
 }
 
+/// Checks a position of evidence.
+pub(super) fn position(text: &str) -> Result<String, String> {
+    match evidence_position(text) {
+        Some(_) => Ok(text.to_owned()),
+        None => Err("it is no position of the list, such as 1750000000000000000.0".to_owned()),
+    }
+}
+
+/// Reads a position of evidence: a time in unix nanoseconds, and a counter. Without the counter it is behind all of that
+/// time.
+pub(crate) fn evidence_position(text: &str) -> Option<(u64, u16)> {
+    let (time, counter) = text.split_once('.').unwrap_or((text, "65535"));
+    Some((time.parse().ok()?, counter.parse().ok()?))
+}
+
 /// `hawser audit`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum AuditCommand {
@@ -40,8 +55,8 @@ pub(crate) enum AuditCommand {
     /// Write a proof that an envelope is part of its strand: a file that can be verified with the nodes' keys alone. If
     /// the log has no envelope there, write the statement of the node that the place is void.
     Prove(AuditProveArgs),
-    /// Verify a proof. Exits with 0 if it is proven, 5 if it is with keys of the proof's writer only, and 7 if it is
-    /// refuted.
+    /// Verify a proof. Exits with 0 if the keys prove it, with 5 if only keys that stand in the proof itself do, and
+    /// with 7 if it is refuted.
     Verify(AuditVerifyArgs),
     /// Write the log and its tallies as Parquet files, for engines that read them on many machines. A later run adds
     /// new envelopes.

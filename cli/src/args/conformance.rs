@@ -1,9 +1,16 @@
 //! Arguments of `hawser conformance`.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use hawser_conformance::STREAM_TOPICS_MAX;
+use hawser_node::settings;
+
+/// The largest time limit of one answer. A guess: no client waits as long.
+const ANSWER_TIMEOUT_MAX: Duration = Duration::from_secs(600);
+/// The largest time limit of a case. A guess: above that of every case.
+const LIMIT_MAX: Duration = Duration::from_secs(3600);
 
 /// `hawser conformance`.
 #[derive(Debug, Args)]
@@ -48,12 +55,12 @@ pub(crate) struct ConformanceArgs {
     /// Shell command that starts the target again and returns.
     #[arg(long, value_name = "CMD", requires = "kill_command")]
     pub(crate) start_command: Option<String>,
-    /// Longest wait for one answer, in seconds.
-    #[arg(long, alias = "patience", value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
-    pub(crate) answer_timeout: u64,
-    /// Longest time of a case, in seconds, if it is shorter than the case's own.
-    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
-    pub(crate) limit: Option<u64>,
+    /// Longest wait for one answer, such as 30s; a number alone counts seconds.
+    #[arg(long, alias = "patience", value_name = "TIME", default_value = "10s", value_parser = |text: &str| time(text, ANSWER_TIMEOUT_MAX))]
+    pub(crate) answer_timeout: Duration,
+    /// Longest time of a case, such as 2m, if it is shorter than the case's own; a number alone counts seconds.
+    #[arg(long, value_name = "TIME", value_parser = |text: &str| time(text, LIMIT_MAX))]
+    pub(crate) limit: Option<Duration>,
     /// Topics of the case a-stream-of-a-million-topics.
     #[arg(long, value_name = "N", default_value_t = STREAM_TOPICS_MAX, value_parser = clap::value_parser!(u32).range(1..=i64::from(STREAM_TOPICS_MAX)))]
     pub(crate) stream_topics: u32,
@@ -71,4 +78,28 @@ pub(crate) enum ConformanceFormat {
     Json,
     /// For build servers: JUnit XML.
     Junit,
+}
+
+/// Parses a time from one second on. A number alone counts seconds.
+fn time(text: &str, max: Duration) -> Result<Duration, String> {
+    let seconds = || text.parse().ok().map(Duration::from_secs);
+    let time = settings::duration(text).or_else(seconds);
+    let time = time.filter(|time| (Duration::from_secs(1)..=max).contains(time));
+    time.ok_or_else(|| format!("a time from 1s to {}s, such as 30s", max.as_secs()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_has_a_unit_as_elsewhere_or_counts_seconds() {
+        let seconds = |text| time(text, ANSWER_TIMEOUT_MAX).ok().map(|time| time.as_secs());
+        for (text, expected) in [("10", 10), ("10s", 10), ("1m30s", 90), ("600", 600)] {
+            assert_eq!(seconds(text), Some(expected), "{text}");
+        }
+        for wrong in ["0", "0s", "500ms", "601", "11m", "-1", "ten", "", "18446744073709551615"] {
+            assert_eq!(seconds(wrong), None, "{wrong}");
+        }
+    }
 }

@@ -49,7 +49,7 @@ pub(crate) struct PauseArgs {
 /// `hawser contracts upgrade`.
 #[derive(Debug, Args)]
 pub(crate) struct UpgradeArgs {
-    /// The contract, such as PayerRegistry.
+    /// The contract, by its name in the output of `hawser contracts list`.
     #[arg(value_name = "CONTRACT", value_parser = contract)]
     pub(crate) contract: Contract,
     /// Address of code that is deployed already [default: the code of this program, deployed if it is missing].

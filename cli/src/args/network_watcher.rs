@@ -25,17 +25,17 @@ pub(crate) struct NetworkWatcherArgs {
     #[arg(long, value_name = "PORT", conflicts_with = "listen")]
     metrics_port: Option<u16>,
     /// Time between two tables.
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = time)]
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = time_above_zero)]
     pub(crate) every: Duration,
     /// Time between two comparisons of the nodes' contents.
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = time)]
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = time_above_zero)]
     pub(crate) compare_every: Duration,
     /// File with the secret key of a payer. Its account pays for probes: short envelopes that are published at one node
     /// after another [default: no probes].
     #[arg(long, value_name = "FILE", conflicts_with = "once")]
     pub(crate) probe_key_file: Option<PathBuf>,
     /// Time between two probes.
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = time)]
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = time_above_zero)]
     pub(crate) probe_every: Duration,
     /// Places of one strand that two nodes may be apart.
     #[arg(long, value_name = "N", default_value_t = 5000)]
@@ -49,7 +49,7 @@ pub(crate) struct NetworkWatcherArgs {
         value_name = "TIME",
         default_value = "60s",
         env = "NODE_REGISTRY_REFRESH_INTERVAL",
-        value_parser = time
+        value_parser = time_above_zero
     )]
     pub(crate) node_registry_refresh_interval: Duration,
     /// First pause before a node is asked again; each further one is twice as long.
@@ -58,7 +58,7 @@ pub(crate) struct NetworkWatcherArgs {
         value_name = "TIME",
         default_value = "1s",
         env = "RECONNECT_MIN_BACKOFF",
-        value_parser = time
+        value_parser = time_above_zero
     )]
     pub(crate) reconnect_min_backoff: Duration,
     /// Longest pause before a node is asked again.
@@ -67,7 +67,7 @@ pub(crate) struct NetworkWatcherArgs {
         value_name = "TIME",
         default_value = "30s",
         env = "RECONNECT_MAX_BACKOFF",
-        value_parser = time
+        value_parser = time_above_zero
     )]
     pub(crate) reconnect_max_backoff: Duration,
     /// Chains and contracts.
@@ -136,7 +136,8 @@ pub(super) fn metrics_address(
     }
 }
 
-fn time(text: &str) -> Result<Duration, String> {
+/// Parses a time that is not zero: a watcher without a pause would load the chains and nodes that it asks.
+pub(super) fn time_above_zero(text: &str) -> Result<Duration, String> {
     let above_zero = settings::duration(text).filter(|time| !time.is_zero());
     above_zero.ok_or_else(|| "a duration above 0, such as 90s or 24h".to_owned())
 }

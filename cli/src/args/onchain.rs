@@ -117,11 +117,8 @@ impl Args for NetworkArgs {
             aliases.fold(arg, |arg, (_, alias)| arg.visible_alias(*alias))
         };
         let general = chains::GENERAL.into_iter().flat_map(of_setting).map(aliased);
-        let single = chains::SINGLE.iter().flat_map(|(contract, setting)| {
-            let help = format!("Address of {contract} [env: {}]", setting.env);
-            of_setting(setting)
-                .map(move |arg| aliased(arg).help(help.clone()).hide_short_help(true))
-        });
+        let single = chains::SINGLE.iter().flat_map(|(_, setting)| of_setting(setting));
+        let single = single.map(|arg| aliased(arg).hide_short_help(true));
         let network = Arg::new(Self::NETWORK)
             .long(Self::NETWORK)
             .value_name("FILE")

@@ -4,10 +4,10 @@ use alloy::primitives::Address;
 use clap::{ArgGroup, Args, Subcommand};
 use hawser_chain::admin::MicroDollars;
 use hawser_proto::PublicKey;
-use hawser_rules::check_retention;
 
 use super::onchain::{NetworkArgs, TransactionArgs, address, amount};
 use super::report::ReportNodeArgs;
+use super::size::retention;
 
 /// `hawser payer`.
 #[derive(Debug, Subcommand)]
@@ -145,10 +145,10 @@ pub(crate) struct UsageArgs {
     /// hex digits that begin with 04. Without it their signatures are not verified, and the output says so.
     #[arg(long, value_name = "KEY", requires = "verify", value_parser = public_key)]
     pub(crate) migration_key: Option<PublicKey>,
-    /// The log to verify from: the data folder of a stopped node, a folder of backups, `snapshot:PLACE`, or the API of
-    /// a node that runs: `http://host:port` [default: the first node of --network, or else of ./hawser-dev if no flag
-    /// and no variable is about a chain, and no variable about metrics or a data folder].
-    #[arg(long, value_name = "DATA-DIR|BACKUP|URL", requires = "verify")]
+    /// The log to verify from: the data folder of a stopped node, a folder of backups, `snapshot:` and the place of
+    /// snapshots, or the API of a node that runs: `http://host:port` [default: the first node of --network, or else of
+    /// ./hawser-dev if no flag and no variable is about a chain, and no variable about metrics or a data folder].
+    #[arg(long, value_name = "DATA-DIR|BACKUPS|URL|snapshot:PLACE", requires = "verify")]
     pub(crate) from: Option<String>,
     /// The node.
     #[command(flatten)]
@@ -168,7 +168,7 @@ pub(crate) struct EstimateArgs {
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub(crate) count: u64,
     /// Retention of the envelopes in days, 2 to 365; 4294967295 means for ever.
-    #[arg(long, value_name = "DAYS", default_value_t = 60, value_parser = retention)]
+    #[arg(long, visible_alias = "retention-days", value_name = "DAYS", default_value_t = 60, value_parser = retention)]
     pub(crate) retention: u32,
     /// Network whose rates count: the name of a deployed one, such as testnet (with --rpc-url), or a network file as
     /// for --network, or its folder.
@@ -194,13 +194,6 @@ fn public_key(text: &str) -> Result<PublicKey, String> {
     let digits = text.strip_prefix("0x").unwrap_or(text);
     let key = hex::decode(digits).ok().and_then(|bytes| PublicKey::from_uncompressed(&bytes));
     key.ok_or_else(|| "expected a public key: 130 hex digits that begin with 04".into())
-}
-
-/// Parses a retention that nodes take.
-fn retention(text: &str) -> Result<u32, String> {
-    let days = text.parse().map_err(|_| "expected a number of days")?;
-    check_retention(days).map_err(|_| "nodes take 2 to 365 days, and 4294967295 for ever")?;
-    Ok(days)
 }
 
 /// `hawser payer withdraw`.

@@ -13,7 +13,7 @@ pub(crate) struct SizeArgs {
     #[arg(long, value_name = "BYTES")]
     pub(crate) bytes: u64,
     /// Retention of the envelopes in days, 2 to 365; 4294967295 means for ever.
-    #[arg(long, value_name = "DAYS", default_value_t = 60, value_parser = retention)]
+    #[arg(long, visible_alias = "retention-days", value_name = "DAYS", default_value_t = 60, value_parser = retention)]
     pub(crate) retention: u32,
 }
 
@@ -31,7 +31,8 @@ fn per_day(text: &str) -> Result<u64, String> {
     Ok(number.saturating_mul(times_a_day))
 }
 
-fn retention(text: &str) -> Result<u32, String> {
+/// Parses a retention that nodes take, in days.
+pub(super) fn retention(text: &str) -> Result<u32, String> {
     let days = text.parse().map_err(|_| "expected a number of days")?;
     check_retention(days).map_err(|_| "nodes take 2 to 365 days, and 4294967295 for ever")?;
     Ok(days)

@@ -9,7 +9,7 @@ use clap::Args;
 use hawser_chain::admin::{Contract, MicroDollars};
 use hawser_node::settings;
 
-use super::network_watcher::{also_from_watcher_variables, metrics_address};
+use super::network_watcher::{also_from_watcher_variables, metrics_address, time_above_zero};
 use super::onchain::{NetworkArgs, address, amount};
 
 /// `hawser chain-watcher`. See `docs/chain-watcher.md`.
@@ -39,7 +39,7 @@ pub(crate) struct ChainWatcherArgs {
     #[arg(long, value_name = "BLOCK", env = "DEPLOYMENT_BLOCK")]
     pub(crate) deployment_block: Option<u64>,
     /// Time between two looks.
-    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = time)]
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = time_above_zero)]
     pub(crate) every: Duration,
     /// Payer whose balance is watched; may be given several times.
     #[arg(long = "payer", value_name = "ADDRESS", value_parser = address)]

@@ -201,8 +201,8 @@ impl BackupSignatures {
                     usize::try_from(sampled.checked).unwrap_or(usize::MAX),
                     "envelope",
                 );
-                let places = sampled.places;
-                let mut first = format!("signatures of {envelopes} of {places} places checked");
+                let places = output::count(sampled.places, "place");
+                let mut first = format!("signatures of {envelopes} of {places} checked");
                 if !sampled.unknown_nodes.is_empty() {
                     let unknown = output::count(sampled.unknown_nodes.len(), "node");
                     first += &match by_manifest {

@@ -13,6 +13,7 @@ use hawser_storage::{BackupError, Backups, Objects, ReadManifest};
 use super::backup;
 use super::backup_signatures::SignatureCheck;
 use crate::args::backup::BackupVerifyArgs;
+use crate::output;
 
 /// The exit code of a check of a place that does not answer.
 const UNREACHABLE_EXIT_CODE: u8 = 9;
@@ -57,16 +58,16 @@ pub(super) fn run(args: &BackupVerifyArgs, as_json: bool) -> Result<(), RunError
             match unchecked {
                 0 => Ok(()),
                 _ => Err(RunError::failed(format!(
-                    "the signatures of {unchecked} of {expected} backups were not checked; their files are as they \
-                     were written"
+                    "the signatures of {unchecked} of {} were not checked; the files are as they were written",
+                    output::count(expected, "backup")
                 ))),
             }
         }
         Ok(VerifyOutcome { damaged, expected, .. }) => {
             checks.note(&data_dir);
             read_all_next_time(&data_dir, &*objects);
-            let text = format!("{damaged} of {expected} backups must not be restored");
-            Err(RunError::failed(text))
+            let of = output::count(expected, "backup");
+            Err(RunError::failed(format!("{damaged} of {of} must not be restored")))
         }
     }
 }

@@ -1,7 +1,6 @@
 //! `hawser conformance`: judges a node by its answers.
 
 use std::io::{self, IsTerminal as _};
-use std::time::Duration;
 
 use hawser_conformance::{
     Case, CaseResult, Need, Outcome, SuitePlan, SuiteReport, SuiteStartError,
@@ -76,8 +75,8 @@ fn plan(args: &ConformanceArgs) -> Result<SuitePlan, RunError> {
         load: args.load,
         kill_command: args.kill_command.clone(),
         start_command: args.start_command.clone(),
-        answer_timeout: Duration::from_secs(args.answer_timeout),
-        limit: args.limit.map(Duration::from_secs),
+        answer_timeout: args.answer_timeout,
+        limit: args.limit,
         stream_topics: args.stream_topics,
         authorities,
     })

@@ -6,6 +6,7 @@ use hawser_proto::Bytes;
 use hawser_rules::misbehavior::{TreeEvidence, TreeFault};
 use serde_json::Value;
 
+use crate::args::audit::evidence_position;
 use crate::client;
 
 /// Pieces of evidence of one file. As many as an evidence file may have.
@@ -45,19 +46,14 @@ pub(super) fn behind(
 ) -> Result<Option<String>, RunError> {
     let Some(last) = page.last() else { return Ok(None) };
     let next = last["position"].as_str().unwrap_or_default();
-    let has_risen = position_of(next).zip(position_of(after)).is_some_and(|(to, from)| to > from);
+    let has_risen =
+        evidence_position(next).zip(evidence_position(after)).is_some_and(|(to, from)| to > from);
     if !has_risen {
         let text =
             format!("{metrics}: the evidence is out of order: position {next:?} after {after:?}");
         return Err(RunError::failed(text));
     }
     Ok(Some(next.to_owned()))
-}
-
-/// Reads a position: a time in unix nanoseconds, and a counter, without which it is behind all of that time.
-fn position_of(text: &str) -> Option<(u64, u16)> {
-    let (time, counter) = text.split_once('.').unwrap_or((text, "65535"));
-    Some((time.parse().ok()?, counter.parse().ok()?))
 }
 
 /// The evidence that rests on signed trees, as far as it fits into a file.

@@ -212,8 +212,8 @@ fn print(args: &UsageArgs, bills: &[StrandBill], as_json: bool) -> Result<(), Ru
         ));
         if totals.other_end_minutes > 0 {
             output::line(format_args!(
-                "end minutes: {} reports state another one than their last envelope has",
-                totals.other_end_minutes
+                "end minutes: {} with another one than that of the last envelope",
+                output::count(totals.other_end_minutes, "report")
             ));
         }
         output::line(UNITS);

@@ -65,7 +65,8 @@ fn take(step: PayerReportStep, args: &ReportStepArgs, as_json: bool) -> Result<(
     match (count("failed"), count("refused")) {
         (0, 0) => Ok(()),
         (0, refused) => Err(RunError::refused(format!(
-            "{refused} reports differ from those that this node computes"
+            "{} unlike what this node computes",
+            output::count(refused, "report")
         ))),
         (failed, _) => Err(RunError::failed(format!(
             "{} failed: see the reasons above, and run the command again",
@@ -272,7 +273,8 @@ fn settled_verdict(
     match rows.iter().filter(|row| row.differs()).count() {
         0 => Ok(()),
         differing => Err(RunError::refused(format!(
-            "{differing} payers have other amounts in the report than by this node's figures"
+            "{} with other amounts in the report than by this node's figures",
+            output::count(differing, "payer")
         ))),
     }
 }

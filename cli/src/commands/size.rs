@@ -31,8 +31,8 @@ pub(super) fn run(args: &SizeArgs, as_json: bool) {
         }));
         return;
     }
-    let (rate, a_day) = (args.rate, backup::size(a_day));
-    output::line(format_args!("{rate} envelopes a day: {a_day} a day, {each} bytes for each"));
+    let (rate, a_day) = (output::count(args.rate, "envelope"), backup::size(a_day));
+    output::line(format_args!("{rate} a day: {a_day} a day, {each} bytes for each"));
     match days.zip(all) {
         Some((days, all)) => {
             let all = backup::size(all);

@@ -137,7 +137,8 @@ fn verify(args: &SnapshotVerifyArgs, as_json: bool) -> Result<(), RunError> {
     match refused {
         0 => Ok(()),
         _ => {
-            Err(RunError::failed(format!("{refused} of {} snapshots cannot be used", names.len())))
+            let snapshots = output::count(names.len(), "snapshot");
+            Err(RunError::failed(format!("{refused} of {snapshots} cannot be used")))
         }
     }
 }

@@ -48,6 +48,7 @@ pub(super) async fn run(args: StatusArgs, as_json: bool) -> Result<(), RunError>
 /// Names and metrics addresses of the nodes that are asked.
 fn nodes(args: &StatusArgs) -> Result<Vec<(String, String)>, RunError> {
     if let Some(metrics) = &args.metrics {
+        client::require_address(metrics)?;
         return Ok(vec![(metrics.clone(), metrics.clone())]);
     }
     let Some(path) = asked_node::network_file(args.network.as_deref(), false) else {

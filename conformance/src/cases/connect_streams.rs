@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 
 use crate::case::Need::Payer;
 use crate::case::{Area, Case};
+use crate::case_error::{CaseError, Checked, same};
 use crate::connection::REPLICATION_API;
 use crate::context::{JudgedNodes, same_envelopes};
 use crate::envelopes::new_group;
-use crate::failure::{Checked, Failure, same};
 use crate::http::{self, HttpAnswer, HttpStream, framed, whole_messages};
 use crate::listener::{Received, hold};
 use crate::wire::Framed;
@@ -81,11 +81,11 @@ fn envelopes(answer: &HttpAnswer) -> Checked<Vec<Bytes>> {
     for (flag, message) in whole_messages(&answer.body) {
         if flag == END {
             let text = String::from_utf8_lossy(message).into_owned();
-            return Err(Failure::new("a stream without an end", text));
+            return Err(CaseError::new("a stream without an end", text));
         }
         same("the flag of a message", &0, &flag)?;
         let message = Framed::decode(message)
-            .map_err(|error| Failure::new("a message of SubscribeTopics", error))?;
+            .map_err(|error| CaseError::new("a message of SubscribeTopics", error))?;
         hold(&mut found, Received::from(message).envelopes)?;
     }
     Ok(found)
@@ -134,9 +134,9 @@ async fn ends(c: &JudgedNodes) -> Checked {
     let messages = whole_messages(&answer.body);
     let Some((END, end)) = messages.last() else {
         let flags: Vec<u8> = messages.iter().map(|(flag, _)| *flag).collect();
-        return Err(Failure::new("a last message with flag 2", format!("flags {flags:?}")));
+        return Err(CaseError::new("a last message with flag 2", format!("flags {flags:?}")));
     };
     let end: Value = serde_json::from_slice(end)
-        .map_err(|error| Failure::new("JSON in the last message", error))?;
+        .map_err(|error| CaseError::new("JSON in the last message", error))?;
     same("code", &json!("invalid_argument"), &end["error"]["code"])
 }

@@ -6,9 +6,9 @@ use hawser_proto::pb::xmtp::xmtpv4::metadata_api as meta;
 use tonic::{Code, Request};
 
 use crate::case::{Area, Case};
+use crate::case_error::{CaseError, CaseErrorKind, Checked, ensure, same};
 use crate::connection::METADATA_API;
 use crate::context::JudgedNodes;
-use crate::failure::{Checked, Failure, FailureKind, ensure, same};
 use crate::http;
 use crate::listener::Listener;
 
@@ -40,7 +40,7 @@ pub(super) const CASES: &[Case] = &[
 
 async fn of_stream(c: &JudgedNodes) -> Checked {
     let path = format!("{METADATA_API}/SubscribeSyncCursor");
-    let mut last = Failure::new("a stream that begins before its deadline", "none");
+    let mut last = CaseError::new("a stream that begins before its deadline", "none");
     for deadline in DEADLINES {
         let mut request = Request::new(meta::GetSyncCursorRequest {});
         request.set_timeout(deadline);
@@ -65,12 +65,12 @@ async fn of_stream(c: &JudgedNodes) -> Checked {
 fn unless_ended_with_ok(judged: Checked, is_over: bool) -> Checked {
     match judged {
         Err(failure)
-            if failure.kind == FailureKind::Broken
+            if failure.kind == CaseErrorKind::Broken
                 && failure.got == "its end with OK"
                 && is_over =>
         {
             let software = "xmtpd 1.3: it ends a stream with OK at its deadline";
-            Err(Failure::known(software, failure.expected, failure.got))
+            Err(CaseError::known(software, failure.expected, failure.got))
         }
         judged => judged,
     }
@@ -101,7 +101,7 @@ fn refused_in_time(took: Duration, answer_timeout: Duration) -> Checked {
     let got = format!("one after {} ms", took.as_millis());
     if took >= READ_BY_REFERENCE {
         let software = "xmtpd 1.3: it reads a request for 30 s, also beyond its deadline";
-        return Err(Failure::known(software, expected, got));
+        return Err(CaseError::known(software, expected, got));
     }
     ensure(took <= answer_timeout, expected, || got)
 }
@@ -110,18 +110,18 @@ fn refused_in_time(took: Duration, answer_timeout: Duration) -> Checked {
 mod tests {
     use super::*;
 
-    fn kind(judged: Checked) -> Option<FailureKind> {
+    fn kind(judged: Checked) -> Option<CaseErrorKind> {
         judged.err().map(|failure| failure.kind)
     }
 
     #[test]
     fn only_an_end_with_ok_that_is_not_early_is_the_known_one() {
-        let end = |got: &str| Err(Failure::new("the stream's end with DEADLINE_EXCEEDED", got));
+        let end = |got: &str| Err(CaseError::new("the stream's end with DEADLINE_EXCEEDED", got));
         let ended = |judged, is_over| kind(unless_ended_with_ok(judged, is_over));
-        assert!(matches!(ended(end("its end with OK"), true), Some(FailureKind::Known(_))));
-        assert_eq!(ended(end("its end with OK"), false), Some(FailureKind::Broken));
-        assert_eq!(ended(end("silence for 300 ms"), true), Some(FailureKind::Broken));
-        assert_eq!(ended(end("CANCELLED \"\""), true), Some(FailureKind::Broken));
+        assert!(matches!(ended(end("its end with OK"), true), Some(CaseErrorKind::Known(_))));
+        assert_eq!(ended(end("its end with OK"), false), Some(CaseErrorKind::Broken));
+        assert_eq!(ended(end("silence for 300 ms"), true), Some(CaseErrorKind::Broken));
+        assert_eq!(ended(end("CANCELLED \"\""), true), Some(CaseErrorKind::Broken));
         assert_eq!(ended(Ok(()), true), None);
     }
 
@@ -132,8 +132,8 @@ mod tests {
             kind(refused_in_time(took, answer_timeout))
         };
         assert_eq!(refused(1, 10), None);
-        assert_eq!(refused(20, 10), Some(FailureKind::Broken));
-        assert!(matches!(refused(30, 10), Some(FailureKind::Known(_))));
-        assert!(matches!(refused(30, 60), Some(FailureKind::Known(_))), "a patient suite");
+        assert_eq!(refused(20, 10), Some(CaseErrorKind::Broken));
+        assert!(matches!(refused(30, 10), Some(CaseErrorKind::Known(_))));
+        assert!(matches!(refused(30, 60), Some(CaseErrorKind::Known(_))), "a patient suite");
     }
 }

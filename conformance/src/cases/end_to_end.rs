@@ -8,10 +8,10 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
 
 use crate::case::Need::{Payer, Second};
 use crate::case::{Area, Case};
+use crate::case_error::{CaseError, Checked, ensure, same};
 use crate::connection::{PUBLISH_API, QUERY_API, REPLICATION_API};
 use crate::context::{JudgedNodes, heads, names, parse_envelope, query_with, same_envelopes};
 use crate::envelopes::{RETENTION_DAYS, message, new_group, new_welcomes, welcome};
-use crate::failure::{Checked, Failure, ensure, same};
 use crate::wire::{List, NewestList};
 
 const AREA: Area = Area::EndToEnd;
@@ -162,7 +162,7 @@ async fn signed_by_one_key(c: &JudgedNodes) -> Checked {
         let answer = c.send(&new_group(), 2).await?;
         for envelope in &answer {
             let key = parse_envelope(envelope)?.recover_originator();
-            keys.push(key.map_err(|error| Failure::new("a signature of the originator", error))?);
+            keys.push(key.map_err(|error| CaseError::new("a signature of the originator", error))?);
         }
     }
     ensure(keys[0].is_some(), "a signature", || "a chain's proof".into())?;
@@ -199,7 +199,7 @@ async fn repeat_same_answer(c: &JudgedNodes) -> Checked {
         envelope.unsigned().payer().client().as_bytes() == &envelope_bytes(&one)
     };
     if read.len() == 2 && two.id() > one.id() && same_content(&two) {
-        return Err(Failure::known(
+        return Err(CaseError::known(
             "xmtpd 1.3: it stores a repeat again",
             "the first answer again",
             names(&again),
@@ -229,14 +229,14 @@ async fn services_mean_one(c: &JudgedNodes) -> Checked {
             .target
             .unary(&format!("{service}/PublishPayerEnvelopes"), request)
             .await
-            .map_err(|status| Failure::from(status).at(service))?;
+            .map_err(|status| CaseError::from(status).at(service))?;
         all.extend(answer.items);
     }
     for service in [QUERY_API, REPLICATION_API] {
         let query = api::EnvelopesQuery { topics: vec![topic.clone()], ..Default::default() };
         let read = query_with(&c.target, service, query, 0)
             .await
-            .map_err(|status| Failure::from(status).at(service))?;
+            .map_err(|status| CaseError::from(status).at(service))?;
         same_envelopes(service, &all, &read)?;
     }
     Ok(())
@@ -265,9 +265,9 @@ async fn newest(c: &JudgedNodes) -> Checked {
     if got == expected {
         return Ok(());
     }
-    let failure = Failure::new(shown(&expected), shown(&got));
+    let failure = CaseError::new(shown(&expected), shown(&got));
     if got == [more.first().cloned(), None, None, last] {
-        return Err(Failure::known(
+        return Err(CaseError::known(
             "xmtpd 1.3: it fills the last of equal topics only",
             failure.expected,
             failure.got,
@@ -321,7 +321,7 @@ async fn cursor_covers(c: &JudgedNodes) -> Checked {
             return Ok(());
         }
         if std::time::Instant::now() >= deadline {
-            return Err(Failure::new(
+            return Err(CaseError::new(
                 format_args!("a cursor that covers {id}"),
                 format!("{}:{head}", id.originator),
             ));

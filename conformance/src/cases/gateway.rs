@@ -9,10 +9,10 @@ use tonic::{Code, Status};
 
 use crate::case::Need::Gateway;
 use crate::case::{Area, Case};
+use crate::case_error::{CaseError, Checked, ensure, refused, same};
 use crate::connection::{Connection, GATEWAY_API, PAYER_API};
 use crate::context::{GLANCE, JudgedNodes, id_of, names, parse_envelope, seen};
 use crate::envelopes::{client, frame, group_payload, message, new_group, new_welcomes, welcome};
-use crate::failure::{Checked, Failure, ensure, refused, same};
 use crate::http::TargetAddress;
 use crate::wire::List;
 
@@ -72,7 +72,7 @@ async fn publishes(c: &JudgedNodes) -> Checked {
             .gateway()?
             .unary(&format!("{service}/PublishClientEnvelopes"), request(&sent))
             .await
-            .map_err(|status| Failure::from(status).at(service))?;
+            .map_err(|status| CaseError::from(status).at(service))?;
         ensure(answer.items.len() == 3, "three envelopes", || answer.items.len().to_string())?;
         for (sent, answered) in sent.iter().zip(&answer.items) {
             let answered = parse_envelope(answered)?;
@@ -96,7 +96,7 @@ async fn lists(c: &JudgedNodes) -> Checked {
             .gateway()?
             .unary(&path, payer::GetNodesRequest {})
             .await
-            .map_err(|status| Failure::from(status).at(service))?;
+            .map_err(|status| CaseError::from(status).at(service))?;
         ensure(!answer.nodes.is_empty(), "a node at least", || "none".into())?;
         for (id, url) in &answer.nodes {
             let can_be_called = url.contains("://") && TargetAddress::parse(url).is_some();
@@ -130,7 +130,7 @@ async fn refuses(c: &JudgedNodes) -> Checked {
     c.shows(&c.target, &group, &later.items).await
 }
 
-async fn publish(c: &JudgedNodes, envelopes: &[Bytes]) -> Result<Vec<Bytes>, Failure> {
+async fn publish(c: &JudgedNodes, envelopes: &[Bytes]) -> Result<Vec<Bytes>, CaseError> {
     let path = format!("{PAYER_API}/PublishClientEnvelopes");
     let answer: Result<List, Status> = c.gateway()?.unary(&path, request(envelopes)).await;
     match answer {
@@ -139,7 +139,7 @@ async fn publish(c: &JudgedNodes, envelopes: &[Bytes]) -> Result<Vec<Bytes>, Fai
             Ok(answer.items)
         }
         Err(status) if String::from_utf8_lossy(status.details()).contains("NO_CHAIN") => {
-            Err(Failure::skip("the gateway has no chain"))
+            Err(CaseError::skip("the gateway has no chain"))
         }
         Err(status) => Err(status.into()),
     }
@@ -187,7 +187,7 @@ async fn shows_in_order(
         }
         if shown.len() >= 3 || Instant::now() >= deadline {
             let text = format!("{}, the last one after the commit", names(expected));
-            return Err(Failure::new(text, names(&shown)));
+            return Err(CaseError::new(text, names(&shown)));
         }
         tokio::time::sleep(GLANCE).await;
     }

@@ -6,11 +6,11 @@ use tonic::Code;
 
 use crate::case::Need::{Load, Payer};
 use crate::case::{Area, Case};
+use crate::case_error::{CaseError, Checked, ensure, refused};
 use crate::connection::PUBLISH_API;
 use crate::context::{JudgedNodes, same_envelopes};
 use crate::duplex::{DuplexStream, Frame, adds};
 use crate::envelopes::{message_of, new_group};
-use crate::failure::{Checked, Failure, ensure, refused};
 use crate::listener::{CAUGHT_UP, hold};
 
 const AREA: Area = Area::Limits;
@@ -143,11 +143,11 @@ async fn many_adds(c: &JudgedNodes) -> Checked {
                 ensure(live <= topics.len(), "each topic live once", || live.to_string())?;
             }
             Frame::Complete(1) => break,
-            other => return Err(Failure::new("the frames of wave 1", format!("{other:?}"))),
+            other => return Err(CaseError::new("the frames of wave 1", format!("{other:?}"))),
         }
     }
     same_envelopes("the wave", &history, &got)?;
-    crate::failure::same("live topics", &topics.len(), &live)?;
+    crate::case_error::same("live topics", &topics.len(), &live)?;
     let sent = [c.send(last, 1).await?, c.send(first, 1).await?].concat();
     same_envelopes("live", &sent, &duplex.live(2).await?)
 }

@@ -8,10 +8,10 @@ use tonic::Code;
 
 use crate::case::Need::{Destructive, Load, Payer};
 use crate::case::{Area, Case};
+use crate::case_error::{CaseError, Checked, ensure, same};
 use crate::context::{JudgedNodes, STREAM_TOPICS_MAX, same_envelopes};
 use crate::duplex::{DuplexStream, Frame, Mutate, add};
 use crate::envelopes::new_group;
-use crate::failure::{Checked, Failure, ensure, same};
 use crate::listener::hold;
 
 /// The most adds of a Mutate (`docs/protocol/api.md`, *Subscribe*).
@@ -68,7 +68,7 @@ async fn million(c: &JudgedNodes) -> Checked {
         let id = u64::from(next);
         let topics = next - added;
         duplex.mutate(groups.mutate(id, added..next)).await;
-        let step = |failure: Failure| failure.at(format_args!("topics up to {next}"));
+        let step = |failure: CaseError| failure.at(format_args!("topics up to {next}"));
         wave(&mut duplex, id, topics, &mut envelopes).await.map_err(step)?;
         added = next;
     }
@@ -104,7 +104,7 @@ async fn wave(
             Frame::Complete(complete) if complete == id => {
                 return same("live topics", &topics, &live);
             }
-            other => return Err(Failure::new("the frames of a wave", format!("{other:?}"))),
+            other => return Err(CaseError::new("the frames of a wave", format!("{other:?}"))),
         }
     }
 }

@@ -7,10 +7,10 @@ use tonic::Code;
 
 use crate::case::Need::Payer;
 use crate::case::{Area, Case};
+use crate::case_error::{CaseError, Checked, ensure, optional, refused, same};
 use crate::connection::{HEALTH, METADATA_API};
 use crate::context::{JudgedNodes, id_of};
 use crate::envelopes::new_group;
-use crate::failure::{Checked, Failure, ensure, optional, refused, same};
 use crate::listener::Listener;
 use crate::wire::{List, Number32, ReflectionAnswer, ReflectionRequest};
 
@@ -157,9 +157,9 @@ async fn health(c: &JudgedNodes) -> Checked {
             .target
             .raw(&path, named(service))
             .await
-            .map_err(|status| Failure::from(status).at(format_args!("{service:?}")))?;
+            .map_err(|status| CaseError::from(status).at(format_args!("{service:?}")))?;
         let answer = Number32::decode(answer)
-            .map_err(|error| Failure::new("an answer of the health service", error))?;
+            .map_err(|error| CaseError::new("an answer of the health service", error))?;
         same(&format!("the state of {service:?} is"), &SERVING, &answer.value)?;
     }
     let other = c.target.raw(&path, named("no.such.Service")).await;

@@ -7,10 +7,10 @@ use tonic::metadata::MetadataMap;
 use tonic::{Code, Request};
 
 use crate::case::{Area, Case};
+use crate::case_error::{CaseError, CaseErrorKind, Checked, ensure, same};
 use crate::connection::{CHECKPOINT_API, REPLICATION_API};
 use crate::context::{JudgedNodes, heads, id_of};
 use crate::envelopes::cursor;
-use crate::failure::{Checked, Failure, FailureKind, ensure, same};
 use crate::wire::{Framed, List};
 
 /// The most strands that are checked. A guess: more than a network has nodes and chains.
@@ -30,7 +30,7 @@ pub(super) const CASES: &[Case] = &[Case::new(
 /// Reads the place that the metadata names for a strand.
 fn named_place(metadata: &MetadataMap, originator: u32) -> Checked<Option<u64>> {
     let Some(value) = metadata.get("hawser-oldest") else { return Ok(None) };
-    let wrong = || Failure::new("ORIGINATOR=SEQUENCE,… in hawser-oldest", format!("{value:?}"));
+    let wrong = || CaseError::new("ORIGINATOR=SEQUENCE,… in hawser-oldest", format!("{value:?}"));
     let mut found = None;
     for entry in value.to_str().map_err(|_| wrong())?.split(',') {
         let (named, place) = entry.split_once('=').ok_or_else(wrong)?;
@@ -70,7 +70,7 @@ async fn oldest(c: &JudgedNodes) -> Checked {
     for (originator, head) in strands {
         let (first, oldest) = first_after(c, originator, 0).await?;
         let stream = streamed(c, originator).await?;
-        let at = |failure: Failure| failure.at(format_args!("strand {originator}"));
+        let at = |failure: CaseError| failure.at(format_args!("strand {originator}"));
         is_named |= oldest.is_some();
         // A strand without envelopes begins after its head.
         let begins = first.unwrap_or(head.saturating_add(1));
@@ -78,7 +78,7 @@ async fn oldest(c: &JudgedNodes) -> Checked {
             Some(oldest) => names_it(c, originator, oldest).await.map_err(at)?,
             None if begins > 1 => match silent(c, originator, begins).await {
                 // A known defect of other software is reported only if no strand breaks a rule.
-                Err(failure) if failure.kind != FailureKind::Broken => others = Err(failure),
+                Err(failure) if failure.kind != CaseErrorKind::Broken => others = Err(failure),
                 judged => judged.map_err(at)?,
             },
             None => {}
@@ -104,7 +104,7 @@ async fn offered(c: &JudgedNodes) -> Checked {
     let request = GetInclusionRequest { originator_id: 0, sequence_id: 0, size: None };
     match c.target.unary::<_, GetInclusionResponse>(&path, request).await {
         Err(status) if status.code() == Code::Unimplemented => {
-            Err(Failure::skip("nothing has expired, and the node offers no extensions of Hawser"))
+            Err(CaseError::skip("nothing has expired, and the node offers no extensions of Hawser"))
         }
         _ => Ok(()),
     }
@@ -121,17 +121,17 @@ async fn silent(c: &JudgedNodes, originator_id: u32, first: u64) -> Checked {
         Ok(answer) if TreeHash::from_slice(&answer.leaf) == Some(leaf_hash(LeafData::Void)) => {
             Ok(())
         }
-        Ok(_) => Err(Failure::new(
+        Ok(_) => Err(CaseError::new(
             expected,
             format_args!("none, {first} as its first place, and an envelope's leaf before it"),
         )),
         // The reference node deletes expired envelopes and has no metadata about it.
-        Err(status) if status.code() == Code::Unimplemented => Err(Failure::known(
+        Err(status) if status.code() == Code::Unimplemented => Err(CaseError::known(
             "xmtpd 1.3: it does not tell what has expired",
             expected,
             format_args!("none, and {first} as its first place"),
         )),
-        Err(status) if status.code() == Code::NotFound => Err(Failure::skip(format_args!(
+        Err(status) if status.code() == Code::NotFound => Err(CaseError::skip(format_args!(
             "strand {originator_id} has no checkpoint that says why it begins at {first}"
         ))),
         Err(status) => Err(status.into()),

@@ -5,10 +5,10 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
 
 use crate::case::Need::{Load, Payer, Second};
 use crate::case::{Area, Case};
+use crate::case_error::{CaseError, Checked, ensure};
 use crate::connection::REPLICATION_API;
 use crate::context::{JudgedNodes, id_of, names, parse_envelope, query_with, same_envelopes, seen};
 use crate::envelopes::{cursor, new_group};
-use crate::failure::{Checked, Failure, ensure};
 
 const AREA: Area = Area::Ordering;
 const PUBLISHING: &str = "docs/protocol/api.md#publishing";
@@ -136,10 +136,10 @@ async fn times(c: &JudgedNodes) -> Checked {
     if times.is_sorted_by(|a, b| a < b) {
         return Ok(());
     }
-    let failure = Failure::new("strictly increasing times", format!("{times:?}"));
+    let failure = CaseError::new("strictly increasing times", format!("{times:?}"));
     let request_has_one_time = |request: &[i64]| request.iter().all(|time| *time == request[0]);
     if times.chunks(5).all(request_has_one_time) && times.iter().all(|time| time % 1000 == 0) {
-        return Err(Failure::known(
+        return Err(CaseError::known(
             "xmtpd 1.3: a request has one time, in microseconds",
             failure.expected,
             failure.got,
@@ -175,7 +175,7 @@ async fn exclusive(c: &JudgedNodes) -> Checked {
 async fn beyond(c: &JudgedNodes) -> Checked {
     let topic = new_group();
     let last =
-        id_of(c.send(&topic, 2).await?.last().ok_or_else(|| Failure::skip("nothing was sent"))?)?;
+        id_of(c.send(&topic, 2).await?.last().ok_or_else(|| CaseError::skip("nothing was sent"))?)?;
     let cursors = [
         last.sequence.0,
         last.sequence.0.saturating_add(1_000_000),
@@ -186,7 +186,7 @@ async fn beyond(c: &JudgedNodes) -> Checked {
         let after = Some(cursor([(last.originator.0, sequence)]));
         let page = c.query(&c.target, &[&topic], after, 0).await?;
         if sequence == u64::MAX && page.len() == 2 {
-            return Err(Failure::known(
+            return Err(CaseError::known(
                 "xmtpd 1.3: the highest numbers are below zero",
                 "nothing",
                 names(&page),
@@ -228,7 +228,7 @@ async fn repeated(c: &JudgedNodes) -> Checked {
     let sent = c.send(&topic, 2).await?;
     let page = c.query(&c.target, &[&topic, &topic], None, 0).await?;
     if page == [&sent[..1], &sent[..1], &sent[1..], &sent[1..]].concat() {
-        return Err(Failure::known(
+        return Err(CaseError::known(
             "xmtpd 1.3: repeated topics repeat their rows",
             names(&sent),
             names(&page),

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use crate::case::Need::{Load, Payer, Second};
 use crate::case::{Area, Case};
+use crate::case_error::{CaseError, Checked, ensure};
 use crate::context::{JudgedNodes, same_envelopes};
 use crate::envelopes::{message, new_group};
-use crate::failure::{Checked, Failure, ensure};
 use crate::listener::CAUGHT_UP;
 
 const AREA: Area = Area::Performance;
@@ -138,5 +138,5 @@ async fn thousand(c: &JudgedNodes) -> Checked {
     if took <= Duration::from_secs(10) {
         return Ok(());
     }
-    Err(Failure::new("10 s at most", format_args!("{} ms", took.as_millis())))
+    Err(CaseError::new("10 s at most", format_args!("{} ms", took.as_millis())))
 }

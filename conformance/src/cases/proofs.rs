@@ -14,10 +14,10 @@ use tonic::{Code, Status};
 
 use crate::case::Need::Payer;
 use crate::case::{Area, Case};
+use crate::case_error::{CaseError, Checked, ensure, optional, refused, same};
 use crate::connection::CHECKPOINT_API;
 use crate::context::{JudgedNodes, parse_envelope};
 use crate::envelopes::new_group;
-use crate::failure::{Checked, Failure, ensure, optional, refused, same};
 
 const AREA: Area = Area::EndToEnd;
 const CHECKPOINTS: &str = "docs/protocol/checkpoints.md#checkpoints";
@@ -95,12 +95,12 @@ async fn publish(c: &JudgedNodes) -> Checked<Published> {
     let bytes = c.send(&new_group(), 1).await?.remove(0);
     let envelope = parse_envelope(&bytes)?;
     let key = envelope.recover_originator();
-    let key = key.map_err(|error| Failure::new("a signature of the originator", error))?;
-    let key = key.ok_or_else(|| Failure::new("a signature", "a chain's proof"))?;
+    let key = key.map_err(|error| CaseError::new("a signature of the originator", error))?;
+    let key = key.ok_or_else(|| CaseError::new("a signature", "a chain's proof"))?;
     let leaf = merkle::envelope_leaf(&bytes)
-        .ok_or_else(|| Failure::new("an originator envelope", "other bytes"))?;
+        .ok_or_else(|| CaseError::new("an originator envelope", "other bytes"))?;
     let index = merkle::leaf_index(envelope.id().sequence)
-        .ok_or_else(|| Failure::new("a sequence id from 1 on", envelope.id()))?;
+        .ok_or_else(|| CaseError::new("a sequence id from 1 on", envelope.id()))?;
     Ok(Published { id: envelope.id(), index, leaf, key })
 }
 
@@ -123,7 +123,7 @@ async fn ask_checkpoint(
 fn own(signed: SignedCheckpoint, of: &Published) -> Checked<SignedCheckpoint> {
     let stated = signed.checkpoint;
     same("node and originator", &[of.id.originator; 2], &[stated.node, stated.originator])?;
-    signed.verify(&of.key).map_err(|error| Failure::new("the key of the envelopes", error))?;
+    signed.verify(&of.key).map_err(|error| CaseError::new("the key of the envelopes", error))?;
     Ok(signed)
 }
 
@@ -136,7 +136,7 @@ async fn covering(c: &JudgedNodes, of: &Published) -> Checked<SignedCheckpoint> 
         if answer.as_ref().err().map(Status::code) != Some(Code::NotFound) {
             let bytes = optional("CheckpointApi", answer)?;
             let found = CosignedCheckpoint::decode(&bytes)
-                .map_err(|error| Failure::new("a checkpoint in binary form", error))?;
+                .map_err(|error| CaseError::new("a checkpoint in binary form", error))?;
             let signed = own(found.signed, of)?;
             if signed.checkpoint.size >= of.id.sequence.0 {
                 return Ok(signed);
@@ -144,7 +144,7 @@ async fn covering(c: &JudgedNodes, of: &Published) -> Checked<SignedCheckpoint> 
             last = format!("one of {} leaves", signed.checkpoint.size);
         }
         if Instant::now() >= deadline {
-            return Err(Failure::new(format_args!("a checkpoint that covers {}", of.id), last));
+            return Err(CaseError::new(format_args!("a checkpoint that covers {}", of.id), last));
         }
         tokio::time::sleep(LOOK).await;
     }
@@ -165,7 +165,7 @@ fn hashes(proof: &[Bytes]) -> Checked<Vec<TreeHash>> {
         proof.len().to_string()
     })?;
     let read: Option<Vec<_>> = proof.iter().map(|hash| TreeHash::from_slice(hash)).collect();
-    read.ok_or_else(|| Failure::new("hashes of 32 bytes", "others"))
+    read.ok_or_else(|| CaseError::new("hashes of 32 bytes", "others"))
 }
 
 async fn inclusion(c: &JudgedNodes) -> Checked {
@@ -182,7 +182,7 @@ async fn inclusion(c: &JudgedNodes) -> Checked {
     same("leaf", &Some(published.leaf), &TreeHash::from_slice(&answer.leaf))?;
     InclusionProof(hashes(&answer.proof)?)
         .verify(published.leaf, published.index, stated.size, stated.root)
-        .map_err(|error| Failure::new("a proof that leads to the signed root", error))
+        .map_err(|error| CaseError::new("a proof that leads to the signed root", error))
 }
 
 async fn consistency(c: &JudgedNodes) -> Checked {
@@ -198,7 +198,9 @@ async fn consistency(c: &JudgedNodes) -> Checked {
     same("size of the later tree", &later.size, &answer.to_size)?;
     ConsistencyProof(hashes(&answer.proof)?)
         .verify(earlier.size, later.size, earlier.root, later.root)
-        .map_err(|error| Failure::new("a proof that the later tree begins with the earlier", error))
+        .map_err(|error| {
+            CaseError::new("a proof that the later tree begins with the earlier", error)
+        })
 }
 
 async fn no_proofs(c: &JudgedNodes) -> Checked {
@@ -243,7 +245,7 @@ impl Tiles<'_> {
             let hashes = (self.size >> (8 * u32::from(level))) - index * wide;
             let width = u16::try_from(hashes.min(wide)).expect("a tile is 256 hashes wide");
             let tile = Tile::new(level, index, width)
-                .ok_or_else(|| Failure::new("a size that a strand can have", self.size))?;
+                .ok_or_else(|| CaseError::new("a size that a strand can have", self.size))?;
             let path = format!("{}/tile/{tile}", self.log);
             let answer = self.context.target.page(&path).await?;
             same(&format!("{path}: status"), &200, &answer.status)?;
@@ -259,7 +261,7 @@ impl Tiles<'_> {
         from.zip(count)
             .and_then(|(from, count)| found.get(from..from.checked_add(count)?))
             .ok_or_else(|| {
-                Failure::new("hashes within a tile", format!("number {within} of level {level}"))
+                CaseError::new("hashes within a tile", format!("number {within} of level {level}"))
             })
     }
 
@@ -278,7 +280,7 @@ impl Tiles<'_> {
         }
         merkle::root(self.size, |subtree| {
             let found = peaks.get(&subtree).copied();
-            found.ok_or_else(|| Failure::new("the subtrees of the size", format!("{subtree:?}")))
+            found.ok_or_else(|| CaseError::new("the subtrees of the size", format!("{subtree:?}")))
         })
     }
 }
@@ -292,14 +294,14 @@ async fn covering_note(c: &JudgedNodes, of: &Published, log: &str) -> Checked<Si
         let mut last = format!("status {}", answer.status);
         if answer.status == 200 {
             let note = std::str::from_utf8(&answer.body)
-                .map_err(|_| Failure::new("a note", "bytes that are no text"))?;
+                .map_err(|_| CaseError::new("a note", "bytes that are no text"))?;
             let network = note.lines().next().unwrap_or_default();
             let network = network.strip_suffix(log).ok_or_else(|| {
-                Failure::new(format_args!("an origin that ends in {log}"), network)
+                CaseError::new(format_args!("an origin that ends in {log}"), network)
             })?;
             let key = |node| (node == of.id.originator).then_some(of.key);
             let found = CosignedCheckpoint::from_note(note, network, key)
-                .map_err(|error| Failure::new("a note of a checkpoint", error))?;
+                .map_err(|error| CaseError::new("a note of a checkpoint", error))?;
             let signed = own(found.signed, of)?;
             if signed.checkpoint.size >= of.id.sequence.0 {
                 return Ok(signed);
@@ -307,7 +309,7 @@ async fn covering_note(c: &JudgedNodes, of: &Published, log: &str) -> Checked<Si
             last = format!("a note of {} leaves", signed.checkpoint.size);
         }
         if Instant::now() >= deadline {
-            return Err(Failure::new(format_args!("a note that covers {}", of.id), last));
+            return Err(CaseError::new(format_args!("a note that covers {}", of.id), last));
         }
         tokio::time::sleep(LOOK).await;
     }

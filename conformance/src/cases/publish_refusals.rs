@@ -10,9 +10,9 @@ use tonic::Code;
 
 use crate::case::Need::{Load, Payer};
 use crate::case::{Area, Case};
+use crate::case_error::{CaseError, Checked, ensure, refused};
 use crate::context::{JudgedNodes, heads, id_of, same_envelopes};
 use crate::envelopes::{client, cursor, frame, group_payload, message, new_group, new_welcomes};
-use crate::failure::{Checked, Failure, ensure, refused};
 
 const AREA: Area = Area::Errors;
 const RULES: &str = "docs/protocol/rules.md#what-a-node-may-sign";
@@ -350,11 +350,11 @@ async fn bad_group_message(c: &JudgedNodes) -> Checked {
             // In the last two the header is complete.
             Err(failure) if number >= 5 && failure.got == "OK" => {
                 let software = "xmtpd 1.3: it reads the header of a message only";
-                return Err(Failure::known(software, failure.expected, failure.got));
+                return Err(CaseError::known(software, failure.expected, failure.got));
             }
             Err(failure) if number == 4 && failure.got.contains("h2 protocol error") => {
                 let software = "xmtpd 1.3: the stream breaks";
-                return Err(Failure::known(software, failure.expected, failure.got));
+                return Err(CaseError::known(software, failure.expected, failure.got));
             }
             other => other?,
         }
@@ -396,7 +396,7 @@ async fn two_payers(c: &JudgedNodes) -> Checked {
 
 /// Returns a new random key, which no registry has and whose address has no balance.
 pub(super) fn stranger() -> Checked<SecretKey> {
-    SecretKey::from_bytes(&rand::random()).map_err(|_| Failure::skip("the dice gave no key"))
+    SecretKey::from_bytes(&rand::random()).map_err(|_| CaseError::skip("the dice gave no key"))
 }
 
 async fn nothing(c: &JudgedNodes) -> Checked {
@@ -448,7 +448,7 @@ async fn long_topic(c: &JudgedNodes) -> Checked {
     let envelope = c.sign(client(&topic, None, payload(&topic)))?;
     match refuses(c, "129 bytes", envelope, "").await {
         Err(failure) if failure.got == "OK" => {
-            Err(Failure::known("xmtpd 1.3: it has no bound", failure.expected, failure.got))
+            Err(CaseError::known("xmtpd 1.3: it has no bound", failure.expected, failure.got))
         }
         other => other,
     }
@@ -462,7 +462,11 @@ async fn details(c: &JudgedNodes) -> Checked {
         refused("the second of two", c.try_publish(both).await, Code::InvalidArgument, "index 1")?;
     let text = String::from_utf8_lossy(status.details()).into_owned();
     if text.is_empty() {
-        return Err(Failure::known("xmtpd 1.3: it sends no details", "google.rpc details", "none"));
+        return Err(CaseError::known(
+            "xmtpd 1.3: it sends no details",
+            "google.rpc details",
+            "none",
+        ));
     }
     for part in ["google.rpc.ErrorInfo", "google.rpc.BadRequest", "payer_envelopes[1]"] {
         ensure(text.contains(part), format_args!("{part} in the details"), || text.clone())?;

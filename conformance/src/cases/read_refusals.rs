@@ -6,10 +6,10 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
 use tonic::{Code, Request};
 
 use crate::case::{Area, Case};
+use crate::case_error::{CaseError, Checked, refused};
 use crate::connection::{NOTIFICATION_API, QUERY_API, REPLICATION_API};
 use crate::context::{JudgedNodes, query_with};
 use crate::envelopes::cursor;
-use crate::failure::{Checked, Failure, refused};
 use crate::listener::{Listener, STARTED};
 use crate::wire::{Framed, List, NewestList};
 
@@ -133,7 +133,7 @@ async fn too_many(c: &JudgedNodes) -> Checked {
     query_refused(c, "10,001 originators", query(vec![], vec![100; 10_001], None)).await?;
     let most = query(topics(10_000, 5), vec![], None);
     let answer = query_with(&c.target, REPLICATION_API, most, 1).await;
-    answer.map(|_| ()).map_err(|status| Failure::from(status).at("10,000 topics"))
+    answer.map(|_| ()).map_err(|status| CaseError::from(status).at("10,000 topics"))
 }
 
 async fn bad_topics(c: &JudgedNodes) -> Checked {
@@ -141,7 +141,7 @@ async fn bad_topics(c: &JudgedNodes) -> Checked {
     query_refused(c, "a topic of 129 bytes", query(topics(1, 129), vec![], None)).await?;
     let longest =
         query_with(&c.target, REPLICATION_API, query(topics(1, 128), vec![], None), 1).await;
-    longest.map(|_| ()).map_err(|status| Failure::from(status).at("a topic of 128 bytes"))
+    longest.map(|_| ()).map_err(|status| CaseError::from(status).at("a topic of 128 bytes"))
 }
 
 async fn inbox_ids(c: &JudgedNodes) -> Checked {
@@ -151,14 +151,14 @@ async fn inbox_ids(c: &JudgedNodes) -> Checked {
     let answer = c.target.unary::<_, api::GetInboxIdsResponse>(&path, request(1001)).await;
     refused("1001 identifiers", answer, Code::InvalidArgument, "too many requests")?;
     let most = c.target.unary::<_, api::GetInboxIdsResponse>(&path, request(1000)).await;
-    most.map(|_| ()).map_err(|status| Failure::from(status).at("1000 identifiers"))
+    most.map(|_| ()).map_err(|status| CaseError::from(status).at("1000 identifiers"))
 }
 
 async fn newest(c: &JudgedNodes) -> Checked {
     let path = format!("{REPLICATION_API}/GetNewestEnvelope");
     let request = api::GetNewestEnvelopeRequest { topics: topics(10_001, 5) };
     match c.target.unary::<_, NewestList>(&path, request).await {
-        Ok(_) => Err(Failure::known("xmtpd 1.3: it has no bound", "INVALID_ARGUMENT", "OK")),
+        Ok(_) => Err(CaseError::known("xmtpd 1.3: it has no bound", "INVALID_ARGUMENT", "OK")),
         refusal => refused("10,001 topics", refusal, Code::InvalidArgument, "").map(|_| ()),
     }
 }
@@ -250,7 +250,7 @@ async fn subscribe_topics(c: &JudgedNodes) -> Checked {
             c.listen("SubscribeTopics", request).await.map_err(|failure| failure.at(what))?;
         let first = stream.receive().await.map_err(|failure| failure.at(what))?;
         if first.status != Some(STARTED) {
-            return Err(Failure::new(
+            return Err(CaseError::new(
                 format_args!("{what}: status STARTED first"),
                 format!("{:?}", first.status),
             ));
@@ -270,7 +270,7 @@ async fn bad_resume(c: &JudgedNodes) -> Checked {
             Ok(stream) => {
                 match Listener::new(stream, c.target.answer_timeout()).next_or_end().await? {
                     Ok(_) => {
-                        return Err(Failure::known(
+                        return Err(CaseError::known(
                             "xmtpd 1.3: it has no resume points",
                             "INVALID_ARGUMENT",
                             "a stream",

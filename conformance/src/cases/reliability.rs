@@ -7,11 +7,11 @@ use tokio::process::Command;
 
 use crate::case::Need::{Load, Payer, Restart};
 use crate::case::{Area, Case};
+use crate::case_error::{CaseError, Checked, ensure};
 use crate::connection::QUERY_API;
 use crate::context::{JudgedNodes, id_of, same_envelopes, seen};
 use crate::duplex::{DuplexStream, adds};
 use crate::envelopes::{message_of, new_group};
-use crate::failure::{Checked, Failure, ensure};
 use crate::listener::CAUGHT_UP;
 
 const AREA: Area = Area::Reliability;
@@ -127,7 +127,7 @@ async fn shell(command: &str) -> Checked {
     let mut child = Command::new("sh");
     child.arg("-c").arg(command).kill_on_drop(true);
     let failed =
-        |text: String| Failure::new(format_args!("the command {command:?} to succeed"), text);
+        |text: String| CaseError::new(format_args!("the command {command:?} to succeed"), text);
     match tokio::time::timeout(COMMAND, child.status()).await {
         Ok(Ok(status)) if status.success() => Ok(()),
         Ok(Ok(status)) => Err(failed(status.to_string())),
@@ -138,7 +138,7 @@ async fn shell(command: &str) -> Checked {
 
 async fn crash(c: &JudgedNodes) -> Checked {
     let (Some(kill), Some(start)) = (&c.kill_command, &c.start_command) else {
-        return Err(Failure::skip("needs --kill-command and --start-command"));
+        return Err(CaseError::skip("needs --kill-command and --start-command"));
     };
     let topic = new_group();
     let mut sent = c.send(&topic, 20).await?;

@@ -11,10 +11,10 @@ use tonic::{Code, Status};
 
 use crate::case::Need::{Load, Payer};
 use crate::case::{Area, Case};
+use crate::case_error::{CaseError, Checked, ensure, optional, refused, same};
 use crate::connection::MISBEHAVIOR_API;
 use crate::context::{JudgedNodes, parse_envelope};
 use crate::envelopes::new_group;
-use crate::failure::{Checked, Failure, ensure, optional, refused, same};
 
 const AREA: Area = Area::Security;
 const API: &str = "docs/protocol/misbehavior.md#the-api";
@@ -123,14 +123,15 @@ async fn each(
             return Ok(());
         }
     }
-    Err(Failure::new("an end of the reports", format_args!("none after {PAGES_MAX} pages")))
+    Err(CaseError::new("an end of the reports", format_args!("none after {PAGES_MAX} pages")))
 }
 
 fn signer(report: &api::MisbehaviorReport) -> Checked<PublicKey> {
     let bytes = report.signature.as_ref().map(|it| it.bytes.clone()).unwrap_or_default();
     let digest = keccak256(&[b"misbehavior|", &report.unsigned_misbehavior_report]);
     let recovered = Signature::from_bytes(&bytes).and_then(|it| it.recover(digest));
-    recovered.map_err(|error| Failure::new("a signature of the node that keeps the report", error))
+    recovered
+        .map_err(|error| CaseError::new("a signature of the node that keeps the report", error))
 }
 
 async fn ascending(c: &JudgedNodes) -> Checked {
@@ -141,7 +142,7 @@ async fn kept(c: &JudgedNodes) -> Checked {
     reports_after(c, u64::MAX).await?;
     let envelope = parse_envelope(&c.send(&new_group(), 1).await?[0])?;
     let key = envelope.recover_originator();
-    let key = key.map_err(|error| Failure::new("a signature of the originator", error))?;
+    let key = key.map_err(|error| CaseError::new("a signature of the originator", error))?;
     let report = unanswered(c.node()?.0);
     submit(c, Some(report.clone())).await?;
     let mut found = Vec::new();

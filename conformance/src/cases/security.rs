@@ -15,10 +15,10 @@ use tonic::Code;
 
 use crate::case::Need::{Destructive, Payer};
 use crate::case::{Area, Case};
+use crate::case_error::{CaseError, Checked, ensure, refused, status_text};
 use crate::connection::{METADATA_API, REPLICATION_API};
 use crate::context::{JudgedNodes, same_envelopes};
 use crate::envelopes::{message, new_group};
-use crate::failure::{Checked, Failure, ensure, refused};
 use crate::http::{self, HttpAnswer, framed, messages};
 
 use super::publish_refusals::stranger;
@@ -233,7 +233,7 @@ fn is_head_refused(answer: &[u8]) -> bool {
     answer.is_empty() || HttpAnswer::parse(answer).is_some_and(|answer| answer.status >= 400)
 }
 
-/// Returns the failure of a node that has taken a large head, which is a known defect if it has answered the query and
+/// Returns the error of a node that has taken a large head, which is a known defect if it has answered the query and
 /// refuses heads above the bound of the reference node.
 fn taken_head(answer: &[u8], is_larger_refused: bool) -> Checked {
     let expected = "431 or the end of the connection";
@@ -241,9 +241,9 @@ fn taken_head(answer: &[u8], is_larger_refused: bool) -> Checked {
     let is_answered = HttpAnswer::parse(answer)
         .is_some_and(|answer| answer.status == 200 && grpc_status(&answer) == Some(0));
     if is_answered && is_larger_refused {
-        return Err(Failure::known("xmtpd 1.3: a head may have 1 MiB", expected, got));
+        return Err(CaseError::known("xmtpd 1.3: a head may have 1 MiB", expected, got));
     }
-    Err(Failure::new(expected, got))
+    Err(CaseError::new(expected, got))
 }
 
 /// Returns true for the answer of the reference node to [`UNKNOWN_FLAGS`], of which it tests the lowest bit first.
@@ -262,7 +262,7 @@ async fn claims(c: &JudgedNodes) -> Checked {
         let status = grpc_status(&answer);
         if body == UNKNOWN_FLAGS && takes_flags_for_compression(&answer) {
             let software = "xmtpd 1.3: it takes unknown flags for compression";
-            judged = Err(Failure::known(software, "INVALID_ARGUMENT", "INTERNAL"));
+            judged = Err(CaseError::known(software, "INVALID_ARGUMENT", "INTERNAL"));
             continue;
         }
         let is_refused = answer.status >= 400 || matches!(status, Some(3 | 8));
@@ -275,7 +275,7 @@ async fn claims(c: &JudgedNodes) -> Checked {
 }
 
 async fn bomb(c: &JudgedNodes) -> Checked {
-    let skip = |error| Failure::skip(format_args!("the suite cannot compress: {error}"));
+    let skip = |error| CaseError::skip(format_args!("the suite cannot compress: {error}"));
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
     let zeros = vec![0; 1024 * 1024];
     for _ in 0..64 {
@@ -313,9 +313,7 @@ async fn flipped(c: &JudgedNodes) -> Checked {
         if let Err(status) = c.target.raw(&path, flipped.into()).await {
             let is_a_refusal =
                 !matches!(status.code(), Code::Internal | Code::Unknown | Code::DeadlineExceeded);
-            ensure(is_a_refusal, format_args!("a refusal of bit {bit}"), || {
-                crate::failure::status_text(&status)
-            })?;
+            ensure(is_a_refusal, format_args!("a refusal of bit {bit}"), || status_text(&status))?;
         }
     }
     c.target.serves().await
@@ -358,7 +356,7 @@ async fn resets(c: &JudgedNodes) -> Checked {
         for _ in 0..10 {
             c.target.serves().await?;
         }
-        Ok::<_, Failure>(())
+        Ok::<_, CaseError>(())
     };
     let ((), called) =
         tokio::join!(async { _ = tokio::time::timeout(HEAD, sending).await }, calling);
@@ -397,7 +395,7 @@ async fn idle_connections(c: &JudgedNodes) -> Checked {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::failure::FailureKind;
+    use crate::case_error::CaseErrorKind;
 
     /// A node without any bound on heads, and one that does not answer the query, have another defect.
     #[test]
@@ -407,10 +405,10 @@ mod tests {
         };
         let answered = b"HTTP/1.1 200 OK\r\ngrpc-status: 0\r\n\r\n";
         let failed = b"HTTP/1.1 200 OK\r\ngrpc-status: 13\r\n\r\n";
-        assert!(matches!(kind(answered, true), Some(FailureKind::Known(_))));
-        assert_eq!(kind(answered, false), Some(FailureKind::Broken));
-        assert_eq!(kind(failed, true), Some(FailureKind::Broken));
-        assert_eq!(kind(b"nonsense", true), Some(FailureKind::Broken));
+        assert!(matches!(kind(answered, true), Some(CaseErrorKind::Known(_))));
+        assert_eq!(kind(answered, false), Some(CaseErrorKind::Broken));
+        assert_eq!(kind(failed, true), Some(CaseErrorKind::Broken));
+        assert_eq!(kind(b"nonsense", true), Some(CaseErrorKind::Broken));
         assert!(is_head_refused(b"") && is_head_refused(b"HTTP/1.1 431 Too Large\r\n\r\n"));
         assert!(!is_head_refused(answered) && !is_head_refused(b"nonsense"));
     }

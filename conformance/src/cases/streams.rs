@@ -8,11 +8,11 @@ use tonic::Request;
 
 use crate::case::Need::{Payer, Second};
 use crate::case::{Area, Case};
+use crate::case_error::{CaseError, Checked, ensure, same};
 use crate::connection::{NOTIFICATION_API, QUERY_API};
 use crate::context::{JudgedNodes, id_of, same_envelopes, seen};
 use crate::duplex::DuplexStream;
 use crate::envelopes::{cursor, new_group};
-use crate::failure::{Checked, Failure, ensure, same};
 use crate::listener::{CAUGHT_UP, Listener, STARTED, WAITING};
 use crate::wire::{Framed, List};
 
@@ -193,7 +193,7 @@ async fn topics_seam(c: &JudgedNodes) -> Checked {
             let mut stream = c.subscribe_topics(&[(&topic, None)]).await?;
             received.push(stream.receive_envelopes(COUNT).await?);
         }
-        Ok::<_, Failure>(received)
+        Ok::<_, CaseError>(received)
     };
     let (sent, received) = tokio::try_join!(publish, listen)?;
     for received in received {
@@ -326,7 +326,7 @@ async fn all_resumes(c: &JudgedNodes) -> Checked {
     let later = c.send(&new_group(), 1).await?;
     let expected = [&sent[1..], &later].concat();
     match among_others(&mut stream, &expected).await {
-        Err(failure) if failure.got.starts_with("silence") => Err(Failure::known(
+        Err(failure) if failure.got.starts_with("silence") => Err(CaseError::known(
             "xmtpd 1.3: it has no resume points",
             "the envelopes behind the resume point",
             failure.got,
@@ -338,7 +338,7 @@ async fn all_resumes(c: &JudgedNodes) -> Checked {
 async fn signs_of_life(c: &JudgedNodes) -> Checked {
     let interval = DuplexStream::open(&c.target).await?.interval;
     if interval > INTERVAL_MAX {
-        return Err(Failure::skip(format_args!(
+        return Err(CaseError::skip(format_args!(
             "the node's interval of {} s is too long to wait for",
             interval.as_secs()
         )));

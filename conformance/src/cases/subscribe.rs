@@ -7,10 +7,10 @@ use tonic::Code;
 
 use crate::case::Need::{Payer, Second};
 use crate::case::{Area, Case};
+use crate::case_error::{CaseError, CaseErrorKind, Checked, ensure, same};
 use crate::context::{JudgedNodes, same_envelopes, seen};
 use crate::duplex::{DuplexStream, Frame, Mutate, add, adds, removes};
 use crate::envelopes::new_group;
-use crate::failure::{Checked, Failure, FailureKind, ensure, same};
 
 const AREA: Area = Area::Streams;
 const SUBSCRIBE: &str = "docs/protocol/api.md#subscribe";
@@ -220,7 +220,7 @@ async fn seam(c: &JudgedNodes) -> Checked {
             }
             all.push(received);
         }
-        Ok::<_, Failure>(all)
+        Ok::<_, CaseError>(all)
     };
     let (sent, received) = tokio::try_join!(publish, listen)?;
     for received in received {
@@ -348,7 +348,7 @@ async fn patient(c: &JudgedNodes) -> Checked<DuplexStream> {
     let mut duplex = DuplexStream::open(&c.target).await?;
     if duplex.interval > INTERVAL_MAX {
         let seconds = duplex.interval.as_secs();
-        return Err(Failure::skip(format_args!(
+        return Err(CaseError::skip(format_args!(
             "the node's interval of {seconds} s is too long to wait for"
         )));
     }
@@ -389,12 +389,12 @@ async fn client_is_left(mut duplex: DuplexStream) -> Checked {
 fn unless_cut_off(judged: Checked, open_for: Duration) -> Checked {
     match judged {
         Err(failure)
-            if failure.kind == FailureKind::Broken
+            if failure.kind == CaseErrorKind::Broken
                 && failure.got == r#"UNAVAILABLE "request has failed""#
                 && open_for >= REQUEST_READ_FOR =>
         {
             let software = "xmtpd 1.3: it reads a request for 30 s, also that of a stream";
-            Err(Failure::known(software, failure.expected, failure.got))
+            Err(CaseError::known(software, failure.expected, failure.got))
         }
         judged => judged,
     }
@@ -405,21 +405,21 @@ mod tests {
     use tonic::Status;
 
     use super::*;
-    use crate::failure::status_text;
+    use crate::case_error::status_text;
 
     #[test]
     fn only_the_end_after_30_s_is_the_one_that_is_known() {
         let end = |text: &str| {
             let status = Status::unavailable(text);
-            Err(Failure::new("a message of the stream", status_text(&status)))
+            Err(CaseError::new("a message of the stream", status_text(&status)))
         };
         let kind = |judged, seconds| {
             let judged = unless_cut_off(judged, Duration::from_secs(seconds));
             judged.err().map(|failure| failure.kind)
         };
-        assert!(matches!(kind(end("request has failed"), 30), Some(FailureKind::Known(_))));
-        assert_eq!(kind(end("request has failed"), 3), Some(FailureKind::Broken));
-        assert_eq!(kind(end("out of memory"), 30), Some(FailureKind::Broken));
+        assert!(matches!(kind(end("request has failed"), 30), Some(CaseErrorKind::Known(_))));
+        assert_eq!(kind(end("request has failed"), 3), Some(CaseErrorKind::Broken));
+        assert_eq!(kind(end("out of memory"), 30), Some(CaseErrorKind::Broken));
         assert_eq!(kind(Ok(()), 30), None);
     }
 }

@@ -6,10 +6,10 @@ use tonic::Code;
 
 use crate::case::Need::Load;
 use crate::case::{Area, Case};
+use crate::case_error::{CaseError, Checked};
 use crate::context::JudgedNodes;
 use crate::duplex::{DuplexStream, Mutate, add, adds};
 use crate::envelopes::{cursor, new_group};
-use crate::failure::Checked;
 
 const AREA: Area = Area::Errors;
 const SUBSCRIBE: &str = "docs/protocol/api.md#subscribe";
@@ -142,9 +142,8 @@ async fn atomic(c: &JudgedNodes) -> Checked {
     duplex.mutate(Mutate { adds, mutate_id: 1, ..Mutate::default() }).await;
     match duplex.receive_or_end().await? {
         Err(status) if status.code() == Code::InvalidArgument => Ok(()),
-        other => Err(crate::failure::Failure::new(
-            "INVALID_ARGUMENT and no frame of the wave",
-            format!("{other:?}"),
-        )),
+        other => {
+            Err(CaseError::new("INVALID_ARGUMENT and no frame of the wave", format!("{other:?}")))
+        }
     }
 }

@@ -7,10 +7,10 @@ use tonic::Code;
 
 use crate::case::Need::Payer;
 use crate::case::{Area, Case};
+use crate::case_error::{CaseError, Checked, ensure, status_text};
 use crate::context::{JudgedNodes, names, parse_envelope, same_envelopes, seen};
 use crate::duplex::{DuplexStream, Frame, Mutate, add, adds, removes};
 use crate::envelopes::new_group;
-use crate::failure::{Checked, Failure, ensure, status_text};
 use crate::listener::hold;
 
 const AREA: Area = Area::Streams;
@@ -80,7 +80,7 @@ async fn changes(c: &JudgedNodes) -> Checked {
             other => {
                 let text = "envelopes of a wave that is not complete, topics_live, and \
                             catchup_complete once";
-                return Err(Failure::new(text, format!("{other:?}")));
+                return Err(CaseError::new(text, format!("{other:?}")));
             }
         }
     }
@@ -128,7 +128,7 @@ async fn id_in_flight(c: &JudgedNodes) -> Checked {
             return Ok(());
         }
     }
-    Err(Failure::skip("each wave was complete before the next Mutate was read"))
+    Err(CaseError::skip("each wave was complete before the next Mutate was read"))
 }
 
 /// The outcome of a Mutate that reuses the id of another one.
@@ -152,21 +152,21 @@ async fn of_second_mutate(
             .map_err(|failure| failure.at("two Mutates of one id"))?
         {
             Ok(Some(Frame::Envelopes(1, more))) if more.contains(other) => {
-                return Err(Failure::new(expected, "a second wave under the id"));
+                return Err(CaseError::new(expected, "a second wave under the id"));
             }
             Ok(Some(Frame::Pong(pong))) if pong == nonce => was_read = true,
             Ok(Some(Frame::Complete(1))) if was_read => {
                 let got = "the end of the wave, and a ping behind the second Mutate was answered \
                            before";
-                return Err(Failure::new(expected, got));
+                return Err(CaseError::new(expected, got));
             }
             Ok(Some(Frame::Complete(1))) => return Ok(MutateFate::IdWasFree),
             Ok(Some(_)) => {}
-            Ok(None) => return Err(Failure::new(expected, "its end with OK")),
+            Ok(None) => return Err(CaseError::new(expected, "its end with OK")),
             Err(status) if status.code() == Code::InvalidArgument => {
                 return Ok(MutateFate::Refused);
             }
-            Err(status) => return Err(Failure::new(expected, status_text(&status))),
+            Err(status) => return Err(CaseError::new(expected, status_text(&status))),
         }
     }
 }
@@ -204,7 +204,7 @@ impl TwoTopics {
                 Frame::Complete(complete) if Some(complete) == id => return Ok(()),
                 other => {
                     let expected = format!("live envelopes, or the frames of wave {id:?}");
-                    return Err(Failure::new(expected, format!("{other:?}")));
+                    return Err(CaseError::new(expected, format!("{other:?}")));
                 }
             }
         }
@@ -262,14 +262,14 @@ async fn during_publishes(c: &JudgedNodes) -> Checked {
             one.extend(c.send(&steady, 1).await?);
             other.extend(c.send(&changing, 1).await?);
         }
-        Ok::<_, Failure>((one, other))
+        Ok::<_, CaseError>((one, other))
     };
     let change = async {
         for round in 0..ROUNDS {
             received.add(10 + round).await?;
             received.remove(100 + round).await?;
         }
-        Ok::<_, Failure>(())
+        Ok::<_, CaseError>(())
     };
     let ((of_steady, of_changing), ()) = tokio::try_join!(publish, change)?;
     received.add(200).await?;

@@ -9,9 +9,9 @@ use prost::Message as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::case::{Area, Case};
+use crate::case_error::{CaseError, Checked, ensure, same};
 use crate::connection::METADATA_API;
 use crate::context::JudgedNodes;
-use crate::failure::{Checked, Failure, ensure, same};
 use crate::http::{HttpAnswer, Wire, framed, whole_messages};
 
 /// The most bytes that are read of an answer. A guess: a hundred times those of the settings and a version.
@@ -53,13 +53,13 @@ impl UpgradeReading {
                     format!("{} other bytes", self.bytes.len())
                 })?;
                 let read = self.stream.read_buf(&mut self.bytes).await;
-                if read.map_err(|error| Failure::new(what, error))? == 0 {
-                    return Err(Failure::new(what, "the end of the connection"));
+                if read.map_err(|error| CaseError::new(what, error))? == 0 {
+                    return Err(CaseError::new(what, "the end of the connection"));
                 }
             }
         };
         tokio::time::timeout(answer_timeout, read).await.unwrap_or_else(|_| {
-            Err(Failure::new(what, format!("nothing within {} ms", answer_timeout.as_millis())))
+            Err(CaseError::new(what, format!("nothing within {} ms", answer_timeout.as_millis())))
         })
     }
 
@@ -67,7 +67,7 @@ impl UpgradeReading {
         self.stream
             .write_all(bytes)
             .await
-            .map_err(|error| Failure::new("a connection that takes bytes", error))
+            .map_err(|error| CaseError::new("a connection that takes bytes", error))
     }
 }
 
@@ -86,7 +86,7 @@ fn frames(mut bytes: &[u8]) -> Vec<(u8, u32, &[u8])> {
 
 async fn upgrade(c: &JudgedNodes) -> Checked {
     if c.target.address.tls {
-        return Err(Failure::skip("a connection with TLS becomes one of HTTP/2 by ALPN"));
+        return Err(CaseError::skip("a connection with TLS becomes one of HTTP/2 by ALPN"));
     }
     let path = format!("{METADATA_API}/GetVersion");
     let plain: meta::GetVersionResponse = c.target.unary(&path, meta::GetVersionRequest {}).await?;
@@ -108,7 +108,7 @@ async fn upgrade(c: &JudgedNodes) -> Checked {
     let (end, status) = reading.until("the head of an answer", answer_timeout, head).await?;
     // A server may answer over HTTP/1.1 instead (RFC 9110 §7.8).
     if status != 101 {
-        return Err(Failure::skip(format_args!(
+        return Err(CaseError::skip(format_args!(
             "the node offers no upgrade to HTTP/2: status {status}"
         )));
     }
@@ -127,7 +127,7 @@ async fn upgrade(c: &JudgedNodes) -> Checked {
     };
     let message = reading.until("a message on stream 1", answer_timeout, message).await?;
     let version = meta::GetVersionResponse::decode(&message[..])
-        .map_err(|error| Failure::new("an answer of GetVersion", error))?;
+        .map_err(|error| CaseError::new("an answer of GetVersion", error))?;
     same("version", &plain.version, &version.version)
 }
 

@@ -14,10 +14,10 @@ use serde_json::{Value, json};
 
 use crate::case::Need::Payer;
 use crate::case::{Area, Case};
+use crate::case_error::{CaseError, Checked, ensure, same};
 use crate::connection::{METADATA_API, QUERY_API, REPLICATION_API};
 use crate::context::{JudgedNodes, same_envelopes};
 use crate::envelopes::new_group;
-use crate::failure::{Checked, Failure, ensure, same};
 use crate::http::{HttpAnswer, framed, messages};
 use crate::wire::List;
 
@@ -130,9 +130,9 @@ fn query_path() -> String {
 fn grpc_web_parts(answer: &HttpAnswer, body: &[u8]) -> Checked<(Vec<u8>, String)> {
     same("the status of HTTP", &200, &answer.status)?;
     let got = || format!("{} bytes, grpc-status {:?}", body.len(), answer.header("grpc-status"));
-    let Some(parts) = messages(body) else { return Err(Failure::new("whole messages", got())) };
+    let Some(parts) = messages(body) else { return Err(CaseError::new("whole messages", got())) };
     let [(0, message), (0x80, trailers)] = parts[..] else {
-        return Err(Failure::new("a message and its trailers", got()));
+        return Err(CaseError::new("a message and its trailers", got()));
     };
     let trailers = String::from_utf8_lossy(trailers).replace(' ', "").to_lowercase();
     ensure(
@@ -152,7 +152,7 @@ async fn web_query(c: &JudgedNodes, headers: &[(&str, &str)], body: &[u8]) -> Ch
 /// Returns the envelopes of an answer.
 fn page(message: &[u8]) -> Checked<Vec<Bytes>> {
     let page = List::decode(message);
-    Ok(page.map_err(|error| Failure::new("an answer of QueryEnvelopes", error))?.items)
+    Ok(page.map_err(|error| CaseError::new("an answer of QueryEnvelopes", error))?.items)
 }
 
 async fn web_reads(c: &JudgedNodes) -> Checked {
@@ -181,7 +181,7 @@ async fn web_text(c: &JudgedNodes) -> Checked {
         let answer = c.target.post(&path, &headers, text.as_bytes()).await?;
         if answer.status == 415 {
             let software = "xmtpd 1.3: it knows no text form";
-            return Err(Failure::known(software, "the status of HTTP 200", answer.status));
+            return Err(CaseError::known(software, "the status of HTTP 200", answer.status));
         }
         let body = from_base64(&answer.body)?;
         grpc_web_parts(&answer, &body).map_err(|failure| failure.at(what))?;
@@ -193,7 +193,7 @@ async fn web_text(c: &JudgedNodes) -> Checked {
 fn from_base64(text: &[u8]) -> Checked<Vec<u8>> {
     let mut body = Vec::new();
     for quad in text.chunks(4) {
-        body.extend(STANDARD.decode(quad).map_err(|error| Failure::new("base64", error))?);
+        body.extend(STANDARD.decode(quad).map_err(|error| CaseError::new("base64", error))?);
     }
     Ok(body)
 }
@@ -235,7 +235,7 @@ async fn unknown_compression(c: &JudgedNodes) -> Checked {
 
 fn packed(bytes: &[u8]) -> Checked<Vec<u8>> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
-    let failed = |error| Failure::skip(format_args!("the suite cannot compress: {error}"));
+    let failed = |error| CaseError::skip(format_args!("the suite cannot compress: {error}"));
     encoder.write_all(bytes).map_err(failed)?;
     encoder.finish().map_err(failed)
 }
@@ -243,7 +243,7 @@ fn packed(bytes: &[u8]) -> Checked<Vec<u8>> {
 /// Returns a body with its compressed messages unpacked.
 fn unpacked(body: &[u8]) -> Checked<Vec<u8>> {
     let Some(parts) = messages(body) else {
-        return Err(Failure::new("whole messages", format_args!("{} bytes", body.len())));
+        return Err(CaseError::new("whole messages", format_args!("{} bytes", body.len())));
     };
     let mut plain = Vec::new();
     for (flag, content) in parts {
@@ -253,7 +253,7 @@ fn unpacked(body: &[u8]) -> Checked<Vec<u8>> {
             GzDecoder::new(content)
                 .take(UNPACKED_BYTES_MAX)
                 .read_to_end(&mut message)
-                .map_err(|error| Failure::new("a message that is packed with gzip", error))?;
+                .map_err(|error| CaseError::new("a message that is packed with gzip", error))?;
         }
         let mut part = framed(&message);
         part[0] = flag & !PACKED;
@@ -343,14 +343,14 @@ pub(super) fn speaks_connect(answer: &HttpAnswer) -> Checked {
     let is_named =
         answer.headers.iter().any(|(_, value)| value.contains("Connect-RPC protocol not"));
     if is_named || text.contains("Connect-RPC protocol not supported") {
-        return Err(Failure::known(
+        return Err(CaseError::known(
             "xmtpd 1.3: it refuses Connect",
             "an answer of the Connect protocol",
             "FAILED_PRECONDITION",
         ));
     }
     if answer.status == 415 {
-        return Err(Failure::skip("the node does not serve the Connect protocol"));
+        return Err(CaseError::skip("the node does not serve the Connect protocol"));
     }
     Ok(())
 }
@@ -360,7 +360,7 @@ pub(super) fn parsed(answer: &HttpAnswer) -> Checked<Value> {
     serde_json::from_slice(&answer.body).map_err(|error| {
         let start =
             String::from_utf8_lossy(&answer.body[..answer.body.len().min(200)]).into_owned();
-        Failure::new("JSON", format!("{error}, status {}: {start}", answer.status))
+        CaseError::new("JSON", format!("{error}, status {}: {start}", answer.status))
     })
 }
 

@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use hawser_proto::{OriginatorId, SequenceId};
-use hawser_rules::misbehavior::{Kind, quorum};
+use hawser_rules::misbehavior::{MisbehaviorKind, quorum};
 
 /// Time without an answer after which a node is out of reach. Specified (`docs/protocol/misbehavior.md`).
 const SILENT_AFTER: Duration = Duration::from_secs(10);
@@ -70,7 +70,7 @@ pub struct Complaint {
     /// The node.
     pub accused: OriginatorId,
     /// Kind of the report; its evidence is a failed request.
-    pub kind: Kind,
+    pub kind: MisbehaviorKind,
     /// The time for which this node has waited.
     pub waited: Duration,
 }
@@ -169,7 +169,7 @@ impl WatchedNode {
         now: Instant,
         excused_until: Option<Instant>,
         other: &OtherNode,
-    ) -> Vec<(Kind, Duration)> {
+    ) -> Vec<(MisbehaviorKind, Duration)> {
         let since =
             |at: Instant| now.saturating_duration_since(excused_until.map_or(at, |it| it.max(at)));
         let is_new = |at: Instant| {
@@ -179,21 +179,21 @@ impl WatchedNode {
         let mut faults = Vec::new();
         let silent_for = since(self.silent_since);
         if silent_for >= SILENT_AFTER {
-            faults.push((Kind::UnresponsiveNode, silent_for));
+            faults.push((MisbehaviorKind::UnresponsiveNode, silent_for));
         } else if other.is_connected && other.stalled_at.is_some_and(is_new) {
-            faults.push((Kind::UnresponsiveNode, SILENT_AFTER));
+            faults.push((MisbehaviorKind::UnresponsiveNode, SILENT_AFTER));
         }
         if let Some(lagging_for) = self.lagging_since.map(since).filter(|it| *it >= SLOW_AFTER) {
-            faults.push((Kind::SlowNode, lagging_for));
+            faults.push((MisbehaviorKind::SlowNode, lagging_for));
         }
         if let Some((_, took)) = other.failed.filter(|(at, _)| is_new(*at)) {
-            faults.push((Kind::FailedRequest, took));
+            faults.push((MisbehaviorKind::FailedRequest, took));
         }
         faults
     }
 
     /// Notes a report of a kind, if it is time for one. Returns true then.
-    fn note_if_due(&mut self, kind: Kind, now: Instant, wall_ns: i64) -> bool {
+    fn note_if_due(&mut self, kind: MisbehaviorKind, now: Instant, wall_ns: i64) -> bool {
         let slot_ns = i64::try_from(quorum::SLOT_NS).unwrap_or(i64::MAX);
         let slot = wall_ns.div_euclid(slot_ns);
         let last = self.reported.get(&i32::from(kind));

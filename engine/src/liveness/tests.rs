@@ -52,7 +52,7 @@ impl Watching {
     }
 
     /// Looks every second; returns the complaints, each with the second after which it came.
-    fn run(&mut self, seconds: u64) -> Vec<(u64, u32, Kind)> {
+    fn run(&mut self, seconds: u64) -> Vec<(u64, u32, MisbehaviorKind)> {
         let mut all = Vec::new();
         for second in 1..=seconds {
             self.pass(Duration::from_secs(1));
@@ -74,9 +74,11 @@ fn a_silent_node_is_reported_at_once_and_then_in_each_slot() {
     let mut watching = Watching::settled();
     watching.cut(&[300]);
     assert_eq!(watching.run(9), []);
-    assert_eq!(watching.run(1), [(1, 300, Kind::UnresponsiveNode)]);
+    assert_eq!(watching.run(1), [(1, 300, MisbehaviorKind::UnresponsiveNode)]);
     let hour = watching.run(3600);
-    assert!(hour.iter().all(|(_, id, kind)| (*id, *kind) == (300, Kind::UnresponsiveNode)));
+    assert!(
+        hour.iter().all(|(_, id, kind)| (*id, *kind) == (300, MisbehaviorKind::UnresponsiveNode))
+    );
     assert!((11..=12).contains(&hour.len()), "one for each slot: {hour:?}");
     watching.reach(&[300]);
     assert_eq!(watching.run(3600), []);
@@ -104,7 +106,7 @@ fn a_link_that_is_down_at_each_look_and_was_up_between_them_is_no_silence() {
     }
     // The last one ended less than a second before the last look.
     assert_eq!(watching.run(9), []);
-    assert_eq!(watching.run(1), [(1, 300, Kind::UnresponsiveNode)]);
+    assert_eq!(watching.run(1), [(1, 300, MisbehaviorKind::UnresponsiveNode)]);
 }
 
 #[test]
@@ -200,7 +202,7 @@ fn a_node_that_lags_with_its_own_strand_for_a_minute_is_slow() {
     let mut watching = Watching::settled();
     watching.other(300).held = SequenceId(9);
     assert_eq!(watching.run(71), []);
-    assert_eq!(watching.run(1), [(1, 300, Kind::SlowNode)]);
+    assert_eq!(watching.run(1), [(1, 300, MisbehaviorKind::SlowNode)]);
     watching.other(300).claimed = SequenceId(9);
     assert_eq!(watching.run(3600), [], "it has caught up");
 
@@ -216,7 +218,10 @@ fn a_node_that_lags_with_its_own_strand_for_a_minute_is_slow() {
     watching.other(300).claimed = SequenceId(1);
     watching.cut(&[300]);
     let found = watching.run(400);
-    assert!(found.iter().all(|(_, _, kind)| *kind == Kind::UnresponsiveNode), "{found:?}");
+    assert!(
+        found.iter().all(|(_, _, kind)| *kind == MisbehaviorKind::UnresponsiveNode),
+        "{found:?}"
+    );
 }
 
 #[test]
@@ -230,8 +235,8 @@ fn claims_without_envelopes_and_failed_requests_are_reported_once_for_each_slot(
     assert_eq!(
         found,
         [
-            complaint(300, Kind::UnresponsiveNode, SILENT_AFTER),
-            complaint(400, Kind::FailedRequest, Duration::from_millis(30)),
+            complaint(300, MisbehaviorKind::UnresponsiveNode, SILENT_AFTER),
+            complaint(400, MisbehaviorKind::FailedRequest, Duration::from_millis(30)),
         ]
     );
     assert_eq!(watching.run(3600), [], "it was noted once");

@@ -7,7 +7,7 @@ use std::ops::Deref;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
-use hawser_rules::misbehavior::Kind;
+use hawser_rules::misbehavior::MisbehaviorKind;
 pub use prometheus_client::metrics::counter::Counter;
 pub use prometheus_client::metrics::histogram::Histogram;
 
@@ -229,16 +229,16 @@ pub struct LivenessCounters {
 
 /// The kinds of misbehaviour that reports name, in the order of the schema. The first one counts every kind that
 /// this version does not know.
-const REPORTED_KINDS: [Kind; 9] = [
-    Kind::Unspecified,
-    Kind::UnresponsiveNode,
-    Kind::SlowNode,
-    Kind::FailedRequest,
-    Kind::OutOfOrder,
-    Kind::DuplicateSequenceId,
-    Kind::CausalOrdering,
-    Kind::InvalidPayload,
-    Kind::BlockchainInconsistency,
+const REPORTED_KINDS: [MisbehaviorKind; 9] = [
+    MisbehaviorKind::Unspecified,
+    MisbehaviorKind::UnresponsiveNode,
+    MisbehaviorKind::SlowNode,
+    MisbehaviorKind::FailedRequest,
+    MisbehaviorKind::OutOfOrder,
+    MisbehaviorKind::DuplicateSequenceId,
+    MisbehaviorKind::CausalOrdering,
+    MisbehaviorKind::InvalidPayload,
+    MisbehaviorKind::BlockchainInconsistency,
 ];
 
 /// Reports of misbehaviour that were stored since the start, by kind.
@@ -247,7 +247,7 @@ pub struct ReportsByKind([Counter; REPORTED_KINDS.len()]);
 
 impl ReportsByKind {
     /// Counts one report.
-    pub(crate) fn count(&self, kind: Kind) {
+    pub(crate) fn count(&self, kind: MisbehaviorKind) {
         let known = REPORTED_KINDS.iter().position(|reported| *reported == kind);
         self.0[known.unwrap_or(0)].inc();
     }
@@ -334,10 +334,10 @@ mod tests {
     #[test]
     fn each_kind_of_report_is_counted_by_itself() {
         let counted = ReportsByKind::default();
-        counted.count(Kind::OutOfOrder);
-        counted.count(Kind::BlockchainInconsistency);
-        counted.count(Kind::BlockchainInconsistency);
-        counted.count(Kind::Unspecified);
+        counted.count(MisbehaviorKind::OutOfOrder);
+        counted.count(MisbehaviorKind::BlockchainInconsistency);
+        counted.count(MisbehaviorKind::BlockchainInconsistency);
+        counted.count(MisbehaviorKind::Unspecified);
         let found: Vec<_> = counted.all().filter(|(_, count)| *count > 0).collect();
         assert_eq!(
             found,

@@ -8,7 +8,7 @@ use hawser_proto::envelope::{OriginatorEnvelope, UnsealedEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SecretKey, SequenceId};
 use hawser_rules::misbehavior::report::own_safety_report;
-use hawser_rules::misbehavior::{Kind, MisbehaviorVerdict, ReportCase, verify};
+use hawser_rules::misbehavior::{MisbehaviorKind, MisbehaviorVerdict, ReportCase, verify};
 use hawser_storage::{LogItem, Mark, Store};
 use prost::Message as _;
 
@@ -221,7 +221,8 @@ async fn a_dependency_on_a_place_that_never_came_is_proven_by_a_later_event() {
     let registry: Registry = [record(), peer].into_iter().collect();
     let judged = |sequence| {
         let envelopes = [needing(sequence)];
-        let report = own_safety_report(1, accused, Kind::CausalOrdering, &envelopes).unwrap();
+        let report =
+            own_safety_report(1, accused, MisbehaviorKind::CausalOrdering, &envelopes).unwrap();
         let judgement = verify(&ReportCase {
             report: &report.to_bytes(),
             host_signature: None,

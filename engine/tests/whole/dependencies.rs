@@ -7,7 +7,7 @@ use hawser_engine::runtime::ReportTask;
 use hawser_proto::envelope::{PayerEnvelope, UnsealedEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{Bytes, OriginatorId, SequenceId};
-use hawser_rules::misbehavior::{Kind, Report};
+use hawser_rules::misbehavior::{MisbehaviorKind, Report};
 use hawser_storage::{EvidenceTime, Misbehavior, ReportClass};
 use prost::Message as _;
 
@@ -96,7 +96,10 @@ async fn a_place_that_the_chain_did_not_have_yet_is_proven_by_the_chain_and_one_
         let read = follower.engine().store().snapshot().reports(0, 99, usize::MAX).unwrap();
         let is_proof = |stored: &hawser_storage::StoredReport| {
             let report = Report::decode(&stored.kept.report).unwrap();
-            assert_eq!((report.kind(), report.accused()), (Kind::CausalOrdering, SOURCE));
+            assert_eq!(
+                (report.kind(), report.accused()),
+                (MisbehaviorKind::CausalOrdering, SOURCE)
+            );
             stored.kept.class == ReportClass::Proven
         };
         read.iter().filter(|stored| is_proof(stored)).count()

@@ -7,7 +7,7 @@ use hawser_proto::envelope::{PayerEnvelope, UnsealedEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::RateTable;
-use hawser_rules::misbehavior::{Kind, Report};
+use hawser_rules::misbehavior::{MisbehaviorKind, Report};
 use hawser_storage::{Evidence, EvidenceTime, Misbehavior, Store};
 use prost::Message as _;
 
@@ -69,7 +69,7 @@ fn register(node: &Node, others: &[OriginatorId]) {
 }
 
 /// Makes reports, and returns the kind and the accused of all that are kept.
-fn reported(node: &Node) -> Vec<(Kind, OriginatorId)> {
+fn reported(node: &Node) -> Vec<(MisbehaviorKind, OriginatorId)> {
     node.engine.reports().report_evidence().unwrap();
     let kept = node.engine.store().snapshot().reports(0, 99, usize::MAX).unwrap();
     let reports = kept.iter().map(|stored| Report::decode(&stored.kept.report).unwrap());
@@ -87,7 +87,7 @@ async fn a_wrong_price_waits_for_the_list_and_holds_up_no_other_report_also_afte
     record_evidence(&store, 1, &[back_in_time(SOURCE, 2), overpriced(SOURCE, 3)]);
     record_evidence(&store, 2, &[overpriced(SOURCE, 4), back_in_time(SOURCE, 6)]);
     let first = start(store.clone(), &[SOURCE], 0);
-    let back = (Kind::OutOfOrder, SOURCE);
+    let back = (MisbehaviorKind::OutOfOrder, SOURCE);
     assert_eq!(reported(&first), [back, back], "the prices are older than the evidence");
     record_evidence(&store, 3, &[back_in_time(SOURCE, 8)]);
     assert_eq!(reported(&first), [back, back, back]);
@@ -99,7 +99,7 @@ async fn a_wrong_price_waits_for_the_list_and_holds_up_no_other_report_also_afte
     let of_start = read.of_block((START_NS / SECOND_NS).unsigned_abs() + 300);
     again.rates.send_replace(Arc::new(of_start));
     assert_eq!(reported(&again), [back, back, back], "the block is older, whatever the clock says");
-    let overpriced = (Kind::InvalidPayload, SOURCE);
+    let overpriced = (MisbehaviorKind::InvalidPayload, SOURCE);
     again
         .rates
         .send_replace(Arc::new(RateTable::new(vec![rate()], Some(START_NS + SECOND_NS)).unwrap()));
@@ -117,7 +117,10 @@ async fn evidence_about_a_node_that_the_registry_lacks_holds_up_no_other_report(
     let store = common::store();
     record_evidence(&store, 1, &[back_in_time(OTHER, 2), back_in_time(SOURCE, 2)]);
     let node = start(store, &[SOURCE], 600);
-    assert_eq!(reported(&node), [(Kind::OutOfOrder, SOURCE)]);
+    assert_eq!(reported(&node), [(MisbehaviorKind::OutOfOrder, SOURCE)]);
     register(&node, &[SOURCE, OTHER]);
-    assert_eq!(reported(&node), [(Kind::OutOfOrder, SOURCE), (Kind::OutOfOrder, OTHER)]);
+    assert_eq!(
+        reported(&node),
+        [(MisbehaviorKind::OutOfOrder, SOURCE), (MisbehaviorKind::OutOfOrder, OTHER)]
+    );
 }

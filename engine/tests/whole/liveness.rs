@@ -8,7 +8,7 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::liveness_failure::Request;
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_rules::misbehavior::report::ReportedFailure;
 use hawser_rules::misbehavior::{
-    Host, Kind, MisbehaviorVerdict, NoChain, Report, ReportCase, verify,
+    Host, MisbehaviorKind, MisbehaviorVerdict, NoChain, Report, ReportCase, verify,
 };
 use hawser_storage::{ReportClass, StoredReport};
 
@@ -28,7 +28,7 @@ fn kept(follower: &Follower) -> Vec<StoredReport> {
 }
 
 /// Returns the accused and the kind of each kept report, judged with the registry only.
-fn accused(follower: &Follower) -> Vec<(OriginatorId, Kind)> {
+fn accused(follower: &Follower) -> Vec<(OriginatorId, MisbehaviorKind)> {
     let registry = follower.engine().ports().registry.borrow().clone();
     let judged = kept(follower).into_iter().map(|stored| {
         let judgement = verify(&ReportCase {
@@ -60,7 +60,7 @@ async fn a_silent_node_is_reported_with_the_request_that_it_did_not_answer() {
     assert_eq!(accused(&follower), []);
     drop(source);
     pass(&follower, 20).await;
-    assert_eq!(accused(&follower), [(SOURCE, Kind::UnresponsiveNode)]);
+    assert_eq!(accused(&follower), [(SOURCE, MisbehaviorKind::UnresponsiveNode)]);
     let report = Report::decode(&kept(&follower)[0].kept.report).unwrap();
     let ReportedFailure::Liveness(failure) = report.failure() else { panic!("{report:?}") };
     assert!(failure.response_time_ns >= 4_000_000_000, "it stops where the schema does");
@@ -72,7 +72,7 @@ async fn a_silent_node_is_reported_with_the_request_that_it_did_not_answer() {
     pass(&follower, 3600).await;
     let reports = accused(&follower);
     assert!((12..=14).contains(&reports.len()), "one for each slot: {}", reports.len());
-    assert!(reports.iter().all(|it| *it == (SOURCE, Kind::UnresponsiveNode)));
+    assert!(reports.iter().all(|it| *it == (SOURCE, MisbehaviorKind::UnresponsiveNode)));
     follower.stop().await;
 }
 
@@ -91,7 +91,7 @@ async fn a_peer_that_the_operator_keeps_apart_is_not_reported() {
     pass(&follower, 50).await;
     assert_eq!(accused(&follower), [], "it may be on its way");
     pass(&follower, 50).await;
-    assert_eq!(accused(&follower), [(SOURCE, Kind::UnresponsiveNode)]);
+    assert_eq!(accused(&follower), [(SOURCE, MisbehaviorKind::UnresponsiveNode)]);
     follower.stop().await;
 }
 
@@ -108,7 +108,7 @@ async fn a_node_that_reaches_no_one_reports_no_one() {
     pass(&follower, 50).await;
     assert_eq!(accused(&follower), [], "the other one may be on its way");
     pass(&follower, 50).await;
-    assert_eq!(accused(&follower), [(SOURCE, Kind::UnresponsiveNode)]);
+    assert_eq!(accused(&follower), [(SOURCE, MisbehaviorKind::UnresponsiveNode)]);
     follower.stop().await;
 }
 
@@ -122,7 +122,7 @@ async fn a_node_that_answers_a_request_with_an_error_of_its_own_is_reported() {
     assert_eq!(accused(&follower), []);
     source.link.sink().note_failed_request(Duration::from_millis(30));
     pass(&follower, 5).await;
-    assert_eq!(accused(&follower), [(SOURCE, Kind::FailedRequest)]);
+    assert_eq!(accused(&follower), [(SOURCE, MisbehaviorKind::FailedRequest)]);
     let report = Report::decode(&kept(&follower)[0].kept.report).unwrap();
     let ReportedFailure::Liveness(failure) = report.failure() else { panic!("{report:?}") };
     assert_eq!(failure.response_time_ns, 30_000_000);
@@ -137,6 +137,6 @@ async fn a_node_that_claims_envelopes_and_sends_none_is_reported() {
     source.want(SOURCE).await;
     tokio::time::pause();
     pass(&follower, 90).await;
-    assert_eq!(accused(&follower), [(SOURCE, Kind::UnresponsiveNode)]);
+    assert_eq!(accused(&follower), [(SOURCE, MisbehaviorKind::UnresponsiveNode)]);
     follower.stop().await;
 }

@@ -4,7 +4,9 @@ use bytes::Bytes;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use hawser_proto::{Address, OriginatorId, SecretKey};
 use hawser_rules::misbehavior::report::own_safety_report;
-use hawser_rules::misbehavior::{Kind, MisbehaviorVerdict, NoChain, Report, ReportCase, verify};
+use hawser_rules::misbehavior::{
+    MisbehaviorKind, MisbehaviorVerdict, NoChain, Report, ReportCase, verify,
+};
 use hawser_rules::{NodeRecord, Registry};
 use prost::Message as _;
 
@@ -62,7 +64,7 @@ fn seeds() -> Vec<Vec<u8>> {
         clients.into_iter().step_by(11).map(|client| signed(client.into())).collect();
     let mut seeds = Vec::new();
     for kind in 4..9 {
-        let kind = Kind::try_from(kind).expect("a kind of the schema");
+        let kind = MisbehaviorKind::try_from(kind).expect("a kind of the schema");
         for pair in signed.chunks(2) {
             let report = own_safety_report(1, OriginatorId(100), kind, pair);
             seeds.extend(report.map(|report| report.to_bytes().to_vec()));
@@ -73,7 +75,7 @@ fn seeds() -> Vec<Vec<u8>> {
     let liveness = pb::UnsignedMisbehaviorReport {
         reporter_time_ns: 1,
         misbehaving_node_id: 100,
-        r#type: Kind::SlowNode.into(),
+        r#type: MisbehaviorKind::SlowNode.into(),
         failure: Some(pb::unsigned_misbehavior_report::Failure::Liveness(failure)),
         submitted_by_node: true,
     };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{Bytes, OriginatorId};
-use hawser_rules::misbehavior::Kind;
+use hawser_rules::misbehavior::MisbehaviorKind;
 use parking_lot::Mutex;
 use prost::Message as _;
 use tokio::sync::mpsc;
@@ -25,7 +25,7 @@ const EVIDENCE_BYTES_MAX: usize = 1024 * 1024;
 #[derive(Debug)]
 pub(super) struct Accusation {
     pub(super) accused: OriginatorId,
-    pub(super) kind: Kind,
+    pub(super) kind: MisbehaviorKind,
     /// The signed envelope, in a buffer of its own.
     pub(super) envelope: Bytes,
     pub(super) seen_ns: i64,
@@ -44,7 +44,7 @@ enum Place {
 #[derive(Debug, Clone)]
 pub(crate) struct Reporter {
     queue: mpsc::Sender<Accusation>,
-    places: Arc<Mutex<BTreeMap<(OriginatorId, Kind), Place>>>,
+    places: Arc<Mutex<BTreeMap<(OriginatorId, MisbehaviorKind), Place>>>,
     metrics: Arc<GatewayMetrics>,
 }
 
@@ -78,7 +78,7 @@ impl Reporter {
     fn put(
         &self,
         accused: OriginatorId,
-        kind: Kind,
+        kind: MisbehaviorKind,
         envelope: &pb::OriginatorEnvelope,
     ) -> Result<(), ReportOutcome> {
         let mut places = self.places.lock();
@@ -102,7 +102,12 @@ impl Reporter {
     }
 
     /// Counts the outcome of an answer, and frees its place after the outcome's pause.
-    pub(super) fn settle(&self, accused: OriginatorId, kind: Kind, outcome: ReportOutcome) {
+    pub(super) fn settle(
+        &self,
+        accused: OriginatorId,
+        kind: MisbehaviorKind,
+        outcome: ReportOutcome,
+    ) {
         let free_at = Place::FreeAt(Instant::now() + outcome.pause());
         let before = self.places.lock().insert((accused, kind), free_at);
         debug_assert!(matches!(before, Some(Place::Taken)), "it was taken for this answer");
@@ -116,13 +121,13 @@ impl Reporter {
 
 /// Returns the kind of fault that an envelope with this error may prove; `None` if it proves none, because the node
 /// has not signed it.
-fn kind_of(error: &AnswerError) -> Option<Kind> {
+fn kind_of(error: &AnswerError) -> Option<MisbehaviorKind> {
     match error {
         AnswerError::Layer(_)
         | AnswerError::NoSequenceId
         | AnswerError::OtherPayerEnvelope
-        | AnswerError::Violation(_) => Some(Kind::InvalidPayload),
-        AnswerError::Time { .. } => Some(Kind::OutOfOrder),
+        | AnswerError::Violation(_) => Some(MisbehaviorKind::InvalidPayload),
+        AnswerError::Time { .. } => Some(MisbehaviorKind::OutOfOrder),
         AnswerError::Count { .. }
         | AnswerError::NoSignature
         | AnswerError::Signature(_)

@@ -1,7 +1,9 @@
 //! Tests of wrong answers: which of them the gateway reports to other nodes.
 
 use hawser_proto::pb::xmtp::xmtpv4::message_api::UnsignedMisbehaviorReport;
-use hawser_rules::misbehavior::{Kind, MisbehaviorVerdict, NoChain, Report, ReportCase, verify};
+use hawser_rules::misbehavior::{
+    MisbehaviorKind, MisbehaviorVerdict, NoChain, Report, ReportCase, verify,
+};
 use hawser_rules::{NodeRecord, Registry};
 
 use super::fake_node::{Hosting, Manner, id_of, key_of};
@@ -56,10 +58,10 @@ async fn lied_to(net: &Net, manner: Manner) -> u32 {
 #[tokio::test]
 async fn a_node_that_signs_what_breaks_a_rule_is_reported_to_two_others() {
     for (manner, kind, expected) in [
-        (Manner::KeepsForLonger, Kind::InvalidPayload, MisbehaviorVerdict::Proven),
-        (Manner::Overcharges, Kind::InvalidPayload, MisbehaviorVerdict::Proven),
-        (Manner::ChangesBytes, Kind::InvalidPayload, MisbehaviorVerdict::Proven),
-        (Manner::IsAhead(3600), Kind::OutOfOrder, MisbehaviorVerdict::Claim),
+        (Manner::KeepsForLonger, MisbehaviorKind::InvalidPayload, MisbehaviorVerdict::Proven),
+        (Manner::Overcharges, MisbehaviorKind::InvalidPayload, MisbehaviorVerdict::Proven),
+        (Manner::ChangesBytes, MisbehaviorKind::InvalidPayload, MisbehaviorVerdict::Proven),
+        (Manner::IsAhead(3600), MisbehaviorKind::OutOfOrder, MisbehaviorVerdict::Claim),
     ] {
         let net = Net::start(4).await;
         let liar = lied_to(&net, manner.clone()).await;

@@ -12,7 +12,9 @@ use super::MisbehaviorVerdict::{Inconclusive, Proven, Refuted};
 use super::tests::{
     self, Draft, MINUTE, NOW, RATE, SECOND, bare, draft, judge, key, registry, sign,
 };
-use super::{Judgement, Kind, Missing, ReportCase, StrandLoad, proves_overcharge, verify};
+use super::{
+    Judgement, MisbehaviorKind, Missing, ReportCase, StrandLoad, proves_overcharge, verify,
+};
 use crate::congestion::congestion_units;
 use crate::fees::{Charged, Rate, RateTable, WrongFeeError};
 
@@ -38,7 +40,10 @@ fn free(base: u64, congestion: u64) -> Bytes {
         congestion_fee_picodollars: congestion,
         ..draft(7, NOW).statement()
     };
-    tests::report(Kind::InvalidPayload, vec![sign(statement.encode_to_vec().into(), &key(1))])
+    tests::report(
+        MisbehaviorKind::InvalidPayload,
+        vec![sign(statement.encode_to_vec().into(), &key(1))],
+    )
 }
 
 #[test]
@@ -75,7 +80,7 @@ fn a_judge_without_the_newest_rate_proves_no_honest_node_guilty_whatever_its_clo
     let judged = |rates: &[Rate], block_unix_s: u64, envelope: &env::OriginatorEnvelope| {
         let read = RateTable::new(rates.to_vec(), Some(NOW + 120 * MINUTE)).unwrap();
         let rates = read.of_block(block_unix_s);
-        let report = tests::report(Kind::InvalidPayload, vec![envelope.clone()]);
+        let report = tests::report(MisbehaviorKind::InvalidPayload, vec![envelope.clone()]);
         let judgement = verify(&ReportCase { rates: Some(&rates), ..bare(&report, &registry) });
         (judgement.verdict, judgement.missing)
     };
@@ -92,7 +97,7 @@ fn a_fee_by_a_former_rate_proves_nothing_however_long_ago_another_one_took_its_p
     let registry = registry();
     let judged = |rates: &[Rate], envelopes: &[env::OriginatorEnvelope]| {
         let rates = RateTable::new(rates.to_vec(), None).unwrap();
-        let report = tests::report(Kind::InvalidPayload, envelopes.to_vec());
+        let report = tests::report(MisbehaviorKind::InvalidPayload, envelopes.to_vec());
         let judgement = verify(&ReportCase { rates: Some(&rates), ..bare(&report, &registry) });
         (judgement.verdict, judgement.facts[0].name, judgement.missing)
     };
@@ -154,7 +159,7 @@ fn a_window_that_begins_less_than_a_second_before_its_minutes_proves_nothing() {
     let judged = |first_ns| {
         let last = Draft { congestion_fee: RATE.congestion_fee, ..draft(6, NOW) };
         let both = vec![draft(5, first_ns).signed(), last.signed()];
-        let judgement = judge(&tests::report(Kind::InvalidPayload, both));
+        let judgement = judge(&tests::report(MisbehaviorKind::InvalidPayload, both));
         (judgement.verdict, judgement.facts[0].name)
     };
     let begins = NOW - 4 * MINUTE;

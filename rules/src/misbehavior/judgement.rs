@@ -5,7 +5,7 @@ use std::fmt;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 
 use super::difference::StatementDifference;
-use super::report::{Kind, Report, ReportError};
+use super::report::{MisbehaviorKind, Report, ReportError};
 
 /// The verdict on a report; greater values mean stronger evidence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -166,7 +166,7 @@ pub struct Judgement {
     /// The accused node; `None` if the report does not decode.
     pub accused: Option<OriginatorId>,
     /// The kind of the fault; `None` if the report does not decode, and for evidence outside reports.
-    pub kind: Option<Kind>,
+    pub kind: Option<MisbehaviorKind>,
     /// The kind of difference, if the fault is two statements.
     pub difference: Option<StatementDifference>,
     /// The sequence id in the accused's strand that the fault concerns; 0 if it concerns none.
@@ -228,7 +228,11 @@ impl Judgement {
         }
     }
 
-    pub(super) fn refuted(host: Host, about: Option<(OriginatorId, Kind)>, fact: Fact) -> Self {
+    pub(super) fn refuted(
+        host: Host,
+        about: Option<(OriginatorId, MisbehaviorKind)>,
+        fact: Fact,
+    ) -> Self {
         Self {
             verdict: MisbehaviorVerdict::Refuted,
             accused: about.map(|(accused, _)| accused),

@@ -4,7 +4,7 @@
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 
 use super::judgement::{Fact, MisbehaviorVerdict, Ruling};
-use super::report::{Kind, Report};
+use super::report::{MisbehaviorKind, Report};
 
 /// The time above which a correct answer is slow, in nanoseconds. Specified (`docs/protocol/misbehavior.md`).
 const SLOW_NS: u32 = 2_000_000_000;
@@ -17,7 +17,7 @@ pub(super) fn judge(report: &Report, failure: &pb::LivenessFailure) -> Ruling {
             .with("response_time_ns", ns)
             .with("reporter_time_ns", report.reporter_time_ns())
     };
-    if report.kind() == Kind::SlowNode && ns < SLOW_NS {
+    if report.kind() == MisbehaviorKind::SlowNode && ns < SLOW_NS {
         let text = "an answer within two seconds is not slow";
         return Ruling::refuted(fact("not_slow", text));
     }

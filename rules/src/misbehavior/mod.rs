@@ -34,6 +34,8 @@ mod order;
 mod part_tests;
 mod payload;
 pub mod quorum;
+#[cfg(test)]
+mod quorum_tests;
 pub mod report;
 mod statements;
 #[cfg(test)]
@@ -54,7 +56,7 @@ pub use judgement::{Fact, Host, Judgement, MisbehaviorVerdict, Missing};
 pub use late_release::late_release_pieces;
 pub use load::{LOAD_MINUTES, StrandLoad, precedes_window};
 pub use order::{TIME_LEAD_NS_MAX, TIME_TOLERANCE_NS};
-pub use report::{Kind, Report, ReportError};
+pub use report::{MisbehaviorKind, Report, ReportError};
 pub use trees::{ShownLeaf, TreeEvidence, TreeFault, verify_trees};
 pub use window::proves_overcharge;
 
@@ -92,13 +94,16 @@ pub fn verify(case: &ReportCase<'_>) -> Judgement {
 
 fn judge_exhibits(case: &ReportCase<'_>, report: &Report, exhibits: &[Exhibit]) -> Ruling {
     match report.kind() {
-        Kind::DuplicateSequenceId => statements::judge(report, exhibits),
-        Kind::OutOfOrder => order::judge(case, report, exhibits),
-        Kind::CausalOrdering => causal::judge(case, report, exhibits),
-        Kind::InvalidPayload => payload::judge(case, report, exhibits),
-        Kind::BlockchainInconsistency => chain::judge(case, exhibits, None),
+        MisbehaviorKind::DuplicateSequenceId => statements::judge(report, exhibits),
+        MisbehaviorKind::OutOfOrder => order::judge(case, report, exhibits),
+        MisbehaviorKind::CausalOrdering => causal::judge(case, report, exhibits),
+        MisbehaviorKind::InvalidPayload => payload::judge(case, report, exhibits),
+        MisbehaviorKind::BlockchainInconsistency => chain::judge(case, exhibits, None),
         // `Report::decode` accepts envelopes only for the five kinds above.
-        Kind::Unspecified | Kind::UnresponsiveNode | Kind::SlowNode | Kind::FailedRequest => {
+        MisbehaviorKind::Unspecified
+        | MisbehaviorKind::UnresponsiveNode
+        | MisbehaviorKind::SlowNode
+        | MisbehaviorKind::FailedRequest => {
             Ruling::refuted(Fact::malformed("the kind has no envelopes"))
         }
     }
@@ -114,16 +119,18 @@ fn judge_others(
 ) -> Ruling {
     let others = || exhibits::open_each(envelopes, case.registry);
     match report.kind() {
-        Kind::CausalOrdering => causal::judge_others(case, report, &others(), worthless),
-        Kind::InvalidPayload => payload::judge_others(case, report, &others(), worthless),
-        Kind::BlockchainInconsistency => chain::judge(case, &others(), Some(worthless)),
+        MisbehaviorKind::CausalOrdering => causal::judge_others(case, report, &others(), worthless),
+        MisbehaviorKind::InvalidPayload => {
+            payload::judge_others(case, report, &others(), worthless)
+        }
+        MisbehaviorKind::BlockchainInconsistency => chain::judge(case, &others(), Some(worthless)),
         // Two envelopes show the fault together, or the kind has no envelopes.
-        Kind::DuplicateSequenceId
-        | Kind::OutOfOrder
-        | Kind::Unspecified
-        | Kind::UnresponsiveNode
-        | Kind::SlowNode
-        | Kind::FailedRequest => Ruling::refuted(worthless),
+        MisbehaviorKind::DuplicateSequenceId
+        | MisbehaviorKind::OutOfOrder
+        | MisbehaviorKind::Unspecified
+        | MisbehaviorKind::UnresponsiveNode
+        | MisbehaviorKind::SlowNode
+        | MisbehaviorKind::FailedRequest => Ruling::refuted(worthless),
     }
 }
 

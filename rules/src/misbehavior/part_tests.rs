@@ -5,10 +5,10 @@ use prost::Message as _;
 
 use super::MisbehaviorVerdict::{Claim, Proven, Refuted};
 use super::tests::{Draft, NOW, draft, judge, key, of_chain, report, sign};
-use super::{Kind, MisbehaviorVerdict};
+use super::{MisbehaviorKind, MisbehaviorVerdict};
 
 fn outcome(
-    kind: Kind,
+    kind: MisbehaviorKind,
     envelopes: &[env::OriginatorEnvelope],
 ) -> (MisbehaviorVerdict, &'static str) {
     let judgement = judge(&report(kind, envelopes.to_vec()));
@@ -22,7 +22,8 @@ fn forged() -> env::OriginatorEnvelope {
 
 #[test]
 fn a_worthless_envelope_hides_no_dependency_on_a_node() {
-    let of = |envelopes: &[env::OriginatorEnvelope]| outcome(Kind::CausalOrdering, envelopes);
+    let of =
+        |envelopes: &[env::OriginatorEnvelope]| outcome(MisbehaviorKind::CausalOrdering, envelopes);
     let faulty = Draft { depends_on: [(200, 1)].into(), ..draft(7, NOW) }.signed();
     let honest = draft(7, NOW).signed();
     for worthless in [forged(), of_chain(7)] {
@@ -36,8 +37,9 @@ fn a_worthless_envelope_hides_no_dependency_on_a_node() {
 
 #[test]
 fn a_worthless_envelope_hides_no_false_envelope_of_a_chain() {
-    let of =
-        |envelopes: &[env::OriginatorEnvelope]| outcome(Kind::BlockchainInconsistency, envelopes);
+    let of = |envelopes: &[env::OriginatorEnvelope]| {
+        outcome(MisbehaviorKind::BlockchainInconsistency, envelopes)
+    };
     let (honest, other) = (of_chain(1), of_chain(2));
     for worthless in [forged(), draft(7, NOW).signed()] {
         let claim = (Claim, "false_chain_envelope");
@@ -52,6 +54,8 @@ fn a_worthless_envelope_hides_no_false_envelope_of_a_chain() {
 #[test]
 fn a_forged_statement_beside_a_true_one_is_no_second_one() {
     let true_one = draft(8, NOW).signed();
-    let of = |envelopes: &[env::OriginatorEnvelope]| outcome(Kind::DuplicateSequenceId, envelopes);
+    let of = |envelopes: &[env::OriginatorEnvelope]| {
+        outcome(MisbehaviorKind::DuplicateSequenceId, envelopes)
+    };
     assert_eq!(of(&[true_one, forged()]), (Refuted, "forged"));
 }

@@ -7,7 +7,7 @@ use hawser_proto::sign::{Digest, keccak256};
 use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, SequenceId};
 use prost::Message as _;
 
-pub use pb::Misbehavior as Kind;
+pub use pb::Misbehavior as MisbehaviorKind;
 
 /// The largest length of a report in bytes. Specified (`docs/protocol/misbehavior.md`).
 pub const REPORT_LEN_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -72,7 +72,7 @@ impl ReportError {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Report {
     message: pb::UnsignedMisbehaviorReport,
-    kind: Kind,
+    kind: MisbehaviorKind,
 }
 
 /// The content of a report, by the family of its kind.
@@ -111,8 +111,10 @@ impl Report {
     /// # Errors
     /// The first defect found.
     pub fn of_message(message: pb::UnsignedMisbehaviorReport) -> Result<Self, ReportError> {
-        let kind = match Kind::try_from(message.r#type) {
-            Ok(Kind::Unspecified) | Err(_) => return Err(ReportError::Kind(message.r#type)),
+        let kind = match MisbehaviorKind::try_from(message.r#type) {
+            Ok(MisbehaviorKind::Unspecified) | Err(_) => {
+                return Err(ReportError::Kind(message.r#type));
+            }
             Ok(kind) => kind,
         };
         let report = Self { message, kind };
@@ -124,7 +126,7 @@ impl Report {
             Some(Wire::Safety(failure)) if !is_liveness(kind) => {
                 let count = failure.envelopes.len();
                 let max = match kind {
-                    Kind::InvalidPayload => WINDOW_ENVELOPES_MAX,
+                    MisbehaviorKind::InvalidPayload => WINDOW_ENVELOPES_MAX,
                     _ => ENVELOPES_MAX,
                 };
                 match count {
@@ -171,7 +173,7 @@ impl Report {
 
     /// Returns the kind of the fault; never `Unspecified`.
     #[must_use]
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> MisbehaviorKind {
         self.kind
     }
 
@@ -211,15 +213,17 @@ impl Report {
 
 /// Returns true for kinds whose evidence is a failed request.
 #[must_use]
-pub fn is_liveness(kind: Kind) -> bool {
+pub fn is_liveness(kind: MisbehaviorKind) -> bool {
     match kind {
-        Kind::UnresponsiveNode | Kind::SlowNode | Kind::FailedRequest => true,
-        Kind::Unspecified
-        | Kind::OutOfOrder
-        | Kind::DuplicateSequenceId
-        | Kind::CausalOrdering
-        | Kind::InvalidPayload
-        | Kind::BlockchainInconsistency => false,
+        MisbehaviorKind::UnresponsiveNode
+        | MisbehaviorKind::SlowNode
+        | MisbehaviorKind::FailedRequest => true,
+        MisbehaviorKind::Unspecified
+        | MisbehaviorKind::OutOfOrder
+        | MisbehaviorKind::DuplicateSequenceId
+        | MisbehaviorKind::CausalOrdering
+        | MisbehaviorKind::InvalidPayload
+        | MisbehaviorKind::BlockchainInconsistency => false,
     }
 }
 
@@ -237,7 +241,7 @@ pub fn digest(report: &[u8]) -> Digest {
 pub fn own_liveness_report(
     reporter_time_ns: u64,
     accused: OriginatorId,
-    kind: Kind,
+    kind: MisbehaviorKind,
     after: SequenceId,
     response_time_ns: u128,
 ) -> Result<Report, ReportError> {
@@ -268,7 +272,7 @@ pub fn own_liveness_report(
 pub fn own_safety_report(
     reporter_time_ns: u64,
     accused: OriginatorId,
-    kind: Kind,
+    kind: MisbehaviorKind,
     envelopes: &[Bytes],
 ) -> Result<Report, ReportError> {
     safety_report(reporter_time_ns, accused, kind, envelopes, true)
@@ -281,7 +285,7 @@ pub fn own_safety_report(
 pub fn client_safety_report(
     reporter_time_ns: u64,
     accused: OriginatorId,
-    kind: Kind,
+    kind: MisbehaviorKind,
     envelopes: &[Bytes],
 ) -> Result<Report, ReportError> {
     safety_report(reporter_time_ns, accused, kind, envelopes, false)
@@ -290,7 +294,7 @@ pub fn client_safety_report(
 fn safety_report(
     reporter_time_ns: u64,
     accused: OriginatorId,
-    kind: Kind,
+    kind: MisbehaviorKind,
     envelopes: &[Bytes],
     submitted_by_node: bool,
 ) -> Result<Report, ReportError> {

@@ -17,7 +17,6 @@ use pb::unsigned_misbehavior_report::Failure;
 use proptest::prelude::*;
 use prost::Message as _;
 
-use super::quorum::{LivenessRecord, Outage};
 use super::report::{ENVELOPES_MAX, REPORT_LEN_BYTES_MAX, digest};
 use super::*;
 use crate::absences::Absences;
@@ -134,17 +133,17 @@ pub(super) fn of_chain(sequence: u64) -> env::OriginatorEnvelope {
     }
 }
 
-pub(super) fn report(kind: Kind, envelopes: Vec<env::OriginatorEnvelope>) -> Bytes {
+pub(super) fn report(kind: MisbehaviorKind, envelopes: Vec<env::OriginatorEnvelope>) -> Bytes {
     against(100, kind, Failure::Safety(pb::SafetyFailure { envelopes }))
 }
 
-fn liveness(kind: Kind, response_time_ns: u32) -> Bytes {
+pub(super) fn liveness(kind: MisbehaviorKind, response_time_ns: u32) -> Bytes {
     let request = pb::liveness_failure::Request::Query(pb::QueryEnvelopesRequest::default());
     let failure = pb::LivenessFailure { response_time_ns, request: Some(request) };
     against(100, kind, Failure::Liveness(failure))
 }
 
-fn against(node: u32, kind: Kind, failure: Failure) -> Bytes {
+fn against(node: u32, kind: MisbehaviorKind, failure: Failure) -> Bytes {
     pb::UnsignedMisbehaviorReport {
         reporter_time_ns: NOW.unsigned_abs(),
         misbehaving_node_id: node,
@@ -213,8 +212,9 @@ use MisbehaviorVerdict::{Claim, Inconclusive, Proven, Refuted};
 
 #[test]
 fn two_statements_are_proven_by_their_signatures_alone() {
-    let of =
-        |one: env::OriginatorEnvelope, other| report(Kind::DuplicateSequenceId, vec![one, other]);
+    let of = |one: env::OriginatorEnvelope, other| {
+        report(MisbehaviorKind::DuplicateSequenceId, vec![one, other])
+    };
     let first = draft(7, NOW);
     let differing = |other: Draft| judge(&of(first.signed(), other.signed()));
     let content = differing(draft(7, NOW + 1));
@@ -235,7 +235,7 @@ fn two_statements_are_proven_by_their_signatures_alone() {
     let other_node = Draft { node: 200, ..draft(7, NOW) }.signed();
     assert_eq!(outcome(&of(first.signed(), other_node)), (Refuted, "not_of_accused"));
     assert_eq!(outcome(&of(first.signed(), of_chain(7))), (Refuted, "not_of_accused"));
-    let alone = report(Kind::DuplicateSequenceId, vec![first.signed()]);
+    let alone = report(MisbehaviorKind::DuplicateSequenceId, vec![first.signed()]);
     assert_eq!(outcome(&alone), (Refuted, "malformed"));
 }
 
@@ -250,19 +250,21 @@ fn a_signature_written_in_another_way_binds_its_signer_all_the_same() {
     bytes[64] += 27;
     signature.bytes = bytes.into();
     let pair = vec![written, draft(7, NOW + 1).signed()];
-    assert_eq!(judge(&report(Kind::DuplicateSequenceId, pair)).verdict, Proven);
+    assert_eq!(judge(&report(MisbehaviorKind::DuplicateSequenceId, pair)).verdict, Proven);
 }
 
 #[test]
 fn order_is_proven_by_times_and_claimed_by_absence() {
-    let of = |a: Draft, b: Draft| outcome(&report(Kind::OutOfOrder, vec![a.signed(), b.signed()]));
+    let of = |a: Draft, b: Draft| {
+        outcome(&report(MisbehaviorKind::OutOfOrder, vec![a.signed(), b.signed()]))
+    };
     let back = draft(8, NOW - SECOND - 1);
     assert_eq!(of(draft(7, NOW), back), (Proven, "time_back"));
     assert_eq!(of(draft(9, NOW - MINUTE), draft(7, NOW)), (Proven, "time_back"), "in any sequence");
     assert_eq!(of(draft(7, NOW), draft(8, NOW - SECOND)), (Refuted, "in_order"), "is tolerated");
     assert_eq!(of(draft(7, NOW), draft(9, NOW)), (Claim, "gap"));
     assert_eq!(of(draft(7, NOW), draft(7, NOW + 1)), (Refuted, "one_place"));
-    let one = |it: Draft| outcome(&report(Kind::OutOfOrder, vec![it.signed()]));
+    let one = |it: Draft| outcome(&report(MisbehaviorKind::OutOfOrder, vec![it.signed()]));
     assert_eq!(one(draft(7, NOW + 5 * MINUTE + 1)), (Claim, "time_ahead"));
     assert_eq!(one(draft(7, NOW + 5 * MINUTE)), (Refuted, "not_ahead"));
     assert_eq!(one(draft(77, NOW + 5 * MINUTE + 1)), (Proven, "time_ahead_of_chain"));
@@ -273,7 +275,7 @@ fn order_is_proven_by_times_and_claimed_by_absence() {
 #[test]
 fn a_report_from_the_past_makes_no_time_a_future_one() {
     let honest = draft(7, NOW + 10 * MINUTE).signed();
-    let report = report(Kind::OutOfOrder, vec![honest]);
+    let report = report(MisbehaviorKind::OutOfOrder, vec![honest]);
     let registry = registry();
     let case = bare(&report, &registry);
     assert_eq!(verify(&case).verdict, Claim);
@@ -287,13 +289,13 @@ fn dependencies_are_judged_by_the_chain() {
         depends_on: entries.iter().copied().collect(),
         ..draft(7, NOW)
     };
-    let of = |it: Draft| outcome(&report(Kind::CausalOrdering, vec![it.signed()]));
+    let of = |it: Draft| outcome(&report(MisbehaviorKind::CausalOrdering, vec![it.signed()]));
     assert_eq!(of(on(&[(200, 1)])), (Proven, "depends_on_node"));
     assert_eq!(of(on(&[(0, 2)])), (Proven, "dependency_later"));
     assert_eq!(of(on(&[(0, 3)])), (Proven, "dependency_absent"));
     assert_eq!(of(on(&[(0, 4)])), (Inconclusive, "dependency_unknown"));
     assert_eq!(
-        judge(&report(Kind::CausalOrdering, vec![on(&[(0, 4)]).signed()])).missing,
+        judge(&report(MisbehaviorKind::CausalOrdering, vec![on(&[(0, 4)]).signed()])).missing,
         [Missing::Chain]
     );
     assert_eq!(of(on(&[(0, 1)])), (Refuted, "dependencies_hold"));
@@ -304,7 +306,7 @@ fn dependencies_are_judged_by_the_chain() {
 
 #[test]
 fn a_rule_that_is_broken_is_proven_with_its_number() {
-    let of = |it: &Draft| judge(&report(Kind::InvalidPayload, vec![it.signed()]));
+    let of = |it: &Draft| judge(&report(MisbehaviorKind::InvalidPayload, vec![it.signed()]));
     let number = |judgement: &Judgement, name| {
         let numbers = judgement.facts[0].numbers.iter();
         numbers.clone().find(|(it, _)| *it == name).map(|(_, number)| *number)
@@ -326,7 +328,7 @@ fn a_rule_that_is_broken_is_proven_with_its_number() {
         let mut statement = base().statement();
         change(&mut statement);
         let envelope = sign(statement.encode_to_vec().into(), &key(1));
-        number(&judge(&report(Kind::InvalidPayload, vec![envelope])), "rule")
+        number(&judge(&report(MisbehaviorKind::InvalidPayload, vec![envelope])), "rule")
     };
     assert_eq!(with(|it| it.payer_envelope_bytes = Bytes::from_static(b"noise")), Some(1));
     assert_eq!(with(|it| it.expiry_unixtime += 601), Some(9));
@@ -353,13 +355,13 @@ fn a_rule_that_is_broken_is_proven_with_its_number() {
         let mut statement = base().statement();
         statement.payer_envelope_bytes = payer.encode_to_vec().into();
         let envelope = sign(statement.encode_to_vec().into(), &key(1));
-        let judgement = judge(&report(Kind::InvalidPayload, vec![envelope]));
+        let judgement = judge(&report(MisbehaviorKind::InvalidPayload, vec![envelope]));
         assert_eq!(judgement.verdict, Proven, "{rule}");
         assert_eq!(number(&judgement, "rule"), Some(rule));
     }
     assert_eq!(of(&base()).facts[0].name, "no_rule_broken");
     assert_eq!(of(&base()).verdict, Refuted);
-    let chain_proof = report(Kind::InvalidPayload, vec![of_chain(7)]);
+    let chain_proof = report(MisbehaviorKind::InvalidPayload, vec![of_chain(7)]);
     assert_eq!(outcome(&chain_proof), (Refuted, "chain_proof"));
 }
 
@@ -368,7 +370,7 @@ fn a_rule_that_is_broken_is_proven_with_its_number() {
 fn an_envelope_that_is_no_evidence_refutes_its_own_part_only() {
     let broken = || Draft { target: 200, ..draft(7, NOW) }.signed();
     let forged = || sign(draft(8, NOW).statement().encode_to_vec().into(), &key(2));
-    let of = |envelopes| outcome(&report(Kind::InvalidPayload, envelopes));
+    let of = |envelopes| outcome(&report(MisbehaviorKind::InvalidPayload, envelopes));
     assert_eq!(of(vec![broken()]), (Proven, "rule_broken"));
     for worthless in [forged(), of_chain(7)] {
         assert_eq!(of(vec![worthless.clone(), broken()]), (Proven, "rule_broken"));
@@ -381,8 +383,10 @@ fn an_envelope_that_is_no_evidence_refutes_its_own_part_only() {
 
 #[test]
 fn fees_are_judged_only_with_the_rates_of_their_time() {
-    let wrong =
-        report(Kind::InvalidPayload, vec![Draft { base_fee: Some(1), ..draft(7, NOW) }.signed()]);
+    let wrong = report(
+        MisbehaviorKind::InvalidPayload,
+        vec![Draft { base_fee: Some(1), ..draft(7, NOW) }.signed()],
+    );
     let with = |rates: Option<RateTable>| {
         let case = ReportCase {
             report: &wrong,
@@ -415,7 +419,7 @@ fn a_congestion_fee_is_judged_by_all_envelopes_of_five_minutes() {
         };
         (1..=count).map(|n| place(n).signed()).collect()
     };
-    let of = |envelopes| outcome(&report(Kind::InvalidPayload, envelopes));
+    let of = |envelopes| outcome(&report(MisbehaviorKind::InvalidPayload, envelopes));
     // Sequence id 8 has six envelopes before it in its minute; four per minute are free.
     let right = RATE.congestion_fee(congestion_units([6, 0, 0, 0, 0], 4)).unwrap();
     assert!(right > 0);
@@ -431,12 +435,14 @@ fn a_congestion_fee_is_judged_by_all_envelopes_of_five_minutes() {
 
 #[test]
 fn a_false_chain_envelope_is_certain_but_not_who_served_it() {
-    let of = |sequence| outcome(&report(Kind::BlockchainInconsistency, vec![of_chain(sequence)]));
+    let of = |sequence| {
+        outcome(&report(MisbehaviorKind::BlockchainInconsistency, vec![of_chain(sequence)]))
+    };
     assert_eq!(of(1), (Refuted, "as_on_chain"));
     assert_eq!(of(2), (Claim, "false_chain_envelope"));
     assert_eq!(of(3), (Claim, "false_chain_envelope"));
     assert_eq!(of(4), (Inconclusive, "chain_unknown"));
-    let signed = report(Kind::BlockchainInconsistency, vec![draft(1, NOW).signed()]);
+    let signed = report(MisbehaviorKind::BlockchainInconsistency, vec![draft(1, NOW).signed()]);
     assert_eq!(outcome(&signed), (Refuted, "not_of_chain"));
 }
 
@@ -447,7 +453,7 @@ fn an_envelope_of_a_removed_node_is_a_claim_because_its_removal_may_have_been_ke
     let registry = registry().with_absences([(OriginatorId(100), away)]);
     let outcome = |drafts: &[Draft]| {
         let all = drafts.iter().map(Draft::signed).collect();
-        verify(&bare(&report(Kind::InvalidPayload, all), &registry)).verdict
+        verify(&bare(&report(MisbehaviorKind::InvalidPayload, all), &registry)).verdict
     };
     let (noticed, later) = (NOW + 60 * MINUTE, NOW + 60 * MINUTE + SECOND);
     assert_eq!(outcome(&[draft(1, NOW + MINUTE)]), Inconclusive, "its fees are not judged");
@@ -460,40 +466,52 @@ fn an_envelope_of_a_removed_node_is_a_claim_because_its_removal_may_have_been_ke
 
 #[test]
 fn liveness_is_never_more_than_the_reporters_word() {
-    assert_eq!(outcome(&liveness(Kind::UnresponsiveNode, u32::MAX)), (Claim, "reporters_word"));
-    assert_eq!(outcome(&liveness(Kind::FailedRequest, 5)), (Claim, "reporters_word"));
-    assert_eq!(outcome(&liveness(Kind::SlowNode, 2_000_000_000)), (Claim, "reporters_word"));
-    assert_eq!(outcome(&liveness(Kind::SlowNode, 1_999_999_999)), (Refuted, "not_slow"));
+    assert_eq!(
+        outcome(&liveness(MisbehaviorKind::UnresponsiveNode, u32::MAX)),
+        (Claim, "reporters_word")
+    );
+    assert_eq!(outcome(&liveness(MisbehaviorKind::FailedRequest, 5)), (Claim, "reporters_word"));
+    assert_eq!(
+        outcome(&liveness(MisbehaviorKind::SlowNode, 2_000_000_000)),
+        (Claim, "reporters_word")
+    );
+    assert_eq!(outcome(&liveness(MisbehaviorKind::SlowNode, 1_999_999_999)), (Refuted, "not_slow"));
 }
 
 #[test]
 fn malformed_and_large_reports_are_refuted() {
     let empty = || Failure::Safety(pb::SafetyFailure::default());
     for malformed in [
-        report(Kind::DuplicateSequenceId, vec![]),
-        report(Kind::Unspecified, vec![draft(1, NOW).signed()]),
-        report(Kind::UnresponsiveNode, vec![draft(1, NOW).signed()]),
-        liveness(Kind::OutOfOrder, 1),
-        against(100, Kind::SlowNode, Failure::Liveness(pb::LivenessFailure::default())),
+        report(MisbehaviorKind::DuplicateSequenceId, vec![]),
+        report(MisbehaviorKind::Unspecified, vec![draft(1, NOW).signed()]),
+        report(MisbehaviorKind::UnresponsiveNode, vec![draft(1, NOW).signed()]),
+        liveness(MisbehaviorKind::OutOfOrder, 1),
+        against(100, MisbehaviorKind::SlowNode, Failure::Liveness(pb::LivenessFailure::default())),
         Bytes::from_static(b"\xff"),
         Bytes::new(),
     ] {
         assert_eq!(outcome(&malformed), (Refuted, "malformed"));
     }
-    assert_eq!(outcome(&against(999, Kind::OutOfOrder, empty())), (Refuted, "malformed"));
+    assert_eq!(
+        outcome(&against(999, MisbehaviorKind::OutOfOrder, empty())),
+        (Refuted, "malformed")
+    );
     let safety = Failure::Safety(pb::SafetyFailure { envelopes: vec![draft(1, NOW).signed()] });
-    assert_eq!(outcome(&against(900, Kind::OutOfOrder, safety)), (Refuted, "unknown_node"));
+    assert_eq!(
+        outcome(&against(900, MisbehaviorKind::OutOfOrder, safety)),
+        (Refuted, "unknown_node")
+    );
     let many = |kind, count| report(kind, vec![env::OriginatorEnvelope::default(); count]);
     let refused = (Refuted, "too_large");
-    assert_eq!(outcome(&many(Kind::CausalOrdering, ENVELOPES_MAX + 1)), refused);
-    assert_eq!(outcome(&many(Kind::InvalidPayload, 1_001)), refused);
-    assert_ne!(outcome(&many(Kind::InvalidPayload, ENVELOPES_MAX + 1)), refused);
+    assert_eq!(outcome(&many(MisbehaviorKind::CausalOrdering, ENVELOPES_MAX + 1)), refused);
+    assert_eq!(outcome(&many(MisbehaviorKind::InvalidPayload, 1_001)), refused);
+    assert_ne!(outcome(&many(MisbehaviorKind::InvalidPayload, ENVELOPES_MAX + 1)), refused);
     assert_eq!(outcome(&Bytes::from(vec![0; REPORT_LEN_BYTES_MAX + 1])), refused);
 }
 
 #[test]
 fn a_host_is_known_by_its_signature() {
-    let report = liveness(Kind::SlowNode, u32::MAX);
+    let report = liveness(MisbehaviorKind::SlowNode, u32::MAX);
     let of_second = registry().node(OriginatorId(200)).unwrap().clone();
     let same_key = NodeRecord { id: OriginatorId(500), ..of_second };
     let registry: Registry = registry().nodes().cloned().chain([same_key]).collect();
@@ -517,54 +535,6 @@ fn a_host_is_known_by_its_signature() {
     assert_eq!(by(9, None), Host::Unknown);
 }
 
-#[test]
-fn an_outage_is_what_more_than_half_of_the_others_saw_often_enough() {
-    let report_at = |minute: i64, is_by_node| {
-        let mut message =
-            pb::UnsignedMisbehaviorReport::decode(liveness(Kind::UnresponsiveNode, 1)).unwrap();
-        message.reporter_time_ns = (3_600_000 * SECOND + minute * MINUTE).unsigned_abs();
-        message.submitted_by_node = is_by_node;
-        Bytes::from(message.encode_to_vec())
-    };
-    let outages = |reports: &[(u8, i64, bool)]| {
-        let registry = registry();
-        let mut record = LivenessRecord::default();
-        for &(seed, minute, is_by_node) in reports {
-            let report = report_at(minute, is_by_node);
-            let signature = key(seed).sign(digest(&report));
-            let judgement = verify(&ReportCase {
-                report: &report,
-                host_signature: Some(signature.as_bytes()),
-                host: None,
-                registry: &registry,
-                rates: None,
-                chain: &NoChain,
-                held_at_ns: None,
-            });
-            record.add(&Report::decode(&report).unwrap(), &judgement);
-        }
-        record.outages(&registry)
-    };
-    let often = |seed| [(seed, 1, true), (seed, 6, true), (seed, 59, true)];
-    let both = [often(2), often(3)].concat();
-    let expected = Outage {
-        node: OriginatorId(100),
-        hour_unix_s: 3_600_000,
-        witnesses: vec![OriginatorId(200), OriginatorId(300)],
-        others: 3,
-    };
-    assert_eq!(outages(&both), [expected]);
-    assert_eq!(outages(&often(2)), [], "one of three is not most");
-    let crowded = [often(2).to_vec(), vec![(3, 1, true), (3, 2, true), (3, 4, true)]].concat();
-    assert_eq!(outages(&crowded), [], "three times within one slot is once");
-    let claims = [often(2), often(3).map(|(seed, minute, _)| (seed, minute, false))].concat();
-    assert_eq!(outages(&claims), [], "what clients submit does not count");
-    let itself = [often(2), often(1)].concat();
-    assert_eq!(outages(&itself), [], "nor what a node says of itself");
-    let strangers = [often(2), often(9)].concat();
-    assert_eq!(outages(&strangers), [], "nor what strangers sign");
-}
-
 proptest! {
     /// Any bytes have a judgement, which is the same twice and never a proof.
     #[test]
@@ -574,7 +544,7 @@ proptest! {
         kind in 0..9i32,
     ) {
         let pair = vec![draft(7, NOW).signed(), draft(7, NOW + 1).signed()];
-        let mut bytes = report(Kind::try_from(kind).unwrap(), pair).to_vec();
+        let mut bytes = report(MisbehaviorKind::try_from(kind).unwrap(), pair).to_vec();
         let at = at.index(bytes.len());
         bytes[at] = with;
         let bytes = Bytes::from(bytes);
@@ -582,7 +552,7 @@ proptest! {
         prop_assert_eq!(&judge(&bytes), &judgement);
         if judgement.verdict == Proven {
             // The signed bytes are then intact, and the mutation is in parts of the report that are not signed.
-            prop_assert_eq!(judgement.kind, Some(Kind::DuplicateSequenceId));
+            prop_assert_eq!(judgement.kind, Some(MisbehaviorKind::DuplicateSequenceId));
             prop_assert_eq!(judgement.place, SequenceId(7));
         }
     }

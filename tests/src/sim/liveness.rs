@@ -9,7 +9,9 @@ use hawser_engine::reports::{Report, fact_of};
 use hawser_proto::{Bytes, OriginatorId, SequenceId};
 use hawser_rules::misbehavior::quorum::{LivenessRecord, Outage, SLOT_NS};
 use hawser_rules::misbehavior::report::{digest, own_liveness_report};
-use hawser_rules::misbehavior::{Judgement, Kind, MisbehaviorVerdict, NoChain, ReportCase, verify};
+use hawser_rules::misbehavior::{
+    Judgement, MisbehaviorKind, MisbehaviorVerdict, NoChain, ReportCase, verify,
+};
 use hawser_rules::{NodeRecord, Registry};
 use hawser_storage::NewReport;
 use rand::RngExt as _;
@@ -105,7 +107,7 @@ impl Sim {
         for slot in 0..slots {
             let time_ns = until_ns - slot * SLOT_NS;
             for (signer, after) in [(liar, 0), (NO_NODE, 1)] {
-                let (kind, after) = (Kind::UnresponsiveNode, SequenceId(after));
+                let (kind, after) = (MisbehaviorKind::UnresponsiveNode, SequenceId(after));
                 let report = own_liveness_report(time_ns, accused, kind, after, u128::MAX);
                 self.keep_report(liar, signer, &report.expect("it is well formed"));
             }

@@ -90,11 +90,12 @@ fn persons_are_named_by_their_role() {
 }
 
 /// Names of types that said nothing of their subject and stood for several things at once.
-const RIDDLES: [&str; 19] = [
+const RIDDLES: [&str; 20] = [
     "Campaign",
     "Context",
     "Course",
     "Desk",
+    "Failure",
     "Fate",
     "Gone",
     "Impossible",
@@ -154,12 +155,11 @@ fn error_types_end_in_error() {
 }
 
 /// Types that calls return in the place of an error and that are none: the node or place with which a caller goes on,
-/// codes of the wire, the finding of a search, the result of a case, and names that gRPC and the EVM have given.
-const RETURNED: [&str; 11] = [
+/// codes of the wire, the finding of a search, and names that gRPC and the EVM have given.
+const RETURNED: [&str; 10] = [
     "CloseCode",
     "EndsState",
     "Fact",
-    "Failure",
     "Finding",
     "OriginatorId",
     "RefusalReason",

@@ -100,10 +100,8 @@ fn print(found: &StrandDifference, first: &str, second: &str) {
         let (place, what, text) = (other.sequence_id, other.what, &other.text);
         output::line(format_args!("{strand}:{place}  other {what}: {text}"));
     }
-    let (lacking, other) = (found.lacking_count, found.other_count);
-    output::line(format_args!(
-        "strand {strand}: {lacking} places are in one log only, and {other} differ"
-    ));
+    let (lacking, other) = (output::count(found.lacking_count, "place"), found.other_count);
+    output::line(format_args!("strand {strand}: {lacking} in one log only, {other} different"));
     for (side, error) in &found.unreadable {
         output::line(format_args!("strand {strand} in {}: {error}", name(*side)));
     }

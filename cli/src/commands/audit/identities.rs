@@ -42,12 +42,13 @@ fn print(found: &IdentityRepeats) {
         output::count(updates, "update")
     ));
     if found.unreadable > 0 {
-        output::line(format_args!("{} envelopes hold no readable update", found.unreadable));
+        let unreadable = output::count(found.unreadable, "envelope");
+        output::line(format_args!("{unreadable} without a readable update"));
     }
     if found.not_compared > 0 {
         output::line(format_args!(
-            "{} signatures were not remembered: later ones were not compared with them",
-            found.not_compared
+            "{} not remembered, with which later ones were not compared",
+            output::count(found.not_compared, "signature")
         ));
     }
 }

@@ -249,18 +249,18 @@ async fn open(args: &BenchArgs, text: &str, limit: Duration) -> Result<Vec<Conne
 
 /// Prints the payer and the cost of publishing, and asks at a terminal.
 fn confirm(args: &BenchArgs) -> Result<(), RunError> {
-    let most = args.publishes_max;
+    let most = output::count(args.publishes_max, "envelope");
     match (&args.payer_key_file, &args.gateway) {
         (Some(path), _) => {
             let account = key::read(path).map_err(|error| error.at(path))?.public_key().address();
             eprintln!(
-                "this publishes up to {most} envelopes at {}. Each costs the payer {account} the network's fee, \
+                "this publishes up to {most} at {}. Each costs the payer {account} the network's fee, \
                  and stays on the nodes for {} days.",
                 args.target, args.retention_days
             );
         }
         (None, gateway) => eprintln!(
-            "this publishes up to {most} envelopes through the gateway {}, which pays the network's fee for each, \
+            "this publishes up to {most} through the gateway {}, which pays the network's fee for each, \
              and chooses how many days they stay on the nodes.",
             gateway.as_deref().unwrap_or_default()
         ),

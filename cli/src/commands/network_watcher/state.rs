@@ -365,8 +365,8 @@ impl NetworkView {
             raise(NetworkAlarmKind::Registry, text.to_owned());
         }
         if self.unwatched > 0 {
-            let text =
-                format!("{} nodes above the first {NODES_MAX} are not watched", self.unwatched);
+            let unwatched = output::count(self.unwatched, "node");
+            let text = format!("not watched: {unwatched} above the first {NODES_MAX}");
             raise(NetworkAlarmKind::Registry, text);
         }
         for (id, node) in &self.nodes {
@@ -384,12 +384,13 @@ impl NetworkView {
                 raise(NetworkAlarmKind::WentBack, text);
             }
             if *unknown > 0 {
-                let text = format!("node {id} lists {unknown} originators that do not exist");
+                let originators = output::count(*unknown, "unknown originator");
+                let text = format!("node {id} lists {originators}");
                 raise(NetworkAlarmKind::UnknownOriginators, text);
             }
             if *impossible > 0 {
-                let text =
-                    format!("node {id} stated {impossible} sequence ids that no envelope can have");
+                let ids = output::count(*impossible, "sequence id");
+                let text = format!("node {id} stated {ids} that no envelope can have");
                 raise(NetworkAlarmKind::ImpossibleIds, text);
             }
         }
@@ -456,6 +457,8 @@ mod tests {
         assert_eq!(view.range(100), Some([(200, 6), (100, 7)]));
         assert_eq!((view.nodes[&200].impossible, view.nodes[&200].went_back), (1, 0));
         assert_eq!(alarms(&view), ["impossible_ids"]);
+        let all = view.judge(5000);
+        assert_eq!(all[0].text, "node 200 stated 1 sequence id that no envelope can have");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hawser_rules::misbehavior::Kind;
+use hawser_rules::misbehavior::MisbehaviorKind;
 use hawser_rules::misbehavior::report::own_liveness_report;
 use tokio::time::MissedTickBehavior;
 
@@ -66,8 +66,8 @@ fn report(state: &ReplicationState, complaints: &[Complaint]) {
         );
         let counted = &state.engine_counters.liveness;
         match kind {
-            Kind::SlowNode => counted.slow.inc(),
-            Kind::FailedRequest => counted.failed.inc(),
+            MisbehaviorKind::SlowNode => counted.slow.inc(),
+            MisbehaviorKind::FailedRequest => counted.failed.inc(),
             _ => counted.unresponsive.inc(),
         };
         let report =

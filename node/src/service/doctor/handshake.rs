@@ -7,7 +7,7 @@ use hawser_serve::tls::{TlsHandshakeError, expiry_seen};
 use rustls::RootCertStore;
 
 use super::checked::DoctorCheck;
-use super::machine::CERTIFICATE_DAYS_MIN;
+use super::machine::{self, CERTIFICATE_DAYS_MIN};
 use super::public::host_and_port;
 
 /// Time limit of the handshake. A guess: it takes two round trips.
@@ -38,8 +38,8 @@ fn judge(at: &str, seen: Result<i64, TlsHandshakeError>) -> DoctorCheck {
     let remedy = match &seen {
         Ok(left_s) => {
             let days = left_s.div_euclid(86_400);
-            let found =
-                format!("clients of {at} trust its certificate, which expires in {days} days");
+            let left = machine::days(days);
+            let found = format!("clients of {at} trust its certificate, which expires in {left}");
             if days >= CERTIFICATE_DAYS_MIN {
                 return DoctorCheck::fine(NAME, found);
             }

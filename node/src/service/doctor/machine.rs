@@ -226,11 +226,16 @@ fn judge_certificate(left_s: i64) -> DoctorCheck {
     const REMEDY: &str = "renew it: the node takes new files within seconds";
     match left_s.div_euclid(86_400) {
         ..0 => DoctorCheck::failed(NAME, "it has expired", REMEDY),
-        days @ 0..CERTIFICATE_DAYS_MIN => {
-            DoctorCheck::doubtful(NAME, format!("it expires in {days} days"), REMEDY)
+        left @ 0..CERTIFICATE_DAYS_MIN => {
+            DoctorCheck::doubtful(NAME, format!("it expires in {}", days(left)), REMEDY)
         }
-        days => DoctorCheck::fine(NAME, format!("it expires in {days} days")),
+        left => DoctorCheck::fine(NAME, format!("it expires in {}", days(left))),
     }
+}
+
+/// Returns a number of days with its noun.
+pub(super) fn days(count: i64) -> String {
+    if count == 1 { "1 day".to_owned() } else { format!("{count} days") }
 }
 
 /// Checks that the data folder is the one registered on this host; with any other the node starts in quarantine.
@@ -306,6 +311,8 @@ mod tests {
         let result = |left_s| judge_certificate(left_s).result;
         assert_eq!((result(-1), result(0)), (Failed, Doubtful));
         assert_eq!((result(14 * 86_400 - 1), result(14 * 86_400)), (Doubtful, Fine));
+        let found = |left_days: i64| judge_certificate(left_days * 86_400).found;
+        assert_eq!((&found(1)[..], &found(2)[..]), ("it expires in 1 day", "it expires in 2 days"));
     }
 
     #[test]

@@ -200,23 +200,23 @@ pub const READING: [&Setting; 12] = [
 /// The addresses of single contracts; each takes precedence over the file.
 #[rustfmt::skip]
 pub static SINGLE: [(Contract, Setting); 13] = [
-    (Contract::NodeRegistry, single("contracts.settlement-chain.node-registry-address", "XMTPD_SETTLEMENT_CHAIN_NODE_REGISTRY_ADDRESS")),
-    (Contract::RateRegistry, single("contracts.settlement-chain.rate-registry-address", "XMTPD_SETTLEMENT_CHAIN_RATE_REGISTRY_ADDRESS")),
-    (Contract::PayerRegistry, single("contracts.settlement-chain.payer-registry-address", "XMTPD_SETTLEMENT_CHAIN_PAYER_REGISTRY_ADDRESS")),
-    (Contract::PayerReportManager, single("contracts.settlement-chain.payer-report-manager-address", "XMTPD_SETTLEMENT_CHAIN_PAYER_REPORT_MANAGER_ADDRESS")),
-    (Contract::DistributionManager, single("contracts.settlement-chain.distribution-manager-address", "XMTPD_SETTLEMENT_CHAIN_DISTRIBUTION_MANAGER_ADDRESS")),
-    (Contract::SettlementChainGateway, single("contracts.settlement-chain.gateway-address", "XMTPD_SETTLEMENT_CHAIN_GATEWAY_ADDRESS")),
-    (Contract::SettlementChainParameterRegistry, single("contracts.settlement-chain.parameter-registry-address", "XMTPD_SETTLEMENT_CHAIN_PARAMETER_REGISTRY_ADDRESS")),
-    (Contract::FeeToken, single("contracts.settlement-chain.fee-token-address", "XMTPD_SETTLEMENT_CHAIN_FEE_TOKEN_ADDRESS")),
-    (Contract::UnderlyingFeeToken, single("contracts.settlement-chain.underlying-fee-token-address", "XMTPD_SETTLEMENT_CHAIN_UNDERLYING_FEE_TOKEN_ADDRESS")),
-    (Contract::AppChainGateway, single("contracts.app-chain.gateway-address", "XMTPD_APP_CHAIN_GATEWAY_ADDRESS")),
-    (Contract::AppChainParameterRegistry, single("contracts.app-chain.parameter-registry-address", "XMTPD_APP_CHAIN_PARAMETER_REGISTRY_ADDRESS")),
-    (Contract::GroupMessageBroadcaster, single("contracts.app-chain.group-message-broadcaster-address", "XMTPD_APP_CHAIN_GROUP_MESSAGE_BROADCAST_ADDRESS")),
-    (Contract::IdentityUpdateBroadcaster, single("contracts.app-chain.identity-update-broadcaster-address", "XMTPD_APP_CHAIN_IDENTITY_UPDATE_BROADCAST_ADDRESS")),
+    (Contract::NodeRegistry, single("contracts.settlement-chain.node-registry-address", "XMTPD_SETTLEMENT_CHAIN_NODE_REGISTRY_ADDRESS", "Address of NodeRegistry")),
+    (Contract::RateRegistry, single("contracts.settlement-chain.rate-registry-address", "XMTPD_SETTLEMENT_CHAIN_RATE_REGISTRY_ADDRESS", "Address of RateRegistry")),
+    (Contract::PayerRegistry, single("contracts.settlement-chain.payer-registry-address", "XMTPD_SETTLEMENT_CHAIN_PAYER_REGISTRY_ADDRESS", "Address of PayerRegistry")),
+    (Contract::PayerReportManager, single("contracts.settlement-chain.payer-report-manager-address", "XMTPD_SETTLEMENT_CHAIN_PAYER_REPORT_MANAGER_ADDRESS", "Address of PayerReportManager")),
+    (Contract::DistributionManager, single("contracts.settlement-chain.distribution-manager-address", "XMTPD_SETTLEMENT_CHAIN_DISTRIBUTION_MANAGER_ADDRESS", "Address of DistributionManager")),
+    (Contract::SettlementChainGateway, single("contracts.settlement-chain.gateway-address", "XMTPD_SETTLEMENT_CHAIN_GATEWAY_ADDRESS", "Address of SettlementChainGateway")),
+    (Contract::SettlementChainParameterRegistry, single("contracts.settlement-chain.parameter-registry-address", "XMTPD_SETTLEMENT_CHAIN_PARAMETER_REGISTRY_ADDRESS", "Address of SettlementChainParameterRegistry")),
+    (Contract::FeeToken, single("contracts.settlement-chain.fee-token-address", "XMTPD_SETTLEMENT_CHAIN_FEE_TOKEN_ADDRESS", "Address of FeeToken")),
+    (Contract::UnderlyingFeeToken, single("contracts.settlement-chain.underlying-fee-token-address", "XMTPD_SETTLEMENT_CHAIN_UNDERLYING_FEE_TOKEN_ADDRESS", "Address of UnderlyingFeeToken")),
+    (Contract::AppChainGateway, single("contracts.app-chain.gateway-address", "XMTPD_APP_CHAIN_GATEWAY_ADDRESS", "Address of AppChainGateway")),
+    (Contract::AppChainParameterRegistry, single("contracts.app-chain.parameter-registry-address", "XMTPD_APP_CHAIN_PARAMETER_REGISTRY_ADDRESS", "Address of AppChainParameterRegistry")),
+    (Contract::GroupMessageBroadcaster, single("contracts.app-chain.group-message-broadcaster-address", "XMTPD_APP_CHAIN_GROUP_MESSAGE_BROADCAST_ADDRESS", "Address of GroupMessageBroadcaster")),
+    (Contract::IdentityUpdateBroadcaster, single("contracts.app-chain.identity-update-broadcaster-address", "XMTPD_APP_CHAIN_IDENTITY_UPDATE_BROADCAST_ADDRESS", "Address of IdentityUpdateBroadcaster")),
 ];
 
-const fn single(flag: &'static str, env: &'static str) -> Setting {
-    value(flag, env, None, ADDRESS, EXAMPLE_ADDRESS, "Address of this contract")
+const fn single(flag: &'static str, env: &'static str, help: &'static str) -> Setting {
+    value(flag, env, None, ADDRESS, EXAMPLE_ADDRESS, help)
 }
 
 /// Returns the flag for a contract's address. Optional contracts have no flag; only the deployment file contains them.

@@ -113,7 +113,7 @@ pub(in crate::settings) const ALLOW_PRIVATE_NODES: Setting = switch(
     "allow-private-nodes",
     "HAWSER_ALLOW_PRIVATE_NODES",
     "false",
-    "Uses nodes whose addresses in the registry lie in private networks; those of a registry file are used anyway",
+    "Use nodes whose addresses in the registry lie in private networks; those of a registry file are used anyway",
 );
 
 /// Settings that a node lacks and that have no counterpart in the reference implementation.

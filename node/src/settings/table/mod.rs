@@ -166,5 +166,8 @@ mod tests {
     fn every_contract_can_be_given_by_itself() {
         let given: BTreeSet<_> = chains::SINGLE.iter().map(|(contract, _)| *contract).collect();
         assert_eq!(given, Contract::ALL.into_iter().collect());
+        for (contract, setting) in &chains::SINGLE {
+            assert_eq!(setting.help, format!("Address of {contract}"));
+        }
     }
 }

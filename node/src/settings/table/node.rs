@@ -68,7 +68,7 @@ pub(in crate::settings) const ALLOW_INSECURE_PEERS: Setting = switch(
     "allow-insecure-peers",
     "HAWSER_ALLOW_INSECURE_PEERS",
     "false",
-    "Calls peers that are registered with http:// at public addresses, too: a host on the way can read this node's token",
+    "Call peers that are registered with http:// at public addresses, too: a host on the way can read this node's token",
 );
 pub(in crate::settings) const QUIC_ADDRESS: Setting = value(
     "quic-address",

@@ -4,27 +4,27 @@ use std::fmt;
 
 use tonic::{Code, Status};
 
-/// Longest text of a failure, in characters. A guess: a node may send megabytes, and a person reads a few lines.
+/// Longest text of an error, in characters. A guess: a node may send megabytes, and a person reads a few lines.
 const TEXT_LEN_CHARS_MAX: usize = 1_000;
 
 /// The result of a case, or of a step of it.
-pub type Checked<T = ()> = Result<T, Failure>;
+pub type Checked<T = ()> = Result<T, CaseError>;
 
 /// The reason a case does not pass: a broken rule, a known defect of other software, or a case that does not apply to
 /// this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Failure {
+pub struct CaseError {
     /// The demand of the rule.
     pub expected: String,
     /// The answer that came instead.
     pub got: String,
-    /// The meaning of the failure.
-    pub kind: FailureKind,
+    /// The meaning of the error.
+    pub kind: CaseErrorKind,
 }
 
-/// The meaning of a failure.
+/// The meaning of an error of a case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FailureKind {
+pub enum CaseErrorKind {
     /// The node breaks the rule.
     Broken,
     /// The node has a defect that this other software is known to have.
@@ -33,10 +33,10 @@ pub enum FailureKind {
     Skipped,
 }
 
-impl Failure {
-    /// Returns the failure of a rule.
+impl CaseError {
+    /// Returns the error of a broken rule.
     pub fn new(expected: impl fmt::Display, got: impl fmt::Display) -> Self {
-        Self { expected: shown(expected), got: shown(got), kind: FailureKind::Broken }
+        Self { expected: shown(expected), got: shown(got), kind: CaseErrorKind::Broken }
     }
 
     /// Returns a defect that `software` is known to have.
@@ -45,12 +45,12 @@ impl Failure {
         expected: impl fmt::Display,
         got: impl fmt::Display,
     ) -> Self {
-        Self { kind: FailureKind::Known(software), ..Self::new(expected, got) }
+        Self { kind: CaseErrorKind::Known(software), ..Self::new(expected, got) }
     }
 
     /// Returns the reason a case does not apply to this node.
     pub fn skip(reason: impl fmt::Display) -> Self {
-        Self { kind: FailureKind::Skipped, ..Self::new("", reason) }
+        Self { kind: CaseErrorKind::Skipped, ..Self::new("", reason) }
     }
 
     /// Adds the step of the case that failed.
@@ -61,7 +61,7 @@ impl Failure {
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for CaseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.expected.is_empty() {
             return f.write_str(&self.got);
@@ -71,7 +71,7 @@ impl fmt::Display for Failure {
 }
 
 /// Converts the status of a call that had to succeed.
-impl From<Status> for Failure {
+impl From<Status> for CaseError {
     fn from(status: Status) -> Self {
         Self::new("OK", status_text(&status))
     }
@@ -101,7 +101,7 @@ pub fn code_name(code: Code) -> String {
 /// # Errors
 /// Returns an error if the condition does not hold.
 pub fn ensure(holds: bool, expected: impl fmt::Display, got: impl FnOnce() -> String) -> Checked {
-    if holds { Ok(()) } else { Err(Failure::new(expected, got())) }
+    if holds { Ok(()) } else { Err(CaseError::new(expected, got())) }
 }
 
 /// Checks that two values are equal.
@@ -131,9 +131,9 @@ pub fn refused<T>(
         }
     };
     match answer {
-        Ok(_) => Err(Failure::new(expected(), "OK")),
+        Ok(_) => Err(CaseError::new(expected(), "OK")),
         Err(status) if status.code() == code && status.message().contains(text) => Ok(status),
-        Err(status) => Err(Failure::new(expected(), status_text(&status))),
+        Err(status) => Err(CaseError::new(expected(), status_text(&status))),
     }
 }
 
@@ -143,7 +143,7 @@ pub fn refused<T>(
 /// A skip if the node does not offer the service; the failed call for any other refusal.
 pub fn optional<T>(what: &str, answer: Result<T, Status>) -> Checked<T> {
     answer.map_err(|status| match status.code() {
-        Code::Unimplemented => Failure::skip(format_args!("the node does not serve {what}")),
+        Code::Unimplemented => CaseError::skip(format_args!("the node does not serve {what}")),
         _ => status.into(),
     })
 }
@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn text_of_a_node_commands_no_terminal_and_has_an_end() {
-        let failure = Failure::new("OK", format!("\x1b[2J{}", "x".repeat(5_000)));
+        let failure = CaseError::new("OK", format!("\x1b[2J{}", "x".repeat(5_000)));
         assert!(!failure.got.contains('\x1b') && failure.got.ends_with('…'), "{failure}");
         assert_eq!(failure.got.chars().count(), TEXT_LEN_CHARS_MAX + 1);
     }
@@ -182,8 +182,8 @@ mod tests {
     #[test]
     fn a_service_that_is_not_there_skips_its_cases() {
         let kind = |status| optional::<()>("x", Err(status)).unwrap_err().kind;
-        assert_eq!(kind(Status::unimplemented("")), FailureKind::Skipped);
-        assert_eq!(kind(Status::internal("")), FailureKind::Broken);
+        assert_eq!(kind(Status::unimplemented("")), CaseErrorKind::Skipped);
+        assert_eq!(kind(Status::internal("")), CaseErrorKind::Broken);
         assert_eq!(optional("x", Ok(1)), Ok(1));
     }
 
