@@ -483,6 +483,11 @@ impl ConnectionShare {
         Arc::as_ptr(&self.address).addr()
     }
 
+    /// Returns a number that identifies the address's site, for queues that are fair between sites.
+    pub(crate) fn site(&self) -> usize {
+        Arc::as_ptr(&self.address.site).addr()
+    }
+
     /// Returns a number that identifies the connection, or the call on a proxy's connection.
     pub(crate) fn number(&self) -> u64 {
         self.number
