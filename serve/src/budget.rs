@@ -38,7 +38,7 @@ use crate::overloaded::OverloadedError;
 use crate::shedding::{self, Consumer};
 use crate::turns::{PaidTime, TaskRuntimes, Turns};
 use crate::writing::Writing;
-use addresses::{AddressShare, Addresses, HeldBytes};
+use addresses::{AddressShare, ConsumerAddresses, ShareBytes};
 
 /// The default limit of a listener in bytes. Of the 512 MiB that a node may take above its idle state, the database has
 /// 192 MiB and the allocator a tenth of the rest. 10,000 streams of a hundred topics fit, from one address too.
@@ -85,7 +85,7 @@ struct BudgetState {
 /// All consumers, for the search of the largest.
 #[derive(Default)]
 struct Callers {
-    addresses: Addresses,
+    addresses: ConsumerAddresses,
     consumers: HashMap<u64, Weak<ConnectionShare>>,
     numbers: u64,
     searched_at: Option<Instant>,
@@ -98,7 +98,7 @@ pub(crate) struct ConnectionShare {
     number: u64,
     kind: ConsumerKind,
     address: Arc<AddressShare>,
-    held: HeldBytes,
+    held: ShareBytes,
     /// The part of them that stays until the connection ends, besides that of a new connection.
     kept_bytes: AtomicUsize,
     writing: Arc<Writing>,
@@ -209,7 +209,7 @@ impl BudgetState {
             number: callers.numbers,
             kind,
             address,
-            held: HeldBytes::default(),
+            held: ShareBytes::default(),
             kept_bytes: AtomicUsize::new(0),
             writing,
             close: CancellationToken::new(),

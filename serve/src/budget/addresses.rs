@@ -8,13 +8,13 @@ use crate::address::ClientAddress;
 
 /// The memory that a consumer or a site holds.
 #[derive(Default)]
-pub(super) struct HeldBytes {
+pub(super) struct ShareBytes {
     pub(super) used: AtomicUsize,
     /// The part of them that is lent.
     pub(super) lent: AtomicUsize,
 }
 
-impl HeldBytes {
+impl ShareBytes {
     /// Returns the bytes that are held and not lent, with `more`. Lent memory is taken back when others need it.
     pub(super) fn own_with(&self, more: usize) -> usize {
         self.used.load(Relaxed).saturating_sub(self.lent.load(Relaxed)).saturating_add(more)
@@ -25,19 +25,19 @@ impl HeldBytes {
 pub(super) struct AddressShare {
     pub(super) address: ClientAddress,
     /// The memory of all addresses of its site.
-    pub(super) site: Arc<HeldBytes>,
+    pub(super) site: Arc<ShareBytes>,
 }
 
 /// The addresses with consumers, and their sites.
 #[derive(Default)]
-pub(super) struct Addresses {
+pub(super) struct ConsumerAddresses {
     /// Each address with the number of its consumers.
     of_consumers: HashMap<ClientAddress, (Arc<AddressShare>, usize)>,
     /// Each site with the number of its addresses.
-    sites: HashMap<ClientAddress, (Arc<HeldBytes>, usize)>,
+    sites: HashMap<ClientAddress, (Arc<ShareBytes>, usize)>,
 }
 
-impl Addresses {
+impl ConsumerAddresses {
     /// Counts a new consumer of an address, and returns the address's share.
     pub(super) fn add(&mut self, address: ClientAddress) -> Arc<AddressShare> {
         let sites = &mut self.sites;
