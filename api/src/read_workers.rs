@@ -220,7 +220,8 @@ impl ReadMemory for CallMemory {
     }
 
     fn reader(&self) -> ReaderId {
-        ReaderId { address: self.0.caller(), connection: self.0.connection_number() }
+        let (site, address) = (self.0.site(), self.0.caller());
+        ReaderId { site, address, connection: self.0.connection_number() }
     }
 }
 
