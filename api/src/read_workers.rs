@@ -17,9 +17,9 @@ use crate::callers::PaidTurns;
 use crate::error::CallError;
 
 /// Largest number of waiting queries of all callers. A guess: seconds of work. When it is reached, a further query
-/// takes the place of one of the site with the most, if that has at least two more than its own, and otherwise of one of
-/// its site's caller with the most, by the same rule. Otherwise a few sites or addresses that keep all places taken would
-/// leave none to the others.
+/// takes the place of one of the site with the most, if that has at least two more than its own, and otherwise of one
+/// of its site's caller with the most, by the same rule. Otherwise a few sites or addresses that keep all places taken
+/// would leave none to the others.
 const WAITING_MAX: usize = 4096;
 /// Largest number of waiting queries of one address. A guess: some proxies do not forward client addresses, so all
 /// their clients have one.

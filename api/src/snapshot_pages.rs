@@ -40,8 +40,8 @@ const PIECE_BYTES: usize = 256 * 1024;
 const RATE_BYTES_S: u64 = 64 << 20;
 /// Downloads at once. A guess: a new node has one, and few nodes are new.
 const DOWNLOADS_MAX: usize = 8;
-/// Downloads of one site at once: of an IPv4 address, or of a /48 of IPv6, whose owner has more addresses than there are
-/// places. A guess: one may not have ended yet when the next one begins.
+/// Downloads of one site at once: of an IPv4 address, or of a /48 of IPv6, whose owner has more addresses than there
+/// are places. A guess: one may not have ended yet when the next one begins.
 const DOWNLOADS_OF_SITE_MAX: usize = 2;
 /// Longest duration of a download, equal to the bound of the readers of snapshots: 64 MiB, the longest file, at 1
 /// Mbit/s.

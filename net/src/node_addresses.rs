@@ -29,7 +29,7 @@ impl AddressBlock {
         }
     }
 
-    /// Returns the first address of its site: an IPv4 address itself, or a /48 of IPv6, whose owner has 65,536 addresses.
+    /// Returns the first address of its site: an IPv4 address itself, or a /48 of IPv6, whose owner has 65,536 blocks.
     pub(crate) fn site(self) -> Self {
         match self.0 {
             IpAddr::V6(address) => {

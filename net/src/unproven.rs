@@ -41,8 +41,8 @@ const ACCEPTED_WITHIN: Duration = Duration::from_secs(4);
 /// a few microseconds, and a thousand handshakes a second, which take a part of one core.
 const ACCEPTED_IN_ALL_MAX: usize = 4096;
 /// Connections of one site that are accepted within [`ACCEPTED_WITHIN`], of addresses that are not known as those of
-/// nodes. Specified in `docs/protocol/replication.md`: half of all, so that the owner of a /48 of IPv6 leaves the rest to
-/// others.
+/// nodes. Specified in `docs/protocol/replication.md`: half of all, so that the owner of a /48 of IPv6 leaves the rest
+/// to others.
 const ACCEPTED_OF_SITE_MAX: usize = ACCEPTED_IN_ALL_MAX / 2;
 /// Connections of the address of a node within [`ACCEPTED_WITHIN`] while so many are remembered. Specified in
 /// `docs/protocol/replication.md`: one more than a host that forges the address takes before it has to prove it.

@@ -116,9 +116,10 @@ impl ClientAddress {
         }
     }
 
-    /// Returns the first address of its site: a /48 of IPv6, or an IPv4 address itself. A /48 is the most that providers
-    /// usually give to one customer (RFC 6177), who then has 65,536 callers by the /64 rule. All addresses of a /24 are
-    /// too few to take a node's bounds alone, and belong to many owners, so an IPv4 address is a site of its own.
+    /// Returns the first address of its site: a /48 of IPv6, or an IPv4 address itself. A /48 is the most that
+    /// providers usually give to one customer (RFC 6177), who then is 65,536 callers by the /64 rule. All addresses of
+    /// a /24 are too few to take a node's bounds alone, and belong to many owners, so an IPv4 address is a site of its
+    /// own.
     #[must_use]
     pub fn site(self) -> Self {
         match self {

@@ -433,8 +433,8 @@ impl ConnectionShare {
         }
     }
 
-    /// Removes a call's memory from this share, because closing the connection would not free it. The address's site and
-    /// the budget stay charged until [`ConnectionShare::give_back_address_only`].
+    /// Removes a call's memory from this share, because closing the connection would not free it. The address's site
+    /// and the budget stay charged until [`ConnectionShare::give_back_address_only`].
     pub(crate) fn leave(&self, bytes: usize, lent_bytes: usize) {
         self.held.used.fetch_sub(bytes, Relaxed);
         self.held.lent.fetch_sub(lent_bytes, Relaxed);
