@@ -3,9 +3,10 @@
 //! Requests while they arrive, wait and are processed, answers while they are built and until their callers have
 //! read them, streams and their registrations: each is charged before it is allocated, to the call, its connection,
 //! its address and its site together. A consumer may hold at most as much memory as is still free, so a greedy one
-//! always leaves room for others. When little is free, large sites are refused, and connections of the sites that hold
-//! most are closed, see [`shedding`]. A site is an address of IPv4, or a /48 of IPv6: the owner of one has thousands of
-//! addresses, which would fill the memory with little for each.
+//! always leaves room for others. When little is free, large callers are refused, and connections of the sites that
+//! hold most are closed, see [`shedding`]. A site is an address of IPv4, or a /48 of IPv6: the owner of one has
+//! thousands of addresses, which would fill the memory with little for each. The addresses of such a site count
+//! together.
 //!
 //! Memory for a stream's topics and cursors may be *lent*: taken from free memory beyond the caller's share. The shares
 //! of all other callers are computed as if lent memory were free, and connections with lent memory are closed first
@@ -50,8 +51,8 @@ const CONNECTION_BYTES: usize = 32 * 1024;
 /// Part of the limit, as a divisor, that is kept free for small consumers: if less is free, the largest consumers
 /// are closed. A guess: room for a thousand usual publishes.
 const KEPT_FREE_DIVISOR: usize = 8;
-/// Further part of the limit, as a divisor, that has to be free before a large site is served: one whose connections
-/// may always be closed. Without it, equally large sites would close each other's connections in turn, their
+/// Further part of the limit, as a divisor, that has to be free before a large caller is served: one whose connections
+/// may always be closed. Without it, equally large callers would close each other's connections in turn, their
 /// clients would reconnect and do the same, and none would be served. A guess: room for the answers under way.
 const REFUSED_EARLIER_DIVISOR: usize = 64;
 /// Further part of the limit, as a divisor, that has to stay free after memory is lent. New requests use it up before
@@ -221,19 +222,19 @@ impl BudgetState {
         share
     }
 
-    /// Returns true if `free` bytes are enough to serve a site that holds `site_bytes`. A large site is refused before
-    /// connections have to be closed for it.
-    fn is_kept_free(&self, site_bytes: usize, free: usize) -> bool {
-        site_bytes < self.limit_bytes / WORTH_CLOSING_DIVISORS[0] || free >= self.kept_bytes()
+    /// Returns true if `free` bytes are enough to serve a caller of whom `counted_bytes` count. A large one is refused
+    /// before connections have to be closed for it.
+    fn is_kept_free(&self, counted_bytes: usize, free: usize) -> bool {
+        counted_bytes < self.limit_bytes / WORTH_CLOSING_DIVISORS[0] || free >= self.kept_bytes()
     }
 
-    /// Returns the bytes that large sites have to leave free.
+    /// Returns the bytes that large callers have to leave free.
     fn kept_bytes(&self) -> usize {
         self.limit_bytes / KEPT_FREE_DIVISOR + self.limit_bytes / REFUSED_EARLIER_DIVISOR
     }
 
-    /// Closes the largest consumers if little memory is free, until enough will be. `asker_bytes` is the memory of the
-    /// site whose charge caused the call.
+    /// Closes the largest consumers if little memory is free, until enough will be. `asker_bytes` is the memory that
+    /// counts as that of the caller whose charge caused the call.
     fn keep_free(&self, asker_bytes: usize) {
         let used_bytes = self.used_bytes.load(Relaxed);
         let used_bytes_max = self.limit_bytes - self.limit_bytes / KEPT_FREE_DIVISOR;
@@ -305,12 +306,12 @@ impl ConnectionShare {
     /// refusal, because the caller may wait.
     pub(crate) fn try_take(&self, bytes: usize, beside: usize) -> bool {
         // Adding first and checking later would make a charge that does not fit fail the charges of other callers. A
-        // concurrent charge of the same site may exceed the site's part, never the limit.
+        // concurrent charge of the same caller may exceed the caller's part, never the limit.
         let with_beside = bytes.saturating_add(beside);
         let may = |free: usize| Some(self.may_hold(with_beside, free.checked_sub(beside)?));
         let taken = self.add_if(bytes, |free| may(free).unwrap_or(false));
         let more = if taken { 0 } else { bytes };
-        self.budget.keep_free(self.address.site.used.load(Relaxed).saturating_add(more));
+        self.budget.keep_free(self.counted().used.load(Relaxed).saturating_add(more));
         taken
     }
 
@@ -368,11 +369,17 @@ impl ConnectionShare {
         taken.is_ok()
     }
 
-    /// Counts `bytes`, which the budget has counted, to this consumer and its site.
+    /// Counts `bytes`, which the budget has counted, to this consumer, its address and its site.
     fn count_used(&self, bytes: usize) {
-        for used in [&self.held.used, &self.address.site.used] {
+        let AddressShare { held, site, .. } = &*self.address;
+        for used in [&self.held.used, &held.used, &site.held.used] {
             used.fetch_add(bytes, Relaxed);
         }
+    }
+
+    /// Returns the memory that counts as the caller's, see [`AddressShare::counted`].
+    fn counted(&self) -> &ShareBytes {
+        self.address.counted(self.budget.limit_bytes / WORTH_CLOSING_DIVISORS[1])
     }
 
     /// Returns true if this consumer may take `bytes` more, with `free` bytes left for all callers. Lent memory counts
@@ -383,16 +390,17 @@ impl ConnectionShare {
             ConsumerKind::Proxy => true,
             _ if self.close.is_cancelled() => false,
             _ => {
-                let site_bytes = self.address.site.own_with(bytes);
+                let counted_bytes = self.counted().own_with(bytes);
                 self.held.own_with(bytes) <= free
-                    && site_bytes / 2 <= free
-                    && self.budget.is_kept_free(site_bytes, free)
+                    && counted_bytes / 2 <= free
+                    && self.budget.is_kept_free(counted_bytes, free)
             }
         }
     }
 
-    fn each_lent(&self) -> [&AtomicUsize; 3] {
-        [&self.budget.lent_bytes, &self.address.site.lent, &self.held.lent]
+    fn each_lent(&self) -> [&AtomicUsize; 4] {
+        let AddressShare { held, site, .. } = &*self.address;
+        [&self.budget.lent_bytes, &site.held.lent, &held.lent, &self.held.lent]
     }
 
     /// Gives back `bytes` that were lent.
@@ -407,7 +415,7 @@ impl ConnectionShare {
     pub(crate) fn take_anyway(&self, bytes: usize) {
         self.budget.used_bytes.fetch_add(bytes, Relaxed);
         self.count_used(bytes);
-        self.budget.keep_free(self.address.site.used.load(Relaxed));
+        self.budget.keep_free(self.counted().used.load(Relaxed));
     }
 
     /// Takes `bytes` that stay until the connection ends. One that holds nothing else is idle.
@@ -427,7 +435,8 @@ impl ConnectionShare {
     }
 
     pub(crate) fn give_back(&self, bytes: usize) {
-        for used in [&self.budget.used_bytes, &self.address.site.used, &self.held.used] {
+        let AddressShare { held, site, .. } = &*self.address;
+        for used in [&self.budget.used_bytes, &site.held.used, &held.used, &self.held.used] {
             let before = used.fetch_sub(bytes, Relaxed);
             debug_assert!(before >= bytes, "bytes are given back once");
         }
@@ -442,10 +451,11 @@ impl ConnectionShare {
 
     /// Gives back memory that [`ConnectionShare::leave`] left charged to the address's site and the budget.
     pub(crate) fn give_back_address_only(&self, bytes: usize, lent_bytes: usize) {
-        for used in [&self.budget.used_bytes, &self.address.site.used] {
+        let AddressShare { held, site, .. } = &*self.address;
+        for used in [&self.budget.used_bytes, &site.held.used, &held.used] {
             used.fetch_sub(bytes, Relaxed);
         }
-        for lent in [&self.budget.lent_bytes, &self.address.site.lent] {
+        for lent in [&self.budget.lent_bytes, &site.held.lent, &held.lent] {
             lent.fetch_sub(lent_bytes, Relaxed);
         }
     }

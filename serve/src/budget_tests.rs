@@ -280,6 +280,20 @@ fn streams_of_all_addresses_of_a_site_make_room_for_everyone_else() {
     assert!(budget.0.callers.lock().addresses.is_empty(), "nothing stays");
 }
 
+/// Machines of one provider may each have a /64 of the same /48.
+#[test]
+fn a_greedy_address_takes_nothing_from_its_neighbours() {
+    let of_site = |number| IpAddr::from(Ipv6Addr::new(0x2001, 0xdb8, 1, number, 0, 0, 0, 1));
+    let budget = MemoryBudget::new(LIMIT);
+    let connect = |number| budget.connection(of_site(number), budget.account(None)).unwrap();
+    let flood: Vec<_> = (0..100).map(|_| connect(1)).collect();
+    let taken: usize = flood.iter().map(|connection| greedy(connection)).sum();
+    assert!((38..=40).contains(&taken), "as much as without neighbours: {taken}");
+    let neighbours: Vec<_> = (2..10).map(connect).collect();
+    assert!(neighbours.iter().all(|it| it.take(MIB).is_ok()));
+    assert!(neighbours.iter().all(|it| !it.close.is_cancelled()));
+}
+
 /// Otherwise those over TLS would be closed after connections with calls, and at addresses that hold little not at all.
 #[test]
 fn connections_without_calls_are_idle_whatever_their_encryption_takes() {

@@ -1,4 +1,4 @@
-//! The addresses with consumers, and the memory that all addresses of a site hold together.
+//! The memory that addresses hold, and all addresses of a site together.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use crate::address::ClientAddress;
 
-/// The memory that a consumer or a site holds.
+/// The memory that a consumer, an address or a site holds.
 #[derive(Default)]
 pub(super) struct ShareBytes {
     pub(super) used: AtomicUsize,
@@ -21,11 +21,31 @@ impl ShareBytes {
     }
 }
 
-/// An address with consumers.
+/// The share of an address.
 pub(super) struct AddressShare {
     pub(super) address: ClientAddress,
-    /// The memory of all addresses of its site.
-    pub(super) site: Arc<ShareBytes>,
+    pub(super) held: ShareBytes,
+    /// The share of its site.
+    pub(super) site: Arc<SiteShare>,
+}
+
+/// The share of all addresses of a site together.
+#[derive(Default)]
+pub(super) struct SiteShare {
+    pub(super) held: ShareBytes,
+    /// The number of its addresses with consumers.
+    addresses: AtomicUsize,
+}
+
+impl AddressShare {
+    /// Returns the memory that counts as the address's: its own, or that of its whole site if the addresses of the site
+    /// hold less than `little_bytes` on average. The owner of a site of IPv6 has thousands of addresses, and a greedy
+    /// caller may have neighbours.
+    pub(super) fn counted(&self, little_bytes: usize) -> &ShareBytes {
+        let addresses = self.site.addresses.load(Relaxed).max(1);
+        let is_of_many = self.site.held.own_with(0) / addresses < little_bytes;
+        if is_of_many { &self.site.held } else { &self.held }
+    }
 }
 
 /// The addresses with consumers, and their sites.
@@ -33,8 +53,7 @@ pub(super) struct AddressShare {
 pub(super) struct ConsumerAddresses {
     /// Each address with the number of its consumers.
     of_consumers: HashMap<ClientAddress, (Arc<AddressShare>, usize)>,
-    /// Each site with the number of its addresses.
-    sites: HashMap<ClientAddress, (Arc<ShareBytes>, usize)>,
+    sites: HashMap<ClientAddress, Arc<SiteShare>>,
 }
 
 impl ConsumerAddresses {
@@ -42,10 +61,9 @@ impl ConsumerAddresses {
     pub(super) fn add(&mut self, address: ClientAddress) -> Arc<AddressShare> {
         let sites = &mut self.sites;
         let (share, consumers) = self.of_consumers.entry(address).or_insert_with(|| {
-            let (site, addresses) = sites.entry(address.site()).or_default();
-            *addresses += 1;
-            let site = Arc::clone(site);
-            (Arc::new(AddressShare { address, site }), 0)
+            let site = Arc::clone(sites.entry(address.site()).or_default());
+            site.addresses.fetch_add(1, Relaxed);
+            (Arc::new(AddressShare { address, held: ShareBytes::default(), site }), 0)
         });
         *consumers += 1;
         Arc::clone(share)
@@ -59,9 +77,8 @@ impl ConsumerAddresses {
             return;
         }
         self.of_consumers.remove(&address);
-        let Some((_, addresses)) = self.sites.get_mut(&address.site()) else { return };
-        *addresses -= 1;
-        if *addresses == 0 {
+        let Some(site) = self.sites.get(&address.site()) else { return };
+        if site.addresses.fetch_sub(1, Relaxed) == 1 {
             self.sites.remove(&address.site());
         }
     }
