@@ -62,6 +62,9 @@ const LENT_LEAVES_DIVISOR: usize = 16;
 /// site below the second never. In between they may be closed if the site holds twice as much as the asking one.
 /// Guesses.
 const WORTH_CLOSING_DIVISORS: [usize; 2] = [32, 1024];
+/// Part of the limit, as a divisor: the addresses of a site that hold less on average count together. Then at most as
+/// many addresses of a site count apart as the owner of a /24 of IPv4 has.
+const LITTLE_DIVISOR: usize = 256;
 /// Least time between two searches for the largest consumers, which visit all of them. A guess.
 const SEARCH_EVERY: Duration = Duration::from_millis(50);
 /// Least time between two log lines about closed consumers. A guess: a flood must not fill the disk.
@@ -379,7 +382,7 @@ impl ConnectionShare {
 
     /// Returns the memory that counts as the caller's, see [`AddressShare::counted`].
     fn counted(&self) -> &ShareBytes {
-        self.address.counted(self.budget.limit_bytes / WORTH_CLOSING_DIVISORS[1])
+        self.address.counted(self.budget.limit_bytes / LITTLE_DIVISOR)
     }
 
     /// Returns true if this consumer may take `bytes` more, with `free` bytes left for all callers. Lent memory counts
