@@ -280,6 +280,20 @@ fn streams_of_all_addresses_of_a_site_make_room_for_everyone_else() {
     assert!(budget.0.callers.lock().addresses.is_empty(), "nothing stays");
 }
 
+/// Queues that are fair between sites know these by the numbers.
+#[test]
+fn addresses_of_a_site_share_its_number_and_have_their_own() {
+    let budget = MemoryBudget::new(LIMIT);
+    let connect = |site, number| {
+        let from = IpAddr::from(Ipv6Addr::new(0x2001, 0xdb8, site, number, 0, 0, 0, 1));
+        budget.connection(from, budget.account(None)).unwrap()
+    };
+    let (one, same, other) = (connect(1, 1), connect(1, 2), connect(2, 1));
+    assert_eq!(one.site(), same.site());
+    assert_ne!(one.caller(), same.caller());
+    assert_ne!(one.site(), other.site());
+}
+
 /// Machines of one provider may each have a /64 of the same /48.
 #[test]
 fn a_greedy_address_takes_nothing_from_its_neighbours() {
