@@ -25,6 +25,7 @@ mod metrics;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::iter;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
@@ -374,10 +375,14 @@ impl ConnectionShare {
 
     /// Counts `bytes`, which the budget has counted, to this consumer, its address and its site.
     fn count_used(&self, bytes: usize) {
-        let AddressShare { held, site, .. } = &*self.address;
-        for used in [&self.held.used, &held.used, &site.held.used] {
-            used.fetch_add(bytes, Relaxed);
+        for share in self.shares() {
+            share.used.fetch_add(bytes, Relaxed);
         }
+    }
+
+    /// Returns the shares of this consumer, its address and its site.
+    fn shares(&self) -> impl Iterator<Item = &ShareBytes> {
+        iter::once(&self.held).chain(self.address.shares())
     }
 
     /// Returns the memory that counts as the caller's, see [`AddressShare::counted`].
@@ -401,9 +406,8 @@ impl ConnectionShare {
         }
     }
 
-    fn each_lent(&self) -> [&AtomicUsize; 4] {
-        let AddressShare { held, site, .. } = &*self.address;
-        [&self.budget.lent_bytes, &site.held.lent, &held.lent, &self.held.lent]
+    fn each_lent(&self) -> impl Iterator<Item = &AtomicUsize> {
+        iter::once(&self.budget.lent_bytes).chain(self.shares().map(|it| &it.lent))
     }
 
     /// Gives back `bytes` that were lent.
@@ -438,8 +442,8 @@ impl ConnectionShare {
     }
 
     pub(crate) fn give_back(&self, bytes: usize) {
-        let AddressShare { held, site, .. } = &*self.address;
-        for used in [&self.budget.used_bytes, &site.held.used, &held.used, &self.held.used] {
+        let each_used = self.shares().map(|it| &it.used);
+        for used in iter::once(&self.budget.used_bytes).chain(each_used) {
             let before = used.fetch_sub(bytes, Relaxed);
             debug_assert!(before >= bytes, "bytes are given back once");
         }
@@ -454,12 +458,11 @@ impl ConnectionShare {
 
     /// Gives back memory that [`ConnectionShare::leave`] left charged to the address's site and the budget.
     pub(crate) fn give_back_address_only(&self, bytes: usize, lent_bytes: usize) {
-        let AddressShare { held, site, .. } = &*self.address;
-        for used in [&self.budget.used_bytes, &site.held.used, &held.used] {
-            used.fetch_sub(bytes, Relaxed);
-        }
-        for lent in [&self.budget.lent_bytes, &site.held.lent, &held.lent] {
-            lent.fetch_sub(lent_bytes, Relaxed);
+        self.budget.used_bytes.fetch_sub(bytes, Relaxed);
+        self.budget.lent_bytes.fetch_sub(lent_bytes, Relaxed);
+        for share in self.address.shares() {
+            share.used.fetch_sub(bytes, Relaxed);
+            share.lent.fetch_sub(lent_bytes, Relaxed);
         }
     }
 
@@ -498,7 +501,7 @@ impl ConnectionShare {
 
     /// Returns a number that identifies the address's site, for queues that are fair between sites.
     pub(crate) fn site(&self) -> usize {
-        Arc::as_ptr(&self.address.site).addr()
+        self.address.site_number()
     }
 
     /// Returns a number that identifies the connection, or the call on a proxy's connection.

@@ -292,6 +292,11 @@ fn addresses_of_a_site_share_its_number_and_have_their_own() {
     assert_eq!(one.site(), same.site());
     assert_ne!(one.caller(), same.caller());
     assert_ne!(one.site(), other.site());
+    let connect = |number| budget.connection(address(number), budget.account(None)).unwrap();
+    let (one, same, other) = (connect(1), connect(1), connect(2));
+    assert_eq!(one.site(), same.site(), "an address of IPv4 is a site of its own");
+    assert_ne!(one.site(), other.site());
+    assert_eq!(one.shares().count(), 2, "so each charge counts once for both");
 }
 
 /// Machines of one provider may each have a /64 of the same /48.

@@ -1,5 +1,6 @@
 //! A queue in which groups take turns, and the keys of each group take those of the group.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 
@@ -11,8 +12,18 @@ use super::fair_queue::FairQueue;
 pub struct GroupedQueue<K, J> {
     /// The groups with jobs, in the order of their turns.
     turns: VecDeque<K>,
-    groups: HashMap<K, FairQueue<K, J>>,
+    groups: HashMap<K, GroupJobs<K, J>>,
     len: usize,
+}
+
+/// The jobs of a group. There is at least one.
+#[derive(Debug)]
+enum GroupJobs<K, J> {
+    /// Those of its only key. Nearly all groups are such, for example that of an IPv4 address. So a job of theirs
+    /// allocates and looks up no more than in a [`FairQueue`]: each publish waits in a queue of this type.
+    OfOne(K, VecDeque<J>),
+    /// Those of its keys, of which there were at least two at once.
+    OfSeveral(FairQueue<K, J>),
 }
 
 impl<K, J> Default for GroupedQueue<K, J> {
@@ -42,11 +53,13 @@ impl<K: Copy + Eq + Hash, J> GroupedQueue<K, J> {
 
     /// Puts a job behind the others of its key.
     pub fn push(&mut self, group: K, key: K, job: J) {
-        let jobs = self.groups.entry(group).or_default();
-        if jobs.is_empty() {
-            self.turns.push_back(group);
+        match self.groups.entry(group) {
+            Entry::Occupied(jobs) => jobs.into_mut().push(key, job),
+            Entry::Vacant(place) => {
+                place.insert(GroupJobs::OfOne(key, VecDeque::from([job])));
+                self.turns.push_back(group);
+            }
         }
-        jobs.push(key, job);
         self.len += 1;
     }
 
@@ -69,7 +82,7 @@ impl<K: Copy + Eq + Hash, J> GroupedQueue<K, J> {
     /// group has at least two jobs more than the key's own. Otherwise that of the largest key of the own group, if it
     /// has at least two more than the key. Looks at all groups, and at all keys of one.
     pub fn pop_for(&mut self, group: K, key: K) -> Option<J> {
-        let own = self.groups.get(&group).map_or(0, FairQueue::len);
+        let own = self.groups.get(&group).map_or(0, GroupJobs::len);
         let largest = self.groups.iter().max_by_key(|(_, jobs)| jobs.len());
         let larger = largest.filter(|(_, jobs)| jobs.len() >= own + 2).map(|(group, _)| *group);
         let (from, jobs_min) = match larger {
@@ -84,6 +97,55 @@ impl<K: Copy + Eq + Hash, J> GroupedQueue<K, J> {
         }
         self.len -= 1;
         Some(job)
+    }
+}
+
+impl<K: Copy + Eq + Hash, J> GroupJobs<K, J> {
+    fn len(&self) -> usize {
+        match self {
+            Self::OfOne(_, jobs) => jobs.len(),
+            Self::OfSeveral(jobs) => jobs.len(),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn len_of(&self, key: K) -> usize {
+        match self {
+            Self::OfOne(only, jobs) if *only == key => jobs.len(),
+            Self::OfOne(..) => 0,
+            Self::OfSeveral(jobs) => jobs.len_of(key),
+        }
+    }
+
+    fn push(&mut self, key: K, job: J) {
+        match self {
+            Self::OfOne(only, jobs) if *only == key => jobs.push_back(job),
+            Self::OfOne(only, jobs) => {
+                let mut several = FairQueue::of_key(*only, std::mem::take(jobs));
+                several.push(key, job);
+                *self = Self::OfSeveral(several);
+            }
+            Self::OfSeveral(jobs) => jobs.push(key, job),
+        }
+    }
+
+    fn pop(&mut self) -> Option<J> {
+        match self {
+            Self::OfOne(_, jobs) => jobs.pop_front(),
+            Self::OfSeveral(jobs) => jobs.pop(),
+        }
+    }
+
+    /// Takes the last job of the key with the most jobs; `None` if that has fewer than `jobs_min`.
+    fn pop_of_longest(&mut self, jobs_min: usize) -> Option<J> {
+        match self {
+            Self::OfOne(_, jobs) if jobs.len() >= jobs_min => jobs.pop_back(),
+            Self::OfOne(..) => None,
+            Self::OfSeveral(jobs) => jobs.pop_of_longest(jobs_min),
+        }
     }
 }
 
@@ -104,6 +166,10 @@ mod tests {
         queue.is_empty() && queue.groups.is_empty() && queue.turns.is_empty()
     }
 
+    fn has_table(queue: &GroupedQueue<&str, &str>, group: &str) -> bool {
+        matches!(queue.groups.get(group), Some(GroupJobs::OfSeveral(_)))
+    }
+
     #[test]
     fn groups_take_turns_and_so_do_their_keys() {
         let mut queue = queue(&["aa1", "aa2", "ab1", "ac1", "ba1", "ba2", "ca1"]);
@@ -111,6 +177,21 @@ mod tests {
         let order: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
         assert_eq!(order, ["aa1", "ba1", "ca1", "ab1", "ba2", "ac1", "aa2"]);
         assert!(is_empty(&queue));
+    }
+
+    /// Each publish waits in such a queue, nearly always as the only key of its group.
+    #[test]
+    fn a_group_keeps_no_table_of_keys_for_its_only_one() {
+        let mut queue = queue(&["aa1", "aa2", "ba1"]);
+        assert!(!has_table(&queue, "a") && !has_table(&queue, "b"));
+        assert_eq!((queue.len_of("a", "aa"), queue.len_of("a", "ab")), (2, 0));
+        queue.push("a", "ab", "ab1");
+        assert!(has_table(&queue, "a"));
+        assert_eq!((queue.len_of("a", "aa"), queue.len_of("a", "ab")), (2, 1));
+        let order: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
+        assert_eq!(order, ["aa1", "ba1", "ab1", "aa2"]);
+        queue.push("a", "ab", "ab2");
+        assert!(!has_table(&queue, "a"), "the group has begun anew");
     }
 
     #[test]
