@@ -115,9 +115,10 @@ impl SiteConsumers {
 mod tests {
     use super::*;
 
+    /// An idle consumer of an address in a site of its own.
     fn idle(address: u64, number: u64) -> Consumer {
         Consumer {
-            address: ClientAddress::V6(address),
+            address: ClientAddress::V6(address << 16),
             number,
             bytes: 1,
             is_idle: true,
@@ -156,13 +157,16 @@ mod tests {
     /// A /48 has 65,536 addresses, of which each may hold too little to be worth it.
     #[test]
     fn the_addresses_of_a_site_are_counted_together() {
-        let other = 1 << 16;
-        let mut all: Vec<_> = (0..20).map(|number| busy(number, number, 3)).collect();
-        all.push(busy(other, 20, 30));
+        let of_site = |address, number, bytes| Consumer {
+            address: ClientAddress::V6(address),
+            ..busy(0, number, bytes)
+        };
+        let mut all: Vec<_> = (0..20).map(|number| of_site(number, number, 3)).collect();
+        all.push(busy(1, 20, 30));
         assert_eq!(numbers(&all, 3, 10).len(), 1);
         assert_eq!(numbers(&all, 30, 10).len(), 10, "30 are left, as many as at the other site");
         assert!(numbers(&all, 28, 10).iter().all(|number| *number < 20));
-        all.push(busy(5, 21, 4));
+        all.push(of_site(5, 21, 4));
         assert_eq!(numbers(&all, 1, 10), [21], "what holds most of the largest address");
     }
 

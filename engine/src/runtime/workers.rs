@@ -123,8 +123,8 @@ pub enum Priority {
     Normal,
     /// Publishes of a caller are checked. Takes turns with those of others, and with [`Self::Normal`] where both wait.
     Caller(PublishCaller),
-    /// A large request of a caller is checked. Takes turns with those of others, on the threads of
-    /// [`Self::Behind`], so that it leaves the cores to requests of a few envelopes.
+    /// A large request of a caller is checked. Takes turns with those of others, on the threads of [`Self::Behind`], so
+    /// that it leaves the cores to requests of a few envelopes.
     LargeOfCaller(PublishCaller),
     /// Envelopes that readers have already are checked. There are threads for it, as many as for the others, because a
     /// job holds its thread for milliseconds: the system can give the core to other threads meanwhile.
@@ -413,7 +413,8 @@ mod tests {
         }
         go.send(()).unwrap();
         let before = order.iter().position(|caller| caller == 2).unwrap();
-        assert!(before <= 1, "{before} of {FLOOD} went first");
+        // One more if the thread had not begun when the jobs came: it takes one at random then.
+        assert!(before <= 2, "{before} of {FLOOD} went first");
     }
 
     /// The owner of a /48 of IPv6 has 65,536 addresses.
@@ -431,6 +432,7 @@ mod tests {
         }
         go.send(()).unwrap();
         let before = order.iter().position(|site| site == 2).unwrap();
-        assert!(before <= 1, "{before} of {FLOOD} went first");
+        // One more if the thread had not begun when the jobs came: it takes one at random then.
+        assert!(before <= 2, "{before} of {FLOOD} went first");
     }
 }

@@ -37,8 +37,8 @@ pub(super) struct AdmissionJob {
 }
 
 impl AdmissionJob {
-    /// Spreads the envelopes over the workers, in the turns of the caller. The last chunk's worker
-    /// hands the request to the sequencing thread, or answers it if it is refused or only repeats what is stored.
+    /// Spreads the envelopes over the workers, in the turns of the caller. The last chunk's worker hands the request to
+    /// the sequencing thread, or answers it if it is refused or only repeats what is stored.
     pub(super) fn start(
         state: &Arc<PublisherState>,
         writer: Writer,
