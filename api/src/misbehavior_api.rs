@@ -69,7 +69,7 @@ impl MisbehaviorService {
         charge.take(len_bytes * COPIES)?;
         let report =
             Report::of_message(message).map_err(|error| SubmitError::Refused(error.into()));
-        match reports.submit(charge.caller(), report?).await? {
+        match reports.submit(charge.site(), report?).await? {
             ReportSubmission::Stored | ReportSubmission::Known => {
                 Ok(pb::SubmitMisbehaviorReportResponse {})
             }

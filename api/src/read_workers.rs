@@ -1,4 +1,5 @@
-//! The threads that answer queries: a fixed number, with bounded queues, fair between addresses.
+//! The threads that answer queries: a fixed number, with bounded queues, fair between sites, and between the addresses
+//! of each. A site is an IPv4 address, or a /48 of IPv6, whose owner has more addresses than there are places.
 //!
 //! Publishing, other nodes' strands, streams and health have threads of their own, so no amount of
 //! queries delays them.
@@ -8,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hawser_engine::read::{QueryError, ReadMemory, ReaderId};
-use hawser_engine::runtime::{FairQueue, begin_reader_thread, thread_time};
+use hawser_engine::runtime::{GroupedQueue, begin_reader_thread, thread_time};
 use hawser_serve::{CallCharge, OverloadedError};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
@@ -17,8 +18,9 @@ use crate::callers::PaidTurns;
 use crate::error::CallError;
 
 /// Largest number of waiting queries of all callers. A guess: seconds of work. When it is reached, a further query
-/// takes the place of one of the caller with the most, if that has at least two more than its own caller. Otherwise a
-/// few addresses that keep all places taken would leave none to the others.
+/// takes the place of one of the site with the most, if that has at least two more than its own, and otherwise of one
+/// of its site's caller with the most, by the same rule. Otherwise a few sites or addresses that keep all places taken
+/// would leave none to the others.
 const WAITING_MAX: usize = 4096;
 /// Largest number of waiting queries of one address. A guess: some proxies do not forward client addresses, so all
 /// their clients have one.
@@ -47,9 +49,16 @@ struct ReadWorkersState {
     filled: Condvar,
 }
 
+/// The caller of a query: numbers of its address and of the address's site.
+#[derive(Debug, Clone, Copy)]
+struct QueryCaller {
+    site: usize,
+    caller: usize,
+}
+
 #[derive(Default)]
 struct WaitingReads {
-    jobs: FairQueue<usize, Job>,
+    jobs: GroupedQueue<usize, Job>,
     closed: bool,
 }
 
@@ -59,16 +68,16 @@ impl WaitingReads {
     ///
     /// # Errors
     /// [`OverloadedError`] if too many wait.
-    fn push(&mut self, caller: usize, job: Job) -> Result<Option<Job>, OverloadedError> {
-        let own = self.jobs.len_of(caller);
-        if own >= WAITING_OF_CALLER_MAX {
+    fn push(&mut self, by: QueryCaller, job: Job) -> Result<Option<Job>, OverloadedError> {
+        let QueryCaller { site, caller } = by;
+        if self.jobs.len_of(site, caller) >= WAITING_OF_CALLER_MAX {
             return Err(OverloadedError);
         }
         let mut displaced = None;
         if self.jobs.len() >= WAITING_MAX {
-            displaced = Some(self.jobs.pop_of_longest(own + 2).ok_or(OverloadedError)?);
+            displaced = Some(self.jobs.pop_for(site, caller).ok_or(OverloadedError)?);
         }
-        self.jobs.push(caller, job);
+        self.jobs.push(site, caller, job);
         Ok(displaced)
     }
 }
@@ -117,7 +126,8 @@ impl ReadWorkers {
             drop(held);
             let _ = answer.send(result);
         };
-        self.0.0.push(charge.caller(), Box::new(job))?;
+        let by = QueryCaller { site: charge.site(), caller: charge.caller() };
+        self.0.0.push(by, Box::new(job))?;
         answered.await.map_err(|_| CallError::Interrupted)?
     }
 }
@@ -150,8 +160,8 @@ impl ReadWorkers {
 }
 
 impl ReadWorkersState {
-    fn push(&self, caller: usize, job: Job) -> Result<(), OverloadedError> {
-        let displaced = self.waiting.lock().push(caller, job)?;
+    fn push(&self, by: QueryCaller, job: Job) -> Result<(), OverloadedError> {
+        let displaced = self.waiting.lock().push(by, job)?;
         self.filled.notify_one();
         if let Some(displaced) = displaced {
             displaced(WaitEnd::Displaced);
@@ -217,7 +227,8 @@ impl ReadMemory for CallMemory {
     }
 
     fn reader(&self) -> ReaderId {
-        ReaderId { address: self.0.caller(), connection: self.0.connection_number() }
+        let (site, address) = (self.0.site(), self.0.caller());
+        ReaderId { site, address, connection: self.0.connection_number() }
     }
 }
 
@@ -227,8 +238,13 @@ mod tests {
 
     use super::*;
 
+    /// A caller in a site of its own.
+    fn alone(number: usize) -> QueryCaller {
+        QueryCaller { site: number, caller: number }
+    }
+
     fn push(queue: &mut WaitingReads, caller: usize) -> Result<(), OverloadedError> {
-        queue.push(caller, Box::new(|_| ())).map(drop)
+        queue.push(alone(caller), Box::new(|_| ())).map(drop)
     }
 
     /// Returns a queue in which four callers have taken all places.
@@ -263,8 +279,31 @@ mod tests {
         assert_eq!(taken.count(), WAITING_MAX / 5);
         assert_eq!(queue.jobs.len(), WAITING_MAX);
         for caller in 0..4 {
-            assert!((819..=820).contains(&queue.jobs.len_of(caller)));
+            assert!((819..=820).contains(&queue.jobs.len_of(caller, caller)));
         }
+    }
+
+    /// The owner of a /48 of IPv6 has 65,536 addresses, each of which sends a single query.
+    #[test]
+    fn all_addresses_of_a_site_leave_places_and_turns_to_others() {
+        let mut queue = WaitingReads::default();
+        let flood = |caller| QueryCaller { site: 1, caller };
+        let taken = (0..2 * WAITING_MAX).filter(|&caller| {
+            let caller = flood(10 + caller);
+            queue.push(caller, Box::new(|_| ())).is_ok()
+        });
+        assert_eq!(taken.count(), WAITING_MAX);
+        for caller in [2, 3] {
+            push(&mut queue, caller).unwrap();
+        }
+        assert_eq!(queue.jobs.len(), WAITING_MAX);
+        let order: Vec<_> = (0..3)
+            .map(|_| {
+                drop(queue.jobs.pop());
+                [2, 3].map(|caller| queue.jobs.len_of(caller, caller))
+            })
+            .collect();
+        assert_eq!(order, [[1, 1], [0, 1], [0, 0]], "its turn comes after one of the flood");
     }
 
     #[test]
@@ -281,12 +320,12 @@ mod tests {
                 displaced.fetch_add(1, Ordering::Relaxed);
             };
             for _ in 0..500 {
-                let _ = state.push(caller, Box::new(count.clone()));
+                let _ = state.push(alone(caller), Box::new(count.clone()));
             }
         }
         assert_eq!(displaced.load(Ordering::Relaxed), 0, "of callers with few queries none");
         for caller in 7..4000 {
-            state.push(caller, Box::new(|_| ())).unwrap();
+            state.push(alone(caller), Box::new(|_| ())).unwrap();
         }
         assert!(displaced.load(Ordering::Relaxed) > 900, "{displaced:?}");
     }

@@ -1,6 +1,7 @@
 //! The gRPC services of the node: each method calls its handler. A method does the same under each
 //! of its names.
 
+use hawser_engine::runtime::PublishCaller;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::notification_api_server::NotificationApi;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::publish_api_server::PublishApi;
@@ -39,7 +40,8 @@ impl NodeApi {
                 let (engine, held) = (self.engine.clone(), charge.clone());
                 // A publish continues after its call has ended, and its memory stays charged to the call.
                 let publish = async move {
-                    let published = engine.publish_counted(held.caller(), envelopes).await?;
+                    let caller = PublishCaller { site: held.site(), address: held.caller() };
+                    let published = engine.publish_counted(caller, envelopes).await?;
                     // Only added envelopes count: a repeat costs no fee, so it must not pay for the connection's
                     // turns either.
                     held.stored(published.added);

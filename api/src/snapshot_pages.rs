@@ -40,8 +40,9 @@ const PIECE_BYTES: usize = 256 * 1024;
 const RATE_BYTES_S: u64 = 64 << 20;
 /// Downloads at once. A guess: a new node has one, and few nodes are new.
 const DOWNLOADS_MAX: usize = 8;
-/// Downloads of one address at once. A guess: one may not have ended yet when the next one begins.
-const DOWNLOADS_OF_ADDRESS_MAX: usize = 2;
+/// Downloads of one site at once: of an IPv4 address, or of a /48 of IPv6, whose owner has more addresses than there
+/// are places. A guess: one may not have ended yet when the next one begins.
+const DOWNLOADS_OF_SITE_MAX: usize = 2;
 /// Longest duration of a download, equal to the bound of the readers of snapshots: 64 MiB, the longest file, at 1
 /// Mbit/s.
 const DOWNLOAD_MAX: Duration = Duration::from_secs(600);
@@ -182,7 +183,7 @@ struct DownloadState {
 
 struct RunningDownload {
     id: u64,
-    address: ClientAddress,
+    site: ClientAddress,
     until: Instant,
 }
 
@@ -199,13 +200,14 @@ impl Downloads {
     fn take(self: Arc<Self>, address: ClientAddress, now: Instant) -> Option<DownloadSlot> {
         let mut state = self.state.lock();
         state.running.retain(|it| it.until > now);
-        let of_address = state.running.iter().filter(|it| it.address == address).count();
-        if state.running.len() >= DOWNLOADS_MAX || of_address >= DOWNLOADS_OF_ADDRESS_MAX {
+        let site = address.site();
+        let of_site = state.running.iter().filter(|it| it.site == site).count();
+        if state.running.len() >= DOWNLOADS_MAX || of_site >= DOWNLOADS_OF_SITE_MAX {
             return None;
         }
         let (id, until) = (state.next_id, now + DOWNLOAD_MAX);
         state.next_id += 1;
-        state.running.push(RunningDownload { id, address, until });
+        state.running.push(RunningDownload { id, site, until });
         drop(state);
         Some(DownloadSlot { downloads: self, id, until })
     }
@@ -238,8 +240,9 @@ impl Drop for DownloadSlot {
 mod tests {
     use super::*;
 
+    /// An address in a site of its own.
     fn address(number: u64) -> ClientAddress {
-        ClientAddress::V6(number)
+        ClientAddress::V6(number << 16)
     }
 
     #[test]
@@ -250,7 +253,7 @@ mod tests {
         assert!(held.iter().all(Option::is_some));
         assert!(take(9, now).is_none(), "as many as run at once");
         held.truncate(6);
-        assert!(take(0, now).is_none(), "as many as an address may have");
+        assert!(take(0, now).is_none(), "as many as a site may have");
         assert!(take(9, now).is_some());
         // A slow reader loses its place.
         let later = now + DOWNLOAD_MAX;
@@ -258,6 +261,16 @@ mod tests {
         held.clear();
         assert_eq!(downloads.state.lock().running.len(), 1, "an ended place is freed once");
         assert_eq!(again.until, later + DOWNLOAD_MAX);
+    }
+
+    /// The owner of a /48 of IPv6 has 65,536 addresses.
+    #[test]
+    fn all_addresses_of_a_site_leave_downloads_to_others() {
+        let (downloads, now) = (Arc::new(Downloads::default()), Instant::now());
+        let take = |address| downloads.clone().take(address, now);
+        let held: Vec<_> = (0..20).filter_map(|it| take(ClientAddress::V6(it))).collect();
+        assert_eq!(held.len(), DOWNLOADS_OF_SITE_MAX);
+        assert!(take(address(1)).is_some());
     }
 
     #[test]

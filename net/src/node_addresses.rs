@@ -11,6 +11,9 @@ use parking_lot::Mutex;
 /// name has very many must not make them all its own.
 const PER_NAME_MAX: usize = 4;
 
+/// Length of the prefix of a site of IPv6, in bits. The most that providers usually give to one customer (RFC 6177).
+const SITE_BITS: u32 = 48;
+
 /// The addresses that count as those of one host: one of IPv4, a /64 of IPv6.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct AddressBlock(IpAddr);
@@ -23,6 +26,17 @@ impl AddressBlock {
                 Self(Ipv6Addr::from_bits(prefix).into())
             }
             address @ IpAddr::V4(_) => Self(address),
+        }
+    }
+
+    /// Returns the first address of its site: an IPv4 address itself, or a /48 of IPv6, whose owner has 65,536 blocks.
+    pub(crate) fn site(self) -> Self {
+        match self.0 {
+            IpAddr::V6(address) => {
+                let prefix = address.to_bits() & !(u128::MAX >> SITE_BITS);
+                Self(Ipv6Addr::from_bits(prefix).into())
+            }
+            IpAddr::V4(_) => self,
         }
     }
 }
@@ -115,6 +129,15 @@ mod tests {
         let of = |text: &str| AddressBlock::of(text.parse().unwrap());
         assert_eq!(of("2001:db8::1"), of("2001:db8::ffff:0:2"));
         assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
+        assert_eq!(of("::ffff:192.0.2.7"), of("192.0.2.7"));
+        assert_ne!(of("192.0.2.7"), of("192.0.2.8"));
+    }
+
+    #[test]
+    fn a_larger_network_of_ipv6_counts_as_one_site() {
+        let of = |text: &str| AddressBlock::of(text.parse().unwrap()).site();
+        assert_eq!(of("2001:db8:1::1"), of("2001:db8:1:ffff::2"));
+        assert_ne!(of("2001:db8:1::1"), of("2001:db8:2::1"));
         assert_eq!(of("::ffff:192.0.2.7"), of("192.0.2.7"));
         assert_ne!(of("192.0.2.7"), of("192.0.2.8"));
     }

@@ -1,9 +1,9 @@
 //! Connections whose peers have proved nothing yet.
 //!
 //! A stranger can open one and stay silent, so their number is bounded, in all and for each address. A new connection
-//! is never turned away for lack of room: it takes the slot of the oldest one of the address that has the most. A
-//! peer with an honest address proves its id within a few round trips, before silent connections from other
-//! addresses can evict it.
+//! is never turned away for lack of room: it takes the slot of the oldest one of the address that has the most, at the
+//! site that has the most: an IPv4 address, or a /48 of IPv6. A peer with an honest address proves its id within a few
+//! round trips, before silent connections from other addresses can evict it.
 //!
 //! A handshake takes time of a core, also one that ends at once or whose slot another one takes. So an address may
 //! begin only so many within some seconds, and so may all addresses together. Addresses of nodes of the registry have
@@ -40,6 +40,10 @@ const ACCEPTED_WITHIN: Duration = Duration::from_secs(4);
 /// again of all that are. Specified in `docs/protocol/replication.md`. Calculated: 160 KiB, which are looked through in
 /// a few microseconds, and a thousand handshakes a second, which take a part of one core.
 const ACCEPTED_IN_ALL_MAX: usize = 4096;
+/// Connections of one site that are accepted within [`ACCEPTED_WITHIN`], of addresses that are not known as those of
+/// nodes. Specified in `docs/protocol/replication.md`: half of all, so that the owner of a /48 of IPv6 leaves the rest
+/// to others.
+const ACCEPTED_OF_SITE_MAX: usize = ACCEPTED_IN_ALL_MAX / 2;
 /// Connections of the address of a node within [`ACCEPTED_WITHIN`] while so many are remembered. Specified in
 /// `docs/protocol/replication.md`: one more than a host that forges the address takes before it has to prove it.
 const ACCEPTED_WHEN_FULL: usize = 2;
@@ -103,15 +107,24 @@ impl UnprovenTable {
         self.by_age.values().filter(move |it| it.is_node == is_node).map(|it| it.block)
     }
 
-    /// Returns the address with the most connections of one kind; of several the one with the oldest.
+    /// Returns the address with the most connections of one kind, at the site with the most; of several the one with
+    /// the oldest.
     fn fullest(&self, is_node: bool) -> Option<AddressBlock> {
-        let mut counts: HashMap<AddressBlock, usize> = HashMap::new();
-        for block in self.of_kind(is_node) {
-            *counts.entry(block).or_default() += 1;
-        }
-        let most = counts.values().copied().max()?;
-        self.of_kind(is_node).find(|block| counts[block] == most)
+        let sites: Vec<_> = self.of_kind(is_node).map(AddressBlock::site).collect();
+        let site = most_frequent(&sites)?;
+        let blocks: Vec<_> = self.of_kind(is_node).filter(|block| block.site() == site).collect();
+        most_frequent(&blocks)
     }
+}
+
+/// Returns the address or site that is there most often; of several the first.
+fn most_frequent(blocks: &[AddressBlock]) -> Option<AddressBlock> {
+    let mut counts: HashMap<AddressBlock, usize> = HashMap::new();
+    for block in blocks {
+        *counts.entry(*block).or_default() += 1;
+    }
+    let most = counts.values().copied().max()?;
+    blocks.iter().copied().find(|block| counts[block] == most)
 }
 
 /// The connections that were accepted a moment ago, oldest first, of addresses of one kind.
@@ -127,8 +140,8 @@ impl AcceptedConnections {
         self.0.len()
     }
 
-    /// Enters a connection. Returns false if its address, or all addresses together, have had too many: it is not
-    /// accepted, and does not count.
+    /// Enters a connection. Returns false if its address, its site, or all addresses together have had too many: it is
+    /// not accepted, and does not count.
     fn enter(&mut self, now: Instant, block: AddressBlock, is_node: bool) -> bool {
         // If the oldest ones made room for any others, a hundred addresses would have each other's forgotten, and none
         // would have a bound.
@@ -140,6 +153,11 @@ impl AcceptedConnections {
             (true, false) => 0,
         };
         if self.0.iter().filter(|(_, other)| *other == block).count() >= most {
+            return false;
+        }
+        let site = block.site();
+        let of_site = || self.0.iter().filter(|(_, other)| other.site() == site).count();
+        if !is_node && of_site() >= ACCEPTED_OF_SITE_MAX {
             return false;
         }
         if is_full {
@@ -249,7 +267,7 @@ impl Drop for UnprovenSlot {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
+    use std::net::{Ipv4Addr, Ipv6Addr};
 
     use super::*;
 
@@ -280,6 +298,40 @@ mod tests {
         }
         assert_eq!(table.by_age.len(), UNPROVEN_MAX);
         assert!(table.by_age.contains_key(&honest), "it is the only one of its address");
+    }
+
+    /// An address of a /48 of IPv6.
+    fn of_site(number: u16) -> IpAddr {
+        Ipv6Addr::new(0x2001, 0xdb8, 1, number, 0, 0, 0, 1).into()
+    }
+
+    #[test]
+    fn the_site_with_the_most_gives_way_however_few_its_addresses_have() {
+        let mut table = UnprovenTable::default();
+        let (honest, _) = table.admit(block(0), false);
+        let (neighbour, _) = table.admit(AddressBlock::of(of_site(1)), false);
+        for _ in 0..2 {
+            table.admit(AddressBlock::of(of_site(2)), false);
+        }
+        for stranger in 10..1_000 {
+            table.admit(AddressBlock::of(of_site(stranger)), false);
+        }
+        assert_eq!(table.by_age.len(), UNPROVEN_MAX);
+        assert!(table.by_age.contains_key(&honest), "it is the only one of its site");
+        assert!(!table.by_age.contains_key(&neighbour), "it is the oldest of its site");
+    }
+
+    #[test]
+    fn the_addresses_of_a_site_leave_connections_to_others() {
+        let (unproven, now) = (Arc::new(UnprovenConnections::default()), Instant::now());
+        let begun =
+            (0..10_000).filter(|it| unproven.admit(of_site(*it), false, now).is_some()).count();
+        assert_eq!(begun, ACCEPTED_OF_SITE_MAX);
+        assert!(
+            unproven.admit(of_site(1), true, now).is_some(),
+            "a node of the registry has its own"
+        );
+        assert!(unproven.admit(host(1), false, now).is_some());
     }
 
     #[test]

@@ -115,6 +115,18 @@ impl ClientAddress {
             Self::Invalid => Self::Invalid,
         }
     }
+
+    /// Returns the first address of its site: a /48 of IPv6, or an IPv4 address itself. A /48 is the most that
+    /// providers usually give to one customer (RFC 6177), who then is 65,536 callers by the /64 rule. All addresses of
+    /// a /24 are too few to take a node's bounds alone, and belong to many owners, so an IPv4 address is a site of its
+    /// own.
+    #[must_use]
+    pub fn site(self) -> Self {
+        match self {
+            Self::V6(_) => self.network(),
+            Self::V4(_) | Self::Invalid => self,
+        }
+    }
 }
 
 impl fmt::Display for ClientAddress {
@@ -264,6 +276,17 @@ mod tests {
             assert_ne!(network(one), network(other), "{one} and {other}");
         }
         assert_eq!(ClientAddress::Invalid.network(), ClientAddress::Invalid);
+    }
+
+    #[test]
+    fn a_site_is_a_network_of_ipv6_or_one_address_of_ipv4() {
+        let address = |text: &str| ClientAddress::from(text.parse::<IpAddr>().unwrap());
+        let site = |text: &str| address(text).site();
+        assert_eq!(site("2001:db8:1::1"), site("2001:db8:1:ffff::2"));
+        assert_ne!(site("2001:db8:1::1"), site("2001:db8:2::1"));
+        assert_eq!(site("9.9.9.1"), address("9.9.9.1"));
+        assert_eq!(site("::ffff:9.9.9.1"), site("9.9.9.1"));
+        assert_eq!(ClientAddress::Invalid.site(), ClientAddress::Invalid);
     }
 
     fn of(forwarded: &[&str], peer: &str, trusted: &[&str]) -> String {

@@ -1,10 +1,12 @@
 //! One budget for all memory that this process holds for callers.
 //!
 //! Requests while they arrive, wait and are processed, answers while they are built and until their callers have
-//! read them, streams and their registrations: each is charged before it is allocated, to the call, its connection
-//! and its address together. A consumer may hold at most as much memory as is still free, so a greedy one always
-//! leaves room for others. When little is free, large addresses are refused, and connections of the addresses that
-//! hold most are closed, see [`shedding`].
+//! read them, streams and their registrations: each is charged before it is allocated, to the call, its connection,
+//! its address and its site together. A consumer may hold at most as much memory as is still free, so a greedy one
+//! always leaves room for others. When little is free, large callers are refused, and connections of the sites that
+//! hold most are closed, see [`shedding`]. A site is an address of IPv4, or a /48 of IPv6: the owner of one has
+//! thousands of addresses, which would fill the memory with little for each. The addresses of such a site count
+//! together.
 //!
 //! Memory for a stream's topics and cursors may be *lent*: taken from free memory beyond the caller's share. The shares
 //! of all other callers are computed as if lent memory were free, and connections with lent memory are closed first
@@ -18,10 +20,12 @@
 //!
 //! [`shedding`]: crate::shedding
 
+mod addresses;
 mod metrics;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
+use std::iter;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
@@ -36,6 +40,7 @@ use crate::overloaded::OverloadedError;
 use crate::shedding::{self, Consumer};
 use crate::turns::{PaidTime, TaskRuntimes, Turns};
 use crate::writing::Writing;
+use addresses::{AddressShare, ConsumerAddresses, ShareBytes};
 
 /// The default limit of a listener in bytes. Of the 512 MiB that a node may take above its idle state, the database has
 /// 192 MiB and the allocator a tenth of the rest. 10,000 streams of a hundred topics fit, from one address too.
@@ -47,17 +52,20 @@ const CONNECTION_BYTES: usize = 32 * 1024;
 /// Part of the limit, as a divisor, that is kept free for small consumers: if less is free, the largest consumers
 /// are closed. A guess: room for a thousand usual publishes.
 const KEPT_FREE_DIVISOR: usize = 8;
-/// Further part of the limit, as a divisor, that has to be free before a large address is served: one whose connections
-/// may always be closed. Without it, equally large addresses would close each other's connections in turn, their
+/// Further part of the limit, as a divisor, that has to be free before a large caller is served: one whose connections
+/// may always be closed. Without it, equally large callers would close each other's connections in turn, their
 /// clients would reconnect and do the same, and none would be served. A guess: room for the answers under way.
 const REFUSED_EARLIER_DIVISOR: usize = 64;
 /// Further part of the limit, as a divisor, that has to stay free after memory is lent. New requests use it up before
 /// any connection has to be closed. A guess.
 const LENT_LEAVES_DIVISOR: usize = 16;
-/// Parts of the limit, as divisors. Connections of an address that holds the first part may always be closed, those of
-/// an address below the second never. In between they may be closed if the address holds twice as much as the asking
-/// one. Guesses.
+/// Parts of the limit, as divisors. Connections of a site that holds the first part may always be closed, those of a
+/// site below the second never. In between they may be closed if the site holds twice as much as counts for the asking
+/// address. Guesses.
 const WORTH_CLOSING_DIVISORS: [usize; 2] = [32, 1024];
+/// Part of the limit, as a divisor: the addresses of a site that hold less on average count together. Then at most as
+/// many addresses of a site count apart as the owner of a /24 of IPv4 has.
+const LITTLE_DIVISOR: usize = 256;
 /// Least time between two searches for the largest consumers, which visit all of them. A guess.
 const SEARCH_EVERY: Duration = Duration::from_millis(50);
 /// Least time between two log lines about closed consumers. A guess: a flood must not fill the disk.
@@ -82,19 +90,11 @@ struct BudgetState {
 /// All consumers, for the search of the largest.
 #[derive(Default)]
 struct Callers {
-    /// Each address with the number of its consumers.
-    addresses: HashMap<ClientAddress, (Arc<AddressShare>, usize)>,
+    addresses: ConsumerAddresses,
     consumers: HashMap<u64, Weak<ConnectionShare>>,
     numbers: u64,
     searched_at: Option<Instant>,
     warned_at: Option<Instant>,
-}
-
-/// The share of an address.
-struct AddressShare {
-    address: ClientAddress,
-    used_bytes: AtomicUsize,
-    lent_bytes: AtomicUsize,
 }
 
 /// The share of a connection, or of one call on a proxy's connection. Ends with its last call.
@@ -103,9 +103,7 @@ pub(crate) struct ConnectionShare {
     number: u64,
     kind: ConsumerKind,
     address: Arc<AddressShare>,
-    used_bytes: AtomicUsize,
-    /// The part of them that is lent.
-    lent_bytes: AtomicUsize,
+    held: ShareBytes,
     /// The part of them that stays until the connection ends, besides that of a new connection.
     kept_bytes: AtomicUsize,
     writing: Arc<Writing>,
@@ -209,20 +207,14 @@ impl BudgetState {
         paid_time: Arc<PaidTime>,
     ) -> Arc<ConnectionShare> {
         let mut callers = self.callers.lock();
-        let (share, consumers) = callers.addresses.entry(address).or_insert_with(|| {
-            let (used_bytes, lent_bytes) = (AtomicUsize::new(0), AtomicUsize::new(0));
-            (Arc::new(AddressShare { address, used_bytes, lent_bytes }), 0)
-        });
-        *consumers += 1;
-        let address = share.clone();
+        let address = callers.addresses.add(address);
         callers.numbers += 1;
         let share = Arc::new(ConnectionShare {
             budget: self.clone(),
             number: callers.numbers,
             kind,
             address,
-            used_bytes: AtomicUsize::new(0),
-            lent_bytes: AtomicUsize::new(0),
+            held: ShareBytes::default(),
             kept_bytes: AtomicUsize::new(0),
             writing,
             close: CancellationToken::new(),
@@ -234,19 +226,19 @@ impl BudgetState {
         share
     }
 
-    /// Returns true if `free` bytes are enough to serve an address that holds `address_bytes`. A large address is
-    /// refused before connections have to be closed for it.
-    fn is_kept_free(&self, address_bytes: usize, free: usize) -> bool {
-        address_bytes < self.limit_bytes / WORTH_CLOSING_DIVISORS[0] || free >= self.kept_bytes()
+    /// Returns true if `free` bytes are enough to serve a caller of whom `counted_bytes` count. A large one is refused
+    /// before connections have to be closed for it.
+    fn is_kept_free(&self, counted_bytes: usize, free: usize) -> bool {
+        counted_bytes < self.limit_bytes / WORTH_CLOSING_DIVISORS[0] || free >= self.kept_bytes()
     }
 
-    /// Returns the bytes that large addresses have to leave free.
+    /// Returns the bytes that large callers have to leave free.
     fn kept_bytes(&self) -> usize {
         self.limit_bytes / KEPT_FREE_DIVISOR + self.limit_bytes / REFUSED_EARLIER_DIVISOR
     }
 
-    /// Closes the largest consumers if little memory is free, until enough will be. `asker_bytes` is the memory of the
-    /// address whose charge caused the call.
+    /// Closes the largest consumers if little memory is free, until enough will be. `asker_bytes` is the memory that
+    /// counts as that of the caller whose charge caused the call.
     fn keep_free(&self, asker_bytes: usize) {
         let used_bytes = self.used_bytes.load(Relaxed);
         let used_bytes_max = self.limit_bytes - self.limit_bytes / KEPT_FREE_DIVISOR;
@@ -287,7 +279,7 @@ impl BudgetState {
             code = "memory_short",
             closed = closed.len(),
             bytes = closed.iter().map(|it| it.bytes).sum::<usize>(),
-            "connections of the addresses that hold most of the memory for callers are closed"
+            "connections of the sites that hold most of the memory for callers are closed"
         );
     }
 }
@@ -318,12 +310,12 @@ impl ConnectionShare {
     /// refusal, because the caller may wait.
     pub(crate) fn try_take(&self, bytes: usize, beside: usize) -> bool {
         // Adding first and checking later would make a charge that does not fit fail the charges of other callers. A
-        // concurrent charge of the same address may exceed the address's part, never the limit.
+        // concurrent charge of the same caller may exceed the caller's part, never the limit.
         let with_beside = bytes.saturating_add(beside);
         let may = |free: usize| Some(self.may_hold(with_beside, free.checked_sub(beside)?));
         let taken = self.add_if(bytes, |free| may(free).unwrap_or(false));
         let more = if taken { 0 } else { bytes };
-        self.budget.keep_free(self.address.used_bytes.load(Relaxed).saturating_add(more));
+        self.budget.keep_free(self.counted().used.load(Relaxed).saturating_add(more));
         taken
     }
 
@@ -376,33 +368,46 @@ impl ConnectionShare {
             may(self.budget.limit_bytes.checked_sub(all)?).then_some(all)
         });
         if taken.is_ok() {
-            self.used_bytes.fetch_add(bytes, Relaxed);
-            self.address.used_bytes.fetch_add(bytes, Relaxed);
+            self.count_used(bytes);
         }
         taken.is_ok()
+    }
+
+    /// Counts `bytes`, which the budget has counted, to this consumer, its address and its site.
+    fn count_used(&self, bytes: usize) {
+        for share in self.shares() {
+            share.used.fetch_add(bytes, Relaxed);
+        }
+    }
+
+    /// Returns the shares of this consumer, its address and its site.
+    fn shares(&self) -> impl Iterator<Item = &ShareBytes> {
+        iter::once(&self.held).chain(self.address.shares())
+    }
+
+    /// Returns the memory that counts as the caller's, see [`AddressShare::counted`].
+    fn counted(&self) -> &ShareBytes {
+        self.address.counted(self.budget.limit_bytes / LITTLE_DIVISOR)
     }
 
     /// Returns true if this consumer may take `bytes` more, with `free` bytes left for all callers. Lent memory counts
     /// as free and not as held, because it is taken back when other callers need it.
     fn may_hold(&self, bytes: usize, free: usize) -> bool {
-        let with = |used: &AtomicUsize, lent: &AtomicUsize| {
-            used.load(Relaxed).saturating_sub(lent.load(Relaxed)).saturating_add(bytes)
-        };
         let free = free.saturating_add(self.budget.lent_bytes.load(Relaxed));
         match self.kind {
             ConsumerKind::Proxy => true,
             _ if self.close.is_cancelled() => false,
             _ => {
-                let address_bytes = with(&self.address.used_bytes, &self.address.lent_bytes);
-                with(&self.used_bytes, &self.lent_bytes) <= free
-                    && address_bytes / 2 <= free
-                    && self.budget.is_kept_free(address_bytes, free)
+                let counted_bytes = self.counted().own_with(bytes);
+                self.held.own_with(bytes) <= free
+                    && counted_bytes / 2 <= free
+                    && self.budget.is_kept_free(counted_bytes, free)
             }
         }
     }
 
-    fn each_lent(&self) -> [&AtomicUsize; 3] {
-        [&self.budget.lent_bytes, &self.address.lent_bytes, &self.lent_bytes]
+    fn each_lent(&self) -> impl Iterator<Item = &AtomicUsize> {
+        iter::once(&self.budget.lent_bytes).chain(self.shares().map(|it| &it.lent))
     }
 
     /// Gives back `bytes` that were lent.
@@ -416,9 +421,8 @@ impl ConnectionShare {
     /// Takes `bytes` that are allocated already.
     pub(crate) fn take_anyway(&self, bytes: usize) {
         self.budget.used_bytes.fetch_add(bytes, Relaxed);
-        self.used_bytes.fetch_add(bytes, Relaxed);
-        let asker_bytes = self.address.used_bytes.fetch_add(bytes, Relaxed) + bytes;
-        self.budget.keep_free(asker_bytes);
+        self.count_used(bytes);
+        self.budget.keep_free(self.counted().used.load(Relaxed));
     }
 
     /// Takes `bytes` that stay until the connection ends. One that holds nothing else is idle.
@@ -438,37 +442,38 @@ impl ConnectionShare {
     }
 
     pub(crate) fn give_back(&self, bytes: usize) {
-        for used in [&self.budget.used_bytes, &self.address.used_bytes, &self.used_bytes] {
+        let each_used = self.shares().map(|it| &it.used);
+        for used in iter::once(&self.budget.used_bytes).chain(each_used) {
             let before = used.fetch_sub(bytes, Relaxed);
             debug_assert!(before >= bytes, "bytes are given back once");
         }
     }
 
-    /// Removes a call's memory from this share, because closing the connection would not free it. The address and the
-    /// budget stay charged until [`ConnectionShare::give_back_address_only`].
+    /// Removes a call's memory from this share, because closing the connection would not free it. The address's site
+    /// and the budget stay charged until [`ConnectionShare::give_back_address_only`].
     pub(crate) fn leave(&self, bytes: usize, lent_bytes: usize) {
-        self.used_bytes.fetch_sub(bytes, Relaxed);
-        self.lent_bytes.fetch_sub(lent_bytes, Relaxed);
+        self.held.used.fetch_sub(bytes, Relaxed);
+        self.held.lent.fetch_sub(lent_bytes, Relaxed);
     }
 
-    /// Gives back memory that [`ConnectionShare::leave`] left charged to the address and the budget.
+    /// Gives back memory that [`ConnectionShare::leave`] left charged to the address's site and the budget.
     pub(crate) fn give_back_address_only(&self, bytes: usize, lent_bytes: usize) {
-        for used in [&self.budget.used_bytes, &self.address.used_bytes] {
-            used.fetch_sub(bytes, Relaxed);
-        }
-        for lent in [&self.budget.lent_bytes, &self.address.lent_bytes] {
-            lent.fetch_sub(lent_bytes, Relaxed);
+        self.budget.used_bytes.fetch_sub(bytes, Relaxed);
+        self.budget.lent_bytes.fetch_sub(lent_bytes, Relaxed);
+        for share in self.address.shares() {
+            share.used.fetch_sub(bytes, Relaxed);
+            share.lent.fetch_sub(lent_bytes, Relaxed);
         }
     }
 
     fn used_bytes(&self) -> usize {
-        self.used_bytes.load(Relaxed)
+        self.held.used.load(Relaxed)
     }
 
     /// Returns the consumer that shedding may close; `None` for a proxy's connection.
     fn consumer(&self) -> Option<Consumer> {
         let (address, number, bytes) = (self.address.address, self.number, self.used_bytes());
-        let (is_idle, is_lent) = (self.is_idle(), self.lent_bytes.load(Relaxed) > 0);
+        let (is_idle, is_lent) = (self.is_idle(), self.held.lent.load(Relaxed) > 0);
         (self.kind != ConsumerKind::Proxy).then_some(Consumer {
             address,
             number,
@@ -492,6 +497,11 @@ impl ConnectionShare {
     /// Returns a number that identifies the address, for queues that are fair between addresses.
     pub(crate) fn caller(&self) -> usize {
         Arc::as_ptr(&self.address).addr()
+    }
+
+    /// Returns a number that identifies the address's site, for queues that are fair between sites.
+    pub(crate) fn site(&self) -> usize {
+        self.address.site_number()
     }
 
     /// Returns a number that identifies the connection, or the call on a proxy's connection.
@@ -556,19 +566,13 @@ impl ConnectionShare {
 
 impl Drop for ConnectionShare {
     fn drop(&mut self) {
-        let lent_bytes = self.lent_bytes.load(Relaxed);
+        let lent_bytes = self.held.lent.load(Relaxed);
         self.give_back_lent(lent_bytes);
         let held_bytes = self.used_bytes();
         self.give_back(held_bytes);
         let mut callers = self.budget.callers.lock();
         callers.consumers.remove(&self.number);
-        let address = self.address.address;
-        if let Some((_, consumers)) = callers.addresses.get_mut(&address) {
-            *consumers -= 1;
-            if *consumers == 0 {
-                callers.addresses.remove(&address);
-            }
-        }
+        callers.addresses.remove(self.address.address);
     }
 }
 

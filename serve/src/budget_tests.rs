@@ -1,6 +1,6 @@
 //! Tests of the shares of connections and addresses, and of closing the largest consumers.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use http::Response;
 use http_body_util::BodyExt as _;
@@ -115,7 +115,7 @@ fn what_is_lent_is_given_back_first() {
     call.give_back_lasting(10 * MIB);
     assert_eq!(lent(), before - 10 * MIB);
     call.give_back_lasting(20 * MIB);
-    assert_eq!((lent(), connection.lent_bytes.load(Relaxed)), (0, 0));
+    assert_eq!((lent(), connection.held.lent.load(Relaxed)), (0, 0));
     drop(call);
     assert_eq!(budget.used_bytes(), CONNECTION_BYTES);
 }
@@ -251,6 +251,66 @@ fn idle_connections_of_few_addresses_make_room_for_everyone_else() {
         assert!(honest.iter().all(|it| !it.close.is_cancelled()), "{call_bytes}");
         assert!(budget.0.closed.get() > 100, "many at once: {}", budget.0.closed.get());
     }
+}
+
+/// The owner of a /48 of IPv6 has 65,536 addresses, each of which may hold too little to be closed for others.
+#[test]
+fn streams_of_all_addresses_of_a_site_make_room_for_everyone_else() {
+    let budget = MemoryBudget::new(LIMIT);
+    let early = budget.connection(address(1), budget.account(None)).unwrap();
+    early.take(MIB).unwrap();
+    let mut flood = Vec::new();
+    for number in 0..4000 {
+        let from = IpAddr::from(Ipv6Addr::new(0x2001, 0xdb8, 1, number, 0, 0, 0, 1));
+        let connection = budget.connection(from, budget.account(None));
+        flood.extend(connection.ok().filter(|it| it.take(20 * 1024).is_ok()));
+    }
+    assert!(budget.used_bytes() > LIMIT / 2, "{}", budget.used_bytes());
+    let mut honest = vec![early];
+    for number in 2..60 {
+        search_again(&budget);
+        let connection = budget.connection(address(number), budget.account(None)).unwrap();
+        connection.take(MIB / 2).unwrap();
+        honest.push(connection);
+        flood.retain(|it| !it.close.is_cancelled());
+    }
+    assert!(honest.iter().all(|it| !it.close.is_cancelled()));
+    drop((honest, flood));
+    assert_eq!(budget.used_bytes(), 0);
+    assert!(budget.0.callers.lock().addresses.is_empty(), "nothing stays");
+}
+
+/// Queues that are fair between sites know these by the numbers.
+#[test]
+fn addresses_of_a_site_share_its_number_and_have_their_own() {
+    let budget = MemoryBudget::new(LIMIT);
+    let connect = |site, number| {
+        let from = IpAddr::from(Ipv6Addr::new(0x2001, 0xdb8, site, number, 0, 0, 0, 1));
+        budget.connection(from, budget.account(None)).unwrap()
+    };
+    let (one, same, other) = (connect(1, 1), connect(1, 2), connect(2, 1));
+    assert_eq!(one.site(), same.site());
+    assert_ne!(one.caller(), same.caller());
+    assert_ne!(one.site(), other.site());
+    let connect = |number| budget.connection(address(number), budget.account(None)).unwrap();
+    let (one, same, other) = (connect(1), connect(1), connect(2));
+    assert_eq!(one.site(), same.site(), "an address of IPv4 is a site of its own");
+    assert_ne!(one.site(), other.site());
+    assert_eq!(one.shares().count(), 2, "so each charge counts once for both");
+}
+
+/// Machines of one provider may each have a /64 of the same /48.
+#[test]
+fn a_greedy_address_takes_nothing_from_its_neighbours() {
+    let of_site = |number| IpAddr::from(Ipv6Addr::new(0x2001, 0xdb8, 1, number, 0, 0, 0, 1));
+    let budget = MemoryBudget::new(LIMIT);
+    let connect = |number| budget.connection(of_site(number), budget.account(None)).unwrap();
+    let flood: Vec<_> = (0..100).map(|_| connect(1)).collect();
+    let taken: usize = flood.iter().map(|connection| greedy(connection)).sum();
+    assert!((38..=40).contains(&taken), "as much as without neighbours: {taken}");
+    let neighbours: Vec<_> = (2..10).map(connect).collect();
+    assert!(neighbours.iter().all(|it| it.take(MIB).is_ok()));
+    assert!(neighbours.iter().all(|it| !it.close.is_cancelled()));
 }
 
 /// Otherwise those over TLS would be closed after connections with calls, and at addresses that hold little not at all.

@@ -314,6 +314,13 @@ impl CallCharge {
         self.0.connection.caller()
     }
 
+    /// Returns a number that calls from the same site share, for queues that are fair between sites: an IPv4 address,
+    /// or all addresses of a /48 of IPv6.
+    #[must_use]
+    pub fn site(&self) -> usize {
+        self.0.connection.site()
+    }
+
     /// Returns a number that calls of the same connection share, for queues that are fair between the connections of an
     /// address. Each call of a client behind a proxy has a number of its own.
     #[must_use]

@@ -1,13 +1,15 @@
 //! The slots of connections: a bounded number in total, and for each address.
 //!
 //! A slot is a file descriptor of the process; the bound keeps the other descriptors for the database. When all slots
-//! are taken, a newcomer replaces a connection of the address with the most connections, if that has at least two more
-//! than the newcomer's address. A flood from few addresses therefore cannot lock out other clients. A flood from as
-//! many addresses as there are slots can, until its connections end.
+//! are taken, a newcomer replaces a connection of the site with the most connections, if that has at least two more
+//! than the newcomer's site, and otherwise one of its own site's address with the most, by the same rule. A site is an
+//! address of IPv4, or a /48 of IPv6, whose owner has more addresses than there are slots. A flood from few sites
+//! therefore cannot lock out other clients. A flood from as many sites as there are slots can, until its connections
+//! end.
 //!
 //! A replaced connection keeps its descriptor for a moment longer, and only a few spare slots cover that. The more
-//! connections an address has, the fewer spare slots it may use. Addresses of a flood that replace each other's
-//! connections thus leave spare slots for a newcomer.
+//! connections a site has, the fewer spare slots it may use. Sites of a flood that replace each other's connections
+//! thus leave spare slots for a newcomer.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -33,7 +35,7 @@ pub(crate) struct ConnectionLimits {
 /// The reason there is no slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NoSlotError {
-    /// All slots are taken, and no address has many more connections than the newcomer's.
+    /// All slots are taken, and no site or address has many more connections than the newcomer's.
     All,
     /// The address has as many slots as it may have.
     Address,
@@ -56,8 +58,17 @@ struct TakenSlots {
     /// Slots whose connections were asked to close.
     ending: usize,
     numbers: u64,
+    of_site: HashMap<ClientAddress, SiteSlots>,
+    /// All sites, ordered by the number of their connections that have not been asked to close.
+    by_count: BTreeSet<(usize, ClientAddress)>,
+}
+
+/// The slots of one site whose connections have not been asked to close.
+#[derive(Debug, Default)]
+struct SiteSlots {
+    open: usize,
     of_address: HashMap<ClientAddress, BTreeMap<u64, CancellationToken>>,
-    /// All addresses, ordered by the number of their connections that have not been asked to close.
+    /// All addresses, ordered by the number of their connections.
     by_count: BTreeSet<(usize, ClientAddress)>,
 }
 
@@ -86,14 +97,14 @@ impl ConnectionSlots {
     ) -> Result<ConnectionSlot, NoSlotError> {
         let limits = self.0.limits;
         let mut taken = self.0.taken.lock();
-        let own = address.map_or(0, |address| taken.count(address));
-        if address.is_some() && own >= limits.per_address_max {
+        if address.is_some_and(|address| taken.count(address) >= limits.per_address_max) {
             return Err(NoSlotError::Address);
         }
+        let of_site = address.map_or(0, |address| taken.site_count(address.site()));
         let spare = limits.all_max / SPARE_DIVISOR;
         let is_full = taken.open - taken.ending >= limits.all_max - spare;
-        let may_replace = || taken.ending < (spare / (own + 1)).max(1);
-        if taken.open >= limits.all_max || is_full && !(may_replace() && taken.end_one(own)) {
+        let may_replace = || taken.ending < (spare / (of_site + 1)).max(1);
+        if taken.open >= limits.all_max || is_full && !(may_replace() && taken.end_one(address)) {
             return Err(NoSlotError::All);
         }
         taken.open += 1;
@@ -154,6 +165,62 @@ impl Drop for ConnectionSlot {
 
 impl TakenSlots {
     fn count(&self, address: ClientAddress) -> usize {
+        self.of_site.get(&address.site()).map_or(0, |site| site.count(address))
+    }
+
+    fn site_count(&self, site: ClientAddress) -> usize {
+        self.of_site.get(&site).map_or(0, |site| site.open)
+    }
+
+    fn add(&mut self, address: ClientAddress, number: u64, end: CancellationToken) {
+        let key = address.site();
+        let site = self.of_site.entry(key).or_default();
+        self.by_count.remove(&(site.open, key));
+        site.add(address, number, end);
+        self.by_count.insert((site.open, key));
+    }
+
+    fn remove(&mut self, address: ClientAddress, number: u64) -> Option<CancellationToken> {
+        let key = address.site();
+        let site = self.of_site.get_mut(&key)?;
+        let before = site.open;
+        let end = site.remove(address, number)?;
+        self.by_count.remove(&(before, key));
+        if before > 1 {
+            self.by_count.insert((before - 1, key));
+        } else {
+            self.of_site.remove(&key);
+        }
+        Some(end)
+    }
+
+    /// Asks a connection to close for a newcomer, of an address that is known unless it is a proxy's. Returns false if
+    /// there is none that may be closed for it.
+    fn end_one(&mut self, newcomer: Option<ClientAddress>) -> bool {
+        let Some((address, number)) = self.first_to_end(newcomer) else { return false };
+        let Some(end) = self.remove(address, number) else { return false };
+        self.ending += 1;
+        end.cancel();
+        true
+    }
+
+    /// Returns the newest connection of the largest address of the site with the most connections, if that site has at
+    /// least two more than the newcomer's. Otherwise that of the largest address of the newcomer's own site, if it has
+    /// at least two more than the newcomer's address. The newest is chosen so that connections from before a flood
+    /// stay.
+    fn first_to_end(&self, newcomer: Option<ClientAddress>) -> Option<(ClientAddress, u64)> {
+        let &(most, site) = self.by_count.last()?;
+        let own_site = newcomer.map_or(0, |address| self.site_count(address.site()));
+        if most >= own_site + 2 {
+            return self.of_site.get(&site)?.newest_of_largest(0);
+        }
+        let own = newcomer?;
+        self.of_site.get(&own.site())?.newest_of_largest(self.count(own) + 2)
+    }
+}
+
+impl SiteSlots {
+    fn count(&self, address: ClientAddress) -> usize {
         self.of_address.get(&address).map_or(0, BTreeMap::len)
     }
 
@@ -162,12 +229,14 @@ impl TakenSlots {
         self.by_count.remove(&(of_address.len(), address));
         of_address.insert(number, end);
         self.by_count.insert((of_address.len(), address));
+        self.open += 1;
     }
 
     fn remove(&mut self, address: ClientAddress, number: u64) -> Option<CancellationToken> {
         let of_address = self.of_address.get_mut(&address)?;
         let before = of_address.len();
         let end = of_address.remove(&number)?;
+        self.open -= 1;
         self.by_count.remove(&(before, address));
         if before > 1 {
             self.by_count.insert((before - 1, address));
@@ -177,20 +246,11 @@ impl TakenSlots {
         Some(end)
     }
 
-    /// Asks the newest connection of the address with the most connections to close. Returns false if no address
-    /// has at least two more than `own`. The newest is chosen so that connections from before a flood stay.
-    fn end_one(&mut self, own: usize) -> bool {
-        let Some(&(most, address)) = self.by_count.last() else { return false };
-        if most < own + 2 {
-            return false;
-        }
-        let newest = self.of_address.get(&address).and_then(|all| all.keys().next_back()).copied();
-        let Some(end) = newest.and_then(|newest| self.remove(address, newest)) else {
-            return false;
-        };
-        self.ending += 1;
-        end.cancel();
-        true
+    /// Returns the newest connection of the address with the most connections; `None` if it has fewer than `least`.
+    fn newest_of_largest(&self, least: usize) -> Option<(ClientAddress, u64)> {
+        let &(most, address) = self.by_count.last()?;
+        let (&newest, _) = self.of_address.get(&address)?.last_key_value()?;
+        (most >= least).then_some((address, newest))
     }
 }
 
@@ -204,8 +264,14 @@ mod tests {
         ConnectionSlots::new(ConnectionLimits { all_max, per_address_max })
     }
 
+    /// An address in a site of its own.
     fn address(number: u64) -> Option<ClientAddress> {
-        Some(ClientAddress::V6(number))
+        Some(ClientAddress::V6(number << 16))
+    }
+
+    /// Several addresses of one site.
+    fn of_site(number: u64) -> Option<ClientAddress> {
+        Some(ClientAddress::V6((1 << 40) | number))
     }
 
     #[test]
@@ -218,13 +284,9 @@ mod tests {
         drop(first);
         let _third = slots.take(address(1)).unwrap();
         let mut proxied = slots.take(None).unwrap();
-        assert_eq!(proxied.name(ClientAddress::V6(1)), Err(NoSlotError::Address));
-        assert_eq!(proxied.name(ClientAddress::V6(3)), Ok(()));
-        assert_eq!(
-            slots.0.taken.lock().of_address.len(),
-            2,
-            "only addresses with a slot are known"
-        );
+        assert_eq!(proxied.name(address(1).unwrap()), Err(NoSlotError::Address));
+        assert_eq!(proxied.name(address(3).unwrap()), Ok(()));
+        assert_eq!(slots.0.taken.lock().of_site.len(), 2, "only sites with a slot are known");
     }
 
     #[test]
@@ -245,6 +307,37 @@ mod tests {
         assert!(!good.end.is_cancelled(), "the one that was there before has its slot");
         let newcomers = flood.iter().filter(|it| it.address > address(10)).count();
         assert_eq!(newcomers, 30);
+    }
+
+    /// The owner of a /48 of IPv6 has 65,536 addresses.
+    #[test]
+    fn a_flood_from_all_addresses_of_a_site_keeps_no_other_out() {
+        let slots = slots(80, usize::MAX);
+        let good = slots.take(address(9)).unwrap();
+        let mut held: Vec<_> =
+            (0..1000).filter_map(|number| slots.take(of_site(number)).ok()).collect();
+        assert_eq!(held.len(), 69, "all but the spare ones");
+        for newcomer in 100..130 {
+            held.push(slots.take(address(newcomer)).unwrap());
+            held.retain(|it| !it.end.is_cancelled());
+        }
+        assert!(!good.end.is_cancelled(), "the one that was there before has its slot");
+        let newcomers = held.iter().filter(|it| it.address < of_site(0)).count();
+        assert_eq!(newcomers, 30);
+        // Within the site, an address with one connection more than another loses none to it.
+        assert_eq!(slots.take(of_site(2000)).unwrap_err(), NoSlotError::All);
+    }
+
+    #[test]
+    fn an_address_with_many_slots_keeps_no_other_of_its_site_out() {
+        let slots = slots(16, usize::MAX);
+        let mut held: Vec<_> = (0..14).map(|_| slots.take(of_site(1)).unwrap()).collect();
+        for number in 2..6 {
+            held.push(slots.take(of_site(number)).unwrap());
+            held.retain(|it| !it.end.is_cancelled());
+        }
+        let others = held.iter().filter(|it| it.address != of_site(1)).count();
+        assert_eq!((others, held.len()), (4, 14));
     }
 
     #[test]
@@ -282,23 +375,30 @@ mod tests {
             let mut held: Vec<ConnectionSlot> = Vec::new();
             for (what, number) in steps {
                 match what {
+                    0 if number % 2 == 0 => held.extend(slots.take(of_site(number))),
                     0 => held.extend(slots.take(address(number))),
                     1 => held.extend(slots.take(None)),
                     _ if !held.is_empty() => drop(held.remove(usize::try_from(number).unwrap() % held.len())),
                     _ => {}
                 }
                 if let Some(unnamed) = held.iter_mut().find(|it| it.address.is_none()) {
-                    let _ = unnamed.name(ClientAddress::V6(number));
+                    let _ = unnamed.name(of_site(number).unwrap());
                 }
                 let taken = slots.0.taken.lock();
                 let ending = held.iter().filter(|it| it.end.is_cancelled()).count();
                 prop_assert_eq!((taken.open, taken.ending), (held.len(), ending));
                 prop_assert!(taken.open <= 12);
-                let counted: usize = taken.of_address.values().map(BTreeMap::len).sum();
+                let counted: usize = taken.of_site.values().map(|site| site.open).sum();
                 let unnamed = held.iter().filter(|it| it.address.is_none()).count();
                 prop_assert_eq!(counted + unnamed + ending, held.len());
+                for site in taken.of_site.values() {
+                    let sizes = site.of_address.iter().map(|(address, all)| (all.len(), *address));
+                    let by_count: BTreeSet<_> = sizes.collect();
+                    prop_assert_eq!(site.open, by_count.iter().map(|(count, _)| count).sum::<usize>());
+                    prop_assert_eq!(&site.by_count, &by_count);
+                }
                 let by_count: BTreeSet<_> =
-                    taken.of_address.iter().map(|(address, all)| (all.len(), *address)).collect();
+                    taken.of_site.iter().map(|(key, site)| (site.open, *key)).collect();
                 prop_assert_eq!(&taken.by_count, &by_count);
             }
         }

@@ -422,8 +422,15 @@ async fn one_address_has_a_bounded_number_of_connections() {
     }
 }
 
+/// The addresses of a /48 of IPv6 have one owner.
 #[tokio::test]
 async fn a_flood_leaves_room_for_newcomers() {
+    leave_room_for_newcomers(|_| "TCP4 2.2.2.2 5.6.7.8".to_owned()).await;
+    leave_room_for_newcomers(|number| format!("TCP6 2001:db8:1:{number:x}::1 ::1")).await;
+}
+
+/// Opens connections of the clients that `flood` names, in the words of a PROXY header.
+async fn leave_room_for_newcomers(flood: impl Fn(u32) -> String) {
     let listener = listener(|settings| {
         settings.connections_max = 16;
         settings.trusted_proxies = Cidr::parse("127.0.0.0/8").into_iter().collect();
@@ -431,25 +438,25 @@ async fn a_flood_leaves_room_for_newcomers() {
     .await;
     let connect = async |client: String| {
         let mut stream = listener.connect().await;
-        let header = format!("PROXY TCP4 {client} 5.6.7.8 1000 443\r\n");
+        let header = format!("PROXY {client} 1000 443\r\n");
         let settings = frame(SETTINGS, 0, 0, &[]);
         let _ = stream.write_all(&[header.as_bytes(), PREFACE, &settings].concat()).await;
         stream
     };
-    let mut early = connect("1.1.1.1".to_owned()).await;
+    let mut early = connect("TCP4 1.1.1.1 5.6.7.8".to_owned()).await;
     assert!(first_frames(&mut early).await.contains(&SETTINGS));
-    let mut flood = Vec::new();
-    for _ in 0..40 {
-        let mut stream = connect("2.2.2.2".to_owned()).await;
+    let mut open = Vec::new();
+    for number in 0..40 {
+        let mut stream = connect(flood(number)).await;
         // The connection was served or closed, so the listener has accepted it.
         first_frames(&mut stream).await;
-        flood.push(stream);
+        open.push(stream);
     }
     assert!(listener.refused("all"));
     for newcomer in 0..8 {
-        let mut stream = connect(format!("3.3.3.{newcomer}")).await;
+        let mut stream = connect(format!("TCP4 3.3.3.{newcomer} 5.6.7.8")).await;
         assert!(first_frames(&mut stream).await.contains(&SETTINGS), "{newcomer}");
-        flood.push(stream);
+        open.push(stream);
     }
     let ping = frame(PING, 0, 0, &[1; 8]);
     early.write_all(&ping).await.unwrap();

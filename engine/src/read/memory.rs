@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use super::error::QueryError;
 
-/// A reader of streams, by numbers: its turns on disk alternate with those of other addresses, and of other connections
-/// of its address.
+/// A reader of streams, by numbers: its turns on disk alternate with those of other sites, of other addresses of its
+/// site, and of other connections of its address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct ReaderId {
+    /// Number of the site, equal for all its addresses: an IPv4 address, or a /48 of IPv6.
+    pub site: usize,
     /// Number of the address, equal for all connections from it.
     pub address: usize,
     /// Number of the connection.

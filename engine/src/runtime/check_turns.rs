@@ -51,7 +51,7 @@ impl CheckTurns {
         Self(Arc::new(CheckTurnsState { queue, budget, since: Instant::now() }))
     }
 
-    /// Waits for the turn of a submission of `caller`, a number that the calls of one address share, and for the budget
+    /// Waits for the turn of a submission of `caller`, a number that the calls of one site share, and for the budget
     /// to check this number of envelopes and bytes. Dropping the future gives up the wait.
     ///
     /// # Errors

@@ -20,6 +20,13 @@ impl<K, J> Default for FairQueue<K, J> {
 }
 
 impl<K: Copy + Eq + Hash, J> FairQueue<K, J> {
+    /// Returns the queue of the jobs of one key, of which there is at least one.
+    pub(super) fn of_key(key: K, jobs: VecDeque<J>) -> Self {
+        debug_assert!(!jobs.is_empty(), "a key without jobs has no turn");
+        let len = jobs.len();
+        Self { turns: VecDeque::from([key]), jobs: HashMap::from([(key, jobs)]), len }
+    }
+
     /// Returns the number of jobs.
     #[must_use]
     pub fn len(&self) -> usize {

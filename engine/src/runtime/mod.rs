@@ -33,6 +33,7 @@ pub mod counters;
 mod disk;
 mod doubts;
 mod fair_queue;
+mod grouped_queue;
 mod heads;
 mod ledger;
 mod older_rows;
@@ -75,6 +76,7 @@ pub use checkpoints::CheckpointTask;
 pub use committer::Committer;
 pub use disk::DiskTask;
 pub use fair_queue::FairQueue;
+pub use grouped_queue::GroupedQueue;
 pub use heads::Heads;
 pub use ledger::{BookedEvents, LedgerAppendError, LedgerAppender};
 pub use older_rows::OlderRowsTask;
@@ -103,7 +105,9 @@ pub use scrub::{
     UnrepairedDamage,
 };
 pub use trees::TreesTask;
-pub use workers::{Priority, Workers, at_begin_of_publish_threads, at_begin_of_threads_behind};
+pub use workers::{
+    Priority, PublishCaller, Workers, at_begin_of_publish_threads, at_begin_of_threads_behind,
+};
 
 /// Settings of an engine.
 #[derive(Debug, Clone)]
@@ -219,7 +223,7 @@ impl Engine {
         &self,
         envelopes: Vec<pb::PayerEnvelope>,
     ) -> Result<Vec<Bytes>, PublishError> {
-        Ok(self.publish_counted(0, envelopes).await?.envelopes)
+        Ok(self.publish_counted(PublishCaller::default(), envelopes).await?.envelopes)
     }
 
     /// Publishes as [`publish`](Self::publish) does for a caller, and distinguishes new envelopes from repeated ones.
@@ -229,7 +233,7 @@ impl Engine {
     /// See [`Publisher::publish`].
     pub async fn publish_counted(
         &self,
-        caller: usize,
+        caller: PublishCaller,
         envelopes: Vec<pb::PayerEnvelope>,
     ) -> Result<Published, PublishError> {
         self.publisher.publish(caller, envelopes).await

@@ -90,7 +90,7 @@ impl Reports {
 
     /// Judges a report that a caller submits, and keeps it unless it is refuted. Signatures are checked on a
     /// separate thread, one report at a time, within a twentieth of a core. Callers take turns: `caller` is a number
-    /// that the calls of one address share.
+    /// that the calls of one site share, an IPv4 address or a /48 of IPv6.
     ///
     /// # Errors
     /// [`SubmitError`]; then nothing is kept.

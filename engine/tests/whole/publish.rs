@@ -8,7 +8,7 @@ use bytes::Bytes;
 use hawser_engine::admission::RefusedEnvelope;
 use hawser_engine::facts;
 use hawser_engine::ports::{NodeRecord, Registry, TrustingJudge};
-use hawser_engine::runtime::{Priority, PublishError, PublishSettings};
+use hawser_engine::runtime::{Priority, PublishCaller, PublishError, PublishSettings};
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{EnvelopeId, SequenceId};
 use hawser_storage::{InvalidRule, Store, StoredEnvelope, Validity};
@@ -189,8 +189,10 @@ async fn copies_that_are_under_way_at_once_become_one_envelope() {
     let store = store();
     let node = start(store.clone());
     for round in 0..30 {
-        let copies =
-            (0..8).map(|_| node.engine.publish_counted(1, vec![message(2, &format!("{round}"))]));
+        let copies = (0..8).map(|_| {
+            let caller = PublishCaller::default();
+            node.engine.publish_counted(caller, vec![message(2, &format!("{round}"))])
+        });
         let answers = futures_util::future::try_join_all(copies).await.unwrap();
         let first = &answers[0].envelopes;
         assert!(answers.iter().all(|answer| answer.envelopes == *first));

@@ -15,7 +15,7 @@ use super::request::{PendingReply, Published, Request};
 use super::size::{CHUNK_MAX, LARGE_FROM, PublishSize};
 use super::state::PublisherState;
 use crate::admission::{self, AdmissionContext, AdmissionError, EnvelopeAdmissionError, Writer};
-use crate::runtime::Priority;
+use crate::runtime::{Priority, PublishCaller};
 use crate::sequencer::{Admitted, is_too_far_ahead};
 
 /// The envelopes of a chunk that have been checked, and their earlier publishes.
@@ -25,7 +25,7 @@ type CheckedChunk = (Vec<Result<Admitted, EnvelopeAdmissionError>>, Result<LookU
 pub(super) struct AdmissionJob {
     state: Arc<PublisherState>,
     writer: Writer,
-    caller: usize,
+    caller: PublishCaller,
     /// A large request keeps all cores busy for long, so workers of a lower priority (nice +5 on Linux) check it, and
     /// not those that also sign.
     is_large: bool,
@@ -37,12 +37,12 @@ pub(super) struct AdmissionJob {
 }
 
 impl AdmissionJob {
-    /// Spreads the envelopes over the workers, in the turns of the caller with this number. The last chunk's worker
-    /// hands the request to the sequencing thread, or answers it if it is refused or only repeats what is stored.
+    /// Spreads the envelopes over the workers, in the turns of the caller. The last chunk's worker hands the request to
+    /// the sequencing thread, or answers it if it is refused or only repeats what is stored.
     pub(super) fn start(
         state: &Arc<PublisherState>,
         writer: Writer,
-        caller: usize,
+        caller: PublishCaller,
         envelopes: Vec<pb::PayerEnvelope>,
         reply: PendingReply,
     ) {
@@ -130,7 +130,7 @@ impl AdmissionJob {
         }
         reply.stage.lap(&self.state.counters.admit_seconds);
         reply.admitted = reply.stage;
-        let Self { caller, is_large, .. } = *self;
+        let Self { caller: PublishCaller { address: caller, .. }, is_large, .. } = *self;
         self.state.send_to_sequencer(Request { caller, is_large, envelopes, earlier, reply });
     }
 

@@ -37,7 +37,7 @@ use super::own_clock::OwnClock;
 use super::own_strand::OwnStrand;
 use super::report_history::ReportHistory;
 use super::workers::begin_publish_thread;
-use super::{Heads, Ports, Workers};
+use super::{Heads, Ports, PublishCaller, Workers};
 use crate::admission::{AdmissionError, Writer};
 use admit::AdmissionJob;
 use balance::Balances;
@@ -57,8 +57,8 @@ pub use settings::PublishSettings;
 /// bounds every queue of the path. Guessed: seconds of work for a fast disk.
 const IN_FLIGHT_KIB_MAX: u32 = 256 * 1024;
 
-/// The number of this node itself among callers. No address has it.
-const THIS_NODE: usize = 0;
+/// This node itself among callers. No address has its number.
+const THIS_NODE: PublishCaller = PublishCaller { site: 0, address: 0 };
 
 /// A handle to the publish path. Cheap to clone; all clones are the same path.
 #[derive(Clone)]
@@ -159,7 +159,7 @@ impl Publisher {
     /// [`PublishError`], which says what may be stored of it.
     pub async fn publish(
         &self,
-        caller: usize,
+        caller: PublishCaller,
         envelopes: Vec<pb::PayerEnvelope>,
     ) -> Result<Published, PublishError> {
         self.publish_of(Writer::Payer, caller, envelopes).await
@@ -179,7 +179,7 @@ impl Publisher {
     async fn publish_of(
         &self,
         writer: Writer,
-        caller: usize,
+        caller: PublishCaller,
         envelopes: Vec<pb::PayerEnvelope>,
     ) -> Result<Published, PublishError> {
         if envelopes.is_empty() {
@@ -254,7 +254,7 @@ impl Publisher {
     async fn submit(
         &self,
         writer: Writer,
-        caller: usize,
+        caller: PublishCaller,
         envelopes: Vec<pb::PayerEnvelope>,
         watch: Stopwatch,
     ) -> Result<Published, PublishError> {

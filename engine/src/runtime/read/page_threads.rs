@@ -60,9 +60,9 @@ pub fn thread_time() -> Duration {
 /// The threads that read pages for streams, at most [`STREAM_PAGES_AT_ONCE`]. They are started when they are needed,
 /// and end with the last clone.
 ///
-/// A job is a stream's turn, or the end of a stream of many topics. Turns go round between addresses, and between the
-/// connections of each address; small streams of an address do not wait behind its large ones. A turn needs nothing of
-/// its stream's task, so a stream that is not polled takes no thread from the others.
+/// A job is a stream's turn, or the end of a stream of many topics. Turns go round between sites, between the addresses
+/// of each site, and between the connections of each address; small streams of an address do not wait behind its large
+/// ones. A turn needs nothing of its stream's task, so a stream that is not polled takes no thread from the others.
 #[derive(Clone)]
 pub(super) struct PageThreads(Arc<ThreadsHandle>);
 
@@ -77,14 +77,44 @@ struct PageQueue {
 /// Unbounded, because a stream has one job at most and another one when it ends, and streams are charged for.
 #[derive(Default)]
 struct PageJobs {
-    /// The addresses with jobs, in the order of their turns.
+    /// The sites with jobs, in the order of their turns.
     turns: VecDeque<usize>,
-    waiting: HashMap<usize, AddressJobs>,
+    waiting: HashMap<usize, SiteJobs>,
     len: usize,
     started: usize,
     /// Threads that wait for a job.
     idle: usize,
     closed: bool,
+}
+
+/// The jobs of a site, by address.
+#[derive(Default)]
+struct SiteJobs {
+    /// The addresses with jobs, in the order of their turns.
+    turns: VecDeque<usize>,
+    waiting: HashMap<usize, AddressJobs>,
+}
+
+impl SiteJobs {
+    fn push(&mut self, reader: ReaderId, size: JobSize, job: PageJob) {
+        let of_address = self.waiting.entry(reader.address).or_default();
+        if of_address.is_empty() {
+            self.turns.push_back(reader.address);
+        }
+        of_address.push(reader.connection, size, job);
+    }
+
+    fn pop(&mut self) -> Option<PageJob> {
+        let address = self.turns.pop_front()?;
+        let of_address = self.waiting.get_mut(&address)?;
+        let job = of_address.pop();
+        if of_address.is_empty() {
+            self.waiting.remove(&address);
+        } else {
+            self.turns.push_back(address);
+        }
+        job
+    }
 }
 
 /// The jobs of an address, by connection.
@@ -117,23 +147,23 @@ impl AddressJobs {
 
 impl PageJobs {
     fn push(&mut self, reader: ReaderId, size: JobSize, job: PageJob) {
-        let of_address = self.waiting.entry(reader.address).or_default();
-        if of_address.is_empty() {
-            self.turns.push_back(reader.address);
+        let of_site = self.waiting.entry(reader.site).or_default();
+        if of_site.waiting.is_empty() {
+            self.turns.push_back(reader.site);
         }
-        of_address.push(reader.connection, size, job);
+        of_site.push(reader, size, job);
         self.len += 1;
     }
 
     /// Takes the job whose turn it is.
     fn pop(&mut self) -> Option<PageJob> {
-        let address = self.turns.pop_front()?;
-        let of_address = self.waiting.get_mut(&address)?;
-        let job = of_address.pop();
-        if of_address.is_empty() {
-            self.waiting.remove(&address);
+        let site = self.turns.pop_front()?;
+        let of_site = self.waiting.get_mut(&site)?;
+        let job = of_site.pop();
+        if of_site.waiting.is_empty() {
+            self.waiting.remove(&site);
         } else {
-            self.turns.push_back(address);
+            self.turns.push_back(site);
         }
         self.len -= 1;
         job
@@ -219,7 +249,7 @@ mod tests {
 
     use super::*;
 
-    const READER: ReaderId = ReaderId { address: 1, connection: 1 };
+    const READER: ReaderId = ReaderId { site: 1, address: 1, connection: 1 };
 
     #[test]
     fn jobs_run_at_once_and_no_more_than_there_are_threads() {
@@ -250,12 +280,29 @@ mod tests {
         for reader in [(1, 1), (1, 1), (1, 1), (1, 2), (2, 3), (1, 2)] {
             let (done, (address, connection)) = (done.clone(), reader);
             let job = Box::new(move || done.send(reader).unwrap());
-            jobs.push(ReaderId { address, connection }, JobSize::Small, job);
+            jobs.push(ReaderId { site: address, address, connection }, JobSize::Small, job);
         }
         drop(done);
         std::iter::from_fn(|| jobs.pop()).for_each(|job| job());
         let order: Vec<(usize, u64)> = ended.iter().collect();
         assert_eq!(order, [(1, 1), (2, 3), (1, 2), (1, 1), (1, 2), (1, 1)]);
+        assert!(jobs.len == 0 && jobs.turns.is_empty() && jobs.waiting.is_empty());
+    }
+
+    /// The owner of a /48 of IPv6 has 65,536 addresses.
+    #[test]
+    fn turns_go_round_between_sites_before_the_addresses_of_each() {
+        let mut jobs = PageJobs::default();
+        let (done, ended) = mpsc::channel();
+        for (site, address) in [(1, 10), (1, 11), (1, 12), (1, 10), (2, 20), (2, 20)] {
+            let done = done.clone();
+            let job = Box::new(move || done.send(address).unwrap());
+            jobs.push(ReaderId { site, address, connection: 1 }, JobSize::Small, job);
+        }
+        drop(done);
+        std::iter::from_fn(|| jobs.pop()).for_each(|job| job());
+        let order: Vec<usize> = ended.iter().collect();
+        assert_eq!(order, [10, 20, 11, 20, 12, 10]);
         assert!(jobs.len == 0 && jobs.turns.is_empty() && jobs.waiting.is_empty());
     }
 
