@@ -35,6 +35,8 @@ pub(crate) enum MetaKey {
     /// empty if the next rebuild starts over, or `condemned` if the families have to be dropped first, or `part`
     /// with the set if the other projections are complete, followed by the processed part.
     Rebuilding,
+    /// Amounts of payer reports that are kept until the reports are settled, as `ReportAmounts` writes them.
+    ReportAmounts,
     /// Position of the last evidence from which reports were made.
     ReportedEvidence,
     /// Envelopes whose dependencies a chain has yet to decide about, 32 bytes each.
@@ -44,7 +46,7 @@ pub(crate) enum MetaKey {
 }
 
 impl MetaKey {
-    const PLAIN: [Self; 14] = [
+    const PLAIN: [Self; 15] = [
         Self::DoubtedFees,
         Self::Format,
         Self::Generation,
@@ -56,6 +58,7 @@ impl MetaKey {
         Self::Promoted,
         Self::PublicKey,
         Self::Rebuilding,
+        Self::ReportAmounts,
         Self::ReportedEvidence,
         Self::SuspectedDependencies,
         Self::VoidStatements,
@@ -86,6 +89,7 @@ impl Key<'_> for MetaKey {
             Self::Promoted => b"promoted",
             Self::PublicKey => b"public_key",
             Self::Rebuilding => b"rebuilding",
+            Self::ReportAmounts => b"report_amounts",
             Self::ReportedEvidence => b"reported_evidence",
             Self::SuspectedDependencies => b"suspected_dependencies",
             Self::VoidStatements => b"void_statements",
@@ -131,8 +135,8 @@ mod tests {
             names.join(" "),
             "doubted_fees format generation highest_sequence incarnation network node_id older_topic_rows \
              projection.congestion projection.expiry projection.inbox projection.receipt projection.topic \
-             projection.usage projection.usage_by_payer promoted public_key rebuilding reported_evidence \
-             suspected_dependencies void_statements"
+             projection.usage projection.usage_by_payer promoted public_key rebuilding report_amounts \
+             reported_evidence suspected_dependencies void_statements"
         );
     }
 }

@@ -123,7 +123,7 @@ impl PayerReporter {
             periods,
             contract,
             differing: Mutex::default(),
-            known_leaves: Mutex::default(),
+            known_leaves: Mutex::new(KnownLeaves::stored_in(engine.store())),
             searched: Mutex::default(),
             searched_to_attest: Mutex::default(),
             late_searches: Mutex::default(),

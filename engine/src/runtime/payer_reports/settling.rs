@@ -143,6 +143,10 @@ impl PayerReporterState {
             };
             state.searched.lock().forget(id);
             state.known_leaves.lock().keep(id, &report, leaves.clone());
+            // A full disk keeps no report from being settled.
+            if let Err(error) = state.save_leaves() {
+                tracing::debug!(report = %id, %error, "the amounts are in memory only");
+            }
             Ok(Some(leaves))
         };
         blocking(compute).await
