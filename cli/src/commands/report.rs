@@ -175,7 +175,11 @@ async fn settled(args: &ReportSettledArgs, as_json: bool) -> Result<(), RunError
             "no leaf of this report is settled, so the chain names no amount",
         ));
     }
-    let network = onchain::connect(&args.network, ChainsNeeded::Settlement).await?;
+    // The chain of another network would have none of the node's reports.
+    let chains = if args.node.metrics.is_some() { args.network.file() } else { file };
+    let settlement = ChainsNeeded::Settlement;
+    let network =
+        onchain::connect_beside_node(&args.network, chains.as_deref(), settlement).await?;
     let found = settled::leaves_of(&network, id.0, wanted, args.blocks).await?;
     let is_whole = report["state"] == "settled" && found.leaves.len() as u64 == wanted;
     let own = own_amounts(&report);
