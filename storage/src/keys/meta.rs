@@ -18,6 +18,8 @@ pub(crate) enum MetaKey {
     HighestSequence,
     /// 16 random bytes, created with the database.
     Incarnation,
+    /// Searches for evidence about late releases, 45 bytes each.
+    LateSearches,
     /// UTF-8: the network's name.
     Network,
     /// `u32 BE`: id of the node that owns the database.
@@ -46,12 +48,13 @@ pub(crate) enum MetaKey {
 }
 
 impl MetaKey {
-    const PLAIN: [Self; 15] = [
+    const PLAIN: [Self; 16] = [
         Self::DoubtedFees,
         Self::Format,
         Self::Generation,
         Self::HighestSequence,
         Self::Incarnation,
+        Self::LateSearches,
         Self::Network,
         Self::NodeId,
         Self::OlderTopicRows,
@@ -76,6 +79,7 @@ impl Key<'_> for MetaKey {
             Self::Generation => b"generation",
             Self::HighestSequence => b"highest_sequence",
             Self::Incarnation => b"incarnation",
+            Self::LateSearches => b"late_searches",
             Self::Network => b"network",
             Self::NodeId => b"node_id",
             Self::OlderTopicRows => b"older_topic_rows",
@@ -133,8 +137,8 @@ mod tests {
             keys.into_iter().map(|key| std::str::from_utf8(key.encode()).unwrap()).collect();
         assert_eq!(
             names.join(" "),
-            "doubted_fees format generation highest_sequence incarnation network node_id older_topic_rows \
-             projection.congestion projection.expiry projection.inbox projection.receipt projection.topic \
+            "doubted_fees format generation highest_sequence incarnation late_searches network node_id \
+             older_topic_rows projection.congestion projection.expiry projection.inbox projection.receipt projection.topic \
              projection.usage projection.usage_by_payer promoted public_key rebuilding report_amounts \
              reported_evidence suspected_dependencies void_statements"
         );

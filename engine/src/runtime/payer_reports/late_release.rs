@@ -70,6 +70,9 @@ impl PayerReporterState {
         let mut searches = self.late_searches.lock();
         let record = |found| self.record_late_release(found);
         let cost = look.take(chain.about(about).rev(), searches.about(about), record)?;
+        if let Err(error) = searches.save(self.engine.store()) {
+            tracing::debug!(%about, %error, "the searches are in memory only");
+        }
         let LookCost { rows, attestations, late } = cost;
         tracing::debug!(%about, rows, attestations, late, "looked for late envelopes");
         Ok(())
@@ -261,6 +264,7 @@ mod tests {
     use crate::payer_reports::ChainReports;
     use crate::price::rate_row;
     use crate::read::testing;
+    use crate::runtime::payer_reports::late_searches::LateSearches;
 
     const NODE: OriginatorId = OriginatorId(200);
     const MINUTE_NS: i64 = 60_000_000_000;
@@ -414,6 +418,37 @@ mod tests {
         assert_eq!(costs, expected);
         let read: usize = costs.iter().map(|(attestations, ..)| attestations).sum();
         assert_eq!(read as u64, OTHERS + REPORTS, "each attestation once");
+    }
+
+    /// A node that is started again before each look comes to the attestations as fast as one that runs.
+    #[test]
+    fn a_search_goes_on_after_a_restart() {
+        let (store, chain) = (strand(), chain());
+        let bounds = LookBounds { rows: usize::MAX, attestations: 8, late: 2 };
+        let mut found = BTreeSet::new();
+        let mut costs = Vec::new();
+        for _ in 0..6 {
+            let mut searches = LateSearches::stored_in(&store);
+            let about = searches.about(NODE);
+            let cost = take(&store, &chain, bounds, about, |at| found.insert(at));
+            searches.save(&store).unwrap();
+            costs.push((cost.attestations, cost.late, found.len()));
+        }
+        let expected = [(8, 0, 0), (8, 0, 0), (8, 2, 2), (2, 2, 4), (0, 2, 6), (0, 0, 6)];
+        assert_eq!(costs, expected);
+        let bounds = LookBounds { rows: 1, attestations: 100, late: 100 };
+        store.record_late_searches(&[]).unwrap();
+        let mut places = Vec::new();
+        for _ in 0..REPORTS {
+            let mut searches = LateSearches::stored_in(&store);
+            take(&store, &chain, bounds, searches.about(NODE), |at| {
+                places.push(at.sequence.0);
+                true
+            });
+            searches.save(&store).unwrap();
+        }
+        let first = 2 * REPORTS + OTHERS + 1;
+        assert_eq!(places, (first..first + REPORTS).rev().collect::<Vec<_>>(), "older ones too");
     }
 
     /// Many payers in the minutes of each report cost each look a bounded number of rows.

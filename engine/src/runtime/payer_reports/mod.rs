@@ -126,7 +126,7 @@ impl PayerReporter {
             known_leaves: Mutex::new(KnownLeaves::stored_in(engine.store())),
             searched: Mutex::default(),
             searched_to_attest: Mutex::default(),
-            late_searches: Mutex::default(),
+            late_searches: Mutex::new(LateSearches::stored_in(engine.store())),
             totals: Totals::default(),
             turn: Semaphore::new(1),
         }))
