@@ -31,7 +31,7 @@ const READ_MAX: Duration = Duration::from_secs(60);
 
 /// The figures of one way.
 #[derive(Default)]
-struct Figures {
+struct BalanceFigures {
     per_second: Vec<f64>,
     /// CPU time of an envelope in the node, microseconds.
     node_cpu_us: Vec<f64>,
@@ -62,7 +62,7 @@ pub(crate) async fn run(
         }
         nodes.push(node);
     }
-    let mut ways = [Figures::default(), Figures::default()];
+    let mut ways = [BalanceFigures::default(), BalanceFigures::default()];
     for round in 0..rounds {
         let first = usize::from(!round.is_multiple_of(2));
         for at in [first, 1 - first] {

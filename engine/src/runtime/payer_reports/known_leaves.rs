@@ -10,9 +10,7 @@ use std::sync::Arc;
 
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_rules::payer_report::{Leaves, PayerReport, ReportId};
-use hawser_storage::{ReportAmounts, Store};
-
-use super::{PayerReporterState, ReportStepError};
+use hawser_storage::{CommitError, ReportAmounts, Store};
 
 /// The most leaves that are kept, of all reports together. A guess: 32 MB, a hundred reports of 10,000 payers each.
 const LEAVES_MAX: usize = 1_000_000;
@@ -71,6 +69,19 @@ impl KnownLeaves {
             Some(ReportAmounts { report: id.0, about, start, amounts: amounts(&known.leaves) })
         };
         stored.added.iter().filter_map(row).collect()
+    }
+
+    /// Stores the leaves, if some were added since the last call. They are durable before an envelope that is published
+    /// afterwards, such as an attestation of the report.
+    ///
+    /// # Errors
+    /// When they cannot be stored. The next call tries again.
+    pub(super) fn save(&mut self, store: &Store) -> Result<(), CommitError> {
+        if self.is_unsaved {
+            store.record_report_amounts(&self.to_store())?;
+            self.is_unsaved = false;
+        }
+        Ok(())
     }
 
     /// Keeps the leaves of a report.
@@ -140,22 +151,6 @@ impl KnownLeaves {
     }
 }
 
-impl PayerReporterState {
-    /// Stores the leaves that were added since the last call. They are durable before an envelope that is published
-    /// afterwards, such as an attestation of the report.
-    ///
-    /// # Errors
-    /// [`ReportStepError::Write`]. The next call tries again.
-    pub(super) fn save_leaves(&self) -> Result<(), ReportStepError> {
-        let mut known = self.known_leaves.lock();
-        if known.is_unsaved {
-            self.engine.store().record_report_amounts(&known.to_store())?;
-            known.is_unsaved = false;
-        }
-        Ok(())
-    }
-}
-
 /// Returns the number of leaves, at least 1: a report without leaves takes room, too.
 fn cost(leaves: &Leaves) -> usize {
     leaves.payers().len().max(1)
@@ -216,8 +211,8 @@ mod tests {
         for number in 2..6 {
             known.keep(id(number), &report(100, number.into()), leaves(third));
         }
-        assert!(known.is_unsaved);
-        store.record_report_amounts(&known.to_store()).unwrap();
+        known.save(&store).unwrap();
+        assert!(!known.is_unsaved);
         let again = KnownLeaves::stored_in(&store);
         assert!(!again.is_unsaved, "all of them are stored");
         let stored: Vec<_> = again.added.iter().map(|id| id.0[0]).collect();
