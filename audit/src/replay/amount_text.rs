@@ -1,5 +1,5 @@
-//! Amounts in JSON are text: many programs read numbers as doubles, which have 53 bits, and an amount in picodollars may
-//! have 64.
+//! Amounts in JSON are text: many programs read numbers as doubles, which have 53 bits, and an amount in picodollars
+//! may have 64.
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serializer};
