@@ -7,10 +7,10 @@ use crate::error::{CommitError, ReadError};
 use crate::meta;
 use crate::store::Store;
 
-/// Length of one in the row, bytes.
+/// Length of a search in the row, bytes.
 const LEN_BYTES: usize = 45;
 
-/// The state of the search for a payer report's originator's own attestation.
+/// The state of the search for the envelope in which an originator has attested a payer report about itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum StoredSearchState {
     /// The strand has none up to this place.
@@ -67,7 +67,7 @@ impl StoredSearch {
 
     /// Decodes the row of all of them.
     fn decode_all(row: &[u8]) -> Option<Vec<Self>> {
-        let (rows, rest) = row.as_chunks();
+        let (rows, rest) = row.as_chunks::<LEN_BYTES>();
         if rest.is_empty() { rows.iter().map(Self::decode).collect() } else { None }
     }
 }

@@ -138,9 +138,9 @@ mod tests {
         assert_eq!(
             names.join(" "),
             "doubted_fees format generation highest_sequence incarnation late_searches network node_id \
-             older_topic_rows projection.congestion projection.expiry projection.inbox projection.receipt projection.topic \
-             projection.usage projection.usage_by_payer promoted public_key rebuilding report_amounts \
-             reported_evidence suspected_dependencies void_statements"
+             older_topic_rows projection.congestion projection.expiry projection.inbox projection.receipt \
+             projection.topic projection.usage projection.usage_by_payer promoted public_key rebuilding \
+             report_amounts reported_evidence suspected_dependencies void_statements"
         );
     }
 }
