@@ -130,6 +130,11 @@ impl SearchesAbout {
         self.reports.insert(report, search);
     }
 
+    /// Forgets the search for a report: the next one begins at the report's end.
+    pub(super) fn forget(&mut self, report: ReportId) {
+        self.reports.remove(&report);
+    }
+
     /// Returns the reports whose attestation is searched for, each with the place behind which the search goes on.
     pub(super) fn unattested(&self) -> HashMap<ReportId, SequenceId> {
         let begun = self.reports.iter().filter_map(|(&id, search)| match search {
