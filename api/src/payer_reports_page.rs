@@ -1,4 +1,5 @@
-//! The pages at `/payer-reports`: payer reports and this node's view of them, for operators.
+//! The pages at `/payer-reports`: payer reports and this node's view of them, for operators. Amounts are text: many
+//! programs read numbers as doubles, which have 53 bits.
 
 use hawser_engine::runtime::{PayerReporter, ReportExplained, ReportState, ReportView};
 use hawser_proto::{OriginatorId, PayerAddress};
@@ -28,7 +29,7 @@ struct ReportRow {
     reasons: Vec<String>,
     index: Option<u64>,
     leaves_settled: u64,
-    settled_microdollars: u64,
+    settled_microdollars: String,
 }
 
 /// A report compared with this node's figures.
@@ -57,27 +58,27 @@ struct ExplainedPage {
 #[derive(Debug, Serialize)]
 struct PayerRow {
     payer: String,
-    picodollars: u64,
-    settled_microdollars: u64,
+    picodollars: String,
+    settled_microdollars: String,
 }
 
 #[derive(Debug, Serialize)]
 struct MinuteRow {
     minute: u32,
     payer: String,
-    own_picodollars: u64,
-    stated_picodollars: u64,
+    own_picodollars: String,
+    stated_picodollars: String,
     last_sequence_id: u64,
 }
 
 #[derive(Debug, Serialize)]
 struct UsagePage {
     payer: String,
-    unsettled_picodollars: u64,
-    settled_picodollars: u64,
+    unsettled_picodollars: String,
+    settled_picodollars: String,
     envelopes: u64,
-    balance_picodollars: i128,
-    available_picodollars: i128,
+    balance_picodollars: String,
+    available_picodollars: String,
 }
 
 /// Returns the page: all reports, or the report of `id=`, or the usage of the payer of `payer=`.
@@ -116,11 +117,11 @@ fn usage(reporter: &PayerReporter, payer: PayerAddress) -> Shown {
     let usage = reporter.usage_of(payer)?;
     let page = UsagePage {
         payer: payer.to_string(),
-        unsettled_picodollars: usage.unsettled,
-        settled_picodollars: usage.settled,
+        unsettled_picodollars: usage.unsettled.to_string(),
+        settled_picodollars: usage.settled.to_string(),
         envelopes: usage.envelopes,
-        balance_picodollars: usage.balance,
-        available_picodollars: usage.available(),
+        balance_picodollars: usage.balance.to_string(),
+        available_picodollars: usage.available().to_string(),
     };
     Ok(json(StatusCode::OK, &page))
 }
@@ -133,14 +134,14 @@ impl ExplainedPage {
         let leaves = compared.leaves.unwrap_or_default();
         let payers = leaves.payers().iter().take(ROWS_MAX).map(|leaf| PayerRow {
             payer: leaf.payer.to_string(),
-            picodollars: leaf.fee.get(),
-            settled_microdollars: leaf.fee.settled().0,
+            picodollars: leaf.fee.get().to_string(),
+            settled_microdollars: leaf.fee.settled().0.to_string(),
         });
         let minutes = compared.minutes.iter().take(ROWS_MAX).map(|row| MinuteRow {
             minute: row.minute,
             payer: row.payer.to_string(),
-            own_picodollars: row.own,
-            stated_picodollars: row.stated,
+            own_picodollars: row.own.to_string(),
+            stated_picodollars: row.stated.to_string(),
             last_sequence_id: row.last.0,
         });
         let envelopes = compared.envelopes.iter().take(ROWS_MAX).map(|sequence| sequence.0);
@@ -196,7 +197,7 @@ impl ReportRow {
             reasons,
             index,
             leaves_settled,
-            settled_microdollars,
+            settled_microdollars: settled_microdollars.to_string(),
         }
     }
 }

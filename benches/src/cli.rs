@@ -213,6 +213,8 @@ pub(crate) enum Command {
     Bill(Large),
     /// Publish over TLS and without, in turns. Prints text.
     Tls(Turns),
+    /// Publish to a node that checks the balances of payers and to one that does not, in turns. Prints text.
+    Balances(Turns),
     /// Publish, and measure how much of an envelope's cost is accounting. Prints text.
     Accounting(Accounting),
     /// Publish at a steady rate to a node, and beside its own backup and pruning. Prints text.

@@ -389,6 +389,11 @@ impl Node {
         process::written_bytes(self.process.id())
     }
 
+    /// Returns status and body of a page for operators.
+    pub(crate) async fn page(&self, path: &str) -> Result<(u16, String), BenchError> {
+        http::get(self.member.metrics, path).await
+    }
+
     /// Its metrics page.
     pub(crate) async fn metrics(&self) -> Result<String, BenchError> {
         Ok(http::get(self.member.metrics, "/metrics").await?.1)

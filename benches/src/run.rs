@@ -18,8 +18,9 @@ use crate::rpc;
 use crate::scenario::fill::Grown;
 use crate::scenario::publish::{self, Published};
 use crate::scenario::{
-    accounting, backup, bill, bootstrap, catch_up, chain_index, delivery, export, fill, floods,
-    gateway, memory, query, readers, rebuild, reconnect, replay, sizes, sources, tls, upkeep,
+    accounting, backup, balances, bill, bootstrap, catch_up, chain_index, delivery, export, fill,
+    floods, gateway, memory, query, readers, rebuild, reconnect, replay, sizes, sources, tls,
+    upkeep,
 };
 use crate::verdict::verdicts;
 use crate::{process, stats};
@@ -72,6 +73,7 @@ pub(crate) async fn run(command: Command) -> Result<(), BenchError> {
         Command::Rebuild(large) => rebuild_rows(&large).await,
         Command::Bill(large) => bill_payer(&large).await,
         Command::Tls(turns) => encrypt(&turns).await,
+        Command::Balances(turns) => check_balances(&turns).await,
         Command::Accounting(args) => account(&args).await,
         Command::Upkeep(args) => keep_up(&args).await,
         Command::Replay(large) => replay_log(&large).await,
@@ -167,6 +169,12 @@ async fn bill_payer(large: &Large) -> Result<(), BenchError> {
 async fn encrypt(turns: &Turns) -> Result<(), BenchError> {
     let (hawser, data_dir) = (turns.hawser.program(), turns.output.data_dir());
     tls::run(&load_of(turns), turns.rounds, &hawser, &data_dir).await
+}
+
+/// Publishing with checks of balances and without.
+async fn check_balances(turns: &Turns) -> Result<(), BenchError> {
+    let (hawser, data_dir) = (turns.hawser.program(), turns.output.data_dir());
+    balances::run(&load_of(turns), turns.rounds, &hawser, &data_dir).await
 }
 
 /// Measures the share of accounting in the cost of a published envelope.

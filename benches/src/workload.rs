@@ -7,7 +7,7 @@ use bytes::{BufMut, Bytes};
 use hawser_proto::envelope::{PayerEnvelope, Payload};
 use hawser_proto::pb::xmtp::mls::api::v1 as mls;
 use hawser_proto::pb::xmtp::xmtpv4::{envelopes as pb, message_api as api, payer_api};
-use hawser_proto::{OriginatorId, SecretKey, Topic, TopicKind};
+use hawser_proto::{OriginatorId, PayerAddress, SecretKey, Topic, TopicKind};
 use prost::Message as _;
 
 use crate::error::BenchError;
@@ -117,6 +117,11 @@ impl Workload {
         let client = group_message(number, &ciphertext).encode_to_vec();
         let signed = PayerEnvelope::sign(client.into(), self.target, RETENTION_DAYS, self.payer());
         Ok(PayerEnvelope::from_message(signed)?)
+    }
+
+    /// Returns the accounts that pay for requests, in turn.
+    pub(crate) fn payers(&self) -> impl Iterator<Item = PayerAddress> {
+        self.payers.iter().map(|key| key.public_key().address())
     }
 
     /// The account that pays for what [`on_topic`](Self::on_topic) makes.

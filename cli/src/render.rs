@@ -84,8 +84,8 @@ impl Rendered {
             "payload": payload_name(client.payload()),
             "size_bytes": self.envelope.as_bytes().len(),
             "payer": self.payer.map(|payer| payer.to_string()),
-            "base_fee_picodollars": unsigned.base_fee_picodollars(),
-            "congestion_fee_picodollars": unsigned.congestion_fee_picodollars(),
+            "base_fee_picodollars": unsigned.base_fee_picodollars().to_string(),
+            "congestion_fee_picodollars": unsigned.congestion_fee_picodollars().to_string(),
             "expiry_unix_s": unsigned.expiry_unix_s(),
             "retention_days": unsigned.payer().retention_days(),
             "depends_on": self.depends_on(),
@@ -195,6 +195,8 @@ mod tests {
         assert_eq!(json["id"], "100:7");
         assert_eq!(json["hex"], hex::encode(&bytes));
         assert_eq!(json["payer"], payer.public_key().address().to_string());
+        let fees = [&json["base_fee_picodollars"], &json["congestion_fee_picodollars"]];
+        assert_eq!(fees, ["11", "22"], "as text, like all amounts");
         let statement = &json["envelope"]["unsignedOriginatorEnvelope"];
         assert_eq!(statement["originatorSequenceId"], "7");
         let client = &statement["payerEnvelopeBytes"]["unsignedClientEnvelope"];

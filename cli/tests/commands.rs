@@ -1,6 +1,8 @@
 //! Output and exit codes of the commands without a network.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -215,6 +217,48 @@ fn all_commands_choose_the_node_to_ask_by_one_rule() {
     let (code, text) = asked(&verify, Some("XMTPD_SETTLEMENT_CHAIN_RPC_URL"));
     assert_eq!(code, Some(2), "the log of one network says nothing about another chain: {text}");
     assert!(text.contains("--from"), "{text}");
+}
+
+/// Answers each request with this JSON. Returns the port.
+fn answering(json: &'static str) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = [0; 4096];
+            assert!(stream.read(&mut request).unwrap() > 0);
+            let head = "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length";
+            write!(stream, "{head}: {}\r\n\r\n{json}", json.len()).unwrap();
+        }
+    });
+    port
+}
+
+/// The chain of the current folder's network says nothing about a node of other settings.
+#[test]
+fn settled_amounts_are_read_from_the_chain_of_the_node_that_is_asked() {
+    let place = tempfile::tempdir().unwrap();
+    let file = write_network(place.path(), &place.path().join("of-network"));
+    let port = answering(r#"{ "leaves_settled": 1, "state": "submitted" }"#).to_string();
+    let report = format!("0x{}", "22".repeat(32));
+    let asked = |args: &[&str], port: Option<&str>| {
+        let mut command = hawser();
+        command.args(["report", "settled", &report]).args(args).current_dir(&place);
+        command.envs(port.map(|port| ("XMTPD_METRICS_METRICS_PORT", port)));
+        let output = command.output().unwrap();
+        (output.status.code(), stderr(&output))
+    };
+    // The network in the file has no chains, and no setting names one.
+    let (code, text) = asked(&[], Some(&port));
+    assert_eq!(code, Some(2), "{text}");
+    assert!(!text.contains("network.json"), "{text}");
+    let (_, text) = asked(&["--network", file.to_str().unwrap()], Some(&port));
+    assert!(text.contains("127.0.0.1:1"), "the node in the file is asked first: {text}");
+    let metrics = format!("127.0.0.1:{port}");
+    let (code, text) = asked(&["--metrics", &metrics], None);
+    assert_eq!(code, Some(2), "{text}");
+    assert!(text.contains("network.json"), "a node alone was named: {text}");
 }
 
 #[test]

@@ -277,6 +277,32 @@ pub(crate) fn put_doubted_fees(db: &DB, batch: &mut WriteBatch, row: &[u8]) {
     put(db, batch, MetaKey::DoubtedFees, row);
 }
 
+/// Reads the row of amounts of payer reports.
+pub(crate) fn report_amounts<V>(
+    db: &DB,
+    decode: impl FnOnce(&[u8]) -> Option<V>,
+) -> Result<Option<V>, ReadError> {
+    row(db, MetaKey::ReportAmounts, decode)
+}
+
+/// Stages the row of these amounts.
+pub(crate) fn put_report_amounts(db: &DB, batch: &mut WriteBatch, row: &[u8]) {
+    put(db, batch, MetaKey::ReportAmounts, row);
+}
+
+/// Reads the row of searches for late releases.
+pub(crate) fn late_searches<V>(
+    db: &DB,
+    decode: impl FnOnce(&[u8]) -> Option<V>,
+) -> Result<Option<V>, ReadError> {
+    row(db, MetaKey::LateSearches, decode)
+}
+
+/// Stages the row of these searches.
+pub(crate) fn put_late_searches(db: &DB, batch: &mut WriteBatch, row: &[u8]) {
+    put(db, batch, MetaKey::LateSearches, row);
+}
+
 /// Reads the row of statements about void places.
 pub(crate) fn void_statements<V>(
     db: &DB,

@@ -39,7 +39,7 @@ def check(name, bills, tallies, booked, congestion, gaps, holes):
     """Compares the results of the page's queries with what a replay of the folder says."""
     strands = replayed["strands"]
     expected = sorted(
-        (strand["originator_id"], "0x" + payer, figures["messages"], figures["stated_picodollars"])
+        (strand["originator_id"], "0x" + payer, figures["messages"], int(figures["stated_picodollars"]))
         for strand in strands
         for payer, figures in strand["figures"]["payers"].items()
     )

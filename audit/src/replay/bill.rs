@@ -84,8 +84,10 @@ pub struct BilledPart {
     /// chain states another one, its statement is false; the amounts may be right.
     pub log_end_minute: Option<u32>,
     /// The payer's fees in its range by the rates, picodollars.
+    #[serde(serialize_with = "super::amount_text::serialize")]
     pub picodollars: u64,
     /// The amount that a settlement takes for them, microdollars.
+    #[serde(serialize_with = "super::amount_text::serialize")]
     pub microdollars: u64,
     /// True if it was taken.
     pub is_settled: bool,
@@ -109,10 +111,12 @@ pub struct StrandBill {
     /// Envelopes that the payer pays for.
     pub envelopes: u64,
     /// Fees of the payer as the originator stated them, picodollars.
+    #[serde(serialize_with = "super::amount_text::serialize")]
     pub stated_picodollars: u64,
     /// Parts by report, in the contract's order.
     pub parts: Vec<BilledPart>,
     /// Fees after the last report, picodollars.
+    #[serde(serialize_with = "super::amount_text::serialize")]
     pub unreported_picodollars: u64,
     /// Places that the source did not show.
     pub not_shown: u64,

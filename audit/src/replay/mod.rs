@@ -8,7 +8,7 @@
 //! - `strand`: checks that need the order: times, the tree, checkpoints, tallies;
 //! - `tally`, `tree`, `void`: parts of these checks; `load`: the envelopes by minute in a state file;
 //! - `pipeline`: reading, checking and taking at once, with bounded queues;
-//! - `fault`: the kinds of faults; `stats`: figures for people;
+//! - `fault`: the kinds of faults; `stats`: figures for people; `amount_text`: their amounts in JSON;
 //! - `rates`, `judged_nodes`: the given and the recorded rates, and the given nodes;
 //! - `run`: a whole log, and the state from which a replay continues;
 //! - `bill`: one payer's part of it, compared with the reports on the chain; `report_ranges`: its
@@ -18,6 +18,7 @@
 //!
 //! No fault ends the replay: it is counted, and the first ones of each kind are named.
 
+mod amount_text;
 mod bill;
 pub(crate) mod check;
 mod checkpoint_list;

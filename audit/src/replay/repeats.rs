@@ -27,6 +27,7 @@ pub struct ChargedAgain {
     /// The sequence id at which it was charged again.
     pub again: u64,
     /// The fee of the second place, picodollars.
+    #[serde(serialize_with = "super::amount_text::serialize")]
     pub picodollars: u64,
 }
 
@@ -36,6 +37,7 @@ pub struct RepeatedCharges {
     /// Places at which one was charged again.
     pub count: u64,
     /// The fees of these places, picodollars.
+    #[serde(serialize_with = "super::amount_text::serialize")]
     pub picodollars: u64,
     /// The first hundred places.
     pub kept: Vec<ChargedAgain>,

@@ -34,8 +34,10 @@ pub struct PayerFigures {
     /// Charged envelopes.
     pub messages: u64,
     /// Fees by the rates, in picodollars.
+    #[serde(with = "super::amount_text")]
     pub picodollars: u64,
     /// Fees as the originator stated them, in picodollars.
+    #[serde(with = "super::amount_text")]
     pub stated_picodollars: u64,
 }
 

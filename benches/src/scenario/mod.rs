@@ -2,6 +2,7 @@
 
 pub(crate) mod accounting;
 pub(crate) mod backup;
+pub(crate) mod balances;
 pub(crate) mod bill;
 pub(crate) mod bootstrap;
 pub(crate) mod catch_up;

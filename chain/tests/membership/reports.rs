@@ -300,3 +300,67 @@ async fn an_endpoint_that_feigns_the_contract_stops_neither_submission_nor_settl
         matches!(refused, ReportManagerError::OtherContract { .. } | ReportManagerError::View(_));
     assert!(is_contract, "{refused}");
 }
+
+/// Returns the gas that the contract alone takes for each of 400 new payers, by the measured table of
+/// `contracts/README.md`.
+fn gas_of_the_contract() -> f64 {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/../contracts/README.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let row = "| `PayerReportManager` | `settle`, 400 leaves, new payers | ";
+    let gas = page.lines().find_map(|line| line.strip_prefix(row)?.strip_suffix(" |"));
+    gas.expect("the row is there").parse::<f64>().unwrap() / 400.0
+}
+
+/// A report about 10,000 payers without deposit is settled in the fewest transactions that the gas of one permits, at
+/// the gas that the contract takes by itself.
+#[tokio::test]
+#[ignore = "prints figures: docs/performance.md"]
+async fn settling_ten_thousand_payers_takes_little_more_gas_than_the_contract_alone() {
+    // As many as a node settles at once: `LEAVES_AT_ONCE` of the engine.
+    const LEAVES_AT_ONCE: usize = 400;
+    const PAYERS: u32 = 10_000;
+    let chain = Chain::start(ChainBackend::Embedded).await;
+    let settlement = &chain.network.settlement;
+    let honest = [settlement.endpoint().to_owned()];
+    let endpoints = Endpoints::new("settlement", &honest, SETTLEMENT_ID).unwrap();
+    let limits = SpendingLimits { per_hour_max_wei: u128::MAX, ..SpendingLimits::default() };
+    let address = chain.network.at(Contract::PayerReportManager).unwrap();
+    let account = deploy::accounts().swap_remove(1);
+    let manager = ReportManager::new(endpoints, address, account, limits);
+    let payer = |number: u32| {
+        let mut address = [7; 20];
+        address[..4].copy_from_slice(&number.to_be_bytes());
+        (Address(address), 500_001)
+    };
+    let leaves = Leaves::sum((0..PAYERS).map(payer));
+    let report = report(0, 9, &leaves);
+    let submitted = manager.submit(&report, &chain.attested(&report)).await.unwrap();
+    assert_eq!(submitted, SubmitOutcome::Taken);
+
+    let (encoded, tree) = (leaves.encoded(), leaves.tree());
+    let head = || async { settlement.provider().get_block_number().await.unwrap() };
+    let before = head().await;
+    for first in (0..encoded.len()).step_by(LEAVES_AT_ONCE) {
+        let range = first..encoded.len().min(first + LEAVES_AT_ONCE);
+        let proof = tree.proof(range.clone());
+        manager.settle(NODE.0, 0, &encoded[range], &proof).await.unwrap();
+    }
+    let (mut transactions, mut gas) = (0_usize, 0_u64);
+    for number in before + 1..=head().await {
+        let block = settlement.provider().get_block_by_number(number.into()).await.unwrap();
+        let block = block.expect("it is below the head");
+        transactions += block.transactions.len();
+        gas += block.header.gas_used;
+    }
+    let events = chain.events(1 + transactions).await;
+    let last = events.last().expect("the report is settled");
+    assert!(matches!(last, ContractEvent::ReportSettled { left: 0, .. }), "{last:?}");
+
+    let (each, alone) = (gas as f64 / f64::from(PAYERS), gas_of_the_contract());
+    println!(
+        "{PAYERS} payers: {transactions} transactions, {gas} gas, {each:.0} gas for each payer; the contract alone, \
+         400 payers in a transaction: {alone:.0}"
+    );
+    assert_eq!(transactions, (PAYERS as usize).div_ceil(LEAVES_AT_ONCE));
+    assert!(each < 1.03 * alone, "the table of the contracts allows 3 % as well");
+}

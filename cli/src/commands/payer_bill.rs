@@ -184,13 +184,13 @@ fn print(args: &UsageArgs, bills: &[StrandBill], as_json: bool) -> Result<(), Ru
         output::line(json!({
             "payer": args.payer.to_string(),
             "verdict": verdict,
-            "settled_picodollars": totals.settled_picodollars,
-            "unsettled_picodollars": totals.unsettled_picodollars,
-            "settled_microdollars": totals.settled_microdollars,
+            "settled_picodollars": totals.settled_picodollars.to_string(),
+            "unsettled_picodollars": totals.unsettled_picodollars.to_string(),
+            "settled_microdollars": totals.settled_microdollars.to_string(),
             "not_shown": totals.not_shown,
             "other_end_minutes": totals.other_end_minutes,
             "charged_again": totals.charged_again,
-            "charged_again_picodollars": totals.charged_again_picodollars,
+            "charged_again_picodollars": totals.charged_again_picodollars.to_string(),
             "originators": bills.iter().map(json_of).collect::<Vec<_>>(),
         }));
     } else {
@@ -230,8 +230,8 @@ fn json_of(bill: &StrandBill) -> Value {
     json!({
         "originator_id": bill.originator_id,
         "envelopes": bill.envelopes,
-        "stated_picodollars": bill.stated_picodollars,
-        "unreported_picodollars": bill.unreported_picodollars,
+        "stated_picodollars": bill.stated_picodollars.to_string(),
+        "unreported_picodollars": bill.unreported_picodollars.to_string(),
         "not_shown": bill.not_shown,
         "charged_again": bill.charged_again,
         "unverified": bill.unverified,

@@ -34,7 +34,7 @@ pub(super) async fn usage(args: &UsageArgs, as_json: bool) -> Result<(), RunErro
         ("balance", "balance_picodollars"),
         ("available", "available_picodollars"),
     ] {
-        output::line(format_args!("  {name}: {} p$", usage[field]));
+        output::line(format_args!("  {name}: {} p$", report::amount_text(&usage[field])));
     }
     output::line(UNITS);
     Ok(())
@@ -73,9 +73,9 @@ pub(super) async fn estimate(mut args: EstimateArgs, as_json: bool) -> Result<()
     let SettledAmount(settled) = all.settled();
     if as_json {
         output::line(json!({
-            "picodollars_each": one,
-            "picodollars": all.get(),
-            "microdollars_at_least": settled,
+            "picodollars_each": one.to_string(),
+            "picodollars": all.get().to_string(),
+            "microdollars_at_least": settled.to_string(),
         }));
     } else {
         output::line(format_args!("each {one} p$; {} together {all}", args.count));

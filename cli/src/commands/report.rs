@@ -104,8 +104,8 @@ async fn show(args: &ReportIdArgs, as_json: bool) -> Result<(), RunError> {
         output::line(format_args!(
             "  {}: {} p$, {} µ$ when settled",
             text(payer, "payer"),
-            payer["picodollars"],
-            payer["settled_microdollars"]
+            amount_text(&payer["picodollars"]),
+            amount_text(&payer["settled_microdollars"])
         ));
     }
     print_more(&report, "payers");
@@ -123,8 +123,8 @@ async fn explain(args: &ReportIdArgs, as_json: bool) -> Result<(), RunError> {
                 "  minute {}, payer {}: {} p$ by the rates, {} p$ charged, up to envelope {}",
                 row["minute"],
                 text(row, "payer"),
-                row["own_picodollars"],
-                row["stated_picodollars"],
+                amount_text(&row["own_picodollars"]),
+                amount_text(&row["stated_picodollars"]),
                 row["last_sequence_id"]
             ));
         }
@@ -176,7 +176,11 @@ async fn settled(args: &ReportSettledArgs, as_json: bool) -> Result<(), RunError
             "no leaf of this report is settled, so the chain names no amount",
         ));
     }
-    let network = onchain::connect(&args.network, ChainsNeeded::Settlement).await?;
+    // The chain of another network would have none of the node's reports.
+    let chains = if args.node.metrics.is_some() { args.network.file() } else { file };
+    let settlement = ChainsNeeded::Settlement;
+    let network =
+        onchain::connect_beside_node(&args.network, chains.as_deref(), settlement).await?;
     let found = settled::leaves_of(&network, id.0, wanted, args.blocks).await?;
     let is_whole = report["state"] == "settled" && found.leaves.len() as u64 == wanted;
     let own = own_amounts(&report);
@@ -215,7 +219,8 @@ fn own_amounts(report: &Value) -> Option<BTreeMap<Address, u64>> {
         return None;
     }
     let own = |it: &Value| {
-        Some((it["payer"].as_str()?.parse().ok()?, it["settled_microdollars"].as_u64()?))
+        let amount = u64::try_from(amount(&it["settled_microdollars"])?).ok()?;
+        Some((it["payer"].as_str()?.parse().ok()?, amount))
     };
     payers.iter().map(own).collect()
 }
@@ -257,9 +262,10 @@ fn settled_verdict(
         )));
     }
     let sum: u128 = found.leaves.iter().map(|(_, amount)| amount.get()).sum();
-    let known = report["settled_microdollars"].as_u64().unwrap_or(0);
+    let known = amount(&report["settled_microdollars"]).unwrap_or(0);
     // The node saturates a sum that does not fit.
-    if leaves > wanted || (sum != u128::from(known) && known != u64::MAX) {
+    let is_saturated = known == i128::from(u64::MAX);
+    if leaves > wanted || (i128::try_from(sum) != Ok(known) && !is_saturated) {
         return Err(incomplete(format!(
             "the endpoint names {leaves} leaves of {sum} µ$, and the node knows of {wanted} of {known} µ$: check the \
              endpoint, or wait until the node has read the newest settlement"
@@ -346,11 +352,24 @@ fn print(report: &Value) {
         report["written_by"],
         rows(report, "attested_by").count(),
         report["attestations_needed"],
-        report["settled_microdollars"],
+        amount_text(&report["settled_microdollars"]),
     ));
     for reason in rows(report, "reasons") {
         output::line(format_args!("  {}", reason.as_str().unwrap_or_default()));
     }
+}
+
+/// Returns an amount on a page of a node: text, or a number as nodes of earlier versions have it.
+fn amount(value: &Value) -> Option<i128> {
+    match value.as_str() {
+        Some(text) => text.parse().ok(),
+        None => value.as_i64().map(i128::from).or_else(|| value.as_u64().map(i128::from)),
+    }
+}
+
+/// Returns an amount on a page of a node, for people.
+pub(super) fn amount_text(value: &Value) -> String {
+    amount(value).map_or_else(|| "?".to_owned(), |amount| amount.to_string())
 }
 
 fn text<'a>(value: &'a Value, field: &str) -> &'a str {
@@ -380,6 +399,21 @@ mod tests {
         assert_eq!(verdict(&json!({})).map_err(|error| error.kind), Err(unknown));
     }
 
+    #[test]
+    fn amounts_of_nodes_are_text_or_numbers_of_any_size() {
+        for (shown, expected) in [
+            (json!("18446744073709551615"), "18446744073709551615"),
+            (json!(u64::MAX), "18446744073709551615"),
+            (json!("-9223372036854775809"), "-9223372036854775809"),
+            (json!(-5), "-5"),
+            (json!("\u{1b}[2J"), "?"),
+            (json!(1.5), "?"),
+            (Value::Null, "?"),
+        ] {
+            assert_eq!(amount_text(&shown), expected, "{shown}");
+        }
+    }
+
     /// A settlement names the payers whose amounts a report makes up, and those that it leaves out.
     #[test]
     fn amounts_that_a_settled_report_names_are_compared_by_payer() {
@@ -392,12 +426,12 @@ mod tests {
         let own = |amounts: &[(u8, u64)]| {
             let row = |(of, amount): &(u8, u64)| {
                 let of = payer(*of).to_string();
-                json!({ "payer": of, "settled_microdollars": amount })
+                json!({ "payer": of, "settled_microdollars": amount.to_string() })
             };
             let payers: Vec<_> = amounts.iter().map(row).collect();
             json!({
                 "compared": true, "payers_total": payers.len(), "payers": payers,
-                "state": "settled", "leaves_settled": 2, "settled_microdollars": 12,
+                "state": "settled", "leaves_settled": 2, "settled_microdollars": "12",
             })
         };
         let judged = |leaves: &[(u8, u128)], report: &Value| {

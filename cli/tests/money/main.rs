@@ -48,14 +48,18 @@ fn fees_of_log(network: &MoneyNetwork, at: usize, originator: u32, through: u64)
     amounts
 }
 
+/// An amount in JSON, which is text: a program may read numbers as doubles.
+fn number<N: std::str::FromStr<Err: std::fmt::Debug>>(amount: &Value) -> N {
+    amount.as_str().unwrap_or_else(|| panic!("no text: {amount}")).parse().unwrap()
+}
+
 /// The leaves of a report, as a node that comes to the same report shows them.
 fn leaves(network: &MoneyNetwork, at: usize, id: &str) -> (Amounts, Amounts) {
     let shown = support::json(&["report", "show", id, "--json", "--metrics", &network.metrics(at)]);
     let of = |field: &str| {
         let payers = shown["payers"].as_array().unwrap().iter();
-        let amount = |it: &Value| {
-            (it["payer"].as_str().unwrap().to_lowercase(), it[field].as_u64().unwrap())
-        };
+        let amount =
+            |it: &Value| (it["payer"].as_str().unwrap().to_lowercase(), number(&it[field]));
         payers.map(amount).collect()
     };
     (of("picodollars"), of("settled_microdollars"))
@@ -67,8 +71,7 @@ fn taken(network: &MoneyNetwork, at: usize, id: &str) -> Amounts {
     let shown = network.as_owner(&["report", "settled", id, "--metrics", &metrics]);
     let amount = |it: &Value| {
         assert_eq!(it["taken_microdollars"], it["own_microdollars"], "{shown}");
-        let taken = it["taken_microdollars"].as_str().unwrap().parse().unwrap();
-        (it["payer"].as_str().unwrap().to_lowercase(), taken)
+        (it["payer"].as_str().unwrap().to_lowercase(), number(&it["taken_microdollars"]))
     };
     shown["payers"].as_array().unwrap().iter().map(amount).collect()
 }
@@ -176,14 +179,14 @@ fn books(network: &MoneyNetwork, asked: &[usize], withdrawn: &Amounts) -> Books 
             let usage =
                 || support::json(&["payer", "usage", &address, "--json", "--metrics", &metrics]);
             support::until("the ledger has all settlements", || {
-                let shown = usage()["balance_picodollars"].as_i64().map(i128::from);
-                shown == Some(balance * 1_000_000)
+                number::<i128>(&usage()["balance_picodollars"]) == balance * 1_000_000
             });
             let usage = usage();
-            assert_eq!(usage["settled_picodollars"], of_leaves[&address], "node {at}: {usage}");
-            let unsettled = i128::from(usage["unsettled_picodollars"].as_u64().unwrap());
+            let reported: u64 = number(&usage["settled_picodollars"]);
+            assert_eq!(reported, of_leaves[&address], "node {at}: {usage}");
+            let unsettled: i128 = number(&usage["unsettled_picodollars"]);
             let available = balance * 1_000_000 - unsettled;
-            assert_eq!(usage["available_picodollars"].to_string(), available.to_string());
+            assert_eq!(number::<i128>(&usage["available_picodollars"]), available);
             let text = support::run(&["payer", "usage", &address, "--metrics", &metrics]);
             assert!(support::stdout(&text).contains(" p$ are a dollar"), "{text:?}");
         }
@@ -200,7 +203,7 @@ fn bills_are_proven(network: &MoneyNetwork, of_leaves: &Amounts) {
         let from = network.api(2);
         let bill = network.as_owner(&["payer", "usage", &address, "--verify", "--from", &from]);
         assert_eq!(bill["verdict"], "proven", "{bill}");
-        assert_eq!(bill["settled_picodollars"], of_leaves[&address], "{bill}");
+        assert_eq!(number::<u64>(&bill["settled_picodollars"]), of_leaves[&address], "{bill}");
         let parts = bill["originators"].as_array().unwrap().iter();
         assert_eq!(parts.map(|it| it["reports"].as_array().unwrap().len()).sum::<usize>(), 6);
     }

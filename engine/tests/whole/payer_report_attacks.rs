@@ -12,7 +12,7 @@ use hawser_proto::sign::originator_digest;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::Rate;
 use hawser_rules::payer_report::{
-    Attestation, NodeIds, PayerReport, PicoDollars, RangeEnd, ReportId,
+    Attestation, Leaves, NodeIds, PayerReport, PicoDollars, RangeEnd, ReportId,
 };
 use hawser_storage::{Change, LogEntry, SkipReason, Store, Validity};
 use prost::Message as _;
@@ -117,7 +117,14 @@ async fn a_place_that_no_node_is_shown_holds_up_no_report() {
     let on_chain = network.on_chain().about(ABOUT).next().unwrap().report().unwrap();
     let now = recompute(&network.stores[&200].snapshot(), &on_chain).unwrap();
     assert!(matches!(now, Recomputed::Different(_)), "the amounts are others now");
-    assert_eq!(worker.settle(ABOUT).await.unwrap(), 3, "by the amounts that were attested");
+    // The node is started again: the log alone does not say that the place came late.
+    let store = &network.stores[&200];
+    let attested = store.report_amounts().unwrap();
+    store.record_report_amounts(&[]).unwrap();
+    let by_the_log = network.settle(200, 100).await;
+    assert!(by_the_log.is_err(), "{by_the_log:?}");
+    store.record_report_amounts(&attested).unwrap();
+    assert_eq!(network.settle(200, 100).await.unwrap(), 3, "by the amounts that were attested");
 }
 
 /// The statement of an originator that dates an envelope as it likes.
@@ -134,6 +141,17 @@ pub fn dated_until(
     text: &str,
     expiry_unix_s: u64,
 ) -> Bytes {
+    charging(at, originator_ns, by, text, (expiry_unix_s, 0))
+}
+
+/// The same, with an expiry and a congestion fee as the originator likes.
+fn charging(
+    at: EnvelopeId,
+    originator_ns: i64,
+    by: u8,
+    text: &str,
+    (expiry_unix_s, congestion_fee_picodollars): (u64, u64),
+) -> Bytes {
     let message = group_payload(frame(1, 1, text.as_bytes()));
     let client = client(&group_topic(1), None, message);
     let paid = PayerEnvelope::sign(client, at.originator, 60, &payer(by)).encode_to_vec();
@@ -143,12 +161,50 @@ pub fn dated_until(
         originator_ns,
         payer_envelope_bytes: paid.into(),
         base_fee_picodollars: 1,
-        congestion_fee_picodollars: 0,
+        congestion_fee_picodollars,
         expiry_unixtime: expiry_unix_s,
     };
     let statement = Bytes::from(statement.encode_to_vec());
     let signature = key(at.originator.0).sign(originator_digest(&statement));
     OriginatorEnvelope::encode(statement, Proof::Signature(signature))
+}
+
+/// An originator charges congestion that the rules do not give. Its payers pay by the rules, whatever it states.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_payer_pays_congestion_that_the_rules_do_not_give() {
+    const TOO_MUCH: u64 = 50_000_000;
+    let network = Network::start();
+    let mut by_the_rules = Vec::new();
+    for at in 1..=9_u8 {
+        let (minute, by) = ((at - 1) / 3, at % 3);
+        let id = EnvelopeId::new(ABOUT, SequenceId(at.into()));
+        let ns = START_NS + i64::from(minute) * MINUTE_NS + i64::from(at);
+        let expiry_unix_s = u64::try_from(ns / 1_000_000_000).unwrap() + 60 * 86_400;
+        let text = format!("charged too much {at}");
+        let bytes = charging(id, ns, by, &text, (expiry_unix_s, TOO_MUCH));
+        for node in [200, 300] {
+            network.stores[&node].commit(&[append(id, bytes.clone())]).unwrap();
+        }
+        // The newest minute may still fill, and is in no report.
+        if minute < 2 {
+            let envelope = OriginatorEnvelope::parse(bytes).unwrap();
+            let len = envelope.unsigned().payer().as_bytes().len();
+            let fee = rate().base_fee(len as u64, 60).unwrap();
+            by_the_rules.push((payer(by).public_key().address(), fee));
+        }
+    }
+    network.pass(3);
+    let Written::New(_) = network.write(200, 100).await else { panic!("a report is due") };
+    for node in [200, 300] {
+        assert_eq!(network.attest(node, 100).await, [Attested::Signed], "node {node}");
+    }
+    assert_eq!(network.submit(200, 100).await, [Submitted::Now]);
+    assert_eq!(network.settle(300, 100).await.unwrap(), 3);
+    let taken = network.contract.0.lock().taken_from.clone();
+    for leaf in Leaves::sum(by_the_rules).payers() {
+        assert!(leaf.fee.get() < TOO_MUCH, "the amounts tell which of the two was taken");
+        assert_eq!(taken[&leaf.payer], leaf.fee.settled());
+    }
 }
 
 /// A payer without money publishes more than any amount can say. Its leaf is the largest one, and reports go on.

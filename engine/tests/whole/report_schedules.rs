@@ -365,3 +365,33 @@ async fn the_usage_of_a_node_that_has_left_is_settled_by_the_others() {
     assert_eq!(report.nodes().numbers(), [100, 200]);
     nothing_is_lost_or_charged_twice(&schedule.network, &chain);
 }
+
+/// Every member has signed a report that no node submits in time. The next one begins at the same place and has more
+/// usage; the contract takes one of the two, and each fee is settled once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_fees_of_a_report_that_has_expired_are_settled_once() {
+    let mut schedule = Schedule { network: Network::start(), envelopes: 0 };
+    usage(&mut schedule, &NODES).await;
+    let Written::New(first) = schedule.network.write(100, 100).await else {
+        panic!("a report is due")
+    };
+    for node in NODES {
+        assert_eq!(schedule.network.attest(node, 100).await, [Attested::Signed], "node {node}");
+    }
+    assert_eq!(schedule.network.write(100, 100).await, Written::UnderWay);
+    // A node gives its report about itself up after nine hours.
+    schedule.network.pass(10 * 60);
+    usage(&mut schedule, &NODES).await;
+    let written = schedule.network.write(100, 100).await;
+    assert!(matches!(written, Written::New(next) if next != first), "{written:?}");
+    for node in NODES {
+        let attested = schedule.network.attest(node, 100).await;
+        assert!(attested.contains(&Attested::Signed), "node {node}: {attested:?}");
+    }
+    let submitted = schedule.network.submit(200, 100).await;
+    let taken = submitted.iter().filter(|it| **it == Submitted::Now).count();
+    assert_eq!((submitted.len(), taken), (2, 1), "{submitted:?}");
+    schedule.calm_down().await;
+    let chain = schedule.network.on_chain();
+    nothing_is_lost_or_charged_twice(&schedule.network, &chain);
+}

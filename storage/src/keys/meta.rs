@@ -18,6 +18,8 @@ pub(crate) enum MetaKey {
     HighestSequence,
     /// 16 random bytes, created with the database.
     Incarnation,
+    /// Searches for evidence about late releases, 45 bytes each.
+    LateSearches,
     /// UTF-8: the network's name.
     Network,
     /// `u32 BE`: id of the node that owns the database.
@@ -35,6 +37,8 @@ pub(crate) enum MetaKey {
     /// empty if the next rebuild starts over, or `condemned` if the families have to be dropped first, or `part`
     /// with the set if the other projections are complete, followed by the processed part.
     Rebuilding,
+    /// Amounts of payer reports that are kept until the reports are settled, as `ReportAmounts` writes them.
+    ReportAmounts,
     /// Position of the last evidence from which reports were made.
     ReportedEvidence,
     /// Envelopes whose dependencies a chain has yet to decide about, 32 bytes each.
@@ -44,18 +48,20 @@ pub(crate) enum MetaKey {
 }
 
 impl MetaKey {
-    const PLAIN: [Self; 14] = [
+    const PLAIN: [Self; 16] = [
         Self::DoubtedFees,
         Self::Format,
         Self::Generation,
         Self::HighestSequence,
         Self::Incarnation,
+        Self::LateSearches,
         Self::Network,
         Self::NodeId,
         Self::OlderTopicRows,
         Self::Promoted,
         Self::PublicKey,
         Self::Rebuilding,
+        Self::ReportAmounts,
         Self::ReportedEvidence,
         Self::SuspectedDependencies,
         Self::VoidStatements,
@@ -73,6 +79,7 @@ impl Key<'_> for MetaKey {
             Self::Generation => b"generation",
             Self::HighestSequence => b"highest_sequence",
             Self::Incarnation => b"incarnation",
+            Self::LateSearches => b"late_searches",
             Self::Network => b"network",
             Self::NodeId => b"node_id",
             Self::OlderTopicRows => b"older_topic_rows",
@@ -86,6 +93,7 @@ impl Key<'_> for MetaKey {
             Self::Promoted => b"promoted",
             Self::PublicKey => b"public_key",
             Self::Rebuilding => b"rebuilding",
+            Self::ReportAmounts => b"report_amounts",
             Self::ReportedEvidence => b"reported_evidence",
             Self::SuspectedDependencies => b"suspected_dependencies",
             Self::VoidStatements => b"void_statements",
@@ -129,10 +137,10 @@ mod tests {
             keys.into_iter().map(|key| std::str::from_utf8(key.encode()).unwrap()).collect();
         assert_eq!(
             names.join(" "),
-            "doubted_fees format generation highest_sequence incarnation network node_id older_topic_rows \
-             projection.congestion projection.expiry projection.inbox projection.receipt projection.topic \
-             projection.usage projection.usage_by_payer promoted public_key rebuilding reported_evidence \
-             suspected_dependencies void_statements"
+            "doubted_fees format generation highest_sequence incarnation late_searches network node_id \
+             older_topic_rows projection.congestion projection.expiry projection.inbox projection.receipt \
+             projection.topic projection.usage projection.usage_by_payer promoted public_key rebuilding \
+             report_amounts reported_evidence suspected_dependencies void_statements"
         );
     }
 }

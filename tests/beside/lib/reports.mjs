@@ -82,10 +82,9 @@ export async function compareBooks({ hawser: [hawser], xmtpd: [xmtpd], note }) {
     FROM payers p ORDER BY p.id`);
   for (const [address, unsettled, balance] of rows.split("\n").filter(Boolean).map((row) => row.split("|"))) {
     const page = `http://127.0.0.1:${hawser.port + 1}/payer-reports?payer=${address}`;
-    // Amounts may be beyond what a number of JavaScript holds.
-    const said = await (await fetch(page)).text();
-    const here = (name) => said.match(new RegExp(`"${name}":\\s*(-?\\d+)`))?.[1];
-    const books = [here("unsettled_picodollars"), here("balance_picodollars")];
+    // Amounts are text, because they may be beyond what a number of JavaScript holds.
+    const said = await (await fetch(page)).json();
+    const books = [said.unsettled_picodollars, said.balance_picodollars];
     note(`payer ${address}: unsettled and balance at ${hawser.label}, and at ${xmtpd.label}`,
       `${books.join(", ")} p$; ${unsettled}, ${balance} p$`, books[0] === unsettled && books[1] === balance);
   }

@@ -40,6 +40,19 @@ pub(crate) async fn connect(args: &NetworkArgs, needed: ChainsNeeded) -> Result<
     Ok(connect_to_all(args, needed).await?.network)
 }
 
+/// Connects like [`connect`], to the chains of this network file, or by the settings if there is none. For a command
+/// that also asks a node, and has chosen the file with it.
+///
+/// # Errors
+/// The errors of [`connect`].
+pub(crate) async fn connect_beside_node(
+    args: &NetworkArgs,
+    file: Option<&Path>,
+    needed: ChainsNeeded,
+) -> Result<Network, RunError> {
+    Ok(connect_to(args, file, needed).await?.network)
+}
+
 /// Connects like [`connect`], for a command that sends transactions.
 ///
 /// # Errors
@@ -48,10 +61,18 @@ pub(crate) async fn connect_to_all(
     args: &NetworkArgs,
     needed: ChainsNeeded,
 ) -> Result<ReachedNetwork, RunError> {
-    let Some(path) = args.file() else {
+    connect_to(args, args.file().as_deref(), needed).await
+}
+
+async fn connect_to(
+    args: &NetworkArgs,
+    file: Option<&Path>,
+    needed: ChainsNeeded,
+) -> Result<ReachedNetwork, RunError> {
+    let Some(path) = file else {
         return connect_by(&args.sources(), needed).await;
     };
-    let sources = args.sources_beside(described(&path)?);
+    let sources = args.sources_beside(described(path)?);
     // The file outlives its network, so the user has to know where the addresses are from.
     let connected = connect_by(&sources, needed).await;
     connected.map_err(|error| {

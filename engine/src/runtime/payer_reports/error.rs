@@ -2,7 +2,7 @@
 
 use hawser_proto::OriginatorId;
 use hawser_rules::payer_report::PayerReportError;
-use hawser_storage::ReadError;
+use hawser_storage::{CommitError, ReadError};
 
 use super::contract::ContractError;
 use crate::payer_reports::{FiguresError, UndecidedError};
@@ -14,6 +14,9 @@ pub enum ReportStepError {
     /// The database failed.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// The amounts of a report could not be stored, so it is not attested.
+    #[error("the amounts of a report cannot be stored: {0}")]
+    Write(#[from] CommitError),
     /// The figures could not be computed.
     #[error(transparent)]
     Figures(#[from] FiguresError),

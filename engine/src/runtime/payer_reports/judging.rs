@@ -19,13 +19,16 @@ use crate::payer_reports::{
 const JUDGED_AT_ONCE: usize = 4;
 
 impl PayerReporterState {
-    /// Judges the reports about an originator that continue those on the chain.
+    /// Judges the reports about an originator that continue those on the chain. Stores the amounts of those that may be
+    /// attested then.
     pub(super) fn look(
         &self,
         about: OriginatorId,
     ) -> Result<Vec<(HeldReport, PayerReportVerdict)>, ReportStepError> {
         self.note_corrections(about)?;
-        self.verdicts(self.continuing(about)?)
+        let judged = self.verdicts(self.continuing(about)?)?;
+        self.known_leaves.lock().save(self.engine.store())?;
+        Ok(judged)
     }
 
     /// While amounts of an originator are being corrected, the reports that were refused by them are to be judged

@@ -70,6 +70,9 @@ impl PayerReporterState {
         let mut searches = self.late_searches.lock();
         let record = |found| self.record_late_release(found);
         let cost = look.take(chain.about(about).rev(), searches.about(about), record)?;
+        if let Err(error) = searches.save(self.engine.store()) {
+            tracing::debug!(%about, %error, "the searches are in memory only");
+        }
         let LookCost { rows, attestations, late } = cost;
         tracing::debug!(%about, rows, attestations, late, "looked for late envelopes");
         Ok(())
@@ -176,9 +179,10 @@ impl LateLook<'_, '_> {
     }
 
     /// Goes on with the search for the envelopes in which the originator has attested the reports. Returns the number
-    /// of attestations that were read: one pass over the strand serves all reports. One before the end of a report
-    /// would be no proof: its time is before the end of the last minute, or the times of the strand step back, which is
-    /// evidence by itself.
+    /// of attestations that were read: one pass over the strand serves all reports. A pass that has found none begins
+    /// anew, because the originator may show its attestation after the places behind it. An attestation before the end
+    /// of a report would be no proof: its time is before the end of the last minute, or the times of the strand step
+    /// back, which is evidence by itself.
     fn search(&self, searches: &mut SearchesAbout) -> Result<usize, ReadError> {
         let wanted = searches.unattested();
         let Some(after) = wanted.values().min().copied() else { return Ok(0) };
@@ -186,11 +190,12 @@ impl LateLook<'_, '_> {
         let most = self.bounds.attestations;
         let found = attestations_behind(self.snapshot, after, &wanted, &self.key, most)?;
         for (id, searched) in wanted {
-            let search = match found.places.get(&id) {
-                Some(at) => LateSearch::Found(*at),
-                None => LateSearch::Through(searched.max(found.searched)),
-            };
-            searches.set(id, search);
+            match found.places.get(&id) {
+                Some(at) => searches.set(id, LateSearch::Found(*at)),
+                // The pass has come to the end of the strand. Places that were missing may be shown behind it.
+                None if found.read < most => searches.forget(id),
+                None => searches.set(id, LateSearch::Through(searched.max(found.searched))),
+            }
         }
         Ok(found.read)
     }
@@ -253,7 +258,9 @@ mod tests {
     use hawser_proto::{Address, SecretKey, SequenceId};
     use hawser_rules::payer_report::{Attestation, ReportId};
     use hawser_rules::{NodeRecord, Rate};
-    use hawser_storage::{Change, LogEntry, PayerReportChange, PayerReportEvent, Store, Validity};
+    use hawser_storage::{
+        Change, LogEntry, PayerReportChange, PayerReportEvent, SkipReason, Store, Validity,
+    };
     use prost::Message as _;
 
     use super::*;
@@ -261,6 +268,7 @@ mod tests {
     use crate::payer_reports::ChainReports;
     use crate::price::rate_row;
     use crate::read::testing;
+    use crate::runtime::payer_reports::late_searches::LateSearches;
 
     const NODE: OriginatorId = OriginatorId(200);
     const MINUTE_NS: i64 = 60_000_000_000;
@@ -339,6 +347,13 @@ mod tests {
 
     /// Returns the strand of an originator that hides one envelope of each report, and its attestations among others.
     fn strand() -> Store {
+        let store = priced();
+        store.commit(&places()).unwrap();
+        store
+    }
+
+    /// Returns a store without envelopes that has prices.
+    fn priced() -> Store {
         let store = testing::store();
         let rate = Rate {
             start_unix_s: 0,
@@ -348,21 +363,25 @@ mod tests {
             target_rate_per_minute: 0,
         };
         store.record_rates(&[rate_row(&rate)]).unwrap();
+        store
+    }
+
+    /// Returns the places of that strand.
+    fn places() -> Vec<Change> {
         let attested = |sequence: u64, report: ReportId| {
             let client = Attestation::sign(report, NODE, &key(2)).client_envelope(NODE);
             append(sequence, minute(REPORTS), client, &key(2))
         };
-        let mut strand: Vec<_> = (0..REPORTS).map(|index| paid(index + 1, minute(index))).collect();
+        let mut places: Vec<_> = (0..REPORTS).map(|index| paid(index + 1, minute(index))).collect();
         let others = (1..=OTHERS).map(|other| attested(REPORTS + other, ReportId([9; 32])));
-        strand.extend(others);
+        places.extend(others);
         for on_chain in chain().about(NODE) {
             let id = on_chain.report().unwrap().id(domain());
-            strand.push(attested(REPORTS + OTHERS + 1 + on_chain.index, id));
+            places.push(attested(REPORTS + OTHERS + 1 + on_chain.index, id));
         }
         let late = |index| paid(2 * REPORTS + OTHERS + 1 + index, minute(index));
-        strand.extend((0..REPORTS).map(late));
-        store.commit(&strand).unwrap();
-        store
+        places.extend((0..REPORTS).map(late));
+        places
     }
 
     fn registry() -> Registry {
@@ -414,6 +433,66 @@ mod tests {
         assert_eq!(costs, expected);
         let read: usize = costs.iter().map(|(attestations, ..)| attestations).sum();
         assert_eq!(read as u64, OTHERS + REPORTS, "each attestation once");
+    }
+
+    /// The originator shows the place of an attestation when the places behind it were searched.
+    #[test]
+    fn an_attestation_that_is_shown_after_those_behind_it_is_found() {
+        let (store, chain, mut places) = (priced(), chain(), places());
+        let hidden = SequenceId(REPORTS + OTHERS + 1);
+        let missing = Change::Skip {
+            originator: NODE,
+            from: hidden,
+            through: hidden,
+            reason: SkipReason::Missing,
+        };
+        let of_first = usize::try_from(hidden.0 - 1).unwrap();
+        let shown = std::mem::replace(&mut places[of_first], missing);
+        store.commit(&places).unwrap();
+        let mut searches = SearchesAbout::default();
+        let bounds = LookBounds { rows: usize::MAX, attestations: 100, late: 100 };
+        let mut look = || {
+            let mut found = 0;
+            take(&store, &chain, bounds, &mut searches, |_| {
+                found += 1;
+                true
+            });
+            found
+        };
+        assert_eq!([look(), look()], [REPORTS - 1, 0], "it is hidden");
+        store.commit(&[shown]).unwrap();
+        assert_eq!(look(), 1);
+    }
+
+    /// A node that is started again before each look comes to the attestations as fast as one that runs.
+    #[test]
+    fn a_search_goes_on_after_a_restart() {
+        let (store, chain) = (strand(), chain());
+        let bounds = LookBounds { rows: usize::MAX, attestations: 8, late: 2 };
+        let mut found = BTreeSet::new();
+        let mut costs = Vec::new();
+        for _ in 0..6 {
+            let mut searches = LateSearches::stored_in(&store);
+            let about = searches.about(NODE);
+            let cost = take(&store, &chain, bounds, about, |at| found.insert(at));
+            searches.save(&store).unwrap();
+            costs.push((cost.attestations, cost.late, found.len()));
+        }
+        let expected = [(8, 0, 0), (8, 0, 0), (8, 2, 2), (2, 2, 4), (0, 2, 6), (0, 0, 6)];
+        assert_eq!(costs, expected);
+        let bounds = LookBounds { rows: 1, attestations: 100, late: 100 };
+        store.record_late_searches(&[]).unwrap();
+        let mut places = Vec::new();
+        for _ in 0..REPORTS {
+            let mut searches = LateSearches::stored_in(&store);
+            take(&store, &chain, bounds, searches.about(NODE), |at| {
+                places.push(at.sequence.0);
+                true
+            });
+            searches.save(&store).unwrap();
+        }
+        let first = 2 * REPORTS + OTHERS + 1;
+        assert_eq!(places, (first..first + REPORTS).rev().collect::<Vec<_>>(), "older ones too");
     }
 
     /// Many payers in the minutes of each report cost each look a bounded number of rows.

@@ -1,20 +1,68 @@
 //! Searches for late envelopes of originators, and for the attestations of their reports, which go on at the next look.
+//!
+//! The places up to which strands were searched are stored: an originator whose attestation is behind many others would
+//! otherwise go unnoticed by nodes that are restarted before they come to it.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::payer_report::{PayerReport, ReportId};
+use hawser_storage::{CommitError, Store, StoredSearch, StoredSearchState};
 
 use crate::payer_reports::LateScan;
 
 /// The searches, by originator.
 #[derive(Debug, Default)]
-pub(super) struct LateSearches(HashMap<OriginatorId, SearchesAbout>);
+pub(super) struct LateSearches {
+    by_originator: HashMap<OriginatorId, SearchesAbout>,
+    /// Those that are stored.
+    stored: Vec<StoredSearch>,
+}
 
 impl LateSearches {
+    /// Goes on with the searches that were stored. Those that cannot be read begin again.
+    pub(super) fn stored_in(store: &Store) -> Self {
+        let stored = store.late_searches().unwrap_or_else(|error| {
+            tracing::error!(code = "evidence_failed", %error, "searches for late releases cannot be read: they begin \
+                again");
+            Vec::new()
+        });
+        let mut searches = Self::default();
+        for &StoredSearch { about, report, state } in &stored {
+            let (searches, id) = (searches.about(about), ReportId(report));
+            match state {
+                StoredSearchState::Through(at) => searches.set(id, LateSearch::Through(at)),
+                StoredSearchState::Found(at) => searches.set(id, LateSearch::Found(at)),
+                StoredSearchState::Recorded => searches.set(id, LateSearch::Recorded),
+                StoredSearchState::Next(index) => {
+                    let scan = LateScan::default();
+                    searches.rest = Some(RestOfLook { index, id, scan });
+                }
+            }
+        }
+        searches.stored = stored;
+        searches
+    }
+
+    /// Stores the searches, if they have changed: at most one for each report that is kept of the chain, and only of
+    /// reports with late envelopes.
+    ///
+    /// # Errors
+    /// When they cannot be stored. The next call tries again.
+    pub(super) fn save(&mut self, store: &Store) -> Result<(), CommitError> {
+        let of_each = self.by_originator.iter();
+        let mut all: Vec<_> = of_each.flat_map(|(&about, it)| it.to_store(about)).collect();
+        all.sort_unstable();
+        if all != self.stored {
+            store.record_late_searches(&all)?;
+            self.stored = all;
+        }
+        Ok(())
+    }
+
     /// Returns the searches about one originator.
     pub(super) fn about(&mut self, about: OriginatorId) -> &mut SearchesAbout {
-        self.0.entry(about).or_default()
+        self.by_originator.entry(about).or_default()
     }
 }
 
@@ -61,6 +109,17 @@ pub(super) enum LateSearch {
 }
 
 impl SearchesAbout {
+    /// Returns what the next run needs.
+    fn to_store(&self, about: OriginatorId) -> impl Iterator<Item = StoredSearch> {
+        let states = self.reports.iter().map(|(&id, search)| match *search {
+            LateSearch::Through(at) => (id, StoredSearchState::Through(at)),
+            LateSearch::Found(at) => (id, StoredSearchState::Found(at)),
+            LateSearch::Recorded => (id, StoredSearchState::Recorded),
+        });
+        let next = self.rest.iter().map(|rest| (rest.id, StoredSearchState::Next(rest.index)));
+        states.chain(next).map(move |(id, state)| StoredSearch { about, report: id.0, state })
+    }
+
     /// Returns the state of the search for a report, if there was one.
     pub(super) fn get(&self, report: ReportId) -> Option<LateSearch> {
         self.reports.get(&report).copied()
@@ -69,6 +128,11 @@ impl SearchesAbout {
     /// Notes the state of the search for a report.
     pub(super) fn set(&mut self, report: ReportId, search: LateSearch) {
         self.reports.insert(report, search);
+    }
+
+    /// Forgets the search for a report: the next one begins at the report's end.
+    pub(super) fn forget(&mut self, report: ReportId) {
+        self.reports.remove(&report);
     }
 
     /// Returns the reports whose attestation is searched for, each with the place behind which the search goes on.

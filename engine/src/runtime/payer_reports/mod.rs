@@ -123,10 +123,10 @@ impl PayerReporter {
             periods,
             contract,
             differing: Mutex::default(),
-            known_leaves: Mutex::default(),
+            known_leaves: Mutex::new(KnownLeaves::stored_in(engine.store())),
             searched: Mutex::default(),
             searched_to_attest: Mutex::default(),
-            late_searches: Mutex::default(),
+            late_searches: Mutex::new(LateSearches::stored_in(engine.store())),
             totals: Totals::default(),
             turn: Semaphore::new(1),
         }))

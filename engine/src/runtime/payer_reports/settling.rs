@@ -142,7 +142,12 @@ impl PayerReporterState {
                 Recomputed::NotYet(why) => return Err(ReportStepError::from(why)),
             };
             state.searched.lock().forget(id);
-            state.known_leaves.lock().keep(id, &report, leaves.clone());
+            let mut known = state.known_leaves.lock();
+            known.keep(id, &report, leaves.clone());
+            // A full disk keeps no report from being settled.
+            if let Err(error) = known.save(state.engine.store()) {
+                tracing::debug!(report = %id, %error, "the amounts are in memory only");
+            }
             Ok(Some(leaves))
         };
         blocking(compute).await
