@@ -42,12 +42,14 @@ pub(super) async fn read(
     let known = ReadList { rates: known.to_vec(), block_unix_s: 0 };
     let asked_at = SystemTime::now();
     // Before the first reading nothing is known, and an empty list is never read.
-    let (list, block) = agreement::read(endpoints, Some(&known), |chain, block| {
+    let agreed = agreement::read(endpoints, Some((&known, known_block)), |chain, block| {
         read_at(chain, address, block, &known.rates)
     })
     .await?;
+    let (list, block) = (agreed.value, agreed.block);
+    let block_unix_s = if agreed.is_contested { 0 } else { list.block_unix_s };
     let table = RateTable::new(list.rates, Some(unix_ns(asked_at)));
-    let table = table.map(|table| table.of_block(list.block_unix_s));
+    let table = table.map(|table| table.of_block(block_unix_s));
     let wrong = |reason: String| WatchError::Rates { address, reason };
     table.map(|table| (table, block)).map_err(|error| wrong(error.to_string()))
 }
