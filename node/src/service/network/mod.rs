@@ -29,7 +29,7 @@ use crate::files::rates::rows;
 pub(super) use membership::with_recorded;
 
 /// The time as of which recorded rates are confirmed that the network may have added to, unix nanoseconds: none.
-pub(super) const UNCONFIRMED_NS: i64 = i64::MIN;
+const UNCONFIRMED_NS: i64 = i64::MIN;
 
 /// Error of recording rates.
 #[derive(Debug, thiserror::Error)]
@@ -177,9 +177,9 @@ impl NetworkState {
         Ok(())
     }
 
-    /// Publishes that the current rates were still those of the file at `read_ns`.
-    fn confirm_rates(&self, read_ns: i64) {
-        self.rates.send_modify(|rates| *rates = Arc::new(rates.confirmed(read_ns)));
+    /// Publishes that the current rates were still those of the file when it was read as `file`.
+    fn confirm_rates(&self, file: &RateTable) {
+        self.rates.send_modify(|rates| *rates = Arc::new(rates.as_of(file)));
     }
 }
 
