@@ -31,6 +31,8 @@ pub(crate) enum MetaKey {
     Promoted,
     /// 65 bytes: the node's public key, uncompressed.
     PublicKey,
+    /// `i64 BE`, unix nanoseconds: the time up to which the recorded rates are all that honest nodes may have applied.
+    RatesComplete,
     /// Present while projections are dropped and not yet rebuilt. The value is the processed part of the log, or
     /// empty if the next rebuild starts over, or `condemned` if the families have to be dropped first, or `part`
     /// with the set if the other projections are complete, followed by the processed part.
@@ -44,7 +46,7 @@ pub(crate) enum MetaKey {
 }
 
 impl MetaKey {
-    const PLAIN: [Self; 14] = [
+    const PLAIN: [Self; 15] = [
         Self::DoubtedFees,
         Self::Format,
         Self::Generation,
@@ -55,6 +57,7 @@ impl MetaKey {
         Self::OlderTopicRows,
         Self::Promoted,
         Self::PublicKey,
+        Self::RatesComplete,
         Self::Rebuilding,
         Self::ReportedEvidence,
         Self::SuspectedDependencies,
@@ -85,6 +88,7 @@ impl Key<'_> for MetaKey {
             Self::Projection(Projection::UsageByPayer) => b"projection.usage_by_payer",
             Self::Promoted => b"promoted",
             Self::PublicKey => b"public_key",
+            Self::RatesComplete => b"rates_complete",
             Self::Rebuilding => b"rebuilding",
             Self::ReportedEvidence => b"reported_evidence",
             Self::SuspectedDependencies => b"suspected_dependencies",
@@ -131,8 +135,8 @@ mod tests {
             names.join(" "),
             "doubted_fees format generation highest_sequence incarnation network node_id older_topic_rows \
              projection.congestion projection.expiry projection.inbox projection.receipt projection.topic \
-             projection.usage projection.usage_by_payer promoted public_key rebuilding reported_evidence \
-             suspected_dependencies void_statements"
+             projection.usage projection.usage_by_payer promoted public_key rates_complete rebuilding \
+             reported_evidence suspected_dependencies void_statements"
         );
     }
 }

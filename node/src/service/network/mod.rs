@@ -56,8 +56,8 @@ impl RecordRatesError {
     }
 }
 
-/// Records a rate table and returns all recorded rates, with the times of that table. Rates are never deleted, because
-/// envelopes of their time are checked against them.
+/// Records a rate table, with the time up to which it is complete, and returns all recorded rates, with the times of
+/// that table. Rates are never deleted, because envelopes of their time are checked against them.
 ///
 /// # Errors
 /// Fails when the table contradicts the recorded rates, or the database fails.
@@ -66,6 +66,12 @@ pub(super) fn record_rates(
     store: &Store,
 ) -> Result<RateTable, RecordRatesError> {
     store.record_rates(&rows(table))?;
+    if let Some(until_ns) = table.complete_until_ns()
+        && let Err(error) = store.note_rates_complete(until_ns)
+    {
+        // Only audits of the folder need the time. The rates are in use also while the disk is full.
+        tracing::debug!(%error, "the time of the price list cannot be noted");
+    }
     Ok(recorded_rates(store)?.as_of(table))
 }
 

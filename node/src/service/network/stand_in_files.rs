@@ -401,6 +401,9 @@ mod tests {
     fn a_copy_of_the_chains_prices_prices_on_and_judges_nothing_after_its_own_time() {
         let mut files = Files::new();
         let path = files.folder.path().join("rates.json");
+        let noted_ns = files.reader.network.store.snapshot().rates_complete_until_ns().unwrap();
+        let known_ns = files.reader.network.rates.borrow().complete_until_ns();
+        assert!(noted_ns.is_some() && noted_ns == known_ns, "audits of the folder read it");
         let copied_s = 1_750_000_000;
         let copy = RatesFile { complete_until: Some(copied_s), rates: vec![RateRecord::FIRST] };
         files::write_whole(&path, serde_json::to_string(&copy).unwrap().as_bytes()).unwrap();
