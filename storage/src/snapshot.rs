@@ -457,7 +457,8 @@ impl Snapshot<'_> {
     }
 
     /// Returns the time up to which the recorded rates were noted to be complete, unix nanoseconds: see
-    /// [`Store::note_rates_complete`](crate::Store::note_rates_complete). `None` if no time was noted, as in databases of earlier versions.
+    /// [`Store::note_rates_complete`](crate::Store::note_rates_complete). `None` if no time was noted, as in databases
+    /// of earlier versions.
     ///
     /// # Errors
     /// When the row cannot be read.

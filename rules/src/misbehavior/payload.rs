@@ -96,8 +96,8 @@ pub(super) fn judge_others(
 enum PayloadFinding {
     /// The envelope breaks a rule.
     Broken(Fact),
-    /// The envelope breaks a rule of which its signer may not have known that it applies. If the facts that decide about
-    /// its fees are unknown, with them.
+    /// The envelope breaks a rule of which its signer may not have known that it applies. Has the facts that decide
+    /// about its fees, if these are unknown.
     Claimed(Fact, Option<Missing>),
     /// The facts that decide about the fees are unknown.
     Undecided(Fact, Missing),
