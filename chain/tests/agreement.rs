@@ -183,6 +183,32 @@ async fn a_change_that_the_preferred_endpoint_hides_is_taken_when_most_endpoints
     .await;
 }
 
+/// Endpoints have a new block at different times, and the preferred one may be the last.
+#[tokio::test]
+async fn an_endpoint_that_is_a_block_behind_a_change_is_read_again_and_not_left() {
+    let (pair, deployment) = Pair::deployed(ChainBackend::Embedded).await;
+    let registry = deployment.addresses.node_registry;
+    let behind = Proxy::start(pair.settlement.endpoint(), 0).await;
+    let other = pair.settlement.endpoint().to_owned();
+    let third = other.replace("127.0.0.1", "localhost");
+    let urls = [behind.url(), other, third];
+    let endpoints = Endpoints::new("settlement", &urls, pair.settlement.id()).unwrap();
+    let (heads, head_changes) = tokio::sync::watch::channel(0);
+    let watcher = watch::registry(endpoints.clone(), registry, HOUR, head_changes).await.unwrap();
+    behind.set(|faults| faults.behind = 1);
+    add_node(&pair, registry, &hawser_devchain::deploy::accounts()[3]).await;
+    let before = behind.asked("eth_call");
+    let catching_up = async {
+        // One call is of the reading, and one of the comparison.
+        until("it is compared", || behind.asked("eth_call") >= before + 2).await;
+        behind.set(|faults| faults.behind = 0);
+    };
+    tokio::join!(read_again(&watcher, &heads), catching_up);
+    let snapshot = watcher.subscribe().borrow().clone();
+    assert_eq!((snapshot.value.nodes().count(), snapshot.error), (1, None));
+    assert_eq!(endpoints.status()[0].error, None, "it is not paused");
+}
+
 /// The preferred endpoint answers each call with a word that no function of these contracts returns.
 #[tokio::test]
 async fn an_endpoint_whose_contracts_answer_with_errors_stops_no_reading() {

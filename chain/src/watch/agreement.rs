@@ -4,12 +4,12 @@
 //! ever, and a registry names the keys that verify logs, so one endpoint's word does not change either. A reading that
 //! differs from the last one is accepted only if more endpoints say it than say otherwise. One endpoint of two can
 //! therefore delay a change, and cannot make one. A reading that equals the last one is refused if more endpoints say
-//! otherwise: the preferred endpoint, which answers most readings, must not hide a change that others show. Where only
-//! one endpoint is configured, it is believed. URLs with the same host and port count as one endpoint, because one
-//! provider may have several. If no more than half of them answer a question about a change, they are asked again, at
-//! least once and for a while, so that an honest endpoint that fails or hangs for a moment, such as by a rate limit or
-//! a lost packet, leaves nothing to a liar. An endpoint whose contract answers with an error is left in the same way,
-//! since it may invent the error.
+//! otherwise, also some seconds later: the preferred endpoint, which answers most readings, must not hide a change that
+//! others show. Where only one endpoint is configured, it is believed. URLs with the same host and port count as one
+//! endpoint, because one provider may have several. If no more than half of them answer a question about a change, they
+//! are asked again, at least once and for a while, so that an honest endpoint that fails or hangs for a moment, such as
+//! by a rate limit or a lost packet, leaves nothing to a liar. An endpoint whose contract answers with an error is left
+//! in the same way, since it may invent the error.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -34,6 +34,9 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 /// The time limit of an endpoint in the first round; in a later one it is [`READ_MAX`], which a long list needs. A
 /// guess: an endpoint that hangs has its second round soon. A start waits at most 16 s beside a dead endpoint.
 const FIRST_ROUND_MAX: Duration = Duration::from_secs(3);
+/// The time after which an endpoint that newer states of others outvote is read once more. A guess: an honest endpoint
+/// has a new block within seconds of the others.
+const CATCH_UP: Duration = Duration::from_secs(5);
 
 /// A reading that the other endpoints do not outvote.
 #[derive(Debug)]
@@ -47,8 +50,8 @@ pub(super) struct AgreedReading<T> {
 }
 
 /// Reads a value at the newest block of the first usable endpoint. If it differs from the `known` one, every endpoint
-/// is asked for it at that block. If it does not, or is older, every endpoint is asked for its newest one. `known` has
-/// the block of its reading.
+/// is asked for it at that block. If it does not, or is older, every endpoint is asked for its newest one, and if these
+/// outvote it, it is read once more after [`CATCH_UP`]. `known` has the block of its reading.
 ///
 /// # Errors
 /// [`WatchError::Contradicted`] if too many endpoints say otherwise, or the error of the contract at the endpoint that
@@ -64,41 +67,47 @@ where
     F: Fn(Chain, u64) -> Fut + Sync,
     Fut: Future<Output = Result<T, WatchError>>,
 {
-    let (chain, value, block) = read_one(endpoints, &read).await?;
-    let contradicted = |for_it, against| {
-        let error = WatchError::Contradicted { block, for_it, against };
-        endpoints.distrust_asked(&chain, &error.to_string());
-        error
-    };
     let hosts = endpoints.hosts();
-    if hosts == 1 {
-        return Ok(AgreedReading { value, block, is_contested: false });
-    }
-    let is_known = known.is_some_and(|(known, _)| *known == value);
-    if is_known || known.is_some_and(|(_, known)| block < known) {
-        let newest = each_newest(endpoints, block, &read).await;
-        let (for_it, against) = votes(&value, &newest);
-        if against > for_it {
-            return Err(contradicted(for_it, against));
+    let mut may_catch_up = true;
+    loop {
+        let (chain, value, block) = read_one(endpoints, &read).await?;
+        if hosts == 1 {
+            return Ok(AgreedReading { value, block, is_contested: false });
         }
-        if is_known {
-            let is_contested = against > 0 && against == for_it;
-            if is_contested {
-                let chain = endpoints.name();
-                tracing::warn!(
-                    chain,
-                    "as many endpoints say otherwise as say what was read at block {block}: one lies or is behind"
-                );
+        let is_known = known.is_some_and(|(known, _)| *known == value);
+        let is_old = known.is_some_and(|(_, known)| block < known);
+        let newest = match is_known || is_old {
+            true => Some(votes(&value, &each_newest(endpoints, block, &read).await)),
+            false => None,
+        };
+        let is_outvoted = newest.is_some_and(|(for_it, against)| against > for_it);
+        if is_outvoted && may_catch_up {
+            // Endpoints have a new block at different times: this one may have the change a moment later.
+            may_catch_up = false;
+            tokio::time::sleep(CATCH_UP).await;
+            continue;
+        }
+        let (for_it, against) = match newest {
+            Some(newest) if is_known || is_outvoted => newest,
+            _ => {
+                let stated = each_stated(endpoints, hosts, block, &read).await;
+                votes(&value, &unless_stuck(stated))
             }
-            return Ok(AgreedReading { value, block, is_contested });
+        };
+        if against > for_it || (!is_known && against == for_it) {
+            let error = WatchError::Contradicted { block, for_it, against };
+            endpoints.distrust_asked(&chain, &error.to_string());
+            return Err(error);
         }
-    }
-    let answers = unless_stuck(each_stated(endpoints, hosts, block, &read).await);
-    match votes(&value, &answers) {
-        (for_it, against) if for_it > against => {
-            Ok(AgreedReading { value, block, is_contested: false })
+        let is_contested = against > 0 && against == for_it;
+        if is_contested {
+            let chain = endpoints.name();
+            tracing::warn!(
+                chain,
+                "as many endpoints say otherwise as say what was read at block {block}: one lies or is behind"
+            );
         }
-        (for_it, against) => Err(contradicted(for_it, against)),
+        return Ok(AgreedReading { value, block, is_contested });
     }
 }
 
