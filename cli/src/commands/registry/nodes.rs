@@ -75,7 +75,13 @@ async fn registry_file(
         block.map_err(|error| RunError::failed(chain.request_error("eth_blockNumber", error)))?;
     let contract = network.contracts.get(Contract::NodeRegistry).unwrap_or_default();
     let changes = match has_absences {
-        true => Some(membership::changes(network, reached.settlement_first_block..=block).await?),
+        true => {
+            let read = membership::changes(network, reached.settlement_first_block..=block).await;
+            Some(read.map_err(|error| {
+                RunError::from(error)
+                    .while_doing("the absences of nodes (--no-absences leaves them out)")
+            })?)
+        }
         false => None,
     };
     let entry = |node: RegisteredNode| -> Result<RegistryFileEntry, RunError> {
