@@ -30,6 +30,10 @@ pub(super) use membership::with_recorded;
 
 /// The time as of which recorded rates are confirmed that the network may have added to, unix nanoseconds: none.
 const UNCONFIRMED_NS: i64 = i64::MIN;
+/// The time between two notices of a rates file that is complete for no longer than before, in nanoseconds: with each
+/// the envelopes whose fees wait for it are read again, and one liar can make a thousand of the longest wait. A guess:
+/// as often as the rates of the chain are read.
+const TOLD_EVERY_NS: i64 = 300 * 1_000_000_000;
 
 /// Error of recording rates.
 #[derive(Debug, thiserror::Error)]
@@ -183,9 +187,17 @@ impl NetworkState {
         Ok(())
     }
 
-    /// Publishes that the current rates were still those of the file when it was read as `file`.
+    /// Publishes that the current rates were still those of the file when it was read as `file`. Those who wait for the
+    /// rates are told if the file is complete for longer than before, and otherwise every [`TOLD_EVERY_NS`].
     fn confirm_rates(&self, file: &RateTable) {
-        self.rates.send_modify(|rates| *rates = Arc::new(rates.as_of(file)));
+        self.rates.send_if_modified(|rates| {
+            let new = rates.as_of(file);
+            let period = |table: &RateTable| table.refreshed_ns().map(|ns| ns / TOLD_EVERY_NS);
+            let is_told = new.complete_until_ns() != rates.complete_until_ns()
+                || period(&new) != period(rates);
+            *rates = Arc::new(new);
+            is_told
+        });
     }
 }
 

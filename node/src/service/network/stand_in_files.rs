@@ -423,6 +423,31 @@ mod tests {
         assert!(files.reader.network.rates.borrow().is_complete_at(before_ns), "the source itself");
     }
 
+    /// With each notice all envelopes whose fees wait for the list are read again.
+    #[test]
+    fn a_copy_that_is_complete_for_no_longer_is_told_of_every_five_minutes() {
+        let files = Files::new();
+        let network = &files.reader.network;
+        let parsed = |complete_until| {
+            let file = RatesFile { complete_until, rates: vec![RateRecord::FIRST] };
+            rates::parse(&serde_json::to_string(&file).unwrap()).unwrap()
+        };
+        let (copy, source) = (parsed(Some(1_750_000_000)), parsed(None));
+        let at = |after_s: i64| (1_800_000_000 + after_s) * 1_000_000_000;
+        network.confirm_rates(&copy.found_at(at(0)));
+        let mut told = network.rates.subscribe();
+        let mut is_told = |file: &RateTable, after_s: i64| {
+            network.confirm_rates(&file.found_at(at(after_s)));
+            assert!(network.rates.borrow().covers(at(after_s)), "it prices");
+            let is_told = told.has_changed().unwrap();
+            told.mark_unchanged();
+            is_told
+        };
+        assert!(!is_told(&copy, 1) && !is_told(&copy, 299));
+        assert!(is_told(&copy, 300));
+        assert!(is_told(&source, 301) && is_told(&source, 302), "it is complete for longer");
+    }
+
     /// Rates may be held against other nodes only up to the time at which they were last confirmed.
     #[test]
     fn prices_are_confirmed_by_every_look_at_a_file_that_can_be_used() {
