@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alloy::providers::Provider as _;
+use hawser_chain::admin::membership;
 use hawser_chain::admin::nodes::{self, NewNode};
 use hawser_chain::admin::{Contract, Contracts, Network, Plan};
 use hawser_chain::endpoints::Endpoints;
@@ -13,13 +14,14 @@ use hawser_chain::index::{
     BlockRef, ChainReader, ContractEvent, EventBatch, EventSource, PushSettings, Sink, SinkError,
     WalkSettings,
 };
-use hawser_chain::send::Sender;
+use hawser_chain::send::{Chain, Sender};
 use hawser_devchain::deploy;
 use hawser_proto::OriginatorId;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::pair::{self, ChainBackend, Pair, SETTLEMENT_ID};
+use crate::proxy::Proxy;
 
 crate::on_both_kinds_of_chain! {
     entries_and_removals_are_read_with_the_times_of_their_blocks
@@ -94,6 +96,16 @@ async fn entries_and_removals_are_read_with_the_times_of_their_blocks(kind: Chai
         provider.raw_request::<_, Value>("evm_increaseTime".into(), later).await.unwrap();
     }
     assert!(expected.windows(2).all(|two| two[1].1 > two[0].1), "{expected:?}");
+
+    // The endpoint refuses long ranges.
+    let proxy = Proxy::start(pair.settlement.endpoint(), 0).await;
+    proxy.set(|faults| faults.range_max = Some(3));
+    let settlement = Chain::connect(&proxy.url(), SETTLEMENT_ID).await.unwrap();
+    let newest = settlement.newest_block().await.unwrap();
+    let limited = Network { settlement, ..network.clone() };
+    let found = membership::changes(&limited, 0..=newest).await.unwrap();
+    let found: Vec<_> = found.iter().map(|it| (it.node_id.0, it.time_s, it.is_member)).collect();
+    assert_eq!(found, expected);
 
     let urls = [pair.settlement.endpoint().to_owned()];
     let endpoints = Endpoints::new("settlement", &urls, SETTLEMENT_ID).unwrap();

@@ -71,6 +71,20 @@ fn a_node_is_registered_once_chosen_and_listed() {
     assert_eq!(file["nodes"][0]["signingPublicKey"], PUBLIC_KEY);
     assert!(file["source"]["block"].as_u64().is_some_and(|block| block > 0), "{file}");
     assert!(file["source"]["contract"].as_str().unwrap().starts_with("0x"), "{file}");
+    assert_eq!(file["nodes"][0]["absences"], Value::Null);
+    for step in ["remove", "add"] {
+        chains.json(ADMIN, &["registry", "canonical", step, "100"]);
+        let file = chains.json(ADMIN, &["registry", "node", "list", "--registry-file"]);
+        let absence = &file["nodes"][0]["absences"][0];
+        let (from, until) = (absence["from"].as_u64().unwrap(), absence["until"].as_u64());
+        assert_eq!(until.is_some_and(|until| until > from), step == "add", "{file}");
+        let registry = hawser_node::files::registry::parse(&file.to_string()).unwrap();
+        let read = registry.absences(hawser_proto::OriginatorId(100)).iter().next().unwrap();
+        assert_eq!((read.from_s, read.until_s), (from, until));
+    }
+    let without =
+        chains.json(ADMIN, &["registry", "node", "list", "--registry-file", "--no-absences"]);
+    assert_eq!(without["nodes"][0]["absences"], Value::Null);
     let text = stdout(&chains.run(ADMIN, &["registry", "node", "list"]));
     assert!(text.contains("nodeId: 100") && text.contains("http://localhost:5050"), "{text}");
 }

@@ -171,6 +171,18 @@ impl RateTable {
         self.complete_until_ns
     }
 
+    /// Returns the same table as found in its file at `ns`. It is complete until then, or up to an earlier time that
+    /// the file states.
+    #[must_use]
+    pub fn found_at(&self, ns: i64) -> Self {
+        let until_ns = self.complete_until_ns.map_or(ns, |until_ns| until_ns.min(ns));
+        Self {
+            rates: self.rates.clone(),
+            refreshed_ns: Some(ns),
+            complete_until_ns: Some(until_ns),
+        }
+    }
+
     /// Returns the same table as confirmed by its source at `ns`, and complete until then.
     #[must_use]
     pub fn confirmed(&self, ns: i64) -> Self {

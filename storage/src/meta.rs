@@ -240,6 +240,16 @@ pub(crate) fn put_older_topic_rows(db: &DB, batch: &mut WriteBatch) {
     put(db, batch, MetaKey::OlderTopicRows, &OlderRows::default().encode());
 }
 
+/// Returns the time up to which the recorded rates were noted to be complete, unix nanoseconds.
+pub(crate) fn rates_complete(db: &DB) -> Result<Option<i64>, ReadError> {
+    row(db, MetaKey::RatesComplete, decode_i64)
+}
+
+/// Stages the time up to which the recorded rates are complete, unix nanoseconds.
+pub(crate) fn put_rates_complete(db: &DB, batch: &mut WriteBatch, until_ns: i64) {
+    put(db, batch, MetaKey::RatesComplete, &until_ns.to_be_bytes());
+}
+
 /// Returns the position of the last evidence from which reports were made; the position before the first if there
 /// is none.
 pub(crate) fn reported_evidence(db: &DB) -> Result<EvidenceTime, ReadError> {
@@ -365,6 +375,11 @@ fn row<V>(
         .map_err(DatabaseError::from)?
         .map(|value| decode(&value).ok_or_else(|| ReadError::corrupt(Family::Meta, key.encode())))
         .transpose()
+}
+
+/// Decodes a time in unix nanoseconds.
+pub(crate) fn decode_i64(bytes: &[u8]) -> Option<i64> {
+    Some(i64::from_be_bytes(bytes.try_into().ok()?))
 }
 
 fn decode_u32(bytes: &[u8]) -> Option<u32> {

@@ -6,6 +6,7 @@ use crate::database::Database;
 use crate::error::CommitError;
 use crate::keys::Key;
 use crate::keys::rate::{RateKey, RateRow};
+use crate::meta;
 use crate::store::Store;
 
 impl Store {
@@ -18,6 +19,23 @@ impl Store {
     /// or within `rates`. After [`CommitError::Write`] the store is poisoned.
     pub fn record_rates(&self, rates: &[RateRow]) -> Result<(), CommitError> {
         self.database().record_rates(rates)
+    }
+
+    /// Notes that the recorded rates are all that honest nodes may have applied to envelopes up to `until_ns`, unix
+    /// nanoseconds, so that the folder can be audited by them. A time that is not later than the noted one, or than
+    /// 1970, changes nothing. The write becomes durable with the next commit.
+    ///
+    /// # Errors
+    /// When the database fails, or nothing may be written.
+    pub fn note_rates_complete(&self, until_ns: i64) -> Result<(), CommitError> {
+        let database = self.database();
+        if until_ns <= meta::rates_complete(&database.db)?.unwrap_or_default() {
+            return Ok(());
+        }
+        database.check_writable()?;
+        let mut batch = WriteBatch::default();
+        meta::put_rates_complete(&database.db, &mut batch, until_ns);
+        database.write_buffered(batch)
     }
 }
 

@@ -18,6 +18,7 @@ use crate::keys::cursor::{CursorKey, CursorName, decode_position};
 use crate::keys::envelope::EnvelopeKey;
 use crate::keys::ledger::{LedgerEntry, LedgerKey};
 use crate::keys::mark::{Mark, MarkKey};
+use crate::keys::meta::MetaKey;
 use crate::keys::rate::RateRow;
 use crate::keys::receipt::ReceiptKey;
 use crate::keys::topic::TopicKey;
@@ -25,6 +26,7 @@ use crate::keys::usage::{UsageKey, UsageRow};
 use crate::keys::usage_by_payer::UsageByPayerKey;
 use crate::keys::{Key, decode_u64};
 use crate::log_scan::{self, LogScan};
+use crate::meta::decode_i64;
 use crate::raw_rows::{
     collect_heads, collect_rates, current_ledger_entry, current_mark, current_mark_of,
     seek_nearest_mark,
@@ -452,6 +454,16 @@ impl Snapshot<'_> {
         let mut rows = self.rows(Family::Rate, ReadOptions::default());
         rows.seek_to_first();
         collect_rates(&mut rows)
+    }
+
+    /// Returns the time up to which the recorded rates were noted to be complete, unix nanoseconds: see
+    /// [`Store::note_rates_complete`](crate::Store::note_rates_complete). `None` if no time was noted, as in databases
+    /// of earlier versions.
+    ///
+    /// # Errors
+    /// When the row cannot be read.
+    pub fn rates_complete_until_ns(&self) -> Result<Option<i64>, ReadError> {
+        self.row(MetaKey::RatesComplete, decode_i64)
     }
 
     /// Returns all ledger entries of a payer, in the order of writing.

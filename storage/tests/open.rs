@@ -231,6 +231,12 @@ fn rates_and_projection_versions_are_remembered() {
         target_rate_per_minute: 5,
     };
     store.record_rates(&[rate]).unwrap();
+    let complete = |store: &Store| store.snapshot().rates_complete_until_ns().unwrap();
+    assert_eq!(complete(&store), None, "as in a database of an earlier version");
+    for (noted_ns, kept_ns) in [(-300, None), (7, Some(7)), (6, Some(7)), (9, Some(9))] {
+        store.note_rates_complete(noted_ns).unwrap();
+        assert_eq!(complete(&store), kept_ns);
+    }
     drop(store);
     let db = raw(folder.path());
     let older = 0u32.to_be_bytes();
@@ -238,6 +244,7 @@ fn rates_and_projection_versions_are_remembered() {
     drop(db);
     let store = Store::open(&settings(folder.path())).unwrap();
     assert_eq!(store.snapshot().rates().unwrap(), [rate]);
+    assert_eq!(complete(&store), Some(9));
     assert_eq!(store.stale_projections(), ["topic"]);
     store.rebuild(&|_, _, _| None, &mut |_| {}).unwrap();
     assert_eq!(store.stale_projections(), [""; 0]);

@@ -1,6 +1,8 @@
-//! Nodes with what is around them, as one program: other nodes, gateways, proxies, replicas, witnesses, chains, disks.
+//! Nodes with what is around them, as one program: other nodes, gateways, proxies, replicas, witnesses, chains, disks,
+//! and auditors.
 
 mod disk;
+mod evidence_process;
 mod gateway_to_nodes;
 mod ledger_on_chain;
 mod partition;

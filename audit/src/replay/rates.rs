@@ -20,21 +20,27 @@ type RateNumbers = [u64; 5];
 pub(super) struct JudgedRates {
     /// The given ones; absent if the recorded ones judge fees.
     given: Option<Vec<RateNumbers>>,
-    /// The time up to which the given ones are whole, unix nanoseconds; absent if they are whole for ever.
+    /// The time up to which the ones that judge fees are whole, unix nanoseconds; absent if given ones are whole for
+    /// ever, and in states of earlier versions for recorded ones.
     whole_until_ns: Option<i64>,
     /// The ones that the keeper has recorded.
     recorded: Vec<RateNumbers>,
-    /// True if earlier runs have passed envelopes whose fees their given rates did not cover.
+    /// True if earlier runs have passed envelopes whose fees their rates did not cover.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     has_passed_unjudged: bool,
 }
 
 impl JudgedRates {
-    pub(super) fn new(given: Option<&RateTable>, recorded: &[Rate]) -> Self {
+    /// `recorded_until_ns` is the time up to which the recorded rates are whole, if they judge fees.
+    pub(super) fn new(
+        given: Option<&RateTable>,
+        recorded: &[Rate],
+        recorded_until_ns: Option<i64>,
+    ) -> Self {
         let numbers = |rates: &[Rate]| rates.iter().map(numbers).collect();
         Self {
             given: given.map(|table| numbers(table.rates())),
-            whole_until_ns: given.and_then(RateTable::complete_until_ns),
+            whole_until_ns: given.map_or(recorded_until_ns, RateTable::complete_until_ns),
             recorded: numbers(recorded),
             has_passed_unjudged: false,
         }
@@ -63,16 +69,19 @@ impl JudgedRates {
     /// `newest_ns`.
     #[must_use]
     pub(super) fn continuing(self, earlier: &Self, newest_ns: Option<i64>) -> Self {
-        let has_passed_unjudged = earlier.has_passed_unjudged || earlier.are_short_of(newest_ns);
+        // Earlier versions did not state it for recorded rates, which judged no fees after the newest one had begun.
+        let is_unstated = earlier.given.is_none() && earlier.whole_until_ns.is_none();
+        let is_short = earlier.are_short_of(newest_ns) || is_unstated && newest_ns.is_some();
+        let has_passed_unjudged = earlier.has_passed_unjudged || is_short;
         Self { has_passed_unjudged, ..self }
     }
 
-    /// Returns true if the given rates do not cover the fees of all envelopes up to `newest_ns`.
+    /// Returns true if the rates do not cover the fees of all envelopes up to `newest_ns`.
     pub(super) fn are_short_of(&self, newest_ns: Option<i64>) -> bool {
         self.whole_until_ns.is_some_and(|until_ns| Some(until_ns) < newest_ns)
     }
 
-    /// Returns true if earlier runs have passed envelopes whose fees their given rates did not cover.
+    /// Returns true if earlier runs have passed envelopes whose fees their rates did not cover.
     pub(super) fn has_passed_unjudged(&self) -> bool {
         self.has_passed_unjudged
     }
@@ -155,7 +164,7 @@ mod tests {
     fn verdicts_stand_if_rates_were_only_added_after_the_newest_envelope() {
         let of = |given: &[Rate], recorded: &[Rate]| {
             let given = RateTable::new(given.to_vec(), None).unwrap();
-            JudgedRates::new(Some(&given), recorded)
+            JudgedRates::new(Some(&given), recorded, None)
         };
         let (first, second) = (rate(10), rate(1_000));
         let old = of(&[first], &[first]);
@@ -172,7 +181,7 @@ mod tests {
             assert!(!later.stand_with(&old, newest), "rates are missing");
         }
         assert!(!old.stand_with(&of(&[Rate { message_fee: 1, ..first }], &[first]), newest));
-        assert!(!old.stand_with(&JudgedRates::new(None, &[first]), newest));
+        assert!(!old.stand_with(&JudgedRates::new(None, &[first], None), newest));
     }
 
     /// An auditor reads the list anew each night, and the log has gone on since the last one.
@@ -181,7 +190,7 @@ mod tests {
         let until = |second: i64, given: &[u64]| {
             let given = given.iter().map(|&start| rate(start)).collect();
             let given = RateTable::new(given, Some(second * 1_000_000_000)).unwrap();
-            JudgedRates::new(Some(&given), &[rate(10)])
+            JudgedRates::new(Some(&given), &[rate(10)], None)
         };
         let newest = Some(1_000_000_000_000);
         let next = |earlier: &JudgedRates, later: JudgedRates| {
@@ -196,6 +205,10 @@ mod tests {
         assert!(next(&after, until(3_000, &[10, 801])).has_passed_unjudged(), "for good");
         // This one may explain a fee that was judged.
         assert!(!short.stand_with(&until(2_000, &[10, 800]), newest));
+        let recorded = |until_ns| JudgedRates::new(None, &[rate(10)], until_ns);
+        let of_an_earlier_version = recorded(None);
+        assert!(next(&of_an_earlier_version, recorded(Some(i64::MAX))).has_passed_unjudged());
+        assert!(!next(&recorded(newest), recorded(Some(i64::MAX))).has_passed_unjudged());
         let text = serde_json::to_string(&after).unwrap();
         assert_eq!(serde_json::from_str::<JudgedRates>(&text).unwrap(), after);
         let text = serde_json::to_string(&whole).unwrap();

@@ -30,7 +30,7 @@ pub struct ReplaySettings {
     /// The nodes with their keys and absences.
     pub registry: Registry,
     /// The history of rates from outside the log. Absent: fees are judged by the rates that the log has recorded, up to
-    /// the start of the newest one.
+    /// the start of the newest one, or to the time that the keeper has noted.
     pub rates: Option<RateTable>,
     /// Threads that check.
     pub threads: usize,
@@ -181,7 +181,12 @@ impl ReplayReport {
 }
 
 impl ReplayState {
-    fn new(source: &dyn LogSource, settings: &ReplaySettings, booked: &[Rate]) -> Self {
+    fn new(
+        source: &dyn LogSource,
+        settings: &ReplaySettings,
+        booked: &[Rate],
+        booked_until_ns: Option<i64>,
+    ) -> Self {
         let (network, node, log) = source.identity();
         Self {
             schema: STATE_SCHEMA.to_owned(),
@@ -190,7 +195,7 @@ impl ReplayState {
             log: hex::encode(log),
             judged_by: judged_by(&settings.registry, &[]),
             nodes: JudgedNodes::new(&settings.registry),
-            rates: JudgedRates::new(settings.rates.as_ref(), booked),
+            rates: JudgedRates::new(settings.rates.as_ref(), booked, booked_until_ns),
             strands: BTreeMap::new(),
         }
     }
@@ -283,6 +288,8 @@ pub struct Replay<'a> {
     source: &'a dyn LogSource,
     settings: &'a ReplaySettings,
     booked: Vec<Rate>,
+    /// The time up to which these are whole, unix nanoseconds; `None` if there are none.
+    booked_until_ns: Option<i64>,
     state: ReplayState,
     faults: Faults,
     /// Reports of strands that were checked up to their head.
@@ -310,7 +317,15 @@ impl<'a> Replay<'a> {
             faults.add(Fault::of_log(FaultKind::Unreadable, format!("rates: {error}")));
             Vec::new()
         });
-        let fresh = ReplayState::new(source, settings, &booked);
+        let noted_ns = source.rates_complete_until_ns().unwrap_or_else(|error| {
+            faults.add(Fault::of_log(FaultKind::Unreadable, format!("time of the rates: {error}")));
+            None
+        });
+        // A keeper that is behind has not recorded a newer rate yet, which honest nodes apply. The registry takes no
+        // rate that begins before its newest one.
+        let begun_ns = booked.last().map(|newest| complete_until_ns(newest.start_unix_s));
+        let booked_until_ns = begun_ns.map(|begun_ns| noted_ns.unwrap_or(begun_ns).max(begun_ns));
+        let fresh = ReplayState::new(source, settings, &booked, booked_until_ns);
         let state = match state {
             Some(state) => {
                 state.require_of(&fresh)?;
@@ -323,6 +338,7 @@ impl<'a> Replay<'a> {
             source,
             settings,
             booked,
+            booked_until_ns,
             state,
             faults,
             done: BTreeMap::new(),
@@ -436,12 +452,7 @@ impl<'a> Replay<'a> {
     }
 
     fn checker(&self, originator: OriginatorId) -> Checker {
-        let recorded = || {
-            // A keeper that is behind has not recorded a newer rate yet, which honest nodes apply. The registry takes
-            // no rate that begins before its newest one.
-            let until_ns = self.booked.last().map(|newest| complete_until_ns(newest.start_unix_s));
-            RateTable::new(self.booked.clone(), until_ns).ok()
-        };
+        let recorded = || RateTable::new(self.booked.clone(), self.booked_until_ns).ok();
         let rates = self.settings.rates.clone().or_else(recorded);
         Checker::new(originator, &self.settings.registry, rates)
     }
@@ -468,8 +479,7 @@ impl<'a> Replay<'a> {
         let Some(table) = &self.settings.rates else {
             return Ok(Some(match self.booked.is_empty() {
                 true => "fees: there are no rates".to_owned(),
-                false => "that the recorded rates are those of the chain, and the fees of envelopes since five minutes \
-                          before the newest recorded rate begins: give rates (--rates)"
+                false => "that the recorded rates are those of the chain: give rates (--rates)"
                     .to_owned(),
             }));
         };
@@ -504,7 +514,7 @@ impl<'a> Replay<'a> {
         };
         note(
             self.state.rates.are_short_of(self.newest_ns),
-            "the fees of envelopes for whose time the given list of rates may lack one: give a list that was read more \
+            "the fees of envelopes for whose time the list of rates may lack one: give a list that was read more \
              than five minutes after them (hawser registry rates list --rates-file)",
         );
         note(

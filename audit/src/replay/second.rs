@@ -159,6 +159,10 @@ impl LogSource for LogWithSecond<'_> {
     fn rates(&self) -> Result<Vec<Rate>, SourceError> {
         self.log.rates()
     }
+
+    fn rates_complete_until_ns(&self) -> Result<Option<i64>, SourceError> {
+        self.log.rates_complete_until_ns()
+    }
 }
 
 /// The records beside a strand, with the checkpoints of a second source.

@@ -46,6 +46,15 @@ pub trait LogSource {
     /// # Errors
     /// When they cannot be read.
     fn rates(&self) -> Result<Vec<Rate>, SourceError>;
+
+    /// Returns the time up to which these are all rates that honest nodes may have applied, unix nanoseconds, by the
+    /// keeper's own note; `None` if the source shows no note.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn rates_complete_until_ns(&self) -> Result<Option<i64>, SourceError> {
+        Ok(None)
+    }
 }
 
 impl<T: LogSource + ?Sized> LogSource for &T {
@@ -79,6 +88,10 @@ impl<T: LogSource + ?Sized> LogSource for &T {
 
     fn rates(&self) -> Result<Vec<Rate>, SourceError> {
         (**self).rates()
+    }
+
+    fn rates_complete_until_ns(&self) -> Result<Option<i64>, SourceError> {
+        (**self).rates_complete_until_ns()
     }
 }
 

@@ -114,6 +114,8 @@ pub(crate) struct MemoryLog {
     pub(crate) head: u64,
     pub(crate) last_held: u64,
     pub(crate) rates: Vec<Rate>,
+    /// The keeper's note about the time up to which these are complete, unix nanoseconds.
+    pub(crate) rates_until_ns: Option<i64>,
     /// True for the view of a node's API, which shows neither gaps nor tallies nor trees.
     pub(crate) is_node: bool,
     /// False for a folder that has to rebuild its tallies.
@@ -165,6 +167,7 @@ impl MemoryLog {
             head,
             last_held,
             rates,
+            rates_until_ns: None,
             is_node,
             has_tallies,
             has_unreadable_tree,
@@ -280,6 +283,10 @@ impl LogSource for MemoryLog {
 
     fn rates(&self) -> Result<Vec<Rate>, SourceError> {
         Ok(self.rates.clone())
+    }
+
+    fn rates_complete_until_ns(&self) -> Result<Option<i64>, SourceError> {
+        Ok(self.rates_until_ns)
     }
 }
 

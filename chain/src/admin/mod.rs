@@ -21,6 +21,7 @@ pub mod bridge;
 pub mod fees;
 pub mod funding;
 pub mod installed;
+pub mod membership;
 pub mod nodes;
 pub mod parameters;
 pub mod pauses;

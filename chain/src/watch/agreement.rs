@@ -3,13 +3,15 @@
 //! The enemy is an endpoint that serves the right chain and lies about a contract's state. A price list is recorded for
 //! ever, and a registry names the keys that verify logs, so one endpoint's word does not change either. A reading that
 //! differs from the last one is accepted only if more endpoints say it than say otherwise. One endpoint of two can
-//! therefore delay a change, and cannot make one. Where only one endpoint is configured, it is believed. URLs with the
-//! same host and port count as one endpoint, because one provider may have several. If no more than half of them
-//! answer, they are asked again, at least once and for a while, so that an honest endpoint that fails or hangs for a
-//! moment, such as by a rate limit or a lost packet, leaves nothing to a liar. An endpoint whose contract answers with
-//! an error is left in the same way, since it may invent the error.
+//! therefore delay a change, and cannot make one. A reading that equals the last one is refused if more endpoints say
+//! otherwise, also some seconds later: the preferred endpoint, which answers most readings, must not hide a change that
+//! others show. Where only one endpoint is configured, it is believed. URLs with the same host and port count as one
+//! endpoint, because one provider may have several. If no more than half of them answer a question about a change, they
+//! are asked again, at least once and for a while, so that an honest endpoint that fails or hangs for a moment, such as
+//! by a rate limit or a lost packet, leaves nothing to a liar. An endpoint whose contract answers with an error is left
+//! in the same way, since it may invent the error.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::WatchError;
@@ -32,25 +34,89 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 /// The time limit of an endpoint in the first round; in a later one it is [`READ_MAX`], which a long list needs. A
 /// guess: an endpoint that hangs has its second round soon. A start waits at most 16 s beside a dead endpoint.
 const FIRST_ROUND_MAX: Duration = Duration::from_secs(3);
+/// The time after which an endpoint that newer states of others outvote is read once more. A guess: an honest endpoint
+/// has a new block within seconds of the others.
+const CATCH_UP: Duration = Duration::from_secs(5);
 
-/// Reads a value at the newest block of the first usable endpoint, and returns it with the block's number. If it
-/// differs from `known`, every endpoint is asked for it.
+/// A reading that the other endpoints do not outvote.
+#[derive(Debug)]
+pub(super) struct AgreedReading<T> {
+    pub(super) value: T,
+    /// The block at whose state it was read.
+    pub(super) block: u64,
+    /// True if it equals the last reading, and as many endpoints say otherwise: one of two may hide a change. The value
+    /// stays in use, and proves nothing.
+    pub(super) is_contested: bool,
+}
+
+/// Reads a value at the newest block of the first usable endpoint. If it differs from the `known` one, every endpoint
+/// is asked for it at that block. If it does not, or is older, every endpoint is asked for its newest one, and if these
+/// outvote it, it is read once more after [`CATCH_UP`]. `known` has the block of its reading.
 ///
 /// # Errors
-/// [`WatchError::Contradicted`] if at least as many endpoints say otherwise, or the error of the contract at the
-/// endpoint that was read. That endpoint is then paused, so that the next reading asks another one. If no endpoint
-/// answers, the error of the last one.
+/// [`WatchError::Contradicted`] if too many endpoints say otherwise, or the error of the contract at the endpoint that
+/// was read. That endpoint is then paused, so that the next reading asks another one. If no endpoint answers, the error
+/// of the last one.
 pub(super) async fn read<T, F, Fut>(
     endpoints: &Endpoints,
-    known: Option<&T>,
+    known: Option<(&T, u64)>,
     read: F,
-) -> Result<(T, u64), WatchError>
+) -> Result<AgreedReading<T>, WatchError>
 where
     T: PartialEq,
     F: Fn(Chain, u64) -> Fut + Sync,
     Fut: Future<Output = Result<T, WatchError>>,
 {
-    let read = &read;
+    let hosts = endpoints.hosts();
+    let mut may_catch_up = true;
+    loop {
+        let (chain, value, block) = read_one(endpoints, &read).await?;
+        if hosts == 1 {
+            return Ok(AgreedReading { value, block, is_contested: false });
+        }
+        let is_known = known.is_some_and(|(known, _)| *known == value);
+        let is_old = known.is_some_and(|(_, known)| block < known);
+        let newest = match is_known || is_old {
+            true => Some(votes(&value, &each_newest(endpoints, block, &read).await)),
+            false => None,
+        };
+        let is_outvoted = newest.is_some_and(|(for_it, against)| against > for_it);
+        if is_outvoted && may_catch_up {
+            // Endpoints have a new block at different times: this one may have the change a moment later.
+            may_catch_up = false;
+            tokio::time::sleep(CATCH_UP).await;
+            continue;
+        }
+        let (for_it, against) = match newest {
+            Some(newest) if is_known || is_outvoted => newest,
+            _ => {
+                let stated = each_stated(endpoints, hosts, block, &read).await;
+                votes(&value, &unless_stuck(stated))
+            }
+        };
+        if against > for_it || (!is_known && against == for_it) {
+            let error = WatchError::Contradicted { block, for_it, against };
+            endpoints.distrust_asked(&chain, &error.to_string());
+            return Err(error);
+        }
+        let is_contested = against > 0 && against == for_it;
+        if is_contested {
+            let chain = endpoints.name();
+            tracing::warn!(
+                chain,
+                "as many endpoints say otherwise as say what was read at block {block}: one lies or is behind"
+            );
+        }
+        return Ok(AgreedReading { value, block, is_contested });
+    }
+}
+
+/// Reads a value at the newest block of the first usable endpoint, and returns it with the endpoint and the block.
+async fn read_one<T, F, Fut>(endpoints: &Endpoints, read: &F) -> Result<(Chain, T, u64), WatchError>
+where
+    F: Fn(Chain, u64) -> Fut + Sync,
+    Fut: Future<Output = Result<T, WatchError>>,
+{
     let asked = endpoints.ask(|chain| async move {
         let reading = async {
             let newest = chain.newest_block().await?;
@@ -63,27 +129,51 @@ where
         }
     });
     let (chain, reading) = asked.await?;
-    let (value, block) = match reading {
-        Ok(reading) => reading,
+    match reading {
+        Ok((value, block)) => Ok((chain, value, block)),
         Err(error) => {
             // If the contract itself is at fault, all endpoints are paused, and requests then use them as if none were.
             endpoints.distrust_asked(&chain, &error.to_string());
-            return Err(error);
+            Err(error)
         }
-    };
-    let hosts = endpoints.display_urls().collect::<BTreeSet<_>>().len();
-    if hosts == 1 || known == Some(&value) {
-        return Ok((value, block));
     }
-    let answers = unless_stuck(each_stated(endpoints, hosts, block, read).await);
-    let for_it = answers.iter().filter(|other| **other == value).count();
-    let against = answers.len() - for_it;
-    if for_it > against {
-        return Ok((value, block));
+}
+
+/// Returns how many of the answers equal the value, and how many do not.
+fn votes<T: PartialEq>(value: &T, answers: &[T]) -> (usize, usize) {
+    let for_it = answers.iter().filter(|other| *other == value).count();
+    (for_it, answers.len() - for_it)
+}
+
+/// Asks every endpoint once for the value at its own newest block, and returns the answers, one for each host. An
+/// endpoint that lacks `block` and is stuck cannot know of a change, so its answer does not count. Silence neither
+/// counts nor pauses an endpoint, because this question is asked with each reading.
+async fn each_newest<T, F, Fut>(endpoints: &Endpoints, block: u64, read: &F) -> Vec<T>
+where
+    F: Fn(Chain, u64) -> Fut + Sync,
+    Fut: Future<Output = Result<T, WatchError>>,
+{
+    let answers = endpoints
+        .each_within(FIRST_ROUND_MAX, |chain| async move {
+            Ok::<_, RequestError>(newest(chain, block, read).await)
+        })
+        .await;
+    let by_host = one_by_host(endpoints, answers).into_values();
+    by_host.filter(|one| !one.is_stuck).map(|one| one.value).collect()
+}
+
+/// Returns the answers of endpoints that gave one, one for each host.
+fn one_by_host<T>(
+    endpoints: &Endpoints,
+    answers: Vec<Result<Option<T>, RequestError>>,
+) -> BTreeMap<String, T> {
+    let mut by_host = BTreeMap::new();
+    for (answer, host) in answers.into_iter().zip(endpoints.display_urls()) {
+        if let Ok(Some(value)) = answer {
+            by_host.entry(host).or_insert(value);
+        }
     }
-    let error = WatchError::Contradicted { block, for_it, against };
-    endpoints.distrust_asked(&chain, &error.to_string());
-    Err(error)
+    by_host
 }
 
 /// Returns the answers that count. Those of stuck endpoints do not if most endpoints are not stuck. Otherwise the chain
@@ -124,12 +214,7 @@ where
                 Ok::<_, RequestError>(stated(chain, block, read).await)
             })
             .await;
-        let mut by_host = BTreeMap::new();
-        for (answer, host) in answers.into_iter().zip(endpoints.display_urls()) {
-            if let Ok(Some(value)) = answer {
-                by_host.entry(host).or_insert(value);
-            }
-        }
+        let by_host = one_by_host(endpoints, answers);
         rounds += 1;
         let is_over = rounds >= ROUNDS_MIN && began.elapsed() >= SILENT_MAX;
         if is_over || 2 * by_host.len() > hosts {
@@ -146,11 +231,21 @@ where
     F: Fn(Chain, u64) -> Fut,
     Fut: Future<Output = Result<T, WatchError>>,
 {
-    let newest = chain.newest_block().await.ok()?;
-    if newest >= block {
-        return Some(StatedValue { value: read(chain, block).await.ok()?, is_stuck: false });
+    if chain.newest_block().await.ok()? < block {
+        return newest(chain, block, read).await;
     }
-    let is_stuck = is_stuck(chain.block_time(newest).await.ok()?, SystemTime::now());
+    Some(StatedValue { value: read(chain, block).await.ok()?, is_stuck: false })
+}
+
+/// Returns the value that an endpoint states for its own newest block; `None` if it does not answer.
+async fn newest<T, F, Fut>(chain: Chain, block: u64, read: &F) -> Option<StatedValue<T>>
+where
+    F: Fn(Chain, u64) -> Fut,
+    Fut: Future<Output = Result<T, WatchError>>,
+{
+    let newest = chain.newest_block().await.ok()?;
+    let is_stuck =
+        newest < block && is_stuck(chain.block_time(newest).await.ok()?, SystemTime::now());
     Some(StatedValue { value: read(chain, newest).await.ok()?, is_stuck })
 }
 

@@ -7,7 +7,8 @@
 //! A reading at a lower block than the last one is refused. Because a single endpoint may state a false block number,
 //! no endpoint is paused for this, and the refusals end after a time: see `OLDER_AFTER`.
 //!
-//! A reading that changes a list needs more endpoints for it than against it: see `agreement`.
+//! A reading that changes a list needs more endpoints for it than against it, and one that does not change it must not
+//! have more against it: see `agreement`.
 
 mod agreement;
 mod balances;
@@ -80,7 +81,7 @@ pub enum WatchError {
         /// The violated property.
         reason: String,
     },
-    /// The reading differs from the last one, and other endpoints do not confirm it.
+    /// The reading differs from the last one, and other endpoints do not confirm it, or more of them have a newer one.
     #[error(
         "of the endpoints {for_it} say what was read at block {block}, and {against} say otherwise: an endpoint lies or \
          is behind, so look at each of them"
@@ -130,9 +131,9 @@ pub async fn registry(
     notify: watch::Receiver<u64>,
 ) -> Result<ListWatcher<Registry>, WatchError> {
     let attempts = endpoints.count();
-    let read = move |known: Option<Arc<Registry>>| {
+    let read = move |known: Option<KnownList<Registry>>| {
         let endpoints = endpoints.clone();
-        async move { registry::read(&endpoints, address, known.as_deref()).await }
+        async move { registry::read(&endpoints, address, known.as_ref()).await }
     };
     watch_list("node registry", every, notify, attempts, read).await
 }
@@ -149,14 +150,21 @@ pub async fn rate_table(
     notify: watch::Receiver<u64>,
 ) -> Result<ListWatcher<RateTable>, WatchError> {
     let attempts = endpoints.count();
-    let read = move |known: Option<Arc<RateTable>>| {
+    let read = move |known: Option<KnownList<RateTable>>| {
         let endpoints = endpoints.clone();
         async move {
-            let known = known.as_deref().map_or(&[][..], RateTable::rates);
-            rates::read(&endpoints, address, known).await
+            let known_block = known.as_ref().map_or(0, |known| known.block);
+            let known_rates = known.as_ref().map_or(&[][..], |known| known.value.rates());
+            rates::read(&endpoints, address, known_rates, known_block).await
         }
     };
     watch_list("rate registry", every, notify, attempts, read).await
+}
+
+/// The last successful reading of a list, with which the next one is compared.
+struct KnownList<T> {
+    value: Arc<T>,
+    block: u64,
 }
 
 async fn watch_list<T, F, Fut>(
@@ -168,7 +176,7 @@ async fn watch_list<T, F, Fut>(
 ) -> Result<ListWatcher<T>, WatchError>
 where
     T: Send + Sync + 'static,
-    F: Fn(Option<Arc<T>>) -> Fut + Send + 'static,
+    F: Fn(Option<KnownList<T>>) -> Fut + Send + 'static,
     Fut: Future<Output = Result<(T, u64), WatchError>> + Send,
 {
     let (value, block) = first_reading(attempts, &read).await?;
@@ -188,8 +196,10 @@ where
                 () = sender.closed() => return,
             }
             let failing = sender.borrow().failing_since.map(|since| since.elapsed());
-            let known = (!may_be_older(failing)).then(|| sender.borrow().value.clone());
-            let outcome = not_older(read(known).await, sender.borrow().block, failing);
+            let block = sender.borrow().block;
+            let known = (!may_be_older(failing))
+                .then(|| KnownList { value: sender.borrow().value.clone(), block });
+            let outcome = not_older(read(known).await, block, failing);
             sender.send_modify(|snapshot| update(name, snapshot, outcome));
         }
     });
@@ -200,7 +210,7 @@ where
 /// paused, so the next attempt asks another one: a start must not depend on the preferred endpoint.
 async fn first_reading<T, F, Fut>(attempts: usize, read: &F) -> Result<(T, u64), WatchError>
 where
-    F: Fn(Option<Arc<T>>) -> Fut,
+    F: Fn(Option<KnownList<T>>) -> Fut,
     Fut: Future<Output = Result<(T, u64), WatchError>>,
 {
     let is_silence = |error: &WatchError| error.request_error().is_some_and(is_endpoints_fault);

@@ -30,24 +30,28 @@ impl PartialEq for ReadList {
     }
 }
 
-/// Reads the entries after the known ones, all at one block, and returns them with its number. The contract only
-/// appends entries. A list that cannot be read completely is discarded, and so is one that most endpoints contradict.
-/// The table is confirmed as of the time before the reading: a rate may come to the chain during it. It is complete as
-/// of the block, because this machine's clock may be ahead, and the endpoint behind.
+/// Reads the entries after the known ones, all at one block, and returns them with its number. `known_block` is the
+/// block of the last reading. The contract only appends entries. A list that cannot be read completely is discarded,
+/// and so is one that most endpoints contradict. The table is confirmed as of the time before the reading: a rate may
+/// come to the chain during it. It is complete as of the block, because this machine's clock may be ahead, and the
+/// endpoint behind; at no time if as many endpoints have another list.
 pub(super) async fn read(
     endpoints: &Endpoints,
     address: Address,
     known: &[Rate],
+    known_block: u64,
 ) -> Result<(RateTable, u64), WatchError> {
     let known = ReadList { rates: known.to_vec(), block_unix_s: 0 };
     let asked_at = SystemTime::now();
     // Before the first reading nothing is known, and an empty list is never read.
-    let (list, block) = agreement::read(endpoints, Some(&known), |chain, block| {
+    let agreed = agreement::read(endpoints, Some((&known, known_block)), |chain, block| {
         read_at(chain, address, block, &known.rates)
     })
     .await?;
+    let (list, block) = (agreed.value, agreed.block);
+    let block_unix_s = if agreed.is_contested { 0 } else { list.block_unix_s };
     let table = RateTable::new(list.rates, Some(unix_ns(asked_at)));
-    let table = table.map(|table| table.of_block(list.block_unix_s));
+    let table = table.map(|table| table.of_block(block_unix_s));
     let wrong = |reason: String| WatchError::Rates { address, reason };
     table.map(|table| (table, block)).map_err(|error| wrong(error.to_string()))
 }

@@ -5,7 +5,7 @@ use alloy::primitives::Address as AccountAddress;
 use hawser_proto::{Address, OriginatorId, PublicKey};
 use hawser_rules::{NodeRecord, Registry};
 
-use super::{WatchError, agreement};
+use super::{KnownList, WatchError, agreement};
 use crate::contracts::NodeRegistry;
 use crate::contracts::node_registry::NodeRegistry::NodeWithId;
 use crate::endpoints::Endpoints;
@@ -15,13 +15,15 @@ use crate::endpoints::Endpoints;
 pub(super) async fn read(
     endpoints: &Endpoints,
     address: AccountAddress,
-    known: Option<&Registry>,
+    known: Option<&KnownList<Registry>>,
 ) -> Result<(Registry, u64), WatchError> {
-    agreement::read(endpoints, known, |chain, block| async move {
+    let known = known.map(|known| (&*known.value, known.block));
+    let agreed = agreement::read(endpoints, known, |chain, block| async move {
         let call = NodeRegistry::getAllNodesCall {};
         Ok(usable(chain.view_at(address, &call, BlockId::number(block)).await?))
-    })
-    .await
+    });
+    let agreed = agreed.await?;
+    Ok((agreed.value, agreed.block))
 }
 
 /// Returns the records with a valid key. An address that is no URL is left out of its record: an owner may register any

@@ -58,10 +58,13 @@ pub(crate) enum NodeCommand {
 /// `hawser registry node list`.
 #[derive(Debug, Args)]
 pub(crate) struct NodeListArgs {
-    /// Print a registry file, which names the contract and the chain's newest block. It lacks the periods in which a
-    /// node was not in the network.
+    /// Print a registry file, which names the contract, the chain's newest block, and the periods in which a node was
+    /// not in the network.
     #[arg(long)]
     pub(crate) registry_file: bool,
+    /// Leave these periods out of the file, instead of reading all events of the contract since its deployment.
+    #[arg(long, requires = "registry_file")]
+    pub(crate) no_absences: bool,
     /// Chains and contracts.
     #[command(flatten)]
     pub(crate) network: NetworkArgs,

@@ -5,7 +5,7 @@
 //!
 //! Fees are picodollars and start times unix seconds. Numbers may also be strings, as in the JSON of chain tools.
 //! Records are ordered by their start. `"completeUntil"` beside `"rates"` may name the time up to which the list is
-//! complete. Only judges of other nodes' fees need it: a node takes the file itself as the source of its rates.
+//! complete, by which a judge of other nodes' fees goes. A node prices by the file itself as the source of its rates.
 
 use hawser_engine::price::rate_row;
 use hawser_rules::fees::{Rate, RateTable, RateTableError, complete_until_ns};
@@ -71,13 +71,27 @@ pub enum RatesFileError {
     Table(#[from] RateTableError),
 }
 
-/// Parses the text of a rates file. The table is not confirmed as of any time, so it never becomes stale.
+/// Parses the text of a rates file that is the source of a node's rates. The table is not confirmed as of any time, so
+/// it never becomes stale.
+///
+/// A file with `completeUntil` is a copy of the chain's list, and lacks rates that came to the chain later. It is
+/// complete for the times that [`parse_for_judging`] names. A file without it, such as that of a development network
+/// without chains, has all rates that there are.
 ///
 /// # Errors
 /// [`RatesFileError`] if the text is invalid.
 pub fn parse(text: &str) -> Result<RateTable, RatesFileError> {
     let file: RatesFile = serde_json::from_str(text)?;
-    Ok(table(&file, None)?)
+    let table = table(&file, None)?;
+    Ok(match file.complete_until.and_then(|_| complete_until(&file)) {
+        Some(until_s) => table.of_block(until_s),
+        None => table,
+    })
+}
+
+/// Returns the time up to which a file is complete as a copy of the chain's list, unix seconds.
+fn complete_until(file: &RatesFile) -> Option<u64> {
+    file.rates.iter().map(|record| record.start_time).max().max(file.complete_until)
 }
 
 /// Parses the text of a rates file for a judge of other nodes' fees. An old file lacks rates that honest nodes apply,
@@ -91,9 +105,7 @@ pub fn parse(text: &str) -> Result<RateTable, RatesFileError> {
 /// [`RatesFileError`] if the text is invalid.
 pub fn parse_for_judging(text: &str) -> Result<RateTable, RatesFileError> {
     let file: RatesFile = serde_json::from_str(text)?;
-    let newest = file.rates.iter().map(|record| record.start_time).max();
-    let until_ns = newest.max(file.complete_until).map(complete_until_ns);
-    Ok(table(&file, until_ns)?)
+    Ok(table(&file, complete_until(&file).map(complete_until_ns))?)
 }
 
 fn table(file: &RatesFile, confirmed_ns: Option<i64>) -> Result<RateTable, RateTableError> {
@@ -169,8 +181,13 @@ mod tests {
                 "{bad}"
             );
         }
-        // A node takes the file as the source of its rates, and a source confirms what it has.
-        assert_eq!(parse(&until("9000")).unwrap().refreshed_ns(), None);
+        // A node prices by a file however old it is, and proves nothing by what the file may lack.
+        let node = parse(&until("9000")).unwrap();
+        assert_eq!(node.refreshed_ns(), None);
+        assert_eq!(node.complete_until_ns(), Some(complete_until_ns(9_000)));
+        let node = parse(&until("5000")).unwrap();
+        assert_eq!(node.complete_until_ns(), Some(complete_until_ns(7_000)));
+        assert_eq!(parse(&text(&[0, 7_000])).unwrap().complete_until_ns(), None, "the source");
     }
 
     #[test]

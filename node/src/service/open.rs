@@ -148,8 +148,8 @@ pub(super) fn open(config: &NodeServiceSettings) -> Result<OpenedNode, OpenNodeE
     rebuild_if_stale(&store)?;
     let mut rates_file = config.files.rates.as_deref().map(WatchedFile::new);
     let rates = first_rates(config, &chains, &store)?;
-    let rates_are_confirmed = rates.refreshed_ns() != Some(network::UNCONFIRMED_NS);
-    rates_file.iter_mut().filter(|_| !rates_are_confirmed).for_each(WatchedFile::forget);
+    // The first look reads it again: the disk may not have taken the rates.
+    rates_file.iter_mut().for_each(WatchedFile::forget);
     let registry = match &config.files.registry {
         Some(_) => registry,
         None => with_recorded(registry, &store)?,
@@ -170,7 +170,7 @@ pub(super) fn open(config: &NodeServiceSettings) -> Result<OpenedNode, OpenNodeE
         network,
         registry_file,
         rates_file,
-        rates_taken: rates_are_confirmed,
+        rates_taken: None,
         chain,
         chain_error: String::new(),
     };

@@ -92,6 +92,14 @@ fn a_list_is_complete_up_to_five_minutes_before_its_block_whatever_the_time_of_t
     assert_eq!((recorded.refreshed_ns(), recorded.rates().len()), (Some(ns(5)), 2));
     assert_eq!(recorded.complete_until_ns(), Some(ns(-300)));
     assert!(recorded.confirmed(ns(9)).is_complete_at(ns(9)), "a source that is a file");
+    // A file may be a copy of the chain's list, which lacks later rates however often it is looked at.
+    let copy = RateTable::new(vec![rate(1, 1)], None).unwrap().of_block(BLOCK_S.unsigned_abs());
+    let found = copy.found_at(ns(9_000));
+    assert!(found.covers(ns(9_000)) && found.is_complete_at(ns(-300)), "{found:?}");
+    assert!(!found.is_complete_at(ns(-300) + 1), "{found:?}");
+    assert_eq!(copy.found_at(ns(-900)).complete_until_ns(), Some(ns(-900)), "a time to come");
+    let source = RateTable::new(vec![rate(1, 1)], None).unwrap().found_at(ns(9));
+    assert_eq!(source.complete_until_ns(), Some(ns(9)), "the file states no time");
     let unread = RateTable::new(vec![rate(1, 1)], Some(ns(0))).unwrap().of_block(0);
     assert!(unread.covers(ns(0)) && !unread.is_complete_at(0), "the block's time is unknown");
     assert_eq!(complete_until_ns(u64::MAX), i64::MAX - CLOCK_TOLERANCE_NS);

@@ -8,13 +8,14 @@ use hawser_proto::{Bytes, OriginatorId, Signature, minute_of};
 use proptest::prelude::*;
 use prost::Message as _;
 
-use super::MisbehaviorVerdict::{Inconclusive, Proven, Refuted};
+use super::MisbehaviorVerdict::{Claim, Inconclusive, Proven, Refuted};
 use super::tests::{
     self, Draft, MINUTE, NOW, RATE, SECOND, bare, draft, judge, key, registry, sign,
 };
 use super::{
     Judgement, MisbehaviorKind, Missing, ReportCase, StrandLoad, proves_overcharge, verify,
 };
+use crate::absences::Absences;
 use crate::congestion::congestion_units;
 use crate::fees::{Charged, Rate, RateTable, WrongFeeError};
 
@@ -57,6 +58,30 @@ fn a_fee_on_a_free_topic_is_proven_without_rates() {
     let honest = free(0, 0);
     let judgement = verify(&bare(&honest, &registry));
     assert_eq!((judgement.verdict, judgement.facts[0].name), (Refuted, "no_rule_broken"));
+}
+
+/// An envelope of an absence is a claim. Its fees may be wrong as well, and that would be proven.
+#[test]
+fn a_claim_names_the_rates_that_might_turn_it_into_a_proof() {
+    let away = Absences::of_changes([(u64::try_from(NOW / SECOND).unwrap(), false)]);
+    let registry = registry().with_absences([(OriginatorId(100), away)]);
+    let later = NOW + 60 * MINUTE + SECOND;
+    let honest = draft(7, later);
+    let base_fee = Some(honest.statement().base_fee_picodollars + 1);
+    let wrong = Draft { base_fee, ..draft(7, later) };
+    let judged = |drafts: &[&Draft], rates: Option<&RateTable>| {
+        let all = drafts.iter().map(|it| it.signed()).collect();
+        let report = tests::report(MisbehaviorKind::InvalidPayload, all);
+        let judgement = verify(&ReportCase { rates, ..bare(&report, &registry) });
+        (judgement.verdict, judgement.missing)
+    };
+    let rates = rates();
+    assert_eq!(judged(&[&wrong], None), (Claim, vec![Missing::Rates]));
+    assert_eq!(judged(&[&wrong], Some(&rates)), (Proven, vec![]));
+    assert_eq!(judged(&[&honest], Some(&rates)), (Claim, vec![]));
+    // The congestion fee of the last one may be wrong, too. The place between them is missing.
+    let before = draft(5, NOW - MINUTE);
+    assert_eq!(judged(&[&before, &honest], None).1, [Missing::Rates, Missing::Window]);
 }
 
 /// The rate that took the place of [`RATE`] a month ago, as the list says.

@@ -104,7 +104,7 @@ impl fmt::Display for Fact {
     }
 }
 
-/// Data that would make an inconclusive judgement conclusive.
+/// Data that would make an inconclusive judgement conclusive, or might turn a claim into a proof.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Missing {
     /// The rates up to the envelope's time.
@@ -153,6 +153,13 @@ impl Ruling {
         Self::new(MisbehaviorVerdict::Refuted, fact)
     }
 
+    /// Returns a claim. With the data that is `missing`, other parts of the evidence might prove a fault.
+    pub(super) fn claim(fact: Fact, mut missing: Vec<Missing>) -> Self {
+        missing.sort_unstable();
+        missing.dedup();
+        Self { missing, ..Self::new(MisbehaviorVerdict::Claim, fact) }
+    }
+
     pub(super) fn inconclusive(fact: Fact, missing: Missing) -> Self {
         Self { missing: vec![missing], ..Self::new(MisbehaviorVerdict::Inconclusive, fact) }
     }
@@ -173,7 +180,7 @@ pub struct Judgement {
     pub place: SequenceId,
     /// The findings; the first decides the verdict.
     pub facts: Vec<Fact>,
-    /// Data that would decide; empty unless the verdict is inconclusive.
+    /// Data that would decide what the verdict leaves open; empty unless it is inconclusive or a claim.
     pub missing: Vec<Missing>,
     /// The host of the report.
     pub host: Host,

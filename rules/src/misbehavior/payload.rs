@@ -32,12 +32,16 @@ pub(super) fn judge(case: &ReportCase<'_>, report: &Report, exhibits: &[Exhibit]
     if let Err(worthless) = all_signed_by(exhibits, report.accused()) {
         return judge_others(case, report, exhibits, worthless);
     }
-    let (mut claimed, mut undecided) = (None, None);
+    let (mut claimed, mut undecided, mut lacking) = (None, None, Vec::new());
     for exhibit in exhibits {
         match judge_one(case, exhibit) {
             PayloadFinding::Broken(fact) => return Ruling::new(MisbehaviorVerdict::Proven, fact),
-            PayloadFinding::Claimed(fact) => claimed = claimed.or(Some(fact)),
+            PayloadFinding::Claimed(fact, missing) => {
+                lacking.extend(missing);
+                claimed = claimed.or(Some(fact));
+            }
             PayloadFinding::Undecided(fact, missing) => {
+                lacking.push(missing);
                 undecided = undecided.or(Some((fact, missing)));
             }
             PayloadFinding::Nothing => {}
@@ -53,7 +57,10 @@ pub(super) fn judge(case: &ReportCase<'_>, report: &Report, exhibits: &[Exhibit]
     match (claimed, undecided) {
         // The others do not matter for the congestion fee of the last one.
         _ if ruling.verdict == MisbehaviorVerdict::Proven => ruling,
-        (Some(fact), _) => Ruling::new(MisbehaviorVerdict::Claim, fact),
+        (Some(fact), _) => {
+            lacking.extend(ruling.missing);
+            Ruling::claim(fact, lacking)
+        }
         (None, Some((fact, missing))) => Ruling::inconclusive(fact, missing),
         (None, None) => ruling,
     }
@@ -68,16 +75,20 @@ pub(super) fn judge_others(
     exhibits: &[Exhibit],
     worthless: Fact,
 ) -> Ruling {
-    let mut claimed = None;
+    let (mut claimed, mut lacking) = (None, Vec::new());
     for exhibit in exhibits.iter().filter(|it| it.is_signed_by(report.accused())) {
         match judge_one(case, exhibit) {
             PayloadFinding::Broken(fact) => return Ruling::new(MisbehaviorVerdict::Proven, fact),
-            PayloadFinding::Claimed(fact) => claimed = claimed.or(Some(fact)),
-            PayloadFinding::Undecided(..) | PayloadFinding::Nothing => {}
+            PayloadFinding::Claimed(fact, missing) => {
+                lacking.extend(missing);
+                claimed = claimed.or(Some(fact));
+            }
+            PayloadFinding::Undecided(_, missing) => lacking.push(missing),
+            PayloadFinding::Nothing => {}
         }
     }
     match claimed {
-        Some(fact) => Ruling::new(MisbehaviorVerdict::Claim, fact),
+        Some(fact) => Ruling::claim(fact, lacking),
         None => Ruling::refuted(worthless),
     }
 }
@@ -85,8 +96,9 @@ pub(super) fn judge_others(
 enum PayloadFinding {
     /// The envelope breaks a rule.
     Broken(Fact),
-    /// The envelope breaks a rule of which its signer may not have known that it applies.
-    Claimed(Fact),
+    /// The envelope breaks a rule of which its signer may not have known that it applies. Has the facts that decide
+    /// about its fees, if these are unknown.
+    Claimed(Fact, Option<Missing>),
     /// The facts that decide about the fees are unknown.
     Undecided(Fact, Missing),
     Nothing,
@@ -99,8 +111,15 @@ fn judge_one(case: &ReportCase<'_>, exhibit: &Exhibit) -> PayloadFinding {
     };
     match judge_fees(case, exhibit, &statement) {
         PayloadFinding::Broken(fact) => PayloadFinding::Broken(fact),
-        // Absence comes last, because it is weaker evidence than any other rule.
-        finding => absence_of(case, exhibit).map_or(finding, PayloadFinding::Claimed),
+        // Absence comes last, because it is weaker evidence than any other rule. Wrong fees would be a proof, so what
+        // would decide about them stays named.
+        finding => match (absence_of(case, exhibit), finding) {
+            (Some(absent), PayloadFinding::Undecided(_, missing)) => {
+                PayloadFinding::Claimed(absent, Some(missing))
+            }
+            (Some(absent), _) => PayloadFinding::Claimed(absent, None),
+            (None, finding) => finding,
+        },
     }
 }
 

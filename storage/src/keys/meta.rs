@@ -33,6 +33,8 @@ pub(crate) enum MetaKey {
     Promoted,
     /// 65 bytes: the node's public key, uncompressed.
     PublicKey,
+    /// `i64 BE`, unix nanoseconds: the time up to which the recorded rates are all that honest nodes may have applied.
+    RatesComplete,
     /// Present while projections are dropped and not yet rebuilt. The value is the processed part of the log, or
     /// empty if the next rebuild starts over, or `condemned` if the families have to be dropped first, or `part`
     /// with the set if the other projections are complete, followed by the processed part.
@@ -48,7 +50,7 @@ pub(crate) enum MetaKey {
 }
 
 impl MetaKey {
-    const PLAIN: [Self; 16] = [
+    const PLAIN: [Self; 17] = [
         Self::DoubtedFees,
         Self::Format,
         Self::Generation,
@@ -60,6 +62,7 @@ impl MetaKey {
         Self::OlderTopicRows,
         Self::Promoted,
         Self::PublicKey,
+        Self::RatesComplete,
         Self::Rebuilding,
         Self::ReportAmounts,
         Self::ReportedEvidence,
@@ -92,6 +95,7 @@ impl Key<'_> for MetaKey {
             Self::Projection(Projection::UsageByPayer) => b"projection.usage_by_payer",
             Self::Promoted => b"promoted",
             Self::PublicKey => b"public_key",
+            Self::RatesComplete => b"rates_complete",
             Self::Rebuilding => b"rebuilding",
             Self::ReportAmounts => b"report_amounts",
             Self::ReportedEvidence => b"reported_evidence",
@@ -139,8 +143,8 @@ mod tests {
             names.join(" "),
             "doubted_fees format generation highest_sequence incarnation late_searches network node_id \
              older_topic_rows projection.congestion projection.expiry projection.inbox projection.receipt \
-             projection.topic projection.usage projection.usage_by_payer promoted public_key rebuilding \
-             report_amounts reported_evidence suspected_dependencies void_statements"
+             projection.topic projection.usage projection.usage_by_payer promoted public_key rates_complete \
+             rebuilding report_amounts reported_evidence suspected_dependencies void_statements"
         );
     }
 }

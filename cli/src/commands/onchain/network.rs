@@ -26,6 +26,8 @@ pub(crate) enum ChainsNeeded {
 /// Connections to the chains, with all endpoints that the settings name.
 pub(crate) struct ReachedNetwork {
     pub(crate) network: Network,
+    /// The first block of the settlement chain with events; 0 if unknown.
+    pub(crate) settlement_first_block: u64,
     /// The endpoints of the settlement chain, which have to agree on the outcomes of transactions.
     pub(crate) settlement: Witnesses,
     /// The endpoints of the app chain; `None` without a connection to it.
@@ -117,7 +119,7 @@ async fn connect_by(
     needed: ChainsNeeded,
 ) -> Result<ReachedNetwork, RunError> {
     let config = ContractSettings::read(sources).map_err(RunError::usage)?;
-    let KnownDeployment { settlement_id, app_id, contracts, .. } =
+    let KnownDeployment { settlement_id, settlement_first_block, app_id, contracts, .. } =
         KnownDeployment::of(&config, &[]).await?;
     let settlement = reach(&config.settlement.urls, settlement_id, ChainRole::Settlement).await?;
     let app = match needed {
@@ -136,6 +138,7 @@ async fn connect_by(
             None => None,
         },
         network: Network { settlement, app, app_id, contracts },
+        settlement_first_block,
     })
 }
 

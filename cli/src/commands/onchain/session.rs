@@ -285,7 +285,7 @@ impl NumberedStep<'_> {
 
 impl Senders {
     fn new(reached: &ReachedNetwork, key: &PrivateKeySigner, timeout: Duration) -> Self {
-        let ReachedNetwork { network, settlement, app } = reached;
+        let ReachedNetwork { network, settlement, app, .. } = reached;
         let sender = |chain: &Chain, witnesses: &Witnesses| {
             let sender = Sender::new(chain.clone(), key.clone()).waiting(timeout);
             sender.with_witnesses(witnesses.clone())

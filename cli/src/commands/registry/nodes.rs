@@ -1,18 +1,24 @@
 //! `hawser registry node` and `hawser registry canonical`.
 
 use alloy::providers::Provider as _;
+use hawser_chain::admin::membership::{self, MembershipTime};
 use hawser_chain::admin::nodes::{self, NewNode, RegisteredNode};
 use hawser_chain::admin::{Contract, Network};
 use hawser_node::error::RunError;
-use hawser_node::files::registry::{RegistryContract, RegistryFile, RegistryFileEntry};
+use hawser_node::files::registry::{
+    AbsenceEntry, RegistryContract, RegistryFile, RegistryFileEntry,
+};
 use hawser_proto::{OriginatorId, PublicKey};
+use hawser_rules::{Absence, Absences};
 use serde_json::Value;
 
 use crate::args::registry::{
     BaseUriArgs, CanonicalArgs, NodeAddArgs, NodeGetArgs, NodeListArgs, NodeTokenArgs,
     UpdateHttpArgs,
 };
-use crate::commands::onchain::{self, ChainsNeeded, OnchainSession, ResultFields, SENDER};
+use crate::commands::onchain::{
+    self, ChainsNeeded, OnchainSession, ReachedNetwork, ResultFields, SENDER,
+};
 use crate::output;
 
 pub(super) async fn add(args: &NodeAddArgs, as_json: bool) -> Result<(), RunError> {
@@ -39,13 +45,13 @@ pub(super) async fn add(args: &NodeAddArgs, as_json: bool) -> Result<(), RunErro
 }
 
 pub(super) async fn list(args: &NodeListArgs, as_json: bool) -> Result<(), RunError> {
-    let network = onchain::connect(&args.network, ChainsNeeded::Settlement).await?;
+    let reached = onchain::connect_to_all(&args.network, ChainsNeeded::Settlement).await?;
     if args.registry_file {
-        let file = registry_file(&network).await?;
+        let file = registry_file(&reached, !args.no_absences).await?;
         output::line(serde_json::to_string_pretty(&file).map_err(RunError::failed)?);
         return Ok(());
     }
-    let records = nodes::list(&network).await?;
+    let records = nodes::list(&reached.network).await?;
     if as_json {
         let all: Vec<_> = records.into_iter().map(|node| fields(node).into_json()).collect();
         output::line(Value::from(all));
@@ -58,25 +64,66 @@ pub(super) async fn list(args: &NodeListArgs, as_json: bool) -> Result<(), RunEr
 }
 
 /// Reads the registry as the content of a file. The block is read first, so the records are at least as new.
-async fn registry_file(network: &Network) -> Result<RegistryFile, RunError> {
+async fn registry_file(
+    reached: &ReachedNetwork,
+    has_absences: bool,
+) -> Result<RegistryFile, RunError> {
+    let network = &reached.network;
     let chain = &network.settlement;
     let block = chain.provider().get_block_number().await;
     let block =
         block.map_err(|error| RunError::failed(chain.request_error("eth_blockNumber", error)))?;
     let contract = network.contracts.get(Contract::NodeRegistry).unwrap_or_default();
-    let entry = |node: RegisteredNode| RegistryFileEntry {
-        node_id: node.node_id.0,
-        signer: node.signer.to_string(),
-        is_canonical: node.is_canonical,
-        signing_public_key: node.signing_public_key.to_string(),
-        http_address: node.http_address,
-        quic_address: None,
-        absences: Vec::new(),
+    let changes = match has_absences {
+        true => {
+            let read = membership::changes(network, reached.settlement_first_block..=block).await;
+            Some(read.map_err(|error| {
+                RunError::from(error)
+                    .while_doing("the absences of nodes (--no-absences leaves them out)")
+            })?)
+        }
+        false => None,
     };
-    let nodes = nodes::list(network).await?.into_iter().map(entry).collect();
+    let entry = |node: RegisteredNode| -> Result<RegistryFileEntry, RunError> {
+        let absences = changes.as_deref().map(|changes| absences_of(&node, changes));
+        Ok(RegistryFileEntry {
+            node_id: node.node_id.0,
+            signer: node.signer.to_string(),
+            is_canonical: node.is_canonical,
+            signing_public_key: node.signing_public_key.to_string(),
+            http_address: node.http_address,
+            quic_address: None,
+            absences: absences.transpose()?.unwrap_or_default(),
+        })
+    };
+    let nodes = nodes::list(network).await?.into_iter().map(entry);
+    let nodes = nodes.collect::<Result<_, RunError>>()?;
     let (contract, chain_id) = (contract.to_string(), chain.id());
     let source = Some(RegistryContract { contract, chain_id, block: Some(block) });
     Ok(RegistryFile { nodes, source })
+}
+
+/// Returns the periods in which a node was not in the network after it had been.
+///
+/// # Errors
+/// When the changes do not end with the state of the record: the endpoint omits events, or has pruned them, or the
+/// record has just changed. A file without the absences of a node that came back may prove it guilty.
+fn absences_of(
+    node: &RegisteredNode,
+    changes: &[MembershipTime],
+) -> Result<Vec<AbsenceEntry>, RunError> {
+    let own = changes.iter().filter(|change| change.node_id == node.node_id);
+    let is_member = own.clone().next_back().is_some_and(|last| last.is_member);
+    if is_member != node.is_canonical {
+        return Err(RunError::failed(format!(
+            "the events of the node registry do not explain the state of node {}: try again; if that does not help, \
+             the endpoint lacks old events: name another one, or leave the absences out (--no-absences)",
+            node.node_id
+        )));
+    }
+    let absences = Absences::of_changes(own.map(|change| (change.time_s, change.is_member)));
+    let entry = |absence: Absence| AbsenceEntry { from: absence.from_s, until: absence.until_s };
+    Ok(absences.iter().map(entry).collect())
 }
 
 pub(super) async fn update_http(args: &UpdateHttpArgs, as_json: bool) -> Result<(), RunError> {

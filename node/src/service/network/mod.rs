@@ -29,7 +29,11 @@ use crate::files::rates::rows;
 pub(super) use membership::with_recorded;
 
 /// The time as of which recorded rates are confirmed that the network may have added to, unix nanoseconds: none.
-pub(super) const UNCONFIRMED_NS: i64 = i64::MIN;
+const UNCONFIRMED_NS: i64 = i64::MIN;
+/// The time between two notices of a rates file that is complete for no longer than before, in nanoseconds: with each
+/// the envelopes whose fees wait for it are read again, and one liar can make a thousand of the longest wait. A guess:
+/// as often as the rates of the chain are read.
+const TOLD_EVERY_NS: i64 = 300 * 1_000_000_000;
 
 /// Error of recording rates.
 #[derive(Debug, thiserror::Error)]
@@ -56,8 +60,8 @@ impl RecordRatesError {
     }
 }
 
-/// Records a rate table and returns all recorded rates, with the times of that table. Rates are never deleted, because
-/// envelopes of their time are checked against them.
+/// Records a rate table, with the time up to which it is complete, and returns all recorded rates, with the times of
+/// that table. Rates are never deleted, because envelopes of their time are checked against them.
 ///
 /// # Errors
 /// Fails when the table contradicts the recorded rates, or the database fails.
@@ -66,6 +70,12 @@ pub(super) fn record_rates(
     store: &Store,
 ) -> Result<RateTable, RecordRatesError> {
     store.record_rates(&rows(table))?;
+    if let Some(until_ns) = table.complete_until_ns()
+        && let Err(error) = store.note_rates_complete(until_ns)
+    {
+        // Only audits of the folder need the time. The rates are in use also while the disk is full.
+        tracing::debug!(%error, "the time of the price list cannot be noted");
+    }
     Ok(recorded_rates(store)?.as_of(table))
 }
 
@@ -177,9 +187,17 @@ impl NetworkState {
         Ok(())
     }
 
-    /// Publishes that the current rates were still those of the file at `read_ns`.
-    fn confirm_rates(&self, read_ns: i64) {
-        self.rates.send_modify(|rates| *rates = Arc::new(rates.confirmed(read_ns)));
+    /// Publishes that the current rates were still those of the file when it was read as `file`. Those who wait for the
+    /// rates are told if the file is complete for longer than before, and otherwise every [`TOLD_EVERY_NS`].
+    fn confirm_rates(&self, file: &RateTable) {
+        self.rates.send_if_modified(|rates| {
+            let new = rates.as_of(file);
+            let period = |table: &RateTable| table.refreshed_ns().map(|ns| ns / TOLD_EVERY_NS);
+            let is_told = new.complete_until_ns() != rates.complete_until_ns()
+                || period(&new) != period(rates);
+            *rates = Arc::new(new);
+            is_told
+        });
     }
 }
 

@@ -47,13 +47,14 @@ pub enum ChainAppendFileError {
     Append(#[from] ChainAppendError),
 }
 
-/// Reads and records the rates of a file. Returns all recorded rates, confirmed as of now.
+/// Reads and records the rates of a file. Returns all recorded rates, confirmed as of now, and complete up to the time
+/// that the file states.
 ///
 /// # Errors
 /// Fails when the file cannot be read, or contradicts the recorded rates.
 pub(in crate::service) fn load_rates(path: &Path, store: &Store) -> Result<RateTable, RatesError> {
     let read_ns = now_ns();
-    Ok(first_rates(&files::read(path, rates::parse)?.confirmed(read_ns), store)?)
+    Ok(first_rates(&files::read(path, rates::parse)?.found_at(read_ns), store)?)
 }
 
 /// Appends all new events of a chain file. Returns their number.
@@ -91,8 +92,8 @@ pub(in crate::service) struct StandInReader {
     pub(in crate::service) network: NetworkState,
     pub(in crate::service) registry_file: Option<WatchedFile>,
     pub(in crate::service) rates_file: Option<WatchedFile>,
-    /// True if the rates in force are those of the file as last read.
-    pub(in crate::service) rates_taken: bool,
+    /// The content of the rates file as last read, if the rates in force are those.
+    pub(in crate::service) rates_taken: Option<RateTable>,
     pub(in crate::service) chain: Option<(ChainFile, ChainAppender)>,
     /// The last logged error of the chain file, so that it is logged only once.
     pub(in crate::service) chain_error: String,
@@ -149,20 +150,20 @@ impl StandInReader {
             self.rates_taken = match files::read(&file.path, rates::parse) {
                 Err(error) => {
                     ignored(&error);
-                    false
+                    None
                 }
                 Ok(table) => {
-                    let taken = self.network.take_rates(&table.confirmed(looked_ns));
+                    let taken = self.network.take_rates(&table.found_at(looked_ns));
                     if taken.as_ref().is_err_and(RecordRatesError::is_of_disk) {
                         file.forget(); // to be taken over later, although it does not change
                     }
-                    taken.inspect_err(|error| ignored(error)).is_ok()
+                    taken.inspect_err(|error| ignored(error)).is_ok().then_some(table)
                 }
             };
         }
         // A missing or invalid file may be about to change, so it confirms nothing.
-        if self.rates_taken && file.path.exists() {
-            self.network.confirm_rates(looked_ns);
+        if let Some(table) = self.rates_taken.as_ref().filter(|_| file.path.exists()) {
+            self.network.confirm_rates(&table.found_at(looked_ns));
         }
     }
 
@@ -307,11 +308,13 @@ mod tests {
             let store = Store::in_memory(identity, hawser_engine::price::price).unwrap();
             let registry = files::read(&registry_path, registry::parse).unwrap();
             let rates = load_rates(&rates_path, &store).unwrap();
+            let mut rates_file = WatchedFile::new(&rates_path);
+            rates_file.forget();
             let reader = StandInReader {
                 network: NetworkState::new(OriginatorId(100), store, registry, rates),
                 registry_file: Some(WatchedFile::new(&registry_path)),
-                rates_file: Some(WatchedFile::new(&rates_path)),
-                rates_taken: true,
+                rates_file: Some(rates_file),
+                rates_taken: None,
                 chain: None,
                 chain_error: String::new(),
             };
@@ -391,6 +394,58 @@ mod tests {
         let rates = load_rates(&path, store).unwrap();
         assert_eq!(rates.rates().len(), 1, "the new one is not recorded");
         assert!(!rates.covers(0) && !rates.is_complete_at(0));
+    }
+
+    /// A copy of the chain's list may lack a rate by which honest nodes charge, however often it is looked at.
+    #[test]
+    fn a_copy_of_the_chains_prices_prices_on_and_judges_nothing_after_its_own_time() {
+        let mut files = Files::new();
+        let path = files.folder.path().join("rates.json");
+        let noted_ns = files.reader.network.store.snapshot().rates_complete_until_ns().unwrap();
+        let known_ns = files.reader.network.rates.borrow().complete_until_ns();
+        assert!(noted_ns.is_some() && noted_ns == known_ns, "audits of the folder read it");
+        let copied_s = 1_750_000_000;
+        let copy = RatesFile { complete_until: Some(copied_s), rates: vec![RateRecord::FIRST] };
+        files::write_whole(&path, serde_json::to_string(&copy).unwrap().as_bytes()).unwrap();
+        let copied_ns = Some(hawser_rules::fees::complete_until_ns(copied_s));
+        for _ in 0..2 {
+            let before_ns = now_ns();
+            files.reader.look();
+            let rates = files.reader.network.rates.borrow().clone();
+            assert!(rates.covers(before_ns), "it prices: {rates:?}");
+            assert_eq!(rates.complete_until_ns(), copied_ns);
+        }
+        let started = load_rates(&path, &files.reader.network.store).unwrap();
+        assert_eq!(started.complete_until_ns(), copied_ns);
+        write_rates(&path, vec![RateRecord::FIRST]);
+        let before_ns = now_ns();
+        files.reader.look();
+        assert!(files.reader.network.rates.borrow().is_complete_at(before_ns), "the source itself");
+    }
+
+    /// With each notice all envelopes whose fees wait for the list are read again.
+    #[test]
+    fn a_copy_that_is_complete_for_no_longer_is_told_of_every_five_minutes() {
+        let files = Files::new();
+        let network = &files.reader.network;
+        let parsed = |complete_until| {
+            let file = RatesFile { complete_until, rates: vec![RateRecord::FIRST] };
+            rates::parse(&serde_json::to_string(&file).unwrap()).unwrap()
+        };
+        let (copy, source) = (parsed(Some(1_750_000_000)), parsed(None));
+        let at = |after_s: i64| (1_800_000_000 + after_s) * 1_000_000_000;
+        network.confirm_rates(&copy.found_at(at(0)));
+        let mut told = network.rates.subscribe();
+        let mut is_told = |file: &RateTable, after_s: i64| {
+            network.confirm_rates(&file.found_at(at(after_s)));
+            assert!(network.rates.borrow().covers(at(after_s)), "it prices");
+            let is_told = told.has_changed().unwrap();
+            told.mark_unchanged();
+            is_told
+        };
+        assert!(!is_told(&copy, 1) && !is_told(&copy, 299));
+        assert!(is_told(&copy, 300));
+        assert!(is_told(&source, 301) && is_told(&source, 302), "it is complete for longer");
     }
 
     /// Rates may be held against other nodes only up to the time at which they were last confirmed.

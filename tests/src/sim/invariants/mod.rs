@@ -16,6 +16,8 @@ mod nothing_forged;
 mod readable;
 mod same_bytes;
 
+pub use evidence_verifies::FiledFault;
+
 use hawser_proto::OriginatorId;
 
 use super::world::Sim;

@@ -164,6 +164,10 @@ impl LogSource for FolderLog<'_> {
         };
         Ok(self.snapshot.rates().map_err(failed)?.into_iter().map(rate).collect())
     }
+
+    fn rates_complete_until_ns(&self) -> Result<Option<i64>, SourceError> {
+        self.snapshot.rates_complete_until_ns().map_err(failed)
+    }
 }
 
 /// The rows of one strand: the log, and the leaves of the tree beside it.
