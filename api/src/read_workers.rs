@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hawser_engine::read::{QueryError, ReadMemory, ReaderId};
-use hawser_engine::runtime::{GroupedQueue, begin_reader_thread, thread_time};
+use hawser_engine::runtime::{GroupedQueue, begin_reader_thread};
 use hawser_serve::{CallCharge, OverloadedError};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
@@ -117,12 +117,12 @@ impl ReadWorkers {
             if answer.is_closed() {
                 return;
             }
-            let began = thread_time();
+            let began = held.begin_work();
             let result = match end {
                 WaitEnd::Turn => read().map_err(CallError::from),
                 WaitEnd::Displaced => Err(CallError::Overloaded(OverloadedError)),
             };
-            held.worked(thread_time().saturating_sub(began));
+            held.end_work(began);
             drop(held);
             let _ = answer.send(result);
         };
@@ -222,8 +222,12 @@ impl ReadMemory for CallMemory {
         self.0.give_back_lasting(bytes);
     }
 
-    fn worked(&self, time: Duration) {
-        self.0.worked(time);
+    fn begin_work(&self) -> Duration {
+        self.0.begin_work()
+    }
+
+    fn end_work(&self, began: Duration) {
+        self.0.end_work(began);
     }
 
     fn reader(&self) -> ReaderId {

@@ -16,7 +16,7 @@ use crate::budget::ConnectionShare;
 use crate::call_bytes::{CallBytes, MemorySource, ReturnedBytes};
 use crate::overloaded::OverloadedError;
 use crate::task_threads;
-use crate::turns::publish_in_turn;
+use crate::turns::{publish_in_turn, thread_time};
 use crate::waiting;
 
 /// Charge of a stream that has begun to answer, in bytes: its request and the request's buffers are freed by then.
@@ -124,10 +124,17 @@ impl CallCharge {
         self.0.connection.paid_time().never_rest();
     }
 
-    /// Records that a thread of the service has worked for the call for `time`. The caller's address rests for it while
-    /// publishers are late, as for turns of its connections.
-    pub fn worked(&self, time: Duration) {
-        self.0.connection.paid_time().rest(time);
+    /// Returns the time that the calling thread has worked in all. A thread of the service calls this before it works
+    /// for the call, and then [`end_work`](Self::end_work).
+    #[must_use]
+    pub fn begin_work(&self) -> Duration {
+        thread_time()
+    }
+
+    /// Records the work of the calling thread for the call since `began`, which [`begin_work`](Self::begin_work) has
+    /// returned. The caller's address rests for it while publishers are late, as for the turns of its connections.
+    pub fn end_work(&self, began: Duration) {
+        self.0.connection.paid_time().rest(thread_time().saturating_sub(began));
     }
 
     /// Takes `bytes` more.

@@ -46,7 +46,7 @@ pub(crate) const CREDIT_NS: u64 = 50_000_000;
 /// resting waits until then, once, and then has its turn, even if others of the address have put off the next one
 /// meanwhile. So each turn of a call comes at most this much later, and an address with `n` tasks that are woken has up
 /// to `n` turns in this time. A guess: thousands of streams that come back at once must not wait for seconds.
-pub(crate) const REST_MAX_NS: u64 = 30_000_000;
+pub(crate) const REST_MAX_NS: u64 = 100_000_000;
 
 /// Number of places for the rests of addresses. Addresses with the same place share it. A guess: 128 KiB, and a flood
 /// of hundreds of addresses leaves most places alone.

@@ -17,6 +17,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use futures_util::task::AtomicWaker;
+use rustix::time::{ClockId, clock_gettime};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep, sleep_until};
 
@@ -36,12 +37,19 @@ const TURN_CHARGE_MAX: Duration = Duration::from_micros(100);
 /// Largest number of turns in a row that a task leaves to paid tasks before it runs. Bounds the delay that paying
 /// callers can cause to other callers, and the cost of a deferred task. A guess.
 const DEFERRED_MAX: u8 = 4;
-/// The longest time of a turn for which its address rests: a longer turn was interrupted by other threads, mostly.
-/// A guess.
+/// The longest time of a turn that counts before rests begin: a longer turn was interrupted by other threads, mostly.
+/// While there are rests, the thread's own time counts. Reading it takes a call of the system. A guess.
 const REST_FOR_MAX: Duration = Duration::from_micros(500);
 /// Number of unpaid turns in a row after which a connection is no publisher's any more. Bounds what a caller may do on
 /// publishers' threads for one stored envelope. A guess: a client that publishes reads some messages between.
 const UNPAID_TURNS_MAX: u32 = 32;
+
+/// Returns the time that the calling thread has worked in all, without the time in which other threads had its core.
+pub(crate) fn thread_time() -> Duration {
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    let (seconds, nanoseconds) = (time.tv_sec.try_into(), time.tv_nsec.try_into());
+    Duration::new(seconds.unwrap_or_default(), nanoseconds.unwrap_or_default())
+}
 
 /// No place of an address: the address of a new connection is not known yet.
 const UNKNOWN: usize = usize::MAX;
@@ -301,6 +309,7 @@ async fn in_turns<F: Future>(account: Arc<PaidTime>, task: F, resting: RestingTu
             polled_by = Some(context.waker().clone());
         }
         let began = Instant::now();
+        let worked = (!is_paid && account.turns.pace.is_slow()).then(thread_time);
         ASKS_FOR_NO_REST.set(false); // of a task that has had a turn on this thread before
         let polled = if is_paid {
             task.as_mut().poll(&mut Context::from_waker(&paid_waker))
@@ -312,7 +321,10 @@ async fn in_turns<F: Future>(account: Arc<PaidTime>, task: F, resting: RestingTu
         if is_paid {
             account.spend_turn(began.elapsed());
         } else {
-            account.rest(began.elapsed().min(REST_FOR_MAX));
+            account.rest(match worked {
+                Some(worked) => thread_time().saturating_sub(worked),
+                None => began.elapsed().min(REST_FOR_MAX),
+            });
         }
         polled
     })

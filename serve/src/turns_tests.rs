@@ -1,6 +1,10 @@
 //! Tests of the turns of connections, and of the rests between them.
 
+use std::net::IpAddr;
+
 use super::*;
+use crate::budget::MemoryBudget;
+use crate::call_share::CallCharge;
 use crate::pace::CREDIT_NS;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -138,6 +142,47 @@ async fn a_connection_has_no_turn_while_it_rests_unless_it_publishes() {
     assert!(futures_util::poll!(&mut task).is_pending());
     closed.never_rest();
     assert!(futures_util::poll!(&mut task).is_ready(), "its rest ends at once");
+}
+
+/// Works until the calling thread has worked for `time`.
+fn work_for(time: Duration) {
+    let began = thread_time();
+    while thread_time().saturating_sub(began) < time {
+        std::hint::spin_loop();
+    }
+}
+
+/// Threads that read for a caller take the cores for which publishers wait, as turns of its connections do.
+#[tokio::test(start_paused = true)]
+async fn an_address_rests_after_the_work_of_other_threads_for_its_calls() {
+    let budget = MemoryBudget::new(64 * 1024 * 1024);
+    let address = IpAddr::from([192, 0, 2, 1]);
+    let connection = budget.connection(address, budget.account(None)).unwrap();
+    let (account, call) = (connection.paid_time().clone(), CallCharge::new(connection));
+    tokio::time::advance(Duration::from_millis(100)).await;
+    account.begin_rests();
+    call.end_work(call.begin_work());
+    assert_eq!(account.rests_until(), None, "that was little");
+    let began = call.begin_work();
+    work_for(Duration::from_nanos(CREDIT_NS) + Duration::from_millis(2));
+    call.end_work(began);
+    let rest = account.rests_until().unwrap().duration_since(Instant::now());
+    assert!((2..=100).contains(&rest.as_millis()), "{rest:?} in virtual time");
+    account.earn(1);
+    assert_eq!(account.rests_until(), None, "it publishes");
+}
+
+/// Turns of a flood may be long: only the time in which other threads had the core is not the caller's.
+#[tokio::test(start_paused = true)]
+async fn a_long_turn_counts_with_all_of_its_work() {
+    let turns = Arc::new(Turns::default());
+    tokio::time::advance(Duration::from_millis(100)).await;
+    turns.pace.begin();
+    let [account, idle] = [(); 2].map(|()| account(&turns));
+    in_turn(idle.clone(), async { std::thread::sleep(Duration::from_nanos(2 * CREDIT_NS)) }).await;
+    assert_eq!(idle.rests_until(), None, "it has not worked");
+    in_turn(account.clone(), async { work_for(Duration::from_nanos(CREDIT_NS + 2_000_000)) }).await;
+    assert!(account.rests_until().is_some());
 }
 
 #[tokio::test(start_paused = true)]

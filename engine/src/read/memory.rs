@@ -45,9 +45,14 @@ pub trait ReadMemory: Send + Sync + fmt::Debug {
         self.give_back(bytes);
     }
 
-    /// Records that a thread has worked for this reader for `time`, without the time in which other threads had its
-    /// core.
-    fn worked(&self, _time: Duration) {}
+    /// Called by a thread before it works for this reader. Returns the time that the thread has worked in all, for
+    /// [`end_work`](Self::end_work).
+    fn begin_work(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    /// Called by the same thread after its work. `began` is what [`begin_work`](Self::begin_work) has returned.
+    fn end_work(&self, _began: Duration) {}
 
     /// Returns the reader to which the memory is charged.
     fn reader(&self) -> ReaderId {

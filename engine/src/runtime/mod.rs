@@ -97,7 +97,7 @@ pub use read::{
     InboxesQuery, NewestQuery, NoProofError, OriginatorsQuery, Past, ProofAnswer, ProofReader,
     ROWS_PER_TURN, Reader, ShownConsistency, ShownInclusion, Subscription, TopicsQuery, UsageScan,
     UsedAmount, UsedPeriod, WitnessId, WitnessState, at_begin_of_reader_threads,
-    begin_reader_thread, thread_time,
+    begin_reader_thread,
 };
 pub use reports::{ReportTask, Reports, SubmitError};
 pub use scrub::{

@@ -32,7 +32,7 @@ mod witnessing;
 
 pub use inboxes_query::InboxesQuery;
 pub use originators_query::OriginatorsQuery;
-pub use page_threads::{at_begin_of_reader_threads, begin_reader_thread, thread_time};
+pub use page_threads::{at_begin_of_reader_threads, begin_reader_thread};
 pub use proofs::{NoProofError, ProofAnswer, ProofReader, ShownConsistency, ShownInclusion};
 pub use queries::{NewestQuery, ROWS_PER_TURN, TopicsQuery};
 pub use reader::{Reader, UsageScan, UsedAmount, UsedPeriod};

@@ -4,10 +4,8 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
-use rustix::time::{ClockId, clock_gettime};
 
 use crate::read::ReaderId;
 use crate::runtime::FairQueue;
@@ -48,13 +46,6 @@ pub fn begin_reader_thread() {
     if let Some(begin) = BEGIN.get() {
         begin();
     }
-}
-
-/// Returns the time for which the calling thread has had a core.
-#[must_use]
-pub fn thread_time() -> Duration {
-    let time = clock_gettime(ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec.try_into().unwrap_or(0), time.tv_nsec.try_into().unwrap_or(0))
 }
 
 /// The threads that read pages for streams, at most [`STREAM_PAGES_AT_ONCE`]. They are started when they are needed,

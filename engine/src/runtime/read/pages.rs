@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::access::LogAccess;
 use super::fetch::complete;
-use super::page_threads::{JobSize, thread_time};
+use super::page_threads::JobSize;
 use crate::read::error::QueryError;
 use crate::read::feed::{CatchUpId, PageRead, Read};
 use crate::read::limits::BatchLimits;
@@ -194,9 +194,9 @@ pub(super) async fn in_turn<T: Send + 'static>(
     log.page_threads.run(memory.reader(), size, move || {
         let work = queued.lock().take();
         if let Some(work) = work {
-            let began = thread_time();
+            let began = memory.begin_work();
             let read = work();
-            memory.worked(thread_time().saturating_sub(began));
+            memory.end_work(began);
             // Fails only if the stream has ended.
             _ = done.send(read);
         }
@@ -307,9 +307,41 @@ mod tests {
     use super::super::hub::Hub;
     use super::super::page_threads::STREAM_PAGES_AT_ONCE;
     use super::*;
-    use crate::read::ReaderId;
     use crate::read::testing::store;
+    use crate::read::{ReadMemory, ReaderId};
     use crate::runtime::Heads;
+
+    /// Memory that counts the turns of a reader.
+    #[derive(Debug, Default)]
+    struct CountedTurns(Mutex<Vec<Duration>>);
+
+    impl ReadMemory for CountedTurns {
+        fn take(&self, _: usize) -> bool {
+            true
+        }
+
+        fn give_back(&self, _: usize) {}
+
+        fn begin_work(&self) -> Duration {
+            Duration::from_secs(7)
+        }
+
+        fn end_work(&self, began: Duration) {
+            self.0.lock().push(began);
+        }
+    }
+
+    /// Opening streams of many topics takes most of a flood's time.
+    #[tokio::test]
+    async fn the_reader_is_told_of_the_work_of_each_turn() {
+        let memory = Arc::new(CountedTurns::default());
+        let log = LogAccess::new(store(), Heads::new(Cursor::new()), Hub::new());
+        let log = log.charged_to(memory.clone());
+        for _ in 0..2 {
+            in_turn(&log, JobSize::Small, || Ok(())).await.unwrap();
+        }
+        assert_eq!(*memory.0.lock(), [Duration::from_secs(7); 2]);
+    }
 
     /// A client can open streams and end them while they wait, faster than their turns come.
     #[tokio::test]
