@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use hawser_proto::{OriginatorId, SequenceId};
 
 use super::choice::STALL_TIMEOUT;
+use super::further::FurtherRanges;
 use super::parts::ReceivedTotal;
 
 /// Duration of a gap search. Specified (`docs/protocol/replication.md`, Gaps).
@@ -36,8 +37,10 @@ const FOUND_BYTES_MIN: u64 = 2 * 1024 * 1024;
 #[derive(Debug)]
 pub(super) struct PlaceSearch {
     pub(super) through: SequenceId,
-    /// The last place that peers are asked for: that of a gap which follows, or the same.
+    /// The last place that peers are asked for with the first want: that of a gap which follows, or the same.
     pub(super) asked_through: SequenceId,
+    /// What they are asked for after that: gaps that lie further apart.
+    pub(super) further: FurtherRanges,
     /// The length of the envelope behind the places.
     pub(super) behind_bytes: usize,
     /// The peer that has left the places out.
