@@ -6,7 +6,7 @@
 
 use hawser_proto::SequenceId;
 
-use super::range_answer::is_short;
+use super::search::IN_TURNS_FROM;
 use crate::replication::ranges::Places;
 
 /// Bytes of the envelopes that stand between the gaps of one range. Specified (`docs/protocol/replication.md`, Gaps).
@@ -15,6 +15,11 @@ const BETWEEN_BYTES_MAX: usize = 64 * 1024;
 const BETWEEN_BYTES_IN_ALL_MAX: usize = 256 * 1024;
 /// Ranges of a search. Specified (same page): wants that one search costs each peer.
 pub(super) const ASKED_RANGES_MAX: usize = 16;
+
+/// Returns true if a want for the places after `after` and up to `up_to` has a short range.
+pub(super) fn is_short(after: SequenceId, up_to: SequenceId) -> bool {
+    up_to.0.saturating_sub(after.0) <= IN_TURNS_FROM
+}
 
 /// The ranges of a search, while the envelopes behind its gap are looked at.
 #[derive(Debug)]

@@ -9,12 +9,11 @@ use std::time::{Duration, Instant};
 
 use hawser_proto::OriginatorId;
 
-use super::search::SEARCH_EVERY;
 use crate::replication::ranges::Places;
 
 /// Time for which a search waits for a peer's answers about further ranges, from its first answer on. Specified
-/// (`docs/protocol/replication.md`, Gaps).
-const FURTHER_WITHIN: Duration = SEARCH_EVERY;
+/// (`docs/protocol/replication.md`, Gaps): the shortest time between two searches that ask all peers at once.
+const FURTHER_WITHIN: Duration = Duration::from_secs(1);
 
 /// The further ranges of a search.
 #[derive(Debug, Default)]
