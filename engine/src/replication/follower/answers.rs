@@ -11,7 +11,7 @@ use hawser_proto::OriginatorId;
 use hawser_storage::{LogEntry, SkipReason};
 
 use super::allowance::ANSWER_WITHIN;
-use super::asked_ranges::AskedRanges;
+use super::asked_ranges::{AskedRanges, is_short};
 use super::further::FurtherRanges;
 use super::range_answer::RangeAnswer;
 use super::{Follower, PendingWrites};
@@ -22,12 +22,12 @@ impl Follower {
     /// Lets the search that has just begun, if one has, ask for the gaps behind its own, too. `rest` is what the peer
     /// has sent behind the envelope that began it.
     pub(super) fn widen_search(&mut self, rest: &[StrandItem<VerifyResult>]) {
-        let (first, originator) = (self.accepted.next(), self.originator);
+        let (accepted, originator) = (self.accepted, self.originator);
         let is_own = self.own_beside.is_some();
         let Some(search) = self.search.as_mut().filter(|it| it.turns.is_none() && !is_own) else {
             return;
         };
-        let mut asked = AskedRanges::begin((first, search.through), search.behind_bytes);
+        let mut asked = AskedRanges::begin((accepted.next(), search.through), search.behind_bytes);
         for item in rest {
             let entry = match item {
                 StrandItem::Envelope(Ok(entry)) if entry.id.originator == originator => entry,
@@ -39,6 +39,8 @@ impl Follower {
             }
         }
         let (asked_through, further) = asked.into_parts();
+        let near = further.iter().map(|(_, last)| *last).filter(|last| is_short(accepted, *last));
+        search.wide_through = near.last().unwrap_or(asked_through);
         (search.asked_through, search.further) = (asked_through, FurtherRanges::new(further));
     }
 
@@ -88,7 +90,7 @@ impl Follower {
         self.charge_wait(now, peer);
         let Some(search) = &self.search else { return };
         let has_had_time = search.asked_at.get(&peer).is_some_and(|at| *at + ANSWER_WITHIN <= now);
-        let (after, through) = (self.accepted, search.asked_through);
+        let (after, through) = (self.accepted, search.asked_through_of(peer));
         let Some(peer) = self.peers.get_mut(&peer) else { return };
         let answer = match &mut peer.open {
             Some(open) if !open.is_untouched() => open.take_answer(now, false),

@@ -540,7 +540,7 @@ impl Follower {
             return None;
         }
         if let Some(search) = &self.search {
-            let gap = (self.accepted.next(), search.asked_through);
+            let gap = (self.accepted.next(), search.asked_through_of(id));
             let (first, last) = search.further.asked_of(id).unwrap_or(gap);
             return Some(want(first.previous(), Some(last)));
         }

@@ -41,6 +41,11 @@ pub(super) struct PlaceSearch {
     pub(super) asked_through: SequenceId,
     /// What they are asked for after that: gaps that lie further apart.
     pub(super) further: FurtherRanges,
+    /// The peers for whose answers this search hardly waits: they have used their allowances up. Whatever they are asked
+    /// for one after the other, they may not answer, so they are asked for all gaps with the first want.
+    pub(super) hardly_awaited: BTreeSet<OriginatorId>,
+    /// The last place of that want.
+    pub(super) wide_through: SequenceId,
     /// The length of the envelope behind the places.
     pub(super) behind_bytes: usize,
     /// The peer that has left the places out.
@@ -109,6 +114,11 @@ impl SearchTurns {
 }
 
 impl PlaceSearch {
+    /// Returns the last place that a peer is asked for with the first want.
+    pub(super) fn asked_through_of(&self, peer: OriginatorId) -> SequenceId {
+        if self.hardly_awaited.contains(&peer) { self.wide_through } else { self.asked_through }
+    }
+
     /// Returns the time at which the search ends, unless it goes on.
     pub(super) fn ends_at(&self) -> Instant {
         self.not_before(self.until)

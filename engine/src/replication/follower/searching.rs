@@ -33,7 +33,7 @@ use std::time::{Duration, Instant};
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_storage::{LogEntry, SkipReason};
 
-use super::allowance::WaitAllowance;
+use super::allowance::{ANSWER_WITHIN, WaitAllowance};
 use super::further::FurtherRanges;
 use super::parts::ReceivedTotal;
 use super::search::{
@@ -57,14 +57,17 @@ impl Follower {
             // A peer has sent a part of the gap from further up; only the places below are sought.
             Some(search) if through < search.through => {
                 (search.through, search.asked_through) = (through, through);
-                search.further = FurtherRanges::default();
+                (search.wide_through, search.further) = (through, FurtherRanges::default());
                 search.can_have_expired = can_have_expired;
             }
             Some(_) => self.note_passed_by(now, from),
             None => {
-                let search = self.new_search(now, from, behind);
-                for allowance in self.allowances.values_mut() {
+                let mut search = self.new_search(now, from, behind);
+                for (peer, allowance) in &mut self.allowances {
                     allowance.settle(now, search.settles_for);
+                    if allowance.left_at(now) < ANSWER_WITHIN {
+                        search.hardly_awaited.insert(*peer);
+                    }
                 }
                 self.search = Some(search);
                 self.searches += 1;
@@ -96,6 +99,8 @@ impl Follower {
             through,
             asked_through: through,
             further: FurtherRanges::default(),
+            hardly_awaited: BTreeSet::new(),
+            wide_through: through,
             behind_bytes: behind.bytes.len(),
             left_out_by: from,
             until: now + rest.max(SEARCH_FOR),

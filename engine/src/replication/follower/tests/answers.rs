@@ -230,6 +230,30 @@ fn answers_about_gaps_that_lie_apart_put_the_end_of_a_search_off_by_a_second() {
     assert!(rig.follower.is_searching());
 }
 
+/// It may be hung. Each gap would cost two seconds otherwise.
+#[test]
+fn a_peer_without_time_left_is_asked_for_gaps_that_lie_apart_with_one_want() {
+    let mut rig = behind(SOURCE, OTHER);
+    for _ in 0..3 {
+        rig.down(OTHER);
+        rig.up(OTHER);
+    }
+    rig.now += SEARCH_AGAIN_AFTER;
+    let mut items = far_apart(3, 9);
+    items.push(dated(1_027, LONG_AGO_NS));
+    rig.answer(SOURCE, items);
+    assert_eq!(rig.asks(SOURCE), Some((1, Some(2))));
+    assert_eq!(rig.asks(OTHER), Some((1, Some(8))), "no further than an answer can reach");
+    for _ in 0..5 {
+        rig.answer(SOURCE, vec![StrandItem::End]);
+    }
+    rig.wait(2 * ANSWER_WITHIN);
+    assert_eq!(rig.follower.accepted(), SequenceId(2), "marked missing");
+    rig.answer(SOURCE, far_apart(3, 11));
+    assert_eq!(rig.follower.accepted(), SequenceId(9));
+    assert_eq!(rig.asks(OTHER), Some((9, Some(10))));
+}
+
 /// It begins with the gap of the search, so that its answer for that counts.
 #[test]
 fn a_peer_that_comes_back_is_asked_for_the_gap_of_a_search_first() {
