@@ -39,8 +39,8 @@ impl Follower {
             }
         }
         let (asked_through, further) = asked.into_parts();
-        let near = further.iter().map(|(_, last)| *last).filter(|last| is_short(accepted, *last));
-        search.wide_through = near.last().unwrap_or(asked_through);
+        let near = further.iter().rev().find(|(_, last)| is_short(accepted, *last));
+        search.wide_through = near.map_or(asked_through, |(_, last)| *last);
         (search.asked_through, search.further) = (asked_through, FurtherRanges::new(further));
     }
 
