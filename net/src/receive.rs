@@ -23,8 +23,8 @@ pub(crate) const BATCH_BYTES_MAX: u32 = 512 * 1024;
 /// Chunks taken from QUIC in one read. Guessed: one burst of packets.
 const CHUNKS: usize = 32;
 
-/// Bytes of envelopes that are delivered together, though they have arrived in several frames. Equals the bytes that may
-/// stand between gaps of one want in a search (`docs/protocol/replication.md`, Gaps).
+/// Bytes of envelopes that are delivered together, though they have arrived in several frames. Equals the bytes that
+/// may stand between gaps of one want in a search (`docs/protocol/replication.md`, Gaps).
 const TOGETHER_BYTES_MAX: usize = 64 * 1024;
 /// Frames that are delivered together, at most. A guess: more than that many bytes usually need.
 const TOGETHER_FRAMES_MAX: usize = 256;

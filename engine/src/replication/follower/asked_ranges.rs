@@ -1,8 +1,8 @@
 //! The ranges that a search asks each peer for: its own gap, and those behind it that the source has shown.
 //!
 //! Gaps side by side go into one range. Each peer sends what stands between them once more, and this node checks it, so
-//! these bytes are bounded. A gap that lies further apart is a range of its own, which costs a peer a want, and over gRPC
-//! as many envelopes as it has places.
+//! these bytes are bounded. A gap that lies further apart is a range of its own, which costs a peer a want, and over
+//! gRPC as many envelopes as it has places.
 
 use hawser_proto::SequenceId;
 

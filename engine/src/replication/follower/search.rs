@@ -41,8 +41,8 @@ pub(super) struct PlaceSearch {
     pub(super) asked_through: SequenceId,
     /// What they are asked for after that: gaps that lie further apart.
     pub(super) further: FurtherRanges,
-    /// The peers for whose answers this search hardly waits: they have used their allowances up. Whatever they are asked
-    /// for one after the other, they may not answer, so they are asked for all gaps with the first want.
+    /// The peers for whose answers this search hardly waits: they have used their allowances up. They may not come to
+    /// what they are asked for later, so they are asked for all gaps with the first want.
     pub(super) hardly_awaited: BTreeSet<OriginatorId>,
     /// The last place of that want.
     pub(super) wide_through: SequenceId,
