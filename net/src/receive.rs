@@ -165,6 +165,10 @@ impl StrandReceiver {
     fn gather(&mut self, first: DataFrame) -> Result<Vec<StrandItem<Bytes>>, PeerError> {
         let mut bytes = envelope_bytes(&first).unwrap_or(0);
         let mut items = self.items(first)?;
+        // Nothing joins a long batch. A peer that sends a backlog sends these.
+        if bytes > TOGETHER_BYTES_MAX {
+            return Ok(items);
+        }
         for _ in 1..TOGETHER_FRAMES_MAX {
             // An error of the decoder is returned again by its next call.
             let Some(frame) = self.decoder.next_frame().ok().flatten() else { break };
@@ -339,6 +343,7 @@ mod tests {
         assert_eq!(together(&mut many), [5 * KIB, 0]);
         let mut long = receiver([batch(100 * KIB), gap(), batch(9)]);
         assert_eq!(together(&mut long), [100 * KIB]);
+        assert_eq!(long.ahead, None, "no more than that was looked at");
         assert_eq!(together(&mut long), [0, 9]);
         let mut flood = receiver((0..300).map(|_| gap()));
         assert_eq!(together(&mut flood).len(), TOGETHER_FRAMES_MAX);

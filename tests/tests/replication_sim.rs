@@ -266,7 +266,7 @@ fn search_for_many(gaps: usize, places: u64) {
         sim.assert_caught_up_after(Duration::from_secs(420));
         for node in [100, 200, 300, 500].map(OriginatorId) {
             let searches = sim.begun_searches(node, strand);
-            assert!(searches <= gaps * 4 / 5, "{node}: {searches} searches");
+            assert!(searches <= gaps * 9 / 10, "{node}: {searches} searches");
         }
         sim.assert_none_passed_over();
         sim.assert_invariants();
@@ -278,10 +278,11 @@ fn many_unused_ids_in_a_second_are_searched_for_together() {
     search_for_many(MANY_GAPS, 1);
 }
 
-/// Two such gaps are too wide for one want. Gaps between which many bytes stand are asked for in the same way.
+/// Two such gaps are too wide for one want, and have all places that one search asks for. Gaps between which many bytes
+/// stand are asked for in the same way.
 #[test]
 fn gaps_that_lie_apart_are_searched_for_together() {
-    search_for_many(MANY_GAPS / 5, 600);
+    search_for_many(MANY_GAPS / 3, 512);
 }
 
 /// Node 300 leaves places of node 400 out, and is the only one that brings them to node 100. Node 200 comes back

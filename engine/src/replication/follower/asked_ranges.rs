@@ -3,6 +3,9 @@
 //! Gaps side by side go into one range. Each peer sends what stands between them once more, and this node checks it, so
 //! these bytes are bounded. A gap that lies further apart is a range of its own, which costs a peer a want, and over
 //! gRPC as many envelopes as it has places.
+//!
+//! The source may name a gap that all other peers hold, and each of them would send all of it. So the places of all
+//! gaps together are bounded, as those of one gap for which all peers are asked at once.
 
 use hawser_proto::SequenceId;
 
@@ -28,6 +31,8 @@ pub(super) struct AskedRanges {
     ranges: Vec<Places>,
     /// The last place that was looked at.
     last: SequenceId,
+    /// Places of all gaps; at most [`IN_TURNS_FROM`] if there are two or more.
+    places: u64,
     /// Bytes of the envelopes since the last gap.
     since_gap: usize,
     /// Bytes between the gaps of the last range.
@@ -39,8 +44,8 @@ pub(super) struct AskedRanges {
 impl AskedRanges {
     /// Begins with the gap of the search, and the length of the envelope behind it.
     pub(super) fn begin(gap: Places, behind_bytes: usize) -> Self {
-        let last = gap.1.next();
-        Self { ranges: vec![gap], last, since_gap: behind_bytes, between: 0, in_all: 0 }
+        let (last, places) = (gap.1.next(), places_of(gap));
+        Self { ranges: vec![gap], last, places, since_gap: behind_bytes, between: 0, in_all: 0 }
     }
 
     /// Looks at the next envelope. Returns false if nothing from there on is asked for.
@@ -59,7 +64,11 @@ impl AskedRanges {
 
     /// Adds a gap to the last range, or as a range of its own. Returns false if there is no room for it.
     fn add(&mut self, gap: Places) -> bool {
-        let (first, through) = gap;
+        let (_, through) = gap;
+        let places = self.places.saturating_add(places_of(gap));
+        if places > IN_TURNS_FROM {
+            return false;
+        }
         let between = self.between.saturating_add(self.since_gap);
         let in_all = self.in_all.saturating_add(self.since_gap);
         let is_near = between <= BETWEEN_BYTES_MAX && in_all <= BETWEEN_BYTES_IN_ALL_MAX;
@@ -70,13 +79,13 @@ impl AskedRanges {
                 *last = through;
                 (self.between, self.in_all) = (between, in_all);
             }
-            _ if has_room && is_short(first.previous(), through) => {
+            _ if has_room => {
                 self.ranges.push(gap);
                 self.between = 0;
             }
             _ => return false,
         }
-        self.since_gap = 0;
+        (self.places, self.since_gap) = (places, 0);
         true
     }
 
@@ -86,6 +95,11 @@ impl AskedRanges {
         let first = ranges.next().map_or(SequenceId::NONE, |(_, last)| last);
         (first, ranges.collect())
     }
+}
+
+/// Returns the number of places of a gap, both ends included.
+fn places_of((first, last): Places) -> u64 {
+    last.0.saturating_sub(first.0).saturating_add(1)
 }
 
 #[cfg(test)]
@@ -109,7 +123,7 @@ mod tests {
         assert_eq!(ranges(FAR, &[(5, FAR), (7, FAR)]), [(2, 2), (4, 4), (6, 6)]);
         assert_eq!(ranges(9, &[(1_025, 9)]), [(2, 1_024)]);
         assert_eq!(ranges(9, &[(1_026, 9)]), [(2, 2), (4, 1_025)], "too wide for one");
-        assert_eq!(ranges(9, &[(1_029, 9), (1_031, 9)]), [(2, 2)], "peers are asked in turns");
+        assert_eq!(ranges(9, &[(1_029, 9), (1_031, 9)]), [(2, 2)], "too many places");
         assert_eq!(ranges(9, &[(5, 9), (5, 9), (7, 9)]), [(2, 4)], "out of order");
     }
 
@@ -118,6 +132,9 @@ mod tests {
     fn what_one_search_asks_for_is_bounded() {
         let far: Vec<_> = (1..100).map(|number| (3 + 2 * number, FAR)).collect();
         assert_eq!(ranges(FAR, &far).len(), ASKED_RANGES_MAX);
+        // The other peers may hold what the source leaves out.
+        let wide: Vec<_> = (1..100).map(|number| (3 + 300 * number, FAR)).collect();
+        assert_eq!(ranges(FAR, &wide), [(2, 2), (4, 302), (304, 602), (604, 902)]);
         let near: Vec<_> = (1..1_000).map(|number| (3 + 2 * number, 8 * 1024)).collect();
         let ranges = ranges(8 * 1024, &near);
         assert_eq!(ranges.len(), ASKED_RANGES_MAX);

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use hawser_proto::OriginatorId;
+use hawser_proto::{OriginatorId, SequenceId};
 
 use crate::replication::ranges::Places;
 
@@ -44,14 +44,21 @@ impl FurtherRanges {
         self.ranges.get(step.index?).copied()
     }
 
-    /// Notes that a peer has answered what it was asked for. Returns true if a further range follows.
-    pub(super) fn note_answered(&mut self, now: Instant, peer: OriginatorId) -> bool {
-        if self.ranges.is_empty() {
+    /// Notes that a peer has answered what it was asked for; its first want went up to `asked_through`. Returns true if
+    /// a further range follows.
+    pub(super) fn note_answered(
+        &mut self,
+        now: Instant,
+        peer: OriginatorId,
+        asked_through: SequenceId,
+    ) -> bool {
+        let begin = self.ranges.partition_point(|(_, last)| *last <= asked_through);
+        if begin == self.ranges.len() {
             return false;
         }
         let first = FurtherStep { index: None, until: now + FURTHER_WITHIN };
         let step = self.steps.entry(peer).or_insert(first);
-        let next = step.index.map_or(0, |index| index + 1);
+        let next = step.index.map_or(begin, |index| index + 1);
         step.index = (next < self.ranges.len()).then_some(next);
         step.index.is_some()
     }

@@ -21,7 +21,10 @@ impl Follower {
             return;
         }
         let search = self.search.as_mut().filter(|_| is_answered);
-        let goes_on = search.is_some_and(|search| search.further.note_answered(now, id));
+        let goes_on = search.is_some_and(|search| {
+            let asked_through = search.asked_through_of(id);
+            search.further.note_answered(now, id, asked_through)
+        });
         peer.ask_at = match is_answered {
             true if goes_on => now,
             true => now + SEARCH_AGAIN_AFTER,

@@ -230,9 +230,9 @@ fn answers_about_gaps_that_lie_apart_put_the_end_of_a_search_off_by_a_second() {
     assert!(rig.follower.is_searching());
 }
 
-/// It may be hung. Each gap would cost two seconds otherwise.
-#[test]
-fn a_peer_without_time_left_is_asked_for_gaps_that_lie_apart_with_one_want() {
+/// A search for gaps that lie apart, of which one lies so far up that it has a want of its own at a peer which has no
+/// time left.
+fn beside_a_peer_without_time_left() -> Rig {
     let mut rig = behind(SOURCE, OTHER);
     for _ in 0..3 {
         rig.down(OTHER);
@@ -244,6 +244,13 @@ fn a_peer_without_time_left_is_asked_for_gaps_that_lie_apart_with_one_want() {
     rig.answer(SOURCE, items);
     assert_eq!(rig.asks(SOURCE), Some((1, Some(2))));
     assert_eq!(rig.asks(OTHER), Some((1, Some(8))), "no further than an answer can reach");
+    rig
+}
+
+/// It may be hung. Each gap would cost two seconds otherwise.
+#[test]
+fn a_peer_without_time_left_is_asked_for_gaps_that_lie_apart_with_one_want() {
+    let mut rig = beside_a_peer_without_time_left();
     for _ in 0..5 {
         rig.answer(SOURCE, vec![StrandItem::End]);
     }
@@ -252,6 +259,21 @@ fn a_peer_without_time_left_is_asked_for_gaps_that_lie_apart_with_one_want() {
     rig.answer(SOURCE, far_apart(3, 11));
     assert_eq!(rig.follower.accepted(), SequenceId(9));
     assert_eq!(rig.asks(OTHER), Some((9, Some(10))));
+}
+
+/// A slow peer would send all of it twice otherwise.
+#[test]
+fn a_peer_without_time_left_that_answers_is_asked_for_no_gap_twice() {
+    let mut rig = beside_a_peer_without_time_left();
+    rig.answer(OTHER, vec![StrandItem::End]);
+    assert_eq!(rig.asks(OTHER), Some((9, Some(1_026))));
+    rig.answer(OTHER, vec![StrandItem::End]);
+    for _ in 0..5 {
+        rig.answer(SOURCE, vec![StrandItem::End]);
+    }
+    assert_eq!(rig.follower.accepted(), SequenceId(2), "marked missing");
+    rig.answer(SOURCE, far_apart(3, 11));
+    assert_eq!(rig.follower.accepted(), SequenceId(11));
 }
 
 /// It begins with the gap of the search, so that its answer for that counts.
