@@ -23,6 +23,12 @@ pub(crate) const BATCH_BYTES_MAX: u32 = 512 * 1024;
 /// Chunks taken from QUIC in one read. Guessed: one burst of packets.
 const CHUNKS: usize = 32;
 
+/// Bytes of envelopes that are delivered together, though they have arrived in several frames. Equals the bytes that
+/// may stand between gaps of one want in a search (`docs/protocol/replication.md`, Gaps).
+const TOGETHER_BYTES_MAX: usize = 64 * 1024;
+/// Frames that are delivered together, at most. A guess: more than that many bytes usually need.
+const TOGETHER_FRAMES_MAX: usize = 256;
+
 /// Bytes of a frame that is not whole beyond which it is a long one. A batch of the size that was asked for is below
 /// it.
 const LONG_BYTES: usize = 1024 * 1024;
@@ -72,8 +78,8 @@ pub(crate) async fn read(
     counters: Arc<NetCounters>,
     bounds: FrameBounds,
 ) -> Result<(), SessionError> {
-    let (decoder, turn) = (DataDecoder::new(), None);
-    let mut receiver = StrandReceiver { decoder, counters, bounds, turn };
+    let (decoder, ahead, turn) = (DataDecoder::new(), None, None);
+    let mut receiver = StrandReceiver { decoder, ahead, counters, bounds, turn };
     let header = match receiver.next(&mut stream).await? {
         StreamEvent::Frame(DataFrame::Header(header)) => header,
         StreamEvent::Frame(_) => return Err(PeerError::Protocol.into()),
@@ -105,6 +111,8 @@ enum StreamEvent {
 /// The decoder of one strand's stream.
 struct StrandReceiver {
     decoder: DataDecoder,
+    /// The next frame, if the decoder has already given it out.
+    ahead: Option<DataFrame>,
     counters: Arc<NetCounters>,
     bounds: FrameBounds,
     /// Held while a long frame is gathered, and until it is delivered.
@@ -115,6 +123,9 @@ impl StrandReceiver {
     /// Reads the next frame; [`StreamEvent::Reset`] also where the peer sends too many long ones at a time. Bytes are
     /// taken from QUIC only when no whole frame is left, so the window of the stream is the back-pressure.
     async fn next(&mut self, stream: &mut RecvStream) -> Result<StreamEvent, SessionError> {
+        if let Some(frame) = self.ahead.take() {
+            return Ok(StreamEvent::Frame(frame));
+        }
         loop {
             if let Some(frame) = self.decoder.next_frame()? {
                 return Ok(StreamEvent::Frame(frame));
@@ -146,6 +157,51 @@ impl StrandReceiver {
         }
     }
 
+    /// Returns the items of a batch or a gap, and of the short ones behind it that have arrived: a peer sends each gap
+    /// by itself, and the follower searches together for those that it sees together.
+    ///
+    /// # Errors
+    /// When a batch is too large, or the peer has sent too many frames without envelopes.
+    fn gather(&mut self, first: DataFrame) -> Result<Vec<StrandItem<Bytes>>, PeerError> {
+        let mut bytes = envelope_bytes(&first).unwrap_or(0);
+        let mut items = self.items(first)?;
+        // Nothing joins a long batch. A peer that sends a backlog sends these.
+        if bytes > TOGETHER_BYTES_MAX {
+            return Ok(items);
+        }
+        for _ in 1..TOGETHER_FRAMES_MAX {
+            // An error of the decoder is returned again by its next call.
+            let Some(frame) = self.decoder.next_frame().ok().flatten() else { break };
+            let with_frame = envelope_bytes(&frame).map(|more| bytes.saturating_add(more));
+            let Some(together) = with_frame.filter(|bytes| *bytes <= TOGETHER_BYTES_MAX) else {
+                self.ahead = Some(frame);
+                break;
+            };
+            bytes = together;
+            items.extend(self.items(frame)?);
+        }
+        Ok(items)
+    }
+
+    /// Returns the items of a batch or a gap; of another frame none.
+    ///
+    /// # Errors
+    /// As [`gather`](Self::gather).
+    fn items(&self, frame: DataFrame) -> Result<Vec<StrandItem<Bytes>>, PeerError> {
+        match frame {
+            DataFrame::Batch(batch) => {
+                self.bounds.empty.explain(batch.len());
+                envelopes(&batch)
+            }
+            DataFrame::Gap(gap) => {
+                self.bounds.empty.take(Instant::now())?;
+                let expired = gap.reason == GapFrameReason::Expired;
+                Ok(vec![StrandItem::Gap { from: gap.from, to: gap.to, expired }])
+            }
+            DataFrame::Header(_) | DataFrame::Prefix(_) | DataFrame::End(_) => Ok(Vec::new()),
+        }
+    }
+
     /// Delivers all frames to the engine's follower. Returns false when the follower takes no more.
     async fn deliver(
         &mut self,
@@ -162,14 +218,12 @@ impl StrandReceiver {
                     prefix = Some(StrandItem::Prefix(shown));
                     continue;
                 }
-                StreamEvent::Frame(DataFrame::Batch(batch)) => {
+                StreamEvent::Frame(DataFrame::Batch(batch)) if prefix.is_some() => {
                     self.bounds.empty.explain(batch.len());
                     prefix.take().into_iter().chain(envelopes(&batch)?).collect()
                 }
-                StreamEvent::Frame(DataFrame::Gap(gap)) => {
-                    self.bounds.empty.take(Instant::now())?;
-                    let expired = gap.reason == GapFrameReason::Expired;
-                    vec![StrandItem::Gap { from: gap.from, to: gap.to, expired }]
+                StreamEvent::Frame(frame @ (DataFrame::Batch(_) | DataFrame::Gap(_))) => {
+                    self.gather(frame)?
                 }
                 StreamEvent::Frame(DataFrame::End(_)) => {
                     self.bounds.empty.take(Instant::now())?;
@@ -189,6 +243,15 @@ impl StrandReceiver {
                 return Ok(false);
             }
         }
+    }
+}
+
+/// Returns the bytes of envelopes of a frame; `None` for one that is neither a batch nor a gap.
+fn envelope_bytes(frame: &DataFrame) -> Option<usize> {
+    match frame {
+        DataFrame::Batch(batch) => Some(batch.envelopes().map(|envelope| envelope.len()).sum()),
+        DataFrame::Gap(_) => Some(0),
+        DataFrame::Header(_) | DataFrame::Prefix(_) | DataFrame::End(_) => None,
     }
 }
 
@@ -214,4 +277,87 @@ pub(crate) async fn close(
     // Fails only if the follower has dropped the request.
     let _ = sink.deliver(originator, request, vec![StrandItem::Closed]).await;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+    use hawser_proto::SequenceId;
+    use hawser_proto::frame::{BatchBuilder, EndFrame, GapFrame, StreamHeader};
+
+    use super::*;
+    use crate::empty_frames::EmptyFrames;
+
+    const PEER: OriginatorId = OriginatorId(200);
+    const KIB: usize = 1024;
+
+    fn encoded(frame: &DataFrame) -> Bytes {
+        let mut bytes = BytesMut::new();
+        frame.encode(&mut bytes);
+        bytes.freeze()
+    }
+
+    fn batch(len: usize) -> Bytes {
+        let mut builder = BatchBuilder::new(u32::MAX);
+        builder.push(&vec![7; len]).unwrap();
+        builder.finish().unwrap()
+    }
+
+    fn gap() -> Bytes {
+        let (from, to) = (SequenceId(1), SequenceId(1));
+        encoded(&DataFrame::Gap(GapFrame { from, to, reason: GapFrameReason::Missing }))
+    }
+
+    /// A receiver for which these frames have arrived, behind the header.
+    fn receiver(frames: impl IntoIterator<Item = Bytes>) -> StrandReceiver {
+        let header = StreamHeader { originator: PEER, after: SequenceId::NONE, want: None };
+        let mut decoder = DataDecoder::new();
+        decoder.push(encoded(&DataFrame::Header(header)));
+        frames.into_iter().for_each(|frame| decoder.push(frame));
+        assert!(matches!(decoder.next_frame(), Ok(Some(DataFrame::Header(_)))));
+        let empty = EmptyFrames::default().of(PEER, Instant::now());
+        let bounds = FrameBounds { long: LongFrames::new(), empty, takes_prefixes: false };
+        let counters = Arc::new(NetCounters::default());
+        StrandReceiver { decoder, ahead: None, counters, bounds, turn: None }
+    }
+
+    /// Returns the lengths of the envelopes that are delivered next; 0 stands for a gap.
+    fn together(receiver: &mut StrandReceiver) -> Vec<usize> {
+        let ahead = receiver.ahead.take();
+        let first = ahead.or_else(|| receiver.decoder.next_frame().unwrap()).unwrap();
+        let items = receiver.gather(first).unwrap();
+        let len = |item: &StrandItem<Bytes>| match item {
+            StrandItem::Envelope(bytes) => bytes.len(),
+            _ => 0,
+        };
+        items.iter().map(len).collect()
+    }
+
+    /// The follower searches for gaps together only if it sees them together.
+    #[test]
+    fn gaps_and_short_batches_that_have_arrived_are_delivered_together() {
+        let mut few = receiver([batch(9), gap(), batch(8), gap(), batch(7)]);
+        assert_eq!(together(&mut few), [9, 0, 8, 0, 7]);
+        let mut many = receiver([batch(60 * KIB), gap(), batch(5 * KIB), gap()]);
+        assert_eq!(together(&mut many), [60 * KIB, 0]);
+        assert_eq!(together(&mut many), [5 * KIB, 0]);
+        let mut long = receiver([batch(100 * KIB), gap(), batch(9)]);
+        assert_eq!(together(&mut long), [100 * KIB]);
+        assert_eq!(long.ahead, None, "no more than that was looked at");
+        assert_eq!(together(&mut long), [0, 9]);
+        let mut flood = receiver((0..300).map(|_| gap()));
+        assert_eq!(together(&mut flood).len(), TOGETHER_FRAMES_MAX);
+    }
+
+    #[test]
+    fn other_frames_stay_where_they_are() {
+        let end = DataFrame::End(EndFrame { through: SequenceId(9) });
+        let mut ended = receiver([batch(9), gap(), encoded(&end)]);
+        assert_eq!(together(&mut ended), [9, 0]);
+        assert_eq!(ended.ahead, Some(end));
+        // What breaks the protocol is found behind what came before it.
+        let mut broken = receiver([batch(9), Bytes::from_static(&[0xff; 64])]);
+        assert_eq!(together(&mut broken), [9]);
+        assert!(broken.decoder.next_frame().is_err());
+    }
 }

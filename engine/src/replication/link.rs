@@ -114,6 +114,23 @@ pub struct WantResponse<E> {
     pub items: Vec<StrandItem<E>>,
 }
 
+impl<E> WantResponse<E> {
+    /// Joins parts that follow each other and answer the same want. A follower searches together for gaps that one part
+    /// shows it, and a peer may send each of them by itself.
+    pub(crate) fn joined(parts: Vec<Self>) -> Vec<Self> {
+        let mut joined: Vec<Self> = Vec::new();
+        for part in parts {
+            match joined.last_mut() {
+                Some(last) if (last.peer, last.request) == (part.peer, part.request) => {
+                    last.items.extend(part.items);
+                }
+                _ => joined.push(part),
+            }
+        }
+        joined
+    }
+}
+
 /// A rule that a peer's frames broke. Ends its connection.
 ///
 /// The peer itself is at fault, even for another originator's envelope: an honest node verifies
@@ -158,5 +175,30 @@ impl PeerViolation {
             Self::WrongOriginator => "wrong_originator",
             Self::OutOfOrder => "out_of_order",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn part(peer: u32, request: u64, places: &[u64]) -> WantResponse<u64> {
+        let items = places.iter().map(|place| StrandItem::Envelope(*place)).collect();
+        WantResponse { peer: OriginatorId(peer), request: RequestId(request), items }
+    }
+
+    #[test]
+    fn parts_of_one_answer_are_joined_and_those_of_others_stay_in_their_order() {
+        let parts = [
+            part(200, 1, &[1]),
+            part(200, 1, &[2, 3]),
+            part(300, 1, &[1]),
+            part(200, 1, &[4]),
+            part(200, 2, &[1]),
+            part(200, 2, &[]),
+        ];
+        let joined =
+            [part(200, 1, &[1, 2, 3]), part(300, 1, &[1]), part(200, 1, &[4]), part(200, 2, &[1])];
+        assert_eq!(WantResponse::joined(parts.into()), joined);
     }
 }

@@ -336,9 +336,14 @@ impl Sim {
 
     /// Leaves the next place of a node's own strand empty.
     pub fn leave_empty(&mut self, node: OriginatorId) {
-        let next = self.nodes[&node].head(node).next();
-        let reason = SkipReason::Void;
-        let skip = Change::Skip { originator: node, from: next, through: next, reason };
+        self.leave_many_empty(node, 1);
+    }
+
+    /// Leaves the next places of a node's own strand empty, at least one.
+    pub fn leave_many_empty(&mut self, node: OriginatorId, places: u64) {
+        let (last, reason) = (self.nodes[&node].head(node), SkipReason::Void);
+        let (from, through) = (last.next(), SequenceId(last.0 + places));
+        let skip = Change::Skip { originator: node, from, through, reason };
         self.node(node).store.commit(&[skip]).unwrap();
         self.wake_streams(node, node);
     }

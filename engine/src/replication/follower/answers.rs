@@ -1,12 +1,9 @@
 //! Remembered answers of peers about the places behind the gap of a search.
 //!
 //! A strand can have many gaps side by side. If each of them were asked for by itself, the strand would be held up by
-//! as many round trips, one a second. So a search asks for the places of all gaps that are known to follow within a
-//! short distance, and remembers what each peer holds of them. A gap of which every peer has said a moment ago that it
-//! does not hold the places, and for which no search would have to wait, is passed over without one.
-//!
-//! The envelopes between these gaps are sent once more by each peer. So their bytes are bounded, by those that the
-//! source has sent.
+//! as many round trips, one a second. So a search asks for the gaps that are known to follow, too (`asked_ranges`), and
+//! remembers what each peer holds of them. A gap of which every peer has said a moment ago that it does not hold the
+//! places, and for which no search would have to wait, is passed over without one.
 
 use std::time::Instant;
 
@@ -14,42 +11,37 @@ use hawser_proto::OriginatorId;
 use hawser_storage::{LogEntry, SkipReason};
 
 use super::allowance::ANSWER_WITHIN;
-use super::range_answer::{RangeAnswer, is_short};
-use super::search::IN_TURNS_FROM;
-use super::{Follower, PeerProgress, PendingWrites};
+use super::asked_ranges::{AskedRanges, is_short};
+use super::further::FurtherRanges;
+use super::range_answer::RangeAnswer;
+use super::{Follower, PendingWrites};
 use crate::replication::link::StrandItem;
 use crate::replication::verify::VerifyResult;
-
-/// Bytes of the envelopes that stand between gaps which are asked for at once. Specified
-/// (`docs/protocol/replication.md`, Gaps).
-const BETWEEN_BYTES_MAX: usize = 64 * 1024;
 
 impl Follower {
     /// Lets the search that has just begun, if one has, ask for the gaps behind its own, too. `rest` is what the peer
     /// has sent behind the envelope that began it.
     pub(super) fn widen_search(&mut self, rest: &[StrandItem<VerifyResult>]) {
-        let (end, originator) = (self.accepted.0.saturating_add(IN_TURNS_FROM), self.originator);
+        let (accepted, originator) = (self.accepted, self.originator);
         let is_own = self.own_beside.is_some();
         let Some(search) = self.search.as_mut().filter(|it| it.turns.is_none() && !is_own) else {
             return;
         };
-        let (mut last, mut bytes) = (search.through.next(), search.behind_bytes);
+        let mut asked = AskedRanges::begin((accepted.next(), search.through), search.behind_bytes);
         for item in rest {
             let entry = match item {
                 StrandItem::Envelope(Ok(entry)) if entry.id.originator == originator => entry,
-                StrandItem::Gap { .. } => continue,
+                StrandItem::Gap { .. } | StrandItem::Prefix(_) => continue,
                 _ => break,
             };
-            let place = entry.id.sequence;
-            if place <= last || place.0 > end || bytes > BETWEEN_BYTES_MAX {
+            if !asked.take(entry.id.sequence, entry.bytes.len()) {
                 break;
             }
-            if place > last.next() {
-                search.asked_through = place.previous();
-            }
-            bytes = bytes.saturating_add(entry.bytes.len());
-            last = place;
         }
+        let (asked_through, further) = asked.into_parts();
+        let near = further.iter().rev().find(|(_, last)| is_short(accepted, *last));
+        search.wide_through = near.map_or(asked_through, |(_, last)| *last);
+        (search.asked_through, search.further) = (asked_through, FurtherRanges::new(further));
     }
 
     /// Passes over the places before `behind`, a signed envelope that `from` has sent, if a search for them would end
@@ -66,15 +58,12 @@ impl Follower {
         }
         let mut search = self.new_search(now, from, behind);
         let (first, through) = (self.accepted.next(), search.through);
-        let denies = |peer: &PeerProgress| {
-            peer.answer.as_ref().is_some_and(|answer| answer.denies(now, first, through))
-        };
         // A silent node of the strand has not said that it does not hold them: other peers have their two minutes.
-        let own = self.peers.get(&self.originator).and_then(|peer| peer.answer.as_ref());
-        search.has_own_answer = own.is_some_and(|answer| answer.says_none(now, first, through));
+        let own = self.peers.get(&self.originator);
+        search.has_own_answer = own.is_some_and(|peer| peer.answers.says_none(now, first, through));
         let is_asked = |id: &OriginatorId| !(self.choice.is_relayed && *id == self.originator);
         let mut asked = self.peers.iter().filter(|(id, _)| is_asked(id));
-        let are_denied = asked.all(|(_, peer)| denies(peer));
+        let are_denied = asked.all(|(_, peer)| peer.answers.denies(now, first, through));
         // The strand's own node can say in a search that places have expired.
         let is_over = search.turns.is_none() && search.due_at() <= now;
         if !are_denied || !is_over || search.can_have_expired {
@@ -89,9 +78,9 @@ impl Follower {
 
     /// Notes the answer of a peer whose want has ended.
     pub(super) fn note_range_answer(&mut self, now: Instant, from: OriginatorId) {
-        if let Some(peer) = self.peers.get_mut(&from) {
-            peer.answer = peer.open.as_mut().and_then(|open| open.take_answer(now, true));
-        }
+        let Some(peer) = self.peers.get_mut(&from) else { return };
+        let answer = peer.open.as_mut().and_then(|open| open.take_answer(now, true));
+        answer.into_iter().for_each(|answer| peer.answers.add(now, answer));
     }
 
     /// Notes that the search, which ends, does not wait for a peer any more. A peer that has sent nothing in its time,
@@ -101,12 +90,13 @@ impl Follower {
         self.charge_wait(now, peer);
         let Some(search) = &self.search else { return };
         let has_had_time = search.asked_at.get(&peer).is_some_and(|at| *at + ANSWER_WITHIN <= now);
-        let (after, through) = (self.accepted, search.asked_through);
+        let (after, through) = (self.accepted, search.asked_through_of(peer));
         let Some(peer) = self.peers.get_mut(&peer) else { return };
-        peer.answer = match &mut peer.open {
+        let answer = match &mut peer.open {
             Some(open) if !open.is_untouched() => open.take_answer(now, false),
-            _ => (has_had_time && is_short(after, through))
-                .then(|| RangeAnswer::of_silent(after, through, now)),
+            _ if has_had_time => RangeAnswer::of_silent(after, through, now),
+            _ => None,
         };
+        answer.into_iter().for_each(|answer| peer.answers.add(now, answer));
     }
 }

@@ -19,7 +19,6 @@ use hawser_proto::{OriginatorId, SequenceId};
 use super::choice::STALL_TIMEOUT;
 use super::effect::Effect;
 use super::open_want::OpenWant;
-use super::range_answer::RangeAnswer;
 use super::search::SEARCH_AGAIN_AFTER;
 use super::{Follower, PeerProgress, STALL_AFTER};
 use crate::replication::link::Want;
@@ -61,8 +60,7 @@ impl PeerProgress {
         let claimed_at = self.claims.since(through);
         let had_passed =
             self.claimed_head == SequenceId::NONE || claimed_at.is_some_and(is_long_ago);
-        let says_none = |answer: &RangeAnswer| answer.says_none(now, from, through);
-        had_passed && self.answer.as_ref().is_some_and(says_none)
+        had_passed && self.answers.says_none(now, from, through)
     }
 }
 

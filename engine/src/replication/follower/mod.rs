@@ -8,17 +8,20 @@
 //! marked missing, provided that at least one peer has answered, and that peers do not go on sending the range. If
 //! every connected peer has answered, this time counts from the first claim of what follows, by the peer that has
 //! passed the places over: many such gaps do not add up to hours. One peer that does not answer holds the strand up for
-//! a minute in ten, and gaps side by side are asked for at once. If a relay has passed the places over, the search also
-//! lasts until the envelope that follows is one or two minutes old. One claim is believed: the strand's own node may
-//! say that the retention of its envelopes ran out, since no other node needs to keep what that node dropped.
+//! a minute in ten, and the gaps that follow are asked for in the same search. If a relay has passed the places over,
+//! the search also lasts until the envelope that follows is one or two minutes old. One claim is believed: the strand's
+//! own node may say that the retention of its envelopes ran out, since no other node needs to keep what that node
+//! dropped.
 
 mod allowance;
 mod answers;
+mod asked_ranges;
 mod choice;
 mod claims;
 mod effect;
 mod expiry;
 mod filling;
+mod further;
 mod open_want;
 mod options;
 mod parts;
@@ -52,7 +55,7 @@ use choice::Choice;
 use claims::ClaimTimes;
 use open_want::OpenWant;
 use parts::Split;
-use range_answer::RangeAnswer;
+use range_answer::RangeAnswers;
 use search::{PlaceSearch, SEARCH_FOR};
 
 /// Pause before a want without an end is sent again after its stream ended. A guess: long enough
@@ -91,8 +94,6 @@ pub struct Follower {
     /// Connected peers; bounded by the nodes of the registry.
     peers: BTreeMap<OriginatorId, PeerProgress>,
     search: Option<PlaceSearch>,
-    /// The time at which a peer has come or gone.
-    changed_at: Instant,
     /// The time for which searches may wait for each peer. Bounded by the nodes of the registry, as peers are.
     allowances: BTreeMap<OriginatorId, WaitAllowance>,
     searches: u64,
@@ -123,8 +124,8 @@ struct PeerProgress {
     claimed_head: SequenceId,
     /// The times of its claims.
     claims: ClaimTimes,
-    /// Its last answer in a search.
-    answer: Option<RangeAnswer>,
+    /// Its last answers in searches.
+    answers: RangeAnswers,
     /// Position in the walk over the missing ranges; the peer has not been asked for those above.
     fill_position: SequenceId,
     /// It was asked for the missing ranges up to this place after it had claimed to have passed them.
@@ -170,7 +171,6 @@ impl Follower {
             durable: stored,
             peers: BTreeMap::new(),
             search: None,
-            changed_at: now,
             allowances: BTreeMap::new(),
             searches: 0,
             all_asked_at: None,
@@ -222,7 +222,7 @@ impl Follower {
             ask_at: now,
             claimed_head: head,
             claims: ClaimTimes::begin(now, head),
-            answer: None,
+            answers: RangeAnswers::default(),
             fill_position: SequenceId::NONE,
             told: SequenceId::NONE,
             fill_at: now,
@@ -540,7 +540,9 @@ impl Follower {
             return None;
         }
         if let Some(search) = &self.search {
-            return Some(want(self.accepted, Some(search.asked_through)));
+            let gap = (self.accepted.next(), search.asked_through_of(id));
+            let (first, last) = search.further.asked_of(id).unwrap_or(gap);
+            return Some(want(first.previous(), Some(last)));
         }
         if self.is_for_parts(id, peer) {
             return self.next_part(id, peer);

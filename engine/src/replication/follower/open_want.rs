@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use hawser_proto::SequenceId;
 
-use super::range_answer::{RangeAnswer, is_short};
+use super::range_answer::{RangeAnswer, ShownPlaces};
 use crate::replication::link::{PeerViolation, RequestId, Want};
 use crate::replication::ranges::Places;
 
@@ -28,14 +28,14 @@ pub(super) struct OpenWant {
     /// Places that end at `last` and that the peer named as expired.
     expired: Option<Places>,
     /// The places of its envelopes, if a short range was asked for.
-    shown: Vec<SequenceId>,
+    shown: Option<ShownPlaces>,
 }
 
 impl OpenWant {
     pub(super) fn new(request: RequestId, asked_at: Instant, want: Want, is_fill: bool) -> Self {
         let Want { after, up_to, .. } = want;
-        let (expired, shown) = (None, Vec::new());
-        Self { request, asked_at, is_fill, after, up_to, last: after, expired, shown }
+        let shown = up_to.and_then(|up_to| ShownPlaces::of_short(after, up_to));
+        Self { request, asked_at, is_fill, after, up_to, last: after, expired: None, shown }
     }
 
     /// Moves on to an envelope and returns the places just before it that the peer named as
@@ -43,18 +43,15 @@ impl OpenWant {
     pub(super) fn advance(&mut self, to: SequenceId) -> Result<Option<Places>, PeerViolation> {
         self.check_order(to)?;
         self.last = to;
-        if self.up_to.is_some_and(|up_to| is_short(self.after, up_to)) {
-            self.shown.push(to);
-        }
+        self.shown.iter_mut().for_each(|shown| shown.add(to));
         Ok(self.expired.take())
     }
 
     /// Returns the answer so far; `None` unless a short range was asked for. `is_whole` says that nothing more of it is
     /// to come.
     pub(super) fn take_answer(&mut self, now: Instant, is_whole: bool) -> Option<RangeAnswer> {
-        let up_to = self.up_to.filter(|up_to| is_short(self.after, *up_to))?;
-        let through = if is_whole { up_to } else { self.last };
-        Some(RangeAnswer::new(self.after, through, std::mem::take(&mut self.shown), now))
+        let through = if is_whole { self.up_to? } else { self.last };
+        Some(RangeAnswer::new(self.shown.take()?, through, now))
     }
 
     /// True if nothing has come.

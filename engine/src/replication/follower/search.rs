@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use hawser_proto::{OriginatorId, SequenceId};
 
 use super::choice::STALL_TIMEOUT;
+use super::further::FurtherRanges;
 use super::parts::ReceivedTotal;
 
 /// Duration of a gap search. Specified (`docs/protocol/replication.md`, Gaps).
@@ -36,8 +37,15 @@ const FOUND_BYTES_MIN: u64 = 2 * 1024 * 1024;
 #[derive(Debug)]
 pub(super) struct PlaceSearch {
     pub(super) through: SequenceId,
-    /// The last place that peers are asked for: that of a gap which follows, or the same.
+    /// The last place that peers are asked for with the first want: that of a gap which follows, or the same.
     pub(super) asked_through: SequenceId,
+    /// What they are asked for after that: gaps that lie further apart.
+    pub(super) further: FurtherRanges,
+    /// The peers for whose answers this search hardly waits: they have used their allowances up. They may not come to
+    /// what they are asked for later, so they are asked for all gaps with the first want.
+    pub(super) hardly_awaited: BTreeSet<OriginatorId>,
+    /// The last place of that want.
+    pub(super) wide_through: SequenceId,
     /// The length of the envelope behind the places.
     pub(super) behind_bytes: usize,
     /// The peer that has left the places out.
@@ -106,6 +114,11 @@ impl SearchTurns {
 }
 
 impl PlaceSearch {
+    /// Returns the last place that a peer is asked for with the first want.
+    pub(super) fn asked_through_of(&self, peer: OriginatorId) -> SequenceId {
+        if self.hardly_awaited.contains(&peer) { self.wide_through } else { self.asked_through }
+    }
+
     /// Returns the time at which the search ends, unless it goes on.
     pub(super) fn ends_at(&self) -> Instant {
         self.not_before(self.until)

@@ -21,7 +21,7 @@
 //! has signed that time, and the relay cannot change it. If the strand's node does not answer, it is two minutes: each
 //! other peer searches for an unused id of the strand for a minute, and holds what follows only then.
 //!
-//! Gaps side by side are asked for in one search (`answers`).
+//! The gaps that follow are asked for in the same search (`answers`).
 //!
 //! A peer that does not answer, or whose connection comes and goes, has searches wait for it as long as its allowance
 //! lasts (`allowance`): otherwise one peer would make each gap cost a minute.
@@ -33,7 +33,8 @@ use std::time::{Duration, Instant};
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_storage::{LogEntry, SkipReason};
 
-use super::allowance::WaitAllowance;
+use super::allowance::{ANSWER_WITHIN, WaitAllowance};
+use super::further::FurtherRanges;
 use super::parts::ReceivedTotal;
 use super::search::{
     IN_TURNS_FROM, PlaceSearch, RELAYED_FOR, SEARCH_AGAIN_AFTER, SEARCH_EVERY, SEARCH_FOR,
@@ -56,11 +57,19 @@ impl Follower {
             // A peer has sent a part of the gap from further up; only the places below are sought.
             Some(search) if through < search.through => {
                 (search.through, search.asked_through) = (through, through);
+                (search.wide_through, search.further) = (through, FurtherRanges::default());
                 search.can_have_expired = can_have_expired;
             }
             Some(_) => self.note_passed_by(now, from),
             None => {
-                self.search = Some(self.new_search(now, from, behind));
+                let mut search = self.new_search(now, from, behind);
+                for (peer, allowance) in &mut self.allowances {
+                    allowance.settle(now, search.settles_for);
+                    if allowance.left_at(now) < ANSWER_WITHIN {
+                        search.hardly_awaited.insert(*peer);
+                    }
+                }
+                self.search = Some(search);
                 self.searches += 1;
                 // Also the source's: it is asked once more for just the missing range.
                 self.cancel_all_wants();
@@ -80,19 +89,22 @@ impl Follower {
         let is_long = through.0.saturating_sub(self.accepted.0) > IN_TURNS_FROM;
         let claims = self.peers.get(&from).filter(|_| !is_long).map(|peer| &peer.claims);
         let claimed_at = claims.and_then(|claims| claims.since(behind.id.sequence));
+        let claimed_until = claimed_at.unwrap_or(now) + SEARCH_FOR;
         let settles_for = if from == self.originator { SEARCH_AGAIN_AFTER } else { SEARCH_FOR };
         // A node that asks for its own strand signs nothing meanwhile, and waits for one search (`own_strand`).
         let limit = if self.own_beside.is_some() { SEARCH_FOR } else { RELAYED_FOR };
         let rest = self.rest_for_peers(from, behind, SEARCH_FOR);
+        let changes = self.allowances.values().map(|it| it.settles_until(now, settles_for));
         PlaceSearch {
             through,
             asked_through: through,
+            further: FurtherRanges::default(),
+            hardly_awaited: BTreeSet::new(),
+            wide_through: through,
             behind_bytes: behind.bytes.len(),
             left_out_by: from,
             until: now + rest.max(SEARCH_FOR),
-            due: (claimed_at.unwrap_or(now) + SEARCH_FOR)
-                .max(now + rest)
-                .max(self.changed_at + settles_for),
+            due: changes.fold(claimed_until.max(now + rest), Instant::max),
             settles_for,
             alone_until: now + self.rest_for_peers(from, behind, limit),
             has_own_answer: false,
@@ -194,26 +206,26 @@ impl Follower {
     pub(super) fn note_peer_changed(&mut self, now: Instant, peer: OriginatorId) {
         self.charge_wait(now, peer);
         let is_waited_for = match self.allowances.entry(peer) {
-            Entry::Occupied(mut allowance) => allowance.get_mut().pay(now, SEARCH_AGAIN_AFTER),
+            Entry::Occupied(mut allowance) => allowance.get_mut().note_change(now),
             Entry::Vacant(first) => {
                 first.insert(WaitAllowance::new(now));
                 true
             }
         };
-        if is_waited_for {
-            self.changed_at = now;
-        }
         let Some(search) = &mut self.search else { return };
         search.asked_at.remove(&peer);
         search.passed_by.remove(&peer);
-        if is_waited_for {
-            search.due = search.due.max(now + search.settles_for);
+        search.further.note_changed(peer);
+        if let Some(allowance) = self.allowances.get_mut(&peer).filter(|_| is_waited_for) {
+            search.due = search.due.max(allowance.settle(now, search.settles_for));
         }
     }
 
     /// Notes that a peer is asked for the places of the search, if there is one.
     pub(super) fn note_search_asked(&mut self, now: Instant, peer: OriginatorId) {
-        if let Some(search) = &mut self.search {
+        if let Some(search) = &mut self.search
+            && search.further.asked_of(peer).is_none()
+        {
             search.answered_by.remove(&peer);
             search.passed_by.remove(&peer);
             // One that has refused a want is asked again, and has no more time for that.
@@ -234,6 +246,9 @@ impl Follower {
     pub(super) fn note_answered(&mut self, now: Instant, from: OriginatorId) {
         self.charge_wait(now, from);
         let Some(search) = &mut self.search else { return };
+        if search.further.asked_of(from).is_some() {
+            return self.note_range_answer(now, from);
+        }
         search.answered = true;
         search.has_own_answer |= from == self.originator;
         search.answered_by.insert(from);
@@ -253,7 +268,8 @@ impl Follower {
             !is_left && !search.answered_by.contains(*peer)
         };
         let mut due = self.peers.keys().filter(is_due).map(|peer| self.waited_until(*peer));
-        due.try_fold(search.due_at(), |latest, until| Some(latest.max(until?)))
+        let due = due.try_fold(search.due_at(), |latest, until| Some(latest.max(until?)))?;
+        Some(search.further.awaited_until().map_or(due, |until| until.max(due)))
     }
 
     /// Ends the search if its time is over for peers whose answers it does not wait for.

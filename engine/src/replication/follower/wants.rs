@@ -20,7 +20,16 @@ impl Follower {
             peer.ask_at = if is_answered { now } else { now + RETRY_AFTER };
             return;
         }
-        peer.ask_at = now + if is_answered { SEARCH_AGAIN_AFTER } else { RETRY_AFTER };
+        let search = self.search.as_mut().filter(|_| is_answered);
+        let goes_on = search.is_some_and(|search| {
+            let asked_through = search.asked_through_of(id);
+            search.further.note_answered(now, id, asked_through)
+        });
+        peer.ask_at = match is_answered {
+            true if goes_on => now,
+            true => now + SEARCH_AGAIN_AFTER,
+            false => now + RETRY_AFTER,
+        };
         self.forget_stalls(id);
         if open.up_to.is_none() {
             self.note_refusal(now, id);

@@ -352,7 +352,7 @@ impl StrandTask {
             );
         }
         self.follower.note_wall(self.state.ports.clock.now_ns());
-        for response in verified {
+        for response in WantResponse::joined(verified) {
             self.note_times(&response);
             for item in &response.items {
                 if let StrandItem::Envelope(result) = item {

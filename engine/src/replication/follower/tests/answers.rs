@@ -1,9 +1,10 @@
-//! Gaps side by side, which are asked for at once.
+//! The gaps behind that of a search, which are asked for in the same search.
 
 use super::expiry::{NOW_NS, dated};
 use super::*;
 use crate::replication::follower::allowance::ANSWER_WITHIN;
 use crate::replication::follower::choice::STALL_TIMEOUT;
+use crate::replication::follower::search::SEARCH_EVERY;
 
 /// A time after which other peers have had long enough for what a relay leaves out.
 const LONG_AGO_NS: i64 = NOW_NS - 120_000_000_000;
@@ -160,13 +161,137 @@ fn a_peer_that_is_still_sending_denies_only_what_it_has_passed() {
     assert!(rig.follower.is_searching());
 }
 
+/// An envelope that is too long for gaps before and behind it to be asked for with one want.
+fn long(place: u64) -> StrandItem<VerifyResult> {
+    let StrandItem::Envelope(Ok(entry)) = dated(place, LONG_AGO_NS) else { panic!("an envelope") };
+    StrandItem::Envelope(Ok(LogEntry { bytes: Bytes::from(vec![0; 65 * 1024]), ..entry }))
+}
+
+/// Every other place, with a long envelope each.
+fn far_apart(first: u64, last: u64) -> Vec<StrandItem<VerifyResult>> {
+    (first..=last).step_by(2).map(long).collect()
+}
+
+/// Each of them would cost a search of its own otherwise, one a second, and a node with some in a second would leave
+/// a strand that falls behind.
+#[test]
+fn gaps_that_lie_apart_are_asked_for_one_after_the_other_in_one_search() {
+    for (source, other) in [(SOURCE, OTHER), (OTHER, THIRD)] {
+        let mut rig = behind(source, other);
+        rig.answer(source, far_apart(3, 9));
+        for after in [1, 3, 5, 7] {
+            assert_eq!(rig.follower.accepted(), SequenceId(1), "{after}");
+            for peer in [source, other] {
+                assert_eq!(rig.asks(peer), Some((after, Some(after + 1))));
+                rig.answer(peer, vec![StrandItem::End]);
+            }
+        }
+        assert_eq!(rig.follower.accepted(), SequenceId(2), "marked missing");
+        rig.answer(source, far_apart(3, 11));
+        assert_eq!(rig.follower.accepted(), SequenceId(9));
+        assert_eq!(rig.asks(source), Some((9, Some(10))), "what no peer was asked for");
+        assert_eq!(rig.follower.searches(), 5, "operators see each gap");
+    }
+}
+
+#[test]
+fn a_place_of_a_gap_that_lies_apart_is_not_passed_over_if_a_peer_has_shown_it() {
+    let mut rig = behind(SOURCE, OTHER);
+    rig.answer(SOURCE, far_apart(3, 5));
+    for peer in [SOURCE, OTHER] {
+        rig.answer(peer, vec![StrandItem::End]);
+    }
+    rig.answer(SOURCE, vec![StrandItem::End]);
+    rig.answer(OTHER, vec![dated(4, LONG_AGO_NS), StrandItem::End]);
+    assert_eq!(rig.follower.accepted(), SequenceId(2), "marked missing");
+    rig.answer(SOURCE, far_apart(3, 5));
+    assert_eq!(rig.follower.accepted(), SequenceId(3));
+    rig.wait(SEARCH_EVERY);
+    assert_eq!(rig.asks(OTHER), Some((3, Some(4))));
+    assert!(rig.answer(OTHER, envelopes([4])).contains(&appends([4])));
+}
+
+/// A peer that answers for the first gap, and then no more, would make each gap cost more than without such wants.
+#[test]
+fn answers_about_gaps_that_lie_apart_put_the_end_of_a_search_off_by_a_second() {
+    const MOMENT: Duration = Duration::from_millis(1);
+    let mut rig = behind(SOURCE, OTHER);
+    rig.answer(SOURCE, far_apart(3, 7));
+    rig.answer(OTHER, vec![StrandItem::End]);
+    for _ in 0..3 {
+        rig.answer(SOURCE, vec![StrandItem::End]);
+    }
+    assert_eq!(rig.asks(OTHER), Some((3, Some(4))));
+    assert_eq!(count_appends(&rig.wait(SEARCH_EVERY - MOMENT)), 0);
+    rig.wait(MOMENT);
+    assert_eq!(rig.follower.accepted(), SequenceId(2), "marked missing");
+    rig.answer(SOURCE, far_apart(3, 7));
+    assert_eq!(rig.follower.accepted(), SequenceId(3), "it may hold the place");
+    assert!(rig.follower.is_searching());
+}
+
+/// A search for gaps that lie apart, of which one lies so far up that it has a want of its own at a peer which has no
+/// time left.
+fn beside_a_peer_without_time_left() -> Rig {
+    let mut rig = behind(SOURCE, OTHER);
+    for _ in 0..3 {
+        rig.down(OTHER);
+        rig.up(OTHER);
+    }
+    rig.now += SEARCH_AGAIN_AFTER;
+    let mut items = far_apart(3, 9);
+    items.push(dated(1_027, LONG_AGO_NS));
+    rig.answer(SOURCE, items);
+    assert_eq!(rig.asks(SOURCE), Some((1, Some(2))));
+    assert_eq!(rig.asks(OTHER), Some((1, Some(8))), "no further than an answer can reach");
+    rig
+}
+
+/// It may be hung. Each gap would cost two seconds otherwise.
+#[test]
+fn a_peer_without_time_left_is_asked_for_gaps_that_lie_apart_with_one_want() {
+    let mut rig = beside_a_peer_without_time_left();
+    for _ in 0..5 {
+        rig.answer(SOURCE, vec![StrandItem::End]);
+    }
+    rig.wait(2 * ANSWER_WITHIN);
+    assert_eq!(rig.follower.accepted(), SequenceId(2), "marked missing");
+    rig.answer(SOURCE, far_apart(3, 11));
+    assert_eq!(rig.follower.accepted(), SequenceId(9));
+    assert_eq!(rig.asks(OTHER), Some((9, Some(10))));
+}
+
+/// A slow peer would send all of it twice otherwise.
+#[test]
+fn a_peer_without_time_left_that_answers_is_asked_for_no_gap_twice() {
+    let mut rig = beside_a_peer_without_time_left();
+    rig.answer(OTHER, vec![StrandItem::End]);
+    assert_eq!(rig.asks(OTHER), Some((9, Some(1_026))));
+    rig.answer(OTHER, vec![StrandItem::End]);
+    for _ in 0..5 {
+        rig.answer(SOURCE, vec![StrandItem::End]);
+    }
+    assert_eq!(rig.follower.accepted(), SequenceId(2), "marked missing");
+    rig.answer(SOURCE, far_apart(3, 11));
+    assert_eq!(rig.follower.accepted(), SequenceId(11));
+}
+
+/// It begins with the gap of the search, so that its answer for that counts.
+#[test]
+fn a_peer_that_comes_back_is_asked_for_the_gap_of_a_search_first() {
+    let mut rig = behind(SOURCE, OTHER);
+    rig.answer(SOURCE, far_apart(3, 5));
+    rig.answer(OTHER, vec![StrandItem::End]);
+    assert_eq!(rig.asks(OTHER), Some((3, Some(4))));
+    rig.down(OTHER);
+    rig.up(OTHER);
+    assert_eq!(rig.asks(OTHER), Some((1, Some(2))));
+    assert!(rig.answer(OTHER, envelopes([2])).contains(&appends([2])));
+}
+
 /// Each peer sends what lies between the gaps once more.
 #[test]
 fn what_lies_between_gaps_that_are_asked_for_at_once_is_bounded() {
-    let long = |place: u64| {
-        let bytes = Bytes::from(vec![0; 65 * 1024]);
-        StrandItem::Envelope(Ok(LogEntry { bytes, ..entry(place) }))
-    };
     for (items, asked) in [
         (vec![dated(3, LONG_AGO_NS), long(5), dated(7, LONG_AGO_NS)], 4),
         (vec![long(3), dated(5, LONG_AGO_NS)], 2),

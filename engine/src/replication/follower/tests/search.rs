@@ -429,6 +429,43 @@ fn a_peer_that_comes_and_goes_puts_the_end_of_searches_off_a_few_times_only() {
     }
 }
 
+/// Each time would be a minute otherwise, six times, if a relay has left the places out.
+#[test]
+fn a_peer_that_comes_and_goes_holds_up_what_a_relay_has_left_out_for_a_minute_in_all() {
+    let mut rig = claimed_long_ago(OTHER, &[THIRD]);
+    let begin = rig.now;
+    for place in [3, 5, 7, 9] {
+        rig.down(THIRD);
+        rig.up(THIRD);
+        pass_over(&mut rig, place, None);
+    }
+    let took = rig.now - begin;
+    assert!((SEARCH_FOR / 2..=SEARCH_FOR + 4 * SEARCH_EVERY).contains(&took), "{took:?}");
+}
+
+/// One that is gone for the first time in a while has its minute, also if the search begins only after that.
+#[test]
+fn a_peer_that_has_just_gone_has_a_minute_to_come_back_with_what_a_relay_has_left_out() {
+    for is_searching in [false, true] {
+        let mut rig = claimed_long_ago(OTHER, &[THIRD]);
+        let leave_out = |rig: &mut Rig| {
+            rig.answer(OTHER, vec![dated(3, LONG_AGO_NS)]);
+            rig.answer(OTHER, vec![StrandItem::End]);
+        };
+        if is_searching {
+            leave_out(&mut rig);
+        }
+        rig.down(THIRD);
+        if !is_searching {
+            leave_out(&mut rig);
+        }
+        assert_eq!(count_appends(&rig.wait(SEARCH_FOR - Duration::from_secs(1))), 0);
+        assert!(rig.follower.is_searching());
+        rig.up(THIRD);
+        assert!(rig.answer(THIRD, envelopes([2])).contains(&appends([2])));
+    }
+}
+
 /// The node waits for little longer before it signs again.
 #[test]
 fn a_search_in_a_nodes_own_strand_takes_a_minute() {
