@@ -20,6 +20,9 @@ const DEPTH: u64 = 64;
 /// The number of blocks per second look. A guess: one request for this many blocks costs little
 /// compared with reading them one by one.
 const TOGETHER: u64 = 32;
+/// The largest number of blocks of a second look at blocks that were read near the head. A guess: looks that have fallen
+/// behind catch up by it, and one request for as many blocks is common.
+const BLOCKS_MAX: u64 = 1024;
 /// The number of second looks at the same blocks while endpoints that could confirm a claim do not answer. A guess:
 /// with the pauses between them, 40 s.
 const LOOKS_MAX: u32 = 8;
@@ -53,6 +56,10 @@ pub struct SecondLook {
     /// True if pages far from the head get no second look.
     skips_pages: bool,
     looks: u32,
+    /// The largest number of blocks of the next look after one failed; `None` while looks succeed.
+    most: Option<u64>,
+    /// True if the last look failed.
+    has_failed: bool,
 }
 
 impl SecondLook {
@@ -134,7 +141,9 @@ impl SecondLook {
     pub fn due(&self, head: u64, unread: u64) -> Option<Due> {
         let is_deep = |number: u64| number.saturating_add(DEPTH) <= head && number < unread;
         if let Some(page) = self.pages.front().filter(|page| is_deep(*page.blocks.end())) {
-            return Some(page.clone());
+            let (first, last) = (*page.blocks.start(), *page.blocks.end());
+            let last = self.most.map_or(last, |most| last.min(first.saturating_add(most - 1)));
+            return Some(Due { blocks: first..=last, known: page.known.clone() });
         }
         let from = self.done.map_or(0, |done| done + 1);
         let mut open = self.blocks.range(from..).map(|(number, _)| *number);
@@ -143,9 +152,10 @@ impl SecondLook {
             return None;
         }
         let mut last = first;
+        let end = first.saturating_add(self.most.unwrap_or(BLOCKS_MAX) - 1);
         // Blocks in between may have been read as pages, further from the head.
         for number in open.take_while(|number| is_deep(*number)) {
-            if number != last + 1 {
+            if number != last + 1 || number > end {
                 break;
             }
             last = number;
@@ -157,15 +167,37 @@ impl SecondLook {
 
     /// Marks these blocks as verified.
     pub fn end(&mut self, blocks: &RangeInclusive<u64>) {
-        self.looks = 0;
-        if self.pages.front().is_some_and(|page| page.blocks == *blocks) {
+        (self.looks, self.has_failed) = (0, false);
+        let more = self.most.map(|most| most.saturating_mul(2));
+        self.most = more.filter(|most| *most < BLOCKS_MAX);
+        let last = *blocks.end();
+        if let Some(page) = self.pages.front_mut()
+            && page.blocks.start() == blocks.start()
+            && last <= *page.blocks.end()
+        {
+            if last < *page.blocks.end() {
+                page.blocks = last + 1..=*page.blocks.end();
+                return;
+            }
             return self.pop_page(VecDeque::pop_front);
         }
-        let last = *blocks.end();
         if self.blocks.contains_key(&last) {
             self.done = self.done.max(Some(last));
             self.blocks = self.blocks.split_off(&last.saturating_sub(DEPTH));
         }
+    }
+
+    /// Takes note that no endpoint that is needed answered a look at these blocks. The next look has half of them: the
+    /// endpoints may take too long for so many, or the events may be more than one answer may have.
+    pub(crate) fn failed(&mut self, blocks: &RangeInclusive<u64>) {
+        let count = (blocks.end() - blocks.start()).saturating_add(1);
+        (self.most, self.has_failed) = (Some((count / 2).max(1)), true);
+    }
+
+    /// Returns true if the last look failed.
+    #[must_use]
+    pub(crate) fn has_failed(&self) -> bool {
+        self.has_failed
     }
 
     /// Counts a look in which an endpoint showed or claimed more events. Returns true if the
@@ -269,6 +301,40 @@ mod tests {
         look.end(&(50..=149));
         assert_eq!(look.due(1000, 150), None);
         assert_eq!(look.page_events, 0);
+    }
+
+    #[test]
+    fn a_look_that_failed_is_repeated_with_half_of_the_blocks() {
+        let mut look = SecondLook::default();
+        look.read_page(&(0..=99), &BTreeMap::new());
+        look.failed(&(0..=99));
+        assert!(look.has_failed());
+        assert_eq!(blocks(&look, 1000, 100), Some(0..=49));
+        look.failed(&(0..=49));
+        assert_eq!(blocks(&look, 1000, 100), Some(0..=24));
+        look.end(&(0..=24));
+        assert!(!look.has_failed());
+        assert_eq!(blocks(&look, 1000, 100), Some(25..=74), "the number grows back");
+        look.end(&(25..=74));
+        look.end(&(75..=99));
+        assert_eq!(blocks(&look, 1000, 100), None);
+        for number in 100..200 {
+            look.read(number, EventSet::default());
+        }
+        look.failed(&(100..=100));
+        assert_eq!(blocks(&look, 1000, 200), Some(100..=100), "one block at least");
+    }
+
+    /// Looks fall behind while endpoints are silent, and the range of one must not grow with that time.
+    #[test]
+    fn a_look_near_the_head_has_a_bounded_number_of_blocks() {
+        let mut look = SecondLook::default();
+        for number in 0..2000 {
+            look.read(number, EventSet::default());
+        }
+        assert_eq!(blocks(&look, 5000, 2000), Some(0..=1023));
+        look.end(&(0..=1023));
+        assert_eq!(blocks(&look, 5000, 2000), Some(1024..=1999));
     }
 
     #[test]

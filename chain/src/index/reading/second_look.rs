@@ -24,9 +24,11 @@ impl PageReader {
         if !self.look.is_empty() {
             return;
         }
-        // A previous finding needs time to be resolved, and a silent endpoint needs time to come back.
+        // A previous finding needs time to be resolved, and a silent endpoint needs time to come back. Endpoints that
+        // refuse because of too many requests must not be asked again at once.
         let waits = self.silences.is_waiting() && !self.walk.look().is_far_behind();
-        let is_again = self.held.is_some() || self.walk.look().looks() > 0 || waits;
+        let is_repeated = self.walk.look().looks() > 0 || self.walk.look().has_failed();
+        let is_again = self.held.is_some() || is_repeated || waits;
         let pause = if is_again { RETRY_MAX } else { Duration::ZERO };
         let (endpoints, filter) = (self.endpoints.clone(), self.filter.clone());
         let settings = self.settings.clone();
@@ -67,11 +69,13 @@ impl PageReader {
             Ok(LookOutcome::Contradicted { block, claimants }) => {
                 self.hold(block, claimants, "and others have another branch of the chain there");
             }
-            Err(error) => tracing::debug!(
-                strand = self.context.name,
-                "blocks cannot be read a second time now: \
-                {error}"
-            ),
+            Err(error) => {
+                self.walk.look().failed(&blocks);
+                tracing::debug!(
+                    strand = self.context.name,
+                    "blocks cannot be read a second time now: {error}"
+                );
+            }
         }
     }
 
