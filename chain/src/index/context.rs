@@ -34,6 +34,7 @@ pub(super) struct ReaderContext {
     pub(super) pass: Arc<AtomicU64>,
     /// True while a commit is being retried.
     pub(super) is_storing_stuck: Arc<AtomicBool>,
+    pub(super) sink: Arc<dyn Sink>,
     pub(super) stop: watch::Receiver<()>,
 }
 

@@ -34,9 +34,10 @@ pub(super) async fn run(
         status,
         pass: Arc::default(),
         is_storing_stuck: Arc::default(),
+        sink,
         stop: stop.clone(),
     };
-    let Some((position, last_sequence_id)) = stored_position(&context, &sink).await else { return };
+    let Some((position, last_sequence_id)) = stored_position(&context).await else { return };
     context.status.lock().stored = position;
     let (batches, to_store) = mpsc::channel(AHEAD);
     let (gaps, gap_found) = mpsc::channel(1);
@@ -45,7 +46,7 @@ pub(super) async fn run(
         walk.look().skip_pages();
     }
     tracing::info!(strand = name, from_block = walk.unread(), "reading the chain");
-    let writer = BatchWriter::new(context.clone(), endpoints.clone(), &settings, sink, gaps);
+    let writer = BatchWriter::new(context.clone(), endpoints.clone(), &settings, gaps);
     let reader =
         PageReader::new(context, endpoints, head, settings, walk, last_sequence_id, batches);
     let mut stopped = stop;
@@ -60,14 +61,11 @@ pub(super) async fn run(
 }
 
 /// Returns the sink's position and last sequence id; `None` if reading is stopped before they can be read.
-async fn stored_position(
-    context: &ReaderContext,
-    sink: &Arc<dyn Sink>,
-) -> Option<(Option<BlockRef>, u64)> {
+async fn stored_position(context: &ReaderContext) -> Option<(Option<BlockRef>, u64)> {
     let mut stop = context.stop.clone();
     loop {
         let read = |sink: &dyn Sink| Ok((sink.position()?, sink.last_sequence_id()?));
-        let position: Result<_, SinkError> = blocking(sink, read).await;
+        let position: Result<_, SinkError> = blocking(&context.sink, read).await;
         match position {
             Ok(position) => return Some(position),
             Err(error) => context.stuck(&error.to_string()),

@@ -26,8 +26,8 @@ const BLOCKS_MAX: u64 = 1024;
 /// The number of second looks at the same blocks while endpoints that could confirm a claim do not answer. A guess:
 /// with the pauses between them, 40 s.
 const LOOKS_MAX: u32 = 8;
-/// The number of remembered events of pages. A guess: 10 MB. The events of further pages are requested
-/// again from the endpoint in use.
+/// The number of remembered events of pages. A guess: 10 MB. The events of further pages are looked up in the sink, or,
+/// if it does not say which it has, requested again from the endpoint in use.
 const PAGE_EVENTS_MAX: usize = 100_000;
 /// The number of pages that may wait for their second look. A guess: 1 MB.
 const PAGES_MAX: usize = 10_000;
@@ -37,7 +37,8 @@ const PAGES_MAX: usize = 10_000;
 pub struct Due {
     /// The blocks to look at.
     pub blocks: RangeInclusive<u64>,
-    /// The events that were read in these blocks and near them; `None` if they were not remembered.
+    /// The events that were read in these blocks and near them; `None` if they were not remembered, so that the sink
+    /// has to be asked.
     pub known: Option<EventSet>,
 }
 
@@ -75,10 +76,10 @@ impl SecondLook {
         Self { pages: pages.into_iter().collect(), ..Self::default() }
     }
 
-    /// Disables second looks at pages far from the head, because there is no other endpoint to ask.
+    /// Disables second looks at pages far from the head, because there is no other endpoint to ask. The blocks that were
+    /// read before the start get theirs: they were near the head, so their logs may have come later.
     pub(crate) fn skip_pages(&mut self) {
         self.skips_pages = true;
-        self.pages.clear();
     }
 
     /// Adds a block that was read near the head. Discards later blocks.

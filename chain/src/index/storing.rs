@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use super::context::{NumberedBatch, RETRY_MAX, RETRY_MIN, ReaderContext, blocking};
 use super::event::{ContractEvent, EventSource, IndexedEvent};
 use super::fetch;
-use super::sink::{Sink, SinkError};
+use super::sink::SinkError;
 use super::status::ReaderState;
 use super::walk::{BlockHeader, EventBatch, WalkSettings};
 use crate::backoff::Pauses;
@@ -25,7 +25,6 @@ const POSITION_EVERY: Duration = Duration::from_secs(10);
 /// Stores batches in order, and retries each until the sink accepts it.
 pub(super) struct BatchWriter {
     context: ReaderContext,
-    sink: Arc<dyn Sink>,
     /// The channel that passes the block after which events are missing to the requesting half.
     gaps: mpsc::Sender<Option<u64>>,
     stored_at: Option<Instant>,
@@ -45,12 +44,10 @@ impl BatchWriter {
         context: ReaderContext,
         endpoints: Endpoints,
         settings: &WalkSettings,
-        sink: Arc<dyn Sink>,
         gaps: mpsc::Sender<Option<u64>>,
     ) -> Self {
         Self {
             context,
-            sink,
             gaps,
             stored_at: None,
             has_stored_head: false,
@@ -113,7 +110,7 @@ impl BatchWriter {
         let mut pauses = Pauses::new(RETRY_MIN, RETRY_MAX);
         loop {
             let (to_store, began) = (batch.clone(), Instant::now());
-            let stored = blocking(&self.sink, move |sink| sink.store(&to_store)).await;
+            let stored = blocking(&self.context.sink, move |sink| sink.store(&to_store)).await;
             let context = &self.context;
             match stored {
                 Ok(()) => {

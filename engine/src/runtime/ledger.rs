@@ -119,6 +119,26 @@ impl LedgerAppender {
         Ok(count)
     }
 
+    /// Returns for each event, in order, whether it is booked or can never be.
+    ///
+    /// # Errors
+    /// If a row cannot be read.
+    pub fn known(&self, events: &[LedgerEvent]) -> Result<Vec<bool>, ReadError> {
+        let snapshot = self.store.snapshot();
+        let mut ledgers: HashMap<PayerAddress, PayerLedger> = HashMap::new();
+        let mut known = Vec::with_capacity(events.len());
+        for event in events {
+            let ledger = match ledgers.entry(event.payer) {
+                Entry::Occupied(ledger) => ledger.into_mut(),
+                Entry::Vacant(place) => {
+                    place.insert(PayerLedger::new(snapshot.ledger(event.payer)?))
+                }
+            };
+            known.push(!matches!(ledger.book(event), Ok(Some(_))));
+        }
+        Ok(known)
+    }
+
     /// Records that the ledger holds all events up to the head of the chain. Balances count from then on, and stay as
     /// they are while the chain cannot be reached. Blocks for a sync of the disk the first time.
     ///

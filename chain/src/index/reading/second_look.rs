@@ -9,6 +9,7 @@ use tokio::time::sleep;
 use super::PageReader;
 use crate::index::context::RETRY_MAX;
 use crate::index::event::BlockRef;
+use crate::index::look::Due;
 use crate::index::looking::{LookAnswer, LookOutcome, look};
 
 impl PageReader {
@@ -21,7 +22,7 @@ impl PageReader {
         let unread = self.walk.unread();
         let depth_head = self.depth_head(head);
         let Some(due) = self.walk.look().due(depth_head, unread) else { return };
-        if !self.look.is_empty() {
+        if !self.look.is_empty() || !self.can_compare(&due) {
             return;
         }
         // A previous finding needs time to be resolved, and a silent endpoint needs time to come back. Endpoints that
@@ -31,13 +32,23 @@ impl PageReader {
         let is_again = self.held.is_some() || is_repeated || waits;
         let pause = if is_again { RETRY_MAX } else { Duration::ZERO };
         let (endpoints, filter) = (self.endpoints.clone(), self.filter.clone());
-        let settings = self.settings.clone();
+        let (settings, sink) = (self.settings.clone(), self.context.sink.clone());
         let held = self.held.as_ref().map(|(places, _)| places.clone()).unwrap_or_default();
         self.look.spawn(async move {
             sleep(pause).await;
-            let outcome = look(&endpoints, &settings, &filter, &due, &held).await;
+            let outcome = look(&endpoints, &sink, &settings, &filter, &due, &held).await;
             LookAnswer { blocks: due.blocks, outcome }
         });
+    }
+
+    /// Returns true if the events that were read of these blocks are remembered, or are stored and can be looked up.
+    ///
+    /// After a start a page has to follow the stored blocks first: they may have been replaced, which is found by the last
+    /// one of them.
+    fn can_compare(&self, due: &Due) -> bool {
+        let (last, status) = (Some(*due.blocks.end()), self.context.status.lock());
+        let is_stored = status.stored.map(|block| block.number) >= last && status.read > last;
+        due.known.is_some() || is_stored
     }
 
     /// Handles the end of a second look.

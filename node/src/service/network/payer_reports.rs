@@ -1,5 +1,7 @@
 //! A sink for the events of the payer report manager.
 
+use std::collections::BTreeMap;
+
 use hawser_chain::index::{BlockRef, ContractEvent, EventBatch, IndexedEvent, Sink, SinkError};
 use hawser_proto::SequenceId;
 use hawser_rules::payer_report::report::NODES_MAX;
@@ -29,6 +31,25 @@ impl Sink for PayerReportSink {
             false => Ok(()),
         });
         written.map_err(|error| SinkError::Retry(error.to_string()))
+    }
+
+    fn known(&self, events: &[IndexedEvent]) -> Result<Option<Vec<bool>>, SinkError> {
+        let wanted: Vec<_> = events.iter().map(recorded).collect();
+        let mut places: BTreeMap<_, Vec<usize>> = BTreeMap::new();
+        for (index, event) in wanted.iter().enumerate() {
+            let place = event.as_ref().map(|event| (event.block, event.log_index));
+            places.entry(place).or_default().push(index);
+        }
+        // One that cannot be converted is never stored.
+        let mut known: Vec<_> = wanted.iter().map(Option::is_none).collect();
+        let read = self.0.new_report_events(None).read(|stored| {
+            let there = places.get(&Some((stored.block, stored.log_index)));
+            for index in there.into_iter().flatten() {
+                known[*index] = wanted[*index].as_ref() == Some(&stored);
+            }
+        });
+        read.map_err(|error| SinkError::Retry(error.to_string()))?;
+        Ok(Some(known))
     }
 }
 
