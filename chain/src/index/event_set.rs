@@ -59,8 +59,8 @@ impl EventSet {
     }
 }
 
-/// Returns a contract's events in the logs that endpoints show for these blocks, each once. An event that endpoints show
-/// in different blocks is returned for each block.
+/// Returns a contract's events in the logs that endpoints show for these blocks, each once. An event that endpoints
+/// show in different blocks is returned for each block.
 pub(super) fn shown_by_all<'a>(
     blocks: &RangeInclusive<u64>,
     answers: impl Iterator<Item = &'a Vec<Log>>,

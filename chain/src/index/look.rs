@@ -20,8 +20,8 @@ const DEPTH: u64 = 64;
 /// The number of blocks per second look. A guess: one request for this many blocks costs little
 /// compared with reading them one by one.
 const TOGETHER: u64 = 32;
-/// The largest number of blocks of a second look at blocks that were read near the head. A guess: looks that have fallen
-/// behind catch up by it, and one request for as many blocks is common.
+/// The largest number of blocks of a second look at blocks that were read near the head. A guess: looks that have
+/// fallen behind catch up by it, and one request for as many blocks is common.
 const BLOCKS_MAX: u64 = 1024;
 /// The number of second looks at the same blocks while endpoints that could confirm a claim do not answer. A guess:
 /// with the pauses between them, 40 s.
@@ -76,8 +76,8 @@ impl SecondLook {
         Self { pages: pages.into_iter().collect(), ..Self::default() }
     }
 
-    /// Disables second looks at pages far from the head, because there is no other endpoint to ask. The blocks that were
-    /// read before the start get theirs: they were near the head, so their logs may have come later.
+    /// Disables second looks at pages far from the head, because there is no other endpoint to ask. The blocks that
+    /// were read before the start get theirs: they were near the head, so their logs may have come later.
     pub(crate) fn skip_pages(&mut self) {
         self.skips_pages = true;
     }

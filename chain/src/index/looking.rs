@@ -104,8 +104,8 @@ pub(super) enum LookOutcome {
 /// [`proof::judge`]. A denied claim causes no pause.
 ///
 /// If it is not remembered which events were read, those count as read that the sink has. `held` are the indices of
-/// endpoints that contradicted others before; if they do not answer, the contradiction remains. Returns the outcome, with
-/// the endpoints that did not answer, by host and port.
+/// endpoints that contradicted others before; if they do not answer, the contradiction remains. Returns the outcome,
+/// with the endpoints that did not answer, by host and port.
 pub(super) async fn look(
     endpoints: &Endpoints,
     sink: &Arc<dyn Sink>,

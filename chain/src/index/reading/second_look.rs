@@ -43,8 +43,8 @@ impl PageReader {
 
     /// Returns true if the events that were read of these blocks are remembered, or are stored and can be looked up.
     ///
-    /// After a start a page has to follow the stored blocks first: they may have been replaced, which is found by the last
-    /// one of them.
+    /// After a start a page has to follow the stored blocks first: they may have been replaced, which is found by the
+    /// last one of them.
     fn can_compare(&self, due: &Due) -> bool {
         let (last, status) = (Some(*due.blocks.end()), self.context.status.lock());
         let is_stored = status.stored.map(|block| block.number) >= last && status.read > last;
