@@ -1,4 +1,4 @@
-//! A test of reading a chain with a restart between a block and its logs.
+//! Tests of reading a chain with a restart before the second look at blocks whose events are missing.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 
 use crate::broadcaster::{TestBroadcaster, until};
 use crate::pair::{APP_ID, ChainBackend};
-use crate::proxy::Proxy;
+use crate::proxy::{Faults, Proxy};
 
 /// Longer than a test runs.
 const HOUR_MS: u64 = 3_600_000;
@@ -24,6 +24,7 @@ struct Books(Mutex<Booked>);
 struct Booked {
     events: Vec<IndexedEvent>,
     position: Option<BlockRef>,
+    unlooked: Option<u64>,
 }
 
 impl Sink for Books {
@@ -40,6 +41,15 @@ impl Sink for Books {
         booked.events.retain(|event| event.block.number < batch.from_block);
         booked.events.extend(batch.events.iter().cloned());
         booked.position = Some(batch.position);
+        Ok(())
+    }
+
+    fn unlooked(&self) -> Result<Option<u64>, SinkError> {
+        Ok(self.0.lock().unlooked)
+    }
+
+    fn note_unlooked(&self, block: u64) -> Result<(), SinkError> {
+        self.0.lock().unlooked = Some(block);
         Ok(())
     }
 
@@ -96,4 +106,29 @@ async fn an_event_whose_log_came_after_its_block_is_read_although_the_node_has_r
         until(&what, || books.payloads() == chain.sent).await;
         reader.stop().await;
     }
+}
+
+/// Pages far from the head are looked at one after the other beside reading, and an endpoint that hangs delays each
+/// look.
+#[tokio::test]
+async fn an_event_that_an_endpoint_left_out_is_read_although_the_node_restarts_before_the_look() {
+    let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;
+    // The liar leaves out the events of each third block.
+    while !(chain.mine(1).await + 1).is_multiple_of(3) {}
+    chain.send(1).await;
+    let head = chain.mine(300).await;
+    let (liar, other) = (Proxy::start(&chain.url(), 1).await, Proxy::start(&chain.url(), 2).await);
+    liar.set(|faults| faults.omits = true);
+    other.set(|faults| faults.hangs = true);
+    let urls = [liar.url(), other.url()];
+    let books = Arc::new(Books::default());
+    let reader = read(&chain, &urls, &books);
+    until("the blocks are stored", || books.block() >= Some(head)).await;
+    assert!(books.payloads().is_empty() && liar.spoilt() > 0, "the event was left out");
+    reader.stop().await;
+    other.set(|faults| *faults = Faults::default());
+    let reader = read(&chain, &urls, &books);
+    chain.mine(1).await;
+    until("the event is there", || books.payloads() == chain.sent).await;
+    reader.stop().await;
 }

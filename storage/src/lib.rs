@@ -83,6 +83,7 @@ mod keys;
 mod last_commit;
 mod ledger;
 mod log_scan;
+mod looks;
 mod membership;
 mod meta;
 mod migrate;
@@ -174,6 +175,7 @@ pub use keys::report::{KeptReport, ReportClass, ReportFact};
 pub use keys::topic::TopicRow;
 pub use keys::usage::UsageRow;
 pub use log_scan::{LogItem, LogScan};
+pub use looks::LookingReader;
 pub use membership::{JudgedTimes, TimeRule};
 pub use misbehavior::{EvidenceCounts, StoredEvidence};
 pub use objects::{

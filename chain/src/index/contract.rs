@@ -35,15 +35,19 @@ pub(super) async fn run(
         pass: Arc::default(),
         is_storing_stuck: Arc::default(),
         sink,
+        unlooked: Arc::default(),
         stop: stop.clone(),
     };
-    let Some((position, last_sequence_id)) = stored_position(&context).await else { return };
+    let Some(stored) = stored_position(&context).await else { return };
+    let StoredPosition { position, last_sequence_id, unlooked } = stored;
     context.status.lock().stored = position;
     let (batches, to_store) = mpsc::channel(AHEAD);
     let (gaps, gap_found) = mpsc::channel(1);
     let mut walk = Walk::new(settings.clone(), position);
     if endpoints.status().len() == 1 {
         walk.look().skip_pages();
+    } else if let Some(unlooked) = unlooked {
+        walk.look().go_on_from(unlooked.max(settings.first_block), settings.page_blocks);
     }
     tracing::info!(strand = name, from_block = walk.unread(), "reading the chain");
     let writer = BatchWriter::new(context.clone(), endpoints.clone(), &settings, gaps);
@@ -60,14 +64,25 @@ pub(super) async fn run(
     reader.abort();
 }
 
-/// Returns the sink's position and last sequence id; `None` if reading is stopped before they can be read.
-async fn stored_position(context: &ReaderContext) -> Option<(Option<BlockRef>, u64)> {
+/// What a sink has of a contract before reading begins.
+struct StoredPosition {
+    position: Option<BlockRef>,
+    last_sequence_id: u64,
+    /// The first block that has had no second look; `None` if the sink notes none.
+    unlooked: Option<u64>,
+}
+
+/// Returns what the sink has; `None` if reading is stopped before it can be read.
+async fn stored_position(context: &ReaderContext) -> Option<StoredPosition> {
     let mut stop = context.stop.clone();
     loop {
-        let read = |sink: &dyn Sink| Ok((sink.position()?, sink.last_sequence_id()?));
-        let position: Result<_, SinkError> = blocking(&context.sink, read).await;
-        match position {
-            Ok(position) => return Some(position),
+        let read = |sink: &dyn Sink| {
+            let (position, last_sequence_id) = (sink.position()?, sink.last_sequence_id()?);
+            Ok(StoredPosition { position, last_sequence_id, unlooked: sink.unlooked()? })
+        };
+        let stored: Result<_, SinkError> = blocking(&context.sink, read).await;
+        match stored {
+            Ok(stored) => return Some(stored),
             Err(error) => context.stuck(&error.to_string()),
         }
         tokio::select! {

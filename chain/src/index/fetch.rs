@@ -353,8 +353,8 @@ pub(super) fn refusal_message(error: &RequestError) -> Option<&str> {
     }
 }
 
-/// Returns true if an endpoint may answer a request for the logs of fewer blocks. A proxy before it answers with an HTTP
-/// error if the endpoint takes too long, and an answer that is too long is not read.
+/// Returns true if an endpoint may answer a request for the logs of fewer blocks. A proxy before it answers with an
+/// HTTP error if the endpoint takes too long, and an answer that is too long is not read.
 fn may_be_too_much(error: &RequestError) -> bool {
     matches!(error, RequestError::Malformed { .. }) || refusal_message(error).is_some()
 }

@@ -76,6 +76,27 @@ impl SecondLook {
         Self { pages: pages.into_iter().collect(), ..Self::default() }
     }
 
+    /// Adds the blocks from `first` on that were read before the start and had no second look, in pages of this length.
+    pub(crate) fn go_on_from(&mut self, first: u64, page_blocks: u64) {
+        let Some(end) = self.pages.front().map(|page| *page.blocks.start()) else { return };
+        // While too many pages wait, nothing is read, and these have to wait until a page is read.
+        let fewest = end.saturating_sub(first) / (PAGES_MAX as u64 / 2) + 1;
+        let (length, mut end) = (page_blocks.max(fewest), end);
+        while end > first {
+            let start = end.saturating_sub(length).max(first);
+            self.pages.push_front(Due { blocks: start..=end - 1, known: None });
+            end = start;
+        }
+    }
+
+    /// Returns the first block that has had no second look, given the first unread one.
+    pub(crate) fn unlooked(&self, unread: u64) -> u64 {
+        let page = self.pages.front().map_or(unread, |page| *page.blocks.start());
+        let from = self.done.map_or(0, |done| done + 1);
+        let near = self.blocks.range(from..).next().map_or(unread, |(number, _)| *number);
+        unread.min(page).min(near)
+    }
+
     /// Disables second looks at pages far from the head, because there is no other endpoint to ask. The blocks that
     /// were read before the start get theirs: they were near the head, so their logs may have come later.
     pub(crate) fn skip_pages(&mut self) {
@@ -267,6 +288,50 @@ mod tests {
         assert_eq!(look.due(264, 265), Some(Due { blocks: 150..=200, known: None }));
         look.end(&(150..=200));
         assert_eq!(look.due(264, 265), None);
+    }
+
+    #[test]
+    fn what_had_no_look_before_a_start_gets_it_in_pages() {
+        let position = BlockRef { number: 1000, hash: B256::ZERO };
+        let mut look = SecondLook::after(Some(position), 0);
+        look.go_on_from(890, 7);
+        assert_eq!(look.unlooked(1001), 890);
+        let mut looked = Vec::new();
+        while let Some(due) = look.due(2000, 1001) {
+            assert_eq!((look.unlooked(1001), due.known), (*due.blocks.start(), None));
+            look.end(&due.blocks);
+            looked.push(due.blocks);
+        }
+        assert_eq!(looked, [890..=896, 897..=903, 904..=1000]);
+        assert_eq!(look.unlooked(1001), 1001);
+        let mut look = SecondLook::after(Some(position), 0);
+        look.go_on_from(990, 7);
+        assert_eq!(look.unlooked(1001), 904, "a part of them is due in any case");
+    }
+
+    #[test]
+    fn pages_before_a_start_are_fewer_than_stop_the_reader() {
+        let position = BlockRef { number: 100_000_096, hash: B256::ZERO };
+        let mut look = SecondLook::after(Some(position), 0);
+        look.go_on_from(0, 1);
+        assert!(!look.is_far_behind(), "{} pages", look.pages.len());
+        assert_eq!(look.unlooked(u64::MAX), 0);
+    }
+
+    #[test]
+    fn what_had_no_look_begins_with_the_first_block_of_all_that_wait() {
+        let mut look = SecondLook::default();
+        assert_eq!(look.unlooked(5), 5);
+        look.read_page(&(0..=9), &BTreeMap::new());
+        for number in 10..120 {
+            look.read(number, EventSet::default());
+        }
+        assert_eq!(look.unlooked(120), 0);
+        look.end(&(0..=9));
+        assert_eq!(look.unlooked(120), 10);
+        look.end(&(10..=42));
+        assert_eq!(look.unlooked(120), 43);
+        assert_eq!(look.unlooked(30), 30, "another branch is read from there");
     }
 
     #[test]

@@ -28,6 +28,24 @@ pub trait Sink: Send + Sync + 'static {
     /// The events were not stored. The variant decides how the reader continues.
     fn store(&self, batch: &EventBatch) -> Result<(), SinkError>;
 
+    /// Returns the first block that has had no second look, as noted last; `None` if the sink notes none. Called once,
+    /// before reading begins.
+    ///
+    /// # Errors
+    /// Fails when it cannot be read.
+    fn unlooked(&self) -> Result<Option<u64>, SinkError> {
+        Ok(None)
+    }
+
+    /// Notes the first block that has had no second look. It may be lost in a crash, but not after a later
+    /// [`store`](Self::store).
+    ///
+    /// # Errors
+    /// Fails when it cannot be noted.
+    fn note_unlooked(&self, _block: u64) -> Result<(), SinkError> {
+        Ok(())
+    }
+
     /// Returns for each event, in order, whether it is stored or can never be. `None` if the sink notices missing
     /// events by itself, as one does that stores events by their sequence ids.
     ///

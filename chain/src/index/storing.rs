@@ -32,6 +32,8 @@ pub(super) struct BatchWriter {
     has_stored_head: bool,
     /// The pass of the last received batch, and the first block of the next batch of this pass.
     expected: Option<(u64, u64)>,
+    /// The first block without a second look, as the sink has noted it.
+    noted: Option<u64>,
     endpoints: Endpoints,
     source: EventSource,
     filter: Filter,
@@ -52,6 +54,7 @@ impl BatchWriter {
             stored_at: None,
             has_stored_head: false,
             expected: None,
+            noted: None,
             endpoints,
             source: settings.source,
             filter: settings.source.filter(settings.address),
@@ -72,6 +75,7 @@ impl BatchWriter {
             if pass != self.context.pass() || self.is_not_worth_a_commit(&batch) {
                 continue;
             }
+            self.note_unlooked().await;
             if !self.store(Arc::new(batch), is_confirmed, &mut stop).await {
                 return;
             }
@@ -98,6 +102,18 @@ impl BatchWriter {
         let is_first_head = batch.is_at_head && !self.has_stored_head;
         let is_wanted = is_stuck || is_first_head;
         batch.events.is_empty() && batch.from_block > stored && is_recent && !is_wanted
+    }
+
+    /// Has the sink note the first block without a second look. Blocks that are read again have none, which is noted
+    /// before their batch is stored.
+    async fn note_unlooked(&mut self) {
+        let unlooked = self.context.unlooked.load(Ordering::Acquire);
+        if self.noted == Some(unlooked) {
+            return;
+        }
+        let noted = blocking(&self.context.sink, move |sink| sink.note_unlooked(unlooked)).await;
+        // After a failure it is noted with the next batch.
+        self.noted = noted.is_ok().then_some(unlooked);
     }
 
     /// Stores one batch. Returns false if nothing more is to be stored.

@@ -5,7 +5,9 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use hawser_proto::PayerAddress;
-use hawser_storage::{CommitError, LedgerEntry, LedgerEventId, ReadError, Snapshot, Store};
+use hawser_storage::{
+    CommitError, LedgerEntry, LedgerEventId, LookingReader, ReadError, Snapshot, Store,
+};
 use parking_lot::Mutex;
 
 use crate::chain_strand::ChainPosition;
@@ -146,6 +148,24 @@ impl LedgerAppender {
     /// [`LedgerAppendError`]; nothing was written then.
     pub fn note_at_head(&self, position: ChainPosition) -> Result<(), LedgerAppendError> {
         Ok(self.store.note_payers_read(position)?)
+    }
+
+    /// Returns the first block of which the reader of the payer registry has not looked for missing events again, as
+    /// noted last; `None` before.
+    ///
+    /// # Errors
+    /// If the row cannot be read.
+    pub fn unlooked(&self) -> Result<Option<u64>, ReadError> {
+        self.store.unlooked(LookingReader::Ledger)
+    }
+
+    /// Notes the first block of which the reader has not looked for missing events again. This becomes durable with the
+    /// next commit.
+    ///
+    /// # Errors
+    /// [`LedgerAppendError`]; nothing was written then.
+    pub fn note_unlooked(&self, block: u64) -> Result<(), LedgerAppendError> {
+        Ok(self.store.record_unlooked(LookingReader::Ledger, block)?)
     }
 
     /// Returns the position of the payer registry's reader at its last write; `None` before the first

@@ -1,6 +1,7 @@
 //! The second look at blocks that were read, beside the requests for new ones.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinError;
@@ -49,6 +50,14 @@ impl PageReader {
         let (last, status) = (Some(*due.blocks.end()), self.context.status.lock());
         let is_stored = status.stored.map(|block| block.number) >= last && status.read > last;
         due.known.is_some() || is_stored
+    }
+
+    /// Tells the storing half the first block without a second look. This precedes each page, so that a page which is
+    /// read again is not stored while its blocks count as looked at.
+    pub(super) fn tell_unlooked(&mut self) {
+        let unread = self.walk.unread();
+        let unlooked = self.walk.look().unlooked(unread);
+        self.context.unlooked.store(unlooked, Ordering::Release);
     }
 
     /// Handles the end of a second look.

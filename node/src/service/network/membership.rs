@@ -6,7 +6,7 @@ use hawser_chain::index::{BlockRef, ContractEvent, EventBatch, IndexedEvent, Sin
 use hawser_engine::ports::Registry;
 use hawser_proto::OriginatorId;
 use hawser_rules::Absences;
-use hawser_storage::{ChainPosition, MembershipChange, ReadError, Store};
+use hawser_storage::{ChainPosition, LookingReader, MembershipChange, ReadError, Store};
 
 use super::NetworkState;
 
@@ -48,6 +48,16 @@ impl Sink for MembershipSink {
         let recorded = store.record_membership(batch.from_block, &changes, position);
         recorded.map_err(|error| SinkError::Retry(error.to_string()))?;
         self.0.take_absences().map_err(|error| SinkError::Retry(error.to_string()))
+    }
+
+    fn unlooked(&self) -> Result<Option<u64>, SinkError> {
+        let unlooked = self.0.store.unlooked(LookingReader::Registry);
+        unlooked.map_err(|error| SinkError::Retry(error.to_string()))
+    }
+
+    fn note_unlooked(&self, block: u64) -> Result<(), SinkError> {
+        let noted = self.0.store.record_unlooked(LookingReader::Registry, block);
+        noted.map_err(|error| SinkError::Retry(error.to_string()))
     }
 
     fn known(&self, events: &[IndexedEvent]) -> Result<Option<Vec<bool>>, SinkError> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use hawser_chain::index::{BlockRef, ContractEvent, EventBatch, IndexedEvent, Sink, SinkError};
 use hawser_proto::SequenceId;
 use hawser_rules::payer_report::report::NODES_MAX;
-use hawser_storage::{ChainPosition, PayerReportChange, PayerReportEvent, Store};
+use hawser_storage::{ChainPosition, LookingReader, PayerReportChange, PayerReportEvent, Store};
 
 /// A sink that records the payer reports on the chain.
 pub(super) struct PayerReportSink(pub(super) Store);
@@ -31,6 +31,16 @@ impl Sink for PayerReportSink {
             false => Ok(()),
         });
         written.map_err(|error| SinkError::Retry(error.to_string()))
+    }
+
+    fn unlooked(&self) -> Result<Option<u64>, SinkError> {
+        let unlooked = self.0.unlooked(LookingReader::PayerReports);
+        unlooked.map_err(|error| SinkError::Retry(error.to_string()))
+    }
+
+    fn note_unlooked(&self, block: u64) -> Result<(), SinkError> {
+        let noted = self.0.record_unlooked(LookingReader::PayerReports, block);
+        noted.map_err(|error| SinkError::Retry(error.to_string()))
     }
 
     fn known(&self, events: &[IndexedEvent]) -> Result<Option<Vec<bool>>, SinkError> {

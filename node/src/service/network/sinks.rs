@@ -105,6 +105,14 @@ impl Sink for LedgerSink {
         }
     }
 
+    fn unlooked(&self) -> Result<Option<u64>, SinkError> {
+        self.0.unlooked().map_err(|error| SinkError::Retry(error.to_string()))
+    }
+
+    fn note_unlooked(&self, block: u64) -> Result<(), SinkError> {
+        self.0.note_unlooked(block).map_err(|error| SinkError::Retry(error.to_string()))
+    }
+
     fn known(&self, events: &[IndexedEvent]) -> Result<Option<Vec<bool>>, SinkError> {
         let bookings: Vec<_> = events.iter().map(booking).collect();
         let bookable: Vec<_> = bookings.iter().flatten().cloned().collect();
