@@ -61,6 +61,8 @@ pub struct SecondLook {
     most: Option<u64>,
     /// True if the last look failed.
     has_failed: bool,
+    /// The first block that was read since the last look began; `None` if none was.
+    read_since: Option<u64>,
 }
 
 impl SecondLook {
@@ -105,6 +107,7 @@ impl SecondLook {
 
     /// Adds a block that was read near the head. Discards later blocks.
     pub fn read(&mut self, number: u64, events: EventSet) {
+        self.note_read(number);
         self.blocks.split_off(&number);
         self.blocks.insert(number, events);
         self.cut_pages(number);
@@ -112,6 +115,7 @@ impl SecondLook {
 
     /// Adds a page that was read far from the head, with the events of its blocks. Discards later pages.
     pub fn read_page(&mut self, blocks: &RangeInclusive<u64>, events: &BTreeMap<u64, EventSet>) {
+        self.note_read(*blocks.start());
         for (number, known) in self.blocks.range_mut(blocks.clone()) {
             *known = events.get(number).cloned().unwrap_or_default();
         }
@@ -129,6 +133,10 @@ impl SecondLook {
             }
             self.page_events -= page.known.take().map_or(0, |known| known.distinct());
         }
+    }
+
+    fn note_read(&mut self, first: u64) {
+        self.read_since = Some(self.read_since.map_or(first, |before| before.min(first)));
     }
 
     /// Discards the pages from this block on, because they are read again.
@@ -158,9 +166,11 @@ impl SecondLook {
         self.done = self.done.map(|done| done.min(first.saturating_sub(1))).filter(|_| first > 0);
     }
 
-    /// Returns the blocks that are due for a second look, given the head and the first unread block.
+    /// Returns the blocks that are due for a second look, given the head and the first unread block. No look may be
+    /// running.
     #[must_use]
-    pub fn due(&self, head: u64, unread: u64) -> Option<Due> {
+    pub fn due(&mut self, head: u64, unread: u64) -> Option<Due> {
+        self.read_since = None;
         let is_deep = |number: u64| number.saturating_add(DEPTH) <= head && number < unread;
         if let Some(page) = self.pages.front().filter(|page| is_deep(*page.blocks.end())) {
             let (first, last) = (*page.blocks.start(), *page.blocks.end());
@@ -187,8 +197,12 @@ impl SecondLook {
         Some(Due { blocks: first..=last, known: Some(known) })
     }
 
-    /// Marks these blocks as verified.
+    /// Marks the blocks of the last look as verified, unless some of them were read again meanwhile: the look compared
+    /// with the events that were known before.
     pub fn end(&mut self, blocks: &RangeInclusive<u64>) {
+        if self.read_since.is_some_and(|first| first <= *blocks.end()) {
+            return;
+        }
         (self.looks, self.has_failed) = (0, false);
         let more = self.most.map(|most| most.saturating_mul(2));
         self.most = more.filter(|most| *most < BLOCKS_MAX);
@@ -258,7 +272,7 @@ mod tests {
         events
     }
 
-    fn blocks(look: &SecondLook, head: u64, unread: u64) -> Option<RangeInclusive<u64>> {
+    fn blocks(look: &mut SecondLook, head: u64, unread: u64) -> Option<RangeInclusive<u64>> {
         look.due(head, unread).map(|due| due.blocks)
     }
 
@@ -268,16 +282,16 @@ mod tests {
         for number in 10..110 {
             look.read(number, EventSet::default());
         }
-        assert_eq!(blocks(&look, 105, 110), None, "the first one is 95 deep");
-        assert_eq!(blocks(&look, 106, 110), Some(10..=42));
+        assert_eq!(blocks(&mut look, 105, 110), None, "the first one is 95 deep");
+        assert_eq!(blocks(&mut look, 106, 110), Some(10..=42));
         look.end(&(10..=42));
-        assert_eq!(blocks(&look, 106, 110), None);
+        assert_eq!(blocks(&mut look, 106, 110), None);
         for number in 40..110 {
             look.read(number, EventSet::default());
         }
-        assert_eq!(blocks(&look, 1000, 110), Some(43..=109), "those before not again");
+        assert_eq!(blocks(&mut look, 1000, 110), Some(43..=109), "those before not again");
         look.reopen(42);
-        assert_eq!(blocks(&look, 1000, 110), Some(42..=109), "but for another branch");
+        assert_eq!(blocks(&mut look, 1000, 110), Some(42..=109), "but for another branch");
     }
 
     #[test]
@@ -327,6 +341,7 @@ mod tests {
             look.read(number, EventSet::default());
         }
         assert_eq!(look.unlooked(120), 0);
+        assert_eq!(blocks(&mut look, 120, 120), Some(0..=9));
         look.end(&(0..=9));
         assert_eq!(look.unlooked(120), 10);
         look.end(&(10..=42));
@@ -341,7 +356,7 @@ mod tests {
         for number in 0..40 {
             look.read(number, EventSet::default());
         }
-        assert_eq!(blocks(&look, 98, 7), Some(0..=6), "only what is read");
+        assert_eq!(blocks(&mut look, 98, 7), Some(0..=6), "only what is read");
         look.read_page(&(7..=7), &BTreeMap::from([(7, events(&[100]))]));
         assert_eq!(look.due(98, 40).unwrap().known, Some(events(&[100])));
         let looks = (1..).take_while(|_| look.found()).count();
@@ -360,7 +375,7 @@ mod tests {
         let first = Due { blocks: 0..=99, known: Some(events(&[100])) };
         assert_eq!(look.due(1000, 200), Some(first));
         page(&mut look, 50..=149, &[200]);
-        assert_eq!(blocks(&look, 1000, 150), Some(0..=49));
+        assert_eq!(blocks(&mut look, 1000, 150), Some(0..=49));
         look.end(&(0..=49));
         let again = Due { blocks: 50..=149, known: Some(events(&[200])) };
         assert_eq!(look.due(1000, 150), Some(again));
@@ -375,20 +390,20 @@ mod tests {
         look.read_page(&(0..=99), &BTreeMap::new());
         look.failed(&(0..=99));
         assert!(look.has_failed());
-        assert_eq!(blocks(&look, 1000, 100), Some(0..=49));
+        assert_eq!(blocks(&mut look, 1000, 100), Some(0..=49));
         look.failed(&(0..=49));
-        assert_eq!(blocks(&look, 1000, 100), Some(0..=24));
+        assert_eq!(blocks(&mut look, 1000, 100), Some(0..=24));
         look.end(&(0..=24));
         assert!(!look.has_failed());
-        assert_eq!(blocks(&look, 1000, 100), Some(25..=74), "the number grows back");
+        assert_eq!(blocks(&mut look, 1000, 100), Some(25..=74), "the number grows back");
         look.end(&(25..=74));
         look.end(&(75..=99));
-        assert_eq!(blocks(&look, 1000, 100), None);
+        assert_eq!(blocks(&mut look, 1000, 100), None);
         for number in 100..200 {
             look.read(number, EventSet::default());
         }
         look.failed(&(100..=100));
-        assert_eq!(blocks(&look, 1000, 200), Some(100..=100), "one block at least");
+        assert_eq!(blocks(&mut look, 1000, 200), Some(100..=100), "one block at least");
     }
 
     /// Looks fall behind while endpoints are silent, and the range of one must not grow with that time.
@@ -398,9 +413,25 @@ mod tests {
         for number in 0..2000 {
             look.read(number, EventSet::default());
         }
-        assert_eq!(blocks(&look, 5000, 2000), Some(0..=1023));
+        assert_eq!(blocks(&mut look, 5000, 2000), Some(0..=1023));
         look.end(&(0..=1023));
-        assert_eq!(blocks(&look, 5000, 2000), Some(1024..=1999));
+        assert_eq!(blocks(&mut look, 5000, 2000), Some(1024..=1999));
+    }
+
+    /// A reorganisation, a gap or a refuted page can have blocks read again while a look at them is running.
+    #[test]
+    fn blocks_that_are_read_again_during_a_look_are_looked_at_again() {
+        let mut look = SecondLook::default();
+        let page = 0..=9;
+        look.read_page(&page, &BTreeMap::from([(3, events(&[100]))]));
+        assert_eq!(blocks(&mut look, 1000, 10), Some(page.clone()));
+        look.read_page(&page, &BTreeMap::new());
+        look.end(&page);
+        let again = Due { blocks: page.clone(), known: Some(EventSet::default()) };
+        assert_eq!(look.due(1000, 10), Some(again));
+        look.read_page(&(10..=19), &BTreeMap::new());
+        look.end(&page);
+        assert_eq!(blocks(&mut look, 1000, 20), Some(10..=19), "later blocks make no difference");
     }
 
     #[test]

@@ -20,12 +20,13 @@ impl PageReader {
         if let Some(done) = self.look.try_join_next() {
             self.looked(done);
         }
-        let unread = self.walk.unread();
-        let depth_head = self.depth_head(head);
-        let Some(due) = self.walk.look().due(depth_head, unread) else { return };
-        if !self.look.is_empty() || !self.can_compare(&due) {
+        if !self.look.is_empty() {
             return;
         }
+        let unread = self.walk.unread();
+        let depth_head = self.depth_head(head);
+        let due = self.walk.look().due(depth_head, unread);
+        let Some(due) = due.filter(|due| self.can_compare(due)) else { return };
         // A previous finding needs time to be resolved, and a silent endpoint needs time to come back. Endpoints that
         // refuse because of too many requests must not be asked again at once.
         let waits = self.silences.is_waiting() && !self.walk.look().is_far_behind();
