@@ -12,6 +12,7 @@
 mod agreement;
 mod balances;
 mod deposits;
+mod newest;
 mod pauses;
 mod rates;
 mod registry;
