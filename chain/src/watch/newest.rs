@@ -12,8 +12,8 @@ impl NewestReading {
     /// Takes note of a reading at this block.
     ///
     /// # Errors
-    /// [`WatchError::Behind`] if the last reading was at a higher block; the new one does not count then. No reading is
-    /// refused [`OLDER_AFTER`] the last one: an endpoint may have made up its block.
+    /// [`WatchError::Behind`] if the last reading was at a higher block; the new one does not count then. Once the last
+    /// one is older than [`OLDER_AFTER`], no reading is refused: an endpoint may have made up the block.
     pub(super) fn take(&mut self, block: u64, now: Instant) -> Result<(), WatchError> {
         if let Some((known, at)) = self.0
             && block < known
