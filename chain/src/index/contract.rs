@@ -64,7 +64,7 @@ pub(super) async fn run(
     reader.abort();
 }
 
-/// What a sink has of a contract before reading begins.
+/// The state of a contract's events in a sink before reading begins.
 struct StoredPosition {
     position: Option<BlockRef>,
     last_sequence_id: u64,
@@ -72,7 +72,7 @@ struct StoredPosition {
     unlooked: Option<u64>,
 }
 
-/// Returns what the sink has; `None` if reading is stopped before it can be read.
+/// Returns the state in the sink; `None` if reading is stopped before it can be read.
 async fn stored_position(context: &ReaderContext) -> Option<StoredPosition> {
     let mut stop = context.stop.clone();
     loop {
