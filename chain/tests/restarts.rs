@@ -1,4 +1,5 @@
-//! Tests of reading a chain with a restart before the second look at blocks whose events are missing.
+//! Tests of reading a chain with a restart, or the outage of an endpoint, at the second look at blocks whose events are
+//! missing.
 
 use std::sync::Arc;
 
@@ -129,6 +130,30 @@ async fn an_event_that_an_endpoint_left_out_is_read_although_the_node_restarts_b
     other.set(|faults| *faults = Faults::default());
     let reader = read(&chain, &urls, &books);
     chain.mine(1).await;
+    until("the event is there", || books.payloads() == chain.sent).await;
+    reader.stop().await;
+}
+
+/// The other endpoint is silent for longer than looks are repeated for it.
+#[tokio::test]
+async fn an_event_that_an_endpoint_left_out_is_read_when_the_other_one_is_back() {
+    let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;
+    // The liar leaves out the events of each third block.
+    while !(chain.mine(1).await + 1).is_multiple_of(3) {}
+    chain.send(1).await;
+    let head = chain.mine(300).await;
+    let (liar, other) = (Proxy::start(&chain.url(), 1).await, Proxy::start(&chain.url(), 2).await);
+    liar.set(|faults| faults.omits = true);
+    other.set(|faults| faults.dead = true);
+    let books = Arc::new(Books::default());
+    let reader = read(&chain, &[liar.url(), other.url()], &books);
+    until("the blocks are stored", || books.block() >= Some(head)).await;
+    // The looks at all pages far from the head, of which the first one is repeated.
+    let all = liar.asked("eth_getLogs") + (head - 64) / chain.walk().page_blocks;
+    until("the looks have ended", || liar.asked("eth_getLogs") >= all).await;
+    assert!(books.payloads().is_empty(), "the event was left out");
+    other.set(|faults| *faults = Faults::default());
+    chain.mine(100).await;
     until("the event is there", || books.payloads() == chain.sent).await;
     reader.stop().await;
 }

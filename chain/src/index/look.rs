@@ -29,6 +29,9 @@ const LOOKS_MAX: u32 = 8;
 /// The number of remembered events of pages. A guess: 10 MB. The events of further pages are looked up in the sink, or,
 /// if it does not say which it has, requested again from the endpoint in use.
 const PAGE_EVENTS_MAX: usize = 100_000;
+/// The number of the last blocks that are looked at once more when an endpoint answers again that was silent at their
+/// look. A guess: on a chain with a block every two seconds, the outage of an endpoint for five hours.
+pub(super) const MISSED_BLOCKS_MAX: u64 = 10_000;
 /// The number of pages that may wait for their second look. A guess: 1 MB.
 const PAGES_MAX: usize = 10_000;
 
@@ -80,8 +83,22 @@ impl SecondLook {
 
     /// Adds the blocks from `first` on that were read before the start and had no second look, in pages of this length.
     pub(crate) fn go_on_from(&mut self, first: u64, page_blocks: u64) {
-        let Some(end) = self.pages.front().map(|page| *page.blocks.start()) else { return };
-        // While too many pages wait, nothing is read, and these have to wait until a page is read.
+        if let Some(page) = self.pages.front() {
+            let end = *page.blocks.start();
+            self.add_pages(first, end, page_blocks);
+        }
+    }
+
+    /// Adds the blocks from `first` on again that have had their look, as far as they are among the last
+    /// [`MISSED_BLOCKS_MAX`] of these, in pages of this length. `unread` is the first unread block.
+    pub(crate) fn go_back_to(&mut self, first: u64, unread: u64, page_blocks: u64) {
+        let end = self.unlooked(unread);
+        self.add_pages(first.max(end.saturating_sub(MISSED_BLOCKS_MAX)), end, page_blocks);
+    }
+
+    /// Adds pages with the blocks from `first` to before `end`, which is at or below all blocks that wait.
+    fn add_pages(&mut self, first: u64, end: u64, page_blocks: u64) {
+        // While too many pages wait, nothing is read, and after a start they wait until a page is read.
         let fewest = end.saturating_sub(first) / (PAGES_MAX as u64 / 2) + 1;
         let (length, mut end) = (page_blocks.max(fewest), end);
         while end > first {
@@ -321,6 +338,21 @@ mod tests {
         let mut look = SecondLook::after(Some(position), 0);
         look.go_on_from(990, 7);
         assert_eq!(look.unlooked(1001), 904, "a part of them is due in any case");
+    }
+
+    #[test]
+    fn blocks_that_an_endpoint_has_missed_get_another_look_as_far_as_they_are_recent() {
+        let mut look = SecondLook::default();
+        for number in 20_000..20_200 {
+            look.read(number, EventSet::default());
+        }
+        assert_eq!(blocks(&mut look, 20_200, 20_200), Some(20_000..=20_136));
+        look.end(&(20_000..=20_136));
+        look.go_back_to(20_100, 20_200, 30);
+        assert_eq!(look.unlooked(20_200), 20_100);
+        assert_eq!(look.due(20_300, 20_200), Some(Due { blocks: 20_100..=20_106, known: None }));
+        look.go_back_to(1, 20_200, 10_000);
+        assert_eq!(look.unlooked(20_200), 10_100);
     }
 
     #[test]

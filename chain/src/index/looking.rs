@@ -50,6 +50,8 @@ pub(super) enum LookError {
 pub(super) struct LookSilences {
     since: BTreeMap<String, Instant>,
     is_waiting: bool,
+    /// The first block, for each endpoint, whose look has ended while the endpoint was silent.
+    missed: BTreeMap<String, u64>,
 }
 
 impl LookSilences {
@@ -62,6 +64,29 @@ impl LookSilences {
         }
         let is_short = |since: &Instant| now.duration_since(*since) < SILENT_MAX;
         self.is_waiting = self.since.values().any(is_short);
+    }
+
+    /// Takes note that a look from the block `first` on has ended without these endpoints.
+    pub(super) fn miss(&mut self, silent: &BTreeSet<String>, first: u64) {
+        for endpoint in silent {
+            let missed = self.missed.entry(endpoint.clone()).or_insert(first);
+            *missed = first.min(*missed);
+        }
+    }
+
+    /// Returns the first block whose look has ended without an endpoint that answers now; `silent` are those that do
+    /// not. Returns it once.
+    pub(super) fn back(&mut self, silent: &BTreeSet<String>) -> Option<u64> {
+        let answers = |endpoint: &String| !silent.contains(endpoint);
+        let of_those = self.missed.iter().filter(|(endpoint, _)| answers(endpoint));
+        let first = of_those.map(|(_, first)| *first).min();
+        self.missed.retain(|endpoint, _| !answers(endpoint));
+        first
+    }
+
+    /// Returns the first block whose look has ended without an endpoint that is silent since.
+    pub(super) fn first_missed(&self) -> Option<u64> {
+        self.missed.values().min().copied()
     }
 
     /// Returns true if the last look has to be repeated.
@@ -324,6 +349,22 @@ mod tests {
         assert_eq!(most(&[("a", 1), ("b", 2)], 3), None, "the third one is silent");
         assert_eq!(most(&[("a", 1), ("a", 1), ("b", 2)], 3), None, "a host counts once");
         assert_eq!(most(&[("a", 1)], 1), None);
+    }
+
+    #[test]
+    fn what_an_endpoint_has_missed_is_known_until_it_answers() {
+        let silent = |names: &[&str]| -> BTreeSet<String> {
+            names.iter().map(|name| (*name).to_owned()).collect()
+        };
+        let mut silences = LookSilences::default();
+        silences.miss(&silent(&["a", "b"]), 7);
+        silences.miss(&silent(&["b"]), 5);
+        silences.miss(&silent(&["b"]), 9);
+        assert_eq!((silences.first_missed(), silences.back(&silent(&["a", "b"]))), (Some(5), None));
+        assert_eq!(silences.back(&silent(&["a"])), Some(5));
+        assert_eq!(silences.back(&silent(&["a"])), None, "once");
+        assert_eq!((silences.first_missed(), silences.back(&silent(&[]))), (Some(7), Some(7)));
+        assert_eq!(silences.first_missed(), None);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use super::PageReader;
 use crate::index::context::RETRY_MAX;
 use crate::index::event::BlockRef;
-use crate::index::look::Due;
+use crate::index::look::{Due, MISSED_BLOCKS_MAX};
 use crate::index::looking::{LookAnswer, LookOutcome, look};
 
 impl PageReader {
@@ -58,45 +58,57 @@ impl PageReader {
     pub(super) fn tell_unlooked(&mut self) {
         let unread = self.walk.unread();
         let unlooked = self.walk.look().unlooked(unread);
-        self.context.unlooked.store(unlooked, Ordering::Release);
+        let recent = unlooked.saturating_sub(MISSED_BLOCKS_MAX);
+        let missed = self.silences.first_missed().map_or(unlooked, |first| first.max(recent));
+        self.context.unlooked.store(unlooked.min(missed), Ordering::Release);
     }
 
     /// Handles the end of a second look.
     pub(super) fn looked(&mut self, done: Result<LookAnswer, JoinError>) {
         let LookAnswer { blocks, outcome } = done.expect("a panic ends the process");
-        let outcome = outcome.map(|(outcome, silent)| {
-            self.silences.note(silent, Instant::now());
-            outcome
-        });
+        let (outcome, silent) = match outcome {
+            Ok(answer) => answer,
+            Err(error) => {
+                self.walk.look().failed(&blocks);
+                let strand = self.context.name;
+                tracing::debug!(strand, "blocks cannot be read a second time now: {error}");
+                return;
+            }
+        };
+        self.silences.note(silent.clone(), Instant::now());
         match outcome {
-            Ok(LookOutcome::Nothing) => {
+            LookOutcome::Nothing => {
                 self.held = None;
                 // The endpoint that alone has more events may have failed for a moment.
                 if !self.silences.is_waiting() || self.walk.look().is_far_behind() {
                     self.walk.look().end(&blocks);
+                    self.silences.miss(&silent, *blocks.start());
+                    self.look_back(&silent);
                 }
             }
-            Ok(LookOutcome::Open { block, claimants }) => {
+            LookOutcome::Open { block, claimants } => {
                 self.held = None;
                 if !self.walk.look().found() {
                     let wrong = "and endpoints that could confirm them do not answer";
                     self.hold(block, claimants, wrong);
                 }
             }
-            Ok(LookOutcome::More { block, lacking }) => {
+            LookOutcome::More { block, lacking } => {
                 self.held = None;
                 self.logs_came_late(block, &lacking);
             }
-            Ok(LookOutcome::Contradicted { block, claimants }) => {
+            LookOutcome::Contradicted { block, claimants } => {
                 self.hold(block, claimants, "and others have another branch of the chain there");
             }
-            Err(error) => {
-                self.walk.look().failed(&blocks);
-                tracing::debug!(
-                    strand = self.context.name,
-                    "blocks cannot be read a second time now: {error}"
-                );
-            }
+        }
+    }
+
+    /// Has blocks looked at once more whose look has ended without an endpoint that answers now: it may be the only one
+    /// that has an event. `silent` are the endpoints that do not answer.
+    fn look_back(&mut self, silent: &BTreeSet<String>) {
+        if let Some(first) = self.silences.back(silent) {
+            let (unread, page_blocks) = (self.walk.unread(), self.settings.page_blocks);
+            self.walk.look().go_back_to(first, unread, page_blocks);
         }
     }
 
