@@ -66,6 +66,8 @@ pub struct SecondLook {
     has_failed: bool,
     /// The first block that was read since the last look began; `None` if none was.
     read_since: Option<u64>,
+    /// The block that looks have to reach before blocks are added again that have had theirs.
+    back_from: u64,
 }
 
 impl SecondLook {
@@ -93,7 +95,17 @@ impl SecondLook {
     /// [`MISSED_BLOCKS_MAX`] of these, in pages of this length. `unread` is the first unread block.
     pub(crate) fn go_back_to(&mut self, first: u64, unread: u64, page_blocks: u64) {
         let end = self.unlooked(unread);
-        self.add_pages(first.max(end.saturating_sub(MISSED_BLOCKS_MAX)), end, page_blocks);
+        let first = first.max(end.saturating_sub(MISSED_BLOCKS_MAX));
+        let added = end.saturating_sub(first);
+        self.back_from = end.saturating_add((added / 2).max(1));
+        self.add_pages(first, end, page_blocks);
+    }
+
+    /// Returns true if blocks may be added again that have had their look. Looks have to come on by half as many new
+    /// blocks as were added the last time: an endpoint that is silent at each second look would otherwise have the same
+    /// blocks looked at without end.
+    pub(crate) fn may_go_back(&self, unread: u64) -> bool {
+        self.unlooked(unread) >= self.back_from
     }
 
     /// Adds pages with the blocks from `first` to before `end`, which is at or below all blocks that wait.
@@ -353,6 +365,25 @@ mod tests {
         assert_eq!(look.due(20_300, 20_200), Some(Due { blocks: 20_100..=20_106, known: None }));
         look.go_back_to(1, 20_200, 10_000);
         assert_eq!(look.unlooked(20_200), 10_100);
+    }
+
+    /// The blocks that the endpoint has missed are added again at each look that it answers.
+    #[test]
+    fn an_endpoint_that_fails_at_each_second_look_does_not_stop_looks() {
+        let (mut look, unread) = (SecondLook::default(), 5000);
+        for first in (0..unread).step_by(100) {
+            look.read_page(&(first..=first + 99), &BTreeMap::new());
+        }
+        let mut looks = 0;
+        while let Some(due) = look.due(unread + 1000, unread) {
+            look.end(&due.blocks);
+            looks += 1;
+            assert!(looks <= 50 + 100 + 50, "the next block is {}", look.unlooked(unread));
+            if looks % 2 == 0 && look.may_go_back(unread) {
+                look.go_back_to(0, unread, 100);
+            }
+        }
+        assert!(looks > 100, "blocks were added: {looks} looks");
     }
 
     #[test]

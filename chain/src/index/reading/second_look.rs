@@ -106,8 +106,10 @@ impl PageReader {
     /// Has blocks looked at once more whose look has ended without an endpoint that answers now: it may be the only one
     /// that has an event. `silent` are the endpoints that do not answer.
     fn look_back(&mut self, silent: &BTreeSet<String>) {
-        if let Some(first) = self.silences.back(silent) {
-            let (unread, page_blocks) = (self.walk.unread(), self.settings.page_blocks);
+        let (unread, page_blocks) = (self.walk.unread(), self.settings.page_blocks);
+        if self.walk.look().may_go_back(unread)
+            && let Some(first) = self.silences.back(silent)
+        {
             self.walk.look().go_back_to(first, unread, page_blocks);
         }
     }
