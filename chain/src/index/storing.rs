@@ -75,7 +75,7 @@ impl BatchWriter {
             if pass != self.context.pass() || self.is_not_worth_a_commit(&batch) {
                 continue;
             }
-            self.note_unlooked().await;
+            self.note_unlooked(batch.from_block).await;
             if !self.store(Arc::new(batch), is_confirmed, &mut stop).await {
                 return;
             }
@@ -105,9 +105,10 @@ impl BatchWriter {
     }
 
     /// Has the sink note the first block without a second look. Blocks that are read again have none, which is noted
-    /// before their batch is stored.
-    async fn note_unlooked(&mut self) {
-        let unlooked = self.context.unlooked.load(Ordering::Acquire);
+    /// before their batch is stored. No block after `from_block`, the first one of that batch, is noted: if its look has
+    /// ended already, a crash may still lose the batch and leave the note.
+    async fn note_unlooked(&mut self, from_block: u64) {
+        let unlooked = self.context.unlooked.load(Ordering::Acquire).min(from_block);
         if self.noted == Some(unlooked) {
             return;
         }
