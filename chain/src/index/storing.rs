@@ -105,8 +105,8 @@ impl BatchWriter {
     }
 
     /// Has the sink note the first block without a second look. Blocks that are read again have none, which is noted
-    /// before their batch is stored. No block after `from_block`, the first one of that batch, is noted: if its look has
-    /// ended already, a crash may still lose the batch and leave the note.
+    /// before their batch is stored. No block after `from_block`, the first one of that batch, is noted: if the look at
+    /// the batch has ended already, a crash may still lose the batch and leave the note.
     async fn note_unlooked(&mut self, from_block: u64) {
         let unlooked = self.context.unlooked.load(Ordering::Acquire).min(from_block);
         if self.noted == Some(unlooked) {
