@@ -121,7 +121,7 @@ impl LedgerAppender {
         Ok(count)
     }
 
-    /// Returns for each event, in order, whether it is booked or can never be.
+    /// Returns for each event, in order, whether it is booked or can never be: see [`PayerLedger::knows`].
     ///
     /// # Errors
     /// If a row cannot be read.
@@ -136,7 +136,7 @@ impl LedgerAppender {
                     place.insert(PayerLedger::new(snapshot.ledger(event.payer)?))
                 }
             };
-            known.push(!matches!(ledger.book(event), Ok(Some(_))));
+            known.push(ledger.knows(event));
         }
         Ok(known)
     }
