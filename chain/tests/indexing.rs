@@ -197,6 +197,26 @@ async fn an_endpoint_that_answers_for_few_blocks_only_is_looked_at_again() {
     reader.stop().await;
 }
 
+/// While the endpoint that has the events takes too long for a page, the liar would be asked for that page again.
+#[tokio::test]
+async fn a_liar_is_not_asked_again_and_again_because_the_other_one_answers_for_few_blocks() {
+    let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;
+    chain.send(3).await; // one of them is in a block that the liar leaves out
+    chain.mine(200).await;
+    let ledger = Arc::new(Ledger::default());
+    let (liar, weak) = (Proxy::start(&chain.url(), 1).await, Proxy::start(&chain.url(), 2).await);
+    liar.set(|faults| faults.omits = true);
+    weak.set(|faults| faults.weak = true);
+    ledger.open();
+    let endpoints = Endpoints::new("app", &[liar.url(), weak.url()], APP_ID).unwrap();
+    let walk = WalkSettings { page_blocks: 20, ..chain.walk() };
+    let sink: Arc<dyn Sink> = ledger.clone();
+    let reader = ChainReader::start(endpoints, PushSettings::default(), vec![(walk, sink)]);
+    until("every event is there", || ledger.payloads() == chain.sent).await;
+    assert!(liar.spoilt() > 0 && weak.spoilt() > 0, "one left events out, one took too long");
+    reader.stop().await;
+}
+
 /// Endpoints of providers that keep no old logs refuse the look at the blocks before a start each time.
 #[tokio::test]
 async fn a_look_that_all_endpoints_refuse_is_not_repeated_without_a_pause() {

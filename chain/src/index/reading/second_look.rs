@@ -144,6 +144,11 @@ impl PageReader {
         for place in lacking {
             self.endpoints.distrust_at(*place, "events are missing in its responses");
         }
+        // The endpoints that have the events may answer for fewer blocks only: the same endpoint that lacks them would
+        // then give each page again, without end.
+        for _ in 1..self.walk.look().looks() {
+            self.walk.refused("");
+        }
         self.is_moving = true;
         self.walk.rewind(block);
         self.begin_pass();
