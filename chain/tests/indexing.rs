@@ -173,6 +173,78 @@ async fn a_provider_that_does_not_answer_large_pages_is_asked_for_smaller_ones()
     reader.stop().await;
 }
 
+/// A proxy before an endpoint answers with an error of HTTP if the endpoint takes too long.
+#[tokio::test]
+async fn an_endpoint_that_answers_for_few_blocks_only_is_looked_at_again() {
+    let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;
+    chain.send(3).await; // one of them is in a block that the liar leaves out
+    let head = chain.mine(1).await;
+    let ledger = Arc::new(Ledger::default());
+    let (liar, weak) = (Proxy::start(&chain.url(), 1).await, Proxy::start(&chain.url(), 2).await);
+    liar.set(|faults| *faults = proxy::Faults { omits: true, denies: true, ..*faults });
+    weak.set(|faults| faults.weak = true);
+    ledger.open();
+    let endpoints = Endpoints::new("app", &[liar.url(), weak.url()], APP_ID).unwrap();
+    // The weak endpoint answers for as many blocks, unlike for those of a look at blocks near the head.
+    let walk = WalkSettings { page_blocks: 2, ..chain.walk() };
+    let sink: Arc<dyn Sink> = ledger.clone();
+    let reader = ChainReader::start(endpoints, PushSettings::default(), vec![(walk, sink)]);
+    let view = reader.view();
+    until("the blocks are read near the head", || view.readers()[0].read == Some(head)).await;
+    chain.mine(200).await;
+    until("every event is there", || ledger.payloads() == chain.sent).await;
+    assert!(liar.spoilt() > 0 && weak.spoilt() > 0, "one left events out, one took too long");
+    reader.stop().await;
+}
+
+/// While the endpoint that has the events takes too long for a page, the liar would be asked for that page again.
+#[tokio::test]
+async fn a_liar_is_not_asked_again_and_again_because_the_other_one_answers_for_few_blocks() {
+    let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;
+    chain.send(3).await; // one of them is in a block that the liar leaves out
+    chain.mine(200).await;
+    let ledger = Arc::new(Ledger::default());
+    let (liar, weak) = (Proxy::start(&chain.url(), 1).await, Proxy::start(&chain.url(), 2).await);
+    liar.set(|faults| faults.omits = true);
+    weak.set(|faults| faults.weak = true);
+    ledger.open();
+    let endpoints = Endpoints::new("app", &[liar.url(), weak.url()], APP_ID).unwrap();
+    let walk = WalkSettings { page_blocks: 20, ..chain.walk() };
+    let sink: Arc<dyn Sink> = ledger.clone();
+    let reader = ChainReader::start(endpoints, PushSettings::default(), vec![(walk, sink)]);
+    until("every event is there", || ledger.payloads() == chain.sent).await;
+    assert!(liar.spoilt() > 0 && weak.spoilt() > 0, "one left events out, one took too long");
+    reader.stop().await;
+}
+
+/// Endpoints of providers that keep no old logs refuse the look at the blocks before a start each time.
+#[tokio::test]
+async fn a_look_that_all_endpoints_refuse_is_not_repeated_without_a_pause() {
+    let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;
+    chain.send(2).await;
+    let memory = Arc::new(Memory::default());
+    let reader = chain.read(&[chain.url()], Vec::new(), &memory);
+    until("everything is there", || memory.payloads() == chain.sent).await;
+    reader.stop().await;
+    let stored = memory.0.lock().position.unwrap().number;
+    let head = chain.mine(70).await;
+    let pruned = [Proxy::start(&chain.url(), 1).await, Proxy::start(&chain.url(), 2).await];
+    for proxy in &pruned {
+        proxy.set(|faults| faults.pruned_below = Some(stored + 1));
+    }
+    let reader = chain.read(&pruned.each_ref().map(Proxy::url), Vec::new(), &memory);
+    let view = reader.view();
+    until("the look was refused", || {
+        view.readers()[0].read == Some(head) && pruned[0].spoilt() > 0
+    })
+    .await;
+    let before = pruned[0].asked("eth_getLogs");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let asked = pruned[0].asked("eth_getLogs") - before;
+    assert!(asked <= 20, "{asked} requests while nothing happens");
+    reader.stop().await;
+}
+
 #[tokio::test]
 async fn an_endpoint_without_old_transactions_is_left_for_another() {
     let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;

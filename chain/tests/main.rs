@@ -23,6 +23,7 @@ mod pair;
 mod payloads;
 mod proxy;
 mod redis_server;
+mod restarts;
 mod sending;
 mod sharing;
 mod stale_pushes;

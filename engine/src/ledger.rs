@@ -85,15 +85,16 @@ pub fn event_id(transaction_hash: [u8; 32], block_hash: [u8; 32], log_index: u32
 #[derive(Debug, Clone, Default)]
 pub struct PayerLedger {
     entries: Vec<LedgerEntry>,
-    /// The kind of the newest entry of each event.
-    newest: HashMap<LedgerEventId, LedgerKind>,
+    /// The kind and the amount, in picodollars, of the newest entry of each event.
+    newest: HashMap<LedgerEventId, (LedgerKind, i64)>,
 }
 
 impl PayerLedger {
     /// Creates the ledger from entries in their order.
     #[must_use]
     pub fn new(entries: Vec<LedgerEntry>) -> Self {
-        let newest = entries.iter().map(|entry| (entry.event, entry.kind)).collect();
+        let newest = entries.iter().map(|entry| (entry.event, (entry.kind, entry.picodollars)));
+        let newest = newest.collect();
         Self { entries, newest }
     }
 
@@ -105,7 +106,7 @@ impl PayerLedger {
 
     /// Adds an entry behind all others.
     pub fn push(&mut self, entry: LedgerEntry) {
-        self.newest.insert(entry.event, entry.kind);
+        self.newest.insert(entry.event, (entry.kind, entry.picodollars));
         self.entries.push(entry);
     }
 
@@ -118,10 +119,32 @@ impl PayerLedger {
         // The id counts before all other rules: a booked event stays booked, also a cancellation whose
         // withdrawal is no longer the last one.
         let newest = self.newest.get(&event.id);
-        if newest.is_some_and(|kind| *kind != LedgerKind::Reversal) {
+        if newest.is_some_and(|(kind, _)| *kind != LedgerKind::Reversal) {
             return Ok(None);
         }
         book_new(&self.entries, event)
+    }
+
+    /// Returns true if an event is booked, or can never be. One that has the id of another event is not booked: an
+    /// endpoint of the chain can show any event at the place of a true one, to have it taken for booked.
+    #[must_use]
+    pub fn knows(&self, event: &LedgerEvent) -> bool {
+        let (kind, amount) = match self.newest.get(&event.id) {
+            Some((kind, amount)) if *kind != LedgerKind::Reversal => (*kind, *amount),
+            _ => return !matches!(book_new(&self.entries, event), Ok(Some(_))),
+        };
+        let (expected, microdollars) = match event.action {
+            LedgerAction::Deposit { microdollars } => (LedgerKind::Deposit, microdollars),
+            LedgerAction::WithdrawalRequested { microdollars } => {
+                (LedgerKind::WithdrawalRequested, microdollars)
+            }
+            LedgerAction::UsageSettled { microdollars } => (LedgerKind::UsageSettled, microdollars),
+            // The event names no amount.
+            LedgerAction::WithdrawalCancelled => return kind == LedgerKind::WithdrawalCancelled,
+        };
+        let is_amount = picodollars(microdollars)
+            .is_ok_and(|shown| shown.unsigned_abs() == amount.unsigned_abs());
+        kind == expected && is_amount
     }
 }
 
@@ -300,6 +323,21 @@ mod tests {
             );
         }
         assert_eq!(cases.len(), 5);
+    }
+
+    #[test]
+    fn an_event_is_not_known_by_the_id_of_another_one() {
+        let mut entries = Vec::new();
+        let events = [event(1, DEPOSIT), event(2, WITHDRAWAL), event(3, CANCEL)];
+        assert!(book_all(&mut entries, &events).is_empty());
+        let ledger = PayerLedger::new(entries);
+        assert!(events.iter().all(|event| ledger.knows(event)));
+        let larger = LedgerAction::Deposit { microdollars: 11 };
+        for (id, action) in [(1, WITHDRAWAL), (1, larger), (2, CANCEL), (3, DEPOSIT), (4, DEPOSIT)]
+        {
+            assert!(!ledger.knows(&event(id, action)), "{id}: {action:?}");
+        }
+        assert!(ledger.knows(&event(5, CANCEL)), "it can never be booked");
     }
 
     #[test]

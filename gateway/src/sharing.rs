@@ -48,15 +48,41 @@ fn taken(answer: &[i64]) -> SharedTake {
         [at_ms] => {
             u64::try_from(*at_ms).map_or(SharedTake::Skipped, |at_ms| SharedTake::Taken { at_ms })
         }
-        [group, place, wait_ms] => usize::try_from(*place).map_or(SharedTake::Skipped, |place| {
-            let (of_total, wait_ms) = (*group == 1, u64::try_from(*wait_ms).ok());
-            SharedTake::Exceeded(SharedLimitError { of_total, place, wait_ms })
-        }),
+        [holder, place, wait_ms] => {
+            let (holder, place) = (LimitHolder::of_number(*holder), usize::try_from(*place).ok());
+            let wait_ms = u64::try_from(*wait_ms).ok();
+            holder.zip(place).map_or(SharedTake::Skipped, |(holder, place)| {
+                SharedTake::Exceeded(SharedLimitError { holder, place, wait_ms })
+            })
+        }
         _ => SharedTake::Skipped,
     }
 }
 
-/// The limits of one caller, or of all callers together; `None` is no limit.
+/// The callers whose usage a limit counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum LimitHolder {
+    /// One caller.
+    Caller,
+    /// All callers together.
+    All,
+    /// The callers of one network together.
+    Network,
+}
+
+impl LimitHolder {
+    /// Returns the holder that the script means by this number.
+    fn of_number(number: i64) -> Option<Self> {
+        match number {
+            0 => Some(Self::Caller),
+            1 => Some(Self::All),
+            2 => Some(Self::Network),
+            _ => None,
+        }
+    }
+}
+
+/// The limits of one caller, of all callers together, or of those of a network; `None` is no limit.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct SharedLimits {
     /// Token buckets of envelopes in a minute and in an hour: capacity, and the window in ms in which an empty
@@ -86,8 +112,7 @@ pub(crate) struct SharedBucket {
 /// The limit that a request exceeds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SharedLimitError {
-    /// True for a limit of all callers together, false for one of the caller.
-    pub(crate) of_total: bool,
+    pub(crate) holder: LimitHolder,
     /// Index of the limit: those of [`SharedLimits`], then the buckets of kinds.
     pub(crate) place: usize,
     /// Time after which the same cost fits the bucket, or the hour or day has ended, ms. `None` if the cost alone
@@ -108,11 +133,14 @@ pub(crate) enum SharedTake {
     Exceeded(SharedLimitError),
 }
 
-/// The cost of a request, with the limits of its caller and of all callers together, in this order.
+/// The cost of a request, with the limits of its caller and of all callers together, in this order, and those of the
+/// caller's network.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SharedCharge<'a> {
     pub(crate) caller: &'a str,
     pub(crate) limits: [SharedLimits; 2],
+    /// The name of the caller's network, if that has limits.
+    pub(crate) network: Option<(&'a str, SharedLimits)>,
     /// The buckets of the kinds in the request that have one.
     pub(crate) kinds: &'a [SharedBucket],
     pub(crate) cost: SharedCost,
@@ -180,16 +208,18 @@ impl GatewayShare {
     /// Creates the count of a request, for [`admit`](Self::admit). The clock of Redis selects the hour and the day, so
     /// that a gateway whose clock is wrong counts to the same ones as the others.
     pub(crate) fn count(&self, charge: SharedCharge<'_>) -> Arc<SharedCount> {
-        let of_caller = limit_keys(&self.caller_key(charge.caller));
-        let of_total = limit_keys(&self.total_key());
-        let buckets = charge.kinds.iter().map(|bucket| self.bucket_key(charge.caller, bucket));
-        let keys = of_caller.into_iter().chain(of_total).chain(buckets).collect();
-        Arc::new(SharedCount::asked(self.calls.clone(), keys, charge.to_arguments()))
+        let holders = [self.caller_key(charge.caller), self.total_key()].into_iter();
+        let holders = holders.chain(charge.network.map(|(network, _)| self.network_key(network)));
+        let mut keys: Vec<_> = holders.flat_map(|base| limit_keys(&base)).collect();
+        let holder_keys = keys.len();
+        keys.extend(charge.kinds.iter().map(|bucket| self.bucket_key(charge.caller, bucket)));
+        let arguments = charge.to_arguments();
+        Arc::new(SharedCount::asked(self.calls.clone(), keys, holder_keys, arguments))
     }
 
-    /// Takes the cost from the limits of the caller and of all callers, or from none of them, and reads the shared
-    /// state in the same call. A query too large for one operation needs further calls, which are made only if the
-    /// cost was not refused.
+    /// Takes the cost from the limits of the caller, of all callers and of the caller's network, or from none of them,
+    /// and reads the shared state in the same call. A query too large for one operation needs further calls, which are
+    /// made only if the cost was not refused.
     pub(crate) async fn admit(
         &self,
         count: &Arc<SharedCount>,
@@ -336,6 +366,11 @@ impl GatewayShare {
         format!("{}:rl:{}", self.base, hex::encode(&Sha256::digest(caller)[..16]))
     }
 
+    /// Returns the prefix of the keys of a network.
+    fn network_key(&self, network: &str) -> String {
+        format!("{}:rl-net:{}", self.base, hex::encode(&Sha256::digest(network)[..16]))
+    }
+
     fn total_key(&self) -> String {
         format!("{}:rl-total", self.base)
     }
@@ -345,8 +380,7 @@ impl GatewayShare {
     }
 }
 
-/// Returns the keys of the limits of a caller, or of all callers. Those of the counts lack the number of their hour or
-/// day.
+/// Returns the keys of the limits of one holder. Those of the counts lack the number of their hour or day.
 fn limit_keys(base: &str) -> [String; 5] {
     ["ts", "1", "2", "h", "d"].map(|name| format!("{base}:{name}"))
 }
@@ -354,8 +388,10 @@ fn limit_keys(base: &str) -> [String; 5] {
 impl SharedCharge<'_> {
     fn to_arguments(self) -> Vec<Vec<u8>> {
         let or_none = |limit: Option<u64>| limit.map_or_else(|| b"-1".to_vec(), number);
-        let mut arguments = Vec::new();
-        for SharedLimits { buckets, hour, day } in self.limits {
+        let holders: Vec<_> =
+            self.limits.into_iter().chain(self.network.map(|(_, limits)| limits)).collect();
+        let mut arguments = vec![number(holders.len() as u64)];
+        for SharedLimits { buckets, hour, day } in holders {
             for bucket in buckets {
                 arguments.push(or_none(bucket.map(|(capacity, _)| capacity)));
                 arguments.push(or_none(bucket.map(|(_, window_ms)| window_ms)));
@@ -428,9 +464,12 @@ mod tests {
     #[test]
     fn only_an_answer_with_a_time_alone_says_that_a_cost_is_taken() {
         assert_eq!(taken(&[7]), SharedTake::Taken { at_ms: 7 });
-        let exceeded = SharedLimitError { of_total: true, place: 2, wait_ms: None };
-        assert_eq!(taken(&[1, 2, -1]), SharedTake::Exceeded(exceeded));
-        for other in [&[][..], &[-1], &[0, 1], &[0, -1, 5], &[0, 1, 2, 3]] {
+        let holders = [LimitHolder::Caller, LimitHolder::All, LimitHolder::Network];
+        for (number, holder) in (0..).zip(holders) {
+            let exceeded = SharedLimitError { holder, place: 2, wait_ms: None };
+            assert_eq!(taken(&[number, 2, -1]), SharedTake::Exceeded(exceeded));
+        }
+        for other in [&[][..], &[-1], &[0, 1], &[0, -1, 5], &[3, 2, 5], &[0, 1, 2, 3]] {
             assert_eq!(taken(other), SharedTake::Skipped, "{other:?}");
         }
     }

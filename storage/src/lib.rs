@@ -85,6 +85,7 @@ mod last_commit;
 mod late_searches;
 mod ledger;
 mod log_scan;
+mod looks;
 mod membership;
 mod meta;
 mod migrate;
@@ -178,6 +179,7 @@ pub use keys::topic::TopicRow;
 pub use keys::usage::UsageRow;
 pub use late_searches::{StoredSearch, StoredSearchState};
 pub use log_scan::{LogItem, LogScan};
+pub use looks::LookingReader;
 pub use membership::{JudgedTimes, TimeRule};
 pub use misbehavior::{EvidenceCounts, StoredEvidence};
 pub use objects::{

@@ -313,6 +313,16 @@ pub(crate) fn put_late_searches(db: &DB, batch: &mut WriteBatch, row: &[u8]) {
     put(db, batch, MetaKey::LateSearches, row);
 }
 
+/// Reads the first block without a second look, from the row of a reader.
+pub(crate) fn unlooked(db: &DB, key: MetaKey) -> Result<Option<u64>, ReadError> {
+    row(db, key, decode_u64)
+}
+
+/// Stages the first block without a second look, in the row of a reader.
+pub(crate) fn put_unlooked(db: &DB, batch: &mut WriteBatch, key: MetaKey, block: u64) {
+    put(db, batch, key, &block.to_be_bytes());
+}
+
 /// Reads the row of statements about void places.
 pub(crate) fn void_statements<V>(
     db: &DB,

@@ -34,6 +34,9 @@ pub(super) struct ReaderContext {
     pub(super) pass: Arc<AtomicU64>,
     /// True while a commit is being retried.
     pub(super) is_storing_stuck: Arc<AtomicBool>,
+    pub(super) sink: Arc<dyn Sink>,
+    /// The first block that has had no second look.
+    pub(super) unlooked: Arc<AtomicU64>,
     pub(super) stop: watch::Receiver<()>,
 }
 

@@ -34,18 +34,23 @@ pub(super) async fn run(
         status,
         pass: Arc::default(),
         is_storing_stuck: Arc::default(),
+        sink,
+        unlooked: Arc::default(),
         stop: stop.clone(),
     };
-    let Some((position, last_sequence_id)) = stored_position(&context, &sink).await else { return };
+    let Some(stored) = stored_position(&context).await else { return };
+    let StoredPosition { position, last_sequence_id, unlooked } = stored;
     context.status.lock().stored = position;
     let (batches, to_store) = mpsc::channel(AHEAD);
     let (gaps, gap_found) = mpsc::channel(1);
     let mut walk = Walk::new(settings.clone(), position);
     if endpoints.status().len() == 1 {
         walk.look().skip_pages();
+    } else if let Some(unlooked) = unlooked {
+        walk.look().go_on_from(unlooked.max(settings.first_block), settings.page_blocks);
     }
     tracing::info!(strand = name, from_block = walk.unread(), "reading the chain");
-    let writer = BatchWriter::new(context.clone(), endpoints.clone(), &settings, sink, gaps);
+    let writer = BatchWriter::new(context.clone(), endpoints.clone(), &settings, gaps);
     let reader =
         PageReader::new(context, endpoints, head, settings, walk, last_sequence_id, batches);
     let mut stopped = stop;
@@ -59,17 +64,25 @@ pub(super) async fn run(
     reader.abort();
 }
 
-/// Returns the sink's position and last sequence id; `None` if reading is stopped before they can be read.
-async fn stored_position(
-    context: &ReaderContext,
-    sink: &Arc<dyn Sink>,
-) -> Option<(Option<BlockRef>, u64)> {
+/// The state of a contract's events in a sink before reading begins.
+struct StoredPosition {
+    position: Option<BlockRef>,
+    last_sequence_id: u64,
+    /// The first block that has had no second look; `None` if the sink notes none.
+    unlooked: Option<u64>,
+}
+
+/// Returns the state in the sink; `None` if reading is stopped before it can be read.
+async fn stored_position(context: &ReaderContext) -> Option<StoredPosition> {
     let mut stop = context.stop.clone();
     loop {
-        let read = |sink: &dyn Sink| Ok((sink.position()?, sink.last_sequence_id()?));
-        let position: Result<_, SinkError> = blocking(sink, read).await;
-        match position {
-            Ok(position) => return Some(position),
+        let read = |sink: &dyn Sink| {
+            let (position, last_sequence_id) = (sink.position()?, sink.last_sequence_id()?);
+            Ok(StoredPosition { position, last_sequence_id, unlooked: sink.unlooked()? })
+        };
+        let stored: Result<_, SinkError> = blocking(&context.sink, read).await;
+        match stored {
+            Ok(stored) => return Some(stored),
             Err(error) => context.stuck(&error.to_string()),
         }
         tokio::select! {

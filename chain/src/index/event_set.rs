@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use alloy::primitives::{Address, B256};
 use alloy::rpc::types::Log;
 
-use super::event::{ContractEvent, EventSource};
+use super::event::{BlockRef, ContractEvent, EventSource, IndexedEvent};
 
 /// A multiset of events by the content of their logs and their transaction, independent of their block. An event that
 /// one transaction emitted twice is contained twice.
@@ -57,6 +57,30 @@ impl EventSet {
         }
         set
     }
+}
+
+/// Returns a contract's events in the logs that endpoints show for these blocks, each once. An event that endpoints
+/// show in different blocks is returned for each block.
+pub(super) fn shown_by_all<'a>(
+    blocks: &RangeInclusive<u64>,
+    answers: impl Iterator<Item = &'a Vec<Log>>,
+    source: EventSource,
+    address: Address,
+) -> Vec<IndexedEvent> {
+    let mut all = BTreeMap::new();
+    for logs in answers {
+        for ((number, hash), logs) in by_block(blocks, logs, source, address) {
+            let block = BlockRef { number, hash };
+            for (log_index, (log, decoded)) in logs {
+                let transaction = log.transaction_hash.unwrap_or_default();
+                let digest = decoded.digest(transaction);
+                let block_time_s = log.block_timestamp.unwrap_or_default();
+                let event = IndexedEvent { block, block_time_s, log_index, transaction, decoded };
+                all.insert((block, log_index, digest), event);
+            }
+        }
+    }
+    all.into_values().collect()
 }
 
 /// A contract's events by block number and hash, and by log index.

@@ -128,7 +128,8 @@ pub(super) async fn logs(
 }
 
 /// Returns the logs of these ranges of blocks, ascending, and perhaps of blocks between them. If the endpoint refuses a
-/// range, it is asked for shorter ones, many at once. Logs that were not asked for are left out.
+/// range, or its answer is unusable, it is asked for shorter ones, many at once. Logs that were not asked for are left
+/// out.
 ///
 /// # Errors
 /// The first error that no shorter range avoids. Fails as well after [`ROUNDS_MAX`] rounds of requests, and if the
@@ -163,10 +164,11 @@ pub(super) async fn logs_in_parts(
                 Err(error) => error,
             };
             let blocks = last - first + 1;
-            let Some(message) = refusal_message(&error).filter(|_| blocks > 1) else {
+            if blocks == 1 || !may_be_too_much(&error) {
                 return Err(error);
-            };
-            let named = range_named(message).filter(|named| *named < blocks);
+            }
+            let named = refusal_message(&error).and_then(range_named);
+            let named = named.filter(|named| *named < blocks);
             (longest, is_accepted) = (named.unwrap_or(blocks / 2), false);
             break;
         }
@@ -351,9 +353,35 @@ pub(super) fn refusal_message(error: &RequestError) -> Option<&str> {
     }
 }
 
+/// Returns true if an endpoint may answer a request for the logs of fewer blocks. A proxy before it answers with an
+/// HTTP error if the endpoint takes too long, and an answer that is too long is not read.
+fn may_be_too_much(error: &RequestError) -> bool {
+    matches!(error, RequestError::Malformed { .. }) || refusal_message(error).is_some()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn fewer_blocks_are_asked_for_unless_the_number_of_requests_or_the_connection_is_at_fault() {
+        let (endpoint, method) = ("http://a:1".to_owned(), "eth_getLogs");
+        let refused = |code, message: &str| RequestError::Refused {
+            endpoint: endpoint.clone(),
+            method,
+            code,
+            message: message.to_owned(),
+        };
+        assert!(may_be_too_much(&refused(-32_000, "query timeout exceeded")));
+        let reason = "HTTP status 504".to_owned();
+        assert!(may_be_too_much(&RequestError::Malformed {
+            endpoint: endpoint.clone(),
+            method,
+            reason: reason.clone()
+        }));
+        assert!(!may_be_too_much(&refused(429, "HTTP status 429: too many requests")));
+        assert!(!may_be_too_much(&RequestError::Unreachable { endpoint, reason }));
+    }
 
     fn block(number: &str) -> Result<FetchedBlock, serde_json::Error> {
         let hash = B256::ZERO;

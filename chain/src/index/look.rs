@@ -20,12 +20,18 @@ const DEPTH: u64 = 64;
 /// The number of blocks per second look. A guess: one request for this many blocks costs little
 /// compared with reading them one by one.
 const TOGETHER: u64 = 32;
+/// The largest number of blocks of a second look at blocks that were read near the head. A guess: looks that have
+/// fallen behind catch up by it, and one request for as many blocks is common.
+const BLOCKS_MAX: u64 = 1024;
 /// The number of second looks at the same blocks while endpoints that could confirm a claim do not answer. A guess:
 /// with the pauses between them, 40 s.
 const LOOKS_MAX: u32 = 8;
-/// The number of remembered events of pages. A guess: 10 MB. The events of further pages are requested
-/// again from the endpoint in use.
+/// The number of remembered events of pages. A guess: 10 MB. The events of further pages are looked up in the sink, or,
+/// if it does not say which it has, requested again from the endpoint in use.
 const PAGE_EVENTS_MAX: usize = 100_000;
+/// The number of the last blocks that are looked at once more when an endpoint answers again that was silent at their
+/// look. A guess: on a chain with a block every two seconds, the outage of an endpoint for five hours.
+pub(super) const MISSED_BLOCKS_MAX: u64 = 10_000;
 /// The number of pages that may wait for their second look. A guess: 1 MB.
 const PAGES_MAX: usize = 10_000;
 
@@ -34,7 +40,8 @@ const PAGES_MAX: usize = 10_000;
 pub struct Due {
     /// The blocks to look at.
     pub blocks: RangeInclusive<u64>,
-    /// The events that were read in these blocks and near them; `None` if they were not remembered.
+    /// The events that were read in these blocks and near them; `None` if they were not remembered, so that the sink
+    /// has to be asked.
     pub known: Option<EventSet>,
 }
 
@@ -53,6 +60,14 @@ pub struct SecondLook {
     /// True if pages far from the head get no second look.
     skips_pages: bool,
     looks: u32,
+    /// The largest number of blocks of the next look after one failed; `None` while looks succeed.
+    most: Option<u64>,
+    /// True if the last look failed.
+    has_failed: bool,
+    /// The first block that was read since the last look began; `None` if none was.
+    read_since: Option<u64>,
+    /// The block that looks have to reach before blocks are added again that have had theirs.
+    back_from: u64,
 }
 
 impl SecondLook {
@@ -68,14 +83,60 @@ impl SecondLook {
         Self { pages: pages.into_iter().collect(), ..Self::default() }
     }
 
-    /// Disables second looks at pages far from the head, because there is no other endpoint to ask.
+    /// Adds the blocks from `first` on that were read before the start and had no second look, in pages of this length.
+    pub(crate) fn go_on_from(&mut self, first: u64, page_blocks: u64) {
+        if let Some(page) = self.pages.front() {
+            let end = *page.blocks.start();
+            self.add_pages(first, end, page_blocks);
+        }
+    }
+
+    /// Adds the blocks from `first` on again that have had their look, as far as they are among the last
+    /// [`MISSED_BLOCKS_MAX`] of these, in pages of this length. `unread` is the first unread block.
+    pub(crate) fn go_back_to(&mut self, first: u64, unread: u64, page_blocks: u64) {
+        let end = self.unlooked(unread);
+        let first = first.max(end.saturating_sub(MISSED_BLOCKS_MAX));
+        let added = end.saturating_sub(first);
+        self.back_from = end.saturating_add((added / 2).max(1));
+        self.add_pages(first, end, page_blocks);
+    }
+
+    /// Returns true if blocks may be added again that have had their look. Looks have to come on by half as many new
+    /// blocks as were added the last time: an endpoint that is silent at each second look would otherwise have the same
+    /// blocks looked at without end.
+    pub(crate) fn may_go_back(&self, unread: u64) -> bool {
+        self.unlooked(unread) >= self.back_from
+    }
+
+    /// Adds pages with the blocks from `first` to before `end`, which is at or below all blocks that wait.
+    fn add_pages(&mut self, first: u64, end: u64, page_blocks: u64) {
+        // While too many pages wait, nothing is read, and after a start they wait until a page is read.
+        let fewest = end.saturating_sub(first) / (PAGES_MAX as u64 / 2) + 1;
+        let (length, mut end) = (page_blocks.max(fewest), end);
+        while end > first {
+            let start = end.saturating_sub(length).max(first);
+            self.pages.push_front(Due { blocks: start..=end - 1, known: None });
+            end = start;
+        }
+    }
+
+    /// Returns the first block that has had no second look, given the first unread one.
+    pub(crate) fn unlooked(&self, unread: u64) -> u64 {
+        let page = self.pages.front().map_or(unread, |page| *page.blocks.start());
+        let from = self.done.map_or(0, |done| done + 1);
+        let near = self.blocks.range(from..).next().map_or(unread, |(number, _)| *number);
+        unread.min(page).min(near)
+    }
+
+    /// Disables second looks at pages far from the head, because there is no other endpoint to ask. The blocks that
+    /// were read before the start get theirs: they were near the head, so their logs may have come later.
     pub(crate) fn skip_pages(&mut self) {
         self.skips_pages = true;
-        self.pages.clear();
     }
 
     /// Adds a block that was read near the head. Discards later blocks.
     pub fn read(&mut self, number: u64, events: EventSet) {
+        self.note_read(number);
         self.blocks.split_off(&number);
         self.blocks.insert(number, events);
         self.cut_pages(number);
@@ -83,6 +144,7 @@ impl SecondLook {
 
     /// Adds a page that was read far from the head, with the events of its blocks. Discards later pages.
     pub fn read_page(&mut self, blocks: &RangeInclusive<u64>, events: &BTreeMap<u64, EventSet>) {
+        self.note_read(*blocks.start());
         for (number, known) in self.blocks.range_mut(blocks.clone()) {
             *known = events.get(number).cloned().unwrap_or_default();
         }
@@ -100,6 +162,10 @@ impl SecondLook {
             }
             self.page_events -= page.known.take().map_or(0, |known| known.distinct());
         }
+    }
+
+    fn note_read(&mut self, first: u64) {
+        self.read_since = Some(self.read_since.map_or(first, |before| before.min(first)));
     }
 
     /// Discards the pages from this block on, because they are read again.
@@ -129,12 +195,16 @@ impl SecondLook {
         self.done = self.done.map(|done| done.min(first.saturating_sub(1))).filter(|_| first > 0);
     }
 
-    /// Returns the blocks that are due for a second look, given the head and the first unread block.
+    /// Returns the blocks that are due for a second look, given the head and the first unread block. No look may be
+    /// running.
     #[must_use]
-    pub fn due(&self, head: u64, unread: u64) -> Option<Due> {
+    pub fn due(&mut self, head: u64, unread: u64) -> Option<Due> {
+        self.read_since = None;
         let is_deep = |number: u64| number.saturating_add(DEPTH) <= head && number < unread;
         if let Some(page) = self.pages.front().filter(|page| is_deep(*page.blocks.end())) {
-            return Some(page.clone());
+            let (first, last) = (*page.blocks.start(), *page.blocks.end());
+            let last = self.most.map_or(last, |most| last.min(first.saturating_add(most - 1)));
+            return Some(Due { blocks: first..=last, known: page.known.clone() });
         }
         let from = self.done.map_or(0, |done| done + 1);
         let mut open = self.blocks.range(from..).map(|(number, _)| *number);
@@ -143,9 +213,10 @@ impl SecondLook {
             return None;
         }
         let mut last = first;
+        let end = first.saturating_add(self.most.unwrap_or(BLOCKS_MAX) - 1);
         // Blocks in between may have been read as pages, further from the head.
         for number in open.take_while(|number| is_deep(*number)) {
-            if number != last + 1 {
+            if number != last + 1 || number > end {
                 break;
             }
             last = number;
@@ -155,17 +226,43 @@ impl SecondLook {
         Some(Due { blocks: first..=last, known: Some(known) })
     }
 
-    /// Marks these blocks as verified.
+    /// Marks the blocks of the last look as verified, unless some of them were read again meanwhile: the look compared
+    /// with the events that were known before.
     pub fn end(&mut self, blocks: &RangeInclusive<u64>) {
-        self.looks = 0;
-        if self.pages.front().is_some_and(|page| page.blocks == *blocks) {
+        if self.read_since.is_some_and(|first| first <= *blocks.end()) {
+            return;
+        }
+        (self.looks, self.has_failed) = (0, false);
+        let more = self.most.map(|most| most.saturating_mul(2));
+        self.most = more.filter(|most| *most < BLOCKS_MAX);
+        let last = *blocks.end();
+        if let Some(page) = self.pages.front_mut()
+            && page.blocks.start() == blocks.start()
+            && last <= *page.blocks.end()
+        {
+            if last < *page.blocks.end() {
+                page.blocks = last + 1..=*page.blocks.end();
+                return;
+            }
             return self.pop_page(VecDeque::pop_front);
         }
-        let last = *blocks.end();
         if self.blocks.contains_key(&last) {
             self.done = self.done.max(Some(last));
             self.blocks = self.blocks.split_off(&last.saturating_sub(DEPTH));
         }
+    }
+
+    /// Takes note that no endpoint that is needed answered a look at these blocks. The next look has half of them: the
+    /// endpoints may take too long for so many, or the events may be more than one answer may have.
+    pub(crate) fn failed(&mut self, blocks: &RangeInclusive<u64>) {
+        let count = (blocks.end() - blocks.start()).saturating_add(1);
+        (self.most, self.has_failed) = (Some((count / 2).max(1)), true);
+    }
+
+    /// Returns true if the last look failed.
+    #[must_use]
+    pub(crate) fn has_failed(&self) -> bool {
+        self.has_failed
     }
 
     /// Counts a look in which an endpoint showed or claimed more events. Returns true if the
@@ -204,7 +301,7 @@ mod tests {
         events
     }
 
-    fn blocks(look: &SecondLook, head: u64, unread: u64) -> Option<RangeInclusive<u64>> {
+    fn blocks(look: &mut SecondLook, head: u64, unread: u64) -> Option<RangeInclusive<u64>> {
         look.due(head, unread).map(|due| due.blocks)
     }
 
@@ -214,16 +311,16 @@ mod tests {
         for number in 10..110 {
             look.read(number, EventSet::default());
         }
-        assert_eq!(blocks(&look, 105, 110), None, "the first one is 95 deep");
-        assert_eq!(blocks(&look, 106, 110), Some(10..=42));
+        assert_eq!(blocks(&mut look, 105, 110), None, "the first one is 95 deep");
+        assert_eq!(blocks(&mut look, 106, 110), Some(10..=42));
         look.end(&(10..=42));
-        assert_eq!(blocks(&look, 106, 110), None);
+        assert_eq!(blocks(&mut look, 106, 110), None);
         for number in 40..110 {
             look.read(number, EventSet::default());
         }
-        assert_eq!(blocks(&look, 1000, 110), Some(43..=109), "those before not again");
+        assert_eq!(blocks(&mut look, 1000, 110), Some(43..=109), "those before not again");
         look.reopen(42);
-        assert_eq!(blocks(&look, 1000, 110), Some(42..=109), "but for another branch");
+        assert_eq!(blocks(&mut look, 1000, 110), Some(42..=109), "but for another branch");
     }
 
     #[test]
@@ -237,13 +334,92 @@ mod tests {
     }
 
     #[test]
+    fn what_had_no_look_before_a_start_gets_it_in_pages() {
+        let position = BlockRef { number: 1000, hash: B256::ZERO };
+        let mut look = SecondLook::after(Some(position), 0);
+        look.go_on_from(890, 7);
+        assert_eq!(look.unlooked(1001), 890);
+        let mut looked = Vec::new();
+        while let Some(due) = look.due(2000, 1001) {
+            assert_eq!((look.unlooked(1001), due.known), (*due.blocks.start(), None));
+            look.end(&due.blocks);
+            looked.push(due.blocks);
+        }
+        assert_eq!(looked, [890..=896, 897..=903, 904..=1000]);
+        assert_eq!(look.unlooked(1001), 1001);
+        let mut look = SecondLook::after(Some(position), 0);
+        look.go_on_from(990, 7);
+        assert_eq!(look.unlooked(1001), 904, "a part of them is due in any case");
+    }
+
+    #[test]
+    fn blocks_that_an_endpoint_has_missed_get_another_look_as_far_as_they_are_recent() {
+        let mut look = SecondLook::default();
+        for number in 20_000..20_200 {
+            look.read(number, EventSet::default());
+        }
+        assert_eq!(blocks(&mut look, 20_200, 20_200), Some(20_000..=20_136));
+        look.end(&(20_000..=20_136));
+        look.go_back_to(20_100, 20_200, 30);
+        assert_eq!(look.unlooked(20_200), 20_100);
+        assert_eq!(look.due(20_300, 20_200), Some(Due { blocks: 20_100..=20_106, known: None }));
+        look.go_back_to(1, 20_200, 10_000);
+        assert_eq!(look.unlooked(20_200), 10_100);
+    }
+
+    /// The blocks that the endpoint has missed are added again at each look that it answers.
+    #[test]
+    fn an_endpoint_that_fails_at_each_second_look_does_not_stop_looks() {
+        let (mut look, unread) = (SecondLook::default(), 5000);
+        for first in (0..unread).step_by(100) {
+            look.read_page(&(first..=first + 99), &BTreeMap::new());
+        }
+        let mut looks = 0;
+        while let Some(due) = look.due(unread + 1000, unread) {
+            look.end(&due.blocks);
+            looks += 1;
+            assert!(looks <= 50 + 100 + 50, "the next block is {}", look.unlooked(unread));
+            if looks % 2 == 0 && look.may_go_back(unread) {
+                look.go_back_to(0, unread, 100);
+            }
+        }
+        assert!(looks > 100, "blocks were added: {looks} looks");
+    }
+
+    #[test]
+    fn pages_before_a_start_are_fewer_than_stop_the_reader() {
+        let position = BlockRef { number: 100_000_096, hash: B256::ZERO };
+        let mut look = SecondLook::after(Some(position), 0);
+        look.go_on_from(0, 1);
+        assert!(!look.is_far_behind(), "{} pages", look.pages.len());
+        assert_eq!(look.unlooked(u64::MAX), 0);
+    }
+
+    #[test]
+    fn what_had_no_look_begins_with_the_first_block_of_all_that_wait() {
+        let mut look = SecondLook::default();
+        assert_eq!(look.unlooked(5), 5);
+        look.read_page(&(0..=9), &BTreeMap::new());
+        for number in 10..120 {
+            look.read(number, EventSet::default());
+        }
+        assert_eq!(look.unlooked(120), 0);
+        assert_eq!(blocks(&mut look, 120, 120), Some(0..=9));
+        look.end(&(0..=9));
+        assert_eq!(look.unlooked(120), 10);
+        look.end(&(10..=42));
+        assert_eq!(look.unlooked(120), 43);
+        assert_eq!(look.unlooked(30), 30, "another branch is read from there");
+    }
+
+    #[test]
     fn blocks_that_are_read_again_are_known_by_what_they_have_then() {
         let mut look = SecondLook::default();
         look.skip_pages();
         for number in 0..40 {
             look.read(number, EventSet::default());
         }
-        assert_eq!(blocks(&look, 98, 7), Some(0..=6), "only what is read");
+        assert_eq!(blocks(&mut look, 98, 7), Some(0..=6), "only what is read");
         look.read_page(&(7..=7), &BTreeMap::from([(7, events(&[100]))]));
         assert_eq!(look.due(98, 40).unwrap().known, Some(events(&[100])));
         let looks = (1..).take_while(|_| look.found()).count();
@@ -262,13 +438,63 @@ mod tests {
         let first = Due { blocks: 0..=99, known: Some(events(&[100])) };
         assert_eq!(look.due(1000, 200), Some(first));
         page(&mut look, 50..=149, &[200]);
-        assert_eq!(blocks(&look, 1000, 150), Some(0..=49));
+        assert_eq!(blocks(&mut look, 1000, 150), Some(0..=49));
         look.end(&(0..=49));
         let again = Due { blocks: 50..=149, known: Some(events(&[200])) };
         assert_eq!(look.due(1000, 150), Some(again));
         look.end(&(50..=149));
         assert_eq!(look.due(1000, 150), None);
         assert_eq!(look.page_events, 0);
+    }
+
+    #[test]
+    fn a_look_that_failed_is_repeated_with_half_of_the_blocks() {
+        let mut look = SecondLook::default();
+        look.read_page(&(0..=99), &BTreeMap::new());
+        look.failed(&(0..=99));
+        assert!(look.has_failed());
+        assert_eq!(blocks(&mut look, 1000, 100), Some(0..=49));
+        look.failed(&(0..=49));
+        assert_eq!(blocks(&mut look, 1000, 100), Some(0..=24));
+        look.end(&(0..=24));
+        assert!(!look.has_failed());
+        assert_eq!(blocks(&mut look, 1000, 100), Some(25..=74), "the number grows back");
+        look.end(&(25..=74));
+        look.end(&(75..=99));
+        assert_eq!(blocks(&mut look, 1000, 100), None);
+        for number in 100..200 {
+            look.read(number, EventSet::default());
+        }
+        look.failed(&(100..=100));
+        assert_eq!(blocks(&mut look, 1000, 200), Some(100..=100), "one block at least");
+    }
+
+    /// Looks fall behind while endpoints are silent, and the range of one must not grow with that time.
+    #[test]
+    fn a_look_near_the_head_has_a_bounded_number_of_blocks() {
+        let mut look = SecondLook::default();
+        for number in 0..2000 {
+            look.read(number, EventSet::default());
+        }
+        assert_eq!(blocks(&mut look, 5000, 2000), Some(0..=1023));
+        look.end(&(0..=1023));
+        assert_eq!(blocks(&mut look, 5000, 2000), Some(1024..=1999));
+    }
+
+    /// A reorganisation, a gap or a refuted page can have blocks read again while a look at them is running.
+    #[test]
+    fn blocks_that_are_read_again_during_a_look_are_looked_at_again() {
+        let mut look = SecondLook::default();
+        let page = 0..=9;
+        look.read_page(&page, &BTreeMap::from([(3, events(&[100]))]));
+        assert_eq!(blocks(&mut look, 1000, 10), Some(page.clone()));
+        look.read_page(&page, &BTreeMap::new());
+        look.end(&page);
+        let again = Due { blocks: page.clone(), known: Some(EventSet::default()) };
+        assert_eq!(look.due(1000, 10), Some(again));
+        look.read_page(&(10..=19), &BTreeMap::new());
+        look.end(&page);
+        assert_eq!(blocks(&mut look, 1000, 20), Some(10..=19), "later blocks make no difference");
     }
 
     #[test]

@@ -2,17 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use alloy::rpc::types::{Filter, Log};
 
 use super::claim::{Claim, ClaimVerdict, ReceiptAnswer};
+use super::context::blocking;
 use super::event::BlockRef;
-use super::event_set::EventSet;
+use super::event_set::{EventSet, shown_by_all};
 use super::fetch;
 use super::look::Due;
 use super::proof::{self, EndpointAnswers};
 use super::receipts;
+use super::sink::{Sink, SinkError};
 use super::walk::WalkSettings;
 use crate::endpoints::Endpoints;
 use crate::send::RequestError;
@@ -27,8 +30,19 @@ const SILENT_MAX: Duration = Duration::from_secs(10);
 /// The result of a second look at some blocks.
 pub(super) struct LookAnswer {
     pub(super) blocks: RangeInclusive<u64>,
-    /// The outcome, with the endpoints that did not answer, by host and port; an error if one that is needed did not.
-    pub(super) outcome: Result<(LookOutcome, BTreeSet<String>), RequestError>,
+    /// The outcome, with the endpoints that did not answer, by host and port.
+    pub(super) outcome: Result<(LookOutcome, BTreeSet<String>), LookError>,
+}
+
+/// Error of a second look. Nothing is known of the blocks then.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LookError {
+    /// No endpoint answered, or one that is needed did not.
+    #[error("{0}")]
+    Request(#[from] RequestError),
+    /// The stored events cannot be read.
+    #[error("{0}")]
+    Sink(#[from] SinkError),
 }
 
 /// The endpoints that do not answer looks, by host and port, with the times since which they are silent.
@@ -36,6 +50,8 @@ pub(super) struct LookAnswer {
 pub(super) struct LookSilences {
     since: BTreeMap<String, Instant>,
     is_waiting: bool,
+    /// The first block, for each endpoint, whose look has ended while the endpoint was silent.
+    missed: BTreeMap<String, u64>,
 }
 
 impl LookSilences {
@@ -48,6 +64,29 @@ impl LookSilences {
         }
         let is_short = |since: &Instant| now.duration_since(*since) < SILENT_MAX;
         self.is_waiting = self.since.values().any(is_short);
+    }
+
+    /// Takes note that a look from the block `first` on has ended without these endpoints.
+    pub(super) fn miss(&mut self, silent: &BTreeSet<String>, first: u64) {
+        for endpoint in silent {
+            let missed = self.missed.entry(endpoint.clone()).or_insert(first);
+            *missed = first.min(*missed);
+        }
+    }
+
+    /// Returns the first block whose look has ended without an endpoint that answers now; `silent` are those that do
+    /// not. Returns it once.
+    pub(super) fn back(&mut self, silent: &BTreeSet<String>) -> Option<u64> {
+        let answers = |endpoint: &String| !silent.contains(endpoint);
+        let of_those = self.missed.iter().filter(|(endpoint, _)| answers(endpoint));
+        let first = of_those.map(|(_, first)| *first).min();
+        self.missed.retain(|endpoint, _| !answers(endpoint));
+        first
+    }
+
+    /// Returns the first block whose look has ended without an endpoint that is silent since.
+    pub(super) fn first_missed(&self) -> Option<u64> {
+        self.missed.values().min().copied()
     }
 
     /// Returns true if the last look has to be repeated.
@@ -89,15 +128,17 @@ pub(super) enum LookOutcome {
 /// them shows beyond those read. If one endpoint denies a claim of another, a proof from the block decides: see
 /// [`proof::judge`]. A denied claim causes no pause.
 ///
-/// `held` are the indices of endpoints that contradicted others before; if they do not
-/// answer, the contradiction remains. Returns the outcome, with the endpoints that did not answer, by host and port.
+/// If it is not remembered which events were read, those count as read that the sink has. `held` are the indices of
+/// endpoints that contradicted others before; if they do not answer, the contradiction remains. Returns the outcome,
+/// with the endpoints that did not answer, by host and port.
 pub(super) async fn look(
     endpoints: &Endpoints,
+    sink: &Arc<dyn Sink>,
     settings: &WalkSettings,
     filter: &Filter,
     due: &Due,
     held: &BTreeSet<usize>,
-) -> Result<(LookOutcome, BTreeSet<String>), RequestError> {
+) -> Result<(LookOutcome, BTreeSet<String>), LookError> {
     let blocks = &due.blocks;
     let shown = endpoints
         .each_in_whole_time(LOGS_MAX, |chain| async move {
@@ -107,27 +148,49 @@ pub(super) async fn look(
     let answering = endpoints.display_urls().zip(&shown).filter(|(_, logs)| logs.is_ok());
     let answered: BTreeSet<_> = answering.map(|(endpoint, _)| endpoint).collect();
     let silent = endpoints.display_urls().filter(|endpoint| !answered.contains(endpoint)).collect();
-    Ok((compared(endpoints, settings, due, held, shown).await?, silent))
+    let known = match &due.known {
+        Some(known) => Some(known.clone()),
+        None => stored(sink, settings, blocks, &shown).await?,
+    };
+    Ok((compared(endpoints, settings, blocks, known, held, shown).await?, silent))
 }
 
-/// Compares the logs that endpoints show with the events that were read: see [`look`].
+/// Returns those of the events that endpoints show for these blocks which the sink has; `None` if it does not say.
+async fn stored(
+    sink: &Arc<dyn Sink>,
+    settings: &WalkSettings,
+    blocks: &RangeInclusive<u64>,
+    shown: &[Result<Vec<Log>, RequestError>],
+) -> Result<Option<EventSet>, SinkError> {
+    let answers = shown.iter().filter_map(|logs| logs.as_ref().ok());
+    let events = shown_by_all(blocks, answers, settings.source, settings.address);
+    let looked_up = blocking(sink, move |sink| (sink.known(&events), events));
+    let (known, events) = looked_up.await;
+    let Some(known) = known? else { return Ok(None) };
+    let mut stored = EventSet::default();
+    for (event, _) in events.iter().zip(known).filter(|(_, is_known)| *is_known) {
+        stored.add(event.transaction, &event.decoded);
+    }
+    Ok(Some(stored))
+}
+
+/// Compares the logs that endpoints show with the events that were read: see [`look`]. If it is not known which were,
+/// those count that the endpoint in use shows.
 async fn compared(
     endpoints: &Endpoints,
     settings: &WalkSettings,
-    due: &Due,
+    blocks: &RangeInclusive<u64>,
+    known: Option<EventSet>,
     held: &BTreeSet<usize>,
     shown: Vec<Result<Vec<Log>, RequestError>>,
 ) -> Result<LookOutcome, RequestError> {
-    let (blocks, source, address) = (&due.blocks, settings.source, settings.address);
+    let (source, address) = (settings.source, settings.address);
     let active = endpoints.active();
     let is_silent = |place: &usize| shown.get(*place).is_some_and(Result::is_err);
     let silent: BTreeSet<_> = held.iter().copied().filter(is_silent).collect();
     let read_from = shown.get(active).and_then(|logs| logs.as_ref().ok());
-    let known = match (&due.known, read_from) {
-        (Some(known), _) => Some(known.clone()),
-        (None, Some(logs)) => Some(EventSet::shown(blocks, logs, source, address)),
-        (None, None) => None,
-    };
+    let of_logs = |logs: &Vec<Log>| EventSet::shown(blocks, logs, source, address);
+    let known = known.or_else(|| read_from.map(of_logs));
     let is_active_heard = read_from.is_some();
     let (mut claims, mut failure, mut is_answered) = (Vec::new(), None, false);
     for (place, answer) in shown.into_iter().enumerate() {
@@ -286,6 +349,22 @@ mod tests {
         assert_eq!(most(&[("a", 1), ("b", 2)], 3), None, "the third one is silent");
         assert_eq!(most(&[("a", 1), ("a", 1), ("b", 2)], 3), None, "a host counts once");
         assert_eq!(most(&[("a", 1)], 1), None);
+    }
+
+    #[test]
+    fn what_an_endpoint_has_missed_is_known_until_it_answers() {
+        let silent = |names: &[&str]| -> BTreeSet<String> {
+            names.iter().map(|name| (*name).to_owned()).collect()
+        };
+        let mut silences = LookSilences::default();
+        silences.miss(&silent(&["a", "b"]), 7);
+        silences.miss(&silent(&["b"]), 5);
+        silences.miss(&silent(&["b"]), 9);
+        assert_eq!((silences.first_missed(), silences.back(&silent(&["a", "b"]))), (Some(5), None));
+        assert_eq!(silences.back(&silent(&["a"])), Some(5));
+        assert_eq!(silences.back(&silent(&["a"])), None, "once");
+        assert_eq!((silences.first_missed(), silences.back(&silent(&[]))), (Some(7), Some(7)));
+        assert_eq!(silences.first_missed(), None);
     }
 
     #[test]

@@ -137,6 +137,7 @@ impl PageReader {
                 self.note_lag(announced.number, read).await;
             }
             self.look_again(head);
+            self.tell_unlooked();
             if let Some((_, reason)) = &self.held {
                 self.context.stuck(reason);
                 self.changed(QUIET, &mut gap_found).await;

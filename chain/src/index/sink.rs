@@ -1,9 +1,10 @@
 //! The port through which events are stored.
 
-use super::event::BlockRef;
+use super::event::{BlockRef, IndexedEvent};
 use super::walk::EventBatch;
 
-/// A store for the events of one contract. Its methods block and are never called concurrently.
+/// A store for the events of one contract. Its methods block. None is called while another one runs, except for
+/// [`known`](Self::known).
 pub trait Sink: Send + Sync + 'static {
     /// Returns the last block whose events are stored together with those of all blocks before it;
     /// `None` if nothing is stored.
@@ -26,6 +27,35 @@ pub trait Sink: Send + Sync + 'static {
     /// # Errors
     /// The events were not stored. The variant decides how the reader continues.
     fn store(&self, batch: &EventBatch) -> Result<(), SinkError>;
+
+    /// Returns the first block that has had no second look, as noted last; `None` if the sink notes none. Called once,
+    /// before reading begins.
+    ///
+    /// # Errors
+    /// Fails when it cannot be read.
+    fn unlooked(&self) -> Result<Option<u64>, SinkError> {
+        Ok(None)
+    }
+
+    /// Notes the first block that has had no second look. It may be lost in a crash, but not after a later
+    /// [`store`](Self::store).
+    ///
+    /// # Errors
+    /// Fails when it cannot be noted.
+    fn note_unlooked(&self, _block: u64) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    /// Returns for each event, in order, whether it is stored or can never be. `None` if the sink notices missing
+    /// events by itself, as one does that stores events by their sequence ids.
+    ///
+    /// The blocks of the events are read and stored. An endpoint may have made the events up.
+    ///
+    /// # Errors
+    /// Fails when the stored events cannot be read.
+    fn known(&self, _events: &[IndexedEvent]) -> Result<Option<Vec<bool>>, SinkError> {
+        Ok(None)
+    }
 }
 
 /// Error of a sink; nothing was stored.

@@ -12,7 +12,7 @@ use tokio::time::sleep;
 use super::context::{NumberedBatch, RETRY_MAX, RETRY_MIN, ReaderContext, blocking};
 use super::event::{ContractEvent, EventSource, IndexedEvent};
 use super::fetch;
-use super::sink::{Sink, SinkError};
+use super::sink::SinkError;
 use super::status::ReaderState;
 use super::walk::{BlockHeader, EventBatch, WalkSettings};
 use crate::backoff::Pauses;
@@ -25,7 +25,6 @@ const POSITION_EVERY: Duration = Duration::from_secs(10);
 /// Stores batches in order, and retries each until the sink accepts it.
 pub(super) struct BatchWriter {
     context: ReaderContext,
-    sink: Arc<dyn Sink>,
     /// The channel that passes the block after which events are missing to the requesting half.
     gaps: mpsc::Sender<Option<u64>>,
     stored_at: Option<Instant>,
@@ -33,6 +32,8 @@ pub(super) struct BatchWriter {
     has_stored_head: bool,
     /// The pass of the last received batch, and the first block of the next batch of this pass.
     expected: Option<(u64, u64)>,
+    /// The first block without a second look, as the sink has noted it.
+    noted: Option<u64>,
     endpoints: Endpoints,
     source: EventSource,
     filter: Filter,
@@ -45,16 +46,15 @@ impl BatchWriter {
         context: ReaderContext,
         endpoints: Endpoints,
         settings: &WalkSettings,
-        sink: Arc<dyn Sink>,
         gaps: mpsc::Sender<Option<u64>>,
     ) -> Self {
         Self {
             context,
-            sink,
             gaps,
             stored_at: None,
             has_stored_head: false,
             expected: None,
+            noted: None,
             endpoints,
             source: settings.source,
             filter: settings.source.filter(settings.address),
@@ -75,6 +75,7 @@ impl BatchWriter {
             if pass != self.context.pass() || self.is_not_worth_a_commit(&batch) {
                 continue;
             }
+            self.note_unlooked(batch.from_block).await;
             if !self.store(Arc::new(batch), is_confirmed, &mut stop).await {
                 return;
             }
@@ -103,6 +104,19 @@ impl BatchWriter {
         batch.events.is_empty() && batch.from_block > stored && is_recent && !is_wanted
     }
 
+    /// Has the sink note the first block without a second look. Blocks that are read again have none, which is noted
+    /// before their batch is stored. No block after `from_block`, the first one of that batch, is noted: if the look at
+    /// the batch has ended already, a crash may still lose the batch and leave the note.
+    async fn note_unlooked(&mut self, from_block: u64) {
+        let unlooked = self.context.unlooked.load(Ordering::Acquire).min(from_block);
+        if self.noted == Some(unlooked) {
+            return;
+        }
+        let noted = blocking(&self.context.sink, move |sink| sink.note_unlooked(unlooked)).await;
+        // After a failure it is noted with the next batch.
+        self.noted = noted.is_ok().then_some(unlooked);
+    }
+
     /// Stores one batch. Returns false if nothing more is to be stored.
     async fn store(
         &mut self,
@@ -113,7 +127,7 @@ impl BatchWriter {
         let mut pauses = Pauses::new(RETRY_MIN, RETRY_MAX);
         loop {
             let (to_store, began) = (batch.clone(), Instant::now());
-            let stored = blocking(&self.sink, move |sink| sink.store(&to_store)).await;
+            let stored = blocking(&self.context.sink, move |sink| sink.store(&to_store)).await;
             let context = &self.context;
             match stored {
                 Ok(()) => {

@@ -1,7 +1,7 @@
 //! Watches the balances of an account on one chain.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use alloy::eips::BlockId;
 use alloy::primitives::Address;
@@ -9,6 +9,7 @@ use alloy::providers::Provider as _;
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
+use super::newest::NewestReading;
 use crate::contracts::FeeToken;
 use crate::endpoints::Endpoints;
 use crate::send::{Chain, ViewError};
@@ -61,10 +62,11 @@ impl BalanceWatcher {
     pub fn start(endpoints: Endpoints, account: WatchedAccount) -> Self {
         let reading = Arc::new(Mutex::new(BalanceReading::default()));
         let known = reading.clone();
+        let mut newest = NewestReading::default();
         let task = tokio::spawn(async move {
             loop {
                 let read = endpoints.ask(|chain| async move { read(&chain, account).await }).await;
-                note(&mut known.lock(), read);
+                note(&mut known.lock(), &mut newest, read, Instant::now());
                 tokio::time::sleep(READ_EVERY).await;
             }
         });
@@ -93,12 +95,21 @@ impl Drop for BalanceWatcher {
 /// A reading, with the error because of which it lacks the fee token.
 type Read = (AccountBalances, Option<ViewError>);
 
-fn note(reading: &mut BalanceReading, read: Result<Read, ViewError>) {
+/// Takes note of a reading. One at a lower block than that of the last one is a failure.
+fn note(
+    reading: &mut BalanceReading,
+    newest: &mut NewestReading,
+    read: Result<Read, ViewError>,
+    now: Instant,
+) {
     match read {
-        Ok((balances, error)) => {
-            reading.balances = Some(balances);
-            reading.error = error.map(|error| error.to_string());
-        }
+        Ok((balances, error)) => match newest.take(balances.block, now) {
+            Ok(()) => {
+                reading.balances = Some(balances);
+                reading.error = error.map(|error| error.to_string());
+            }
+            Err(behind) => reading.error = Some(behind.to_string()),
+        },
         Err(error) => reading.error = Some(error.to_string()),
     }
 }
@@ -130,7 +141,10 @@ mod tests {
 
     #[test]
     fn a_failed_reading_leaves_the_last_one_and_says_why() {
-        let mut reading = BalanceReading::default();
+        let (mut reading, mut newest) = (BalanceReading::default(), NewestReading::default());
+        let mut note = |reading: &mut BalanceReading, read| {
+            note(reading, &mut newest, read, Instant::now());
+        };
         let balances = |native_wei| AccountBalances {
             native_wei,
             fee_token: None,
@@ -146,6 +160,9 @@ mod tests {
         assert_eq!(reading.balances, Some(balances(3)));
         assert_eq!(reading.error, Some(no_code().to_string()));
         note(&mut reading, Ok((balances(4), Some(no_code()))));
-        assert_eq!((reading.balances, reading.error.is_some()), (Some(balances(4)), true));
+        assert_eq!((&reading.balances, reading.error.is_some()), (&Some(balances(4)), true));
+        note(&mut reading, Ok((AccountBalances { block: 6, ..balances(3) }, None)));
+        assert_eq!(reading.balances, Some(balances(4)), "the endpoint is behind");
+        assert!(reading.error.unwrap().contains("block 7 was read before"));
     }
 }

@@ -1,14 +1,16 @@
 //! Watches the balance of a payer in the payer registry.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use alloy::eips::BlockId;
 use alloy::primitives::Address;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::newest::NewestReading;
 use crate::contracts::PayerRegistry;
 use crate::endpoints::Endpoints;
-use crate::send::Chain;
+use crate::send::{Chain, ViewError};
 
 /// The time between two readings. A guess: usage is settled every few hours.
 const READ_EVERY: Duration = Duration::from_secs(60);
@@ -25,17 +27,28 @@ impl DepositWatcher {
     #[must_use]
     pub fn start(endpoints: Endpoints, registry: Address, payer: Address) -> Self {
         let (sender, balance) = watch::channel(None);
+        let mut newest = NewestReading::default();
         let task = tokio::spawn(async move {
             let call = &PayerRegistry::getBalanceCall { payer_: payer };
             loop {
-                let read = |chain: Chain| async move { chain.view(registry, call).await };
-                let read = endpoints.ask(read).await;
-                if let Err(error) = &read {
-                    tracing::warn!(code = "deposit_unread", %error, "the payer's balance cannot be read");
+                let read = |chain: Chain| async move {
+                    let block = chain.newest_block().await?;
+                    let balance = chain.view_at(registry, call, BlockId::number(block)).await?;
+                    Ok::<_, ViewError>((balance, block))
+                };
+                match endpoints.ask(read).await {
+                    Ok((balance, block)) => match newest.take(block, Instant::now()) {
+                        Ok(()) => {
+                            let balance = i128::try_from(balance).expect("104 bits fit into 128");
+                            sender.send_replace(Some(balance));
+                        }
+                        Err(error) => tracing::debug!("the payer's balance stays: {error}"),
+                    },
+                    Err(error) => {
+                        tracing::warn!(code = "deposit_unread", %error, "the payer's balance cannot be read");
+                        sender.send_replace(None);
+                    }
                 }
-                let balance =
-                    read.ok().map(|it| i128::try_from(it).expect("104 bits fit into 128"));
-                sender.send_replace(balance);
                 tokio::time::sleep(READ_EVERY).await;
             }
         });
@@ -43,7 +56,7 @@ impl DepositWatcher {
     }
 
     /// Returns a receiver of the balance in millionths of a dollar; it is negative if the payer owes more than was
-    /// deposited. `None` before the first reading and while readings fail.
+    /// deposited. `None` before the first reading and while readings fail. No reading at a lower block replaces it.
     #[must_use]
     pub fn subscribe(&self) -> watch::Receiver<Option<i128>> {
         self.balance.clone()

@@ -13,6 +13,7 @@
 mod agreement;
 mod balances;
 mod deposits;
+mod newest;
 mod pauses;
 mod rates;
 mod registry;

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use alloy::eips::BlockId;
 use alloy::primitives::Address;
 use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
+use super::newest::NewestReading;
 use crate::contracts::group_message_broadcaster::GroupMessageBroadcaster::pausedCall;
 use crate::endpoints::Endpoints;
 use crate::send::{Chain, ViewError};
@@ -39,12 +40,16 @@ impl PauseWatcher {
     pub fn start(endpoints: Endpoints, contracts: Vec<Address>) -> Self {
         let states = Arc::new(Mutex::new(BTreeMap::new()));
         let known = states.clone();
+        let mut newest = NewestReading::default();
         let task = tokio::spawn(async move {
             loop {
                 let contracts = &contracts;
                 let read = endpoints.ask(|chain| async move { read(&chain, contracts).await });
                 match read.await {
-                    Ok(states) => *known.lock() = states,
+                    Ok((states, block)) => match newest.take(block, Instant::now()) {
+                        Ok(()) => *known.lock() = states,
+                        Err(error) => tracing::debug!("pauses stay as they are: {error}"),
+                    },
                     // The last reading is kept, with its block. The status of the chain
                     // shows that it cannot be reached.
                     Err(error) => tracing::debug!("pauses cannot be read: {error}"),
@@ -68,16 +73,16 @@ impl Drop for PauseWatcher {
     }
 }
 
-/// Reads the pause state of every contract at the newest block.
+/// Reads the pause state of every contract at the newest block, and returns the states with its number.
 async fn read(
     chain: &Chain,
     contracts: &[Address],
-) -> Result<BTreeMap<Address, PauseState>, ViewError> {
+) -> Result<(BTreeMap<Address, PauseState>, u64), ViewError> {
     let block = chain.newest_block().await?;
     let mut states = BTreeMap::new();
     for contract in contracts {
         let is_paused = chain.view_at(*contract, &pausedCall {}, BlockId::number(block)).await?;
         states.insert(*contract, PauseState { is_paused, block });
     }
-    Ok(states)
+    Ok((states, block))
 }

@@ -23,6 +23,8 @@ pub(crate) struct Faults {
     pub(crate) weak: bool,
     /// The largest number of blocks of which it returns logs in one request; it refuses longer ranges.
     pub(crate) range_max: Option<u64>,
+    /// The first block whose logs it has; it refuses ranges from earlier blocks on.
+    pub(crate) pruned_below: Option<u64>,
     /// Refuses every request but that for its chain id.
     pub(crate) useless: bool,
     /// Omits transactions although it has their logs.
@@ -104,6 +106,7 @@ impl Faults {
         narrow: true,
         weak: false,
         range_max: None,
+        pruned_below: None,
         useless: false,
         unindexed: false,
         behind: 0,

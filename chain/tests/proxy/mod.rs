@@ -286,7 +286,7 @@ impl ProxyState {
             }
             "eth_call" if faults.stateless => *answer = refusal(asked, -32000, "missing trie node"),
             "eth_getBlockByNumber" if now(faults.forgetful, 30) => answer["result"] = Value::Null,
-            "eth_getLogs" if faults.range_max.is_some_and(|most| blocks_of(asked) > most) => {
+            "eth_getLogs" if is_refused_range(faults, asked) => {
                 *answer = refusal(asked, -32602, "the range is too wide");
             }
             "eth_getLogs" if now(faults.narrow, 5) => {
@@ -446,8 +446,19 @@ fn other_hash(hash: &Value) -> Value {
 
 /// Returns the number of blocks whose logs are asked for.
 fn blocks_of(asked: &Value) -> u64 {
-    let block = |name: &str| number(&asked["params"][0][name]).unwrap_or_default();
-    1 + block("toBlock").saturating_sub(block("fromBlock"))
+    let [first, last] = range_of(asked);
+    1 + last.saturating_sub(first)
+}
+
+/// Returns the first and the last block whose logs are asked for.
+fn range_of(asked: &Value) -> [u64; 2] {
+    ["fromBlock", "toBlock"].map(|name| number(&asked["params"][0][name]).unwrap_or_default())
+}
+
+/// Returns true if the endpoint has not the logs of all these blocks, or returns none of so many.
+fn is_refused_range(faults: Faults, asked: &Value) -> bool {
+    let is_pruned = faults.pruned_below.is_some_and(|first| range_of(asked)[0] < first);
+    is_pruned || faults.range_max.is_some_and(|most| blocks_of(asked) > most)
 }
 
 fn number(value: &Value) -> Option<u64> {

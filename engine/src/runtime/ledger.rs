@@ -5,7 +5,9 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use hawser_proto::PayerAddress;
-use hawser_storage::{CommitError, LedgerEntry, LedgerEventId, ReadError, Snapshot, Store};
+use hawser_storage::{
+    CommitError, LedgerEntry, LedgerEventId, LookingReader, ReadError, Snapshot, Store,
+};
 use parking_lot::Mutex;
 
 use crate::chain_strand::ChainPosition;
@@ -119,6 +121,26 @@ impl LedgerAppender {
         Ok(count)
     }
 
+    /// Returns for each event, in order, whether it is booked or can never be: see [`PayerLedger::knows`].
+    ///
+    /// # Errors
+    /// If a row cannot be read.
+    pub fn known(&self, events: &[LedgerEvent]) -> Result<Vec<bool>, ReadError> {
+        let snapshot = self.store.snapshot();
+        let mut ledgers: HashMap<PayerAddress, PayerLedger> = HashMap::new();
+        let mut known = Vec::with_capacity(events.len());
+        for event in events {
+            let ledger = match ledgers.entry(event.payer) {
+                Entry::Occupied(ledger) => ledger.into_mut(),
+                Entry::Vacant(place) => {
+                    place.insert(PayerLedger::new(snapshot.ledger(event.payer)?))
+                }
+            };
+            known.push(ledger.knows(event));
+        }
+        Ok(known)
+    }
+
     /// Records that the ledger holds all events up to the head of the chain. Balances count from then on, and stay as
     /// they are while the chain cannot be reached. Blocks for a sync of the disk the first time.
     ///
@@ -126,6 +148,24 @@ impl LedgerAppender {
     /// [`LedgerAppendError`]; nothing was written then.
     pub fn note_at_head(&self, position: ChainPosition) -> Result<(), LedgerAppendError> {
         Ok(self.store.note_payers_read(position)?)
+    }
+
+    /// Returns the first block of which the reader of the payer registry has not looked for missing events again, as
+    /// noted last; `None` before.
+    ///
+    /// # Errors
+    /// If the row cannot be read.
+    pub fn unlooked(&self) -> Result<Option<u64>, ReadError> {
+        self.store.unlooked(LookingReader::Ledger)
+    }
+
+    /// Notes the first block of which the reader has not looked for missing events again. This becomes durable with the
+    /// next commit.
+    ///
+    /// # Errors
+    /// [`LedgerAppendError`]; nothing was written then.
+    pub fn note_unlooked(&self, block: u64) -> Result<(), LedgerAppendError> {
+        Ok(self.store.record_unlooked(LookingReader::Ledger, block)?)
     }
 
     /// Returns the position of the payer registry's reader at its last write; `None` before the first

@@ -42,6 +42,7 @@ async fn balances_follow_from_the_events_of_each_payer() {
     let balance = |payer| ledger.balance(Address([payer; 20])).unwrap();
     assert_eq!([1, 2, 3].map(balance), [10_000_000, -2_000_000, 0]);
     assert_eq!(ledger.position().unwrap(), Some(position));
+    assert_eq!(ledger.known(&events).unwrap(), [true; 7], "one of them can never be booked");
 
     // The same after a restart, and again: nothing counts twice.
     let ledger = start(store.clone()).engine.ledger_appender();
@@ -63,6 +64,8 @@ async fn balances_follow_from_the_events_of_each_payer() {
     let balance = |payer| ledger.balance(Address([payer; 20])).unwrap();
     assert_eq!([1, 2, 3].map(balance), [10_000_000, -7_000_000, 0]);
     assert_eq!(ledger.position().unwrap(), Some(position));
+    let known = ledger.known(&[event(2, 2, deposit(5)), other[1].clone(), event(7, 1, deposit(1))]);
+    assert_eq!(known.unwrap(), [false, true, false], "the first one is reversed, the last one new");
     // Later reads of the chain do not change earlier entries.
     ledger.append(6, &[], ChainPosition { block: 8, hash: [8; 32] }).unwrap();
     assert_eq!([1, 2].map(balance), [10_000_000, -7_000_000]);

@@ -52,7 +52,8 @@ pub use webhook::WebhookStartError;
 use crate::now_ms;
 use crate::routing::Routed;
 use crate::sharing::{
-    GatewayShare, SharedCharge, SharedCount, SharedKnowledge, SharedLimits, SharedQuery, SharedTake,
+    GatewayShare, LimitHolder, SharedCharge, SharedCount, SharedKnowledge, SharedLimits,
+    SharedQuery, SharedTake,
 };
 use hawser_rules::PayloadClass;
 
@@ -188,10 +189,11 @@ impl TakenCost {
         let policies = self.policies.clone();
         let (policy, total) = (policies.file.policy_of(&self.caller.name), &policies.file.total);
         let limits = [shared(policy), shared(total)];
+        let network = policies.network_of(&self.caller);
+        let network = network.map(|(network, policy)| (network, shared(policy)));
         let kinds = kind_limits::shared(policy, total, &self.kinds);
-        let cost = self.cost.to_share();
-        let count =
-            share.count(SharedCharge { caller: &self.caller.name, limits, kinds: &kinds, cost });
+        let (caller, cost) = (&*self.caller.name, self.cost.to_share());
+        let count = share.count(SharedCharge { caller, limits, network, kinds: &kinds, cost });
         self.admission.shared = Some(count.clone());
         let (take, known) = share.admit(&count, query).await;
         let SharedTake::Exceeded(exceeded) = take else { return Ok(known) };
@@ -200,9 +202,10 @@ impl TakenCost {
             Some(bucket) => kind_limits::exceeded(bucket, exceeded.wait_ms),
             None => PolicyLimitError::of_shared(exceeded),
         };
-        Err(match exceeded.of_total {
-            true => PolicyError::TotalExceeded(limit),
-            false => PolicyError::LimitExceeded(limit),
+        Err(match exceeded.holder {
+            LimitHolder::Caller => PolicyError::LimitExceeded(limit),
+            LimitHolder::All => PolicyError::TotalExceeded(limit),
+            LimitHolder::Network => PolicyError::NetworkExceeded(limit),
         })
     }
 

@@ -92,14 +92,16 @@ impl CountChange {
     }
 }
 
-/// The cost that one request has taken from the limits of its caller and of all callers. All gateways of a payer
-/// share these limits.
+/// The cost that one request has taken from the limits of its caller, of all callers, and of the caller's network. All
+/// gateways of a payer share these limits.
 #[derive(Debug)]
 pub(crate) struct SharedCount {
     calls: Arc<SharedCalls>,
-    /// Five keys for the caller and five for all callers: three of the buckets, one of the hours' counts, one of
-    /// the days', both without a number. After these ten, one for each bucket of a kind.
+    /// Five keys for each holder of limits: three of the buckets, one of the hours' counts, one of the days', both
+    /// without a number. After these, one for each bucket of a kind.
     keys: Vec<String>,
+    /// The number of the former.
+    holder_keys: usize,
     /// The arguments by which the cost is taken.
     arguments: Vec<Vec<u8>>,
     state: Mutex<CountState>,
@@ -107,13 +109,14 @@ pub(crate) struct SharedCount {
 
 impl SharedCount {
     /// Creates the count of a request whose cost Redis is being asked to take, with the keys and the arguments of the
-    /// operation.
+    /// operation. The first `holder_keys` keys are those of the holders of limits.
     pub(super) fn asked(
         calls: Arc<SharedCalls>,
         keys: Vec<String>,
+        holder_keys: usize,
         arguments: Vec<Vec<u8>>,
     ) -> Self {
-        Self { calls, keys, arguments, state: Mutex::new(CountState::ASKED) }
+        Self { calls, keys, holder_keys, arguments, state: Mutex::new(CountState::ASKED) }
     }
 
     /// Returns the operation that takes the cost.
@@ -175,10 +178,12 @@ impl SharedCount {
         let arguments = std::iter::once(sign).chain(bounded(cost)).collect();
         // Only the counts of hour and day, the last two of each five keys. Tokens do not return to buckets, which
         // limit floods of requests, whether or not their envelopes are published.
-        let keys = self.keys.iter().take(10).enumerate().filter_map(|(at, key)| match at % 5 {
-            3 => Some(format!("{key}{}", taken_ms / HOUR_MS)),
-            4 => Some(format!("{key}{}", taken_ms / DAY_MS)),
-            _ => None,
+        let keys = self.keys.iter().take(self.holder_keys).enumerate().filter_map(|(at, key)| {
+            match at % 5 {
+                3 => Some(format!("{key}{}", taken_ms / HOUR_MS)),
+                4 => Some(format!("{key}{}", taken_ms / DAY_MS)),
+                _ => None,
+            }
         });
         SharedOp { name: "adjust", keys: keys.collect(), arguments }
     }

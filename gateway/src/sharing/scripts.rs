@@ -14,16 +14,16 @@
 /// Keys: those of all operations. Arguments: for each operation its name, the number of its keys, the number of its
 /// arguments, and the arguments.
 ///
-/// - `take` takes a cost from all limits, or from none. Keys, first for the caller and then for all callers: the
-///   time of the buckets, the bucket of the minute, the bucket of the hour, the counts of the hour and of the day,
-///   both without the number of the hour or day, which the script adds; after these ten, one for each bucket of a
-///   kind. Arguments: for each of the two, capacity and window in ms of both buckets, the cost (envelopes,
-///   picodollars, gas), the limits of picodollars and gas in the hour, and the limits of envelopes, picodollars and
-///   gas in the day; -1 is no limit; then, for each bucket of a kind, 0 for the caller or 1 for all callers, its
-///   capacity, its window in ms, and the envelopes to take from it, at least one. The answer is the unix time in ms
-///   if the cost was taken. Otherwise it has 0 for the caller or 1 for all callers, the index of the exceeded limit,
-///   and the ms after which the cost fits (-1: never). Every request runs this operation, so it reads and writes each
-///   count once, with all parts.
+/// - `take` takes a cost from all limits, or from none. Their holders are 0, the caller; 1, all callers; and 2, the
+///   caller's network, which may be left out. Keys, for each holder: the time of the buckets, the bucket of the minute,
+///   the bucket of the hour, the counts of the hour and of the day, both without the number of the hour or day, which
+///   the script adds; after those of all holders, one for each bucket of a kind. Arguments: the number of holders; for
+///   each of them, capacity and window in ms of both buckets, the cost (envelopes, picodollars, gas), the limits of
+///   picodollars and gas in the hour, and the limits of envelopes, picodollars and gas in the day; -1 is no limit;
+///   then, for each bucket of a kind, its holder, its capacity, its window in ms, and the envelopes to take from it, at
+///   least one. The answer is the unix time in ms if the cost was taken. Otherwise it has the holder, the index of the
+///   exceeded limit, and the ms after which the cost fits (-1: never). Every request runs this operation, so it reads
+///   and writes each count once, with all parts.
 /// - `give_tokens_back` returns what `take` has taken from buckets, except for the part that may have been refilled
 ///   since. Keys: those of `take`. Arguments: the time that `take` has answered, then those of `take`.
 /// - `adjust` adds to the existing counts of an hour and a day, or subtracts from them, never below zero. Keys: the
@@ -42,8 +42,9 @@ local ops, t = {}, redis.call('TIME')
 local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
 
 function ops.take(key, arg, keys, arguments)
-  local writes, counts = {}, {}
-  for group = 0, 1 do
+  local writes, counts, groups = {}, {}, tonumber(ARGV[arg + 1])
+  arg, arguments = arg + 1, arguments - 1
+  for group = 0, groups - 1 do
     local k, a = key + group * 5, arg + group * 12
     local costs = {tonumber(ARGV[a + 5]), tonumber(ARGV[a + 6]), tonumber(ARGV[a + 7])}
     local last, longest = nil, 0
@@ -83,8 +84,8 @@ function ops.take(key, arg, keys, arguments)
       counts[#counts + 1] = {key, after, not used[1] and (of_day == 1 and 172800 or 7200)}
     end
   end
-  for b = 1, (arguments - 24) / 4 do
-    local bucket, a = KEYS[key + 10 + b], arg + 20 + 4 * b
+  for b = 1, (arguments - 12 * groups) / 4 do
+    local bucket, a = KEYS[key + 5 * groups + b], arg + 12 * groups - 4 + 4 * b
     local group, capacity = tonumber(ARGV[a + 1]), tonumber(ARGV[a + 2])
     local window, cost = tonumber(ARGV[a + 3]), tonumber(ARGV[a + 4])
     if cost > capacity then return {group, 6 + b, -1} end
@@ -112,9 +113,10 @@ local function returned(left, capacity, window, cost, elapsed)
 end
 
 function ops.give_tokens_back(key, arg, keys, arguments)
-  local elapsed = now - tonumber(ARGV[arg + 1])
-  for group = 0, 1 do
-    local k, a = key + group * 5, arg + 1 + group * 12
+  local elapsed, groups = now - tonumber(ARGV[arg + 1]), tonumber(ARGV[arg + 2])
+  arg, arguments = arg + 2, arguments - 2
+  for group = 0, groups - 1 do
+    local k, a = key + group * 5, arg + group * 12
     local cost = tonumber(ARGV[a + 5])
     for b = 0, 1 do
       local bucket = KEYS[k + 2 + b]
@@ -127,8 +129,8 @@ function ops.give_tokens_back(key, arg, keys, arguments)
       end
     end
   end
-  for b = 1, (arguments - 25) / 4 do
-    local bucket, a = KEYS[key + 10 + b], arg + 21 + 4 * b
+  for b = 1, (arguments - 12 * groups) / 4 do
+    local bucket, a = KEYS[key + 5 * groups + b], arg + 12 * groups - 4 + 4 * b
     local capacity, window, cost = tonumber(ARGV[a + 2]), tonumber(ARGV[a + 3]), tonumber(ARGV[a + 4])
     local life = redis.call('PTTL', bucket)
     local last, left = string.match(redis.call('GET', bucket) or '', '^(%S+) (%S+)$')

@@ -12,6 +12,7 @@ use tonic::Code;
 
 use super::fake_node::{Manner, id_of};
 use super::fixture::{Net, SOON, commit, message, until};
+use super::policies::{parse, publish_from};
 use super::redis_server::RedisServer;
 use super::strangers::hung_up;
 
@@ -95,6 +96,36 @@ async fn a_kind_has_one_limit_at_both_gateways() {
         }
         assert_eq!(first.nodes[0].calls(), 2, "what is refused reaches no node");
     }
+}
+
+/// Otherwise the owner of a network would spend its share of what all callers may at each gateway.
+#[tokio::test]
+async fn a_network_has_one_limit_at_both_gateways() {
+    let redis = RedisServer::start();
+    let of_kind = "[total]\nenvelopes_per_hour_by_kind = { message = 100 }";
+    let file = parse(&format!("[network]\nenvelopes_per_day = 3\n{of_kind}"));
+    let (first, second) = two(&redis, 1, move |settings| settings.policies = file.clone()).await;
+    let from = async |net: &Net, host: u8| {
+        let address = format!("2001:db8:1:{host}::1");
+        publish_from(net, &address, &format!("from {host}")).await
+    };
+    first.nodes[0].becomes(Manner::Refuses(1));
+    for host in 1..=4 {
+        let refused = from(&first, host).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "what is not published goes back");
+    }
+    first.nodes[0].becomes(Manner::Honest);
+    for (host, net) in (1..).zip([&first, &second, &first]) {
+        from(net, host).await.unwrap();
+    }
+    for net in [&first, &second] {
+        let refused = from(net, 5).await.unwrap_err();
+        assert_eq!(refused.code(), Code::ResourceExhausted);
+        let text = refused.message();
+        assert!(text.contains("callers of this network") && text.contains("a day"), "{text}");
+        assert!(refused.metadata().contains_key("retry-after"));
+    }
+    publish_from(&second, "2001:db8:2:1::1", "of another network").await.unwrap();
 }
 
 #[tokio::test]

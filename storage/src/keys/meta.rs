@@ -20,6 +20,12 @@ pub(crate) enum MetaKey {
     Incarnation,
     /// Searches for evidence about late releases, 45 bytes each.
     LateSearches,
+    /// `u64 BE`: the first block without a second look of the reader of payer events.
+    LookedLedger,
+    /// The same of the reader of payer reports.
+    LookedPayerReports,
+    /// The same of the reader of the node registry's events.
+    LookedRegistry,
     /// UTF-8: the network's name.
     Network,
     /// `u32 BE`: id of the node that owns the database.
@@ -50,13 +56,16 @@ pub(crate) enum MetaKey {
 }
 
 impl MetaKey {
-    const PLAIN: [Self; 17] = [
+    const PLAIN: [Self; 20] = [
         Self::DoubtedFees,
         Self::Format,
         Self::Generation,
         Self::HighestSequence,
         Self::Incarnation,
         Self::LateSearches,
+        Self::LookedLedger,
+        Self::LookedPayerReports,
+        Self::LookedRegistry,
         Self::Network,
         Self::NodeId,
         Self::OlderTopicRows,
@@ -83,6 +92,9 @@ impl Key<'_> for MetaKey {
             Self::HighestSequence => b"highest_sequence",
             Self::Incarnation => b"incarnation",
             Self::LateSearches => b"late_searches",
+            Self::LookedLedger => b"looked.ledger",
+            Self::LookedPayerReports => b"looked.payer_reports",
+            Self::LookedRegistry => b"looked.registry",
             Self::Network => b"network",
             Self::NodeId => b"node_id",
             Self::OlderTopicRows => b"older_topic_rows",
@@ -141,10 +153,11 @@ mod tests {
             keys.into_iter().map(|key| std::str::from_utf8(key.encode()).unwrap()).collect();
         assert_eq!(
             names.join(" "),
-            "doubted_fees format generation highest_sequence incarnation late_searches network node_id \
-             older_topic_rows projection.congestion projection.expiry projection.inbox projection.receipt \
-             projection.topic projection.usage projection.usage_by_payer promoted public_key rates_complete \
-             rebuilding report_amounts reported_evidence suspected_dependencies void_statements"
+            "doubted_fees format generation highest_sequence incarnation late_searches looked.ledger \
+             looked.payer_reports looked.registry network node_id older_topic_rows projection.congestion \
+             projection.expiry projection.inbox projection.receipt projection.topic projection.usage \
+             projection.usage_by_payer promoted public_key rates_complete rebuilding report_amounts \
+             reported_evidence suspected_dependencies void_statements"
         );
     }
 }

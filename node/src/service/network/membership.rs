@@ -1,12 +1,12 @@
 //! The absences of nodes, computed from the recorded events of the node registry.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hawser_chain::index::{BlockRef, ContractEvent, EventBatch, IndexedEvent, Sink, SinkError};
 use hawser_engine::ports::Registry;
 use hawser_proto::OriginatorId;
 use hawser_rules::Absences;
-use hawser_storage::{ChainPosition, MembershipChange, ReadError, Store};
+use hawser_storage::{ChainPosition, LookingReader, MembershipChange, ReadError, Store};
 
 use super::NetworkState;
 
@@ -48,6 +48,26 @@ impl Sink for MembershipSink {
         let recorded = store.record_membership(batch.from_block, &changes, position);
         recorded.map_err(|error| SinkError::Retry(error.to_string()))?;
         self.0.take_absences().map_err(|error| SinkError::Retry(error.to_string()))
+    }
+
+    fn unlooked(&self) -> Result<Option<u64>, SinkError> {
+        let unlooked = self.0.store.unlooked(LookingReader::Registry);
+        unlooked.map_err(|error| SinkError::Retry(error.to_string()))
+    }
+
+    fn note_unlooked(&self, block: u64) -> Result<(), SinkError> {
+        let noted = self.0.store.record_unlooked(LookingReader::Registry, block);
+        noted.map_err(|error| SinkError::Retry(error.to_string()))
+    }
+
+    fn known(&self, events: &[IndexedEvent]) -> Result<Option<Vec<bool>>, SinkError> {
+        let stored = self.0.store.snapshot().membership_changes();
+        let stored = stored.map_err(|error| SinkError::Retry(error.to_string()))?;
+        // Endpoints do not have to state the times.
+        let of = |it: &MembershipChange| (it.block, it.log_index, it.node, it.is_member);
+        let stored: BTreeSet<_> = stored.iter().map(of).collect();
+        let is_known = |event| change(event).is_none_or(|change| stored.contains(&of(&change)));
+        Ok(Some(events.iter().map(is_known).collect()))
     }
 }
 
@@ -114,6 +134,16 @@ mod tests {
         };
         let events = events.iter().map(event).collect();
         EventBatch { from_block, events, position: block(to), is_at_head: true }
+    }
+
+    #[test]
+    fn changes_that_are_not_recorded_are_told_from_those_that_are() {
+        let sink = MembershipSink(state());
+        let (read, late) = (batch(0, 10, &[(1, 100, true)]), batch(0, 10, &[(5, 500, false)]));
+        sink.store(&read).unwrap();
+        let timeless = IndexedEvent { block_time_s: 0, ..read.events[0].clone() };
+        let known = sink.known(&[timeless, late.events[0].clone()]);
+        assert_eq!(known, Ok(Some(vec![true, false])));
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! A sink for the events of the payer report manager.
 
+use std::collections::BTreeMap;
+
 use hawser_chain::index::{BlockRef, ContractEvent, EventBatch, IndexedEvent, Sink, SinkError};
 use hawser_proto::SequenceId;
 use hawser_rules::payer_report::report::NODES_MAX;
-use hawser_storage::{ChainPosition, PayerReportChange, PayerReportEvent, Store};
+use hawser_storage::{ChainPosition, LookingReader, PayerReportChange, PayerReportEvent, Store};
 
 /// A sink that records the payer reports on the chain.
 pub(super) struct PayerReportSink(pub(super) Store);
@@ -29,6 +31,35 @@ impl Sink for PayerReportSink {
             false => Ok(()),
         });
         written.map_err(|error| SinkError::Retry(error.to_string()))
+    }
+
+    fn unlooked(&self) -> Result<Option<u64>, SinkError> {
+        let unlooked = self.0.unlooked(LookingReader::PayerReports);
+        unlooked.map_err(|error| SinkError::Retry(error.to_string()))
+    }
+
+    fn note_unlooked(&self, block: u64) -> Result<(), SinkError> {
+        let noted = self.0.record_unlooked(LookingReader::PayerReports, block);
+        noted.map_err(|error| SinkError::Retry(error.to_string()))
+    }
+
+    fn known(&self, events: &[IndexedEvent]) -> Result<Option<Vec<bool>>, SinkError> {
+        let wanted: Vec<_> = events.iter().map(recorded).collect();
+        let mut places: BTreeMap<_, Vec<usize>> = BTreeMap::new();
+        for (index, event) in wanted.iter().enumerate() {
+            let place = event.as_ref().map(|event| (event.block, event.log_index));
+            places.entry(place).or_default().push(index);
+        }
+        // One that cannot be converted is never stored.
+        let mut known: Vec<_> = wanted.iter().map(Option::is_none).collect();
+        let read = self.0.new_report_events(None).read(|stored| {
+            let there = places.get(&Some((stored.block, stored.log_index)));
+            for index in there.into_iter().flatten() {
+                known[*index] = wanted[*index].as_ref() == Some(&stored);
+            }
+        });
+        read.map_err(|error| SinkError::Retry(error.to_string()))?;
+        Ok(Some(known))
     }
 }
 

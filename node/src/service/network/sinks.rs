@@ -104,6 +104,25 @@ impl Sink for LedgerSink {
             }
         }
     }
+
+    fn unlooked(&self) -> Result<Option<u64>, SinkError> {
+        self.0.unlooked().map_err(|error| SinkError::Retry(error.to_string()))
+    }
+
+    fn note_unlooked(&self, block: u64) -> Result<(), SinkError> {
+        self.0.note_unlooked(block).map_err(|error| SinkError::Retry(error.to_string()))
+    }
+
+    fn known(&self, events: &[IndexedEvent]) -> Result<Option<Vec<bool>>, SinkError> {
+        let bookings: Vec<_> = events.iter().map(booking).collect();
+        let bookable: Vec<_> = bookings.iter().flatten().cloned().collect();
+        let known = self.0.known(&bookable);
+        let known = known.map_err(|error| SinkError::Retry(error.to_string()))?;
+        let mut known = known.into_iter();
+        // One that cannot be converted is never stored.
+        let of = |booking: Option<LedgerEvent>| booking.is_none_or(|_| known.next() == Some(true));
+        Ok(Some(bookings.into_iter().map(of).collect()))
+    }
 }
 
 fn booking(event: &IndexedEvent) -> Option<LedgerEvent> {
