@@ -380,6 +380,7 @@ mod tests {
         all.await.into_iter().for_each(|done| done.unwrap());
         assert_eq!(*order.lock(), [7, 8, 7, 7, 7]);
     }
+
     /// The owner of a /48 of IPv6 sends a long request from each of its addresses.
     #[tokio::test]
     async fn long_messages_of_all_addresses_of_a_site_do_not_all_go_before_that_of_another() {
