@@ -1,9 +1,9 @@
 //! Snapshots for new nodes, as files that callers download.
 //!
 //! Hostile callers may request other files, download many at once, or read slowly. So the view opens only files of
-//! a snapshot. [`DOWNLOADS_MAX`] downloads run at once, [`DOWNLOADS_OF_ADDRESS_MAX`] of them for one address, each
-//! for [`DOWNLOAD_MAX`] at most. Together they read [`RATE_BYTES_S`] bytes a second from the disk. A download holds
-//! one piece of its file in memory.
+//! a snapshot. [`DOWNLOADS_MAX`] downloads run at once, [`DOWNLOADS_OF_ADDRESS_MAX`] of them for one address and
+//! [`DOWNLOADS_OF_SITE_MAX`] for all addresses of a site, each for [`DOWNLOAD_MAX`] at most. Together they read
+//! [`RATE_BYTES_S`] bytes a second from the disk. A download holds one piece of its file in memory.
 
 use std::fs::File;
 use std::io::{self, Read as _};
@@ -40,9 +40,12 @@ const PIECE_BYTES: usize = 256 * 1024;
 const RATE_BYTES_S: u64 = 64 << 20;
 /// Downloads at once. A guess: a new node has one, and few nodes are new.
 const DOWNLOADS_MAX: usize = 8;
-/// Downloads of one site at once: of an IPv4 address, or of a /48 of IPv6, whose owner has more addresses than there
-/// are places. A guess: one may not have ended yet when the next one begins.
-const DOWNLOADS_OF_SITE_MAX: usize = 2;
+/// Downloads of one address at once. A guess: one may not have ended yet when the next one begins.
+const DOWNLOADS_OF_ADDRESS_MAX: usize = 2;
+/// Downloads of all addresses of a site at once: of a /48 of IPv6, whose owner has more addresses than there are
+/// places. A guess: a slow reader leaves as many as it has to the other addresses of its site, and the site leaves half
+/// of all places to others.
+const DOWNLOADS_OF_SITE_MAX: usize = 4;
 /// Longest duration of a download, equal to the bound of the readers of snapshots: 64 MiB, the longest file, at 1
 /// Mbit/s.
 const DOWNLOAD_MAX: Duration = Duration::from_secs(600);
@@ -183,7 +186,7 @@ struct DownloadState {
 
 struct RunningDownload {
     id: u64,
-    site: ClientAddress,
+    address: ClientAddress,
     until: Instant,
 }
 
@@ -200,14 +203,18 @@ impl Downloads {
     fn take(self: Arc<Self>, address: ClientAddress, now: Instant) -> Option<DownloadSlot> {
         let mut state = self.state.lock();
         state.running.retain(|it| it.until > now);
-        let site = address.site();
-        let of_site = state.running.iter().filter(|it| it.site == site).count();
-        if state.running.len() >= DOWNLOADS_MAX || of_site >= DOWNLOADS_OF_SITE_MAX {
+        let addresses = || state.running.iter().map(|it| it.address);
+        let of_address = addresses().filter(|it| *it == address).count();
+        let of_site = addresses().filter(|it| it.site() == address.site()).count();
+        if state.running.len() >= DOWNLOADS_MAX
+            || of_site >= DOWNLOADS_OF_SITE_MAX
+            || of_address >= DOWNLOADS_OF_ADDRESS_MAX
+        {
             return None;
         }
         let (id, until) = (state.next_id, now + DOWNLOAD_MAX);
         state.next_id += 1;
-        state.running.push(RunningDownload { id, site, until });
+        state.running.push(RunningDownload { id, address, until });
         drop(state);
         Some(DownloadSlot { downloads: self, id, until })
     }
@@ -253,7 +260,7 @@ mod tests {
         assert!(held.iter().all(Option::is_some));
         assert!(take(9, now).is_none(), "as many as run at once");
         held.truncate(6);
-        assert!(take(0, now).is_none(), "as many as a site may have");
+        assert!(take(0, now).is_none(), "as many as an address may have");
         assert!(take(9, now).is_some());
         // A slow reader loses its place.
         let later = now + DOWNLOAD_MAX;
@@ -271,6 +278,16 @@ mod tests {
         let held: Vec<_> = (0..20).filter_map(|it| take(ClientAddress::V6(it))).collect();
         assert_eq!(held.len(), DOWNLOADS_OF_SITE_MAX);
         assert!(take(address(1)).is_some());
+    }
+
+    /// A provider gives each of its customers a /64.
+    #[test]
+    fn a_slow_reader_leaves_downloads_to_other_addresses_of_its_site() {
+        let (downloads, now) = (Arc::new(Downloads::default()), Instant::now());
+        let take = |number| downloads.clone().take(ClientAddress::V6(number), now);
+        let held = [take(1), take(1), take(1)];
+        assert_eq!(held.each_ref().map(Option::is_some), [true, true, false]);
+        assert!(take(2).is_some());
     }
 
     #[test]

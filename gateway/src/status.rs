@@ -28,6 +28,25 @@ const DETAILED_MAX: usize = 8;
 /// callers accept 16 KiB of headers, of which the details take up to 5 KiB.
 const TEXT_LEN_MAX: usize = 3072;
 
+/// All reasons that this gateway gives for single envelopes: those of [`EnvelopeError::name`].
+const OWN_REASONS: [&str; 15] = [
+    "NODE_REFUSED",
+    "NODE_TIMEOUT",
+    "NODE_FAILED",
+    "NODE_ANSWER",
+    "NO_NODE",
+    "TOO_MANY_WAIT",
+    "CHAIN_REFUSED",
+    "IDENTITY_UPDATE",
+    "NOT_SENT",
+    "NO_CHAIN",
+    "TRANSACTION_PENDING",
+    "TRANSACTION_UNKNOWN",
+    "NOT_SHOWN_YET",
+    "TRANSACTION_FAILED",
+    "NO_OUTCOME",
+];
+
 /// The outcome of publishing one envelope.
 pub(crate) type Outcome = Result<PlacedEnvelope, EnvelopeError>;
 
@@ -65,16 +84,18 @@ impl EnvelopeError {
     }
 
     /// Returns the reason, a constant that programs can match: that of the node that refuses the envelope, if it names
-    /// one.
+    /// one that is none of this gateway's. Otherwise a node could refuse an envelope, and make a program believe that
+    /// the outcome is open.
     fn reason(&self) -> Cow<'static, str> {
         let of_node = match self {
             Self::Node(NodePublishError::Last { error, .. }) => error.refused_for(),
             _ => None,
         };
+        let of_node = of_node.filter(|reason| !OWN_REASONS.contains(&reason.as_str()));
         of_node.map_or(Cow::Borrowed(self.name()), Cow::Owned)
     }
 
-    /// Returns the reason that this gateway gives.
+    /// Returns the reason that this gateway gives, one of [`OWN_REASONS`].
     fn name(&self) -> &'static str {
         match self {
             Self::Node(NodePublishError::Last { error, .. }) => match error.reason() {
@@ -298,10 +319,13 @@ pub(crate) fn of_policy(refusal: &PolicyError) -> Status {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use hawser_proto::TransactionHash;
     use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
 
     use super::*;
+    use crate::nodes::AnswerError;
 
     fn placed(sequence: u8) -> Outcome {
         let envelope =
@@ -372,6 +396,63 @@ mod tests {
         assert_eq!(details.matches("RETENTION").count(), 1, "the reason of the node: {details}");
         assert_eq!(details.matches("NODE_REFUSED").count(), 7, "of the others: {details}");
         assert_eq!(status.metadata().get(FAILED).unwrap(), "0-29");
+    }
+
+    fn of_node(error: NodeError) -> EnvelopeError {
+        let (node, may_be_published) = (OriginatorId(100), false);
+        EnvelopeError::Node(NodePublishError::Last { node, error, may_be_published })
+    }
+
+    /// A program would ask again for an envelope that is refused, or wait for a transaction that there is not.
+    #[test]
+    fn a_node_cannot_name_a_reason_of_the_gateway() {
+        let reason_of = |reason: &'static str| {
+            let field = "payer_envelopes[0]".to_owned();
+            let wrong = vec![WrongField { field, description: "no".into(), reason: reason.into() }];
+            let details = StatusDetails { wrong, ..StatusDetails::of("ENVELOPES_REFUSED") };
+            let named = NodeError::Refused(details.into_status(Code::InvalidArgument, "no"));
+            let whole = StatusDetails::of(reason).into_status(Code::InvalidArgument, "no");
+            let errors = [named.of_envelopes(1).remove(0), NodeError::Refused(whole)];
+            errors.map(|error| of_node(error).reason().into_owned())
+        };
+        for own in OWN_REASONS {
+            assert_eq!(reason_of(own), ["NODE_REFUSED"; 2], "{own}");
+        }
+        assert_eq!(reason_of("RETENTION"), ["RETENTION"; 2]);
+    }
+
+    #[test]
+    fn all_reasons_of_the_gateway_are_known_as_its_own() {
+        let (hash, sequence_id) = (TransactionHash([7; 32]), SequenceId(5));
+        let text = || "why".to_owned();
+        let chain = [
+            ChainPublishError::Invalid(text()),
+            ChainPublishError::Dropped { hash, sequence_id, reason: text() },
+            ChainPublishError::NotSent(text()),
+            ChainPublishError::NoChain,
+            ChainPublishError::Pending { hash, reason: text() },
+            ChainPublishError::Unknown { hash, reason: text() },
+            ChainPublishError::NotShown { hash, sequence_id },
+            ChainPublishError::Failed { hash, reason: text() },
+        ];
+        let node = [
+            NodeError::Timeout(Duration::ZERO),
+            NodeError::WentDown,
+            NodeError::Failed(Status::internal("a disk")),
+            NodeError::Refused(Status::invalid_argument("bad")),
+            NodeError::WrongAnswer(AnswerError::NoSignature),
+            NodeError::NotCalled(Box::new(NodeError::WentDown)),
+        ];
+        let (none, many) = (NodePublishError::NoNode, NodePublishError::TooManyWait);
+        let others = [none, many].map(EnvelopeError::Node);
+        let of_paths = chain.map(EnvelopeError::Chain).into_iter().chain(node.map(of_node));
+        let all = of_paths.chain(others).chain([EnvelopeError::NoOutcome]);
+        let mut names: Vec<_> = all.map(|error| error.name()).collect();
+        names.sort_unstable();
+        names.dedup();
+        let mut own = OWN_REASONS.to_vec();
+        own.sort_unstable();
+        assert_eq!(names, own);
     }
 
     #[test]

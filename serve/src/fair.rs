@@ -1,5 +1,6 @@
 //! A gate that a bounded number of tasks may hold at once. Waiting callers take turns, one task each, so a caller
-//! with many tasks delays mainly its own tasks. A single caller may have all places.
+//! with many tasks delays mainly its own tasks. A single caller may have all places. Callers may belong to sites: these
+//! take turns, and so do the callers of each.
 //!
 //! Not tokio's `Semaphore`: it gives places in the order of arrival, so that the tasks of one caller that has sent many
 //! would all go before the next caller's one.
@@ -15,40 +16,51 @@ use tokio::sync::oneshot;
 /// client has under way.
 const WAITING_MAX: usize = 1024;
 
-/// The gate, for callers with names of type `K`. Clones share its places. Keeps nothing of a caller without a waiting
-/// task.
-pub struct FairGate<K: Clone + Eq + Hash>(Arc<Mutex<GateState<K>>>);
+/// The gate, for callers with names of type `K` in sites with names of type `S`. Without sites, all callers are in one.
+/// Clones share its places. Keeps nothing of a caller without a waiting task.
+pub struct FairGate<K: Clone + Eq + Hash, S: Clone + Eq + Hash = ()>(Arc<Mutex<GateState<K, S>>>);
 
-struct GateState<K: Clone + Eq + Hash> {
+struct GateState<K: Clone + Eq + Hash, S: Clone + Eq + Hash> {
     free: usize,
     /// Largest number of waiting tasks of one caller.
     waiting_max: usize,
     /// The number of the newest task or turn.
     newest: u64,
     /// The waiting tasks of each caller. A caller without a waiting task has no entry.
-    waiting: HashMap<K, CallerTasks<K>>,
-    /// The callers with waiting tasks, each once, by the numbers of their turns. A caller that gives up is removed
-    /// without a search, because a flood from many addresses may give up at once.
-    turns: BTreeMap<u64, K>,
+    waiting: HashMap<K, CallerTasks<K, S>>,
+    /// The sites of these callers.
+    sites: HashMap<S, SiteTurns<K>>,
+    /// These sites, each once, by the numbers of their turns. A site that gives up is removed without a search, because
+    /// a flood from many addresses may give up at once.
+    turns: BTreeMap<u64, S>,
 }
 
 /// The waiting tasks of one caller.
-struct CallerTasks<K: Clone + Eq + Hash> {
-    /// The number of the caller's turn.
+struct CallerTasks<K: Clone + Eq + Hash, S: Clone + Eq + Hash> {
+    site: S,
+    /// The number of the caller's turn in its site.
     turn: u64,
     /// The tasks by their numbers.
-    tasks: BTreeMap<u64, oneshot::Sender<GatePass<K>>>,
+    tasks: BTreeMap<u64, oneshot::Sender<GatePass<K, S>>>,
+}
+
+/// The turns of one site's callers. There is at least one.
+struct SiteTurns<K> {
+    /// The number of the site's turn.
+    turn: u64,
+    /// The callers with waiting tasks, each once, by the numbers of their turns.
+    callers: BTreeMap<u64, K>,
 }
 
 /// A place at a [`FairGate`]. Dropping it passes the place to the next waiting task.
-pub struct GatePass<K: Clone + Eq + Hash>(FairGate<K>);
+pub struct GatePass<K: Clone + Eq + Hash, S: Clone + Eq + Hash = ()>(FairGate<K, S>);
 
 /// A task that waits. Dropping it gives up the wait.
-struct WaitingAtGate<K: Clone + Eq + Hash> {
-    gate: FairGate<K>,
+struct WaitingAtGate<K: Clone + Eq + Hash, S: Clone + Eq + Hash> {
+    gate: FairGate<K, S>,
     caller: K,
     number: u64,
-    pass: oneshot::Receiver<GatePass<K>>,
+    pass: oneshot::Receiver<GatePass<K, S>>,
 }
 
 /// The error of a caller that has too many waiting tasks.
@@ -56,7 +68,7 @@ struct WaitingAtGate<K: Clone + Eq + Hash> {
 #[error("{WAITING_MAX} requests of this caller wait already: try again later")]
 pub struct GateFullError;
 
-impl<K: Clone + Eq + Hash> Clone for FairGate<K> {
+impl<K: Clone + Eq + Hash, S: Clone + Eq + Hash> Clone for FairGate<K, S> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
     }
@@ -75,17 +87,39 @@ impl<K: Clone + Eq + Hash> FairGate<K> {
         Self::with_waiting_max(places, usize::MAX)
     }
 
-    fn with_waiting_max(places: usize, waiting_max: usize) -> Self {
-        let (waiting, turns) = (HashMap::new(), BTreeMap::new());
-        let state = GateState { free: places, waiting_max, newest: 0, waiting, turns };
-        Self(Arc::new(Mutex::new(state)))
-    }
-
     /// Waits for a place. Dropping the future gives up the wait.
     ///
     /// # Errors
     /// [`GateFullError`] if 1024 tasks of the caller wait here, unless the user of the gate bounds them.
     pub async fn enter(&self, caller: &K) -> Result<GatePass<K>, GateFullError> {
+        self.enter_of(&(), caller).await
+    }
+}
+
+impl<K: Clone + Eq + Hash, S: Clone + Eq + Hash> FairGate<K, S> {
+    /// Creates a gate for `places` tasks at once, at which sites take turns. Any number of tasks may wait at it: its
+    /// user bounds them.
+    #[must_use]
+    pub(crate) fn unbounded_by_site(places: usize) -> Self {
+        Self::with_waiting_max(places, usize::MAX)
+    }
+
+    fn with_waiting_max(places: usize, waiting_max: usize) -> Self {
+        let (waiting, sites, turns) = (HashMap::new(), HashMap::new(), BTreeMap::new());
+        let state = GateState { free: places, waiting_max, newest: 0, waiting, sites, turns };
+        Self(Arc::new(Mutex::new(state)))
+    }
+
+    /// Waits for a place for a caller of this site. Dropping the future gives up the wait. A caller belongs to one
+    /// site.
+    ///
+    /// # Errors
+    /// [`GateFullError`] as for [`enter`](FairGate::enter).
+    pub(crate) async fn enter_of(
+        &self,
+        site: &S,
+        caller: &K,
+    ) -> Result<GatePass<K, S>, GateFullError> {
         let mut waiting = {
             let mut state = self.0.lock();
             if let Some(free) = state.free.checked_sub(1) {
@@ -93,7 +127,7 @@ impl<K: Clone + Eq + Hash> FairGate<K> {
                 return Ok(GatePass(self.clone()));
             }
             let (sender, pass) = oneshot::channel();
-            let number = state.push(caller, sender)?;
+            let number = state.push(site, caller, sender)?;
             WaitingAtGate { gate: self.clone(), caller: caller.clone(), number, pass }
         };
         // Not reached: the gate drops no sender before its task has given up.
@@ -117,12 +151,13 @@ impl<K: Clone + Eq + Hash> FairGate<K> {
     }
 }
 
-impl<K: Clone + Eq + Hash> GateState<K> {
+impl<K: Clone + Eq + Hash, S: Clone + Eq + Hash> GateState<K, S> {
     /// Puts a task behind the others of its caller. Returns its number.
     fn push(
         &mut self,
+        site: &S,
         caller: &K,
-        task: oneshot::Sender<GatePass<K>>,
+        task: oneshot::Sender<GatePass<K, S>>,
     ) -> Result<u64, GateFullError> {
         let number = self.newest + 1;
         if let Some(of_caller) = self.waiting.get_mut(caller) {
@@ -132,49 +167,80 @@ impl<K: Clone + Eq + Hash> GateState<K> {
             of_caller.tasks.insert(number, task);
         } else {
             let tasks = BTreeMap::from([(number, task)]);
-            self.waiting.insert(caller.clone(), CallerTasks { turn: number, tasks });
-            self.turns.insert(number, caller.clone());
+            let tasks = CallerTasks { site: site.clone(), turn: number, tasks };
+            self.waiting.insert(caller.clone(), tasks);
+            self.add_turn(site, caller, number);
         }
         self.newest = number;
         Ok(number)
     }
 
-    /// Takes the oldest task of the caller whose turn it is.
-    fn pop(&mut self) -> Option<oneshot::Sender<GatePass<K>>> {
-        let (_, caller) = self.turns.pop_first()?;
+    /// Gives a caller its turn behind the others of its site, and the site one behind the others if it has none.
+    fn add_turn(&mut self, site: &S, caller: &K, turn: u64) {
+        if let Some(of_site) = self.sites.get_mut(site) {
+            of_site.callers.insert(turn, caller.clone());
+        } else {
+            let callers = BTreeMap::from([(turn, caller.clone())]);
+            self.sites.insert(site.clone(), SiteTurns { turn, callers });
+            self.turns.insert(turn, site.clone());
+        }
+    }
+
+    /// Takes the oldest task of the caller whose turn it is in the site whose turn it is.
+    fn pop(&mut self) -> Option<oneshot::Sender<GatePass<K, S>>> {
+        let (_, site) = self.turns.pop_first()?;
+        let of_site = self.sites.get_mut(&site)?;
+        let (_, caller) = of_site.callers.pop_first()?;
         let of_caller = self.waiting.get_mut(&caller)?;
         let (_, next) = of_caller.tasks.pop_first()?;
+        self.newest += 1;
         if of_caller.tasks.is_empty() {
             self.waiting.remove(&caller);
         } else {
-            self.newest += 1;
             of_caller.turn = self.newest;
-            self.turns.insert(self.newest, caller);
+            of_site.callers.insert(self.newest, caller);
         }
-        debug_assert_eq!(self.turns.len(), self.waiting.len(), "each waiting caller has one turn");
+        if of_site.callers.is_empty() {
+            self.sites.remove(&site);
+        } else {
+            of_site.turn = self.newest;
+            self.turns.insert(self.newest, site);
+        }
+        debug_assert_eq!(self.turns.len(), self.sites.len(), "each waiting site has one turn");
         Some(next)
     }
 
     /// Takes a task that gives up, with its caller's turn if it was the last one.
-    fn remove(&mut self, caller: &K, number: u64) -> Option<oneshot::Sender<GatePass<K>>> {
+    fn remove(&mut self, caller: &K, number: u64) -> Option<oneshot::Sender<GatePass<K, S>>> {
         let of_caller = self.waiting.get_mut(caller)?;
         let removed = of_caller.tasks.remove(&number);
-        if of_caller.tasks.is_empty() {
-            let turn = of_caller.turn;
-            self.waiting.remove(caller);
-            self.turns.remove(&turn);
+        if of_caller.tasks.is_empty()
+            && let Some(CallerTasks { site, turn, .. }) = self.waiting.remove(caller)
+        {
+            self.remove_turn(&site, turn);
         }
         removed
     }
+
+    /// Takes the turn of a caller, and that of its site if it was the last one.
+    fn remove_turn(&mut self, site: &S, turn: u64) {
+        let Some(of_site) = self.sites.get_mut(site) else { return };
+        of_site.callers.remove(&turn);
+        if of_site.callers.is_empty() {
+            let turn = of_site.turn;
+            self.sites.remove(site);
+            self.turns.remove(&turn);
+        }
+    }
 }
 
-impl<K: Clone + Eq + Hash> Drop for GatePass<K> {
+impl<K: Clone + Eq + Hash, S: Clone + Eq + Hash> Drop for GatePass<K, S> {
     fn drop(&mut self) {
         self.0.leave();
     }
 }
 
-impl<K: Clone + Eq + Hash> Drop for WaitingAtGate<K> {
+impl<K: Clone + Eq + Hash, S: Clone + Eq + Hash> Drop for WaitingAtGate<K, S> {
     fn drop(&mut self) {
         // Dropped without the lock: a pass that was sent meanwhile goes on when `self.pass` is dropped.
         let removed = self.gate.0.lock().remove(&self.caller, self.number);
@@ -184,7 +250,8 @@ impl<K: Clone + Eq + Hash> Drop for WaitingAtGate<K> {
 
 #[cfg(test)]
 mod tests {
-    use futures_util::FutureExt as _;
+    use futures_util::stream::FuturesUnordered;
+    use futures_util::{FutureExt as _, StreamExt as _};
 
     use super::*;
 
@@ -205,6 +272,55 @@ mod tests {
         assert!((&mut many[1]).now_or_never().is_none());
         drop(second);
         assert!((&mut many[1]).now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_site_with_many_callers_delays_another_by_one_task_and_its_callers_take_turns() {
+        let gate = FairGate::unbounded_by_site(1);
+        let gate = &gate;
+        let inside = gate.enter_of(&"flood", &1000).await.unwrap();
+        let enter = |site: &'static str, caller: usize| async move {
+            let pass = gate.enter_of(&site, &caller).await.unwrap();
+            (site, caller, pass)
+        };
+        let greedy = (0..3).map(|_| ("flood", 0));
+        let callers = greedy.chain((1..4).map(|caller| ("flood", caller))).chain([("other", 9)]);
+        let mut waiting = FuturesUnordered::new();
+        for (site, caller) in callers {
+            let mut waits = Box::pin(enter(site, caller));
+            assert!((&mut waits).now_or_never().is_none());
+            waiting.push(waits);
+        }
+        drop(inside);
+        let mut order = Vec::new();
+        while let Some((site, caller, pass)) = waiting.next().await {
+            order.push((site, caller));
+            drop(pass);
+        }
+        let callers: Vec<_> = order.iter().map(|(_, caller)| *caller).collect();
+        assert_eq!(callers, [0, 9, 1, 2, 3, 0, 0], "{order:?}");
+        let state = gate.0.lock();
+        assert_eq!((state.free, state.waiting.len(), state.sites.len()), (1, 0, 0));
+        assert!(state.turns.is_empty());
+    }
+
+    #[tokio::test]
+    async fn callers_that_give_up_leave_their_site_its_turn() {
+        let gate = FairGate::unbounded_by_site(0);
+        let callers: Vec<usize> = (0..10).collect();
+        let mut waiting: Vec<_> =
+            callers.iter().map(|caller| Box::pin(gate.enter_of(&"site", caller))).collect();
+        assert!(waiting.iter_mut().all(|waits| waits.now_or_never().is_none()));
+        drop(waiting.split_off(5));
+        drop(waiting.remove(0));
+        let held = {
+            let state = gate.0.lock();
+            (state.waiting.len(), state.sites["site"].callers.len(), state.turns.len())
+        };
+        assert_eq!(held, (4, 4, 1));
+        drop(waiting);
+        let state = gate.0.lock();
+        assert_eq!((state.waiting.len(), state.sites.len(), state.turns.len()), (0, 0, 0));
     }
 
     #[tokio::test]

@@ -33,17 +33,26 @@ const GOES_ON_BYTES_MAX: usize = 1024 * 1024;
 /// Threads that work on long messages concurrently; other work waits in its caller's turn. A guess: enough blocking
 /// threads stay free for disk reads, and the runtime's threads get their part of two cores.
 const WORKERS_MAX: usize = 4;
-/// The gate at which addresses wait for these threads. Waiting messages are charged to their caller, which bounds them.
-static WORKERS: LazyLock<FairGate<usize>> = LazyLock::new(|| FairGate::unbounded(WORKERS_MAX));
+/// The gate at which sites, and the addresses of each, wait for these threads. Waiting messages are charged to their
+/// caller, which bounds them.
+static WORKERS: LazyLock<WorkerGate> = LazyLock::new(|| FairGate::unbounded_by_site(WORKERS_MAX));
 /// Threads for the work of connections whose publishes have paid for turns. Apart, so that no publisher waits behind
 /// the long messages of callers that publish nothing. A guess: the cores of a small machine.
 const PAID_WORKERS_MAX: usize = 2;
-/// The gate at which addresses wait for the threads of paid work. It has no bound, for the same reason as [`WORKERS`].
-static PAID_WORKERS: LazyLock<FairGate<usize>> =
-    LazyLock::new(|| FairGate::unbounded(PAID_WORKERS_MAX));
+/// The gate at which callers wait for the threads of paid work. It has no bound, for the same reason as [`WORKERS`].
+static PAID_WORKERS: LazyLock<WorkerGate> =
+    LazyLock::new(|| FairGate::unbounded_by_site(PAID_WORKERS_MAX));
+
+/// A gate of threads, for numbers of addresses and of their sites. Sites take turns at it, so that the owner of a /48
+/// of IPv6, who has thousands of addresses, delays another caller by one work.
+type WorkerGate = FairGate<usize, usize>;
+/// A place at a [`WorkerGate`].
+type WorkerPass = GatePass<usize, usize>;
 
 /// The caller of long work.
 pub(crate) struct WorkCaller {
+    /// The number that the calls of one site share.
+    site: usize,
     /// The number that the calls of one address share.
     address: usize,
     /// The paid time of its connection.
@@ -54,12 +63,13 @@ impl WorkCaller {
     /// Returns the caller of a call.
     pub(crate) fn of_call(charge: &CallCharge) -> Self {
         let account = charge.connection().paid_time().clone();
-        Self { address: charge.caller(), account }
+        Self { site: charge.site(), address: charge.caller(), account }
     }
 
     /// Returns the caller behind a connection.
     pub(crate) fn of_connection(share: &ConnectionShare) -> Self {
-        Self { address: share.caller(), account: share.paid_time().clone() }
+        let (site, address) = (share.site(), share.caller());
+        Self { site, address, account: share.paid_time().clone() }
     }
 }
 
@@ -68,11 +78,11 @@ pub(crate) fn is_long(len_bytes: usize) -> bool {
     len_bytes > AT_ONCE_LEN_BYTES_MAX
 }
 
-/// Runs `work` on a thread that may block, when one of them is free and it is the turn of the caller's address. If the
-/// caller has paid time left, also when it is its turn, the work does not wait for that of callers without it, and its
-/// time is charged, up to 20 ms. So a connection owes at most 20 ms for each of [`PAID_WORKERS_MAX`] works, besides its
-/// turns, and one stored envelope does not pay for any number of works at once. `held` is dropped after the work. Work
-/// that has begun is finished, even if this future is dropped before.
+/// Runs `work` on a thread that may block, when one of them is free and it is the turn of the caller's site, and of its
+/// address within. If the caller has paid time left, also when it is its turn, the work does not wait for that of
+/// callers without it, and its time is charged, up to 20 ms. So a connection owes at most 20 ms for each of
+/// [`PAID_WORKERS_MAX`] works, besides its turns, and one stored envelope does not pay for any number of works at once.
+/// `held` is dropped after the work. Work that has begun is finished, even if this future is dropped before.
 ///
 /// # Errors
 /// INTERNAL if the work has panicked, or the runtime stops.
@@ -82,12 +92,12 @@ pub(crate) async fn beside<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Status> {
     let failed = || Status::internal("the work on a long message failed");
-    let WorkCaller { address, account } = caller;
-    let worker_of_paid = paid_worker(address, &account).await.map_err(|_| failed())?;
+    let worker_of_paid = paid_worker(&caller).await.map_err(|_| failed())?;
+    let WorkCaller { site, address, account } = caller;
     let is_paid = worker_of_paid.is_some();
     let worker = match worker_of_paid {
         Some(worker) => worker,
-        None => without_rest(WORKERS.enter(&address)).await.map_err(|_| failed())?,
+        None => without_rest(WORKERS.enter_of(&site, &address)).await.map_err(|_| failed())?,
     };
     let work = move || {
         let began = Instant::now();
@@ -106,14 +116,12 @@ pub(crate) async fn beside<T: Send + 'static>(
 ///
 /// # Errors
 /// Not reached: the gate has no bound.
-async fn paid_worker(
-    address: usize,
-    account: &PaidTime,
-) -> Result<Option<GatePass<usize>>, GateFullError> {
+async fn paid_worker(caller: &WorkCaller) -> Result<Option<WorkerPass>, GateFullError> {
+    let WorkCaller { site, address, account } = caller;
     if !account.is_left() {
         return Ok(None);
     }
-    let worker = without_rest(PAID_WORKERS.enter(&address)).await?;
+    let worker = without_rest(PAID_WORKERS.enter_of(site, address)).await?;
     Ok(account.is_left().then_some(worker))
 }
 
@@ -205,7 +213,7 @@ impl HttpBody for EncodedBody {
 /// The workers of callers without paid time, kept from them until this is dropped.
 #[cfg(test)]
 pub(crate) struct OccupiedWorkers {
-    places: Vec<GatePass<usize>>,
+    places: Vec<WorkerPass>,
     /// Two tests that had two workers each would wait for one another.
     _only: tokio::sync::MutexGuard<'static, ()>,
 }
@@ -217,7 +225,7 @@ pub(crate) async fn occupy_workers() -> OccupiedWorkers {
     let _only = ONLY.lock().await;
     let mut places = Vec::new();
     while places.len() < WORKERS_MAX {
-        places.push(WORKERS.enter(&0).await.expect("the workers are there"));
+        places.push(WORKERS.enter_of(&0, &0).await.expect("the workers are there"));
     }
     OccupiedWorkers { places, _only }
 }
@@ -242,8 +250,9 @@ mod tests {
         Arc::new(PaidTime::new(Arc::default(), None))
     }
 
+    /// A caller in a site of its own.
     fn at(address: usize) -> WorkCaller {
-        WorkCaller { address, account: account() }
+        WorkCaller { site: address, address, account: account() }
     }
 
     fn charge(budget: &MemoryBudget) -> CallCharge {
@@ -322,7 +331,7 @@ mod tests {
     async fn paid_work_does_not_wait_for_that_of_callers_who_publish_nothing() {
         let account = account();
         let _occupied = occupy_workers().await;
-        let caller = || WorkCaller { address: 1, account: account.clone() };
+        let caller = || WorkCaller { account: account.clone(), ..at(1) };
         let mut unpaid = Box::pin(beside(caller(), (), || ()));
         assert!((&mut unpaid).now_or_never().is_none(), "nothing is paid for yet");
         account.earn(1);
@@ -339,11 +348,11 @@ mod tests {
         let _occupied = occupy_workers().await;
         let mut taken = Vec::new();
         while taken.len() < PAID_WORKERS_MAX {
-            taken.push(PAID_WORKERS.enter(&0).await.unwrap());
+            taken.push(PAID_WORKERS.enter_of(&0, &0).await.unwrap());
         }
         let account = account();
         account.earn(1);
-        let caller = WorkCaller { address: 1, account: account.clone() };
+        let caller = WorkCaller { account: account.clone(), ..at(1) };
         let (end, ended) = mpsc::channel::<()>();
         let mut waiting = Box::pin(beside(caller, (), move || {
             let _ = ended.recv(); // until `end` is dropped
@@ -352,7 +361,7 @@ mod tests {
         account.spend(Duration::from_millis(20));
         drop(taken);
         assert!((&mut waiting).now_or_never().is_none(), "it waits for another worker");
-        let free = [(); PAID_WORKERS_MAX].map(|()| PAID_WORKERS.enter(&0).now_or_never());
+        let free = [(); PAID_WORKERS_MAX].map(|()| PAID_WORKERS.enter_of(&0, &0).now_or_never());
         assert!(free.iter().all(Option::is_some));
         drop((free, end));
     }
@@ -370,5 +379,21 @@ mod tests {
         occupied.places.pop(); // one works for all of them
         all.await.into_iter().for_each(|done| done.unwrap());
         assert_eq!(*order.lock(), [7, 8, 7, 7, 7]);
+    }
+
+    /// The owner of a /48 of IPv6 sends a long request from each of its addresses.
+    #[tokio::test]
+    async fn long_messages_of_all_addresses_of_a_site_do_not_all_go_before_that_of_another() {
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let mut occupied = occupy_workers().await;
+        let works = [(7, 71), (7, 72), (7, 73), (7, 74), (8, 81)].map(|(site, address)| {
+            let (order, caller) = (order.clone(), WorkCaller { site, ..at(address) });
+            beside(caller, (), move || order.lock().push(address))
+        });
+        let mut all = Box::pin(join_all(works));
+        assert!((&mut all).now_or_never().is_none());
+        occupied.places.pop(); // one works for all of them
+        all.await.into_iter().for_each(|done| done.unwrap());
+        assert_eq!(*order.lock(), [71, 81, 72, 73, 74]);
     }
 }

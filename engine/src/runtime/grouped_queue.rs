@@ -63,6 +63,19 @@ impl<K: Copy + Eq + Hash, J> GroupedQueue<K, J> {
         self.len += 1;
     }
 
+    /// Puts a job before the others of its key. The turn of the key comes after those of the other keys of its group,
+    /// and the turn of the group after those of the other groups.
+    pub fn put_back(&mut self, group: K, key: K, job: J) {
+        match self.groups.entry(group) {
+            Entry::Occupied(jobs) => jobs.into_mut().put_back(key, job),
+            Entry::Vacant(place) => {
+                place.insert(GroupJobs::OfOne(key, VecDeque::from([job])));
+                self.turns.push_back(group);
+            }
+        }
+        self.len += 1;
+    }
+
     /// Takes the first job of the key whose turn it is in the group whose turn it is.
     pub fn pop(&mut self) -> Option<J> {
         let group = self.turns.pop_front()?;
@@ -132,6 +145,15 @@ impl<K: Copy + Eq + Hash, J> GroupJobs<K, J> {
         }
     }
 
+    fn put_back(&mut self, key: K, job: J) {
+        match self {
+            Self::OfOne(only, jobs) if *only == key => jobs.push_front(job),
+            // The key has no other job.
+            Self::OfOne(..) => self.push(key, job),
+            Self::OfSeveral(jobs) => jobs.put_back(key, job),
+        }
+    }
+
     fn pop(&mut self) -> Option<J> {
         match self {
             Self::OfOne(_, jobs) => jobs.pop_front(),
@@ -192,6 +214,26 @@ mod tests {
         assert_eq!(order, ["aa1", "ba1", "ab1", "aa2"]);
         queue.push("a", "ab", "ab2");
         assert!(!has_table(&queue, "a"), "the group has begun anew");
+    }
+
+    #[test]
+    fn a_job_that_is_put_back_goes_on_before_others_of_its_key_and_after_other_keys_and_groups() {
+        let mut queue = queue(&["aa1", "aa2", "ba1"]);
+        assert_eq!(queue.pop(), Some("aa1"));
+        queue.push("a", "ab", "ab1");
+        queue.put_back("a", "aa", "aa1");
+        assert_eq!(queue.pop(), Some("ba1"));
+        queue.put_back("b", "ba", "ba1");
+        assert_eq!((queue.len(), queue.len_of("a", "aa")), (4, 2));
+        let order: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
+        assert_eq!(order, ["aa1", "ba1", "ab1", "aa2"]);
+        for job in ["aa1", "ab1"] {
+            queue.put_back("a", &job[..2], job);
+        }
+        queue.put_back("a", "aa", "aa0");
+        let order: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
+        assert_eq!(order, ["aa0", "ab1", "aa1"]);
+        assert!(is_empty(&queue));
     }
 
     #[test]

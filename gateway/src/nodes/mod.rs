@@ -35,6 +35,8 @@ mod set;
 mod wanted;
 mod watch;
 
+#[cfg(test)]
+pub(crate) use answer::AnswerError;
 pub(crate) use batch::{PayerSettings, PlacedEnvelope};
 pub(crate) use error::{NodeError, NodeErrorKind};
 pub(crate) use follow::ChainStrands;

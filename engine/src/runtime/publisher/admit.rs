@@ -130,7 +130,7 @@ impl AdmissionJob {
         }
         reply.stage.lap(&self.state.counters.admit_seconds);
         reply.admitted = reply.stage;
-        let Self { caller: PublishCaller { address: caller, .. }, is_large, .. } = *self;
+        let Self { caller, is_large, .. } = *self;
         self.state.send_to_sequencer(Request { caller, is_large, envelopes, earlier, reply });
     }
 

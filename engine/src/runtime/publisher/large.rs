@@ -10,7 +10,7 @@ use super::earlier::{Generation, LookUp};
 use super::error::PublishError;
 use super::request::{InFlightShare, PendingReply, Published, Request};
 use super::size::PublishSize;
-use crate::runtime::fair_queue::FairQueue;
+use crate::runtime::{GroupedQueue, PublishCaller};
 use crate::sequencer::Admitted;
 
 /// Pieces that have places and are not written yet; the next one waits. A small request waits for the write of as many
@@ -26,7 +26,7 @@ const RETRY_REST: Duration = Duration::from_secs(1);
 
 /// A large request that is being sequenced.
 pub(super) struct LargeRequest {
-    caller: usize,
+    pub(super) caller: PublishCaller,
     /// Envelopes without a place, in the order of the request.
     rest: std::vec::IntoIter<Admitted>,
     /// Earlier publishes that the disk knew of when the request was admitted.
@@ -38,9 +38,10 @@ pub(super) struct LargeRequest {
     reply: PendingReply,
 }
 
-/// The large requests of all callers. Callers take turns; one request of a caller is finished before the next one.
+/// The large requests of all callers. Sites take turns, and so do the addresses of each. One request of an address is
+/// finished before the next one.
 pub(super) struct LargeRequests {
-    waiting: FairQueue<usize, LargeRequest>,
+    waiting: GroupedQueue<usize, LargeRequest>,
     /// Groups with a piece that are not written yet, oldest first, and the bytes of these pieces.
     unwritten: VecDeque<(Generation, usize)>,
     /// Groups that went before the piece whose turn it is.
@@ -92,13 +93,14 @@ impl LargeRequest {
 impl LargeRequests {
     /// Creates the queue. Pieces end at `piece_max`.
     pub(super) fn new(piece_max: PublishSize) -> Self {
-        let (waiting, unwritten) = (FairQueue::default(), VecDeque::new());
+        let (waiting, unwritten) = (GroupedQueue::default(), VecDeque::new());
         Self { waiting, unwritten, passed: 0, piece_max }
     }
 
     /// Adds a request behind the others of its caller.
     pub(super) fn push(&mut self, request: Request) {
-        self.waiting.push(request.caller, LargeRequest::of(request));
+        let PublishCaller { site, address } = request.caller;
+        self.waiting.push(site, address, LargeRequest::of(request));
     }
 
     /// Returns true if no request waits.
@@ -154,7 +156,8 @@ impl LargeRequests {
         if request.rest.len() == 0 {
             return Some((request.reply, request.answer));
         }
-        self.waiting.put_back(request.caller, request);
+        let PublishCaller { site, address } = request.caller;
+        self.waiting.put_back(site, address, request);
         None
     }
 
@@ -175,6 +178,9 @@ impl LargeRequests {
                 false => kept.push(request),
             }
         }
-        kept.into_iter().for_each(|request| self.waiting.push(request.caller, request));
+        for request in kept {
+            let PublishCaller { site, address } = request.caller;
+            self.waiting.push(site, address, request);
+        }
     }
 }

@@ -8,13 +8,14 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::earlier::LookUp;
 use super::error::PublishError;
+use crate::runtime::PublishCaller;
 use crate::runtime::counters::Stopwatch;
 use crate::sequencer::Admitted;
 
 /// A request whose envelopes have all been admitted.
 pub(super) struct Request {
-    /// Distinguishes callers, which take turns.
-    pub(super) caller: usize,
+    /// Its caller. Callers take turns.
+    pub(super) caller: PublishCaller,
     /// Its envelopes get their places piece by piece.
     pub(super) is_large: bool,
     pub(super) envelopes: Vec<Admitted>,

@@ -40,7 +40,7 @@ use crate::runtime::own_clock::OwnClock;
 use crate::runtime::own_strand::OwnStrand;
 use crate::runtime::read::fan_out::FanOut;
 use crate::runtime::read::hub::Hub;
-use crate::runtime::{Committer, Heads, LedgerAppender, Ports, Workers};
+use crate::runtime::{Committer, Heads, LedgerAppender, Ports, PublishCaller, Workers};
 use crate::sequencer::Admitted;
 
 /// Seeds of an ordinary run.
@@ -184,8 +184,12 @@ impl Process {
         }
     }
 
-    /// A request of a caller. It is large if it has more than three envelopes.
+    /// A request of a caller in a site of its own. It is large if it has more than three envelopes.
     fn request(&mut self, caller: usize, envelopes: Vec<usize>) {
+        self.request_of(PublishCaller { site: caller, address: caller }, envelopes);
+    }
+
+    fn request_of(&mut self, caller: PublishCaller, envelopes: Vec<usize>) {
         let (sender, answer) = oneshot::channel();
         let permit = self.in_flight.clone().try_acquire_owned().unwrap();
         let watch = Stopwatch::start();

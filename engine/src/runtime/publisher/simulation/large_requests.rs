@@ -7,6 +7,7 @@ use hawser_storage::LogEntry;
 
 use super::{IN_FLIGHT, NODE, PIECE, Process, Sim};
 use crate::own_strand::OwnStrandStatus;
+use crate::runtime::PublishCaller;
 use crate::runtime::publisher::error::PublishError;
 use crate::runtime::publisher::large::LargeRequests;
 
@@ -50,6 +51,27 @@ fn pieces_of_large_requests_take_turns_and_let_small_requests_pass() {
     let ids = |envelopes: std::ops::Range<usize>| envelopes.map(|it| sim.ids[&it].0);
     assert_eq!(ids(0..6).collect::<Vec<_>>(), [1, 2, 7, 8, 15, 16]);
     assert_eq!(ids(6..10).collect::<Vec<_>>(), [4, 5, 13, 14]);
+}
+
+/// The owner of a /48 of IPv6 sends a large request from each of its addresses.
+#[test]
+fn large_requests_of_all_addresses_of_a_site_do_not_all_go_before_that_of_another() {
+    let mut sim = Sim::new(0);
+    let process = &mut sim.process;
+    let mut large = LargeRequests::new(PIECE);
+    let flood = (0..3).map(|address| PublishCaller { site: 1, address });
+    for caller in flood.chain([PublishCaller { site: 2, address: 9 }]) {
+        process.request_of(caller, (0..4).collect());
+        large.push(process.requests.pop().unwrap());
+    }
+    let mut order = Vec::new();
+    for group in 1.. {
+        let Some((request, _)) = large.take_piece(group, group - 1, false) else { break };
+        order.push(request.caller.address);
+        drop(large.put_back(request));
+    }
+    assert_eq!(order, [0, 9, 1, 9, 2, 0, 1, 2]);
+    assert!(large.is_empty());
 }
 
 /// A peer's claim can stop signing in the middle of a large request, and its end can let it begin again, while the disk
