@@ -28,9 +28,10 @@ use crate::{client, output};
 /// The most envelopes that wait to be printed. A guess: a slow terminal slows down its own streams
 /// only.
 const WAITING_MAX: usize = 256;
-/// The most originators that are followed together. A guess: a network has a handful, and the contracts allow 255 nodes
-/// at once. Each takes a stream, and the node can name any number.
-const FOLLOWED_MAX: usize = 256;
+/// The most originators that are followed together. Each takes a stream, and the node can name any number. A guess: the
+/// registry takes 255 nodes at once (`maxCanonicalNodes`), and the chains, the older network and former nodes have
+/// strands, too.
+const FOLLOWED_MAX: usize = 300;
 
 /// The place at which printing starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -378,12 +379,12 @@ mod tests {
             ids.map(|id| EnvelopeId::new(OriginatorId(id), SequenceId(1))).collect()
         };
         let mut followed = BTreeSet::new();
-        assert_eq!(new_in(&clock(0, 256), &mut followed).unwrap().len(), FOLLOWED_MAX);
-        assert!(new_in(&clock(0, 256), &mut followed).unwrap().is_empty(), "all are followed");
-        let error = new_in(&clock(256, 1), &mut followed).unwrap_err();
+        assert_eq!(new_in(&clock(0, 300), &mut followed).unwrap().len(), FOLLOWED_MAX);
+        assert!(new_in(&clock(0, 300), &mut followed).unwrap().is_empty(), "all are followed");
+        let error = new_in(&clock(300, 1), &mut followed).unwrap_err();
         assert_eq!(error.kind, RunErrorKind::Failed);
-        assert!(error.text.contains("more than 256 originators"), "{}", error.text);
-        assert!(new_in(&clock(0, 257), &mut BTreeSet::new()).is_err(), "at once");
+        assert!(error.text.contains("more than 300 originators"), "{}", error.text);
+        assert!(new_in(&clock(0, 301), &mut BTreeSet::new()).is_err(), "at once");
     }
 
     #[test]
