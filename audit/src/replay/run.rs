@@ -20,7 +20,9 @@ use super::strand::{ReplayContext, ReplayedStrand, StrandReplay};
 use super::void::only_stated;
 
 /// The schema of state files.
-const STATE_SCHEMA: &str = "hawser-replay/3";
+const STATE_SCHEMA: &str = "hawser-replay/4";
+/// The schema before, which is read, too: its amounts are numbers.
+const EARLIER_STATE_SCHEMA: &str = "hawser-replay/3";
 /// Length of the longest state file that is read, in bytes. A guess: far above that of a network that works.
 pub const STATE_LEN_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 
@@ -106,8 +108,8 @@ pub enum ReplayStateError {
     },
     /// The state is of another version of this program, or of another program.
     #[error(
-        "the state file was written by {by} (schema {found:?}), and this version reads {STATE_SCHEMA:?}: continue \
-        with that version, or delete the file and replay from the beginning"
+        "the state file was written by {by} (schema {found:?}), and this version reads {STATE_SCHEMA:?} and \
+        {EARLIER_STATE_SCHEMA:?}: continue with that version, or delete the file and replay from the beginning"
     )]
     Schema {
         /// The writer, for people.
@@ -206,16 +208,19 @@ impl ReplayState {
     /// # Errors
     /// For a text that is not a state, and for an impossible state.
     pub fn parse(text: &str) -> Result<Self, ReplayStateError> {
-        let state: Self = serde_json::from_str(text).map_err(|error| {
+        let is_read = |schema: &str| [STATE_SCHEMA, EARLIER_STATE_SCHEMA].contains(&schema);
+        let mut state: Self = serde_json::from_str(text).map_err(|error| {
             // Other versions have other fields: the schema says so before the first field that is missed.
             match serde_json::from_str::<StateHeader>(text) {
-                Ok(header) if header.schema != STATE_SCHEMA => other_schema(header.schema),
+                Ok(header) if !is_read(&header.schema) => other_schema(header.schema),
                 _ => error.into(),
             }
         })?;
-        if state.schema != STATE_SCHEMA {
+        if !is_read(&state.schema) {
             return Err(other_schema(state.schema));
         }
+        // It is written with amounts as text.
+        STATE_SCHEMA.clone_into(&mut state.schema);
         for (&id, strand) in &state.strands {
             let strand_id = OriginatorId(id);
             let impossible = |what| ReplayStateError::Impossible { strand: strand_id, what };

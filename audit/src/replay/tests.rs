@@ -455,16 +455,23 @@ fn a_state_of_another_version_is_called_that_whatever_fields_it_has() {
     for (schema, by) in [
         ("hawser-replay/1", "an earlier version"),
         ("hawser-replay/2", "an earlier version"),
-        ("hawser-replay/4", "a later version"),
+        ("hawser-replay/5", "a later version"),
         ("replay", "another program"),
     ] {
-        let whole = text.replace("hawser-replay/3", schema);
+        let whole = text.replace("hawser-replay/4", schema);
         for text in [whole, format!(r#"{{"schema":"{schema}","places":[]}}"#)] {
             let refused = ReplayState::parse(&text).unwrap_err().to_string();
             assert!(refused.contains(&format!("written by {by}")), "{refused}");
             assert!(!refused.contains("damaged"), "{refused}");
         }
     }
+    // The one before, whose amounts are numbers, is read, and written as this one.
+    let earlier = text.replace("hawser-replay/4", "hawser-replay/3");
+    let numbers = earlier.replace(r#""picodollars":"0""#, r#""picodollars":0"#);
+    assert_ne!(numbers, earlier);
+    let written = ReplayState::parse(&numbers).unwrap().to_text().unwrap();
+    assert_eq!(written, ReplayState::parse(&text).unwrap().to_text().unwrap());
+    assert!(written.contains("hawser-replay/4"));
     let cut = ReplayState::parse(&text[..text.len() / 2]).unwrap_err().to_string();
     assert!(cut.contains("damaged"), "{cut}");
 }

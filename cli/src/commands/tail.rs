@@ -28,6 +28,10 @@ use crate::{client, output};
 /// The most envelopes that wait to be printed. A guess: a slow terminal slows down its own streams
 /// only.
 const WAITING_MAX: usize = 256;
+/// The most originators that are followed together. Each takes a stream, and the node can name any number. A guess: the
+/// registry takes 255 nodes at once (`maxCanonicalNodes`), and the chains, the older network and former nodes have
+/// strands, too.
+const FOLLOWED_MAX: usize = 300;
 
 /// The place at which printing starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -214,8 +218,14 @@ async fn follow_all(
             // An originator that appears after the first clock is new, so it is followed from its
             // beginning.
             let after = after.get_or_insert_with(|| clock.clone());
-            let new = clock.iter().map(|id| id.originator).filter(|id| followed.insert(*id));
-            for originator in new.collect::<Vec<_>>() {
+            let new = match new_in(&clock, &mut followed) {
+                Ok(new) => new,
+                Err(error) => {
+                    let _ = sender.send(Err(error)).await;
+                    return;
+                }
+            };
+            for originator in new {
                 let stream =
                     follow_originator(channel.clone(), originator, after, sender.clone()).await;
                 if let Err(status) = stream {
@@ -228,6 +238,25 @@ async fn follow_all(
         let _ = sender.send(Err(client::failure(&ended))).await;
     });
     Ok(())
+}
+
+/// Returns the originators of a clock that are not followed yet, and notes them as followed.
+///
+/// # Errors
+/// When they would be more than [`FOLLOWED_MAX`].
+fn new_in(
+    clock: &Cursor,
+    followed: &mut BTreeSet<OriginatorId>,
+) -> Result<Vec<OriginatorId>, RunError> {
+    let named = clock.iter().map(|id| id.originator);
+    let new: Vec<_> = named.filter(|originator| followed.insert(*originator)).collect();
+    if followed.len() > FOLLOWED_MAX {
+        return Err(RunError::failed(format!(
+            "the node names more than {FOLLOWED_MAX} originators, and no more are followed together: name one \
+             (--originator)"
+        )));
+    }
+    Ok(new)
 }
 
 /// Passes envelopes on until the stream or the printer ends, or the node sends one that was not asked for. `of_others`
@@ -340,6 +369,22 @@ mod tests {
         for wrong in ["", "100", "100:", "a:1", "1:2,"] {
             assert_eq!(parse_from(wrong).unwrap_err().kind, RunErrorKind::Usage, "{wrong}");
         }
+    }
+
+    /// A node could name new originators with each clock.
+    #[test]
+    fn originators_without_end_are_not_followed() {
+        let clock = |first: u32, count: u32| -> Cursor {
+            let ids = first..first + count;
+            ids.map(|id| EnvelopeId::new(OriginatorId(id), SequenceId(1))).collect()
+        };
+        let mut followed = BTreeSet::new();
+        assert_eq!(new_in(&clock(0, 300), &mut followed).unwrap().len(), FOLLOWED_MAX);
+        assert!(new_in(&clock(0, 300), &mut followed).unwrap().is_empty(), "all are followed");
+        let error = new_in(&clock(300, 1), &mut followed).unwrap_err();
+        assert_eq!(error.kind, RunErrorKind::Failed);
+        assert!(error.text.contains("more than 300 originators"), "{}", error.text);
+        assert!(new_in(&clock(0, 301), &mut BTreeSet::new()).is_err(), "at once");
     }
 
     #[test]

@@ -121,6 +121,21 @@ async fn a_report_that_cannot_be_settled_holds_up_no_other() {
     assert_eq!(network.contract.0.lock().asked_to_settle - before, 3);
 }
 
+/// A data folder may be damaged or changed: the contract would refuse the amounts at each step.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn stored_amounts_that_are_not_those_of_the_report_are_computed_again() {
+    let network = Network::start();
+    submit_reports(&network, "some", 1).await;
+    let store = &network.stores[&300];
+    let stored = store.report_amounts().unwrap();
+    let mut changed = stored.clone();
+    changed[0].amounts[0].1 += 1;
+    store.record_report_amounts(&changed).unwrap();
+    assert_eq!(network.settle(300, 100).await.unwrap(), 3, "by the log");
+    assert_eq!(network.contract.0.lock().asked_to_settle, 1, "never by the others");
+    assert_eq!(store.report_amounts().unwrap(), stored, "for the time after a restart");
+}
+
 /// Payers need no deposit, so a report may have any number of them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_step_has_a_bounded_number_of_transactions_and_the_next_one_goes_on() {

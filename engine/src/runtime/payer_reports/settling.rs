@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use hawser_proto::{OriginatorId, SequenceId};
-use hawser_rules::payer_report::{Leaves, PayerReport};
+use hawser_rules::payer_report::tree::Hash;
+use hawser_rules::payer_report::{Leaves, PayerReport, ReportId};
 
 use super::{PayerReporterState, ReportStepError, SettledSoFar, blocking};
 use crate::payer_reports::{ChainReport, Recomputed, UndecidedError, recompute_on_chain};
@@ -115,14 +116,27 @@ impl PayerReporterState {
             self.known_leaves.lock().forget(id);
             return Ok((Arc::default(), 0));
         }
-        let known = self.known_leaves.lock().of(id);
-        let leaves = match known {
+        let leaves = match self.kept_leaves(id, report.root()).await {
             Some(leaves) => leaves,
             None => self.computed_leaves(report).await?.ok_or(other_amounts)?,
         };
         let settled = usize::try_from(held.offset).unwrap_or(usize::MAX);
         let settled = settled.min(leaves.payers().len());
         Ok((leaves, settled))
+    }
+
+    /// Returns the leaves of a report that were kept; `None` if there are none, or if they do not have its root. A data
+    /// folder may be damaged, or changed, and the contract takes leaves of the root only.
+    async fn kept_leaves(&self, id: ReportId, root: Hash) -> Option<Arc<Leaves>> {
+        let leaves = self.known_leaves.lock().of(id)?;
+        let kept = leaves.clone();
+        if blocking(move || kept.root() == root).await {
+            return Some(leaves);
+        }
+        tracing::error!(code = "report_amounts_unreadable", report = %id, "the stored amounts of an attested payer \
+            report are not those that it states: they are computed again from the log");
+        self.known_leaves.lock().forget(id);
+        None
     }
 
     /// Computes the leaves of a report on the chain from the log; `None` if it has other ones.
