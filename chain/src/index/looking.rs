@@ -39,7 +39,10 @@ pub(super) struct LookAnswer {
 pub(super) enum LookError {
     /// No endpoint answered, or one that is needed did not.
     #[error("{0}")]
-    Request(#[from] RequestError),
+    Request(RequestError),
+    /// All endpoints refused the logs of the blocks, and not for too many requests.
+    #[error("{0}")]
+    Refused(RequestError),
     /// The stored events cannot be read.
     #[error("{0}")]
     Sink(#[from] SinkError),
@@ -148,11 +151,15 @@ pub(super) async fn look(
     let answering = endpoints.display_urls().zip(&shown).filter(|(_, logs)| logs.is_ok());
     let answered: BTreeSet<_> = answering.map(|(endpoint, _)| endpoint).collect();
     let silent = endpoints.display_urls().filter(|endpoint| !answered.contains(endpoint)).collect();
+    let refuses = |error: &RequestError| fetch::refusal_message(error).is_some();
+    let all_refuse = shown.iter().all(|logs| logs.as_ref().is_err_and(refuses));
+    let failed = if all_refuse { LookError::Refused } else { LookError::Request };
     let known = match &due.known {
         Some(known) => Some(known.clone()),
         None => stored(sink, settings, blocks, &shown).await?,
     };
-    Ok((compared(endpoints, settings, blocks, known, held, shown).await?, silent))
+    let outcome = compared(endpoints, settings, blocks, known, held, shown).await;
+    Ok((outcome.map_err(failed)?, silent))
 }
 
 /// Returns those of the events that endpoints show for these blocks which the sink has; `None` if it does not say.

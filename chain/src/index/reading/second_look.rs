@@ -1,6 +1,7 @@
 //! The second look at blocks that were read, beside the requests for new ones.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use super::PageReader;
 use crate::index::context::RETRY_MAX;
 use crate::index::event::BlockRef;
 use crate::index::look::{Due, MISSED_BLOCKS_MAX};
-use crate::index::looking::{LookAnswer, LookOutcome, look};
+use crate::index::looking::{LookAnswer, LookError, LookOutcome, look};
 
 impl PageReader {
     /// Starts a second look at blocks that are now deep, concurrently with reading. Blocks are read again
@@ -83,12 +84,7 @@ impl PageReader {
         let LookAnswer { blocks, outcome } = done.expect("a panic ends the process");
         let (outcome, silent) = match outcome {
             Ok(answer) => answer,
-            Err(error) => {
-                self.walk.look().failed(&blocks);
-                let strand = self.context.name;
-                tracing::debug!(strand, "blocks cannot be read a second time now: {error}");
-                return;
-            }
+            Err(error) => return self.not_looked(&blocks, &error),
         };
         self.silences.note(silent.clone(), Instant::now());
         match outcome {
@@ -115,6 +111,32 @@ impl PageReader {
             LookOutcome::Contradicted { block, claimants } => {
                 self.hold(block, claimants, "and others have another branch of the chain there");
             }
+        }
+    }
+
+    /// Handles a look of which nothing came. Blocks that are given up count as missed by all endpoints: they get
+    /// another look when one answers again, or after a start. While the reader holds, none are given up.
+    fn not_looked(&mut self, blocks: &RangeInclusive<u64>, error: &LookError) {
+        let (strand, unread) = (self.context.name, self.walk.unread());
+        tracing::debug!(strand, "blocks cannot be read a second time now: {error}");
+        let given_up = if matches!(error, LookError::Refused(_)) && self.held.is_none() {
+            self.walk.look().refused(blocks, unread)
+        } else {
+            self.walk.look().failed(blocks);
+            None
+        };
+        let Some(given_up) = given_up else { return };
+        let (from_block, to_block) = (*given_up.blocks.start(), *given_up.blocks.end());
+        self.silences.miss(&self.endpoints.display_urls().collect(), from_block);
+        if given_up.is_first {
+            tracing::warn!(
+                code = "chain_look_refused",
+                strand,
+                from_block,
+                to_block,
+                "all endpoints refuse the logs of blocks that were read before, so later blocks are looked at first: \
+                 {error}"
+            );
         }
     }
 
@@ -187,6 +209,7 @@ mod tests {
     use crate::index::sink::{Sink, SinkError};
     use crate::index::status::StatusCell;
     use crate::index::walk::{EventBatch, Walk, WalkSettings};
+    use crate::send::RequestError;
 
     const HEAD: BlockRef = block(1000);
 
@@ -239,6 +262,47 @@ mod tests {
         reader.look_again(HEAD);
         assert!(reader.held.is_some() && reader.look.len() == 1, "it looks again");
         reader.look = JoinSet::new();
+    }
+
+    /// Has all endpoints refuse so many looks at the first block that its page is given up, if it may be.
+    fn refuse(reader: &mut PageReader) {
+        for _ in 0..120 {
+            let refused = RequestError::Refused {
+                endpoint: "http://127.0.0.1:1".into(),
+                method: "eth_getLogs",
+                code: -32000,
+                message: "pruned".into(),
+            };
+            let outcome = Err(LookError::Refused(refused));
+            reader.looked(Ok(LookAnswer { blocks: 0..=0, outcome }));
+        }
+    }
+
+    #[tokio::test]
+    async fn blocks_whose_look_is_given_up_are_noted_and_looked_at_again() {
+        let mut reader = reader();
+        for first in [0, 50] {
+            reader.walk.look().read_page(&(first..=first + 49), &BTreeMap::new());
+        }
+        let first = reader.walk.look().due(1000, 100).map(|due| due.blocks);
+        assert_eq!(first, Some(0..=49));
+        refuse(&mut reader);
+        assert_eq!(reader.walk.look().unlooked(100), 50);
+        reader.context.unlooked.store(50, Ordering::Release);
+        reader.tell_unlooked();
+        assert_eq!(reader.context.unlooked.load(Ordering::Acquire), 0, "for a start");
+        let outcome = Ok((LookOutcome::Nothing, BTreeSet::new()));
+        reader.looked(Ok(LookAnswer { blocks: 50..=99, outcome }));
+        assert_eq!(reader.walk.look().unlooked(100), 0, "an endpoint answers");
+    }
+
+    #[tokio::test]
+    async fn no_look_is_given_up_while_the_reader_holds() {
+        let mut reader = reader();
+        reader.walk.look().read_page(&(0..=99), &BTreeMap::new());
+        hold(&mut reader);
+        refuse(&mut reader);
+        assert_eq!((reader.walk.look().unlooked(100), reader.held.is_some()), (0, true));
     }
 
     /// The storing half may have batches left, and find a gap in them. No page would be read and none be looked at.
