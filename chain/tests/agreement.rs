@@ -222,7 +222,9 @@ async fn an_endpoint_that_is_a_block_ahead_with_a_change_is_read_again_and_not_l
     let (heads, head_changes) = tokio::sync::watch::channel(0);
     let watcher = watch::registry(endpoints.clone(), registry, HOUR, head_changes).await.unwrap();
     let others = [&second, &third];
-    others.map(|other| other.set(|faults| faults.behind = 1));
+    for other in others {
+        other.set(|faults| faults.behind = 1);
+    }
     add_node(&pair, registry, &hawser_devchain::deploy::accounts()[3]).await;
     let before = others.map(|other| other.asked("eth_call"));
     let catching_up = async {
@@ -230,7 +232,9 @@ async fn an_endpoint_that_is_a_block_ahead_with_a_change_is_read_again_and_not_l
             others.iter().zip(before).all(|(other, before)| other.asked("eth_call") > before)
         })
         .await;
-        others.map(|other| other.set(|faults| faults.behind = 0));
+        for other in others {
+            other.set(|faults| faults.behind = 0);
+        }
     };
     tokio::join!(read_again(&watcher, &heads), catching_up);
     let snapshot = watcher.subscribe().borrow().clone();

@@ -47,7 +47,8 @@ impl PageReader {
     }
 
     /// Has blocks read on if those for which reading has stopped are to be read again, such as after a gap was found.
-    /// Their look follows that, so none is due by which the reader could come to another result. No look may be running.
+    /// Their look follows that, so none is due by which the reader could come to another result. No look may be
+    /// running.
     fn release_unread(&mut self, unread: u64) {
         if self.held.is_none() {
             return;
