@@ -298,6 +298,7 @@ impl SecondLook {
             self.pop_page(VecDeque::pop_front);
         } else {
             self.done = self.done.max(Some(last));
+            self.blocks = self.blocks.split_off(&last.saturating_sub(DEPTH));
         }
         Some(GivenUp { blocks: given_up, is_first: self.refusals == REFUSALS_MAX })
     }
@@ -548,6 +549,11 @@ mod tests {
         assert_eq!(blocks(&mut look, 1000, 41), Some(32..=32));
         let next = GivenUp { blocks: 32..=40, is_first: false };
         assert_eq!(look.refused(&(32..=32), 41), Some(next), "no unread block");
+        (41..200).for_each(|number| look.read(number, EventSet::default()));
+        while let Some(due) = blocks(&mut look, 1000, 200) {
+            look.refused(&due, 200);
+        }
+        assert_eq!(look.blocks.len(), 65, "the last ones are kept, as after a look");
     }
 
     /// Looks fall behind while endpoints are silent, and the range of one must not grow with that time.

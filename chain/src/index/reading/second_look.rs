@@ -53,9 +53,10 @@ impl PageReader {
         if self.held.is_none() {
             return;
         }
-        // A look that waits only for a higher head does not release anything.
+        // A look that waits only for a higher head, or for the storing half, does not release anything.
         let due = self.walk.look().due(u64::MAX, unread);
-        if due.filter(|due| self.can_compare(due)).is_none() {
+        let read = self.context.status.lock().read;
+        if due.is_none_or(|due| due.known.is_none() && read <= Some(*due.blocks.end())) {
             self.held = None;
         }
     }
@@ -327,6 +328,13 @@ mod tests {
         let mut reader = reader();
         reader.context.status.lock().read = Some(109);
         hold(&mut reader);
+        reader.context.status.lock().stored = Some(block(50));
+        reader.look_again(HEAD);
+        assert!(
+            reader.held.is_some() && reader.look.is_empty(),
+            "the others are about to be stored"
+        );
+        reader.context.status.lock().stored = Some(block(99));
         reader.search_gap(Some(109));
         assert_eq!(reader.context.status.lock().read, Some(99), "that page is to be read again");
         reader.look_again(HEAD);
