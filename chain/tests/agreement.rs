@@ -209,6 +209,39 @@ async fn an_endpoint_that_is_a_block_behind_a_change_is_read_again_and_not_left(
     assert_eq!(endpoints.status()[0].error, None, "it is not paused");
 }
 
+/// Endpoints have a new block at different times, and the preferred one may be the first.
+#[tokio::test]
+async fn an_endpoint_that_is_a_block_ahead_with_a_change_is_read_again_and_not_left() {
+    let (pair, deployment) = Pair::deployed(ChainBackend::Embedded).await;
+    let registry = deployment.addresses.node_registry;
+    let ahead = pair.settlement.endpoint().to_owned();
+    let second = Proxy::start(pair.settlement.endpoint(), 0).await;
+    let third = Proxy::start(pair.settlement.endpoint(), 0).await;
+    let urls = [ahead, second.url(), third.url()];
+    let endpoints = Endpoints::new("settlement", &urls, pair.settlement.id()).unwrap();
+    let (heads, head_changes) = tokio::sync::watch::channel(0);
+    let watcher = watch::registry(endpoints.clone(), registry, HOUR, head_changes).await.unwrap();
+    let others = [&second, &third];
+    for other in others {
+        other.set(|faults| faults.behind = 1);
+    }
+    add_node(&pair, registry, &hawser_devchain::deploy::accounts()[3]).await;
+    let before = others.map(|other| other.asked("eth_call"));
+    let catching_up = async {
+        until("both are compared", || {
+            others.iter().zip(before).all(|(other, before)| other.asked("eth_call") > before)
+        })
+        .await;
+        for other in others {
+            other.set(|faults| faults.behind = 0);
+        }
+    };
+    tokio::join!(read_again(&watcher, &heads), catching_up);
+    let snapshot = watcher.subscribe().borrow().clone();
+    assert_eq!((snapshot.value.nodes().count(), snapshot.error), (1, None));
+    assert_eq!(endpoints.status()[0].error, None, "it is not paused");
+}
+
 /// The preferred endpoint answers each call with a word that no function of these contracts returns.
 #[tokio::test]
 async fn an_endpoint_whose_contracts_answer_with_errors_stops_no_reading() {

@@ -26,6 +26,9 @@ const BLOCKS_MAX: u64 = 1024;
 /// The number of second looks at the same blocks while endpoints that could confirm a claim do not answer. A guess:
 /// with the pauses between them, 40 s.
 const LOOKS_MAX: u32 = 8;
+/// The number of refused looks at one block after which its page gets no look for now. A guess: with the pauses between
+/// them, ten minutes, longer than most faults of a provider last.
+const REFUSALS_MAX: u32 = 120;
 /// The number of remembered events of pages. A guess: 10 MB. The events of further pages are looked up in the sink, or,
 /// if it does not say which it has, requested again from the endpoint in use.
 const PAGE_EVENTS_MAX: usize = 100_000;
@@ -43,6 +46,14 @@ pub struct Due {
     /// The events that were read in these blocks and near them; `None` if they were not remembered, so that the sink
     /// has to be asked.
     pub known: Option<EventSet>,
+}
+
+/// Blocks that get no second look for now, because all endpoints refuse it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct GivenUp {
+    pub(crate) blocks: RangeInclusive<u64>,
+    /// True if looks at the blocks before were not given up.
+    pub(crate) is_first: bool,
 }
 
 /// The blocks that wait for their second look.
@@ -64,6 +75,8 @@ pub struct SecondLook {
     most: Option<u64>,
     /// True if the last look failed.
     has_failed: bool,
+    /// The number of looks at single blocks, since one succeeded, that all endpoints refused.
+    refusals: u32,
     /// The first block that was read since the last look began; `None` if none was.
     read_since: Option<u64>,
     /// The block that looks have to reach before blocks are added again that have had theirs.
@@ -232,7 +245,7 @@ impl SecondLook {
         if self.read_since.is_some_and(|first| first <= *blocks.end()) {
             return;
         }
-        (self.looks, self.has_failed) = (0, false);
+        (self.looks, self.has_failed, self.refusals) = (0, false, 0);
         let more = self.most.map(|most| most.saturating_mul(2));
         self.most = more.filter(|most| *most < BLOCKS_MAX);
         let last = *blocks.end();
@@ -257,6 +270,37 @@ impl SecondLook {
     pub(crate) fn failed(&mut self, blocks: &RangeInclusive<u64>) {
         let count = (blocks.end() - blocks.start()).saturating_add(1);
         (self.most, self.has_failed) = (Some((count / 2).max(1)), true);
+    }
+
+    /// Takes note that all endpoints refused a look at these blocks, as [`failed`](Self::failed) does. Later blocks
+    /// must not wait for ever for blocks whose logs no endpoint keeps. So after [`REFUSALS_MAX`] looks at one block,
+    /// its page is given up, and so is each later page until a look succeeds. Returns the blocks that are given up.
+    pub(crate) fn refused(&mut self, blocks: &RangeInclusive<u64>, unread: u64) -> Option<GivenUp> {
+        self.failed(blocks);
+        let first = *blocks.start();
+        if first != *blocks.end() {
+            return None;
+        }
+        let page = self.pages.front().filter(|page| *page.blocks.start() == first);
+        let page = page.map(|page| page.blocks.clone());
+        let together = first..=first.saturating_add(TOGETHER - 1).min(unread.saturating_sub(1));
+        let given_up = page.clone().unwrap_or(together);
+        let last = *given_up.end();
+        let is_known = page.is_some() || self.blocks.contains_key(&first);
+        if !is_known || first >= unread || self.read_since.is_some_and(|read| read <= last) {
+            return None; // another branch is being read
+        }
+        self.refusals = self.refusals.saturating_add(1);
+        if self.refusals < REFUSALS_MAX {
+            return None;
+        }
+        if page.is_some() {
+            self.pop_page(VecDeque::pop_front);
+        } else {
+            self.done = self.done.max(Some(last));
+            self.blocks = self.blocks.split_off(&last.saturating_sub(DEPTH));
+        }
+        Some(GivenUp { blocks: given_up, is_first: self.refusals == REFUSALS_MAX })
     }
 
     /// Returns true if the last look failed.
@@ -467,6 +511,49 @@ mod tests {
         }
         look.failed(&(100..=100));
         assert_eq!(blocks(&mut look, 1000, 200), Some(100..=100), "one block at least");
+    }
+
+    #[test]
+    fn a_page_that_all_endpoints_refuse_for_long_does_not_hold_up_later_ones() {
+        let mut look = SecondLook::default();
+        for page in [0..=1, 2..=9, 10..=19] {
+            look.read_page(&page, &BTreeMap::new());
+        }
+        let mut tries = 0..200;
+        let given_up = tries.find_map(|_| {
+            let due = look.due(1000, 20)?;
+            look.refused(&due.blocks, 20)
+        });
+        assert_eq!(given_up, Some(GivenUp { blocks: 0..=1, is_first: true }));
+        assert_eq!(tries, 121..200, "once as a whole, and then its first block");
+        assert_eq!(blocks(&mut look, 1000, 20), Some(2..=2));
+        let next = GivenUp { blocks: 2..=9, is_first: false };
+        assert_eq!(look.refused(&(2..=2), 20), Some(next), "for the same reason");
+        assert_eq!(blocks(&mut look, 1000, 20), Some(10..=10));
+        look.end(&(10..=10));
+        assert_eq!(look.refused(&(11..=11), 20), None, "later ones have as many tries");
+    }
+
+    #[test]
+    fn refused_blocks_near_the_head_are_given_up_together_unless_they_are_read_again() {
+        let mut look = SecondLook::default();
+        for number in 0..200 {
+            look.read(number, EventSet::default());
+        }
+        assert_eq!(blocks(&mut look, 1000, 200), Some(0..=199));
+        let given_up = (0..120).find_map(|_| look.refused(&(0..=0), 200));
+        assert_eq!(given_up, Some(GivenUp { blocks: 0..=31, is_first: true }));
+        assert_eq!((look.unlooked(200), blocks(&mut look, 1000, 200)), (32, Some(32..=32)));
+        look.read(40, EventSet::default());
+        assert_eq!(look.refused(&(32..=32), 41), None);
+        assert_eq!(blocks(&mut look, 1000, 41), Some(32..=32));
+        let next = GivenUp { blocks: 32..=40, is_first: false };
+        assert_eq!(look.refused(&(32..=32), 41), Some(next), "no unread block");
+        (41..200).for_each(|number| look.read(number, EventSet::default()));
+        while let Some(due) = blocks(&mut look, 1000, 200) {
+            look.refused(&due, 200);
+        }
+        assert_eq!(look.blocks.len(), 65, "the last ones are kept, as after a look");
     }
 
     /// Looks fall behind while endpoints are silent, and the range of one must not grow with that time.

@@ -39,7 +39,10 @@ pub(super) struct LookAnswer {
 pub(super) enum LookError {
     /// No endpoint answered, or one that is needed did not.
     #[error("{0}")]
-    Request(#[from] RequestError),
+    Request(RequestError),
+    /// All endpoints refused the logs of the blocks, and not for too many requests.
+    #[error("{0}")]
+    Refused(RequestError),
     /// The stored events cannot be read.
     #[error("{0}")]
     Sink(#[from] SinkError),
@@ -148,11 +151,21 @@ pub(super) async fn look(
     let answering = endpoints.display_urls().zip(&shown).filter(|(_, logs)| logs.is_ok());
     let answered: BTreeSet<_> = answering.map(|(endpoint, _)| endpoint).collect();
     let silent = endpoints.display_urls().filter(|endpoint| !answered.contains(endpoint)).collect();
+    let is_refused = shown.iter().all(is_refusal);
     let known = match &due.known {
         Some(known) => Some(known.clone()),
         None => stored(sink, settings, blocks, &shown).await?,
     };
-    Ok((compared(endpoints, settings, blocks, known, held, shown).await?, silent))
+    match compared(endpoints, settings, blocks, known, held, shown).await {
+        Ok(outcome) => Ok((outcome, silent)),
+        Err(error) if is_refused => Err(LookError::Refused(error)),
+        Err(error) => Err(LookError::Request(error)),
+    }
+}
+
+/// Returns true if an endpoint refused the logs, and not for too many requests.
+fn is_refusal(logs: &Result<Vec<Log>, RequestError>) -> bool {
+    logs.as_ref().is_err_and(|error| fetch::refusal_message(error).is_some())
 }
 
 /// Returns those of the events that endpoints show for these blocks which the sink has; `None` if it does not say.
@@ -349,6 +362,20 @@ mod tests {
         assert_eq!(most(&[("a", 1), ("b", 2)], 3), None, "the third one is silent");
         assert_eq!(most(&[("a", 1), ("a", 1), ("b", 2)], 3), None, "a host counts once");
         assert_eq!(most(&[("a", 1)], 1), None);
+    }
+
+    /// An endpoint that is down or limits the rate of requests may have the logs.
+    #[test]
+    fn only_a_refusal_of_the_logs_themselves_counts_as_one() {
+        let refused = |message: &str| {
+            let (endpoint, message) = ("http://a:1".to_owned(), message.to_owned());
+            Err(RequestError::Refused { endpoint, method: "eth_getLogs", code: -32000, message })
+        };
+        assert!(is_refusal(&refused("history has been pruned for this block")));
+        assert!(!is_refusal(&refused("too many requests")));
+        let (endpoint, reason) = ("http://a:1".to_owned(), "no answer".to_owned());
+        assert!(!is_refusal(&Err(RequestError::Unreachable { endpoint, reason })));
+        assert!(!is_refusal(&Ok(Vec::new())));
     }
 
     #[test]

@@ -34,8 +34,8 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 /// The time limit of an endpoint in the first round; in a later one it is [`READ_MAX`], which a long list needs. A
 /// guess: an endpoint that hangs has its second round soon. A start waits at most 16 s beside a dead endpoint.
 const FIRST_ROUND_MAX: Duration = Duration::from_secs(3);
-/// The time after which an endpoint that newer states of others outvote is read once more. A guess: an honest endpoint
-/// has a new block within seconds of the others.
+/// The time after which an endpoint that others outvote is read once more. A guess: an honest endpoint has a new block
+/// within seconds of the others.
 const CATCH_UP: Duration = Duration::from_secs(5);
 
 /// A reading that the other endpoints do not outvote.
@@ -50,7 +50,7 @@ pub(super) struct AgreedReading<T> {
 }
 
 /// Reads a value at the newest block of the first usable endpoint. If it differs from the `known` one, every endpoint
-/// is asked for it at that block. If it does not, or is older, every endpoint is asked for its newest one, and if these
+/// is asked for it at that block. If it does not, or is older, every endpoint is asked for its newest one. If these
 /// outvote it, it is read once more after [`CATCH_UP`]. `known` has the block of its reading.
 ///
 /// # Errors
@@ -95,6 +95,12 @@ where
             }
         };
         if against > for_it || (!is_known && against == for_it) {
+            if may_catch_up {
+                // This endpoint may be the first one that has the block of a change.
+                may_catch_up = false;
+                tokio::time::sleep(CATCH_UP).await;
+                continue;
+            }
             let error = WatchError::Contradicted { block, for_it, against };
             endpoints.distrust_asked(&chain, &error.to_string());
             return Err(error);

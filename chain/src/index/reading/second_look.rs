@@ -1,6 +1,7 @@
 //! The second look at blocks that were read, beside the requests for new ones.
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use super::PageReader;
 use crate::index::context::RETRY_MAX;
 use crate::index::event::BlockRef;
 use crate::index::look::{Due, MISSED_BLOCKS_MAX};
-use crate::index::looking::{LookAnswer, LookOutcome, look};
+use crate::index::looking::{LookAnswer, LookError, LookOutcome, look};
 
 impl PageReader {
     /// Starts a second look at blocks that are now deep, concurrently with reading. Blocks are read again
@@ -26,7 +27,9 @@ impl PageReader {
         let unread = self.walk.unread();
         let depth_head = self.depth_head(head);
         let due = self.walk.look().due(depth_head, unread);
-        let Some(due) = due.filter(|due| self.can_compare(due)) else { return };
+        let Some(due) = due.filter(|due| self.can_compare(due)) else {
+            return self.release_unread(unread);
+        };
         // A previous finding needs time to be resolved, and a silent endpoint needs time to come back. Endpoints that
         // refuse because of too many requests must not be asked again at once.
         let waits = self.silences.is_waiting() && !self.walk.look().is_far_behind();
@@ -41,6 +44,21 @@ impl PageReader {
             let outcome = look(&endpoints, &sink, &settings, &filter, &due, &held).await;
             LookAnswer { blocks: due.blocks, outcome }
         });
+    }
+
+    /// Has blocks read on if those for which reading has stopped are to be read again, such as after a gap was found.
+    /// Their look follows that, so none is due by which the reader could come to another result. No look may be
+    /// running.
+    fn release_unread(&mut self, unread: u64) {
+        if self.held.is_none() {
+            return;
+        }
+        // A look that waits only for a higher head, or for the storing half, does not release anything.
+        let due = self.walk.look().due(u64::MAX, unread);
+        let read = self.context.status.lock().read;
+        if due.is_none_or(|due| due.known.is_none() && read <= Some(*due.blocks.end())) {
+            self.held = None;
+        }
     }
 
     /// Returns true if the events that were read of these blocks are remembered, or are stored and can be looked up.
@@ -68,12 +86,7 @@ impl PageReader {
         let LookAnswer { blocks, outcome } = done.expect("a panic ends the process");
         let (outcome, silent) = match outcome {
             Ok(answer) => answer,
-            Err(error) => {
-                self.walk.look().failed(&blocks);
-                let strand = self.context.name;
-                tracing::debug!(strand, "blocks cannot be read a second time now: {error}");
-                return;
-            }
+            Err(error) => return self.not_looked(&blocks, &error),
         };
         self.silences.note(silent.clone(), Instant::now());
         match outcome {
@@ -100,6 +113,32 @@ impl PageReader {
             LookOutcome::Contradicted { block, claimants } => {
                 self.hold(block, claimants, "and others have another branch of the chain there");
             }
+        }
+    }
+
+    /// Handles a look of which nothing came. Blocks that are given up count as missed by all endpoints: they get
+    /// another look when one answers again, or after a start. While the reader holds, none are given up.
+    fn not_looked(&mut self, blocks: &RangeInclusive<u64>, error: &LookError) {
+        let (strand, unread) = (self.context.name, self.walk.unread());
+        tracing::debug!(strand, "blocks cannot be read a second time now: {error}");
+        let given_up = if matches!(error, LookError::Refused(_)) && self.held.is_none() {
+            self.walk.look().refused(blocks, unread)
+        } else {
+            self.walk.look().failed(blocks);
+            None
+        };
+        let Some(given_up) = given_up else { return };
+        let (from_block, to_block) = (*given_up.blocks.start(), *given_up.blocks.end());
+        self.silences.miss(&self.endpoints.display_urls().collect(), from_block);
+        if given_up.is_first {
+            tracing::warn!(
+                code = "chain_look_refused",
+                strand,
+                from_block,
+                to_block,
+                "all endpoints refuse the logs of blocks that were read before, so later blocks are looked at first: \
+                 {error}"
+            );
         }
     }
 
@@ -152,5 +191,153 @@ impl PageReader {
         self.is_moving = true;
         self.walk.rewind(block);
         self.begin_pass();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use alloy::primitives::{Address, B256};
+    use tokio::sync::{mpsc, watch};
+    use tokio::task::JoinSet;
+
+    use super::*;
+    use crate::endpoints::Endpoints;
+    use crate::index::context::ReaderContext;
+    use crate::index::event::EventSource;
+    use crate::index::head::HeadStatus;
+    use crate::index::sink::{Sink, SinkError};
+    use crate::index::status::StatusCell;
+    use crate::index::walk::{EventBatch, Walk, WalkSettings};
+    use crate::send::RequestError;
+
+    const HEAD: BlockRef = block(1000);
+
+    /// A sink that no test reaches.
+    struct NoSink;
+
+    impl Sink for NoSink {
+        fn position(&self) -> Result<Option<BlockRef>, SinkError> {
+            Ok(None)
+        }
+
+        fn last_sequence_id(&self) -> Result<u64, SinkError> {
+            Ok(0)
+        }
+
+        fn store(&self, _batch: &EventBatch) -> Result<(), SinkError> {
+            Ok(())
+        }
+    }
+
+    const fn block(number: u64) -> BlockRef {
+        BlockRef { number, hash: B256::ZERO }
+    }
+
+    /// Returns a reader of two endpoints that has read and stored the blocks up to 99.
+    fn reader() -> PageReader {
+        let (source, address) = (EventSource::NodeRegistry, Address::ZERO);
+        let settings =
+            WalkSettings { source, address, first_block: 0, page_blocks: 10, confirmations: 0 };
+        let context = ReaderContext {
+            name: source.label(),
+            status: StatusCell::new(source, address),
+            pass: Arc::default(),
+            is_storing_stuck: Arc::default(),
+            sink: Arc::new(NoSink),
+            unlooked: Arc::default(),
+            stop: watch::channel(()).1,
+        };
+        context.status.lock().stored = Some(block(99));
+        let urls = ["http://127.0.0.1:1", "http://127.0.0.1:2"].map(str::to_owned);
+        let endpoints = Endpoints::new("app", &urls, 1).unwrap();
+        let heads = watch::channel(HeadStatus::default()).1;
+        let walk = Walk::new(settings.clone(), Some(block(99)));
+        PageReader::new(context, endpoints, heads, settings, walk, 0, mpsc::channel(1).0)
+    }
+
+    /// Has a reader stop for a block below 100, and begin the next look at it, which then ends without an answer.
+    fn hold(reader: &mut PageReader) {
+        reader.hold(50, BTreeSet::from([1]), "and others do not");
+        reader.look_again(HEAD);
+        assert!(reader.held.is_some() && reader.look.len() == 1, "it looks again");
+        reader.look = JoinSet::new();
+    }
+
+    /// Has all endpoints refuse so many looks at the first block that its page is given up, if it may be.
+    fn refuse(reader: &mut PageReader) {
+        for _ in 0..120 {
+            let refused = RequestError::Refused {
+                endpoint: "http://127.0.0.1:1".into(),
+                method: "eth_getLogs",
+                code: -32000,
+                message: "pruned".into(),
+            };
+            let outcome = Err(LookError::Refused(refused));
+            reader.looked(Ok(LookAnswer { blocks: 0..=0, outcome }));
+        }
+    }
+
+    #[tokio::test]
+    async fn blocks_whose_look_is_given_up_are_noted_and_looked_at_again() {
+        let mut reader = reader();
+        for first in [0, 50] {
+            reader.walk.look().read_page(&(first..=first + 49), &BTreeMap::new());
+        }
+        let first = reader.walk.look().due(1000, 100).map(|due| due.blocks);
+        assert_eq!(first, Some(0..=49));
+        refuse(&mut reader);
+        assert_eq!(reader.walk.look().unlooked(100), 50);
+        reader.context.unlooked.store(50, Ordering::Release);
+        reader.tell_unlooked();
+        assert_eq!(reader.context.unlooked.load(Ordering::Acquire), 0, "for a start");
+        let outcome = Ok((LookOutcome::Nothing, BTreeSet::new()));
+        reader.looked(Ok(LookAnswer { blocks: 50..=99, outcome }));
+        assert_eq!(reader.walk.look().unlooked(100), 0, "an endpoint answers");
+    }
+
+    #[tokio::test]
+    async fn no_look_is_given_up_while_the_reader_holds() {
+        let mut reader = reader();
+        reader.walk.look().read_page(&(0..=99), &BTreeMap::new());
+        hold(&mut reader);
+        refuse(&mut reader);
+        assert_eq!((reader.walk.look().unlooked(100), reader.held.is_some()), (0, true));
+    }
+
+    /// The storing half may have batches left, and find a gap in them. No page would be read and none be looked at.
+    #[tokio::test]
+    async fn a_reader_that_holds_goes_on_when_the_blocks_are_to_be_read_again() {
+        let mut reader = reader();
+        reader.walk.look().read_page(&(0..=99), &BTreeMap::new());
+        hold(&mut reader);
+        reader.look_again(BlockRef { number: 90, ..HEAD });
+        assert!(reader.held.is_some(), "the head comes back");
+        reader.context.status.lock().stored = None;
+        reader.search_gap(Some(20));
+        assert_eq!(reader.walk.unread(), 0);
+        reader.look_again(HEAD);
+        assert!(reader.held.is_none() && reader.look.is_empty());
+    }
+
+    /// After a start, a page has to follow the stored blocks before these are compared.
+    #[tokio::test]
+    async fn a_reader_that_holds_for_stored_blocks_goes_on_to_the_page_after_them() {
+        let mut reader = reader();
+        reader.context.status.lock().read = Some(109);
+        hold(&mut reader);
+        reader.context.status.lock().stored = Some(block(50));
+        reader.look_again(HEAD);
+        assert!(
+            reader.held.is_some() && reader.look.is_empty(),
+            "the others are about to be stored"
+        );
+        reader.context.status.lock().stored = Some(block(99));
+        reader.search_gap(Some(109));
+        assert_eq!(reader.context.status.lock().read, Some(99), "that page is to be read again");
+        reader.look_again(HEAD);
+        assert!(reader.held.is_none());
     }
 }
