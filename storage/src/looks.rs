@@ -1,4 +1,4 @@
-//! How far the readers of chains have looked at their blocks a second time. Kept across restarts.
+//! Blocks up to which the readers of chains have looked a second time. Kept across restarts.
 
 use rocksdb::WriteBatch;
 

@@ -10,6 +10,7 @@ use alloy::providers::Provider as _;
 use alloy::rpc::types::Log;
 use hawser_proto::OriginatorId;
 
+use super::settled::EventPlace;
 use super::{AdminError, Contract, Network};
 use crate::endpoints::is_rate_limit;
 use crate::index::{ContractEvent, EventSource};
@@ -31,9 +32,6 @@ pub struct MembershipTime {
     /// True if the node belongs to the network from then on.
     pub is_member: bool,
 }
-
-/// The place of an event on the chain: its block, and its index there.
-type EventPlace = (u64, u64);
 
 /// Returns the changes of the canonical network in a range of blocks, in the order of the chain. Events of one
 /// endpoint: compare the last change of each node with its record.

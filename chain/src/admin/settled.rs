@@ -31,7 +31,7 @@ pub struct SettledLeaves {
 }
 
 /// The place of an event on the chain: its block, and its index there.
-type EventPlace = (u64, u64);
+pub(super) type EventPlace = (u64, u64);
 
 /// Returns the settled leaves of a report by its id. Searches the newest `blocks_max` blocks, the last ones first,
 /// until `wanted` leaves are found. Events of one endpoint: compare their sum with what is known of the report.

@@ -25,8 +25,8 @@ pub(super) fn position(text: &str) -> Result<String, String> {
     }
 }
 
-/// Reads a position of evidence: a time in unix nanoseconds, and a counter. Without the counter it is behind all of that
-/// time.
+/// Reads a position of evidence: a time in unix nanoseconds, and a counter. Without the counter it is behind all of
+/// that time.
 pub(crate) fn evidence_position(text: &str) -> Option<(u64, u16)> {
     let (time, counter) = text.split_once('.').unwrap_or((text, "65535"));
     Some((time.parse().ok()?, counter.parse().ok()?))

@@ -23,7 +23,7 @@ pub(super) struct FurtherRanges {
     steps: BTreeMap<OriginatorId, FurtherStep>,
 }
 
-/// How far a peer has come.
+/// The step that a peer has reached.
 #[derive(Debug)]
 struct FurtherStep {
     /// The index of the range that it is asked for; `None` if that is the gap of the search.

@@ -39,7 +39,7 @@ pub(super) struct PlaceSearch {
     pub(super) through: SequenceId,
     /// The last place that peers are asked for with the first want: that of a gap which follows, or the same.
     pub(super) asked_through: SequenceId,
-    /// What they are asked for after that: gaps that lie further apart.
+    /// Ranges that they are asked for after that: gaps that lie further apart.
     pub(super) further: FurtherRanges,
     /// The peers for whose answers this search hardly waits: they have used their allowances up. They may not come to
     /// what they are asked for later, so they are asked for all gaps with the first want.
