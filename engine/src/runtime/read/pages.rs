@@ -188,17 +188,21 @@ pub(super) async fn in_turn<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, QueryError> + Send + 'static,
 ) -> Result<T, QueryError> {
     let (done, result) = oneshot::channel();
+    let memory = Arc::clone(&log.memory);
+    // It owns the memory: a stream that ends before its turn is no longer charged.
+    let work = move || {
+        let began = memory.begin_work();
+        let read = work();
+        memory.end_work(began);
+        read
+    };
     let queued = Arc::new(Mutex::new(Some(work)));
     let _withdrawal = WithdrawOnDrop(Arc::clone(&queued));
-    let memory = Arc::clone(&log.memory);
-    log.page_threads.run(memory.reader(), size, move || {
+    log.page_threads.run(log.memory.reader(), size, move || {
         let work = queued.lock().take();
         if let Some(work) = work {
-            let began = memory.begin_work();
-            let read = work();
-            memory.end_work(began);
             // Fails only if the stream has ended.
-            _ = done.send(read);
+            _ = done.send(work());
         }
     });
     result.await.expect("reading a page does not panic")
@@ -346,7 +350,9 @@ mod tests {
     /// A client can open streams and end them while they wait, faster than their turns come.
     #[tokio::test]
     async fn work_of_a_stream_that_ends_before_its_turn_is_dropped_at_once() {
+        let charged = Arc::new(CountedTurns::default());
         let log = LogAccess::new(store(), Heads::new(Cursor::new()), Hub::new());
+        let log = log.charged_to(charged.clone());
         let barrier = Arc::new(Barrier::new(STREAM_PAGES_AT_ONCE + 1));
         for _ in 0..STREAM_PAGES_AT_ONCE {
             let barrier = Arc::clone(&barrier);
@@ -363,9 +369,10 @@ mod tests {
             _ = &mut turn => panic!("no thread is free"),
             () = ready(()) => {}
         }
-        assert_eq!(Arc::strong_count(&memory), 2, "it waits for its turn");
+        let counts = || (Arc::strong_count(&memory), Arc::strong_count(&charged));
+        assert_eq!(counts(), (2, 3), "it waits for its turn");
         drop(turn);
-        assert_eq!(Arc::strong_count(&memory), 1);
+        assert_eq!(counts(), (1, 2), "neither its work nor what it is charged for is kept");
         barrier.wait();
     }
 }
