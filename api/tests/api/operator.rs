@@ -10,6 +10,7 @@ use hawser_api::{
     StrandState,
 };
 use hawser_engine::misbehavior::{Evidence, Misbehavior, Severity};
+use hawser_engine::ports::NodeRecord;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_serve::ChainListStatus;
@@ -198,7 +199,7 @@ async fn readiness_names_what_is_missing_since_when_and_what_to_do() {
         assert_eq!(node.page(path).await.0, 200, "{path}");
     }
     node.clock.advance(90);
-    node.set_registry([]);
+    node.set_registry([NodeRecord { id: OriginatorId(200), ..record() }]);
     let (status, page) = node.page("/readyz?for=publish").await;
     assert_eq!(status, 503);
     let page: Value = serde_json::from_str(&page).unwrap();
