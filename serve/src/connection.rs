@@ -79,6 +79,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Connections that are accepted or reaped before other tasks have a turn. A guess: a turn of
 /// about 100 µs.
 const ACCEPTED_AT_ONCE: u32 = 8;
+/// Time for which the address of an accepted connection rests, also if the connection is refused: in multiples of it
+/// while publishers are late, as after a turn. A guess: of a turn of [`ACCEPTED_AT_ONCE`], and a little for closing.
+const ACCEPT_TIME: Duration = Duration::from_micros(15);
 /// Least time between two log lines about connections that are not accepted. A guess: a flood must not
 /// fill the disk.
 const WARN_EVERY: Duration = Duration::from_secs(60);
@@ -165,16 +168,15 @@ impl Connections {
             tokio::select! {
                 () = self.stop.cancelled() => break,
                 accepted = listener.accept() => match accepted {
-                    Ok((stream, peer)) => match self.take_slot(&stream, peer) {
-                        Some(slot) => {
-                            let account = self.account(peer.ip());
+                    Ok((stream, peer)) => {
+                        let account = self.account(peer.ip());
+                        if let Some(slot) = self.take_slot(&stream, peer) {
                             let arriving = Arriving { stream, peer, slot, place: Place::default() };
                             let place = arriving.place.clone();
                             let connection = self.clone().serve(arriving, account.clone());
                             open.spawn(task_threads::run(account, place, connection));
                         }
-                        None => drop(stream),
-                    },
+                    }
                     Err(error) => self.accept_failed(&error).await,
                 },
                 Some(ended) = open.join_next(), if !open.is_empty() => log_panic(ended),
@@ -191,12 +193,14 @@ impl Connections {
         }
     }
 
-    /// Creates the account of turns of a new connection, which rests with its address from its first turn on. That of a
-    /// proxy is not its clients' address, which is known only later.
+    /// Creates the account of turns of a new connection, which rests with its address from its first turn on, and
+    /// charges the address for the time of accepting it. That of a proxy is not its clients' address, which is known
+    /// only later.
     fn account(&self, peer: IpAddr) -> Arc<PaidTime> {
         let account = self.settings.memory.account(self.runtimes.clone());
         if !self.settings.trusted_proxies.contains(peer) {
             account.rest_with(peer.into());
+            account.rest(ACCEPT_TIME);
         }
         account
     }

@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use http_body_util::BodyExt as _;
+use tokio::io::AsyncReadExt as _;
 use tonic::Status;
 use tonic::server::NamedService;
 use tonic::service::Routes;
@@ -39,6 +40,24 @@ impl tower::Service<Request<Answer>> for IdleService {
             Ok(read.err().unwrap_or_else(|| Status::ok("")).into_http())
         })
     }
+}
+
+/// A caller opens connections in a loop. Those that are refused have no turns, and the listener's time is the same.
+#[tokio::test]
+async fn an_address_rests_for_connections_that_are_refused() {
+    let mut settings = ServeSettings::new(SocketAddr::from(([127, 0, 0, 1], 0)));
+    settings.connections_per_address_max = 0;
+    let account = settings.memory.account(None);
+    account.rest_with(ClientAddress::V4(Ipv4Addr::LOCALHOST));
+    account.begin_rests();
+    let metrics = CallMetrics::new(&[RpcMethod::new(UNARY, MethodKind::Unary)]);
+    let (routes, stop) = (Routes::new(IdleService), CancellationToken::new());
+    let server = Server::bind(settings, routes, metrics, stop).await.unwrap();
+    let has_rested = || account.next_turn().unwrap().after(0).is_some();
+    assert!(!has_rested(), "it has no connection");
+    let mut refused = TcpStream::connect(server.address()).await.unwrap();
+    refused.read_to_end(&mut Vec::new()).await.unwrap();
+    assert!(has_rested());
 }
 
 /// A caller floods a node with calls through a proxy.
