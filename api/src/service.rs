@@ -44,7 +44,7 @@ impl NodeApi {
                     let published = engine.publish_counted(caller, envelopes).await?;
                     // Only added envelopes count: a repeat costs no fee, so it must not pay for the connection's
                     // turns either.
-                    held.stored(published.added);
+                    held.stored(published.added, published.thread_wait);
                     Ok(published.envelopes)
                 };
                 tokio::spawn(charge.in_turn(publish)).await.map_err(|_| CallError::Interrupted)?

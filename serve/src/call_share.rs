@@ -113,9 +113,15 @@ impl CallCharge {
         task_threads::spawn(self.0.connection.paid_time().clone(), task);
     }
 
-    /// Records that the call has stored `envelopes`, which pay for its connection's next turns.
-    pub fn stored(&self, envelopes: usize) {
-        self.0.connection.paid_time().earn(envelopes);
+    /// Records that the call has stored `envelopes`, which pay for its connection's next turns. `thread_wait` is the
+    /// time for which its publish waited for cores, behind the tasks: if that is long, connections that do not publish
+    /// rest longer. A call that stores nothing changes nothing, because it costs its caller nothing.
+    pub fn stored(&self, envelopes: usize, thread_wait: Duration) {
+        if envelopes > 0 {
+            let account = self.0.connection.paid_time();
+            account.earn(envelopes);
+            account.publish_waited(thread_wait);
+        }
     }
 
     /// Records that the caller is a node of the network. Its connection never rests while publishers are late: the

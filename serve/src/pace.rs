@@ -5,7 +5,8 @@
 //! the flooding program if that runs on the same machine. So a connection that does not publish rests after its turns
 //! while publishers' tasks are late. Its rest is a multiple of the time that its turns took. The multiple doubles
 //! while a publisher's task is late, and falls slowly while none is. Without a late publisher nothing rests. While
-//! connections take less than [`SHARE_DIVISOR`] allows, the multiple falls, too: they are not the reason.
+//! connections take less than [`SHARE_DIVISOR`] allows, the multiple falls, too: they are not the reason. Publishers
+//! are also late while threads of the service, behind the tasks, wait for a core with a publish ([`THREADS_LATE_NS`]).
 //!
 //! A flood that waits for answers, or whose socket is full, then needs few cores itself. All connections and calls of
 //! an address rest together, so a caller gains nothing by some tens of them, or by connecting again and again. However
@@ -24,6 +25,10 @@ use crate::address::ClientAddress;
 /// The longest time in nanoseconds in which a woken task of a publisher has its turn without being late. A publish has
 /// seven turns. A guess: half of the time that a publish takes on an idle node.
 const LATE_NS: u64 = 300_000;
+/// The longest time in nanoseconds in which the threads behind the tasks begin with a publish that is not late, in all:
+/// those that check, sequence and write. Only threads that sleep when they are needed count. A guess: a publish wakes
+/// three of them, which takes less than 0.1 ms for each on an idle node.
+pub(crate) const THREADS_LATE_NS: u64 = 500_000;
 /// The least time in nanoseconds between two steps up: a new multiple has to have an effect before it is judged. A
 /// guess: a few publishes.
 const RAISE_EVERY_NS: u64 = 4_000_000;
@@ -100,9 +105,18 @@ impl RestPace {
 
     /// Records that a woken task of a publisher had its turn after `waited_ns`.
     pub(crate) fn publisher_had_its_turn(&self, now_ns: u64, waited_ns: u64) {
+        self.step(now_ns, waited_ns > LATE_NS);
+    }
+
+    /// Records that the threads behind the tasks began with a stored publish after `waited_ns` in all.
+    pub(crate) fn publish_waited(&self, now_ns: u64, waited_ns: u64) {
+        self.step(now_ns, waited_ns > THREADS_LATE_NS);
+    }
+
+    /// Raises or lowers the multiple if it is time.
+    fn step(&self, now_ns: u64, is_late: bool) {
         let began_ns = self.window_began_ns.load(Relaxed);
         let passed_ns = now_ns.saturating_sub(began_ns);
-        let is_late = waited_ns > LATE_NS;
         let are_busy = self.unpaid_ns.load(Relaxed) >= passed_ns / SHARE_DIVISOR;
         let rest = self.rest.load(Relaxed);
         let next = if passed_ns > FORGET_NS {
@@ -309,6 +323,22 @@ mod tests {
         let end_ns = now_ns + 800 * MS;
         assert_eq!(few.multiple(end_ns), many.multiple(end_ns));
         assert!(many.multiple(end_ns) < REST_MAX / PART / 3);
+    }
+
+    /// Turns of tasks show nothing of publishers whose calls come through a proxy.
+    #[test]
+    fn a_multiple_follows_the_threads_behind_the_tasks_alone() {
+        let pace = RestPace::default();
+        for step in 1..=20 {
+            pace.rest_after(4 * step * MS, 4 * MS);
+            pace.publish_waited(4 * step * MS, THREADS_LATE_NS + 1);
+        }
+        assert_eq!(pace.multiple(80 * MS), REST_MAX / PART);
+        for ms in 81..=880 {
+            pace.rest_after(ms * MS, MS);
+            pace.publish_waited(ms * MS, THREADS_LATE_NS);
+        }
+        assert!(pace.multiple(880 * MS) < REST_MAX / PART / 3);
     }
 
     /// A payer who keeps publishers late makes all readers slow only while they take their part of a core.

@@ -156,6 +156,12 @@ impl PaidTime {
         }
     }
 
+    /// Records the time in which the threads behind the tasks began with a publish that is stored, in all.
+    pub(crate) fn publish_waited(&self, waited: Duration) {
+        let pace = &self.turns.pace;
+        pace.publish_waited(pace.now_ns(), waited.as_nanos().try_into().unwrap_or(u64::MAX));
+    }
+
     /// Begins rests, each as long as the turn before it, of all connections with these turns.
     #[cfg(test)]
     pub(crate) fn begin_rests(&self) {

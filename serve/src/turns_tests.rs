@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::*;
 use crate::budget::MemoryBudget;
 use crate::call_share::CallCharge;
-use crate::pace::CREDIT_NS;
+use crate::pace::{CREDIT_NS, THREADS_LATE_NS};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -101,6 +101,32 @@ fn a_publisher_makes_no_other_connection_rest_for_its_own_turns() {
     other.rest(Duration::from_millis(5));
     turns.pace.publisher_had_its_turn(now_ns, waited_ns);
     assert_eq!(turns.pace.multiple(now_ns), 1);
+}
+
+/// The threads behind the tasks wait for cores that a flood has. A stranger, who pays for nothing, must not make
+/// readers rest by requests that only repeat what is stored.
+#[tokio::test(start_paused = true)]
+async fn other_connections_rest_when_threads_begin_late_with_a_publish_that_is_stored() {
+    let budget = MemoryBudget::new(64 * 1024 * 1024);
+    let share = |last: u8| {
+        let address = IpAddr::from([192, 0, 2, last]);
+        budget.connection(address, budget.account(None)).unwrap()
+    };
+    let (publisher, reader) = (share(1), share(2));
+    let turns = publisher.paid_time().turns.clone();
+    let publish = CallCharge::new(publisher);
+    tokio::time::advance(Duration::from_millis(10)).await;
+    let in_time = Duration::from_nanos(THREADS_LATE_NS);
+    let late = in_time + Duration::from_nanos(1);
+    publish.stored(1, late);
+    assert_eq!(turns.rest_multiple(), 0, "no other connection takes a core");
+    reader.paid_time().rest(Duration::from_millis(5));
+    publish.stored(0, late);
+    assert_eq!(turns.rest_multiple(), 0, "it has stored nothing");
+    publish.stored(1, in_time);
+    assert_eq!(turns.rest_multiple(), 0, "it is not late");
+    publish.stored(1, late);
+    assert_eq!(turns.rest_multiple(), 1);
 }
 
 /// Returns the account of a connection of the one address that these tests have.

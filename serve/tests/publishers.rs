@@ -81,7 +81,7 @@ impl tower::Service<http::Request<Body>> for EchoService {
                 service.release.lock().recv().unwrap();
             }
             if parts.headers.contains_key(STORES) {
-                CallCharge::of(&parts.extensions).stored(1);
+                CallCharge::of(&parts.extensions).stored(1, Duration::ZERO);
             }
             if parts.uri.path() == STREAM {
                 let pieces = std::iter::repeat_n(Bytes::from(framed(FIELDS)), PIECES);

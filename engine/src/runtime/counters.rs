@@ -114,6 +114,17 @@ impl Stopwatch {
         seconds.observe(now.0.saturating_duration_since(self.0));
         *self = now;
     }
+
+    /// Returns the time since the start, or since the last lap.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.0.elapsed()
+    }
+
+    /// Creates a stopwatch that was started `ago`.
+    #[cfg(test)]
+    pub(crate) fn started(ago: Duration) -> Self {
+        Self(Instant::now() - ago)
+    }
 }
 
 /// Metrics of an operation on the store.

@@ -13,7 +13,16 @@ use parking_lot::Mutex;
 
 use super::grouped_queue::GroupedQueue;
 
-type WorkerJob = Box<dyn FnOnce() + Send>;
+type WorkerJob = Box<dyn FnOnce(WorkerBefore) + Send>;
+
+/// The state of a worker before it took a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum WorkerBefore {
+    /// It slept, because there was no job. Since this one was queued, the job waited for a core.
+    Slept,
+    /// It worked, or the job was queued before it slept.
+    Worked,
+}
 
 /// A caller that publishes, by numbers. Callers take turns by their sites, and those of a site by their addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -167,6 +176,16 @@ impl Workers {
 
     /// Runs `job` on one of the threads.
     pub fn spawn(&self, priority: Priority, job: impl FnOnce() + Send + 'static) {
+        self.spawn_told(priority, move |_| job());
+    }
+
+    /// Runs `job` on one of the threads, and tells it the state of the thread before. To threads of a lower priority
+    /// it is always [`WorkerBefore::Worked`]: they are to wait for a core.
+    pub(super) fn spawn_told(
+        &self,
+        priority: Priority,
+        job: impl FnOnce(WorkerBefore) + Send + 'static,
+    ) {
         let pool = &*self.pool;
         let queue = match priority {
             Priority::Urgent => &pool.urgent,
@@ -260,25 +279,30 @@ fn run_behind(strands: &Receiver<WorkerJob>, callers: &CallerJobs) {
                 Err(_) => return,
             },
         };
-        job();
+        job(WorkerBefore::Worked);
     }
 }
 
 fn run(urgent: &Receiver<WorkerJob>, normal: &Receiver<WorkerJob>, callers: &CallerJobs) {
     loop {
-        let job = match urgent.try_recv() {
-            Ok(job) => job,
-            // If jobs wait in several queues, one queue is chosen at random.
-            Err(_) => crossbeam_channel::select! {
-                recv(urgent) -> job => match job { Ok(job) => job, Err(_) => return },
-                recv(normal) -> job => match job { Ok(job) => job, Err(_) => return },
-                recv(callers.announced) -> announced => match announced {
-                    Ok(()) => callers.take(),
-                    Err(_) => return,
-                },
+        if let Ok(job) = urgent.try_recv() {
+            job(WorkerBefore::Worked);
+            continue;
+        }
+        let before = match normal.is_empty() && callers.announced.is_empty() {
+            true => WorkerBefore::Slept,
+            false => WorkerBefore::Worked,
+        };
+        // If jobs wait in several queues, one queue is chosen at random.
+        let job = crossbeam_channel::select! {
+            recv(urgent) -> job => match job { Ok(job) => job, Err(_) => return },
+            recv(normal) -> job => match job { Ok(job) => job, Err(_) => return },
+            recv(callers.announced) -> announced => match announced {
+                Ok(()) => callers.take(),
+                Err(_) => return,
             },
         };
-        job();
+        job(before);
     }
 }
 
@@ -322,6 +346,33 @@ mod tests {
                 items.into_iter().map(|item| item * 2).collect()
             });
             assert_eq!(doubled, items.iter().map(|item| item * 2).collect::<Vec<_>>());
+        }
+    }
+
+    /// A job that waits for another one does not wait for a core.
+    #[test]
+    fn a_job_is_told_that_its_worker_slept_only_if_no_job_came_before_it() {
+        let workers = Workers::start(1);
+        let (sender, told) = unbounded();
+        let spawn = |priority| {
+            let sender = sender.clone();
+            workers.spawn_told(priority, move |before| sender.send(before).unwrap());
+        };
+        let (go, wait) = bounded::<()>(0);
+        workers.spawn(Priority::Urgent, move || wait.recv().unwrap());
+        let caller = Priority::Caller(alone(1));
+        for priority in [Priority::Urgent, Priority::Normal, caller, Priority::Behind] {
+            spawn(priority);
+        }
+        go.send(()).unwrap();
+        assert!(told.iter().take(4).all(|before| before == WorkerBefore::Worked));
+        // The thread may not sleep yet when a job comes.
+        loop {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+            spawn(caller);
+            if told.recv().unwrap() == WorkerBefore::Slept {
+                break;
+            }
         }
     }
 

@@ -15,6 +15,7 @@ use super::request::{PendingReply, Published, Request};
 use super::size::{CHUNK_MAX, LARGE_FROM, PublishSize};
 use super::state::PublisherState;
 use crate::admission::{self, AdmissionContext, AdmissionError, EnvelopeAdmissionError, Writer};
+use crate::runtime::workers::WorkerBefore;
 use crate::runtime::{Priority, PublishCaller};
 use crate::sequencer::{Admitted, is_too_far_ahead};
 
@@ -64,11 +65,17 @@ impl AdmissionJob {
         });
         for (index, chunk) in chunks.into_iter().enumerate() {
             let job = job.clone();
-            state.workers.spawn(priority, move || job.admit(index, chunk));
+            state.workers.spawn_told(priority, move |before| job.admit(before, index, chunk));
         }
     }
 
-    fn admit(&self, index: usize, chunk: Vec<pb::PayerEnvelope>) {
+    fn admit(&self, before: WorkerBefore, index: usize, chunk: Vec<pb::PayerEnvelope>) {
+        if before == WorkerBefore::Slept
+            && let Some(reply) = self.reply.lock().as_mut()
+        {
+            // Chunks wait at the same time.
+            reply.thread_wait = reply.thread_wait.max(reply.queued.elapsed());
+        }
         let state = &self.state;
         let validator = &state.ports.validator;
         let now_ns = state.ports.clock.now_ns();
@@ -129,7 +136,7 @@ impl AdmissionJob {
             return reply.send(Err(error));
         }
         reply.stage.lap(&self.state.counters.admit_seconds);
-        reply.admitted = reply.stage;
+        (reply.admitted, reply.queued) = (reply.stage, reply.stage);
         let Self { caller, is_large, .. } = *self;
         self.state.send_to_sequencer(Request { caller, is_large, envelopes, earlier, reply });
     }
@@ -144,7 +151,7 @@ impl AdmissionJob {
         let counters = &self.state.counters;
         reply.stage.lap(&counters.admit_seconds);
         counters.replayed.inc_by(envelopes.len() as u64);
-        reply.send(Ok(Published { envelopes, added: 0 }));
+        reply.send(Ok(Published::of(envelopes, 0)));
     }
 
     /// Joins the look-ups of the chunks. If more groups have been stored between the first and the last turn of a large

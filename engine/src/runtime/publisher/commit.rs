@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 use hawser_storage::{Change, CommitError, LogEntry};
@@ -55,7 +56,7 @@ impl CommitThread {
 
     /// Runs until the sequencing thread has ended.
     pub(super) fn run(mut self, groups: &Receiver<SignedGroup>) {
-        while let Ok(first) = groups.recv() {
+        while let Some(first) = next_group(groups) {
             self.commit(first, groups);
         }
     }
@@ -93,6 +94,21 @@ impl CommitThread {
             answer(group, result.as_ref().err());
         }
     }
+}
+
+/// Waits for a group; `None` when no more will come. If the thread slept until the group was queued, the requests of
+/// the group have waited for the thread to get a core.
+pub(super) fn next_group(groups: &Receiver<SignedGroup>) -> Option<SignedGroup> {
+    if let Ok(group) = groups.try_recv() {
+        return Some(group); // it has waited for an earlier write
+    }
+    let mut group = groups.recv().ok()?;
+    let queued = group.answers.last().map(|(reply, _)| reply.queued);
+    let waited = queued.map_or(Duration::ZERO, |queued| queued.elapsed());
+    for (reply, _) in &mut group.answers {
+        reply.thread_wait += waited;
+    }
+    Some(group)
 }
 
 fn answer(group: SignedGroup, error: Option<&CommitError>) {

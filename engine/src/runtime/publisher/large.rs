@@ -53,7 +53,7 @@ impl LargeRequest {
     /// Begins with a request that has no places.
     fn of(request: Request) -> Self {
         let Request { caller, envelopes, earlier, reply, .. } = request;
-        let answer = Published { envelopes: Vec::with_capacity(envelopes.len()), added: 0 };
+        let answer = Published::of(Vec::with_capacity(envelopes.len()), 0);
         Self { caller, rest: envelopes.into_iter(), earlier, answer, answer_len: 0, reply }
     }
 

@@ -266,7 +266,7 @@ impl Publisher {
         let permit = permit.expect("the semaphore is never closed");
         let (sender, answer) = oneshot::channel();
         let in_flight = Arc::new(InFlightShare::of(permit));
-        let reply = PendingReply { sender, in_flight, stage: watch, admitted: watch };
+        let reply = PendingReply::new(sender, in_flight, watch);
         AdmissionJob::start(&self.state, writer, caller, envelopes, reply);
         answer.await.unwrap_or_else(|_| Err(PublishError::stopping()))
     }

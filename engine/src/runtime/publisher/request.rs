@@ -1,6 +1,7 @@
 //! A publish request on its way through the threads, and its reply.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hawser_proto::Bytes;
 use parking_lot::Mutex;
@@ -32,6 +33,16 @@ pub struct Published {
     /// The number of those that this request has added. The others repeat what an earlier request, or an earlier
     /// place of this one, has added.
     pub added: usize,
+    /// The time for which the request waited for cores, in all: for threads that slept when it was queued for them,
+    /// until they began with it. The time that they worked for other requests, or waited for the disk, does not count.
+    pub thread_wait: Duration,
+}
+
+impl Published {
+    /// Begins with a request that has waited for no core.
+    pub(super) fn of(envelopes: Vec<Bytes>, added: usize) -> Self {
+        Self { envelopes, added, thread_wait: Duration::ZERO }
+    }
 }
 
 /// The channel to a publisher that waits.
@@ -68,12 +79,33 @@ pub(super) struct PendingReply {
     pub(super) stage: Stopwatch,
     /// Runs since its envelopes were admitted.
     pub(super) admitted: Stopwatch,
+    /// Runs since the request was queued for the thread that it waits for.
+    pub(super) queued: Stopwatch,
+    /// See [`Published::thread_wait`].
+    pub(super) thread_wait: Duration,
 }
 
 impl PendingReply {
+    /// Begins with a request that is queued for the workers now. `watch` runs since its publisher came.
+    pub(super) fn new(
+        sender: ReplySender,
+        in_flight: Arc<InFlightShare>,
+        watch: Stopwatch,
+    ) -> Self {
+        Self {
+            sender,
+            in_flight,
+            stage: watch,
+            admitted: watch,
+            queued: Stopwatch::start(),
+            thread_wait: Duration::ZERO,
+        }
+    }
+
     pub(super) fn send(self, answer: Result<Published, PublishError>) {
+        let Self { sender, thread_wait, .. } = self;
         // A publisher that has gone away has not been promised anything.
-        let _ = self.sender.send(answer);
+        let _ = sender.send(answer.map(|published| Published { thread_wait, ..published }));
     }
 
     /// Answers with an error once every group with a piece of the request is written, or has failed to be. The

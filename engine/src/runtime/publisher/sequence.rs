@@ -119,7 +119,7 @@ impl SequencerThread {
 
     /// Waits until a request can get places. Returns all small requests that wait, or none if it is the turn of a large
     /// one; `None` when all requests have been answered and no more will come.
-    fn next_group(
+    pub(super) fn next_group(
         &mut self,
         requests: &Receiver<Request>,
         writes: &Receiver<()>,
@@ -137,19 +137,25 @@ impl SequencerThread {
                 return Some(group);
             }
             if self.large.is_empty() {
-                group.extend(self.take(requests.recv().ok()?, &mut size));
+                group.extend(self.take_awake(requests.recv().ok()?, &mut size));
                 continue;
             }
             // The large requests wait for a write.
             crossbeam_channel::select! {
                 recv(requests) -> next => match next {
-                    Ok(next) => group.extend(self.take(next, &mut size)),
+                    Ok(next) => group.extend(self.take_awake(next, &mut size)),
                     // The path drains: they are finished first.
                     Err(_) => writes.recv().ok()?,
                 },
                 recv(writes) -> write => write.ok()?,
             }
         }
+    }
+
+    /// Takes a request that has woken the thread.
+    fn take_awake(&mut self, mut request: Request, size: &mut PublishSize) -> Option<Request> {
+        request.reply.thread_wait += request.reply.queued.elapsed();
+        self.take(request, size)
     }
 
     /// Takes a request: it is returned if it is small, and waits for its turns if it is large.
@@ -444,7 +450,7 @@ impl SequencerThread {
         let of_piece = piece.as_ref().map(|piece| piece.request.in_flight());
         let mut answers = Vec::with_capacity(planned.len() + 1);
         for PlannedReply { reply, answer: PlannedAnswer { sources, added, .. } } in planned {
-            answers.push((reply, Published { envelopes: bytes_of(sources), added }));
+            answers.push((reply, Published::of(bytes_of(sources), added)));
         }
         if let Some(PlannedPiece { mut request, answer }) = piece {
             request.add(bytes_of(answer.sources), answer.added, answer.len_bytes);
@@ -452,6 +458,7 @@ impl SequencerThread {
         }
         for (reply, _) in &mut answers {
             reply.stage.lap(&self.state.counters.sequence_seconds);
+            reply.queued = reply.stage;
         }
         if self.settings.idempotent {
             let receipt =

@@ -9,6 +9,7 @@
 //! everything can be published once the disk works.
 
 mod large_requests;
+mod thread_waits;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -194,7 +195,7 @@ impl Process {
         let permit = self.in_flight.clone().try_acquire_owned().unwrap();
         let watch = Stopwatch::start();
         let in_flight = Arc::new(InFlightShare::of(permit));
-        let reply = PendingReply { sender, in_flight, stage: watch, admitted: watch };
+        let reply = PendingReply::new(sender, in_flight, watch);
         let admitted: Vec<Admitted> =
             envelopes.iter().map(|&index| ADMITTED[index].clone()).collect();
         // The request may wait while groups are stored, or fail: what was looked up is then of before.
