@@ -105,7 +105,7 @@ impl TestBroadcaster {
 
     /// Sets the pause flag, from the next block on.
     async fn set_paused(&self, is_paused: bool) {
-        self.ask("anvil_mine", json!(["0x1"])).await;
+        self.mine(1).await;
         let slot = self.ask("eth_getStorageAt", json!([self.address, SLOT, "latest"])).await;
         let mut word = slot.as_str().unwrap().parse::<B256>().unwrap();
         word[15] = u8::from(is_paused);
@@ -118,20 +118,6 @@ impl TestBroadcaster {
         let data = [contract.into_word().as_slice(), input].concat().into();
         let call = Call { to: Some(FORWARDER_ADDRESS), data, value: U256::ZERO };
         sender(&self.pair.app, 0).send(&call).await.unwrap();
-    }
-
-    /// Mines until the logs of the next block are omitted by
-    /// [`Faults::omits`](proxy::Faults::omits), or until they are not.
-    async fn next_in(&self, is_omitted: bool) {
-        let provider = self.pair.app.provider();
-        while (provider.get_block_number().await.unwrap() + 1).is_multiple_of(3) != is_omitted {
-            self.ask("anvil_mine", json!(["0x1"])).await;
-        }
-    }
-
-    async fn send_in(&mut self, is_omitted: bool) {
-        self.next_in(is_omitted).await;
-        self.send(1).await;
     }
 
     /// Reads a contract through the endpoints until `count` payloads have arrived.
@@ -162,8 +148,7 @@ async fn pauses_are_known_with_the_block_that_says_so() {
     let chain = TestBroadcaster::new(ChainBackend::Embedded).await;
     for is_paused in [false, true] {
         chain.set_paused(is_paused).await;
-        chain.ask("anvil_mine", json!(["0x1"])).await;
-        let block = chain.pair.app.provider().get_block_number().await.unwrap();
+        let block = chain.mine(1).await;
         let endpoints = Endpoints::new("app", &[chain.url()], APP_ID).unwrap();
         let pauses = PauseWatcher::start(endpoints, vec![chain.address]);
         until("it is read", || pauses.state(chain.address).is_some()).await;

@@ -312,18 +312,9 @@ async fn an_endpoint_that_answers_everything_with_errors_is_left() {
 #[tokio::test]
 async fn an_event_that_one_endpoint_leaves_out_is_read_although_the_other_one_fails_for_a_moment() {
     let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;
-    let mine = async |pair: &Pair, blocks: u64| {
-        let params = json!([format!("0x{blocks:x}")]);
-        let mined = pair.app.provider().raw_request("anvil_mine".into(), params);
-        let _: serde_json::Value = mined.await.unwrap();
-    };
-    let height = chain.pair.app.provider().get_block_number().await.unwrap();
-    // The proxy leaves out the logs of every third block.
-    mine(&chain.pair, 3 - (height + 1) % 3).await;
-    chain.send(1).await;
-    let event_block = chain.pair.app.provider().get_block_number().await.unwrap();
+    chain.send_in(true).await;
+    let event_block = chain.mine(200).await - 200;
     assert!(event_block.is_multiple_of(3), "block {event_block}");
-    mine(&chain.pair, 200).await;
     let liar = Proxy::start(&chain.url(), 1).await;
     liar.set(|faults| (faults.omits, faults.bloom) = (true, Some(false)));
     let honest = Proxy::start(&chain.url(), 2).await;

@@ -80,7 +80,8 @@ async fn a_record_is_resumed_although_one_endpoint_is_far_behind() {
     let liar = Proxy::start(pair.app.endpoint(), 1).await;
     let settings = BroadcastSettings {
         nonce_record: Some(folder.path().join("nonces")),
-        wait_max: Duration::from_millis(500),
+        // Long enough to send, also on busy cores: the transaction has to be under way when the wait ends.
+        wait_max: Duration::from_secs(3),
         ..BroadcastSettings::new(vec![liar.url(), pair.app.endpoint().to_owned()], &at.addresses)
     };
     let broadcaster = Broadcaster::start(settings.clone(), key()).await.unwrap();

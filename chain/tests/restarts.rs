@@ -109,17 +109,22 @@ async fn an_event_whose_log_came_after_its_block_is_read_although_the_node_has_r
     }
 }
 
+/// Returns a chain with an event 300 blocks below its head, the height of the head, and two endpoints of the chain. The
+/// first one leaves the event out.
+async fn with_an_event_that_an_endpoint_leaves_out() -> (TestBroadcaster, u64, [Proxy; 2]) {
+    let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;
+    chain.send_in(true).await;
+    let head = chain.mine(300).await;
+    let (liar, other) = (Proxy::start(&chain.url(), 1).await, Proxy::start(&chain.url(), 2).await);
+    liar.set(|faults| faults.omits = true);
+    (chain, head, [liar, other])
+}
+
 /// Pages far from the head are looked at one after the other beside reading, and an endpoint that hangs delays each
 /// look.
 #[tokio::test]
 async fn an_event_that_an_endpoint_left_out_is_read_although_the_node_restarts_before_the_look() {
-    let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;
-    // The liar leaves out the events of each third block.
-    while !(chain.mine(1).await + 1).is_multiple_of(3) {}
-    chain.send(1).await;
-    let head = chain.mine(300).await;
-    let (liar, other) = (Proxy::start(&chain.url(), 1).await, Proxy::start(&chain.url(), 2).await);
-    liar.set(|faults| faults.omits = true);
+    let (chain, head, [liar, other]) = with_an_event_that_an_endpoint_leaves_out().await;
     other.set(|faults| faults.hangs = true);
     let urls = [liar.url(), other.url()];
     let books = Arc::new(Books::default());
@@ -137,13 +142,7 @@ async fn an_event_that_an_endpoint_left_out_is_read_although_the_node_restarts_b
 /// The other endpoint is silent for longer than looks are repeated for it.
 #[tokio::test]
 async fn an_event_that_an_endpoint_left_out_is_read_when_the_other_one_is_back() {
-    let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;
-    // The liar leaves out the events of each third block.
-    while !(chain.mine(1).await + 1).is_multiple_of(3) {}
-    chain.send(1).await;
-    let head = chain.mine(300).await;
-    let (liar, other) = (Proxy::start(&chain.url(), 1).await, Proxy::start(&chain.url(), 2).await);
-    liar.set(|faults| faults.omits = true);
+    let (chain, head, [liar, other]) = with_an_event_that_an_endpoint_leaves_out().await;
     other.set(|faults| faults.dead = true);
     let books = Arc::new(Books::default());
     let reader = read(&chain, &[liar.url(), other.url()], &books);

@@ -2,7 +2,6 @@
 //! load, and everything that was acknowledged is there once.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -20,19 +19,13 @@ use tonic::transport::Endpoint;
 
 use crate::money_network::{MoneyNetwork, MoneySettings, NODES};
 use crate::redis_server::RedisServer;
-use crate::support::{Running, hawser, page, signal, until};
+use crate::support::{Running, free_base, hawser, page, signal, until};
 
 /// Clients and their envelopes: every fourth envelope is a commit.
 const CLIENTS: u8 = 8;
 const ENVELOPES: u32 = 24;
 /// Acknowledged envelopes after which one gateway is killed.
 const KILLED_AFTER: usize = 60;
-
-/// Returns two free ports. Both are held until both are known: the system may give a port that was just closed again.
-fn two_free_ports() -> (u16, u16) {
-    let [first, second] = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    (first.local_addr().unwrap().port(), second.local_addr().unwrap().port())
-}
 
 struct Gateway {
     running: Option<Running>,
@@ -41,7 +34,7 @@ struct Gateway {
 
 impl Gateway {
     fn start(network: &MoneyNetwork, redis: &RedisServer) -> Self {
-        let (port, metrics) = two_free_ports();
+        let [port, metrics] = [(); 2].map(|()| free_base(0));
         let url = |address: std::net::SocketAddr| format!("http://{address}");
         let mut command = hawser();
         command.args(["gateway", "--listen-address", "127.0.0.1", "--shutdown-drain", "0s"]);

@@ -1,5 +1,9 @@
 //! A gate at which networks take turns, and within each network its callers. An owner of many addresses in one network
 //! thus delays a caller of another one by one turn.
+//!
+//! Not a [`FairGate`] with networks as sites: there, a network that has all places waits for more of them in the same
+//! line as a network without one, and is served before it. Here its tasks wait before that line, so the other network
+//! gets the first place that becomes free.
 
 use std::collections::HashMap;
 use std::hash::Hash;

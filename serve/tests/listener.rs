@@ -45,14 +45,15 @@ async fn connections_without_a_whole_head_are_closed() {
 /// A connection that waits for its next request is idle, not late with a head.
 #[tokio::test]
 async fn a_connection_may_rest_between_two_requests_and_not_within_one() {
-    let short = Duration::from_millis(300);
-    let server = server(|settings| settings.head_timeout = short).await;
+    // On busy cores a request of this test may take a good part of it.
+    let limit = Duration::from_secs(1);
+    let server = server(|settings| settings.head_timeout = limit).await;
     let mut connection = TcpStream::connect(server.address()).await.unwrap();
     for _ in 0..2 {
         connection.write_all(b"GET /a HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
         let head = read_head(&mut connection).await;
         assert!(head.starts_with("http/1.1 405 "), "{head}");
-        tokio::time::sleep(3 * short).await;
+        tokio::time::sleep(2 * limit).await;
     }
     connection.write_all(b"GET /a HTTP/1.1\r\n").await.unwrap();
     let mut answer = Vec::new();
@@ -77,9 +78,10 @@ async fn an_idle_connection_is_closed_in_order() {
 #[tokio::test]
 async fn a_silent_stream_outlives_every_limit() {
     let (reporter, health) = tonic_health::server::health_reporter();
-    let short = Duration::from_millis(20);
+    // The client may rest so long between its connection and its call, which takes long on busy cores.
+    let limit = Duration::from_secs(1);
     let mut settings = ServeSettings::new(SocketAddr::from(([127, 0, 0, 1], 0)));
-    (settings.idle_timeout, settings.head_timeout, settings.body_timeout) = (short, short, short);
+    (settings.idle_timeout, settings.head_timeout, settings.body_timeout) = (limit, limit, limit);
     let (routes, stats) = (Routes::new(health), CallMetrics::new(&[]));
     let stop = CancellationToken::new();
     let server = Server::bind(settings, routes, stats, stop).await.unwrap();
@@ -89,7 +91,7 @@ async fn a_silent_stream_outlives_every_limit() {
     let request = HealthCheckRequest { service: String::new() };
     let mut stream = HealthClient::new(channel).watch(request).await.unwrap().into_inner();
     assert!(stream.message().await.unwrap().is_some());
-    tokio::time::sleep(20 * short).await;
+    tokio::time::sleep(3 * limit).await;
     reporter.set_service_status("", tonic_health::ServingStatus::NotServing).await;
     let response = stream.message().await.unwrap().unwrap();
     assert_eq!(response.status(), ServingStatus::NotServing);

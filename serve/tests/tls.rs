@@ -192,7 +192,8 @@ async fn a_caller_without_tls_gets_nothing() {
 async fn a_handshake_that_does_not_end_is_closed_and_its_place_is_free_again() {
     let files = Files::new();
     let server = server(files.tls(), |settings| {
-        settings.head_timeout = Duration::from_millis(200);
+        // All of this test's handshakes together take less, also on busy cores.
+        settings.head_timeout = Duration::from_secs(3);
         settings.connections_per_address_max = 3;
     })
     .await;
@@ -228,7 +229,7 @@ async fn a_handshake_is_charged_while_it_is_on_its_way() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    let charged = tokio::time::timeout(Duration::from_secs(8), charged).await;
+    let charged = tokio::time::timeout(Duration::from_secs(60), charged).await;
     assert!(charged.is_ok(), "{} bytes", memory.used_bytes());
     drop(half);
     let given_back = async {
@@ -236,7 +237,7 @@ async fn a_handshake_is_charged_while_it_is_on_its_way() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(20), given_back).await.expect("given back");
+    tokio::time::timeout(Duration::from_secs(60), given_back).await.expect("given back");
 }
 
 #[tokio::test]

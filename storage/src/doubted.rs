@@ -1,12 +1,12 @@
 //! Envelopes whose fees wait for a newer price list to be judged. They are kept across restarts.
 
 use hawser_proto::EnvelopeId;
-use rocksdb::WriteBatch;
 
 use crate::error::{CommitError, ReadError};
 use crate::keys::Key;
 use crate::keys::envelope::EnvelopeKey;
-use crate::meta;
+use crate::keys::meta::MetaKey;
+use crate::lists::decode_items;
 use crate::store::Store;
 
 /// Length of a place in the row, bytes.
@@ -14,11 +14,7 @@ const LEN_BYTES: usize = 12;
 
 /// Decodes the row of all of them.
 fn decode_all(row: &[u8]) -> Option<Vec<EnvelopeId>> {
-    let (places, rest) = row.as_chunks::<LEN_BYTES>();
-    if !rest.is_empty() {
-        return None;
-    }
-    places.iter().map(|place| EnvelopeKey::decode(place).map(|key| key.0)).collect()
+    decode_items(row, |place: &[u8; LEN_BYTES]| EnvelopeKey::decode(place).map(|key| key.0))
 }
 
 impl Store {
@@ -27,7 +23,7 @@ impl Store {
     /// # Errors
     /// When the row cannot be read.
     pub fn doubted_fees(&self) -> Result<Vec<EnvelopeId>, ReadError> {
-        Ok(meta::doubted_fees(&self.database().db, decode_all)?.unwrap_or_default())
+        self.database().read_list(MetaKey::DoubtedFees, decode_all)
     }
 
     /// Records all envelopes whose fees wait now, in place of those before. The write becomes durable with the next
@@ -36,12 +32,8 @@ impl Store {
     /// # Errors
     /// When the database fails, or nothing may be written.
     pub fn record_doubted_fees(&self, doubted: &[EnvelopeId]) -> Result<(), CommitError> {
-        let database = self.database();
-        database.check_writable()?;
         let row: Vec<u8> = doubted.iter().flat_map(|id| EnvelopeKey(*id).encode()).collect();
-        let mut batch = WriteBatch::default();
-        meta::put_doubted_fees(&database.db, &mut batch, &row);
-        database.write_buffered(batch)
+        self.database().record_list(MetaKey::DoubtedFees, &row)
     }
 }
 

@@ -1,10 +1,10 @@
 //! Searches for evidence about late releases, which go on after a restart.
 
 use hawser_proto::{OriginatorId, SequenceId};
-use rocksdb::WriteBatch;
 
 use crate::error::{CommitError, ReadError};
-use crate::meta;
+use crate::keys::meta::MetaKey;
+use crate::lists::decode_items;
 use crate::store::Store;
 
 /// Length of a search in the row, bytes.
@@ -67,8 +67,7 @@ impl StoredSearch {
 
     /// Decodes the row of all of them.
     fn decode_all(row: &[u8]) -> Option<Vec<Self>> {
-        let (rows, rest) = row.as_chunks::<LEN_BYTES>();
-        if rest.is_empty() { rows.iter().map(Self::decode).collect() } else { None }
+        decode_items(row, Self::decode)
     }
 }
 
@@ -78,8 +77,7 @@ impl Store {
     /// # Errors
     /// When the row cannot be read.
     pub fn late_searches(&self) -> Result<Vec<StoredSearch>, ReadError> {
-        let row = meta::late_searches(&self.database().db, StoredSearch::decode_all)?;
-        Ok(row.unwrap_or_default())
+        self.database().read_list(MetaKey::LateSearches, StoredSearch::decode_all)
     }
 
     /// Records all searches that are under way, in place of those before. The write becomes durable with the next
@@ -88,12 +86,8 @@ impl Store {
     /// # Errors
     /// When the database fails, or nothing may be written.
     pub fn record_late_searches(&self, all: &[StoredSearch]) -> Result<(), CommitError> {
-        let database = self.database();
-        database.check_writable()?;
         let row: Vec<u8> = all.iter().flat_map(StoredSearch::encode).collect();
-        let mut batch = WriteBatch::default();
-        meta::put_late_searches(&database.db, &mut batch, &row);
-        database.write_buffered(batch)
+        self.database().record_list(MetaKey::LateSearches, &row)
     }
 }
 

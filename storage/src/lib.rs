@@ -24,6 +24,7 @@
 //! - `price`, `tallies`, `reprice`: the summed prices of envelopes, corrected when a price was not known yet;
 //! - `rates`, `ledger`, `payer_reports`, `misbehavior`, `reports`: history that is recorded beside the log;
 //! - `report_amounts`, `late_searches`: the state of the work on payer reports that outlasts a restart;
+//! - `lists`: these and other lists that are one row of `meta` each;
 //! - `facts`, `fact_index`: one record of each fact of evidence and of reports, within bounds about each node;
 //! - `record_scan`, `behind_damage`: reading them in order, and finding rows behind a block that the disk has damaged;
 //! - `snapshot`, `topic_scan`, `log_scan`, `inbox_rows`, `shared_copies`: reading;
@@ -84,6 +85,7 @@ mod keys;
 mod last_commit;
 mod late_searches;
 mod ledger;
+mod lists;
 mod log_scan;
 mod looks;
 mod membership;

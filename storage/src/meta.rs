@@ -261,58 +261,6 @@ pub(crate) fn put_reported_evidence(db: &DB, batch: &mut WriteBatch, at: Evidenc
     put(db, batch, MetaKey::ReportedEvidence, &at.encode());
 }
 
-/// Reads the row of envelopes whose dependencies a chain had yet to decide about.
-pub(crate) fn suspected<V>(
-    db: &DB,
-    decode: impl FnOnce(&[u8]) -> Option<V>,
-) -> Result<Option<V>, ReadError> {
-    row(db, MetaKey::SuspectedDependencies, decode)
-}
-
-/// Stages the row of these envelopes.
-pub(crate) fn put_suspected(db: &DB, batch: &mut WriteBatch, row: &[u8]) {
-    put(db, batch, MetaKey::SuspectedDependencies, row);
-}
-
-/// Reads the row of envelopes whose fees wait for a newer price list.
-pub(crate) fn doubted_fees<V>(
-    db: &DB,
-    decode: impl FnOnce(&[u8]) -> Option<V>,
-) -> Result<Option<V>, ReadError> {
-    row(db, MetaKey::DoubtedFees, decode)
-}
-
-/// Stages the row of these envelopes.
-pub(crate) fn put_doubted_fees(db: &DB, batch: &mut WriteBatch, row: &[u8]) {
-    put(db, batch, MetaKey::DoubtedFees, row);
-}
-
-/// Reads the row of amounts of payer reports.
-pub(crate) fn report_amounts<V>(
-    db: &DB,
-    decode: impl FnOnce(&[u8]) -> Option<V>,
-) -> Result<Option<V>, ReadError> {
-    row(db, MetaKey::ReportAmounts, decode)
-}
-
-/// Stages the row of these amounts.
-pub(crate) fn put_report_amounts(db: &DB, batch: &mut WriteBatch, row: &[u8]) {
-    put(db, batch, MetaKey::ReportAmounts, row);
-}
-
-/// Reads the row of searches for late releases.
-pub(crate) fn late_searches<V>(
-    db: &DB,
-    decode: impl FnOnce(&[u8]) -> Option<V>,
-) -> Result<Option<V>, ReadError> {
-    row(db, MetaKey::LateSearches, decode)
-}
-
-/// Stages the row of these searches.
-pub(crate) fn put_late_searches(db: &DB, batch: &mut WriteBatch, row: &[u8]) {
-    put(db, batch, MetaKey::LateSearches, row);
-}
-
 /// Reads the first block without a second look, from the row of a reader.
 pub(crate) fn unlooked(db: &DB, key: MetaKey) -> Result<Option<u64>, ReadError> {
     row(db, key, decode_u64)
@@ -321,19 +269,6 @@ pub(crate) fn unlooked(db: &DB, key: MetaKey) -> Result<Option<u64>, ReadError> 
 /// Stages the first block without a second look, in the row of a reader.
 pub(crate) fn put_unlooked(db: &DB, batch: &mut WriteBatch, key: MetaKey, block: u64) {
     put(db, batch, key, &block.to_be_bytes());
-}
-
-/// Reads the row of statements about void places.
-pub(crate) fn void_statements<V>(
-    db: &DB,
-    decode: impl FnOnce(&[u8]) -> Option<V>,
-) -> Result<Option<V>, ReadError> {
-    row(db, MetaKey::VoidStatements, decode)
-}
-
-/// Stages the row of these statements.
-pub(crate) fn put_void_statements(db: &DB, batch: &mut WriteBatch, row: &[u8]) {
-    put(db, batch, MetaKey::VoidStatements, row);
 }
 
 /// Writes the number of the run that is about to sign, durably. From then on the folder does not count as promoted.
@@ -364,7 +299,8 @@ pub(crate) fn put_projection_version(db: &DB, batch: &mut WriteBatch, projection
     put(db, batch, MetaKey::Projection(projection), &projection.version().to_be_bytes());
 }
 
-fn put(db: &DB, batch: &mut WriteBatch, key: MetaKey, value: &[u8]) {
+/// Stages a row.
+pub(crate) fn put(db: &DB, batch: &mut WriteBatch, key: MetaKey, value: &[u8]) {
     batch.put_cf(crate::database::family_of(db, Family::Meta), key.encode(), value);
 }
 
@@ -376,7 +312,8 @@ fn required<V>(
     row(db, key, decode)?.ok_or_else(|| ReadError::corrupt(Family::Meta, key.encode()))
 }
 
-fn row<V>(
+/// Reads a row; `None` if it does not exist. `decode` returns `None` for a damaged one.
+pub(crate) fn row<V>(
     db: &DB,
     key: MetaKey,
     decode: impl FnOnce(&[u8]) -> Option<V>,

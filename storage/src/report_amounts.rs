@@ -1,10 +1,9 @@
 //! Amounts of payer reports that this node keeps until the reports are settled. The log may give others by then.
 
 use hawser_proto::{OriginatorId, PayerAddress, SequenceId};
-use rocksdb::WriteBatch;
 
 use crate::error::{CommitError, ReadError};
-use crate::meta;
+use crate::keys::meta::MetaKey;
 use crate::store::Store;
 
 /// Length of the amount of a payer in the row, bytes.
@@ -77,8 +76,7 @@ impl Store {
     /// # Errors
     /// When the row cannot be read.
     pub fn report_amounts(&self) -> Result<Vec<ReportAmounts>, ReadError> {
-        let row = meta::report_amounts(&self.database().db, ReportAmounts::decode_all)?;
-        Ok(row.unwrap_or_default())
+        self.database().read_list(MetaKey::ReportAmounts, ReportAmounts::decode_all)
     }
 
     /// Records the amounts of all reports that are kept now, in place of those before. The caller bounds their number.
@@ -87,13 +85,9 @@ impl Store {
     /// # Errors
     /// When the database fails, or nothing may be written.
     pub fn record_report_amounts(&self, all: &[ReportAmounts]) -> Result<(), CommitError> {
-        let database = self.database();
-        database.check_writable()?;
         let mut row = Vec::new();
         all.iter().for_each(|amounts| amounts.encode_into(&mut row));
-        let mut batch = WriteBatch::default();
-        meta::put_report_amounts(&database.db, &mut batch, &row);
-        database.write_buffered(batch)
+        self.database().record_list(MetaKey::ReportAmounts, &row)
     }
 }
 

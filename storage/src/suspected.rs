@@ -1,10 +1,10 @@
 //! Envelopes whose dependencies a chain has yet to decide about. They are kept across restarts.
 
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
-use rocksdb::WriteBatch;
 
 use crate::error::{CommitError, ReadError};
-use crate::meta;
+use crate::keys::meta::MetaKey;
+use crate::lists::decode_items;
 use crate::store::Store;
 
 /// Length of one in its row, bytes.
@@ -51,8 +51,7 @@ impl SuspectedDependency {
 
     /// Decodes the row of all of them.
     fn decode_all(row: &[u8]) -> Option<Vec<Self>> {
-        let (rows, rest) = row.as_chunks();
-        rest.is_empty().then(|| rows.iter().map(Self::decode).collect())
+        decode_items(row, |bytes: &[u8; LEN_BYTES]| Some(Self::decode(bytes)))
     }
 }
 
@@ -62,8 +61,7 @@ impl Store {
     /// # Errors
     /// When the row cannot be read.
     pub fn suspected(&self) -> Result<Vec<SuspectedDependency>, ReadError> {
-        let row = meta::suspected(&self.database().db, SuspectedDependency::decode_all)?;
-        Ok(row.unwrap_or_default())
+        self.database().read_list(MetaKey::SuspectedDependencies, SuspectedDependency::decode_all)
     }
 
     /// Records all envelopes that are suspected now, in place of those before. The write becomes durable with the next
@@ -72,12 +70,8 @@ impl Store {
     /// # Errors
     /// When the database fails, or nothing may be written.
     pub fn record_suspected(&self, suspected: &[SuspectedDependency]) -> Result<(), CommitError> {
-        let database = self.database();
-        database.check_writable()?;
         let row: Vec<u8> = suspected.iter().flat_map(SuspectedDependency::encode).collect();
-        let mut batch = WriteBatch::default();
-        meta::put_suspected(&database.db, &mut batch, &row);
-        database.write_buffered(batch)
+        self.database().record_list(MetaKey::SuspectedDependencies, &row)
     }
 }
 

@@ -3,10 +3,9 @@
 
 use hawser_proto::OriginatorId;
 use hawser_proto::void::{SIGNED_VOID_LEN, SignedVoid};
-use rocksdb::WriteBatch;
 
 use crate::error::{CommitError, ReadError};
-use crate::meta;
+use crate::keys::meta::MetaKey;
 use crate::store::Store;
 
 /// Decodes the row of all of them.
@@ -31,7 +30,7 @@ impl Store {
     /// # Errors
     /// When the row cannot be read.
     pub fn void_statements(&self) -> Result<Vec<SignedVoid>, ReadError> {
-        Ok(meta::void_statements(&self.database().db, decode_all)?.unwrap_or_default())
+        self.database().read_list(MetaKey::VoidStatements, decode_all)
     }
 
     /// Returns the statements of one node, in their order. The others are not decoded: a caller pays for one strand.
@@ -41,8 +40,7 @@ impl Store {
     pub fn void_statements_of(&self, node: OriginatorId) -> Result<Vec<SignedVoid>, ReadError> {
         // A statement begins with its node.
         let is_its = |bytes: &[u8; SIGNED_VOID_LEN]| bytes.starts_with(&node.0.to_be_bytes());
-        let decode = |row: &[u8]| decode_some(row, is_its);
-        Ok(meta::void_statements(&self.database().db, decode)?.unwrap_or_default())
+        self.database().read_list(MetaKey::VoidStatements, |row| decode_some(row, is_its))
     }
 
     /// Records all statements that are known now, durably, in place of those before. The caller has verified them,
@@ -51,12 +49,8 @@ impl Store {
     /// # Errors
     /// When the database fails, or nothing may be written.
     pub fn record_void_statements(&self, all: &[SignedVoid]) -> Result<(), CommitError> {
-        let database = self.database();
-        database.check_writable()?;
         let row: Vec<u8> = all.iter().flat_map(SignedVoid::encode).collect();
-        let mut batch = WriteBatch::default();
-        meta::put_void_statements(&database.db, &mut batch, &row);
-        database.write_durable(batch)
+        self.database().record_list_durably(MetaKey::VoidStatements, &row)
     }
 }
 

@@ -126,21 +126,26 @@ fn a_file_with_other_bytes_of_the_same_length_is_written_again() {
     place.backups().verify(&first.name, &mut go_on).unwrap();
 }
 
+/// Begins a backup, which is stopped after this number of reports of progress and does not exist.
+fn stop_a_backup(place: &Place, store: &Store, stop_after: i32) {
+    let (to, key) = (place.path("backups"), key(1));
+    let new = NewBackup { to: folder(&to), key: Some(&key), now_unix_s: 5 };
+    let mut left = stop_after;
+    let stopped = store.backup(&new, &mut |_| {
+        left -= 1;
+        if left < 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    assert!(matches!(stopped, Err(BackupError::Stopped)), "{stopped:?}");
+    assert!(place.backups().names().unwrap().is_empty());
+}
+
 #[test]
 fn a_backup_that_is_stopped_does_not_exist_and_the_next_one_is_whole() {
     let place = Place::new();
     let store = place.with_strands();
     let state = contents(&store);
-    let (to, key) = (place.path("backups"), key(1));
-    let new = NewBackup { to: folder(&to), key: Some(&key), now_unix_s: 5 };
     for stop_after in [0, 1, 5, 9] {
-        let mut left = stop_after;
-        let stopped = store.backup(&new, &mut |_| {
-            left -= 1;
-            if left < 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        });
-        assert!(matches!(stopped, Err(BackupError::Stopped)), "{stopped:?}");
-        assert!(place.backups().names().unwrap().is_empty());
+        stop_a_backup(&place, &store, stop_after);
         assert!(!place.path("data/backup-checkpoint").exists());
     }
     let whole = place.back_up(&store, 6);
@@ -163,16 +168,8 @@ fn a_backup_without_commits_beside_it_is_whole_or_does_not_exist() {
     let store = place.open("data");
     assert!(store.is_without_commits_for(Duration::MAX));
     let state = contents(&store);
-    let (to, key) = (place.path("backups"), key(1));
-    let new = NewBackup { to: folder(&to), key: Some(&key), now_unix_s: 5 };
     for stop_after in [0, 1, 5, 9] {
-        let mut left = stop_after;
-        let stopped = store.backup(&new, &mut |_| {
-            left -= 1;
-            if left < 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        });
-        assert!(matches!(stopped, Err(BackupError::Stopped)), "{stopped:?}");
-        assert!(place.backups().names().unwrap().is_empty());
+        stop_a_backup(&place, &store, stop_after);
     }
     let whole = place.back_up(&store, 6);
     let files = place.backups().verify(&whole.name, &mut go_on).unwrap().manifest.files;

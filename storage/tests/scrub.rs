@@ -333,15 +333,20 @@ fn damaged_leaves_are_made_again_from_envelopes() {
     assert!(fs::read(&file).unwrap() == before, "byte for byte");
 }
 
-#[test]
-fn an_envelope_of_the_own_strand_is_not_taken_without_its_leaf() {
-    let place = id(OWN, 150);
+/// Returns a folder in which an envelope and its leaf are damaged, and its store.
+fn damaged_with_leaf(place: EnvelopeId) -> (tempfile::TempDir, Store) {
     let folder = tempfile::tempdir().unwrap();
     drop(store_at(folder.path()));
     flip(folder.path(), "log", &entry(place).bytes, &[8]);
     let leaf = envelope_leaf(&entry(place).bytes).unwrap();
     flip(folder.path(), "leaf", &leaf.0, &[3]);
     let (store, _) = Store::open_existing(folder.path(), price).unwrap();
+    (folder, store)
+}
+
+#[test]
+fn an_envelope_of_the_own_strand_is_not_taken_without_its_leaf() {
+    let (_folder, store) = damaged_with_leaf(id(OWN, 150));
     let report = scrub(&store);
     let log = report.damages.iter().find(|it| it.family == "log").unwrap();
     let refused = store.lost_places(log);
@@ -353,13 +358,7 @@ fn an_envelope_of_the_own_strand_is_not_taken_without_its_leaf() {
 
 #[test]
 fn no_peers_envelope_is_taken_without_its_leaf_which_is_made_again_before() {
-    let place = id(PEER, 150);
-    let folder = tempfile::tempdir().unwrap();
-    drop(store_at(folder.path()));
-    flip(folder.path(), "log", &entry(place).bytes, &[8]);
-    let leaf = envelope_leaf(&entry(place).bytes).unwrap();
-    flip(folder.path(), "leaf", &leaf.0, &[3]);
-    let (store, _) = Store::open_existing(folder.path(), price).unwrap();
+    let (_folder, store) = damaged_with_leaf(id(PEER, 150));
     let report = scrub(&store);
     let of = |family: &str| report.damages.iter().find(|it| it.family == family).unwrap();
     let (log, leaves) = (of("log"), of("leaf"));

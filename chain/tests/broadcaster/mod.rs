@@ -171,6 +171,21 @@ impl TestBroadcaster {
         provider.get_block_number().await.unwrap()
     }
 
+    /// Mines until a proxy with the fault [`omits`](crate::proxy::Faults::omits) omits the logs of the next block, or,
+    /// if `is_omitted` is false, until it does not.
+    pub(crate) async fn next_in(&self, is_omitted: bool) {
+        let provider = self.pair.app.provider();
+        while (provider.get_block_number().await.unwrap() + 1).is_multiple_of(3) != is_omitted {
+            self.mine(1).await;
+        }
+    }
+
+    /// Sends a payload in a block whose logs such a proxy omits, or, if `is_omitted` is false, in one that it shows.
+    pub(crate) async fn send_in(&mut self, is_omitted: bool) {
+        self.next_in(is_omitted).await;
+        self.send(1).await;
+    }
+
     pub(crate) async fn send(&mut self, count: usize) {
         let sender = sender(&self.pair.app, 0);
         for _ in 0..count {

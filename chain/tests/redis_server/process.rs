@@ -1,10 +1,14 @@
 //! A real Redis server for a test, on its own port and without persistence. Tests of several crates include this file,
-//! so it uses only the standard library.
+//! so it uses only the standard library and what `ports` needs.
 
-#![allow(dead_code, reason = "every test program uses a part of this")]
+#![allow(dead_code, unreachable_pub, reason = "every test program uses a part of this")]
+
+#[path = "../../../tests/src/harness/ports.rs"]
+#[allow(clippy::duplicate_mod, reason = "some programs have it for other servers, too")]
+mod ports;
 
 use std::io::{Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -26,11 +30,9 @@ impl RedisServer {
     /// Panics if this machine has no `redis-server`, because a test that passed without one would prove nothing.
     pub(crate) fn start() -> Self {
         loop {
-            let free = TcpListener::bind("127.0.0.1:0").expect("a port is free");
-            let port = free.local_addr().expect("it is bound").port();
-            drop(free);
-            // Another test may have taken the port meanwhile. The server then ends, and the next port is tried.
-            match Self::start_at(port) {
+            // No connection takes this port while a test has the server killed. Another program may: the server then
+            // ends, and the next port is tried.
+            match Self::start_at(ports::free()) {
                 Ok(redis) => return redis,
                 Err(status) => eprintln!("redis-server ended: {status}"),
             }

@@ -47,22 +47,22 @@ impl<K: Copy + Eq + Hash, J> FairQueue<K, J> {
 
     /// Puts a job behind the others of its key.
     pub fn push(&mut self, key: K, job: J) {
-        let jobs = self.jobs.entry(key).or_default();
-        if jobs.is_empty() {
-            self.turns.push_back(key);
-        }
-        jobs.push_back(job);
-        self.len += 1;
+        self.jobs_for_one_more(key).push_back(job);
     }
 
     /// Puts a job before the others of its key, whose turn comes after those of the other keys.
     pub fn put_back(&mut self, key: K, job: J) {
+        self.jobs_for_one_more(key).push_front(job);
+    }
+
+    /// Returns the jobs of a key, to which the caller adds one. Counts it, and gives a key without jobs its turn.
+    fn jobs_for_one_more(&mut self, key: K) -> &mut VecDeque<J> {
         let jobs = self.jobs.entry(key).or_default();
         if jobs.is_empty() {
             self.turns.push_back(key);
         }
-        jobs.push_front(job);
         self.len += 1;
+        jobs
     }
 
     /// Takes the first job of the key whose turn it is.

@@ -53,21 +53,19 @@ impl<K: Copy + Eq + Hash, J> GroupedQueue<K, J> {
 
     /// Puts a job behind the others of its key.
     pub fn push(&mut self, group: K, key: K, job: J) {
-        match self.groups.entry(group) {
-            Entry::Occupied(jobs) => jobs.into_mut().push(key, job),
-            Entry::Vacant(place) => {
-                place.insert(GroupJobs::OfOne(key, VecDeque::from([job])));
-                self.turns.push_back(group);
-            }
-        }
-        self.len += 1;
+        self.add(group, key, job, GroupJobs::push);
     }
 
     /// Puts a job before the others of its key. The turn of the key comes after those of the other keys of its group,
     /// and the turn of the group after those of the other groups.
     pub fn put_back(&mut self, group: K, key: K, job: J) {
+        self.add(group, key, job, GroupJobs::put_back);
+    }
+
+    /// Puts a job where `add` puts it in a group with jobs. A group without jobs gets its turn.
+    fn add(&mut self, group: K, key: K, job: J, add: impl FnOnce(&mut GroupJobs<K, J>, K, J)) {
         match self.groups.entry(group) {
-            Entry::Occupied(jobs) => jobs.into_mut().put_back(key, job),
+            Entry::Occupied(jobs) => add(jobs.into_mut(), key, job),
             Entry::Vacant(place) => {
                 place.insert(GroupJobs::OfOne(key, VecDeque::from([job])));
                 self.turns.push_back(group);

@@ -14,7 +14,7 @@ use crate::common::{NODE, START_NS, message, node_key, payer, start, store};
 
 const CHAIN: OriginatorId = OriginatorId::GROUP_MESSAGES;
 /// Time after which a checkpoint counts as missing.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 fn latest(store: &Store, originator: OriginatorId) -> Option<SignedCheckpoint> {
     let found = store.snapshot().checkpoint(originator, NODE, u64::MAX).unwrap();

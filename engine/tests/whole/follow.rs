@@ -244,10 +244,9 @@ async fn of_two_statements_for_one_place_the_first_is_kept_and_both_are_evidence
     follower.stop().await;
 }
 
-/// A node keeps only the leaf of a pruned place, so another statement for the place is a claim.
-#[tokio::test(flavor = "multi_thread")]
-async fn another_statement_for_a_pruned_place_is_kept_as_a_claim() {
-    let store = common::store();
+/// Starts a follower of a strand of which it has place 4 and lacks those before. Returns it with two peers that are
+/// asked for the latter.
+async fn lacks_three_places(store: &Store) -> (Follower, [Peer; 2]) {
     let (from, through) = (SequenceId(1), SequenceId(3));
     let skip = Change::Skip { originator: SOURCE, from, through, reason: SkipReason::Missing };
     let (id, bytes) = (EnvelopeId::new(SOURCE, SequenceId(4)), envelope(SOURCE, 4, "true"));
@@ -258,9 +257,11 @@ async fn another_statement_for_a_pruned_place_is_kept_as_a_claim() {
     let mut third = follower.connect(OriginatorId(400), &[]);
     assert_eq!(other.want(SOURCE).await, (0, Some(3)));
     assert_eq!(third.want(SOURCE).await, (0, Some(3)));
-    other.send(strand(SOURCE, &[2])).await;
-    follower.until("the find is stored", || follower.held(SOURCE) == strand(SOURCE, &[2, 4])).await;
+    (follower, [other, third])
+}
 
+/// Prunes up to nine expired envelopes. Returns their number.
+fn prune(store: &Store) -> usize {
     let mut expired = Vec::new();
     let each = |it| {
         expired.push(it);
@@ -268,7 +269,18 @@ async fn another_statement_for_a_pruned_place_is_kept_as_a_claim() {
     };
     store.snapshot().expiring(None, 9, each).unwrap();
     let derive = |_, bytes: &Bytes, validity| facts::of_stored(bytes, validity, NODE);
-    assert_eq!(store.prune(&expired, &derive).unwrap().pruned.len(), 1);
+    store.prune(&expired, &derive).unwrap().pruned.len()
+}
+
+/// A node keeps only the leaf of a pruned place, so another statement for the place is a claim.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_statement_for_a_pruned_place_is_kept_as_a_claim() {
+    let store = common::store();
+    let (follower, [other, third]) = lacks_three_places(&store).await;
+    other.send(strand(SOURCE, &[2])).await;
+    follower.until("the find is stored", || follower.held(SOURCE) == strand(SOURCE, &[2, 4])).await;
+
+    assert_eq!(prune(&store), 1);
     third.send([envelope(SOURCE, 2, "other")]).await;
     let kept = || {
         let all = store.snapshot().evidence(EvidenceTime::default(), 9, usize::MAX).unwrap();
@@ -287,16 +299,7 @@ async fn another_statement_for_a_pruned_place_is_kept_as_a_claim() {
 #[tokio::test(flavor = "multi_thread")]
 async fn another_statement_for_a_pruned_place_below_a_checkpoint_is_proven() {
     let store = common::store();
-    let (from, through) = (SequenceId(1), SequenceId(3));
-    let skip = Change::Skip { originator: SOURCE, from, through, reason: SkipReason::Missing };
-    let (id, bytes) = (EnvelopeId::new(SOURCE, SequenceId(4)), envelope(SOURCE, 4, "true"));
-    let entry = LogEntry { id, bytes, validity: Validity::Valid, facts: None };
-    store.commit(&[skip, Change::Append(entry)]).unwrap();
-    let follower = Follower::start(store.clone());
-    let mut other = follower.connect(OTHER, &[]);
-    let mut third = follower.connect(OriginatorId(400), &[]);
-    assert_eq!(other.want(SOURCE).await, (0, Some(3)));
-    assert_eq!(third.want(SOURCE).await, (0, Some(3)));
+    let (follower, [other, third]) = lacks_three_places(&store).await;
     other.send(strand(SOURCE, &[1, 2, 3])).await;
     let whole = strand(SOURCE, &[1, 2, 3, 4]);
     follower.until("the finds are stored", || follower.held(SOURCE) == whole).await;
@@ -305,14 +308,7 @@ async fn another_statement_for_a_pruned_place_below_a_checkpoint_is_proven() {
     let of = Checkpoint { node: SOURCE, originator: SOURCE, size: 4, root, time_ns: 1 };
     store.put_checkpoint(&of.sign(&key(SOURCE)).into()).unwrap();
 
-    let mut expired = Vec::new();
-    let each = |it| {
-        expired.push(it);
-        std::ops::ControlFlow::Continue(())
-    };
-    store.snapshot().expiring(None, 9, each).unwrap();
-    let derive = |_, bytes: &Bytes, validity| facts::of_stored(bytes, validity, NODE);
-    assert_eq!(store.prune(&expired, &derive).unwrap().pruned.len(), 3);
+    assert_eq!(prune(&store), 3);
     third.send([envelope(SOURCE, 2, "other")]).await;
     let all = || store.snapshot().evidence(EvidenceTime::default(), 9, usize::MAX).unwrap();
     follower.until("the other one is kept", || !all().is_empty()).await;

@@ -30,6 +30,8 @@ use tonic::service::RoutesBuilder;
 use tonic::{Code, Request, Response, Status};
 use tonic_health::pb::health_server::HealthServer;
 
+use super::ports;
+
 /// The behaviour of a node at calls to publish.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Manner {
@@ -152,7 +154,7 @@ impl FakeNode {
             stored: Arc::default(),
             shown: broadcast::Sender::new(1000),
         };
-        let server = serve(&inner, SocketAddr::from(([127, 0, 0, 1], 0))).await;
+        let server = serve(&inner, free_address()).await;
         Self { id: inner.id, address: server.address(), inner, server: Some(server) }
     }
 
@@ -209,7 +211,7 @@ impl FakeNode {
     /// Opens the listener at another address.
     pub(crate) async fn moves(&mut self) {
         self.server = None;
-        let server = serve(&self.inner, SocketAddr::from(([127, 0, 0, 1], 0))).await;
+        let server = serve(&self.inner, free_address()).await;
         self.address = server.address();
         self.server = Some(server);
     }
@@ -264,6 +266,11 @@ impl FakeNode {
         self.index_quietly(originator, sequence, envelope);
         let _ = self.inner.shown.send(envelope.clone());
     }
+}
+
+/// Returns an address that no other process of tests, and no connection, takes while the node's listener is closed.
+fn free_address() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], ports::free()))
 }
 
 async fn serve(inner: &Inner, address: SocketAddr) -> Server {

@@ -11,6 +11,9 @@ mod floods;
 mod late_redis;
 mod lateness;
 mod policies;
+#[path = "../../../tests/src/harness/ports.rs"]
+#[allow(dead_code, unreachable_pub, reason = "other programs of tests use the rest")]
+mod ports;
 mod publish;
 #[path = "../../../chain/tests/redis_server/mod.rs"]
 mod redis_server;

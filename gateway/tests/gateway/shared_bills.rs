@@ -221,15 +221,19 @@ async fn a_payload_that_two_gateways_wait_for_is_billed_by_one_of_them() {
     assert_billed_once([&first, &second], ",commit,1,").await;
 }
 
+/// Returns a change of settings: a limit, and enough time to see a payload of the chain at a node.
+fn patient() -> impl Fn(&mut GatewaySettings) {
+    let limit = policies("[default]\nenvelopes_per_day = 2");
+    move |settings: &mut GatewaySettings| {
+        limit(settings);
+        settings.shown_timeout = Duration::from_secs(60);
+    }
+}
+
 #[tokio::test]
 async fn a_payload_that_one_gateway_has_put_on_the_chain_and_no_node_shows_is_in_its_bill_alone() {
     let redis = RedisServer::start();
-    let limit = policies("[default]\nenvelopes_per_day = 2");
-    let patient = |settings: &mut GatewaySettings| {
-        limit(settings);
-        settings.shown_timeout = Duration::from_secs(60);
-    };
-    let (first, second) = two(&redis, 1, patient).await;
+    let (first, second) = two(&redis, 1, patient()).await;
     let (chain, payload) = (&first.chain, vec![commit(1, "a")]);
     chain.one_each.store(true, Relaxed);
     let later = async {
@@ -251,12 +255,7 @@ async fn a_payload_that_one_gateway_has_put_on_the_chain_and_no_node_shows_is_in
 #[tokio::test]
 async fn a_payload_that_a_reorganisation_has_moved_is_billed_by_one_gateway() {
     let redis = RedisServer::start();
-    let limit = policies("[default]\nenvelopes_per_day = 2");
-    let patient = |settings: &mut GatewaySettings| {
-        limit(settings);
-        settings.shown_timeout = Duration::from_secs(60);
-    };
-    let (first, second) = two(&redis, 1, patient).await;
+    let (first, second) = two(&redis, 1, patient()).await;
     let (chain, payload) = (&first.chain, vec![commit(1, "a")]);
     chain.one_each.store(true, Relaxed);
     let later = async {

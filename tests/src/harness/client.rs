@@ -1,13 +1,14 @@
 //! A node's API as clients, gateways and peers call it.
 //!
-//! Envelopes are kept as received bytes. The messages of the answers are declared here again with bytes in place of
-//! nested messages, which have the same encoding. A test thus compares the bytes that the node sent, not the result of
+//! Envelopes are kept as received bytes. The messages of the answers are declared again with bytes in place of nested
+//! messages, which have the same encoding. A test thus compares the bytes that the node sent, not the result of
 //! decoding and encoding them again.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
+use hawser_conformance::wire::{List, NewestList};
 use hawser_proto::pb::xmtp::identity::associations::IdentifierKind;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
 use hawser_proto::pb::xmtp::xmtpv4::{envelopes as pb, metadata_api};
@@ -33,26 +34,6 @@ pub const METADATA_API: &str = "/xmtp.xmtpv4.metadata_api.MetadataApi";
 /// Longest accepted message in bytes. Above the limit of nodes, so that the test and not the client library notices a
 /// longer one.
 const MESSAGE_BYTES_MAX: usize = 80 * 1024 * 1024;
-
-/// Field 1, repeated: the layout of every answer with envelopes, and of every list of envelopes.
-#[derive(Clone, PartialEq, Message)]
-struct List {
-    #[prost(bytes = "bytes", repeated, tag = "1")]
-    envelopes: Vec<Bytes>,
-}
-
-/// Answer of `GetNewestEnvelope` for one topic.
-#[derive(Clone, PartialEq, Message)]
-struct Newest {
-    #[prost(bytes = "bytes", optional, tag = "1")]
-    envelope: Option<Bytes>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-struct NewestList {
-    #[prost(message, repeated, tag = "1")]
-    results: Vec<Newest>,
-}
 
 /// Message of `SubscribeTopics` and `SubscribeOriginators`.
 #[derive(Clone, PartialEq, Message)]
@@ -105,7 +86,7 @@ impl Client {
     pub async fn publish(&self, envelopes: Vec<pb::PayerEnvelope>) -> Result<Vec<Bytes>, Status> {
         let request = api::PublishPayerEnvelopesRequest { payer_envelopes: envelopes };
         let path = format!("{PUBLISH_API}/PublishPayerEnvelopes");
-        Ok(self.unary::<_, List>(&path, request).await?.envelopes)
+        Ok(self.unary::<_, List>(&path, request).await?.items)
     }
 
     /// Queries by topics.
@@ -153,7 +134,7 @@ impl Client {
     ) -> Result<Vec<Bytes>, Status> {
         let request = api::QueryEnvelopesRequest { query: Some(query), limit };
         let path = format!("{QUERY_API}/QueryEnvelopes");
-        Ok(self.unary::<_, List>(&path, request).await?.envelopes)
+        Ok(self.unary::<_, List>(&path, request).await?.items)
     }
 
     /// Returns the newest envelope of each topic.
@@ -337,13 +318,12 @@ impl Subscription {
     pub async fn next(&mut self) -> Result<Option<Frame>, Status> {
         Ok(match &mut self.0 {
             Wire::Framed(stream) => stream.message().await?.map(|frame| Frame {
-                envelopes: frame.envelopes.unwrap_or_default().envelopes,
+                envelopes: frame.envelopes.unwrap_or_default().items,
                 status: frame.status.map(|update| update.status),
             }),
-            Wire::Plain(stream) => stream
-                .message()
-                .await?
-                .map(|list| Frame { envelopes: list.envelopes, status: None }),
+            Wire::Plain(stream) => {
+                stream.message().await?.map(|list| Frame { envelopes: list.items, status: None })
+            }
         })
     }
 }

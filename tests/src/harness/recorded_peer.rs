@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use hawser_conformance::wire::Framed;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api;
@@ -103,21 +104,10 @@ impl RecordedCall {
     /// Panics if a message is compressed or malformed.
     #[must_use]
     pub fn envelopes(&self) -> Vec<Bytes> {
-        /// Field 1, repeated, with the bytes as they are.
-        #[derive(Clone, PartialEq, prost::Message)]
-        struct List {
-            #[prost(bytes = "bytes", repeated, tag = "1")]
-            envelopes: Vec<Bytes>,
-        }
-        #[derive(Clone, PartialEq, prost::Message)]
-        struct Framed {
-            #[prost(message, optional, tag = "1")]
-            envelopes: Option<List>,
-        }
         let of_message = |message: &Bytes| {
             assert_eq!(message[0], 0, "compressed");
             let framed = Framed::decode(message.slice(5..)).unwrap();
-            framed.envelopes.unwrap_or_default().envelopes
+            framed.envelopes.unwrap_or_default().items
         };
         self.response.iter().flat_map(of_message).collect()
     }

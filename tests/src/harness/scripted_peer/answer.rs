@@ -1,6 +1,7 @@
 //! The messages of a scripted peer, encoded by hand so that malformed ones are possible.
 
 use bytes::Bytes;
+use hawser_conformance::wire::{Framed, List};
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api;
@@ -10,32 +11,18 @@ use prost::Message as _;
 use super::habits::Attack;
 use super::state::{ScriptedPeerState, signed};
 
-/// Field 1, repeated: how envelopes are laid out in all answers.
-#[derive(Clone, PartialEq, prost::Message)]
-struct List {
-    #[prost(bytes = "bytes", repeated, tag = "1")]
-    envelopes: Vec<Bytes>,
-}
-
-/// The answer of `SubscribeOriginators`.
-#[derive(Clone, PartialEq, prost::Message)]
-struct Framed {
-    #[prost(message, optional, tag = "1")]
-    envelopes: Option<List>,
-}
-
 /// A message with envelopes; without any, a keep-alive. `framed` for `SubscribeOriginators`.
 pub(super) fn message(envelopes: Vec<Bytes>, framed: bool) -> Bytes {
     match framed {
         true => frame(&originators_message(envelopes)),
-        false => frame(&List { envelopes }.encode_to_vec()),
+        false => frame(&List { items: envelopes }.encode_to_vec()),
     }
 }
 
 /// A message of `SubscribeOriginators` without framing; without an arm if there are no envelopes.
 pub(crate) fn originators_message(envelopes: Vec<Bytes>) -> Vec<u8> {
-    let envelopes = (!envelopes.is_empty()).then_some(List { envelopes });
-    Framed { envelopes }.encode_to_vec()
+    let envelopes = (!envelopes.is_empty()).then_some(List { items: envelopes });
+    Framed { envelopes, status: None }.encode_to_vec()
 }
 
 /// A message in gRPC's framing.
