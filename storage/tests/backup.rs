@@ -182,7 +182,8 @@ fn a_backup_without_commits_beside_it_is_whole_or_does_not_exist() {
     let other = place.path("other");
     fs::create_dir_all(other.join("files")).unwrap();
     fs::write(other.join("files").join(&table.hash.to_string()[..2]), b"").unwrap();
-    let new = NewBackup { to: folder(&other), ..new };
+    let key = key(1);
+    let new = NewBackup { to: folder(&other), key: Some(&key), now_unix_s: 5 };
     let failed = store.backup(&new, &mut go_on);
     assert!(matches!(failed, Err(BackupError::File { .. })), "{failed:?}");
     assert!(Backups::existing(folder(&other)).unwrap().names().unwrap().is_empty());
