@@ -359,7 +359,9 @@ mod tests {
             workers.spawn_told(priority, move |before| sender.send(before).unwrap());
         };
         let (go, wait) = bounded::<()>(0);
-        workers.spawn(Priority::Urgent, move || wait.recv().unwrap());
+        workers.spawn(Priority::Urgent, move || (0..2).for_each(|_| wait.recv().unwrap()));
+        // The thread works from here on. Before, it may look for jobs, find none, and take one of those below.
+        go.send(()).unwrap();
         let caller = Priority::Caller(alone(1));
         for priority in [Priority::Urgent, Priority::Normal, caller, Priority::Behind] {
             spawn(priority);
