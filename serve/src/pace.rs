@@ -26,9 +26,10 @@ use crate::address::ClientAddress;
 /// seven turns. A guess: half of the time that a publish takes on an idle node.
 const LATE_NS: u64 = 300_000;
 /// The longest time in nanoseconds in which the threads behind the tasks begin with a publish that is not late, in all:
-/// those that check, sequence and write. Only threads that sleep when they are needed count. A guess: a publish wakes
-/// three of them, which takes less than 0.1 ms for each on an idle node.
-pub(crate) const THREADS_LATE_NS: u64 = 500_000;
+/// those that check, sequence and write. Only threads that sleep when they are needed count. A guess: a publish
+/// wakes three of them, and each may take as long as a task. With less, readers of an idle machine would rest because
+/// its processors sleep deeply: waking one then takes some tenths of a millisecond.
+pub(crate) const THREADS_LATE_NS: u64 = 3 * LATE_NS;
 /// The least time in nanoseconds between two steps up: a new multiple has to have an effect before it is judged. A
 /// guess: a few publishes.
 const RAISE_EVERY_NS: u64 = 4_000_000;
