@@ -1,4 +1,4 @@
-//! Tests over sockets of the turns of calls that come through a trusted proxy.
+//! Tests over sockets of the rests of addresses: for connections, and for calls that come through a trusted proxy.
 
 use std::net::Ipv4Addr;
 
