@@ -7,7 +7,7 @@
 
 use std::time::Instant;
 
-use hawser_proto::OriginatorId;
+use hawser_proto::{OriginatorId, SequenceId};
 use hawser_storage::{LogEntry, SkipReason};
 
 use super::allowance::ANSWER_WITHIN;
@@ -41,7 +41,10 @@ impl Follower {
         let (asked_through, further) = asked.into_parts();
         let near = further.iter().rev().find(|(_, last)| is_short(accepted, *last));
         search.wide_through = near.map_or(asked_through, |(_, last)| *last);
-        (search.asked_through, search.further) = (asked_through, FurtherRanges::new(further));
+        let source = self.peers.get(&search.left_out_by);
+        let claimed = source.map_or(SequenceId::NONE, |source| source.claimed_head);
+        search.asked_through = asked_through;
+        search.further = FurtherRanges::new(further, claimed);
     }
 
     /// Passes over the places before `behind`, a signed envelope that `from` has sent, if a search for them would end
@@ -79,8 +82,12 @@ impl Follower {
     /// Notes the answer of a peer whose want has ended.
     pub(super) fn note_range_answer(&mut self, now: Instant, from: OriginatorId) {
         let Some(peer) = self.peers.get_mut(&from) else { return };
-        let answer = peer.open.as_mut().and_then(|open| open.take_answer(now, true));
-        answer.into_iter().for_each(|answer| peer.answers.add(now, answer));
+        let Some(open) = &mut peer.open else { return };
+        if let Some(named) = open.take_named(now) {
+            peer.answers.add_named(named);
+        } else if let Some(answer) = open.take_answer(now, true) {
+            peer.answers.add(now, answer);
+        }
     }
 
     /// Notes that the search, which ends, does not wait for a peer any more. A peer that has sent nothing in its time,

@@ -23,7 +23,7 @@ impl Follower {
         let search = self.search.as_mut().filter(|_| is_answered);
         let goes_on = search.is_some_and(|search| {
             let asked_through = search.asked_through_of(id);
-            search.further.note_answered(now, id, asked_through)
+            search.further.note_answered(now, id, asked_through, peer.names_gaps)
         });
         peer.ask_at = match is_answered {
             true if goes_on => now,
