@@ -112,9 +112,10 @@ impl NamedGaps {
 
     /// Adds a gap behind those before. One too many is forgotten: it is searched for.
     pub(super) fn add(&mut self, (from, to): Places) {
+        let has_room = self.gaps.len() < MAX_ANSWERED_GAPS;
         match self.gaps.last_mut() {
             Some((_, last)) if last.next() == from => *last = to,
-            _ if self.gaps.len() < MAX_ANSWERED_GAPS => self.gaps.push((from, to)),
+            _ if has_room => self.gaps.push((from, to)),
             _ => {}
         }
     }

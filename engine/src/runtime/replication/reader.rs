@@ -442,7 +442,8 @@ fn read_items(
     Ok(StrandRead::Page(page))
 }
 
-/// Reads the gaps behind `after` and up to `up_to`: places that are marked missing, and those behind the head.
+/// Reads the gaps behind `after` and up to `up_to`: places that are marked missing, and those behind the head. Gaps side
+/// by side are one. The last ones of many are left out.
 fn read_gaps(
     snapshot: &Snapshot<'_>,
     after: EnvelopeId,
@@ -451,12 +452,21 @@ fn read_gaps(
 ) -> Result<Vec<StrandItem<Bytes>>, ReadError> {
     let end = up_to.min(head);
     let missing = snapshot.missing_after(after, GAP_MARKS_MAX)?;
-    let within = missing.into_iter().take_while(|(from, _)| *from <= end).take(GAPS_MAX - 1);
+    let within = missing.into_iter().take_while(|(from, _)| *from <= end);
     let within = within.map(|(from, to)| (from, to.min(end)));
     let first_unheld = head.max(after.sequence).next();
     let behind = (first_unheld <= up_to).then_some((first_unheld, up_to));
+    let mut gaps: Vec<(SequenceId, SequenceId)> = Vec::new();
+    for (from, to) in within.chain(behind) {
+        let has_room = gaps.len() < GAPS_MAX;
+        match gaps.last_mut() {
+            Some((_, last)) if last.next() == from => *last = to,
+            _ if has_room => gaps.push((from, to)),
+            _ => break,
+        }
+    }
     let gap = |(from, to)| StrandItem::Gap { from, to, expired: false };
-    Ok(within.chain(behind).map(gap).collect())
+    Ok(gaps.into_iter().map(gap).collect())
 }
 
 /// Returns the gap between `position` and `next`. Places below the head that are neither held nor
