@@ -169,7 +169,8 @@ impl RangeAnswers {
         self.named = Some(named);
     }
 
-    /// True if the peer has named a gap with all of these places, a moment ago, and has answered for none of them since.
+    /// True if the peer has named a gap with all of these places, a moment ago, and has answered for none of them
+    /// since.
     fn has_named(&self, now: Instant, from: SequenceId, through: SequenceId) -> bool {
         self.named.as_ref().is_some_and(|named| {
             let is_outdated = |it: &RangeAnswer| named.is_outdated_by(it, from, through);

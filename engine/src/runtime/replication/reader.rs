@@ -442,8 +442,8 @@ fn read_items(
     Ok(StrandRead::Page(page))
 }
 
-/// Reads the gaps behind `after` and up to `up_to`: places that are marked missing, and those behind the head. Gaps side
-/// by side are one. The last ones of many are left out.
+/// Reads the gaps behind `after` and up to `up_to`: places that are marked missing, and those behind the head. Gaps
+/// side by side are one. The last ones of many are left out.
 fn read_gaps(
     snapshot: &Snapshot<'_>,
     after: EnvelopeId,
