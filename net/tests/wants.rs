@@ -9,7 +9,8 @@ use crate::common::raw::RawPeer;
 use bytes::Bytes;
 use hawser_proto::frame::{
     CloseCode, ControlFrame, DataDecoder, DataFrame, EndFrame, FEATURE_GAPS_ALONE,
-    FEATURE_WANT_NUMBERS, GAPS_ALONE, GapFrame, GapFrameReason, StreamHeader, WantFrame,
+    FEATURE_WANT_NUMBERS, GAPS_ALONE, GapFrame, GapFrameReason, Hello, StreamHeader, VERSION,
+    WantFrame,
 };
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{Change, InvalidRule, LogEntry, SkipReason, Store, Validity};
@@ -296,4 +297,29 @@ async fn a_want_for_gaps_alone_is_answered_without_envelopes_if_both_ends_know_i
         _ => None,
     });
     assert_eq!(envelopes.collect::<Vec<_>>(), [1, 1, 1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_asks_a_peer_that_names_gaps_for_those_behind_the_one_that_it_searches_for() {
+    let mut network = Network::new();
+    network.register(PEER, UNREACHABLE);
+    let node = network.start(100);
+    let mut peer = RawPeer::connect(node.endpoint.local_addr()).await;
+    // It claims more of its strand than it sends.
+    let clock = [EnvelopeId::new(PEER, SequenceId(9))].into_iter().collect();
+    let (versions, features) = (vec![VERSION], FEATURE_GAPS_ALONE);
+    peer.say(ControlFrame::Hello(Hello { versions, features, node_id: PEER, clock })).await;
+    let ControlFrame::Hello(_) = peer.hear().await else { panic!("a hello comes first") };
+    let ControlFrame::Proof(_) = peer.hear().await else { panic!("then the proof") };
+    peer.prove_after_greeting(PEER, &key(PEER), node.id).await;
+
+    let _strand = peer.answer(PEER.0, &[envelope(PEER, 1), envelope(PEER, 3)]).await;
+    let want = peer.hear_want(PEER.0).await;
+    assert_eq!((want.after, want.up_to), (SequenceId(1), Some(SequenceId(2))));
+    assert_ne!(want.bytes_max, GAPS_ALONE, "it may hold the envelope");
+    let mut answer = peer.open(PEER, want.after).await;
+    answer.send(DataFrame::End(EndFrame { through: SequenceId(2) })).await;
+    let want = peer.hear_want(PEER.0).await;
+    assert_eq!((want.after, want.up_to), (SequenceId(3), Some(SequenceId(9))));
+    assert_eq!(want.bytes_max, GAPS_ALONE);
 }

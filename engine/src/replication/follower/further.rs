@@ -71,7 +71,8 @@ impl FurtherRanges {
         names_gaps: bool,
     ) -> bool {
         let first = if names_gaps {
-            let (from, to) = (asked_through.next(), self.claimed);
+            // An envelope stands right behind what the peer has answered for.
+            let (from, to) = (asked_through.next().next(), self.claimed);
             (from <= to).then_some(FurtherWant::Gaps((from, to)))
         } else {
             let begin = self.ranges.partition_point(|(_, last)| *last <= asked_through);

@@ -321,7 +321,7 @@ fn asking_for_gaps() -> Rig {
     for peer in [SOURCE, OTHER] {
         assert_eq!(rig.asks(peer), Some((1, Some(2))));
         rig.answer(peer, vec![StrandItem::End]);
-        assert_eq!(rig.asks(peer), Some((2, Some(99))), "up to what the source has claimed");
+        assert_eq!(rig.asks(peer), Some((3, Some(99))), "up to what the source has claimed");
         assert!(rig.asked[&peer].1.gaps_only);
     }
     rig
@@ -424,11 +424,25 @@ fn a_peer_that_does_not_name_gaps_is_asked_for_the_ranges_that_are_known() {
     for peer in [SOURCE, OTHER] {
         rig.answer(peer, vec![StrandItem::End]);
     }
-    assert_eq!(rig.asks(SOURCE), Some((2, Some(99))));
+    assert_eq!(rig.asks(SOURCE), Some((3, Some(99))));
     assert_eq!(rig.asks(OTHER), Some((3, Some(4))));
     assert!(!rig.asked[&OTHER].1.gaps_only);
     rig.answer(SOURCE, names_gaps_but(None));
     rig.answer(OTHER, vec![StrandItem::End]);
     rig.answer(SOURCE, far_apart(3, 83));
     assert_eq!(rig.follower.accepted(), SequenceId(5), "what both have said");
+}
+
+/// It has nothing to name: most gaps are found where a strand ends.
+#[test]
+fn nothing_is_asked_behind_the_last_envelope_that_the_source_has_claimed() {
+    let mut rig = Rig::connected(0);
+    rig.up(OTHER);
+    [SOURCE, OTHER].into_iter().for_each(|peer| rig.follower.handle_names_gaps(peer));
+    rig.answer(SOURCE, envelopes([2]));
+    for peer in [SOURCE, OTHER] {
+        assert_eq!(rig.asks(peer), Some((0, Some(1))));
+        let effects = rig.answer(peer, vec![StrandItem::End]);
+        assert!(!effects.iter().any(|it| matches!(it, Effect::Want { .. })), "{effects:?}");
+    }
 }
