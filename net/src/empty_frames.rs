@@ -132,4 +132,17 @@ mod tests {
         // The frames that the last want explains are used up; the number of others is as at the beginning.
         assert_eq!(taken(&peer, now), UNEXPLAINED_MAX - EXPLAINED);
     }
+
+    #[test]
+    fn gaps_that_were_asked_for_alone_are_never_too_many() {
+        let now = Instant::now();
+        let peer = EmptyFrames::default().of(PEER, now);
+        for _ in 0..200 {
+            peer.explain_gaps();
+            // The stream, its gaps and its end.
+            for _ in 0..MAX_ANSWERED_GAPS + 2 {
+                assert_eq!(peer.take(now), Ok(()));
+            }
+        }
+    }
 }
