@@ -2,12 +2,13 @@
 //!
 //! A strand can have many gaps side by side. If each of them were asked for by itself, the strand would be held up by
 //! as many round trips, one a second. So a search asks for the gaps that are known to follow, too (`asked_ranges`), and
-//! remembers what each peer holds of them. A gap of which every peer has said a moment ago that it does not hold the
-//! places, and for which no search would have to wait, is passed over without one.
+//! remembers what each peer holds of them. A peer that can is asked to name the gaps that follow (`further`). A gap of
+//! which every peer has said a moment ago that it does not hold the places, and for which no search would have to wait,
+//! is passed over without one.
 
 use std::time::Instant;
 
-use hawser_proto::{OriginatorId, SequenceId};
+use hawser_proto::OriginatorId;
 use hawser_storage::{LogEntry, SkipReason};
 
 use super::allowance::ANSWER_WITHIN;
@@ -28,12 +29,14 @@ impl Follower {
             return;
         };
         let mut asked = AskedRanges::begin((accepted.next(), search.through), search.behind_bytes);
+        let mut shown = search.through.next();
         for item in rest {
             let entry = match item {
                 StrandItem::Envelope(Ok(entry)) if entry.id.originator == originator => entry,
                 StrandItem::Gap { .. } | StrandItem::Prefix(_) => continue,
                 _ => break,
             };
+            shown = shown.max(entry.id.sequence);
             if !asked.take(entry.id.sequence, entry.bytes.len()) {
                 break;
             }
@@ -42,7 +45,7 @@ impl Follower {
         let near = further.iter().rev().find(|(_, last)| is_short(accepted, *last));
         search.wide_through = near.map_or(asked_through, |(_, last)| *last);
         let source = self.peers.get(&search.left_out_by);
-        let claimed = source.map_or(SequenceId::NONE, |source| source.claimed_head);
+        let claimed = source.map_or(shown, |source| source.claimed_head.max(shown));
         search.asked_through = asked_through;
         search.further = FurtherRanges::new(further, claimed);
     }

@@ -21,7 +21,7 @@ const FURTHER_WITHIN: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(super) struct FurtherRanges {
     ranges: Vec<Places>,
-    /// The last place up to which peers that name gaps are asked for these: what the source claimed to hold.
+    /// The last place up to which peers that name gaps are asked for these: what the source has claimed or shown.
     claimed: SequenceId,
     /// The steps of the peers that have answered once. Bounded by the nodes of the registry, as peers are.
     steps: BTreeMap<OriginatorId, FurtherStep>,
@@ -46,8 +46,8 @@ enum FurtherWant {
 }
 
 impl FurtherRanges {
-    /// Returns these ranges, of which no peer has been asked for one. The source has claimed to hold the strand up to
-    /// `claimed`.
+    /// Returns these ranges, of which no peer has been asked for one. The source has claimed or shown the strand up
+    /// to `claimed`.
     pub(super) fn new(ranges: Vec<Places>, claimed: SequenceId) -> Self {
         Self { ranges, claimed: claimed.min(SequenceId::MAX), steps: BTreeMap::new() }
     }

@@ -446,3 +446,15 @@ fn nothing_is_asked_behind_the_last_envelope_that_the_source_has_claimed() {
         assert!(!effects.iter().any(|it| matches!(it, Effect::Want { .. })), "{effects:?}");
     }
 }
+
+/// Its clock comes later than its envelopes, or it has none.
+#[test]
+fn gaps_are_asked_for_up_to_what_the_source_has_shown_if_it_claims_less() {
+    let mut rig = Rig::connected(0);
+    rig.up(OTHER);
+    rig.follower.handle_names_gaps(OTHER);
+    rig.answer(SOURCE, far_apart(3, 9));
+    assert_eq!(rig.asks(OTHER), Some((0, Some(2))));
+    rig.answer(OTHER, vec![StrandItem::End]);
+    assert_eq!(rig.asks(OTHER), Some((3, Some(9))));
+}
