@@ -86,7 +86,7 @@ impl Follower {
     pub(super) fn note_range_answer(&mut self, now: Instant, from: OriginatorId) {
         let Some(peer) = self.peers.get_mut(&from) else { return };
         let Some(open) = &mut peer.open else { return };
-        if let Some(named) = open.take_named(now) {
+        if let Some(named) = open.take_named() {
             peer.answers.add_named(named);
         } else if let Some(answer) = open.take_answer(now, true) {
             peer.answers.add(now, answer);

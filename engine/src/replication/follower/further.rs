@@ -61,19 +61,20 @@ impl FurtherRanges {
         }
     }
 
-    /// Notes that a peer has answered what it was asked for; its first want went up to `asked_through`. `names_gaps`
-    /// says that it answers wants for gaps alone. Returns true if a further want follows.
+    /// Notes that a peer has answered what it was asked for; its first want went up to `asked_through`. `gaps_through`
+    /// is the last place up to which it may be asked for gaps alone; 0 if it does not answer such wants. Returns true if
+    /// a further want follows.
     pub(super) fn note_answered(
         &mut self,
         now: Instant,
         peer: OriginatorId,
         asked_through: SequenceId,
-        names_gaps: bool,
+        gaps_through: SequenceId,
     ) -> bool {
-        let first = if names_gaps {
-            // An envelope stands right behind what the peer has answered for.
-            let (from, to) = (asked_through.next().next(), self.claimed);
-            (from <= to).then_some(FurtherWant::Gaps((from, to)))
+        // An envelope stands right behind what the peer has answered for.
+        let (from, to) = (asked_through.next().next(), self.claimed.min(gaps_through));
+        let first = if from <= to {
+            Some(FurtherWant::Gaps((from, to)))
         } else {
             let begin = self.ranges.partition_point(|(_, last)| *last <= asked_through);
             (begin < self.ranges.len()).then_some(FurtherWant::Range(begin))

@@ -36,7 +36,7 @@ pub(super) struct OpenWant {
 impl OpenWant {
     pub(super) fn new(request: RequestId, asked_at: Instant, want: Want, is_fill: bool) -> Self {
         let Want { after, up_to, gaps_only, .. } = want;
-        let named = up_to.filter(|_| gaps_only).map(|up_to| NamedGaps::new(after, up_to));
+        let named = up_to.filter(|_| gaps_only).map(|up_to| NamedGaps::new(after, up_to, asked_at));
         let of_envelopes = up_to.filter(|_| !gaps_only);
         let shown = of_envelopes.and_then(|up_to| ShownPlaces::of_short(after, up_to));
         Self { request, asked_at, is_fill, after, up_to, last: after, expired: None, shown, named }
@@ -63,8 +63,8 @@ impl OpenWant {
     }
 
     /// Returns the gaps that the peer has named; `None` unless only those were asked for.
-    pub(super) fn take_named(&mut self, now: Instant) -> Option<NamedGaps> {
-        self.named.take().map(|named| named.ended(now))
+    pub(super) fn take_named(&mut self) -> Option<NamedGaps> {
+        self.named.take()
     }
 
     /// True if nothing has come.

@@ -100,14 +100,14 @@ pub(super) struct NamedGaps {
     through: SequenceId,
     /// Ascending and disjoint, both ends included; at most [`MAX_ANSWERED_GAPS`].
     gaps: Vec<Places>,
-    /// The time of the answer; `None` until it has ended.
-    at: Option<Instant>,
+    /// The time at which the peer was asked. It may have got a place since then, and an answer can be late.
+    at: Instant,
 }
 
 impl NamedGaps {
-    /// Begins an answer about the places after `after` and up to `through`.
-    pub(super) fn new(after: SequenceId, through: SequenceId) -> Self {
-        Self { after, through, gaps: Vec::new(), at: None }
+    /// Begins an answer about the places after `after` and up to `through`, for which the peer is asked at `at`.
+    pub(super) fn new(after: SequenceId, through: SequenceId, at: Instant) -> Self {
+        Self { after, through, gaps: Vec::new(), at }
     }
 
     /// Adds a gap behind those before. One too many is forgotten: it is searched for.
@@ -120,15 +120,9 @@ impl NamedGaps {
         }
     }
 
-    /// Ends the answer.
-    pub(super) fn ended(mut self, now: Instant) -> Self {
-        self.at = Some(now);
-        self
-    }
-
     /// True if one of the gaps has all of these places, and the answer still counts.
     fn denies(&self, now: Instant, from: SequenceId, through: SequenceId) -> bool {
-        let is_fresh = self.at.is_some_and(|at| now < at + SEARCH_AGAIN_AFTER);
+        let is_fresh = now < self.at + SEARCH_AGAIN_AFTER;
         let index = self.gaps.partition_point(|(_, last)| *last < through);
         is_fresh && self.gaps.get(index).is_some_and(|(first, _)| *first <= from)
     }
@@ -136,7 +130,7 @@ impl NamedGaps {
     /// True if an answer about a range came later, or at the same time, and covers some of these places.
     fn is_outdated_by(&self, answer: &RangeAnswer, from: SequenceId, through: SequenceId) -> bool {
         let covers = answer.shown.after < through && from <= answer.through;
-        covers && self.at.is_none_or(|at| at <= answer.at)
+        covers && self.at <= answer.at
     }
 }
 
@@ -169,8 +163,8 @@ impl RangeAnswers {
         self.named = Some(named);
     }
 
-    /// True if the peer has named a gap with all of these places, a moment ago, and has answered for none of them
-    /// since.
+    /// True if the peer was asked for gaps a moment ago, has named one with all of these places, and has answered for
+    /// none of them since.
     fn has_named(&self, now: Instant, from: SequenceId, through: SequenceId) -> bool {
         self.named.as_ref().is_some_and(|named| {
             let is_outdated = |it: &RangeAnswer| named.is_outdated_by(it, from, through);

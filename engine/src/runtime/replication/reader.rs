@@ -241,13 +241,18 @@ impl StrandReader {
         if self.position >= up_to {
             return Ok(None);
         }
-        let head = self.heads.borrow_and_update().get(self.originator);
         let room = self.reads.room(GAPS_MAX * GAP_BYTES).await;
-        let (store, counters) = (self.store.clone(), self.counters.clone());
+        let (store, heads) = (self.store.clone(), self.heads.clone());
+        let counters = self.counters.clone();
         let after = EnvelopeId::new(self.originator, self.position);
         // The room goes with the read, as that of a page.
         let read = move || {
-            let read = || read_gaps(&store.snapshot(), after, up_to, head);
+            let read = || {
+                let snapshot = store.snapshot();
+                // Of that moment or later: this node may have got places while the read was waiting for its turn.
+                let head = heads.borrow().get(after.originator);
+                read_gaps(&snapshot, after, up_to, head)
+            };
             (counters.strand_page.measure(read), room)
         };
         let (gaps, mut room) = self.reads.run(read).await;

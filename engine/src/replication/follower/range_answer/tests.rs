@@ -59,9 +59,9 @@ fn the_newest_answer_about_a_place_counts_and_few_are_kept() {
 
 /// Returns an answer that names these gaps, about the places up to 1,000,000.
 fn named(gaps: impl IntoIterator<Item = Places>, at: Instant) -> NamedGaps {
-    let mut named = NamedGaps::new(SequenceId(0), SequenceId(1_000_000));
+    let mut named = NamedGaps::new(SequenceId(0), SequenceId(1_000_000), at);
     gaps.into_iter().for_each(|gap| named.add(gap));
-    named.ended(at)
+    named
 }
 
 fn places(from: u64, through: u64) -> Places {

@@ -374,6 +374,41 @@ fn gaps_that_were_named_long_ago_or_over_an_earlier_connection_pass_nothing_over
     }
 }
 
+/// The peer may get a place while its answer is on the way.
+#[test]
+fn named_gaps_count_from_the_time_at_which_they_were_asked_for() {
+    const LATE: Duration = Duration::from_millis(500);
+    let mut rig = asking_for_gaps();
+    rig.now += LATE;
+    for peer in [SOURCE, OTHER] {
+        rig.answer(peer, names_gaps_but(None));
+    }
+    assert_eq!(rig.follower.accepted(), SequenceId(2), "marked missing");
+    rig.now += SEARCH_AGAIN_AFTER - LATE;
+    rig.answer(SOURCE, far_apart(3, 83));
+    assert_eq!(rig.follower.accepted(), SequenceId(3));
+    assert!(rig.follower.is_searching());
+}
+
+/// A relay that claims more than exists would have the node say that it lacks what it is about to sign.
+#[test]
+fn the_strands_own_node_is_asked_for_gaps_up_to_its_own_claim_behind_what_a_relay_has_left_out() {
+    let mut rig = Rig::connected(0);
+    rig.follower.note_wall(NOW_NS);
+    rig.follower.handle_peer_up(rig.now, OTHER, SequenceId(99));
+    [SOURCE, OTHER].into_iter().for_each(|peer| rig.follower.handle_names_gaps(peer));
+    rig.effects();
+    rig.wait(2 * STALL_TIMEOUT);
+    rig.answer(OTHER, vec![long(1), long(3), long(5)]);
+    assert_eq!([SOURCE, OTHER].map(|peer| rig.asks(peer)), [Some((1, Some(2))); 2]);
+    rig.claims(SOURCE, 7);
+    for (peer, last) in [(SOURCE, 7), (OTHER, 99)] {
+        rig.answer(peer, vec![StrandItem::End]);
+        assert_eq!(rig.asks(peer), Some((3, Some(last))));
+        assert!(rig.asked[&peer].1.gaps_only);
+    }
+}
+
 /// A relay that knows what all peers lack for a moment must not have it passed over.
 #[test]
 fn a_relay_has_no_young_place_passed_over_by_the_gaps_that_peers_have_named() {
