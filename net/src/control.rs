@@ -9,7 +9,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use hawser_proto::Cursor;
 use hawser_proto::frame::{
-    ClockFrame, CloseCode, ControlDecoder, ControlFrame, FrameError, MAX_CLOCK_ENTRIES,
+    ClockFrame, CloseCode, ControlDecoder, ControlFrame, FrameError, GAPS_ALONE, MAX_CLOCK_ENTRIES,
     MAX_CONTROL_FRAME,
 };
 use quinn::{ConnectionError, ReadError, RecvStream, SendStream, WriteError};
@@ -27,6 +27,8 @@ const BYTES_AS_FRAME: u32 = 4096;
 /// Frames as which a want counts. A guess: it has a stream opened and a short page read, a tenth of a millisecond each,
 /// whether the peer takes them or replaces the want at once.
 const WANT_AS_FRAMES: u32 = 4;
+/// The same of a want for gaps alone. A guess: a thousand marks of the log take longer than a short page.
+const GAPS_WANT_AS_FRAMES: u32 = 8;
 /// Time by which frames may be ahead of the pace. Calculated: a thousand frames at once, among them 250 wants. An
 /// honest peer sends one for each of its strands when it connects.
 const FRAMES_AHEAD: Duration = Duration::from_millis(512);
@@ -145,6 +147,15 @@ impl FramePace {
     }
 }
 
+/// Returns the number of small frames as which a frame counts.
+fn as_frames(frame: &ControlFrame) -> u32 {
+    match frame {
+        ControlFrame::Want(want) if want.bytes_max == GAPS_ALONE => GAPS_WANT_AS_FRAMES,
+        ControlFrame::Want(_) => WANT_AS_FRAMES,
+        _ => 1,
+    }
+}
+
 /// The receiving half of a control stream.
 pub(crate) struct ControlReader {
     stream: RecvStream,
@@ -168,8 +179,7 @@ impl ControlReader {
                 sleep_until(at).await;
             }
             if let Some(frame) = self.decoder.next_frame()? {
-                let is_want = matches!(frame, ControlFrame::Want(_));
-                self.pace.note_frame(Instant::now(), if is_want { WANT_AS_FRAMES } else { 1 });
+                self.pace.note_frame(Instant::now(), as_frames(&frame));
                 return Ok(frame);
             }
             let limit = usize::try_from(MAX_CONTROL_FRAME).unwrap_or(usize::MAX);
@@ -230,6 +240,8 @@ impl ControlWriter {
 
 #[cfg(test)]
 mod tests {
+    use hawser_proto::frame::WantFrame;
+    use hawser_proto::{OriginatorId, SequenceId};
     use quinn::{ConnectionClose, TransportErrorCode};
 
     use super::*;
@@ -286,6 +298,18 @@ mod tests {
         assert!((250..300).contains(&at_once), "{at_once}");
         let later = costly_within(&mut pace, start, Duration::from_secs(10), WANT_AS_FRAMES);
         assert!((4_950..5_050).contains(&later), "{later}");
+    }
+
+    #[test]
+    fn a_want_counts_as_several_frames_and_one_for_gaps_alone_as_more() {
+        let (originator, after) = (OriginatorId(300), SequenceId::NONE);
+        let want = |bytes_max| {
+            let up_to = Some(SequenceId(9));
+            ControlFrame::Want(WantFrame { originator, after, up_to, bytes_max })
+        };
+        let clock = ControlFrame::Clock(ClockFrame { entries: Cursor::new() });
+        let counts = [clock, want(1), want(GAPS_ALONE)].map(|frame| as_frames(&frame));
+        assert_eq!(counts, [1, WANT_AS_FRAMES, 2 * WANT_AS_FRAMES]);
     }
 
     #[test]

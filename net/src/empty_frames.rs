@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hawser_proto::OriginatorId;
+use hawser_proto::frame::MAX_ANSWERED_GAPS;
 use parking_lot::Mutex;
 
 use crate::counters::PeerError;
@@ -55,6 +56,12 @@ impl EmptyFrameAllowance {
     pub(crate) fn explain(&self, count: usize) {
         let frames = u32::try_from(count).unwrap_or(u32::MAX).saturating_mul(EXPLAINED);
         self.0.lock().add(frames);
+    }
+
+    /// Notes a want for gaps alone that was sent to the peer: it explains each gap that the answer may have.
+    pub(crate) fn explain_gaps(&self) {
+        let gaps = u32::try_from(MAX_ANSWERED_GAPS).unwrap_or(u32::MAX);
+        self.0.lock().add(gaps.saturating_add(EXPLAINED));
     }
 
     /// Notes a stream that the peer has opened, or a frame without envelopes on one.
@@ -124,5 +131,18 @@ mod tests {
         }
         // The frames that the last want explains are used up; the number of others is as at the beginning.
         assert_eq!(taken(&peer, now), UNEXPLAINED_MAX - EXPLAINED);
+    }
+
+    #[test]
+    fn gaps_that_were_asked_for_alone_are_never_too_many() {
+        let now = Instant::now();
+        let peer = EmptyFrames::default().of(PEER, now);
+        for _ in 0..200 {
+            peer.explain_gaps();
+            // The stream, its gaps and its end.
+            for _ in 0..MAX_ANSWERED_GAPS + 2 {
+                assert_eq!(peer.take(now), Ok(()));
+            }
+        }
     }
 }

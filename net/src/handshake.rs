@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use hawser_engine::ports::Registry;
 use hawser_proto::frame::{
-    ControlFrame, EXPORTER_LABEL, FEATURE_CHECKPOINTS, FEATURE_PREFIXES, FEATURE_WANT_NUMBERS,
-    Hello, MAX_CLOCK_ENTRIES, NodeProof, Role, VERSION, proof_preimage,
+    ControlFrame, EXPORTER_LABEL, FEATURE_CHECKPOINTS, FEATURE_GAPS_ALONE, FEATURE_PREFIXES,
+    FEATURE_WANT_NUMBERS, Hello, MAX_CLOCK_ENTRIES, NodeProof, Role, VERSION, proof_preimage,
 };
 use hawser_proto::sign::keccak256;
 use hawser_proto::{Cursor, OriginatorId, PublicKey, SecretKey, Signature};
@@ -20,7 +20,7 @@ use crate::counters::PeerError;
 use crate::transport;
 
 /// The optional features that every node asks for.
-const FEATURES_ALWAYS: u64 = FEATURE_CHECKPOINTS | FEATURE_WANT_NUMBERS;
+const FEATURES_ALWAYS: u64 = FEATURE_CHECKPOINTS | FEATURE_WANT_NUMBERS | FEATURE_GAPS_ALONE;
 /// The optional features that this node knows.
 const FEATURES: u64 = FEATURES_ALWAYS | FEATURE_PREFIXES;
 

@@ -13,7 +13,7 @@ const AFTER: SequenceId = SequenceId(5);
 /// Wants for [`STRAND`], all from one place, with requests numbered from 11, behind one for another strand.
 fn replaced(count: u64) -> OpenWants {
     let wants = OpenWants::default();
-    let want = |originator, after| Want { originator, after, up_to: None };
+    let want = |originator, after| Want::envelopes(originator, after, None);
     wants.open(RequestId(10), want(OTHER, SequenceId::NONE));
     (1..=count).for_each(|request| wants.open(RequestId(10 + request), want(STRAND, AFTER)));
     wants
@@ -55,7 +55,7 @@ fn an_earlier_want_is_answered_to_no_one_once_it_was_taken_back() {
     let wants = replaced(1);
     wants.close(STRAND);
     assert!(matched(&wants, header(2)).is_none());
-    wants.open(RequestId(20), Want { originator: STRAND, after: AFTER, up_to: None });
+    wants.open(RequestId(20), Want::envelopes(STRAND, AFTER, None));
     assert!(matched(&wants, header(2)).is_none(), "the new one has another number");
     assert_eq!(matched(&wants, header(3)).map(|it| it.0), Some(RequestId(20)));
 }

@@ -9,9 +9,9 @@ use hawser_engine::replication::StrandItem;
 use hawser_engine::runtime::replication::{PageReads, Replication, StrandReadError, StrandReader};
 use hawser_proto::OriginatorId;
 use hawser_proto::frame::{
-    BatchBuilder, BatchPush, DataFrame, EncodeError, EndFrame, FEATURE_PREFIXES,
-    FEATURE_WANT_NUMBERS, GapFrame, GapFrameReason, RefusalReason, StreamCode, StreamHeader,
-    WantFrame,
+    BatchBuilder, BatchPush, DataFrame, EncodeError, EndFrame, FEATURE_GAPS_ALONE,
+    FEATURE_PREFIXES, FEATURE_WANT_NUMBERS, GAPS_ALONE, GapFrame, GapFrameReason, RefusalReason,
+    StreamCode, StreamHeader, WantFrame,
 };
 use quinn::{Connection, SendStream, VarInt, WriteError};
 use tokio::sync::oneshot;
@@ -37,6 +37,8 @@ pub(crate) struct StrandSenders {
     proves: bool,
     /// The peer takes the numbers of its wants.
     numbers: bool,
+    /// The peer may want gaps alone.
+    names_gaps: bool,
     /// Wants that the peer has sent, refused ones among them. Both ends count them.
     wants: u64,
     counters: Arc<NetCounters>,
@@ -63,6 +65,7 @@ impl StrandSenders {
             connection,
             proves: features & FEATURE_PREFIXES != 0,
             numbers: features & FEATURE_WANT_NUMBERS != 0,
+            names_gaps: features & FEATURE_GAPS_ALONE != 0,
             wants: 0,
             reads: replication.page_reads(),
             replication,
@@ -84,6 +87,7 @@ impl StrandSenders {
         if self.tasks.len() >= STRANDS_MAX {
             return Err(RefusalReason::Busy);
         }
+        let is_for_gaps = self.names_gaps && want.bytes_max == GAPS_ALONE && want.up_to.is_some();
         let bytes_max = want.bytes_max.clamp(1, BATCH_BYTES_MAX);
         let reader = self.replication.reader(
             want.originator,
@@ -92,11 +96,18 @@ impl StrandSenders {
             usize::try_from(bytes_max).unwrap_or(usize::MAX),
             self.reads.clone(),
         )?;
+        let reader = if is_for_gaps {
+            reader.for_gaps()
+        } else if self.proves {
+            reader.proving()
+        } else {
+            reader
+        };
         self.started += 1;
         let (serial, (stop, stopped)) = (self.started, oneshot::channel());
         self.strands.insert(want.originator, SenderHandle { serial, stop });
         let strand = StrandSender {
-            reader: if self.proves { reader.proving() } else { reader },
+            reader,
             header: StreamHeader {
                 originator: want.originator,
                 after: want.after,

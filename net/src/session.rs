@@ -8,8 +8,8 @@ use hawser_engine::replication::{LinkCommand, OfferedCheckpoints, VOIDS_MAX};
 use hawser_engine::runtime::replication::{Link, Replication};
 use hawser_proto::checkpoint::CosignedCheckpoint;
 use hawser_proto::frame::{
-    ClockFrame, CloseCode, ControlFrame, FEATURE_CHECKPOINTS, StopFrame, StreamCode, WantFrame,
-    WantRefused,
+    ClockFrame, CloseCode, ControlFrame, FEATURE_CHECKPOINTS, GAPS_ALONE, StopFrame, StreamCode,
+    WantFrame, WantRefused,
 };
 use hawser_proto::{Cursor, OriginatorId};
 use quinn::Connection;
@@ -221,13 +221,15 @@ impl<'a> QuicSession<'a> {
         match command {
             LinkCommand::Want { request, want } => {
                 self.wants.open(request, want);
-                self.empty_frames.explain(1);
-                let frame = WantFrame {
-                    originator: want.originator,
-                    after: want.after,
-                    up_to: want.up_to,
-                    bytes_max: receive::BATCH_BYTES_MAX,
+                let bytes_max = if want.gaps_only {
+                    self.empty_frames.explain_gaps();
+                    GAPS_ALONE
+                } else {
+                    self.empty_frames.explain(1);
+                    receive::BATCH_BYTES_MAX
                 };
+                let (originator, after, up_to) = (want.originator, want.after, want.up_to);
+                let frame = WantFrame { originator, after, up_to, bytes_max };
                 self.writer.send(ControlFrame::Want(frame)).await
             }
             LinkCommand::Stop { originator } => {

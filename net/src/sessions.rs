@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hawser_engine::runtime::replication::{Link, Replication};
-use hawser_proto::frame::CloseCode;
+use hawser_proto::frame::{CloseCode, FEATURE_GAPS_ALONE};
 use hawser_proto::{OriginatorId, QuicAddress};
 use quinn::{Connection, VarInt};
 use tokio::sync::watch;
@@ -95,7 +95,8 @@ impl Sessions {
             // Linked under the table's lock, so that the engine sees links in the order of admission.
             admitted = table.admit(proven, now).map(|serial| {
                 let guard = SessionGuard { sessions: self.clone(), peer: proven.peer, serial };
-                (guard, replication.connect(proven.peer, proven.clock.clone()))
+                let names_gaps = proven.features & FEATURE_GAPS_ALONE != 0;
+                (guard, replication.connect_with(proven.peer, proven.clock.clone(), names_gaps))
             });
         });
         admitted

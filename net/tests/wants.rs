@@ -8,10 +8,12 @@ use crate::common::network::{Network, PATIENCE, UNREACHABLE, empty_store, eventu
 use crate::common::raw::RawPeer;
 use bytes::Bytes;
 use hawser_proto::frame::{
-    CloseCode, ControlFrame, DataDecoder, DataFrame, FEATURE_WANT_NUMBERS, StreamHeader, WantFrame,
+    CloseCode, ControlFrame, DataDecoder, DataFrame, EndFrame, FEATURE_GAPS_ALONE,
+    FEATURE_WANT_NUMBERS, GAPS_ALONE, GapFrame, GapFrameReason, Hello, StreamHeader, VERSION,
+    WantFrame,
 };
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
-use hawser_storage::{Change, InvalidRule, LogEntry, Store, Validity};
+use hawser_storage::{Change, InvalidRule, LogEntry, SkipReason, Store, Validity};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
 use quinn::RecvStream;
@@ -238,4 +240,86 @@ async fn a_peer_that_wants_every_strand_and_reads_nothing_fills_bounded_memory()
     assert!(held <= AHEAD_MAX, "{held} bytes were taken for a peer that reads nothing");
 
     assert_eq!(read_all(&hostile).await, all, "it is served when it reads");
+}
+
+/// A log with every other place of a strand up to 5.
+fn store_with_gaps() -> Store {
+    let store = empty_store(OriginatorId(100));
+    let originator = strand(0);
+    for place in 1..=5 {
+        let sequence = SequenceId(place);
+        let change = if place % 2 == 0 {
+            let (from, through, reason) = (sequence, sequence, SkipReason::Missing);
+            Change::Skip { originator, from, through, reason }
+        } else {
+            let (id, bytes) = (EnvelopeId::new(originator, sequence), Bytes::from(vec![7; 9]));
+            let validity = Validity::Invalid(InvalidRule(1));
+            Change::Append(LogEntry { id, bytes, validity, facts: None })
+        };
+        store.commit(&[change]).unwrap();
+    }
+    store
+}
+
+/// Asks for the gaps of a strand up to 9 as a peer with these features. Returns the frames.
+async fn gaps_alone(features: u64) -> Vec<DataFrame> {
+    let mut network = Network::new();
+    network.register(PEER, UNREACHABLE);
+    let node = network.start_on(store_with_gaps(), "127.0.0.1:0");
+    let mut peer = RawPeer::connect(node.endpoint.local_addr()).await;
+    peer.features = features;
+    peer.prove(PEER, &key(PEER), node.id).await;
+    let (originator, after, up_to) = (strand(0), SequenceId::NONE, Some(SequenceId(9)));
+    let want = WantFrame { originator, after, up_to, bytes_max: GAPS_ALONE };
+    peer.say(ControlFrame::Want(want)).await;
+    timeout(PATIENCE, peer.read_strand()).await.expect("the want has an end")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_want_for_gaps_alone_is_answered_without_envelopes_if_both_ends_know_it() {
+    let (originator, after) = (strand(0), SequenceId::NONE);
+    let gap = |from, to| {
+        let (from, to) = (SequenceId(from), SequenceId(to));
+        DataFrame::Gap(GapFrame { from, to, reason: GapFrameReason::Missing })
+    };
+    let expected = [
+        DataFrame::Header(StreamHeader { originator, after, want: None }),
+        gap(2, 2),
+        gap(4, 4),
+        gap(6, 9),
+        DataFrame::End(EndFrame { through: SequenceId(9) }),
+    ];
+    assert_eq!(gaps_alone(FEATURE_GAPS_ALONE).await, expected);
+
+    // An older version sends such a want for short batches.
+    let envelopes = gaps_alone(0).await.into_iter().filter_map(|frame| match frame {
+        DataFrame::Batch(batch) => Some(batch.len()),
+        _ => None,
+    });
+    assert_eq!(envelopes.collect::<Vec<_>>(), [1, 1, 1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_asks_a_peer_that_names_gaps_for_those_behind_the_one_that_it_searches_for() {
+    let mut network = Network::new();
+    network.register(PEER, UNREACHABLE);
+    let node = network.start(100);
+    let mut peer = RawPeer::connect(node.endpoint.local_addr()).await;
+    // It claims more of its strand than it sends.
+    let clock = [EnvelopeId::new(PEER, SequenceId(9))].into_iter().collect();
+    let (versions, features) = (vec![VERSION], FEATURE_GAPS_ALONE);
+    peer.say(ControlFrame::Hello(Hello { versions, features, node_id: PEER, clock })).await;
+    let ControlFrame::Hello(_) = peer.hear().await else { panic!("a hello comes first") };
+    let ControlFrame::Proof(_) = peer.hear().await else { panic!("then the proof") };
+    peer.prove_after_greeting(PEER, &key(PEER), node.id).await;
+
+    let _strand = peer.answer(PEER.0, &[envelope(PEER, 1), envelope(PEER, 3)]).await;
+    let want = peer.hear_want(PEER.0).await;
+    assert_eq!((want.after, want.up_to), (SequenceId(1), Some(SequenceId(2))));
+    assert_ne!(want.bytes_max, GAPS_ALONE, "it may hold the envelope");
+    let mut answer = peer.open(PEER, want.after).await;
+    answer.send(DataFrame::End(EndFrame { through: SequenceId(2) })).await;
+    let want = peer.hear_want(PEER.0).await;
+    assert_eq!((want.after, want.up_to), (SequenceId(3), Some(SequenceId(9))));
+    assert_eq!(want.bytes_max, GAPS_ALONE);
 }

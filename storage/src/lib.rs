@@ -92,6 +92,7 @@ mod membership;
 mod meta;
 mod migrate;
 mod misbehavior;
+mod missing_read;
 mod objects;
 mod older_rows;
 mod open;

@@ -421,6 +421,15 @@ fn missing_places_are_listed_by_strand() {
         assert_eq!(below(13, 1), [(12, 12)]);
         assert_eq!(below(12, 9), [(4, 8)]);
         assert_eq!(below(4, 9), [], "nor a range of another strand");
+        let after = |originator, place, marks_max| -> Vec<(u64, u64)> {
+            let after = EnvelopeId::new(originator, SequenceId(place));
+            let missing = store.snapshot().missing_after(after, marks_max).unwrap();
+            missing.into_iter().map(|(from, through)| (from.0, through.0)).collect()
+        };
+        assert_eq!(after(PEER, 0, 9), [(4, 8), (12, 12)]);
+        assert_eq!(after(PEER, 4, 9), [(12, 12)], "one that begins before it is left out");
+        assert_eq!(after(PEER, 0, 3), [(4, 8)], "the third mark");
+        assert_eq!(after(PEER, 12, 9), [], "nor a range of another strand");
         store.commit(&[append(PEER, 6), append(PEER, 12)]).unwrap();
         assert_eq!(ranges(PEER), [(4, 5), (7, 8)], "a find is not missing any more");
         assert_eq!(ranges(OWN), [(1, 3)]);

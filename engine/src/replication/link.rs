@@ -43,6 +43,21 @@ pub struct Want {
     pub after: SequenceId,
     /// End, inclusive; `None` for everything the peer holds and everything that it will hold.
     pub up_to: Option<SequenceId>,
+    /// Asks which places the peer does not hold, and for no envelopes. Only for a want with an end, and only for a
+    /// peer that answers such wants.
+    pub gaps_only: bool,
+}
+
+impl Want {
+    /// Returns a want for the envelopes after `after` and up to `up_to`.
+    #[must_use]
+    pub fn envelopes(
+        originator: OriginatorId,
+        after: SequenceId,
+        up_to: Option<SequenceId>,
+    ) -> Self {
+        Self { originator, after, up_to, gaps_only: false }
+    }
 }
 
 /// A command from the engine to the connection with one peer.

@@ -137,7 +137,7 @@ impl MendSearch {
         let ends_at = search_ends_at.min(now + WANT_WITHIN);
         let until = ends_at.min(now + ANSWER_WITHIN);
         self.open = Some(OpenMend { peer, request, position, up_to: last, until, ends_at });
-        let want = Want { originator: self.originator, after: position, up_to: Some(last) };
+        let want = Want::envelopes(self.originator, position, Some(last));
         self.effects.push(MendEffect::Want { peer, request, want });
     }
 

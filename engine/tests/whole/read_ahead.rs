@@ -182,3 +182,62 @@ async fn gaps_side_by_side_are_one_and_the_work_for_a_page_is_bounded() {
     assert_eq!(last, GAPS);
     follower.stop().await;
 }
+
+fn skip(from: u64, through: u64, reason: SkipReason) -> Change {
+    let (from, through) = (SequenceId(from), SequenceId(through));
+    Change::Skip { originator: strand(0), from, through, reason }
+}
+
+/// Reads the gaps of a strand behind `after` and up to `end` as for a peer.
+async fn gaps(follower: &Follower, after: u64, end: u64) -> Vec<(u64, u64)> {
+    let reads = follower.replication.page_reads();
+    let (after, end) = (SequenceId(after), Some(SequenceId(end)));
+    let reader = follower.replication.reader(strand(0), after, end, PAGE_MAX, reads.clone());
+    let mut reader = reader.unwrap().for_gaps();
+    let page = timeout(PATIENCE, reader.next()).await.unwrap().unwrap().unwrap();
+    assert_eq!(Some(reader.position()), end, "the end of the answer");
+    assert!(reader.next().await.unwrap().is_none(), "one page");
+    let gap = |item: &StrandItem<Bytes>| match item {
+        StrandItem::Gap { from, to, expired: false } => (from.0, to.0),
+        item => panic!("{item:?}"),
+    };
+    let gaps = page.items.iter().map(gap).collect();
+    drop(page);
+    assert_eq!(reads.bytes_ahead(), 0, "the room is given back");
+    gaps
+}
+
+/// A follower takes each named place for one that the peer does not hold.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_gaps_of_a_range_are_the_missing_places_and_those_behind_the_head() {
+    let store = common::store();
+    append(&store, strand(0), 1, 9);
+    store.commit(&[skip(2, 3, SkipReason::Missing), skip(4, 4, SkipReason::Missing)]).unwrap();
+    append(&store, strand(0), 5, 9);
+    // Whether they may be passed over is for the search for them.
+    store.commit(&[skip(6, 7, SkipReason::Expired)]).unwrap();
+    append(&store, strand(0), 8, 9);
+    store.commit(&[skip(9, 9, SkipReason::Missing)]).unwrap();
+    append(&store, strand(0), 10, 9);
+    let follower = Follower::start(store);
+    assert_eq!(gaps(&follower, 0, 20).await, [(2, 4), (9, 9), (11, 20)]);
+    assert_eq!(gaps(&follower, 4, 9).await, [(9, 9)]);
+    assert_eq!(gaps(&follower, 4, 8).await, []);
+    assert_eq!(gaps(&follower, 15, 20).await, [(16, 20)]);
+    follower.stop().await;
+}
+
+/// A node can leave out as many places of its strand as it likes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_gaps_of_one_answer_are_bounded() {
+    const GAPS: u64 = 2_000;
+    let store = common::store();
+    for number in 0..GAPS {
+        store.commit(&[skip(2 * number + 1, 2 * number + 1, SkipReason::Missing)]).unwrap();
+        append(&store, strand(0), 2 * number + 2, 9);
+    }
+    let follower = Follower::start(store);
+    let gaps = gaps(&follower, 0, 2 * GAPS).await;
+    assert_eq!((gaps.len(), gaps.last()), (256, Some(&(511, 511))));
+    follower.stop().await;
+}

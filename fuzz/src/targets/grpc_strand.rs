@@ -74,7 +74,7 @@ fn run(input: &[u8]) {
     let originator = originator(&input).unwrap_or(OriginatorId(100));
     let now = Instant::now();
     for (after, up_to) in [(0, None), (3, Some(SequenceId(1 << 40)))] {
-        let want = Want { originator, after: SequenceId(after), up_to };
+        let want = Want::envelopes(originator, SequenceId(after), up_to);
         let (items, _) = read_strand(want, now, 0, [input.clone(), input.clone()]);
         let mut last = want.after;
         for item in items {

@@ -212,7 +212,7 @@ mod tests {
 
     fn want(after: u64, up_to: Option<u64>) -> Want {
         let (after, up_to) = (SequenceId(after), up_to.map(SequenceId));
-        Want { originator: NODE, after, up_to }
+        Want::envelopes(NODE, after, up_to)
     }
 
     fn feed(after: u64, up_to: Option<u64>) -> WantFeed {

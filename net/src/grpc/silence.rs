@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     fn want(after: u64) -> Want {
-        Want { originator: OriginatorId(300), after: SequenceId(after), up_to: None }
+        Want::envelopes(OriginatorId(300), SequenceId(after), None)
     }
 
     #[test]

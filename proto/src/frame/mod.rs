@@ -47,6 +47,16 @@ pub const FEATURE_PREFIXES: u64 = 2;
 /// ([`StreamHeader::want`]).
 pub const FEATURE_WANT_NUMBERS: u64 = 4;
 
+/// The bit of [`Hello::features`] of a peer that answers wants for gaps alone ([`GAPS_ALONE`]).
+pub const FEATURE_GAPS_ALONE: u64 = 8;
+
+/// The value of [`WantFrame::bytes_max`] that asks for the gaps of a range and for no envelopes. Only where both ends
+/// have set [`FEATURE_GAPS_ALONE`].
+pub const GAPS_ALONE: u32 = 0;
+
+/// Most gaps in the answer to a want for gaps alone.
+pub const MAX_ANSWERED_GAPS: usize = 256;
+
 /// The longest body of a control frame, in bytes. Specified, as the next bounds: `docs/protocol/replication.md`.
 pub const MAX_CONTROL_FRAME: u32 = 64 * 1024;
 

@@ -44,11 +44,15 @@ impl Sim {
         connection.last_control = now;
         connection.clock_due.clear();
         connection.shown_sizes.clear();
+        let names_gaps = self.names_gaps;
         for originator in self.followed_by(path.follower) {
             let head = self.claimed_head(path, originator);
             let following = self.node(path.follower).following.get_mut(&originator).unwrap();
             following.follower.handle_peer_up(now, path.server, head);
             following.follower.handle_proven(now, path.server);
+            if names_gaps {
+                following.follower.handle_names_gaps(path.server);
+            }
             self.route_effects(path.follower, originator);
         }
     }

@@ -37,6 +37,10 @@ impl Sim {
         if self.stays_silent(path, originator) {
             return;
         }
+        let asked = self.connections[&path].streams.get(&originator).map(|stream| stream.want);
+        if let Some(want) = asked.filter(|want| want.gaps_only) {
+            return self.name_gaps(path, request, want);
+        }
         let few = self.rng.random_range(1..8);
         let server = &self.nodes[&path.server];
         let head = server.verified_head(originator);
@@ -92,6 +96,29 @@ impl Sim {
         } else if !is_whole {
             self.plan_serving(path, originator, request);
         }
+    }
+
+    /// Answers a want for gaps alone, as a reader of the strand would.
+    fn name_gaps(&mut self, path: Path, request: RequestId, want: Want) {
+        let originator = want.originator;
+        let Some(stream) = self.connections[&path].streams.get(&originator) else { return };
+        if stream.request != request {
+            return; // a later want has taken its place
+        }
+        let server = &self.nodes[&path.server];
+        let (head, up_to) = (server.verified_head(originator), want.up_to.expect("it has an end"));
+        let end = head.min(up_to);
+        let log = server.log(originator, want.after).into_iter();
+        let items = log.map_while(|item| item_of(item, end)).map(|(item, _)| item);
+        let mut items: Vec<_> =
+            items.filter(|item| matches!(item, StrandItem::Gap { .. })).collect();
+        let from = head.max(want.after).next();
+        if from <= up_to {
+            items.push(StrandItem::Gap { from, to: up_to, expired: false });
+        }
+        items.push(StrandItem::End);
+        self.send(path, originator, WantResponse { peer: path.server, request, items });
+        self.connection(path).streams.remove(&originator);
     }
 
     /// Puts items on the wire, behind everything before them on the same stream.

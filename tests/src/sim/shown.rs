@@ -204,6 +204,7 @@ impl Sim {
             .with_split_limits(SPLIT_LIMITS);
         follower.handle_membership(now, true);
         following.follower = follower;
+        let names_gaps = self.names_gaps;
         for path in self.paths().into_iter().filter(|path| path.follower == id) {
             if !self.connections[&path].is_up {
                 continue;
@@ -213,6 +214,9 @@ impl Sim {
             let following = self.node(id).following.get_mut(&originator).unwrap();
             following.follower.handle_peer_up(now, path.server, head);
             following.follower.handle_proven(now, path.server);
+            if names_gaps {
+                following.follower.handle_names_gaps(path.server);
+            }
         }
         self.route_effects(id, originator);
     }

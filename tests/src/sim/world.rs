@@ -90,6 +90,8 @@ pub struct Sim {
     pub(super) sharers: BTreeMap<OriginatorId, BTreeSet<OriginatorId>>,
     /// The number of searches that each node has begun in each strand.
     pub(super) begun_searches: BTreeMap<(OriginatorId, OriginatorId), usize>,
+    /// Nodes answer wants for gaps alone.
+    pub(super) names_gaps: bool,
 }
 
 impl Sim {
@@ -103,6 +105,14 @@ impl Sim {
     #[must_use]
     pub fn five(seed: u64, faults: Faults) -> Self {
         Self::of(seed, faults, members(5))
+    }
+
+    /// Five honest nodes that answer wants for gaps alone.
+    #[must_use]
+    pub fn five_that_name_gaps(seed: u64, faults: Faults) -> Self {
+        let mut sim = Self::five(seed, faults);
+        sim.names_gaps = true;
+        sim
     }
 
     /// Five nodes, of which one is hostile in the ways that the seed says. Rates become known at each node
@@ -167,6 +177,7 @@ impl Sim {
             met: BTreeMap::new(),
             sharers: BTreeMap::new(),
             begun_searches: BTreeMap::new(),
+            names_gaps: false,
         };
         for &id in &members {
             sim.node(id).start(&members, now);

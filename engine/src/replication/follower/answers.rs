@@ -2,8 +2,9 @@
 //!
 //! A strand can have many gaps side by side. If each of them were asked for by itself, the strand would be held up by
 //! as many round trips, one a second. So a search asks for the gaps that are known to follow, too (`asked_ranges`), and
-//! remembers what each peer holds of them. A gap of which every peer has said a moment ago that it does not hold the
-//! places, and for which no search would have to wait, is passed over without one.
+//! remembers what each peer holds of them. A peer that can is asked to name the gaps that follow (`further`). A gap of
+//! which every peer has said a moment ago that it does not hold the places, and for which no search would have to wait,
+//! is passed over without one.
 
 use std::time::Instant;
 
@@ -28,12 +29,14 @@ impl Follower {
             return;
         };
         let mut asked = AskedRanges::begin((accepted.next(), search.through), search.behind_bytes);
+        let mut shown = search.through.next();
         for item in rest {
             let entry = match item {
                 StrandItem::Envelope(Ok(entry)) if entry.id.originator == originator => entry,
                 StrandItem::Gap { .. } | StrandItem::Prefix(_) => continue,
                 _ => break,
             };
+            shown = shown.max(entry.id.sequence);
             if !asked.take(entry.id.sequence, entry.bytes.len()) {
                 break;
             }
@@ -41,7 +44,10 @@ impl Follower {
         let (asked_through, further) = asked.into_parts();
         let near = further.iter().rev().find(|(_, last)| is_short(accepted, *last));
         search.wide_through = near.map_or(asked_through, |(_, last)| *last);
-        (search.asked_through, search.further) = (asked_through, FurtherRanges::new(further));
+        let source = self.peers.get(&search.left_out_by);
+        let claimed = source.map_or(shown, |source| source.claimed_head.max(shown));
+        search.asked_through = asked_through;
+        search.further = FurtherRanges::new(further, claimed);
     }
 
     /// Passes over the places before `behind`, a signed envelope that `from` has sent, if a search for them would end
@@ -79,8 +85,12 @@ impl Follower {
     /// Notes the answer of a peer whose want has ended.
     pub(super) fn note_range_answer(&mut self, now: Instant, from: OriginatorId) {
         let Some(peer) = self.peers.get_mut(&from) else { return };
-        let answer = peer.open.as_mut().and_then(|open| open.take_answer(now, true));
-        answer.into_iter().for_each(|answer| peer.answers.add(now, answer));
+        let Some(open) = &mut peer.open else { return };
+        if let Some(named) = open.take_named() {
+            peer.answers.add_named(named);
+        } else if let Some(answer) = open.take_answer(now, true) {
+            peer.answers.add(now, answer);
+        }
     }
 
     /// Notes that the search, which ends, does not wait for a peer any more. A peer that has sent nothing in its time,

@@ -157,7 +157,7 @@ impl Follower {
             let source = self.choice.source;
             self.cancel_want(source);
             let (after, up_to) = (from.previous(), Some(to));
-            let want = Want { originator: self.originator, after, up_to };
+            let want = Want::envelopes(self.originator, after, up_to);
             self.send_want(now, source, want, true);
         }
     }

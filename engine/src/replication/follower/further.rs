@@ -1,8 +1,10 @@
-//! The further ranges of a search, and how far each peer has come with them.
+//! What a search asks each peer for behind its own gap, and how far each peer has come with that.
 //!
 //! A peer answers one want for a strand at a time, so after its answer for the gap of the search it is asked for one
-//! further range after the other. Only the gap of the search decides when that may end: for the answers about further
-//! ranges it is put off by a second at most, in which no other search could ask all peers anyway.
+//! further range after the other, or, if it answers such wants, once for the gaps behind and for no envelopes: then
+//! neither the bytes between the gaps nor the number that this node knows of bound how many are searched for together.
+//! Only the gap of the search decides when that may end: for the answers about what is behind it, it is put off by a
+//! second at most, in which no other search could ask all peers anyway.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -19,6 +21,8 @@ const FURTHER_WITHIN: Duration = Duration::from_secs(1);
 #[derive(Debug, Default)]
 pub(super) struct FurtherRanges {
     ranges: Vec<Places>,
+    /// The last place up to which peers that name gaps are asked for these: what the source has claimed or shown.
+    claimed: SequenceId,
     /// The steps of the peers that have answered once. Bounded by the nodes of the registry, as peers are.
     steps: BTreeMap<OriginatorId, FurtherStep>,
 }
@@ -26,53 +30,78 @@ pub(super) struct FurtherRanges {
 /// The step that a peer has reached.
 #[derive(Debug)]
 struct FurtherStep {
-    /// The index of the range that it is asked for; `None` if that is the gap of the search.
-    index: Option<usize>,
+    /// What the peer is asked for; `None` if that is the gap of the search.
+    asked: Option<FurtherWant>,
     /// The time up to which the search waits for it. A peer that is asked for all ranges again has no more time.
     until: Instant,
 }
 
+/// What a peer is asked for behind the gap of the search.
+#[derive(Debug, Clone, Copy)]
+enum FurtherWant {
+    /// The range with this index.
+    Range(usize),
+    /// The gaps among these places.
+    Gaps(Places),
+}
+
 impl FurtherRanges {
-    /// Returns these ranges, of which no peer has been asked for one.
-    pub(super) fn new(ranges: Vec<Places>) -> Self {
-        Self { ranges, steps: BTreeMap::new() }
+    /// Returns these ranges, of which no peer has been asked for one. The source has claimed or shown the strand up
+    /// to `claimed`.
+    pub(super) fn new(ranges: Vec<Places>, claimed: SequenceId) -> Self {
+        Self { ranges, claimed: claimed.min(SequenceId::MAX), steps: BTreeMap::new() }
     }
 
-    /// Returns the further range that a peer is asked for now; `None` if it is asked for the gap of the search.
-    pub(super) fn asked_of(&self, peer: OriginatorId) -> Option<Places> {
-        let step = self.steps.get(&peer)?;
-        self.ranges.get(step.index?).copied()
+    /// Returns the places that a peer is asked for now, and true if only for the gaps among them; `None` if it is asked
+    /// for the gap of the search.
+    pub(super) fn asked_of(&self, peer: OriginatorId) -> Option<(Places, bool)> {
+        match self.steps.get(&peer)?.asked? {
+            FurtherWant::Range(index) => self.ranges.get(index).map(|range| (*range, false)),
+            FurtherWant::Gaps(places) => Some((places, true)),
+        }
     }
 
-    /// Notes that a peer has answered what it was asked for; its first want went up to `asked_through`. Returns true if
-    /// a further range follows.
+    /// Notes that a peer has answered what it was asked for; its first want went up to `asked_through`. `gaps_through`
+    /// is the last place up to which it may be asked for gaps alone; 0 if it does not answer such wants. Returns true if
+    /// a further want follows.
     pub(super) fn note_answered(
         &mut self,
         now: Instant,
         peer: OriginatorId,
         asked_through: SequenceId,
+        gaps_through: SequenceId,
     ) -> bool {
-        let begin = self.ranges.partition_point(|(_, last)| *last <= asked_through);
-        if begin == self.ranges.len() {
-            return false;
-        }
-        let first = FurtherStep { index: None, until: now + FURTHER_WITHIN };
-        let step = self.steps.entry(peer).or_insert(first);
-        let next = step.index.map_or(begin, |index| index + 1);
-        step.index = (next < self.ranges.len()).then_some(next);
-        step.index.is_some()
+        // An envelope stands right behind what the peer has answered for.
+        let (from, to) = (asked_through.next().next(), self.claimed.min(gaps_through));
+        let first = if from <= to {
+            Some(FurtherWant::Gaps((from, to)))
+        } else {
+            let begin = self.ranges.partition_point(|(_, last)| *last <= asked_through);
+            (begin < self.ranges.len()).then_some(FurtherWant::Range(begin))
+        };
+        let Some(first) = first else { return false };
+        let begun = FurtherStep { asked: None, until: now + FURTHER_WITHIN };
+        let step = self.steps.entry(peer).or_insert(begun);
+        step.asked = match step.asked {
+            None => Some(first),
+            Some(FurtherWant::Range(index)) if index + 1 < self.ranges.len() => {
+                Some(FurtherWant::Range(index + 1))
+            }
+            Some(FurtherWant::Range(_) | FurtherWant::Gaps(_)) => None,
+        };
+        step.asked.is_some()
     }
 
     /// Notes that a peer has come or gone: it is asked for the gap of the search first.
     pub(super) fn note_changed(&mut self, peer: OriginatorId) {
         if let Some(step) = self.steps.get_mut(&peer) {
-            step.index = None;
+            step.asked = None;
         }
     }
 
     /// Returns the time up to which the search waits for answers about further ranges; `None` if none is due.
     pub(super) fn awaited_until(&self) -> Option<Instant> {
-        let due = self.steps.values().filter(|step| step.index.is_some());
+        let due = self.steps.values().filter(|step| step.asked.is_some());
         due.map(|step| step.until).max()
     }
 }

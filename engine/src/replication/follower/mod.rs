@@ -136,6 +136,8 @@ struct PeerProgress {
     walk_at: Instant,
     /// The peer has proved its id.
     is_proven: bool,
+    /// It answers wants for gaps alone.
+    names_gaps: bool,
     /// The peer is asked for no part before this time.
     part_at: Instant,
     /// Places of the next part that it is asked for, at most.
@@ -228,6 +230,7 @@ impl Follower {
             fill_at: now,
             walk_at: now,
             is_proven: false,
+            names_gaps: false,
             part_at: now,
             part_places: self.split_limits.first_part_places,
         };
@@ -535,14 +538,14 @@ impl Follower {
     /// Returns the want for an idle peer: the places of the search if there is one, else the strand
     /// if the peer is its source or tried beside it, else the next range that is marked missing.
     fn next_want(&self, id: OriginatorId, peer: &PeerProgress) -> Option<Want> {
-        let want = |after, up_to| Want { originator: self.originator, after, up_to };
+        let want = |after, up_to| Want::envelopes(self.originator, after, up_to);
         if self.choice.is_relayed && id == self.originator {
             return None;
         }
         if let Some(search) = &self.search {
             let gap = (self.accepted.next(), search.asked_through_of(id));
-            let (first, last) = search.further.asked_of(id).unwrap_or(gap);
-            return Some(want(first.previous(), Some(last)));
+            let ((first, last), gaps_only) = search.further.asked_of(id).unwrap_or((gap, false));
+            return Some(Want { gaps_only, ..want(first.previous(), Some(last)) });
         }
         if self.is_for_parts(id, peer) {
             return self.next_part(id, peer);

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use hawser_proto::SequenceId;
 
-use super::range_answer::{RangeAnswer, ShownPlaces};
+use super::range_answer::{NamedGaps, RangeAnswer, ShownPlaces};
 use crate::replication::link::{PeerViolation, RequestId, Want};
 use crate::replication::ranges::Places;
 
@@ -29,19 +29,27 @@ pub(super) struct OpenWant {
     expired: Option<Places>,
     /// The places of its envelopes, if a short range was asked for.
     shown: Option<ShownPlaces>,
+    /// The gaps that the peer has named, if only those were asked for.
+    named: Option<NamedGaps>,
 }
 
 impl OpenWant {
     pub(super) fn new(request: RequestId, asked_at: Instant, want: Want, is_fill: bool) -> Self {
-        let Want { after, up_to, .. } = want;
-        let shown = up_to.and_then(|up_to| ShownPlaces::of_short(after, up_to));
-        Self { request, asked_at, is_fill, after, up_to, last: after, expired: None, shown }
+        let Want { after, up_to, gaps_only, .. } = want;
+        let named = up_to.filter(|_| gaps_only).map(|up_to| NamedGaps::new(after, up_to, asked_at));
+        let of_envelopes = up_to.filter(|_| !gaps_only);
+        let shown = of_envelopes.and_then(|up_to| ShownPlaces::of_short(after, up_to));
+        Self { request, asked_at, is_fill, after, up_to, last: after, expired: None, shown, named }
     }
 
     /// Moves on to an envelope and returns the places just before it that the peer named as
     /// expired.
     pub(super) fn advance(&mut self, to: SequenceId) -> Result<Option<Places>, PeerViolation> {
         self.check_order(to)?;
+        if self.named.is_some() {
+            // No envelope was asked for.
+            return Err(PeerViolation::OutOfOrder);
+        }
         self.last = to;
         self.shown.iter_mut().for_each(|shown| shown.add(to));
         Ok(self.expired.take())
@@ -52,6 +60,11 @@ impl OpenWant {
     pub(super) fn take_answer(&mut self, now: Instant, is_whole: bool) -> Option<RangeAnswer> {
         let through = if is_whole { self.up_to? } else { self.last };
         Some(RangeAnswer::new(self.shown.take()?, through, now))
+    }
+
+    /// Returns the gaps that the peer has named; `None` unless only those were asked for.
+    pub(super) fn take_named(&mut self) -> Option<NamedGaps> {
+        self.named.take()
     }
 
     /// True if nothing has come.
@@ -78,6 +91,7 @@ impl OpenWant {
         };
         // A gap may reach beyond the end of the want: the sender names what its log has.
         self.last = self.up_to.map_or(to, |up_to| to.min(up_to));
+        self.named.iter_mut().for_each(|named| named.add((from, self.last)));
         Ok(())
     }
 

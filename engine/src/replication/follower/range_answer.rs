@@ -3,9 +3,11 @@
 use std::time::Instant;
 
 use hawser_proto::SequenceId;
+use hawser_proto::frame::MAX_ANSWERED_GAPS;
 
 use super::asked_ranges::{ASKED_RANGES_MAX, is_short};
 use super::search::SEARCH_AGAIN_AFTER;
+use crate::replication::ranges::Places;
 
 /// The places of a short range that a peer has sent, one bit each: 128 bytes at most.
 #[derive(Debug)]
@@ -89,33 +91,98 @@ impl RangeAnswer {
     }
 }
 
-/// The answers of a peer that still count: those to the wants of one search, at most.
+/// The gaps that a peer has named in answer to a want for gaps alone. It has said nothing of other places.
+#[derive(Debug)]
+pub(super) struct NamedGaps {
+    /// The place before the first one that was asked about.
+    after: SequenceId,
+    /// The last one.
+    through: SequenceId,
+    /// Ascending and disjoint, both ends included; at most [`MAX_ANSWERED_GAPS`].
+    gaps: Vec<Places>,
+    /// The time at which the peer was asked. It may have got a place since then, and an answer can be late.
+    at: Instant,
+}
+
+impl NamedGaps {
+    /// Begins an answer about the places after `after` and up to `through`, for which the peer is asked at `at`.
+    pub(super) fn new(after: SequenceId, through: SequenceId, at: Instant) -> Self {
+        Self { after, through, gaps: Vec::new(), at }
+    }
+
+    /// Adds a gap behind those before. One too many is forgotten: it is searched for.
+    pub(super) fn add(&mut self, (from, to): Places) {
+        let has_room = self.gaps.len() < MAX_ANSWERED_GAPS;
+        match self.gaps.last_mut() {
+            Some((_, last)) if last.next() == from => *last = to,
+            _ if has_room => self.gaps.push((from, to)),
+            _ => {}
+        }
+    }
+
+    /// True if one of the gaps has all of these places, and the answer still counts.
+    fn denies(&self, now: Instant, from: SequenceId, through: SequenceId) -> bool {
+        let is_fresh = now < self.at + SEARCH_AGAIN_AFTER;
+        let index = self.gaps.partition_point(|(_, last)| *last < through);
+        is_fresh && self.gaps.get(index).is_some_and(|(first, _)| *first <= from)
+    }
+
+    /// True if an answer about a range came later, or at the same time, and covers some of these places.
+    fn is_outdated_by(&self, answer: &RangeAnswer, from: SequenceId, through: SequenceId) -> bool {
+        let covers = answer.shown.after < through && from <= answer.through;
+        covers && self.at <= answer.at
+    }
+}
+
+/// The answers of a peer that still count: those to the wants of one search, at most, and the last one to a want for
+/// gaps alone.
 ///
-/// Invariant: each place is covered by one of them at most, by the newest.
+/// Invariant: each place is covered by one of the ranges at most, by the newest, and by none that is older than the
+/// named gaps if these are about it.
 #[derive(Debug, Default)]
-pub(super) struct RangeAnswers(Vec<RangeAnswer>);
+pub(super) struct RangeAnswers {
+    ranges: Vec<RangeAnswer>,
+    named: Option<NamedGaps>,
+}
 
 impl RangeAnswers {
     /// Adds the newest answer. Those that it replaces go, and so do those that do not count any more.
     pub(super) fn add(&mut self, now: Instant, answer: RangeAnswer) {
-        let Self(answers) = self;
-        answers.retain(|it| it.is_fresh(now) && !it.meets(&answer));
-        if answers.len() >= ASKED_RANGES_MAX {
-            answers.remove(0);
+        self.ranges.retain(|it| it.is_fresh(now) && !it.meets(&answer));
+        if self.ranges.len() >= ASKED_RANGES_MAX {
+            self.ranges.remove(0);
         }
-        answers.push(answer);
+        self.ranges.push(answer);
+    }
+
+    /// Adds the newest named gaps, in place of the earlier ones and of what the peer has said about their places.
+    pub(super) fn add_named(&mut self, named: NamedGaps) {
+        let is_other =
+            |it: &RangeAnswer| it.through <= named.after || named.through <= it.shown.after;
+        self.ranges.retain(is_other);
+        self.named = Some(named);
+    }
+
+    /// True if the peer was asked for gaps a moment ago, has named one with all of these places, and has answered for
+    /// none of them since.
+    fn has_named(&self, now: Instant, from: SequenceId, through: SequenceId) -> bool {
+        self.named.as_ref().is_some_and(|named| {
+            let is_outdated = |it: &RangeAnswer| named.is_outdated_by(it, from, through);
+            named.denies(now, from, through) && !self.ranges.iter().any(is_outdated)
+        })
     }
 
     /// True if the peer itself has said a moment ago that it does not hold these places.
     pub(super) fn says_none(&self, now: Instant, from: SequenceId, through: SequenceId) -> bool {
-        let Self(answers) = self;
-        answers.iter().any(|it| it.is_given && it.denies(now, from, through))
+        let says = |it: &RangeAnswer| it.is_given && it.denies(now, from, through);
+        self.ranges.iter().any(says) || self.has_named(now, from, through)
     }
 
-    /// True if the peer was asked for all of these places with one want, a moment ago, and has sent none of them.
+    /// True if the peer was asked for all of these places with one want, a moment ago, and has sent none of them, or
+    /// has named them as a gap.
     pub(super) fn denies(&self, now: Instant, from: SequenceId, through: SequenceId) -> bool {
-        let Self(answers) = self;
-        answers.iter().any(|it| it.denies(now, from, through))
+        let denies = |it: &RangeAnswer| it.denies(now, from, through);
+        self.ranges.iter().any(denies) || self.has_named(now, from, through)
     }
 }
 

@@ -50,6 +50,13 @@ impl Follower {
         self.send_wants(now);
     }
 
+    /// Notes that a connected peer answers wants for gaps alone.
+    pub fn handle_names_gaps(&mut self, peer: OriginatorId) {
+        if let Some(peer) = self.peers.get_mut(&peer) {
+            peer.names_gaps = true;
+        }
+    }
+
     /// True if the backlog is long, and two peers or more can send parts of it.
     #[must_use]
     pub fn can_split(&self) -> bool {
@@ -404,7 +411,7 @@ impl Follower {
 
     /// Returns the want for the places after `after` and up to `through`.
     fn part_want(&self, after: SequenceId, through: SequenceId) -> Want {
-        Want { originator: self.originator, after, up_to: Some(through) }
+        Want::envelopes(self.originator, after, Some(through))
     }
 
     /// True if some peer may be asked for a part.

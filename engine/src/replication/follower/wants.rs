@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use hawser_proto::OriginatorId;
+use hawser_proto::{OriginatorId, SequenceId};
 
 use super::effect::Effect;
 use super::open_want::OpenWant;
@@ -20,10 +20,17 @@ impl Follower {
             peer.ask_at = if is_answered { now } else { now + RETRY_AFTER };
             return;
         }
+        let is_own = id == self.originator;
         let search = self.search.as_mut().filter(|_| is_answered);
         let goes_on = search.is_some_and(|search| {
             let asked_through = search.asked_through_of(id);
-            search.further.note_answered(now, id, asked_through)
+            let gaps_through = match peer.names_gaps {
+                false => SequenceId::NONE,
+                // A relay can claim places that the node has yet to sign. It would say that it lacks them.
+                true if is_own && search.left_out_by != id => peer.claimed_head,
+                true => SequenceId::MAX,
+            };
+            search.further.note_answered(now, id, asked_through, gaps_through)
         });
         peer.ask_at = match is_answered {
             true if goes_on => now,

@@ -59,7 +59,7 @@ fn a_peer_with_other_bytes_is_passed_over_and_the_next_one_is_asked() {
     assert_eq!((search.refused(), search.poll_effect()), (1, None));
     search.handle_peers(now, &PEERS);
     let effect = search.poll_effect();
-    let want = Want { originator: STRAND, after: SequenceId(4), up_to: Some(SequenceId(5)) };
+    let want = Want::envelopes(STRAND, SequenceId(4), Some(SequenceId(5)));
     let asked = request_of(effect, B);
     assert_eq!(effect, Some(MendEffect::Want { peer: B, request: asked, want }));
     send(&mut search, now, (B, asked), vec![StrandItem::Envelope(Ok(entry(5, "right")))]);

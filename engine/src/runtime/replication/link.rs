@@ -8,6 +8,7 @@ use hawser_proto::void::SignedVoid;
 use hawser_proto::{Bytes, Cursor, OriginatorId};
 use tokio::sync::mpsc;
 
+use super::peers::PeerKind;
 use super::state::ReplicationState;
 use crate::replication::{LinkCommand, PeerClock, RequestId, StrandItem, WantResponse};
 
@@ -26,7 +27,7 @@ impl Link {
     pub(super) fn new(
         state: Arc<ReplicationState>,
         peer: OriginatorId,
-        is_proven: bool,
+        kind: PeerKind,
         clock: Option<&Cursor>,
     ) -> Self {
         let (sender, commands) = mpsc::channel(COMMANDS_MAX);
@@ -34,7 +35,7 @@ impl Link {
         if let Some(clock) = clock {
             claims.merge(clock, state.known_originators());
         }
-        let generation = state.peers.insert(peer, is_proven, sender, claims);
+        let generation = state.peers.insert(peer, kind, sender, claims);
         state.publisher.own_clock().note_peer_up(peer, clock.unwrap_or(&Cursor::new()));
         Self { sink: ResponseSink { state, peer, generation }, commands }
     }

@@ -71,7 +71,7 @@ use doubted::DoubtedFees;
 use fault_lines::FaultLines;
 use liveness_notes::LivenessNotes;
 use own_guard::GuardTask;
-use peers::ConnectedPeers;
+use peers::{ConnectedPeers, PeerKind};
 use state::ReplicationState;
 use suspected::SuspectedDependencies;
 use unreadable::UnreadablePlaces;
@@ -257,7 +257,14 @@ impl Replication {
     /// the link is dropped.
     #[must_use]
     pub fn connect(&self, peer: OriginatorId, clock: Cursor) -> Link {
-        Link::new(self.state.clone(), peer, true, Some(&clock))
+        self.connect_with(peer, clock, false)
+    }
+
+    /// Does the same. `names_gaps` says that the peer answers wants for gaps alone.
+    #[must_use]
+    pub fn connect_with(&self, peer: OriginatorId, clock: Cursor, names_gaps: bool) -> Link {
+        let kind = PeerKind { is_proven: true, names_gaps };
+        Link::new(self.state.clone(), peer, kind, Some(&clock))
     }
 
     /// Does the same for a peer that only answers at its address in the registry. No backlog is split among such peers.
@@ -265,7 +272,8 @@ impl Replication {
     /// then.
     #[must_use]
     pub fn connect_unproven(&self, peer: OriginatorId, clock: Option<Cursor>) -> Link {
-        Link::new(self.state.clone(), peer, false, clock.as_ref())
+        let kind = PeerKind { is_proven: false, names_gaps: false };
+        Link::new(self.state.clone(), peer, kind, clock.as_ref())
     }
 
     /// Returns the bound of the reads for a new session with a peer.
@@ -307,6 +315,7 @@ impl Replication {
             counters: self.state.engine_counters.clone(),
             reads,
             proves: false,
+            is_for_gaps: false,
             is_in_backlog: false,
         })
     }

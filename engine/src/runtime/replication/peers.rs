@@ -16,13 +16,22 @@ use crate::replication::{LinkCommand, PeerClock};
 /// while they hold nothing. Specified in `docs/protocol/replication.md`.
 const SETTLES_AFTER: Duration = Duration::from_secs(1);
 
+/// What a connected peer has shown of itself.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PeerKind {
+    /// The peer has proved its id.
+    pub(super) is_proven: bool,
+    /// It answers wants for gaps alone.
+    pub(super) names_gaps: bool,
+}
+
 /// A connection to a peer, as the strands see it.
 #[derive(Debug, Clone)]
 pub(super) struct ConnectedPeer {
     /// The number of this connection, which no other one of this process has had.
     pub(super) generation: u64,
-    /// The peer has proved its id.
-    pub(super) is_proven: bool,
+    /// What the peer has shown of itself.
+    pub(super) kind: PeerKind,
     /// The way to the connection. Full when the connection does not keep up.
     pub(super) commands: mpsc::Sender<LinkCommand>,
     clock: Arc<Mutex<PeerClock>>,
@@ -92,7 +101,7 @@ impl ConnectedPeers {
     pub(super) fn unsettled(&self) -> BTreeSet<OriginatorId> {
         let now = Instant::now();
         let is_unsettled = |peer: &ConnectedPeer| {
-            peer.is_proven && !peer.has_sent_clock && now < peer.since + SETTLES_AFTER
+            peer.kind.is_proven && !peer.has_sent_clock && now < peer.since + SETTLES_AFTER
         };
         let table = self.table.borrow();
         table.iter().filter(|(_, peer)| is_unsettled(peer)).map(|(id, _)| *id).collect()
@@ -102,7 +111,7 @@ impl ConnectedPeers {
     pub(super) fn insert(
         &self,
         peer: OriginatorId,
-        is_proven: bool,
+        kind: PeerKind,
         commands: mpsc::Sender<LinkCommand>,
         clock: PeerClock,
     ) -> u64 {
@@ -113,7 +122,7 @@ impl ConnectedPeers {
             let clock = Arc::new(Mutex::new(clock));
             let (since, has_sent_clock) = (Instant::now(), false);
             let connected =
-                ConnectedPeer { generation, is_proven, commands, clock, since, has_sent_clock };
+                ConnectedPeer { generation, kind, commands, clock, since, has_sent_clock };
             table.insert(peer, connected);
         });
         generation
@@ -160,7 +169,8 @@ mod tests {
     const PEER: OriginatorId = OriginatorId(200);
 
     fn enter(peers: &ConnectedPeers) -> u64 {
-        peers.insert(PEER, true, mpsc::channel(1).0, PeerClock::default())
+        let kind = PeerKind { is_proven: true, names_gaps: false };
+        peers.insert(PEER, kind, mpsc::channel(1).0, PeerClock::default())
     }
 
     fn present(peers: &ConnectedPeers) -> Option<u64> {
@@ -205,7 +215,8 @@ mod tests {
     fn a_peer_has_settled_with_its_first_clock_and_one_without_proof_at_once() {
         let peers = ConnectedPeers::default();
         let generation = enter(&peers);
-        peers.insert(OriginatorId(300), false, mpsc::channel(1).0, PeerClock::default());
+        let kind = PeerKind { is_proven: false, names_gaps: false };
+        peers.insert(OriginatorId(300), kind, mpsc::channel(1).0, PeerClock::default());
         assert_eq!(peers.unsettled(), BTreeSet::from([PEER]));
         peers.merge_clock(PEER, generation, &Cursor::new(), |_| true);
         assert_eq!(peers.unsettled(), BTreeSet::new());

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hawser_proto::checkpoint::{SignedCheckpoint, SignedPrefix};
+use hawser_proto::frame::MAX_ANSWERED_GAPS;
 use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{LogItem, ReadError, SkipReason, Snapshot, Store};
 use parking_lot::Mutex;
@@ -39,6 +40,12 @@ const UNUSED_NS_PER_BYTE: u64 = 4;
 
 /// Length that a range of the log without envelopes counts with, so that the work for a page of gaps is bounded too.
 const GAP_BYTES: usize = 64;
+
+/// Gaps in the answer to a want for gaps alone, at most.
+const GAPS_MAX: usize = MAX_ANSWERED_GAPS;
+/// Marks that are read for such an answer, at most. Calculated: a strand has other marks, too, and four for each gap
+/// take less time than a page.
+const GAP_MARKS_MAX: usize = 4 * GAPS_MAX;
 
 /// Bounds the pages that are read for one peer, and with those of all other peers.
 ///
@@ -142,7 +149,7 @@ pub struct StrandReadError(#[from] ReadError);
 /// when its items are written to the peer.
 #[derive(Debug)]
 pub struct StrandPage {
-    /// At least one item: envelopes and gaps in ascending order.
+    /// At least one item, unless only gaps were asked for: envelopes and gaps in ascending order.
     pub items: Vec<StrandItem<Bytes>>,
     _room: PageRoom,
 }
@@ -168,6 +175,8 @@ pub struct StrandReader {
     pub(super) reads: PageReads,
     /// Pages of a backlog come with the proof that their end is that of a signed beginning of the strand.
     pub(super) proves: bool,
+    /// The answer names gaps and has no envelopes.
+    pub(super) is_for_gaps: bool,
     /// The last page was full, so the next one belongs to the same backlog.
     pub(super) is_in_backlog: bool,
 }
@@ -185,6 +194,14 @@ impl StrandReader {
         self
     }
 
+    /// Makes a reader with an end return the gaps of its range alone: one page, which may be empty. Each place in a gap
+    /// of it is not held. Of other places it says nothing.
+    #[must_use]
+    pub fn for_gaps(mut self) -> Self {
+        self.is_for_gaps = true;
+        self
+    }
+
     /// Returns the place up to which everything has been read, or reported as a gap.
     #[must_use]
     pub fn position(&self) -> SequenceId {
@@ -199,6 +216,9 @@ impl StrandReader {
     /// # Errors
     /// [`StrandReadError`] if the log cannot be read.
     pub async fn next(&mut self) -> Result<Option<StrandPage>, StrandReadError> {
+        if let Some(up_to) = self.up_to.filter(|_| self.is_for_gaps) {
+            return Ok(self.gaps(up_to).await?);
+        }
         loop {
             let head = self.heads.borrow_and_update().get(self.originator);
             let through = self.up_to.map_or(head, |up_to| up_to.min(head));
@@ -214,6 +234,32 @@ impl StrandReader {
                 return Ok(None);
             }
         }
+    }
+
+    /// Reads the gaps of the range. Returns `None` once that was done.
+    async fn gaps(&mut self, up_to: SequenceId) -> Result<Option<StrandPage>, ReadError> {
+        if self.position >= up_to {
+            return Ok(None);
+        }
+        let room = self.reads.room(GAPS_MAX * GAP_BYTES).await;
+        let (store, heads) = (self.store.clone(), self.heads.clone());
+        let counters = self.counters.clone();
+        let after = EnvelopeId::new(self.originator, self.position);
+        // The room goes with the read, as that of a page.
+        let read = move || {
+            let read = || {
+                let snapshot = store.snapshot();
+                // Of that moment or later: this node may have got places while the read was waiting for its turn.
+                let head = heads.borrow().get(after.originator);
+                read_gaps(&snapshot, after, up_to, head)
+            };
+            (counters.strand_page.measure(read), room)
+        };
+        let (gaps, mut room) = self.reads.run(read).await;
+        let items = gaps?;
+        room.shrink_to(items.len() * GAP_BYTES);
+        self.position = up_to;
+        Ok(Some(StrandPage { items, _room: room }))
     }
 
     /// Reads the next page, at most up to `through`, when this want has room in memory for it.
@@ -399,6 +445,33 @@ fn read_items(
     lost(page.position, through.next()).into_iter().for_each(|lost| page.add(lost));
     page.position = through;
     Ok(StrandRead::Page(page))
+}
+
+/// Reads the gaps behind `after` and up to `up_to`: places that are marked missing, and those behind the head. Gaps
+/// side by side are one. The last ones of many are left out.
+fn read_gaps(
+    snapshot: &Snapshot<'_>,
+    after: EnvelopeId,
+    up_to: SequenceId,
+    head: SequenceId,
+) -> Result<Vec<StrandItem<Bytes>>, ReadError> {
+    let end = up_to.min(head);
+    let missing = snapshot.missing_after(after, GAP_MARKS_MAX)?;
+    let within = missing.into_iter().take_while(|(from, _)| *from <= end);
+    let within = within.map(|(from, to)| (from, to.min(end)));
+    let first_unheld = head.max(after.sequence).next();
+    let behind = (first_unheld <= up_to).then_some((first_unheld, up_to));
+    let mut gaps: Vec<(SequenceId, SequenceId)> = Vec::new();
+    for (from, to) in within.chain(behind) {
+        let has_room = gaps.len() < GAPS_MAX;
+        match gaps.last_mut() {
+            Some((_, last)) if last.next() == from => *last = to,
+            _ if has_room => gaps.push((from, to)),
+            _ => break,
+        }
+    }
+    let gap = |(from, to)| StrandItem::Gap { from, to, expired: false };
+    Ok(gaps.into_iter().map(gap).collect())
 }
 
 /// Returns the gap between `position` and `next`. Places below the head that are neither held nor

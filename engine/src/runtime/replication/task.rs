@@ -430,8 +430,11 @@ impl StrandTask {
         }
         for (id, peer) in table.iter().filter(|(id, peer)| !holds(&self.connected, id, peer)) {
             self.follower.handle_peer_up(now(), *id, peer.head(self.originator));
-            if peer.is_proven {
+            if peer.kind.is_proven {
                 self.follower.handle_proven(now(), *id);
+            }
+            if peer.kind.names_gaps {
+                self.follower.handle_names_gaps(*id);
             }
         }
         self.connected = table;

@@ -50,9 +50,75 @@ fn the_newest_answer_about_a_place_counts_and_few_are_kept() {
     for range in 0..1_000 {
         answers.add(now, answer(100 + range, 101 + range, &[], now));
     }
-    assert_eq!(answers.0.len(), ASKED_RANGES_MAX);
+    assert_eq!(answers.ranges.len(), ASKED_RANGES_MAX);
     assert!(denies(&answers, 1_100));
     let later = now + SEARCH_AGAIN_AFTER;
     answers.add(later, answer(0, 1, &[], later));
-    assert_eq!(answers.0.len(), 1, "the others count no more");
+    assert_eq!(answers.ranges.len(), 1, "the others count no more");
+}
+
+/// Returns an answer that names these gaps, about the places up to 1,000,000.
+fn named(gaps: impl IntoIterator<Item = Places>, at: Instant) -> NamedGaps {
+    let mut named = NamedGaps::new(SequenceId(0), SequenceId(1_000_000), at);
+    gaps.into_iter().for_each(|gap| named.add(gap));
+    named
+}
+
+fn places(from: u64, through: u64) -> Places {
+    (SequenceId(from), SequenceId(through))
+}
+
+#[test]
+fn named_gaps_deny_their_places_and_no_others() {
+    #[expect(clippy::disallowed_methods, reason = "any moment will do to count from")]
+    let now = Instant::now();
+    let mut answers = RangeAnswers::default();
+    // Two of them side by side are one.
+    answers.add_named(named([places(3, 5), places(6, 9), places(11, 11)], now));
+    for (from, through, expected) in [
+        (2, 3, false),
+        (3, 9, true),
+        (5, 6, true),
+        (9, 10, false),
+        (9, 11, false),
+        (10, 10, false),
+        (11, 11, true),
+        (12, 12, false),
+    ] {
+        let (from, through) = places(from, through);
+        assert_eq!(answers.denies(now, from, through), expected, "{from} to {through}");
+        assert_eq!(answers.says_none(now, from, through), expected, "{from} to {through}");
+    }
+    assert!(!answers.denies(now + SEARCH_AGAIN_AFTER, SequenceId(4), SequenceId(4)));
+}
+
+/// A peer can send as many as its frames allow.
+#[test]
+fn few_named_gaps_are_kept_and_the_others_deny_nothing() {
+    #[expect(clippy::disallowed_methods, reason = "any moment will do to count from")]
+    let now = Instant::now();
+    let mut answers = RangeAnswers::default();
+    answers.add_named(named((1..10_000).map(|number| places(2 * number, 2 * number)), now));
+    let last = 2 * MAX_ANSWERED_GAPS as u64;
+    for (place, expected) in [(2, true), (last, true), (last + 2, false), (19_998, false)] {
+        assert_eq!(answers.denies(now, SequenceId(place), SequenceId(place)), expected, "{place}");
+    }
+}
+
+/// The peer may have got the place in between.
+#[test]
+fn of_named_gaps_and_an_answer_about_a_range_the_newer_one_counts() {
+    #[expect(clippy::disallowed_methods, reason = "any moment will do to count from")]
+    let now = Instant::now();
+    let denies =
+        |answers: &RangeAnswers, place| answers.denies(now, SequenceId(place), SequenceId(place));
+    let mut answers = RangeAnswers::default();
+    answers.add_named(named([places(3, 9)], now));
+    answers.add(now, answer(3, 6, &[5], now));
+    assert_eq!(
+        [3, 4, 5, 6, 7].map(|place| denies(&answers, place)),
+        [true, true, false, true, true]
+    );
+    answers.add_named(named([places(5, 5)], now));
+    assert_eq!([3, 4, 5, 6].map(|place| denies(&answers, place)), [false, false, true, false]);
 }

@@ -303,3 +303,193 @@ fn what_lies_between_gaps_that_are_asked_for_at_once_is_bounded() {
         assert_eq!(rig.asks(OTHER), Some((1, Some(asked))));
     }
 }
+
+/// The answer of a peer to a want for gaps alone. It holds every other place from 3 on, and one more.
+fn names_gaps_but(held: Option<u64>) -> Vec<StrandItem<VerifyResult>> {
+    let places = (4..=98).step_by(2).filter(|place| Some(*place) != held).map(SequenceId);
+    let gaps = places.map(|place| StrandItem::Gap { from: place, to: place, expired: false });
+    gaps.chain([StrandItem::End]).collect()
+}
+
+/// A follower that is asking two peers for gaps alone. The source has shown it the first gap and no other.
+fn asking_for_gaps() -> Rig {
+    let mut rig = behind(SOURCE, OTHER);
+    for peer in [SOURCE, OTHER] {
+        rig.follower.handle_names_gaps(peer);
+    }
+    rig.answer(SOURCE, vec![long(3)]);
+    for peer in [SOURCE, OTHER] {
+        assert_eq!(rig.asks(peer), Some((1, Some(2))));
+        rig.answer(peer, vec![StrandItem::End]);
+        assert_eq!(rig.asks(peer), Some((3, Some(99))), "up to what the source has claimed");
+        assert!(rig.asked[&peer].1.gaps_only);
+    }
+    rig
+}
+
+/// A follower for whose first gap a search has ended. The peer beside the source has `held` besides.
+fn named(held: Option<u64>) -> Rig {
+    let mut rig = asking_for_gaps();
+    rig.answer(SOURCE, names_gaps_but(None));
+    assert_eq!(rig.follower.accepted(), SequenceId(1));
+    rig.answer(OTHER, names_gaps_but(held));
+    assert_eq!(rig.follower.accepted(), SequenceId(2), "marked missing");
+    rig
+}
+
+/// A node with ten such gaps in a second would leave a strand that falls behind: a message shows few of them.
+#[test]
+fn gaps_that_peers_have_named_are_passed_over_however_far_apart_they_lie() {
+    let mut rig = named(None);
+    rig.answer(SOURCE, far_apart(3, 83));
+    assert_eq!(rig.follower.accepted(), SequenceId(83));
+    assert!(!rig.follower.is_searching());
+    assert_eq!(rig.follower.searches(), 41, "operators see each gap");
+}
+
+#[test]
+fn a_place_that_a_peer_has_not_named_as_a_gap_is_searched_for() {
+    let mut rig = named(Some(20));
+    rig.answer(SOURCE, far_apart(3, 83));
+    assert_eq!(rig.follower.accepted(), SequenceId(19));
+    rig.wait(SEARCH_EVERY);
+    assert_eq!(rig.asks(OTHER), Some((19, Some(20))));
+    assert!(rig.answer(OTHER, envelopes([20])).contains(&appends([20])));
+}
+
+/// The peer may have got the place since, or another one that holds it may have come.
+#[test]
+fn gaps_that_were_named_long_ago_or_over_an_earlier_connection_pass_nothing_over() {
+    for is_new in [false, true] {
+        let mut rig = named(None);
+        if is_new {
+            rig.down(OTHER);
+            rig.up(OTHER);
+        } else {
+            rig.now += SEARCH_AGAIN_AFTER;
+        }
+        rig.answer(SOURCE, far_apart(3, 83));
+        assert_eq!(rig.follower.accepted(), SequenceId(3));
+        assert!(rig.follower.is_searching());
+    }
+}
+
+/// The peer may get a place while its answer is on the way.
+#[test]
+fn named_gaps_count_from_the_time_at_which_they_were_asked_for() {
+    const LATE: Duration = Duration::from_millis(500);
+    let mut rig = asking_for_gaps();
+    rig.now += LATE;
+    for peer in [SOURCE, OTHER] {
+        rig.answer(peer, names_gaps_but(None));
+    }
+    assert_eq!(rig.follower.accepted(), SequenceId(2), "marked missing");
+    rig.now += SEARCH_AGAIN_AFTER - LATE;
+    rig.answer(SOURCE, far_apart(3, 83));
+    assert_eq!(rig.follower.accepted(), SequenceId(3));
+    assert!(rig.follower.is_searching());
+}
+
+/// A relay that claims more than exists would have the node say that it lacks what it is about to sign.
+#[test]
+fn the_strands_own_node_is_asked_for_gaps_up_to_its_own_claim_behind_what_a_relay_has_left_out() {
+    let mut rig = Rig::connected(0);
+    rig.follower.note_wall(NOW_NS);
+    rig.follower.handle_peer_up(rig.now, OTHER, SequenceId(99));
+    [SOURCE, OTHER].into_iter().for_each(|peer| rig.follower.handle_names_gaps(peer));
+    rig.effects();
+    rig.wait(2 * STALL_TIMEOUT);
+    rig.answer(OTHER, vec![long(1), long(3), long(5)]);
+    assert_eq!([SOURCE, OTHER].map(|peer| rig.asks(peer)), [Some((1, Some(2))); 2]);
+    rig.claims(SOURCE, 7);
+    for (peer, last) in [(SOURCE, 7), (OTHER, 99)] {
+        rig.answer(peer, vec![StrandItem::End]);
+        assert_eq!(rig.asks(peer), Some((3, Some(last))));
+        assert!(rig.asked[&peer].1.gaps_only);
+    }
+}
+
+/// A relay that knows what all peers lack for a moment must not have it passed over.
+#[test]
+fn a_relay_has_no_young_place_passed_over_by_the_gaps_that_peers_have_named() {
+    let mut rig = behind(OTHER, THIRD);
+    for peer in [OTHER, THIRD] {
+        rig.follower.handle_names_gaps(peer);
+    }
+    rig.answer(OTHER, vec![long(3)]);
+    for peer in [OTHER, THIRD] {
+        rig.answer(peer, vec![StrandItem::End]);
+        rig.answer(peer, names_gaps_but(None));
+    }
+    assert_eq!(rig.follower.accepted(), SequenceId(2), "marked missing");
+    rig.answer(OTHER, vec![long(3), long(5), dated(7, LONG_AGO_NS + 1)]);
+    assert_eq!(rig.follower.accepted(), SequenceId(5));
+    assert!(rig.follower.is_searching());
+}
+
+/// It could have a search go on by envelopes that no want has asked for.
+#[test]
+fn a_peer_that_sends_an_envelope_where_gaps_alone_were_asked_for_is_sent_away() {
+    let mut rig = asking_for_gaps();
+    let effects = rig.answer(OTHER, vec![dated(4, LONG_AGO_NS)]);
+    let violation = PeerViolation::OutOfOrder;
+    assert!(effects.contains(&Effect::Disconnect { peer: OTHER, violation }), "{effects:?}");
+}
+
+/// A peer that names the gaps of the search, and then no more, may hold all others.
+#[test]
+fn a_want_for_gaps_alone_puts_the_end_of_a_search_off_by_a_second() {
+    const MOMENT: Duration = Duration::from_millis(1);
+    let mut rig = asking_for_gaps();
+    rig.answer(SOURCE, names_gaps_but(None));
+    assert_eq!(count_appends(&rig.wait(SEARCH_EVERY - MOMENT)), 0);
+    rig.wait(MOMENT);
+    assert_eq!(rig.follower.accepted(), SequenceId(2), "marked missing");
+    rig.answer(SOURCE, far_apart(3, 83));
+    assert_eq!(rig.follower.accepted(), SequenceId(3), "it may hold the place");
+    assert!(rig.follower.is_searching());
+}
+
+/// An older version, or a peer over gRPC.
+#[test]
+fn a_peer_that_does_not_name_gaps_is_asked_for_the_ranges_that_are_known() {
+    let mut rig = behind(SOURCE, OTHER);
+    rig.follower.handle_names_gaps(SOURCE);
+    rig.answer(SOURCE, far_apart(3, 5));
+    for peer in [SOURCE, OTHER] {
+        rig.answer(peer, vec![StrandItem::End]);
+    }
+    assert_eq!(rig.asks(SOURCE), Some((3, Some(99))));
+    assert_eq!(rig.asks(OTHER), Some((3, Some(4))));
+    assert!(!rig.asked[&OTHER].1.gaps_only);
+    rig.answer(SOURCE, names_gaps_but(None));
+    rig.answer(OTHER, vec![StrandItem::End]);
+    rig.answer(SOURCE, far_apart(3, 83));
+    assert_eq!(rig.follower.accepted(), SequenceId(5), "what both have said");
+}
+
+/// It has nothing to name: most gaps are found where a strand ends.
+#[test]
+fn nothing_is_asked_behind_the_last_envelope_that_the_source_has_claimed() {
+    let mut rig = Rig::connected(0);
+    rig.up(OTHER);
+    [SOURCE, OTHER].into_iter().for_each(|peer| rig.follower.handle_names_gaps(peer));
+    rig.answer(SOURCE, envelopes([2]));
+    for peer in [SOURCE, OTHER] {
+        assert_eq!(rig.asks(peer), Some((0, Some(1))));
+        let effects = rig.answer(peer, vec![StrandItem::End]);
+        assert!(!effects.iter().any(|it| matches!(it, Effect::Want { .. })), "{effects:?}");
+    }
+}
+
+/// Its clock comes later than its envelopes, or it has none.
+#[test]
+fn gaps_are_asked_for_up_to_what_the_source_has_shown_if_it_claims_less() {
+    let mut rig = Rig::connected(0);
+    rig.up(OTHER);
+    rig.follower.handle_names_gaps(OTHER);
+    rig.answer(SOURCE, far_apart(3, 9));
+    assert_eq!(rig.asks(OTHER), Some((0, Some(2))));
+    rig.answer(OTHER, vec![StrandItem::End]);
+    assert_eq!(rig.asks(OTHER), Some((3, Some(9))));
+}
