@@ -211,10 +211,7 @@ fn print_merged(merged: &MergedVerdict, as_json: bool) {
             output::count(strand.envelopes, "envelope"),
         ));
     }
-    for fault in merged.faults.kept() {
-        // Its text is that of a file.
-        output::line(output::printable(&fault.to_string()));
-    }
+    merged.faults.kept().iter().for_each(output::line);
     for (kind, count) in merged.faults.counts() {
         output::line(format_args!("{:<22} {count}", kind.name()));
     }
