@@ -16,8 +16,8 @@ use pb::originator_envelope::Proof;
 /// every synchronised clock, so that only false times are reported. An envelope that is older than this was stored
 /// before the request: a node answers a repeat with the stored envelope.
 const CLOCK_TOLERANCE_NS: u64 = 30 * 60 * 1_000_000_000;
-/// Longest envelope of an answer: this often the bytes of the payer envelope that was sent, and this much more. Guesses:
-/// an honest node adds some 150 bytes, and the payer envelope of an earlier request differs by a few.
+/// Longest envelope of an answer: this often the bytes of the payer envelope that was sent, and this much more.
+/// Guesses: an honest node adds some 150 bytes, and the payer envelope of an earlier request differs by a few.
 const LEN_TIMES: usize = 2;
 const LEN_MORE_BYTES: usize = 4 * 1024;
 
