@@ -7,8 +7,8 @@ use serde_json::json;
 
 use hawser_node::error::{RunError, RunErrorKind};
 
-/// Prints a line. Characters that steer a terminal are escaped, because a node, a registrant or the writer of a file may
-/// have chosen parts of the text.
+/// Prints a line. Characters that steer a terminal are escaped, because a node, a registrant or the writer of a file
+/// may have chosen parts of the text.
 pub(crate) fn line(text: impl fmt::Display) {
     styled_line(Escaped(text));
 }
