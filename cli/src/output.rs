@@ -1,15 +1,21 @@
 //! Output of commands: text, or JSON for programs.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::io::{self, BufRead as _, Write as _};
 
 use serde_json::json;
 
 use hawser_node::error::{RunError, RunErrorKind};
 
-/// Prints a line. A closed pipe, as `head` leaves it, ends the program without a message, and as failed: it did not do
-/// the rest of its work, and its verdict was not reached.
+/// Prints a line. Characters that steer a terminal are escaped, because a node, a registrant or the writer of a file
+/// may have chosen parts of the text.
 pub(crate) fn line(text: impl fmt::Display) {
+    styled_line(Escaped(text));
+}
+
+/// Prints a line with its control characters, for texts of this program alone. A closed pipe, as `head` leaves it, ends
+/// the program without a message, and as failed: it did not do the rest of its work, and its verdict was not reached.
+pub(crate) fn styled_line(text: impl fmt::Display) {
     let mut out = io::stdout().lock();
     if let Err(error) = writeln!(out, "{text}").and_then(|()| out.flush()) {
         if error.kind() != io::ErrorKind::BrokenPipe {
@@ -57,7 +63,8 @@ pub(crate) fn failure(failure: &RunError, as_json: bool) {
         return;
     }
     let text = if as_json {
-        json!({ "error": failure.text, "exit_code": exit_code(failure.kind) }).to_string()
+        let error = json!({ "error": failure.text, "exit_code": exit_code(failure.kind) });
+        Escaped(error).to_string()
     } else {
         // A node, a chain or a file may have chosen parts of it.
         format!("hawser: {}", plain_lines(&failure.text))
@@ -85,7 +92,7 @@ pub(crate) fn exit_code(reason: RunErrorKind) -> u8 {
 pub(crate) fn ask(question: impl fmt::Display) -> Result<bool, RunError> {
     let mut answer = String::new();
     let mut out = io::stderr();
-    let asked = write!(out, "{question} [y/N] ").and_then(|()| out.flush());
+    let asked = write!(out, "{} [y/N] ", Escaped(question)).and_then(|()| out.flush());
     asked.and_then(|()| io::stdin().lock().read_line(&mut answer)).map_err(RunError::failed)?;
     Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
@@ -107,12 +114,47 @@ pub(crate) fn printable(text: &str) -> String {
 }
 
 fn without_controls(text: &str) -> impl Iterator<Item = char> {
-    text.chars().map(|it| if it.is_control() { ' ' } else { it })
+    text.chars().map(|it| if steers_terminal(it) { ' ' } else { it })
 }
 
 /// Makes a text from outside that may have several lines fit for a terminal: without other control characters.
 fn plain_lines(text: &str) -> String {
-    text.chars().map(|it| if it.is_control() && it != '\n' { ' ' } else { it }).collect()
+    text.chars().map(|it| if steers_terminal(it) && it != '\n' { ' ' } else { it }).collect()
+}
+
+/// Returns true for control characters, and for those that turn the direction of a text (Unicode Standard Annex 9,
+/// §2): behind one, a terminal shows the rest of a line in another order.
+fn steers_terminal(it: char) -> bool {
+    let turns = matches!(it, '\u{61c}' | '\u{200e}' | '\u{200f}')
+        || ('\u{202a}'..='\u{202e}').contains(&it)
+        || ('\u{2066}'..='\u{2069}').contains(&it);
+    it.is_control() || turns
+}
+
+/// A text whose characters that steer a terminal are escaped, as `\u001b`, except for line ends and tabs. JSON has only
+/// line ends between its values, and escapes in this form within them (RFC 8259, section 7), so it keeps its meaning.
+struct Escaped<T>(T);
+
+impl<T: fmt::Display> fmt::Display for Escaped<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(EscapingWriter(f), "{}", self.0)
+    }
+}
+
+/// Escapes what is written, piece by piece: an envelope in JSON may have a hundred megabytes.
+struct EscapingWriter<'a, 'b>(&'a mut fmt::Formatter<'b>);
+
+impl fmt::Write for EscapingWriter<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let is_escaped = |it: char| steers_terminal(it) && !matches!(it, '\n' | '\t');
+        let mut begin = 0;
+        for (at, it) in text.match_indices(is_escaped) {
+            self.0.write_str(&text[begin..at])?;
+            it.chars().try_for_each(|it| write!(self.0, "\\u{:04x}", u32::from(it)))?;
+            begin = at + it.len();
+        }
+        self.0.write_str(&text[begin..])
+    }
 }
 
 /// Returns a number with its noun: `1 request`, `2 requests`.
@@ -172,6 +214,22 @@ mod tests {
         assert_eq!(plain("a\u{1b}[2J\nb\u{9b}c"), "a [2J b c");
         assert_eq!(plain(&"ü".repeat(1000)).chars().count(), PLAIN_LEN_MAX);
         assert_eq!(plain_lines("a\u{1b}[2J\nb\u{9b}c\r"), "a [2J\nb c ");
+        assert_eq!(printable("a\u{202e}b\u{2066}c"), "a b c", "they turn the text around");
+    }
+
+    /// Each command prints its results by it.
+    #[test]
+    fn no_printed_line_steers_a_terminal_and_json_keeps_its_value() {
+        let hostile = "\u{1b}[2J\u{9b}1m\u{7f}\r\u{202e}end ü";
+        let shown = Escaped(format_args!("node {hostile}\n\tlast")).to_string();
+        let expected = "node \\u001b[2J\\u009b1m\\u007f\\u000d\\u202eend ü\n\tlast";
+        assert_eq!(shown, expected);
+        let value = json!({ "address": hostile, "of": [hostile] });
+        for text in [value.to_string(), serde_json::to_string_pretty(&value).unwrap()] {
+            let shown = Escaped(text).to_string();
+            assert!(!shown.contains(|it: char| steers_terminal(it) && it != '\n'), "{shown}");
+            assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), value);
+        }
     }
 
     #[test]

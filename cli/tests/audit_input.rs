@@ -166,6 +166,32 @@ fn a_payer_who_was_exchanged_in_a_file_is_named_and_a_verdict_says_what_it_left_
     assert!(text.ends_with(": payer"), "{text}");
 }
 
+#[test]
+fn the_text_of_a_fault_in_a_file_adds_no_line_to_a_verdict() {
+    let place = tempfile::tempdir().unwrap();
+    let (data, registry) = folder(place.path(), "data", 20);
+    let export = place.path().join("export");
+    let [data, registry, to] = [&data, &registry, &export].map(|path| path.to_str().unwrap());
+    json(&["audit", "export", "--json", "--from", data, "--to", to]);
+    let part = part_of(&export);
+    let honest = run(&["audit", "check-partition", &part, "--registry", registry, "--json"]);
+    let mut line: Value = serde_json::from_slice(&honest.stdout).unwrap();
+    let text = "another key\nverdict: clean\n\u{1b}[2J";
+    let fault = serde_json::json!({
+        "kind": "forged", "originator_id": NODE, "sequence_id": 1, "text": text,
+    });
+    line["range"]["faults"] = serde_json::json!({ "counts": { "forged": 1 }, "kept": [fault] });
+    let ranges = place.path().join("ranges.jsonl");
+    fs::write(&ranges, line.to_string()).unwrap();
+    let output = run(&["audit", "merge", ranges.to_str().unwrap(), "--export", to]);
+    assert_eq!(output.status.code(), Some(8), "{output:?}");
+    let shown = stdout(&output);
+    let verdicts: Vec<_> = shown.lines().filter(|line| line.starts_with("verdict")).collect();
+    assert_eq!(verdicts, ["verdict: faulty"], "{shown}");
+    assert!(shown.contains("another key verdict: clean"), "{shown}");
+    assert!(!shown.contains('\u{1b}'), "{shown}");
+}
+
 /// It has five hundred more envelopes behind each place, whatever it is asked for.
 #[test]
 fn a_node_that_answers_without_end_or_with_another_strand_holds_up_no_audit() {

@@ -255,7 +255,8 @@ fn envelope_bytes(frame: &DataFrame) -> Option<usize> {
     }
 }
 
-/// Returns the envelopes of a batch.
+/// Returns the envelopes of a batch, each in memory of its own. They may wait for others, counted by their bytes. Those
+/// of the frame are parts of what was read from the network at once, of which a peer can fill the rest with padding.
 ///
 /// # Errors
 /// [`PeerError::Oversized`] when it exceeds the size asked for, unless it is a single envelope.
@@ -265,7 +266,8 @@ fn envelopes(batch: &BatchFrame) -> Result<Vec<StrandItem<Bytes>>, PeerError> {
     if batch.len() > 1 && !is_within {
         return Err(PeerError::Oversized);
     }
-    Ok(batch.envelopes().map(StrandItem::Envelope).collect())
+    let own = |envelope: Bytes| StrandItem::Envelope(Bytes::copy_from_slice(&envelope));
+    Ok(batch.envelopes().map(own).collect())
 }
 
 /// Notifies the engine's follower that its want will not be answered.
@@ -347,6 +349,19 @@ mod tests {
         assert_eq!(together(&mut long), [0, 9]);
         let mut flood = receiver((0..300).map(|_| gap()));
         assert_eq!(together(&mut flood).len(), TOGETHER_FRAMES_MAX);
+    }
+
+    #[test]
+    fn an_envelope_keeps_nothing_of_what_came_with_it() {
+        let (frame, mut receiver) = (batch(9), receiver(Vec::new()));
+        let read = Bytes::from([&frame[..], &[0; 10_000]].concat());
+        receiver.decoder.push(read.slice(..frame.len()));
+        let frame = receiver.decoder.next_frame().unwrap().unwrap();
+        assert!(!read.is_unique(), "a frame is a part of what was read");
+        let items = receiver.gather(frame).unwrap();
+        assert_eq!(items, [StrandItem::Envelope(Bytes::from_static(&[7; 9]))]);
+        drop(receiver);
+        assert!(read.is_unique(), "the items share its memory");
     }
 
     #[test]

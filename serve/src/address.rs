@@ -197,8 +197,10 @@ pub fn entries(headers: &HeaderMap) -> impl DoubleEndedIterator<Item = &str> {
 pub fn is_public(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(it) => {
-            let [a, b, ..] = it.octets();
+            let [a, b, c, _] = it.octets();
             let is_shared = a == 100 && (64..128).contains(&b); // RFC 6598
+            // RFC 6890, section 2.2.2: not routed. One provider's machines get their credentials there.
+            let is_of_protocols = [a, b, c] == [192, 0, 0];
             let is_benchmark = a == 198 && (b == 18 || b == 19); // RFC 2544
             !(it.is_private()
                 || it.is_loopback()
@@ -209,6 +211,7 @@ pub fn is_public(address: IpAddr) -> bool {
                 || a == 0
                 || a >= 240
                 || is_shared
+                || is_of_protocols
                 || is_benchmark)
         }
         IpAddr::V6(it) => !it.is_loopback() && is_global(it),
@@ -237,6 +240,7 @@ mod tests {
             "192.168.0.1",
             "169.254.169.254",
             "100.64.0.1",
+            "192.0.0.192",
             "0.0.0.0",
             "224.0.0.1",
             "255.255.255.255",
@@ -252,7 +256,14 @@ mod tests {
         ] {
             assert!(!is_public(private.parse().unwrap()), "{private}");
         }
-        for public in ["1.1.1.1", "100.63.0.1", "172.32.0.1", "2606:4700::1111", "::ffff:1.1.1.1"] {
+        for public in [
+            "1.1.1.1",
+            "100.63.0.1",
+            "172.32.0.1",
+            "192.0.1.1",
+            "2606:4700::1111",
+            "::ffff:1.1.1.1",
+        ] {
             assert!(is_public(public.parse().unwrap()), "{public}");
         }
     }

@@ -150,6 +150,7 @@ impl Fault {
 }
 
 impl fmt::Display for Fault {
+    /// Writes one line: a file may have chosen parts of the text, and another line could look like a verdict.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.originator_id, self.sequence_id) {
             (None, _) => f.write_str("log")?,
@@ -160,7 +161,9 @@ impl fmt::Display for Fault {
         if let Some(rule) = self.rule {
             write!(f, " (rule {rule})")?;
         }
-        write!(f, ", of the {}: {}", self.kind.party(), self.text)
+        let text: String =
+            self.text.chars().map(|it| if it.is_control() { ' ' } else { it }).collect();
+        write!(f, ", of the {}: {text}", self.kind.party())
     }
 }
 

@@ -142,7 +142,8 @@ impl Progress {
         let name = format!("{:<8}", outcome.name());
         let name = if self.colours { format!("\x1b[{colour}m{name}\x1b[0m") } else { name };
         let area = case.area.name();
-        output::line(format_args!("{name} {area:<12} {} ({} ms)", case.id, took.as_millis()));
+        let took = took.as_millis();
+        output::styled_line(format_args!("{name} {area:<12} {} ({took} ms)", case.id));
         if let Some(reason) = outcome.reason() {
             output::line(format_args!("         {reason}"));
         }

@@ -16,6 +16,10 @@ use pb::originator_envelope::Proof;
 /// every synchronised clock, so that only false times are reported. An envelope that is older than this was stored
 /// before the request: a node answers a repeat with the stored envelope.
 const CLOCK_TOLERANCE_NS: u64 = 30 * 60 * 1_000_000_000;
+/// Longest envelope of an answer: this often the bytes of the payer envelope that was sent, and this much more.
+/// Guesses: an honest node adds some 150 bytes, and the payer envelope of an earlier request differs by a few.
+const LEN_TIMES: usize = 2;
+const LEN_MORE_BYTES: usize = 4 * 1024;
 
 /// The values that a correct answer has to have.
 #[derive(Debug, Clone)]
@@ -44,6 +48,12 @@ pub(crate) enum AnswerError {
         asked: usize,
         /// Envelopes in the answer.
         got: usize,
+    },
+    /// It is longer than an answer to the request can be.
+    #[error("it is longer than {len_bytes_max} bytes")]
+    TooLong {
+        /// The most bytes that it can have.
+        len_bytes_max: usize,
     },
     /// The envelope does not parse.
     #[error("the envelope does not parse: {0}")]
@@ -94,6 +104,11 @@ pub(super) struct VerifiedAnswer {
     pub(super) was_stored: bool,
 }
 
+/// Returns the most bytes that an envelope of an answer can have for a payer envelope that was sent.
+pub(super) fn len_bytes_max(payer_envelope: &Bytes) -> usize {
+    payer_envelope.len() * LEN_TIMES + LEN_MORE_BYTES
+}
+
 /// Verifies one envelope of an answer. `now_ns` is unix time.
 ///
 /// # Errors
@@ -104,7 +119,12 @@ pub(super) fn verify(
     rates: &RateTable,
     now_ns: i64,
 ) -> Result<VerifiedAnswer, AnswerError> {
-    let statement = UnsignedOriginatorEnvelope::parse(answer.unsigned_originator_envelope.clone())?;
+    let unsigned = &answer.unsigned_originator_envelope;
+    let len_bytes_max = len_bytes_max(expected.payer_envelope);
+    if unsigned.len() > len_bytes_max {
+        return Err(AnswerError::TooLong { len_bytes_max });
+    }
+    let statement = UnsignedOriginatorEnvelope::parse(unsigned.clone())?;
     let Some(Proof::OriginatorSignature(signature)) = &answer.proof else {
         return Err(AnswerError::NoSignature);
     };
@@ -184,7 +204,7 @@ fn is_same_order(expected: &ExpectedAnswer<'_>, stored: &PayerEnvelope) -> bool 
 #[cfg(test)]
 mod tests {
     use hawser_proto::SecretKey;
-    use hawser_proto::envelope::{OriginatorEnvelope, UnsealedEnvelope};
+    use hawser_proto::envelope::{self, OriginatorEnvelope, UnsealedEnvelope};
     use hawser_rules::Rate;
     use prost::Message as _;
 
@@ -334,6 +354,21 @@ mod tests {
     fn an_honest_answer_passes() {
         let verified = judged(|_| {}, 1).unwrap();
         assert_eq!(verified.fee_picodollars, 700 + 12_000 * sent().len() as u64);
+    }
+
+    #[test]
+    fn a_signed_envelope_with_padding_is_no_answer() {
+        let sent = sent();
+        let judged = |padding: &[u8]| {
+            let bytes = Bytes::from([&honest(&sent).encode_to_vec()[..], padding].concat());
+            let signature = key(1).sign(originator_digest(&bytes));
+            let sealed = OriginatorEnvelope::encode(bytes, envelope::Proof::Signature(signature));
+            check(&sent, &pb::OriginatorEnvelope::decode(sealed).unwrap())
+        };
+        assert!(judged(&[0x7a, 1, 0]).is_ok(), "a field of a later version");
+        let padding = [&[0x7a, 0x80, 0x40][..], &[0; 0x2000]].concat();
+        let len_bytes_max = sent.len() * 2 + 4096;
+        assert_eq!(judged(&padding).unwrap_err(), AnswerError::TooLong { len_bytes_max });
     }
 
     #[test]

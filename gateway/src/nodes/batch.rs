@@ -17,7 +17,7 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::PublishPayerEnvelopesRequest;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_client::ReplicationApiClient;
 use hawser_proto::{Bytes, EnvelopeId, PublicKey, SecretKey};
 use hawser_rules::{NodeRecord, RateTable};
-use hawser_serve::{CheckedChannel, HeldCharge};
+use hawser_serve::{CheckedChannel, HeldCharge, MESSAGE_LEN_BYTES_MAX};
 use parking_lot::Mutex;
 use prost::Message as _;
 use quick_cache::sync::Cache;
@@ -25,8 +25,9 @@ use tokio::sync::{Notify, Semaphore, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
-use super::answer::{AnswerError, ExpectedAnswer, VerifiedAnswer, verify};
+use super::answer::{AnswerError, ExpectedAnswer, VerifiedAnswer, len_bytes_max, verify};
 use super::error::NodeError;
+use super::observed::with_own_buffers;
 use super::queue::{JobQueue, JobTaker, QueueClosedError, job_queue};
 use super::report_count::ReportCount;
 use super::reporter::Reporter;
@@ -361,10 +362,16 @@ impl NodeCaller {
         let sealed = self.sign_all(clients).await;
         let messages = sealed.iter().map(|sealed| sealed.message.clone()).collect();
         let request = PublishPayerEnvelopesRequest { payer_envelopes: messages };
-        let mut client = self.client.clone();
+        let len_bytes_max = answer_len_bytes_max(&sealed);
+        let mut client = self.client.clone().max_decoding_message_size(len_bytes_max);
         let call = client.publish_payer_envelopes(request);
         let answer = match tokio::time::timeout(self.payer.attempt_timeout, call).await {
             Ok(Ok(answer)) => answer.into_inner().originator_envelopes,
+            Ok(Err(status)) if is_too_long(&status, len_bytes_max) => {
+                let error = AnswerError::TooLong { len_bytes_max };
+                self.report(&error, None);
+                return Err(NodeError::WrongAnswer(error));
+            }
             Ok(Err(status)) => return Err(error_of(status, self.payer.attempt_timeout)),
             Err(_) => return Err(NodeError::Timeout(self.payer.attempt_timeout)),
         };
@@ -469,7 +476,8 @@ impl NodeCaller {
         }
         let of_now = !verified.was_stored && verified.unconfirmed.is_none();
         PlacedEnvelope {
-            envelope,
+            // It may wait for the rest of its request, and the node chooses what else the message has.
+            envelope: with_own_buffers(&envelope),
             id: Some(verified.id),
             fee_picodollars: verified.fee_picodollars,
             congestion_fee_picodollars: of_now.then_some(verified.congestion_fee_picodollars),
@@ -515,6 +523,20 @@ fn is_of_caller(error: &NodeError) -> bool {
     matches!(error, NodeError::Refused(status) if status.code() != Code::FailedPrecondition)
 }
 
+/// Returns the most bytes of an answer: what a node adds is bounded, so an answer takes memory in proportion to its
+/// request, which is charged.
+fn answer_len_bytes_max(sent: &[SignedEnvelope]) -> usize {
+    let all: usize = sent.iter().map(|sealed| len_bytes_max(&sealed.bytes)).sum();
+    all.saturating_add(len_bytes_max(&Bytes::new())).min(MESSAGE_LEN_BYTES_MAX)
+}
+
+/// Returns true for the status with which this side ends a call whose answer is longer than `len_bytes_max`. It has the
+/// code of a refusal, but the node has published.
+fn is_too_long(status: &Status, len_bytes_max: usize) -> bool {
+    let end = format!("the limit is: {len_bytes_max} bytes");
+    status.code() == Code::OutOfRange && status.message().ends_with(&end)
+}
+
 fn error_of(status: Status, waited: Duration) -> NodeError {
     match status.code() {
         // These codes are about the envelopes or the payer: another node would answer the same.
@@ -549,6 +571,20 @@ mod tests {
         assert_eq!(gather(large, &mut jobs).len(), 1, "a large one goes alone");
         let left = std::iter::from_fn(|| jobs.next_if(|_| true)).count();
         assert_eq!(left, 3, "those that did not fit");
+    }
+
+    #[test]
+    fn an_answer_has_room_by_its_request_and_a_longer_one_is_no_refusal() {
+        let sealed = |len: usize| {
+            let (message, bytes) = (pb::PayerEnvelope::default(), vec![0; len].into());
+            SignedEnvelope { message, bytes, signed_ns: 0 }
+        };
+        let of_ten = answer_len_bytes_max(&[1000; 10].map(sealed));
+        assert!((20_000..100_000).contains(&of_ten), "{of_ten}");
+        assert_eq!(answer_len_bytes_max(&[sealed(20 << 20)]), MESSAGE_LEN_BYTES_MAX);
+        let text = "decoded message length too large: found 70 bytes, the limit is: 60 bytes";
+        assert!(is_too_long(&Status::out_of_range(text), 60));
+        assert!(!is_too_long(&Status::out_of_range(text), 61), "the limit of the node");
     }
 
     #[test]

@@ -129,6 +129,7 @@ fn kind_of(error: &AnswerError) -> Option<MisbehaviorKind> {
         | AnswerError::Violation(_) => Some(MisbehaviorKind::InvalidPayload),
         AnswerError::Time { .. } => Some(MisbehaviorKind::OutOfOrder),
         AnswerError::Count { .. }
+        | AnswerError::TooLong { .. }
         | AnswerError::NoSignature
         | AnswerError::Signature(_)
         | AnswerError::Signer(_)

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _, stream};
-use hawser_proto::envelope::{PayerEnvelope, UnsealedEnvelope};
+use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, Proof, UnsealedEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::misbehavior_api_server::MisbehaviorApiServer;
@@ -19,6 +19,7 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_server::{
     ReplicationApi, ReplicationApiServer,
 };
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_server::MetadataApiServer;
+use hawser_proto::sign::originator_digest;
 use hawser_proto::{Bytes, OriginatorId, SecretKey};
 use hawser_serve::{CallMetrics, ServeSettings, Server, StatusDetails, WrongField};
 use http::HeaderMap;
@@ -50,6 +51,8 @@ pub(crate) enum Manner {
     IsAhead(u64),
     OtherOriginator,
     AnswersFewer,
+    /// Signs a MiB that is no part of the request.
+    Pads,
     Hangs,
     /// Stores envelopes that it has already once more, with new sequence ids.
     StoresAgain,
@@ -346,6 +349,13 @@ impl Inner {
             Manner::KeepsForLonger => statement.expiry_unixtime += 86_400,
             Manner::OtherOriginator => statement.originator_node_id += 100,
             _ => {}
+        }
+        if *manner == Manner::Pads {
+            let unknown = [&[0x7a, 0x80, 0x80, 0x40][..], &[0; 1 << 20]].concat();
+            let bytes = Bytes::from([statement.encode_to_vec(), unknown].concat());
+            let proof = Proof::Signature(self.key.sign(originator_digest(&bytes)));
+            return pb::OriginatorEnvelope::decode(OriginatorEnvelope::encode(bytes, proof))
+                .unwrap();
         }
         let key = if *manner == Manner::Forges { key_of(77) } else { self.key.clone() };
         pb::OriginatorEnvelope::decode(UnsealedEnvelope::new(&statement).seal(&key)).unwrap()

@@ -24,6 +24,7 @@ async fn an_answer_that_is_wrong_is_no_answer_and_another_node_is_asked() {
         Manner::KeepsForLonger,
         Manner::OtherOriginator,
         Manner::AnswersFewer,
+        Manner::Pads,
     ] {
         let net = Net::start(2).await;
         let (first, other) = first_and_other(&net, 1).await;

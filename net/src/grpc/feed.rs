@@ -157,7 +157,9 @@ impl WantFeed {
             return Ok(items);
         }
         *rewritten += u64::from(outer.was_rewritten);
-        items.push(StrandItem::Envelope(outer.bytes));
+        // The follower holds envelopes and counts their bytes. One that shares the memory of its message would
+        // keep all of it, and a peer chooses what else a message has.
+        items.push(StrandItem::Envelope(Bytes::copy_from_slice(&outer.bytes)));
         Ok(items)
     }
 }
@@ -298,6 +300,15 @@ mod tests {
             assert_eq!(fed.batches, [[item(3)]]);
             assert_eq!(fed.violation, Some(violation.into()));
         }
+    }
+
+    #[test]
+    fn an_envelope_keeps_nothing_of_its_message() {
+        let (envelope, padding) = (envelope(3), [0; 10_000]);
+        let message = Bytes::from([&envelope[..], &padding].concat());
+        let fed = take(&mut feed(2, None), vec![message.slice(..envelope.len())]);
+        assert_eq!(fed.batches, [[item(3)]]);
+        assert!(message.is_unique(), "an item of the feed shares its memory");
     }
 
     #[test]

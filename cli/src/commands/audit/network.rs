@@ -16,6 +16,9 @@ use crate::output;
 
 /// Bytes of proofs of one node that are held. A guess: above what a node keeps of a network that works.
 const PROOFS_LEN_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// Memory of a proof beside the bytes of its report. A guess: the report once more, decoded into its fields, and the
+/// findings.
+const PROOF_BYTES: usize = 4 * 1024;
 
 /// Runs the command.
 ///
@@ -43,7 +46,7 @@ pub(super) async fn run(args: AuditNetworkArgs, as_json: bool) -> Result<(), Run
                 let judged = asked_chain::judge(&mut chain, held, &keys.known).await;
                 // Proofs are held until the end, and a node can make any number of them against itself.
                 if judged.judgement.verdict == MisbehaviorVerdict::Proven {
-                    held_bytes += len_bytes;
+                    held_bytes += len_bytes + PROOF_BYTES;
                 }
                 if held_bytes > PROOFS_LEN_BYTES_MAX {
                     return Err(RunError::failed("the node has more proofs than one run holds"));

@@ -3,6 +3,7 @@
 use hawser_audit::file::FiledReport;
 use hawser_node::CheckedChannel;
 use hawser_node::error::RunError;
+use hawser_proto::Bytes;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::misbehavior_api_client::MisbehaviorApiClient;
 
@@ -37,10 +38,13 @@ pub(crate) async fn page(
     Ok(reports.into_iter().map(held).collect())
 }
 
+/// Takes a report out of its page. Its bytes are copied: those of a decoded message are parts of it, so a short proof
+/// that is held would keep a page of 25 MiB.
 fn held(report: pb::MisbehaviorReport) -> FiledReport {
+    let own = |bytes: &Bytes| Bytes::copy_from_slice(bytes);
     FiledReport {
-        report: report.unsigned_misbehavior_report,
-        host_signature: report.signature.map(|signature| signature.bytes),
+        report: own(&report.unsigned_misbehavior_report),
+        host_signature: report.signature.map(|signature| own(&signature.bytes)),
         host: None,
         server_time_ns: Some(report.server_time_ns),
     }
@@ -82,5 +86,27 @@ pub(crate) async fn each_page(
                 "{address}: the node has more reports than one run reads"
             )));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::pb::xmtp::identity::associations::RecoverableEcdsaSignature;
+
+    use super::*;
+
+    /// A lying node could send a page for each proof against itself that an auditor holds until the end.
+    #[test]
+    fn a_report_that_is_held_keeps_nothing_of_its_page() {
+        let page = Bytes::from(vec![7; 1_000]);
+        let report = pb::MisbehaviorReport {
+            server_time_ns: 5,
+            unsigned_misbehavior_report: page.slice(..10),
+            signature: Some(RecoverableEcdsaSignature { bytes: page.slice(10..75) }),
+        };
+        assert!(!page.is_unique(), "a decoded report is a part of its message");
+        let held = held(report);
+        assert!(page.is_unique(), "nothing that is held refers to the page");
+        assert_eq!((held.report.len(), held.host_signature.unwrap().len()), (10, 65));
     }
 }

@@ -76,7 +76,7 @@ async fn look_forever(
                 if let Some(as_json) = as_json {
                     if !as_json && std::io::stdout().is_terminal() {
                         // Clears the screen, so that the table stays in its place.
-                        output::line("\u{1b}[2J\u{1b}[H");
+                        output::styled_line("\u{1b}[2J\u{1b}[H");
                     }
                     print(&seen, &alarms, as_json);
                 }

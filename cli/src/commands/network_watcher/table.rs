@@ -22,7 +22,7 @@ pub(super) fn print(watch: &WatcherPage, as_json: bool) -> usize {
     }
     if std::io::stdout().is_terminal() {
         // Clears the screen, so that the table stays in its place.
-        output::line("\u{1b}[2J\u{1b}[H");
+        output::styled_line("\u{1b}[2J\u{1b}[H");
     }
     let now = now_unix_s();
     for (id, node) in &view.nodes {

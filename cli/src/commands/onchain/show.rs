@@ -23,10 +23,11 @@ struct Field {
 }
 
 impl ResultFields {
-    /// Adds a value whose text is that of its JSON.
+    /// Adds a value whose text is that of its JSON. A text has one line: its owner writes a node's address into the
+    /// registry, which takes any.
     pub(crate) fn with(self, name: &'static str, value: impl Into<Value>) -> Self {
         let value = value.into();
-        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let text = value.as_str().map_or_else(|| value.to_string(), output::printable);
         self.field(name, Some(text), value)
     }
 
@@ -264,6 +265,16 @@ mod tests {
             })
         );
         assert_eq!(date(u64::MAX), u64::MAX.to_string());
+    }
+
+    /// `hawser registry node list` prints the address that a node's owner has registered.
+    #[test]
+    fn a_registered_text_adds_no_line_and_does_not_steer_a_terminal() {
+        let address = "https://a\u{1b}[2J\nnodeId: 100, isCanonical: true";
+        let fields = ResultFields::default().with("httpAddress", address);
+        let texts: Vec<_> = fields.texts().map(|(_, text)| text).collect();
+        assert_eq!(texts, ["https://a [2J nodeId: 100, isCanonical: true"]);
+        assert_eq!(fields.into_json(), json!({ "httpAddress": address }));
     }
 
     #[test]
