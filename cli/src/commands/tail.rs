@@ -18,6 +18,7 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::{
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::GetSyncCursorRequest;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_client::MetadataApiClient;
 use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, SequenceId, Topic};
+use prost::{DecodeError, Message as _};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tonic::Status;
 use tonic::metadata::MetadataMap;
@@ -200,8 +201,8 @@ async fn follow_topic(
     };
     tokio::spawn(forward(response.into_inner(), sender, of_others, |message| {
         match message.response {
-            Some(topics_pb::Response::Envelopes(envelopes)) => envelopes.envelopes,
-            _ => Vec::new(),
+            Some(topics_pb::Response::Envelopes(envelopes)) => Ok(envelopes.envelopes),
+            _ => Ok(Vec::new()),
         }
     }));
     Ok(())
@@ -230,8 +231,10 @@ async fn follow_originators(
     };
     tokio::spawn(forward(response.into_inner(), sender, of_others, |message| {
         match message.response {
-            Some(originators_pb::Response::Envelopes(envelopes)) => envelopes.envelopes,
-            None => Vec::new(),
+            Some(originators_pb::Response::Envelopes(list)) => {
+                originators_pb::Envelopes::decode(list).map(|list| list.envelopes)
+            }
+            None => Ok(Vec::new()),
         }
     }));
     Ok(())
@@ -317,7 +320,7 @@ async fn forward<M: 'static>(
     mut stream: tonic::Streaming<M>,
     sender: StreamSender,
     of_others: impl Fn(&Bytes) -> Option<EnvelopeId>,
-    envelopes: impl Fn(M) -> Vec<Bytes>,
+    envelopes: impl Fn(M) -> Result<Vec<Bytes>, DecodeError>,
 ) {
     loop {
         let items = match stream.message().await {
@@ -327,6 +330,13 @@ async fn forward<M: 'static>(
                 return sender.fail(client::failure(&ended)).await;
             }
             Err(status) => return sender.fail(client::failure(&status)).await,
+        };
+        let items = match items {
+            Ok(items) => items,
+            Err(error) => {
+                let text = format!("the node sent a message that does not decode: {error}");
+                return sender.fail(RunError::failed(text)).await;
+            }
         };
         for bytes in items {
             if let Some(id) = of_others(&bytes) {

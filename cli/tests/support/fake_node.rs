@@ -232,8 +232,8 @@ impl FakeCalls {
                 use api::subscribe_originators_response::{Envelopes, Response};
                 let request = api::SubscribeOriginatorsRequest::decode(request).unwrap();
                 let strand = request.filter.unwrap().originator_node_ids[0];
-                let envelopes = (self.page)(strand, 0);
-                let response = Some(Response::Envelopes(Envelopes { envelopes }));
+                let list = Envelopes { envelopes: (self.page)(strand, 0) }.encode_to_vec();
+                let response = Some(Response::Envelopes(list.into()));
                 Some(api::SubscribeOriginatorsResponse { response }.encode_to_vec())
             }
             "SubscribeTopics" => {

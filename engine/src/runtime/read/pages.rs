@@ -32,14 +32,19 @@ const MEMORY_PAUSE_MAX: Duration = Duration::from_secs(2);
 const TURN_ROWS_MAX: usize = 5_000;
 
 /// Reads a page in its stream's turn, and returns it with the memory that was taken for it.
-/// A stream that may not have its memory now lets the next one go first, and holds none while it waits.
+/// A stream that may not have its memory now lets the next one go first, and holds none while it waits. The page of a
+/// single strand is one of entries if it is wanted `in_entries`.
 ///
 /// # Errors
 /// [`QueryError`] if the log cannot be read, or the memory does not come.
-pub(super) async fn read(log: LogAccess, read: Read) -> Result<(PageRead, usize), QueryError> {
+pub(super) async fn read(
+    log: LogAccess,
+    read: Read,
+    in_entries: bool,
+) -> Result<(PageRead, usize), QueryError> {
     match read {
         Read::Topics(catch_up, plan) => read_topics(log, TopicsRead::new(catch_up, plan)).await,
-        Read::Log(ranges) => read_strands(log, ranges).await,
+        Read::Log(ranges) => read_strands(log, ranges, in_entries).await,
     }
 }
 
@@ -137,6 +142,7 @@ impl TopicsRead {
 async fn read_strands(
     log: LogAccess,
     mut ranges: Vec<LogRange>,
+    in_entries: bool,
 ) -> Result<(PageRead, usize), QueryError> {
     let BatchLimits { envelopes, len_bytes } = BatchLimits::STRANDS;
     let most_bytes = answer_bytes(envelopes, len_bytes);
@@ -149,6 +155,7 @@ async fn read_strands(
             }
             let memory = PageMemory::new(Arc::clone(&of_turn.memory), most_bytes);
             let filling = LogFilling::new(ranges, BatchLimits::STRANDS, memory);
+            let filling = if in_entries { filling.with_entries() } else { filling };
             fill_strands(&of_turn, filling).map(Ok)
         });
         match first.await? {

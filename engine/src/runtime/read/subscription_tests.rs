@@ -79,6 +79,7 @@ async fn caught_up(stream: &mut Subscription, wave: WaveId) -> Vec<EnvelopeId> {
             SubscriptionEvent::Envelopes { envelopes, .. } => got.extend(ids_of(&envelopes)),
             SubscriptionEvent::CaughtUp(done) if done == wave => return got,
             SubscriptionEvent::CaughtUp(_) | SubscriptionEvent::TopicsLive { .. } => {}
+            SubscriptionEvent::Entries { .. } => unreachable!("asked for by no stream here"),
         }
     }
 }
@@ -566,6 +567,7 @@ async fn read_all(node: Node, seed: u64, mut done: watch::Receiver<bool>) {
             match event {
                 SubscriptionEvent::CaughtUp(_) if finishing => break,
                 SubscriptionEvent::CaughtUp(_) | SubscriptionEvent::TopicsLive { .. } => {}
+                SubscriptionEvent::Entries { .. } => unreachable!("asked for by no stream here"),
                 SubscriptionEvent::Envelopes { envelopes, .. } => {
                     left = left.saturating_sub(envelopes.len());
                     reading.take(&envelopes);
