@@ -5,6 +5,7 @@
 //! that a scan passes over count as work too, and the next turn continues after them.
 
 mod entries;
+mod in_entries;
 
 use bytes::Bytes;
 use hawser_proto::envelope::OriginatorEnvelope;

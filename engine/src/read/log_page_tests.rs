@@ -185,7 +185,7 @@ proptest! {
         prop_assert_eq!(got, expected);
     }
 
-    /// What the stream of a single strand sends is what others are made of.
+    /// The stream of a single strand sends the same bytes as others do.
     #[test]
     fn a_page_in_entries_has_the_bytes_and_the_end_of_the_same_page_in_envelopes(
         seed: u64, envelopes in 1usize..60, len_bytes in 1usize..4000, bound in 0usize..40_000,

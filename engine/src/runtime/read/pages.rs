@@ -313,12 +313,12 @@ mod tests {
     use std::future::ready;
     use std::sync::Barrier;
 
-    use hawser_proto::Cursor;
+    use hawser_proto::{Cursor, SequenceId};
 
     use super::super::hub::Hub;
     use super::super::page_threads::STREAM_PAGES_AT_ONCE;
     use super::*;
-    use crate::read::testing::store;
+    use crate::read::testing::{append, committed, id, store, topic};
     use crate::read::{ReadMemory, ReaderId};
     use crate::runtime::Heads;
 
@@ -339,6 +339,25 @@ mod tests {
 
         fn end_work(&self, began: Duration) {
             self.0.lock().push(began);
+        }
+    }
+
+    /// Other nodes read one strand with each stream, and few copies leave the cores to publishers.
+    #[tokio::test]
+    async fn a_page_of_a_single_strand_is_in_entries_if_they_are_wanted() {
+        let store = store();
+        let change =
+            |(strand, place)| append(&committed(id(strand, place), topic(1), 1, Vec::new()));
+        store.commit(&[(100, 1), (100, 2), (200, 1)].map(change)).unwrap();
+        let log = LogAccess::new(store, Heads::new(Cursor::new()), Hub::new());
+        let range = |strand, last| LogRange { after: id(strand, 0), through: SequenceId(last) };
+        let (one, both) = (vec![range(100, 2)], vec![range(100, 2), range(200, 1)]);
+        let wanted = [(one.clone(), true, (0, 1)), (one, false, (2, 0)), (both, true, (3, 0))];
+        for (ranges, in_entries, lens) in wanted {
+            let (page, _) = read(log.clone(), Read::Log(ranges), in_entries).await.unwrap();
+            let PageRead::Log(page) = page else { panic!("it is one of strands") };
+            assert_eq!((page.envelopes.len(), page.batches.len()), lens);
+            assert!(page.finished);
         }
     }
 
