@@ -13,10 +13,12 @@ use tonic_prost_build::FileDescriptorSet;
 const ROOT: &str = "proto";
 
 /// Messages of streams and pages whose field `envelopes` becomes bytes. A nested message and bytes are the same on the
-/// wire, so a node sends envelopes as they are stored, without decoding and encoding each for each of its readers.
-const WITH_ENVELOPES_AS_BYTES: [&str; 5] = [
+/// wire, so a node sends envelopes as they are stored, without decoding and encoding each for each of its readers. In
+/// `SubscribeOriginatorsResponse` the whole list is bytes: a node makes it while it reads the log.
+const WITH_ENVELOPES_AS_BYTES: [&str; 6] = [
     "QueryEnvelopesResponse",
     "SubscribeEnvelopesResponse",
+    "SubscribeOriginatorsResponse",
     "SubscribeOriginatorsResponse.Envelopes",
     "SubscribeTopicsResponse.Envelopes",
     "SubscribeResponse.V1.Envelopes",

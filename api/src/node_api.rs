@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::stream::{Stream, StreamExt as _};
 use hawser_engine::Engine;
-use hawser_engine::read::wire_len_bytes;
+use hawser_engine::read::{EnvelopeEntries, wire_len_bytes};
 use hawser_engine::runtime::Reader;
 use hawser_proto::Bytes;
 use hawser_proto::envelope;
@@ -102,10 +102,24 @@ pub(crate) fn count_delivered<'a>(
     if !tracing::enabled!(Level::DEBUG) {
         return; // an id is known only after parsing the envelope
     }
-    for bytes in stored {
-        if let Ok(id) = envelope::OriginatorEnvelope::id_of(bytes.clone()) {
-            tracing::debug!(envelope = %id, "delivered");
-        }
+    stored.for_each(log_delivered);
+}
+
+/// Does the same for envelopes that are entries of a message.
+pub(crate) fn count_entries(
+    metrics: &HandlerMetrics,
+    method: EnvelopeMethod,
+    entries: &EnvelopeEntries,
+) {
+    metrics.delivered(method, entries.count as u64);
+    if tracing::enabled!(Level::DEBUG) {
+        entries.envelopes().for_each(|bytes| log_delivered(&bytes));
+    }
+}
+
+fn log_delivered(bytes: &Bytes) {
+    if let Ok(id) = envelope::OriginatorEnvelope::id_of(bytes.clone()) {
+        tracing::debug!(envelope = %id, "delivered");
     }
 }
 

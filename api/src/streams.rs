@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
-use hawser_engine::read::SubscriptionEvent;
+use hawser_engine::read::{EnvelopeEntries, SubscriptionEvent};
 use hawser_engine::runtime::Subscription;
 use hawser_proto::Bytes;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
@@ -23,7 +23,7 @@ use crate::error::{CallError, into_status};
 use crate::limits::{LimitError, Selected, Selection, originators, resume_point, topic_filters};
 use crate::methods::EnvelopeMethod;
 use crate::metrics::{HandlerMetrics, OpenStream};
-use crate::node_api::{MessageStream, NodeApi, charged, rendered};
+use crate::node_api::{MessageStream, NodeApi, charged, count_entries, rendered};
 
 /// A message of a streaming method.
 pub(crate) trait StreamItem: Send + Sized + 'static {
@@ -35,6 +35,10 @@ pub(crate) trait StreamItem: Send + Sized + 'static {
     fn idle() -> Self;
     /// A message with at least one envelope, each as it is stored.
     fn envelopes(envelopes: Vec<Bytes>) -> Self;
+    /// The same of envelopes that are entries already.
+    fn entries(entries: EnvelopeEntries) -> Self {
+        Self::envelopes(entries.envelopes().collect())
+    }
 }
 
 impl NodeApi {
@@ -82,7 +86,7 @@ impl NodeApi {
         let (charge, request) = charged(request);
         let (ids, last_seen) = originators(request.filter).map_err(CallError::of_subscription)?;
         let subscription = self.reader(&charge).subscribe_originators(ids, Some(last_seen));
-        Ok(self.stream(EnvelopeMethod::ReplicationOriginators, subscription))
+        Ok(self.stream(EnvelopeMethod::ReplicationOriginators, subscription.in_entries()))
     }
 
     /// Opens a stream of topics. Clients expect status STARTED first, even before a refusal.
@@ -174,6 +178,10 @@ impl Responder {
                     T::caught_up()
                 }
                 SubscriptionEvent::Envelopes { envelopes, .. } => self.render(envelopes),
+                SubscriptionEvent::Entries { entries, .. } => {
+                    count_entries(&self.metrics, self.method, &entries);
+                    Some(T::entries(entries))
+                }
                 SubscriptionEvent::TopicsLive { .. } => None, // of streams whose topics change
             };
             if let Some(message) = message {
@@ -221,8 +229,12 @@ impl StreamItem for pb::SubscribeOriginatorsResponse {
     }
 
     fn envelopes(envelopes: Vec<Bytes>) -> Self {
-        use pb::subscribe_originators_response::{Envelopes, Response};
-        Self { response: Some(Response::Envelopes(Envelopes { envelopes })) }
+        Self::entries(envelopes.into())
+    }
+
+    fn entries(entries: EnvelopeEntries) -> Self {
+        use pb::subscribe_originators_response::Response;
+        Self { response: Some(Response::Envelopes(entries.bytes)) }
     }
 }
 

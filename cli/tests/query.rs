@@ -88,3 +88,24 @@ fn a_node_that_sends_another_strand_or_topic_ends_a_stream() {
         assert!(shown.2.contains("200:1, which was not requested"), "{others:?}: {shown:?}");
     }
 }
+
+/// Each new originator takes a stream, and the node may have each stream hold a message of 26 MiB.
+#[test]
+fn a_node_that_names_new_originators_again_and_again_ends_a_stream_of_all() {
+    let follow = |count: u32| {
+        let heads: Vec<(u32, u64)> = (1..=count).map(|number| (100 * number, 3)).collect();
+        let key = SecretKey::from_bytes(&[2; 32]).unwrap();
+        let envelope = entry(&key, 1).bytes;
+        // Only the last stream has an envelope.
+        let node = FakeNode::start(&heads, move |strand, _| match strand {
+            NODE if count == 2 => vec![envelope.clone()],
+            _ => Vec::new(),
+        });
+        outcome(&["tail", "--from", "start", "--limit", "1", "--node", &node.url()])
+    };
+    let shown = follow(2);
+    assert!((shown.0, shown.1) == (Some(0), 1), "{shown:?}");
+    let shown = follow(9);
+    assert!((shown.0, shown.1) == (Some(1), 0), "{shown:?}");
+    assert!(shown.2.contains("no more than 8 streams are read together"), "{shown:?}");
+}

@@ -92,6 +92,30 @@ impl<'s> LogScan<'s> {
         Self { log, marks, upcoming, next, through, ended, copies: SharedCopies::new() }
     }
 
+    /// Hands the next valid envelope to `take`, as it lies in the database's memory, and moves behind it if `take`
+    /// returns true. Returns its id then. `None` means that `take` has refused it, or that the next item is another
+    /// one, an error or the end: [`next`](Iterator::next) returns it.
+    pub fn take_valid(&mut self, take: impl FnOnce(&[u8]) -> bool) -> Option<EnvelopeId> {
+        if self.ended {
+            return None;
+        }
+        let id = self.envelope().ok().flatten()?;
+        loop {
+            match self.mark().ok()? {
+                // Of an envelope that is not there.
+                Some((at, Mark::Invalid(_) | Mark::Waiting)) if at < id => self.pass_mark(),
+                Some((at, _)) if at <= id => return None,
+                _ => break,
+            }
+        }
+        if id < self.next || !take(self.log.value().expect("the iterator stands on it")) {
+            return None;
+        }
+        self.log.next();
+        self.next.sequence = id.sequence.next();
+        Some(id)
+    }
+
     /// Merges the two iterators: returns the next envelope with the validity of its mark, or the next skipped range.
     fn step(&mut self) -> Result<Option<LogItem>, ReadError> {
         loop {
@@ -248,14 +272,15 @@ mod tests {
         let (from, through) = (SequenceId(1), SequenceId(5));
         let skipped = LogItem::Skipped { from, through, reason: SkipReason::Missing };
         assert_eq!(scan.next(), Some(Ok(skipped)));
+        assert_eq!(scan.take_valid(|_| true), None);
         let key = EnvelopeKey(EnvelopeId::new(NODE, SequenceId(3))).encode();
         assert_eq!(scan.next(), Some(Err(ReadError::corrupt(Family::Log, &key))));
         assert_eq!(scan.next(), None, "it goes on after an error");
+        assert_eq!(scan.take_valid(|_| true), None);
     }
 
-    /// A registered node may have had millions of envelopes stored that break rules. Pages leave them out.
-    #[test]
-    fn envelopes_that_readers_do_not_get_take_no_room_beside_those_that_they_keep() {
+    /// Returns a store with the places 1 to 20, of which every fifth has a valid envelope.
+    fn mostly_invalid() -> Store {
         let store = store();
         let facts = || Facts {
             topic: None,
@@ -276,6 +301,38 @@ mod tests {
         };
         let changes: Vec<Change> = (1..=20).map(|place| Change::Append(entry(place))).collect();
         store.commit(&changes).unwrap();
+        store
+    }
+
+    #[test]
+    fn valid_envelopes_are_taken_where_they_lie_and_other_items_are_left_to_the_scan() {
+        let store = mostly_invalid();
+        let snapshot = store.snapshot();
+        let mut scan = snapshot.log(EnvelopeId::new(NODE, SequenceId::NONE), SequenceId(20));
+        let (mut taken, mut passed) = (Vec::new(), 0);
+        loop {
+            let id = scan.take_valid(|bytes| {
+                assert_eq!(bytes, [7; 100]);
+                true
+            });
+            match (id, id.is_none().then(|| scan.next()).flatten()) {
+                (Some(id), _) => taken.push(id.sequence.0),
+                (None, Some(item)) => passed += u64::from(item.is_ok()),
+                (None, None) => break,
+            }
+        }
+        assert_eq!((taken, passed), (vec![5, 10, 15, 20], 16));
+
+        let mut scan = snapshot.log(EnvelopeId::new(NODE, SequenceId(4)), SequenceId(20));
+        assert_eq!(scan.take_valid(|_| false), None);
+        let next = scan.next().unwrap().unwrap();
+        assert!(matches!(next, LogItem::Envelope { id, .. } if id.sequence == SequenceId(5)));
+    }
+
+    /// A registered node may have had millions of envelopes stored that break rules. Pages leave them out.
+    #[test]
+    fn envelopes_that_readers_do_not_get_take_no_room_beside_those_that_they_keep() {
+        let store = mostly_invalid();
         let snapshot = store.snapshot();
         let scan = snapshot.log(EnvelopeId::new(NODE, SequenceId::NONE), SequenceId(20));
         let valid = scan.filter_map(|item| match item.unwrap() {

@@ -373,6 +373,7 @@ impl Subscriber {
                     self.send(Frame::Envelopes(Envelopes { envelopes, mutate_id }));
                 }
             }
+            SubscriptionEvent::Entries { .. } => {} // of streams of whole strands
             SubscriptionEvent::TopicsLive { topics, .. } => {
                 let topics = topics.into_iter().map(Topic::into_bytes).collect();
                 self.send(Frame::TopicsLive(TopicsLive { topics }));

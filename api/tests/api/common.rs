@@ -375,6 +375,16 @@ pub(crate) fn wire_cursor<const N: usize>(entries: [(u32, u64); N]) -> pb_env::C
     pb_env::Cursor { node_id_to_sequence_id: entries.into() }
 }
 
+/// The envelopes of a message of `SubscribeOriginators`, each as it is stored.
+pub(crate) fn originators_list(
+    response: Option<pb::subscribe_originators_response::Response>,
+) -> Vec<Bytes> {
+    use pb::subscribe_originators_response::{Envelopes, Response};
+    response.map_or_else(Vec::new, |Response::Envelopes(list)| {
+        Envelopes::decode(list).unwrap().envelopes
+    })
+}
+
 /// "100:1 100:2", in the order of delivery.
 pub(crate) fn ids<E: Shown>(envelopes: &[E]) -> String {
     let ids: Vec<String> = envelopes.iter().map(|envelope| id(envelope).to_string()).collect();

@@ -115,9 +115,7 @@ async fn a_follower_gets_a_first_frame_at_once_and_frames_that_it_reads() {
     while next <= 2004 {
         let frame = stream.message().await.unwrap().unwrap();
         assert!(frame.encoded_len() <= MESSAGE_LEN_BYTES_MAX);
-        let pb::subscribe_originators_response::Response::Envelopes(batch) =
-            frame.response.unwrap();
-        for envelope in batch.envelopes {
+        for envelope in originators_list(frame.response) {
             assert_eq!(id(&envelope).sequence.0, next);
             next += 1;
         }

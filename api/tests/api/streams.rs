@@ -161,9 +161,8 @@ async fn strands_come_whole_and_without_waiting() {
     let request = pb::SubscribeOriginatorsRequest { filter: Some(filter) };
     let mut stream = client.subscribe_originators(request).await.unwrap().into_inner();
     let mut batch = async || {
-        use pb::subscribe_originators_response::Response;
         let response = stream.message().await.unwrap().unwrap().response;
-        response.map(|Response::Envelopes(envelopes)| ids(&envelopes.envelopes))
+        response.map(|list| ids(&originators_list(Some(list))))
     };
     assert_eq!(batch().await, None);
     assert_eq!(batch().await.as_deref(), Some("100:2 0:1"), "by time");
@@ -184,7 +183,6 @@ async fn strands_come_whole_and_without_waiting() {
 /// follows (`docs/decisions/0060-streams-send-stored-bytes.md`).
 #[tokio::test]
 async fn an_envelope_that_does_not_decode_reaches_the_reader_and_ends_no_stream() {
-    use pb::subscribe_originators_response::Response;
     let node = node().await;
     let damaged = Bytes::from_static(&[0xff; 40]);
     node.ordered_by_peer(1, 1, None);
@@ -201,9 +199,7 @@ async fn an_envelope_that_does_not_decode_reaches_the_reader_and_ends_no_stream(
     let mut read_up_to = async |count: usize| {
         while read.len() < count {
             let response = stream.message().await.unwrap().unwrap().response;
-            if let Some(Response::Envelopes(envelopes)) = response {
-                read.extend(envelopes.envelopes);
-            }
+            read.extend(originators_list(response));
         }
         read.clone()
     };

@@ -1,6 +1,7 @@
 //! `hawser tail`: prints envelopes of a node as they arrive.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use hawser_node::CheckedChannel;
 use hawser_node::error::RunError;
@@ -17,7 +18,8 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::{
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::GetSyncCursorRequest;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_client::MetadataApiClient;
 use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, SequenceId, Topic};
-use tokio::sync::mpsc;
+use prost::{DecodeError, Message as _};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tonic::Status;
 use tonic::metadata::MetadataMap;
 
@@ -28,10 +30,16 @@ use crate::{client, output};
 /// The most envelopes that wait to be printed. A guess: a slow terminal slows down its own streams
 /// only.
 const WAITING_MAX: usize = 256;
-/// The most originators that are followed together. Each takes a stream, and the node can name any number. A guess: the
-/// registry takes 255 nodes at once (`maxCanonicalNodes`), and the chains, the older network and former nodes have
-/// strands, too.
+/// The most bytes of envelopes that wait to be printed. A guess: far above the 26 MiB of the largest envelope.
+const WAITING_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// The most originators that are followed together: the node can name any number. A guess: the registry takes 255 nodes
+/// at once (`maxCanonicalNodes`), and the chains, the older network and former nodes have strands, too.
 const FOLLOWED_MAX: usize = 300;
+/// The most originators of one stream: as many as a cursor names. Specified: `docs/protocol/api.md`.
+const OF_ONE_STREAM_MAX: usize = 100;
+/// The most streams that are read together. The node can have each of them hold a message of 26 MiB. A guess: the
+/// originators that it names first take three at most, and later ones appear when a node joins the network.
+const STREAMS_MAX: usize = 8;
 
 /// The place at which printing starts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,8 +56,42 @@ enum FollowTarget {
     All,
 }
 
-/// The way to the printer. An error is the last item of a stream.
-type StreamSender = mpsc::Sender<Result<Bytes, RunError>>;
+/// The way to the printer, for all streams together. A slow terminal holds them up.
+#[derive(Clone)]
+struct StreamSender {
+    waiting: mpsc::Sender<Result<WaitingEnvelope, RunError>>,
+    /// The bytes for which there is room, of [`WAITING_BYTES_MAX`].
+    room: Arc<Semaphore>,
+}
+
+/// An envelope that waits to be printed.
+struct WaitingEnvelope {
+    bytes: Bytes,
+    /// Its room, until it is printed.
+    _room: OwnedSemaphorePermit,
+}
+
+impl StreamSender {
+    /// Returns a way, and its end at the printer.
+    fn new() -> (Self, mpsc::Receiver<Result<WaitingEnvelope, RunError>>) {
+        let (waiting, printer) = mpsc::channel(WAITING_MAX);
+        (Self { waiting, room: Arc::new(Semaphore::new(WAITING_BYTES_MAX)) }, printer)
+    }
+
+    /// Hands over an envelope when there is room for it. Returns false if the printer has ended.
+    async fn send(&self, envelope: &Bytes) -> bool {
+        let len = u32::try_from(envelope.len().min(WAITING_BYTES_MAX)).unwrap_or(u32::MAX);
+        let Ok(room) = Arc::clone(&self.room).acquire_many_owned(len).await else { return false };
+        // A copy, because the bytes that have come share the memory of their whole message.
+        let bytes = Bytes::copy_from_slice(envelope);
+        self.waiting.send(Ok(WaitingEnvelope { bytes, _room: room })).await.is_ok()
+    }
+
+    /// Hands over the error that ends the command.
+    async fn fail(&self, error: RunError) {
+        let _ = self.waiting.send(Err(error)).await; // fails only if the printer has ended
+    }
+}
 
 /// Runs the command: ends with Ctrl-C, with the limit, or when the node ends the stream.
 ///
@@ -59,7 +101,7 @@ pub(super) async fn run(args: TailArgs, as_json: bool) -> Result<(), RunError> {
     let from = parse_from(&args.from)?;
     let target = parse_target(&args)?;
     let channel = client::connect(&args.node).await?;
-    let (sender, receiver) = mpsc::channel(WAITING_MAX);
+    let (sender, receiver) = StreamSender::new();
     follow(channel, target, from, sender).await.map_err(|status| client::failure(&status))?;
     tokio::select! {
         ended = print_all(receiver, args.limit, as_json) => ended,
@@ -124,7 +166,7 @@ async fn follow(
         }
         FollowTarget::Originator(originator) => {
             let after = resolve(&channel, from).await?;
-            follow_originator(channel, originator, &after, sender).await
+            follow_originators(channel, vec![originator], &after, sender).await
         }
         FollowTarget::All => follow_all(channel, from, sender).await,
     }
@@ -159,43 +201,46 @@ async fn follow_topic(
     };
     tokio::spawn(forward(response.into_inner(), sender, of_others, |message| {
         match message.response {
-            Some(topics_pb::Response::Envelopes(envelopes)) => envelopes.envelopes,
-            _ => Vec::new(),
+            Some(topics_pb::Response::Envelopes(envelopes)) => Ok(envelopes.envelopes),
+            _ => Ok(Vec::new()),
         }
     }));
     Ok(())
 }
 
-async fn follow_originator(
+/// Opens one stream for some originators, at most [`OF_ONE_STREAM_MAX`].
+async fn follow_originators(
     channel: CheckedChannel,
-    originator: OriginatorId,
+    originators: Vec<OriginatorId>,
     after: &Cursor,
     sender: StreamSender,
 ) -> Result<(), Status> {
     let mut api =
         ReplicationApiClient::new(channel).max_decoding_message_size(client::MESSAGE_LEN_BYTES_MAX);
-    let id = EnvelopeId::new(originator, after.get(originator));
+    let seen = originators.iter().map(|&id| EnvelopeId::new(id, after.get(id)));
     let filter = OriginatorFilter {
-        originator_node_ids: vec![originator.0],
-        last_seen: Some([id].into_iter().collect::<Cursor>().to_pb()),
+        originator_node_ids: originators.iter().map(|id| id.0).collect(),
+        last_seen: Some(seen.collect::<Cursor>().to_pb()),
     };
     let request = SubscribeOriginatorsRequest { filter: Some(filter) };
     let response = api.subscribe_originators(request).await?;
     tell_expired(response.metadata());
     let of_others = move |bytes: &Bytes| {
         let id = OriginatorEnvelope::id_of(bytes.clone()).ok()?;
-        (id.originator != originator).then_some(id)
+        (!originators.contains(&id.originator)).then_some(id)
     };
     tokio::spawn(forward(response.into_inner(), sender, of_others, |message| {
         match message.response {
-            Some(originators_pb::Response::Envelopes(envelopes)) => envelopes.envelopes,
-            None => Vec::new(),
+            Some(originators_pb::Response::Envelopes(list)) => {
+                originators_pb::Envelopes::decode(list).map(|list| list.envelopes)
+            }
+            None => Ok(Vec::new()),
         }
     }));
     Ok(())
 }
 
-/// Opens one stream for each originator that the node knows now or later.
+/// Follows each originator that the node knows now or later.
 async fn follow_all(
     channel: CheckedChannel,
     from: StartPoint,
@@ -204,7 +249,7 @@ async fn follow_all(
     let mut api = MetadataApiClient::new(channel.clone());
     let mut clocks = api.subscribe_sync_cursor(GetSyncCursorRequest {}).await?.into_inner();
     tokio::spawn(async move {
-        let mut followed = BTreeSet::new();
+        let mut followed = Followed::default();
         let mut after = match from {
             StartPoint::Now => None,
             StartPoint::After(cursor) => Some(cursor),
@@ -218,45 +263,55 @@ async fn follow_all(
             // An originator that appears after the first clock is new, so it is followed from its
             // beginning.
             let after = after.get_or_insert_with(|| clock.clone());
-            let new = match new_in(&clock, &mut followed) {
-                Ok(new) => new,
-                Err(error) => {
-                    let _ = sender.send(Err(error)).await;
-                    return;
-                }
+            let groups = match followed.new_in(&clock) {
+                Ok(groups) => groups,
+                Err(error) => return sender.fail(error).await,
             };
-            for originator in new {
+            for group in groups {
                 let stream =
-                    follow_originator(channel.clone(), originator, after, sender.clone()).await;
+                    follow_originators(channel.clone(), group, after, sender.clone()).await;
                 if let Err(status) = stream {
-                    let _ = sender.send(Err(client::failure(&status))).await;
-                    return;
+                    return sender.fail(client::failure(&status)).await;
                 }
             }
         };
-        // Fails only if the printer has ended.
-        let _ = sender.send(Err(client::failure(&ended))).await;
+        sender.fail(client::failure(&ended)).await;
     });
     Ok(())
 }
 
-/// Returns the originators of a clock that are not followed yet, and notes them as followed.
-///
-/// # Errors
-/// When they would be more than [`FOLLOWED_MAX`].
-fn new_in(
-    clock: &Cursor,
-    followed: &mut BTreeSet<OriginatorId>,
-) -> Result<Vec<OriginatorId>, RunError> {
-    let named = clock.iter().map(|id| id.originator);
-    let new: Vec<_> = named.filter(|originator| followed.insert(*originator)).collect();
-    if followed.len() > FOLLOWED_MAX {
-        return Err(RunError::failed(format!(
-            "the node names more than {FOLLOWED_MAX} originators, and no more are followed together: name one \
-             (--originator)"
-        )));
+/// The originators that are followed together.
+#[derive(Default)]
+struct Followed {
+    originators: BTreeSet<OriginatorId>,
+    streams: usize,
+}
+
+impl Followed {
+    /// Returns the originators of a clock that are not followed yet, in groups of one stream each, and notes them as
+    /// followed.
+    ///
+    /// # Errors
+    /// When they would be more than [`FOLLOWED_MAX`], or need more than [`STREAMS_MAX`] streams.
+    fn new_in(&mut self, clock: &Cursor) -> Result<Vec<Vec<OriginatorId>>, RunError> {
+        let named = clock.iter().map(|id| id.originator);
+        let new: Vec<_> = named.filter(|originator| self.originators.insert(*originator)).collect();
+        if self.originators.len() > FOLLOWED_MAX {
+            return Err(RunError::failed(format!(
+                "the node names more than {FOLLOWED_MAX} originators, and no more are followed together: name one \
+                 (--originator)"
+            )));
+        }
+        let groups: Vec<_> = new.chunks(OF_ONE_STREAM_MAX).map(<[OriginatorId]>::to_vec).collect();
+        self.streams += groups.len();
+        if self.streams > STREAMS_MAX {
+            return Err(RunError::failed(format!(
+                "the node has named new originators too often, and no more than {STREAMS_MAX} streams are read \
+                 together: start again, from the last ids that were printed (--from)"
+            )));
+        }
+        Ok(groups)
     }
-    Ok(new)
 }
 
 /// Passes envelopes on until the stream or the printer ends, or the node sends one that was not asked for. `of_others`
@@ -265,28 +320,29 @@ async fn forward<M: 'static>(
     mut stream: tonic::Streaming<M>,
     sender: StreamSender,
     of_others: impl Fn(&Bytes) -> Option<EnvelopeId>,
-    envelopes: impl Fn(M) -> Vec<Bytes>,
+    envelopes: impl Fn(M) -> Result<Vec<Bytes>, DecodeError>,
 ) {
     loop {
         let items = match stream.message().await {
             Ok(Some(message)) => envelopes(message),
             Ok(None) => {
                 let ended = Status::unavailable("the node ended the stream");
-                let _ = sender.send(Err(client::failure(&ended))).await;
-                return;
+                return sender.fail(client::failure(&ended)).await;
             }
-            Err(status) => {
-                let _ = sender.send(Err(client::failure(&status))).await;
-                return;
+            Err(status) => return sender.fail(client::failure(&status)).await,
+        };
+        let items = match items {
+            Ok(items) => items,
+            Err(error) => {
+                let text = format!("the node sent a message that does not decode: {error}");
+                return sender.fail(RunError::failed(text)).await;
             }
         };
         for bytes in items {
-            let item = match of_others(&bytes) {
-                Some(id) => Err(not_requested(id)),
-                None => Ok(bytes),
-            };
-            let is_last = item.is_err();
-            if sender.send(item).await.is_err() || is_last {
+            if let Some(id) = of_others(&bytes) {
+                return sender.fail(not_requested(id)).await;
+            }
+            if !sender.send(&bytes).await {
                 return;
             }
         }
@@ -304,14 +360,14 @@ pub(super) fn topic_of(envelope: &OriginatorEnvelope) -> &Topic {
 }
 
 async fn print_all(
-    mut receiver: mpsc::Receiver<Result<Bytes, RunError>>,
+    mut receiver: mpsc::Receiver<Result<WaitingEnvelope, RunError>>,
     limit: Option<u64>,
     as_json: bool,
 ) -> Result<(), RunError> {
     let mut left = limit.unwrap_or(u64::MAX);
     while left > 0 {
         match receiver.recv().await {
-            Some(Ok(envelope)) => print(envelope, as_json),
+            Some(Ok(envelope)) => print(envelope.bytes, as_json),
             Some(Err(error)) => return Err(error),
             None => break,
         }
@@ -378,13 +434,49 @@ mod tests {
             let ids = first..first + count;
             ids.map(|id| EnvelopeId::new(OriginatorId(id), SequenceId(1))).collect()
         };
-        let mut followed = BTreeSet::new();
-        assert_eq!(new_in(&clock(0, 300), &mut followed).unwrap().len(), FOLLOWED_MAX);
-        assert!(new_in(&clock(0, 300), &mut followed).unwrap().is_empty(), "all are followed");
-        let error = new_in(&clock(300, 1), &mut followed).unwrap_err();
+        let mut followed = Followed::default();
+        let lens = |groups: Vec<Vec<_>>| groups.iter().map(Vec::len).collect::<Vec<_>>();
+        assert_eq!(lens(followed.new_in(&clock(0, 250)).unwrap()), [100, 100, 50]);
+        assert_eq!(lens(followed.new_in(&clock(0, 300)).unwrap()), [50]);
+        assert!(followed.new_in(&clock(0, 300)).unwrap().is_empty(), "all are followed");
+        let error = followed.new_in(&clock(300, 1)).unwrap_err();
         assert_eq!(error.kind, RunErrorKind::Failed);
         assert!(error.text.contains("more than 300 originators"), "{}", error.text);
-        assert!(new_in(&clock(0, 301), &mut BTreeSet::new()).is_err(), "at once");
+        assert!(Followed::default().new_in(&clock(0, 301)).is_err(), "at once");
+
+        let mut followed = Followed::default();
+        for id in 0..8 {
+            assert_eq!(lens(followed.new_in(&clock(id, 1)).unwrap()), [1]);
+        }
+        assert!(followed.new_in(&clock(0, 8)).unwrap().is_empty());
+        let error = followed.new_in(&clock(8, 1)).unwrap_err();
+        assert!(error.text.contains("no more than 8 streams"), "{}", error.text);
+    }
+
+    /// A node could send large envelopes faster than a terminal shows them.
+    #[tokio::test]
+    async fn envelopes_that_wait_for_a_slow_terminal_have_a_bound_in_all() {
+        let (sender, mut printer) = StreamSender::new();
+        let message = Bytes::from(vec![7; client::MESSAGE_LEN_BYTES_MAX]);
+        let send = |bytes: &Bytes| {
+            let (sender, bytes) = (sender.clone(), bytes.clone());
+            Box::pin(async move { sender.send(&bytes).await })
+        };
+        assert!(send(&message).await && send(&message).await);
+        let mut third = send(&message);
+        tokio::select! {
+            biased;
+            _ = &mut third => panic!("78 MiB wait"),
+            () = std::future::ready(()) => {}
+        }
+        let first = printer.recv().await.unwrap().unwrap();
+        assert_eq!(first.bytes, message);
+        assert_ne!(first.bytes.as_ptr(), message.as_ptr(), "it does not hold its message");
+        drop(first);
+        assert!(third.await, "what is printed makes room");
+        assert!(send(&Bytes::new()).await);
+        drop(printer);
+        assert!(!send(&Bytes::new()).await, "the printer has ended");
     }
 
     #[test]

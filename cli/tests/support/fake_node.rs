@@ -215,6 +215,16 @@ impl FakeCalls {
         }
     }
 
+    /// Returns the messages of a stream of clocks: each names one strand more than the one before it.
+    fn clocks(&self) -> Vec<Vec<u8>> {
+        let clock = |count: usize| {
+            let heads = self.heads[..count].iter().copied().collect();
+            let latest_sync = Some(pb::Cursor { node_id_to_sequence_id: heads });
+            metadata_api::GetSyncCursorResponse { latest_sync }.encode_to_vec()
+        };
+        (1..=self.heads.len()).map(clock).collect()
+    }
+
     /// Answers further calls of readers, with what follows place 0 of a strand, whatever topics are asked for.
     fn answer_elsewhere(&self, method: &str, request: Bytes) -> Option<Vec<u8>> {
         match method {
@@ -222,8 +232,8 @@ impl FakeCalls {
                 use api::subscribe_originators_response::{Envelopes, Response};
                 let request = api::SubscribeOriginatorsRequest::decode(request).unwrap();
                 let strand = request.filter.unwrap().originator_node_ids[0];
-                let envelopes = (self.page)(strand, 0);
-                let response = Some(Response::Envelopes(Envelopes { envelopes }));
+                let list = Envelopes { envelopes: (self.page)(strand, 0) }.encode_to_vec();
+                let response = Some(Response::Envelopes(list.into()));
                 Some(api::SubscribeOriginatorsResponse { response }.encode_to_vec())
             }
             "SubscribeTopics" => {
@@ -278,18 +288,27 @@ impl Service<Request<Body>> for FakeCalls {
                     return Ok(response);
                 }
             }
-            let answer = calls.answer(&method, request.slice(5..));
+            let answers = match method.as_str() {
+                "SubscribeSyncCursor" => calls.clocks(),
+                _ => calls.answer(&method, request.slice(5..)).into_iter().collect(),
+            };
             let mut trailers = HeaderMap::new();
-            let status = if answer.is_some() { "0" } else { "12" };
+            let status = if answers.is_empty() { "12" } else { "0" };
+            let is_open = method.starts_with("Subscribe") && !answers.is_empty();
             trailers.insert("grpc-status", HeaderValue::from_static(status));
             let mut framed = Vec::new();
-            if let Some(message) = answer {
+            for message in answers {
                 framed.push(0);
                 framed.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
                 framed.extend(message);
             }
             let body = Full::new(Bytes::from(framed));
-            let body = body.with_trailers(async move { Some(Ok(trailers)) });
+            let body = body.with_trailers(async move {
+                if is_open {
+                    std::future::pending::<()>().await;
+                }
+                Some(Ok(trailers))
+            });
             let mut response = Response::new(Body::new(body));
             let grpc = HeaderValue::from_static("application/grpc");
             response.headers_mut().insert(CONTENT_TYPE, grpc);

@@ -4,6 +4,9 @@
 //! A registered node may have had millions of envelopes stored that break rules, and readers get none of them. So rows
 //! that a scan passes over count as work too, and the next turn continues after them.
 
+mod entries;
+mod in_entries;
+
 use bytes::Bytes;
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{Cursor, EnvelopeId, SequenceId};
@@ -13,6 +16,9 @@ use super::error::QueryError;
 use super::limits::{BatchLimits, BatchSize, is_deliverable};
 use super::memory::PageMemory;
 use super::rows::{BYTES_PER_ROW, ROWS_PER_SEEK};
+use entries::EntryBatches;
+
+pub use entries::EnvelopeEntries;
 
 /// A range of one strand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +33,8 @@ pub(crate) struct LogRange {
 #[derive(Debug)]
 pub(crate) struct LogPage {
     pub(crate) envelopes: Vec<(EnvelopeId, Bytes)>,
+    /// The envelopes in batches instead, if the page was made so.
+    pub(crate) batches: Vec<EnvelopeEntries>,
     /// The last place of each strand that the scan has reached. Envelopes up to there that are not in this page are
     /// never shown to readers, so the next page begins after it.
     pub(crate) reached: Cursor,
@@ -50,6 +58,8 @@ pub(crate) struct LogFilling {
     strands: Vec<StrandLane>,
     size: BatchSize,
     envelopes: Vec<(EnvelopeId, Bytes)>,
+    /// The envelopes instead, if the page is made of entries.
+    batches: Option<EntryBatches>,
     /// The ends of strands that have nothing more for the page.
     ended: Vec<EnvelopeId>,
 }
@@ -91,13 +101,23 @@ impl LogFilling {
         let strands = strands.collect();
         let (envelopes, ended) = (Vec::new(), Vec::new());
         let (size, with_marked) = (BatchSize::default(), false);
-        Self { limits, with_marked, memory, strands, size, envelopes, ended }
+        Self { limits, with_marked, memory, strands, size, envelopes, batches: None, ended }
     }
 
     /// Makes envelopes of nodes that are marked invalid belong to the page.
     #[must_use]
     pub(crate) fn with_marked(mut self) -> Self {
         self.with_marked = true;
+        self
+    }
+
+    /// Makes the page of entries of messages if it is one of a single strand. Others need the time of each envelope.
+    #[must_use]
+    pub(crate) fn with_entries(mut self) -> Self {
+        debug_assert!(!self.with_marked, "marked envelopes are asked for one by one");
+        if self.strands.len() == 1 {
+            self.batches = Some(EntryBatches::default());
+        }
         self
     }
 
@@ -110,6 +130,9 @@ impl LogFilling {
         work: usize,
     ) -> Result<Option<LogPage>, QueryError> {
         let mut left = work.max(1);
+        if let Some(batches) = self.batches.take() {
+            return self.fill_entries(batches, snapshot, left);
+        }
         let mut open: Vec<OpenLane<'_>> =
             self.strands.drain(..).map(|lane| OpenLane { lane, scan: None }).collect();
         let finished = loop {
@@ -133,7 +156,8 @@ impl LogFilling {
         };
         let left = open.iter().map(|it| it.lane.reached());
         let reached = left.chain(std::mem::take(&mut self.ended)).collect();
-        Ok(Some(LogPage { envelopes: std::mem::take(&mut self.envelopes), reached, finished }))
+        let (envelopes, batches) = (std::mem::take(&mut self.envelopes), Vec::new());
+        Ok(Some(LogPage { envelopes, batches, reached, finished }))
     }
 
     /// Moves every lane to its next envelope, and drops those that have none.

@@ -100,6 +100,18 @@ fn in_turns(store: &Store, filling: &mut LogFilling, work: usize) -> (LogPage, u
     panic!("it makes no progress");
 }
 
+/// Takes turns until there is a page, and returns it. `None` if the memory does not suffice for one envelope.
+fn in_memory(store: &Store, mut filling: LogFilling, work: usize) -> Option<LogPage> {
+    loop {
+        match filling.fill(&store.snapshot(), work) {
+            Ok(Some(page)) => return Some(page),
+            Ok(None) => {}
+            Err(QueryError::NoMemory(_)) => return None,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
 fn ids(page: &LogPage) -> Vec<EnvelopeId> {
     let decoded: Vec<_> = page.envelopes.iter().map(|(_, bytes)| id_of(bytes)).collect();
     assert!(page.envelopes.iter().map(|(id, _)| *id).eq(decoded.iter().copied()));
@@ -171,6 +183,40 @@ proptest! {
         got.sort_unstable();
         expected.sort_unstable();
         prop_assert_eq!(got, expected);
+    }
+
+    /// The stream of a single strand sends the same bytes as others do.
+    #[test]
+    fn a_page_in_entries_has_the_bytes_and_the_end_of_the_same_page_in_envelopes(
+        seed: u64, envelopes in 1usize..60, len_bytes in 1usize..4000, bound in 0usize..40_000,
+        work in 1usize..200,
+    ) {
+        let case = StrandCase::random(seed);
+        let heads = case.store.snapshot().heads().unwrap();
+        for head in heads.iter() {
+            let after = EnvelopeId { sequence: case.seen.get(head.originator), ..head };
+            let range = LogRange { after, through: head.sequence };
+            let filling = || {
+                let memory = Arc::new(Counted(AtomicUsize::new(0), bound));
+                let limits = BatchLimits { envelopes, len_bytes };
+                LogFilling::new([range], limits, PageMemory::new(memory, 0))
+            };
+            let one_by_one = in_memory(&case.store, filling(), usize::MAX);
+            let in_entries = in_memory(&case.store, filling().with_entries(), work);
+            prop_assert_eq!(one_by_one.is_some(), in_entries.is_some());
+            let (Some(one_by_one), Some(in_entries)) = (one_by_one, in_entries) else { continue };
+            let stored: Vec<_> = one_by_one.envelopes.into_iter().map(|(_, bytes)| bytes).collect();
+            let entries = EnvelopeEntries::from(stored.clone());
+            let batches = in_entries.batches;
+            let sent: Vec<u8> = batches.iter().flat_map(|it| it.bytes.to_vec()).collect();
+            prop_assert_eq!(sent, entries.bytes);
+            let taken_apart: Vec<_> = batches.iter().flat_map(EnvelopeEntries::envelopes).collect();
+            prop_assert_eq!(taken_apart, stored);
+            prop_assert_eq!(batches.iter().map(|it| it.count).sum::<usize>(), entries.count);
+            prop_assert!(in_entries.envelopes.is_empty());
+            prop_assert_eq!(in_entries.reached, one_by_one.reached);
+            prop_assert_eq!(in_entries.finished, one_by_one.finished);
+        }
     }
 
     #[test]

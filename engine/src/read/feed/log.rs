@@ -85,6 +85,7 @@ impl LogFeed {
             self.delivered.advance(id);
             self.outbox.push(wave, bytes);
         }
+        page.batches.into_iter().for_each(|entries| self.outbox.push_entries(wave, entries));
         // The next page does not read again what this one has passed over.
         self.delivered.merge(&page.reached);
         if page.finished {

@@ -51,3 +51,34 @@ fn a_stream_passes_over_a_run_of_invalid_envelopes_once_and_not_for_each_page() 
     assert!(*first > 10 && later.len() >= 5, "{turns_of_pages:?}");
     assert!(later.iter().all(|turns| *turns <= 2), "{turns_of_pages:?}");
 }
+
+/// An envelope may come from disk and live, and a page in entries names none of its envelopes.
+#[test]
+fn envelopes_of_a_page_in_entries_come_once() {
+    let store = store();
+    let envelope = |at| Arc::new(committed(id(100, at), topic(1), 1, Vec::new()));
+    let all: Vec<_> = (1..=5).map(envelope).collect();
+    let stored: Vec<_> = all[..4].iter().map(|it| append(it)).collect();
+    store.commit(&stored).unwrap();
+    let heads = Arc::new(store.snapshot().heads().unwrap());
+
+    let mut feed = LogFeed::new(Some([OriginatorId(100)].into()), Cursor::new());
+    let Some(Read::Log(ranges)) = feed.poll_read(&heads) else { panic!("it catches up") };
+    let memory = PageMemory::new(Arc::new(Unlimited), 0);
+    let mut filling = LogFilling::new(ranges, BatchLimits::STRANDS, memory).with_entries();
+    let page = filling.fill(&store.snapshot(), 100).unwrap().unwrap();
+    feed.handle_live(&all[3..]);
+    feed.handle_page(page);
+    let (mut from_disk, mut live) = (Vec::new(), Vec::new());
+    while let Some(event) = feed.poll_event() {
+        match event {
+            SubscriptionEvent::Entries { entries, .. } => from_disk.extend(entries.envelopes()),
+            SubscriptionEvent::Envelopes { envelopes, .. } => live.extend(envelopes),
+            _ => {}
+        }
+    }
+    assert_eq!(ids_of(&from_disk), [1, 2, 3, 4].map(|at| id(100, at)));
+    assert_eq!(ids_of(&live), [id(100, 5)]);
+    feed.handle_live(&all);
+    assert_eq!(feed.poll_event(), None, "it has them");
+}

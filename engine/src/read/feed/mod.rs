@@ -30,7 +30,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, Topic};
 
-use super::log_page::{LogPage, LogRange};
+use super::log_page::{EnvelopeEntries, LogPage, LogRange};
 use super::page::PageRow;
 use super::plan::PagePlan;
 use crate::committed::Committed;
@@ -58,6 +58,13 @@ pub enum SubscriptionEvent {
         /// Signed originator envelopes, as stored. Bounded in number and bytes, except that a
         /// single envelope always fits.
         envelopes: Vec<Bytes>,
+    },
+    /// The same as the entries of a message, on streams that were opened so: stored envelopes of a single strand.
+    Entries {
+        /// The wave that they bring up to date; `None` after an overflow.
+        wave: Option<WaveId>,
+        /// The envelopes, at least one, in the bounds of a batch.
+        entries: EnvelopeEntries,
     },
     /// The topics of a wave that are still in the stream, in the order in which they were added: their
     /// live envelopes follow. Of a wave of history, all its topics. Comes right before

@@ -7,6 +7,7 @@ use hawser_proto::{OriginatorId, Topic};
 
 use super::{SubscriptionEvent, WaveId};
 use crate::read::limits::{BatchLimits, BatchSize};
+use crate::read::log_page::EnvelopeEntries;
 
 /// Queue of events. Envelopes of one wave that follow each other become one batch while it fits.
 ///
@@ -51,6 +52,11 @@ impl Outbox {
             Some((_, last_ns)) => *last_ns = originator_ns,
             None => self.times.push((originator, originator_ns)),
         }
+    }
+
+    /// Puts a batch that is complete behind the others.
+    pub(super) fn push_entries(&mut self, wave: Option<WaveId>, entries: EnvelopeEntries) {
+        self.events.push_back(SubscriptionEvent::Entries { wave, entries });
     }
 
     fn begin_batch(&mut self, wave: Option<WaveId>, bytes: Bytes) {

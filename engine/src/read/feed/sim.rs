@@ -198,7 +198,7 @@ impl Node {
         let finished = count == items.len();
         let envelopes = items[..count].iter().map(|item| (item.id, item.bytes.clone())).collect();
         // As for a strand without skipped places.
-        LogPage { envelopes, reached: Cursor::new(), finished }
+        LogPage { envelopes, batches: Vec::new(), reached: Cursor::new(), finished }
     }
 }
 
@@ -324,6 +324,7 @@ impl Stream {
                 SubscriptionEvent::TopicsLive { wave, topics } => {
                     self.steps.push(LaneStep::Live(wave, topics));
                 }
+                SubscriptionEvent::Entries { .. } => unreachable!("no page here is made of them"),
                 SubscriptionEvent::Envelopes { wave, envelopes } => {
                     assert!(
                         !envelopes.is_empty() && envelopes.len() <= BatchLimits::STREAM.envelopes

@@ -52,7 +52,9 @@ impl Overflowed {
         std::iter::from_fn(|| self.feed.poll_event())
             .map(|event| match event {
                 SubscriptionEvent::CaughtUp(WaveId(wave)) => format!("caught up {wave}"),
-                SubscriptionEvent::TopicsLive { .. } => unreachable!("asked for by no stream here"),
+                SubscriptionEvent::TopicsLive { .. } | SubscriptionEvent::Entries { .. } => {
+                    unreachable!("asked for by no stream here")
+                }
                 SubscriptionEvent::Envelopes { wave, envelopes } => {
                     let texts: Vec<_> =
                         envelopes.iter().map(|bytes| String::from_utf8_lossy(bytes)).collect();

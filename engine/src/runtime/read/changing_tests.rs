@@ -51,6 +51,7 @@ async fn history_is_read_once_and_its_topics_are_never_live() {
                 assert_eq!(wave, WaveId(3));
                 break;
             }
+            SubscriptionEvent::Entries { .. } => unreachable!("asked for by no stream here"),
         }
     }
     assert_eq!(got, (2..=1500).map(|sequence| id(100, sequence)).collect::<Vec<_>>());

@@ -32,14 +32,19 @@ const MEMORY_PAUSE_MAX: Duration = Duration::from_secs(2);
 const TURN_ROWS_MAX: usize = 5_000;
 
 /// Reads a page in its stream's turn, and returns it with the memory that was taken for it.
-/// A stream that may not have its memory now lets the next one go first, and holds none while it waits.
+/// A stream that may not have its memory now lets the next one go first, and holds none while it waits. The page of a
+/// single strand is one of entries if it is wanted `in_entries`.
 ///
 /// # Errors
 /// [`QueryError`] if the log cannot be read, or the memory does not come.
-pub(super) async fn read(log: LogAccess, read: Read) -> Result<(PageRead, usize), QueryError> {
+pub(super) async fn read(
+    log: LogAccess,
+    read: Read,
+    in_entries: bool,
+) -> Result<(PageRead, usize), QueryError> {
     match read {
         Read::Topics(catch_up, plan) => read_topics(log, TopicsRead::new(catch_up, plan)).await,
-        Read::Log(ranges) => read_strands(log, ranges).await,
+        Read::Log(ranges) => read_strands(log, ranges, in_entries).await,
     }
 }
 
@@ -137,6 +142,7 @@ impl TopicsRead {
 async fn read_strands(
     log: LogAccess,
     mut ranges: Vec<LogRange>,
+    in_entries: bool,
 ) -> Result<(PageRead, usize), QueryError> {
     let BatchLimits { envelopes, len_bytes } = BatchLimits::STRANDS;
     let most_bytes = answer_bytes(envelopes, len_bytes);
@@ -149,6 +155,7 @@ async fn read_strands(
             }
             let memory = PageMemory::new(Arc::clone(&of_turn.memory), most_bytes);
             let filling = LogFilling::new(ranges, BatchLimits::STRANDS, memory);
+            let filling = if in_entries { filling.with_entries() } else { filling };
             fill_strands(&of_turn, filling).map(Ok)
         });
         match first.await? {
@@ -306,12 +313,12 @@ mod tests {
     use std::future::ready;
     use std::sync::Barrier;
 
-    use hawser_proto::Cursor;
+    use hawser_proto::{Cursor, SequenceId};
 
     use super::super::hub::Hub;
     use super::super::page_threads::STREAM_PAGES_AT_ONCE;
     use super::*;
-    use crate::read::testing::store;
+    use crate::read::testing::{append, committed, id, store, topic};
     use crate::read::{ReadMemory, ReaderId};
     use crate::runtime::Heads;
 
@@ -332,6 +339,25 @@ mod tests {
 
         fn end_work(&self, began: Duration) {
             self.0.lock().push(began);
+        }
+    }
+
+    /// Other nodes read one strand with each stream, and few copies leave the cores to publishers.
+    #[tokio::test]
+    async fn a_page_of_a_single_strand_is_in_entries_if_they_are_wanted() {
+        let store = store();
+        let change =
+            |(strand, place)| append(&committed(id(strand, place), topic(1), 1, Vec::new()));
+        store.commit(&[(100, 1), (100, 2), (200, 1)].map(change)).unwrap();
+        let log = LogAccess::new(store, Heads::new(Cursor::new()), Hub::new());
+        let range = |strand, last| LogRange { after: id(strand, 0), through: SequenceId(last) };
+        let (one, both) = (vec![range(100, 2)], vec![range(100, 2), range(200, 1)]);
+        let wanted = [(one.clone(), true, (0, 1)), (one, false, (2, 0)), (both, true, (3, 0))];
+        for (ranges, in_entries, lens) in wanted {
+            let (page, _) = read(log.clone(), Read::Log(ranges), in_entries).await.unwrap();
+            let PageRead::Log(page) = page else { panic!("it is one of strands") };
+            assert_eq!((page.envelopes.len(), page.batches.len()), lens);
+            assert!(page.finished);
         }
     }
 

@@ -311,6 +311,7 @@ async fn the_plan_of_a_stream_is_charged_and_dropped_while_its_reader_has_no_mem
             }
             SubscriptionEvent::CaughtUp(_) => break,
             SubscriptionEvent::TopicsLive { .. } => {}
+            SubscriptionEvent::Entries { .. } => unreachable!("asked for by no stream here"),
         }
     }
     assert_eq!(got.len(), lanes);

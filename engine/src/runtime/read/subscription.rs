@@ -49,6 +49,8 @@ pub struct Subscription {
     log: LogAccess,
     listener: Arc<Listener>,
     feed: Feed,
+    /// Stored envelopes of a single strand come as entries of messages.
+    in_entries: bool,
     awaited: AwaitedPlaces,
     /// The wait for the first turn. The stream has no topics before it.
     opening: Option<Opening>,
@@ -85,6 +87,7 @@ impl Subscription {
             log,
             listener,
             feed,
+            in_entries: false,
             awaited: AwaitedPlaces::default(),
             opening: None,
             reading: None,
@@ -103,6 +106,14 @@ impl Subscription {
         let mut stream = Self::listening(log, no_topics);
         stream.opening = Some(opening);
         stream
+    }
+
+    /// Has stored envelopes of a single strand come as [`SubscriptionEvent::Entries`], for which each is copied once.
+    /// Live ones, and those of several strands, come one by one. To be called before anything else.
+    #[must_use]
+    pub fn in_entries(mut self) -> Self {
+        self.in_entries = true;
+        self
     }
 
     /// Begins at the heads instead of reading from disk. To be called before anything else.
@@ -365,7 +376,8 @@ impl Subscription {
                 false => self.feed.poll_read(&heads),
             };
             self.reading = read.map(|read| {
-                let page: ReadingFuture = Box::pin(pages::read(self.log.clone(), read));
+                let read = pages::read(self.log.clone(), read, self.in_entries);
+                let page: ReadingFuture = Box::pin(read);
                 page
             });
         }

@@ -64,8 +64,12 @@ impl Node {
 async fn take(stream: &mut Subscription, count: usize) -> Vec<EnvelopeId> {
     let mut got = Vec::new();
     while got.len() < count {
-        if let SubscriptionEvent::Envelopes { envelopes, .. } = stream.next().await.unwrap() {
-            got.extend(ids_of(&envelopes));
+        match stream.next().await.unwrap() {
+            SubscriptionEvent::Envelopes { envelopes, .. } => got.extend(ids_of(&envelopes)),
+            SubscriptionEvent::Entries { entries, .. } => {
+                got.extend(ids_of(&entries.envelopes().collect::<Vec<_>>()));
+            }
+            SubscriptionEvent::CaughtUp(_) | SubscriptionEvent::TopicsLive { .. } => {}
         }
     }
     got
@@ -79,6 +83,7 @@ async fn caught_up(stream: &mut Subscription, wave: WaveId) -> Vec<EnvelopeId> {
             SubscriptionEvent::Envelopes { envelopes, .. } => got.extend(ids_of(&envelopes)),
             SubscriptionEvent::CaughtUp(done) if done == wave => return got,
             SubscriptionEvent::CaughtUp(_) | SubscriptionEvent::TopicsLive { .. } => {}
+            SubscriptionEvent::Entries { .. } => unreachable!("asked for by no stream here"),
         }
     }
 }
@@ -304,7 +309,8 @@ async fn a_slow_reader_costs_bounded_memory_and_still_gets_everything() {
     let node = Node::new();
     let count = 3000;
     let mut topics = node.reader.subscribe_topics([(topic(1), Cursor::new())]);
-    let mut strand = node.reader.subscribe_originators([OriginatorId(100)], Some(Cursor::new()));
+    let strand = node.reader.subscribe_originators([OriginatorId(100)], Some(Cursor::new()));
+    let mut strand = strand.in_entries();
     let mut all = node.reader.subscribe_all();
     for stream in [&mut topics, &mut strand, &mut all] {
         caught_up(stream, WaveId::INITIAL).await;
@@ -501,7 +507,10 @@ impl Reading {
                     _ => reader.subscribe_topics_in_turn(topics.collect()).unwrap(),
                 }
             }
-            _ => reader.subscribe_originators(STRANDS.map(OriginatorId), Some(self.shared())),
+            _ => {
+                let strands = STRANDS.map(OriginatorId);
+                reader.subscribe_originators(strands, Some(self.shared())).in_entries()
+            }
         }
     }
 
@@ -566,6 +575,10 @@ async fn read_all(node: Node, seed: u64, mut done: watch::Receiver<bool>) {
             match event {
                 SubscriptionEvent::CaughtUp(_) if finishing => break,
                 SubscriptionEvent::CaughtUp(_) | SubscriptionEvent::TopicsLive { .. } => {}
+                SubscriptionEvent::Entries { entries, .. } => {
+                    left = left.saturating_sub(entries.count);
+                    reading.take(&entries.envelopes().collect::<Vec<_>>());
+                }
                 SubscriptionEvent::Envelopes { envelopes, .. } => {
                     left = left.saturating_sub(envelopes.len());
                     reading.take(&envelopes);
