@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use hawser_engine::payer_reports::{Recomputed, recompute, recompute_explained};
+use hawser_engine::payer_reports::{ChainReports, Recomputed, recompute, recompute_explained};
 use hawser_engine::price;
 use hawser_engine::runtime::{
     Attested, PayerReportSettings, PayerReportTask, PayerReporter, PublishError, ReportStage,
@@ -471,20 +471,8 @@ async fn a_node_that_does_not_know_enough_waits() {
     assert!(matches!(unknown, Err(ReportStepError::NoChain)), "{unknown:?}");
 }
 
-/// The tasks of three nodes bring reports about all of them to their end, without any other hand.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tasks_take_all_steps_by_themselves() {
-    let network = Network::start();
-    network.traffic("some").await;
-    network.replicate();
-    let settings = PayerReportSettings {
-        look_every: Duration::from_millis(20),
-        turns: Turns::EveryLook,
-        ..PayerReportSettings::default()
-    };
-    let start =
-        |node| PayerReportTask::start(&network.engines[&node], network.worker(node), settings);
-    let tasks = NODES.map(start);
+/// Waits until a report about node 100 is settled, and shows each node what others write meanwhile.
+async fn until_settled(network: &Network) -> ChainReports {
     let settled = async {
         loop {
             network.replicate();
@@ -496,12 +484,49 @@ async fn tasks_take_all_steps_by_themselves() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    let chain =
-        tokio::time::timeout(Duration::from_secs(60), settled).await.expect("it is settled");
+    tokio::time::timeout(Duration::from_secs(60), settled).await.expect("it is settled")
+}
+
+/// Starts the task of a node that looks all the time.
+fn start_task(network: &Network, node: u32, turns: Turns) -> PayerReportTask {
+    let settings = PayerReportSettings {
+        look_every: Duration::from_millis(20),
+        turns,
+        ..PayerReportSettings::default()
+    };
+    PayerReportTask::start(&network.engines[&node], network.worker(node), settings)
+}
+
+/// The tasks of three nodes bring reports about all of them to their end, without any other hand.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tasks_take_all_steps_by_themselves() {
+    let network = Network::start();
+    network.traffic("some").await;
+    network.replicate();
+    let tasks = NODES.map(|node| start_task(&network, node, Turns::EveryLook));
+    let chain = until_settled(&network).await;
     for task in tasks {
         task.stop().await;
     }
     assert_eq!(chain.all().count(), 1, "each range is reported once");
     let report = chain.about(OriginatorId(100)).next().unwrap();
     assert_eq!(report.root, network.stated(report.end.sequence).root());
+}
+
+/// A task by hand writes and attests nothing while those of two other nodes bring a report to its end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_by_hand_takes_no_step_by_itself() {
+    let network = Network::start();
+    network.traffic("some").await;
+    network.replicate();
+    let head = || network.stores[&100].snapshot().head(OriginatorId(100)).unwrap();
+    let before = head();
+    let by_hand = start_task(&network, 100, Turns::ByHand);
+    let tasks = [200, 300].map(|node| start_task(&network, node, Turns::EveryLook));
+    until_settled(&network).await;
+    for task in tasks {
+        task.stop().await;
+    }
+    by_hand.stop().await;
+    assert_eq!(head(), before, "it has signed nothing");
 }

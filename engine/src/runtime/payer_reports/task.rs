@@ -19,6 +19,8 @@ pub enum Turns {
     Hourly,
     /// At every look, for development networks and tests.
     EveryLook,
+    /// Never: the task takes no step, and attests nothing. An operator asks for each step.
+    ByHand,
 }
 
 /// Settings of the worker.
@@ -86,6 +88,10 @@ const WAIT_MINUTES_MAX: u32 = 24 * 60;
 
 impl PayerReportWorker {
     async fn run(mut self, mut stopped: StopSignal) {
+        if self.settings.turns == Turns::ByHand {
+            stopped.stopped().await;
+            return;
+        }
         let step = self.settings.look_every.min(TURN_EVERY);
         let mut looks = tokio::time::interval(step);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -123,6 +129,7 @@ impl PayerReportWorker {
         let node = self.engine.store().identity().node;
         let is_turn = |task| match self.settings.turns {
             Turns::EveryLook => true,
+            Turns::ByHand => false,
             Turns::Hourly => has_come(minute_of_hour(node, task), last, now),
         };
         let [write, submit, settle] =
