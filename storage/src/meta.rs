@@ -287,17 +287,18 @@ pub(crate) fn put_doubted_fees(db: &DB, batch: &mut WriteBatch, row: &[u8]) {
     put(db, batch, MetaKey::DoubtedFees, row);
 }
 
-/// Reads the row of amounts of payer reports.
-pub(crate) fn report_amounts<V>(
+/// Reads the row of amounts of payer reports that an older version wrote.
+pub(crate) fn older_report_amounts<V>(
     db: &DB,
     decode: impl FnOnce(&[u8]) -> Option<V>,
 ) -> Result<Option<V>, ReadError> {
     row(db, MetaKey::ReportAmounts, decode)
 }
 
-/// Stages the row of these amounts.
-pub(crate) fn put_report_amounts(db: &DB, batch: &mut WriteBatch, row: &[u8]) {
-    put(db, batch, MetaKey::ReportAmounts, row);
+/// Stages the removal of this row.
+pub(crate) fn delete_older_report_amounts(db: &DB, batch: &mut WriteBatch) {
+    let family = crate::database::family_of(db, Family::Meta);
+    batch.delete_cf(family, MetaKey::ReportAmounts.encode());
 }
 
 /// Reads the row of searches for late releases.
@@ -311,6 +312,19 @@ pub(crate) fn late_searches<V>(
 /// Stages the row of these searches.
 pub(crate) fn put_late_searches(db: &DB, batch: &mut WriteBatch, row: &[u8]) {
     put(db, batch, MetaKey::LateSearches, row);
+}
+
+/// Reads the row of scans for late envelopes.
+pub(crate) fn late_scans<V>(
+    db: &DB,
+    decode: impl FnOnce(&[u8]) -> Option<V>,
+) -> Result<Option<V>, ReadError> {
+    row(db, MetaKey::LateScans, decode)
+}
+
+/// Stages the row of these scans.
+pub(crate) fn put_late_scans(db: &DB, batch: &mut WriteBatch, row: &[u8]) {
+    put(db, batch, MetaKey::LateScans, row);
 }
 
 /// Reads the first block without a second look, from the row of a reader.
