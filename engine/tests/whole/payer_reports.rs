@@ -16,7 +16,7 @@ use hawser_rules::payer_report::tree::{EMPTY_ROOT, Hash};
 use hawser_rules::payer_report::{
     AmountCause, Attestation, Leaves, NodeIds, PayerReport, RangeEnd, ReportDifference, ReportId,
 };
-use hawser_storage::Store;
+use hawser_storage::{Family, Store};
 
 use crate::common::rate;
 use crate::common::record_rates;
@@ -139,6 +139,17 @@ async fn stored_amounts_that_are_not_those_of_the_report_are_computed_again() {
     assert_eq!(network.settle(300, 100).await.unwrap(), 3, "by the log");
     assert_eq!(network.contract.0.lock().asked_to_settle, 1, "never by the others");
     assert_eq!(stored().amounts, true_ones, "for the time after a restart");
+}
+
+/// The disk has damaged a row of the minutes in which late envelopes are looked for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_look_for_late_releases_that_fails_keeps_no_report_from_being_settled() {
+    let network = Network::start();
+    submit_reports(&network, "some", 1).await;
+    let minute = network.on_chain().about(OriginatorId(100)).next().unwrap().end.minute;
+    let row = [&100_u32.to_be_bytes()[..], &minute.to_be_bytes(), &[1; 20]].concat();
+    network.stores[&300].put_raw_row(Family::Usage, &row, b"damaged");
+    assert_eq!(network.settle(300, 100).await.unwrap(), 3, "by the amounts that it attested");
 }
 
 /// Payers need no deposit, so a report may have any number of them.

@@ -48,10 +48,11 @@ struct LookCost {
 impl PayerReporterState {
     /// Looks for envelopes behind the end of the reports on the chain that are dated into their minutes, and records
     /// one of each report as evidence if the originator had attested that report. No report counts such envelopes.
-    /// Evidence that cannot be recorded now is found again at a later look.
+    /// Evidence that cannot be recorded now is found again at a later look. A damaged row ends the look, and keeps no
+    /// report from being settled.
     ///
     /// # Errors
-    /// When a row cannot be read, or the reports on the chain are not known yet.
+    /// When rows are being rebuilt, or the reports on the chain are not known yet.
     pub(super) fn note_late_releases(&self, about: OriginatorId) -> Result<(), ReportStepError> {
         let chain = self.chain()?;
         let registry = self.registry();
@@ -69,7 +70,14 @@ impl PayerReporterState {
         };
         let mut searches = self.late_searches.lock();
         let record = |found| self.record_late_release(found);
-        let cost = look.take(chain.about(about).rev(), searches.about(about), record)?;
+        let cost = match look.take(chain.about(about).rev(), searches.about(about), record) {
+            Ok(cost) => cost,
+            Err(error @ ReadError::Rebuilding { .. }) => return Err(error.into()),
+            Err(error) => {
+                tracing::error!(code = "evidence_failed", %about, %error, "no look for late releases");
+                return Ok(());
+            }
+        };
         if let Err(error) = searches.save(self.engine.store()) {
             tracing::debug!(%about, %error, "the searches are in memory only");
         }
