@@ -15,6 +15,9 @@ use hawser_storage::{CommitError, ReadError, ReportAmounts, Store};
 /// The most leaves that are kept, of all reports together, in memory and on disk. A guess: 32 MB, a hundred reports of
 /// 10,000 payers each.
 const LEAVES_MAX: usize = 1_000_000;
+/// The most leaves of reports about one originator that are written in an hour. Chosen: as many as are kept. An honest
+/// originator has a report in some hours; a hostile node can write a true one for each minute of a range.
+const WRITTEN_AN_HOUR: usize = LEAVES_MAX;
 
 /// The leaves of reports, by report. If there are too many, the originator with the most of them loses its oldest ones:
 /// no originator can push out those of others. A forgotten report is computed again from the log.
@@ -31,6 +34,8 @@ pub(super) struct KnownLeaves {
     unsaved: HashSet<ReportId>,
     /// The reports that have leaves on disk, also those that were forgotten since.
     stored: HashSet<ReportId>,
+    /// The hour in which leaves were written last, and how many in it, by originator.
+    written: HashMap<OriginatorId, (u32, usize)>,
     /// True if rows are on disk that cannot be used.
     has_damage: bool,
     /// True if there is a row of an older version.
@@ -98,11 +103,11 @@ impl KnownLeaves {
 
     /// Brings the stored leaves to those that are kept: writes reports that were added since the last call, and removes
     /// those that were forgotten. What is written is durable before an envelope that is published afterwards, such as
-    /// an attestation of the report.
+    /// an attestation of the report. Reports that are too many for this hour are written in the next one.
     ///
     /// # Errors
     /// When they cannot be stored. The next call goes on.
-    pub(super) fn save(&mut self, store: &Store) -> Result<(), CommitError> {
+    pub(super) fn save(&mut self, store: &Store, hour: u32) -> Result<(), CommitError> {
         if self.has_damage {
             store.forget_all_report_amounts()?;
             self.stored.clear();
@@ -117,11 +122,18 @@ impl KnownLeaves {
                 self.stored.remove(id);
             });
         }
-        while let Some(&id) = self.unsaved.iter().next() {
-            if let Some(known) = self.by_report.get(&id) {
-                store.record_report_amounts(&known.amounts(id))?;
-                self.stored.insert(id);
+        let of_order = self.added.iter().filter(|id| self.unsaved.contains(*id));
+        for id in of_order.copied().collect::<Vec<_>>() {
+            let Some(known) = self.by_report.get(&id) else { continue };
+            let written = self.written.entry(known.about).or_default();
+            let of_hour = if written.0 == hour { written.1 } else { 0 };
+            let with_it = of_hour + cost(&known.leaves);
+            if with_it > WRITTEN_AN_HOUR {
+                continue;
             }
+            store.record_report_amounts(&known.amounts(id))?;
+            *written = (hour, with_it);
+            self.stored.insert(id);
             self.unsaved.remove(&id);
         }
         if self.has_older {
@@ -288,7 +300,7 @@ mod tests {
         for number in [9, 2, 3] {
             known.keep(id(number), &report(100, number.into()), leaves(many));
         }
-        known.save(&store).unwrap();
+        known.save(&store, 1).unwrap();
         let kept = |known: &KnownLeaves| known.added.iter().map(|id| id.0[0]).collect::<Vec<_>>();
         let mut again = KnownLeaves::stored_in(&store);
         assert_eq!(kept(&again), [1, 9, 2, 3], "in their order");
@@ -300,10 +312,31 @@ mod tests {
 
         again.forget(id(9));
         again.keep(id(4), &report(100, 4), leaves(1));
-        again.save(&store).unwrap();
+        again.save(&store, 1).unwrap();
         let third = KnownLeaves::stored_in(&store);
         assert_eq!(kept(&third), [1, 2, 3, 4]);
         assert_eq!(third.of(id(4)), again.of(id(4)));
+    }
+
+    /// A hostile node writes a true report for each minute of a range with very many payers.
+    #[test]
+    fn the_leaves_that_are_written_in_an_hour_are_bounded_for_each_originator() {
+        let store = crate::read::testing::store();
+        let mut known = KnownLeaves::stored_in(&store);
+        let half = WRITTEN_AN_HOUR / 2;
+        for number in 1..4 {
+            known.keep(id(number), &report(100, number.into()), leaves(half));
+            known.save(&store, 7).unwrap();
+        }
+        known.keep(id(4), &report(200, 4), leaves(1));
+        known.save(&store, 7).unwrap();
+        let stored = || {
+            let stored = KnownLeaves::stored_in(&store);
+            [2, 3, 4].map(|number| stored.of(id(number)).is_some())
+        };
+        assert_eq!(stored(), [false, false, true], "the third one waits, the second one has gone");
+        known.save(&store, 8).unwrap();
+        assert_eq!(stored(), [false, true, true], "in the next hour");
     }
 
     /// A report is stored with other amounts, such as those of a folder that was changed, or a part of it is lost.
@@ -313,14 +346,14 @@ mod tests {
         let mut known = KnownLeaves::stored_in(&store);
         known.keep(id(1), &report(200, 4), leaves(3));
         known.keep(id(2), &report(200, 5), leaves(3));
-        known.save(&store).unwrap();
+        known.save(&store, 1).unwrap();
         known.forget(id(1));
         known.keep(id(1), &report(200, 4), leaves(2));
-        known.save(&store).unwrap();
+        known.save(&store, 1).unwrap();
         let mut again = KnownLeaves::stored_in(&store);
         assert_eq!(again.of(id(1)).unwrap().payers().len(), 2);
         again.has_damage = true;
-        again.save(&store).unwrap();
+        again.save(&store, 1).unwrap();
         let third = KnownLeaves::stored_in(&store);
         assert!(third.of(id(1)) == again.of(id(1)) && third.of(id(2)) == again.of(id(2)));
     }

@@ -293,6 +293,11 @@ impl PayerReporterState {
         self.engine.store().identity().node
     }
 
+    /// Returns the present hour since the unix epoch.
+    fn hour(&self) -> u32 {
+        minute_of(self.engine.ports().clock.now_ns()) / 60
+    }
+
     fn registry(&self) -> Arc<Registry> {
         self.engine.ports().registry.borrow().clone()
     }
