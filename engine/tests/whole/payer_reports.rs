@@ -16,7 +16,7 @@ use hawser_rules::payer_report::tree::{EMPTY_ROOT, Hash};
 use hawser_rules::payer_report::{
     AmountCause, Attestation, Leaves, NodeIds, PayerReport, RangeEnd, ReportDifference, ReportId,
 };
-use hawser_storage::{Family, Store};
+use hawser_storage::{Family, PayerReportChange, Store};
 
 use crate::common::rate;
 use crate::common::record_rates;
@@ -166,6 +166,37 @@ async fn a_step_has_a_bounded_number_of_transactions_and_the_next_one_goes_on() 
         network.follow_chain();
     }
     assert!(network.on_chain().about(about).all(|report| report.is_settled));
+}
+
+/// A report that cannot be settled takes no round of a turn from the others about its originator.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_report_that_cannot_be_settled_leaves_all_rounds_to_the_others() {
+    let network = Network::start();
+    submit_reports(&network, "some", 12).await;
+    {
+        let mut chain = network.contract.0.lock();
+        chain.spoilt = Some(0);
+        chain.leaves_max = Some(1);
+    }
+    // It looks at once, and not again for a minute.
+    let look_every = Duration::from_secs(60);
+    let settings =
+        PayerReportSettings { look_every, turns: Turns::EveryLook, ..Default::default() };
+    let task = PayerReportTask::start(&network.engines[&300], network.worker(300), settings);
+    let settled = || {
+        let chain = network.contract.0.lock();
+        let is_settled =
+            |change: &PayerReportChange| matches!(change, PayerReportChange::Settled { .. });
+        chain.events.iter().filter(|event| is_settled(&event.change)).count()
+    };
+    // Three leaves of each other one: more transactions than a round has.
+    let all = async {
+        while settled() < 11 * 3 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(50), all).await.expect("all are of one turn");
+    task.stop().await;
 }
 
 /// The contract takes only the list of all canonical nodes. It takes keys that are no points, so a list without such a

@@ -161,14 +161,12 @@ impl PayerReportWorker {
         for round in 0..ROUNDS_MAX {
             let mut left = Vec::new();
             for about in originators {
-                let settled = match round {
-                    0 => reporter.settle_part(about, TRANSACTIONS_A_ROUND).await,
-                    _ => reporter.settle_further(about, TRANSACTIONS_A_ROUND).await,
-                };
-                if settled.as_ref().is_ok_and(|part| part.is_left) {
+                let (settled, outcome) =
+                    reporter.settle_round(about, TRANSACTIONS_A_ROUND, round == 0).await;
+                if settled.is_left {
                     left.push(about);
                 }
-                self.note("settle", about, settled);
+                self.note("settle", about, outcome);
             }
             originators = left;
         }
