@@ -315,7 +315,7 @@ mod tests {
         assert_eq!(recorded(&store), (all.clone(), true), "none of the pages before is left");
         store.forget_report_amounts([[2; 32], [0xff; 32]]).unwrap();
         let left = [0, 1, 3].map(|at: usize| all[at].clone());
-        assert_eq!(recorded(&store), (left.into(), true));
+        assert_eq!(recorded(&store), (left.to_vec(), true));
         store.forget_all_report_amounts().unwrap();
         assert_eq!(recorded(&store), (vec![], true));
         let format = meta::format(&store.database().db).unwrap();

@@ -88,7 +88,7 @@ async fn envelopes_dated_back_into_a_report_keep_no_node_from_settling_it() {
     network.stores[&200].commit(&late(&network, 200, &LATE)).unwrap();
     assert_ne!(booked(&network, 200, report.end.minute), stated);
     // The log is enough, without the amounts that were attested.
-    network.stores[&200].record_report_amounts(&[]).unwrap();
+    network.stores[&200].forget_all_report_amounts().unwrap();
     assert_eq!(network.settle(200, 100).await.unwrap(), 3, "by a worker that has just started");
     for leaf in stated.payers() {
         assert_eq!(network.contract.0.lock().taken_from[&leaf.payer], leaf.fee.settled());
@@ -337,7 +337,7 @@ async fn envelopes_dated_back_into_a_report_keep_no_node_from_attesting_it() {
     assert_eq!(network.submit(200, 100).await, [Submitted::Now]);
     let on_chain = network.on_chain().about(ABOUT).next().unwrap().report().unwrap();
     assert_eq!(on_chain, report);
-    network.stores[&300].record_report_amounts(&[]).unwrap();
+    network.stores[&300].forget_all_report_amounts().unwrap();
     assert_eq!(network.settle(300, 100).await.unwrap(), 3, "by the log alone");
 }
 
