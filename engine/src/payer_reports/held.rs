@@ -155,10 +155,7 @@ fn newest(
 /// Returns an envelope that is held. One that the disk has damaged counts as not held: otherwise it would hide all
 /// reports about its originator, for as long as it is among the newest ones of its writer.
 fn readable(snapshot: &Snapshot<'_>, at: EnvelopeId) -> Option<Bytes> {
-    snapshot.get(at).unwrap_or_else(|error| {
-        tracing::debug!(envelope = %at, %error, "a report or an attestation cannot be read");
-        None
-    })
+    snapshot.get(at).unwrap_or_default()
 }
 
 fn parsed(bytes: Bytes) -> Option<OriginatorEnvelope> {
