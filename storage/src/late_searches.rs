@@ -1,14 +1,18 @@
 //! Searches for evidence about late releases, which go on after a restart.
 
-use hawser_proto::{OriginatorId, SequenceId};
+use hawser_proto::{Address, OriginatorId, PayerAddress, SequenceId};
+use rocksdb::WriteBatch;
 
 use crate::error::{CommitError, ReadError};
 use crate::keys::meta::MetaKey;
 use crate::lists::decode_items;
+use crate::meta;
 use crate::store::Store;
 
 /// Length of a search in the row, bytes.
 const LEN_BYTES: usize = 45;
+/// Length of a late place in the row of scans, bytes.
+const LATE_LEN_BYTES: usize = 16;
 
 /// The state of the search for the envelope in which an originator has attested a payer report about itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -71,6 +75,69 @@ impl StoredSearch {
     }
 }
 
+/// The part of a report's minutes that a look has read, to go on behind it after a restart.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct StoredScan {
+    /// The originator that the report is about.
+    pub about: OriginatorId,
+    /// The report's id.
+    pub report: [u8; 32],
+    /// The minute and payer of the next row of usage.
+    pub next: (u32, PayerAddress),
+    /// The late envelopes so far: bytes of the payer in the minute, and the place. At most 255 are recorded.
+    pub late: Vec<(u64, SequenceId)>,
+}
+
+impl StoredScan {
+    fn encode_into(&self, row: &mut Vec<u8>) {
+        let (minute, payer) = self.next;
+        row.extend(self.about.0.to_be_bytes());
+        row.extend(self.report);
+        row.extend(minute.to_be_bytes());
+        row.extend(payer.0);
+        let count = u8::try_from(self.late.len()).unwrap_or(u8::MAX);
+        row.push(count);
+        for (len_bytes, at) in self.late.iter().take(count.into()) {
+            row.extend(len_bytes.to_be_bytes());
+            row.extend(at.0.to_be_bytes());
+        }
+    }
+
+    /// Decodes the first scan of a row. Returns the rest of the row, too.
+    fn decode_first(row: &[u8]) -> Option<(Self, &[u8])> {
+        let (about, row) = row.split_first_chunk()?;
+        let (report, row) = row.split_first_chunk()?;
+        let (minute, row) = row.split_first_chunk()?;
+        let (payer, row) = row.split_first_chunk()?;
+        let (count, row) = row.split_first()?;
+        let (late, rest) = row.split_at_checked(usize::from(*count) * LATE_LEN_BYTES)?;
+        let (late, _) = late.as_chunks::<LATE_LEN_BYTES>();
+        let found = Self {
+            about: OriginatorId(u32::from_be_bytes(*about)),
+            report: *report,
+            next: (u32::from_be_bytes(*minute), Address(*payer)),
+            late: late.iter().filter_map(decode_late).collect(),
+        };
+        Some((found, rest))
+    }
+
+    /// Decodes the row of all of them.
+    fn decode_all(mut row: &[u8]) -> Option<Vec<Self>> {
+        let mut all = Vec::new();
+        while !row.is_empty() {
+            let (first, rest) = Self::decode_first(row)?;
+            all.push(first);
+            row = rest;
+        }
+        Some(all)
+    }
+}
+
+fn decode_late(bytes: &[u8; LATE_LEN_BYTES]) -> Option<(u64, SequenceId)> {
+    let (len_bytes, at) = bytes.split_first_chunk()?;
+    Some((u64::from_be_bytes(*len_bytes), SequenceId(u64::from_be_bytes(at.try_into().ok()?))))
+}
+
 impl Store {
     /// Returns the searches that were recorded last.
     ///
@@ -80,14 +147,33 @@ impl Store {
         self.database().read_list(MetaKey::LateSearches, StoredSearch::decode_all)
     }
 
-    /// Records all searches that are under way, in place of those before. The write becomes durable with the next
-    /// commit: a search that is lost with it begins again.
+    /// Returns the scans that were recorded last.
+    ///
+    /// # Errors
+    /// When the row cannot be read.
+    pub fn late_scans(&self) -> Result<Vec<StoredScan>, ReadError> {
+        self.database().read_list(MetaKey::LateScans, StoredScan::decode_all)
+    }
+
+    /// Records all searches and scans that are under way, in place of those before. The write becomes durable with the
+    /// next commit: what is lost with it begins again.
     ///
     /// # Errors
     /// When the database fails, or nothing may be written.
-    pub fn record_late_searches(&self, all: &[StoredSearch]) -> Result<(), CommitError> {
+    pub fn record_late_searches(
+        &self,
+        all: &[StoredSearch],
+        scans: &[StoredScan],
+    ) -> Result<(), CommitError> {
+        let database = self.database();
+        database.check_writable()?;
         let row: Vec<u8> = all.iter().flat_map(StoredSearch::encode).collect();
-        self.database().record_list(MetaKey::LateSearches, &row)
+        let mut batch = WriteBatch::default();
+        meta::put(&database.db, &mut batch, MetaKey::LateSearches, &row);
+        let mut row = Vec::new();
+        scans.iter().for_each(|scan| scan.encode_into(&mut row));
+        meta::put(&database.db, &mut batch, MetaKey::LateScans, &row);
+        database.write_buffered(batch)
     }
 }
 
@@ -107,13 +193,41 @@ mod tests {
             search(StoredSearchState::Recorded),
             search(StoredSearchState::Next(6)),
         ];
-        store.record_late_searches(&all).unwrap();
+        store.record_late_searches(&all, &[]).unwrap();
         assert_eq!(store.late_searches().unwrap(), all);
-        store.record_late_searches(&all[..1]).unwrap();
+        store.record_late_searches(&all[..1], &[]).unwrap();
         assert_eq!(store.late_searches().unwrap(), all[..1]);
         let pinned = [&[0, 0, 0, 200][..], &[7; 32], &[3], &[0, 0, 0, 0, 0, 0, 0, 6]].concat();
         assert_eq!(all[3].encode()[..], pinned);
         assert_eq!(StoredSearch::decode_all(&pinned[1..]), None);
         assert_eq!(StoredSearch::decode_all(&[4; LEN_BYTES]), None, "no such state");
+    }
+
+    #[test]
+    fn scans_are_read_back_and_their_form_is_pinned() {
+        let store = store();
+        assert_eq!(store.late_scans().unwrap(), []);
+        let scan = |late: &[u64]| StoredScan {
+            about: OriginatorId(200),
+            report: [7; 32],
+            next: (258, Address([8; 20])),
+            late: late.iter().map(|&at| (9, SequenceId(at))).collect(),
+        };
+        let all = [scan(&[]), scan(&[1, 2])];
+        store.record_late_searches(&[], &all).unwrap();
+        assert_eq!(store.late_scans().unwrap(), all);
+        store.record_late_searches(&[], &[]).unwrap();
+        assert_eq!(store.late_scans().unwrap(), []);
+        let mut row = Vec::new();
+        scan(&[3]).encode_into(&mut row);
+        let head = [&[0, 0, 0, 200][..], &[7; 32], &[0, 0, 1, 2], &[8; 20], &[1]].concat();
+        let late = [9u64, 3].map(u64::to_be_bytes).concat();
+        assert_eq!(row, [head, late].concat());
+        for len in 1..row.len() {
+            assert_eq!(StoredScan::decode_all(&row[..len]), None, "{len} bytes");
+        }
+        let mut row = Vec::new();
+        scan(&[5; 300]).encode_into(&mut row);
+        assert_eq!(StoredScan::decode_all(&row), Some(vec![scan(&[5; 255])]), "a bounded number");
     }
 }

@@ -180,7 +180,7 @@ pub use keys::rate::RateRow;
 pub use keys::report::{KeptReport, ReportClass, ReportFact};
 pub use keys::topic::TopicRow;
 pub use keys::usage::UsageRow;
-pub use late_searches::{StoredSearch, StoredSearchState};
+pub use late_searches::{StoredScan, StoredSearch, StoredSearchState};
 pub use log_scan::{LogItem, LogScan};
 pub use looks::LookingReader;
 pub use membership::{JudgedTimes, TimeRule};

@@ -261,6 +261,12 @@ pub(crate) fn put_reported_evidence(db: &DB, batch: &mut WriteBatch, at: Evidenc
     put(db, batch, MetaKey::ReportedEvidence, &at.encode());
 }
 
+/// Stages the removal of the row of amounts of payer reports that an older version wrote.
+pub(crate) fn delete_older_report_amounts(db: &DB, batch: &mut WriteBatch) {
+    let family = crate::database::family_of(db, Family::Meta);
+    batch.delete_cf(family, MetaKey::ReportAmounts.encode());
+}
+
 /// Reads the first block without a second look, from the row of a reader.
 pub(crate) fn unlooked(db: &DB, key: MetaKey) -> Result<Option<u64>, ReadError> {
     row(db, key, decode_u64)

@@ -311,7 +311,7 @@ fn a_node_that_lies_in_its_report_is_named_and_its_price_is_not_paid() {
     network.until_done(liar, "attest", NODES[liar]);
     network.replicate();
     for honest in [0, 1] {
-        let (code, outcomes) = network.step(honest, "attest", NODES[liar], &[]);
+        let (code, outcomes) = network.judged(honest, NODES[liar]);
         assert_eq!(code, 3, "{outcomes:?}");
         assert_eq!(outcomes[0]["state"], "refused");
         let named = network.log_line(honest, "refusal", |it| it.contains("payer_report_refused"));

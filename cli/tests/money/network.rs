@@ -79,8 +79,7 @@ impl Default for MoneySettings {
 }
 
 impl MoneyNetwork {
-    /// Starts everything and waits until each node may publish. The worker of payer reports looks once at the start,
-    /// and then waits for the test to take its steps.
+    /// Starts everything and waits until each node may publish. Only the test takes steps of payer reports.
     pub fn start(settings: MoneySettings) -> Self {
         let alone = ALONE.lock();
         let place = tempfile::tempdir().unwrap();
@@ -206,8 +205,9 @@ impl MoneyNetwork {
         };
         command.args(["--contracts.settlement-chain.rpc-url", &rpc]);
         command.args(["--contracts.settlement-chain.wss-url", &format!("ws://{settlement}")]);
-        // The test takes the steps.
-        command.args(["--payer-report.attestation-worker-poll-interval", "24h"]);
+        // The test takes the steps: a worker that has minutes of its own in each hour would write reports that depend
+        // on the time of day at which the test runs.
+        command.args(["--payer-report-turns", "by-hand"]);
         for whose in ["self", "others"] {
             let period = format!("--payer-report.generate-report-{whose}-period");
             command.args([&period, "1m"]);
@@ -349,17 +349,25 @@ impl MoneyNetwork {
             let is_done = |it: &Value| it["state"] == "done";
             // There is a report, and it had taken this step before.
             let was_done = |it: &Value| it["state"] == "nothing" && !it["report"].is_null();
-            // A worker's look at its start may have written the report before the test asks for one.
-            let is_under_way = |it: &Value| {
-                it["detail"]
-                    .as_str()
-                    .is_some_and(|detail| detail.contains("waits for its submission"))
-            };
-            if outcomes.iter().any(|it| is_done(it) || was_done(it) || is_under_way(it)) {
+            if outcomes.iter().any(|it| is_done(it) || was_done(it)) {
                 return;
             }
             let is_late = Instant::now() > deadline;
             assert!(!is_late, "not done: {step} about {about} at node {at}: {outcomes:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Has a node judge the reports about an originator until none of them waits; the exit code, and the outcomes.
+    pub fn judged(&self, at: usize, about: u32) -> (i32, Vec<Value>) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let (code, outcomes) = self.step(at, "attest", about, &[]);
+            if !outcomes.is_empty() && outcomes.iter().all(|it| it["state"] != "waiting") {
+                return (code, outcomes);
+            }
+            let is_late = Instant::now() > deadline;
+            assert!(!is_late, "not judged: reports about {about} at node {at}: {outcomes:?}");
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -479,7 +487,8 @@ fn late_endpoint(to: &str) -> String {
     let to = to.to_owned();
     std::thread::spawn(move || {
         for client in listener.incoming() {
-            let (Ok(client), Ok(server)) = (client, TcpStream::connect(&to)) else { return };
+            // One connection that fails ends no other one.
+            let (Ok(client), Ok(server)) = (client, TcpStream::connect(&to)) else { continue };
             let (from_client, from_server) =
                 (client.try_clone().unwrap(), server.try_clone().unwrap());
             std::thread::spawn(move || pass_on(from_client, server, Duration::ZERO));

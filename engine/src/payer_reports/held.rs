@@ -37,10 +37,10 @@ impl HeldReport {
 
 /// Reads the newest reports about an originator, and their attestations, from the strands of `writers`. Skips
 /// reports that are malformed, longer than any report, about another originator than their topic, or in the name of
-/// another node than their writer.
+/// another node than their writer. An envelope that cannot be read counts as not held.
 ///
 /// # Errors
-/// When a row cannot be read.
+/// When a row of the topics cannot be read.
 pub fn held_reports(
     snapshot: &Snapshot<'_>,
     domain: DomainSeparator,
@@ -84,10 +84,10 @@ pub(crate) struct AttestationSearch {
 /// Looks for the envelopes with which a node has attested reports about itself, behind a place of its strand. `wanted`
 /// are the reports, each with the place behind which an attestation counts. Looks at no more than `attestations_max`
 /// envelopes of the topic, so that others which the node writes there delay the search, and do not end it. Passes over
-/// attestations that another key than the node's has signed.
+/// attestations that another key than the node's has signed, and over envelopes that cannot be read.
 ///
 /// # Errors
-/// When a row cannot be read.
+/// When a row of the topics cannot be read.
 pub(crate) fn attestations_behind(
     snapshot: &Snapshot<'_>,
     after: EnvelopeId,
@@ -107,7 +107,7 @@ pub(crate) fn attestations_behind(
         search.read += 1;
         let at = found.id.sequence;
         if found.len_bytes <= ENVELOPE_LEN_BYTES_MAX
-            && let Some(envelope) = snapshot.get(found.id)?.and_then(parsed)
+            && let Some(envelope) = readable(snapshot, found.id).and_then(parsed)
             && let Some(attestation) = attestation_of(&envelope)
             && attestation.node == node
             && wanted.get(&attestation.report).is_some_and(|searched| at > *searched)
@@ -142,7 +142,7 @@ fn newest(
         for _ in 0..READ_OF_A_NODE {
             let Some(found) = row.filter(|row| row.id.originator == writer) else { break };
             if found.len_bytes <= ENVELOPE_LEN_BYTES_MAX
-                && let Some(envelope) = snapshot.get(found.id)?.and_then(parsed)
+                && let Some(envelope) = readable(snapshot, found.id).and_then(parsed)
             {
                 each(found.id, envelope.unsigned().payer().client().payload());
             }
@@ -150,6 +150,12 @@ fn newest(
         }
     }
     Ok(())
+}
+
+/// Returns an envelope that is held. One that the disk has damaged counts as not held: otherwise it would hide all
+/// reports about its originator, for as long as it is among the newest ones of its writer.
+fn readable(snapshot: &Snapshot<'_>, at: EnvelopeId) -> Option<Bytes> {
+    snapshot.get(at).unwrap_or_default()
 }
 
 fn parsed(bytes: Bytes) -> Option<OriginatorEnvelope> {

@@ -132,6 +132,26 @@ pub(crate) struct LateScan {
     late: BTreeSet<(u64, SequenceId)>,
 }
 
+impl LateScan {
+    /// Goes on behind a part that an earlier run has read. Keeps at most [`LATE_PLACES_MAX`] of its late envelopes.
+    pub(crate) fn restored(
+        next: (u32, PayerAddress),
+        late: impl IntoIterator<Item = (u64, SequenceId)>,
+    ) -> Self {
+        Self { next: Some(next), late: late.into_iter().take(LATE_PLACES_MAX).collect() }
+    }
+
+    /// Returns the minute and payer of the next row; `None` before the first one.
+    pub(crate) fn next_row(&self) -> Option<(u32, PayerAddress)> {
+        self.next
+    }
+
+    /// Returns the late envelopes so far: bytes of the payer in the minute, and the place.
+    pub(crate) fn late(&self) -> Vec<(u64, SequenceId)> {
+        self.late.iter().copied().collect()
+    }
+}
+
 /// Returns late envelopes of a report on the chain whose range ends in `last_minute`. Only the last charged envelope of
 /// each payer and minute is looked at. Those of payers with few bytes in that minute come first: evidence has no room
 /// for a long envelope. Reads at most `rows_max` rows of usage, from the end of `scan` on.

@@ -91,25 +91,30 @@ fn read_reports(
     new: &NewReportEvents<'_>,
     mut each: impl FnMut(PayerReportEvent, Option<u32>),
 ) -> Result<ReportEventsRead, ReadError> {
-    let mut failed = None;
-    let read = new.read(|event| match minute_of_end(&new.snapshot, &event) {
-        Ok(held_minute) => each(event, held_minute),
-        Err(error) => failed = Some(error),
-    })?;
-    failed.map_or(Ok(read), Err)
+    new.read(|event| {
+        let held_minute = minute_of_end(&new.snapshot, &event);
+        each(event, held_minute);
+    })
 }
 
 /// Returns the minute of the envelope at the end of a report that an event submits, if this node holds the envelope.
-fn minute_of_end(
-    snapshot: &Snapshot<'_>,
-    event: &PayerReportEvent,
-) -> Result<Option<u32>, ReadError> {
+fn minute_of_end(snapshot: &Snapshot<'_>, event: &PayerReportEvent) -> Option<u32> {
     match &event.change {
         PayerReportChange::Submitted { end, .. } => {
-            minute_at(snapshot, EnvelopeId::new(event.originator, *end))
+            readable_minute(snapshot, EnvelopeId::new(event.originator, *end))
         }
-        PayerReportChange::Settled { .. } => Ok(None),
+        PayerReportChange::Settled { .. } => None,
     }
+}
+
+/// Returns the minute of an envelope, if this node holds it. One that the disk has damaged counts as not held:
+/// otherwise no report would be known, and no payer's balance, because of one place at the end of an old report. It is
+/// looked for again when its strand has grown.
+fn readable_minute(snapshot: &Snapshot<'_>, at: EnvelopeId) -> Option<u32> {
+    minute_at(snapshot, at).unwrap_or_else(|error| {
+        tracing::debug!(envelope = %at, %error, "the end of a payer report cannot be read");
+        None
+    })
 }
 
 /// Looks for the envelopes that this node did not hold yet when it read the reports that end with them. `looked_at` are
@@ -130,9 +135,9 @@ fn note_minutes(
         if last.sequence > head || looked_at.get(&last.originator) == Some(&head) {
             continue;
         }
-        if let Some(minute) = minute_at(snapshot, last)? {
+        if let Some(minute) = readable_minute(snapshot, last) {
             found.push((last.originator, index, minute));
-        } else if matches!(snapshot.mark(last)?, Some(Mark::Expired { .. })) {
+        } else if matches!(snapshot.mark(last), Ok(Some(Mark::Expired { .. }))) {
             lost.push((last.originator, index));
         }
     }
@@ -155,7 +160,7 @@ mod tests {
     use hawser_proto::{Bytes, SecretKey};
     use hawser_rules::NodeRecord;
     use hawser_storage::{
-        ChainPosition, Change, InvalidRule, LogEntry, SkipReason, StoreIdentity, Validity,
+        ChainPosition, Change, Family, InvalidRule, LogEntry, SkipReason, StoreIdentity, Validity,
     };
     use prost::Message as _;
 
@@ -255,6 +260,26 @@ mod tests {
         let minutes: Vec<_> =
             reports().about(OriginatorId(200)).map(|report| report.last_minute()).collect();
         assert_eq!(minutes, [5, 7], "the second one is that of its envelope");
+    }
+
+    /// A report ends with a place that the disk has damaged.
+    #[test]
+    fn a_place_that_cannot_be_read_hides_no_report() {
+        let store = store();
+        store.commit(&[skip(1, 20, SkipReason::Missing)]).unwrap();
+        let at = [&200_u32.to_be_bytes()[..], &9_u64.to_be_bytes()].concat();
+        store.put_raw_row(Family::Mark, &at, &[0xff]);
+        let end = EnvelopeId::new(OriginatorId(200), SequenceId(9));
+        assert!(minute_at(&store.snapshot(), end).is_err());
+        let position = ChainPosition { block: 9, hash: [9; 32] };
+        store.record_payer_reports(0, &[submitted(1, 200), submitted(2, 100)], position).unwrap();
+        let (_nodes, watched) = watch::channel(registry(&[100, 200]));
+        let history = ReportHistory::new(store, Arc::new(StillClock), watched);
+        let reports = history.now().unwrap().reports;
+        assert_eq!(reports.about(OriginatorId(100)).count(), 1);
+        let of_damaged: Vec<_> = reports.about(OriginatorId(200)).collect();
+        assert_eq!(of_damaged.len(), 1);
+        assert_eq!(of_damaged[0].held_minute, None, "it may be known later");
     }
 
     #[test]

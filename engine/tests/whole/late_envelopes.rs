@@ -2,7 +2,9 @@
 
 use hawser_engine::facts;
 use hawser_engine::payer_reports::{FiguresError, Recomputed, UndecidedError, draft, recompute};
-use hawser_engine::runtime::{Attested, ReportContract as _, ReportStepError, Submitted, Written};
+use hawser_engine::runtime::{
+    Attested, ReportContract as _, ReportStep, ReportStepError, Submitted, Written,
+};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::Rate;
 use hawser_rules::misbehavior::{MisbehaviorVerdict, TreeEvidence, TreeFault, verify_trees};
@@ -86,7 +88,7 @@ async fn envelopes_dated_back_into_a_report_keep_no_node_from_settling_it() {
     network.stores[&200].commit(&late(&network, 200, &LATE)).unwrap();
     assert_ne!(booked(&network, 200, report.end.minute), stated);
     // The log is enough, without the amounts that were attested.
-    network.stores[&200].record_report_amounts(&[]).unwrap();
+    network.stores[&200].forget_all_report_amounts().unwrap();
     assert_eq!(network.settle(200, 100).await.unwrap(), 3, "by a worker that has just started");
     for leaf in stated.payers() {
         assert_eq!(network.contract.0.lock().taken_from[&leaf.payer], leaf.fee.settled());
@@ -216,8 +218,11 @@ async fn a_late_envelope_that_proves_nothing_hides_no_other_one() {
     assert!(released_late(&network, 200).is_empty());
 
     store.commit(&late(&network, 200, &[(1, 1)])).unwrap();
-    assert_eq!(network.settle(200, 100).await.unwrap(), 0);
-    assert_eq!(released_late(&network, 200), [id.sequence.next().0]);
+    let by_hand = async |is_dry| network.worker(200).step(ReportStep::Settle, ABOUT, is_dry).await;
+    assert_eq!(by_hand(true).await, []);
+    assert!(released_late(&network, 200).is_empty(), "a dry run records nothing");
+    assert_eq!(by_hand(false).await, []);
+    assert_eq!(released_late(&network, 200), [id.sequence.next().0], "also by hand");
 }
 
 /// A node that has lost the end of its strand does not attest that the last minute before it ends there.
@@ -332,7 +337,7 @@ async fn envelopes_dated_back_into_a_report_keep_no_node_from_attesting_it() {
     assert_eq!(network.submit(200, 100).await, [Submitted::Now]);
     let on_chain = network.on_chain().about(ABOUT).next().unwrap().report().unwrap();
     assert_eq!(on_chain, report);
-    network.stores[&300].record_report_amounts(&[]).unwrap();
+    network.stores[&300].forget_all_report_amounts().unwrap();
     assert_eq!(network.settle(300, 100).await.unwrap(), 3, "by the log alone");
 }
 

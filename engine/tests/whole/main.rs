@@ -17,6 +17,7 @@ mod checkpoints;
 mod clocks;
 mod common;
 mod contradictions;
+mod damaged_reports;
 mod damaged_rows;
 mod departed;
 mod dependencies;

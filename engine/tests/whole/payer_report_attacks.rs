@@ -119,11 +119,12 @@ async fn a_place_that_no_node_is_shown_holds_up_no_report() {
     assert!(matches!(now, Recomputed::Different(_)), "the amounts are others now");
     // The node is started again: the log alone does not say that the place came late.
     let store = &network.stores[&200];
-    let attested = store.report_amounts().unwrap();
-    store.record_report_amounts(&[]).unwrap();
+    let mut attested = Vec::new();
+    assert!(store.each_report_amounts(|report| attested.push(report)).unwrap());
+    store.forget_all_report_amounts().unwrap();
     let by_the_log = network.settle(200, 100).await;
     assert!(by_the_log.is_err(), "{by_the_log:?}");
-    store.record_report_amounts(&attested).unwrap();
+    attested.iter().for_each(|report| store.record_report_amounts(report).unwrap());
     assert_eq!(network.settle(200, 100).await.unwrap(), 3, "by the amounts that were attested");
 }
 

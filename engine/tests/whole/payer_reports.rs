@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use hawser_engine::payer_reports::{Recomputed, recompute, recompute_explained};
+use hawser_engine::payer_reports::{ChainReports, Recomputed, recompute, recompute_explained};
 use hawser_engine::price;
 use hawser_engine::runtime::{
     Attested, PayerReportSettings, PayerReportTask, PayerReporter, PublishError, ReportStage,
@@ -16,7 +16,7 @@ use hawser_rules::payer_report::tree::{EMPTY_ROOT, Hash};
 use hawser_rules::payer_report::{
     AmountCause, Attestation, Leaves, NodeIds, PayerReport, RangeEnd, ReportDifference, ReportId,
 };
-use hawser_storage::Store;
+use hawser_storage::{Family, PayerReportChange, Store};
 
 use crate::common::rate;
 use crate::common::record_rates;
@@ -127,13 +127,29 @@ async fn stored_amounts_that_are_not_those_of_the_report_are_computed_again() {
     let network = Network::start();
     submit_reports(&network, "some", 1).await;
     let store = &network.stores[&300];
-    let stored = store.report_amounts().unwrap();
-    let mut changed = stored.clone();
-    changed[0].amounts[0].1 += 1;
+    let stored = || {
+        let mut stored = Vec::new();
+        assert!(store.each_report_amounts(|report| stored.push(report)).unwrap());
+        assert_eq!(stored.len(), 1);
+        stored.remove(0)
+    };
+    let (true_ones, mut changed) = (stored().amounts, stored());
+    changed.amounts[0].1 += 1;
     store.record_report_amounts(&changed).unwrap();
     assert_eq!(network.settle(300, 100).await.unwrap(), 3, "by the log");
     assert_eq!(network.contract.0.lock().asked_to_settle, 1, "never by the others");
-    assert_eq!(store.report_amounts().unwrap(), stored, "for the time after a restart");
+    assert_eq!(stored().amounts, true_ones, "for the time after a restart");
+}
+
+/// The disk has damaged a row of the minutes in which late envelopes are looked for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_look_for_late_releases_that_fails_keeps_no_report_from_being_settled() {
+    let network = Network::start();
+    submit_reports(&network, "some", 1).await;
+    let minute = network.on_chain().about(OriginatorId(100)).next().unwrap().end.minute;
+    let row = [&100_u32.to_be_bytes()[..], &minute.to_be_bytes(), &[1; 20]].concat();
+    network.stores[&300].put_raw_row(Family::Usage, &row, b"damaged");
+    assert_eq!(network.settle(300, 100).await.unwrap(), 3, "by the amounts that it attested");
 }
 
 /// Payers need no deposit, so a report may have any number of them.
@@ -150,6 +166,37 @@ async fn a_step_has_a_bounded_number_of_transactions_and_the_next_one_goes_on() 
         network.follow_chain();
     }
     assert!(network.on_chain().about(about).all(|report| report.is_settled));
+}
+
+/// A report that cannot be settled takes no round of a turn from the others about its originator.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_report_that_cannot_be_settled_leaves_all_rounds_to_the_others() {
+    let network = Network::start();
+    submit_reports(&network, "some", 12).await;
+    {
+        let mut chain = network.contract.0.lock();
+        chain.spoilt = Some(0);
+        chain.leaves_max = Some(1);
+    }
+    // It looks at once, and not again for a minute.
+    let look_every = Duration::from_secs(60);
+    let settings =
+        PayerReportSettings { look_every, turns: Turns::EveryLook, ..Default::default() };
+    let task = PayerReportTask::start(&network.engines[&300], network.worker(300), settings);
+    let settled = || {
+        let chain = network.contract.0.lock();
+        let is_settled =
+            |change: &PayerReportChange| matches!(change, PayerReportChange::Settled { .. });
+        chain.events.iter().filter(|event| is_settled(&event.change)).count()
+    };
+    // Three leaves of each other one: more transactions than a round has.
+    let all = async {
+        while settled() < 11 * 3 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(50), all).await.expect("all are of one turn");
+    task.stop().await;
 }
 
 /// The contract takes only the list of all canonical nodes. It takes keys that are no points, so a list without such a
@@ -471,20 +518,8 @@ async fn a_node_that_does_not_know_enough_waits() {
     assert!(matches!(unknown, Err(ReportStepError::NoChain)), "{unknown:?}");
 }
 
-/// The tasks of three nodes bring reports about all of them to their end, without any other hand.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tasks_take_all_steps_by_themselves() {
-    let network = Network::start();
-    network.traffic("some").await;
-    network.replicate();
-    let settings = PayerReportSettings {
-        look_every: Duration::from_millis(20),
-        turns: Turns::EveryLook,
-        ..PayerReportSettings::default()
-    };
-    let start =
-        |node| PayerReportTask::start(&network.engines[&node], network.worker(node), settings);
-    let tasks = NODES.map(start);
+/// Waits until a report about node 100 is settled, and shows each node what others write meanwhile.
+async fn until_settled(network: &Network) -> ChainReports {
     let settled = async {
         loop {
             network.replicate();
@@ -496,12 +531,49 @@ async fn tasks_take_all_steps_by_themselves() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    let chain =
-        tokio::time::timeout(Duration::from_secs(60), settled).await.expect("it is settled");
+    tokio::time::timeout(Duration::from_secs(60), settled).await.expect("it is settled")
+}
+
+/// Starts the task of a node that looks all the time.
+fn start_task(network: &Network, node: u32, turns: Turns) -> PayerReportTask {
+    let settings = PayerReportSettings {
+        look_every: Duration::from_millis(20),
+        turns,
+        ..PayerReportSettings::default()
+    };
+    PayerReportTask::start(&network.engines[&node], network.worker(node), settings)
+}
+
+/// The tasks of three nodes bring reports about all of them to their end, without any other hand.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tasks_take_all_steps_by_themselves() {
+    let network = Network::start();
+    network.traffic("some").await;
+    network.replicate();
+    let tasks = NODES.map(|node| start_task(&network, node, Turns::EveryLook));
+    let chain = until_settled(&network).await;
     for task in tasks {
         task.stop().await;
     }
     assert_eq!(chain.all().count(), 1, "each range is reported once");
     let report = chain.about(OriginatorId(100)).next().unwrap();
     assert_eq!(report.root, network.stated(report.end.sequence).root());
+}
+
+/// A task by hand writes and attests nothing while those of two other nodes bring a report to its end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_task_by_hand_takes_no_step_by_itself() {
+    let network = Network::start();
+    network.traffic("some").await;
+    network.replicate();
+    let head = || network.stores[&100].snapshot().head(OriginatorId(100)).unwrap();
+    let before = head();
+    let by_hand = start_task(&network, 100, Turns::ByHand);
+    let tasks = [200, 300].map(|node| start_task(&network, node, Turns::EveryLook));
+    until_settled(&network).await;
+    for task in tasks {
+        task.stop().await;
+    }
+    by_hand.stop().await;
+    assert_eq!(head(), before, "it has signed nothing");
 }

@@ -39,10 +39,10 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const CHAIN: OriginatorId = OriginatorId::GROUP_MESSAGES;
 
 /// A folder on disk that goes with its test.
-struct Folder(PathBuf);
+pub struct Folder(PathBuf);
 
 impl Folder {
-    fn new(name: &str) -> Self {
+    pub fn new(name: &str) -> Self {
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("scrub-{name}"));
         let _ = fs::remove_dir_all(&path);
         fs::create_dir_all(&path).unwrap();
@@ -71,7 +71,7 @@ impl Folder {
     }
 
     /// Opens the folder, and has compactions rest of what is damaged as after a scrub that has found the damage.
-    fn open_damaged(&self) -> Store {
+    pub fn open_damaged(&self) -> Store {
         let store = self.open();
         let cause = || "damaged by this test".to_owned();
         let damages = ["log", "topic"].map(|family| Damage {
@@ -102,7 +102,7 @@ impl Folder {
     }
 
     /// Flips a bit of an envelope in the table file of the log, in place. Returns the file as it was.
-    fn damage(&self, envelope: &Bytes) -> (PathBuf, Vec<u8>) {
+    pub fn damage(&self, envelope: &Bytes) -> (PathBuf, Vec<u8>) {
         self.damage_in("log", envelope)
     }
 

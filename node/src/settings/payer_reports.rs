@@ -22,6 +22,7 @@ impl SettingsReader<'_> {
         let turns = self.get(&table::TURNS, |text| match text {
             "hourly" => Some(Turns::Hourly),
             "always" => Some(Turns::EveryLook),
+            "by-hand" => Some(Turns::ByHand),
             _ => None,
         });
         let periods = Periods {

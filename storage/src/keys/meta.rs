@@ -18,6 +18,8 @@ pub(crate) enum MetaKey {
     HighestSequence,
     /// 16 random bytes, created with the database.
     Incarnation,
+    /// Parts of payer reports that were searched for late envelopes, as `StoredScan` writes them.
+    LateScans,
     /// Searches for evidence about late releases, 45 bytes each.
     LateSearches,
     /// `u64 BE`: the first block without a second look of the reader of payer events.
@@ -45,7 +47,8 @@ pub(crate) enum MetaKey {
     /// empty if the next rebuild starts over, or `condemned` if the families have to be dropped first, or `part`
     /// with the set if the other projections are complete, followed by the processed part.
     Rebuilding,
-    /// Amounts of payer reports that are kept until the reports are settled, as `ReportAmounts` writes them.
+    /// Amounts of payer reports that are kept until the reports are settled, as an older version wrote them: all in one
+    /// row. See `amounts_page`.
     ReportAmounts,
     /// Position of the last evidence from which reports were made.
     ReportedEvidence,
@@ -56,12 +59,13 @@ pub(crate) enum MetaKey {
 }
 
 impl MetaKey {
-    const PLAIN: [Self; 20] = [
+    const PLAIN: [Self; 21] = [
         Self::DoubtedFees,
         Self::Format,
         Self::Generation,
         Self::HighestSequence,
         Self::Incarnation,
+        Self::LateScans,
         Self::LateSearches,
         Self::LookedLedger,
         Self::LookedPayerReports,
@@ -91,6 +95,7 @@ impl Key<'_> for MetaKey {
             Self::Generation => b"generation",
             Self::HighestSequence => b"highest_sequence",
             Self::Incarnation => b"incarnation",
+            Self::LateScans => b"late_scans",
             Self::LateSearches => b"late_searches",
             Self::LookedLedger => b"looked.ledger",
             Self::LookedPayerReports => b"looked.payer_reports",
@@ -153,8 +158,8 @@ mod tests {
             keys.into_iter().map(|key| std::str::from_utf8(key.encode()).unwrap()).collect();
         assert_eq!(
             names.join(" "),
-            "doubted_fees format generation highest_sequence incarnation late_searches looked.ledger \
-             looked.payer_reports looked.registry network node_id older_topic_rows projection.congestion \
+            "doubted_fees format generation highest_sequence incarnation late_scans late_searches \
+             looked.ledger looked.payer_reports looked.registry network node_id older_topic_rows projection.congestion \
              projection.expiry projection.inbox projection.receipt projection.topic projection.usage \
              projection.usage_by_payer promoted public_key rates_complete rebuilding report_amounts \
              reported_evidence suspected_dependencies void_statements"

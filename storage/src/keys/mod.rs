@@ -1,6 +1,7 @@
 //! Stored keys, one file each, with the row's value beside it. Integers are big-endian, so that byte
 //! order is the order of scans.
 
+pub(crate) mod amounts_page;
 pub(crate) mod checkpoint;
 pub(crate) mod congestion;
 pub(crate) mod cursor;

@@ -27,7 +27,7 @@ impl PayerReporterState {
     ) -> Result<Vec<(HeldReport, PayerReportVerdict)>, ReportStepError> {
         self.note_corrections(about)?;
         let judged = self.verdicts(self.continuing(about)?)?;
-        self.known_leaves.lock().save(self.engine.store())?;
+        self.known_leaves.lock().save(self.engine.store(), self.hour())?;
         Ok(judged)
     }
 

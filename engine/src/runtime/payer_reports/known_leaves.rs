@@ -10,95 +10,163 @@ use std::sync::Arc;
 
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_rules::payer_report::{Leaves, PayerReport, ReportId};
-use hawser_storage::{CommitError, ReportAmounts, Store};
+use hawser_storage::{CommitError, ReadError, ReportAmounts, Store};
 
-/// The most leaves that are kept, of all reports together. A guess: 32 MB, a hundred reports of 10,000 payers each.
+/// The most leaves that are kept, of all reports together, in memory and on disk. A guess: 32 MB, a hundred reports of
+/// 10,000 payers each.
 const LEAVES_MAX: usize = 1_000_000;
-/// The most of these leaves that are stored for the time after a restart. A guess: 3 MB, which are written each time
-/// that reports are attested.
-const SAVED_LEAVES_MAX: usize = 100_000;
+/// The most leaves of reports about one originator that are written in an hour. Chosen: as many as are kept. An honest
+/// originator has a report in some hours; a hostile node can write a true one for each minute of a range.
+const WRITTEN_AN_HOUR: usize = LEAVES_MAX;
 
 /// The leaves of reports, by report. If there are too many, the originator with the most of them loses its oldest ones:
 /// no originator can push out those of others. A forgotten report is computed again from the log.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub(super) struct KnownLeaves {
     by_report: HashMap<ReportId, KnownReport>,
     /// The reports in the order in which they were added.
     added: VecDeque<ReportId>,
     /// The number of leaves of each originator.
     len: BTreeMap<OriginatorId, usize>,
-    /// True if leaves were added that are not stored.
-    is_unsaved: bool,
+    /// The place of the next report in that order.
+    next_place: u64,
+    /// The reports whose leaves are not stored yet, or not these.
+    unsaved: HashSet<ReportId>,
+    /// The reports that have leaves on disk, also those that were forgotten since.
+    stored: HashSet<ReportId>,
+    /// The hour in which leaves were written last, and how many in it, by originator.
+    written: HashMap<OriginatorId, (u32, usize)>,
+    /// True if rows are on disk that cannot be used.
+    has_damage: bool,
+    /// True if there is a row of an older version.
+    has_older: bool,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct KnownReport {
     about: OriginatorId,
     start: SequenceId,
+    place: u64,
     leaves: Arc<Leaves>,
 }
 
 impl KnownLeaves {
     /// Begins with the leaves that were stored. Leaves that cannot be read are computed again from the log.
     pub(super) fn stored_in(store: &Store) -> Self {
-        let stored = store.report_amounts().unwrap_or_else(|error| {
-            tracing::error!(code = "report_amounts_unreadable", %error, "the amounts of attested payer reports cannot \
-                be read: they are computed again from the log");
-            Vec::new()
-        });
         let mut known = Self::default();
-        for ReportAmounts { report, about, start, amounts } in stored {
-            let leaves = Arc::new(Leaves::sum(amounts));
-            known.add(ReportId(report), KnownReport { about, start, leaves });
+        known.read_older(store);
+        let mut stored = Vec::new();
+        let read = store.each_report_amounts(|amounts| {
+            let ReportAmounts { report, about, start, place, amounts } = amounts;
+            stored.push((place, ReportId(report), about, start, Arc::new(Leaves::sum(amounts))));
+        });
+        match read {
+            Ok(true) => {}
+            Ok(false) => {
+                known.has_damage = true;
+                tracing::info!(
+                    "some stored amounts of payer reports are incomplete: they are computed again"
+                );
+            }
+            Err(error) => {
+                known.has_damage = true;
+                log_unreadable(&error);
+            }
         }
-        known.is_unsaved = false;
+        stored.sort_unstable_by_key(|(place, id, ..)| (*place, *id));
+        for (place, id, about, start, leaves) in stored {
+            known.next_place = known.next_place.max(place);
+            known.stored.insert(id);
+            if known.add(id, about, start, leaves) {
+                known.unsaved.remove(&id);
+            }
+        }
         known
     }
 
-    /// Returns the leaves to store, by the same rule as those that are kept: the originator with the most of them loses
-    /// its oldest ones.
-    fn to_store(&self) -> Vec<ReportAmounts> {
-        let mut stored = self.clone();
-        stored.shrink_to(SAVED_LEAVES_MAX);
-        let amounts = |leaves: &Leaves| {
-            leaves.payers().iter().map(|leaf| (leaf.payer, leaf.fee.get())).collect()
-        };
-        let row = |id: &ReportId| {
-            let known = stored.by_report.get(id)?;
-            let (about, start) = (known.about, known.start);
-            Some(ReportAmounts { report: id.0, about, start, amounts: amounts(&known.leaves) })
-        };
-        stored.added.iter().filter_map(row).collect()
+    /// Reads the leaves that an older version stored. They are stored again in the present form.
+    fn read_older(&mut self, store: &Store) {
+        match store.older_report_amounts() {
+            Ok(older) => {
+                self.has_older = !older.is_empty();
+                for ReportAmounts { report, about, start, amounts, .. } in older {
+                    let leaves = Arc::new(Leaves::sum(amounts));
+                    self.add(ReportId(report), about, start, leaves);
+                }
+            }
+            Err(error) => {
+                self.has_older = true;
+                log_unreadable(&error);
+            }
+        }
     }
 
-    /// Stores the leaves, if some were added since the last call. They are durable before an envelope that is published
-    /// afterwards, such as an attestation of the report.
+    /// Brings the stored leaves to those that are kept: writes reports that were added since the last call, and removes
+    /// those that were forgotten. What is written is durable before an envelope that is published afterwards, such as
+    /// an attestation of the report. Reports that are too many for this hour are written in the next one.
     ///
     /// # Errors
-    /// When they cannot be stored. The next call tries again.
-    pub(super) fn save(&mut self, store: &Store) -> Result<(), CommitError> {
-        if self.is_unsaved {
-            store.record_report_amounts(&self.to_store())?;
-            self.is_unsaved = false;
+    /// When they cannot be stored. The next call goes on.
+    pub(super) fn save(&mut self, store: &Store, hour: u32) -> Result<(), CommitError> {
+        if self.has_damage {
+            store.forget_all_report_amounts()?;
+            self.stored.clear();
+            self.unsaved.extend(self.by_report.keys());
+            self.has_damage = false;
+        }
+        let gone = |id: &&ReportId| !self.by_report.contains_key(*id);
+        let gone: Vec<_> = self.stored.iter().filter(gone).copied().collect();
+        if !gone.is_empty() {
+            store.forget_report_amounts(gone.iter().map(|id| id.0))?;
+            gone.iter().for_each(|id| {
+                self.stored.remove(id);
+            });
+        }
+        let of_order = self.added.iter().filter(|id| self.unsaved.contains(*id));
+        for id in of_order.copied().collect::<Vec<_>>() {
+            let Some(known) = self.by_report.get(&id) else { continue };
+            let written = self.written.entry(known.about).or_default();
+            let of_hour = if written.0 == hour { written.1 } else { 0 };
+            let with_it = of_hour + cost(&known.leaves);
+            if with_it > WRITTEN_AN_HOUR {
+                continue;
+            }
+            store.record_report_amounts(&known.amounts(id))?;
+            *written = (hour, with_it);
+            self.stored.insert(id);
+            self.unsaved.remove(&id);
+        }
+        if self.has_older {
+            store.forget_older_report_amounts()?;
+            self.has_older = false;
         }
         Ok(())
     }
 
     /// Keeps the leaves of a report.
     pub(super) fn keep(&mut self, id: ReportId, report: &PayerReport, leaves: Arc<Leaves>) {
-        let (about, start) = (report.originator(), report.start());
-        self.add(id, KnownReport { about, start, leaves });
+        self.add(id, report.originator(), report.start(), leaves);
     }
 
-    fn add(&mut self, id: ReportId, known: KnownReport) {
+    /// Keeps leaves as the newest ones. Returns false if the report had some before, which stay.
+    fn add(
+        &mut self,
+        id: ReportId,
+        about: OriginatorId,
+        start: SequenceId,
+        leaves: Arc<Leaves>,
+    ) -> bool {
         if self.by_report.contains_key(&id) {
-            return;
+            return false;
         }
-        self.is_unsaved = true;
-        *self.len.entry(known.about).or_default() += cost(&known.leaves);
-        self.by_report.insert(id, known);
+        *self.len.entry(about).or_default() += cost(&leaves);
+        let place = self.next_place;
+        self.next_place = place.saturating_add(1);
+        self.by_report.insert(id, KnownReport { about, start, place, leaves });
         self.added.push_back(id);
+        self.unsaved.insert(id);
         self.shrink_to(LEAVES_MAX);
+        true
     }
 
     /// Forgets reports until this number of leaves is left at most.
@@ -119,6 +187,7 @@ impl KnownLeaves {
     pub(super) fn forget(&mut self, report: ReportId) {
         let Some(known) = self.by_report.remove(&report) else { return };
         self.added.retain(|it| *it != report);
+        self.unsaved.remove(&report);
         if let Some(len) = self.len.get_mut(&known.about) {
             *len -= cost(&known.leaves);
             if *len == 0 {
@@ -149,6 +218,27 @@ impl KnownLeaves {
             |id: &&ReportId| self.by_report.get(id).is_some_and(|it| it.about == *largest);
         self.added.iter().find(is_of_it).copied()
     }
+}
+
+impl KnownReport {
+    /// Returns the row of the report with this id.
+    fn amounts(&self, id: ReportId) -> ReportAmounts {
+        let leaves = self.leaves.payers().iter();
+        ReportAmounts {
+            report: id.0,
+            about: self.about,
+            start: self.start,
+            place: self.place,
+            amounts: leaves.map(|leaf| (leaf.payer, leaf.fee.get())).collect(),
+        }
+    }
+}
+
+fn log_unreadable(error: &ReadError) {
+    tracing::error!(
+        code = "report_amounts_unreadable", %error,
+        "the amounts of attested payer reports cannot be read: they are computed again from the log"
+    );
 }
 
 /// Returns the number of leaves, at least 1: a report without leaves takes room, too.
@@ -200,27 +290,72 @@ mod tests {
         assert_eq!((known.len.get(&about), known.added.len()), (Some(&LEAVES_MAX), 2));
     }
 
-    /// Reports about an originator with many payers take no room from those about others.
+    /// Each report is written once, in pages, and removed when it is forgotten.
     #[test]
-    fn stored_leaves_are_bounded_and_the_next_run_begins_with_them() {
+    fn all_leaves_that_are_kept_are_stored_and_the_next_run_begins_with_them() {
         let store = crate::read::testing::store();
         let mut known = KnownLeaves::stored_in(&store);
-        assert!(known.added.is_empty() && !known.is_unsaved);
         known.keep(id(1), &report(200, 4), leaves(3));
-        let third = SAVED_LEAVES_MAX / 3;
-        for number in 2..6 {
-            known.keep(id(number), &report(100, number.into()), leaves(third));
+        let many = LEAVES_MAX / 8;
+        for number in [9, 2, 3] {
+            known.keep(id(number), &report(100, number.into()), leaves(many));
         }
-        known.save(&store).unwrap();
-        assert!(!known.is_unsaved);
-        let again = KnownLeaves::stored_in(&store);
-        assert!(!again.is_unsaved, "all of them are stored");
-        let stored: Vec<_> = again.added.iter().map(|id| id.0[0]).collect();
-        assert_eq!(stored, [1, 4, 5], "the two newest ones about the originator with the most");
-        assert_eq!(again.of(id(1)), known.of(id(1)));
+        known.save(&store, 1).unwrap();
+        let kept = |known: &KnownLeaves| known.added.iter().map(|id| id.0[0]).collect::<Vec<_>>();
+        let mut again = KnownLeaves::stored_in(&store);
+        assert_eq!(kept(&again), [1, 9, 2, 3], "in their order");
+        assert!(again.unsaved.is_empty() && !again.has_damage, "nothing is written again");
+        assert!((1..4).all(|number| again.of(id(number)) == known.of(id(number))));
         let first = &again.by_report[&id(1)];
         assert_eq!((first.about, first.start), (OriginatorId(200), SequenceId(4)));
-        assert_eq!(known.added.len(), 5, "all are known until then");
+        assert_eq!(again.len, known.len);
+
+        again.forget(id(9));
+        again.keep(id(4), &report(100, 4), leaves(1));
+        again.save(&store, 1).unwrap();
+        let third = KnownLeaves::stored_in(&store);
+        assert_eq!(kept(&third), [1, 2, 3, 4]);
+        assert_eq!(third.of(id(4)), again.of(id(4)));
+    }
+
+    /// A hostile node writes a true report for each minute of a range with very many payers.
+    #[test]
+    fn the_leaves_that_are_written_in_an_hour_are_bounded_for_each_originator() {
+        let store = crate::read::testing::store();
+        let mut known = KnownLeaves::stored_in(&store);
+        let half = WRITTEN_AN_HOUR / 2;
+        for number in 1..4 {
+            known.keep(id(number), &report(100, number.into()), leaves(half));
+            known.save(&store, 7).unwrap();
+        }
+        known.keep(id(4), &report(200, 4), leaves(1));
+        known.save(&store, 7).unwrap();
+        let stored = || {
+            let stored = KnownLeaves::stored_in(&store);
+            [2, 3, 4].map(|number| stored.of(id(number)).is_some())
+        };
+        assert_eq!(stored(), [false, false, true], "the third one waits, the second one has gone");
+        known.save(&store, 8).unwrap();
+        assert_eq!(stored(), [false, true, true], "in the next hour");
+    }
+
+    /// A report is stored with other amounts, such as those of a folder that was changed, or a part of it is lost.
+    #[test]
+    fn what_is_stored_otherwise_is_written_again() {
+        let store = crate::read::testing::store();
+        let mut known = KnownLeaves::stored_in(&store);
+        known.keep(id(1), &report(200, 4), leaves(3));
+        known.keep(id(2), &report(200, 5), leaves(3));
+        known.save(&store, 1).unwrap();
+        known.forget(id(1));
+        known.keep(id(1), &report(200, 4), leaves(2));
+        known.save(&store, 1).unwrap();
+        let mut again = KnownLeaves::stored_in(&store);
+        assert_eq!(again.of(id(1)).unwrap().payers().len(), 2);
+        again.has_damage = true;
+        again.save(&store, 1).unwrap();
+        let third = KnownLeaves::stored_in(&store);
+        assert!(third.of(id(1)) == again.of(id(1)) && third.of(id(2)) == again.of(id(2)));
     }
 
     #[test]

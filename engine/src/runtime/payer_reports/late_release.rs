@@ -48,10 +48,11 @@ struct LookCost {
 impl PayerReporterState {
     /// Looks for envelopes behind the end of the reports on the chain that are dated into their minutes, and records
     /// one of each report as evidence if the originator had attested that report. No report counts such envelopes.
-    /// Evidence that cannot be recorded now is found again at a later look.
+    /// Evidence that cannot be recorded now is found again at a later look. A damaged row ends the look, and keeps no
+    /// report from being settled.
     ///
     /// # Errors
-    /// When a row cannot be read, or the reports on the chain are not known yet.
+    /// When rows are being rebuilt, or the reports on the chain are not known yet.
     pub(super) fn note_late_releases(&self, about: OriginatorId) -> Result<(), ReportStepError> {
         let chain = self.chain()?;
         let registry = self.registry();
@@ -69,7 +70,14 @@ impl PayerReporterState {
         };
         let mut searches = self.late_searches.lock();
         let record = |found| self.record_late_release(found);
-        let cost = look.take(chain.about(about).rev(), searches.about(about), record)?;
+        let cost = match look.take(chain.about(about).rev(), searches.about(about), record) {
+            Ok(cost) => cost,
+            Err(error @ ReadError::Rebuilding { .. }) => return Err(error.into()),
+            Err(error) => {
+                tracing::error!(code = "evidence_failed", %about, %error, "no look for late releases");
+                return Ok(());
+            }
+        };
         if let Err(error) = searches.save(self.engine.store()) {
             tracing::debug!(%about, %error, "the searches are in memory only");
         }
@@ -481,7 +489,7 @@ mod tests {
         let expected = [(8, 0, 0), (8, 0, 0), (8, 2, 2), (2, 2, 4), (0, 2, 6), (0, 0, 6)];
         assert_eq!(costs, expected);
         let bounds = LookBounds { rows: 1, attestations: 100, late: 100 };
-        store.record_late_searches(&[]).unwrap();
+        store.record_late_searches(&[], &[]).unwrap();
         let mut places = Vec::new();
         for _ in 0..REPORTS {
             let mut searches = LateSearches::stored_in(&store);
@@ -515,8 +523,8 @@ mod tests {
         assert_eq!(cost.rows, 0, "evidence about all of them is recorded");
     }
 
-    /// Many payers in the minutes of one report cost each look a bounded number of rows, too, and no report that comes
-    /// meanwhile makes a look begin anew.
+    /// Many payers in the minutes of one report cost each look a bounded number of rows, too, and neither a report that
+    /// comes meanwhile nor a restart makes a look begin anew.
     #[test]
     fn a_look_goes_on_within_the_minutes_of_a_report_until_all_are_read() {
         const PAYERS: u64 = 4;
@@ -527,20 +535,28 @@ mod tests {
             .map(|(at, (report, it))| paid_by(20 + u8::try_from(it).unwrap(), at, minute(report)))
             .collect();
         store.commit(&others).unwrap();
-        let mut searches = SearchesAbout::default();
         let bounds = LookBounds { rows: 3, attestations: 100, late: 100 };
-        let mut look = |reports| {
-            let mut found = 0;
-            let cost = take(&store, &chain_of(reports), bounds, &mut searches, |_| {
-                found += 1;
-                true
-            });
-            (cost.rows, found)
-        };
-        let mut looks = vec![look(REPORTS - 1)];
-        looks.extend((0..8).map(|_| look(REPORTS)));
-        let first_round = [(3, 0), (3, 1), (3, 1), (3, 1), (3, 0), (3, 1), (2, 1)];
-        assert_eq!(looks, [&first_round[..], &[(3, 0), (1, 1)]].concat());
+        for is_restarted in [false, true] {
+            store.record_late_searches(&[], &[]).unwrap();
+            let mut searches = LateSearches::stored_in(&store);
+            let mut look = |reports| {
+                if is_restarted {
+                    searches = LateSearches::stored_in(&store);
+                }
+                let (chain, mut found) = (chain_of(reports), 0);
+                let cost = take(&store, &chain, bounds, searches.about(NODE), |_| {
+                    found += 1;
+                    true
+                });
+                searches.save(&store).unwrap();
+                (cost.rows, found)
+            };
+            let mut looks = vec![look(REPORTS - 1)];
+            looks.extend((0..8).map(|_| look(REPORTS)));
+            let first_round = [(3, 0), (3, 1), (3, 1), (3, 1), (3, 0), (3, 1), (2, 1)];
+            let expected = [&first_round[..], &[(3, 0), (1, 1)]].concat();
+            assert_eq!(looks, expected, "restarted: {is_restarted}");
+        }
     }
 
     /// Reports whose late envelopes prove nothing, or whose evidence cannot be recorded, hide no other ones.

@@ -1,13 +1,14 @@
 //! Searches for late envelopes of originators, and for the attestations of their reports, which go on at the next look.
 //!
-//! The places up to which strands were searched are stored: an originator whose attestation is behind many others would
-//! otherwise go unnoticed by nodes that are restarted before they come to it.
+//! The places up to which strands were searched are stored, and the rows of a report that were read: an originator
+//! whose attestation is behind many others, or whose report has very many payers, would otherwise go unnoticed by nodes
+//! that are restarted before they come to its late envelopes.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::payer_report::{PayerReport, ReportId};
-use hawser_storage::{CommitError, Store, StoredSearch, StoredSearchState};
+use hawser_storage::{CommitError, ReadError, Store, StoredScan, StoredSearch, StoredSearchState};
 
 use crate::payer_reports::LateScan;
 
@@ -17,16 +18,15 @@ pub(super) struct LateSearches {
     by_originator: HashMap<OriginatorId, SearchesAbout>,
     /// Those that are stored.
     stored: Vec<StoredSearch>,
+    /// The parts of reports that are stored as read.
+    stored_scans: Vec<StoredScan>,
 }
 
 impl LateSearches {
     /// Goes on with the searches that were stored. Those that cannot be read begin again.
     pub(super) fn stored_in(store: &Store) -> Self {
-        let stored = store.late_searches().unwrap_or_else(|error| {
-            tracing::error!(code = "evidence_failed", %error, "searches for late releases cannot be read: they begin \
-                again");
-            Vec::new()
-        });
+        let stored = or_begin_again(store.late_searches());
+        let scans = or_begin_again(store.late_scans());
         let mut searches = Self::default();
         for &StoredSearch { about, report, state } in &stored {
             let (searches, id) = (searches.about(about), ReportId(report));
@@ -35,17 +35,22 @@ impl LateSearches {
                 StoredSearchState::Found(at) => searches.set(id, LateSearch::Found(at)),
                 StoredSearchState::Recorded => searches.set(id, LateSearch::Recorded),
                 StoredSearchState::Next(index) => {
-                    let scan = LateScan::default();
+                    let is_of_it =
+                        |scan: &&StoredScan| (scan.about, scan.report) == (about, report);
+                    let scan = scans.iter().find(is_of_it);
+                    let restored =
+                        |it: &StoredScan| LateScan::restored(it.next, it.late.iter().copied());
+                    let scan = scan.map(restored).unwrap_or_default();
                     searches.rest = Some(RestOfLook { index, id, scan });
                 }
             }
         }
-        searches.stored = stored;
+        (searches.stored, searches.stored_scans) = (stored, scans);
         searches
     }
 
     /// Stores the searches, if they have changed: at most one for each report that is kept of the chain, and only of
-    /// reports with late envelopes.
+    /// reports with late envelopes. Of each originator it stores the part of one report that was read.
     ///
     /// # Errors
     /// When they cannot be stored. The next call tries again.
@@ -53,9 +58,12 @@ impl LateSearches {
         let of_each = self.by_originator.iter();
         let mut all: Vec<_> = of_each.flat_map(|(&about, it)| it.to_store(about)).collect();
         all.sort_unstable();
-        if all != self.stored {
-            store.record_late_searches(&all)?;
-            self.stored = all;
+        let scans = self.by_originator.iter().filter_map(|(&about, it)| it.scan_to_store(about));
+        let mut scans: Vec<_> = scans.collect();
+        scans.sort_unstable();
+        if all != self.stored || scans != self.stored_scans {
+            store.record_late_searches(&all, &scans)?;
+            (self.stored, self.stored_scans) = (all, scans);
         }
         Ok(())
     }
@@ -64,6 +72,17 @@ impl LateSearches {
     pub(super) fn about(&mut self, about: OriginatorId) -> &mut SearchesAbout {
         self.by_originator.entry(about).or_default()
     }
+}
+
+/// Returns what was stored, or nothing if it cannot be read.
+fn or_begin_again<T>(stored: Result<Vec<T>, ReadError>) -> Vec<T> {
+    stored.unwrap_or_else(|error| {
+        tracing::error!(
+            code = "evidence_failed", %error,
+            "searches for late releases cannot be read: they begin again"
+        );
+        Vec::new()
+    })
 }
 
 /// The searches about one originator: at most one for each of its reports that are kept of the chain.
@@ -118,6 +137,13 @@ impl SearchesAbout {
         });
         let next = self.rest.iter().map(|rest| (rest.id, StoredSearchState::Next(rest.index)));
         states.chain(next).map(move |(id, state)| StoredSearch { about, report: id.0, state })
+    }
+
+    /// Returns the part of a report that was read, if the last look has ended within it.
+    fn scan_to_store(&self, about: OriginatorId) -> Option<StoredScan> {
+        let RestOfLook { id, scan, .. } = self.rest.as_ref()?;
+        let next = scan.next_row()?;
+        Some(StoredScan { about, report: id.0, next, late: scan.late() })
     }
 
     /// Returns the state of the search for a report, if there was one.

@@ -241,31 +241,41 @@ impl PayerReporter {
         about: OriginatorId,
         transactions_max: usize,
     ) -> Result<SettledPart, ReportStepError> {
-        let _turn = self.0.turn().await;
-        let state = self.0.clone();
-        blocking(move || state.note_late_releases(about)).await?;
-        self.settle_in_turn(about, transactions_max).await
+        let (settled, outcome) = self.settle_round(about, transactions_max, true).await;
+        outcome.map(|()| settled)
     }
 
-    /// Goes on where [`settle_part`](Self::settle_part) has ended, without another look for late releases.
-    async fn settle_further(
+    /// Settles leaves like [`settle_part`](Self::settle_part), as one round of a turn, of which the first one looks for
+    /// late releases. Returns the part that was settled beside the outcome: a report that fails takes no round from the
+    /// others.
+    async fn settle_round(
         &self,
         about: OriginatorId,
         transactions_max: usize,
-    ) -> Result<SettledPart, ReportStepError> {
+        is_first: bool,
+    ) -> (SettledPart, Result<(), ReportStepError>) {
         let _turn = self.0.turn().await;
-        self.settle_in_turn(about, transactions_max).await
+        let mut settled = SettledPart::default();
+        if is_first {
+            let state = self.0.clone();
+            if let Err(error) = blocking(move || state.note_late_releases(about)).await {
+                return (settled, Err(error));
+            }
+        }
+        let outcome = self.settle_in_turn(about, transactions_max, &mut settled).await;
+        (settled, outcome)
     }
 
-    /// Settles leaves with at most this number of transactions. The caller has the turn.
+    /// Settles leaves with at most this number of transactions, and adds them to `settled`. The caller has the turn.
     async fn settle_in_turn(
         &self,
         about: OriginatorId,
         transactions_max: usize,
-    ) -> Result<SettledPart, ReportStepError> {
+        settled: &mut SettledPart,
+    ) -> Result<(), ReportStepError> {
         let state = self.0.clone();
         let unsettled = blocking(move || state.unsettled(about)).await?;
-        let (mut settled, mut failed) = (SettledPart::default(), FailedReports::default());
+        let mut failed = FailedReports::default();
         // The contract takes them in any order, so one that cannot be settled holds up no other.
         for on_chain in &unsettled {
             let left = transactions_max.saturating_sub(settled.transactions);
@@ -278,7 +288,7 @@ impl PayerReporter {
                 Err(error) => failed.add(error)?,
             }
         }
-        failed.into_result().map(|()| settled)
+        failed.into_result()
     }
 }
 
@@ -291,6 +301,11 @@ enum Draft {
 impl PayerReporterState {
     fn own(&self) -> OriginatorId {
         self.engine.store().identity().node
+    }
+
+    /// Returns the present hour since the unix epoch.
+    fn hour(&self) -> u32 {
+        minute_of(self.engine.ports().clock.now_ns()) / 60
     }
 
     fn registry(&self) -> Arc<Registry> {

@@ -159,7 +159,7 @@ impl PayerReporterState {
             let mut known = state.known_leaves.lock();
             known.keep(id, &report, leaves.clone());
             // A full disk keeps no report from being settled.
-            if let Err(error) = known.save(state.engine.store()) {
+            if let Err(error) = known.save(state.engine.store(), state.hour()) {
                 tracing::debug!(report = %id, %error, "the amounts are in memory only");
             }
             Ok(Some(leaves))

@@ -160,9 +160,14 @@ impl PayerReporter {
         Ok(outcomes)
     }
 
-    /// Settles the leaves that are left; a dry run only counts them.
+    /// Settles the leaves that are left, and looks for late releases as the worker does; a dry run only counts the
+    /// leaves.
     async fn settle_by_hand(&self, about: OriginatorId, is_dry: bool) -> Outcomes {
         let _turn = self.0.turn().await;
+        if !is_dry {
+            let state = self.0.clone();
+            blocking(move || state.note_late_releases(about)).await?;
+        }
         let state = self.0.clone();
         let unsettled = blocking(move || state.unsettled(about)).await?;
         let mut outcomes = Vec::new();

@@ -19,6 +19,8 @@ pub enum Turns {
     Hourly,
     /// At every look, for development networks and tests.
     EveryLook,
+    /// Never: the task takes no step, and attests nothing. An operator asks for each step.
+    ByHand,
 }
 
 /// Settings of the worker.
@@ -86,6 +88,10 @@ const WAIT_MINUTES_MAX: u32 = 24 * 60;
 
 impl PayerReportWorker {
     async fn run(mut self, mut stopped: StopSignal) {
+        if self.settings.turns == Turns::ByHand {
+            stopped.stopped().await;
+            return;
+        }
         let step = self.settings.look_every.min(TURN_EVERY);
         let mut looks = tokio::time::interval(step);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -123,6 +129,7 @@ impl PayerReportWorker {
         let node = self.engine.store().identity().node;
         let is_turn = |task| match self.settings.turns {
             Turns::EveryLook => true,
+            Turns::ByHand => false,
             Turns::Hourly => has_come(minute_of_hour(node, task), last, now),
         };
         let [write, submit, settle] =
@@ -154,14 +161,12 @@ impl PayerReportWorker {
         for round in 0..ROUNDS_MAX {
             let mut left = Vec::new();
             for about in originators {
-                let settled = match round {
-                    0 => reporter.settle_part(about, TRANSACTIONS_A_ROUND).await,
-                    _ => reporter.settle_further(about, TRANSACTIONS_A_ROUND).await,
-                };
-                if settled.as_ref().is_ok_and(|part| part.is_left) {
+                let (settled, outcome) =
+                    reporter.settle_round(about, TRANSACTIONS_A_ROUND, round == 0).await;
+                if settled.is_left {
                     left.push(about);
                 }
-                self.note("settle", about, settled);
+                self.note("settle", about, outcome);
             }
             originators = left;
         }

@@ -53,10 +53,10 @@ pub(in crate::settings) const TURNS: Setting = value(
     "payer-report-turns",
     "HAWSER_PAYER_REPORT_TURNS",
     Some("hourly"),
-    "hourly or always",
+    "hourly, always or by-hand",
     "hourly",
     "When reports are written, submitted and settled: once an hour, at minutes that depend on the node's id, or at \
-     every poll",
+     every poll; by-hand: these and attesting only when an operator asks for them",
 );
 
 pub(in crate::settings) const GAS_PRICE_MAX: Setting = value(
