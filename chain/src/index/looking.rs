@@ -40,7 +40,7 @@ pub(super) enum LookError {
     /// No endpoint answered, or one that is needed did not.
     #[error("{0}")]
     Request(RequestError),
-    /// All endpoints refused the logs of the blocks, and not for too many requests.
+    /// No endpoint answered, and one at least refused the logs of the blocks, not for too many requests.
     #[error("{0}")]
     Refused(RequestError),
     /// The stored events cannot be read.
@@ -151,7 +151,7 @@ pub(super) async fn look(
     let answering = endpoints.display_urls().zip(&shown).filter(|(_, logs)| logs.is_ok());
     let answered: BTreeSet<_> = answering.map(|(endpoint, _)| endpoint).collect();
     let silent = endpoints.display_urls().filter(|endpoint| !answered.contains(endpoint)).collect();
-    let is_refused = shown.iter().all(is_refusal);
+    let is_refused = is_refused(&shown);
     let known = match &due.known {
         Some(known) => Some(known.clone()),
         None => stored(sink, settings, blocks, &shown).await?,
@@ -161,6 +161,12 @@ pub(super) async fn look(
         Err(error) if is_refused => Err(LookError::Refused(error)),
         Err(error) => Err(LookError::Request(error)),
     }
+}
+
+/// Returns true if no endpoint answered, and at least one refused the logs. The others may be gone for good: one that
+/// hangs in the settings must not have later looks wait for ever for blocks that all others have pruned.
+fn is_refused(shown: &[Result<Vec<Log>, RequestError>]) -> bool {
+    shown.iter().all(Result::is_err) && shown.iter().any(is_refusal)
 }
 
 /// Returns true if an endpoint refused the logs, and not for too many requests.
@@ -215,7 +221,11 @@ async fn compared(
                     known.and_then(|known| Claim::find(blocks, known, &logs, source, address));
                 claims.extend(claim.map(|claim| (place, claim)));
             }
-            Err(error) => failure = failure.or(Some(error)),
+            // A refusal tells the operator more than silence does.
+            Err(error) if failure.is_none() || fetch::refusal_message(&error).is_some() => {
+                failure = Some(error);
+            }
+            Err(_) => {}
         }
     }
     if let Some(error) = failure.filter(|_| !is_answered || known.is_none()) {
@@ -373,9 +383,27 @@ mod tests {
         };
         assert!(is_refusal(&refused("history has been pruned for this block")));
         assert!(!is_refusal(&refused("too many requests")));
-        let (endpoint, reason) = ("http://a:1".to_owned(), "no answer".to_owned());
-        assert!(!is_refusal(&Err(RequestError::Unreachable { endpoint, reason })));
+        assert!(!is_refusal(&silent()));
         assert!(!is_refusal(&Ok(Vec::new())));
+    }
+
+    /// Returns the answer of an endpoint that is gone.
+    fn silent() -> Result<Vec<Log>, RequestError> {
+        let (endpoint, reason) = ("http://a:1".to_owned(), "no answer".to_owned());
+        Err(RequestError::Unreachable { endpoint, reason })
+    }
+
+    /// An endpoint that is gone for good is left in the settings, and all others have pruned the blocks.
+    #[test]
+    fn a_look_is_refused_if_one_refuses_it_and_none_answers() {
+        let pruned = || {
+            let (endpoint, message) = ("http://b:1".to_owned(), "pruned".to_owned());
+            let method = "eth_getLogs";
+            Err(RequestError::Refused { endpoint, method, code: -32000, message })
+        };
+        assert!(is_refused(&[pruned(), silent()]) && is_refused(&[silent(), pruned(), pruned()]));
+        assert!(!is_refused(&[silent(), silent()]), "the network may be down here");
+        assert!(!is_refused(&[pruned(), Ok(Vec::new())]), "one has answered");
     }
 
     #[test]
