@@ -37,6 +37,8 @@ pub(crate) struct Faults {
     pub(crate) late_ms: u64,
     /// Omits the logs of every third block, always.
     pub(crate) omits: bool,
+    /// Shows nothing of every third block, although it states newer ones: no header, no logs and no receipts.
+    pub(crate) conceals: bool,
     /// Returns other payloads than those on the chain.
     pub(crate) forges: bool,
     /// Returns logs under the names of other transactions.
@@ -113,6 +115,7 @@ impl Faults {
         resyncing: None,
         late_ms: 0,
         omits: false,
+        conceals: false,
         forges: false,
         renames: false,
         invents: None,
