@@ -63,6 +63,8 @@ pub(crate) struct Faults {
     pub(crate) forked_at: Option<u64>,
     /// Has no receipts of transactions, and returns block receipts without logs.
     pub(crate) denies: bool,
+    /// Answers no request for receipts, because of too many requests.
+    pub(crate) withholds: bool,
     /// Serves receipts only singly, not by block.
     pub(crate) singly: bool,
     /// Returns the same word from all functions of all contracts.
@@ -128,6 +130,7 @@ impl Faults {
         bloom: None,
         forked_at: None,
         denies: false,
+        withholds: false,
         singly: false,
         feigns: false,
         miscounts: 0,

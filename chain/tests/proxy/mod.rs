@@ -438,9 +438,14 @@ fn refusal(asked: &Value, code: i64, message: &str) -> Value {
     json!({ "jsonrpc": "2.0", "id": asked["id"], "error": error })
 }
 
-/// Hides the headers and receipts of every third block, and those of its transactions. Returns 1 if it changed the
-/// answer.
+/// Keeps back all receipts, or the headers and receipts of every third block and those of its transactions. Returns 1 if
+/// it changed the answer.
 fn conceal(faults: Faults, method: &str, asked: &Value, answer: &mut Value) -> u64 {
+    let is_receipts = matches!(method, "eth_getTransactionReceipt" | "eth_getBlockReceipts");
+    if faults.withholds && is_receipts {
+        *answer = refusal(asked, 429, "too many requests");
+        return 1;
+    }
     let shown = answer.get("result").filter(|_| faults.conceals);
     let block = match method {
         "eth_getBlockByNumber" | "eth_getBlockReceipts" => number(&asked["params"][0]),
