@@ -281,8 +281,8 @@ impl Asked<'_> {
         judge(&unshown.events, unshown.block, self.settings, &self.evidence(unshown).await)
     }
 
-    /// Asks every endpoint for the block at this height, and for the proof of the block. Both have a time limit of their
-    /// own, because an endpoint that cannot prove may still contradict.
+    /// Asks every endpoint for the block at this height, and for the proof of the block. Both have a time limit of
+    /// their own, because an endpoint that cannot prove may still contradict.
     async fn evidence(&self, unshown: &UnshownBlock<'_>) -> Vec<Evidence> {
         let block = unshown.block;
         let heights = self.endpoints.each_in_time(ANSWER_MAX, |chain| async move {

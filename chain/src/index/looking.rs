@@ -109,8 +109,8 @@ pub(super) enum LookOutcome {
         /// The indices of the endpoints that claim them.
         claimants: BTreeSet<usize>,
     },
-    /// A block has more events than were read, as its hash proves. The endpoints are silent that could confirm the block,
-    /// or name a transaction otherwise.
+    /// A block has more events than were read, as its hash proves. The endpoints are silent that could confirm the
+    /// block, or name a transaction otherwise.
     Proven {
         /// The first such block.
         block: u64,

@@ -438,8 +438,8 @@ fn refusal(asked: &Value, code: i64, message: &str) -> Value {
     json!({ "jsonrpc": "2.0", "id": asked["id"], "error": error })
 }
 
-/// Keeps back all receipts, or the headers and receipts of every third block and those of its transactions. Returns 1 if
-/// it changed the answer.
+/// Keeps back all receipts, or the headers and receipts of every third block and those of its transactions. Returns 1
+/// if it changed the answer.
 fn conceal(faults: Faults, method: &str, asked: &Value, answer: &mut Value) -> u64 {
     let is_receipts = matches!(method, "eth_getTransactionReceipt" | "eth_getBlockReceipts");
     if faults.withholds && is_receipts {

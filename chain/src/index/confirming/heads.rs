@@ -15,7 +15,7 @@ const OLD_S: u64 = 60;
 pub(super) enum Progress {
     /// At least one goes on with the chain below that height: it may still come to another block there.
     Below,
-    /// All that go on have come to that height and tell nothing about it, so waiting for another block there is in vain.
+    /// All that go on have come to that height and tell nothing about it, so another block there is not to be expected.
     Past,
     /// None goes on.
     Still,

@@ -143,8 +143,8 @@ impl PageReader {
                 strand,
                 from_block,
                 to_block,
-                "endpoints refuse the logs of blocks that were read before and none answers, so later blocks are looked \
-                 at first: {error}"
+                "endpoints refuse the logs of blocks that were read before, and none answers, so later blocks are \
+                 looked at first: {error}"
             );
         }
     }
