@@ -85,6 +85,8 @@ pub(crate) struct Faults {
     pub(crate) confirms: bool,
     /// The price of gas in wei, and of its parts, that it states.
     pub(crate) prices_wei: Option<u64>,
+    /// The gas that it estimates for each call.
+    pub(crate) estimates: Option<u64>,
 }
 
 impl Faults {
@@ -141,5 +143,6 @@ impl Faults {
         reverts: false,
         confirms: false,
         prices_wei: None,
+        estimates: None,
     };
 }

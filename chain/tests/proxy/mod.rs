@@ -386,9 +386,14 @@ fn misstate(faults: Faults, name: &Value, block: &mut Value) -> u64 {
     u64::from(is_changed || forked.is_some())
 }
 
-/// Replaces a price, or all prices of a fee history. Returns 1 if it changed the answer. An error stays one.
+/// Replaces an estimate, a price, or all prices of a fee history. Returns 1 if it changed the answer. Errors stay.
 fn misprice(faults: Faults, method: &str, answer: &mut Value) -> u64 {
-    let (Some(wei), Some(result)) = (faults.prices_wei, answer.get_mut("result")) else { return 0 };
+    let Some(result) = answer.get_mut("result") else { return 0 };
+    if let Some(gas) = faults.estimates.filter(|_| method == "eth_estimateGas") {
+        *result = json!(format!("0x{gas:x}"));
+        return 1;
+    }
+    let Some(wei) = faults.prices_wei else { return 0 };
     let wei = json!(format!("0x{wei:x}"));
     match method {
         "eth_gasPrice" => *result = wei,
