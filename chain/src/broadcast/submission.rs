@@ -176,13 +176,25 @@ pub(super) async fn send(endpoints: &Endpoints, raw: &Bytes, is_repeated: bool) 
     if endpoints.count() == 1 {
         return send_to_first(endpoints, raw).await;
     }
-    let first = if is_repeated { None } else { Some(send_to_first(endpoints, raw).await) };
-    match first {
-        Some(SendOutcome::Accepted) => SendOutcome::Accepted,
-        first => first
-            .into_iter()
-            .chain(send_to_each(endpoints, raw).await)
-            .fold(SendOutcome::Later, weightier),
+    if is_repeated {
+        return send_to_each(endpoints, raw).await.into_iter().fold(SendOutcome::Later, weightier);
+    }
+    match send_to_first(endpoints, raw).await {
+        SendOutcome::Accepted => SendOutcome::Accepted,
+        first => sent_at_first(first, send_to_each(endpoints, raw).await),
+    }
+}
+
+/// Returns the outcome of a transaction that was sent to one endpoint and then to each, for the first time.
+///
+/// [`SendOutcome::Underpriced`] says that another transaction of the account has the nonce, so the payload moves to
+/// another nonce. An endpoint that lies may have passed the transaction on, and the payload would be paid for twice. So
+/// every endpoint has to say it; one that was not reached does not.
+fn sent_at_first(first: SendOutcome, each: Vec<SendOutcome>) -> SendOutcome {
+    let all_say = each.iter().all(|it| *it == SendOutcome::Underpriced);
+    match each.into_iter().fold(first, weightier) {
+        SendOutcome::Underpriced if !all_say => SendOutcome::Lost,
+        outcome => outcome,
     }
 }
 
@@ -414,6 +426,20 @@ mod tests {
         }
         let lost = refused_by_all(SendOutcome::Lost, vec![refused(), refused()]);
         assert_eq!(lost, SendOutcome::Lost, "a lost answer stays one");
+    }
+
+    #[test]
+    fn a_payload_moves_to_another_nonce_only_if_every_endpoint_calls_its_own_taken() {
+        let taken = || SendOutcome::Underpriced;
+        for (each, expected) in [
+            (vec![taken(), taken()], taken()),
+            (vec![taken(), SendOutcome::Later], SendOutcome::Lost),
+            (vec![taken(), SendOutcome::Refused("no".to_owned())], SendOutcome::Lost),
+            (vec![taken(), SendOutcome::NonceUsed], SendOutcome::NonceUsed),
+            (vec![taken(), SendOutcome::Accepted], SendOutcome::Accepted),
+        ] {
+            assert_eq!(sent_at_first(taken(), each.clone()), expected, "{each:?}");
+        }
     }
 
     #[test]
