@@ -21,7 +21,7 @@ use alloy::primitives::{Address, B256};
 use alloy::rpc::types::Filter;
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
-use heads::{OtherHeads, Progress};
+use heads::{OtherHeads, Progress, STILL_MAX};
 use tokio::time::sleep;
 
 use super::event::{BlockRef, EventSource, IndexedEvent};
@@ -37,9 +37,6 @@ const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// The time for which other endpoints are waited for that are silent, or that go on with the chain and lack the block.
 /// Guess: endpoints of one chain are rarely further apart than a few blocks.
 const WAIT_MAX: Duration = Duration::from_secs(5);
-/// The time for which other endpoints are waited for that answer and lack the block, while their newest block stays the
-/// same. Guess: longer than the pauses between the blocks of a chain in use.
-const STILL_MAX: Duration = Duration::from_secs(10);
 /// The same time after others were waited for in vain, as long as one of them answers. Guess: an endpoint that stays
 /// far behind must not stop the reader, and one that is a second behind still has to be heard.
 const WAIT_AGAIN_MAX: Duration = Duration::from_secs(1);

@@ -1,16 +1,18 @@
-//! How far the endpoints beside the one in use have come.
+//! The newest blocks of the endpoints beside the one in use, and the way in which these go on.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::STILL_MAX;
 use crate::index::walk::BlockHeader;
 
+/// The time for which other endpoints are waited for that answer and lack the block, while their newest block stays the
+/// same. Guess: longer than the pauses between the blocks of a chain in use.
+pub(super) const STILL_MAX: Duration = Duration::from_secs(10);
 /// The age of an endpoint's newest block, in seconds by the own clock, from which it is behind, even if it goes on.
 /// Guess: an endpoint that syncs anew passes many blocks and is hours behind.
 const OLD_S: u64 = 60;
 
-/// How far the endpoints beside the one in use have come that show no block at the height of an open one.
+/// The state of the endpoints beside the one in use that show no block at the height of an open one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Progress {
     /// At least one goes on with the chain below that height: it may still come to another block there.
@@ -65,8 +67,6 @@ impl OtherHeads {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use alloy::primitives::B256;
 
     use super::*;
