@@ -198,10 +198,13 @@ impl<E> EndpointAnswers<'_, E> {
 /// Judges a claim by proofs of its block. Returns `None` if there is no proof and none is to be expected.
 ///
 /// A log is confirmed if the block has it and it was not read. The same log under another transaction hash
-/// may have been read already, so showing a true log again under an invented hash is not a claim. The claim is
-/// proven only, and not confirmed, while no endpoint beside the claimant has the block, or while one that has it is
-/// silent about its logs and their proof, and may have shown the log under another hash before. It is open while one
-/// that is silent about the proof shows the log under a hash with which it was read.
+/// may have been read already, so showing a true log again under an invented hash is not a claim. But an equal log of
+/// an earlier transaction may have been read as well, and an endpoint that names that one would hide the log. So a log
+/// was not read if more endpoints name the claimed hash than a hash with which an equal log was read.
+///
+/// The claim is proven only, and not confirmed, while no endpoint beside the claimant has the block, or while one that
+/// has it is silent about its logs and their proof, and may have shown the log under another hash before. It is open
+/// while one that is silent about the proof shows the log under a hash with which it was read.
 #[must_use]
 pub fn judge<E>(
     claim: &Claim,
@@ -220,7 +223,9 @@ pub fn judge<E>(
     };
     let counts = |log: &Log| {
         let names: Vec<_> = proven.iter().filter_map(|one| one.transaction_of(log)).collect();
-        !names.is_empty() && !names.into_iter().any(|transaction| was_read(log, transaction))
+        let read = names.iter().filter(|name| was_read(log, **name)).count();
+        let as_claimed = names.iter().filter(|name| Some(**name) == log.transaction_hash).count();
+        !names.is_empty() && (read == 0 || as_claimed > read)
     };
     if !claim.logs.iter().any(counts) {
         return Some(ClaimVerdict::Denied);
@@ -450,6 +455,23 @@ mod tests {
         // The liar is the endpoint in use, omits the log, and proves it under another transaction hash.
         let left_out = claim(1, 200, transaction(1));
         assert_eq!(judged(&left_out, &EventSet::default(), &both), Some(ClaimVerdict::Confirmed));
+    }
+
+    /// Two transactions made equal logs, and the endpoint in use shows the first one only.
+    #[test]
+    fn one_of_three_endpoints_does_not_hide_a_log_by_the_name_of_an_equal_one() {
+        let honest = prove(&block(&[&[100], &[200]])).unwrap();
+        let (mut liar, earlier) = (honest.clone(), B256::repeat_byte(9));
+        liar.logs.get_mut(&1).unwrap().0 = earlier;
+        let mut read = EventSet::default();
+        let event =
+            ContractEvent::MembershipChanged { node_id: OriginatorId(200), is_member: false };
+        read.add(earlier, &event);
+        let left_out = claim(1, 200, transaction(1));
+        let of_three = [liar.clone(), honest.clone(), honest.clone()];
+        assert_eq!(judged(&left_out, &read, &of_three), Some(ClaimVerdict::Confirmed));
+        // Of two, each may lie.
+        assert_eq!(judged(&left_out, &read, &[liar, honest]), Some(ClaimVerdict::Denied));
     }
 
     #[test]
