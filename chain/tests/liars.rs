@@ -27,7 +27,7 @@ use serde_json::json;
 /// The seeds of the runs. HAWSER_SEED selects a single one.
 const SEEDS: std::ops::Range<u64> = 0..KINDS;
 /// The number of kinds of [`fault`].
-const KINDS: u64 = 16;
+const KINDS: u64 = 17;
 
 fn seeds() -> std::ops::Range<u64> {
     match std::env::var("HAWSER_SEED").ok().and_then(|seed| seed.parse().ok()) {
@@ -55,6 +55,7 @@ fn fault(kind: u64, top: u64, random: &mut StdRng) -> Faults {
         12 => Faults { renames: true, ..none },
         13 => Faults { invents: Some(top), ..none },
         14 => Faults { omits: true, claims_pause: Some(random.random()), ..none },
+        15 => Faults { omits: true, withholds: true, ..none },
         _ => Faults::ALL,
     }
 }
@@ -308,6 +309,7 @@ async fn events_without_numbers_survive_late_and_missing_logs() {
         Faults { omits: true, bloom: Some(true), ..none },
         Faults { omits: true, denies: true, ..none },
         Faults { omits: true, denies: true, bloom: Some(false), ..none },
+        Faults { omits: true, withholds: true, ..none },
         Faults { forked_at: Some(0), ..none },
     ] {
         let (mut chain, liar, ledger, reader) = ledger_with_liar(faults).await;

@@ -1,4 +1,5 @@
-//! Tests of broadcasting while one endpoint states a wrong price of gas: payloads are mined, at the price of the chain.
+//! Tests of broadcasting while one endpoint states a wrong price of gas, or wrong estimates: payloads are mined, at the
+//! price of the chain.
 
 use std::time::Duration;
 
@@ -65,6 +66,30 @@ async fn one_endpoint_of_two_stops_no_payload() {
         for wei in [BELOW_THE_CEILING, ABOVE_THE_CEILING] {
             let (paid, honest) = paid(2, liar_at, wei).await;
             assert!(paid <= 2 * honest, "{liar_at}, {wei}: {paid} instead of {honest}");
+        }
+    }
+}
+
+/// An estimate that is too low has a transaction fail that is paid for, and one that is too high exceeds the ceiling of
+/// an hour or the balance. The liar is asked first.
+#[tokio::test]
+async fn one_endpoint_of_several_stops_no_payload_by_its_estimates() {
+    for count in [2, 3] {
+        for gas in [1, 1 << 50] {
+            let (pair, at) = Pair::deployed(ChainBackend::Embedded).await;
+            let chain = &pair.app;
+            let proxies = join_all((0..count).map(|_| Proxy::start(chain.endpoint(), 1))).await;
+            proxies[0].set(|faults| faults.estimates = Some(gas));
+            let urls = proxies.iter().map(Proxy::url).collect();
+            let settings = BroadcastSettings::new(urls, &at.addresses);
+            let broadcaster = Broadcaster::start(settings, key()).await.unwrap();
+            let sent = (0..SENT).map(|it| broadcaster.group_message(group(it), payload(it)));
+            for sent in join_all(sent).await {
+                assert!(sent.is_ok(), "one of {count} estimates {gas}: {sent:?}");
+            }
+            let mined = chain.provider().get_transaction_count(key().address()).await.unwrap();
+            assert_eq!(mined, u64::from(SENT), "each payload is paid for once");
+            assert!(proxies[0].spoilt() > 0, "it was asked");
         }
     }
 }

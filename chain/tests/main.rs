@@ -13,6 +13,7 @@ mod late_heads;
 mod lied_bounds;
 mod lied_branches;
 mod lied_counts;
+mod lied_heights;
 mod lied_parents;
 mod lied_prices;
 mod lied_receipts;

@@ -14,7 +14,8 @@ use super::error::BroadcastError;
 use super::slots::SendOutcome;
 use crate::contracts::GroupMessageBroadcaster::InvalidPayloadSize;
 use crate::contracts::revert::Revert;
-use crate::endpoints::{EndpointError, Endpoints};
+use crate::endpoints::{EndpointError, Endpoints, is_endpoints_fault};
+use crate::prices::{self, MedianPrices};
 use crate::send::{Call, Chain, EthCallError, RequestError};
 
 /// The time limit for one of several endpoints to accept a transaction. A guess.
@@ -24,6 +25,9 @@ const GAS_OF_TRANSACTION: u64 = 21_000;
 /// The minimum gas per byte of data (EIP-7623): for a zero byte, and for any other.
 const FLOOR_GAS_OF_ZERO: u64 = 10;
 const FLOOR_GAS_OF_OTHERS: u64 = 40;
+/// The bound of a gas limit, as a multiple of the lower median of those that endpoints state. A guess: on rollups whose
+/// gas contains the cost of data on another chain, a call costs a few times the floor of its data.
+const GAS_FACTOR_MAX: u128 = 8;
 
 /// Error of a gas estimate.
 struct EstimateError(EthCallError);
@@ -60,28 +64,24 @@ fn floor_gas(data: &[u8]) -> u64 {
 }
 
 /// Simulates the call and returns its gas limit: a quarter above the estimate, and at least a tenth above the floor
-/// price of its data, which older nodes leave out of their estimates.
+/// price of its data, which older nodes leave out of their estimates. Of several endpoints, see [`estimated_by_most`].
 pub(super) async fn gas_limit(
     endpoints: &Endpoints,
     account: Address,
     call: &Call,
 ) -> Result<u64, BroadcastError> {
-    let estimated =
-        endpoints
-            .ask(|chain| async move {
-                chain.gas_limit(call.request(account)).await.map_err(EstimateError)
-            })
-            .await
-            .map_err(|EstimateError(error)| error);
-    let estimated = match estimated {
-        Err(refusal) if endpoints.count() > 1 => {
-            estimated_elsewhere(endpoints, account, call).await.ok_or(refusal)
-        }
-        estimated => estimated,
-    };
     let floor = floor_gas(&call.data);
+    let least = floor + floor / 10;
+    let estimated = if endpoints.count() > 1 {
+        estimated_by_most(endpoints, account, call, least).await
+    } else {
+        let estimated = endpoints.ask(|chain| async move {
+            chain.gas_limit(call.request(account)).await.map_err(EstimateError)
+        });
+        estimated.await.map(|limit| limit.max(least)).map_err(|EstimateError(error)| error)
+    };
     match estimated {
-        Ok(estimated) => Ok(estimated.max(floor + floor / 10)),
+        Ok(limit) => Ok(limit),
         Err(EthCallError::Reverted(revert)) => Err(would_revert(revert, &call.data)),
         Err(EthCallError::Rpc(RequestError::Refused { message, .. })) => {
             Err(refused(account, endpoints.id(), message))
@@ -90,13 +90,58 @@ pub(super) async fn gas_limit(
     }
 }
 
-/// Returns the highest estimate of all endpoints; `None` if none returns one. A call that one endpoint
-/// refuses may be accepted by another.
-async fn estimated_elsewhere(endpoints: &Endpoints, account: Address, call: &Call) -> Option<u64> {
+/// Returns the gas limit on which the endpoints agree that are not paused, each at least `least`: see [`agreed_limit`].
+/// If none of them accepts the call, all are asked, because one of the others may accept it.
+async fn estimated_by_most(
+    endpoints: &Endpoints,
+    account: Address,
+    call: &Call,
+    least: u64,
+) -> Result<u64, EthCallError> {
+    let ask = |chain: Chain| async move {
+        match chain.gas_limit(call.request(account)).await {
+            Err(EthCallError::Rpc(error)) if is_endpoints_fault(&error) => Err(error),
+            estimated => Ok(estimated),
+        }
+    };
+    let stated = endpoints.each_soon(SEND_MAX, prices::GRACE, ask).await;
+    let (mut limits, mut failure) = (Vec::new(), None);
+    match stated {
+        Ok(stated) => {
+            for estimated in stated {
+                match estimated {
+                    Ok(limit) => limits.push(limit),
+                    Err(refusal) => failure = failure.or(Some(refusal)),
+                }
+            }
+        }
+        Err(error) => failure = Some(EthCallError::Rpc(error)),
+    }
+    if let Some(failure) = failure.filter(|_| limits.is_empty()) {
+        limits = estimated_elsewhere(endpoints, account, call).await;
+        return agreed_limit(&limits, least).ok_or(failure);
+    }
+    Ok(agreed_limit(&limits, least).unwrap_or(least)) // there is an answer or an error
+}
+
+/// Returns the gas limit to use of those that endpoints state, each at least `least`; `None` without one.
+///
+/// A limit that is too low has the transaction fail, and be paid for. One that is too high costs nothing, but counts
+/// for the ceilings and may exceed the balance. So the upper median is used, and at most [`GAS_FACTOR_MAX`] times the
+/// lower one. Of three endpoints, one that lies changes nothing. Of two, one that states too much raises what counts
+/// for the ceilings by that factor, and one that states too little changes nothing.
+fn agreed_limit(limits: &[u64], least: u64) -> Option<u64> {
+    let of_each = limits.iter().map(|limit| u128::from((*limit).max(least)));
+    let MedianPrices { lower, upper } = MedianPrices::of(of_each)?;
+    u64::try_from(upper.min(lower.saturating_mul(GAS_FACTOR_MAX))).ok()
+}
+
+/// Returns the estimates of all endpoints that return one.
+async fn estimated_elsewhere(endpoints: &Endpoints, account: Address, call: &Call) -> Vec<u64> {
     let estimated = endpoints.each_in_time(SEND_MAX, |chain| async move {
         Ok(chain.gas_limit(call.request(account)).await.ok())
     });
-    estimated.await.into_iter().flatten().flatten().max()
+    estimated.await.into_iter().flatten().flatten().collect()
 }
 
 /// Converts a revert by the contract into the error for the caller.
@@ -131,13 +176,25 @@ pub(super) async fn send(endpoints: &Endpoints, raw: &Bytes, is_repeated: bool) 
     if endpoints.count() == 1 {
         return send_to_first(endpoints, raw).await;
     }
-    let first = if is_repeated { None } else { Some(send_to_first(endpoints, raw).await) };
-    match first {
-        Some(SendOutcome::Accepted) => SendOutcome::Accepted,
-        first => first
-            .into_iter()
-            .chain(send_to_each(endpoints, raw).await)
-            .fold(SendOutcome::Later, weightier),
+    if is_repeated {
+        return send_to_each(endpoints, raw).await.into_iter().fold(SendOutcome::Later, weightier);
+    }
+    match send_to_first(endpoints, raw).await {
+        SendOutcome::Accepted => SendOutcome::Accepted,
+        first => sent_at_first(first, send_to_each(endpoints, raw).await),
+    }
+}
+
+/// Returns the outcome of a transaction that was sent to one endpoint and then to each, for the first time.
+///
+/// [`SendOutcome::Underpriced`] says that another transaction of the account has the nonce, so the payload moves to
+/// another nonce. An endpoint that lies may have passed the transaction on, and the payload would be paid for twice. So
+/// every endpoint has to say it; one that was not reached does not.
+fn sent_at_first(first: SendOutcome, each: Vec<SendOutcome>) -> SendOutcome {
+    let all_say = each.iter().all(|it| *it == SendOutcome::Underpriced);
+    match each.into_iter().fold(first, weightier) {
+        SendOutcome::Underpriced if !all_say => SendOutcome::Lost,
+        outcome => outcome,
     }
 }
 
@@ -309,6 +366,18 @@ mod tests {
     }
 
     #[test]
+    fn one_endpoint_neither_lowers_a_gas_limit_nor_raises_it_without_a_bound() {
+        assert_eq!(agreed_limit(&[], 30_000), None);
+        assert_eq!(agreed_limit(&[1], 30_000), Some(30_000));
+        for lie in [0, 1, 80_000, 1 << 40, u64::MAX] {
+            let of_three = agreed_limit(&[80_000, lie, 82_000], 30_000);
+            assert!(of_three.is_some_and(|limit| (80_000..=82_000).contains(&limit)), "{lie}");
+            let of_two = agreed_limit(&[lie, 80_000], 30_000);
+            assert!(of_two.is_some_and(|limit| (80_000..=640_000).contains(&limit)), "{lie}");
+        }
+    }
+
+    #[test]
     fn messages_of_nodes_are_classified() {
         for (message, meant) in [
             ("already known", SendOutcome::Accepted),
@@ -357,6 +426,20 @@ mod tests {
         }
         let lost = refused_by_all(SendOutcome::Lost, vec![refused(), refused()]);
         assert_eq!(lost, SendOutcome::Lost, "a lost answer stays one");
+    }
+
+    #[test]
+    fn a_payload_moves_to_another_nonce_only_if_every_endpoint_calls_its_own_taken() {
+        let taken = || SendOutcome::Underpriced;
+        for (each, expected) in [
+            (vec![taken(), taken()], taken()),
+            (vec![taken(), SendOutcome::Later], SendOutcome::Lost),
+            (vec![taken(), SendOutcome::Refused("no".to_owned())], SendOutcome::Lost),
+            (vec![taken(), SendOutcome::NonceUsed], SendOutcome::NonceUsed),
+            (vec![taken(), SendOutcome::Accepted], SendOutcome::Accepted),
+        ] {
+            assert_eq!(sent_at_first(taken(), each.clone()), expected, "{each:?}");
+        }
     }
 
     #[test]

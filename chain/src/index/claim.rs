@@ -42,6 +42,9 @@ pub enum ClaimVerdict {
     Contradicted,
     /// An endpoint that has the block lacks the claimed logs.
     Denied,
+    /// A proof of the block has events that were not read. Those endpoints are silent that could confirm the block, or
+    /// name the transaction otherwise.
+    Proven,
     /// No endpoint denies the claim, and none that suffices confirms it, because some did not answer.
     Open,
 }

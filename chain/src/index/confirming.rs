@@ -10,6 +10,8 @@
 //! the chain: the endpoint in use may have made them up. While all others are silent or stand still, reading goes on
 //! after [`WAIT_MAX`] or [`STILL_MAX`].
 
+mod heads;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::pin::pin;
@@ -19,6 +21,7 @@ use alloy::primitives::{Address, B256};
 use alloy::rpc::types::Filter;
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
+use heads::{OtherHeads, Progress, STILL_MAX};
 use tokio::time::sleep;
 
 use super::event::{BlockRef, EventSource, IndexedEvent};
@@ -34,12 +37,6 @@ const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// The time for which other endpoints are waited for that are silent, or that go on with the chain and lack the block.
 /// Guess: endpoints of one chain are rarely further apart than a few blocks.
 const WAIT_MAX: Duration = Duration::from_secs(5);
-/// The time for which other endpoints are waited for that answer and lack the block, while their newest block stays the
-/// same. Guess: longer than the pauses between the blocks of a chain in use.
-const STILL_MAX: Duration = Duration::from_secs(10);
-/// The age of an endpoint's newest block, in seconds by the own clock, from which it is behind, even if it goes on.
-/// Guess: an endpoint that syncs anew passes many blocks and is hours behind.
-const OLD_S: u64 = 60;
 /// The same time after others were waited for in vain, as long as one of them answers. Guess: an endpoint that stays
 /// far behind must not stop the reader, and one that is a second behind still has to be heard.
 const WAIT_AGAIN_MAX: Duration = Duration::from_secs(1);
@@ -117,10 +114,9 @@ impl Confirmer {
         }
         let began = Instant::now();
         loop {
-            let open = asked.not_shown_by_others().await;
-            let confirmation = match &open {
-                Some(open) => asked.about(open).await,
-                None => Confirmation::Unanswered,
+            let (confirmation, first_open) = match asked.not_shown_by_others().await {
+                Some(open) => asked.about(&open).await,
+                None => (Confirmation::Unanswered, None),
             };
             match confirmation {
                 Confirmation::Unanswered => {}
@@ -134,23 +130,24 @@ impl Confirmer {
                 }
                 Confirmation::Contradicted(_) => return confirmation,
             }
-            let first_open = open.as_deref().and_then(<[_]>::first).map(|(block, _)| block.number);
-            if let Some(block) = first_open {
-                self.others.note(asked.heads_of_others(block).await, Instant::now());
-            }
-            let go_on = self.others.go_on(Instant::now(), unix_time_s());
-            let wait = match (first_open, self.is_alone) {
-                (Some(_), _) if go_on => WAIT_MAX,
-                (Some(_), false) => STILL_MAX,
-                (Some(_), true) => WAIT_AGAIN_MAX,
-                (None, false) => WAIT_MAX,
+            let progress = match first_open {
+                Some(block) => {
+                    self.others.note(asked.heads_of_others(block).await, Instant::now());
+                    Some(self.others.progress(block, Instant::now(), unix_time_s()))
+                }
+                None => None,
+            };
+            let wait = match (progress, self.is_alone) {
+                (Some(Progress::Below), _) | (None, false) => WAIT_MAX,
+                (Some(Progress::Past), _) | (Some(Progress::Still), false) => STILL_MAX,
+                (Some(Progress::Still), true) => WAIT_AGAIN_MAX,
                 (None, true) => Duration::ZERO,
             };
             if began.elapsed() < wait {
                 sleep(ASK_EVERY).await;
                 continue;
             }
-            if let Some(block) = first_open.filter(|_| go_on) {
+            if let (Some(block), Some(Progress::Below)) = (first_open, progress) {
                 return Confirmation::Contradicted(Contradiction::Ahead(block));
             }
             if !std::mem::replace(&mut self.is_alone, true) {
@@ -163,42 +160,6 @@ impl Confirmer {
 
 fn unix_time_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
-}
-
-/// The newest blocks of the endpoints beside the one in use, by host and port.
-#[derive(Debug, Default)]
-struct OtherHeads(BTreeMap<String, OtherHead>);
-
-/// The newest block of one endpoint.
-#[derive(Debug, Clone, Copy)]
-struct OtherHead {
-    number: u64,
-    time_s: u64,
-    /// The last time at which a higher block than before was seen.
-    grew_at: Option<Instant>,
-}
-
-impl OtherHeads {
-    /// Notes the newest blocks that endpoints state now. Those that do not answer keep their last one.
-    fn note(&mut self, heads: Vec<(String, BlockHeader)>, now: Instant) {
-        for (endpoint, BlockHeader { block, time_s, .. }) in heads {
-            let before = self.0.get(&endpoint);
-            let grew_at = match before {
-                Some(before) if block.number > before.number => Some(now),
-                Some(before) => before.grew_at,
-                None => None,
-            };
-            self.0.insert(endpoint, OtherHead { number: block.number, time_s, grew_at });
-        }
-    }
-
-    /// Returns true if the newest block of an endpoint is recent by the clock, and has grown within [`STILL_MAX`].
-    fn go_on(&self, now: Instant, unix_time_s: u64) -> bool {
-        self.0.values().any(|head| {
-            let is_recent = head.time_s.saturating_add(OLD_S) >= unix_time_s;
-            is_recent && head.grew_at.is_some_and(|at| now.duration_since(at) < STILL_MAX)
-        })
-    }
 }
 
 impl Asked<'_> {
@@ -223,54 +184,71 @@ impl Asked<'_> {
         self.endpoints.distrust_asked(self.giver, "its events are refuted by other endpoints");
     }
 
-    /// Judges the events that no other endpoint shows, by block.
-    async fn about(&self, open: &[(BlockRef, Vec<&IndexedEvent>)]) -> Confirmation {
-        let mut all = Confirmation::Confirmed;
+    /// Judges the events that no other endpoint shows, by block. If none knows about a block, returns the height of the
+    /// first such block as well.
+    async fn about(&self, open: &[UnshownBlock<'_>]) -> (Confirmation, Option<u64>) {
         for open in open.chunks(BLOCKS_AT_ONCE) {
-            let judged = open.iter().map(|(block, events)| self.judged(*block, events));
-            for (verdict, (block, _)) in join_all(judged).await.into_iter().zip(open) {
+            let mut first_open = None;
+            let judged = open.iter().map(|unshown| self.judged(unshown));
+            for (verdict, unshown) in join_all(judged).await.into_iter().zip(open) {
+                let number = unshown.block.number;
                 match verdict {
                     BlockVerdict::Confirmed => {}
-                    BlockVerdict::Refuted => return Confirmation::Refuted(block.number),
+                    BlockVerdict::Refuted => return (Confirmation::Refuted(number), None),
                     BlockVerdict::Disputed => {
-                        return Confirmation::Contradicted(Contradiction::Events(block.number));
+                        let contradiction = Contradiction::Events(number);
+                        return (Confirmation::Contradicted(contradiction), None);
                     }
-                    BlockVerdict::Open => all = Confirmation::Unanswered,
+                    BlockVerdict::Open => first_open = first_open.or(Some(number)),
                 }
             }
             // Others that lack one block mostly lack the later ones too.
-            if all == Confirmation::Unanswered {
-                break;
+            if first_open.is_some() {
+                return (Confirmation::Unanswered, first_open);
             }
         }
-        all
+        (Confirmation::Confirmed, None)
     }
 
     /// Returns the events that no endpoint with another host or port shows at the same place, in the same transaction
     /// and at the same time, by block. Returns `None` if none of them is reached. One that refuses the range may still
     /// have some of its blocks.
-    async fn not_shown_by_others(&self) -> Option<Vec<(BlockRef, Vec<&IndexedEvent>)>> {
+    async fn not_shown_by_others(&self) -> Option<Vec<UnshownBlock<'_>>> {
         let events = &self.batch.events;
         let blocks: BTreeSet<_> = events.iter().map(|event| event.block.number).collect();
         let blocks: Vec<_> = blocks.into_iter().collect();
         let (filter, blocks) = (self.filter, &blocks);
-        let ask = |chain: Chain| async move { fetch::timed_logs(&chain, filter, blocks).await };
+        let ask = |chain: Chain| async move {
+            let shown = fetch::timed_logs(&chain, filter, blocks).await?;
+            Ok::<_, RequestError>((chain.endpoint().to_owned(), shown))
+        };
         let mut answers = pin!(self.endpoints.others_in_time(self.giver, ANSWER_MAX, &ask));
         let mut open: Vec<_> = events.iter().collect();
+        let mut renamed: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
         let mut is_reached = false;
         while !open.is_empty()
             && let Some(answer) = answers.next().await
         {
             is_reached |= !matches!(answer, Err(RequestError::Unreachable { .. }));
-            let Ok(shown) = answer else { continue };
+            let Ok((endpoint, shown)) = answer else { continue };
             let shown = events_of(shown, self.settings.source, self.settings.address);
-            open.retain(|event| shown.get(&(event.block, event.log_index)) != Some(*event));
+            let there = |event: &IndexedEvent| shown.get(&(event.block, event.log_index));
+            open.retain(|event| there(event) != Some(*event));
+            for event in open.iter().filter(|event| is_renamed(event, there(event))) {
+                renamed.entry((event.block, event.log_index)).or_default().insert(endpoint.clone());
+            }
         }
         let mut by_block: BTreeMap<_, Vec<_>> = BTreeMap::new();
         for event in open {
             by_block.entry(event.block).or_default().push(event);
         }
-        is_reached.then(|| by_block.into_iter().collect())
+        let mut unshown = Vec::with_capacity(by_block.len());
+        for (block, events) in by_block {
+            let places = events.iter().map(|event| (event.block, event.log_index));
+            let renamed_by = places.filter_map(|place| renamed.get(&place)).flatten().cloned();
+            unshown.push(UnshownBlock { block, renamed_by: renamed_by.collect(), events });
+        }
+        is_reached.then_some(unshown)
     }
 
     /// Returns the newest blocks of the endpoints that answer, with their hosts and ports. `open` is the height of a
@@ -296,13 +274,14 @@ impl Asked<'_> {
         counted.map(|(endpoint, head, _)| (endpoint, head)).collect()
     }
 
-    async fn judged(&self, block: BlockRef, events: &[&IndexedEvent]) -> BlockVerdict {
-        judge(events, block, self.settings, &self.evidence(block).await)
+    async fn judged(&self, unshown: &UnshownBlock<'_>) -> BlockVerdict {
+        judge(&unshown.events, unshown.block, self.settings, &self.evidence(unshown).await)
     }
 
-    /// Asks every endpoint for the block at this height, and for the proof of `block`. Both have a time limit of their
-    /// own, because an endpoint that cannot prove may still contradict.
-    async fn evidence(&self, block: BlockRef) -> Vec<Evidence> {
+    /// Asks every endpoint for the block at this height, and for the proof of the block. Both have a time limit of
+    /// their own, because an endpoint that cannot prove may still contradict.
+    async fn evidence(&self, unshown: &UnshownBlock<'_>) -> Vec<Evidence> {
+        let block = unshown.block;
         let heights = self.endpoints.each_in_time(ANSWER_MAX, |chain| async move {
             fetch::block_with_header(&chain, block.number).await
         });
@@ -315,9 +294,27 @@ impl Asked<'_> {
             is_giver: url == self.giver.endpoint(),
             there: height.ok().flatten(),
             proof: proof.ok().flatten(),
+            renames: unshown.renamed_by.contains(&url),
         };
         answers.map(evidence).collect()
     }
+}
+
+/// Returns true if an endpoint shows this event at its place and time under the name of another transaction. `there` is
+/// what it shows at that place.
+fn is_renamed(event: &IndexedEvent, there: Option<&IndexedEvent>) -> bool {
+    there.is_some_and(|there| {
+        let as_named = IndexedEvent { transaction: event.transaction, ..there.clone() };
+        there.transaction != event.transaction && as_named == *event
+    })
+}
+
+/// Events of a block that no other endpoint shows in the same way.
+struct UnshownBlock<'a> {
+    block: BlockRef,
+    events: Vec<&'a IndexedEvent>,
+    /// The endpoints, by host and port, that show one of them under the name of another transaction.
+    renamed_by: BTreeSet<String>,
 }
 
 /// Decodes a contract's events by place. Logs without a place or time are left out.
@@ -352,6 +349,8 @@ struct Evidence {
     there: Option<(BlockRef, bool)>,
     /// The logs of the block in question, as its hash proves them.
     proof: Option<ProvenLogs>,
+    /// True if its logs have one of the events under the name of another transaction.
+    renames: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -387,7 +386,9 @@ fn judge(
     let renames = |proof: &ProvenLogs| {
         events.iter().any(|event| transaction_in(proof, event) != Some(event.transaction))
     };
-    if others().filter_map(|other| other.proof.as_ref()).any(renames) {
+    // An endpoint whose receipts name the same transaction as the event refutes its own logs.
+    let is_other_name = |other: &Evidence| other.proof.as_ref().map_or(other.renames, renames);
+    if others().any(is_other_name) {
         return BlockVerdict::Disputed;
     }
     let is_proven = answers.iter().any(|answer| answer.proof.is_some());
@@ -448,36 +449,12 @@ mod tests {
     /// Returns the evidence of an endpoint that has the block, with a proof of the event that carries this byte.
     fn proves(is_giver: bool, byte: u8) -> Evidence {
         let proof = Some(ProvenLogs::of_event(&event(byte), ADDRESS));
-        Evidence { is_giver, there: Some((BLOCK, true)), proof }
+        Evidence { is_giver, there: Some((BLOCK, true)), proof, renames: false }
     }
 
     /// Returns the evidence of an endpoint without a proof that has this block, whose header has its hash or not.
     fn has(is_giver: bool, there: Option<(BlockRef, bool)>) -> Evidence {
-        Evidence { is_giver, there, proof: None }
-    }
-
-    #[test]
-    fn an_endpoint_goes_on_while_its_newest_block_grows_and_is_recent() {
-        let (mut heads, start) = (OtherHeads::default(), Instant::now());
-        let head = |number, time_s| BlockHeader {
-            block: BlockRef { number, hash: B256::ZERO },
-            parent: B256::ZERO,
-            time_s,
-            may_have_logs: false,
-        };
-        let note = |heads: &mut OtherHeads, number, time_s, at| {
-            heads.note(vec![("one".to_owned(), head(number, time_s))], at);
-        };
-        note(&mut heads, 5, 1000, start);
-        assert!(!heads.go_on(start, 1000), "it has one block only, as far as is known");
-        note(&mut heads, 5, 1000, start + ASK_EVERY);
-        assert!(!heads.go_on(start + ASK_EVERY, 1000), "it stands still");
-        let grown = start + 2 * ASK_EVERY;
-        note(&mut heads, 6, 1001, grown);
-        assert!(heads.go_on(grown, 1001) && heads.go_on(grown, 1001 + OLD_S));
-        assert!(!heads.go_on(grown, 1002 + OLD_S), "it is far behind");
-        note(&mut heads, 6, 1001, grown + STILL_MAX);
-        assert!(!heads.go_on(grown + STILL_MAX, 1001), "it stands still again");
+        Evidence { is_giver, there, proof: None, renames: false }
     }
 
     #[test]
@@ -519,5 +496,19 @@ mod tests {
         assert_eq!(verdict(1, &shown_at(100, of_event)), BlockVerdict::Confirmed);
         assert_eq!(verdict(1, &shown_at(101, of_event)), BlockVerdict::Refuted);
         assert_eq!(verdict(1, &shown_at(100, B256::repeat_byte(2))), BlockVerdict::Disputed);
+    }
+
+    /// The giver names another transaction and proves the block, and the receipts of the other one do not come in time.
+    #[test]
+    fn another_transaction_in_the_logs_of_an_endpoint_without_a_proof_disputes_an_event() {
+        let renames = Evidence { renames: true, ..has(false, OURS) };
+        assert_eq!(verdict(1, &[proves(true, 1), renames]), BlockVerdict::Disputed);
+        let refutes_itself = Evidence { renames: true, ..proves(false, 1) };
+        assert_eq!(verdict(1, &[proves(true, 1), refutes_itself]), BlockVerdict::Confirmed);
+        let there = IndexedEvent { transaction: B256::repeat_byte(2), ..event(1) };
+        assert!(is_renamed(&event(1), Some(&there)));
+        assert!(!is_renamed(&event(1), Some(&event(1))) && !is_renamed(&event(1), None));
+        let another = IndexedEvent { transaction: B256::repeat_byte(2), ..event(2) };
+        assert!(!is_renamed(&event(1), Some(&another)), "another event");
     }
 }

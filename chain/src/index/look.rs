@@ -48,7 +48,7 @@ pub struct Due {
     pub known: Option<EventSet>,
 }
 
-/// Blocks that get no second look for now, because all endpoints refuse it.
+/// Blocks that get no second look for now, because endpoints refuse it and none answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct GivenUp {
     pub(crate) blocks: RangeInclusive<u64>,
@@ -75,7 +75,7 @@ pub struct SecondLook {
     most: Option<u64>,
     /// True if the last look failed.
     has_failed: bool,
-    /// The number of looks at single blocks, since one succeeded, that all endpoints refused.
+    /// The number of looks at single blocks, since one succeeded, that endpoints refused and none answered.
     refusals: u32,
     /// The first block that was read since the last look began; `None` if none was.
     read_since: Option<u64>,
@@ -272,9 +272,9 @@ impl SecondLook {
         (self.most, self.has_failed) = (Some((count / 2).max(1)), true);
     }
 
-    /// Takes note that all endpoints refused a look at these blocks, as [`failed`](Self::failed) does. Later blocks
-    /// must not wait for ever for blocks whose logs no endpoint keeps. So after [`REFUSALS_MAX`] looks at one block,
-    /// its page is given up, and so is each later page until a look succeeds. Returns the blocks that are given up.
+    /// Takes note that endpoints refused a look at these blocks and none answered it, as [`failed`](Self::failed) does.
+    /// Later blocks must not wait for ever for blocks whose logs no endpoint keeps. So after [`REFUSALS_MAX`] looks at
+    /// one block, its page is given up, and so is each later one until a look succeeds. Returns what is given up.
     pub(crate) fn refused(&mut self, blocks: &RangeInclusive<u64>, unread: u64) -> Option<GivenUp> {
         self.failed(blocks);
         let first = *blocks.start();

@@ -16,7 +16,7 @@ use super::look::Due;
 use super::proof::{self, EndpointAnswers};
 use super::receipts;
 use super::sink::{Sink, SinkError};
-use super::walk::WalkSettings;
+use super::walk::{BlockHeader, WalkSettings};
 use crate::endpoints::Endpoints;
 use crate::send::RequestError;
 
@@ -40,7 +40,7 @@ pub(super) enum LookError {
     /// No endpoint answered, or one that is needed did not.
     #[error("{0}")]
     Request(RequestError),
-    /// All endpoints refused the logs of the blocks, and not for too many requests.
+    /// No endpoint answered, and one at least refused the logs of the blocks, not for too many requests.
     #[error("{0}")]
     Refused(RequestError),
     /// The stored events cannot be read.
@@ -109,6 +109,14 @@ pub(super) enum LookOutcome {
         /// The indices of the endpoints that claim them.
         claimants: BTreeSet<usize>,
     },
+    /// A block has more events than were read, as its hash proves. The endpoints are silent that could confirm the
+    /// block, or name a transaction otherwise.
+    Proven {
+        /// The first such block.
+        block: u64,
+        /// The index of the endpoint in use, if it still does not show them.
+        lacking: BTreeSet<usize>,
+    },
     /// A block has more events than were read.
     More {
         /// The first such block.
@@ -151,16 +159,22 @@ pub(super) async fn look(
     let answering = endpoints.display_urls().zip(&shown).filter(|(_, logs)| logs.is_ok());
     let answered: BTreeSet<_> = answering.map(|(endpoint, _)| endpoint).collect();
     let silent = endpoints.display_urls().filter(|endpoint| !answered.contains(endpoint)).collect();
-    let is_refused = shown.iter().all(is_refusal);
+    let is_refused = is_refused(&shown);
     let known = match &due.known {
         Some(known) => Some(known.clone()),
         None => stored(sink, settings, blocks, &shown).await?,
     };
-    match compared(endpoints, settings, blocks, known, held, shown).await {
+    match compared(endpoints, settings, blocks, known, held, &shown).await {
         Ok(outcome) => Ok((outcome, silent)),
         Err(error) if is_refused => Err(LookError::Refused(error)),
         Err(error) => Err(LookError::Request(error)),
     }
+}
+
+/// Returns true if no endpoint answered, and at least one refused the logs. The others may be gone for good: one that
+/// hangs in the settings must not have later looks wait for ever for blocks that all others have pruned.
+fn is_refused(shown: &[Result<Vec<Log>, RequestError>]) -> bool {
+    shown.iter().all(Result::is_err) && shown.iter().any(is_refusal)
 }
 
 /// Returns true if an endpoint refused the logs, and not for too many requests.
@@ -195,7 +209,7 @@ async fn compared(
     blocks: &RangeInclusive<u64>,
     known: Option<EventSet>,
     held: &BTreeSet<usize>,
-    shown: Vec<Result<Vec<Log>, RequestError>>,
+    shown: &[Result<Vec<Log>, RequestError>],
 ) -> Result<LookOutcome, RequestError> {
     let (source, address) = (settings.source, settings.address);
     let active = endpoints.active();
@@ -205,24 +219,17 @@ async fn compared(
     let of_logs = |logs: &Vec<Log>| EventSet::shown(blocks, logs, source, address);
     let known = known.or_else(|| read_from.map(of_logs));
     let is_active_heard = read_from.is_some();
-    let (mut claims, mut failure, mut is_answered) = (Vec::new(), None, false);
-    for (place, answer) in shown.into_iter().enumerate() {
-        match answer {
-            Ok(logs) => {
-                is_answered = true;
-                let known = known.as_ref();
-                let claim =
-                    known.and_then(|known| Claim::find(blocks, known, &logs, source, address));
-                claims.extend(claim.map(|claim| (place, claim)));
-            }
-            Err(error) => failure = failure.or(Some(error)),
-        }
-    }
-    if let Some(error) = failure.filter(|_| !is_answered || known.is_none()) {
-        return Err(error);
-    }
-    let known = known.unwrap_or_default(); // without it there is no claim
-    let judging = Judging { endpoints, settings, known: &known, active };
+    let Some(known) = known.filter(|_| shown.iter().any(Result::is_ok)) else {
+        // It failed, or no endpoint is in use yet.
+        return failure(shown).map_or(Ok(LookOutcome::Nothing), Err);
+    };
+    let logs: Vec<_> = shown.iter().map(|logs| logs.as_deref().ok()).collect();
+    let claim_in = |(place, logs): (usize, Option<&[Log]>)| {
+        let claim = Claim::find(blocks, &known, logs?, source, address)?;
+        Some((place, claim))
+    };
+    let claims: Vec<_> = logs.iter().copied().enumerate().filter_map(claim_in).collect();
+    let judging = Judging { endpoints, settings, known: &known, active, logs: &logs };
     let (mut verdicts, mut lacking) = (Vec::with_capacity(claims.len()), BTreeSet::new());
     for (by, claim) in &claims {
         verdicts.push(judging.verdict(*by, claim, &mut lacking).await);
@@ -239,15 +246,27 @@ async fn compared(
     if !silent.is_empty() {
         return Ok(LookOutcome::Contradicted { block: *blocks.start(), claimants: silent });
     }
+    let in_use = |claimants: &BTreeSet<usize>| {
+        Some(active).filter(|active| is_active_heard && !claimants.contains(active))
+    };
     if let Some((block, claimants)) = of(ClaimVerdict::Confirmed) {
-        if is_active_heard && !claimants.contains(&active) {
-            lacking.insert(active);
-        }
+        lacking.extend(in_use(&claimants));
         return Ok(LookOutcome::More { block, lacking });
+    }
+    if let Some((block, claimants)) = of(ClaimVerdict::Proven) {
+        let lacking = in_use(&claimants).into_iter().collect();
+        return Ok(LookOutcome::Proven { block, lacking });
     }
     let open = of(ClaimVerdict::Open);
     Ok(open
         .map_or(LookOutcome::Nothing, |(block, claimants)| LookOutcome::Open { block, claimants }))
+}
+
+/// Returns the error of an endpoint that did not answer. A refusal tells the operator more than silence does.
+fn failure(shown: &[Result<Vec<Log>, RequestError>]) -> Option<RequestError> {
+    let refused = shown.iter().find(|logs| is_refusal(logs));
+    let failed = refused.or_else(|| shown.iter().find(|logs| logs.is_err()));
+    failed.and_then(|logs| logs.as_ref().err().cloned())
 }
 
 /// The inputs for judging a claim.
@@ -256,6 +275,8 @@ struct Judging<'a> {
     settings: &'a WalkSettings,
     known: &'a EventSet,
     active: usize,
+    /// The logs of each endpoint in this look; `None` for one that did not answer.
+    logs: &'a [Option<&'a [Log]>],
 }
 
 impl Judging<'_> {
@@ -272,7 +293,11 @@ impl Judging<'_> {
             .each(|chain| async move { receipts::receipts_of_claim(&chain, claim).await });
         let receipts: Vec<_> = receipts.await.into_iter().map(Result::ok).collect();
         let verdict = match claim.judge(by, self.active, &receipts) {
-            ClaimVerdict::Contradicted => self.of_branch(claim, &receipts),
+            ClaimVerdict::Contradicted => {
+                let there: Vec<_> = receipts.iter().map(|answer| answer.as_ref()?.block).collect();
+                let is_denied = receipts.iter().flatten().any(|answer| claim.is_denied_by(answer));
+                self.of_branch(claim, &there, is_denied)
+            }
             unclear @ (ClaimVerdict::Denied | ClaimVerdict::Open) => {
                 let proven = self.proven(by, claim, &receipts).await;
                 if proven == Some(ClaimVerdict::Confirmed) {
@@ -295,19 +320,42 @@ impl Judging<'_> {
     }
 
     /// Judges a claim of events on a branch that other endpoints contradict. The block at that height counts that
-    /// [`chain_of_most`] names.
-    fn of_branch(&self, claim: &Claim, receipts: &[Option<ReceiptAnswer>]) -> ClaimVerdict {
-        let stated = self.endpoints.display_urls().zip(receipts);
-        let stated =
-            stated.filter_map(|(endpoint, answer)| Some((endpoint, answer.as_ref()?.block?)));
+    /// [`chain_of_most`] names. `there` has the block of each endpoint at that height.
+    fn of_branch(
+        &self,
+        claim: &Claim,
+        there: &[Option<BlockRef>],
+        is_denied: bool,
+    ) -> ClaimVerdict {
+        let stated = self.endpoints.display_urls().zip(there);
+        let stated = stated.filter_map(|(endpoint, block)| Some((endpoint, (*block)?)));
         match chain_of_most(stated, self.endpoints.hosts()) {
             Some(block) if block != claim.block => ClaimVerdict::Denied,
-            // Then no endpoint with the block denies the claim, or it would not be contradicted only.
-            Some(_) if !receipts.iter().flatten().any(|answer| claim.is_denied_by(answer)) => {
-                ClaimVerdict::Confirmed
-            }
+            Some(_) if !is_denied => ClaimVerdict::Confirmed,
             _ => ClaimVerdict::Contradicted,
         }
+    }
+
+    /// Returns the block of each endpoint at the height of a claim. One that is silent about receipts is asked for it
+    /// alone: it may keep none, and still tell whether the claimed block is on the chain.
+    async fn blocks_there(
+        &self,
+        claim: &Claim,
+        receipts: &[Option<ReceiptAnswer>],
+    ) -> Vec<Option<BlockRef>> {
+        let known = receipts.iter().map(|answer| answer.as_ref().and_then(|answer| answer.block));
+        if receipts.iter().all(Option::is_some) {
+            return known.collect();
+        }
+        let numbers = &[claim.block.number];
+        let asked =
+            self.endpoints.each(|chain| async move { fetch::headers(&chain, numbers, None).await });
+        let first = |headers: Vec<BlockHeader>| headers.first().map(|header| header.block);
+        let asked = asked.await.into_iter().map(|headers| headers.ok().and_then(first));
+        let answered = receipts.iter().map(Option::is_some).zip(known).zip(asked);
+        let there =
+            answered.map(|((is_answered, known), asked)| if is_answered { known } else { asked });
+        there.collect()
     }
 
     /// Judges a claim of the endpoint at index `by` by proofs of the block from any endpoint.
@@ -318,12 +366,16 @@ impl Judging<'_> {
         claim: &Claim,
         receipts: &[Option<ReceiptAnswer>],
     ) -> Option<ClaimVerdict> {
-        let shown = self
-            .endpoints
-            .each(|chain| async move { receipts::proof(&chain, claim.block).await })
-            .await;
-        let answers = EndpointAnswers { by, active: self.active, receipts, shown: &shown };
-        proof::judge(claim, self.settings.source, self.known, &answers)
+        let proofs =
+            self.endpoints.each(|chain| async move { receipts::proof(&chain, claim.block).await });
+        let (shown, there) = tokio::join!(proofs, self.blocks_there(claim, receipts));
+        let (active, logs) = (self.active, self.logs);
+        let answers = EndpointAnswers { by, active, there: &there, logs, shown: &shown };
+        match proof::judge(claim, self.settings.source, self.known, &answers)? {
+            // The block's hash proves the events, whichever endpoint of that branch denies them.
+            ClaimVerdict::Contradicted => Some(self.of_branch(claim, &there, false)),
+            verdict => Some(verdict),
+        }
     }
 }
 
@@ -373,9 +425,27 @@ mod tests {
         };
         assert!(is_refusal(&refused("history has been pruned for this block")));
         assert!(!is_refusal(&refused("too many requests")));
-        let (endpoint, reason) = ("http://a:1".to_owned(), "no answer".to_owned());
-        assert!(!is_refusal(&Err(RequestError::Unreachable { endpoint, reason })));
+        assert!(!is_refusal(&silent()));
         assert!(!is_refusal(&Ok(Vec::new())));
+    }
+
+    /// Returns the answer of an endpoint that is gone.
+    fn silent() -> Result<Vec<Log>, RequestError> {
+        let (endpoint, reason) = ("http://a:1".to_owned(), "no answer".to_owned());
+        Err(RequestError::Unreachable { endpoint, reason })
+    }
+
+    /// An endpoint that is gone for good is left in the settings, and all others have pruned the blocks.
+    #[test]
+    fn a_look_is_refused_if_one_refuses_it_and_none_answers() {
+        let pruned = || {
+            let (endpoint, message) = ("http://b:1".to_owned(), "pruned".to_owned());
+            let method = "eth_getLogs";
+            Err(RequestError::Refused { endpoint, method, code: -32000, message })
+        };
+        assert!(is_refused(&[pruned(), silent()]) && is_refused(&[silent(), pruned(), pruned()]));
+        assert!(!is_refused(&[silent(), silent()]), "the network may be down here");
+        assert!(!is_refused(&[pruned(), Ok(Vec::new())]), "one has answered");
     }
 
     #[test]

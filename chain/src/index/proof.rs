@@ -13,7 +13,7 @@ use alloy::rlp::{BufMut, Encodable};
 use alloy::rpc::types::Log;
 use serde::Deserialize;
 
-use super::claim::{Claim, ClaimVerdict, ReceiptAnswer};
+use super::claim::{Claim, ClaimVerdict};
 use super::event::{BlockRef, EventSource, IndexedEvent};
 use super::event_set::EventSet;
 
@@ -165,8 +165,10 @@ pub struct EndpointAnswers<'a, E> {
     pub by: usize,
     /// The index of the endpoint in use.
     pub active: usize,
-    /// The answer of each endpoint about the receipts; `None` for one that did not answer.
-    pub receipts: &'a [Option<ReceiptAnswer>],
+    /// The block of each endpoint at the height of the claim; `None` for one that has none there, or did not answer.
+    pub there: &'a [Option<BlockRef>],
+    /// The logs that each endpoint shows beside the claim; `None` for one that did not answer.
+    pub logs: &'a [Option<&'a [Log]>],
     /// The proof of the block by each endpoint; an error for one that did not answer.
     pub shown: &'a [Result<Option<ProvenLogs>, E>],
 }
@@ -177,30 +179,32 @@ impl<E> EndpointAnswers<'_, E> {
     /// that the hash belongs to the chain.
     fn is_vouched_for(&self, block: BlockRef) -> bool {
         let is_other = |place: usize| place != self.by;
-        let mut receipts = self.receipts.iter().enumerate();
+        let mut there = self.there.iter().enumerate();
         let mut shown = self.shown.iter().enumerate();
         self.by == self.active
-            || receipts.any(|(place, answer)| is_other(place) && has_block(answer.as_ref(), block))
+            || there.any(|(place, there)| is_other(place) && *there == Some(block))
             || shown.any(|(place, shown)| is_other(place) && matches!(shown, Ok(Some(_))))
     }
 
-    /// Returns true if an endpoint had the block earlier and did not answer now, so it may have the proof.
-    fn is_silent_about(&self, block: BlockRef) -> bool {
-        let mut both = self.shown.iter().zip(self.receipts);
-        both.any(|(shown, answer)| shown.is_err() && has_block(answer.as_ref(), block))
+    /// Returns the indices of the endpoints that have the block and did not answer about its proof.
+    fn silent_about(&self, block: BlockRef) -> impl Iterator<Item = usize> {
+        let both = self.shown.iter().zip(self.there).enumerate();
+        let silent =
+            both.filter(move |(_, (shown, there))| shown.is_err() && **there == Some(block));
+        silent.map(|(place, _)| place)
     }
-}
-
-fn has_block(answer: Option<&ReceiptAnswer>, block: BlockRef) -> bool {
-    answer.is_some_and(|answer| answer.block == Some(block))
 }
 
 /// Judges a claim by proofs of its block. Returns `None` if there is no proof and none is to be expected.
 ///
 /// A log is confirmed if the block has it and it was not read. The same log under another transaction hash
-/// may have been read already, so showing a true log again under an invented hash is not a claim. The claim
-/// stays open while only the claimant has the block, or while an endpoint that has it does not answer and
-/// may state another transaction hash.
+/// may have been read already, so showing a true log again under an invented hash is not a claim. But an equal log of
+/// an earlier transaction may have been read as well, and an endpoint that names that one would hide the log. So a log
+/// was not read if more endpoints name the claimed hash than a hash with which an equal log was read.
+///
+/// The claim is proven only, and not confirmed, while no endpoint beside the claimant has the block, or while one that
+/// has it is silent about its logs and their proof, and may have shown the log under another hash before. It is open
+/// while one that is silent about the proof shows the log under a hash with which it was read.
 #[must_use]
 pub fn judge<E>(
     claim: &Claim,
@@ -208,10 +212,10 @@ pub fn judge<E>(
     known: &EventSet,
     answers: &EndpointAnswers<'_, E>,
 ) -> Option<ClaimVerdict> {
-    let is_silent = answers.is_silent_about(claim.block);
+    let mut silent = answers.silent_about(claim.block);
     let proven: Vec<_> = answers.shown.iter().flatten().flatten().collect();
     if proven.is_empty() {
-        return is_silent.then_some(ClaimVerdict::Open);
+        return silent.next().map(|_| ClaimVerdict::Open);
     }
     let was_read = |log: &Log, transaction: B256| {
         Some(transaction) != log.transaction_hash
@@ -219,17 +223,32 @@ pub fn judge<E>(
     };
     let counts = |log: &Log| {
         let names: Vec<_> = proven.iter().filter_map(|one| one.transaction_of(log)).collect();
-        !names.is_empty() && !names.into_iter().any(|transaction| was_read(log, transaction))
+        let read = names.iter().filter(|name| was_read(log, **name)).count();
+        let as_claimed = names.iter().filter(|name| Some(**name) == log.transaction_hash).count();
+        !names.is_empty() && (read == 0 || as_claimed > read)
     };
     if !claim.logs.iter().any(counts) {
         return Some(ClaimVerdict::Denied);
     }
-    let mut blocks = answers.receipts.iter().flatten().filter_map(|answer| answer.block);
-    if blocks.any(|block| block != claim.block) {
+    if answers.there.iter().flatten().any(|block| *block != claim.block) {
         return Some(ClaimVerdict::Contradicted);
     }
-    let is_enough = answers.is_vouched_for(claim.block) && !is_silent;
-    Some(if is_enough { ClaimVerdict::Confirmed } else { ClaimVerdict::Open })
+    let names_one_read = |other: &Log| {
+        let is_read = |log: &Log| {
+            let is_same_place = log.log_index == other.log_index;
+            is_same_place && other.transaction_hash.is_some_and(|named| was_read(log, named))
+        };
+        other.block_hash == Some(claim.block.hash) && claim.logs.iter().any(is_read)
+    };
+    let mut is_enough = answers.is_vouched_for(claim.block);
+    for place in silent {
+        match answers.logs.get(place).copied().flatten() {
+            Some(logs) if logs.iter().any(names_one_read) => return Some(ClaimVerdict::Open),
+            Some(_) => {}
+            None => is_enough = false,
+        }
+    }
+    Some(if is_enough { ClaimVerdict::Confirmed } else { ClaimVerdict::Proven })
 }
 
 #[cfg(test)]
@@ -257,6 +276,8 @@ impl ProvenLogs {
 
 #[cfg(test)]
 mod tests {
+    use std::slice;
+
     use alloy::consensus::{Receipt, ReceiptEnvelope, TxType};
     use alloy::eips::eip2718::Encodable2718 as _;
     use alloy::primitives::{Address, logs_bloom};
@@ -364,24 +385,33 @@ mod tests {
         Claim { block: block(&[&[100], &[200]]).0, logs: vec![log] }
     }
 
-    fn has(claim: &Claim) -> Option<ReceiptAnswer> {
-        Some(ReceiptAnswer { block: Some(claim.block), ..ReceiptAnswer::default() })
+    /// Judges a claim of the second endpoint. The first one is in use, and shows these logs beside the claim.
+    fn verdict_beside(
+        claim: &Claim,
+        known: &EventSet,
+        there: &[Option<BlockRef>],
+        logs: Option<&[Log]>,
+        shown: &[Result<Option<ProvenLogs>, ()>],
+    ) -> Option<ClaimVerdict> {
+        let logs = &[logs, Some(&claim.logs[..])];
+        let answers = EndpointAnswers { by: 1, active: 0, there, logs, shown };
+        judge(claim, EventSource::NodeRegistry, known, &answers)
     }
 
+    /// Judges a claim of the second endpoint. The first one is in use, and shows no logs.
     fn verdict_of(
         claim: &Claim,
         known: &EventSet,
-        receipts: &[Option<ReceiptAnswer>],
+        there: &[Option<BlockRef>],
         shown: &[Result<Option<ProvenLogs>, ()>],
     ) -> Option<ClaimVerdict> {
-        let answers = EndpointAnswers { by: 1, active: 0, receipts, shown };
-        judge(claim, EventSource::NodeRegistry, known, &answers)
+        verdict_beside(claim, known, there, Some(&[]), shown)
     }
 
     /// Judges a claim of the second endpoint, when both endpoints have the block.
     fn judged(claim: &Claim, known: &EventSet, proven: &[ProvenLogs]) -> Option<ClaimVerdict> {
         let shown: Vec<Result<_, ()>> = proven.iter().map(|one| Ok(Some(one.clone()))).collect();
-        verdict_of(claim, known, &[has(claim), has(claim)], &shown)
+        verdict_of(claim, known, &[Some(claim.block), Some(claim.block)], &shown)
     }
 
     #[test]
@@ -399,9 +429,9 @@ mod tests {
             assert_eq!(judged(&made_up, &none, &proven), Some(ClaimVerdict::Denied));
         }
         let other = BlockRef { number: 1, hash: B256::repeat_byte(3) };
-        let elsewhere = Some(ReceiptAnswer { block: Some(other), ..ReceiptAnswer::default() });
         let shown = [Ok(None), Ok(Some(proven[0].clone()))];
-        let verdict = verdict_of(&left_out, &none, &[elsewhere, has(&left_out)], &shown);
+        let there = [Some(other), Some(left_out.block)];
+        let verdict = verdict_of(&left_out, &none, &there, &shown);
         assert_eq!(
             verdict,
             Some(ClaimVerdict::Contradicted),
@@ -427,31 +457,43 @@ mod tests {
         assert_eq!(judged(&left_out, &EventSet::default(), &both), Some(ClaimVerdict::Confirmed));
     }
 
+    /// Two transactions made equal logs, and the endpoint in use shows the first one only.
     #[test]
-    fn a_block_that_only_the_claimant_has_proves_nothing() {
+    fn one_of_three_endpoints_does_not_hide_a_log_by_the_name_of_an_equal_one() {
+        let honest = prove(&block(&[&[100], &[200]])).unwrap();
+        let (mut liar, earlier) = (honest.clone(), B256::repeat_byte(9));
+        liar.logs.get_mut(&1).unwrap().0 = earlier;
+        let mut read = EventSet::default();
+        let event =
+            ContractEvent::MembershipChanged { node_id: OriginatorId(200), is_member: false };
+        read.add(earlier, &event);
+        let left_out = claim(1, 200, transaction(1));
+        let of_three = [liar.clone(), honest.clone(), honest.clone()];
+        assert_eq!(judged(&left_out, &read, &of_three), Some(ClaimVerdict::Confirmed));
+        // Of two, each may lie.
+        assert_eq!(judged(&left_out, &read, &[liar, honest]), Some(ClaimVerdict::Denied));
+    }
+
+    #[test]
+    fn a_block_that_only_the_claimant_has_confirms_nothing() {
         let none = EventSet::default();
         let made_up = claim(1, 200, transaction(1));
         let proof = prove(&block(&[&[100], &[200]])).unwrap();
         let alone = [Err(()), Ok(Some(proof.clone()))];
-        let lagging = Some(ReceiptAnswer::default());
-        for other in [None, lagging] {
-            let receipts = [other, has(&made_up)];
-            assert_eq!(verdict_of(&made_up, &none, &receipts, &alone), Some(ClaimVerdict::Open));
-            let both = [Ok(Some(proof.clone())), Ok(Some(proof.clone()))];
-            assert_eq!(
-                verdict_of(&made_up, &none, &receipts, &both),
-                Some(ClaimVerdict::Confirmed)
-            );
-        }
+        let there = [None, Some(made_up.block)];
+        assert_eq!(verdict_of(&made_up, &none, &there, &alone), Some(ClaimVerdict::Proven));
+        let both = [Ok(Some(proof.clone())), Ok(Some(proof.clone()))];
+        assert_eq!(verdict_of(&made_up, &none, &there, &both), Some(ClaimVerdict::Confirmed));
         // It is the endpoint in use.
-        let (receipts, shown) = ([has(&made_up)], [Ok::<_, ()>(Some(proof))]);
-        let answers = EndpointAnswers { by: 0, active: 0, receipts: &receipts, shown: &shown };
+        let (there, shown) = ([Some(made_up.block)], [Ok::<_, ()>(Some(proof))]);
+        let answers =
+            EndpointAnswers { by: 0, active: 0, there: &there, logs: &[None], shown: &shown };
         let verdict = judge(&made_up, EventSource::NodeRegistry, &none, &answers);
         assert_eq!(verdict, Some(ClaimVerdict::Confirmed));
     }
 
     #[test]
-    fn a_claim_is_open_while_one_that_may_name_the_transaction_otherwise_is_silent() {
+    fn a_claim_is_not_confirmed_while_one_that_may_name_the_transaction_otherwise_is_silent() {
         let mut liar = prove(&block(&[&[100], &[200]])).unwrap();
         liar.logs.get_mut(&1).unwrap().0 = B256::repeat_byte(9);
         let mut read = EventSet::default();
@@ -459,10 +501,19 @@ mod tests {
             ContractEvent::MembershipChanged { node_id: OriginatorId(200), is_member: false };
         read.add(transaction(1), &event);
         let renamed = claim(1, 200, B256::repeat_byte(9));
-        let receipts = [has(&renamed), has(&renamed)];
-        let verdict = verdict_of(&renamed, &read, &receipts, &[Err(()), Ok(Some(liar))]);
-        assert_eq!(verdict, Some(ClaimVerdict::Open));
-        let verdict = verdict_of(&renamed, &read, &receipts, &[Err(()), Ok(None)]);
+        let there = [Some(renamed.block), Some(renamed.block)];
+        let shown = [Err(()), Ok(Some(liar))];
+        let true_name = Log {
+            block_hash: Some(renamed.block.hash),
+            transaction_hash: Some(transaction(1)),
+            ..renamed.logs[0].clone()
+        };
+        let beside = |logs: Option<&[Log]>| verdict_beside(&renamed, &read, &there, logs, &shown);
+        assert_eq!(beside(Some(slice::from_ref(&true_name))), Some(ClaimVerdict::Open));
+        assert_eq!(beside(None), Some(ClaimVerdict::Proven), "it is silent about its logs too");
+        // One that shows its logs, and leaves this one out, gave it under no name. It holds nothing up by its silence.
+        assert_eq!(beside(Some(&[])), Some(ClaimVerdict::Confirmed));
+        let verdict = verdict_of(&renamed, &read, &there, &[Err(()), Ok(None)]);
         assert_eq!(verdict, Some(ClaimVerdict::Open), "nothing is proven yet");
     }
 }

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::bootstrap;
-use super::confirming::{Asked, Confirmation, Confirmer};
+use super::confirming::{Asked, Confirmation, Confirmer, Contradiction};
 use super::context::{NumberedBatch, RETRY_MAX, RETRY_MIN, ReaderContext};
 use super::event::{BlockRef, ContractEvent};
 use super::fetch;
@@ -70,6 +70,8 @@ pub(super) struct PageReader {
     look: JoinSet<LookAnswer>,
     silences: LookSilences,
     confirmer: Confirmer,
+    /// The last contradiction about events that was logged, so that one about the same block is logged once.
+    contradiction: Option<Contradiction>,
     /// The indices of endpoints that have events on another branch than others, and the message about them.
     /// Nothing is read while this is set.
     held: Option<(BTreeSet<usize>, String)>,
@@ -108,6 +110,7 @@ impl PageReader {
             look: JoinSet::new(),
             silences: LookSilences::default(),
             confirmer: Confirmer::default(),
+            contradiction: None,
             held: None,
             is_moving: false,
         }
@@ -313,6 +316,7 @@ impl PageReader {
                 None
             }
             Confirmation::Contradicted(contradiction) => {
+                self.note_contradiction(contradiction);
                 self.context.stuck(&contradiction.to_string());
                 // Of three, two may agree.
                 self.endpoints
@@ -320,6 +324,16 @@ impl PageReader {
                 sleep(self.pauses.next()).await;
                 None
             }
+        }
+    }
+
+    /// Tells the operator of a contradiction that may need a change of the settings. An endpoint that is behind needs
+    /// none.
+    fn note_contradiction(&mut self, contradiction: Contradiction) {
+        let is_of_events = matches!(contradiction, Contradiction::Events(_));
+        if is_of_events && self.contradiction.replace(contradiction) != Some(contradiction) {
+            let strand = self.context.name;
+            tracing::error!(code = "chain_endpoints_contradict", strand, "{contradiction}");
         }
     }
 

@@ -37,6 +37,8 @@ pub(crate) struct Faults {
     pub(crate) late_ms: u64,
     /// Omits the logs of every third block, always.
     pub(crate) omits: bool,
+    /// Shows nothing of every third block, although it states newer ones: no header, no logs and no receipts.
+    pub(crate) conceals: bool,
     /// Returns other payloads than those on the chain.
     pub(crate) forges: bool,
     /// Returns logs under the names of other transactions.
@@ -61,6 +63,8 @@ pub(crate) struct Faults {
     pub(crate) forked_at: Option<u64>,
     /// Has no receipts of transactions, and returns block receipts without logs.
     pub(crate) denies: bool,
+    /// Answers no request for receipts, because of too many requests.
+    pub(crate) withholds: bool,
     /// Serves receipts only singly, not by block.
     pub(crate) singly: bool,
     /// Returns the same word from all functions of all contracts.
@@ -81,6 +85,8 @@ pub(crate) struct Faults {
     pub(crate) confirms: bool,
     /// The price of gas in wei, and of its parts, that it states.
     pub(crate) prices_wei: Option<u64>,
+    /// The gas that it estimates for each call.
+    pub(crate) estimates: Option<u64>,
 }
 
 impl Faults {
@@ -113,6 +119,7 @@ impl Faults {
         resyncing: None,
         late_ms: 0,
         omits: false,
+        conceals: false,
         forges: false,
         renames: false,
         invents: None,
@@ -125,6 +132,7 @@ impl Faults {
         bloom: None,
         forked_at: None,
         denies: false,
+        withholds: false,
         singly: false,
         feigns: false,
         miscounts: 0,
@@ -135,5 +143,6 @@ impl Faults {
         reverts: false,
         confirms: false,
         prices_wei: None,
+        estimates: None,
     };
 }

@@ -244,7 +244,7 @@ impl ProxyState {
         if let Some(block) = answer.get_mut("result").filter(|_| method == "eth_getBlockByNumber") {
             state.spoilt += misstate(faults, &asked["params"][0], block);
         }
-        state.spoilt += misprice(faults, method, answer);
+        state.spoilt += misprice(faults, method, answer) + conceal(faults, method, asked, answer);
         if method == "eth_getLogs" {
             state.spoilt += tamper(faults, &mut state.seen, asked, answer, &mut state.random);
         }
@@ -344,7 +344,8 @@ fn tamper(
         let first = *seen.entry(block).or_insert(now);
         let is_late = now.duration_since(first) < Duration::from_millis(faults.late_ms);
         let is_forked = faults.forked_at.is_some_and(|fork| block >= fork);
-        !(is_late || is_forked || faults.omits && block.is_multiple_of(3))
+        let is_omitted = (faults.omits || faults.conceals) && block.is_multiple_of(3);
+        !(is_late || is_forked || is_omitted)
     });
     for log in logs.iter_mut().filter(|_| faults.forges) {
         let data = log["data"].as_str().unwrap_or_default().replace("01010101", "02020202");
@@ -385,9 +386,14 @@ fn misstate(faults: Faults, name: &Value, block: &mut Value) -> u64 {
     u64::from(is_changed || forked.is_some())
 }
 
-/// Replaces a price, or all prices of a fee history. Returns 1 if it changed the answer. An error stays one.
+/// Replaces an estimate, a price, or all prices of a fee history. Returns 1 if it changed the answer. Errors stay.
 fn misprice(faults: Faults, method: &str, answer: &mut Value) -> u64 {
-    let (Some(wei), Some(result)) = (faults.prices_wei, answer.get_mut("result")) else { return 0 };
+    let Some(result) = answer.get_mut("result") else { return 0 };
+    if let Some(gas) = faults.estimates.filter(|_| method == "eth_estimateGas") {
+        *result = json!(format!("0x{gas:x}"));
+        return 1;
+    }
+    let Some(wei) = faults.prices_wei else { return 0 };
     let wei = json!(format!("0x{wei:x}"));
     match method {
         "eth_gasPrice" => *result = wei,
@@ -435,6 +441,28 @@ fn show(hash: &Value, receipt: &mut Value, succeeded: bool) {
 fn refusal(asked: &Value, code: i64, message: &str) -> Value {
     let error = json!({ "code": code, "message": message });
     json!({ "jsonrpc": "2.0", "id": asked["id"], "error": error })
+}
+
+/// Keeps back all receipts, or the headers and receipts of every third block and those of its transactions. Returns 1
+/// if it changed the answer.
+fn conceal(faults: Faults, method: &str, asked: &Value, answer: &mut Value) -> u64 {
+    let is_receipts = matches!(method, "eth_getTransactionReceipt" | "eth_getBlockReceipts");
+    if faults.withholds && is_receipts {
+        *answer = refusal(asked, 429, "too many requests");
+        return 1;
+    }
+    let shown = answer.get("result").filter(|_| faults.conceals);
+    let block = match method {
+        "eth_getBlockByNumber" | "eth_getBlockReceipts" => number(&asked["params"][0]),
+        "eth_getBlockByHash" => shown.and_then(|shown| number(&shown["number"])),
+        "eth_getTransactionReceipt" => shown.and_then(|shown| number(&shown["blockNumber"])),
+        _ => None,
+    };
+    if shown.is_none() || block.is_none_or(|block| !block.is_multiple_of(3)) {
+        return 0;
+    }
+    answer["result"] = Value::Null;
+    1
 }
 
 /// Returns the hash with another first byte.

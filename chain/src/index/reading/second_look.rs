@@ -106,6 +106,13 @@ impl PageReader {
                     self.hold(block, claimants, wrong);
                 }
             }
+            LookOutcome::Proven { block, lacking } => {
+                self.held = None;
+                // As at the first look, those that are silent for long leave the decision to the others.
+                if !self.walk.look().found() {
+                    self.logs_came_late(block, &lacking);
+                }
+            }
             LookOutcome::More { block, lacking } => {
                 self.held = None;
                 self.logs_came_late(block, &lacking);
@@ -136,8 +143,8 @@ impl PageReader {
                 strand,
                 from_block,
                 to_block,
-                "all endpoints refuse the logs of blocks that were read before, so later blocks are looked at first: \
-                 {error}"
+                "endpoints refuse the logs of blocks that were read before, and none answers, so later blocks are \
+                 looked at first: {error}"
             );
         }
     }
@@ -305,6 +312,22 @@ mod tests {
         hold(&mut reader);
         refuse(&mut reader);
         assert_eq!((reader.walk.look().unlooked(100), reader.held.is_some()), (0, true));
+    }
+
+    /// Of two endpoints, the one in use leaves an event out and keeps silent about its receipts and its block.
+    #[tokio::test]
+    async fn a_proven_event_is_read_although_the_endpoint_that_could_confirm_it_stays_silent() {
+        let mut reader = reader();
+        reader.walk.look().read_page(&(0..=99), &BTreeMap::new());
+        for look in 1..=8 {
+            let is_held = reader.held.is_some();
+            assert_eq!((reader.walk.unread(), is_held), (100, false), "before look {look}");
+            let outcome = LookOutcome::Proven { block: 50, lacking: BTreeSet::from([0]) };
+            let outcome = Ok((outcome, BTreeSet::new()));
+            reader.looked(Ok(LookAnswer { blocks: 0..=99, outcome }));
+        }
+        assert_eq!((reader.walk.unread(), reader.held.is_some()), (50, false), "it is read again");
+        assert!(reader.endpoints.status()[0].error.is_some(), "from the other endpoint");
     }
 
     /// The storing half may have batches left, and find a gap in them. No page would be read and none be looked at.
