@@ -168,6 +168,7 @@ impl Database {
         // No envelope joins the minute during the step. Envelopes that join it between steps come after the read
         // part, or their commit drops the scan (`Repricing::forget`).
         let _no_commit = head.lock();
+        let _no_pruning = self.behind_heads.read();
         let snapshot = Snapshot::new(self);
         let mut usage = None;
         if let Some(span) = snapshot.span(at)? {
