@@ -72,6 +72,10 @@ pub(crate) fn database(env: Option<&Env>, open_files_max: usize) -> Options {
     options.set_max_total_wal_size(WAL_BYTES_MAX);
     options.set_db_write_buffer_size(WRITE_BUFFERS_BYTES);
     options.set_max_background_jobs(2);
+    // A commit goes into the write-ahead log, and is synced, while the write before it goes into the memory tables. It
+    // does not wait then for the rows of a step of pruning, which is longer than most commits. Readers still see a write
+    // only after its sync.
+    options.set_enable_pipelined_write(true);
     options.set_max_open_files(i32::try_from(open_files_max).unwrap_or(i32::MAX));
     // Table files are synced while they grow, so that a commit's sync does not wait for them.
     options.set_bytes_per_sync(MIB as u64);
@@ -238,7 +242,7 @@ mod tests {
             options.create_if_missing(true);
             let db = DB::open(&options, folder.path()).unwrap();
             // As many as one run removes of a strand, with rows of the length of records.
-            (0..100_000_u64).for_each(|row| db.put(row.to_be_bytes(), [7; 90]).unwrap());
+            (0..100_000_u64).for_each(|row| db.put(row.to_be_bytes(), [7_u8; 90]).unwrap());
             db.wait_for_compact(&WaitForCompactOptions::default()).unwrap();
             assert_eq!(db.live_files().unwrap().len(), 0, "{}", family.name());
         }
