@@ -95,9 +95,9 @@ pub(crate) struct Database {
     pub(crate) rebuilt_in_part: AtomicBool,
     /// Held while envelopes are pruned: one step at a time.
     pub(crate) pruning: Mutex<()>,
-    /// Held exclusively by a write of pruning, and shared by all other writers of rows at or below the heads of strands.
-    /// Commits that only add to strands do without, so pruning never waits for their sync, nor they for pruning. It
-    /// comes after the heads in the lock order, and before the rates.
+    /// Held exclusively by a write of pruning, and shared by all other writers of rows at or below the heads of
+    /// strands. Commits that only add to strands do without, so pruning never waits here for their sync, nor they for
+    /// pruning. It comes after the heads in the lock order, and before the rates.
     pub(crate) behind_heads: RwLock<()>,
     /// Projections whose rows must be rebuilt before use.
     pub(crate) stale: StaleProjections,

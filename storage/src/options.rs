@@ -23,7 +23,8 @@ pub const BUFFERS_BYTES_MAX: usize = WRITE_BUFFERS_BYTES + CACHE_BYTES_MIN;
 /// Bounds the time of a start after a crash, which reads them all. As much as the memory tables, which are written out
 /// about then anyway: with twice as much, a start after a kill took up to 1.3 s on two slow cores (measured).
 const WAL_BYTES_MAX: u64 = WRITE_BUFFERS_BYTES as u64;
-/// Length of the memory tables of the log and of topics. A guess: their rows have the envelopes, so they are the longest.
+/// Length of the memory tables of the log and of topics. A guess: their rows have the envelopes, so theirs are the
+/// largest.
 const LARGE_TABLE_BYTES: usize = 32 * MIB;
 /// Length of the memory tables of families in which pruning changes a row of each envelope. A full one begins a new
 /// write-ahead log, and the next commit then waits until both logs, their folder and the manifest are synced.
