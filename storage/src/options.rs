@@ -74,8 +74,8 @@ pub(crate) fn database(env: Option<&Env>, open_files_max: usize) -> Options {
     options.set_db_write_buffer_size(WRITE_BUFFERS_BYTES);
     options.set_max_background_jobs(2);
     // A commit goes into the write-ahead log, and is synced, while the write before it goes into the memory tables. It
-    // does not wait then for the rows of a step of pruning, which is longer than most commits. Readers still see a write
-    // only after its sync.
+    // does not wait then for the rows of a step of pruning, which is longer than most commits. Readers still see a
+    // write only after its sync.
     options.set_enable_pipelined_write(true);
     options.set_max_open_files(i32::try_from(open_files_max).unwrap_or(i32::MAX));
     // Table files are synced while they grow, so that a commit's sync does not wait for them.

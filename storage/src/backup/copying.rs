@@ -121,8 +121,8 @@ struct Copying<'a> {
     store: &'a Store,
     backups: &'a Backups,
     checkpoint: &'a Path,
-    /// The lengths of the files that the backups had at the begin. `None` in a bucket, which needs the name of an object
-    /// before its bytes.
+    /// The lengths of the files that the backups had at the begin. `None` in a bucket, which needs the name of an
+    /// object before its bytes.
     lengths: Option<BTreeSet<u64>>,
     seen: Mutex<&'a mut SeenObjects>,
     /// The names of the files that no worker has begun.
@@ -271,7 +271,7 @@ impl Copying<'_> {
         Ok(StoredFile { file, is_new })
     }
 
-    /// Returns true if the backups cannot have a file, because none of theirs has its length. False if they may have it.
+    /// Returns true if the backups cannot have a file, because none of theirs has its length.
     fn is_absent(&self, from: &Path) -> Result<bool, BackupError> {
         let Some(lengths) = &self.lengths else { return Ok(false) };
         let len_bytes = fs::metadata(from).map_err(at(from))?.len();

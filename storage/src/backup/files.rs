@@ -12,8 +12,8 @@ use crate::objects::{FoundObject, NewObject, ObjectTag, Objects};
 /// Folder of the files of all backups.
 pub(super) const FILES: &str = "files";
 
-/// The hash in the temporary name of a file whose hash is not known yet. If a crash leaves it, it counts as an unfinished
-/// file of backups. No file is known that has this hash.
+/// The hash in the temporary name of a file whose hash is not known yet. If a crash leaves it, it counts as an
+/// unfinished file of backups. No file is known that has this hash.
 const UNKNOWN: FileHash = FileHash([0; 32]);
 
 /// Bytes between two calls of a [`Pace`]. A guess: a disk writes this much in a millisecond.
