@@ -96,8 +96,9 @@ pub(crate) struct Database {
     /// Held while envelopes are pruned: one step at a time.
     pub(crate) pruning: Mutex<()>,
     /// Held exclusively by a write of pruning, and shared by all other writers of rows at or below the heads of
-    /// strands. Commits that only add to strands do without, so pruning never waits here for their sync, nor they for
-    /// pruning. It comes after the heads in the lock order, and before the rates.
+    /// strands, except those that hold `pruning` or the gate. Commits that only add to strands do without, so pruning
+    /// never waits here for their sync, nor they for pruning. It comes after the heads in the lock order, and before
+    /// the rates. While pruning waits for one holder, later ones wait behind pruning, also those of other strands.
     pub(crate) behind_heads: RwLock<()>,
     /// Projections whose rows must be rebuilt before use.
     pub(crate) stale: StaleProjections,

@@ -64,7 +64,7 @@ impl Store {
     /// fewer than `steps_max` means that no minute is left.
     ///
     /// `derive` must be the function that a rebuild gets. Commits to the strand of the current step wait for that
-    /// step; commits to other strands do not.
+    /// step. Commits that only add to other strands do not; their other changes do while pruning waits for the step.
     ///
     /// # Errors
     /// When the log cannot be read or the rows cannot be written. The minute stays marked.
