@@ -365,6 +365,12 @@ pub(crate) fn open_database(how: &Opening, access: Access) -> Result<DB, OpenErr
             (options::database(Some(env), options::OPEN_FILES_MAX), known_names())
         }
     };
+    if access == Access::ReadOnly {
+        // Otherwise RocksDB starts sixteen threads for each family to open its tables, one family after the other.
+        // Measured: with 25 families that was 0.19 of the 0.23 s of a traced backup of 150 KiB. Tables that are not
+        // opened here are opened when they are read.
+        options.set_max_file_opening_threads(1);
+    }
     let open = |options: &Options, names: &[String]| {
         let families = names.iter().map(|name| descriptor(how, name, false));
         match access {

@@ -77,6 +77,8 @@ pub struct PruneReport {
     pub dry_run: bool,
     /// True if the run was broken off.
     pub is_partial: bool,
+    /// Time for which its writes have waited for others ([`PrunedBatch::waited`]).
+    pub waited: Duration,
     /// The strands with envelopes that expire.
     pub strands: BTreeMap<OriginatorId, StrandPruned>,
 }
@@ -212,6 +214,7 @@ impl PruneRun {
 impl PruneReport {
     /// Counts the removed envelopes, and those that stay and make room for others.
     fn note(&mut self, done: PrunedBatch, rules: &mut PruneRules) {
+        self.waited = self.waited.saturating_add(done.waited);
         for (id, len_bytes) in done.pruned {
             self.strands.entry(id.originator).or_default().add(id.sequence, len_bytes);
         }
@@ -292,11 +295,11 @@ impl PruneWorker {
         let own_unix_s = unix_s(engine.ports().clock.now_ns());
         let run = PruneRun { own_unix_s, places_max, dry_run };
         let mut turns = ShortTurns::begin();
-        let done = run.run(engine.store(), &mut |_| {
+        let done = run.run(engine.store(), &mut |report| {
             if self.stopped.is_stopped() {
                 return ControlFlow::Break(());
             }
-            turns.pause(engine.store());
+            turns.pause(engine.store(), report.waited);
             ControlFlow::Continue(())
         });
         match done {

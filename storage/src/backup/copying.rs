@@ -2,6 +2,7 @@
 //! read and hash.
 
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -14,10 +15,10 @@ use std::vec;
 use parking_lot::Mutex;
 
 use super::error::{BackupError, at};
-use super::files::{self, Pace};
+use super::files::{self, FILES, Pace};
 use super::manifest::{BackupFile, is_database_file};
 use super::stored::{Backups, HeldBackups};
-use crate::objects::SeenObjects;
+use crate::objects::{Objects, SeenObjects};
 use crate::store::Store;
 
 /// Threads that store files in a folder. Chosen: two keep two cores busy with hashes while two wait for the disk. Each
@@ -28,7 +29,7 @@ const WORKERS: usize = 4;
 const STEPS_AHEAD: usize = WORKERS;
 /// Time without a commit after which a node counts as idle. A guess: a publisher that comes after it waits once, for
 /// what is not synced then.
-const IDLE_AFTER: Duration = Duration::from_secs(1);
+pub(super) const IDLE_AFTER: Duration = Duration::from_secs(1);
 /// The caller wants a slower backup if its calls take one of this many parts of the time. A guess: calls without pauses
 /// take much less, also when the cores are busy.
 const PAUSED_PART: u32 = 4;
@@ -64,6 +65,7 @@ pub(super) fn store_files(
         store,
         backups,
         checkpoint,
+        lengths: backups.is_in_folder().then(|| lengths_in(&*backups.objects)).transpose()?,
         seen: Mutex::new(seen),
         names: Mutex::new(names_of(checkpoint)?.into_iter()),
         is_paced: AtomicBool::new(false),
@@ -100,6 +102,12 @@ fn names_of(checkpoint: &Path) -> Result<Vec<String>, BackupError> {
     Ok(found.into_iter().map(|(_, name)| name).collect())
 }
 
+/// Returns the lengths of all files that the backups have.
+fn lengths_in(objects: &dyn Objects) -> Result<BTreeSet<u64>, BackupError> {
+    let listed = objects.list(FILES).map_err(at(&objects.location(FILES)))?;
+    Ok(listed.into_iter().filter(|it| it.is_plain).map(|it| it.len_bytes).collect())
+}
+
 /// Returns the failure that explains the others: a worker that another one's failure has stopped knows no reason.
 fn first_failure(failed: Option<BackupError>, error: BackupError) -> BackupError {
     match failed {
@@ -113,6 +121,9 @@ struct Copying<'a> {
     store: &'a Store,
     backups: &'a Backups,
     checkpoint: &'a Path,
+    /// The lengths of the files that the backups had at the begin. `None` in a bucket, which needs the name of an
+    /// object before its bytes.
+    lengths: Option<BTreeSet<u64>>,
     seen: Mutex<&'a mut SeenObjects>,
     /// The names of the files that no worker has begun.
     names: Mutex<vec::IntoIter<String>>,
@@ -244,6 +255,10 @@ impl Copying<'_> {
     /// Stores a file, unless the place of the backups has its bytes.
     fn store_file(&self, name: String, pace: &mut Pace<'_>) -> Result<StoredFile, BackupError> {
         let from = self.checkpoint.join(&name);
+        // Beside commits a file is hashed first: its bytes reach the disk in half of the time then.
+        if self.is_idle() && self.is_absent(&from)? {
+            return self.copy_file(name, &from, pace);
+        }
         let (hash, len_bytes) = files::hash(&from, pace)?;
         let file = BackupFile { name, len_bytes, hash };
         // An object with another length or other bytes is replaced.
@@ -251,6 +266,32 @@ impl Copying<'_> {
         if is_new {
             let objects = &*self.backups.objects;
             let tag = files::store(objects, &from, &file, &|| self.is_idle(), pace)?;
+            self.seen.lock().note(&files::object_name(file.hash), tag);
+        }
+        Ok(StoredFile { file, is_new })
+    }
+
+    /// Returns true if the backups cannot have a file, because none of theirs has its length.
+    fn is_absent(&self, from: &Path) -> Result<bool, BackupError> {
+        let Some(lengths) = &self.lengths else { return Ok(false) };
+        let len_bytes = fs::metadata(from).map_err(at(from))?.len();
+        Ok(!lengths.contains(&len_bytes))
+    }
+
+    /// Stores a file that the backups did not have at the begin. Reads it once.
+    fn copy_file(
+        &self,
+        name: String,
+        from: &Path,
+        pace: &mut Pace<'_>,
+    ) -> Result<StoredFile, BackupError> {
+        let objects = &*self.backups.objects;
+        let copy = files::copy(objects, from, &|| self.is_idle(), pace)?;
+        let file = BackupFile { name, len_bytes: copy.len_bytes, hash: copy.hash };
+        // Another worker may have stored the same bytes meanwhile.
+        let is_new = !self.is_there(&file)? || !self.is_whole(&file, pace)?;
+        if is_new {
+            let tag = copy.finish(objects)?;
             self.seen.lock().note(&files::object_name(file.hash), tag);
         }
         Ok(StoredFile { file, is_new })
@@ -340,6 +381,7 @@ mod tests {
             store: &store,
             backups: &folders.backups,
             checkpoint: &checkpoint,
+            lengths: Some(BTreeSet::new()),
             seen: Mutex::new(&mut seen),
             names: Mutex::new(vec!["000001.sst".to_owned()].into_iter()),
             is_paced: AtomicBool::new(false),

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::thread;
 
 use hawser_proto::SecretKey;
 use rocksdb::checkpoint::Checkpoint;
 
 use super::contents::Contents;
-use super::copying::{StoredFiles, store_files};
+use super::copying::{IDLE_AFTER, StoredFiles, store_files};
 use super::error::{BackupError, at};
 use super::files::{self, FILES, Pace};
 use super::manifest::{BackupFile, BackupManifest, BackupStrand};
@@ -56,7 +57,8 @@ impl Store {
     /// Each file is read, and copied if the place of the backups does not have its bytes yet. An object that exists
     /// there under the file's name is read as well, unless an earlier backup of this store has seen it in the same
     /// version. `pace` is called with the number of bytes read. While it does not sleep, and there are no commits,
-    /// several files are read at once. At most one backup of a store is created at a time.
+    /// several files are read at once, and a file that a folder of backups cannot have is read once. At most one backup
+    /// of a store is created at a time.
     ///
     /// # Errors
     /// [`BackupError`]. Earlier backups stay complete.
@@ -75,11 +77,16 @@ impl Store {
         let backups = Backups::make(new.to.clone())?;
         let mut held = backups.lock()?;
         remove_checkpoint(data).map_err(at(&checkpoint))?;
-        let done = self.take(&checkpoint).and_then(|contents| {
-            let mut seen = SeenObjects::read(Some(data), SEEN_IN_BACKUPS, &*new.to);
-            let files = store_files(self, &backups, (&mut held, &mut seen), &checkpoint, pace);
-            seen.write(files.is_ok());
-            let files = files?;
+        let done = self.take(&checkpoint).and_then(|()| {
+            let read = || Contents::of_folder(&checkpoint, self.shared.how.price);
+            let store_all = || {
+                let mut seen = SeenObjects::read(Some(data), SEEN_IN_BACKUPS, &*new.to);
+                let files = store_files(self, &backups, (&mut held, &mut seen), &checkpoint, pace);
+                seen.write(files.is_ok());
+                files
+            };
+            let is_idle = self.is_without_commits_for(IDLE_AFTER);
+            let (contents, files) = do_both(is_idle, read, store_all)?;
             // If another process holds the lock by now, it may have removed files of this backup.
             held.confirm()?;
             finish(&backups, new, contents, files)
@@ -89,15 +96,32 @@ impl Store {
         done
     }
 
-    /// Creates a folder of hard links to the current files of the database, and reads its facts.
-    fn take(&self, checkpoint: &Path) -> Result<Contents, BackupError> {
+    /// Creates a folder of hard links to the current files of the database.
+    fn take(&self, checkpoint: &Path) -> Result<(), BackupError> {
         let database = self.database();
         Checkpoint::new(&database.db)
             .and_then(|it| it.create_checkpoint(checkpoint))
             .map_err(DatabaseError::from)?;
-        drop(database);
-        Contents::of_folder(checkpoint, self.shared.how.price)
+        Ok(())
     }
+}
+
+/// Does one thing on a thread of its own beside another one, or before it. If it is done before and fails, the other
+/// one is not begun.
+fn do_both<A: Send, B>(
+    is_beside: bool,
+    one: impl FnOnce() -> Result<A, BackupError> + Send,
+    other: impl FnOnce() -> Result<B, BackupError>,
+) -> Result<(A, B), BackupError> {
+    if !is_beside {
+        return Ok((one()?, other()?));
+    }
+    thread::scope(|scope| {
+        let one = scope.spawn(one);
+        let other = other();
+        let one = one.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        Ok((one?, other?))
+    })
 }
 
 /// Writes the manifest, after everything that it names is durable.

@@ -7,10 +7,14 @@ use std::path::{Path, PathBuf};
 
 use super::error::{BackupError, at};
 use super::manifest::{BackupFile, FileHash};
-use crate::objects::{FoundObject, ObjectTag, Objects};
+use crate::objects::{FoundObject, NewObject, ObjectTag, Objects};
 
 /// Folder of the files of all backups.
 pub(super) const FILES: &str = "files";
+
+/// The hash in the temporary name of a file whose hash is not known yet. If a crash leaves it, it counts as an
+/// unfinished file of backups. No file is known that has this hash.
+const UNKNOWN: FileHash = FileHash([0; 32]);
 
 /// Bytes between two calls of a [`Pace`]. A guess: a disk writes this much in a millisecond.
 const STEP_BYTES: usize = 256 << 10;
@@ -83,6 +87,48 @@ pub(super) fn store(
     })?;
     require_same(file, copied)?;
     target.finish().map_err(at(&location))
+}
+
+/// A copy of a file of this machine that has no name yet. It is removed if it is dropped.
+pub(super) struct UnnamedCopy<'a> {
+    pub(super) hash: FileHash,
+    pub(super) len_bytes: u64,
+    target: Box<dyn NewObject + 'a>,
+}
+
+/// Copies a file of this machine, and computes its hash from the same bytes. For a folder, which gives a file its name
+/// at the end, and for a file that no backup can have. `is_idle` is that of [`store`].
+///
+/// # Errors
+/// An error if it cannot be read or written, or if the work is cancelled. No object is stored then.
+pub(super) fn copy<'a>(
+    objects: &'a dyn Objects,
+    from: &Path,
+    is_idle: &dyn Fn() -> bool,
+    pace: &mut Pace<'_>,
+) -> Result<UnnamedCopy<'a>, BackupError> {
+    let name = object_name(UNKNOWN);
+    let location = objects.location(&name);
+    let mut source = File::open(from).map_err(at(from))?;
+    let mut target = objects.create(&name).map_err(at(&location))?;
+    let (hash, len_bytes) = read(&mut source, from, pace, |bytes| {
+        target.note_idle(is_idle());
+        target.write_all(bytes).map_err(at(&location))
+    })?;
+    Ok(UnnamedCopy { hash, len_bytes, target })
+}
+
+impl UnnamedCopy<'_> {
+    /// Stores the copy under its hash. Returns the version of the object.
+    ///
+    /// # Errors
+    /// When it cannot be made durable.
+    pub(super) fn finish(self, objects: &dyn Objects) -> Result<Option<ObjectTag>, BackupError> {
+        let Self { hash, mut target, .. } = self;
+        let name = object_name(hash);
+        let renamed = target.rename(&name);
+        renamed.and_then(|()| target.finish()).map_err(at(&objects.location(&name)))
+    }
 }
 
 /// Returns the name of the object with this hash: `files/ab/ab…`.

@@ -48,6 +48,7 @@ impl FolderObjects {
         make_folder(path.parent().unwrap_or(&self.root))?;
         let file = File::create_new(&part)?;
         Ok(NewFile {
+            root: self.root.clone(),
             file,
             part,
             path,
@@ -161,6 +162,8 @@ pub(crate) fn object_of_unfinished(name: &str) -> Option<&str> {
 
 /// An unfinished file under its temporary name, under which it remains after a crash.
 struct NewFile {
+    /// The folder of all objects.
+    root: PathBuf,
     file: File,
     part: PathBuf,
     path: PathBuf,
@@ -192,6 +195,13 @@ impl NewObject for NewFile {
     fn note_idle(&mut self, is_idle: bool) {
         self.unsynced_bytes_max =
             if is_idle { UNSYNCED_IDLE_BYTES_MAX } else { UNSYNCED_BYTES_MAX };
+    }
+
+    fn rename(&mut self, name: &str) -> io::Result<()> {
+        let path = self.root.join(name);
+        make_folder(path.parent().unwrap_or(&self.root))?;
+        self.path = path;
+        Ok(())
     }
 
     fn finish(mut self: Box<Self>) -> io::Result<Option<ObjectTag>> {
@@ -274,6 +284,19 @@ mod tests {
         assert_eq!(object_of_unfinished(&part[0]), Some(NAME));
         drop(new);
         assert!(names(&place).is_empty());
+    }
+
+    #[test]
+    fn an_object_has_the_name_of_its_end_and_never_that_of_its_begin() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = FolderObjects::new(folder.path());
+        let mut new = place.create("chunks/00/0000").unwrap();
+        new.write_all(b"whole").unwrap();
+        new.rename(NAME).unwrap();
+        assert_eq!(place.find(NAME).unwrap(), FoundObject::Absent);
+        new.finish().unwrap();
+        assert_eq!(fs::read(folder.path().join(NAME)).unwrap(), b"whole");
+        assert_eq!(names(&place), [NAME]);
     }
 
     /// A commit that comes must not wait for more than before, once the writer knows of it.

@@ -109,6 +109,15 @@ pub trait NewObject: Write {
     /// has them written. This changes nothing about the object that is finished.
     fn note_idle(&mut self, _is_idle: bool) {}
 
+    /// Changes the name that the object gets, for a writer that learns it at the end.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::Unsupported`] at a place that needs the name at the begin, such as a bucket. Otherwise when the
+    /// place cannot be written to.
+    fn rename(&mut self, _name: &str) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Gives the object its name. Returns the version that was written, if the place names it.
     ///
     /// # Errors
