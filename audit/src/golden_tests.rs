@@ -1,7 +1,7 @@
-//! Golden reports of misbehaviour, one or more of each kind and verdict, are judged as
+//! Golden reports of misbehaviour and evidence on signed trees, one or more of each kind and verdict, are judged as
 //! `tests/data/misbehavior.jsonl` says. `tests/second/misbehavior.py` was written from
-//! `docs/protocol/misbehavior.md`, and `misbehavior_golden.py` beside it made that file with it; both implementations
-//! agree on every report, and on mutated ones.
+//! `docs/protocol/misbehavior.md`, and `misbehavior_golden.py` beside it made that file with it. Both implementations
+//! agree on every case, and on mutated ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
@@ -11,13 +11,13 @@ use std::process::{Command, Stdio};
 use hawser_proto::{Address, Bytes, EnvelopeId, OriginatorId, PublicKey, TransactionHash};
 use hawser_rules::misbehavior::{
     ChainRecord, EventAnswer, Judgement, MisbehaviorKind, Missing, PlaceAnswer, Report, ReportCase,
-    verify,
+    TreeEvidence, TreeFault, verify, verify_trees,
 };
 use hawser_rules::{Absence, Absences, NodeRecord, Rate, RateTable, Registry};
 use serde_json::{Value, json};
 
 const GOLDEN: &str = include_str!("../tests/data/misbehavior.jsonl");
-/// Mutated forms of each report that both implementations judge.
+/// Mutated forms of each case that both implementations judge.
 const MUTATIONS: usize = 3;
 /// Longer reports are not mutated: their sizes decide before their content does.
 const MUTATED_LEN_BYTES_MAX: usize = 4096;
@@ -118,6 +118,11 @@ fn rates(case: &Value) -> Option<RateTable> {
 
 fn judge(case: &Value) -> Judgement {
     let (registry, rates) = (registry(case), rates(case));
+    if let Some(fault) = case["fault"].as_str() {
+        let pieces = entries(case, "pieces").iter().map(|it| Bytes::from(bytes(it))).collect();
+        let fault = TreeFault::of_name(fault).unwrap();
+        return verify_trees(&TreeEvidence { fault, pieces }, &registry);
+    }
     let report = Bytes::from(bytes(&case["report"]));
     let host_signature = case.get("host_signature").map(bytes);
     verify(&ReportCase {
@@ -174,19 +179,25 @@ impl Chance {
         usize::try_from((mixed ^ (mixed >> 31)) % below as u64).unwrap()
     }
 
-    /// Changes, removes or adds one byte of a report, in every other case one of its first 40, or cuts its end off.
+    /// Changes, removes or adds one byte of a report or of one piece of evidence, in every other case one of its first
+    /// 40, or cuts its end off.
     fn mutate(&mut self, case: &Value) -> Value {
-        let mut report = bytes(&case["report"]);
-        let first = if self.next(2) == 0 { 40.min(report.len()) } else { report.len() };
+        let mut case = case.clone();
+        let pieces = entries(&case, "pieces").len();
+        let part = match pieces {
+            0 => &mut case["report"],
+            count => &mut case["pieces"][self.next(count)],
+        };
+        let mut changed = bytes(part);
+        let first = if self.next(2) == 0 { 40.min(changed.len()) } else { changed.len() };
         let at = self.next(first);
         match self.next(4) {
-            0 => report[at] ^= 1 << self.next(8),
-            1 => _ = report.remove(at),
-            2 => report.insert(at, report[at]),
-            _ => report.truncate(at),
+            0 => changed[at] ^= 1 << self.next(8),
+            1 => _ = changed.remove(at),
+            2 => changed.insert(at, changed[at]),
+            _ => changed.truncate(at),
         }
-        let mut case = case.clone();
-        case["report"] = json!(hex::encode(report));
+        *part = json!(hex::encode(changed));
         case
     }
 }
@@ -198,15 +209,19 @@ fn every_golden_report_gets_its_verdict() {
     }
 }
 
+fn expected(case: &Value) -> &str {
+    case["expected"]["verdict"].as_str().unwrap()
+}
+
 /// The verdicts that the page gives each kind.
 #[test]
 fn every_verdict_of_every_kind_has_a_golden_report() {
     let mut found: BTreeMap<MisbehaviorKind, BTreeSet<&str>> = BTreeMap::new();
     let cases = golden();
     for case in &cases {
-        if let Ok(report) = Report::decode(&bytes(&case["report"]).into()) {
-            let verdicts = found.entry(report.kind()).or_default();
-            verdicts.insert(case["expected"]["verdict"].as_str().unwrap());
+        let Some(report) = case.get("report") else { continue };
+        if let Ok(report) = Report::decode(&bytes(report).into()) {
+            found.entry(report.kind()).or_default().insert(expected(case));
         }
     }
     let (proven, claim) = ("proven", "claim");
@@ -223,6 +238,30 @@ fn every_verdict_of_every_kind_has_a_golden_report() {
     ];
     let page: BTreeMap<MisbehaviorKind, BTreeSet<&str>> =
         page.into_iter().map(|(kind, verdicts)| (kind, verdicts.into_iter().collect())).collect();
+    assert_eq!(found, page);
+}
+
+/// The verdicts that the page gives each fault. Cases of late releases need a payer report.
+#[test]
+fn every_verdict_on_signed_trees_has_golden_evidence() {
+    let mut found: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    let cases = golden();
+    for case in &cases {
+        if let Some(fault) = case["fault"].as_str() {
+            found.entry(fault).or_default().insert(expected(case));
+        }
+    }
+    let page = [
+        (TreeFault::TwoCheckpoints, vec!["proven", "claim", "inconclusive", "refuted"]),
+        (TreeFault::TwoLeaves, vec!["proven", "claim", "refuted"]),
+        (TreeFault::OtherLeaf, vec!["proven", "refuted"]),
+        (TreeFault::Gap, vec!["claim", "refuted"]),
+        (TreeFault::OtherTree, vec!["claim", "refuted"]),
+    ];
+    let page: BTreeMap<&str, BTreeSet<&str>> = page
+        .into_iter()
+        .map(|(fault, verdicts)| (fault.name(), verdicts.into_iter().collect()))
+        .collect();
     assert_eq!(found, page);
 }
 
@@ -266,8 +305,10 @@ fn the_file_is_what_the_second_implementation_makes() {
 fn the_second_implementation_agrees_on_golden_reports_and_on_mutated_ones() {
     let mut chance = Chance(49);
     let mut cases = golden();
-    let is_mutated =
-        |case: &&Value| (1..=MUTATED_LEN_BYTES_MAX).contains(&bytes(&case["report"]).len());
+    let is_mutated = |case: &&Value| {
+        let is_short = |hex: &str| (1..=2 * MUTATED_LEN_BYTES_MAX).contains(&hex.len());
+        case["report"].as_str().is_none_or(is_short)
+    };
     let mutated: Vec<Value> = cases
         .iter()
         .filter(is_mutated)

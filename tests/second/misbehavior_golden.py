@@ -9,8 +9,11 @@ import sys
 
 sys.dont_write_bytecode = True
 
-from checkpoints import N, keccak256, public, sign
+from checkpoints import (
+    N, audit_path, be, checkpoint_digest, consistency_path, keccak256, leaf_hash, public, sign, tree_root,
+)
 from misbehavior import CAUSAL, CHAIN, CLOCKS, DUPLICATE, MINUTE, ORDER, PAYLOAD, judge, units
+from misbehavior_trees import judge_trees
 from protobuf import encode
 
 SECOND = 10**9
@@ -280,14 +283,116 @@ def mutated():
     yield "mutated: another key in the registry", proof, {"registry": {"100": public(secret(300)).hex()}}
 
 
+# Evidence on signed trees: a strand of node 100, and one that differs from place 4 on.
+STRAND = [statement(place, NOW + place) for place in range(1, 12)]
+LEAVES = [leaf_hash(each) for each in STRAND]
+OTHERS = LEAVES[:3] + [leaf_hash(each + b"other") for each in STRAND[3:]]
+
+
+def checkpoint(leaves, time=NOW, node=100, originator=None, key=None):
+    originator = node if originator is None else originator
+    fields = node, originator, len(leaves), tree_root(leaves)
+    signature = sign(secret(node if key is None else key), checkpoint_digest(*fields, time))
+    return be(node, 4) + be(originator, 4) + be(fields[2], 8) + fields[3] + be(time, 8) + signature
+
+
+def shown(leaves, index):
+    """The proof of a leaf."""
+    return be(index, 8) + leaves[index] + b"".join(audit_path(index, leaves))
+
+
+def beginning(size, leaves):
+    """The root with which a tree begins, and the proof of it."""
+    return tree_root(leaves[:size]) + b"".join(consistency_path(size, leaves))
+
+
+def golden_checkpoints():
+    def of(*pieces):
+        return "two_checkpoints", pieces
+
+    five, eight, other, later = LEAVES[:5], LEAVES[:8], OTHERS[:5], NOW + SECOND
+    yield "two roots", *of(checkpoint(five), checkpoint(other, later))
+    yield "two roots: of an observer", *of(checkpoint(five, originator=0), checkpoint(other, later, originator=0))
+    yield "a smaller tree later", *of(checkpoint(eight), checkpoint(five, later))
+    yield "a smaller tree later: of an observer", *of(
+        checkpoint(eight, originator=0), checkpoint(five, later, originator=0)
+    )
+    yield "a smaller tree at the same time", *of(checkpoint(eight), checkpoint(five))
+    yield "another beginning", *of(checkpoint(other), checkpoint(eight, later), beginning(5, eight))
+    yield "another beginning: of an observer", *of(
+        checkpoint(other, originator=0), checkpoint(eight, later, originator=0), beginning(5, eight)
+    )
+    yield "another beginning: not shown", *of(checkpoint(other), checkpoint(eight, later))
+    yield "another beginning: of another size", *of(checkpoint(other), checkpoint(eight, later), beginning(6, eight))
+    yield "another beginning: it is the same", *of(checkpoint(five), checkpoint(eight, later), beginning(5, eight))
+    yield "another beginning: half a hash", *of(checkpoint(other), checkpoint(eight, later), beginning(5, eight)[16:])
+    yield "another beginning: 66 hashes", *of(checkpoint(other), checkpoint(eight, later), bytes(32 * 66))
+    yield "two checkpoints: one twice", *of(checkpoint(five), checkpoint(five, later))
+    yield "two checkpoints: about two strands", *of(checkpoint(five, originator=0), checkpoint(other, originator=1))
+    yield "two checkpoints: one of another node", *of(checkpoint(five), checkpoint(other, node=200))
+    yield "two checkpoints: signed by another node", *of(checkpoint(five), checkpoint(other, key=200))
+    yield "two checkpoints: of a node in no registry", *of(checkpoint(five, node=900), checkpoint(other, node=900))
+    yield "two checkpoints: cut off", *of(checkpoint(five), checkpoint(other)[:-1])
+    yield "two checkpoints: one", *of(checkpoint(five))
+
+
+def golden_leaves():
+    def two(*pieces):
+        return "two_leaves", pieces
+
+    def other_leaf(*pieces):
+        return "other_leaf", pieces
+
+    five, eight, others = LEAVES[:5], LEAVES[:8], OTHERS[:8]
+    both = checkpoint(five), checkpoint(others)
+    yield "two leaves", *two(*both, shown(five, 3), shown(others, 3))
+    observed = checkpoint(five, originator=0), checkpoint(others, originator=0)
+    yield "two leaves: of an observer", *two(*observed, shown(five, 3), shown(others, 3))
+    yield "two leaves: one leaf", *two(*both, shown(five, 1), shown(others, 1))
+    yield "two leaves: two places", *two(*both, shown(five, 3), shown(others, 4))
+    yield "two leaves: not under the checkpoint", *two(*both, shown(five, 3), shown(eight, 3))
+    yield "two leaves: no index", *two(*both, shown(five, 3), b"\0" * 7)
+    yield "two leaves: about two strands", *two(observed[0], both[1], shown(five, 3), shown(others, 3))
+    yield "another leaf", *other_leaf(both[1], shown(others, 3), signed(STRAND[3]))
+    yield "another leaf: the same", *other_leaf(both[0], shown(five, 3), signed(STRAND[3]))
+    yield "another leaf: of another place", *other_leaf(both[1], shown(others, 3), signed(STRAND[4]))
+    yield "another leaf: of an observer", *other_leaf(observed[1], shown(others, 3), signed(STRAND[3]))
+    of_other = signed(statement(4, node=200), 200)
+    yield "another leaf: an envelope of another node", *other_leaf(both[1], shown(others, 3), of_other)
+    yield "another leaf: a forged envelope", *other_leaf(both[1], shown(others, 3), signed(STRAND[3], 200))
+
+
+def golden_trees():
+    yield from golden_checkpoints()
+    yield from golden_leaves()
+    five = checkpoint(LEAVES[:5])
+
+    def gap(before, after, of=five):
+        return "gap", (of, signed(STRAND[before - 1]), signed(STRAND[after - 1]))
+
+    yield "a gap under a checkpoint", *gap(2, 4)
+    yield "a gap that ends behind a checkpoint", *gap(4, 6)
+    yield "a gap above a checkpoint", *gap(4, 7)
+    yield "a gap: no place between", *gap(2, 3)
+    yield "a gap: of an observer", *gap(2, 4, checkpoint(LEAVES[:5], originator=0))
+    yield "another tree", "other_tree", (five,)
+    yield "another tree: of an observer of a chain", "other_tree", (checkpoint(LEAVES[:5], originator=0),)
+    yield "another tree: of an observer of a node", "other_tree", (checkpoint(LEAVES[:5], originator=300),)
+    yield "another tree: about a node in no registry", "other_tree", (checkpoint(LEAVES[:5], originator=900),)
+    yield "another tree: two checkpoints", "other_tree", (five, five)
+
+
 def make():
     registry = {str(node): public(secret(node)).hex() for node in NODES}
     kinds = [golden_liveness, golden_order, golden_statements, golden_causal, golden_rules, golden_payloads]
     for golden in [*kinds, golden_chain, mutated]:
         for name, report, facts in golden():
             yield {"name": name, "report": report.hex(), "registry": registry, **facts}
+    for name, fault, pieces in golden_trees():
+        yield {"name": name, "fault": fault, "pieces": [piece.hex() for piece in pieces], "registry": registry}
 
 
 if __name__ == "__main__":
     for case in make():
-        print(json.dumps({**case, "expected": judge(case)}, separators=(",", ":")))
+        expected = judge_trees(case) if "fault" in case else judge(case)
+        print(json.dumps({**case, "expected": expected}, separators=(",", ":")))
