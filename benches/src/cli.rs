@@ -105,13 +105,7 @@ pub(crate) enum Command {
         seconds: u64,
     },
     /// Publish beside a flood of false reports of misbehaviour from many addresses and without, in turns. Prints text.
-    FalseReports {
-        #[command(flatten)]
-        turns: Turns,
-        /// Reports that are submitted in a second.
-        #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
-        reports_per_second: u32,
-    },
+    FalseReports(FalseReports),
     /// Read commits off a chain from its first block, and next to it merely fetch them. Prints
     /// text.
     ChainIndex {
@@ -519,6 +513,16 @@ pub(crate) struct Turns {
     /// Times that each way is measured.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rounds: u32,
+}
+
+/// Publishing beside false reports.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct FalseReports {
+    #[command(flatten)]
+    pub(crate) turns: Turns,
+    /// Reports that are submitted in a second.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) reports_per_second: u32,
 }
 
 /// Accounting, or checkpoints, beside publishing.

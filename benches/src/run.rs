@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use hawser_proto::OriginatorId;
 
 use crate::cli::{
-    Accounting, Command, Hawser, Large, LoadArgs, Output, Readers, Reconnect, Shape, Sizes, Target,
-    Turns, Upkeep,
+    Accounting, Command, FalseReports, Hawser, Large, LoadArgs, Output, Readers, Reconnect, Shape,
+    Sizes, Target, Turns, Upkeep,
 };
 use crate::error::BenchError;
 use crate::limits::{self, LoadShape, PER_REQUEST};
@@ -57,11 +57,7 @@ pub(crate) async fn run(command: Command) -> Result<(), BenchError> {
         Command::Floods { output, hawser, payload_size, seconds } => {
             beside_floods(&output, &hawser, payload_size, seconds.max(1)).await
         }
-        Command::FalseReports { turns, reports_per_second: per_second } => {
-            let plan =
-                false_reports::Plan { publish: load_of(&turns), rounds: turns.rounds, per_second };
-            false_reports::run(&plan, &turns.hawser.program(), &turns.output.data_dir()).await
-        }
+        Command::FalseReports(args) => beside_reports(&args).await,
         Command::ChainIndex { output, hawser, events, per_block } => {
             let plan = chain_index::Plan { events: events.max(1), per_block };
             chain_index::run(plan, &hawser.program(), &output.data_dir()).await
@@ -259,6 +255,13 @@ async fn beside_floods(
     floods::run(&node, payload_size, seconds).await?;
     node.stop();
     Ok(())
+}
+
+/// A busy publisher, alone and beside false reports of misbehaviour.
+async fn beside_reports(args: &FalseReports) -> Result<(), BenchError> {
+    let &FalseReports { ref turns, reports_per_second: per_second } = args;
+    let plan = false_reports::Plan { publish: load_of(turns), rounds: turns.rounds, per_second };
+    false_reports::run(&plan, &turns.hawser.program(), &turns.output.data_dir()).await
 }
 
 /// Readers of a node that holds much.
