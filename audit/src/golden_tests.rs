@@ -216,8 +216,8 @@ fn expected(case: &Value) -> &str {
 /// The verdicts that the page gives each kind.
 #[test]
 fn every_verdict_of_every_kind_has_a_golden_report() {
-    let mut found: BTreeMap<MisbehaviorKind, BTreeSet<&str>> = BTreeMap::new();
     let cases = golden();
+    let mut found: BTreeMap<MisbehaviorKind, BTreeSet<&str>> = BTreeMap::new();
     for case in &cases {
         let Some(report) = case.get("report") else { continue };
         if let Ok(report) = Report::decode(&bytes(report).into()) {
@@ -244,8 +244,8 @@ fn every_verdict_of_every_kind_has_a_golden_report() {
 /// The verdicts that the page gives each fault. Cases of late releases need a payer report.
 #[test]
 fn every_verdict_on_signed_trees_has_golden_evidence() {
-    let mut found: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     let cases = golden();
+    let mut found: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for case in &cases {
         if let Some(fault) = case["fault"].as_str() {
             found.entry(fault).or_default().insert(expected(case));
@@ -307,7 +307,9 @@ fn the_second_implementation_agrees_on_golden_reports_and_on_mutated_ones() {
     let mut cases = golden();
     let is_mutated = |case: &&Value| {
         let is_short = |hex: &str| (1..=2 * MUTATED_LEN_BYTES_MAX).contains(&hex.len());
-        case["report"].as_str().is_none_or(is_short)
+        // A node counts envelopes before it decodes them. It may then find too many where a field is malformed, too.
+        let is_too_large = case["expected"]["fact"] == "too_large";
+        !is_too_large && case["report"].as_str().is_none_or(is_short)
     };
     let mutated: Vec<Value> = cases
         .iter()
