@@ -35,7 +35,7 @@ const REPORTS: u64 = 4_000;
 const CALLERS: u32 = 64;
 /// Submissions of one address. A node takes ten of an address in a minute, and refuses the others at once.
 const PER_ADDRESS: u32 = 12;
-/// The first address of a caller. Each is a site of its own, also with few submissions.
+/// The first address of a caller; others follow it. A node counts each IPv4 address as a site of its own.
 const FIRST_ADDRESS: u32 = 0x7f10_0000;
 /// Time after which a caller waits for an answer no longer.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
