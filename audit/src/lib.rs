@@ -24,6 +24,8 @@ pub mod chain;
 pub mod compare;
 pub mod export;
 pub mod file;
+#[cfg(test)]
+mod golden_tests;
 pub mod html;
 pub mod identity_repeats;
 pub mod judged;

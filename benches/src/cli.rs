@@ -104,6 +104,8 @@ pub(crate) enum Command {
         #[arg(long, default_value_t = 10)]
         seconds: u64,
     },
+    /// Publish beside a flood of false reports of misbehaviour from many addresses and without, in turns. Prints text.
+    FalseReports(FalseReports),
     /// Read commits off a chain from its first block, and next to it merely fetch them. Prints
     /// text.
     ChainIndex {
@@ -180,6 +182,9 @@ pub(crate) enum Command {
         /// Length of the MLS message in each envelope, in bytes.
         #[arg(long, default_value_t = 64)]
         payload_size: usize,
+        /// Fill no strand, and measure proofs alone: in a folder that `grow` has kept, or in one of a size of `sizes`.
+        #[arg(long, conflicts_with = "stored")]
+        keep: Option<PathBuf>,
     },
     /// Prune a strand that has expired, without a node and a publisher. Prints text.
     Prune {
@@ -217,6 +222,8 @@ pub(crate) enum Command {
     Balances(Turns),
     /// Publish, and measure how much of an envelope's cost is accounting. Prints text.
     Accounting(Accounting),
+    /// Publish, and measure how much of an envelope's cost are its tree and checkpoints. Prints text.
+    Checkpoints(Accounting),
     /// Publish at a steady rate to a node, and beside its own backup and pruning. Prints text.
     Upkeep(Upkeep),
     /// Grow a node, stop it, and export its log with payers and without. Prints text.
@@ -508,12 +515,22 @@ pub(crate) struct Turns {
     pub(crate) rounds: u32,
 }
 
-/// Accounting beside publishing.
+/// Publishing beside false reports.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct FalseReports {
+    #[command(flatten)]
+    pub(crate) turns: Turns,
+    /// Reports that are submitted in a second.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) reports_per_second: u32,
+}
+
+/// Accounting, or checkpoints, beside publishing.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Accounting {
     #[command(flatten)]
     pub(crate) turns: Turns,
-    /// Envelopes that are written with their charges and without, in each round.
+    /// Envelopes that are written in each round, with their charges or trees and without.
     #[arg(long, default_value_t = 150_000)]
     pub(crate) written: u64,
 }

@@ -69,7 +69,8 @@ fn start(command: Command) -> Result<(), BenchError> {
         Command::Micro { data, payload_size } => micro::run(&data.path(), payload_size),
         Command::Identity => identity::run(),
         Command::KeyPackage => key_package::run(),
-        Command::Strand { data, stored, payers, payload_size } => {
+        Command::Strand { keep: Some(folder), .. } => strand::run_kept(&folder),
+        Command::Strand { data, stored, payers, payload_size, keep: None } => {
             strand::run(&data.path(), stored, payers, payload_size)
         }
         Command::Prune { data, stored, payload_size } => {

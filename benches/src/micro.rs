@@ -57,7 +57,8 @@ pub(crate) fn identity() -> Result<StoreIdentity, BenchError> {
     Ok(StoreIdentity { network: "micro".into(), node: NODE, public_key: key()?.public_key() })
 }
 
-fn key() -> Result<SecretKey, BenchError> {
+/// The key of this program's own strand.
+pub(crate) fn key() -> Result<SecretKey, BenchError> {
     Ok(SecretKey::from_bytes(&blake3::derive_key("hawser-bench node", &[]))?)
 }
 

@@ -183,7 +183,7 @@ impl Network {
 
     /// Returns the folder with the database of the `index`-th node.
     pub(crate) fn data_dir(&self, index: usize) -> PathBuf {
-        self.folder.path().join(format!("{}.data", self.members[index].id.0))
+        node_data_dir(self.folder.path(), self.members[index].id)
     }
 
     /// Returns the folder with the state of the `index`-th node that its database does not hold.
@@ -408,6 +408,11 @@ impl Node {
     pub(crate) fn kill(self) {
         drop(self);
     }
+}
+
+/// Returns the folder with the database of a node whose network is in this folder.
+pub(crate) fn node_data_dir(network: &Path, node: OriginatorId) -> PathBuf {
+    network.join(format!("{}.data", node.0))
 }
 
 /// Waits until a process says that it is ready.

@@ -1,6 +1,6 @@
 //! gRPC with bytes that are encoded already, so that the generator costs as little as it can.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, Bytes};
@@ -29,6 +29,8 @@ pub(crate) const NEWEST: PathAndQuery =
     PathAndQuery::from_static("/xmtp.xmtpv4.message_api.QueryApi/GetNewestEnvelope");
 pub(crate) const PAYER_INFO: PathAndQuery =
     PathAndQuery::from_static("/xmtp.xmtpv4.metadata_api.MetadataApi/GetPayerInfo");
+pub(crate) const SUBMIT_REPORT: PathAndQuery =
+    PathAndQuery::from_static("/xmtp.xmtpv4.message_api.MisbehaviorApi/SubmitMisbehaviorReport");
 pub(crate) const SUBSCRIBE_TOPICS: PathAndQuery =
     PathAndQuery::from_static("/xmtp.xmtpv4.message_api.QueryApi/SubscribeTopics");
 pub(crate) const SUBSCRIBE: PathAndQuery =
@@ -100,10 +102,19 @@ pub(crate) struct Connection(Grpc<Channel>);
 impl Connection {
     /// Connects within ten seconds.
     pub(crate) async fn open(address: SocketAddr) -> Result<Self, BenchError> {
+        Self::open_from(address, None).await
+    }
+
+    /// Connects within ten seconds, from an address of this machine if one is named.
+    pub(crate) async fn open_from(
+        address: SocketAddr,
+        from: Option<IpAddr>,
+    ) -> Result<Self, BenchError> {
         let certificate = CERTIFICATE.lock().clone();
         let scheme = if certificate.is_some() { "https" } else { "http" };
         let mut endpoint = Endpoint::from_shared(format!("{scheme}://{address}"))?
             .connect_timeout(Duration::from_secs(10))
+            .local_address(from)
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(WINDOW)
             .tcp_nodelay(true);

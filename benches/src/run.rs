@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use hawser_proto::OriginatorId;
 
 use crate::cli::{
-    Accounting, Command, Hawser, Large, LoadArgs, Output, Readers, Reconnect, Shape, Sizes, Target,
-    Turns, Upkeep,
+    Accounting, Command, FalseReports, Hawser, Large, LoadArgs, Output, Readers, Reconnect, Shape,
+    Sizes, Target, Turns, Upkeep,
 };
 use crate::error::BenchError;
 use crate::limits::{self, LoadShape, PER_REQUEST};
@@ -18,9 +18,9 @@ use crate::rpc;
 use crate::scenario::fill::Grown;
 use crate::scenario::publish::{self, Published};
 use crate::scenario::{
-    accounting, backup, balances, bill, bootstrap, catch_up, chain_index, delivery, export, fill,
-    floods, gateway, memory, query, readers, rebuild, reconnect, replay, sizes, sources, tls,
-    upkeep,
+    accounting, backup, balances, bill, bootstrap, catch_up, chain_index, checkpoint_upkeep,
+    delivery, export, false_reports, fill, floods, gateway, memory, query, readers, rebuild,
+    reconnect, replay, sizes, sources, tls, upkeep,
 };
 use crate::verdict::verdicts;
 use crate::{process, stats};
@@ -57,6 +57,7 @@ pub(crate) async fn run(command: Command) -> Result<(), BenchError> {
         Command::Floods { output, hawser, payload_size, seconds } => {
             beside_floods(&output, &hawser, payload_size, seconds.max(1)).await
         }
+        Command::FalseReports(args) => beside_reports(&args).await,
         Command::ChainIndex { output, hawser, events, per_block } => {
             let plan = chain_index::Plan { events: events.max(1), per_block };
             chain_index::run(plan, &hawser.program(), &output.data_dir()).await
@@ -75,6 +76,7 @@ pub(crate) async fn run(command: Command) -> Result<(), BenchError> {
         Command::Tls(turns) => encrypt(&turns).await,
         Command::Balances(turns) => check_balances(&turns).await,
         Command::Accounting(args) => account(&args).await,
+        Command::Checkpoints(args) => keep_trees(&args).await,
         Command::Upkeep(args) => keep_up(&args).await,
         Command::Replay(large) => replay_log(&large).await,
         Command::Export(large) => export_log(&large).await,
@@ -180,9 +182,18 @@ async fn check_balances(turns: &Turns) -> Result<(), BenchError> {
 /// Measures the share of accounting in the cost of a published envelope.
 async fn account(args: &Accounting) -> Result<(), BenchError> {
     let turns = &args.turns;
-    let publish = load_of(turns);
-    let plan = accounting::Plan { publish, envelopes: args.written, rounds: turns.rounds };
-    accounting::run(&plan, &turns.hawser.program(), &turns.output.data_dir()).await
+    accounting::run(&parts_of(args), &turns.hawser.program(), &turns.output.data_dir()).await
+}
+
+/// Measures the share of trees and checkpoints in the cost of a published envelope.
+async fn keep_trees(args: &Accounting) -> Result<(), BenchError> {
+    let (hawser, data_dir) = (args.turns.hawser.program(), args.turns.output.data_dir());
+    checkpoint_upkeep::run(&parts_of(args), &hawser, &data_dir).await
+}
+
+fn parts_of(args: &Accounting) -> accounting::Plan {
+    let (publish, rounds) = (load_of(&args.turns), args.turns.rounds);
+    accounting::Plan { publish, envelopes: args.written, rounds }
 }
 
 /// A busy node beside its own upkeep.
@@ -244,6 +255,13 @@ async fn beside_floods(
     floods::run(&node, payload_size, seconds).await?;
     node.stop();
     Ok(())
+}
+
+/// A busy publisher, alone and beside false reports of misbehaviour.
+async fn beside_reports(args: &FalseReports) -> Result<(), BenchError> {
+    let &FalseReports { ref turns, reports_per_second: per_second } = args;
+    let plan = false_reports::Plan { publish: load_of(turns), rounds: turns.rounds, per_second };
+    false_reports::run(&plan, &turns.hawser.program(), &turns.output.data_dir()).await
 }
 
 /// Readers of a node that holds much.

@@ -4,6 +4,7 @@
 
 use std::hint::black_box;
 use std::path::Path;
+use std::time::Duration;
 
 use hawser_engine::price;
 use hawser_engine::sequencer::{Admitted, Sequencer};
@@ -34,6 +35,13 @@ pub(crate) struct Plan {
     pub(crate) rounds: u32,
 }
 
+impl Plan {
+    /// Returns the number of envelopes that a busy node commits together.
+    pub(crate) fn group(&self) -> Result<usize, BenchError> {
+        Ok(usize::try_from(self.publish.per_request)? * self.publish.shape.in_flight.max(1))
+    }
+}
+
 /// Prints a line for each part, and the verdict.
 pub(crate) async fn run(plan: &Plan, hawser: &Path, data_dir: &Path) -> Result<(), BenchError> {
     let network = Network::new(hawser, data_dir, 1)?;
@@ -46,8 +54,8 @@ pub(crate) async fn run(plan: &Plan, hawser: &Path, data_dir: &Path) -> Result<(
         published.envelopes_per_second, plan.publish.per_request
     );
 
-    let entries = entries(plan)?;
-    let group = usize::try_from(plan.publish.per_request)? * plan.publish.shape.in_flight.max(1);
+    let entries = entries(&plan.publish, plan.envelopes)?;
+    let group = plan.group()?;
     let (mut booked, mut plain) = (Vec::new(), Vec::new());
     for _ in 0..plan.rounds {
         booked.push(write(data_dir, &entries, group, true)?);
@@ -72,14 +80,14 @@ pub(crate) async fn run(plan: &Plan, hawser: &Path, data_dir: &Path) -> Result<(
     Ok(())
 }
 
-/// Envelopes of a strand, each request of another payer.
-fn entries(plan: &Plan) -> Result<Vec<LogEntry>, BenchError> {
-    let envelopes = payer_envelopes(plan.publish.shape.payload_len)?;
-    let payers = u64::from(plan.publish.payers.max(1));
-    (1..=plan.envelopes)
+/// Returns envelopes of a strand, from its first place on. Each request is of another payer.
+pub(crate) fn entries(plan: &publish::Plan, count: u64) -> Result<Vec<LogEntry>, BenchError> {
+    let envelopes = payer_envelopes(plan.shape.payload_len)?;
+    let payers = u64::from(plan.payers.max(1));
+    (1..=count)
         .map(|sequence| {
             let envelope = &envelopes[usize::try_from(sequence)? % envelopes.len()];
-            let payer = sequence / plan.publish.per_request.max(1) % payers;
+            let payer = sequence / plan.per_request.max(1) % payers;
             match stored_change(sequence, payer, sequence / PER_MINUTE, envelope)? {
                 Change::Append(entry) => Ok(entry),
                 Change::Skip { .. } => Err("a change that appends nothing".into()),
@@ -97,16 +105,7 @@ fn write(
     is_booked: bool,
 ) -> Result<f64, BenchError> {
     let folder = tempfile::tempdir_in(data_dir)?;
-    let store = Store::open(&StoreSettings {
-        path: folder.path().join("db"),
-        identity: identity()?,
-        durability: Durability::Fsync,
-        price: price::price,
-        host: None,
-        open_files_max: 1024,
-        cache_bytes: hawser_storage::CACHE_BYTES_MIN,
-    })?;
-    store.record_rates(&[price::rate_row(&RATE)])?;
+    let store = new_store(folder.path())?;
     let mut groups: Vec<Vec<Change>> = Vec::new();
     for part in entries.chunks(group.max(1)) {
         let change = |entry: &LogEntry| {
@@ -118,13 +117,33 @@ fn write(
         };
         groups.push(part.iter().map(change).collect());
     }
+    let cpu = write_groups(&store, &groups)?;
+    Ok(cpu.as_secs_f64() * 1e6 / stats::float(entries.len().max(1) as u64))
+}
+
+/// Opens a new database in a folder, with the rate of this program's networks.
+pub(crate) fn new_store(folder: &Path) -> Result<Store, BenchError> {
+    let store = Store::open(&StoreSettings {
+        path: folder.join("db"),
+        identity: identity()?,
+        durability: Durability::Fsync,
+        price: price::price,
+        host: None,
+        open_files_max: 1024,
+        cache_bytes: hawser_storage::CACHE_BYTES_MIN,
+    })?;
+    store.record_rates(&[price::rate_row(&RATE)])?;
+    Ok(store)
+}
+
+/// Commits the groups one after the other. Returns the CPU time, flushes and compactions beside them included.
+pub(crate) fn write_groups(store: &Store, groups: &[Vec<Change>]) -> Result<Duration, BenchError> {
     let before = process::cpu_time(std::process::id())?;
-    for group in &groups {
+    for group in groups {
         store.commit(group)?;
     }
     store.flush()?;
-    let cpu = process::cpu_time(std::process::id())?.saturating_sub(before);
-    Ok(cpu.as_secs_f64() * 1e6 / stats::float(entries.len().max(1) as u64))
+    Ok(process::cpu_time(std::process::id())?.saturating_sub(before))
 }
 
 /// Returns the CPU time in which the sequencing thread gives an envelope its place, time and price, in microseconds.

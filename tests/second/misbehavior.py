@@ -1,0 +1,511 @@
+#!/usr/bin/env python3
+"""A second implementation of the judgement on reports in docs/protocol/misbehavior.md, written from that page.
+
+Reads cases as misbehavior_golden.py makes them, one JSON object a line, and prints its judgement of each. It needs
+nothing but Python 3.8. It does not parse MLS, so it judges no key package and no message of a group.
+"""
+
+import json
+import math
+import sys
+
+sys.dont_write_bytecode = True
+
+from checkpoints import N, keccak256, recover, unhex
+from protobuf import BOOL, BYTES, I64, U32, U64, Refused, contents, decode
+
+MINUTE = 60 * 10**9
+CLOCKS = 5 * MINUTE
+FIRST_NODE = 100
+LIVENESS, SAFETY = (1, 2, 3), (4, 5, 6, 7, 8)
+DUPLICATE, ORDER, CAUSAL, PAYLOAD, CHAIN = 5, 4, 6, 7, 8
+BYTES_MAX, ENVELOPES_MAX, WINDOW_MAX, REQUEST_MAX = 8 << 20, 64, 1000, 65 << 10
+
+
+class Ruling(Exception):
+    """The end of a judgement."""
+
+    def __init__(self, verdict, fact, place=0, rule=0, severity=None, missing=()):
+        super().__init__(fact)
+        self.found = {
+            "verdict": verdict,
+            "fact": fact,
+            "place": place,
+            "rule": rule,
+            "severity": severity,
+            "missing": list(missing),
+        }
+
+
+# Envelopes -----------------------------------------------------------------------------------------
+
+SIGNATURE = {1: BYTES}
+CURSOR = {1: [{1: U32, 2: U64}]}
+QUERY = {1: [BYTES], 2: [U32], 3: CURSOR}
+CLIENT = {1: {2: BYTES, 3: CURSOR}, 2: {}, 3: {}, 4: {}, 5: {}, 6: {}, 7: {}, "one of": (2, 3, 4, 5, 6, 7)}
+PAYER = {1: BYTES, 2: SIGNATURE, 3: U32, 4: U32}
+STATEMENT = {1: U32, 2: U64, 3: I64, 4: BYTES, 5: U64, 6: U64, 7: U64}
+ENVELOPE = {1: BYTES, 2: SIGNATURE, 3: {1: BYTES}, "one of": (2, 3)}
+REQUESTS = {1: U32, 2: {1: QUERY}, 3: {1: QUERY, 2: U32}, 4: {1: [PAYER]}, "one of": (2, 3, 4)}
+REPORT = {1: U64, 2: U32, 3: U32, 4: REQUESTS, 5: {1: [ENVELOPE]}, 6: BOOL, "one of": (4, 5)}
+
+
+def canonical(signature):
+    """A signature with v of 0 or 1 and low s; None if it has no such form."""
+    if len(signature) != 65:
+        return None
+    r, s, v = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:64], "big"), signature[64]
+    v -= 27 if v in (27, 28) else 0
+    if r >= N or s >= N or v > 1:
+        return None
+    if s > N // 2:
+        s, v = N - s, v ^ 1
+    return signature[:32] + s.to_bytes(32, "big") + bytes([v])
+
+
+class Exhibit:
+    """An envelope of a report, signed by its originator or naming a transaction of a chain."""
+
+    def __init__(self, envelope, registry):
+        self.statement = envelope.get(1, b"")
+        try:
+            self.fields = decode(self.statement, STATEMENT)
+        except Refused:
+            raise Ruling("refuted", "malformed")
+        self.node, self.sequence = self.fields.get(1, 0), self.fields.get(2, 0)
+        self.ns, self.paid = self.fields.get(3, 0), self.fields.get(4, b"")
+        self.transaction = None
+        if 3 in envelope:
+            self.transaction = envelope[3].get(1, b"")
+            if len(self.transaction) != 32:
+                raise self.ruling("refuted", "malformed")
+            return
+        if 2 not in envelope:
+            raise self.ruling("refuted", "unsigned")
+        if self.node not in registry:
+            raise self.ruling("refuted", "unknown_originator")
+        self.key, signature = registry[self.node], canonical(envelope[2].get(1, b""))
+        if signature is None:
+            raise self.ruling("refuted", "bad_signature")
+        if recover(signature, keccak256(b"originator|" + self.statement)) != self.key:
+            raise self.ruling("refuted", "forged")
+
+    def ruling(self, verdict, fact, **more):
+        return Ruling(verdict, fact, self.sequence, **more)
+
+    def is_by(self, node):
+        return self.node == node and self.transaction is None
+
+    def paid_parts(self):
+        """Payer envelope, client envelope, topic and dependencies; raises Refused for what breaks rule 1."""
+        payer = decode(self.paid, PAYER)
+        client_bytes = payer.get(1, b"")
+        client = decode(client_bytes, CLIENT)
+        arms = [arm for arm in CLIENT["one of"] if arm in client]
+        topic = client.get(1, {}).get(2, b"")
+        if 1 not in client or not arms or len(topic) < 2 or topic[0] > 5:
+            raise Refused("client")
+        needed = {it.get(1, 0): it.get(2, 0) for it in client[1].get(3, {}).get(1, [])}
+        return payer, client_bytes, arms[0], topic, needed
+
+
+# Rates ---------------------------------------------------------------------------------------------
+
+
+def units(counts, target):
+    target &= 0xFFFFFFFF
+    if target == 0 or target > 0x7FFFFFFF:
+        return 0
+    m0, m1, m2, m3, m4 = counts
+    busiest = max(m0, m1, (4 * m1 + 3 * m2 + 2 * m3 + m4) // 10)
+    if busiest <= target:
+        return 0
+    ratio = busiest / target
+    if ratio >= 1.5:
+        return 100
+    return min(100, int(100 * (math.exp(4 * (ratio - 1)) - 1) / (math.exp(2) - 1)))
+
+
+class Rates:
+    """The history of rates: start, message fee, storage fee, congestion fee, target."""
+
+    def __init__(self, case):
+        self.rates, self.until = case.get("rates") or [], case.get("rates_complete_until_ns")
+
+    def has(self, ns):
+        return bool(self.rates) and self.rates[0][0] * 10**9 <= ns
+
+    def is_complete(self, ns):
+        return self.until is None or ns <= self.until
+
+    def during(self, since, until):
+        started = [rate for rate in self.rates if rate[0] * 10**9 <= until]
+        before = [rate[0] for rate in self.rates if rate[0] * 10**9 <= since]
+        return [rate for rate in started if not before or rate[0] >= before[-1]]
+
+    def near(self, ns):
+        return self.during(ns - 65 * MINUTE, ns + CLOCKS)
+
+    def begun(self, ns):
+        return self.during(-(2**63), ns + CLOCKS)
+
+    @staticmethod
+    def wrong_fee(rates, size, days, base, congestion):
+        """The number of the rule that the fees break under all of these rates; 0 if none."""
+        if not rates:
+            return 0
+        if not any(message + storage * size * days == base for _, message, storage, _, _ in rates):
+            return 10
+        for _, _, _, step, target in rates:
+            if congestion == 0 or target and step and congestion % step == 0 and congestion // step <= 100:
+                return 0
+        return 11
+
+
+# Kinds ---------------------------------------------------------------------------------------------
+
+
+def judge_statements(case, accused, exhibits):
+    if len(exhibits) != 2:
+        raise Ruling("refuted", "malformed")
+    require_signed(accused, exhibits)
+    one, other = exhibits
+    if one.sequence != other.sequence:
+        raise one.ruling("refuted", "two_places")
+    if one.statement == other.statement:
+        raise one.ruling("refuted", "one_statement")
+    severity = "encoding"
+    if any(one.fields.get(number, 0) != other.fields.get(number, 0) for number in (5, 6, 7)):
+        severity = "metadata"
+    if (one.ns, one.paid) != (other.ns, other.paid):
+        severity = "content"
+    raise one.ruling("proven", "two_statements", severity=severity)
+
+
+def require_signed(accused, exhibits):
+    for exhibit in exhibits:
+        if not exhibit.is_by(accused):
+            raise exhibit.ruling("refuted", "not_of_accused")
+
+
+def judge_order(case, accused, exhibits):
+    require_signed(accused, exhibits)
+    if len(exhibits) > 2:
+        raise Ruling("refuted", "malformed")
+    if len(exhibits) == 1:
+        raise future(case, exhibits[0])
+    earlier, later = sorted(exhibits, key=lambda it: it.sequence)
+    if earlier.sequence == later.sequence:
+        raise later.ruling("refuted", "one_place")
+    if earlier.ns - later.ns > 10**9:
+        raise later.ruling("proven", "time_back")
+    ahead = future(case, later)
+    if ahead.found["verdict"] != "refuted":
+        raise ahead
+    is_next = later.sequence == earlier.sequence + 1
+    raise later.ruling(*(("refuted", "in_order") if is_next else ("claim", "gap")))
+
+
+def future(case, exhibit):
+    for node, sequence, block_ns in case.get("anchors", []):
+        if (node, sequence) == (exhibit.node, exhibit.sequence) and exhibit.ns > block_ns + CLOCKS:
+            return exhibit.ruling("proven", "time_ahead_of_chain")
+    clock = min(case["reporter_time_ns"], 2**63 - 1)
+    clock = max(clock, case.get("held_at_ns", clock))
+    is_ahead = exhibit.ns > clock + CLOCKS
+    return exhibit.ruling(*(("claim", "time_ahead") if is_ahead else ("refuted", "not_ahead")))
+
+
+def judge_causal(case, accused, exhibits, worthless):
+    for exhibit in exhibits:
+        if exhibit.transaction is not None and worthless is None:
+            worthless = exhibit.ruling("refuted", "not_of_accused")
+    own = [exhibit for exhibit in exhibits if exhibit.is_by(accused)]
+    if not own:
+        raise worthless or Ruling("refuted", "not_of_accused")
+    unknown = None
+    for exhibit in own:
+        for node, sequence in sorted(dependencies(exhibit).items()):
+            if node >= FIRST_NODE:
+                raise exhibit.ruling("proven", "depends_on_node")
+            fact = dependency(case, exhibit, node, sequence)
+            if fact in ("dependency_later", "dependency_absent"):
+                raise exhibit.ruling("proven", fact)
+            if fact and unknown is None:
+                unknown = exhibit.ruling("inconclusive", fact, missing=["chain"])
+    if worthless is not None:
+        raise worthless
+    if is_cycle(exhibits):
+        raise exhibits[0].ruling("proven", "cycle")
+    raise unknown or own[0].ruling("refuted", "dependencies_hold")
+
+
+def dependencies(exhibit):
+    try:
+        return exhibit.paid_parts()[4]
+    except Refused:
+        return {}
+
+
+def dependency(case, exhibit, node, sequence):
+    """The name of the finding on a dependency; None if the chain had it."""
+    if sequence == 0:
+        return None
+    for place in case.get("places", []):
+        if (place["originator"], place["sequence"]) == (node, sequence):
+            if "block_ns" in place:
+                return "dependency_later" if place["block_ns"] > exhibit.ns + CLOCKS else None
+            if place["final_ns"] > exhibit.ns + CLOCKS:
+                return "dependency_absent"
+    return "dependency_unknown"
+
+
+def is_cycle(exhibits):
+    try:
+        parts = [exhibit.paid_parts() for exhibit in exhibits]
+    except Refused:
+        return False
+    following = parts[1:] + parts[:1]
+    covered = [after[4].get(it.node, -1) >= it.sequence for it, after in zip(exhibits, following)]
+    return all(covered) and len({part[3] for part in parts}) == 1
+
+
+def judge_payload(case, accused, exhibits, worthless):
+    rates = Rates(case)
+    for exhibit in exhibits:
+        if exhibit.transaction is not None and worthless is None:
+            worthless = exhibit.ruling("refuted", "chain_proof")
+    for exhibit in exhibits:
+        if not exhibit.is_by(accused) and worthless is None:
+            worthless = exhibit.ruling("refuted", "not_of_accused")
+    claimed, undecided, missing = None, None, []
+    for exhibit in exhibits:
+        if not exhibit.is_by(accused):
+            continue
+        verdict, fact, rule, lacks = judge_envelope(case, rates, exhibit)
+        if verdict == "proven":
+            raise exhibit.ruling(verdict, fact, rule=rule)
+        missing += [lacks] if lacks else []
+        if verdict == "claim":
+            claimed = claimed or exhibit.ruling(verdict, fact, rule=rule)
+        elif verdict == "inconclusive":
+            undecided = undecided or exhibit.ruling(verdict, fact, missing=[lacks])
+    if worthless is None:
+        window = judge_window(rates, exhibits)
+        if window.found["verdict"] == "proven":
+            raise window
+        missing += window.found["missing"]
+    if claimed is not None:
+        order = ("rates", "rate_block", "chain", "window", "tree")
+        claimed.found["missing"] = sorted(set(missing), key=order.index)
+        raise claimed
+    raise worthless or undecided or window
+
+
+def judge_envelope(case, rates, exhibit):
+    """Verdict, fact, rule and missing data about one envelope."""
+    rule = broken_rule(exhibit)
+    if rule:
+        return "proven", "rule_broken", rule, None
+    payer, _, _, topic, _ = exhibit.paid_parts()
+    base, congestion = exhibit.fields.get(5, 0), exhibit.fields.get(6, 0)
+    verdict = ("nothing", None, 0, None)
+    if topic[0] in (4, 5):
+        if base or congestion:
+            return "proven", "rule_broken", 10 if base else 11, None
+    elif not rates.has(exhibit.ns):
+        verdict = "inconclusive", "rates_unknown", 0, "rates"
+    else:
+        charged = len(exhibit.paid), payer.get(4, 0), base, congestion
+        if rates.wrong_fee(rates.near(exhibit.ns), *charged):
+            rule = rates.wrong_fee(rates.begun(exhibit.ns), *charged)
+            if not rates.is_complete(exhibit.ns):
+                verdict = "inconclusive", "rates_unknown", 0, "rates"
+            elif rule:
+                return "proven", "rule_broken", rule, None
+            else:
+                verdict = "inconclusive", "former_rate", 0, "rate_block"
+    if is_absent(case, exhibit.node, exhibit.ns - 60 * MINUTE) and is_absent(case, exhibit.node, exhibit.ns):
+        return "claim", "absent", 17, verdict[3]
+    return verdict
+
+
+def is_absent(case, node, ns):
+    spans = case.get("absences", {}).get(str(node), [])
+    return any((start + 1) * 10**9 <= ns and (end is None or ns < end * 10**9) for start, end in spans)
+
+
+def broken_rule(exhibit):
+    """The first rule that an envelope breaks by itself; 0 if none. Rule 16 needs 25 MiB, more than a report has."""
+    try:
+        payer, client, arm, topic, needed = exhibit.paid_parts()
+    except Refused:
+        return 1
+    days, target, kinds = payer.get(4, 0), payer.get(3, 0), {2: 0, 3: 1, 4: 3, 5: 2, 6: 4, 7: 5}
+    if target != exhibit.node:
+        return 3
+    signature = payer.get(2, {}).get(1, b"")
+    signed = b"target|" + target.to_bytes(4, "big") + b"payer|" + client
+    # The payer's signature may have a high s.
+    signature = canonical(signature) if len(signature) == 65 and signature[64] <= 1 else None
+    signer = signature and recover(signature, keccak256(signed))
+    if signer is None:
+        return 2
+    if topic[0] != kinds[arm] or len(topic) > 128:
+        return 4
+    if any(node >= FIRST_NODE for node in needed):
+        return 7
+    if not 2 <= days <= 365 and days != 2**32 - 1:
+        return 8
+    if arm in (6, 7):
+        if signer != exhibit.key:
+            return 5
+    elif arm != 3:
+        # An identity update, and uploads and messages that are empty; others need a parser of MLS.
+        return 14 if arm == 4 else 6
+    expiry = exhibit.ns // 10**9 + days * 86400
+    return 9 if days != 2**32 - 1 and abs(exhibit.fields.get(7, 0) - expiry) > 600 else 0
+
+
+def judge_window(rates, exhibits):
+    strand = sorted(exhibits, key=lambda it: it.sequence)
+    last, first, before = strand[-1], strand[0], strand[:-1]
+    if len(exhibits) == 1:
+        return last.ruling("refuted", "no_rule_broken")
+    for one, after in zip(strand, strand[1:]):
+        if after.sequence != one.sequence + 1:
+            return after.ruling("inconclusive", "window_gap", missing=["window"])
+    begins = (last.ns // MINUTE - 4) * MINUTE
+    if first.sequence > 1 and first.ns + 10**9 >= begins:
+        return last.ruling("inconclusive", "window_start", missing=["window"])
+    if not rates.has(last.ns):
+        return last.ruling("inconclusive", "rates_unknown", missing=["rates"])
+    fewest, most = [0] * 5, [0] * 5
+    for one in before:
+        # A later time than that of the last one counts in its minute.
+        age = max(0, last.ns // MINUTE - one.ns // MINUTE)
+        if age < 5 and one.paid_parts()[3][0] not in (4, 5):
+            most[age] += 1
+            fewest[age] += one.ns <= last.ns
+    most[0] += 1
+    stated = last.fields.get(6, 0)
+
+    def is_due(rate):
+        target, step = rate[4], rate[3]
+        return any(step * it == stated for it in range(units(fewest, target), units(most, target) + 1))
+
+    if last.paid_parts()[3][0] in (4, 5) or any(map(is_due, rates.near(last.ns))):
+        return last.ruling("refuted", "no_rule_broken", rule=12)
+    if not rates.is_complete(last.ns):
+        return last.ruling("inconclusive", "rates_unknown", missing=["rates"])
+    if any(map(is_due, rates.begun(last.ns))):
+        return last.ruling("inconclusive", "former_rate", rule=12, missing=["rate_block"])
+    if any(stated <= rate[3] * units(most, rate[4]) or stated == 0 for rate in rates.begun(last.ns)):
+        return last.ruling("claim", "congestion_too_low", rule=12)
+    return last.ruling("proven", "rule_broken", rule=12)
+
+
+def judge_chain(case, accused, exhibits, worthless):
+    unknown = None
+    for exhibit in exhibits:
+        if exhibit.transaction is None or exhibit.node >= FIRST_NODE:
+            fact = "not_of_chain" if exhibit.transaction is None else "chain_proof"
+            worthless = worthless or exhibit.ruling("refuted", fact)
+            continue
+        place = exhibit.node, exhibit.sequence, exhibit.transaction.hex()
+        events = [it for it in case.get("events", []) if place == (it["originator"], it["sequence"], it["transaction"])]
+        if not events:
+            unknown = unknown or exhibit.ruling("inconclusive", "chain_unknown", missing=["chain"])
+        elif "client" not in events[0] or not is_of_event(exhibit, events[0]):
+            raise exhibit.ruling("claim", "false_chain_envelope")
+    raise worthless or unknown or exhibits[0].ruling("refuted", "as_on_chain")
+
+
+def is_of_event(exhibit, event):
+    try:
+        _, client, _, topic, _ = exhibit.paid_parts()
+    except Refused:
+        return False
+    return (client.hex(), topic[1:].hex()) == (event["client"], event["identifier"])
+
+
+# Reports -------------------------------------------------------------------------------------------
+
+
+def judge(case):
+    """What is found about a report: verdict, deciding fact, place, rule, severity, missing data, and its host."""
+    data = unhex(case["report"])
+    registry = {int(node): unhex(key) for node, key in case["registry"].items()}
+    try:
+        judge_report(case, data, registry)
+    except Ruling as ruling:
+        return {**ruling.found, "host": host_of(case, data, registry)}
+    raise AssertionError("each judgement ends")
+
+
+def host_of(case, data, registry):
+    """The node that signed the report as its host; None if no node of the registry did."""
+    signature = canonical(unhex(case.get("host_signature", "")))
+    key = signature and recover(signature, keccak256(b"misbehavior|" + data))
+    return next((node for node in sorted(registry) if key and registry[node] == key), None)
+
+
+def read_report(data):
+    if len(data) > BYTES_MAX:
+        raise Ruling("refuted", "too_large")
+    try:
+        count = sum(len(contents(failure, 1)) for failure in contents(data, 5))
+        if count > WINDOW_MAX or sum(map(len, contents(data, 4))) > REQUEST_MAX:
+            raise Ruling("refuted", "too_large")
+        report = decode(data, REPORT)
+    except Refused:
+        raise Ruling("refuted", "malformed")
+    kind, envelopes = report.get(3, 0), report.get(5, {}).get(1, [])
+    is_liveness = kind in LIVENESS and any(arm in report.get(4, {}) for arm in (2, 3, 4))
+    if not is_liveness and not (kind in SAFETY and envelopes):
+        raise Ruling("refuted", "malformed")
+    if kind != PAYLOAD and len(envelopes) > ENVELOPES_MAX:
+        raise Ruling("refuted", "too_large")
+    return report, kind, is_liveness, envelopes
+
+
+def judge_report(case, data, registry):
+    report, kind, is_liveness, envelopes = read_report(data)
+    accused = report.get(2, 0)
+    if accused < FIRST_NODE or accused not in registry:
+        raise Ruling("refuted", "unknown_node")
+    if is_liveness:
+        is_fast = kind == 2 and report[4].get(1, 0) < 2 * 10**9
+        raise Ruling(*(("refuted", "not_slow") if is_fast else ("claim", "reporters_word")))
+    exhibits, worthless = [], None
+    for envelope in envelopes:
+        try:
+            exhibits.append(Exhibit(envelope, registry))
+        except Ruling as ruling:
+            worthless = first_defect(worthless, ruling)
+    case = {**case, "reporter_time_ns": report.get(1, 0)}
+    if kind in (DUPLICATE, ORDER):
+        if worthless is not None:
+            raise worthless
+        (judge_statements if kind == DUPLICATE else judge_order)(case, accused, exhibits)
+    # One envelope shows the faults of the other kinds, so one that is no evidence refutes its own part only.
+    {CAUSAL: judge_causal, PAYLOAD: judge_payload, CHAIN: judge_chain}[kind](case, accused, exhibits, worthless)
+
+
+def first_defect(first, other):
+    """Forms are looked at before signatures, which are checked all at once."""
+    is_later = first is None or first.found["fact"] == "forged" and other.found["fact"] != "forged"
+    return other if is_later else first
+
+
+def main():
+    from misbehavior_trees import judge_trees
+
+    for line in sys.stdin:
+        case = json.loads(line)
+        found = judge_trees(case) if "fault" in case else judge(case)
+        print(json.dumps(found, separators=(",", ":"), sort_keys=True))
+
+
+if __name__ == "__main__":
+    main()

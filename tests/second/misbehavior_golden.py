@@ -1,0 +1,398 @@
+#!/usr/bin/env python3
+"""Prints the golden reports of misbehaviour, with the judgement that each has to get.
+
+    python3 tests/second/misbehavior_golden.py > audit/tests/data/misbehavior.jsonl
+"""
+
+import json
+import sys
+
+sys.dont_write_bytecode = True
+
+from checkpoints import (
+    N, audit_path, be, checkpoint_digest, consistency_path, keccak256, leaf_hash, public, sign, tree_root,
+)
+from misbehavior import CAUSAL, CHAIN, CLOCKS, DUPLICATE, MINUTE, ORDER, PAYLOAD, judge, units
+from misbehavior_trees import judge_trees
+from protobuf import encode
+
+SECOND = 10**9
+NOW = 29_166_667 * MINUTE
+DAY = 86_400
+# Start, message fee, storage fee, congestion fee, target rate per minute.
+RATE = [0, 7, 3, 11, 4]
+NODES = (100, 200, 300)
+TRANSACTION = bytes([5] * 32)
+EARLIER, LATER, BEYOND = ({"originator": 0, "sequence": sequence} for sequence in (1, 2, 3))
+
+
+def secret(node):
+    return int.from_bytes(bytes([node // 100] * 32), "big")
+
+
+PAYING = int.from_bytes(bytes([9] * 32), "big")
+
+
+def pay(client, target=100, days=30, key=PAYING):
+    """A payer envelope."""
+    digest = keccak256(b"target|" + target.to_bytes(4, "big") + b"payer|" + client)
+    return encode((1, client), (2, encode((1, sign(key, digest)))), (3, target), (4, days))
+
+
+def client(topic=b"\1\x09", depends_on=(), arm=3, payload=b""):
+    cursor = b"".join(encode((1, encode((1, node), (2, sequence)))) for node, sequence in depends_on)
+    aad = encode((2, topic), (3, cursor))
+    return encode((1, aad), (arm, payload))
+
+
+def statement(sequence=7, ns=NOW, paid=None, days=30, base=None, congestion=0, node=100, expiry=0, more=b""):
+    """What an originator signs: without faults, except for what the arguments change."""
+    paid = pay(client(), days=days) if paid is None else paid
+    base = RATE[1] + RATE[2] * len(paid) * days if base is None else base
+    expiry += ns // SECOND + days * DAY
+    fields = (1, node), (2, sequence), (3, ns), (4, paid), (5, base), (6, congestion), (7, expiry)
+    return encode(*fields) + more
+
+
+def signed(statement, node=100, change=lambda signature: signature):
+    signature = change(sign(secret(node), keccak256(b"originator|" + statement)))
+    return encode((1, statement), (2, encode((1, signature))))
+
+
+def on_chain(sequence, node=0, transaction=TRANSACTION):
+    of_chain = statement(sequence, paid=encode((1, client())), base=0, node=node)
+    return encode((1, of_chain), (3, encode((1, transaction))))
+
+
+def safety(kind, *envelopes, accused=100, time_ns=NOW):
+    failure = b"".join(encode((1, envelope)) for envelope in envelopes)
+    return encode((1, time_ns), (2, accused), (3, kind), (5, failure))
+
+
+def liveness(kind, response_ns, arm=3, accused=100):
+    request = b"" if arm is None else encode((arm, b""))
+    return encode((1, NOW), (2, accused), (3, kind), (4, encode((1, response_ns)) + request))
+
+
+def high_s(signature):
+    """The same signature in its other form."""
+    s = N - int.from_bytes(signature[32:64], "big")
+    return signature[:32] + s.to_bytes(32, "big") + bytes([28 - signature[64]])
+
+
+def flip(data, at):
+    changed = bytearray(data)
+    changed[at] ^= 1
+    return bytes(changed)
+
+
+def golden_liveness():
+    for kind, name in [(1, "no answer"), (3, "a failed request")]:
+        yield name, liveness(kind, 2**32 - 1), {}
+        yield f"{name}: no request", liveness(kind, 5, arm=None), {}
+    yield "a slow answer", liveness(2, 2 * SECOND), {}
+    yield "a slow answer: it was fast", liveness(2, 2 * SECOND - 1), {}
+    yield "a failed request: the accused is in no registry", liveness(3, 5, accused=900), {}
+    report = liveness(1, 5, arm=2)
+    host = sign(secret(200), keccak256(b"misbehavior|" + report)).hex()
+    yield "no answer: kept by node 200", report, {"host_signature": host}
+    yield "no answer: kept by no node", report, {"host_signature": sign(PAYING, keccak256(report)).hex()}
+
+
+def golden_order():
+    def of(*statements, **facts):
+        return safety(ORDER, *map(signed, statements)), facts
+
+    yield "order: the time goes back", *of(statement(7), statement(8, NOW - SECOND - 1))
+    yield "order: the later place first", *of(statement(9, NOW - MINUTE), statement(7))
+    yield "order: a step back of a second", *of(statement(7), statement(8, NOW - SECOND))
+    yield "order: a gap", *of(statement(7), statement(9))
+    yield "order: one place", *of(statement(7), statement(7, NOW + 1))
+    yield "order: five minutes ahead", *of(statement(7, NOW + CLOCKS))
+    yield "order: more than five minutes ahead", *of(statement(7, NOW + CLOCKS + 1))
+    yield "order: ahead of a reporter whose clock is behind", *of(statement(7, NOW + CLOCKS + 1), held_at_ns=NOW + 1)
+    yield "order: ahead of a block", *of(statement(7, NOW + CLOCKS + 1), anchors=[[100, 7, NOW]])
+    yield "order: three envelopes", *of(statement(7), statement(8), statement(9))
+    yield "order: another node's envelope", safety(ORDER, signed(statement(7)), signed(statement(8, node=200), 200)), {}
+    yield "order: an envelope of a chain", safety(ORDER, on_chain(1)), {}
+
+
+def golden_statements():
+    first, other = statement(7), statement(7, NOW + 1)
+
+    def of(*envelopes, accused=100):
+        return safety(DUPLICATE, *envelopes, accused=accused), {}
+
+    yield "two statements: other times", *of(signed(first), signed(other))
+    yield "two statements: other payloads", *of(signed(first), signed(statement(7, paid=pay(client(b"\1\x08")))))
+    yield "two statements: other fees", *of(signed(first), signed(statement(7, congestion=11)))
+    yield "two statements: another expiry", *of(signed(first), signed(statement(7, expiry=1)))
+    yield "two statements: an unknown field", *of(signed(first), signed(first + encode((15, 1))))
+    yield "two statements: another form of a signature", *of(signed(first, change=high_s), signed(other))
+    yield "one statement", *of(signed(first), signed(first))
+    yield "one statement: another form of its signature", *of(signed(first), signed(first, change=high_s))
+    yield "two statements: two places", *of(signed(first), signed(statement(8)))
+    yield "two statements: one envelope", *of(signed(first))
+    yield "two statements: three envelopes", *of(signed(first), signed(other), signed(other))
+    yield "two statements: of another node", *of(signed(first), signed(statement(7, node=200), 200))
+    yield "two statements: both of another node", *of(signed(first), signed(other), accused=200)
+    yield "two statements: one of a chain", *of(signed(first), on_chain(7))
+    yield "two statements: signed by another node", *of(signed(first), signed(other, 200))
+    yield "two statements: of a node in no registry", *of(signed(first), signed(statement(7, node=900), 400))
+    yield "two statements: no proof", *of(signed(first), encode((1, other)))
+
+
+def golden_causal():
+    places = [{**EARLIER, "block_ns": NOW - MINUTE}, {**LATER, "block_ns": NOW + CLOCKS + 1}]
+    places += [{**BEYOND, "final_ns": NOW + CLOCKS + 1}, {"originator": 1, "sequence": 1, "final_ns": NOW + CLOCKS}]
+
+    def of(*depends_on, node=100):
+        paid = pay(client(depends_on=depends_on))
+        return safety(CAUSAL, signed(statement(paid=paid, node=node), node)), {"places": places}
+
+    yield "dependency: on a node", *of((200, 1))
+    yield "dependency: on an event that came later", *of((0, 2))
+    yield "dependency: on an event that did not come", *of((0, 3))
+    yield "dependency: on an event that may have come", *of((1, 1))
+    yield "dependency: on an event that is not known", *of((0, 4))
+    yield "dependency: on an earlier event", *of((0, 1))
+    yield "dependency: on none", *of()
+    yield "dependency: of another node", *of((200, 1), node=200)
+    circle = [(7, (100, 8)), (8, (100, 7))]
+    circle = [signed(statement(at, paid=pay(client(depends_on=[needed])))) for at, needed in circle]
+    yield "dependency: in a circle", safety(CAUSAL, *circle), {}
+    yield "dependency: an envelope of a chain", safety(CAUSAL, on_chain(1)), {"places": places}
+
+
+def golden_rules():
+    def of(*statements, rates=(RATE,), **facts):
+        return safety(PAYLOAD, *map(signed, statements)), {"rates": list(rates), **facts}
+
+    yield "rule 1", *of(statement(paid=b"noise"))
+    yield "rule 2", *of(statement(paid=encode((1, client()), (3, 100), (4, 30))))
+    yield "rule 3", *of(statement(paid=pay(client(), 200)))
+    yield "rule 4: another kind", *of(statement(paid=pay(client(b"\0\x09"))))
+    yield "rule 4: too long", *of(statement(paid=pay(client(b"\1" * 129))))
+    yield "rule 5", *of(statement(paid=pay(client(b"\4\x09", arm=6)), base=0))
+    yield "rule 6: no message", *of(statement(paid=pay(client(b"\0\x09", arm=2))))
+    yield "rule 6: an identity update", *of(statement(paid=pay(client(b"\2\x09", arm=5))))
+    yield "rule 7", *of(statement(paid=pay(client(depends_on=[(100, 1)]))))
+    yield "rule 8", *of(statement(days=1))
+    yield "rule 9", *of(statement(expiry=601))
+    yield "rule 9: ten minutes", *of(statement(expiry=600))
+    yield "rule 10", *of(statement(base=1))
+    yield "rule 11", *of(statement(congestion=12))
+    yield "rule 11: any multiple up to a hundred", *of(statement(congestion=1100))
+    yield "rule 14: no key package", *of(statement(paid=pay(client(b"\3\x09", arm=4))))
+    yield "no rule", *of(statement())
+    free = pay(client(b"\4\x09", arm=6), key=secret(100))
+    yield "a free envelope: a base fee", *of(statement(paid=free, base=1), rates=())
+    yield "a free envelope: a congestion fee", *of(statement(paid=free, base=0, congestion=1), rates=())
+    yield "a free envelope", *of(statement(paid=free, base=0), rates=())
+
+
+def golden_payloads():
+    def of(*envelopes, rates=(RATE,), **facts):
+        return safety(PAYLOAD, *envelopes), {"rates": list(rates), **facts}
+
+    wrong, right, now_s = signed(statement(base=1)), signed(statement()), NOW // SECOND
+    base = RATE[1] + RATE[2] * len(pay(client())) * 30
+    yield "fees: no rates", *of(wrong, rates=())
+    yield "fees: rates that begin later", *of(wrong, rates=([now_s + 1000, *RATE[1:]],))
+    yield "fees: rates that end before", *of(wrong, rates_complete_until_ns=NOW - 1)
+    yield "fees: rates up to then", *of(wrong, rates_complete_until_ns=NOW)
+    newer = (RATE, [now_s - 30 * DAY, RATE[1] + 1, *RATE[2:4], 100])
+    yield "fees: a former rate", *of(right, rates=newer)
+    yield "fees: the newer rate", *of(signed(statement(base=base + 1)), rates=newer)
+    yield "fees: neither rate", *of(signed(statement(base=base + 2)), rates=newer)
+    recent = (RATE, [now_s - 65 * 60, RATE[1] + 1, *RATE[2:]])
+    yield "fees: a rate that another one replaced 65 minutes ago", *of(right, rates=recent)
+
+    away, later = {"100": [[now_s, None]]}, NOW + 61 * MINUTE
+    yield "absent: within an hour of the removal", *of(signed(statement(7, NOW + MINUTE)), absences=away)
+    yield "absent", *of(signed(statement(7, later)), absences=away)
+    yield "absent: it has come back", *of(signed(statement(7, later)), absences={"100": [[now_s, now_s + 60 * 61]]})
+    yield "absent: no rates", *of(signed(statement(7, later)), rates=(), absences=away)
+    broken = signed(statement(7, later, paid=pay(client(), 200)))
+    yield "absent: another rule as well", *of(broken, absences=away)
+
+    # Place 1 is before the five minutes, place 8 the one that is judged. Up to four envelopes in a minute are free.
+    def strand(fee, count=8):
+        yield signed(statement(1, NOW - 5 * MINUTE))
+        for place in range(2, count):
+            yield signed(statement(place, NOW + place))
+        yield signed(statement(count, NOW + 100, congestion=fee))
+
+    due = RATE[3] * units([6, 0, 0, 0, 0], RATE[4])
+    yield "congestion: as due", *of(*strand(due))
+    yield "congestion: too high", *of(*strand(RATE[3], 4))
+    yield "congestion: too low", *of(*strand(0))
+    window = list(strand(0))
+    yield "congestion: a place is missing", *of(*window[:4], *window[5:])
+    yield "congestion: the start is missing", *of(*window[1:])
+    yield "congestion: no rates", *of(*window, rates=())
+
+    forged = signed(statement(8), 200)
+    for name, worthless in [("a forged envelope", forged), ("an envelope of a chain", on_chain(7))]:
+        yield f"payload: {name}", *of(worthless)
+        yield f"payload: {name} beside a proof", *of(worthless, wrong)
+        yield f"payload: {name} beside an honest one", *of(right, worthless)
+    yield "payload: of another node", *of(signed(statement(node=200, paid=pay(client(), 300)), 200))
+
+
+def golden_chain():
+    event = {**EARLIER, "transaction": TRANSACTION.hex(), "identifier": "09", "client": client().hex()}
+    events = [event, {**event, **LATER, "identifier": "08"}, {**event, **BEYOND}]
+    del events[2]["client"], events[2]["identifier"]
+    facts = {"events": events}
+    yield "chain: as on the chain", safety(CHAIN, on_chain(1)), facts
+    yield "chain: other content", safety(CHAIN, on_chain(2)), facts
+    yield "chain: no such event", safety(CHAIN, on_chain(3)), facts
+    yield "chain: not known", safety(CHAIN, on_chain(4)), facts
+    yield "chain: no chain was asked", safety(CHAIN, on_chain(2)), {}
+    yield "chain: one of two is false", safety(CHAIN, on_chain(1), on_chain(2)), facts
+    yield "chain: an envelope that a node signed", safety(CHAIN, signed(statement())), facts
+    yield "chain: an unsigned envelope of a node", safety(CHAIN, on_chain(1, node=100)), facts
+    yield "chain: a short transaction hash", safety(CHAIN, on_chain(1, transaction=TRANSACTION[:31])), facts
+
+
+def mutated():
+    """Changes to a proof, each of which a judge refuses for another reason."""
+    one, other = signed(statement(7)), signed(statement(7, NOW + 1))
+    proof, at = safety(DUPLICATE, one, other), len(statement(7))
+    yield "mutated: nothing", proof, {}
+    yield "mutated: a signature", safety(DUPLICATE, one, flip(other, len(other) - 20)), {}
+    yield "mutated: the v of a signature", safety(DUPLICATE, one, other[:-1] + bytes([5])), {}
+    short = signed(statement(7), change=lambda signature: signature[:-1])
+    yield "mutated: a signature of 64 bytes", safety(DUPLICATE, one, short), {}
+    yield "mutated: a fee in the statement", safety(DUPLICATE, one, flip(other, at - 8)), {}
+    yield "mutated: the statement's first tag", safety(DUPLICATE, one, flip(other, 3)), {}
+    yield "mutated: cut off", proof[:-1], {}
+    yield "mutated: empty", b"", {}
+    yield "mutated: the other node", safety(DUPLICATE, one, other, accused=200), {}
+    yield "mutated: a chain's id", safety(DUPLICATE, one, other, accused=0), {}
+    yield "mutated: an unknown kind", safety(9, one, other), {}
+    yield "mutated: no kind", safety(0, one, other), {}
+    yield "mutated: a kind of the other failure", safety(1, one, other), {}
+    yield "mutated: the other failure", liveness(DUPLICATE, 5), {}
+    yield "mutated: no envelopes", safety(DUPLICATE), {}
+    yield "mutated: the other kinds", safety(ORDER, one, other), {}
+    yield "mutated: 65 envelopes", safety(DUPLICATE, *[b""] * 65), {}
+    yield "mutated: 1001 envelopes", safety(PAYLOAD, *[b""] * 1001), {}
+    yield "mutated: a request of more than 65 KiB", encode((1, NOW), (2, 100), (3, 1), (4, bytes(66561))), {}
+    yield "mutated: another key in the registry", proof, {"registry": {"100": public(secret(300)).hex()}}
+
+
+# Evidence on signed trees: a strand of node 100, and one that differs from place 4 on.
+STRAND = [statement(place, NOW + place) for place in range(1, 12)]
+LEAVES = [leaf_hash(each) for each in STRAND]
+OTHERS = LEAVES[:3] + [leaf_hash(each + b"other") for each in STRAND[3:]]
+
+
+def checkpoint(leaves, time=NOW, node=100, originator=None, key=None):
+    originator = node if originator is None else originator
+    fields = node, originator, len(leaves), tree_root(leaves)
+    signature = sign(secret(node if key is None else key), checkpoint_digest(*fields, time))
+    return be(node, 4) + be(originator, 4) + be(fields[2], 8) + fields[3] + be(time, 8) + signature
+
+
+def shown(leaves, index):
+    """The proof of a leaf."""
+    return be(index, 8) + leaves[index] + b"".join(audit_path(index, leaves))
+
+
+def beginning(size, leaves):
+    """The root with which a tree begins, and the proof of it."""
+    return tree_root(leaves[:size]) + b"".join(consistency_path(size, leaves))
+
+
+def golden_checkpoints():
+    def of(*pieces):
+        return "two_checkpoints", pieces
+
+    five, eight, other, later = LEAVES[:5], LEAVES[:8], OTHERS[:5], NOW + SECOND
+    yield "two roots", *of(checkpoint(five), checkpoint(other, later))
+    yield "two roots: of an observer", *of(checkpoint(five, originator=0), checkpoint(other, later, originator=0))
+    yield "a smaller tree later", *of(checkpoint(eight), checkpoint(five, later))
+    yield "a smaller tree later: of an observer", *of(
+        checkpoint(eight, originator=0), checkpoint(five, later, originator=0)
+    )
+    yield "a smaller tree at the same time", *of(checkpoint(eight), checkpoint(five))
+    yield "another beginning", *of(checkpoint(other), checkpoint(eight, later), beginning(5, eight))
+    yield "another beginning: of an observer", *of(
+        checkpoint(other, originator=0), checkpoint(eight, later, originator=0), beginning(5, eight)
+    )
+    yield "another beginning: not shown", *of(checkpoint(other), checkpoint(eight, later))
+    yield "another beginning: of another size", *of(checkpoint(other), checkpoint(eight, later), beginning(6, eight))
+    yield "another beginning: it is the same", *of(checkpoint(five), checkpoint(eight, later), beginning(5, eight))
+    yield "another beginning: half a hash", *of(checkpoint(other), checkpoint(eight, later), beginning(5, eight)[16:])
+    yield "another beginning: 66 hashes", *of(checkpoint(other), checkpoint(eight, later), bytes(32 * 66))
+    yield "two checkpoints: one twice", *of(checkpoint(five), checkpoint(five, later))
+    yield "two checkpoints: about two strands", *of(checkpoint(five, originator=0), checkpoint(other, originator=1))
+    yield "two checkpoints: one of another node", *of(checkpoint(five), checkpoint(other, node=200))
+    yield "two checkpoints: signed by another node", *of(checkpoint(five), checkpoint(other, key=200))
+    yield "two checkpoints: of a node in no registry", *of(checkpoint(five, node=900), checkpoint(other, node=900))
+    yield "two checkpoints: cut off", *of(checkpoint(five), checkpoint(other)[:-1])
+    yield "two checkpoints: one", *of(checkpoint(five))
+
+
+def golden_leaves():
+    def two(*pieces):
+        return "two_leaves", pieces
+
+    def other_leaf(*pieces):
+        return "other_leaf", pieces
+
+    five, eight, others = LEAVES[:5], LEAVES[:8], OTHERS[:8]
+    both = checkpoint(five), checkpoint(others)
+    yield "two leaves", *two(*both, shown(five, 3), shown(others, 3))
+    observed = checkpoint(five, originator=0), checkpoint(others, originator=0)
+    yield "two leaves: of an observer", *two(*observed, shown(five, 3), shown(others, 3))
+    yield "two leaves: one leaf", *two(*both, shown(five, 1), shown(others, 1))
+    yield "two leaves: two places", *two(*both, shown(five, 3), shown(others, 4))
+    yield "two leaves: not under the checkpoint", *two(*both, shown(five, 3), shown(eight, 3))
+    yield "two leaves: no index", *two(*both, shown(five, 3), b"\0" * 7)
+    yield "two leaves: about two strands", *two(observed[0], both[1], shown(five, 3), shown(others, 3))
+    yield "another leaf", *other_leaf(both[1], shown(others, 3), signed(STRAND[3]))
+    yield "another leaf: the same", *other_leaf(both[0], shown(five, 3), signed(STRAND[3]))
+    yield "another leaf: of another place", *other_leaf(both[1], shown(others, 3), signed(STRAND[4]))
+    yield "another leaf: of an observer", *other_leaf(observed[1], shown(others, 3), signed(STRAND[3]))
+    of_other = signed(statement(4, node=200), 200)
+    yield "another leaf: an envelope of another node", *other_leaf(both[1], shown(others, 3), of_other)
+    yield "another leaf: a forged envelope", *other_leaf(both[1], shown(others, 3), signed(STRAND[3], 200))
+
+
+def golden_trees():
+    yield from golden_checkpoints()
+    yield from golden_leaves()
+    five = checkpoint(LEAVES[:5])
+
+    def gap(before, after, of=five):
+        return "gap", (of, signed(STRAND[before - 1]), signed(STRAND[after - 1]))
+
+    yield "a gap under a checkpoint", *gap(2, 4)
+    yield "a gap that ends behind a checkpoint", *gap(4, 6)
+    yield "a gap above a checkpoint", *gap(4, 7)
+    yield "a gap: no place between", *gap(2, 3)
+    yield "a gap: of an observer", *gap(2, 4, checkpoint(LEAVES[:5], originator=0))
+    yield "another tree", "other_tree", (five,)
+    yield "another tree: of an observer of a chain", "other_tree", (checkpoint(LEAVES[:5], originator=0),)
+    yield "another tree: of an observer of a node", "other_tree", (checkpoint(LEAVES[:5], originator=300),)
+    yield "another tree: about a node in no registry", "other_tree", (checkpoint(LEAVES[:5], originator=900),)
+    yield "another tree: two checkpoints", "other_tree", (five, five)
+
+
+def make():
+    registry = {str(node): public(secret(node)).hex() for node in NODES}
+    kinds = [golden_liveness, golden_order, golden_statements, golden_causal, golden_rules, golden_payloads]
+    for golden in [*kinds, golden_chain, mutated]:
+        for name, report, facts in golden():
+            yield {"name": name, "report": report.hex(), "registry": registry, **facts}
+    for name, fault, pieces in golden_trees():
+        yield {"name": name, "fault": fault, "pieces": [piece.hex() for piece in pieces], "registry": registry}
+
+
+if __name__ == "__main__":
+    for case in make():
+        expected = judge_trees(case) if "fault" in case else judge(case)
+        print(json.dumps({**case, "expected": expected}, separators=(",", ":")))
