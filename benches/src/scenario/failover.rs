@@ -31,8 +31,11 @@ const SOURCE: usize = 0;
 const OTHER: usize = 1;
 const FOLLOWER: usize = 2;
 const TOPICS: u64 = 100;
-/// Time for which the strand is read before each cut, and then through the other node.
+/// Time for which the strand is read before each cut.
 const STEADY: Duration = Duration::from_secs(2);
+/// Time for which it is then read through the other node. In it the follower tries the dead link once more, for which
+/// the strand stands still again.
+const AFTERWARDS: Duration = Duration::from_secs(5);
 /// Upper bound on each wait.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(20);
@@ -133,7 +136,7 @@ impl ReadStrand {
         let (cut, before) = (Instant::now(), self.times.lock().sent.len());
         self.set_cut(true);
         self.wait_for(before + 1, cut).await?;
-        sleep(STEADY).await;
+        sleep(AFTERWARDS).await;
         if self.lost() == lost {
             return Err("the link that was cut was not in use".into());
         }
