@@ -1,12 +1,14 @@
 //! `hawser-bench` measures a real node from outside, and in the same run the limits of the machine.
 //!
 //! In reading order: [`workload`] makes signed envelopes, [`rpc`] and [`load`] send them, [`network`] starts nodes as
-//! processes, [`log_server`] plays a chain, [`limits`] measures the machine, [`scenario`] has one file for each
-//! figure, [`flood`] attacks a node beside one of them, [`results`] keeps figures, [`verdict`] compares them with what
-//! is promised, and [`report`] writes them up. [`micro`], [`identity`], [`key_package`], [`strand`], [`prune`] and
-//! [`streams`] measure parts of a node by themselves. [`past`] and [`expired`] write strands that no publisher can
-//! make, and [`rebuild_part`] is a process that rebuilds and may be cut off.
+//! processes, [`link`] is a way between two of them that can be cut, [`log_server`] plays a chain, [`limits`] measures
+//! the machine, [`scenario`] has one file for each figure, [`flood`] attacks a node beside one of them, [`results`]
+//! keeps figures, [`verdict`] compares them with what is promised, and [`report`] writes them up. [`micro`],
+//! [`identity`], [`key_package`], [`strand`], [`prune`] and [`streams`] measure parts of a node by themselves. [`past`]
+//! and [`expired`] write strands that no publisher can make, and [`rebuild_part`] is a process that rebuilds and may be
+//! cut off.
 
+mod args;
 mod child;
 mod cli;
 mod error;
@@ -17,6 +19,7 @@ mod identity;
 mod idle_server;
 mod key_package;
 mod limits;
+mod link;
 mod load;
 mod log_server;
 mod micro;

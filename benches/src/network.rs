@@ -13,7 +13,7 @@ use hawser_proto::pb::xmtp::xmtpv4::metadata_api as metadata;
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SecretKey};
 use hawser_rules::{NodeRecord, Rate, Registry};
 use hawser_storage::UnknownFolder;
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::time::sleep;
@@ -151,6 +151,34 @@ impl Network {
         self.members[index].id
     }
 
+    /// Returns the address of the `index`-th node's API. QUIC has the same port.
+    pub(crate) fn api(&self, index: usize) -> SocketAddr {
+        self.members[index].api
+    }
+
+    /// Has the `from`-th node dial this address for QUIC to the `to`-th one, from its next start on.
+    pub(crate) fn reroute(
+        &self,
+        from: usize,
+        to: usize,
+        address: SocketAddr,
+    ) -> Result<(), BenchError> {
+        let mut registry: Value = serde_json::from_slice(&fs::read(self.registry_file(from))?)?;
+        registry["nodes"][to]["quicAddress"] = json!(address.to_string());
+        Ok(fs::write(self.own_registry(from), registry.to_string())?)
+    }
+
+    /// Returns the file with the registry of the `index`-th node.
+    fn registry_file(&self, index: usize) -> PathBuf {
+        let own = self.own_registry(index);
+        if own.exists() { own } else { self.folder.path().join("registry.json") }
+    }
+
+    /// Returns the file with the registry of the `index`-th node, if it dials other addresses than its peers.
+    fn own_registry(&self, index: usize) -> PathBuf {
+        self.folder.path().join(format!("{}.registry.json", self.members[index].id.0))
+    }
+
     /// Returns the registry of all nodes.
     pub(crate) fn registry(&self) -> Result<Registry, BenchError> {
         let record = |member: &Member| {
@@ -222,23 +250,30 @@ impl Network {
         flags: &[String],
         readiness: &str,
     ) -> Result<Node, BenchError> {
-        let member = self.members[index];
-        let log = self.folder.path().join(format!("{}.log", member.id.0));
+        let mut node = self.launch(index, flags)?;
+        let (process, log) = (&mut node.process, self.log(index));
+        if readiness == PUBLISHES {
+            // The first node of a network has no peer yet that knows its key to be new.
+            self.declare_new(process, index, &log).await?;
+        }
+        ready(process, node.member.metrics, readiness, &log).await?;
+        accepts(process, node.member.api, &log).await?;
+        Ok(node)
+    }
+
+    /// Starts the process of the `index`-th node with further flags. Waits for nothing, and answers no question of it.
+    pub(crate) fn launch(&self, index: usize, flags: &[String]) -> Result<Node, BenchError> {
+        let log = File::options().create(true).append(true).open(self.log(index))?;
         let mut command = self.command();
         command.args(["node", "--exit-with-parent"]);
         self.configure(&mut command, index, &self.data_dir(index));
-        command
-            .args(flags)
-            .stdout(Stdio::null())
-            .stderr(File::options().create(true).append(true).open(&log)?);
-        let mut process = Process::start(&mut command)?;
-        if readiness == PUBLISHES {
-            // The first node of a network has no peer yet that knows its key to be new.
-            self.declare_new(&mut process, index, &log).await?;
-        }
-        ready(&mut process, member.metrics, readiness, &log).await?;
-        accepts(&mut process, member.api, &log).await?;
-        Ok(Node { process, member })
+        command.args(flags).stdout(Stdio::null()).stderr(log);
+        Ok(Node { process: Process::start(&mut command)?, member: self.members[index] })
+    }
+
+    /// Returns the file with what the `index`-th node has logged.
+    fn log(&self, index: usize) -> PathBuf {
+        self.folder.path().join(format!("{}.log", self.members[index].id.0))
     }
 
     /// Waits until a node accepts publishes. Says as its operator that its key is new, if it asks that. Fails if it
@@ -294,7 +329,7 @@ impl Network {
             .arg("--signer.private-key-file")
             .arg(at(format!("{}.key", member.id.0)))
             .arg("--registry-file")
-            .arg(at("registry.json".to_owned()))
+            .arg(self.registry_file(index))
             .arg("--rates-file")
             .arg(at("rates.json".to_owned()))
             .args(["--listen-address", &member.api.ip().to_string()])
@@ -541,7 +576,8 @@ pub(crate) fn node_key(id: OriginatorId) -> Result<SecretKey, BenchError> {
     Ok(SecretKey::from_bytes(&secret)?)
 }
 
-fn write_secret(path: &Path, key: &SecretKey) -> Result<(), BenchError> {
+/// Writes a secret key into a file that only its owner may read.
+pub(crate) fn write_secret(path: &Path, key: &SecretKey) -> Result<(), BenchError> {
     let mut file =
         OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     file.write_all(hex::encode(key.to_bytes()).as_bytes())?;

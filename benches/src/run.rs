@@ -6,10 +6,11 @@ use std::time::{Duration, Instant};
 
 use hawser_proto::OriginatorId;
 
-use crate::cli::{
-    Accounting, Command, FalseReports, Hawser, Large, LoadArgs, Output, Readers, Reconnect, Shape,
-    Sizes, Target, Turns, Upkeep,
+use crate::args::{
+    Accounting, FalseReports, Hawser, Large, LoadArgs, Output, Readers, Reconnect, Shape, Sizes,
+    Target, ThreeNodes, Turns, Upkeep,
 };
+use crate::cli::{Command, GrownCommand};
 use crate::error::BenchError;
 use crate::limits::{self, LoadShape, PER_REQUEST};
 use crate::network::{Network, Node};
@@ -19,8 +20,8 @@ use crate::scenario::fill::Grown;
 use crate::scenario::publish::{self, Published};
 use crate::scenario::{
     accounting, backup, balances, bill, bootstrap, catch_up, chain_index, checkpoint_upkeep,
-    delivery, export, false_reports, fill, floods, gateway, memory, query, readers, rebuild,
-    reconnect, replay, sizes, sources, tls, upkeep,
+    delivery, export, failover, false_reports, fill, floods, gateway, memory, million_topics,
+    query, readers, rebuild, reconnect, replay, restarts, sizes, sources, tls, upkeep,
 };
 use crate::verdict::verdicts;
 use crate::{process, stats};
@@ -64,30 +65,24 @@ pub(crate) async fn run(command: Command) -> Result<(), BenchError> {
         }
         Command::CatchUp { large, both: true, .. } => catch_up_both(&large).await,
         Command::CatchUp { large, checkpoints, .. } => catch_up_with(&large, checkpoints).await,
-        Command::Sources(large) => {
-            let (network, leader, _) = filled_among(&large, sources::NODES).await?;
-            sources::run(&network, leader).await
-        }
         Command::Query { large, node, originator } => {
             pages(&large, node.zip(originator.map(OriginatorId))).await
         }
-        Command::Rebuild(large) => rebuild_rows(&large).await,
-        Command::Bill(large) => bill_payer(&large).await,
         Command::Tls(turns) => encrypt(&turns).await,
         Command::Balances(turns) => check_balances(&turns).await,
         Command::Accounting(args) => account(&args).await,
         Command::Checkpoints(args) => keep_trees(&args).await,
         Command::Upkeep(args) => keep_up(&args).await,
-        Command::Replay(large) => replay_log(&large).await,
-        Command::Export(large) => export_log(&large).await,
-        Command::Backup(large) => back_up(&large).await,
-        Command::Bootstrap(large) => bootstrap_another(&large).await,
-        Command::Grow(large) => grow(&large).await,
         Command::Sizes(args) => at_sizes(&args).await,
         Command::Readers(args) => read(&args).await,
         Command::Reconnect(args) => come_back(&args).await,
-        Command::Memory(large) => subscribed(&large).await,
         Command::All(large) => all(&large).await,
+        Command::Grown(command) => run_grown(command).await,
+        Command::Failover { nodes, rate } => lose_link(&nodes, rate).await,
+        Command::Restarts { nodes, kill } => start_again(&nodes, kill).await,
+        Command::MillionTopics { data, hawser } => {
+            million_topics::run(&hawser.program(), &data.path()).await
+        }
         Command::Micro { .. }
         | Command::Identity
         | Command::KeyPackage
@@ -97,6 +92,24 @@ pub(crate) async fn run(command: Command) -> Result<(), BenchError> {
         | Command::Streams { .. }
         | Command::RebuildPart { .. }
         | Command::IdleServer { .. } => Err("this command needs no runtime".into()),
+    }
+}
+
+/// Runs a command that grows a node first.
+async fn run_grown(command: GrownCommand) -> Result<(), BenchError> {
+    match command {
+        GrownCommand::Sources(large) => {
+            let (network, leader, _) = filled_among(&large, sources::NODES).await?;
+            sources::run(&network, leader).await
+        }
+        GrownCommand::Grow(large) => grow(&large).await,
+        GrownCommand::Memory(large) => subscribed(&large).await,
+        GrownCommand::Replay(large) => replay_log(&large).await,
+        GrownCommand::Rebuild(large) => rebuild_rows(&large).await,
+        GrownCommand::Bill(large) => bill_payer(&large).await,
+        GrownCommand::Export(large) => export_log(&large).await,
+        GrownCommand::Backup(large) => back_up(&large).await,
+        GrownCommand::Bootstrap(large) => bootstrap_another(&large).await,
     }
 }
 
@@ -255,6 +268,18 @@ async fn beside_floods(
     floods::run(&node, payload_size, seconds).await?;
     node.stop();
     Ok(())
+}
+
+/// A strand that is read at a node which loses its link to the strand's own node.
+async fn lose_link(nodes: &ThreeNodes, rate: u32) -> Result<(), BenchError> {
+    let plan = failover::Plan { rate, rounds: nodes.rounds, payload_len: nodes.payload_size };
+    failover::run(plan, &nodes.hawser.program(), &nodes.data.path()).await
+}
+
+/// Nodes that start again.
+async fn start_again(nodes: &ThreeNodes, kill: bool) -> Result<(), BenchError> {
+    let plan = restarts::Plan { kill, rounds: nodes.rounds, payload_len: nodes.payload_size };
+    restarts::run(plan, &nodes.hawser.program(), &nodes.data.path()).await
 }
 
 /// A busy publisher, alone and beside false reports of misbehaviour.

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cli::DatabaseCache;
+use crate::args::DatabaseCache;
 use crate::error::BenchError;
 use crate::limits::LoadShape;
 use crate::network::{Network, Node};
