@@ -344,8 +344,9 @@ impl Judging<'_> {
         receipts: &[Option<ReceiptAnswer>],
     ) -> Vec<Option<BlockRef>> {
         let known = receipts.iter().map(|answer| answer.as_ref().and_then(|answer| answer.block));
+        let known: Vec<_> = known.collect();
         if receipts.iter().all(Option::is_some) {
-            return known.collect();
+            return known;
         }
         let numbers = &[claim.block.number];
         let asked =
@@ -370,10 +371,12 @@ impl Judging<'_> {
             self.endpoints.each(|chain| async move { receipts::proof(&chain, claim.block).await });
         let (shown, there) = tokio::join!(proofs, self.blocks_there(claim, receipts));
         let (active, logs) = (self.active, self.logs);
-        let answers = EndpointAnswers { by, active, there: &there, logs, shown: &shown };
+        let hosts: Vec<_> = self.endpoints.display_urls().collect();
+        let (hosts, there) = (&hosts[..], &there[..]);
+        let answers = EndpointAnswers { by, active, hosts, there, logs, shown: &shown };
         match proof::judge(claim, self.settings.source, self.known, &answers)? {
             // The block's hash proves the events, whichever endpoint of that branch denies them.
-            ClaimVerdict::Contradicted => Some(self.of_branch(claim, &there, false)),
+            ClaimVerdict::Contradicted => Some(self.of_branch(claim, there, false)),
             verdict => Some(verdict),
         }
     }

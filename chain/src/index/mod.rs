@@ -13,6 +13,7 @@
 //!   those about numbers that an operator chose;
 //! - `confirming`: asks other endpoints about events before they are stored; `gap_search`: the search for omitted ones;
 //! - `lag`, `turns`: decide when another endpoint is used, because this one is behind or turns back again and again;
+//!   `disputes`: decides when the operator hears of contradictions;
 //! - `contract`: one contract's reader, which joins `reading` (asks) and `storing` (stores) through
 //!   `context`;
 //! - [`status`]: the state for operators; [`lookup`]: single blocks and transactions; [`finalised`]: single events
@@ -23,6 +24,7 @@ pub mod claim;
 mod confirming;
 mod context;
 mod contract;
+mod disputes;
 pub mod event;
 pub mod event_set;
 mod fetch;

@@ -4,7 +4,7 @@
 //! and receipts that lead to the hash therefore prove the block's logs, whichever endpoint shows them: one honest
 //! endpoint outweighs any number that deny.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use alloy::consensus::Header;
 use alloy::consensus::proofs::ordered_trie_root_with_encoder;
@@ -165,6 +165,8 @@ pub struct EndpointAnswers<'a, E> {
     pub by: usize,
     /// The index of the endpoint in use.
     pub active: usize,
+    /// The scheme, host and port of each endpoint.
+    pub hosts: &'a [String],
     /// The block of each endpoint at the height of the claim; `None` for one that has none there, or did not answer.
     pub there: &'a [Option<BlockRef>],
     /// The logs that each endpoint shows beside the claim; `None` for one that did not answer.
@@ -200,7 +202,8 @@ impl<E> EndpointAnswers<'_, E> {
 /// A log is confirmed if the block has it and it was not read. The same log under another transaction hash
 /// may have been read already, so showing a true log again under an invented hash is not a claim. But an equal log of
 /// an earlier transaction may have been read as well, and an endpoint that names that one would hide the log. So a log
-/// was not read if more endpoints name the claimed hash than a hash with which an equal log was read.
+/// was not read if more endpoints, each host and port once, name the claimed hash than a hash with which an equal log
+/// was read.
 ///
 /// The claim is proven only, and not confirmed, while no endpoint beside the claimant has the block, or while one that
 /// has it is silent about its logs and their proof, and may have shown the log under another hash before. It is open
@@ -213,8 +216,7 @@ pub fn judge<E>(
     answers: &EndpointAnswers<'_, E>,
 ) -> Option<ClaimVerdict> {
     let mut silent = answers.silent_about(claim.block);
-    let proven: Vec<_> = answers.shown.iter().flatten().flatten().collect();
-    if proven.is_empty() {
+    if !answers.shown.iter().any(|shown| matches!(shown, Ok(Some(_)))) {
         return silent.next().map(|_| ClaimVerdict::Open);
     }
     let was_read = |log: &Log, transaction: B256| {
@@ -222,10 +224,18 @@ pub fn judge<E>(
             && source.decode(log).is_some_and(|event| known.count(transaction, &event) > 0)
     };
     let counts = |log: &Log| {
-        let names: Vec<_> = proven.iter().filter_map(|one| one.transaction_of(log)).collect();
-        let read = names.iter().filter(|name| was_read(log, **name)).count();
-        let as_claimed = names.iter().filter(|name| Some(**name) == log.transaction_hash).count();
-        !names.is_empty() && (read == 0 || as_claimed > read)
+        let (mut is_there, mut read, mut as_claimed) = (false, BTreeSet::new(), BTreeSet::new());
+        for (host, shown) in answers.hosts.iter().zip(answers.shown) {
+            let Ok(Some(one)) = shown else { continue };
+            let Some(name) = one.transaction_of(log) else { continue };
+            is_there = true;
+            if Some(name) == log.transaction_hash {
+                as_claimed.insert(host);
+            } else if was_read(log, name) {
+                read.insert(host);
+            }
+        }
+        is_there && (read.is_empty() || as_claimed.len() > read.len())
     };
     if !claim.logs.iter().any(counts) {
         return Some(ClaimVerdict::Denied);
@@ -394,7 +404,8 @@ mod tests {
         shown: &[Result<Option<ProvenLogs>, ()>],
     ) -> Option<ClaimVerdict> {
         let logs = &[logs, Some(&claim.logs[..])];
-        let answers = EndpointAnswers { by: 1, active: 0, there, logs, shown };
+        let hosts = &["http://a:1", "http://b:1", "http://c:1"].map(str::to_owned);
+        let answers = EndpointAnswers { by: 1, active: 0, hosts, there, logs, shown };
         judge(claim, EventSource::NodeRegistry, known, &answers)
     }
 
@@ -470,8 +481,15 @@ mod tests {
         let left_out = claim(1, 200, transaction(1));
         let of_three = [liar.clone(), honest.clone(), honest.clone()];
         assert_eq!(judged(&left_out, &read, &of_three), Some(ClaimVerdict::Confirmed));
-        // Of two, each may lie.
-        assert_eq!(judged(&left_out, &read, &[liar, honest]), Some(ClaimVerdict::Denied));
+        // Of two, each may lie, however often one of them is in the settings.
+        let of_two = [liar.clone(), honest.clone()];
+        assert_eq!(judged(&left_out, &read, &of_two), Some(ClaimVerdict::Denied));
+        let hosts = &["http://a:1", "http://b:1", "http://b:1"].map(str::to_owned);
+        let there = &[Some(left_out.block); 3];
+        let shown = &[Ok::<_, ()>(Some(liar)), Ok(Some(honest.clone())), Ok(Some(honest))];
+        let answers = EndpointAnswers { by: 1, active: 0, hosts, there, logs: &[None; 3], shown };
+        let verdict = judge(&left_out, EventSource::NodeRegistry, &read, &answers);
+        assert_eq!(verdict, Some(ClaimVerdict::Denied));
     }
 
     #[test]
@@ -486,8 +504,9 @@ mod tests {
         assert_eq!(verdict_of(&made_up, &none, &there, &both), Some(ClaimVerdict::Confirmed));
         // It is the endpoint in use.
         let (there, shown) = ([Some(made_up.block)], [Ok::<_, ()>(Some(proof))]);
-        let answers =
-            EndpointAnswers { by: 0, active: 0, there: &there, logs: &[None], shown: &shown };
+        let hosts = &["http://a:1".to_owned()];
+        let (there, shown) = (&there[..], &shown[..]);
+        let answers = EndpointAnswers { by: 0, active: 0, hosts, there, logs: &[None], shown };
         let verdict = judge(&made_up, EventSource::NodeRegistry, &none, &answers);
         assert_eq!(verdict, Some(ClaimVerdict::Confirmed));
     }

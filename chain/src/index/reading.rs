@@ -16,6 +16,7 @@ use tokio::time::sleep;
 use super::bootstrap;
 use super::confirming::{Asked, Confirmation, Confirmer, Contradiction};
 use super::context::{NumberedBatch, RETRY_MAX, RETRY_MIN, ReaderContext};
+use super::disputes::Disputes;
 use super::event::{BlockRef, ContractEvent};
 use super::fetch;
 use super::gap_search::GapSearch;
@@ -70,8 +71,7 @@ pub(super) struct PageReader {
     look: JoinSet<LookAnswer>,
     silences: LookSilences,
     confirmer: Confirmer,
-    /// The last contradiction about events that was logged, so that one about the same block is logged once.
-    contradiction: Option<Contradiction>,
+    disputes: Disputes,
     /// The indices of endpoints that have events on another branch than others, and the message about them.
     /// Nothing is read while this is set.
     held: Option<(BTreeSet<usize>, String)>,
@@ -110,7 +110,7 @@ impl PageReader {
             look: JoinSet::new(),
             silences: LookSilences::default(),
             confirmer: Confirmer::default(),
-            contradiction: None,
+            disputes: Disputes::default(),
             held: None,
             is_moving: false,
         }
@@ -328,10 +328,11 @@ impl PageReader {
     }
 
     /// Tells the operator of a contradiction that may need a change of the settings. An endpoint that is behind needs
-    /// none.
+    /// none, and neither do endpoints that soon agree.
     fn note_contradiction(&mut self, contradiction: Contradiction) {
-        let is_of_events = matches!(contradiction, Contradiction::Events(_));
-        if is_of_events && self.contradiction.replace(contradiction) != Some(contradiction) {
+        if let Contradiction::Events(block) = contradiction
+            && self.disputes.note(block, Instant::now())
+        {
             let strand = self.context.name;
             tracing::error!(code = "chain_endpoints_contradict", strand, "{contradiction}");
         }

@@ -108,13 +108,15 @@ impl PageReader {
             }
             LookOutcome::Proven { block, lacking } => {
                 self.held = None;
-                // As at the first look, those that are silent for long leave the decision to the others.
+                // As at the first look, those that are silent for long leave the decision to the others. The branch of
+                // the block is not confirmed, so it replaces no deep blocks that another endpoint has.
                 if !self.walk.look().found() {
                     self.logs_came_late(block, &lacking);
                 }
             }
             LookOutcome::More { block, lacking } => {
                 self.held = None;
+                self.is_moving = true;
                 self.logs_came_late(block, &lacking);
             }
             LookOutcome::Contradicted { block, claimants } => {
@@ -177,7 +179,7 @@ impl PageReader {
         self.held = Some((claimants, reason));
     }
 
-    /// Reads blocks again, because an endpoint has confirmed events that others lacked.
+    /// Reads blocks again, because an endpoint has confirmed or proven events that others lacked.
     fn logs_came_late(&mut self, block: u64, lacking: &BTreeSet<usize>) {
         tracing::warn!(
             code = "chain_logs_late",
@@ -195,7 +197,6 @@ impl PageReader {
         for _ in 1..self.walk.look().looks() {
             self.walk.refused("");
         }
-        self.is_moving = true;
         self.walk.rewind(block);
         self.begin_pass();
     }
@@ -328,6 +329,10 @@ mod tests {
         }
         assert_eq!((reader.walk.unread(), reader.held.is_some()), (50, false), "it is read again");
         assert!(reader.endpoints.status()[0].error.is_some(), "from the other endpoint");
+        assert!(!reader.is_moving, "deep blocks are replaced only if no endpoint has them");
+        let outcome = LookOutcome::More { block: 50, lacking: BTreeSet::new() };
+        reader.looked(Ok(LookAnswer { blocks: 0..=99, outcome: Ok((outcome, BTreeSet::new())) }));
+        assert!(reader.is_moving, "or if the events of the other branch are confirmed");
     }
 
     /// The storing half may have batches left, and find a gap in them. No page would be read and none be looked at.
