@@ -250,8 +250,8 @@ async fn confirmed(
             return None;
         }
         let shows = others.iter().map(async |node| {
-            let shown = timeout(LOG_TIMEOUT, query_place(node, expected.id)).await;
-            let shown = shown.ok().and_then(Result::ok).flatten();
+            let shown = query_place(node, expected.id, &expected.payload);
+            let shown = timeout(LOG_TIMEOUT, shown).await.ok().and_then(Result::ok).flatten();
             shown.is_some_and(|shown| expected.matches(&shown).is_some())
         });
         let is_shown = others.is_empty() || join_all(shows).await.contains(&true);

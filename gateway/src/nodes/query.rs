@@ -1,23 +1,37 @@
-//! Asks a node for the envelope at an id, and decodes the envelopes of answers.
+//! Asks a node for the envelope at an id or for those of topics, and decodes the envelopes of answers.
+//!
+//! Many requests search at one node at a time when it has failed their calls. The node may lie, and answer each with
+//! 25 MiB. So an answer has memory by what is searched for, or one of few places for long answers of the node.
 
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
-use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_client::ReplicationApiClient;
-use hawser_proto::pb::xmtp::xmtpv4::message_api::{EnvelopesQuery, QueryEnvelopesRequest};
+use hawser_proto::pb::xmtp::xmtpv4::message_api::{
+    EnvelopesQuery, GetNewestEnvelopeRequest, QueryEnvelopesRequest,
+};
 use hawser_proto::{Bytes, Cursor, EnvelopeId};
 use hawser_serve::MESSAGE_LEN_BYTES_MAX;
 use prost::Message as _;
-use tonic::Status;
+use tokio::sync::OwnedSemaphorePermit;
+use tonic::{Code, Status};
 
 use super::node::Node;
 
-/// Returns the first envelope that a node shows at this id or after it in the same strand. The answer is not
-/// verified.
+/// Longest answer with one envelope: this often the bytes of its client envelope, and this much more. Chosen: what a
+/// node may answer to a publish (`answer.rs`) fits, with the layers around it.
+const LEN_TIMES: usize = 2;
+const LEN_MORE_BYTES: usize = 8 * 1024;
+
+/// The place of a long answer at its node, to be held as long as what was decoded from it; `None` for a short one.
+pub(crate) type AnswerPlace = Option<OwnedSemaphorePermit>;
+
+/// Returns the first envelope that a node shows at this id or after it in the same strand; `None` also if it is far
+/// longer than one of this client envelope. The answer is not verified.
 ///
 /// # Errors
 /// The status of the failed query, or INTERNAL if the envelope does not decode.
 pub(crate) async fn query_place(
     node: &Node,
     id: EnvelopeId,
+    client: &Bytes,
 ) -> Result<Option<OriginatorEnvelope>, Status> {
     let before = EnvelopeId::new(id.originator, id.sequence.previous());
     let query = EnvelopesQuery {
@@ -26,10 +40,71 @@ pub(crate) async fn query_place(
         last_seen: Some(Cursor::from_iter([before]).to_pb()),
     };
     let request = QueryEnvelopesRequest { query: Some(query), limit: 1 };
-    let mut client = ReplicationApiClient::new(node.query_channel.clone())
-        .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX);
-    let first = client.query_envelopes(request).await?.into_inner().envelopes.into_iter().next();
+    let mut api = node.query_client(shown_len_bytes_max(client));
+    let first = match api.query_envelopes(request).await {
+        Err(status) if is_long(&status) => return Ok(None),
+        answer => answer?.into_inner().envelopes.into_iter().next(),
+    };
     first.map(decoded).transpose()
+}
+
+/// Returns the newest envelopes of topics that a node shows, in their order. An answer of more than
+/// `usual_len_bytes_max` bytes waits for a place.
+///
+/// # Errors
+/// The status of the failed query.
+pub(crate) async fn query_newest(
+    node: &Node,
+    topics: Vec<Bytes>,
+    usual_len_bytes_max: usize,
+) -> Result<(Vec<Option<OriginatorEnvelope>>, AnswerPlace), Status> {
+    let request = GetNewestEnvelopeRequest { topics };
+    let mut usual = node.query_client(usual_len_bytes_max);
+    let (answer, place) = match usual.get_newest_envelope(request.clone()).await {
+        Err(status) if is_long(&status) => {
+            let place = node.long_answer().await;
+            let mut long = node.query_client(MESSAGE_LEN_BYTES_MAX);
+            (long.get_newest_envelope(request).await?, Some(place))
+        }
+        answer => (answer?, None),
+    };
+    let results = answer.into_inner().results.into_iter();
+    Ok((results.map(|result| result.originator_envelope).collect(), place))
+}
+
+/// Returns the envelopes of a page that a node shows, not more than `request` asks for. An answer of more than
+/// `usual_len_bytes_max` bytes waits for a place.
+///
+/// # Errors
+/// The status of the failed query, or INTERNAL if an envelope does not decode.
+pub(crate) async fn query_page(
+    node: &Node,
+    request: QueryEnvelopesRequest,
+    usual_len_bytes_max: usize,
+) -> Result<(Vec<OriginatorEnvelope>, AnswerPlace), Status> {
+    let limit = request.limit as usize;
+    let mut usual = node.query_client(usual_len_bytes_max);
+    let (answer, place) = match usual.query_envelopes(request.clone()).await {
+        Err(status) if is_long(&status) => {
+            let place = node.long_answer().await;
+            let mut long = node.query_client(MESSAGE_LEN_BYTES_MAX);
+            (long.query_envelopes(request).await?, Some(place))
+        }
+        answer => (answer?, None),
+    };
+    let mut envelopes = answer.into_inner().envelopes;
+    envelopes.truncate(limit); // an empty one takes two bytes of the answer, and far more once it is decoded
+    Ok((all_decoded(envelopes)?, place))
+}
+
+/// Returns the most bytes of an answer that shows an envelope of this client envelope.
+fn shown_len_bytes_max(client: &Bytes) -> usize {
+    client.len().saturating_mul(LEN_TIMES).saturating_add(LEN_MORE_BYTES).min(MESSAGE_LEN_BYTES_MAX)
+}
+
+/// Returns true for the status with which this side ends a call whose answer is longer than it may be.
+fn is_long(status: &Status) -> bool {
+    status.code() == Code::OutOfRange
 }
 
 /// Decodes the outer layers of all envelopes of an answer.
