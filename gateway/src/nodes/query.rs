@@ -102,6 +102,11 @@ fn shown_len_bytes_max(client: &Bytes) -> usize {
     client.len().saturating_mul(LEN_TIMES).saturating_add(LEN_MORE_BYTES).min(MESSAGE_LEN_BYTES_MAX)
 }
 
+/// Returns true if an envelope is far longer than one of this client envelope: its node has added what nothing asks for.
+pub(crate) fn is_padded(envelope: &OriginatorEnvelope, client: &Bytes) -> bool {
+    envelope.encoded_len() > shown_len_bytes_max(client)
+}
+
 /// Returns true for the status with which this side ends a call whose answer is longer than it may be.
 fn is_long(status: &Status) -> bool {
     status.code() == Code::OutOfRange
