@@ -41,11 +41,9 @@ pub(crate) use batch::{PayerSettings, PlacedEnvelope};
 pub(crate) use error::{NodeError, NodeErrorKind};
 pub(crate) use follow::ChainStrands;
 pub(crate) use node::{Health, Node, REQUESTS_AT_NODE_MAX, RequestAtNode};
-pub(crate) use observed::{Comparison, ExpectedEnvelope, with_own_buffers};
+pub(crate) use observed::{Comparison, ExpectedEnvelope, is_padded, with_own_buffers};
 pub(crate) use placement::topic_key;
-pub(crate) use query::{
-    AnswerPlace, all_decoded, is_padded, query_newest, query_page, query_place,
-};
+pub(crate) use query::{AnswerPlace, all_decoded, query_newest, query_page, query_place};
 pub(crate) use recent_calls::RecentCalls;
 pub(crate) use registry::{NodeSetup, follow_registry};
 pub(crate) use report_outcome::ReportOutcome;

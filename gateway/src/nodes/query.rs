@@ -14,11 +14,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tonic::{Code, Status};
 
 use super::node::Node;
-
-/// Longest answer with one envelope: this often the bytes of its client envelope, and this much more. Chosen: what a
-/// node may answer to a publish (`answer.rs`) fits, with the layers around it.
-const LEN_TIMES: usize = 2;
-const LEN_MORE_BYTES: usize = 8 * 1024;
+use super::observed::shown_len_bytes_max;
 
 /// The place of a long answer at its node, to be held as long as what was decoded from it; `None` for a short one.
 pub(crate) type AnswerPlace = Option<OwnedSemaphorePermit>;
@@ -95,16 +91,6 @@ pub(crate) async fn query_page(
     let mut envelopes = answer.into_inner().envelopes;
     envelopes.truncate(limit); // an empty one takes two bytes of the answer, and far more once it is decoded
     Ok((all_decoded(envelopes)?, place))
-}
-
-/// Returns the most bytes of an answer that shows an envelope of this client envelope.
-fn shown_len_bytes_max(client: &Bytes) -> usize {
-    client.len().saturating_mul(LEN_TIMES).saturating_add(LEN_MORE_BYTES).min(MESSAGE_LEN_BYTES_MAX)
-}
-
-/// Returns true if an envelope is far longer than one of this client envelope: its node has added what nothing asks for.
-pub(crate) fn is_padded(envelope: &OriginatorEnvelope, client: &Bytes) -> bool {
-    envelope.encoded_len() > shown_len_bytes_max(client)
 }
 
 /// Returns true for the status with which this side ends a call whose answer is longer than it may be.
