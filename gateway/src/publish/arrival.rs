@@ -110,7 +110,7 @@ fn others(nodes: &Nodes, originator: &Node) -> impl Iterator<Item = std::sync::A
     others.filter(|node| !node.is_down()).take(OTHERS_MAX)
 }
 
-/// What a node shows as the newest envelope of an item's topic.
+/// Newest envelope of an item's topic, as a node shows it.
 enum Newest {
     /// That of the item.
     OfItem(PlacedEnvelope),
