@@ -59,7 +59,7 @@ mod tests {
             OriginatorEnvelope { unsigned_originator_envelope: unsigned, proof: None }
         };
         assert!(LogUpdate::read(envelope(&[])).is_some());
-        let padding: Vec<u8> = [&[0x7a, 0x80, 0x80, 0x04][..], &[0; 1 << 16]].concat();
+        let padding: Vec<u8> = [&[0x7a_u8, 0x80, 0x80, 0x04][..], &[0; 1 << 16]].concat();
         assert!(LogUpdate::read(envelope(&padding)).is_none());
     }
 }

@@ -34,9 +34,9 @@ const MAJOR_VERSION_MAX: u64 = 1;
 /// gateway has under way at all nodes, so that a node which answers its health checks and no publish leaves places to
 /// requests for others.
 pub(crate) const REQUESTS_AT_NODE_MAX: usize = 1536;
-/// Largest number of long answers of a node that are in memory at a time: answers to searches for envelopes whose call
-/// failed. A guess: 100 MiB.
-const LONG_ANSWERS_MAX: usize = 4;
+/// Most memory for long answers of a node at a time, MiB: answers to searches for envelopes whose call failed. A guess:
+/// four of the longest answers, or a hundred pages of a busy topic.
+const LONG_ANSWERS_MIB_MAX: usize = 100;
 /// Time to connect to a node. A guess: several round trips around the world.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Interval of HTTP/2 pings on an idle connection, and the time for their answer. Guesses: they end a dead
@@ -82,7 +82,7 @@ pub(crate) struct Node {
     congestion_fee: Mutex<Option<(u64, Instant)>>,
     /// Referred to by each request that the node is being asked to publish.
     requests: Arc<()>,
-    /// The places for long answers of the node.
+    /// The memory for long answers of the node, MiB.
     long_answers: Arc<Semaphore>,
     /// When dropped, ends the tasks of this node.
     _end: DropGuard,
@@ -126,7 +126,7 @@ impl Node {
             version: Mutex::default(),
             congestion_fee: Mutex::default(),
             requests: Arc::default(),
-            long_answers: Arc::new(Semaphore::new(LONG_ANSWERS_MAX)),
+            long_answers: Arc::new(Semaphore::new(LONG_ANSWERS_MIB_MAX)),
             _end: end.drop_guard(),
         })
     }
@@ -208,9 +208,10 @@ impl Node {
         client.max_decoding_message_size(len_bytes_max)
     }
 
-    /// Waits for one of the [`LONG_ANSWERS_MAX`] places for long answers of the node.
-    pub(super) async fn long_answer(&self) -> OwnedSemaphorePermit {
-        self.long_answers.clone().acquire_owned().await.expect("it is never closed")
+    /// Waits for a place for an answer of some MiB, of [`LONG_ANSWERS_MIB_MAX`].
+    pub(super) async fn long_answer(&self, mib: u32) -> OwnedSemaphorePermit {
+        let places = self.long_answers.clone();
+        places.acquire_many_owned(mib).await.expect("it is never closed")
     }
 
     pub(super) fn candidate(&self) -> Candidate {

@@ -273,7 +273,7 @@ mod tests {
         let expected = expected(5, &right);
         let padded = |len: usize| {
             let mut envelope = right.clone();
-            let unknown: Vec<u8> = [&[0x7a, 0x80, 0x80, 0x04][..], &[0; 1 << 16]].concat();
+            let unknown: Vec<u8> = [&[0x7a_u8, 0x80, 0x80, 0x04][..], &[0; 1 << 16]].concat();
             let unsigned = [&right.unsigned_originator_envelope[..], &unknown.repeat(len)].concat();
             envelope.unsigned_originator_envelope = unsigned.into();
             envelope

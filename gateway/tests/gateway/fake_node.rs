@@ -72,7 +72,7 @@ pub(crate) enum Manner {
 }
 
 /// The bytes that [`Manner::AnswersAtLength`] adds.
-const PADDING_LEN_BYTES: usize = 100 * 1024;
+const PADDING_LEN_BYTES: usize = 160 * 1024;
 
 /// The behaviour of a node when a misbehaviour report is submitted to it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -460,7 +460,7 @@ impl ReplicationApi for Inner {
         let mut padding = Vec::new();
         if *self.manner.borrow() == Manner::AnswersAtLength {
             // An unknown field, with its length as a varint.
-            padding = [&[0x7a, 0x80, 0xa0, 0x06][..], &[0; PADDING_LEN_BYTES]].concat();
+            padding = [&[0x7a_u8, 0x80, 0x80, 0x0a][..], &[0; PADDING_LEN_BYTES]].concat();
         }
         let padded = |it: &pb::OriginatorEnvelope| [it.encode_to_vec(), padding.clone()].concat();
         let envelopes = found.map(|envelope| padded(envelope).into()).collect();

@@ -85,8 +85,9 @@ async fn a_long_answer_to_a_search_is_read_when_it_has_a_place() {
     node.becomes(Manner::AnswersAtLength);
     let (again, _) = published(&net, message(1, "where?")).await;
     assert_eq!(again, first);
-    assert_eq!(node.newest_calls(), 2, "no envelope of a few bytes has 100 KiB at its place");
-    let texts: Vec<_> = (0..8).map(|number| message(1, &number.to_string())).collect();
+    assert_eq!(node.newest_calls(), 2, "no envelope of a few bytes has 160 KiB at its place");
+    // Their pages of seven envelopes have more than a MiB each, and places for four are there.
+    let texts: Vec<_> = (0..6).map(|number| message(1, &number.to_string())).collect();
     let publishing = texts.iter().map(|text| published(&net, text.clone()));
     for (_, answered) in futures_util::future::join_all(publishing).await {
         assert_eq!(answered, home, "places are given back");
