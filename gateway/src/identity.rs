@@ -6,10 +6,8 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, join_all};
-use hawser_proto::envelope::{Payload, UnsignedOriginatorEnvelope};
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
-use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_client::ReplicationApiClient;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::{EnvelopesQuery, QueryEnvelopesRequest};
 use hawser_proto::{Bytes, EnvelopeId, InboxId, OriginatorId, Topic, TopicKind};
 use hawser_serve::MESSAGE_LEN_BYTES_MAX;
@@ -21,7 +19,8 @@ use tonic::{Code, Status};
 pub use hawser_validation::precheck::{BrokenLogError, CheckTurn, PrecheckCaller, VouchError};
 
 use crate::fair::{FairGate, GateFullError, TenantGate, TenantPass};
-use crate::nodes::{ExpectedEnvelope, Node, Nodes, all_decoded, query_place};
+use crate::inbox_log::LogUpdate;
+use crate::nodes::{ExpectedEnvelope, Node, Nodes, all_decoded, query_place, with_own_buffers};
 use crate::policy::CallerId;
 
 /// Time for a node to return the log of an inbox. A guess.
@@ -250,8 +249,8 @@ async fn confirmed(
             return None;
         }
         let shows = others.iter().map(async |node| {
-            let shown = timeout(LOG_TIMEOUT, query_place(node, expected.id)).await;
-            let shown = shown.ok().and_then(Result::ok).flatten();
+            let shown = query_place(node, expected.id, &expected.payload);
+            let shown = timeout(LOG_TIMEOUT, shown).await.ok().and_then(Result::ok).flatten();
             shown.is_some_and(|shown| expected.matches(&shown).is_some())
         });
         let is_shown = others.is_empty() || join_all(shows).await.contains(&true);
@@ -378,7 +377,8 @@ impl UpdatesJudgement {
                 _ if is_repeated => {} // it is sent once
                 Some(_) if *is_known => {}
                 Some(entry) => {
-                    let (client, envelope) = (client.clone(), entry.envelope.clone());
+                    // The place of a long log is free before the request has ended.
+                    let (client, envelope) = (client.clone(), with_own_buffers(&entry.envelope));
                     self.placed.push(PlacedUpdate { client, envelope });
                 }
                 None if *is_known => match self.inbox.add(update) {
@@ -397,14 +397,6 @@ impl UpdatesJudgement {
         let is_over = self.added == entries.len() && self.judged == updates.len();
         Ok(is_over.then(|| Ok(std::mem::take(&mut self.placed))))
     }
-}
-
-/// One update in the log of an inbox.
-struct LogUpdate {
-    id: EnvelopeId,
-    client: Bytes,
-    update: Arc<IdentityUpdate>,
-    envelope: OriginatorEnvelope,
 }
 
 /// The log of an inbox at a node.
@@ -433,7 +425,7 @@ async fn log_of(
         }
         Err(_) => return None,
     };
-    let parse = move || envelopes.into_iter().map(log_update).collect();
+    let parse = move || envelopes.into_iter().map(LogUpdate::read).collect();
     let entries: Option<Vec<_>> = match place {
         None => parse(),
         Some(_) => tokio::task::spawn_blocking(parse).await.ok()?,
@@ -455,19 +447,9 @@ async fn ask_log(
         last_seen: None,
     };
     let request = QueryEnvelopesRequest { query: Some(query), limit: 0 };
-    let mut client = ReplicationApiClient::new(node.query_channel.clone())
-        .max_decoding_message_size(len_bytes_max);
+    let mut client = node.query_client(len_bytes_max);
     let asked = timeout(LOG_TIMEOUT, client.query_envelopes(request)).await.ok()?;
     Some(asked.and_then(|answer| all_decoded(answer.into_inner().envelopes)))
-}
-
-fn log_update(envelope: OriginatorEnvelope) -> Option<LogUpdate> {
-    let unsigned = envelope.unsigned_originator_envelope.clone();
-    let statement = UnsignedOriginatorEnvelope::parse(unsigned).ok()?;
-    let (id, client) = (statement.id(), statement.payer().client());
-    let Payload::IdentityUpdate(update) = client.payload() else { return None };
-    let (client, update) = (client.as_bytes().clone(), Arc::new(update.clone()));
-    Some(LogUpdate { id, client, update, envelope })
 }
 
 #[cfg(test)]

@@ -9,7 +9,8 @@
 //! - `sharing`: the state in Redis that several gateways of one payer share; `landed`: the envelope ids in it;
 //! - [`select`]: chooses the node for a topic; `nodes`: the nodes, their state, calls to them;
 //! - `fair`: a gate that gives waiting callers turns; `publish`: publishes to nodes, with retries;
-//! - [`identity`]: validates identity updates; [`chain`]: publishes through the chain;
+//! - [`identity`]: validates identity updates; `inbox_log`: the updates in the log of an inbox;
+//! - [`chain`]: publishes through the chain;
 //! - `serve`, `status`: the API for clients, and the gRPC statuses of outcomes;
 //! - `bill`, `metering`: the bill of a request, and the usage of each caller;
 //! - `conditions`, `gateway_status`, `metrics`, `exposition`, `operator`: readiness, and the port for operators;
@@ -29,6 +30,7 @@ mod fair;
 mod gateway_status;
 mod handle;
 pub mod identity;
+mod inbox_log;
 mod landed;
 mod metering;
 mod metrics;

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::ops::Bound;
 
 use hawser_rules::PayloadClass;
 use parking_lot::Mutex;
@@ -17,6 +18,10 @@ const ROWS_PER_HOUR_MAX: usize = 50_000;
 /// The name of the row of all callers of a tenant beyond its share of [`ROWS_PER_HOUR_MAX`].
 const OTHERS: &str = "(others)";
 const HOUR_S: u64 = 3600;
+/// Largest number of rows of a piece of the CSV text. A guess: a thread writes them within a millisecond.
+const PIECE_ROWS_MAX: usize = 1000;
+/// The first line of the CSV text.
+const COLUMNS: &str = "hour,caller,kind,envelopes,bytes,picodollars,gas,tenant\r\n";
 
 /// An amount of usage.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -41,8 +46,19 @@ impl Usage {
 /// Usage by caller, kind and tenant; the tenant is empty without tenants.
 type Rows = BTreeMap<(Box<str>, PayloadClass, Box<str>), Usage>;
 
+/// Caller and kind of a row.
+type RowKey = (Box<str>, PayloadClass);
+
 /// Usage of a tenant's callers, by caller and kind.
-type TenantRows = BTreeMap<(Box<str>, PayloadClass), Usage>;
+type TenantRows = BTreeMap<RowKey, Usage>;
+
+/// The place of a row in the table.
+#[derive(Debug)]
+struct RowPlace {
+    hour: u64,
+    tenant: Box<str>,
+    key: RowKey,
+}
 
 /// The usage of all callers.
 #[derive(Debug, Default)]
@@ -94,32 +110,62 @@ impl Meter {
         all.map(|((caller, kind, tenant), usage)| (&**caller, kind.name(), &**tenant, *usage))
     }
 
-    /// Appends the rows of an hour to the CSV text.
-    fn append(&self, hour: u64, text: &mut String) {
-        let Some(tenants) = self.hours.get(&hour) else { return };
-        let hour = hour_text(hour);
-        let rows =
-            tenants.iter().flat_map(|(tenant, rows)| rows.iter().map(move |row| (tenant, row)));
-        for (tenant, ((caller, kind), usage)) in rows {
+    /// Returns the rows after a place, or all of them without one: hour, tenant, caller and kind, usage.
+    fn rows_after<'a>(
+        &'a self,
+        after: Option<&'a RowPlace>,
+    ) -> impl Iterator<Item = (u64, &'a str, &'a RowKey, &'a Usage)> {
+        let hours = self.hours.range(after.map_or(0, |place| place.hour)..);
+        hours.flat_map(move |(hour, tenants)| {
+            let begun = after.filter(|place| place.hour == *hour);
+            let from = begun.map_or(Bound::Unbounded, |place| Bound::Included(&*place.tenant));
+            let bounds: (Bound<&str>, Bound<&str>) = (from, Bound::Unbounded);
+            tenants.range::<str, _>(bounds).flat_map(move |(tenant, rows)| {
+                let begun = begun.filter(|place| place.tenant == *tenant);
+                let from = begun.map_or(Bound::Unbounded, |place| Bound::Excluded(&place.key));
+                let bounds: (Bound<&RowKey>, Bound<&RowKey>) = (from, Bound::Unbounded);
+                let rows = rows.range::<RowKey, _>(bounds);
+                rows.map(move |(key, usage)| (*hour, &**tenant, key, usage))
+            })
+        })
+    }
+
+    /// Appends at most [`PIECE_ROWS_MAX`] rows after a place to the CSV text. Returns the place of the last one; `None`
+    /// without further rows.
+    fn append(&self, after: Option<&RowPlace>, text: &mut String) -> Option<RowPlace> {
+        let mut last = None;
+        for (hour, tenant, key, usage) in self.rows_after(after).take(PIECE_ROWS_MAX) {
             let Usage { envelopes, bytes, picodollars, gas } = usage;
-            let (caller, kind) = (quoted(caller), kind.name());
+            let (begin, caller, kind) = (hour_text(hour), quoted(&key.0), key.1.name());
             let _ = write!(
                 text,
-                "{hour},{caller},{kind},{envelopes},{bytes},{picodollars},{gas},{tenant}\r\n"
+                "{begin},{caller},{kind},{envelopes},{bytes},{picodollars},{gas},{tenant}\r\n"
             );
+            last = Some((hour, tenant, key));
         }
+        last.map(|(hour, tenant, key)| RowPlace { hour, tenant: tenant.into(), key: key.clone() })
     }
 }
 
-/// Returns the usage table as CSV (RFC 4180), oldest hour first. Locks the meter for one hour at a time, because
-/// every publish takes the same lock.
-pub(crate) fn csv(meter: &Mutex<Meter>) -> String {
-    let mut text = "hour,caller,kind,envelopes,bytes,picodollars,gas,tenant\r\n".to_owned();
-    let hours: Vec<u64> = meter.lock().hours.keys().copied().collect();
-    for hour in hours {
-        meter.lock().append(hour, &mut text);
+/// Reads the usage table as CSV (RFC 4180), oldest hour first. The table of strangers with long names has a gigabyte.
+#[derive(Debug, Default)]
+pub(crate) struct UsageTable {
+    /// The names of the columns were read.
+    begun: bool,
+    /// The last row that was read.
+    last: Option<RowPlace>,
+}
+
+impl UsageTable {
+    /// Returns the next rows as they are now; `None` at the end. Locks the meter for [`PIECE_ROWS_MAX`] rows at a time,
+    /// because every publish takes the same lock.
+    pub(crate) fn next_piece(&mut self, meter: &Mutex<Meter>) -> Option<String> {
+        let mut text = if self.begun { String::new() } else { COLUMNS.to_owned() };
+        self.begun = true;
+        let last = meter.lock().append(self.last.as_ref(), &mut text);
+        self.last = last.or(self.last.take());
+        (!text.is_empty()).then_some(text)
     }
-    text
 }
 
 /// Quotes a caller's name so that spreadsheets treat it as text. A caller chooses its name and could otherwise
@@ -152,6 +198,38 @@ mod tests {
 
     fn usage(envelopes: u64, bytes: u64) -> Usage {
         Usage { envelopes, bytes, picodollars: 10 * envelopes, gas: 0 }
+    }
+
+    fn pieces(meter: &Mutex<Meter>) -> Vec<String> {
+        let mut table = UsageTable::default();
+        std::iter::from_fn(|| table.next_piece(meter)).collect()
+    }
+
+    fn csv(meter: &Mutex<Meter>) -> String {
+        pieces(meter).concat()
+    }
+
+    #[test]
+    fn a_long_table_comes_in_pieces_with_each_row_once() {
+        let mut meter = Meter::new(BTreeSet::new(), 2);
+        let mut expected = Vec::new();
+        for hour in 0..3 {
+            for tenant in ["blue", "red"] {
+                for caller in 1000..1000 + PIECE_ROWS_MAX * 2 / 3 {
+                    let (caller, now_s) = (caller.to_string(), NOON_S + hour * HOUR_S);
+                    meter.record(tenant, &caller, PayloadClass::Commit, usage(1, 2), now_s);
+                    meter.record(tenant, &caller, PayloadClass::Message, usage(1, 2), now_s);
+                    let begin = format!("2025-06-16T{}:00:00Z,\"{caller}\"", 12 + hour);
+                    expected.push(format!("{begin},message,1,2,10,0,{tenant}\r\n"));
+                    expected.push(format!("{begin},commit,1,2,10,0,{tenant}\r\n"));
+                }
+            }
+        }
+        let pieces = pieces(&Mutex::new(meter));
+        assert_eq!(pieces.len(), expected.len().div_ceil(PIECE_ROWS_MAX));
+        assert!(pieces.iter().all(|it| it.lines().count() <= PIECE_ROWS_MAX + 1));
+        assert!(pieces.concat() == format!("{COLUMNS}{}", expected.concat()), "in order, once");
+        assert_eq!(csv(&Mutex::default()), COLUMNS);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use hawser_serve::pages::{Page, Pages, csv, json, open_metrics, plain, readiness
 use http::StatusCode;
 
 use crate::gateway_status::GatewayObserver;
-use crate::metering;
+use crate::metering::UsageTable;
 use crate::metrics::GatewayMetrics;
 
 /// The pages of a gateway.
@@ -24,7 +24,10 @@ impl Pages for GatewayPages {
             "/livez" | "/healthz" => plain(StatusCode::OK, "ok\n"),
             "/readyz" | "/startupz" => readiness(self.observer.readiness.evaluate(), None),
             "/status" => json(StatusCode::OK, &self.observer.status()),
-            "/usage.csv" => csv(metering::csv(&self.counted.meter)),
+            "/usage.csv" => {
+                let (counted, mut table) = (self.counted.clone(), UsageTable::default());
+                csv(std::iter::from_fn(move || table.next_piece(&counted.meter)))
+            }
             _ => plain(
                 StatusCode::NOT_FOUND,
                 "try /metrics, /livez, /startupz, /readyz, /status, /usage.csv\n",

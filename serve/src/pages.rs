@@ -8,14 +8,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::FutureExt as _;
+use futures_util::{FutureExt as _, stream};
 use http::header::{ALLOW, CONTENT_TYPE, VARY};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full};
-use hyper::body::Incoming;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
 use serde::Serialize;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
@@ -133,7 +135,7 @@ where
 {
     let service = service_fn(|request: Request<Incoming>| {
         let pages = pages.clone();
-        async move { Ok::<_, Infallible>(answer(&pages, request).await) }
+        async move { Ok::<_, Infallible>(sent(answer(&pages, request).await)) }
     });
     let mut connection = pin!(
         http1::Builder::new()
@@ -208,10 +210,34 @@ fn in_format(mut page: Page, format: MetricsFormat) -> Page {
     Response::from_parts(head, Full::new(format.from_open_metrics(text).into()))
 }
 
-/// Returns a table as a page (RFC 4180).
+/// The pieces of a long page.
+type Pieces = Box<dyn Iterator<Item = Bytes> + Send>;
+
+/// Extension with the pieces of a long page, taken when it is sent.
+#[derive(Clone)]
+struct InPieces(Arc<Mutex<Option<Pieces>>>);
+
+/// Returns a table as a page (RFC 4180). Each piece is made when the caller has read those before, by a thread that
+/// serves connections: it has to be short. None is empty.
 #[must_use]
-pub fn csv(text: String) -> Page {
-    page(StatusCode::OK, HeaderValue::from_static("text/csv; charset=utf-8; header=present"), text)
+pub fn csv(pieces: impl Iterator<Item = String> + Send + 'static) -> Page {
+    let kind = HeaderValue::from_static("text/csv; charset=utf-8; header=present");
+    let mut page = page(StatusCode::OK, kind, Bytes::new());
+    let pieces: Pieces = Box::new(pieces.map(Bytes::from));
+    page.extensions_mut().insert(InPieces(Arc::new(Mutex::new(Some(pieces)))));
+    page
+}
+
+/// Returns a page with its body as it is sent: at once, or in pieces.
+fn sent(mut page: Page) -> Response<UnsyncBoxBody<Bytes, Infallible>> {
+    let pieces = page.extensions_mut().remove::<InPieces>().and_then(|it| it.0.lock().take());
+    page.map(|whole| match pieces {
+        None => whole.boxed_unsync(),
+        Some(pieces) => {
+            let frames = pieces.map(|piece| Ok::<_, Infallible>(Frame::data(piece)));
+            StreamBody::new(stream::iter(frames)).boxed_unsync()
+        }
+    })
 }
 
 /// Returns a page with `value` as indented JSON.
@@ -278,8 +304,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::mpsc::{Receiver, Sender, channel};
 
-    use parking_lot::Mutex;
-    use tokio::io::AsyncWriteExt as _;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
 
@@ -333,6 +358,39 @@ mod tests {
         let ended = timeout(10 * (CONNECTION_MAX + LAST_PAGE_MAX), served).await;
         assert!(ended.is_ok(), "it is still open");
         assert_eq!(waiting.begun.load(Ordering::Relaxed), 1);
+        drop(client);
+    }
+
+    /// Tables without an end, whose pieces are counted.
+    struct Endless(Arc<AtomicUsize>);
+
+    impl Pages for Endless {
+        fn show(&self, _: &str, _: &str) -> Page {
+            let made = self.0.clone();
+            csv(std::iter::from_fn(move || {
+                made.fetch_add(1, Ordering::Relaxed);
+                Some("row\r\n".repeat(10_000))
+            }))
+        }
+    }
+
+    /// Whole tables would take gigabytes for some callers that do not read theirs.
+    #[tokio::test(start_paused = true)]
+    async fn a_table_is_made_as_its_caller_reads_it() {
+        let made = Arc::new(AtomicUsize::new(0));
+        let (mut client, server) = tokio::io::duplex(256);
+        client.write_all(b"GET /usage.csv HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let reading = async {
+            let mut begin = vec![0; 200_000];
+            client.read_exact(&mut begin).await.unwrap();
+            assert!(begin.starts_with(b"HTTP/1.1 200 OK\r\n"));
+        };
+        let pages = PagesAtOnce::new(Arc::new(Endless(made.clone())));
+        let (read, ()) =
+            tokio::join!(timeout(CONNECTION_MAX / 2, reading), converse(pages, server));
+        read.unwrap();
+        let made = made.load(Ordering::Relaxed);
+        assert!((4..100).contains(&made), "{made} pieces of 50,000 bytes");
         drop(client);
     }
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hawser_proto::OriginatorId;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
-use hawser_proto::{EnvelopeId, OriginatorId};
 use prost::Message as _;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -48,7 +48,7 @@ pub(super) async fn wait_until_shown(
                 return;
             }
             if timeout_at(query_at, changed.changed()).await.is_err() {
-                query_nodes(strands, &nodes.usable(), expected.id).await;
+                query_nodes(strands, &nodes.usable(), expected).await;
                 query_at = Instant::now() + QUERY_AFTER;
             }
         }
@@ -70,9 +70,10 @@ pub(super) async fn wait_until_shown(
 }
 
 /// Asks nodes for the envelope at an id and records their answers.
-async fn query_nodes(strands: &ChainStrands, nodes: &[Arc<Node>], id: EnvelopeId) {
+async fn query_nodes(strands: &ChainStrands, nodes: &[Arc<Node>], expected: &ExpectedEnvelope) {
     let asked = nodes.iter().map(async |node| {
-        if let Ok(Ok(Some(envelope))) = timeout(QUERY_TIMEOUT, query_place(node, id)).await {
+        let shown = query_place(node, expected.id, &expected.payload);
+        if let Ok(Ok(Some(envelope))) = timeout(QUERY_TIMEOUT, shown).await {
             strands.record(node.id(), vec![envelope]);
         }
     });

@@ -284,7 +284,8 @@ impl ChainPath {
         let (id, payload, block_time_s) = (landed.id, payload.clone(), 0);
         let expected = ExpectedEnvelope { id, payload, transaction_hash, block_time_s };
         for node in self.nodes.usable().into_iter().take(ASKED_MAX) {
-            if let Ok(Ok(Some(shown))) = timeout(ASK_TIMEOUT, query_place(&node, id)).await
+            let shown = query_place(&node, id, &expected.payload);
+            if let Ok(Ok(Some(shown))) = timeout(ASK_TIMEOUT, shown).await
                 && expected.matches(&shown).is_some()
             {
                 return Some(shown);

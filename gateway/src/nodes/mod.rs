@@ -9,8 +9,8 @@
 //! - `set`: all nodes, and the choice among them; `placement`: the last node of each topic; `lag`: detects nodes
 //!   that are behind;
 //! - `observed`, `fresh`, `follow`: the envelopes of the chain strands that nodes have shown;
-//! - `query`: asks a node for one envelope, and decodes those of answers; `wanted`: an envelope that a node is asked
-//!   to publish;
+//! - `query`: asks a node for envelopes, within bounds of memory, and decodes those of answers; `wanted`: an
+//!   envelope that a node is asked to publish;
 //! - `watch`: polls one node; `registry`: starts and stops nodes by the registry.
 
 mod answer;
@@ -41,9 +41,9 @@ pub(crate) use batch::{PayerSettings, PlacedEnvelope};
 pub(crate) use error::{NodeError, NodeErrorKind};
 pub(crate) use follow::ChainStrands;
 pub(crate) use node::{Health, Node, REQUESTS_AT_NODE_MAX, RequestAtNode};
-pub(crate) use observed::{Comparison, ExpectedEnvelope, with_own_buffers};
+pub(crate) use observed::{Comparison, ExpectedEnvelope, is_padded, with_own_buffers};
 pub(crate) use placement::topic_key;
-pub(crate) use query::{all_decoded, query_place};
+pub(crate) use query::{AnswerPlace, all_decoded, query_newest, query_page, query_place};
 pub(crate) use recent_calls::RecentCalls;
 pub(crate) use registry::{NodeSetup, follow_registry};
 pub(crate) use report_outcome::ReportOutcome;

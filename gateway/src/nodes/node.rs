@@ -11,6 +11,7 @@ use hawser_serve::{CheckedChannel, MESSAGE_LEN_BYTES_MAX};
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::{ClientTlsConfig, Endpoint, Error as TransportError};
 use tower::service_fn;
@@ -33,6 +34,9 @@ const MAJOR_VERSION_MAX: u64 = 1;
 /// gateway has under way at all nodes, so that a node which answers its health checks and no publish leaves places to
 /// requests for others.
 pub(crate) const REQUESTS_AT_NODE_MAX: usize = 1536;
+/// Most memory for long answers of a node at a time, MiB: answers to searches for envelopes whose call failed. A guess:
+/// four of the longest answers, or a hundred pages of a busy topic.
+const LONG_ANSWERS_MIB_MAX: usize = 100;
 /// Time to connect to a node. A guess: several round trips around the world.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Interval of HTTP/2 pings on an idle connection, and the time for their answer. Guesses: they end a dead
@@ -78,6 +82,8 @@ pub(crate) struct Node {
     congestion_fee: Mutex<Option<(u64, Instant)>>,
     /// Referred to by each request that the node is being asked to publish.
     requests: Arc<()>,
+    /// The memory for long answers of the node, MiB.
+    long_answers: Arc<Semaphore>,
     /// When dropped, ends the tasks of this node.
     _end: DropGuard,
 }
@@ -120,6 +126,7 @@ impl Node {
             version: Mutex::default(),
             congestion_fee: Mutex::default(),
             requests: Arc::default(),
+            long_answers: Arc::new(Semaphore::new(LONG_ANSWERS_MIB_MAX)),
             _end: end.drop_guard(),
         })
     }
@@ -189,6 +196,22 @@ impl Node {
     pub(super) fn is_crowded(&self) -> bool {
         // The node has a reference of its own.
         Arc::strong_count(&self.requests) > REQUESTS_AT_NODE_MAX
+    }
+
+    /// Returns a client for queries whose answers have at most `len_bytes_max` bytes. A longer answer gives the status
+    /// OUT_OF_RANGE.
+    pub(crate) fn query_client(
+        &self,
+        len_bytes_max: usize,
+    ) -> ReplicationApiClient<CheckedChannel> {
+        let client = ReplicationApiClient::new(self.query_channel.clone());
+        client.max_decoding_message_size(len_bytes_max)
+    }
+
+    /// Waits for a place for an answer of some MiB, of [`LONG_ANSWERS_MIB_MAX`].
+    pub(super) async fn long_answer(&self, mib: u32) -> OwnedSemaphorePermit {
+        let places = self.long_answers.clone();
+        places.acquire_many_owned(mib).await.expect("it is never closed")
     }
 
     pub(super) fn candidate(&self) -> Candidate {

@@ -10,11 +10,18 @@ use hawser_proto::envelope::UnsignedOriginatorEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::originator_envelope::Proof;
 use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, TransactionHash};
+use hawser_serve::MESSAGE_LEN_BYTES_MAX;
+use prost::Message as _;
 
 /// Largest number of envelopes, and of their bytes, in a node's window. Guesses: some minutes of a busy chain. The
 /// worst case with 20 nodes that all show different bytes is 320 MB; with honest nodes it is 16 MB.
 const KEPT_MAX: usize = 2048;
 const KEPT_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Longest answer with one envelope: this often the bytes of its client envelope, and this much more. Chosen: what a
+/// node may answer to a publish (`answer.rs`) fits, with the layers around it.
+const LEN_TIMES: usize = 2;
+const LEN_MORE_BYTES: usize = 8 * 1024;
 
 /// The envelope that nodes must show for a payload on the chain.
 #[derive(Debug, Clone)]
@@ -40,14 +47,16 @@ impl ExpectedEnvelope {
     }
 
     /// Returns the difference between an envelope's time and the block's, nanoseconds; `None` if the envelope does
-    /// not match. A difference is not a fault: other implementations of a node use their own clock.
+    /// not match. A difference is not a fault: other implementations of a node use their own clock. One with padding
+    /// does not match: a chain signs no envelopes, and the gateway keeps the one that does for minutes.
     pub(crate) fn matches(&self, envelope: &OriginatorEnvelope) -> Option<u64> {
         let unsigned = envelope.unsigned_originator_envelope.clone();
         let statement = UnsignedOriginatorEnvelope::parse(unsigned).ok()?;
         let Some(Proof::BlockchainProof(proof)) = &envelope.proof else { return None };
         let matches = statement.id() == self.id
             && statement.payer().client().as_bytes() == &self.payload
-            && *proof.transaction_hash == self.transaction_hash.0;
+            && *proof.transaction_hash == self.transaction_hash.0
+            && !is_padded(envelope, &self.payload);
         let block_ns = i64::try_from(self.block_time_s.saturating_mul(NS_PER_S)).ok()?;
         matches.then(|| statement.originator_ns().abs_diff(block_ns))
     }
@@ -152,6 +161,16 @@ impl NodeWindow {
     }
 }
 
+/// Returns the most bytes of an answer that shows an envelope of this client envelope.
+pub(super) fn shown_len_bytes_max(client: &Bytes) -> usize {
+    client.len().saturating_mul(LEN_TIMES).saturating_add(LEN_MORE_BYTES).min(MESSAGE_LEN_BYTES_MAX)
+}
+
+/// Returns true if an envelope is far longer than one of this client envelope: its node has added something.
+pub(crate) fn is_padded(envelope: &OriginatorEnvelope, client: &Bytes) -> bool {
+    envelope.encoded_len() > shown_len_bytes_max(client)
+}
+
 /// Returns a copy of the envelope with buffers of its own. The fields of a decoded envelope share the message's
 /// buffer, so a small envelope that is kept would keep a message of up to 25 MiB.
 pub(crate) fn with_own_buffers(envelope: &OriginatorEnvelope) -> OriginatorEnvelope {
@@ -179,7 +198,6 @@ fn weight(envelope: &OriginatorEnvelope) -> usize {
 #[cfg(test)]
 mod tests {
     use hawser_proto::SequenceId;
-    use prost::Message as _;
 
     use super::*;
 
@@ -246,6 +264,25 @@ mod tests {
             [100, 200, 300, 400]
         );
         assert_eq!(observed.cursor(OriginatorId(200)).unwrap().get(OriginatorId(1)), SequenceId(5));
+    }
+
+    #[test]
+    fn an_envelope_with_padding_is_another_one() {
+        let mut observed = Observations::default();
+        let right = proven(7, envelope(1, 5, 0));
+        let expected = expected(5, &right);
+        let padded = |len: usize| {
+            let mut envelope = right.clone();
+            let unknown: Vec<u8> = [&[0x7a_u8, 0x80, 0x80, 0x04][..], &[0; 1 << 16]].concat();
+            let unsigned = [&right.unsigned_originator_envelope[..], &unknown.repeat(len)].concat();
+            envelope.unsigned_originator_envelope = unsigned.into();
+            envelope
+        };
+        assert!(expected.matches(&padded(0)).is_some());
+        assert!(expected.matches(&padded(1)).is_none());
+        observed.record(OriginatorId(100), padded(1));
+        let compared = observed.compare(&expected);
+        assert_eq!((compared.matching, compared.differing.len()), (None, 1));
     }
 
     #[test]

@@ -6,17 +6,16 @@ use std::time::Duration;
 
 use hawser_proto::envelope::UnsignedOriginatorEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::{Cursor, OriginatorEnvelope};
-use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_client::ReplicationApiClient;
-use hawser_proto::pb::xmtp::xmtpv4::message_api::{
-    EnvelopesQuery, GetNewestEnvelopeRequest, QueryEnvelopesRequest,
-};
+use hawser_proto::pb::xmtp::xmtpv4::message_api::{EnvelopesQuery, QueryEnvelopesRequest};
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_serve::MESSAGE_LEN_BYTES_MAX;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tonic::Status;
 
 use super::item::PublishItem;
-use crate::nodes::{Node, Nodes, PlacedEnvelope, all_decoded, query_place};
+use crate::nodes::{
+    AnswerPlace, Node, Nodes, PlacedEnvelope, query_newest, query_page, query_place,
+};
 
 /// Time for which a node is asked, and the pause between two searches. Guesses: a node that is only slow has
 /// committed by then.
@@ -31,6 +30,9 @@ const LOOK_BACK: u64 = 2000;
 /// Topics of one query for newest envelopes. A guess: most envelopes have some kilobytes, and an answer has at most
 /// 25 MiB.
 const TOPICS_MAX: usize = 64;
+/// Bytes of an answer for which a search waits for no place at the node, beside twice those of the client envelopes
+/// that it looks for. A guess: the newest envelopes of most topics fit.
+const USUAL_MORE_BYTES: usize = 64 * 1024;
 /// Largest number of envelopes in a page. Specified: nodes return no more.
 const PAGE: u32 = 1000;
 /// Largest number of envelopes of a page whose signatures are verified. A guess: an honest node has published few
@@ -86,7 +88,7 @@ pub(super) async fn at_place(
     let originator_first = (!originator.is_down()).then(|| originator.clone());
     let mut last = Status::unavailable("no node can be asked");
     for asked in originator_first.into_iter().chain(others(nodes, &originator)) {
-        match timeout(ASK_TIMEOUT, query_place(&asked, id)).await {
+        match timeout(ASK_TIMEOUT, query_place(&asked, id, &item.client)).await {
             Ok(Ok(shown)) => {
                 let placed =
                     shown.and_then(|envelope| originator.batcher.verify(item.wanted(), envelope));
@@ -108,13 +110,23 @@ fn others(nodes: &Nodes, originator: &Node) -> impl Iterator<Item = std::sync::A
     others.filter(|node| !node.is_down()).take(OTHERS_MAX)
 }
 
+/// Newest envelope of an item's topic, as a node shows it.
+enum Newest {
+    /// That of the item.
+    OfItem(PlacedEnvelope),
+    /// Another one, with this id.
+    Other(EnvelopeId),
+}
+
 /// The index of an item, and the newest envelope of its topic; `None` if the topic has none.
-type NewestOfItem = (usize, Option<OriginatorEnvelope>);
+type NewestOfItem = (usize, Option<Newest>);
 
 /// The last envelopes of a topic. Kept, because the envelopes of one request often have one topic.
 struct TopicPage {
     topic: Bytes,
     envelopes: Vec<OriginatorEnvelope>,
+    /// Held as long as the envelopes.
+    _place: AnswerPlace,
 }
 
 /// Searches once, at `asked`, for each item of `originator` that was not found yet. Returns true if `asked` has
@@ -129,14 +141,18 @@ async fn search(
     found: &mut [Option<PlacedEnvelope>],
 ) -> bool {
     let open: Vec<usize> = (0..items.len()).filter(|index| found[*index].is_none()).collect();
-    let (mut answers, mut page) = (false, None);
+    let mut answers = false;
     for part in open.chunks(TOPICS_MAX) {
-        for (index, newest) in newest_of(asked, items, part).await {
+        // Dropped before the next question: searches that wait for places of others while they hold one would stop.
+        let mut page = None;
+        for (index, newest) in newest_of(asked, originator, items, part).await {
             answers = true;
-            let (Some(newest), item) = (newest, &items[index]) else { continue };
-            found[index] = match originator.batcher.verify(item.wanted(), newest.clone()) {
-                Some(placed) => Some(placed),
-                None => among_earlier(asked, originator, item, &newest, &mut page).await,
+            found[index] = match newest {
+                Some(Newest::OfItem(placed)) => Some(placed),
+                Some(Newest::Other(id)) => {
+                    among_earlier(asked, originator, &items[index], id, &mut page).await
+                }
+                None => continue,
             };
         }
     }
@@ -145,34 +161,56 @@ async fn search(
 
 /// Returns the newest envelopes of the topics of some items. If there is no usable answer for all of them together,
 /// asks for each: one envelope may be large.
-async fn newest_of(asked: &Node, items: &[PublishItem], part: &[usize]) -> Vec<NewestOfItem> {
-    let topics: Vec<Bytes> =
-        part.iter().map(|index| items[*index].topic.as_bytes().clone()).collect();
-    if let Ok(all) = newest(asked, topics.clone()).await
-        && all.len() == part.len()
-    {
+async fn newest_of(
+    asked: &Node,
+    originator: &Node,
+    items: &[PublishItem],
+    part: &[usize],
+) -> Vec<NewestOfItem> {
+    let all: Vec<_> = part.iter().map(|index| &items[*index]).collect();
+    if let Some(all) = newest(asked, originator, &all).await {
         return part.iter().copied().zip(all).collect();
     }
     let mut each = Vec::new();
-    for (index, topic) in part.iter().zip(topics) {
+    for index in part {
         // A failed query is repeated by the next search, if there is time.
-        if let Ok(one) = newest(asked, vec![topic]).await {
+        if let Some(one) = newest(asked, originator, &[&items[*index]]).await {
             each.push((*index, one.into_iter().next().flatten()));
         }
     }
     each
 }
 
-/// Asks a node for the newest envelopes of topics, in their order.
+/// Asks a node for the newest envelopes of the topics of some items, in their order. Keeps nothing of the answer but
+/// what is the items'. Returns `None` without a usable answer.
 async fn newest(
     asked: &Node,
-    topics: Vec<Bytes>,
-) -> Result<Vec<Option<OriginatorEnvelope>>, Status> {
-    let mut client = ReplicationApiClient::new(asked.query_channel.clone())
-        .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX);
-    let answer =
-        client.get_newest_envelope(GetNewestEnvelopeRequest { topics }).await?.into_inner();
-    Ok(answer.results.into_iter().map(|result| result.originator_envelope).collect())
+    originator: &Node,
+    items: &[&PublishItem],
+) -> Option<Vec<Option<Newest>>> {
+    let topics = items.iter().map(|item| item.topic.as_bytes().clone()).collect();
+    let (shown, _place) = query_newest(asked, topics, usual_len_bytes_max(items)).await.ok()?;
+    if items.len() > 1 && shown.len() != items.len() {
+        return None;
+    }
+    let judged = items.iter().zip(shown).map(|(item, envelope)| {
+        let envelope = envelope?;
+        let statement = envelope.unsigned_originator_envelope.clone();
+        match originator.batcher.verify(item.wanted(), envelope) {
+            Some(placed) => Some(Newest::OfItem(placed)),
+            None => {
+                let other = UnsignedOriginatorEnvelope::parse(statement).ok()?;
+                Some(Newest::Other(other.id()))
+            }
+        }
+    });
+    Some(judged.collect())
+}
+
+/// Returns the most bytes of a usual answer to a search for some items. The caller has paid for their memory.
+fn usual_len_bytes_max(items: &[&PublishItem]) -> usize {
+    let clients: usize = items.iter().map(|item| item.client.len().saturating_mul(2)).sum();
+    clients.saturating_add(USUAL_MORE_BYTES).min(MESSAGE_LEN_BYTES_MAX)
 }
 
 /// Searches the envelopes before the newest one: other clients may have published to the topic meanwhile. `page` has
@@ -181,27 +219,26 @@ async fn among_earlier(
     asked: &Node,
     originator: &Node,
     item: &PublishItem,
-    newest: &OriginatorEnvelope,
+    newest: EnvelopeId,
     page: &mut Option<TopicPage>,
 ) -> Option<PlacedEnvelope> {
     let topic = item.topic.as_bytes();
     if page.as_ref().is_none_or(|page| page.topic != *topic) {
-        let envelopes = earlier(asked, originator, topic, newest).await?;
-        *page = Some(TopicPage { topic: topic.clone(), envelopes });
+        *page = None; // its place is free for the next one
+        let (envelopes, place) = earlier(asked, originator, item, newest).await?;
+        *page = Some(TopicPage { topic: topic.clone(), envelopes, _place: place });
     }
     let envelopes = page.as_ref()?.envelopes.clone();
     candidates(envelopes, &item.client).find_map(|it| originator.batcher.verify(item.wanted(), it))
 }
 
-/// Asks for the envelopes of `originator` in a topic before the newest one.
+/// Asks for the envelopes of `originator` in the topic of an item before the newest one.
 async fn earlier(
     asked: &Node,
     originator: &Node,
-    topic: &Bytes,
-    newest: &OriginatorEnvelope,
-) -> Option<Vec<OriginatorEnvelope>> {
-    let newest =
-        UnsignedOriginatorEnvelope::parse(newest.unsigned_originator_envelope.clone()).ok()?.id();
+    item: &PublishItem,
+    newest: EnvelopeId,
+) -> Option<(Vec<OriginatorEnvelope>, AnswerPlace)> {
     let from = match newest.originator == originator.id() {
         true => newest.sequence.0.saturating_sub(LOOK_BACK),
         false => 0,
@@ -213,14 +250,12 @@ async fn earlier(
             .into();
     cursor.insert(originator.id().0, from);
     let query = EnvelopesQuery {
-        topics: vec![topic.clone()],
+        topics: vec![item.topic.as_bytes().clone()],
         originator_node_ids: Vec::new(),
         last_seen: Some(Cursor { node_id_to_sequence_id: cursor }),
     };
     let request = QueryEnvelopesRequest { query: Some(query), limit: PAGE };
-    let mut client = ReplicationApiClient::new(asked.query_channel.clone())
-        .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX);
-    all_decoded(client.query_envelopes(request).await.ok()?.into_inner().envelopes).ok()
+    query_page(asked, request, usual_len_bytes_max(&[item])).await.ok()
 }
 
 /// Returns the envelopes of a page that contain these client bytes, at most [`CANDIDATES_MAX`]. The node may lie

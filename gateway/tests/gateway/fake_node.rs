@@ -60,6 +60,8 @@ pub(crate) enum Manner {
     StoresAndHangs,
     /// Stores the envelopes, and answers with this status.
     StoresAndFails(tonic::Code),
+    /// Stores the envelopes, fails, and adds [`PADDING_LEN_BYTES`] to each answer to a query.
+    AnswersAtLength,
     /// Answers with envelopes that were stored this many seconds ago.
     HadStoredIt(u64),
     Fails,
@@ -70,6 +72,9 @@ pub(crate) enum Manner {
     /// Refuses this many calls, and then publishes.
     RefusesCalls(usize),
 }
+
+/// The bytes that [`Manner::AnswersAtLength`] adds.
+const PADDING_LEN_BYTES: usize = 160 * 1024;
 
 /// The behaviour of a node when a misbehaviour report is submitted to it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -431,6 +436,7 @@ impl ReplicationApi for Inner {
         match manner {
             Manner::StoresAndHangs => std::future::pending().await,
             Manner::StoresAndFails(code) => return Err(Status::new(code, "lost on the way")),
+            Manner::AnswersAtLength => return Err(Status::unavailable("lost on the way")),
             Manner::AnswersFewer => {
                 answer.pop();
             }
@@ -458,7 +464,13 @@ impl ReplicationApi for Inner {
                     || query.originator_node_ids.contains(&originator))
         };
         let found = stored.chain.values().chain(&stored.log).filter(fits);
-        let envelopes = found.map(|envelope| envelope.encode_to_vec().into()).collect();
+        let mut padding = Vec::new();
+        if *self.manner.borrow() == Manner::AnswersAtLength {
+            // An unknown field, with its length as a varint.
+            padding = [&[0x7a_u8, 0x80, 0x80, 0x0a][..], &[0; PADDING_LEN_BYTES]].concat();
+        }
+        let padded = |it: &pb::OriginatorEnvelope| [it.encode_to_vec(), padding.clone()].concat();
+        let envelopes = found.map(|envelope| padded(envelope).into()).collect();
         Ok(Response::new(api::QueryEnvelopesResponse { envelopes }))
     }
 
@@ -478,7 +490,15 @@ impl ReplicationApi for Inner {
             let originator_envelope = newest_first.find(of_topic).cloned();
             api::get_newest_envelope_response::Response { originator_envelope }
         };
-        let results = request.get_ref().topics.iter().map(newest).collect();
+        let mut results: Vec<_> = request.get_ref().topics.iter().map(newest).collect();
+        if *self.manner.borrow() == Manner::AnswersAtLength {
+            let padding = pb::OriginatorEnvelope {
+                unsigned_originator_envelope: vec![0; PADDING_LEN_BYTES].into(),
+                proof: None,
+            };
+            let originator_envelope = Some(padding);
+            results.push(api::get_newest_envelope_response::Response { originator_envelope });
+        }
         Ok(Response::new(api::GetNewestEnvelopeResponse { results }))
     }
 

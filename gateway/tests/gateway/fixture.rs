@@ -226,7 +226,20 @@ pub(crate) async fn page_at(address: SocketAddr, path: &str) -> (u16, String) {
     let head = format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
     let answer = String::from_utf8(raw(address, head.as_bytes()).await).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    let is_in_chunks = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
+    let body = if is_in_chunks { dechunked(body) } else { body.to_owned() };
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body)
+}
+
+/// Joins chunks, each of which has its length in hexadecimal before it.
+fn dechunked(mut chunks: &str) -> String {
+    let mut whole = String::new();
+    while let Some((len, rest)) = chunks.split_once("\r\n") {
+        let (chunk, rest) = rest.split_at(usize::from_str_radix(len, 16).unwrap());
+        whole.push_str(chunk);
+        chunks = rest.strip_prefix("\r\n").unwrap();
+    }
+    whole
 }
 
 /// Sends bytes and reads until the other end closes.

@@ -76,6 +76,25 @@ async fn after_a_failure_a_node_is_asked_whether_it_has_it_before_another_one_is
     }
 }
 
+/// A node could fail a thousand calls at once, and then answer each search for their envelopes with 25 MiB.
+#[tokio::test]
+async fn a_long_answer_to_a_search_is_read_when_it_has_a_place() {
+    let net = Net::start(2).await;
+    let (first, home) = published(&net, message(1, "where?")).await;
+    let node = net.node_of(home);
+    node.becomes(Manner::AnswersAtLength);
+    let (again, _) = published(&net, message(1, "where?")).await;
+    assert_eq!(again, first);
+    assert_eq!(node.newest_calls(), 2, "no envelope of a few bytes has 160 KiB at its place");
+    // Their pages of seven envelopes have more than a MiB each, and places for four are there.
+    let texts: Vec<_> = (0..6).map(|number| message(1, &number.to_string())).collect();
+    let publishing = texts.iter().map(|text| published(&net, text.clone()));
+    for (_, answered) in futures_util::future::join_all(publishing).await {
+        assert_eq!(answered, home, "places are given back");
+    }
+    assert!(texts.iter().all(|text| net.held_by(text) == 1), "each is paid once");
+}
+
 /// A request that adds a hundred members to a group. Asked for one by one, its last envelopes would count as not
 /// published when the time is up, and another node would be paid for them too.
 #[tokio::test]
