@@ -55,8 +55,8 @@ pub(in crate::settings) const TURNS: Setting = value(
     Some("hourly"),
     "hourly, always or by-hand",
     "hourly",
-    "When reports are written, submitted and settled: once an hour, at minutes that depend on the node's id, or at \
-     every poll; by-hand: these and attesting only when an operator asks for them",
+    "Times at which reports are written, submitted and settled. hourly: once an hour, at minutes that depend on the \
+     node's id; always: at every poll; by-hand: only when an operator asks, and they are attested only then, too",
 );
 
 pub(in crate::settings) const GAS_PRICE_MAX: Setting = value(
