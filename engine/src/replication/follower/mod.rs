@@ -235,6 +235,7 @@ impl Follower {
             part_places: self.split_limits.first_part_places,
         };
         self.peers.insert(peer, fresh);
+        self.choice.note_life(peer);
         self.note_peer_changed(now, peer);
         self.look(now);
         self.send_wants(now);
@@ -256,6 +257,7 @@ impl Follower {
         };
         progress.claimed_head = head;
         progress.claims.note(now, head);
+        self.choice.note_life(peer);
         self.look(now);
         self.send_wants(now);
     }
@@ -271,6 +273,10 @@ impl Follower {
             // Checked for each item, because the one before may have ended the want.
             if !self.awaits(peer, request) {
                 break;
+            }
+            // This node, too, may have ended the stream.
+            if !matches!(item, StrandItem::Closed) {
+                self.choice.note_life(peer);
             }
             let was_searching = self.search.is_some();
             let handled = self.handle_item(now, peer, item, &mut writes);
