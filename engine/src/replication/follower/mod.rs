@@ -122,6 +122,8 @@ struct PeerProgress {
     ask_at: Instant,
     /// The head of the strand that the peer claims to hold. Decides only whom to ask, and when.
     claimed_head: SequenceId,
+    /// Its clock has named the strand in this connection. Sent envelopes alone raise `claimed_head`, too.
+    has_claimed: bool,
     /// The times of its claims.
     claims: ClaimTimes,
     /// Its last answers in searches.
@@ -223,6 +225,7 @@ impl Follower {
             open: None,
             ask_at: now,
             claimed_head: head,
+            has_claimed: head != SequenceId::NONE,
             claims: ClaimTimes::begin(now, head),
             answers: RangeAnswers::default(),
             fill_position: SequenceId::NONE,
@@ -252,9 +255,11 @@ impl Follower {
     /// Notes the head that a connected peer claims to hold; claims only rise. A claim decides only whom to ask, and
     /// when.
     pub fn handle_head(&mut self, now: Instant, peer: OriginatorId, head: SequenceId) {
-        let Some(progress) = self.peers.get_mut(&peer).filter(|it| it.claimed_head < head) else {
+        let Some(progress) = self.peers.get_mut(&peer) else { return };
+        progress.has_claimed |= head != SequenceId::NONE;
+        if progress.claimed_head >= head {
             return;
-        };
+        }
         progress.claimed_head = head;
         progress.claims.note(now, head);
         self.choice.note_life(peer);

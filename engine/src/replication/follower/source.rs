@@ -103,7 +103,9 @@ impl Follower {
         let left = self.choice.source;
         if self.is_owing(left) {
             self.choice.doubt(now, left);
-            if !is_beside_slow {
+            // A peer without clocks that is not asked can show no life.
+            let has_claimed = self.peers.get(&left).is_some_and(|peer| peer.has_claimed);
+            if has_claimed && !is_beside_slow {
                 self.choice.note_silence(left);
             }
         }

@@ -189,15 +189,19 @@ fn a_source_that_was_silent_is_tried_beside_the_other_one_and_taken_again_when_i
     }
 }
 
-/// Over gRPC a node of other software may claim nothing of any strand. Without a claim only time can bring it back.
+/// Over gRPC a node of other software may claim nothing of any strand. Without a claim only time can bring it back,
+/// also if it has sent envelopes before.
 #[test]
 fn a_silent_node_that_claims_nothing_is_taken_again_after_its_pause() {
-    let mut rig = Rig::new(7);
-    rig.up(SOURCE);
-    rig.up(OTHER);
-    left_for_other(&mut rig);
-    rig.wait(FIRST_PAUSE);
-    assert_eq!(rig.follower.source(), Some(SOURCE));
+    for stored in [7, 6] {
+        let mut rig = Rig::new(stored);
+        rig.up(SOURCE);
+        rig.up(OTHER);
+        rig.send(SOURCE, stored + 1..=7);
+        left_for_other(&mut rig);
+        rig.wait(FIRST_PAUSE);
+        assert_eq!(rig.follower.source(), Some(SOURCE), "after {stored}");
+    }
 }
 
 #[test]
