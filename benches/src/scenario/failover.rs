@@ -33,8 +33,8 @@ const FOLLOWER: usize = 2;
 const TOPICS: u64 = 100;
 /// Time for which the strand is read before each cut.
 const STEADY: Duration = Duration::from_secs(2);
-/// Time for which it is then read through the other node. In it the follower tries the dead link once more, for which
-/// the strand stands still again.
+/// Time for which it is then read through the other node. It is longer than the first pause of a silent source, after
+/// which the follower must not go back to the dead link: the strand would stand still again.
 const AFTERWARDS: Duration = Duration::from_secs(5);
 /// Upper bound on each wait.
 const WAIT_MAX: Duration = Duration::from_secs(60);

@@ -27,7 +27,7 @@ const ENOUGH_BYTES: u64 = 512 * 1024;
 const DOUBLINGS_MAX: u32 = 3;
 /// First pause after a peer has shown nothing. It doubles each time, five times at most. Specified
 /// (`docs/protocol/replication.md`, What the follower does).
-const FIRST_PAUSE: Duration = Duration::from_secs(2);
+pub(super) const FIRST_PAUSE: Duration = Duration::from_secs(2);
 const PAUSE_DOUBLINGS_MAX: u32 = 5;
 /// Time after a pause in which a peer that gives no new reason for one is trusted again. A guess.
 const FORGET_AFTER: Duration = Duration::from_secs(600);
@@ -107,6 +107,8 @@ pub(super) struct Doubt {
     pub(super) until: Instant,
     /// The pause is not over.
     pub(super) is_paused: bool,
+    /// The peer was silent as the source, and nothing has come from it since it was left.
+    is_silent: bool,
 }
 
 /// The place that had been accepted [`CURRENT_WITHIN`] ago, or a lower one.
@@ -126,7 +128,7 @@ pub(super) enum SourceRank {
     Current,
     /// The strand's own node, which is behind or was silent: it may send again.
     OwnBehind,
-    /// Another peer with a lower claimed head.
+    /// Another peer with a lower claimed head, or one that was silent.
     Behind,
     /// A peer that sent none of the envelopes that it claimed, or claims none.
     Doubted,
@@ -212,13 +214,33 @@ impl Choice {
     /// Records that a peer sent none of the envelopes that it claimed. It is passed over for a pause that doubles each
     /// time.
     pub(super) fn doubt(&mut self, now: Instant, peer: OriginatorId) {
-        let fresh = Doubt { times: 0, until: now, is_paused: false };
+        let fresh = Doubt { times: 0, until: now, is_paused: false, is_silent: false };
         let doubt = self.doubts.entry(peer).or_insert(fresh);
         if doubt.until + FORGET_AFTER <= now {
             doubt.times = 0;
         }
         let pause = FIRST_PAUSE * 2u32.pow(doubt.times.min(PAUSE_DOUBLINGS_MAX));
-        *doubt = Doubt { times: doubt.times + 1, until: now + pause, is_paused: true };
+        (doubt.times, doubt.until, doubt.is_paused) = (doubt.times + 1, now + pause, true);
+    }
+
+    /// Notes that a doubted peer was left as the source because it was silent. A link can die while its connection
+    /// stays open. What the peer claimed before proves no life, and looks current for seconds after the pause.
+    pub(super) fn note_silence(&mut self, peer: OriginatorId) {
+        if let Some(doubt) = self.doubts.get_mut(&peer) {
+            doubt.is_silent = true;
+        }
+    }
+
+    /// Notes that something has come from a peer.
+    pub(super) fn note_life(&mut self, peer: OriginatorId) {
+        if let Some(doubt) = self.doubts.get_mut(&peer) {
+            doubt.is_silent = false;
+        }
+    }
+
+    /// True if a peer was left as the source because it was silent, and nothing has come from it since.
+    pub(super) fn is_silent(&self, peer: OriginatorId) -> bool {
+        self.doubts.get(&peer).is_some_and(|doubt| doubt.is_silent)
     }
 
     /// Returns the number of times that a peer sent none of the envelopes that it claimed.

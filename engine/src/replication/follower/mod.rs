@@ -122,6 +122,8 @@ struct PeerProgress {
     ask_at: Instant,
     /// The head of the strand that the peer claims to hold. Decides only whom to ask, and when.
     claimed_head: SequenceId,
+    /// Its clock has named the strand in this connection. Sent envelopes alone raise `claimed_head`, too.
+    has_claimed: bool,
     /// The times of its claims.
     claims: ClaimTimes,
     /// Its last answers in searches.
@@ -223,6 +225,7 @@ impl Follower {
             open: None,
             ask_at: now,
             claimed_head: head,
+            has_claimed: head != SequenceId::NONE,
             claims: ClaimTimes::begin(now, head),
             answers: RangeAnswers::default(),
             fill_position: SequenceId::NONE,
@@ -235,6 +238,7 @@ impl Follower {
             part_places: self.split_limits.first_part_places,
         };
         self.peers.insert(peer, fresh);
+        self.choice.note_life(peer);
         self.note_peer_changed(now, peer);
         self.look(now);
         self.send_wants(now);
@@ -251,11 +255,14 @@ impl Follower {
     /// Notes the head that a connected peer claims to hold; claims only rise. A claim decides only whom to ask, and
     /// when.
     pub fn handle_head(&mut self, now: Instant, peer: OriginatorId, head: SequenceId) {
-        let Some(progress) = self.peers.get_mut(&peer).filter(|it| it.claimed_head < head) else {
+        let Some(progress) = self.peers.get_mut(&peer) else { return };
+        progress.has_claimed |= head != SequenceId::NONE;
+        if progress.claimed_head >= head {
             return;
-        };
+        }
         progress.claimed_head = head;
         progress.claims.note(now, head);
+        self.choice.note_life(peer);
         self.look(now);
         self.send_wants(now);
     }
@@ -271,6 +278,10 @@ impl Follower {
             // Checked for each item, because the one before may have ended the want.
             if !self.awaits(peer, request) {
                 break;
+            }
+            // This node, too, may have ended the stream.
+            if !matches!(item, StrandItem::Closed) {
+                self.choice.note_life(peer);
             }
             let was_searching = self.search.is_some();
             let handled = self.handle_item(now, peer, item, &mut writes);

@@ -3,7 +3,8 @@
 //! It is the strand's own node while that is connected and current, otherwise the connected peer that claims most.
 //! Claims prove nothing, so a claim alone never ends a working source: when another peer claims more than the
 //! source shows, it is asked *beside* the source, and takes over when it shows an envelope first. A peer that
-//! claims more and shows nothing is passed over for a pause that grows. A source that sends a little from time to time
+//! claims more and shows nothing is passed over for a pause that grows. A source that was silent is taken again only
+//! after something has come from it, unless no other peer is current. A source that sends a little from time to time
 //! must not keep the rest from this node: beside it, too, another peer is asked.
 
 use std::cmp::Reverse;
@@ -91,16 +92,24 @@ impl Follower {
         if self.choice.is_undecided() {
             return;
         }
+        // A slow source has sent something.
+        let is_beside_slow =
+            self.choice.trial.as_ref().is_some_and(|trial| trial.beside_slow.is_some());
         let Some(tried) = self.choice.end_trial() else { return };
         if tried != from {
             // The source sends again, or another peer has closed a gap, so the trial is over.
             return self.cancel_want(tried);
         }
-        let silent = self.choice.source;
-        if self.is_owing(silent) {
-            self.choice.doubt(now, silent);
+        let left = self.choice.source;
+        if self.is_owing(left) {
+            self.choice.doubt(now, left);
+            // A peer without clocks that is not asked can show no life.
+            let has_claimed = self.peers.get(&left).is_some_and(|peer| peer.has_claimed);
+            if has_claimed && !is_beside_slow {
+                self.choice.note_silence(left);
+            }
         }
-        self.cancel_want(silent);
+        self.cancel_want(left);
         (self.choice.source, self.choice.pace) = (from, None);
     }
 
@@ -234,7 +243,7 @@ impl Follower {
     /// Returns the rank of a connected peer; `None` if it must not be asked at all.
     fn rank(&self, id: OriginatorId, peer: &PeerProgress) -> Option<SourceRank> {
         let (claimed, choice) = (peer.claimed_head, &self.choice);
-        let is_current = claimed >= choice.passed.older;
+        let is_current = claimed >= choice.passed.older && !choice.is_silent(id);
         let is_paused = choice.is_paused(id);
         if id == self.originator {
             // A node of other software may claim nothing and hold everything.

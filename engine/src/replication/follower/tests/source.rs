@@ -1,7 +1,7 @@
 //! The choice of the peer that a strand is taken from.
 
 use super::*;
-use crate::replication::follower::choice::{SLOW_AFTER, STALL_TIMEOUT, TRIAL};
+use crate::replication::follower::choice::{FIRST_PAUSE, SLOW_AFTER, STALL_TIMEOUT, TRIAL};
 
 /// Time within which another peer is asked in place of one that is dead, without the time of its clock.
 pub(super) const FAILOVER: Duration = STALL_TIMEOUT;
@@ -108,6 +108,100 @@ fn a_silent_source_is_left_for_a_peer_that_shows_what_it_claims() {
         assert_eq!(rig.follower.source(), Some(OTHER));
     }
     assert!(pauses.windows(2).all(|pair| pair[0] < pair[1]), "{pauses:?}");
+}
+
+/// Lets `OTHER` show place 8 and take the place of the strand's own node, which is silent.
+fn left_for_other(rig: &mut Rig) {
+    rig.claims(OTHER, 8);
+    rig.wait(FAILOVER);
+    rig.send(OTHER, [8]);
+    assert_eq!(rig.follower.source(), Some(OTHER));
+}
+
+/// A link can die while its connection stays open. What the node claimed last is current when its first pause ends,
+/// because the strand has stood still meanwhile.
+#[test]
+fn a_node_behind_a_dead_link_is_left_once() {
+    let mut rig = Rig::three(7);
+    left_for_other(&mut rig);
+    for place in 9..200 {
+        rig.wait(Duration::from_millis(100));
+        assert_eq!(rig.follower.source(), Some(OTHER), "at {place}");
+        assert_eq!(rig.asked_without_end(), [OTHER], "at {place}");
+        rig.claims(OTHER, place);
+        rig.send(OTHER, [place]);
+    }
+    rig.claims(SOURCE, 199);
+    assert_eq!(rig.asked_without_end(), [SOURCE], "the link is back");
+}
+
+#[test]
+fn a_source_that_was_silent_is_taken_again_after_a_sign_of_life_or_if_there_is_no_other() {
+    let signs: [(fn(&mut Rig), OriginatorId); 4] = [
+        (|_| {}, OTHER),
+        (|rig| assert_eq!(rig.claims(SOURCE, 8), []), SOURCE),
+        (
+            |rig| {
+                rig.follower.handle_peer_up(rig.now, SOURCE, SequenceId(8));
+                rig.effects();
+            },
+            SOURCE,
+        ),
+        (
+            |rig| {
+                rig.down(OTHER);
+                rig.down(THIRD);
+            },
+            SOURCE,
+        ),
+    ];
+    for (number, (show, source)) in signs.into_iter().enumerate() {
+        let mut rig = Rig::three(7);
+        left_for_other(&mut rig);
+        show(&mut rig);
+        rig.wait(FIRST_PAUSE);
+        assert_eq!(rig.follower.source(), Some(source), "{number}");
+    }
+}
+
+#[test]
+fn a_source_that_was_silent_is_tried_beside_the_other_one_and_taken_again_when_it_sends() {
+    for sends in [true, false] {
+        let mut rig = Rig::three(7);
+        rig.claims(SOURCE, 9);
+        rig.claims(OTHER, 9);
+        left_for_other(&mut rig);
+        rig.wait(FIRST_PAUSE);
+        assert_eq!(rig.asked_without_end(), [OTHER], "a claim from before shows no life");
+        rig.wait(FAILOVER);
+        assert_eq!(rig.asked_without_end(), [SOURCE, OTHER]);
+        if sends {
+            rig.send(SOURCE, [9]);
+        } else {
+            rig.answer(SOURCE, vec![StrandItem::Closed]);
+            rig.asked.remove(&SOURCE);
+            rig.send(OTHER, [9]);
+        }
+        rig.claims(THIRD, 9);
+        rig.wait(FIRST_PAUSE * 2);
+        let source = if sends { SOURCE } else { OTHER };
+        assert_eq!(rig.asked_without_end(), [source]);
+    }
+}
+
+/// Over gRPC a node of other software may claim nothing of any strand. Without a claim only time can bring it back,
+/// also if it has sent envelopes before.
+#[test]
+fn a_silent_node_that_claims_nothing_is_taken_again_after_its_pause() {
+    for stored in [7, 6] {
+        let mut rig = Rig::new(stored);
+        rig.up(SOURCE);
+        rig.up(OTHER);
+        rig.send(SOURCE, stored + 1..=7);
+        left_for_other(&mut rig);
+        rig.wait(FIRST_PAUSE);
+        assert_eq!(rig.follower.source(), Some(SOURCE), "after {stored}");
+    }
 }
 
 #[test]
