@@ -66,7 +66,7 @@ fn prune(
     let mut reported_bytes = 0;
     let done = run.run(store, &mut |report| {
         if let Some(turns) = &mut turns {
-            turns.pause(store, report.waited);
+            turns.pause(store);
         }
         let bytes = report.strands.values().map(|it| it.bytes).sum::<u64>();
         moved(bytes - std::mem::replace(&mut reported_bytes, bytes))

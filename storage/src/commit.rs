@@ -150,8 +150,6 @@ impl Database {
             .iter()
             .map(|(originator, head)| StagedHead::new(*originator, head.lock()))
             .collect();
-        // Pruning reads and writes rows below the heads only.
-        let _no_pruning = (!only_adds(changes, &heads)).then(|| self.behind_heads.read());
         // Held until the write, so that a rate that is recorded meanwhile finds the new rows and corrects them.
         // Taken after the heads, because a commit that waits for one strand's writer must not block rates, and with
         // them all commits.
@@ -246,24 +244,6 @@ impl<'a> StagedHead<'a> {
     fn durable(&self) -> EnvelopeId {
         EnvelopeId::new(self.originator, *self.durable)
     }
-}
-
-/// Returns true if a commit only adds valid envelopes above the heads. A commit to the strand of a chain may also have
-/// verdicts on envelopes below.
-fn only_adds(changes: &[Change], heads: &[StagedHead<'_>]) -> bool {
-    let is_chain =
-        |it| [OriginatorId::GROUP_MESSAGES, OriginatorId::IDENTITY_UPDATES].contains(&it);
-    let is_above = |id: EnvelopeId| {
-        let mut of_strand = heads.iter().filter(|head| head.originator == id.originator);
-        of_strand.all(|head| id.sequence > *head.durable)
-    };
-    let adds = |change: &Change| match change {
-        Change::Append(LogEntry { id, validity: Validity::Valid, .. }) => {
-            !is_chain(id.originator) && is_above(*id)
-        }
-        Change::Append(_) | Change::Skip { .. } => false,
-    };
-    !changes.is_empty() && changes.iter().all(adds)
 }
 
 /// One group of changes being staged into one batch.

@@ -95,11 +95,6 @@ pub(crate) struct Database {
     pub(crate) rebuilt_in_part: AtomicBool,
     /// Held while envelopes are pruned: one step at a time.
     pub(crate) pruning: Mutex<()>,
-    /// Held exclusively by a write of pruning, and shared by all other writers of rows at or below the heads of
-    /// strands, except those that hold `pruning` or the gate. Commits that only add to strands do without, so pruning
-    /// never waits here for their sync, nor they for pruning. It comes after the heads in the lock order, and before
-    /// the rates. While pruning waits for one holder, later ones wait behind pruning, also those of other strands.
-    pub(crate) behind_heads: RwLock<()>,
     /// Projections whose rows must be rebuilt before use.
     pub(crate) stale: StaleProjections,
     /// Families that could not be read when the database was opened.
@@ -159,7 +154,6 @@ impl Database {
             older_rows: Mutex::new(opened.older_rows),
             rebuilt_in_part: AtomicBool::new(opened.rebuilt_in_part),
             pruning: Mutex::default(),
-            behind_heads: RwLock::default(),
             stale: StaleProjections::new(opened.stale),
             unread: opened.unread,
             durable,

@@ -35,7 +35,6 @@ impl Database {
         let _no_rebuild = self.gate.read();
         let head = self.strands.head(from.originator);
         let _no_commit = head.lock();
-        let _no_pruning = self.behind_heads.read();
         let marks = self.family(MarkKey::FAMILY);
         let nearest = nearest_mark(&mut self.db.raw_iterator_cf(marks), from)?;
         let Some((at, Mark::Missing { through: end })) = nearest else { return Ok(false) };

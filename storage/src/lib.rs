@@ -35,7 +35,6 @@
 //! - `progress`: the progress of long work, as it is stored;
 //! - `prune`, `pruned_ranges`, `pruned`, `expired`: removing expired envelopes, the marks of their places, reading
 //!   the records that remain, and the ends of expired ranges;
-//! - `thread_time`: the time for which a thread waits, which is not counted as work;
 //! - `expire_missing`: missing places that their own node no longer keeps;
 //! - `rebuild`, `stale`, `condemned`, `digest`: rebuilding projections, which are not readable meanwhile, also
 //!   those that the disk has damaged, and comparing them;
@@ -136,7 +135,6 @@ mod suspected;
 mod tallies;
 #[cfg(test)]
 mod testing;
-mod thread_time;
 mod topic_scan;
 mod tree_edges;
 mod tree_read;

@@ -163,7 +163,6 @@ impl Database {
         let no_rebuild = self.gate.read();
         let head = self.strands.head(rule.originator);
         let head = head.lock();
-        let no_pruning = self.behind_heads.read();
         // Unverified envelopes are left out: they are judged when their signatures are checked, by the rule in
         // force then.
         let end = self.verified(rule.originator)?.unwrap_or(*head);
@@ -192,7 +191,6 @@ impl Database {
         }
         // Fair, because the next step follows at once: a waiting thread gets the lock first.
         MutexGuard::unlock_fair(head);
-        RwLockReadGuard::unlock_fair(no_pruning);
         RwLockReadGuard::unlock_fair(no_rebuild);
         Ok((!is_last).then_some(reached))
     }

@@ -79,7 +79,6 @@ impl Database {
         // No writer may change a row between its reading and the write.
         let strands = self.strands.all();
         let _no_commits: Vec<_> = strands.iter().map(|(_, head)| head.lock()).collect();
-        let _no_pruning = self.behind_heads.read();
         let mut older = self.older_rows.lock();
         let Some(from) = older.as_ref() else { return Ok(true) };
         let mut batch = WriteBatch::default();

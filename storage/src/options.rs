@@ -23,14 +23,6 @@ pub const BUFFERS_BYTES_MAX: usize = WRITE_BUFFERS_BYTES + CACHE_BYTES_MIN;
 /// Bounds the time of a start after a crash, which reads them all. As much as the memory tables, which are written out
 /// about then anyway: with twice as much, a start after a kill took up to 1.3 s on two slow cores (measured).
 const WAL_BYTES_MAX: u64 = WRITE_BUFFERS_BYTES as u64;
-/// Length of the memory tables of the log and of topics. A guess: their rows have the envelopes, so theirs are the
-/// largest.
-const LARGE_TABLE_BYTES: usize = 32 * MIB;
-/// Length of the memory tables of families in which pruning changes a row of each envelope. A full one begins a new
-/// write-ahead log, and the next commit then waits until both logs, their folder and the manifest are synced.
-/// Calculated: 32 MiB have the records of some 250,000 envelopes. With the 8 MiB of other families, pruning delayed
-/// commits so every half second. All memory tables together are bounded by [`WRITE_BUFFERS_BYTES`].
-const PRUNED_TABLE_BYTES: usize = 32 * MIB;
 /// Envelopes of at least this length go to blob files, which compaction does not move. Guessed: RocksDB
 /// recommends blobs from some KiB on, and most envelopes are below.
 pub(crate) const BLOB_LEN_BYTES_MIN: u64 = 4096;
@@ -73,10 +65,6 @@ pub(crate) fn database(env: Option<&Env>, open_files_max: usize) -> Options {
     options.set_max_total_wal_size(WAL_BYTES_MAX);
     options.set_db_write_buffer_size(WRITE_BUFFERS_BYTES);
     options.set_max_background_jobs(2);
-    // A commit goes into the write-ahead log, and is synced, while the write before it goes into the memory tables. It
-    // does not wait then for the rows of a step of pruning, which is longer than most commits. Readers still see a
-    // write only after its sync.
-    options.set_enable_pipelined_write(true);
     options.set_max_open_files(i32::try_from(open_files_max).unwrap_or(i32::MAX));
     // Table files are synced while they grow, so that a commit's sync does not wait for them.
     options.set_bytes_per_sync(MIB as u64);
@@ -131,9 +119,10 @@ pub(crate) fn family_options(family: Family, cache: &Cache) -> Options {
         Family::Inbox | Family::Usage | Family::UsageByPayer => {
             blocks.set_bloom_filter(10.0, false)
         }
-        Family::Expiry | Family::Pruned => options.set_write_buffer_size(PRUNED_TABLE_BYTES),
         Family::Checkpoint
+        | Family::Expiry
         | Family::Mark
+        | Family::Pruned
         | Family::Rate
         | Family::Ledger
         | Family::Misbehavior
@@ -163,7 +152,7 @@ pub(crate) fn family_options(family: Family, cache: &Cache) -> Options {
 /// (measured: a page of 100 takes 8 % less CPU time without).
 fn tune_log(options: &mut Options, blocks: &mut BlockBasedOptions) {
     options.set_compression_type(DBCompressionType::None);
-    options.set_write_buffer_size(LARGE_TABLE_BYTES);
+    options.set_write_buffer_size(32 * MIB);
     options.set_enable_blob_files(true);
     options.set_min_blob_size(BLOB_LEN_BYTES_MIN);
     options.set_enable_blob_gc(true);
@@ -175,7 +164,7 @@ fn tune_log(options: &mut Options, blocks: &mut BlockBasedOptions) {
 /// rewrite each row about ten times; tiers rewrite it once for each eightfold growth
 /// (`docs/decisions/0018-envelopes-beside-topics.md`).
 fn tune_topic(options: &mut Options, blocks: &mut BlockBasedOptions) {
-    options.set_write_buffer_size(LARGE_TABLE_BYTES);
+    options.set_write_buffer_size(32 * MIB);
     options.set_compression_type(DBCompressionType::None);
     options.set_compaction_style(DBCompactionStyle::Universal);
     options.set_level_zero_file_num_compaction_trigger(TOPIC_RUNS_MAX);
@@ -232,20 +221,5 @@ mod tests {
         assert_eq!(files_of_deleted(Family::Topic), 2, "the run, and the deletions");
         assert_eq!(files_of_deleted(Family::Expiry), 0);
         assert_eq!(files_of_deleted(Family::Log), 0);
-    }
-
-    /// Each memory table that is written out makes a commit wait for several syncs.
-    #[test]
-    fn pruning_of_a_run_writes_out_no_memory_table_by_itself() {
-        for family in [Family::Expiry, Family::Pruned] {
-            let folder = tempfile::tempdir().unwrap();
-            let mut options = family_options(family, &block_cache(CACHE_BYTES_MIN));
-            options.create_if_missing(true);
-            let db = DB::open(&options, folder.path()).unwrap();
-            // As many as one run removes of a strand, with rows of the length of records.
-            (0..100_000_u64).for_each(|row| db.put(row.to_be_bytes(), [7_u8; 90]).unwrap());
-            db.wait_for_compact(&WaitForCompactOptions::default()).unwrap();
-            assert_eq!(db.live_files().unwrap().len(), 0, "{}", family.name());
-        }
     }
 }

@@ -11,7 +11,6 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use bytes::Bytes;
 use hawser_proto::merkle::TreeHash;
@@ -32,7 +31,6 @@ use crate::pruned_ranges::{MarksAround, PrunedRanges};
 use crate::rebuild::Derive;
 use crate::snapshot::Snapshot;
 use crate::store::Store;
-use crate::thread_time::ThreadTime;
 use crate::trees::leaf_of;
 
 /// A row of the expiry index: an envelope and the time from which it may be pruned. Sorts like that index.
@@ -78,9 +76,6 @@ pub struct PrunedBatch {
     /// Places that stay because the log needs their envelopes, because their rows do not agree, or because the disk
     /// cannot read them.
     pub refused: Vec<EnvelopeId>,
-    /// Time for which the write waited: for other writes, for the disk, or for a core. It is no work that others wait
-    /// for. Zero if the system does not tell it.
-    pub waited: Duration,
 }
 
 /// Places of a strand, both ends included.
@@ -166,9 +161,8 @@ impl Store {
     /// evidence stay. Ends early if `after` returns `Break`. Returns the last value of `after`.
     ///
     /// An envelope stays if it is absent, marked, not yet verified, the last one of its strand, without the stated
-    /// expiry, or a source of inboxes. `derive` must return the facts that a rebuild gets. Commits that only add
-    /// envelopes to strands never wait for pruning, except in the queue of RocksDB's writers; other changes of the log
-    /// wait for its writes. Nothing is pruned while projections have to be rebuilt. A nearly full disk does not stop
+    /// expiry, or a source of inboxes. `derive` must return the facts that a rebuild gets. Commits to a strand wait
+    /// for its writes. Nothing is pruned while projections have to be rebuilt. A nearly full disk does not stop
     /// pruning, because pruning makes room.
     ///
     /// # Errors
@@ -228,10 +222,10 @@ const READ_PLACES: usize = 256;
 /// Bytes of envelopes that end a read early, so that it has at most these and one more envelope in memory. A guess:
 /// more than [`READ_PLACES`] messages have.
 const READ_LEN_BYTES: usize = 1 << 20;
-/// Largest number of places that one write removes. Beside a busy publisher, RocksDB makes one such write after each
-/// sync of a commit, and the next commit queues behind it for a quarter of a millisecond (measured: 3 µs for each
-/// place). Calculated: with a sync every half millisecond that is 128,000 places in a second.
-const WRITE_PLACES: usize = 96;
+/// Largest number of places that one write removes. Writers of the strand wait for it, and commits of all strands
+/// queue behind it, for a tenth of a millisecond (measured: 3 µs for each place). With half the number, the write
+/// itself would be a fifth of the work.
+const WRITE_PLACES: usize = 32;
 
 /// An envelope that is being removed. It is read before the lock, so that writers of its strand do not wait for the
 /// read.
@@ -453,19 +447,16 @@ impl Database {
         if self.rebuilt_in_part.load(Ordering::Acquire) || !self.stale.is_empty() {
             return Ok(false);
         }
-        let begun = ThreadTime::now();
-        // A late find reads marks, and a verdict writes them. The head of the strand is not locked: a commit holds it
-        // until the disk has synced its write.
-        let _alone = self.behind_heads.write();
-        // The head is read first: envelopes that are shown before they are verified may be added in between.
-        let head = self.stored_head(originator)?;
-        let end = self.verified(originator)?.unwrap_or(head);
+        let head = self.strands.head(originator);
+        // A late find reads marks, and a verdict writes them.
+        let head = head.lock();
+        let end = self.verified(originator)?.unwrap_or(*head);
         let mut marks = MarksAround::new(self.db.raw_iterator_cf(self.family(Family::Mark)));
         let (mut ranges, mut goes) = (PrunedRanges::default(), Vec::with_capacity(leaving.len()));
         for leaving in leaving {
             let id = leaving.id;
-            assert_eq!(id.originator, originator, "the head is that of this strand");
-            if marks.cover(id)? || id.sequence >= head || id.sequence > end {
+            assert_eq!(id.originator, originator, "only the head of this strand is locked");
+            if marks.cover(id)? || id.sequence >= *head || id.sequence > end {
                 done.refused.push(id);
                 continue;
             }
@@ -484,7 +475,6 @@ impl Database {
         let writing = self.expired_ends.writing();
         self.write_buffered(batch)?;
         drop(writing);
-        done.waited += begun.waited();
         done.pruned.extend(goes.into_iter().map(|leaving| (leaving.id, leaving.len_bytes)));
         Ok(true)
     }

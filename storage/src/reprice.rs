@@ -64,7 +64,7 @@ impl Store {
     /// fewer than `steps_max` means that no minute is left.
     ///
     /// `derive` must be the function that a rebuild gets. Commits to the strand of the current step wait for that
-    /// step. Commits that only add to other strands do not; their other changes do while pruning waits for the step.
+    /// step; commits to other strands do not.
     ///
     /// # Errors
     /// When the log cannot be read or the rows cannot be written. The minute stays marked.
@@ -168,7 +168,6 @@ impl Database {
         // No envelope joins the minute during the step. Envelopes that join it between steps come after the read
         // part, or their commit drops the scan (`Repricing::forget`).
         let _no_commit = head.lock();
-        let _no_pruning = self.behind_heads.read();
         let snapshot = Snapshot::new(self);
         let mut usage = None;
         if let Some(span) = snapshot.span(at)? {

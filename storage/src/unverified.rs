@@ -149,7 +149,6 @@ impl Database {
         let _no_rebuild = self.gate.read();
         let head = self.strands.head(originator);
         let head = head.lock();
-        let _no_pruning = self.behind_heads.read();
         let Some(verified) = self.verified(originator)? else {
             return Ok(VerifiedBatch { through: *head, ..VerifiedBatch::default() });
         };
@@ -200,7 +199,6 @@ impl Database {
         let _no_rebuild = self.gate.read();
         let head = self.strands.head(originator);
         let head = head.lock();
-        let _no_pruning = self.behind_heads.read();
         let Some(verified) = self.verified(originator)? else { return Ok(0) };
         let (mut batch, mut withdrawn) = (WriteBatch::default(), 0);
         let is_unverified = |place: SequenceId| place > verified && place <= *head;

@@ -9,12 +9,6 @@ use crate::keys::decode_u64;
 use crate::raw_rows::stored;
 
 impl Database {
-    /// Returns the head of a strand on the disk. While a commit is written, the head in memory may be above it.
-    pub(crate) fn stored_head(&self, originator: OriginatorId) -> Result<SequenceId, ReadError> {
-        let key = CursorKey { name: CursorName::Head, originator };
-        Ok(SequenceId(stored(&self.db, key, decode_u64)?.unwrap_or_default()))
-    }
-
     /// Returns the last verified place of a strand; `None` if all of it is verified. Call it under the strand's
     /// lock if the result must stay valid.
     pub(crate) fn verified(

@@ -313,7 +313,7 @@ fn what_the_log_needs_as_it_is_stays() {
                 derive_plain(at, bytes, validity)
             }
         });
-        let PrunedBatch { pruned, refused, .. } = done.unwrap();
+        let PrunedBatch { pruned, refused } = done.unwrap();
         let places: Vec<_> = pruned.iter().map(|(id, _)| id.sequence.0).collect();
         assert_eq!(places, [3]);
         let mut refused: Vec<_> = refused.iter().map(|id| id.sequence.0).collect();

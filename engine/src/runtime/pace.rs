@@ -75,38 +75,26 @@ pub struct ShortTurns {
     owed: Duration,
     /// Time for which pauses were longer than due.
     ahead: Duration,
-    /// Time for which the work had waited for others when the present turn began.
-    waited: Duration,
 }
 
 impl ShortTurns {
     /// Begins the first turn.
     #[must_use]
     pub fn begin() -> Self {
-        let none = Duration::ZERO;
-        Self { begun: Instant::now(), owed: none, ahead: none, waited: none }
+        Self { begun: Instant::now(), owed: Duration::ZERO, ahead: Duration::ZERO }
     }
 
     /// Pauses if a pause is due, unless no commit to `store` may queue behind the work. To be called after each small
-    /// part of the work, without any lock, with the time for which the work has waited for others since its begin.
-    /// Blocks.
-    pub fn pause(&mut self, store: &Store, waited: Duration) {
+    /// part of the work, without any lock. Blocks.
+    pub fn pause(&mut self, store: &Store) {
         let is_idle = store.is_without_commits_for(IDLE_AFTER);
-        let worked = self.worked(self.begun.elapsed(), waited);
-        let due = self.due(worked, is_idle);
+        let due = self.due(self.begun.elapsed(), is_idle);
         if !due.is_zero() {
             let asleep = Instant::now();
             std::thread::sleep(due);
             self.note_pause(due, asleep.elapsed());
         }
         self.begun = Instant::now();
-    }
-
-    /// Returns the part of a turn's time in which the work did not wait for others: they had the core and the disk
-    /// meanwhile. `waited` is the time since the begin of the work.
-    fn worked(&mut self, took: Duration, waited: Duration) -> Duration {
-        let before = std::mem::replace(&mut self.waited, waited);
-        took.saturating_sub(waited.saturating_sub(before))
     }
 
     /// Adds work to the owed pause. Returns the pause that is due now, which may be none. Work beside no commits owes
@@ -191,17 +179,6 @@ mod tests {
         assert_eq!(turns.due(us(10_000_000), true), Duration::ZERO);
         assert_eq!(turns.due(us(500), false), Duration::ZERO);
         assert_eq!(turns.due(us(500), false), us(500));
-    }
-
-    /// Otherwise pruning would pause for half of each sync of the commits that it has waited for.
-    #[test]
-    fn time_in_which_the_work_waits_for_others_owes_no_pause() {
-        let us = Duration::from_micros;
-        let mut turns = ShortTurns::begin();
-        assert_eq!(turns.worked(us(900), us(700)), us(200));
-        assert_eq!(turns.worked(us(900), us(700)), us(900), "it has not waited in this turn");
-        assert_eq!(turns.worked(us(300), us(1_000)), Duration::ZERO);
-        assert_eq!(turns.worked(us(300), us(1_400)), Duration::ZERO, "clocks differ");
     }
 
     #[test]

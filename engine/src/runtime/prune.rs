@@ -77,8 +77,6 @@ pub struct PruneReport {
     pub dry_run: bool,
     /// True if the run was broken off.
     pub is_partial: bool,
-    /// Time for which its writes have waited for others ([`PrunedBatch::waited`]).
-    pub waited: Duration,
     /// The strands with envelopes that expire.
     pub strands: BTreeMap<OriginatorId, StrandPruned>,
 }
@@ -214,7 +212,6 @@ impl PruneRun {
 impl PruneReport {
     /// Counts the removed envelopes, and those that stay and make room for others.
     fn note(&mut self, done: PrunedBatch, rules: &mut PruneRules) {
-        self.waited = self.waited.saturating_add(done.waited);
         for (id, len_bytes) in done.pruned {
             self.strands.entry(id.originator).or_default().add(id.sequence, len_bytes);
         }
@@ -295,11 +292,11 @@ impl PruneWorker {
         let own_unix_s = unix_s(engine.ports().clock.now_ns());
         let run = PruneRun { own_unix_s, places_max, dry_run };
         let mut turns = ShortTurns::begin();
-        let done = run.run(engine.store(), &mut |report| {
+        let done = run.run(engine.store(), &mut |_| {
             if self.stopped.is_stopped() {
                 return ControlFlow::Break(());
             }
-            turns.pause(engine.store(), report.waited);
+            turns.pause(engine.store());
             ControlFlow::Continue(())
         });
         match done {
