@@ -214,13 +214,13 @@ async fn receive(
     head: u64,
     times: Arc<Mutex<StrandTimes>>,
 ) -> Result<(), BenchError> {
-    use api::subscribe_originators_response::Response;
+    use api::subscribe_originators_response::{Envelopes, Response};
     let mut last = head;
     while let Some(message) = stream.message().await? {
         let now = Instant::now();
         let response = api::SubscribeOriginatorsResponse::decode(message)?.response;
         let Some(Response::Envelopes(envelopes)) = response else { continue };
-        for envelope in envelopes.envelopes {
+        for envelope in Envelopes::decode(envelopes)?.envelopes {
             let place = OriginatorEnvelope::parse(envelope)?.id().sequence.0;
             if place != last + 1 {
                 return Err(format!("the stream has place {place} after {last}").into());
