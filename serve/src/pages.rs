@@ -211,11 +211,11 @@ fn in_format(mut page: Page, format: MetricsFormat) -> Page {
 }
 
 /// The pieces of a long page.
-type Pieces = Box<dyn Iterator<Item = Bytes> + Send>;
+type PagePieces = Box<dyn Iterator<Item = Bytes> + Send>;
 
 /// Extension with the pieces of a long page, taken when it is sent.
 #[derive(Clone)]
-struct InPieces(Arc<Mutex<Option<Pieces>>>);
+struct InPieces(Arc<Mutex<Option<PagePieces>>>);
 
 /// Returns a table as a page (RFC 4180). Each piece is made when the caller has read those before, by a thread that
 /// serves connections: it has to be short. None is empty.
@@ -223,7 +223,7 @@ struct InPieces(Arc<Mutex<Option<Pieces>>>);
 pub fn csv(pieces: impl Iterator<Item = String> + Send + 'static) -> Page {
     let kind = HeaderValue::from_static("text/csv; charset=utf-8; header=present");
     let mut page = page(StatusCode::OK, kind, Bytes::new());
-    let pieces: Pieces = Box::new(pieces.map(Bytes::from));
+    let pieces: PagePieces = Box::new(pieces.map(Bytes::from));
     page.extensions_mut().insert(InPieces(Arc::new(Mutex::new(Some(pieces)))));
     page
 }

@@ -1,4 +1,4 @@
-//! What a search asks each peer for behind its own gap, and how far each peer has come with that.
+//! Wants of a search behind its own gap, and how far each peer has come with them.
 //!
 //! A peer answers one want for a strand at a time, so after its answer for the gap of the search it is asked for one
 //! further range after the other, or, if it answers such wants, once for the gaps behind and for no envelopes: then
@@ -30,13 +30,13 @@ pub(super) struct FurtherRanges {
 /// The step that a peer has reached.
 #[derive(Debug)]
 struct FurtherStep {
-    /// What the peer is asked for; `None` if that is the gap of the search.
+    /// The want that the peer has; `None` if that is the gap of the search.
     asked: Option<FurtherWant>,
     /// The time up to which the search waits for it. A peer that is asked for all ranges again has no more time.
     until: Instant,
 }
 
-/// What a peer is asked for behind the gap of the search.
+/// A want that a peer has behind the gap of the search.
 #[derive(Debug, Clone, Copy)]
 enum FurtherWant {
     /// The range with this index.
@@ -61,9 +61,9 @@ impl FurtherRanges {
         }
     }
 
-    /// Notes that a peer has answered what it was asked for; its first want went up to `asked_through`. `gaps_through`
-    /// is the last place up to which it may be asked for gaps alone; 0 if it does not answer such wants. Returns true if
-    /// a further want follows.
+    /// Notes that a peer has answered what it was asked for; its first want went up to `asked_through`. The last place
+    /// up to which it may be asked for gaps alone is `gaps_through`; 0 if it does not answer such wants. Returns true
+    /// if a further want follows.
     pub(super) fn note_answered(
         &mut self,
         now: Instant,

@@ -16,7 +16,7 @@ use crate::replication::{LinkCommand, PeerClock};
 /// while they hold nothing. Specified in `docs/protocol/replication.md`.
 const SETTLES_AFTER: Duration = Duration::from_secs(1);
 
-/// What a connected peer has shown of itself.
+/// The kind of a connected peer, as it has shown itself.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PeerKind {
     /// The peer has proved its id.
@@ -30,7 +30,7 @@ pub(super) struct PeerKind {
 pub(super) struct ConnectedPeer {
     /// The number of this connection, which no other one of this process has had.
     pub(super) generation: u64,
-    /// What the peer has shown of itself.
+    /// The kind of the peer.
     pub(super) kind: PeerKind,
     /// The way to the connection. Full when the connection does not keep up.
     pub(super) commands: mpsc::Sender<LinkCommand>,
