@@ -137,7 +137,9 @@ fn a_node_behind_a_dead_link_is_left_once() {
 
 #[test]
 fn a_source_that_was_silent_is_taken_again_after_a_sign_of_life_or_if_there_is_no_other() {
-    let signs: [(fn(&mut Rig), OriginatorId); 4] = [
+    /// An event after which the node may be the source again.
+    type Sign = fn(&mut Rig);
+    let signs: [(Sign, OriginatorId); 4] = [
         (|_| {}, OTHER),
         (|rig| assert_eq!(rig.claims(SOURCE, 8), []), SOURCE),
         (
