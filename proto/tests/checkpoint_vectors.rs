@@ -3,10 +3,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
-use std::io::Write as _;
-use std::path::Path;
-use std::process::{Command, Stdio};
-
 use hawser_proto::checkpoint::{
     CosignedCheckpoint, WitnessCosignature, WitnessKey, WitnessName, note_text,
 };
@@ -16,6 +12,8 @@ use hawser_proto::merkle::{
 };
 use hawser_proto::{OriginatorId, PublicKey, SequenceId};
 use serde_json::{Value, json};
+
+use crate::second::{self, Chance};
 
 /// Mutated forms of each vector that both implementations judge.
 const MUTATIONS: u64 = 3;
@@ -131,34 +129,7 @@ fn is_witnessed(case: &Value) -> bool {
     witness.verify(network, &of, &key).is_ok()
 }
 
-/// Returns the verdicts of the second implementation.
-fn second(cases: &[Value]) -> Vec<Value> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/second/checkpoints.py");
-    let mut python = Command::new("python3");
-    python.arg(script).arg("check").stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut child = python.spawn().expect("Python 3 is installed");
-    let mut input = child.stdin.take().unwrap();
-    let text: String = cases.iter().map(|case| format!("{case}\n")).collect();
-    let writer = std::thread::spawn(move || input.write_all(text.as_bytes()));
-    let output = child.wait_with_output().unwrap();
-    writer.join().unwrap().expect("it reads everything");
-    assert!(output.status.success(), "it ends with {}", output.status);
-    let lines = String::from_utf8(output.stdout).unwrap();
-    lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
-}
-
-/// Numbers that follow from a seed (splitmix64).
-struct Chance(u64);
-
 impl Chance {
-    fn next(&mut self, below: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((mixed ^ (mixed >> 31)) % below as u64).unwrap()
-    }
-
     fn flip(&mut self, value: &Value) -> Value {
         let mut bytes = bytes(value);
         if !bytes.is_empty() {
@@ -236,9 +207,10 @@ fn the_second_implementation_agrees_on_vectors_and_on_mutated_ones() {
     for case in vectors.iter().filter(|case| case["kind"] != "leaf") {
         cases.extend((0..MUTATIONS).map(|_| chance.mutate(case)));
     }
-    let found = second(&cases);
+    let found = second::run("checkpoints.py", &["check"], &cases);
     assert_eq!(found.len(), cases.len());
     for (case, found) in cases.iter().zip(found) {
+        let found: Value = serde_json::from_str(&found).unwrap();
         assert_eq!(verdict(case), found, "{case}");
     }
 }

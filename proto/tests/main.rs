@@ -7,4 +7,6 @@ mod frame_vectors;
 mod golden;
 mod mls_vectors;
 mod reject;
+#[path = "../../tests/second/mod.rs"]
+mod second;
 mod wire;

@@ -4,15 +4,15 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use alloy::primitives::{Address, B256, Bytes, FixedBytes};
 use alloy::providers::Provider as _;
 use hawser_chain::contracts::GroupMessageBroadcaster;
 use hawser_chain::endpoints::Endpoints;
 use hawser_chain::index::{
-    BlockRef, ChainReader, ContractEvent, EventBatch, EventSource, PushSettings, Sink, SinkError,
-    WalkSettings,
+    BlockRef, ChainReader, ContractEvent, EventBatch, EventSource, PushSettings, ReaderState, Sink,
+    SinkError, WalkSettings,
 };
 use hawser_chain::send::Call;
 use parking_lot::{Condvar, Mutex};
@@ -197,6 +197,18 @@ impl TestBroadcaster {
             };
             sender.send(&Call::new(self.address, &call)).await.unwrap();
             self.sent.push(payload);
+        }
+    }
+
+    /// Mines until a sink has all payloads that were sent. Its reader is never halted.
+    pub(crate) async fn mine_until_read(&self, reader: &ChainReader, memory: &Memory) {
+        let (view, began) = (reader.view(), Instant::now());
+        while memory.payloads() != self.sent {
+            self.mine(1).await;
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            let status = view.readers().remove(0);
+            assert!(!matches!(status.state, ReaderState::Halted(_)), "{status:?}");
+            assert!(began.elapsed() < TIMEOUT, "{status:?}, {:?}", view.endpoints());
         }
     }
 
