@@ -3,10 +3,10 @@
 //! `docs/protocol/misbehavior.md`, and `misbehavior_golden.py` beside it made that file with it. Both implementations
 //! agree on every case, and on mutated ones.
 
+#[path = "../../tests/second/mod.rs"]
+mod second;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write as _;
-use std::path::Path;
-use std::process::{Command, Stdio};
 
 use hawser_proto::{Address, Bytes, EnvelopeId, OriginatorId, PublicKey, TransactionHash};
 use hawser_rules::misbehavior::{
@@ -15,6 +15,8 @@ use hawser_rules::misbehavior::{
 };
 use hawser_rules::{Absence, Absences, NodeRecord, Rate, RateTable, Registry};
 use serde_json::{Value, json};
+
+use self::second::Chance;
 
 const GOLDEN: &str = include_str!("../tests/data/misbehavior.jsonl");
 /// Mutated forms of each case that both implementations judge.
@@ -84,13 +86,14 @@ impl ChainRecord for CaseChain<'_> {
 }
 
 fn registry(case: &Value) -> Registry {
+    let has_left = |node: OriginatorId| entries(case, "left").iter().any(|it| *it == node.0);
     let record = |(node, key): (&String, &Value)| NodeRecord {
         id: node_of(node),
         public_key: PublicKey::from_uncompressed(&bytes(key)).unwrap(),
         owner: Address([0; 20]),
         http_address: None,
         quic_address: None,
-        canonical: true,
+        canonical: !has_left(node_of(node)),
     };
     let nodes: Registry = case["registry"].as_object().unwrap().iter().map(record).collect();
     let absence = |it: &Value| Absence { from_s: it[0].as_u64().unwrap(), until_s: it[1].as_u64() };
@@ -152,33 +155,7 @@ fn verdict(case: &Value) -> Value {
     })
 }
 
-/// Returns what a script of the second implementation prints.
-fn second(script: &str, input: &[Value]) -> Vec<String> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/second").join(script);
-    let mut python = Command::new("python3");
-    python.arg(script).stdin(Stdio::piped()).stdout(Stdio::piped());
-    let mut child = python.spawn().expect("Python 3 is installed");
-    let mut stdin = child.stdin.take().unwrap();
-    let text: String = input.iter().map(|case| format!("{case}\n")).collect();
-    let writer = std::thread::spawn(move || stdin.write_all(text.as_bytes()));
-    let output = child.wait_with_output().unwrap();
-    writer.join().unwrap().expect("it reads everything");
-    assert!(output.status.success(), "it ends with {}", output.status);
-    String::from_utf8(output.stdout).unwrap().lines().map(str::to_owned).collect()
-}
-
-/// Numbers that follow from a seed (splitmix64).
-struct Chance(u64);
-
 impl Chance {
-    fn next(&mut self, below: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((mixed ^ (mixed >> 31)) % below as u64).unwrap()
-    }
-
     /// Changes, removes or adds one byte of a report or of one piece of evidence, in every other case one of its first
     /// 40, or cuts its end off.
     fn mutate(&mut self, case: &Value) -> Value {
@@ -241,7 +218,7 @@ fn every_verdict_of_every_kind_has_a_golden_report() {
     assert_eq!(found, page);
 }
 
-/// The verdicts that the page gives each fault. Cases of late releases need a payer report.
+/// The verdicts that the page gives each fault.
 #[test]
 fn every_verdict_on_signed_trees_has_golden_evidence() {
     let cases = golden();
@@ -257,6 +234,7 @@ fn every_verdict_on_signed_trees_has_golden_evidence() {
         (TreeFault::OtherLeaf, vec!["proven", "refuted"]),
         (TreeFault::Gap, vec!["claim", "refuted"]),
         (TreeFault::OtherTree, vec!["claim", "refuted"]),
+        (TreeFault::LateRelease, vec!["proven", "claim", "refuted"]),
     ];
     let page: BTreeMap<&str, BTreeSet<&str>> = page
         .into_iter()
@@ -294,7 +272,7 @@ fn mutated_proofs_are_refused_with_a_named_reason() {
 
 #[test]
 fn the_file_is_what_the_second_implementation_makes() {
-    let made = second("misbehavior_golden.py", &[]);
+    let made = second::run("misbehavior_golden.py", &[], &[]);
     assert_eq!(made.len(), golden().len());
     for (line, made) in GOLDEN.lines().zip(made) {
         assert_eq!(line, made);
@@ -317,7 +295,7 @@ fn the_second_implementation_agrees_on_golden_reports_and_on_mutated_ones() {
         .flat_map(|case| (0..MUTATIONS).map(|_| chance.mutate(case)).collect::<Vec<_>>())
         .collect();
     cases.extend(mutated);
-    let found = second("misbehavior.py", &cases);
+    let found = second::run("misbehavior.py", &[], &cases);
     assert_eq!(found.len(), cases.len());
     for (case, found) in cases.iter().zip(found) {
         let found: Value = serde_json::from_str(&found).unwrap();

@@ -42,7 +42,10 @@ class Ruling(Exception):
 SIGNATURE = {1: BYTES}
 CURSOR = {1: [{1: U32, 2: U64}]}
 QUERY = {1: [BYTES], 2: [U32], 3: CURSOR}
-CLIENT = {1: {2: BYTES, 3: CURSOR}, 2: {}, 3: {}, 4: {}, 5: {}, 6: {}, 7: {}, "one of": (2, 3, 4, 5, 6, 7)}
+PAYER_REPORT = {1: U32, 2: U64, 3: U64, 4: U32, 5: BYTES, 6: [U32]}
+ATTESTATION = {1: BYTES, 2: {1: U32, 2: SIGNATURE}}
+PAYLOADS = {2: {}, 3: {}, 4: {}, 5: {}, 6: PAYER_REPORT, 7: ATTESTATION}
+CLIENT = {1: {2: BYTES, 3: CURSOR}, **PAYLOADS, "one of": tuple(PAYLOADS)}
 PAYER = {1: BYTES, 2: SIGNATURE, 3: U32, 4: U32}
 STATEMENT = {1: U32, 2: U64, 3: I64, 4: BYTES, 5: U64, 6: U64, 7: U64}
 ENVELOPE = {1: BYTES, 2: SIGNATURE, 3: {1: BYTES}, "one of": (2, 3)}
@@ -51,7 +54,7 @@ REPORT = {1: U64, 2: U32, 3: U32, 4: REQUESTS, 5: {1: [ENVELOPE]}, 6: BOOL, "one
 
 
 def canonical(signature):
-    """A signature with v of 0 or 1 and low s; None if it has no such form."""
+    """An originator's signature with v of 0 or 1 and low s; None if it has no such form."""
     if len(signature) != 65:
         return None
     r, s, v = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:64], "big"), signature[64]
@@ -61,6 +64,12 @@ def canonical(signature):
     if s > N // 2:
         s, v = N - s, v ^ 1
     return signature[:32] + s.to_bytes(32, "big") + bytes([v])
+
+
+def signer(signature, digest):
+    """The key of a payer's or an attestation's signature, which may have a high s; None for other bytes."""
+    signature = canonical(signature) if len(signature) == 65 and signature[64] <= 1 else None
+    return signature and recover(signature, digest)
 
 
 class Exhibit:
@@ -344,12 +353,9 @@ def broken_rule(exhibit):
     days, target, kinds = payer.get(4, 0), payer.get(3, 0), {2: 0, 3: 1, 4: 3, 5: 2, 6: 4, 7: 5}
     if target != exhibit.node:
         return 3
-    signature = payer.get(2, {}).get(1, b"")
     signed = b"target|" + target.to_bytes(4, "big") + b"payer|" + client
-    # The payer's signature may have a high s.
-    signature = canonical(signature) if len(signature) == 65 and signature[64] <= 1 else None
-    signer = signature and recover(signature, keccak256(signed))
-    if signer is None:
+    paying = signer(payer.get(2, {}).get(1, b""), keccak256(signed))
+    if paying is None:
         return 2
     if topic[0] != kinds[arm] or len(topic) > 128:
         return 4
@@ -358,12 +364,12 @@ def broken_rule(exhibit):
     if not 2 <= days <= 365 and days != 2**32 - 1:
         return 8
     if arm in (6, 7):
-        if signer != exhibit.key:
+        if paying != exhibit.key:
             return 5
     elif arm != 3:
         # An identity update, and uploads and messages that are empty; others need a parser of MLS.
         return 14 if arm == 4 else 6
-    expiry = exhibit.ns // 10**9 + days * 86400
+    expiry = max(0, exhibit.ns) // 10**9 + days * 86400
     return 9 if days != 2**32 - 1 and abs(exhibit.fields.get(7, 0) - expiry) > 600 else 0
 
 
@@ -477,12 +483,7 @@ def judge_report(case, data, registry):
     if is_liveness:
         is_fast = kind == 2 and report[4].get(1, 0) < 2 * 10**9
         raise Ruling(*(("refuted", "not_slow") if is_fast else ("claim", "reporters_word")))
-    exhibits, worthless = [], None
-    for envelope in envelopes:
-        try:
-            exhibits.append(Exhibit(envelope, registry))
-        except Ruling as ruling:
-            worthless = first_defect(worthless, ruling)
+    exhibits, worthless = open_envelopes(envelopes, registry)
     case = {**case, "reporter_time_ns": report.get(1, 0)}
     if kind in (DUPLICATE, ORDER):
         if worthless is not None:
@@ -490,6 +491,17 @@ def judge_report(case, data, registry):
         (judge_statements if kind == DUPLICATE else judge_order)(case, accused, exhibits)
     # One envelope shows the faults of the other kinds, so one that is no evidence refutes its own part only.
     {CAUSAL: judge_causal, PAYLOAD: judge_payload, CHAIN: judge_chain}[kind](case, accused, exhibits, worthless)
+
+
+def open_envelopes(envelopes, registry):
+    """The envelopes that are evidence, and the ruling on the first one that is none."""
+    exhibits, worthless = [], None
+    for envelope in envelopes:
+        try:
+            exhibits.append(Exhibit(envelope, registry))
+        except Ruling as ruling:
+            worthless = first_defect(worthless, ruling)
+    return exhibits, worthless
 
 
 def first_defect(first, other):

@@ -13,6 +13,7 @@ from checkpoints import (
     N, audit_path, be, checkpoint_digest, consistency_path, keccak256, leaf_hash, public, sign, tree_root,
 )
 from misbehavior import CAUSAL, CHAIN, CLOCKS, DUPLICATE, MINUTE, ORDER, PAYLOAD, judge, units
+from misbehavior_late import Report
 from misbehavior_trees import judge_trees
 from protobuf import encode
 
@@ -382,14 +383,112 @@ def golden_trees():
     yield "another tree: two checkpoints", "other_tree", (five, five)
 
 
+# Late releases: the contract's domain separator, and where the report of node 100 begins and ends.
+DOMAIN = bytes([5] * 32)
+START, END = 5, 20
+
+
+def payer_report(start=START, end=END, node=100, minute=NOW // MINUTE, root=bytes([7] * 32), nodes=(100, 200)):
+    """A domain separator and a report."""
+    listed = b"".join(encode((6, each)) for each in nodes)
+    return DOMAIN + encode((1, node), (2, start), (3, end), (4, minute), (5, root)) + listed
+
+
+def attestation(report, ns, node=100, named=None, change=lambda signature: signature):
+    """The envelope in which a node attests a report, maybe in another one's name."""
+    identity = Report(report).id
+    stated = encode((1, node if named is None else named), (2, encode((1, change(sign(secret(node), identity))))))
+    payload = encode((1, identity), (2, stated))
+    paid = pay(client(b"\5\x64\0\0\0", arm=7, payload=payload), node, key=secret(node))
+    return signed(statement(END + 2, ns, paid=paid, base=0, node=node), node)
+
+
+def golden_late():
+    report, later, name = payer_report(), NOW + 2 * MINUTE, "a late release"
+    own = attestation(report, later)
+
+    def welcome(place=END + 1, ns=NOW, **more):
+        return signed(statement(place, ns, **more))
+
+    end = welcome(END, NOW + SECOND)
+
+    def of(late, attested=own, end=end, report=report, **facts):
+        return "late_release", (report, attested, end, late), facts
+
+    def of_report(report, attested_as=None):
+        return of(welcome(), attestation(attested_as or report, later), report=report)
+
+    yield name, *of(welcome())
+    yield f"{name}: of an earlier minute", *of(welcome(END + 9, NOW - 3 * MINUTE))
+    yield f"{name}: at the end of the minute", *of(welcome(ns=NOW + MINUTE - 1))
+    yield f"{name}: of the next minute", *of(welcome(ns=NOW + MINUTE))
+    yield f"{name}: in the report", *of(welcome(END - 1))
+    yield f"{name}: the end of the report", *of(end)
+    yield f"{name}: before 1970", *of(welcome(ns=-1))
+    over = NOW + MINUTE + 10 * SECOND
+    yield f"{name}: attested ten seconds after its minute", *of(welcome(), attestation(report, over))
+    yield f"{name}: attested sooner", *of(welcome(), attestation(report, over - 1))
+    now_s = NOW // SECOND
+    yield f"{name}: the node has left at an unknown time", *of(welcome(), left=[100])
+    yield f"{name}: the node left later", *of(welcome(), left=[100], absences={"100": [[now_s + 60, None]]})
+    yield f"{name}: the node had left", *of(welcome(), absences={"100": [[now_s - 60, None]]})
+    yield f"{name}: of a free topic", *of(attestation(report, NOW))
+    yield f"{name}: for another node", *of(welcome(paid=pay(client(), 200)))
+    yield f"{name}: another expiry", *of(welcome(expiry=601))
+    yield f"{name}: no client envelope", *of(welcome(paid=b"noise"))
+    yield f"{name}: of another node", *of(signed(statement(END + 1, node=200), 200))
+    yield f"{name}: a forged envelope", *of(signed(statement(END + 1), 200))
+    yield f"{name}: an envelope of a chain", *of(on_chain(END + 1))
+    yield f"{name}: cut off", *of(welcome()[:-1])
+    yield f"{name}: attested by another node", *of(welcome(), attestation(report, later, 200))
+    yield f"{name}: attested in another node's name", *of(welcome(), attestation(report, later, named=200))
+    signatures = {
+        "with a high s": lambda signature: high_s(signature)[:64] + bytes([1 - signature[64]]),
+        "with a v of 27 or 28": lambda signature: signature[:64] + bytes([27 + signature[64]]),
+        "by a wrong signature": lambda signature: flip(signature, 40),
+        "by no signature": lambda signature: b"",
+    }
+    for how, change in signatures.items():
+        yield f"{name}: attested {how}", *of(welcome(), attestation(report, later, change=change))
+    yield f"{name}: no attestation", *of(welcome(), welcome(END + 2))
+    yield f"{name}: another report was attested", *of_report(report, payer_report(START - 1))
+    yield f"{name}: of another contract", *of_report(flip(report, 0), report)
+    yield f"{name}: not the report's end", *of(welcome(), end=welcome(END - 1))
+    yield f"{name}: a report of nothing", *of_report(payer_report(END, root=bytes(32)))
+    yield f"{name}: nodes in another order", *of_report(payer_report(nodes=(200, 100)), report)
+    packed = payer_report(nodes=()) + encode((6, b"\x64\xc8\1"))
+    yield f"{name}: nodes in the other form", *of_report(packed, report)
+    yield f"{name}: the report of no node", *of(welcome(), report=payer_report(node=900))
+    yield f"{name}: the report of a chain", *of(welcome(), report=payer_report(node=1))
+    malformed = {
+        "short": report[:31],
+        "of no contract": bytes(32) + report[32:],
+        "cut off": report[:-1],
+        "about originator 0": payer_report(node=0),
+        "that ends before it starts": payer_report(END + 1),
+        "that ends too high": payer_report(end=2**63),
+        "of nothing with a root": payer_report(END),
+        "with a short root": payer_report(root=bytes(31)),
+        "without nodes": payer_report(nodes=()),
+        "with a node twice": payer_report(nodes=(100, 100)),
+        "with a node id of 32 bits": payer_report(nodes=(100, 2**31)),
+        "with 256 nodes": payer_report(nodes=range(100, 356)),
+        "of a minute with 32 bits": payer_report(minute=2**31),
+    }
+    for what, piece in malformed.items():
+        yield f"{name}: a report {what}", *of(welcome(), report=piece)
+    yield f"{name}: no envelope at the end", "late_release", (report, own, welcome()), {}
+
+
 def make():
     registry = {str(node): public(secret(node)).hex() for node in NODES}
     kinds = [golden_liveness, golden_order, golden_statements, golden_causal, golden_rules, golden_payloads]
     for golden in [*kinds, golden_chain, mutated]:
         for name, report, facts in golden():
             yield {"name": name, "report": report.hex(), "registry": registry, **facts}
-    for name, fault, pieces in golden_trees():
-        yield {"name": name, "fault": fault, "pieces": [piece.hex() for piece in pieces], "registry": registry}
+    trees = [(*case, {}) for case in golden_trees()]
+    for name, fault, pieces, facts in [*trees, *golden_late()]:
+        yield {"name": name, "fault": fault, "pieces": [piece.hex() for piece in pieces], "registry": registry, **facts}
 
 
 if __name__ == "__main__":

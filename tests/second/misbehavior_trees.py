@@ -1,13 +1,15 @@
-"""The judgement on evidence on signed trees, written from docs/protocol/misbehavior.md. Late releases are left out."""
+"""The judgement on evidence on signed trees, written from docs/protocol/misbehavior.md."""
 
 from checkpoints import (
     SIZE_MAX, checkpoint_digest, is_canonical, leaf_hash, recover, unhex, verify_consistency, verify_inclusion,
 )
 from misbehavior import BYTES_MAX, ENVELOPE, FIRST_NODE, Exhibit, Ruling, require_signed
+from misbehavior_late import judge_late
 from protobuf import Refused, decode
 
 HASHES_MAX = 1 + 64
 PIECES = {"two_checkpoints": (2, 3), "two_leaves": (4,), "other_leaf": (3,), "gap": (3,), "other_tree": (1,)}
+PIECES["late_release"] = (4,)
 
 
 class Checkpoint:
@@ -58,17 +60,20 @@ def judge_trees(case):
     """What is found about evidence on signed trees, in the form of other judgements."""
     registry = {int(node): unhex(key) for node, key in case["registry"].items()}
     try:
-        judge(case["fault"], [unhex(piece) for piece in case["pieces"]], registry)
+        judge(case, [unhex(piece) for piece in case["pieces"]], registry)
     except Ruling as ruling:
         return {**ruling.found, "host": None}
     raise AssertionError("each judgement ends")
 
 
-def judge(fault, pieces, registry):
+def judge(case, pieces, registry):
+    fault = case["fault"]
     if len(pieces) not in PIECES[fault]:
         raise Ruling("refuted", "malformed")
     if sum(map(len, pieces)) > BYTES_MAX:
         raise Ruling("refuted", "too_large")
+    if fault == "late_release":
+        judge_late(case, pieces, registry)
     count = 2 if fault in ("two_checkpoints", "two_leaves") else 1
     checkpoints, rest = [Checkpoint(piece) for piece in pieces[:count]], pieces[count:]
     first = checkpoints[0]
