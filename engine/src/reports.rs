@@ -7,10 +7,10 @@ use std::collections::BTreeSet;
 
 use hawser_proto::envelope::{OriginatorEnvelope, Proof};
 use hawser_proto::sign::keccak256;
-use hawser_proto::{Bytes, EnvelopeId, SequenceId, TransactionHash};
+use hawser_proto::{Bytes, EnvelopeId, TransactionHash};
 use hawser_rules::misbehavior::report::{is_liveness, own_safety_report};
 use hawser_rules::misbehavior::{
-    CYCLE, ChainRecord, EventAnswer, Judgement, MisbehaviorKind, MisbehaviorVerdict, PlaceAnswer,
+    ChainRecord, EventAnswer, Judgement, MisbehaviorKind, MisbehaviorVerdict, PlaceAnswer,
     ReportError, StatementDifference,
 };
 use hawser_storage::{ReportFact, Snapshot, StoredEvidence};
@@ -96,10 +96,8 @@ pub fn fact_of(report: &Report, bytes: &[u8], judgement: &Judgement) -> Option<R
         }
         MisbehaviorVerdict::Claim | MisbehaviorVerdict::Inconclusive => ReportClass::OwnClaim,
     };
-    // Envelopes that depend on each other have no single place, and come in as many orders as there are envelopes.
-    let is_cycle = judgement.facts.first().is_some_and(|fact| fact.name == CYCLE);
     let mut digest = [0; 16];
-    if !class.is_proven() || is_cycle {
+    if !class.is_proven() {
         digest.copy_from_slice(&evidence_digest(report, bytes)[..16]);
     }
     Some(ReportFact {
@@ -107,7 +105,7 @@ pub fn fact_of(report: &Report, bytes: &[u8], judgement: &Judgement) -> Option<R
         class,
         kind: u8::try_from(i32::from(report.kind())).unwrap_or(u8::MAX),
         detail: judgement.detail(),
-        sequence: if is_cycle { SequenceId::NONE } else { judgement.place },
+        sequence: judgement.place,
         digest,
     })
 }
@@ -223,7 +221,7 @@ impl CheckBudget {
 mod tests {
     use hawser_proto::envelope::{PayerEnvelope, UnsealedEnvelope};
     use hawser_proto::pb::xmtp::xmtpv4::{envelopes as wire, message_api as pb};
-    use hawser_proto::{Cursor, OriginatorId, SecretKey, Topic, TopicKind};
+    use hawser_proto::{Cursor, OriginatorId, SecretKey, SequenceId, Topic, TopicKind};
     use hawser_rules::NodeRecord;
     use hawser_rules::misbehavior::{NoChain, ReportCase, verify};
     use prost::Message as _;

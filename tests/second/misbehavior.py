@@ -244,8 +244,6 @@ def judge_causal(case, accused, exhibits, worthless):
                 unknown = exhibit.ruling("inconclusive", fact, missing=["chain"])
     if worthless is not None:
         raise worthless
-    if is_cycle(exhibits):
-        raise exhibits[0].ruling("proven", "cycle")
     raise unknown or own[0].ruling("refuted", "dependencies_hold")
 
 
@@ -267,16 +265,6 @@ def dependency(case, exhibit, node, sequence):
             if place["final_ns"] > exhibit.ns + CLOCKS:
                 return "dependency_absent"
     return "dependency_unknown"
-
-
-def is_cycle(exhibits):
-    try:
-        parts = [exhibit.paid_parts() for exhibit in exhibits]
-    except Refused:
-        return False
-    following = parts[1:] + parts[:1]
-    covered = [after[4].get(it.node, -1) >= it.sequence for it, after in zip(exhibits, following)]
-    return all(covered) and len({part[3] for part in parts}) == 1
 
 
 def judge_payload(case, accused, exhibits, worthless):

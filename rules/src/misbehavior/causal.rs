@@ -1,9 +1,10 @@
 //! Causal faults: envelopes with dependencies that their signer cannot have seen.
+//!
+//! Envelopes that depend on each other in a circle need no rule: each of their nodes depends on a node's strand, which
+//! is a fault by itself. A rule of its own would prove a node guilty that is in a circle by the other one's envelope.
 
-use std::collections::BTreeSet;
-
-use hawser_proto::envelope::{PayerEnvelope, UnsignedOriginatorEnvelope};
-use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use hawser_proto::envelope::UnsignedOriginatorEnvelope;
+use hawser_proto::{EnvelopeId, SequenceId};
 
 use super::case::ReportCase;
 use super::chain_record::{ChainRecord, PlaceAnswer};
@@ -11,8 +12,6 @@ use super::exhibits::{Exhibit, Origin};
 use super::judgement::{Fact, MisbehaviorVerdict, Missing, Ruling};
 use super::report::Report;
 
-/// The name of the finding that envelopes depend on one another in a cycle.
-pub const CYCLE: &str = "cycle";
 /// The accepted lead of a chain's clock over an originator's, in nanoseconds. Specified
 /// (`docs/protocol/misbehavior.md`).
 pub const DEPENDENCY_LEAD_NS_MAX: i64 = 5 * 60 * 1_000_000_000;
@@ -60,7 +59,7 @@ pub fn dependency_state(
     }
 }
 
-/// Judges the dependencies of the accused's envelopes, and whether all of them form a cycle.
+/// Judges the dependencies of the accused's envelopes.
 pub(super) fn judge(case: &ReportCase<'_>, report: &Report, exhibits: &[Exhibit]) -> Ruling {
     if let Some(chain) = exhibits.iter().find(|it| matches!(it.origin, Origin::Chain(_))) {
         let worthless = Fact::new("not_of_accused", "a chain's envelope depends on nothing");
@@ -71,17 +70,11 @@ pub(super) fn judge(case: &ReportCase<'_>, report: &Report, exhibits: &[Exhibit]
         let fact = Fact::new("not_of_accused", "the accused signed none of the envelopes");
         return Ruling::refuted(fact.with("node", report.accused().0));
     };
-    let unknown = match check_dependencies(case, &accused) {
-        Ok(unknown) => unknown,
-        Err(fact) => return Ruling::new(MisbehaviorVerdict::Proven, fact),
-    };
-    if let Some(fact) = cycle(exhibits) {
-        return Ruling::new(MisbehaviorVerdict::Proven, fact);
-    }
-    match unknown {
-        Some(fact) => Ruling::inconclusive(fact, Missing::Chain),
-        None => {
-            let text = "every dependency was there before the envelope, and there is no cycle";
+    match check_dependencies(case, &accused) {
+        Err(fact) => Ruling::new(MisbehaviorVerdict::Proven, fact),
+        Ok(Some(fact)) => Ruling::inconclusive(fact, Missing::Chain),
+        Ok(None) => {
+            let text = "every dependency was there before the envelope";
             Ruling::refuted(Fact::new("dependencies_hold", text).at(first.id))
         }
     }
@@ -169,38 +162,4 @@ fn named(name: &'static str, text: &str, exhibit: &Exhibit, needed: EnvelopeId) 
 fn dependencies(exhibit: &Exhibit) -> Vec<EnvelopeId> {
     let parsed = UnsignedOriginatorEnvelope::parse(exhibit.statement.clone());
     parsed.map(|it| it.payer().client().depends_on().to_vec()).unwrap_or_default()
-}
-
-/// Returns the finding that each envelope is covered by the dependencies of the next one, and the last one by those
-/// of the first; `None` otherwise.
-fn cycle(exhibits: &[Exhibit]) -> Option<Fact> {
-    let parsed: Option<Vec<PayerEnvelope>> = exhibits
-        .iter()
-        .map(|it| PayerEnvelope::parse(it.fields.payer_envelope_bytes.clone()).ok())
-        .collect();
-    let parsed = parsed?;
-    let topic = parsed.first()?.client().topic();
-    let is_covered = |index: usize, exhibit: &Exhibit| {
-        let next = parsed[(index + 1) % parsed.len()].client();
-        let named = next.depends_on().iter().find(|id| id.originator == exhibit.id.originator);
-        named.is_some_and(|id| id.sequence >= exhibit.id.sequence)
-    };
-    let is_cycle = parsed.iter().all(|it| it.client().topic() == topic)
-        && exhibits.iter().enumerate().all(|(index, exhibit)| is_covered(index, exhibit));
-    if !is_cycle {
-        return None;
-    }
-    let signers: BTreeSet<OriginatorId> = exhibits.iter().map(|it| it.id.originator).collect();
-    let text = match signers.len() {
-        1 => "the envelopes depend on each other in a circle".to_owned(),
-        _ => {
-            let names: Vec<String> = signers.iter().map(ToString::to_string).collect();
-            format!(
-                "the envelopes depend on each other in a circle: at least one of {} is at fault",
-                names.join(", ")
-            )
-        }
-    };
-    let fact = Fact::new(CYCLE, text).at(exhibits.first()?.id);
-    Some(fact.with("envelopes", exhibits.len() as u64))
 }

@@ -49,7 +49,7 @@ use hawser_proto::Signature;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
 
 pub use case::ReportCase;
-pub use causal::{CYCLE, DEPENDENCY_LEAD_NS_MAX, DependencyState, dependency_state};
+pub use causal::{DEPENDENCY_LEAD_NS_MAX, DependencyState, dependency_state};
 pub use chain_record::{ChainRecord, EventAnswer, NoChain, PlaceAnswer};
 pub use difference::{StatementDifference, difference};
 pub use judgement::{Fact, Host, Judgement, MisbehaviorVerdict, Missing};

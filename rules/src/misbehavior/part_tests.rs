@@ -1,11 +1,13 @@
 //! Tests of reports with an envelope that is not evidence: it refutes its own part, and no other one.
 
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as env;
+use hawser_proto::{Address, OriginatorId};
 use prost::Message as _;
 
-use super::MisbehaviorVerdict::{Claim, Proven, Refuted};
-use super::tests::{Draft, NOW, draft, judge, key, of_chain, report, sign};
-use super::{MisbehaviorKind, MisbehaviorVerdict};
+use super::MisbehaviorVerdict::{Claim, Inconclusive, Proven, Refuted};
+use super::tests::{Draft, NOW, bare, draft, judge, key, of_chain, registry, report, sign};
+use super::{MisbehaviorKind, MisbehaviorVerdict, verify};
+use crate::registry::{NodeRecord, Registry};
 
 fn outcome(
     kind: MisbehaviorKind,
@@ -33,6 +35,28 @@ fn a_worthless_envelope_hides_no_dependency_on_a_node() {
         assert_eq!(of(&[honest.clone(), worthless]).0, Refuted);
     }
     assert_eq!(of(&[honest, forged()]), (Refuted, "forged"));
+}
+
+/// A registry file may list a key of the older network. The holder of that key can sign an envelope that depends on an
+/// honest node's, and is dated as the one on which the node's own depends: a circle around the node.
+#[test]
+fn an_envelope_that_others_depend_on_is_no_fault_of_its_node() {
+    let older = NodeRecord {
+        id: OriginatorId::MIGRATED[0],
+        public_key: key(8).public_key(),
+        owner: Address([8; 20]),
+        http_address: None,
+        quic_address: None,
+        canonical: false,
+    };
+    let with_older: Registry = registry().nodes().cloned().chain([older]).collect();
+    let honest = Draft { depends_on: [(10, 5)].into(), ..draft(7, NOW) }.signed();
+    let liar = Draft { node: 10, target: 10, depends_on: [(100, 7)].into(), ..draft(5, NOW) };
+    let liar = sign(liar.statement().encode_to_vec().into(), &key(8));
+    let circle = report(MisbehaviorKind::CausalOrdering, vec![honest, liar]);
+    let judgement = verify(&bare(&circle, &with_older));
+    let outcome = (judgement.verdict, judgement.facts[0].name);
+    assert_eq!(outcome, (Inconclusive, "dependency_unknown"));
 }
 
 #[test]
