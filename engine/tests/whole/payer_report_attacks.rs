@@ -125,6 +125,12 @@ async fn a_place_that_no_node_is_shown_holds_up_no_report() {
     let by_the_log = network.settle(200, 100).await;
     assert!(by_the_log.is_err(), "{by_the_log:?}");
     attested.iter().for_each(|report| store.record_report_amounts(report).unwrap());
+    // An endpoint that says falsely that the report is settled has no amounts forgotten.
+    let misled = network.worker(200);
+    network.contract.0.lock().says_settled = true;
+    assert_eq!(misled.settle(ABOUT).await.unwrap(), 0);
+    network.contract.0.lock().says_settled = false;
+    misled.attest(ABOUT).await.unwrap();
     assert_eq!(network.settle(200, 100).await.unwrap(), 3, "by the amounts that were attested");
 }
 

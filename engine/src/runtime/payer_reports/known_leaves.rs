@@ -36,6 +36,8 @@ pub(super) struct KnownLeaves {
     stored: HashSet<ReportId>,
     /// The hour in which leaves were written last, and how many in it, by originator.
     written: HashMap<OriginatorId, (u32, usize)>,
+    /// True if a read of the stored rows failed without damage: some of them may not be in memory.
+    is_unread: bool,
     /// True if rows are on disk that cannot be used.
     has_damage: bool,
     /// True if there is a row of an older version.
@@ -51,41 +53,56 @@ struct KnownReport {
 }
 
 impl KnownLeaves {
-    /// Begins with the leaves that were stored. Leaves that cannot be read are computed again from the log.
+    /// Begins with the leaves that were stored. Leaves that are damaged are computed again from the log. If the read
+    /// fails for another reason, [`save`](Self::save) repeats it.
     pub(super) fn stored_in(store: &Store) -> Self {
         let mut known = Self::default();
-        known.read_older(store);
+        if let Err(error) = known.read(store) {
+            known.is_unread = true;
+            tracing::error!(
+                code = "report_amounts_unreadable", %error,
+                "the amounts of attested payer reports cannot be read yet: the read is repeated"
+            );
+        }
+        known
+    }
+
+    /// Adds the stored leaves. Notes damage, which [`save`](Self::save) removes.
+    ///
+    /// # Errors
+    /// When a read failed without damage, so that another attempt may succeed. What was read is added.
+    fn read(&mut self, store: &Store) -> Result<(), ReadError> {
+        let older = self.read_older(store);
+        self.read_pages(store).and(older)
+    }
+
+    fn read_pages(&mut self, store: &Store) -> Result<(), ReadError> {
         let mut stored = Vec::new();
         let read = store.each_report_amounts(|amounts| {
             let ReportAmounts { report, about, start, place, amounts } = amounts;
             stored.push((place, ReportId(report), about, start, Arc::new(Leaves::sum(amounts))));
         });
-        match read {
-            Ok(true) => {}
-            Ok(false) => {
-                known.has_damage = true;
-                tracing::info!(
-                    "some stored amounts of payer reports are incomplete: they are computed again"
-                );
-            }
-            Err(error) => {
-                known.has_damage = true;
-                log_unreadable(&error);
-            }
-        }
         stored.sort_unstable_by_key(|(place, id, ..)| (*place, *id));
         for (place, id, about, start, leaves) in stored {
-            known.next_place = known.next_place.max(place);
-            known.stored.insert(id);
-            if known.add(id, about, start, leaves) {
-                known.unsaved.remove(&id);
+            self.next_place = self.next_place.max(place);
+            self.stored.insert(id);
+            if self.add(id, about, start, leaves) {
+                self.unsaved.remove(&id);
             }
         }
-        known
+        match read {
+            Ok(true) => return Ok(()),
+            Ok(false) => tracing::info!(
+                "some stored amounts of payer reports are incomplete: they are computed again"
+            ),
+            Err(error) => log_damage(error)?,
+        }
+        self.has_damage = true;
+        Ok(())
     }
 
     /// Reads the leaves that an older version stored. They are stored again in the present form.
-    fn read_older(&mut self, store: &Store) {
+    fn read_older(&mut self, store: &Store) -> Result<(), ReadError> {
         match store.older_report_amounts() {
             Ok(older) => {
                 self.has_older = !older.is_empty();
@@ -95,19 +112,28 @@ impl KnownLeaves {
                 }
             }
             Err(error) => {
+                log_damage(error)?;
                 self.has_older = true;
-                log_unreadable(&error);
             }
         }
+        Ok(())
     }
 
     /// Brings the stored leaves to those that are kept: writes reports that were added since the last call, and removes
-    /// those that were forgotten. What is written is durable before an envelope that is published afterwards, such as
+    /// those that were forgotten. Rows that could not be read at the start are read again first; as long as that fails,
+    /// they stay as they are. What is written is durable before an envelope that is published afterwards, such as
     /// an attestation of the report. Reports that are too many for this hour are written in the next one.
     ///
     /// # Errors
     /// When they cannot be stored. The next call goes on.
     pub(super) fn save(&mut self, store: &Store, hour: u32) -> Result<(), CommitError> {
+        if self.is_unread {
+            let read = self.read(store);
+            if let Err(error) = &read {
+                tracing::debug!(%error, "stored amounts of payer reports cannot be read yet");
+            }
+            self.is_unread = read.is_err();
+        }
         if self.has_damage {
             store.forget_all_report_amounts()?;
             self.stored.clear();
@@ -234,11 +260,19 @@ impl KnownReport {
     }
 }
 
-fn log_unreadable(error: &ReadError) {
+/// Logs damage, after which the rows are written again.
+///
+/// # Errors
+/// The error, if it is no damage: the rows may be whole, and must stay.
+fn log_damage(error: ReadError) -> Result<(), ReadError> {
+    if !error.is_damage() {
+        return Err(error);
+    }
     tracing::error!(
         code = "report_amounts_unreadable", %error,
         "the amounts of attested payer reports cannot be read: they are computed again from the log"
     );
+    Ok(())
 }
 
 /// Returns the number of leaves, at least 1: a report without leaves takes room, too.
@@ -248,7 +282,7 @@ fn cost(leaves: &Leaves) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use hawser_proto::Address;
+    use hawser_proto::{Address, EnvelopeId};
     use hawser_rules::payer_report::{NodeIds, RangeEnd};
 
     use super::*;
@@ -356,6 +390,32 @@ mod tests {
         again.save(&store, 1).unwrap();
         let third = KnownLeaves::stored_in(&store);
         assert!(third.of(id(1)) == again.of(id(1)) && third.of(id(2)) == again.of(id(2)));
+    }
+
+    /// A disk that answers a read of the start with an error, and the next one with the rows.
+    #[test]
+    fn amounts_whose_read_failed_without_damage_are_read_again_and_none_is_removed() {
+        let passing = ReadError::Rebuilding { family: "meta" };
+        assert_eq!(log_damage(passing.clone()), Err(passing));
+        let at = EnvelopeId::new(OriginatorId(200), SequenceId(1));
+        assert_eq!(log_damage(ReadError::unreadable_envelope(at)), Ok(()));
+
+        let store = crate::read::testing::store();
+        let mut known = KnownLeaves::stored_in(&store);
+        known.keep(id(1), &report(200, 4), leaves(3));
+        known.keep(id(2), &report(200, 5), leaves(2));
+        known.save(&store, 1).unwrap();
+        let mut unread = KnownLeaves { is_unread: true, ..KnownLeaves::default() };
+        unread.keep(id(3), &report(200, 6), leaves(1));
+        unread.save(&store, 1).unwrap();
+        assert!(!unread.is_unread && unread.unsaved.is_empty());
+        let again = KnownLeaves::stored_in(&store);
+        for number in [1, 2] {
+            assert!(known.of(id(number)).is_some());
+            assert_eq!(unread.of(id(number)), known.of(id(number)), "read at the second attempt");
+            assert_eq!(again.of(id(number)), known.of(id(number)), "still stored");
+        }
+        assert_eq!(again.of(id(3)), unread.of(id(3)));
     }
 
     #[test]

@@ -111,12 +111,11 @@ impl PayerReporterState {
         if (held.start, held.end, held.root) != (known.start, known.end, known.root) {
             return Err(ReportStepError::OtherReport { originator, index });
         }
-        let id = report.id(self.domain);
         if held.is_settled {
-            self.known_leaves.lock().forget(id);
+            // Its amounts are kept until the chain's events say the same: an endpoint may lie.
             return Ok((Arc::default(), 0));
         }
-        let leaves = match self.kept_leaves(id, report.root()).await {
+        let leaves = match self.kept_leaves(report.id(self.domain), report.root()).await {
             Some(leaves) => leaves,
             None => self.computed_leaves(report).await?.ok_or(other_amounts)?,
         };
