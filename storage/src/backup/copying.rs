@@ -29,7 +29,7 @@ const WORKERS: usize = 4;
 const STEPS_AHEAD: usize = WORKERS;
 /// Time without a commit after which a node counts as idle. A guess: a publisher that comes after it waits once, for
 /// what is not synced then.
-pub(super) const IDLE_AFTER: Duration = Duration::from_secs(1);
+pub(crate) const IDLE_AFTER: Duration = Duration::from_secs(1);
 /// The caller wants a slower backup if its calls take one of this many parts of the time. A guess: calls without pauses
 /// take much less, also when the cores are busy.
 const PAUSED_PART: u32 = 4;

@@ -24,6 +24,7 @@ mod restore;
 mod stored;
 mod wanted;
 
+pub(crate) use copying::IDLE_AFTER;
 pub use create::{BackupReport, NewBackup};
 pub use error::BackupError;
 pub use files::Pace;

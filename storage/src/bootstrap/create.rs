@@ -17,7 +17,7 @@ use super::manifest::{
     BootstrapChunk, BootstrapManifest, BootstrapStrand, CHECKPOINTS_MAX, is_of_chain,
 };
 use super::stored::Bootstraps;
-use crate::backup::{FileHash, Pace};
+use crate::backup::{FileHash, IDLE_AFTER, Pace};
 use crate::error::ReadError;
 use crate::log_scan::LogItem;
 use crate::objects::{Objects, SEEN_IN_SNAPSHOTS, SeenObjects};
@@ -31,9 +31,13 @@ const CHUNK_FULL_BYTES: usize = 8 << 20;
 /// Chunks that wait to be written, besides those being written and the one being read. Chosen: one keeps the disk
 /// busy, and each further one takes the memory of a chunk.
 const WAITING: usize = 1;
-/// Threads that hash and write chunks. Chosen: while one waits until its chunk is synced, the other one works. Each
-/// takes the memory of a chunk, and that of its envelopes until they are encoded.
+/// Threads that hash and write chunks beside commits, and for a bucket, which gets one request at a time. Chosen: while
+/// one waits until its chunk is synced, the other one works.
 const WRITERS: usize = 2;
+/// The same for a folder while there are no commits. Chosen: two keep two cores busy while two wait for the disk, as in
+/// a backup. Each takes the memory of a chunk, and that of its envelopes until they are encoded. A commit that comes
+/// waits once for their chunks.
+const WRITERS_IDLE: usize = 4;
 
 /// The outcome of creating a copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -124,13 +128,15 @@ impl Store {
         let mut stored = thread::scope(|scope| {
             scope.spawn(move || self.read_chunks(&heads, &read_to));
             let seen = &seen;
-            let (to, writers): (Vec<_>, Vec<_>) = (0..WRITERS)
+            let (to, writers): (Vec<_>, Vec<_>) = (0..WRITERS_IDLE)
                 .map(|_| {
                     let (to, chunks) = sync_channel(0);
                     (to, scope.spawn(move || write_chunks(place, chunks, seen)))
                 })
                 .unzip();
-            let handed_over = hand_over(read, to, pace);
+            let is_in_folder = place.is_in_folder();
+            let is_idle = || is_in_folder && self.is_without_commits_for(IDLE_AFTER);
+            let handed_over = hand_over(read, to, &is_idle, pace);
             let mut stored = Vec::new();
             for writer in writers {
                 match writer.join() {
@@ -201,19 +207,21 @@ impl Store {
     }
 }
 
-/// Hands chunks to the writers in turns, at the pace of the caller. Ends early when a writer takes no more: it has
-/// failed then, and returns the error.
+/// Hands chunks to the writers in turns, at the pace of the caller: to all of them while `is_idle` returns true, and
+/// else to the first [`WRITERS`]. Ends early when a writer takes no more: it has failed then, and returns the error.
 fn hand_over(
     read: Receiver<Result<ChunkEnvelopes, ReadError>>,
     writers: Vec<SyncSender<ChunkEnvelopes>>,
+    is_idle: &dyn Fn() -> bool,
     pace: &mut Pace<'_>,
 ) -> Result<(), BootstrapError> {
-    for (chunk, writer) in read.into_iter().zip(writers.iter().cycle()) {
+    for (turn, chunk) in read.into_iter().enumerate() {
         let chunk = chunk?;
         if pace(chunk.len_bytes()).is_break() {
             return Err(BootstrapError::Stopped);
         }
-        if writer.send(chunk).is_err() {
+        let used = if is_idle() { writers.len() } else { WRITERS };
+        if writers[turn % used].send(chunk).is_err() {
             break;
         }
     }
@@ -296,4 +304,35 @@ fn checkpoints_of(
         checkpoints.truncate(CHECKPOINTS_MAX);
     }
     Ok(checkpoints)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::ControlFlow;
+
+    use super::*;
+
+    /// Hands over eight chunks, and returns the first places of those that each writer got.
+    fn handed_over(is_idle: bool) -> Vec<Vec<u64>> {
+        let (read_to, read) = sync_channel(8);
+        for place in 1..=8 {
+            let envelopes = vec![(SequenceId(place), Bytes::from_static(b"envelope"))];
+            let chunk = ChunkEnvelopes::of(0, OriginatorId(200), envelopes);
+            read_to.send(Ok(chunk.unwrap())).unwrap();
+        }
+        drop(read_to);
+        let (to, got): (Vec<_>, Vec<_>) = (0..WRITERS_IDLE).map(|_| sync_channel(8)).unzip();
+        hand_over(read, to, &|| is_idle, &mut |_| ControlFlow::Continue(())).unwrap();
+        let places = |of: Receiver<ChunkEnvelopes>| -> Vec<u64> {
+            of.into_iter().map(|it| it.from.0).collect()
+        };
+        got.into_iter().map(places).collect()
+    }
+
+    /// A publisher must not wait until the chunks of all writers have reached the disk.
+    #[test]
+    fn beside_commits_two_writers_get_chunks_and_without_them_all() {
+        assert_eq!(handed_over(false), [vec![1, 3, 5, 7], vec![2, 4, 6, 8], vec![], vec![]]);
+        assert_eq!(handed_over(true), [vec![1, 5], vec![2, 6], vec![3, 7], vec![4, 8]]);
+    }
 }

@@ -236,6 +236,11 @@ impl Bootstraps {
         }
     }
 
+    /// Returns true if the copies are in a folder of this machine.
+    pub(super) fn is_in_folder(&self) -> bool {
+        self.objects.folder().is_some()
+    }
+
     /// Prepares the place for another copy.
     pub(super) fn make(&self) -> Result<(), BootstrapError> {
         for folder in [CHUNKS, MANIFESTS] {
