@@ -42,6 +42,7 @@ impl NodeApi {
                 let publish = async move {
                     let caller = PublishCaller { site: held.site(), address: held.caller() };
                     let published = engine.publish_counted(caller, envelopes).await?;
+                    held.repeated(published.envelopes.len().saturating_sub(published.added));
                     // Only added envelopes count: a repeat costs no fee, so it must not pay for the connection's
                     // turns either.
                     held.stored(published.added, published.thread_wait);

@@ -24,6 +24,18 @@ use crate::waiting;
 /// `unflushed` charges.
 const STREAM_BYTES: usize = 5 * 1024;
 
+/// Time for which an address rests for a request that ends before its message is whole, and for each byte of it, in
+/// multiples of that while publishers are late. Guesses: the first turn of the request, which comes without a rest, and
+/// twice the time in which a thread receives the byte, beside which the kernel works for it. A client that loses its
+/// connection after a MiB has no rest, because some are free.
+const ABANDONED_TIME: Duration = Duration::from_micros(20);
+const ABANDONED_BYTE_TIME: Duration = Duration::from_nanos(2);
+
+/// Time for which an address rests for an envelope that is published again, in multiples of it while publishers are
+/// late. A guess: a little more than recovering its payer and looking it up takes. A client that repeats twenty has no
+/// rest, because some are free.
+const REPEAT_TIME: Duration = Duration::from_micros(100);
+
 /// The memory that one call takes, given back when the last clone is dropped. Clones share state.
 ///
 /// The listener charges the request, with the memory for decoding it, and puts the charge into
@@ -124,6 +136,13 @@ impl CallCharge {
         }
     }
 
+    /// Records that the call has repeated `envelopes` stored envelopes. Each was checked and looked up for nothing, so
+    /// the caller's address rests for that while publishers are late. To be called before [`stored`](Self::stored).
+    pub fn repeated(&self, envelopes: usize) {
+        let envelopes = u32::try_from(envelopes).unwrap_or(u32::MAX);
+        self.0.connection.paid_time().rest(REPEAT_TIME.saturating_mul(envelopes));
+    }
+
     /// Records that the caller is a node of the network. Its connection never rests while publishers are late: the
     /// envelopes of this node reach the clients of other nodes through it.
     pub fn caller_is_node(&self) {
@@ -141,6 +160,14 @@ impl CallCharge {
     /// returned. The caller's address rests for it while publishers are late, as for the turns of its connections.
     pub fn end_work(&self, began: Duration) {
         self.0.connection.paid_time().rest(thread_time().saturating_sub(began));
+    }
+
+    /// Records that a request has ended before its message was whole, with `bytes` of it here. They were received for
+    /// nothing, so the caller's address rests for that while publishers are late.
+    pub(crate) fn abandoned(&self, bytes: usize) {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let received = ABANDONED_BYTE_TIME.saturating_mul(bytes);
+        self.0.connection.paid_time().rest(ABANDONED_TIME + received);
     }
 
     /// Takes `bytes` more.

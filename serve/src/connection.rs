@@ -82,6 +82,10 @@ const ACCEPTED_AT_ONCE: u32 = 8;
 /// Time for which the address of an accepted connection rests, also if the connection is refused: in multiples of it
 /// while publishers are late, as after a turn. A guess: of a turn of [`ACCEPTED_AT_ONCE`], and a little for closing.
 const ACCEPT_TIME: Duration = Duration::from_micros(15);
+/// Time for which the address of a connection rests that is closed because of a flood of frames, in multiples of it
+/// while publishers are late. A guess: the longest rest at the largest multiple. A flood that connects again would
+/// otherwise have the burst of a new connection at once.
+const FLOOD_TIME: Duration = Duration::from_millis(5);
 /// Least time between two log lines about connections that are not accepted. A guess: a flood must not
 /// fill the disk.
 const WARN_EVERY: Duration = Duration::from_secs(60);
@@ -321,13 +325,15 @@ impl Connections {
         let unflushed = UnflushedHeads::new(share.clone(), streams_max, &self.arriving);
         let mut talk = Conversation { arrived, share, activity, upgrades, unflushed };
         let head_timeout = self.settings.head_timeout;
-        let stream = Metered::new(stream, head_timeout, talk.unflushed.clone(), self.on_flood());
+        let on_flood = self.on_flood(&talk.share);
+        let stream = Metered::new(stream, head_timeout, talk.unflushed.clone(), on_flood);
         let heads = stream.heads();
         self.hold(stream, heads, &talk).await;
         // Unwritten answers went with the connection.
         talk.unflushed.flushed();
         let Some(asked) = talk.upgrades.take().and_then(|slot| slot.take()) else { return };
-        let switch = asked.switch(head_timeout, talk.unflushed.clone(), self.on_flood());
+        let on_flood = self.on_flood(&talk.share);
+        let switch = asked.switch(head_timeout, talk.unflushed.clone(), on_flood);
         let switched = tokio::select! {
             switched = timeout(head_timeout, switch) => switched,
             () = self.stop.cancelled() => return,
@@ -345,9 +351,12 @@ impl Connections {
     }
 
     /// Returns the callback for a peer that floods its connection.
-    fn on_flood(&self) -> impl Fn() + Send + use<> {
-        let metrics = self.dispatcher.metrics().clone();
-        move || metrics.connection_refused(ConnectionRefusedError::Flood)
+    fn on_flood(&self, share: &ConnectionShare) -> impl Fn() + Send + use<> {
+        let (metrics, account) = (self.dispatcher.metrics().clone(), share.paid_time().clone());
+        move || {
+            metrics.connection_refused(ConnectionRefusedError::Flood);
+            account.rest(FLOOD_TIME);
+        }
     }
 
     /// Serves requests until either end closes the connection, or the connection switches to another protocol.

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use http_body_util::BodyExt as _;
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::Status;
 use tonic::server::NamedService;
 use tonic::service::Routes;
@@ -58,6 +58,26 @@ async fn an_address_rests_for_connections_that_are_refused() {
     let mut refused = TcpStream::connect(server.address()).await.unwrap();
     refused.read_to_end(&mut Vec::new()).await.unwrap();
     assert!(has_rested());
+}
+
+/// A caller floods a connection with pings, and connects again for the burst of a new one.
+#[tokio::test]
+async fn an_address_rests_for_a_connection_that_is_closed_because_of_a_flood() {
+    let settings = ServeSettings::new(SocketAddr::from(([127, 0, 0, 1], 0)));
+    let account = settings.memory.account(None);
+    account.rest_with(ClientAddress::V4(Ipv4Addr::LOCALHOST));
+    account.begin_rests();
+    let metrics = CallMetrics::new(&[RpcMethod::new(UNARY, MethodKind::Unary)]);
+    let (routes, stop) = (Routes::new(IdleService), CancellationToken::new());
+    let server = Server::bind(settings, routes, metrics, stop).await.unwrap();
+    let mut flood = TcpStream::connect(server.address()).await.unwrap();
+    let ping = [0_u8, 0, 8, 6, 0, 0, 0, 0, 0, 7, 7, 7, 7, 7, 7, 7, 7];
+    let sent = [HTTP2_PREFACE, &[0, 0, 0, 4, 0, 0, 0, 0, 0], &ping.repeat(1000)].concat();
+    // The end of the connection may come as an error.
+    let _ = flood.write_all(&sent).await;
+    let _ = flood.read_to_end(&mut Vec::new()).await;
+    let rest_ns = account.next_turn().unwrap().after(0).unwrap();
+    assert!(rest_ns >= u64::try_from(FLOOD_TIME.as_nanos()).unwrap(), "{rest_ns}");
 }
 
 /// A caller floods a node with calls through a proxy.

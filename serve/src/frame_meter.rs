@@ -3,7 +3,8 @@
 //! the protocol sets no limit on them.
 //!
 //! A peer may send a burst of them, a number per second, and a further number for the bytes that it receives and
-//! may have to acknowledge. A flood ends the connection. The meter reads frame heads only (RFC 9113 §4.1).
+//! may have to acknowledge. Pings and settings have a smaller burst, because each is answered, and the answers entitle
+//! the peer to nothing. A flood ends the connection. The meter reads frame heads only (RFC 9113 §4.1).
 //!
 //! Trailers of a request have no meaning in any protocol that is served. The library keeps their fields until the
 //! stream ends, also when nothing reads the request any more, and some KiB of short fields take hundreds of KiB. So the
@@ -36,9 +37,12 @@ const HEAD_LEN_BYTES: usize = 9;
 const FLAGS_AT: usize = 4;
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
+const SETTINGS: u8 = 4;
 const PUSH_PROMISE: u8 = 5;
+const PING: u8 = 6;
 const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
+const ACK: u8 = 1;
 const END_HEADERS: u8 = 4;
 /// A data frame below this length counts as useless, unless it ends its request. A guess: the head of a message
 /// alone has 5 bytes, and many clients send it by itself.
@@ -46,6 +50,10 @@ const PIECE_LEN_BYTES_MIN: u32 = 64;
 /// Allowance of useless frames: the burst, and a refill of 1,000 a second. Guesses: a client sends a few pings a
 /// minute, and a balancer in front of thousands of clients some hundred resets a second.
 const FRAMES: BucketSize = BucketSize { capacity: 10_000, window_ms: 10_000 };
+/// Allowance of pings and settings, which the library answers: the burst, and a refill of 10 a second. Guesses: a
+/// client sends settings once, and a ping every ten seconds at most. Clients that measure round trips send more, one
+/// for an answer that they get, whose bytes entitle them to it. No balancer passes on those of its clients.
+const ANSWERED_FRAMES: BucketSize = BucketSize { capacity: 100, window_ms: 10_000 };
 /// Bytes sent to the peer that entitle it to one more useless frame. A guess: an answer of one
 /// small message takes about 100, and some clients update two windows for it.
 const BYTES_PER_FRAME: u64 = 32;
@@ -72,6 +80,9 @@ pub(crate) struct FrameMeter {
     /// Header blocks of several frames, since the connection began.
     blocks: usize,
     frames: Bucket,
+    answered_frames: Bucket,
+    /// Bytes of answers to pings and settings that are to be sent, which entitle the peer to nothing.
+    answer_bytes: u64,
     /// Useless frames that the peer may send for the bytes that it received.
     earned: u64,
     sent_bytes: u64,
@@ -134,6 +145,16 @@ impl FrameHead {
     fn carries_data(&self) -> bool {
         self.kind == DATA && (self.flags & END_STREAM != 0 || self.len >= PIECE_LEN_BYTES_MIN)
     }
+
+    /// Returns the length of the frame that the library sends in answer to this one alone, if it sends one.
+    fn answer_len_bytes(&self) -> Option<usize> {
+        match self.kind {
+            _ if self.flags & ACK != 0 => None,
+            PING => Some(HEAD_LEN_BYTES + 8),
+            SETTINGS => Some(HEAD_LEN_BYTES),
+            _ => None,
+        }
+    }
 }
 
 impl FrameMeter {
@@ -144,6 +165,8 @@ impl FrameMeter {
             block: HeaderBlock::Whole,
             blocks: 0,
             frames: Bucket::default(),
+            answered_frames: Bucket::default(),
+            answer_bytes: 0,
             earned: 0,
             sent_bytes: 0,
             useless: 0,
@@ -153,7 +176,9 @@ impl FrameMeter {
 
     /// Counts bytes that were sent to the peer.
     fn sent(&mut self, len: usize) {
-        self.sent_bytes += len as u64;
+        let of_answers = self.answer_bytes.min(len as u64);
+        self.answer_bytes -= of_answers;
+        self.sent_bytes += len as u64 - of_answers;
         self.earned = self.earned.saturating_add(self.sent_bytes / BYTES_PER_FRAME);
         self.sent_bytes %= BYTES_PER_FRAME;
         self.earned = self.earned.min(FRAMES.capacity);
@@ -218,7 +243,7 @@ impl FrameMeter {
             self.end_frame();
         }
         if head.kind != HEADERS {
-            return head.carries_data() || self.take(now_ms);
+            return head.carries_data() || self.take(head, now_ms);
         }
         // The numbers of streams rise (RFC 9113 §5.1.1). Calls are bounded elsewhere.
         if head.stream > self.last_stream {
@@ -227,7 +252,7 @@ impl FrameMeter {
             return true;
         }
         let has_no_fields = head.len == 0 && head.flags & END_HEADERS != 0;
-        (has_no_fields || clear_end(read)) && self.take(now_ms)
+        (has_no_fields || clear_end(read)) && self.take(head, now_ms)
     }
 
     /// Goes on behind a frame that is here.
@@ -244,14 +269,21 @@ impl FrameMeter {
     }
 
     /// Takes one frame from the peer's allowance. Returns false if it is used up.
-    fn take(&mut self, now_ms: u64) -> bool {
+    fn take(&mut self, head: FrameHead, now_ms: u64) -> bool {
         self.useless = self.useless.wrapping_add(1);
+        let (bucket, size) = match head.answer_len_bytes() {
+            Some(len_bytes) => {
+                self.answer_bytes += len_bytes as u64;
+                (&mut self.answered_frames, ANSWERED_FRAMES)
+            }
+            None => (&mut self.frames, FRAMES),
+        };
         if let Some(left) = self.earned.checked_sub(1) {
             self.earned = left;
             return true;
         }
-        let fits = self.frames.wait_ms(FRAMES, 1, now_ms) == Some(0);
-        self.frames.take(FRAMES, 1, now_ms);
+        let fits = bucket.wait_ms(size, 1, now_ms) == Some(0);
+        bucket.take(size, 1, now_ms);
         fits
     }
 }

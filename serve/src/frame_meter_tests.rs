@@ -37,8 +37,8 @@ fn passing(meter: &mut FrameMeter, frame: &[u8], now_ms: u64) -> u64 {
 #[test]
 fn frames_that_carry_nothing_are_bounded_and_come_back_with_time() {
     for useless in [
-        frame(6, 0, 8),
-        frame(4, 0, 0),
+        frame(PING, ACK, 8),
+        frame(SETTINGS, ACK, 0),
         frame(3, 0, 4),
         frame(8, 0, 4),
         frame(2, 0, 5),
@@ -50,6 +50,24 @@ fn frames_that_carry_nothing_are_bounded_and_come_back_with_time() {
         let mut meter = begun();
         assert_eq!(passing(&mut meter, &useless, 0), FRAMES.capacity, "{useless:?}");
         assert!(meter.received(&mut useless.clone(), 10), "a thousand a second");
+    }
+}
+
+/// A peer that reads the answers to its pings would otherwise be entitled to more of them.
+#[test]
+fn pings_and_settings_have_a_small_burst_and_their_answers_earn_nothing() {
+    for (asking, answer_len) in [(frame(PING, 0, 8), 17), (frame(SETTINGS, 0, 0), 9)] {
+        let mut meter = begun();
+        let mut passed = 0;
+        while meter.received(&mut asking.clone(), 0) {
+            meter.sent(answer_len);
+            passed += 1;
+        }
+        assert_eq!(passed, ANSWERED_FRAMES.capacity, "{asking:?}");
+        meter.sent(answer_len);
+        meter.sent(100 * 32);
+        assert_eq!(passing(&mut meter, &asking, 0), 100, "for what calls have brought");
+        assert!(meter.received(&mut asking.clone(), 1000), "ten a second");
     }
 }
 
@@ -163,19 +181,19 @@ fn other_protocols_are_not_metered() {
     }
 }
 
-/// A peer sends pings without pause: its connection answers some hundred, and then other tasks have a turn.
+/// A peer updates its windows without pause: its connection reads some hundred frames, and then others have a turn.
 #[tokio::test]
 async fn frames_that_carry_nothing_make_a_turn_shorter() {
     use futures_util::FutureExt as _;
     use tokio::io::AsyncReadExt as _;
 
-    let pings = [HTTP2_PREFACE, &frame(6, 0, 8).repeat(5000)].concat();
-    let mut stream = sending(pings);
+    let updates = [HTTP2_PREFACE, &frame(8, 0, 4).repeat(5000)].concat();
+    let mut stream = sending(updates);
     let (mut piece, mut read_bytes) = ([0; 1024], 0);
     while let Some(read) = stream.read(&mut piece).now_or_never() {
         read_bytes += read.unwrap();
     }
-    assert!((100 * 17..400 * 17).contains(&read_bytes), "{read_bytes} bytes in one turn");
+    assert!((100 * 13..400 * 13).contains(&read_bytes), "{read_bytes} bytes in one turn");
 }
 
 /// A peer sends data without pause: other tasks have turns in between.
@@ -233,9 +251,10 @@ proptest! {
             prop_assert!(cut.received(piece, 0));
         }
         prop_assert_eq!(whole.frames, cut.frames);
+        prop_assert_eq!(whole.answered_frames, cut.answered_frames);
         let is_useless = |(stream, (kind, flags, len)): &&(u32, (u8, u8, u32))| {
             let head = FrameHead { len: *len, kind: *kind, flags: *flags, stream: *stream };
-            head.kind != HEADERS && !head.carries_data()
+            head.kind != HEADERS && !head.carries_data() && head.answer_len_bytes().is_none()
         };
         let useless = frames.iter().filter(is_useless).count() as u64;
         let mut expected = Bucket::default();

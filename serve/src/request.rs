@@ -125,8 +125,9 @@ impl RequestBody {
     }
 
     /// Decompresses messages whose flag says that they are compressed.
-    pub(crate) fn unpacking(self) -> Self {
-        Self { unpacker: Some(Unpacker::default()), ..self }
+    pub(crate) fn unpacking(mut self) -> Self {
+        self.unpacker = Some(Unpacker::default());
+        self
     }
 
     /// Returns true if the client sends exactly one message.
@@ -400,12 +401,21 @@ impl RequestBody {
     }
 
     fn refuse(&mut self, status: Status) {
+        self.note_abandoned();
         self.whole.clear();
         self.unfinished = HeldPieces::default();
         self.ahead = HeldPieces::default();
         (self.uncharged_bytes, self.scan, self.unpack_turn) = (0, None, None);
         self.unpacker.iter_mut().for_each(Unpacker::clear);
         self.refused = Some(RefusedBody { status, discarded_bytes: 0 });
+    }
+
+    /// Lets the caller's address rest for a message that has not come to its end, and now will not.
+    fn note_abandoned(&self) {
+        let bytes = self.unfinished.held_bytes();
+        if bytes > 0 {
+            self.charge.abandoned(bytes);
+        }
     }
 
     /// Checks the body at its end.
@@ -501,6 +511,12 @@ impl RequestBody {
             };
             return if polled.is_pending() { self.poll_late(cx) } else { polled };
         }
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        self.note_abandoned();
     }
 }
 

@@ -13,6 +13,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::budget::{ConnectionShare, MemoryBudget};
 use crate::method::RpcMethod;
+use crate::pace::CREDIT_NS;
 
 fn metrics_of(kind: MethodKind) -> &'static MethodMetrics {
     Box::leak(Box::new(MethodMetrics::new(RpcMethod::new("/a.B/C", kind))))
@@ -185,6 +186,32 @@ fn arriving(bytes: Vec<u8>, ends: bool, connection: &Arc<ConnectionShare>) -> Re
     let charge = CallCharge::new(Arc::clone(connection));
     let metrics = metrics_of(MethodKind::ServerStream);
     RequestBody::new(body, Version::HTTP_2, metrics, charge, Duration::from_secs(30))
+}
+
+/// A caller begins requests of megabytes and ends none, so that a node receives bytes for nothing.
+#[tokio::test(start_paused = true)]
+async fn an_address_rests_for_a_request_that_ends_before_its_message() {
+    let budget = MemoryBudget::new(64 * 1024 * 1024);
+    let connection =
+        budget.connection(std::net::Ipv4Addr::LOCALHOST.into(), budget.account(None)).unwrap();
+    let account = connection.paid_time().clone();
+    account.begin_rests();
+    tokio::time::advance(Duration::from_secs(1)).await;
+    account.rest(Duration::from_nanos(CREDIT_NS));
+    let rests = || account.next_turn().unwrap().after(1_000_000_000).is_some();
+    for ends in [false, true] {
+        let mut whole = arriving(message(1000), ends, &connection);
+        assert_eq!(whole.receive(0).now_or_never().is_some(), ends);
+        drop(whole);
+        assert!(!rests(), "all of its message has come");
+    }
+    let mut begun = message(1000);
+    begun.pop();
+    let mut begun = arriving(begun, false, &connection);
+    assert!(begun.receive(0).now_or_never().is_none());
+    assert!(!rests(), "the rest of it may come");
+    drop(begun);
+    assert!(rests());
 }
 
 /// One byte behind the message, in a piece of its own, begins no second message. The message stays in memory.

@@ -129,6 +129,22 @@ async fn other_connections_rest_when_threads_begin_late_with_a_publish_that_is_s
     assert_eq!(turns.rest_multiple(), 1);
 }
 
+/// A stranger publishes other callers' envelopes again, each of which the node checks.
+#[tokio::test(start_paused = true)]
+async fn an_address_rests_for_envelopes_that_it_publishes_again() {
+    let budget = MemoryBudget::new(64 * 1024 * 1024);
+    let address = IpAddr::from([192, 0, 2, 1]);
+    let connection = budget.connection(address, budget.account(None)).unwrap();
+    let (account, call) = (connection.paid_time().clone(), CallCharge::new(connection));
+    account.begin_rests();
+    tokio::time::advance(Duration::from_secs(1)).await;
+    let rests = || account.next_turn().unwrap().after(1_000_000_000).is_some();
+    call.repeated(20);
+    assert!(!rests(), "a client has lost an answer");
+    call.repeated(10_000);
+    assert!(rests());
+}
+
 /// Returns the account of a connection of the one address that these tests have.
 fn account(turns: &Arc<Turns>) -> Arc<PaidTime> {
     let account = PaidTime::new(turns.clone(), None);

@@ -262,7 +262,8 @@ async fn frames_are_metered_behind_a_switch() {
     let _ = reader.read_to_end(&mut answer).await;
     sending.await.unwrap();
     let answered = answer.len() / frame(6, 1, 0, &[7; 8]).len();
-    assert!(answered < PINGS / 2, "{answered} pings were answered");
+    // A hundred at once, ten a second, and some for the bytes of the first answer.
+    assert!(answered < PINGS / 100, "{answered} pings were answered");
 }
 
 /// If a proxy forwarded a switch to HTTP/2, later requests on the connection would bypass the proxy's rules.

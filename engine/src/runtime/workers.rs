@@ -3,7 +3,8 @@
 //! Urgent work goes first. Signing is urgent, because the log waits for it; checking new arrivals is not. Requests of
 //! callers have a separate queue, so that no number of them delays the strands of other nodes, and callers take turns
 //! in it. Large requests of callers, and envelopes that readers already have, are checked by workers of a lower
-//! priority: separate threads, with a nice value that is higher by 5 on Linux.
+//! priority: separate threads, with a nice value that is higher by 5 on Linux. Large requests have every second one of
+//! these threads, so that they leave half of the cores to publishers, whatever the system makes of priorities.
 
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -255,21 +256,29 @@ impl ThreadsBehind {
         // bytes in flight.
         let (strands, of_strands) = unbounded::<WorkerJob>();
         let (callers, of_callers) = CallerQueue::new();
-        let start = |index| {
-            let jobs = (of_strands.clone(), of_callers.clone());
+        let mut handles = Vec::new();
+        for index in 0..threads {
+            let strands = of_strands.clone();
+            // Counted by the threads that there are: callers have the first one.
+            let callers = handles.len().is_multiple_of(2).then(|| of_callers.clone());
             let work = move || {
                 BEGIN_BEHIND.get().into_iter().for_each(|begin| begin());
-                run_behind(&jobs.0, &jobs.1);
+                run_behind(&strands, callers.as_ref());
             };
-            std::thread::Builder::new().name(format!("behind-{index}")).spawn(work).ok()
-        };
-        let handles: Vec<_> = (0..threads).filter_map(start).collect();
+            handles.extend(
+                std::thread::Builder::new().name(format!("behind-{index}")).spawn(work).ok(),
+            );
+        }
         let queues = QueuesBehind { callers, strands };
         Self { queues: (!handles.is_empty()).then_some(queues), handles }
     }
 }
 
-fn run_behind(strands: &Receiver<WorkerJob>, callers: &CallerJobs) {
+/// Runs the jobs of strands, and those of `callers` if the thread is one for them.
+fn run_behind(strands: &Receiver<WorkerJob>, callers: Option<&CallerJobs>) {
+    let Some(callers) = callers else {
+        return strands.iter().for_each(|job| job(WorkerBefore::Worked));
+    };
     loop {
         // If both have jobs, one is taken at random.
         let job = crossbeam_channel::select! {
@@ -432,6 +441,31 @@ mod tests {
         assert_eq!((order[0], order.len()), ("small", 5));
         let turn = order.iter().position(|name| *name == "other").unwrap();
         assert!(turn <= 3, "a caller has its turn before all of another one: {order:?}");
+    }
+
+    /// Repeats of old envelopes cost their caller nothing, and each is checked.
+    #[test]
+    fn large_requests_of_many_callers_leave_half_of_the_threads() {
+        let workers = Workers::start(2);
+        let (go, wait) = unbounded::<()>();
+        let (sender, order) = unbounded();
+        let first = sender.clone();
+        workers.spawn(Priority::LargeOfCaller(alone(0)), move || {
+            wait.recv().unwrap();
+            first.send("first").unwrap();
+        });
+        for caller in 1..=20 {
+            let sender = sender.clone();
+            let priority = Priority::LargeOfCaller(alone(caller));
+            workers.spawn(priority, move || sender.send("other").unwrap());
+        }
+        workers.spawn(Priority::Behind, move || {
+            sender.send("strand").unwrap();
+            go.send(()).unwrap();
+        });
+        let order: Vec<_> = order.iter().collect();
+        assert_eq!(order[..2], ["strand", "first"]);
+        assert_eq!(order.len(), 22);
     }
 
     #[test]
