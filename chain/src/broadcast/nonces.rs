@@ -364,6 +364,7 @@ impl Nonces {
             return None; // a poll found it on the chain meanwhile
         }
         let pending = |sent_again| Phase::Pending { since: now, head, sent_again };
+        slot.maybe_out |= matches!(outcome, SendOutcome::TooCheapForSome(_));
         match outcome {
             SendOutcome::Accepted => {
                 slot.phase = pending(slot.maybe_out);
@@ -392,11 +393,15 @@ impl Nonces {
                 slot.phase = Phase::Send { at: now + slot.next_pause() };
                 self.send_again_below(nonce, now);
             }
-            SendOutcome::TooCheap(_) if slot.tries < PRICE_TRIES => {
+            SendOutcome::TooCheap(_) | SendOutcome::TooCheapForSome(_)
+                if slot.tries < PRICE_TRIES =>
+            {
                 slot.tries += 1;
                 slot.phase = Phase::Sign;
             }
-            SendOutcome::TooCheap(reason) | SendOutcome::Refused(reason) => {
+            SendOutcome::TooCheap(reason)
+            | SendOutcome::TooCheapForSome(reason)
+            | SendOutcome::Refused(reason) => {
                 if slot.maybe_out {
                     let gives_up = slot.count_error(reason);
                     slot.phase = if gives_up { Phase::Sign } else { pending(false) };

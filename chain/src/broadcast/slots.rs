@@ -135,6 +135,9 @@ pub(super) enum SendOutcome {
     Underpriced,
     /// The price is below the chain's current minimum.
     TooCheap(String),
+    /// Some endpoints say that the price is below the minimum, and another one accepts no transaction at present. One
+    /// that lies may have passed the transaction on.
+    TooCheapForSome(String),
     /// The node does not have the transaction and accepts none at present.
     Later,
     /// The node will never accept the transaction.
@@ -144,7 +147,14 @@ pub(super) enum SendOutcome {
 impl SendOutcome {
     /// Returns true if the node may have the transaction, or has had it.
     pub(super) fn may_be_out(&self) -> bool {
-        matches!(self, Self::Accepted | Self::Lost | Self::Unclear(_) | Self::NonceUsed)
+        matches!(
+            self,
+            Self::Accepted
+                | Self::Lost
+                | Self::Unclear(_)
+                | Self::NonceUsed
+                | Self::TooCheapForSome(_)
+        )
     }
 }
 

@@ -177,7 +177,8 @@ pub(super) async fn send(endpoints: &Endpoints, raw: &Bytes, is_repeated: bool) 
         return send_to_first(endpoints, raw).await;
     }
     if is_repeated {
-        return send_to_each(endpoints, raw).await.into_iter().fold(SendOutcome::Later, weightier);
+        let each = send_to_each(endpoints, raw).await.into_iter().flatten();
+        return each.fold(SendOutcome::Later, weightier);
     }
     match send_to_first(endpoints, raw).await {
         SendOutcome::Accepted => SendOutcome::Accepted,
@@ -190,10 +191,17 @@ pub(super) async fn send(endpoints: &Endpoints, raw: &Bytes, is_repeated: bool) 
 /// [`SendOutcome::Underpriced`] says that another transaction of the account has the nonce, so the payload moves to
 /// another nonce. An endpoint that lies may have passed the transaction on, and the payload would be paid for twice. So
 /// every endpoint has to say it; one that was not reached does not.
-fn sent_at_first(first: SendOutcome, each: Vec<SendOutcome>) -> SendOutcome {
-    let all_say = each.iter().all(|it| *it == SendOutcome::Underpriced);
-    match each.into_iter().fold(first, weightier) {
+///
+/// A payload is given up at once only if every endpoint that was reached refuses its transaction. If some refuse it and
+/// another one accepts none at present, it is sent again, and given up after a number of such answers by a filler with
+/// its nonce.
+fn sent_at_first(first: SendOutcome, each: Vec<Option<SendOutcome>>) -> SendOutcome {
+    let all_say = each.iter().all(|it| *it == Some(SendOutcome::Underpriced));
+    let all_refuse = each.iter().flatten().all(is_refusal);
+    match each.into_iter().flatten().fold(first, weightier) {
         SendOutcome::Underpriced if !all_say => SendOutcome::Lost,
+        SendOutcome::Refused(reason) if !all_refuse => SendOutcome::Unclear(reason),
+        SendOutcome::TooCheap(reason) if !all_refuse => SendOutcome::TooCheapForSome(reason),
         outcome => outcome,
     }
 }
@@ -210,15 +218,17 @@ pub(super) async fn send_unless_all_refuse(endpoints: &Endpoints, raw: &Bytes) -
 }
 
 /// Returns the outcome of a transaction that was sent to one endpoint and then to each.
-fn refused_by_all(first: SendOutcome, each: Vec<SendOutcome>) -> SendOutcome {
-    let refuses =
-        |it: &SendOutcome| matches!(it, SendOutcome::TooCheap(_) | SendOutcome::Refused(_));
-    let all_refuse = each.iter().all(refuses);
-    let outcome = each.into_iter().fold(first, weightier);
+fn refused_by_all(first: SendOutcome, each: Vec<Option<SendOutcome>>) -> SendOutcome {
+    let all_refuse = each.iter().all(|it| it.as_ref().is_some_and(is_refusal));
+    let outcome = each.into_iter().flatten().fold(first, weightier);
     match outcome {
         SendOutcome::TooCheap(_) | SendOutcome::Refused(_) if !all_refuse => SendOutcome::Later,
         outcome => outcome,
     }
+}
+
+fn is_refusal(outcome: &SendOutcome) -> bool {
+    matches!(outcome, SendOutcome::TooCheap(_) | SendOutcome::Refused(_))
 }
 
 /// Sends a transaction to the first endpoint that answers.
@@ -243,8 +253,8 @@ async fn send_to_first(endpoints: &Endpoints, raw: &Bytes) -> SendOutcome {
     }
 }
 
-/// Sends a transaction to every endpoint at once. Returns their outcomes.
-async fn send_to_each(endpoints: &Endpoints, raw: &Bytes) -> Vec<SendOutcome> {
+/// Sends a transaction to every endpoint at once. Returns their outcomes; `None` for one without a connection.
+async fn send_to_each(endpoints: &Endpoints, raw: &Bytes) -> Vec<Option<SendOutcome>> {
     // An endpoint without a connection has not received anything.
     let (raw, reached) = (&raw, &Mutex::new(HashSet::new()));
     let sent = endpoints.each_in_time(SEND_MAX, |chain| async move {
@@ -254,20 +264,13 @@ async fn send_to_each(endpoints: &Endpoints, raw: &Bytes) -> Vec<SendOutcome> {
     let sent = sent.await;
     let is_reached = |endpoint: &String| reached.lock().contains(endpoint);
     let outcome = |sent| match sent {
-        Ok(()) => SendOutcome::Accepted,
-        Err(RequestError::Refused { endpoint, message, .. }) => match is_reached(&endpoint) {
-            true => classify(message),
-            false => SendOutcome::Later,
-        },
+        Ok(()) => Some(SendOutcome::Accepted),
+        Err(RequestError::Refused { endpoint, message, .. }) => {
+            is_reached(&endpoint).then(|| classify(message))
+        }
         Err(
             RequestError::Unreachable { endpoint, .. } | RequestError::Malformed { endpoint, .. },
-        ) => {
-            if is_reached(&endpoint) {
-                SendOutcome::Lost
-            } else {
-                SendOutcome::Later
-            }
-        }
+        ) => is_reached(&endpoint).then_some(SendOutcome::Lost),
     };
     sent.into_iter().map(outcome).collect()
 }
@@ -287,7 +290,7 @@ fn weightier(one: SendOutcome, other: SendOutcome) -> SendOutcome {
         SendOutcome::NonceUsed => 5,
         SendOutcome::NonceAhead => 4,
         SendOutcome::Underpriced => 3,
-        SendOutcome::TooCheap(_) => 2,
+        SendOutcome::TooCheap(_) | SendOutcome::TooCheapForSome(_) => 2,
         SendOutcome::Refused(_) => 1,
         SendOutcome::Later => 0,
     };
@@ -422,9 +425,12 @@ mod tests {
             (vec![refused(), SendOutcome::NonceUsed], SendOutcome::NonceUsed),
             (vec![SendOutcome::NonceAhead, refused()], SendOutcome::NonceAhead),
         ] {
-            assert_eq!(refused_by_all(refused(), each.clone()), expected, "{each:?}");
+            let all = each.iter().cloned().map(Some).collect();
+            assert_eq!(refused_by_all(refused(), all), expected, "{each:?}");
         }
-        let lost = refused_by_all(SendOutcome::Lost, vec![refused(), refused()]);
+        let unreached = refused_by_all(refused(), vec![Some(refused()), None]);
+        assert_eq!(unreached, SendOutcome::Later);
+        let lost = refused_by_all(SendOutcome::Lost, vec![Some(refused()), Some(refused())]);
         assert_eq!(lost, SendOutcome::Lost, "a lost answer stays one");
     }
 
@@ -438,8 +444,36 @@ mod tests {
             (vec![taken(), SendOutcome::NonceUsed], SendOutcome::NonceUsed),
             (vec![taken(), SendOutcome::Accepted], SendOutcome::Accepted),
         ] {
-            assert_eq!(sent_at_first(taken(), each.clone()), expected, "{each:?}");
+            let all = each.iter().cloned().map(Some).collect();
+            assert_eq!(sent_at_first(taken(), all), expected, "{each:?}");
         }
+        assert_eq!(sent_at_first(taken(), vec![Some(taken()), None]), SendOutcome::Lost);
+    }
+
+    /// The other endpoint limits the rate of requests.
+    #[test]
+    fn a_payload_is_given_up_at_once_only_if_every_endpoint_that_is_reached_refuses_it() {
+        let reason = || "no".to_owned();
+        let refused = || SendOutcome::Refused(reason());
+        let cheap = || SendOutcome::TooCheap(reason());
+        for (first, each, expected) in [
+            (refused(), vec![refused(), refused()], refused()),
+            (cheap(), vec![cheap(), refused()], cheap()),
+            (refused(), vec![refused(), SendOutcome::Later], SendOutcome::Unclear(reason())),
+            (
+                refused(),
+                vec![SendOutcome::Later, SendOutcome::Later],
+                SendOutcome::Unclear(reason()),
+            ),
+            (cheap(), vec![cheap(), SendOutcome::Later], SendOutcome::TooCheapForSome(reason())),
+            (refused(), vec![refused(), SendOutcome::Accepted], SendOutcome::Accepted),
+            (refused(), vec![refused(), SendOutcome::Lost], SendOutcome::Lost),
+        ] {
+            let all = each.iter().cloned().map(Some).collect();
+            assert_eq!(sent_at_first(first, all), expected, "{each:?}");
+        }
+        let other_is_gone = sent_at_first(refused(), vec![Some(refused()), None]);
+        assert_eq!(other_is_gone, refused());
     }
 
     #[test]

@@ -223,7 +223,7 @@ impl Witnesses {
                 self.note_sent(account, nonce);
                 HandOver::Accepted
             }
-            SendOutcome::Lost | SendOutcome::Unclear(_) => {
+            SendOutcome::Lost | SendOutcome::Unclear(_) | SendOutcome::TooCheapForSome(_) => {
                 self.note_sent(account, nonce);
                 HandOver::Unsure
             }

@@ -62,15 +62,16 @@ impl Claim {
     ) -> Option<Self> {
         by_block(blocks, logs, source, address).into_iter().find_map(|((number, hash), logs)| {
             let (mut seen, mut transactions) = (EventSet::default(), BTreeSet::new());
-            let is_new = |(log, event): &(&Log, ContractEvent)| {
+            // An event counts as read wherever it was: a reorganisation may have moved it.
+            let is_new = |(index, (log, event)): &(u64, (&Log, ContractEvent))| {
                 let transaction = log.transaction_hash.unwrap_or_default();
-                seen.add(transaction, event) > known.count(transaction, event)
+                seen.add((number, *index), transaction, event) > known.count(transaction, event)
             };
             let is_asked_for = |log: &&Log| {
                 transactions.extend(log.transaction_hash);
                 transactions.len() <= TRANSACTIONS_MAX
             };
-            let new = logs.into_values().filter(is_new).map(|(log, _)| log);
+            let new = logs.into_iter().filter(is_new).map(|(_, (log, _))| log);
             let logs: Vec<_> = new.take_while(is_asked_for).take(CLAIM_LOGS_MAX).cloned().collect();
             (!logs.is_empty()).then(|| Self { block: BlockRef { number, hash }, logs })
         })
@@ -166,7 +167,7 @@ mod tests {
         let read =
             ContractEvent::MembershipChanged { node_id: OriginatorId(100), is_member: false };
         let mut known = EventSet::default();
-        known.add(TRANSACTION, &read);
+        known.add((1, 0), TRANSACTION, &read);
         Claim::find(&(0..=1), &known, logs, EventSource::NodeRegistry, REGISTRY)
     }
 

@@ -1,7 +1,7 @@
 //! The events of a contract in some blocks, as one endpoint shows them.
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 
 use alloy::primitives::{Address, B256};
@@ -9,35 +9,51 @@ use alloy::rpc::types::Log;
 
 use super::event::{BlockRef, ContractEvent, EventSource, IndexedEvent};
 
-/// A multiset of events by the content of their logs and their transaction, independent of their block. An event that
-/// one transaction emitted twice is contained twice.
+/// The events at some places of the chain, by the content of their logs and their transaction. An event that one
+/// transaction emitted twice has two places. A place is a block number and a log index.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct EventSet(BTreeMap<B256, u32>);
+pub struct EventSet {
+    /// The digest of each event with its place.
+    places: BTreeSet<(B256, (u64, u64))>,
+    /// The number of places of each digest.
+    counts: BTreeMap<B256, u32>,
+}
 
 impl EventSet {
-    /// Adds an event. Returns the number of its occurrences.
-    pub fn add(&mut self, transaction: B256, event: &ContractEvent) -> u32 {
-        let count = self.0.entry(event.digest(transaction)).or_default();
-        *count = count.saturating_add(1);
+    /// Adds an event at a place, once. Returns the number of its places.
+    pub fn add(&mut self, place: (u64, u64), transaction: B256, event: &ContractEvent) -> u32 {
+        self.insert(event.digest(transaction), place)
+    }
+
+    fn insert(&mut self, digest: B256, place: (u64, u64)) -> u32 {
+        let count = self.counts.entry(digest).or_default();
+        if self.places.insert((digest, place)) {
+            *count = count.saturating_add(1);
+        }
         *count
     }
 
-    /// Returns the number of occurrences of an event.
+    /// Returns the number of places of an event.
     #[must_use]
     pub fn count(&self, transaction: B256, event: &ContractEvent) -> u32 {
-        self.0.get(&event.digest(transaction)).copied().unwrap_or(0)
+        self.counts.get(&event.digest(transaction)).copied().unwrap_or(0)
     }
 
-    /// Returns the number of different events.
-    pub(super) fn distinct(&self) -> usize {
-        self.0.len()
+    /// Returns true if an event is at this place.
+    #[must_use]
+    pub fn is_at(&self, place: (u64, u64), transaction: B256, event: &ContractEvent) -> bool {
+        self.places.contains(&(event.digest(transaction), place))
+    }
+
+    /// Returns the number of events, each as often as it has places.
+    pub(super) fn size(&self) -> usize {
+        self.places.len()
     }
 
     /// Adds all events of another set.
     pub(super) fn merge(&mut self, other: &Self) {
-        for (digest, count) in &other.0 {
-            let mine = self.0.entry(*digest).or_default();
-            *mine = mine.saturating_add(*count);
+        for (digest, place) in &other.places {
+            self.insert(*digest, *place);
         }
     }
 
@@ -50,9 +66,9 @@ impl EventSet {
         address: Address,
     ) -> Self {
         let mut set = Self::default();
-        for logs in by_block(blocks, logs, source, address).values() {
-            for (log, event) in logs.values() {
-                set.add(log.transaction_hash.unwrap_or_default(), event);
+        for ((number, _), logs) in by_block(blocks, logs, source, address) {
+            for (index, (log, event)) in logs {
+                set.add((number, index), log.transaction_hash.unwrap_or_default(), &event);
             }
         }
         set

@@ -29,7 +29,7 @@ const LOOKS_MAX: u32 = 8;
 /// The number of refused looks at one block after which its page gets no look for now. A guess: with the pauses between
 /// them, ten minutes, longer than most faults of a provider last.
 const REFUSALS_MAX: u32 = 120;
-/// The number of remembered events of pages. A guess: 10 MB. The events of further pages are looked up in the sink, or,
+/// The number of remembered events of pages. A guess: 20 MB. The events of further pages are looked up in the sink, or,
 /// if it does not say which it has, requested again from the endpoint in use.
 const PAGE_EVENTS_MAX: usize = 100_000;
 /// The number of the last blocks that are looked at once more when an endpoint answers again that was silent at their
@@ -167,13 +167,13 @@ impl SecondLook {
         self.cut_pages(*blocks.start());
         let mut known = EventSet::default();
         events.values().for_each(|events| known.merge(events));
-        self.page_events += known.distinct();
+        self.page_events += known.size();
         self.pages.push_back(Due { blocks: blocks.clone(), known: Some(known) });
         for page in &mut self.pages {
             if self.page_events <= PAGE_EVENTS_MAX {
                 break;
             }
-            self.page_events -= page.known.take().map_or(0, |known| known.distinct());
+            self.page_events -= page.known.take().map_or(0, |known| known.size());
         }
     }
 
@@ -194,7 +194,7 @@ impl SecondLook {
 
     fn pop_page(&mut self, pop: impl FnOnce(&mut VecDeque<Due>) -> Option<Due>) {
         let known = pop(&mut self.pages).and_then(|page| page.known);
-        self.page_events -= known.map_or(0, |known| known.distinct());
+        self.page_events -= known.map_or(0, |known| known.size());
     }
 
     /// Returns true if so many pages wait that no further one should be read.
@@ -340,7 +340,7 @@ mod tests {
     fn events(nodes: &[u32]) -> EventSet {
         let mut events = EventSet::default();
         for node in nodes {
-            events.add(TRANSACTION, &removal(*node));
+            events.add((0, 0), TRANSACTION, &removal(*node));
         }
         events
     }
@@ -589,7 +589,7 @@ mod tests {
         let mut look = SecondLook::default();
         let mut many = EventSet::default();
         for node in 0..60_000 {
-            many.add(TRANSACTION, &removal(node));
+            many.add((0, 0), TRANSACTION, &removal(node));
         }
         look.read_page(&(0..=9), &BTreeMap::from([(0, many.clone())]));
         look.read_page(&(10..=19), &BTreeMap::from([(10, many)]));

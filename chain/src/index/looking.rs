@@ -196,7 +196,8 @@ async fn stored(
     let Some(known) = known? else { return Ok(None) };
     let mut stored = EventSet::default();
     for (event, _) in events.iter().zip(known).filter(|(_, is_known)| *is_known) {
-        stored.add(event.transaction, &event.decoded);
+        let place = (event.block.number, event.log_index);
+        stored.add(place, event.transaction, &event.decoded);
     }
     Ok(Some(stored))
 }

@@ -200,10 +200,10 @@ impl<E> EndpointAnswers<'_, E> {
 /// Judges a claim by proofs of its block. Returns `None` if there is no proof and none is to be expected.
 ///
 /// A log is confirmed if the block has it and it was not read. The same log under another transaction hash
-/// may have been read already, so showing a true log again under an invented hash is not a claim. But an equal log of
-/// an earlier transaction may have been read as well, and an endpoint that names that one would hide the log. So a log
-/// was not read if more endpoints, each host and port once, name the claimed hash than a hash with which an equal log
-/// was read.
+/// may have been read already, so showing a true log again under an invented hash is not a claim. It was read only if
+/// an equal log was read at this very place: one that an earlier transaction emitted elsewhere is another log, and an
+/// endpoint that names that transaction hides nothing. Besides, a log was not read if more endpoints, each host and
+/// port once, name the claimed hash than a hash with which it was read there.
 ///
 /// The claim is proven only, and not confirmed, while no endpoint beside the claimant has the block, or while one that
 /// has it is silent about its logs and their proof, and may have shown the log under another hash before. It is open
@@ -221,7 +221,9 @@ pub fn judge<E>(
     }
     let was_read = |log: &Log, transaction: B256| {
         Some(transaction) != log.transaction_hash
-            && source.decode(log).is_some_and(|event| known.count(transaction, &event) > 0)
+            && log.log_index.zip(source.decode(log)).is_some_and(|(index, event)| {
+                known.is_at((claim.block.number, index), transaction, &event)
+            })
     };
     let counts = |log: &Log| {
         let (mut is_there, mut read, mut as_claimed) = (false, BTreeSet::new(), BTreeSet::new());
@@ -457,6 +459,7 @@ mod tests {
         liar.logs.get_mut(&1).unwrap().0 = B256::repeat_byte(9);
         let mut read = EventSet::default();
         read.add(
+            (1, 1),
             transaction(1),
             &ContractEvent::MembershipChanged { node_id: OriginatorId(200), is_member: false },
         );
@@ -477,7 +480,7 @@ mod tests {
         let mut read = EventSet::default();
         let event =
             ContractEvent::MembershipChanged { node_id: OriginatorId(200), is_member: false };
-        read.add(earlier, &event);
+        read.add((1, 1), earlier, &event);
         let left_out = claim(1, 200, transaction(1));
         let of_three = [liar.clone(), honest.clone(), honest.clone()];
         assert_eq!(judged(&left_out, &read, &of_three), Some(ClaimVerdict::Confirmed));
@@ -490,6 +493,28 @@ mod tests {
         let answers = EndpointAnswers { by: 1, active: 0, hosts, there, logs: &[None; 3], shown };
         let verdict = judge(&left_out, EventSource::NodeRegistry, &read, &answers);
         assert_eq!(verdict, Some(ClaimVerdict::Denied));
+    }
+
+    /// Two transactions made equal logs at different places, and the endpoint in use shows the first one only. It
+    /// names that one's transaction at the place of the second log as well.
+    #[test]
+    fn one_of_two_endpoints_does_not_hide_a_log_by_the_name_of_an_equal_one_elsewhere() {
+        let honest = prove(&block(&[&[100], &[200]])).unwrap();
+        let (mut liar, earlier) = (honest.clone(), B256::repeat_byte(9));
+        liar.logs.get_mut(&1).unwrap().0 = earlier;
+        let event =
+            ContractEvent::MembershipChanged { node_id: OriginatorId(200), is_member: false };
+        let left_out = claim(1, 200, transaction(1));
+        for (place, expected) in [
+            ((0, 1), ClaimVerdict::Confirmed), // in an earlier block
+            ((1, 0), ClaimVerdict::Confirmed), // earlier in the same block
+            ((1, 1), ClaimVerdict::Denied),
+        ] {
+            let mut read = EventSet::default();
+            read.add(place, earlier, &event);
+            let of_two = [liar.clone(), honest.clone()];
+            assert_eq!(judged(&left_out, &read, &of_two), Some(expected), "{place:?}");
+        }
     }
 
     #[test]
@@ -518,7 +543,7 @@ mod tests {
         let mut read = EventSet::default();
         let event =
             ContractEvent::MembershipChanged { node_id: OriginatorId(200), is_member: false };
-        read.add(transaction(1), &event);
+        read.add((1, 1), transaction(1), &event);
         let renamed = claim(1, 200, B256::repeat_byte(9));
         let there = [Some(renamed.block), Some(renamed.block)];
         let shown = [Err(()), Ok(Some(liar))];

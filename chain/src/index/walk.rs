@@ -332,7 +332,7 @@ impl Walk {
         let mut by_block: BTreeMap<u64, EventSet> = BTreeMap::new();
         for event in events {
             let set = by_block.entry(event.block.number).or_default();
-            set.add(event.transaction, &event.decoded);
+            set.add((event.block.number, event.log_index), event.transaction, &event.decoded);
         }
         let is_near = read.len() as u64 == blocks.end() - blocks.start() + 1;
         if !is_near {

@@ -143,6 +143,24 @@ async fn a_payload_that_got_too_expensive_is_not_sent_after_a_restart() {
     assert!(open().live().0.is_empty(), "a restart sends nothing");
 }
 
+/// One endpoint says so and may have passed it on, and the other one limits the rate of requests.
+#[tokio::test]
+async fn a_payload_that_is_too_cheap_for_some_is_not_given_up_at_the_ceiling() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = PrivateKeySigner::from_bytes(&B256::repeat_byte(7)).unwrap();
+    let record = NonceRecord::open(&folder.path().join("nonces"), CHAIN, key.address()).unwrap();
+    let price = GasPrice::default().last().upper;
+    let limits = SpendingLimits { gas_price_max_wei: price, ..SpendingLimits::default() };
+    let mut driver = driver(record, key, limits);
+    let mut outcome = submitted(&mut driver, 1);
+    driver.sign().await;
+    let cheap = SendOutcome::TooCheapForSome(String::new());
+    assert!(driver.nonces.sent(0, cheap, driver.now()).is_none());
+    driver.sign().await;
+    assert!(outcome.try_recv().is_err(), "its caller still waits");
+    assert_eq!(driver.nonces.in_flight(), 1);
+}
+
 /// While the disk is full, callers repeat what was refused.
 #[tokio::test]
 async fn what_cannot_be_recorded_uses_nothing_of_the_ceiling() {
