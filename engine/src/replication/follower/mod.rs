@@ -50,7 +50,7 @@ use hawser_storage::{Change, LogEntry, SkipReason};
 use super::link::{PeerViolation, RequestId, RequestIds, StrandItem, Want, WantResponse};
 use super::ranges::Ranges;
 use super::verify::VerifyResult;
-use allowance::WaitAllowance;
+use allowance::WaitAllowances;
 use choice::Choice;
 use claims::ClaimTimes;
 use open_want::OpenWant;
@@ -94,8 +94,8 @@ pub struct Follower {
     /// Connected peers; bounded by the nodes of the registry.
     peers: BTreeMap<OriginatorId, PeerProgress>,
     search: Option<PlaceSearch>,
-    /// The time for which searches may wait for each peer. Bounded by the nodes of the registry, as peers are.
-    allowances: BTreeMap<OriginatorId, WaitAllowance>,
+    /// The time for which searches may wait for each peer.
+    allowances: WaitAllowances,
     searches: u64,
     /// The time at which a search asked all peers at once.
     all_asked_at: Option<Instant>,
@@ -175,7 +175,7 @@ impl Follower {
             durable: stored,
             peers: BTreeMap::new(),
             search: None,
-            allowances: BTreeMap::new(),
+            allowances: WaitAllowances::new(now),
             searches: 0,
             all_asked_at: None,
             split: None,

@@ -24,16 +24,14 @@
 //! The gaps that follow are asked for in the same search (`answers`).
 //!
 //! A peer that does not answer, or whose connection comes and goes, has searches wait for it as long as its allowance
-//! lasts (`allowance`): otherwise one peer would make each gap cost a minute.
+//! lasts (`allowance`): otherwise one peer, or several that take turns, would make each gap cost a minute.
 
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_storage::{LogEntry, SkipReason};
 
-use super::allowance::{ANSWER_WITHIN, WaitAllowance};
 use super::further::FurtherRanges;
 use super::parts::ReceivedTotal;
 use super::search::{
@@ -63,12 +61,7 @@ impl Follower {
             Some(_) => self.note_passed_by(now, from),
             None => {
                 let mut search = self.new_search(now, from, behind);
-                for (peer, allowance) in &mut self.allowances {
-                    allowance.settle(now, search.settles_for);
-                    if allowance.left_at(now) < ANSWER_WITHIN {
-                        search.hardly_awaited.insert(*peer);
-                    }
-                }
+                search.hardly_awaited = self.allowances.settle_all(now, search.settles_for);
                 self.search = Some(search);
                 self.searches += 1;
                 // Also the source's: it is asked once more for just the missing range.
@@ -94,7 +87,7 @@ impl Follower {
         // A node that asks for its own strand signs nothing meanwhile, and waits for one search (`own_strand`).
         let limit = if self.own_beside.is_some() { SEARCH_FOR } else { RELAYED_FOR };
         let rest = self.rest_for_peers(from, behind, SEARCH_FOR);
-        let changes = self.allowances.values().map(|it| it.settles_until(now, settles_for));
+        let settled_at = self.allowances.settles_until(now, settles_for);
         PlaceSearch {
             through,
             asked_through: through,
@@ -104,7 +97,7 @@ impl Follower {
             behind_bytes: behind.bytes.len(),
             left_out_by: from,
             until: now + rest.max(SEARCH_FOR),
-            due: changes.fold(claimed_until.max(now + rest), Instant::max),
+            due: settled_at.into_iter().fold(claimed_until.max(now + rest), Instant::max),
             settles_for,
             alone_until: now + self.rest_for_peers(from, behind, limit),
             has_own_answer: false,
@@ -205,19 +198,14 @@ impl Follower {
     /// Notes that a peer has come or gone: one that holds what is searched for may be about to come.
     pub(super) fn note_peer_changed(&mut self, now: Instant, peer: OriginatorId) {
         self.charge_wait(now, peer);
-        let is_waited_for = match self.allowances.entry(peer) {
-            Entry::Occupied(mut allowance) => allowance.get_mut().note_change(now),
-            Entry::Vacant(first) => {
-                first.insert(WaitAllowance::new(now));
-                true
-            }
-        };
+        let is_waited_for = self.allowances.note_change(now, peer);
         let Some(search) = &mut self.search else { return };
         search.asked_at.remove(&peer);
         search.passed_by.remove(&peer);
         search.further.note_changed(peer);
-        if let Some(allowance) = self.allowances.get_mut(&peer).filter(|_| is_waited_for) {
-            search.due = search.due.max(allowance.settle(now, search.settles_for));
+        if is_waited_for {
+            let settled_at = self.allowances.settle(now, peer, search.settles_for);
+            search.due = settled_at.into_iter().fold(search.due, Instant::max);
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Instant;
 use hawser_proto::OriginatorId;
 
 use super::Follower;
-use super::allowance::{ALLOWANCE_MAX, ANSWER_WITHIN};
+use super::allowance::ANSWER_WITHIN;
 
 impl Follower {
     /// Returns the time up to which the search waits for the answer of a peer; `None` if there is no search, or the
@@ -15,8 +15,7 @@ impl Follower {
         if self.has_passed_by(peer) {
             return Some(since);
         }
-        let allowance = self.allowances.get(&peer);
-        Some(since + allowance.map_or(ALLOWANCE_MAX, |allowance| allowance.left_at(since)))
+        Some(since + self.allowances.left_at(peer, since))
     }
 
     /// Takes the time for which the search has waited for the answer of a peer from its allowance.
@@ -24,9 +23,7 @@ impl Follower {
         let Some(since) = self.waits_since(peer).filter(|_| !self.has_passed_by(peer)) else {
             return;
         };
-        if let Some(allowance) = self.allowances.get_mut(&peer) {
-            allowance.take(now, now.saturating_duration_since(since));
-        }
+        self.allowances.take(now, peer, now.saturating_duration_since(since));
     }
 
     /// True if a peer has shown that it does not hold the places of the search. What else it sends is not waited for,

@@ -406,6 +406,33 @@ fn a_peer_that_answers_each_search_late_uses_its_minute_up_too() {
     assert!((2..=12).contains(&waited), "{waited} times");
 }
 
+/// Ten registered peers are silent in turns. Each would have its minute back when its turn comes again otherwise, so
+/// that each gap would cost one.
+#[test]
+fn peers_that_take_turns_with_their_silence_do_not_hold_a_strand_up_for_a_minute_at_each_gap() {
+    let others: Vec<_> = (3..13).map(|number| OriginatorId(number * 100)).collect();
+    let mut rig = Rig::new(0);
+    rig.follower.handle_peer_up(rig.now, SOURCE, SequenceId(999));
+    for peer in &others {
+        rig.up(*peer);
+    }
+    rig.effects();
+    rig.answer(SOURCE, envelopes([1]));
+    rig.now += 2 * SEARCH_FOR;
+    let mut silent = others.iter().cycle().copied();
+    let mut pass_gaps = |rig: &mut Rig, first: u64, count: u64| {
+        let begin = rig.now;
+        for place in (first..first + 2 * count).step_by(2) {
+            pass_over(rig, place, silent.next());
+        }
+        rig.now - begin
+    };
+    let took = pass_gaps(&mut rig, 3, 10);
+    assert_eq!(took, SEARCH_FOR * 10, "each may be slow");
+    let took = pass_gaps(&mut rig, 23, 100);
+    assert!(took <= ANSWER_WITHIN * 100 * 3, "{took:?}");
+}
+
 /// Its allowance is used up by that, too, and by nothing that other peers do.
 #[test]
 fn a_peer_that_comes_and_goes_puts_the_end_of_searches_off_a_few_times_only() {
