@@ -413,6 +413,36 @@ mod tests {
         assert_eq!(filters(vec![filter(&fine, None); 10_001]), refused("filters"));
     }
 
+    /// Clients send requests that are as large as the specification allows. Other tests refuse one more.
+    #[test]
+    fn the_last_value_of_each_limit_is_allowed() {
+        use pb::subscribe_originators_request::OriginatorFilter;
+        use pb::subscribe_topics_request::TopicFilter;
+        let last_seen =
+            || Some(PbCursor { node_id_to_sequence_id: (0..100).map(|id| (id, 1)).collect() });
+        let topic = Bytes::from(vec![0; 128]);
+        let mut filters = vec![TopicFilter { topic, last_seen: None }; 10_000];
+        filters[9_999].last_seen = last_seen();
+        assert_eq!(topic_filters(filters).map(|topics| topics.len()), Ok(10_000));
+
+        let originator_node_ids = (0..10_000).collect();
+        let filter = OriginatorFilter { originator_node_ids, last_seen: last_seen() };
+        assert_eq!(originators(Some(filter)).map(|(ids, _)| ids.len()), Ok(10_000));
+
+        let payer_addresses = vec![String::new(); 1000];
+        let usage = meta::GetPayerInfoRequest { payer_addresses, granularity: 0 };
+        assert_eq!(payers(usage).map(|(payers, _)| payers.len()), Ok(1000));
+
+        assert_eq!(published(10_000), Ok(()));
+        assert_eq!(published(10_001), Err(LimitError::TooManyPublished(10_001)));
+
+        let entries: Vec<String> = (0..100).map(|number| format!("{number}=1")).collect();
+        let mut metadata = MetadataMap::new();
+        metadata.insert(RESUME_HEADER, entries.join(",").parse().unwrap());
+        let cursor = last_seen().as_ref().map(Cursor::from);
+        assert_eq!(resume_point(&metadata), Ok(cursor));
+    }
+
     proptest! {
         /// A caller may send any metadata.
         #[test]

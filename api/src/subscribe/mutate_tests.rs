@@ -90,6 +90,24 @@ async fn numbers_are_checked_before_what_is_repeated_is_left_out() {
     assert_eq!(most.adds.len(), 1, "a topic counts once");
 }
 
+/// Clients may use each limit to its last value. One cursor entry more is refused.
+#[tokio::test]
+async fn the_last_value_of_each_limit_is_allowed() {
+    let entries: Vec<(u32, u64)> = (0..1000).map(|id| (id, 1)).collect();
+    let full = vec![add(name(9), &entries); CURSOR_ENTRIES_MAX / 1000];
+    let mut one_more = Mutate { adds: full.clone(), ..adds(8, &[]) };
+    one_more.adds.push(add(name(9), &[(1, 1)]));
+    checked(&mut Mutate { adds: full, ..adds(8, &[]) }).await.unwrap();
+    let error = refused(one_more).await;
+    assert_eq!(error, MutateError::TooManyCursorEntries(CURSOR_ENTRIES_MAX + 1));
+
+    let last = (ORIGINATOR_MAX, SequenceId::MAX.0);
+    assert_eq!(last, ((1 << 31) - 1, (1 << 63) - 1));
+    checked(&mut Mutate { adds: vec![add(name(9), &[last])], ..adds(8, &[]) }).await.unwrap();
+
+    checked_among(&mut adds(8, &[9]), WAVES_MAX - 1, 0).await.unwrap();
+}
+
 #[tokio::test]
 async fn names_have_a_kind_and_no_upper_bound() {
     let bad = Bytes::from_static(&[77, 1]);
