@@ -1,5 +1,5 @@
 //! Nodes with what is around them, as one program: other nodes, gateways, proxies, replicas, witnesses, chains, disks,
-//! and auditors.
+//! and auditors. Also what these tests rely on: power loss and wrong clocks as the harness plays them.
 
 mod disk;
 mod evidence_process;
@@ -12,4 +12,5 @@ mod registered_addresses;
 mod replica;
 mod scrub;
 mod snapshot;
+mod spied_processes;
 mod witnesses;

@@ -162,6 +162,29 @@ fn every_library_asks_for_documentation() {
     assert_none(&silent, "the root of a library says `#![warn(missing_docs)]`");
 }
 
+/// `scripts/test` does not look for examples in doc comments: it would compile each library once more, and there are
+/// none. So one that is added would never run.
+#[test]
+fn doc_comments_hold_no_code_that_would_be_a_test() {
+    let mut broken = Vec::new();
+    for (path, text) in texts(&["rs"]) {
+        let mut is_open = false;
+        for (number, line) in text.lines().enumerate() {
+            let line = line.trim_start();
+            let Some(doc) = line.strip_prefix("///").or_else(|| line.strip_prefix("//!")) else {
+                is_open = false;
+                continue;
+            };
+            let Some(language) = doc.trim_start().strip_prefix("```") else { continue };
+            is_open = !is_open;
+            if is_open && !["text", "sh"].contains(&language) {
+                broken.push(format!("{path}:{}", number + 1));
+            }
+        }
+    }
+    assert_none(&broken, "a block in a doc comment is `text` or `sh`; an example is a test");
+}
+
 #[test]
 fn every_exception_from_a_lint_has_a_reason() {
     let mut broken = Vec::new();
