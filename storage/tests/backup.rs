@@ -87,6 +87,29 @@ fn commits_go_on_during_a_backup_and_are_not_in_it() {
     assert_eq!(contents(&place.open("restored")), before);
 }
 
+/// An operator may keep the key and the settings in the data folder.
+#[test]
+fn keys_and_settings_that_lie_in_the_data_folder_are_not_in_a_backup() {
+    const SECRET: &[u8] = b"a key of the operator";
+    let place = Place::new();
+    let store = place.with_strands();
+    let names = ["node.key", "hawser.toml"];
+    for name in names {
+        fs::write(place.path("data").join(name), SECRET).unwrap();
+    }
+    let report = place.back_up(&store, 5);
+    let manifest = place.backups().manifest(&report.name).unwrap().manifest;
+    for file in &manifest.files {
+        let stored = fs::read(place.stored(file)).unwrap();
+        let has_secret = stored.windows(SECRET.len()).any(|it| it == SECRET);
+        assert!(!has_secret && !names.contains(&file.name.as_str()), "{}", file.name);
+    }
+    place.restore(&report.name, "restored").unwrap();
+    for name in names {
+        assert!(!place.path("restored").join(name).exists(), "{name}");
+    }
+}
+
 #[test]
 fn files_that_are_there_are_not_copied_again() {
     let place = Place::new();

@@ -63,6 +63,28 @@ fn chunks_that_threads_write_are_listed_in_order_and_a_later_copy_adds_new_ones(
     assert_eq!((later.chunks_new, later.manifest.strands[0].chunks.len()), (1, 6));
 }
 
+/// One of the threads that write meets a fault of the disk, while the others write on.
+#[test]
+fn a_chunk_that_cannot_be_written_ends_the_copy_with_its_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let to: Arc<dyn Objects> = Arc::new(FolderObjects::new(folder.path()));
+    let store = in_memory();
+    append_long(&store, 1..=4);
+    let made = copy(&store, &to, 1, usize::MAX).unwrap();
+    let hash = made.manifest.strands[0].chunks[1].hash.to_string();
+    let path = folder.path().join("chunks").join(&hash[..2]).join(&hash);
+    fs::remove_file(&path).unwrap();
+    // A file cannot take the place of a folder.
+    fs::create_dir(&path).unwrap();
+    let failed = copy(&store, &to, 2, usize::MAX);
+    let is_of_chunk = matches!(&failed, Err(BootstrapError::Io { path: of, .. }) if *of == path);
+    assert!(is_of_chunk, "{failed:?}");
+    let copies = Bootstraps::new(to.clone());
+    assert_eq!(copies.names().unwrap(), [made.name], "the earlier copy stays, and no part is one");
+    fs::remove_dir(&path).unwrap();
+    assert_eq!(copy(&store, &to, 3, usize::MAX).unwrap().chunks_new, 1);
+}
+
 /// A command that said that there is no snapshot would hide that it is damaged.
 #[test]
 fn the_fault_of_the_newest_manifest_is_told_if_no_copy_can_be_used() {

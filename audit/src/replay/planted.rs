@@ -2,7 +2,7 @@
 //! `docs/protocol/misbehavior.md` (each rule), times, fees, and changes by the keeper of the log. For tests.
 //!
 //! Rules 15 to 17 need a chain, 25 MiB and a registry with absences, places that are called pruned a record, and
-//! congestion fees a rate: they have tests of their own. Cycles need more than a strand.
+//! congestion fees a rate: they have tests of their own.
 
 use hawser_proto::envelope::{OriginatorEnvelope, Proof, UnsealedEnvelope};
 use hawser_proto::merkle::TreeHash;

@@ -135,8 +135,13 @@ impl Store {
                 })
                 .unzip();
             let is_in_folder = place.is_in_folder();
-            let is_idle = || is_in_folder && self.is_without_commits_for(IDLE_AFTER);
-            let handed_over = hand_over(read, to, &is_idle, pace);
+            // While there are chunks to come, a writer ends only if it has failed.
+            let used = || match is_in_folder && self.is_without_commits_for(IDLE_AFTER) {
+                _ if writers.iter().any(|it| it.is_finished()) => 0,
+                true => WRITERS_IDLE,
+                false => WRITERS,
+            };
+            let handed_over = hand_over(read, to, &used, pace);
             let mut stored = Vec::new();
             for writer in writers {
                 match writer.join() {
@@ -207,12 +212,12 @@ impl Store {
     }
 }
 
-/// Hands chunks to the writers in turns, at the pace of the caller: to all of them while `is_idle` returns true, and
-/// else to the first [`WRITERS`]. Ends early when a writer takes no more: it has failed then, and returns the error.
+/// Hands chunks to the writers in turns, at the pace of the caller: to as many of them, from the first on, as `used`
+/// returns. Ends early when that is 0, or when a writer takes no more: one has failed then, and returns the error.
 fn hand_over(
     read: Receiver<Result<ChunkEnvelopes, ReadError>>,
     writers: Vec<SyncSender<ChunkEnvelopes>>,
-    is_idle: &dyn Fn() -> bool,
+    used: &dyn Fn() -> usize,
     pace: &mut Pace<'_>,
 ) -> Result<(), BootstrapError> {
     for (turn, chunk) in read.into_iter().enumerate() {
@@ -220,8 +225,8 @@ fn hand_over(
         if pace(chunk.len_bytes()).is_break() {
             return Err(BootstrapError::Stopped);
         }
-        let used = if is_idle() { writers.len() } else { WRITERS };
-        if writers[turn % used].send(chunk).is_err() {
+        let used = used();
+        if used == 0 || writers[turn % used].send(chunk).is_err() {
             break;
         }
     }
@@ -308,12 +313,13 @@ fn checkpoints_of(
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
     use std::ops::ControlFlow;
 
     use super::*;
 
     /// Hands over eight chunks, and returns the first places of those that each writer got.
-    fn handed_over(is_idle: bool) -> Vec<Vec<u64>> {
+    fn handed_over(used: &dyn Fn() -> usize) -> Vec<Vec<u64>> {
         let (read_to, read) = sync_channel(8);
         for place in 1..=8 {
             let envelopes = vec![(SequenceId(place), Bytes::from_static(b"envelope"))];
@@ -322,7 +328,7 @@ mod tests {
         }
         drop(read_to);
         let (to, got): (Vec<_>, Vec<_>) = (0..WRITERS_IDLE).map(|_| sync_channel(8)).unzip();
-        hand_over(read, to, &|| is_idle, &mut |_| ControlFlow::Continue(())).unwrap();
+        hand_over(read, to, used, &mut |_| ControlFlow::Continue(())).unwrap();
         let places = |of: Receiver<ChunkEnvelopes>| -> Vec<u64> {
             of.into_iter().map(|it| it.from.0).collect()
         };
@@ -332,7 +338,21 @@ mod tests {
     /// A publisher must not wait until the chunks of all writers have reached the disk.
     #[test]
     fn beside_commits_two_writers_get_chunks_and_without_them_all() {
-        assert_eq!(handed_over(false), [vec![1, 3, 5, 7], vec![2, 4, 6, 8], vec![], vec![]]);
-        assert_eq!(handed_over(true), [vec![1, 5], vec![2, 6], vec![3, 7], vec![4, 8]]);
+        let busy = handed_over(&|| WRITERS);
+        assert_eq!(busy, [vec![1, 3, 5, 7], vec![2, 4, 6, 8], vec![], vec![]]);
+        let idle = handed_over(&|| WRITERS_IDLE);
+        assert_eq!(idle, [vec![1, 5], vec![2, 6], vec![3, 7], vec![4, 8]]);
+    }
+
+    /// A writer of an idle node has failed, and gets no further chunk because there are commits now.
+    #[test]
+    fn a_writer_that_has_failed_ends_a_copy_also_while_it_is_not_used() {
+        let turns = Cell::new(0);
+        let used = || match turns.replace(turns.get() + 1) {
+            0..4 => WRITERS_IDLE,
+            4 => WRITERS,
+            _ => 0,
+        };
+        assert_eq!(handed_over(&used), [vec![1, 5], vec![2], vec![3], vec![4]]);
     }
 }

@@ -18,6 +18,8 @@ const LEAVES_MAX: usize = 1_000_000;
 /// The most leaves of reports about one originator that are written in an hour. Chosen: as many as are kept. An honest
 /// originator has a report in some hours; a hostile node can write a true one for each minute of a range.
 const WRITTEN_AN_HOUR: usize = LEAVES_MAX;
+/// The hour that stands for the start, of which the hour is not known. No clock shows it.
+const HOUR_OF_START: u32 = u32::MAX;
 
 /// The leaves of reports, by report. If there are too many, the originator with the most of them loses its oldest ones:
 /// no originator can push out those of others. A forgotten report is computed again from the log.
@@ -36,8 +38,8 @@ pub(super) struct KnownLeaves {
     stored: HashSet<ReportId>,
     /// The hour in which leaves were written last, and how many in it, by originator.
     written: HashMap<OriginatorId, (u32, usize)>,
-    /// True if a read of the stored rows failed without damage: some of them may not be in memory.
-    is_unread: bool,
+    /// The hour of the last read of the stored rows, if it failed without damage: some of them may not be in memory.
+    unread: Option<u32>,
     /// True if rows are on disk that cannot be used.
     has_damage: bool,
     /// True if there is a row of an older version.
@@ -54,11 +56,11 @@ struct KnownReport {
 
 impl KnownLeaves {
     /// Begins with the leaves that were stored. Leaves that are damaged are computed again from the log. If the read
-    /// fails for another reason, [`save`](Self::save) repeats it.
+    /// fails for another reason, the first [`save`](Self::save) repeats it, and then one in each hour.
     pub(super) fn stored_in(store: &Store) -> Self {
         let mut known = Self::default();
         if let Err(error) = known.read(store) {
-            known.is_unread = true;
+            known.unread = Some(HOUR_OF_START);
             tracing::error!(
                 code = "report_amounts_unreadable", %error,
                 "the amounts of attested payer reports cannot be read yet: the read is repeated"
@@ -120,19 +122,20 @@ impl KnownLeaves {
     }
 
     /// Brings the stored leaves to those that are kept: writes reports that were added since the last call, and removes
-    /// those that were forgotten. Rows that could not be read at the start are read again first; as long as that fails,
-    /// they stay as they are. What is written is durable before an envelope that is published afterwards, such as
-    /// an attestation of the report. Reports that are too many for this hour are written in the next one.
+    /// those that were forgotten. Rows that could not be read at the start are read again first, once an hour: all of
+    /// them are tens of megabytes, and the error may last. Until then they stay as they are. What is written is durable
+    /// before an envelope that is published afterwards, such as an attestation of the report. Reports that are too many
+    /// for this hour are written in the next one.
     ///
     /// # Errors
     /// When they cannot be stored. The next call goes on.
     pub(super) fn save(&mut self, store: &Store, hour: u32) -> Result<(), CommitError> {
-        if self.is_unread {
+        if self.unread.is_some_and(|last| last != hour) {
             let read = self.read(store);
             if let Err(error) = &read {
                 tracing::debug!(%error, "stored amounts of payer reports cannot be read yet");
             }
-            self.is_unread = read.is_err();
+            self.unread = read.is_err().then_some(hour);
         }
         if self.has_damage {
             store.forget_all_report_amounts()?;
@@ -405,10 +408,10 @@ mod tests {
         known.keep(id(1), &report(200, 4), leaves(3));
         known.keep(id(2), &report(200, 5), leaves(2));
         known.save(&store, 1).unwrap();
-        let mut unread = KnownLeaves { is_unread: true, ..KnownLeaves::default() };
+        let mut unread = KnownLeaves { unread: Some(HOUR_OF_START), ..KnownLeaves::default() };
         unread.keep(id(3), &report(200, 6), leaves(1));
         unread.save(&store, 1).unwrap();
-        assert!(!unread.is_unread && unread.unsaved.is_empty());
+        assert!(unread.unread.is_none() && unread.unsaved.is_empty());
         let again = KnownLeaves::stored_in(&store);
         for number in [1, 2] {
             assert!(known.of(id(number)).is_some());
@@ -416,6 +419,22 @@ mod tests {
             assert_eq!(again.of(id(number)), known.of(id(number)), "still stored");
         }
         assert_eq!(again.of(id(3)), unread.of(id(3)));
+    }
+
+    /// A disk whose error lasts would have all rows read at each look at a report.
+    #[test]
+    fn a_read_that_has_failed_is_repeated_once_an_hour() {
+        let store = crate::read::testing::store();
+        let mut known = KnownLeaves::stored_in(&store);
+        known.keep(id(1), &report(200, 4), leaves(3));
+        known.save(&store, 1).unwrap();
+        let mut unread = KnownLeaves { unread: Some(7), ..KnownLeaves::default() };
+        unread.keep(id(2), &report(200, 5), leaves(1));
+        unread.save(&store, 7).unwrap();
+        assert_eq!((unread.of(id(1)), unread.unread), (None, Some(7)), "it was tried in this hour");
+        assert!(unread.unsaved.is_empty(), "new amounts are written meanwhile");
+        unread.save(&store, 8).unwrap();
+        assert_eq!((unread.of(id(1)), unread.unread), (known.of(id(1)), None));
     }
 
     #[test]
