@@ -4,7 +4,8 @@
 //!
 //! A peer may send a burst of them, a number per second, and a further number for the bytes that it receives and
 //! may have to acknowledge. Pings and settings have a smaller burst, because each is answered, and the answers entitle
-//! the peer to nothing. Any other frame entitles it to a ping, with which clients measure round trips. A flood ends the connection. The meter reads frame heads only (RFC 9113 §4.1).
+//! the peer to nothing. Any other frame entitles it to a ping, with which clients measure round trips. A flood ends the
+//! connection. The meter reads frame heads only (RFC 9113 §4.1).
 //!
 //! Trailers of a request have no meaning in any protocol that is served. The library keeps their fields until the
 //! stream ends, also when nothing reads the request any more, and some KiB of short fields take hundreds of KiB. So the
