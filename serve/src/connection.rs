@@ -355,7 +355,7 @@ impl Connections {
         let (metrics, account) = (self.dispatcher.metrics().clone(), share.paid_time().clone());
         move || {
             metrics.connection_refused(ConnectionRefusedError::Flood);
-            account.rest(FLOOD_TIME);
+            account.rest_without_work(FLOOD_TIME);
         }
     }
 

@@ -4,7 +4,8 @@
 //!
 //! A peer may send a burst of them, a number per second, and a further number for the bytes that it receives and
 //! may have to acknowledge. Pings and settings have a smaller burst, because each is answered, and the answers entitle
-//! the peer to nothing. A flood ends the connection. The meter reads frame heads only (RFC 9113 §4.1).
+//! the peer to nothing. Any other frame entitles it to a ping, with which clients measure round trips. A flood ends the
+//! connection. The meter reads frame heads only (RFC 9113 §4.1).
 //!
 //! Trailers of a request have no meaning in any protocol that is served. The library keeps their fields until the
 //! stream ends, also when nothing reads the request any more, and some KiB of short fields take hundreds of KiB. So the
@@ -51,9 +52,16 @@ const PIECE_LEN_BYTES_MIN: u32 = 64;
 /// minute, and a balancer in front of thousands of clients some hundred resets a second.
 const FRAMES: BucketSize = BucketSize { capacity: 10_000, window_ms: 10_000 };
 /// Allowance of pings and settings, which the library answers: the burst, and a refill of 10 a second. Guesses: a
-/// client sends settings once, and a ping every ten seconds at most. Clients that measure round trips send more, one
-/// for an answer that they get, whose bytes entitle them to it. No balancer passes on those of its clients.
+/// client sends settings once, and a ping every ten seconds at most. Clients that measure round trips send more
+/// ([`BYTES_PER_PING`]). No balancer passes on those of its clients.
 const ANSWERED_FRAMES: BucketSize = BucketSize { capacity: 100, window_ms: 10_000 };
+/// Bytes sent to the peer, beside answers to pings, that entitle it to one more ping: the shortest frame with data or
+/// fields. Clients that measure round trips send a ping for a frame of data if the one before is answered, hundreds in
+/// a second on a near network, and some a window update with each. Others send one for a call that they cancel, if
+/// data or fields have come since the last answer. So each has had such a frame since its last ping was answered.
+const BYTES_PER_PING: u64 = HEAD_LEN_BYTES as u64 + 1;
+/// The most pings to which sent bytes entitle a peer at a time. A guess: one is enough for the clients above.
+const EARNED_PINGS_MAX: u64 = 10;
 /// Bytes sent to the peer that entitle it to one more useless frame. A guess: an answer of one
 /// small message takes about 100, and some clients update two windows for it.
 const BYTES_PER_FRAME: u64 = 32;
@@ -85,6 +93,10 @@ pub(crate) struct FrameMeter {
     answer_bytes: u64,
     /// Useless frames that the peer may send for the bytes that it received.
     earned: u64,
+    /// Pings and settings that the peer may send before it takes from `earned`.
+    earned_pings: u64,
+    /// Bytes sent since the last earned ping.
+    unpinged_bytes: u64,
     sent_bytes: u64,
     /// Useless frames since the connection began.
     useless: usize,
@@ -168,6 +180,8 @@ impl FrameMeter {
             answered_frames: Bucket::default(),
             answer_bytes: 0,
             earned: 0,
+            earned_pings: 0,
+            unpinged_bytes: 0,
             sent_bytes: 0,
             useless: 0,
             heads: 0,
@@ -178,7 +192,12 @@ impl FrameMeter {
     fn sent(&mut self, len: usize) {
         let of_answers = self.answer_bytes.min(len as u64);
         self.answer_bytes -= of_answers;
-        self.sent_bytes += len as u64 - of_answers;
+        let of_calls = len as u64 - of_answers;
+        self.unpinged_bytes += of_calls;
+        self.earned_pings += self.unpinged_bytes / BYTES_PER_PING;
+        self.unpinged_bytes %= BYTES_PER_PING;
+        self.earned_pings = self.earned_pings.min(EARNED_PINGS_MAX);
+        self.sent_bytes += of_calls;
         self.earned = self.earned.saturating_add(self.sent_bytes / BYTES_PER_FRAME);
         self.sent_bytes %= BYTES_PER_FRAME;
         self.earned = self.earned.min(FRAMES.capacity);
@@ -274,6 +293,10 @@ impl FrameMeter {
         let (bucket, size) = match head.answer_len_bytes() {
             Some(len_bytes) => {
                 self.answer_bytes += len_bytes as u64;
+                if let Some(left) = self.earned_pings.checked_sub(1) {
+                    self.earned_pings = left;
+                    return true;
+                }
                 (&mut self.answered_frames, ANSWERED_FRAMES)
             }
             None => (&mut self.frames, FRAMES),

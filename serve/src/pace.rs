@@ -155,6 +155,12 @@ impl RestPace {
     /// Records a turn that was not paid, and returns the rest in nanoseconds that it causes.
     pub(crate) fn rest_after(&self, now_ns: u64, took_ns: u64) -> u64 {
         self.unpaid_ns.fetch_add(took_ns, Relaxed);
+        self.rest_for(now_ns, took_ns)
+    }
+
+    /// Returns the rest in nanoseconds for a time in which no thread has worked, so that publishers are not late
+    /// because of it.
+    pub(crate) fn rest_for(&self, now_ns: u64, time_ns: u64) -> u64 {
         let rest = self.rest.load(Relaxed);
         if rest == 0 {
             return 0;
@@ -163,7 +169,7 @@ impl RestPace {
             self.rest.store(0, Relaxed);
             return 0;
         }
-        took_ns.saturating_mul(rest) / PART
+        time_ns.saturating_mul(rest) / PART
     }
 }
 
@@ -223,6 +229,19 @@ mod tests {
     use super::*;
 
     const MS: u64 = 1_000_000;
+
+    /// A stranger whose connections are closed for a flood must not make readers rest beside a busy publisher.
+    #[test]
+    fn a_rest_without_work_does_not_raise_the_multiple() {
+        let pace = RestPace::default();
+        assert_eq!(pace.rest_for(5 * MS, 5 * MS), 0);
+        pace.publisher_had_its_turn(10 * MS, 2 * LATE_NS);
+        assert_eq!(pace.multiple(10 * MS), 0);
+        assert_eq!(pace.rest_after(10 * MS, 5 * MS), 0);
+        pace.publisher_had_its_turn(10 * MS, 2 * LATE_NS);
+        assert_eq!(pace.multiple(10 * MS), 1);
+        assert_eq!(pace.rest_for(10 * MS, 5 * MS), 5 * MS);
+    }
 
     /// A machine with one core for turns that are not paid. A publisher is late while they take more than half of it.
     struct Machine {

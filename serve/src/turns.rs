@@ -148,9 +148,22 @@ impl PaidTime {
         if !self.waits_for_rests() {
             return;
         }
-        let pace = &self.turns.pace;
-        let now_ns = pace.now_ns();
-        let rest_ns = pace.rest_after(now_ns, took.as_nanos().try_into().unwrap_or(u64::MAX));
+        let now_ns = self.turns.pace.now_ns();
+        let took_ns = took.as_nanos().try_into().unwrap_or(u64::MAX);
+        self.put_off(now_ns, self.turns.pace.rest_after(now_ns, took_ns));
+    }
+
+    /// Lets the address rest as after a turn of `time`, which no thread has worked: publishers are not late for it.
+    pub(crate) fn rest_without_work(&self, time: Duration) {
+        if !self.waits_for_rests() {
+            return;
+        }
+        let now_ns = self.turns.pace.now_ns();
+        let time_ns = time.as_nanos().try_into().unwrap_or(u64::MAX);
+        self.put_off(now_ns, self.turns.pace.rest_for(now_ns, time_ns));
+    }
+
+    fn put_off(&self, now_ns: u64, rest_ns: u64) {
         if let Some(next_turn) = self.next_turn().filter(|_| rest_ns > 0) {
             next_turn.put_off(now_ns, rest_ns);
         }
