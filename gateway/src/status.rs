@@ -29,13 +29,14 @@ const DETAILED_MAX: usize = 8;
 const TEXT_LEN_MAX: usize = 3072;
 
 /// All reasons that this gateway gives for single envelopes: those of [`EnvelopeError::name`].
-const OWN_REASONS: [&str; 15] = [
+const OWN_REASONS: [&str; 16] = [
     "NODE_REFUSED",
     "NODE_TIMEOUT",
     "NODE_FAILED",
     "NODE_ANSWER",
     "NO_NODE",
     "TOO_MANY_WAIT",
+    "CONGESTION",
     "CHAIN_REFUSED",
     "IDENTITY_UPDATE",
     "NOT_SENT",
@@ -68,7 +69,11 @@ impl EnvelopeError {
     /// Returns true if the envelope may have been published, or may still be.
     pub(crate) fn may_be_published(&self) -> bool {
         match self {
-            Self::Node(NodePublishError::NoNode | NodePublishError::TooManyWait) => false,
+            Self::Node(
+                NodePublishError::NoNode
+                | NodePublishError::TooManyWait
+                | NodePublishError::TooExpensive,
+            ) => false,
             Self::Node(NodePublishError::Last { may_be_published, .. }) => *may_be_published,
             Self::Chain(fault) => fault.may_be_published(),
             Self::NoOutcome => true,
@@ -108,6 +113,7 @@ impl EnvelopeError {
             },
             Self::Node(NodePublishError::NoNode) => "NO_NODE",
             Self::Node(NodePublishError::TooManyWait) => "TOO_MANY_WAIT",
+            Self::Node(NodePublishError::TooExpensive) => "CONGESTION",
             Self::Chain(fault) => match fault {
                 ChainPublishError::Invalid(_) => "CHAIN_REFUSED",
                 ChainPublishError::Dropped { .. } => "IDENTITY_UPDATE",
@@ -133,7 +139,9 @@ impl EnvelopeError {
                 | NodeError::NotCalled(_) => Code::Unavailable,
             },
             Self::Node(NodePublishError::NoNode) => Code::Unavailable,
-            Self::Node(NodePublishError::TooManyWait) => Code::ResourceExhausted,
+            Self::Node(NodePublishError::TooManyWait | NodePublishError::TooExpensive) => {
+                Code::ResourceExhausted
+            }
             Self::Chain(fault) => match fault {
                 ChainPublishError::Invalid(_) | ChainPublishError::Dropped { .. } => {
                     Code::InvalidArgument
@@ -443,8 +451,12 @@ mod tests {
             NodeError::WrongAnswer(AnswerError::NoSignature),
             NodeError::NotCalled(Box::new(NodeError::WentDown)),
         ];
-        let (none, many) = (NodePublishError::NoNode, NodePublishError::TooManyWait);
-        let others = [none, many].map(EnvelopeError::Node);
+        let others = [
+            NodePublishError::NoNode,
+            NodePublishError::TooManyWait,
+            NodePublishError::TooExpensive,
+        ]
+        .map(EnvelopeError::Node);
         let of_paths = chain.map(EnvelopeError::Chain).into_iter().chain(node.map(of_node));
         let all = of_paths.chain(others).chain([EnvelopeError::NoOutcome]);
         let mut names: Vec<_> = all.map(|error| error.name()).collect();

@@ -3,7 +3,8 @@
 use std::thread;
 
 use hawser_audit::replay::{
-    BillSettings, BillVerdict, BilledReport, SourceError, StrandBill, UnverifiedPart, bill,
+    BillSettings, BillVerdict, BilledReport, RepeatedCharges, SourceError, StrandBill,
+    UnverifiedPart, bill,
 };
 use hawser_chain::admin::fees::{self, OnchainReport};
 use hawser_chain::admin::{nodes, rates};
@@ -277,18 +278,41 @@ fn print_strand(bill: &StrandBill) {
             ));
         }
     }
-    for again in &bill.charged_again.kept {
-        output::line(format_args!(
-            "  envelope {} was charged again as {}: {} p$",
-            again.first, again.again, again.picodollars
-        ));
+    for line in repeat_lines(&bill.charged_again) {
+        output::line(line);
     }
     bill.faults.kept().iter().for_each(|fault| output::line(format_args!("  {fault}")));
 }
 
+/// Returns the lines about the payer envelopes that were charged again, and about those that were not compared.
+fn repeat_lines(found: &RepeatedCharges) -> Vec<String> {
+    let mut lines: Vec<String> = found
+        .kept
+        .iter()
+        .map(|it| {
+            format!(
+                "  envelope {} was charged again as {}: {} p$",
+                it.first, it.again, it.picodollars
+            )
+        })
+        .collect();
+    let unnamed = found.count.saturating_sub(found.kept.len() as u64);
+    if unnamed > 0 {
+        lines
+            .push(format!("  charged again and not named: {}", output::count(unnamed, "envelope")));
+    }
+    if found.not_compared > 0 {
+        lines.push(format!(
+            "  not compared with earlier ones, because there are too many: {}",
+            output::count(found.not_compared, "envelope")
+        ));
+    }
+    lines
+}
+
 #[cfg(test)]
 mod tests {
-    use hawser_audit::replay::{Faults, RepeatedCharges};
+    use hawser_audit::replay::{ChargedAgain, Faults};
     use hawser_chain::admin::MicroDollars;
 
     use super::*;
@@ -330,6 +354,21 @@ mod tests {
         assert_eq!(verdict(5, &[]), ("proven", None));
         assert_eq!(verdict(5, &unverified), ("incomplete", Some(INCOMPLETE_EXIT_CODE)));
         assert_eq!(verdict(0, &unverified), ("proven", None), "another payer's strand");
+    }
+
+    #[test]
+    fn repeats_that_are_not_named_and_envelopes_that_are_not_compared_are_told() {
+        let again = ChargedAgain { first: 3, again: 7, picodollars: 50 };
+        let lines = |count, not_compared| {
+            let kept = vec![again];
+            repeat_lines(&RepeatedCharges { count, picodollars: 50, kept, not_compared })
+        };
+        let named = "  envelope 3 was charged again as 7: 50 p$";
+        assert_eq!(lines(1, 0), [named]);
+        let unnamed = "  charged again and not named: 2 envelopes";
+        let left = "  not compared with earlier ones, because there are too many: 1 envelope";
+        assert_eq!(lines(3, 1), [named, unnamed, left]);
+        assert!(repeat_lines(&RepeatedCharges::default()).is_empty());
     }
 
     #[test]

@@ -139,8 +139,8 @@ impl Nodes {
 
     /// Chooses the node for a topic among those that are not banned: the last node of the topic if it
     /// is usable, otherwise the strategy's choice. Avoids nodes of an incompatible version, those at which too many
-    /// requests are under way, and those that charge more than `congestion_fee_max` for congestion. When no other node
-    /// is left, chooses among them.
+    /// requests are under way. When no other node is left, chooses among them. Never chooses one that has just charged
+    /// more than `congestion_fee_max` for congestion.
     pub(crate) fn choose(
         &self,
         topic: &Topic,
@@ -162,8 +162,15 @@ impl Nodes {
         let unusable = all.values().filter(|node| !good(node)).map(|node| node.id());
         let avoided: BTreeSet<_> = banned.iter().copied().chain(unusable).collect();
         let random = random_of(topic, self.0.seed);
-        let choose = |banned| self.0.strategy.choose(topic, &candidates, banned, random);
-        let chosen = choose(&avoided).or_else(|| choose(banned))?;
+        let choose = |avoided: &BTreeSet<OriginatorId>| {
+            self.0.strategy.choose(topic, &candidates, avoided, random)
+        };
+        let chosen = choose(&avoided).or_else(|| {
+            let expensive = all.values().filter(|node| node.is_expensive(congestion_fee_max));
+            let refused: BTreeSet<_> =
+                banned.iter().copied().chain(expensive.map(|node| node.id())).collect();
+            choose(&refused)
+        })?;
         all.get(&chosen).cloned()
     }
 

@@ -32,6 +32,9 @@ pub(crate) enum NodePublishError {
     /// The registry has no canonical node, or the request has tried all of them.
     #[error("no node of the network can be used")]
     NoNode,
+    /// Each node that can be used has just charged more for congestion than the caller pays.
+    #[error("the congestion fee of every node that can be used exceeds the limit of this caller")]
+    TooExpensive,
     /// Each attempt failed; this is the last one.
     #[error("node {node}: {error}")]
     Last {
@@ -187,7 +190,7 @@ impl NodePublisher {
                     }
                     None => {
                         let error = last.get(&item.index).cloned();
-                        let error = error.unwrap_or(NodePublishError::NoNode);
+                        let error = error.unwrap_or_else(|| self.no_node(&item, &banned));
                         published.push((item.index, Err(error)));
                     }
                 }
@@ -203,6 +206,14 @@ impl NodePublisher {
             published
         }
         .boxed()
+    }
+
+    /// Returns the reason for which there is no node for an envelope that was not tried at any.
+    fn no_node(&self, item: &PublishItem, banned: &BTreeSet<OriginatorId>) -> NodePublishError {
+        match self.context.nodes.choose(&item.topic, banned, None) {
+            Some(_) => NodePublishError::TooExpensive,
+            None => NodePublishError::NoNode,
+        }
     }
 
     /// Tries one node, and other nodes if it fails. `may_be_published` is true if a node that was tried before may

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use hawser_gateway::GatewayPorts;
 use hawser_gateway::chain::ChainPublishError;
 use hawser_gateway::policy::config::PolicyFile;
+use hawser_gateway::select::Strategy;
+use hawser_gateway::{GatewayPorts, GatewaySettings};
+use hawser_proto::OriginatorId;
 use hawser_proto::envelope::UnsignedOriginatorEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::pb::xmtp::xmtpv4::payer_api as api;
@@ -122,6 +124,40 @@ async fn a_topic_stays_on_a_node_that_is_too_dear_for_one_caller() {
     assert_eq!(node_for(&net, rich, "b").await.unwrap(), home);
     assert_ne!(node_for(&net, poor, "c").await.unwrap(), home);
     assert_eq!(node_for(&net, rich, "d").await.unwrap(), home);
+}
+
+#[tokio::test]
+async fn a_caller_pays_no_more_than_its_limit_because_a_cheaper_node_fails() {
+    let policies = parse(&poor_and_rich().await);
+    let net = Net::with(2, |settings| settings.policies = policies, |_| {}).await;
+    let (poor, rich) = ("1.2.3.4", "1.2.3.5");
+    let home = node_for(&net, rich, "a").await.unwrap();
+    net.node_of(home).becomes(Manner::IsBusy(15_000));
+    assert_eq!(node_for(&net, rich, "b").await.unwrap(), home);
+    let other = net.nodes.iter().find(|node| node.id.0 != home).unwrap();
+    other.becomes(Manner::Fails);
+    let refused = node_for(&net, poor, "c").await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "that of the node that failed: {refused}");
+    assert_eq!(net.node_of(home).log().len(), 2, "nothing went to the node that is too dear");
+    assert_eq!(node_for(&net, rich, "d").await.unwrap(), home);
+}
+
+#[tokio::test]
+async fn a_caller_pays_no_more_than_its_limit_because_the_operator_names_no_other_node() {
+    let policies = parse(&poor_and_rich().await);
+    let adjust = |settings: &mut GatewaySettings| {
+        settings.policies = policies;
+        settings.strategy = Strategy::Manual(vec![OriginatorId(100)]);
+    };
+    let net = Net::with(2, adjust, |_| {}).await;
+    let (poor, rich) = ("1.2.3.4", "1.2.3.5");
+    net.node_of(100).becomes(Manner::IsBusy(15_000));
+    assert_eq!(node_for(&net, rich, "a").await.unwrap(), 100);
+    let refused = node_for(&net, poor, "b").await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    let details = String::from_utf8_lossy(refused.details()).into_owned();
+    assert!(details.contains("envelopes[0]") && details.contains("CONGESTION"), "{details}");
+    assert_eq!(node_for(&net, rich, "c").await.unwrap(), 100);
 }
 
 #[tokio::test]
