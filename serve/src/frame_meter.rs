@@ -54,7 +54,7 @@ const FRAMES: BucketSize = BucketSize { capacity: 10_000, window_ms: 10_000 };
 /// Allowance of pings and settings, which the library answers: the burst, and a refill of 10 a second. Guesses: a
 /// client sends settings once, and a ping every ten seconds at most. Clients that measure round trips send more
 /// ([`BYTES_PER_PING`]). No balancer passes on those of its clients.
-const ANSWERED_FRAMES: BucketSize = BucketSize { capacity: 100, window_ms: 10_000 };
+const ANSWERED_FRAMES: BucketSize = BucketSize { capacity: 250, window_ms: 25_000 };
 /// Bytes sent to the peer, beside answers to pings, that entitle it to one more ping: the shortest frame with data or
 /// fields. Clients that measure round trips send a ping for a frame of data if the one before is answered, hundreds in
 /// a second on a near network, and some a window update with each. Others send one for a call that they cancel, if

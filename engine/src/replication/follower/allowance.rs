@@ -41,7 +41,7 @@ pub(super) struct WaitAllowances {
 /// The allowance of one peer.
 #[derive(Debug)]
 struct WaitAllowance {
-    /// What is left of it at the time of [`WaitAllowances::at`].
+    /// Time that is left of it at the time of [`WaitAllowances::at`].
     left: Duration,
     /// The last time at which the peer has come or gone and could pay for it.
     changed_at: Instant,
