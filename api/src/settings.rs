@@ -54,7 +54,7 @@ pub struct ApiSettings {
     pub snapshots: Option<Arc<dyn SnapshotsView>>,
     /// View of the snapshot from which strands are filled; nothing is published meanwhile. Default: none.
     pub filling: Option<Arc<dyn FillingView>>,
-    /// Bound on the memory that requests and connections of callers take, bytes. Default: 304 MiB.
+    /// Bound on the memory that requests and connections of callers take, bytes. Default: 288 MiB.
     pub callers_bytes_max: usize,
     /// Threads that answer queries. Default: two for each core, since reads wait for the disk about as
     /// long as they compute.

@@ -26,7 +26,7 @@ pub struct GatewaySettings {
     pub listen: SocketAddr,
     /// Address of the operators' port; `None` for no such port. Default: 127.0.0.1:8008.
     pub metrics: Option<SocketAddr>,
-    /// Bound on the memory that requests and connections of callers take, bytes. Default: 304 MiB.
+    /// Bound on the memory that requests and connections of callers take, bytes. Default: 288 MiB.
     pub callers_bytes_max: usize,
     /// Largest number of open connections of callers. Default: no bound.
     pub connections_max: usize,

