@@ -219,7 +219,9 @@ async fn ten_thousand_streams_with_requests_of_one_address_reconnect_at_once() {
     ten_thousand_streams(TopicsCall::Subscribe, 1).await;
 }
 
-/// Every stream is served, and none is refused or ended on the way: its client may be one that does not come back.
+/// Every stream is served, and none is ended on the way: its client may be one that does not come back. Calls of
+/// `Subscribe` hold 54 KiB until their topics are read. If busy cores let thousands of them wait at once, some of one
+/// address are refused at first, with a pause.
 async fn ten_thousand_streams(call: TopicsCall, addresses: u32) {
     let _one = ONE_AT_A_TIME.lock().await;
     let mut target = Target::start().await;
@@ -230,7 +232,10 @@ async fn ten_thousand_streams(call: TopicsCall, addresses: u32) {
     let open = target.node().metrics().await.sum("xmtp_subscribers", &[]);
     println!("{open} streams are charged {} KiB each; {streams}", used / open / 1024.0);
     assert_eq!(open, f64::from(streams::STREAMS));
-    assert_eq!(streams.came_back(), 0, "{streams}");
+    let (refused, ended) = streams.came_back();
+    let refused_max = if matches!(call, TopicsCall::Subscribe) { streams::STREAMS / 5 } else { 0 };
+    assert!(refused <= refused_max, "{streams}");
+    assert_eq!(ended, 0, "{streams}");
     target.assert_within_bounds("ten thousand streams", publisher).await;
     // Beside so many there is room for usual answers, not for one of 8 MiB from an address like theirs.
     target.assert_newest(publisher::GROUP, 100).await;

@@ -79,10 +79,10 @@ impl Streams {
         Self { counts, _clients: clients }
     }
 
-    /// Returns the number of times that a client had to come back.
-    pub(crate) fn came_back(&self) -> u32 {
+    /// Returns the number of times that clients came back after a refusal that named a pause, and after their stream had ended.
+    pub(crate) fn came_back(&self) -> (u32, u32) {
         let Counts { refused, ended, .. } = &*self.counts;
-        refused.load(Ordering::Relaxed) + ended.load(Ordering::Relaxed)
+        (refused.load(Ordering::Relaxed), ended.load(Ordering::Relaxed))
     }
 
     /// Waits until all of them are live at the same time.
