@@ -79,7 +79,8 @@ impl Streams {
         Self { counts, _clients: clients }
     }
 
-    /// Returns the number of times that clients came back after a refusal that named a pause, and after their stream had ended.
+    /// Returns the number of times that clients came back after a refusal that named a pause, and that of those whose
+    /// stream had ended.
     pub(crate) fn came_back(&self) -> (u32, u32) {
         let Counts { refused, ended, .. } = &*self.counts;
         (refused.load(Ordering::Relaxed), ended.load(Ordering::Relaxed))
