@@ -354,7 +354,8 @@ mod tests {
         let (waiting, disk) = waiting();
         drop(disk);
         let pages = PagesAtOnce::new(waiting.clone());
-        let request = |method| Request::builder().method(method).uri("/status").body(()).unwrap();
+        let request =
+            |method: Method| Request::builder().method(method).uri("/status").body(()).unwrap();
         let others = [Method::POST, Method::PUT, Method::DELETE, Method::PATCH, Method::OPTIONS];
         for method in others {
             let page = answer(&pages, request(method.clone())).await;
