@@ -12,10 +12,17 @@ use parking_lot::Mutex;
 
 /// Hours that are kept, the current one included. A guess: the operator's collector may be down for a weekend.
 const HOURS_MAX: usize = 72;
-/// Largest number of rows of an hour; each tenant has an equal share. A guess: some megabytes. Further callers are
-/// counted together as [`OTHERS`].
-const ROWS_PER_HOUR_MAX: usize = 50_000;
-/// The name of the row of all callers of a tenant beyond its share of [`ROWS_PER_HOUR_MAX`].
+/// Most memory for the rows of all hours. Chosen: some 7,000 short names in each hour, and a small part of the memory
+/// of a gateway.
+const TABLE_BYTES_MAX: usize = 128 << 20;
+/// Part of the memory that other hours leave which one hour may take; each tenant has an equal share. So callers that
+/// make up names for hours leave rows to the callers of later hours. A guess: 16 MiB for an hour after quiet ones.
+const HOUR_PART: usize = 8;
+/// Most memory of a row beside its caller's name. Calculated: 56 bytes of key and usage, twice that and more where
+/// nodes of the map are half full, and what the allocator adds.
+const ROW_BYTES: usize = 192;
+/// The name of the row of all callers of a tenant beyond its share of an hour. These rows are not counted: there is one
+/// for each hour, tenant and kind at most.
 const OTHERS: &str = "(others)";
 const HOUR_S: u64 = 3600;
 /// Largest number of rows of a piece of the CSV text. A guess: a thread writes them within a millisecond.
@@ -49,8 +56,20 @@ type Rows = BTreeMap<(Box<str>, PayloadClass, Box<str>), Usage>;
 /// Caller and kind of a row.
 type RowKey = (Box<str>, PayloadClass);
 
-/// Usage of a tenant's callers, by caller and kind.
-type TenantRows = BTreeMap<RowKey, Usage>;
+/// Usage of a tenant's callers in an hour.
+#[derive(Debug, Default)]
+struct TenantRows {
+    usages: BTreeMap<RowKey, Usage>,
+    /// Their memory by [`ROW_BYTES`] and names, without the rows of [`OTHERS`].
+    bytes: usize,
+}
+
+/// Rows of an hour by tenant.
+type HourRows = BTreeMap<Box<str>, TenantRows>;
+
+fn bytes_of(hour: &HourRows) -> usize {
+    hour.values().map(|rows| rows.bytes).sum()
+}
 
 /// The place of a row in the table.
 #[derive(Debug)]
@@ -64,7 +83,9 @@ struct RowPlace {
 #[derive(Debug, Default)]
 pub(crate) struct Meter {
     /// Rows by hour, counted from 1970-01-01T00:00Z, and by tenant.
-    hours: BTreeMap<u64, BTreeMap<Box<str>, TenantRows>>,
+    hours: BTreeMap<u64, HourRows>,
+    /// Memory of the rows of all hours, at most [`TABLE_BYTES_MAX`].
+    bytes: usize,
     /// Number of tenants; 0 for a gateway without tenants.
     tenants: usize,
     /// The callers that have time series of their own: those that the operator's policies name. Other callers would
@@ -80,7 +101,8 @@ impl Meter {
         Self { named, tenants, ..Self::default() }
     }
 
-    /// Adds a caller's published envelopes to the current hour and to the totals. `now_s` is in unix seconds.
+    /// Adds a caller's published envelopes to the current hour and to the totals. Without room for a further row they
+    /// are added to the row of [`OTHERS`]. `now_s` is in unix seconds.
     pub(crate) fn record(
         &mut self,
         tenant: &str,
@@ -89,18 +111,33 @@ impl Meter {
         usage: Usage,
         now_s: u64,
     ) {
-        let rows_max = ROWS_PER_HOUR_MAX / self.tenants.max(1);
-        let hour = self.hours.entry(now_s / HOUR_S).or_default();
-        let rows = hour.entry(tenant.into()).or_default();
-        let key = (caller.into(), kind);
-        let has_room = rows.len() < rows_max || rows.contains_key(&key);
-        let key = if has_room { key } else { (OTHERS.into(), kind) };
-        rows.entry(key).or_default().add(usage);
+        let hour = now_s / HOUR_S;
+        let bytes_max = self.tenant_bytes_max(hour);
+        let rows = self.hours.entry(hour).or_default().entry(tenant.into()).or_default();
+        let key: RowKey = (caller.into(), kind);
+        let row_bytes = ROW_BYTES + caller.len();
+        let key = if rows.usages.contains_key(&key) {
+            key
+        } else if rows.bytes + row_bytes <= bytes_max {
+            rows.bytes += row_bytes;
+            self.bytes += row_bytes;
+            key
+        } else {
+            (OTHERS.into(), kind)
+        };
+        rows.usages.entry(key).or_default().add(usage);
         while self.hours.len() > HOURS_MAX {
-            self.hours.pop_first();
+            let oldest = self.hours.pop_first();
+            self.bytes -= oldest.map_or(0, |(_, rows)| bytes_of(&rows));
         }
         let shown = if self.named.contains(caller) { caller } else { "" };
         self.totals.entry((shown.into(), kind, tenant.into())).or_default().add(usage);
+    }
+
+    /// Returns the most memory for the rows of one tenant in an hour.
+    fn tenant_bytes_max(&self, hour: u64) -> usize {
+        let others = self.bytes - self.hours.get(&hour).map_or(0, bytes_of);
+        TABLE_BYTES_MAX.saturating_sub(others) / HOUR_PART / self.tenants.max(1)
     }
 
     /// Iterates over the sums since the start: caller, kind, tenant, usage. An empty caller is the sum of all callers
@@ -124,7 +161,7 @@ impl Meter {
                 let begun = begun.filter(|place| place.tenant == *tenant);
                 let from = begun.map_or(Bound::Unbounded, |place| Bound::Excluded(&place.key));
                 let bounds: (Bound<&RowKey>, Bound<&RowKey>) = (from, Bound::Unbounded);
-                let rows = rows.range::<RowKey, _>(bounds);
+                let rows = rows.usages.range::<RowKey, _>(bounds);
                 rows.map(move |(key, usage)| (*hour, &**tenant, key, usage))
             })
         })
@@ -147,7 +184,7 @@ impl Meter {
     }
 }
 
-/// Reads the usage table as CSV (RFC 4180), oldest hour first. The table of strangers with long names has a gigabyte.
+/// Reads the usage table as CSV (RFC 4180), oldest hour first. A full table has more than 100 MB.
 #[derive(Debug, Default)]
 pub(crate) struct UsageTable {
     /// The names of the columns were read.
@@ -274,42 +311,81 @@ mod tests {
         );
     }
 
+    /// Strangers who fill the rows of an hour, whatever it has.
+    const STRANGERS: u64 = 300;
+
+    /// Records an envelope of each stranger. Their names are far longer than any that a gateway takes, so that few rows
+    /// fill the table.
+    fn record_strangers(meter: &mut Meter, tenant: &str, now_s: u64) {
+        let end = "x".repeat(64 * 1024);
+        for stranger in 0..STRANGERS {
+            let name = format!("{stranger} {end}");
+            meter.record(tenant, &name, PayloadClass::Message, usage(1, 1), now_s);
+        }
+    }
+
+    fn row(caller: &str) -> RowKey {
+        (caller.into(), PayloadClass::Message)
+    }
+
+    fn envelopes_of(rows: &TenantRows) -> u64 {
+        rows.usages.values().map(|it| it.envelopes).sum()
+    }
+
     #[test]
     fn callers_of_one_tenant_take_no_rows_of_another() {
         let mut meter = Meter::new(BTreeSet::new(), 2);
-        for caller in 0..ROWS_PER_HOUR_MAX {
-            let caller = caller.to_string();
-            meter.record("red", &caller, PayloadClass::Message, usage(1, 1), NOON_S);
-        }
+        record_strangers(&mut meter, "red", NOON_S);
         meter.record("blue", "bob", PayloadClass::Message, usage(1, 1), NOON_S);
         let tenants = meter.hours.values().next().unwrap();
-        assert_eq!(tenants["red"].len(), ROWS_PER_HOUR_MAX / 2 + 1);
+        let (red, blue) = (&tenants["red"], &tenants["blue"]);
+        let share = TABLE_BYTES_MAX / HOUR_PART / 2;
+        assert!((share / 2..=share).contains(&red.bytes), "{}", red.bytes);
+        assert_eq!(envelopes_of(red), STRANGERS, "those without a row are counted together");
+        assert!(red.usages[&row(OTHERS)].envelopes > 1);
+        assert_eq!((blue.usages.len(), blue.usages[&row("bob")].envelopes), (1, 1));
+        let red_rows = red.usages.len();
         let csv = csv(&Mutex::new(meter));
-        let others = format!("\"(others)\",message,{0},{0},", ROWS_PER_HOUR_MAX / 2);
         let rows = |part: &str| csv.lines().filter(|row| row.contains(part)).count();
-        assert_eq!(rows(&others), 1);
-        assert_eq!((rows(",red"), rows(",blue")), (ROWS_PER_HOUR_MAX / 2 + 1, 1));
-        assert_eq!(rows("\"bob\",message,1,1,10,0,blue"), 1);
+        assert_eq!((rows(",red"), rows(",blue")), (red_rows, 1));
+        assert_eq!((rows("\"(others)\",message,"), rows("\"bob\",message,1,1,10,0,blue")), (1, 1));
     }
 
     #[test]
     fn strangers_make_no_series_and_take_bounded_memory() {
         let mut meter = Meter::new(["bob".to_owned()].into(), 0);
-        for stranger in 0..ROWS_PER_HOUR_MAX + 10 {
-            meter.record("", &stranger.to_string(), PayloadClass::Message, usage(1, 1), NOON_S);
-        }
+        record_strangers(&mut meter, "", NOON_S);
         meter.record("", "bob", PayloadClass::Message, usage(1, 1), NOON_S);
         let totals: Vec<_> = meter.totals().collect();
-        let all = usage(u64::try_from(ROWS_PER_HOUR_MAX).unwrap() + 10, 0).envelopes;
         assert_eq!(totals.len(), 2);
-        assert_eq!((totals[0].0, totals[0].3.envelopes), ("", all));
+        assert_eq!((totals[0].0, totals[0].3.envelopes), ("", STRANGERS));
         assert_eq!((totals[1].0, totals[1].3.envelopes), ("bob", 1));
-        let rows = &meter.hours.values().next().unwrap()[""];
-        assert_eq!(rows.len(), ROWS_PER_HOUR_MAX + 1);
-        assert_eq!(rows[&(OTHERS.into(), PayloadClass::Message)].envelopes, 11);
         for hour in 0..200 {
             meter.record("", "bob", PayloadClass::Message, usage(1, 1), NOON_S + hour * HOUR_S);
         }
         assert_eq!(meter.hours.len(), HOURS_MAX);
+        let bob = ROW_BYTES + "bob".len();
+        assert_eq!(meter.bytes, HOURS_MAX * bob, "the rows of hours that are gone count no more");
+    }
+
+    #[test]
+    fn names_that_are_made_up_for_days_take_bounded_memory_and_leave_a_row_to_others() {
+        let mut meter = Meter::default();
+        for hour in (0..).take(HOURS_MAX) {
+            let now_s = NOON_S + hour * HOUR_S;
+            meter.record("", "bob", PayloadClass::Message, usage(1, 1), now_s);
+            record_strangers(&mut meter, "", now_s);
+            meter.record("", "bob", PayloadClass::Message, usage(1, 1), now_s);
+            assert!(meter.bytes <= TABLE_BYTES_MAX, "hour {hour}");
+        }
+        assert!(meter.bytes > TABLE_BYTES_MAX / 2, "{}", meter.bytes);
+        assert_eq!(meter.bytes, meter.hours.values().map(bytes_of).sum::<usize>());
+        for (hour, tenants) in &meter.hours {
+            let rows = &tenants[""];
+            assert_eq!(rows.usages[&row("bob")].envelopes, 2, "hour {hour}");
+            assert_eq!(envelopes_of(rows), STRANGERS + 2, "hour {hour}: no amount is lost");
+        }
+        let rows_of_first = meter.hours.values().next().unwrap()[""].usages.len();
+        assert!(rows_of_first > 200, "later names took rows of earlier hours: {rows_of_first}");
     }
 }

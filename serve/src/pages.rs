@@ -348,6 +348,27 @@ mod tests {
         assert!(waiting.begun.load(Ordering::Relaxed) <= PAGES_AT_ONCE + 2);
     }
 
+    /// Pages only show, but a page that is made takes a thread and the disk.
+    #[tokio::test]
+    async fn only_get_and_head_make_a_page() {
+        let (waiting, disk) = waiting();
+        drop(disk);
+        let pages = PagesAtOnce::new(waiting.clone());
+        let request =
+            |method: Method| Request::builder().method(method).uri("/status").body(()).unwrap();
+        let others = [Method::POST, Method::PUT, Method::DELETE, Method::PATCH, Method::OPTIONS];
+        for method in others {
+            let page = answer(&pages, request(method.clone())).await;
+            assert_eq!(page.status(), StatusCode::METHOD_NOT_ALLOWED, "{method}");
+            assert_eq!(page.headers()[ALLOW], "GET,HEAD", "{method}");
+        }
+        assert_eq!(waiting.begun.load(Ordering::Relaxed), 0, "no page was made");
+        for method in [Method::GET, Method::HEAD] {
+            assert_eq!(answer(&pages, request(method)).await.status(), StatusCode::OK);
+        }
+        assert_eq!(waiting.begun.load(Ordering::Relaxed), 2);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_caller_that_does_not_read_its_page_keeps_no_connection() {
         let (waiting, disk) = waiting();

@@ -3,12 +3,13 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::support::*;
 use hawser_proto::SequenceId;
 use hawser_storage::{
-    FolderStanding, HostSettings, OpenError, Store, StoreSettings, UnknownFolder,
+    FolderStanding, HostSettings, LogItem, OpenError, Store, StoreSettings, UnknownFolder,
 };
 use tempfile::TempDir;
 
@@ -121,6 +122,60 @@ fn overwrite(path: &Path) {
     fs::write(path, "other bytes\n").unwrap();
 }
 
+/// Length of the footer of a table file.
+const FOOTER_LEN_BYTES: usize = 53;
+/// Length of what follows each block: its compression and its checksum.
+const TRAILER_LEN_BYTES: usize = 5;
+
+fn footer(table: &[u8]) -> Range<usize> {
+    table.len() - FOOTER_LEN_BYTES..table.len()
+}
+
+/// Returns the end of the list of blocks, which is before the footer.
+fn block_list(table: &[u8]) -> Range<usize> {
+    let end = footer(table).start - TRAILER_LEN_BYTES;
+    end - 20..end
+}
+
+fn index(table: &[u8]) -> Range<usize> {
+    block(table, b"rocksdb.index")
+}
+
+/// Returns the end of the last part of the index, which is before the list of these parts.
+fn index_part(table: &[u8]) -> Range<usize> {
+    let end = index(table).start - TRAILER_LEN_BYTES;
+    end - 8..end
+}
+
+fn properties(table: &[u8]) -> Range<usize> {
+    block(table, b"rocksdb.properties")
+}
+
+/// Returns the value of one property: the name of the table's family.
+fn family_name(table: &[u8]) -> Range<usize> {
+    let at = table.windows(7).rposition(|it| it == b"namelog").unwrap();
+    at + 4..at + 7
+}
+
+/// Returns the place of a block. Its name in the list of blocks is followed by offset and length, as varints.
+fn block(table: &[u8], name: &[u8]) -> Range<usize> {
+    let at = table.windows(name.len()).rposition(|it| it == name).unwrap();
+    let mut bytes = table[at + name.len()..].iter();
+    let mut number = || {
+        let (mut value, mut shift) = (0, 0);
+        loop {
+            let byte = usize::from(*bytes.next().unwrap());
+            value |= (byte & 0x7f) << shift;
+            shift += 7;
+            if byte < 0x80 {
+                return value;
+            }
+        }
+    };
+    let (start, len) = (number(), number());
+    start..start + len
+}
+
 type FileOf = fn(&Stopped) -> PathBuf;
 type Damaging = fn(&Path);
 
@@ -157,6 +212,75 @@ fn a_file_without_which_no_row_is_known_stops_each_start_which_names_it_and_remo
             let text = stopped.open().map(drop).unwrap_err().to_string();
             assert!(text.contains(&name), "{name}: {text}");
         }
+    }
+}
+
+/// Asserts that a folder with a damaged table of the log is refused for its damage, or that each read of it returns
+/// what was written or an error. `what` is the case; with `names_table` the refusal has the name of the file.
+fn assert_no_silent_loss(stopped: &Stopped, table: &Path, what: &str, names_table: bool) {
+    let (damaged, before) = (fs::read(table).unwrap(), rows_of(&stopped.data()));
+    match stopped.open() {
+        Err(refused) => {
+            let text = refused.to_string();
+            assert!(matches!(refused, OpenError::Corrupt { .. }), "{what}: {refused:?}");
+            assert!(text.contains("docs/runbooks/restore.md"), "{what}: {text}");
+            for words in ["empty folder", "new folder", "another folder"] {
+                assert!(!text.contains(words), "{what}: {text}");
+            }
+            let name = table.file_name().unwrap().to_str().unwrap();
+            assert!(!names_table || text.contains(name), "{what}: {text}");
+            let after = rows_of(&stopped.data());
+            assert!(before.is_subset(&after), "{what}: {before:?}, {after:?}");
+        }
+        Ok(store) => {
+            let snapshot = store.snapshot();
+            assert_eq!(snapshot.head(OWN).unwrap(), SequenceId(55), "{what}");
+            let scan = snapshot.log(id(OWN, 0), SequenceId(55));
+            if let Ok(items) = scan.collect::<Result<Vec<_>, _>>() {
+                let is_envelope = |it: &&LogItem| matches!(it, LogItem::Envelope { .. });
+                assert_eq!(items.iter().filter(is_envelope).count(), 55, "{what}: a silent hole");
+            }
+            for place in 1..=55 {
+                let one = snapshot.get(id(OWN, place));
+                assert!(!matches!(one, Ok(None)), "{what}: place {place} has vanished");
+            }
+        }
+    }
+    assert_eq!(fs::read(table).unwrap(), damaged, "{what}: the table is kept as it is");
+}
+
+/// RocksDB reads these parts before any row. A read that takes the rows behind one as absent would be a silent hole.
+#[test]
+fn a_flipped_bit_in_what_finds_the_rows_of_the_log_is_told_and_hides_none() {
+    type PartOf = fn(&[u8]) -> Range<usize>;
+    // RocksDB reads the properties before it compares their checksum. If they do not parse, it names no file.
+    let parts: [(&str, PartOf, bool); 6] = [
+        ("footer", footer, true),
+        ("list of blocks", block_list, true),
+        ("index", index, true),
+        ("part of the index", index_part, true),
+        ("properties", properties, false),
+        ("name of the family", family_name, true),
+    ];
+    for (part, part_of, names_table) in parts {
+        let stopped = Stopped::new();
+        let table = stopped.table();
+        let whole = fs::read(&table).unwrap();
+        let place = part_of(&whole);
+        for at in [place.start, place.start + place.len() / 2, place.end - 1] {
+            let mut bytes = whole.clone();
+            bytes[at] ^= 4;
+            fs::write(&table, bytes).unwrap();
+            for _ in 0..2 {
+                let what = format!("{part}, byte {at} of {}", whole.len());
+                assert_no_silent_loss(&stopped, &table, &what, names_table);
+            }
+        }
+        fs::write(&table, &whole).unwrap();
+        let store = stopped.open().unwrap();
+        assert_eq!(store.snapshot().head(OWN).unwrap(), SequenceId(55), "{part}: put back");
+        let all = store.snapshot().log(id(OWN, 0), SequenceId(55)).all(|it| it.is_ok());
+        assert!(all, "{part}: put back");
     }
 }
 

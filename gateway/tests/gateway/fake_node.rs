@@ -62,6 +62,8 @@ pub(crate) enum Manner {
     StoresAndFails(tonic::Code),
     /// Stores the envelopes, fails, and adds [`PADDING_LEN_BYTES`] to each answer to a query.
     AnswersAtLength,
+    /// Stores the envelopes, fails, and adds [`EMPTY_ENTRIES`] to each answer to a query.
+    AnswersWithEmptyEntries,
     /// Answers with envelopes that were stored this many seconds ago.
     HadStoredIt(u64),
     Fails,
@@ -75,6 +77,9 @@ pub(crate) enum Manner {
 
 /// The bytes that [`Manner::AnswersAtLength`] adds.
 const PADDING_LEN_BYTES: usize = 160 * 1024;
+/// Number of entries that [`Manner::AnswersWithEmptyEntries`] adds, of two bytes each: so few that a search reads them
+/// without a place for long answers.
+const EMPTY_ENTRIES: usize = 20_000;
 
 /// The behaviour of a node when a misbehaviour report is submitted to it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -436,7 +441,9 @@ impl ReplicationApi for Inner {
         match manner {
             Manner::StoresAndHangs => std::future::pending().await,
             Manner::StoresAndFails(code) => return Err(Status::new(code, "lost on the way")),
-            Manner::AnswersAtLength => return Err(Status::unavailable("lost on the way")),
+            Manner::AnswersAtLength | Manner::AnswersWithEmptyEntries => {
+                return Err(Status::unavailable("lost on the way"));
+            }
             Manner::AnswersFewer => {
                 answer.pop();
             }
@@ -449,7 +456,9 @@ impl ReplicationApi for Inner {
         &self,
         request: Request<api::QueryEnvelopesRequest>,
     ) -> Result<Response<api::QueryEnvelopesResponse>, Status> {
-        let query = request.into_inner().query.unwrap_or_default();
+        let request = request.into_inner();
+        let limit = if request.limit == 0 { usize::MAX } else { request.limit as usize };
+        let query = request.query.unwrap_or_default();
         let seen = query.last_seen.unwrap_or_default().node_id_to_sequence_id;
         let mut stored = self.stored.lock();
         if !query.originator_node_ids.is_empty() {
@@ -463,14 +472,17 @@ impl ReplicationApi for Inner {
                 && (query.topics.contains(client.topic().as_bytes())
                     || query.originator_node_ids.contains(&originator))
         };
-        let found = stored.chain.values().chain(&stored.log).filter(fits);
+        let found = stored.chain.values().chain(&stored.log).filter(fits).take(limit);
         let mut padding = Vec::new();
         if *self.manner.borrow() == Manner::AnswersAtLength {
             // An unknown field, with its length as a varint.
             padding = [&[0x7a_u8, 0x80, 0x80, 0x0a][..], &[0; PADDING_LEN_BYTES]].concat();
         }
         let padded = |it: &pb::OriginatorEnvelope| [it.encode_to_vec(), padding.clone()].concat();
-        let envelopes = found.map(|envelope| padded(envelope).into()).collect();
+        let mut envelopes: Vec<Bytes> = found.map(|envelope| padded(envelope).into()).collect();
+        if *self.manner.borrow() == Manner::AnswersWithEmptyEntries {
+            envelopes.resize(envelopes.len() + EMPTY_ENTRIES, Bytes::new());
+        }
         Ok(Response::new(api::QueryEnvelopesResponse { envelopes }))
     }
 
@@ -498,6 +510,9 @@ impl ReplicationApi for Inner {
             };
             let originator_envelope = Some(padding);
             results.push(api::get_newest_envelope_response::Response { originator_envelope });
+        }
+        if *self.manner.borrow() == Manner::AnswersWithEmptyEntries {
+            results.resize(results.len() + EMPTY_ENTRIES, Default::default());
         }
         Ok(Response::new(api::GetNewestEnvelopeResponse { results }))
     }

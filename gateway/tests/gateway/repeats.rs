@@ -95,6 +95,21 @@ async fn a_long_answer_to_a_search_is_read_when_it_has_a_place() {
     assert!(texts.iter().all(|text| net.held_by(text) == 1), "each is paid once");
 }
 
+/// Each empty entry takes two bytes on the wire, and a hundred once it is decoded.
+#[tokio::test]
+async fn an_answer_to_a_search_with_far_more_entries_than_asked_for_is_no_answer() {
+    let net = Net::start(2).await;
+    let (first, home) = published(&net, message(1, "where?")).await;
+    replicate(&net.nodes, &first);
+    net.node_of(home).becomes(Manner::AnswersWithEmptyEntries);
+    let (again, _) = published(&net, message(1, "where?")).await;
+    assert_eq!(again, first);
+    assert!(net.node_of(home).newest_calls() > 0, "it is asked first");
+    let other = net.nodes.iter().find(|node| node.id.0 != home).unwrap();
+    assert!(other.newest_calls() > 0, "its answer counts as none, so the other one is asked");
+    assert_eq!(net.held_by(&message(1, "where?")), 1, "it is paid once");
+}
+
 /// A request that adds a hundred members to a group. Asked for one by one, its last envelopes would count as not
 /// published when the time is up, and another node would be paid for them too.
 #[tokio::test]
