@@ -125,7 +125,8 @@ pub(super) enum SendOutcome {
     Accepted,
     /// The response was lost; the node may have the transaction.
     Lost,
-    /// The node answered with an unspecific error; it may have the transaction.
+    /// The node answered with an unspecific error; it may have the transaction. Or an endpoint refuses the transaction,
+    /// and another one gives no clear answer.
     Unclear(String),
     /// The nonce is used, by this transaction or by another one.
     NonceUsed,
@@ -135,8 +136,8 @@ pub(super) enum SendOutcome {
     Underpriced,
     /// The price is below the chain's current minimum.
     TooCheap(String),
-    /// Some endpoints say that the price is below the minimum, and another one accepts no transaction at present. One
-    /// that lies may have passed the transaction on.
+    /// Some endpoints say that the price is below the minimum, and another one accepts no transaction at present or
+    /// gives no clear answer. One that lies may have passed the transaction on.
     TooCheapForSome(String),
     /// The node does not have the transaction and accepts none at present.
     Later,

@@ -177,8 +177,7 @@ pub(super) async fn send(endpoints: &Endpoints, raw: &Bytes, is_repeated: bool) 
         return send_to_first(endpoints, raw).await;
     }
     if is_repeated {
-        let each = send_to_each(endpoints, raw).await.into_iter().flatten();
-        return each.fold(SendOutcome::Later, weightier);
+        return weighed(send_to_each(endpoints, raw).await.into_iter().flatten().collect());
     }
     match send_to_first(endpoints, raw).await {
         SendOutcome::Accepted => SendOutcome::Accepted,
@@ -194,11 +193,13 @@ pub(super) async fn send(endpoints: &Endpoints, raw: &Bytes, is_repeated: bool) 
 ///
 /// A payload is given up at once only if every endpoint that was reached refuses its transaction. If some refuse it and
 /// another one accepts none at present, it is sent again, and given up after a number of such answers by a filler with
-/// its nonce.
+/// its nonce. See [`weighed`] for other answers beside a refusal.
 fn sent_at_first(first: SendOutcome, each: Vec<Option<SendOutcome>>) -> SendOutcome {
     let all_say = each.iter().all(|it| *it == Some(SendOutcome::Underpriced));
     let all_refuse = each.iter().flatten().all(is_refusal);
-    match each.into_iter().flatten().fold(first, weightier) {
+    let mut outcomes = vec![first];
+    outcomes.extend(each.into_iter().flatten());
+    match weighed(outcomes) {
         SendOutcome::Underpriced if !all_say => SendOutcome::Lost,
         SendOutcome::Refused(reason) if !all_refuse => SendOutcome::Unclear(reason),
         SendOutcome::TooCheap(reason) if !all_refuse => SendOutcome::TooCheapForSome(reason),
@@ -224,6 +225,22 @@ fn refused_by_all(first: SendOutcome, each: Vec<Option<SendOutcome>>) -> SendOut
     match outcome {
         SendOutcome::TooCheap(_) | SendOutcome::Refused(_) if !all_refuse => SendOutcome::Later,
         outcome => outcome,
+    }
+}
+
+/// Returns the outcome with the most weight. A refusal beside a lost response, or beside the answer that lower nonces
+/// are missing, counts as an error: an endpoint that always gives one of these would otherwise have a payload that all
+/// others refuse sent without end, and all later nonces wait behind it.
+fn weighed(outcomes: Vec<SendOutcome>) -> SendOutcome {
+    let refusal = outcomes.iter().filter(|it| is_refusal(it)).cloned().reduce(weightier);
+    match (outcomes.into_iter().fold(SendOutcome::Later, weightier), refusal) {
+        (SendOutcome::Lost | SendOutcome::NonceAhead, Some(SendOutcome::Refused(reason))) => {
+            SendOutcome::Unclear(reason)
+        }
+        (SendOutcome::Lost | SendOutcome::NonceAhead, Some(SendOutcome::TooCheap(reason))) => {
+            SendOutcome::TooCheapForSome(reason)
+        }
+        (outcome, _) => outcome,
     }
 }
 
@@ -467,13 +484,30 @@ mod tests {
             ),
             (cheap(), vec![cheap(), SendOutcome::Later], SendOutcome::TooCheapForSome(reason())),
             (refused(), vec![refused(), SendOutcome::Accepted], SendOutcome::Accepted),
-            (refused(), vec![refused(), SendOutcome::Lost], SendOutcome::Lost),
+            (refused(), vec![refused(), SendOutcome::Lost], SendOutcome::Unclear(reason())),
         ] {
             let all = each.iter().cloned().map(Some).collect();
             assert_eq!(sent_at_first(first, all), expected, "{each:?}");
         }
         let other_is_gone = sent_at_first(refused(), vec![Some(refused()), None]);
         assert_eq!(other_is_gone, refused());
+    }
+
+    #[test]
+    fn a_refusal_counts_beside_an_endpoint_that_never_gives_a_clear_answer() {
+        let reason = || "no".to_owned();
+        let refused = || SendOutcome::Refused(reason());
+        let cheap = || SendOutcome::TooCheap(reason());
+        for evasion in [SendOutcome::NonceAhead, SendOutcome::Lost] {
+            let beside = |refusal| vec![evasion.clone(), refusal];
+            let unclear = SendOutcome::Unclear(reason());
+            assert_eq!(weighed(beside(refused())), unclear, "{evasion:?}");
+            assert_eq!(weighed(beside(cheap())), SendOutcome::TooCheapForSome(reason()));
+            let all = beside(refused()).into_iter().map(Some).collect();
+            assert_eq!(sent_at_first(evasion.clone(), all), unclear, "{evasion:?}");
+            assert_eq!(weighed(beside(SendOutcome::Later)), evasion, "nobody refuses it");
+            assert_eq!(weighed(beside(SendOutcome::Accepted)), SendOutcome::Accepted);
+        }
     }
 
     #[test]
