@@ -145,25 +145,22 @@ impl PaidTime {
     /// Records a turn that was not paid, or work of another thread, and the rest after it. Those of a publisher do not
     /// count: it does not rest for them, so others would in its place.
     pub(crate) fn rest(&self, took: Duration) {
-        if !self.waits_for_rests() {
-            return;
-        }
-        let now_ns = self.turns.pace.now_ns();
-        let took_ns = took.as_nanos().try_into().unwrap_or(u64::MAX);
-        self.put_off(now_ns, self.turns.pace.rest_after(now_ns, took_ns));
+        self.put_off(took, RestPace::rest_after);
     }
 
     /// Lets the address rest as after a turn of `time`, which no thread has worked: publishers are not late for it.
     pub(crate) fn rest_without_work(&self, time: Duration) {
+        self.put_off(time, RestPace::rest_for);
+    }
+
+    /// Puts the next turn of the address off, by the rest that `rest_of` makes of a time and nanoseconds.
+    fn put_off(&self, time: Duration, rest_of: fn(&RestPace, u64, u64) -> u64) {
         if !self.waits_for_rests() {
             return;
         }
-        let now_ns = self.turns.pace.now_ns();
-        let time_ns = time.as_nanos().try_into().unwrap_or(u64::MAX);
-        self.put_off(now_ns, self.turns.pace.rest_for(now_ns, time_ns));
-    }
-
-    fn put_off(&self, now_ns: u64, rest_ns: u64) {
+        let pace = &self.turns.pace;
+        let now_ns = pace.now_ns();
+        let rest_ns = rest_of(pace, now_ns, time.as_nanos().try_into().unwrap_or(u64::MAX));
         if let Some(next_turn) = self.next_turn().filter(|_| rest_ns > 0) {
             next_turn.put_off(now_ns, rest_ns);
         }

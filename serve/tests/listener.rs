@@ -262,7 +262,7 @@ async fn frames_are_metered_behind_a_switch() {
     let _ = reader.read_to_end(&mut answer).await;
     sending.await.unwrap();
     let answered = answer.len() / frame(6, 1, 0, &[7; 8]).len();
-    // A hundred at once, ten a second, and some for the bytes of the first answer.
+    // 250 at once, ten a second, and some for the bytes of the first answer.
     assert!(answered < PINGS / 100, "{answered} pings were answered");
 }
 

@@ -114,32 +114,36 @@ pub(crate) async fn base_fee() -> u64 {
     base + 200 * 60
 }
 
-#[tokio::test]
-async fn a_topic_stays_on_a_node_that_is_too_dear_for_one_caller() {
+/// The addresses of a caller with a limit for congestion fees, and of one without.
+const POOR: &str = "1.2.3.4";
+const RICH: &str = "1.2.3.5";
+
+/// Returns two nodes, and the id of the one on which a topic stays, which has just charged more than the poor pay.
+async fn busy_home() -> (Net, u32) {
     let policies = parse(&poor_and_rich().await);
     let net = Net::with(2, |settings| settings.policies = policies, |_| {}).await;
-    let (poor, rich) = ("1.2.3.4", "1.2.3.5");
-    let home = node_for(&net, rich, "a").await.unwrap();
+    let home = node_for(&net, RICH, "a").await.unwrap();
     net.node_of(home).becomes(Manner::IsBusy(15_000));
-    assert_eq!(node_for(&net, rich, "b").await.unwrap(), home);
-    assert_ne!(node_for(&net, poor, "c").await.unwrap(), home);
-    assert_eq!(node_for(&net, rich, "d").await.unwrap(), home);
+    assert_eq!(node_for(&net, RICH, "b").await.unwrap(), home);
+    (net, home)
+}
+
+#[tokio::test]
+async fn a_topic_stays_on_a_node_that_is_too_dear_for_one_caller() {
+    let (net, home) = busy_home().await;
+    assert_ne!(node_for(&net, POOR, "c").await.unwrap(), home);
+    assert_eq!(node_for(&net, RICH, "d").await.unwrap(), home);
 }
 
 #[tokio::test]
 async fn a_caller_pays_no_more_than_its_limit_because_a_cheaper_node_fails() {
-    let policies = parse(&poor_and_rich().await);
-    let net = Net::with(2, |settings| settings.policies = policies, |_| {}).await;
-    let (poor, rich) = ("1.2.3.4", "1.2.3.5");
-    let home = node_for(&net, rich, "a").await.unwrap();
-    net.node_of(home).becomes(Manner::IsBusy(15_000));
-    assert_eq!(node_for(&net, rich, "b").await.unwrap(), home);
+    let (net, home) = busy_home().await;
     let other = net.nodes.iter().find(|node| node.id.0 != home).unwrap();
     other.becomes(Manner::Fails);
-    let refused = node_for(&net, poor, "c").await.unwrap_err();
+    let refused = node_for(&net, POOR, "c").await.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable, "that of the node that failed: {refused}");
     assert_eq!(net.node_of(home).log().len(), 2, "nothing went to the node that is too dear");
-    assert_eq!(node_for(&net, rich, "d").await.unwrap(), home);
+    assert_eq!(node_for(&net, RICH, "d").await.unwrap(), home);
 }
 
 #[tokio::test]
@@ -150,14 +154,13 @@ async fn a_caller_pays_no_more_than_its_limit_because_the_operator_names_no_othe
         settings.strategy = Strategy::Manual(vec![OriginatorId(100)]);
     };
     let net = Net::with(2, adjust, |_| {}).await;
-    let (poor, rich) = ("1.2.3.4", "1.2.3.5");
     net.node_of(100).becomes(Manner::IsBusy(15_000));
-    assert_eq!(node_for(&net, rich, "a").await.unwrap(), 100);
-    let refused = node_for(&net, poor, "b").await.unwrap_err();
+    assert_eq!(node_for(&net, RICH, "a").await.unwrap(), 100);
+    let refused = node_for(&net, POOR, "b").await.unwrap_err();
     assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
     let details = String::from_utf8_lossy(refused.details()).into_owned();
     assert!(details.contains("envelopes[0]") && details.contains("CONGESTION"), "{details}");
-    assert_eq!(node_for(&net, rich, "c").await.unwrap(), 100);
+    assert_eq!(node_for(&net, RICH, "c").await.unwrap(), 100);
 }
 
 #[tokio::test]
