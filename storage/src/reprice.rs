@@ -7,9 +7,9 @@
 //! of the minutes before.
 //!
 //! An originator can date its envelopes so that one minute spans its whole strand, with any number of payers. So the
-//! log is read in steps of bounded size, the strands take turns, and no step holds the rates while it reads. The rows of
-//! a minute are replaced in pieces of a bounded number of payers, and the minute is read once for each piece. It stays
-//! marked until the last piece is written: after a crash all pieces are written again.
+//! log is read in steps of bounded size, the strands take turns, and no step holds the rates while it reads. The rows
+//! of a minute are replaced in pieces of a bounded number of payers, and the minute is read once for each piece. It
+//! stays marked until the last piece is written: after a crash all pieces are written again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -65,8 +65,8 @@ impl Store {
     }
 
     /// Runs up to `steps_max` steps that correct the amounts of marked minutes. A step prices one minute again, or a
-    /// piece of its payers, or reads a bounded part of a long one; the strands with marked minutes take turns. Until its
-    /// last piece is written, a minute has rows of both prices. Returns the number of steps;
+    /// piece of its payers, or reads a bounded part of a long one; the strands with marked minutes take turns. Until
+    /// its last piece is written, a minute has rows of both prices. Returns the number of steps;
     /// fewer than `steps_max` means that no minute is left.
     ///
     /// `derive` must be the function that a rebuild gets. Commits to the strand of the current step wait for that
@@ -218,9 +218,9 @@ impl Database {
         Ok(())
     }
 
-    /// Stages the rows of a piece of a completely read minute, which replace its stored rows, and returns the payer with
-    /// which the next piece begins; `None` after the last one. If too many stored rows are to be removed, the piece ends
-    /// before the rest of them.
+    /// Stages the rows of a piece of a completely read minute, which replace its stored rows, and returns the payer
+    /// with which the next piece begins; `None` after the last one. If too many stored rows are to be removed, the
+    /// piece ends before the rest of them.
     ///
     /// The count of the minute is written with each piece: an envelope that joins the minute before the next one is
     /// priced by it, also if its payer is in a piece that is written.

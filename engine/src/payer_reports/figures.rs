@@ -27,13 +27,13 @@ const ARRIVING_MINUTES: u32 = 15;
 pub(crate) const AHEAD_MINUTES: u32 = 5;
 
 /// The most payers of a report that this node writes; a single minute may have more. The report ends with the last
-/// minute before there are more. Calculated: 50 MB, at some 100 bytes for each while they are summed up (a row of a hash
-/// table and a leaf; by the sizes of the types). A node settles 40,000 of them in an hour, so these keep it busy for as
-/// long as it takes until any node reports about the originator again.
+/// minute before there are more. Calculated: 50 MB, at some 100 bytes for each while they are summed up (a row of a
+/// hash table and a leaf, by the sizes of the types). A node settles 40,000 in an hour, so they take it the time after
+/// which any node reports about the originator again.
 const WRITTEN_PAYERS_MAX: usize = 500_000;
-/// The most payers of a report that this node computes, as another node wrote it or because a single minute has as many.
-/// Calculated like [`WRITTEN_PAYERS_MAX`]: 400 MB. It is eight times as large, because other software ends no report
-/// earlier for its payers.
+/// The most payers of a report that this node computes, because another node wrote it or a single minute has as many.
+/// Calculated like [`WRITTEN_PAYERS_MAX`]: 400 MB, and half as much again while late envelopes are left out. Eight
+/// times as many as it writes, because other software ends no report earlier for its payers.
 const COMPUTED_PAYERS_MAX: usize = 4_000_000;
 
 /// The bounds of a node.
@@ -152,8 +152,8 @@ fn draft_within(
     Ok(Some(PayerReport::new(about, start, end, leaves.root(), nodes)?))
 }
 
-/// Returns the end of a range that ends with `end` at the latest, and the amounts up to there. It ends earlier if it has
-/// too many payers to write: with the last minute before there are too many, or with its first one.
+/// Returns the end of a range that ends with `end` at the latest, and the amounts up to there. A range of too many
+/// payers to write ends earlier: with the last minute before there are too many, or with its first one.
 fn end_by_payers(
     payers_max: PayersMax,
     snapshot: &Snapshot<'_>,

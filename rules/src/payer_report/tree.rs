@@ -80,7 +80,7 @@ fn depth(leaves: u64) -> u32 {
     leaves.max(2).next_power_of_two().trailing_zeros()
 }
 
-/// Returns the root of the tree over these leaves, like [`Tree::root`]. Holds one hash for each level, and not the tree.
+/// Returns the root of the tree over these leaves, as [`Tree::root`] does. Holds one hash for each level.
 #[must_use]
 pub fn root_of<L: AsRef<[u8]>>(leaves: impl IntoIterator<Item = L>) -> Hash {
     // By level, the node without right sibling so far, over as many leaves as a node of that level can have.
