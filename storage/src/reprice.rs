@@ -66,8 +66,8 @@ impl Store {
 
     /// Runs up to `steps_max` steps that correct the amounts of marked minutes. A step prices one minute again, or a
     /// piece of its payers, or reads a bounded part of a long one; the strands with marked minutes take turns. Until
-    /// its last piece is written, a minute has rows of both prices. Returns the number of steps;
-    /// fewer than `steps_max` means that no minute is left.
+    /// its last piece is written, a minute has rows of both prices. Returns the number of steps; fewer than `steps_max`
+    /// means that no minute is left.
     ///
     /// `derive` must be the function that a rebuild gets. Commits to the strand of the current step wait for that
     /// step; commits to other strands do not.

@@ -372,7 +372,7 @@ fn a_damaged_row_of_the_topic_hides_no_attestation_behind_it() {
     let of_hidden = REPORTS + OTHERS + 1 + HIDDEN;
     for damaged in [REPORTS + 1, REPORTS + 4, REPORTS + 5, of_hidden] {
         let (strand, place) = (NODE.0.to_be_bytes(), damaged.to_be_bytes());
-        let row = [&len.to_be_bytes()[..], topic.as_bytes(), &strand, &place].concat();
+        let row = [&len.to_be_bytes()[..], &topic.as_bytes()[..], &strand, &place].concat();
         store.put_raw_row(Family::Topic, &row, b"damaged");
     }
     for attestations in [1000, 5] {
