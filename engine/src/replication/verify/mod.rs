@@ -5,7 +5,9 @@ mod read;
 mod tests;
 
 use hawser_proto::batch::{SignatureClaim, recover_batch, recover_grouped, recover_similar};
-use hawser_proto::envelope::{LayerError, OriginatorEnvelope, Proof, UnsignedOriginatorEnvelope};
+use hawser_proto::envelope::{
+    ClientEnvelope, LayerError, OriginatorEnvelope, Proof, UnsignedOriginatorEnvelope,
+};
 use hawser_proto::sign::{SignatureError, originator_digest};
 use hawser_proto::{
     Bytes, EnvelopeId, OriginatorId, PayerAddress, PublicKey, SequenceId, Signature,
@@ -17,6 +19,10 @@ use hawser_storage::{LogEntry, Validity};
 
 use super::link::PeerViolation;
 use crate::facts;
+
+/// Bytes of an identity update or a report up to which it is held decoded while a batch is verified. A guess: reports
+/// are shorter, and no other strand than the chain's has an update.
+const HELD_LEN_BYTES_MAX: usize = 512;
 
 /// The entry to store, marked invalid if the envelope breaks a rule; or the fault of the peer that sent
 /// it, for which nothing is stored.
@@ -46,19 +52,31 @@ struct OpenedEnvelope {
 }
 
 impl OpenedEnvelope {
-    /// Reads the layers inside, which can take ten times the memory of their bytes: a map of small numbers does.
+    /// Reads the layers inside, which can take ten times the memory of their bytes: a map of small numbers does. An
+    /// identity update of empty actions takes two hundred times its bytes, and a batch may have a hundred of them. So
+    /// long ones are not held, but read again when the envelope has its turn.
     fn parse(self) -> ParsedEnvelope {
         let Self { bytes, id, statement } = self;
-        ParsedEnvelope { bytes, id, inner: UnsignedOriginatorEnvelope::parse(statement) }
+        let parsed = UnsignedOriginatorEnvelope::parse(statement.clone());
+        let payer = parsed.as_ref().ok().map(UnsignedOriginatorEnvelope::payer);
+        // Without a payer it is never reported: the error of the layer itself comes first.
+        let claim = payer.map_or(Err(Violation::PayerSignatureMissing), payer_claim);
+        let structured =
+            payer.map(|it| ClientEnvelope::structured_len_bytes(it.client().as_bytes()));
+        let inner = structured.is_none_or(|len| len <= HELD_LEN_BYTES_MAX).then_some(parsed);
+        ParsedEnvelope { bytes, id, statement, inner, claim }
     }
 }
 
-/// An envelope with its layers.
+/// An envelope whose layers were read.
 struct ParsedEnvelope {
     bytes: Bytes,
     id: EnvelopeId,
-    /// The layers inside, or the error in one of them.
-    inner: Result<UnsignedOriginatorEnvelope, LayerError>,
+    statement: Bytes,
+    /// The layers inside, or the error in one of them; `None` if they are to be read again.
+    inner: Option<Result<UnsignedOriginatorEnvelope, LayerError>>,
+    /// The payer's signature, or the reason that there is none.
+    claim: Result<SignatureClaim, Violation>,
 }
 
 impl EnvelopeVerifier {
@@ -189,7 +207,8 @@ impl EnvelopeVerifier {
     }
 
     fn entry(&self, envelope: ParsedEnvelope, payer: Result<PayerAddress, Violation>) -> LogEntry {
-        let ParsedEnvelope { bytes, id, inner } = envelope;
+        let ParsedEnvelope { bytes, id, statement, inner, .. } = envelope;
+        let inner = inner.unwrap_or_else(|| UnsignedOriginatorEnvelope::parse(statement));
         let read = check_length(bytes.len()).and_then(|()| Ok(inner?));
         let statement = match read {
             Ok(statement) => statement,
@@ -219,7 +238,7 @@ fn payers(
     let (mut claims, mut indexes, mut claimed) = (Vec::new(), Vec::new(), Vec::new());
     for (index, envelope) in signed.iter().enumerate() {
         let Ok(envelope) = envelope else { continue };
-        claimed.push(claim_of(envelope).map(|claim| {
+        claimed.push(envelope.claim.clone().map(|claim| {
             claims.push(claim);
             indexes.push(index);
         }));
@@ -231,10 +250,4 @@ fn payers(
 
 fn rule(violation: &Violation) -> RuleNumber {
     violation.rule().expect("each rule of a statement has a number")
-}
-
-fn claim_of(envelope: &ParsedEnvelope) -> Result<SignatureClaim, Violation> {
-    // Never reported: the error of the layer itself comes first.
-    let statement = envelope.inner.as_ref().map_err(|_| Violation::PayerSignatureMissing)?;
-    payer_claim(statement.payer())
 }

@@ -22,8 +22,8 @@ impl EnvelopeVerifier {
     fn read_one(&self, bytes: Bytes, node: Address) -> Option<(LogEntry, HashedEnvelope)> {
         let hashed = HashedEnvelope::new(&bytes)?;
         let (opened, _) = self.open_unsigned(bytes).ok()?;
-        let ParsedEnvelope { bytes, id, inner } = opened.parse();
-        let statement = inner.ok()?;
+        let ParsedEnvelope { bytes, id, inner, .. } = opened.parse();
+        let statement = inner?.ok()?; // a payload that is not held is none that may be shown
         check_length(bytes.len()).ok()?;
         // Reserved topics, whose payer has to be the node, are left out below.
         check_statement(&statement, Ok(node), &self.key).ok()?;

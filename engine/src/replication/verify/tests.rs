@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use hawser_proto::envelope::{PayerEnvelope, Payload};
+use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
 use hawser_proto::pb::xmtp::mls::api::v1::GroupMessageInput;
 use hawser_proto::pb::xmtp::mls::api::v1::group_message_input::{V1, Version};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
@@ -195,6 +196,27 @@ fn a_signed_violation_is_kept_under_the_number_of_its_rule() {
         assert_eq!(verifier().validity_of_stored(&bytes), entry.validity);
     }
     assert_eq!(verifier().validities_of_stored(stored), validities, "each in its place");
+}
+
+/// An empty action takes two hundred times its bytes once it is decoded, and a batch may have a hundred such updates.
+#[test]
+fn a_long_update_is_not_held_while_its_batch_is_verified_and_is_kept_under_its_rule() {
+    let update = |actions: usize| {
+        let actions = vec![Default::default(); actions];
+        let update = IdentityUpdate { actions, ..Default::default() };
+        let topic = Topic::new(TopicKind::IdentityUpdates, &[9; 32]).unwrap();
+        let target_topic = topic.as_bytes().clone();
+        let aad = Some(pb::AuthenticatedData { target_topic, depends_on: None });
+        let payload = Some(Payload::IdentityUpdate(update));
+        let client = pb::ClientEnvelope { aad, payload }.encode_to_vec().into();
+        signed(&statement(5, &paid(client, SOURCE, 60)), 2)
+    };
+    let is_held = |bytes| verifier().open_unsigned(bytes).unwrap().0.parse().inner.is_some();
+    assert!(is_held(good(5)) && is_held(update(1)) && !is_held(update(5000)));
+    let short = check_one(update(1)).unwrap().validity;
+    assert!(matches!(short, Validity::Invalid(_)), "{short:?}");
+    assert_eq!(check_one(update(5000)).unwrap().validity, short);
+    assert_eq!(verifier().validity_of_stored(&update(5000)), short);
 }
 
 /// Returns the envelope of a captured client with its key package, and the same with a wrong signature of the package.
