@@ -147,7 +147,11 @@ impl Sim {
 
     /// Returns what a server says that it holds of a strand, and of others.
     fn clock_of(&mut self, server: OriginatorId, originator: OriginatorId) -> Cursor {
-        let head = EnvelopeId::new(originator, self.shown_head(server, originator));
+        let head = match self.is_mute(server, originator) {
+            true => SequenceId::MAX,
+            false => self.shown_head(server, originator),
+        };
+        let head = EnvelopeId::new(originator, head);
         let Some(hostility) = self.hostility.as_ref().filter(|_| server == LIAR) else {
             return [head].into_iter().collect();
         };

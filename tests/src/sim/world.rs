@@ -92,6 +92,8 @@ pub struct Sim {
     pub(super) begun_searches: BTreeMap<(OriginatorId, OriginatorId), usize>,
     /// Nodes answer wants for gaps alone.
     pub(super) names_gaps: bool,
+    /// Nodes that claim all places of others' strands, and send nothing of them.
+    pub(super) mute: BTreeSet<OriginatorId>,
 }
 
 impl Sim {
@@ -105,6 +107,12 @@ impl Sim {
     #[must_use]
     pub fn five(seed: u64, faults: Faults) -> Self {
         Self::of(seed, faults, members(5))
+    }
+
+    /// Eight honest nodes.
+    #[must_use]
+    pub fn eight(seed: u64, faults: Faults) -> Self {
+        Self::of(seed, faults, members(8))
     }
 
     /// Five honest nodes that answer wants for gaps alone.
@@ -178,6 +186,7 @@ impl Sim {
             sharers: BTreeMap::new(),
             begun_searches: BTreeMap::new(),
             names_gaps: false,
+            mute: BTreeSet::new(),
         };
         for &id in &members {
             sim.node(id).start(&members, now);

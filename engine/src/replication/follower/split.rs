@@ -91,7 +91,7 @@ impl Follower {
         if !self.can_split() {
             return;
         }
-        let tried = self.choice.end_trial();
+        let tried = self.choice.end_trials();
         tried.into_iter().chain([self.choice.source]).for_each(|peer| self.cancel_want(peer));
         self.split = Some(Split {
             parts: VecDeque::new(),

@@ -47,7 +47,7 @@ impl Follower {
         let busy = self.peers.iter().filter(|(_, peer)| peer.open.is_some());
         let busy: Vec<OriginatorId> = busy.map(|(id, _)| *id).collect();
         busy.into_iter().for_each(|id| self.cancel_want(id));
-        self.choice.end_trial();
+        self.choice.end_trials();
     }
 
     /// Forgets the requests to a peer.
@@ -55,9 +55,7 @@ impl Follower {
         self.release_part(peer);
         self.forget_stalls(peer);
         self.peers.remove(&peer);
-        if self.choice.is_tried(peer) {
-            self.choice.end_trial();
-        }
+        self.choice.end_trial_of(peer);
     }
 
     /// Ends the open want of a peer, if there is one, with a `Stop` to the peer.
