@@ -283,6 +283,7 @@ fn many_unused_ids_in_a_second_are_searched_for_together() {
 #[test]
 fn gaps_that_lie_apart_are_searched_for_together() {
     search_for_many(Sim::five, MANY_GAPS / 3, 512, MANY_GAPS * 3 / 10);
+    search_for_many(Sim::five_that_take_ranges, MANY_GAPS / 3, 512, MANY_GAPS * 3 / 10);
 }
 
 /// No two such gaps fit one search by wants for their ranges. Of those that lie megabytes apart, a message shows one.

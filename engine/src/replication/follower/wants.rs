@@ -5,6 +5,7 @@ use std::time::Instant;
 use hawser_proto::{OriginatorId, SequenceId};
 
 use super::effect::Effect;
+use super::further::FurtherForm;
 use super::open_want::OpenWant;
 use super::search::SEARCH_AGAIN_AFTER;
 use super::{Follower, RETRY_AFTER};
@@ -24,13 +25,14 @@ impl Follower {
         let search = self.search.as_mut().filter(|_| is_answered);
         let goes_on = search.is_some_and(|search| {
             let asked_through = search.asked_through_of(id);
-            let gaps_through = match peer.names_gaps {
-                false => SequenceId::NONE,
+            let form = match peer.names_gaps {
+                false if peer.takes_ranges => FurtherForm::Several,
+                false => FurtherForm::Single,
                 // A relay can claim places that the node has yet to sign. It would say that it lacks them.
-                true if is_own && search.left_out_by != id => peer.claimed_head,
-                true => SequenceId::MAX,
+                true if is_own && search.left_out_by != id => FurtherForm::Gaps(peer.claimed_head),
+                true => FurtherForm::Gaps(SequenceId::MAX),
             };
-            search.further.note_answered(now, id, asked_through, gaps_through)
+            search.further.note_answered(now, id, asked_through, form)
         });
         peer.ask_at = match is_answered {
             true if goes_on => now,
