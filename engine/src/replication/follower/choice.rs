@@ -16,8 +16,8 @@ pub(super) const STALL_TIMEOUT: Duration = Duration::from_millis(600);
 /// 2^[`DOUBLINGS_MAX`] of it. Guessed: a round trip and a page from a cold disk; the doubling makes up for slow links.
 pub(super) const TRIAL: Duration = Duration::from_secs(1);
 /// Time without a new envelope after which a further peer is tried beside those that are. Specified
-/// (`docs/protocol/replication.md`, What the follower does): a quarter of [`TRIAL`], and mostly a round trip and a page,
-/// so that a holder which answers is seldom sent for a second copy.
+/// (`docs/protocol/replication.md`, What the follower does): a quarter of [`TRIAL`], and mostly a round trip and a
+/// page, so that an honest holder is seldom asked beside another one.
 pub(super) const NEXT_TRIAL_AFTER: Duration = Duration::from_millis(250);
 /// Peers that are tried at once. Specified (same page): each may be sending the same large envelope over this node's
 /// link, and leaves the source less of it.

@@ -26,7 +26,8 @@ pub(super) enum FurtherForm {
     Single,
     /// The gaps of a few ranges with each want.
     Several,
-    /// All gaps up to this place with one want, as far as the source has claimed so much; otherwise one range with each.
+    /// All gaps up to this place with one want, as far as the source has claimed so much. Otherwise one range with each
+    /// want.
     Gaps(SequenceId),
 }
 
