@@ -286,8 +286,7 @@ impl Follower {
             return Some(choice.slow_at().map_or(stalled_at, |slow_at| slow_at.min(stalled_at)));
         };
         let takes_place = || self.rival().is_some_and(|rival| choice.outranked_by(rival).is_some());
-        let has_place =
-            last.beside_slow.is_none() && (choice.trials.len() < TRIALS_MAX || takes_place());
+        let has_place = choice.trials.len() < TRIALS_MAX || takes_place();
         has_place.then(|| stalled_at.max(last.since + NEXT_TRIAL_AFTER))
     }
 
@@ -313,10 +312,11 @@ impl Follower {
             self.choice.end_trial_of(outranked);
             self.cancel_want(outranked);
         }
-        // A source that shows nothing at all is not slow: others are tried beside it, too.
+        // A source that shows nothing at all is not slow: the first peer that shows something takes its place.
         let is_sending = self.stalled_at().is_some_and(|at| at > now);
         let is_slow = is_sending && self.choice.slow_at().is_some_and(|at| at <= now);
-        let beside_slow = (is_slow && self.choice.trials.is_empty()).then(ReceivedTotal::default);
+        let beside_slow = is_slow.then(ReceivedTotal::default);
+        self.choice.trials.iter_mut().for_each(|trial| trial.beside_slow = None);
         self.choice.trials.push(Trial { peer, since: now, until, beside_slow });
         self.cancel_want(peer);
         if let Some(peer) = self.peers.get_mut(&peer) {
