@@ -204,7 +204,7 @@ impl Sim {
             .with_split_limits(SPLIT_LIMITS);
         follower.handle_membership(now, true);
         following.follower = follower;
-        let names_gaps = self.names_gaps;
+        let (names_gaps, takes_ranges) = (self.names_gaps, self.takes_ranges);
         for path in self.paths().into_iter().filter(|path| path.follower == id) {
             if !self.connections[&path].is_up {
                 continue;
@@ -216,6 +216,9 @@ impl Sim {
             following.follower.handle_proven(now, path.server);
             if names_gaps {
                 following.follower.handle_names_gaps(path.server);
+            }
+            if takes_ranges {
+                following.follower.handle_takes_ranges(path.server);
             }
         }
         self.route_effects(id, originator);
