@@ -176,7 +176,7 @@ impl CallCharge {
     pub(crate) fn abandoned(&self, bytes: usize) {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         let received = ABANDONED_BYTE_TIME.saturating_mul(bytes);
-        self.0.connection.paid_time().rest(ABANDONED_TIME + received);
+        self.0.connection.paid_time().rest_for_nothing(ABANDONED_TIME + received);
     }
 
     /// Takes `bytes` more.

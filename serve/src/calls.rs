@@ -44,7 +44,7 @@ pub(crate) const CALL_BYTES: usize = 4 * 1024;
 /// Charge of the library's buffer for decoding a request, bytes. The library makes it when the service is called.
 const BUFFER_BYTES: usize = 8 * 1024;
 /// Time for which an address rests for a call that it makes although the refusal of an earlier one holds, in multiples
-/// of it while publishers are late. A guess: some three turns of such a call. A client that repeats ten has no rest,
+/// of it while publishers are late. A guess: some three turns of such a call. A client that repeats five has no rest,
 /// because some are free.
 const REFUSED_TIME: Duration = Duration::from_micros(200);
 
