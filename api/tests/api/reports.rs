@@ -265,7 +265,7 @@ async fn further_reports_of_an_address_above_its_limit_are_refused_before_they_a
             break;
         }
     }
-    assert_eq!(of_nothing, Some(Code::ResourceExhausted), "nobody has looked for a report in it");
+    assert_eq!(of_nothing, Some(Code::ResourceExhausted), "no handler has seen it");
     let status = other.0.submit_misbehavior_report(nothing()).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument, "another connection");
     assert_eq!(stranger.query(0).await, [], "another method");

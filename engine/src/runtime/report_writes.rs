@@ -181,7 +181,7 @@ mod tests {
         assert_eq!(disk.writes(), [1]);
     }
 
-    /// Callers submit reports and hang up, so that nobody writes what they leave behind.
+    /// Callers submit reports and hang up, and no other submission writes what they leave behind.
     #[tokio::test(start_paused = true)]
     async fn callers_that_leave_keep_no_memory_and_others_write_in_their_place() {
         let (writes, disk) = (ReportWrites::default(), Disk::default());
