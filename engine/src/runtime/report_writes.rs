@@ -144,7 +144,7 @@ mod tests {
                         report: it.report,
                     },
                 };
-                let fresh = reports.into_iter().filter(|it| it.report[0] % 2 == 0);
+                let fresh = reports.into_iter().filter(|it| it.report[0].is_multiple_of(2));
                 Ok(fresh.map(kept).collect())
             };
             writes.store(report(number), write).await
@@ -165,8 +165,8 @@ mod tests {
         let outcomes = join_all((1..=12).map(|number| disk.store(&writes, number))).await;
         assert_eq!(disk.writes(), [1, 12]);
         assert!(began.elapsed() >= WRITE_EVERY);
-        for (number, outcome) in (1..=12).zip(outcomes) {
-            assert_eq!(outcome, Ok(number % 2 == 0), "{number}");
+        for (number, outcome) in (1..=12_u8).zip(outcomes) {
+            assert_eq!(outcome, Ok(number.is_multiple_of(2)), "{number}");
         }
     }
 
