@@ -11,6 +11,7 @@ use bytes::{Buf, Bytes};
 use http::Extensions;
 use parking_lot::Mutex;
 use tokio::time::Instant;
+use tonic::Status;
 
 use crate::budget::ConnectionShare;
 use crate::call_bytes::{CallBytes, MemorySource, ReturnedBytes};
@@ -149,6 +150,14 @@ impl CallCharge {
         self.0.connection.paid_time().never_rest();
     }
 
+    /// Refuses further calls of the method with this path, on the same connection, with the same status, before their
+    /// requests are received: for a second. For a limit that would refuse them as well, whatever they ask for, and
+    /// that tells the caller to wait at least as long. Such calls let the caller's address rest while publishers are
+    /// late. Changes nothing for calls over HTTP/1.1 and for those that come through a trusted proxy.
+    pub fn refuse_further(&self, path: &'static str, status: &Status) {
+        self.0.connection.refused.note(path, status.clone());
+    }
+
     /// Returns the time that the calling thread has worked in all. A thread of the service calls this before it works
     /// for the call, and then [`end_work`](Self::end_work).
     #[must_use]
@@ -167,7 +176,7 @@ impl CallCharge {
     pub(crate) fn abandoned(&self, bytes: usize) {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         let received = ABANDONED_BYTE_TIME.saturating_mul(bytes);
-        self.0.connection.paid_time().rest(ABANDONED_TIME + received);
+        self.0.connection.paid_time().rest_for_nothing(ABANDONED_TIME + received);
     }
 
     /// Takes `bytes` more.
