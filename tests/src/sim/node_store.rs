@@ -1,5 +1,5 @@
-//! The stores of simulated nodes. Opening one takes longer than many a run, so a node gets the store of a node of an
-//! earlier run, emptied.
+//! The stores of simulated nodes. Opening one is a good part of the time of a run, so a node gets the store of a node
+//! of an earlier run, emptied. A run of one seed alone (`HAWSER_TEST_SEED`) has new ones.
 
 use std::cell::RefCell;
 use std::ops::Deref;

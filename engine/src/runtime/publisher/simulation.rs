@@ -445,7 +445,7 @@ fn run(seeds: impl Iterator<Item = u64>) -> Counts {
     let mut used: Option<Store> = None;
     for (runs, seed) in seeds.enumerate() {
         println!("seed {seed} (again with {VARIABLE}={seed})");
-        // Opening a store takes longer than many a run.
+        // Opening a store is a good part of the time of a run.
         let used_again = used.take().filter(|_| !runs.is_multiple_of(STORE_RUNS_MAX));
         let emptied = used_again.and_then(|store| {
             let identity = store.identity().clone();
