@@ -54,7 +54,7 @@ impl Sim {
         let end = signed.map_or(through, |signed| through.min(signed.checkpoint.last()));
         let mut items = Vec::new();
         let mut reached = position;
-        for item in server.log(originator, position).into_iter().take(few) {
+        for item in server.log_items(originator, position, few) {
             let Some((item, last)) = item_of(item, end) else { break };
             reached = last;
             items.push(item);

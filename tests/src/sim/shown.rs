@@ -164,12 +164,13 @@ impl Sim {
         let now_ns = self.now_ns();
         let node = &self.nodes[&id];
         let absences = node.absences_of(originator);
-        let shown = node.log(originator, after).into_iter().map_while(|item| match item {
-            LogItem::Envelope { id, bytes, .. } if id.sequence <= through => Some(bytes),
-            LogItem::Envelope { .. } | LogItem::Skipped { .. } => None,
-        });
+        let shown =
+            node.log_items(originator, after, few).into_iter().map_while(|item| match item {
+                LogItem::Envelope { id, bytes, .. } if id.sequence <= through => Some(bytes),
+                LogItem::Envelope { .. } | LogItem::Skipped { .. } => None,
+            });
         let results: Vec<_> =
-            shown.take(few).map(|bytes| judge_by(&absences, originator, id, &bytes)).collect();
+            shown.map(|bytes| judge_by(&absences, originator, id, &bytes)).collect();
         assert!(!results.is_empty(), "{id}: nothing of {originator} stands behind {after}");
         let count = results.len();
         let entries: Vec<LogEntry> = results.into_iter().map_while(Result::ok).collect();
