@@ -20,13 +20,8 @@ const LOSSY: Faults = Faults {
 };
 
 /// Faults around a hostile node.
-const BREAKS: Faults = Faults {
-    breaks_one_in: 60,
-    resets_one_in: 60,
-    crashes_one_in: 200,
-    burns_ids: true,
-    ..LOSSY
-};
+const BREAKS: Faults =
+    Faults { breaks_one_in: 60, resets_one_in: 60, crashes_one_in: 200, burns_ids: true, ..LOSSY };
 
 fn run(seed: u64, faults: Faults) -> Sim {
     let mut sim = Sim::new(seed, faults);
@@ -179,7 +174,7 @@ fn a_hostile_node_hides_nothing_and_stops_no_other_one() {
     for seed in hostile_seeds() {
         println!("seed {seed}");
         let is_steady = seed % 4 == 2;
-        let mut sim = Sim::hostile(seed, if is_steady { STEADY } else { breaks });
+        let mut sim = Sim::hostile(seed, if is_steady { STEADY } else { BREAKS });
         if seed % 8 == 1 {
             sim.show_first(seed);
         }
