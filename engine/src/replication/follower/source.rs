@@ -123,9 +123,9 @@ impl Follower {
         if self.choice.is_fixed {
             return;
         }
-        if self.choice.end_trial_of(peer) {
-            self.choice.doubt(now, peer);
-        } else if peer == self.choice.source && peer != self.originator && self.is_ahead(peer) {
+        let was_tried = self.choice.end_trial_of(peer);
+        let is_source = peer == self.choice.source && peer != self.originator;
+        if was_tried || (is_source && self.is_ahead(peer)) {
             self.choice.doubt(now, peer);
         }
     }
