@@ -19,7 +19,7 @@ use tokio::time::sleep;
 use super::error::BroadcastError;
 use super::heads::EndpointHeads;
 use super::jobs::{JobStage, Jobs, Waiter};
-use super::nonces::{Nonces, PRICE_FACTOR_MAX, replacement_price};
+use super::nonces::{Nonces, PRICE_FACTOR_MAX};
 use super::outcome::{BroadcastReceipt, BroadcastResult, BroadcastStatus};
 use super::payload::{BroadcasterContracts, PayloadTopic};
 use super::poll::{Heads, PollResponse};
@@ -330,11 +330,10 @@ impl Driver {
         price: u128,
         taken: Duration,
     ) -> Result<Option<(SignedTransaction, u128)>, BroadcastError> {
-        let least = it.over.map_or(0, replacement_price);
-        if least > price.saturating_mul(PRICE_FACTOR_MAX) {
+        if it.price_min > price.saturating_mul(PRICE_FACTOR_MAX) {
             return Ok(None);
         }
-        let gas_price = price.max(least);
+        let gas_price = price.max(it.price_min);
         let (to, input, gas_limit) = match it.purpose {
             NoncePurpose::Filler => (self.account(), Bytes::new(), FILLER_GAS),
             NoncePurpose::Payload(id) => {

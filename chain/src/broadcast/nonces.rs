@@ -17,7 +17,8 @@
 //! unknown and never sent again, because a caller can resolve an unknown payload but not one that was mined twice.
 //!
 //! If nodes refuse a payload again and again while one of them may have it, a filler with the same nonce is sent
-//! instead. The outcome of the payload is known as soon as one of the two is mined.
+//! instead. The outcome of the payload is known as soon as one of the two is mined. The filler starts at the current
+//! price: a node that has the payload keeps it, and a node that refuses the payload takes the filler.
 //!
 //! # Why nonces have no gaps
 //!
@@ -98,6 +99,14 @@ pub(super) struct Nonces {
 /// Returns the lowest price at which nodes let a transaction replace one of price `over`.
 pub(crate) fn replacement_price(over: u128) -> u128 {
     over.saturating_add(over / BUMP_DIVISOR).saturating_add(1)
+}
+
+/// Returns the lowest price of the next transaction with a slot's nonce. A filler need not replace the payload that was
+/// given up: a node that has the payload is to keep it, and the ceilings may leave no room for a higher price.
+fn price_min(slot: &NonceSlot) -> u128 {
+    let is_given_up = slot.given_up.is_some();
+    let replaced = slot.signed.iter().filter(|it| it.is_filler || !is_given_up);
+    replaced.map(|it| replacement_price(it.price)).max().unwrap_or(0)
 }
 
 impl Nonces {
@@ -264,11 +273,12 @@ impl Nonces {
             .map(|(nonce, slot)| SignRequest {
                 slot: slot.id,
                 nonce: *nonce,
-                purpose: match slot.given_up {
-                    Some(_) => NoncePurpose::Filler,
-                    None => slot.purpose,
+                purpose: match slot.needs_filler() {
+                    true => NoncePurpose::Filler,
+                    false => slot.purpose,
                 },
                 over: slot.price(),
+                price_min: price_min(slot),
                 follows: slot.follows,
                 instead_of: slot.instead_of,
             })
@@ -319,10 +329,7 @@ impl Nonces {
         if !is_replacement {
             slot.since_block = Some(self.head);
         }
-        assert!(
-            slot.price().is_none_or(|before| price >= replacement_price(before)),
-            "a replacement pays enough to replace"
-        );
+        assert!(price >= price_min(slot), "a replacement pays enough to replace");
         slot.signed.push(signed);
         (slot.instead_of, slot.is_unrecorded, slot.follows) = (None, false, false);
         slot.phase = Phase::Send { at: now };
@@ -331,7 +338,7 @@ impl Nonces {
         }
         // If the agreed price has risen, the other pending transactions are too cheap as well.
         for slot in self.slots.values_mut() {
-            let is_cheaper = slot.price().is_some_and(|own| replacement_price(own) < agreed_price);
+            let is_cheaper = price_min(slot) < agreed_price;
             if matches!(slot.phase, Phase::Pending { .. }) && is_cheaper {
                 (slot.phase, slot.follows) = (Phase::Sign, true);
             }
@@ -369,7 +376,14 @@ impl Nonces {
             SendOutcome::Accepted => {
                 slot.phase = pending(slot.maybe_out);
                 slot.maybe_out = true;
-                (slot.tries, slot.errors) = (0, 0);
+                slot.accepted();
+            }
+            SendOutcome::Contested(reason) => {
+                // Nodes that have a transaction mine it only once it is the next one.
+                let is_next = slot.maybe_out && nonce == self.mined;
+                let gives_up = is_next && slot.count_contested(reason);
+                slot.phase = if gives_up { Phase::Sign } else { pending(slot.maybe_out) };
+                slot.maybe_out = true;
             }
             SendOutcome::Lost => {
                 slot.maybe_out = true;
@@ -394,9 +408,9 @@ impl Nonces {
                 self.send_again_below(nonce, now);
             }
             SendOutcome::TooCheap(_) | SendOutcome::TooCheapForSome(_)
-                if slot.tries < PRICE_TRIES =>
+                if slot.raises < PRICE_TRIES || slot.needs_filler() =>
             {
-                slot.tries += 1;
+                slot.raises = slot.raises.saturating_add(1);
                 slot.phase = Phase::Sign;
             }
             SendOutcome::TooCheap(reason)

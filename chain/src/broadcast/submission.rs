@@ -194,7 +194,7 @@ pub(super) async fn send(endpoints: &Endpoints, raw: &Bytes, is_repeated: bool) 
 /// A payload is given up at once only if every endpoint that was reached refuses its transaction. If some refuse it and
 /// another one accepts none at present, it is sent again, and given up after a number of such answers by a filler with
 /// its nonce. See [`weighed`] for other answers beside a refusal.
-fn sent_at_first(first: SendOutcome, each: Vec<Option<SendOutcome>>) -> SendOutcome {
+pub(super) fn sent_at_first(first: SendOutcome, each: Vec<Option<SendOutcome>>) -> SendOutcome {
     let all_say = each.iter().all(|it| *it == Some(SendOutcome::Underpriced));
     let all_refuse = each.iter().flatten().all(is_refusal);
     let mut outcomes = vec![first];
@@ -228,19 +228,32 @@ fn refused_by_all(first: SendOutcome, each: Vec<Option<SendOutcome>>) -> SendOut
     }
 }
 
-/// Returns the outcome with the most weight. A refusal beside a lost response, or beside the answer that lower nonces
-/// are missing, counts as an error: an endpoint that always gives one of these would otherwise have a payload that all
-/// others refuse sent without end, and all later nonces wait behind it.
-fn weighed(outcomes: Vec<SendOutcome>) -> SendOutcome {
-    let refusal = outcomes.iter().filter(|it| is_refusal(it)).cloned().reduce(weightier);
-    match (outcomes.into_iter().fold(SendOutcome::Later, weightier), refusal) {
-        (SendOutcome::Lost | SendOutcome::NonceAhead, Some(SendOutcome::Refused(reason))) => {
-            SendOutcome::Unclear(reason)
+/// Returns the outcome with the most weight. A refusal counts whatever other endpoints answer beside it: one that always
+/// gives the same answer would otherwise have a payload that all others refuse sent without end, and all later nonces
+/// wait behind it. Beside an acceptance, it makes the transaction contested, unless its reason is the price: that is
+/// raised anyway if the transaction is not mined. Beside any other answer, it counts as an error or raises the price.
+pub(super) fn weighed(outcomes: Vec<SendOutcome>) -> SendOutcome {
+    let (mut refusal, mut cheap) = (None, None);
+    for outcome in &outcomes {
+        match outcome {
+            SendOutcome::Refused(reason) | SendOutcome::Unclear(reason) => refusal = Some(reason),
+            SendOutcome::TooCheap(reason) => cheap = Some(reason),
+            _ => {}
         }
-        (SendOutcome::Lost | SendOutcome::NonceAhead, Some(SendOutcome::TooCheap(reason))) => {
-            SendOutcome::TooCheapForSome(reason)
-        }
-        (outcome, _) => outcome,
+    }
+    let (refusal, cheap) = (refusal.cloned(), cheap.cloned());
+    match (outcomes.into_iter().fold(SendOutcome::Later, weightier), refusal, cheap) {
+        (SendOutcome::Accepted, Some(reason), _) => SendOutcome::Contested(reason),
+        (
+            outcome @ (SendOutcome::Accepted
+            | SendOutcome::TooCheap(_)
+            | SendOutcome::Refused(_)
+            | SendOutcome::Later),
+            ..,
+        ) => outcome,
+        (_, _, Some(reason)) => SendOutcome::TooCheapForSome(reason),
+        (_, Some(reason), None) => SendOutcome::Unclear(reason),
+        (outcome, None, None) => outcome,
     }
 }
 
@@ -301,7 +314,8 @@ async fn send_to(chain: &Chain, raw: &Bytes) -> Result<(), RequestError> {
 /// outweighs only [`SendOutcome::Later`].
 fn weightier(one: SendOutcome, other: SendOutcome) -> SendOutcome {
     let weight = |it: &SendOutcome| match it {
-        SendOutcome::Accepted => 8,
+        SendOutcome::Accepted => 9,
+        SendOutcome::Contested(_) => 8,
         SendOutcome::Lost => 7,
         SendOutcome::Unclear(_) => 6,
         SendOutcome::NonceUsed => 5,
@@ -457,7 +471,10 @@ mod tests {
         for (each, expected) in [
             (vec![taken(), taken()], taken()),
             (vec![taken(), SendOutcome::Later], SendOutcome::Lost),
-            (vec![taken(), SendOutcome::Refused("no".to_owned())], SendOutcome::Lost),
+            (
+                vec![taken(), SendOutcome::Refused("no".to_owned())],
+                SendOutcome::Unclear("no".to_owned()),
+            ),
             (vec![taken(), SendOutcome::NonceUsed], SendOutcome::NonceUsed),
             (vec![taken(), SendOutcome::Accepted], SendOutcome::Accepted),
         ] {
@@ -483,7 +500,7 @@ mod tests {
                 SendOutcome::Unclear(reason()),
             ),
             (cheap(), vec![cheap(), SendOutcome::Later], SendOutcome::TooCheapForSome(reason())),
-            (refused(), vec![refused(), SendOutcome::Accepted], SendOutcome::Accepted),
+            (refused(), vec![refused(), SendOutcome::Accepted], SendOutcome::Contested(reason())),
             (refused(), vec![refused(), SendOutcome::Lost], SendOutcome::Unclear(reason())),
         ] {
             let all = each.iter().cloned().map(Some).collect();
@@ -498,16 +515,29 @@ mod tests {
         let reason = || "no".to_owned();
         let refused = || SendOutcome::Refused(reason());
         let cheap = || SendOutcome::TooCheap(reason());
-        for evasion in [SendOutcome::NonceAhead, SendOutcome::Lost] {
+        for evasion in [
+            SendOutcome::Lost,
+            SendOutcome::NonceAhead,
+            SendOutcome::NonceUsed,
+            SendOutcome::Underpriced,
+        ] {
             let beside = |refusal| vec![evasion.clone(), refusal];
             let unclear = SendOutcome::Unclear(reason());
             assert_eq!(weighed(beside(refused())), unclear, "{evasion:?}");
+            assert_eq!(weighed(beside(unclear.clone())), unclear, "{evasion:?}");
             assert_eq!(weighed(beside(cheap())), SendOutcome::TooCheapForSome(reason()));
             let all = beside(refused()).into_iter().map(Some).collect();
             assert_eq!(sent_at_first(evasion.clone(), all), unclear, "{evasion:?}");
             assert_eq!(weighed(beside(SendOutcome::Later)), evasion, "nobody refuses it");
             assert_eq!(weighed(beside(SendOutcome::Accepted)), SendOutcome::Accepted);
         }
+        let unclear = || SendOutcome::Unclear(reason());
+        assert_eq!(weighed(vec![unclear(), cheap()]), SendOutcome::TooCheapForSome(reason()));
+        for refusal in [refused(), unclear()] {
+            let accepted = vec![SendOutcome::Accepted, refusal];
+            assert_eq!(weighed(accepted), SendOutcome::Contested(reason()));
+        }
+        assert_eq!(weighed(vec![SendOutcome::Accepted, cheap()]), SendOutcome::Accepted);
     }
 
     #[test]

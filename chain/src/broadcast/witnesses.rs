@@ -223,7 +223,10 @@ impl Witnesses {
                 self.note_sent(account, nonce);
                 HandOver::Accepted
             }
-            SendOutcome::Lost | SendOutcome::Unclear(_) | SendOutcome::TooCheapForSome(_) => {
+            SendOutcome::Contested(_)
+            | SendOutcome::Lost
+            | SendOutcome::Unclear(_)
+            | SendOutcome::TooCheapForSome(_) => {
                 self.note_sent(account, nonce);
                 HandOver::Unsure
             }
