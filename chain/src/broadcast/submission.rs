@@ -228,10 +228,11 @@ fn refused_by_all(first: SendOutcome, each: Vec<Option<SendOutcome>>) -> SendOut
     }
 }
 
-/// Returns the outcome with the most weight. A refusal counts whatever other endpoints answer beside it: one that always
-/// gives the same answer would otherwise have a payload that all others refuse sent without end, and all later nonces
-/// wait behind it. Beside an acceptance, it makes the transaction contested, unless its reason is the price: that is
-/// raised anyway if the transaction is not mined. Beside any other answer, it counts as an error or raises the price.
+/// Returns the outcome with the most weight. A refusal counts whatever other endpoints answer beside it: an endpoint
+/// that always gives the same answer would otherwise have a payload that all others refuse sent without end, and all
+/// later nonces wait behind it. Beside an acceptance, it makes the transaction contested, unless its reason is the
+/// price: that is raised anyway if the transaction is not mined. Beside any other answer, it counts as an error or
+/// raises the price.
 pub(super) fn weighed(outcomes: Vec<SendOutcome>) -> SendOutcome {
     let (mut refusal, mut cheap) = (None, None);
     for outcome in &outcomes {
