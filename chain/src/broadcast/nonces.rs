@@ -41,7 +41,7 @@ use gap_fills::Gaps;
 
 use super::slots::{
     AccountState, DueTransaction, JobId, NoncePurpose, NonceQuery, NonceSlot, NonceUse, Phase,
-    SendOutcome, SignRequest, SignedTransaction, SlotId, SlotOutcome, Timeouts,
+    Recipients, SendOutcome, SignRequest, SignedTransaction, SlotId, SlotOutcome, Timeouts,
 };
 
 /// The divisor of the price increase of a replacement. go-ethereum demands a tenth of the old price
@@ -74,6 +74,8 @@ pub(super) struct Nonces {
     /// Payloads without a nonce, in the order of their turn, each with its former slot.
     ready: VecDeque<(JobId, Option<SlotId>)>,
     gaps: Gaps,
+    /// The end of the time for which new transactions go to every endpoint.
+    spread_until: Duration,
     /// The time at which every endpoint was asked last.
     whole_at: Option<Duration>,
     /// The time since which one of several endpoints alone answers, and counts more than is known.
@@ -121,6 +123,7 @@ impl Nonces {
             slots_made: 0,
             ready: VecDeque::new(),
             gaps: Gaps::default(),
+            spread_until: Duration::ZERO,
             whole_at: None,
             alone_since: None,
             proven: 0,
@@ -301,7 +304,11 @@ impl Nonces {
             nonce: *nonce,
             purpose: slot.purpose,
             signed,
-            is_repeated: slot.maybe_out,
+            recipients: match slot.maybe_out {
+                true => Recipients::AllAgain,
+                false if now < self.spread_until => Recipients::All,
+                false => Recipients::First,
+            },
         })
     }
 

@@ -348,9 +348,9 @@ impl Simulation {
     /// Sends one transaction; `false` after a crash.
     fn send(&mut self) -> bool {
         let due = self.process.nonces.due(self.now());
-        let Some(DueTransaction { nonce, signed, is_repeated, .. }) = due else { return true };
+        let Some(DueTransaction { nonce, signed, recipients, .. }) = due else { return true };
         if self.has_liar {
-            let outcome = self.sent_beside_liar(&Tx::read(&signed.raw), is_repeated);
+            let outcome = self.sent_beside_liar(&Tx::read(&signed.raw), recipients);
             if self.chance(3) {
                 return false;
             }

@@ -83,8 +83,18 @@ pub(super) struct DueTransaction {
     pub(super) nonce: u64,
     pub(super) purpose: NoncePurpose,
     pub(super) signed: SignedTransaction,
-    /// True if a node may already have it, unmined: it is then sent to every endpoint.
-    pub(super) is_repeated: bool,
+    pub(super) recipients: Recipients,
+}
+
+/// The endpoints that get a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Recipients {
+    /// The preferred one, and every one if it does not accept the transaction soon.
+    First,
+    /// Every one, because one may lately have kept a transaction to itself, or was slow.
+    All,
+    /// Every one, because a node may already have the transaction, unmined.
+    AllAgain,
 }
 
 /// The purpose of a nonce.

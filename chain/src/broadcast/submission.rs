@@ -9,9 +9,10 @@ use alloy::primitives::{Address, Bytes};
 use alloy::providers::Provider as _;
 use alloy::rpc::types::TransactionReceipt;
 use parking_lot::Mutex;
+use tokio::time::timeout;
 
 use super::error::BroadcastError;
-use super::slots::SendOutcome;
+use super::slots::{Recipients, SendOutcome};
 use crate::contracts::GroupMessageBroadcaster::InvalidPayloadSize;
 use crate::contracts::revert::Revert;
 use crate::endpoints::{EndpointError, Endpoints, is_endpoints_fault};
@@ -20,6 +21,12 @@ use crate::send::{Call, Chain, EthCallError, RequestError};
 
 /// The time limit for one of several endpoints to accept a transaction. A guess.
 const SEND_MAX: Duration = Duration::from_secs(5);
+/// The time after which a transaction goes to every endpoint although the first one may still accept it. A guess: later
+/// transactions wait until this one is sent, and honest endpoints answer within a second.
+pub(super) const FIRST_MAX: Duration = Duration::from_secs(2);
+/// The time left for the other endpoints once one has accepted a transaction that is sent again. A guess: their refusals
+/// count, and later transactions wait meanwhile.
+const REFUSAL_MAX: Duration = Duration::from_secs(1);
 /// The base gas of a transaction (Yellow Paper, appendix G).
 const GAS_OF_TRANSACTION: u64 = 21_000;
 /// The minimum gas per byte of data (EIP-7623): for a zero byte, and for any other.
@@ -170,18 +177,38 @@ pub(super) fn refused(account: Address, chain_id: u64, reason: String) -> Broadc
     }
 }
 
-/// Sends a transaction to the first endpoint that answers; to every endpoint if `is_repeated`, or if the first one does
-/// not accept it. A single endpoint may lie about accepting or refusing it.
-pub(super) async fn send(endpoints: &Endpoints, raw: &Bytes, is_repeated: bool) -> SendOutcome {
+/// Sends a transaction to its recipients; to every endpoint if the first one does not accept it soon. A single endpoint
+/// may lie about accepting or refusing it, or be slow, and later transactions wait meanwhile.
+pub(super) async fn send(
+    endpoints: &Endpoints,
+    raw: &Bytes,
+    recipients: Recipients,
+) -> SendOutcome {
     if endpoints.count() == 1 {
-        return send_to_first(endpoints, raw).await;
+        return send_to_first(endpoints, raw, &AtomicBool::new(false)).await;
     }
-    if is_repeated {
-        return weighed(send_to_each(endpoints, raw).await.into_iter().flatten().collect());
-    }
-    match send_to_first(endpoints, raw).await {
+    let first = match recipients {
+        Recipients::AllAgain => {
+            let sent = send_to_each(endpoints, raw, REFUSAL_MAX).await;
+            return weighed(sent.into_iter().flatten().collect());
+        }
+        Recipients::All => SendOutcome::Later,
+        Recipients::First => send_to_first_soon(endpoints, raw).await,
+    };
+    match first {
         SendOutcome::Accepted => SendOutcome::Accepted,
-        first => sent_at_first(first, send_to_each(endpoints, raw).await),
+        first => sent_at_first(first, send_to_each(endpoints, raw, prices::GRACE).await),
+    }
+}
+
+/// Sends a transaction to the first endpoint that answers, and waits for at most [`FIRST_MAX`].
+async fn send_to_first_soon(endpoints: &Endpoints, raw: &Bytes) -> SendOutcome {
+    let is_out = AtomicBool::new(false);
+    match timeout(FIRST_MAX, send_to_first(endpoints, raw, &is_out)).await {
+        Ok(outcome) => outcome,
+        Err(_) if is_out.load(Ordering::Relaxed) => SendOutcome::Lost,
+        // No endpoint was reached.
+        Err(_) => SendOutcome::Later,
     }
 }
 
@@ -211,11 +238,11 @@ pub(super) fn sent_at_first(first: SendOutcome, each: Vec<Option<SendOutcome>>) 
 /// is refused only if every endpoint refuses it: one that refuses may have passed it on, and one that was not reached
 /// refuses nothing. The outcome is [`SendOutcome::Later`] if some refuse it and none is known to have it.
 pub(super) async fn send_unless_all_refuse(endpoints: &Endpoints, raw: &Bytes) -> SendOutcome {
-    let first = send_to_first(endpoints, raw).await;
+    let first = send_to_first(endpoints, raw, &AtomicBool::new(false)).await;
     if first == SendOutcome::Accepted {
         return first;
     }
-    refused_by_all(first, send_to_each(endpoints, raw).await)
+    refused_by_all(first, send_to_each(endpoints, raw, SEND_MAX).await)
 }
 
 /// Returns the outcome of a transaction that was sent to one endpoint and then to each.
@@ -262,13 +289,14 @@ fn is_refusal(outcome: &SendOutcome) -> bool {
     matches!(outcome, SendOutcome::TooCheap(_) | SendOutcome::Refused(_))
 }
 
-/// Sends a transaction to the first endpoint that answers.
+/// Sends a transaction to the first endpoint that answers. Sets `is_out` once an endpoint may have it.
 ///
 /// An endpoint whose response was lost may have the transaction. A refusal by the next endpoint is then not conclusive,
 /// so the outcome is [`SendOutcome::Lost`].
-async fn send_to_first(endpoints: &Endpoints, raw: &Bytes) -> SendOutcome {
+async fn send_to_first(endpoints: &Endpoints, raw: &Bytes, is_out: &AtomicBool) -> SendOutcome {
     let (raw, is_lost) = (&raw, &AtomicBool::new(false));
     let sent = endpoints.ask(|chain| async move {
+        is_out.store(true, Ordering::Relaxed);
         let sent = send_to(&chain, raw).await;
         if matches!(sent, Err(RequestError::Unreachable { .. } | RequestError::Malformed { .. })) {
             is_lost.store(true, Ordering::Relaxed);
@@ -284,11 +312,16 @@ async fn send_to_first(endpoints: &Endpoints, raw: &Bytes) -> SendOutcome {
     }
 }
 
-/// Sends a transaction to every endpoint at once. Returns their outcomes; `None` for one without a connection.
-async fn send_to_each(endpoints: &Endpoints, raw: &Bytes) -> Vec<Option<SendOutcome>> {
+/// Sends a transaction to every endpoint at once. Once one has accepted it, the others have `grace` left. Returns their
+/// outcomes; `None` for one without a connection.
+async fn send_to_each(
+    endpoints: &Endpoints,
+    raw: &Bytes,
+    grace: Duration,
+) -> Vec<Option<SendOutcome>> {
     // An endpoint without a connection has not received anything.
     let (raw, reached) = (&raw, &Mutex::new(HashSet::new()));
-    let sent = endpoints.each_in_time(SEND_MAX, |chain| async move {
+    let sent = endpoints.each_until_one(SEND_MAX, grace, |chain| async move {
         reached.lock().insert(chain.endpoint().to_owned());
         send_to(&chain, raw).await
     });

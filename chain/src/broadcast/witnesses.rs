@@ -22,7 +22,8 @@ use super::heads::EndpointHeads;
 use super::poll::{ANSWER_MAX, PollRequest, PollResponse, poll};
 use super::receipts::MinedPayload;
 use super::slots::{
-    AccountCounts, AccountState, NoncePurpose, NonceQuery, NonceUse, SendOutcome, SlotId,
+    AccountCounts, AccountState, NoncePurpose, NonceQuery, NonceUse, Recipients, SendOutcome,
+    SlotId,
 };
 use super::submission;
 use crate::endpoints::Endpoints;
@@ -248,7 +249,7 @@ impl Witnesses {
 
     /// Sends a transaction to every endpoint, because the one that has it may keep it to itself.
     pub(crate) async fn spread(&self, raw: &Bytes) {
-        let sent = submission::send(&self.0.endpoints, raw, true).await;
+        let sent = submission::send(&self.0.endpoints, raw, Recipients::AllAgain).await;
         tracing::debug!(?sent, "a transaction was sent to every endpoint");
     }
 

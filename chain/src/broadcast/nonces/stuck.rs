@@ -5,7 +5,16 @@ use std::time::Duration;
 use super::Nonces;
 use crate::broadcast::slots::{PAUSE_MIN, Phase, Timeouts};
 
+/// The time for which new transactions go to every endpoint after one was not mined soon, or an endpoint was slow. A
+/// guess: an endpoint that keeps transactions to itself then delays one payload in ten minutes.
+const SPREAD_FOR: Duration = Duration::from_secs(600);
+
 impl Nonces {
+    /// Sends new transactions to every endpoint for a while.
+    pub(in crate::broadcast) fn spread(&mut self, now: Duration) {
+        self.spread_until = now + SPREAD_FOR;
+    }
+
     /// Sends lower nonces again, because a node misses them: it may have dropped them, or be
     /// another node.
     pub(super) fn send_again_below(&mut self, nonce: u64, now: Duration) {
@@ -56,6 +65,7 @@ impl Nonces {
                     slot.phase = Phase::Send { at: now };
                 }
             }
+            self.spread(now);
         } else if waited >= without_blocks_after || (waited >= stuck_after && blocks >= 2) {
             slot.phase = Phase::Sign;
         }
@@ -69,7 +79,7 @@ mod tests {
     use super::super::replacement_price;
     use super::*;
     use crate::broadcast::slots::{
-        AccountCounts, AccountState, JobId, NoncePurpose, SendOutcome, SignRequest,
+        AccountCounts, AccountState, JobId, NoncePurpose, Recipients, SendOutcome, SignRequest,
         SignedTransaction,
     };
 
@@ -138,6 +148,31 @@ mod tests {
         let again = step(&mut nonces, 311, 11, &contested());
         assert_eq!(again.len(), 1);
         assert_eq!(again[0].price_min, replacement_price(PRICE));
+    }
+
+    /// One endpoint takes transactions and passes none on.
+    #[test]
+    fn after_a_transaction_that_had_to_be_sent_again_new_ones_go_to_every_endpoint() {
+        let mut nonces = with_two_payloads();
+        let recipients = |nonces: &mut Nonces, job, at_s| {
+            nonces.submit(JobId(job));
+            let now = Duration::from_secs(at_s);
+            for it in nonces.assign() {
+                let (hash, raw) = (B256::repeat_byte(1), Bytes::from_static(b"signed"));
+                let signed = SignedTransaction { hash, price: PRICE, raw, is_filler: false };
+                nonces.signed(it.nonce, signed, 0, now);
+            }
+            let due = nonces.due(now).unwrap();
+            assert_eq!(nonces.sent(due.nonce, SendOutcome::Accepted, now), None);
+            due.recipients
+        };
+        assert_eq!(recipients(&mut nonces, 3, 1), Recipients::First);
+        step(&mut nonces, 2, 2, &SendOutcome::Accepted);
+        assert_eq!(recipients(&mut nonces, 4, 3), Recipients::All);
+        let mut nonces = with_two_payloads();
+        nonces.spread(Duration::from_secs(0));
+        assert_eq!(recipients(&mut nonces, 3, 599), Recipients::All);
+        assert_eq!(recipients(&mut nonces, 4, 600), Recipients::First);
     }
 
     #[test]

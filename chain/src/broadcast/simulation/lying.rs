@@ -3,19 +3,22 @@
 use rand::RngExt as _;
 
 use super::{Simulation, Tx, seeds};
-use crate::broadcast::slots::{AccountCounts, AccountState, NonceQuery, NonceUse, SendOutcome};
+use crate::broadcast::slots::{
+    AccountCounts, AccountState, NonceQuery, NonceUse, Recipients, SendOutcome,
+};
 use crate::broadcast::submission::{sent_at_first, weighed};
 
 impl Simulation {
     /// Sends a transaction to the honest endpoint and to the liar, or to one of them, as `submission::send` does. The
     /// liar passes nothing on.
-    pub(super) fn sent_beside_liar(&mut self, tx: &Tx, is_repeated: bool) -> SendOutcome {
+    pub(super) fn sent_beside_liar(&mut self, tx: &Tx, recipients: Recipients) -> SendOutcome {
         let lie = self.lie.clone();
-        if is_repeated {
-            return weighed(vec![lie, self.honest_answer(tx)]);
-        }
-        let is_first = self.rng.random();
-        let first = if is_first { lie.clone() } else { self.honest_answer(tx) };
+        let first = match recipients {
+            Recipients::AllAgain => return weighed(vec![lie, self.honest_answer(tx)]),
+            Recipients::All => SendOutcome::Later,
+            Recipients::First if self.rng.random() => lie.clone(),
+            Recipients::First => self.honest_answer(tx),
+        };
         if first == SendOutcome::Accepted {
             return first;
         }
