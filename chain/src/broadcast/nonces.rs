@@ -378,7 +378,12 @@ impl Nonces {
             return None; // a poll found it on the chain meanwhile
         }
         let pending = |sent_again| Phase::Pending { since: now, head, sent_again };
-        slot.maybe_out |= matches!(outcome, SendOutcome::TooCheapForSome(_));
+        let outcome = match outcome {
+            SendOutcome::NonceAheadForSome(others) if nonce == self.mined => *others,
+            outcome => outcome,
+        };
+        slot.maybe_out |=
+            matches!(outcome, SendOutcome::TooCheapForSome(_) | SendOutcome::NonceAheadForSome(_));
         match outcome {
             SendOutcome::Accepted => {
                 slot.phase = pending(slot.maybe_out);
@@ -396,12 +401,7 @@ impl Nonces {
                 slot.maybe_out = true;
                 slot.phase = Phase::Send { at: now + slot.next_pause() };
             }
-            SendOutcome::Unclear(reason) => {
-                slot.maybe_out = true;
-                let pause = slot.next_pause();
-                let gives_up = slot.count_error(reason);
-                slot.phase = if gives_up { Phase::Sign } else { Phase::Send { at: now + pause } };
-            }
+            SendOutcome::Unclear(reason) => slot.failed(reason, now),
             // It may be this very transaction: proxies send one twice.
             SendOutcome::NonceUsed => {
                 slot.maybe_out = true;
@@ -410,7 +410,7 @@ impl Nonces {
             SendOutcome::Underpriced if slot.maybe_out => slot.phase = pending(true),
             SendOutcome::Underpriced => return self.displace(nonce),
             SendOutcome::Later => slot.phase = Phase::Send { at: now + slot.next_pause() },
-            SendOutcome::NonceAhead => {
+            SendOutcome::NonceAhead | SendOutcome::NonceAheadForSome(_) => {
                 slot.phase = Phase::Send { at: now + slot.next_pause() };
                 self.send_again_below(nonce, now);
             }

@@ -150,6 +150,9 @@ pub(super) enum SendOutcome {
     NonceUsed,
     /// The node lacks transactions with lower nonces.
     NonceAhead,
+    /// An endpoint lacks transactions with lower nonces, and may accept this one later. Another one refuses it: this is
+    /// the outcome once it is the next one to be mined.
+    NonceAheadForSome(Box<Self>),
     /// The node has another transaction with this nonce, and the price of this one is too low to replace it.
     Underpriced,
     /// The price is below the chain's current minimum.
@@ -173,6 +176,7 @@ impl SendOutcome {
                 | Self::Lost
                 | Self::Unclear(_)
                 | Self::NonceUsed
+                | Self::NonceAheadForSome(_)
                 | Self::TooCheapForSome(_)
         )
     }
@@ -353,6 +357,14 @@ impl NonceSlot {
     pub(super) fn count_error(&mut self, reason: String) -> bool {
         self.errors = self.errors.saturating_add(1);
         self.gives_up(self.errors >= ERRORS_MAX, reason)
+    }
+
+    /// Takes note of an error after which the transaction is sent again, unless the payload is to be given up now.
+    pub(super) fn failed(&mut self, reason: String, now: Duration) {
+        self.maybe_out = true;
+        let at = now + self.next_pause();
+        let gives_up = self.count_error(reason);
+        self.phase = if gives_up { Phase::Sign } else { Phase::Send { at } };
     }
 
     /// Counts an answer with which one endpoint accepts and another one refuses the next transaction to be mined.

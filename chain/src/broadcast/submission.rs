@@ -259,7 +259,7 @@ fn refused_by_all(first: SendOutcome, each: Vec<Option<SendOutcome>>) -> SendOut
 /// that always gives the same answer would otherwise have a payload that all others refuse sent without end, and all
 /// later nonces wait behind it. Beside an acceptance, it makes the transaction contested, unless its reason is the
 /// price: that is raised anyway if the transaction is not mined. Beside any other answer, it counts as an error or
-/// raises the price.
+/// raises the price; if lower nonces are missing somewhere, only once these are mined.
 pub(super) fn weighed(outcomes: Vec<SendOutcome>) -> SendOutcome {
     let (mut refusal, mut cheap) = (None, None);
     for outcome in &outcomes {
@@ -270,6 +270,7 @@ pub(super) fn weighed(outcomes: Vec<SendOutcome>) -> SendOutcome {
         }
     }
     let (refusal, cheap) = (refusal.cloned(), cheap.cloned());
+    let is_ahead = outcomes.contains(&SendOutcome::NonceAhead);
     match (outcomes.into_iter().fold(SendOutcome::Later, weightier), refusal, cheap) {
         (SendOutcome::Accepted, Some(reason), _) => SendOutcome::Contested(reason),
         (
@@ -279,9 +280,16 @@ pub(super) fn weighed(outcomes: Vec<SendOutcome>) -> SendOutcome {
             | SendOutcome::Later),
             ..,
         ) => outcome,
-        (_, _, Some(reason)) => SendOutcome::TooCheapForSome(reason),
-        (_, Some(reason), None) => SendOutcome::Unclear(reason),
         (outcome, None, None) => outcome,
+        (_, refusal, cheap) => {
+            let unclear = refusal.map(SendOutcome::Unclear);
+            let refused = cheap.map(SendOutcome::TooCheapForSome).or(unclear);
+            let refused = refused.unwrap_or(SendOutcome::Later); // one of the two is there
+            match is_ahead {
+                true => SendOutcome::NonceAheadForSome(Box::new(refused)),
+                false => refused,
+            }
+        }
     }
 }
 
@@ -353,7 +361,7 @@ fn weightier(one: SendOutcome, other: SendOutcome) -> SendOutcome {
         SendOutcome::Lost => 7,
         SendOutcome::Unclear(_) => 6,
         SendOutcome::NonceUsed => 5,
-        SendOutcome::NonceAhead => 4,
+        SendOutcome::NonceAhead | SendOutcome::NonceAheadForSome(_) => 4,
         SendOutcome::Underpriced => 3,
         SendOutcome::TooCheap(_) | SendOutcome::TooCheapForSome(_) => 2,
         SendOutcome::Refused(_) => 1,
@@ -556,10 +564,16 @@ mod tests {
             SendOutcome::Underpriced,
         ] {
             let beside = |refusal| vec![evasion.clone(), refusal];
-            let unclear = SendOutcome::Unclear(reason());
+            let counted = |refused| match evasion {
+                SendOutcome::NonceAhead => SendOutcome::NonceAheadForSome(Box::new(refused)),
+                _ => refused,
+            };
+            let unclear = counted(SendOutcome::Unclear(reason()));
             assert_eq!(weighed(beside(refused())), unclear, "{evasion:?}");
-            assert_eq!(weighed(beside(unclear.clone())), unclear, "{evasion:?}");
-            assert_eq!(weighed(beside(cheap())), SendOutcome::TooCheapForSome(reason()));
+            let unknown = SendOutcome::Unclear(reason());
+            assert_eq!(weighed(beside(unknown)), unclear, "{evasion:?}");
+            let too_cheap = counted(SendOutcome::TooCheapForSome(reason()));
+            assert_eq!(weighed(beside(cheap())), too_cheap, "{evasion:?}");
             let all = beside(refused()).into_iter().map(Some).collect();
             assert_eq!(sent_at_first(evasion.clone(), all), unclear, "{evasion:?}");
             assert_eq!(weighed(beside(SendOutcome::Later)), evasion, "nobody refuses it");

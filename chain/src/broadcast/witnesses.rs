@@ -233,7 +233,7 @@ impl Witnesses {
             }
             SendOutcome::Later => HandOver::Unsure,
             SendOutcome::NonceUsed | SendOutcome::Underpriced => HandOver::NonceUsed,
-            SendOutcome::NonceAhead => HandOver::NonceAhead,
+            SendOutcome::NonceAhead | SendOutcome::NonceAheadForSome(_) => HandOver::NonceAhead,
             SendOutcome::TooCheap(reason) | SendOutcome::Refused(reason) => {
                 HandOver::Refused(reason)
             }

@@ -118,13 +118,12 @@ mod tests {
     }
 
     /// Answers until the payload with the first nonce is given up, and returns the time of the filler's request.
-    fn given_up(nonces: &mut Nonces) -> u64 {
+    fn given_up(nonces: &mut Nonces, answer: &SendOutcome) -> u64 {
         for at_s in 1..60 {
-            for it in step(nonces, at_s, at_s, &contested()) {
+            for it in step(nonces, at_s, at_s, answer) {
                 assert_eq!(it.nonce, 0, "the other payload waits behind it");
                 if it.purpose == NoncePurpose::Filler {
                     assert_eq!(it.price_min, 0, "a node that has the payload keeps it");
-                    assert!(it.over.is_some_and(|price| price > PRICE), "it was raised before");
                     return at_s;
                 }
             }
@@ -136,7 +135,7 @@ mod tests {
     fn the_next_payload_that_one_endpoint_accepts_and_another_refuses_is_given_up() {
         let mut nonces = with_two_payloads();
         // Sent again after two seconds, and signed again four times, each after two seconds and two blocks.
-        assert_eq!(given_up(&mut nonces), 11);
+        assert_eq!(given_up(&mut nonces, &contested()), 11);
         assert!(
             nonces.latest(JobId(1)).is_some(),
             "its caller waits until one of the two is mined"
@@ -186,10 +185,24 @@ mod tests {
         }
     }
 
+    /// One endpoint refuses everything, and the other one takes no transaction before it has those with lower nonces.
+    #[test]
+    fn what_waits_behind_a_refused_payload_is_not_given_up_with_it() {
+        let refused = SendOutcome::Unclear("no".to_owned());
+        let answer = SendOutcome::NonceAheadForSome(Box::new(refused));
+        let mut nonces = with_two_payloads();
+        let since = given_up(&mut nonces, &answer);
+        for at_s in since + 1..since + 100 {
+            for it in step(&mut nonces, at_s, at_s, &answer) {
+                assert_eq!(it.nonce, 0, "{at_s}");
+            }
+        }
+    }
+
     #[test]
     fn a_filler_that_is_too_cheap_is_signed_again_however_often() {
         let mut nonces = with_two_payloads();
-        let since = given_up(&mut nonces);
+        let since = given_up(&mut nonces, &contested());
         let cheap = SendOutcome::TooCheap("underpriced".to_owned());
         let mut fillers = 0;
         for at_s in since + 1..since + 60 {
