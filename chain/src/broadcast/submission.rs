@@ -24,8 +24,8 @@ const SEND_MAX: Duration = Duration::from_secs(5);
 /// The time after which a transaction goes to every endpoint although the first one may still accept it. A guess: later
 /// transactions wait until this one is sent, and honest endpoints answer within a second.
 pub(super) const FIRST_MAX: Duration = Duration::from_secs(2);
-/// The time left for the other endpoints once one has accepted a transaction that is sent again. A guess: their refusals
-/// count, and later transactions wait meanwhile.
+/// The time left for the other endpoints once one has accepted a transaction that is sent again. A guess: their
+/// refusals count, and later transactions wait meanwhile.
 const REFUSAL_MAX: Duration = Duration::from_secs(1);
 /// The base gas of a transaction (Yellow Paper, appendix G).
 const GAS_OF_TRANSACTION: u64 = 21_000;
