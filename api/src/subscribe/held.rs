@@ -35,7 +35,7 @@ impl HeldBytes {
     /// # Errors
     /// [`OverloadedError`]: the stream must be refused.
     pub(super) fn new(charge: CallCharge) -> Result<Self, OverloadedError> {
-        charge.take(STREAM_BYTES)?;
+        charge.take_lasting(STREAM_BYTES)?;
         let waves = HashMap::new();
         Ok(Self { charge, taken: STREAM_BYTES, used: STREAM_BYTES, waves, lasting: 0 })
     }
@@ -91,11 +91,19 @@ impl HeldBytes {
         self.waves.remove(&wave);
     }
 
+    /// Lets other changes of the caller's address begin, if no wave is in flight.
+    pub(super) fn end_changes(&self) {
+        if self.waves.is_empty() {
+            self.charge.end_changes();
+        }
+    }
+
     /// Adjusts the charge to the memory that the stream now holds.
     ///
     /// # Errors
     /// [`OverloadedError`]: the stream must end.
     pub(super) fn settle(&mut self, stream: &Subscription) -> Result<(), OverloadedError> {
+        self.end_changes();
         let topics_bytes = stream.topics_bytes();
         if topics_bytes == 0 {
             self.lasting = 0;

@@ -316,6 +316,9 @@ impl Subscriber {
             Some(RequestFrame::Pong(Pong { nonce })) => self.times.pong(nonce),
             None => {} // of a later version, or empty
         }
+        if self.mutate.is_none() {
+            self.held.end_changes();
+        }
         Ok(())
     }
 
