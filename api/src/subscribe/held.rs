@@ -91,11 +91,9 @@ impl HeldBytes {
         self.waves.remove(&wave);
     }
 
-    /// Lets other changes of the caller's address begin, if no wave is in flight.
+    /// Lets other changes of the caller's address begin.
     pub(super) fn end_changes(&self) {
-        if self.waves.is_empty() {
-            self.charge.end_changes();
-        }
+        self.charge.end_changes();
     }
 
     /// Adjusts the charge to the memory that the stream now holds.
@@ -103,7 +101,6 @@ impl HeldBytes {
     /// # Errors
     /// [`OverloadedError`]: the stream must end.
     pub(super) fn settle(&mut self, stream: &Subscription) -> Result<(), OverloadedError> {
-        self.end_changes();
         let topics_bytes = stream.topics_bytes();
         if topics_bytes == 0 {
             self.lasting = 0;

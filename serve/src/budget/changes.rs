@@ -4,7 +4,6 @@
 //! they would take the rest of its share, and calls of the address that arrive meanwhile would be refused. So a few are
 //! under way at a time, and the others wait, with little more than their bytes. Addresses that hold little do not wait.
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -36,12 +35,6 @@ impl ConnectionShare {
             all.checked_add(bytes).filter(|all| *all <= most_bytes)
         });
         begun.is_ok().then(|| ChangeUnderWay { address: Arc::clone(&self.address), bytes })
-    }
-}
-
-impl fmt::Debug for ChangeUnderWay {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ChangeUnderWay").field("bytes", &self.bytes).finish_non_exhaustive()
     }
 }
 
