@@ -330,7 +330,7 @@ mod tests {
                     reading.push_back((waiting.pop_front().unwrap(), begun));
                 }
                 assert!(!reading.is_empty(), "nothing goes on behind {} streams", live.len());
-                let now = read.min(reading.len());
+                let now = reading.len().min(read);
                 for (call, begun) in reading.drain(..now) {
                     call.give_back_lasting(READING_BYTES - LIVE_BYTES);
                     drop(begun);
