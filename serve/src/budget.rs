@@ -21,6 +21,7 @@
 //! [`shedding`]: crate::shedding
 
 mod addresses;
+pub(crate) mod changes;
 mod metrics;
 
 use std::collections::{HashMap, HashSet};

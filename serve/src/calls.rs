@@ -259,7 +259,12 @@ fn charge(
     let unread_bytes = if method.leaves_unread() { STREAM_WINDOW_BYTES as usize } else { 0 };
     charge.take(unread_bytes)?;
     let head_bytes = head_bytes(request.uri(), request.headers());
-    charge.take_for_call(CALL_BYTES + buffer_bytes + head_bytes)?;
+    let call_bytes = CALL_BYTES + buffer_bytes + head_bytes;
+    if method.takes_messages() {
+        charge.take_for_stream(call_bytes)?;
+    } else {
+        charge.take_for_call(call_bytes)?;
+    }
     request.extensions_mut().insert(charge.clone());
     Ok(charge)
 }
