@@ -310,7 +310,7 @@ impl CallCharge {
     /// Records that no change of this stream is under way any more: the past of all its topics is read. Changes of
     /// other streams of the address may wait for that. The end of the call has the same effect.
     pub fn end_changes(&self) {
-        self.0.changes.lock().take();
+        *self.0.changes.lock() = None;
     }
 
     /// Returns the bytes that the connection is charged for the request.
