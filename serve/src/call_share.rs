@@ -49,8 +49,8 @@ pub struct CallCharge(Arc<CallShare>);
 struct CallShare {
     connection: Arc<ConnectionShare>,
     bytes: Mutex<CallBytes>,
-    /// Changes of its stream whose past is being read.
-    changes: Mutex<Vec<ChangeUnderWay>>,
+    /// The changes of its stream that are under way, as one: a client may send any number before they end.
+    changes: Mutex<Option<ChangeUnderWay>>,
     /// Tasks that work for the call, which may outlive its answer.
     holders: AtomicUsize,
     /// A value of the service, dropped at the end of the call.
@@ -155,8 +155,8 @@ impl CallCharge {
     }
 
     /// Refuses further calls of the method with this path, on the same connection, with the same status, before their
-    /// requests are received: for a second. For a limit that would refuse them as well, whatever they ask for, and
-    /// that tells the caller to wait at least as long. Such calls let the caller's address rest while publishers are
+    /// requests are received: for a second. For a limit of the caller's address that would refuse most of them as well,
+    /// and that tells the caller to wait at least as long. Such calls let the caller's address rest while publishers are
     /// late. Changes nothing for calls over HTTP/1.1 and for those that come through a trusted proxy.
     pub fn refuse_further(&self, path: &'static str, status: &Status) {
         self.0.connection.refused.note(path, status.clone());
@@ -295,7 +295,12 @@ impl CallCharge {
         bytes: usize,
     ) -> Result<(), OverloadedError> {
         let begun = waiting::take_for_change(wait_end, &self.0.connection, bytes).await?;
-        self.0.changes.lock().extend(begun);
+        if let Some(begun) = begun {
+            match &mut *self.0.changes.lock() {
+                Some(changes) => changes.join(begun),
+                none => *none = Some(begun),
+            }
+        }
         let mut charged = self.0.bytes.lock();
         charged.add(bytes, MemorySource::Share);
         charged.assign_to_request(bytes);
@@ -305,7 +310,7 @@ impl CallCharge {
     /// Records that no change of this stream is under way any more: the past of all its topics is read. Changes of
     /// other streams of the address may wait for that. The end of the call has the same effect.
     pub fn end_changes(&self) {
-        self.0.changes.lock().clear();
+        *self.0.changes.lock() = None;
     }
 
     /// Returns the bytes that the connection is charged for the request.

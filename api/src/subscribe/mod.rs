@@ -165,6 +165,8 @@ impl Subscriber {
         let status = self.serve().await;
         let waits = self.permit.is_none();
         let waiting = waits.then(|| self.held.split_off(self.frame_bytes));
+        // A client that does not read the end keeps the call, but none of its changes.
+        self.held.end_changes();
         self.subscription.end(self.held);
         SubscriberEnd { status, _waiting: waiting }
     }
@@ -194,6 +196,10 @@ impl Subscriber {
                 Wakeup::Decoded(Ok(request)) => {
                     self.decoding = None;
                     self.handle_request(request)?;
+                    // One that changes nothing may have no answer, after which this would be done.
+                    if self.permit.is_some() {
+                        self.settle()?;
+                    }
                 }
                 Wakeup::Request(Ok(None)) => {
                     self.half_closed = true;

@@ -38,6 +38,14 @@ impl ConnectionShare {
     }
 }
 
+impl ChangeUnderWay {
+    /// Adds another change of the same address, so that both end together.
+    pub(crate) fn join(&mut self, mut other: Self) {
+        // The sum is within `changing_bytes`, which cannot overflow.
+        self.bytes += std::mem::take(&mut other.bytes);
+    }
+}
+
 impl Drop for ChangeUnderWay {
     fn drop(&mut self) {
         self.address.changing_bytes.fetch_sub(self.bytes, Relaxed);
