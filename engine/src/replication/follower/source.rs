@@ -94,11 +94,11 @@ impl Follower {
         self.choice.progress_at = now;
         self.choice.stalls = 0;
         self.choice.note_sent(from, len_bytes);
-        if self.choice.is_undecided() {
+        if self.choice.is_undecided_by(from) {
             return;
         }
         // A slow source has sent something.
-        let is_beside_slow = self.choice.trials.iter().any(|trial| trial.beside_slow.is_some());
+        let is_beside_slow = self.choice.trials.iter().any(|trial| trial.received.is_some());
         // If the source sends again, or another peer has closed a gap, the trials are over, too.
         let tried = self.choice.end_trials();
         tried.iter().filter(|it| **it != from).for_each(|it| self.cancel_want(*it));
@@ -315,9 +315,12 @@ impl Follower {
         // A source that shows nothing at all is not slow: the first peer that shows something takes its place.
         let is_sending = self.stalled_at().is_some_and(|at| at > now);
         let is_slow = is_sending && self.choice.slow_at().is_some_and(|at| at <= now);
-        let beside_slow = is_slow.then(ReceivedTotal::default);
-        self.choice.trials.iter_mut().for_each(|trial| trial.beside_slow = None);
-        self.choice.trials.push(Trial { peer, since: now, until, beside_slow });
+        let trials = &mut self.choice.trials;
+        trials.iter_mut().for_each(|trial| trial.received = None);
+        // If it sends again, that ends no trial: it could do so just before each answer, and keep its place for ever.
+        let beside_slow = is_slow || trials.iter().any(|trial| trial.beside_slow);
+        let received = is_slow.then(ReceivedTotal::default);
+        trials.push(Trial { peer, since: now, until, beside_slow, received });
         self.cancel_want(peer);
         if let Some(peer) = self.peers.get_mut(&peer) {
             peer.ask_at = now;
