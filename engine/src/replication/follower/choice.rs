@@ -25,6 +25,9 @@ pub(super) const TRIALS_MAX: usize = 4;
 /// Time in which a source has to send a least amount while another peer claims far more. Specified
 /// (`docs/protocol/replication.md`, What the follower does).
 pub(super) const SLOW_AFTER: Duration = Duration::from_secs(10);
+/// Time by which the judgement of a source is put off while a write is under way. A guess: most writes take less. Each
+/// envelope of the source begins a write, so with a long time it could put the judgement off for ever.
+pub(super) const STORED_WITHIN: Duration = Duration::from_millis(100);
 /// Places beyond the accepted ones that another peer then claims at least. Specified (same page).
 pub(super) const FAR_PLACES_MIN: u64 = 256;
 /// Envelopes, or their bytes, that are enough. Specified (same page): a link of 64 KiB/s carries as much.
@@ -190,10 +193,10 @@ impl Choice {
         self.pace.as_ref().filter(|pace| !pace.is_enough()).map(|pace| pace.judged_at)
     }
 
-    /// Notes that this node was too busy to look at what the source has sent.
-    pub(super) fn excuse_pace(&mut self, now: Instant) {
+    /// Notes that this node was too busy to look at what the source has sent, and gives it so much more time.
+    pub(super) fn excuse_pace(&mut self, now: Instant, time: Duration) {
         if let Some(pace) = &mut self.pace {
-            pace.judged_at = pace.judged_at.max(now + TRIAL);
+            pace.judged_at = pace.judged_at.max(now + time);
         }
     }
 

@@ -278,6 +278,25 @@ fn a_slow_source_that_falls_silent_is_left_for_the_first_peer_that_shows_somethi
     }
 }
 
+/// A peer is tried whenever the source should be judged, and has a moment for its answer.
+#[test]
+fn a_slow_source_does_not_hide_its_pace_behind_trials_in_its_silences() {
+    let mut rig = Rig::three(7);
+    rig.down(SOURCE);
+    rig.claims(THIRD, 1 << 40);
+    let begin = rig.now;
+    for pause_ms in [350, 655].into_iter().cycle() {
+        rig.wait(Duration::from_millis(pause_ms));
+        let next = rig.follower.accepted().0 + 1;
+        rig.claims(OTHER, next);
+        rig.send(OTHER, [next]);
+        if rig.asks(THIRD).is_some() {
+            break;
+        }
+        assert!(rig.now < begin + SLOW_AFTER * 2, "it stays");
+    }
+}
+
 /// A relay must not take a strand from its own node by a claim and by being a little faster.
 #[test]
 fn a_peer_that_is_a_little_faster_than_a_slow_source_does_not_take_its_place() {
