@@ -25,6 +25,9 @@ pub(super) const TRIALS_MAX: usize = 4;
 /// Time in which a source has to send a least amount while another peer claims far more. Specified
 /// (`docs/protocol/replication.md`, What the follower does).
 pub(super) const SLOW_AFTER: Duration = Duration::from_secs(10);
+/// Time by which the judgement of a source is put off while a write is under way. A guess: most writes take less. Each
+/// envelope of the source begins a write, so with a long time it could put the judgement off for ever.
+pub(super) const STORED_WITHIN: Duration = Duration::from_millis(100);
 /// Places beyond the accepted ones that another peer then claims at least. Specified (same page).
 pub(super) const FAR_PLACES_MIN: u64 = 256;
 /// Envelopes, or their bytes, that are enough. Specified (same page): a link of 64 KiB/s carries as much.
@@ -52,7 +55,7 @@ pub(super) struct Choice {
     /// The strand's own node has left the network: it is asked for nothing.
     pub(super) is_relayed: bool,
     /// The peers that are tried beside the source, at most [`TRIALS_MAX`], in the order in which they were asked. One
-    /// that is tried beside a slow source is alone.
+    /// that is tried beside a slow source is alone while that goes on sending.
     pub(super) trials: Vec<Trial>,
     /// Bounded by the number of nodes in the registry: an entry is made for peers that were connected.
     pub(super) doubts: BTreeMap<OriginatorId, Doubt>,
@@ -79,9 +82,11 @@ pub(super) struct Trial {
     /// The time at which it began.
     pub(super) since: Instant,
     pub(super) until: Instant,
-    /// The envelopes of the peer that were accepted, if the source sends too little. The peer then has to send enough,
-    /// and what the source sends does not end the trial.
-    pub(super) beside_slow: Option<ReceivedTotal>,
+    /// It began beside a source that sends too little, or beside such a trial: what the source sends does not end it.
+    pub(super) beside_slow: bool,
+    /// The envelopes of the peer that were accepted, if it has to send enough of them to take the place of the source,
+    /// and not only the first one.
+    pub(super) received: Option<ReceivedTotal>,
 }
 
 /// The amount that the source has sent since some time.
@@ -188,10 +193,10 @@ impl Choice {
         self.pace.as_ref().filter(|pace| !pace.is_enough()).map(|pace| pace.judged_at)
     }
 
-    /// Notes that this node was too busy to look at what the source has sent.
-    pub(super) fn excuse_pace(&mut self, now: Instant) {
+    /// Notes that this node was too busy to look at what the source has sent, and gives it so much more time.
+    pub(super) fn excuse_pace(&mut self, now: Instant, time: Duration) {
         if let Some(pace) = &mut self.pace {
-            pace.judged_at = pace.judged_at.max(now + TRIAL);
+            pace.judged_at = pace.judged_at.max(now + time);
         }
     }
 
@@ -201,15 +206,18 @@ impl Choice {
             pace.received.add(len_bytes);
         }
         let trial = self.trials.iter_mut().find(|trial| trial.peer == from);
-        let received = trial.and_then(|trial| trial.beside_slow.as_mut());
+        let received = trial.and_then(|trial| trial.received.as_mut());
         received.into_iter().for_each(|received| received.add(len_bytes));
     }
 
-    /// True while a peer that is tried beside a slow source has not sent enough. The first envelope shows nothing
-    /// there: the source is not silent, and might have sent it a moment later.
-    pub(super) fn is_undecided(&self) -> bool {
-        let mut received = self.trials.iter().filter_map(|trial| trial.beside_slow);
-        received.any(|received| !is_enough(received))
+    /// True if an envelope of this peer ends no trial: it is tried beside a slow source and has not sent enough, or it
+    /// is not tried, and another peer is tried beside a slow source. The first envelope shows nothing there: the source
+    /// is not silent, and might have sent it a moment later.
+    pub(super) fn is_undecided_by(&self, from: OriginatorId) -> bool {
+        match self.trials.iter().find(|trial| trial.peer == from) {
+            Some(trial) => trial.received.is_some_and(|received| !is_enough(received)),
+            None => self.trials.iter().any(|trial| trial.beside_slow),
+        }
     }
 
     /// Ends all trials without a verdict. Returns the peers that were tried.

@@ -17,7 +17,8 @@ use std::time::Instant;
 use hawser_proto::{OriginatorId, SequenceId};
 
 use super::choice::{
-    FAR_PLACES_MIN, NEXT_TRIAL_AFTER, STALL_TIMEOUT, SourceRank, TRIALS_MAX, Trial,
+    FAR_PLACES_MIN, NEXT_TRIAL_AFTER, STALL_TIMEOUT, STORED_WITHIN, SourceRank, TRIAL, TRIALS_MAX,
+    Trial,
 };
 use super::parts::ReceivedTotal;
 use super::{Follower, PeerProgress, STALL_AFTER};
@@ -48,7 +49,7 @@ impl Follower {
     /// as silent, and no place as missing.
     pub fn handle_backlog(&mut self, now: Instant) {
         self.choice.progress_at = now;
-        self.choice.excuse_pace(now);
+        self.choice.excuse_pace(now, TRIAL);
         self.excuse_parts(now);
         self.excuse_search(now);
     }
@@ -70,7 +71,9 @@ impl Follower {
         self.judge_split();
         let rival = self.rival();
         self.choice.ahead_since = rival.map(|_| self.choice.ahead_since.unwrap_or(now));
-        let is_far = rival.is_some_and(|rival| self.is_far_ahead(rival));
+        // A peer that is tried is no rival, and claims as much as before. The time of a slow source goes on.
+        let tried = self.choice.trials.iter().map(|trial| trial.peer);
+        let is_far = tried.chain(rival).any(|peer| self.is_far_ahead(peer));
         self.choice.look_at_pace(now, is_far);
         if self.trial_at().is_some_and(|at| at <= now) {
             self.start_trial(now);
@@ -94,11 +97,11 @@ impl Follower {
         self.choice.progress_at = now;
         self.choice.stalls = 0;
         self.choice.note_sent(from, len_bytes);
-        if self.choice.is_undecided() {
+        if self.choice.is_undecided_by(from) {
             return;
         }
         // A slow source has sent something.
-        let is_beside_slow = self.choice.trials.iter().any(|trial| trial.beside_slow.is_some());
+        let is_beside_slow = self.choice.trials.iter().any(|trial| trial.received.is_some());
         // If the source sends again, or another peer has closed a gap, the trials are over, too.
         let tried = self.choice.end_trials();
         tried.iter().filter(|it| **it != from).for_each(|it| self.cancel_want(*it));
@@ -301,7 +304,7 @@ impl Follower {
         if self.durable != self.accepted {
             // The disk is busy, and the source may be waiting for it.
             self.choice.progress_at = now;
-            self.choice.excuse_pace(now);
+            self.choice.excuse_pace(now, STORED_WITHIN);
             return;
         }
         let Some(peer) = self.rival() else { return };
@@ -313,11 +316,14 @@ impl Follower {
             self.cancel_want(outranked);
         }
         // A source that shows nothing at all is not slow: the first peer that shows something takes its place.
-        let is_sending = self.stalled_at().is_some_and(|at| at > now);
+        let is_sending = self.choice.progress_at + STALL_TIMEOUT > now;
         let is_slow = is_sending && self.choice.slow_at().is_some_and(|at| at <= now);
-        let beside_slow = is_slow.then(ReceivedTotal::default);
-        self.choice.trials.iter_mut().for_each(|trial| trial.beside_slow = None);
-        self.choice.trials.push(Trial { peer, since: now, until, beside_slow });
+        let trials = &mut self.choice.trials;
+        trials.iter_mut().for_each(|trial| trial.received = None);
+        // If it sends again, that ends no trial: it could do so just before each answer, and keep its place for ever.
+        let beside_slow = is_slow || trials.iter().any(|trial| trial.beside_slow);
+        let received = is_slow.then(ReceivedTotal::default);
+        trials.push(Trial { peer, since: now, until, beside_slow, received });
         self.cancel_want(peer);
         if let Some(peer) = self.peers.get_mut(&peer) {
             peer.ask_at = now;

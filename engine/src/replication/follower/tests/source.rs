@@ -8,6 +8,8 @@ use crate::replication::follower::choice::{
 /// Time within which another peer is asked in place of one that is dead, without the time of its clock.
 pub(super) const FAILOVER: Duration = STALL_TIMEOUT;
 
+const FOURTH: OriginatorId = OriginatorId(500);
+
 /// Two minutes: longer than every pause.
 const LONG: Duration = Duration::from_secs(120);
 
@@ -257,16 +259,42 @@ fn a_source_that_trickles_while_another_peer_claims_far_more_is_left_for_it() {
 /// A liar that is tried beside a source which sends a little would hold the strand up for the whole time of its trial.
 #[test]
 fn a_slow_source_that_falls_silent_is_left_for_the_first_peer_that_shows_something() {
-    const FOURTH: OriginatorId = OriginatorId(500);
+    for sends_again in [false, true] {
+        let mut rig = Rig::three(7);
+        tried_beside(&mut rig, 1).expect("it is slow");
+        rig.follower.handle_peer_up(rig.now, FOURTH, SequenceId(1 << 39));
+        rig.effects();
+        rig.wait(STALL_TIMEOUT);
+        let tried = [OTHER, THIRD, FOURTH];
+        assert_eq!(rig.asked_without_end(), tried);
+        if sends_again {
+            let next = rig.follower.accepted().0 + 1;
+            rig.send(OTHER, [next]);
+            assert_eq!(rig.asked_without_end(), tried, "it could always be a moment faster");
+        }
+        let next = rig.follower.accepted().0 + 1;
+        rig.send(FOURTH, [next]);
+        assert_eq!(rig.asked_without_end(), [FOURTH]);
+    }
+}
+
+/// A peer is tried whenever the source should be judged, and has a moment for its answer.
+#[test]
+fn a_slow_source_does_not_hide_its_pace_behind_trials_in_its_silences() {
     let mut rig = Rig::three(7);
-    tried_beside(&mut rig, 1).expect("it is slow");
-    rig.follower.handle_peer_up(rig.now, FOURTH, SequenceId(1 << 39));
-    rig.effects();
-    rig.wait(STALL_TIMEOUT);
-    assert_eq!(rig.asked_without_end(), [OTHER, THIRD, FOURTH]);
-    let next = rig.follower.accepted().0 + 1;
-    rig.send(FOURTH, [next]);
-    assert_eq!(rig.asked_without_end(), [FOURTH]);
+    rig.down(SOURCE);
+    rig.claims(THIRD, 1 << 40);
+    let begin = rig.now;
+    for pause_ms in [350, 655].into_iter().cycle() {
+        rig.wait(Duration::from_millis(pause_ms));
+        let next = rig.follower.accepted().0 + 1;
+        rig.claims(OTHER, next);
+        rig.send(OTHER, [next]);
+        if rig.asks(THIRD).is_some() {
+            break;
+        }
+        assert!(rig.now < begin + SLOW_AFTER * 2, "it stays");
+    }
 }
 
 /// A relay must not take a strand from its own node by a claim and by being a little faster.
