@@ -360,11 +360,17 @@ impl NonceSlot {
     }
 
     /// Takes note of an error after which the transaction is sent again, unless the payload is to be given up now.
+    /// After as many errors again, its filler gets a higher price: a node that has the payload may refuse the filler
+    /// because it does not replace the payload.
     pub(super) fn failed(&mut self, reason: String, now: Duration) {
         self.maybe_out = true;
         let at = now + self.next_pause();
         let gives_up = self.count_error(reason);
-        self.phase = if gives_up { Phase::Sign } else { Phase::Send { at } };
+        let raises = self.given_up.is_some() && self.errors >= ERRORS_MAX;
+        if raises {
+            self.errors = 0;
+        }
+        self.phase = if gives_up || raises { Phase::Sign } else { Phase::Send { at } };
     }
 
     /// Counts an answer with which one endpoint accepts and another one refuses the next transaction to be mined.
