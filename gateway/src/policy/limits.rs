@@ -59,8 +59,8 @@ impl CallerCost {
 pub(crate) struct PolicyLimitError {
     /// The limit in words for the error text, such as `envelopes a minute`.
     pub(crate) what: &'static str,
-    /// Seconds after which the same request fits, or may fit if budget is held back; `None` if its cost alone exceeds the
-    /// limit.
+    /// Seconds after which the same request fits, or may fit if budget is held back; `None` if its cost alone exceeds
+    /// the limit.
     pub(crate) retry_after_s: Option<u64>,
 }
 
