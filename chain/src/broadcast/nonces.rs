@@ -199,6 +199,7 @@ impl Nonces {
                 nonce: *nonce,
                 purpose: slot.purpose,
                 hashes: slot.signed.iter().map(|it| it.hash).rev().collect(),
+                fillers: slot.fillers(),
                 seeks: slot.is_sought(now),
                 since_block: slot.since_block,
             })
