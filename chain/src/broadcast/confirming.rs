@@ -3,8 +3,8 @@
 //! A made-up success would acknowledge a payload that is not on the chain, and a made-up failure would have a payload
 //! sent and paid for twice. So a proof counts when two endpoints show the same. If every other endpoint has stopped
 //! (see `heads`), the proof of a success counts alone, and that of a failure does not: the caller of an open outcome
-//! waits, and the caller of a made-up failure pays twice. An endpoint is its host and port, as with snapshots, because
-//! one provider may have several URLs.
+//! waits, and the caller of a made-up failure pays twice. The success of a filler is the failure of its payload. An
+//! endpoint is its host and port, as with snapshots, because one provider may have several URLs.
 
 use alloy::primitives::B256;
 
@@ -26,14 +26,20 @@ impl Sightings {
         self.0.first().map(|(_, proof)| proof)
     }
 
-    /// Returns the proof that two endpoints show, or the one of the only endpoint that follows the chain.
-    pub(super) fn agreed(&self, following: &FollowingEndpoints) -> Option<&MinedPayload> {
+    /// Returns the proof that two endpoints show, or the one of the only endpoint that follows the chain. `fillers` are
+    /// the transactions that refuse a payload if they are mined.
+    pub(super) fn agreed(
+        &self,
+        following: &FollowingEndpoints,
+        fillers: &[B256],
+    ) -> Option<&MinedPayload> {
         let is_second = |endpoint: &String, proof: &MinedPayload| {
             self.0.iter().any(|(other, same)| other != endpoint && same.agrees_with(proof))
         };
         let counts_alone = |endpoint: &String, proof: &MinedPayload| {
             following.names.iter().all(|other| other == endpoint)
-                && (following.configured <= 1 || proof.is_success())
+                && (following.configured <= 1
+                    || (proof.is_success() && !fillers.contains(&proof.hash())))
         };
         let agreed = self.0.iter().find(|(endpoint, proof)| is_second(endpoint, proof));
         let alone = || self.0.iter().find(|(endpoint, proof)| counts_alone(endpoint, proof));
@@ -176,7 +182,7 @@ mod tests {
         for (endpoint, shown) in ["a", "b", "c", "d"].into_iter().zip(shown) {
             sightings.add(endpoint, shown);
         }
-        sightings.agreed(&following).is_some()
+        sightings.agreed(&following, &[]).is_some()
     }
 
     #[test]
@@ -243,6 +249,20 @@ mod tests {
         let mut sightings = Sightings::default();
         sightings.add("a", Some(receipt(true, 5, &[1])));
         sightings.add("a", Some(receipt(true, 5, &[1])));
-        assert!(sightings.agreed(&of(&["a", "b"], 2)).is_none());
+        assert!(sightings.agreed(&of(&["a", "b"], 2), &[]).is_none());
+    }
+
+    /// An endpoint that has refused the payload could otherwise make up the receipt of the filler, while the other one
+    /// is gone and has the payload.
+    #[test]
+    fn the_success_of_a_filler_counts_like_a_failure() {
+        let mined = || Some(receipt(true, 5, &[]));
+        let mut sightings = Sightings::default();
+        sightings.add("a", mined());
+        assert!(sightings.agreed(&of(&["a"], 2), &[]).is_some());
+        assert!(sightings.agreed(&of(&["a"], 2), &[HASH]).is_none());
+        assert!(sightings.agreed(&of(&["a"], 1), &[HASH]).is_some(), "there is no other one");
+        sightings.add("b", mined());
+        assert!(sightings.agreed(&of(&["a", "b"], 2), &[HASH]).is_some());
     }
 }

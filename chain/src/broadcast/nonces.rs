@@ -199,6 +199,7 @@ impl Nonces {
                 nonce: *nonce,
                 purpose: slot.purpose,
                 hashes: slot.signed.iter().map(|it| it.hash).rev().collect(),
+                fillers: slot.fillers(),
                 seeks: slot.is_sought(now),
                 since_block: slot.since_block,
             })
@@ -397,6 +398,7 @@ impl Nonces {
                 slot.phase = if gives_up { Phase::Sign } else { pending(slot.maybe_out) };
                 slot.maybe_out = true;
             }
+            SendOutcome::Lost if slot.given_up.is_some() => slot.failed(String::new(), now),
             SendOutcome::Lost => {
                 slot.maybe_out = true;
                 slot.phase = Phase::Send { at: now + slot.next_pause() };

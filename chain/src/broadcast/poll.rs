@@ -134,7 +134,10 @@ async fn confirm(
         sightings.entry(slot).or_default().add(&answer.endpoint, proof);
     }
     let is_open = |sightings: &HashMap<SlotId, Sightings>| {
-        shown.iter().any(|query| sightings[&query.slot].agreed(&request.following).is_none())
+        shown.iter().any(|query| {
+            let shown = &sightings[&query.slot];
+            shown.agreed(&request.following, &query.fillers).is_none()
+        })
     };
     if is_open(&sightings) {
         let shown = &shown;
@@ -174,9 +177,9 @@ async fn search(
             let user = user.unwrap_or_else(|_| Err(chain.too_slow(SEEK_MAX)))?;
             Ok((user, chain))
         });
-        (used, users.await)
+        (used, query.fillers.clone(), users.await)
     }));
-    for (used, users) in users.await {
+    for (used, fillers, users) in users.await {
         let (mut sightings, mut others) = (Sightings::default(), OtherSightings::default());
         for user in users {
             match user {
@@ -194,7 +197,8 @@ async fn search(
                 Err(error) => tracing::debug!(%error, "an endpoint could not be searched"),
             }
         }
-        match (sightings.agreed(&request.following), sightings.first(), others.first()) {
+        let agreed = sightings.agreed(&request.following, &fillers);
+        match (agreed, sightings.first(), others.first()) {
             (Some(payload), ..) => {
                 *used = NonceUse::Mined(payload.hash());
                 mined.insert(payload.hash(), payload.clone());
@@ -228,7 +232,7 @@ pub(super) async fn mined(
         note_head(&mut heads, chain.endpoint(), head);
         sightings.add(chain.endpoint(), proof);
     }
-    (sightings.agreed(following).cloned(), heads)
+    (sightings.agreed(following, &[]).cloned(), heads)
 }
 
 fn unanswered(endpoints: &Endpoints) -> Heads {
@@ -334,7 +338,7 @@ fn response(
     // In the order of the queries, so that nonces end in that order.
     for query in &request.queries {
         let Some(sightings) = sightings.get(&query.slot) else { continue };
-        let agreed = sightings.agreed(&request.following);
+        let agreed = sightings.agreed(&request.following, &query.fillers);
         let used = agreed.map_or(NonceUse::Unknown, |it| NonceUse::Mined(it.hash()));
         let is_open = asked > 0 && agreed.is_none();
         contested = contested.or(sightings.first().filter(|_| is_open).map(MinedPayload::hash));

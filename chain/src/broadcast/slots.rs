@@ -216,6 +216,8 @@ pub(super) struct NonceQuery {
     pub(super) purpose: NoncePurpose,
     /// The hashes of all transactions signed for the nonce, the latest first.
     pub(super) hashes: Vec<B256>,
+    /// Those of fillers in place of a payload. The proof that one of them is mined refuses the payload.
+    pub(super) fillers: Vec<B256>,
     /// True if every endpoint is to be searched for the transaction that used the nonce.
     pub(super) seeks: bool,
     /// The latest block when the first of them was signed; `None` after a restart.
@@ -360,11 +362,17 @@ impl NonceSlot {
     }
 
     /// Takes note of an error after which the transaction is sent again, unless the payload is to be given up now.
+    /// After as many errors again, its filler gets a higher price: a node that has the payload may refuse the filler
+    /// because it does not replace the payload.
     pub(super) fn failed(&mut self, reason: String, now: Duration) {
         self.maybe_out = true;
         let at = now + self.next_pause();
         let gives_up = self.count_error(reason);
-        self.phase = if gives_up { Phase::Sign } else { Phase::Send { at } };
+        let raises = self.given_up.is_some() && self.errors >= ERRORS_MAX;
+        if raises {
+            self.errors = 0;
+        }
+        self.phase = if gives_up || raises { Phase::Sign } else { Phase::Send { at } };
     }
 
     /// Counts an answer with which one endpoint accepts and another one refuses the next transaction to be mined.
@@ -387,6 +395,13 @@ impl NonceSlot {
     /// Takes note that nodes have accepted its latest transaction and none has refused it.
     pub(super) fn accepted(&mut self) {
         (self.tries, self.raises, self.errors, self.contested) = (0, 0, 0, 0);
+    }
+
+    /// Returns the hashes of the fillers in place of its payload.
+    pub(super) fn fillers(&self) -> Vec<B256> {
+        let is_payload = self.purpose != NoncePurpose::Filler;
+        let fillers = self.signed.iter().filter(|it| is_payload && it.is_filler);
+        fillers.map(|it| it.hash).collect()
     }
 
     /// Returns true if its next transaction uses the nonce without a payload.

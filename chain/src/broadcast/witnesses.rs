@@ -124,6 +124,7 @@ impl Witnesses {
             nonce,
             purpose: NoncePurpose::Filler,
             hashes: vec![hash],
+            fillers: Vec::new(),
             seeks,
             since_block: None,
         };

@@ -153,7 +153,8 @@ fn draft_within(
 }
 
 /// Returns the end of a range that ends with `end` at the latest, and the amounts up to there. A range of too many
-/// payers to write ends earlier: with the last minute before there are too many, or with its first one.
+/// payers to write ends earlier: with the last minute before there are too many, or with its first one. If neither can
+/// end it, because its originator has dated its envelopes out of order, it has all its payers.
 fn end_by_payers(
     payers_max: PayersMax,
     snapshot: &Snapshot<'_>,
@@ -171,7 +172,7 @@ fn end_by_payers(
     };
     let before = full.checked_sub(1).map(used).transpose()?.flatten();
     let found = match before.filter(is_end) {
-        None => used(full)?,
+        None => used(full)?.filter(is_end),
         before => before,
     };
     let end = found.map_or(end, |(minute, sequence)| RangeEnd { minute, sequence });

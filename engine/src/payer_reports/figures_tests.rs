@@ -174,3 +174,16 @@ fn a_single_minute_may_have_more_payers_than_a_report_of_several() {
     assert_eq!((minute, payers_max), (FIRST_MINUTE, 2));
     assert_eq!(drafted(3, 3).unwrap().end().minute, FIRST_MINUTE + 5);
 }
+
+/// A minute with many payers follows the start by its date, and lies before it in the log.
+#[test]
+fn a_minute_that_cannot_end_a_report_does_not_end_it_early() {
+    let store = strand([(5, 1, 9), (5, 2, 9), (5, 3, 9), (0, 1, 9), (6, 4, 9), (7, 1, 9)]);
+    let payers_max = PayersMax { written: 2, computed: 4 };
+    let first = drafted(&store, payers_max, SequenceId::NONE).unwrap().unwrap();
+    let end = RangeEnd { minute: FIRST_MINUTE, sequence: SequenceId(4) };
+    assert_eq!(first.end(), end);
+    let second = drafted(&store, payers_max, end.sequence).unwrap().unwrap();
+    assert_eq!(second.end(), RangeEnd { minute: FIRST_MINUTE + 6, sequence: SequenceId(5) });
+    assert_eq!(attested(&store, &second).payers().len(), 4);
+}

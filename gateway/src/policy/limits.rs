@@ -1,7 +1,8 @@
 //! Applies the limits of its policy to each caller's usage. Plain values; time is an argument.
 //!
 //! A request takes its cost from two token buckets and from the budgets of an hour and a day: from all of them or
-//! from none. A refused request gets the exact time after which it fits. A property test below checks the bound.
+//! from none. A refused request gets the exact time after which it fits, or a second if it fits but for what is held
+//! back. A property test below checks the bound.
 
 use std::sync::Arc;
 
@@ -16,6 +17,9 @@ use crate::sharing::{SharedCost, SharedLimitError, SharedLimits};
 const CALLERS_MAX: usize = 200_000;
 const HOUR_MS: u64 = 3_600_000;
 const DAY_MS: u64 = 24 * HOUR_MS;
+/// The time after which a request is worth another try that fits but for what is held back, seconds. A guess: nodes
+/// answer within a second.
+const HELD_FOR_S: u64 = 1;
 
 /// The cost of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -55,7 +59,8 @@ impl CallerCost {
 pub(crate) struct PolicyLimitError {
     /// The limit in words for the error text, such as `envelopes a minute`.
     pub(crate) what: &'static str,
-    /// Seconds after which the same request fits; `None` if its cost alone exceeds the limit.
+    /// Seconds after which the same request fits, or may fit if budget is held back; `None` if its cost alone exceeds
+    /// the limit.
     pub(crate) retry_after_s: Option<u64>,
 }
 
@@ -248,14 +253,19 @@ impl CallerUsage {
         ] {
             let next_s = (length_ms - now_ms % length_ms).div_ceil(1000);
             let CallerCost { envelopes, picodollars, gas, congestion_max } = budget.used;
-            let used = [envelopes, picodollars.saturating_add(congestion_max), gas];
+            let used = [(envelopes, 0), (picodollars, congestion_max), (gas, 0)];
             let costs = [cost.envelopes, cost.picodollars, cost.gas];
-            for ((most, what), (used, cost)) in
+            for ((most, what), ((used, held), cost)) in
                 limits.into_iter().zip(names).zip(used.into_iter().zip(costs))
             {
-                if most.is_some_and(|most| used.saturating_add(cost) > most) {
-                    let ever = most.is_some_and(|most| cost <= most);
-                    return Err(PolicyLimitError { what, retry_after_s: ever.then_some(next_s) });
+                let Some(most) = most else { continue };
+                let sum = used.saturating_add(cost);
+                if sum.saturating_add(held) > most {
+                    let retry_after_s = match sum <= most {
+                        true => Some(HELD_FOR_S),
+                        false => (cost <= most).then_some(next_s),
+                    };
+                    return Err(PolicyLimitError { what, retry_after_s });
                 }
             }
         }
@@ -485,6 +495,22 @@ mod tests {
         limits.give_back("a", envelopes(1), NOON);
         let refused = limits.take("a", &policy, envelopes(1), tomorrow).unwrap_err();
         assert_eq!(refused.what, "envelopes a day");
+    }
+
+    #[test]
+    fn a_request_that_does_not_fit_for_what_is_held_back_may_come_again_soon() {
+        let policy = Policy { picodollars_per_hour: Some(20), ..Policy::default() };
+        let mut limits = CallerLimits::default();
+        let held = CallerCost { congestion_max: 9, ..of(5) };
+        assert_eq!(limits.take("a", &policy, held, NOON), Ok(()));
+        let wait = |limits: &mut CallerLimits, cost| {
+            let refused = limits.take("a", &policy, cost, NOON).unwrap_err();
+            refused.retry_after_s
+        };
+        assert_eq!(wait(&mut limits, of(7)), Some(HELD_FOR_S), "5 are used, and 9 held");
+        assert_eq!(wait(&mut limits, of(16)), Some(3600));
+        assert_eq!(wait(&mut limits, of(21)), None);
+        assert_eq!(limits.take("a", &policy, of(6), NOON), Ok(()));
     }
 
     #[test]

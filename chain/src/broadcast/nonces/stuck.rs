@@ -199,6 +199,25 @@ mod tests {
         }
     }
 
+    /// One endpoint refuses everything, and the other one has the payload and refuses the cheaper filler.
+    #[test]
+    fn a_filler_that_no_endpoint_takes_gets_a_higher_price() {
+        for answer in [SendOutcome::Unclear("no".to_owned()), SendOutcome::Lost] {
+            let mut nonces = with_two_payloads();
+            let since = given_up(&mut nonces, &contested());
+            let mut prices = Vec::new();
+            for at_s in since + 1..since + 100 {
+                for it in step(&mut nonces, at_s, at_s, &answer) {
+                    let expected = (0, NoncePurpose::Filler);
+                    assert_eq!((it.nonce, it.purpose), expected, "{answer:?}");
+                    prices.push(it.price_min);
+                }
+            }
+            assert!(prices.len() >= 2, "{answer:?}: {prices:?}");
+            assert!(prices.is_sorted_by(|one, next| one < next), "{prices:?}");
+        }
+    }
+
     #[test]
     fn a_filler_that_is_too_cheap_is_signed_again_however_often() {
         let mut nonces = with_two_payloads();

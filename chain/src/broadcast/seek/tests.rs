@@ -23,7 +23,8 @@ fn lost() -> B256 {
 
 fn query(nonce: u64, hashes: &[B256], since_block: Option<u64>) -> NonceQuery {
     let (slot, purpose) = (SlotId(1), NoncePurpose::Payload(JobId(1)));
-    NonceQuery { slot, nonce, purpose, hashes: hashes.to_vec(), seeks: true, since_block }
+    let (hashes, fillers) = (hashes.to_vec(), Vec::new());
+    NonceQuery { slot, nonce, purpose, hashes, fillers, seeks: true, since_block }
 }
 
 fn payload(number: u8) -> Bytes {
