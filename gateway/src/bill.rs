@@ -43,7 +43,7 @@ pub(crate) struct BillLine {
     is_kept: AtomicBool,
     /// The price has returned to the budget.
     is_given_back: AtomicBool,
-    /// What was held back for congestion has returned to the budget.
+    /// The amount that was held back for congestion has returned to the budget.
     is_released: AtomicBool,
 }
 

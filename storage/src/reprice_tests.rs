@@ -98,7 +98,7 @@ fn a_minute_is_replaced_in_pieces_whatever_happens_between_them() {
     }
 }
 
-/// A minute whose envelopes are all charged to nobody any more, as after a change of their marks.
+/// A minute whose envelopes are no longer charged to any payer, as after a change of their marks.
 #[test]
 fn rows_are_removed_in_pieces_too() {
     let store = store();

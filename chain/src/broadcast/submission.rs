@@ -576,7 +576,7 @@ mod tests {
             assert_eq!(weighed(beside(cheap())), too_cheap, "{evasion:?}");
             let all = beside(refused()).into_iter().map(Some).collect();
             assert_eq!(sent_at_first(evasion.clone(), all), unclear, "{evasion:?}");
-            assert_eq!(weighed(beside(SendOutcome::Later)), evasion, "nobody refuses it");
+            assert_eq!(weighed(beside(SendOutcome::Later)), evasion, "no endpoint refuses it");
             assert_eq!(weighed(beside(SendOutcome::Accepted)), SendOutcome::Accepted);
         }
         let unclear = || SendOutcome::Unclear(reason());
