@@ -185,7 +185,8 @@ pub fn of_stored(bytes: &Bytes, validity: Validity, own: OriginatorId) -> Option
 /// not get and no payer owes for: it fills its place and has no rows.
 ///
 /// The payers are recovered together, which costs less where one of them follows another
-/// (`docs/protocol/batch-signatures.md`), and never more than twice what single ones cost.
+/// (`docs/protocol/batch-signatures.md`), and never more than twice what single ones cost. All envelopes are decoded at
+/// once: a rebuild gives no more than [may be](hawser_proto::decoding::decodable_at_once).
 #[must_use]
 pub fn of_stored_many(stored: &[StoredEnvelope], own: OriginatorId) -> Vec<Option<Facts>> {
     let mut claims = Vec::new();

@@ -53,7 +53,7 @@ pub enum LayerError {
 
 /// Length of the longest identity update or report: the most that the chain's contracts can be set to accept from
 /// payers. Gateways and nodes decode and judge none that is longer.
-const STRUCTURED_LEN_BYTES_MAX: usize = 256 * 1024;
+pub(crate) const STRUCTURED_LEN_BYTES_MAX: usize = 256 * 1024;
 
 /// The innermost layer: the client's payload, its topic, and the commits that it depends on.
 #[derive(Debug, Clone)]

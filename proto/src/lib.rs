@@ -13,7 +13,8 @@
 //! - [`merkle`]: the tree over a strand, and proofs about it;
 //! - [`checkpoint`]: what nodes and witnesses sign about that tree; [`void`]: what nodes sign about places that they
 //!   leave out;
-//! - [`budget`]: bounds on the memory that decoding a message takes, checked before decoding;
+//! - [`budget`]: bounds on the memory that decoding a message takes, checked before decoding; [`decoding`]: the part of
+//!   a batch of envelopes that may be decoded at once;
 //! - [`code_of_http`]: the gRPC codes of answers that have a status of HTTP alone;
 //! - [`pb`]: the generated protobuf types and, behind the feature `services`, the gRPC stubs.
 
@@ -27,6 +28,7 @@ mod client_aad;
 pub mod codec;
 pub mod cursor;
 mod decimal;
+pub mod decoding;
 pub mod envelope;
 pub mod frame;
 mod http_status;

@@ -11,18 +11,18 @@ use crate::topic::Topic;
 
 /// An originator envelope without its proof, which is skipped and not decoded.
 #[derive(Clone, PartialEq, prost::Message)]
-struct StatementAlone {
+pub(crate) struct StatementAlone {
     /// The statement.
     #[prost(bytes = "bytes", tag = "1")]
-    unsigned_originator_envelope: Bytes,
+    pub(crate) unsigned_originator_envelope: Bytes,
 }
 
 /// A payer envelope without its signature and its target, which are skipped and not decoded.
 #[derive(Clone, PartialEq, prost::Message)]
-struct PayerWithoutSignature {
+pub(crate) struct PayerWithoutSignature {
     /// The client envelope.
     #[prost(bytes = "bytes", tag = "1")]
-    unsigned_client_envelope: Bytes,
+    pub(crate) unsigned_client_envelope: Bytes,
     /// The retention in days.
     #[prost(uint32, tag = "4")]
     message_retention_days: u32,

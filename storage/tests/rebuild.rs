@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::support::*;
+use hawser_proto::envelope::UnsealedEnvelope;
+use hawser_proto::pb::xmtp::xmtpv4::envelopes::UnsignedOriginatorEnvelope;
 use hawser_proto::{Address, EnvelopeId, InboxId, OriginatorId, SequenceId};
 use hawser_storage::{
     AddressChange, Change, Derive, Facts, InvalidRule, LogEntry, LogItem, Mark, RateRow,
@@ -386,6 +388,53 @@ fn facts_are_derived_of_many_envelopes_at_once() {
         assert_eq!(chunks.concat(), all);
         assert_eq!(store.snapshot().projection_digests().unwrap(), digests);
     });
+}
+
+/// Returns an originator envelope with an identity update of empty actions, each of which takes two hundred times its
+/// two bytes once it is decoded.
+fn update_of(at: EnvelopeId, actions: usize) -> bytes::Bytes {
+    let field = |number: u8, content: &[u8]| {
+        let (mut encoded, mut rest) = (vec![(number << 3) | 2], content.len());
+        while rest >= 0x80 {
+            encoded.push(0x80 | u8::try_from(rest & 0x7f).unwrap());
+            rest >>= 7;
+        }
+        encoded.push(u8::try_from(rest).unwrap());
+        encoded.extend_from_slice(content);
+        encoded
+    };
+    let client = field(5, &[0x0a, 0].repeat(actions));
+    let statement = UnsignedOriginatorEnvelope {
+        originator_node_id: at.originator.0,
+        originator_sequence_id: at.sequence.0,
+        payer_envelope_bytes: field(1, &client).into(),
+        ..Default::default()
+    };
+    UnsealedEnvelope::new(&statement).seal(&key(1))
+}
+
+/// A derive function holds what it gets decoded: a chunk of long updates would take hundreds of MiB on each core.
+#[test]
+fn facts_of_long_updates_are_derived_a_few_at_a_time() {
+    let store = in_memory();
+    let update = |at: EnvelopeId| {
+        let bytes = update_of(at, 40_000);
+        Change::Append(LogEntry { bytes, ..entry(at) })
+    };
+    let all: Vec<_> = (1..=8).map(|it| id(PEER, it)).collect();
+    store.commit(&all.iter().copied().map(update).collect::<Vec<_>>()).unwrap();
+    let digests = store.snapshot().projection_digests().unwrap();
+    let parts = parking_lot::Mutex::new(Vec::new());
+    let derive = |stored: &[StoredEnvelope]| -> Vec<Option<Facts>> {
+        parts.lock().push(stored.iter().map(|it| it.id).collect::<Vec<_>>());
+        stored.iter().map(|it| Some(facts(it.id))).collect()
+    };
+    let mut go_on = |_| ControlFlow::Continue(());
+    assert_eq!(store.rebuild_many(&derive, &mut go_on).unwrap().projected, 8);
+    let parts = parts.into_inner();
+    assert_eq!(parts.iter().map(Vec::len).collect::<Vec<_>>(), [3, 3, 2]);
+    assert_eq!(parts.concat(), all);
+    assert_eq!(store.snapshot().projection_digests().unwrap(), digests);
 }
 
 /// A panic of the derive function ends the rebuild with that panic. The rebuild neither hangs nor counts as done.

@@ -4,7 +4,7 @@ use std::iter::Peekable;
 
 use hawser_proto::checkpoint::CosignedCheckpoint;
 use hawser_proto::void::SignedVoid;
-use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::{RateTable, Registry};
 
 use super::unchecked::UncheckedCounts;
@@ -131,8 +131,8 @@ struct RangeRow {
 }
 
 impl PipelineRow for RangeRow {
-    fn len_bytes(&self) -> usize {
-        self.row.len_bytes()
+    fn envelope(&self) -> Option<&Bytes> {
+        self.row.envelope()
     }
 }
 

@@ -110,8 +110,8 @@ impl Store {
     ///
     /// `derive` must be the function that derived the facts of the commits: a pure function of an envelope and its
     /// validity. It runs on all cores; the rows do not depend on their number. Memory is bounded by three chunks of
-    /// 1,024 envelopes for each core, by 2 MiB of envelopes for each of these chunks, and by one chunk with one
-    /// envelope of any length.
+    /// 1,024 envelopes for each core, by 2 MiB of envelopes for each of these chunks, by one chunk with one envelope of
+    /// any length, and by what `derive` takes on each core.
     ///
     /// After [`Store::condemn_damaged`] only those projections are rebuilt. If no tallies are among them, commits
     /// wait for one step at a time: the rows of the others depend on one envelope each, so commits write the rows
@@ -152,7 +152,8 @@ impl Store {
         self.rebuild_many(&one_by_one, progress)
     }
 
-    /// Like [`Store::rebuild_while`], with a function that derives the facts of many envelopes at once.
+    /// Like [`Store::rebuild_while`], with a function that derives the facts of many envelopes at once. It may hold
+    /// them decoded.
     ///
     /// # Errors
     /// The errors of [`Store::rebuild_while`].

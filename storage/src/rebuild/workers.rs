@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, Sender, SyncSender};
 
 use hawser_proto::EnvelopeId;
+use hawser_proto::decoding::decodable_at_once;
 use parking_lot::Mutex;
 use rocksdb::WriteBatch;
 
@@ -24,7 +25,8 @@ const WORKERS_MAX: usize = 16;
 const CHUNKS_EACH: usize = 3;
 
 /// Derives the facts of stored envelopes, in their order, from their bytes and their validity. Called from several
-/// threads, each time with up to 1,024 consecutive envelopes of the log.
+/// threads, each time with up to 1,024 consecutive envelopes of the log that may be [decoded at
+/// once](decodable_at_once).
 pub type DeriveMany<'a> = dyn Fn(&[StoredEnvelope]) -> Vec<Option<Facts>> + Sync + 'a;
 
 /// A chunk whose rows that depend on one envelope alone are written. The rows that depend on the order of the log
@@ -166,7 +168,13 @@ fn derive_chunk(
     made: ProjectionSet,
     chunk: Chunk,
 ) -> Result<DerivedChunk, CommitError> {
-    let facts = derive(&chunk.held);
+    let (mut facts, mut rest) = (Vec::with_capacity(chunk.held.len()), &chunk.held[..]);
+    while !rest.is_empty() {
+        let count = decodable_at_once(rest.iter().map(|stored| Some(&stored.bytes)));
+        let (part, behind) = rest.split_at(count);
+        facts.append(&mut derive(part));
+        rest = behind;
+    }
     assert_eq!(facts.len(), chunk.held.len(), "facts for each envelope, or none");
     let mut rows = EnvelopeRows::new(database).only(made);
     let mut batch = WriteBatch::default();
