@@ -164,11 +164,6 @@ async fn burned_ids_are_marked_and_a_peer_without_methods_for_strands_is_reporte
     let metrics = network.nodes[0].metrics().await;
     assert_eq!(metrics.sum("xmtp_replicated_total", &[r#"result="missing""#]), 15.0);
     assert!(peer.seen().pages_max >= 4, "{:?}", peer.seen());
-    let pages = |peer: &ScriptedPeer| {
-        let seen = peer.seen();
-        let pages = seen.calls.iter().find(|(path, _)| path.ends_with("/QueryEnvelopes"));
-        pages.map_or(0, |(_, count)| *count)
-    };
     assert!(pages(&peer) > 0);
     wait::until("the peer without methods is reported", async || {
         (failed_requests(&network.nodes[0], useless.id).await > 0).then_some(())
@@ -182,6 +177,30 @@ async fn burned_ids_are_marked_and_a_peer_without_methods_for_strands_is_reporte
     wait::until("it is asked again", async || (pages(&peer) > before).then_some(())).await;
     peer.originate(5, 60);
     assert_follows(&network.nodes[0], &peer).await;
+}
+
+/// Returns the number of pages that a peer was asked for.
+fn pages(peer: &ScriptedPeer) -> u64 {
+    let seen = peer.seen();
+    let pages = seen.calls.iter().find(|(path, _)| path.ends_with("/QueryEnvelopes"));
+    pages.map_or(0, |(_, count)| *count)
+}
+
+/// Each new session would ask it for as much again, and for its other strands, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_has_no_room_for_pages_keeps_its_session() {
+    let mut peer = ScriptedPeer::start(300, Habits { is_busy: true, ..Habits::default() });
+    peer.originate(2, 60);
+    peer.burn(3);
+    peer.originate(2, 60);
+    let network = start(&[&peer]).await;
+    wait::until("it is asked for the burned ids in several wants", async || {
+        (pages(&peer) >= 6).then_some(())
+    })
+    .await;
+    let metrics = network.nodes[0].metrics().await;
+    assert_eq!(metrics.sum("xmtp_peer_sessions_total", &[]), 1.0, "{}", metrics.text());
+    assert_eq!(failed_requests(&network.nodes[0], peer.id).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

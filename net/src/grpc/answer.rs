@@ -232,6 +232,8 @@ mod tests {
         };
         assert!(matches!(response("14"), Err(PeerCallError::Answered(_))));
         assert!(matches!(response("12"), Err(PeerCallError::Unimplemented)));
+        assert!(matches!(response("8"), Err(PeerCallError::Busy(_))));
+        assert!(matches!(response("4"), Err(PeerCallError::Busy(_))));
         assert!(matches!(response("0").unwrap().next().await, Ok(None)));
     }
 

@@ -27,6 +27,9 @@ pub(super) enum PeerCallError {
     /// The peer has answered with an error for which its caller is not to blame.
     #[error("{0}")]
     Answered(String),
+    /// The peer has answered that the call is too much for it, or takes too long.
+    #[error("{0}")]
+    Busy(String),
     /// Other long messages of the peer took the memory for this one, and were not complete in time.
     #[error("the peer sends too many long messages at a time")]
     TooManyLong,
@@ -40,10 +43,12 @@ impl From<Status> for PeerCallError {
                 let text = format!("{code:?}: {}", shortened(status.message()));
                 // A status that the transport makes for a lost connection has the connection's error as its source.
                 let is_answer = std::error::Error::source(&status).is_none();
-                if is_answer && is_own_failure(code) {
-                    Self::Answered(text)
-                } else {
-                    Self::Failed(text)
+                match code {
+                    Code::ResourceExhausted | Code::DeadlineExceeded if is_answer => {
+                        Self::Busy(text)
+                    }
+                    code if is_answer && is_own_failure(code) => Self::Answered(text),
+                    _ => Self::Failed(text),
                 }
             }
         }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use hawser_engine::replication::{RequestId, StrandItem, Want};
 use hawser_engine::runtime::replication::ResponseSink;
 use hawser_proto::{Bytes, OriginatorId, SequenceId};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::answer::Answer;
 use super::call_error::PeerCallError;
@@ -24,6 +24,9 @@ const PAGE_ENVELOPES: u32 = 100;
 /// Longest wait for a page before a stream is opened. A guess: a part of the time for which the follower waits for an
 /// answer, so that a peer whose pages hang is asked for its stream within the same want.
 const FIRST_PAGE_MAX: Duration = Duration::from_secs(3);
+/// Pause after a page for which the peer was busy. A guess: a few of them are within the second for which a search
+/// waits for further gaps.
+const BUSY_PAUSE: Duration = Duration::from_millis(100);
 
 /// A want that is sent to a peer, with everything that its answers need.
 pub(super) struct WantCall {
@@ -68,9 +71,11 @@ impl WantCall {
             Ok((_, None)) | Err(PeerCallError::TooManyLong) => {
                 return self.deliver(vec![StrandItem::Closed]).await.map(drop);
             }
-            Err(PeerCallError::Failed(error) | PeerCallError::Answered(error))
-                if self.want.originator != self.peer =>
-            {
+            Err(
+                PeerCallError::Failed(error)
+                | PeerCallError::Answered(error)
+                | PeerCallError::Busy(error),
+            ) if self.want.originator != self.peer => {
                 // A peer need not serve the strands of others. If the whole connection has failed, the next call
                 // fails, too.
                 tracing::debug!(error, originator = %self.want.originator, "a strand is refused");
@@ -86,9 +91,11 @@ impl WantCall {
                 return Ok(());
             }
             next = match stream.next().await {
-                Err(PeerCallError::Failed(error) | PeerCallError::Answered(error))
-                    if feed.position() > self.want.after =>
-                {
+                Err(
+                    PeerCallError::Failed(error)
+                    | PeerCallError::Answered(error)
+                    | PeerCallError::Busy(error),
+                ) if feed.position() > self.want.after => {
                     // If the whole connection has failed, the next call fails, too.
                     tracing::debug!(error, "a stream ended");
                     None
@@ -215,7 +222,7 @@ impl WantCall {
     }
 
     /// Asks for the next page of a range, of at most `limit` envelopes, and for a shorter one if the peer answers with
-    /// an error. Returns `None` if the peer refuses, or this node has no memory for its page now.
+    /// an error. Returns `None` if the peer refuses or is busy, or this node has no memory for its page now.
     async fn next_page(
         &self,
         feed: &WantFeed,
@@ -225,13 +232,25 @@ impl WantCall {
             let began = Instant::now();
             // A peer that lacks the wanted places sends those behind them, at most as many as are asked for.
             let count = (*limit).min(feed.places_left());
-            match self.client.query(self.want.originator, feed.position(), count).await {
+            let asked = self.client.query(self.want.originator, feed.position(), count).await;
+            let is_busy = matches!(&asked, Err(PeerCallError::Busy(_)));
+            if is_busy {
+                sleep(BUSY_PAUSE).await;
+            }
+            match asked {
                 Ok(page) => return Ok(Some(page)),
                 // The page may be above the limit of a message.
-                Err(PeerCallError::Failed(error) | PeerCallError::Answered(error)) if count > 1 => {
+                Err(
+                    PeerCallError::Failed(error)
+                    | PeerCallError::Answered(error)
+                    | PeerCallError::Busy(error),
+                ) if count > 1 => {
                     tracing::debug!(error, count, "a page is asked for again, shorter");
                     *limit = count.div_ceil(10);
                 }
+                // The range is asked for again, when the peer may have less to do, or other long messages may be
+                // complete.
+                Err(PeerCallError::Busy(_) | PeerCallError::TooManyLong) => return Ok(None),
                 // A relay may refuse the strand of another node, and keeps its session.
                 Err(PeerCallError::Failed(error) | PeerCallError::Answered(error))
                     if self.want.originator != self.peer =>
@@ -239,8 +258,6 @@ impl WantCall {
                     tracing::debug!(error, originator = %self.want.originator, "pages are refused");
                     return Ok(None);
                 }
-                // The range is asked for again, when other long messages may be complete.
-                Err(PeerCallError::TooManyLong) => return Ok(None),
                 Err(error) => {
                     self.note_answer(&error, began);
                     return Err(error.into());

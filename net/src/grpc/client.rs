@@ -177,7 +177,10 @@ impl PeerClient {
                 Ok(Some(shown))
             }
             Err(
-                PeerCallError::Failed(_) | PeerCallError::Answered(_) | PeerCallError::TooManyLong,
+                PeerCallError::Failed(_)
+                | PeerCallError::Answered(_)
+                | PeerCallError::Busy(_)
+                | PeerCallError::TooManyLong,
             ) => Ok(None),
             // A server of the reference implementation answers so to a service that it does not have. If a proxy
             // answers so while the peer restarts, the next request for its heads gets this answer and ends the session.

@@ -239,10 +239,12 @@ impl Choice {
         Some(peer)
     }
 
-    /// Returns the tried peer that was doubted most often, if that is more often than `rival` was.
+    /// Returns the tried peer that was doubted most often, if that is more often than `rival` was. Of several, it is
+    /// the one that has had most time.
     pub(super) fn outranked_by(&self, rival: OriginatorId) -> Option<OriginatorId> {
-        let tried = self.trials.iter().map(|trial| trial.peer);
-        let most = tried.max_by_key(|peer| self.times(*peer))?;
+        let newest_first = self.trials.iter().rev().map(|trial| trial.peer);
+        // Of equal ones this is the last.
+        let most = newest_first.max_by_key(|peer| self.times(*peer))?;
         (self.times(most) > self.times(rival)).then_some(most)
     }
 
@@ -253,13 +255,24 @@ impl Choice {
     /// Records that a peer sent none of the envelopes that it claimed. It is passed over for a pause that doubles each
     /// time.
     pub(super) fn doubt(&mut self, now: Instant, peer: OriginatorId) {
+        self.doubt_with(now, peer, PAUSE_DOUBLINGS_MAX);
+    }
+
+    /// Records the same of a peer whose connection has ended. Its link may be the cause, so the pause is the first one
+    /// each time.
+    pub(super) fn doubt_shortly(&mut self, now: Instant, peer: OriginatorId) {
+        self.doubt_with(now, peer, 0);
+    }
+
+    fn doubt_with(&mut self, now: Instant, peer: OriginatorId, doublings_max: u32) {
         let fresh = Doubt { times: 0, until: now, is_paused: false, is_silent: false };
         let doubt = self.doubts.entry(peer).or_insert(fresh);
         if doubt.until + FORGET_AFTER <= now {
             doubt.times = 0;
         }
-        let pause = FIRST_PAUSE * 2u32.pow(doubt.times.min(PAUSE_DOUBLINGS_MAX));
-        (doubt.times, doubt.until, doubt.is_paused) = (doubt.times + 1, now + pause, true);
+        let pause = FIRST_PAUSE * 2u32.pow(doubt.times.min(doublings_max));
+        let until = doubt.until.max(now + pause);
+        (doubt.times, doubt.until, doubt.is_paused) = (doubt.times + 1, until, true);
     }
 
     /// Notes that a doubted peer was left as the source because it was silent. A link can die while its connection

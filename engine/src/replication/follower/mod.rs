@@ -222,7 +222,7 @@ impl Follower {
     /// Notes that a peer has connected, which claims to hold the strand up to `head`. The state of an earlier
     /// connection of the peer is dropped.
     pub fn handle_peer_up(&mut self, now: Instant, peer: OriginatorId, head: SequenceId) {
-        self.drop_peer(peer);
+        self.drop_peer(now, peer);
         let fresh = PeerProgress {
             open: None,
             ask_at: now,
@@ -249,7 +249,7 @@ impl Follower {
 
     /// Notes that a peer is no longer connected.
     pub fn handle_peer_down(&mut self, now: Instant, peer: OriginatorId) {
-        self.drop_peer(peer);
+        self.drop_peer(now, peer);
         self.note_peer_changed(now, peer);
         self.look(now);
         self.send_wants(now);

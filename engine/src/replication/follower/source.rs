@@ -9,7 +9,8 @@
 //!
 //! Several peers can claim more and show nothing. So a further peer is asked while the last one is still being tried,
 //! and no honest holder waits for the whole time of each liar. The few places for trials are no hold for liars either:
-//! a peer that was doubted less often takes the place of one that was doubted more often.
+//! a peer that was doubted less often takes the place of one that was doubted more often. A peer whose connection ends
+//! while it is tried is doubted, too.
 
 use std::cmp::Reverse;
 use std::time::Instant;
@@ -123,14 +124,28 @@ impl Follower {
 
     /// Records that a peer ended an open want and sent none of the envelopes that it claims.
     pub(super) fn note_refusal(&mut self, now: Instant, peer: OriginatorId) {
+        if self.ends_unmet(peer) {
+            self.choice.doubt(now, peer);
+        }
+    }
+
+    /// Notes that the connection of a peer has ended. A peer could end it shortly before the end of each trial, and
+    /// several such peers would keep all others out.
+    pub(super) fn note_lost(&mut self, now: Instant, peer: OriginatorId) {
+        if self.ends_unmet(peer) {
+            self.choice.doubt_shortly(now, peer);
+        }
+    }
+
+    /// Ends the trial of a peer. Returns true if the peer was tried, or is a relay that is the source and claims more
+    /// than was accepted.
+    fn ends_unmet(&mut self, peer: OriginatorId) -> bool {
         if self.choice.is_fixed {
-            return;
+            return false;
         }
         let was_tried = self.choice.end_trial_of(peer);
         let is_source = peer == self.choice.source && peer != self.originator;
-        if was_tried || (is_source && self.is_ahead(peer)) {
-            self.choice.doubt(now, peer);
-        }
+        was_tried || (is_source && self.is_ahead(peer))
     }
 
     /// Notes that a peer broke a rule.

@@ -14,6 +14,7 @@ mod filling;
 mod search;
 mod source;
 mod split;
+mod trials;
 
 const SOURCE: OriginatorId = OriginatorId(200);
 const OTHER: OriginatorId = OriginatorId(300);

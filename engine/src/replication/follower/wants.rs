@@ -52,12 +52,12 @@ impl Follower {
         self.choice.end_trials();
     }
 
-    /// Forgets the requests to a peer.
-    pub(super) fn drop_peer(&mut self, peer: OriginatorId) {
+    /// Forgets the requests to a peer, whose connection has ended.
+    pub(super) fn drop_peer(&mut self, now: Instant, peer: OriginatorId) {
         self.release_part(peer);
         self.forget_stalls(peer);
+        self.note_lost(now, peer);
         self.peers.remove(&peer);
-        self.choice.end_trial_of(peer);
     }
 
     /// Ends the open want of a peer, if there is one, with a `Stop` to the peer.

@@ -81,6 +81,8 @@ pub struct Habits {
     pub frame_bytes_max: usize,
     /// Time that each page takes.
     pub page_takes: Duration,
+    /// Refuses all pages, as a peer with too many callers does.
+    pub is_busy: bool,
     /// Refuses calls for strands that are not its own.
     pub refuses_others: bool,
     /// Answers calls for strands that are not its own with [`LONG_BYTES`] and leaves the last one out.
@@ -101,6 +103,7 @@ impl Default for Habits {
             odd_outer_form: false,
             frame_bytes_max: 24 * 1024 * 1024,
             page_takes: Duration::ZERO,
+            is_busy: false,
             refuses_others: false,
             sends_long: false,
             attack: None,

@@ -31,6 +31,7 @@ const ROWS: usize = 1000;
 /// Bytes of a long message that are sent at a time.
 const LONG_PIECE_BYTES: usize = 64 * 1024;
 const PERMISSION_DENIED: &str = "7";
+const RESOURCE_EXHAUSTED: &str = "8";
 const UNIMPLEMENTED: &str = "12";
 const UNAVAILABLE: &str = "14";
 
@@ -84,12 +85,13 @@ async fn answer(
     }
     let method = path.rsplit('/').next().unwrap_or_default();
     let message = read(request.into_body()).await;
-    let Habits { methods, tells_clock, page_takes, .. } = state.habits.lock().clone();
+    let Habits { methods, tells_clock, page_takes, is_busy, .. } = state.habits.lock().clone();
     let (to, frames) = mpsc::channel(QUEUE);
     match method {
         "GetSyncCursor" if tells_clock => {
             send(&to, vec![Frame::data(answer::clock(&state)), trailers("0")])
         }
+        "QueryEnvelopes" if is_busy => send(&to, vec![trailers(RESOURCE_EXHAUSTED)]),
         "QueryEnvelopes" => {
             let request = api::QueryEnvelopesRequest::decode(message).unwrap();
             let _open = OpenPage::begin(&state);

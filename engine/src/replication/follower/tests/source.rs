@@ -15,7 +15,7 @@ const LONG: Duration = Duration::from_secs(120);
 
 impl Rig {
     /// Holds `stored` envelopes; the strand's own node and two others are connected and hold the same.
-    fn three(stored: u64) -> Self {
+    pub(super) fn three(stored: u64) -> Self {
         let mut rig = Self::new(stored);
         for peer in [SOURCE, OTHER, THIRD] {
             rig.up(peer);
@@ -31,13 +31,13 @@ impl Rig {
     }
 
     /// A peer sends the next places, which get to the disk.
-    fn send(&mut self, peer: OriginatorId, sequences: impl IntoIterator<Item = u64>) {
+    pub(super) fn send(&mut self, peer: OriginatorId, sequences: impl IntoIterator<Item = u64>) {
         self.answer(peer, envelopes(sequences));
         self.store();
     }
 
     /// The peers that are asked for everything that comes next.
-    fn asked_without_end(&self) -> Vec<OriginatorId> {
+    pub(super) fn asked_without_end(&self) -> Vec<OriginatorId> {
         let is_endless =
             |(_, (_, want)): &(&OriginatorId, &(RequestId, Want))| want.up_to.is_none();
         self.asked.iter().filter(is_endless).map(|(id, _)| *id).collect()
@@ -422,7 +422,7 @@ fn a_relay_that_breaks_a_rule_is_left_for_another_and_not_chosen_when_it_is_back
 }
 
 /// The strand's own node is connected and silent, and so are `count` others, which claim all places that there can be.
-fn beside_liars(count: u32) -> Rig {
+pub(super) fn beside_liars(count: u32) -> Rig {
     let mut rig = Rig::new(7);
     rig.up(SOURCE);
     for liar in (5..5 + count).map(|number| OriginatorId(number * 100)) {

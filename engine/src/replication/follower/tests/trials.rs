@@ -1,0 +1,115 @@
+//! Several peers that are tried at once, and the ends of their trials.
+
+use super::source::{FAILOVER, beside_liars};
+use super::*;
+use crate::replication::follower::choice::{FIRST_PAUSE, STALL_TIMEOUT, TRIAL, TRIALS_MAX};
+
+/// A claim of more places than any strand has.
+const TOO_HIGH: u64 = 1 << 60;
+const MOMENT: Duration = Duration::from_millis(50);
+
+impl Rig {
+    /// Lets a peer connect again. `is_noticed` says that the end of its connection comes first.
+    fn connects_again(&mut self, peer: OriginatorId, head: u64, is_noticed: bool) {
+        if is_noticed {
+            self.down(peer);
+        }
+        self.asked.remove(&peer);
+        self.follower.handle_peer_up(self.now, peer, SequenceId(head));
+        self.effects();
+    }
+
+    /// The peers that are tried, in the order in which they were asked.
+    fn tried(&self) -> Vec<OriginatorId> {
+        self.follower.choice.trials.iter().map(|trial| trial.peer).collect()
+    }
+}
+
+/// No trial of theirs would end with a doubt, and they would always be the ones that claim most.
+#[test]
+fn peers_that_connect_again_before_their_trials_end_keep_no_other_peer_out() {
+    for is_noticed in [false, true] {
+        let mut rig = beside_liars(8);
+        rig.follower.handle_peer_up(rig.now, THIRD, SequenceId(9));
+        rig.effects();
+        let begin = rig.now;
+        while rig.asks(THIRD).is_none() {
+            rig.wait(MOMENT);
+            let soon = rig.now + MOMENT * 2;
+            let trials = rig.follower.choice.trials.iter();
+            let ending = trials.filter(|trial| trial.until <= soon && trial.peer != THIRD);
+            for liar in ending.map(|trial| trial.peer).collect::<Vec<_>>() {
+                rig.connects_again(liar, TOO_HIGH, is_noticed);
+            }
+            assert!(rig.tried().len() <= TRIALS_MAX);
+            assert!(rig.now - begin < STALL_TIMEOUT + TRIAL * 4, "{:?}", rig.asked);
+        }
+        rig.send(THIRD, 8..=9);
+        assert_eq!(rig.asked_without_end(), [THIRD]);
+    }
+}
+
+/// The strand's own node is gone. No peer would be tried beside them.
+#[test]
+fn relays_that_connect_again_before_another_peer_is_tried_hold_no_strand_up() {
+    for is_noticed in [false, true] {
+        let mut rig = beside_liars(3);
+        rig.follower.handle_peer_up(rig.now, THIRD, SequenceId(9));
+        rig.effects();
+        rig.down(SOURCE);
+        let begin = rig.now;
+        while rig.follower.source() != Some(THIRD) {
+            let liar = rig.follower.source().expect("there are relays");
+            rig.wait(STALL_TIMEOUT - MOMENT);
+            rig.connects_again(liar, TOO_HIGH, is_noticed);
+            assert!(rig.now - begin < STALL_TIMEOUT * 4, "{:?}", rig.asked);
+        }
+        rig.send(THIRD, 8..=9);
+        assert_eq!(rig.asked_without_end(), [THIRD]);
+    }
+}
+
+/// Its link may be the cause, and there may be no other peer that holds the strand.
+#[test]
+fn a_peer_whose_connection_ends_in_its_trial_gets_the_shortest_pause_each_time() {
+    let mut rig = Rig::three(7);
+    rig.claims(OTHER, 9);
+    rig.wait(FAILOVER);
+    for time in 0..6 {
+        assert_eq!(rig.asks(OTHER), Some((7, None)), "{time}");
+        rig.connects_again(OTHER, 9, true);
+        rig.wait(FIRST_PAUSE);
+        assert_eq!(rig.asks(OTHER), None, "{time}");
+        rig.wait(FAILOVER);
+    }
+    rig.send(OTHER, 8..=9);
+    assert_eq!(rig.follower.source(), Some(OTHER));
+}
+
+/// A relay that has sent all that it claimed is at no fault.
+#[test]
+fn a_relay_that_owes_nothing_gets_no_pause_when_its_connection_ends() {
+    let mut rig = Rig::new(7);
+    rig.follower.handle_peer_up(rig.now, OTHER, SequenceId(9));
+    rig.effects();
+    rig.send(OTHER, 8..=9);
+    rig.connects_again(OTHER, 9, true);
+    assert_eq!(rig.asked_without_end(), [OTHER]);
+    assert!(rig.follower.choice.doubts.is_empty());
+}
+
+#[test]
+fn of_peers_that_were_doubted_as_often_the_one_with_most_time_gives_way() {
+    let mut rig = beside_liars(4);
+    let begin = rig.now;
+    let is_second = |rig: &Rig, peer: &OriginatorId| rig.follower.choice.times(*peer) == 1;
+    while rig.tried().len() < TRIALS_MAX || !rig.tried().iter().all(|it| is_second(&rig, it)) {
+        rig.wait(MOMENT);
+        assert!(rig.now - begin < TRIAL * 6, "{:?}", rig.follower.choice);
+    }
+    let tried = rig.tried();
+    rig.follower.handle_peer_up(rig.now, THIRD, SequenceId(9));
+    rig.effects();
+    rig.wait(STALL_TIMEOUT + MOMENT);
+    assert_eq!(rig.tried(), [&tried[1..], &[THIRD]].concat());
+}
