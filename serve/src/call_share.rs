@@ -49,8 +49,6 @@ pub struct CallCharge(Arc<CallShare>);
 struct CallShare {
     connection: Arc<ConnectionShare>,
     bytes: Mutex<CallBytes>,
-    /// The changes of its stream that are under way, as one: a client may send any number before they end.
-    changes: Mutex<Option<ChangeUnderWay>>,
     /// Tasks that work for the call, which may outlive its answer.
     holders: AtomicUsize,
     /// A value of the service, dropped at the end of the call.
@@ -92,7 +90,6 @@ impl CallCharge {
         Self(Arc::new(CallShare {
             connection,
             bytes: Mutex::default(),
-            changes: Mutex::default(),
             holders: AtomicUsize::new(0),
             kept: OnceLock::new(),
         }))
@@ -284,8 +281,8 @@ impl CallCharge {
     }
 
     /// Takes the memory for decoding messages that change an open stream. Waits until `wait_end` if there is none for
-    /// them, or for what the stream may keep of them, and longer for other changes of its address. To be followed by
-    /// [`end_changes`](Self::end_changes).
+    /// them, or for what the stream may keep of them, and longer for other changes of its address. Returns the change,
+    /// if it counts among these.
     ///
     /// # Errors
     /// [`OverloadedError`]: nothing was taken, and the stream must end.
@@ -293,24 +290,12 @@ impl CallCharge {
         &self,
         wait_end: Instant,
         bytes: usize,
-    ) -> Result<(), OverloadedError> {
+    ) -> Result<Option<ChangeUnderWay>, OverloadedError> {
         let begun = waiting::take_for_change(wait_end, &self.0.connection, bytes).await?;
-        if let Some(begun) = begun {
-            match &mut *self.0.changes.lock() {
-                Some(changes) => changes.join(begun),
-                none => *none = Some(begun),
-            }
-        }
         let mut charged = self.0.bytes.lock();
         charged.add(bytes, MemorySource::Share);
         charged.assign_to_request(bytes);
-        Ok(())
-    }
-
-    /// Records that no change of this stream is under way any more: the past of all its topics is read. Changes of
-    /// other streams of the address may wait for that. The end of the call has the same effect.
-    pub fn end_changes(&self) {
-        *self.0.changes.lock() = None;
+        Ok(begun)
     }
 
     /// Returns the bytes that the connection is charged for the request.

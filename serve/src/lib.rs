@@ -105,6 +105,7 @@ mod web_text;
 mod worker_wait_tests;
 mod writing;
 
+pub use budget::changes::ChangeUnderWay;
 pub use budget::{CALLERS_BYTES_MAX, MemoryBudget};
 pub use build_info::BuildInfo;
 pub use call_metrics::CallMetrics;

@@ -21,6 +21,7 @@ use tokio::time::{Instant, Sleep, sleep};
 use tonic::body::Body;
 use tonic::{Code, Status};
 
+use crate::budget::changes::ChangeUnderWay;
 use crate::call_metrics::MethodMetrics;
 use crate::call_share::CallCharge;
 use crate::decoding::{FieldCost, cost_bytes};
@@ -213,11 +214,16 @@ impl RequestBody {
     }
 
     /// Waits for the next whole messages of a stream of requests and for the memory to decode them, and appends them to
-    /// `to`. Returns false at the end of the requests. Cancel safe.
+    /// `to`. Sets `change` to the change that they are together, if it counts as one that is under way. Returns false
+    /// at the end of the requests. Cancel safe.
     ///
     /// # Errors
     /// The status that refuses the request.
-    pub(crate) async fn next_whole(&mut self, to: &mut BytesMut) -> Result<bool, Status> {
+    pub(crate) async fn next_whole(
+        &mut self,
+        to: &mut BytesMut,
+        change: &mut Option<ChangeUnderWay>,
+    ) -> Result<bool, Status> {
         if self.whole.is_empty()
             && let Arrival::End(end) = poll_fn(|cx| self.poll_arrival(cx)).await
         {
@@ -233,7 +239,7 @@ impl RequestBody {
             // A caller that takes other events meanwhile drops this future at each of them, and calls again.
             let wait_end = *self.wait_end.get_or_insert_with(waiting::wait_end);
             let mut taking = pin!(charge.take_for_change(wait_end, self.uncharged_bytes));
-            poll_fn(|cx| match taking.as_mut().poll(cx) {
+            *change = poll_fn(|cx| match taking.as_mut().poll(cx) {
                 Poll::Ready(taken) => Poll::Ready(taken),
                 Poll::Pending => self.poll_ahead(usize::MAX, cx).map(Err),
             })

@@ -12,6 +12,7 @@ use http::Extensions;
 use parking_lot::Mutex;
 use tonic::{Code, Status};
 
+use crate::budget::changes::ChangeUnderWay;
 use crate::frames::HEAD_LEN_BYTES;
 use crate::request::{RequestBody, Working};
 
@@ -24,6 +25,8 @@ pub struct RequestMessages {
     body: RequestBody,
     /// Messages with their heads, all of them whole.
     unread: BytesMut,
+    /// The change that these messages and the last one returned are, if it is under way and was not taken.
+    change: Option<Arc<ChangeUnderWay>>,
 }
 
 /// A message that is being decoded: see [`RequestMessages::decode`].
@@ -55,7 +58,7 @@ impl RequestMessages {
     }
 
     pub(crate) fn new(body: RequestBody) -> Self {
-        Self { body, unread: BytesMut::new() }
+        Self { body, unread: BytesMut::new(), change: None }
     }
 
     /// Returns the next message; `None` after the last one, or if the caller has left. The memory to decode it is
@@ -68,14 +71,24 @@ impl RequestMessages {
         // what comes meanwhile, in one turn.
         tokio::task::coop::consume_budget().await;
         if self.unread.is_empty() {
-            match self.body.next_whole(&mut self.unread).await {
-                Ok(true) => {}
+            self.change = None;
+            let mut change = None;
+            match self.body.next_whole(&mut self.unread, &mut change).await {
+                Ok(true) => self.change = change.map(Arc::new),
                 Ok(false) => return Ok(None),
                 Err(status) if status.code() == Code::Cancelled => return Ok(None),
                 Err(status) => return Err(status),
             }
         }
         self.cut().map(Some)
+    }
+
+    /// Returns the change that the message which [`next`](Self::next) has returned last belongs to, if it counts as one
+    /// that is under way. To be kept for as long as the message, or what its stream keeps of it until it has caught up,
+    /// takes memory. Messages that come together are one change, which ends with the last of them.
+    #[must_use]
+    pub fn take_change(&mut self) -> Option<Arc<ChangeUnderWay>> {
+        if self.unread.is_empty() { self.change.take() } else { self.change.clone() }
     }
 
     /// Begins to decode a message that [`next`](Self::next) has returned, outside of the runtime's threads if it is
@@ -121,12 +134,6 @@ impl RequestMessages {
     #[must_use]
     pub fn has_next(&self) -> bool {
         !self.unread.is_empty() || self.body.has_whole()
-    }
-
-    /// Returns true if messages are here that [`next`](Self::next) has not returned, and whose memory is taken.
-    #[must_use]
-    pub fn has_unread(&self) -> bool {
-        !self.unread.is_empty()
     }
 
     /// Cuts the first message off.
@@ -309,16 +316,54 @@ mod tests {
         assert!(messages.body.kept_bytes() < 64 * 1024, "{}", messages.body.kept_bytes());
     }
 
-    /// Messages that come together take their memory together, and the first of them may change nothing.
+    /// Messages that come together take their memory together.
     #[tokio::test]
-    async fn a_message_is_unread_until_it_is_returned() {
+    async fn a_change_is_under_way_until_the_last_of_its_messages_is_done() {
         let share = connection(&MemoryBudget::new(LIMIT));
-        let mut messages = messages(&framed(3).repeat(2), usize::MAX, &share);
-        assert!(!messages.has_unread(), "none has come");
-        for has_another in [true, false] {
-            assert!(messages.next().await.unwrap().is_some());
-            assert_eq!(messages.has_unread(), has_another);
+        share.take(LIMIT / 4).unwrap();
+        let is_none_under_way = || share.begin_change(LIMIT / 32).is_some();
+        for done_first in [0, 1] {
+            // A thousand fields each.
+            let mut messages = messages(&framed(9000).repeat(2), usize::MAX, &share);
+            let mut changes = Vec::new();
+            for _ in 0..2 {
+                assert!(messages.next().await.unwrap().is_some());
+                changes.push(messages.take_change().expect("it is under way"));
+            }
+            drop(changes.remove(done_first));
+            assert!(!is_none_under_way(), "one of them is not done");
+            drop(changes);
+            assert!(is_none_under_way(), "although its stream goes on");
         }
+    }
+
+    /// A handler that has not asked for the change of a message is done with it when it asks for another message.
+    #[tokio::test]
+    async fn a_change_that_is_not_taken_ends_with_the_next_call() {
+        let share = connection(&MemoryBudget::new(LIMIT));
+        share.take(LIMIT / 4).unwrap();
+        let is_none_under_way = || share.begin_change(LIMIT / 32).is_some();
+        let mut messages = messages(&framed(9000), usize::MAX, &share);
+        assert!(messages.next().await.unwrap().is_some());
+        assert!(!is_none_under_way());
+        assert!(messages.next().await.unwrap().is_none());
+        assert!(is_none_under_way());
+    }
+
+    /// The past of one change is long. As many further ones as the address may have under way come and end meanwhile.
+    #[tokio::test(start_paused = true)]
+    async fn changes_of_a_stream_do_not_wait_for_those_that_have_ended_beside_a_long_one() {
+        let share = connection(&MemoryBudget::new(LIMIT));
+        share.take(LIMIT / 4).unwrap();
+        let mut messages = messages(&framed(9000).repeat(200), HEAD_LEN_BYTES + 9000, &share);
+        assert!(messages.next().await.unwrap().is_some());
+        let _long = messages.take_change().expect("it is under way");
+        let began = Instant::now();
+        for _ in 1..200 {
+            assert!(messages.next().await.unwrap().is_some());
+            drop(messages.take_change().expect("it has not waited in vain"));
+        }
+        assert_eq!(began.elapsed(), Duration::ZERO, "none waits");
     }
 
     /// A client sends message after message, in pieces that do not end with any of them.

@@ -401,27 +401,6 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn changes_of_a_call_are_under_way_until_it_has_caught_up_or_ends() {
-        let budget = MemoryBudget::new(LIMIT);
-        let share = connection(&budget);
-        share.take(LIMIT / 4).unwrap();
-        for ends_with_call in [false, true] {
-            let call = CallCharge::new(Arc::clone(&share));
-            for _ in 0..32 {
-                call.take_for_change(wait_end(), 32 * KIB).await.unwrap();
-            }
-            assert!(try_change(&share, 32 * KIB).is_none());
-            let all = || share.begin_change(LIMIT / 32);
-            if !ends_with_call {
-                call.end_changes();
-                assert!(all().is_some());
-            }
-            drop(call);
-            assert!(all().is_some());
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
     async fn a_small_request_does_not_stand_behind_one_that_does_not_fit() {
         let budget = MemoryBudget::new(LIMIT);
         let share = connection(&budget);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hawser_engine::runtime::Subscription;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::subscribe_request::v1::mutate::Subscription as Add;
 use hawser_proto::{Cursor, Topic};
-use hawser_serve::{CallCharge, OverloadedError};
+use hawser_serve::{CallCharge, ChangeUnderWay, OverloadedError};
 
 /// Memory of the stream itself beside its call: its task, its channel, and its tables. Requests have no buffer between
 /// two of them. Calculated from the types: about 3 KiB, of which half is in the charges of the call and of its HTTP/2
@@ -22,11 +22,22 @@ pub(super) struct HeldBytes {
     charge: CallCharge,
     taken: usize,
     used: usize,
-    /// Bytes of the cursors of each wave in flight, which are freed when the wave has caught up.
-    waves: HashMap<u64, usize>,
+    /// The waves in flight.
+    waves: HashMap<u64, WaveInFlight>,
+    /// The changes of waves that have ended since the charge was last adjusted.
+    ended: Vec<Arc<ChangeUnderWay>>,
     /// Bytes of cursors ahead of this node and of unusually long names. They may last as long as their topics, so
     /// their charge is returned when the stream has no topic.
     lasting: usize,
+}
+
+/// A wave that has not caught up.
+#[derive(Debug, Default)]
+struct WaveInFlight {
+    /// Bytes of its cursors, which are freed when it has caught up.
+    cursor_bytes: usize,
+    /// The change that began it, if other changes of the address may wait for its end.
+    change: Option<Arc<ChangeUnderWay>>,
 }
 
 impl HeldBytes {
@@ -36,8 +47,13 @@ impl HeldBytes {
     /// [`OverloadedError`]: the stream must be refused.
     pub(super) fn new(charge: CallCharge) -> Result<Self, OverloadedError> {
         charge.take_lasting(STREAM_BYTES)?;
-        let waves = HashMap::new();
-        Ok(Self { charge, taken: STREAM_BYTES, used: STREAM_BYTES, waves, lasting: 0 })
+        Ok(Self::charged(charge, STREAM_BYTES))
+    }
+
+    /// Returns a charge of `bytes` that are taken already.
+    fn charged(charge: CallCharge, bytes: usize) -> Self {
+        let (waves, ended) = (HashMap::new(), Vec::new());
+        Self { charge, taken: bytes, used: bytes, waves, ended, lasting: 0 }
     }
 
     /// Returns the number of waves in flight.
@@ -50,9 +66,9 @@ impl HeldBytes {
         self.waves.contains_key(&wave)
     }
 
-    /// Begins a wave.
-    pub(super) fn begin(&mut self, wave: u64) {
-        self.waves.insert(wave, 0);
+    /// Begins a wave of a change. The change ends when the wave has ended and its memory is given back.
+    pub(super) fn begin(&mut self, wave: u64, change: Option<Arc<ChangeUnderWay>>) {
+        self.waves.insert(wave, WaveInFlight { cursor_bytes: 0, change });
     }
 
     /// Charges the memory of an add, and creates its topic and its cursor. They share no buffer with the request.
@@ -76,7 +92,7 @@ impl HeldBytes {
             let bytes = Subscription::cursor_bytes(&from, heads);
             self.take(bytes)?;
             if from.iter().all(|id| heads.covers(id)) {
-                *self.waves.entry(wave).or_default() += bytes;
+                self.waves.entry(wave).or_default().cursor_bytes += bytes;
             } else {
                 self.lasting += bytes;
             }
@@ -88,15 +104,12 @@ impl HeldBytes {
 
     /// Ends a wave.
     pub(super) fn end(&mut self, wave: u64) {
-        self.waves.remove(&wave);
+        let ended = self.waves.remove(&wave);
+        self.ended.extend(ended.and_then(|wave| wave.change));
     }
 
-    /// Lets other changes of the caller's address begin.
-    pub(super) fn end_changes(&self) {
-        self.charge.end_changes();
-    }
-
-    /// Adjusts the charge to the memory that the stream now holds.
+    /// Adjusts the charge to the memory that the stream now holds. Ends the changes of waves that have ended, so that
+    /// others of the caller's address may begin.
     ///
     /// # Errors
     /// [`OverloadedError`]: the stream must end.
@@ -105,16 +118,19 @@ impl HeldBytes {
         if topics_bytes == 0 {
             self.lasting = 0;
         }
-        self.used = STREAM_BYTES + topics_bytes + self.lasting + self.waves.values().sum::<usize>();
-        if self.used > self.taken {
-            self.take(0)?;
-            return Ok(());
-        }
+        let cursors_bytes: usize = self.waves.values().map(|wave| wave.cursor_bytes).sum();
+        self.used = STREAM_BYTES + topics_bytes + self.lasting + cursors_bytes;
+        self.take(0)?;
         let spare_bytes = self.taken - self.used;
         // A stream whose topics are all live may stay as it is for hours.
         if spare_bytes > 2 * STEP_BYTES || (spare_bytes > 0 && self.waves.is_empty()) {
             self.charge.give_back_lasting(spare_bytes);
             self.taken = self.used;
+        }
+        // Both tables are freed: a client may have hundreds of waves at once, and then none for hours.
+        self.ended = Vec::new();
+        if self.waves.is_empty() {
+            self.waves.shrink_to_fit();
         }
         Ok(())
     }
@@ -140,8 +156,7 @@ impl HeldBytes {
             self.charge.take_anyway(bytes - moved);
         }
         self.taken -= moved;
-        let charge = self.charge.clone();
-        Self { charge, taken: bytes, used: bytes, waves: HashMap::new(), lasting: 0 }
+        Self::charged(self.charge.clone(), bytes)
     }
 
     fn take(&mut self, bytes: usize) -> Result<(), OverloadedError> {

@@ -32,7 +32,8 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::subscribe_response::v1::{
 use hawser_proto::pb::xmtp::xmtpv4::message_api::{Ping, Pong, SubscribeResponse};
 use hawser_proto::{Topic, codec};
 use hawser_serve::{
-    CallCharge, DecodingMessage, OverloadedError, RequestMessages, STREAM_WINDOW_BYTES,
+    CallCharge, ChangeUnderWay, DecodingMessage, OverloadedError, RequestMessages,
+    STREAM_WINDOW_BYTES,
 };
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -126,10 +127,11 @@ struct Subscriber {
     frame_bytes: usize,
     /// Frames that are sent before further events of the subscription.
     answers: VecDeque<Frame>,
-    /// A request that is being decoded. A long one waits for a thread, and the stream goes on meanwhile.
-    decoding: Option<DecodingMessage<pb::SubscribeRequest>>,
+    /// A request that is being decoded, and the change that it is a part of, if that is under way. A long request waits
+    /// for a thread, and the stream goes on meanwhile.
+    decoding: Option<(DecodingMessage<pb::SubscribeRequest>, Option<Arc<ChangeUnderWay>>)>,
     /// A change that waits until the events before it are delivered.
-    mutate: Option<Mutate>,
+    mutate: Option<(Mutate, Option<Arc<ChangeUnderWay>>)>,
     half_closed: bool,
     /// Charge for requests that wait in the connection.
     unread_bytes: usize,
@@ -165,8 +167,6 @@ impl Subscriber {
         let status = self.serve().await;
         let waits = self.permit.is_none();
         let waiting = waits.then(|| self.held.split_off(self.frame_bytes));
-        // A client that does not read the end keeps the call, but none of its changes.
-        self.held.end_changes();
         self.subscription.end(self.held);
         SubscriberEnd { status, _waiting: waiting }
     }
@@ -191,15 +191,12 @@ impl Subscriber {
                 }
                 Wakeup::Request(Ok(Some(message))) => {
                     let decode = codec::decode::<pb::SubscribeRequest>;
-                    self.decoding = Some(self.requests.decode(message, decode));
+                    let change = self.requests.take_change();
+                    self.decoding = Some((self.requests.decode(message, decode), change));
                 }
                 Wakeup::Decoded(Ok(request)) => {
-                    self.decoding = None;
-                    self.handle_request(request)?;
-                    // One that changes nothing may have no answer, after which this would be done.
-                    if self.permit.is_some() {
-                        self.settle()?;
-                    }
+                    let change = self.decoding.take().and_then(|(_, change)| change);
+                    self.handle_request(request, change)?;
                 }
                 Wakeup::Request(Ok(None)) => {
                     self.half_closed = true;
@@ -234,7 +231,7 @@ impl Subscriber {
         let listens = !self.half_closed && (reads || self.unread_bytes == 0);
         let (requests, decoding) = (&mut self.requests, &mut self.decoding);
         let request = async {
-            if let Some(decoding) = decoding.as_mut() {
+            if let Some((decoding, _)) = decoding.as_mut() {
                 Wakeup::Decoded(requests.decoded(decoding).await)
             } else if reads {
                 Wakeup::Request(requests.next().await)
@@ -310,12 +307,17 @@ impl Subscriber {
         }
     }
 
-    fn handle_request(&mut self, request: pb::SubscribeRequest) -> Result<(), Status> {
+    /// Handles a request, which is a part of `change`, if that is under way.
+    fn handle_request(
+        &mut self,
+        request: pb::SubscribeRequest,
+        change: Option<Arc<ChangeUnderWay>>,
+    ) -> Result<(), Status> {
         let Some(RequestVersion::V1(v1)) = request.version else {
             return Err(into_status(StreamError::Version));
         };
         match v1.request {
-            Some(RequestFrame::Mutate(mutate)) => self.mutate = Some(mutate),
+            Some(RequestFrame::Mutate(mutate)) => self.mutate = Some((mutate, change)),
             Some(RequestFrame::Ping(Ping { nonce })) => {
                 self.answers.push_back(Frame::Pong(Pong { nonce }))
             }
@@ -327,7 +329,7 @@ impl Subscriber {
 
     /// Checks and applies the change that waits.
     async fn change(&mut self) -> Result<(), Status> {
-        let Some(mut mutate) = self.mutate.take() else { return Ok(()) };
+        let Some((mut mutate, change)) = self.mutate.take() else { return Ok(()) };
         let wave = mutate.mutate_id;
         let in_flight = |wave| self.held.has_wave(wave);
         mutate::check(&mut mutate, &in_flight, self.held.waves(), &mut self.subscription)
@@ -342,7 +344,7 @@ impl Subscriber {
             let past = if mutate.history_only { Past::Only } else { Past::ThenLive };
             let heads = self.reader.heads();
             let mut refused = None;
-            self.held.begin(wave);
+            self.held.begin(wave, change);
             let (held, mut last) = (&mut self.held, Arc::default());
             let adds = mutate.adds.into_iter().map_while(|add| {
                 match held.add(wave, &add, &heads, &mut last) {
@@ -358,18 +360,7 @@ impl Subscriber {
                 return Err(into_status(overloaded));
             }
         }
-        self.held.settle(&self.subscription).map_err(into_status)?;
-        self.end_changes();
-        Ok(())
-    }
-
-    /// Lets other changes of the caller's address begin, if the past of all topics is read and no request is left that
-    /// may add some. Called when the memory of ended waves has been given back.
-    fn end_changes(&self) {
-        let has_request = self.decoding.is_some() || self.mutate.is_some();
-        if !has_request && !self.requests.has_unread() && self.held.waves() == 0 {
-            self.held.end_changes();
-        }
+        self.held.settle(&self.subscription).map_err(into_status)
     }
 
     /// Gives back the memory of waves that have ended, once the connection has taken everything that was ready. Until
@@ -378,9 +369,7 @@ impl Subscriber {
         if self.subscription.has_events() {
             return Ok(());
         }
-        self.held.settle(&self.subscription).map_err(into_status)?;
-        self.end_changes();
-        Ok(())
+        self.held.settle(&self.subscription).map_err(into_status)
     }
 
     fn handle_event(&mut self, event: SubscriptionEvent) {

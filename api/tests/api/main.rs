@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod callers;
+mod changes;
 mod common;
 mod connect;
 mod followers;

@@ -4,6 +4,7 @@
 //! they would take the rest of its share, and calls of the address that arrive meanwhile would be refused. So a few are
 //! under way at a time, and the others wait, with little more than their bytes. Addresses that hold little do not wait.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -17,9 +18,10 @@ const CHANGING_DIVISOR: usize = 32;
 /// by default. Otherwise one client of a network that shares an address could hold up the others with little.
 const LARGE_DIVISOR: usize = 4;
 
-/// A change that is under way. It ends when this is dropped.
+/// A change of an open stream that is under way. It ends when this is dropped. Returned by
+/// [`RequestMessages::take_change`](crate::RequestMessages::take_change).
 #[must_use = "the change is under way for as long as this is held"]
-pub(crate) struct ChangeUnderWay {
+pub struct ChangeUnderWay {
     address: Arc<AddressShare>,
     bytes: usize,
 }
@@ -38,11 +40,9 @@ impl ConnectionShare {
     }
 }
 
-impl ChangeUnderWay {
-    /// Adds another change of the same address, so that both end together.
-    pub(crate) fn join(&mut self, mut other: Self) {
-        // The sum is within `changing_bytes`, which cannot overflow.
-        self.bytes += std::mem::take(&mut other.bytes);
+impl fmt::Debug for ChangeUnderWay {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChangeUnderWay").field("bytes", &self.bytes).finish_non_exhaustive()
     }
 }
 
