@@ -84,6 +84,8 @@ struct SimulatedChain {
     is_poor: bool,
     /// The answer of nodes to payloads that they refuse; `None` if they accept all.
     refusal: Option<SendOutcome>,
+    /// True if nodes show each mined transaction after a while. Otherwise there are some that they never show.
+    shows_all: bool,
 }
 
 impl SimulatedChain {
@@ -133,7 +135,9 @@ impl SimulatedChain {
             let Some(tx) = self.pools[node].get(&next).filter(|tx| tx.price >= self.price) else {
                 break;
             };
-            self.mined.push((tx.clone(), [seen_at(now, rng), seen_at(now, rng)]));
+            let latest = if self.shows_all { now + LONG_LAG_MS } else { u64::MAX };
+            let seen = [(); 2].map(|()| seen_at(now, rng).min(latest));
+            self.mined.push((tx.clone(), seen));
         }
         let count = self.count();
         self.pools.iter_mut().for_each(|pool| pool.retain(|nonce, _| *nonce >= count));
