@@ -36,7 +36,9 @@ fn structured_len_bytes(envelope: &Bytes) -> usize {
         return 0;
     }
     let client = client_of(envelope.clone());
-    client.map_or(0, |client| ClientEnvelope::structured_len_bytes(&client))
+    let len_bytes = client.map_or(0, |client| ClientEnvelope::structured_len_bytes(&client));
+    // A longer one is refused before it is decoded.
+    if len_bytes > STRUCTURED_LEN_BYTES_MAX { 0 } else { len_bytes }
 }
 
 /// Returns the client envelope inside an originator envelope.
