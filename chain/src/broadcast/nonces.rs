@@ -82,6 +82,9 @@ pub(super) struct Nonces {
     alone_since: Option<Duration>,
     /// The highest count that an endpoint has proven by a transaction of the account.
     proven: u64,
+    /// The highest count of mined transactions that two endpoints have stated at once, or the only one; lowered when
+    /// every endpoint states a lower one.
+    confirmed: u64,
     /// The count of transactions up to the highest own one that was mined.
     seen_mined: u64,
     /// The chain's count of mined and pending transactions when it was polled last.
@@ -127,6 +130,7 @@ impl Nonces {
             whole_at: None,
             alone_since: None,
             proven: 0,
+            confirmed: 0,
             seen_mined: 0,
             pending: 0,
             is_shared: false,
