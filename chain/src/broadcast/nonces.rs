@@ -383,10 +383,7 @@ impl Nonces {
             return None; // a poll found it on the chain meanwhile
         }
         let pending = |sent_again| Phase::Pending { since: now, head, sent_again };
-        let outcome = match outcome {
-            SendOutcome::NonceAheadForSome(others) if nonce == self.mined => *others,
-            outcome => outcome,
-        };
+        let outcome = if nonce == self.mined { slot.said_of_next(outcome) } else { outcome };
         slot.maybe_out |=
             matches!(outcome, SendOutcome::TooCheapForSome(_) | SendOutcome::NonceAheadForSome(_));
         match outcome {
