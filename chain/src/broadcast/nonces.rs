@@ -82,6 +82,9 @@ pub(super) struct Nonces {
     alone_since: Option<Duration>,
     /// The highest count that an endpoint has proven by a transaction of the account.
     proven: u64,
+    /// The highest count of mined transactions that two endpoints have stated at once, or the only one; lowered when
+    /// every endpoint states a lower one.
+    confirmed: u64,
     /// The count of transactions up to the highest own one that was mined.
     seen_mined: u64,
     /// The chain's count of mined and pending transactions when it was polled last.
@@ -127,6 +130,7 @@ impl Nonces {
             whole_at: None,
             alone_since: None,
             proven: 0,
+            confirmed: 0,
             seen_mined: 0,
             pending: 0,
             is_shared: false,
@@ -379,10 +383,7 @@ impl Nonces {
             return None; // a poll found it on the chain meanwhile
         }
         let pending = |sent_again| Phase::Pending { since: now, head, sent_again };
-        let outcome = match outcome {
-            SendOutcome::NonceAheadForSome(others) if nonce == self.mined => *others,
-            outcome => outcome,
-        };
+        let outcome = if nonce == self.mined { slot.said_of_next(outcome) } else { outcome };
         slot.maybe_out |=
             matches!(outcome, SendOutcome::TooCheapForSome(_) | SendOutcome::NonceAheadForSome(_));
         match outcome {

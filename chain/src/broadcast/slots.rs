@@ -354,6 +354,22 @@ impl NonceSlot {
         self.signed.iter().map(|signed| signed.price).max()
     }
 
+    /// Returns what a response says about the next transaction to be mined, by the count. No lower nonces are missing.
+    ///
+    /// The responses that its nonce is used, or that lower nonces are missing, contradict the count: an endpoint lies,
+    /// or is behind. They outweigh that another endpoint refuses the filler in place of a payload, because it has the
+    /// payload and the filler is too cheap to replace it. So beside such a filler they count as lost responses, after a
+    /// number of which its price rises.
+    pub(super) fn said_of_next(&self, response: SendOutcome) -> SendOutcome {
+        match response {
+            SendOutcome::NonceAheadForSome(others) => *others,
+            SendOutcome::NonceUsed | SendOutcome::NonceAhead if self.given_up.is_some() => {
+                SendOutcome::Lost
+            }
+            response => response,
+        }
+    }
+
     /// Counts an error with which a node has refused a transaction that another node may have. Returns true if the
     /// payload is to be given up now.
     pub(super) fn count_error(&mut self, reason: String) -> bool {

@@ -199,10 +199,15 @@ mod tests {
         }
     }
 
-    /// One endpoint refuses everything, and the other one has the payload and refuses the cheaper filler.
+    /// One endpoint lies in whichever way, and the other one has the payload and refuses the cheaper filler.
     #[test]
     fn a_filler_that_no_endpoint_takes_gets_a_higher_price() {
-        for answer in [SendOutcome::Unclear("no".to_owned()), SendOutcome::Lost] {
+        for answer in [
+            SendOutcome::Unclear("no".to_owned()),
+            SendOutcome::Lost,
+            SendOutcome::NonceUsed,
+            SendOutcome::NonceAhead,
+        ] {
             let mut nonces = with_two_payloads();
             let since = given_up(&mut nonces, &contested());
             let mut prices = Vec::new();
