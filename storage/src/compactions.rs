@@ -10,7 +10,13 @@ use crate::store::Store;
 const OPTION: &str = "disable_auto_compactions";
 
 impl Store {
-    /// Returns true if a compaction has met damage since the last call, so that a scrub should search for it.
+    /// Notes that a reader has met damage, so that a scrub should search for it.
+    pub fn note_read_damage(&self) {
+        self.database().lasting.compactions.note_read_damage();
+    }
+
+    /// Returns true if a compaction or a noted reader has met damage since the last call, so that a scrub should search
+    /// for it.
     #[must_use]
     pub fn take_met_damage(&self) -> bool {
         self.database().lasting.compactions.take_met_damage()

@@ -11,7 +11,7 @@ use crate::family::Family;
 #[derive(Debug, Default)]
 pub(crate) struct HeldCompactions {
     families: Mutex<Vec<Family>>,
-    /// A write has failed because of damage.
+    /// A write has failed because of damage, or a reader has met some.
     has_met_damage: AtomicBool,
 }
 
@@ -26,7 +26,12 @@ impl HeldCompactions {
         self.families.lock().contains(&family)
     }
 
-    /// Returns true if a write has failed because of damage since the last call.
+    /// Notes that a reader has met damage. Compactions go on.
+    pub(crate) fn note_read_damage(&self) {
+        self.has_met_damage.store(true, Ordering::Release);
+    }
+
+    /// Returns true if a write has failed because of damage, or a reader has met some, since the last call.
     pub(crate) fn take_met_damage(&self) -> bool {
         self.has_met_damage.swap(false, Ordering::AcqRel)
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use hawser_proto::envelope::{OriginatorEnvelope, Payload};
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, PublicKey, SequenceId, Topic};
 use hawser_rules::payer_report::{Attestation, DomainSeparator, PayerReport, ReportId};
-use hawser_storage::{ReadError, Snapshot};
+use hawser_storage::{Family, ReadError, Snapshot, TopicRow};
 
 /// The newest envelopes of one node on one topic that are looked at. A guess: a node writes few that count, and one
 /// that floods the topic hides only its own. The others' work for it stays bounded.
@@ -13,6 +13,13 @@ const READ_OF_A_NODE: usize = 32;
 /// The length of the longest envelope that is read. Calculated: a report that lists 255 nodes takes 1,600 bytes. A
 /// longer one is no report, and may take 25 MiB.
 const ENVELOPE_LEN_BYTES_MAX: u32 = 4096;
+/// The places of the first part of a strand that is read beside damage. A guess: a node writes few reports in as many.
+const PART_PLACES: u64 = 1 << 16;
+/// The rows of such a part. One with as many is read in halves.
+const PART_ROWS_MAX: usize = 2 * READ_OF_A_NODE;
+/// The parts that are read. A guess: as parts grow twofold, they reach the begin of any strand. A node that spreads its
+/// rows so that they do not hides its own.
+const PARTS_MAX: usize = 256;
 
 /// A report that at least one node has written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,20 +42,40 @@ impl HeldReport {
     }
 }
 
+/// The reports about an originator that nodes have written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldReports {
+    /// The reports, in the order of their ids.
+    pub reports: Vec<HeldReport>,
+    /// The first damage that was passed over. The reports and attestations in the damaged rows count as not held.
+    pub passed_over: Option<PassedOver>,
+}
+
+/// Damage of the disk that a search for reports or attestations has passed over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PassedOver {
+    /// The column family of the damaged rows.
+    pub family: Family,
+    /// The error of the read.
+    pub cause: ReadError,
+}
+
 /// Reads the newest reports about an originator, and their attestations, from the strands of `writers`. Skips
 /// reports that are malformed, longer than any report, about another originator than their topic, or in the name of
-/// another node than their writer. An envelope that cannot be read counts as not held.
+/// another node than their writer. Passes over rows of the topics that the disk has damaged, and over envelopes that
+/// cannot be read.
 ///
 /// # Errors
-/// When a row of the topics cannot be read.
+/// When a row of the topics cannot be read, and not because of damage.
 pub fn held_reports(
     snapshot: &Snapshot<'_>,
     domain: DomainSeparator,
     about: OriginatorId,
     writers: &[OriginatorId],
-) -> Result<Vec<HeldReport>, ReadError> {
+) -> Result<HeldReports, ReadError> {
     let mut reports: BTreeMap<ReportId, HeldReport> = BTreeMap::new();
-    newest(snapshot, &Topic::payer_reports(about), writers, |at, payload| {
+    let mut passed_over = None;
+    newest(snapshot, &Topic::payer_reports(about), writers, &mut passed_over, |at, payload| {
         let Payload::PayerReport(message) = payload else { return };
         let Ok(report) = PayerReport::from_message(message) else { return };
         if report.originator() != about {
@@ -58,7 +85,8 @@ pub fn held_reports(
         let new = HeldReport { id, report, written: Vec::new(), attestations: Vec::new() };
         reports.entry(id).or_insert(new).written.push(at);
     })?;
-    newest(snapshot, &Topic::payer_report_attestations(about), writers, |at, payload| {
+    let topic = Topic::payer_report_attestations(about);
+    newest(snapshot, &topic, writers, &mut passed_over, |at, payload| {
         let Payload::PayerReportAttestation(message) = payload else { return };
         let Ok(attestation) = Attestation::from_message(message) else { return };
         if let Some(held) = reports.get_mut(&attestation.report)
@@ -67,7 +95,7 @@ pub fn held_reports(
             held.attestations.push(attestation);
         }
     })?;
-    Ok(reports.into_values().collect())
+    Ok(HeldReports { reports: reports.into_values().collect(), passed_over })
 }
 
 /// A part of a search for a node's attestations of reports about itself.
@@ -79,8 +107,8 @@ pub(crate) struct AttestationSearch {
     pub(crate) read: usize,
     /// The places of the first attestations of the reports that were found.
     pub(crate) places: HashMap<ReportId, SequenceId>,
-    /// The first damage of the topic's rows that was passed over. The attestations in these rows are not found.
-    pub(crate) passed_over: Option<ReadError>,
+    /// The first damage that was passed over. The attestations in the damaged rows are not found.
+    pub(crate) passed_over: Option<PassedOver>,
 }
 
 /// Looks for the envelopes with which a node has attested reports about itself, behind a place of its strand. `wanted`
@@ -100,46 +128,22 @@ pub(crate) fn attestations_behind(
 ) -> Result<AttestationSearch, ReadError> {
     let node = after.originator;
     let topic = Topic::payer_report_attestations(node);
-    let mut search = AttestationSearch {
-        searched: after.sequence,
-        read: 0,
-        places: HashMap::new(),
-        passed_over: None,
-    };
-    let mut scan = snapshot.topics();
-    let mut row = scan.seek(topic.as_bytes(), EnvelopeId::new(node, after.sequence.next()));
-    while search.read < attestations_max {
-        let found = match row {
-            Ok(found) => found.filter(|row| row.id.originator == node),
-            Err(error) if error.is_damage() => {
-                search.read += 1;
-                search.passed_over = search.passed_over.or(Some(error));
-                let damaged = EnvelopeId::new(node, search.searched.next());
-                let behind = snapshot.topic_readable_behind(topic.as_bytes(), damaged)?;
-                let Some(behind) = behind else { break };
-                search.searched = behind.sequence.previous();
-                scan = snapshot.topics();
-                row = scan.seek(topic.as_bytes(), behind);
-                continue;
-            }
-            Err(error) => return Err(error),
-        };
-        let Some(found) = found else { break };
-        search.read += 1;
-        let at = found.id.sequence;
-        if found.len_bytes <= ENVELOPE_LEN_BYTES_MAX
-            && let Some(envelope) = readable(snapshot, found.id).and_then(parsed)
+    let from = EnvelopeId::new(node, after.sequence.next());
+    let (mut places, mut unreadable) = (HashMap::new(), None);
+    let read = read_part(snapshot, &topic, from, SequenceId::MAX, attestations_max, |row| {
+        let at = row.id.sequence;
+        if let Some(envelope) = envelope_of(snapshot, &row, &mut unreadable)
             && let Some(attestation) = attestation_of(&envelope)
             && attestation.node == node
             && wanted.get(&attestation.report).is_some_and(|searched| at > *searched)
             && attestation.verify(key).is_ok()
         {
-            search.places.entry(attestation.report).or_insert(at);
+            places.entry(attestation.report).or_insert(at);
         }
-        search.searched = at;
-        row = scan.next_row();
-    }
-    Ok(search)
+    })?;
+    let TopicPart { rows, searched, passed_over } = read;
+    let passed_over = passed_over.map(in_topic).or(unreadable);
+    Ok(AttestationSearch { searched, read: rows, places, passed_over })
 }
 
 /// Returns the attestation that an envelope carries, if it is one.
@@ -149,34 +153,163 @@ fn attestation_of(envelope: &OriginatorEnvelope) -> Option<Attestation> {
     Attestation::from_message(message).ok()
 }
 
-/// Calls `each` with the newest payloads of each writer on a topic.
+/// Calls `each` with the newest payloads of each writer on a topic. Notes the first damage that was passed over.
 fn newest(
     snapshot: &Snapshot<'_>,
     topic: &Topic,
     writers: &[OriginatorId],
+    passed_over: &mut Option<PassedOver>,
     mut each: impl FnMut(EnvelopeId, &Payload),
 ) -> Result<(), ReadError> {
     for &writer in writers {
-        let mut scan = snapshot.topics();
-        let mut row =
-            scan.seek_back(topic.as_bytes(), EnvelopeId::new(writer, SequenceId(u64::MAX)))?;
-        for _ in 0..READ_OF_A_NODE {
-            let Some(found) = row.filter(|row| row.id.originator == writer) else { break };
-            if found.len_bytes <= ENVELOPE_LEN_BYTES_MAX
-                && let Some(envelope) = readable(snapshot, found.id).and_then(parsed)
-            {
-                each(found.id, envelope.unsigned().payer().client().payload());
+        let rows = match newest_rows(snapshot, topic, writer) {
+            Err(error) if error.is_damage() => {
+                passed_over.get_or_insert(in_topic(error));
+                newest_beside_damage(snapshot, topic, writer)?
             }
-            row = scan.previous_row()?;
+            rows => rows?,
+        };
+        for row in rows {
+            if let Some(envelope) = envelope_of(snapshot, &row, passed_over) {
+                each(row.id, envelope.unsigned().payer().client().payload());
+            }
         }
     }
     Ok(())
 }
 
-/// Returns an envelope that is held. One that the disk has damaged counts as not held: otherwise it would hide all
-/// reports about its originator, for as long as it is among the newest ones of its writer.
-fn readable(snapshot: &Snapshot<'_>, at: EnvelopeId) -> Option<Bytes> {
-    snapshot.get(at).unwrap_or_default()
+/// Returns the newest rows that a node has on a topic, newest first.
+///
+/// # Errors
+/// When a row cannot be read. One damaged block may be enough, however old its rows are: it may be the last one of the
+/// topic in its file, and the scan begins in each file.
+fn newest_rows(
+    snapshot: &Snapshot<'_>,
+    topic: &Topic,
+    writer: OriginatorId,
+) -> Result<Vec<TopicRow>, ReadError> {
+    let mut scan = snapshot.topics();
+    let last = EnvelopeId::new(writer, SequenceId(u64::MAX));
+    let mut row = scan.seek_back(topic.as_bytes(), last)?;
+    let mut rows = Vec::new();
+    while let Some(found) = row.filter(|row| row.id.originator == writer) {
+        rows.push(found);
+        if rows.len() == READ_OF_A_NODE {
+            break;
+        }
+        row = scan.previous_row()?;
+    }
+    Ok(rows)
+}
+
+/// Returns the newest rows that a node has on a topic, newest first, without those that the disk has damaged. Reads one
+/// part of the strand after the other, the last one first, each from its begin on: in this direction damage hides only
+/// rows of its own place in the strand.
+fn newest_beside_damage(
+    snapshot: &Snapshot<'_>,
+    topic: &Topic,
+    writer: OriginatorId,
+) -> Result<Vec<TopicRow>, ReadError> {
+    let (mut through, mut places) = (snapshot.head(writer)?, PART_PLACES);
+    let mut newest = Vec::new();
+    for _ in 0..PARTS_MAX {
+        if through == SequenceId::NONE || newest.len() >= READ_OF_A_NODE {
+            break;
+        }
+        let before = SequenceId(through.0.saturating_sub(places));
+        let from = EnvelopeId::new(writer, before.next());
+        let mut rows = Vec::new();
+        let read = read_part(snapshot, topic, from, through, PART_ROWS_MAX, |row| rows.push(row))?;
+        if read.rows == PART_ROWS_MAX && places > 1 {
+            places /= 2;
+            continue;
+        }
+        newest.extend(rows.into_iter().rev());
+        (through, places) = (before, places.saturating_mul(2));
+    }
+    newest.truncate(READ_OF_A_NODE);
+    Ok(newest)
+}
+
+/// The rows that a node has on a topic in a part of its strand, as far as they were read.
+struct TopicPart {
+    /// The number of rows. Damaged ones side by side count as one.
+    rows: usize,
+    /// The last place that was read or passed over.
+    searched: SequenceId,
+    /// The first damage that was passed over.
+    passed_over: Option<ReadError>,
+}
+
+/// Calls `each` with the rows that a node has on a topic, from a place of its strand on and up to `through`, in their
+/// order. Reads at most `rows_max` rows. Passes over rows that the disk has damaged.
+///
+/// # Errors
+/// When a row cannot be read, and not because of damage.
+fn read_part(
+    snapshot: &Snapshot<'_>,
+    topic: &Topic,
+    from: EnvelopeId,
+    through: SequenceId,
+    rows_max: usize,
+    mut each: impl FnMut(TopicRow),
+) -> Result<TopicPart, ReadError> {
+    let node = from.originator;
+    let mut part = TopicPart { rows: 0, searched: from.sequence.previous(), passed_over: None };
+    let mut scan = snapshot.topics();
+    let mut row = scan.seek(topic.as_bytes(), from);
+    while part.rows < rows_max {
+        let found = match row {
+            Ok(found) => found,
+            Err(error) if error.is_damage() => {
+                part.rows += 1;
+                part.passed_over.get_or_insert(error);
+                let damaged = EnvelopeId::new(node, part.searched.next());
+                let behind = snapshot.topic_readable_behind(topic.as_bytes(), damaged)?;
+                let Some(behind) = behind.filter(|behind| behind.sequence <= through) else {
+                    break;
+                };
+                part.searched = behind.sequence.previous();
+                scan = snapshot.topics();
+                row = scan.seek(topic.as_bytes(), behind);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let is_of_part = |row: &TopicRow| row.id.originator == node && row.id.sequence <= through;
+        let Some(found) = found.filter(is_of_part) else { break };
+        part.rows += 1;
+        part.searched = found.id.sequence;
+        each(found);
+        row = scan.next_row();
+    }
+    Ok(part)
+}
+
+fn in_topic(cause: ReadError) -> PassedOver {
+    PassedOver { family: Family::Topic, cause }
+}
+
+/// Returns the envelope of a row, if it may be a report or an attestation. One that the disk has damaged counts as not
+/// held: otherwise it would hide all reports about its originator, for as long as it is among the newest ones of its
+/// writer. Notes the first such damage.
+fn envelope_of(
+    snapshot: &Snapshot<'_>,
+    row: &TopicRow,
+    passed_over: &mut Option<PassedOver>,
+) -> Option<OriginatorEnvelope> {
+    if row.len_bytes > ENVELOPE_LEN_BYTES_MAX {
+        return None;
+    }
+    match snapshot.get(row.id) {
+        Ok(bytes) => parsed(bytes?),
+        Err(cause) => {
+            if cause.is_damage() {
+                passed_over.get_or_insert(PassedOver { family: Family::Log, cause });
+            }
+            None
+        }
+    }
 }
 
 fn parsed(bytes: Bytes) -> Option<OriginatorEnvelope> {
@@ -185,11 +318,14 @@ fn parsed(bytes: Bytes) -> Option<OriginatorEnvelope> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use hawser_proto::SecretKey;
     use hawser_proto::envelope::{PayerEnvelope, Proof};
     use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
     use hawser_proto::sign::originator_digest;
-    use hawser_storage::{Change, LogEntry, Validity};
+    use hawser_rules::payer_report::{NodeIds, RangeEnd};
+    use hawser_storage::{Change, LogEntry, Store, Validity};
     use prost::Message as _;
 
     use super::*;
@@ -203,9 +339,8 @@ mod tests {
         SecretKey::from_bytes(&[seed; 32]).unwrap()
     }
 
-    /// Returns the envelope at a place of the node's strand that carries an attestation.
-    fn carrying(at: u64, attestation: Attestation) -> Change {
-        let client = attestation.client_envelope(NODE);
+    /// Returns the envelope at a place of the node's strand that carries a report or an attestation.
+    fn carrying(at: u64, client: Bytes) -> Change {
         let paid = PayerEnvelope::sign(client, NODE, 60, &secret(2)).encode_to_vec();
         let statement = pb::UnsignedOriginatorEnvelope {
             originator_node_id: NODE.0,
@@ -229,7 +364,8 @@ mod tests {
         let of_other = Attestation::sign(ReportId([7; 32]), NODE, &secret(2));
         let by_other = Attestation::sign(REPORT, NODE, &secret(3));
         let strand = [own, by_other, of_other, own, of_other];
-        let changes = (1..).zip(strand).map(|(at, attestation)| carrying(at, attestation));
+        let strand = strand.map(|attestation| attestation.client_envelope(NODE));
+        let changes = (1..).zip(strand).map(|(at, client)| carrying(at, client));
         store.commit(&changes.collect::<Vec<_>>()).unwrap();
         let snapshot = store.snapshot();
         let searched = |after, attestations_max| {
@@ -248,5 +384,63 @@ mod tests {
         assert_eq!(searched(1, 2), expected(3, 2, None), "it goes on behind");
         assert_eq!(searched(3, 1), expected(4, 1, Some(4)));
         assert_eq!(searched(4, 9), expected(5, 1, None));
+    }
+
+    fn domain() -> DomainSeparator {
+        DomainSeparator::of_contract(31337, [5; 20])
+    }
+
+    fn report(end: u64) -> PayerReport {
+        let end = RangeEnd { minute: 1, sequence: SequenceId(end) };
+        let nodes = NodeIds::new([NODE]).unwrap();
+        PayerReport::new(NODE, SequenceId::NONE, end, [1; 32], nodes).unwrap()
+    }
+
+    fn damage(store: &Store, topic: &Topic, place: u64) {
+        let topic = topic.as_bytes();
+        let len = u16::try_from(topic.len()).unwrap();
+        let (strand, place) = (NODE.0.to_be_bytes(), place.to_be_bytes());
+        let row = [&len.to_be_bytes()[..], &topic[..], &strand, &place].concat();
+        store.put_raw_row(Family::Topic, &row, b"damaged");
+    }
+
+    /// Returns the ends of the reports that are held, those of the attested ones, and the family that is damaged.
+    fn held(store: &Store) -> (BTreeSet<u64>, BTreeSet<u64>, Option<Family>) {
+        let held = held_reports(&store.snapshot(), domain(), NODE, &[NODE]).unwrap();
+        let end = |it: &HeldReport| it.report.end().sequence.0;
+        let attested = held.reports.iter().filter(|it| it.is_attested_by(NODE)).map(end);
+        let (all, attested) = (held.reports.iter().map(end).collect(), attested.collect());
+        (all, attested, held.passed_over.map(|it| it.family))
+    }
+
+    #[test]
+    fn damaged_rows_of_the_topics_cost_themselves() {
+        let store = testing::store();
+        let written = (1..=9).map(|at| carrying(at, report(at).client_envelope()));
+        let attested = (1..=9).map(|end| {
+            let attestation = Attestation::sign(report(end).id(domain()), NODE, &secret(2));
+            carrying(9 + end, attestation.client_envelope(NODE))
+        });
+        store.commit(&written.chain(attested).collect::<Vec<_>>()).unwrap();
+        let all: BTreeSet<u64> = (1..=9).collect();
+        assert_eq!(held(&store), (all.clone(), all, None));
+        for place in [1, 4, 5, 9] {
+            damage(&store, &Topic::payer_reports(NODE), place);
+        }
+        damage(&store, &Topic::payer_report_attestations(NODE), 9 + 6);
+        let attested = BTreeSet::from([2, 3, 7, 8]);
+        let reports = BTreeSet::from([2, 3, 6, 7, 8]);
+        assert_eq!(held(&store), (reports, attested, Some(Family::Topic)));
+    }
+
+    #[test]
+    fn the_newest_reports_are_read_beside_damage_too_however_many_there_are() {
+        let store = testing::store();
+        let written = (1..=300).map(|at| carrying(at, report(at).client_envelope()));
+        store.commit(&written.collect::<Vec<_>>()).unwrap();
+        assert_eq!(held(&store), ((269..=300).collect(), BTreeSet::new(), None));
+        damage(&store, &Topic::payer_reports(NODE), 290);
+        let expected = (268..=300).filter(|place| *place != 290).collect();
+        assert_eq!(held(&store), (expected, BTreeSet::new(), Some(Family::Topic)));
     }
 }

@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
-use hawser_storage::{Damage, Overwritten, RepairError, ScrubError, ScrubReport, Store};
+use hawser_storage::{
+    Damage, Family, Overwritten, ReadError, RepairError, ScrubError, ScrubReport, Store,
+};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
@@ -38,7 +40,7 @@ const HINDERED_FIRST_AFTER: Duration = Duration::from_secs(5);
 const HINDERED_AFTER: Duration = Duration::from_secs(60);
 /// Time to the next scrub after one that made room for an operator's. A guess.
 const BUSY_AFTER: Duration = Duration::from_secs(60);
-/// Time between two looks if a compaction has met damage. A guess: the log takes as long to be read again.
+/// Time between two looks if a compaction or a reader has met damage. A guess: the log takes as long to be read again.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Looks, one in [`PAUSE_MAX`], for the log to be read again. A guess: it takes a second or two.
 const REOPEN_LOOKS: u32 = 300;
@@ -174,6 +176,26 @@ impl Scrubs {
             status.left.push(UnrepairedDamage { damage, reason });
         }
         self.parts.counters.scrub.left.set(status.left_count);
+    }
+
+    /// Takes note of damage that a reader has met, unless some of the family is known. The task then scrubs at once,
+    /// and finds out how far it reaches.
+    pub(super) fn note_read(&self, family: Family, cause: &ReadError) {
+        let family = family.name();
+        let mut status = self.parts.status.lock();
+        if status.left.iter().any(|it| it.damage.family == family) {
+            return;
+        }
+        let damage =
+            Damage { family, first: None, last: None, file: None, cause: cause.to_string() };
+        let reason = "met by a reader: a scrub finds out how far it reaches".to_owned();
+        status.left_count += 1;
+        if status.left.len() < SHOWN_MAX {
+            status.left.push(UnrepairedDamage { damage, reason });
+        }
+        self.parts.counters.scrub.left.set(status.left_count);
+        drop(status);
+        self.parts.store.note_read_damage();
     }
 
     /// Returns true while damage prevents a part of this node's work: the end of a strand cannot be read, or
@@ -517,7 +539,7 @@ impl ScrubWorker {
         }
     }
 
-    /// Returns when a compaction has met damage.
+    /// Returns when a compaction or a reader has met damage.
     async fn damage_met(&self) {
         while !self.scrubs.parts.store.take_met_damage() {
             tokio::time::sleep(LOOK_EVERY).await;

@@ -1,18 +1,22 @@
 //! Payer reports and attestations that the disk has damaged: each costs itself.
 
+use std::fs;
+
 use hawser_engine::facts;
-use hawser_engine::payer_reports::held_reports;
+use hawser_engine::payer_reports::{PassedOver, held_reports};
+use hawser_engine::runtime::{Attested, ReportState, Submitted, Written};
 use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, Proof};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
-use hawser_proto::sign::originator_digest;
-use hawser_proto::{Bytes, EnvelopeId, SequenceId};
+use hawser_proto::sign::{originator_digest, payer_digest};
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId, Topic};
 use hawser_rules::payer_report::{Attestation, NodeIds, PayerReport, RangeEnd};
-use hawser_storage::{Change, LogEntry, Validity};
+use hawser_storage::{Change, Family, LogEntry, Store, Validity};
 use prost::Message as _;
 
 use crate::common::{NODE, START_NS, rate, record_rates};
 use crate::follow::{SOURCE, key, strand};
-use crate::report_contract::domain;
+use crate::report_contract::{self, domain};
+use crate::report_network::Network;
 use crate::scrub::Folder;
 
 /// Places of the strand, some blocks: the first two and the last two have reports and attestations.
@@ -33,6 +37,17 @@ fn carrying(place: u64, client: Bytes) -> Bytes {
     OriginatorEnvelope::encode(statement, proof)
 }
 
+/// Stores a strand from its first place on.
+fn store_all(store: &Store, all: impl IntoIterator<Item = Bytes>) {
+    let append = |(place, bytes): (u64, Bytes)| {
+        let facts = facts::of_stored(&bytes, Validity::Valid, NODE);
+        let id = EnvelopeId::new(SOURCE, SequenceId(place));
+        Change::Append(LogEntry { id, bytes, validity: Validity::Valid, facts })
+    };
+    store.commit(&(1..).zip(all).map(append).collect::<Vec<_>>()).unwrap();
+    store.flush().unwrap();
+}
+
 fn report(end: u64) -> PayerReport {
     let end = RangeEnd { minute: 1, sequence: SequenceId(end) };
     let nodes = NodeIds::new([SOURCE]).unwrap();
@@ -51,19 +66,76 @@ fn a_damaged_report_or_attestation_hides_no_other_one() {
     let first = [carrying(1, report(7).client_envelope()), attested(2, 8)];
     let last = [carrying(PLACES - 1, report(8).client_envelope()), attested(PLACES, 8)];
     let between = strand(SOURCE, &(3..PLACES - 1).collect::<Vec<_>>());
-    let append = |(place, bytes): (u64, Bytes)| {
-        let facts = facts::of_stored(&bytes, Validity::Valid, NODE);
-        let id = EnvelopeId::new(SOURCE, SequenceId(place));
-        Change::Append(LogEntry { id, bytes, validity: Validity::Valid, facts })
-    };
-    let all = first.iter().cloned().chain(between).chain(last);
-    store.commit(&(1..).zip(all).map(append).collect::<Vec<_>>()).unwrap();
-    store.flush().unwrap();
+    store_all(&store, first.iter().cloned().chain(between).chain(last));
     folder.damage(&first[0]);
 
     let snapshot = store.snapshot();
     assert!(snapshot.get(EnvelopeId::new(SOURCE, SequenceId(1))).is_err());
     let held = held_reports(&snapshot, domain(), SOURCE, &[SOURCE]).unwrap();
-    let [held] = &held[..] else { panic!("{held:?}") };
+    assert!(matches!(held.passed_over, Some(PassedOver { family: Family::Log, .. })), "{held:?}");
+    let [held] = &held.reports[..] else { panic!("{held:?}") };
     assert_eq!((&held.report, held.attestations.len()), (&report(8), 1), "the last ones");
+}
+
+/// The rows of a topic take some blocks of the index.
+#[test]
+fn a_damaged_block_of_the_topics_hides_no_report_of_another_one() {
+    const REPORTS: u64 = 240;
+    const HIDDEN: u64 = REPORTS - 20;
+    let folder = Folder::new("payer-report-topics");
+    let store = folder.open_damaged();
+    record_rates(&store, &[rate()]);
+    let all: Vec<_> =
+        (1..=REPORTS).map(|place| carrying(place, report(place).client_envelope())).collect();
+    store_all(&store, all.iter().cloned());
+    let hidden = &all[usize::try_from(HIDDEN).unwrap() - 1];
+    let (file, before) = folder.damage_in("topic", hidden);
+    let held = || {
+        let held = held_reports(&store.snapshot(), domain(), SOURCE, &[SOURCE]).unwrap();
+        let places = held.reports.iter().map(|it| it.report.end().sequence.0);
+        (places.collect::<Vec<_>>(), held.passed_over.map(|it| it.family))
+    };
+    let (places, passed_over) = held();
+    assert_eq!((places.len(), passed_over), (32, Some(Family::Topic)), "{places:?}");
+    assert!(!places.contains(&HIDDEN) && places.iter().any(|place| *place < HIDDEN), "{places:?}");
+    fs::write(file, before).unwrap();
+    let (mut places, passed_over) = held();
+    places.sort_unstable();
+    let newest: Vec<_> = (REPORTS - 31..=REPORTS).collect();
+    assert_eq!((places, passed_over), (newest, None), "it is repaired");
+}
+
+/// A row of any bytes that node 300 seems to have on a topic.
+fn damage_row(store: &Store, topic: &Topic) {
+    let topic = topic.as_bytes();
+    let len = u16::try_from(topic.len()).unwrap();
+    let (strand, place) = (300_u32.to_be_bytes(), 1_u64.to_be_bytes());
+    let row = [&len.to_be_bytes()[..], &topic[..], &strand, &place].concat();
+    store.put_raw_row(Family::Topic, &row, b"damaged");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn damaged_rows_keep_no_report_from_being_written_attested_and_submitted() {
+    let network = Network::start();
+    let (about, store) = (OriginatorId(100), &network.stores[&200]);
+    damage_row(store, &Topic::payer_reports(about));
+    damage_row(store, &Topic::payer_report_attestations(about));
+    network.traffic("some").await;
+    network.replicate();
+    let Written::New(id) = network.write(200, 100).await else { panic!("a report is due") };
+    for node in [100, 200] {
+        assert_eq!(network.attest(node, 100).await, [Attested::Signed]);
+    }
+    // Nothing tells node 300 if it has signed the attestation that it would sign.
+    let (own, secret) = (OriginatorId(300), report_contract::key(300));
+    let client = Attestation::sign(id, own, &secret).client_envelope(about);
+    let receipt = facts::receipt(payer_digest(own, &client), secret.public_key().address());
+    network.stores[&300].put_raw_row(Family::Receipt, &receipt, b"damaged");
+    let shown = network.worker(300).reports().unwrap();
+    assert!(matches!(&shown[..], [it] if it.state == ReportState::Equal), "{shown:?}");
+
+    assert_eq!(network.submit(200, 100).await, [Submitted::Now]);
+    let scrubs = network.engines[&200].scrubs().status();
+    let families: Vec<_> = scrubs.left.iter().map(|it| it.damage.family).collect();
+    assert_eq!((families, scrubs.left_count), (vec!["topic"], 1), "it is told once");
 }

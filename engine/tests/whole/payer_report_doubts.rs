@@ -1,6 +1,10 @@
 //! Payer reports while a node knows too little, or the wrong things: rates that come late, places that are missing,
 //! and reports of what does not exist.
 
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
 use hawser_engine::chain_strand::ChainPosition;
 use hawser_engine::facts;
 use hawser_engine::ledger::{LedgerAction, LedgerEvent};
@@ -257,4 +261,28 @@ async fn steps_by_hand_tell_what_became_of_each_report() {
     assert_eq!(step(300, Settle, false).await, [Done]);
     assert_eq!(step(100, Settle, false).await, []);
     assert!(network.on_chain().is_settled(ABOUT, network.now_minute() - 2));
+}
+
+/// The amounts of a report may take hundreds of megabytes, and few threads show pages.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_operator_is_answered_at_a_time_and_another_one_is_told_at_once() {
+    let network = Network::start();
+    network.traffic("some").await;
+    network.replicate();
+    let Written::New(id) = network.write(100, 100).await else { panic!("a report is due") };
+    let worker = network.worker(200);
+    let patience = Duration::from_secs(60);
+    let (tell, told) = mpsc::channel();
+    // The first one waits in the middle of its answer.
+    let second = network.without_registry(|| {
+        for _ in 0..2 {
+            let (worker, tell) = (worker.clone(), tell.clone());
+            thread::spawn(move || tell.send(worker.explain(&id.to_string())));
+        }
+        told.recv_timeout(patience)
+    });
+    assert!(matches!(second, Ok(Err(ReportStepError::Busy))), "{second:?}");
+    let first = told.recv_timeout(patience).unwrap().unwrap().expect("the report is known");
+    assert!(first.is_equal());
+    assert!(worker.reports().is_ok(), "the next one is answered");
 }

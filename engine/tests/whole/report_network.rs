@@ -139,6 +139,13 @@ impl Network {
         self.nodes().into_iter().for_each(|node| self.restart(node));
     }
 
+    /// Runs something while no node can read the registry: work that needs it waits.
+    pub fn without_registry<T>(&self, run: impl FnOnce() -> T) -> T {
+        let mut done = None;
+        self.registry.send_modify(|_| done = Some(run()));
+        done.unwrap()
+    }
+
     pub fn pass(&self, minutes: i64) {
         self.clock.0.fetch_add(minutes * MINUTE_NS, Ordering::Relaxed);
     }

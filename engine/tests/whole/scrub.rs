@@ -107,7 +107,7 @@ impl Folder {
     }
 
     /// Flips a bit of an envelope in the table file of a family, in place. Returns the file as it was.
-    fn damage_in(&self, family: &str, envelope: &Bytes) -> (PathBuf, Vec<u8>) {
+    pub fn damage_in(&self, family: &str, envelope: &Bytes) -> (PathBuf, Vec<u8>) {
         let properties = format!("name{family}");
         for file in fs::read_dir(self.0.join("data")).unwrap() {
             let path = file.unwrap().path();

@@ -59,6 +59,11 @@ pub enum ReportStepError {
     /// This node cannot compute the report yet.
     #[error(transparent)]
     NotYet(#[from] UndecidedError),
+    /// Reports are computed for another operator.
+    #[error(
+        "this node is busy computing payer reports for another request: ask again in some seconds"
+    )]
+    Busy,
 }
 
 impl ReportStepError {

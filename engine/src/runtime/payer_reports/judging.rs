@@ -87,7 +87,8 @@ impl PayerReporterState {
         let may_search = |missing: Option<&UndecidedError>| {
             !is_own && self.searched_to_attest.lock().begin_search(held.id, missing)
         };
-        match recompute_to_attest(&snapshot, &held.report, now_minute, may_search)? {
+        let compute = || recompute_to_attest(&snapshot, &held.report, now_minute, may_search);
+        match self.computations.compute(compute)? {
             Recomputed::NotYet(why) => {
                 // Otherwise nothing was summed up, so it does not count.
                 let is_summed_up = matches!(why, UndecidedError::Missing(..));

@@ -8,11 +8,13 @@ use hawser_rules::misbehavior::{
     MisbehaviorVerdict, TreeEvidence, TreeFault, late_release_pieces, verify_trees,
 };
 use hawser_rules::payer_report::DomainSeparator;
-use hawser_storage::{Evidence, Misbehavior, ReadError, Snapshot};
+use hawser_storage::{Evidence, Family, Misbehavior, ReadError, Snapshot};
 
 use super::late_searches::{LateReport, LateSearch, RestOfLook, SearchesAbout};
 use super::{PayerReporterState, ReportStepError};
-use crate::payer_reports::{ChainReport, LateMinutes, LateScan, attestations_behind, late_places};
+use crate::payer_reports::{
+    ChainReport, LateMinutes, LateScan, PassedOver, attestations_behind, late_places,
+};
 
 /// The newest reports about an originator of which all minutes are looked at. A guess: what falls between two reports
 /// comes with the envelopes of the next one. Of older ones the last two minutes are.
@@ -35,7 +37,7 @@ struct LookBounds {
 const BOUNDS: LookBounds = LookBounds { rows: 1_000_000, attestations: 4096, late: 64 };
 
 /// The work that one look took.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct LookCost {
     /// The rows of usage that were read.
     rows: usize,
@@ -43,13 +45,16 @@ struct LookCost {
     attestations: usize,
     /// The late envelopes that were judged.
     late: usize,
+    /// The envelopes that the disk has damaged, among those that would have been evidence.
+    unreadable: Vec<(EnvelopeId, ReadError)>,
 }
 
 impl PayerReporterState {
     /// Looks for envelopes behind the end of the reports on the chain that are dated into their minutes, and records
     /// one of each report as evidence if the originator had attested that report. No report counts such envelopes.
-    /// Evidence that cannot be recorded now is found again at a later look. Damaged rows of the topic index are passed
-    /// over; another damaged row ends the look. Neither keeps a report from being settled.
+    /// Evidence that cannot be recorded now is found again at a later look. Damaged rows of the topic index and damaged
+    /// envelopes are passed over; once they are repaired, a later look finds them. Another damaged row ends the look.
+    /// Neither keeps a report from being settled.
     ///
     /// # Errors
     /// When rows are being rebuilt, or the reports on the chain are not known yet.
@@ -81,9 +86,23 @@ impl PayerReporterState {
         if let Err(error) = searches.save(self.engine.store()) {
             tracing::debug!(%about, %error, "the searches are in memory only");
         }
-        let LookCost { rows, attestations, late } = cost;
+        let LookCost { rows, attestations, late, unreadable } = cost;
+        unreadable.iter().for_each(|(at, error)| self.note_unreadable(*at, error));
         tracing::debug!(%about, rows, attestations, late, "looked for late envelopes");
         Ok(())
+    }
+
+    /// Names and counts a damaged envelope that would be evidence, once.
+    fn note_unreadable(&self, at: EnvelopeId, error: &ReadError) {
+        if !self.named_damage.lock().is_new(at) {
+            return;
+        }
+        self.engine.counters().evidence_unreadable.inc();
+        tracing::error!(
+            code = "evidence_unreadable", envelope = %at, %error,
+            "an envelope cannot be read from the disk: it is no evidence about a late release"
+        );
+        self.engine.scrubs().note_read(Family::Log, error);
     }
 
     /// Records evidence. Returns false if that failed.
@@ -130,8 +149,9 @@ impl LateLook<'_, '_> {
     ) -> Result<LookCost, ReadError> {
         let rows = self.late_reports(newest_first, searches)?;
         let attestations = self.search(searches)?;
-        let late = self.judge(searches, record)?;
-        Ok(LookCost { rows, attestations, late })
+        let mut unreadable = Vec::new();
+        let late = self.judge(searches, record, &mut unreadable)?;
+        Ok(LookCost { rows, attestations, late, unreadable })
     }
 
     /// Notes the reports that have late envelopes, newest first, unless others are still to be judged. Returns the rows
@@ -218,9 +238,9 @@ impl LateLook<'_, '_> {
         let after = EnvelopeId::new(self.about, after);
         let most = self.bounds.attestations;
         let found = attestations_behind(self.snapshot, after, &wanted, &self.key, most)?;
-        if let Some(error) = &found.passed_over {
+        if let Some(PassedOver { cause, .. }) = &found.passed_over {
             tracing::error!(
-                code = "evidence_failed", about = %self.about, %error,
+                code = "evidence_failed", about = %self.about, error = %cause,
                 "attestations of payer reports in damaged rows are not looked at"
             );
         }
@@ -236,11 +256,13 @@ impl LateLook<'_, '_> {
     }
 
     /// Judges late envelopes of the reports whose attestation is found. The next look goes on with the reports that are
-    /// left. Returns the number of late envelopes that were judged.
+    /// left. Returns the number of late envelopes that were judged. Adds damaged envelopes to `unreadable`: each hides
+    /// the evidence that it is a part of.
     fn judge(
         &self,
         searches: &mut SearchesAbout,
         mut record: impl FnMut(Evidence) -> bool,
+        unreadable: &mut Vec<(EnvelopeId, ReadError)>,
     ) -> Result<usize, ReadError> {
         searches.drop_unattested();
         let mut tried = 0;
@@ -249,13 +271,14 @@ impl LateLook<'_, '_> {
         {
             let Some(LateSearch::Found(at)) = searches.get(it.id) else { continue };
             tried += it.late.len();
-            let Some(attestation) = self.snapshot.get(EnvelopeId::new(self.about, at))? else {
-                // It was pruned. There may be another one behind it.
+            let attestation = self.envelope(EnvelopeId::new(self.about, at), unreadable)?;
+            let Some(attestation) = attestation else {
+                // It was pruned or damaged. There may be another one behind it.
                 searches.set(it.id, LateSearch::Through(at));
                 continue;
             };
             // One after the other: each may have megabytes.
-            if let Some(found) = self.proof(&it, &attestation)?
+            if let Some(found) = self.proof(&it, &attestation, unreadable)?
                 && record(found)
             {
                 searches.set(it.id, LateSearch::Recorded);
@@ -265,11 +288,16 @@ impl LateLook<'_, '_> {
     }
 
     /// Returns the evidence about a late envelope of a report, if there is one that is a proof.
-    fn proof(&self, it: &LateReport, attestation: &Bytes) -> Result<Option<Evidence>, ReadError> {
+    fn proof(
+        &self,
+        it: &LateReport,
+        attestation: &Bytes,
+        unreadable: &mut Vec<(EnvelopeId, ReadError)>,
+    ) -> Result<Option<Evidence>, ReadError> {
         let end = EnvelopeId::new(self.about, it.report.end().sequence);
-        let Some(end) = self.snapshot.get(end)? else { return Ok(None) };
+        let Some(end) = self.envelope(end, unreadable)? else { return Ok(None) };
         for &at in &it.late {
-            let Some(late) = self.snapshot.get(at)? else { continue };
+            let Some(late) = self.envelope(at, unreadable)? else { continue };
             let envelopes = [attestation.clone(), end.clone(), late];
             let pieces = late_release_pieces(self.domain, &it.report, envelopes);
             let evidence = TreeEvidence { fault: TreeFault::LateRelease, pieces };
@@ -279,6 +307,24 @@ impl LateLook<'_, '_> {
             }
         }
         Ok(None)
+    }
+
+    /// Returns an envelope that is held and can be read. Adds a damaged one to `unreadable`.
+    ///
+    /// # Errors
+    /// When it cannot be read, and not because of damage.
+    fn envelope(
+        &self,
+        at: EnvelopeId,
+        unreadable: &mut Vec<(EnvelopeId, ReadError)>,
+    ) -> Result<Option<Bytes>, ReadError> {
+        match self.snapshot.get(at) {
+            Err(error) if error.is_damage() => {
+                unreadable.push((at, error));
+                Ok(None)
+            }
+            read => read,
+        }
     }
 }
 

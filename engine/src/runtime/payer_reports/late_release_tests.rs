@@ -1,6 +1,9 @@
 //! Tests of looks for late releases.
 
 use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
 
 use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, Payload, Proof};
 use hawser_proto::pb::xmtp::mls::api::v1::WelcomeMessageInput;
@@ -10,14 +13,15 @@ use hawser_proto::{Address, SecretKey, SequenceId, Topic};
 use hawser_rules::payer_report::{Attestation, ReportId};
 use hawser_rules::{NodeRecord, Rate};
 use hawser_storage::{
-    Change, Family, LogEntry, PayerReportChange, PayerReportEvent, SkipReason, Store, Validity,
+    CACHE_BYTES_MIN, Change, Durability, LogEntry, PayerReportChange, PayerReportEvent, SkipReason,
+    Store, StoreIdentity, StoreSettings, Validity,
 };
 use prost::Message as _;
 
 use super::*;
 use crate::facts;
 use crate::payer_reports::ChainReports;
-use crate::price::rate_row;
+use crate::price::{self, rate_row};
 use crate::read::testing;
 use crate::runtime::payer_reports::late_searches::LateSearches;
 
@@ -104,6 +108,11 @@ fn strand() -> Store {
 /// Returns a store without envelopes that has prices.
 fn priced() -> Store {
     let store = testing::store();
+    record_price(&store);
+    store
+}
+
+fn record_price(store: &Store) {
     let rate = Rate {
         start_unix_s: 0,
         message_fee: 1,
@@ -112,15 +121,16 @@ fn priced() -> Store {
         target_rate_per_minute: 0,
     };
     store.record_rates(&[rate_row(&rate)]).unwrap();
-    store
+}
+
+/// Returns the envelope at a place of the strand that attests a report.
+fn attested(sequence: u64, report: ReportId) -> Change {
+    let client = Attestation::sign(report, NODE, &key(2)).client_envelope(NODE);
+    append(sequence, minute(REPORTS), client, &key(2))
 }
 
 /// Returns the places of that strand.
 fn places() -> Vec<Change> {
-    let attested = |sequence: u64, report: ReportId| {
-        let client = Attestation::sign(report, NODE, &key(2)).client_envelope(NODE);
-        append(sequence, minute(REPORTS), client, &key(2))
-    };
     let mut places: Vec<_> = (0..REPORTS).map(|index| paid(index + 1, minute(index))).collect();
     let others = (1..=OTHERS).map(|other| attested(REPORTS + other, ReportId([9; 32])));
     places.extend(others);
@@ -388,4 +398,93 @@ fn a_damaged_row_of_the_topic_hides_no_attestation_behind_it() {
         let others = (0..REPORTS).filter(|report| *report != HIDDEN);
         assert_eq!(found, others.map(|report| first + report).collect::<BTreeSet<_>>());
     }
+}
+
+/// Returns the file of the log with an envelope, and a byte of the envelope in it.
+fn byte_in_log(folder: &Path, envelope: &Bytes) -> (PathBuf, u64) {
+    for file in fs::read_dir(folder).unwrap() {
+        let path = file.unwrap().path();
+        if path.extension().is_none_or(|it| it != "sst") {
+            continue;
+        }
+        let bytes = fs::read(&path).unwrap();
+        // The properties at the file's end name its family.
+        let is_log = bytes.windows(7).any(|it| it == b"namelog");
+        let at = bytes.windows(envelope.len()).position(|it| it == envelope);
+        if let Some(at) = at.filter(|_| is_log) {
+            return (path, u64::try_from(at + 9).unwrap());
+        }
+    }
+    panic!("no file of the log has it");
+}
+
+/// Flips a bit of a byte. The second call repairs it.
+fn flip((path, at): &(PathBuf, u64)) {
+    let file = File::options().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, *at).unwrap();
+    file.write_all_at(&[byte[0] ^ 4], *at).unwrap();
+}
+
+/// A damaged envelope hides the evidence that it is a part of, until it is repaired.
+#[test]
+fn a_damaged_attestation_ends_no_look_and_is_found_when_it_is_repaired() {
+    /// Attestations of other reports, some blocks of the log.
+    const BETWEEN: u64 = 60;
+    let folder = std::env::temp_dir().join(format!("hawser-late-release-{}", std::process::id()));
+    let _ = fs::remove_dir_all(&folder);
+    let public_key = key(7).public_key();
+    let identity = StoreIdentity { network: "test".into(), node: OriginatorId(100), public_key };
+    let settings = StoreSettings {
+        path: folder.clone(),
+        identity,
+        durability: Durability::Os,
+        price: price::price,
+        host: None,
+        open_files_max: 64,
+        cache_bytes: CACHE_BYTES_MIN,
+    };
+    let store = Store::open(&settings).unwrap();
+    record_price(&store);
+    let chain = chain_of(2);
+    let ids: Vec<_> = chain.about(NODE).map(|it| it.report().unwrap().id(domain())).collect();
+    let (first, second) = (3 + BETWEEN, 4 + 2 * BETWEEN);
+    let late = |report| second + 1 + report;
+    let other = |at| attested(at, ReportId([9; 32]));
+    let mut places: Vec<_> = (0..2).map(|index| paid(index + 1, minute(index))).collect();
+    places.extend((3..first).map(other));
+    places.push(attested(first, ids[0]));
+    places.extend((first + 1..second).map(other));
+    places.push(attested(second, ids[1]));
+    places.extend((0..2).map(|report| paid(late(report), minute(report))));
+    store.commit(&places).unwrap();
+    store.flush().unwrap();
+    let place = usize::try_from(first).unwrap() - 1;
+    let Change::Append(LogEntry { bytes, .. }) = &places[place] else { panic!("it is appended") };
+
+    let mut searches = SearchesAbout::default();
+    let bounds = |late| LookBounds { rows: usize::MAX, attestations: 1000, late };
+    let cost = take(&store, &chain, bounds(0), &mut searches, |_| true);
+    assert_eq!((cost.attestations, cost.late), (2 * usize::try_from(BETWEEN).unwrap() + 2, 0));
+    // Another run finds the block in no cache.
+    drop(store);
+    let damaged = byte_in_log(&folder, bytes);
+    flip(&damaged);
+    let store = Store::open(&settings).unwrap();
+    let mut found = Vec::new();
+    let mut look = || {
+        let cost = take(&store, &chain, bounds(100), &mut searches, |at| {
+            found.push(at.sequence.0);
+            true
+        });
+        (cost.unreadable.iter().map(|(at, _)| at.sequence.0).collect::<Vec<_>>(), found.clone())
+    };
+    assert_eq!(look(), (vec![first], vec![late(1)]), "the other report is judged");
+    look();
+    flip(&damaged);
+    look();
+    look();
+    assert_eq!(look(), (vec![], vec![late(1), late(0)]));
+    drop(store);
+    let _ = fs::remove_dir_all(&folder);
 }

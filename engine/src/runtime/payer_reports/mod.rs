@@ -3,7 +3,9 @@
 //! Each step reads the present state, does the missing work, and can be repeated: after a crash, beside
 //! another node that takes the same step, and by an operator.
 
+mod computations;
 mod contract;
+mod damage;
 mod differing;
 mod error;
 mod judging;
@@ -39,10 +41,12 @@ use super::report_history::ReportsNow;
 use super::stoppable::blocking;
 use crate::facts;
 use crate::payer_reports::{
-    ChainReports, HeldReport, draft, held_reports, nodes_of, originators_of,
+    ChainReports, HeldReport, PassedOver, draft, held_reports, nodes_of, originators_of,
 };
 
+use computations::Computations;
 pub use contract::{ContractError, ReportContract, SettledSoFar, Submitted};
+use damage::NamedDamage;
 use differing::DifferingReports;
 use error::FailedReports;
 pub use error::ReportStepError;
@@ -102,6 +106,8 @@ struct PayerReporterState {
     searched: Mutex<SearchedReports>,
     searched_to_attest: Mutex<SearchedReports>,
     late_searches: Mutex<LateSearches>,
+    named_damage: Mutex<NamedDamage>,
+    computations: Computations,
     totals: Totals,
     /// A single permit, so that the worker and an operator never take a step at the same time.
     turn: Semaphore,
@@ -127,6 +133,8 @@ impl PayerReporter {
             searched: Mutex::default(),
             searched_to_attest: Mutex::default(),
             late_searches: Mutex::new(LateSearches::stored_in(engine.store())),
+            named_damage: Mutex::default(),
+            computations: Computations::default(),
             totals: Totals::default(),
             turn: Semaphore::new(1),
         }))
@@ -333,7 +341,21 @@ impl PayerReporterState {
     fn held(&self, about: OriginatorId) -> Result<Vec<HeldReport>, ReportStepError> {
         let writers: Vec<_> = self.registry().nodes().map(|node| node.id).collect();
         let snapshot = self.engine.store().snapshot();
-        Ok(held_reports(&snapshot, self.domain, about, &writers)?)
+        let held = held_reports(&snapshot, self.domain, about, &writers)?;
+        self.note_passed_over(about, held.passed_over.as_ref());
+        Ok(held.reports)
+    }
+
+    /// Names the damage that a read of the reports about an originator has passed over, once until all of them can be
+    /// read again.
+    fn note_passed_over(&self, about: OriginatorId, passed_over: Option<&PassedOver>) {
+        let begins = self.named_damage.lock().begins(about, passed_over.is_some());
+        let Some(PassedOver { family, cause }) = passed_over.filter(|_| begins) else { return };
+        tracing::error!(
+            code = "payer_reports_unreadable", %about, family = family.name(), error = %cause,
+            "the disk has damaged payer reports or attestations: they count as not held"
+        );
+        self.engine.scrubs().note_read(*family, cause);
     }
 
     /// Returns the reports about an originator that continue those on the chain, in a fixed order.
@@ -353,7 +375,8 @@ impl PayerReporterState {
 
     /// Returns this node's attestation of a report if it is in its strand, however many have followed it. Signatures
     /// are deterministic, so the envelope is made again and its receipt is looked up. One that has been pruned is
-    /// signed again: other nodes may have it no more.
+    /// signed again: other nodes may have it no more. So is one whose receipt the disk has damaged: the signature is
+    /// the same.
     fn signed_before(
         &self,
         snapshot: &Snapshot<'_>,
@@ -364,8 +387,8 @@ impl PayerReporterState {
         let client = attestation.client_envelope(held.report.originator());
         let payer = self.key.public_key().address();
         let receipt = facts::receipt(payer_digest(own, &client), payer);
-        let Some(place) = snapshot.receipt(&receipt)? else { return Ok(None) };
-        let mark = snapshot.mark(EnvelopeId::new(own, place))?;
+        let Some(place) = unless_damaged(snapshot.receipt(&receipt))? else { return Ok(None) };
+        let mark = unless_damaged(snapshot.mark(EnvelopeId::new(own, place)))?;
         let is_pruned = matches!(mark, Some(Mark::Pruned { .. }));
         Ok((!is_pruned).then_some(attestation))
     }
@@ -396,7 +419,10 @@ impl PayerReporterState {
             ReportDue::From(start) => start,
         };
         let snapshot = self.engine.store().snapshot();
-        let Some(report) = draft(&snapshot, about, start, nodes?, minute_of(now_ns))? else {
+        let (nodes, now_minute) = (nodes?, minute_of(now_ns));
+        let drafted =
+            self.computations.compute(|| draft(&snapshot, about, start, nodes, now_minute))?;
+        let Some(report) = drafted else {
             return Ok(Draft::Nothing(Written::TooLittle));
         };
         let id = report.id(self.domain);
@@ -413,5 +439,13 @@ impl PayerReporterState {
         let envelope = PayerEnvelope::sign(client, self.own(), RETENTION_DAYS, &self.key);
         self.engine.publish_own(vec![envelope]).await?;
         Ok(())
+    }
+}
+
+/// Returns what was read, or `None` if the disk has damaged it.
+fn unless_damaged<T>(read: Result<Option<T>, ReadError>) -> Result<Option<T>, ReadError> {
+    match read {
+        Err(error) if error.is_damage() => Ok(None),
+        read => read,
     }
 }

@@ -150,7 +150,8 @@ impl PayerReporterState {
             let may_search =
                 |missing: Option<&UndecidedError>| state.searched.lock().begin_search(id, missing);
             let snapshot = state.engine.store().snapshot();
-            let computed = recompute_on_chain(&snapshot, &report, may_search)?;
+            let compute = || recompute_on_chain(&snapshot, &report, may_search);
+            let computed = state.computations.compute(compute)?;
             let leaves = match computed {
                 Recomputed::Equal(leaves) => Arc::new(leaves),
                 Recomputed::Different(_) => return Ok(None),

@@ -89,11 +89,17 @@ impl ReportExplained {
 
 impl PayerReporter {
     /// Returns the reports of all originators: first the newest ones on the chain, then those that would continue them.
-    /// Blocks on the disk.
+    /// Blocks on the disk, and while another report is computed.
     ///
     /// # Errors
-    /// [`ReportStepError`].
+    /// [`ReportStepError::Busy`] while another operator is answered, or another [`ReportStepError`].
     pub fn reports(&self) -> Result<Vec<ReportView>, ReportStepError> {
+        let _answer = self.0.computations.begin_answer().ok_or(ReportStepError::Busy)?;
+        self.all_reports()
+    }
+
+    /// Returns the same to an operator whose answer has begun.
+    fn all_reports(&self) -> Result<Vec<ReportView>, ReportStepError> {
         let mut views = Vec::new();
         for about in self.originators() {
             self.reports_about(about, &mut views)?;
@@ -103,17 +109,19 @@ impl PayerReporter {
 
     /// Computes a report again, and returns it with the differences and their causes, or with the reason why it cannot
     /// be computed yet; `None` if it is not among those that [`reports`](Self::reports) returns. An earlier refusal
-    /// ends if this node now computes the same amounts. Blocks on the disk.
+    /// ends if this node now computes the same amounts. Blocks on the disk, and while another report is computed.
     ///
     /// # Errors
-    /// [`ReportStepError`].
+    /// [`ReportStepError::Busy`] while another operator is answered, or another [`ReportStepError`].
     pub fn explain(&self, id: &str) -> Result<Option<ReportExplained>, ReportStepError> {
         let Ok(id) = id.parse::<ReportId>() else { return Ok(None) };
-        let Some(mut view) = self.reports()?.into_iter().find(|view| view.id == id) else {
+        let _answer = self.0.computations.begin_answer().ok_or(ReportStepError::Busy)?;
+        let Some(mut view) = self.all_reports()?.into_iter().find(|view| view.id == id) else {
             return Ok(None);
         };
         let snapshot = self.0.engine.store().snapshot();
-        let mut compared = recompute_explained(&snapshot, &view.report, EXPLAINED_ROWS_MAX)?;
+        let compute = || recompute_explained(&snapshot, &view.report, EXPLAINED_ROWS_MAX);
+        let mut compared = self.0.computations.compute(compute)?;
         let nodes = match view.state {
             // The network may have changed since it was put there.
             ReportState::OnChain { .. } => None,
