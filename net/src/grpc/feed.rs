@@ -187,7 +187,7 @@ impl KeepAlives {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use hawser_proto::SecretKey;
     use hawser_proto::envelope::{Proof, UnsealedEnvelope};
     use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
@@ -195,10 +195,14 @@ mod tests {
 
     use super::*;
 
-    const NODE: OriginatorId = OriginatorId(300);
-    const NOW_NS: i64 = 1_750_000_000_000_000_000;
+    pub(in crate::grpc) const NODE: OriginatorId = OriginatorId(300);
+    pub(in crate::grpc) const NOW_NS: i64 = 1_750_000_000_000_000_000;
 
-    fn envelope_at(originator: OriginatorId, sequence: u64, originator_ns: i64) -> Bytes {
+    pub(in crate::grpc) fn envelope_at(
+        originator: OriginatorId,
+        sequence: u64,
+        originator_ns: i64,
+    ) -> Bytes {
         let statement = pb::UnsignedOriginatorEnvelope {
             originator_node_id: originator.0,
             originator_sequence_id: sequence,

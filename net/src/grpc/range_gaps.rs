@@ -87,33 +87,19 @@ impl RangeGaps {
 #[cfg(test)]
 mod tests {
     use hawser_engine::replication::PeerViolation;
-    use hawser_proto::SecretKey;
-    use hawser_proto::envelope::UnsealedEnvelope;
-    use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 
+    use super::super::feed::tests::{NODE, NOW_NS, envelope_at};
     use super::*;
 
-    const NODE: OriginatorId = OriginatorId(300);
-    const NOW_NS: i64 = 1_750_000_000_000_000_000;
     /// Three days: more than the shortest retention.
     const LONG_NS: i64 = 3 * 24 * 3600 * 1_000_000_000;
-
-    fn envelope(originator: OriginatorId, sequence: u64, originator_ns: i64) -> Bytes {
-        let statement = pb::UnsignedOriginatorEnvelope {
-            originator_node_id: originator.0,
-            originator_sequence_id: sequence,
-            originator_ns,
-            ..Default::default()
-        };
-        UnsealedEnvelope::new(&statement).seal(&SecretKey::from_bytes(&[7; 32]).unwrap())
-    }
 
     /// Takes pages with envelopes at these places until no further one is needed. Returns the gaps between 11 and 19.
     fn gaps(pages: &[&[u64]]) -> Vec<(u64, u64)> {
         let mut gaps = RangeGaps::new(NODE, places(11, 19), true, Instant::now());
         for page in pages {
             assert!(!gaps.is_over(), "{page:?}");
-            let page = page.iter().map(|place| envelope(NODE, *place, NOW_NS)).collect();
+            let page = page.iter().map(|place| envelope_at(NODE, *place, NOW_NS)).collect();
             assert_eq!(gaps.take(Instant::now(), NOW_NS, page), Ok(0));
         }
         assert!(gaps.is_over());
@@ -151,7 +137,7 @@ mod tests {
 
     #[test]
     fn places_that_may_have_expired_are_not_named() {
-        let old = vec![envelope(NODE, 15, NOW_NS - LONG_NS), envelope(NODE, 17, NOW_NS)];
+        let old = vec![envelope_at(NODE, 15, NOW_NS - LONG_NS), envelope_at(NODE, 17, NOW_NS)];
         let mut gaps = RangeGaps::new(NODE, places(11, 17), true, Instant::now());
         assert_eq!(gaps.take(Instant::now(), NOW_NS, old.clone()), Ok(0));
         assert_eq!(named(gaps), [(16, 16)]);
@@ -164,8 +150,8 @@ mod tests {
     fn garbage_and_envelopes_of_others_end_the_session() {
         for (page, violation) in [
             (Bytes::from_static(b"no envelope"), PeerViolation::NotCanonical),
-            (envelope(OriginatorId(400), 12, NOW_NS), PeerViolation::WrongOriginator),
-            (envelope(NODE, 1 << 63, NOW_NS), PeerViolation::OutOfOrder),
+            (envelope_at(OriginatorId(400), 12, NOW_NS), PeerViolation::WrongOriginator),
+            (envelope_at(NODE, 1 << 63, NOW_NS), PeerViolation::OutOfOrder),
         ] {
             let mut gaps = RangeGaps::new(NODE, places(11, 17), false, Instant::now());
             let taken = gaps.take(Instant::now(), NOW_NS, vec![page]);
