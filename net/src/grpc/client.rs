@@ -27,7 +27,7 @@ use tonic_prost::ProstEncoder;
 use super::answer::{Answer, LongMessages, MESSAGE_BYTES_MAX};
 use super::authorities::with_tls;
 use super::call_error::{PeerCallError, within};
-use super::messages::{EnvelopeList, OriginatorsFrame, read};
+use super::messages::{read, read_frame, read_list};
 use super::token::{PeerTokens, TOKEN_HEADER};
 use crate::counters::PeerError;
 
@@ -147,7 +147,8 @@ impl PeerClient {
         let request = metadata_api::GetSyncCursorRequest {};
         let answer = self.unary(GET_SYNC_CURSOR, request, CLOCK_BYTES_MAX, None).await;
         let (heads, quic_address) = match answer {
-            Ok((metadata_api::GetSyncCursorResponse { latest_sync }, answer)) => {
+            Ok((message, answer)) => {
+                let metadata_api::GetSyncCursorResponse { latest_sync } = read(message)?;
                 let address = answer.header(QUIC_ADDRESS_HEADER).and_then(QuicAddress::parse);
                 (Some(latest_sync.as_ref().map(Cursor::from).unwrap_or_default()), address)
             }
@@ -169,11 +170,9 @@ impl PeerClient {
         originator: OriginatorId,
     ) -> Result<Option<ShownCheckpoint>, PeerCallError> {
         let request = GetCheckpointRequest { originator_id: originator.0, ..Default::default() };
-        let answered = self.unary(GET_CHECKPOINT, request, CHECKPOINT_BYTES_MAX, None).await;
-        let answered: Result<(GetCheckpointResponse, _), _> = answered;
-        match answered {
-            Ok((answer, _)) => {
-                let shown = ShownCheckpoint::read(&answer).ok_or(PeerError::Protocol)?;
+        match self.unary(GET_CHECKPOINT, request, CHECKPOINT_BYTES_MAX, None).await {
+            Ok((message, _)) => {
+                let shown = ShownCheckpoint::read(&read(message)?).ok_or(PeerError::Protocol)?;
                 Ok(Some(shown))
             }
             Err(
@@ -201,9 +200,9 @@ impl PeerClient {
         let query = Some(query(originator, after));
         let request = api::QueryEnvelopesRequest { query, limit };
         let marked = Some(MARKED_HEADER);
-        let (page, answer): (EnvelopeList, _) =
+        let (message, answer) =
             self.unary(QUERY_ENVELOPES, request, MESSAGE_BYTES_MAX, marked).await?;
-        Ok((page.envelopes, answer))
+        Ok((read_list(message)?, answer))
     }
 
     /// Opens `SubscribeOriginators` for everything of a strand after `after`, including envelopes
@@ -231,21 +230,17 @@ impl PeerClient {
         self.stream(SUBSCRIBE_ENVELOPES, request, StreamMethod::Envelopes).await
     }
 
-    /// Makes a call whose answer has one message.
-    async fn unary<Q, A>(
+    /// Makes a call whose answer has one message, and returns the message, not decoded, with its answer.
+    async fn unary<Q: Message + 'static>(
         &self,
         path: &'static str,
         request: Q,
         bytes_max: usize,
         flag: Option<&'static str>,
-    ) -> Result<(A, Answer), PeerCallError>
-    where
-        Q: Message + 'static,
-        A: Message + Default,
-    {
+    ) -> Result<(Bytes, Answer), PeerCallError> {
         within(CALL_MAX, async {
             let mut answer = self.call(path, request, bytes_max, flag).await?;
-            let message = read(answer.only().await?)?;
+            let message = answer.only().await?;
             Ok((message, answer))
         })
         .await
@@ -330,10 +325,8 @@ impl EnvelopeStream {
     pub(super) async fn next(&mut self) -> Result<Option<Vec<Bytes>>, PeerCallError> {
         let Some(message) = self.answer.next().await? else { return Ok(None) };
         let envelopes = match self.method {
-            StreamMethod::Originators => {
-                read::<OriginatorsFrame>(message)?.envelopes.unwrap_or_default().envelopes
-            }
-            StreamMethod::Envelopes => read::<EnvelopeList>(message)?.envelopes,
+            StreamMethod::Originators => read_frame(message)?,
+            StreamMethod::Envelopes => read_list(message)?,
         };
         Ok(Some(envelopes))
     }

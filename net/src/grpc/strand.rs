@@ -7,7 +7,7 @@ use hawser_proto::Bytes;
 
 use super::feed::WantFeed;
 use super::message_reader::{MessageReader, ReadStep};
-use super::messages::{OriginatorsFrame, read};
+use super::messages::read_frame;
 use crate::counters::PeerError;
 
 /// Cuts the bytes of an answer, which come in these pieces, into messages of at most `bytes_max` bytes, as a session
@@ -42,11 +42,10 @@ pub fn read_strand(
     let mut feed = WantFeed::new(want, false, now);
     let mut items = Vec::new();
     for message in messages {
-        let frame: OriginatorsFrame = match read(message) {
-            Ok(frame) => frame,
+        let envelopes = match read_frame(message) {
+            Ok(envelopes) => envelopes,
             Err(error) => return (items, Err(error)),
         };
-        let envelopes = frame.envelopes.map(|list| list.envelopes).unwrap_or_default();
         let fed = feed.take(now, unix_ns, envelopes);
         items.extend(fed.batches.into_iter().flatten());
         if let Some(violation) = fed.violation {
