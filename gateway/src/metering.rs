@@ -22,8 +22,7 @@ const HOUR_PART: usize = 8;
 /// Most memory of a row beside its caller's name. Calculated: 56 bytes of key and usage, twice that and more where
 /// nodes of the map are half full, and what the allocator adds.
 const ROW_BYTES: usize = 192;
-/// The name of the row of all callers of a tenant beyond its share of an hour. These rows are not counted: there is one
-/// for each hour, tenant and kind at most.
+/// The text that stands for all callers of a tenant beyond its share of an hour.
 const OTHERS: &str = "(others)";
 const HOUR_S: u64 = 3600;
 /// Largest number of rows of a piece of the CSV text. A guess: a thread writes them within a millisecond.
@@ -54,14 +53,15 @@ impl Usage {
 /// Usage by caller, kind and tenant; the tenant is empty without tenants.
 type Rows = BTreeMap<(Box<str>, PayloadClass, Box<str>), Usage>;
 
-/// Caller and kind of a row.
-type RowKey = (Box<str>, PayloadClass);
+/// Caller and kind of a row. Without a caller, it is that of all callers of a tenant beyond its share of an hour. These
+/// rows are not counted: there is one for each hour, tenant and kind at most.
+type RowKey = (Option<Box<str>>, PayloadClass);
 
 /// Usage of a tenant's callers in an hour.
 #[derive(Debug, Default)]
 struct TenantRows {
     usages: BTreeMap<RowKey, Usage>,
-    /// Their memory by [`ROW_BYTES`] and names, without the rows of [`OTHERS`].
+    /// Their memory by [`ROW_BYTES`] and names, without the rows that have no caller.
     bytes: usize,
 }
 
@@ -103,7 +103,7 @@ impl Meter {
     }
 
     /// Adds a caller's published envelopes to the current hour and to the totals. Without room for a further row they
-    /// are added to the row of [`OTHERS`]. A caller that the policies name has room while the whole table has some: its
+    /// are added to the row that has none. A caller that the policies name has room while the whole table has some: its
     /// bill does not depend on strangers. `now_s` is in unix seconds.
     pub(crate) fn record(
         &mut self,
@@ -116,7 +116,7 @@ impl Meter {
         let hour = now_s / HOUR_S;
         let bytes_max = self.tenant_bytes_max(hour);
         let rows = self.hours.entry(hour).or_default().entry(tenant.into()).or_default();
-        let key: RowKey = (caller.into(), kind);
+        let key: RowKey = (Some(caller.into()), kind);
         let row_bytes = ROW_BYTES + caller.len();
         let has_room = match self.named.contains(caller) {
             true => self.bytes + row_bytes <= TABLE_BYTES_MAX,
@@ -129,7 +129,7 @@ impl Meter {
             self.bytes += row_bytes;
             key
         } else {
-            (OTHERS.into(), kind)
+            (None, kind)
         };
         rows.usages.entry(key).or_default().add(usage);
         while self.hours.len() > HOURS_MAX {
@@ -179,7 +179,7 @@ impl Meter {
         let mut last = None;
         for (hour, tenant, key, usage) in self.rows_after(after).take(PIECE_ROWS_MAX) {
             let Usage { envelopes, bytes, picodollars, gas } = usage;
-            let (begin, caller, kind) = (hour_text(hour), quoted(&key.0), key.1.name());
+            let (begin, caller, kind) = (hour_text(hour), quoted(key.0.as_deref()), key.1.name());
             let _ = write!(
                 text,
                 "{begin},{caller},{kind},{envelopes},{bytes},{picodollars},{gas},{tenant}\r\n"
@@ -211,11 +211,12 @@ impl UsageTable {
     }
 }
 
-/// Quotes a caller's name so that spreadsheets treat it as text. A caller chooses its name and could otherwise
-/// inject a formula.
-fn quoted(field: &str) -> String {
-    let is_formula = field.starts_with(['=', '+', '-', '@', '\t', '\r']);
-    format!("\"{}{}\"", if is_formula { "'" } else { "" }, field.replace('"', "\"\""))
+/// Quotes a caller's name, or [`OTHERS`] without one, so that spreadsheets treat it as text. A caller chooses its name,
+/// and could otherwise inject a formula, or have the text of another row.
+fn quoted(caller: Option<&str>) -> String {
+    let Some(name) = caller else { return format!("\"{OTHERS}\"") };
+    let is_marked = name == OTHERS || name.starts_with(['=', '+', '-', '@', '\t', '\r', '\'']);
+    format!("\"{}{}\"", if is_marked { "'" } else { "" }, name.replace('"', "\"\""))
 }
 
 /// Returns the start of an hour, counted from 1970, in RFC 3339.
@@ -331,7 +332,28 @@ mod tests {
     }
 
     fn row(caller: &str) -> RowKey {
-        (caller.into(), PayloadClass::Message)
+        (Some(caller.into()), PayloadClass::Message)
+    }
+
+    /// The row of callers beyond a tenant's share.
+    const OF_OTHERS: RowKey = (None, PayloadClass::Message);
+
+    #[test]
+    fn no_name_is_written_like_that_of_another_row() {
+        let mut meter = Meter::default();
+        for name in [OTHERS, "=1", "'=1", "''=1"] {
+            meter.record("", name, PayloadClass::Message, usage(1, 1), NOON_S);
+        }
+        record_strangers(&mut meter, "", NOON_S);
+        let rows = &meter.hours[&(NOON_S / HOUR_S)][""].usages;
+        assert_eq!(rows[&row(OTHERS)].envelopes, 1, "nothing of those beyond the share");
+        assert!(rows[&OF_OTHERS].envelopes > 1);
+        let csv = csv(&Mutex::new(meter));
+        let names = csv.lines().map(|row| row.split(',').nth(1).unwrap());
+        let short: Vec<_> = names.filter(|name| name.len() < 20).collect();
+        let expected =
+            ["caller", "\"(others)\"", "\"'''=1\"", "\"''=1\"", "\"'(others)\"", "\"'=1\""];
+        assert_eq!(short, expected);
     }
 
     fn envelopes_of(rows: &TenantRows) -> u64 {
@@ -348,7 +370,7 @@ mod tests {
         let share = TABLE_BYTES_MAX / HOUR_PART / 2;
         assert!((share / 2..=share).contains(&red.bytes), "{}", red.bytes);
         assert_eq!(envelopes_of(red), STRANGERS, "those without a row are counted together");
-        assert!(red.usages[&row(OTHERS)].envelopes > 1);
+        assert!(red.usages[&OF_OTHERS].envelopes > 1);
         assert_eq!((blue.usages.len(), blue.usages[&row("bob")].envelopes), (1, 1));
         let red_rows = red.usages.len();
         let csv = csv(&Mutex::new(meter));
@@ -361,7 +383,7 @@ mod tests {
     fn strangers_make_no_series_and_take_bounded_memory() {
         let mut meter = Meter::new(["bob".to_owned()].into(), 0);
         record_strangers(&mut meter, "", NOON_S);
-        assert!(meter.hours[&(NOON_S / HOUR_S)][""].usages.contains_key(&row(OTHERS)));
+        assert!(meter.hours[&(NOON_S / HOUR_S)][""].usages.contains_key(&OF_OTHERS));
         meter.record("", "bob", PayloadClass::Message, usage(1, 1), NOON_S);
         let hour = &meter.hours[&(NOON_S / HOUR_S)][""];
         assert_eq!(hour.usages[&row("bob")].envelopes, 1, "the policies name him");
