@@ -8,8 +8,9 @@ use crate::support::pruning::*;
 use crate::support::*;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{
-    Change, CommitError, ExpiredEnvelope, Expiring, Facts, Family, LogEntry, Mark, PrunedBatch,
-    SkipReason, Store, StrandPlaces, Validity, WriteFault,
+    Change, CommitError, Evidence, EvidenceTime, ExpiredEnvelope, Expiring, Facts, Family,
+    LogEntry, Mark, Misbehavior, PrunedBatch, Severity, SkipReason, Store, StrandPlaces, Validity,
+    WriteFault,
 };
 use proptest::prelude::*;
 
@@ -248,6 +249,32 @@ fn prune_plain(store: &Store, originator: OriginatorId, places: &[u64]) -> Vec<u
     let expired: Vec<_> = places.iter().map(at).collect();
     let done = store.prune(&expired, &derive_plain).unwrap();
     done.pruned.iter().map(|(id, _)| id.sequence.0).collect()
+}
+
+/// Evidence holds both statements itself, and needs neither the log nor its marks.
+#[test]
+fn two_statements_for_a_place_stay_evidence_when_the_place_is_pruned() {
+    on_each(|store| {
+        twenty(store);
+        let evidence = Evidence {
+            misbehavior: Misbehavior::TwoStatements(Severity::Content),
+            at: id(PEER, 4),
+            from: Some(OWN),
+            envelopes: vec![signed("one", 1), signed("another", 1)],
+        };
+        store.record_evidence(7, std::slice::from_ref(&evidence)).unwrap();
+        let kept = || {
+            let start = EvidenceTime::default();
+            store.snapshot().evidence(start, usize::MAX, usize::MAX).unwrap()
+        };
+        let before = kept();
+        assert_eq!((before.len(), &before[0].evidence), (1, &evidence));
+        assert_eq!(prune_plain(store, PEER, &[3, 4, 5]), [3, 4, 5]);
+        assert_eq!(store.snapshot().get(id(PEER, 4)).unwrap(), None);
+        assert_eq!(kept(), before);
+        store.rebuild(&derive_plain, &mut |_| {}).unwrap();
+        assert_eq!(kept(), before);
+    });
 }
 
 #[test]
