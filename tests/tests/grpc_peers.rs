@@ -337,6 +337,31 @@ async fn a_strand_of_another_node_that_is_refused_does_not_end_the_session() {
     assert_eq!(metrics.sum("xmtp_verify_failures_total", &[]), 0.0);
 }
 
+/// Node 400 is registered and cannot be reached. Other software shows a strand live only if it is in its list of
+/// originators, which may be minutes old: what comes later is in new calls alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_strand_that_a_peer_shows_in_new_calls_alone_goes_on_and_is_no_offence() {
+    let relay = ScriptedPeer::start(300, Habits { has_old_list: true, ..Habits::default() });
+    let mut away = ScriptedPeer::start(400, Habits::default());
+    away.originate(3, 60);
+    relay.hold(&away);
+    let mut network = Network::new(1);
+    network.register(relay.record());
+    network.register(Record { http_address: UNREACHABLE.to_owned(), ..away.record() });
+    network.start_all().await;
+    let node = &network.nodes[0];
+    assert_follows(node, &away).await;
+    for _ in 0..2 {
+        away.originate(2, 60);
+        relay.hold(&away);
+        assert_follows(node, &away).await;
+    }
+    let metrics = node.metrics().await;
+    assert_eq!(metrics.sum("xmtp_peer_sessions_total", &[]), 1.0, "{}", metrics.text());
+    assert_eq!(metrics.sum("xmtp_verify_failures_total", &[]), 0.0, "{}", metrics.text());
+    assert_eq!(failed_requests(node, relay.id).await, 0);
+}
+
 /// The nodes of these strands are registered and cannot be reached. The peer claims to hold them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_peer_that_sends_long_messages_and_ends_none_fills_bounded_memory() {

@@ -237,7 +237,7 @@ async fn stream(
     if habits().greets && habits().are_peaceful() {
         to.send(Frame::data(answer::message(Vec::new(), framed))).await?;
     }
-    let mut sent = 0;
+    let (mut sent, mut is_caught_up) = (0, false);
     loop {
         changes.borrow_and_update();
         let habits = habits();
@@ -248,10 +248,15 @@ async fn stream(
             }
             continue;
         }
-        let left =
-            habits.ends_after.map_or(ROWS, |(count, _)| ROWS.min(count.saturating_sub(sent)));
+        let is_listed = originator == state.id || !habits.has_old_list;
+        let left = match habits.ends_after {
+            _ if is_caught_up && !is_listed => 0,
+            Some((count, _)) => ROWS.min(count.saturating_sub(sent)),
+            None => ROWS,
+        };
         let (page, last) = answer::page(state, originator, after, left);
         if page.is_empty() {
+            is_caught_up = true;
             tokio::select! {
                 _ = changes.changed() => {}
                 () = tokio::time::sleep(habits.keep_alive) => {
