@@ -309,6 +309,41 @@ async fn a_peer_that_claims_more_and_sends_nothing_is_left_and_asked_again() {
     assert_follows(&network.nodes[0], &peer).await;
 }
 
+/// A host at the registered address takes every connection, and says nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_peer_that_says_nothing_at_all_is_named_and_its_strand_taken_elsewhere() {
+    let host = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent = format!("http://{}", host.local_addr().unwrap());
+    let accepting = tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((connection, _)) = host.accept().await {
+            held.push(connection);
+        }
+    });
+    let relay = ScriptedPeer::start(300, Habits::default());
+    let mut away = ScriptedPeer::start(400, Habits::default());
+    away.originate(5, 60);
+    relay.hold(&away);
+    let mut network = Network::new(1);
+    network.add_arguments(&["--peer-transport", "grpc"]);
+    network.register(relay.record());
+    network.register(Record { http_address: silent, ..away.record() });
+    network.start_all().await;
+    let node = &network.nodes[0];
+    assert_follows(node, &away).await;
+    let named = wait::until("an attempt is counted", async || {
+        let (_, page) = raw::get(node.metrics_port, "/status").await.ok()?;
+        let status: serde_json::Value = serde_json::from_str(&page).ok()?;
+        let peers = status["peers"].as_array()?;
+        let peer = peers.iter().find(|it| it["node_id"] == 400)?;
+        (peer["failed_attempts"].as_u64()? > 0).then(|| peer.clone())
+    })
+    .await;
+    let error = named["last_error"].as_str().unwrap_or_default();
+    assert!(error.contains("no answer within"), "{named}");
+    accepting.abort();
+}
+
 /// Node 400 is registered and cannot be reached. The peer claims to hold its strand, and refuses to send it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_strand_of_another_node_that_is_refused_does_not_end_the_session() {
