@@ -12,7 +12,7 @@ use hawser_tests::harness::network::{Metrics, Network, Node};
 use hawser_tests::harness::scripted_peer::{
     Attack, GROUP, Habits, LONG_BYTES, Methods, ScriptedPeer, StreamEnd,
 };
-use hawser_tests::harness::{envelopes, raw, strand, wait};
+use hawser_tests::harness::{envelopes, raw, seed, strand, wait};
 use prost::Message as _;
 
 const REPORTS: &str = "/xmtp.xmtpv4.message_api.MisbehaviorApi/QueryMisbehaviorReports";
@@ -138,6 +138,31 @@ async fn a_peer_that_cannot_tell_what_it_holds_does_not_confirm_a_new_key() {
     .await;
     peer.change(|habits| habits.tells_clock = true);
     node.ready().await;
+}
+
+/// The node takes the place of one of other software, without its database. Its only peer is of that software, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_replaces_another_takes_the_strand_from_a_peer_of_other_software() {
+    const LAST: u64 = 20;
+    let peer = ScriptedPeer::start(300, Habits::default());
+    let mut network = Network::new(1);
+    network.register(peer.record());
+    let node = &mut network.nodes[0];
+    let key = node.key.clone();
+    let mut replaced = ScriptedPeer::start_with_key(node.id.0, key, Habits::default());
+    replaced.originate(LAST, 60);
+    peer.hold(&replaced);
+    node.is_new = false;
+    node.start();
+    node.ready().await;
+    let client = node.client();
+    assert!(strand::read(&client, node.id).await == replaced.strand(), "it has other bytes");
+    let mut rng = seed::rng(seed::seed(), 1);
+    let message = envelopes::group_message(GROUP, 60, &mut rng);
+    let message = envelopes::sign(&message, node.id, &envelopes::payer(0));
+    let published = client.publish(vec![message]).await.unwrap().remove(0);
+    let place = strand::id_of(&published).sequence.0;
+    assert!(place > LAST && strand::is_gap(place - LAST - 1), "{place}");
 }
 
 /// Checks two results, each of which takes a node a minute: burned ids are marked as missing, all of them in the same
