@@ -181,8 +181,12 @@ fn start(
     let originator = asked(originators);
     let after = place(originator, last_seen.as_ref());
     if originator != state.id && state.habits.lock().refuses_others {
-        state.seen.lock().refused += 1;
-        return send(&to, vec![trailers(PERMISSION_DENIED)]);
+        let mut seen = state.seen.lock();
+        seen.refused += 1;
+        // At once, and behind a first message, in turns.
+        let first = seen.refused.is_multiple_of(2).then(|| answer::message(Vec::new(), framed));
+        let frames = first.into_iter().map(Frame::data).chain([trailers(PERMISSION_DENIED)]);
+        return send(&to, frames.collect());
     }
     if state.habits.lock().attack == Some(Attack::BadDetails) {
         return send(&to, vec![bad_details()]);
