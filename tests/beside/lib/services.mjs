@@ -107,8 +107,8 @@ export class Chains {
   }
 
   /**
-   * Chains that run already, with the contracts of this file, whoever has made and deployed them. No node is registered there
-   * yet, so the first ones get the ids of `records`. Nothing is taken back at the end.
+   * Chains that run already, with the contracts of this file. No node is registered there yet, so the first ones get the
+   * ids of `records`. Nothing is taken back at the end.
    */
   static async given({ hawser, folder, file, app, settlement = app, adminKey = adminKeyIn(folder), records, payer }) {
     const chains = Object.assign(new Chains(), { hawser, file, app, settlement, adminKey });
