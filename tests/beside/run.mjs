@@ -15,6 +15,10 @@ const { values: options } = parseArgs({
     xmtpd: { type: "string" },
     gateway: { type: "string" },
     anvil: { type: "string", default: process.env.HAWSER_ANVIL },
+    contracts: { type: "string" },
+    "app-chain": { type: "string" },
+    "settlement-chain": { type: "string" },
+    "admin-key": { type: "string" },
     load: { type: "string", default: "20" },
     backlog: { type: "string", default: "20000" },
     long: { type: "string", default: "0" },
@@ -35,6 +39,10 @@ const HELP = `tests/beside/run --hawser PATH --xmtpd PATH --gateway PATH [option
   --xmtpd PATH     a node of the reference implementation
   --gateway PATH   its gateway; without one only Hawser's gateway publishes
   --anvil PATH     anvil; otherwise where \`hawser dev --anvil\` looks for it
+  --contracts FILE addresses of contracts that are deployed already, on anvil; otherwise those of the program are deployed
+  --app-chain HOST:PORT         the chain with those of the app chain
+  --settlement-chain HOST:PORT  the chain with the others; otherwise the same
+  --admin-key FILE key of the account that may register nodes there; otherwise that of anvil's first account
   --load SECONDS   time under load before and after each fault, 20
   --backlog COUNT  messages that late joiners have to catch up with, 20000
   --long COUNT     also make strands of so many messages, read each by one call, and have a new node of the other kind follow it
@@ -52,9 +60,10 @@ async function main() {
     console.log(HELP);
     return options.help ? 0 : 2;
   }
-  for (const path of [options.xmtpd, options.gateway, options.anvil]) {
+  for (const path of [options.xmtpd, options.gateway, options.anvil, options.contracts, options["admin-key"]]) {
     if (path && !existsSync(path)) throw new Error(`there is no ${path}`);
   }
+  if (options.contracts && !options["app-chain"]) throw new Error("--contracts needs --app-chain HOST:PORT");
   if (options.folder) mkdirSync(options.folder, { recursive: true });
   const folder = options.folder ?? mkdtempSync(join(tmpdir(), "hawser-beside-"));
   const story = new Story({ ...options, folder });

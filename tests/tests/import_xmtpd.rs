@@ -51,9 +51,16 @@ fn strand_of(node: &Node, count: u64) -> Vec<Bytes> {
 
 /// The command of an import with the settings of a node.
 fn import(node: &Node, url: &str) -> Command {
+    let mut command = import_by_environment(node);
+    command.args(["--postgres", url]);
+    command
+}
+
+/// The same, which takes the database from the environment.
+fn import_by_environment(node: &Node) -> Command {
     let of_node = node.command();
     let mut command = Command::new(of_node.get_program());
-    command.args(["--json", "import", "xmtpd", "--postgres", url]);
+    command.args(["--json", "import", "xmtpd"]);
     command.args(of_node.get_args().skip(1));
     for (name, value) in of_node.get_envs() {
         match value {
@@ -521,7 +528,11 @@ async fn an_altered_row_is_refused_and_nothing_of_the_database_is_kept() {
         session.client.execute(&update, &[&good]).await.unwrap();
         session.close().await;
     }
-    let report = taken_over(&import(node, &url).output().unwrap());
+    // As for xmtpd, the environment may name another database than the one in its connection string.
+    let mut by_environment = import_by_environment(node);
+    by_environment.env("XMTPD_DB_WRITER_CONNECTION_STRING", postgres.url("postgres"));
+    by_environment.env("XMTPD_DB_NAME_OVERRIDE", "altered");
+    let report = taken_over(&by_environment.output().unwrap());
     assert_eq!(
         (&report["resumed"], &report["strands"][1]["envelopes"]),
         (&false.into(), &9000.into())

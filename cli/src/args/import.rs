@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use hawser_node::error::RunError;
 use hawser_node::files::key;
-use hawser_node::settings::table::{DATABASE_ENV, DATABASE_FILE_ENV};
+use hawser_node::settings::table::{DATABASE_ENV, DATABASE_FILE_ENV, DATABASE_NAME_ENV};
 use zeroize::Zeroizing;
 
 use super::NodeArgs;
@@ -23,7 +23,8 @@ pub(crate) enum ImportCommand {
 #[derive(Debug, Args)]
 pub(crate) struct ImportXmtpdArgs {
     /// Connection string of the database, as xmtpd has it. Without this flag and the next one the command takes it from
-    /// `XMTPD_DB_WRITER_CONNECTION_STRING`. Other users of this machine can see a password in it.
+    /// `XMTPD_DB_WRITER_CONNECTION_STRING`, and the name of the database from `XMTPD_DB_NAME_OVERRIDE` if that is set.
+    /// Other users of this machine can see a password in it.
     #[arg(long, value_name = "URL")]
     pub(crate) postgres: Option<String>,
     /// File with the connection string, readable by its owner only (`XMTPD_DB_WRITER_CONNECTION_STRING_FILE`).
@@ -61,6 +62,13 @@ impl ImportXmtpdArgs {
             ))),
         }
     }
+
+    /// Returns the name of the database if the environment `env` gives one in place of that in its connection string,
+    /// as for xmtpd. A string of the flags names its database itself.
+    pub(crate) fn database_name(&self, env: impl Fn(&str) -> Option<String>) -> Option<String> {
+        let is_by_flag = self.postgres.is_some() || self.postgres_file.is_some();
+        env(DATABASE_NAME_ENV).filter(|name| !is_by_flag && !name.is_empty())
+    }
 }
 
 #[cfg(test)]
@@ -86,6 +94,21 @@ mod tests {
             env.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
         };
         args.connection_string(of_env).map(|text| text.to_string())
+    }
+
+    #[test]
+    fn the_environment_names_the_database_of_its_own_connection_string_alone() {
+        let name = |flags: &[&str], value: Option<&str>| {
+            let args = Only::try_parse_from(["import"].iter().chain(flags)).unwrap().args;
+            args.database_name(|asked| {
+                value.filter(|_| asked == DATABASE_NAME_ENV).map(str::to_owned)
+            })
+        };
+        assert_eq!(name(&[], Some("xmtpd")).as_deref(), Some("xmtpd"));
+        assert_eq!(name(&[], Some("")), None);
+        assert_eq!(name(&[], None), None);
+        assert_eq!(name(&["--postgres", "postgres://flag/x"], Some("xmtpd")), None);
+        assert_eq!(name(&["--postgres-file", "/a"], Some("xmtpd")), None);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! `docs/runbooks/replace-xmtpd.md`.
 
 use hawser_node::error::RunError;
-use hawser_node::service::import::{self, AsideFacts, ImportReport, StrandReport};
+use hawser_node::service::import::{self, AsideFacts, ImportProgress, ImportReport, StrandReport};
 use hawser_node::settings::NodeServiceSettings;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
@@ -22,16 +22,19 @@ pub(super) async fn run(command: ImportCommand, as_json: bool) -> Result<(), Run
 }
 
 async fn xmtpd(args: ImportXmtpdArgs, as_json: bool) -> Result<(), RunError> {
-    let postgres = args.connection_string(|name| std::env::var(name).ok())?;
+    let of_env = |name: &str| std::env::var(name).ok();
+    let postgres = args.connection_string(of_env)?;
+    let database = args.database_name(of_env);
     let settings = NodeServiceSettings::read(&args.node.sources()).map_err(RunError::usage)?;
     let style = ProgressStyle::with_template("importing [{bar:40}] {pos}/{len} {per_sec} {eta}")
         .expect("the template is well-formed");
     let bar = ProgressBar::new(0).with_style(style.progress_chars("=> "));
-    let report = import::run(&settings, &postgres, backup::now_unix_s(), &mut |progress| {
+    let mut show = |progress: ImportProgress| {
         bar.set_length(progress.total.max(progress.done));
         bar.set_position(progress.done);
-    })
-    .await;
+    };
+    let (name, now_unix_s) = (database.as_deref(), backup::now_unix_s());
+    let report = import::run(&settings, &postgres, name, now_unix_s, &mut show).await;
     bar.finish_and_clear();
     tell(&report?, &settings, as_json);
     Ok(())

@@ -95,7 +95,7 @@ impl WantCall {
                     PeerCallError::Failed(error)
                     | PeerCallError::Answered(error)
                     | PeerCallError::Busy(error),
-                ) if feed.position() > self.want.after => {
+                ) if feed.position() > self.want.after || self.want.originator != self.peer => {
                     // If the whole connection has failed, the next call fails, too.
                     tracing::debug!(error, "a stream ended");
                     None

@@ -90,8 +90,8 @@ export class HawserNode extends Node {
       HAWSER_SHUTDOWN_DRAIN: "0s",
       // For xmtpd nodes, which have no validation of their own.
       HAWSER_VALIDATION_API: "true",
-      HAWSER_WALLET_CHAINS: "31337,31338",
-      HAWSER_WALLET_RPC: `31338=http://${this.chains.app},31337=http://${this.chains.settlement}`,
+      HAWSER_WALLET_CHAINS: this.chains.wallets.chains,
+      HAWSER_WALLET_RPC: this.chains.wallets.rpc,
     };
   }
 

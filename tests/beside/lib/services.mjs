@@ -6,12 +6,25 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 
 import { freePort } from "../../clients/lib/ports.mjs";
+import { rpc } from "./chain.mjs";
 import { output, Program } from "./processes.mjs";
 
 /** The first account that anvil makes: it has deployed the contracts. Its key is public. */
 export const ADMIN_KEY = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80";
 /** Another of them, with native tokens: pays for the gateway of the reference implementation. */
 const PAYER_KEY = "0x8b3a350cf5c34c9194ca85829a2df0ec3153be0318b5e2d3348e872092edffba";
+
+/** Ids of chains for development: networks on others may not add chains of contract wallets. */
+const DEVELOPMENT = [31337, 31338];
+/** 100 ether. */
+const GAS = "0x56bc75e2d63100000";
+
+/** The file of the administrator's key that anvil makes. */
+function adminKeyIn(folder) {
+  const file = join(folder, "admin.key");
+  writeFileSync(file, `${ADMIN_KEY.slice(2)}\n`, { mode: 0o600 });
+  return file;
+}
 
 /** A Postgres server with the durability that it has by itself. */
 export class Postgres {
@@ -72,8 +85,9 @@ export async function startRedis(folder) {
   return { url: `redis://127.0.0.1:${port}/0`, stop: () => program.stop() };
 }
 
-/** Both chains on anvil, with Hawser's contracts and a registry that has `records`. */
+/** Both chains on anvil, with a registry that has `records`. */
 export class Chains {
+  /** Chains of this run, with Hawser's contracts. */
   static async start({ hawser, anvil, folder, records, payer }) {
     const chains = new Chains();
     chains.hawser = hawser;
@@ -81,8 +95,7 @@ export class Chains {
     chains.file = join(folder, "chain.json");
     const registry = join(folder, "registry.json");
     writeFileSync(registry, JSON.stringify({ nodes: records }));
-    chains.adminKey = join(folder, "admin.key");
-    writeFileSync(chains.adminKey, `${ADMIN_KEY.slice(2)}\n`, { mode: 0o600 });
+    chains.adminKey = adminKeyIn(folder);
     const args = ["chain", "dev", "--base-port", String(base), "--chain-json", chains.file];
     args.push("--register-nodes", registry, "--fund-payer", payer.address);
     args.push(anvil ? `--anvil=${anvil}` : "--anvil");
@@ -93,8 +106,35 @@ export class Chains {
     return chains;
   }
 
+  /**
+   * Chains that run already, with the contracts of this file. No node is registered there yet, so the first ones get the
+   * ids of `records`. Nothing is taken back at the end.
+   */
+  static async given({ hawser, folder, file, app, settlement = app, adminKey = adminKeyIn(folder), records, payer }) {
+    const chains = Object.assign(new Chains(), { hawser, file, app, settlement, adminKey });
+    const known = JSON.parse(await chains.registry("node", "list", "--json"));
+    if (known.length > 0) throw new Error(`the registry has ${known.length} nodes: begin with contracts that have none`);
+    await rpc(app, "anvil_setBalance", [payer.address, GAS]);
+    for (const record of records) await chains.register(record, record.signer);
+    return chains;
+  }
+
   async #answers() {
     return (await this.registry("node", "list")).length > 0;
+  }
+
+  /** The ids of both chains. */
+  get ids() {
+    const { appChainId: app, settlementChainId: settlement } = JSON.parse(readFileSync(this.file, "utf8"));
+    return { app, settlement };
+  }
+
+  /** The settings of contract wallets on these chains; empty texts if the network may have none. */
+  get wallets() {
+    const { app, settlement } = this.ids;
+    const all = [...new Map([[app, this.app], [settlement, this.settlement]])];
+    const known = all.every(([id]) => DEVELOPMENT.includes(id)) ? all : [];
+    return { chains: known.map(([id]) => id).join(","), rpc: known.map(([id, at]) => `${id}=http://${at}`).join(",") };
   }
 
   /** The variables that programs of both kinds read. */
@@ -124,8 +164,9 @@ export class Chains {
     await this.registry("canonical", "add", String(record.nodeId));
   }
 
+  /** Ends the chains that this run has started. */
   stop() {
-    return this.program.stop();
+    return this.program?.stop();
   }
 }
 
@@ -148,8 +189,9 @@ export class Gateway {
     gateway.address = `127.0.0.1:${port}`;
     const args = ["gateway", "--payer.key-file", payer.file, "--nonce-record", join(folder, "nonces")];
     args.push("--api.port", String(port), "--metrics.metrics-port", String(await freePort()));
-    const wallets = `31338=http://${chains.app},31337=http://${chains.settlement}`;
-    args.push("--wallet-chains", "31337,31338", "--wallet-rpc", wallets, "--listen-address", "127.0.0.1");
+    const { wallets } = chains;
+    if (wallets.chains) args.push("--wallet-chains", wallets.chains, "--wallet-rpc", wallets.rpc);
+    args.push("--listen-address", "127.0.0.1");
     // All nodes are on this machine.
     args.push("--allow-private-nodes");
     // Without a file strangers have limits, and all load here comes from one caller.
@@ -171,7 +213,7 @@ export class Gateway {
       XMTPD_REDIS_URL: redis.url,
       XMTPD_PAYER_PRIVATE_KEY: PAYER_KEY,
       XMTPD_API_PORT: String(port),
-      XMTPD_APP_CHAIN_CHAIN_ID: "31338",
+      XMTPD_APP_CHAIN_CHAIN_ID: String(chains.ids.app),
       XMTPD_SETTLEMENT_CHAIN_NODE_REGISTRY_REFRESH_INTERVAL: "5s",
     };
     gateway.program = Program.start(program, [], { log: join(folder, "gateway-xmtpd.log"), env });

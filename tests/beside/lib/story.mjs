@@ -93,7 +93,8 @@ export class Story {
   }
 
   async #start() {
-    const { hawser, xmtpd, gateway, anvil, folder } = this.#options;
+    const { hawser, xmtpd, gateway, anvil, folder, contracts } = this.#options;
+    const { "app-chain": app, "settlement-chain": settlement, "admin-key": adminKey } = this.#options;
     const postgres = await Postgres.start(folder);
     this.#services.push(postgres);
     this.surroundings = { hawser, xmtpd, folder, postgres, auth: false };
@@ -106,7 +107,9 @@ export class Story {
       await XmtpdNode.prepare(400, this.surroundings),
     ];
     const records = this.#nodes.map((node) => node.record);
-    this.chains = await Chains.start({ hawser, anvil, folder, records, payer });
+    this.chains = contracts
+      ? await Chains.given({ hawser, folder, file: contracts, app, settlement, adminKey, records, payer })
+      : await Chains.start({ hawser, anvil, folder, records, payer });
     this.#services.push(this.chains);
     this.surroundings.chains = this.chains;
     // Reference nodes have payloads validated elsewhere: by a node that no chapter stops.

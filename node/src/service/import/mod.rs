@@ -88,8 +88,9 @@ pub struct ImportReport {
     pub aside: AsideFacts,
 }
 
-/// Imports the database at `postgres`, a connection string, into the data folder of these settings. `now_unix_s` is the
-/// present time. Calls `progress` at intervals. A second call continues an interrupted one.
+/// Imports the database at `postgres`, a connection string, into the data folder of these settings. `name` is that of
+/// the database, if it is another one than the string names. `now_unix_s` is the present time. Calls `progress` at
+/// intervals. A second call continues an interrupted one.
 ///
 /// # Errors
 /// [`ImportError`]. If this call began the folder, and the database or one of its rows was refused, the folder is as it
@@ -97,13 +98,14 @@ pub struct ImportReport {
 pub async fn run(
     settings: &NodeServiceSettings,
     postgres: &str,
+    name: Option<&str>,
     now_unix_s: u64,
     progress: &mut (dyn FnMut(ImportProgress) + Send),
 ) -> Result<ImportReport, ImportError> {
     let chains = Chains::reach(settings).await.map_err(open::OpenNodeError::from)?;
     let registry = open::first_registry(settings, &chains)?;
     let own = open::own_record(&registry, settings, &chains)?.clone();
-    let source = SourceDatabase::open(postgres, PostgresLimits::default()).await?;
+    let source = SourceDatabase::open(postgres, name, PostgresLimits::default()).await?;
     let facts = source.facts().await?;
     let contracts = contracts(settings).await?;
     let older = settings.migrated.map(|it| it.key);

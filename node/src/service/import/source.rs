@@ -65,12 +65,20 @@ pub(super) struct SourceDatabase {
 }
 
 impl SourceDatabase {
-    /// Connects, and checks that no other session is open and that the schema is known.
+    /// Connects to the database of a connection string, or of `name` if that is given, and checks that no other session
+    /// is open and that the schema is known.
     ///
     /// # Errors
     /// Fails when it cannot be reached or is refused.
-    pub(super) async fn open(postgres: &str, limits: PostgresLimits) -> Result<Self, ImportError> {
+    pub(super) async fn open(
+        postgres: &str,
+        name: Option<&str>,
+        limits: PostgresLimits,
+    ) -> Result<Self, ImportError> {
         let mut address = DatabaseAddress::parse(postgres)?;
+        if let Some(name) = name {
+            address.config.dbname(name);
+        }
         address.config.application_name("hawser import");
         let session = PostgresSession::connect(&address, limits).await?;
         session.require_alone(1).await?;
@@ -347,7 +355,7 @@ mod tests {
             fall_silent_after(statements, stream).await
         });
         let url = format!("postgres://reader:secret@127.0.0.1:{port}/xmtpd?sslmode=disable");
-        let Err(error) = SourceDatabase::open(&url, limits).await else {
+        let Err(error) = SourceDatabase::open(&url, None, limits).await else {
             panic!("it was silent");
         };
         playing.abort();

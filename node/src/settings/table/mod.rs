@@ -72,6 +72,8 @@ pub(super) fn secret_flags() -> Vec<&'static str> {
 pub const DATABASE_ENV: &str = "XMTPD_DB_WRITER_CONNECTION_STRING";
 /// The variable with the path of a file that contains it.
 pub const DATABASE_FILE_ENV: &str = "XMTPD_DB_WRITER_CONNECTION_STRING_FILE";
+/// The variable that names a database in place of the one in that string. An import reads it, too.
+pub const DATABASE_NAME_ENV: &str = "XMTPD_DB_NAME_OVERRIDE";
 
 /// The variable that states the role of a process: `primary` for a node, `replica` for a replica. No setting chooses
 /// the role, because the command does.

@@ -85,6 +85,9 @@ pub struct Habits {
     pub is_busy: bool,
     /// Refuses calls for strands that are not its own.
     pub refuses_others: bool,
+    /// Its list of originators lacks all others: a call for the strand of another gets what is there when the call
+    /// begins, and then keep-alives alone.
+    pub has_old_list: bool,
     /// Answers calls for strands that are not its own with [`LONG_BYTES`] and leaves the last one out.
     pub sends_long: bool,
     /// An attack in place of all envelopes.
@@ -105,6 +108,7 @@ impl Default for Habits {
             page_takes: Duration::ZERO,
             is_busy: false,
             refuses_others: false,
+            has_old_list: false,
             sends_long: false,
             attack: None,
         }

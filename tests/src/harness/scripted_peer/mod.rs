@@ -52,12 +52,16 @@ pub struct ScriptedPeer {
 }
 
 impl ScriptedPeer {
-    /// Starts it on a free port.
+    /// Starts it on a free port, with a key made from its id.
     pub fn start(id: u32, habits: Habits) -> Self {
-        let id = OriginatorId(id);
         let mut scalar = [0x77; 32];
-        scalar[..4].copy_from_slice(&id.0.to_be_bytes());
-        let key = SecretKey::from_bytes(&scalar).unwrap();
+        scalar[..4].copy_from_slice(&id.to_be_bytes());
+        Self::start_with_key(id, SecretKey::from_bytes(&scalar).unwrap(), habits)
+    }
+
+    /// Starts it on a free port, with this key.
+    pub fn start_with_key(id: u32, key: SecretKey, habits: Habits) -> Self {
+        let id = OriginatorId(id);
         let state = Arc::new(ScriptedPeerState {
             id,
             key: key.clone(),

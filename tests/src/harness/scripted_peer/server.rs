@@ -181,8 +181,12 @@ fn start(
     let originator = asked(originators);
     let after = place(originator, last_seen.as_ref());
     if originator != state.id && state.habits.lock().refuses_others {
-        state.seen.lock().refused += 1;
-        return send(&to, vec![trailers(PERMISSION_DENIED)]);
+        let mut seen = state.seen.lock();
+        seen.refused += 1;
+        // At once, and behind a first message, in turns.
+        let first = seen.refused.is_multiple_of(2).then(|| answer::message(Vec::new(), framed));
+        let frames = first.into_iter().map(Frame::data).chain([trailers(PERMISSION_DENIED)]);
+        return send(&to, frames.collect());
     }
     if state.habits.lock().attack == Some(Attack::BadDetails) {
         return send(&to, vec![bad_details()]);
@@ -237,7 +241,7 @@ async fn stream(
     if habits().greets && habits().are_peaceful() {
         to.send(Frame::data(answer::message(Vec::new(), framed))).await?;
     }
-    let mut sent = 0;
+    let (mut sent, mut is_caught_up) = (0, false);
     loop {
         changes.borrow_and_update();
         let habits = habits();
@@ -248,10 +252,15 @@ async fn stream(
             }
             continue;
         }
-        let left =
-            habits.ends_after.map_or(ROWS, |(count, _)| ROWS.min(count.saturating_sub(sent)));
+        let is_listed = originator == state.id || !habits.has_old_list;
+        let left = match habits.ends_after {
+            _ if is_caught_up && !is_listed => 0,
+            Some((count, _)) => ROWS.min(count.saturating_sub(sent)),
+            None => ROWS,
+        };
         let (page, last) = answer::page(state, originator, after, left);
         if page.is_empty() {
+            is_caught_up = true;
             tokio::select! {
                 _ = changes.changed() => {}
                 () = tokio::time::sleep(habits.keep_alive) => {
