@@ -399,7 +399,7 @@ impl Nonces {
                 slot.phase = if gives_up { Phase::Sign } else { pending(slot.maybe_out) };
                 slot.maybe_out = true;
             }
-            SendOutcome::Lost if slot.given_up.is_some() => slot.failed(String::new(), now),
+            SendOutcome::Lost if slot.needs_filler() => slot.failed(String::new(), now),
             SendOutcome::Lost => {
                 slot.maybe_out = true;
                 slot.phase = Phase::Send { at: now + slot.next_pause() };
