@@ -199,8 +199,8 @@ mod tests {
         }
     }
 
-    /// The outcomes of a filler that one endpoint refuses as too cheap to replace what it has, and about which the other
-    /// one lies in whichever way.
+    /// The outcomes of a filler that one endpoint refuses as too cheap to replace what it has, and about which the
+    /// other one lies in whichever way.
     fn without_taker() -> [SendOutcome; 4] {
         [
             SendOutcome::Unclear("no".to_owned()),
