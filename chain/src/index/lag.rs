@@ -78,7 +78,7 @@ impl EndpointLag {
             .left
             .is_some_and(|left| left.endpoint == newest.endpoint && newest.number <= left.number);
         let is_still = is_long(stands_since) || was_left_here;
-        let next = highest.number.saturating_add(1);
+        let next = newest.number.saturating_add(1);
         let reason = if is_still {
             let text = "it stands still behind the head of the chain";
             Some(LagReason { text, lacks: next, is_still })
@@ -161,7 +161,7 @@ mod tests {
         for (after_s, number) in [(6, 100), (7, 99)] {
             let still = reason(after_s, number).unwrap();
             assert!(still.text.contains("stands still"), "{still:?}");
-            assert_eq!(still.lacks, 101);
+            assert_eq!(still.lacks, number + 1);
         }
         assert_eq!(reason(8, 101), None, "it goes on");
     }
