@@ -246,6 +246,20 @@ async fn a_look_that_all_endpoints_refuse_is_not_repeated_without_a_pause() {
 }
 
 #[tokio::test]
+async fn an_endpoint_without_old_logs_is_left_for_another() {
+    let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;
+    chain.send(4).await;
+    let head = chain.mine(100).await;
+    let pruned = Proxy::start(&chain.url(), 1).await;
+    pruned.set(|faults| faults.pruned_below = Some(head));
+    let memory = Arc::new(Memory::default());
+    let reader = chain.read(&[pruned.url(), chain.url()], Vec::new(), &memory);
+    until("everything is there", || memory.payloads() == chain.sent).await;
+    assert!(pruned.spoilt() > 0, "it was asked first");
+    reader.stop().await;
+}
+
+#[tokio::test]
 async fn an_endpoint_without_old_transactions_is_left_for_another() {
     let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;
     let first_block = chain.pair.app.provider().get_block_number().await.unwrap() + 1;

@@ -27,7 +27,7 @@ use serde_json::json;
 /// The seeds of the runs. HAWSER_SEED selects a single one.
 const SEEDS: std::ops::Range<u64> = 0..KINDS;
 /// The number of kinds of [`fault`].
-const KINDS: u64 = 17;
+const KINDS: u64 = 18;
 
 fn seeds() -> std::ops::Range<u64> {
     match std::env::var("HAWSER_SEED").ok().and_then(|seed| seed.parse().ok()) {
@@ -56,6 +56,7 @@ fn fault(kind: u64, top: u64, random: &mut StdRng) -> Faults {
         13 => Faults { invents: Some(top), ..none },
         14 => Faults { omits: true, claims_pause: Some(random.random()), ..none },
         15 => Faults { omits: true, withholds: true, ..none },
+        16 => Faults { pruned_below: Some(random.random_range(1..60)), ..none },
         _ => Faults::ALL,
     }
 }

@@ -20,8 +20,10 @@ use hawser_tests::harness::faulty::{AnswerFault, FaultyNode};
 use hawser_tests::harness::files::Record;
 use hawser_tests::harness::gateway::Gateway;
 use hawser_tests::harness::network::Network;
+use hawser_tests::harness::xmtpd_database::Certificate;
 use hawser_tests::harness::{files, raw, seed, strand, wait};
 use prost::Message;
+use tonic::transport::{Certificate as Authority, ClientTlsConfig, Endpoint};
 
 const PUBLISH: &str = "/xmtp.xmtpv4.payer_api.PayerApi/PublishClientEnvelopes";
 const REPORTS: &str = "/xmtp.xmtpv4.message_api.MisbehaviorApi/QueryMisbehaviorReports";
@@ -161,7 +163,7 @@ fn write_tenants(folder: &Path) -> String {
 /// Publishes an envelope as the caller of this name.
 async fn publish_as(gateway: &Gateway, name: &str, envelope: &Bytes) -> Result<(), tonic::Status> {
     let url = format!("http://127.0.0.1:{}", gateway.port);
-    let channel = tonic::transport::Endpoint::from_shared(url).unwrap().connect().await.unwrap();
+    let channel = Endpoint::from_shared(url).unwrap().connect().await.unwrap();
     let envelopes = vec![pb::ClientEnvelope::decode(envelope.clone()).unwrap()];
     let mut request = tonic::Request::new(PublishClientEnvelopesRequest { envelopes });
     let key = format!("key of {name}");
@@ -292,4 +294,29 @@ async fn reflection_is_answered_if_that_was_switched_on() {
         assert!(gateway.process.terminate().success());
         std::fs::remove_file(network.nodes[0].folder().join("gateway.key")).unwrap();
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_with_a_certificate_speaks_tls_only() {
+    let network = Network::start(1).await;
+    let made = Certificate::new("localhost");
+    let folder = network.nodes[0].folder();
+    let (certificate, key) = (folder.join("gateway.pem"), folder.join("gateway.pem.key"));
+    std::fs::write(&certificate, &made.certificate).unwrap();
+    std::fs::write(&key, &made.key).unwrap();
+    let certificate = format!("--tls-cert={}", certificate.display());
+    let key = format!("--tls-key={}", key.display());
+    let gateway = Gateway::start_with(&network, &[&certificate, &key]).await;
+    let get_nodes = async |client: Client| {
+        client.unary::<_, Envelopes>(GET_NODES, Envelopes::default()).await.map(drop)
+    };
+    let endpoint = Endpoint::from_shared(format!("https://localhost:{}", gateway.port)).unwrap();
+    let trusting = ClientTlsConfig::new().ca_certificate(Authority::from_pem(&made.certificate));
+    let trusted = endpoint.clone().tls_config(trusting).unwrap();
+    get_nodes(Client::over(trusted.connect_lazy())).await.unwrap();
+    let other = Authority::from_pem(Certificate::new("localhost").certificate);
+    let distrusting = ClientTlsConfig::new().ca_certificate(other);
+    let distrusted = endpoint.tls_config(distrusting).unwrap();
+    assert!(get_nodes(Client::over(distrusted.connect_lazy())).await.is_err());
+    assert!(get_nodes(gateway.client()).await.is_err(), "a port that speaks TLS only");
 }

@@ -23,8 +23,11 @@ struct EndpointHead {
     answers: bool,
     /// True if it has had a new block since transactions are under way again.
     has_moved: bool,
-    /// The time of its last new block or of its last answer, or the time at which transactions were under way again.
+    /// The time of its last new block, or of its first answer after a long silence, or the time at which transactions
+    /// were under way again.
     since: Duration,
+    /// The time since which it does not answer; `None` while it does.
+    silent_since: Option<Duration>,
     has_stopped: bool,
 }
 
@@ -47,17 +50,23 @@ impl EndpointHeads {
     /// by now and had not before.
     pub(super) fn note(&mut self, endpoint: &str, block: Option<u64>, now: Duration) -> bool {
         let Some(known) = self.0.get_mut(endpoint) else { return false };
+        let is_long = |since: Duration| now.saturating_sub(since) >= STOPPED_AFTER;
         let is_new = block.is_some() && block != known.block;
         known.has_moved |= is_new && known.block.is_some();
         known.block = block.or(known.block);
-        if is_new || (block.is_some() && !known.answers) {
-            (known.since, known.has_stopped) = (now, false);
-        } else if block.is_none() && known.answers && !known.has_stopped {
-            known.since = now;
-        }
         known.answers = block.is_some();
         let had_stopped = known.has_stopped;
-        known.has_stopped |= now.saturating_sub(known.since) >= STOPPED_AFTER;
+        if known.answers {
+            // A short silence begins no new time: an endpoint that stands still may fail now and then.
+            let is_back = known.silent_since.take().is_some_and(is_long);
+            if is_new || is_back {
+                (known.since, known.has_stopped) = (now, false);
+            }
+            known.has_stopped |= is_long(known.since);
+        } else {
+            let silent_since = *known.silent_since.get_or_insert(now);
+            known.has_stopped |= is_long(silent_since);
+        }
         known.has_stopped && !had_stopped
     }
 
@@ -65,6 +74,9 @@ impl EndpointHeads {
     pub(super) fn resume(&mut self, now: Duration) {
         for known in self.0.values_mut() {
             (known.since, known.has_moved) = (now, false);
+            if !known.answers && !known.has_stopped {
+                known.silent_since = Some(now);
+            }
         }
     }
 
@@ -128,6 +140,22 @@ mod tests {
         assert!(!heads.note("old", Some(7), at(90_002)));
         assert!(!heads.note("gone", Some(5), at(90_003)));
         assert_eq!(following(&heads), ALL);
+    }
+
+    #[test]
+    fn an_endpoint_that_stands_still_and_fails_now_and_then_has_stopped() {
+        for fails_every in [2, 3, 7] {
+            let mut heads = EndpointHeads::new(["live", "old"].map(str::to_owned));
+            heads.resume(at(100));
+            for s in 100..200 {
+                heads.note("live", Some(s), at(s));
+                heads.note("old", (!s.is_multiple_of(fails_every)).then_some(5), at(s));
+                let expected: &[_] = if s < 125 { &["live", "old"] } else { &["live"] };
+                if !(115..125).contains(&s) {
+                    assert_eq!(following(&heads), expected, "{fails_every}: {s}");
+                }
+            }
+        }
     }
 
     #[test]

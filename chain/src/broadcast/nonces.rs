@@ -93,6 +93,8 @@ pub(super) struct Nonces {
     is_shared: bool,
     /// With shared nonces, a gap that may be another process's to fill.
     gap: Option<Range<u64>>,
+    /// The gap about which Redis was asked last.
+    asked_gap: Option<Range<u64>>,
     /// True while payloads get no nonce.
     is_paused: bool,
     /// The count up to which nonces were used by this process, or before it; `None` before the first poll.
@@ -135,6 +137,7 @@ impl Nonces {
             pending: 0,
             is_shared: false,
             gap: None,
+            asked_gap: None,
             is_paused: false,
             known: None,
             rival_seen: false,
@@ -399,7 +402,7 @@ impl Nonces {
                 slot.phase = if gives_up { Phase::Sign } else { pending(slot.maybe_out) };
                 slot.maybe_out = true;
             }
-            SendOutcome::Lost if slot.given_up.is_some() => slot.failed(String::new(), now),
+            SendOutcome::Lost if slot.needs_filler() => slot.failed(String::new(), now),
             SendOutcome::Lost => {
                 slot.maybe_out = true;
                 slot.phase = Phase::Send { at: now + slot.next_pause() };

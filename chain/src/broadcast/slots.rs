@@ -357,13 +357,13 @@ impl NonceSlot {
     /// Returns what a response says about the next transaction to be mined, by the count. No lower nonces are missing.
     ///
     /// The responses that its nonce is used, or that lower nonces are missing, contradict the count: an endpoint lies,
-    /// or is behind. They outweigh that another endpoint refuses the filler in place of a payload, because it has the
-    /// payload and the filler is too cheap to replace it. So beside such a filler they count as lost responses, after a
-    /// number of which its price rises.
+    /// or is behind. They outweigh that another endpoint refuses a filler, because it has the payload or another
+    /// sender's transaction, and the filler is too cheap to replace that one. So beside a filler they count as lost
+    /// responses, after a number of which its price rises.
     pub(super) fn said_of_next(&self, response: SendOutcome) -> SendOutcome {
         match response {
             SendOutcome::NonceAheadForSome(others) => *others,
-            SendOutcome::NonceUsed | SendOutcome::NonceAhead if self.given_up.is_some() => {
+            SendOutcome::NonceUsed | SendOutcome::NonceAhead if self.needs_filler() => {
                 SendOutcome::Lost
             }
             response => response,
@@ -378,13 +378,13 @@ impl NonceSlot {
     }
 
     /// Takes note of an error after which the transaction is sent again, unless the payload is to be given up now.
-    /// After as many errors again, its filler gets a higher price: a node that has the payload may refuse the filler
-    /// because it does not replace the payload.
+    /// After as many errors, a filler gets a higher price: a node may refuse it because it has the payload, or another
+    /// sender's transaction, which the filler does not replace.
     pub(super) fn failed(&mut self, reason: String, now: Duration) {
         self.maybe_out = true;
         let at = now + self.next_pause();
         let gives_up = self.count_error(reason);
-        let raises = self.given_up.is_some() && self.errors >= ERRORS_MAX;
+        let raises = self.needs_filler() && self.errors >= ERRORS_MAX;
         if raises {
             self.errors = 0;
         }

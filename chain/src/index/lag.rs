@@ -20,9 +20,9 @@ const BEHIND_MAX: Duration = Duration::from_secs(5);
 pub(super) struct EndpointLag {
     /// The time since when the endpoint has been more than [`BEHIND_BLOCKS_MAX`] behind.
     far_since: Option<Instant>,
-    /// The endpoint with its newest block, and the time since when that is its newest one.
+    /// The endpoint with its highest block, and the time since when it has shown no higher one.
     stands: Option<(NewestBlock, Instant)>,
-    /// The endpoint that was left last, with its newest block.
+    /// The endpoint that was left last, with its highest block.
     left: Option<NewestBlock>,
 }
 
@@ -50,10 +50,11 @@ pub(super) struct NewestBlock {
 impl EndpointLag {
     /// Notes the newest block of the endpoint in use, and the number of the newest known one of the chain. Returns the
     /// reason to use another endpoint, again with each call while it lasts, and at once if the endpoint was left at the
-    /// same block before; `None` if there is none.
+    /// same block, or a higher one, before; `None` if there is none.
     ///
     /// One missing block is enough to show that an endpoint has stopped. An endpoint that advances often lacks the
-    /// newest block for a moment, so it has to lack more.
+    /// newest block for a moment, so it has to lack more. A block below an earlier one is no new block: an endpoint
+    /// that states two by turns stands still.
     pub(super) fn reason(
         &mut self,
         newest: NewestBlock,
@@ -69,11 +70,14 @@ impl EndpointLag {
             self.goes_on();
         }
         self.far_since = self.far_since.or(Some(now)).filter(|_| behind > BEHIND_BLOCKS_MAX);
-        let (block, stands_since) =
-            self.stands.filter(|(before, _)| *before == newest).unwrap_or((newest, now));
-        self.stands = Some((block, stands_since));
+        let is_no_higher = |(before, _): &(NewestBlock, Instant)| newest.number <= before.number;
+        let (highest, stands_since) = self.stands.filter(is_no_higher).unwrap_or((newest, now));
+        self.stands = Some((highest, stands_since));
         let is_long = |since: Instant| now.saturating_duration_since(since) > BEHIND_MAX;
-        let is_still = is_long(stands_since) || self.left == Some(newest);
+        let was_left_here = self
+            .left
+            .is_some_and(|left| left.endpoint == newest.endpoint && newest.number <= left.number);
+        let is_still = is_long(stands_since) || was_left_here;
         let next = newest.number.saturating_add(1);
         let reason = if is_still {
             let text = "it stands still behind the head of the chain";
@@ -84,7 +88,7 @@ impl EndpointLag {
         } else {
             None
         };
-        self.left = reason.map(|_| newest).or(self.left);
+        self.left = reason.map(|_| highest).or(self.left);
         reason
     }
 
@@ -144,6 +148,22 @@ mod tests {
         assert!(!is_left(at(1, 105), 8));
         assert!(is_left(at(0, 100), 20));
         assert!(!is_left(at(0, 101), 21));
+    }
+
+    #[test]
+    fn an_endpoint_that_states_two_blocks_by_turns_stands_still() {
+        let (mut lag, start) = (EndpointLag::default(), Instant::now());
+        let mut reason =
+            |after_s: u32, number| lag.reason(at(0, number), 105, start + SECOND * after_s);
+        for after_s in 0..=5 {
+            assert_eq!(reason(after_s, 100 - u64::from(after_s % 2)), None);
+        }
+        for (after_s, number) in [(6, 100), (7, 99)] {
+            let still = reason(after_s, number).unwrap();
+            assert!(still.text.contains("stands still"), "{still:?}");
+            assert_eq!(still.lacks, number + 1);
+        }
+        assert_eq!(reason(8, 101), None, "it goes on");
     }
 
     #[test]

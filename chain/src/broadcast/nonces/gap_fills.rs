@@ -12,10 +12,10 @@ pub(super) const HOUR: Duration = Duration::from_secs(3600);
 /// The reported gaps, and the fillers of the last hour.
 #[derive(Debug, Default)]
 pub(super) struct Gaps {
-    /// The time since which no node has a transaction that could be mined next.
-    pub(super) since: Option<Duration>,
-    /// The first own nonce, and the time since when some endpoints report a gap below it and others do not.
-    pub(super) doubtful: Option<(u64, Duration)>,
+    /// The time since which every endpoint reports a gap.
+    pub(super) agreed: Option<Duration>,
+    /// The first own nonce, and the time since which at least one endpoint reports a gap below it.
+    pub(super) reported: Option<(u64, Duration)>,
     /// The times of the last hour's fillers, oldest first.
     filled: VecDeque<Duration>,
     /// True after a filler was not made because the hourly bound is reached.

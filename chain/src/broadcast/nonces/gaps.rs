@@ -19,41 +19,40 @@ impl Nonces {
     ///
     /// Such a gap arises when nodes drop another sender's pending transaction. It blocks every higher nonce.
     ///
-    /// A gap that every endpoint reports is filled soon. If some endpoints do not report it, either they lie or the
-    /// others lag behind; the gap is then filled later, and never below an own transaction that was seen mined.
+    /// A gap that every endpoint reports is filled soon. If some do not report it or do not answer, one of them may lie
+    /// or lag behind; the gap is then filled later, and never below an own transaction that was seen mined. An endpoint
+    /// that reports it by turns, or answers alone by turns, begins neither of these times anew.
     pub(super) fn find_gap(&mut self, state: &AccountState, now: Duration) {
         if !state.is_whole() {
             return;
         }
         let Some(first) = self.slots.first_key_value().map(|(first, _)| *first) else {
-            (self.gaps.since, self.gaps.doubtful) = (None, None);
+            (self.gaps.agreed, self.gaps.reported) = (None, None);
             return;
         };
         let lacks = |it: &&AccountCounts| {
             it.mined < first && it.pending.is_some_and(|pending| pending <= it.mined)
         };
         let stated = || state.counts.iter().filter(lacks).map(|it| it.mined);
-        let is_agreed = stated().count() == state.counts.len();
+        let is_agreed = stated().count() >= state.asked;
         let from = if is_agreed {
             stated().max()
         } else {
             stated().filter(|it| *it >= self.seen_mined).min()
         };
         let Some(from) = from else {
-            (self.gaps.since, self.gaps.doubtful) = (None, None);
+            self.gaps.agreed = None;
+            // One that has not answered may still report it.
+            self.gaps.reported = self.gaps.reported.filter(|_| state.counts.len() < state.asked);
             return;
         };
-        let is_over = if is_agreed {
-            self.gaps.doubtful = None;
-            now >= *self.gaps.since.get_or_insert(now) + self.timeouts.stuck_after
-        } else {
-            self.gaps.since = None;
-            let doubtful = self.gaps.doubtful.filter(|(of, _)| *of == first);
-            let (_, since) = *self.gaps.doubtful.insert(doubtful.unwrap_or((first, now)));
-            now >= since + self.timeouts.stuck_without_blocks_after
-        };
-        if is_over {
-            (self.gaps.since, self.gaps.doubtful) = (None, None);
+        let reported = self.gaps.reported.filter(|(of, _)| *of == first).unwrap_or((first, now));
+        self.gaps.reported = Some(reported);
+        self.gaps.agreed = is_agreed.then(|| self.gaps.agreed.unwrap_or(now));
+        let is_agreed_for_long =
+            self.gaps.agreed.is_some_and(|since| now >= since + self.timeouts.stuck_after);
+        if is_agreed_for_long || now >= reported.1 + self.timeouts.stuck_without_blocks_after {
+            (self.gaps.agreed, self.gaps.reported) = (None, None);
             self.fill_gap(from..first, now);
         }
     }
@@ -76,6 +75,8 @@ impl Nonces {
 #[cfg(test)]
 mod tests {
     use alloy::primitives::{B256, Bytes};
+    use rand::rngs::StdRng;
+    use rand::{RngExt as _, SeedableRng as _};
 
     use super::super::gap_fills::{FILL_PER_HOUR_MAX, Gaps, HOUR};
     use super::*;
@@ -125,12 +126,41 @@ mod tests {
         let mut agreed = with_payload_at(5);
         poll_for(&mut agreed, &[(3, 3), (2, 2)], 0..=2);
         assert_eq!(fillers(&mut agreed), [3, 4]);
-        for contested in [[(3, 3), (5, 6)], [(3, 3), (4, 5)], [(900, 900), (3, 3)]] {
+        let contested: [&[(u64, u64)]; 4] = [
+            &[(3, 3), (5, 6)],
+            &[(3, 3), (4, 5)],
+            &[(900, 900), (3, 3)],
+            &[(3, 3)], // the other one does not answer
+        ];
+        for contested in contested {
             let mut nonces = with_payload_at(5);
-            poll_for(&mut nonces, &contested, 0..=9);
+            poll_for(&mut nonces, contested, 0..=9);
             assert!(fillers(&mut nonces).is_empty(), "{contested:?}");
-            poll_for(&mut nonces, &contested, 10..=10);
+            poll_for(&mut nonces, contested, 10..=10);
             assert_eq!(fillers(&mut nonces), [3, 4], "{contested:?}");
+        }
+    }
+
+    /// One of two endpoints lies in other ways each time, and the honest one fails to answer now and then.
+    #[test]
+    fn no_endpoint_that_reports_a_gap_by_turns_keeps_it_open() {
+        const LIES: [(u64, u64); 5] = [(3, 3), (0, 0), (3, 9), (5, 6), (900, 900)];
+        for seed in 0..1000 {
+            let mut rng = StdRng::seed_from_u64(seed);
+            let mut nonces = with_payload_at(5);
+            let mut was_gone = true;
+            for half_s in 0..=24 {
+                let is_gone = !was_gone && rng.random_range(0..5) == 0;
+                was_gone = is_gone;
+                let lie = LIES.get(rng.random_range(0..=LIES.len())).copied(); // none: it does not answer
+                let honest = Some((3, 3)).filter(|_| !is_gone);
+                let counts: Vec<_> = lie.into_iter().chain(honest).collect();
+                if !counts.is_empty() {
+                    nonces.polled(&state(&counts), Duration::from_millis(500 * half_s));
+                }
+            }
+            let filled = fillers(&mut nonces);
+            assert!(filled.ends_with(&[3, 4]), "{filled:?}; seed {seed}");
         }
     }
 

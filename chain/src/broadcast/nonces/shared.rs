@@ -37,9 +37,10 @@ impl Nonces {
         self.mined
     }
 
-    /// Returns, once, a gap that has blocked the own nonces for too long.
+    /// Returns, once, a gap that has blocked the own nonces for too long. Its nonces may be filled until the next call.
     pub(in crate::broadcast) fn take_gap(&mut self) -> Option<Range<u64>> {
-        self.gap.take()
+        self.asked_gap = self.gap.take();
+        self.asked_gap.clone()
     }
 
     /// Requires a poll before the next nonce is assigned.
@@ -61,8 +62,16 @@ impl Nonces {
 
     /// Starts a filler for a nonce and returns its slot; `None` if the nonce is not plausible or the
     /// hourly bound of fillers is reached.
+    ///
+    /// A nonce of the gap that was found here needs not be above the count: one endpoint that counts more than the
+    /// others raises that up to the own nonces, and would keep the gap open.
     pub(in crate::broadcast) fn fill(&mut self, nonce: u64, now: Duration) -> Option<SlotId> {
-        if !self.is_plausible(nonce) || !self.gaps.take_filler(now) {
+        let is_of_gap = self.asked_gap.as_ref().is_some_and(|gap| gap.contains(&nonce));
+        let may_fill = match is_of_gap {
+            true => !self.slots.contains_key(&nonce),
+            false => self.is_plausible(nonce),
+        };
+        if !may_fill || !self.gaps.take_filler(now) {
             return None;
         }
         let slot = NonceSlot::new(self.slot_id(), NoncePurpose::Filler, None);
@@ -251,6 +260,36 @@ mod tests {
         assert_eq!(nonces.due(at), Some(due));
         assert_eq!(nonces.sent(0, SendOutcome::Refused("no".into()), at), None);
         assert_eq!(nonces.in_flight(), 1);
+    }
+
+    /// One endpoint counts transactions with the nonces of the gap.
+    #[test]
+    fn a_gap_is_filled_although_one_endpoint_calls_its_nonces_used() {
+        let stated = |counts: [(u64, u64); 2]| {
+            let counts = counts.map(|(mined, pending)| AccountCounts {
+                mined,
+                pending: Some(pending),
+                is_proven: false,
+            });
+            AccountState { counts: counts.into(), asked: 2, ..AccountState::default() }
+        };
+        let mut nonces = Nonces::new(Timeouts::new(4));
+        nonces.share();
+        assert!(nonces.polled(&stated([(5, 5), (5, 5)]), Duration::ZERO).is_empty());
+        nonces.submit(JOB);
+        assert!(nonces.give(JOB, 5).is_some());
+        nonces.signed(5, transaction(), 0, Duration::ZERO);
+        assert_eq!(nonces.sent(5, SendOutcome::Accepted, Duration::ZERO), None);
+        for at_s in 0..=10 {
+            assert_eq!(nonces.take_gap(), None, "one endpoint may be behind");
+            nonces.polled(&stated([(3, 3), (5, 6)]), Duration::from_secs(at_s));
+        }
+        let now = Duration::from_secs(10);
+        assert_eq!(nonces.fill(3, now), None, "nothing was asked yet");
+        assert_eq!(nonces.take_gap(), Some(3..5));
+        assert_eq!(nonces.fill(2, now), None, "it is not of the gap");
+        assert!(nonces.fill(3, now).is_some() && nonces.fill(4, now).is_some());
+        assert_eq!(nonces.fill(3, now), None, "it is in use");
     }
 
     #[test]

@@ -199,19 +199,49 @@ mod tests {
         }
     }
 
-    /// One endpoint lies in whichever way, and the other one has the payload and refuses the cheaper filler.
-    #[test]
-    fn a_filler_that_no_endpoint_takes_gets_a_higher_price() {
-        for answer in [
+    /// The outcomes of a filler that one endpoint refuses as too cheap to replace what it has, and about which the
+    /// other one lies in whichever way.
+    fn without_taker() -> [SendOutcome; 4] {
+        [
             SendOutcome::Unclear("no".to_owned()),
             SendOutcome::Lost,
             SendOutcome::NonceUsed,
             SendOutcome::NonceAhead,
-        ] {
+        ]
+    }
+
+    /// One endpoint has the payload.
+    #[test]
+    fn a_filler_that_no_endpoint_takes_gets_a_higher_price() {
+        for answer in without_taker() {
             let mut nonces = with_two_payloads();
             let since = given_up(&mut nonces, &contested());
             let mut prices = Vec::new();
             for at_s in since + 1..since + 100 {
+                for it in step(&mut nonces, at_s, at_s, &answer) {
+                    let expected = (0, NoncePurpose::Filler);
+                    assert_eq!((it.nonce, it.purpose), expected, "{answer:?}");
+                    prices.push(it.price_min);
+                }
+            }
+            assert!(prices.len() >= 2, "{answer:?}: {prices:?}");
+            assert!(prices.is_sorted_by(|one, next| one < next), "{prices:?}");
+        }
+    }
+
+    /// One endpoint has a transaction of another sender with the nonce.
+    #[test]
+    fn a_filler_of_a_gap_that_no_endpoint_takes_gets_a_higher_price() {
+        for answer in without_taker() {
+            let mut nonces = Nonces::new(Timeouts::new(4));
+            let counts = vec![AccountCounts { mined: 1, pending: Some(1), is_proven: false }; 2];
+            let state = AccountState { counts, asked: 2, ..AccountState::default() };
+            assert!(nonces.polled(&state, Duration::ZERO).is_empty());
+            nonces.submit(JobId(1));
+            assert_eq!(nonces.assign()[0].nonce, 1);
+            assert_eq!(step(&mut nonces, 0, 0, &SendOutcome::Accepted).len(), 1);
+            let mut prices = Vec::new();
+            for at_s in 1..100 {
                 for it in step(&mut nonces, at_s, at_s, &answer) {
                     let expected = (0, NoncePurpose::Filler);
                     assert_eq!((it.nonce, it.purpose), expected, "{answer:?}");

@@ -1,4 +1,5 @@
-//! A simulation of a reader with an honest endpoint and one that lies about heads, or stands still. Time is injected.
+//! A simulation of a reader with an honest endpoint and one that lies about heads, stands still, or steps back. Time is
+//! injected.
 
 use std::time::{Duration, Instant};
 
@@ -11,9 +12,9 @@ const SEEDS: u64 = 400;
 const TICK: Duration = Duration::from_millis(250);
 /// Ten minutes.
 const TICKS: u32 = 2400;
-/// The time from which on a block of the honest endpoint is read: one tick to notice that the time of a lagging
-/// endpoint has passed, and one to ask the other one.
-const DELAY_TICKS: u128 = BEHIND_MAX.as_millis() / TICK.as_millis() + 2;
+/// The time from which on a block of the honest endpoint is read: one tick for the rise of a lagging endpoint from a
+/// lower block to its highest one, one to notice that its time has passed, and one to ask the other one.
+const DELAY_TICKS: u128 = BEHIND_MAX.as_millis() / TICK.as_millis() + 3;
 /// A head that no endpoint has.
 const INVENTED: u64 = 1 << 40;
 /// The longest pause of an endpoint that was left.
@@ -28,6 +29,8 @@ struct LyingEndpoint {
     states_invented: bool,
     /// True if its WebSocket announces a head that no endpoint has.
     announces_invented: bool,
+    /// True if it states its newest block and the one before by turns.
+    steps_back: bool,
 }
 
 struct Reading {
@@ -40,6 +43,8 @@ struct Reading {
     /// The newest block of the chain.
     head: u64,
     read: u64,
+    /// True in every other step.
+    is_back: bool,
 }
 
 impl Reading {
@@ -51,10 +56,12 @@ impl Reading {
             top,
             states_invented: random.random(),
             announces_invented: random.random(),
+            steps_back: random.random(),
         };
         let honest = random.random_range(0..2);
         let pause = (None, Duration::from_secs(5));
-        Self { lag: EndpointLag::default(), honest, liar, pause, head, read: 50 }
+        let lag = EndpointLag::default();
+        Self { lag, honest, liar, pause, head, read: 50, is_back: false }
     }
 
     /// Returns the newest block that the endpoint at `index` serves.
@@ -75,7 +82,9 @@ impl Reading {
         }
         let shown =
             if is_honest || !self.liar.states_invented { self.newest(active) } else { self.read };
-        let newest = NewestBlock { endpoint: active, number: shown };
+        self.is_back = !self.is_back;
+        let is_back = self.is_back && self.liar.steps_back && !is_honest;
+        let newest = NewestBlock { endpoint: active, number: shown - u64::from(is_back) };
         let Some(reason) = self.lag.reason(newest, announced, now) else { return };
         if self.newest(1 - active) < reason.lacks {
             return self.lag.refuted(reason);
