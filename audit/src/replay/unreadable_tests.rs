@@ -1,4 +1,4 @@
-//! Rows that cannot be read end the audit of their strand, and accuse nobody of what stands behind them.
+//! Rows that cannot be read end the audit of their strand. The tallies of what stands behind them are no faults.
 
 use super::testing::{MemoryLog, settings};
 use super::tests::{named, replay};
