@@ -4,6 +4,7 @@ use crate::results::Run;
 use crate::scenario::catch_up::CaughtUp;
 use crate::scenario::publish::Published;
 use crate::scenario::query::Queried;
+use crate::scenario::sizes::Size;
 use crate::stats::grouped;
 
 /// A follower's memory may differ by this much between the first and the second half of the way:
@@ -13,6 +14,7 @@ const RESIDENT_KIB_MAX: u64 = 512 * 1024;
 const QUERY_US_MAX: f64 = 1000.0;
 /// Envelopes in a log from which on the figures of ten million are promised.
 const LARGE_FROM: u64 = 2_000_000;
+const START_S_MAX: f64 = 1.0;
 
 /// One promise and what was measured for it.
 #[derive(Debug, Clone, PartialEq)]
@@ -67,6 +69,8 @@ pub(crate) fn verdicts(run: &Run) -> Vec<PromiseOutcome> {
         PromiseOutcome::at_most(promise, query.client.p50_us / 1e3, QUERY_US_MAX / 1e3, "ms")
     }));
     verdicts.extend(run.query.iter().flat_map(pages));
+    verdicts.extend(run.sizes.iter().flat_map(|size| pages(&size.query)));
+    verdicts.extend(run.sizes.iter().flat_map(starts));
     verdicts.extend(run.memory.as_ref().map(|memory| {
         let promise = format!(
             "resident with {} stored and {} subscriptions",
@@ -99,6 +103,15 @@ fn pages(query: &Queried) -> Vec<PromiseOutcome> {
         PromiseOutcome::at_least(promise, at_once.pages_per_second, pages_min, "/s")
     }));
     verdicts
+}
+
+/// Starts of a node of some size.
+fn starts(size: &Size) -> [PromiseOutcome; 2] {
+    let start = |after: &str, seconds: f64| {
+        let promise = format!("start with {} envelopes in the log, after a {after}", size.rows);
+        PromiseOutcome::at_most(promise, seconds, START_S_MAX, "s")
+    };
+    [start("stop", size.start_s), start("kill", size.start_killed_s)]
 }
 
 /// Half of the limit model. The model does not contain the cost of followers, so with followers there is no
@@ -177,5 +190,18 @@ mod tests {
         let time =
             |measured| PromiseOutcome::at_most(String::new(), measured, 10.0, "ms").is_kept();
         assert!(time(10.0) && !time(10.1));
+    }
+
+    #[test]
+    fn each_size_is_compared_with_the_promises_for_it() {
+        let run: Run = serde_json::from_str(include_str!("../results/sizes.json")).unwrap();
+        let verdicts = verdicts(&run);
+        let of_unit = |unit: &str| -> Vec<String> {
+            let required = verdicts.iter().map(|it| it.required.clone());
+            required.filter(|it| it.rsplit(' ').next() == Some(unit)).collect()
+        };
+        assert_eq!(of_unit("ms"), ["≤ 0.35 ms", "≤ 0.50 ms"], "pages out of 1 M and of 10 M");
+        assert_eq!(of_unit("/s").len(), 2);
+        assert_eq!(of_unit("s"), ["≤ 1.00 s"; 4]);
     }
 }

@@ -4,6 +4,7 @@
 
 mod administration;
 mod audit;
+mod audit_bucket;
 mod audit_chain;
 mod audit_compare;
 mod audit_export;
@@ -37,6 +38,8 @@ mod query;
 #[path = "../../chain/tests/redis_server/process.rs"]
 mod redis_server;
 mod runbooks;
+#[path = "../../node/tests/bucket/real.rs"]
+mod s3_server;
 mod scrub;
 mod secrets;
 mod single_node;

@@ -136,7 +136,17 @@ fn every_command_of_the_pages_for_operators_exists_with_its_flags() {
     let folders = ["docs/runbooks", "deploy/systemd"].map(|folder| fs::read_dir(root.join(folder)));
     let pages = folders.into_iter().flat_map(Result::unwrap).map(|page| page.unwrap().path());
     let (mut seen, mut broken) = (0, Vec::new());
-    let others = ["README.md", "docs/operating.md", "docs/auditing.md"].map(|page| root.join(page));
+    let others = [
+        "README.md",
+        "docs/operating.md",
+        "docs/auditing.md",
+        "docs/audit-export.md",
+        "docs/audit-at-scale.md",
+        "docs/configuration.md",
+        "docs/log-codes.md",
+        "docs/status.md",
+    ];
+    let others = others.map(|page| root.join(page));
     for page in pages.chain(others) {
         for command in all_commands(&fs::read_to_string(&page).unwrap()) {
             // A remark or another program may follow.

@@ -12,6 +12,7 @@ import { within } from "../clients/lib/wait.mjs";
 import { Chromium } from "./lib/chromium.mjs";
 import { Nginx } from "./lib/nginx.mjs";
 import { serveOrigin } from "./lib/origin.mjs";
+import { checkReport } from "./lib/report.mjs";
 import { scenarios } from "./scenarios.mjs";
 
 /** So long may a scenario take before it counts as hanging. */
@@ -95,6 +96,22 @@ async function runAll({ network, ways, browser }) {
   return counts;
 }
 
+/** Looks at the report of an audit of this network. `--keep` keeps the pictures. */
+async function lookAtReport(place, counts) {
+  const name = "the report of an audit: on a desk and on a phone";
+  if (options.only && !options.only.some((part) => name.includes(part))) return;
+  console.log("\nfrom a file");
+  try {
+    await within("the scenario", SCENARIO_SECONDS, checkReport(place));
+    console.log(`  ok   ${name}`);
+    counts.passed += 1;
+  } catch (error) {
+    console.log(`  FAIL ${name}`);
+    console.log(indented(error.stack ?? String(error)));
+    counts.failed.push(name);
+  }
+}
+
 async function main() {
   const program = browserProgram();
   const folder = mkdtempSync(join(tmpdir(), "hawser-web-"));
@@ -120,7 +137,9 @@ async function main() {
       trusted: [ways[1].nginx.keyHash],
     });
     closers.push(() => browser.stop());
-    const { passed, failed } = await runAll({ network, ways, browser });
+    const counts = await runAll({ network, ways, browser });
+    await lookAtReport({ hawser: options.hawser, network, browser, folder }, counts);
+    const { passed, failed } = counts;
     const seconds = Math.round((performance.now() - start) / 1000);
     console.log(`\n${passed} passed, ${failed.length} failed in ${seconds} s`);
     for (const name of failed) console.log(`  FAIL ${name}`);

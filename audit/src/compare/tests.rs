@@ -195,3 +195,15 @@ fn a_source_that_goes_back_ends_the_strand() {
     assert_eq!(found.unreadable.len(), 1);
     assert_eq!(found.unreadable[0].0, Side::Second);
 }
+
+#[test]
+fn rows_that_cannot_be_read_end_the_comparison_and_are_no_difference() {
+    let log = MemoryLog::honest(60);
+    let damaged = MemoryLog { unreadable_from: Some(33), ..log.clone() };
+    for (first, second, side) in [(&log, &damaged, Side::Second), (&damaged, &log, Side::First)] {
+        let found = only(first, second, Rows);
+        assert_eq!((found.other_count, found.lacking_count), (0, 0), "{found:?}");
+        let sides: Vec<Side> = found.unreadable.iter().map(|it| it.0).collect();
+        assert_eq!(sides, [side]);
+    }
+}

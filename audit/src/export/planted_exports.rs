@@ -14,7 +14,7 @@ use super::*;
 use crate::partition::tests::needs_the_strand;
 use crate::replay::planted::{PLANTED, sign_at};
 use crate::replay::testing::{
-    MemoryLog, checkpoint, declared, draft, ns_of, settings as replay_settings,
+    MemoryLog, NODE, checkpoint, declared, draft, ns_of, settings as replay_settings,
 };
 use crate::replay::tests::replay;
 use crate::replay::{FaultKind, GapReason, StoredMark, StrandRow};
@@ -87,6 +87,12 @@ fn planted_faults_are_exported_for_other_engines() {
         }
         write(&folder.join(format!("{number:02}")), name, &log, faults);
     }
+    let faults = [(FaultKind::UnknownOriginator, 0, None)];
+    write(&folder.join("96"), "a node that the registry does not name", &honest, &faults);
+    let others = keys.registry.nodes().filter(|record| record.id != NODE).cloned().collect();
+    let keys = KnownKeys { registry: others, ..keys };
+    let file = serde_json::to_string(&Judged::file("test", &[], &[], &keys)).unwrap();
+    fs::write(folder.join("96").join("registry.evidence"), file).unwrap();
     let mut log = with_gap();
     log.checkpoints.push(checkpoint(487, TreeHash([7; 32])));
     write(&folder.join("97"), "a declared gap of which a signed tree has a part", &log, &[]);

@@ -1,11 +1,14 @@
 //! The page names the findings of a replay, and no text of a log becomes markup.
 
+use hawser_rules::Registry;
+use hawser_rules::retention::RETENTION_INFINITE;
+
 use super::markup::{Markup, bytes, date, dollars, duration, number};
 use super::*;
 use crate::replay::planted::PLANTED;
 use crate::replay::testing::{MemoryLog, settings};
 use crate::replay::tests::replay;
-use crate::replay::{DayFigures, Gap, GapReason, PayerFigures};
+use crate::replay::{DayFigures, FaultKind, Gap, GapReason, PayerFigures, ReplaySettings};
 
 const FACTS: PageFacts<'_> = PageFacts { keys: "of a file", tool: "hawser", now_ns: 0 };
 
@@ -69,17 +72,26 @@ fn each_planted_fault_is_on_the_page() {
     let clean = page(&replay(&honest, &settings()), FACTS);
     assert!(clean.contains("verdict clean\">clean<"));
     assert_sound(&clean);
-    for (name, plant, faults) in PLANTED {
+    let assert_named = |log: &MemoryLog, settings: &ReplaySettings, kind: FaultKind| {
+        let page = page(&replay(log, settings), FACTS);
+        assert!(page.contains("verdict faulty\">faulty<"), "{kind:?}");
+        let cell = format!("<td class=\"mono\">{}</td>", kind.name());
+        assert!(page.contains(&cell) && !clean.contains(&cell), "{kind:?}");
+        assert_sound(&page);
+    };
+    for (_, plant, faults) in PLANTED {
         let mut log = honest.clone();
         plant(&mut log);
-        let page = page(&replay(&log, &settings()), FACTS);
-        assert!(page.contains("verdict faulty\">faulty<"), "{name}");
-        for (kind, ..) in *faults {
-            let cell = format!("<td class=\"mono\">{}</td>", kind.name());
-            assert!(page.contains(&cell) && !clean.contains(&cell), "{name}");
-        }
-        assert_sound(&page);
+        faults.iter().for_each(|(kind, ..)| assert_named(&log, &settings(), *kind));
     }
+    // Those that need another registry, the record of a pruned place, or a damaged folder.
+    let unknown = ReplaySettings { registry: Registry::default(), ..settings() };
+    assert_named(&honest, &unknown, FaultKind::UnknownOriginator);
+    let mut pruned = honest.clone();
+    pruned.prune(7).charge.as_mut().unwrap().retention_days = RETENTION_INFINITE;
+    assert_named(&pruned, &settings(), FaultKind::NotExpired);
+    let damaged = MemoryLog { unreadable_from: Some(300), ..honest.clone() };
+    assert_named(&damaged, &settings(), FaultKind::Unreadable);
 }
 
 #[test]

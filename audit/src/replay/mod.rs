@@ -48,6 +48,8 @@ pub(crate) mod testing;
 #[cfg(test)]
 pub(crate) mod tests;
 mod tree;
+#[cfg(test)]
+mod unreadable_tests;
 pub(crate) mod void;
 
 pub use bill::{BillSettings, BillVerdict, BilledPart, StrandBill, UnverifiedPart, bill};

@@ -432,8 +432,7 @@ impl<'a> Replay<'a> {
         if let Err(error) = result {
             // A later run begins this strand again, because a partly taken strand cannot be continued.
             state.strands.remove(&originator.0);
-            let id = EnvelopeId::new(originator, ended.reached().next());
-            ended.fault(Fault::at(FaultKind::Unreadable, id, error));
+            ended.end_unreadable(&error);
         } else if ended.reached() < end {
             ended.end_at(end, !self.source.shows_gaps())?;
         }

@@ -233,6 +233,14 @@ impl StrandReplay {
         ))
     }
 
+    /// Reports that the rows from the next place on could not be read. The keeper is not accused of the tallies of
+    /// their minutes: the correct ones are not known.
+    pub(super) fn end_unreadable(&mut self, error: &SourceError) {
+        let id = self.id(SequenceId(self.next));
+        self.fault(Fault::at(FaultKind::Unreadable, id, error));
+        self.tallies.miss();
+    }
+
     fn unreadable(&mut self, what: &str, error: &SourceError) {
         let id = self.id(SequenceId(self.next));
         self.fault(Fault::at(FaultKind::Unreadable, id, format!("{what}: {error}")));

@@ -186,12 +186,16 @@ impl Tallies {
         Ok(booked)
     }
 
-    /// Compares all remaining minutes. Returns the tallies that differ from the stored ones.
+    /// Compares all remaining minutes whose correct tallies are known. Returns the tallies that differ from the stored
+    /// ones.
     pub(super) fn finish(
         mut self,
         rows: &dyn StrandRows,
     ) -> Result<(Vec<TallyFault>, u64), SourceError> {
-        self.compare(u32::MAX, rows)?;
+        let end = self.unknown_from.map_or(Some(u32::MAX), |from| from.checked_sub(1));
+        if let Some(end) = end {
+            self.compare(end, rows)?;
+        }
         let mut faults = Vec::new();
         for (&(minute, payer), &derived) in &self.differing {
             let payer = Address(payer);

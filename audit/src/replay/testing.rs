@@ -122,6 +122,8 @@ pub(crate) struct MemoryLog {
     pub(crate) has_tallies: bool,
     /// True for a folder whose stored tree cannot be read.
     pub(crate) has_unreadable_tree: bool,
+    /// The first place of the rows that cannot be read, for a damaged folder.
+    pub(crate) unreadable_from: Option<u64>,
 }
 
 impl MemoryLog {
@@ -171,6 +173,7 @@ impl MemoryLog {
             is_node,
             has_tallies,
             has_unreadable_tree,
+            unreadable_from: None,
         }
     }
 
@@ -266,7 +269,12 @@ impl LogSource for MemoryLog {
             StrandRow::Gap { from, .. } => *from,
         };
         let is_due = move |row: &&StrandRow| place(row) > after.sequence && place(row) <= head;
-        Box::new(self.rows.iter().filter(is_due).cloned().map(Ok))
+        let unreadable_from = self.unreadable_from.unwrap_or(u64::MAX);
+        let read = move |row: StrandRow| match place(&row).0 < unreadable_from {
+            true => Ok(row),
+            false => Err(SourceError("a block is damaged".to_owned())),
+        };
+        Box::new(self.rows.iter().filter(is_due).cloned().map(read))
     }
 
     fn beside(&self, _: OriginatorId) -> Box<dyn StrandRows + '_> {

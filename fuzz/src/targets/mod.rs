@@ -15,6 +15,7 @@ mod key_package;
 mod layers;
 mod misbehavior_report;
 mod payer_report;
+mod proof_file;
 mod resume_text;
 mod snapshot;
 mod subscribe_requests;
@@ -53,6 +54,7 @@ pub(crate) const TARGETS: &[Target] = &[
     misbehavior_report::TARGET,
     tree_evidence::TARGET,
     payer_report::TARGET,
+    proof_file::TARGET,
     resume_text::TARGET,
     subscribe_requests::TARGET,
     backup_manifest::TARGET,

@@ -130,6 +130,19 @@ class Page {
     return this.#send("Page.reload");
   }
 
+  /** Gives the page a window of this size, in pixels; `mobile`: that of a phone. */
+  resize({ width, height, mobile }) {
+    return this.#send("Emulation.setDeviceMetricsOverride", { width, height, deviceScaleFactor: 1, mobile });
+  }
+
+  /** The whole page as a picture, PNG. */
+  async picture() {
+    const { cssContentSize } = await this.#send("Page.getLayoutMetrics");
+    const clip = { ...cssContentSize, scale: 1 };
+    const { data } = await this.#send("Page.captureScreenshot", { format: "png", captureBeyondViewport: true, clip });
+    return Buffer.from(data, "base64");
+  }
+
   /** Takes what the page says beside its results. */
   hear(method, params) {
     const note = (line) => this.#lines.push(line) > LINES_MAX && this.#lines.shift();

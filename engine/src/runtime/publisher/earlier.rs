@@ -205,6 +205,18 @@ impl RecentGroups {
         self.envelopes.get(receipt).map(|(_, bytes)| bytes)
     }
 
+    /// Returns true if half of what may stay has come since the look-up. These groups and the look-up together may soon
+    /// not know every earlier publish any more.
+    pub(super) fn is_aging(&self, look_up: &LookUp) -> bool {
+        let since = self.groups.partition_point(|group| group.generation <= look_up.stored);
+        let (mut count, mut len_bytes) = (0, 0);
+        for group in self.groups.range(since..) {
+            count += group.receipts.len();
+            len_bytes += group.len_bytes;
+        }
+        count > KEPT_MAX / 2 || len_bytes > KEPT_BYTES_MAX / 2
+    }
+
     /// Returns true if these groups and the look-up together know every earlier publish.
     pub(super) fn complete(&self, look_up: &LookUp) -> bool {
         look_up.stored.saturating_add(1) >= self.first
@@ -293,6 +305,21 @@ mod tests {
         let kept = (1..=12).filter(|number| recent.get(&[*number; 32]).is_some());
         assert_eq!(kept.collect::<Vec<u8>>(), [5, 6, 7, 8, 9, 10, 11, 12]);
         assert!(recent.complete(&look_up(4)) && !recent.complete(&look_up(3)));
+    }
+
+    #[test]
+    fn a_look_up_is_aging_before_groups_since_then_are_forgotten() {
+        let mut recent = RecentGroups::default();
+        for generation in 1..=4 {
+            let from = usize::try_from(generation).unwrap() * 2000;
+            recent.push(generation, group(from..from + 2000));
+        }
+        let is_aging = |stored| recent.is_aging(&look_up(stored));
+        assert_eq!([0, 1, 2, 4, 9].map(is_aging), [true, true, false, false, false]);
+        assert!(recent.complete(&look_up(0)), "it still knows everything");
+        let mut recent = RecentGroups::default();
+        recent.push(1, [([1; 32], Bytes::from(vec![1; 20 << 20]))]);
+        assert!(recent.is_aging(&look_up(0)) && !recent.is_aging(&look_up(1)));
     }
 
     #[test]

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hawser_proto::Bytes;
+use parking_lot::Mutex;
 
-use super::earlier::{Generation, LookUp};
+use super::earlier::{Generation, LookUp, Receipt};
 use super::error::PublishError;
 use super::request::{InFlightShare, PendingReply, Published, Request};
 use super::size::PublishSize;
@@ -24,6 +25,9 @@ const PASSED_MAX: u32 = 3;
 /// are repeats then.
 const RETRY_REST: Duration = Duration::from_secs(1);
 
+/// A later look for earlier publishes of the next piece of a request, once a worker has made it.
+pub(super) type LookAhead = Arc<Mutex<Option<LookUp>>>;
+
 /// A large request that is being sequenced.
 pub(super) struct LargeRequest {
     pub(super) caller: PublishCaller,
@@ -31,6 +35,8 @@ pub(super) struct LargeRequest {
     rest: std::vec::IntoIter<Admitted>,
     /// Earlier publishes that the disk knew of when the request was admitted.
     pub(super) earlier: LookUp,
+    /// A later look for its next piece.
+    ahead: LookAhead,
     /// The answer for the envelopes before the rest. Those may still be on their way to the disk.
     answer: Published,
     /// Bound of the length of that part of the answer, in bytes.
@@ -54,7 +60,27 @@ impl LargeRequest {
     fn of(request: Request) -> Self {
         let Request { caller, envelopes, earlier, reply, .. } = request;
         let answer = Published::of(Vec::with_capacity(envelopes.len()), 0);
-        Self { caller, rest: envelopes.into_iter(), earlier, answer, answer_len: 0, reply }
+        let (rest, ahead) = (envelopes.into_iter(), LookAhead::default());
+        Self { caller, rest, earlier, ahead, answer, answer_len: 0, reply }
+    }
+
+    /// Returns the size of its next piece, which ends at `piece_max`.
+    fn next_piece(&self, piece_max: PublishSize) -> PublishSize {
+        let (mut size, mut rest) = (PublishSize::default(), self.rest.as_slice().iter());
+        while !size.reaches(piece_max)
+            && let Some(next) = rest.next()
+        {
+            size.add(std::iter::once(next.envelope.as_bytes().len()));
+        }
+        size
+    }
+
+    /// Takes the later look for the piece that was taken last, if a worker has made it. One that comes after this is
+    /// dropped.
+    pub(super) fn take_ahead(&mut self) -> Option<LookUp> {
+        let ahead = std::mem::take(&mut self.ahead);
+        let mut ahead = ahead.lock();
+        ahead.take()
     }
 
     /// Returns true if some of its envelopes have got places.
@@ -139,16 +165,18 @@ impl LargeRequests {
         }
         self.passed = 0;
         let mut request = self.waiting.pop()?;
-        let (mut piece, mut size) = (Vec::new(), PublishSize::default());
-        while !size.reaches(self.piece_max)
-            && let Some(next) = request.rest.next()
-        {
-            size.add(std::iter::once(next.envelope.as_bytes().len()));
-            piece.push(next);
-        }
+        let size = request.next_piece(self.piece_max);
+        let piece = request.rest.by_ref().take(size.envelopes).collect();
         self.unwritten.push_back((group, size.len_bytes));
         debug_assert!(self.unwritten.len() <= UNWRITTEN_MAX, "`can_go_on` leaves room for one");
         Some((request, piece))
+    }
+
+    /// Returns the receipts of a request's next piece, and the place for a later look for earlier publishes of them.
+    pub(super) fn look_ahead(&self, request: &LargeRequest) -> (Vec<Receipt>, LookAhead) {
+        let next = request.next_piece(self.piece_max).envelopes;
+        let next = request.rest.as_slice().iter().take(next);
+        (next.map(|admitted| admitted.receipt).collect(), request.ahead.clone())
     }
 
     /// Takes a request back after a piece, or returns its whole answer if that was the last one.

@@ -216,10 +216,11 @@ impl SequencerThread {
         group: &mut OpenGroup,
     ) -> Option<PlannedPiece> {
         let written = self.written();
-        let (request, envelopes) =
+        let (mut request, envelopes) =
             self.large.take_piece(self.generation, written, is_among_others)?;
+        let ahead = request.take_ahead();
         let (earlier, before) = (&request.earlier, request.answer_len);
-        let planned = match self.look_up_again(earlier, &envelopes) {
+        let planned = match self.look_up_again(earlier, ahead, &envelopes) {
             Err(error) => Err(error),
             Ok(None) => self.sequence_request(now_ns, rates, envelopes, earlier, before, group),
             Ok(Some(again)) => {
@@ -227,7 +228,10 @@ impl SequencerThread {
             }
         };
         match planned {
-            Ok(answer) => Some(PlannedPiece { request, answer }),
+            Ok(answer) => {
+                self.look_ahead(&request);
+                Some(PlannedPiece { request, answer })
+            }
             Err(error) => {
                 request.fail(error);
                 None
@@ -235,17 +239,40 @@ impl SequencerThread {
         }
     }
 
-    /// Looks again for earlier publishes of a piece that has waited unusually long since its look-up: once for all of
-    /// its envelopes, instead of once for each.
+    /// Has a worker look again for earlier publishes of a request's next piece, while the request waits for its turn,
+    /// if the request's look-up may be too old by then. Not behind the checks of the caller's other large requests, so
+    /// that it is mostly done in time.
+    fn look_ahead(&self, request: &LargeRequest) {
+        if !self.settings.idempotent || !self.recent.is_aging(&request.earlier) {
+            return;
+        }
+        let (receipts, ahead) = self.large.look_ahead(request);
+        if receipts.is_empty() {
+            return;
+        }
+        let state = self.state.clone();
+        self.state.workers.spawn(Priority::Caller(request.caller), move || {
+            // This thread looks itself if the disk cannot be read, and reports the error.
+            let looked_up = state.look_up(receipts.into_iter()).ok();
+            *ahead.lock() = looked_up;
+        });
+    }
+
+    /// Returns a later look for earlier publishes of a piece whose request has waited unusually long since its look-up:
+    /// that of a worker, or one that this thread makes, once for all of the piece's envelopes.
     fn look_up_again(
         &self,
         looked_up: &LookUp,
+        ahead: Option<LookUp>,
         envelopes: &[Admitted],
     ) -> Result<Option<LookUp>, PublishError> {
         if !self.settings.idempotent || self.recent.complete(looked_up) {
             return Ok(None);
         }
         let receipts = || envelopes.iter().map(|admitted| admitted.receipt);
+        if let Some(ahead) = ahead.filter(|ahead| self.recent.complete(ahead)) {
+            return Ok(Some(looked_up.part(receipts()).renewed_by(ahead)));
+        }
         let is_open = |it: &Receipt| self.recent.get(it).is_none() && !looked_up.knows(it);
         let again = self.state.look_up(receipts().filter(is_open))?;
         Ok(Some(looked_up.part(receipts()).renewed_by(again)))
