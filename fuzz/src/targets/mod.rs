@@ -17,6 +17,7 @@ mod misbehavior_report;
 mod payer_report;
 mod resume_text;
 mod snapshot;
+mod stream_requests;
 mod subscribe_requests;
 mod tree_evidence;
 mod web_text;
@@ -55,6 +56,7 @@ pub(crate) const TARGETS: &[Target] = &[
     payer_report::TARGET,
     resume_text::TARGET,
     subscribe_requests::TARGET,
+    stream_requests::TARGET,
     backup_manifest::TARGET,
     exported_part::TARGET,
     snapshot::TARGET,
