@@ -18,7 +18,7 @@
 //! - `views`: observations of other crates; `metrics`, `misbehavior_page`, `payer_reports_page`, `operator`: the
 //!   pages for operators;
 //! - [`start`] and [`ApiHandle`]: start and shutdown; [`BoundPorts`]: ports before the start; `start_error`: its error;
-//!   [`CheckedStream`]: the checks of a stream's requests, without a node.
+//!   [`CheckedStream`], [`StreamRequest`]: the checks of streams' requests, without a node.
 //!
 //! Invariant: no request delays or breaks the service of another caller.
 
@@ -64,6 +64,7 @@ mod snapshot_pages;
 mod start_error;
 mod strands_behind;
 mod stream_error;
+mod stream_request;
 mod streams;
 mod subscribe;
 mod tokens;
@@ -76,6 +77,7 @@ pub use bound_ports::BoundPorts;
 pub use handle::{ApiHandle, start, start_on};
 pub use settings::{ApiSettings, ExtraService, RateLimitSettings, RedisSettings};
 pub use start_error::ApiError;
+pub use stream_request::StreamRequest;
 pub use subscribe::CheckedStream;
 pub use views::{
     BackupMade, BackupNotes, BackupPlaceUnreachable, BackupVerified, BackupsView, ChainAccount,

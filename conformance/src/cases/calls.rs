@@ -154,6 +154,7 @@ pub const CHECKED_CALLS: &[(&str, &[&str])] = &[
             "subscribe-no-version",
             "mutate-without-id",
             "mutate-id-in-flight",
+            "mutate-history-in-flight",
             "mutate-too-many-adds",
             "mutate-too-many-cursors",
             "mutate-bad-remove",

@@ -48,6 +48,14 @@ pub(super) const CASES: &[Case] = &[
     .needs(&[Payer]),
     Case::new(
         AREA,
+        "mutate-history-in-flight",
+        "check 6: no add of a topic whose history_only wave is in flight",
+        SUBSCRIBE,
+        |c| Box::pin(history_in_flight(c)),
+    )
+    .needs(&[Payer]),
+    Case::new(
+        AREA,
         "subscribe-changes-during-publishes",
         "a topic that is added and removed while others publish loses and repeats nothing, nor \
          does a topic beside it",
@@ -109,50 +117,70 @@ async fn changes(c: &JudgedNodes) -> Checked {
     same_envelopes("live", &[sent.concat(), last].concat(), &duplex.live(3).await?)
 }
 
-/// Sends a Mutate, a second one with the same id and a ping before it reads any frame. The wave is longer than the
-/// HTTP/2 window, so it stays in flight until the client reads. A node reads requests in order: a pong before the wave
-/// is complete shows that the node read the second Mutate while the wave was in flight.
 async fn id_in_flight(c: &JudgedNodes) -> Checked {
-    let (first, second) = (new_group(), new_group());
-    for _ in 0..IN_FLIGHT / PUBLISHED_AT_ONCE {
-        c.send(&first, PUBLISHED_AT_ONCE).await?;
-    }
+    let (first, second) = (in_flight(c).await?, new_group());
     let other = c.send(&second, 1).await?;
+    let is_applied =
+        |frame: &Frame| matches!(frame, Frame::Envelopes(1, more) if more.contains(&other[0]));
+    refused_in_flight(c, [adds(1, &[&first]), adds(1, &[&second])], is_applied).await
+}
+
+async fn history_in_flight(c: &JudgedNodes) -> Checked {
+    let topic = in_flight(c).await?;
+    let history = Mutate { history_only: true, ..adds(1, &[&topic]) };
+    let is_applied = |frame: &Frame| matches!(frame, Frame::Envelopes(2, _) | Frame::Complete(2));
+    refused_in_flight(c, [history, adds(2, &[&topic])], is_applied).await
+}
+
+/// Returns a topic whose wave is in flight until its client reads: it is longer than the HTTP/2 window.
+async fn in_flight(c: &JudgedNodes) -> Checked<Bytes> {
+    let topic = new_group();
+    for _ in 0..IN_FLIGHT / PUBLISHED_AT_ONCE {
+        c.send(&topic, PUBLISHED_AT_ONCE).await?;
+    }
+    Ok(topic)
+}
+
+/// Sends two Mutates and a ping before it reads any frame. The second Mutate has to be refused while wave 1, that of the
+/// first one, is in flight. A node reads requests in order: a pong before the wave is complete shows that the node read
+/// the second Mutate while the wave was in flight. `is_applied` finds the frames of a second Mutate that was taken.
+async fn refused_in_flight(
+    c: &JudgedNodes,
+    mutates: [Mutate; 2],
+    is_applied: impl Fn(&Frame) -> bool,
+) -> Checked {
     let narrow = c.target.narrow()?;
     for nonce in 1..=TRIES {
         let mut duplex = DuplexStream::open(&narrow).await?;
-        duplex.mutate(adds(1, &[&first])).await;
-        duplex.mutate(adds(1, &[&second])).await;
+        for mutate in &mutates {
+            duplex.mutate(mutate.clone()).await;
+        }
         duplex.ping(nonce).await;
-        if let MutateFate::Refused = of_second_mutate(&mut duplex, nonce, &other[0]).await? {
+        if let MutateFate::Refused = of_second_mutate(&mut duplex, nonce, &is_applied).await? {
             return Ok(());
         }
     }
     Err(CaseError::skip("each wave was complete before the next Mutate was read"))
 }
 
-/// The outcome of a Mutate that reuses the id of another one.
+/// The outcome of a Mutate that a wave in flight forbids.
 enum MutateFate {
     Refused,
-    /// The other wave was complete when the node read the Mutate, so the id was free.
-    IdWasFree,
+    /// The wave was complete when the node read the Mutate, which was then allowed.
+    WaveWasComplete,
 }
 
 async fn of_second_mutate(
     duplex: &mut DuplexStream,
     nonce: u64,
-    other: &Bytes,
+    is_applied: &impl Fn(&Frame) -> bool,
 ) -> Checked<MutateFate> {
     let expected = "the stream's end with INVALID_ARGUMENT";
     let mut was_read = false;
     loop {
-        match duplex
-            .receive_or_end()
-            .await
-            .map_err(|failure| failure.at("two Mutates of one id"))?
-        {
-            Ok(Some(Frame::Envelopes(1, more))) if more.contains(other) => {
-                return Err(CaseError::new(expected, "a second wave under the id"));
+        match duplex.receive_or_end().await.map_err(|failure| failure.at("two Mutates"))? {
+            Ok(Some(frame)) if is_applied(&frame) => {
+                return Err(CaseError::new(expected, "a wave of the second Mutate"));
             }
             Ok(Some(Frame::Pong(pong))) if pong == nonce => was_read = true,
             Ok(Some(Frame::Complete(1))) if was_read => {
@@ -160,7 +188,7 @@ async fn of_second_mutate(
                            before";
                 return Err(CaseError::new(expected, got));
             }
-            Ok(Some(Frame::Complete(1))) => return Ok(MutateFate::IdWasFree),
+            Ok(Some(Frame::Complete(1))) => return Ok(MutateFate::WaveWasComplete),
             Ok(Some(_)) => {}
             Ok(None) => return Err(CaseError::new(expected, "its end with OK")),
             Err(status) if status.code() == Code::InvalidArgument => {

@@ -42,9 +42,9 @@ impl BatchLimits {
     pub(crate) const STREAM: Self = Self { envelopes: 512, len_bytes: 2 * 1024 * 1024 };
 
     /// Bounds of one page of whole strands. It has more envelopes than a batch, because a page of any size costs two
-    /// seeks and a change of threads. A page of small envelopes becomes four batches. Measured: `hawser-bench
-    /// readers`.
-    pub(crate) const STRANDS: Self = Self { envelopes: 2048, ..Self::STREAM };
+    /// seeks and two changes of threads. A page of small envelopes becomes six batches. A guess: messages of some 700
+    /// bytes fill a page, and memory is taken for this number of envelopes before any of them is read.
+    pub(crate) const STRANDS: Self = Self { envelopes: 3072, ..Self::STREAM };
 
     /// Bounds of each of the two queues of a stream: the hub's, and the one for topics that are
     /// being read from disk. Worst-case memory of a stream is twice this and one page, or two of strands. Guessed.

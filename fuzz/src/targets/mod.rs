@@ -18,6 +18,7 @@ mod payer_report;
 mod proof_file;
 mod resume_text;
 mod snapshot;
+mod stream_requests;
 mod subscribe_requests;
 mod tree_evidence;
 mod web_text;
@@ -57,6 +58,7 @@ pub(crate) const TARGETS: &[Target] = &[
     proof_file::TARGET,
     resume_text::TARGET,
     subscribe_requests::TARGET,
+    stream_requests::TARGET,
     backup_manifest::TARGET,
     exported_part::TARGET,
     snapshot::TARGET,

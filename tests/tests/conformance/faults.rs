@@ -200,6 +200,7 @@ const WRONG_STATUS: &[&str] = &[
     "mutate-bad-add",
     "mutate-bad-cursor",
     "mutate-history-of-a-live-topic",
+    "mutate-history-in-flight",
     "mutate-is-atomic",
     "a-request-of-25-mib-is-read",
     "a-larger-request-is-refused",

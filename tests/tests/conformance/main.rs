@@ -21,7 +21,7 @@ use hawser_tests::harness::faulty::{AnswerFault, FaultyNode};
 use hawser_tests::harness::files;
 use hawser_tests::harness::gateway::Gateway;
 use hawser_tests::harness::network::{Network, Node};
-use hawser_tests::harness::wait::GLANCE;
+use hawser_tests::harness::wait::{self, GLANCE};
 use hawser_tests::harness::xmtpd_database::Certificate;
 use tokio::io::AsyncWriteExt as _;
 
@@ -176,6 +176,43 @@ async fn a_node_with_tls_passes_too() {
     assert!(report.counts(None).passed > 80, "{}", report.summary());
     let stranger = hawser_conformance::run(&SuitePlan::new(&url), |_| ()).await;
     assert!(stranger.is_err(), "a certificate of an authority that is not trusted");
+}
+
+/// A gateway has the same files and options for TLS as a node, and uses a new certificate while it runs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_with_tls_passes_and_uses_a_new_certificate() {
+    let network = Network::start(1).await;
+    let folder = network.nodes[0].folder();
+    let (certificate, key) = (folder.join("gateway-tls.pem"), folder.join("gateway-tls.key"));
+    let write = |made: &Certificate| {
+        std::fs::write(&key, &made.key).unwrap();
+        std::fs::write(&certificate, &made.certificate).unwrap();
+    };
+    let (first, second) = (Certificate::new("127.0.0.1"), Certificate::new("127.0.0.1"));
+    write(&first);
+    let options =
+        [format!("--tls-cert={}", certificate.display()), format!("--tls-key={}", key.display())];
+    let gateway = Gateway::start_with(&network, &[options[0].as_str(), options[1].as_str()]).await;
+    let only = ["gateway-publishes-for-its-users", "gateway-lists-nodes"].map(str::to_owned);
+    let plan = |trusted: &Certificate| SuitePlan {
+        gateway: Some(format!("https://{}", local(gateway.port))),
+        authorities: Some(Bytes::from(trusted.certificate.clone())),
+        only: only.to_vec(),
+        ..SuitePlan::new(&local(network.nodes[0].port))
+    };
+    let passes = |report: &SuiteReport| {
+        let wrong = cases_of(report, |outcome| *outcome != Outcome::Passed);
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+        assert_eq!(report.counts(None).passed, only.len());
+    };
+    passes(&hawser_conformance::run(&plan(&first), |_| ()).await.unwrap());
+    let stranger = hawser_conformance::run(&plan(&second), |_| ()).await;
+    assert!(stranger.is_err(), "a certificate of an authority that is not trusted");
+    write(&second);
+    let report = wait::until("the new certificate is in use", async || {
+        hawser_conformance::run(&plan(&second), |_| ()).await.ok()
+    });
+    passes(&report.await);
 }
 
 /// The control of the faults: a stand-in with no switch on changes nothing, so a failure below a switch is the work of

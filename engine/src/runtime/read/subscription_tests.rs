@@ -307,7 +307,7 @@ async fn what_fits_into_no_answer_stops_nothing() {
 #[tokio::test]
 async fn a_slow_reader_costs_bounded_memory_and_still_gets_everything() {
     let node = Node::new();
-    let count = 3000;
+    let count = 4000; // more than a page of any of them
     let mut topics = node.reader.subscribe_topics([(topic(1), Cursor::new())]);
     let strand = node.reader.subscribe_originators([OriginatorId(100)], Some(Cursor::new()));
     let mut strand = strand.in_entries();
