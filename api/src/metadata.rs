@@ -121,10 +121,7 @@ impl Metadata {
             }
         };
         let used = self.reads.in_turns(&charge, turns, turn).await??;
-        let info = |(name, periods): (String, Arc<[UsedPeriod]>)| {
-            let period_summaries = periods.iter().map(summary).collect();
-            (name, PayerInfo { period_summaries })
-        };
+        let info = |(name, used): (String, UsedPayer)| (name, used.info());
         let response =
             pb::GetPayerInfoResponse { payer_info: used.into_iter().map(info).collect() };
         if response.encoded_len() > MESSAGE_LEN_BYTES_MAX {
@@ -153,12 +150,38 @@ struct UsageReader {
     payers: std::vec::IntoIter<(String, PayerAddress)>,
     /// The payer that is being read, under the text that names it.
     scan: Option<(String, PayerAddress, UsageScan)>,
-    read: BTreeMap<PayerAddress, Arc<[UsedPeriod]>>,
+    read: BTreeMap<PayerAddress, UsedPayer>,
     used: UsageByName,
 }
 
 /// The usage of each payer under the text that names it.
-type UsageByName = Vec<(String, Arc<[UsedPeriod]>)>;
+type UsageByName = Vec<(String, UsedPayer)>;
+
+/// The usage of a payer, and its balance.
+#[derive(Debug, Clone)]
+struct UsedPayer {
+    periods: Arc<[UsedPeriod]>,
+    /// Picodollars; `None` as long as this node does not know it.
+    balance: Option<i128>,
+}
+
+impl UsedPayer {
+    fn info(&self) -> PayerInfo {
+        let unsettled = self.periods.iter().map(|period| period.unsettled.picodollars);
+        let unsettled: i128 = unsettled.map(i128::from).sum();
+        PayerInfo {
+            period_summaries: self.periods.iter().map(summary).collect(),
+            balance_picodollars: self.balance.map(clamped),
+            available_picodollars: self.balance.map(|balance| clamped(balance - unsettled)),
+        }
+    }
+}
+
+/// Returns the nearest amount that the field of a message can hold.
+fn clamped(picodollars: i128) -> i64 {
+    let nearest = if picodollars < 0 { i64::MIN } else { i64::MAX };
+    i64::try_from(picodollars).unwrap_or(nearest)
+}
 
 /// The outcome of one turn.
 enum UsageTurn {
@@ -190,11 +213,11 @@ impl UsageReader {
             let Some((name, payer, mut scan)) = self.next()? else {
                 return Ok(UsageTurn::Done(self.used));
             };
-            if let Some(periods) = self.read.get(&payer) {
+            if let Some(used) = self.read.get(&payer) {
                 // A copy under another text takes memory in the answer, so it is paid for like rows that are read.
-                let periods = Arc::clone(periods);
-                rows += ROWS_PER_SEEK + periods.len();
-                self.add(name, payer, periods)?;
+                let used = used.clone();
+                rows += ROWS_PER_SEEK + used.periods.len();
+                self.add(name, payer, used)?;
                 continue;
             }
             let before = scan.periods();
@@ -204,11 +227,11 @@ impl UsageReader {
                 self.scan = Some((name, payer, scan));
                 continue;
             }
-            let periods: Arc<[UsedPeriod]> = scan.into_periods().into();
-            if periods.is_empty() && !self.engine.store().snapshot().has_ledger(payer)? {
+            if scan.is_unknown() {
                 return Ok(UsageTurn::Unknown(name));
             }
-            self.add(name, payer, periods)?;
+            let balance = scan.balance();
+            self.add(name, payer, UsedPayer { periods: scan.into_periods().into(), balance })?;
         }
         Ok(UsageTurn::More(Box::new(self)))
     }
@@ -228,13 +251,13 @@ impl UsageReader {
         &mut self,
         name: String,
         payer: PayerAddress,
-        periods: Arc<[UsedPeriod]>,
+        used: UsedPayer,
     ) -> Result<(), QueryError> {
         let is_copy = self.read.contains_key(&payer);
-        let copied_bytes = if is_copy { periods.len() * PERIOD_BYTES } else { 0 };
+        let copied_bytes = if is_copy { used.periods.len() * PERIOD_BYTES } else { 0 };
         self.take(name.len() + copied_bytes)?;
-        self.read.insert(payer, Arc::clone(&periods));
-        self.used.push((name, periods));
+        self.read.insert(payer, used.clone());
+        self.used.push((name, used));
         Ok(())
     }
 

@@ -484,14 +484,27 @@ impl Snapshot<'_> {
         Ok(entries)
     }
 
-    /// Returns true if a payer has ledger entries. Reads one row.
+    /// Calls `each` with at most `entries_max` ledger entries of a payer after the first `after` ones, in the order of
+    /// writing. Returns their number. There may be more if it is `entries_max`.
     ///
     /// # Errors
-    /// When the row cannot be read.
-    pub fn has_ledger(&self, payer: PayerAddress) -> Result<bool, ReadError> {
+    /// When a row cannot be read.
+    pub fn ledger_after(
+        &self,
+        payer: PayerAddress,
+        after: u64,
+        entries_max: usize,
+        mut each: impl FnMut(LedgerEntry),
+    ) -> Result<usize, ReadError> {
         let mut rows = self.rows(LedgerKey::FAMILY, ReadOptions::default());
-        rows.seek(payer.0);
-        Ok(current_ledger_entry(&rows)?.is_some_and(|(key, _)| key.payer == payer))
+        rows.seek(LedgerKey { payer, order: after.saturating_add(1) }.encode());
+        for read in 0..entries_max {
+            let found = current_ledger_entry(&rows)?.filter(|(key, _)| key.payer == payer);
+            let Some((_, entry)) = found else { return Ok(read) };
+            each(entry);
+            rows.next();
+        }
+        Ok(entries_max)
     }
 
     /// Calls `each` with all entries of all payers, each payer's in the order of writing.

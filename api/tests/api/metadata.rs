@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use hawser_api::{ApiSettings, NoPeers};
+use hawser_engine::ledger::{LedgerAction, LedgerEvent};
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api as pb;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_client::MetadataApiClient;
 use hawser_proto::{SecretKey, SequenceId, minute_of};
-use hawser_storage::{ChainPosition, PayerReportChange, PayerReportEvent};
+use hawser_storage::{ChainPosition, LedgerEventId, PayerReportChange, PayerReportEvent};
 use tonic::Code;
 
 use crate::common::*;
@@ -147,6 +148,40 @@ async fn settled_usage_stands_apart_from_what_is_still_owed() {
     let [all] = summary().await;
     assert_eq!((all.amount_spent_picodollars, all.num_messages), (0, 0));
     assert_eq!(all.settled_picodollars, before.amount_spent_picodollars);
+}
+
+/// A payer learns from any node what it can still spend, once the node knows its deposits.
+#[tokio::test]
+async fn the_balance_and_what_is_available_of_it_are_told_once_they_are_known() {
+    let node = node().await;
+    let mut client = MetadataApiClient::new(node.channel().await);
+    node.publish(vec![sign_as(client_of("a"), 1, 60)]).await;
+    let payer = SecretKey::from_bytes(&[11; 32]).unwrap().public_key().address();
+    let deposit = LedgerEvent {
+        id: LedgerEventId([1; 32]),
+        block: 1,
+        payer,
+        action: LedgerAction::Deposit { microdollars: 5 },
+    };
+    let (name, position) = (payer.to_string(), ChainPosition { block: 1, hash: [1; 32] });
+    node.engine.ledger_appender().append(0, &[deposit], position).unwrap();
+    let mut info = async || {
+        let answer = client.get_payer_info(payer_request(&[&name], 0)).await.unwrap();
+        answer.into_inner().payer_info.remove(&name).unwrap()
+    };
+    let early = info().await;
+    assert_eq!((early.balance_picodollars, early.available_picodollars), (None, None));
+    node.engine.store().note_payers_read(position).unwrap();
+    node.engine.store().note_payer_reports_read(position).unwrap();
+    let known = info().await;
+    let unsettled = i64::try_from(known.period_summaries[0].amount_spent_picodollars).unwrap();
+    assert!(unsettled > 0);
+    assert_eq!(known.balance_picodollars, Some(5_000_000));
+    assert_eq!(known.available_picodollars, Some(5_000_000 - unsettled), "may be below 0");
+
+    let events = settled_report(minute_of(START_NS), 1);
+    node.engine.store().record_payer_reports(0, &events, position).unwrap();
+    assert_eq!(info().await.available_picodollars, Some(5_000_000), "no fee is owed any more");
 }
 
 fn client_of(text: &str) -> hawser_proto::Bytes {

@@ -1,5 +1,6 @@
 //! Five nodes and three payers while everything changes: prices within a range, the members of the network, and a
-//! payer's balance; one node is silent, and the endpoint of another one answers late. The chains are anvil's.
+//! payer's balance; one node is silent, and the endpoint of another one answers late. Payers publish all the time, and
+//! nodes are killed between steps. The chains are anvil's.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -14,17 +15,28 @@ const SILENT: usize = 3;
 /// The nodes that do the work.
 const WORKERS: [usize; 3] = [0, 1, 2];
 
-/// Takes a report about each of these originators to its settlement by the work of three of five nodes.
-fn report_all(network: &MoneyNetwork, places: &[usize]) {
+/// Takes a report about each of these originators to its settlement by the work of three of five nodes, under load. A
+/// node is killed before one of its steps, for each report before another one.
+fn report_all(network: &mut MoneyNetwork, places: &[usize]) {
     let ids = network.ids();
-    for about in places.iter().map(|at| ids[*at]) {
+    let load = network.load_at(&format!("meanwhile, {places:?}"), &WORKERS);
+    for (turn, about) in places.iter().map(|at| ids[*at]).enumerate() {
+        let kill_before = |network: &mut MoneyNetwork, step: usize, at: usize| {
+            if turn % 4 == step {
+                network.kill(at);
+            }
+        };
+        kill_before(network, 0, 0);
         network.until_done(0, "generate", about);
         network.replicate_from(&WORKERS, &WORKERS);
+        kill_before(network, 1, 2);
         for at in WORKERS {
             network.until_done(at, "attest", about);
         }
         network.replicate_from(&WORKERS, &WORKERS);
+        kill_before(network, 2, 1);
         network.until_done(1, "submit", about);
+        kill_before(network, 3, 2);
         network.until_done(2, "settle", about);
         until("each worker has seen the settlement", || {
             WORKERS.iter().all(|at| {
@@ -33,6 +45,7 @@ fn report_all(network: &MoneyNetwork, places: &[usize]) {
             })
         });
     }
+    load.stop();
 }
 
 fn now_s() -> u64 {
@@ -69,7 +82,7 @@ fn each_fee_is_settled_once_while_prices_members_and_balances_change() {
     // A payer takes money out while its fees are on their way.
     network.as_payer(2, &["payer", "withdraw", "request", "--amount", "1000", "--yes"]);
     network.end(SILENT);
-    report_all(&network, &members);
+    report_all(&mut network, &members);
 
     // A node joins, publishes, and leaves before the reports about it are written.
     let joins = network.ids()[JOINS].to_string();
@@ -87,7 +100,7 @@ fn each_fee_is_settled_once_while_prices_members_and_balances_change() {
     for at in WORKERS {
         network.kill(at);
     }
-    report_all(&network, &running);
+    report_all(&mut network, &running);
 
     let leaves = network.payers[2].address.to_string().to_lowercase();
     let withdrawn: Amounts = [(leaves, 1_000_000_000)].into();

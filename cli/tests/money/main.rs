@@ -12,6 +12,7 @@
 mod changes;
 mod network;
 mod pages;
+mod publishing;
 #[path = "../support/mod.rs"]
 mod support;
 

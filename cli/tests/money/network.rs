@@ -16,23 +16,18 @@ use hawser_chain::send::{Chain, Sender};
 use hawser_devchain::anvil::find_program;
 use hawser_devchain::deploy::{self, NodeRegistration};
 use hawser_devchain::devnet::{APP_ID, Devnet, DevnetSettings, SETTLEMENT_ID};
-use hawser_proto::envelope::{OriginatorEnvelope, Payload};
-use hawser_proto::pb::xmtp::mls::api::v1::GroupMessageInput;
-use hawser_proto::pb::xmtp::mls::api::v1::group_message_input::{V1, Version};
-use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
-use hawser_proto::{Bytes, Topic, TopicKind};
+use hawser_proto::Bytes;
+use hawser_proto::envelope::OriginatorEnvelope;
 use parking_lot::{Mutex, MutexGuard};
-use prost::Message as _;
 use serde_json::{Value, json};
 
+use crate::publishing::{ENVELOPES, Load, Publisher};
 use crate::support::{self, PATIENCE, Running, free_base, hawser, page, signal, until};
 
 /// The nodes of the network, by place.
 pub const NODES: [u32; 3] = [100, 200, 300];
 /// Payers of the network.
 const PAYERS: usize = 3;
-/// Envelopes that each payer publishes at each node at once.
-const ENVELOPES: usize = 20;
 
 /// A payer, with the file of its key.
 pub struct Payer {
@@ -260,24 +255,35 @@ impl MoneyNetwork {
 
     /// Lets each payer publish at these nodes.
     pub fn traffic_at(&self, name: &str, places: &[usize]) {
+        for publisher in self.publishers(places, "envelopes.jsonl") {
+            let output = publisher.publish(name);
+            assert!(output.status.success(), "{}", support::stderr(&output));
+            let done: Value = serde_json::from_slice(&output.stdout).unwrap();
+            assert_eq!(done["published"], ENVELOPES);
+        }
+    }
+
+    /// Lets each payer publish at these nodes all the time, also while one of them ends and starts again.
+    pub fn load_at(&self, name: &str, places: &[usize]) -> Load {
+        Load::start(name.to_owned(), self.publishers(places, "load.jsonl"))
+    }
+
+    /// Each payer at each of these nodes.
+    fn publishers(&self, places: &[usize], file: &str) -> Vec<Publisher> {
         let ids = self.ids();
-        for (at, node) in places.iter().map(|at| (*at, ids[*at])) {
+        let mut publishers = Vec::new();
+        for &at in places {
             for (by, payer) in self.payers.iter().enumerate() {
-                let line = |number| {
-                    let text = format!("{name} {number} of {by} at {at}");
-                    json!({ "hex": hex::encode(message(&text)) }).to_string()
-                };
-                let lines: Vec<_> = (0..ENVELOPES).map(line).collect();
-                let file = self.file("envelopes.jsonl");
-                fs::write(&file, lines.join("\n")).unwrap();
-                let (node, target) = (self.grpc(at), node.to_string());
-                let key = text(&payer.key);
-                let args = ["publish", "--json", "--node", &node, "--payer-key-file", key];
-                let done =
-                    support::json(&[&args[..], &["--file", &file, "--target", &target]].concat());
-                assert_eq!(done["published"], ENVELOPES);
+                publishers.push(Publisher {
+                    of: format!("{by} at {at}"),
+                    node: self.grpc(at),
+                    target: ids[at].to_string(),
+                    key: text(&payer.key).to_owned(),
+                    file: self.file(file),
+                });
             }
         }
+        publishers
     }
 
     /// The last place of each strand that a node holds.
@@ -300,7 +306,8 @@ impl MoneyNetwork {
         });
     }
 
-    /// Waits until each of these holders has everything that each of these writers has ordered.
+    /// Waits until each of these holders has everything that each of these writers has ordered up to a moment. Writers
+    /// may go on meanwhile.
     pub fn replicate_from(&self, writers: &[usize], holders: &[usize]) {
         let ids = self.ids();
         until("the strands have come", || {
@@ -311,7 +318,7 @@ impl MoneyNetwork {
             let ends: Vec<_> = ends.collect();
             holders.iter().all(|at| {
                 let held = self.heads(*at);
-                ends.iter().all(|(id, end)| end.is_some() && held.get(id).copied() == *end)
+                ends.iter().all(|(id, end)| end.is_some() && held.get(id).copied() >= *end)
             })
         });
     }
@@ -511,22 +518,4 @@ fn pass_on(mut from: TcpStream, mut to: TcpStream, after: Duration) {
 
 fn text(path: &Path) -> &str {
     path.to_str().unwrap()
-}
-
-/// A client envelope with an application message of a group, and `text` as its ciphertext.
-fn message(text: &str) -> Vec<u8> {
-    let mut frame = vec![0, 1, 0, 2, 16];
-    frame.extend([7; 16]);
-    frame.extend(1u64.to_be_bytes());
-    frame.extend([1, 0, 0]);
-    let mut body = text.as_bytes().to_vec();
-    body.resize(200, 0);
-    frame.extend((0x4000 | u16::try_from(body.len()).unwrap()).to_be_bytes());
-    frame.extend(body);
-    let topic = Topic::new(TopicKind::GroupMessages, &[7; 16]).unwrap();
-    let v1 = V1 { data: frame.into(), sender_hmac: Bytes::new(), should_push: false };
-    let payload = Payload::GroupMessage(GroupMessageInput { version: Some(Version::V1(v1)) });
-    let target_topic = topic.as_bytes().clone();
-    let aad = pb::AuthenticatedData { target_topic, depends_on: None };
-    pb::ClientEnvelope { aad: Some(aad), payload: Some(payload) }.encode_to_vec()
 }

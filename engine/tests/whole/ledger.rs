@@ -73,6 +73,31 @@ async fn balances_follow_from_the_events_of_each_payer() {
     assert_eq!([1, 2].map(balance), [10_000_000, -7_000_000], "recorded, not derived");
 }
 
+/// A payer may make any number of events at little cost: it requests a withdrawal, and cancels it.
+#[tokio::test]
+async fn a_balance_is_read_in_parts_of_bounded_work_and_told_once_the_chain_has_been_read() {
+    const ENTRIES_MAX: usize = 10;
+    let store = store();
+    let node = start(store.clone());
+    let events: Vec<_> = (1..=25).map(|number| event(number, 1, deposit(2))).collect();
+    let position = ChainPosition { block: 25, hash: [6; 32] };
+    node.engine.ledger_appender().append(0, &events, position).unwrap();
+    let read = |payer| {
+        let mut scan = node.engine.usage_scan(Address([payer; 20]), 60).unwrap();
+        let mut parts = Vec::new();
+        while !scan.is_done() {
+            parts.push(node.engine.reader().read_usage(&mut scan, ENTRIES_MAX).unwrap());
+        }
+        (parts, scan.balance(), scan.is_unknown())
+    };
+    assert_eq!(read(1), (vec![10, 10, 5], None, false), "deposits may follow");
+    store.note_payers_read(position).unwrap();
+    assert_eq!(read(1).1, None, "settled usage may count as unsettled");
+    store.note_payer_reports_read(position).unwrap();
+    assert_eq!(read(1), (vec![10, 10, 5], Some(50_000_000), false));
+    assert_eq!(read(2), (vec![0], Some(0), true));
+}
+
 fn start_asking_for_balances(store: Store) -> Node {
     let publish =
         PublishSettings { idempotent: true, require_balance: true, publishes_per_payer: None };

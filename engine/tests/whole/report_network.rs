@@ -1,6 +1,6 @@
 //! Nodes that hold the same, one clock and one contract of payer reports. Nodes may join and leave.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -44,6 +44,8 @@ pub struct Network {
     registry: watch::Sender<Arc<Registry>>,
     /// The price list, which every node has before it begins.
     rates: Vec<Rate>,
+    /// The nodes that charge more congestion than the rules give.
+    too_dear: BTreeSet<u32>,
     /// True if nodes that are started from now on publish only for payers who can pay.
     pub require_balance: bool,
 }
@@ -60,6 +62,7 @@ impl Network {
             engines: BTreeMap::new(),
             registry: watch::channel(Arc::new(registry)).0,
             rates: vec![rate()],
+            too_dear: BTreeSet::new(),
             require_balance: false,
         };
         NODES.into_iter().for_each(|node| network.add_node(node));
@@ -111,8 +114,12 @@ impl Network {
     /// Starts a node again on what it has stored.
     pub fn restart(&mut self, node: u32) {
         let registry = self.registry.subscribe();
-        let (_, rates) =
-            watch::channel(Arc::new(RateTable::new(self.rates.clone(), None).unwrap()));
+        let charged = |rate: &Rate| match self.too_dear.contains(&node) {
+            true => Rate { congestion_fee: 50_000, target_rate_per_minute: 1, ..*rate },
+            false => *rate,
+        };
+        let rates = self.rates.iter().map(charged).collect();
+        let (_, rates) = watch::channel(Arc::new(RateTable::new(rates, None).unwrap()));
         let ports = Ports {
             clock: self.clock.clone(),
             validator: Arc::new(AnyForm),
@@ -127,6 +134,16 @@ impl Network {
         let (engine, _) =
             Engine::start(key(node), settings, ports, self.stores[&node].clone()).unwrap();
         self.engines.insert(node, engine);
+    }
+
+    /// Starts a node again that charges more congestion than the rules give, or no more.
+    pub fn charge(&mut self, node: u32, is_too_much: bool) {
+        if is_too_much {
+            self.too_dear.insert(node);
+        } else {
+            self.too_dear.remove(&node);
+        }
+        self.restart(node);
     }
 
     /// Announces prices to every node. Ignores a start that is not after the last one.
@@ -254,13 +271,15 @@ impl Network {
         self.stated_between(OriginatorId(100), SequenceId::NONE, through)
     }
 
-    /// The fees in a strand after one place up to another one, as its own node holds it, by payer.
+    /// The fees in a strand after one place up to another one, as its own node holds it, by payer. Where the prices
+    /// have no congestion, what an envelope states of it is too much, and no part of them.
     pub fn stated_between(
         &self,
         originator: OriginatorId,
         after: SequenceId,
         through: SequenceId,
     ) -> Leaves {
+        let has_congestion = self.rates.iter().any(|rate| rate.congestion_fee > 0);
         let snapshot = self.stores[&originator.0].snapshot();
         let log = snapshot.log(EnvelopeId::new(originator, after), through);
         let fees = log.filter_map(|item| {
@@ -274,8 +293,9 @@ impl Network {
             let signature = payer_envelope.signature_bytes().unwrap();
             let signature = hawser_proto::Signature::from_bytes(signature).unwrap();
             let payer = signature.recover(payer_envelope.digest()).unwrap().address();
-            let fee = statement.base_fee_picodollars() + statement.congestion_fee_picodollars();
-            Some((payer, fee))
+            let congestion = statement.congestion_fee_picodollars();
+            let congestion = if has_congestion { congestion } else { 0 };
+            Some((payer, statement.base_fee_picodollars() + congestion))
         });
         Leaves::sum(fees)
     }

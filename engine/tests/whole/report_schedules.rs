@@ -1,6 +1,7 @@
 //! Payer reports under random schedules: nodes that publish, are silent, join and leave, stop between any two steps,
-//! hold an old copy, lie, or lose the connection to the contract, and prices that change within a range. In the end
-//! each fee of the log is in one leaf, and each leaf is taken from its payer once, rounded up.
+//! hold an old copy, lie, charge too much congestion, or lose the connection to the contract, and prices that change
+//! within a range. In the end each fee of the log is in one leaf, and each leaf is taken from its payer once, rounded
+//! up.
 
 use std::collections::BTreeMap;
 
@@ -66,6 +67,11 @@ enum Event {
         about: u32,
         by: u32,
     },
+    /// A node charges more congestion than the rules give, or no more.
+    Charge {
+        node: u32,
+        is_too_much: bool,
+    },
     /// A node joins, for the first time or again, or leaves. Nodes may see it late.
     Member {
         node: u32,
@@ -92,6 +98,8 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (0..3_usize).prop_map(|settlements| Event::Break { settlements }),
         1 => (1..5_000_u64).prop_map(|message_fee| Event::Price { message_fee }),
         1 => two().prop_map(|(about, by)| Event::Lie { about, by }),
+        1 => (node(), any::<bool>())
+            .prop_map(|(node, is_too_much)| Event::Charge { node, is_too_much }),
         2 => (select(vec![NODES[1], NODES[2], JOINER, JOINER]), any::<bool>(), any::<bool>())
             .prop_map(|(node, joins, is_seen)| Event::Member { node, joins, is_seen }),
     ]
@@ -122,6 +130,7 @@ impl Schedule {
         match event {
             Event::Publish { node, .. }
             | Event::Restart { node }
+            | Event::Charge { node, .. }
             | Event::Write { node, .. }
             | Event::Attest { node, .. }
             | Event::Submit { node, .. }
@@ -151,6 +160,7 @@ impl Schedule {
                 network.add_rate(Rate { start_unix_s, message_fee, ..rate() });
             }
             Event::Lie { about, by } => lie(network, about, by).await,
+            Event::Charge { node, is_too_much } => network.charge(node, is_too_much),
             Event::Member { node, joins, is_seen } => change_member(network, node, joins, is_seen),
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hawser_proto::{Address, Cursor, EnvelopeId, InboxId, OriginatorId, PayerAddress, Topic};
-use hawser_storage::{Store, UsageRow};
+use hawser_storage::{LedgerEntry, ReadError, Snapshot, Store, UsageRow};
 
 use super::access::LogAccess;
 use super::hub::Hub;
@@ -208,31 +208,20 @@ impl Reader {
         InboxesQuery::new(self.log.clone(), addresses)
     }
 
-    /// Reads on in a payer's usage, `rows_max` rows (above 0) at most. Returns the number of rows that were read.
+    /// Reads on in a payer's usage and then in its ledger, `rows_max` rows (above 0) at most. Returns the number of rows
+    /// that were read.
     ///
-    /// Blocks on the disk. Usage has a row for each originator and minute.
+    /// Blocks on the disk. Usage has a row for each originator and minute, the ledger one for each event of the payer.
     ///
     /// # Errors
     /// [`QueryError`] if a row cannot be read.
     pub fn read_usage(&self, scan: &mut UsageScan, rows_max: usize) -> Result<usize, QueryError> {
         self.log.counters.usage.measure(|| {
-            let mut read = 0;
-            let (minutes, periods, chain) = (scan.minutes, &mut scan.periods, &scan.chain);
-            let each = |originator, minute: u32, row: UsageRow| {
-                read += 1;
-                let first_minute = minute - minute % minutes;
-                let period = periods.entry(first_minute).or_default();
-                period.start_unix_s = u64::from(first_minute) * 60;
-                let part = match chain.is_settled(originator, minute) {
-                    true => &mut period.settled,
-                    false => &mut period.unsettled,
-                };
-                part.picodollars = part.picodollars.saturating_add(row.picodollars);
-                part.messages = part.messages.saturating_add(row.messages);
-            };
             let snapshot = self.log.store.snapshot();
-            scan.after = snapshot.usage_after(scan.payer, scan.after, rows_max, each)?;
-            scan.is_done = scan.after.is_none();
+            let mut read = if scan.has_usage { 0 } else { scan.read_usage(&snapshot, rows_max)? };
+            if scan.has_usage && read < rows_max {
+                read += scan.read_ledger(&snapshot, rows_max - read)?;
+            }
             Ok(read)
         })
     }
@@ -367,14 +356,23 @@ impl Reader {
     }
 }
 
-/// A payer's usage while it is read in parts, with [`Reader::read_usage`].
+/// A payer's usage and balance while they are read in parts, with [`Reader::read_usage`].
 #[derive(Debug, Clone)]
 pub struct UsageScan {
     payer: PayerAddress,
     minutes: u32,
     after: Option<(OriginatorId, u32)>,
+    /// True if all usage has been read.
+    has_usage: bool,
     is_done: bool,
     periods: BTreeMap<u32, UsedPeriod>,
+    /// The number of ledger entries so far. Entries are appended and never changed, so parts of several views fit
+    /// together.
+    entries: u64,
+    /// Their sum, picodollars.
+    sum: i128,
+    /// True if the ledger has been read to an end at which this node knew the balances of payers.
+    knows_balance: bool,
     /// The reports on the chain when the scan began: a report that is settled meanwhile moves nothing from one part to
     /// the other.
     chain: Arc<ChainReports>,
@@ -386,13 +384,74 @@ impl UsageScan {
     #[must_use]
     pub fn new(payer: PayerAddress, minutes: u32, chain: Arc<ChainReports>) -> Self {
         let minutes = minutes.max(1);
-        Self { payer, minutes, after: None, is_done: false, periods: BTreeMap::new(), chain }
+        Self {
+            payer,
+            minutes,
+            after: None,
+            has_usage: false,
+            is_done: false,
+            periods: BTreeMap::new(),
+            entries: 0,
+            sum: 0,
+            knows_balance: false,
+            chain,
+        }
+    }
+
+    /// Reads on in the usage. Returns the number of rows that were read.
+    fn read_usage(&mut self, snapshot: &Snapshot<'_>, rows_max: usize) -> Result<usize, ReadError> {
+        let mut read = 0;
+        let (minutes, periods, chain) = (self.minutes, &mut self.periods, &self.chain);
+        let each = |originator, minute: u32, row: UsageRow| {
+            read += 1;
+            let first_minute = minute - minute % minutes;
+            let period = periods.entry(first_minute).or_default();
+            period.start_unix_s = u64::from(first_minute) * 60;
+            let part = match chain.is_settled(originator, minute) {
+                true => &mut period.settled,
+                false => &mut period.unsettled,
+            };
+            part.picodollars = part.picodollars.saturating_add(row.picodollars);
+            part.messages = part.messages.saturating_add(row.messages);
+        };
+        self.after = snapshot.usage_after(self.payer, self.after, rows_max, each)?;
+        self.has_usage = self.after.is_none();
+        Ok(read)
+    }
+
+    /// Reads on in the ledger. Returns the number of entries that were read.
+    fn read_ledger(
+        &mut self,
+        snapshot: &Snapshot<'_>,
+        entries_max: usize,
+    ) -> Result<usize, ReadError> {
+        let sum = &mut self.sum;
+        let each = |entry: LedgerEntry| *sum += i128::from(entry.picodollars);
+        let read = snapshot.ledger_after(self.payer, self.entries, entries_max, each)?;
+        self.entries += read as u64;
+        if read < entries_max {
+            (self.is_done, self.knows_balance) = (true, snapshot.knows_balances()?);
+        }
+        Ok(read)
     }
 
     /// Returns true if all has been read.
     #[must_use]
     pub fn is_done(&self) -> bool {
         self.is_done
+    }
+
+    /// Returns true if this node has neither usage nor ledger entries of the payer, after all has been read.
+    #[must_use]
+    pub fn is_unknown(&self) -> bool {
+        self.is_done && self.periods.is_empty() && self.entries == 0
+    }
+
+    /// Returns the payer's balance in the payer registry, picodollars, after all has been read; may be below 0. `None`
+    /// as long as this node has not read the payer registry and the payer reports up to the head of their chain.
+    #[must_use]
+    pub fn balance(&self) -> Option<i128> {
+        self.knows_balance.then_some(self.sum)
     }
 
     /// Returns the number of periods so far.

@@ -151,7 +151,9 @@ function usage({ payer }) {
 /** A payer's periods with their amounts, so that two nodes have to have booked the same. */
 function booked(message) {
   const entries = [...fields(message)].map(({ value }) => {
-    const periods = [...fields(field(value, 2, EMPTY))].map(({ value: each }) =>
+    // Only Hawser has other fields beside the periods: the payer's balance.
+    const ofPeriods = [...fields(field(value, 2, EMPTY))].filter(({ number }) => number === 1);
+    const periods = ofPeriods.map(({ value: each }) =>
       [1, 2, 3].map((number) => field(each, number, 0n)).join("/"));
     return `${field(value, 1, EMPTY).toString().slice(0, 6)}… ${periods.join(" ")}`;
   });
