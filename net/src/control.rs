@@ -117,7 +117,8 @@ impl From<ReadError> for SessionError {
     }
 }
 
-/// The pace at which frames are read.
+/// The pace at which frames are read. Not a limit of a library: the cost of a frame is known after it was read, and no
+/// frame is refused.
 #[derive(Debug)]
 struct FramePace {
     /// The time at which everything that was read is paid for.
