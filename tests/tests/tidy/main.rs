@@ -98,7 +98,7 @@ fn every_source_file_says_what_it_is_and_stays_readable() {
 #[test]
 fn lines_of_comments_fit_the_screen() {
     let mut wide = Vec::new();
-    for (path, text) in texts(&["rs"]) {
+    for (path, text) in texts(&["rs", "sol"]) {
         for (number, line) in text.lines().enumerate() {
             let columns = line.chars().count();
             // An address cannot be broken.
