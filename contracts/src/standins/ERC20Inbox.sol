@@ -63,7 +63,7 @@ contract ERC20Inbox is IERC20Inbox {
     /// @notice The account that carries messages between the chains.
     address public immutable relayer;
 
-    /// @notice The cost of one byte of a ticket, in gas at the block's base fee. Zero, as in ERC-20 inboxes, unless set.
+    /// @notice The cost of a byte of a ticket, in gas at the block's base fee. Zero unless set, as in ERC-20 inboxes.
     uint256 public submissionGasPerByte;
     /// @notice The number of messages so far; the last one's number.
     uint256 public messageCount;
