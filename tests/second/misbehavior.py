@@ -11,7 +11,8 @@ import sys
 
 sys.dont_write_bytecode = True
 
-from checkpoints import N, keccak256, recover, unhex
+from checkpoints import unhex
+from primitives import N, keccak256, recover
 from protobuf import BOOL, BYTES, I64, U32, U64, Refused, contents, decode
 
 MINUTE = 60 * 10**9

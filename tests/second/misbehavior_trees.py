@@ -1,10 +1,11 @@
 """The judgement on evidence on signed trees, written from docs/protocol/misbehavior.md."""
 
 from checkpoints import (
-    SIZE_MAX, checkpoint_digest, is_canonical, leaf_hash, recover, unhex, verify_consistency, verify_inclusion,
+    SIZE_MAX, checkpoint_digest, is_canonical, leaf_hash, unhex, verify_consistency, verify_inclusion,
 )
 from misbehavior import BYTES_MAX, ENVELOPE, FIRST_NODE, Exhibit, Ruling, require_signed
 from misbehavior_late import judge_late
+from primitives import recover
 from protobuf import Refused, decode
 
 HASHES_MAX = 1 + 64
