@@ -326,7 +326,7 @@ def unhex(text):
 
 
 def verdict(case):
-    """What the case is found to be: true, false, or the hash that it asks for."""
+    """Returns the verdict on a case: true, false, or the hash that it asks for."""
     kind = case["kind"]
     if kind == "leaf":
         transaction = unhex(case.get("transaction", ""))

@@ -428,7 +428,7 @@ def is_of_event(exhibit, event):
 
 
 def judge(case):
-    """What is found about a report: verdict, deciding fact, place, rule, severity, missing data, and its host."""
+    """Returns the judgement of a report: verdict, deciding fact, place, rule, severity, missing data, and its host."""
     data = unhex(case["report"])
     registry = {int(node): unhex(key) for node, key in case["registry"].items()}
     try:

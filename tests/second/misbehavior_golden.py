@@ -46,7 +46,7 @@ def client(topic=b"\1\x09", depends_on=(), arm=3, payload=b""):
 
 
 def statement(sequence=7, ns=NOW, paid=None, days=30, base=None, congestion=0, node=100, expiry=0, more=b""):
-    """What an originator signs: without faults, except for what the arguments change."""
+    """Returns a statement of an originator. Only the arguments put faults into it."""
     paid = pay(client(), days=days) if paid is None else paid
     base = RATE[1] + RATE[2] * len(paid) * days if base is None else base
     expiry += ns // SECOND + days * DAY

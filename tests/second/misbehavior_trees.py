@@ -58,7 +58,7 @@ def require_under(leaf, checkpoint):
 
 
 def judge_trees(case):
-    """What is found about evidence on signed trees, in the form of other judgements."""
+    """Returns the judgement of evidence on signed trees, in the form of other judgements."""
     registry = {int(node): unhex(key) for node, key in case["registry"].items()}
     try:
         judge(case, [unhex(piece) for piece in case["pieces"]], registry)

@@ -38,9 +38,10 @@ fn behind_tag(doc: &str) -> &str {
 #[test]
 fn doc_lines_begin_with_what_the_item_is_or_does() {
     let mut broken = Vec::new();
-    for (path, text) in texts(&["rs", "sol", "mjs", "js"]) {
+    for (path, text) in texts(&["rs", "sol", "py", "mjs", "js"]) {
         let openings: &[&str] = match path.rsplit('.').next() {
             Some("rs" | "sol") => &["/// ", "//! "],
+            Some("py") => &["\"\"\""],
             // Scripts have their files' docs in plain comments, too.
             _ => &["/** ", "// "],
         };
@@ -61,7 +62,7 @@ fn roles_are_named() {
     let nobodies = nobodies();
     let mut broken = Vec::new();
     // This file has to write the words down.
-    let prose = texts(&["rs", "sol", "md", "mjs", "js"])
+    let prose = texts(&["rs", "sol", "py", "md", "mjs", "js"])
         .into_iter()
         .filter(|(path, _)| !path.ends_with("tidy/language.rs"));
     for (path, text) in prose {
