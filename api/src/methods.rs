@@ -61,7 +61,7 @@ pub(crate) enum EnvelopeMethod {
 }
 
 impl EnvelopeMethod {
-    /// All of them, in the order of their discriminants.
+    /// All methods with envelopes, in the order of their discriminants.
     pub(crate) const ALL: [Self; 12] = [
         Self::ReplicationQuery,
         Self::ReplicationNewest,

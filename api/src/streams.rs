@@ -35,7 +35,7 @@ pub(crate) trait StreamItem: Send + Sized + 'static {
     fn idle() -> Self;
     /// A message with at least one envelope, each as it is stored.
     fn envelopes(envelopes: Vec<Bytes>) -> Self;
-    /// The same of envelopes that are entries already.
+    /// Returns a message with envelopes that are entries already.
     fn entries(entries: EnvelopeEntries) -> Self {
         Self::envelopes(entries.envelopes().collect())
     }

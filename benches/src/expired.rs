@@ -36,7 +36,7 @@ pub(crate) fn write(
     write_to(&store, identity.node, key, places, workload)
 }
 
-/// The same in an open store of this node.
+/// Writes such places into an open store of this node.
 pub(crate) fn write_to(
     store: &Store,
     node: OriginatorId,

@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
+use hawser_proto::date::date_text;
+
 use crate::error::BenchError;
 use crate::limits::Limits;
 use crate::results::Run;
@@ -45,7 +47,7 @@ fn section(out: &mut String, run: &Run) -> Result<(), BenchError> {
     writeln!(
         out,
         "{}, {} MiB of memory, Linux {}, data on {}. Command: `{}`\n",
-        date(run.unix_s),
+        date_text((run.unix_s / 86_400).cast_signed()),
         grouped(stats::float(machine.memory_mib)),
         machine.kernel,
         machine.filesystem,
@@ -263,30 +265,9 @@ fn of_the_rest(out: &mut String, run: &Run) -> Result<(), BenchError> {
     Ok(())
 }
 
-/// The day of a moment, by the civil calendar (Howard Hinnant's algorithm).
-fn date(unix_s: u64) -> String {
-    let days = unix_s / 86_400 + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 { shifted + 3 } else { shifted - 9 };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    format!("{year}-{month:02}-{day:02}")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn days_are_those_of_the_calendar() {
-        assert_eq!(date(0), "1970-01-01");
-        assert_eq!(date(951_782_400), "2000-02-29");
-        assert_eq!(date(1_798_761_599), "2026-12-31");
-    }
 
     #[test]
     fn figures_go_between_the_marks_and_nowhere_else() {

@@ -33,7 +33,7 @@ pub(crate) struct Run {
     pub(crate) latency: Option<Published>,
     pub(crate) delivery: Option<Delivered>,
     pub(crate) catch_up: Option<CaughtUp>,
-    /// The same with `--catch-up checkpoints`.
+    /// The catch-up of a follower with `--catch-up checkpoints`.
     #[serde(default)]
     pub(crate) catch_up_shown: Option<CaughtUp>,
     /// The node that pages and memory were measured on, while it was filled.

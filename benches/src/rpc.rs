@@ -144,7 +144,7 @@ impl Connection {
         Ok(self.0.unary(Request::new(body), path, RawCodec).await?.into_inner())
     }
 
-    /// The same with messages.
+    /// Calls with a message, and decodes the answer.
     pub(crate) async fn ask<A: Message + Default>(
         &mut self,
         path: PathAndQuery,

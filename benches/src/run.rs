@@ -172,7 +172,7 @@ async fn rebuild_rows(large: &Large) -> Result<(), BenchError> {
     rebuild::run(&network, grown.before + grown.added, run.limits.as_ref())
 }
 
-/// The bill of a payer, beside the signatures alone.
+/// Measures the computation of a payer's bill, and the check of its signatures alone for comparison.
 async fn bill_payer(large: &Large) -> Result<(), BenchError> {
     let run = start(&large.output, &large.shape.clone().into()).await?;
     let (network, node, _) = filled(large).await?;

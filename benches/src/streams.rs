@@ -23,7 +23,7 @@ use crate::stats::{Latencies, float};
 const NODE: OriginatorId = OriginatorId(100);
 const PEER: OriginatorId = OriginatorId(200);
 const COMMITS: u64 = 300;
-/// Between two commits. Long enough that two cores can serve ten thousand listeners meanwhile.
+/// Pause between two commits. Long enough that two cores can serve ten thousand listeners meanwhile.
 const PAUSE: Duration = Duration::from_millis(50);
 const ENVELOPE_LEN: usize = 800;
 const RATE: Rate = Rate {

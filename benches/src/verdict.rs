@@ -41,7 +41,7 @@ impl PromiseOutcome {
         }
     }
 
-    /// At most so much.
+    /// Creates a row for a promise of at most `required`.
     fn at_most(promise: String, measured: f64, required: f64, unit: &str) -> Self {
         Self {
             promise,

@@ -49,7 +49,7 @@ pub(crate) struct NetworkGateway {
 pub(crate) struct NetworkChain {
     /// JSON-RPC, `http://…`.
     pub(crate) rpc: String,
-    /// The same and subscriptions, `ws://…`.
+    /// JSON-RPC with subscriptions, `ws://…`.
     pub(crate) ws: String,
     /// Chain id.
     pub(crate) chain_id: u64,

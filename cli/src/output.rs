@@ -6,6 +6,7 @@ use std::io::{self, BufRead as _, Write as _};
 use serde_json::json;
 
 use hawser_node::error::{RunError, RunErrorKind};
+use hawser_proto::date::date_text;
 
 /// Prints a line. Characters that steer a terminal are escaped, because a node, a registrant or the writer of a file
 /// may have chosen parts of the text.
@@ -174,25 +175,8 @@ pub(crate) fn time(unix_ns: i64) -> String {
     const DAY_S: i64 = 86_400;
     let (seconds, ns) = (unix_ns.div_euclid(SECOND_NS), unix_ns.rem_euclid(SECOND_NS));
     let (day, second) = (seconds.div_euclid(DAY_S), seconds.rem_euclid(DAY_S));
-    let (year, month, day) = civil(day);
     let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ns:09}Z")
-}
-
-/// Year, month and day of a number of days since 1970-01-01, in the Gregorian calendar. Counts
-/// years from March, so that the leap day is the last one of its year.
-fn civil(days: i64) -> (i64, i64, i64) {
-    const DAYS_PER_ERA: i64 = 146_097; // 400 years
-    let days = days + 719_468; // since 0000-03-01
-    let (era, day_of_era) = (days.div_euclid(DAYS_PER_ERA), days.rem_euclid(DAYS_PER_ERA));
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    (year, month, day)
+    format!("{}T{hour:02}:{minute:02}:{second:02}.{ns:09}Z", date_text(day))
 }
 
 #[cfg(test)]

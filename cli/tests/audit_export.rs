@@ -301,7 +301,7 @@ fn a_node_that_lies_is_refused_by_name() {
     }
 }
 
-/// Strands of nodes that the registry does not name could be anything, without an end.
+/// A node could send strands under ids that the registry does not name, with any content and without an end.
 #[test]
 fn what_no_key_judges_is_not_taken_from_a_node() {
     let place = tempfile::tempdir().unwrap();

@@ -35,7 +35,7 @@ impl Joined {
         Self::with(nodes, |_, _| DevnetSettings::default())
     }
 
-    /// The same on chains that can be started again where they were.
+    /// Chains that keep their state, so that they can be started again.
     fn kept(nodes: u16) -> Self {
         Self::with(nodes, |place, base| DevnetSettings {
             app_port: base + 10,

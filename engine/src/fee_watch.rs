@@ -17,9 +17,9 @@ pub enum FeeLook {
     /// Nothing is to be judged: a known rate and the load explain the fees, also a rate that another one has replaced;
     /// another fee of the minute is doubted; or the envelope breaks a rule.
     Explained,
-    /// They are wrong whatever the rates are.
+    /// The fees are wrong whatever the rates are.
     Wrong,
-    /// They may be wrong.
+    /// The fees may be wrong.
     Doubted {
         /// The largest numbers of envelopes that may have counted for the congestion fee, if all of them are known.
         most: Option<[u64; CONGESTION_MINUTES]>,

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::ops::Bound;
 
+use hawser_proto::date::date_text;
 use hawser_rules::PayloadClass;
 use parking_lot::Mutex;
 
@@ -221,17 +222,7 @@ fn quoted(caller: Option<&str>) -> String {
 
 /// Returns the start of an hour, counted from 1970, in RFC 3339.
 fn hour_text(hour: u64) -> String {
-    // Days from 0000-03-01 in the Gregorian calendar. The computed year begins in March, so that a leap day is its
-    // last day.
-    let days = hour / 24 + 719_468;
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year_of_era = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day_of_year = day - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = 400 * era + year_of_era + u64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}T{:02}:00:00Z", hour % 24)
+    format!("{}T{:02}:00:00Z", date_text((hour / 24).cast_signed()), hour % 24)
 }
 
 #[cfg(test)]

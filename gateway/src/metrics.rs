@@ -112,7 +112,7 @@ pub(crate) struct GatewayMetrics {
     pub(crate) chain_repeats: Counter,
     /// Time from handing a group message to the writer to its result.
     groups_written: Histogram,
-    /// The same for identity updates.
+    /// Time from handing an identity update to the writer to its result.
     identities_written: Histogram,
     /// Nodes in the last response to `GetNodes`.
     pub(crate) available_nodes: Gauge,

@@ -10,8 +10,8 @@ const FIRST_STEP: Duration = Duration::from_millis(100);
 /// The longest step. Guessed: a peer that comes back waits at most this long for its session.
 const LAST_STEP: Duration = Duration::from_secs(10);
 
-/// The same over gRPC. Specified in `docs/protocol/replication.md`, section *Over gRPC*: a call costs a
-/// peer more than a datagram.
+/// The step after the first failure over gRPC, and the longest one. Specified in `docs/protocol/replication.md`,
+/// section *Over gRPC*: a call costs a peer more than a datagram.
 const GRPC_FIRST_STEP: Duration = Duration::from_secs(1);
 const GRPC_LAST_STEP: Duration = Duration::from_secs(60);
 

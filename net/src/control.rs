@@ -27,7 +27,7 @@ const BYTES_AS_FRAME: u32 = 4096;
 /// Frames as which a want counts. A guess: it has a stream opened and a short page read, a tenth of a millisecond each,
 /// whether the peer takes them or replaces the want at once.
 const WANT_AS_FRAMES: u32 = 4;
-/// The same of a want for gaps alone. A guess: a thousand marks of the log take longer than a short page.
+/// Frames as which a want for gaps alone counts. A guess: a thousand marks of the log take longer than a short page.
 const GAPS_WANT_AS_FRAMES: u32 = 8;
 /// Time by which frames may be ahead of the pace. Calculated: a thousand frames at once, among them 250 wants. An
 /// honest peer sends one for each of its strands when it connects.
@@ -117,7 +117,8 @@ impl From<ReadError> for SessionError {
     }
 }
 
-/// The pace at which frames are read.
+/// The pace at which frames are read. Not a limit of a library: the cost of a frame is known after it was read, and no
+/// frame is refused.
 #[derive(Debug)]
 struct FramePace {
     /// The time at which everything that was read is paid for.
@@ -263,7 +264,7 @@ mod tests {
         costly_within(pace, start, time, 1)
     }
 
-    /// The same with frames that each cost as much as `as_frames` small ones.
+    /// Takes frames that each cost as much as `as_frames` small ones. Returns their number.
     fn costly_within(pace: &mut FramePace, start: Instant, time: Duration, as_frames: u32) -> u32 {
         let (mut now, mut frames) = (start, 0);
         while now <= start + time {

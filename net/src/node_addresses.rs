@@ -50,7 +50,7 @@ pub(crate) struct NodeAddresses {
 
 #[derive(Debug, Default)]
 struct KnownAddresses {
-    /// Those of the registered name when it was last looked up.
+    /// The addresses of the registered name when it was last looked up.
     registered: Vec<AddressBlock>,
     /// The one from which the node last proved its id. It may differ: nodes dial through gateways, too.
     proven: Option<AddressBlock>,

@@ -182,7 +182,7 @@ pub(crate) struct UnprovenConnections {
 #[derive(Debug, Default)]
 struct UnprovenState {
     table: UnprovenTable,
-    /// Those of addresses that are not known as those of nodes.
+    /// Connections accepted from addresses that are not known to be of nodes.
     accepted: AcceptedConnections,
     accepted_of_nodes: AcceptedConnections,
     /// One sender for the task of each connection. Dropping it ends the connection.

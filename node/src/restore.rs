@@ -199,7 +199,7 @@ pub(crate) struct PostedQuestion {
 }
 
 impl PostedQuestion {
-    /// Begins with a folder, which may have the question of an earlier process.
+    /// Creates a value for a folder, which may have the question of an earlier process.
     pub(crate) fn new(folder: RestoreFolder) -> Self {
         Self { folder, wanted: None, is_there: false }
     }

@@ -3,7 +3,7 @@
 //! This crate encodes, decodes, signs and verifies bytes. It has no clock, disk or socket, and no rule about what a
 //! node accepts; `rules` and the engine have those. In reading order:
 //!
-//! - [`ids`], [`topic`], [`cursor`], [`minute`]: the terms of all other modules;
+//! - [`ids`], [`topic`], [`cursor`], [`minute`], [`date`]: the terms of all other modules;
 //! - [`sign`]: digests, keys, 65-byte recoverable signatures;
 //! - [`envelope`]: the four layers, each parsed beside its exact bytes; `client_aad`: the topic and the dependencies in
 //!   the innermost one; [`topic_place`]: the parts of a stored envelope that a reader of topics needs;
@@ -27,6 +27,7 @@ mod client_aad;
 #[cfg(feature = "services")]
 pub mod codec;
 pub mod cursor;
+pub mod date;
 mod decimal;
 pub mod decoding;
 pub mod envelope;

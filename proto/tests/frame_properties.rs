@@ -257,7 +257,7 @@ proptest! {
         prop_assert_eq!(end, if whole { Ok(()) } else { Err(FrameError::Unfinished) });
     }
 
-    /// Every frame has one form: what is read from bent bytes, written again, is those bytes.
+    /// Every frame has one encoding: frames that are decoded from altered bytes encode to the same bytes.
     #[test]
     fn bent_data_is_refused_or_means_exactly_what_it_says(
         frames in data_streams(),

@@ -10,7 +10,7 @@ use hawser_proto::merkle::{ConsistencyProof, ProofError, TreeHash};
 /// Two contradictory checkpoints of one node about one strand. Not necessarily verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Contradiction {
-    /// They have the same size and different roots.
+    /// The checkpoints have the same size and different roots.
     TwoRoots {
         /// One of them.
         first: SignedCheckpoint,
@@ -20,9 +20,9 @@ pub enum Contradiction {
     /// The later one has the smaller size, and the strand is the node's own. (An observer that has lost its data folder
     /// reads a strand again from the beginning, and may then sign smaller sizes.)
     Shrinks {
-        /// The one with the earlier time.
+        /// The checkpoint with the earlier time.
         earlier: SignedCheckpoint,
-        /// The one with the later time.
+        /// The checkpoint with the later time.
         later: SignedCheckpoint,
     },
     /// The larger tree does not begin with the tree of the smaller checkpoint.

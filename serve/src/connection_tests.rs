@@ -4,7 +4,6 @@
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use http_body_util::BodyExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::Status;
 use tonic::server::NamedService;
@@ -19,31 +18,6 @@ use crate::listener::Server;
 use crate::method::{MethodKind, RpcMethod};
 
 const UNARY: &str = "/test.Idle/Unary";
-
-/// A service that reads its requests and answers with a status.
-#[derive(Clone)]
-struct IdleService;
-
-impl NamedService for IdleService {
-    const NAME: &'static str = "test.Idle";
-}
-
-impl tower::Service<Request<Answer>> for IdleService {
-    type Response = Response<Answer>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<Answer>, Infallible>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Answer>) -> Self::Future {
-        Box::pin(async move {
-            let read = request.into_body().collect().await;
-            Ok(read.err().unwrap_or_else(|| Status::ok("")).into_http())
-        })
-    }
-}
 
 /// A service that refuses all calls because of a limit, and counts them.
 #[derive(Clone, Default)]
@@ -85,8 +59,11 @@ async fn code_of(channel: &Channel, body: &'static [u8]) -> Option<HeaderValue> 
     answered.headers().get("grpc-status").cloned()
 }
 
-async fn limited_server() -> (Server, LimitedService) {
-    let settings = ServeSettings::new(SocketAddr::from(([127, 0, 0, 1], 0)));
+fn settings() -> ServeSettings {
+    ServeSettings::new(SocketAddr::from(([127, 0, 0, 1], 0)))
+}
+
+async fn limited_server(settings: ServeSettings) -> (Server, LimitedService) {
     let metrics = CallMetrics::new(&[RpcMethod::new(UNARY, MethodKind::Unary)]);
     let (service, stop) = (LimitedService::default(), CancellationToken::new());
     let routes = Routes::new(service.clone());
@@ -102,7 +79,7 @@ async fn channel_to(server: &Server) -> Channel {
 /// less, on a busy machine too: most of them come while it holds.
 #[tokio::test]
 async fn calls_after_a_refusal_reach_the_service_only_once_in_a_while() {
-    let (server, service) = limited_server().await;
+    let (server, service) = limited_server(settings()).await;
     let called = || service.0.load(Ordering::Relaxed);
     let greedy = channel_to(&server).await;
     for _ in 0..30 {
@@ -118,7 +95,7 @@ async fn calls_after_a_refusal_reach_the_service_only_once_in_a_while() {
 /// The service would only repeat the refusal. A connection may end with a thousand such requests.
 #[tokio::test]
 async fn a_request_that_is_refused_before_it_is_whole_reaches_no_service() {
-    let (server, service) = limited_server().await;
+    let (server, service) = limited_server(settings()).await;
     let channel = channel_to(&server).await;
     assert_eq!(code_of(&channel, &[0, 0, 0, 0, 9, 7]).await.unwrap(), "3", "a part of a message");
     assert_eq!(code_of(&channel, &[]).await.unwrap(), "3", "no message");
@@ -131,14 +108,12 @@ async fn a_request_that_is_refused_before_it_is_whole_reaches_no_service() {
 /// A caller opens connections in a loop. Those that are refused have no turns, and the listener's time is the same.
 #[tokio::test]
 async fn an_address_rests_for_connections_that_are_refused() {
-    let mut settings = ServeSettings::new(SocketAddr::from(([127, 0, 0, 1], 0)));
+    let mut settings = settings();
     settings.connections_per_address_max = 0;
     let account = settings.memory.account(None);
     account.rest_with(ClientAddress::V4(Ipv4Addr::LOCALHOST));
     account.begin_rests();
-    let metrics = CallMetrics::new(&[RpcMethod::new(UNARY, MethodKind::Unary)]);
-    let (routes, stop) = (Routes::new(IdleService), CancellationToken::new());
-    let server = Server::bind(settings, routes, metrics, stop).await.unwrap();
+    let (server, _) = limited_server(settings).await;
     let has_rested = || account.next_turn().unwrap().after(0).is_some();
     assert!(!has_rested(), "it has no connection");
     let mut refused = TcpStream::connect(server.address()).await.unwrap();
@@ -149,13 +124,11 @@ async fn an_address_rests_for_connections_that_are_refused() {
 /// A caller floods a connection with pings, and connects again for the burst of a new one.
 #[tokio::test]
 async fn an_address_rests_for_a_connection_that_is_closed_because_of_a_flood() {
-    let settings = ServeSettings::new(SocketAddr::from(([127, 0, 0, 1], 0)));
+    let settings = settings();
     let account = settings.memory.account(None);
     account.rest_with(ClientAddress::V4(Ipv4Addr::LOCALHOST));
     account.begin_rests();
-    let metrics = CallMetrics::new(&[RpcMethod::new(UNARY, MethodKind::Unary)]);
-    let (routes, stop) = (Routes::new(IdleService), CancellationToken::new());
-    let server = Server::bind(settings, routes, metrics, stop).await.unwrap();
+    let (server, _) = limited_server(settings).await;
     let mut flood = TcpStream::connect(server.address()).await.unwrap();
     let ping = [0_u8, 0, 8, 6, 0, 0, 0, 0, 0, 7, 7, 7, 7, 7, 7, 7, 7];
     let sent = [HTTP2_PREFACE, &[0, 0, 0, 4, 0, 0, 0, 0, 0], &ping.repeat(1000)].concat();
@@ -169,16 +142,13 @@ async fn an_address_rests_for_a_connection_that_is_closed_because_of_a_flood() {
 /// A caller floods a node with calls through a proxy.
 #[tokio::test]
 async fn an_address_behind_a_proxy_rests_for_its_unary_calls() {
-    let mut settings = ServeSettings::new(SocketAddr::from(([127, 0, 0, 1], 0)));
+    let mut settings = settings();
     settings.trusted_proxies = Cidr::parse("127.0.0.0/8").into_iter().collect();
     let account = settings.memory.account(None);
     account.rest_with(ClientAddress::V4(Ipv4Addr::new(203, 0, 113, 7)));
     account.begin_rests();
-    let metrics = CallMetrics::new(&[RpcMethod::new(UNARY, MethodKind::Unary)]);
-    let (routes, stop) = (Routes::new(IdleService), CancellationToken::new());
-    let server = Server::bind(settings, routes, metrics, stop).await.unwrap();
-    let url = format!("http://{}", server.address());
-    let proxy = Endpoint::from_shared(url).unwrap().connect().await.unwrap();
+    let (server, _) = limited_server(settings).await;
+    let proxy = channel_to(&server).await;
     let has_rested = || account.next_turn().unwrap().after(0).is_some();
     assert!(!has_rested(), "the proxy's connection has turns of its own");
 

@@ -74,7 +74,7 @@ pub(crate) fn choose(
 /// The consumers of one site.
 #[derive(Debug, Default)]
 struct SiteConsumers {
-    /// Those of each address.
+    /// The consumers of each address.
     of_address: HashMap<ClientAddress, Vec<Consumer>>,
     /// The addresses by the bytes that their consumers hold.
     largest: BinaryHeap<(usize, ClientAddress)>,

@@ -250,7 +250,7 @@ mod tests {
         assert_eq!(budget.used_bytes(), before + 33 * KIB - 256 * KIB);
     }
 
-    /// A stream that is served without the wait is served after it.
+    /// A change that fits without its state is taken at the end of its wait.
     #[tokio::test(start_paused = true)]
     async fn a_change_that_has_waited_is_taken_if_it_fits_alone() {
         let budget = MemoryBudget::new(LIMIT);

@@ -190,7 +190,7 @@ async fn only_short_requests_are_decoded_by_the_threads_of_the_runtime() {
     assert_eq!(are_own(&service.0), [true, false]);
 }
 
-/// So does encoding an answer of megabytes.
+/// Encoding an answer of megabytes would block the runtime, too.
 #[tokio::test]
 async fn only_short_answers_are_encoded_by_the_threads_of_the_runtime() {
     let service = AnswersService::default();

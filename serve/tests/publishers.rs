@@ -46,13 +46,13 @@ const THREAD: &str = "x-thread";
 /// The names of the threads.
 const ALL: &str = "all";
 const PUBLISHERS: &str = "publishers";
-/// So long may a call take before the test fails.
+/// Time after which a call counts as hung and the test fails.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A service that answers with the request's own bytes.
 #[derive(Clone)]
 struct EchoService {
-    /// Told that a thread is kept.
+    /// Notifies the test that a thread is kept busy.
     blocked: mpsc::Sender<()>,
     /// Lets one thread go.
     release: Arc<Mutex<mpsc::Receiver<()>>>,

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use hawser_proto::OriginatorId;
 
 use crate::error::ReadError;
-use crate::hex::hex;
 use crate::keys::fact::{Fact, FactClass};
 
 /// Records of one class about one node that are kept. Specified (`docs/protocol/misbehavior.md`). Further proofs
@@ -115,7 +114,7 @@ impl<F: Fact> FactIndex<F> {
             tracing::error!(
                 code = "evidence_unreadable",
                 piece = F::RECORD,
-                row = %hex(key),
+                row = %hex::encode(key),
                 %error,
                 "a row of evidence or of a report cannot be read: it is passed over"
             );

@@ -30,11 +30,15 @@ pub enum SeededFault {
     DroppedLateEnvelope,
     /// The sequencer gives the last id of a request to the next request again.
     DoubledId,
+    /// The claims of a peer about unknown originators are kept without a bound.
+    UnboundedClaims,
+    /// The follower ends the search for a gap with the first answer.
+    FirstAnswerEnds,
 }
 
 impl SeededFault {
     /// All faults.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::LostSync,
         Self::ChangedBytes,
         Self::HiddenConflict,
@@ -43,6 +47,8 @@ impl SeededFault {
         Self::UncheckedSignature,
         Self::DroppedLateEnvelope,
         Self::DoubledId,
+        Self::UnboundedClaims,
+        Self::FirstAnswerEnds,
     ];
 
     /// Returns the name for [`VARIABLE`].

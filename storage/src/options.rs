@@ -42,9 +42,10 @@ const TOPIC_BLOCK_BYTES: usize = 16 << 10;
 /// A file is compacted because of deletions if a window of this many rows has this many deletions, or if deletions
 /// are this share of the file. A guess: half of the rows that a scan reads are then wasted.
 const DELETIONS: (usize, usize, f64) = (8192, 4096, 0.5);
-/// The same for the topic family; a share of 0 is not looked at. A file of this family overlaps all of the next older
-/// run, so compacting it rewrites that run, at worst all topics. A guess: it then removes rows of some 200 MB. Pruning
-/// of some strands deletes fewer rows, and its files wait to be merged with others, as all files of this family do.
+/// Window and deletions of the topic family; its share of 0 is not looked at. A file of this family overlaps all of the
+/// next older run, so compacting it rewrites that run, at worst all topics. A guess: it then removes rows of some 200
+/// MB. Pruning of some strands deletes fewer rows, and its files wait to be merged with others, as all files of this
+/// family do.
 const TOPIC_DELETIONS: (usize, usize, f64) = (1 << 19, 1 << 18, 0.0);
 /// Table files that RocksDB keeps open for commands that know only the folder. Guessed.
 pub(crate) const OPEN_FILES_MAX: usize = 512;

@@ -34,7 +34,7 @@ struct RecentState {
     known: HashMap<OriginatorId, RememberedPlaces>,
     /// Hashes of topics with the places of their envelopes, by strand, oldest first.
     order: BTreeMap<OriginatorId, VecDeque<(u64, SequenceId)>>,
-    /// The number of these envelopes.
+    /// The number of envelopes in `order`.
     len: usize,
     /// The last envelope of each strand in each topic, by the topic's hash.
     topics: HashMap<u64, Vec<LastOfStrand>>,

@@ -87,7 +87,7 @@ fn bit_of(projection: Projection) -> u64 {
 pub(crate) struct HiddenProjections(u64);
 
 impl HiddenProjections {
-    /// Returns true if the family belongs to one of them.
+    /// Returns true if the family holds the rows of one of these projections.
     pub(crate) fn cover(self, family: Family) -> bool {
         let projection = Projection::ALL.into_iter().find(|it| it.family() == family);
         projection.is_some_and(|it| self.0 & bit_of(it) != 0)

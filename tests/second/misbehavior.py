@@ -11,7 +11,8 @@ import sys
 
 sys.dont_write_bytecode = True
 
-from checkpoints import N, keccak256, recover, unhex
+from checkpoints import unhex
+from primitives import N, keccak256, recover
 from protobuf import BOOL, BYTES, I64, U32, U64, Refused, contents, decode
 
 MINUTE = 60 * 10**9
@@ -427,7 +428,7 @@ def is_of_event(exhibit, event):
 
 
 def judge(case):
-    """What is found about a report: verdict, deciding fact, place, rule, severity, missing data, and its host."""
+    """Returns the judgement of a report: verdict, deciding fact, place, rule, severity, missing data, and its host."""
     data = unhex(case["report"])
     registry = {int(node): unhex(key) for node, key in case["registry"].items()}
     try:

@@ -9,12 +9,11 @@ import sys
 
 sys.dont_write_bytecode = True
 
-from checkpoints import (
-    N, audit_path, be, checkpoint_digest, consistency_path, keccak256, leaf_hash, public, sign, tree_root,
-)
+from checkpoints import audit_path, be, checkpoint_digest, consistency_path, leaf_hash, tree_root
 from misbehavior import CAUSAL, CHAIN, CLOCKS, DUPLICATE, MINUTE, ORDER, PAYLOAD, judge, units
 from misbehavior_late import Report
 from misbehavior_trees import judge_trees
+from primitives import N, keccak256, public, sign
 from protobuf import encode
 
 SECOND = 10**9
@@ -47,7 +46,7 @@ def client(topic=b"\1\x09", depends_on=(), arm=3, payload=b""):
 
 
 def statement(sequence=7, ns=NOW, paid=None, days=30, base=None, congestion=0, node=100, expiry=0, more=b""):
-    """What an originator signs: without faults, except for what the arguments change."""
+    """Returns a statement of an originator. Only the arguments put faults into it."""
     paid = pay(client(), days=days) if paid is None else paid
     base = RATE[1] + RATE[2] * len(paid) * days if base is None else base
     expiry += ns // SECOND + days * DAY
@@ -403,6 +402,24 @@ def attestation(report, ns, node=100, named=None, change=lambda signature: signa
     return signed(statement(END + 2, ns, paid=paid, base=0, node=node), node)
 
 
+def malformed_reports(report):
+    return {
+        "short": report[:31],
+        "of no contract": bytes(32) + report[32:],
+        "cut off": report[:-1],
+        "about originator 0": payer_report(node=0),
+        "that ends before it starts": payer_report(END + 1),
+        "that ends too high": payer_report(end=2**63),
+        "of nothing with a root": payer_report(END),
+        "with a short root": payer_report(root=bytes(31)),
+        "without nodes": payer_report(nodes=()),
+        "with a node twice": payer_report(nodes=(100, 100)),
+        "with a node id of 32 bits": payer_report(nodes=(100, 2**31)),
+        "with 256 nodes": payer_report(nodes=range(100, 356)),
+        "of a minute with 32 bits": payer_report(minute=2**31),
+    }
+
+
 def golden_late():
     report, later, name = payer_report(), NOW + 2 * MINUTE, "a late release"
     own = attestation(report, later)
@@ -460,22 +477,7 @@ def golden_late():
     yield f"{name}: nodes in the other form", *of_report(packed, report)
     yield f"{name}: the report of no node", *of(welcome(), report=payer_report(node=900))
     yield f"{name}: the report of a chain", *of(welcome(), report=payer_report(node=1))
-    malformed = {
-        "short": report[:31],
-        "of no contract": bytes(32) + report[32:],
-        "cut off": report[:-1],
-        "about originator 0": payer_report(node=0),
-        "that ends before it starts": payer_report(END + 1),
-        "that ends too high": payer_report(end=2**63),
-        "of nothing with a root": payer_report(END),
-        "with a short root": payer_report(root=bytes(31)),
-        "without nodes": payer_report(nodes=()),
-        "with a node twice": payer_report(nodes=(100, 100)),
-        "with a node id of 32 bits": payer_report(nodes=(100, 2**31)),
-        "with 256 nodes": payer_report(nodes=range(100, 356)),
-        "of a minute with 32 bits": payer_report(minute=2**31),
-    }
-    for what, piece in malformed.items():
+    for what, piece in malformed_reports(report).items():
         yield f"{name}: a report {what}", *of(welcome(), report=piece)
     yield f"{name}: no envelope at the end", "late_release", (report, own, welcome()), {}
 

@@ -1,10 +1,11 @@
 """The judgement on late releases, written from docs/protocol/misbehavior.md and docs/protocol/payer-reports.md."""
 
-from checkpoints import SIZE_MAX, keccak256
+from checkpoints import SIZE_MAX
 from misbehavior import (
     CLIENT, ENVELOPE, FIRST_NODE, MINUTE, PAYER_REPORT, Ruling, broken_rule, is_absent, open_envelopes, require_signed,
     signer,
 )
+from primitives import keccak256
 from protobuf import Refused, decode
 
 NODES_MAX = 255

@@ -1,10 +1,11 @@
 """The judgement on evidence on signed trees, written from docs/protocol/misbehavior.md."""
 
 from checkpoints import (
-    SIZE_MAX, checkpoint_digest, is_canonical, leaf_hash, recover, unhex, verify_consistency, verify_inclusion,
+    SIZE_MAX, checkpoint_digest, is_canonical, leaf_hash, unhex, verify_consistency, verify_inclusion,
 )
 from misbehavior import BYTES_MAX, ENVELOPE, FIRST_NODE, Exhibit, Ruling, require_signed
 from misbehavior_late import judge_late
+from primitives import recover
 from protobuf import Refused, decode
 
 HASHES_MAX = 1 + 64
@@ -57,7 +58,7 @@ def require_under(leaf, checkpoint):
 
 
 def judge_trees(case):
-    """What is found about evidence on signed trees, in the form of other judgements."""
+    """Returns the judgement of evidence on signed trees, in the form of other judgements."""
     registry = {int(node): unhex(key) for node, key in case["registry"].items()}
     try:
         judge(case, [unhex(piece) for piece in case["pieces"]], registry)

@@ -14,7 +14,7 @@ use hawser_tests::harness::network::Network;
 use hawser_tests::harness::outage::is_answer_synced;
 use hawser_tests::harness::power::SyncLog;
 use hawser_tests::harness::seed;
-use hawser_tests::sim::{Faults, Sim};
+use hawser_tests::sim::{Behaviour, Faults, Sim};
 
 /// Seeds until a fault has to be noticed. A guess: twice the seeds that the slowest fault of today needs.
 const SEEDS: u64 = 40;
@@ -28,6 +28,9 @@ const LOSSY: Faults = Faults {
     lies: true,
     ..Faults::NONE
 };
+
+/// Links and nodes that stay up.
+const STEADY: Faults = Faults { delay_ms_max: 80, ..Faults::NONE };
 
 /// Returns the message of the first panic of `run` over the seeds, with its seed.
 fn first_failure(fault: SeededFault, run: impl Fn(u64)) -> Option<(u64, String)> {
@@ -104,6 +107,34 @@ fn a_late_envelope_that_is_dropped_is_noticed() {
         sim.settle();
         assert_eq!(sim.held(cut_off, liar), sim.held(holder, liar));
     });
+}
+
+/// Node 300 claims places of more originators than a node may keep of one peer.
+#[test]
+fn claims_without_a_bound_are_noticed() {
+    assert_noticed(SeededFault::UnboundedClaims, |seed| {
+        let mut sim = Sim::beside(seed, STEADY, Behaviour::InventedOriginators);
+        sim.publish(2, Duration::from_secs(5));
+        sim.run_for(Duration::from_secs(10));
+        sim.assert_invariants();
+    });
+}
+
+/// Node 300 leaves out places of node 400's strand, which node 100 gets from relays only. The others hold them.
+#[test]
+fn a_search_that_ends_with_the_first_answer_is_noticed() {
+    let [reader, strand] = [100, 400].map(OriginatorId);
+    let relayed = |seed| {
+        let mut sim = Sim::beside(seed, STEADY, Behaviour::LeftOutPlaces);
+        sim.cut(reader, strand);
+        sim.publish(12, Duration::from_secs(20));
+        for _ in 0..30 {
+            sim.run_for(Duration::from_secs(1));
+            sim.assert_none_passed_over();
+        }
+    };
+    (0..3).for_each(relayed);
+    assert_noticed(SeededFault::FirstAnswerEnds, relayed);
 }
 
 /// Publishes at a node with a fault, and returns true if each answer was covered by a sync.

@@ -69,7 +69,7 @@ fn what_is_shown_first_ends_as_what_is_verified_first_through_crashes() {
     assert!(seeds().count() < 50 || shown > 0, "no backlog was shown first");
 }
 
-/// The same beside a node that lies in every way that the protocol has room for, about its own strand and those of
+/// One node lies in every way that the protocol has room for, about its own strand and those of
 /// others.
 #[test]
 fn what_is_shown_first_beside_a_liar_ends_as_what_is_verified_first() {

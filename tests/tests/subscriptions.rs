@@ -205,8 +205,7 @@ fn clone((id, bytes): (&EnvelopeId, &Bytes)) -> (EnvelopeId, Bytes) {
     (*id, bytes.clone())
 }
 
-/// Strands that a node does not hold yet are nothing special to a subscriber: they begin when they
-/// begin.
+/// A subscriber may name a strand of which the node holds nothing yet. It gets the strand from its first envelope.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_strand_that_begins_later_is_delivered() {
     let network = Network::start(2).await;

@@ -30,7 +30,7 @@ pub enum VouchError {
     /// The caller exceeds its limit of questions to wallets.
     #[error("{0}")]
     TooMany(String),
-    /// So many callers have questions to wallets that the turn of this one did not come in time.
+    /// The caller's turn did not come in time, because too many callers have questions to wallets.
     #[error("{0}")]
     Busy(String),
 }

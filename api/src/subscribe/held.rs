@@ -143,7 +143,7 @@ impl HeldBytes {
         self.charge.take(bytes)
     }
 
-    /// Returns borrowed memory.
+    /// Gives borrowed memory back.
     pub(super) fn give_back(&self, bytes: usize) {
         self.charge.give_back(bytes);
     }

@@ -1,6 +1,8 @@
 //! Pictures as inline SVG. Shapes stretch with the page; labels are text beside them, which does not.
 
-use super::markup::{Markup, date};
+use hawser_proto::date::date_text;
+
+use super::markup::Markup;
 
 /// Bars of a picture. A guess: on a phone each has some pixels.
 const BARS_MAX: i64 = 90;
@@ -43,8 +45,10 @@ impl Spans {
     fn label(&self, at: usize) -> String {
         let from = self.first + i64::try_from(at).unwrap_or(0) * self.days;
         match self.days {
-            1 => date(from),
-            days => format!("{} – {}", date(from), date((from + days - 1).min(self.last))),
+            1 => date_text(from),
+            days => {
+                format!("{} – {}", date_text(from), date_text((from + days - 1).min(self.last)))
+            }
         }
     }
 }
@@ -67,8 +71,8 @@ pub(super) fn bars(to: &mut Markup, name: &str, spans: &Spans, show: fn(u64) -> 
         to.raw("\" width=\"8\" height=\"").text(height).raw("\"><title>");
         to.text(spans.label(at)).raw(": ").text(show(value)).raw("</title></rect>");
     }
-    to.raw("</svg><div class=\"axis\"><span>").text(date(spans.first)).raw("</span><span>");
-    to.text(date(spans.last)).raw("</span></div></figure>");
+    to.raw("</svg><div class=\"axis\"><span>").text(date_text(spans.first)).raw("</span><span>");
+    to.text(date_text(spans.last)).raw("</span></div></figure>");
 }
 
 /// Draws one bar of a list, as long as its part of the longest one.

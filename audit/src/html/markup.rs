@@ -114,16 +114,3 @@ pub(super) fn duration(ns: i64) -> String {
         _ => format!("{} h", ns / 3_600_000_000_000),
     }
 }
-
-/// Returns the date of a day since 1970, in the Gregorian calendar.
-pub(super) fn date(day: i64) -> String {
-    // Counts from 1 March of year 0, so that a leap day ends a year.
-    let shifted = day.saturating_add(719_468);
-    let (era, of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
-    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let of_month = of_year - (153 * month + 2) / 5 + 1;
-    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    format!("{:04}-{month:02}-{of_month:02}", era * 400 + year + next)
-}

@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use hawser_proto::date::date_text;
+
 use super::charts::{Spans, bars, row, strip};
-use super::markup::{Markup, bytes, date, dollars, duration, number};
+use super::markup::{Markup, bytes, dollars, duration, number};
 use crate::replay::{Fault, GapReason, PayerFigures, ReplayReport, ReplayedStrand};
 
 /// Faults that are listed. A guess: a person reads the first few, and the file stays small.
@@ -54,7 +56,7 @@ pub fn page(report: &ReplayReport, facts: PageFacts<'_>) -> String {
     strands(&mut to, report);
     sentences(&mut to, "Not checked", &report.unchecked);
     to.raw("<footer>Keys: ").text(facts.keys).raw(". Made by ").text(facts.tool).raw(" on ");
-    to.text(date(facts.now_ns.div_euclid(DAY_NS))).raw(".</footer></main></body></html>\n");
+    to.text(date_text(facts.now_ns.div_euclid(DAY_NS))).raw(".</footer></main></body></html>\n");
     to.into_string()
 }
 

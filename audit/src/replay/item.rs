@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 /// The mark that the log keeps beside an envelope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoredMark {
-    /// None: readers get the envelope.
+    /// No mark: readers get the envelope.
     Valid,
     /// The envelope breaks the rule of this number.
     Invalid(u8),

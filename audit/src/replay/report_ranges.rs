@@ -52,7 +52,7 @@ pub(super) enum FeePart {
     Open,
     /// A report that is finished.
     Finished,
-    /// None: it is after the last report, or of the first minute of all, which no report covers.
+    /// No report: the fee is after the last one, or of the first minute of all, which no report covers.
     AfterLast,
 }
 

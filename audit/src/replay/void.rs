@@ -32,7 +32,7 @@ pub(super) struct DeclaredVoids {
 pub(super) struct SeenVoids {
     /// Their digests, hex.
     seen: BTreeSet<String>,
-    /// Number of those that came after some of their places had been checked.
+    /// Number of statements that came after some of their places had been checked.
     late: u64,
 }
 

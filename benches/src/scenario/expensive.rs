@@ -37,7 +37,7 @@ pub(crate) struct ExpensiveReads {
     /// A page of 10,000 topics, from their beginnings. Earlier results lack it, and the next two.
     #[serde(default)]
     pub(crate) planned: Option<Expensive>,
-    /// The same for a reader whose cursor is just below the heads of as many strands as it may name.
+    /// Such a page for a reader whose cursor is just below the heads of as many strands as it may name.
     #[serde(default)]
     pub(crate) planned_below_head: Option<Expensive>,
     /// A page of the crowded topics, from their beginnings.

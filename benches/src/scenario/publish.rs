@@ -51,9 +51,9 @@ pub(crate) struct Published {
     pub(crate) latency: Quantiles,
     /// User and system time of each envelope, in microseconds.
     pub(crate) generator_cpu_us: f64,
-    /// The same of the node; not known of one that was not started here.
+    /// User and system time of the node for each envelope, in microseconds; `None` if it was not started here.
     pub(crate) node_cpu_us: Option<f64>,
-    /// The same of all followers together.
+    /// User and system time of all followers together for each envelope, in microseconds.
     pub(crate) followers_cpu_us: Option<f64>,
     /// Time from the last answer until all followers held everything.
     pub(crate) followers_behind_s: Option<f64>,

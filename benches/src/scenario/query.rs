@@ -54,7 +54,7 @@ pub(crate) struct AskedAtOnce {
     pub(crate) client: Quantiles,
     /// User and system time of the server for each page, in microseconds, if it is known.
     pub(crate) server_cpu_us: Option<f64>,
-    /// The same of this program.
+    /// User and system time of this program for each page, in microseconds.
     pub(crate) generator_cpu_us: f64,
 }
 

@@ -61,7 +61,7 @@ pub(crate) struct Size {
     pub(crate) disk_bytes: u64,
     /// From the start of the process until it takes publishes, after it was stopped.
     pub(crate) start_s: f64,
-    /// The same after it was killed while it published.
+    /// From the start of the process until it takes publishes, after it was killed while it published.
     pub(crate) start_killed_s: f64,
     pub(crate) query: Queried,
     #[serde(flatten)]
@@ -140,7 +140,8 @@ pub(crate) async fn run(plan: &Plan, at: u64) -> Result<Size, BenchError> {
     })
 }
 
-/// Grows the node as far as it is not there yet. Leaves it stopped, and returns all parts in which it was grown.
+/// Grows the node to its planned size, beginning with what an earlier run has left. Stops it, and returns all parts
+/// in which it was grown.
 async fn grow(
     plan: &Plan,
     network: &Network,

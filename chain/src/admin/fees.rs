@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use alloy::primitives::{Address, U256};
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use hawser_proto::OriginatorId;
+use hawser_proto::{OriginatorId, SequenceId};
 
 use super::{
     AdminError, Contract, MicroDollars, Network, PaymentToken, Plan, PlanStep, nodes, tokens,
@@ -46,9 +46,9 @@ pub struct OnchainReport {
     /// The index in the originator's list, from 0.
     pub index: u64,
     /// The start of the covered range, exclusive.
-    pub start_sequence_id: u64,
+    pub start_sequence_id: SequenceId,
     /// The last covered sequence id.
-    pub end_sequence_id: u64,
+    pub end_sequence_id: SequenceId,
     /// The last covered minute, in minutes since the unix epoch.
     pub end_minute: u32,
     /// The Merkle root over the amounts per payer.
@@ -464,8 +464,8 @@ fn read(
     OnchainReport {
         originator,
         index,
-        start_sequence_id: report.startSequenceId,
-        end_sequence_id: report.endSequenceId,
+        start_sequence_id: SequenceId(report.startSequenceId),
+        end_sequence_id: SequenceId(report.endSequenceId),
         end_minute: report.endMinuteSinceEpoch,
         root: report.payersMerkleRoot.0,
         fees_settled: report.feesSettled.into(),
@@ -494,8 +494,8 @@ mod tests {
             let report = OnchainReport {
                 originator: OriginatorId(100),
                 index: 0,
-                start_sequence_id: 0,
-                end_sequence_id: 1,
+                start_sequence_id: SequenceId::NONE,
+                end_sequence_id: SequenceId(1),
                 end_minute: 1,
                 root: [0; 32],
                 fees_settled: amount("fees_settled"),

@@ -187,7 +187,7 @@ impl SendOutcome {
 pub(super) struct AccountCounts {
     /// The number of mined transactions: the lowest unused nonce.
     pub(super) mined: u64,
-    /// The same including pending transactions, if it was polled.
+    /// The number of mined and pending transactions, if it was polled.
     pub(super) pending: Option<u64>,
     /// True if the endpoint has shown the transaction before `mined`, with the account's signature.
     pub(super) is_proven: bool,
@@ -216,7 +216,7 @@ pub(super) struct NonceQuery {
     pub(super) purpose: NoncePurpose,
     /// The hashes of all transactions signed for the nonce, the latest first.
     pub(super) hashes: Vec<B256>,
-    /// Those of fillers in place of a payload. The proof that one of them is mined refuses the payload.
+    /// The hashes of fillers in place of a payload. The proof that one of them is mined refuses the payload.
     pub(super) fillers: Vec<B256>,
     /// True if every endpoint is to be searched for the transaction that used the nonce.
     pub(super) seeks: bool,

@@ -31,12 +31,8 @@ impl Endpoints {
         Fut: Future<Output = Result<T, RequestError>>,
     {
         let ask = &ask;
-        let asked = (0..self.0.slots.len()).map(|index| async move {
-            match self.chain(index).await {
-                Ok(chain) => ask(chain).await,
-                Err(error) => Err(error),
-            }
-        });
+        let asked =
+            (0..self.0.slots.len()).map(|index| async move { ask(self.chain(index).await?).await });
         futures_util::future::join_all(asked).await
     }
 

@@ -37,8 +37,8 @@ const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// The time for which other endpoints are waited for that are silent, or that go on with the chain and lack the block.
 /// Guess: endpoints of one chain are rarely further apart than a few blocks.
 const WAIT_MAX: Duration = Duration::from_secs(5);
-/// The same time after others were waited for in vain, as long as one of them answers. Guess: an endpoint that stays
-/// far behind must not stop the reader, and one that is a second behind still has to be heard.
+/// The time for which other endpoints are waited for after a wait in vain, as long as one of them answers. Guess: an
+/// endpoint that stays far behind must not stop the reader, and one that is a second behind still has to be heard.
 const WAIT_AGAIN_MAX: Duration = Duration::from_secs(1);
 /// The pause between two attempts. Guess.
 const ASK_EVERY: Duration = Duration::from_millis(200);
@@ -345,7 +345,7 @@ fn events_of(
 struct Evidence {
     /// True if it has the host and port of the endpoint that gave the events.
     is_giver: bool,
-    /// The block that it has at this height, with true if its header has the block's hash.
+    /// The endpoint's block at this height, and true if the hash of its header is the block's.
     there: Option<(BlockRef, bool)>,
     /// The logs of the block in question, as its hash proves them.
     proof: Option<ProvenLogs>,

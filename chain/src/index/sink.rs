@@ -61,7 +61,7 @@ pub trait Sink: Send + Sync + 'static {
 /// Error of a sink; nothing was stored.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SinkError {
-    /// The same batch can be stored later.
+    /// The sink cannot store the batch now, but may later.
     #[error("{0}")]
     Retry(String),
     /// Earlier events are missing and have to be read again.

@@ -45,8 +45,8 @@ pub(super) fn network_file(named: Option<&Path>, has_settings: bool) -> Option<P
     if has_settings || is_beside_a_node() { None } else { NetworkFile::of_current_folder() }
 }
 
-/// Returns the address of the metrics of the node that is asked: the one that is named, or the first node of the
-/// network file, or that of the settings.
+/// Returns the address of the metrics of the node to ask: the named node, or else the first node of the network file,
+/// or else the node of the settings.
 ///
 /// # Errors
 /// When the network file or the settings cannot be used.

@@ -116,7 +116,7 @@ fn report(claims: &ReportClaims) -> ResultFields {
     ResultFields::default()
         .with("originator", report.originator.0)
         .with("index", report.index)
-        .with("end_sequence_id", report.end_sequence_id)
+        .with("end_sequence_id", report.end_sequence_id.0)
         .with("state", state)
         .amount("fees", report.fees_settled)
         .amount("share_of_node", report.share_of_node())

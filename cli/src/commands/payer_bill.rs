@@ -116,8 +116,8 @@ fn heads(mut heads: Vec<EnvelopeId>, reports: &[OnchainReport]) -> Vec<EnvelopeI
 fn billed(report: &OnchainReport) -> BilledReport {
     BilledReport {
         index: report.index,
-        start: report.start_sequence_id,
-        end: report.end_sequence_id,
+        start: report.start_sequence_id.0,
+        end: report.end_sequence_id.0,
         end_minute: report.end_minute,
         root: report.root,
         is_settled: report.is_settled,
@@ -321,8 +321,8 @@ mod tests {
         OnchainReport {
             originator: OriginatorId(originator),
             index: 0,
-            start_sequence_id: 0,
-            end_sequence_id: 9,
+            start_sequence_id: SequenceId::NONE,
+            end_sequence_id: SequenceId(9),
             end_minute: 1,
             root: [1; 32],
             fees_settled: MicroDollars::default(),

@@ -79,7 +79,7 @@ pub fn entry(key: &SecretKey, sequence: u64) -> LogEntry {
     entry_at(key, sequence, sequence)
 }
 
-/// The same with a time of its own.
+/// Returns such a welcome that is dated `second` seconds after a fixed time.
 pub fn entry_at(key: &SecretKey, sequence: u64, second: u64) -> LogEntry {
     let topic = Bytes::from_static(&[1, 7]);
     let aad = pb::AuthenticatedData { target_topic: topic.clone(), depends_on: None };

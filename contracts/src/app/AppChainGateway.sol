@@ -86,9 +86,9 @@ contract AppChainGateway is PausableByParameter {
         }
     }
 
-    /// @notice Hands the value that comes with the call to the recipient. Anyone may call it; not pausable.
+    /// @notice Hands the value that comes with the call to the recipient. Any account may call it; not pausable.
     /// @dev Reverts with `TransferFailed()` if the recipient does not accept it.
-    /// @param recipient_ Who gets it.
+    /// @param recipient_ The account that gets the value.
     function receiveDeposit(address recipient_) external payable {
         emit DepositReceived(recipient_, msg.value);
         (bool success_, ) = recipient_.call{value: msg.value}("");
@@ -97,19 +97,19 @@ contract AppChainGateway is PausableByParameter {
 
     /// @notice Sends the value that comes with the call to the settlement chain, as fee tokens.
     /// @dev Reverts with `Paused()`, `ZeroRecipient()` or `ZeroWithdrawalAmount()`.
-    /// @param recipient_ Who gets the fee tokens there.
+    /// @param recipient_ The account that gets the fee tokens there.
     function withdraw(address recipient_) external payable {
         _withdraw(recipient_, abi.encodeCall(ISettlementChainGateway.receiveWithdrawal, (recipient_)));
     }
 
     /// @notice Sends the value that comes with the call to the settlement chain, as the token under the fee token.
     /// @dev Reverts with `Paused()`, `ZeroRecipient()` or `ZeroWithdrawalAmount()`.
-    /// @param recipient_ Who gets the tokens there.
+    /// @param recipient_ The account that gets the tokens there.
     function withdrawIntoUnderlying(address recipient_) external payable {
         _withdraw(recipient_, abi.encodeCall(ISettlementChainGateway.receiveWithdrawalIntoUnderlying, (recipient_)));
     }
 
-    /// @notice Whether withdrawals are switched off.
+    /// @notice Returns true if withdrawals are switched off.
     /// @return paused_ True if they are.
     function paused() public view override returns (bool paused_) {
         return _storage().paused;

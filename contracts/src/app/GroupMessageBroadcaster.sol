@@ -12,7 +12,7 @@ contract GroupMessageBroadcaster is PayloadBroadcaster {
     /// @param parameterRegistry_ Its address; zero reverts with `ZeroParameterRegistry()`.
     constructor(address parameterRegistry_) PayloadBroadcaster(parameterRegistry_) {}
 
-    /// @notice Logs a payload under the next number. Anyone may call it.
+    /// @notice Logs a payload under the next number. Any account may call it.
     /// @dev Reverts with `Paused()` or `InvalidPayloadSize(uint256,uint256,uint256)`.
     /// @param groupId_ The group.
     /// @param message_ The payload: a serialised client envelope, which is not looked into.

@@ -6,11 +6,11 @@ import {RegistryParameters} from "../libraries/RegistryParameters.sol";
 import {PausableByParameter} from "../proxy/PausableByParameter.sol";
 
 /// @title Gives payloads one order by logging them under a number that counts up.
-/// @dev Payloads are logged, not stored, and not looked into. While paused, a bootstrapper can log payloads of an earlier
-///      history under numbers of its own choice.
+/// @dev Payloads are logged, not stored, and not looked into. While paused, a bootstrapper can log payloads of an
+///      earlier history under numbers of its own choice.
 ///
-///      Both size limits start at zero, so that a fresh contract lets empty payloads pass, and those only. Set the upper
-///      limit first: the lower one may not exceed it.
+///      Both size limits start at zero, so that a fresh contract lets empty payloads pass, and those only. Set the
+///      upper limit first: the lower one may not exceed it.
 abstract contract PayloadBroadcaster is PausableByParameter {
     /// @notice The smallest size of a payload was changed, in bytes.
     event MinPayloadSizeUpdated(uint256 indexed size);
@@ -27,9 +27,9 @@ abstract contract PayloadBroadcaster is PausableByParameter {
     error InvalidMaxPayloadSize();
     /// @notice Thrown when the bootstrapper would be the zero address.
     error ZeroPayloadBootstrapper();
-    /// @notice Thrown when someone bootstraps while the contract runs.
+    /// @notice Thrown when an account bootstraps while the contract is not paused.
     error NotPaused();
-    /// @notice Thrown when someone else than the bootstrapper bootstraps.
+    /// @notice Thrown when an account other than the bootstrapper bootstraps.
     error NotPayloadBootstrapper();
     /// @notice Thrown when the lists of a bootstrap differ in length.
     error ArrayLengthMismatch();
@@ -56,7 +56,7 @@ abstract contract PayloadBroadcaster is PausableByParameter {
     /// @dev Reverts with `InvalidInitialization()`.
     function initialize() external initializer {}
 
-    /// @notice Takes over the parameter `minPayloadSizeParameterKey()`. Anyone may call it.
+    /// @notice Takes over the parameter `minPayloadSizeParameterKey()`. Any account may call it.
     /// @dev Reverts with `ParameterOutOfTypeBounds()`, `InvalidMinPayloadSize()` or `NoChange()`.
     function updateMinPayloadSize() external {
         PayloadBroadcasterStorage storage $ = _storage();
@@ -67,7 +67,7 @@ abstract contract PayloadBroadcaster is PausableByParameter {
         emit MinPayloadSizeUpdated(size_);
     }
 
-    /// @notice Takes over the parameter `maxPayloadSizeParameterKey()`. Anyone may call it.
+    /// @notice Takes over the parameter `maxPayloadSizeParameterKey()`. Any account may call it.
     /// @dev Reverts with `ParameterOutOfTypeBounds()`, `InvalidMaxPayloadSize()` or `NoChange()`.
     function updateMaxPayloadSize() external {
         PayloadBroadcasterStorage storage $ = _storage();
@@ -78,7 +78,7 @@ abstract contract PayloadBroadcaster is PausableByParameter {
         emit MaxPayloadSizeUpdated(size_);
     }
 
-    /// @notice Takes over the parameter `payloadBootstrapperParameterKey()`. Anyone may call it.
+    /// @notice Takes over the parameter `payloadBootstrapperParameterKey()`. Any account may call it.
     /// @dev Reverts with `ParameterOutOfTypeBounds()`, `ZeroPayloadBootstrapper()` or `NoChange()`.
     function updatePayloadBootstrapper() external {
         PayloadBroadcasterStorage storage $ = _storage();
@@ -101,13 +101,13 @@ abstract contract PayloadBroadcaster is PausableByParameter {
         return _storage().maxPayloadSize;
     }
 
-    /// @notice Who may bootstrap while the contract is paused.
-    /// @return payloadBootstrapper_ The account, zero for nobody.
+    /// @notice Returns the account that may bootstrap while the contract is paused.
+    /// @return payloadBootstrapper_ The account; zero for none.
     function payloadBootstrapper() external view returns (address payloadBootstrapper_) {
         return _storage().payloadBootstrapper;
     }
 
-    /// @notice Whether payloads are refused, and bootstraps accepted.
+    /// @notice Returns true if payloads are refused, and bootstraps accepted.
     /// @return paused_ True if so.
     function paused() public view override returns (bool paused_) {
         return _storage().paused;

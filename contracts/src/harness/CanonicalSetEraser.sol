@@ -5,8 +5,8 @@ import {EnumerableSet} from "@openzeppelin/contracts/utils/structs/EnumerableSet
 
 import {NodeRegistryStorage} from "../settlement/NodeRegistryStorage.sol";
 
-/// @title A migrator that empties a node registry's list of canonical nodes and leaves their marks, for tests: the state
-///        that `NodeRegistryBackfillMigrator` is made for.
+/// @title A migrator that empties a node registry's list of canonical nodes and leaves their marks, for tests: the
+///        state that `NodeRegistryBackfillMigrator` is made for.
 contract CanonicalSetEraser {
     using EnumerableSet for EnumerableSet.UintSet;
 

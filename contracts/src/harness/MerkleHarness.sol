@@ -15,7 +15,8 @@ contract MerkleHarness {
         SequentialMerkleProofs.verify(root_, start_, leaves_, proof_);
     }
 
-    /// @notice The root that leaves and proof lead to. With the number of leaves as the only element, that of the whole list.
+    /// @notice Returns the root that leaves and proof lead to. If the proof is only the number of leaves, the leaves
+    ///         are the whole list.
     /// @param start_ The index of the first leaf.
     /// @param leaves_ The leaves.
     /// @param proof_ The proof's elements.

@@ -3,7 +3,7 @@ pragma solidity ^0.8.30;
 
 /// @title A contract wallet with one owner, who may be replaced. For tests.
 contract WalletHarness {
-    /// @notice Whose key signs for the wallet.
+    /// @notice The account whose key signs for the wallet.
     address public owner;
 
     /// @param owner_ The first owner.
@@ -11,14 +11,14 @@ contract WalletHarness {
         owner = owner_;
     }
 
-    /// @notice Replaces the owner, and asks nobody.
+    /// @notice Replaces the owner. Any account may call it.
     /// @param owner_ The next owner.
     function setOwner(address owner_) external {
         owner = owner_;
     }
 
     /// @notice ERC-1271. A signature of one byte makes it misbehave: 1 reverts, 2 burns all gas, 3 answers at length.
-    /// @param  digest_    What was signed.
+    /// @param  digest_    The digest that was signed.
     /// @param  signature_ r, s, v of the owner.
     /// @return answer_    The selector of this function, or zero.
     function isValidSignature(bytes32 digest_, bytes calldata signature_) external view returns (bytes4 answer_) {
@@ -50,7 +50,7 @@ contract WalletFactoryHarness {
     /// @notice Deploys a wallet.
     /// @param  owner_  Its owner.
     /// @param  salt_   Makes it one of many.
-    /// @return wallet_ Where it is.
+    /// @return wallet_ The address of the wallet.
     function deploy(address owner_, bytes32 salt_) external returns (address wallet_) {
         return address(new WalletHarness{salt: salt_}(owner_));
     }

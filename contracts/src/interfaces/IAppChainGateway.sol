@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.30;
 
-/// @title What arrives at the app chain's gateway from the settlement chain.
+/// @title The calls from the settlement chain that arrive at the app chain's gateway.
 interface IAppChainGateway {
     /// @notice Takes native tokens for `recipient_`.
     function receiveDeposit(address recipient_) external payable;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.30;
 
-/// @title What the settlement chain's gateway uses of a rollup's inbox whose gas token is an ERC-20.
+/// @title The functions of a rollup's inbox with an ERC-20 gas token that the settlement chain's gateway calls.
 interface IERC20Inbox {
-    /// @notice What it costs to leave a ticket of `dataLength_` bytes, in 18-decimals units of the gas token.
+    /// @notice Returns the cost of leaving a ticket of `dataLength_` bytes, in 18-decimals units of the gas token.
     function calculateRetryableSubmissionFee(
         uint256 dataLength_,
         uint256 baseFee_

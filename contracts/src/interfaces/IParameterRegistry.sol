@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.30;
 
-/// @title What other contracts use of a parameter registry.
+/// @title The functions of a parameter registry that other contracts call.
 interface IParameterRegistry {
     /// @notice Stores one value.
     /// @param key_ The parameter's dotted name.

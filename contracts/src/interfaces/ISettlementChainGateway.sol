@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.30;
 
-/// @title What other contracts use of the settlement chain's gateway.
+/// @title The functions of the settlement chain's gateway that other contracts call.
 interface ISettlementChainGateway {
     /// @notice Bridges `amount_` fee tokens of the caller to `recipient_` on the app chain `chainId_`.
     function deposit(

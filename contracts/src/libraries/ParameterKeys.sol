@@ -3,7 +3,7 @@ pragma solidity ^0.8.30;
 
 import {Strings} from "@openzeppelin/contracts/utils/Strings.sol";
 
-/// @title How parameter keys are spelt: components joined by dots.
+/// @title The spelling of parameter keys: components joined by dots.
 library ParameterKeys {
     /// @dev `prefix_`, a dot, `name_`.
     function join(string memory prefix_, string memory name_) internal pure returns (string memory key_) {

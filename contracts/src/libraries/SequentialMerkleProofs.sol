@@ -87,8 +87,8 @@ library SequentialMerkleProofs {
         }
     }
 
-    /// @dev Hashes level by level until one node is left; a single leaf still climbs one level. `width_` is the number of
-    ///      nodes of the level, and `first_` the position in it of `nodes_[1]`, the first one known.
+    /// @dev Hashes level by level until one node is left; a single leaf still climbs one level. `width_` is the number
+    ///      of nodes of the level, and `first_` the position in it of `nodes_[1]`, the first one known.
     function _climb(
         uint256 first_,
         uint256 width_,

@@ -59,7 +59,7 @@ abstract contract DomainSeparated {
 
     function _domainVersion() internal pure virtual returns (string memory version_);
 
-    /// @dev What is signed for a struct with this hash.
+    /// @dev Returns the digest that is signed for a struct with this hash.
     function _digest(bytes32 structHash_) internal view returns (bytes32 digest_) {
         return keccak256(bytes.concat(hex"1901", DOMAIN_SEPARATOR(), structHash_));
     }

@@ -9,7 +9,8 @@ import {ParameterDriven} from "./ParameterDriven.sol";
 import {Proxy} from "./Proxy.sol";
 
 /// @title Deploys implementations and proxies at addresses that are known beforehand.
-/// @dev An implementation's address follows from its init code, a proxy's from the caller and a salt. Anyone may deploy.
+/// @dev An implementation's address follows from its init code, a proxy's from the caller and a salt. Any account may
+///      deploy.
 contract Factory is ParameterDriven {
     /// @notice The implementation that new proxies start with was deployed.
     event InitializableImplementationDeployed(address indexed implementation);
@@ -59,7 +60,7 @@ contract Factory is ParameterDriven {
     /// @notice Deploys a contract by its init code.
     /// @dev Reverts with `Paused()`, `EmptyBytecode()` or `DeployFailed()`.
     /// @param bytecode_ The init code, constructor arguments included.
-    /// @return implementation_ Where it was deployed: as `computeImplementationAddress` says.
+    /// @return implementation_ Its address, as `computeImplementationAddress` returns it.
     function deployImplementation(bytes calldata bytecode_) external returns (address implementation_) {
         _checkNotPaused();
         if (bytecode_.length == 0) revert EmptyBytecode();
@@ -74,7 +75,7 @@ contract Factory is ParameterDriven {
     /// @param implementation_ The implementation behind the proxy.
     /// @param salt_ Any word; each can be used once by each caller.
     /// @param initializeCallData_ The first call to the proxy, or nothing.
-    /// @return proxy_ Where it was deployed: as `computeProxyAddress` says.
+    /// @return proxy_ Its address, as `computeProxyAddress` returns it.
     function deployProxy(
         address implementation_,
         bytes32 salt_,
@@ -87,7 +88,7 @@ contract Factory is ParameterDriven {
         Initializable(proxy_).initialize(implementation_, initializeCallData_);
     }
 
-    /// @notice Where `deployImplementation` puts a contract.
+    /// @notice Returns the address at which `deployImplementation` puts a contract.
     /// @param bytecode_ The init code, constructor arguments included.
     /// @return implementation_ The address.
     function computeImplementationAddress(bytes calldata bytecode_) external view returns (address implementation_) {
@@ -95,7 +96,7 @@ contract Factory is ParameterDriven {
         return Create2.computeAddress(hash_, hash_);
     }
 
-    /// @notice Where `deployProxy` puts a proxy.
+    /// @notice Returns the address at which `deployProxy` puts a proxy.
     /// @param caller_ The account that will call `deployProxy`.
     /// @param salt_ The word that it will pass.
     /// @return proxy_ The address.
@@ -109,7 +110,7 @@ contract Factory is ParameterDriven {
         return _storage().initializableImplementation;
     }
 
-    /// @notice Whether deployments are switched off. Nothing ever switches them off.
+    /// @notice Returns true if deployments are switched off. Nothing ever switches them off.
     /// @return paused_ False.
     function paused() external view returns (bool paused_) {
         return _storage().paused;

@@ -14,8 +14,8 @@ contract Initializable {
     error EmptyCode(address implementation);
 
     /// @notice Installs the real implementation, and initialises it if call data is given.
-    /// @dev Anyone may call it until it was called once, which the factory does as it deploys the proxy. Reverts with
-    ///      `ZeroImplementation()`, `InitializationFailed(bytes)` or `EmptyCode(address)`.
+    /// @dev Any account may call it until it was called once, which the factory does as it deploys the proxy. Reverts
+    ///      with `ZeroImplementation()`, `InitializationFailed(bytes)` or `EmptyCode(address)`.
     /// @param implementation_ The implementation to delegate to from now on.
     /// @param initializeCallData_ The first call for it to execute, or nothing.
     function initialize(address implementation_, bytes calldata initializeCallData_) external {

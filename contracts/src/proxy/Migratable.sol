@@ -5,7 +5,7 @@ import {ImplementationSlot} from "../libraries/ImplementationSlot.sol";
 
 /// @title A contract behind a proxy that can be changed by a migrator.
 /// @dev A migrator is a contract whose fallback runs once in the proxy's own storage. Governance names it in a
-///      parameter; anyone may then have it run. Nothing unsets the parameter, so it can run again.
+///      parameter; any account may then have it run. Nothing unsets the parameter, so it can run again.
 abstract contract Migratable {
     /// @notice A migrator is about to run.
     event Migrated(address indexed migrator);
@@ -19,7 +19,7 @@ abstract contract Migratable {
     /// @notice Thrown when there is no code at the migrator's address.
     error EmptyCode(address migrator_);
 
-    /// @notice Runs the migrator named by the parameter `migratorParameterKey()`. Anyone may call it.
+    /// @notice Runs the migrator named by the parameter `migratorParameterKey()`. Any account may call it.
     /// @dev Reverts with `ParameterOutOfTypeBounds()`, `ZeroMigrator()`, `MigrationFailed(address,bytes)` or
     ///      `EmptyCode(address)`.
     function migrate() external virtual;

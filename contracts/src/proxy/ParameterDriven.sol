@@ -22,7 +22,7 @@ abstract contract ParameterDriven is Migratable, OnceInitializable {
         _disableInitializers();
     }
 
-    /// @notice Runs the migrator named by the parameter `migratorParameterKey()`. Anyone may call it.
+    /// @notice Runs the migrator named by the parameter `migratorParameterKey()`. Any account may call it.
     /// @dev Reverts with `ParameterOutOfTypeBounds()`, `ZeroMigrator()`, `MigrationFailed(address,bytes)` or
     ///      `EmptyCode(address)`.
     function migrate() external override {

@@ -5,8 +5,8 @@ import {RegistryParameters} from "../libraries/RegistryParameters.sol";
 import {ParameterDriven} from "./ParameterDriven.sol";
 
 /// @title A parameter-driven contract, some functions of which can be switched off by a parameter.
-/// @dev The parameter takes effect when someone calls `updatePauseStatus`, not when it is set. Where the flag is kept
-///      is up to the contract, next to what it is read with.
+/// @dev The parameter takes effect when an account calls `updatePauseStatus`, not when it is set. The contract decides
+///      where the flag is kept: next to the values that it is read with.
 abstract contract PausableByParameter is ParameterDriven {
     /// @notice The flag was changed.
     event PauseStatusUpdated(bool indexed paused);
@@ -23,7 +23,7 @@ abstract contract PausableByParameter is ParameterDriven {
         _;
     }
 
-    /// @notice Takes over the parameter `pausedParameterKey()`. Anyone may call it.
+    /// @notice Takes over the parameter `pausedParameterKey()`. Any account may call it.
     /// @dev Reverts with `ParameterOutOfTypeBounds()` if it is neither 0 nor 1, or `NoChange()`.
     function updatePauseStatus() external {
         bool paused_ = RegistryParameters.getBool(parameterRegistry, pausedParameterKey());
@@ -32,7 +32,7 @@ abstract contract PausableByParameter is ParameterDriven {
         emit PauseStatusUpdated(paused_);
     }
 
-    /// @notice Whether the pausable functions are switched off.
+    /// @notice Returns true if the pausable functions are switched off.
     /// @return paused_ True if they are.
     function paused() public view virtual returns (bool paused_);
 

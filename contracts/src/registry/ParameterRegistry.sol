@@ -9,13 +9,13 @@ import {RegistryParameters} from "../libraries/RegistryParameters.sol";
 import {Migratable} from "../proxy/Migratable.sol";
 
 /// @title Words by name, written by admins and read by every other contract of the chain.
-/// @dev Who is an admin and which migrator may run are parameters of the registry itself, so admins can add and remove
-///      one another. Removing the last one leaves a registry that nobody can write to.
+/// @dev The admins and the migrator are parameters of the registry itself, so admins can add and remove
+///      one another. Removing the last one leaves a registry that no account can write to.
 abstract contract ParameterRegistry is IParameterRegistry, Migratable, OnceInitializable {
     /// @notice A parameter was set, to a new value or to the one it had.
     event ParameterSet(string indexed keyHash, string key, bytes32 value);
 
-    /// @notice Thrown when someone else than an admin sets a parameter.
+    /// @notice Thrown when an account that is no admin sets a parameter.
     error NotAdmin();
     /// @notice Thrown when no keys are given.
     error NoKeys();
@@ -70,7 +70,7 @@ abstract contract ParameterRegistry is IParameterRegistry, Migratable, OnceIniti
         }
     }
 
-    /// @notice Runs the migrator that this registry's own parameter names. Anyone may call it.
+    /// @notice Runs the migrator that this registry's own parameter names. Any account may call it.
     /// @dev Reverts with `ParameterOutOfTypeBounds()`, `ZeroMigrator()`, `MigrationFailed(address,bytes)` or
     ///      `EmptyCode(address)`.
     function migrate() external override {
@@ -92,14 +92,14 @@ abstract contract ParameterRegistry is IParameterRegistry, Migratable, OnceIniti
         }
     }
 
-    /// @notice Whether an account may set parameters.
+    /// @notice Returns true if an account may set parameters.
     /// @param account_ The account.
     /// @return isAdmin_ True if its parameter is not zero, whatever else it is.
     function isAdmin(address account_) public view returns (bool isAdmin_) {
         return _storage().parameters[ParameterKeys.join(adminParameterKey(), account_)] != bytes32(0);
     }
 
-    /// @notice What the key of an admin's parameter begins with; a dot and the account in lower-case hex follow.
+    /// @notice Returns the prefix of the key of an admin's parameter; a dot and the account in lower-case hex follow.
     /// @return key_ The first part of the key.
     function adminParameterKey() public pure returns (string memory key_) {
         return ParameterKeys.join(_keyPrefix(), "isAdmin");

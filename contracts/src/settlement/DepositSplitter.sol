@@ -25,9 +25,9 @@ contract DepositSplitter {
 
     /// @notice The token that is paid on.
     address public immutable feeToken;
-    /// @notice Where the payer's part goes.
+    /// @notice The registry that gets the payer's part.
     address public immutable payerRegistry;
-    /// @notice Where the app chain's part goes.
+    /// @notice The gateway that gets the app chain's part.
     address public immutable settlementChainGateway;
     /// @notice The chain that the app chain's part ends on.
     uint256 public immutable appChainId;
@@ -63,12 +63,12 @@ contract DepositSplitter {
     /// @notice Takes fee tokens of the caller and splits them.
     /// @dev Panics with 0x11 if the sum is no uint96. Reverts with the fee token's error if it cannot be taken, then
     ///      with `ZeroTotalAmount()`, the payer registry's or the gateway's errors.
-    /// @param payer_ Whose balance grows.
+    /// @param payer_ The payer whose balance grows.
     /// @param payerRegistryAmount_ By how much.
-    /// @param appChainRecipient_ Who gets native tokens of the app chain.
-    /// @param appChainAmount_ How many fee tokens become such, before what the transport costs.
+    /// @param appChainRecipient_ The account that gets native tokens of the app chain.
+    /// @param appChainAmount_ The number of fee tokens for these, before the cost of the transport is taken off.
     /// @param appChainGasLimit_ The gas that the app chain's part may use there.
-    /// @param appChainMaxFeePerGas_ What that gas may cost, in wei of the app chain.
+    /// @param appChainMaxFeePerGas_ The highest price of that gas, in wei of the app chain.
     function deposit(
         address payer_,
         uint96 payerRegistryAmount_,
@@ -83,12 +83,12 @@ contract DepositSplitter {
     }
 
     /// @notice The same with a permit of the fee token over the sum; a permit that fails is ignored.
-    /// @param payer_ Whose balance grows.
+    /// @param payer_ The payer whose balance grows.
     /// @param payerRegistryAmount_ By how much.
-    /// @param appChainRecipient_ Who gets native tokens of the app chain.
-    /// @param appChainAmount_ How many fee tokens become such, before what the transport costs.
+    /// @param appChainRecipient_ The account that gets native tokens of the app chain.
+    /// @param appChainAmount_ The number of fee tokens for these, before the cost of the transport is taken off.
     /// @param appChainGasLimit_ The gas that the app chain's part may use there.
-    /// @param appChainMaxFeePerGas_ What that gas may cost, in wei of the app chain.
+    /// @param appChainMaxFeePerGas_ The highest price of that gas, in wei of the app chain.
     /// @param deadline_ The permit's deadline, in seconds since the Unix epoch.
     /// @param v_ The permit's signature.
     /// @param r_ The permit's signature.
@@ -115,12 +115,12 @@ contract DepositSplitter {
     /// @notice Takes underlying tokens of the caller, wraps them, and splits them.
     /// @dev Panics with 0x11 if the sum is no uint96. Reverts with `TransferFromFailed()`, the fee token's
     ///      `ZeroAmount()`, or the payer registry's or the gateway's errors.
-    /// @param payer_ Whose balance grows.
+    /// @param payer_ The payer whose balance grows.
     /// @param payerRegistryAmount_ By how much.
-    /// @param appChainRecipient_ Who gets native tokens of the app chain.
-    /// @param appChainAmount_ How many fee tokens become such, before what the transport costs.
+    /// @param appChainRecipient_ The account that gets native tokens of the app chain.
+    /// @param appChainAmount_ The number of fee tokens for these, before the cost of the transport is taken off.
     /// @param appChainGasLimit_ The gas that the app chain's part may use there.
-    /// @param appChainMaxFeePerGas_ What that gas may cost, in wei of the app chain.
+    /// @param appChainMaxFeePerGas_ The highest price of that gas, in wei of the app chain.
     function depositFromUnderlying(
         address payer_,
         uint96 payerRegistryAmount_,
@@ -135,12 +135,12 @@ contract DepositSplitter {
     }
 
     /// @notice The same with a permit of the underlying token over the sum; a permit that fails is ignored.
-    /// @param payer_ Whose balance grows.
+    /// @param payer_ The payer whose balance grows.
     /// @param payerRegistryAmount_ By how much.
-    /// @param appChainRecipient_ Who gets native tokens of the app chain.
-    /// @param appChainAmount_ How many fee tokens become such, before what the transport costs.
+    /// @param appChainRecipient_ The account that gets native tokens of the app chain.
+    /// @param appChainAmount_ The number of fee tokens for these, before the cost of the transport is taken off.
     /// @param appChainGasLimit_ The gas that the app chain's part may use there.
-    /// @param appChainMaxFeePerGas_ What that gas may cost, in wei of the app chain.
+    /// @param appChainMaxFeePerGas_ The highest price of that gas, in wei of the app chain.
     /// @param deadline_ The permit's deadline, in seconds since the Unix epoch.
     /// @param v_ The permit's signature.
     /// @param r_ The permit's signature.

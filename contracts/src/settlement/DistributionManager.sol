@@ -53,7 +53,7 @@ contract DistributionManager is PausableByParameter {
     error ZeroPayerRegistry();
     /// @notice Thrown at construction when there is no payer report manager.
     error ZeroPayerReportManager();
-    /// @notice Thrown when nobody is named to get the protocol's fees.
+    /// @notice Thrown when no account is named to get the protocol's fees.
     error ZeroProtocolFeeRecipient();
     /// @notice Thrown when fees are to go to the zero address.
     error ZeroRecipient();
@@ -75,11 +75,11 @@ contract DistributionManager is PausableByParameter {
 
     uint256 private constant BASIS_POINTS = 10_000;
 
-    /// @notice Who knows the nodes and their owners.
+    /// @notice The registry of the nodes and their owners.
     address public immutable nodeRegistry;
-    /// @notice Who knows the reports.
+    /// @notice The contract that holds the reports.
     address public immutable payerReportManager;
-    /// @notice Where the money comes from.
+    /// @notice The payer registry, from which the fees come.
     address public immutable payerRegistry;
     /// @notice The token that fees are paid in.
     address public immutable feeToken;
@@ -112,7 +112,7 @@ contract DistributionManager is PausableByParameter {
     /// @notice Ends the set-up. Once per proxy, then `InvalidInitialization()`.
     function initialize() external initializer {}
 
-    /// @notice Books the protocol's shares of settled reports. Anyone may call it.
+    /// @notice Books the protocol's shares of settled reports. Any account may call it.
     /// @dev Reverts with `Paused()`, `ArrayLengthMismatch()`, the payer report manager's errors for reports that do not
     ///      exist, and per report with `AlreadyClaimed(uint32,uint256)` or `PayerReportNotSettled(uint32,uint256)`.
     /// @param originatorNodeIds_ The reports' originators.
@@ -177,8 +177,8 @@ contract DistributionManager is PausableByParameter {
     ///      `ZeroRecipient()`, `ERC721NonexistentToken(uint256)`, `NotNodeOwner()`, `NoFeesOwed()`,
     ///      `ZeroAvailableBalance()`, or what the payer registry reverts with, unless that is `NoExcess()`.
     /// @param nodeId_ The node.
-    /// @param recipient_ Who gets the fee tokens.
-    /// @return withdrawn_ How many were paid; the rest stays owed.
+    /// @param recipient_ The account that gets the fee tokens.
+    /// @return withdrawn_ The number of tokens that were paid; the rest stays owed.
     function withdraw(uint32 nodeId_, address recipient_) external whenNotPaused returns (uint96 withdrawn_) {
         withdrawn_ = _takeNodeFees(nodeId_, recipient_);
         IFeeToken(feeToken).transfer(recipient_, withdrawn_);
@@ -186,8 +186,8 @@ contract DistributionManager is PausableByParameter {
 
     /// @notice The same, unwrapped into the underlying token.
     /// @param nodeId_ The node.
-    /// @param recipient_ Who gets the underlying tokens.
-    /// @return withdrawn_ How many were paid; the rest stays owed.
+    /// @param recipient_ The account that gets the underlying tokens.
+    /// @return withdrawn_ The number of tokens that were paid; the rest stays owed.
     function withdrawIntoUnderlying(
         uint32 nodeId_,
         address recipient_
@@ -196,11 +196,11 @@ contract DistributionManager is PausableByParameter {
         IFeeToken(feeToken).withdrawTo(recipient_, withdrawn_);
     }
 
-    /// @notice Pays what is owed to the protocol, or as much of it as there is money for. Anyone may call it.
+    /// @notice Pays what is owed to the protocol, or as much of it as there is money for. Any account may call it.
     /// @dev If the money here does not suffice, it is fetched from the payer registry first. Reverts with `Paused()`,
     ///      `ZeroProtocolFeeRecipient()`, `NoFeesOwed()`, `ZeroAvailableBalance()`, or what the payer registry reverts
     ///      with, unless that is `NoExcess()`.
-    /// @return withdrawn_ How many fee tokens were paid; the rest stays owed.
+    /// @return withdrawn_ The number of fee tokens that were paid; the rest stays owed.
     function withdrawProtocolFees() external whenNotPaused returns (uint96 withdrawn_) {
         address recipient_;
         (withdrawn_, recipient_) = _takeProtocolFees();
@@ -208,14 +208,15 @@ contract DistributionManager is PausableByParameter {
     }
 
     /// @notice The same, unwrapped into the underlying token.
-    /// @return withdrawn_ How many underlying tokens were paid; the rest stays owed.
+    /// @return withdrawn_ The number of underlying tokens that were paid; the rest stays owed.
     function withdrawProtocolFeesIntoUnderlying() external whenNotPaused returns (uint96 withdrawn_) {
         address recipient_;
         (withdrawn_, recipient_) = _takeProtocolFees();
         IFeeToken(feeToken).withdrawTo(recipient_, withdrawn_);
     }
 
-    /// @notice Takes over the parameter `protocolFeesRecipientParameterKey()`, which may be zero. Anyone may call it.
+    /// @notice Takes over the parameter `protocolFeesRecipientParameterKey()`, which may be zero. Any account may call
+    ///         it.
     /// @dev Reverts with `ParameterOutOfTypeBounds()` or `NoChange()`.
     function updateProtocolFeesRecipient() external {
         address recipient_ = RegistryParameters.getAddress(parameterRegistry, protocolFeesRecipientParameterKey());
@@ -225,7 +226,7 @@ contract DistributionManager is PausableByParameter {
         emit ProtocolFeesRecipientUpdated(recipient_);
     }
 
-    /// @notice Whether a node's share of a report was booked.
+    /// @notice Returns true if a node's share of a report was booked.
     /// @param nodeId_ The node.
     /// @param originatorNodeId_ The report's originator.
     /// @param payerReportIndex_ Its place in the originator's list.
@@ -238,7 +239,7 @@ contract DistributionManager is PausableByParameter {
         return _state().nodeClaims[nodeId_][originatorNodeId_][payerReportIndex_];
     }
 
-    /// @notice Whether the protocol's share of a report was booked.
+    /// @notice Returns true if the protocol's share of a report was booked.
     /// @param originatorNodeId_ The report's originator.
     /// @param payerReportIndex_ Its place in the originator's list.
     /// @return areClaimed_ True if it was.
@@ -249,20 +250,20 @@ contract DistributionManager is PausableByParameter {
         return _state().protocolClaims[originatorNodeId_][payerReportIndex_];
     }
 
-    /// @notice What was booked for a node and not paid yet.
+    /// @notice Returns the amount that was booked for a node and not paid yet.
     /// @param nodeId_ The node.
     /// @return owedFees_ The amount.
     function getOwedFees(uint32 nodeId_) external view returns (uint96 owedFees_) {
         return _state().owedFees[nodeId_];
     }
 
-    /// @notice What was booked for the protocol and not paid yet.
+    /// @notice Returns the amount that was booked for the protocol and not paid yet.
     /// @return owedProtocolFees_ The amount.
     function owedProtocolFees() external view returns (uint96 owedProtocolFees_) {
         return _state().owedProtocolFees;
     }
 
-    /// @notice What was booked for all nodes together and not paid yet.
+    /// @notice Returns the amount that was booked for all nodes together and not paid yet.
     /// @return totalOwedFees_ The amount.
     function totalOwedFees() external view returns (uint96 totalOwedFees_) {
         return _state().totalOwedFees;
@@ -285,8 +286,8 @@ contract DistributionManager is PausableByParameter {
         return _state().paused;
     }
 
-    /// @notice Who gets the protocol's fees.
-    /// @return protocolFeesRecipient_ The account, zero if nobody is named.
+    /// @notice Returns the account that gets the protocol's fees.
+    /// @return protocolFeesRecipient_ The account; zero if none is named.
     function protocolFeesRecipient() public view returns (address protocolFeesRecipient_) {
         return _state().protocolFeesRecipient;
     }
@@ -335,7 +336,7 @@ contract DistributionManager is PausableByParameter {
         emit ProtocolFeesWithdrawal(amount_);
     }
 
-    /// @dev How much of `owed_` there is money for, after fetching some if need be.
+    /// @dev Returns the part of `owed_` for which there are fee tokens, after fetching some if need be.
     function _payable(uint96 owed_) private returns (uint96 amount_) {
         if (owed_ == 0) revert NoFeesOwed();
 
@@ -377,7 +378,7 @@ contract DistributionManager is PausableByParameter {
         return false;
     }
 
-    /// @dev What the nodes' shares leave. A report without nodes is all the protocol's.
+    /// @dev Returns the fees that the nodes' shares leave. Without nodes, the protocol gets all fees of a report.
     function _protocolShare(IPayerReportManager.PayerReport memory report_) private pure returns (uint96 share_) {
         uint256 nodeCount_ = report_.nodeIds.length;
         if (nodeCount_ == 0) return report_.feesSettled;

@@ -77,13 +77,13 @@ contract FeeToken is IFeeToken, ParameterDriven, ERC20Upgradeable, EIP712Upgrade
 
     /// @notice Wraps underlying tokens of the caller, who has given this contract an allowance of them.
     /// @dev Reverts with `ZeroAmount()` or `TransferFromFailed()`.
-    /// @param amount_ How many.
+    /// @param amount_ The number of tokens.
     function deposit(uint256 amount_) external override {
         _wrap(msg.sender, amount_);
     }
 
     /// @notice The same with a permit of the underlying token; a permit that fails is ignored.
-    /// @param amount_ How many.
+    /// @param amount_ The number of tokens.
     /// @param deadline_ The permit's deadline, in seconds since the Unix epoch.
     /// @param v_ The permit's signature.
     /// @param r_ The permit's signature.
@@ -93,10 +93,10 @@ contract FeeToken is IFeeToken, ParameterDriven, ERC20Upgradeable, EIP712Upgrade
         _wrap(msg.sender, amount_);
     }
 
-    /// @notice Wraps underlying tokens of the caller for somebody else.
+    /// @notice Wraps underlying tokens of the caller for another account.
     /// @dev Reverts with `ZeroAmount()`, `ZeroRecipient()` or `TransferFromFailed()`.
-    /// @param recipient_ Who gets the fee tokens.
-    /// @param amount_ How many.
+    /// @param recipient_ The account that gets the fee tokens.
+    /// @param amount_ The number of tokens.
     /// @return success_ True.
     function depositFor(address recipient_, uint256 amount_) external returns (bool success_) {
         _wrap(recipient_, amount_);
@@ -104,8 +104,8 @@ contract FeeToken is IFeeToken, ParameterDriven, ERC20Upgradeable, EIP712Upgrade
     }
 
     /// @notice The same with a permit of the underlying token; a permit that fails is ignored.
-    /// @param recipient_ Who gets the fee tokens.
-    /// @param amount_ How many.
+    /// @param recipient_ The account that gets the fee tokens.
+    /// @param amount_ The number of tokens.
     /// @param deadline_ The permit's deadline, in seconds since the Unix epoch.
     /// @param v_ The permit's signature.
     /// @param r_ The permit's signature.
@@ -126,16 +126,16 @@ contract FeeToken is IFeeToken, ParameterDriven, ERC20Upgradeable, EIP712Upgrade
 
     /// @notice Unwraps fee tokens of the caller.
     /// @dev Reverts with `ZeroAmount()`, `ERC20InsufficientBalance(address,uint256,uint256)` or `TransferFailed()`.
-    /// @param amount_ How many.
+    /// @param amount_ The number of tokens.
     function withdraw(uint256 amount_) external {
         _unwrap(msg.sender, amount_);
     }
 
-    /// @notice Unwraps fee tokens of the caller for somebody else.
+    /// @notice Unwraps fee tokens of the caller for another account.
     /// @dev Reverts with `ZeroAmount()`, `ZeroRecipient()`, `ERC20InsufficientBalance(address,uint256,uint256)` or
     ///      `TransferFailed()`.
-    /// @param recipient_ Who gets the underlying tokens.
-    /// @param amount_ How many.
+    /// @param recipient_ The account that gets the underlying tokens.
+    /// @param amount_ The number of tokens.
     /// @return success_ True.
     function withdrawTo(address recipient_, uint256 amount_) external override returns (bool success_) {
         _unwrap(recipient_, amount_);
@@ -159,10 +159,10 @@ contract FeeToken is IFeeToken, ParameterDriven, ERC20Upgradeable, EIP712Upgrade
         return "1.0.0";
     }
 
-    /// @notice What is signed for a permit.
-    /// @param owner_ Whose tokens it is about.
-    /// @param spender_ Who may take them.
-    /// @param value_ How many.
+    /// @notice Returns the digest that is signed for a permit.
+    /// @param owner_ The owner of the tokens.
+    /// @param spender_ The account that may take them.
+    /// @param value_ The number of tokens.
     /// @param nonce_ The owner's nonce.
     /// @param deadline_ Until when it can be used, in seconds since the Unix epoch.
     /// @return digest_ The EIP-712 digest.
@@ -186,7 +186,7 @@ contract FeeToken is IFeeToken, ParameterDriven, ERC20Upgradeable, EIP712Upgrade
         return super.nonces(owner_);
     }
 
-    /// @notice How many digits of an amount come after the point.
+    /// @notice Returns the number of decimal places of an amount.
     /// @return decimals_ 6.
     function decimals() public pure override(IERC20Metadata, ERC20Upgradeable) returns (uint8 decimals_) {
         return 6;

@@ -9,7 +9,7 @@ import {ParameterDriven} from "../proxy/ParameterDriven.sol";
 import {Node, NodeRegistryStorage, NodeWithId} from "./NodeRegistryStorage.sol";
 import {INodeRegistry} from "./interfaces/INodeRegistry.sol";
 
-/// @title The list of nodes. Each node is a token, and whoever holds the token is the node's owner.
+/// @title The list of nodes. Each node is a token, and the holder of the token is the node's owner.
 /// @dev Ids step by 100, so that the ids in between stay free for logs that no node writes. A node's key never
 ///      changes and no node is ever deleted; what changes is its address, its owner, and whether it is canonical.
 contract NodeRegistry is INodeRegistry, ParameterDriven, ERC721Upgradeable {
@@ -84,9 +84,9 @@ contract NodeRegistry is INodeRegistry, ParameterDriven, ERC721Upgradeable {
     ///         asked, whether or not it is a contract.
     /// @dev Reverts with `NotAdmin()`, `InvalidOwner()`, `InvalidHttpAddress()`, `MaxNodesReached()` or
     ///      `InvalidSigningPublicKey()`. Whether the key is a point of the curve is not checked.
-    /// @param owner_ Who gets the token.
+    /// @param owner_ The account that gets the token.
     /// @param signingPublicKey_ The uncompressed secp256k1 key, 65 bytes. Two nodes may have the same.
-    /// @param httpAddress_ Where the node's API is reached; any text but the empty one.
+    /// @param httpAddress_ The address of the node's API; any text but the empty one.
     /// @return nodeId_ The new node's id, which is the token's.
     /// @return signer_ The Ethereum address of the key.
     function addNode(
@@ -160,7 +160,7 @@ contract NodeRegistry is INodeRegistry, ParameterDriven, ERC721Upgradeable {
         emit HttpAddressUpdated(nodeId_, httpAddress_);
     }
 
-    /// @notice Takes over the parameter `adminParameterKey()`. Anyone may call it.
+    /// @notice Takes over the parameter `adminParameterKey()`. Any account may call it.
     /// @dev Reverts with `ParameterOutOfTypeBounds()`, `ZeroAdmin()` or `NoChange()`.
     function updateAdmin() external {
         address admin_ = RegistryParameters.getAddress(parameterRegistry, adminParameterKey());
@@ -171,7 +171,7 @@ contract NodeRegistry is INodeRegistry, ParameterDriven, ERC721Upgradeable {
         emit AdminUpdated(admin_);
     }
 
-    /// @notice Takes over the parameter `maxCanonicalNodesParameterKey()`. Anyone may call it.
+    /// @notice Takes over the parameter `maxCanonicalNodesParameterKey()`. Any account may call it.
     /// @dev Reverts with `ParameterOutOfTypeBounds()`, `NoChange()` or `MaxCanonicalNodesBelowCurrentCount()`.
     function updateMaxCanonicalNodes() external {
         uint8 max_ = RegistryParameters.getUint8(parameterRegistry, maxCanonicalNodesParameterKey());
@@ -193,7 +193,7 @@ contract NodeRegistry is INodeRegistry, ParameterDriven, ERC721Upgradeable {
         }
     }
 
-    /// @notice How many nodes were ever registered.
+    /// @notice Returns the number of nodes that were ever registered.
     /// @return nodeCount_ Their number.
     function getAllNodesCount() external view returns (uint32 nodeCount_) {
         return NodeRegistryStorage.state().nodeCount;
@@ -216,7 +216,7 @@ contract NodeRegistry is INodeRegistry, ParameterDriven, ERC721Upgradeable {
 
     /// @notice A node; `ERC721NonexistentToken(uint256)` if there is none with that id.
     /// @param nodeId_ Its id.
-    /// @return node_ What is known of it.
+    /// @return node_ The record of the node.
     function getNode(uint32 nodeId_) external view returns (Node memory node_) {
         return _nodeOf(nodeId_);
     }
@@ -238,19 +238,19 @@ contract NodeRegistry is INodeRegistry, ParameterDriven, ERC721Upgradeable {
         return "1.0.1";
     }
 
-    /// @notice Who may register nodes and choose the canonical ones.
+    /// @notice Returns the account that may register nodes and choose the canonical ones.
     /// @return admin_ The admin, zero before the first `updateAdmin()`.
     function admin() public view returns (address admin_) {
         return NodeRegistryStorage.state().admin;
     }
 
-    /// @notice How many nodes are canonical.
+    /// @notice Returns the number of canonical nodes.
     /// @return canonicalNodesCount_ Their number.
     function canonicalNodesCount() public view returns (uint8 canonicalNodesCount_) {
         return uint8(NodeRegistryStorage.state().canonicalIds.length());
     }
 
-    /// @notice How many nodes may be canonical.
+    /// @notice Returns the largest number of canonical nodes.
     /// @return maxCanonicalNodes_ The limit, zero before the first `updateMaxCanonicalNodes()`.
     function maxCanonicalNodes() public view returns (uint8 maxCanonicalNodes_) {
         return NodeRegistryStorage.state().maxCanonicalNodes;

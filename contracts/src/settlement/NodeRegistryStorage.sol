@@ -3,7 +3,7 @@ pragma solidity ^0.8.30;
 
 import {EnumerableSet} from "@openzeppelin/contracts/utils/structs/EnumerableSet.sol";
 
-/// @notice What is known of a node.
+/// @notice The record of a node.
 /// @param signer           The address of its signing key.
 /// @param isCanonical      Whether it belongs to the canonical network.
 /// @param signingPublicKey The uncompressed signing key, 65 bytes.
@@ -21,7 +21,7 @@ struct NodeWithId {
     Node node;
 }
 
-/// @title Where the node registry keeps its state, for the registry itself and for migrators of it.
+/// @title The state of the node registry, for the registry itself and for its migrators.
 library NodeRegistryStorage {
     /// @dev The first node's id, and the step from each id to the next.
     uint32 internal constant ID_STEP = 100;

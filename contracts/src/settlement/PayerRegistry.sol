@@ -10,14 +10,14 @@ import {TokenIntake} from "./TokenIntake.sol";
 import {IFeeToken} from "./interfaces/IFeeToken.sol";
 import {IPayerRegistry} from "./interfaces/IPayerRegistry.sol";
 
-/// @title Where payers keep the money that their usage is paid from.
+/// @title The registry of payers' balances, from which their usage is paid.
 /// @dev Deposits go in, the settler takes out what reports say, and withdrawals wait until usage that is on its way
 ///      had time to be settled. Amounts are microdollars, which are units of the fee token.
 ///
-///      Fee tokens held that no payer can take out any more are the excess: usage that was paid for. Anyone may push
-///      it on to the fee distributor.
+///      Fee tokens held that no payer can take out any more are the excess: usage that was paid for. Any account may
+///      push it on to the fee distributor.
 contract PayerRegistry is IPayerRegistry, PausableByParameter, PayerAccounts {
-    /// @notice Somebody paid in for a payer.
+    /// @notice An account has paid in for a payer.
     event Deposit(address indexed payer, uint96 amount);
     /// @notice Paid and consumed fee tokens went to the fee distributor.
     event ExcessTransferred(uint96 amount);
@@ -98,7 +98,7 @@ contract PayerRegistry is IPayerRegistry, PausableByParameter, PayerAccounts {
     /// @dev The tokens are pulled before anything is checked. Reverts with the fee token's error, `Paused()`,
     ///      `ZeroPayer()` or `InsufficientDeposit(uint96,uint96)`.
     /// @param payer_ The payer, which need not be the caller.
-    /// @param amount_ How much, not less than `minimumDeposit()`.
+    /// @param amount_ The amount, not less than `minimumDeposit()`.
     function deposit(address payer_, uint96 amount_) external override {
         TokenIntake.pullFeeToken(IFeeToken(feeToken), amount_);
         _deposit(payer_, amount_);
@@ -106,7 +106,7 @@ contract PayerRegistry is IPayerRegistry, PausableByParameter, PayerAccounts {
 
     /// @notice The same with a permit of the fee token; a permit that fails is ignored.
     /// @param payer_ The payer, which need not be the caller.
-    /// @param amount_ How much, not less than `minimumDeposit()`.
+    /// @param amount_ The amount, not less than `minimumDeposit()`.
     /// @param deadline_ The permit's deadline, in seconds since the Unix epoch.
     /// @param v_ The permit's signature.
     /// @param r_ The permit's signature.
@@ -129,7 +129,7 @@ contract PayerRegistry is IPayerRegistry, PausableByParameter, PayerAccounts {
     /// @dev Reverts with `TransferFromFailed()` if the caller's tokens cannot be pulled, with the fee token's
     ///      `ZeroAmount()` for nothing, else with the fee token's `TransferFromFailed()`.
     /// @param payer_ The payer.
-    /// @param amount_ How much.
+    /// @param amount_ The amount.
     function depositFromUnderlying(address payer_, uint96 amount_) external {
         TokenIntake.pullAndWrap(IFeeToken(feeToken), _underlying, amount_);
         _deposit(payer_, amount_);
@@ -137,7 +137,7 @@ contract PayerRegistry is IPayerRegistry, PausableByParameter, PayerAccounts {
 
     /// @notice The same with a permit of the underlying token; a permit that fails is ignored. Always fails, too.
     /// @param payer_ The payer.
-    /// @param amount_ How much.
+    /// @param amount_ The amount.
     /// @param deadline_ The permit's deadline, in seconds since the Unix epoch.
     /// @param v_ The permit's signature.
     /// @param r_ The permit's signature.
@@ -157,7 +157,7 @@ contract PayerRegistry is IPayerRegistry, PausableByParameter, PayerAccounts {
 
     /// @notice Sets part of the caller's balance aside, to be taken out after the lock period.
     /// @dev Reverts with `Paused()`, `ZeroWithdrawalAmount()`, `PendingWithdrawalExists()` or `InsufficientBalance()`.
-    /// @param amount_ How much, not more than the balance.
+    /// @param amount_ The amount, not more than the balance.
     function requestWithdrawal(uint96 amount_) external whenNotPaused {
         if (amount_ == 0) revert ZeroWithdrawalAmount();
 
@@ -189,14 +189,14 @@ contract PayerRegistry is IPayerRegistry, PausableByParameter, PayerAccounts {
     /// @notice Sends what the caller asked for, once the lock period is over.
     /// @dev Reverts with `Paused()`, `ZeroRecipient()`, `NoPendingWithdrawal()`, `PayerInDebt()` or
     ///      `WithdrawalNotReady(uint32,uint32,uint24)`.
-    /// @param recipient_ Who gets the fee tokens.
+    /// @param recipient_ The account that gets the fee tokens.
     function finalizeWithdrawal(address recipient_) external whenNotPaused {
         uint96 amount_ = _finalizeWithdrawal(recipient_);
         IFeeToken(feeToken).transfer(recipient_, amount_);
     }
 
     /// @notice The same, unwrapped into the underlying token.
-    /// @param recipient_ Who gets the underlying tokens.
+    /// @param recipient_ The account that gets the underlying tokens.
     function finalizeWithdrawalIntoUnderlying(address recipient_) external whenNotPaused {
         uint96 amount_ = _finalizeWithdrawal(recipient_);
         IFeeToken(feeToken).withdrawTo(recipient_, amount_);
@@ -206,7 +206,7 @@ contract PayerRegistry is IPayerRegistry, PausableByParameter, PayerAccounts {
     ///         several times, and nothing here remembers the report: the settler sees to it that none comes twice.
     /// @dev Reverts with `NotSettler()` or `Paused()`; panics with 0x11 if a sum leaves its type.
     /// @param payerReportId_ The report's id.
-    /// @param payerFees_ What the payers owe, in microdollars.
+    /// @param payerFees_ The amounts that the payers owe, in microdollars.
     /// @return feesSettled_ The sum.
     function settleUsage(
         bytes32 payerReportId_,
@@ -226,9 +226,9 @@ contract PayerRegistry is IPayerRegistry, PausableByParameter, PayerAccounts {
         $.totalDebt += addedDebt_;
     }
 
-    /// @notice Sends the excess to the fee distributor. Anyone may call it.
+    /// @notice Sends the excess to the fee distributor. Any account may call it.
     /// @dev Reverts with `Paused()`, `NoExcess()` or `ZeroFeeDistributor()`.
-    /// @return excess_ How much was sent.
+    /// @return excess_ The amount that was sent.
     function sendExcessToFeeDistributor() external override whenNotPaused returns (uint96 excess_) {
         excess_ = excess();
         if (excess_ == 0) revert NoExcess();
@@ -240,7 +240,7 @@ contract PayerRegistry is IPayerRegistry, PausableByParameter, PayerAccounts {
         IFeeToken(feeToken).transfer(distributor_, excess_);
     }
 
-    /// @notice Takes over the parameter `settlerParameterKey()`. Anyone may call it.
+    /// @notice Takes over the parameter `settlerParameterKey()`. Any account may call it.
     /// @dev Reverts with `ParameterOutOfTypeBounds()`, `ZeroSettler()` or `NoChange()`.
     function updateSettler() external {
         address settler_ = RegistryParameters.getAddress(parameterRegistry, settlerParameterKey());
@@ -251,7 +251,7 @@ contract PayerRegistry is IPayerRegistry, PausableByParameter, PayerAccounts {
         emit SettlerUpdated(settler_);
     }
 
-    /// @notice Takes over the parameter `feeDistributorParameterKey()`. Anyone may call it.
+    /// @notice Takes over the parameter `feeDistributorParameterKey()`. Any account may call it.
     /// @dev Reverts with `ParameterOutOfTypeBounds()`, `ZeroFeeDistributor()` or `NoChange()`.
     function updateFeeDistributor() external {
         address distributor_ = RegistryParameters.getAddress(parameterRegistry, feeDistributorParameterKey());
@@ -262,7 +262,7 @@ contract PayerRegistry is IPayerRegistry, PausableByParameter, PayerAccounts {
         emit FeeDistributorUpdated(distributor_);
     }
 
-    /// @notice Takes over the parameter `minimumDepositParameterKey()`. Anyone may call it.
+    /// @notice Takes over the parameter `minimumDepositParameterKey()`. Any account may call it.
     /// @dev Reverts with `ParameterOutOfTypeBounds()`, `ZeroMinimumDeposit()` or `NoChange()`.
     function updateMinimumDeposit() external {
         uint96 minimum_ = RegistryParameters.getUint96(parameterRegistry, minimumDepositParameterKey());
@@ -273,7 +273,7 @@ contract PayerRegistry is IPayerRegistry, PausableByParameter, PayerAccounts {
         emit MinimumDepositUpdated(minimum_);
     }
 
-    /// @notice Takes over the parameter `withdrawLockPeriodParameterKey()`. Anyone may call it. It counts for
+    /// @notice Takes over the parameter `withdrawLockPeriodParameterKey()`. Any account may call it. It counts for
     ///         requests that are made afterwards.
     /// @dev Reverts with `ParameterOutOfTypeBounds()`, `WithdrawLockPeriodTooHigh(uint32,uint32)` or `NoChange()`.
     function updateWithdrawLockPeriod() external {
@@ -285,14 +285,14 @@ contract PayerRegistry is IPayerRegistry, PausableByParameter, PayerAccounts {
         emit WithdrawLockPeriodUpdated(period_);
     }
 
-    /// @notice What a payer has, without what was asked for; negative is debt.
+    /// @notice Returns the balance of a payer, without a requested withdrawal; a negative one is debt.
     /// @param payer_ The payer; an unknown one has zero.
     /// @return balance_ The balance.
     function getBalance(address payer_) external view returns (int104 balance_) {
         return _accounts().payers[payer_].balance;
     }
 
-    /// @notice What several payers have.
+    /// @notice Returns the balances of several payers.
     /// @param payers_ The payers.
     /// @return balances_ Their balances in the same order.
     function getBalances(address[] calldata payers_) external view returns (int104[] memory balances_) {
@@ -302,11 +302,11 @@ contract PayerRegistry is IPayerRegistry, PausableByParameter, PayerAccounts {
         }
     }
 
-    /// @notice What a payer asked for.
+    /// @notice Returns the withdrawal that a payer has requested.
     /// @param payer_ The payer.
-    /// @return pendingWithdrawal_ How much; zero if nothing is asked for.
+    /// @return pendingWithdrawal_ The amount; zero if no withdrawal is requested.
     /// @return withdrawableTimestamp_ From when on it can be taken out, in seconds since the Unix epoch.
-    /// @return nonce_ How often the payer has ever asked.
+    /// @return nonce_ The number of withdrawals that the payer has ever requested.
     function getPendingWithdrawal(
         address payer_
     ) external view returns (uint96 pendingWithdrawal_, uint32 withdrawableTimestamp_, uint24 nonce_) {
@@ -326,7 +326,7 @@ contract PayerRegistry is IPayerRegistry, PausableByParameter, PayerAccounts {
         return _accounts().totalDebt;
     }
 
-    /// @notice What payers may still take out: positive balances and what was asked for.
+    /// @notice Returns the amount that payers may still withdraw: positive balances and requested withdrawals.
     /// @return totalWithdrawable_ The sum.
     function totalWithdrawable() external view returns (uint96 totalWithdrawable_) {
         return _toUint96(_totalWithdrawable());
@@ -345,20 +345,20 @@ contract PayerRegistry is IPayerRegistry, PausableByParameter, PayerAccounts {
     }
 
     /// @notice Fee tokens held here that no payer may take out: usage that was paid for.
-    /// @return excess_ How many, at most what fits the type.
+    /// @return excess_ The number of fee tokens, at most what fits the type.
     function excess() public view returns (uint96 excess_) {
         uint256 held_ = IFeeToken(feeToken).balanceOf(address(this));
         uint256 surplus_ = Math.saturatingSub(held_, _totalWithdrawable());
         return uint96(Math.min(surplus_, type(uint96).max));
     }
 
-    /// @notice Who may settle usage.
+    /// @notice Returns the account that may settle usage.
     /// @return settler_ The account, zero before the first `updateSettler()`.
     function settler() public view returns (address settler_) {
         return _accounts().settler;
     }
 
-    /// @notice Who gets the excess.
+    /// @notice Returns the account that gets the excess.
     /// @return feeDistributor_ The account, zero before the first `updateFeeDistributor()`.
     function feeDistributor() public view returns (address feeDistributor_) {
         return _accounts().feeDistributor;
@@ -370,7 +370,7 @@ contract PayerRegistry is IPayerRegistry, PausableByParameter, PayerAccounts {
         return _accounts().minimumDeposit;
     }
 
-    /// @notice How long a request for money waits.
+    /// @notice Returns the time in seconds for which a requested withdrawal waits.
     /// @return withdrawLockPeriod_ The time in seconds.
     function withdrawLockPeriod() public view returns (uint32 withdrawLockPeriod_) {
         return _accounts().withdrawLockPeriod;

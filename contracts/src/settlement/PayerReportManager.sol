@@ -98,7 +98,7 @@ contract PayerReportManager is IPayerReportManager, ParameterDriven, DomainSepar
             "uint32 endMinuteSinceEpoch,bytes32 payersMerkleRoot,uint32[] nodeIds)"
         );
 
-    /// @notice Who knows the nodes.
+    /// @notice The registry of the nodes.
     address public immutable nodeRegistry;
     /// @notice Whom settled fees are debited at.
     address public immutable payerRegistry;
@@ -124,7 +124,7 @@ contract PayerReportManager is IPayerReportManager, ParameterDriven, DomainSepar
         _initializeDomain();
     }
 
-    /// @notice Takes a report that a majority of the canonical nodes signed. Anyone may call it.
+    /// @notice Takes a report that a majority of the canonical nodes signed. Any account may call it.
     /// @dev Checks in this order: not the last report again, `PayerReportAlreadySubmitted(uint32,uint64,uint64)`; the
     ///      sequence ids, `InvalidStartSequenceId(uint64,uint64)` and `InvalidSequenceIds()`; the node ids,
     ///      `NodeIdsLengthMismatch(uint32,uint32)`, `UnorderedNodeIds()` and
@@ -133,7 +133,7 @@ contract PayerReportManager is IPayerReportManager, ParameterDriven, DomainSepar
     ///
     ///      A signature that is wrong or of a node that is not canonical does not count, but one of an unknown node
     ///      fails the whole call with the node registry's `ERC721NonexistentToken(uint256)`.
-    /// @param originatorNodeId_ Whose sequence ids the report is about. Need not be a registered node.
+    /// @param originatorNodeId_ The originator whose sequence ids the report is about. Need not be a registered node.
     /// @param startSequenceId_ The end of the originator's last report, 0 if there is none.
     /// @param endSequenceId_ The last sequence id covered; the same as the start if there were none.
     /// @param endMinuteSinceEpoch_ The minute of the last one. Kept as it is.
@@ -184,7 +184,7 @@ contract PayerReportManager is IPayerReportManager, ParameterDriven, DomainSepar
         if (report_.isSettled) emit PayerReportSubsetSettled(originatorNodeId_, payerReportIndex_, 0, 0, 0);
     }
 
-    /// @notice Settles a report's next leaves, any number of them. Anyone may call it.
+    /// @notice Settles a report's next leaves, any number of them. Any account may call it.
     /// @dev Reverts with `PayerReportIndexOutOfBounds()`, `PayerReportEntirelySettled()`, an error of the proof, with
     ///      nothing if a leaf cannot be decoded, or with the payer registry's `NotSettler()` or `Paused()`.
     /// @param originatorNodeId_ The report's originator.
@@ -224,7 +224,7 @@ contract PayerReportManager is IPayerReportManager, ParameterDriven, DomainSepar
     }
 
     /// @notice Takes over the parameter `protocolFeeRateParameterKey()` for reports that are submitted from now on.
-    ///         Anyone may call it.
+    ///         Any account may call it.
     /// @dev Reverts with `ParameterOutOfTypeBounds()`, `InvalidProtocolFeeRate()` or `NoChange()`.
     function updateProtocolFeeRate() external {
         uint16 rate_ = RegistryParameters.getUint16(parameterRegistry, protocolFeeRateParameterKey());
@@ -265,7 +265,7 @@ contract PayerReportManager is IPayerReportManager, ParameterDriven, DomainSepar
         }
     }
 
-    /// @notice What nodes sign for a report, which is also its id.
+    /// @notice Returns the digest that nodes sign for a report. It is also the report's id.
     /// @dev Not quite EIP-712: the node ids are hashed with their offset and length words.
     /// @param originatorNodeId_ The report's originator.
     /// @param startSequenceId_ Its start.
@@ -388,7 +388,7 @@ contract PayerReportManager is IPayerReportManager, ParameterDriven, DomainSepar
         if (count_ < required_) revert InsufficientSignatures(uint8(count_), required_);
     }
 
-    /// @dev Whether the node is canonical and the signature its own. Fails for an unknown node.
+    /// @dev Returns true if the node is canonical and the signature its own. Fails for an unknown node.
     function _isSigned(bytes32 digest_, PayerReportSignature calldata entry_) private view returns (bool isSigned_) {
         if (!INodeRegistry(nodeRegistry).getIsCanonicalNode(entry_.nodeId)) return false;
         address signer_ = ReportSignature.recover(digest_, entry_.signature);

@@ -56,7 +56,7 @@ contract RateRegistry is ParameterDriven {
     /// @notice Ends the set-up. Once per proxy, then `InvalidInitialization()`.
     function initialize() external initializer {}
 
-    /// @notice Adds the rates that the five parameters hold. Anyone may call it.
+    /// @notice Adds the rates that the five parameters hold. Any account may call it.
     /// @dev The first entry may start at any time, each later one only after the one before it; both may lie in the
     ///      past or the future. Reverts with `ParameterOutOfTypeBounds()`, `NoChange()` (another start time alone is
     ///      no change) or `InvalidStartTime(uint64,uint64)`.
@@ -84,7 +84,7 @@ contract RateRegistry is ParameterDriven {
     /// @dev Reverts with `ZeroCount()`, `FromIndexOutOfRange()` or `EndIndexOutOfRange()`; panics with 0x11 if the
     ///      end of the page is no number.
     /// @param fromIndex_ The first entry's place in the list.
-    /// @param count_ How many entries to return.
+    /// @param count_ The number of entries to return.
     /// @return rates_ Exactly that many.
     function getRates(uint256 fromIndex_, uint256 count_) external view returns (Rates[] memory rates_) {
         Rates[] storage all_ = _state().rates;
@@ -99,7 +99,7 @@ contract RateRegistry is ParameterDriven {
     }
 
     /// @notice The length of the list.
-    /// @return count_ How many entries there are.
+    /// @return count_ The number of entries.
     function getRatesCount() external view returns (uint256 count_) {
         return _state().rates.length;
     }

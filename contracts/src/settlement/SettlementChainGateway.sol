@@ -61,7 +61,7 @@ contract SettlementChainGateway is ISettlementChainGateway, PausableByParameter 
         mapping(uint256 chainId => address inbox) inboxes;
     }
 
-    /// @dev What the caller grants the call on the app chain.
+    /// @dev The gas that the caller grants the call on the app chain, and the most that it pays for it.
     struct Gas {
         uint256 limit;
         uint256 maxFeePerGas;
@@ -81,7 +81,7 @@ contract SettlementChainGateway is ISettlementChainGateway, PausableByParameter 
 
     address private immutable _underlying;
 
-    /// @dev What one unit of the fee token is on an app chain.
+    /// @dev The native amount on an app chain for one unit of the fee token.
     uint256 private immutable _scale;
 
     /// @notice Builds an implementation.
@@ -114,10 +114,10 @@ contract SettlementChainGateway is ISettlementChainGateway, PausableByParameter 
     /// @dev The tokens are pulled before the rest is checked. Reverts with `Paused()`, the fee token's error,
     ///      `UnsupportedChainId(uint256)`, `ZeroRecipient()`, `ZeroAmount()` or `InsufficientAmount(uint256,uint256)`.
     /// @param chainId_ The app chain.
-    /// @param recipient_ Who gets the native tokens.
-    /// @param amount_ How many fee tokens; what the way costs at most is taken off.
+    /// @param recipient_ The account that gets the native tokens.
+    /// @param amount_ The number of fee tokens; the most that the way may cost is taken off.
     /// @param gasLimit_ The gas that the call over there may use.
-    /// @param maxFeePerGas_ What that gas may cost, in wei of the app chain.
+    /// @param maxFeePerGas_ The highest price of that gas, in wei of the app chain.
     function deposit(
         uint256 chainId_,
         address recipient_,
@@ -131,10 +131,10 @@ contract SettlementChainGateway is ISettlementChainGateway, PausableByParameter 
 
     /// @notice The same with a permit of the fee token; a permit that fails is ignored.
     /// @param chainId_ The app chain.
-    /// @param recipient_ Who gets the native tokens.
-    /// @param amount_ How many fee tokens; what the way costs at most is taken off.
+    /// @param recipient_ The account that gets the native tokens.
+    /// @param amount_ The number of fee tokens; the most that the way may cost is taken off.
     /// @param gasLimit_ The gas that the call over there may use.
-    /// @param maxFeePerGas_ What that gas may cost, in wei of the app chain.
+    /// @param maxFeePerGas_ The highest price of that gas, in wei of the app chain.
     /// @param deadline_ The permit's deadline, in seconds since the Unix epoch.
     /// @param v_ The permit's signature.
     /// @param r_ The permit's signature.
@@ -160,10 +160,10 @@ contract SettlementChainGateway is ISettlementChainGateway, PausableByParameter 
     /// @dev Reverts with `Paused()`, `TransferFromFailed()` if the caller's tokens cannot be pulled, the fee token's
     ///      `ZeroAmount()` for nothing, else with the fee token's `TransferFromFailed()`.
     /// @param chainId_ The app chain.
-    /// @param recipient_ Who would get the native tokens.
-    /// @param amount_ How many underlying tokens.
+    /// @param recipient_ The account that would get the native tokens.
+    /// @param amount_ The number of underlying tokens.
     /// @param gasLimit_ The gas that the call over there may use.
-    /// @param maxFeePerGas_ What that gas may cost, in wei of the app chain.
+    /// @param maxFeePerGas_ The highest price of that gas, in wei of the app chain.
     function depositFromUnderlying(
         uint256 chainId_,
         address recipient_,
@@ -177,10 +177,10 @@ contract SettlementChainGateway is ISettlementChainGateway, PausableByParameter 
 
     /// @notice The same with a permit of the underlying token; a permit that fails is ignored. Always fails, too.
     /// @param chainId_ The app chain.
-    /// @param recipient_ Who would get the native tokens.
-    /// @param amount_ How many underlying tokens.
+    /// @param recipient_ The account that would get the native tokens.
+    /// @param amount_ The number of underlying tokens.
     /// @param gasLimit_ The gas that the call over there may use.
-    /// @param maxFeePerGas_ What that gas may cost, in wei of the app chain.
+    /// @param maxFeePerGas_ The highest price of that gas, in wei of the app chain.
     /// @param deadline_ The permit's deadline, in seconds since the Unix epoch.
     /// @param v_ The permit's signature.
     /// @param r_ The permit's signature.
@@ -201,14 +201,14 @@ contract SettlementChainGateway is ISettlementChainGateway, PausableByParameter 
         _deposit(chainId_, recipient_, amount_, Gas(gasLimit_, maxFeePerGas_));
     }
 
-    /// @notice Sends the current values of parameters to app chains. Anyone may call it and pays for the way.
+    /// @notice Sends the current values of parameters to app chains. Any account may call it and pays for the way.
     /// @dev The tokens are pulled before the rest is checked. One nonce serves all chains of a call; over there it
     ///      decides which of two values is newer. Reverts with `Paused()`, the fee token's error, `NoChainIds()`,
     ///      `NoKeys()` or `UnsupportedChainId(uint256)`.
     /// @param chainIds_ The app chains.
     /// @param keys_ The parameters' keys.
     /// @param gasLimit_ The gas that the call over there may use.
-    /// @param maxFeePerGas_ What that gas may cost, in wei of the app chain.
+    /// @param maxFeePerGas_ The highest price of that gas, in wei of the app chain.
     /// @param amountToSend_ The fee tokens to pay with for each chain.
     /// @return totalSent_ The fee tokens taken for all chains.
     function sendParameters(
@@ -227,7 +227,7 @@ contract SettlementChainGateway is ISettlementChainGateway, PausableByParameter 
     /// @param chainIds_ The app chains.
     /// @param keys_ The parameters' keys.
     /// @param gasLimit_ The gas that the call over there may use.
-    /// @param maxFeePerGas_ What that gas may cost, in wei of the app chain.
+    /// @param maxFeePerGas_ The highest price of that gas, in wei of the app chain.
     /// @param amountToSend_ The fee tokens to pay with for each chain.
     /// @param deadline_ The permit's deadline, in seconds since the Unix epoch.
     /// @param v_ The permit's signature.
@@ -256,7 +256,7 @@ contract SettlementChainGateway is ISettlementChainGateway, PausableByParameter 
     /// @param chainIds_ The app chains.
     /// @param keys_ The parameters' keys.
     /// @param gasLimit_ The gas that the call over there may use.
-    /// @param maxFeePerGas_ What that gas may cost, in wei of the app chain.
+    /// @param maxFeePerGas_ The highest price of that gas, in wei of the app chain.
     /// @param amountToSend_ The underlying tokens to pay with for each chain.
     /// @return totalSent_ The underlying tokens taken for all chains.
     function sendParametersFromUnderlying(
@@ -276,7 +276,7 @@ contract SettlementChainGateway is ISettlementChainGateway, PausableByParameter 
     /// @param chainIds_ The app chains.
     /// @param keys_ The parameters' keys.
     /// @param gasLimit_ The gas that the call over there may use.
-    /// @param maxFeePerGas_ What that gas may cost, in wei of the app chain.
+    /// @param maxFeePerGas_ The highest price of that gas, in wei of the app chain.
     /// @param amountToSend_ The underlying tokens to pay with for each chain.
     /// @param deadline_ The permit's deadline, in seconds since the Unix epoch.
     /// @param v_ The permit's signature.
@@ -301,10 +301,10 @@ contract SettlementChainGateway is ISettlementChainGateway, PausableByParameter 
     }
 
     /// @notice Hands all fee tokens of this contract to `recipient_`. The inbox's bridge calls it with what an app
-    ///         chain sent back, but anyone may, and a pause does not stop it.
+    ///         chain sent back, but any account may, and a pause does not stop it.
     /// @dev Reverts with the fee token's errors only.
-    /// @param recipient_ Who gets the fee tokens.
-    /// @return amount_ How many, possibly none.
+    /// @param recipient_ The account that gets the fee tokens.
+    /// @return amount_ The number of tokens, possibly none.
     function receiveWithdrawal(address recipient_) external override returns (uint256 amount_) {
         amount_ = _announceWithdrawal(recipient_);
         IFeeToken(feeToken).transfer(recipient_, amount_);
@@ -312,15 +312,15 @@ contract SettlementChainGateway is ISettlementChainGateway, PausableByParameter 
 
     /// @notice The same, unwrapped into the underlying token.
     /// @dev Reverts with the fee token's errors only, among them `ZeroAmount()` if there are none.
-    /// @param recipient_ Who gets the underlying tokens.
-    /// @return amount_ How many.
+    /// @param recipient_ The account that gets the underlying tokens.
+    /// @return amount_ The number of tokens.
     function receiveWithdrawalIntoUnderlying(address recipient_) external override returns (uint256 amount_) {
         amount_ = _announceWithdrawal(recipient_);
         IFeeToken(feeToken).withdrawTo(recipient_, amount_);
     }
 
     /// @notice Takes over an app chain's inbox from the parameter `inboxParameterKey()`, a dot and the chain id. Zero
-    ///         cuts the chain off. Anyone may call it, also if nothing changes.
+    ///         cuts the chain off. Any account may call it, also if nothing changes.
     /// @dev Reverts with `ParameterOutOfTypeBounds()`.
     /// @param chainId_ The app chain.
     function updateInbox(uint256 chainId_) external {
@@ -331,11 +331,11 @@ contract SettlementChainGateway is ISettlementChainGateway, PausableByParameter 
         emit InboxUpdated(chainId_, inbox_);
     }
 
-    /// @notice What a deposit's way costs at most.
+    /// @notice Returns the most that a deposit's way may cost.
     /// @dev Reverts with `UnsupportedChainId(uint256)`.
     /// @param chainId_ The app chain.
     /// @param gasLimit_ The gas that the call over there may use.
-    /// @param maxFeePerGas_ What that gas may cost, in wei of the app chain.
+    /// @param maxFeePerGas_ The highest price of that gas, in wei of the app chain.
     /// @param maxBaseFee_ The base fee of this chain to reckon with, in wei.
     /// @return fees_ The costs in 18 decimals.
     function calculateMaxDepositFee(
@@ -379,7 +379,7 @@ contract SettlementChainGateway is ISettlementChainGateway, PausableByParameter 
         return _state().paused;
     }
 
-    /// @notice What the keys of the parameters that name inboxes start with; a dot and the chain id follow.
+    /// @notice Returns the prefix of the keys of parameters that name inboxes; a dot and the chain id follow.
     /// @return key_ The start of the keys.
     function inboxParameterKey() public pure returns (string memory key_) {
         return "xmtp.settlementChainGateway.inbox";

@@ -6,7 +6,7 @@ import {IERC20Permit} from "@openzeppelin/contracts/token/ERC20/extensions/IERC2
 import {SafeERC20} from "@openzeppelin/contracts/token/ERC20/utils/SafeERC20.sol";
 import {IFeeToken} from "./interfaces/IFeeToken.sol";
 
-/// @title How the settlement contracts take tokens from whoever calls them.
+/// @title Takes tokens from the callers of settlement contracts.
 /// @dev In all functions `msg.sender` pays and `address(this)` receives. Amounts are in units of the token.
 library TokenIntake {
     using SafeERC20 for IERC20;
@@ -14,7 +14,7 @@ library TokenIntake {
     /// @notice The underlying token did not move.
     error TransferFromFailed();
 
-    /// @dev Uses a permit of the caller. A permit that fails is ignored: anyone may have used it before this call,
+    /// @dev Uses a permit of the caller. A permit that fails is ignored: any account may have used it before this call,
     ///      and if the allowance is missing, the pull that follows says so.
     function tryPermit(address token_, uint256 amount_, uint256 deadline_, uint8 v_, bytes32 r_, bytes32 s_) internal {
         try IERC20Permit(token_).permit(msg.sender, address(this), amount_, deadline_, v_, r_, s_) {} catch {}

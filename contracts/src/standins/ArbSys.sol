@@ -20,7 +20,7 @@ contract ArbSys is IArbSys {
     /// @dev The number of messages so far. Slot 0.
     uint256 private _messages;
 
-    /// @notice Leaves a call to be made on the settlement chain. Anyone may call it.
+    /// @notice Leaves a call to be made on the settlement chain. Any account may call it.
     /// @param destination_ The contract to call there.
     /// @param data_ The call data.
     /// @return messageId_ The message's number: 1, 2, 3 and so on.

@@ -9,7 +9,7 @@ import {AddressAliasHelper} from "../libraries/AddressAliasHelper.sol";
 
 /// @title Stands in for a rollup's inbox, bridge and outbox on a development chain; the gas token is an ERC-20.
 /// @dev Takes the tokens and logs what is to happen on the app chain; a relayer reads the logs and does it. For the way
-///      back, the relayer calls `releaseWithdrawal`. Whatever is held here is what the app chain's native tokens stand for.
+///      back, the relayer calls `releaseWithdrawal`. The tokens held here back the app chain's native tokens.
 ///
 ///      Amounts named value, cost, fee or gas are in 18-decimals units of the token, as on the app chain; token amounts
 ///      are in the token's own.
@@ -49,7 +49,7 @@ contract ERC20Inbox is IERC20Inbox {
     /// @notice The price of leaving a ticket was changed.
     event SubmissionGasPerByteUpdated(uint256 submissionGasPerByte);
 
-    /// @notice Thrown when someone else than the relayer calls a function of the relayer's.
+    /// @notice Thrown when an account other than the relayer calls a function for the relayer.
     error NotRelayer();
     /// @notice Thrown when a withdrawal was paid out before.
     error AlreadyReleased(uint256 messageId);
@@ -63,11 +63,11 @@ contract ERC20Inbox is IERC20Inbox {
     /// @notice The account that carries messages between the chains.
     address public immutable relayer;
 
-    /// @notice What one byte of a ticket costs, in gas at the block's base fee. Zero, as ERC-20 inboxes ask, unless set.
+    /// @notice The cost of a byte of a ticket, in gas at the block's base fee. Zero unless set, as in ERC-20 inboxes.
     uint256 public submissionGasPerByte;
     /// @notice The number of messages so far; the last one's number.
     uint256 public messageCount;
-    /// @notice Whether a withdrawal was paid out.
+    /// @notice Returns true if a withdrawal was paid out.
     mapping(uint256 messageId => bool) public released;
 
     uint256 private immutable _scale;
@@ -91,9 +91,9 @@ contract ERC20Inbox is IERC20Inbox {
     ///      token does.
     /// @param to_ The contract to call.
     /// @param l2CallValue_ The value to send along.
-    /// @param maxSubmissionCost_ What may be spent on leaving the ticket.
-    /// @param excessFeeRefundAddress_ Who gets back what is not spent.
-    /// @param callValueRefundAddress_ Who gets back the value if the call never succeeds.
+    /// @param maxSubmissionCost_ The most that may be spent on leaving the ticket.
+    /// @param excessFeeRefundAddress_ The account that gets back the rest.
+    /// @param callValueRefundAddress_ The account that gets back the value if the call never succeeds.
     /// @param gasLimit_ The gas for the call.
     /// @param maxFeePerGas_ The price of it.
     /// @param tokenTotalFeeAmount_ The tokens to take from the caller.
@@ -157,8 +157,8 @@ contract ERC20Inbox is IERC20Inbox {
     }
 
     /// @notice Pays out a message of `ArbSys`: sends the tokens to the destination, then makes the call.
-    /// @dev For the relayer. Each message once; in any order. Reverts with `NotRelayer()`, `AlreadyReleased(uint256)`, as
-    ///      the token does, or as the call does, and may then be tried again.
+    /// @dev For the relayer. Each message once; in any order. Reverts with `NotRelayer()`, `AlreadyReleased(uint256)`,
+    ///      as the token does, or as the call does, and may then be tried again.
     /// @param messageId_ The message's number.
     /// @param destination_ The contract to call.
     /// @param value_ The value that came with the message; a rest too small for the token's decimals is dropped.
@@ -192,7 +192,7 @@ contract ERC20Inbox is IERC20Inbox {
         emit SubmissionGasPerByteUpdated(submissionGasPerByte_);
     }
 
-    /// @notice What it costs to leave a ticket.
+    /// @notice Returns the cost of leaving a ticket.
     /// @param dataLength_ The size of its call data in bytes.
     /// @param baseFee_ The base fee to reckon with, in wei.
     /// @return submissionFee_ The cost.

@@ -8,7 +8,7 @@ import {
 import {RegistryParameters} from "../libraries/RegistryParameters.sol";
 import {Migratable} from "../proxy/Migratable.sol";
 
-/// @title Stands in for the dollar token under the fee token on a development chain: anyone may mint.
+/// @title Stands in for the dollar token under the fee token on a development chain: any account may mint.
 /// @dev ERC-20 with permit (ERC-2612); 6 decimals.
 contract MockUnderlyingFeeToken is Migratable, ERC20PermitUpgradeable {
     string private constant NAME = "Mock USD";
@@ -33,15 +33,15 @@ contract MockUnderlyingFeeToken is Migratable, ERC20PermitUpgradeable {
         __ERC20Permit_init(NAME);
     }
 
-    /// @notice Makes tokens out of nothing. Anyone may call it.
+    /// @notice Makes tokens out of nothing. Any account may call it.
     /// @dev Reverts with `ERC20InvalidReceiver(address)` for the zero address.
-    /// @param to_ Who gets them.
-    /// @param amount_ How many, in millionths of a dollar.
+    /// @param to_ The account that gets them.
+    /// @param amount_ The amount, in millionths of a dollar.
     function mint(address to_, uint256 amount_) external {
         _mint(to_, amount_);
     }
 
-    /// @notice Runs the migrator named by the parameter `migratorParameterKey()`. Anyone may call it.
+    /// @notice Runs the migrator named by the parameter `migratorParameterKey()`. Any account may call it.
     /// @dev Reverts with `ParameterOutOfTypeBounds()`, `ZeroMigrator()`, `MigrationFailed(address,bytes)` or
     ///      `EmptyCode(address)`.
     function migrate() external override {

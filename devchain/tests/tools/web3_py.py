@@ -86,7 +86,7 @@ assert len(token.events.Transfer().get_logs(from_block=0)) == 1
 assert token.functions.balanceOf(second).call() == 70
 try:
     token.functions.mint("0x" + "00" * 20, 1).transact()
-    raise AssertionError("tokens for nobody")
+    raise AssertionError("tokens for the zero address")
 except ContractCustomError as refused:
     assert refused.data[:10] == w3.keccak(text="ERC20InvalidReceiver(address)")[:4].to_0x_hex()
 wallet = deploy("WalletHarness", second)

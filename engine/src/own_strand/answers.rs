@@ -9,8 +9,8 @@ use hawser_proto::{OriginatorId, SequenceId};
 /// The time for which a peer's claim keeps the node from signing while the peer sends none of the claimed envelopes. A
 /// guess: an answer takes milliseconds, and a busy disk some seconds.
 const SHOW_FOR: Duration = Duration::from_secs(10);
-/// The same time for a peer that has shown a place beyond a gap, because the follower searches for the gap first
-/// (`docs/protocol/replication.md`, Gaps).
+/// The time of such a claim by a peer that has shown a place beyond a gap, because the follower searches for the gap
+/// first (`docs/protocol/replication.md`, Gaps).
 const SEARCH_FOR: Duration = Duration::from_secs(75);
 /// The least that a turn in which a peer shows nothing takes from that time, for any end of the turn. A guess: a
 /// claim that is fulfilled by envelopes on their way to the disk blocks publishers for a moment only, so such

@@ -43,9 +43,9 @@ const PAYERS_MAX: PayersMax =
 /// The most payers of reports.
 #[derive(Debug, Clone, Copy)]
 struct PayersMax {
-    /// Those of a report that this node writes, unless a single minute has more.
+    /// The most payers of a report that this node writes, unless a single minute has more.
     written: usize,
-    /// Those of a report that this node computes.
+    /// The most payers of a report that this node computes.
     computed: usize,
 }
 
@@ -423,9 +423,9 @@ fn leaves(
 
 /// The amounts of a range.
 enum Summed {
-    /// Those of all payers, and the last place that is charged.
+    /// The amounts of all payers, and the last place that is charged.
     All(Leaves, SequenceId),
-    /// There are too many payers: up to this minute, and not before it.
+    /// The range has too many payers. Its part through this minute has too many; its part before does not.
     Full { minute: u32 },
 }
 

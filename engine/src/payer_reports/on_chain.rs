@@ -87,7 +87,7 @@ struct ReportsAbout {
     forgotten_through: Option<u32>,
     /// The minutes of unsettled reports that are no longer kept, by index.
     open: BTreeMap<u64, RangeInclusive<u32>>,
-    /// From the first minute to the last of those that were too many for `open`.
+    /// The minutes of the unsettled reports for which `open` had no room, from the first minute to the last.
     merged: Option<RangeInclusive<u32>>,
 }
 

@@ -111,7 +111,7 @@ pub(super) struct LaneTable {
 }
 
 impl LaneTable {
-    /// Begins without lanes; of each strand `of_strand_max` are kept at most.
+    /// Creates a table without lanes, which keeps at most `of_strand_max` lanes of each strand.
     pub(super) fn new(of_strand_max: usize) -> Self {
         let opening = BTreeMap::new();
         Self { lanes: Vec::new(), free: Vec::new(), opening, of_strand_max }

@@ -2,6 +2,8 @@
 //!
 //! The cost of a checkpoint is that of its signatures, which the receiver checks. A sender shows half of what a
 //! receiver takes, so that bursts after a stall are not lost.
+//!
+//! No library of rate limits: one checkpoint may cost a sender more than it has left, which the next ones wait for.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;

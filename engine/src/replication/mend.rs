@@ -201,7 +201,7 @@ impl MendSearch {
         self.open.map(|open| open.until)
     }
 
-    /// Returns true if this is the open want of this peer. An answer to another one need not be checked.
+    /// Returns true if `request` is the open want at this peer. An answer to any other request need not be checked.
     #[must_use]
     pub fn awaits(&self, peer: OriginatorId, request: RequestId) -> bool {
         self.open.is_some_and(|open| (open.peer, open.request) == (peer, request))

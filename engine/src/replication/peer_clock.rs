@@ -5,6 +5,8 @@
 //! newer may speak of a node before this one has heard of it.
 
 use hawser_proto::{Cursor, OriginatorId, SequenceId};
+#[cfg(feature = "faults")]
+use hawser_storage::faults::{self, SeededFault};
 
 /// Claims about unknown originators that are kept of one peer. Guess: more nodes than enter a registry between two
 /// readings, and 4 KiB at most.
@@ -25,6 +27,10 @@ impl PeerClock {
         let unknown = self.claims.iter().filter(|id| !is_known(id.originator)).count();
         // Above the bound when originators that were known are no longer.
         let mut room = UNKNOWN_MAX.saturating_sub(unknown);
+        #[cfg(feature = "faults")]
+        if faults::is_on(SeededFault::UnboundedClaims) {
+            room = usize::MAX;
+        }
         for id in entries.iter() {
             let is_new = self.claims.get(id.originator) == SequenceId::NONE;
             if is_new && !is_known(id.originator) {

@@ -73,7 +73,8 @@ impl CheckTurns {
         }
     }
 
-    /// Waits for the submitter's turn; `None` if there is no place, or no more.
+    /// Waits for the submitter's turn; `None` if the queue has no place for it, or gives its place to another
+    /// submitter.
     async fn wait(&self, caller: usize) -> Option<CheckTurn> {
         let (turn, displaced) = {
             let mut queue = self.0.queue.lock();

@@ -99,7 +99,7 @@ impl Backlog {
         SignedPrefix { size: through, signed: self.signed, proof }
     }
 
-    /// The same with the proof that the source has signed it.
+    /// Returns the envelopes of [`plain`](Self::plain), behind the proof that the source has signed them.
     pub fn run(&self, from: u64, through: u64) -> Vec<StrandItem<Bytes>> {
         let mut items = self.plain(from, through);
         items.insert(0, StrandItem::Prefix(Box::new(self.prefix(through))));

@@ -48,7 +48,7 @@ pub fn envelope(originator: OriginatorId, sequence: u64, text: &str) -> Bytes {
     priced(originator, sequence, text, rate())
 }
 
-/// The same at another price.
+/// Returns such an envelope at the price of `rate`.
 pub fn priced(originator: OriginatorId, sequence: u64, text: &str, rate: Rate) -> Bytes {
     let ns = START_NS + i64::try_from(sequence).unwrap();
     signed(originator, sequence, text, rate, ns)

@@ -90,7 +90,7 @@ pub struct Chain {
     pub taken_from: BTreeMap<PayerAddress, SettledAmount>,
     /// Settlements that it was asked for.
     pub asked_to_settle: usize,
-    /// Settlements until the connection breaks.
+    /// Settlements that still succeed before the connection breaks; `None`: it never breaks.
     pub settles: Option<usize>,
     /// Leaves that a transaction has room for; `None` for any number.
     pub leaves_max: Option<usize>,

@@ -159,7 +159,7 @@ pub(crate) struct ChainPath {
     /// Payloads that are on the chain, for any time: every reader of a topic can send them again. Kept apart from
     /// `progress`, because an attempt is forgotten after some minutes and its payload must still not be sent twice.
     on_chain: Arc<Cache<PayloadKey, KnownOnChain>>,
-    /// The same payloads in a file, for the time after a restart.
+    /// The file with the payloads of `on_chain`, which is read after a restart.
     record: Option<Arc<Mutex<ChainRecord>>>,
     metrics: Arc<GatewayMetrics>,
     /// Time for a node to show an envelope after its transaction was mined.

@@ -112,7 +112,7 @@ fn others(nodes: &Nodes, originator: &Node) -> impl Iterator<Item = std::sync::A
 
 /// Newest envelope of an item's topic, as a node shows it.
 enum Newest {
-    /// That of the item.
+    /// The item's own envelope.
     OfItem(PlacedEnvelope),
     /// Another one, with this id.
     Other(EnvelopeId),

@@ -3,6 +3,8 @@
 
 use std::fmt::Write as _;
 
+use hawser_proto::date::date_text;
+
 use super::kind::MemberKind;
 use super::member::MemberIdentifier;
 use super::update::{Action, Update};
@@ -61,24 +63,8 @@ fn label(member: &MemberIdentifier) -> &'static str {
 fn time(unix_ns: u64) -> String {
     let seconds = unix_ns.cast_signed().div_euclid(1_000_000_000);
     let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    let (year, month, day) = date(days);
     let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
-}
-
-/// Returns the proleptic Gregorian date of a day since 1970. Written here and not taken from a library, because it has
-/// ten lines and clients sign its result. A year here begins in March, so that the leap day is its last day.
-fn date(days: i64) -> (i64, i64, i64) {
-    let since_march_0000 = days + 719_468;
-    let era = since_march_0000.div_euclid(146_097);
-    let day_of_era = since_march_0000.rem_euclid(146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    (400 * era + year_of_era + i64::from(month <= 2), month, day)
+    format!("{}T{hour:02}:{minute:02}:{second:02}Z", date_text(days))
 }
 
 #[cfg(test)]

@@ -128,7 +128,7 @@ mod tests {
         assert_eq!(gaps(&[&[11, 19]]), [(12, 18)]);
     }
 
-    /// Such a peer answers about another range, or has not looked at the one that it was asked for.
+    /// A peer that sends such envelopes answers about another range, or has not looked at the one that was asked for.
     #[test]
     fn envelopes_from_before_a_range_say_nothing_about_it() {
         assert_eq!(gaps(&[&[3, 4, 12], &[12, 4]]), [(11, 11), (13, 19)]);

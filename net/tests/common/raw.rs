@@ -39,7 +39,10 @@ impl RawPeer {
         Self::connect_from(Ipv4Addr::LOCALHOST, address).await.unwrap()
     }
 
-    /// The same from an address of this machine, unless it is turned away.
+    /// Connects from an address of this machine.
+    ///
+    /// # Errors
+    /// The error of a connection that the node has refused.
     pub async fn connect_from(own: Ipv4Addr, address: SocketAddr) -> Result<Self, ConnectionError> {
         let mut config = rustls::ClientConfig::builder_with_provider(Arc::new(default_provider()))
             .with_protocol_versions(&[&rustls::version::TLS13])
@@ -83,7 +86,7 @@ impl RawPeer {
         self.prove_after_greeting(own, key, peer).await
     }
 
-    /// The same after the greeting.
+    /// Sends the proof, after the greeting. Returns what it signed.
     pub async fn prove_after_greeting(
         &mut self,
         own: OriginatorId,

@@ -35,7 +35,7 @@ pub enum AmountCause {
     },
     /// The report counts usage of one payer for another one.
     OtherPayer {
-        /// The payer whose usage it is.
+        /// The payer that has published.
         from: PayerAddress,
         /// The payer for whom it is counted.
         to: PayerAddress,

@@ -1,5 +1,7 @@
 //! Parses the expiry time of a certificate (RFC 5280 §4.1.2.5), which rustls checks but does not expose.
 
+use hawser_proto::date::days_since_1970;
+
 /// Tags of DER (X.690 §8.1.2).
 const SEQUENCE: u8 = 0x30;
 const UTC_TIME: u8 = 0x17;
@@ -71,14 +73,6 @@ fn time(tag: u8, text: &[u8]) -> Option<i64> {
 
 fn number(digits: &[u8]) -> i64 {
     digits.iter().fold(0, |number, digit| number * 10 + i64::from(digit - b'0'))
-}
-
-/// Counts days in the Gregorian calendar since 1970. The year begins in March here, so that a leap day is its last day.
-fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let month = (month + 9) % 12;
-    let leap_days = year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
-    365 * year + leap_days + (153 * month + 2) / 5 + day - 1 - 719_468
 }
 
 #[cfg(test)]

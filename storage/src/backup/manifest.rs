@@ -10,7 +10,7 @@ use hawser_proto::merkle::TreeHash;
 use hawser_proto::sign::{Digest, keccak256};
 use hawser_proto::{OriginatorId, PublicKey, SecretKey, SequenceId, Signature};
 
-use crate::hex::{hex, unhex};
+use crate::hex::unhex;
 use crate::settings::StoreIdentity;
 
 /// The first line, which states the format of the others.
@@ -43,7 +43,7 @@ impl FileHash {
 
 impl std::fmt::Display for FileHash {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&hex(&self.0))
+        f.write_str(&hex::encode(self.0))
     }
 }
 
@@ -165,7 +165,7 @@ impl BackupManifest {
         let signature = match key {
             None => "none".to_owned(),
             Some(key) if key.public_key() == self.identity.public_key => {
-                hex(key.sign(digest_of(text.as_bytes())).as_bytes())
+                hex::encode(key.sign(digest_of(text.as_bytes())).as_bytes())
             }
             Some(_) => return Err(ManifestError::Signature),
         };
@@ -189,13 +189,13 @@ impl BackupManifest {
         push(&mut text, format_args!("{TITLE}"));
         push(&mut text, format_args!("network={network}"));
         push(&mut text, format_args!("node={node}"));
-        push(&mut text, format_args!("key={}", hex(public_key.as_bytes())));
-        push(&mut text, format_args!("incarnation={}", hex(&self.incarnation)));
+        push(&mut text, format_args!("key={}", hex::encode(public_key.as_bytes())));
+        push(&mut text, format_args!("incarnation={}", hex::encode(self.incarnation)));
         push(&mut text, format_args!("made={}", self.made_unix_s));
         for BackupStrand { originator, head, tree } in &self.strands {
             let (size, root) = match tree {
                 None => (0, "none".to_owned()),
-                Some((size, root)) => (*size, hex(&root.0)),
+                Some((size, root)) => (*size, hex::encode(root.0)),
             };
             push(&mut text, format_args!("strand={originator} {head} {size} {root}"));
         }
@@ -212,7 +212,7 @@ impl ReadManifest {
     #[must_use]
     pub fn ended(lines: &[u8]) -> Vec<u8> {
         let end = blake3::hash(lines);
-        [lines, b"end=", hex(end.as_bytes()).as_bytes(), b"\n"].concat()
+        [lines, b"end=", hex::encode(end.as_bytes()).as_bytes(), b"\n"].concat()
     }
 
     /// Decodes a manifest. Takes memory in proportion to the length of the bytes, never to a number in them.
@@ -259,7 +259,7 @@ impl ReadManifest {
 fn split_end(text: &str) -> Result<(&str, Option<Signature>), ManifestError> {
     let (rest, end) = last_line(text).ok_or(ManifestError::Damaged)?;
     let hash = blake3::hash(rest.as_bytes());
-    if end.strip_prefix("end=") != Some(hex(hash.as_bytes()).as_str()) {
+    if end.strip_prefix("end=") != Some(hex::encode(hash.as_bytes()).as_str()) {
         return Err(ManifestError::Damaged);
     }
     let (body, signature) = last_line(rest).ok_or(ManifestError::Damaged)?;

@@ -34,9 +34,9 @@ const WAITING: usize = 1;
 /// Threads that hash and write chunks beside commits, and for a bucket, which gets one request at a time. Chosen: while
 /// one waits until its chunk is synced, the other one works.
 const WRITERS: usize = 2;
-/// The same for a folder while there are no commits. Chosen: two keep two cores busy while two wait for the disk, as in
-/// a backup. Each takes the memory of a chunk, and that of its envelopes until they are encoded. A commit that comes
-/// waits once for their chunks.
+/// Threads that hash and write chunks into a folder while there are no commits. Chosen: two keep two cores busy while
+/// two wait for the disk, as in a backup. Each takes the memory of a chunk, and that of its envelopes until they are
+/// encoded. A commit that comes waits once for their chunks.
 const WRITERS_IDLE: usize = 4;
 
 /// The outcome of creating a copy.
@@ -48,7 +48,7 @@ pub struct BootstrapReport {
     pub manifest: BootstrapManifest,
     /// Chunks that no earlier copy had.
     pub chunks_new: usize,
-    /// Their length together, in bytes.
+    /// The sum of the lengths of these chunks, in bytes.
     pub bytes_new: u64,
 }
 

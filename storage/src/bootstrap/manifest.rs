@@ -11,7 +11,7 @@ use hawser_proto::{OriginatorId, SequenceId};
 
 use super::chunk::CHUNK_LEN_BYTES_MAX;
 use crate::backup::FileHash;
-use crate::hex::{hex, unhex, unhex_all};
+use crate::hex::unhex;
 
 /// The first line of a manifest without strands of chains. Every version of this program reads it.
 const TITLE: &str = "hawser snapshot 1";
@@ -122,7 +122,7 @@ impl BootstrapManifest {
     #[must_use]
     pub fn ended(lines: &[u8]) -> Vec<u8> {
         let end = blake3::hash(lines);
-        [lines, b"end=", hex(end.as_bytes()).as_bytes(), b"\n"].concat()
+        [lines, b"end=", hex::encode(end.as_bytes()).as_bytes(), b"\n"].concat()
     }
 
     /// Returns the length of all chunks together, in bytes.
@@ -153,10 +153,10 @@ impl BootstrapManifest {
         for BootstrapStrand { originator, head, checkpoints, voids, chunks } in &self.strands {
             push(format_args!("strand={originator} {head}"));
             for checkpoint in checkpoints {
-                push(format_args!("checkpoint={}", hex(&checkpoint.encode())));
+                push(format_args!("checkpoint={}", hex::encode(checkpoint.encode())));
             }
             for signed in voids {
-                push(format_args!("void={}", hex(&signed.encode())));
+                push(format_args!("void={}", hex::encode(signed.encode())));
             }
             for BootstrapChunk { from, through, len_bytes, hash } in chunks {
                 push(format_args!("chunk={from} {through} {len_bytes} {hash}"));
@@ -196,7 +196,8 @@ fn body_of(text: &str) -> Option<&str> {
     let whole = text.strip_suffix('\n')?;
     let (body, end) = text.split_at(whole.rfind('\n')? + 1);
     let hash = blake3::hash(body.as_bytes());
-    (end.trim_end_matches('\n').strip_prefix("end=")? == hex(hash.as_bytes())).then_some(body)
+    (end.trim_end_matches('\n').strip_prefix("end=")? == hex::encode(hash.as_bytes()))
+        .then_some(body)
 }
 
 /// Parses the lines behind the first one, which have one form and one order.
@@ -255,7 +256,7 @@ fn parse_checkpoint(text: &str, strand: &BootstrapStrand) -> Option<CosignedChec
     if text.len() > 2 * CODEC_LEN_BYTES_MAX {
         return None;
     }
-    let checkpoint = CosignedCheckpoint::decode(&unhex_all(text)?).ok()?;
+    let checkpoint = CosignedCheckpoint::decode(&hex::decode(text).ok()?).ok()?;
     let is_next = strand.chunks.is_empty()
         && strand.voids.is_empty()
         && strand.checkpoints.len() < CHECKPOINTS_MAX
@@ -268,7 +269,7 @@ fn parse_void(text: &str, strand: &BootstrapStrand) -> Option<SignedVoid> {
     if text.len() != 2 * SIGNED_VOID_LEN {
         return None;
     }
-    let signed = SignedVoid::decode(&unhex_all(text)?).ok()?;
+    let signed = SignedVoid::decode(&hex::decode(text).ok()?).ok()?;
     let is_next = strand.chunks.is_empty()
         && strand.voids.len() < VOIDS_OF_NODE_MAX
         && !strand.is_of_chain()
@@ -378,7 +379,7 @@ mod tests {
         let key = SecretKey::from_bytes(&[7; 32]).unwrap();
         let (node, from, through) = (OriginatorId(node), SequenceId(13), SequenceId(20));
         let of = VoidStatement { node, from, through, time_ns: 5, incarnation: [4; 16] };
-        format!("void={}\n", hex(&of.sign(&key).encode()))
+        format!("void={}\n", hex::encode(of.sign(&key).encode()))
     }
 
     #[test]

@@ -24,9 +24,9 @@ pub(crate) enum MetaKey {
     LateSearches,
     /// `u64 BE`: the first block without a second look of the reader of payer events.
     LookedLedger,
-    /// The same of the reader of payer reports.
+    /// `u64 BE`: the first block without a second look of the reader of payer reports.
     LookedPayerReports,
-    /// The same of the reader of the node registry's events.
+    /// `u64 BE`: the first block without a second look of the reader of the node registry's events.
     LookedRegistry,
     /// UTF-8: the network's name.
     Network,

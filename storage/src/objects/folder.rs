@@ -18,8 +18,8 @@ const WRITER_DIGITS: usize = 16;
 /// Bytes of a new file that the system may keep to itself. With more, the sync of a log on the same disk would wait for
 /// all of them: most file systems write the data of new files out before their own journal. A guess.
 const UNSYNCED_BYTES_MAX: usize = 1 << 20;
-/// The same while no other work waits for the disk. A guess: a sync costs little beside writing this much, and a commit
-/// that comes waits once, for as long as a disk takes to write it.
+/// Bytes that the system may keep while no other work waits for the disk. A guess: a sync costs little beside writing
+/// this much, and a commit that comes waits once, for as long as a disk takes to write it.
 const UNSYNCED_IDLE_BYTES_MAX: usize = 8 << 20;
 /// The most files of a list. A guess: a hundred times those of a large backup.
 const FILES_MAX: usize = 10_000_000;

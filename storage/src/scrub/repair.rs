@@ -80,7 +80,7 @@ pub enum RepairError {
         "the envelope at {at} cannot be proven: its leaf in the tree is missing or cannot be read"
     )]
     Unproven {
-        /// The place.
+        /// The place of the envelope.
         at: EnvelopeId,
     },
     /// The damaged block does not consist of the rows alone, or its checksum is damaged.

@@ -22,7 +22,7 @@ pub async fn until<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T 
     }
 }
 
-/// The same for a value that is compared, so that a failure shows how far it came.
+/// Waits until a value equals the wanted one. A failure shows the last value.
 ///
 /// # Panics
 /// After [`PATIENCE`], with the last value and the one wanted.

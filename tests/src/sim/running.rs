@@ -123,7 +123,7 @@ impl Sim {
         clock.head(originator)
     }
 
-    /// Plans that the followers of a server hear that a strand has grown there.
+    /// Schedules the messages that tell a server's followers that a strand has grown there.
     pub(super) fn plan_clocks(&mut self, server: OriginatorId, originator: OriginatorId) {
         let paths = self.paths().into_iter();
         for path in paths.filter(|path| path.server == server) {

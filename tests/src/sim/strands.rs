@@ -117,7 +117,7 @@ pub(super) fn judge(originator: OriginatorId, own: OriginatorId, bytes: &Bytes) 
     judge_by(&Absences::NONE, originator, own, bytes)
 }
 
-/// The same by the absences that a node knows of.
+/// Returns the engine's verdict on such bytes, by the absences that a node knows of.
 pub(super) fn judge_by(
     absences: &Absences,
     originator: OriginatorId,

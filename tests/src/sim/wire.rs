@@ -36,7 +36,7 @@ pub(super) enum Event {
     Up { path: Path },
     /// A want reaches the server.
     Want { path: Path, generation: u64, request: RequestId, want: Want },
-    /// So does the end of one.
+    /// The end of a want reaches the server.
     Stop { path: Path, generation: u64, originator: OriginatorId },
     /// The server has something to send, or may have.
     Serve { path: Path, generation: u64, originator: OriginatorId, request: RequestId },

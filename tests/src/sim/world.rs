@@ -30,14 +30,14 @@ pub struct Faults {
     pub crashes_one_in: u32,
     /// True if node 300 lies.
     pub lies: bool,
-    /// The node from which node 300 withholds every seventh of its envelopes, without a word.
+    /// The node from which node 300 withholds every seventh of its envelopes, without naming a gap.
     pub withholds_from: Option<OriginatorId>,
     /// True if nodes 100 and 200 use up sequence ids without an envelope.
     pub burns_ids: bool,
 }
 
 impl Faults {
-    /// Nothing.
+    /// No faults: messages only take time.
     pub const NONE: Self = Self {
         delay_ms_max: 20,
         breaks_one_in: 0,

@@ -1,4 +1,4 @@
-//! Writes down what a process has really made durable, so that a test can take the rest away.
+//! Records which bytes of files a process has made durable, so that a test can remove all others.
 //!
 //! A preload library for Linux: it stands in for `fsync` and `fdatasync`, lets the kernel do its
 //! work, and only when that has succeeded appends a record to the file that the environment
@@ -18,9 +18,9 @@
 //! It also lets a disk fail: while the folder that [`FAULTS_VARIABLE`] names holds a file `sync`, syncs of files fail
 //! with EIO, and while it holds a file `read`, so do reads at a place of a file (`pread`).
 //!
-//! And it moves the wall clock of a process: `clock_gettime` adds what the file says that [`CLOCK_VARIABLE`] names.
-//! `gettimeofday` is passed by on purpose, because RocksDB computes the ends of waits by it, which the kernel compares
-//! with its own clock.
+//! It also moves the wall clock of a process: `clock_gettime` adds the offset in the file that [`CLOCK_VARIABLE`]
+//! names. `gettimeofday` is passed by on purpose, because RocksDB computes the ends of waits by it, which the kernel
+//! compares with its own clock.
 
 #![warn(missing_docs)]
 #![expect(unsafe_code, reason = "stands in for functions of the C library")]
@@ -75,7 +75,7 @@ pub unsafe extern "C" fn pread(
     libc::ssize_t::try_from(result).unwrap_or(-1)
 }
 
-/// The same under its other name.
+/// Stands in for the C library's `pread64`, another name of [`pread`].
 ///
 /// # Safety
 /// As for [`pread`].

@@ -207,7 +207,7 @@ async fn ten_thousand_streams_reconnect_at_once() {
     ten_thousand_streams(TopicsCall::SubscribeTopics, 20).await;
 }
 
-/// The same from one address, which is a server of an application.
+/// The clients share one address, which is a server of an application.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ten_thousand_streams_of_one_address_reconnect_at_once() {
     ten_thousand_streams(TopicsCall::SubscribeTopics, 1).await;

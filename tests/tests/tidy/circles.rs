@@ -30,10 +30,11 @@ pub(crate) fn circles(texts: &[(String, String)]) -> Vec<String> {
     found
 }
 
-/// Returns true for a file of tests, by its path below `src`.
+/// Returns true for a file of tests or of a simulation, by its path below `src`.
 pub(crate) fn is_test(file: &str) -> bool {
     let stem = file.rsplit('/').next().unwrap_or(file).trim_end_matches(".rs");
-    stem == "tests" || stem.ends_with("_tests") || file.contains("/tests/") || file.contains("sim")
+    let is_simulation = stem == "sim" || file.starts_with("sim/") || file.contains("simulation");
+    stem == "tests" || stem.ends_with("_tests") || file.contains("/tests/") || is_simulation
 }
 
 fn module_path(file: &str) -> ModulePath {

@@ -23,18 +23,32 @@ fn nobodies() -> Vec<String> {
         .collect()
 }
 
+/// Returns the text of a line of Solidity's docs behind its tag, and behind the name that follows `@param` and
+/// `@return`. Returns a line without a tag as it is.
+fn behind_tag(doc: &str) -> &str {
+    let tagged = doc.strip_prefix('@').and_then(|rest| rest.split_once(' '));
+    let Some((tag, text)) = tagged else { return doc };
+    let text = text.trim_start();
+    match tag {
+        "param" | "return" => text.split_once(' ').map_or(text, |(_, text)| text.trim_start()),
+        _ => text,
+    }
+}
+
 #[test]
 fn doc_lines_begin_with_what_the_item_is_or_does() {
     let mut broken = Vec::new();
-    for (path, text) in texts(&["rs", "mjs", "js"]) {
-        let openings: &[&str] = match path.ends_with(".rs") {
-            true => &["/// ", "//! "],
+    for (path, text) in texts(&["rs", "sol", "py", "mjs", "js"]) {
+        let openings: &[&str] = match path.rsplit('.').next() {
+            Some("rs" | "sol") => &["/// ", "//! "],
+            Some("py") => &["\"\"\""],
             // Scripts have their files' docs in plain comments, too.
-            false => &["/** ", "// "],
+            _ => &["/** ", "// "],
         };
         for (number, line) in text.lines().enumerate() {
             let line = line.trim_start();
             let doc = openings.iter().find_map(|opening| line.strip_prefix(opening));
+            let doc = doc.map(behind_tag);
             if doc.is_some_and(|doc| CLAUSES.iter().any(|clause| doc.starts_with(clause))) {
                 broken.push(format!("{path}:{}: {line}", number + 1));
             }
@@ -48,7 +62,7 @@ fn roles_are_named() {
     let nobodies = nobodies();
     let mut broken = Vec::new();
     // This file has to write the words down.
-    let prose = texts(&["rs", "md", "mjs", "js"])
+    let prose = texts(&["rs", "sol", "py", "md", "mjs", "js"])
         .into_iter()
         .filter(|(path, _)| !path.ends_with("tidy/language.rs"));
     for (path, text) in prose {
@@ -71,7 +85,7 @@ const PERSONS: [&str; 4] = ["anyone", "someone", "everyone", "no one"];
 fn persons_are_named_by_their_role() {
     let mut broken = Vec::new();
     // This file has to write the words down.
-    let files = texts(&["rs", "md", "mjs", "js"]).into_iter();
+    let files = texts(&["rs", "sol", "md", "mjs", "js"]).into_iter();
     for (path, text) in files.filter(|(path, _)| !path.ends_with("tidy/language.rs")) {
         for (number, line) in text.lines().enumerate() {
             let prose = match path.ends_with(".md") {

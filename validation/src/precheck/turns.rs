@@ -35,7 +35,7 @@ pub(super) enum PrecheckTurnError {
     /// The caller has had its questions of this period.
     #[error("too many contract wallets are asked for this caller: try again later")]
     OfCaller,
-    /// So many callers have questions that the turn of this one did not come in time.
+    /// The caller's turn did not come in time, because too many callers have questions.
     #[error("too many contract wallets are asked for all callers together: try again later")]
     OfAll,
 }

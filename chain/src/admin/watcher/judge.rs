@@ -255,6 +255,8 @@ fn of_rates(rates: &[RateEntry], factor_max: u64, now: u64) -> Vec<String> {
 mod tests {
     use std::collections::BTreeSet;
 
+    use hawser_proto::SequenceId;
+
     use super::*;
 
     const NOW: u64 = 1_750_000_000;
@@ -263,8 +265,8 @@ mod tests {
         OnchainReport {
             originator: OriginatorId(100),
             index,
-            start_sequence_id: 0,
-            end_sequence_id: 1,
+            start_sequence_id: SequenceId::NONE,
+            end_sequence_id: SequenceId(1),
             end_minute: u32::try_from((NOW - age_s) / 60).unwrap(),
             root: [0; 32],
             fees_settled: crate::admin::MicroDollars::new(5).unwrap(),

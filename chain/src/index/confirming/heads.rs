@@ -15,11 +15,11 @@ const OLD_S: u64 = 60;
 /// The state of the endpoints beside the one in use that show no block at the height of an open one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Progress {
-    /// At least one goes on with the chain below that height: it may still come to another block there.
+    /// At least one endpoint goes on with the chain below that height: it may still come to another block there.
     Below,
     /// All that go on have come to that height and tell nothing about it, so another block there is not to be expected.
     Past,
-    /// None goes on.
+    /// No endpoint goes on.
     Still,
 }
 

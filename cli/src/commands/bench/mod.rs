@@ -84,7 +84,7 @@ enum BenchMode {
     Tests(Vec<BenchTest>),
     /// The calls of this many daily users.
     Mix(u64),
-    /// The same calls without a pause.
+    /// The calls of the mix, without a pause.
     Blast,
     /// The calls of this many daily users of topics of their own, beside streams.
     Dau(u64),

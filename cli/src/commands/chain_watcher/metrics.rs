@@ -129,13 +129,13 @@ impl Watch {
         let help = "Places that the reports cover";
         page.family("xmtp_chain_envelope_range_total", help, "counter");
         for (node, (_, newest)) in all {
-            page.row(&of(node), newest.last().map_or(0, |last| last.end_sequence_id));
+            page.row(&of(node), newest.last().map_or(0, |last| last.end_sequence_id.0));
         }
         let help = "Places between two of the newest reports, or in both";
         page.family("xmtp_chain_envelope_range_gap", help, "gauge");
         for (node, (_, newest)) in all {
             let pairs = newest.windows(2);
-            let gaps = pairs.map(|it| it[1].start_sequence_id.abs_diff(it[0].end_sequence_id));
+            let gaps = pairs.map(|it| it[1].start_sequence_id.0.abs_diff(it[0].end_sequence_id.0));
             page.row(&of(node), gaps.fold(0, u64::saturating_add));
         }
     }
@@ -181,6 +181,7 @@ impl MetricsSource for Watch {
 #[cfg(test)]
 mod tests {
     use hawser_chain::admin::MicroDollars;
+    use hawser_proto::SequenceId;
 
     use super::*;
 
@@ -189,8 +190,8 @@ mod tests {
         let report = |originator| OnchainReport {
             originator,
             index: 0,
-            start_sequence_id: 0,
-            end_sequence_id: 9,
+            start_sequence_id: SequenceId::NONE,
+            end_sequence_id: SequenceId(9),
             end_minute: 2,
             root: [1; 32],
             fees_settled: MicroDollars::default(),

@@ -175,7 +175,7 @@ fn print(seen: &Observation, alarms: &[Alarm], as_json: bool) {
     for (node, (count, newest)) in &seen.reports {
         let open = newest.iter().filter(|report| !report.is_settled).count();
         let end = newest.last().map_or_else(String::new, |last| {
-            format!(", the last one to {} at {}", last.end_sequence_id, time(last.end_minute))
+            format!(", the last one to {} at {}", last.end_sequence_id.0, time(last.end_minute))
         });
         let reports = output::count(*count, "report");
         output::line(format_args!("node {node}: {reports}, {open} not settled{end}"));
@@ -211,7 +211,7 @@ fn json_of(seen: &Observation, alarms: &[Alarm]) -> Value {
             "originator_id": originator.0,
             "reports": count,
             "open": newest.iter().filter(|report| !report.is_settled).count(),
-            "last_end_sequence_id": last.map(|last| last.end_sequence_id),
+            "last_end_sequence_id": last.map(|last| last.end_sequence_id.0),
             "last_end_minute": last.map(|last| last.end_minute),
             "has_left": seen.left.contains(originator),
         })

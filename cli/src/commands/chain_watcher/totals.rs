@@ -122,6 +122,7 @@ impl OriginatorTotals {
 #[cfg(test)]
 mod tests {
     use hawser_chain::admin::MicroDollars;
+    use hawser_proto::SequenceId;
 
     use super::*;
 
@@ -129,8 +130,8 @@ mod tests {
         OnchainReport {
             originator: OriginatorId(100),
             index,
-            start_sequence_id: index,
-            end_sequence_id: index + 1,
+            start_sequence_id: SequenceId(index),
+            end_sequence_id: SequenceId(index + 1),
             end_minute: 1,
             root: [1; 32],
             fees_settled: MicroDollars::new(fees).unwrap(),

@@ -47,7 +47,7 @@ const ENVELOPE_FIELDS_MAX: usize = 16;
 /// Places in one round at which nodes without trees are compared, of all strands together. A guess: nodes of other
 /// software may answer 20 queries a minute of one address.
 const ROUND_SAMPLES: usize = 8;
-/// The same in the one round of `--once`. A guess.
+/// Places at which nodes without trees are compared in the one round of `--once`. A guess.
 pub(super) const ONCE_SAMPLES: usize = 64;
 const QUERY_ENVELOPES: &str = "/xmtp.xmtpv4.message_api.QueryApi/QueryEnvelopes";
 

@@ -26,7 +26,7 @@ const SILENCE_MAX: Duration = Duration::from_secs(90);
 const ASK_EVERY: Duration = Duration::from_secs(5);
 /// Cursors that may come at once. A guess: a minute of a node's fastest pace, for a watcher that had to wait.
 const BURST_MAX: f64 = 600.0;
-/// Cursors in a second that may come in the long run: twice the fastest pace of a node
+/// Sustained rate of cursors that a node may send, per second: twice the fastest pace of a node
 /// (`docs/api/SubscribeSyncCursor.md`).
 const RATE_MAX: f64 = 20.0;
 

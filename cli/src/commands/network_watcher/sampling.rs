@@ -106,8 +106,8 @@ impl StatementKinds {
         }
     }
 
-    /// Returns the nodes of a strand that single places are to be compared of: those without trees, and one with trees,
-    /// which stands for all of its kind. Fewer than two if there is nothing to compare.
+    /// Returns the nodes that are compared at single places of a strand: those without trees, and one with trees, which
+    /// stands for all others with trees. Returns fewer than two nodes if there is nothing to compare.
     pub(super) fn without_trees(&self, originator: u32) -> BTreeSet<u32> {
         let Some(nodes) = self.0.get(&originator) else { return BTreeSet::new() };
         let of_kind = |has_trees: bool| {

@@ -3,7 +3,7 @@ pragma solidity ^0.8.30;
 
 import {IERC20Metadata} from "@openzeppelin/contracts/token/ERC20/extensions/IERC20Metadata.sol";
 
-/// @title What the other settlement contracts use of the fee token, beside ERC-20.
+/// @title The functions of the fee token that other settlement contracts call, beside ERC-20.
 /// @dev A transfer of the fee token either reverts or returns true, so callers leave the result alone.
 interface IFeeToken is IERC20Metadata {
     /// @notice The token that the fee token wraps one to one.

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.30;
 
-/// @title What the other settlement contracts ask of the payer registry.
+/// @title The functions of the payer registry that other settlement contracts call.
 interface IPayerRegistry {
-    /// @notice What one payer owes under a report.
+    /// @notice The amount that one payer owes under a report.
     /// @param payer The account that pays.
     /// @param fee   The fee in microdollars.
     struct PayerFee {

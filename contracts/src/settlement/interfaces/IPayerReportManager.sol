@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity ^0.8.30;
 
-/// @title What the distribution manager asks the payer report manager.
+/// @title The functions of the payer report manager that the distribution manager calls.
 interface IPayerReportManager {
     /// @notice A payer report as it is kept: usage of one originator over `(startSequenceId, endSequenceId]`.
     /// @param startSequenceId     The end of the report before it, 0 for the first one.

@@ -59,7 +59,7 @@ pub enum SubscriptionEvent {
         /// single envelope always fits.
         envelopes: Vec<Bytes>,
     },
-    /// The same as the entries of a message, on streams that were opened so: stored envelopes of a single strand.
+    /// Stored envelopes of a single strand as the entries of a message, on streams that were opened for entries.
     Entries {
         /// The wave that they bring up to date; `None` after an overflow.
         wave: Option<WaveId>,

@@ -14,7 +14,7 @@ use crate::replication::ranges::Places;
 
 /// Bytes of the envelopes that stand between the gaps of one range. Specified (`docs/protocol/replication.md`, Gaps).
 const BETWEEN_BYTES_MAX: usize = 64 * 1024;
-/// The same of all ranges of a search. Specified (same page).
+/// Bytes of the envelopes between the gaps of all ranges of a search. Specified (same page).
 const BETWEEN_BYTES_IN_ALL_MAX: usize = 256 * 1024;
 /// Ranges of a search. Specified (same page): wants that one search costs each peer.
 pub(super) const ASKED_RANGES_MAX: usize = 16;

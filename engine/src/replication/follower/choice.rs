@@ -93,7 +93,7 @@ pub(super) struct Trial {
 #[derive(Debug)]
 pub(super) struct SourcePace {
     received: ReceivedTotal,
-    /// The time from which on it counts as slow if that is not enough.
+    /// The time at which the source counts as slow if it has not sent enough by then.
     judged_at: Instant,
 }
 
@@ -116,7 +116,7 @@ fn is_enough(received: ReceivedTotal) -> bool {
 /// The record of a peer that claimed to hold envelopes and sent none.
 #[derive(Debug, Clone)]
 pub(super) struct Doubt {
-    /// Number of times.
+    /// Number of claims without an envelope.
     pub(super) times: u32,
     /// The end of the last pause.
     pub(super) until: Instant,

@@ -35,7 +35,7 @@ pub(super) enum FurtherForm {
 #[derive(Debug, Default)]
 pub(super) struct FurtherRanges {
     ranges: Vec<Places>,
-    /// The last place up to which peers that name gaps are asked for these: what the source has claimed or shown.
+    /// The last place that the source has claimed or shown. Peers that name gaps are asked for gaps up to it.
     claimed: SequenceId,
     /// The steps of the peers that have answered once. Bounded by the nodes of the registry, as peers are.
     steps: BTreeMap<OriginatorId, FurtherStep>,

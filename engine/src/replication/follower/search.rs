@@ -27,7 +27,8 @@ pub(super) const SEARCH_EVERY: Duration = Duration::from_secs(1);
 pub(super) const IN_TURNS_FROM: u64 = 1024;
 /// Longest time between two turns, though envelopes come. Specified (same page).
 const TURN_MAX: Duration = Duration::from_secs(2);
-/// Time after which all peers have been asked: in the other half of the search each can send. Specified (same page).
+/// Time within which all peers are asked, half of the search: each of them can send in the other half. Specified (same
+/// page).
 const IN_TURNS_FOR: Duration = Duration::from_secs(30);
 /// Envelopes, or their bytes, that let a search go on for [`SEARCH_FOR`] more. Specified (same page).
 const FOUND_ENVELOPES_MIN: u64 = 1024;
@@ -64,8 +65,8 @@ pub(super) struct PlaceSearch {
     pub(super) answered_by: BTreeSet<OriginatorId>,
     /// The peers whose answer is due, and since when each of them is asked.
     pub(super) asked_at: BTreeMap<OriginatorId, Instant>,
-    /// Of these, the peers that have sent an envelope behind the places: they do not hold them, and may hold more of
-    /// what they are asked for besides.
+    /// The peers of `asked_at` that have sent an envelope behind the places. Such a peer does not hold the places, but
+    /// may hold more of what it is asked for.
     pub(super) passed_by: BTreeSet<OriginatorId>,
     /// At least one peer has answered that it does not hold them. Without an answer nothing is marked
     /// missing, because the node may simply be cut off from all peers that hold them.

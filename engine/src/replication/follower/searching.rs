@@ -30,6 +30,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use hawser_proto::{OriginatorId, SequenceId};
+#[cfg(feature = "faults")]
+use hawser_storage::faults::{self, SeededFault};
 use hawser_storage::{LogEntry, SkipReason};
 
 use super::further::FurtherRanges;
@@ -262,6 +264,12 @@ impl Follower {
 
     /// Ends the search if its time is over for peers whose answers it does not wait for.
     pub(super) fn conclude_answered(&mut self, now: Instant) {
+        #[cfg(feature = "faults")]
+        if faults::is_on(SeededFault::FirstAnswerEnds)
+            && self.search.as_ref().is_some_and(|search| search.answered)
+        {
+            return self.conclude_search(now);
+        }
         if self.answered_until().is_some_and(|due| due <= now) {
             self.conclude_search(now);
         }

@@ -16,7 +16,7 @@ use crate::payer_reports::LateScan;
 #[derive(Debug, Default)]
 pub(super) struct LateSearches {
     by_originator: HashMap<OriginatorId, SearchesAbout>,
-    /// Those that are stored.
+    /// The searches that are stored.
     stored: Vec<StoredSearch>,
     /// The parts of reports that are stored as read.
     stored_scans: Vec<StoredScan>,

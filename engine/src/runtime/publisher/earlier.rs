@@ -85,7 +85,7 @@ impl LookUp {
         Self { stored, is_durable, last, found, expired }
     }
 
-    /// Adds the outcome of a later look for everything that this one did not find.
+    /// Adds the results of a later look-up of the receipts that this one did not find.
     pub(super) fn renewed_by(mut self, later: Self) -> Self {
         debug_assert!(self.stored <= later.stored, "it was read later");
         self.stored = later.stored;
@@ -130,8 +130,8 @@ impl LookUp {
     }
 }
 
-/// The envelopes of the last groups: those on their way to disk, and some of the stored ones, which a look-up
-/// of before does not know.
+/// The envelopes of the last groups: those on their way to disk, and some of the stored ones, which an earlier look-up
+/// has not seen.
 ///
 /// Those on their way are bounded by the memory for requests that wait, the others by [`KEPT_MAX`] and
 /// [`KEPT_BYTES_MAX`].

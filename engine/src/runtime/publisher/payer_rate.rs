@@ -1,5 +1,8 @@
 //! A limit on the publish requests of each payer, for a node that has one. The requests are paid for, so
 //! there is none unless the operator sets it.
+//!
+//! No library of rate limits: their tables of keys grow with the keys, and here a flood of payers must not. A property
+//! test holds the limit.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -77,6 +80,9 @@ impl PayerTimes {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
 
     fn payer(number: u32) -> PayerAddress {
@@ -101,6 +107,30 @@ mod tests {
         assert_eq!(times.take(payer(2), begin), Ok(()));
         assert_eq!(taken(&mut times, begin + SECOND_NS / 2), 2, "they come back evenly");
         assert_eq!(taken(&mut times, begin + 60 * SECOND_NS), 4, "and are not saved up");
+    }
+
+    proptest! {
+        #[test]
+        fn no_payer_exceeds_its_rate_and_a_refused_request_fits_when_it_is_said_to(
+            per_second in 1_u32..500,
+            steps_ns in vec(0_u64..20_000_000, 1..200),
+        ) {
+            let (mut times, mut now_ns, mut taken_ns) = (times(per_second), 0, Vec::new());
+            for step_ns in steps_ns {
+                now_ns += step_ns;
+                if let Err(wait_ns) = times.take(payer(1), now_ns) {
+                    now_ns += wait_ns;
+                    prop_assert_eq!(times.take(payer(1), now_ns), Ok(()));
+                }
+                taken_ns.push(now_ns);
+            }
+            let at_once_ns = SECOND_NS.max(times.share_ns);
+            for (index, from_ns) in taken_ns.iter().enumerate() {
+                for (to_ns, count) in taken_ns[index..].iter().zip(1_u64..) {
+                    prop_assert!(count * times.share_ns <= to_ns - from_ns + at_once_ns);
+                }
+            }
+        }
     }
 
     #[test]

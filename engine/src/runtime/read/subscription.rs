@@ -64,7 +64,7 @@ pub struct Subscription {
     users: Option<Box<dyn Send>>,
     /// The charge for live topics while they are read again after an overflow.
     reread: HeldMemory,
-    /// That charge, until it is taken. Nothing is read before.
+    /// The retry of that charge while there is no memory for it. Nothing is read before.
     uncharged: Option<MemoryRetry>,
     failed: Option<QueryError>,
 }

@@ -16,8 +16,8 @@ use crate::runtime::Priority;
 /// Envelopes that one core checks at a time, if each core can have as many: about 5 ms of work, so that more urgent
 /// work does not wait for long.
 const CHUNK_ENVELOPES: usize = 256;
-/// The same where no other work waits. Signatures that are checked together get hardly cheaper beyond this number
-/// (measured, `docs/performance.md`).
+/// Envelopes that one core checks at a time while no other work waits. Beyond this number, signatures that are checked
+/// together get hardly cheaper (measured, `docs/performance.md`).
 const CHUNK_BEHIND_ENVELOPES: usize = 1024;
 /// The fewest envelopes of a chunk, however many cores there are: fewer signatures together cost clearly more each.
 const CHUNK_ENVELOPES_MIN: usize = 128;

@@ -76,7 +76,7 @@ fn read_once(
     Ok(ReadStrand { missing, times, load, verified, shown_by })
 }
 
-/// Returns nothing in place of a failure, in the last attempt.
+/// Returns the result of a read. In the last attempt, a failed read counts as empty.
 fn or_nothing<T: Default>(
     read: Result<T, ReadError>,
     is_last: bool,

@@ -54,7 +54,7 @@ pub(super) struct VoidPorts {
     /// Held while statements are written, so that each row has all statements before it.
     writing: Mutex<()>,
     shown: Mutex<WaitingVoids>,
-    /// Those about this node, which its guard takes.
+    /// Shown statements about this node, which its guard takes.
     own_shown: Mutex<WaitingVoids>,
     /// Wakes the task when a statement was shown.
     arrived: Notify,

@@ -305,7 +305,7 @@ mod tests {
         assert!(!folder.path().join("other").exists());
     }
 
-    /// A kill would leave such a marker, and no node would start from the database any more.
+    /// A process that is killed would leave such a marker, and then no node would start from the database.
     #[test]
     fn no_import_makes_a_marker_beside_the_database_of_one_that_has_just_ended() {
         for _ in 0..50 {

@@ -403,7 +403,8 @@ fn asking_for_gaps() -> Rig {
     rig
 }
 
-/// A follower for whose first gap a search has ended. The peer beside the source has `held` besides.
+/// Returns a follower whose search for its first gap has ended. The other peer names all gaps of the strand except
+/// `held`.
 fn named(held: Option<u64>) -> Rig {
     let mut rig = asking_for_gaps();
     rig.answer(SOURCE, names_gaps_but(None));

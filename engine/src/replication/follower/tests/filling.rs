@@ -22,8 +22,8 @@ fn with_missing(stored: u64, missing: impl IntoIterator<Item = (u64, u64)>) -> R
     rig
 }
 
-/// Lets the source say that it does not hold the places that it is asked for, or sends nothing, for so long. Returns
-/// the times of the wants for each range, by the place before it.
+/// Runs the follower for `duration`. The source answers that it does not hold the places it is asked for, or sends
+/// nothing if `is_silent`. Returns the times of the wants for each range, by the place before it.
 fn walks(rig: &mut Rig, duration: Duration, is_silent: bool) -> BTreeMap<u64, Vec<Instant>> {
     let (end, mut asked) = (rig.now + duration, BTreeMap::<u64, Vec<Instant>>::new());
     let mut last = rig.asked.get(&SOURCE).map(|(request, _)| *request);
