@@ -34,6 +34,9 @@ mod money_network;
 mod multisig;
 mod network;
 mod network_watcher;
+#[path = "money/publishing.rs"]
+#[expect(unreachable_pub, reason = "the program `money` is a crate of its own")]
+mod publishing;
 mod query;
 #[path = "../../chain/tests/redis_server/process.rs"]
 mod redis_server;
