@@ -104,7 +104,7 @@ contract PayerRegistry is IPayerRegistry, PausableByParameter, PayerAccounts {
         _deposit(payer_, amount_);
     }
 
-    /// @notice The same with a permit of the fee token; a permit that fails is ignored.
+    /// @notice Does what `deposit` does, with a permit of the fee token; a permit that fails is ignored.
     /// @param payer_ The payer, which need not be the caller.
     /// @param amount_ The amount, not less than `minimumDeposit()`.
     /// @param deadline_ The permit's deadline, in seconds since the Unix epoch.
@@ -135,7 +135,8 @@ contract PayerRegistry is IPayerRegistry, PausableByParameter, PayerAccounts {
         _deposit(payer_, amount_);
     }
 
-    /// @notice The same with a permit of the underlying token; a permit that fails is ignored. Always fails, too.
+    /// @notice Does what `depositFromUnderlying` does, with a permit of the underlying token; a permit that fails is
+    ///         ignored. Always fails, too.
     /// @param payer_ The payer.
     /// @param amount_ The amount.
     /// @param deadline_ The permit's deadline, in seconds since the Unix epoch.

@@ -129,7 +129,7 @@ contract SettlementChainGateway is ISettlementChainGateway, PausableByParameter 
         _deposit(chainId_, recipient_, amount_, Gas(gasLimit_, maxFeePerGas_));
     }
 
-    /// @notice The same with a permit of the fee token; a permit that fails is ignored.
+    /// @notice Does what `deposit` does, with a permit of the fee token; a permit that fails is ignored.
     /// @param chainId_ The app chain.
     /// @param recipient_ The account that gets the native tokens.
     /// @param amount_ The number of fee tokens; the most that the way may cost is taken off.
@@ -175,7 +175,8 @@ contract SettlementChainGateway is ISettlementChainGateway, PausableByParameter 
         _deposit(chainId_, recipient_, amount_, Gas(gasLimit_, maxFeePerGas_));
     }
 
-    /// @notice The same with a permit of the underlying token; a permit that fails is ignored. Always fails, too.
+    /// @notice Does what `depositFromUnderlying` does, with a permit of the underlying token; a permit that fails is
+    ///         ignored. Always fails, too.
     /// @param chainId_ The app chain.
     /// @param recipient_ The account that would get the native tokens.
     /// @param amount_ The number of underlying tokens.
