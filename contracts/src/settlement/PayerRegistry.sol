@@ -196,7 +196,7 @@ contract PayerRegistry is IPayerRegistry, PausableByParameter, PayerAccounts {
         IFeeToken(feeToken).transfer(recipient_, amount_);
     }
 
-    /// @notice The same, unwrapped into the underlying token.
+    /// @notice Does what `finalizeWithdrawal` does, and unwraps the tokens.
     /// @param recipient_ The account that gets the underlying tokens.
     function finalizeWithdrawalIntoUnderlying(address recipient_) external whenNotPaused {
         uint96 amount_ = _finalizeWithdrawal(recipient_);
