@@ -12,7 +12,7 @@ use std::path::Path;
 pub enum SymbolicLinks {
     /// The file that it names is opened: the caller chose the name.
     Followed,
-    /// It is refused: other users may write into the folder.
+    /// The link is refused: other users may write into the folder.
     Refused,
 }
 
@@ -25,7 +25,7 @@ pub enum PlainFileError {
     /// A folder, a pipe or a device has the name, or a link where none is followed.
     #[error("it is not a regular file: copy the content into one, and name that")]
     NotPlain,
-    /// It is longer than any file of its kind.
+    /// The file is longer than any file of its kind.
     #[error("the file is too long: at most {len_bytes_max} bytes are read")]
     TooLong {
         /// The most bytes that are read.

@@ -31,7 +31,7 @@ impl PromiseOutcome {
         self.ratio >= 1.0
     }
 
-    /// At least so much.
+    /// Creates a row for a promise of at least `required`.
     fn at_least(promise: String, measured: f64, required: f64, unit: &str) -> Self {
         Self {
             promise,

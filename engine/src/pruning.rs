@@ -70,11 +70,11 @@ impl KeepReason {
 /// The verdict on an envelope of the expiry index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PruneVerdict {
-    /// It may be removed.
+    /// The envelope may be removed.
     Goes,
-    /// It has expired and stays.
+    /// The envelope has expired and stays.
     Stays(KeepReason),
-    /// It has not expired, and neither has any later row of the index.
+    /// The envelope has not expired, and neither has any later row of the index.
     NotExpired,
 }
 

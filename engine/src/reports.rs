@@ -122,7 +122,7 @@ fn evidence_digest(report: &Report, bytes: &[u8]) -> [u8; 32] {
 /// The result of submitting a report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReportSubmission {
-    /// It is kept now.
+    /// The report is kept now.
     Stored,
     /// A report of the same fact is kept already, or there is no room for more proofs.
     Known,

@@ -13,9 +13,9 @@ const MEMORY_FLOOR_BYTES: usize = 64 * 1024;
 /// Reason why an input fails a target.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum TargetError {
-    /// It panicked: in the decoder, or where the target found a property broken.
+    /// The run panicked: in the decoder, or where the target found a property broken.
     Panic,
-    /// It held more than the input's length accounts for.
+    /// The run held more memory than the input's length accounts for.
     Memory { peak_bytes: usize, limit_bytes: usize },
 }
 

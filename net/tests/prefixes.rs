@@ -13,7 +13,7 @@ use hawser_proto::frame::{
 use hawser_proto::merkle::{ConsistencyProof, TreeHash};
 use hawser_proto::{OriginatorId, SequenceId};
 
-/// Publishes so much, and has the node sign the tree of all of it.
+/// Publishes this many envelopes, and has the node sign the tree of all of them.
 async fn fill(node: &Node, count: u64) -> SignedCheckpoint {
     node.engine.own_strand_asked().await;
     for from in (0..count).step_by(100) {

@@ -58,7 +58,7 @@ pub struct LogScan<'s> {
 /// The mark under an iterator.
 #[derive(Debug, Clone, Copy)]
 enum UpcomingMark {
-    /// It was not read yet.
+    /// The mark was not read yet.
     Unread,
     Mark(EnvelopeId, Mark),
     /// There are no more.

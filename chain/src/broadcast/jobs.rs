@@ -25,9 +25,9 @@ pub(super) type Waiter = oneshot::Sender<BroadcastResult>;
 pub(super) enum JobStage {
     /// Its call is being simulated and its gas estimated.
     Trying,
-    /// It waits for earlier payloads of its topic.
+    /// The payload waits for earlier ones of its topic.
     Waiting,
-    /// It has been handed to [`Nonces`](super::nonces::Nonces).
+    /// The payload has been handed to [`Nonces`](super::nonces::Nonces).
     Submitted,
 }
 

@@ -125,7 +125,7 @@ pub(super) struct SignRequest {
 /// The outcome of recording a signed transaction.
 #[derive(Debug, Clone)]
 pub(super) enum Recorded {
-    /// It may be sent.
+    /// The transaction may be sent.
     Yes,
     /// The transaction is not on record and must not be sent.
     No(BroadcastError),

@@ -11,10 +11,10 @@ use crate::spending::CeilingError;
 /// Error of an answer that exceeds a bound, with the bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(super) enum AnswerSizeError {
-    /// It has too many bytes.
+    /// The answer has too many bytes.
     #[error("its answer has more than {0} bytes")]
     Bytes(usize),
-    /// It has too many values of JSON.
+    /// The answer has too many values of JSON.
     #[error("its answer has more than {0} values")]
     Values(usize),
 }

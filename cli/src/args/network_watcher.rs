@@ -21,7 +21,7 @@ pub(crate) struct NetworkWatcherArgs {
     /// repeatedly].
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
-    /// The same on all addresses of this machine [env: METRICS_PORT].
+    /// Serve them at this port, on all addresses of this machine [env: METRICS_PORT].
     #[arg(long, value_name = "PORT", conflicts_with = "listen")]
     metrics_port: Option<u16>,
     /// Time between two tables.

@@ -22,7 +22,7 @@ pub(crate) struct ChainWatcherArgs {
     /// after each look].
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
-    /// The same on all addresses of this machine [env: METRICS_PORT].
+    /// Serve them at this port, on all addresses of this machine [env: METRICS_PORT].
     #[arg(long, value_name = "PORT", conflicts_with = "listen")]
     metrics_port: Option<u16>,
     /// Time since the end of its last report for which an originator counts as active.

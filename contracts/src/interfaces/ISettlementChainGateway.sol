@@ -15,6 +15,6 @@ interface ISettlementChainGateway {
     /// @notice Hands the fee tokens that came with a withdrawal to `recipient_`.
     function receiveWithdrawal(address recipient_) external returns (uint256 amount_);
 
-    /// @notice The same, unwrapped into the underlying token.
+    /// @notice Does what `receiveWithdrawal` does, and unwraps the tokens.
     function receiveWithdrawalIntoUnderlying(address recipient_) external returns (uint256 amount_);
 }

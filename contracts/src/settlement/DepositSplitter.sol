@@ -82,7 +82,7 @@ contract DepositSplitter {
         _toAppChain(appChainRecipient_, appChainAmount_, appChainGasLimit_, appChainMaxFeePerGas_);
     }
 
-    /// @notice The same with a permit of the fee token over the sum; a permit that fails is ignored.
+    /// @notice Does what `deposit` does, with a permit of the fee token over the sum; a permit that fails is ignored.
     /// @param payer_ The payer whose balance grows.
     /// @param payerRegistryAmount_ By how much.
     /// @param appChainRecipient_ The account that gets native tokens of the app chain.
@@ -134,7 +134,8 @@ contract DepositSplitter {
         _toAppChain(appChainRecipient_, appChainAmount_, appChainGasLimit_, appChainMaxFeePerGas_);
     }
 
-    /// @notice The same with a permit of the underlying token over the sum; a permit that fails is ignored.
+    /// @notice Does what `depositFromUnderlying` does, with a permit of the underlying token over the sum; a permit
+    ///         that fails is ignored.
     /// @param payer_ The payer whose balance grows.
     /// @param payerRegistryAmount_ By how much.
     /// @param appChainRecipient_ The account that gets native tokens of the app chain.

@@ -184,7 +184,7 @@ contract DistributionManager is PausableByParameter {
         IFeeToken(feeToken).transfer(recipient_, withdrawn_);
     }
 
-    /// @notice The same, unwrapped into the underlying token.
+    /// @notice Does what `withdraw` does, and unwraps the tokens.
     /// @param nodeId_ The node.
     /// @param recipient_ The account that gets the underlying tokens.
     /// @return withdrawn_ The number of tokens that were paid; the rest stays owed.
@@ -207,7 +207,7 @@ contract DistributionManager is PausableByParameter {
         IFeeToken(feeToken).transfer(recipient_, withdrawn_);
     }
 
-    /// @notice The same, unwrapped into the underlying token.
+    /// @notice Does what `withdrawProtocolFees` does, and unwraps the tokens.
     /// @return withdrawn_ The number of underlying tokens that were paid; the rest stays owed.
     function withdrawProtocolFeesIntoUnderlying() external whenNotPaused returns (uint96 withdrawn_) {
         address recipient_;

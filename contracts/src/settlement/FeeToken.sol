@@ -82,7 +82,7 @@ contract FeeToken is IFeeToken, ParameterDriven, ERC20Upgradeable, EIP712Upgrade
         _wrap(msg.sender, amount_);
     }
 
-    /// @notice The same with a permit of the underlying token; a permit that fails is ignored.
+    /// @notice Does what `deposit` does, with a permit of the underlying token; a permit that fails is ignored.
     /// @param amount_ The number of tokens.
     /// @param deadline_ The permit's deadline, in seconds since the Unix epoch.
     /// @param v_ The permit's signature.
@@ -103,7 +103,7 @@ contract FeeToken is IFeeToken, ParameterDriven, ERC20Upgradeable, EIP712Upgrade
         return true;
     }
 
-    /// @notice The same with a permit of the underlying token; a permit that fails is ignored.
+    /// @notice Does what `depositFor` does, with a permit of the underlying token; a permit that fails is ignored.
     /// @param recipient_ The account that gets the fee tokens.
     /// @param amount_ The number of tokens.
     /// @param deadline_ The permit's deadline, in seconds since the Unix epoch.

@@ -5,9 +5,9 @@ import {EnumerableSet} from "@openzeppelin/contracts/utils/structs/EnumerableSet
 
 /// @notice The record of a node.
 /// @param signer           The address of its signing key.
-/// @param isCanonical      Whether it belongs to the canonical network.
+/// @param isCanonical      True if the node belongs to the canonical network.
 /// @param signingPublicKey The uncompressed signing key, 65 bytes.
-/// @param httpAddress      Where its API is reached.
+/// @param httpAddress      The address of its API.
 struct Node {
     address signer;
     bool isCanonical;

@@ -104,7 +104,7 @@ contract PayerRegistry is IPayerRegistry, PausableByParameter, PayerAccounts {
         _deposit(payer_, amount_);
     }
 
-    /// @notice The same with a permit of the fee token; a permit that fails is ignored.
+    /// @notice Does what `deposit` does, with a permit of the fee token; a permit that fails is ignored.
     /// @param payer_ The payer, which need not be the caller.
     /// @param amount_ The amount, not less than `minimumDeposit()`.
     /// @param deadline_ The permit's deadline, in seconds since the Unix epoch.
@@ -135,7 +135,8 @@ contract PayerRegistry is IPayerRegistry, PausableByParameter, PayerAccounts {
         _deposit(payer_, amount_);
     }
 
-    /// @notice The same with a permit of the underlying token; a permit that fails is ignored. Always fails, too.
+    /// @notice Does what `depositFromUnderlying` does, with a permit of the underlying token; a permit that fails is
+    ///         ignored. Always fails, too.
     /// @param payer_ The payer.
     /// @param amount_ The amount.
     /// @param deadline_ The permit's deadline, in seconds since the Unix epoch.
@@ -195,7 +196,7 @@ contract PayerRegistry is IPayerRegistry, PausableByParameter, PayerAccounts {
         IFeeToken(feeToken).transfer(recipient_, amount_);
     }
 
-    /// @notice The same, unwrapped into the underlying token.
+    /// @notice Does what `finalizeWithdrawal` does, and unwraps the tokens.
     /// @param recipient_ The account that gets the underlying tokens.
     function finalizeWithdrawalIntoUnderlying(address recipient_) external whenNotPaused {
         uint96 amount_ = _finalizeWithdrawal(recipient_);

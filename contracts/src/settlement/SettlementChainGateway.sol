@@ -129,7 +129,7 @@ contract SettlementChainGateway is ISettlementChainGateway, PausableByParameter 
         _deposit(chainId_, recipient_, amount_, Gas(gasLimit_, maxFeePerGas_));
     }
 
-    /// @notice The same with a permit of the fee token; a permit that fails is ignored.
+    /// @notice Does what `deposit` does, with a permit of the fee token; a permit that fails is ignored.
     /// @param chainId_ The app chain.
     /// @param recipient_ The account that gets the native tokens.
     /// @param amount_ The number of fee tokens; the most that the way may cost is taken off.
@@ -175,7 +175,8 @@ contract SettlementChainGateway is ISettlementChainGateway, PausableByParameter 
         _deposit(chainId_, recipient_, amount_, Gas(gasLimit_, maxFeePerGas_));
     }
 
-    /// @notice The same with a permit of the underlying token; a permit that fails is ignored. Always fails, too.
+    /// @notice Does what `depositFromUnderlying` does, with a permit of the underlying token; a permit that fails is
+    ///         ignored. Always fails, too.
     /// @param chainId_ The app chain.
     /// @param recipient_ The account that would get the native tokens.
     /// @param amount_ The number of underlying tokens.
@@ -223,7 +224,8 @@ contract SettlementChainGateway is ISettlementChainGateway, PausableByParameter 
         _sendParameters(chainIds_, keys_, amountToSend_, Gas(gasLimit_, maxFeePerGas_));
     }
 
-    /// @notice The same with a permit of the fee token over the total; a permit that fails is ignored.
+    /// @notice Does what `sendParameters` does, with a permit of the fee token over the total; a permit that fails is
+    ///         ignored.
     /// @param chainIds_ The app chains.
     /// @param keys_ The parameters' keys.
     /// @param gasLimit_ The gas that the call over there may use.
@@ -271,8 +273,8 @@ contract SettlementChainGateway is ISettlementChainGateway, PausableByParameter 
         _sendParameters(chainIds_, keys_, amountToSend_, Gas(gasLimit_, maxFeePerGas_));
     }
 
-    /// @notice The same with a permit of the underlying token over the total; a permit that fails is ignored. Always
-    ///         fails, too.
+    /// @notice Does what `sendParametersFromUnderlying` does, with a permit of the underlying token over the total; a
+    ///         permit that fails is ignored. Always fails, too.
     /// @param chainIds_ The app chains.
     /// @param keys_ The parameters' keys.
     /// @param gasLimit_ The gas that the call over there may use.
@@ -310,7 +312,7 @@ contract SettlementChainGateway is ISettlementChainGateway, PausableByParameter 
         IFeeToken(feeToken).transfer(recipient_, amount_);
     }
 
-    /// @notice The same, unwrapped into the underlying token.
+    /// @notice Does what `receiveWithdrawal` does, and unwraps the tokens.
     /// @dev Reverts with the fee token's errors only, among them `ZeroAmount()` if there are none.
     /// @param recipient_ The account that gets the underlying tokens.
     /// @return amount_ The number of tokens.

@@ -123,7 +123,7 @@ impl PageMemory {
 pub(crate) struct HeldMemory {
     memory: Arc<dyn ReadMemory>,
     bytes: usize,
-    /// It is for the state of a stream.
+    /// The charge is for the state of a stream.
     lasts: bool,
 }
 

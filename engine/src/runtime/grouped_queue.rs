@@ -19,8 +19,9 @@ pub struct GroupedQueue<K, J> {
 /// The jobs of a group. There is at least one.
 #[derive(Debug)]
 enum GroupJobs<K, J> {
-    /// The jobs of the group's only key. Nearly all groups have one key, for example an IPv4 address. Their jobs cost no
-    /// more allocations and lookups than in a [`FairQueue`]. That matters: each publish waits in a queue of this type.
+    /// The jobs of the group's only key. Nearly all groups have one key, for example an IPv4 address. Their jobs cost
+    /// no more allocations and lookups than in a [`FairQueue`]. That matters: each publish waits in a queue of this
+    /// type.
     OfOne(K, VecDeque<J>),
     /// The jobs of all keys of the group, which has had at least two at once.
     OfSeveral(FairQueue<K, J>),

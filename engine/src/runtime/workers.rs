@@ -19,9 +19,9 @@ type WorkerJob = Box<dyn FnOnce(WorkerBefore) + Send>;
 /// The state of a worker before it took a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WorkerBefore {
-    /// It slept, because there was no job. Since this one was queued, the job waited for a core.
+    /// The worker slept, because there was no job. The job has waited for a core since it was queued.
     Slept,
-    /// It worked, or the job was queued before it slept.
+    /// The worker was at work, or the job was queued before it slept.
     Worked,
 }
 

@@ -49,13 +49,13 @@ pub(crate) enum AnswerError {
         /// Envelopes in the answer.
         got: usize,
     },
-    /// It is longer than an answer to the request can be.
+    /// The answer is longer than one to the request can be.
     #[error("it is longer than {len_bytes_max} bytes")]
     TooLong {
         /// The most bytes that it can have.
         len_bytes_max: usize,
     },
-    /// It has more fields than an answer to the request can have.
+    /// The answer has more fields than one to the request can have.
     #[error("it has more than {fields_max} fields")]
     TooManyFields {
         /// The most fields that it can have.

@@ -45,7 +45,7 @@ enum UpdatesError {
     /// One of them is invalid, or they exceed a limit of the caller.
     #[error("{0}")]
     Refused(Status),
-    /// They could not be judged now.
+    /// The updates could not be judged now.
     #[error("{0}")]
     NotJudged(Status),
 }

@@ -53,12 +53,12 @@ pub enum EventAnswer {
 pub enum PlaceAnswer {
     /// The judge's data does not reach that far.
     Unknown,
-    /// It was assigned in a block with this time.
+    /// The id was assigned in a block with this time.
     At {
         /// The time of the block, unix nanoseconds.
         block_ns: i64,
     },
-    /// It was not assigned yet in the newest finalised block.
+    /// The id was not assigned yet in the newest finalised block.
     NotYet {
         /// The time of that block, unix nanoseconds.
         final_ns: i64,

@@ -96,10 +96,10 @@ pub struct ReadManifest {
 /// The reason for which bytes are not a valid manifest.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ManifestError {
-    /// It is longer than any manifest.
+    /// The bytes are more than any manifest has.
     #[error("it is longer than {MANIFEST_LEN_BYTES_MAX} bytes")]
     TooLong,
-    /// It does not begin like a manifest.
+    /// The bytes do not begin like a manifest.
     #[error("it is not the manifest of a backup")]
     NotAManifest,
     /// Another version of this program wrote it.
@@ -138,10 +138,10 @@ pub enum ManifestError {
         /// Number of the line, from 1.
         line: usize,
     },
-    /// It lists too many files.
+    /// The manifest lists too many files.
     #[error("it lists more than {FILES_MAX} files")]
     TooManyFiles,
-    /// It lacks files that every database has.
+    /// The manifest lacks files that every database has.
     #[error("it lists no whole database: CURRENT, or a RocksDB manifest, is not among its files")]
     NoDatabase,
     /// The signature is not by the key in the manifest.

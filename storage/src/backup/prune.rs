@@ -23,9 +23,9 @@ pub struct BackupPruneReport {
 /// The treatment of objects that are not needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Removal {
-    /// They are removed.
+    /// The objects are removed.
     Done,
-    /// They stay, and are only counted.
+    /// The objects stay, and are only counted.
     Skipped,
 }
 

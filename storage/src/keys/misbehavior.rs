@@ -205,47 +205,47 @@ impl Severity {
 /// The rule of conduct that a node broke.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Misbehavior {
-    /// It signed two statements for one place. Evidence: the statement that the log holds, and the
+    /// The node signed two statements for one place. Evidence: the statement that the log holds, and the
     /// other one.
     TwoStatements(Severity),
-    /// It signed a later place with an earlier time. Evidence: both envelopes, the lower place first.
+    /// The node signed a later place with an earlier time. Evidence: both envelopes, the lower place first.
     TimeBack,
-    /// It signed a time in the future, by this node's clock. Evidence: the envelope.
+    /// The node signed a time in the future, by this node's clock. Evidence: the envelope.
     TimeAhead,
-    /// It stated a fee that no rate in force explains. Evidence: the envelope.
+    /// The node stated a fee that no rate in force explains. Evidence: the envelope.
     Fee,
-    /// It signed an envelope that breaks this rule. Evidence: the envelope.
+    /// The node signed an envelope that breaks this rule. Evidence: the envelope.
     Invalid(u8),
     /// No peer has the places before this one. Evidence: the envelope before them, and the one after.
     Gap,
-    /// It signed two checkpoints of its own strand that contradict each other. Evidence: both checkpoints in binary
-    /// form, and, if only a proof of the larger tree shows it, the root that it begins with and the hashes of the
-    /// proof.
+    /// The node signed two checkpoints of its own strand that contradict each other. Evidence: both checkpoints in
+    /// binary form, and, if only a proof of the larger tree shows it, the root that it begins with and the hashes of
+    /// the proof.
     TwoCheckpoints,
-    /// It signed two such checkpoints as an observer, which may have been shown two histories. Evidence: as
+    /// The node signed two such checkpoints as an observer, which may have been shown two histories. Evidence: as
     /// above.
     TwoObservations,
-    /// It signed a checkpoint with another root than that of the tree held here. Evidence: the checkpoint in binary
-    /// form. Its sender may have been lied to, or the peer that sent the tree's envelopes.
+    /// The node signed a checkpoint with another root than that of the tree held here. Evidence: the checkpoint in
+    /// binary form. Its sender may have been lied to, or the peer that sent the tree's envelopes.
     OtherTree,
-    /// It signed another envelope for a place whose envelope this node has pruned. Evidence: the envelope, and the leaf
-    /// of the pruned one, 32 bytes.
+    /// The node signed another envelope for a place whose envelope this node has pruned. Evidence: the envelope, and
+    /// the leaf of the pruned one, 32 bytes.
     OtherThanPruned,
-    /// It signed another envelope than the one whose leaf is under a checkpoint of its own strand that it signed.
+    /// The node signed another envelope than the one whose leaf is under a checkpoint of its own strand that it signed.
     /// Evidence: the checkpoint in binary form, the proof of the leaf, the envelope. A leaf does not show whether
     /// content or metadata differ.
     OtherLeaf,
-    /// It signed an envelope that depends on a place which its chain did not have yet. Evidence: the envelope.
+    /// The node signed an envelope that depends on a place which its chain did not have yet. Evidence: the envelope.
     Dependency,
-    /// It signed an envelope that falls between the payer reports about it, one of which it had attested. Evidence: the
-    /// report behind the domain separator of its contract, the envelopes of the attestation and at the report's end,
-    /// and the late one.
+    /// The node signed an envelope that falls between the payer reports about it, one of which it had attested.
+    /// Evidence: the report behind the domain separator of its contract, the envelopes of the attestation and at the
+    /// report's end, and the late one.
     LateRelease,
-    /// It stated a congestion fee above the one that follows from its own envelopes. Evidence: the envelopes of that
-    /// minute and of the four before it, up to the one with the fee, and an earlier one, in their order.
+    /// The node stated a congestion fee above the one that follows from its own envelopes. Evidence: the envelopes of
+    /// that minute and of the four before it, up to the one with the fee, and an earlier one, in their order.
     Overcharge,
-    /// It stated such a congestion fee, and a report has no room for these envelopes. Evidence: the envelope with the
-    /// fee.
+    /// The node stated such a congestion fee, and a report has no room for these envelopes. Evidence: the envelope with
+    /// the fee.
     OverchargeUnderLoad,
 }
 

@@ -183,7 +183,7 @@ struct Attempts {
     ranked: (u32, Instant),
     /// An attempt is under way.
     running: bool,
-    /// It has the place of its chain for the newest question.
+    /// The question has its chain's place for the newest one.
     as_newest: bool,
     /// Time of the chain's newest block, unix seconds, if that was older than the block of the question.
     newest_time_s: Option<u64>,

@@ -7,9 +7,9 @@ interface IPayerReportManager {
     /// @param startSequenceId     The end of the report before it, 0 for the first one.
     /// @param endSequenceId       The last sequence id that is covered.
     /// @param endMinuteSinceEpoch The minute of that sequence id, counted from the Unix epoch.
-    /// @param feesSettled         What was settled so far, in microdollars.
-    /// @param offset              How many leaves were settled so far.
-    /// @param isSettled           Whether all leaves were settled.
+    /// @param feesSettled         The fees settled so far, in microdollars.
+    /// @param offset              The number of leaves settled so far.
+    /// @param isSettled           True if all leaves were settled.
     /// @param protocolFeeRate     The share of the protocol in basis points, as it was at submission.
     /// @param payersMerkleRoot    The root over the fees of all payers; zero if there are none.
     /// @param nodeIds             The nodes that share the rest of the fees, ascending.

@@ -10,7 +10,7 @@ use crate::read::limits::is_deliverable;
 
 /// The reason that a page does not take an envelope.
 enum EntryError {
-    /// It fits into no answer.
+    /// The envelope fits into no answer.
     TooLarge,
     Full,
     NoMemory(QueryError),

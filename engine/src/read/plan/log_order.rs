@@ -72,7 +72,7 @@ enum NextStrand {
 
 /// The outcome of a search for the next envelope of a strand.
 enum SearchOutcome {
-    /// It is known, or there is none up to the ceiling.
+    /// The envelope is known, or there is none up to the ceiling.
     Done,
     /// The strand has had its places of this turn.
     OutOfPlaces,

@@ -82,7 +82,8 @@ pub(super) struct Trial {
     /// The time at which it began.
     pub(super) since: Instant,
     pub(super) until: Instant,
-    /// It began beside a source that sends too little, or beside such a trial: what the source sends does not end it.
+    /// The trial began beside a source that sends too little, or beside such a trial. Envelopes of the source do not
+    /// end it.
     pub(super) beside_slow: bool,
     /// The envelopes of the peer that were accepted, if it has to send enough of them to take the place of the source,
     /// and not only the first one.

@@ -130,7 +130,7 @@ struct PeerProgress {
     answers: RangeAnswers,
     /// Position in the walk over the missing ranges; the peer has not been asked for those above.
     fill_position: SequenceId,
-    /// It was asked for the missing ranges up to this place after it had claimed to have passed them.
+    /// The peer was asked for the missing ranges up to this place after it had claimed to have passed them.
     told: SequenceId,
     /// The peer is asked for no missing range before this time.
     fill_at: Instant,
@@ -138,9 +138,9 @@ struct PeerProgress {
     walk_at: Instant,
     /// The peer has proved its id.
     is_proven: bool,
-    /// It answers wants for gaps alone.
+    /// The peer answers wants for gaps alone.
     names_gaps: bool,
-    /// It answers wants for the gaps of some ranges.
+    /// The peer answers wants for the gaps of some ranges.
     takes_ranges: bool,
     /// The peer is asked for no part before this time.
     part_at: Instant,

@@ -22,9 +22,9 @@ pub struct ContractError {
 pub enum Submitted {
     /// The contract has taken the report now.
     Now,
-    /// It had taken it before: another node was faster.
+    /// The contract had taken it before: another node was faster.
     Before,
-    /// It has taken another report that starts at the same place.
+    /// The contract has taken another report that starts at the same place.
     Superseded,
 }
 

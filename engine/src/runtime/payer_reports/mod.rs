@@ -82,11 +82,11 @@ pub enum Written {
 pub enum Attested {
     /// This node has signed it now.
     Signed,
-    /// It had signed it before.
+    /// This node had signed it before.
     Before,
     /// This node computes a different report.
     Refused(Vec<ReportDifference>),
-    /// It cannot be judged, or not be submitted, now.
+    /// The report cannot be judged, or not be submitted, now.
     NotNow(String),
 }
 

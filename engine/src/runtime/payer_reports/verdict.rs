@@ -10,7 +10,7 @@ pub(super) enum PayerReportVerdict {
     Equal,
     /// This node computes another report.
     Different(Vec<ReportDifference>),
-    /// It cannot be judged, or not be submitted, now.
+    /// The report cannot be judged, or not be submitted, now.
     NotNow(String),
     /// Not judged in this round, because other reports of the same writers were.
     Unjudged,

@@ -35,7 +35,7 @@ pub enum ReportState {
     Equal,
     /// This node computes another report.
     Refused(Vec<ReportDifference>),
-    /// It cannot be judged now.
+    /// This node cannot judge the report now.
     Waiting(String),
     /// The chain has it. Some leaves may be settled.
     OnChain {

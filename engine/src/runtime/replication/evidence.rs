@@ -41,11 +41,11 @@ const PART_BYTES: usize = 4 * 1024 * 1024;
 pub(super) enum StrandFault {
     /// The envelope's time is wrong.
     Time(TimeFault),
-    /// It breaks this rule.
+    /// The envelope breaks this rule.
     Invalid(InvalidRule),
-    /// It is free, and states fees.
+    /// The envelope is free, and states fees.
     Fee,
-    /// It depends on a place that its chain did not have yet.
+    /// The envelope depends on a place that its chain did not have yet.
     Dependency,
     /// No peer has the places between the envelope and this earlier one.
     Gap {

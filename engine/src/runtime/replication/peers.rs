@@ -21,7 +21,7 @@ const SETTLES_AFTER: Duration = Duration::from_secs(1);
 pub(super) struct PeerKind {
     /// The peer has proved its id.
     pub(super) is_proven: bool,
-    /// It answers wants for gaps alone.
+    /// The peer answers wants for gaps alone.
     pub(super) names_gaps: bool,
 }
 
