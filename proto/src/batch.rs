@@ -21,7 +21,7 @@ use k256::elliptic_curve::ops::LinearCombination as _;
 use k256::elliptic_curve::sec1::FromSec1Point as _;
 use k256::{AffinePoint, ProjectivePoint, Scalar};
 
-use crate::sign::{Digest, PublicKey, Signature, SignatureError};
+use crate::sign::{Address, Digest, PublicKey, Signature, SignatureError};
 
 mod multiply;
 
@@ -109,6 +109,21 @@ pub fn recover_grouped<G: Eq + Hash>(
         known[at] = Some(signer);
     }
     recover_others(claims, known)
+}
+
+/// Returns the accounts of recovered signers, in their order. An account costs a hash, and signers come in runs, so the
+/// account of the last one is remembered.
+pub fn accounts(
+    signers: Vec<RecoveredSigner>,
+) -> impl Iterator<Item = Result<Address, SignatureError>> {
+    let mut last: Option<(PublicKey, Address)> = None;
+    signers.into_iter().map(move |signer: RecoveredSigner| -> Result<Address, SignatureError> {
+        let signer = signer?;
+        let known = last.filter(|(key, _)| *key == signer);
+        let account = known.map_or_else(|| signer.address(), |(_, account)| account);
+        last = Some((signer, account));
+        Ok(account)
+    })
 }
 
 /// Recovers the signers that are not known yet, together. Returns all of them.

@@ -4,8 +4,12 @@ mod read;
 #[cfg(test)]
 mod tests;
 
-use hawser_proto::batch::{SignatureClaim, recover_batch, recover_grouped, recover_similar};
-use hawser_proto::envelope::{LayerError, OriginatorEnvelope, Proof, UnsignedOriginatorEnvelope};
+use hawser_proto::batch::{
+    SignatureClaim, accounts, recover_batch, recover_grouped, recover_similar,
+};
+use hawser_proto::envelope::{
+    LayerError, OpenedStatement, OriginatorEnvelope, Proof, UnsignedOriginatorEnvelope,
+};
 use hawser_proto::sign::{SignatureError, originator_digest};
 use hawser_proto::{
     Bytes, EnvelopeId, OriginatorId, PayerAddress, PublicKey, SequenceId, Signature,
@@ -41,15 +45,14 @@ type RecoveredPayer = Result<PublicKey, SignatureError>;
 /// An envelope whose outer layer is well-formed, not yet known to be signed by its originator.
 struct OpenedEnvelope {
     bytes: Bytes,
-    id: EnvelopeId,
-    statement: Bytes,
+    statement: OpenedStatement,
 }
 
 impl OpenedEnvelope {
     /// Reads the layers inside, which can take ten times the memory of their bytes: a map of small numbers does.
     fn parse(self) -> ParsedEnvelope {
-        let Self { bytes, id, statement } = self;
-        ParsedEnvelope { bytes, id, inner: UnsignedOriginatorEnvelope::parse(statement) }
+        let Self { bytes, statement } = self;
+        ParsedEnvelope { bytes, id: statement.id(), inner: statement.parse() }
     }
 }
 
@@ -133,7 +136,7 @@ impl EnvelopeVerifier {
         let result = |slot: Result<ParsedEnvelope, PeerViolation>| {
             let envelope = slot?;
             let payer = payers.next().expect("one payer for each signed envelope");
-            Ok(self.entry(envelope, payer.map(|key| key.address())))
+            Ok(self.entry(envelope, payer))
         };
         signed.into_iter().map(result).collect()
     }
@@ -156,7 +159,7 @@ impl EnvelopeVerifier {
         let validity = |envelope: Result<ParsedEnvelope, PeerViolation>| match envelope {
             Ok(envelope) => {
                 let payer = payers.next().expect("one payer for each envelope that is read");
-                self.entry(envelope, payer.map(|key| key.address())).validity
+                self.entry(envelope, payer).validity
             }
             Err(_) => Validity::Invalid(facts::mark_of(RuleNumber::UNDECODABLE)),
         };
@@ -165,7 +168,8 @@ impl EnvelopeVerifier {
 
     fn open(&self, bytes: Bytes) -> Result<(OpenedEnvelope, SignatureClaim), PeerViolation> {
         let (envelope, signature) = self.open_unsigned(bytes)?;
-        let (digest, expected) = (originator_digest(&envelope.statement), Some(self.key));
+        let digest = originator_digest(envelope.statement.as_bytes());
+        let expected = Some(self.key);
         let claim = SignatureClaim { digest, signature, expected };
         Ok((envelope, claim))
     }
@@ -177,15 +181,16 @@ impl EnvelopeVerifier {
         let Proof::Signature(signature) = proof else { return Err(PeerViolation::ChainProof) };
         // A statement whose payer layers are malformed still has a place that its signer can be
         // held to.
-        let (id, _) = OriginatorEnvelope::statement(statement.clone())
-            .map_err(|_| PeerViolation::NotCanonical)?;
+        let statement =
+            OpenedStatement::read(statement).map_err(|_| PeerViolation::NotCanonical)?;
+        let id = statement.id();
         if id.originator != self.originator {
             return Err(PeerViolation::WrongOriginator);
         }
         if id.sequence == SequenceId::NONE || id.sequence > SequenceId::MAX {
             return Err(PeerViolation::OutOfOrder); // no strand has such a place
         }
-        Ok((OpenedEnvelope { bytes, id, statement }, signature))
+        Ok((OpenedEnvelope { bytes, statement }, signature))
     }
 
     fn entry(&self, envelope: ParsedEnvelope, payer: Result<PayerAddress, Violation>) -> LogEntry {
@@ -211,11 +216,11 @@ impl EnvelopeVerifier {
     }
 }
 
-/// Recovers the payer key of each envelope that is signed, in order. `recover` gets their indexes too.
+/// Recovers the payer of each envelope that is signed, in order. `recover` gets their indexes too.
 fn payers(
     signed: &[Result<ParsedEnvelope, PeerViolation>],
     recover: impl FnOnce(Vec<SignatureClaim>, &[usize]) -> Vec<RecoveredPayer>,
-) -> Vec<Result<PublicKey, Violation>> {
+) -> Vec<Result<PayerAddress, Violation>> {
     let (mut claims, mut indexes, mut claimed) = (Vec::new(), Vec::new(), Vec::new());
     for (index, envelope) in signed.iter().enumerate() {
         let Ok(envelope) = envelope else { continue };
@@ -224,7 +229,7 @@ fn payers(
             indexes.push(index);
         }));
     }
-    let mut recovered = recover(claims, &indexes).into_iter();
+    let mut recovered = accounts(recover(claims, &indexes));
     let mut resolve = || recovered.next().expect("one for each claim").map_err(Violation::from);
     claimed.into_iter().map(|claimed| claimed.and_then(|()| resolve())).collect()
 }
