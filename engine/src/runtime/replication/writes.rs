@@ -303,8 +303,13 @@ pub(super) fn commit_verified(
     let own = state.own;
     let derive = |_, bytes: &Bytes, validity| facts::of_stored(bytes, validity, own);
     let before = watch.mark();
-    let changes: Vec<Change> = entries.iter().cloned().map(Change::Append).collect();
+    let changes: Vec<Change> = entries.into_iter().map(Change::Append).collect();
     evidence::watch_and_record(state, watch, &changes);
+    let entry = |change: Change| match change {
+        Change::Append(entry) => Some(entry),
+        Change::Skip { .. } => None,
+    };
+    let entries: Vec<LogEntry> = changes.into_iter().filter_map(entry).collect();
     let done = match state.store.commit_verified(originator, &entries, &derive) {
         Ok(done) => done,
         Err(error) => {
