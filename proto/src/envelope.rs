@@ -10,6 +10,7 @@ use prost::Message as _;
 
 use crate::budget::field_len_bytes;
 use crate::client_aad::topic_and_dependencies;
+use crate::digests::payer_digests;
 use crate::ids::{EnvelopeId, OriginatorId};
 use crate::pb::xmtp::identity::associations::RecoverableEcdsaSignature;
 use crate::pb::xmtp::xmtpv4::envelopes as pb;
@@ -217,6 +218,12 @@ impl PayerEnvelope {
     #[must_use]
     pub fn digest(&self) -> Digest {
         payer_digest(self.target, &self.client.bytes)
+    }
+
+    /// Returns the [`digest`](Self::digest) of each of these envelopes, in their order.
+    #[must_use]
+    pub fn digests(envelopes: &[&Self]) -> Vec<Digest> {
+        payer_digests(envelopes.iter().map(|it| (it.target, &it.client.bytes[..])))
     }
 
     /// Returns the node that the payer asks to sequence this envelope.
