@@ -1,15 +1,17 @@
 //! Checks of single envelopes, which run on all cores: a pure function of a batch of rows.
 
 use hawser_proto::batch::{SignatureClaim, accounts, recover_batch, recover_similar};
+use hawser_proto::digests::originator_digests;
 use hawser_proto::envelope::{
-    LayerError, OpenedStatement, OriginatorEnvelope, Proof, UnsignedOriginatorEnvelope,
+    LayerError, OpenedStatement, OriginatorEnvelope, PayerEnvelope, Proof,
+    UnsignedOriginatorEnvelope,
 };
 use hawser_proto::merkle::{LeafData, TreeHash, leaf_hash};
-use hawser_proto::sign::{Digest, originator_digest};
+use hawser_proto::sign::Digest;
 use hawser_proto::{Address, Bytes, EnvelopeId, OriginatorId, PublicKey, SequenceId, minute_of};
 use hawser_rules::{
     Absences, RateTable, Registry, Violation, check_charges_by_former, check_length,
-    check_no_charges, check_statement, is_free, is_owed, payer_claim,
+    check_no_charges, check_statement, is_free, is_owed, payer_claims,
 };
 
 use super::fault::FaultKind;
@@ -174,8 +176,9 @@ impl Checker {
     /// Replaces each envelope that the strand's key has not signed by its fault.
     fn verify_originator(&self, opened: &mut [Option<OpenResult>]) {
         let Some(key) = self.key else { return };
-        let mut claims = Vec::with_capacity(opened.len());
         let mut slots = Vec::with_capacity(opened.len());
+        let mut signatures = Vec::with_capacity(opened.len());
+        let mut statements: Vec<&[u8]> = Vec::with_capacity(opened.len());
         for (slot, entry) in opened.iter().enumerate() {
             if let Some(Ok(UnjudgedEnvelope {
                 statement,
@@ -183,11 +186,14 @@ impl Checker {
                 ..
             })) = entry
             {
-                let digest = originator_digest(statement);
-                claims.push(SignatureClaim { digest, signature: *signature, expected: Some(key) });
                 slots.push(slot);
+                signatures.push(*signature);
+                statements.push(statement);
             }
         }
+        let digests = originator_digests(statements.into_iter());
+        let claim = |(digest, signature)| SignatureClaim { digest, signature, expected: Some(key) };
+        let claims: Vec<SignatureClaim> = digests.into_iter().zip(signatures).map(claim).collect();
         for (slot, signer) in slots.into_iter().zip(recover_batch(&claims)) {
             let text = match signer {
                 Ok(signer) if signer == key => continue,
@@ -200,13 +206,20 @@ impl Checker {
 
     /// Recovers the payer of each opened envelope, in order.
     fn payers(&self, opened: &[Option<OpenResult>]) -> Vec<RecoveredPayer> {
+        let read = opened.iter().flatten().flatten().filter_map(|it| it.inner.as_ref().ok());
+        let read: Vec<&PayerEnvelope> = read.map(UnsignedOriginatorEnvelope::payer).collect();
+        let mut of_read = payer_claims(&read).into_iter();
         let mut claims = Vec::new();
         let claimed: Vec<Result<Digest, Violation>> = opened
             .iter()
             .flatten()
             .flatten()
             .map(|opened| {
-                let claim = claim_of(opened)?;
+                let claim = match &opened.inner {
+                    Ok(_) => of_read.next().expect("one for each that is read")?,
+                    // Never reported: the error of the layer itself comes first.
+                    Err(_) => return Err(Violation::PayerSignatureMissing),
+                };
                 claims.push(claim);
                 Ok(claim.digest)
             })
@@ -303,10 +316,4 @@ impl Checker {
             signed.congestion_fee = fee.filter(|fee| *fee > 0 && signed.fee.is_none());
         }
     }
-}
-
-fn claim_of(opened: &UnjudgedEnvelope) -> Result<SignatureClaim, Violation> {
-    // Never reported: the error of the layer itself comes first.
-    let statement = opened.inner.as_ref().map_err(|_| Violation::PayerSignatureMissing)?;
-    payer_claim(statement.payer())
 }

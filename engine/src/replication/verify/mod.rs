@@ -7,14 +7,16 @@ mod tests;
 use hawser_proto::batch::{
     SignatureClaim, accounts, recover_batch, recover_grouped, recover_similar,
 };
+use hawser_proto::digests::originator_digests;
 use hawser_proto::envelope::{
-    LayerError, OpenedStatement, OriginatorEnvelope, Proof, UnsignedOriginatorEnvelope,
+    LayerError, OpenedStatement, OriginatorEnvelope, PayerEnvelope, Proof,
+    UnsignedOriginatorEnvelope,
 };
-use hawser_proto::sign::{SignatureError, originator_digest};
+use hawser_proto::sign::SignatureError;
 use hawser_proto::{
-    Bytes, EnvelopeId, OriginatorId, PayerAddress, PublicKey, SequenceId, Signature,
+    Bytes, Digest, EnvelopeId, OriginatorId, PayerAddress, PublicKey, SequenceId, Signature,
 };
-use hawser_rules::{Absences, RuleNumber, Violation, check_length, check_statement, payer_claim};
+use hawser_rules::{Absences, RuleNumber, Violation, check_length, check_statement, payer_claims};
 #[cfg(feature = "faults")]
 use hawser_storage::faults::{self, SeededFault};
 use hawser_storage::{LogEntry, Validity};
@@ -108,18 +110,18 @@ impl EnvelopeVerifier {
         // order. An envelope that failed earlier has no claim, so each pass takes exactly one key
         // for each envelope that is still good; a key too few or too many would blame one
         // envelope for the signature of another.
-        let (mut opened, mut claims) = (Vec::with_capacity(batch.len()), Vec::new());
-        for bytes in batch {
-            opened.push(self.open(bytes).map(|(envelope, claim)| {
-                claims.push(claim);
-                envelope
-            }));
-        }
+        let opened: Vec<_> = batch.into_iter().map(|bytes| self.open(bytes)).collect();
+        let good = || opened.iter().flatten();
+        let digests = originator_digests(good().map(|(it, _)| &it.statement.as_bytes()[..]));
+        let claim = |((_, signature), digest): (&(OpenedEnvelope, Signature), Digest)| {
+            SignatureClaim { digest, signature: *signature, expected: Some(self.key) }
+        };
+        let claims: Vec<_> = good().zip(digests).map(claim).collect();
         let mut signers = recover_batch(&claims).into_iter();
         // An invented envelope is not parsed further, because it would cost memory for which no originator is
         // accountable.
-        let read_signed = |slot: Result<OpenedEnvelope, PeerViolation>| {
-            let envelope = slot?;
+        let read_signed = |slot: Result<(OpenedEnvelope, Signature), PeerViolation>| {
+            let (envelope, _) = slot?;
             let signer = signers.next().expect("one claim for each opened envelope");
             #[cfg(feature = "faults")]
             let signer =
@@ -153,7 +155,7 @@ impl EnvelopeVerifier {
     /// larger the batch.
     #[must_use]
     pub fn validities_of_stored(&self, batch: Vec<Bytes>) -> Vec<Validity> {
-        let parse = |bytes| self.open_unsigned(bytes).map(|(opened, _)| opened.parse());
+        let parse = |bytes| self.open(bytes).map(|(opened, _)| opened.parse());
         let envelopes: Vec<_> = batch.into_iter().map(parse).collect();
         let mut payers = payers(&envelopes, |claims, _| recover_similar(claims)).into_iter();
         let validity = |envelope: Result<ParsedEnvelope, PeerViolation>| match envelope {
@@ -166,16 +168,8 @@ impl EnvelopeVerifier {
         envelopes.into_iter().map(validity).collect()
     }
 
-    fn open(&self, bytes: Bytes) -> Result<(OpenedEnvelope, SignatureClaim), PeerViolation> {
-        let (envelope, signature) = self.open_unsigned(bytes)?;
-        let digest = originator_digest(envelope.statement.as_bytes());
-        let expected = Some(self.key);
-        let claim = SignatureClaim { digest, signature, expected };
-        Ok((envelope, claim))
-    }
-
-    /// Opens an envelope without the digest that its signature covers. Returns its signature, too.
-    fn open_unsigned(&self, bytes: Bytes) -> Result<(OpenedEnvelope, Signature), PeerViolation> {
+    /// Opens the outer layer of an envelope. Returns its signature, too, which is not checked.
+    fn open(&self, bytes: Bytes) -> Result<(OpenedEnvelope, Signature), PeerViolation> {
         let (statement, proof) =
             OriginatorEnvelope::open(bytes.clone()).map_err(|_| PeerViolation::NotCanonical)?;
         let Proof::Signature(signature) = proof else { return Err(PeerViolation::ChainProof) };
@@ -221,10 +215,18 @@ fn payers(
     signed: &[Result<ParsedEnvelope, PeerViolation>],
     recover: impl FnOnce(Vec<SignatureClaim>, &[usize]) -> Vec<RecoveredPayer>,
 ) -> Vec<Result<PayerAddress, Violation>> {
+    let read = signed.iter().flatten().filter_map(|envelope| envelope.inner.as_ref().ok());
+    let read: Vec<&PayerEnvelope> = read.map(UnsignedOriginatorEnvelope::payer).collect();
+    let mut of_read = payer_claims(&read).into_iter();
     let (mut claims, mut indexes, mut claimed) = (Vec::new(), Vec::new(), Vec::new());
     for (index, envelope) in signed.iter().enumerate() {
         let Ok(envelope) = envelope else { continue };
-        claimed.push(claim_of(envelope).map(|claim| {
+        let claim = match &envelope.inner {
+            Ok(_) => of_read.next().expect("one for each that is read"),
+            // Never reported: the error of the layer itself comes first.
+            Err(_) => Err(Violation::PayerSignatureMissing),
+        };
+        claimed.push(claim.map(|claim| {
             claims.push(claim);
             indexes.push(index);
         }));
@@ -236,10 +238,4 @@ fn payers(
 
 fn rule(violation: &Violation) -> RuleNumber {
     violation.rule().expect("each rule of a statement has a number")
-}
-
-fn claim_of(envelope: &ParsedEnvelope) -> Result<SignatureClaim, Violation> {
-    // Never reported: the error of the layer itself comes first.
-    let statement = envelope.inner.as_ref().map_err(|_| Violation::PayerSignatureMissing)?;
-    payer_claim(statement.payer())
 }

@@ -21,7 +21,7 @@ impl EnvelopeVerifier {
     /// Reads one envelope. `node` is the account of the strand's node.
     fn read_one(&self, bytes: Bytes, node: Address) -> Option<(LogEntry, HashedEnvelope)> {
         let hashed = HashedEnvelope::new(&bytes)?;
-        let (opened, _) = self.open_unsigned(bytes).ok()?;
+        let (opened, _) = self.open(bytes).ok()?;
         let ParsedEnvelope { bytes, id, inner } = opened.parse();
         let statement = inner.ok()?;
         check_length(bytes.len()).ok()?;
