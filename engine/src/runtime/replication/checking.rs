@@ -18,7 +18,7 @@ use crate::runtime::Priority;
 const CHUNK_ENVELOPES: usize = 256;
 /// The same where no other work waits. Signatures that are checked together get hardly cheaper beyond this number
 /// (measured, `docs/performance.md`).
-const CHUNK_BEHIND_ENVELOPES: usize = 1024;
+const CHUNK_BEHIND_ENVELOPES: usize = 2048;
 /// The fewest envelopes of a chunk, however many cores there are: fewer signatures together cost clearly more each.
 const CHUNK_ENVELOPES_MIN: usize = 128;
 
