@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use hawser_proto::batch::{SignatureClaim, recover_batch};
+use hawser_proto::digests::payer_digests;
 use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
 use hawser_proto::sign::{keccak256, originator_digest};
@@ -101,6 +102,11 @@ fn layers(envelopes: &[PayerEnvelope]) -> Result<(), BenchError> {
     let at = |index: usize| &envelopes[index % envelopes.len()];
     on_threads("keccak-256 of a payer envelope", 1, 1, |index| {
         black_box(keccak256(&[at(index).as_bytes()]));
+    })?;
+    let signed: Vec<(OriginatorId, &[u8])> =
+        envelopes.iter().take(256).map(|it| (it.target(), &it.client().as_bytes()[..])).collect();
+    on_threads("payer_digests, 256 of them", 1, signed.len() as u64, |_| {
+        black_box(payer_digests(signed.iter().copied()));
     })?;
     on_threads("PayerEnvelope::parse", 1, 1, |index| {
         black_box(PayerEnvelope::parse(at(index).as_bytes().clone())).expect("was parsed before");

@@ -291,9 +291,13 @@ impl Equations {
     /// Makes an equation of each claim whose expected key at least [`SHARED_MIN`] claims share. All divisions together
     /// take one inversion.
     fn of(claims: &[SignatureClaim]) -> Self {
+        // Keys come in runs, and a look at the table costs more than a comparison with the key before.
+        let are_alike = |a: &SignatureClaim, b: &SignatureClaim| a.expected == b.expected;
         let mut shares: HashMap<PublicKey, usize> = HashMap::new();
-        for key in claims.iter().filter_map(|it| it.expected) {
-            *shares.entry(key).or_default() += 1;
+        for run in claims.chunk_by(are_alike) {
+            if let Some(key) = run[0].expected {
+                *shares.entry(key).or_default() += run.len();
+            }
         }
         shares.retain(|_, share| *share >= SHARED_MIN);
         if shares.is_empty() {
@@ -307,12 +311,15 @@ impl Equations {
         let mut coefficients = coefficients(claims);
         let mut equations = Vec::with_capacity(claims.len());
         // Holds s instead of u₂ until all values of s are inverted together below.
-        for (index, claim) in claims.iter().enumerate() {
-            let coefficient = coefficients();
-            let key = claim.expected.and_then(|key| shares.get(&key).copied());
-            let parts = key.and_then(|key| Some((key, parse(&claim.signature)?)));
-            let Some((key, (point, r, s))) = parts else { continue };
-            equations.push(Equation { claim: index, key, point, u1: r, u2: s, coefficient });
+        let mut indexes = 0_usize..;
+        for run in claims.chunk_by(are_alike) {
+            let key = run[0].expected.and_then(|key| shares.get(&key).copied());
+            for (it, claim) in run.iter().zip(&mut indexes) {
+                let coefficient = coefficients();
+                let parts = key.and_then(|key| Some((key, parse(&it.signature)?)));
+                let Some((key, (point, r, s))) = parts else { continue };
+                equations.push(Equation { claim, key, point, u1: r, u2: s, coefficient });
+            }
         }
         let inverses = invert_all(equations.iter().map(|it| it.u2).collect());
         for (equation, inverse) in equations.iter_mut().zip(inverses) {
