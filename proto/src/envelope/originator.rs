@@ -287,8 +287,8 @@ impl OriginatorEnvelope {
     }
 }
 
-/// Returns true if the bytes are the encoding of the message that was decoded from them. The statement is compared where
-/// it lies: to encode it again would copy nearly all of the envelope.
+/// Returns true if the bytes are the encoding of the message that was decoded from them. The statement is compared
+/// where it lies: to encode it again would copy nearly all of the envelope.
 fn is_canonical(message: &pb::OriginatorEnvelope, bytes: &[u8]) -> bool {
     let statement = &message.unsigned_originator_envelope;
     let mut head = Vec::with_capacity(STATEMENT_HEAD_LEN_MAX);
