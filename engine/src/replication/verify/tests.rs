@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use hawser_proto::envelope::{PayerEnvelope, Payload};
+use hawser_proto::envelope::Payload;
 use hawser_proto::pb::xmtp::mls::api::v1::GroupMessageInput;
 use hawser_proto::pb::xmtp::mls::api::v1::group_message_input::{V1, Version};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use hawser_proto::sign::originator_digest;
 use hawser_proto::{SecretKey, Topic, TopicKind};
 use hawser_storage::{Facts, InvalidRule};
 use prost::Message as _;
