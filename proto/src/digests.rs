@@ -50,7 +50,7 @@ impl<'a> LabelledMessage<'a> {
 /// Returns the digests of messages, in their order.
 fn digests(messages: &[LabelledMessage<'_>]) -> Vec<Digest> {
     #[cfg(target_arch = "x86_64")]
-    if let Some(digests) = avx2::digests_if_known(messages) {
+    if let Some(digests) = avx2::digests_in_lanes(messages) {
         return digests;
     }
     messages.iter().map(LabelledMessage::digest).collect()
@@ -100,10 +100,11 @@ mod avx2 {
         0x8000_0000_8000_8008,
     ];
 
-    /// Returns the digests of messages, in their order; `None` if the processor lacks AVX2.
+    /// Returns the digests of messages, in their order; `None` if the processor lacks AVX2, or for fewer messages than
+    /// a pass takes.
     #[expect(unsafe_code, reason = "only at run time the program knows what the processor has")]
-    pub(super) fn digests_if_known(messages: &[LabelledMessage<'_>]) -> Option<Vec<Digest>> {
-        if !std::arch::is_x86_feature_detected!("avx2") {
+    pub(super) fn digests_in_lanes(messages: &[LabelledMessage<'_>]) -> Option<Vec<Digest>> {
+        if messages.len() < LANES || !std::arch::is_x86_feature_detected!("avx2") {
             return None;
         }
         let mut digests = vec![Digest([0; 32]); messages.len()];
