@@ -259,13 +259,16 @@ const REPORT_FIELDS: &[FieldCost] = &[FieldCost::each(
     &[FieldCost::by_length(4, 96), FieldCost::each(5, 64, &[FieldCost::each(1, 192, &[])])],
 )];
 
+/// The path of submissions of reports of misbehaviour.
+pub(crate) const SUBMIT_REPORT: &str =
+    "/xmtp.xmtpv4.message_api.MisbehaviorApi/SubmitMisbehaviorReport";
+
 /// Methods that hand out no envelopes.
 const OTHERS: [RpcMethod; 15] = [
     RpcMethod::new("/hawser.checkpoint_api.CheckpointApi/GetCheckpoint", Unary),
     RpcMethod::new("/hawser.checkpoint_api.CheckpointApi/GetInclusion", Unary),
     RpcMethod::new("/hawser.checkpoint_api.CheckpointApi/GetConsistency", Unary),
-    RpcMethod::new("/xmtp.xmtpv4.message_api.MisbehaviorApi/SubmitMisbehaviorReport", Unary)
-        .decoding(REPORT_FIELDS),
+    RpcMethod::new(SUBMIT_REPORT, Unary).decoding(REPORT_FIELDS),
     RpcMethod::new("/xmtp.xmtpv4.message_api.MisbehaviorApi/QueryMisbehaviorReports", Unary),
     RpcMethod::new("/xmtp.xmtpv4.message_api.ReplicationApi/GetInboxIds", Unary)
         .decoding(IDENTIFIERS_FIELDS),

@@ -9,6 +9,7 @@ use hawser_proto::Bytes;
 use hawser_proto::pb::xmtp::identity::associations::RecoverableEcdsaSignature;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::misbehavior_api_server::MisbehaviorApi;
+use hawser_serve::CallCharge;
 use hawser_serve::readiness::Readiness;
 use parking_lot::Mutex;
 use prost::Message as _;
@@ -16,6 +17,7 @@ use tonic::{Request, Response, Status};
 
 use crate::callers::caller_of;
 use crate::error::{CallError, into_status};
+use crate::methods::SUBMIT_REPORT;
 use crate::metrics::LimitedCall;
 use crate::node_api::{NodeApi, charged};
 use crate::rate_limits::CallCost;
@@ -122,7 +124,17 @@ impl MisbehaviorApi for MisbehaviorService {
         &self,
         request: Request<pb::SubmitMisbehaviorReportRequest>,
     ) -> Result<Response<pb::SubmitMisbehaviorReportResponse>, Status> {
-        self.submit(request).await.map(Response::new).map_err(into_status)
+        let charge = CallCharge::of(request.extensions());
+        let refused = match self.submit(request).await {
+            Ok(response) => return Ok(Response::new(response)),
+            Err(refused) => refused,
+        };
+        let is_limit = matches!(refused, CallError::TooManyReports(_) | CallError::ReportsBusy(_));
+        let status = into_status(refused);
+        if is_limit {
+            charge.refuse_further(SUBMIT_REPORT, &status);
+        }
+        Err(status)
     }
 
     async fn query_misbehavior_reports(

@@ -101,6 +101,25 @@ async fn a_record_is_resumed_although_one_endpoint_is_far_behind() {
     assert_eq!(count(&pair).await, 0x1001);
 }
 
+/// The gateway sends one transaction at a time, so an endpoint that never answers would hold up all later ones.
+#[tokio::test]
+async fn an_endpoint_that_does_not_answer_transactions_holds_none_up() {
+    let (pair, at) = Pair::deployed(ChainBackend::Embedded).await;
+    let liar = Proxy::start(pair.app.endpoint(), 1).await;
+    liar.set(|faults| faults.mutes = true);
+    let settings = BroadcastSettings {
+        // Less than the time that a request has.
+        wait_max: Duration::from_secs(8),
+        ..BroadcastSettings::new(vec![liar.url(), pair.app.endpoint().to_owned()], &at.addresses)
+    };
+    let broadcaster = Broadcaster::start(settings, key()).await.unwrap();
+    for number in 0..2 {
+        let sent = broadcaster.group_message(group(number), payload(number)).await;
+        assert!(sent.is_ok(), "{sent:?}");
+    }
+    assert!(liar.spoilt() > 0, "it was asked");
+}
+
 /// A refusal by all reachable endpoints is final: the silent endpoint has received nothing.
 #[tokio::test]
 async fn an_account_without_funds_is_told_while_another_endpoint_is_gone() {

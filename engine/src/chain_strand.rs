@@ -5,7 +5,6 @@
 
 use hawser_proto::envelope::{ClientEnvelope, OriginatorEnvelope, Payload, Proof};
 use hawser_proto::mls::parse_group_message;
-use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
 use hawser_proto::pb::xmtp::mls::api::v1::group_message_input::Version;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{Bytes, EnvelopeId, InboxId, OriginatorId, SequenceId};
@@ -85,16 +84,15 @@ impl ChainEntry {
         let client = client.filter(|client| is_payload_of(originator, event, client));
         let Some(client) = client else { return Self::Void(id) };
         let originator_ns = event.originator_ns();
-        let identity = match client.payload() {
-            Payload::IdentityUpdate(update) => InboxId::from_slice(client.topic().identifier())
-                .map(|inbox| (inbox, update.clone())),
+        let inbox = match client.payload() {
+            Payload::IdentityUpdate(_) => InboxId::from_slice(client.topic().identifier()),
             _ => None,
         };
         Self::Envelope(Box::new(ChainEnvelope {
             id,
             bytes: encode(id, originator_ns, event),
             facts: facts::of_chain_event(&client, originator_ns),
-            identity,
+            inbox,
         }))
     }
 }
@@ -108,9 +106,10 @@ pub struct ChainEnvelope {
     pub bytes: Bytes,
     /// The facts that projections keep if the envelope is valid.
     pub facts: Facts,
-    /// The inbox and the update, if the envelope carries an identity update. It is stored only
-    /// after its inbox has been consulted.
-    pub identity: Option<(InboxId, IdentityUpdate)>,
+    /// The inbox, if the envelope carries an identity update. It is stored only after its inbox has been consulted.
+    /// The update is not held: a batch of events may have a hundred long ones, and one of empty actions takes two
+    /// hundred times its bytes once it is decoded.
+    pub inbox: Option<InboxId>,
 }
 
 /// Encodes the originator envelope. Every field follows from the event, and prost writes fields in
@@ -158,6 +157,7 @@ fn is_payload_of(originator: OriginatorId, event: &ChainEvent, client: &ClientEn
 
 #[cfg(test)]
 mod tests {
+    use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
     use hawser_storage::Validity;
 
     use super::*;
@@ -203,11 +203,27 @@ mod tests {
             &event(vector("chain:identity")),
         );
         let ChainEntry::Envelope(made) = entry else { panic!("{entry:?}") };
-        let (inbox, update) = made.identity.unwrap();
+        let inbox = made.inbox.unwrap();
         assert_eq!(made.facts.topic.as_ref().unwrap().identifier(), inbox.0);
-        assert_eq!(update.inbox_id, inbox.to_string());
         let rebuilt = facts::of_stored(&made.bytes, Validity::Valid, OriginatorId(100));
         assert_eq!(rebuilt, Some(made.facts), "a rebuild says the same of it");
+    }
+
+    /// A batch of events may have a hundred of them.
+    #[test]
+    fn an_update_of_empty_actions_is_not_held_decoded() {
+        let actions = vec![Default::default(); 10_000];
+        let update = IdentityUpdate { actions, ..Default::default() };
+        let target_topic = [&[2_u8][..], &[5; 32]].concat().into();
+        let aad = Some(pb::AuthenticatedData { target_topic, depends_on: None });
+        let payload = Some(Payload::IdentityUpdate(update));
+        let client: Bytes = pb::ClientEnvelope { aad, payload }.encode_to_vec().into();
+        let event = event(client.clone());
+        let entry = ChainEntry::from_event(OriginatorId::IDENTITY_UPDATES, &event);
+        let ChainEntry::Envelope(made) = entry else { panic!("{entry:?}") };
+        assert_eq!(made.inbox, InboxId::from_slice(&[5; 32]));
+        // Everything that it holds is in this text, where an action takes some thirty characters.
+        assert!(format!("{made:?}").len() < 5 * client.len());
     }
 
     #[test]

@@ -196,9 +196,9 @@ const BURST_NS: u64 = 25_000_000;
 const ENVELOPE_NS: u64 = 100_000;
 /// Work for a byte: it is decoded, hashed and stored. A guess.
 const BYTE_NS: u64 = 10;
-/// Work for a report beside that: mostly the sync of its write, for which publishers wait too. Specified
-/// (`docs/protocol/misbehavior.md`). A guess: the sync of a usual disk. With a quarter of it, strangers could have
-/// forty claims written in a second, each between two writes of publishes.
+/// Work for a report beside that: mostly its write, for which publishers wait too. Specified
+/// (`docs/protocol/misbehavior.md`). A guess: the sync of a usual disk, which a single report has to itself. With a
+/// quarter of it, strangers could have forty claims judged and written in a second.
 const REPORT_NS: u64 = 4_000_000;
 
 impl CheckBudget {
@@ -330,22 +330,22 @@ mod tests {
         assert_ne!(causal_fact(&[&other]).1, alone, "another fault");
     }
 
-    /// Each claim that is not refuted is a write with a sync, for which publishers wait.
+    /// Each claim that is not refuted has to be written, and publishers wait for writes.
     #[test]
-    fn a_flood_of_claims_makes_some_dozen_writes_a_second() {
+    fn a_flood_of_claims_has_some_dozen_kept_in_a_second() {
         const SECONDS: u64 = 60;
         let mut budget = CheckBudget::default();
-        let (mut now_ns, mut writes) = (NOW_NS, 0);
+        let (mut now_ns, mut kept) = (NOW_NS, 0);
         while now_ns < NOW_NS + SECONDS * 1_000_000_000 {
             match budget.wait_ns(now_ns) {
                 0 => {
                     budget.take(2, 2000);
-                    writes += 1;
+                    kept += 1;
                 }
                 wait_ns => now_ns += wait_ns,
             }
         }
-        assert!((10 * SECONDS..13 * SECONDS).contains(&writes), "{writes}");
+        assert!((10 * SECONDS..13 * SECONDS).contains(&kept), "{kept}");
     }
 
     /// For every arrival of reports, checking them takes at most a twentieth of the time, and a burst.

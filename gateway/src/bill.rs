@@ -35,7 +35,7 @@ pub(crate) struct RequestBill {
 pub(crate) struct BillLine {
     kind: PayloadClass,
     bytes: u64,
-    /// The price that admission took from the caller's budget.
+    /// The price that admission took from the caller's budget, and what it holds back for congestion.
     price: CallerCost,
     /// The envelope is in the usage table.
     is_entered: AtomicBool,
@@ -43,14 +43,16 @@ pub(crate) struct BillLine {
     is_kept: AtomicBool,
     /// The price has returned to the budget.
     is_given_back: AtomicBool,
+    /// What was held back for congestion has returned to the budget.
+    is_released: AtomicBool,
 }
 
 impl BillLine {
     /// Creates the line of an envelope for which admission took `price`.
     pub(crate) fn new(envelope: &Routed, price: CallerCost) -> Self {
         let (kind, bytes) = (envelope.kind, envelope.bytes.len() as u64);
-        let [is_entered, is_kept, is_given_back] = [false; 3].map(AtomicBool::new);
-        Self { kind, bytes, price, is_entered, is_kept, is_given_back }
+        let [is_entered, is_kept, is_given_back, is_released] = [false; 4].map(AtomicBool::new);
+        Self { kind, bytes, price, is_entered, is_kept, is_given_back, is_released }
     }
 
     /// Returns true if the envelope is certainly not published, and its price is not kept.
@@ -62,7 +64,19 @@ impl BillLine {
     /// has to put it back into the budget. The swap is atomic, so tasks that end at the same time return a price
     /// once.
     fn take_back(&self) -> Option<CallerCost> {
-        (!self.is_given_back.swap(true, Relaxed)).then_some(self.price)
+        let is_taken = !self.is_given_back.swap(true, Relaxed);
+        is_taken.then(|| {
+            let CallerCost { congestion_max, .. } = self.take_congestion();
+            CallerCost { congestion_max, ..self.price }
+        })
+    }
+
+    /// Returns what is still held back for congestion, and marks it as returned. The caller of this function has to put
+    /// it back into the budget.
+    fn take_congestion(&self) -> CallerCost {
+        let is_held = !self.is_released.swap(true, Relaxed);
+        let congestion_max = if is_held { self.price.congestion_max } else { 0 };
+        CallerCost { congestion_max, ..CallerCost::default() }
     }
 }
 
@@ -71,6 +85,13 @@ impl RequestBill {
     pub(crate) async fn give_back(&self, indexes: impl Iterator<Item = usize>) {
         let sum = sum_of(indexes.filter_map(|index| self.lines[index].take_back()));
         self.policies.give_back(&self.caller, sum, &self.admission).await;
+    }
+
+    /// Returns what is held back for the congestion of the envelopes with these indexes to the budget, each at most
+    /// once: the node has answered, or the outcome stays unknown.
+    pub(crate) fn release_congestion(&self, indexes: impl Iterator<Item = usize>) {
+        let sum = sum_of(indexes.map(|index| self.lines[index].take_congestion()));
+        self.policies.begin_to_give_back(&self.caller, sum, &self.admission);
     }
 
     /// Keeps the prices of the envelopes with these indexes from returning to the budget, also if the caller hangs up.
@@ -100,7 +121,8 @@ impl RequestBill {
 impl Drop for RequestBill {
     fn drop(&mut self) {
         // No task has the bill any more, so an envelope without an outcome is not published.
-        let unused = self.take_unused_back();
+        let mut unused = self.take_unused_back();
+        unused.add(sum_of(self.lines.iter().map(BillLine::take_congestion)));
         self.policies.begin_to_give_back(&self.caller, unused, &self.admission);
     }
 }
@@ -158,6 +180,14 @@ impl BillEntry {
         }
     }
 
+    /// Returns what is held back for the congestion of entries of one request to the budget, after the fees are
+    /// charged.
+    pub(crate) fn release_congestion<'a>(mut entries: impl Iterator<Item = &'a Self>) {
+        let Some(first) = entries.next() else { return };
+        let indexes = std::iter::once(first).chain(entries).map(|entry| entry.index);
+        first.bill.release_congestion(indexes);
+    }
+
     /// Returns the prices of entries of one request to the budget, each at most once.
     pub(crate) async fn give_back_all(entries: &[Self]) {
         let Some(Self { bill, .. }) = entries.first() else { return };
@@ -209,7 +239,8 @@ mod tests {
     use crate::routing::Route;
     use crate::sharing::SharedQuery;
 
-    const PRICE: CallerCost = CallerCost { envelopes: 1, picodollars: 5, gas: 0 };
+    const PRICE: CallerCost =
+        CallerCost { envelopes: 1, picodollars: 5, gas: 0, congestion_max: 0 };
 
     fn policies(envelopes_per_day: u32) -> Arc<Policies> {
         let text = format!("[default]\nenvelopes_per_day = {envelopes_per_day}");
@@ -314,6 +345,38 @@ mod tests {
         drop(kept);
         assert!(take(&policies, 3).is_err(), "not when its caller has gone, either");
         assert!(take(&policies, 2).is_ok());
+    }
+
+    /// Several requests at once do not exceed a limit by what nodes charge for congestion afterwards.
+    #[test]
+    fn what_congestion_may_cost_is_held_back_until_the_node_has_answered() {
+        let text = "[default]\npicodollars_per_hour = 20";
+        let policies = Arc::new(Policies::new(PolicyFile::parse(text).unwrap(), None).unwrap());
+        let caller = CallerId::of_name("alice");
+        let take = || {
+            let price = |_: &Routed| CallerCost { congestion_max: 9, ..PRICE };
+            everywhere(policies.admit(&caller, &envelopes(1), price, 1_750_000_000_000)?)
+        };
+        let published = billed(&policies, take().ok().unwrap());
+        let unpublished = billed(&policies, take().ok().unwrap());
+        assert!(take().is_err(), "two of 5 and twice 9 are held");
+        // The node has charged all that it may.
+        let entry = BillEntry::new(&published, 0);
+        entry.enter_on_chain();
+        entry.charge(9).now_or_never().unwrap();
+        for _ in 0..2 {
+            BillEntry::release_congestion(std::iter::once(&entry));
+        }
+        assert!(take().is_err(), "19 are used, and 9 held");
+        drop(unpublished);
+        assert!(take().is_ok(), "14 are used");
+        drop((entry, published));
+        // A lost answer keeps the price alone.
+        let open = billed(&policies, take().ok().unwrap());
+        BillEntry::new(&open, 0).leave_open();
+        drop(open);
+        let refused = take().err();
+        assert!(matches!(refused, Some(PolicyError::LimitExceeded(_))), "19 are used");
     }
 
     /// The price of gas changes between admission and the return of a price.

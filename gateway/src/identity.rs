@@ -8,19 +8,19 @@ use std::time::Duration;
 use futures_util::future::{BoxFuture, join_all};
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
-use hawser_proto::pb::xmtp::xmtpv4::message_api::{EnvelopesQuery, QueryEnvelopesRequest};
 use hawser_proto::{Bytes, EnvelopeId, InboxId, OriginatorId, Topic, TopicKind};
 use hawser_serve::MESSAGE_LEN_BYTES_MAX;
 use hawser_validation::limits::ACTIONS_PER_TURN;
 use hawser_validation::precheck::{InboxPrecheck, UpdatePrecheck};
+use prost::Message as _;
 use tokio::time::{Instant, timeout, timeout_at};
-use tonic::{Code, Status};
+use tonic::Code;
 
 pub use hawser_validation::precheck::{BrokenLogError, CheckTurn, PrecheckCaller, VouchError};
 
 use crate::fair::{FairGate, GateFullError, TenantGate, TenantPass};
 use crate::inbox_log::LogUpdate;
-use crate::nodes::{ExpectedEnvelope, Node, Nodes, all_decoded, query_place, with_own_buffers};
+use crate::nodes::{ExpectedEnvelope, Node, Nodes, query_log, query_place, with_own_buffers};
 use crate::policy::CallerId;
 
 /// Time for a node to return the log of an inbox. A guess.
@@ -415,41 +415,25 @@ async fn log_of(
     caller: &CallerId,
     topic: &Topic,
 ) -> Option<InboxLog> {
-    let usual = ask_log(node, topic, USUAL_LOG_LEN_BYTES_MAX).await?;
-    let (envelopes, place) = match usual {
+    let ask = async |len_bytes_max| {
+        timeout(LOG_TIMEOUT, query_log(node, topic, len_bytes_max)).await.ok()
+    };
+    let (envelopes, place) = match ask(USUAL_LOG_LEN_BYTES_MAX).await? {
         Ok(envelopes) => (envelopes, None),
         Err(status) if status.code() == Code::OutOfRange => {
             let place = timeout(LONG_LOG_TIMEOUT, identity.long_logs.enter(caller));
             let place = place.await.ok()?.ok()?;
-            (ask_log(node, topic, MESSAGE_LEN_BYTES_MAX).await?.ok()?, Some(place))
+            (ask(MESSAGE_LEN_BYTES_MAX).await?.ok()?, Some(place))
         }
         Err(_) => return None,
     };
-    let parse = move || envelopes.into_iter().map(LogUpdate::read).collect();
+    let read = |envelope: Bytes| LogUpdate::read(OriginatorEnvelope::decode(envelope).ok()?);
+    let parse = move || envelopes.into_iter().map(read).collect();
     let entries: Option<Vec<_>> = match place {
         None => parse(),
         Some(_) => tokio::task::spawn_blocking(parse).await.ok()?,
     };
     Some(InboxLog { entries: entries?, _place: place })
-}
-
-/// Asks a node for the log of an inbox. A log of more than `len_bytes_max` bytes gives the status OUT_OF_RANGE.
-/// Returns `None` if the node does not answer in time.
-async fn ask_log(
-    node: &Node,
-    topic: &Topic,
-    len_bytes_max: usize,
-) -> Option<Result<Vec<OriginatorEnvelope>, Status>> {
-    // Without a limit nodes return the whole log of an inbox (`docs/protocol/api.md`).
-    let query = EnvelopesQuery {
-        topics: vec![topic.as_bytes().clone()],
-        originator_node_ids: Vec::new(),
-        last_seen: None,
-    };
-    let request = QueryEnvelopesRequest { query: Some(query), limit: 0 };
-    let mut client = node.query_client(len_bytes_max);
-    let asked = timeout(LOG_TIMEOUT, client.query_envelopes(request)).await.ok()?;
-    Some(asked.and_then(|answer| all_decoded(answer.into_inner().envelopes)))
 }
 
 #[cfg(test)]

@@ -16,7 +16,8 @@ const HOURS_MAX: usize = 72;
 /// of a gateway.
 const TABLE_BYTES_MAX: usize = 128 << 20;
 /// Part of the memory that other hours leave which one hour may take; each tenant has an equal share. So callers that
-/// make up names for hours leave rows to the callers of later hours. A guess: 16 MiB for an hour after quiet ones.
+/// make up names for hours leave rows to the callers of later hours. A guess: 16 MiB for an hour after quiet ones. The
+/// operator's policies name few callers, so these may take the rest.
 const HOUR_PART: usize = 8;
 /// Most memory of a row beside its caller's name. Calculated: 56 bytes of key and usage, twice that and more where
 /// nodes of the map are half full, and what the allocator adds.
@@ -102,7 +103,8 @@ impl Meter {
     }
 
     /// Adds a caller's published envelopes to the current hour and to the totals. Without room for a further row they
-    /// are added to the row of [`OTHERS`]. `now_s` is in unix seconds.
+    /// are added to the row of [`OTHERS`]. A caller that the policies name has room while the whole table has some: its
+    /// bill does not depend on strangers. `now_s` is in unix seconds.
     pub(crate) fn record(
         &mut self,
         tenant: &str,
@@ -116,9 +118,13 @@ impl Meter {
         let rows = self.hours.entry(hour).or_default().entry(tenant.into()).or_default();
         let key: RowKey = (caller.into(), kind);
         let row_bytes = ROW_BYTES + caller.len();
+        let has_room = match self.named.contains(caller) {
+            true => self.bytes + row_bytes <= TABLE_BYTES_MAX,
+            false => rows.bytes + row_bytes <= bytes_max,
+        };
         let key = if rows.usages.contains_key(&key) {
             key
-        } else if rows.bytes + row_bytes <= bytes_max {
+        } else if has_room {
             rows.bytes += row_bytes;
             self.bytes += row_bytes;
             key
@@ -355,7 +361,10 @@ mod tests {
     fn strangers_make_no_series_and_take_bounded_memory() {
         let mut meter = Meter::new(["bob".to_owned()].into(), 0);
         record_strangers(&mut meter, "", NOON_S);
+        assert!(meter.hours[&(NOON_S / HOUR_S)][""].usages.contains_key(&row(OTHERS)));
         meter.record("", "bob", PayloadClass::Message, usage(1, 1), NOON_S);
+        let hour = &meter.hours[&(NOON_S / HOUR_S)][""];
+        assert_eq!(hour.usages[&row("bob")].envelopes, 1, "the policies name him");
         let totals: Vec<_> = meter.totals().collect();
         assert_eq!(totals.len(), 2);
         assert_eq!((totals[0].0, totals[0].3.envelopes), ("", STRANGERS));

@@ -21,6 +21,7 @@
 //! [`shedding`]: crate::shedding
 
 mod addresses;
+pub(crate) mod changes;
 mod metrics;
 
 use std::collections::{HashMap, HashSet};
@@ -37,6 +38,7 @@ use tokio_util::sync::CancellationToken;
 use crate::address::ClientAddress;
 use crate::metrics::Counter;
 use crate::overloaded::OverloadedError;
+use crate::refused_calls::RefusedCalls;
 use crate::shedding::{self, Consumer};
 use crate::turns::{PaidTime, TaskRuntimes, Turns};
 use crate::writing::Writing;
@@ -109,6 +111,8 @@ pub(crate) struct ConnectionShare {
     writing: Arc<Writing>,
     close: CancellationToken,
     paid_time: Arc<PaidTime>,
+    /// The refusal that holds for its further calls.
+    pub(crate) refused: RefusedCalls,
     /// The lines of its requests that wait for memory, and of the changes of its streams that wait for the memory of
     /// their state too. Only the first of each line asks for it.
     pub(crate) waiting_requests: tokio::sync::Mutex<()>,
@@ -219,6 +223,7 @@ impl BudgetState {
             writing,
             close: CancellationToken::new(),
             paid_time,
+            refused: RefusedCalls::default(),
             waiting_requests: tokio::sync::Mutex::const_new(()),
             waiting_changes: tokio::sync::Mutex::const_new(()),
         });
@@ -474,13 +479,8 @@ impl ConnectionShare {
     fn consumer(&self) -> Option<Consumer> {
         let (address, number, bytes) = (self.address.address, self.number, self.used_bytes());
         let (is_idle, is_lent) = (self.is_idle(), self.held.lent.load(Relaxed) > 0);
-        (self.kind != ConsumerKind::Proxy).then_some(Consumer {
-            address,
-            number,
-            bytes,
-            is_idle,
-            is_lent,
-        })
+        let consumer = Consumer { address, number, bytes, is_idle, is_lent };
+        (self.kind != ConsumerKind::Proxy).then_some(consumer)
     }
 
     /// Returns true for a connection without calls: it holds no more than the charge of the connection itself.

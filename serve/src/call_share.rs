@@ -11,8 +11,10 @@ use bytes::{Buf, Bytes};
 use http::Extensions;
 use parking_lot::Mutex;
 use tokio::time::Instant;
+use tonic::Status;
 
 use crate::budget::ConnectionShare;
+use crate::budget::changes::ChangeUnderWay;
 use crate::call_bytes::{CallBytes, MemorySource, ReturnedBytes};
 use crate::overloaded::OverloadedError;
 use crate::task_threads;
@@ -47,6 +49,8 @@ pub struct CallCharge(Arc<CallShare>);
 struct CallShare {
     connection: Arc<ConnectionShare>,
     bytes: Mutex<CallBytes>,
+    /// Changes of its stream whose past is being read.
+    changes: Mutex<Vec<ChangeUnderWay>>,
     /// Tasks that work for the call, which may outlive its answer.
     holders: AtomicUsize,
     /// A value of the service, dropped at the end of the call.
@@ -88,6 +92,7 @@ impl CallCharge {
         Self(Arc::new(CallShare {
             connection,
             bytes: Mutex::default(),
+            changes: Mutex::default(),
             holders: AtomicUsize::new(0),
             kept: OnceLock::new(),
         }))
@@ -149,6 +154,14 @@ impl CallCharge {
         self.0.connection.paid_time().never_rest();
     }
 
+    /// Refuses further calls of the method with this path, on the same connection, with the same status, before their
+    /// requests are received: for a second. For a limit that would refuse them as well, whatever they ask for, and
+    /// that tells the caller to wait at least as long. Such calls let the caller's address rest while publishers are
+    /// late. Changes nothing for calls over HTTP/1.1 and for those that come through a trusted proxy.
+    pub fn refuse_further(&self, path: &'static str, status: &Status) {
+        self.0.connection.refused.note(path, status.clone());
+    }
+
     /// Returns the time that the calling thread has worked in all. A thread of the service calls this before it works
     /// for the call, and then [`end_work`](Self::end_work).
     #[must_use]
@@ -167,7 +180,7 @@ impl CallCharge {
     pub(crate) fn abandoned(&self, bytes: usize) {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         let received = ABANDONED_BYTE_TIME.saturating_mul(bytes);
-        self.0.connection.paid_time().rest(ABANDONED_TIME + received);
+        self.0.connection.paid_time().rest_for_nothing(ABANDONED_TIME + received);
     }
 
     /// Takes `bytes` more.
@@ -231,6 +244,16 @@ impl CallCharge {
         Ok(())
     }
 
+    /// Takes `bytes` for a call that is a stream and keeps most of them while it lasts.
+    ///
+    /// # Errors
+    /// [`OverloadedError`]: nothing was taken, and the caller must be refused.
+    pub(crate) fn take_for_stream(&self, bytes: usize) -> Result<(), OverloadedError> {
+        self.take_lasting(bytes)?;
+        self.0.bytes.lock().assign_to_call(bytes);
+        Ok(())
+    }
+
     /// Takes `bytes` for the request.
     ///
     /// # Errors
@@ -261,7 +284,8 @@ impl CallCharge {
     }
 
     /// Takes the memory for decoding messages that change an open stream. Waits until `wait_end` if there is none for
-    /// them, or for what the stream may keep of them.
+    /// them, or for what the stream may keep of them, and longer for other changes of its address. To be followed by
+    /// [`end_changes`](Self::end_changes).
     ///
     /// # Errors
     /// [`OverloadedError`]: nothing was taken, and the stream must end.
@@ -270,11 +294,18 @@ impl CallCharge {
         wait_end: Instant,
         bytes: usize,
     ) -> Result<(), OverloadedError> {
-        waiting::take_for_change(wait_end, &self.0.connection, bytes).await?;
+        let begun = waiting::take_for_change(wait_end, &self.0.connection, bytes).await?;
+        self.0.changes.lock().extend(begun);
         let mut charged = self.0.bytes.lock();
         charged.add(bytes, MemorySource::Share);
         charged.assign_to_request(bytes);
         Ok(())
+    }
+
+    /// Records that no change of this stream is under way any more: the past of all its topics is read. Changes of
+    /// other streams of the address may wait for that. The end of the call has the same effect.
+    pub fn end_changes(&self) {
+        self.0.changes.lock().clear();
     }
 
     /// Returns the bytes that the connection is charged for the request.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response, Version};
 use hyper::body::Body as _;
 use tokio::time::Sleep;
 use tonic::body::Body;
@@ -43,6 +43,10 @@ const TIMEOUT_LEN_BYTES_MAX: usize = 9;
 pub(crate) const CALL_BYTES: usize = 4 * 1024;
 /// Charge of the library's buffer for decoding a request, bytes. The library makes it when the service is called.
 const BUFFER_BYTES: usize = 8 * 1024;
+/// Time for which an address rests for a call that it makes although the refusal of an earlier one holds, in multiples
+/// of it while publishers are late. A guess: some three turns of such a call. A client that repeats five has no rest,
+/// because some are free.
+const REFUSED_TIME: Duration = Duration::from_micros(200);
 
 /// The services behind their limits.
 #[derive(Clone)]
@@ -86,11 +90,11 @@ impl Service<Request<Body>> for Calls {
         let is_received_first = kind.is_some_and(|kind| kind != MethodKind::Bidi);
         let takes_messages = metrics.method().takes_messages();
         let buffer_bytes = if is_received_first || takes_messages { 0 } else { BUFFER_BYTES };
-        let charge = match charge(&mut request, *metrics.method(), buffer_bytes) {
+        let charge = match admit(&mut request, *metrics.method(), buffer_bytes) {
             Ok(charge) => charge,
-            Err(overloaded) => {
-                call.end(Code::ResourceExhausted);
-                return Box::pin(async move { Ok(Status::from(overloaded).into_http()) });
+            Err(refused) => {
+                call.end(refused.code());
+                return Box::pin(async move { Ok(refused.into_http()) });
             }
         };
         let mut late = deadline(request.headers()).map(|it| Box::pin(tokio::time::sleep(it)));
@@ -103,8 +107,8 @@ impl Service<Request<Body>> for Calls {
         let mut body = if packing.requests { body.unpacking() } else { body };
         let (routes, of_answer) = (self.routes.clone(), charge.clone());
         let answered = async move {
-            if is_received_first {
-                body.receive(BUFFER_BYTES).await;
+            if is_received_first && let Err(refused) = body.receive(BUFFER_BYTES).await {
+                return Ok::<_, Infallible>(refused.into_http());
             }
             let is_long = body.is_long();
             let body = if takes_messages {
@@ -220,6 +224,26 @@ impl Packing {
     }
 }
 
+/// Charges a call as [`charge`] does, unless the refusal of an earlier one holds for it.
+///
+/// # Errors
+/// The status that refuses the call.
+fn admit(
+    request: &mut Request<Body>,
+    method: RpcMethod,
+    buffer_bytes: usize,
+) -> Result<CallCharge, Status> {
+    // Clients of HTTP/1.1 read an answer only after they have sent the request.
+    if request.version() >= Version::HTTP_2
+        && let Some(connection) = request.extensions().get::<Arc<ConnectionShare>>()
+        && let Some(refused) = connection.refused.status_of(method.path())
+    {
+        connection.paid_time().rest_without_work(REFUSED_TIME);
+        return Err(refused);
+    }
+    charge(request, method, buffer_bytes).map_err(Status::from)
+}
+
 /// Charges a call for itself, its head and `buffer_bytes` for its request. A stream of requests is also charged for
 /// requests that wait in its flow-control window, because they are not read before the service asks for them.
 ///
@@ -235,7 +259,12 @@ fn charge(
     let unread_bytes = if method.leaves_unread() { STREAM_WINDOW_BYTES as usize } else { 0 };
     charge.take(unread_bytes)?;
     let head_bytes = head_bytes(request.uri(), request.headers());
-    charge.take_for_call(CALL_BYTES + buffer_bytes + head_bytes)?;
+    let call_bytes = CALL_BYTES + buffer_bytes + head_bytes;
+    if method.takes_messages() {
+        charge.take_for_stream(call_bytes)?;
+    } else {
+        charge.take_for_call(call_bytes)?;
+    }
     request.extensions_mut().insert(charge.clone());
     Ok(charge)
 }
@@ -283,7 +312,35 @@ pub(crate) fn deadline(headers: &HeaderMap) -> Option<Duration> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
+    use crate::budget::MemoryBudget;
+    use crate::pace::CREDIT_NS;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_rests_for_calls_while_a_refusal_holds() {
+        let budget = MemoryBudget::new(64 * 1024 * 1024);
+        let connection =
+            budget.connection(Ipv4Addr::LOCALHOST.into(), budget.account(None)).unwrap();
+        let account = connection.paid_time();
+        account.begin_rests();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        account.rest(Duration::from_nanos(CREDIT_NS));
+        let rests = || account.next_turn().unwrap().after(1_000_000_000).is_some();
+        let admitted = |version| {
+            let mut request = Request::builder().version(version).body(Body::empty()).unwrap();
+            request.extensions_mut().insert(connection.clone());
+            let method = RpcMethod::new("/a.B/C", MethodKind::Unary);
+            admit(&mut request, method, 0).map(drop).map_err(|refused| refused.code())
+        };
+        assert_eq!(admitted(Version::HTTP_2), Ok(()));
+        connection.refused.note("/a.B/C", Status::unavailable("later"));
+        assert_eq!(admitted(Version::HTTP_11), Ok(()), "it reads no answer before it has sent all");
+        assert!(!rests());
+        assert_eq!(admitted(Version::HTTP_2), Err(Code::Unavailable));
+        assert!(rests());
+    }
 
     fn deadline_of(text: &str) -> Option<Duration> {
         deadline(&[("grpc-timeout".parse().unwrap(), text.parse().unwrap())].into_iter().collect())

@@ -235,9 +235,6 @@ impl Connections {
 
     /// Serves one connection: its first bytes, and then its calls.
     async fn serve(self: Arc<Self>, arriving: Arriving, account: Arc<PaidTime>) {
-        if let Err(error) = prepare(&arriving.stream) {
-            tracing::debug!(%error, "socket options were not set");
-        }
         let _open = self.dispatcher.metrics().connection_opened();
         let begin = self.begin(arriving, account);
         let (wire, arrived, share) = tokio::select! {
@@ -275,7 +272,7 @@ impl Connections {
 
     /// Waits for the first bytes of HTTP, after the TLS handshake if the listener uses TLS. The share is opened before
     /// the handshake, of which up to 64 KiB wait until they are whole. Without TLS it is opened when the first bytes
-    /// have arrived, so that a connection without a request takes none.
+    /// have arrived, so that a connection without a request takes none, nor a call of the system for its options.
     async fn open(
         &self,
         stream: TcpStream,
@@ -285,9 +282,11 @@ impl Connections {
     ) -> io::Result<(DecryptedStream, Arc<ConnectionShare>)> {
         let Some(tls) = &self.settings.tls else {
             begin(&stream).await?;
+            prepare(&stream);
             let wire = DecryptedStream::Plain(Socket::new(stream, place));
             return Ok((wire, self.share(client, account)?));
         };
+        prepare(&stream);
         let stream = Socket::new(stream, place);
         let share = self.share(client, account)?;
         share.take_kept(ENCRYPTED_BYTES).map_err(io::Error::other)?;
@@ -502,10 +501,13 @@ fn log_panic(ended: Result<(), tokio::task::JoinError>) {
     }
 }
 
-fn prepare(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
+/// Sets the options of a connection's socket, which it does not need before it is written to.
+fn prepare(stream: &TcpStream) {
     let probes = TcpKeepalive::new().with_time(TCP_PROBE_AFTER).with_interval(TCP_PROBE_EVERY);
-    SockRef::from(stream).set_tcp_keepalive(&probes)
+    let set = stream.set_nodelay(true);
+    if let Err(error) = set.and_then(|()| SockRef::from(stream).set_tcp_keepalive(&probes)) {
+        tracing::debug!(%error, "socket options were not set");
+    }
 }
 
 /// Waits for the bytes that determine the version of HTTP. The caller adds a timeout, because a silent connection holds

@@ -1,17 +1,20 @@
-//! Tests over sockets of the rests of addresses: for connections, and for calls that come through a trusted proxy.
+//! Tests over sockets: rests of addresses, for connections and for calls that come through a trusted proxy, and
+//! requests that are refused before their service gets them.
 
 use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http_body_util::BodyExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tonic::Status;
 use tonic::server::NamedService;
 use tonic::service::Routes;
-use tonic::transport::Endpoint;
+use tonic::transport::{Channel, Endpoint};
 
 use super::*;
 use crate::address::{Cidr, ClientAddress};
 use crate::call_metrics::CallMetrics;
+use crate::call_share::CallCharge;
 use crate::listener::Server;
 use crate::method::{MethodKind, RpcMethod};
 
@@ -40,6 +43,89 @@ impl tower::Service<Request<Answer>> for IdleService {
             Ok(read.err().unwrap_or_else(|| Status::ok("")).into_http())
         })
     }
+}
+
+/// A service that refuses all calls because of a limit, and counts them.
+#[derive(Clone, Default)]
+struct LimitedService(Arc<AtomicUsize>);
+
+impl NamedService for LimitedService {
+    const NAME: &'static str = "test.Idle";
+}
+
+impl tower::Service<Request<Answer>> for LimitedService {
+    type Response = Response<Answer>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Answer>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Answer>) -> Self::Future {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        let refused = Status::resource_exhausted("later");
+        CallCharge::of(request.extensions()).refuse_further(UNARY, &refused);
+        Box::pin(async move { Ok(refused.into_http()) })
+    }
+}
+
+/// Returns a request with these bytes as its body.
+fn unary(body: &'static [u8]) -> Request<Answer> {
+    Request::post(UNARY)
+        .header("content-type", "application/grpc")
+        .header("te", "trailers")
+        .body(Answer::new(http_body_util::Full::new(Bytes::from_static(body))))
+        .unwrap()
+}
+
+/// Calls, and returns the code in the head of the answer.
+async fn code_of(channel: &Channel, body: &'static [u8]) -> Option<HeaderValue> {
+    let answered = tower::ServiceExt::oneshot(channel.clone(), unary(body)).await.unwrap();
+    answered.headers().get("grpc-status").cloned()
+}
+
+async fn limited_server() -> (Server, LimitedService) {
+    let settings = ServeSettings::new(SocketAddr::from(([127, 0, 0, 1], 0)));
+    let metrics = CallMetrics::new(&[RpcMethod::new(UNARY, MethodKind::Unary)]);
+    let (service, stop) = (LimitedService::default(), CancellationToken::new());
+    let routes = Routes::new(service.clone());
+    (Server::bind(settings, routes, metrics, stop).await.unwrap(), service)
+}
+
+async fn channel_to(server: &Server) -> Channel {
+    let url = format!("http://{}", server.address());
+    Endpoint::from_shared(url).unwrap().connect().await.unwrap()
+}
+
+/// A caller goes on calling after its limit has refused it. A refusal holds for a second, and thirty calls take much
+/// less, on a busy machine too: most of them come while it holds.
+#[tokio::test]
+async fn calls_after_a_refusal_reach_the_service_only_once_in_a_while() {
+    let (server, service) = limited_server().await;
+    let called = || service.0.load(Ordering::Relaxed);
+    let greedy = channel_to(&server).await;
+    for _ in 0..30 {
+        assert_eq!(code_of(&greedy, &[0; 5]).await.unwrap(), "8");
+    }
+    let of_greedy = called();
+    assert!((1..30).contains(&of_greedy), "{of_greedy}");
+    let other = channel_to(&server).await;
+    assert_eq!(code_of(&other, &[0; 5]).await.unwrap(), "8");
+    assert_eq!(called(), of_greedy + 1, "another connection of the address is asked about anew");
+}
+
+/// The service would only repeat the refusal. A connection may end with a thousand such requests.
+#[tokio::test]
+async fn a_request_that_is_refused_before_it_is_whole_reaches_no_service() {
+    let (server, service) = limited_server().await;
+    let channel = channel_to(&server).await;
+    assert_eq!(code_of(&channel, &[0, 0, 0, 0, 9, 7]).await.unwrap(), "3", "a part of a message");
+    assert_eq!(code_of(&channel, &[]).await.unwrap(), "3", "no message");
+    assert_eq!(code_of(&channel, &[0; 10]).await.unwrap(), "3", "two messages");
+    assert_eq!(service.0.load(Ordering::Relaxed), 0);
+    assert_eq!(code_of(&channel, &[0; 5]).await.unwrap(), "8");
+    assert_eq!(service.0.load(Ordering::Relaxed), 1);
 }
 
 /// A caller opens connections in a loop. Those that are refused have no turns, and the listener's time is the same.

@@ -4,8 +4,8 @@
 //!
 //! A peer may send a burst of them, a number per second, and a further number for the bytes that it receives and
 //! may have to acknowledge. Pings and settings have a smaller burst, because each is answered, and the answers entitle
-//! the peer to nothing. Any other frame entitles it to a ping, with which clients measure round trips. A flood ends the
-//! connection. The meter reads frame heads only (RFC 9113 §4.1).
+//! the peer to nothing. Any other frame entitles it to a ping, with which clients measure round trips, and a long
+//! answer to few of them. A flood ends the connection. The meter reads frame heads only (RFC 9113 §4.1).
 //!
 //! Trailers of a request have no meaning in any protocol that is served. The library keeps their fields until the
 //! stream ends, also when nothing reads the request any more, and some KiB of short fields take hundreds of KiB. So the
@@ -62,7 +62,7 @@ const ANSWERED_FRAMES: BucketSize = BucketSize { capacity: 250, window_ms: 25_00
 const BYTES_PER_PING: u64 = HEAD_LEN_BYTES as u64 + 1;
 /// The most pings to which sent bytes entitle a peer at a time. A guess: one is enough for the clients above.
 const EARNED_PINGS_MAX: u64 = 10;
-/// Bytes sent to the peer that entitle it to one more useless frame. A guess: an answer of one
+/// Bytes sent to the peer that entitle it to one more useless frame that has no answer. A guess: an answer of one
 /// small message takes about 100, and some clients update two windows for it.
 const BYTES_PER_FRAME: u64 = 32;
 
@@ -91,9 +91,9 @@ pub(crate) struct FrameMeter {
     answered_frames: Bucket,
     /// Bytes of answers to pings and settings that are to be sent, which entitle the peer to nothing.
     answer_bytes: u64,
-    /// Useless frames that the peer may send for the bytes that it received.
+    /// Useless frames without an answer that the peer may send for the bytes that it received.
     earned: u64,
-    /// Pings and settings that the peer may send before it takes from `earned`.
+    /// Pings and settings that the peer may send for the frames that it received.
     earned_pings: u64,
     /// Bytes sent since the last earned ping.
     unpinged_bytes: u64,
@@ -290,19 +290,15 @@ impl FrameMeter {
     /// Takes one frame from the peer's allowance. Returns false if it is used up.
     fn take(&mut self, head: FrameHead, now_ms: u64) -> bool {
         self.useless = self.useless.wrapping_add(1);
-        let (bucket, size) = match head.answer_len_bytes() {
+        let (bucket, size, earned) = match head.answer_len_bytes() {
             Some(len_bytes) => {
                 self.answer_bytes += len_bytes as u64;
-                if let Some(left) = self.earned_pings.checked_sub(1) {
-                    self.earned_pings = left;
-                    return true;
-                }
-                (&mut self.answered_frames, ANSWERED_FRAMES)
+                (&mut self.answered_frames, ANSWERED_FRAMES, &mut self.earned_pings)
             }
-            None => (&mut self.frames, FRAMES),
+            None => (&mut self.frames, FRAMES, &mut self.earned),
         };
-        if let Some(left) = self.earned.checked_sub(1) {
-            self.earned = left;
+        if let Some(left) = earned.checked_sub(1) {
+            *earned = left;
             return true;
         }
         let fits = bucket.wait_ms(size, 1, now_ms) == Some(0);

@@ -18,7 +18,8 @@
 //!   gRPC-Web in base64; `connect`: calls of the Connect protocol, translated;
 //! - `calls`, `request`, `response`, `status_headers`: one call, its messages, its metrics, its end; `frames`: message
 //!   boundaries in a body; `held_pieces`: bytes of a body that wait; `unpack`, `pack`: messages that are compressed;
-//!   `long_work`: long messages, which are unpacked, scanned, decoded and encoded outside of the runtime's threads;
+//!   `refused_calls`: refusals that hold for further calls; `long_work`: long messages, which are unpacked, scanned,
+//!   decoded and encoded outside of the runtime's threads;
 //! - [`MemoryBudget`], [`CallCharge`], [`OverloadedError`]: the memory that callers may make a process hold;
 //!   `call_bytes`: the part of one call; `charged_bytes`: a part that ends by itself; `request_head`: the part of a
 //!   head; `unflushed`: heads that wait to be written; `shedding`: closes the largest connections when it is short;
@@ -83,6 +84,7 @@ pub mod public_pages;
 mod read_turn;
 pub mod readiness;
 mod reflection;
+mod refused_calls;
 mod request;
 mod request_head;
 mod request_messages;

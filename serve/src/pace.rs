@@ -53,6 +53,10 @@ pub(crate) const CREDIT_NS: u64 = 50_000_000;
 /// meanwhile. So each turn of a call comes at most this much later, and an address with `n` tasks that are woken has up
 /// to `n` turns in this time. A guess: thousands of streams that come back at once must not wait for seconds.
 pub(crate) const REST_MAX_NS: u64 = 100_000_000;
+/// The longest time in nanoseconds that an address may owe for work for nothing. It is paid in rests of
+/// [`REST_MAX_NS`], one before each turn. A guess: a flood ends dozens of requests or connections at once, and one rest
+/// would forgive most of them. Work that its caller wanted is forgiven: thousands of streams come back at once, too.
+const OWED_MAX_NS: u64 = 500_000_000;
 
 /// Number of places for the rests of addresses. Addresses with the same place share it. A guess: 128 KiB, and a flood
 /// of hundreds of addresses leaves most places alone.
@@ -178,18 +182,29 @@ impl RestPace {
 pub(crate) struct NextTurn(AtomicU64);
 
 impl NextTurn {
-    /// Returns the end of the rest, or `None` if there is none.
+    /// Returns the end of the rest before the next turn, or `None` if there is none.
     pub(crate) fn after(&self, now_ns: u64) -> Option<u64> {
-        Some(self.0.load(Relaxed)).filter(|at| *at > now_ns)
+        let owed = Some(self.0.load(Relaxed)).filter(|at| *at > now_ns);
+        owed.map(|at| at.min(now_ns.saturating_add(REST_MAX_NS)))
     }
 
-    /// Adds a rest.
+    /// Adds the rest for a turn.
     pub(crate) fn put_off(&self, now_ns: u64, rest_ns: u64) {
-        let put_off = |at: u64| {
+        self.add(now_ns, rest_ns, REST_MAX_NS);
+    }
+
+    /// Adds the rest for work for nothing, of which more may be owed.
+    pub(crate) fn owe(&self, now_ns: u64, rest_ns: u64) {
+        self.add(now_ns, rest_ns, OWED_MAX_NS);
+    }
+
+    /// Adds a rest that ends at most `most_ns` from now. What is owed already stays.
+    fn add(&self, now_ns: u64, rest_ns: u64, most_ns: u64) {
+        let add = |at: u64| {
             let from = at.max(now_ns.saturating_sub(CREDIT_NS));
-            Some(from.saturating_add(rest_ns).min(now_ns.saturating_add(REST_MAX_NS)))
+            Some(from.saturating_add(rest_ns).min(now_ns.saturating_add(most_ns)).max(at))
         };
-        let _ = self.0.try_update(Relaxed, Relaxed, put_off);
+        let _ = self.0.try_update(Relaxed, Relaxed, add);
     }
 }
 
@@ -405,5 +420,23 @@ mod tests {
         address.put_off(now_ns, u64::MAX);
         assert_eq!(address.after(now_ns), Some(now_ns + REST_MAX_NS));
         assert_eq!(address.after(now_ns + REST_MAX_NS), None);
+    }
+
+    /// A flood leaves dozens of requests at once, whose rests together are longer than one may be.
+    #[test]
+    fn work_for_nothing_is_owed_for_longer_than_one_rest() {
+        let address = NextTurn::default();
+        let now_ns = 1_000 * MS;
+        address.put_off(now_ns, u64::MAX);
+        address.owe(now_ns, REST_MAX_NS / 2);
+        address.owe(now_ns, REST_MAX_NS / 2);
+        assert_eq!(address.after(now_ns), Some(now_ns + REST_MAX_NS), "no rest is longer");
+        assert_eq!(address.after(now_ns + REST_MAX_NS), Some(now_ns + 2 * REST_MAX_NS));
+        assert_eq!(address.after(now_ns + 2 * REST_MAX_NS), None);
+        address.owe(now_ns, u64::MAX);
+        address.put_off(now_ns, MS);
+        let end_ns = now_ns + OWED_MAX_NS;
+        assert_eq!(address.after(end_ns - 1), Some(end_ns), "a turn forgives nothing");
+        assert_eq!(address.after(end_ns), None, "bounded");
     }
 }

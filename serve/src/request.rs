@@ -184,8 +184,11 @@ impl RequestBody {
     }
 
     /// Waits until all of a request of one message is here, and then for the memory to decode it, with `buffer_bytes`
-    /// for the decoder. A refusal stays here, for the decoder to read.
-    pub(crate) async fn receive(&mut self, buffer_bytes: usize) {
+    /// for the decoder.
+    ///
+    /// # Errors
+    /// The status that refuses the request. The body is not to be read after that.
+    pub(crate) async fn receive(&mut self, buffer_bytes: usize) -> Result<(), Status> {
         let end = loop {
             match poll_fn(|cx| self.poll_arrival(cx)).await {
                 Arrival::Whole => {}
@@ -193,12 +196,9 @@ impl RequestBody {
             }
         };
         self.body = Body::empty();
-        let end = match end {
-            None => self.take_for_decoding(buffer_bytes).await.err(),
-            refused => refused,
-        };
-        if let Some(status) = end {
-            self.refuse(status);
+        match end {
+            None => self.take_for_decoding(buffer_bytes).await,
+            Some(refused) => Err(refused),
         }
     }
 

@@ -117,10 +117,16 @@ impl RequestMessages {
     }
 
     /// Returns true if a message has come whole that [`next`](Self::next) has not returned yet. It is there, or waits
-    /// for memory for some seconds at most.
+    /// for memory, for half a minute at most.
     #[must_use]
     pub fn has_next(&self) -> bool {
         !self.unread.is_empty() || self.body.has_whole()
+    }
+
+    /// Returns true if messages are here that [`next`](Self::next) has not returned, and whose memory is taken.
+    #[must_use]
+    pub fn has_unread(&self) -> bool {
+        !self.unread.is_empty()
     }
 
     /// Cuts the first message off.
@@ -301,6 +307,18 @@ mod tests {
         assert!(messages.next().now_or_never().is_none(), "the second one is not here");
         assert_eq!(budget.used_bytes(), before + messages.body.kept_bytes());
         assert!(messages.body.kept_bytes() < 64 * 1024, "{}", messages.body.kept_bytes());
+    }
+
+    /// Messages that come together take their memory together, and the first of them may change nothing.
+    #[tokio::test]
+    async fn a_message_is_unread_until_it_is_returned() {
+        let share = connection(&MemoryBudget::new(LIMIT));
+        let mut messages = messages(&framed(3).repeat(2), usize::MAX, &share);
+        assert!(!messages.has_unread(), "none has come");
+        for has_another in [true, false] {
+            assert!(messages.next().await.unwrap().is_some());
+            assert_eq!(messages.has_unread(), has_another);
+        }
     }
 
     /// A client sends message after message, in pieces that do not end with any of them.

@@ -224,11 +224,10 @@ fn what_comes_behind_the_message_of_a_request_sets_none_of_its_memory_free() {
     let body = Body::new(StreamBody::new(pieces));
     let mut body = charged_body_of(body, MethodKind::ServerStream, &budget);
     let before = budget.used_bytes();
-    let refused = body.receive(0).now_or_never();
-    assert!(refused.is_some(), "it does not wait for the end of the request");
+    let received = body.receive(0).now_or_never();
+    let refused = received.expect("it does not wait for the end of the request").unwrap_err();
     assert!(body.whole.is_empty() || budget.used_bytes() - before >= 100_000);
-    let (_, status) = read(body).now_or_never().expect("the refusal is there");
-    assert_eq!(status.map(|status| status.code()), Some(Code::InvalidArgument));
+    assert_eq!(refused.code(), Code::InvalidArgument);
 }
 
 /// A hundred topics of 17 bytes, as elements of a small request.
@@ -250,7 +249,7 @@ async fn nothing_is_charged_for_decoding_before_the_end_of_a_request() {
     drop(body);
     assert_eq!(budget.used_bytes(), idle_bytes);
     let mut body = arriving(sent.clone(), true, &connection);
-    body.receive(BUFFER_BYTES).await;
+    body.receive(BUFFER_BYTES).await.unwrap();
     assert!(budget.used_bytes() > idle_bytes + sent.len() + BUFFER_BYTES + 100 * 17);
     assert!(matches!(read(body).await, (passed, None) if passed == sent));
     assert_eq!(budget.used_bytes(), idle_bytes);
@@ -272,7 +271,7 @@ async fn a_long_request_is_scanned_beside_the_runtimes_threads() {
     assert_eq!(budget.used_bytes(), idle_bytes, "its caller has gone");
     drop(occupied);
     let mut body = arriving(sent.clone(), true, &connection);
-    body.receive(0).await;
+    body.receive(0).await.unwrap();
     assert!(budget.used_bytes() > idle_bytes + sent.len(), "and the memory to decode it");
     assert!(matches!(read(body).await, (passed, None) if passed == sent));
     assert_eq!(budget.used_bytes(), idle_bytes);
@@ -318,7 +317,7 @@ async fn blocks_behind_content_are_decompressed_beside_the_runtimes_threads() {
     assert_eq!(budget.used_bytes(), idle_bytes, "its caller has gone");
     drop(occupied);
     let mut body = arriving(sent, true, &connection).unpacking();
-    body.receive(0).await;
+    body.receive(0).await.unwrap();
     assert!(matches!(read(body).await, (passed, None) if passed == framed(&content)));
     assert_eq!(budget.used_bytes(), idle_bytes);
 }
@@ -338,11 +337,10 @@ async fn a_long_request_of_too_many_elements_is_refused_after_its_scan() {
     let charge = CallCharge::new(Arc::clone(&connection));
     let timeout = Duration::from_secs(30);
     let mut body = RequestBody::new(body, Version::HTTP_2, metrics, charge, timeout);
-    body.receive(0).await;
+    let refused = body.receive(0).await.unwrap_err();
     assert!(!body.is_long(), "nothing is left to decode");
-    let (passed, status) = read(body).await;
-    assert!(passed.is_empty());
-    assert_eq!(status.unwrap().code(), Code::NotFound, "the refusal of the method");
+    assert_eq!(refused.code(), Code::NotFound, "the refusal of the method");
+    drop(body);
     assert_eq!(budget.used_bytes(), idle_bytes);
 }
 
@@ -367,7 +365,7 @@ async fn a_request_waits_for_the_memory_to_decode_it() {
     let (_budget, connection, open) = with_open_streams();
     let mut body = arriving(elements(), true, &connection);
     let received = async {
-        body.receive(8 * 1024).await;
+        body.receive(8 * 1024).await.unwrap();
         read(body).await
     };
     let giving = async {
@@ -384,9 +382,8 @@ async fn a_request_that_finds_no_memory_is_refused_after_its_wait() {
     let (budget, connection, _open) = with_open_streams();
     let mut body = arriving(elements(), true, &connection);
     let before_bytes = budget.used_bytes();
-    body.receive(8 * 1024).await;
-    let (passed, status) = read(body).await;
-    assert!(passed.is_empty());
-    assert_eq!(status.unwrap().code(), Code::ResourceExhausted);
+    let refused = body.receive(8 * 1024).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    drop(body);
     assert_eq!(budget.used_bytes(), before_bytes, "given back");
 }

@@ -145,16 +145,27 @@ impl PaidTime {
     /// Records a turn that was not paid, or work of another thread, and the rest after it. Those of a publisher do not
     /// count: it does not rest for them, so others would in its place.
     pub(crate) fn rest(&self, took: Duration) {
-        self.put_off(took, RestPace::rest_after);
+        self.put_off(took, RestPace::rest_after, NextTurn::put_off);
     }
 
-    /// Lets the address rest as after a turn of `time`, which no thread has worked: publishers are not late for it.
+    /// Records work for nothing as [`rest`](Self::rest) does, of which the address may owe more than one rest.
+    pub(crate) fn rest_for_nothing(&self, took: Duration) {
+        self.put_off(took, RestPace::rest_after, NextTurn::owe);
+    }
+
+    /// Lets the address rest as after work for nothing of `time`, which no thread has worked: publishers are not late
+    /// for it.
     pub(crate) fn rest_without_work(&self, time: Duration) {
-        self.put_off(time, RestPace::rest_for);
+        self.put_off(time, RestPace::rest_for, NextTurn::owe);
     }
 
-    /// Puts the next turn of the address off, by the rest that `rest_of` makes of a time and nanoseconds.
-    fn put_off(&self, time: Duration, rest_of: fn(&RestPace, u64, u64) -> u64) {
+    /// Puts the next turn of the address off: `add` adds the rest that `rest_of` makes of a time, in nanoseconds.
+    fn put_off(
+        &self,
+        time: Duration,
+        rest_of: fn(&RestPace, u64, u64) -> u64,
+        add: fn(&NextTurn, u64, u64),
+    ) {
         if !self.waits_for_rests() {
             return;
         }
@@ -162,7 +173,7 @@ impl PaidTime {
         let now_ns = pace.now_ns();
         let rest_ns = rest_of(pace, now_ns, time.as_nanos().try_into().unwrap_or(u64::MAX));
         if let Some(next_turn) = self.next_turn().filter(|_| rest_ns > 0) {
-            next_turn.put_off(now_ns, rest_ns);
+            add(next_turn, now_ns, rest_ns);
         }
     }
 

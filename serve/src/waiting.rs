@@ -6,8 +6,9 @@
 //! so a small request does not stand behind a large one that does not fit. A stream of requests reads on while it
 //! waits, so that what its peer sends meanwhile is charged, too.
 //!
-//! A change of an open stream also waits for memory that stays spare for the stream's state. Such memory becomes free
-//! later than the memory of a request, so changes wait in a line of their own.
+//! A change of an open stream also waits for memory that stays spare for the stream's state, and for other changes of
+//! its address that are [under way](crate::budget::changes). Such memory becomes free later than the memory of a
+//! request, so changes wait in a line of their own.
 
 use std::time::Duration;
 
@@ -15,11 +16,15 @@ use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::budget::ConnectionShare;
+use crate::budget::changes::ChangeUnderWay;
 use crate::overloaded::OverloadedError;
 
 /// The longest wait. A guess: more than ten thousand streams take to open on two cores, less than clients wait for an
 /// answer.
 const WAIT_MAX: Duration = Duration::from_secs(5);
+/// The longest further wait of a change for others of its address that are under way. A guess: as long as a stream may
+/// stand still because its client does not read.
+const TURN_WAIT_MAX: Duration = Duration::from_secs(25);
 /// Pauses between two tries of a connection: each is twice as long as the one before it. Guesses: the first is about
 /// the time of a turn on disk. With the last, 10,000 connections take some percent of a core to try.
 const PAUSE_MIN: Duration = Duration::from_millis(5);
@@ -55,9 +60,10 @@ pub(crate) async fn take(share: &ConnectionShare, bytes: usize) -> Result<(), Ov
 }
 
 /// Takes `bytes` for decoding messages that change an open stream. The stream keeps a part of the decoded messages, and
-/// reads the past of their topics at once, so usual messages wait until there is room for that too. If there is none at
-/// the `end` of the wait, only the bytes themselves count. Dropping the future leaves the line; a later call with the
-/// same `end` continues the wait.
+/// reads the past of their topics at once, so usual messages wait until there is room for that too and their address
+/// has few such changes under way. If there is no room at the `end` of the wait, only the bytes themselves count: they
+/// are taken as soon as the address has few changes under way, or after a further wait. Returns the change, if it
+/// counts among these. Dropping the future leaves the line; a later call with the same `end` continues the wait.
 ///
 /// # Errors
 /// [`OverloadedError`]: nothing was taken, and the stream must end.
@@ -65,16 +71,32 @@ pub(crate) async fn take_for_change(
     end: Instant,
     share: &ConnectionShare,
     bytes: usize,
-) -> Result<(), OverloadedError> {
+) -> Result<Option<ChangeUnderWay>, OverloadedError> {
     let usual = CHANGE_BYTES_MIN..share.limit_bytes() / CHANGE_DIVISOR;
-    if usual.contains(&bytes) {
-        let state_bytes = bytes * STATE_PER_DECODED;
-        let try_take = || has_spare(share, state_bytes) && share.try_take(bytes, 0);
-        if try_take() || wait(end, &share.waiting_changes, try_take).await {
-            return Ok(());
-        }
+    if !usual.contains(&bytes) {
+        return take_until(end, share, bytes).await.map(|()| None);
     }
-    take_until(end, share, bytes).await
+    if let Some(begun) = try_change(share, bytes) {
+        return Ok(Some(begun));
+    }
+    let waited = wait(end, &share.waiting_changes, || try_change(share, bytes)).await;
+    if waited.is_some() {
+        return Ok(waited);
+    }
+    let begin = || share.begin_change(bytes * STATE_PER_DECODED);
+    let mut begun = begin();
+    if begun.is_none() {
+        begun = wait(end + TURN_WAIT_MAX, &share.waiting_changes, begin).await;
+    }
+    take_until(end, share, bytes).await.map(|()| begun)
+}
+
+/// Begins a change, and takes `bytes` for decoding it, if there is room for its state too. Returns `None`, and takes
+/// nothing, if it has to wait.
+fn try_change(share: &ConnectionShare, bytes: usize) -> Option<ChangeUnderWay> {
+    let state_bytes = bytes * STATE_PER_DECODED;
+    let begun = share.begin_change(state_bytes)?;
+    (has_spare(share, state_bytes) && share.try_take(bytes, 0)).then_some(begun)
 }
 
 async fn take_until(
@@ -83,28 +105,35 @@ async fn take_until(
     bytes: usize,
 ) -> Result<(), OverloadedError> {
     let beside = share.limit_bytes() / LEAVES_DIVISOR;
-    let try_take = || share.try_take(bytes, beside);
-    if try_take() {
+    let try_take = || share.try_take(bytes, beside).then_some(());
+    if try_take().is_some() {
         return Ok(());
     }
     let may_wait = bytes <= share.limit_bytes() / WAITS_DIVISOR;
-    if may_wait && wait(end, &share.waiting_requests, try_take).await {
+    if may_wait && wait(end, &share.waiting_requests, try_take).await.is_some() {
         return Ok(());
     }
     Err(share.refuse())
 }
 
-/// Repeats `try_take`, as the first of its line, until it returns true. Returns false if it does not before `end`.
-async fn wait(end: Instant, line: &Mutex<()>, mut try_take: impl FnMut() -> bool) -> bool {
+/// Repeats `try_take`, as the first of its line, until it returns a value. Returns `None` if it does not before `end`.
+async fn wait<T>(
+    end: Instant,
+    line: &Mutex<()>,
+    mut try_take: impl FnMut() -> Option<T>,
+) -> Option<T> {
     let taken = async {
         let _first = line.lock().await;
         let mut pause = PAUSE_MIN;
-        while !try_take() {
+        loop {
+            if let Some(taken) = try_take() {
+                break taken;
+            }
             sleep(pause).await;
             pause = (2 * pause).min(PAUSE_MAX);
         }
     };
-    timeout_at(end, taken).await.is_ok()
+    timeout_at(end, taken).await.ok()
 }
 
 /// Returns true if a stream could now take `bytes` for its state without taking room from requests and answers.
@@ -120,6 +149,8 @@ fn has_spare(share: &ConnectionShare, bytes: usize) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+    use std::iter;
     use std::net::{IpAddr, Ipv4Addr};
     use std::sync::Arc;
 
@@ -128,7 +159,8 @@ mod tests {
     use tokio::time::timeout;
 
     use super::*;
-    use crate::budget::MemoryBudget;
+    use crate::budget::{CALLERS_BYTES_MAX, MemoryBudget};
+    use crate::call_share::CallCharge;
 
     const KIB: usize = 1024;
     const MIB: usize = 1024 * KIB;
@@ -212,9 +244,9 @@ mod tests {
         assert!(changing.as_mut().now_or_never().is_none(), "it waits");
         assert_eq!(budget.used_bytes(), before, "and takes nothing");
         let ping = take_for_change(wait_end(), &share, KIB);
-        assert_eq!(ping.now_or_never(), Some(Ok(())), "a ping does not");
+        assert!(ping.now_or_never().is_some_and(|it| it.is_ok()), "a ping does not");
         share.give_back_lent(256 * KIB);
-        assert_eq!(changing.await, Ok(()));
+        assert!(changing.await.is_ok());
         assert_eq!(budget.used_bytes(), before + 33 * KIB - 256 * KIB);
     }
 
@@ -225,7 +257,7 @@ mod tests {
         let share = connection(&budget);
         while share.take_spare(64 * KIB).is_some() {}
         let began = Instant::now();
-        assert_eq!(take_for_change(wait_end(), &share, 32 * KIB).await, Ok(()));
+        assert!(take_for_change(wait_end(), &share, 32 * KIB).await.is_ok());
         assert_eq!(began.elapsed().as_secs(), WAIT_MAX.as_secs());
     }
 
@@ -236,7 +268,7 @@ mod tests {
         let share = connection(&budget);
         fill(&share);
         let began = Instant::now();
-        assert_eq!(take_for_change(wait_end(), &share, 32 * KIB).await, Err(OverloadedError));
+        assert!(take_for_change(wait_end(), &share, 32 * KIB).await.is_err());
         assert_eq!(began.elapsed().as_secs(), WAIT_MAX.as_secs());
     }
 
@@ -263,6 +295,129 @@ mod tests {
             taken = request => if taken.is_ok() { "request" } else { "refusal" },
         };
         assert_eq!(first, "request");
+    }
+
+    /// A tenth of the streams that a server of an application has, in a tenth of the memory. Most of them arrive while
+    /// the past of others is read, more slowly than they come.
+    #[test]
+    fn streams_that_arrive_while_others_of_their_address_read_their_past_have_room() {
+        const STREAMS: usize = 1000;
+        const MESSAGE_BYTES: usize = 3 * KIB;
+        const DECODED_BYTES: usize = 27 * KIB + KIB / 2;
+        const READING_BYTES: usize = 34_000;
+        const LIVE_BYTES: usize = 14_000;
+        for (coming, read) in [(10, 2), (50, 2), (3, 2), (STREAMS, 2), (10, 10)] {
+            let budget = MemoryBudget::new(CALLERS_BYTES_MAX / 10);
+            let connections: Vec<_> = (0..10).map(|_| connection(&budget)).collect();
+            let (mut arrived, mut live) = (0, Vec::new());
+            let (mut waiting, mut reading) = (VecDeque::new(), VecDeque::new());
+            while live.len() < STREAMS {
+                for _ in 0..coming.min(STREAMS - arrived) {
+                    let call = CallCharge::new(Arc::clone(&connections[arrived % 10]));
+                    arrived += 1;
+                    call.take_anyway(2 * KIB); // heads and the library's state
+                    call.take_for_stream(5 * KIB).expect("the call has room");
+                    call.take_lasting(3 * KIB / 2).expect("its stream has room");
+                    call.keep_of_request(MESSAGE_BYTES).expect("its message has room");
+                    waiting.push_back(call);
+                }
+                while let Some(call) = waiting.front()
+                    && let Some(begun) = try_change(call.connection(), DECODED_BYTES)
+                {
+                    call.take_lasting(READING_BYTES).expect("its topics have room");
+                    call.connection().give_back(DECODED_BYTES);
+                    call.keep_of_request(0).unwrap();
+                    reading.push_back((waiting.pop_front().unwrap(), begun));
+                }
+                assert!(!reading.is_empty(), "nothing goes on behind {} streams", live.len());
+                let now = reading.len().min(read);
+                for (call, begun) in reading.drain(..now) {
+                    call.give_back_lasting(READING_BYTES - LIVE_BYTES);
+                    drop(begun);
+                    live.push(call);
+                }
+            }
+            drop((live, connections));
+            assert_eq!(budget.used_bytes(), 0);
+        }
+    }
+
+    /// Returns changes of an address that holds much, as many as may be under way at a time.
+    fn changes_under_way(share: &ConnectionShare) -> Vec<ChangeUnderWay> {
+        share.take(LIMIT / 4).unwrap();
+        let changes: Vec<_> = iter::from_fn(|| try_change(share, 32 * KIB)).collect();
+        assert_eq!(changes.len(), 32, "a thirty-second of the limit, with their state");
+        assert!(has_spare(share, MIB), "there is memory for more");
+        changes
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_waits_while_an_address_that_holds_much_has_many_under_way() {
+        let budget = MemoryBudget::new(LIMIT);
+        let share = connection(&budget);
+        let free: Vec<_> = (0..40).map(|_| try_change(&share, 32 * KIB)).collect();
+        assert!(free.iter().all(Option::is_some), "those of one that holds little do not");
+        drop(free);
+        let mut under_way = changes_under_way(&share);
+        let same = connection(&budget);
+        let mut waiting = std::pin::pin!(take_for_change(wait_end(), &same, 32 * KIB));
+        assert!(waiting.as_mut().now_or_never().is_none(), "it waits");
+        let other = budget.connection([127, 0, 1, 1].into(), budget.account(None)).unwrap();
+        other.take(LIMIT / 4).unwrap();
+        assert!(try_change(&other, 32 * KIB).is_some(), "others do not wait behind it");
+        assert!(take(&same, 32 * KIB).await.is_ok(), "nor do its own requests");
+        let ping = take_for_change(wait_end(), &same, KIB);
+        assert!(ping.now_or_never().is_some_and(|taken| taken.is_ok()), "nor its pings");
+        under_way.pop();
+        assert!(waiting.await.is_ok_and(|begun| begun.is_some()), "one has ended");
+    }
+
+    /// Otherwise all changes that have waited for their time would begin together.
+    #[tokio::test(start_paused = true)]
+    async fn a_change_waits_longer_for_others_of_its_address_than_for_memory() {
+        let budget = MemoryBudget::new(LIMIT);
+        let share = connection(&budget);
+        let under_way = changes_under_way(&share);
+        let began = Instant::now();
+        let ending = async {
+            sleep(2 * WAIT_MAX).await;
+            drop(under_way);
+        };
+        let (taken, ()) = tokio::join!(take_for_change(wait_end(), &share, 32 * KIB), ending);
+        assert!(taken.is_ok_and(|begun| begun.is_some()));
+        assert_eq!(began.elapsed().as_secs(), 2 * WAIT_MAX.as_secs());
+    }
+
+    /// A client of the address has streams that never come to the end of their past.
+    #[tokio::test(start_paused = true)]
+    async fn a_change_does_not_wait_for_ever_for_others_of_its_address() {
+        let budget = MemoryBudget::new(LIMIT);
+        let share = connection(&budget);
+        let _never_end = changes_under_way(&share);
+        let began = Instant::now();
+        let taken = take_for_change(wait_end(), &share, 32 * KIB).await;
+        assert!(taken.is_ok_and(|begun| begun.is_none()), "its bytes fit");
+        assert_eq!(began.elapsed().as_secs(), (WAIT_MAX + TURN_WAIT_MAX).as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn changes_of_a_call_are_under_way_until_it_has_caught_up_or_ends() {
+        let budget = MemoryBudget::new(LIMIT);
+        let share = connection(&budget);
+        share.take(LIMIT / 4).unwrap();
+        for ends_with_call in [false, true] {
+            let call = CallCharge::new(Arc::clone(&share));
+            for _ in 0..32 {
+                call.take_for_change(wait_end(), 32 * KIB).await.unwrap();
+            }
+            assert!(try_change(&share, 32 * KIB).is_none());
+            if !ends_with_call {
+                call.end_changes();
+                assert!(share.begin_change(32 * KIB).is_some());
+            }
+            drop(call);
+            assert!(share.begin_change(32 * KIB).is_some());
+        }
     }
 
     #[tokio::test(start_paused = true)]

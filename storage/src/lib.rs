@@ -16,6 +16,7 @@
 //!   open;
 //! - `host`: decides if a folder is the one that this host wrote last;
 //! - `database` and `store`: the open database and the handle to it;
+//! - `emptied`: a database in memory that simulations use again;
 //! - `poison`, `room`, `reopen`: writes stop after a failure or on a full disk, and resume;
 //! - `commit`, `below_head`, `projection_rows`: one group of changes becomes one synced write;
 //! - `last_commit`: the time of the last one, by which work in the background finds a node idle;
@@ -66,6 +67,7 @@ mod condemned;
 mod database;
 mod digest;
 mod doubted;
+mod emptied;
 mod error;
 mod expire_missing;
 mod expired;

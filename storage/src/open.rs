@@ -151,8 +151,17 @@ pub(crate) fn load(
     wanted: Option<&StoreIdentity>,
     access: Access,
 ) -> Result<(Arc<Database>, StoreHeader), OpenError> {
+    load_opened(open_database(how, access)?, how, wanted, access)
+}
+
+/// Checks an open database, and loads its in-memory state. One without rows becomes a new one.
+pub(crate) fn load_opened(
+    mut db: DB,
+    how: &Opening,
+    wanted: Option<&StoreIdentity>,
+    access: Access,
+) -> Result<(Arc<Database>, StoreHeader), OpenError> {
     let location = &how.location;
-    let mut db = open_database(how, access)?;
     let found = meta::format(&db)?;
     let is_ours = access == Access::ReadWrite && found == Some(FORMAT);
     let dropped = if is_ours { drop_unusable(&mut db, how)? } else { ProjectionSet::default() };

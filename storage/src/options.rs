@@ -77,8 +77,9 @@ pub(crate) fn database(env: Option<&Env>, open_files_max: usize) -> Options {
         // The default of sixteen threads for each family would be most of the time to open an in-memory database.
         options.set_max_file_opening_threads(1);
         // The log of an in-memory database goes with it, so no program reads it. The default logger keeps headers at
-        // every level: the options of the database and of ten families, about a thousand lines for each open.
-        options.set_info_logger(InfoLogger::new_stderr_logger(LogLevel::Error, None::<&str>));
+        // every level: the options of the database and of ten families, about a thousand lines for each open. A new
+        // database's folder does not exist in memory yet, which RocksDB reports as an error at each open.
+        options.set_info_logger(InfoLogger::new_stderr_logger(LogLevel::Fatal, None::<&str>));
     }
     options
 }

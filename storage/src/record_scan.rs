@@ -1,11 +1,13 @@
-//! Scans of evidence and of reports in the order of their times, past what the disk has damaged.
+//! Scans past what the disk has damaged: of evidence and of reports in the order of their times, and of topics.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
+use hawser_proto::{EnvelopeId, SequenceId};
 use parking_lot::Mutex;
 use rocksdb::{DBRawIterator, ReadOptions};
 
+use crate::behind_damage::end_of_damage;
 use crate::error::{DatabaseError, ReadError};
 use crate::fact_index::FactIndex;
 use crate::facts::each_fact;
@@ -115,5 +117,32 @@ impl Snapshot<'_> {
             ControlFlow::Continue(())
         })?;
         Ok(known)
+    }
+
+    /// Returns the first place of a strand from which rows of a topic can be read again; `None` if there is none up to
+    /// the head. `damaged` is the first place from which none can be read. If there are several damaged rows or blocks,
+    /// the result is the end of one of them: sound rows before it may be missed.
+    ///
+    /// # Errors
+    /// When the database fails, and not because of damage.
+    pub fn topic_readable_behind(
+        &self,
+        topic: &[u8],
+        damaged: EnvelopeId,
+    ) -> Result<Option<EnvelopeId>, ReadError> {
+        let EnvelopeId { originator, sequence } = damaged;
+        let at = |distance: u128| {
+            let distance = u64::try_from(distance).unwrap_or(u64::MAX);
+            EnvelopeId::new(originator, SequenceId(sequence.0.saturating_add(distance)))
+        };
+        let left = self.head(originator)?.0.saturating_sub(sequence.0);
+        let end = end_of_damage(left.into(), |distance| {
+            match self.topics().seek(topic, at(distance)) {
+                Err(ReadError::Database(error)) if !error.is_corruption() => Err(error),
+                // Rows that are being rebuilt are no damage. The next read says so.
+                read => Ok(!read.is_err_and(|error| error.is_damage())),
+            }
+        })?;
+        Ok(end.map(at))
     }
 }

@@ -6,15 +6,17 @@
 //! result equals that of a rebuild. The lowest minute of a strand comes first, because prices depend on the counts
 //! of the minutes before.
 //!
-//! An originator can date its envelopes so that one minute spans its whole strand. So the log is read in
-//! steps of bounded size, the strands take turns, and no step holds the rates while it reads.
+//! An originator can date its envelopes so that one minute spans its whole strand, with any number of payers. So the
+//! log is read in steps of bounded size, the strands take turns, and no step holds the rates while it reads. The rows
+//! of a minute are replaced in pieces of a bounded number of payers, and the minute is read once for each piece. It
+//! stays marked until the last piece is written: after a crash all pieces are written again.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use hawser_proto::envelope::OriginatorEnvelope;
-use hawser_proto::{Bytes, EnvelopeId, OriginatorId, minute_of};
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, PayerAddress, minute_of};
 use rocksdb::WriteBatch;
 
 use crate::change::Validity;
@@ -30,7 +32,7 @@ use crate::keys::usage_by_payer::UsageByPayerKey;
 use crate::price::{CONGESTION_MINUTES, PriceFn};
 use crate::pruned::LogPlace;
 use crate::rebuild::Derive;
-use crate::repricing::{MinuteScan, MinuteSpan};
+use crate::repricing::{MinuteScan, MinuteSpan, UsagePiece};
 use crate::snapshot::Snapshot;
 use crate::store::Store;
 use crate::tallies::{Pricing, TalliedFacts, put_usage};
@@ -43,6 +45,9 @@ const MARKS_PER_WRITE: usize = 16 * 1024;
 const STEP_ITEMS: usize = 1024;
 /// Bytes of envelopes that end a step early. A guess: reading them takes less than recovering the keys.
 const STEP_LEN_BYTES: usize = 16 << 20;
+/// Largest number of payers whose rows are replaced by one write, and largest number whose rows are removed by it. A
+/// guess: some 60 MB with the write, and more than the payers of an honest minute.
+const PIECE_ROWS: usize = 250_000;
 
 impl Store {
     /// Returns true while minutes are marked to be priced again and are not blocked.
@@ -59,9 +64,10 @@ impl Store {
         self.database().differing_fees.lock().clone()
     }
 
-    /// Runs up to `steps_max` steps that correct the amounts of marked minutes. A step prices one minute again, or
-    /// reads a bounded part of a long one; the strands with marked minutes take turns. Returns the number of steps;
-    /// fewer than `steps_max` means that no minute is left.
+    /// Runs up to `steps_max` steps that correct the amounts of marked minutes. A step prices one minute again, or a
+    /// piece of its payers, or reads a bounded part of a long one; the strands with marked minutes take turns. Until
+    /// its last piece is written, a minute has rows of both prices. Returns the number of steps; fewer than `steps_max`
+    /// means that no minute is left.
     ///
     /// `derive` must be the function that a rebuild gets. Commits to the strand of the current step wait for that
     /// step; commits to other strands do not.
@@ -69,7 +75,7 @@ impl Store {
     /// # Errors
     /// When the log cannot be read or the rows cannot be written. The minute stays marked.
     pub fn reprice(&self, derive: &Derive<'_>, steps_max: usize) -> Result<usize, CommitError> {
-        self.database().reprice(derive, steps_max)
+        self.database().reprice(derive, steps_max, PIECE_ROWS)
     }
 }
 
@@ -78,6 +84,7 @@ impl Database {
         self: &Arc<Self>,
         derive: &Derive<'_>,
         steps_max: usize,
+        piece_rows: usize,
     ) -> Result<usize, CommitError> {
         self.check_writable()?;
         if self.rebuilt_in_part.load(Ordering::Acquire) || !self.stale.is_empty() {
@@ -97,7 +104,7 @@ impl Database {
                 }
                 return Ok(done);
             };
-            if let Err(error) = self.reprice_step(minute, derive) {
+            if let Err(error) = self.reprice_step(minute, derive, piece_rows) {
                 self.unpriced.store(true, Ordering::Release);
                 return Err(error);
             }
@@ -155,11 +162,13 @@ impl Database {
         minute.map(|RepriceKey(minute)| Some(minute))
     }
 
-    /// Reads the next part of a minute, and replaces its amounts after the last part.
+    /// Reads the next part of a minute, and replaces the amounts of a piece of its payers after the last part. The next
+    /// step begins with the payers behind the piece.
     fn reprice_step(
         self: &Arc<Self>,
         at: CongestionKey,
         derive: &Derive<'_>,
+        piece_rows: usize,
     ) -> Result<(), CommitError> {
         let _no_rebuild = self.gate.read();
         // A copy, because a writer that waits for this lock blocks all commits.
@@ -169,59 +178,90 @@ impl Database {
         // part, or their commit drops the scan (`Repricing::forget`).
         let _no_commit = head.lock();
         let snapshot = Snapshot::new(self);
-        let mut usage = None;
+        let mut read = None;
         if let Some(span) = snapshot.span(at)? {
             let started = self.repricing.lock().take(at.originator);
-            let mut scan = started
-                .filter(|scan| scan.is_of(at, &span, &rates))
-                .unwrap_or_else(|| MinuteScan::new(at, span.clone(), rates));
+            let mut scan =
+                started.filter(|scan| scan.is_of(at, &span, &rates)).unwrap_or_else(|| {
+                    let piece = UsagePiece::starting_at(PayerAddress::default(), piece_rows);
+                    MinuteScan::new(at, span.clone(), rates, piece)
+                });
             scan.span.last = span.last;
             if !snapshot.scan_on(&mut scan, self.price, derive)? {
                 self.repricing.lock().put(scan);
                 return Ok(());
             }
-            usage = Some(scan);
+            read = Some(scan);
         }
         let mut batch = WriteBatch::default();
-        batch.delete_cf(self.family(Family::Reprice), RepriceKey(at).encode());
+        let mut rest = None;
         // Held until the write: a rate that is recorded later marks the minute again.
         let rates = self.rate_list.read();
-        if let Some(scan) = usage {
+        if let Some(scan) = &mut read {
             if scan.rates != *rates {
                 return Ok(()); // the minute stays marked, and the next step begins anew
             }
-            self.stage_minute(scan, &snapshot, &mut batch)?;
+            rest = self.stage_piece(scan, &snapshot, &mut batch)?;
         }
-        self.write_buffered(batch)
-    }
-
-    /// Stages the rows of a completely read minute, which replace its stored rows.
-    fn stage_minute(
-        &self,
-        scan: MinuteScan,
-        snapshot: &Snapshot<'_>,
-        batch: &mut WriteBatch,
-    ) -> Result<(), ReadError> {
-        let at = scan.at;
-        let is_of_minute =
-            |key: &UsageKey| (key.originator, key.minute) == (at.originator, at.minute);
-        assert!(scan.usage.keys().all(is_of_minute), "usage of {at:?} alone is replaced");
-        let congestion = self.family(Family::Congestion);
-        if scan.counted == CongestionRow::default() {
-            batch.delete_cf(congestion, scan.at.encode());
-        } else {
-            batch.put_cf(congestion, scan.at.encode(), scan.counted.encode());
+        if rest.is_none() {
+            batch.delete_cf(self.family(Family::Reprice), RepriceKey(at).encode());
         }
-        for key in snapshot.usage_keys(scan.at)? {
-            if !scan.usage.contains_key(&key) {
-                batch.delete_cf(self.family(Family::Usage), key.encode());
-                batch.delete_cf(self.family(Family::UsageByPayer), UsageByPayerKey(key).encode());
-            }
-        }
-        for (key, row) in scan.usage {
-            put_usage(&self.db, batch, key, row);
+        self.write_buffered(batch)?;
+        drop(rates);
+        // The span is read again: the write has corrected the places of the minute.
+        if let Some((from, scan)) = rest.zip(read)
+            && let Some(span) = Snapshot::new(self).span(at)?
+        {
+            let piece = UsagePiece::starting_at(from, piece_rows);
+            self.repricing.lock().put(MinuteScan::new(at, span, scan.rates, piece));
         }
         Ok(())
+    }
+
+    /// Stages the rows of a piece of a completely read minute, which replace its stored rows, and returns the payer
+    /// with which the next piece begins; `None` after the last one. If too many stored rows are to be removed, the
+    /// piece ends before the rest of them.
+    ///
+    /// The count of the minute is written with each piece: an envelope that joins the minute before the next one is
+    /// priced by it, also if its payer is in a piece that is written.
+    fn stage_piece(
+        &self,
+        scan: &mut MinuteScan,
+        snapshot: &Snapshot<'_>,
+        batch: &mut WriteBatch,
+    ) -> Result<Option<PayerAddress>, ReadError> {
+        let (at, piece) = (scan.at, &mut scan.piece);
+        let CongestionKey { originator, minute } = at;
+        let key_of = |payer| UsageKey { originator, minute, payer };
+        let mut removed = 0;
+        snapshot.payers_from(key_of(piece.first()), |payer| {
+            if !piece.contains(payer) {
+                return false;
+            }
+            if piece.has_usage_of(payer) {
+                return true;
+            }
+            if removed == piece.rows_max() {
+                piece.end_before(payer);
+                return false;
+            }
+            removed += 1;
+            let key = key_of(payer);
+            batch.delete_cf(self.family(Family::Usage), key.encode());
+            batch.delete_cf(self.family(Family::UsageByPayer), UsageByPayerKey(key).encode());
+            true
+        })?;
+        let congestion = self.family(Family::Congestion);
+        if scan.counted != CongestionRow::default() {
+            batch.put_cf(congestion, at.encode(), scan.counted.encode());
+        } else if piece.rest().is_none() {
+            // Removed last: without it no step finds the places of the minute.
+            batch.delete_cf(congestion, at.encode());
+        }
+        for (payer, row) in piece.rows() {
+            put_usage(&self.db, batch, key_of(payer), row);
+        }
+        Ok(piece.rest())
     }
 
     /// Marks all booked minutes in which one of the rates `fresh` applies; `all` are the rates after the change.
@@ -321,10 +361,12 @@ impl Snapshot<'_> {
             if age == 0 && counted.is_tallied() {
                 scan.counted.add(id.sequence, counted.counts_for_congestion);
             }
-            if let Some(charge) = counted.charge.filter(|_| age == 0) {
+            if let Some(charge) = counted.charge
+                && age == 0
+                && scan.piece.contains(charge.payer)
+            {
                 let row = pricing.book(id, len_bytes, ns, charge, scan.earlier);
-                let (originator, payer) = (at.originator, charge.payer);
-                scan.usage.entry(UsageKey { originator, minute, payer }).or_default().add(row);
+                scan.piece.add(charge.payer, row);
             }
             if counted.counts_for_congestion && !scan.span.is_counted[age] {
                 scan.earlier[age] = scan.earlier[age].saturating_add(1);
@@ -333,22 +375,26 @@ impl Snapshot<'_> {
         Ok(true)
     }
 
-    /// Returns the keys of the usage that is booked in one minute.
-    fn usage_keys(&self, at: CongestionKey) -> Result<Vec<UsageKey>, ReadError> {
+    /// Calls `each` with the payers of one minute with booked usage, from the one of a key on, ascending, until it
+    /// returns false.
+    fn payers_from(
+        &self,
+        from: UsageKey,
+        mut each: impl FnMut(PayerAddress) -> bool,
+    ) -> Result<(), ReadError> {
         let mut rows = self.projected(Family::Usage, rocksdb::ReadOptions::default())?;
-        let mut keys = Vec::new();
-        rows.seek(at.encode());
+        rows.seek(from.encode());
         while let Some(key) = rows.key() {
             let corrupt = || ReadError::corrupt(Family::Usage, key);
             let booked = UsageKey::decode(key).ok_or_else(corrupt)?;
-            if (booked.originator, booked.minute) != (at.originator, at.minute) {
-                break;
+            let is_of_minute = (booked.originator, booked.minute) == (from.originator, from.minute);
+            if !is_of_minute || !each(booked.payer) {
+                return Ok(());
             }
-            keys.push(booked);
             rows.next();
         }
         rows.status().map_err(DatabaseError::from)?;
-        Ok(keys)
+        Ok(())
     }
 
     /// Finds the part of the strand with the minute, extended by those of the minutes before it that are not
@@ -404,3 +450,7 @@ fn time_of(bytes: &Bytes) -> Option<i64> {
     let (statement, _) = OriginatorEnvelope::open(bytes.clone()).ok()?;
     Some(OriginatorEnvelope::statement(statement).ok()?.1)
 }
+
+#[cfg(test)]
+#[path = "reprice_tests.rs"]
+mod tests;

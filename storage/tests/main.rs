@@ -12,6 +12,7 @@ mod damaged_blocks;
 mod damaged_files;
 mod damaged_marks;
 mod dropped;
+mod emptied;
 mod host;
 mod membership;
 mod misbehavior;

@@ -141,10 +141,12 @@ async fn a_peer_that_cannot_tell_what_it_holds_does_not_confirm_a_new_key() {
 }
 
 /// Checks two results, each of which takes a node a minute: burned ids are marked as missing, all of them in the same
-/// minute, and a peer that answers no request for its strand is reported.
+/// minute, and a peer that answers no request for its strand is reported. Of the ids that lie far apart the node asks
+/// for several at once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn burned_ids_are_marked_and_a_peer_without_methods_for_strands_is_reported() {
-    let mut peer = ScriptedPeer::start(300, Habits::default());
+    let habits = Habits { page_takes: Duration::from_millis(150), ..Habits::default() };
+    let mut peer = ScriptedPeer::start(300, habits);
     let mut useless =
         ScriptedPeer::start(400, Habits { methods: Methods::Neither, ..Habits::default() });
     useless.originate(5, 60);
@@ -153,10 +155,15 @@ async fn burned_ids_are_marked_and_a_peer_without_methods_for_strands_is_reporte
         peer.burn(3);
     }
     peer.originate(5, 60);
+    for _ in 0..6 {
+        peer.burn(1);
+        peer.originate(1, 70 * 1024);
+    }
     let mut network = start(&[&peer, &useless]).await;
     assert_follows(&network.nodes[0], &peer).await;
     let metrics = network.nodes[0].metrics().await;
-    assert_eq!(metrics.sum("xmtp_replicated_total", &[r#"result="missing""#]), 9.0);
+    assert_eq!(metrics.sum("xmtp_replicated_total", &[r#"result="missing""#]), 15.0);
+    assert!(peer.seen().pages_max >= 4, "{:?}", peer.seen());
     let pages = |peer: &ScriptedPeer| {
         let seen = peer.seen();
         let pages = seen.calls.iter().find(|(path, _)| path.ends_with("/QueryEnvelopes"));

@@ -45,22 +45,6 @@ fn wallets() -> Arc<Wallets> {
     Arc::new(Wallets::new(Arc::new(EvenAgrees), WalletChainList::default()))
 }
 
-/// A small generator of random numbers (SplitMix64).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((mixed ^ (mixed >> 31)) % bound as u64).unwrap()
-    }
-
-    fn number(&mut self, bound: u8) -> u8 {
-        u8::try_from(self.below(bound.into())).unwrap()
-    }
-}
-
 /// One inbox of a test: its valid updates with their places, and its waiting update.
 struct Inbox {
     owner: Wallet,

@@ -35,7 +35,7 @@ impl HeldBytes {
     /// # Errors
     /// [`OverloadedError`]: the stream must be refused.
     pub(super) fn new(charge: CallCharge) -> Result<Self, OverloadedError> {
-        charge.take(STREAM_BYTES)?;
+        charge.take_lasting(STREAM_BYTES)?;
         let waves = HashMap::new();
         Ok(Self { charge, taken: STREAM_BYTES, used: STREAM_BYTES, waves, lasting: 0 })
     }
@@ -89,6 +89,11 @@ impl HeldBytes {
     /// Ends a wave.
     pub(super) fn end(&mut self, wave: u64) {
         self.waves.remove(&wave);
+    }
+
+    /// Lets other changes of the caller's address begin.
+    pub(super) fn end_changes(&self) {
+        self.charge.end_changes();
     }
 
     /// Adjusts the charge to the memory that the stream now holds.

@@ -352,7 +352,18 @@ impl Subscriber {
                 return Err(into_status(overloaded));
             }
         }
-        self.held.settle(&self.subscription).map_err(into_status)
+        self.held.settle(&self.subscription).map_err(into_status)?;
+        self.end_changes();
+        Ok(())
+    }
+
+    /// Lets other changes of the caller's address begin, if the past of all topics is read and no request is left that
+    /// may add some. Called when the memory of ended waves has been given back.
+    fn end_changes(&self) {
+        let has_request = self.decoding.is_some() || self.mutate.is_some();
+        if !has_request && !self.requests.has_unread() && self.held.waves() == 0 {
+            self.held.end_changes();
+        }
     }
 
     /// Gives back the memory of waves that have ended, once the connection has taken everything that was ready. Until
@@ -361,7 +372,9 @@ impl Subscriber {
         if self.subscription.has_events() {
             return Ok(());
         }
-        self.held.settle(&self.subscription).map_err(into_status)
+        self.held.settle(&self.subscription).map_err(into_status)?;
+        self.end_changes();
+        Ok(())
     }
 
     fn handle_event(&mut self, event: SubscriptionEvent) {

@@ -246,6 +246,31 @@ async fn a_flood_of_reports_from_one_address_is_bounded() {
     assert_eq!(stranger.query(0).await.len(), 10, "ten of a minute are kept");
 }
 
+/// A caller goes on after it has sent as many reports as it may. A refusal holds for a second.
+#[tokio::test]
+async fn further_reports_of_an_address_above_its_limit_are_refused_before_they_are_read() {
+    let node = node().await;
+    let mut stranger = Stranger::of(&node).await;
+    let mut other = Stranger::of(&node).await;
+    let old = || pb::UnsignedMisbehaviorReport { reporter_time_ns: 0, ..two_statements(1) };
+    let nothing = || pb::SubmitMisbehaviorReportRequest { report: None };
+    let mut of_nothing = None;
+    // Ten are judged by their time, and the others are refused.
+    for _ in 0..40 {
+        if stranger.refusal(old()).await.0 == Code::ResourceExhausted {
+            let status = stranger.0.submit_misbehavior_report(nothing()).await.unwrap_err();
+            of_nothing = Some(status.code());
+        }
+        if of_nothing == Some(Code::ResourceExhausted) {
+            break;
+        }
+    }
+    assert_eq!(of_nothing, Some(Code::ResourceExhausted), "no handler has seen it");
+    let status = other.0.submit_misbehavior_report(nothing()).await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument, "another connection");
+    assert_eq!(stranger.query(0).await, [], "another method");
+}
+
 #[tokio::test]
 async fn the_service_can_be_switched_off() {
     let node = node_with(|settings| settings.misbehavior_api = false, Arc::new(NoPeers)).await;

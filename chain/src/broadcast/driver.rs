@@ -19,7 +19,7 @@ use tokio::time::sleep;
 use super::error::BroadcastError;
 use super::heads::EndpointHeads;
 use super::jobs::{JobStage, Jobs, Waiter};
-use super::nonces::{Nonces, PRICE_FACTOR_MAX, replacement_price};
+use super::nonces::{Nonces, PRICE_FACTOR_MAX};
 use super::outcome::{BroadcastReceipt, BroadcastResult, BroadcastStatus};
 use super::payload::{BroadcasterContracts, PayloadTopic};
 use super::poll::{Heads, PollResponse};
@@ -59,8 +59,8 @@ pub(super) enum DriverCommand {
 enum RequestResult {
     /// The gas limit of a payload's call.
     GasEstimated(JobId, Result<u64, BroadcastError>),
-    /// The response to the transaction with this nonce and purpose.
-    Sent(u64, NoncePurpose, SendOutcome),
+    /// The response to the transaction with this nonce and purpose. `is_slow` is true if it took long.
+    Sent { nonce: u64, purpose: NoncePurpose, sent: SendOutcome, is_slow: bool },
     /// The state of the account.
     Polled(Result<PollResponse, RequestError>),
     /// The reason why a mined transaction failed.
@@ -330,11 +330,10 @@ impl Driver {
         price: u128,
         taken: Duration,
     ) -> Result<Option<(SignedTransaction, u128)>, BroadcastError> {
-        let least = it.over.map_or(0, replacement_price);
-        if least > price.saturating_mul(PRICE_FACTOR_MAX) {
+        if it.price_min > price.saturating_mul(PRICE_FACTOR_MAX) {
             return Ok(None);
         }
-        let gas_price = price.max(least);
+        let gas_price = price.max(it.price_min);
         let (to, input, gas_limit) = match it.purpose {
             NoncePurpose::Filler => (self.account(), Bytes::new(), FILLER_GAS),
             NoncePurpose::Payload(id) => {
@@ -413,7 +412,7 @@ impl Driver {
             return;
         }
         let Some(due) = self.nonces.due(self.now()) else { return };
-        let DueTransaction { nonce, purpose, signed, is_repeated } = due;
+        let DueTransaction { nonce, purpose, signed, recipients } = due;
         (self.is_sending, self.last_nonce) = (true, Some(nonce));
         let (state, since) = (self.state.clone(), Instant::now());
         let topic = match purpose {
@@ -421,12 +420,13 @@ impl Driver {
             NoncePurpose::Filler => None,
         };
         self.requests.spawn(async move {
-            let sent = submission::send(&state.endpoints, &signed.raw, is_repeated).await;
+            let sent = submission::send(&state.endpoints, &signed.raw, recipients).await;
+            let is_slow = since.elapsed() >= submission::FIRST_MAX;
             tracing::debug!(nonce, hash = %signed.hash, ?sent, "a transaction was sent");
             if let Some(topic) = topic {
                 state.times.add_sent(topic, &sent, since.elapsed());
             }
-            RequestResult::Sent(nonce, purpose, sent)
+            RequestResult::Sent { nonce, purpose, sent, is_slow }
         });
     }
 
@@ -445,8 +445,11 @@ impl Driver {
             RequestResult::GasEstimated(id, Err(error)) | RequestResult::Failed(id, error) => {
                 self.finish(id, &Err(error));
             }
-            RequestResult::Sent(nonce, purpose, sent) => {
+            RequestResult::Sent { nonce, purpose, sent, is_slow } => {
                 self.is_sending = false;
+                if is_slow {
+                    self.nonces.spread(self.now());
+                }
                 if let NoncePurpose::Payload(id) = purpose
                     && sent.may_be_out()
                 {

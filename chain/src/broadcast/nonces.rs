@@ -17,7 +17,8 @@
 //! unknown and never sent again, because a caller can resolve an unknown payload but not one that was mined twice.
 //!
 //! If nodes refuse a payload again and again while one of them may have it, a filler with the same nonce is sent
-//! instead. The outcome of the payload is known as soon as one of the two is mined.
+//! instead. The outcome of the payload is known as soon as one of the two is mined. The filler starts at the current
+//! price: a node that has the payload keeps it, and a node that refuses the payload takes the filler.
 //!
 //! # Why nonces have no gaps
 //!
@@ -40,7 +41,7 @@ use gap_fills::Gaps;
 
 use super::slots::{
     AccountState, DueTransaction, JobId, NoncePurpose, NonceQuery, NonceSlot, NonceUse, Phase,
-    SendOutcome, SignRequest, SignedTransaction, SlotId, SlotOutcome, Timeouts,
+    Recipients, SendOutcome, SignRequest, SignedTransaction, SlotId, SlotOutcome, Timeouts,
 };
 
 /// The divisor of the price increase of a replacement. go-ethereum demands a tenth of the old price
@@ -73,6 +74,8 @@ pub(super) struct Nonces {
     /// Payloads without a nonce, in the order of their turn, each with its former slot.
     ready: VecDeque<(JobId, Option<SlotId>)>,
     gaps: Gaps,
+    /// The end of the time for which new transactions go to every endpoint.
+    spread_until: Duration,
     /// The time at which every endpoint was asked last.
     whole_at: Option<Duration>,
     /// The time since which one of several endpoints alone answers, and counts more than is known.
@@ -100,6 +103,14 @@ pub(crate) fn replacement_price(over: u128) -> u128 {
     over.saturating_add(over / BUMP_DIVISOR).saturating_add(1)
 }
 
+/// Returns the lowest price of the next transaction with a slot's nonce. A filler need not replace the payload that was
+/// given up: a node that has the payload is to keep it, and the ceilings may leave no room for a higher price.
+fn price_min(slot: &NonceSlot) -> u128 {
+    let is_given_up = slot.given_up.is_some();
+    let replaced = slot.signed.iter().filter(|it| it.is_filler || !is_given_up);
+    replaced.map(|it| replacement_price(it.price)).max().unwrap_or(0)
+}
+
 impl Nonces {
     pub(super) fn new(timeouts: Timeouts) -> Self {
         Self {
@@ -112,6 +123,7 @@ impl Nonces {
             slots_made: 0,
             ready: VecDeque::new(),
             gaps: Gaps::default(),
+            spread_until: Duration::ZERO,
             whole_at: None,
             alone_since: None,
             proven: 0,
@@ -264,11 +276,12 @@ impl Nonces {
             .map(|(nonce, slot)| SignRequest {
                 slot: slot.id,
                 nonce: *nonce,
-                purpose: match slot.given_up {
-                    Some(_) => NoncePurpose::Filler,
-                    None => slot.purpose,
+                purpose: match slot.needs_filler() {
+                    true => NoncePurpose::Filler,
+                    false => slot.purpose,
                 },
                 over: slot.price(),
+                price_min: price_min(slot),
                 follows: slot.follows,
                 instead_of: slot.instead_of,
             })
@@ -291,7 +304,11 @@ impl Nonces {
             nonce: *nonce,
             purpose: slot.purpose,
             signed,
-            is_repeated: slot.maybe_out,
+            recipients: match slot.maybe_out {
+                true => Recipients::AllAgain,
+                false if now < self.spread_until => Recipients::All,
+                false => Recipients::First,
+            },
         })
     }
 
@@ -319,10 +336,7 @@ impl Nonces {
         if !is_replacement {
             slot.since_block = Some(self.head);
         }
-        assert!(
-            slot.price().is_none_or(|before| price >= replacement_price(before)),
-            "a replacement pays enough to replace"
-        );
+        assert!(price >= price_min(slot), "a replacement pays enough to replace");
         slot.signed.push(signed);
         (slot.instead_of, slot.is_unrecorded, slot.follows) = (None, false, false);
         slot.phase = Phase::Send { at: now };
@@ -331,7 +345,7 @@ impl Nonces {
         }
         // If the agreed price has risen, the other pending transactions are too cheap as well.
         for slot in self.slots.values_mut() {
-            let is_cheaper = slot.price().is_some_and(|own| replacement_price(own) < agreed_price);
+            let is_cheaper = price_min(slot) < agreed_price;
             if matches!(slot.phase, Phase::Pending { .. }) && is_cheaper {
                 (slot.phase, slot.follows) = (Phase::Sign, true);
             }
@@ -364,23 +378,30 @@ impl Nonces {
             return None; // a poll found it on the chain meanwhile
         }
         let pending = |sent_again| Phase::Pending { since: now, head, sent_again };
-        slot.maybe_out |= matches!(outcome, SendOutcome::TooCheapForSome(_));
+        let outcome = match outcome {
+            SendOutcome::NonceAheadForSome(others) if nonce == self.mined => *others,
+            outcome => outcome,
+        };
+        slot.maybe_out |=
+            matches!(outcome, SendOutcome::TooCheapForSome(_) | SendOutcome::NonceAheadForSome(_));
         match outcome {
             SendOutcome::Accepted => {
                 slot.phase = pending(slot.maybe_out);
                 slot.maybe_out = true;
-                (slot.tries, slot.errors) = (0, 0);
+                slot.accepted();
+            }
+            SendOutcome::Contested(reason) => {
+                // Nodes that have a transaction mine it only once it is the next one.
+                let is_next = slot.maybe_out && nonce == self.mined;
+                let gives_up = is_next && slot.count_contested(reason);
+                slot.phase = if gives_up { Phase::Sign } else { pending(slot.maybe_out) };
+                slot.maybe_out = true;
             }
             SendOutcome::Lost => {
                 slot.maybe_out = true;
                 slot.phase = Phase::Send { at: now + slot.next_pause() };
             }
-            SendOutcome::Unclear(reason) => {
-                slot.maybe_out = true;
-                let pause = slot.next_pause();
-                let gives_up = slot.count_error(reason);
-                slot.phase = if gives_up { Phase::Sign } else { Phase::Send { at: now + pause } };
-            }
+            SendOutcome::Unclear(reason) => slot.failed(reason, now),
             // It may be this very transaction: proxies send one twice.
             SendOutcome::NonceUsed => {
                 slot.maybe_out = true;
@@ -389,14 +410,14 @@ impl Nonces {
             SendOutcome::Underpriced if slot.maybe_out => slot.phase = pending(true),
             SendOutcome::Underpriced => return self.displace(nonce),
             SendOutcome::Later => slot.phase = Phase::Send { at: now + slot.next_pause() },
-            SendOutcome::NonceAhead => {
+            SendOutcome::NonceAhead | SendOutcome::NonceAheadForSome(_) => {
                 slot.phase = Phase::Send { at: now + slot.next_pause() };
                 self.send_again_below(nonce, now);
             }
             SendOutcome::TooCheap(_) | SendOutcome::TooCheapForSome(_)
-                if slot.tries < PRICE_TRIES =>
+                if slot.raises < PRICE_TRIES || slot.needs_filler() =>
             {
-                slot.tries += 1;
+                slot.raises = slot.raises.saturating_add(1);
                 slot.phase = Phase::Sign;
             }
             SendOutcome::TooCheap(reason)

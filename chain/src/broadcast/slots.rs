@@ -15,6 +15,10 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// The number of errors after which a payload is given up that no node accepts and one may have. A guess: with the
 /// pauses above they take half a minute, longer than a proxy or a node restarts.
 const ERRORS_MAX: u32 = 20;
+/// The number of answers after which a payload is given up that is the next one to be mined, and that an endpoint calls
+/// accepted while another one refuses it. A guess: between two of them are two blocks and two seconds, or ten seconds,
+/// and its price rises with each, so nodes that have it would have mined it.
+const CONTESTED_MAX: u32 = 5;
 
 /// The id of a payload to broadcast.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -79,8 +83,18 @@ pub(super) struct DueTransaction {
     pub(super) nonce: u64,
     pub(super) purpose: NoncePurpose,
     pub(super) signed: SignedTransaction,
-    /// True if a node may already have it, unmined: it is then sent to every endpoint.
-    pub(super) is_repeated: bool,
+    pub(super) recipients: Recipients,
+}
+
+/// The endpoints that get a transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Recipients {
+    /// The preferred one, and every one if it does not accept the transaction soon.
+    First,
+    /// Every one, because one may lately have kept a transaction to itself, or was slow.
+    All,
+    /// Every one, because a node may already have the transaction, unmined.
+    AllAgain,
 }
 
 /// The purpose of a nonce.
@@ -98,9 +112,10 @@ pub(super) struct SignRequest {
     pub(super) slot: SlotId,
     pub(super) nonce: u64,
     pub(super) purpose: NoncePurpose,
-    /// The highest price signed so far for this nonce. The price of the new transaction has to be at least
-    /// [`replacement_price`](super::nonces::replacement_price) of it.
+    /// The highest price signed so far for this nonce.
     pub(super) over: Option<u128>,
+    /// The lowest price of the new transaction.
+    pub(super) price_min: u128,
     /// True if it is signed again only because the price on which endpoints agree has risen.
     pub(super) follows: bool,
     /// The payload's former slot, which ends when this transaction is on record.
@@ -125,13 +140,19 @@ pub(super) enum SendOutcome {
     Accepted,
     /// The response was lost; the node may have the transaction.
     Lost,
+    /// An endpoint says that it has the transaction, and another one refuses it or answers with an unspecific error.
+    /// One of them may lie.
+    Contested(String),
     /// The node answered with an unspecific error; it may have the transaction. Or an endpoint refuses the transaction,
-    /// and another one gives no clear answer.
+    /// and another one gives an answer that does not say that it has it.
     Unclear(String),
     /// The nonce is used, by this transaction or by another one.
     NonceUsed,
     /// The node lacks transactions with lower nonces.
     NonceAhead,
+    /// An endpoint lacks transactions with lower nonces, and may accept this one later. Another one refuses it: this is
+    /// the outcome once it is the next one to be mined.
+    NonceAheadForSome(Box<Self>),
     /// The node has another transaction with this nonce, and the price of this one is too low to replace it.
     Underpriced,
     /// The price is below the chain's current minimum.
@@ -151,9 +172,11 @@ impl SendOutcome {
         matches!(
             self,
             Self::Accepted
+                | Self::Contested(_)
                 | Self::Lost
                 | Self::Unclear(_)
                 | Self::NonceUsed
+                | Self::NonceAheadForSome(_)
                 | Self::TooCheapForSome(_)
         )
     }
@@ -291,9 +314,13 @@ pub(super) struct NonceSlot {
     pub(super) instead_of: Option<SlotId>,
     /// Attempts since a node last accepted one of its transactions.
     pub(super) tries: u32,
+    /// Higher prices that were signed since then, because the chain called a transaction too cheap.
+    pub(super) raises: u32,
     /// Errors with which nodes have refused its transactions since one was last accepted,
     /// while a node may have one of them.
     pub(super) errors: u32,
+    /// Contested answers since one was last accepted without a refusal, while it was the next one to be mined.
+    pub(super) contested: u32,
     /// The last of these errors, once the payload is given up and a filler uses the nonce.
     pub(super) given_up: Option<String>,
     pub(super) phase: Phase,
@@ -312,7 +339,9 @@ impl NonceSlot {
             since_block: None,
             instead_of,
             tries: 0,
+            raises: 0,
             errors: 0,
+            contested: 0,
             given_up: None,
             phase: Phase::Sign,
         }
@@ -327,13 +356,42 @@ impl NonceSlot {
     /// payload is to be given up now.
     pub(super) fn count_error(&mut self, reason: String) -> bool {
         self.errors = self.errors.saturating_add(1);
-        let gives_up = self.errors >= ERRORS_MAX
+        self.gives_up(self.errors >= ERRORS_MAX, reason)
+    }
+
+    /// Takes note of an error after which the transaction is sent again, unless the payload is to be given up now.
+    pub(super) fn failed(&mut self, reason: String, now: Duration) {
+        self.maybe_out = true;
+        let at = now + self.next_pause();
+        let gives_up = self.count_error(reason);
+        self.phase = if gives_up { Phase::Sign } else { Phase::Send { at } };
+    }
+
+    /// Counts an answer with which one endpoint accepts and another one refuses the next transaction to be mined.
+    /// Returns true if the payload is to be given up now.
+    pub(super) fn count_contested(&mut self, reason: String) -> bool {
+        self.contested = self.contested.saturating_add(1);
+        self.gives_up(self.contested >= CONTESTED_MAX, reason)
+    }
+
+    fn gives_up(&mut self, is_enough: bool, reason: String) -> bool {
+        let gives_up = is_enough
             && self.given_up.is_none()
             && matches!(self.purpose, NoncePurpose::Payload(_));
         if gives_up {
             self.given_up = Some(reason);
         }
         gives_up
+    }
+
+    /// Takes note that nodes have accepted its latest transaction and none has refused it.
+    pub(super) fn accepted(&mut self) {
+        (self.tries, self.raises, self.errors, self.contested) = (0, 0, 0, 0);
+    }
+
+    /// Returns true if its next transaction uses the nonce without a payload.
+    pub(super) fn needs_filler(&self) -> bool {
+        self.purpose == NoncePurpose::Filler || self.given_up.is_some()
     }
 
     /// Returns true if a search for the nonce's user is due.

@@ -9,9 +9,10 @@ use alloy::primitives::{Address, Bytes};
 use alloy::providers::Provider as _;
 use alloy::rpc::types::TransactionReceipt;
 use parking_lot::Mutex;
+use tokio::time::timeout;
 
 use super::error::BroadcastError;
-use super::slots::SendOutcome;
+use super::slots::{Recipients, SendOutcome};
 use crate::contracts::GroupMessageBroadcaster::InvalidPayloadSize;
 use crate::contracts::revert::Revert;
 use crate::endpoints::{EndpointError, Endpoints, is_endpoints_fault};
@@ -20,6 +21,12 @@ use crate::send::{Call, Chain, EthCallError, RequestError};
 
 /// The time limit for one of several endpoints to accept a transaction. A guess.
 const SEND_MAX: Duration = Duration::from_secs(5);
+/// The time after which a transaction goes to every endpoint although the first one may still accept it. A guess: later
+/// transactions wait until this one is sent, and honest endpoints answer within a second.
+pub(super) const FIRST_MAX: Duration = Duration::from_secs(2);
+/// The time left for the other endpoints once one has accepted a transaction that is sent again. A guess: their
+/// refusals count, and later transactions wait meanwhile.
+const REFUSAL_MAX: Duration = Duration::from_secs(1);
 /// The base gas of a transaction (Yellow Paper, appendix G).
 const GAS_OF_TRANSACTION: u64 = 21_000;
 /// The minimum gas per byte of data (EIP-7623): for a zero byte, and for any other.
@@ -170,18 +177,38 @@ pub(super) fn refused(account: Address, chain_id: u64, reason: String) -> Broadc
     }
 }
 
-/// Sends a transaction to the first endpoint that answers; to every endpoint if `is_repeated`, or if the first one does
-/// not accept it. A single endpoint may lie about accepting or refusing it.
-pub(super) async fn send(endpoints: &Endpoints, raw: &Bytes, is_repeated: bool) -> SendOutcome {
+/// Sends a transaction to its recipients; to every endpoint if the first one does not accept it soon. A single endpoint
+/// may lie about accepting or refusing it, or be slow, and later transactions wait meanwhile.
+pub(super) async fn send(
+    endpoints: &Endpoints,
+    raw: &Bytes,
+    recipients: Recipients,
+) -> SendOutcome {
     if endpoints.count() == 1 {
-        return send_to_first(endpoints, raw).await;
+        return send_to_first(endpoints, raw, &AtomicBool::new(false)).await;
     }
-    if is_repeated {
-        return weighed(send_to_each(endpoints, raw).await.into_iter().flatten().collect());
-    }
-    match send_to_first(endpoints, raw).await {
+    let first = match recipients {
+        Recipients::AllAgain => {
+            let sent = send_to_each(endpoints, raw, REFUSAL_MAX).await;
+            return weighed(sent.into_iter().flatten().collect());
+        }
+        Recipients::All => SendOutcome::Later,
+        Recipients::First => send_to_first_soon(endpoints, raw).await,
+    };
+    match first {
         SendOutcome::Accepted => SendOutcome::Accepted,
-        first => sent_at_first(first, send_to_each(endpoints, raw).await),
+        first => sent_at_first(first, send_to_each(endpoints, raw, prices::GRACE).await),
+    }
+}
+
+/// Sends a transaction to the first endpoint that answers, and waits for at most [`FIRST_MAX`].
+async fn send_to_first_soon(endpoints: &Endpoints, raw: &Bytes) -> SendOutcome {
+    let is_out = AtomicBool::new(false);
+    match timeout(FIRST_MAX, send_to_first(endpoints, raw, &is_out)).await {
+        Ok(outcome) => outcome,
+        Err(_) if is_out.load(Ordering::Relaxed) => SendOutcome::Lost,
+        // No endpoint was reached.
+        Err(_) => SendOutcome::Later,
     }
 }
 
@@ -194,7 +221,7 @@ pub(super) async fn send(endpoints: &Endpoints, raw: &Bytes, is_repeated: bool) 
 /// A payload is given up at once only if every endpoint that was reached refuses its transaction. If some refuse it and
 /// another one accepts none at present, it is sent again, and given up after a number of such answers by a filler with
 /// its nonce. See [`weighed`] for other answers beside a refusal.
-fn sent_at_first(first: SendOutcome, each: Vec<Option<SendOutcome>>) -> SendOutcome {
+pub(super) fn sent_at_first(first: SendOutcome, each: Vec<Option<SendOutcome>>) -> SendOutcome {
     let all_say = each.iter().all(|it| *it == Some(SendOutcome::Underpriced));
     let all_refuse = each.iter().flatten().all(is_refusal);
     let mut outcomes = vec![first];
@@ -211,11 +238,11 @@ fn sent_at_first(first: SendOutcome, each: Vec<Option<SendOutcome>>) -> SendOutc
 /// is refused only if every endpoint refuses it: one that refuses may have passed it on, and one that was not reached
 /// refuses nothing. The outcome is [`SendOutcome::Later`] if some refuse it and none is known to have it.
 pub(super) async fn send_unless_all_refuse(endpoints: &Endpoints, raw: &Bytes) -> SendOutcome {
-    let first = send_to_first(endpoints, raw).await;
+    let first = send_to_first(endpoints, raw, &AtomicBool::new(false)).await;
     if first == SendOutcome::Accepted {
         return first;
     }
-    refused_by_all(first, send_to_each(endpoints, raw).await)
+    refused_by_all(first, send_to_each(endpoints, raw, SEND_MAX).await)
 }
 
 /// Returns the outcome of a transaction that was sent to one endpoint and then to each.
@@ -228,19 +255,41 @@ fn refused_by_all(first: SendOutcome, each: Vec<Option<SendOutcome>>) -> SendOut
     }
 }
 
-/// Returns the outcome with the most weight. A refusal beside a lost response, or beside the answer that lower nonces
-/// are missing, counts as an error: an endpoint that always gives one of these would otherwise have a payload that all
-/// others refuse sent without end, and all later nonces wait behind it.
-fn weighed(outcomes: Vec<SendOutcome>) -> SendOutcome {
-    let refusal = outcomes.iter().filter(|it| is_refusal(it)).cloned().reduce(weightier);
-    match (outcomes.into_iter().fold(SendOutcome::Later, weightier), refusal) {
-        (SendOutcome::Lost | SendOutcome::NonceAhead, Some(SendOutcome::Refused(reason))) => {
-            SendOutcome::Unclear(reason)
+/// Returns the outcome with the most weight. A refusal counts whatever other endpoints answer beside it: an endpoint
+/// that always gives the same answer would otherwise have a payload that all others refuse sent without end, and all
+/// later nonces wait behind it. Beside an acceptance, it makes the transaction contested, unless its reason is the
+/// price: that is raised anyway if the transaction is not mined. Beside any other answer, it counts as an error or
+/// raises the price; if lower nonces are missing somewhere, only once these are mined.
+pub(super) fn weighed(outcomes: Vec<SendOutcome>) -> SendOutcome {
+    let (mut refusal, mut cheap) = (None, None);
+    for outcome in &outcomes {
+        match outcome {
+            SendOutcome::Refused(reason) | SendOutcome::Unclear(reason) => refusal = Some(reason),
+            SendOutcome::TooCheap(reason) => cheap = Some(reason),
+            _ => {}
         }
-        (SendOutcome::Lost | SendOutcome::NonceAhead, Some(SendOutcome::TooCheap(reason))) => {
-            SendOutcome::TooCheapForSome(reason)
+    }
+    let (refusal, cheap) = (refusal.cloned(), cheap.cloned());
+    let is_ahead = outcomes.contains(&SendOutcome::NonceAhead);
+    match (outcomes.into_iter().fold(SendOutcome::Later, weightier), refusal, cheap) {
+        (SendOutcome::Accepted, Some(reason), _) => SendOutcome::Contested(reason),
+        (
+            outcome @ (SendOutcome::Accepted
+            | SendOutcome::TooCheap(_)
+            | SendOutcome::Refused(_)
+            | SendOutcome::Later),
+            ..,
+        ) => outcome,
+        (outcome, None, None) => outcome,
+        (_, refusal, cheap) => {
+            let unclear = refusal.map(SendOutcome::Unclear);
+            let refused = cheap.map(SendOutcome::TooCheapForSome).or(unclear);
+            let refused = refused.unwrap_or(SendOutcome::Later); // one of the two is there
+            match is_ahead {
+                true => SendOutcome::NonceAheadForSome(Box::new(refused)),
+                false => refused,
+            }
         }
-        (outcome, _) => outcome,
     }
 }
 
@@ -248,13 +297,14 @@ fn is_refusal(outcome: &SendOutcome) -> bool {
     matches!(outcome, SendOutcome::TooCheap(_) | SendOutcome::Refused(_))
 }
 
-/// Sends a transaction to the first endpoint that answers.
+/// Sends a transaction to the first endpoint that answers. Sets `is_out` once an endpoint may have it.
 ///
 /// An endpoint whose response was lost may have the transaction. A refusal by the next endpoint is then not conclusive,
 /// so the outcome is [`SendOutcome::Lost`].
-async fn send_to_first(endpoints: &Endpoints, raw: &Bytes) -> SendOutcome {
+async fn send_to_first(endpoints: &Endpoints, raw: &Bytes, is_out: &AtomicBool) -> SendOutcome {
     let (raw, is_lost) = (&raw, &AtomicBool::new(false));
     let sent = endpoints.ask(|chain| async move {
+        is_out.store(true, Ordering::Relaxed);
         let sent = send_to(&chain, raw).await;
         if matches!(sent, Err(RequestError::Unreachable { .. } | RequestError::Malformed { .. })) {
             is_lost.store(true, Ordering::Relaxed);
@@ -270,11 +320,16 @@ async fn send_to_first(endpoints: &Endpoints, raw: &Bytes) -> SendOutcome {
     }
 }
 
-/// Sends a transaction to every endpoint at once. Returns their outcomes; `None` for one without a connection.
-async fn send_to_each(endpoints: &Endpoints, raw: &Bytes) -> Vec<Option<SendOutcome>> {
+/// Sends a transaction to every endpoint at once. Once one has accepted it, the others have `grace` left. Returns their
+/// outcomes; `None` for one without a connection.
+async fn send_to_each(
+    endpoints: &Endpoints,
+    raw: &Bytes,
+    grace: Duration,
+) -> Vec<Option<SendOutcome>> {
     // An endpoint without a connection has not received anything.
     let (raw, reached) = (&raw, &Mutex::new(HashSet::new()));
-    let sent = endpoints.each_in_time(SEND_MAX, |chain| async move {
+    let sent = endpoints.each_until_one(SEND_MAX, grace, |chain| async move {
         reached.lock().insert(chain.endpoint().to_owned());
         send_to(&chain, raw).await
     });
@@ -301,11 +356,12 @@ async fn send_to(chain: &Chain, raw: &Bytes) -> Result<(), RequestError> {
 /// outweighs only [`SendOutcome::Later`].
 fn weightier(one: SendOutcome, other: SendOutcome) -> SendOutcome {
     let weight = |it: &SendOutcome| match it {
-        SendOutcome::Accepted => 8,
+        SendOutcome::Accepted => 9,
+        SendOutcome::Contested(_) => 8,
         SendOutcome::Lost => 7,
         SendOutcome::Unclear(_) => 6,
         SendOutcome::NonceUsed => 5,
-        SendOutcome::NonceAhead => 4,
+        SendOutcome::NonceAhead | SendOutcome::NonceAheadForSome(_) => 4,
         SendOutcome::Underpriced => 3,
         SendOutcome::TooCheap(_) | SendOutcome::TooCheapForSome(_) => 2,
         SendOutcome::Refused(_) => 1,
@@ -457,7 +513,10 @@ mod tests {
         for (each, expected) in [
             (vec![taken(), taken()], taken()),
             (vec![taken(), SendOutcome::Later], SendOutcome::Lost),
-            (vec![taken(), SendOutcome::Refused("no".to_owned())], SendOutcome::Lost),
+            (
+                vec![taken(), SendOutcome::Refused("no".to_owned())],
+                SendOutcome::Unclear("no".to_owned()),
+            ),
             (vec![taken(), SendOutcome::NonceUsed], SendOutcome::NonceUsed),
             (vec![taken(), SendOutcome::Accepted], SendOutcome::Accepted),
         ] {
@@ -483,7 +542,7 @@ mod tests {
                 SendOutcome::Unclear(reason()),
             ),
             (cheap(), vec![cheap(), SendOutcome::Later], SendOutcome::TooCheapForSome(reason())),
-            (refused(), vec![refused(), SendOutcome::Accepted], SendOutcome::Accepted),
+            (refused(), vec![refused(), SendOutcome::Accepted], SendOutcome::Contested(reason())),
             (refused(), vec![refused(), SendOutcome::Lost], SendOutcome::Unclear(reason())),
         ] {
             let all = each.iter().cloned().map(Some).collect();
@@ -498,16 +557,35 @@ mod tests {
         let reason = || "no".to_owned();
         let refused = || SendOutcome::Refused(reason());
         let cheap = || SendOutcome::TooCheap(reason());
-        for evasion in [SendOutcome::NonceAhead, SendOutcome::Lost] {
+        for evasion in [
+            SendOutcome::Lost,
+            SendOutcome::NonceAhead,
+            SendOutcome::NonceUsed,
+            SendOutcome::Underpriced,
+        ] {
             let beside = |refusal| vec![evasion.clone(), refusal];
-            let unclear = SendOutcome::Unclear(reason());
+            let counted = |refused| match evasion {
+                SendOutcome::NonceAhead => SendOutcome::NonceAheadForSome(Box::new(refused)),
+                _ => refused,
+            };
+            let unclear = counted(SendOutcome::Unclear(reason()));
             assert_eq!(weighed(beside(refused())), unclear, "{evasion:?}");
-            assert_eq!(weighed(beside(cheap())), SendOutcome::TooCheapForSome(reason()));
+            let unknown = SendOutcome::Unclear(reason());
+            assert_eq!(weighed(beside(unknown)), unclear, "{evasion:?}");
+            let too_cheap = counted(SendOutcome::TooCheapForSome(reason()));
+            assert_eq!(weighed(beside(cheap())), too_cheap, "{evasion:?}");
             let all = beside(refused()).into_iter().map(Some).collect();
             assert_eq!(sent_at_first(evasion.clone(), all), unclear, "{evasion:?}");
             assert_eq!(weighed(beside(SendOutcome::Later)), evasion, "nobody refuses it");
             assert_eq!(weighed(beside(SendOutcome::Accepted)), SendOutcome::Accepted);
         }
+        let unclear = || SendOutcome::Unclear(reason());
+        assert_eq!(weighed(vec![unclear(), cheap()]), SendOutcome::TooCheapForSome(reason()));
+        for refusal in [refused(), unclear()] {
+            let accepted = vec![SendOutcome::Accepted, refusal];
+            assert_eq!(weighed(accepted), SendOutcome::Contested(reason()));
+        }
+        assert_eq!(weighed(vec![SendOutcome::Accepted, cheap()]), SendOutcome::Accepted);
     }
 
     #[test]

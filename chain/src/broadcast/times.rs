@@ -51,7 +51,7 @@ impl TransactionTimes {
             PayloadTopic::Group(_) => 0,
             PayloadTopic::Inbox(_) => 1,
         };
-        let is_success = *outcome == SendOutcome::Accepted;
+        let is_success = matches!(outcome, SendOutcome::Accepted | SendOutcome::Contested(_));
         self.0.sent[kind][usize::from(!is_success)].observe(took.as_secs_f64());
     }
 

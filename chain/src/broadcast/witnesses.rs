@@ -22,7 +22,8 @@ use super::heads::EndpointHeads;
 use super::poll::{ANSWER_MAX, PollRequest, PollResponse, poll};
 use super::receipts::MinedPayload;
 use super::slots::{
-    AccountCounts, AccountState, NoncePurpose, NonceQuery, NonceUse, SendOutcome, SlotId,
+    AccountCounts, AccountState, NoncePurpose, NonceQuery, NonceUse, Recipients, SendOutcome,
+    SlotId,
 };
 use super::submission;
 use crate::endpoints::Endpoints;
@@ -223,13 +224,16 @@ impl Witnesses {
                 self.note_sent(account, nonce);
                 HandOver::Accepted
             }
-            SendOutcome::Lost | SendOutcome::Unclear(_) | SendOutcome::TooCheapForSome(_) => {
+            SendOutcome::Contested(_)
+            | SendOutcome::Lost
+            | SendOutcome::Unclear(_)
+            | SendOutcome::TooCheapForSome(_) => {
                 self.note_sent(account, nonce);
                 HandOver::Unsure
             }
             SendOutcome::Later => HandOver::Unsure,
             SendOutcome::NonceUsed | SendOutcome::Underpriced => HandOver::NonceUsed,
-            SendOutcome::NonceAhead => HandOver::NonceAhead,
+            SendOutcome::NonceAhead | SendOutcome::NonceAheadForSome(_) => HandOver::NonceAhead,
             SendOutcome::TooCheap(reason) | SendOutcome::Refused(reason) => {
                 HandOver::Refused(reason)
             }
@@ -245,7 +249,7 @@ impl Witnesses {
 
     /// Sends a transaction to every endpoint, because the one that has it may keep it to itself.
     pub(crate) async fn spread(&self, raw: &Bytes) {
-        let sent = submission::send(&self.0.endpoints, raw, true).await;
+        let sent = submission::send(&self.0.endpoints, raw, Recipients::AllAgain).await;
         tracing::debug!(?sent, "a transaction was sent to every endpoint");
     }
 

@@ -81,6 +81,43 @@ impl Endpoints {
         self.each_at_most(time_max, PAUSED_ANSWER_MAX, ask).await
     }
 
+    /// Asks like [`each_in_time`](Self::each_in_time). Once one endpoint has answered without an error, the others have
+    /// `grace` left.
+    pub(crate) async fn each_until_one<T, F, Fut>(
+        &self,
+        time_max: Duration,
+        grace: Duration,
+        ask: F,
+    ) -> Vec<Result<T, RequestError>>
+    where
+        F: Fn(Chain) -> Fut,
+        Fut: Future<Output = Result<T, RequestError>>,
+    {
+        let (ask, all) = (&ask, 0..self.0.slots.len());
+        let asked = all.clone().map(|index| async move {
+            (index, self.at_in_time(index, time_max, PAUSED_ANSWER_MAX, ask).await)
+        });
+        let mut asked: FuturesUnordered<_> = asked.collect();
+        let mut answers = BTreeMap::new();
+        while let Some((index, answer)) = asked.next().await {
+            let is_one = answer.is_ok();
+            answers.insert(index, answer);
+            if is_one {
+                break;
+            }
+        }
+        let others = async {
+            while let Some((index, answer)) = asked.next().await {
+                answers.insert(index, answer);
+            }
+        };
+        // Endpoints that have not answered by then count as silent.
+        let _ = tokio::time::timeout(grace, others).await;
+        let answer =
+            |index| answers.remove(&index).unwrap_or_else(|| Err(self.silence(index, grace)));
+        all.map(answer).collect()
+    }
+
     /// Asks like [`each_in_time`](Self::each_in_time), but waits for a recently failed endpoint as long as for the
     /// others, because its answer may decide.
     pub(crate) async fn each_in_whole_time<T, F, Fut>(

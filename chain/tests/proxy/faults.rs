@@ -73,6 +73,8 @@ pub(crate) struct Faults {
     pub(crate) miscounts: i64,
     /// Accepts transactions and does not pass them on.
     pub(crate) swallows: bool,
+    /// Neither answers transactions nor passes them on.
+    pub(crate) mutes: bool,
     /// Refuses every transaction because of missing funds.
     pub(crate) refuses: bool,
     /// Passes transactions on, and says that their nonce was used already.
@@ -137,6 +139,7 @@ impl Faults {
         feigns: false,
         miscounts: 0,
         swallows: false,
+        mutes: false,
         refuses: false,
         says_used: false,
         says_refused: false,

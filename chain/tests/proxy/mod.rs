@@ -128,6 +128,9 @@ impl ProxyState {
                 asked => lower(asked, top),
             }
         }
+        if self.is_mute(&asked) {
+            tokio::time::sleep(Duration::from_millis(HANG_MS)).await;
+        }
         let mut answer = match self.kept_back(&asked) {
             Some(answer) => answer,
             None => self.forward(&lowered).await,
@@ -212,6 +215,13 @@ impl ProxyState {
         state.spoilt += u64::from(broken);
         let status = if state.random.random() { 500 } else { 200 };
         (pause, broken.then_some(status))
+    }
+
+    fn is_mute(&self, asked: &Value) -> bool {
+        let mut state = self.state.lock();
+        let is_mute = state.faults.mutes && asked["method"] == "eth_sendRawTransaction";
+        state.spoilt += u64::from(is_mute);
+        is_mute
     }
 
     /// Returns the proxy's own answer to a transaction that it does not pass on.

@@ -1,6 +1,7 @@
 //! The decision about signing, with peers that are honest, late, silent or lying.
 
 use super::*;
+use crate::read::testing::Dice;
 
 const A: OriginatorId = OriginatorId(200);
 const B: OriginatorId = OriginatorId(300);
@@ -495,20 +496,6 @@ fn a_peer_that_drips_makes_room_for_another_one() {
     assert_eq!(node.guard.source(), Some(A), "it may still hold more");
 }
 
-/// The numbers of one simulated run.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, end: u64) -> u64 {
-        // SplitMix64.
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % end
-    }
-}
-
 /// Peers that hold some part of the strand, come and go, show it slowly, or lie about it. In all these cases no
 /// place is signed twice, and a majority of honest peers is enough to sign again.
 #[test]
@@ -519,7 +506,7 @@ fn no_place_is_signed_twice_and_no_minority_stops_the_node() {
 }
 
 fn simulate(seed: u64) {
-    let mut dice = Dice(seed);
+    let mut dice = Dice::new(seed);
     let peers: Vec<OriginatorId> = (0..=dice.below(5))
         .map(|index| OriginatorId(200 + 100 * u32::try_from(index).unwrap()))
         .collect();

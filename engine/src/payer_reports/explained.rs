@@ -34,7 +34,7 @@ const LATE_MINUTES: u32 = 10;
 /// A report that was compared with this node's own figures.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ComparedReport {
-    /// This node's amounts; `None` while they cannot be known.
+    /// This node's amounts; `None` while they cannot be known, and of too many payers.
     pub leaves: Option<Leaves>,
     /// The differences; empty if this node computes the same report, or cannot compute it yet.
     pub differences: Vec<ReportDifference>,
@@ -62,9 +62,14 @@ pub fn recompute_explained(
         Recomputed::NotYet(why) => compared.not_yet = Some(why),
         Recomputed::Different(differences) => {
             compared.differences = differences;
-            if let Ok(figures) = figures_of(snapshot, report)? {
-                find_cause(snapshot, report, &figures, rows_max, &mut compared)?;
-                compared.leaves = Some(figures.leaves);
+            match figures_of(snapshot, report) {
+                Ok(Ok(figures)) => {
+                    find_cause(snapshot, report, &figures, rows_max, &mut compared)?;
+                    compared.leaves = Some(figures.leaves);
+                }
+                // The difference says so.
+                Ok(Err(_)) | Err(FiguresError::TooManyPayers { .. }) => {}
+                Err(error) => return Err(error),
             }
         }
     }

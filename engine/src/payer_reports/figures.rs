@@ -26,6 +26,29 @@ const ARRIVING_MINUTES: u32 = 15;
 /// Minutes ahead of this node's clock in which an envelope may be dated. Specified (`docs/protocol/misbehavior.md`).
 pub(crate) const AHEAD_MINUTES: u32 = 5;
 
+/// The most payers of a report that this node writes; a single minute may have more. The report ends with the last
+/// minute before there are more. Calculated: 50 MB, at some 100 bytes for each while they are summed up (a row of a
+/// hash table and a leaf, by the sizes of the types). A node settles 40,000 in an hour, so they take it the time after
+/// which any node reports about the originator again.
+const WRITTEN_PAYERS_MAX: usize = 500_000;
+/// The most payers of a report that this node computes, because another node wrote it or a single minute has as many.
+/// Calculated like [`WRITTEN_PAYERS_MAX`]: 400 MB, and half as much again while late envelopes are left out. Eight
+/// times as many as it writes, because other software ends no report earlier for its payers.
+const COMPUTED_PAYERS_MAX: usize = 4_000_000;
+
+/// The bounds of a node.
+const PAYERS_MAX: PayersMax =
+    PayersMax { written: WRITTEN_PAYERS_MAX, computed: COMPUTED_PAYERS_MAX };
+
+/// The most payers of reports.
+#[derive(Debug, Clone, Copy)]
+struct PayersMax {
+    /// Those of a report that this node writes, unless a single minute has more.
+    written: usize,
+    /// Those of a report that this node computes.
+    computed: usize,
+}
+
 /// The minute after which a range from place 0 begins. Specified (`docs/protocol/payer-reports.md`): otherwise one
 /// envelope that its originator dates before 1970 would keep nodes of the reference implementation from attesting.
 const BEFORE_ALL: u32 = 0;
@@ -42,6 +65,20 @@ pub enum FiguresError {
     /// The envelope at the start of the range is not held, so its minute is not known.
     #[error("this node does not have envelope {0}, at which the range of the report starts")]
     NoStart(EnvelopeId),
+    /// The range has more payers than this node sums up. A node writes such a report only if a single minute has as
+    /// many.
+    #[error(
+        "a report about originator {about} that ends in minute {minute} has more than {payers_max} payers, and this \
+        node sums up no more in one report"
+    )]
+    TooManyPayers {
+        /// The originator.
+        about: OriginatorId,
+        /// The last minute of the range.
+        minute: u32,
+        /// The most payers that this node sums up.
+        payers_max: usize,
+    },
     /// The amounts of the range may still change here.
     #[error(transparent)]
     NotYet(#[from] UndecidedError),
@@ -64,9 +101,23 @@ pub enum Recomputed {
 /// Envelopes that are dated into the range and follow its end count: nodes of the reference implementation count them,
 /// and refuse a report without them for good.
 ///
+/// A range of very many payers ends earlier: with the last minute up to which it has at most 500,000, or with its first
+/// one. The next report begins there.
+///
 /// # Errors
 /// [`FiguresError`].
 pub fn draft(
+    snapshot: &Snapshot<'_>,
+    about: OriginatorId,
+    start: SequenceId,
+    nodes: NodeIds,
+    now_minute: u32,
+) -> Result<Option<PayerReport>, FiguresError> {
+    draft_within(PAYERS_MAX, snapshot, about, start, nodes, now_minute)
+}
+
+fn draft_within(
+    payers_max: PayersMax,
     snapshot: &Snapshot<'_>,
     about: OriginatorId,
     start: SequenceId,
@@ -93,12 +144,39 @@ pub fn draft(
     if snapshot.has_unpriced_in(about, minutes_of(start_minute, end.minute))? {
         return Err(UndecidedError::Unpriced.into());
     }
+    let (end, leaves) = end_by_payers(payers_max, snapshot, about, (start, start_minute), end)?;
     let may_come = now_minute.saturating_sub(end.minute) < MISSING_MINUTES;
     if may_come && let Some(why) = missing_of_minutes(snapshot, about, start, end)? {
         return Err(why.into());
     }
-    let (leaves, _) = leaves(snapshot, about, start_minute, end.minute)?;
     Ok(Some(PayerReport::new(about, start, end, leaves.root(), nodes)?))
+}
+
+/// Returns the end of a range that ends with `end` at the latest, and the amounts up to there. A range of too many
+/// payers to write ends earlier: with the last minute before there are too many, or with its first one.
+fn end_by_payers(
+    payers_max: PayersMax,
+    snapshot: &Snapshot<'_>,
+    about: OriginatorId,
+    (start, start_minute): (SequenceId, Option<u32>),
+    end: RangeEnd,
+) -> Result<(RangeEnd, Leaves), FiguresError> {
+    let full = match sum_up(snapshot, about, start_minute, end.minute, payers_max.written)? {
+        Summed::All(leaves, _) => return Ok((end, leaves)),
+        Summed::Full { minute } => minute,
+    };
+    let used = |through| snapshot.last_used_minute(about, through);
+    let is_end = |(minute, sequence): &(u32, SequenceId)| {
+        start_minute.is_none_or(|start_minute| *minute > start_minute) && *sequence > start
+    };
+    let before = full.checked_sub(1).map(used).transpose()?.flatten();
+    let found = match before.filter(is_end) {
+        None => used(full)?,
+        before => before,
+    };
+    let end = found.map_or(end, |(minute, sequence)| RangeEnd { minute, sequence });
+    let leaves = leaves(snapshot, about, start_minute, end.minute, payers_max.computed)?.0;
+    Ok((end, leaves))
 }
 
 /// Returns true if a minute has come at a node whose clock is in minute `now_minute`.
@@ -120,7 +198,7 @@ pub fn recompute(
     snapshot: &Snapshot<'_>,
     report: &PayerReport,
 ) -> Result<Recomputed, FiguresError> {
-    Ok(recomputed(snapshot, report, |_| true)?.0)
+    Ok(recomputed(COMPUTED_PAYERS_MAX, snapshot, report, |_| true)?.0)
 }
 
 /// Computes a report again to attest it, in minute `now_minute`. Differs from [`recompute`] only while the range has
@@ -139,7 +217,7 @@ pub fn recompute_to_attest(
     let may_come = now_minute.saturating_sub(report.end().minute) < ARRIVING_MINUTES;
     let may_search =
         |missing: Option<&UndecidedError>| !(may_come && missing.is_some()) && may_search(missing);
-    Ok(match recomputed(snapshot, report, may_search)? {
+    Ok(match recomputed(COMPUTED_PAYERS_MAX, snapshot, report, may_search)? {
         (Recomputed::Equal(leaves), _) if may_come => {
             let (about, start, end) = (report.originator(), report.start(), report.end());
             let missing = missing_of_minutes(snapshot, about, start, end)?;
@@ -151,13 +229,19 @@ pub fn recompute_to_attest(
 
 /// Computes a report again, and returns the result with the places of its range that this node lacks.
 fn recomputed(
+    payers_max: usize,
     snapshot: &Snapshot<'_>,
     report: &PayerReport,
     may_search: impl FnOnce(Option<&UndecidedError>) -> bool,
 ) -> Result<(Recomputed, Option<UndecidedError>), FiguresError> {
-    let figures = match figures_of(snapshot, report)? {
-        Ok(figures) => figures,
-        Err(why) => return Ok((Recomputed::NotYet(why), None)),
+    let figures = match figures_within(payers_max, snapshot, report) {
+        Ok(Ok(figures)) => figures,
+        Ok(Err(why)) => return Ok((Recomputed::NotYet(why), None)),
+        Err(FiguresError::TooManyPayers { payers_max, .. }) => {
+            let difference = ReportDifference::TooManyPayers { payers_max };
+            return Ok((Recomputed::Different(vec![difference]), None));
+        }
+        Err(error) => return Err(error),
     };
     let start_minute = figures.start_minute;
     let differences = compare(report, start_minute, figures.end, figures.leaves.root());
@@ -236,7 +320,18 @@ impl Figures {
 }
 
 /// Returns this node's figures of the range of a report, or the reason why they cannot be known yet.
+///
+/// # Errors
+/// [`FiguresError`], also if the range has too many payers.
 pub(super) fn figures_of(
+    snapshot: &Snapshot<'_>,
+    report: &PayerReport,
+) -> Result<Result<Figures, UndecidedError>, FiguresError> {
+    figures_within(COMPUTED_PAYERS_MAX, snapshot, report)
+}
+
+fn figures_within(
+    payers_max: usize,
     snapshot: &Snapshot<'_>,
     report: &PayerReport,
 ) -> Result<Result<Figures, UndecidedError>, FiguresError> {
@@ -269,7 +364,7 @@ pub(super) fn figures_of(
     let last = snapshot.last_used_minute(about, end_minute)?;
     let last = last.filter(|(minute, _)| *minute == end_minute).map(|(_, last)| last);
     let end = RangeEnd { minute: end_minute, sequence: last.unwrap_or(SequenceId::NONE) };
-    let (leaves, newest) = leaves(snapshot, about, start_minute, end_minute)?;
+    let (leaves, newest) = leaves(snapshot, about, start_minute, end_minute, payers_max)?;
     Ok(Ok(Figures { start_minute, end, leaves, newest, missing }))
 }
 
@@ -307,19 +402,58 @@ fn missing(
 
 /// Returns the amounts of all payers in the minutes after `start_minute` up to `end_minute`, and the last place that is
 /// charged there.
+///
+/// # Errors
+/// [`FiguresError::TooManyPayers`] for more than `payers_max` payers.
 fn leaves(
     snapshot: &Snapshot<'_>,
     about: OriginatorId,
     start_minute: Option<u32>,
     end_minute: u32,
+    payers_max: usize,
 ) -> Result<(Leaves, SequenceId), FiguresError> {
+    match sum_up(snapshot, about, start_minute, end_minute, payers_max)? {
+        Summed::All(leaves, newest) => Ok((leaves, newest)),
+        Summed::Full { .. } => {
+            Err(FiguresError::TooManyPayers { about, minute: end_minute, payers_max })
+        }
+    }
+}
+
+/// The amounts of a range.
+enum Summed {
+    /// Those of all payers, and the last place that is charged.
+    All(Leaves, SequenceId),
+    /// There are too many payers: up to this minute, and not before it.
+    Full { minute: u32 },
+}
+
+/// Sums up the amounts in the minutes after `start_minute` up to `end_minute`, of at most `payers_max` payers.
+fn sum_up(
+    snapshot: &Snapshot<'_>,
+    about: OriginatorId,
+    start_minute: Option<u32>,
+    end_minute: u32,
+    payers_max: usize,
+) -> Result<Summed, ReadError> {
     let mut sums: HashMap<PayerAddress, u64> = HashMap::new();
-    let mut newest = SequenceId::NONE;
-    snapshot.usage_of_minutes(about, start_minute, end_minute, |_, payer, row| {
+    let (mut newest, mut full) = (SequenceId::NONE, None);
+    snapshot.usage_of_minutes(about, start_minute, end_minute, |minute, payer, row| {
+        if sums.len() == payers_max && !sums.contains_key(&payer) {
+            full = Some(minute);
+            return false;
+        }
         let sum = sums.entry(payer).or_default();
         *sum = sum.saturating_add(row.picodollars);
         newest = newest.max(row.last_sequence);
         true
     })?;
-    Ok((Leaves::sum(sums), newest))
+    Ok(match full {
+        Some(minute) => Summed::Full { minute },
+        None => Summed::All(Leaves::sum(sums), newest),
+    })
 }
+
+#[cfg(test)]
+#[path = "figures_tests.rs"]
+mod tests;

@@ -79,15 +79,18 @@ pub(crate) struct AttestationSearch {
     pub(crate) read: usize,
     /// The places of the first attestations of the reports that were found.
     pub(crate) places: HashMap<ReportId, SequenceId>,
+    /// The first damage of the topic's rows that was passed over. The attestations in these rows are not found.
+    pub(crate) passed_over: Option<ReadError>,
 }
 
 /// Looks for the envelopes with which a node has attested reports about itself, behind a place of its strand. `wanted`
 /// are the reports, each with the place behind which an attestation counts. Looks at no more than `attestations_max`
 /// envelopes of the topic, so that others which the node writes there delay the search, and do not end it. Passes over
-/// attestations that another key than the node's has signed, and over envelopes that cannot be read.
+/// attestations that another key than the node's has signed, over envelopes that cannot be read, and over rows of the
+/// topic that the disk has damaged, which count as one.
 ///
 /// # Errors
-/// When a row of the topics cannot be read.
+/// When a row of the topics cannot be read, and not because of damage.
 pub(crate) fn attestations_behind(
     snapshot: &Snapshot<'_>,
     after: EnvelopeId,
@@ -97,13 +100,31 @@ pub(crate) fn attestations_behind(
 ) -> Result<AttestationSearch, ReadError> {
     let node = after.originator;
     let topic = Topic::payer_report_attestations(node);
-    let mut search =
-        AttestationSearch { searched: after.sequence, read: 0, places: HashMap::new() };
+    let mut search = AttestationSearch {
+        searched: after.sequence,
+        read: 0,
+        places: HashMap::new(),
+        passed_over: None,
+    };
     let mut scan = snapshot.topics();
-    let mut row = scan.seek(topic.as_bytes(), EnvelopeId::new(node, after.sequence.next()))?;
-    while search.read < attestations_max
-        && let Some(found) = row.filter(|row| row.id.originator == node)
-    {
+    let mut row = scan.seek(topic.as_bytes(), EnvelopeId::new(node, after.sequence.next()));
+    while search.read < attestations_max {
+        let found = match row {
+            Ok(found) => found.filter(|row| row.id.originator == node),
+            Err(error) if error.is_damage() => {
+                search.read += 1;
+                search.passed_over = search.passed_over.or(Some(error));
+                let damaged = EnvelopeId::new(node, search.searched.next());
+                let behind = snapshot.topic_readable_behind(topic.as_bytes(), damaged)?;
+                let Some(behind) = behind else { break };
+                search.searched = behind.sequence.previous();
+                scan = snapshot.topics();
+                row = scan.seek(topic.as_bytes(), behind);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        let Some(found) = found else { break };
         search.read += 1;
         let at = found.id.sequence;
         if found.len_bytes <= ENVELOPE_LEN_BYTES_MAX
@@ -116,7 +137,7 @@ pub(crate) fn attestations_behind(
             search.places.entry(attestation.report).or_insert(at);
         }
         search.searched = at;
-        row = scan.next_row()?;
+        row = scan.next_row();
     }
     Ok(search)
 }
@@ -221,6 +242,7 @@ mod tests {
             searched: SequenceId(searched),
             read,
             places: found.map(|at| (REPORT, SequenceId(at))).into_iter().collect(),
+            passed_over: None,
         };
         assert_eq!(searched(0, 9), expected(5, 5, Some(1)), "the first one");
         assert_eq!(searched(1, 2), expected(3, 2, None), "it goes on behind");

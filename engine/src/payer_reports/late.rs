@@ -314,7 +314,7 @@ pub(super) fn leaves_to_attest(
 
 /// Returns the first leaves that have a root while late envelopes are left out one by one, the last one first. Keeps at
 /// most `may_keep` of those that are charged in the minutes of the range. If there are more than can be tried, it tries
-/// the first and the last ones.
+/// the first and the last ones. The caller has summed up the same minutes within its bound of payers.
 fn leaves_without(
     snapshot: &Snapshot<'_>,
     range: &ReportedRange,

@@ -3,6 +3,8 @@
 use hawser_proto::checkpoint::SignedPrefix;
 use hawser_proto::{OriginatorId, SequenceId};
 
+use super::ranges::Places;
+
 /// Identifies a want on this node, so that a late response to an earlier want can be distinguished. Never sent to
 /// peers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,6 +48,9 @@ pub struct Want {
     /// Asks which places the peer does not hold, and for no envelopes. Only for a want with an end, and only for a
     /// peer that answers such wants.
     pub gaps_only: bool,
+    /// The ranges about which a want for gaps alone asks; none if it asks about all its places. Only for a peer over
+    /// gRPC, where each range is a call of its own.
+    pub ranges: GapRanges,
 }
 
 impl Want {
@@ -56,7 +61,48 @@ impl Want {
         after: SequenceId,
         up_to: Option<SequenceId>,
     ) -> Self {
-        Self { originator, after, up_to, gaps_only: false }
+        Self { originator, after, up_to, gaps_only: false, ranges: GapRanges::default() }
+    }
+}
+
+/// Some ranges of a strand, at most [`GapRanges::MAX`]: ascending and disjoint, both ends included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct GapRanges([Option<Places>; GapRanges::MAX]);
+
+impl GapRanges {
+    /// The most ranges. Specified (`docs/protocol/replication.md`, Gaps): the calls for one strand that are under way
+    /// at once.
+    pub const MAX: usize = 4;
+
+    /// Returns as many ranges as have room, from the first one on.
+    #[must_use]
+    pub fn first_of(ranges: &[(SequenceId, SequenceId)]) -> Self {
+        let mut first = Self::default();
+        first.0.iter_mut().zip(ranges).for_each(|(slot, range)| *slot = Some(*range));
+        first
+    }
+
+    /// Returns true if there is no range.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.iter().next().is_none()
+    }
+
+    /// Returns the ranges in ascending order.
+    pub fn iter(&self) -> impl Iterator<Item = (SequenceId, SequenceId)> {
+        self.0.iter().flatten().copied()
+    }
+
+    /// Returns the ranges in ascending order, each in its slot. Slots behind the last range have none.
+    #[must_use]
+    pub fn slots(self) -> [Option<(SequenceId, SequenceId)>; Self::MAX] {
+        self.0
+    }
+
+    /// Returns the first place of the first range and the last place of the last one; `None` without a range.
+    pub(super) fn span(&self) -> Option<Places> {
+        let (first, _) = self.iter().next()?;
+        self.iter().last().map(|(_, last)| (first, last))
     }
 }
 

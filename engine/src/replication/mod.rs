@@ -37,7 +37,9 @@ pub(crate) use checkpoints::{CheckpointPair, pair_of};
 pub use checkpoints::{CheckpointWatch, Finding, Trees};
 pub(crate) use follower::can_have_expired;
 pub use follower::{Effect, Follower, SplitLimits, StrandWrite};
-pub use link::{LinkCommand, PeerViolation, RequestId, RequestIds, StrandItem, Want, WantResponse};
+pub use link::{
+    GapRanges, LinkCommand, PeerViolation, RequestId, RequestIds, StrandItem, Want, WantResponse,
+};
 pub use mend::{MendEffect, MendSearch};
 pub use peer_clock::PeerClock;
 pub(crate) use ranges::RANGES_MAX;

@@ -49,6 +49,7 @@ pub(crate) mod read;
 mod remake;
 pub mod replication;
 mod report_history;
+mod report_writes;
 mod reports;
 mod scrub;
 mod stop;

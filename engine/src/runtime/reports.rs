@@ -14,11 +14,12 @@ use tokio::sync::watch;
 
 use super::check_turns::CheckTurns;
 use super::counters::{Counters, ReportsByKind};
+use super::report_writes::ReportWrites;
 use super::stop::StopSignal;
 use super::stoppable::{StoppableTask, blocking};
 use super::{Engine, Ports};
 use crate::reports::{
-    EvidenceProgress, LoggedChain, ReportSubmission, ReportSubmissionError, WaitingEvidence,
+    EvidenceProgress, Fact, LoggedChain, ReportSubmission, ReportSubmissionError, WaitingEvidence,
     check_submission, fact_of, report_of,
 };
 
@@ -67,6 +68,15 @@ struct ReportsState {
     progress: Mutex<Option<EvidenceProgress>>,
     /// The turns of submissions at their checks.
     turns: CheckTurns,
+    /// The writes of submissions that were judged.
+    writes: ReportWrites,
+}
+
+/// A submission that is to be kept.
+struct JudgedReport {
+    new: NewReport,
+    /// The fact that it proves; `None` if it proves none.
+    proven: Option<Fact>,
 }
 
 impl Reports {
@@ -80,6 +90,7 @@ impl Reports {
             evidence: watch::Sender::new(0),
             progress: Mutex::new(None),
             turns: CheckTurns::new(),
+            writes: ReportWrites::default(),
         }))
     }
 
@@ -90,7 +101,8 @@ impl Reports {
 
     /// Judges a report that a caller submits, and keeps it unless it is refuted. Signatures are checked on a
     /// separate thread, one report at a time, within a twentieth of a core. Callers take turns: `caller` is a number
-    /// that the calls of one site share, an IPv4 address or a /48 of IPv6.
+    /// that the calls of one site share, an IPv4 address or a /48 of IPv6. Reports that are to be kept at about the
+    /// same time are written together. Dropping the future before that gives the report up.
     ///
     /// # Errors
     /// [`SubmitError`]; then nothing is kept.
@@ -103,12 +115,24 @@ impl Reports {
         let taken = self.0.turns.take(caller, report.envelopes().len(), report.len_bytes()).await;
         let turn = taken.map_err(|busy| SubmitError::Busy { retry_after_s: busy.retry_after_s })?;
         let state = self.0.clone();
-        blocking(move || {
-            let submitted = state.check_and_store(&report);
+        let accused = report.accused();
+        let judged = blocking(move || {
+            let judged = state.check(&report);
             drop(turn);
-            submitted
-        })
-        .await
+            judged
+        });
+        let JudgedReport { new, proven } = match judged.await {
+            Ok(judged) => judged,
+            Err(refuted) => return Ok(ReportSubmission::Refuted(refuted)),
+        };
+        let state = self.0.clone();
+        if !self.0.writes.store(new, move |reports| state.store_submitted(reports)).await? {
+            return Ok(ReportSubmission::Known);
+        }
+        if let Some(fact) = proven {
+            tracing::warn!(%accused, %fact, "a client has proven that a node broke a rule");
+        }
+        Ok(ReportSubmission::Stored)
     }
 
     /// Stores reports of faults that this node has seen itself, as their host. Blocks on the disk.
@@ -184,24 +208,29 @@ impl ReportsState {
         *self.key.sign(digest(report)).as_bytes()
     }
 
-    fn check_and_store(&self, report: &Report) -> Result<ReportSubmission, SubmitError> {
-        let (bytes, now_ns) = (report.to_bytes(), self.now_ns());
-        let mut judgement = self.judge(&bytes, now_ns);
+    /// Judges a submission, and signs it if it is to be kept.
+    ///
+    /// # Errors
+    /// The fact that refutes it.
+    fn check(&self, report: &Report) -> Result<JudgedReport, Fact> {
+        let bytes = report.to_bytes();
+        let mut judgement = self.judge(&bytes, self.now_ns());
         let Some(fact) = fact_of(report, &bytes, &judgement) else {
-            return Ok(ReportSubmission::Refuted(judgement.facts.swap_remove(0)));
+            return Err(judgement.facts.swap_remove(0));
         };
-        let signature = self.sign(&bytes);
-        let new = NewReport { fact, signature, report: bytes };
-        let stored = self.store.record_reports(now_ns, vec![new], None)?;
-        if stored.is_empty() {
-            return Ok(ReportSubmission::Known);
-        }
+        let is_proven = judgement.verdict == MisbehaviorVerdict::Proven;
+        let proven = is_proven.then(|| judgement.facts.swap_remove(0));
+        Ok(JudgedReport {
+            new: NewReport { fact, signature: self.sign(&bytes), report: bytes },
+            proven,
+        })
+    }
+
+    /// Stores submissions that were judged, as one write, and returns those that were new.
+    fn store_submitted(&self, reports: Vec<NewReport>) -> Result<Vec<StoredReport>, CommitError> {
+        let stored = self.store.record_reports(self.now_ns(), reports, None)?;
         count_stored(&self.counters.reports_submitted, &stored);
-        if judgement.verdict == MisbehaviorVerdict::Proven {
-            let (accused, fact) = (report.accused(), &judgement.facts[0]);
-            tracing::warn!(%accused, %fact, "a client has proven that a node broke a rule");
-        }
-        Ok(ReportSubmission::Stored)
+        Ok(stored)
     }
 
     /// Makes reports of the next evidence. Returns false at the end of it. Evidence for which the registry or the rates

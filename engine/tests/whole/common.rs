@@ -55,10 +55,16 @@ pub fn payer(index: u8) -> SecretKey {
     SecretKey::from_bytes(&[index + 10; 32]).unwrap()
 }
 
-pub fn store() -> Store {
+/// A store of this node without any row.
+pub fn empty_store() -> Store {
     let identity =
         StoreIdentity { network: "test".into(), node: NODE, public_key: node_key().public_key() };
-    let store = Store::in_memory(identity, price::price).unwrap();
+    Store::in_memory(identity, price::price).unwrap()
+}
+
+/// A store with a rate.
+pub fn store() -> Store {
+    let store = empty_store();
     record_rates(&store, &[rate()]);
     store
 }

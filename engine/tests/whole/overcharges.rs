@@ -19,7 +19,7 @@ use hawser_storage::{
 use prost::Message as _;
 
 use crate::common::{
-    self, START_NS, client, frame, group_payload, group_topic, payer, rate, record_rates,
+    START_NS, client, empty_store, frame, group_payload, group_topic, payer, rate, record_rates,
 };
 use crate::follow::{Follower, SOURCE, key, priced};
 
@@ -74,14 +74,6 @@ fn start(store: Store, rate: Rate, confirmed_s: i64) -> Follower {
 fn confirm(follower: &Follower, rate: Rate, confirmed_s: i64) {
     let table = RateTable::new(vec![rate], Some(START_NS + confirmed_s * SECOND_NS)).unwrap();
     follower.node.rates.send_replace(Arc::new(table));
-}
-
-/// A store without any rate.
-fn empty_store() -> Store {
-    let public_key = common::node_key().public_key();
-    let identity =
-        hawser_storage::StoreIdentity { network: "test".into(), node: common::NODE, public_key };
-    Store::in_memory(identity, hawser_engine::price::price).unwrap()
 }
 
 fn evidence(store: &Store) -> Vec<Evidence> {

@@ -3,23 +3,24 @@
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, OnceLock};
 
+use hawser_engine::facts;
 use hawser_engine::overcharge::overcharge;
 use hawser_engine::payer_reports::ChainReports;
 use hawser_engine::replication::EnvelopeVerifier;
 use hawser_engine::runtime::{Reader, UsageScan, UsedPeriod};
 use hawser_engine::sequencer::{Admitted, Sequencer};
-use hawser_engine::{facts, price};
 use hawser_proto::envelope::PayerEnvelope;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SecretKey, SequenceId, minute_of};
 use hawser_rules::{Absences, Rate, RateTable};
 use hawser_storage::{
     Change, Facts, LogEntry, LogItem, PayerReportChange, PayerReportEvent, SkipReason, Store,
-    StoreIdentity, UsageRow, Validity,
+    UsageRow, Validity,
 };
 use proptest::prelude::*;
 
 use crate::common::{
-    START_NS, TestClock, client, frame, group_payload, group_topic, payer, record_rates,
+    START_NS, TestClock, client, empty_store, frame, group_payload, group_topic, payer,
+    record_rates,
 };
 
 const SOURCE: OriginatorId = OriginatorId(300);
@@ -77,12 +78,6 @@ fn strand() -> &'static [LogEntry] {
     })
 }
 
-fn store(node: u32) -> Store {
-    let public_key = SecretKey::from_bytes(&[1; 32]).unwrap().public_key();
-    let identity = StoreIdentity { network: "test".into(), node: OriginatorId(node), public_key };
-    Store::in_memory(identity, price::price).unwrap()
-}
-
 fn derive(_: EnvelopeId, bytes: &Bytes, validity: Validity) -> Option<hawser_storage::Facts> {
     facts::of_stored(bytes, validity, OriginatorId(100))
 }
@@ -124,7 +119,7 @@ fn skip(index: u64) -> Change {
 
 /// A node that knows everything in time.
 fn in_time() -> Store {
-    let store = store(100);
+    let store = empty_store();
     record_rates(&store, &rates());
     store.commit(&(0..COUNT).map(append).collect::<Vec<_>>()).unwrap();
     assert!(!store.has_unpriced());
@@ -153,7 +148,7 @@ fn what_is_booked_of_an_honest_strand_is_what_its_node_has_asked_for() {
 fn a_large_ledger_is_read_in_parts_of_bounded_work() {
     const MINUTES: i64 = 25_000;
     const ROWS_MAX: usize = 10_000;
-    let store = store(100);
+    let store = empty_store();
     record_rates(&store, &rates());
     let entry = |place: i64| {
         let first = strand()[0].clone();
@@ -214,7 +209,7 @@ proptest! {
         rates_at in proptest::array::uniform2(0..COUNT),
         settles_at in 0..COUNT,
     ) {
-        let late = store(100);
+        let late = empty_store();
         let mut batch = Vec::new();
         for index in 0..COUNT {
             for (rate, at) in rates().into_iter().zip(rates_at) {

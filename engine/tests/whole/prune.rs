@@ -8,11 +8,11 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use hawser_engine::chain_strand::ChainPosition;
+use hawser_engine::facts;
 use hawser_engine::payer_reports::{Recomputed, draft, recompute};
 use hawser_engine::pruning::KeepReason;
 use hawser_engine::runtime::{PruneReport, PruneRun, PruneSettings, PruneTask};
 use hawser_engine::sequencer::{Admitted, Sequencer};
-use hawser_engine::{facts, price};
 use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, Proof};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::sign::originator_digest;
@@ -20,14 +20,14 @@ use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SecretKey, SequenceId};
 use hawser_rules::RateTable;
 use hawser_rules::payer_report::NodeIds;
 use hawser_storage::{
-    Change, LogEntry, LogItem, PayerReportChange, PayerReportEvent, SkipReason, Store,
-    StoreIdentity, Validity, WriteFault,
+    Change, LogEntry, LogItem, PayerReportChange, PayerReportEvent, SkipReason, Store, Validity,
+    WriteFault,
 };
 use proptest::prelude::*;
 use prost::Message as _;
 
 use crate::common::{
-    START_NS, client, frame, group_payload, group_topic, payer, rate, record_rates, start,
+    self, START_NS, client, frame, group_payload, group_topic, payer, rate, start,
 };
 
 const NODES: [OriginatorId; 2] = [OriginatorId(100), OriginatorId(200)];
@@ -98,10 +98,7 @@ fn derive(_: EnvelopeId, bytes: &Bytes, validity: Validity) -> Option<hawser_sto
 
 /// A store of node 100 with both strands.
 fn store() -> Store {
-    let public_key = SecretKey::from_bytes(&[1; 32]).unwrap().public_key();
-    let identity = StoreIdentity { network: "test".into(), node: NODES[0], public_key };
-    let store = Store::in_memory(identity, price::price).unwrap();
-    record_rates(&store, &[rate()]);
+    let store = common::store();
     for (node, strand) in NODES.into_iter().zip(strands()) {
         let append = |(place, bytes): (u64, &Bytes)| {
             let id = EnvelopeId::new(node, SequenceId(place));

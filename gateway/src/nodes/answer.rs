@@ -55,6 +55,12 @@ pub(crate) enum AnswerError {
         /// The most bytes that it can have.
         len_bytes_max: usize,
     },
+    /// It has more fields than an answer to the request can have.
+    #[error("it has more than {fields_max} fields")]
+    TooManyFields {
+        /// The most fields that it can have.
+        fields_max: usize,
+    },
     /// The envelope does not parse.
     #[error("the envelope does not parse: {0}")]
     Layer(#[from] LayerError),

@@ -13,8 +13,6 @@ use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, join};
 use hawser_proto::envelope::PayerEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
-use hawser_proto::pb::xmtp::xmtpv4::message_api::PublishPayerEnvelopesRequest;
-use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_client::ReplicationApiClient;
 use hawser_proto::{Bytes, EnvelopeId, PublicKey, SecretKey};
 use hawser_rules::{NodeRecord, RateTable};
 use hawser_serve::{CheckedChannel, HeldCharge, MESSAGE_LEN_BYTES_MAX};
@@ -26,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status};
 
 use super::answer::{AnswerError, ExpectedAnswer, VerifiedAnswer, len_bytes_max, verify};
+use super::call::publish;
 use super::error::NodeError;
 use super::observed::with_own_buffers;
 use super::queue::{JobQueue, JobTaker, QueueClosedError, job_queue};
@@ -62,6 +61,7 @@ const INLINE_ENVELOPES_MAX: usize = 4;
 const RATES_TIMEOUT: Duration = Duration::from_secs(2);
 /// Largest number of bytes of an envelope in a log line, as evidence. A guess: most envelopes fit completely.
 const EVIDENCE_BYTES_MAX: usize = 16 * 1024;
+
 /// The payer's key, and the terms on which it publishes.
 pub(crate) struct PayerSettings {
     /// Key that signs all payer envelopes.
@@ -131,7 +131,7 @@ pub(crate) struct Batcher {
 #[derive(Clone)]
 struct NodeCaller {
     record: NodeRecord,
-    client: ReplicationApiClient<CheckedChannel>,
+    channel: CheckedChannel,
     metrics: Arc<OriginatorMetrics>,
     payer: Arc<PayerSettings>,
     /// The count of recently refused callers, with the time of the last refusal.
@@ -162,7 +162,7 @@ impl Batcher {
     /// Starts the task that calls the node until `end`.
     pub(super) fn start(
         record: &NodeRecord,
-        client: ReplicationApiClient<CheckedChannel>,
+        channel: CheckedChannel,
         metrics: Arc<OriginatorMetrics>,
         payer: Arc<PayerSettings>,
         reporter: Reporter,
@@ -172,7 +172,7 @@ impl Batcher {
         let (suspect_jobs, suspects) = job_queue(JOBS_MAX);
         let caller = Arc::new(NodeCaller {
             record: record.clone(),
-            client,
+            channel,
             metrics,
             payer,
             suspects: Arc::new(Cache::new(SUSPECTS_MAX)),
@@ -358,29 +358,18 @@ impl NodeCaller {
         clients: Vec<WantedEnvelope>,
     ) -> Result<Vec<Result<PlacedEnvelope, AnswerError>>, NodeError> {
         self.metrics.calls.inc();
-        let asked = clients.len();
         let sealed = self.sign_all(clients).await;
         let messages = sealed.iter().map(|sealed| sealed.message.clone()).collect();
-        let request = PublishPayerEnvelopesRequest { payer_envelopes: messages };
-        let len_bytes_max = answer_len_bytes_max(&sealed);
-        let mut client = self.client.clone().max_decoding_message_size(len_bytes_max);
-        let call = client.publish_payer_envelopes(request);
-        let answer = match tokio::time::timeout(self.payer.attempt_timeout, call).await {
-            Ok(Ok(answer)) => answer.into_inner().originator_envelopes,
-            Ok(Err(status)) if is_too_long(&status, len_bytes_max) => {
-                let error = AnswerError::TooLong { len_bytes_max };
+        let call = publish(self.channel.clone(), messages, answer_len_bytes_max(&sealed));
+        match tokio::time::timeout(self.payer.attempt_timeout, call).await {
+            Ok(Ok(Ok(answer))) => Ok(self.verify_all(sealed, answer).await),
+            Ok(Ok(Err(error))) => {
                 self.report(&error, None);
-                return Err(NodeError::WrongAnswer(error));
+                Err(NodeError::WrongAnswer(error))
             }
-            Ok(Err(status)) => return Err(error_of(status, self.payer.attempt_timeout)),
-            Err(_) => return Err(NodeError::Timeout(self.payer.attempt_timeout)),
-        };
-        if answer.len() != asked {
-            let error = AnswerError::Count { asked, got: answer.len() };
-            self.report(&error, None);
-            return Err(NodeError::WrongAnswer(error));
+            Ok(Err(status)) => Err(error_of(status, self.payer.attempt_timeout)),
+            Err(_) => Err(NodeError::Timeout(self.payer.attempt_timeout)),
         }
-        Ok(self.verify_all(sealed, answer).await)
     }
 
     fn sign(&self, wanted: WantedEnvelope) -> SignedEnvelope {
@@ -530,13 +519,6 @@ fn answer_len_bytes_max(sent: &[SignedEnvelope]) -> usize {
     all.saturating_add(len_bytes_max(&Bytes::new())).min(MESSAGE_LEN_BYTES_MAX)
 }
 
-/// Returns true for the status with which this side ends a call whose answer is longer than `len_bytes_max`. It has the
-/// code of a refusal, but the node has published.
-fn is_too_long(status: &Status, len_bytes_max: usize) -> bool {
-    let end = format!("the limit is: {len_bytes_max} bytes");
-    status.code() == Code::OutOfRange && status.message().ends_with(&end)
-}
-
 fn error_of(status: Status, waited: Duration) -> NodeError {
     match status.code() {
         // These codes are about the envelopes or the payer: another node would answer the same.
@@ -574,7 +556,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_has_room_by_its_request_and_a_longer_one_is_no_refusal() {
+    fn an_answer_has_room_by_its_request() {
         let sealed = |len: usize| {
             let (message, bytes) = (pb::PayerEnvelope::default(), vec![0; len].into());
             SignedEnvelope { message, bytes, signed_ns: 0 }
@@ -582,9 +564,6 @@ mod tests {
         let of_ten = answer_len_bytes_max(&[1000; 10].map(sealed));
         assert!((20_000..100_000).contains(&of_ten), "{of_ten}");
         assert_eq!(answer_len_bytes_max(&[sealed(20 << 20)]), MESSAGE_LEN_BYTES_MAX);
-        let text = "decoded message length too large: found 70 bytes, the limit is: 60 bytes";
-        assert!(is_too_long(&Status::out_of_range(text), 60));
-        assert!(!is_too_long(&Status::out_of_range(text), 61), "the limit of the node");
     }
 
     #[test]

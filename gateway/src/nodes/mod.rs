@@ -2,9 +2,9 @@
 //! order:
 //!
 //! - `node`: one node; `dial`: connections to it; `error`: the errors of calls;
-//! - `batch`: sends the envelopes of several requests in one call; `queue`: the requests that wait for a call;
-//!   `answer`: verifies the answer; `report_count`: limits the log lines about wrong ones; `reporter`,
-//!   `report_outcome`, `reports`: report a node that has signed a wrong answer to other nodes;
+//! - `call`: calls whose answers have bounds; `batch`: sends the envelopes of several requests in one call; `queue`:
+//!   the requests that wait for a call; `answer`: verifies the answer; `report_count`: limits the log lines about
+//!   wrong ones; `reporter`, `report_outcome`, `reports`: report a node that has signed a wrong answer to other nodes;
 //! - `recent_calls`: the share of the calls to a node that failed;
 //! - `set`: all nodes, and the choice among them; `placement`: the last node of each topic; `lag`: detects nodes
 //!   that are behind;
@@ -15,6 +15,7 @@
 
 mod answer;
 mod batch;
+mod call;
 mod dial;
 mod error;
 mod follow;
@@ -43,7 +44,7 @@ pub(crate) use follow::ChainStrands;
 pub(crate) use node::{Health, Node, REQUESTS_AT_NODE_MAX, RequestAtNode};
 pub(crate) use observed::{Comparison, ExpectedEnvelope, is_padded, with_own_buffers};
 pub(crate) use placement::topic_key;
-pub(crate) use query::{AnswerPlace, all_decoded, query_newest, query_page, query_place};
+pub(crate) use query::{AnswerPlace, query_log, query_newest, query_page, query_place};
 pub(crate) use recent_calls::RecentCalls;
 pub(crate) use registry::{NodeSetup, follow_registry};
 pub(crate) use report_outcome::ReportOutcome;

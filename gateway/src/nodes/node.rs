@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hawser_proto::OriginatorId;
-use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_client::ReplicationApiClient;
 use hawser_rules::NodeRecord;
-use hawser_serve::{CheckedChannel, MESSAGE_LEN_BYTES_MAX};
+use hawser_serve::CheckedChannel;
 use http::Uri;
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
@@ -111,16 +110,14 @@ impl Node {
                 }));
             CheckedChannel::from(channel)
         };
-        let client = ReplicationApiClient::new(connect())
-            .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX)
-            .max_encoding_message_size(MESSAGE_LEN_BYTES_MAX);
+        let own = connect();
         Ok(Self {
             record: record.clone(),
             address: address.to_owned(),
             query_channel: connect(),
             allow_private,
             health: tokio::sync::watch::Sender::default(),
-            batcher: Batcher::start(record, client, metrics.clone(), payer, reporter, end.clone()),
+            batcher: Batcher::start(record, own, metrics.clone(), payer, reporter, end.clone()),
             metrics,
             connect_time: Mutex::default(),
             version: Mutex::default(),
@@ -196,16 +193,6 @@ impl Node {
     pub(super) fn is_crowded(&self) -> bool {
         // The node has a reference of its own.
         Arc::strong_count(&self.requests) > REQUESTS_AT_NODE_MAX
-    }
-
-    /// Returns a client for queries whose answers have at most `len_bytes_max` bytes. A longer answer gives the status
-    /// OUT_OF_RANGE.
-    pub(crate) fn query_client(
-        &self,
-        len_bytes_max: usize,
-    ) -> ReplicationApiClient<CheckedChannel> {
-        let client = ReplicationApiClient::new(self.query_channel.clone());
-        client.max_decoding_message_size(len_bytes_max)
     }
 
     /// Waits for a place for an answer of some MiB, of [`LONG_ANSWERS_MIB_MAX`].

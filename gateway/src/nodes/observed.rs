@@ -6,7 +6,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 
-use hawser_proto::envelope::UnsignedOriginatorEnvelope;
+use hawser_proto::envelope::{self, UnsignedOriginatorEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::originator_envelope::Proof;
 use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, TransactionHash};
@@ -50,13 +50,15 @@ impl ExpectedEnvelope {
     /// not match. A difference is not a fault: other implementations of a node use their own clock. One with padding
     /// does not match: a chain signs no envelopes, and the gateway keeps the one that does for minutes.
     pub(crate) fn matches(&self, envelope: &OriginatorEnvelope) -> Option<u64> {
+        if is_padded(envelope, &self.payload) {
+            return None; // before it is parsed: it may be long
+        }
         let unsigned = envelope.unsigned_originator_envelope.clone();
         let statement = UnsignedOriginatorEnvelope::parse(unsigned).ok()?;
         let Some(Proof::BlockchainProof(proof)) = &envelope.proof else { return None };
         let matches = statement.id() == self.id
             && statement.payer().client().as_bytes() == &self.payload
-            && *proof.transaction_hash == self.transaction_hash.0
-            && !is_padded(envelope, &self.payload);
+            && *proof.transaction_hash == self.transaction_hash.0;
         let block_ns = i64::try_from(self.block_time_s.saturating_mul(NS_PER_S)).ok()?;
         matches.then(|| statement.originator_ns().abs_diff(block_ns))
     }
@@ -92,14 +94,14 @@ pub(crate) struct Comparison {
 
 impl Observations {
     /// Records an envelope that a node has shown, unverified, and returns its id. Ignores envelopes of nodes'
-    /// strands.
+    /// strands. Reads the id only: publishers wait for the lock on this value, and a payload may take long to parse.
     pub(super) fn record(
         &mut self,
         node: OriginatorId,
         mut envelope: OriginatorEnvelope,
     ) -> Option<EnvelopeId> {
         let unsigned = envelope.unsigned_originator_envelope.clone();
-        let id = UnsignedOriginatorEnvelope::parse(unsigned).ok()?.id();
+        let (id, _) = envelope::OriginatorEnvelope::statement(unsigned).ok()?;
         if id.originator.is_node() {
             return None;
         }
@@ -344,6 +346,24 @@ mod tests {
         let garbage = OriginatorEnvelope { unsigned_originator_envelope: garbage, proof: None };
         observed.record(OriginatorId(100), garbage);
         assert!(observed.nodes.is_empty());
+    }
+
+    #[test]
+    fn an_envelope_whose_payload_does_not_parse_is_another_one_at_its_place() {
+        use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+        let right = proven(7, envelope(1, 5, 0));
+        let statement = pb::UnsignedOriginatorEnvelope {
+            originator_node_id: 1,
+            originator_sequence_id: 5,
+            payer_envelope_bytes: Bytes::from_static(b"nonsense"),
+            ..Default::default()
+        };
+        let unsigned = statement.encode_to_vec().into();
+        let other = OriginatorEnvelope { unsigned_originator_envelope: unsigned, proof: None };
+        let mut observed = Observations::default();
+        assert_eq!(observed.record(OriginatorId(100), other.clone()), Some(id(1, 5)));
+        let compared = observed.compare(&expected(5, &right));
+        assert_eq!(compared.differing, [(OriginatorId(100), other)]);
     }
 
     #[test]

@@ -3,57 +3,24 @@
 //! Many requests search at one node at a time when it has failed their calls. The node may lie, and answer each with
 //! 25 MiB. So an answer has memory by what is searched for, or by a place for long answers of the node. There are many
 //! places for less than a MiB, which most long answers have: an envelope that is not found in time is paid for again.
-//! An answer with far more entries than were asked for is refused before it is decoded, because an empty entry takes
-//! tens of times its length then.
 
-use hawser_proto::codec::BoundedCodec;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::{
-    EnvelopesQuery, GetNewestEnvelopeRequest, GetNewestEnvelopeResponse, QueryEnvelopesRequest,
-    QueryEnvelopesResponse,
+    EnvelopesQuery, GetNewestEnvelopeResponse, QueryEnvelopesRequest, QueryEnvelopesResponse,
 };
-use hawser_proto::{Bytes, Cursor, EnvelopeId};
+use hawser_proto::{Bytes, Cursor, EnvelopeId, Topic};
 use hawser_serve::MESSAGE_LEN_BYTES_MAX;
-use http::uri::PathAndQuery;
 use prost::Message;
 use tokio::sync::OwnedSemaphorePermit;
-use tonic::client::Grpc;
-use tonic::{Code, Request, Status};
+use tonic::{Code, Status};
 
+use super::call::ListCall;
 use super::node::Node;
 use super::observed::shown_len_bytes_max;
 
 /// The lengths for which a long answer gets a place, bytes, and their MiB. Chosen: a page of a busy topic, and any
 /// message.
 const LONG_ANSWERS: [(usize, u32); 2] = [(1 << 20, 1), (MESSAGE_LEN_BYTES_MAX, 25)];
-
-/// Fields of an entry of an answer, itself included. Calculated: an entry has three, and later versions of the schema
-/// may add some.
-const ENTRY_FIELDS_MAX: usize = 16;
-
-/// A question whose answer is a list.
-struct ListQuery<T> {
-    /// The path of the method.
-    path: &'static str,
-    request: T,
-    /// Most entries of the answer of an honest node.
-    entries_max: usize,
-}
-
-impl ListQuery<QueryEnvelopesRequest> {
-    /// Creates a question for as many envelopes as `request` says, which has a limit.
-    fn envelopes(request: QueryEnvelopesRequest) -> Self {
-        let path = "/xmtp.xmtpv4.message_api.ReplicationApi/QueryEnvelopes";
-        Self { path, entries_max: request.limit as usize, request }
-    }
-}
-
-impl ListQuery<GetNewestEnvelopeRequest> {
-    fn newest(topics: Vec<Bytes>) -> Self {
-        let path = "/xmtp.xmtpv4.message_api.ReplicationApi/GetNewestEnvelope";
-        Self { path, entries_max: topics.len(), request: GetNewestEnvelopeRequest { topics } }
-    }
-}
 
 /// The place of a long answer at its node, to be held as long as what was decoded from it; `None` for a short one.
 pub(crate) type AnswerPlace = Option<OwnedSemaphorePermit>;
@@ -75,9 +42,9 @@ pub(crate) async fn query_place(
         last_seen: Some(Cursor::from_iter([before]).to_pb()),
     };
     let request = QueryEnvelopesRequest { query: Some(query), limit: 1 };
-    let query = ListQuery::envelopes(request);
+    let call = ListCall::envelopes(request);
     let answer: Result<QueryEnvelopesResponse, _> =
-        ask(node, &query, shown_len_bytes_max(client)).await;
+        call.make(node.query_channel.clone(), shown_len_bytes_max(client)).await;
     let first = match answer {
         Err(status) if is_long(&status) => return Ok(None),
         answer => answer?.envelopes.into_iter().next(),
@@ -95,9 +62,9 @@ pub(crate) async fn query_newest(
     topics: Vec<Bytes>,
     usual_len_bytes_max: usize,
 ) -> Result<(Vec<Option<OriginatorEnvelope>>, AnswerPlace), Status> {
-    let query = ListQuery::newest(topics);
+    let call = ListCall::newest(topics);
     let (answer, place): (GetNewestEnvelopeResponse, _) =
-        ask_within(node, &query, usual_len_bytes_max).await?;
+        ask_within(node, &call, usual_len_bytes_max).await?;
     let results = answer.results.into_iter();
     Ok((results.map(|result| result.originator_envelope).collect(), place))
 }
@@ -112,18 +79,34 @@ pub(crate) async fn query_page(
     request: QueryEnvelopesRequest,
     usual_len_bytes_max: usize,
 ) -> Result<(Vec<OriginatorEnvelope>, AnswerPlace), Status> {
-    let query = ListQuery::envelopes(request);
+    let entries_max = request.limit as usize;
+    let call = ListCall::envelopes(request);
     let (answer, place): (QueryEnvelopesResponse, _) =
-        ask_within(node, &query, usual_len_bytes_max).await?;
+        ask_within(node, &call, usual_len_bytes_max).await?;
     let mut envelopes = answer.envelopes;
-    envelopes.truncate(query.entries_max); // an empty one takes two bytes here, and far more once it is decoded
+    envelopes.truncate(entries_max); // an empty one takes two bytes here, and far more once it is decoded
     Ok((all_decoded(envelopes)?, place))
+}
+
+/// Returns the log of an inbox that a node shows. One of more than `len_bytes_max` bytes gives the status OUT_OF_RANGE.
+///
+/// # Errors
+/// The status of the failed query.
+pub(crate) async fn query_log(
+    node: &Node,
+    topic: &Topic,
+    len_bytes_max: usize,
+) -> Result<Vec<Bytes>, Status> {
+    let call = ListCall::log(topic, len_bytes_max);
+    let answer: QueryEnvelopesResponse =
+        call.make(node.query_channel.clone(), len_bytes_max).await?;
+    Ok(answer.envelopes)
 }
 
 /// Returns the answer of a node. Asks again with the next place of [`LONG_ANSWERS`] while the answer is longer.
 async fn ask_within<T, A>(
     node: &Node,
-    query: &ListQuery<T>,
+    call: &ListCall<T>,
     usual_len_bytes_max: usize,
 ) -> Result<(A, AnswerPlace), Status>
 where
@@ -131,7 +114,8 @@ where
     A: Message + Default + 'static,
 {
     let mut place: AnswerPlace = None;
-    let mut answer = ask(node, query, usual_len_bytes_max).await;
+    let channel = &node.query_channel;
+    let mut answer = call.make::<A>(channel.clone(), usual_len_bytes_max).await;
     for (len_bytes_max, mib) in LONG_ANSWERS {
         if !answer.as_ref().is_err_and(is_long) {
             break;
@@ -142,25 +126,9 @@ where
         // Given back first: searches that wait for places of others while they hold one would stop.
         drop(place.take());
         place = Some(node.long_answer(mib).await);
-        answer = ask(node, query, len_bytes_max).await;
+        answer = call.make(channel.clone(), len_bytes_max).await;
     }
     Ok((answer?, place))
-}
-
-/// Returns the answer of a node. One of more than `len_bytes_max` bytes gives the status OUT_OF_RANGE, and one with far
-/// more entries than an honest node returns RESOURCE_EXHAUSTED: neither is decoded.
-async fn ask<T, A>(node: &Node, query: &ListQuery<T>, len_bytes_max: usize) -> Result<A, Status>
-where
-    T: Message + Clone + 'static,
-    A: Message + Default + 'static,
-{
-    let channel = node.query_channel.clone();
-    let mut grpc = Grpc::new(channel).max_decoding_message_size(len_bytes_max);
-    grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
-    let codec = BoundedCodec::with_fields_max(query.entries_max.saturating_mul(ENTRY_FIELDS_MAX));
-    let path = PathAndQuery::from_static(query.path);
-    let answer = grpc.unary(Request::new(query.request.clone()), path, codec).await?;
-    Ok(answer.into_inner())
 }
 
 /// Returns true for the status with which this side ends a call whose answer is longer than it may be.
@@ -172,7 +140,7 @@ fn is_long(status: &Status) -> bool {
 ///
 /// # Errors
 /// INTERNAL if one of them does not decode, as for any other answer that is no message.
-pub(crate) fn all_decoded(envelopes: Vec<Bytes>) -> Result<Vec<OriginatorEnvelope>, Status> {
+pub(super) fn all_decoded(envelopes: Vec<Bytes>) -> Result<Vec<OriginatorEnvelope>, Status> {
     envelopes.into_iter().map(decoded).collect()
 }
 

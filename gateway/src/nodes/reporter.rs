@@ -130,6 +130,7 @@ fn kind_of(error: &AnswerError) -> Option<MisbehaviorKind> {
         AnswerError::Time { .. } => Some(MisbehaviorKind::OutOfOrder),
         AnswerError::Count { .. }
         | AnswerError::TooLong { .. }
+        | AnswerError::TooManyFields { .. }
         | AnswerError::NoSignature
         | AnswerError::Signature(_)
         | AnswerError::Signer(_)

@@ -4,8 +4,9 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use hawser_proto::envelope::OriginatorEnvelope;
-use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_client::ReplicationApiClient;
-use hawser_proto::pb::xmtp::xmtpv4::message_api::{EnvelopesQuery, QueryEnvelopesRequest};
+use hawser_proto::pb::xmtp::xmtpv4::message_api::{
+    EnvelopesQuery, QueryEnvelopesRequest, QueryEnvelopesResponse,
+};
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_client::MetadataApiClient;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::{GetSyncCursorRequest, GetVersionRequest};
 use hawser_proto::{Cursor, EnvelopeId, SequenceId};
@@ -17,6 +18,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
+use super::call::ListCall;
 use super::dial::dial;
 use super::node::{Health, Node};
 use super::set::Nodes;
@@ -30,6 +32,8 @@ const RETRY_AFTER: Duration = Duration::from_millis(150);
 const POLL_TIMEOUT: Duration = Duration::from_secs(4);
 /// Rounds between two requests for the cursor. A guess: well below the lag from which a node is avoided (90 s).
 const CURSOR_EVERY: u32 = 5;
+/// Length of an answer with a cursor, bytes. A guess: room for some three thousand originators of 19 bytes.
+const CURSOR_LEN_BYTES_MAX: usize = 64 * 1024;
 /// Rounds between two requests for the version, ten minutes. A guess: the version is also requested when a node serves
 /// again, so this only catches a restart that is shorter than a round.
 const VERSION_EVERY: u32 = 600;
@@ -106,7 +110,8 @@ impl Watcher {
 
     /// Requests the node's cursor. A node that does not report one counts as up to date.
     async fn ask_cursor(&self, node: &Node) {
-        let mut client = MetadataApiClient::new(node.query_channel.clone());
+        let mut client = MetadataApiClient::new(node.query_channel.clone())
+            .max_decoding_message_size(CURSOR_LEN_BYTES_MAX);
         let asked = timeout(POLL_TIMEOUT, client.get_sync_cursor(GetSyncCursorRequest {})).await;
         if let Ok(Ok(answer)) = asked
             && let Some(cursor) = answer.into_inner().latest_sync
@@ -169,9 +174,9 @@ async fn first_after(node: &Node, after: EnvelopeId) -> Result<Option<SequenceId
         last_seen: Some([after].into_iter().collect::<Cursor>().to_pb()),
     };
     let request = QueryEnvelopesRequest { query: Some(query), limit: 1 };
-    let mut client = ReplicationApiClient::new(node.query_channel.clone())
-        .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX);
-    let page = client.query_envelopes(request).await?.into_inner();
+    let call = ListCall::envelopes(request);
+    let page: QueryEnvelopesResponse =
+        call.make(node.query_channel.clone(), MESSAGE_LEN_BYTES_MAX).await?;
     let ids = page.envelopes.into_iter().map(OriginatorEnvelope::id_of);
     let ids: Vec<_> = ids
         .collect::<Result<_, _>>()

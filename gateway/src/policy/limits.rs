@@ -24,6 +24,9 @@ pub(crate) struct CallerCost {
     /// Fees of nodes, and the price of the gas, picodollars.
     pub(crate) picodollars: u64,
     pub(crate) gas: u64,
+    /// The most that congestion may cost, picodollars. It is held back until the node has answered, and counts for
+    /// other requests of this gateway meanwhile.
+    pub(crate) congestion_max: u64,
 }
 
 impl CallerCost {
@@ -31,9 +34,10 @@ impl CallerCost {
         self.envelopes = self.envelopes.saturating_add(more.envelopes);
         self.picodollars = self.picodollars.saturating_add(more.picodollars);
         self.gas = self.gas.saturating_add(more.gas);
+        self.congestion_max = self.congestion_max.saturating_add(more.congestion_max);
     }
 
-    /// Returns the cost in the form that gateways share.
+    /// Returns the cost in the form that gateways share: without what is held back.
     pub(crate) fn to_share(self) -> SharedCost {
         [self.envelopes, self.picodollars, self.gas]
     }
@@ -42,6 +46,7 @@ impl CallerCost {
         self.envelopes = self.envelopes.saturating_sub(less.envelopes);
         self.picodollars = self.picodollars.saturating_sub(less.picodollars);
         self.gas = self.gas.saturating_sub(less.gas);
+        self.congestion_max = self.congestion_max.saturating_sub(less.congestion_max);
     }
 }
 
@@ -242,8 +247,8 @@ impl CallerUsage {
             (&self.day_budget, day_budgets(policy), OF_DAY, DAY_MS),
         ] {
             let next_s = (length_ms - now_ms % length_ms).div_ceil(1000);
-            let CallerCost { envelopes, picodollars, gas } = budget.used;
-            let used = [envelopes, picodollars, gas];
+            let CallerCost { envelopes, picodollars, gas, congestion_max } = budget.used;
+            let used = [envelopes, picodollars.saturating_add(congestion_max), gas];
             let costs = [cost.envelopes, cost.picodollars, cost.gas];
             for ((most, what), (used, cost)) in
                 limits.into_iter().zip(names).zip(used.into_iter().zip(costs))
@@ -372,6 +377,10 @@ mod tests {
         CallerCost { envelopes, ..CallerCost::default() }
     }
 
+    fn of(picodollars: u64) -> CallerCost {
+        CallerCost { picodollars, ..envelopes(1) }
+    }
+
     const MINUTE_MS: u64 = 60_000;
     const NOON: u64 = 20_000 * DAY_MS + 12 * HOUR_MS;
 
@@ -413,12 +422,12 @@ mod tests {
             ..Policy::default()
         };
         let mut limits = CallerLimits::default();
-        let cost = CallerCost { envelopes: 1, picodollars: 600, gas: 0 };
+        let cost = of(600);
         assert_eq!(limits.take("a", &policy, cost, NOON), Ok(()));
         let refused = limits.take("a", &policy, cost, NOON).unwrap_err();
         assert_eq!((refused.what, refused.retry_after_s), ("picodollars a day", Some(12 * 3600)));
         limits.add_cost("a", 400);
-        let one = CallerCost { envelopes: 1, picodollars: 1, gas: 0 };
+        let one = of(1);
         assert!(limits.take("a", &policy, one, NOON).is_err(), "what was added counts");
         assert_eq!(limits.take("a", &policy, cost, NOON + 12 * HOUR_MS), Ok(()));
     }
@@ -427,7 +436,7 @@ mod tests {
     fn callers_without_end_leave_the_limit_of_all_together_as_it_is() {
         let policy = Policy { picodollars_per_day: Some(1000), ..Policy::default() };
         let mut limits = CallerLimits { callers: CallerTable::new(2), ..CallerLimits::default() };
-        let cost = CallerCost { envelopes: 1, picodollars: 600, gas: 0 };
+        let cost = of(600);
         assert_eq!(limits.take_of_total(&policy, cost, NOON), Ok(()));
         for caller in 0..10 {
             assert_eq!(limits.take(&caller.to_string(), &policy, cost, NOON), Ok(()));
@@ -446,7 +455,7 @@ mod tests {
             ..Policy::default()
         };
         let mut limits = CallerLimits::default();
-        let cost = |gas, picodollars| CallerCost { envelopes: 1, picodollars, gas };
+        let cost = |gas, picodollars| CallerCost { gas, ..of(picodollars) };
         let now = NOON + 15 * MINUTE_MS;
         assert_eq!(limits.take("a", &policy, cost(80, 1), now), Ok(()));
         let refused = limits.take("a", &policy, cost(40, 1), now).unwrap_err();
@@ -482,12 +491,11 @@ mod tests {
     fn a_request_of_the_hour_before_resets_no_usage() {
         let policy = Policy { picodollars_per_hour: Some(10), ..Policy::default() };
         let mut limits = CallerLimits::default();
-        let cost = |picodollars| CallerCost { envelopes: 1, picodollars, gas: 0 };
-        assert_eq!(limits.take("a", &policy, cost(8), NOON), Ok(()));
-        assert_eq!(limits.take("a", &policy, cost(1), NOON - 1), Ok(()));
-        assert!(limits.take("a", &policy, cost(2), NOON).is_err());
-        assert_eq!(limits.take("a", &policy, cost(1), NOON), Ok(()));
-        assert_eq!(limits.take("a", &policy, cost(10), NOON - 2 * HOUR_MS), Ok(()), "a set clock");
+        assert_eq!(limits.take("a", &policy, of(8), NOON), Ok(()));
+        assert_eq!(limits.take("a", &policy, of(1), NOON - 1), Ok(()));
+        assert!(limits.take("a", &policy, of(2), NOON).is_err());
+        assert_eq!(limits.take("a", &policy, of(1), NOON), Ok(()));
+        assert_eq!(limits.take("a", &policy, of(10), NOON - 2 * HOUR_MS), Ok(()), "a set clock");
     }
 
     #[test]

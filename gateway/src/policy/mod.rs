@@ -415,8 +415,8 @@ impl Policies {
 
     /// Checks that a caller may publish these envelopes, and takes their cost from its limits at this gateway. Also
     /// checks the limits of all callers together at this gateway, from which
-    /// [`take_everywhere`](TakenCost::take_everywhere) takes. `price` returns the cost of one envelope without
-    /// congestion; `now_ms` is unix milliseconds.
+    /// [`take_everywhere`](TakenCost::take_everywhere) takes. `price` returns the cost of one envelope; what congestion
+    /// may cost counts for later requests and not for this one. `now_ms` is unix milliseconds.
     ///
     /// # Errors
     /// Returns the first reason to refuse. Nothing is then taken.
@@ -564,7 +564,7 @@ impl Policies {
             return None;
         }
         self.give_back_here(caller, cost, admission);
-        let count = admission.shared.clone()?;
+        let count = admission.shared.clone().filter(|_| cost.to_share() != [0; 3])?;
         let telling = async move { count.give_back(cost.to_share()).await };
         // A drop at the end of the process may find no runtime. The shared limits then keep the cost.
         Some(Handle::try_current().ok()?.spawn(telling))

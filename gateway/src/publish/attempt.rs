@@ -231,6 +231,7 @@ impl NodeAttempt {
         if let Some((item, _)) = placed.first() {
             item.bill.charge(more_picodollars).await;
         }
+        BillEntry::release_congestion(placed.iter().map(|(item, _)| &item.bill));
         // The request also returns these prices, but only if its caller waits to the end. Each price returns once,
         // whichever comes first.
         BillEntry::give_back_all(&unpaid).await;

@@ -8,7 +8,8 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::payer_api::{GetNodesResponse, PublishClientEnvelopesResponse};
 use hawser_proto::{Bytes, InboxId};
-use hawser_rules::RateTable;
+use hawser_rules::congestion::congestion_units;
+use hawser_rules::{Rate, RateTable};
 use hawser_serve::{CallCharge, MESSAGE_LEN_BYTES_MAX, StatusDetails};
 use prost::Message as _;
 use tokio::sync::watch;
@@ -93,10 +94,10 @@ impl PublishService {
         })?;
         check_response_size(&routed)?;
         let (rates, retention_days) = (self.rates.borrow().clone(), self.retention_days(&caller));
-        let price = |envelope: &Routed| self.price(envelope, &rates, retention_days);
+        let price_max = self.policies.price_max(&caller);
+        let price = |envelope: &Routed| self.price(envelope, &rates, retention_days, price_max);
         let admitted = self.policies.admit(&caller, &routed, price, crate::now_ms());
         let taken = admitted.map_err(refused)?;
-        let price_max = self.policies.price_max(&caller);
         // Congestion fees may use the rest of the caller's largest price after the base fee.
         let congestion_fee_max = |envelope: &Routed| {
             price_max.map(|max| max.saturating_sub(price(envelope).picodollars))
@@ -137,6 +138,7 @@ impl PublishService {
             }
         }
         bill.give_back((0..outcomes.len()).filter(is_unused)).await;
+        bill.release_congestion(0..outcomes.len());
         log_answered(&outcomes);
         status::answer(outcomes).inspect_err(|failed| {
             if failed.metadata().contains_key(status::PUBLISHED) {
@@ -220,19 +222,28 @@ impl PublishService {
         self.policies.retention_days(caller).unwrap_or(self.retention_days)
     }
 
-    /// Returns the cost of an envelope: the base fee of a node, or gas at the current price.
-    fn price(&self, envelope: &Routed, rates: &RateTable, retention_days: u32) -> CallerCost {
+    /// Returns the cost of an envelope: the base fee of a node, or gas at the current price. What congestion may cost
+    /// is the largest fee of the rate, and no more than the caller's largest price leaves.
+    fn price(
+        &self,
+        envelope: &Routed,
+        rates: &RateTable,
+        retention_days: u32,
+        price_max: Option<u64>,
+    ) -> CallerCost {
         if envelope.route != Route::Node {
             let gas = gas_of(envelope.bytes.len());
             let wei = self.chain.gas_price_wei().saturating_mul(u128::from(gas));
             let picodollars = u64::try_from(wei / WEI_PER_PICODOLLAR).unwrap_or(u64::MAX);
-            return CallerCost { envelopes: 1, picodollars, gas };
+            return CallerCost { envelopes: 1, picodollars, gas, congestion_max: 0 };
         }
         let size = payer_envelope_len(&envelope.bytes, retention_days);
-        let rate = rates.at(crate::now_ns());
-        let fee = rate.and_then(|rate| rate.base_fee(size as u64, retention_days));
-        // Without a rate, nodes refuse the envelope too.
-        CallerCost { envelopes: 1, picodollars: fee.unwrap_or(0), gas: 0 }
+        let rate = rates.at(crate::now_ns()).ok();
+        let fee = rate.and_then(|rate| rate.base_fee(size as u64, retention_days).ok());
+        let fee = fee.unwrap_or(0); // without a rate, nodes refuse the envelope too
+        let left = price_max.map_or(u64::MAX, |max| max.saturating_sub(fee));
+        let congestion_max = rate.map_or(0, full_congestion_fee).min(left);
+        CallerCost { envelopes: 1, picodollars: fee, gas: 0, congestion_max }
     }
 
     /// Validates the identity updates of a request before anything is published. If they are refused, their prices stay
@@ -340,6 +351,12 @@ impl PublishService {
         self.metrics.count_refused(refusal);
         status::of_policy(refusal)
     }
+}
+
+/// Returns the most that a node may charge for the congestion of an envelope, picodollars.
+fn full_congestion_fee(rate: &Rate) -> u64 {
+    let units = congestion_units([u64::MAX; 5], rate.target_rate_per_minute);
+    rate.congestion_fee.saturating_mul(units)
 }
 
 /// Returns an upper estimate of the gas for a payload of `len` bytes. Measured on a local chain: 37,000 for 78

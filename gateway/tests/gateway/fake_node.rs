@@ -51,6 +51,8 @@ pub(crate) enum Manner {
     IsAhead(u64),
     OtherOriginator,
     AnswersFewer,
+    /// Stores nothing, and answers with [`MORE_ENTRIES`] empty envelopes.
+    AnswersMore,
     /// Signs a MiB that is no part of the request.
     Pads,
     Hangs,
@@ -80,6 +82,8 @@ const PADDING_LEN_BYTES: usize = 160 * 1024;
 /// Number of entries that [`Manner::AnswersWithEmptyEntries`] adds, of two bytes each: so few that a search reads them
 /// without a place for long answers.
 const EMPTY_ENTRIES: usize = 20_000;
+/// Number of entries of an answer of [`Manner::AnswersMore`], of two bytes each: so few that it is not too long.
+const MORE_ENTRIES: usize = 2000;
 
 /// The behaviour of a node when a misbehaviour report is submitted to it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -432,6 +436,11 @@ impl ReplicationApi for Inner {
                     return Err(Status::invalid_argument("it depends on what is not here"));
                 }
                 Manner::Hangs => std::future::pending().await,
+                Manner::AnswersMore => {
+                    let originator_envelopes = vec![Default::default(); MORE_ENTRIES];
+                    let answer = api::PublishPayerEnvelopesResponse { originator_envelopes };
+                    return Ok(Response::new(answer));
+                }
                 _ => {}
             }
             envelopes.push(payer);

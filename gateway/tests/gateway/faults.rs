@@ -24,6 +24,7 @@ async fn an_answer_that_is_wrong_is_no_answer_and_another_node_is_asked() {
         Manner::KeepsForLonger,
         Manner::OtherOriginator,
         Manner::AnswersFewer,
+        Manner::AnswersMore,
         Manner::Pads,
     ] {
         let net = Net::start(2).await;
@@ -111,6 +112,15 @@ async fn when_all_nodes_lie_nothing_is_a_success() {
     let failed = net.publish(vec![message(1, "a")]).await.unwrap_err();
     assert_eq!(failed.code(), Code::Unavailable);
     assert!(failed.message().contains("base fee"), "{}", failed.message());
+}
+
+/// An empty envelope takes two bytes on the wire, and 36 times as many once it is decoded.
+#[tokio::test]
+async fn an_answer_with_far_more_envelopes_than_were_sent_is_not_decoded() {
+    let net = Net::start(2).await;
+    net.nodes.iter().for_each(|node| node.becomes(Manner::AnswersMore));
+    let failed = net.publish(vec![message(1, "a")]).await.unwrap_err();
+    assert!(failed.message().contains("more than 16 fields"), "{}", failed.message());
 }
 
 #[tokio::test]

@@ -309,8 +309,8 @@ async fn a_caller_who_hangs_up_is_billed_once_for_what_is_published() {
 
 #[tokio::test]
 async fn what_is_repeated_while_it_is_under_way_is_billed_once() {
-    // Enough for two envelopes.
-    let budget = 2 * base_fee().await + 2_000;
+    // Enough for two envelopes, and for what congestion may cost one that is under way.
+    let budget = 2 * base_fee().await + 100 * 300;
     let policies = format!("[default]\npicodollars_per_hour = {budget}");
     let policies = PolicyFile::parse(&policies).unwrap();
     let net = Net::with(1, |settings| settings.policies = policies, |_| {}).await;

@@ -23,6 +23,27 @@ pub const TIME_NS: u64 = 1_795_155_446_000_000_000;
 /// [`TIME_NS`] as the signed text shows it.
 pub const TIME_TEXT: &str = "2026-11-20T06:17:26Z";
 
+/// A small generator of random numbers (SplitMix64), so that cases are the same on every machine.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next_u64(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    pub fn below(&mut self, bound: usize) -> usize {
+        usize::try_from(self.next_u64() % bound as u64).unwrap()
+    }
+
+    pub fn number(&mut self, bound: u8) -> u8 {
+        u8::try_from(self.below(bound.into())).unwrap()
+    }
+}
+
 /// One line of the capture.
 pub struct Captured {
     pub kind: String,

@@ -8,7 +8,6 @@ use openmls_basic_credential::SignatureKeyPair;
 use openmls_rust_crypto::OpenMlsRustCrypto;
 use prost::Message as _;
 
-use super::random::Random;
 use crate::common;
 
 /// A key package, and the time at which it is judged, unix seconds.
@@ -46,7 +45,7 @@ pub(crate) fn all() -> Vec<PackageCase> {
     for now in [from - 1, from, from + 1, to - 1, to, to + 1, 0, 1 << 33] {
         push(format!("at {now}"), captured[0].clone(), now);
     }
-    let mut random = Random(9_000);
+    let mut random = common::Random(9_000);
     for number in 0..CHANGED {
         let mut bytes = captured[random.below(captured.len())].clone();
         let at = random.below(bytes.len());

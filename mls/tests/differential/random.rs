@@ -15,27 +15,6 @@ const STEPS: usize = 40;
 /// Number of updates with randomly changed bytes.
 const CHANGED: usize = 900;
 
-/// A small generator of random numbers (SplitMix64), so that the cases are the same on every machine.
-pub(crate) struct Random(pub(crate) u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    pub(crate) fn below(&mut self, bound: usize) -> usize {
-        usize::try_from(self.next() % bound as u64).unwrap()
-    }
-
-    pub(crate) fn number(&mut self, bound: u8) -> u8 {
-        u8::try_from(self.below(bound.into())).unwrap()
-    }
-}
-
 pub(crate) fn add(cases: &mut Cases) {
     for seed in 0..HISTORIES {
         history(cases, seed);
@@ -61,7 +40,7 @@ fn history(cases: &mut Cases, seed: u64) {
                 let actions: Vec<Act> = (0..=random.below(3))
                     .map(|_| action(&mut random, state.as_ref(), nonce))
                     .collect();
-                signed(&id, TIME_NS + random.next() % 4_000_000_000, &actions)
+                signed(&id, TIME_NS + random.next_u64() % 4_000_000_000, &actions)
             }
         };
         let name = format!("{log} step {step}");
@@ -121,7 +100,7 @@ fn signer(random: &mut Random) -> (MemberIdentifier, Sign) {
                 _ => MemberIdentifier::Ethereum(format!("0x{:040x}", random.below(2) + 170)),
             };
             let chain = [1, 8453][random.below(2)];
-            let bytes = random.next().to_be_bytes();
+            let bytes = random.next_u64().to_be_bytes();
             let name = format!("eip155:{chain}:{account}");
             (account, by(move |_| contract_signature(&name, 7, &bytes)))
         }
@@ -170,7 +149,7 @@ fn by_recovery(recovery: &MemberIdentifier) -> Option<Sign> {
 fn changed(cases: &mut Cases) {
     let mut random = Random(7_000);
     for number in 0..CHANGED {
-        let log = format!("history {}", random.next() % HISTORIES);
+        let log = format!("history {}", random.next_u64() % HISTORIES);
         let after = random.below(cases.logs[&log].len());
         let mut bytes = cases.logs[&log][after].encode_to_vec();
         let at = random.below(bytes.len());

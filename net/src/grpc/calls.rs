@@ -1,4 +1,5 @@
-//! One want as calls: a stream for a want without an end, pages for one with an end.
+//! One want as calls: a stream for a want without an end, pages for one with an end, and pages of several ranges at the
+//! same time for one that asks for their gaps.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,9 +10,11 @@ use hawser_engine::runtime::replication::ResponseSink;
 use hawser_proto::{Bytes, OriginatorId, SequenceId};
 use tokio::time::timeout;
 
+use super::answer::Answer;
 use super::call_error::PeerCallError;
 use super::client::{EnvelopeStream, PeerClient};
 use super::feed::{FeedItems, WantFeed};
+use super::range_gaps::RangeGaps;
 use crate::control::SessionError;
 use crate::counters::{NetCounters, SubscribeRpc};
 
@@ -49,6 +52,7 @@ impl WantCall {
         let feed = WantFeed::new(self.want, self.may_expire, Instant::now());
         match self.want.up_to {
             None => self.stream(feed).await,
+            Some(_) if self.want.gaps_only => self.gaps().await,
             Some(_) => self.pages(feed).await,
         }
     }
@@ -157,37 +161,12 @@ impl WantCall {
         }
     }
 
-    /// Asks for a range page by page, and for shorter pages if the peer answers one with an error.
+    /// Asks for a range page by page.
     async fn pages(&self, mut feed: WantFeed) -> Result<(), SessionError> {
         let mut limit = PAGE_ENVELOPES;
         while !feed.is_over() {
-            let began = Instant::now();
-            // A peer that lacks the wanted places sends those behind them, at most as many as are asked for.
-            let count = limit.min(feed.places_left());
-            let asked = self.client.query(self.want.originator, feed.position(), count).await;
-            let (page, _memory) = match asked {
-                Ok(page) => page,
-                // The page may be above the limit of a message.
-                Err(PeerCallError::Failed(error) | PeerCallError::Answered(error)) if count > 1 => {
-                    tracing::debug!(error, count, "a page is asked for again, shorter");
-                    limit = count.div_ceil(10);
-                    continue;
-                }
-                // A relay may refuse the strand of another node, and keeps its session.
-                Err(PeerCallError::Failed(error) | PeerCallError::Answered(error))
-                    if self.want.originator != self.peer =>
-                {
-                    tracing::debug!(error, originator = %self.want.originator, "pages are refused");
-                    return self.deliver(vec![StrandItem::Closed]).await.map(drop);
-                }
-                // The range is asked for again, when other long messages may be complete.
-                Err(PeerCallError::TooManyLong) => {
-                    return self.deliver(vec![StrandItem::Closed]).await.map(drop);
-                }
-                Err(error) => {
-                    self.note_answer(&error, began);
-                    return Err(error.into());
-                }
+            let Some((page, _memory)) = self.next_page(&feed, &mut limit).await? else {
+                return self.deliver(vec![StrandItem::Closed]).await.map(drop);
             };
             let before = feed.position();
             if !self.hand_over(&mut feed, page).await? {
@@ -200,14 +179,83 @@ impl WantCall {
         self.deliver(vec![StrandItem::End]).await.map(drop)
     }
 
+    /// Asks for all ranges of a want at the same time, and names the places that the peer does not hold.
+    async fn gaps(&self) -> Result<(), SessionError> {
+        let [first, second, third, fourth] = self.want.ranges.slots();
+        let (first, second, third, fourth) = tokio::try_join!(
+            self.gaps_of(first),
+            self.gaps_of(second),
+            self.gaps_of(third),
+            self.gaps_of(fourth),
+        )?;
+        let mut items: Vec<_> = [first, second, third, fourth].into_iter().flatten().collect();
+        items.push(StrandItem::End);
+        self.deliver(items).await.map(drop)
+    }
+
+    /// Asks for a range, and returns the places that the peer does not hold. A peer that refuses says nothing about the
+    /// rest of the range.
+    async fn gaps_of(
+        &self,
+        range: Option<(SequenceId, SequenceId)>,
+    ) -> Result<Vec<StrandItem<Bytes>>, SessionError> {
+        let Some(range) = range else { return Ok(Vec::new()) };
+        let (originator, now) = (self.want.originator, Instant::now());
+        let mut gaps = RangeGaps::new(originator, range, self.may_expire, now);
+        let mut limit = PAGE_ENVELOPES;
+        while !gaps.is_over() {
+            let Some((page, _memory)) = self.next_page(gaps.feed(), &mut limit).await? else {
+                break;
+            };
+            self.count_bytes(&page);
+            let rewritten = gaps.take(Instant::now(), unix_ns(), page)?;
+            self.counters.rewritten.inc_by(rewritten);
+        }
+        Ok(gaps.into_items())
+    }
+
+    /// Asks for the next page of a range, of at most `limit` envelopes, and for a shorter one if the peer answers with
+    /// an error. Returns `None` if the peer refuses, or this node has no memory for its page now.
+    async fn next_page(
+        &self,
+        feed: &WantFeed,
+        limit: &mut u32,
+    ) -> Result<Option<(Vec<Bytes>, Answer)>, SessionError> {
+        loop {
+            let began = Instant::now();
+            // A peer that lacks the wanted places sends those behind them, at most as many as are asked for.
+            let count = (*limit).min(feed.places_left());
+            match self.client.query(self.want.originator, feed.position(), count).await {
+                Ok(page) => return Ok(Some(page)),
+                // The page may be above the limit of a message.
+                Err(PeerCallError::Failed(error) | PeerCallError::Answered(error)) if count > 1 => {
+                    tracing::debug!(error, count, "a page is asked for again, shorter");
+                    *limit = count.div_ceil(10);
+                }
+                // A relay may refuse the strand of another node, and keeps its session.
+                Err(PeerCallError::Failed(error) | PeerCallError::Answered(error))
+                    if self.want.originator != self.peer =>
+                {
+                    tracing::debug!(error, originator = %self.want.originator, "pages are refused");
+                    return Ok(None);
+                }
+                // The range is asked for again, when other long messages may be complete.
+                Err(PeerCallError::TooManyLong) => return Ok(None),
+                Err(error) => {
+                    self.note_answer(&error, began);
+                    return Err(error.into());
+                }
+            }
+        }
+    }
+
     /// Hands the items of one message to the follower. Returns false when it takes no more.
     async fn hand_over(
         &self,
         feed: &mut WantFeed,
         envelopes: Vec<Bytes>,
     ) -> Result<bool, SessionError> {
-        let len: usize = envelopes.iter().map(Bytes::len).sum();
-        self.counters.bytes_received.inc_by(len as u64);
+        self.count_bytes(&envelopes);
         let FeedItems { batches, rewritten, violation } =
             feed.take(Instant::now(), unix_ns(), envelopes);
         self.counters.rewritten.inc_by(rewritten);
@@ -217,6 +265,11 @@ impl WantCall {
             }
         }
         violation.map_or(Ok(true), |violation| Err(violation.into()))
+    }
+
+    fn count_bytes(&self, envelopes: &[Bytes]) {
+        let len: usize = envelopes.iter().map(Bytes::len).sum();
+        self.counters.bytes_received.inc_by(len as u64);
     }
 
     async fn deliver(&self, items: Vec<StrandItem<Bytes>>) -> Result<bool, SessionError> {

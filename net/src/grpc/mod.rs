@@ -3,7 +3,7 @@
 //! - [`maintain`]: when a peer is dialled over gRPC;
 //! - `session`: a connection at work: wants become calls, answers go to the engine's follower;
 //! - `silence`: when a want without an answer is a peer's fault;
-//! - `calls`: one want as a stream or as pages; `feed`: its answers, as a state machine without I/O;
+//! - `calls`: one want as a stream or as pages; `feed`, `range_gaps`: its answers, as state machines without I/O;
 //! - `checkpoints`: checkpoints and statements about void places, which a peer is asked for;
 //! - `canonical`: the canonical form of what a peer sends; `strand`: all its decoders without a transport;
 //! - `client`, `answer`, `message_reader`, `messages`, `call_error`: the calls on the wire;
@@ -23,6 +23,7 @@ mod feed;
 mod message_reader;
 mod messages;
 pub(crate) mod plain_text;
+mod range_gaps;
 mod session;
 mod silence;
 pub(crate) mod strand;

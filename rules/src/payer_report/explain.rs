@@ -43,6 +43,11 @@ pub enum ReportDifference {
         /// Nodes of the network that are not in the report.
         left_out: Vec<OriginatorId>,
     },
+    /// The report is about more payers than this node sums up. Nothing else was compared.
+    TooManyPayers {
+        /// The most payers of a report that this node computes.
+        payers_max: usize,
+    },
     /// The amounts differ.
     Amounts {
         /// The root in the report.
@@ -74,6 +79,7 @@ impl ReportDifference {
             Self::EndSequence { .. } => "end_sequence",
             Self::MinutesReversed { .. } => "minutes_reversed",
             Self::Nodes { .. } => "nodes",
+            Self::TooManyPayers { .. } => "too_many_payers",
             Self::Amounts { .. } => "amounts",
         }
     }
@@ -172,6 +178,10 @@ impl std::fmt::Display for ReportDifference {
                 added.iter().try_for_each(|node| write!(f, " {node} too many"))?;
                 left_out.iter().try_for_each(|node| write!(f, " {node} left out"))
             }
+            Self::TooManyPayers { payers_max } => write!(
+                f,
+                "its range has more than {payers_max} payers, and this node sums up no more in one report"
+            ),
             Self::Amounts { cause, .. } => write!(f, "its amounts are others: {cause}"),
         }
     }

@@ -1,10 +1,8 @@
 //! The leaves of a payer report's tree, each with the amount of one payer.
 
-use std::collections::BTreeMap;
-
 use hawser_proto::{Address, PayerAddress};
 
-use super::tree::{Hash, Tree};
+use super::tree::{Hash, Tree, root_of};
 
 /// The length of a leaf in bytes: two words, with address and amount.
 pub const LEAF_LEN_BYTES: usize = 64;
@@ -98,11 +96,15 @@ impl Leaves {
     /// otherwise end all reports about an originator with a few envelopes that are kept for ever.
     #[must_use]
     pub fn sum(amounts: impl IntoIterator<Item = (PayerAddress, u64)>) -> Self {
-        let mut sums: BTreeMap<PayerAddress, u64> = BTreeMap::new();
-        for (payer, amount) in amounts {
-            let sum = sums.entry(payer).or_default();
-            *sum = sum.saturating_add(amount);
-        }
+        let mut sums: Vec<(PayerAddress, u64)> = amounts.into_iter().collect();
+        sums.sort_unstable_by_key(|(payer, _)| *payer);
+        sums.dedup_by(|(payer, amount), (kept, sum)| {
+            let is_same = payer == kept;
+            if is_same {
+                *sum = sum.saturating_add(*amount);
+            }
+            is_same
+        });
         let leaf = |(payer, sum): (PayerAddress, u64)| {
             let fee = PicoDollars(sum.min(PicoDollars::LEAF_MAX.0));
             PayerFee { payer, fee }
@@ -138,13 +140,14 @@ impl Leaves {
     /// Returns the tree over the leaves. Costs two hashes for each.
     #[must_use]
     pub fn tree(&self) -> Tree {
-        Tree::new(&self.encoded())
+        Tree::new(self.0.iter().map(|leaf| leaf.leaf()))
     }
 
-    /// Returns the root of the tree, which the report states. Costs as much as [`tree`](Self::tree).
+    /// Returns the root of the tree, which the report states. Costs as many hashes as [`tree`](Self::tree), and hardly
+    /// any memory.
     #[must_use]
     pub fn root(&self) -> Hash {
-        self.tree().root()
+        root_of(self.0.iter().map(|leaf| leaf.leaf()))
     }
 }
 

@@ -80,6 +80,40 @@ fn depth(leaves: u64) -> u32 {
     leaves.max(2).next_power_of_two().trailing_zeros()
 }
 
+/// Returns the root of the tree over these leaves, as [`Tree::root`] does. Holds one hash for each level.
+#[must_use]
+pub fn root_of<L: AsRef<[u8]>>(leaves: impl IntoIterator<Item = L>) -> Hash {
+    // By level, the node without right sibling so far, over as many leaves as a node of that level can have.
+    let mut left: Vec<Option<Hash>> = Vec::new();
+    let mut count = 0;
+    for leaf in leaves {
+        let (mut hash, mut level) = (leaf_hash(leaf.as_ref()), 0);
+        while let Some(sibling) = left.get_mut(level).and_then(Option::take) {
+            hash = node_hash(&sibling, Some(&hash));
+            level += 1;
+        }
+        match left.get_mut(level) {
+            Some(place) => *place = Some(hash),
+            None => left.push(Some(hash)),
+        }
+        count += 1;
+    }
+    if count == 0 {
+        return EMPTY_ROOT;
+    }
+    let top = depth(count) as usize;
+    let mut last: Option<Hash> = None;
+    for level in 0..top {
+        last = match (left.get(level).copied().flatten(), last) {
+            (Some(sibling), last) => Some(node_hash(&sibling, last.as_ref())),
+            (None, Some(last)) => Some(node_hash(&last, None)),
+            (None, None) => None,
+        };
+    }
+    let top = last.or(left.get(top).copied().flatten()).expect("a tree of some leaves has a top");
+    root_hash(count, &top)
+}
+
 /// The tree over the leaves of one report. Holds all its hashes: about 64 bytes for each leaf.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tree {
@@ -90,12 +124,14 @@ pub struct Tree {
 impl Tree {
     /// Builds the tree with two hashes per leaf.
     #[must_use]
-    pub fn new<L: AsRef<[u8]>>(leaves: &[L]) -> Self {
+    pub fn new<L: AsRef<[u8]>>(leaves: impl IntoIterator<Item = L>) -> Self {
+        let leaves: Vec<Hash> = leaves.into_iter().map(|leaf| leaf_hash(leaf.as_ref())).collect();
         if leaves.is_empty() {
             return Self { levels: Vec::new() };
         }
-        let mut levels = vec![leaves.iter().map(|leaf| leaf_hash(leaf.as_ref())).collect()];
-        for level in 0..depth(leaves.len() as u64) as usize {
+        let depth = depth(leaves.len() as u64) as usize;
+        let mut levels = vec![leaves];
+        for level in 0..depth {
             let below: &Vec<Hash> = &levels[level];
             let above = below.chunks(2).map(|pair| node_hash(&pair[0], pair.get(1))).collect();
             levels.push(above);
@@ -302,6 +338,7 @@ mod tests {
             assert_eq!(leaves.len(), count);
             let tree = Tree::new(&leaves);
             assert_eq!(tree.root(), golden(&case["root"]), "{count} leaves");
+            assert_eq!(root_of(&leaves), golden(&case["root"]), "{count} leaves");
             for proof in list(&case["proofs"]) {
                 let start = usize::try_from(number(&proof["start"])).unwrap();
                 let range = start..start + usize::try_from(number(&proof["count"])).unwrap();
@@ -328,6 +365,14 @@ mod tests {
 
     fn made(index: usize) -> Vec<u8> {
         keccak256(&[format!("xmtp vector leaf {index}").as_bytes()]).0.to_vec()
+    }
+
+    #[test]
+    fn the_root_without_the_tree_is_that_of_the_tree() {
+        let leaves: Vec<Vec<u8>> = (0..300).map(made).collect();
+        for count in 0..=leaves.len() {
+            assert_eq!(root_of(&leaves[..count]), Tree::new(&leaves[..count]).root(), "{count}");
+        }
     }
 
     #[test]

@@ -26,6 +26,8 @@ impl ShareBytes {
 pub(super) struct AddressShare {
     pub(super) address: ClientAddress,
     pub(super) held: ShareBytes,
+    /// Memory that the changes of its streams take which are decoded, and not read to the end of their past.
+    pub(super) changing_bytes: AtomicUsize,
     /// The share of its site. `None` for an address that is a site of its own, as one of IPv4 is: each charge counts
     /// once then.
     site: Option<Arc<SiteShare>>,
@@ -82,7 +84,8 @@ impl ConsumerAddresses {
                 site.addresses.fetch_add(1, Relaxed);
                 site
             });
-            (Arc::new(AddressShare { address, held: ShareBytes::default(), site }), 0)
+            let (held, changing_bytes) = (ShareBytes::default(), AtomicUsize::new(0));
+            (Arc::new(AddressShare { address, held, changing_bytes, site }), 0)
         });
         *consumers += 1;
         Arc::clone(share)

@@ -14,6 +14,7 @@ mod liar;
 mod liveness;
 mod members;
 mod node;
+mod node_store;
 mod reference;
 mod relaying;
 mod running;

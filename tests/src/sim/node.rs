@@ -16,11 +16,10 @@ use hawser_engine::replication::{
 };
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::{Absences, RateTable};
-use hawser_storage::{
-    Change, CommitError, LogEntry, LogItem, SkipReason, Store, StoreIdentity, Validity,
-};
+use hawser_storage::{Change, CommitError, LogEntry, LogItem, SkipReason, Validity};
 
 use super::checkpoints::Checkpoints;
+use super::node_store::NodeStore;
 use super::scripted::Naming;
 use super::strands::public_key;
 
@@ -75,7 +74,7 @@ impl Following {
 
 pub(super) struct Node {
     pub(super) id: OriginatorId,
-    pub(super) store: Store,
+    pub(super) store: NodeStore,
     /// The node that the strands of the older network are taken from, if there is one.
     pub(super) older_source: Option<OriginatorId>,
     pub(super) incarnation: u64,
@@ -115,12 +114,9 @@ pub(super) struct Node {
 
 impl Node {
     pub(super) fn new(id: OriginatorId) -> Self {
-        let public_key = public_key(id);
-        let identity = StoreIdentity { network: "sim".to_owned(), node: id, public_key };
-        let store = Store::in_memory(identity, hawser_engine::price::price).unwrap();
         Self {
             id,
-            store,
+            store: NodeStore::new(id),
             older_source: None,
             incarnation: 0,
             is_running: false,
@@ -154,9 +150,20 @@ impl Node {
 
     /// A whole strand, as the log has it.
     pub(super) fn log(&self, originator: OriginatorId, after: SequenceId) -> Vec<LogItem> {
+        self.log_items(originator, after, usize::MAX)
+    }
+
+    /// The next items of a strand, as the log has them.
+    pub(super) fn log_items(
+        &self,
+        originator: OriginatorId,
+        after: SequenceId,
+        items_max: usize,
+    ) -> Vec<LogItem> {
         let snapshot = self.store.snapshot();
         let head = snapshot.head(originator).unwrap();
-        snapshot.log(EnvelopeId::new(originator, after), head).map(Result::unwrap).collect()
+        let scan = snapshot.log(EnvelopeId::new(originator, after), head);
+        scan.take(items_max).map(Result::unwrap).collect()
     }
 
     /// Begins to follow `others` from the state on disk.

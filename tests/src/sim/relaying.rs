@@ -55,8 +55,26 @@ impl Sim {
         true
     }
 
-    /// Returns true if node 300 does not answer the want that is open for a strand.
+    /// Lets these nodes claim all places of others' strands from now on, and send nothing of them.
+    pub fn mute(&mut self, relays: &[OriginatorId]) {
+        self.mute.extend(relays);
+        for &relay in relays {
+            for originator in self.members.clone() {
+                self.plan_clocks(relay, originator);
+            }
+        }
+    }
+
+    /// Returns true if a node claims all places of a strand, and sends nothing of it.
+    pub(super) fn is_mute(&self, server: OriginatorId, originator: OriginatorId) -> bool {
+        self.mute.contains(&server) && server != originator
+    }
+
+    /// Returns true if a node does not answer the want that is open for a strand.
     pub(super) fn stays_silent(&mut self, path: Path, originator: OriginatorId) -> bool {
+        if self.is_mute(path.server, originator) {
+            return true;
+        }
         let stream = self.connections[&path].streams.get(&originator);
         let Some(want) = stream.map(|stream| stream.want) else { return false };
         if !self.does_for_part(Behaviour::NoAnswers, path, want) {

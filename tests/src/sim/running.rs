@@ -44,7 +44,7 @@ impl Sim {
         connection.last_control = now;
         connection.clock_due.clear();
         connection.shown_sizes.clear();
-        let names_gaps = self.names_gaps;
+        let (names_gaps, takes_ranges) = (self.names_gaps, self.takes_ranges);
         for originator in self.followed_by(path.follower) {
             let head = self.claimed_head(path, originator);
             let following = self.node(path.follower).following.get_mut(&originator).unwrap();
@@ -52,6 +52,9 @@ impl Sim {
             following.follower.handle_proven(now, path.server);
             if names_gaps {
                 following.follower.handle_names_gaps(path.server);
+            }
+            if takes_ranges {
+                following.follower.handle_takes_ranges(path.server);
             }
             self.route_effects(path.follower, originator);
         }
@@ -147,7 +150,11 @@ impl Sim {
 
     /// Returns what a server says that it holds of a strand, and of others.
     fn clock_of(&mut self, server: OriginatorId, originator: OriginatorId) -> Cursor {
-        let head = EnvelopeId::new(originator, self.shown_head(server, originator));
+        let head = match self.is_mute(server, originator) {
+            true => SequenceId::MAX,
+            false => self.shown_head(server, originator),
+        };
+        let head = EnvelopeId::new(originator, head);
         let Some(hostility) = self.hostility.as_ref().filter(|_| server == LIAR) else {
             return [head].into_iter().collect();
         };

@@ -1,7 +1,7 @@
 //! Answers of a simulated node to wants.
 
 use bytes::Bytes;
-use hawser_engine::replication::{RequestId, StrandItem, Want, WantResponse};
+use hawser_engine::replication::{GapRanges, RequestId, StrandItem, Want, WantResponse};
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_storage::LogItem;
 use rand::RngExt as _;
@@ -54,7 +54,7 @@ impl Sim {
         let end = signed.map_or(through, |signed| through.min(signed.checkpoint.last()));
         let mut items = Vec::new();
         let mut reached = position;
-        for item in server.log(originator, position).into_iter().take(few) {
+        for item in server.log_items(originator, position, few) {
             let Some((item, last)) = item_of(item, end) else { break };
             reached = last;
             items.push(item);
@@ -116,6 +116,9 @@ impl Sim {
         if from <= up_to {
             items.push(StrandItem::Gap { from, to: up_to, expired: false });
         }
+        if !want.ranges.is_empty() {
+            items = items.iter().flat_map(|gap| cut(gap, want.ranges)).collect();
+        }
         items.push(StrandItem::End);
         self.send(path, originator, WantResponse { peer: path.server, request, items });
         self.connection(path).streams.remove(&originator);
@@ -157,6 +160,14 @@ impl Sim {
         }
         self.plan_clocks(server, originator);
     }
+}
+
+/// Returns the parts of a gap that lie in some ranges.
+fn cut(gap: &StrandItem<Bytes>, ranges: GapRanges) -> Vec<StrandItem<Bytes>> {
+    let StrandItem::Gap { from, to, .. } = *gap else { panic!("{gap:?}") };
+    let parts = ranges.iter().map(|(first, last)| (from.max(first), to.min(last)));
+    let parts = parts.filter(|(from, to)| from <= to);
+    parts.map(|(from, to)| StrandItem::Gap { from, to, expired: false }).collect()
 }
 
 /// Returns the item for a step of the log, cut at `through`, and the place that it reaches; `None` beyond.

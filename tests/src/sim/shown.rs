@@ -164,12 +164,13 @@ impl Sim {
         let now_ns = self.now_ns();
         let node = &self.nodes[&id];
         let absences = node.absences_of(originator);
-        let shown = node.log(originator, after).into_iter().map_while(|item| match item {
-            LogItem::Envelope { id, bytes, .. } if id.sequence <= through => Some(bytes),
-            LogItem::Envelope { .. } | LogItem::Skipped { .. } => None,
-        });
+        let shown =
+            node.log_items(originator, after, few).into_iter().map_while(|item| match item {
+                LogItem::Envelope { id, bytes, .. } if id.sequence <= through => Some(bytes),
+                LogItem::Envelope { .. } | LogItem::Skipped { .. } => None,
+            });
         let results: Vec<_> =
-            shown.take(few).map(|bytes| judge_by(&absences, originator, id, &bytes)).collect();
+            shown.map(|bytes| judge_by(&absences, originator, id, &bytes)).collect();
         assert!(!results.is_empty(), "{id}: nothing of {originator} stands behind {after}");
         let count = results.len();
         let entries: Vec<LogEntry> = results.into_iter().map_while(Result::ok).collect();
@@ -204,7 +205,7 @@ impl Sim {
             .with_split_limits(SPLIT_LIMITS);
         follower.handle_membership(now, true);
         following.follower = follower;
-        let names_gaps = self.names_gaps;
+        let (names_gaps, takes_ranges) = (self.names_gaps, self.takes_ranges);
         for path in self.paths().into_iter().filter(|path| path.follower == id) {
             if !self.connections[&path].is_up {
                 continue;
@@ -216,6 +217,9 @@ impl Sim {
             following.follower.handle_proven(now, path.server);
             if names_gaps {
                 following.follower.handle_names_gaps(path.server);
+            }
+            if takes_ranges {
+                following.follower.handle_takes_ranges(path.server);
             }
         }
         self.route_effects(id, originator);

@@ -92,6 +92,10 @@ pub struct Sim {
     pub(super) begun_searches: BTreeMap<(OriginatorId, OriginatorId), usize>,
     /// Nodes answer wants for gaps alone.
     pub(super) names_gaps: bool,
+    /// Nodes answer wants for the gaps of some ranges, as a follower over gRPC has them answered.
+    pub(super) takes_ranges: bool,
+    /// Nodes that claim all places of others' strands, and send nothing of them.
+    pub(super) mute: BTreeSet<OriginatorId>,
 }
 
 impl Sim {
@@ -107,11 +111,25 @@ impl Sim {
         Self::of(seed, faults, members(5))
     }
 
+    /// Eight honest nodes.
+    #[must_use]
+    pub fn eight(seed: u64, faults: Faults) -> Self {
+        Self::of(seed, faults, members(8))
+    }
+
     /// Five honest nodes that answer wants for gaps alone.
     #[must_use]
     pub fn five_that_name_gaps(seed: u64, faults: Faults) -> Self {
         let mut sim = Self::five(seed, faults);
         sim.names_gaps = true;
+        sim
+    }
+
+    /// Five honest nodes that answer wants for the gaps of some ranges.
+    #[must_use]
+    pub fn five_that_take_ranges(seed: u64, faults: Faults) -> Self {
+        let mut sim = Self::five(seed, faults);
+        sim.takes_ranges = true;
         sim
     }
 
@@ -178,6 +196,8 @@ impl Sim {
             sharers: BTreeMap::new(),
             begun_searches: BTreeMap::new(),
             names_gaps: false,
+            takes_ranges: false,
+            mute: BTreeSet::new(),
         };
         for &id in &members {
             sim.node(id).start(&members, now);

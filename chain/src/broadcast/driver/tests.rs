@@ -161,6 +161,32 @@ async fn a_payload_that_is_too_cheap_for_some_is_not_given_up_at_the_ceiling() {
     assert_eq!(driver.nonces.in_flight(), 1);
 }
 
+/// One endpoint says each time that it has it, and the other one refuses it.
+#[tokio::test]
+async fn a_payload_at_the_ceiling_gives_way_to_a_filler_at_the_current_price() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = PrivateKeySigner::from_bytes(&B256::repeat_byte(7)).unwrap();
+    let record = NonceRecord::open(&folder.path().join("nonces"), CHAIN, key.address()).unwrap();
+    let limits = SpendingLimits { gas_price_max_wei: 100, ..SpendingLimits::default() };
+    let mut driver = driver(record, key, limits);
+    driver.state.price.set(MedianPrices { lower: 100, upper: 100 });
+    let mut outcome = submitted(&mut driver, 1);
+    for now in (0..=60).step_by(2).map(Duration::from_secs) {
+        let counts = vec![AccountCounts { mined: 0, pending: Some(0), is_proven: false }];
+        let state = AccountState { counts, asked: 1, ..AccountState::default() };
+        assert!(driver.nonces.polled(&state, now).is_empty());
+        driver.sign().await;
+        while let Some(due) = driver.nonces.due(now.max(driver.now())) {
+            let contested = SendOutcome::Contested("no".to_owned());
+            assert!(driver.nonces.sent(due.nonce, contested, now).is_none());
+        }
+    }
+    let signed = driver.nonces.signed_of(0);
+    let signed: Vec<_> = signed.iter().map(|it| (it.price, it.is_filler)).collect();
+    assert_eq!(signed, [(100, false), (100, true)]);
+    assert!(outcome.try_recv().is_err(), "its caller waits until one of the two is mined");
+}
+
 /// While the disk is full, callers repeat what was refused.
 #[tokio::test]
 async fn what_cannot_be_recorded_uses_nothing_of_the_ceiling() {

@@ -199,7 +199,7 @@ mod tests {
 
     use super::*;
     use crate::broadcast::slots::{
-        AccountCounts, AccountState, DueTransaction, SendOutcome, Timeouts,
+        AccountCounts, AccountState, DueTransaction, Recipients, SendOutcome, Timeouts,
     };
 
     const JOB: JobId = JobId(1);
@@ -246,7 +246,8 @@ mod tests {
         assert_eq!(nonces.unrecorded().count(), 0);
         let at = nonces.wake_at().unwrap();
         let purpose = NoncePurpose::Payload(JOB);
-        let due = DueTransaction { nonce: 0, purpose, signed: transaction(), is_repeated: true };
+        let recipients = Recipients::AllAgain;
+        let due = DueTransaction { nonce: 0, purpose, signed: transaction(), recipients };
         assert_eq!(nonces.due(at), Some(due));
         assert_eq!(nonces.sent(0, SendOutcome::Refused("no".into()), at), None);
         assert_eq!(nonces.in_flight(), 1);

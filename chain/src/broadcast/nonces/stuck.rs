@@ -5,7 +5,16 @@ use std::time::Duration;
 use super::Nonces;
 use crate::broadcast::slots::{PAUSE_MIN, Phase, Timeouts};
 
+/// The time for which new transactions go to every endpoint after one was not mined soon, or an endpoint was slow. A
+/// guess: an endpoint that keeps transactions to itself then delays one payload in ten minutes.
+const SPREAD_FOR: Duration = Duration::from_secs(600);
+
 impl Nonces {
+    /// Sends new transactions to every endpoint for a while.
+    pub(in crate::broadcast) fn spread(&mut self, now: Duration) {
+        self.spread_until = now + SPREAD_FOR;
+    }
+
     /// Sends lower nonces again, because a node misses them: it may have dropped them, or be
     /// another node.
     pub(super) fn send_again_below(&mut self, nonce: u64, now: Duration) {
@@ -38,10 +47,15 @@ impl Nonces {
     }
 
     /// Sends everything again when the next transaction to be mined takes too long: a node may have
-    /// dropped it. If that does not help, signs that one again at a higher price.
+    /// dropped it. If that does not help, signs that one again at a higher price. A filler in place of a payload that
+    /// was given up waits longer without blocks: a node may have the payload, and the chain may have stopped.
     pub(super) fn find_stuck(&mut self, now: Duration) {
-        let Timeouts { stuck_after, stuck_without_blocks_after, .. } = self.timeouts;
+        let Timeouts { stuck_after, stuck_without_blocks_after, give_up_after, .. } = self.timeouts;
         let Some(slot) = self.slots.get_mut(&self.mined) else { return };
+        let without_blocks_after = match slot.given_up {
+            Some(_) => give_up_after,
+            None => stuck_without_blocks_after,
+        };
         let Phase::Pending { since, head, sent_again } = slot.phase else { return };
         let waited = now.saturating_sub(since);
         let blocks = self.head.saturating_sub(head);
@@ -51,8 +65,162 @@ impl Nonces {
                     slot.phase = Phase::Send { at: now };
                 }
             }
-        } else if waited >= stuck_without_blocks_after || (waited >= stuck_after && blocks >= 2) {
+            self.spread(now);
+        } else if waited >= without_blocks_after || (waited >= stuck_after && blocks >= 2) {
             slot.phase = Phase::Sign;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloy::primitives::{B256, Bytes};
+
+    use super::super::replacement_price;
+    use super::*;
+    use crate::broadcast::slots::{
+        AccountCounts, AccountState, JobId, NoncePurpose, Recipients, SendOutcome, SignRequest,
+        SignedTransaction,
+    };
+
+    const PRICE: u128 = 100;
+
+    /// Polls an account without mined transactions, signs what has to be signed, and answers all that is due.
+    fn step(nonces: &mut Nonces, at_s: u64, head: u64, answer: &SendOutcome) -> Vec<SignRequest> {
+        let now = Duration::from_secs(at_s);
+        let counts = vec![AccountCounts { mined: 0, pending: Some(0), is_proven: false }; 2];
+        let state = AccountState { counts, asked: 2, head, ..AccountState::default() };
+        assert!(nonces.polled(&state, now).is_empty());
+        let to_sign = nonces.assign();
+        for it in &to_sign {
+            let (price, is_filler) = (it.price_min.max(PRICE), it.purpose == NoncePurpose::Filler);
+            let (hash, raw) = (B256::repeat_byte(1), Bytes::from_static(b"signed"));
+            let signed = SignedTransaction { hash, price, raw, is_filler };
+            nonces.signed(it.nonce, signed, 0, now);
+        }
+        while let Some(due) = nonces.due(now) {
+            assert_eq!(nonces.sent(due.nonce, answer.clone(), now), None);
+        }
+        to_sign
+    }
+
+    /// Returns nonces with two payloads, which an endpoint has accepted.
+    fn with_two_payloads() -> Nonces {
+        let mut nonces = Nonces::new(Timeouts::new(4));
+        nonces.submit(JobId(1));
+        nonces.submit(JobId(2));
+        assert_eq!(step(&mut nonces, 0, 0, &SendOutcome::Accepted).len(), 2);
+        nonces
+    }
+
+    fn contested() -> SendOutcome {
+        SendOutcome::Contested("no".to_owned())
+    }
+
+    /// Answers until the payload with the first nonce is given up, and returns the time of the filler's request.
+    fn given_up(nonces: &mut Nonces, answer: &SendOutcome) -> u64 {
+        for at_s in 1..60 {
+            for it in step(nonces, at_s, at_s, answer) {
+                assert_eq!(it.nonce, 0, "the other payload waits behind it");
+                if it.purpose == NoncePurpose::Filler {
+                    assert_eq!(it.price_min, 0, "a node that has the payload keeps it");
+                    return at_s;
+                }
+            }
+        }
+        panic!("the payload is not given up");
+    }
+
+    #[test]
+    fn the_next_payload_that_one_endpoint_accepts_and_another_refuses_is_given_up() {
+        let mut nonces = with_two_payloads();
+        // Sent again after two seconds, and signed again four times, each after two seconds and two blocks.
+        assert_eq!(given_up(&mut nonces, &contested()), 11);
+        assert!(
+            nonces.latest(JobId(1)).is_some(),
+            "its caller waits until one of the two is mined"
+        );
+        // A node may have the payload while the chain makes no blocks.
+        for at_s in 12..311 {
+            assert!(step(&mut nonces, at_s, 11, &contested()).is_empty(), "{at_s}");
+        }
+        let again = step(&mut nonces, 311, 11, &contested());
+        assert_eq!(again.len(), 1);
+        assert_eq!(again[0].price_min, replacement_price(PRICE));
+    }
+
+    /// One endpoint takes transactions and passes none on.
+    #[test]
+    fn after_a_transaction_that_had_to_be_sent_again_new_ones_go_to_every_endpoint() {
+        let mut nonces = with_two_payloads();
+        let recipients = |nonces: &mut Nonces, job, at_s| {
+            nonces.submit(JobId(job));
+            let now = Duration::from_secs(at_s);
+            for it in nonces.assign() {
+                let (hash, raw) = (B256::repeat_byte(1), Bytes::from_static(b"signed"));
+                let signed = SignedTransaction { hash, price: PRICE, raw, is_filler: false };
+                nonces.signed(it.nonce, signed, 0, now);
+            }
+            let due = nonces.due(now).unwrap();
+            assert_eq!(nonces.sent(due.nonce, SendOutcome::Accepted, now), None);
+            due.recipients
+        };
+        assert_eq!(recipients(&mut nonces, 3, 1), Recipients::First);
+        step(&mut nonces, 2, 2, &SendOutcome::Accepted);
+        assert_eq!(recipients(&mut nonces, 4, 3), Recipients::All);
+        let mut nonces = with_two_payloads();
+        nonces.spread(Duration::from_secs(0));
+        assert_eq!(recipients(&mut nonces, 3, 599), Recipients::All);
+        assert_eq!(recipients(&mut nonces, 4, 600), Recipients::First);
+    }
+
+    #[test]
+    fn an_answer_without_a_refusal_begins_the_count_anew() {
+        let mut nonces = with_two_payloads();
+        for at_s in 1..60 {
+            let answer = if at_s % 8 == 0 { SendOutcome::Accepted } else { contested() };
+            for it in step(&mut nonces, at_s, at_s, &answer) {
+                assert_eq!(it.purpose, NoncePurpose::Payload(JobId(1)), "{at_s}");
+            }
+        }
+    }
+
+    /// One endpoint refuses everything, and the other one takes no transaction before it has those with lower nonces.
+    #[test]
+    fn what_waits_behind_a_refused_payload_is_not_given_up_with_it() {
+        let refused = SendOutcome::Unclear("no".to_owned());
+        let answer = SendOutcome::NonceAheadForSome(Box::new(refused));
+        let mut nonces = with_two_payloads();
+        let since = given_up(&mut nonces, &answer);
+        for at_s in since + 1..since + 100 {
+            for it in step(&mut nonces, at_s, at_s, &answer) {
+                assert_eq!(it.nonce, 0, "{at_s}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_filler_that_is_too_cheap_is_signed_again_however_often() {
+        let mut nonces = with_two_payloads();
+        let since = given_up(&mut nonces, &contested());
+        let cheap = SendOutcome::TooCheap("underpriced".to_owned());
+        let mut fillers = 0;
+        for at_s in since + 1..since + 60 {
+            fillers += step(&mut nonces, at_s, at_s, &cheap).len();
+        }
+        assert!(fillers > 50, "{fillers}");
+    }
+
+    /// Endpoints that limit the rate of requests say nothing about the price.
+    #[test]
+    fn a_payload_that_had_to_wait_for_endpoints_gets_a_higher_price_nevertheless() {
+        let mut nonces = Nonces::new(Timeouts::new(4));
+        nonces.submit(JobId(1));
+        for at_s in 0..60 {
+            step(&mut nonces, at_s, at_s, &SendOutcome::Later);
+        }
+        step(&mut nonces, 63, 63, &SendOutcome::TooCheap("underpriced".to_owned()));
+        let again = step(&mut nonces, 64, 64, &SendOutcome::Accepted);
+        assert_eq!(again.len(), 1, "it is signed again and not given up");
     }
 }

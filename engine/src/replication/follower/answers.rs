@@ -86,11 +86,13 @@ impl Follower {
     pub(super) fn note_range_answer(&mut self, now: Instant, from: OriginatorId) {
         let Some(peer) = self.peers.get_mut(&from) else { return };
         let Some(open) = &mut peer.open else { return };
+        let of_ranges = open.take_ranges();
         if let Some(named) = open.take_named() {
             peer.answers.add_named(named);
         } else if let Some(answer) = open.take_answer(now, true) {
             peer.answers.add(now, answer);
         }
+        of_ranges.into_iter().for_each(|answer| peer.answers.add(now, answer));
     }
 
     /// Notes that the search, which ends, does not wait for a peer any more. A peer that has sent nothing in its time,

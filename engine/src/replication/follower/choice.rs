@@ -15,6 +15,13 @@ pub(super) const STALL_TIMEOUT: Duration = Duration::from_millis(600);
 /// Time that a peer gets to show an envelope beside the source. It doubles each time the peer shows none, up to
 /// 2^[`DOUBLINGS_MAX`] of it. Guessed: a round trip and a page from a cold disk; the doubling makes up for slow links.
 pub(super) const TRIAL: Duration = Duration::from_secs(1);
+/// Time without a new envelope after which a further peer is tried beside those that are. Specified
+/// (`docs/protocol/replication.md`, What the follower does): a quarter of [`TRIAL`], and mostly a round trip and a
+/// page, so that an honest holder is seldom asked beside another one.
+pub(super) const NEXT_TRIAL_AFTER: Duration = Duration::from_millis(250);
+/// Peers that are tried at once. Specified (same page): each may be sending the same large envelope over this node's
+/// link, and leaves the source less of it.
+pub(super) const TRIALS_MAX: usize = 4;
 /// Time in which a source has to send a least amount while another peer claims far more. Specified
 /// (`docs/protocol/replication.md`, What the follower does).
 pub(super) const SLOW_AFTER: Duration = Duration::from_secs(10);
@@ -44,8 +51,9 @@ pub(super) struct Choice {
     pub(super) is_fixed: bool,
     /// The strand's own node has left the network: it is asked for nothing.
     pub(super) is_relayed: bool,
-    /// The peer that is tried beside the source, one at a time.
-    pub(super) trial: Option<Trial>,
+    /// The peers that are tried beside the source, at most [`TRIALS_MAX`], in the order in which they were asked. One
+    /// that is tried beside a slow source is alone.
+    pub(super) trials: Vec<Trial>,
     /// Bounded by the number of nodes in the registry: an entry is made for peers that were connected.
     pub(super) doubts: BTreeMap<OriginatorId, Doubt>,
     /// Places accepted some time ago.
@@ -68,6 +76,8 @@ pub(super) struct Choice {
 #[derive(Debug)]
 pub(super) struct Trial {
     pub(super) peer: OriginatorId,
+    /// The time at which it began.
+    pub(super) since: Instant,
     pub(super) until: Instant,
     /// The envelopes of the peer that were accepted, if the source sends too little. The peer then has to send enough,
     /// and what the source sends does not end the trial.
@@ -140,7 +150,7 @@ impl Choice {
             source,
             is_fixed: false,
             is_relayed: false,
-            trial: None,
+            trials: Vec::new(),
             doubts: BTreeMap::new(),
             passed: Passed { older: stored, newer: stored, at: now },
             progress_at: now,
@@ -163,7 +173,7 @@ impl Choice {
     }
 
     pub(super) fn is_tried(&self, peer: OriginatorId) -> bool {
-        self.trial.as_ref().is_some_and(|trial| trial.peer == peer)
+        self.trials.iter().any(|trial| trial.peer == peer)
     }
 
     /// Looks at the pace of the source. `is_far` says that another peer claims far more than was accepted.
@@ -190,7 +200,7 @@ impl Choice {
         if let Some(pace) = self.pace.as_mut().filter(|_| from == self.source) {
             pace.received.add(len_bytes);
         }
-        let trial = self.trial.as_mut().filter(|trial| trial.peer == from);
+        let trial = self.trials.iter_mut().find(|trial| trial.peer == from);
         let received = trial.and_then(|trial| trial.beside_slow.as_mut());
         received.into_iter().for_each(|received| received.add(len_bytes));
     }
@@ -198,13 +208,34 @@ impl Choice {
     /// True while a peer that is tried beside a slow source has not sent enough. The first envelope shows nothing
     /// there: the source is not silent, and might have sent it a moment later.
     pub(super) fn is_undecided(&self) -> bool {
-        let received = self.trial.as_ref().and_then(|trial| trial.beside_slow);
-        received.is_some_and(|received| !is_enough(received))
+        let mut received = self.trials.iter().filter_map(|trial| trial.beside_slow);
+        received.any(|received| !is_enough(received))
     }
 
-    /// Ends a trial without a verdict.
-    pub(super) fn end_trial(&mut self) -> Option<OriginatorId> {
-        self.trial.take().map(|trial| trial.peer)
+    /// Ends all trials without a verdict. Returns the peers that were tried.
+    pub(super) fn end_trials(&mut self) -> Vec<OriginatorId> {
+        std::mem::take(&mut self.trials).into_iter().map(|trial| trial.peer).collect()
+    }
+
+    /// Ends the trial of a peer without a verdict. Returns false if it is not tried.
+    pub(super) fn end_trial_of(&mut self, peer: OriginatorId) -> bool {
+        let index = self.trials.iter().position(|trial| trial.peer == peer);
+        index.map(|index| self.trials.remove(index)).is_some()
+    }
+
+    /// Ends a trial whose time is over, and doubts its peer, which is returned; `None` if there is no such trial.
+    pub(super) fn fail_trial(&mut self, now: Instant) -> Option<OriginatorId> {
+        let peer = self.trials.iter().find(|trial| trial.until <= now)?.peer;
+        self.end_trial_of(peer);
+        self.doubt(now, peer);
+        Some(peer)
+    }
+
+    /// Returns the tried peer that was doubted most often, if that is more often than `rival` was.
+    pub(super) fn outranked_by(&self, rival: OriginatorId) -> Option<OriginatorId> {
+        let tried = self.trials.iter().map(|trial| trial.peer);
+        let most = tried.max_by_key(|peer| self.times(*peer))?;
+        (self.times(most) > self.times(rival)).then_some(most)
     }
 
     pub(super) fn is_paused(&self, peer: OriginatorId) -> bool {

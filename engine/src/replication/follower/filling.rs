@@ -216,7 +216,8 @@ impl Follower {
     /// envelopes, or this node has not stored what it was sent: the want without an end would have it sent twice.
     fn next_fill(&self) -> Option<(Instant, Places)> {
         let source = self.choice.source;
-        let is_free = self.search.is_none() && self.split.is_none() && self.choice.trial.is_none();
+        let is_free =
+            self.search.is_none() && self.split.is_none() && self.choice.trials.is_empty();
         let is_caught_up = self.durable == self.accepted && !self.is_ahead(source);
         let peer = self.peers.get(&source).filter(|_| is_free && is_caught_up)?;
         peer.open.as_ref().filter(|open| open.up_to.is_none())?;

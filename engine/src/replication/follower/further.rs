@@ -3,6 +3,7 @@
 //! A peer answers one want for a strand at a time, so after its answer for the gap of the search it is asked for one
 //! further range after the other, or, if it answers such wants, once for the gaps behind and for no envelopes: then
 //! neither the bytes between the gaps nor the number that this node knows of bound how many are searched for together.
+//! Over gRPC each range is a call, and calls need not wait for each other: one want asks for the gaps of a few ranges.
 //! Only the gap of the search decides when that may end: for the answers about what is behind it, it is put off by a
 //! second at most, in which no other search could ask all peers anyway.
 
@@ -11,11 +12,24 @@ use std::time::{Duration, Instant};
 
 use hawser_proto::{OriginatorId, SequenceId};
 
+use crate::replication::link::GapRanges;
 use crate::replication::ranges::Places;
 
 /// Time for which a search waits for a peer's answers about further ranges, from its first answer on. Specified
 /// (`docs/protocol/replication.md`, Gaps): the shortest time between two searches that ask all peers at once.
 const FURTHER_WITHIN: Duration = Duration::from_secs(1);
+
+/// The form in which a peer is asked for further ranges.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum FurtherForm {
+    /// One range with each want.
+    Single,
+    /// The gaps of a few ranges with each want.
+    Several,
+    /// All gaps up to this place with one want, as far as the source has claimed so much. Otherwise one range with each
+    /// want.
+    Gaps(SequenceId),
+}
 
 /// The further ranges of a search.
 #[derive(Debug, Default)]
@@ -41,6 +55,8 @@ struct FurtherStep {
 enum FurtherWant {
     /// The range with this index.
     Range(usize),
+    /// The gaps of some ranges, from this index on.
+    Ranges(usize),
     /// The gaps among these places.
     Gaps(Places),
 }
@@ -52,44 +68,51 @@ impl FurtherRanges {
         Self { ranges, claimed: claimed.min(SequenceId::MAX), steps: BTreeMap::new() }
     }
 
-    /// Returns the places that a peer is asked for now, and true if only for the gaps among them; `None` if it is asked
-    /// for the gap of the search.
-    pub(super) fn asked_of(&self, peer: OriginatorId) -> Option<(Places, bool)> {
+    /// Returns the places that a peer is asked for now, and if only for the gaps among them, the ranges in question, of
+    /// which there are none if it is all places. `None` if it is asked for the gap of the search.
+    pub(super) fn asked_of(&self, peer: OriginatorId) -> Option<(Places, Option<GapRanges>)> {
         match self.steps.get(&peer)?.asked? {
-            FurtherWant::Range(index) => self.ranges.get(index).map(|range| (*range, false)),
-            FurtherWant::Gaps(places) => Some((places, true)),
+            FurtherWant::Range(index) => self.ranges.get(index).map(|range| (*range, None)),
+            FurtherWant::Ranges(begin) => {
+                let ranges = GapRanges::first_of(self.ranges.get(begin..)?);
+                ranges.span().map(|span| (span, Some(ranges)))
+            }
+            FurtherWant::Gaps(places) => Some((places, Some(GapRanges::default()))),
         }
     }
 
-    /// Notes that a peer has answered what it was asked for; its first want went up to `asked_through`. The last place
-    /// up to which it may be asked for gaps alone is `gaps_through`; 0 if it does not answer such wants. Returns true
-    /// if a further want follows.
+    /// Notes that a peer has answered what it was asked for; its first want went up to `asked_through`. Returns true if
+    /// a further want follows, which has this form.
     pub(super) fn note_answered(
         &mut self,
         now: Instant,
         peer: OriginatorId,
         asked_through: SequenceId,
-        gaps_through: SequenceId,
+        form: FurtherForm,
     ) -> bool {
+        let begin = self.ranges.partition_point(|(_, last)| *last <= asked_through);
+        let known = |index: usize| (index < self.ranges.len()).then_some(index);
         // An envelope stands right behind what the peer has answered for.
-        let (from, to) = (asked_through.next().next(), self.claimed.min(gaps_through));
-        let first = if from <= to {
-            Some(FurtherWant::Gaps((from, to)))
-        } else {
-            let begin = self.ranges.partition_point(|(_, last)| *last <= asked_through);
-            (begin < self.ranges.len()).then_some(FurtherWant::Range(begin))
+        let from = asked_through.next().next();
+        let first = match form {
+            FurtherForm::Gaps(through) if from <= self.claimed.min(through) => {
+                Some(FurtherWant::Gaps((from, self.claimed.min(through))))
+            }
+            FurtherForm::Several => known(begin).map(FurtherWant::Ranges),
+            FurtherForm::Single | FurtherForm::Gaps(_) => known(begin).map(FurtherWant::Range),
         };
         let Some(first) = first else { return false };
-        let begun = FurtherStep { asked: None, until: now + FURTHER_WITHIN };
-        let step = self.steps.entry(peer).or_insert(begun);
-        step.asked = match step.asked {
+        let next = match self.steps.get(&peer).and_then(|step| step.asked) {
             None => Some(first),
-            Some(FurtherWant::Range(index)) if index + 1 < self.ranges.len() => {
-                Some(FurtherWant::Range(index + 1))
+            Some(FurtherWant::Range(index)) => known(index + 1).map(FurtherWant::Range),
+            Some(FurtherWant::Ranges(index)) => {
+                known(index + GapRanges::MAX).map(FurtherWant::Ranges)
             }
-            Some(FurtherWant::Range(_) | FurtherWant::Gaps(_)) => None,
+            Some(FurtherWant::Gaps(_)) => None,
         };
-        step.asked.is_some()
+        let begun = FurtherStep { asked: None, until: now + FURTHER_WITHIN };
+        self.steps.entry(peer).or_insert(begun).asked = next;
+        next.is_some()
     }
 
     /// Notes that a peer has come or gone: it is asked for the gap of the search first.

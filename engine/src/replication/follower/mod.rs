@@ -140,6 +140,8 @@ struct PeerProgress {
     is_proven: bool,
     /// It answers wants for gaps alone.
     names_gaps: bool,
+    /// It answers wants for the gaps of some ranges.
+    takes_ranges: bool,
     /// The peer is asked for no part before this time.
     part_at: Instant,
     /// Places of the next part that it is asked for, at most.
@@ -234,6 +236,7 @@ impl Follower {
             walk_at: now,
             is_proven: false,
             names_gaps: false,
+            takes_ranges: false,
             part_at: now,
             part_places: self.split_limits.first_part_places,
         };
@@ -555,8 +558,9 @@ impl Follower {
         }
         if let Some(search) = &self.search {
             let gap = (self.accepted.next(), search.asked_through_of(id));
-            let ((first, last), gaps_only) = search.further.asked_of(id).unwrap_or((gap, false));
-            return Some(Want { gaps_only, ..want(first.previous(), Some(last)) });
+            let ((first, last), gaps) = search.further.asked_of(id).unwrap_or((gap, None));
+            let (gaps_only, ranges) = (gaps.is_some(), gaps.unwrap_or_default());
+            return Some(Want { gaps_only, ranges, ..want(first.previous(), Some(last)) });
         }
         if self.is_for_parts(id, peer) {
             return self.next_part(id, peer);

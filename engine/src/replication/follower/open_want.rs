@@ -31,22 +31,40 @@ pub(super) struct OpenWant {
     shown: Option<ShownPlaces>,
     /// The gaps that the peer has named, if only those were asked for.
     named: Option<NamedGaps>,
+    /// The answers about the ranges whose gaps alone were asked for. A place counts as shown until it is named.
+    ranges: Vec<RangeAnswer>,
+    /// Only gaps were asked for.
+    gaps_only: bool,
 }
 
 impl OpenWant {
     pub(super) fn new(request: RequestId, asked_at: Instant, want: Want, is_fill: bool) -> Self {
-        let Want { after, up_to, gaps_only, .. } = want;
-        let named = up_to.filter(|_| gaps_only).map(|up_to| NamedGaps::new(after, up_to, asked_at));
+        let Want { after, up_to, gaps_only, ranges, .. } = want;
+        let of_gaps = up_to.filter(|_| gaps_only && ranges.is_empty());
         let of_envelopes = up_to.filter(|_| !gaps_only);
-        let shown = of_envelopes.and_then(|up_to| ShownPlaces::of_short(after, up_to));
-        Self { request, asked_at, is_fill, after, up_to, last: after, expired: None, shown, named }
+        Self {
+            request,
+            asked_at,
+            is_fill,
+            after,
+            up_to,
+            last: after,
+            expired: None,
+            shown: of_envelopes.and_then(|up_to| ShownPlaces::of_short(after, up_to)),
+            named: of_gaps.map(|up_to| NamedGaps::new(after, up_to, asked_at)),
+            ranges: ranges
+                .iter()
+                .filter_map(|it| RangeAnswer::without_gaps(it, asked_at))
+                .collect(),
+            gaps_only,
+        }
     }
 
     /// Moves on to an envelope and returns the places just before it that the peer named as
     /// expired.
     pub(super) fn advance(&mut self, to: SequenceId) -> Result<Option<Places>, PeerViolation> {
         self.check_order(to)?;
-        if self.named.is_some() {
+        if self.gaps_only {
             // No envelope was asked for.
             return Err(PeerViolation::OutOfOrder);
         }
@@ -65,6 +83,11 @@ impl OpenWant {
     /// Returns the gaps that the peer has named; `None` unless only those were asked for.
     pub(super) fn take_named(&mut self) -> Option<NamedGaps> {
         self.named.take()
+    }
+
+    /// Returns the answers about ranges whose gaps alone were asked for.
+    pub(super) fn take_ranges(&mut self) -> Vec<RangeAnswer> {
+        std::mem::take(&mut self.ranges)
     }
 
     /// True if nothing has come.
@@ -92,6 +115,7 @@ impl OpenWant {
         // A gap may reach beyond the end of the want: the sender names what its log has.
         self.last = self.up_to.map_or(to, |up_to| to.min(up_to));
         self.named.iter_mut().for_each(|named| named.add((from, self.last)));
+        self.ranges.iter_mut().for_each(|range| range.note_gap((from, self.last)));
         Ok(())
     }
 

@@ -33,6 +33,21 @@ impl ShownPlaces {
         }
     }
 
+    /// Returns all of the places after `after` and up to `up_to`; `None` if these are too many.
+    fn all_of_short(after: SequenceId, up_to: SequenceId) -> Option<Self> {
+        let mut all = Self::of_short(after, up_to)?;
+        all.words.fill(u64::MAX);
+        Some(all)
+    }
+
+    /// Takes a place of the range out. Others change nothing.
+    fn remove(&mut self, place: SequenceId) {
+        let Some((word, bit)) = self.bit(place) else { return };
+        if let Some(word) = self.words.get_mut(word) {
+            *word &= !bit;
+        }
+    }
+
     /// True if none of these places was added.
     fn has_none(&self, from: SequenceId, through: SequenceId) -> bool {
         !(from.0..=through.0).any(|place| self.has(SequenceId(place)))
@@ -72,6 +87,19 @@ impl RangeAnswer {
     pub(super) fn of_silent(after: SequenceId, through: SequenceId, at: Instant) -> Option<Self> {
         let shown = ShownPlaces::of_short(after, through)?;
         Some(Self { through, shown, at, is_given: false })
+    }
+
+    /// Returns the answer of a peer that was asked at this time for the gaps of a range, and has named none; `None` if
+    /// the range is not short.
+    pub(super) fn without_gaps((first, last): Places, asked_at: Instant) -> Option<Self> {
+        let shown = ShownPlaces::all_of_short(first.previous(), last)?;
+        Some(Self::new(shown, last, asked_at))
+    }
+
+    /// Notes that the peer has named these places as a gap. Those outside of the range change nothing.
+    pub(super) fn note_gap(&mut self, (from, to): Places) {
+        let (first, last) = (from.max(self.shown.after.next()), to.min(self.through));
+        (first.0..=last.0).for_each(|place| self.shown.remove(SequenceId(place)));
     }
 
     /// True if the peer was asked for all of these places, a moment ago, and has sent none of them. In a search an

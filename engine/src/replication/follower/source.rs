@@ -6,13 +6,19 @@
 //! claims more and shows nothing is passed over for a pause that grows. A source that was silent is taken again only
 //! after something has come from it, unless no other peer is current. A source that sends a little from time to time
 //! must not keep the rest from this node: beside it, too, another peer is asked.
+//!
+//! Several peers can claim more and show nothing. So a further peer is asked while the last one is still being tried,
+//! and no honest holder waits for the whole time of each liar. The few places for trials are no hold for liars either:
+//! a peer that was doubted less often takes the place of one that was doubted more often.
 
 use std::cmp::Reverse;
 use std::time::Instant;
 
 use hawser_proto::{OriginatorId, SequenceId};
 
-use super::choice::{FAR_PLACES_MIN, STALL_TIMEOUT, SourceRank, Trial};
+use super::choice::{
+    FAR_PLACES_MIN, NEXT_TRIAL_AFTER, STALL_TIMEOUT, SourceRank, TRIALS_MAX, Trial,
+};
 use super::parts::ReceivedTotal;
 use super::{Follower, PeerProgress, STALL_AFTER};
 
@@ -47,7 +53,7 @@ impl Follower {
         self.excuse_search(now);
     }
 
-    /// Chooses the peer from which the strand is taken, and the one that is tried beside it.
+    /// Chooses the peer from which the strand is taken, and those that are tried beside it.
     pub(super) fn look(&mut self, now: Instant) {
         let is_owing = self.is_ahead(self.choice.source);
         self.choice.owing_since = is_owing.then(|| self.choice.owing_since.unwrap_or(now));
@@ -56,9 +62,8 @@ impl Follower {
             return;
         }
         self.choice.pass_time(now, self.accepted);
-        if let Some(trial) = self.choice.trial.take_if(|trial| trial.until <= now) {
-            self.choice.doubt(now, trial.peer);
-            self.cancel_want(trial.peer);
+        while let Some(failed) = self.choice.fail_trial(now) {
+            self.cancel_want(failed);
         }
         self.take_parts(now);
         self.choose_source(now);
@@ -79,7 +84,7 @@ impl Follower {
         let paused = choice.doubts.iter().filter(|(id, doubt)| doubt.is_paused && is_connected(id));
         paused
             .map(|(_, doubt)| doubt.until)
-            .chain(choice.trial.as_ref().map(|trial| trial.until))
+            .chain(choice.trials.iter().map(|trial| trial.until))
             .chain(self.trial_at())
             .min()
     }
@@ -93,12 +98,12 @@ impl Follower {
             return;
         }
         // A slow source has sent something.
-        let is_beside_slow =
-            self.choice.trial.as_ref().is_some_and(|trial| trial.beside_slow.is_some());
-        let Some(tried) = self.choice.end_trial() else { return };
-        if tried != from {
-            // The source sends again, or another peer has closed a gap, so the trial is over.
-            return self.cancel_want(tried);
+        let is_beside_slow = self.choice.trials.iter().any(|trial| trial.beside_slow.is_some());
+        // If the source sends again, or another peer has closed a gap, the trials are over, too.
+        let tried = self.choice.end_trials();
+        tried.iter().filter(|it| **it != from).for_each(|it| self.cancel_want(*it));
+        if !tried.contains(&from) {
+            return;
         }
         let left = self.choice.source;
         if self.is_owing(left) {
@@ -118,19 +123,16 @@ impl Follower {
         if self.choice.is_fixed {
             return;
         }
-        if self.choice.is_tried(peer) {
-            self.choice.trial = None;
-            self.choice.doubt(now, peer);
-        } else if peer == self.choice.source && peer != self.originator && self.is_ahead(peer) {
+        let was_tried = self.choice.end_trial_of(peer);
+        let is_source = peer == self.choice.source && peer != self.originator;
+        if was_tried || (is_source && self.is_ahead(peer)) {
             self.choice.doubt(now, peer);
         }
     }
 
     /// Notes that a peer broke a rule.
     pub(super) fn note_violation(&mut self, now: Instant, peer: OriginatorId) {
-        if self.choice.is_tried(peer) {
-            self.choice.trial = None;
-        }
+        self.choice.end_trial_of(peer);
         self.choice.doubt(now, peer);
     }
 
@@ -200,11 +202,11 @@ impl Follower {
             return;
         }
         self.cancel_endless(self.choice.source);
-        let tried = self.choice.end_trial();
-        tried.filter(|tried| *tried != source).into_iter().for_each(|it| self.cancel_endless(it));
+        let tried = self.choice.end_trials();
+        tried.iter().filter(|it| **it != source).for_each(|it| self.cancel_endless(*it));
         (self.choice.source, self.choice.pace) = (source, None);
         self.choice.progress_at = now;
-        if tried != Some(source) && self.search.is_none() && !self.sends_part(source) {
+        if !tried.contains(&source) && self.search.is_none() && !self.sends_part(source) {
             // Missing places are asked for later.
             self.cancel_want(source);
         }
@@ -275,14 +277,24 @@ impl Follower {
         rivals.min_by_key(order).map(|(id, _)| *id)
     }
 
-    /// Returns the time from which a rival may be tried; `None` while there is none, or one is tried already.
+    /// Returns the time from which a rival may be tried; `None` while there is none, or no place for it.
     fn trial_at(&self) -> Option<Instant> {
         let choice = &self.choice;
         let is_free = self.search.is_none() && self.split.is_none();
-        let is_possible = choice.trial.is_none() && is_free && !choice.is_fixed;
-        let since = choice.ahead_since.filter(|_| is_possible)?;
-        let stalled_at = since.max(choice.progress_at) + STALL_TIMEOUT;
-        Some(choice.slow_at().map_or(stalled_at, |slow_at| slow_at.min(stalled_at)))
+        let stalled_at = self.stalled_at().filter(|_| is_free && !choice.is_fixed)?;
+        let Some(last) = choice.trials.last() else {
+            return Some(choice.slow_at().map_or(stalled_at, |slow_at| slow_at.min(stalled_at)));
+        };
+        let takes_place = || self.rival().is_some_and(|rival| choice.outranked_by(rival).is_some());
+        let has_place = choice.trials.len() < TRIALS_MAX || takes_place();
+        has_place.then(|| stalled_at.max(last.since + NEXT_TRIAL_AFTER))
+    }
+
+    /// Returns the time at which the source has shown nothing for so long that a rival is tried beside it; `None` while
+    /// there is no rival.
+    fn stalled_at(&self) -> Option<Instant> {
+        let since = self.choice.ahead_since?;
+        Some(since.max(self.choice.progress_at) + STALL_TIMEOUT)
     }
 
     fn start_trial(&mut self, now: Instant) {
@@ -294,9 +306,18 @@ impl Follower {
         }
         let Some(peer) = self.rival() else { return };
         let until = now + self.choice.trial_for(peer);
-        let is_beside_slow = self.choice.slow_at().is_some_and(|at| at <= now);
-        let beside_slow = is_beside_slow.then(ReceivedTotal::default);
-        self.choice.trial = Some(Trial { peer, until, beside_slow });
+        if self.choice.trials.len() >= TRIALS_MAX
+            && let Some(outranked) = self.choice.outranked_by(peer)
+        {
+            self.choice.end_trial_of(outranked);
+            self.cancel_want(outranked);
+        }
+        // A source that shows nothing at all is not slow: the first peer that shows something takes its place.
+        let is_sending = self.stalled_at().is_some_and(|at| at > now);
+        let is_slow = is_sending && self.choice.slow_at().is_some_and(|at| at <= now);
+        let beside_slow = is_slow.then(ReceivedTotal::default);
+        self.choice.trials.iter_mut().for_each(|trial| trial.beside_slow = None);
+        self.choice.trials.push(Trial { peer, since: now, until, beside_slow });
         self.cancel_want(peer);
         if let Some(peer) = self.peers.get_mut(&peer) {
             peer.ask_at = now;

@@ -57,6 +57,13 @@ impl Follower {
         }
     }
 
+    /// Notes that a connected peer answers wants for the gaps of some ranges.
+    pub fn handle_takes_ranges(&mut self, peer: OriginatorId) {
+        if let Some(peer) = self.peers.get_mut(&peer) {
+            peer.takes_ranges = true;
+        }
+    }
+
     /// True if the backlog is long, and two peers or more can send parts of it.
     #[must_use]
     pub fn can_split(&self) -> bool {
@@ -91,7 +98,7 @@ impl Follower {
         if !self.can_split() {
             return;
         }
-        let tried = self.choice.end_trial();
+        let tried = self.choice.end_trials();
         tried.into_iter().chain([self.choice.source]).for_each(|peer| self.cancel_want(peer));
         self.split = Some(Split {
             parts: VecDeque::new(),

@@ -5,6 +5,7 @@ use std::time::Instant;
 use hawser_proto::{OriginatorId, SequenceId};
 
 use super::effect::Effect;
+use super::further::FurtherForm;
 use super::open_want::OpenWant;
 use super::search::SEARCH_AGAIN_AFTER;
 use super::{Follower, RETRY_AFTER};
@@ -24,13 +25,14 @@ impl Follower {
         let search = self.search.as_mut().filter(|_| is_answered);
         let goes_on = search.is_some_and(|search| {
             let asked_through = search.asked_through_of(id);
-            let gaps_through = match peer.names_gaps {
-                false => SequenceId::NONE,
+            let form = match peer.names_gaps {
+                false if peer.takes_ranges => FurtherForm::Several,
+                false => FurtherForm::Single,
                 // A relay can claim places that the node has yet to sign. It would say that it lacks them.
-                true if is_own && search.left_out_by != id => peer.claimed_head,
-                true => SequenceId::MAX,
+                true if is_own && search.left_out_by != id => FurtherForm::Gaps(peer.claimed_head),
+                true => FurtherForm::Gaps(SequenceId::MAX),
             };
-            search.further.note_answered(now, id, asked_through, gaps_through)
+            search.further.note_answered(now, id, asked_through, form)
         });
         peer.ask_at = match is_answered {
             true if goes_on => now,
@@ -47,7 +49,7 @@ impl Follower {
         let busy = self.peers.iter().filter(|(_, peer)| peer.open.is_some());
         let busy: Vec<OriginatorId> = busy.map(|(id, _)| *id).collect();
         busy.into_iter().for_each(|id| self.cancel_want(id));
-        self.choice.end_trial();
+        self.choice.end_trials();
     }
 
     /// Forgets the requests to a peer.
@@ -55,9 +57,7 @@ impl Follower {
         self.release_part(peer);
         self.forget_stalls(peer);
         self.peers.remove(&peer);
-        if self.choice.is_tried(peer) {
-            self.choice.end_trial();
-        }
+        self.choice.end_trial_of(peer);
     }
 
     /// Ends the open want of a peer, if there is one, with a `Stop` to the peer.

@@ -9,20 +9,26 @@ use hawser_proto::batch::{
 };
 use hawser_proto::digests::originator_digests;
 use hawser_proto::envelope::{
-    LayerError, OpenedStatement, OriginatorEnvelope, PayerEnvelope, Proof,
+    ClientEnvelope, LayerError, OpenedStatement, OriginatorEnvelope, PayerEnvelope, Proof,
     UnsignedOriginatorEnvelope,
 };
 use hawser_proto::sign::SignatureError;
 use hawser_proto::{
     Bytes, Digest, EnvelopeId, OriginatorId, PayerAddress, PublicKey, SequenceId, Signature,
 };
-use hawser_rules::{Absences, RuleNumber, Violation, check_length, check_statement, payer_claims};
+use hawser_rules::{
+    Absences, RuleNumber, Violation, check_length, check_statement, payer_claim, payer_claims,
+};
 #[cfg(feature = "faults")]
 use hawser_storage::faults::{self, SeededFault};
 use hawser_storage::{LogEntry, Validity};
 
 use super::link::PeerViolation;
 use crate::facts;
+
+/// Bytes of an identity update or a report up to which it is held decoded while a batch is verified. A guess: reports
+/// are shorter, and no other strand than the chain's has an update.
+const HELD_LEN_BYTES_MAX: usize = 512;
 
 /// The entry to store, marked invalid if the envelope breaks a rule; or the fault of the peer that sent
 /// it, for which nothing is stored.
@@ -51,19 +57,60 @@ struct OpenedEnvelope {
 }
 
 impl OpenedEnvelope {
-    /// Reads the layers inside, which can take ten times the memory of their bytes: a map of small numbers does.
+    /// Reads the layers inside, which can take ten times the memory of their bytes: a map of small numbers does. An
+    /// identity update of empty actions takes two hundred times its bytes, and a batch may have a hundred of them. So
+    /// long ones are not held, but read again when the envelope has its turn.
     fn parse(self) -> ParsedEnvelope {
         let Self { bytes, statement } = self;
-        ParsedEnvelope { bytes, id: statement.id(), inner: statement.parse() }
+        let (id, read) = (statement.id(), statement.clone().parse());
+        let inner = match read {
+            Ok(long) if is_long(&long) => {
+                InnerLayers::Long { claim: payer_claim(long.payer()), statement }
+            }
+            read => InnerLayers::Held(read),
+        };
+        ParsedEnvelope { bytes, id, inner }
     }
 }
 
-/// An envelope with its layers.
+/// Returns true if the layers of a statement are not held.
+fn is_long(statement: &UnsignedOriginatorEnvelope) -> bool {
+    let client = statement.payer().client();
+    ClientEnvelope::structured_len_bytes(client.as_bytes()) > HELD_LEN_BYTES_MAX
+}
+
+/// An envelope whose layers were read.
 struct ParsedEnvelope {
     bytes: Bytes,
     id: EnvelopeId,
-    /// The layers inside, or the error in one of them.
-    inner: Result<UnsignedOriginatorEnvelope, LayerError>,
+    inner: InnerLayers,
+}
+
+/// The layers inside an envelope, while its batch is verified.
+enum InnerLayers {
+    /// The layers, or the error in one of them.
+    Held(Result<UnsignedOriginatorEnvelope, LayerError>),
+    /// The statement of long layers, which are read again, and their payer's signature, or the reason that there is
+    /// none.
+    Long { statement: OpenedStatement, claim: Result<SignatureClaim, Violation> },
+}
+
+impl InnerLayers {
+    /// Returns the layers. Reads long ones again.
+    fn read(self) -> Result<UnsignedOriginatorEnvelope, LayerError> {
+        match self {
+            Self::Held(read) => read,
+            Self::Long { statement, .. } => statement.parse(),
+        }
+    }
+
+    /// Returns the payer envelope if it is held.
+    fn held_payer(&self) -> Option<&PayerEnvelope> {
+        match self {
+            Self::Held(read) => read.as_ref().ok().map(UnsignedOriginatorEnvelope::payer),
+            Self::Long { .. } => None,
+        }
+    }
 }
 
 impl EnvelopeVerifier {
@@ -189,7 +236,7 @@ impl EnvelopeVerifier {
 
     fn entry(&self, envelope: ParsedEnvelope, payer: Result<PayerAddress, Violation>) -> LogEntry {
         let ParsedEnvelope { bytes, id, inner } = envelope;
-        let read = check_length(bytes.len()).and_then(|()| Ok(inner?));
+        let read = check_length(bytes.len()).and_then(|()| Ok(inner.read()?));
         let statement = match read {
             Ok(statement) => statement,
             Err(violation) => {
@@ -215,16 +262,18 @@ fn payers(
     signed: &[Result<ParsedEnvelope, PeerViolation>],
     recover: impl FnOnce(Vec<SignatureClaim>, &[usize]) -> Vec<RecoveredPayer>,
 ) -> Vec<Result<PayerAddress, Violation>> {
-    let read = signed.iter().flatten().filter_map(|envelope| envelope.inner.as_ref().ok());
-    let read: Vec<&PayerEnvelope> = read.map(UnsignedOriginatorEnvelope::payer).collect();
-    let mut of_read = payer_claims(&read).into_iter();
+    // The digests of those that are held are made together. Long ones have their claims already.
+    let held = signed.iter().flatten().filter_map(|envelope| envelope.inner.held_payer());
+    let held: Vec<&PayerEnvelope> = held.collect();
+    let mut of_held = payer_claims(&held).into_iter();
     let (mut claims, mut indexes, mut claimed) = (Vec::new(), Vec::new(), Vec::new());
     for (index, envelope) in signed.iter().enumerate() {
         let Ok(envelope) = envelope else { continue };
         let claim = match &envelope.inner {
-            Ok(_) => of_read.next().expect("one for each that is read"),
+            InnerLayers::Held(Ok(_)) => of_held.next().expect("one for each that is held"),
             // Never reported: the error of the layer itself comes first.
-            Err(_) => Err(Violation::PayerSignatureMissing),
+            InnerLayers::Held(Err(_)) => Err(Violation::PayerSignatureMissing),
+            InnerLayers::Long { claim, .. } => claim.clone(),
         };
         claimed.push(claim.map(|claim| {
             claims.push(claim);

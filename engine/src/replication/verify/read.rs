@@ -4,7 +4,7 @@ use hawser_proto::{Address, Bytes, Signature};
 use hawser_rules::{check_length, check_statement};
 use hawser_storage::{HashedEnvelope, LogEntry};
 
-use super::{EnvelopeVerifier, ParsedEnvelope};
+use super::{EnvelopeVerifier, InnerLayers, ParsedEnvelope};
 use crate::facts;
 
 impl EnvelopeVerifier {
@@ -23,7 +23,8 @@ impl EnvelopeVerifier {
         let hashed = HashedEnvelope::new(&bytes)?;
         let (opened, _) = self.open(bytes).ok()?;
         let ParsedEnvelope { bytes, id, inner } = opened.parse();
-        let statement = inner.ok()?;
+        // Long ones are updates and reports, which are never shown before they are verified.
+        let InnerLayers::Held(Ok(statement)) = inner else { return None };
         check_length(bytes.len()).ok()?;
         // Reserved topics, whose payer has to be the node, are left out below.
         check_statement(&statement, Ok(node), &self.key).ok()?;

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 
-use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
 use hawser_proto::{EnvelopeId, InboxId, SequenceId};
 use hawser_storage::{ChainCommit, Change, LogEntry, ReadError, Snapshot, Store, Validity};
 
@@ -85,7 +84,7 @@ pub(super) struct PreparedInboxes {
 /// The new updates of one inbox, in order.
 struct InboxBatch {
     inbox: InboxId,
-    envelopes: Vec<(Box<ChainEnvelope>, IdentityUpdate)>,
+    envelopes: Vec<ChainEnvelope>,
     /// Earlier updates of the inbox wait.
     waits: bool,
 }
@@ -172,11 +171,11 @@ impl WaitingUpdates {
         let mut places: HashMap<InboxId, usize> = HashMap::new();
         let mut batches: Vec<InboxBatch> = Vec::new();
         for entry in entries {
-            let NewEntry::Envelope(mut envelope) = entry else {
+            let NewEntry::Envelope(envelope) = entry else {
                 changes.push(entry.into_change());
                 continue;
             };
-            let Some((inbox, update)) = envelope.identity.take() else {
+            let Some(inbox) = envelope.inbox else {
                 changes.push(append_valid(*envelope));
                 continue;
             };
@@ -185,7 +184,7 @@ impl WaitingUpdates {
                 batches.push(InboxBatch { inbox, envelopes: Vec::new(), waits });
                 batches.len() - 1
             });
-            batches[place].envelopes.push((envelope, update));
+            batches[place].envelopes.push(*envelope);
         }
         batches
     }
@@ -341,16 +340,19 @@ impl InboxBatch {
         let mut batch = JudgedBatch::default();
         let limit = ReadLimit::OfBatch(budget);
         let mut replay = InboxReplay::new(parts, self.inbox, self.waits, limit);
-        for (envelope, update) in self.envelopes {
-            let (id, event_ns) = (envelope.id, envelope.facts.originator_ns);
+        for envelope in self.envelopes {
+            let id = envelope.id;
+            let decoded = update_of(envelope.bytes.clone());
+            let StoredUpdate { update, event_ns, .. } =
+                decoded.ok_or_else(|| ReadError::unreadable_envelope(id))?;
             batch.changes.push(match replay.next(id, &update, event_ns)? {
                 Validity::Valid => {
                     batch.valid += 1;
-                    append_valid(*envelope)
+                    append_valid(envelope)
                 }
                 Validity::Invalid(_) => {
                     batch.invalid += 1;
-                    append_invalid(*envelope)
+                    append_invalid(envelope)
                 }
                 Validity::Waiting => {
                     batch.waiting.push((self.inbox, id.sequence));

@@ -48,8 +48,8 @@ struct LookCost {
 impl PayerReporterState {
     /// Looks for envelopes behind the end of the reports on the chain that are dated into their minutes, and records
     /// one of each report as evidence if the originator had attested that report. No report counts such envelopes.
-    /// Evidence that cannot be recorded now is found again at a later look. A damaged row ends the look, and keeps no
-    /// report from being settled.
+    /// Evidence that cannot be recorded now is found again at a later look. Damaged rows of the topic index are passed
+    /// over; another damaged row ends the look. Neither keeps a report from being settled.
     ///
     /// # Errors
     /// When rows are being rebuilt, or the reports on the chain are not known yet.
@@ -218,6 +218,12 @@ impl LateLook<'_, '_> {
         let after = EnvelopeId::new(self.about, after);
         let most = self.bounds.attestations;
         let found = attestations_behind(self.snapshot, after, &wanted, &self.key, most)?;
+        if let Some(error) = &found.passed_over {
+            tracing::error!(
+                code = "evidence_failed", about = %self.about, %error,
+                "attestations of payer reports in damaged rows are not looked at"
+            );
+        }
         for (id, searched) in wanted {
             match found.places.get(&id) {
                 Some(at) => searches.set(id, LateSearch::Found(*at)),

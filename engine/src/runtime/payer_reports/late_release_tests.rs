@@ -6,7 +6,7 @@ use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, Payload, Proof};
 use hawser_proto::pb::xmtp::mls::api::v1::WelcomeMessageInput;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::sign::originator_digest;
-use hawser_proto::{Address, SecretKey, SequenceId};
+use hawser_proto::{Address, SecretKey, SequenceId, Topic};
 use hawser_rules::payer_report::{Attestation, ReportId};
 use hawser_rules::{NodeRecord, Rate};
 use hawser_storage::{
@@ -360,4 +360,32 @@ fn a_damaged_row_keeps_no_look_from_the_reports_before_it() {
     let others = (0..REPORTS).rev().filter(|report| *report != DAMAGED);
     assert_eq!(found, others.map(|report| first + report).collect::<Vec<_>>());
     assert_eq!(counts, [2, 2, 4, 5], "the second look ends at the damaged row");
+}
+
+/// A damaged row of the topic index hides the attestation in it alone.
+#[test]
+fn a_damaged_row_of_the_topic_hides_no_attestation_behind_it() {
+    const HIDDEN: u64 = 3;
+    let (store, chain) = (strand(), chain());
+    let topic = Topic::payer_report_attestations(NODE);
+    let len = u16::try_from(topic.as_bytes().len()).unwrap();
+    let of_hidden = REPORTS + OTHERS + 1 + HIDDEN;
+    for damaged in [REPORTS + 1, REPORTS + 4, REPORTS + 5, of_hidden] {
+        let (strand, place) = (NODE.0.to_be_bytes(), damaged.to_be_bytes());
+        let row = [&len.to_be_bytes()[..], &topic.as_bytes()[..], &strand, &place].concat();
+        store.put_raw_row(Family::Topic, &row, b"damaged");
+    }
+    for attestations in [1000, 5] {
+        let bounds = LookBounds { rows: usize::MAX, attestations, late: 1000 };
+        let mut searches = SearchesAbout::default();
+        let mut found = BTreeSet::new();
+        for _ in 0..10 {
+            let cost =
+                take(&store, &chain, bounds, &mut searches, |at| found.insert(at.sequence.0));
+            assert!(cost.attestations <= attestations, "damaged rows count, too");
+        }
+        let first = 2 * REPORTS + OTHERS + 1;
+        let others = (0..REPORTS).filter(|report| *report != HIDDEN);
+        assert_eq!(found, others.map(|report| first + report).collect::<BTreeSet<_>>());
+    }
 }

@@ -63,15 +63,17 @@ impl PayerReporterState {
         let (leaves, first) = self.left_to_settle(on_chain).await?;
         // Reports may have any number of payers, and each costs two hashes.
         let of_tree = leaves.clone();
-        let (encoded, tree) = blocking(move || (of_tree.encoded(), of_tree.tree())).await;
+        let tree = blocking(move || of_tree.tree()).await;
+        let payers = leaves.payers();
         let (mut place, mut at_once, mut halvings) = (first, LEAVES_AT_ONCE, 0);
         let mut transactions = 0;
-        while place < encoded.len() && transactions < transactions_max {
-            let end = encoded.len().min(place + at_once);
+        while place < payers.len() && transactions < transactions_max {
+            let end = payers.len().min(place + at_once);
             let proof = tree.proof(place..end);
-            match self.contract.settle(originator, index, &encoded[place..end], &proof).await {
+            let encoded: Vec<_> = payers[place..end].iter().map(|leaf| leaf.leaf()).collect();
+            match self.contract.settle(originator, index, &encoded, &proof).await {
                 Ok(()) => {
-                    self.totals.note_settled(&leaves.payers()[place..end]);
+                    self.totals.note_settled(&payers[place..end]);
                     (place, transactions) = (end, transactions + 1);
                 }
                 // A block of this chain may have too little room.
@@ -87,7 +89,7 @@ impl PayerReporterState {
         if place > first {
             tracing::info!(%originator, index, leaves = place - first, "settled a payer report");
         }
-        let is_left = place < encoded.len();
+        let is_left = place < payers.len();
         Ok(SettledPart { leaves: place - first, transactions, is_left })
     }
 

@@ -79,6 +79,8 @@ pub struct Habits {
     pub odd_outer_form: bool,
     /// Most bytes of envelopes in one message.
     pub frame_bytes_max: usize,
+    /// Time that each page takes.
+    pub page_takes: Duration,
     /// Refuses calls for strands that are not its own.
     pub refuses_others: bool,
     /// Answers calls for strands that are not its own with [`LONG_BYTES`] and leaves the last one out.
@@ -98,6 +100,7 @@ impl Default for Habits {
             repeats: false,
             odd_outer_form: false,
             frame_bytes_max: 24 * 1024 * 1024,
+            page_takes: Duration::ZERO,
             refuses_others: false,
             sends_long: false,
             attack: None,

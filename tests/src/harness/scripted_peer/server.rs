@@ -21,7 +21,7 @@ use tonic::transport::Server;
 
 use super::answer;
 use super::habits::{Attack, Habits, LONG_BYTES, Methods, StreamEnd};
-use super::state::ScriptedPeerState;
+use super::state::{OpenPage, ScriptedPeerState};
 use crate::harness::frame_body::FrameBody;
 
 /// Messages that wait for a slow caller.
@@ -84,7 +84,7 @@ async fn answer(
     }
     let method = path.rsplit('/').next().unwrap_or_default();
     let message = read(request.into_body()).await;
-    let Habits { methods, tells_clock, .. } = state.habits.lock().clone();
+    let Habits { methods, tells_clock, page_takes, .. } = state.habits.lock().clone();
     let (to, frames) = mpsc::channel(QUEUE);
     match method {
         "GetSyncCursor" if tells_clock => {
@@ -92,6 +92,8 @@ async fn answer(
         }
         "QueryEnvelopes" => {
             let request = api::QueryEnvelopesRequest::decode(message).unwrap();
+            let _open = OpenPage::begin(&state);
+            tokio::time::sleep(page_takes).await;
             let page = page(&state, request);
             send(&to, vec![Frame::data(page), trailers("0")]);
         }

@@ -24,12 +24,35 @@ pub struct Seen {
     pub without_token: u64,
     /// Most bytes of envelopes that it has put into one message.
     pub frame_bytes_max: usize,
+    /// Most pages that it was asked for at a time.
+    pub pages_max: usize,
     /// Most bytes at a time of long messages that it never ended, of calls that were open.
     pub long_bytes_max: usize,
     /// Calls that their caller ended within such a message.
     pub long_stopped: u64,
     /// Bytes of the calls that are open.
     pub(super) long_bytes: usize,
+    /// Pages that callers wait for.
+    pages: usize,
+}
+
+/// A page that a caller waits for.
+#[derive(Debug)]
+pub(super) struct OpenPage<'a>(&'a ScriptedPeerState);
+
+impl<'a> OpenPage<'a> {
+    pub(super) fn begin(state: &'a ScriptedPeerState) -> Self {
+        let mut seen = state.seen.lock();
+        seen.pages += 1;
+        seen.pages_max = seen.pages_max.max(seen.pages);
+        Self(state)
+    }
+}
+
+impl Drop for OpenPage<'_> {
+    fn drop(&mut self) {
+        self.0.seen.lock().pages -= 1;
+    }
 }
 
 /// Strand, habits and records.

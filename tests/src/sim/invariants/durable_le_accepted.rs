@@ -7,10 +7,12 @@ use crate::sim::world::Sim;
 impl Sim {
     pub(super) fn assert_durable_le_accepted(&self, id: OriginatorId) {
         let node = &self.nodes[&id];
+        // One for all strands: this runs after each write.
+        let snapshot = node.store.snapshot();
         for (originator, following) in &node.following {
             let (durable, accepted) = (following.follower.durable(), following.follower.accepted());
             assert!(durable <= accepted, "{id}: {originator}");
-            assert!(durable <= node.head(*originator), "{id}: {originator}");
+            assert!(durable <= snapshot.head(*originator).unwrap(), "{id}: {originator}");
         }
     }
 }

@@ -32,6 +32,30 @@ fn an_answer_denies_what_it_covers_and_does_not_show() {
     assert_eq!(shown.words.len() * size_of::<u64>(), 128);
 }
 
+#[test]
+fn of_a_range_whose_gaps_were_asked_for_what_is_not_named_is_not_denied() {
+    #[expect(clippy::disallowed_methods, reason = "any moment will do to count from")]
+    let now = Instant::now();
+    let places = |from, to| (SequenceId(from), SequenceId(to));
+    let mut answer = RangeAnswer::without_gaps(places(100, 1_123), now).unwrap();
+    for (from, to) in [(0, 101), (500, 500), (1_120, u64::MAX), (40, 50), (2_000, 3_000)] {
+        answer.note_gap(places(from, to));
+    }
+    for (from, through, expected) in [
+        (100, 101, true),
+        (101, 102, false),
+        (102, 499, false),
+        (500, 500, true),
+        (1_120, 1_123, true),
+        (1_123, 1_124, false),
+        (99, 100, false),
+    ] {
+        let denies = answer.denies(now, SequenceId(from), SequenceId(through));
+        assert_eq!(denies, expected, "{from} to {through}");
+    }
+    assert!(RangeAnswer::without_gaps(places(1, 1_025), now).is_none(), "not short");
+}
+
 /// The peer may have got the place in between.
 #[test]
 fn the_newest_answer_about_a_place_counts_and_few_are_kept() {

@@ -276,6 +276,82 @@ fn a_peer_without_time_left_that_answers_is_asked_for_no_gap_twice() {
     assert_eq!(rig.follower.accepted(), SequenceId(11));
 }
 
+/// A search for sixteen gaps that lie apart, beside peers over gRPC. Both have answered about the first gap.
+fn over_grpc() -> Rig {
+    let mut rig = behind(SOURCE, OTHER);
+    [SOURCE, OTHER].into_iter().for_each(|peer| rig.follower.handle_takes_ranges(peer));
+    rig.answer(SOURCE, far_apart(3, 33));
+    for peer in [SOURCE, OTHER] {
+        assert_eq!(rig.asks(peer), Some((1, Some(2))));
+        rig.answer(peer, vec![StrandItem::End]);
+    }
+    rig
+}
+
+/// A peer answers a want for the gaps of some ranges. It holds at most one of their places.
+fn lacks_all_but(rig: &mut Rig, peer: OriginatorId, held: Option<u64>) -> Vec<Effect> {
+    let (_, want) = rig.asked[&peer];
+    let places = want.ranges.iter().flat_map(|(first, last)| first.0..=last.0);
+    let gaps = places.filter(|place| Some(*place) != held).map(SequenceId);
+    let gaps = gaps.map(|place| StrandItem::Gap { from: place, to: place, expired: false });
+    let items = gaps.chain([StrandItem::End]).collect();
+    rig.answer(peer, items)
+}
+
+/// A second has room for five such answers, and each of these would be about one range only.
+#[test]
+fn peers_over_grpc_are_asked_for_four_gaps_that_lie_apart_at_once() {
+    let mut rig = over_grpc();
+    for after in [3, 11, 19, 27] {
+        assert_eq!(rig.follower.accepted(), SequenceId(1), "{after}");
+        rig.wait(SEARCH_EVERY / 5);
+        for peer in [SOURCE, OTHER] {
+            let last = (after + 7).min(32);
+            assert_eq!(rig.asks(peer), Some((after, Some(last))));
+            let (_, want) = rig.asked[&peer];
+            let asked =
+                (after + 1..=last).step_by(2).map(|place| (SequenceId(place), SequenceId(place)));
+            assert_eq!(want.ranges.iter().collect::<Vec<_>>(), asked.collect::<Vec<_>>());
+            assert!(want.gaps_only);
+            lacks_all_but(&mut rig, peer, None);
+        }
+    }
+    assert_eq!(rig.follower.accepted(), SequenceId(2), "marked missing");
+    rig.answer(SOURCE, far_apart(3, 35));
+    assert_eq!(rig.follower.accepted(), SequenceId(33));
+    assert_eq!(rig.asks(SOURCE), Some((33, Some(34))), "what no peer was asked for");
+}
+
+#[test]
+fn a_place_that_a_peer_over_grpc_may_hold_is_not_passed_over() {
+    let mut rig = over_grpc();
+    for _ in 0..4 {
+        lacks_all_but(&mut rig, SOURCE, None);
+        lacks_all_but(&mut rig, OTHER, Some(6));
+    }
+    assert_eq!(rig.follower.accepted(), SequenceId(2), "marked missing");
+    rig.answer(SOURCE, far_apart(3, 33));
+    assert_eq!(rig.follower.accepted(), SequenceId(5));
+    rig.wait(SEARCH_EVERY);
+    assert_eq!(rig.asks(OTHER), Some((5, Some(6))));
+    assert!(rig.answer(OTHER, envelopes([6])).contains(&appends([6])));
+}
+
+#[test]
+fn a_peer_over_grpc_that_answers_about_no_range_puts_the_end_of_a_search_off_by_a_second() {
+    const MOMENT: Duration = Duration::from_millis(1);
+    let mut rig = over_grpc();
+    for _ in 0..4 {
+        lacks_all_but(&mut rig, SOURCE, None);
+    }
+    assert_eq!(count_appends(&rig.wait(SEARCH_EVERY - MOMENT)), 0);
+    rig.wait(MOMENT);
+    assert_eq!(rig.follower.accepted(), SequenceId(2), "marked missing");
+    rig.answer(SOURCE, far_apart(3, 33));
+    assert_eq!(rig.follower.accepted(), SequenceId(3), "it may hold the place");
+    assert!(rig.follower.is_searching());
+}
+
 /// It begins with the gap of the search, so that its answer for that counts.
 #[test]
 fn a_peer_that_comes_back_is_asked_for_the_gap_of_a_search_first() {

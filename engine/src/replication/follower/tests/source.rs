@@ -1,7 +1,9 @@
 //! The choice of the peer that a strand is taken from.
 
 use super::*;
-use crate::replication::follower::choice::{FIRST_PAUSE, SLOW_AFTER, STALL_TIMEOUT, TRIAL};
+use crate::replication::follower::choice::{
+    FIRST_PAUSE, NEXT_TRIAL_AFTER, SLOW_AFTER, STALL_TIMEOUT, TRIAL, TRIALS_MAX,
+};
 
 /// Time within which another peer is asked in place of one that is dead, without the time of its clock.
 pub(super) const FAILOVER: Duration = STALL_TIMEOUT;
@@ -252,6 +254,21 @@ fn a_source_that_trickles_while_another_peer_claims_far_more_is_left_for_it() {
     assert_eq!(rig.follower.source(), Some(THIRD));
 }
 
+/// A liar that is tried beside a source which sends a little would hold the strand up for the whole time of its trial.
+#[test]
+fn a_slow_source_that_falls_silent_is_left_for_the_first_peer_that_shows_something() {
+    const FOURTH: OriginatorId = OriginatorId(500);
+    let mut rig = Rig::three(7);
+    tried_beside(&mut rig, 1).expect("it is slow");
+    rig.follower.handle_peer_up(rig.now, FOURTH, SequenceId(1 << 39));
+    rig.effects();
+    rig.wait(STALL_TIMEOUT);
+    assert_eq!(rig.asked_without_end(), [OTHER, THIRD, FOURTH]);
+    let next = rig.follower.accepted().0 + 1;
+    rig.send(FOURTH, [next]);
+    assert_eq!(rig.asked_without_end(), [FOURTH]);
+}
+
 /// A relay must not take a strand from its own node by a claim and by being a little faster.
 #[test]
 fn a_peer_that_is_a_little_faster_than_a_slow_source_does_not_take_its_place() {
@@ -376,23 +393,68 @@ fn a_relay_that_breaks_a_rule_is_left_for_another_and_not_chosen_when_it_is_back
     assert_eq!(rig.asked_without_end(), [THIRD]);
 }
 
-#[test]
-fn several_liars_are_tried_one_after_the_other_and_the_honest_one_is_reached() {
+/// The strand's own node is connected and silent, and so are `count` others, which claim all places that there can be.
+fn beside_liars(count: u32) -> Rig {
     let mut rig = Rig::new(7);
     rig.up(SOURCE);
-    let liars: Vec<_> = (5..10).map(|number| OriginatorId(number * 100)).collect();
-    for &liar in &liars {
+    for liar in (5..5 + count).map(|number| OriginatorId(number * 100)) {
         rig.follower.handle_peer_up(rig.now, liar, SequenceId(1 << 60));
     }
+    rig.effects();
+    rig
+}
+
+/// A second for each of them would be more than the two seconds of a dead link.
+#[test]
+fn several_liars_are_tried_at_once_and_the_honest_one_is_reached() {
+    let mut rig = beside_liars(5);
     rig.follower.handle_peer_up(rig.now, THIRD, SequenceId(9));
     rig.effects();
     let begin = rig.now;
     while rig.asks(THIRD).is_none() {
-        rig.wait(Duration::from_millis(100));
-        assert!(rig.now - begin < STALL_TIMEOUT + TRIAL * 6, "{:?}", rig.asked_without_end());
+        rig.wait(Duration::from_millis(50));
+        assert!(rig.now - begin <= STALL_TIMEOUT + NEXT_TRIAL_AFTER * 5, "{:?}", rig.asked);
+        assert!(rig.asked_without_end().len() <= 1 + TRIALS_MAX, "{:?}", rig.asked);
     }
     rig.send(THIRD, 8..=9);
     assert_eq!(rig.asked_without_end(), [THIRD]);
+}
+
+/// Their trials grow to eight seconds each.
+#[test]
+fn liars_that_were_doubted_hold_no_place_that_another_peer_needs() {
+    let mut rig = beside_liars(4);
+    let begin = rig.now;
+    rig.wait(TRIAL * 20);
+    while rig.asked_without_end().len() < 1 + TRIALS_MAX {
+        rig.wait(Duration::from_millis(50));
+        assert!(rig.now - begin < LONG, "{:?}", rig.asked);
+    }
+    rig.follower.handle_peer_up(rig.now, THIRD, SequenceId(9));
+    rig.effects();
+    rig.wait(STALL_TIMEOUT + NEXT_TRIAL_AFTER);
+    assert_eq!(rig.asks(THIRD), Some((7, None)));
+    assert_eq!(rig.asked_without_end().len(), 1 + TRIALS_MAX);
+    rig.send(THIRD, 8..=9);
+    assert_eq!(rig.asked_without_end(), [THIRD]);
+}
+
+/// Both hold the strand, and neither is at fault.
+#[test]
+fn of_two_peers_that_are_tried_at_once_the_slower_one_gets_no_pause() {
+    let mut rig = Rig::three(7);
+    rig.claims(OTHER, 9);
+    rig.claims(THIRD, 9);
+    rig.wait(FAILOVER);
+    assert_eq!(rig.asked_without_end(), [SOURCE, OTHER], "the first one has a moment alone");
+    rig.wait(NEXT_TRIAL_AFTER);
+    assert_eq!(rig.asked_without_end(), [SOURCE, OTHER, THIRD]);
+    let (late, _) = rig.asked[&OTHER];
+    rig.send(THIRD, 8..=9);
+    assert_eq!(rig.asked_without_end(), [THIRD]);
+    assert_eq!(rig.deliver(OTHER, late, envelopes(8..=9)), []);
+    rig.down(THIRD);
+    assert_eq!(rig.asked_without_end(), [OTHER]);
 }
 
 #[test]

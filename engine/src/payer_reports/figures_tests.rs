@@ -1,0 +1,176 @@
+//! Tests of reports over more payers than one report has, with small bounds.
+
+use std::collections::BTreeSet;
+
+use hawser_proto::Address;
+use hawser_proto::envelope::{OriginatorEnvelope, Proof};
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use hawser_rules::Rate;
+use hawser_storage::{Change, Charge, Facts, LogEntry, Store, Validity};
+use prost::Message as _;
+
+use super::*;
+use crate::price::rate_row;
+use crate::read::testing::{self, Dice};
+
+const ABOUT: OriginatorId = OriginatorId(200);
+const FIRST_MINUTE: u32 = 29_166_667;
+const UNBOUNDED: PayersMax = PayersMax { written: usize::MAX, computed: usize::MAX };
+
+/// Returns the charged envelope at a place.
+fn append(sequence: u64, minute: u32, payer: u8, size_bytes: u64) -> Change {
+    let id = EnvelopeId::new(ABOUT, SequenceId(sequence));
+    let originator_ns = i64::from(minute) * 60_000_000_000;
+    let statement = pb::UnsignedOriginatorEnvelope {
+        originator_node_id: ABOUT.0,
+        originator_sequence_id: sequence,
+        originator_ns,
+        ..Default::default()
+    };
+    let proof = Proof::Transaction([1; 32]);
+    let bytes = OriginatorEnvelope::encode(statement.encode_to_vec().into(), proof);
+    let payer = Address([payer; 20]);
+    let facts = Facts {
+        topic: None,
+        originator_ns,
+        depends_on: Vec::new(),
+        expiry_unix_s: None,
+        receipt: None,
+        charge: Some(Charge { payer, size_bytes, retention_days: 2, stated_picodollars: 0 }),
+        counts_for_congestion: true,
+        addresses: Vec::new(),
+    };
+    Change::Append(LogEntry { id, bytes, validity: Validity::Valid, facts: Some(facts) })
+}
+
+/// Returns a store with a strand of these minutes, counted from the first one, and payers.
+fn strand(places: impl IntoIterator<Item = (u32, u8, u64)>) -> Store {
+    let store = testing::store();
+    let rate = Rate {
+        start_unix_s: 0,
+        message_fee: 7,
+        storage_fee: 1,
+        congestion_fee: 0,
+        target_rate_per_minute: 0,
+    };
+    store.record_rates(&[rate_row(&rate)]).unwrap();
+    let change = |(sequence, (minute, payer, size_bytes)): (u64, (u32, u8, u64))| {
+        append(sequence, FIRST_MINUTE + minute, payer, size_bytes)
+    };
+    let changes: Vec<_> = (1..).zip(places).map(change).collect();
+    store.commit(&changes).unwrap();
+    store
+}
+
+/// Returns the strand of a seed: 40 payers in some dozens of minutes, not all of which have usage.
+fn random_strand(seed: u64) -> Store {
+    let (mut dice, mut minute) = (Dice::new(seed), 0);
+    let places: Vec<_> = (0..150)
+        .map(|_| {
+            if dice.chance(4) {
+                minute += 1 + u32::try_from(dice.below(3)).unwrap();
+            }
+            (minute, u8::try_from(dice.below(40)).unwrap(), 1 + dice.below(1000))
+        })
+        .collect();
+    strand(places)
+}
+
+fn drafted(
+    store: &Store,
+    payers_max: PayersMax,
+    start: SequenceId,
+) -> Result<Option<PayerReport>, FiguresError> {
+    let nodes = NodeIds::new([ABOUT]).unwrap();
+    draft_within(payers_max, &store.snapshot(), ABOUT, start, nodes, u32::MAX)
+}
+
+/// Returns the leaves of a report as another node computes it, which attests it.
+fn attested(store: &Store, report: &PayerReport) -> Leaves {
+    match recompute(&store.snapshot(), report).unwrap() {
+        Recomputed::Equal(leaves) => leaves,
+        other => panic!("{other:?}: {report:?}"),
+    }
+}
+
+/// Returns the minutes with usage of a report, and the number of payers that it would have with the next one.
+fn minutes_of_report(store: &Store, report: &PayerReport) -> (BTreeSet<u32>, usize) {
+    let snapshot = store.snapshot();
+    let start = figures_of(&snapshot, report).unwrap().unwrap().start_minute;
+    let (mut minutes, mut next, mut payers) = (BTreeSet::new(), None, BTreeSet::new());
+    snapshot
+        .usage_of_minutes(ABOUT, start, u32::MAX, |minute, payer, _| {
+            if minute <= report.end().minute {
+                minutes.insert(minute);
+            } else if *next.get_or_insert(minute) != minute {
+                return false;
+            }
+            payers.insert(payer);
+            true
+        })
+        .unwrap();
+    (minutes, payers.len())
+}
+
+#[test]
+fn reports_that_end_early_for_their_payers_together_have_all_amounts() {
+    for seed in 0..40 {
+        let store = random_strand(seed);
+        let whole = drafted(&store, UNBOUNDED, SequenceId::NONE).unwrap().unwrap();
+        let expected = attested(&store, &whole);
+        for written in [1, 3, 10, 25, 40] {
+            let payers_max = PayersMax { written, computed: 40 };
+            let (mut start, mut amounts, mut reports) = (SequenceId::NONE, Vec::new(), 0);
+            while let Some(report) = drafted(&store, payers_max, start).unwrap() {
+                assert_eq!(report.start(), start);
+                let leaves = attested(&store, &report);
+                let (minutes, with_next) = minutes_of_report(&store, &report);
+                let is_small = leaves.payers().len() <= written || minutes.len() == 1;
+                assert!(is_small, "{} payers, {written}, seed {seed}", leaves.payers().len());
+                let is_last = report.end() == whole.end();
+                assert!(is_last || with_next > written, "it ends too early, seed {seed}");
+                amounts.extend(leaves.payers().iter().map(|leaf| (leaf.payer, leaf.fee.get())));
+                (start, reports) = (report.end().sequence, reports + 1);
+            }
+            assert_eq!(start, whole.end().sequence, "seed {seed}");
+            assert_eq!(Leaves::sum(amounts), expected, "{written} payers, seed {seed}");
+            assert_eq!(reports == 1, expected.payers().len() <= written, "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn a_report_over_too_many_payers_is_refused_by_name_and_none_less() {
+    for seed in 0..10 {
+        let store = random_strand(seed);
+        let report = drafted(&store, UNBOUNDED, SequenceId::NONE).unwrap().unwrap();
+        let payers = attested(&store, &report).payers().len();
+        let snapshot = store.snapshot();
+        let judged = |payers_max| recomputed(payers_max, &snapshot, &report, |_| true).unwrap().0;
+        assert!(matches!(judged(payers), Recomputed::Equal(_)));
+        let too_many = ReportDifference::TooManyPayers { payers_max: payers - 1 };
+        let text = too_many.to_string();
+        assert!(text.contains(&format!("more than {} payers", payers - 1)), "{text}");
+        assert_eq!(judged(payers - 1), Recomputed::Different(vec![too_many]));
+        // Neither does a node settle it.
+        let figures = figures_within(payers - 1, &snapshot, &report);
+        assert!(matches!(figures, Err(FiguresError::TooManyPayers { .. })));
+    }
+}
+
+/// A minute cannot be divided: the report after it would begin within it.
+#[test]
+fn a_single_minute_may_have_more_payers_than_a_report_of_several() {
+    let store = strand([(0, 1, 9), (0, 2, 9), (0, 3, 9), (5, 1, 9), (6, 4, 9)]);
+    let drafted = |written, computed| {
+        drafted(&store, PayersMax { written, computed }, SequenceId::NONE).map(Option::unwrap)
+    };
+    let report = drafted(2, 3).unwrap();
+    let end = RangeEnd { minute: FIRST_MINUTE, sequence: SequenceId(3) };
+    assert_eq!((report.end(), attested(&store, &report).payers().len()), (end, 3));
+    let Err(FiguresError::TooManyPayers { minute, payers_max, .. }) = drafted(2, 2) else {
+        panic!("three payers are too many");
+    };
+    assert_eq!((minute, payers_max), (FIRST_MINUTE, 2));
+    assert_eq!(drafted(3, 3).unwrap().end().minute, FIRST_MINUTE + 5);
+}
