@@ -5,7 +5,8 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use hawser_proto::batch::{SignatureClaim, recover_batch};
+use hawser_proto::batch::{SignatureClaim, recover_batch, recover_similar};
+use hawser_proto::digests::payer_digests;
 use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
 use hawser_proto::sign::{keccak256, originator_digest};
@@ -74,7 +75,17 @@ fn signatures(envelopes: &[PayerEnvelope]) -> Result<(), BenchError> {
         .collect();
     let alone: Vec<SignatureClaim> =
         claims.iter().map(|it| SignatureClaim { expected: None, ..*it }).collect();
+    let payers = (1..=10_u8).map(|seed| SecretKey::from_bytes(&[seed; 32]));
+    let payers: Vec<SecretKey> = payers.collect::<Result<_, _>>()?;
+    let signed = |(at, claim): (usize, &SignatureClaim)| {
+        let signature = payers[at / 100].sign(claim.digest);
+        SignatureClaim { signature, expected: None, ..*claim }
+    };
+    let in_runs: Vec<SignatureClaim> = claims.iter().take(1000).enumerate().map(signed).collect();
     for threads in [1, process::cores()] {
+        on_threads("recover_similar, 10 payers with 100 claims each", threads, 1000, |_| {
+            black_box(recover_similar(in_runs.clone()));
+        })?;
         on_threads("recover_batch, 128 claims", threads, 128, |at| {
             let from = (at * 128) % (alone.len() - 128);
             black_box(recover_batch(&alone[from..from + 128]));
@@ -101,6 +112,11 @@ fn layers(envelopes: &[PayerEnvelope]) -> Result<(), BenchError> {
     let at = |index: usize| &envelopes[index % envelopes.len()];
     on_threads("keccak-256 of a payer envelope", 1, 1, |index| {
         black_box(keccak256(&[at(index).as_bytes()]));
+    })?;
+    let signed: Vec<(OriginatorId, &[u8])> =
+        envelopes.iter().take(256).map(|it| (it.target(), &it.client().as_bytes()[..])).collect();
+    on_threads("payer_digests, 256 of them", 1, signed.len() as u64, |_| {
+        black_box(payer_digests(signed.iter().copied()));
     })?;
     on_threads("PayerEnvelope::parse", 1, 1, |index| {
         black_box(PayerEnvelope::parse(at(index).as_bytes().clone())).expect("was parsed before");

@@ -100,12 +100,15 @@ pub fn admit(
     let opened: Vec<_> = envelopes.into_iter().map(|envelope| open(context, envelope)).collect();
     // All signatures go into one call. Envelopes that were refused already have no claim, so the
     // keys come back in the order of the envelopes that were opened, and each of those takes one.
+    let signed: Vec<_> = opened.iter().flatten().map(|(envelope, _)| envelope).collect();
     let claims: Vec<_> = opened
         .iter()
-        .filter_map(|opened| opened.as_ref().ok())
-        .map(|(envelope, signature)| {
-            let (digest, signature) = (envelope.digest(), *signature);
-            SignatureClaim { digest, signature, expected: None }
+        .flatten()
+        .zip(PayerEnvelope::digests(&signed))
+        .map(|((_, signature), digest)| SignatureClaim {
+            digest,
+            signature: *signature,
+            expected: None,
         })
         .collect();
     let mut payers = recover_batch(&claims).into_iter().zip(claims);

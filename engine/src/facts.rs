@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use hawser_proto::batch::recover_similar;
+use hawser_proto::batch::{accounts, recover_similar};
 use hawser_proto::envelope::{
     ClientEnvelope, OriginatorEnvelope, Payload, UnsignedOriginatorEnvelope,
 };
@@ -198,12 +198,11 @@ pub fn of_stored_many(stored: &[StoredEnvelope], own: OriginatorId) -> Vec<Optio
         Some((stored, is_claimed))
     };
     let opened: Vec<_> = stored.iter().map(open).collect();
-    let mut payers = recover_similar(claims).into_iter();
+    let mut payers = accounts(recover_similar(claims));
     let facts = |opened: Option<(TalliedEnvelope, bool)>| {
         let (stored, is_claimed) = opened?;
         let payer = is_claimed.then(|| payers.next().expect("one for each claim"));
-        let payer = payer.and_then(Result::ok).map(|key| key.address());
-        stored.facts(payer, own)
+        stored.facts(payer.and_then(Result::ok), own)
     };
     opened.into_iter().map(facts).collect()
 }
@@ -248,11 +247,11 @@ pub(crate) fn of_expired_many(
         Some((index, envelope, is_claimed))
     };
     let opened: Vec<_> = unknown.into_iter().filter_map(open).collect();
-    let mut recovered = recover_similar(claims).into_iter();
+    let mut recovered = accounts(recover_similar(claims));
     for (index, envelope, is_claimed) in opened {
         let ExpiredEnvelope { payer, receipt, .. } = expired[index];
         let claimed = is_claimed.then(|| recovered.next().expect("one for each claim"));
-        let payer = payer.or(claimed.and_then(Result::ok).map(|key| key.address()));
+        let payer = payer.or(claimed.and_then(Result::ok));
         let statement = envelope.unsigned();
         facts[index] = Some(match receipt.filter(|_| statement.id().originator == own) {
             None => of_statement(statement, payer, own),

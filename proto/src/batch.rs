@@ -17,10 +17,11 @@ use std::ops::Range;
 use std::sync::LazyLock;
 
 use k256::elliptic_curve::PrimeField as _;
+use k256::elliptic_curve::ops::LinearCombination as _;
 use k256::elliptic_curve::sec1::FromSec1Point as _;
 use k256::{AffinePoint, ProjectivePoint, Scalar};
 
-use crate::sign::{Digest, PublicKey, Signature, SignatureError};
+use crate::sign::{Address, Digest, PublicKey, Signature, SignatureError};
 
 mod multiply;
 
@@ -28,7 +29,7 @@ use multiply::{CurvePoint, sum_of_products};
 
 /// The fewest claims for one combination. Below it, single recoveries cost less (measured).
 const COMBINED_MIN: usize = 24;
-/// The fewest claims that share a key in a combination: each key adds a multiplication of about 50 µs.
+/// The fewest claims that share a key in a combination: each key adds a multiplication, of some 60 additions.
 const SHARED_MIN: usize = 16;
 /// Number of parts into which a failed combination is split. One wrong claim among many then costs an eighth of the
 /// single recoveries, and claims that are all wrong cost less than twice all of them.
@@ -108,6 +109,21 @@ pub fn recover_grouped<G: Eq + Hash>(
         known[at] = Some(signer);
     }
     recover_others(claims, known)
+}
+
+/// Returns the accounts of recovered signers, in their order. An account costs a hash, and signers come in runs, so the
+/// account of the last one is remembered.
+pub fn accounts(
+    signers: Vec<RecoveredSigner>,
+) -> impl Iterator<Item = Result<Address, SignatureError>> {
+    let mut last: Option<(PublicKey, Address)> = None;
+    signers.into_iter().map(move |signer: RecoveredSigner| -> Result<Address, SignatureError> {
+        let signer = signer?;
+        let known = last.filter(|(key, _)| *key == signer);
+        let account = known.map_or_else(|| signer.address(), |(_, account)| account);
+        last = Some((signer, account));
+        Ok(account)
+    })
 }
 
 /// Recovers the signers that are not known yet, together. Returns all of them.
@@ -228,8 +244,8 @@ impl SignerGuess {
 /// Recovers the signer of every claim, in order: the results of [`Signature::recover`].
 ///
 /// Claims with an expected key that 15 others share cost about a third of a recovery, in calls of some
-/// hundred, and less in larger ones. Callers split large batches over their threads. Memory: about 500 bytes for each
-/// claim, and 400 KiB.
+/// hundred, and less in larger ones. Callers split large batches over their threads. Memory: at most about 700 bytes
+/// for each claim, and 400 KiB.
 #[must_use]
 pub fn recover_batch(claims: &[SignatureClaim]) -> Vec<Result<PublicKey, SignatureError>> {
     let mut is_expected = vec![false; claims.len()];
@@ -269,15 +285,19 @@ struct Equation {
 }
 
 /// The claims that can be combined, and their keys.
-struct Equations(Vec<Equation>, Vec<AffinePoint>);
+struct Equations(Vec<Equation>, Vec<ProjectivePoint>);
 
 impl Equations {
     /// Makes an equation of each claim whose expected key at least [`SHARED_MIN`] claims share. All divisions together
     /// take one inversion.
     fn of(claims: &[SignatureClaim]) -> Self {
+        // Keys come in runs, and a look at the table costs more than a comparison with the key before.
+        let are_alike = |a: &SignatureClaim, b: &SignatureClaim| a.expected == b.expected;
         let mut shares: HashMap<PublicKey, usize> = HashMap::new();
-        for key in claims.iter().filter_map(|it| it.expected) {
-            *shares.entry(key).or_default() += 1;
+        for run in claims.chunk_by(are_alike) {
+            if let Some(key) = run[0].expected {
+                *shares.entry(key).or_default() += run.len();
+            }
         }
         shares.retain(|_, share| *share >= SHARED_MIN);
         if shares.is_empty() {
@@ -286,17 +306,20 @@ impl Equations {
         let mut points = Vec::with_capacity(shares.len());
         for (key, index) in &mut shares {
             *index = points.len();
-            points.push(affine(key));
+            points.push(affine(key).into());
         }
         let mut coefficients = coefficients(claims);
         let mut equations = Vec::with_capacity(claims.len());
         // Holds s instead of u₂ until all values of s are inverted together below.
-        for (index, claim) in claims.iter().enumerate() {
-            let coefficient = coefficients();
-            let key = claim.expected.and_then(|key| shares.get(&key).copied());
-            let parts = key.and_then(|key| Some((key, parse(&claim.signature)?)));
-            let Some((key, (point, r, s))) = parts else { continue };
-            equations.push(Equation { claim: index, key, point, u1: r, u2: s, coefficient });
+        let mut indexes = 0_usize..;
+        for run in claims.chunk_by(are_alike) {
+            let key = run[0].expected.and_then(|key| shares.get(&key).copied());
+            for (it, claim) in run.iter().zip(&mut indexes) {
+                let coefficient = coefficients();
+                let parts = key.and_then(|key| Some((key, parse(&it.signature)?)));
+                let Some((key, (point, r, s))) = parts else { continue };
+                equations.push(Equation { claim, key, point, u1: r, u2: s, coefficient });
+            }
         }
         let inverses = invert_all(equations.iter().map(|it| it.u2).collect());
         for (equation, inverse) in equations.iter_mut().zip(inverses) {
@@ -316,10 +339,11 @@ impl Equations {
             generator += coefficient * equation.u1;
             keys[equation.key] += coefficient * equation.u2;
         }
-        let mut right = ProjectivePoint::GENERATOR * generator;
-        for (key, factor) in self.1.iter().zip(keys) {
-            right += *key * factor;
-        }
+        // All products together share their doublings. Nothing here is secret, so the time may depend on it.
+        let keys = self.1.iter().copied().zip(keys);
+        let used = keys.filter(|(_, factor)| !bool::from(factor.is_zero()));
+        let terms: Vec<_> = used.chain([(ProjectivePoint::GENERATOR, generator)]).collect();
+        let right = ProjectivePoint::lincomb_vartime(&terms[..]);
         let points: Vec<_> = part.iter().map(|it| it.point).collect();
         let coefficients: Vec<_> = part.iter().map(|it| it.coefficient).collect();
         sum_of_products(&points, &coefficients) == right

@@ -10,13 +10,16 @@ use prost::Message as _;
 
 use crate::budget::field_len_bytes;
 use crate::client_aad::topic_and_dependencies;
+use crate::digests::payer_digests;
 use crate::ids::{EnvelopeId, OriginatorId};
 use crate::pb::xmtp::identity::associations::RecoverableEcdsaSignature;
 use crate::pb::xmtp::xmtpv4::envelopes as pb;
 use crate::sign::{Digest, SecretKey, SignatureError, payer_digest};
 use crate::topic::{Topic, TopicError, TopicKind};
 
-pub use originator::{OriginatorEnvelope, Proof, UnsealedEnvelope, UnsignedOriginatorEnvelope};
+pub use originator::{
+    OpenedStatement, OriginatorEnvelope, Proof, UnsealedEnvelope, UnsignedOriginatorEnvelope,
+};
 pub use pb::client_envelope::Payload;
 
 /// The reason bytes do not parse as the expected layer.
@@ -217,6 +220,12 @@ impl PayerEnvelope {
         payer_digest(self.target, &self.client.bytes)
     }
 
+    /// Returns the [`digest`](Self::digest) of each of these envelopes, in their order.
+    #[must_use]
+    pub fn digests(envelopes: &[&Self]) -> Vec<Digest> {
+        payer_digests(envelopes.iter().map(|it| (it.target, &it.client.bytes[..])))
+    }
+
     /// Returns the node that the payer asks to sequence this envelope.
     #[must_use]
     pub fn target(&self) -> OriginatorId {
@@ -297,6 +306,36 @@ mod tests {
             OriginatorEnvelope::parse(long.into()).map(|_| ()),
             Err(LayerError::NotCanonical)
         );
+    }
+
+    /// The form is checked without encoding the statement again.
+    #[test]
+    fn an_envelope_has_the_canonical_form_exactly_if_it_is_its_own_encoding() {
+        let (_, sealed) = example();
+        let of_chain =
+            |statement| OriginatorEnvelope::encode(statement, Proof::Transaction([7; 32]));
+        let (short, empty) = (of_chain(Bytes::from_static(&[8, 1])), of_chain(Bytes::new()));
+        let mut refused = 0;
+        for sound in [sealed, short, empty] {
+            assert!(OriginatorEnvelope::open(sound.clone()).is_ok());
+            for (at, byte) in (0..=sound.len())
+                .flat_map(|at| [0, 1, 2, 0x0a, 0x12, 0x1a, 0x22, 0x80, 0xff].map(|byte| (at, byte)))
+            {
+                let (mut longer, mut changed) = (sound.to_vec(), sound.to_vec());
+                longer.insert(at, byte);
+                changed.get_mut(at).into_iter().for_each(|it| *it = byte);
+                for bytes in [longer, changed].map(Bytes::from) {
+                    let Ok(message) = pb::OriginatorEnvelope::decode(bytes.clone()) else {
+                        continue;
+                    };
+                    let is_other = message.encode_to_vec() != bytes;
+                    let opened = OriginatorEnvelope::open(bytes).map(|_| ());
+                    assert_eq!(opened == Err(LayerError::NotCanonical), is_other, "{at} {byte}");
+                    refused += u32::from(is_other);
+                }
+            }
+        }
+        assert!(refused > 0);
     }
 
     #[test]

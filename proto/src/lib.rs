@@ -4,7 +4,7 @@
 //! node accepts; `rules` and the engine have those. In reading order:
 //!
 //! - [`ids`], [`topic`], [`cursor`], [`minute`], [`date`]: the terms of all other modules;
-//! - [`sign`]: digests, keys, 65-byte recoverable signatures;
+//! - [`sign`]: digests, keys, 65-byte recoverable signatures; [`digests`]: many digests at once;
 //! - [`envelope`]: the four layers, each parsed beside its exact bytes; `client_aad`: the topic and the dependencies in
 //!   the innermost one; [`topic_place`]: the parts of a stored envelope that a reader of topics needs;
 //! - [`mls`]: parsers of MLS framing and key packages, to the last byte;
@@ -30,6 +30,7 @@ pub mod cursor;
 pub mod date;
 mod decimal;
 pub mod decoding;
+pub mod digests;
 pub mod envelope;
 pub mod frame;
 mod http_status;

@@ -35,13 +35,26 @@ pub fn keccak256(parts: &[&[u8]]) -> Digest {
 /// not part of it.
 #[must_use]
 pub fn payer_digest(target: OriginatorId, unsigned_client_envelope: &[u8]) -> Digest {
-    keccak256(&[b"target|", &target.0.to_be_bytes(), b"payer|", unsigned_client_envelope])
+    keccak256(&[&payer_label(target), unsigned_client_envelope])
 }
+
+/// Length of [`payer_label`].
+pub(crate) const PAYER_LABEL_LEN_BYTES: usize = 17;
+
+/// Returns the bytes before those of a client that a payer signs.
+pub(crate) fn payer_label(target: OriginatorId) -> [u8; PAYER_LABEL_LEN_BYTES] {
+    let mut label = *b"target|____payer|";
+    label[7..11].copy_from_slice(&target.0.to_be_bytes());
+    label
+}
+
+/// The bytes before those that an originator signs.
+pub(crate) const ORIGINATOR_LABEL: &[u8] = b"originator|";
 
 /// Returns the digest that an originator signs: its statement of order, time and price, byte for byte.
 #[must_use]
 pub fn originator_digest(unsigned_originator_envelope: &[u8]) -> Digest {
-    keccak256(&[b"originator|", unsigned_originator_envelope])
+    keccak256(&[ORIGINATOR_LABEL, unsigned_originator_envelope])
 }
 
 /// The reason a signature was not accepted.

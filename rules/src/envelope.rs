@@ -171,6 +171,28 @@ pub fn payer_claim(payer: &PayerEnvelope) -> Result<SignatureClaim, Violation> {
     Ok(SignatureClaim { digest: payer.digest(), signature, expected: None })
 }
 
+/// Returns the [claim](payer_claim) of each of these envelopes, in their order. The digests of many cost less each.
+///
+/// # Errors
+/// Each result has those of [`payer_claim`].
+pub fn payer_claims(payers: &[&PayerEnvelope]) -> Vec<Result<SignatureClaim, Violation>> {
+    let signature = |payer: &&PayerEnvelope| -> Result<Signature, Violation> {
+        let bytes = payer.signature_bytes().ok_or(Violation::PayerSignatureMissing)?;
+        Ok(Signature::from_bytes(bytes)?)
+    };
+    let signatures: Vec<Result<Signature, Violation>> = payers.iter().map(signature).collect();
+    // Chains' envelopes have none, and need no digest.
+    let signed = payers.iter().zip(&signatures).filter(|(_, signature)| signature.is_ok());
+    let signed: Vec<&PayerEnvelope> = signed.map(|(payer, _)| *payer).collect();
+    let mut digests = PayerEnvelope::digests(&signed).into_iter();
+    let claim = |signature: Result<Signature, Violation>| -> Result<SignatureClaim, Violation> {
+        let signature = signature?;
+        let digest = digests.next().expect("one for each signature");
+        Ok(SignatureClaim { digest, signature, expected: None })
+    };
+    signatures.into_iter().map(claim).collect()
+}
+
 /// The length of the longest originator envelope that readers get, in bytes. Specified (`docs/protocol/rules.md`, rule
 /// 16): clients and peers accept messages of 25 MiB, of which 2 KiB are reserved for the message around the envelope.
 pub const ENVELOPE_LEN_BYTES_MAX: usize = 25 * 1024 * 1024 - 2 * 1024;

@@ -34,7 +34,7 @@ pub use envelope::{
     ENVELOPE_LEN_BYTES_MAX, PayloadClass, check_charges, check_charges_by_former,
     check_dependencies_known, check_dependencies_on_chains, check_length, check_no_charges,
     check_payload, check_statement, check_topic, key_package_form, key_package_signatures,
-    payer_claim, payload_class,
+    payer_claim, payer_claims, payload_class,
 };
 pub use fees::{PriceError, Rate, RateTable, is_free, is_owed};
 pub use registry::{NodeRecord, Registry};

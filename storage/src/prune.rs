@@ -29,6 +29,7 @@ use crate::keys::pruned::{PrunedEnvelope, PrunedKey};
 use crate::keys::topic::TopicKey;
 use crate::pruned_ranges::{MarksAround, PrunedRanges};
 use crate::rebuild::Derive;
+use crate::shared_copies::SharedCopies;
 use crate::snapshot::Snapshot;
 use crate::store::Store;
 use crate::trees::leaf_of;
@@ -365,6 +366,7 @@ impl Database {
         let mut options = ReadOptions::default();
         options.fill_cache(false);
         let mut rows = snapshot.rows(Family::Log, options);
+        let mut copies = SharedCopies::new();
         for &Expiring { expiry_unix_s, id, payer, receipt } in expired {
             if taken == READ_PLACES || len_bytes >= READ_LEN_BYTES {
                 break;
@@ -381,7 +383,7 @@ impl Database {
                 continue;
             };
             len_bytes += bytes.len();
-            let bytes = Bytes::copy_from_slice(bytes);
+            let bytes = copies.copy(bytes);
             held.push(ExpiredEnvelope { id, bytes, payer, receipt });
             expiries.push(expiry_unix_s);
             rows.next();

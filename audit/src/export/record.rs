@@ -4,7 +4,7 @@ use hawser_proto::batch::{SignatureClaim, recover_similar};
 use hawser_proto::envelope::{OriginatorEnvelope, Proof, UnsignedOriginatorEnvelope};
 use hawser_proto::merkle::TreeHash;
 use hawser_proto::{Address, Bytes, OriginatorId, PublicKey, SequenceId, minute_of};
-use hawser_rules::{RuleNumber, is_owed, payer_claim};
+use hawser_rules::{RuleNumber, is_owed, payer_claims};
 
 use super::table::{LOG, LogColumn, Value};
 use crate::replay::{FaultKind, GapReason, PrunedRecord, StoredMark, StrandRow};
@@ -103,14 +103,16 @@ fn state(row: &StrandRow) -> Stated {
 
 fn add_payers(stated: &mut [Stated]) {
     let mut slots = Vec::with_capacity(stated.len());
-    let mut claims: Vec<SignatureClaim> = Vec::with_capacity(stated.len());
+    let mut payers = Vec::with_capacity(stated.len());
     for (slot, entry) in stated.iter().enumerate().filter(|(_, entry)| entry.is_signed) {
-        let claim = entry.statement.as_ref().map(|statement| payer_claim(statement.payer()));
-        if let Some(Ok(claim)) = claim {
+        if let Some(statement) = &entry.statement {
             slots.push(slot);
-            claims.push(claim);
+            payers.push(statement.payer());
         }
     }
+    let claimed = slots.into_iter().zip(payer_claims(&payers));
+    let claimed = claimed.filter_map(|(slot, claim)| Some((slot, claim.ok()?)));
+    let (slots, claims): (Vec<usize>, Vec<SignatureClaim>) = claimed.unzip();
     // Payers come in runs, and an address costs a hash.
     let mut last: Option<(PublicKey, Bytes)> = None;
     for (slot, payer) in slots.into_iter().zip(recover_similar(claims)) {

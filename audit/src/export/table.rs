@@ -292,7 +292,7 @@ enum Values {
     Flag(Vec<bool>),
 }
 
-/// Rows that wait to be written.
+/// Rows that wait to be written. Keeps its memory for the rows of further groups.
 #[derive(Debug)]
 pub(super) struct RowGroup {
     table: &'static Table,
@@ -358,16 +358,17 @@ impl RowGroup {
         &mut self,
         to: &mut SerializedFileWriter<W>,
     ) -> Result<(), ParquetError> {
-        let RowGroup { table, columns, levels, .. } =
-            std::mem::replace(self, Self::new(self.table));
+        let Self { table, columns, levels, rows, len_bytes } = self;
+        (*rows, *len_bytes) = (0, 0);
         let mut group = to.next_row_group()?;
         for ((column, values), levels) in table.columns.iter().zip(columns).zip(levels) {
             let mut writer = group
                 .next_column()?
                 .ok_or_else(|| ParquetError::General("a column is missing".to_owned()))?;
-            let levels = (!column.is_required).then_some(&levels[..]);
-            values.write(&mut writer, levels)?;
+            values.write(&mut writer, (!column.is_required).then_some(&levels[..]))?;
             writer.close()?;
+            values.clear();
+            levels.clear();
         }
         group.close()?;
         Ok(())
@@ -375,6 +376,15 @@ impl RowGroup {
 }
 
 impl Values {
+    fn clear(&mut self) {
+        match self {
+            Self::Int(values) => values.clear(),
+            Self::Amount(values) => values.clear(),
+            Self::Bytes(values) => values.clear(),
+            Self::Flag(values) => values.clear(),
+        }
+    }
+
     fn write(
         &self,
         to: &mut SerializedColumnWriter<'_>,

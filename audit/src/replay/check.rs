@@ -1,13 +1,17 @@
 //! Checks of single envelopes, which run on all cores: a pure function of a batch of rows.
 
-use hawser_proto::batch::{SignatureClaim, recover_batch, recover_similar};
-use hawser_proto::envelope::{LayerError, OriginatorEnvelope, Proof, UnsignedOriginatorEnvelope};
+use hawser_proto::batch::{SignatureClaim, accounts, recover_batch, recover_similar};
+use hawser_proto::digests::originator_digests;
+use hawser_proto::envelope::{
+    LayerError, OpenedStatement, OriginatorEnvelope, PayerEnvelope, Proof,
+    UnsignedOriginatorEnvelope,
+};
 use hawser_proto::merkle::{LeafData, TreeHash, leaf_hash};
-use hawser_proto::sign::{Digest, originator_digest};
+use hawser_proto::sign::Digest;
 use hawser_proto::{Address, Bytes, EnvelopeId, OriginatorId, PublicKey, SequenceId, minute_of};
 use hawser_rules::{
     Absences, RateTable, Registry, Violation, check_charges_by_former, check_length,
-    check_no_charges, check_statement, is_free, is_owed, payer_claim,
+    check_no_charges, check_statement, is_free, is_owed, payer_claims,
 };
 
 use super::fault::FaultKind;
@@ -51,7 +55,7 @@ pub(crate) struct Signed {
     pub(crate) payer: Option<Address>,
     /// The charge, also for an envelope that breaks a rule and is still charged.
     pub(crate) charge: Option<Charge>,
-    /// The digest of the bytes that the payer has signed.
+    /// The digest of the bytes that the payer has signed, if there is a charge.
     pub(crate) payer_digest: Option<Digest>,
     pub(crate) counts_for_congestion: bool,
 }
@@ -83,6 +87,9 @@ struct UnjudgedEnvelope {
 }
 
 type OpenResult = Result<UnjudgedEnvelope, (FaultKind, String)>;
+
+/// The account that a payer's signature recovers to, and the digest that it covers.
+type RecoveredPayer = Result<(Address, Digest), Violation>;
 
 impl Checker {
     /// Makes the checker of a strand, by the keys and absences of a registry.
@@ -141,8 +148,8 @@ impl Checker {
     fn open(&self, sequence: SequenceId, bytes: &Bytes) -> OpenResult {
         let not_canonical = |error: LayerError| (FaultKind::NotCanonical, error.to_string());
         let (statement, proof) = OriginatorEnvelope::open(bytes.clone()).map_err(not_canonical)?;
-        let (id, originator_ns) =
-            OriginatorEnvelope::statement(statement.clone()).map_err(not_canonical)?;
+        let opened = OpenedStatement::read(statement.clone()).map_err(not_canonical)?;
+        let (id, originator_ns) = (opened.id(), opened.originator_ns());
         let place = EnvelopeId::new(self.originator, sequence);
         if id != place {
             return Err((FaultKind::WrongPlace, format!("the envelope says that it is {id}")));
@@ -163,15 +170,15 @@ impl Checker {
                 ));
             }
         }
-        let inner = UnsignedOriginatorEnvelope::parse(statement.clone());
-        Ok(UnjudgedEnvelope { statement, proof, inner, originator_ns })
+        Ok(UnjudgedEnvelope { statement, proof, inner: opened.parse(), originator_ns })
     }
 
     /// Replaces each envelope that the strand's key has not signed by its fault.
     fn verify_originator(&self, opened: &mut [Option<OpenResult>]) {
         let Some(key) = self.key else { return };
-        let mut claims = Vec::with_capacity(opened.len());
         let mut slots = Vec::with_capacity(opened.len());
+        let mut signatures = Vec::with_capacity(opened.len());
+        let mut statements: Vec<&[u8]> = Vec::with_capacity(opened.len());
         for (slot, entry) in opened.iter().enumerate() {
             if let Some(Ok(UnjudgedEnvelope {
                 statement,
@@ -179,11 +186,14 @@ impl Checker {
                 ..
             })) = entry
             {
-                let digest = originator_digest(statement);
-                claims.push(SignatureClaim { digest, signature: *signature, expected: Some(key) });
                 slots.push(slot);
+                signatures.push(*signature);
+                statements.push(statement);
             }
         }
+        let digests = originator_digests(statements.into_iter());
+        let claim = |(digest, signature)| SignatureClaim { digest, signature, expected: Some(key) };
+        let claims: Vec<SignatureClaim> = digests.into_iter().zip(signatures).map(claim).collect();
         for (slot, signer) in slots.into_iter().zip(recover_batch(&claims)) {
             let text = match signer {
                 Ok(signer) if signer == key => continue,
@@ -195,29 +205,37 @@ impl Checker {
     }
 
     /// Recovers the payer of each opened envelope, in order.
-    fn payers(&self, opened: &[Option<OpenResult>]) -> Vec<Result<Address, Violation>> {
+    fn payers(&self, opened: &[Option<OpenResult>]) -> Vec<RecoveredPayer> {
+        let read = opened.iter().flatten().flatten().filter_map(|it| it.inner.as_ref().ok());
+        let read: Vec<&PayerEnvelope> = read.map(UnsignedOriginatorEnvelope::payer).collect();
+        let mut of_read = payer_claims(&read).into_iter();
         let mut claims = Vec::new();
-        let claimed: Vec<Result<(), Violation>> = opened
+        let claimed: Vec<Result<Digest, Violation>> = opened
             .iter()
             .flatten()
             .flatten()
-            .map(|opened| claim_of(opened).map(|claim| claims.push(claim)))
+            .map(|opened| {
+                let claim = match &opened.inner {
+                    Ok(_) => of_read.next().expect("one for each that is read")?,
+                    // Never reported: the error of the layer itself comes first.
+                    Err(_) => return Err(Violation::PayerSignatureMissing),
+                };
+                claims.push(claim);
+                Ok(claim.digest)
+            })
             .collect();
-        let mut recovered = recover_similar(claims).into_iter();
+        let mut recovered = accounts(recover_similar(claims));
         let mut next = || recovered.next().expect("one for each claim").map_err(Violation::from);
-        let payer =
-            |claimed: Result<(), Violation>| claimed.and_then(|()| next()).map(|key| key.address());
+        let payer = |claimed: Result<Digest, Violation>| -> RecoveredPayer {
+            let digest = claimed?;
+            Ok((next()?, digest))
+        };
         claimed.into_iter().map(payer).collect()
     }
 
     /// Judges an envelope with a signed outer layer by the rules. Repeats the steps of a follower, so that both come to
     /// the same marks and charges.
-    fn judge(
-        &self,
-        opened: UnjudgedEnvelope,
-        payer: Result<Address, Violation>,
-        len_bytes: usize,
-    ) -> Signed {
+    fn judge(&self, opened: UnjudgedEnvelope, payer: RecoveredPayer, len_bytes: usize) -> Signed {
         let UnjudgedEnvelope { statement, proof, inner, originator_ns } = opened;
         let data = match &proof {
             Proof::Signature(_) => LeafData::Signed(&statement),
@@ -241,13 +259,13 @@ impl Checker {
             signed.violation = inner.err().map(Violation::from);
             return signed;
         }
-        signed.payer = payer.as_ref().ok().copied();
+        signed.payer = payer.as_ref().ok().map(|(account, _)| *account);
         let parsed = match check_length(len_bytes).and_then(|()| Ok(inner?)) {
             Ok(parsed) => parsed,
             Err(violation) => return Signed { violation: Some(violation), ..signed },
         };
         let judged = match &self.key {
-            Some(key) => check_statement(&parsed, payer.clone(), key),
+            Some(key) => check_statement(&parsed, payer.clone().map(|(account, _)| account), key),
             None => Ok(()),
         };
         signed.violation = self.absences.judge(originator_ns, judged).err();
@@ -260,7 +278,7 @@ impl Checker {
         &self,
         signed: &mut Signed,
         parsed: &UnsignedOriginatorEnvelope,
-        payer: Option<Address>,
+        payer: Option<(Address, Digest)>,
     ) {
         let envelope = parsed.payer();
         let is_paid = match &signed.violation {
@@ -268,8 +286,9 @@ impl Checker {
             Some(violation) => violation.rule().is_some_and(|rule| is_owed(envelope, Some(rule))),
         };
         signed.counts_for_congestion = is_paid && self.originator.is_node();
-        signed.payer_digest = Some(envelope.digest());
-        signed.charge = payer.filter(|_| is_paid).map(|payer| Charge {
+        let charged = payer.filter(|_| is_paid);
+        signed.payer_digest = charged.map(|(_, digest)| digest);
+        signed.charge = charged.map(|(payer, _)| Charge {
             payer,
             size_bytes: envelope.as_bytes().len() as u64,
             retention_days: envelope.retention_days(),
@@ -297,10 +316,4 @@ impl Checker {
             signed.congestion_fee = fee.filter(|fee| *fee > 0 && signed.fee.is_none());
         }
     }
-}
-
-fn claim_of(opened: &UnjudgedEnvelope) -> Result<SignatureClaim, Violation> {
-    // Never reported: the error of the layer itself comes first.
-    let statement = opened.inner.as_ref().map_err(|_| Violation::PayerSignatureMissing)?;
-    payer_claim(statement.payer())
 }

@@ -7,7 +7,6 @@
 //! coordinates (measured).
 
 use k256::elliptic_curve::hazmat::FieldArithmetic;
-use k256::elliptic_curve::ops::BatchInvert as _;
 use k256::elliptic_curve::point::AffineCoordinates as _;
 use k256::{AffinePoint, FieldBytes, ProjectivePoint, Secp256k1};
 
@@ -64,12 +63,13 @@ pub(super) fn sum_of_products(points: &[CurvePoint], coefficients: &[u128]) -> P
     let bits = bits_for(points.len());
     let digits_of: Vec<_> = coefficients.iter().map(|it| signed_digits(*it, bits)).collect();
     let at_once = (PLACED_MAX / points.len().max(1)).clamp(1, digits(bits));
+    let (mut buckets, mut round) = (Buckets::new(bits), Round::default());
     let mut total = ProjectivePoint::IDENTITY;
     let mut end = digits(bits);
     while end > 0 {
         let start = end.saturating_sub(at_once);
-        let mut buckets = Buckets::place(points, &digits_of, (start, end), bits);
-        buckets.add_up();
+        buckets.place(points, &digits_of, (start, end));
+        buckets.add_up(&mut round);
         for position in (0..end - start).rev() {
             for _ in 0..bits {
                 total = total.double();
@@ -100,7 +100,7 @@ fn bits_for(points: usize) -> u32 {
     }
 }
 
-/// Points in buckets: one for each position of a digit and each value of it.
+/// Points in buckets: one for each position of a digit and each value of it. Keeps its memory for further positions.
 struct Buckets {
     /// Number of values of a digit other than 0, without their signs.
     values: usize,
@@ -111,31 +111,40 @@ struct Buckets {
 }
 
 impl Buckets {
-    /// Places each point into the buckets of its digits at the positions from `start` to before `end`.
+    /// Creates empty buckets for digits of this size.
+    fn new(bits: u32) -> Self {
+        Self { values: 1 << (bits - 1), points: Vec::new(), ranges: Vec::new() }
+    }
+
+    /// Places each point into the buckets of its digits at the positions from `start` to before `end`, in place of the
+    /// points that were there.
     fn place(
+        &mut self,
         points: &[CurvePoint],
         digits_of: &[[i16; DIGITS_MAX]],
         (start, end): (usize, usize),
-        bits: u32,
-    ) -> Self {
-        let values = 1 << (bits - 1);
+    ) {
+        let Self { values, points: in_order, ranges } = self;
+        let values = *values;
         let bucket = |position: usize, digit: i16| {
             (position - start) * values + usize::from(digit.unsigned_abs()) - 1
         };
-        let mut ranges = vec![(0, 0); values * (end - start)];
+        ranges.clear();
+        ranges.resize(values * (end - start), (0, 0));
         for digits in digits_of {
             for position in (start..end).filter(|at| digits[*at] != 0) {
                 ranges[bucket(position, digits[position])].1 += 1;
             }
         }
         let mut placed = 0;
-        for range in &mut ranges {
+        for range in ranges.iter_mut() {
             let count = range.1;
             *range = (placed, placed);
             placed += count;
         }
-        let Some(any) = points.first() else { return Self { values, points: Vec::new(), ranges } };
-        let mut in_order = vec![*any; placed];
+        // Without points nothing is placed. Otherwise each element is written below, whatever it is now.
+        let Some(any) = points.first() else { return };
+        in_order.resize(placed, *any);
         for (point, digits) in points.iter().zip(digits_of) {
             for position in (start..end).filter(|at| digits[*at] != 0) {
                 let range = &mut ranges[bucket(position, digits[position])];
@@ -143,12 +152,10 @@ impl Buckets {
                 range.1 += 1;
             }
         }
-        Self { values, points: in_order, ranges }
     }
 
     /// Adds up the points of each bucket until it has one or none.
-    fn add_up(&mut self) {
-        let mut round = Round::default();
+    fn add_up(&mut self, round: &mut Round) {
         while self.ranges.iter().any(|(start, end)| end - start > 1) {
             round.add_pairs(&mut self.points, &mut self.ranges);
         }
@@ -208,7 +215,7 @@ impl Addition {
 struct Round {
     additions: Vec<Addition>,
     divisors: Vec<Field>,
-    scratch: Vec<Field>,
+    products: Vec<Field>,
 }
 
 impl Round {
@@ -223,8 +230,7 @@ impl Round {
                 self.divisors.push(divisor);
             }
         }
-        self.scratch.resize(self.divisors.len(), Field::ZERO);
-        Field::batch_invert_in_place_vartime(&mut self.divisors, &mut self.scratch);
+        invert_all(&mut self.divisors, &mut self.products);
         let mut prepared = self.additions.iter().zip(&self.divisors);
         for (start, end) in ranges {
             let mut kept = *start;
@@ -243,6 +249,26 @@ impl Round {
             }
             *end = kept;
         }
+    }
+}
+
+/// Replaces each number by its inverse, with one inversion (Montgomery's method). No number is 0, and each has a
+/// magnitude of at most 8. The inverses have magnitude 1. `products` is memory for the work.
+///
+/// The library's function does the same for any numbers. It compares each with 0 twice and normalises each result, and
+/// the sums need neither: [`Addition::of`] has compared the divisors.
+fn invert_all(numbers: &mut [Field], products: &mut Vec<Field>) {
+    products.clear();
+    let mut product = Field::ONE;
+    for number in numbers.iter() {
+        products.push(product);
+        product = product.mul(number);
+    }
+    let mut inverse = Option::<Field>::from(product.invert_vartime()).expect("no factor is 0");
+    for (number, before) in numbers.iter_mut().zip(products.iter()).rev() {
+        let next = inverse.mul(number);
+        *number = inverse.mul(before);
+        inverse = next;
     }
 }
 

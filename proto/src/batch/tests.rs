@@ -234,6 +234,15 @@ fn few_claims_are_recovered_where_signers_come_in_runs() {
     assert!(recovered(&other) < 9 * 12, "{}", recovered(&other));
 }
 
+#[test]
+fn accounts_are_those_of_the_signers_in_any_order() {
+    let signers = in_runs(&[(0, 2), (1, 1), (0, 1), (2, 2)]).into_iter().map(|it| it.recover());
+    let mut signers: Vec<_> = signers.collect();
+    signers.insert(1, Err(SignatureError::Unrecoverable));
+    let singly: Vec<_> = signers.iter().map(|it| it.map(|key| key.address())).collect();
+    assert_eq!(accounts(signers).collect::<Vec<_>>(), singly);
+}
+
 /// A sender who knows where the samples are makes every guess wrong.
 #[test]
 fn a_guess_that_is_wrong_everywhere_changes_no_result() {

@@ -21,25 +21,71 @@ pub struct UnsignedOriginatorEnvelope {
     payer: PayerEnvelope,
 }
 
-impl UnsignedOriginatorEnvelope {
-    /// Parses this layer and those inside.
+/// An originator's statement, with the payer envelope inside as bytes. [`parse`](Self::parse) reads that, too, without
+/// another look at the statement.
+#[derive(Debug, Clone)]
+pub struct OpenedStatement {
+    bytes: Bytes,
+    message: pb::UnsignedOriginatorEnvelope,
+}
+
+impl OpenedStatement {
+    /// Reads the statement alone.
+    ///
+    /// # Errors
+    /// Returns an error if the bytes do not decode as a protobuf message.
+    pub fn read(bytes: Bytes) -> Result<Self, LayerError> {
+        let message = pb::UnsignedOriginatorEnvelope::decode(bytes.clone())?;
+        Ok(Self { bytes, message })
+    }
+
+    /// Returns the bytes that the originator signed.
+    #[must_use]
+    pub fn as_bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// Returns originator and sequence id.
+    #[must_use]
+    pub fn id(&self) -> EnvelopeId {
+        EnvelopeId::new(
+            OriginatorId(self.message.originator_node_id),
+            SequenceId(self.message.originator_sequence_id),
+        )
+    }
+
+    /// Returns the originator's time in unix nanoseconds.
+    #[must_use]
+    pub fn originator_ns(&self) -> i64 {
+        self.message.originator_ns
+    }
+
+    /// Parses the layers inside.
     ///
     /// # Errors
     /// The first malformed part.
-    pub fn parse(bytes: Bytes) -> Result<Self, LayerError> {
-        let message = pb::UnsignedOriginatorEnvelope::decode(bytes.clone())?;
-        Ok(Self {
+    pub fn parse(self) -> Result<UnsignedOriginatorEnvelope, LayerError> {
+        let id = self.id();
+        let Self { bytes, message } = self;
+        Ok(UnsignedOriginatorEnvelope {
             bytes,
-            id: EnvelopeId::new(
-                OriginatorId(message.originator_node_id),
-                SequenceId(message.originator_sequence_id),
-            ),
+            id,
             originator_ns: message.originator_ns,
             base_fee_picodollars: message.base_fee_picodollars,
             congestion_fee_picodollars: message.congestion_fee_picodollars,
             expiry_unix_s: message.expiry_unixtime,
             payer: PayerEnvelope::parse(message.payer_envelope_bytes)?,
         })
+    }
+}
+
+impl UnsignedOriginatorEnvelope {
+    /// Parses this layer and those inside.
+    ///
+    /// # Errors
+    /// The first malformed part.
+    pub fn parse(bytes: Bytes) -> Result<Self, LayerError> {
+        OpenedStatement::read(bytes)?.parse()
     }
 
     /// Returns the bytes that the originator signed.
@@ -121,14 +167,14 @@ impl OriginatorEnvelope {
     /// Returns an error if this layer is malformed or not canonical.
     pub fn open(bytes: Bytes) -> Result<(Bytes, Proof), LayerError> {
         let message = pb::OriginatorEnvelope::decode(bytes.clone())?;
-        if message.encoded_len() != bytes.len() || message.encode_to_vec() != bytes {
+        if !is_canonical(&message, &bytes) {
             return Err(LayerError::NotCanonical);
         }
         Self::parts(message)
     }
 
     /// Parses all layers of an envelope whose form was checked before it was stored. The form is not checked again:
-    /// that would encode the envelope once more, and compare all of its bytes.
+    /// that would compare all of its bytes.
     ///
     /// # Errors
     /// The first malformed part.
@@ -162,12 +208,8 @@ impl OriginatorEnvelope {
     /// # Errors
     /// Returns an error if the statement does not decode as a protobuf message.
     pub fn statement(unsigned: Bytes) -> Result<(EnvelopeId, i64), LayerError> {
-        let message = pb::UnsignedOriginatorEnvelope::decode(unsigned)?;
-        let id = EnvelopeId::new(
-            OriginatorId(message.originator_node_id),
-            SequenceId(message.originator_sequence_id),
-        );
-        Ok((id, message.originator_ns))
+        let statement = OpenedStatement::read(unsigned)?;
+        Ok((statement.id(), statement.originator_ns()))
     }
 
     /// Reads the time of an envelope whose form was checked before it was stored. The form is not checked again, which
@@ -245,6 +287,32 @@ impl OriginatorEnvelope {
     }
 }
 
+/// Returns true if the bytes are the encoding of the message that was decoded from them. The statement is compared
+/// where it lies: to encode it again would copy nearly all of the envelope.
+fn is_canonical(message: &pb::OriginatorEnvelope, bytes: &[u8]) -> bool {
+    let statement = &message.unsigned_originator_envelope;
+    let mut head = Vec::with_capacity(STATEMENT_HEAD_LEN_MAX);
+    begin_statement(statement.len(), &mut head);
+    let proof = message.proof.clone();
+    let proof = pb::OriginatorEnvelope { unsigned_originator_envelope: Bytes::new(), proof };
+    let behind = bytes.strip_prefix(&head[..]).and_then(|bytes| bytes.strip_prefix(&statement[..]));
+    behind.is_some_and(|behind| behind == proof.encode_to_vec())
+}
+
+/// The length of a key of one byte and of a length of at most five bytes.
+const STATEMENT_HEAD_LEN_MAX: usize = 6;
+
+/// Writes what stands before a statement in an envelope: the key of its field and its length.
+fn begin_statement(len_bytes: usize, to: &mut Vec<u8>) {
+    use prost::encoding::{WireType, encode_key, encode_varint};
+
+    // Protobuf omits an empty field, and the canonical form has nothing that it omits.
+    if len_bytes > 0 {
+        encode_key(1, WireType::LengthDelimited, to);
+        encode_varint(len_bytes as u64, to);
+    }
+}
+
 /// A statement in its final layout with room for the signature, so that signing appends 65 bytes and
 /// copies nothing.
 #[derive(Debug)]
@@ -257,16 +325,11 @@ impl UnsealedEnvelope {
     /// Encodes a statement, once: the same bytes are signed and stored.
     #[must_use]
     pub fn new(message: &pb::UnsignedOriginatorEnvelope) -> Self {
-        use prost::encoding::{WireType, encode_key, encode_varint};
-
         let statement_len = message.encoded_len();
-        // A key of one byte and a length of at most five before the statement, 65 bytes of signature behind it.
-        let mut bytes = Vec::with_capacity(statement_len + 6 + SIGNATURE_FIELD.len() + 65);
-        // Protobuf omits an empty field, and the canonical form has nothing that it omits.
-        if statement_len > 0 {
-            encode_key(1, WireType::LengthDelimited, &mut bytes);
-            encode_varint(statement_len as u64, &mut bytes);
-        }
+        // 65 bytes of signature stand behind the statement.
+        let len_bytes = STATEMENT_HEAD_LEN_MAX + statement_len + SIGNATURE_FIELD.len() + 65;
+        let mut bytes = Vec::with_capacity(len_bytes);
+        begin_statement(statement_len, &mut bytes);
         let start = bytes.len();
         message.encode(&mut bytes).expect("a Vec grows as needed");
         let statement = start..bytes.len();

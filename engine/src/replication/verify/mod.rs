@@ -4,15 +4,21 @@ mod read;
 #[cfg(test)]
 mod tests;
 
-use hawser_proto::batch::{SignatureClaim, recover_batch, recover_grouped, recover_similar};
+use hawser_proto::batch::{
+    SignatureClaim, accounts, recover_batch, recover_grouped, recover_similar,
+};
+use hawser_proto::digests::originator_digests;
 use hawser_proto::envelope::{
-    ClientEnvelope, LayerError, OriginatorEnvelope, Proof, UnsignedOriginatorEnvelope,
+    ClientEnvelope, LayerError, OpenedStatement, OriginatorEnvelope, PayerEnvelope, Proof,
+    UnsignedOriginatorEnvelope,
 };
-use hawser_proto::sign::{SignatureError, originator_digest};
+use hawser_proto::sign::SignatureError;
 use hawser_proto::{
-    Bytes, EnvelopeId, OriginatorId, PayerAddress, PublicKey, SequenceId, Signature,
+    Bytes, Digest, EnvelopeId, OriginatorId, PayerAddress, PublicKey, SequenceId, Signature,
 };
-use hawser_rules::{Absences, RuleNumber, Violation, check_length, check_statement, payer_claim};
+use hawser_rules::{
+    Absences, RuleNumber, Violation, check_length, check_statement, payer_claim, payer_claims,
+};
 #[cfg(feature = "faults")]
 use hawser_storage::faults::{self, SeededFault};
 use hawser_storage::{LogEntry, Validity};
@@ -47,8 +53,7 @@ type RecoveredPayer = Result<PublicKey, SignatureError>;
 /// An envelope whose outer layer is well-formed, not yet known to be signed by its originator.
 struct OpenedEnvelope {
     bytes: Bytes,
-    id: EnvelopeId,
-    statement: Bytes,
+    statement: OpenedStatement,
 }
 
 impl OpenedEnvelope {
@@ -56,27 +61,56 @@ impl OpenedEnvelope {
     /// identity update of empty actions takes two hundred times its bytes, and a batch may have a hundred of them. So
     /// long ones are not held, but read again when the envelope has its turn.
     fn parse(self) -> ParsedEnvelope {
-        let Self { bytes, id, statement } = self;
-        let parsed = UnsignedOriginatorEnvelope::parse(statement.clone());
-        let payer = parsed.as_ref().ok().map(UnsignedOriginatorEnvelope::payer);
-        // Without a payer it is never reported: the error of the layer itself comes first.
-        let claim = payer.map_or(Err(Violation::PayerSignatureMissing), payer_claim);
-        let structured =
-            payer.map(|it| ClientEnvelope::structured_len_bytes(it.client().as_bytes()));
-        let inner = structured.is_none_or(|len| len <= HELD_LEN_BYTES_MAX).then_some(parsed);
-        ParsedEnvelope { bytes, id, statement, inner, claim }
+        let Self { bytes, statement } = self;
+        let (id, read) = (statement.id(), statement.clone().parse());
+        let inner = match read {
+            Ok(long) if is_long(&long) => {
+                InnerLayers::Long { claim: payer_claim(long.payer()), statement }
+            }
+            read => InnerLayers::Held(read),
+        };
+        ParsedEnvelope { bytes, id, inner }
     }
+}
+
+/// Returns true if the layers of a statement are not held.
+fn is_long(statement: &UnsignedOriginatorEnvelope) -> bool {
+    let client = statement.payer().client();
+    ClientEnvelope::structured_len_bytes(client.as_bytes()) > HELD_LEN_BYTES_MAX
 }
 
 /// An envelope whose layers were read.
 struct ParsedEnvelope {
     bytes: Bytes,
     id: EnvelopeId,
-    statement: Bytes,
-    /// The layers inside, or the error in one of them; `None` if they are to be read again.
-    inner: Option<Result<UnsignedOriginatorEnvelope, LayerError>>,
-    /// The payer's signature, or the reason that there is none.
-    claim: Result<SignatureClaim, Violation>,
+    inner: InnerLayers,
+}
+
+/// The layers inside an envelope, while its batch is verified.
+enum InnerLayers {
+    /// The layers, or the error in one of them.
+    Held(Result<UnsignedOriginatorEnvelope, LayerError>),
+    /// The statement of long layers, which are read again, and their payer's signature, or the reason that there is
+    /// none.
+    Long { statement: OpenedStatement, claim: Result<SignatureClaim, Violation> },
+}
+
+impl InnerLayers {
+    /// Returns the layers. Reads long ones again.
+    fn read(self) -> Result<UnsignedOriginatorEnvelope, LayerError> {
+        match self {
+            Self::Held(read) => read,
+            Self::Long { statement, .. } => statement.parse(),
+        }
+    }
+
+    /// Returns the payer envelope if it is held.
+    fn held_payer(&self) -> Option<&PayerEnvelope> {
+        match self {
+            Self::Held(read) => read.as_ref().ok().map(UnsignedOriginatorEnvelope::payer),
+            Self::Long { .. } => None,
+        }
+    }
 }
 
 impl EnvelopeVerifier {
@@ -123,18 +157,18 @@ impl EnvelopeVerifier {
         // order. An envelope that failed earlier has no claim, so each pass takes exactly one key
         // for each envelope that is still good; a key too few or too many would blame one
         // envelope for the signature of another.
-        let (mut opened, mut claims) = (Vec::with_capacity(batch.len()), Vec::new());
-        for bytes in batch {
-            opened.push(self.open(bytes).map(|(envelope, claim)| {
-                claims.push(claim);
-                envelope
-            }));
-        }
+        let opened: Vec<_> = batch.into_iter().map(|bytes| self.open(bytes)).collect();
+        let good = || opened.iter().flatten();
+        let digests = originator_digests(good().map(|(it, _)| &it.statement.as_bytes()[..]));
+        let claim = |((_, signature), digest): (&(OpenedEnvelope, Signature), Digest)| {
+            SignatureClaim { digest, signature: *signature, expected: Some(self.key) }
+        };
+        let claims: Vec<_> = good().zip(digests).map(claim).collect();
         let mut signers = recover_batch(&claims).into_iter();
         // An invented envelope is not parsed further, because it would cost memory for which no originator is
         // accountable.
-        let read_signed = |slot: Result<OpenedEnvelope, PeerViolation>| {
-            let envelope = slot?;
+        let read_signed = |slot: Result<(OpenedEnvelope, Signature), PeerViolation>| {
+            let (envelope, _) = slot?;
             let signer = signers.next().expect("one claim for each opened envelope");
             #[cfg(feature = "faults")]
             let signer =
@@ -151,7 +185,7 @@ impl EnvelopeVerifier {
         let result = |slot: Result<ParsedEnvelope, PeerViolation>| {
             let envelope = slot?;
             let payer = payers.next().expect("one payer for each signed envelope");
-            Ok(self.entry(envelope, payer.map(|key| key.address())))
+            Ok(self.entry(envelope, payer))
         };
         signed.into_iter().map(result).collect()
     }
@@ -168,48 +202,41 @@ impl EnvelopeVerifier {
     /// larger the batch.
     #[must_use]
     pub fn validities_of_stored(&self, batch: Vec<Bytes>) -> Vec<Validity> {
-        let parse = |bytes| self.open_unsigned(bytes).map(|(opened, _)| opened.parse());
+        let parse = |bytes| self.open(bytes).map(|(opened, _)| opened.parse());
         let envelopes: Vec<_> = batch.into_iter().map(parse).collect();
         let mut payers = payers(&envelopes, |claims, _| recover_similar(claims)).into_iter();
         let validity = |envelope: Result<ParsedEnvelope, PeerViolation>| match envelope {
             Ok(envelope) => {
                 let payer = payers.next().expect("one payer for each envelope that is read");
-                self.entry(envelope, payer.map(|key| key.address())).validity
+                self.entry(envelope, payer).validity
             }
             Err(_) => Validity::Invalid(facts::mark_of(RuleNumber::UNDECODABLE)),
         };
         envelopes.into_iter().map(validity).collect()
     }
 
-    fn open(&self, bytes: Bytes) -> Result<(OpenedEnvelope, SignatureClaim), PeerViolation> {
-        let (envelope, signature) = self.open_unsigned(bytes)?;
-        let (digest, expected) = (originator_digest(&envelope.statement), Some(self.key));
-        let claim = SignatureClaim { digest, signature, expected };
-        Ok((envelope, claim))
-    }
-
-    /// Opens an envelope without the digest that its signature covers. Returns its signature, too.
-    fn open_unsigned(&self, bytes: Bytes) -> Result<(OpenedEnvelope, Signature), PeerViolation> {
+    /// Opens the outer layer of an envelope. Returns its signature, too, which is not checked.
+    fn open(&self, bytes: Bytes) -> Result<(OpenedEnvelope, Signature), PeerViolation> {
         let (statement, proof) =
             OriginatorEnvelope::open(bytes.clone()).map_err(|_| PeerViolation::NotCanonical)?;
         let Proof::Signature(signature) = proof else { return Err(PeerViolation::ChainProof) };
         // A statement whose payer layers are malformed still has a place that its signer can be
         // held to.
-        let (id, _) = OriginatorEnvelope::statement(statement.clone())
-            .map_err(|_| PeerViolation::NotCanonical)?;
+        let statement =
+            OpenedStatement::read(statement).map_err(|_| PeerViolation::NotCanonical)?;
+        let id = statement.id();
         if id.originator != self.originator {
             return Err(PeerViolation::WrongOriginator);
         }
         if id.sequence == SequenceId::NONE || id.sequence > SequenceId::MAX {
             return Err(PeerViolation::OutOfOrder); // no strand has such a place
         }
-        Ok((OpenedEnvelope { bytes, id, statement }, signature))
+        Ok((OpenedEnvelope { bytes, statement }, signature))
     }
 
     fn entry(&self, envelope: ParsedEnvelope, payer: Result<PayerAddress, Violation>) -> LogEntry {
-        let ParsedEnvelope { bytes, id, statement, inner, .. } = envelope;
-        let inner = inner.unwrap_or_else(|| UnsignedOriginatorEnvelope::parse(statement));
-        let read = check_length(bytes.len()).and_then(|()| Ok(inner?));
+        let ParsedEnvelope { bytes, id, inner } = envelope;
+        let read = check_length(bytes.len()).and_then(|()| Ok(inner.read()?));
         let statement = match read {
             Ok(statement) => statement,
             Err(violation) => {
@@ -230,20 +257,30 @@ impl EnvelopeVerifier {
     }
 }
 
-/// Recovers the payer key of each envelope that is signed, in order. `recover` gets their indexes too.
+/// Recovers the payer of each envelope that is signed, in order. `recover` gets their indexes too.
 fn payers(
     signed: &[Result<ParsedEnvelope, PeerViolation>],
     recover: impl FnOnce(Vec<SignatureClaim>, &[usize]) -> Vec<RecoveredPayer>,
-) -> Vec<Result<PublicKey, Violation>> {
+) -> Vec<Result<PayerAddress, Violation>> {
+    // The digests of those that are held are made together. Long ones have their claims already.
+    let held = signed.iter().flatten().filter_map(|envelope| envelope.inner.held_payer());
+    let held: Vec<&PayerEnvelope> = held.collect();
+    let mut of_held = payer_claims(&held).into_iter();
     let (mut claims, mut indexes, mut claimed) = (Vec::new(), Vec::new(), Vec::new());
     for (index, envelope) in signed.iter().enumerate() {
         let Ok(envelope) = envelope else { continue };
-        claimed.push(envelope.claim.clone().map(|claim| {
+        let claim = match &envelope.inner {
+            InnerLayers::Held(Ok(_)) => of_held.next().expect("one for each that is held"),
+            // Never reported: the error of the layer itself comes first.
+            InnerLayers::Held(Err(_)) => Err(Violation::PayerSignatureMissing),
+            InnerLayers::Long { claim, .. } => claim.clone(),
+        };
+        claimed.push(claim.map(|claim| {
             claims.push(claim);
             indexes.push(index);
         }));
     }
-    let mut recovered = recover(claims, &indexes).into_iter();
+    let mut recovered = accounts(recover(claims, &indexes));
     let mut resolve = || recovered.next().expect("one for each claim").map_err(Violation::from);
     claimed.into_iter().map(|claimed| claimed.and_then(|()| resolve())).collect()
 }

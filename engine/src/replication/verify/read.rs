@@ -4,7 +4,7 @@ use hawser_proto::{Address, Bytes, Signature};
 use hawser_rules::{check_length, check_statement};
 use hawser_storage::{HashedEnvelope, LogEntry};
 
-use super::{EnvelopeVerifier, ParsedEnvelope};
+use super::{EnvelopeVerifier, InnerLayers, ParsedEnvelope};
 use crate::facts;
 
 impl EnvelopeVerifier {
@@ -21,9 +21,10 @@ impl EnvelopeVerifier {
     /// Reads one envelope. `node` is the account of the strand's node.
     fn read_one(&self, bytes: Bytes, node: Address) -> Option<(LogEntry, HashedEnvelope)> {
         let hashed = HashedEnvelope::new(&bytes)?;
-        let (opened, _) = self.open_unsigned(bytes).ok()?;
-        let ParsedEnvelope { bytes, id, inner, .. } = opened.parse();
-        let statement = inner?.ok()?; // a payload that is not held is none that may be shown
+        let (opened, _) = self.open(bytes).ok()?;
+        let ParsedEnvelope { bytes, id, inner } = opened.parse();
+        // Long ones are updates and reports, which are never shown before they are verified.
+        let InnerLayers::Held(Ok(statement)) = inner else { return None };
         check_length(bytes.len()).ok()?;
         // Reserved topics, whose payer has to be the node, are left out below.
         check_statement(&statement, Ok(node), &self.key).ok()?;

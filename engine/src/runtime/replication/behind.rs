@@ -169,7 +169,7 @@ fn read(store: &Store, after: EnvelopeId, through: SequenceId) -> Result<Vec<Byt
             }
             LogItem::Envelope { .. } | LogItem::Skipped { .. } => break,
         }
-        if load.is_full() {
+        if load.is_full_behind() {
             break;
         }
         next = next.next();

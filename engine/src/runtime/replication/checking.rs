@@ -18,7 +18,7 @@ use crate::runtime::Priority;
 const CHUNK_ENVELOPES: usize = 256;
 /// Envelopes that one core checks at a time while no other work waits. Beyond this number, signatures that are checked
 /// together get hardly cheaper (measured, `docs/performance.md`).
-const CHUNK_BEHIND_ENVELOPES: usize = 1024;
+const CHUNK_BEHIND_ENVELOPES: usize = 2048;
 /// The fewest envelopes of a chunk, however many cores there are: fewer signatures together cost clearly more each.
 const CHUNK_ENVELOPES_MIN: usize = 128;
 

@@ -19,6 +19,9 @@ use crate::replication::{ShownStage, StrandWrite};
 /// sync is shared by many, and little enough that a strand in catch-up holds the log for a short
 /// time.
 const ENVELOPES_MAX: usize = 2000;
+/// The same for envelopes that readers are shown already. A guess: two cores check as many together as makes each one
+/// cheapest.
+const BEHIND_ENVELOPES_MAX: usize = 4096;
 /// Bytes at which a commit, and a batch to be checked, stops growing. Guessed, as above.
 const BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Comparisons that fail in a row because the disk cannot read something, until they go on without it. A guess: with
@@ -53,6 +56,11 @@ impl Load {
                 Self::of(entries.iter().map(|entry| &entry.bytes))
             }
         }
+    }
+
+    /// Returns true if a batch of this load stops growing that readers do not wait for.
+    pub(super) fn is_full_behind(self) -> bool {
+        self.envelopes >= BEHIND_ENVELOPES_MAX || self.bytes >= BYTES_MAX
     }
 
     /// Returns true if a batch of this load stops growing.
@@ -303,8 +311,13 @@ pub(super) fn commit_verified(
     let own = state.own;
     let derive = |_, bytes: &Bytes, validity| facts::of_stored(bytes, validity, own);
     let before = watch.mark();
-    let changes: Vec<Change> = entries.iter().cloned().map(Change::Append).collect();
+    let changes: Vec<Change> = entries.into_iter().map(Change::Append).collect();
     evidence::watch_and_record(state, watch, &changes);
+    let entry = |change: Change| match change {
+        Change::Append(entry) => Some(entry),
+        Change::Skip { .. } => None,
+    };
+    let entries: Vec<LogEntry> = changes.into_iter().filter_map(entry).collect();
     let done = match state.store.commit_verified(originator, &entries, &derive) {
         Ok(done) => done,
         Err(error) => {
