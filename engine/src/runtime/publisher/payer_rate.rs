@@ -115,7 +115,7 @@ mod tests {
             per_second in 1_u32..500,
             steps_ns in vec(0_u64..20_000_000, 1..200),
         ) {
-            let (mut times, mut now_ns, mut taken_ns) = (times(per_second), 0, Vec::new());
+            let (mut times, mut now_ns, mut taken_ns) = (times(per_second), 0_u64, Vec::new());
             for step_ns in steps_ns {
                 now_ns += step_ns;
                 if let Err(wait_ns) = times.take(payer(1), now_ns) {
