@@ -35,7 +35,7 @@ mod multisig;
 mod network;
 mod network_watcher;
 #[path = "money/publishing.rs"]
-#[expect(unreachable_pub, reason = "the program `money` is a crate of its own")]
+#[expect(dead_code, unreachable_pub, reason = "the program `money` uses the rest")]
 mod publishing;
 mod query;
 #[path = "../../chain/tests/redis_server/process.rs"]
