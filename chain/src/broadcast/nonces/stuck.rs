@@ -82,15 +82,30 @@ mod tests {
         AccountCounts, AccountState, JobId, NoncePurpose, Recipients, SendOutcome, SignRequest,
         SignedTransaction,
     };
+    use crate::broadcast::submission::weighed;
 
     const PRICE: u128 = 100;
 
-    /// Polls an account without mined transactions, signs what has to be signed, and answers all that is due.
+    /// Polls an account without mined transactions at two endpoints, signs what has to be signed, and answers all that
+    /// is due.
     fn step(nonces: &mut Nonces, at_s: u64, head: u64, answer: &SendOutcome) -> Vec<SignRequest> {
+        step_with(nonces, at_s, &answered(2, head), answer)
+    }
+
+    /// Returns the state that so many of two endpoints report.
+    fn answered(endpoints: usize, head: u64) -> AccountState {
+        let count = AccountCounts { mined: 0, pending: Some(0), is_proven: false };
+        AccountState { counts: vec![count; endpoints], asked: 2, head, ..AccountState::default() }
+    }
+
+    fn step_with(
+        nonces: &mut Nonces,
+        at_s: u64,
+        state: &AccountState,
+        answer: &SendOutcome,
+    ) -> Vec<SignRequest> {
         let now = Duration::from_secs(at_s);
-        let counts = vec![AccountCounts { mined: 0, pending: Some(0), is_proven: false }; 2];
-        let state = AccountState { counts, asked: 2, head, ..AccountState::default() };
-        assert!(nonces.polled(&state, now).is_empty());
+        assert!(nonces.polled(state, now).is_empty());
         let to_sign = nonces.assign();
         for it in &to_sign {
             let (price, is_filler) = (it.price_min.max(PRICE), it.purpose == NoncePurpose::Filler);
@@ -250,6 +265,39 @@ mod tests {
             }
             assert!(prices.len() >= 2, "{answer:?}: {prices:?}");
             assert!(prices.is_sorted_by(|one, next| one < next), "{prices:?}");
+        }
+    }
+
+    /// One endpoint has another sender's transaction with the nonce, which is too cheap to be mined.
+    #[test]
+    fn a_payload_that_is_outbid_gets_a_higher_price_beside_an_endpoint_that_evades() {
+        for evasion in [SendOutcome::Lost, SendOutcome::NonceUsed, SendOutcome::NonceAhead] {
+            let answer = weighed(vec![SendOutcome::Underpriced, evasion.clone()]);
+            let mut nonces = Nonces::new(Timeouts::new(4));
+            nonces.submit(JobId(1));
+            let mut prices = Vec::new();
+            for at_s in 0..60 {
+                for it in step(&mut nonces, at_s, 0, &answer) {
+                    assert_eq!(it.purpose, NoncePurpose::Payload(JobId(1)), "{evasion:?}");
+                    prices.push(it.price_min);
+                }
+            }
+            assert!(prices.len() > 3, "{evasion:?}: {prices:?}");
+            assert!(prices.is_sorted_by(|one, next| one < next), "{prices:?}");
+        }
+    }
+
+    /// It answers alone once.
+    #[test]
+    fn a_block_that_one_endpoint_alone_states_holds_up_no_replacement() {
+        for lie_at in 1..5 {
+            let mut nonces = with_two_payloads();
+            let replaced_at = (1..20).find(|at_s| {
+                let state = if *at_s == lie_at { answered(1, 1 << 60) } else { answered(2, *at_s) };
+                !step_with(&mut nonces, *at_s, &state, &SendOutcome::Accepted).is_empty()
+            });
+            let is_soon = replaced_at.is_some_and(|at_s| at_s <= 5);
+            assert!(is_soon, "two seconds and two blocks after it was sent again: {replaced_at:?}");
         }
     }
 
