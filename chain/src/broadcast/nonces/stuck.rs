@@ -17,10 +17,15 @@ impl Nonces {
 
     /// Sends lower nonces again, because a node misses them: it may have dropped them, or be
     /// another node.
+    ///
+    /// The next one to be mined is sent again only once. After that its time goes on until it gets a higher price:
+    /// answers about later ones would otherwise begin the time anew again and again.
     pub(super) fn send_again_below(&mut self, nonce: u64, now: Duration) {
-        for slot in self.slots.range_mut(..nonce).map(|(_, slot)| slot) {
-            if let Phase::Pending { since, .. } = slot.phase
+        let mined = self.mined;
+        for (lower, slot) in self.slots.range_mut(..nonce) {
+            if let Phase::Pending { since, sent_again, .. } = slot.phase
                 && now >= since + PAUSE_MIN
+                && (!sent_again || *lower != mined)
             {
                 slot.phase = Phase::Send { at: now };
             }
@@ -285,6 +290,26 @@ mod tests {
             assert!(prices.len() > 3, "{evasion:?}: {prices:?}");
             assert!(prices.is_sorted_by(|one, next| one < next), "{prices:?}");
         }
+    }
+
+    /// One endpoint has the first payload and takes no other one at present. The other one says that lower nonces are
+    /// missing.
+    #[test]
+    fn answers_about_later_payloads_do_not_put_off_the_replacement_of_the_next_one() {
+        let mut nonces = with_two_payloads();
+        let replaced_at = (1..20).find(|at_s| {
+            let now = Duration::from_secs(*at_s);
+            assert!(nonces.polled(&answered(2, *at_s), now).is_empty());
+            while let Some(due) = nonces.due(now) {
+                let answers = match due.nonce {
+                    0 => vec![SendOutcome::Accepted, SendOutcome::NonceAhead],
+                    _ => vec![SendOutcome::Later, SendOutcome::NonceAhead],
+                };
+                assert_eq!(nonces.sent(due.nonce, weighed(answers), now), None);
+            }
+            !nonces.assign().is_empty()
+        });
+        assert_eq!(replaced_at, Some(4), "two seconds and two blocks after it was sent again");
     }
 
     /// It answers alone once.
