@@ -369,9 +369,9 @@ impl NonceSlot {
     /// by the count: no lower nonces are missing.
     ///
     /// The responses that the next one's nonce is used, or that lower ones are missing, contradict the count: an
-    /// endpoint lies, or is behind. They outweigh that another endpoint refuses a filler, because it has the payload or another
-    /// sender's transaction, and the filler is too cheap to replace that one. So beside a filler they count as lost
-    /// responses, after a number of which its price rises.
+    /// endpoint lies, or is behind. They outweigh that another endpoint refuses a filler, because it has the payload or
+    /// another sender's transaction, and the filler is too cheap to replace that one. So beside a filler they count as
+    /// lost responses, after a number of which its price rises.
     ///
     /// [`SendOutcome::UnderpricedForSome`] stays what it is only if the payload is to get a higher price now.
     pub(super) fn said(&mut self, response: SendOutcome, is_next: bool) -> SendOutcome {
