@@ -377,7 +377,8 @@ impl NonceSlot {
     pub(super) fn said(&mut self, response: SendOutcome, is_next: bool) -> SendOutcome {
         match response {
             SendOutcome::UnderpricedForSome(others) => {
-                self.maybe_out = true;
+                // About a later one, both may be right: one endpoint lacks lower nonces, and no node has the payload.
+                self.maybe_out |= is_next;
                 self.outbid += u32::from(is_next && !self.needs_filler());
                 if self.outbid < OUTBID_MAX {
                     return self.said(*others, is_next);
