@@ -44,7 +44,8 @@ pub(crate) enum AuditCommand {
     #[command(visible_alias = "verify-evidence")]
     Report(AuditReportArgs),
     /// Check a whole log again, from its bytes: signatures, order, rules, fees, tallies, trees and checkpoints. Exits
-    /// with 0 if it is clean, with 8 if it has faults, and with 9 if it has none and was not shown as a whole.
+    /// with 0 if it is clean, with 8 if it has faults, and with 9 if it has none and was not shown as a whole. The
+    /// settlement chain is asked for its rates only if a flag names it, and its first endpoint that answers is believed.
     Replay(AuditReplayArgs),
     /// Print the places at which logs differ, and the differences. The first one is compared with each of the others,
     /// envelope by envelope. Exits with 0 if they are equal, and with 8 if they differ.
@@ -125,6 +126,9 @@ pub(crate) struct AuditReplayArgs {
     /// Write the report as one page of HTML too. Replaces the file.
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
+    /// The settlement chain whose rates judge fees, in place of those of a file, and its contracts.
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
 }
 
 /// The form of an export.

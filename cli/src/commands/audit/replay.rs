@@ -33,10 +33,10 @@ pub(super) const TELL_EVERY: Duration = Duration::from_secs(10);
 /// Runs the command.
 ///
 /// # Errors
-/// When the log, the keys or the state cannot be read; and with the exit code of the verdict.
+/// When the log, the keys, the chain or the state cannot be read; and with the exit code of the verdict.
 pub(in super::super) fn run(args: &AuditReplayArgs, as_json: bool) -> Result<(), RunError> {
     check_backup(&args.from, args.backup.as_deref())?;
-    let mut keys = keys::load(&args.keys, None)?;
+    let mut keys = keys::load_with_chain(&args.keys, &args.network)?;
     let report = if let Some(place) = SnapshotLog::place_in(&args.from) {
         let log = SnapshotLog::open(place, args.backup.as_deref())?;
         replay(&log, args, &keys, Vec::new())?
