@@ -1,5 +1,5 @@
-//! Audits with a chain. `hawser audit report` and `hawser audit network` judge chain envelopes, and dependencies on them,
-//! by final blocks, on the word of all endpoints. `hawser audit replay` judges fees by the rates of the chain.
+//! Audits with a chain. `hawser audit report` and `hawser audit network` judge chain envelopes, and dependencies on
+//! them, by final blocks, on the word of all endpoints. `hawser audit replay` judges fees by the rates of the chain.
 
 use std::fs;
 use std::net::Ipv4Addr;

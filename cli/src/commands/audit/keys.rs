@@ -59,8 +59,8 @@ pub(crate) fn load(args: &KeysArgs, file: Option<&EvidenceFile>) -> Result<Loade
     Ok(loaded)
 }
 
-/// Loads keys like [`load`], and the rates of the settlement chain if an argument names one. Without such an argument no
-/// chain is asked, whatever the environment says.
+/// Loads keys like [`load`], and the rates of the settlement chain if an argument names one. Without such an argument
+/// no chain is asked, whatever the environment says.
 ///
 /// # Errors
 /// When there are no keys, a file of rates is given beside a chain, or the chain does not show a list of rates.
