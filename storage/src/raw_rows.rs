@@ -158,8 +158,8 @@ pub(crate) fn current_ledger_entry(
     })
 }
 
-/// Decodes the row of `ledger` under the iterator; `None` if it is not a row of the payer. A row of another payer is not
-/// decoded: damage of one payer's rows is no error of another one.
+/// Decodes the row of `ledger` under the iterator; `None` if it is not a row of the payer. A row of another payer is
+/// not decoded: damage of one payer's rows is no error of another one.
 pub(crate) fn current_ledger_entry_of(
     rows: &DBRawIterator<'_>,
     payer: PayerAddress,

@@ -63,8 +63,8 @@ pub struct PassedOver {
 
 /// Reads the newest reports about an originator, and their attestations, from the strands of `writers`. Skips
 /// reports that are malformed, longer than any report, about another originator than their topic, or in the name of
-/// another node than their writer. Passes over rows of the topics and envelopes that the disk has damaged. If `gives_up`
-/// is true, also passes over envelopes whose reads fail for another reason.
+/// another node than their writer. Passes over rows of the topics and envelopes that the disk has damaged. If
+/// `gives_up` is true, also passes over envelopes whose reads fail for another reason.
 ///
 /// # Errors
 /// When a row of the topics or an envelope cannot be read, and is not passed over. The next attempt may succeed.

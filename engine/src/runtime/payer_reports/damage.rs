@@ -6,8 +6,8 @@ use hawser_proto::{EnvelopeId, OriginatorId};
 
 /// Damaged envelopes that are remembered as named. A guess: with more of them the disk is replaced.
 const ENVELOPES_MAX: usize = 1024;
-/// Minutes of failing reads after which envelopes that cannot be read are passed over like damaged ones. A guess: a disk
-/// that is being reset answers by then, and a report waits for hours anyway.
+/// Minutes of failing reads after which envelopes that cannot be read are passed over like damaged ones. A guess: a
+/// disk that is being reset answers by then, and a report waits for hours anyway.
 const FAILING_MINUTES_MAX: u32 = 10;
 
 /// The damage that was named, and the reads that fail without damage.
@@ -30,8 +30,8 @@ impl NamedDamage {
         has_met_damage && self.about.insert(about)
     }
 
-    /// Takes note of a read of the reports about an originator. Returns true if it fails, and all others have failed for
-    /// [`FAILING_MINUTES_MAX`]. Damage is no failure: it is passed over at once.
+    /// Takes note of a read of the reports about an originator. Returns true if it fails, and all others have failed
+    /// for [`FAILING_MINUTES_MAX`]. Damage is no failure: it is passed over at once.
     pub(super) fn fails_for_long(
         &mut self,
         about: OriginatorId,

@@ -338,8 +338,8 @@ impl PayerReporterState {
         }
     }
 
-    /// Returns the reports about an originator that nodes have written. After reads have failed for some minutes, passes
-    /// over the envelopes that cannot be read.
+    /// Returns the reports about an originator that nodes have written. After reads have failed for some minutes,
+    /// passes over the envelopes that cannot be read.
     ///
     /// # Errors
     /// When some cannot be read: nothing is decided without them, because the next attempt may succeed.
