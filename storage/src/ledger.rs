@@ -11,7 +11,7 @@ use crate::error::{CommitError, ReadError};
 use crate::keys::Key;
 use crate::keys::cursor::{CursorKey, encode_position};
 use crate::keys::ledger::{LedgerEntry, LedgerKey};
-use crate::raw_rows::current_ledger_entry;
+use crate::raw_rows::current_ledger_entry_of;
 use crate::store::Store;
 
 impl Store {
@@ -103,7 +103,6 @@ impl Database {
     fn last_order(&self, payer: PayerAddress) -> Result<u64, ReadError> {
         let mut rows = self.db.raw_iterator_cf(self.family(LedgerKey::FAMILY));
         rows.seek_for_prev(LedgerKey { payer, order: u64::MAX }.encode());
-        let found = current_ledger_entry(&rows)?.filter(|(key, _)| key.payer == payer);
-        Ok(found.map_or(0, |(key, _)| key.order))
+        Ok(current_ledger_entry_of(&rows, payer)?.map_or(0, |(key, _)| key.order))
     }
 }

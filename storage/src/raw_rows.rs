@@ -3,7 +3,7 @@
 //! An iterator of RocksDB without a row is either past the last one or has failed; only its status shows which. All
 //! functions here check it, so no caller mistakes a disk error for the end.
 
-use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use hawser_proto::{EnvelopeId, OriginatorId, PayerAddress, SequenceId};
 use rocksdb::{DB, DBRawIterator};
 
 use crate::database::family_of;
@@ -156,6 +156,18 @@ pub(crate) fn current_ledger_entry(
     current(rows, LedgerKey::FAMILY, |key, value| {
         Some((LedgerKey::decode(key)?, LedgerEntry::decode(value)?))
     })
+}
+
+/// Decodes the row of `ledger` under the iterator; `None` if it is not a row of the payer. A row of another payer is
+/// not decoded: damage of one payer's rows is no error of another one.
+pub(crate) fn current_ledger_entry_of(
+    rows: &DBRawIterator<'_>,
+    payer: PayerAddress,
+) -> Result<Option<(LedgerKey, LedgerEntry)>, ReadError> {
+    match rows.key() {
+        Some(key) if !key.starts_with(&payer.0) => Ok(None),
+        _ => current_ledger_entry(rows),
+    }
 }
 
 /// Reads the rows of `rate` from the iterator's position to the last one.

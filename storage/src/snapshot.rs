@@ -28,8 +28,8 @@ use crate::keys::{Key, decode_u64};
 use crate::log_scan::{self, LogScan};
 use crate::meta::decode_i64;
 use crate::raw_rows::{
-    collect_heads, collect_rates, current_ledger_entry, current_mark, current_mark_of,
-    seek_nearest_mark,
+    collect_heads, collect_rates, current_ledger_entry, current_ledger_entry_of, current_mark,
+    current_mark_of, seek_nearest_mark,
 };
 use crate::stale::HiddenProjections;
 use crate::topic_scan::TopicScan;
@@ -474,10 +474,7 @@ impl Snapshot<'_> {
         let mut rows = self.rows(LedgerKey::FAMILY, ReadOptions::default());
         rows.seek(payer.0);
         let mut entries = Vec::new();
-        while let Some((key, entry)) = current_ledger_entry(&rows)? {
-            if key.payer != payer {
-                break;
-            }
+        while let Some((_, entry)) = current_ledger_entry_of(&rows, payer)? {
             entries.push(entry);
             rows.next();
         }
@@ -499,8 +496,9 @@ impl Snapshot<'_> {
         let mut rows = self.rows(LedgerKey::FAMILY, ReadOptions::default());
         rows.seek(LedgerKey { payer, order: after.saturating_add(1) }.encode());
         for read in 0..entries_max {
-            let found = current_ledger_entry(&rows)?.filter(|(key, _)| key.payer == payer);
-            let Some((_, entry)) = found else { return Ok(read) };
+            let Some((_, entry)) = current_ledger_entry_of(&rows, payer)? else {
+                return Ok(read);
+            };
             each(entry);
             rows.next();
         }

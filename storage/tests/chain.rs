@@ -4,7 +4,7 @@
 use crate::support::*;
 use hawser_proto::{Address, EnvelopeId, InboxId, OriginatorId, SequenceId};
 use hawser_storage::{
-    AddressChange, ChainCommit, ChainPosition, Change, CommitError, Facts, InvalidRule,
+    AddressChange, ChainCommit, ChainPosition, Change, CommitError, Facts, Family, InvalidRule,
     LedgerEntry, LedgerEventId, LedgerKind, LogEntry, LogItem, Mark, PayerReportChange,
     PayerReportEvent, SkipReason, Store, Validity,
 };
@@ -206,6 +206,37 @@ fn a_ledger_keeps_the_order_of_each_payers_entries() {
         assert!(store.record_ledger(&[(payer(1), entry(7))], None).is_err());
         assert_eq!(store.snapshot().ledger(payer(1)).unwrap().len(), 3);
     });
+}
+
+#[test]
+fn a_damaged_entry_of_one_payer_is_no_error_of_its_neighbours() {
+    let store = in_memory();
+    let payer = |name| Address([name; 20]);
+    let entry = |number: u8| LedgerEntry {
+        event: LedgerEventId([number; 32]),
+        block: u64::from(number),
+        kind: LedgerKind::Deposit,
+        picodollars: i64::from(number),
+    };
+    store.record_ledger(&[(payer(1), entry(1)), (payer(2), entry(2))], None).unwrap();
+    let damaged = [&payer(2).0[..], &1_u64.to_be_bytes()].concat();
+    store.put_raw_row(Family::Ledger, &damaged, b"damaged");
+    // The row before its place is the damaged one.
+    store.record_ledger(&[(payer(3), entry(3))], None).unwrap();
+    let read_in_parts = |name| {
+        let mut sum = 0;
+        let read = store.snapshot().ledger_after(payer(name), 0, 9, |it| sum += it.picodollars);
+        read.map(|read| (read, sum))
+    };
+    for name in [1, 3] {
+        assert_eq!(store.snapshot().ledger(payer(name)).unwrap(), [entry(name)]);
+        assert_eq!(read_in_parts(name).unwrap(), (1, i64::from(name)));
+    }
+    assert!(store.snapshot().ledger(payer(2)).is_err() && read_in_parts(2).is_err());
+    assert!(
+        store.record_ledger(&[(payer(2), entry(4))], None).is_err(),
+        "nothing is booked beside it"
+    );
 }
 
 /// Returns the whole log as text, and the digests of all projections.

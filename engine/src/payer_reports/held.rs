@@ -47,14 +47,15 @@ impl HeldReport {
 pub struct HeldReports {
     /// The reports, in the order of their ids.
     pub reports: Vec<HeldReport>,
-    /// The first damage that was passed over. The reports and attestations in the damaged rows count as not held.
+    /// The first failed read that was passed over. The reports and attestations that it would have read count as not
+    /// held.
     pub passed_over: Option<PassedOver>,
 }
 
-/// Damage of the disk that a search for reports or attestations has passed over.
+/// A failed read that a search for reports or attestations has passed over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PassedOver {
-    /// The column family of the damaged rows.
+    /// The column family of the rows that cannot be read.
     pub family: Family,
     /// The error of the read.
     pub cause: ReadError,
@@ -62,20 +63,22 @@ pub struct PassedOver {
 
 /// Reads the newest reports about an originator, and their attestations, from the strands of `writers`. Skips
 /// reports that are malformed, longer than any report, about another originator than their topic, or in the name of
-/// another node than their writer. Passes over rows of the topics that the disk has damaged, and over envelopes that
-/// cannot be read.
+/// another node than their writer. Passes over rows of the topics and envelopes that the disk has damaged. If
+/// `gives_up` is true, also passes over envelopes whose reads fail for another reason.
 ///
 /// # Errors
-/// When a row of the topics cannot be read, and not because of damage.
+/// When a row of the topics or an envelope cannot be read, and is not passed over. The next attempt may succeed.
 pub fn held_reports(
     snapshot: &Snapshot<'_>,
     domain: DomainSeparator,
     about: OriginatorId,
     writers: &[OriginatorId],
+    gives_up: bool,
 ) -> Result<HeldReports, ReadError> {
     let mut reports: BTreeMap<ReportId, HeldReport> = BTreeMap::new();
     let mut passed_over = None;
-    newest(snapshot, &Topic::payer_reports(about), writers, &mut passed_over, |at, payload| {
+    let topic = Topic::payer_reports(about);
+    newest(snapshot, &topic, writers, gives_up, &mut passed_over, |at, payload| {
         let Payload::PayerReport(message) = payload else { return };
         let Ok(report) = PayerReport::from_message(message) else { return };
         if report.originator() != about {
@@ -86,7 +89,7 @@ pub fn held_reports(
         reports.entry(id).or_insert(new).written.push(at);
     })?;
     let topic = Topic::payer_report_attestations(about);
-    newest(snapshot, &topic, writers, &mut passed_over, |at, payload| {
+    newest(snapshot, &topic, writers, gives_up, &mut passed_over, |at, payload| {
         let Payload::PayerReportAttestation(message) = payload else { return };
         let Ok(attestation) = Attestation::from_message(message) else { return };
         if let Some(held) = reports.get_mut(&attestation.report)
@@ -107,7 +110,7 @@ pub(crate) struct AttestationSearch {
     pub(crate) read: usize,
     /// The places of the first attestations of the reports that were found.
     pub(crate) places: HashMap<ReportId, SequenceId>,
-    /// The first damage that was passed over. The attestations in the damaged rows are not found.
+    /// The first failed read that was passed over. The attestations that it would have read are not found.
     pub(crate) passed_over: Option<PassedOver>,
 }
 
@@ -132,7 +135,11 @@ pub(crate) fn attestations_behind(
     let (mut places, mut unreadable) = (HashMap::new(), None);
     let read = read_part(snapshot, &topic, from, SequenceId::MAX, attestations_max, |row| {
         let at = row.id.sequence;
-        if let Some(envelope) = envelope_of(snapshot, &row, &mut unreadable)
+        let envelope = envelope_of(snapshot, &row).unwrap_or_else(|cause| {
+            unreadable.get_or_insert(in_log(cause));
+            None
+        });
+        if let Some(envelope) = envelope
             && let Some(attestation) = attestation_of(&envelope)
             && attestation.node == node
             && wanted.get(&attestation.report).is_some_and(|searched| at > *searched)
@@ -153,11 +160,17 @@ fn attestation_of(envelope: &OriginatorEnvelope) -> Option<Attestation> {
     Attestation::from_message(message).ok()
 }
 
-/// Calls `each` with the newest payloads of each writer on a topic. Notes the first damage that was passed over.
+/// Calls `each` with the newest payloads of each writer on a topic. Notes the first failed read that was passed over:
+/// damage, and if `gives_up` is true, any envelope that cannot be read. A damaged envelope would otherwise hide all
+/// reports about its originator, for as long as it is among the newest ones of its writer.
+///
+/// # Errors
+/// When a row of the topic or an envelope cannot be read, and is not passed over.
 fn newest(
     snapshot: &Snapshot<'_>,
     topic: &Topic,
     writers: &[OriginatorId],
+    gives_up: bool,
     passed_over: &mut Option<PassedOver>,
     mut each: impl FnMut(EnvelopeId, &Payload),
 ) -> Result<(), ReadError> {
@@ -170,8 +183,13 @@ fn newest(
             rows => rows?,
         };
         for row in rows {
-            if let Some(envelope) = envelope_of(snapshot, &row, passed_over) {
-                each(row.id, envelope.unsigned().payer().client().payload());
+            match envelope_of(snapshot, &row) {
+                Ok(Some(envelope)) => each(row.id, envelope.unsigned().payer().client().payload()),
+                Ok(None) => {}
+                Err(cause) if cause.is_damage() || gives_up => {
+                    passed_over.get_or_insert(in_log(cause));
+                }
+                Err(cause) => return Err(cause),
             }
         }
     }
@@ -290,25 +308,18 @@ fn in_topic(cause: ReadError) -> PassedOver {
     PassedOver { family: Family::Topic, cause }
 }
 
-/// Returns the envelope of a row, if it may be a report or an attestation. One that the disk has damaged counts as not
-/// held: otherwise it would hide all reports about its originator, for as long as it is among the newest ones of its
-/// writer. Notes the first such damage.
+fn in_log(cause: ReadError) -> PassedOver {
+    PassedOver { family: Family::Log, cause }
+}
+
+/// Returns the envelope of a row, if it may be a report or an attestation.
 fn envelope_of(
     snapshot: &Snapshot<'_>,
     row: &TopicRow,
-    passed_over: &mut Option<PassedOver>,
-) -> Option<OriginatorEnvelope> {
-    if row.len_bytes > ENVELOPE_LEN_BYTES_MAX {
-        return None;
-    }
-    match snapshot.get(row.id) {
-        Ok(bytes) => parsed(bytes?),
-        Err(cause) => {
-            if cause.is_damage() {
-                passed_over.get_or_insert(PassedOver { family: Family::Log, cause });
-            }
-            None
-        }
+) -> Result<Option<OriginatorEnvelope>, ReadError> {
+    match row.len_bytes > ENVELOPE_LEN_BYTES_MAX {
+        true => Ok(None),
+        false => Ok(snapshot.get(row.id)?.and_then(parsed)),
     }
 }
 
@@ -406,7 +417,7 @@ mod tests {
 
     /// Returns the ends of the reports that are held, those of the attested ones, and the family that is damaged.
     fn held(store: &Store) -> (BTreeSet<u64>, BTreeSet<u64>, Option<Family>) {
-        let held = held_reports(&store.snapshot(), domain(), NODE, &[NODE]).unwrap();
+        let held = held_reports(&store.snapshot(), domain(), NODE, &[NODE], false).unwrap();
         let end = |it: &HeldReport| it.report.end().sequence.0;
         let attested = held.reports.iter().filter(|it| it.is_attested_by(NODE)).map(end);
         let (all, attested) = (held.reports.iter().map(end).collect(), attested.collect());

@@ -34,6 +34,9 @@ struct Kept {
     /// The originators whose events are kept. An endpoint could make up events of others without end.
     of: BTreeSet<OriginatorId>,
     read: Option<ReportEventsRead>,
+    /// Last settlements of reports in blocks up to which the payer registry has not been read. Until then the fees of
+    /// these reports count as unsettled: no balance is without them yet, and they could be spent twice.
+    waiting: Vec<PayerReportEvent>,
     /// The heads of strands when the envelopes at the ends of reports were last looked for.
     looked_at: BTreeMap<OriginatorId, SequenceId>,
 }
@@ -68,17 +71,40 @@ impl ReportHistory {
         if new.is_anew {
             kept.reports = Arc::default();
             kept.looked_at.clear();
+            kept.waiting.clear();
         }
-        let Kept { reports, of, read, looked_at } = &mut *kept;
+        let booked_through = booked_through(&new.snapshot)?;
+        let Kept { reports, of, read, waiting, looked_at } = &mut *kept;
         let latest = minute_of(self.0.clock.now_ns()).saturating_add(AHEAD_MINUTES);
+        let (booked, later): (Vec<_>, Vec<_>) =
+            std::mem::take(waiting).into_iter().partition(|event| event.block <= booked_through);
+        *waiting = later;
+        booked.into_iter().for_each(|event| Arc::make_mut(reports).note(event, None, latest));
         let so_far = read_reports(&new, |event, held_minute| {
-            if of.contains(&event.originator) {
-                Arc::make_mut(reports).note(event, held_minute, latest);
+            if !of.contains(&event.originator) {
+                return;
+            }
+            let is_last = matches!(event.change, PayerReportChange::Settled { left: 0, .. });
+            match is_last && event.block > booked_through {
+                true => waiting.push(event),
+                false => Arc::make_mut(reports).note(event, held_minute, latest),
             }
         })?;
         *read = Some(so_far);
         note_minutes(&new.snapshot, reports, looked_at)?;
         Ok(ReportsNow { snapshot: new.snapshot, reports: reports.clone() })
+    }
+}
+
+/// Returns the block up to which the settlements of the payer registry are booked. All are, as long as no balance is
+/// known, since nothing can be spent by it.
+///
+/// # Errors
+/// When a row cannot be read.
+fn booked_through(snapshot: &Snapshot<'_>) -> Result<u64, ReadError> {
+    match snapshot.knows_balances()? {
+        true => Ok(snapshot.ledger_position()?.map_or(u64::MAX, |at| at.block)),
+        false => Ok(u64::MAX),
     }
 }
 
@@ -306,6 +332,31 @@ mod tests {
         assert_eq!([of(100), of(200)], [1, 0], "the chain has taken one back");
         nodes.send_replace(registry(&[100]));
         assert_eq!(of(100), 1);
+    }
+
+    /// A node reads the registry and the reports apart, and either may come first.
+    #[test]
+    fn a_report_is_settled_once_the_registry_has_been_read_up_to_its_last_settlement() {
+        let store = store();
+        let (_nodes, watched) = watch::channel(registry(&[100]));
+        let history = ReportHistory::new(store.clone(), Arc::new(StillClock), watched);
+        let at = |block| ChainPosition { block, hash: [9; 32] };
+        store.note_payers_read(at(1)).unwrap();
+        store.note_payer_reports_read(at(1)).unwrap();
+        store.record_ledger(&[], Some(at(1))).unwrap();
+        let is_settled = || history.now().unwrap().reports.is_settled(OriginatorId(100), 0);
+        let change = PayerReportChange::Settled { leaves: 1, left: 0, microdollars: 1 };
+        let settled = PayerReportEvent { block: 3, change, ..submitted(2, 100) };
+        store.record_payer_reports(0, &[submitted(2, 100), settled.clone()], at(3)).unwrap();
+        assert_eq!([is_settled(), is_settled()], [false, false], "no balance is without its fees");
+        store.record_ledger(&[], Some(at(2))).unwrap();
+        assert!(!is_settled(), "the registry may have it in the next block");
+        store.record_ledger(&[], Some(at(3))).unwrap();
+        assert_eq!([is_settled(), is_settled()], [true, true]);
+        store.record_payer_reports(3, &[], at(4)).unwrap();
+        assert!(!is_settled(), "the chain has taken it back");
+        store.record_payer_reports(3, &[settled], at(4)).unwrap();
+        assert!(is_settled(), "the registry was first");
     }
 
     /// Settled usage of a strand stays settled, whatever the registry has as the key of its node.

@@ -1,16 +1,16 @@
-//! Payer reports and attestations that the disk has damaged: each costs itself.
+//! Payer reports and attestations that the disk has damaged, or cannot read: each costs itself.
 
 use std::fs;
 
 use hawser_engine::facts;
 use hawser_engine::payer_reports::{PassedOver, held_reports};
-use hawser_engine::runtime::{Attested, ReportState, Submitted, Written};
+use hawser_engine::runtime::{Attested, ReportState, ReportStepError, Submitted, Written};
 use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, Proof};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::sign::{originator_digest, payer_digest};
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId, Topic};
 use hawser_rules::payer_report::{Attestation, NodeIds, PayerReport, RangeEnd};
-use hawser_storage::{Change, Family, LogEntry, Store, Validity};
+use hawser_storage::{Change, Family, LogEntry, ReadError, Store, Validity};
 use prost::Message as _;
 
 use crate::common::{NODE, START_NS, rate, record_rates};
@@ -71,7 +71,7 @@ fn a_damaged_report_or_attestation_hides_no_other_one() {
 
     let snapshot = store.snapshot();
     assert!(snapshot.get(EnvelopeId::new(SOURCE, SequenceId(1))).is_err());
-    let held = held_reports(&snapshot, domain(), SOURCE, &[SOURCE]).unwrap();
+    let held = held_reports(&snapshot, domain(), SOURCE, &[SOURCE], false).unwrap();
     assert!(matches!(held.passed_over, Some(PassedOver { family: Family::Log, .. })), "{held:?}");
     let [held] = &held.reports[..] else { panic!("{held:?}") };
     assert_eq!((&held.report, held.attestations.len()), (&report(8), 1), "the last ones");
@@ -91,7 +91,7 @@ fn a_damaged_block_of_the_topics_hides_no_report_of_another_one() {
     let hidden = &all[usize::try_from(HIDDEN).unwrap() - 1];
     let (file, before) = folder.damage_in("topic", hidden);
     let held = || {
-        let held = held_reports(&store.snapshot(), domain(), SOURCE, &[SOURCE]).unwrap();
+        let held = held_reports(&store.snapshot(), domain(), SOURCE, &[SOURCE], false).unwrap();
         let places = held.reports.iter().map(|it| it.report.end().sequence.0);
         (places.collect::<Vec<_>>(), held.passed_over.map(|it| it.family))
     };
@@ -138,4 +138,63 @@ async fn damaged_rows_keep_no_report_from_being_written_attested_and_submitted()
     let scrubs = network.engines[&200].scrubs().status();
     let families: Vec<_> = scrubs.left.iter().map(|it| it.damage.family).collect();
     assert_eq!((families, scrubs.left_count), (vec!["topic"], 1), "it is told once");
+}
+
+/// Returns the first envelope of the strand. It carries a report about another node, and is just long enough for a file
+/// of its own and no longer than those that are read.
+fn in_own_file(report: &PayerReport) -> Bytes {
+    const LEN_BYTES: usize = 4096;
+    let padded = |len: usize| {
+        // A field that no schema has.
+        let [low, high] = [len & 0x7f | 0x80, len >> 7].map(|part| u8::try_from(part).unwrap());
+        let field = [&[0x7a, low, high][..], &vec![0; len]].concat();
+        carrying(1, [&report.client_envelope()[..], &field].concat().into())
+    };
+    let around = padded(3000).len() - 3000;
+    let envelope = padded(LEN_BYTES - around);
+    assert_eq!(envelope.len(), LEN_BYTES);
+    envelope
+}
+
+/// The disk fails the reads of one envelope, for some minutes or for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_report_whose_reads_fail_ends_steps_about_its_originator_for_ten_minutes_at_most() {
+    for lasts in [false, true] {
+        let folder = Folder::new(&format!("payer-report-reads-{lasts}"));
+        let (mut network, store) = (Network::start(), folder.open_damaged());
+        network.start_on(NODE.0, store.clone());
+        network.follow_chain();
+        network.traffic("some").await;
+        network.replicate();
+        let Written::New(id) = network.write(200, NODE.0).await else { panic!("a report is due") };
+        let end = RangeEnd { minute: 1, sequence: SequenceId(7) };
+        let nodes = NodeIds::new([SOURCE]).unwrap();
+        let other = PayerReport::new(NODE, SequenceId::NONE, end, [1; 32], nodes).unwrap();
+        store_all(&store, [in_own_file(&other)]);
+        let (before, away) = folder.take_large_away();
+
+        let (worker, head) = (network.worker(NODE.0), store.snapshot().head(NODE).unwrap());
+        for minutes in [0, 9] {
+            network.pass(minutes);
+            let attested = worker.attest(NODE).await;
+            let is_unread = matches!(attested, Err(ReportStepError::Read(ReadError::Database(_))));
+            assert!(is_unread, "after {minutes} minutes: {attested:?}");
+            let written = worker.write(NODE).await;
+            assert!(matches!(written, Err(ReportStepError::Read(_))), "{written:?}");
+            let of_other = worker.attest(OriginatorId(200)).await;
+            assert!(of_other.is_ok_and(|it| it.is_empty()), "another originator");
+        }
+        assert_eq!(store.snapshot().head(NODE).unwrap(), head, "nothing is decided");
+
+        network.pass(1);
+        if !lasts {
+            fs::rename(away, before).unwrap();
+        }
+        let attested = worker.attest(NODE).await.unwrap();
+        assert_eq!(attested.len(), if lasts { 1 } else { 2 }, "{attested:?}");
+        assert!(attested.contains(&(id, Attested::Signed)), "{attested:?}");
+        let left = network.engines[&NODE.0].scrubs().status().left;
+        let families: Vec<_> = left.iter().map(|it| it.damage.family).collect();
+        assert_eq!(families, if lasts { vec!["log"] } else { vec![] }, "a lasting one is told");
+    }
 }

@@ -77,7 +77,11 @@ impl Network {
             node: OriginatorId(node),
             public_key: key(node).public_key(),
         };
-        let store = Store::in_memory(identity, price::price).unwrap();
+        self.start_on(node, Store::in_memory(identity, price::price).unwrap());
+    }
+
+    /// Starts a node on a store that has nothing.
+    pub fn start_on(&mut self, node: u32, store: Store) {
         record_rates(&store, &self.rates);
         // No payer has a deposit.
         let position = ChainPosition { block: 0, hash: [0; 32] };

@@ -241,7 +241,7 @@ impl LateLook<'_, '_> {
         if let Some(PassedOver { cause, .. }) = &found.passed_over {
             tracing::error!(
                 code = "evidence_failed", about = %self.about, error = %cause,
-                "attestations of payer reports in damaged rows are not looked at"
+                "attestations of payer reports that cannot be read are not looked at"
             );
         }
         for (id, searched) in wanted {

@@ -32,7 +32,7 @@ use hawser_rules::payer_report::report::RETENTION_DAYS;
 use hawser_rules::payer_report::{
     Attestation, DomainSeparator, PayerReport, Periods, ReportDifference, ReportDue, ReportId, due,
 };
-use hawser_storage::{Mark, ReadError, Snapshot};
+use hawser_storage::{Family, Mark, ReadError, Snapshot};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -338,22 +338,39 @@ impl PayerReporterState {
         }
     }
 
+    /// Returns the reports about an originator that nodes have written. After reads have failed for some minutes,
+    /// passes over the envelopes that cannot be read.
+    ///
+    /// # Errors
+    /// When some cannot be read: nothing is decided without them, because the next attempt may succeed.
     fn held(&self, about: OriginatorId) -> Result<Vec<HeldReport>, ReportStepError> {
         let writers: Vec<_> = self.registry().nodes().map(|node| node.id).collect();
         let snapshot = self.engine.store().snapshot();
-        let held = held_reports(&snapshot, self.domain, about, &writers)?;
+        let read = |gives_up| held_reports(&snapshot, self.domain, about, &writers, gives_up);
+        let mut held = read(false);
+        let fails = matches!(&held, Err(error @ ReadError::Database(_)) if !error.is_damage());
+        let now_minute = minute_of(self.engine.ports().clock.now_ns());
+        if self.named_damage.lock().fails_for_long(about, fails, now_minute) {
+            held = read(true);
+            // Rows of the topics are not passed over: they may be all that a node has written. The scrub that begins
+            // now has them made anew.
+            if let Err(error @ ReadError::Database(_)) = &held {
+                self.engine.scrubs().note_read(Family::Topic, error);
+            }
+        }
+        let held = held?;
         self.note_passed_over(about, held.passed_over.as_ref());
         Ok(held.reports)
     }
 
-    /// Names the damage that a read of the reports about an originator has passed over, once until all of them can be
+    /// Names the failure that a read of the reports about an originator has passed over, once until all of them can be
     /// read again.
     fn note_passed_over(&self, about: OriginatorId, passed_over: Option<&PassedOver>) {
         let begins = self.named_damage.lock().begins(about, passed_over.is_some());
         let Some(PassedOver { family, cause }) = passed_over.filter(|_| begins) else { return };
         tracing::error!(
             code = "payer_reports_unreadable", %about, family = family.name(), error = %cause,
-            "the disk has damaged payer reports or attestations: they count as not held"
+            "payer reports or attestations cannot be read from the disk: they count as not held"
         );
         self.engine.scrubs().note_read(*family, cause);
     }
