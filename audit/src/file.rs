@@ -24,7 +24,7 @@ pub const FILE_LEN_BYTES_MAX: usize = 64 * 1024 * 1024;
 const REPORTS_MAX: usize = 1_000;
 /// Pieces of one entry on signed trees. Specified (`docs/protocol/misbehavior.md`): the most that a fault has.
 const PIECES_MAX: usize = 4;
-/// Nodes and rates of one file. A guess: far above any network.
+/// Nodes and rates of one file, and absences of one node. A guess: far above any network.
 const ENTRIES_MAX: usize = 10_000;
 
 /// The error in an evidence file.
@@ -139,7 +139,11 @@ pub struct NodeEntry {
     #[serde(default = "yes")]
     pub canonical: bool,
     /// Its absences, unix seconds: from its removal to its return.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "bounded::<_, _, ENTRIES_MAX>",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub absences: Vec<(u64, Option<u64>)>,
 }
 

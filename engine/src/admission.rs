@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use hawser_proto::batch::{SignatureClaim, recover_batch};
+use hawser_proto::batch::{SignatureClaim, accounts, recover_grouped};
 use hawser_proto::envelope::{ClientEnvelope, LayerError, PayerEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{Address, Bytes, Cursor, EnvelopeId, OriginatorId, SequenceId, Signature};
@@ -91,7 +91,8 @@ impl EnvelopeAdmissionError {
     }
 }
 
-/// Checks envelopes of one request, in their order. Costs one signature recovery for each.
+/// Checks envelopes of one request, in their order. Costs one signature recovery for each, and less for 25 and more of
+/// one payer.
 #[must_use]
 pub fn admit(
     context: &AdmissionContext<'_>,
@@ -99,26 +100,28 @@ pub fn admit(
 ) -> Vec<Result<Admitted, EnvelopeAdmissionError>> {
     let opened: Vec<_> = envelopes.into_iter().map(|envelope| open(context, envelope)).collect();
     // All signatures go into one call. Envelopes that were refused already have no claim, so the
-    // keys come back in the order of the envelopes that were opened, and each of those takes one.
+    // payers come back in the order of the envelopes that were opened, and each of those takes one.
     let signed: Vec<_> = opened.iter().flatten().map(|(envelope, _)| envelope).collect();
+    let digests = PayerEnvelope::digests(&signed);
     let claims: Vec<_> = opened
         .iter()
         .flatten()
-        .zip(PayerEnvelope::digests(&signed))
+        .zip(&digests)
         .map(|((_, signature), digest)| SignatureClaim {
-            digest,
+            digest: *digest,
             signature: *signature,
             expected: None,
         })
         .collect();
-    let mut payers = recover_batch(&claims).into_iter().zip(claims);
+    // A request of several payers is refused, so all signatures are expected to be those of the first one's payer.
+    let one_group = vec![(); claims.len()];
+    let mut payers = accounts(recover_grouped(claims, &one_group)).zip(digests);
     opened
         .into_iter()
         .map(|opened| {
             let (envelope, _) = opened?;
-            let (payer, SignatureClaim { digest, .. }) =
-                payers.next().expect("a claim for each opened envelope");
-            let payer = payer.map_err(Violation::from)?.address();
+            let (payer, digest) = payers.next().expect("a claim for each opened envelope");
+            let payer = payer.map_err(Violation::from)?;
             check_rules(context, &envelope).map_err(|violation| {
                 EnvelopeAdmissionError::of(context, envelope.client(), violation)
             })?;

@@ -286,4 +286,15 @@ mod tests {
             }
         }
     }
+
+    /// The test above would pass as well if messages were always hashed one after the other.
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn a_processor_with_avx2_hashes_four_messages_in_one_pass() {
+        let messages = [LabelledMessage::new(ORIGINATOR_LABEL, b"message"); 5];
+        let found = avx2::digests_in_lanes(&messages);
+        assert_eq!(found.is_some(), std::arch::is_x86_feature_detected!("avx2"));
+        assert!(found.into_iter().flatten().all(|it| it == originator_digest(b"message")));
+        assert!(avx2::digests_in_lanes(&messages[..3]).is_none());
+    }
 }

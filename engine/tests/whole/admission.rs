@@ -171,3 +171,33 @@ async fn all_refusals_of_a_request_are_told_and_payers_must_not_mix() {
     };
     assert!(refusal.text.contains("must be from the same payer"), "{refusal}");
 }
+
+/// Signatures of up to 32 envelopes are checked together. Each gets the verdict that it would get alone.
+#[tokio::test]
+async fn a_wrong_signature_among_many_right_ones_refuses_its_request() {
+    let node = start(store());
+    let all = || (0..70).map(|at| message(1, &format!("message {at}"))).collect::<Vec<_>>();
+    for wrong in [0, 1, 31, 32, 69] {
+        let mut unrecoverable = all();
+        unrecoverable[wrong].payer_signature = with_signature(Some(vec![0; 65])).payer_signature;
+        let Err(PublishError::Refused(refusal)) = node.engine.publish(unrecoverable).await else {
+            panic!("{wrong}")
+        };
+        assert_eq!(refusal.envelopes.iter().map(|it| it.index).collect::<Vec<_>>(), [wrong]);
+        assert!(!refusal.text.contains("must be from the same payer"), "{refusal}");
+
+        let mut of_other = all();
+        let client = of_other[wrong].unsigned_client_envelope.clone();
+        of_other[wrong] = PayerEnvelope::sign(client, NODE, 60, &payer(1));
+        // Each of these signatures is valid for another envelope, and recovers to a payer that nobody is.
+        let mut swapped = all();
+        swapped[wrong].payer_signature = swapped[(wrong + 1) % 70].payer_signature.clone();
+        for batch in [of_other, swapped] {
+            let Err(PublishError::Refused(refusal)) = node.engine.publish(batch).await else {
+                panic!("{wrong}")
+            };
+            assert!(refusal.text.contains("must be from the same payer"), "{refusal}");
+        }
+    }
+    node.engine.publish(all()).await.unwrap();
+}

@@ -6,6 +6,7 @@ mod checkpoints;
 mod connect_request;
 mod control_frames;
 mod data_frames;
+mod evidence_file;
 mod exported_part;
 mod group_message;
 mod grpc_strand;
@@ -54,6 +55,7 @@ pub(crate) const TARGETS: &[Target] = &[
     chain_rpc::TARGET,
     misbehavior_report::TARGET,
     tree_evidence::TARGET,
+    evidence_file::TARGET,
     payer_report::TARGET,
     proof_file::TARGET,
     resume_text::TARGET,

@@ -288,7 +288,7 @@ mod tests {
             assert_eq!(all, lengths.len());
             chunks.iter().map(Vec::len).collect()
         };
-        assert_eq!(lengths(&[700; 40]), [16, 16, 8]);
+        assert_eq!(lengths(&[700; 40]), [32, 8]);
         assert_eq!(lengths(&[30 << 10; 7]), [2, 2, 2, 1]);
         assert_eq!(lengths(&[100 << 10; 2]), [1, 1]);
         assert_eq!(lengths(&[0]), [1]);
