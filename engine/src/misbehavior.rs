@@ -4,6 +4,8 @@ use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{Bytes, EnvelopeId};
 use hawser_rules::misbehavior::{self, StatementDifference, TIME_TOLERANCE_NS};
 use hawser_rules::{Contradiction, RateTable, check_charges_by_former, is_free};
+#[cfg(feature = "faults")]
+use hawser_storage::faults::{self, SeededFault};
 
 pub use hawser_storage::{Evidence, EvidenceTime, Misbehavior, Severity, StoredEvidence};
 
@@ -47,6 +49,10 @@ pub fn stated_ns(envelope: &Bytes) -> Option<i64> {
 /// nothing here until the clock reaches it.
 #[must_use]
 pub fn is_ahead(originator_ns: i64, now_ns: i64) -> bool {
+    #[cfg(feature = "faults")]
+    if faults::is_on(SeededFault::ForgottenLead) {
+        return originator_ns > now_ns;
+    }
     originator_ns > now_ns.saturating_add(LEAD_NS_MAX)
 }
 
@@ -65,6 +71,10 @@ pub enum FeeVerdict {
 /// Judges the fees that an envelope states, against a price list.
 #[must_use]
 pub fn judge_fees(envelope: &Bytes, rates: &RateTable) -> FeeVerdict {
+    #[cfg(feature = "faults")]
+    if faults::is_on(SeededFault::UnjudgedFees) {
+        return FeeVerdict::Explained;
+    }
     let Ok(envelope) = OriginatorEnvelope::parse(envelope.clone()) else {
         return FeeVerdict::Explained; // marked for that, and never booked
     };

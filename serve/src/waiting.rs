@@ -27,6 +27,7 @@ const WAIT_MAX: Duration = Duration::from_secs(5);
 const TURN_WAIT_MAX: Duration = Duration::from_secs(25);
 /// Pauses between two tries of a connection: each is twice as long as the one before it. Guesses: the first is about
 /// the time of a turn on disk. With the last, 10,000 connections take some percent of a core to try.
+// Not `backon`: nothing is drawn at random here, and each wait would hold a random generator.
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_millis(160);
 /// Part of the limit, as a divisor, that a request may wait for. A larger one is refused at once, because it would have

@@ -366,7 +366,10 @@ impl<'a> Group<'a> {
         }
         if through > *head {
             let first = EnvelopeId { sequence: head.next(), ..from };
-            self.marks.insert(first, Some(Mark::range(reason, through)));
+            let marked = through;
+            #[cfg(feature = "faults")]
+            let marked = shortened_if_faulty(first.sequence, marked);
+            self.marks.insert(first, Some(Mark::range(reason, marked)));
             *head = through;
         }
         Ok(())
@@ -382,6 +385,10 @@ impl<'a> Group<'a> {
             entry.id
         );
         self.batch.put_cf(self.log, EnvelopeKey(entry.id).encode(), &entry.bytes);
+        #[cfg(feature = "faults")]
+        if is_seeded(crate::faults::SeededFault::LostEnvelope, entry) {
+            self.batch.delete_cf(self.log, EnvelopeKey(entry.id).encode());
+        }
         match entry.validity {
             Validity::Valid => {}
             Validity::Invalid(rule) => _ = self.marks.insert(entry.id, Some(Mark::Invalid(rule))),
@@ -494,12 +501,26 @@ fn batch_len_bytes(changes: &[Change]) -> usize {
     envelopes.fold(ROWS, usize::saturating_add)
 }
 
+/// Returns true if a fault of every seventh place is on, and this is such a place.
+#[cfg(feature = "faults")]
+fn is_seeded(fault: crate::faults::SeededFault, entry: &LogEntry) -> bool {
+    crate::faults::is_on(fault) && entry.id.sequence.0 % 7 == 3
+}
+
 #[cfg(feature = "faults")]
 fn changed_if_faulty(entry: &LogEntry) -> LogEntry {
-    use crate::faults::{SeededFault, is_on};
     let mut changed = entry.clone();
-    if is_on(SeededFault::ChangedBytes) && entry.id.sequence.0 % 7 == 3 {
+    if is_seeded(crate::faults::SeededFault::ChangedBytes, entry) {
         changed.bytes = [&entry.bytes[..], &[0]].concat().into();
     }
     changed
+}
+
+/// Returns the end of the mark of places up to `through`, which begins at `first`.
+#[cfg(feature = "faults")]
+fn shortened_if_faulty(first: SequenceId, through: SequenceId) -> SequenceId {
+    match crate::faults::is_on(crate::faults::SeededFault::ShortMark) {
+        true => through.previous().max(first),
+        false => through,
+    }
 }

@@ -67,6 +67,8 @@ impl Store {
         let mut batch = FactBatch::new(&database, &database.evidence, now_ns)?;
         let mut fresh = Vec::new();
         for piece in evidence {
+            #[cfg(feature = "faults")]
+            let piece = &changed_if_faulty(piece);
             let (fact, covering) = (FactKey::of(piece), FactKey::covering(piece));
             if batch.stage(fact, covering, || piece.encode()).is_some() {
                 fresh.push(piece.clone());
@@ -107,6 +109,17 @@ impl Store {
     pub fn evidence_left_out(&self) -> BTreeMap<OriginatorId, u64> {
         self.database().evidence.lock().left_out_by_node()
     }
+}
+
+#[cfg(feature = "faults")]
+fn changed_if_faulty(piece: &Evidence) -> Evidence {
+    let mut changed = piece.clone();
+    if crate::faults::is_on(crate::faults::SeededFault::OtherEvidence)
+        && let [first, .., last] = &mut changed.envelopes[..]
+    {
+        last.clone_from(first);
+    }
+    changed
 }
 
 impl Store {

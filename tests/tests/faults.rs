@@ -1,5 +1,6 @@
 //! The tests can fail: each fault of `hawser_storage::faults` breaks an invariant, and the test that
-//! holds the invariant notices it.
+//! holds the invariant notices it. What is asserted here is the message of that invariant, because another one may
+//! notice a fault first.
 //!
 //! A program of its own, because a fault is in the whole process. Compiled with the feature `faults` only:
 //! `scripts/test-faults`.
@@ -42,10 +43,13 @@ fn first_failure(fault: SeededFault, run: impl Fn(u64)) -> Option<(u64, String)>
     })
 }
 
-fn assert_noticed(fault: SeededFault, run: impl Fn(u64)) {
+/// Asserts that a run fails with the fault, and says so, and that it holds without the fault.
+fn assert_noticed(fault: SeededFault, said: &str, run: impl Fn(u64)) {
     let (seed, text) =
-        first_failure(fault, run).unwrap_or_else(|| panic!("no seed notices {fault:?}"));
+        first_failure(fault, &run).unwrap_or_else(|| panic!("no seed notices {fault:?}"));
+    assert!(text.contains(said), "{fault:?} breaks something else at seed {seed}: {text}");
     println!("{fault:?} is noticed at seed {seed}: {text}");
+    run(seed);
 }
 
 fn simulate(seed: u64) -> Sim {
@@ -57,6 +61,21 @@ fn simulate(seed: u64) -> Sim {
     sim
 }
 
+/// A network in which node 300 plays a role, until its lies have arrived.
+fn scripted(seed: u64) -> Sim {
+    let mut sim = Sim::scripted(seed);
+    sim.publish(12, Duration::from_secs(30));
+    sim.run_for(Duration::from_secs(45));
+    sim
+}
+
+/// A network in which node 100 has acknowledged some envelopes, and no other node has got them.
+fn acknowledged(seed: u64) -> Sim {
+    let mut sim = Sim::five(seed, STEADY);
+    (0..4).for_each(|_| sim.publish_now(OriginatorId(100)));
+    sim
+}
+
 #[test]
 fn without_a_fault_the_simulation_holds() {
     (0..3).for_each(|seed| _ = simulate(seed));
@@ -64,22 +83,39 @@ fn without_a_fault_the_simulation_holds() {
 
 #[test]
 fn other_bytes_in_the_log_are_noticed() {
-    assert_noticed(SeededFault::ChangedBytes, |seed| _ = simulate(seed));
+    let run = |seed| acknowledged(seed).assert_nothing_forged();
+    assert_noticed(SeededFault::ChangedBytes, "was not signed", run);
+}
+
+#[test]
+fn an_acknowledged_envelope_that_the_log_lacks_is_noticed() {
+    let run = |seed| acknowledged(seed).assert_nothing_acknowledged_lost();
+    assert_noticed(SeededFault::LostEnvelope, "has lost", run);
+}
+
+#[test]
+fn a_mark_that_ends_too_early_is_noticed() {
+    assert_noticed(SeededFault::ShortMark, "has a gap", |seed| {
+        let mut sim = acknowledged(seed);
+        sim.leave_many_empty(OriginatorId(100), 3);
+        sim.assert_no_gap();
+    });
 }
 
 #[test]
 fn a_place_that_is_passed_over_is_noticed() {
-    assert_noticed(SeededFault::SkippedPlace, |seed| _ = simulate(seed));
+    assert_noticed(SeededFault::SkippedPlace, "without a hole", |seed| _ = simulate(seed));
 }
 
 #[test]
 fn a_head_that_runs_ahead_of_the_disk_is_noticed() {
-    assert_noticed(SeededFault::AcceptedIsDurable, |seed| _ = simulate(seed));
+    assert_noticed(SeededFault::AcceptedIsDurable, "does not hold", |seed| _ = simulate(seed));
 }
 
 #[test]
 fn an_unchecked_signature_is_noticed() {
-    assert_noticed(SeededFault::UncheckedSignature, |seed| _ = simulate(seed));
+    let run = |seed| _ = simulate(seed);
+    assert_noticed(SeededFault::UncheckedSignature, "holds something else", run);
 }
 
 /// The same bound as in `replication_sim.rs`: over enough seeds, two statements for a place are met.
@@ -99,7 +135,8 @@ fn a_conflict_that_is_not_reported_is_noticed() {
 #[test]
 fn a_late_envelope_that_is_dropped_is_noticed() {
     let [cut_off, holder, liar] = [100, 200, 300].map(OriginatorId);
-    assert_noticed(SeededFault::DroppedLateEnvelope, |seed| {
+    let said = "late finds reach every node";
+    assert_noticed(SeededFault::DroppedLateEnvelope, said, |seed| {
         let mut sim = Sim::new(seed, Faults { withholds_from: Some(cut_off), ..Faults::NONE });
         sim.cut(cut_off, holder);
         sim.publish(20, Duration::from_secs(30));
@@ -109,10 +146,99 @@ fn a_late_envelope_that_is_dropped_is_noticed() {
     });
 }
 
+/// Node 300 leaves out places of node 400's strand, and is the only one that brings them to node 100. The nodes that
+/// hold them too come back later.
+#[test]
+fn a_late_envelope_of_an_honest_node_that_is_dropped_is_noticed() {
+    let [reader, strand] = [100, 400].map(OriginatorId);
+    let away = [200, 500].map(OriginatorId);
+    assert_noticed(SeededFault::DroppedLateEnvelope, "holds another strand", |seed| {
+        let mut sim = Sim::beside(seed, STEADY, Behaviour::LeftOutPlaces);
+        sim.publish(4, Duration::from_secs(5));
+        sim.run_for(Duration::from_secs(10));
+        away.into_iter().for_each(|node| sim.lose(node));
+        sim.cut(reader, strand);
+        sim.publish(12, Duration::from_secs(20));
+        sim.run_for(Duration::from_secs(240));
+        away.into_iter().for_each(|node| sim.join(node));
+        sim.run_for(Duration::from_secs(300));
+        sim.assert_equal_strands();
+    });
+}
+
+#[test]
+fn a_claim_that_is_kept_too_high_is_noticed() {
+    assert_noticed(SeededFault::ClaimTooHigh, "and holds", |seed| {
+        let mut sim = Sim::five(seed, STEADY);
+        sim.publish(4, Duration::from_secs(5));
+        sim.run_for(Duration::from_secs(20));
+        sim.assert_invariants();
+    });
+}
+
+/// Node 400 leaves a place empty, so that all others search for it.
+#[test]
+fn a_search_that_does_not_end_is_noticed() {
+    let strand = OriginatorId(400);
+    assert_noticed(SeededFault::EndlessSearch, "does not reach the end", |seed| {
+        let mut sim = Sim::five(seed, STEADY);
+        sim.run_for(Duration::from_secs(5));
+        sim.leave_empty(strand);
+        sim.publish_now(strand);
+        sim.run_for(Duration::from_secs(5));
+        sim.assert_all_running();
+    });
+}
+
+/// Node 500 joins late, and half of the seeds have it show what strands' nodes have signed before it verifies that.
+#[test]
+fn a_shown_envelope_that_is_never_verified_is_noticed() {
+    let late = OriginatorId(500);
+    assert_noticed(SeededFault::UnverifiedEnd, "still shows these", |seed| {
+        let mut sim = Sim::five(seed, STEADY);
+        sim.show_first(seed);
+        sim.lose(late);
+        sim.publish(40, Duration::from_secs(20));
+        sim.run_for(Duration::from_secs(25));
+        sim.join(late);
+        sim.run_for(Duration::from_secs(200));
+        sim.assert_all_verified();
+    });
+}
+
+#[test]
+fn an_envelope_that_no_page_has_is_noticed() {
+    assert_noticed(SeededFault::PassedRow, "does not show all of the topic", |seed| {
+        let mut sim = Sim::five(seed, STEADY);
+        sim.publish(12, Duration::from_secs(10));
+        sim.run_for(Duration::from_secs(60));
+        sim.assert_readable();
+    });
+}
+
+/// Honest clocks differ by minutes.
+#[test]
+fn an_honest_node_that_is_accused_is_noticed() {
+    let run = |seed| scripted(seed).assert_invariants();
+    assert_noticed(SeededFault::ForgottenLead, "accuses", run);
+}
+
+#[test]
+fn evidence_that_proves_nothing_is_noticed() {
+    let run = |seed| scripted(seed).assert_evidence_verifies();
+    assert_noticed(SeededFault::OtherEvidence, "the evidence of", run);
+}
+
+#[test]
+fn a_liar_that_is_not_named_is_noticed() {
+    let run = |seed| _ = scripted(seed).assert_liar_named();
+    assert_noticed(SeededFault::UnjudgedFees, "no node has named", run);
+}
+
 /// Node 300 claims places of more originators than a node may keep of one peer.
 #[test]
 fn claims_without_a_bound_are_noticed() {
-    assert_noticed(SeededFault::UnboundedClaims, |seed| {
+    assert_noticed(SeededFault::UnboundedClaims, "claims of", |seed| {
         let mut sim = Sim::beside(seed, STEADY, Behaviour::InventedOriginators);
         sim.publish(2, Duration::from_secs(5));
         sim.run_for(Duration::from_secs(10));
@@ -133,8 +259,7 @@ fn a_search_that_ends_with_the_first_answer_is_noticed() {
             sim.assert_none_passed_over();
         }
     };
-    (0..3).for_each(relayed);
-    assert_noticed(SeededFault::FirstAnswerEnds, relayed);
+    assert_noticed(SeededFault::FirstAnswerEnds, "has passed over", relayed);
 }
 
 /// Publishes at a node with a fault, and returns true if each answer was covered by a sync.

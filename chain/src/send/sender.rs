@@ -15,6 +15,7 @@ use tokio::time::sleep;
 use super::call::{Call, Quote};
 use super::chain::Chain;
 use super::error::{RequestError, SendError};
+use crate::backoff::Pauses;
 use crate::broadcast::{HandOver, WitnessedOutcome, Witnesses};
 
 /// Default time limit for a receipt. Guess.
@@ -313,7 +314,7 @@ impl Sender {
         witnesses: &Witnesses,
     ) -> Result<TransactionReceipt, SendError> {
         let (hash, account, nonce) = (signed.hash, self.account, signed.nonce);
-        let (begun, mut pause) = (Instant::now(), LOOK_AGAIN_AFTER);
+        let (begun, mut pauses) = (Instant::now(), Pauses::new(LOOK_AGAIN_AFTER, LOOK_EVERY_MAX));
         let mut is_spread = false;
         loop {
             let waited = begun.elapsed();
@@ -338,8 +339,7 @@ impl Sender {
                     false => SendError::NotMined { hash, account, nonce, waited },
                 });
             }
-            sleep(pause).await;
-            pause = (pause * 2).min(LOOK_EVERY_MAX);
+            sleep(pauses.next()).await;
         }
     }
 
@@ -347,7 +347,7 @@ impl Sender {
     async fn receipt_of(&self, signed: &Signed) -> Result<TransactionReceipt, SendError> {
         let begun = Instant::now();
         let mut used_since = None;
-        let mut pause = LOOK_AGAIN_AFTER;
+        let mut pauses = Pauses::new(LOOK_AGAIN_AFTER, LOOK_EVERY_MAX);
         loop {
             let is_used = self.mined_nonce().await.is_ok_and(|mined| mined > signed.nonce);
             let receipt = self.chain.provider().get_transaction_receipt(signed.hash).await;
@@ -372,8 +372,7 @@ impl Sender {
                     waited: self.receipt_max,
                 });
             }
-            sleep(pause).await;
-            pause = (pause * 2).min(LOOK_EVERY_MAX);
+            sleep(pauses.next()).await;
         }
     }
 }

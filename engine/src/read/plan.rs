@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId, Topic};
 use hawser_storage::TopicRow;
+#[cfg(feature = "faults")]
+use hawser_storage::faults::{self, SeededFault};
 
 use super::error::QueryError;
 use super::lane::{CHUNK_ROWS_MAX, Lane, LaneTable, StrandLanes};
@@ -544,6 +546,10 @@ impl PagePlan {
         let topic = &self.topics[topic];
         let resumed = topic.resume.iter().find(|id| id.originator == originator);
         let start = resumed.map_or_else(|| topic.from.get(originator), |id| id.sequence);
+        #[cfg(feature = "faults")]
+        if faults::is_on(SeededFault::PassedRow) && start > SequenceId::NONE {
+            return start.next();
+        }
         start.max(self.out.get(originator))
     }
 }

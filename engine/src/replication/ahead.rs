@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 use hawser_proto::checkpoint::{SignedCheckpoint, SignedPrefix};
 use hawser_proto::{Bytes, OriginatorId, PublicKey, SequenceId};
 use hawser_storage::CommitError;
+#[cfg(feature = "faults")]
+use hawser_storage::faults::{self, SeededFault};
 
 use super::follower::Follower;
 use super::link::{StrandItem, WantResponse};
@@ -331,6 +333,9 @@ impl ShownStrand {
     ) -> Option<(SequenceId, SequenceId)> {
         let ShownStage::Shown { verified } = self.stage else { return None };
         let durable = follower.durable();
+        #[cfg(feature = "faults")]
+        let durable =
+            if faults::is_on(SeededFault::UnverifiedEnd) { durable.previous() } else { durable };
         let has_turn = is_idle || self.is_overdue(now);
         let is_ready = has_turn && self.is_due(now) && self.knows_absences && !self.asks_again;
         (verified < durable && is_ready).then_some((verified, durable))

@@ -37,6 +37,12 @@ impl PeerClock {
                 let Some(left) = room.checked_sub(1) else { continue };
                 room = left;
             }
+            #[cfg(feature = "faults")]
+            let id = if faults::is_on(SeededFault::ClaimTooHigh) {
+                hawser_proto::EnvelopeId { sequence: id.sequence.next(), ..id }
+            } else {
+                id
+            };
             self.claims.advance(id);
         }
     }

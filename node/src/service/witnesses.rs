@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use alloy::transports::http::reqwest::{Client, Response};
+use backon::{BackoffBuilder as _, ExponentialBuilder};
 use hawser_engine::Engine;
 use hawser_engine::runtime::replication::Replication;
 use hawser_proto::checkpoint::{
@@ -25,10 +26,12 @@ use tokio::time::timeout;
 
 use crate::settings::{WitnessSource, place_of};
 
-/// The pauses between two turns of a strand. A guess: a node with rate limits lets an address ask
-/// for three strands at this rate.
-const PAUSES: TurnPauses =
-    TurnPauses { usual: Duration::from_secs(10), longest: Duration::from_secs(300) };
+/// The pauses before turns of a strand: the first one before the first turn and after a successful one, and each twice
+/// as long after a failure. A guess: a node with rate limits lets an address ask for three strands at this rate.
+const PAUSES: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_secs(10))
+    .with_max_delay(Duration::from_secs(300))
+    .without_max_times();
 /// The time limit for a witness to answer. A guess: it may be waiting for its own tree.
 const ANSWER_MAX: Duration = Duration::from_secs(15);
 /// The chain strands whose checkpoints this node may sign in addition to its own.
@@ -85,15 +88,6 @@ impl WitnessTasks {
     }
 }
 
-/// The pauses between two turns.
-#[derive(Debug, Clone, Copy)]
-struct TurnPauses {
-    /// The pause after a successful turn; it doubles with each failure.
-    usual: Duration,
-    /// The longest pause after failures.
-    longest: Duration,
-}
-
 /// The state of one strand at one witness.
 struct StrandTurns {
     originator: OriginatorId,
@@ -119,7 +113,7 @@ fn ask_about_each(
     tasks: &mut JoinSet<()>,
     strands: impl Iterator<Item = OriginatorId>,
     witness: &Arc<impl AskWitness>,
-    pauses: TurnPauses,
+    pauses: ExponentialBuilder,
     stopped: &watch::Receiver<bool>,
 ) {
     for originator in strands {
@@ -132,11 +126,12 @@ impl StrandTurns {
     async fn run(
         mut self,
         witness: Arc<impl AskWitness>,
-        pauses: TurnPauses,
+        pauses: ExponentialBuilder,
         mut stopped: watch::Receiver<bool>,
     ) {
-        let mut pause = pauses.usual;
+        let mut growing = pauses.build();
         loop {
+            let pause = growing.next().expect("the number of pauses is not limited");
             let turn = async {
                 tokio::time::sleep(pause).await;
                 witness.ask(&mut self).await
@@ -145,10 +140,9 @@ impl StrandTurns {
                 _ = stopped.wait_for(|stopped| *stopped) => return,
                 result = turn => result,
             };
-            pause = match &result {
-                Ok(()) => pauses.usual,
-                Err(_) => pauses.longest.min(pause * 2),
-            };
+            if result.is_ok() {
+                growing = pauses.build();
+            }
             witness.log_result(&self, &result);
             self.is_failing = result.is_err();
         }
@@ -451,8 +445,9 @@ mod tests {
     async fn a_strand_that_a_witness_refuses_or_is_silent_about_holds_up_no_other_one() {
         let (stop, stopped) = watch::channel(false);
         let (mut tasks, witness) = (JoinSet::new(), Arc::new(ChoosyWitness::default()));
-        let longest = Duration::from_secs(24 * 3600);
-        let pauses = TurnPauses { usual: Duration::from_millis(1), longest };
+        let pauses = PAUSES
+            .with_min_delay(Duration::from_millis(1))
+            .with_max_delay(Duration::from_secs(24 * 3600));
         let strands = CHAINS.into_iter().chain([OriginatorId(100)]);
         ask_about_each(&mut tasks, strands, &witness, pauses, &stopped);
         timeout(TEST_WITHIN, witness.all_cosigned.notified()).await.expect("it is asked again");

@@ -207,7 +207,7 @@ impl Sim {
         peer: OriginatorId,
         violation: PeerViolation,
     ) {
-        assert!(peer == LIAR && self.has_liar, "{peer} is honest: {violation}");
+        self.assert_not_honest(node, peer, &violation);
         self.meet_violation(violation);
         self.name_liar(Naming::Violation(violation));
         let now = self.now;
@@ -308,7 +308,7 @@ impl Sim {
     /// Takes over the accusations that a node has made by its writes.
     pub(super) fn take_namings(&mut self, node: OriginatorId) {
         for (accused, naming) in std::mem::take(&mut self.node(node).namings) {
-            assert!(accused == LIAR && self.has_liar, "{node} names {accused}: {naming:?}");
+            self.assert_not_honest(node, accused, &naming);
             self.name_liar(naming);
         }
     }

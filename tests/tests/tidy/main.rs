@@ -7,6 +7,7 @@
 mod architecture;
 mod circles;
 mod engine;
+mod faults;
 mod language;
 mod monitoring;
 mod refusals;

@@ -31,6 +31,7 @@ const BURST_MAX: f64 = 600.0;
 const RATE_MAX: f64 = 20.0;
 
 /// Pauses before a node is asked again.
+// Not `backon`: the next pause depends on the length of the stream, too, and doubling is one expression of that rule.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ReconnectPauses {
     pub(super) min: Duration,

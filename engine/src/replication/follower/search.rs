@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use hawser_proto::{OriginatorId, SequenceId};
+#[cfg(feature = "faults")]
+use hawser_storage::faults::{self, SeededFault};
 
 use super::choice::STALL_TIMEOUT;
 use super::further::FurtherRanges;
@@ -138,6 +140,10 @@ impl PlaceSearch {
 
     /// True if no places may be marked missing yet: no peer has answered, or peers are sending the range.
     pub(super) fn goes_on(&self) -> bool {
+        #[cfg(feature = "faults")]
+        if faults::is_on(SeededFault::EndlessSearch) {
+            return true;
+        }
         !self.answered || self.is_sent()
     }
 

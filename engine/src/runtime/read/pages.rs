@@ -227,6 +227,7 @@ impl<W> Drop for WithdrawOnDrop<W> {
 }
 
 /// The pauses of a stream that waits for memory.
+// Not `backon`: nothing is drawn at random here, and each stream would hold a random generator.
 pub(super) struct MemoryWait {
     waited: Duration,
     pause: Duration,

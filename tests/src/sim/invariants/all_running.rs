@@ -9,7 +9,10 @@ const SOON: Duration = Duration::from_secs(200);
 
 impl Sim {
     /// Lets each honest node publish once more, with the hostile node still at work.
-    pub(in crate::sim) fn assert_all_running(&mut self) {
+    ///
+    /// # Panics
+    /// Panics if a node has stopped, or an envelope does not reach all others.
+    pub fn assert_all_running(&mut self) {
         for node in self.honest() {
             assert!(self.nodes[&node].is_running, "{node} has stopped");
             self.add_to_strand(node);
@@ -18,7 +21,8 @@ impl Sim {
         for originator in self.honest() {
             let head = self.nodes[&originator].head(originator);
             for node in self.honest() {
-                assert_eq!(self.nodes[&node].head(originator), head, "{node}: {originator}");
+                let reached = self.nodes[&node].head(originator);
+                assert_eq!(reached, head, "{node} does not reach the end of {originator}");
             }
         }
     }

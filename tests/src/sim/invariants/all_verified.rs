@@ -8,7 +8,11 @@ use crate::sim::members::LIAR;
 use crate::sim::world::Sim;
 
 impl Sim {
-    pub(in crate::sim) fn assert_all_verified(&self) {
+    /// Asserts that honest nodes show nothing that they have not verified, and hold what they have withdrawn.
+    ///
+    /// # Panics
+    /// Panics if one does not.
+    pub fn assert_all_verified(&self) {
         for id in self.honest() {
             let node = &self.nodes[&id];
             assert_eq!(node.store.unverified().unwrap(), [], "{id} still shows these");

@@ -11,8 +11,9 @@ impl Sim {
         let snapshot = node.store.snapshot();
         for (originator, following) in &node.following {
             let (durable, accepted) = (following.follower.durable(), following.follower.accepted());
-            assert!(durable <= accepted, "{id}: {originator}");
-            assert!(durable <= snapshot.head(*originator).unwrap(), "{id}: {originator}");
+            let is_durable = durable <= snapshot.head(*originator).unwrap();
+            assert!(durable <= accepted, "{id} has not accepted {originator} up to {durable}");
+            assert!(is_durable, "{id} does not hold {originator} up to {durable}");
         }
     }
 }

@@ -14,7 +14,11 @@ use crate::sim::strands::{judge, rates};
 use crate::sim::world::Sim;
 
 impl Sim {
-    pub(in crate::sim) fn assert_equal_strands(&self) {
+    /// Asserts that honest nodes hold the same of each honest strand, and the same marks of what they hold of others.
+    ///
+    /// # Panics
+    /// Panics if two of them differ.
+    pub fn assert_equal_strands(&self) {
         let held = |node: OriginatorId, originator| -> BTreeMap<EnvelopeId, (Bytes, Validity)> {
             let items = self.nodes[&node].log(originator, SequenceId::NONE).into_iter();
             let envelope = |item| match item {
@@ -27,7 +31,8 @@ impl Sim {
             let origin = held(originator, originator);
             assert!(origin.values().all(|(_, validity)| *validity == Validity::Valid));
             for node in self.honest() {
-                assert_eq!(held(node, originator), origin, "{node}: {originator}");
+                let held = held(node, originator);
+                assert_eq!(held, origin, "{node} holds another strand of {originator}");
             }
         }
         let first = held(self.honest()[0], LIAR);

@@ -49,7 +49,8 @@ impl Sim {
             });
             let why = &judgement.facts[0];
             let expected = verdict_on(&stored);
-            assert_eq!(judgement.verdict, expected, "{id} on {at}, {}: {why}", fault.label());
+            let label = fault.label();
+            assert_eq!(judgement.verdict, expected, "the evidence of {id} on {at}, {label}: {why}");
         }
     }
 

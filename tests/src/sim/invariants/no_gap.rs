@@ -6,7 +6,11 @@ use hawser_storage::LogItem;
 use crate::sim::world::Sim;
 
 impl Sim {
-    pub(super) fn assert_no_gap(&self) {
+    /// Asserts that the items of each log follow each other up to its head.
+    ///
+    /// # Panics
+    /// Panics if a place is neither held nor marked.
+    pub fn assert_no_gap(&self) {
         for node in self.nodes.values() {
             for originator in self.members.clone() {
                 let mut reached = SequenceId::NONE;
@@ -15,10 +19,11 @@ impl Sim {
                         LogItem::Envelope { id, .. } => (id.sequence, id.sequence),
                         LogItem::Skipped { from, through, .. } => (from, through),
                     };
-                    assert_eq!(from, reached.next(), "{}: {originator}", node.id);
+                    assert_eq!(from, reached.next(), "{} has a gap in {originator}", node.id);
                     reached = to;
                 }
-                assert_eq!(reached, node.head(originator), "{}: {originator}", node.id);
+                let head = node.head(originator);
+                assert_eq!(reached, head, "{} has a gap in {originator}", node.id);
             }
         }
     }

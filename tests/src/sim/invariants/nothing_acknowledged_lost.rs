@@ -6,7 +6,10 @@ use crate::sim::world::Sim;
 
 impl Sim {
     /// Asserts that each honest node still holds what it has acknowledged.
-    pub(super) fn assert_nothing_acknowledged_lost(&self) {
+    ///
+    /// # Panics
+    /// Panics if one does not.
+    pub fn assert_nothing_acknowledged_lost(&self) {
         for id in self.honest() {
             self.assert_holds_acknowledged(id, id);
         }

@@ -7,7 +7,11 @@ use crate::sim::strands::judge_by;
 use crate::sim::world::Sim;
 
 impl Sim {
-    pub(super) fn assert_nothing_forged(&self) {
+    /// Asserts that each envelope up to the verified end of each log was signed for its place.
+    ///
+    /// # Panics
+    /// Panics if one was not.
+    pub fn assert_nothing_forged(&self) {
         for node in self.nodes.values() {
             for originator in self.members.clone() {
                 let verified = node.verified_head(originator);
@@ -17,7 +21,10 @@ impl Sim {
                         break;
                     }
                     let absences = node.absences_of(originator);
-                    let entry = judge_by(&absences, originator, node.id, &bytes).expect("signed");
+                    let judged = judge_by(&absences, originator, node.id, &bytes);
+                    let entry = judged.unwrap_or_else(|error| {
+                        panic!("{} holds {id}, which was not signed: {error}", node.id)
+                    });
                     assert_eq!(entry.id, id, "{}", node.id);
                     // Marks are set again once the running write is on disk.
                     let is_judged = !node.is_outdated || absences.is_empty();

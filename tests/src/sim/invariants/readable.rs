@@ -21,7 +21,11 @@ const ANSWER_LEN_BYTES_MAX: usize = 25 * 1024 * 1024;
 const PAGE: usize = 7;
 
 impl Sim {
-    pub(in crate::sim) fn assert_readable(&self) {
+    /// Asserts that readers of each honest node get each honest envelope, page after page.
+    ///
+    /// # Panics
+    /// Panics if an envelope is missing in a topic or in a strand, or comes twice.
+    pub fn assert_readable(&self) {
         let honest = self.honest_envelopes();
         assert!(!honest.is_empty());
         for node in self.honest() {
@@ -29,10 +33,10 @@ impl Sim {
             let reader = Reader::over(store, Arc::new(StoppedClock(self.now_ns()))).unwrap();
             let by_topic =
                 read(|from| reader.query_topics(&[group_topic(GROUP)], from, PAGE).unwrap());
-            assert!(honest.is_subset(&by_topic), "{node}: in the topic");
+            assert!(honest.is_subset(&by_topic), "{node} does not show all of the topic");
             let by_originator =
                 read(|from| reader.query_originators(&self.members, from, PAGE).unwrap());
-            assert!(honest.is_subset(&by_originator), "{node}: of originators");
+            assert!(honest.is_subset(&by_originator), "{node} does not show all of the strands");
         }
     }
 

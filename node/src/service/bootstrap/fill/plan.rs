@@ -6,6 +6,7 @@
 
 use std::time::{Duration, Instant};
 
+use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_storage::{BootstrapChunk, BootstrapStrand};
 
@@ -146,8 +147,8 @@ pub(super) struct FillTimes {
     begun: Instant,
     /// The time limit of the chunk that is being read.
     chunk_until: Option<Instant>,
-    /// The pause after the next failure.
-    pause: Duration,
+    /// The pauses after the next failures.
+    pauses: ExponentialBackoff,
     /// False permanently after the first failure, and after filling has waited for followers.
     holds: bool,
     /// True permanently after a chunk took too long.
@@ -156,7 +157,12 @@ pub(super) struct FillTimes {
 
 impl FillTimes {
     pub(super) fn new(now: Instant) -> Self {
-        Self { begun: now, chunk_until: None, pause: PAUSE_MIN, holds: true, is_too_slow: false }
+        let pauses = ExponentialBuilder::new()
+            .with_min_delay(PAUSE_MIN)
+            .with_max_delay(PAUSE_MAX)
+            .without_max_times()
+            .build();
+        Self { begun: now, chunk_until: None, pauses, holds: true, is_too_slow: false }
     }
 
     /// Returns true while publishes are held back and chains are not read, given that there is something to fill.
@@ -194,9 +200,7 @@ impl FillTimes {
     /// Records a failure. Returns the pause before the source is used again.
     pub(super) fn fail(&mut self) -> Duration {
         self.holds = false;
-        let pause = self.pause;
-        self.pause = (pause * 2).min(PAUSE_MAX);
-        pause
+        self.pauses.next().expect("the number of pauses is not limited")
     }
 }
 
