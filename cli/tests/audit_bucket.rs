@@ -1,4 +1,5 @@
-//! Exports and snapshots in a bucket of a real server with the S3 protocol. Skipped without one (`scripts/s3`).
+//! Exports, snapshots and backups in a bucket of a real server with the S3 protocol. Skipped without one
+//! (`scripts/s3`).
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -11,8 +12,8 @@ use hawser_storage::Change;
 use serde_json::Value;
 
 use crate::s3_server::Server;
-use crate::support::hawser;
 use crate::support::log_folder::{entry, folder, open};
+use crate::support::{hawser, stderr};
 
 const BUCKET: &str = "the-bucket";
 const EXPORT: &str = "exports/node_200";
@@ -111,4 +112,48 @@ fn a_snapshot_in_a_bucket_is_verified_and_replayed_from_there() {
     let clean = json(&server, &replay);
     assert_eq!(clean["verdict"], "clean", "{clean}");
     assert_eq!(clean["strands"][0]["figures"]["envelopes"], 20);
+}
+
+#[test]
+fn a_backup_in_a_bucket_is_replayed_from_there_and_its_copy_is_removed() {
+    let Some(server) = Server::start() else { return };
+    server.make_bucket(BUCKET);
+    let place = tempfile::tempdir().unwrap();
+    let (data, registry) = folder(place.path(), "data", 20);
+    let work = place.path().join("work");
+    fs::create_dir(&work).unwrap();
+    let [data_dir, registry, work_dir] =
+        [&data, &registry, &work].map(|path| path.to_str().unwrap());
+    let from = format!("s3://{BUCKET}/backups/node_200");
+    let create = ["backup", "create", "--json", "--to", &from, "--data-dir", data_dir];
+    let first = json(&server, &create);
+    let key = SecretKey::from_bytes(&[2; 32]).unwrap();
+    open(&data, &key).commit(&[Change::Append(entry(&key, 21))]).unwrap();
+    json(&server, &create);
+
+    let audit = ["audit", "replay", "--json", "--from", &from, "--registry", registry];
+    let replay = |flags: &[&str]| run(&server, &[&audit[..], flags].concat());
+    let reached = |flags: &[&str]| {
+        let output = replay(flags);
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(report["verdict"], "clean", "{report}");
+        assert_eq!(fs::read_dir(&work).unwrap().count(), 0, "the copy is removed");
+        report["strands"][0]["reached"].clone()
+    };
+    assert_eq!(reached(&["--work", work_dir]), 21, "the newest one");
+    let name = first["backup"].as_str().unwrap();
+    assert_eq!(reached(&["--work", work_dir, "--backup", name]), 20);
+
+    let refused = |code: i32, named: &str, output: Output| {
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        assert!(stderr(&output).contains(named), "{output:?}");
+        assert_eq!(fs::read_dir(&work).unwrap().count(), 0);
+    };
+    refused(4, "none", replay(&["--work", work_dir, "--backup", "none"]));
+    let nowhere = place.path().join("nowhere");
+    refused(1, "nowhere", replay(&["--work", nowhere.to_str().unwrap()]));
+    refused(2, "--work DIR", replay(&[]));
+    let of_folder = ["audit", "replay", "--from", data_dir, "--registry", registry];
+    refused(2, "s3://", run(&server, &[&of_folder[..], &["--work", work_dir]].concat()));
+    refused(2, "is a bucket", run(&server, &["audit", "compare", data_dir, &from]));
 }

@@ -1,5 +1,5 @@
-//! `hawser audit report` and `hawser audit network` with a chain: they judge chain envelopes, and dependencies on them,
-//! by final blocks, on the word of all endpoints.
+//! Audits with a chain. `hawser audit report` and `hawser audit network` judge chain envelopes, and dependencies on
+//! them, by final blocks, on the word of all endpoints. `hawser audit replay` judges fees by the rates of the chain.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -11,6 +11,7 @@ use hawser_audit::file::FiledReport;
 use hawser_chain::contracts::GroupMessageBroadcaster;
 use hawser_chain::send::{Call, Chain, Sender};
 use hawser_devchain::deploy;
+use hawser_node::files::rates::parse_for_judging;
 use hawser_proto::envelope::{
     ClientEnvelope, OriginatorEnvelope, PayerEnvelope, Proof, UnsealedEnvelope,
 };
@@ -21,6 +22,8 @@ use hawser_proto::pb::xmtp::xmtpv4::{envelopes as pb, message_api};
 use hawser_proto::{Bytes, OriginatorId, SecretKey};
 use hawser_rules::misbehavior::MisbehaviorKind;
 use hawser_rules::misbehavior::report::client_safety_report;
+use hawser_rules::{Rate, RateTable};
+use hawser_storage::{Change, LogEntry};
 use prost::Message as _;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -29,8 +32,8 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
-use crate::support::chains::{Chains, STRANGER};
-use crate::support::log_folder::{NODE, keys_of, write_registry};
+use crate::support::chains::{ADMIN, Chains, STRANGER};
+use crate::support::log_folder::{NODE, entry_at, folder, keys_of, open, write_registry};
 use crate::support::{VECTORS, free_base, run, stderr, stdout};
 
 const APP_ID: u64 = 31338;
@@ -273,4 +276,74 @@ fn a_network_is_judged(chains: &Chains, envelope: &Bytes, known: &[&str]) {
         assert_eq!(lines[0]["proven"].as_array().unwrap().len(), proven, "{lines:?}");
         assert_eq!(lines[1]["chain"].is_string(), proven == 1, "{lines:?}");
     }
+}
+
+/// An envelope of the newest time at which a list judges fees, which states `more` picodollars than the rate gives.
+fn priced(sequence: u64, (table, rate): (&RateTable, &Rate), more: u64) -> LogEntry {
+    let key = SecretKey::from_bytes(&[2; 32]).unwrap();
+    let second = table.complete_until_ns().unwrap() / 1_000_000_000 - 1_750_000_000;
+    let mut entry = entry_at(&key, sequence, second.try_into().unwrap());
+    let signed = pb::OriginatorEnvelope::decode(entry.bytes.clone()).unwrap();
+    let statement = signed.unsigned_originator_envelope;
+    let mut statement = pb::UnsignedOriginatorEnvelope::decode(statement).unwrap();
+    let charge = entry.facts.as_mut().unwrap().charge.as_mut().unwrap();
+    let fee = rate.base_fee(charge.size_bytes, charge.retention_days).unwrap() + more;
+    (statement.base_fee_picodollars, charge.stated_picodollars) = (fee, fee);
+    entry.bytes = UnsealedEnvelope::new(&statement).seal(&key);
+    entry
+}
+
+#[test]
+fn a_replay_judges_fees_by_the_rates_of_the_settlement_chain_if_a_flag_names_it() {
+    let chains = Chains::start();
+    let addresses = chains.folder.path().join("chain.json");
+    let addresses = addresses.to_str().unwrap();
+    let file = chains.json(ADMIN, &["registry", "rates", "list", "--rates-file"]).to_string();
+    let table = parse_for_judging(&file).unwrap();
+    let by = (&table, &table.rates()[0]);
+    let (data, registry) = folder(chains.folder.path(), "data", 0);
+    let envelopes = [priced(1, by, 0), priced(2, by, 0), priced(3, by, 1)].map(Change::Append);
+    open(&data, &SecretKey::from_bytes(&[2; 32]).unwrap()).commit(&envelopes).unwrap();
+    let rates = chains.folder.path().join("rates.json");
+    fs::write(&rates, &file).unwrap();
+    let [data, registry, rates] = [&data, &registry, &rates].map(|path| path.to_str().unwrap());
+    let audit = ["audit", "replay", "--from", data, "--registry", registry];
+    let report = |flags: &[&str]| {
+        let output = run(&[&audit[..], &["--json"], flags].concat());
+        let shown: Value = serde_json::from_slice(&output.stdout).unwrap();
+        (output.status.code().unwrap(), shown)
+    };
+    let known = ["--rpc-url", &chains.settlement, "--chain-json", addresses];
+
+    let (code, unjudged) = report(&[]);
+    assert_eq!(code, 0, "{unjudged}");
+    assert!(unjudged["unchecked"].to_string().contains("there are no rates"), "{unjudged}");
+    let (code, by_chain) = report(&known);
+    assert_eq!((code, &by_chain["faults"]), (8, &json!({ "fee": 1 })), "{by_chain}");
+    assert_eq!(by_chain["first_faults"][0]["sequence_id"], 3, "{by_chain}");
+    let keys = by_chain["keys"].as_str().unwrap();
+    assert!(keys.contains("on settlement chain 31337, on the word of http://"), "{keys}");
+    // The other command reads the same list from the chain.
+    let (_, by_file) = report(&["--rates", rates]);
+    for field in ["faults", "first_faults", "strands", "unchecked"] {
+        assert_eq!(by_chain[field], by_file[field], "{field}");
+    }
+
+    let refused = |code: i32, named: &str, flags: &[&str]| {
+        let output = run(&[&audit[..], flags].concat());
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        assert!(output.stdout.is_empty(), "no verdict without the chain: {output:?}");
+        assert!(stderr(&output).contains(named), "{named}: {output:?}");
+    };
+    let dead = format!("http://127.0.0.1:{}", free_base(0));
+    let named = "the rates of the settlement chain: ";
+    refused(1, named, &["--rpc-url", &dead, "--chain-json", addresses]);
+    refused(1, &dead, &["--rpc-url", &dead, "--chain-json", addresses]);
+    refused(1, named, &["--rpc-url", &chains.app, "--chain-json", addresses]);
+    let no_contract = format!("0x{}", "11".repeat(20));
+    let other = ["--contracts.settlement-chain.rate-registry-address", &no_contract];
+    refused(1, named, &[&known[..], &other].concat());
+    let app_alone = ["--app-rpc-url", &chains.app, "--chain-json", addresses];
+    refused(2, "contracts.settlement-chain.rpc-url", &app_alone);
+    refused(2, "rates are given twice", &[&known[..], &["--rates", rates]].concat());
 }

@@ -66,8 +66,10 @@ pub(super) struct Nonces {
     is_current: bool,
     /// The lowest unused nonce on the chain.
     mined: u64,
-    /// The latest block.
+    /// The latest block: the agreed one, or what one of several endpoints states alone while no other one answers.
     head: u64,
+    /// The highest block that two endpoints have stated at once, or the only one.
+    agreed_head: u64,
     /// The slots by nonce.
     slots: BTreeMap<u64, NonceSlot>,
     slots_made: u64,
@@ -124,6 +126,7 @@ impl Nonces {
             is_current: false,
             mined: 0,
             head: 0,
+            agreed_head: 0,
             slots: BTreeMap::new(),
             slots_made: 0,
             ready: VecDeque::new(),
@@ -386,7 +389,7 @@ impl Nonces {
             return None; // a poll found it on the chain meanwhile
         }
         let pending = |sent_again| Phase::Pending { since: now, head, sent_again };
-        let outcome = if nonce == self.mined { slot.said_of_next(outcome) } else { outcome };
+        let outcome = slot.said(outcome, nonce == self.mined);
         slot.maybe_out |=
             matches!(outcome, SendOutcome::TooCheapForSome(_) | SendOutcome::NonceAheadForSome(_));
         match outcome {
@@ -415,6 +418,7 @@ impl Nonces {
             }
             SendOutcome::Underpriced if slot.maybe_out => slot.phase = pending(true),
             SendOutcome::Underpriced => return self.displace(nonce),
+            SendOutcome::UnderpricedForSome(_) => slot.phase = Phase::Sign,
             SendOutcome::Later => slot.phase = Phase::Send { at: now + slot.next_pause() },
             SendOutcome::NonceAhead | SendOutcome::NonceAheadForSome(_) => {
                 slot.phase = Phase::Send { at: now + slot.next_pause() };

@@ -19,6 +19,9 @@ const ERRORS_MAX: u32 = 20;
 /// accepted while another one refuses it. A guess: between two of them are two blocks and two seconds, or ten seconds,
 /// and its price rises with each, so nodes that have it would have mined it.
 const CONTESTED_MAX: u32 = 5;
+/// The number of answers after which the next payload to be mined gets a higher price, while one endpoint has another
+/// transaction with its nonce and another one gives no clear answer. A guess: with the pauses, ten seconds.
+const OUTBID_MAX: u32 = 5;
 
 /// The id of a payload to broadcast.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -155,6 +158,9 @@ pub(super) enum SendOutcome {
     NonceAheadForSome(Box<Self>),
     /// The node has another transaction with this nonce, and the price of this one is too low to replace it.
     Underpriced,
+    /// An endpoint answers [`Underpriced`](Self::Underpriced), and another one gives this answer, which does not say
+    /// that it has the transaction.
+    UnderpricedForSome(Box<Self>),
     /// The price is below the chain's current minimum.
     TooCheap(String),
     /// Some endpoints say that the price is below the minimum, and another one accepts no transaction at present or
@@ -177,6 +183,7 @@ impl SendOutcome {
                 | Self::Unclear(_)
                 | Self::NonceUsed
                 | Self::NonceAheadForSome(_)
+                | Self::UnderpricedForSome(_)
                 | Self::TooCheapForSome(_)
         )
     }
@@ -323,6 +330,9 @@ pub(super) struct NonceSlot {
     pub(super) errors: u32,
     /// Contested answers since one was last accepted without a refusal, while it was the next one to be mined.
     pub(super) contested: u32,
+    /// Answers since one was last accepted, or got a higher price for them, with which one endpoint calls the payload
+    /// too cheap to replace another transaction and another one gives no clear answer.
+    pub(super) outbid: u32,
     /// The last of these errors, once the payload is given up and a filler uses the nonce.
     pub(super) given_up: Option<String>,
     pub(super) phase: Phase,
@@ -344,6 +354,7 @@ impl NonceSlot {
             raises: 0,
             errors: 0,
             contested: 0,
+            outbid: 0,
             given_up: None,
             phase: Phase::Sign,
         }
@@ -354,16 +365,29 @@ impl NonceSlot {
         self.signed.iter().map(|signed| signed.price).max()
     }
 
-    /// Returns what a response says about the next transaction to be mined, by the count. No lower nonces are missing.
+    /// Returns what a response says about the latest transaction. `is_next` is true if it is the next one to be mined,
+    /// by the count: no lower nonces are missing.
     ///
-    /// The responses that its nonce is used, or that lower nonces are missing, contradict the count: an endpoint lies,
-    /// or is behind. They outweigh that another endpoint refuses a filler, because it has the payload or another
-    /// sender's transaction, and the filler is too cheap to replace that one. So beside a filler they count as lost
-    /// responses, after a number of which its price rises.
-    pub(super) fn said_of_next(&self, response: SendOutcome) -> SendOutcome {
+    /// The responses that the next one's nonce is used, or that lower ones are missing, contradict the count: an
+    /// endpoint lies, or is behind. They outweigh that another endpoint refuses a filler, because it has the payload or
+    /// another sender's transaction, and the filler is too cheap to replace that one. So beside a filler they count as
+    /// lost responses, after a number of which its price rises.
+    ///
+    /// [`SendOutcome::UnderpricedForSome`] stays what it is only if the payload is to get a higher price now.
+    pub(super) fn said(&mut self, response: SendOutcome, is_next: bool) -> SendOutcome {
         match response {
-            SendOutcome::NonceAheadForSome(others) => *others,
-            SendOutcome::NonceUsed | SendOutcome::NonceAhead if self.needs_filler() => {
+            SendOutcome::UnderpricedForSome(others) => {
+                // About a later one, both may be right: one endpoint lacks lower nonces, and no node has the payload.
+                self.maybe_out |= is_next;
+                self.outbid += u32::from(is_next && !self.needs_filler());
+                if self.outbid < OUTBID_MAX {
+                    return self.said(*others, is_next);
+                }
+                self.outbid = 0;
+                SendOutcome::UnderpricedForSome(others)
+            }
+            SendOutcome::NonceAheadForSome(others) if is_next => *others,
+            SendOutcome::NonceUsed | SendOutcome::NonceAhead if is_next && self.needs_filler() => {
                 SendOutcome::Lost
             }
             response => response,
@@ -410,7 +434,8 @@ impl NonceSlot {
 
     /// Takes note that nodes have accepted its latest transaction and none has refused it.
     pub(super) fn accepted(&mut self) {
-        (self.tries, self.raises, self.errors, self.contested) = (0, 0, 0, 0);
+        (self.tries, self.raises, self.errors) = (0, 0, 0);
+        (self.contested, self.outbid) = (0, 0);
     }
 
     /// Returns the hashes of the fillers in place of its payload.

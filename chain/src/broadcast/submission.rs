@@ -259,7 +259,8 @@ fn refused_by_all(first: SendOutcome, each: Vec<Option<SendOutcome>>) -> SendOut
 /// that always gives the same answer would otherwise have a payload that all others refuse sent without end, and all
 /// later nonces wait behind it. Beside an acceptance, it makes the transaction contested, unless its reason is the
 /// price: that is raised anyway if the transaction is not mined. Beside any other answer, it counts as an error or
-/// raises the price; if lower nonces are missing somewhere, only once these are mined.
+/// raises the price; if lower nonces are missing somewhere, only once these are mined. That another transaction has the
+/// nonce raises the price in time too, whatever is answered beside it that is no acceptance.
 pub(super) fn weighed(outcomes: Vec<SendOutcome>) -> SendOutcome {
     let (mut refusal, mut cheap) = (None, None);
     for outcome in &outcomes {
@@ -271,6 +272,7 @@ pub(super) fn weighed(outcomes: Vec<SendOutcome>) -> SendOutcome {
     }
     let (refusal, cheap) = (refusal.cloned(), cheap.cloned());
     let is_ahead = outcomes.contains(&SendOutcome::NonceAhead);
+    let is_outbid = outcomes.contains(&SendOutcome::Underpriced);
     match (outcomes.into_iter().fold(SendOutcome::Later, weightier), refusal, cheap) {
         (SendOutcome::Accepted, Some(reason), _) => SendOutcome::Contested(reason),
         (
@@ -280,6 +282,11 @@ pub(super) fn weighed(outcomes: Vec<SendOutcome>) -> SendOutcome {
             | SendOutcome::Later),
             ..,
         ) => outcome,
+        (
+            outcome @ (SendOutcome::Lost | SendOutcome::NonceUsed | SendOutcome::NonceAhead),
+            None,
+            None,
+        ) if is_outbid => SendOutcome::UnderpricedForSome(Box::new(outcome)),
         (outcome, None, None) => outcome,
         (_, refusal, cheap) => {
             let unclear = refusal.map(SendOutcome::Unclear);
@@ -365,7 +372,7 @@ fn weightier(one: SendOutcome, other: SendOutcome) -> SendOutcome {
     let weight = |it: &SendOutcome| match it {
         SendOutcome::Accepted => 9,
         SendOutcome::Contested(_) => 8,
-        SendOutcome::Lost => 7,
+        SendOutcome::Lost | SendOutcome::UnderpricedForSome(_) => 7,
         SendOutcome::Unclear(_) => 6,
         SendOutcome::NonceUsed => 5,
         SendOutcome::NonceAhead | SendOutcome::NonceAheadForSome(_) => 4,

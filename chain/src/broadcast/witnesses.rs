@@ -228,6 +228,7 @@ impl Witnesses {
             SendOutcome::Contested(_)
             | SendOutcome::Lost
             | SendOutcome::Unclear(_)
+            | SendOutcome::UnderpricedForSome(_)
             | SendOutcome::TooCheapForSome(_) => {
                 self.note_sent(account, nonce);
                 HandOver::Unsure

@@ -44,7 +44,8 @@ pub(crate) enum AuditCommand {
     #[command(visible_alias = "verify-evidence")]
     Report(AuditReportArgs),
     /// Check a whole log again, from its bytes: signatures, order, rules, fees, tallies, trees and checkpoints. Exits
-    /// with 0 if it is clean, with 8 if it has faults, and with 9 if it has none and was not shown as a whole.
+    /// with 0 if it is clean, with 8 if it has faults, and with 9 if it has none and was not shown as a whole. The
+    /// settlement chain is asked for its rates only if a flag names it. Its first endpoint that answers is believed.
     Replay(AuditReplayArgs),
     /// Print the places at which logs differ, and the differences. The first one is compared with each of the others,
     /// envelope by envelope. Exits with 0 if they are equal, and with 8 if they differ.
@@ -101,15 +102,18 @@ pub(crate) struct KeysArgs {
 /// `hawser audit replay`.
 #[derive(Debug, Args)]
 pub(crate) struct AuditReplayArgs {
-    /// The log: the data folder of a stopped node, a folder of backups, the API of a node that runs
-    /// (`http://host:port`), or `snapshot:` and the folder, bucket (s3://…) or URL of snapshots.
+    /// The log: the data folder of a stopped node, a folder or bucket (s3://…) of backups, the API of a node that runs
+    /// (`http://host:port`), or `snapshot:` and the folder, bucket or URL of snapshots.
     #[arg(long, value_name = "DATA-DIR|BACKUPS|URL|snapshot:PLACE")]
     pub(crate) from: String,
-    /// Name of the backup in a folder of backups, or of the snapshot [default: the newest one].
+    /// Name of the backup in a folder or bucket of backups, or of the snapshot [default: the newest one].
     #[arg(long, value_name = "NAME")]
     pub(crate) backup: Option<String>,
-    /// A second source, of the same kinds as the log: the newest checkpoints that it shows judge the log too, so that
-    /// the log's keeper cannot hide envelopes together with the checkpoints that have them.
+    /// With a bucket of backups: the folder into which the backup is copied meanwhile. It needs room for the database.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) work: Option<PathBuf>,
+    /// A second source, of the same kinds as the log except buckets of backups: the newest checkpoints that it shows
+    /// judge the log too, so that the log's keeper cannot hide envelopes together with the checkpoints that have them.
     #[arg(long, value_name = "DATA-DIR|BACKUPS|URL|snapshot:PLACE")]
     pub(crate) checkpoints_from: Option<String>,
     /// The source of the keys.
@@ -125,6 +129,9 @@ pub(crate) struct AuditReplayArgs {
     /// Write the report as one page of HTML too. Replaces the file.
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
+    /// The settlement chain whose rates judge fees, in place of those of a file, and its contracts.
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
 }
 
 /// The form of an export.

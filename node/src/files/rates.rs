@@ -94,18 +94,28 @@ fn complete_until(file: &RatesFile) -> Option<u64> {
     file.rates.iter().map(|record| record.start_time).max().max(file.complete_until)
 }
 
-/// Parses the text of a rates file for a judge of other nodes' fees. An old file lacks rates that honest nodes apply,
-/// so the table covers only times for which no rate can be missing.
-///
-/// These are times up to `completeUntil`, and up to the start of the newest rate, because the registry takes no rate
-/// that begins earlier than its newest one. Five minutes are subtracted: the clock of an honest node may be so far
-/// behind, and it may have learned of a rate that came to the chain after the list was read.
+/// Parses the text of a rates file for a judge of other nodes' fees: see [`RatesFile::table_for_judging`].
 ///
 /// # Errors
 /// [`RatesFileError`] if the text is invalid.
 pub fn parse_for_judging(text: &str) -> Result<RateTable, RatesFileError> {
     let file: RatesFile = serde_json::from_str(text)?;
-    Ok(table(&file, complete_until(&file).map(complete_until_ns))?)
+    Ok(file.table_for_judging()?)
+}
+
+impl RatesFile {
+    /// Returns the rates for a judge of other nodes' fees. An old list lacks rates that honest nodes apply, so the
+    /// table covers only times for which no rate can be missing.
+    ///
+    /// These are times up to `completeUntil`, and up to the start of the newest rate, because the registry takes no
+    /// rate that begins earlier than its newest one. Five minutes are subtracted: the clock of an honest node may be so
+    /// far behind, and it may have learned of a rate that came to the chain after the list was read.
+    ///
+    /// # Errors
+    /// [`RateTableError`] if the records do not form a rate table.
+    pub fn table_for_judging(&self) -> Result<RateTable, RateTableError> {
+        table(self, complete_until(self).map(complete_until_ns))
+    }
 }
 
 fn table(file: &RatesFile, confirmed_ns: Option<i64>) -> Result<RateTable, RateTableError> {

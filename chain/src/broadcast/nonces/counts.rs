@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Nonces;
 use crate::broadcast::agreement::{KnownCounts, believed, confirmed};
-use crate::broadcast::slots::AccountState;
+use crate::broadcast::slots::{AccountState, Phase};
 
 impl Nonces {
     /// Returns true if only one of several endpoints has answered and it reports a higher count than the known one. The
@@ -28,7 +28,7 @@ impl Nonces {
     /// Applies the counts that the endpoints report.
     pub(super) fn count(&mut self, state: &AccountState, now: Duration) {
         self.whole_at = Some(now);
-        self.head = self.head.max(state.head);
+        self.note_head(state);
         let proven = state.counts.iter().filter(|it| it.is_proven).map(|it| it.mined).max();
         self.proven = self.proven.max(proven.unwrap_or(0));
         let used = self.known_count();
@@ -44,6 +44,25 @@ impl Nonces {
             self.pending = pending;
         }
         self.find_rival(mined);
+    }
+
+    /// Takes note of the latest block. One that a single endpoint of several states counts only until another one
+    /// answers too. Otherwise one endpoint that lies once could have no later block count as new, and transactions
+    /// would be replaced later from then on.
+    fn note_head(&mut self, state: &AccountState) {
+        let is_alone = state.counts.len() == 1 && state.asked > 1;
+        if is_alone {
+            self.head = self.agreed_head.max(state.head);
+            return;
+        }
+        self.agreed_head = self.agreed_head.max(state.head);
+        let newest = self.agreed_head;
+        self.head = newest;
+        for slot in self.slots.values_mut() {
+            if let Phase::Pending { head, .. } = &mut slot.phase {
+                *head = newest.min(*head);
+            }
+        }
     }
 
     /// Returns the highest count of mined transactions that two endpoints have stated at once, or the only endpoint. It

@@ -20,8 +20,9 @@ impl Nonces {
     /// Such a gap arises when nodes drop another sender's pending transaction. It blocks every higher nonce.
     ///
     /// A gap that every endpoint reports is filled soon. If some do not report it or do not answer, one of them may lie
-    /// or lag behind; the gap is then filled later, and never below an own transaction that was seen mined. An endpoint
-    /// that reports it by turns, or answers alone by turns, begins neither of these times anew.
+    /// or lag behind; the gap is then filled later, and never below an own transaction that was seen mined, or a count
+    /// that two endpoints have stated at once. Fillers of used nonces cost nothing, but would use up those of the hour.
+    /// An endpoint that reports the gap by turns, or answers alone by turns, begins neither of these times anew.
     pub(super) fn find_gap(&mut self, state: &AccountState, now: Duration) {
         if !state.is_whole() {
             return;
@@ -38,7 +39,8 @@ impl Nonces {
         let from = if is_agreed {
             stated().max()
         } else {
-            stated().filter(|it| *it >= self.seen_mined).min()
+            let used = self.seen_mined.max(self.confirmed);
+            stated().filter(|it| *it >= used).min()
         };
         let Some(from) = from else {
             self.gaps.agreed = None;
@@ -92,10 +94,10 @@ mod tests {
         AccountState { counts, asked: 2, ..AccountState::default() }
     }
 
-    /// Returns nonces with one payload at `nonce`, which a node has accepted.
+    /// Returns nonces with one payload at `nonce`, which a node has accepted. Those below were pending.
     fn with_payload_at(nonce: u64) -> Nonces {
         let mut nonces = Nonces::new(Timeouts::new(4));
-        let at = (nonce, nonce);
+        let at = (0, nonce);
         assert!(nonces.polled(&state(&[at, at]), Duration::ZERO).is_empty());
         nonces.submit(JobId(1));
         assert_eq!(nonces.assign()[0].nonce, nonce);
@@ -169,6 +171,20 @@ mod tests {
         let mut nonces = with_payload_at(5);
         nonces.seen_mined = 5;
         poll_for(&mut nonces, &[(3, 3), (5, 6)], 0..=60);
+        assert!(fillers(&mut nonces).is_empty());
+    }
+
+    /// Another gateway has used the nonces. Of three endpoints, one denies it.
+    #[test]
+    fn nonces_that_two_endpoints_have_counted_are_not_filled_on_the_word_of_one() {
+        let mut nonces = with_payload_at(5);
+        let honest = [(5, 6), (5, 6)];
+        for at_s in 0..60 {
+            let all = AccountState { asked: 3, ..state(&[(3, 3), honest[0], honest[1]]) };
+            nonces.polled(&all, Duration::from_secs(2 * at_s));
+            let alone = AccountState { asked: 3, ..state(&[(3, 3)]) };
+            nonces.polled(&alone, Duration::from_secs(2 * at_s + 1));
+        }
         assert!(fillers(&mut nonces).is_empty());
     }
 

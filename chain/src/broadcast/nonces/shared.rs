@@ -275,7 +275,7 @@ mod tests {
         };
         let mut nonces = Nonces::new(Timeouts::new(4));
         nonces.share();
-        assert!(nonces.polled(&stated([(5, 5), (5, 5)]), Duration::ZERO).is_empty());
+        assert!(nonces.polled(&stated([(3, 5), (3, 5)]), Duration::ZERO).is_empty());
         nonces.submit(JOB);
         assert!(nonces.give(JOB, 5).is_some());
         nonces.signed(5, transaction(), 0, Duration::ZERO);

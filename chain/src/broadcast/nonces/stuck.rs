@@ -17,10 +17,15 @@ impl Nonces {
 
     /// Sends lower nonces again, because a node misses them: it may have dropped them, or be
     /// another node.
+    ///
+    /// The next one to be mined is sent again only once. After that its time goes on until it gets a higher price:
+    /// answers about later ones would otherwise begin the time anew again and again.
     pub(super) fn send_again_below(&mut self, nonce: u64, now: Duration) {
-        for slot in self.slots.range_mut(..nonce).map(|(_, slot)| slot) {
-            if let Phase::Pending { since, .. } = slot.phase
+        let mined = self.mined;
+        for (lower, slot) in self.slots.range_mut(..nonce) {
+            if let Phase::Pending { since, sent_again, .. } = slot.phase
                 && now >= since + PAUSE_MIN
+                && (!sent_again || *lower != mined)
             {
                 slot.phase = Phase::Send { at: now };
             }
@@ -82,15 +87,30 @@ mod tests {
         AccountCounts, AccountState, JobId, NoncePurpose, Recipients, SendOutcome, SignRequest,
         SignedTransaction,
     };
+    use crate::broadcast::submission::weighed;
 
     const PRICE: u128 = 100;
 
-    /// Polls an account without mined transactions, signs what has to be signed, and answers all that is due.
+    /// Polls an account without mined transactions at two endpoints, signs what has to be signed, and answers all that
+    /// is due.
     fn step(nonces: &mut Nonces, at_s: u64, head: u64, answer: &SendOutcome) -> Vec<SignRequest> {
+        step_with(nonces, at_s, &answered(2, head), answer)
+    }
+
+    /// Returns the state that so many of two endpoints report.
+    fn answered(endpoints: usize, head: u64) -> AccountState {
+        let count = AccountCounts { mined: 0, pending: Some(0), is_proven: false };
+        AccountState { counts: vec![count; endpoints], asked: 2, head, ..AccountState::default() }
+    }
+
+    fn step_with(
+        nonces: &mut Nonces,
+        at_s: u64,
+        state: &AccountState,
+        answer: &SendOutcome,
+    ) -> Vec<SignRequest> {
         let now = Duration::from_secs(at_s);
-        let counts = vec![AccountCounts { mined: 0, pending: Some(0), is_proven: false }; 2];
-        let state = AccountState { counts, asked: 2, head, ..AccountState::default() };
-        assert!(nonces.polled(&state, now).is_empty());
+        assert!(nonces.polled(state, now).is_empty());
         let to_sign = nonces.assign();
         for it in &to_sign {
             let (price, is_filler) = (it.price_min.max(PRICE), it.purpose == NoncePurpose::Filler);
@@ -250,6 +270,59 @@ mod tests {
             }
             assert!(prices.len() >= 2, "{answer:?}: {prices:?}");
             assert!(prices.is_sorted_by(|one, next| one < next), "{prices:?}");
+        }
+    }
+
+    /// One endpoint has another sender's transaction with the nonce, which is too cheap to be mined.
+    #[test]
+    fn a_payload_that_is_outbid_gets_a_higher_price_beside_an_endpoint_that_evades() {
+        for evasion in [SendOutcome::Lost, SendOutcome::NonceUsed, SendOutcome::NonceAhead] {
+            let answer = weighed(vec![SendOutcome::Underpriced, evasion.clone()]);
+            let mut nonces = Nonces::new(Timeouts::new(4));
+            nonces.submit(JobId(1));
+            let mut prices = Vec::new();
+            for at_s in 0..60 {
+                for it in step(&mut nonces, at_s, 0, &answer) {
+                    assert_eq!(it.purpose, NoncePurpose::Payload(JobId(1)), "{evasion:?}");
+                    prices.push(it.price_min);
+                }
+            }
+            assert!(prices.len() > 3, "{evasion:?}: {prices:?}");
+            assert!(prices.is_sorted_by(|one, next| one < next), "{prices:?}");
+        }
+    }
+
+    /// One endpoint has the first payload and takes no other one at present. The other one says that lower nonces are
+    /// missing.
+    #[test]
+    fn answers_about_later_payloads_do_not_put_off_the_replacement_of_the_next_one() {
+        let mut nonces = with_two_payloads();
+        let replaced_at = (1..20).find(|at_s| {
+            let now = Duration::from_secs(*at_s);
+            assert!(nonces.polled(&answered(2, *at_s), now).is_empty());
+            while let Some(due) = nonces.due(now) {
+                let answers = match due.nonce {
+                    0 => vec![SendOutcome::Accepted, SendOutcome::NonceAhead],
+                    _ => vec![SendOutcome::Later, SendOutcome::NonceAhead],
+                };
+                assert_eq!(nonces.sent(due.nonce, weighed(answers), now), None);
+            }
+            !nonces.assign().is_empty()
+        });
+        assert_eq!(replaced_at, Some(4), "two seconds and two blocks after it was sent again");
+    }
+
+    /// It answers alone once.
+    #[test]
+    fn a_block_that_one_endpoint_alone_states_holds_up_no_replacement() {
+        for lie_at in 1..5 {
+            let mut nonces = with_two_payloads();
+            let replaced_at = (1..20).find(|at_s| {
+                let state = if *at_s == lie_at { answered(1, 1 << 60) } else { answered(2, *at_s) };
+                !step_with(&mut nonces, *at_s, &state, &SendOutcome::Accepted).is_empty()
+            });
+            let is_soon = replaced_at.is_some_and(|at_s| at_s <= 5);
+            assert!(is_soon, "two seconds and two blocks after it was sent again: {replaced_at:?}");
         }
     }
 

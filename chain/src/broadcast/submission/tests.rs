@@ -88,7 +88,10 @@ fn a_payload_moves_to_another_nonce_only_if_every_endpoint_calls_its_own_taken()
             vec![taken(), SendOutcome::Refused("no".to_owned())],
             SendOutcome::Unclear("no".to_owned()),
         ),
-        (vec![taken(), SendOutcome::NonceUsed], SendOutcome::NonceUsed),
+        (
+            vec![taken(), SendOutcome::NonceUsed],
+            SendOutcome::UnderpricedForSome(Box::new(SendOutcome::NonceUsed)),
+        ),
         (vec![taken(), SendOutcome::Accepted], SendOutcome::Accepted),
     ] {
         let all = each.iter().cloned().map(Some).collect();

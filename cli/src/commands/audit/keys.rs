@@ -5,6 +5,7 @@ use std::path::Path;
 use hawser_audit::file::{FILE_LEN_BYTES_MAX, NodeEntry, RegistrySource, SCHEMA};
 use hawser_audit::plain_file::{self, PlainFileError};
 use hawser_audit::{EvidenceFile, KnownKeys};
+use hawser_chain::admin::Contract;
 use hawser_node::error::RunError;
 use hawser_node::files::registry::{RegistryFile, RegistryFileError};
 use hawser_node::files::{rates, registry};
@@ -12,6 +13,9 @@ use hawser_rules::misbehavior::Missing;
 use hawser_rules::{RateTable, Registry};
 
 use crate::args::audit::KeysArgs;
+use crate::args::onchain::NetworkArgs;
+use crate::commands::onchain::{self, ChainsNeeded};
+use crate::commands::registry::rates_file;
 use crate::network_file::NetworkFile;
 
 /// Keys and rates, and where they are from.
@@ -53,6 +57,43 @@ pub(crate) fn load(args: &KeysArgs, file: Option<&EvidenceFile>) -> Result<Loade
         loaded.known.rates = Some(rates_of(path)?);
     }
     Ok(loaded)
+}
+
+/// Loads keys like [`load`], and the rates of the settlement chain if an argument names one. Without such an argument
+/// no chain is asked, whatever the environment says.
+///
+/// # Errors
+/// When there are no keys, a file of rates is given beside a chain, or the chain does not show a list of rates.
+pub(super) fn load_with_chain(
+    args: &KeysArgs,
+    network: &NetworkArgs,
+) -> Result<LoadedKeys, RunError> {
+    if !network.are_given() {
+        return load(args, None);
+    }
+    if args.rates.is_some() {
+        return Err(RunError::usage(
+            "rates are given twice: by --rates, and by the arguments that name a settlement chain",
+        ));
+    }
+    let mut loaded = load(args, None)?;
+    let read = crate::commands::blocking(rates_of_chain(network));
+    let (rates, origin) =
+        read.map_err(|error| error.while_doing("the rates of the settlement chain"))?;
+    loaded.known.rates = Some(rates);
+    loaded.origin = format!("{}; {origin}", loaded.origin);
+    Ok(loaded)
+}
+
+/// Reads the rates of the settlement chain for judging. Returns them with their source, for people.
+async fn rates_of_chain(args: &NetworkArgs) -> Result<(RateTable, String), RunError> {
+    let network = onchain::connect(args, ChainsNeeded::Settlement).await?;
+    let contract = network.at(Contract::RateRegistry)?;
+    let rates = rates_file(&network).await?.table_for_judging().map_err(RunError::failed)?;
+    let (id, endpoint) = (network.settlement.id(), network.settlement.endpoint());
+    let origin =
+        format!("rates of contract {contract} on settlement chain {id}, on the word of {endpoint}");
+    Ok((rates, origin))
 }
 
 impl LoadedKeys {

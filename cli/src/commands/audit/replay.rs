@@ -17,7 +17,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::keys::{self, LoadedKeys};
-use super::source::{FolderLog, NodeLog, SnapshotLog, StoredLog, check_backup, open_with_signers};
+use super::source::{
+    FolderLog, NodeLog, SnapshotLog, StoredLog, check_backup, folder_for_copy, open_with_signers,
+};
 use crate::args::audit::AuditReplayArgs;
 use crate::{output, output_file};
 
@@ -33,19 +35,24 @@ pub(super) const TELL_EVERY: Duration = Duration::from_secs(10);
 /// Runs the command.
 ///
 /// # Errors
-/// When the log, the keys or the state cannot be read; and with the exit code of the verdict.
+/// When the log, the keys, the chain or the state cannot be read; and with the exit code of the verdict.
 pub(in super::super) fn run(args: &AuditReplayArgs, as_json: bool) -> Result<(), RunError> {
     check_backup(&args.from, args.backup.as_deref())?;
-    let mut keys = keys::load(&args.keys, None)?;
+    let copy_in = folder_for_copy(&args.from, args.work.as_deref())?;
+    let mut keys = keys::load_with_chain(&args.keys, &args.network)?;
     let report = if let Some(place) = SnapshotLog::place_in(&args.from) {
         let log = SnapshotLog::open(place, args.backup.as_deref())?;
         replay(&log, args, &keys, Vec::new())?
-    } else if args.from.contains("://") {
+    } else if args.from.contains("://") && copy_in.is_none() {
         let signers = keys.known.registry.nodes().map(|node| node.id).collect();
         let log = NodeLog::connect(&args.from, signers)?;
         replay(&log, args, &keys, Vec::new())?
     } else {
-        let store = StoredLog::open(Path::new(&args.from), args.backup.as_deref())?;
+        let (from, named) = (Path::new(&args.from), args.backup.as_deref());
+        let store = match copy_in {
+            Some(work) => StoredLog::open_bucket(from, named, work)?,
+            None => StoredLog::open(from, named)?,
+        };
         let log = FolderLog::new(&store).map_err(RunError::failed)?;
         let absences = log.add_absences(&mut keys.known.registry).map_err(RunError::failed)?;
         let note = "that the removals of nodes are those of the chain: the log has recorded them";

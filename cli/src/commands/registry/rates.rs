@@ -2,6 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use hawser_chain::admin::Network;
 use hawser_chain::admin::rates::{self, Prices, RateEntry};
 use hawser_node::error::RunError;
 use hawser_node::files::rates::{RateRecord, RatesFile};
@@ -37,8 +38,7 @@ pub(super) async fn add(args: &RatesAddArgs, as_json: bool) -> Result<(), RunErr
 pub(super) async fn list(args: &RatesListArgs, as_json: bool) -> Result<(), RunError> {
     let network = onchain::connect(&args.network, ChainsNeeded::Settlement).await?;
     if args.rates_file {
-        let (all, complete_until) = rates::list_with_time(&network).await?;
-        let file = RatesFile { complete_until, rates: all.iter().map(record_of_rate).collect() };
+        let file = rates_file(&network).await?;
         output::line(serde_json::to_string_pretty(&file).map_err(RunError::failed)?);
         return Ok(());
     }
@@ -52,6 +52,15 @@ pub(super) async fn list(args: &RatesListArgs, as_json: bool) -> Result<(), RunE
         rows.for_each(|row| row.print_row());
     }
     Ok(())
+}
+
+/// Reads all rates of the settlement chain as the content of a rates file, with the time of the chain's newest block.
+///
+/// # Errors
+/// When the registry or the block cannot be read.
+pub(in crate::commands) async fn rates_file(network: &Network) -> Result<RatesFile, RunError> {
+    let (all, complete_until) = rates::list_with_time(network).await?;
+    Ok(RatesFile { complete_until, rates: all.iter().map(record_of_rate).collect() })
 }
 
 /// Returns a rate as a record of `rates.json`.

@@ -1,4 +1,4 @@
-//! Sources of logs: the folder of a node, a backup, a snapshot, or a running node.
+//! Sources of logs: the folder of a node, a backup in a folder or bucket, a snapshot, or a running node.
 
 mod folder;
 mod node;
@@ -8,6 +8,7 @@ mod stored;
 use std::path::Path;
 
 use hawser_audit::replay::LogSource;
+use hawser_node::bucket::BucketSettings;
 use hawser_node::error::RunError;
 use hawser_proto::OriginatorId;
 
@@ -53,12 +54,31 @@ pub(super) fn open_with_signers(
     StoredLog::open(Path::new(name), None).map(OpenLog::Folder)
 }
 
+/// Returns the folder for a copy if the name is that of a bucket of backups.
+///
+/// # Errors
+/// A usage error for a bucket without such a folder, and for such a folder beside another log.
+pub(super) fn folder_for_copy<'a>(
+    from: &str,
+    work: Option<&'a Path>,
+) -> Result<Option<&'a Path>, RunError> {
+    match (BucketSettings::is_name(from), work) {
+        (true, None) => Err(RunError::usage(
+            "the backup is in a bucket: give a folder for a copy of it (--work DIR)",
+        )),
+        (false, Some(_)) => Err(RunError::usage("--work is only for --from s3://BUCKET/PREFIX")),
+        _ => Ok(work),
+    }
+}
+
 /// Refuses the name of a backup or snapshot beside a log that has none.
 ///
 /// # Errors
 /// A usage error for the address of a node that runs.
 pub(super) fn check_backup(from: &str, backup: Option<&str>) -> Result<(), RunError> {
-    let is_node = SnapshotLog::place_in(from).is_none() && from.contains("://");
+    let is_node = SnapshotLog::place_in(from).is_none()
+        && !BucketSettings::is_name(from)
+        && from.contains("://");
     match backup {
         Some(_) if is_node => Err(RunError::usage(
             "--backup names one of a folder of backups or of a place of snapshots, and --from names a node that runs",

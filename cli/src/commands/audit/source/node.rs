@@ -7,6 +7,7 @@ use std::time::Duration;
 use hawser_audit::proof::EnvelopeProof;
 use hawser_audit::replay::{LogRows, LogSource, SourceError, StoredMark, StrandRow, StrandRows};
 use hawser_node::CheckedChannel;
+use hawser_node::bucket::BucketSettings;
 use hawser_node::error::RunError;
 use hawser_proto::checkpoint::CosignedCheckpoint;
 use hawser_proto::codec::BoundedCodec;
@@ -80,11 +81,17 @@ impl NodeLog {
     /// Connects to the API of a node. Checkpoints are asked for of each of `signers`.
     ///
     /// # Errors
-    /// When no node answers there.
+    /// When no node answers there, or the address is that of a bucket.
     pub(in super::super) fn connect(
         address: &str,
         signers: Vec<OriginatorId>,
     ) -> Result<Self, RunError> {
+        if BucketSettings::is_name(address) {
+            return Err(RunError::usage(format!(
+                "{address} is a bucket, and no node: only the log of hawser audit replay (--from) may be a backup in a \
+                 bucket; restore it, or copy it into a folder"
+            )));
+        }
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()

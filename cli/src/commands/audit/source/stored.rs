@@ -1,4 +1,5 @@
-//! Databases that no node runs on: a data folder, or a backup in the folder where it is kept.
+//! Databases that no node runs on: a data folder, a backup in the folder where it is kept, or a copy of one from a
+//! bucket.
 
 use std::fs;
 use std::io;
@@ -23,7 +24,7 @@ const NAMES_MAX: u32 = 100;
 /// A database that is open for reading.
 pub(in crate::commands) struct StoredLog {
     store: Store,
-    /// The links to the files of a backup. Dropped after the database.
+    /// The links to the files of a backup, or copies of them. Dropped after the database.
     _links: Option<Links>,
 }
 
@@ -50,6 +51,42 @@ impl StoredLog {
         let at = links.as_ref().map_or(folder, |links| &links.0);
         let (store, _) = projections::open_read_only(at).map_err(refusal)?;
         Ok(Self { store, _links: links })
+    }
+
+    /// Copies one backup of a bucket into a new folder below `work`, and opens its database there: the named one, or
+    /// else the newest. Compares each file with the manifest before it opens any. The copy is removed with this value.
+    ///
+    /// # Errors
+    /// When there is no backup, a file differs from its manifest, or the copy cannot be written.
+    pub(in super::super) fn open_bucket(
+        bucket: &Path,
+        named: Option<&str>,
+        work: &Path,
+    ) -> Result<Self, RunError> {
+        let kept = backup::existing(bucket)?;
+        let name = wanted(&kept, named)?;
+        let copy = new_folder(work)
+            .map_err(|error| RunError::failed(format!("{}: {error}", work.display())))
+            .map(Links)?;
+        let bar = backup::bar("fetch");
+        let fetched = kept.fetch(&name, &copy.0, &mut |bytes| {
+            bar.inc(bytes);
+            ControlFlow::Continue(())
+        });
+        bar.finish_and_clear();
+        fetched.map_err(|error| backups::run_error(&error))?;
+        let (store, _) = projections::open_read_only(&copy.0).map_err(refusal)?;
+        Ok(Self { store, _links: Some(copy) })
+    }
+}
+
+/// Returns the name of the backup to read: the given one, or else the newest.
+fn wanted(kept: &Backups, named: Option<&str>) -> Result<String, RunError> {
+    // The command checks everything in the backup. A signature of the manifest would prove nothing about the log.
+    let any = WantedBackup { unsigned: true, ..WantedBackup::default() };
+    match named {
+        Some(name) => Ok(name.to_owned()),
+        None => kept.newest(&any, backup::now_unix_s()).map_err(|it| backups::run_error(&it)),
     }
 }
 
@@ -144,14 +181,7 @@ struct Links(PathBuf);
 
 impl Links {
     fn of(kept: &Backups, named: Option<&str>) -> Result<Self, RunError> {
-        // The command checks everything in the backup. A signature of the manifest would prove nothing about the log.
-        let any = WantedBackup { unsigned: true, ..WantedBackup::default() };
-        let name = match named {
-            Some(name) => name.to_owned(),
-            None => {
-                kept.newest(&any, backup::now_unix_s()).map_err(|it| backups::run_error(&it))?
-            }
-        };
+        let name = wanted(kept, named)?;
         let links = Self(new_folder(&std::env::temp_dir()).map_err(RunError::failed)?);
         let bar = backup::bar("verify");
         let linked = kept.link(&name, &links.0, &mut |bytes| {
