@@ -56,7 +56,7 @@ fn import(node: &Node, url: &str) -> Command {
     command
 }
 
-/// The same, which takes the database from the environment.
+/// The command of an import that takes the database from the environment.
 fn import_by_environment(node: &Node) -> Command {
     let of_node = node.command();
     let mut command = Command::new(of_node.get_program());

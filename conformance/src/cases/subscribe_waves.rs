@@ -141,9 +141,10 @@ async fn in_flight(c: &JudgedNodes) -> Checked<Bytes> {
     Ok(topic)
 }
 
-/// Sends two Mutates and a ping before it reads any frame. The second Mutate has to be refused while wave 1, that of the
-/// first one, is in flight. A node reads requests in order: a pong before the wave is complete shows that the node read
-/// the second Mutate while the wave was in flight. `is_applied` finds the frames of a second Mutate that was taken.
+/// Sends two Mutates and a ping before it reads any frame. The second Mutate has to be refused while wave 1, that of
+/// the first one, is in flight. A node reads requests in order: a pong before the wave is complete shows that the node
+/// read the second Mutate while the wave was in flight. `is_applied` finds the frames of a second Mutate that was
+/// taken.
 async fn refused_in_flight(
     c: &JudgedNodes,
     mutates: [Mutate; 2],

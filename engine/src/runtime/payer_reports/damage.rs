@@ -46,8 +46,8 @@ impl NamedDamage {
         now_minute.saturating_sub(since) >= FAILING_MINUTES_MAX
     }
 
-    /// Returns true for an envelope that was not named before.
-    pub(super) fn is_new(&mut self, at: EnvelopeId) -> bool {
+    /// Notes that an envelope is named. Returns true if it was not named before, and there is room for it.
+    pub(super) fn note_envelope(&mut self, at: EnvelopeId) -> bool {
         self.envelopes.len() < ENVELOPES_MAX && self.envelopes.insert(at)
     }
 }
@@ -82,8 +82,8 @@ mod tests {
     fn the_number_of_named_envelopes_is_bounded() {
         let mut named = NamedDamage::default();
         let at = |place| EnvelopeId::new(OriginatorId(100), SequenceId(place));
-        let count = (0..5000).filter(|place| named.is_new(at(*place))).count();
+        let count = (0..5000).filter(|place| named.note_envelope(at(*place))).count();
         assert_eq!(count, ENVELOPES_MAX);
-        assert!(!named.is_new(at(0)));
+        assert!(!named.note_envelope(at(0)));
     }
 }

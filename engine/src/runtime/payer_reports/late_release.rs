@@ -94,7 +94,7 @@ impl PayerReporterState {
 
     /// Names and counts a damaged envelope that would be evidence, once.
     fn note_unreadable(&self, at: EnvelopeId, error: &ReadError) {
-        if !self.named_damage.lock().is_new(at) {
+        if !self.named_damage.lock().note_envelope(at) {
             return;
         }
         self.engine.counters().evidence_unreadable.inc();

@@ -98,7 +98,7 @@ impl PayerReporter {
         self.all_reports()
     }
 
-    /// Returns the same to an operator whose answer has begun.
+    /// Returns the reports of [`reports`](Self::reports), for an answer that has begun.
     fn all_reports(&self) -> Result<Vec<ReportView>, ReportStepError> {
         let mut views = Vec::new();
         for about in self.originators() {

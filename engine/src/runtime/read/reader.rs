@@ -208,8 +208,8 @@ impl Reader {
         InboxesQuery::new(self.log.clone(), addresses)
     }
 
-    /// Reads on in a payer's usage and then in its ledger, `rows_max` rows (above 0) at most. Returns the number of rows
-    /// that were read.
+    /// Reads on in a payer's usage and then in its ledger, `rows_max` rows (above 0) at most. Returns the number of
+    /// rows that were read.
     ///
     /// Blocks on the disk. Usage has a row for each originator and minute, the ledger one for each event of the payer.
     ///

@@ -19,8 +19,8 @@ use crate::replication::{ShownStage, StrandWrite};
 /// sync is shared by many, and little enough that a strand in catch-up holds the log for a short
 /// time.
 const ENVELOPES_MAX: usize = 2000;
-/// The same for envelopes that readers are shown already. A guess: two cores check as many together as makes each one
-/// cheapest.
+/// Envelopes at which a batch to be checked stops growing if readers are shown them already. A guess: two cores check
+/// as many together as makes each one cheapest.
 const BEHIND_ENVELOPES_MAX: usize = 4096;
 /// Bytes at which a commit, and a batch to be checked, stops growing. Guessed, as above.
 const BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -58,7 +58,7 @@ impl Load {
         }
     }
 
-    /// Returns true if a batch of this load stops growing that readers do not wait for.
+    /// Returns true if a batch of this load stops growing, and readers do not wait for it.
     pub(super) fn is_full_behind(self) -> bool {
         self.envelopes >= BEHIND_ENVELOPES_MAX || self.bytes >= BYTES_MAX
     }
