@@ -193,7 +193,7 @@ mod avx2 {
         _mm256_or_si256(_mm256_slli_epi64::<LEFT>(word), _mm256_srli_epi64::<RIGHT>(word))
     }
 
-    /// Permutes four states: Keccak-f[1600] (FIPS 202 §3.3). Word 5·y + x of a state is its lane (x, y).
+    /// Permutes four states: `Keccak-f[1600]` (FIPS 202 §3.3). Word 5·y + x of a state is its lane (x, y).
     #[target_feature(enable = "avx2")]
     fn permute(state: &mut [__m256i; 25]) {
         let mut s = *state;
