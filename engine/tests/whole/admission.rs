@@ -189,7 +189,7 @@ async fn a_wrong_signature_among_many_right_ones_refuses_its_request() {
         let mut of_other = all();
         let client = of_other[wrong].unsigned_client_envelope.clone();
         of_other[wrong] = PayerEnvelope::sign(client, NODE, 60, &payer(1));
-        // Each of these signatures is valid for another envelope, and recovers to a payer that nobody is.
+        // Each of these signatures is valid for another envelope, and recovers to a payer that does not exist.
         let mut swapped = all();
         swapped[wrong].payer_signature = swapped[(wrong + 1) % 70].payer_signature.clone();
         for batch in [of_other, swapped] {

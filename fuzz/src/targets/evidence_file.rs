@@ -1,4 +1,4 @@
-//! Fuzz target: evidence files, which `hawser audit report` reads from anyone.
+//! Fuzz target: evidence files, which `hawser audit report` reads from any host.
 
 use bytes::Bytes;
 use hawser_audit::file::FiledReport;
