@@ -63,6 +63,23 @@ export const scenarios = {
     await hears(alice, "in the group");
   },
 
+  async "the published client of Connect calls nodes and follows a stream, in JSON and in protobuf"({ way, open }) {
+    for (const place of [0, 1]) {
+      const page = await open(place);
+      await loaded(page);
+      for (const url of way.nodes) {
+        for (const isBinary of [false, true]) {
+          const { version, refused, cursor } = await page.call("connect", url, isBinary);
+          assert.match(version, /^\d+\.\d+\.\d+/, url);
+          const { code, text, details } = refused;
+          assert.deepEqual([code, text], ["InvalidArgument", "payer_addresses cannot be empty"], url);
+          assert.ok(details.includes("google.rpc.ErrorInfo"), `${url}: ${details}`);
+          assert.ok(Array.isArray(cursor), `${url}: the first message of the stream`);
+        }
+      }
+    }
+  },
+
   async "a page may call every server of other origins, and only with the headers that are allowed"({ way, open }) {
     for (const place of [0, 1]) {
       const page = await open(place);

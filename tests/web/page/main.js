@@ -1,6 +1,10 @@
 // The app that the tests call: one of the published package, as small as it gets.
 
+import { Code, createClient } from "@connectrpc/connect";
+import { createConnectTransport } from "@connectrpc/connect-web";
 import { Client, createEOASigner } from "@xmtp/browser-sdk";
+
+import { MetadataApi } from "./metadata-api.js";
 
 let client;
 const heard = [];
@@ -65,6 +69,22 @@ window.page = {
       body: "{}",
     });
     return { status: answer.status, body: await answer.json() };
+  },
+
+  /** Calls a node with the published client of Connect: a call, a refused one, and a stream that is left. */
+  async connect(baseUrl, useBinaryFormat) {
+    const node = createClient(MetadataApi, createConnectTransport({ baseUrl, useBinaryFormat }));
+    const { version } = await node.getVersion({}, { timeoutMs: 30_000 });
+    const refused = await node.getPayerInfo({ payerAddresses: [] }).then(
+      () => undefined,
+      ({ code, rawMessage, details }) => ({ code: Code[code], text: rawMessage, details: details.map(({ type }) => type) }),
+    );
+    let cursor;
+    for await (const { latestSync } of node.subscribeSyncCursor({})) {
+      cursor = Object.keys(latestSync.nodeIdToSequenceId);
+      break;
+    }
+    return { version, refused, cursor };
   },
 
   /** A call of gRPC-Web with an empty message. */
