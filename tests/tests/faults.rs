@@ -246,13 +246,14 @@ fn claims_without_a_bound_are_noticed() {
     });
 }
 
-/// Node 300 leaves out places of node 400's strand, which node 100 gets from relays only. The others hold them.
+/// Node 300 leaves out places of node 400's strand, which node 100 gets from it alone: the nodes that hold them cannot
+/// be reached, and are waited for.
 #[test]
 fn a_search_that_ends_with_the_first_answer_is_noticed() {
-    let [reader, strand] = [100, 400].map(OriginatorId);
+    let reader = OriginatorId(100);
     let relayed = |seed| {
         let mut sim = Sim::beside(seed, STEADY, Behaviour::LeftOutPlaces);
-        sim.cut(reader, strand);
+        [200, 400, 500].into_iter().for_each(|it| sim.cut(reader, OriginatorId(it)));
         sim.publish(12, Duration::from_secs(20));
         for _ in 0..30 {
             sim.run_for(Duration::from_secs(1));
