@@ -86,7 +86,8 @@ pub(crate) fn answer(command: &mut Command) -> Result<(CommandTime, Vec<u8>), Be
     Ok((CommandTime { elapsed, cpu }, output.stdout))
 }
 
-/// A process of this program that answers without any work; see [`crate::idle_server`].
+/// A process of this program that answers without any work (see [`crate::idle_server`]), or only drops what comes (see
+/// [`crate::sink`]).
 pub(crate) struct IdleServer {
     process: Process,
     address: SocketAddr,
@@ -94,8 +95,17 @@ pub(crate) struct IdleServer {
 
 impl IdleServer {
     pub(crate) fn start(answer_len: usize) -> Result<Self, BenchError> {
+        Self::run(&["idle-server", "--answer-len", &answer_len.to_string()])
+    }
+
+    /// Starts one that only drops what comes.
+    pub(crate) fn sink() -> Result<Self, BenchError> {
+        Self::run(&["sink"])
+    }
+
+    fn run(arguments: &[&str]) -> Result<Self, BenchError> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.arg("idle-server").arg("--answer-len").arg(answer_len.to_string());
+        command.args(arguments);
         let mut process = Process::start(command.stdout(Stdio::piped()))?;
         let stdout = process.0.stdout.take().expect("stdout was asked for as a pipe");
         let mut line = String::new();

@@ -268,6 +268,9 @@ pub(crate) enum Command {
         #[arg(long)]
         answer_len: usize,
     },
+    /// A server that drops what comes; started by `floods`.
+    #[command(hide = true)]
+    Sink,
 }
 
 /// Commands that measure a node which this program has grown first.

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
@@ -17,7 +17,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::error::BenchError;
 use crate::rpc::{self, Connection};
-use crate::workload;
+use crate::{stats, workload};
 
 /// Callers of a flood, each with a connection.
 const CALLERS: u32 = 32;
@@ -25,6 +25,8 @@ const CALLERS: u32 = 32;
 const ADDRESSES: u32 = 8;
 /// Pause of a refused caller.
 const PAUSE: Duration = Duration::from_millis(20);
+/// Pause of a caller that has sent as much as it may.
+const PACE_PAUSE: Duration = Duration::from_millis(1);
 const EXCHANGE: Duration = Duration::from_secs(2);
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const PIECE_LEN: usize = 16 * 1024;
@@ -67,10 +69,23 @@ impl FloodKind {
             Self::Pings => "thousand pings",
         }
     }
+
+    /// Returns true if callers go on only with answers, which a sink does not give.
+    pub(crate) fn needs_answers(self) -> bool {
+        matches!(self, Self::Queries | Self::Streams)
+    }
+}
+
+/// The requests of a flood that is over.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FloodCount {
+    pub(crate) sent: u64,
+    pub(crate) per_second: f64,
 }
 
 /// A flood that runs until it is stopped.
 pub(crate) struct Flood {
+    began: Instant,
     stop: Arc<AtomicBool>,
     sent: Arc<AtomicU64>,
     thread: JoinHandle<()>,
@@ -80,16 +95,32 @@ pub(crate) struct Flood {
 #[derive(Clone)]
 struct Caller {
     number: u32,
-    node: SocketAddr,
+    target: SocketAddr,
+    began: Instant,
+    /// The most requests of all callers in a second, on average since the flood began; `None`: as many as they can.
+    per_second_max: Option<f64>,
     stop: Arc<AtomicBool>,
     sent: Arc<AtomicU64>,
 }
 
 impl Flood {
-    pub(crate) fn start(kind: FloodKind, node: SocketAddr) -> Result<Self, BenchError> {
+    /// Starts a flood, of at most `per_second_max` requests a second if it is given.
+    pub(crate) fn start(
+        kind: FloodKind,
+        target: SocketAddr,
+        per_second_max: Option<f64>,
+    ) -> Result<Self, BenchError> {
+        let began = Instant::now();
         let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
         let runtime = Builder::new_current_thread().enable_all().build()?;
-        let caller = Caller { number: 0, node, stop: stop.clone(), sent: sent.clone() };
+        let caller = Caller {
+            number: 0,
+            target,
+            began,
+            per_second_max,
+            stop: stop.clone(),
+            sent: sent.clone(),
+        };
         let thread = std::thread::spawn(move || {
             runtime.block_on(async {
                 let mut callers = JoinSet::new();
@@ -99,14 +130,16 @@ impl Flood {
                 callers.join_all().await;
             });
         });
-        Ok(Self { stop, sent, thread })
+        Ok(Self { began, stop, sent, thread })
     }
 
     /// Ends the flood and returns the number of its requests.
-    pub(crate) fn stop(self) -> u64 {
+    pub(crate) fn stop(self) -> FloodCount {
         self.stop.store(true, Ordering::Relaxed);
+        let elapsed = self.began.elapsed();
         let _ = self.thread.join(); // a failed flood has printed its error, and its requests count
-        self.sent.load(Ordering::Relaxed)
+        let sent = self.sent.load(Ordering::Relaxed);
+        FloodCount { sent, per_second: stats::per_second(sent, elapsed) }
     }
 }
 
@@ -115,6 +148,10 @@ impl Caller {
     async fn run(self, kind: FloodKind) {
         let mut held = Vec::new();
         while !self.stop.load(Ordering::Relaxed) {
+            if self.is_ahead() {
+                sleep(PACE_PAUSE).await;
+                continue;
+            }
             let done = match kind {
                 FloodKind::Sockets => self.connect().await.map(|stream| held.push(stream)),
                 FloodKind::Queries => self.queries().await,
@@ -132,15 +169,21 @@ impl Caller {
         }
     }
 
+    /// Returns true if the callers have sent more than they may until now.
+    fn is_ahead(&self) -> bool {
+        let sent = stats::float(self.sent.load(Ordering::Relaxed));
+        self.per_second_max.is_some_and(|most| sent > most * self.began.elapsed().as_secs_f64())
+    }
+
     async fn connect(&self) -> Option<TcpStream> {
         let address = Ipv4Addr::new(127, 0, 4, u8::try_from(self.number % ADDRESSES).ok()?);
         let socket = TcpSocket::new_v4().ok()?;
         socket.bind((address, 0).into()).ok()?;
-        timeout(EXCHANGE, socket.connect(self.node)).await.ok()?.ok()
+        timeout(EXCHANGE, socket.connect(self.target)).await.ok()?.ok()
     }
 
     async fn queries(&self) -> Option<()> {
-        let mut connection = Connection::open(self.node).await.ok()?;
+        let mut connection = Connection::open(self.target).await.ok()?;
         while !self.stop.load(Ordering::Relaxed) {
             let number = self.sent.fetch_add(1, Ordering::Relaxed);
             let query = api::EnvelopesQuery { topics: topics(number, 20), ..Default::default() };
@@ -151,7 +194,7 @@ impl Caller {
     }
 
     async fn streams(&self) -> Option<()> {
-        let mut connection = Connection::open(self.node).await.ok()?;
+        let mut connection = Connection::open(self.target).await.ok()?;
         while !self.stop.load(Ordering::Relaxed) {
             let number = self.sent.fetch_add(1, Ordering::Relaxed);
             let filter = |topic| api::subscribe_topics_request::TopicFilter {
@@ -189,6 +232,10 @@ impl Caller {
         let mut stream = self.begin().await?;
         let thousand = frame(6, 0, 0, &[7; 8]).repeat(1000);
         while !self.stop.load(Ordering::Relaxed) {
+            if self.is_ahead() {
+                sleep(PACE_PAUSE).await;
+                continue;
+            }
             timeout(EXCHANGE, stream.write_all(&thousand)).await.ok()?.ok()?;
             self.sent.fetch_add(1, Ordering::Relaxed);
             let mut answers = [0; PIECE_LEN];

@@ -19,17 +19,10 @@ use tonic::{Request, Response, Status};
 use crate::error::BenchError;
 use crate::rpc::{PLAIN_STREAM, RawCodec};
 
-/// Listens on a free port of the loopback interface, prints the address as one line, and answers every publish request
-/// with `answer_len` zero bytes until standard input ends. A call of [`PLAIN_STREAM`] is answered with as many bytes
-/// again and again.
+/// Listens as [`listen`] does, and answers every publish request with `answer_len` zero bytes. A call of
+/// [`PLAIN_STREAM`] is answered with as many bytes again and again.
 pub(crate) async fn run(answer_len: usize) -> Result<(), BenchError> {
-    std::thread::spawn(|| {
-        let _ = std::io::stdin().read_to_end(&mut Vec::new()); // ends with the parent
-        std::process::exit(0);
-    });
-    let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
-    println!("{}", listener.local_addr()?);
-    std::io::stdout().flush()?;
+    let listener = listen().await?;
     Server::builder()
         .initial_stream_window_size(1024 * 1024)
         .initial_connection_window_size(4 * 1024 * 1024)
@@ -37,6 +30,19 @@ pub(crate) async fn run(answer_len: usize) -> Result<(), BenchError> {
         .serve_with_incoming(TcpIncoming::from(listener).with_nodelay(Some(true)))
         .await?;
     Ok(())
+}
+
+/// Listens on a free port of the loopback interface, and prints the address as one line. The process ends when its
+/// standard input does.
+pub(crate) async fn listen() -> Result<TcpListener, BenchError> {
+    std::thread::spawn(|| {
+        let _ = std::io::stdin().read_to_end(&mut Vec::new()); // ends with the parent
+        std::process::exit(0);
+    });
+    let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
+    println!("{}", listener.local_addr()?);
+    std::io::stdout().flush()?;
+    Ok(listener)
 }
 
 #[derive(Clone)]

@@ -2,11 +2,11 @@
 //!
 //! In reading order: [`workload`] makes signed envelopes, [`rpc`] and [`load`] send them, [`network`] starts nodes as
 //! processes, [`link`] is a way between two of them that can be cut, [`log_server`] plays a chain, [`limits`] measures
-//! the machine, [`scenario`] has one file for each figure, [`flood`] attacks a node beside one of them, [`results`]
-//! keeps figures, [`verdict`] compares them with what is promised, and [`report`] writes them up. [`micro`],
-//! [`identity`], [`key_package`], [`strand`], [`prune`] and [`streams`] measure parts of a node by themselves. [`past`]
-//! and [`expired`] write strands that no publisher can make, and [`rebuild_part`] is a process that rebuilds and may be
-//! cut off.
+//! the machine, [`scenario`] has one file for each figure, [`flood`] attacks a node beside one of them, or a [`sink`]
+//! instead, [`results`] keeps figures, [`verdict`] compares them with what is promised, and [`report`] writes them up.
+//! [`micro`], [`identity`], [`key_package`], [`strand`], [`prune`] and [`streams`] measure parts of a node by
+//! themselves. [`past`] and [`expired`] write strands that no publisher can make, and [`rebuild_part`] is a process
+//! that rebuilds and may be cut off.
 
 mod args;
 mod child;
@@ -34,6 +34,7 @@ mod results;
 mod rpc;
 mod run;
 mod scenario;
+mod sink;
 mod stats;
 mod strand;
 mod streams;
@@ -68,6 +69,7 @@ fn start(command: Command) -> Result<(), BenchError> {
             let runtime = Builder::new_multi_thread().enable_all().build()?;
             runtime.block_on(idle_server::run(answer_len))
         }
+        Command::Sink => Builder::new_current_thread().enable_all().build()?.block_on(sink::run()),
         Command::RebuildPart { folder, part } => rebuild_part::run(&folder, part),
         Command::Micro { data, payload_size } => micro::run(&data.path(), payload_size),
         Command::Identity => identity::run(),

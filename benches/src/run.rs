@@ -91,7 +91,8 @@ pub(crate) async fn run(command: Command) -> Result<(), BenchError> {
         | Command::Prune { .. }
         | Command::Streams { .. }
         | Command::RebuildPart { .. }
-        | Command::IdleServer { .. } => Err("this command needs no runtime".into()),
+        | Command::IdleServer { .. }
+        | Command::Sink => Err("this command needs no runtime".into()),
     }
 }
 

@@ -1,9 +1,14 @@
 //! An honest publisher beside floods: the time of its publishes with each flood, and without.
+//!
+//! The program that floods uses the cores of the node. So a flood that needs no answers runs a second time, as fast as
+//! the node let it, at a program that only drops what comes: what a publish is late then is not the node's work.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::child::IdleServer;
 use crate::error::BenchError;
-use crate::flood::{Flood, FloodKind};
+use crate::flood::{Flood, FloodCount, FloodKind};
 use crate::load::{self, Load};
 use crate::network::{self, Node};
 use crate::rpc::Connection;
@@ -18,23 +23,33 @@ const PER_SECOND: u64 = 2000;
 /// Time in which the node comes to rest between two measurements, and in which a flood begins.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// Prints a line for the idle node, and one for each flood, with the idle node's figure before and after:
+/// Prints a line for the idle node, and one or two for each flood, with the idle node's figure before and after:
 /// the machine may have become slower meanwhile.
 pub(crate) async fn run(node: &Node, payload_len: usize, seconds: u64) -> Result<(), BenchError> {
     let mut publisher = Publisher::new(node, payload_len, seconds).await?;
     let idle = publisher.measure("idle").await?;
+    let sink = IdleServer::sink()?;
     for kind in FloodKind::ALL {
-        let flood = Flood::start(kind, node.api())?;
-        tokio::time::sleep(PAUSE).await;
-        let beside = publisher.measure(kind.name()).await?;
-        let sent = flood.stop();
+        let (beside, count) = publisher.beside(kind, kind.name(), node.api(), None).await?;
         let times = beside.p99_us / idle.p99_us;
         println!(
-            "  {sent} {} meanwhile; promised: a p99 of at most {TIMES_MAX:.0} times the idle node's: {}, {times:.1} times",
+            "  {} {} meanwhile; promised: a p99 of at most {TIMES_MAX:.0} times the idle node's: {}, {times:.1} times",
+            count.sent,
             kind.unit(),
             stats::verdict(times <= TIMES_MAX)
         );
-        tokio::time::sleep(PAUSE).await;
+        if kind.needs_answers() {
+            continue;
+        }
+        let name = format!("{} at a program that drops them", kind.name());
+        let pace = Some(count.per_second);
+        let (own, dropped) = publisher.beside(kind, &name, sink.address(), pace).await?;
+        println!(
+            "  {} {} meanwhile; the flood's own work: {:.1} times the idle node's p99",
+            dropped.sent,
+            kind.unit(),
+            own.p99_us / idle.p99_us
+        );
     }
     publisher.measure("idle again").await?;
     Ok(())
@@ -54,6 +69,22 @@ impl<'a> Publisher<'a> {
         let workload = Workload::new(node.id(), 64, 10_000, payload_len, seed())?;
         let connection = Connection::open(node.api()).await?;
         Ok(Self { node, workload, connection, seconds, sent: 0 })
+    }
+
+    /// Publishes beside a flood of `target`, and leaves the node some time to come to rest.
+    async fn beside(
+        &mut self,
+        kind: FloodKind,
+        name: &str,
+        target: SocketAddr,
+        per_second_max: Option<f64>,
+    ) -> Result<(Quantiles, FloodCount), BenchError> {
+        let flood = Flood::start(kind, target, per_second_max)?;
+        tokio::time::sleep(PAUSE).await;
+        let latency = self.measure(name).await?;
+        let count = flood.stop();
+        tokio::time::sleep(PAUSE).await;
+        Ok((latency, count))
     }
 
     /// Publishes for some seconds, and checks that everything is stored.
