@@ -230,22 +230,26 @@ mod tests {
         ]
     }
 
+    /// Asserts that nonce 0 is filled at higher and higher prices in the 99 seconds after `since_s`.
+    fn assert_filler_gets_dearer(nonces: &mut Nonces, since_s: u64, answer: &SendOutcome) {
+        let mut prices = Vec::new();
+        for at_s in since_s + 1..since_s + 100 {
+            for it in step(nonces, at_s, at_s, answer) {
+                assert_eq!((it.nonce, it.purpose), (0, NoncePurpose::Filler), "{answer:?}");
+                prices.push(it.price_min);
+            }
+        }
+        assert!(prices.len() >= 2, "{answer:?}: {prices:?}");
+        assert!(prices.is_sorted_by(|one, next| one < next), "{prices:?}");
+    }
+
     /// One endpoint has the payload.
     #[test]
     fn a_filler_that_no_endpoint_takes_gets_a_higher_price() {
         for answer in without_taker() {
             let mut nonces = with_two_payloads();
             let since = given_up(&mut nonces, &contested());
-            let mut prices = Vec::new();
-            for at_s in since + 1..since + 100 {
-                for it in step(&mut nonces, at_s, at_s, &answer) {
-                    let expected = (0, NoncePurpose::Filler);
-                    assert_eq!((it.nonce, it.purpose), expected, "{answer:?}");
-                    prices.push(it.price_min);
-                }
-            }
-            assert!(prices.len() >= 2, "{answer:?}: {prices:?}");
-            assert!(prices.is_sorted_by(|one, next| one < next), "{prices:?}");
+            assert_filler_gets_dearer(&mut nonces, since, &answer);
         }
     }
 
@@ -260,16 +264,7 @@ mod tests {
             nonces.submit(JobId(1));
             assert_eq!(nonces.assign()[0].nonce, 1);
             assert_eq!(step(&mut nonces, 0, 0, &SendOutcome::Accepted).len(), 1);
-            let mut prices = Vec::new();
-            for at_s in 1..100 {
-                for it in step(&mut nonces, at_s, at_s, &answer) {
-                    let expected = (0, NoncePurpose::Filler);
-                    assert_eq!((it.nonce, it.purpose), expected, "{answer:?}");
-                    prices.push(it.price_min);
-                }
-            }
-            assert!(prices.len() >= 2, "{answer:?}: {prices:?}");
-            assert!(prices.is_sorted_by(|one, next| one < next), "{prices:?}");
+            assert_filler_gets_dearer(&mut nonces, 0, &answer);
         }
     }
 
