@@ -231,7 +231,7 @@ mod tests {
     }
 
     /// Asserts that nonce 0 is filled at higher and higher prices in the 99 seconds after `since_s`.
-    fn assert_filler_gets_dearer(nonces: &mut Nonces, since_s: u64, answer: &SendOutcome) {
+    fn assert_filler_price_rises(nonces: &mut Nonces, since_s: u64, answer: &SendOutcome) {
         let mut prices = Vec::new();
         for at_s in since_s + 1..since_s + 100 {
             for it in step(nonces, at_s, at_s, answer) {
@@ -249,7 +249,7 @@ mod tests {
         for answer in without_taker() {
             let mut nonces = with_two_payloads();
             let since = given_up(&mut nonces, &contested());
-            assert_filler_gets_dearer(&mut nonces, since, &answer);
+            assert_filler_price_rises(&mut nonces, since, &answer);
         }
     }
 
@@ -264,7 +264,7 @@ mod tests {
             nonces.submit(JobId(1));
             assert_eq!(nonces.assign()[0].nonce, 1);
             assert_eq!(step(&mut nonces, 0, 0, &SendOutcome::Accepted).len(), 1);
-            assert_filler_gets_dearer(&mut nonces, 0, &answer);
+            assert_filler_price_rises(&mut nonces, 0, &answer);
         }
     }
 
