@@ -244,6 +244,17 @@ fn the_word_of_too_few_nodes_or_without_the_strands_own_is_no_ground() {
 }
 
 #[test]
+fn a_snapshot_has_the_tree_that_most_nodes_vouch_for_beside_the_newest_one() {
+    let maker = maker();
+    maker.sign(NODE.0, NODE, 8, &[100, 200]);
+    maker.sign(NODE.0, NODE, ALL, &[OWN.0]);
+    let (stated, signed) = strand_of(&maker);
+    let sizes: Vec<u64> = stated.checkpoints.iter().map(|it| it.signed.checkpoint.size).collect();
+    assert_eq!(sizes, [ALL, 8]);
+    assert_eq!(signed.map(|it| it.checkpoint.size), Some(8));
+}
+
+#[test]
 fn a_tree_that_leaves_out_much_of_a_strand_is_no_ground() {
     for (size, is_taken) in [(7, false), (8, true)] {
         let maker = maker();
