@@ -142,6 +142,48 @@ async fn a_new_node_starts_from_the_copy_of_another_one_and_follows_from_there()
     assert_eq!(again.status.code(), Some(3), "{}", text(&again));
 }
 
+/// The node that starts from the folder checks the signatures, and ends like all others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_node_takes_a_strand_by_its_tree_and_checks_signatures_when_it_runs() {
+    let (mut network, to, _) = network_with_copy(20).await;
+    network.nodes[3].arguments.extend(["--catch-up", "checkpoints"].map(str::to_owned));
+    let done = fetched(&network.nodes[3], &to);
+    let strands = done["strands"].as_array().unwrap();
+    let first = strands.iter().find(|it| it["originator"] == 100).unwrap();
+    assert_eq!((&first["head"], &first["envelopes"]), (&20.into(), &20.into()), "{done}");
+    assert_eq!(
+        (&first["unverified"], &first["covered"]["size"]),
+        (&20.into(), &20.into()),
+        "{done}"
+    );
+    let id = network.nodes[0].id;
+    let whole = strand::read(&network.nodes[0].client(), id).await;
+    let price = hawser_engine::price::price;
+    let (store, _) =
+        hawser_storage::Store::open_existing(&network.nodes[3].data_dir(), price).unwrap();
+    assert_eq!(store.snapshot().head(id).unwrap(), SequenceId(20));
+    assert_eq!(store.snapshot().verified_head(id).unwrap(), SequenceId(0));
+    drop(store);
+    for node in &mut network.nodes[..3] {
+        assert!(node.terminate().success());
+    }
+    // No peer runs. Readers of whole strands get what is verified.
+    let node = &mut network.nodes[3];
+    node.start();
+    let client = node.client();
+    wait::until_equal("all signatures are checked", &whole, async || {
+        client.cursor().await.ok()?;
+        Some(strand::read(&client, id).await)
+    })
+    .await;
+    network.start_all().await;
+    publish(&network.nodes[0], 3).await;
+    network.converged().await;
+    let node = &mut network.nodes[3];
+    assert!(node.terminate().success());
+    projections::assert_equal_a_rebuild(&node.data_dir());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_interrupted_goes_on_and_starts_no_node_before() {
     let (mut network, to, name) = network_with_copy(5).await;

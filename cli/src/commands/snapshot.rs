@@ -202,11 +202,18 @@ fn tell_fetched(fetched: &BootstrapFetched, settings: &NodeServiceSettings, as_j
 }
 
 fn show_fetched(strand: &FetchedStrand) {
-    let FetchedStrand { originator, head, reached, covered, is_tree_short, of_chain } = strand;
+    let FetchedStrand { originator, head, reached, covered, is_tree_short, of_chain, unverified } =
+        strand;
     let Reached { envelopes, invalid, missing } = reached;
     let grounds = match of_chain {
         None => {
-            format!("each is signed by its node; {}", words_of(covered.as_ref(), *is_tree_short))
+            let signed = match unverified {
+                0 => "each is signed by its node".to_owned(),
+                _ => {
+                    format!("the node checks the signatures of the last {unverified} when it runs")
+                }
+            };
+            format!("{signed}; {}", words_of(covered.as_ref(), *is_tree_short))
         }
         Some(FetchedChain { nodes, confirmed, next_block }) => format!(
             "their tree is signed by {}, and the chain has {confirmed} of them, which it was asked for; the node reads \
@@ -253,7 +260,8 @@ fn json_of_checkpoint(covered: Option<&CosignedCheckpoint>) -> Value {
 }
 
 fn json_of_fetched(strand: &FetchedStrand) -> Value {
-    let FetchedStrand { originator, head, reached, covered, is_tree_short, of_chain } = strand;
+    let FetchedStrand { originator, head, reached, covered, is_tree_short, of_chain, unverified } =
+        strand;
     let of_chain = of_chain.as_ref().map(|FetchedChain { nodes, confirmed, next_block }| {
         let nodes: Vec<_> = nodes.iter().map(|it| it.0).collect();
         json!({ "nodes": nodes, "confirmed": confirmed, "next_block": next_block })
@@ -267,6 +275,7 @@ fn json_of_fetched(strand: &FetchedStrand) -> Value {
         "covered": json_of_checkpoint(covered.as_ref()),
         "checkpoint_not_compared": is_tree_short,
         "chain": of_chain,
+        "unverified": unverified,
     })
 }
 

@@ -276,8 +276,9 @@ fn strands_of(
     copied.map(strand).collect()
 }
 
-/// Returns the most useful checkpoints of a strand: first that of its node, then those of observers. For a chain's
-/// strand they are those that most nodes have signed.
+/// Returns the most useful checkpoints of a strand: first those of its node, then those of observers. Of its node they
+/// are the newest one that is cosigned, and the one that most nodes have cosigned, by which a new node may take the
+/// strand. For a chain's strand they are those that most nodes have signed.
 fn checkpoints_of(
     snapshot: &Snapshot<'_>,
     originator: OriginatorId,
@@ -289,25 +290,24 @@ fn checkpoints_of(
     if !is_of_chain {
         nodes.truncate(CHECKPOINTS_MAX);
     }
-    let mut checkpoints = Vec::new();
+    let mut checkpoints = Vec::<CosignedCheckpoint>::new();
     for node in nodes {
-        let checkpoint = if is_of_chain {
-            snapshot.most_cosigned_checkpoint(originator, node)?
-        } else {
-            snapshot.cosigned_checkpoint(originator, node)?
-        };
-        if let Some(mut checkpoint) = checkpoint
-            && checkpoint.signed.checkpoint.size <= head.0
-        {
-            // Readers know the keys of nodes, but not those of witnesses.
-            checkpoint.witnesses.clear();
-            checkpoints.push(checkpoint);
+        if !is_of_chain {
+            checkpoints.extend(snapshot.cosigned_checkpoint(originator, node)?);
+        }
+        if is_of_chain || node == originator {
+            checkpoints.extend(snapshot.most_cosigned_checkpoint(originator, node)?);
         }
     }
+    checkpoints.retain(|it| it.signed.checkpoint.size <= head.0);
+    // Readers know the keys of nodes, but not those of witnesses.
+    checkpoints.iter_mut().for_each(|it| it.witnesses.clear());
+    // Both of a node may be the same.
+    checkpoints.dedup();
     if is_of_chain {
         checkpoints.sort_by_key(|it| std::cmp::Reverse(it.cosignatures.len()));
-        checkpoints.truncate(CHECKPOINTS_MAX);
     }
+    checkpoints.truncate(CHECKPOINTS_MAX);
     Ok(checkpoints)
 }
 

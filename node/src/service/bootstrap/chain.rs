@@ -105,8 +105,7 @@ pub(super) fn take_over(
         let (from, reason) = (head.next(), SkipReason::Void);
         store.commit(&[Change::Skip { originator, from, through, reason }])?;
     }
-    let (covered, is_tree_short, of_chain) = (None, false, None);
-    Ok(FetchedStrand { originator, head: through, reached, covered, is_tree_short, of_chain })
+    Ok(FetchedStrand::new(originator, through, reached))
 }
 
 /// Appends envelopes as the events from which they were made.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use hawser_proto::checkpoint::CosignedCheckpoint;
+use hawser_proto::checkpoint::{CosignedCheckpoint, SignedCheckpoint};
 use hawser_proto::merkle::TreeHash;
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_rules::Registry;
@@ -81,7 +81,7 @@ impl Evidence {
     }
 }
 
-/// The tree of a chain's strand that more than half of the network's other nodes have signed.
+/// The tree of a strand that more than half of the network's other nodes have signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct MajorityTree {
     /// One of the checkpoints with this size and root.
@@ -98,8 +98,8 @@ impl MajorityTree {
 }
 
 impl Evidence {
-    /// Returns the largest tree of a chain's strand that more than half of the current nodes of the network
-    /// have signed; `own` is not counted.
+    /// Returns the largest tree of a strand that more than half of the current nodes of the network have signed; `own`
+    /// is not counted.
     ///
     /// Envelopes of a chain carry no signature, so the signed trees are these nodes' statement of what they have read.
     /// A single node is not sufficient unless there is no third one.
@@ -133,6 +133,26 @@ impl Evidence {
         let checkpoint = self.of_strand(originator).iter().find(is_of_tree);
         let checkpoint = checkpoint.expect("the size and the root are those of a checkpoint");
         Ok(MajorityTree { checkpoint: checkpoint.clone(), nodes: nodes.into_iter().collect() })
+    }
+
+    /// Returns the tree of a node's strand that [most nodes have signed](Self::majority_tree), with the signature of
+    /// the strand's own node; `None` if that node has not signed it, or there is no such tree.
+    ///
+    /// The others cannot add an envelope that the strand's node has not signed, because its signature is required. It
+    /// alone cannot have one node shown a tree that it hides from the others.
+    pub(super) fn vouched_tree(
+        &self,
+        originator: OriginatorId,
+        registry: &Registry,
+        own: OriginatorId,
+    ) -> Option<SignedCheckpoint> {
+        let most = self.majority_tree(originator, registry, own).ok()?;
+        let most = most.checkpoint.signed.checkpoint;
+        let is_own = |it: &SignedCheckpoint| {
+            let of = it.checkpoint;
+            of.node == originator && (of.size, of.root) == (most.size, most.root)
+        };
+        self.of_strand(originator).iter().map(|it| it.signed).find(is_own)
     }
 }
 

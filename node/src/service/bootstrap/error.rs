@@ -131,6 +131,20 @@ pub enum BootstrapFetchError {
         /// The last sequence id of the strand in the folder.
         head: SequenceId,
     },
+    /// A strand of a node has places that are not verified, and does not end with the tree that nodes vouch for.
+    #[error(
+        "strand {originator}: the signatures behind place {verified} were not checked (--catch-up checkpoints), and its \
+         end {head} is not that of the tree which most nodes vouch for. Repeat the command with that setting and without \
+         --release until the strand is whole. If that does not help, remove the data folder and begin again"
+    )]
+    ShownPart {
+        /// The strand.
+        originator: OriginatorId,
+        /// The last verified sequence id.
+        verified: SequenceId,
+        /// The last sequence id of the strand in the folder.
+        head: SequenceId,
+    },
     /// No earlier call has taken anything over.
     #[error("nothing was taken yet that nodes could start on: begin without --release")]
     NothingTaken,
@@ -264,6 +278,7 @@ impl From<BootstrapFetchError> for RunError {
             | BootstrapFetchError::ChainUnsigned { .. }
             | BootstrapFetchError::ChainAhead { .. }
             | BootstrapFetchError::ChainPart { .. }
+            | BootstrapFetchError::ShownPart { .. }
             | BootstrapFetchError::NothingTaken
             | BootstrapFetchError::NoEvent { .. }
             | BootstrapFetchError::NotOnChain { .. }

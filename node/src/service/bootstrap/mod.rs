@@ -2,6 +2,7 @@
 //!
 //! - `checkpoints`: verifies the checkpoints of a snapshot with the keys of the registry;
 //! - `strand`: verifies and writes one strand; - `chain`: the same for a chain's strand;
+//! - `shown`: writes one strand before its signatures are checked, if the operator allows it;
 //! - `fill`: fills the strands of a running node; - `verify`: reads a snapshot without writing anything;
 //! - `voids`: statements about void places;
 //! - `report`: the result; - `error`: why a snapshot was refused.
@@ -11,14 +12,17 @@
 //! names, and the envelopes must have the tree that a checkpoint signs. Derived rows are computed here. Chain strands
 //! are read from the chain, unless the operator trusts most nodes of the network for them.
 //!
-//! Invariant: no node starts from the folder before all of this is verified. A running node takes only envelopes from a
-//! snapshot, each verified like one from a peer.
+//! Invariant: no node starts from the folder before all of this is verified. With `--catch-up checkpoints` it may start
+//! before signatures are checked under a tree that the strand's own node and most others have signed. It then checks
+//! them, and passes on nothing before. A running node takes only envelopes from a snapshot, each verified like one from
+//! a peer.
 
 mod chain;
 mod checkpoints;
 mod error;
 mod fill;
 mod report;
+mod shown;
 mod strand;
 #[cfg(test)]
 mod testing;
@@ -30,9 +34,10 @@ use std::sync::Arc;
 
 use hawser_engine::replication::EnvelopeVerifier;
 use hawser_engine::runtime::ChainAppender;
+use hawser_engine::runtime::replication::CatchUp;
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_rules::{Absences, RateTable, Registry};
-use hawser_storage::{BootstrapManifest, BootstrapStrand, Bootstraps, Change, Objects, Store};
+use hawser_storage::{BootstrapManifest, BootstrapStrand, Bootstraps, Objects, Store};
 use tokio::runtime::Handle;
 
 use super::import::{ImportFolder, open_store};
@@ -122,9 +127,7 @@ pub async fn fetch(
         true => grounds_of(&manifest, known, &chains, settings.bootstrap_trust.one_endpoint)?,
         false => BTreeMap::new(),
     };
-    // A run without that trust must not finish what a run with it has begun.
-    let trust = if trusts_nodes_for_chains { " and chains by its nodes" } else { "" };
-    let fingerprint = format!("snapshot {}{trust}", manifest_digest(&manifest));
+    let fingerprint = fingerprint_of(&manifest, trusts_nodes_for_chains);
     let (folder, resumed) = ImportFolder::claim(&settings.store.data_dir, &fingerprint)?;
     if ends_early && !resumed {
         folder.undo()?;
@@ -141,9 +144,18 @@ pub async fn fetch(
         Some(open::start_engine(settings, &network, wallets).map_err(open::OpenNodeError::from)?)
     };
     let appender = engine.as_ref().map(|(engine, _)| engine.chain_appender());
-    let (own, lists) = (own.id, KnownLists { registry, rates });
-    let job =
-        FetchJob { place, manifest, evidence, grounds, appender, lists, own, ends_early, store };
+    let job = FetchJob {
+        place,
+        manifest,
+        evidence,
+        grounds,
+        appender,
+        lists: KnownLists { registry, rates },
+        own: own.id,
+        shows_first: settings.catch_up == CatchUp::Checkpoints,
+        ends_early,
+        store,
+    };
     let taken = blocking(move || {
         let taken = job.run(now_unix_s, tell);
         if let Some((engine, threads)) = engine {
@@ -155,7 +167,7 @@ pub async fn fetch(
     });
     let (strands, left_out) = taken.await?;
     folder.release()?;
-    Ok(BootstrapFetched { name, node: own, resumed, strands, left_out })
+    Ok(BootstrapFetched { name, node: own.id, resumed, strands, left_out })
 }
 
 /// The registry's keys, the verified checkpoints of a snapshot, and the node that takes it over.
@@ -202,10 +214,12 @@ fn look_up(
     Ok((name, manifest))
 }
 
-/// Returns a digest of the whole content of the snapshot.
-fn manifest_digest(manifest: &BootstrapManifest) -> String {
+/// Returns a name of the whole content of the snapshot and of the trust with which it is taken: a run without that
+/// trust must not finish what a run with it has begun.
+fn fingerprint_of(manifest: &BootstrapManifest, trusts_nodes_for_chains: bool) -> String {
     let bytes = manifest.encode().expect("what was read can be written");
-    blake3::hash(&bytes).to_hex().to_string()
+    let trust = if trusts_nodes_for_chains { " and chains by its nodes" } else { "" };
+    format!("snapshot {}{trust}", blake3::hash(&bytes).to_hex())
 }
 
 /// The lists of the chain, by which strands are verified and judged.
@@ -225,6 +239,8 @@ struct FetchJob {
     appender: Option<ChainAppender>,
     lists: KnownLists,
     own: OriginatorId,
+    /// True if strands may be taken before their signatures are checked.
+    shows_first: bool,
     ends_early: bool,
     store: Store,
 }
@@ -256,8 +272,12 @@ impl FetchJob {
                 None => self.evidence.require_roots(&self.store, fetched)?,
             }
         }
-        let held = strands.iter().filter_map(|it| it.covered.as_ref());
-        self.store.put_checkpoints(held)?;
+        for fetched in &mut strands {
+            fetched.unverified = shown::unverified(&self.store, fetched.originator)?;
+        }
+        // The node compares the checkpoint of an unverified strand with those that its peers show.
+        let verified = strands.iter().filter(|it| it.unverified == 0);
+        self.store.put_checkpoints(verified.filter_map(|it| it.covered.as_ref()))?;
         for fetched in &mut strands {
             if let Some(grounds) = self.grounds.get(&fetched.originator) {
                 Handle::current().block_on(chain::compare(&self.store, grounds, fetched))?;
@@ -290,24 +310,46 @@ impl FetchJob {
         // The node judges the strand again when it learns of an absence.
         let absences = Absences::NONE;
         let verifier = EnvelopeVerifier { originator, key, own: *own, absences };
+        if let Some(shown) = self.show(stated, &verifier, note)? {
+            return Ok(Some(shown));
+        }
+        shown::require_verified(store, originator)?;
         let (held, all) = (store.snapshot().head(originator)?, SequenceId(u64::MAX));
         let rates = self.lists.rates.clone();
         let mut faults = StrandFaults::after_log(store, originator, rates, now_unix_s)?;
         let ((head, mut reached), invalid) = strand::beside_checks(
             &verifier,
-            |changes: Vec<Change>| Ok(faults.commit(store, &changes)?),
+            strand::check_signed,
+            |changes, _| Ok(faults.commit(store, &changes)?),
             |write| {
                 let writing = strand::Writing::new(write, strand::Gaps::Mark, held, all);
                 strand::take_over(place, stated, writing, note)
             },
         )?;
         reached.invalid += invalid;
-        let (covered, is_tree_short, of_chain) = (None, false, None);
-        Ok(Some(FetchedStrand { originator, head, reached, covered, is_tree_short, of_chain }))
+        Ok(Some(FetchedStrand::new(originator, head, reached)))
+    }
+
+    /// Takes a node's strand over before its signatures are checked; `None` if they have to be checked first.
+    fn show(
+        &self,
+        stated: &BootstrapStrand,
+        verifier: &EnvelopeVerifier,
+        note: &mut dyn FnMut(u64),
+    ) -> Result<Option<FetchedStrand>, BootstrapFetchError> {
+        let originator = stated.originator;
+        let signed = self.evidence.vouched_tree(originator, &self.lists.registry, self.own);
+        let Some(signed) = signed.filter(|_| self.shows_first) else { return Ok(None) };
+        // A crash may have left the tree behind the log.
+        while !self.store.bring_up_trees(TREE_STEPS)? {}
+        let showing = shown::Showing { place: &self.place, store: &self.store, verifier, signed };
+        let taken = showing.take_over(stated, note)?;
+        Ok(taken.map(|(head, reached)| FetchedStrand::new(originator, head, reached)))
     }
 
     /// Returns a strand as earlier calls have left it; `None` if they have not begun it. Any part of a node's strand is
-    /// valid, because each envelope was verified by itself. A chain's strand is valid only as a whole.
+    /// valid if each envelope was verified by itself. Where a tree takes the place of signatures, the strand has to
+    /// reach the end of that tree, and a chain's strand has to be whole.
     fn taken_earlier(
         &self,
         stated: &BootstrapStrand,
@@ -323,8 +365,8 @@ impl FetchJob {
                 return Err(BootstrapFetchError::ChainPart { originator, head });
             }
         }
-        let (reached, covered, is_tree_short, of_chain) = (Reached::default(), None, false, None);
-        Ok(Some(FetchedStrand { originator, head, reached, covered, is_tree_short, of_chain }))
+        shown::require_whole(&self.store, originator)?;
+        Ok(Some(FetchedStrand::new(originator, head, Reached::default())))
     }
 }
 

@@ -30,6 +30,24 @@ pub struct FetchedStrand {
     pub is_tree_short: bool,
     /// The grounds for taking a chain's strand; `None` for a node's strand.
     pub of_chain: Option<FetchedChain>,
+    /// The number of its last sequence ids whose signatures the node verifies after its start, because enough nodes
+    /// vouch for a tree with them.
+    pub unverified: u64,
+}
+
+impl FetchedStrand {
+    /// Creates the result of a strand whose tree is not compared yet, and whose places are all verified.
+    pub(super) fn new(originator: OriginatorId, head: SequenceId, reached: Reached) -> Self {
+        Self {
+            originator,
+            head,
+            reached,
+            covered: None,
+            is_tree_short: false,
+            of_chain: None,
+            unverified: 0,
+        }
+    }
 }
 
 /// The grounds for taking a chain's strand.

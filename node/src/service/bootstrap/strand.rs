@@ -7,7 +7,8 @@ use std::thread::{self, Scope};
 use hawser_engine::replication::{EnvelopeVerifier, VerifyResult};
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{
-    BootstrapChunk, BootstrapError, BootstrapStrand, Bootstraps, Change, LogEntry, Validity,
+    BootstrapChunk, BootstrapError, BootstrapStrand, Bootstraps, Change, HashedEnvelope, LogEntry,
+    Validity,
 };
 
 use super::error::BootstrapFetchError;
@@ -40,6 +41,19 @@ type HandOver<'a, W> = &'a dyn Fn(W) -> Result<(), BootstrapFetchError>;
 /// those that are known to break a rule.
 pub(super) type Write<'a> =
     &'a dyn Fn(SequenceId, &[(SequenceId, Bytes)]) -> Result<u64, BootstrapFetchError>;
+
+/// The entries of checked envelopes.
+#[derive(Debug, Default)]
+pub(super) struct CheckedPart {
+    /// The entries, in the order of the envelopes.
+    pub(super) entries: Vec<LogEntry>,
+    /// The same envelopes with their leaves. Empty if they were not hashed.
+    pub(super) hashed: Vec<HashedEnvelope>,
+}
+
+/// A function that checks ascending envelopes of a strand. Its error is a place whose envelope is not signed for it.
+pub(super) type CheckFn =
+    fn(&EnvelopeVerifier, &[(SequenceId, Bytes)]) -> Result<CheckedPart, SequenceId>;
 
 /// The treatment of sequence ids for which a snapshot has no envelope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,7 +91,7 @@ pub(super) fn take_over(
 ///
 /// # Errors
 /// The errors of `take`, and of reading.
-fn each_chunk(
+pub(super) fn each_chunk(
     place: &Bootstraps,
     originator: OriginatorId,
     wanted: Vec<BootstrapChunk>,
@@ -219,16 +233,18 @@ fn changes_of(
     (changes, invalid)
 }
 
-/// Calls `work` with a function that starts to verify envelopes like [`write_signed`], and commits them in order. The
-/// next write is verified while others are, and while one is committed, so no core waits for the last part of a write.
-/// Ends when all of them are committed. Returns the result of `work` with the number of envelopes that break a rule.
+/// Calls `work` with a function that starts to check envelopes with `check_part`, such as [`check_signed`], and commits
+/// them in order. The next write is checked while others are, and while one is committed, so no core waits for the last
+/// part of a write. Ends when all of them are committed. Returns the result of `work` with the number of envelopes that
+/// break a rule.
 ///
 /// # Errors
 /// The first one of [`BootstrapFetchError::Forged`] and those of `commit`, or else that of `work`. Everything before it
 /// is committed.
 pub(super) fn beside_checks<T>(
     verifier: &EnvelopeVerifier,
-    mut commit: impl FnMut(Vec<Change>) -> Result<(), BootstrapFetchError> + Send,
+    check_part: CheckFn,
+    mut commit: impl FnMut(Vec<Change>, Vec<HashedEnvelope>) -> Result<(), BootstrapFetchError> + Send,
     work: impl FnOnce(Write<'_>) -> Result<T, BootstrapFetchError>,
 ) -> Result<(T, u64), BootstrapFetchError> {
     let mut invalid = 0;
@@ -236,14 +252,15 @@ pub(super) fn beside_checks<T>(
         beside_commits(
             |running: RunningChecks| {
                 let head = running.head;
-                let entries = running.entries(verifier.originator)?;
+                let CheckedPart { entries, hashed } = running.end(verifier.originator)?;
                 let (changes, of_write) = changes_of(verifier.originator, head, entries);
                 invalid += of_write;
-                commit(changes)
+                commit(changes, hashed)
             },
             |hand_over| {
                 let write: Write<'_> = &|head, envelopes| {
-                    hand_over(RunningChecks::start(scope, verifier, head, envelopes))?;
+                    let checks = (verifier, check_part);
+                    hand_over(RunningChecks::start(scope, checks, head, envelopes))?;
                     Ok(0)
                 };
                 work(write)
@@ -253,19 +270,19 @@ pub(super) fn beside_checks<T>(
     Ok((worked, invalid))
 }
 
-/// The envelopes of one write, which are being verified.
+/// The envelopes of one write, which are being checked.
 struct RunningChecks {
     /// The place before them.
     head: SequenceId,
     /// The results of the parts, in order.
-    parts: Vec<mpsc::Receiver<Result<Vec<LogEntry>, SequenceId>>>,
+    parts: Vec<mpsc::Receiver<Result<CheckedPart, SequenceId>>>,
 }
 
 impl RunningChecks {
-    /// Starts to verify ascending envelopes after `head`, a part of them on a thread for each core.
+    /// Starts to check ascending envelopes after `head`, a part of them on a thread for each core.
     fn start<'scope>(
         scope: &'scope Scope<'scope, '_>,
-        verifier: &'scope EnvelopeVerifier,
+        (verifier, check_part): (&'scope EnvelopeVerifier, CheckFn),
         head: SequenceId,
         envelopes: &[(SequenceId, Bytes)],
     ) -> Self {
@@ -274,7 +291,7 @@ impl RunningChecks {
             let part = part.to_vec();
             scope.spawn(move || {
                 // The receiver is gone after an error, which ends the work.
-                let _ = checked_to.send(check(verifier, &part));
+                let _ = checked_to.send(check_part(verifier, &part));
             });
             checked
         };
@@ -286,15 +303,17 @@ impl RunningChecks {
     ///
     /// # Errors
     /// [`BootstrapFetchError::Forged`].
-    fn entries(self, originator: OriginatorId) -> Result<Vec<LogEntry>, BootstrapFetchError> {
-        let mut entries = Vec::new();
+    fn end(self, originator: OriginatorId) -> Result<CheckedPart, BootstrapFetchError> {
+        let mut whole = CheckedPart::default();
         for part in self.parts {
             // A thread without a result has panicked, which its scope passes on.
             let checked = part.recv().map_err(|_| BootstrapError::Stopped)?;
             let forged = |place| BootstrapFetchError::Forged { originator, place };
-            entries.append(&mut checked.map_err(forged)?);
+            let mut checked = checked.map_err(forged)?;
+            whole.entries.append(&mut checked.entries);
+            whole.hashed.append(&mut checked.hashed);
         }
-        Ok(entries)
+        Ok(whole)
     }
 }
 
@@ -374,11 +393,23 @@ fn part_len(envelopes: usize, parts: usize) -> usize {
     envelopes.div_ceil(parts.max(1)).max(1)
 }
 
+/// Verifies envelopes like [`check`], for [`beside_checks`].
+///
+/// # Errors
+/// A place whose envelope is not signed for it.
+pub(super) fn check_signed(
+    verifier: &EnvelopeVerifier,
+    envelopes: &[(SequenceId, Bytes)],
+) -> Result<CheckedPart, SequenceId> {
+    let entries = check(verifier, envelopes)?;
+    Ok(CheckedPart { entries, hashed: Vec::new() })
+}
+
 /// Verifies envelopes and returns them as log entries. Their form is the canonical one, as the verifier requires.
 ///
 /// # Errors
 /// A place whose envelope is not signed for it.
-fn check(
+pub(super) fn check(
     verifier: &EnvelopeVerifier,
     envelopes: &[(SequenceId, Bytes)],
 ) -> Result<Vec<LogEntry>, SequenceId> {
@@ -419,7 +450,8 @@ mod tests {
         let mut committed = Vec::new();
         let written = beside_checks(
             &verifier,
-            |changes: Vec<Change>| {
+            check_signed,
+            |changes: Vec<Change>, _| {
                 committed.extend(changes.into_iter().map(|change| match change {
                     Change::Append(entry) => entry.id.sequence.0,
                     Change::Skip { from, .. } => from.0,

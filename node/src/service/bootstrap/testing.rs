@@ -118,18 +118,27 @@ impl Maker {
     /// Creates a snapshot in which the strand of group messages has other envelopes.
     pub(super) fn altered(&self, envelopes: &[(SequenceId, Bytes)]) -> BootstrapManifest {
         let mut manifest = self.copy();
-        let bytes = encode_chunk(GROUPS, envelopes);
+        manifest.strands[0].chunks = vec![self.put_chunk(GROUPS, envelopes)];
+        manifest
+    }
+
+    /// Stores these envelopes as a chunk of a strand.
+    pub(super) fn put_chunk(
+        &self,
+        originator: OriginatorId,
+        envelopes: &[(SequenceId, Bytes)],
+    ) -> BootstrapChunk {
+        let bytes = encode_chunk(originator, envelopes);
         let hash = FileHash(*blake3::hash(&bytes).as_bytes());
         let path = self.folder.path().join("snapshots/chunks").join(&hash.to_string()[..2]);
         fs::create_dir_all(&path).unwrap();
         fs::write(path.join(hash.to_string()), &bytes).unwrap();
-        manifest.strands[0].chunks = vec![BootstrapChunk {
+        BootstrapChunk {
             from: envelopes[0].0,
             through: envelopes[envelopes.len() - 1].0,
             len_bytes: bytes.len() as u64,
             hash,
-        }];
-        manifest
+        }
     }
 
     pub(super) fn envelopes(&self) -> Vec<(SequenceId, Bytes)> {
