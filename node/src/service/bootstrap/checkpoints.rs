@@ -81,6 +81,9 @@ impl Evidence {
     }
 }
 
+/// The nodes that have signed or cosigned each tree, which has a size and a root.
+type TreeSigners = BTreeMap<(u64, TreeHash), BTreeSet<OriginatorId>>;
+
 /// The tree of a strand that more than half of the network's other nodes have signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct MajorityTree {
@@ -112,16 +115,7 @@ impl Evidence {
         registry: &Registry,
         own: OriginatorId,
     ) -> Result<MajorityTree, BootstrapFetchError> {
-        let is_counted = |node: OriginatorId| node != own && registry.member(node).is_some();
-        let all = registry.nodes().filter(|record| is_counted(record.id)).count();
-        let wanted = all / 2 + 1;
-        let mut signers = BTreeMap::<(u64, TreeHash), BTreeSet<OriginatorId>>::new();
-        for checkpoint in self.of_strand(originator) {
-            let of = checkpoint.signed.checkpoint;
-            let cosigners = checkpoint.cosignatures.iter().map(|it| it.cosigner);
-            let nodes = cosigners.chain([of.node]).filter(|node| is_counted(*node));
-            signers.entry((of.size, of.root)).or_default().extend(nodes);
-        }
+        let (signers, wanted) = self.signers(originator, registry, own);
         let most = signers.values().map(BTreeSet::len).max().unwrap_or_default();
         let found = signers.into_iter().rev().find(|(_, nodes)| nodes.len() >= wanted);
         let Some(((size, root), nodes)) = found else {
@@ -135,8 +129,10 @@ impl Evidence {
         Ok(MajorityTree { checkpoint: checkpoint.clone(), nodes: nodes.into_iter().collect() })
     }
 
-    /// Returns the tree of a node's strand that [most nodes have signed](Self::majority_tree), with the signature of
-    /// the strand's own node; `None` if that node has not signed it, or there is no such tree.
+    /// Returns the largest tree of a node's strand that more than half of the network's other nodes have signed, as in
+    /// [`majority_tree`](Self::majority_tree), and the strand's own node among them. `None` if there is no such tree,
+    /// or if the strand's node is not in the network now: no follower verifies its strand as long as the history of the
+    /// registry is not known.
     ///
     /// The others cannot add an envelope that the strand's node has not signed, because its signature is required. It
     /// alone cannot have one node shown a tree that it hides from the others.
@@ -146,13 +142,34 @@ impl Evidence {
         registry: &Registry,
         own: OriginatorId,
     ) -> Option<SignedCheckpoint> {
-        let most = self.majority_tree(originator, registry, own).ok()?;
-        let most = most.checkpoint.signed.checkpoint;
-        let is_own = |it: &SignedCheckpoint| {
+        registry.member(originator)?;
+        let (signers, wanted) = self.signers(originator, registry, own);
+        let is_vouched = |it: &SignedCheckpoint| {
             let of = it.checkpoint;
-            of.node == originator && (of.size, of.root) == (most.size, most.root)
+            let nodes = signers.get(&(of.size, of.root)).map_or(0, BTreeSet::len);
+            of.node == originator && nodes >= wanted
         };
-        self.of_strand(originator).iter().map(|it| it.signed).find(is_own)
+        self.of_strand(originator).iter().rev().map(|it| it.signed).find(is_vouched)
+    }
+
+    /// Returns the current nodes of the network that have signed or cosigned each tree of a strand, and the number of
+    /// nodes that is more than half of them. `own` is not counted.
+    fn signers(
+        &self,
+        originator: OriginatorId,
+        registry: &Registry,
+        own: OriginatorId,
+    ) -> (TreeSigners, usize) {
+        let is_counted = |node: OriginatorId| node != own && registry.member(node).is_some();
+        let all = registry.nodes().filter(|record| is_counted(record.id)).count();
+        let mut signers = TreeSigners::new();
+        for checkpoint in self.of_strand(originator) {
+            let of = checkpoint.signed.checkpoint;
+            let cosigners = checkpoint.cosignatures.iter().map(|it| it.cosigner);
+            let nodes = cosigners.chain([of.node]).filter(|node| is_counted(*node));
+            signers.entry((of.size, of.root)).or_default().extend(nodes);
+        }
+        (signers, all / 2 + 1)
     }
 }
 

@@ -52,7 +52,7 @@ fn envelope(place: u64, second: u32, by: u32) -> Bytes {
 
 /// Changes a signature so that it has its form and belongs to no key.
 fn unrecoverable(signature: &Bytes) -> Bytes {
-    let changed = (0..=255).map(|byte| {
+    let mut changed = (0..=255).map(|byte| {
         let mut bytes = signature.to_vec();
         bytes[1] = byte;
         Bytes::from(bytes)
@@ -61,7 +61,7 @@ fn unrecoverable(signature: &Bytes) -> Bytes {
     let belongs_to_none = |bytes: &Bytes| {
         Signature::from_bytes(bytes).is_ok_and(|signature| signature.recover(digest).is_err())
     };
-    changed.into_iter().find(belongs_to_none).expect("half of all points are not on the curve")
+    changed.find(belongs_to_none).expect("half of all points are not on the curve")
 }
 
 fn honest(place: u64) -> (SequenceId, Bytes) {
@@ -252,6 +252,29 @@ fn a_snapshot_has_the_tree_that_most_nodes_vouch_for_beside_the_newest_one() {
     let sizes: Vec<u64> = stated.checkpoints.iter().map(|it| it.signed.checkpoint.size).collect();
     assert_eq!(sizes, [ALL, 8]);
     assert_eq!(signed.map(|it| it.checkpoint.size), Some(8));
+}
+
+/// Most nodes have signed a larger tree, and the strand's node has not.
+#[test]
+fn the_largest_tree_that_the_strands_node_has_signed_too_is_the_ground() {
+    let maker = maker();
+    maker.sign(NODE.0, NODE, 8, &[100]);
+    maker.sign(100, NODE, ALL, &[200]);
+    let (_, signed) = strand_of(&maker);
+    assert_eq!(signed.map(|it| it.checkpoint.size), Some(8));
+}
+
+/// The node that starts would not follow the strand, and so not verify it.
+#[test]
+fn a_strand_whose_node_is_not_in_the_network_is_verified_first() {
+    let maker = maker();
+    maker.sign(NODE.0, NODE, ALL, &[100, 200]);
+    let manifest = maker.copy();
+    for (canonical, is_ground) in [(vec![100, 200, 300, 400], true), (vec![100, 200, 400], false)] {
+        let known = registry(&canonical);
+        let signed = Evidence::of(&manifest, &known).unwrap().vouched_tree(NODE, &known, OWN);
+        assert_eq!(signed.is_some(), is_ground, "{canonical:?}");
+    }
 }
 
 #[test]
