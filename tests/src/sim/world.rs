@@ -111,10 +111,10 @@ impl Sim {
         Self::of(seed, faults, members(5))
     }
 
-    /// Eight honest nodes.
+    /// Eleven honest nodes.
     #[must_use]
-    pub fn eight(seed: u64, faults: Faults) -> Self {
-        Self::of(seed, faults, members(8))
+    pub fn eleven(seed: u64, faults: Faults) -> Self {
+        Self::of(seed, faults, members(11))
     }
 
     /// Five honest nodes that answer wants for gaps alone.

@@ -15,13 +15,16 @@ pub(super) const STALL_TIMEOUT: Duration = Duration::from_millis(600);
 /// Time that a peer gets to show an envelope beside the source. It doubles each time the peer shows none, up to
 /// 2^[`DOUBLINGS_MAX`] of it. Guessed: a round trip and a page from a cold disk; the doubling makes up for slow links.
 pub(super) const TRIAL: Duration = Duration::from_secs(1);
-/// Time without a new envelope after which a further peer is tried beside those that are. Specified
+/// Time without a new envelope after which further peers are tried beside those that are. Specified
 /// (`docs/protocol/replication.md`, What the follower does): a quarter of [`TRIAL`], and mostly a round trip and a
 /// page, so that an honest holder is seldom asked beside another one.
 pub(super) const NEXT_TRIAL_AFTER: Duration = Duration::from_millis(250);
-/// Peers that are tried at once. Specified (same page): each may be sending the same large envelope over this node's
-/// link, and leaves the source less of it.
+/// Peers that are tried at once, if one of them was doubted before. Specified (same page): each may be sending the same
+/// large envelope over this node's link, and leaves the source less of it.
 pub(super) const TRIALS_MAX: usize = 4;
+/// Peers that are tried at once, if none of them was doubted before. Specified (same page): rounds of 1, 2, 4 and 8. A
+/// first trial takes [`TRIAL`], so the link is free again soon, and no peer has a second one.
+pub(super) const FIRST_TRIALS_MAX: usize = 15;
 /// Time in which a source has to send a least amount while another peer claims far more. Specified
 /// (`docs/protocol/replication.md`, What the follower does).
 pub(super) const SLOW_AFTER: Duration = Duration::from_secs(10);
@@ -54,8 +57,8 @@ pub(super) struct Choice {
     pub(super) is_fixed: bool,
     /// The strand's own node has left the network: it is asked for nothing.
     pub(super) is_relayed: bool,
-    /// The peers that are tried beside the source, at most [`TRIALS_MAX`], in the order in which they were asked. One
-    /// that is tried beside a slow source is alone while that goes on sending.
+    /// The peers that are tried beside the source, at most [`FIRST_TRIALS_MAX`], in the order in which they were asked.
+    /// One that is tried beside a slow source is alone while that goes on sending.
     pub(super) trials: Vec<Trial>,
     /// Bounded by the number of nodes in the registry: an entry is made for peers that were connected.
     pub(super) doubts: BTreeMap<OriginatorId, Doubt>,
@@ -247,6 +250,19 @@ impl Choice {
         // Of equal ones this is the last.
         let most = newest_first.max_by_key(|peer| self.times(*peer))?;
         (self.times(most) > self.times(rival)).then_some(most)
+    }
+
+    /// Returns the time after the last trial at which this rival is tried, too; `None` while there is no place for it.
+    /// Peers that were never doubted are tried in rounds, each of one peer more than all rounds before it.
+    pub(super) fn next_trial_after(&self, rival: OriginatorId) -> Option<Duration> {
+        if self.times(rival) > 0 {
+            let has_place = self.trials.len() < TRIALS_MAX || self.outranked_by(rival).is_some();
+            return has_place.then_some(NEXT_TRIAL_AFTER);
+        }
+        let first = self.trials.iter().filter(|trial| self.times(trial.peer) == 0).count();
+        let begins_round = (first + 1).is_power_of_two();
+        let after = if begins_round { NEXT_TRIAL_AFTER } else { Duration::ZERO };
+        (first < FIRST_TRIALS_MAX).then_some(after)
     }
 
     pub(super) fn is_paused(&self, peer: OriginatorId) -> bool {

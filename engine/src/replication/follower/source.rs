@@ -7,10 +7,10 @@
 //! after something has come from it, unless no other peer is current. A source that sends a little from time to time
 //! must not keep the rest from this node: beside it, too, another peer is asked.
 //!
-//! Several peers can claim more and show nothing. So a further peer is asked while the last one is still being tried,
-//! and no honest holder waits for the whole time of each liar. The few places for trials are no hold for liars either:
-//! a peer that was doubted less often takes the place of one that was doubted more often. A peer whose connection ends
-//! while it is tried is doubted, too.
+//! Several peers can claim more and show nothing. So further peers are asked while the last ones are still being tried,
+//! and no honest holder waits for the whole time of each liar. Those that were never doubted are asked in rounds that
+//! double. Places for trials are no hold for liars either: a peer that was doubted less often takes the place of one
+//! that was doubted more often. A peer whose connection ends while it is tried is doubted, too.
 
 use std::cmp::Reverse;
 use std::time::Instant;
@@ -303,9 +303,12 @@ impl Follower {
         let Some(last) = choice.trials.last() else {
             return Some(choice.slow_at().map_or(stalled_at, |slow_at| slow_at.min(stalled_at)));
         };
-        let takes_place = || self.rival().is_some_and(|rival| choice.outranked_by(rival).is_some());
-        let has_place = choice.trials.len() < TRIALS_MAX || takes_place();
-        has_place.then(|| stalled_at.max(last.since + NEXT_TRIAL_AFTER))
+        let after = match self.rival() {
+            Some(rival) => choice.next_trial_after(rival),
+            // The look at that time notes that there is none.
+            None => (choice.trials.len() < TRIALS_MAX).then_some(NEXT_TRIAL_AFTER),
+        };
+        after.map(|after| stalled_at.max(last.since + after))
     }
 
     /// Returns the time at which the source has shown nothing for so long that a rival is tried beside it; `None` while

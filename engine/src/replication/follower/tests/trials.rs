@@ -2,7 +2,9 @@
 
 use super::source::{FAILOVER, beside_liars};
 use super::*;
-use crate::replication::follower::choice::{FIRST_PAUSE, STALL_TIMEOUT, TRIAL, TRIALS_MAX};
+use crate::replication::follower::choice::{
+    FIRST_PAUSE, FIRST_TRIALS_MAX, NEXT_TRIAL_AFTER, STALL_TIMEOUT, TRIAL, TRIALS_MAX,
+};
 
 /// A claim of more places than any strand has.
 const TOO_HIGH: u64 = 1 << 60;
@@ -29,7 +31,7 @@ impl Rig {
 #[test]
 fn peers_that_connect_again_before_their_trials_end_keep_no_other_peer_out() {
     for is_noticed in [false, true] {
-        let mut rig = beside_liars(8);
+        let mut rig = beside_liars(20);
         rig.follower.handle_peer_up(rig.now, THIRD, SequenceId(9));
         rig.effects();
         let begin = rig.now;
@@ -41,12 +43,29 @@ fn peers_that_connect_again_before_their_trials_end_keep_no_other_peer_out() {
             for liar in ending.map(|trial| trial.peer).collect::<Vec<_>>() {
                 rig.connects_again(liar, TOO_HIGH, is_noticed);
             }
-            assert!(rig.tried().len() <= TRIALS_MAX);
+            assert!(rig.tried().len() <= FIRST_TRIALS_MAX);
             assert!(rig.now - begin < STALL_TIMEOUT + TRIAL * 4, "{:?}", rig.asked);
         }
         rig.send(THIRD, 8..=9);
         assert_eq!(rig.asked_without_end(), [THIRD]);
     }
+}
+
+/// The first peer has a moment alone. All at once would be as many copies of one envelope over a slow link.
+#[test]
+fn peers_that_were_never_doubted_are_tried_in_rounds_that_double() {
+    let mut rig = beside_liars(20);
+    rig.wait(STALL_TIMEOUT - MOMENT);
+    assert_eq!(rig.tried(), []);
+    rig.wait(MOMENT);
+    let mut tried = vec![rig.tried().len()];
+    for _ in 0..4 {
+        rig.wait(NEXT_TRIAL_AFTER);
+        tried.push(rig.tried().len());
+    }
+    assert_eq!(tried, [1, 3, 7, FIRST_TRIALS_MAX, FIRST_TRIALS_MAX]);
+    let first = OriginatorId(500);
+    assert_eq!(rig.asks(first), None, "its second is over, and the next one has its place");
 }
 
 /// The strand's own node is gone. No peer would be tried beside them.
