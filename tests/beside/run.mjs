@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { parseArgs } from "node:util";
 
 import { killAll } from "./lib/processes.mjs";
-import { Story } from "./lib/story.mjs";
+import { CHAPTERS, Story } from "./lib/story.mjs";
 
 const { values: options } = parseArgs({
   options: {
@@ -49,8 +49,7 @@ const HELP = `tests/beside/run --hawser PATH --xmtpd PATH --gateway PATH [option
   --patience SECONDS  the longest time for making such a strand, and for following it, 300
   --reports        also have payer reports of both kinds of nodes attested, submitted and settled: up to an hour and a quarter
   --clients        also run the published clients, through each gateway (docs/clients.md)
-  --skip CHAPTER   leave a chapter out: exchange, chain, answers, clients, tokens, failover, faults, late,
-                   takeover, comparison, conformance
+  --skip CHAPTER   leave a chapter out: ${CHAPTERS.join(", ")}
   --only CHAPTER   leave all others out
   --folder DIR     keep everything there
   --keep           keep the folder`;
@@ -64,6 +63,14 @@ async function main() {
     if (path && !existsSync(path)) throw new Error(`there is no ${path}`);
   }
   if (options.contracts && !options["app-chain"]) throw new Error("--contracts needs --app-chain HOST:PORT");
+  // A run without its chapters would pass.
+  for (const name of [...options.skip, ...options.only]) {
+    if (!CHAPTERS.includes(name)) throw new Error(`there is no chapter ${name}; there are ${CHAPTERS.join(", ")}`);
+  }
+  const asked = { clients: options.clients, reports: options.reports, long: Number(options.long) > 0 };
+  for (const name of options.only) {
+    if (asked[name] === false) throw new Error(`--only ${name} needs --${name}`);
+  }
   if (options.folder) mkdirSync(options.folder, { recursive: true });
   const folder = options.folder ?? mkdtempSync(join(tmpdir(), "hawser-beside-"));
   const story = new Story({ ...options, folder });

@@ -19,6 +19,9 @@ import { Chains, Gateway, newKey, Postgres, startRedis } from "./services.mjs";
 import { compare, cursor, FIRST_NODE, settled, shows, strand } from "./strands.mjs";
 import { takeOver } from "./takeover.mjs";
 
+/** All chapters, in their order. */
+export const CHAPTERS = ["exchange", "chain", "answers", "clients", "tokens", "reports", "failover", "faults", "late",
+  "takeover", "comparison", "long", "conformance"];
 /** Single messages that are timed in each direction. */
 const TIMED = 200;
 /** Both chains' strands: commits, identity updates. */
@@ -56,6 +59,7 @@ export class Story {
   }
 
   async #chapter(name, tell) {
+    if (!CHAPTERS.includes(name)) throw new Error(`CHAPTERS lacks ${name}`);
     const { skip, only } = this.#options;
     if (skip.includes(name) || (only.length > 0 && !only.includes(name))) return;
     console.log(`\n${name} (${new Date().toISOString().slice(11, 19)})`);
