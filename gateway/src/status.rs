@@ -28,6 +28,14 @@ const DETAILED_MAX: usize = 8;
 /// callers accept 16 KiB of headers, of which the details take up to 5 KiB.
 const TEXT_LEN_MAX: usize = 3072;
 
+/// Seconds after which a request may find a place that its caller has none for now. A guess: most requests are answered
+/// within it.
+const RETRY_AFTER_PLACE_S: u64 = 1;
+/// Seconds after which a node may be usable again. A guess: nodes are polled every second, and a restart takes some.
+const RETRY_AFTER_NO_NODE_S: u64 = 5;
+/// Seconds after which nodes may charge less for congestion: the gateway remembers their fees for as long.
+const RETRY_AFTER_CONGESTION_S: u64 = 60;
+
 /// All reasons that this gateway gives for single envelopes: those of [`EnvelopeError::name`].
 const OWN_REASONS: [&str; 16] = [
     "NODE_REFUSED",
@@ -128,6 +136,18 @@ impl EnvelopeError {
         }
     }
 
+    /// Returns the seconds after which the same envelope may be published. `None` if that is not known, or if waiting
+    /// does not help.
+    fn retry_after_s(&self) -> Option<u64> {
+        match self {
+            Self::Node(NodePublishError::Last { error, .. }) => error.retry_after_s(),
+            Self::Node(NodePublishError::NoNode) => Some(RETRY_AFTER_NO_NODE_S),
+            Self::Node(NodePublishError::TooManyWait) => Some(RETRY_AFTER_PLACE_S),
+            Self::Node(NodePublishError::TooExpensive) => Some(RETRY_AFTER_CONGESTION_S),
+            Self::Chain(_) | Self::NoOutcome => None,
+        }
+    }
+
     fn code(&self) -> Code {
         match self {
             Self::Node(NodePublishError::Last { error, .. }) => match error.reason() {
@@ -193,7 +213,11 @@ fn failure(outcomes: &[Outcome]) -> Status {
     let detailed = ordered.iter().take(DETAILED_MAX);
     let wrong = detailed.map(|(index, failure)| wrong(*index, failure, failure.reason())).collect();
     let seen = seen_by_nodes(ordered.iter().take(DETAILED_MAX).map(|(_, failure)| *failure));
-    let details = StatusDetails { wrong, seen, ..StatusDetails::of("ENVELOPES_FAILED") };
+    // An envelope that fails again would make the whole request fail again.
+    let waits: Option<Vec<u64>> = failed().map(|(_, failure)| failure.retry_after_s()).collect();
+    let retry_after_s = waits.and_then(|waits| waits.into_iter().max());
+    let reason = "ENVELOPES_FAILED".into();
+    let details = StatusDetails { reason, wrong, seen, retry_after_s };
     let mut status = details.into_status(code, &text);
     let failed: Vec<usize> = failed().map(|(index, _)| index).collect();
     for (name, places) in [(PUBLISHED, &published), (FAILED, &failed)] {
@@ -304,7 +328,9 @@ pub(crate) fn of_policy(refusal: &PolicyError) -> Status {
         PolicyError::TooLong { .. } => (Code::PermissionDenied, "TOO_LONG", None),
         PolicyError::TooExpensive { .. } => (Code::ResourceExhausted, "TOO_EXPENSIVE", None),
         PolicyError::TooMany { .. } => (Code::ResourceExhausted, "TOO_MANY_ENVELOPES", None),
-        PolicyError::AllNodesExpensive { .. } => (Code::ResourceExhausted, "CONGESTION", Some(60)),
+        PolicyError::AllNodesExpensive { .. } => {
+            (Code::ResourceExhausted, "CONGESTION", Some(RETRY_AFTER_CONGESTION_S))
+        }
         PolicyError::LimitExceeded(limit) => {
             (Code::ResourceExhausted, "RATE_LIMIT", limit.retry_after_s)
         }
@@ -483,6 +509,36 @@ mod tests {
         assert_eq!(seen.into_iter().collect::<Vec<_>>(), lowest);
         let silent = answer(vec![Err(EnvelopeError::NoOutcome)]).unwrap_err();
         assert_eq!(StatusDetails::seen_of(&silent).len(), 0);
+    }
+
+    #[test]
+    fn a_request_is_to_be_repeated_when_all_its_failed_envelopes_may_be_published() {
+        let full = |seconds: u64| {
+            let mut status = Status::unavailable("the disk is full");
+            status.metadata_mut().insert("retry-after", seconds.into());
+            of_node(NodeError::Failed(status))
+        };
+        let told = |failed: Vec<EnvelopeError>| {
+            let outcomes = failed.into_iter().map(Err).chain([placed(1)]);
+            let status = answer(outcomes.collect()).unwrap_err();
+            let details = String::from_utf8_lossy(status.details()).into_owned();
+            let after = status.metadata().get("retry-after");
+            let after = after.map(|it| it.to_str().unwrap().to_owned());
+            assert_eq!(details.contains("google.rpc.RetryInfo"), after.is_some(), "{details}");
+            after.unwrap_or_default()
+        };
+        assert_eq!(told(vec![full(10)]), "10");
+        assert_eq!(told(vec![full(10), full(30), full(20)]), "30");
+        for (error, after) in [
+            (NodePublishError::NoNode, "5"),
+            (NodePublishError::TooManyWait, "1"),
+            (NodePublishError::TooExpensive, "60"),
+        ] {
+            assert_eq!(told(vec![EnvelopeError::Node(error)]), after);
+        }
+        let refused = || of_node(NodeError::Refused(Status::invalid_argument("bad")));
+        assert_eq!(told(vec![full(10), refused()]), "", "it would be refused again");
+        assert_eq!(told(vec![EnvelopeError::Chain(ChainPublishError::NoChain), full(10)]), "");
     }
 
     #[test]

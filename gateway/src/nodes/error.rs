@@ -12,6 +12,12 @@ use super::answer::AnswerError;
 /// Largest number of bytes of a node's own text in an error. A guess: a sentence or two.
 const STATUS_TEXT_LEN_MAX: usize = 200;
 
+/// The metadata key of the time after which a node may publish, whole seconds.
+const RETRY_AFTER: &str = "retry-after";
+/// The longest such time that is passed on, in seconds, because a node may lie. Chosen: the longest that nodes of this
+/// program name for a fault.
+const RETRY_AFTER_S_MAX: u64 = 60;
+
 /// The text of an envelope that a node refuses for others of the same call.
 const WITH_OTHERS: &str = "it is refused with other envelopes of the request, which the node names";
 
@@ -156,6 +162,14 @@ impl NodeError {
         }
     }
 
+    /// Returns the seconds after which the same call may succeed, by the words of the node that failed it: at most
+    /// [`RETRY_AFTER_S_MAX`]. `None` if the node says nothing.
+    pub(crate) fn retry_after_s(&self) -> Option<u64> {
+        let Self::Failed(status) = self.reason() else { return None };
+        let text = status.metadata().get(RETRY_AFTER)?.to_str().ok()?;
+        text.parse().ok().map(|seconds: u64| seconds.min(RETRY_AFTER_S_MAX))
+    }
+
     /// Returns true if the node may have published the envelopes although the attempt failed. It has certainly not
     /// if it was never called or reached, or has refused them.
     pub(crate) fn may_be_published(&self) -> bool {
@@ -188,7 +202,7 @@ fn details_of(status: &Status, reason: Cow<'static, str>) -> Bytes {
 /// Returns true if the node says when it may publish again. It has then checked its state: it reads, and cannot sign or
 /// write. A status of a broken connection, or of a proxy before the node, does not say it.
 fn names_next_try(status: &Status) -> bool {
-    status.metadata().contains_key("retry-after")
+    status.metadata().contains_key(RETRY_AFTER)
 }
 
 fn never_connected(status: &Status) -> bool {
@@ -208,6 +222,7 @@ fn status_text(status: &Status) -> String {
 #[cfg(test)]
 mod tests {
     use hawser_serve::WrongField;
+    use tonic::metadata::MetadataValue;
 
     use super::*;
 
@@ -270,6 +285,20 @@ mod tests {
         assert_eq!(silent.is_of_node(), Some(true), "a proxy may say that, too");
         full.metadata_mut().insert("retry-after", 10_u64.into());
         assert_eq!(NodeError::Failed(full).is_of_node(), None);
+    }
+
+    #[test]
+    fn a_node_keeps_no_publisher_away_for_long() {
+        let said = |text: &'static str| {
+            let mut status = Status::unavailable("the disk is full");
+            status.metadata_mut().insert("retry-after", MetadataValue::from_static(text));
+            let failed = NodeError::Failed(status.clone());
+            assert_eq!(NodeError::Refused(status).retry_after_s(), None, "waiting does not help");
+            failed.retry_after_s()
+        };
+        assert_eq!([said("10"), said("18446744073709551615")], [Some(10), Some(60)]);
+        assert_eq!(["", "soon", "-1", "99999999999999999999"].map(said), [None; 4]);
+        assert_eq!(NodeError::Failed(Status::internal("a disk")).retry_after_s(), None);
     }
 
     #[test]

@@ -83,6 +83,21 @@ async fn a_node_that_says_that_it_cannot_publish_is_named_to_readers() {
     assert_eq!(net.get_nodes().await.len(), 3);
 }
 
+/// The reference gateway drops the time that a node names.
+#[tokio::test]
+async fn when_no_node_can_publish_a_caller_is_told_when_to_come_again() {
+    let net = Net::start(2).await;
+    net.nodes.iter().for_each(|node| node.becomes(Manner::CannotPublish));
+    let failed = net.publish(vec![message(1, "a")]).await.unwrap_err();
+    assert_eq!(failed.code(), Code::Unavailable);
+    assert_eq!(failed.metadata().get("retry-after").unwrap(), "10");
+    let details = String::from_utf8_lossy(failed.details()).into_owned();
+    assert!(details.contains("google.rpc.RetryInfo"), "{details}");
+    net.nodes.iter().for_each(|node| node.becomes(Manner::Fails));
+    let failed = net.publish(vec![message(1, "b")]).await.unwrap_err();
+    assert_eq!(failed.metadata().get("retry-after"), None, "no node names a time");
+}
+
 #[tokio::test]
 async fn a_caller_whose_envelopes_are_refused_hides_no_node_from_readers() {
     let net = Net::start(3).await;
