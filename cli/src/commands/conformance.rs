@@ -41,7 +41,7 @@ pub(super) async fn run(args: ConformanceArgs, as_json: bool) -> Result<(), RunE
     };
     if let Some(path) = &args.out {
         output_file::write(path, format!("{result}\n").as_bytes())?;
-        output::line(report.summary().trim_end());
+        output::line(text(&report));
     } else {
         output::line(result);
     }
@@ -153,10 +153,13 @@ impl Progress {
     }
 }
 
+/// Returns the summary, and what the suite leaves behind.
 fn text(report: &SuiteReport) -> String {
     let mut text = format!("\n{}", report.summary());
+    // A gateway pays for what is published through it.
+    let is_paid = |need: &Need| matches!(need, Need::Payer | Need::Gateway);
     let has_published = |result: &CaseResult| {
-        result.case.needs.contains(&Need::Payer) && !matches!(result.outcome, Outcome::Skipped(_))
+        result.case.needs.iter().any(is_paid) && !matches!(result.outcome, Outcome::Skipped(_))
     };
     if report.results.iter().any(has_published) {
         text += "What the suite has published stays on the node until its retention ends.";
@@ -166,7 +169,10 @@ fn text(report: &SuiteReport) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use clap::Parser as _;
+    use hawser_conformance::cases;
 
     use super::*;
 
@@ -174,6 +180,22 @@ mod tests {
     struct Line {
         #[command(flatten)]
         args: ConformanceArgs,
+    }
+
+    /// Also where the result itself goes to a file: it is said on the terminal then.
+    #[test]
+    fn what_stays_on_the_node_is_said_if_a_case_has_published() {
+        let says = |id: &str, outcome: Outcome| {
+            let case = cases::all().find(|case| case.id == id).unwrap();
+            let results = vec![CaseResult { case, outcome, took: Duration::ZERO }];
+            let report = SuiteReport { target: String::new(), results, took: Duration::ZERO };
+            text(&report).contains("stays on the node until its retention ends")
+        };
+        assert!(says("published-is-read-at-once", Outcome::Passed));
+        assert!(says("gateway-publishes-for-its-users", Outcome::Passed));
+        let skipped = Outcome::Skipped("needs --payer-key-file".to_owned());
+        assert!(!says("published-is-read-at-once", skipped));
+        assert!(!says("version-is-semantic", Outcome::Passed));
     }
 
     #[test]
