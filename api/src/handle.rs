@@ -316,8 +316,8 @@ fn routes(
         .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_LEN_BYTES_MAX);
     let extra = settings.extra_service.iter().map(|it| (it.name, Purpose::Read));
-    let named = methods::HEALTH.into_iter().chain(extra);
-    let health = HealthService::server(readiness, named, settings.reflection, stop.clone());
+    let named: Vec<_> = methods::services(settings.misbehavior_api).chain(extra).collect();
+    let health = HealthService::server(readiness, named.clone(), settings.reflection, stop.clone());
     let nodes = api.callers.check(settings.require_node_auth);
     let checked = InterceptorLayer::new(api.callers.check(false));
     let mut routes = match &settings.extra_service {
@@ -355,8 +355,8 @@ fn routes(
         .add_service(checked.named_layer(reports))
         .add_service(health);
     if settings.reflection {
-        let extra = settings.extra_service.iter().map(|it| it.name);
-        reflect(&mut routes, methods::SERVICES.into_iter().chain(extra), &stop)?;
+        let names = named.into_iter().map(|(name, _)| name).chain([methods::HEALTH]);
+        reflect(&mut routes, names, &stop)?;
     }
     Ok(routes.routes())
 }

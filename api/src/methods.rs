@@ -21,8 +21,11 @@ const CHECKPOINT: &str = "hawser.checkpoint_api.CheckpointApi";
 const PUBLISH: &str = "xmtp.xmtpv4.message_api.PublishApi";
 const MISBEHAVIOR: &str = "xmtp.xmtpv4.message_api.MisbehaviorApi";
 
-/// The services of health checks, each with the purpose that makes it SERVING.
-pub(crate) const HEALTH: [(&str, Purpose); 7] = [
+/// The service of health checks, which reflection lists, too.
+pub(crate) const HEALTH: &str = "grpc.health.v1.Health";
+
+/// The services with their purposes, as [`services`] returns them.
+const SERVICES: [(&str, Purpose); 7] = [
     (QUERY, Purpose::Read),
     (REPLICATION, Purpose::Read),
     (NOTIFICATION, Purpose::Read),
@@ -31,17 +34,12 @@ pub(crate) const HEALTH: [(&str, Purpose); 7] = [
     (MISBEHAVIOR, Purpose::Read),
     (PUBLISH, Purpose::Publish),
 ];
-/// The services that reflection lists, besides itself.
-pub(crate) const SERVICES: [&str; 8] = [
-    QUERY,
-    REPLICATION,
-    NOTIFICATION,
-    METADATA,
-    CHECKPOINT,
-    PUBLISH,
-    MISBEHAVIOR,
-    "grpc.health.v1.Health",
-];
+
+/// Returns the services of this node, each with the purpose that makes it SERVING in health checks. Only that of
+/// reports of misbehaviour can be switched off.
+pub(crate) fn services(with_reports: bool) -> impl Iterator<Item = (&'static str, Purpose)> {
+    SERVICES.into_iter().filter(move |(name, _)| with_reports || *name != MISBEHAVIOR)
+}
 
 /// A method that hands out envelopes. Envelopes are counted by method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -18,6 +18,7 @@ use crate::common::*;
 const SERVING: i32 = 1;
 const NOT_SERVING: i32 = 2;
 const PUBLISH: &str = "xmtp.xmtpv4.message_api.PublishApi";
+const REPORTS: &str = "xmtp.xmtpv4.message_api.MisbehaviorApi";
 const READING: [&str; 8] = [
     "",
     "grpc.health.v1.Health",
@@ -25,7 +26,7 @@ const READING: [&str; 8] = [
     "xmtp.xmtpv4.message_api.ReplicationApi",
     "xmtp.xmtpv4.message_api.NotificationApi",
     "xmtp.xmtpv4.metadata_api.MetadataApi",
-    "xmtp.xmtpv4.message_api.MisbehaviorApi",
+    REPORTS,
     "hawser.checkpoint_api.CheckpointApi",
 ];
 const REFLECTION: [&str; 2] =
@@ -83,6 +84,38 @@ async fn services_that_are_not_served_are_not_found() {
     }
 }
 
+/// A balancer would otherwise send reports to a node that refuses them.
+#[tokio::test]
+async fn a_service_that_is_switched_off_is_named_nowhere() {
+    let without = |settings: &mut ApiSettings| {
+        (settings.misbehavior_api, settings.reflection) = (false, true);
+    };
+    let node = node_with(without, Arc::new(NoPeers)).await;
+    let mut client = HealthClient::new(node.channel().await);
+    for service in READING {
+        let answer = client.check(about(service)).await.map_err(|refused| refused.code());
+        let is_found = answer.map(|_| ());
+        let expected = if service == REPORTS { Err(Code::NotFound) } else { Ok(()) };
+        assert_eq!(is_found, expected, "{service}");
+    }
+    let names = reflected(&node).await;
+    assert!(!names.contains(&REPORTS.to_owned()), "{names:?}");
+    assert!(names.contains(&PUBLISH.to_owned()), "{names:?}");
+}
+
+/// The services that reflection lists.
+async fn reflected(node: &Node) -> Vec<String> {
+    let mut client = ServerReflectionClient::new(node.channel().await);
+    let message_request = Some(MessageRequest::ListServices(String::new()));
+    let request = ServerReflectionRequest { host: String::new(), message_request };
+    let answers = client.server_reflection_info(tokio_stream::iter([request])).await.unwrap();
+    let answer = answers.into_inner().message().await.unwrap().unwrap();
+    let Some(MessageResponse::ListServicesResponse(services)) = answer.message_response else {
+        panic!("services were asked for")
+    };
+    services.service.into_iter().map(|service| service.name).collect()
+}
+
 #[tokio::test]
 async fn a_watch_sends_changes() {
     let node = node().await;
@@ -103,6 +136,13 @@ async fn a_watch_sends_changes() {
 #[tokio::test]
 async fn reflection_shows_the_schema_if_configured() {
     let node = node_with(|settings| settings.reflection = true, Arc::new(NoPeers)).await;
+    let names = reflected(&node).await;
+    let has = |service: &str| names.iter().any(|name| name == service);
+    assert!(has("xmtp.xmtpv4.message_api.ReplicationApi"), "{names:?}");
+    assert!(!has("xmtp.xmtpv4.payer_api.PayerApi"), "only what is served: {names:?}");
+    for service in REFLECTION {
+        assert!(has(service), "{service}: {names:?}");
+    }
     let mut client = ServerReflectionClient::new(node.channel().await);
     let mut ask = async |message_request| {
         let request =
@@ -110,17 +150,6 @@ async fn reflection_shows_the_schema_if_configured() {
         let answers = client.server_reflection_info(tokio_stream::iter([request])).await.unwrap();
         answers.into_inner().message().await.unwrap().unwrap().message_response.unwrap()
     };
-    let MessageResponse::ListServicesResponse(services) =
-        ask(MessageRequest::ListServices(String::new())).await
-    else {
-        panic!("services were asked for")
-    };
-    let names: Vec<&str> = services.service.iter().map(|service| service.name.as_str()).collect();
-    assert!(names.contains(&"xmtp.xmtpv4.message_api.ReplicationApi"), "{names:?}");
-    assert!(!names.contains(&"xmtp.xmtpv4.payer_api.PayerApi"), "only what is served: {names:?}");
-    for service in REFLECTION {
-        assert!(names.contains(&service), "{service}: {names:?}");
-    }
     for symbol in ["xmtp.xmtpv4.message_api.QueryEnvelopesRequest", REFLECTION[0], REFLECTION[1]] {
         let answer = ask(MessageRequest::FileContainingSymbol(symbol.to_owned())).await;
         assert!(matches!(answer, MessageResponse::FileDescriptorResponse(_)), "{answer:?}");
