@@ -30,9 +30,14 @@ const TEXT_LEN_MAX: usize = 3072;
 
 /// Seconds after which a request may find a place that its caller has none for now. A guess: most requests are answered
 /// within it.
-const RETRY_AFTER_PLACE_S: u64 = 1;
+pub(crate) const RETRY_AFTER_PLACE_S: u64 = 1;
 /// Seconds after which a node may be usable again. A guess: nodes are polled every second, and a restart takes some.
 const RETRY_AFTER_NO_NODE_S: u64 = 5;
+/// Seconds after which the gateway may have keys for tokens: it fetches them again so long after a failure.
+const RETRY_AFTER_KEYS_S: u64 = 10;
+/// Seconds after which the webhook, the nodes with the log of an inbox, or the chain of a wallet may answer again. A
+/// guess: the next request asks anew, and a restart takes some.
+pub(crate) const RETRY_AFTER_SILENCE_S: u64 = 5;
 /// Seconds after which nodes may charge less for congestion: the gateway remembers their fees for as long.
 const RETRY_AFTER_CONGESTION_S: u64 = 60;
 
@@ -283,10 +288,16 @@ pub(crate) fn of_routing(refusal: &RoutingError) -> Status {
     details.into_status(Code::InvalidArgument, &text)
 }
 
-/// Returns the status of a request with an identity update whose wallets cannot be asked.
-pub(crate) fn of_wallets(code: Code, reason: &'static str, index: usize, why: &str) -> Status {
+/// Returns the status of a request with an identity update whose wallets cannot be asked. `retry_after_s`: seconds after
+/// which they may be.
+pub(crate) fn of_wallets(
+    (code, reason, retry_after_s): (Code, &'static str, u64),
+    index: usize,
+    why: &str,
+) -> Status {
     let wrong = vec![wrong(index, &why, reason)];
-    let details = StatusDetails { wrong, ..StatusDetails::of(reason) };
+    let retry_after_s = Some(retry_after_s);
+    let details = StatusDetails { wrong, retry_after_s, ..StatusDetails::of(reason) };
     details.into_status(code, &format!("envelope {index}: {why}"))
 }
 
@@ -312,14 +323,19 @@ fn ranges(places: &[usize]) -> Option<String> {
 pub(crate) fn of_policy(refusal: &PolicyError) -> Status {
     let text = refusal.to_string();
     let (code, reason, retry_after_s) = match refusal {
-        PolicyError::Token(TokenError::NoKeys) => (Code::Unavailable, "TOKEN_KEYS", None),
+        PolicyError::Token(TokenError::NoKeys) => {
+            (Code::Unavailable, "TOKEN_KEYS", Some(RETRY_AFTER_KEYS_S))
+        }
         PolicyError::Token(TokenError::TooMany(wait_s)) => {
             (Code::Unauthenticated, "TOKEN_CHECKS", Some(*wait_s))
         }
         PolicyError::Token(_) => (Code::Unauthenticated, "TOKEN", None),
         PolicyError::ApiKey(_) => (Code::Unauthenticated, "API_KEY", None),
-        PolicyError::Webhook(WebhookError::NoAnswer | WebhookError::Busy) => {
-            (Code::Unavailable, "WEBHOOK_SILENT", None)
+        PolicyError::Webhook(WebhookError::NoAnswer) => {
+            (Code::Unavailable, "WEBHOOK_SILENT", Some(RETRY_AFTER_SILENCE_S))
+        }
+        PolicyError::Webhook(WebhookError::Busy) => {
+            (Code::Unavailable, "WEBHOOK_SILENT", Some(RETRY_AFTER_PLACE_S))
         }
         PolicyError::Webhook(WebhookError::Refused(_)) => (Code::PermissionDenied, "WEBHOOK", None),
         PolicyError::Denied => (Code::PermissionDenied, "CALLER_DENIED", None),
@@ -571,6 +587,16 @@ mod tests {
         let details = String::from_utf8_lossy(status.details()).into_owned();
         assert!(details.contains("google.rpc.RetryInfo"), "{details}");
         assert!(details.contains("envelopes[2]") && details.contains("CONGESTION"), "{details}");
+
+        for (silent, after_s) in [
+            (PolicyError::Token(TokenError::NoKeys), "10"),
+            (PolicyError::Webhook(WebhookError::NoAnswer), "5"),
+            (PolicyError::Webhook(WebhookError::Busy), "1"),
+        ] {
+            let status = of_policy(&silent);
+            assert_eq!(status.code(), Code::Unavailable);
+            assert_eq!(status.metadata().get("retry-after").unwrap(), after_s, "{silent}");
+        }
 
         let kind = PolicyError::Kind { index: 4, kind: hawser_rules::PayloadClass::Welcome };
         let details = of_policy(&kind).details().to_vec();

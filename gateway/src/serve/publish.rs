@@ -11,6 +11,7 @@ use hawser_proto::{Bytes, InboxId};
 use hawser_rules::congestion::congestion_units;
 use hawser_rules::{Rate, RateTable};
 use hawser_serve::{CallCharge, MESSAGE_LEN_BYTES_MAX, StatusDetails};
+use hawser_validation::limits::QUOTA_PERIOD;
 use prost::Message as _;
 use tokio::sync::watch;
 use tonic::{Code, Status};
@@ -27,7 +28,7 @@ use crate::policy::{CallerCost, CallerId, Policies, PolicyError};
 use crate::publish::{NodePublisher, PublishItem};
 use crate::routing::{ChainTopic, Route, Routed, route};
 use crate::sharing::{SharedKnowledge, SharedQuery};
-use crate::status::{self, EnvelopeError, Outcome};
+use crate::status::{self, EnvelopeError, Outcome, RETRY_AFTER_PLACE_S, RETRY_AFTER_SILENCE_S};
 
 /// Bytes of an envelope in a response beside the client's. Calculated: signatures, ids, fees, and for the chain a
 /// transaction hash, take about 300; the rest is a margin.
@@ -307,33 +308,36 @@ impl PublishService {
                 UpdatesError::Refused(self.invalid_update(index, &reason))
             }
             VouchError::TooMany(reason) => {
-                let code = Code::ResourceExhausted;
-                UpdatesError::Refused(status::of_wallets(code, "WALLET_CHECKS", index, &reason))
+                let after_s = QUOTA_PERIOD.as_secs();
+                let status = (Code::ResourceExhausted, "WALLET_CHECKS", after_s);
+                UpdatesError::Refused(status::of_wallets(status, index, &reason))
             }
             VouchError::Busy(reason) => {
-                let code = Code::ResourceExhausted;
-                UpdatesError::NotJudged(status::of_wallets(code, "WALLET_CHECKS", index, &reason))
+                let status = (Code::ResourceExhausted, "WALLET_CHECKS", RETRY_AFTER_PLACE_S);
+                UpdatesError::NotJudged(status::of_wallets(status, index, &reason))
             }
             VouchError::Unavailable(reason) => {
-                let code = Code::Unavailable;
-                UpdatesError::NotJudged(status::of_wallets(code, "WALLET_SILENT", index, &reason))
+                let status = (Code::Unavailable, "WALLET_SILENT", RETRY_AFTER_SILENCE_S);
+                UpdatesError::NotJudged(status::of_wallets(status, index, &reason))
             }
         })
     }
 
     fn judge_error(&self, failed: &JudgeError) -> UpdatesError {
-        let of_checks = || {
-            let details = StatusDetails::of("IDENTITY_CHECKS");
+        let of_checks = |retry_after_s| {
+            let details = StatusDetails { retry_after_s, ..StatusDetails::of("IDENTITY_CHECKS") };
             details.into_status(Code::ResourceExhausted, &failed.to_string())
         };
         match failed {
             JudgeError::Invalid(UpdateError { index, reason }) => {
                 UpdatesError::Refused(self.invalid_update(*index, reason))
             }
-            JudgeError::TooMany { .. } => UpdatesError::Refused(of_checks()),
-            JudgeError::Busy(_) => UpdatesError::NotJudged(of_checks()),
+            JudgeError::TooMany { .. } => UpdatesError::Refused(of_checks(None)),
+            JudgeError::Busy(_) => UpdatesError::NotJudged(of_checks(Some(RETRY_AFTER_PLACE_S))),
             JudgeError::NoLog => {
-                let details = StatusDetails::of("NO_IDENTITY_LOG");
+                let retry_after_s = Some(RETRY_AFTER_SILENCE_S);
+                let details =
+                    StatusDetails { retry_after_s, ..StatusDetails::of("NO_IDENTITY_LOG") };
                 let status = details.into_status(Code::Unavailable, &failed.to_string());
                 UpdatesError::NotJudged(status)
             }

@@ -298,9 +298,11 @@ async fn an_identity_update_that_is_not_valid_costs_no_gas() {
 #[tokio::test]
 async fn an_update_whose_contract_wallets_cannot_be_asked_is_not_sent() {
     let there = indexed(1, 1, identity_update([5; 32]).encode_to_vec().into());
-    for (fault, code) in [
-        (VouchError::Refused("no such chain".into()), Code::InvalidArgument),
-        (VouchError::Unavailable("it is away".into()), Code::Unavailable),
+    for (fault, code, after_s) in [
+        (VouchError::Refused("no such chain".into()), Code::InvalidArgument, None),
+        (VouchError::Unavailable("it is away".into()), Code::Unavailable, Some("5")),
+        (VouchError::Busy("others ask".into()), Code::ResourceExhausted, Some("1")),
+        (VouchError::TooMany("its minute".into()), Code::ResourceExhausted, Some("60")),
     ] {
         let text = fault.to_string();
         let ports = |ports: &mut GatewayPorts| ports.identity = Some(Arc::new(Wallets(fault)));
@@ -308,6 +310,8 @@ async fn an_update_whose_contract_wallets_cannot_be_asked_is_not_sent() {
         let refused = net.publish(vec![identity_update([6; 32])]).await.unwrap_err();
         assert_eq!(refused.code(), code);
         assert!(refused.message().contains(&text), "{}", refused.message());
+        let retry_after = refused.metadata().get("retry-after");
+        assert_eq!(retry_after.map(|it| it.to_str().unwrap()), after_s, "{text}");
         assert_eq!(net.chain.count(), 0);
         net.nodes[0].show(1, 1, &there);
         let known = net.publish(vec![identity_update([5; 32])]).await.unwrap();

@@ -92,10 +92,12 @@ async fn what_cannot_be_judged_is_not_paid_for() {
     let many = (0..65).map(|number| numbered_update([5; 32], number)).collect();
     let refused = net.publish(many).await.unwrap_err();
     assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert!(!refused.metadata().contains_key("retry-after"), "it would be too many again");
     net.nodes.iter_mut().for_each(super::fake_node::FakeNode::die);
     let refused = net.publish(vec![identity_update([5; 32])]).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable);
     assert!(refused.message().contains("log of the inbox"), "{}", refused.message());
+    assert_eq!(refused.metadata().get("retry-after").unwrap(), "5");
     assert_eq!(net.chain.count(), 0);
 }
 
