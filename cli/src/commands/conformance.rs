@@ -162,7 +162,16 @@ fn text(report: &SuiteReport) -> String {
         result.case.needs.iter().any(is_paid) && !matches!(result.outcome, Outcome::Skipped(_))
     };
     if report.results.iter().any(has_published) {
-        text += "What the suite has published stays on the node until its retention ends.";
+        text += "What the suite has published stays on the node until its retention ends.\n";
+    }
+    for (id, left) in [
+        ("long-retentions-are-accepted", "One message stays for a year, and one for ever."),
+        ("a-report-is-kept", "The node keeps the suite's report about it for 30 days."),
+    ] {
+        if report.results.iter().any(|it| it.case.id == id && has_published(it)) {
+            text += left;
+            text.push('\n');
+        }
     }
     text.trim_end().to_owned()
 }
@@ -185,17 +194,26 @@ mod tests {
     /// Also where the result itself goes to a file: it is said on the terminal then.
     #[test]
     fn what_stays_on_the_node_is_said_if_a_case_has_published() {
-        let says = |id: &str, outcome: Outcome| {
+        let said = |id: &str, outcome: Outcome| {
             let case = cases::all().find(|case| case.id == id).unwrap();
             let results = vec![CaseResult { case, outcome, took: Duration::ZERO }];
             let report = SuiteReport { target: String::new(), results, took: Duration::ZERO };
-            text(&report).contains("stays on the node until its retention ends")
+            text(&report)
+        };
+        let says = |id: &str, outcome: Outcome| {
+            said(id, outcome).contains("stays on the node until its retention ends")
         };
         assert!(says("published-is-read-at-once", Outcome::Passed));
         assert!(says("gateway-publishes-for-its-users", Outcome::Passed));
         let skipped = Outcome::Skipped("needs --payer-key-file".to_owned());
         assert!(!says("published-is-read-at-once", skipped));
         assert!(!says("version-is-semantic", Outcome::Passed));
+        for (id, left) in
+            [("long-retentions-are-accepted", "one for ever"), ("a-report-is-kept", "for 30 days")]
+        {
+            assert!(said(id, Outcome::Passed).contains(left), "{id}");
+            assert!(!said(id, Outcome::Skipped("needs --load".to_owned())).contains(left), "{id}");
+        }
     }
 
     #[test]
