@@ -1,7 +1,7 @@
 //! The pages at `/payer-reports`: payer reports and this node's view of them, for operators. Amounts are text: many
 //! programs read numbers as doubles, which have 53 bits.
 
-use hawser_engine::runtime::{PayerReporter, ReportExplained, ReportState, ReportView};
+use hawser_engine::runtime::{PayerReporter, ReportExplained, ReportList, ReportState, ReportView};
 use hawser_proto::{OriginatorId, PayerAddress};
 use hawser_serve::pages::{Page, json, plain};
 use http::StatusCode;
@@ -94,14 +94,25 @@ pub(crate) fn page(reporter: Option<&PayerReporter>, query: &str) -> Page {
             Ok(payer) => usage(reporter, payer),
             Err(_) => return plain(StatusCode::BAD_REQUEST, "payer is an address\n"),
         },
-        (None, None) => reporter.reports().map(|views| {
-            let rows: Vec<ReportRow> = views.into_iter().map(ReportRow::of).collect();
-            json(StatusCode::OK, &rows)
-        }),
+        (None, None) => reporter.reports().map(|list| json(StatusCode::OK, &listed(list))),
     };
     shown.unwrap_or_else(|error| {
         json(StatusCode::SERVICE_UNAVAILABLE, &serde_json::json!({ "error": error.to_string() }))
     })
+}
+
+/// Returns the rows of the list. An originator about which reports cannot be read has one in the state `unreadable`, so
+/// that no reader takes the list for whole.
+fn listed(list: ReportList) -> Vec<serde_json::Value> {
+    let views = list.views.into_iter().map(|view| serde_json::json!(ReportRow::of(view)));
+    let unread = list.unread.into_iter().map(|(about, error)| {
+        serde_json::json!({
+            "originator_id": about.0,
+            "state": "unreadable",
+            "reasons": [error.to_string()],
+        })
+    });
+    views.chain(unread).collect()
 }
 
 type Shown = Result<Page, hawser_engine::runtime::ReportStepError>;
@@ -199,5 +210,39 @@ impl ReportRow {
             leaves_settled,
             settled_microdollars: settled_microdollars.to_string(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_engine::runtime::ReportStepError;
+    use hawser_proto::SequenceId;
+    use hawser_rules::payer_report::{NodeIds, PayerReport, RangeEnd, ReportId};
+
+    use super::*;
+
+    /// A reader of the list sees that it is not whole, and whose reports are left out.
+    #[test]
+    fn an_originator_that_cannot_be_read_is_named_beside_the_reports_about_others() {
+        let end = RangeEnd { minute: 5, sequence: SequenceId(9) };
+        let nodes = NodeIds::new([OriginatorId(100)]).unwrap();
+        let report =
+            PayerReport::new(OriginatorId(100), SequenceId::NONE, end, [7; 32], nodes).unwrap();
+        let view = ReportView {
+            id: ReportId([1; 32]),
+            report,
+            writers: Vec::new(),
+            attested_by: Vec::new(),
+            state: ReportState::Equal,
+        };
+        let unread = vec![(OriginatorId(200), ReportStepError::NoBalances)];
+        let rows = listed(ReportList { views: vec![view], unread });
+        assert!(rows[0]["originator_id"] == 100 && rows[0]["state"] == "equal", "{rows:?}");
+        let named = serde_json::json!({
+            "originator_id": 200,
+            "state": "unreadable",
+            "reasons": [ReportStepError::NoBalances.to_string()],
+        });
+        assert_eq!((rows.len(), &rows[1]), (2, &named));
     }
 }

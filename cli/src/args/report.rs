@@ -12,7 +12,8 @@ use super::onchain::NetworkArgs;
 /// `hawser report`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ReportCommand {
-    /// List payer reports: those on the chain, and those that wait for attestations or their submission.
+    /// List payer reports: those on the chain, and those that wait for attestations or their submission. Exits with 9
+    /// if the node cannot read all reports about an originator.
     List(ReportListArgs),
     /// Show one report, with the amount of each payer by the node's own figures.
     Show(ReportIdArgs),

@@ -79,15 +79,41 @@ async fn list(args: &ReportListArgs, as_json: bool) -> Result<(), RunError> {
     let reports = ask_listed(args, "").await?;
     let rows = reports.as_array().map(Vec::as_slice).unwrap_or_default();
     for report in rows {
-        match as_json {
-            true => output::line(report),
-            false => print(report),
+        if as_json {
+            output::line(report);
+        } else if is_unreadable(report) {
+            print_unreadable(report);
+        } else {
+            print(report);
         }
     }
     if rows.is_empty() && !as_json {
         output::line("there are no payer reports");
     }
-    Ok(())
+    list_verdict(rows)
+}
+
+/// Returns true if a row of the list names an originator whose reports the node cannot read.
+fn is_unreadable(row: &Value) -> bool {
+    text(row, "state") == "unreadable"
+}
+
+fn print_unreadable(row: &Value) {
+    let about = &row["originator_id"];
+    output::line(format_args!("originator {about}: not all reports can be read"));
+    print_reasons(row);
+}
+
+/// Returns the verdict on a list, with its exit code: a list without the reports about an originator is not whole.
+fn list_verdict(rows: &[Value]) -> Result<(), RunError> {
+    let unreadable = rows.iter().filter(|row| is_unreadable(row));
+    let named: Vec<_> = unreadable.map(|row| row["originator_id"].to_string()).collect();
+    if named.is_empty() {
+        return Ok(());
+    }
+    let (count, named) = (output::count(named.len(), "originator"), named.join(", "));
+    let text = format!("the node cannot read all reports about {count}: {named}");
+    Err(RunError { kind: RunErrorKind::Answer(INCOMPLETE_EXIT_CODE), text })
 }
 
 async fn show(args: &ReportIdArgs, as_json: bool) -> Result<(), RunError> {
@@ -354,6 +380,10 @@ fn print(report: &Value) {
         report["attestations_needed"],
         amount_text(&report["settled_microdollars"]),
     ));
+    print_reasons(report);
+}
+
+fn print_reasons(report: &Value) {
     for reason in rows(report, "reasons") {
         output::line(format_args!("  {}", reason.as_str().unwrap_or_default()));
     }
@@ -397,6 +427,16 @@ mod tests {
         let unknown = RunErrorKind::Answer(INCOMPLETE_EXIT_CODE);
         assert_eq!(kind(false, false), Err(unknown));
         assert_eq!(verdict(&json!({})).map_err(|error| error.kind), Err(unknown));
+    }
+
+    /// A script cannot take a list for whole that lacks the reports about an originator.
+    #[test]
+    fn a_list_without_the_reports_about_an_originator_has_the_exit_code_of_an_incomplete_answer() {
+        let row = |about: u32, state: &str| json!({ "originator_id": about, "state": state });
+        assert_eq!(list_verdict(&[row(100, "equal")]).map_err(|error| error.kind), Ok(()));
+        let error = list_verdict(&[row(100, "equal"), row(200, "unreadable")]).unwrap_err();
+        assert_eq!(error.kind, RunErrorKind::Answer(INCOMPLETE_EXIT_CODE));
+        assert!(error.text.ends_with("1 originator: 200"), "{}", error.text);
     }
 
     #[test]

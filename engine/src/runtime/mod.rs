@@ -84,9 +84,9 @@ pub use older_rows::OlderRowsTask;
 pub use pace::ShortTurns;
 pub use payer_reports::{
     Attested, ContractError, PayerReportSettings, PayerReportTask, PayerReportTotals,
-    PayerReporter, ReportContract, ReportExplained, ReportStage, ReportState, ReportStep,
-    ReportStepError, ReportView, SettledPart, SettledSoFar, StageCount, StageCounts, StepOutcome,
-    StepState, Submitted, Turns, Written,
+    PayerReporter, ReportContract, ReportExplained, ReportList, ReportStage, ReportState,
+    ReportStep, ReportStepError, ReportView, SettledPart, SettledSoFar, StageCount, StageCounts,
+    StepOutcome, StepState, Submitted, Turns, Written,
 };
 pub use ports::Ports;
 pub use prices::PriceTask;

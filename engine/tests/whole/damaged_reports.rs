@@ -131,7 +131,7 @@ async fn damaged_rows_keep_no_report_from_being_written_attested_and_submitted()
     let client = Attestation::sign(id, own, &secret).client_envelope(about);
     let receipt = facts::receipt(payer_digest(own, &client), secret.public_key().address());
     network.stores[&300].put_raw_row(Family::Receipt, &receipt, b"damaged");
-    let shown = network.worker(300).reports().unwrap();
+    let shown = network.worker(300).reports().unwrap().views;
     assert!(matches!(&shown[..], [it] if it.state == ReportState::Equal), "{shown:?}");
 
     assert_eq!(network.submit(200, 100).await, [Submitted::Now]);
@@ -197,4 +197,36 @@ async fn a_report_whose_reads_fail_ends_steps_about_its_originator_for_ten_minut
         let families: Vec<_> = left.iter().map(|it| it.damage.family).collect();
         assert_eq!(families, if lasts { vec!["log"] } else { vec![] }, "a lasting one is told");
     }
+}
+
+/// An operator sees the reports about all other originators, and whose cannot be read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_names_an_originator_whose_reports_cannot_be_read_beside_the_others() {
+    let folder = Folder::new("payer-report-list");
+    let (mut network, store) = (Network::start(), folder.open_damaged());
+    network.start_on(NODE.0, store.clone());
+    network.follow_chain();
+    for minute in 0..3 {
+        network.publish(200, 0, &[&format!("minute {minute}")]).await;
+        network.pass(1);
+    }
+    network.replicate();
+    let Written::New(readable) = network.write(200, 200).await else { panic!("a report is due") };
+    let end = RangeEnd { minute: 1, sequence: SequenceId(7) };
+    let nodes = NodeIds::new([SOURCE]).unwrap();
+    let other = PayerReport::new(NODE, SequenceId::NONE, end, [1; 32], nodes).unwrap();
+    store_all(&store, [in_own_file(&other)]);
+    folder.take_large_away();
+
+    let worker = network.worker(NODE.0);
+    let list = worker.reports().unwrap();
+    assert!(matches!(&list.views[..], [it] if it.id == readable), "{list:?}");
+    let [(about, error)] = &list.unread[..] else { panic!("{list:?}") };
+    assert_eq!(*about, NODE);
+    assert!(matches!(error, ReportStepError::Read(ReadError::Database(_))), "{error:?}");
+    let found = worker.explain(&readable.to_string()).unwrap();
+    assert!(found.is_some_and(|it| it.view.id == readable));
+    let hidden = worker.explain(&other.id(domain()).to_string());
+    let is_named = matches!(&hidden, Err(ReportStepError::Unread { about, .. }) if *about == NODE);
+    assert!(is_named, "it may be among those that cannot be read: {hidden:?}");
 }

@@ -318,7 +318,7 @@ async fn a_node_attests_no_report_about_itself_that_leaves_out_late_envelopes() 
 async fn envelopes_dated_back_into_a_report_keep_no_node_from_attesting_it() {
     let network = congested().await;
     let Written::New(id) = network.write(300, 100).await else { panic!("a report is due") };
-    let report = network.worker(300).reports().unwrap()[0].report.clone();
+    let report = network.worker(300).reports().unwrap().views[0].report.clone();
     for node in [200, 300] {
         network.stores[&node].commit(&late(&network, node, &LATE)).unwrap();
         let shown = late(&network, node, &[(0, 0), (1, 7)]).into_iter().map(|change| {

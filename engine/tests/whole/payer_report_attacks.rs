@@ -247,7 +247,7 @@ async fn a_minute_that_has_not_come_ends_no_reports_and_settles_nothing_later() 
     network.copy(100, 200);
     let written = network.worker(100).write(ABOUT).await.unwrap();
     assert!(matches!(written, Written::New(_)), "{written:?}");
-    let drafted = network.worker(100).reports().unwrap()[0].report.clone();
+    let drafted = network.worker(100).reports().unwrap().views[0].report.clone();
     let end = RangeEnd { minute: u32::MAX >> 1, sequence: drafted.end().sequence };
     let nodes = NodeIds::new(NODES.map(OriginatorId)).unwrap();
     let lie = PayerReport::new(ABOUT, drafted.start(), end, drafted.root(), nodes).unwrap();
@@ -279,10 +279,10 @@ async fn what_is_longer_than_any_report_is_passed_over() {
     network.replicate();
     let Written::New(id) = network.write(100, 100).await else { panic!("a report is due") };
     let ids = |worker: PayerReporter| -> Vec<ReportId> {
-        worker.reports().unwrap().into_iter().map(|view| view.id).collect()
+        worker.reports().unwrap().views.into_iter().map(|view| view.id).collect()
     };
     assert_eq!(ids(network.worker(200)), [id]);
-    let mut report = network.worker(200).reports().unwrap()[0].report.to_message();
+    let mut report = network.worker(200).reports().unwrap().views[0].report.to_message();
     report.end_sequence_id -= 1;
     let envelope = PayerReport::from_message(&report).unwrap().client_envelope();
     // A field that no schema has.

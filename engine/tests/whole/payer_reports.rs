@@ -73,7 +73,7 @@ async fn fees_in_the_log_are_what_is_settled_while_nodes_stop_between_steps() {
         assert!(usage.unsettled > 0, "the last minute is in no report");
         assert_eq!(usage.available(), -i128::from(usage.unsettled));
     }
-    let shown = network.worker(200).reports().unwrap();
+    let shown = network.worker(200).reports().unwrap().views;
     let [shown] = &shown[..] else { panic!("{shown:?}") };
     assert!(matches!(shown.state, ReportState::OnChain { index: 0, is_settled: true, .. }));
     assert_eq!(shown.attested_by, [OriginatorId(100), OriginatorId(200)]);
@@ -303,7 +303,7 @@ async fn a_lying_report_gets_no_attestation_and_is_no_hindrance() {
     assert_eq!(difference(ids[2]), [ReportDifference::EndSequence { reported, held: sequence }]);
     assert_eq!(cause(ids[3]), AmountCause::Unknown);
     assert_eq!(network.submit(200, 100).await, [], "a forged majority is none");
-    let shown = network.worker(200).reports().unwrap();
+    let shown = network.worker(200).reports().unwrap().views;
     assert!(shown.iter().all(|it| matches!(it.state, ReportState::Refused(_))), "{shown:?}");
     assert!(shown.iter().all(|it| it.writers == [OriginatorId(300)]), "the writer is named");
     let of_payer = explained(ids[0]);

@@ -335,7 +335,7 @@ async fn a_report_of_the_members_of_before_is_given_up_and_its_fees_are_settled_
         network.follow_chain();
         assert_eq!(network.submit(100, 100).await, [], "it lists other nodes");
         assert_eq!(network.on_chain().all().count(), 0);
-        let shown = network.worker(100).reports().unwrap();
+        let shown = network.worker(100).reports().unwrap().views;
         assert!(
             matches!(&shown[..], [it] if matches!(it.state, ReportState::Waiting(_))),
             "{shown:?}"

@@ -59,6 +59,14 @@ pub enum ReportStepError {
     /// This node cannot compute the report yet.
     #[error(transparent)]
     NotYet(#[from] UndecidedError),
+    /// Reports about an originator cannot be read or judged, and the one that was asked for may be among them.
+    #[error("not all reports about originator {about} can be read: {cause}")]
+    Unread {
+        /// The originator.
+        about: OriginatorId,
+        /// The reason.
+        cause: Box<ReportStepError>,
+    },
     /// Reports are computed for another operator.
     #[error(
         "this node is busy computing payer reports for another request: ask again in some seconds"

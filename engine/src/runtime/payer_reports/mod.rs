@@ -60,7 +60,7 @@ pub use task::{PayerReportSettings, PayerReportTask, Turns};
 pub use totals::PayerReportTotals;
 use totals::Totals;
 use verdict::{PayerReportVerdict, UNJUDGED};
-pub use view::{ReportExplained, ReportState, ReportView};
+pub use view::{ReportExplained, ReportList, ReportState, ReportView};
 
 /// The outcome of writing a report.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -26,6 +26,15 @@ pub struct ReportView {
     pub state: ReportState,
 }
 
+/// The reports that a node can read, and the originators about which it cannot.
+#[derive(Debug, Default)]
+pub struct ReportList {
+    /// The reports, by originator: first those on the chain, oldest first, then those that would continue them.
+    pub views: Vec<ReportView>,
+    /// The originators about which there may be further reports, which cannot be read or judged now, with the reason.
+    pub unread: Vec<(OriginatorId, ReportStepError)>,
+}
+
 /// The state of a report, as this node sees it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReportState {
@@ -88,23 +97,29 @@ impl ReportExplained {
 }
 
 impl PayerReporter {
-    /// Returns the reports of all originators: first the newest ones on the chain, then those that would continue them.
+    /// Returns the reports about all originators: of each the newest ones on the chain, and those that would continue
+    /// them. Where reading or judging fails, the list names the originator, and has the reports about the others.
     /// Blocks on the disk, and while another report is computed.
     ///
     /// # Errors
-    /// [`ReportStepError::Busy`] while another operator is answered, or another [`ReportStepError`].
-    pub fn reports(&self) -> Result<Vec<ReportView>, ReportStepError> {
+    /// [`ReportStepError::Busy`] while another operator is answered, or another [`ReportStepError`] that concerns all
+    /// originators.
+    pub fn reports(&self) -> Result<ReportList, ReportStepError> {
         let _answer = self.0.computations.begin_answer().ok_or(ReportStepError::Busy)?;
         self.all_reports()
     }
 
     /// Returns the reports of [`reports`](Self::reports), for an answer that has begun.
-    fn all_reports(&self) -> Result<Vec<ReportView>, ReportStepError> {
-        let mut views = Vec::new();
+    fn all_reports(&self) -> Result<ReportList, ReportStepError> {
+        // Without the events of the chain nothing is known about any originator.
+        self.0.chain()?;
+        let mut list = ReportList::default();
         for about in self.originators() {
-            self.reports_about(about, &mut views)?;
+            if let Err(error) = self.reports_about(about, &mut list.views) {
+                list.unread.push((about, error));
+            }
         }
-        Ok(views)
+        Ok(list)
     }
 
     /// Computes a report again, and returns it with the differences and their causes, or with the reason why it cannot
@@ -112,12 +127,19 @@ impl PayerReporter {
     /// ends if this node now computes the same amounts. Blocks on the disk, and while another report is computed.
     ///
     /// # Errors
-    /// [`ReportStepError::Busy`] while another operator is answered, or another [`ReportStepError`].
+    /// [`ReportStepError::Busy`] while another operator is answered, [`ReportStepError::Unread`] if the report may be
+    /// among those that cannot be read, or another [`ReportStepError`].
     pub fn explain(&self, id: &str) -> Result<Option<ReportExplained>, ReportStepError> {
         let Ok(id) = id.parse::<ReportId>() else { return Ok(None) };
         let _answer = self.0.computations.begin_answer().ok_or(ReportStepError::Busy)?;
-        let Some(mut view) = self.all_reports()?.into_iter().find(|view| view.id == id) else {
-            return Ok(None);
+        let ReportList { views, unread } = self.all_reports()?;
+        let Some(mut view) = views.into_iter().find(|view| view.id == id) else {
+            return match unread.into_iter().next() {
+                Some((about, cause)) => {
+                    Err(ReportStepError::Unread { about, cause: Box::new(cause) })
+                }
+                None => Ok(None),
+            };
         };
         let snapshot = self.0.engine.store().snapshot();
         let compute = || recompute_explained(&snapshot, &view.report, EXPLAINED_ROWS_MAX);
