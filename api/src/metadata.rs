@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt};
 use hawser_engine::Engine;
+use hawser_engine::payer_reports::ChainReports;
 use hawser_engine::read::QueryError;
 use hawser_engine::runtime::{ROWS_PER_TURN, UsageScan, UsedPeriod};
 use hawser_proto::PayerAddress;
@@ -32,8 +33,9 @@ use hawser_serve::{CallCharge, MESSAGE_LEN_BYTES_MAX};
 /// spare.
 const PERIOD_BYTES: usize = 192;
 
-/// Least number of rows that a payer counts as. A guess: the cost of a seek relative to a row.
-const ROWS_PER_SEEK: usize = 10;
+/// Rows that a read of the reports on the chain counts as, and a payer that is named again beside its periods. A guess:
+/// the cost of a search, as elsewhere.
+const ROWS_PER_SEARCH: usize = 10;
 
 /// Serves metadata. Cheap to clone.
 #[derive(Clone)]
@@ -105,7 +107,7 @@ impl Metadata {
         let caller = caller_of(&request);
         let (charge, request) = charged(request);
         let (payers, minutes) = payers(request).map_err(CallError::Request)?;
-        // The service has no limits of its own, and the first turn is free: it suffices for one seek per payer.
+        // The service has no limits of its own, and the first turn is free: it suffices for some hundred payers.
         let turns = self.callers.turns(caller, LimitedCall::Usage, 1, &self.stop);
         let usage = UsageReader::new(self.engine.clone(), charge.clone(), payers, minutes);
         let mut usage = Some(Box::new(usage));
@@ -208,20 +210,20 @@ impl UsageReader {
     /// Reads one payer after another, each once, until the first that this node does not know, and about `rows_max`
     /// rows at most.
     fn turn(mut self, rows_max: usize) -> Result<UsageTurn, QueryError> {
-        let mut rows = 0;
+        let (mut rows, mut reports) = (ROWS_PER_SEARCH, None);
         while rows < rows_max {
-            let Some((name, payer, mut scan)) = self.next()? else {
+            let Some((name, payer, mut scan)) = self.next(&mut reports)? else {
                 return Ok(UsageTurn::Done(self.used));
             };
             if let Some(used) = self.read.get(&payer) {
                 // A copy under another text takes memory in the answer, so it is paid for like rows that are read.
                 let used = used.clone();
-                rows += ROWS_PER_SEEK + used.periods.len();
+                rows += ROWS_PER_SEARCH + used.periods.len();
                 self.add(name, payer, used)?;
                 continue;
             }
             let before = scan.periods();
-            rows += ROWS_PER_SEEK + self.engine.reader().read_usage(&mut scan, rows_max - rows)?;
+            rows += self.engine.reader().read_usage(&mut scan, rows_max - rows)?;
             self.take((scan.periods() - before) * PERIOD_BYTES)?;
             if !scan.is_done() {
                 self.scan = Some((name, payer, scan));
@@ -236,12 +238,22 @@ impl UsageReader {
         Ok(UsageTurn::More(Box::new(self)))
     }
 
-    fn next(&mut self) -> Result<Option<(String, PayerAddress, UsageScan)>, QueryError> {
+    /// Returns the payer that is read next. A turn reads the reports on the chain once, into `reports`: their other
+    /// readers, such as the publisher, wait meanwhile.
+    fn next(
+        &mut self,
+        reports: &mut Option<Arc<ChainReports>>,
+    ) -> Result<Option<(String, PayerAddress, UsageScan)>, QueryError> {
         if let Some(begun) = self.scan.take() {
             return Ok(Some(begun));
         }
         let Some((name, payer)) = self.payers.next() else { return Ok(None) };
-        let scan = self.engine.usage_scan(payer, self.minutes)?;
+        let read = match reports.take() {
+            Some(read) => read,
+            None => self.engine.payer_reports_on_chain()?,
+        };
+        *reports = Some(Arc::clone(&read));
+        let scan = UsageScan::new(payer, self.minutes, read);
         Ok(Some((name, payer, scan)))
     }
 

@@ -4,14 +4,15 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use hawser_api::{ApiSettings, NoPeers, RateLimitSettings};
 use hawser_engine::facts;
+use hawser_engine::ledger::{LedgerAction, LedgerEvent};
 use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, UnsealedEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb_env;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_client::MetadataApiClient;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::{self as meta, GetVersionRequest};
 use hawser_proto::sign::keccak256;
-use hawser_proto::{OriginatorId, SecretKey};
-use hawser_storage::{Change, LogEntry};
+use hawser_proto::{Address, OriginatorId, SecretKey};
+use hawser_storage::{ChainPosition, Change, LedgerEventId, LogEntry};
 use prost::Message as _;
 use std::sync::Arc;
 use tonic::metadata::MetadataMap;
@@ -225,6 +226,35 @@ async fn usage_of_payers_costs_no_token_within_a_turn() {
     ask(1000, "1.2.3.4").await.unwrap();
     let after = node.sample(charged).await.unwrap_or(0.0);
     assert!(after >= before / 70.0 + before + 1.0, "{before} before, {after} after");
+}
+
+/// A payer costs a search in the usage and one in the ledger, also if it has a single row.
+#[tokio::test]
+async fn payers_with_little_usage_are_charged_for_the_searches_that_they_cost() {
+    const PAYERS: u16 = 600;
+    let node = limited(|_| {}).await;
+    let payer = |number: u16| {
+        let mut address = [7; 20];
+        address[..2].copy_from_slice(&number.to_be_bytes());
+        Address(address)
+    };
+    let deposit = |number: u16| {
+        let mut id = [0; 32];
+        id[..2].copy_from_slice(&number.to_be_bytes());
+        let action = LedgerAction::Deposit { microdollars: 1 };
+        LedgerEvent { id: LedgerEventId(id), block: 1, payer: payer(number), action }
+    };
+    let events: Vec<_> = (0..PAYERS).map(deposit).collect();
+    let position = ChainPosition { block: 1, hash: [1; 32] };
+    node.engine.ledger_appender().append(0, &events, position).unwrap();
+    let mut client = MetadataApiClient::new(node.channel().await);
+    let payer_addresses = (0..PAYERS).map(|number| payer(number).to_string()).collect();
+    let request = meta::GetPayerInfoRequest { payer_addresses, granularity: 0 };
+    let answer = client.get_payer_info(with(request, &[("x-forwarded-for", "1.2.3.4")])).await;
+    assert_eq!(answer.unwrap().into_inner().payer_info.len(), usize::from(PAYERS));
+    // Some 14,000 rows are two turns, of which the first is free.
+    let charged = r#"xmtpd_rate_limit_decisions_total{service="MetadataApi",method="GetPayerInfo",tier="2",outcome="allowed"}"#;
+    assert_eq!(node.sample(charged).await, Some(1.0));
 }
 
 /// Puts an envelope of each of a hundred originators into each of these groups.

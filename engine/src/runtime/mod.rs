@@ -61,11 +61,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
-use hawser_proto::{Bytes, Cursor, EnvelopeId, PayerAddress, SecretKey, SequenceId};
+use hawser_proto::{Bytes, Cursor, EnvelopeId, SecretKey, SequenceId};
 use hawser_storage::{ReadError, Store};
 
 use crate::own_clock::ClockLead;
 use crate::own_strand::{OperatorConfirmation, OwnStrandStatus};
+use crate::payer_reports::ChainReports;
 use chain_clock::ChainClock;
 use counters::Counters;
 use read::fan_out::FanOut;
@@ -323,13 +324,13 @@ impl Engine {
         &self.reader
     }
 
-    /// Begins to read a payer's usage, in periods of `minutes`: see [`UsageScan::new`]. Usage that is settled at
-    /// the time of this call counts as settled. Blocks on the disk.
+    /// Returns the payer reports on the chain, as of now: see [`UsageScan::new`]. Blocks on the disk, and on other
+    /// readers of the reports, such as the publisher.
     ///
     /// # Errors
     /// When an event of the payer report contract cannot be read.
-    pub fn usage_scan(&self, payer: PayerAddress, minutes: u32) -> Result<UsageScan, ReadError> {
-        Ok(UsageScan::new(payer, minutes, self.report_history.now()?.reports))
+    pub fn payer_reports_on_chain(&self) -> Result<Arc<ChainReports>, ReadError> {
+        Ok(self.report_history.now()?.reports)
     }
 
     /// Returns the reports of misbehaviour that this node keeps.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use hawser_engine::ports::TrustingJudge;
-use hawser_engine::runtime::{BookedEvents, PublishError, PublishSettings};
+use hawser_engine::runtime::{BookedEvents, PublishError, PublishSettings, UsageScan};
 use hawser_proto::Address;
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_storage::{LedgerEventId, Store};
@@ -76,26 +76,33 @@ async fn balances_follow_from_the_events_of_each_payer() {
 /// A payer may make any number of events at little cost: it requests a withdrawal, and cancels it.
 #[tokio::test]
 async fn a_balance_is_read_in_parts_of_bounded_work_and_told_once_the_chain_has_been_read() {
-    const ENTRIES_MAX: usize = 10;
+    // Two searches, which count as ten rows each, and ten entries.
+    const ROWS_MAX: usize = 30;
     let store = store();
     let node = start(store.clone());
     let events: Vec<_> = (1..=25).map(|number| event(number, 1, deposit(2))).collect();
     let position = ChainPosition { block: 25, hash: [6; 32] };
     node.engine.ledger_appender().append(0, &events, position).unwrap();
     let read = |payer| {
-        let mut scan = node.engine.usage_scan(Address([payer; 20]), 60).unwrap();
+        let reports = node.engine.payer_reports_on_chain().unwrap();
+        let mut scan = UsageScan::new(Address([payer; 20]), 60, reports);
         let mut parts = Vec::new();
         while !scan.is_done() {
-            parts.push(node.engine.reader().read_usage(&mut scan, ENTRIES_MAX).unwrap());
+            parts.push(node.engine.reader().read_usage(&mut scan, ROWS_MAX).unwrap());
         }
         (parts, scan.balance(), scan.is_unknown())
     };
-    assert_eq!(read(1), (vec![10, 10, 5], None, false), "deposits may follow");
+    // The second part is a search, 15 entries, and the two rows that say if the balance is known.
+    assert_eq!(read(1), (vec![30, 27], None, false), "deposits may follow");
     store.note_payers_read(position).unwrap();
     assert_eq!(read(1).1, None, "settled usage may count as unsettled");
     store.note_payer_reports_read(position).unwrap();
-    assert_eq!(read(1), (vec![10, 10, 5], Some(50_000_000), false));
-    assert_eq!(read(2), (vec![0], Some(0), true));
+    assert_eq!(read(1), (vec![30, 27], Some(50_000_000), false));
+    assert_eq!(
+        read(2),
+        (vec![22], Some(0), true),
+        "a payer that does not exist is searched for, too"
+    );
 }
 
 fn start_asking_for_balances(store: Store) -> Node {

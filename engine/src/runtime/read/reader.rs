@@ -22,8 +22,13 @@ use crate::read::feed::{Feed, LogFeed, TopicFeed};
 use crate::read::memory::ReadMemory;
 use crate::read::newest::FUTURE_NS_MAX;
 use crate::read::plan::Cursors;
+use crate::read::rows::ROWS_PER_SEEK;
 use crate::runtime::Heads;
 use crate::runtime::counters::{ReadCounters, StreamCounters};
+
+/// Rows that say up to where the chain was read, behind a ledger. They are the same for all payers, so they are in
+/// memory and count without a search.
+const ROWS_OF_POSITIONS: usize = 2;
 
 /// Reads the log. Cheap to clone; all clones read the same.
 #[derive(Clone)]
@@ -208,21 +213,28 @@ impl Reader {
         InboxesQuery::new(self.log.clone(), addresses)
     }
 
-    /// Reads on in a payer's usage and then in its ledger, `rows_max` rows (above 0) at most. Returns the number of
-    /// rows that were read.
+    /// Reads on in a payer's usage and then in its ledger, until the work is `rows_max` rows. Returns the work in rows,
+    /// where each of the two searches counts as ten: more than `rows_max` by less than two searches, since each call
+    /// reads on.
     ///
     /// Blocks on the disk. Usage has a row for each originator and minute, the ledger one for each event of the payer.
     ///
     /// # Errors
     /// [`QueryError`] if a row cannot be read.
     pub fn read_usage(&self, scan: &mut UsageScan, rows_max: usize) -> Result<usize, QueryError> {
+        let behind_a_seek = |work: usize| rows_max.saturating_sub(work + ROWS_PER_SEEK).max(1);
         self.log.counters.usage.measure(|| {
-            let snapshot = self.log.store.snapshot();
-            let mut read = if scan.has_usage { 0 } else { scan.read_usage(&snapshot, rows_max)? };
-            if scan.has_usage && read < rows_max {
-                read += scan.read_ledger(&snapshot, rows_max - read)?;
+            let (snapshot, mut work) = (self.log.store.snapshot(), 0);
+            if !scan.has_usage {
+                work += ROWS_PER_SEEK + scan.read_usage(&snapshot, behind_a_seek(work))?;
             }
-            Ok(read)
+            if scan.has_usage && work < rows_max {
+                work += ROWS_PER_SEEK + scan.read_ledger(&snapshot, behind_a_seek(work))?;
+            }
+            if scan.is_done {
+                work += ROWS_OF_POSITIONS;
+            }
+            Ok(work)
         })
     }
 
