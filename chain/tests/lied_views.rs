@@ -3,7 +3,7 @@
 
 use alloy::primitives::Address;
 use hawser_chain::admin::upgrades::{self, MigratorChoice, NewCode};
-use hawser_chain::admin::{AdminError, Contract, Contracts, Network};
+use hawser_chain::admin::{AdminError, Contract, Contracts, MicroDollars, Network};
 use hawser_chain::contracts::{FeeToken, PayerRegistry};
 use hawser_chain::endpoints::Endpoints;
 use hawser_chain::send::Chain;
@@ -87,7 +87,7 @@ async fn balances_of_an_account_are_known_with_the_block_that_says_so() {
     let tokens: u128 = pair.settlement.view(token, &call).await.unwrap().to();
     let native: u128 = pair::native_balance(&pair.settlement, address).await.to();
     assert!(tokens > 0 && native > 0, "the deployer has both");
-    assert_eq!((read.native_wei, read.fee_token), (native, Some(tokens)));
+    assert_eq!((read.native_wei, read.fee_token), (native, MicroDollars::new(tokens)));
     assert_eq!(read.block, pair.settlement.newest_block().await.unwrap());
 
     let elsewhere = watched(Address::repeat_byte(9));

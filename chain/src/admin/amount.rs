@@ -55,7 +55,7 @@ impl MicroDollars {
     }
 
     /// Converts an amount of a token contract. An amount above 96 bits becomes the largest representable one.
-    pub(super) fn of_token(number: U256) -> Self {
+    pub(crate) fn of_token(number: U256) -> Self {
         Self(u128::try_from(number).unwrap_or(MAX).min(MAX))
     }
 }

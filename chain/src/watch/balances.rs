@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
 use super::newest::NewestReading;
+use crate::admin::MicroDollars;
 use crate::contracts::FeeToken;
 use crate::endpoints::Endpoints;
 use crate::send::{Chain, ViewError};
@@ -31,8 +32,9 @@ pub struct WatchedAccount {
 pub struct AccountBalances {
     /// The balance of the chain's native token, in wei; larger balances saturate.
     pub native_wei: u128,
-    /// The balance of the fee token, in its smallest unit; `None` if the chain has none, or if it could not be read.
-    pub fee_token: Option<u128>,
+    /// The balance of the fee token; `None` if the chain has none, or if it could not be read. Larger balances than the
+    /// contracts take saturate.
+    pub fee_token: Option<MicroDollars>,
     /// The block at whose state both balances were read.
     pub block: u64,
     /// The time of the reading.
@@ -124,7 +126,7 @@ async fn read(chain: &Chain, account: WatchedAccount) -> Result<Read, ViewError>
     if let Some(token) = account.fee_token {
         let call = FeeToken::balanceOfCall { account: account.address };
         match chain.view_at(token, &call, at).await {
-            Ok(balance) => fee_token = Some(balance.saturating_to()),
+            Ok(balance) => fee_token = Some(MicroDollars::of_token(balance)),
             // Another endpoint may answer.
             Err(error @ ViewError::Rpc(_)) => return Err(error),
             // A wrong token address must not hide the native balance.

@@ -6,6 +6,7 @@ use hawser_api::{
     ChainAccount, ChainBalances, ChainEndpoint, ChainState, ChainsView, ContractPause,
     ContractReading, ReadingState,
 };
+use hawser_chain::admin::MicroDollars;
 use hawser_chain::index::{ChainView, EventSource, ReaderState, ReaderStatus, ReorgDepth};
 use hawser_chain::watch::{AccountBalances, BalanceWatcher, PauseWatcher};
 use hawser_proto::OriginatorId;
@@ -74,7 +75,7 @@ fn account(watcher: &BalanceWatcher) -> ChainAccount {
         let read_unix_s = read.read_at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         ChainBalances {
             native_wei: read.native_wei,
-            fee_token_microdollars: read.fee_token,
+            fee_token_microdollars: read.fee_token.map(MicroDollars::get),
             block: read.block,
             read_unix_s: i64::try_from(read_unix_s).unwrap_or(i64::MAX),
         }
