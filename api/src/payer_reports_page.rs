@@ -187,8 +187,8 @@ impl ReportRow {
                 reasons.push(why);
                 "waiting"
             }
-            ReportState::OnChain { index, leaves_settled, microdollars, is_settled } => {
-                on_chain = (Some(index), leaves_settled, microdollars);
+            ReportState::OnChain { index, leaves_settled, settled, is_settled } => {
+                on_chain = (Some(index), leaves_settled, settled.0);
                 if is_settled { "settled" } else { "submitted" }
             }
         };

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::payer_report::tree::{EMPTY_ROOT, Hash};
-use hawser_rules::payer_report::{NodeIds, PayerReport, RangeEnd};
+use hawser_rules::payer_report::{NodeIds, PayerReport, RangeEnd, SettledAmount};
 use hawser_storage::{PayerReportChange, PayerReportEvent};
 
 /// A report that the contract has taken. Its signatures were the contract's matter.
@@ -29,8 +29,8 @@ pub struct ChainReport {
     pub nodes: Vec<OriginatorId>,
     /// Leaves that are settled.
     pub leaves_settled: u64,
-    /// Their sum, microdollars.
-    pub microdollars: u64,
+    /// Their sum, at most the largest amount.
+    pub settled: SettledAmount,
     /// True if no leaf is left.
     pub is_settled: bool,
     /// The latest minute in which the range can end: the report was read then.
@@ -113,7 +113,7 @@ impl ReportsAbout {
                     root,
                     nodes,
                     leaves_settled: 0,
-                    microdollars: 0,
+                    settled: SettledAmount::default(),
                     is_settled: root == EMPTY_ROOT,
                     latest,
                     last_minute: end_minute,
@@ -131,7 +131,7 @@ impl ReportsAbout {
                 // A settlement without its submission is of an endpoint that leaves events out.
                 let Some(report) = self.kept.get_mut(&index) else { return };
                 report.leaves_settled = report.leaves_settled.saturating_add(leaves);
-                report.microdollars = report.microdollars.saturating_add(microdollars);
+                report.settled = SettledAmount(report.settled.0.saturating_add(microdollars));
                 report.is_settled = left == 0;
             }
         }

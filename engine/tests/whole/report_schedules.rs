@@ -265,7 +265,7 @@ fn nothing_is_lost_or_charged_twice(network: &Network, chain: &ChainReports) {
                 *rounded.entry(leaf.payer).or_default() += leaf.fee.settled().0;
                 sum += leaf.fee.settled().0;
             }
-            assert_eq!(report.microdollars, sum, "each leaf was settled once");
+            assert_eq!(report.settled.0, sum, "each leaf was settled once");
         }
         for leaf in network.stated_between(about, SequenceId::NONE, end).payers() {
             *of_log.entry(leaf.payer).or_default() += leaf.fee.get();

@@ -2,7 +2,7 @@
 //! node does not attest one.
 
 use hawser_proto::{OriginatorId, PayerAddress, minute_of};
-use hawser_rules::payer_report::{PayerReport, ReportDifference, ReportId};
+use hawser_rules::payer_report::{PayerReport, ReportDifference, ReportId, SettledAmount};
 
 use super::verdict::{NOT_COME, OTHER_NODES, PayerReportVerdict, UNJUDGED};
 use super::{PayerReporter, ReportStepError};
@@ -52,8 +52,8 @@ pub enum ReportState {
         index: u64,
         /// Leaves that are settled.
         leaves_settled: u64,
-        /// Their sum, microdollars.
-        microdollars: u64,
+        /// Their sum.
+        settled: SettledAmount,
         /// True if no leaf is left.
         is_settled: bool,
     },
@@ -188,7 +188,7 @@ impl PayerReporter {
                 state: ReportState::OnChain {
                     index: kept.index,
                     leaves_settled: kept.leaves_settled,
-                    microdollars: kept.microdollars,
+                    settled: kept.settled,
                     is_settled: kept.is_settled,
                 },
             });
