@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt};
 use hawser_engine::Engine;
+use hawser_engine::ledger::PayerBalance;
 use hawser_engine::payer_reports::ChainReports;
 use hawser_engine::read::QueryError;
 use hawser_engine::runtime::{ROWS_PER_TURN, UsageScan, UsedPeriod};
@@ -163,8 +164,8 @@ type UsageByName = Vec<(String, UsedPayer)>;
 #[derive(Debug, Clone)]
 struct UsedPayer {
     periods: Arc<[UsedPeriod]>,
-    /// Picodollars; `None` as long as this node does not know it.
-    balance: Option<i128>,
+    /// `None` as long as this node does not know it.
+    balance: Option<PayerBalance>,
 }
 
 impl UsedPayer {
@@ -174,15 +175,15 @@ impl UsedPayer {
         PayerInfo {
             period_summaries: self.periods.iter().map(summary).collect(),
             balance_picodollars: self.balance.map(clamped),
-            available_picodollars: self.balance.map(|balance| clamped(balance - unsettled)),
+            available_picodollars: self.balance.map(|it| clamped(PayerBalance(it.0 - unsettled))),
         }
     }
 }
 
-/// Returns the nearest amount that the field of a message can hold.
-fn clamped(picodollars: i128) -> i64 {
-    let nearest = if picodollars < 0 { i64::MIN } else { i64::MAX };
-    i64::try_from(picodollars).unwrap_or(nearest)
+/// Returns the nearest number of picodollars that the field of a message can hold.
+fn clamped(balance: PayerBalance) -> i64 {
+    let nearest = if balance.0 < 0 { i64::MIN } else { i64::MAX };
+    i64::try_from(balance.0).unwrap_or(nearest)
 }
 
 /// The outcome of one turn.

@@ -131,8 +131,8 @@ fn usage(reporter: &PayerReporter, payer: PayerAddress) -> Shown {
         unsettled_picodollars: usage.unsettled.to_string(),
         settled_picodollars: usage.settled.to_string(),
         envelopes: usage.envelopes,
-        balance_picodollars: usage.balance.to_string(),
-        available_picodollars: usage.available().to_string(),
+        balance_picodollars: usage.balance.0.to_string(),
+        available_picodollars: usage.available().0.to_string(),
     };
     Ok(json(StatusCode::OK, &page))
 }

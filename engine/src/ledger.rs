@@ -201,10 +201,23 @@ pub(crate) fn reversals(
     standing.into_iter().map(reverse).collect()
 }
 
-/// Returns the sum of a payer's entries in picodollars. May be below 0.
+/// The money of a payer, in picodollars: its balance in the payer registry, or what it can still spend of it. Below 0
+/// if the payer owes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct PayerBalance(pub i128);
+
+impl PayerBalance {
+    /// Returns the balance without `picodollars` of fees.
+    #[must_use]
+    pub fn without(self, picodollars: u64) -> Self {
+        Self(self.0 - i128::from(picodollars))
+    }
+}
+
+/// Returns the sum of a payer's entries.
 #[must_use]
-pub fn balance(entries: &[LedgerEntry]) -> i128 {
-    entries.iter().map(|entry| i128::from(entry.picodollars)).sum()
+pub fn balance(entries: &[LedgerEntry]) -> PayerBalance {
+    PayerBalance(entries.iter().map(|entry| i128::from(entry.picodollars)).sum())
 }
 
 /// Returns the amount that balances an entry.
@@ -303,7 +316,7 @@ mod tests {
     }
 
     fn micros(entries: &[LedgerEntry]) -> i128 {
-        balance(entries) / 1_000_000
+        balance(entries).0 / 1_000_000
     }
 
     #[test]
@@ -445,10 +458,10 @@ mod tests {
                     // The chain loses all events from this block on.
                     chain.retain(|known| *known < id);
                     let undone = reversals(&entries, id.into(), |event| chain.contains(&event.0[0]));
-                    let before = balance(&entries);
-                    let sum = balance(&undone);
+                    let before = balance(&entries).0;
+                    let sum = balance(&undone).0;
                     entries.extend(undone);
-                    prop_assert_eq!(balance(&entries), before + sum);
+                    prop_assert_eq!(balance(&entries).0, before + sum);
                 } else {
                     chain.insert(id);
                     entries.extend(book(&entries, &event(id, DEPOSIT)).unwrap());

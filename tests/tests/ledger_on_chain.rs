@@ -75,7 +75,7 @@ struct Booked {
 impl LedgerSink {
     fn balances(&self) -> Balances {
         let balance = |number| {
-            self.ledger.balance(hawser_proto::Address(payer(number).into_array())).unwrap()
+            self.ledger.balance(hawser_proto::Address(payer(number).into_array())).unwrap().0
         };
         std::array::from_fn(balance)
     }

@@ -4,9 +4,9 @@ use hawser_proto::PayerAddress;
 use hawser_storage::{ReadError, Snapshot};
 
 use super::ChainReports;
-use crate::ledger;
+use crate::ledger::{self, PayerBalance};
 
-/// The usage of a payer and its balance, picodollars.
+/// The usage of a payer, picodollars, and its balance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PayerUsage {
     /// Usage that is in no report which is settled as a whole.
@@ -15,15 +15,15 @@ pub struct PayerUsage {
     pub settled: u64,
     /// Envelopes of both.
     pub envelopes: u64,
-    /// The balance on the chain, which settlements reduce; may be below 0.
-    pub balance: i128,
+    /// The balance on the chain, which settlements reduce.
+    pub balance: PayerBalance,
 }
 
 impl PayerUsage {
-    /// Returns the amount that the payer can still spend: the balance without the unsettled usage. May be below 0.
+    /// Returns the amount that the payer can still spend: the balance without the unsettled usage.
     #[must_use]
-    pub fn available(&self) -> i128 {
-        self.balance - i128::from(self.unsettled)
+    pub fn available(&self) -> PayerBalance {
+        self.balance.without(self.unsettled)
     }
 }
 
@@ -59,7 +59,7 @@ pub fn available_of(
     snapshot: &Snapshot<'_>,
     chain: &ChainReports,
     payer: PayerAddress,
-) -> Result<i128, ReadError> {
+) -> Result<PayerBalance, ReadError> {
     let mut usage = PayerUsage::default();
     snapshot.usage_of_payer_skipping(payer, |originator, minute, row| {
         let settled = chain.settled_through(originator, minute);

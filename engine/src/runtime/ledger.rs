@@ -11,7 +11,7 @@ use hawser_storage::{
 use parking_lot::Mutex;
 
 use crate::chain_strand::ChainPosition;
-use crate::ledger::{self, LedgerEvent, PayerLedger};
+use crate::ledger::{self, LedgerEvent, PayerBalance, PayerLedger};
 
 /// Events could not be booked.
 #[derive(Debug, thiserror::Error)]
@@ -177,12 +177,11 @@ impl LedgerAppender {
         self.store.snapshot().ledger_position()
     }
 
-    /// Returns a payer's balance in picodollars; 0 for an unknown payer. Usage since the last
-    /// settlement is not subtracted.
+    /// Returns a payer's balance; 0 for an unknown payer. Usage since the last settlement is not subtracted.
     ///
     /// # Errors
     /// If a row cannot be read.
-    pub fn balance(&self, payer: PayerAddress) -> Result<i128, ReadError> {
+    pub fn balance(&self, payer: PayerAddress) -> Result<PayerBalance, ReadError> {
         Ok(ledger::balance(&self.store.snapshot().ledger(payer)?))
     }
 }

@@ -1,7 +1,7 @@
 //! Payers' events in the ledger of an engine, and publishes that depend on balances.
 
 use hawser_engine::chain_strand::ChainPosition;
-use hawser_engine::ledger::{LedgerAction, LedgerEvent};
+use hawser_engine::ledger::{LedgerAction, LedgerEvent, PayerBalance};
 use std::sync::Arc;
 
 use futures_util::future::join_all;
@@ -39,7 +39,7 @@ async fn balances_follow_from_the_events_of_each_payer() {
     let position = ChainPosition { block: 6, hash: [6; 32] };
     let booked = ledger.append(0, &events, position).unwrap();
     assert_eq!(booked, BookedEvents { booked: 5, known: 1, refused: 1, reversed: 0 });
-    let balance = |payer| ledger.balance(Address([payer; 20])).unwrap();
+    let balance = |payer| ledger.balance(Address([payer; 20])).unwrap().0;
     assert_eq!([1, 2, 3].map(balance), [10_000_000, -2_000_000, 0]);
     assert_eq!(ledger.position().unwrap(), Some(position));
     assert_eq!(ledger.known(&events).unwrap(), [true; 7], "one of them can never be booked");
@@ -61,7 +61,7 @@ async fn balances_follow_from_the_events_of_each_payer() {
     let position = ChainPosition { block: 5, hash: [55; 32] };
     let booked = ledger.append(2, &other, position).unwrap();
     assert_eq!(booked, BookedEvents { booked: 1, known: 2, refused: 0, reversed: 2 });
-    let balance = |payer| ledger.balance(Address([payer; 20])).unwrap();
+    let balance = |payer| ledger.balance(Address([payer; 20])).unwrap().0;
     assert_eq!([1, 2, 3].map(balance), [10_000_000, -7_000_000, 0]);
     assert_eq!(ledger.position().unwrap(), Some(position));
     let known = ledger.known(&[event(2, 2, deposit(5)), other[1].clone(), event(7, 1, deposit(1))]);
@@ -90,7 +90,7 @@ async fn a_balance_is_read_in_parts_of_bounded_work_and_told_once_the_chain_has_
         while !scan.is_done() {
             parts.push(node.engine.reader().read_usage(&mut scan, ROWS_MAX).unwrap());
         }
-        (parts, scan.balance(), scan.is_unknown())
+        (parts, scan.balance().map(|it| it.0), scan.is_unknown())
     };
     // The second part is a search, 15 entries, and the two rows that say if the balance is known.
     assert_eq!(read(1), (vec![30, 27], None, false), "deposits may follow");
@@ -131,10 +131,10 @@ async fn no_payer_is_called_poor_before_the_registry_has_been_read() {
     assert!(matches!(early, Err(PublishError::Unavailable { .. })), "{early:?}");
     store.note_payer_reports_read(position).unwrap();
     let poor = node.engine.publish(vec![message(1, "poor")]).await;
-    assert!(matches!(poor, Err(PublishError::Balance { left: 0, .. })), "{poor:?}");
+    assert!(matches!(poor, Err(PublishError::Balance { left: PayerBalance(0), .. })), "{poor:?}");
     let node = start_asking_for_balances(store);
     let poor = node.engine.publish(vec![message(1, "after a restart")]).await;
-    assert!(matches!(poor, Err(PublishError::Balance { left: 0, .. })), "{poor:?}");
+    assert!(matches!(poor, Err(PublishError::Balance { left: PayerBalance(0), .. })), "{poor:?}");
 }
 
 /// Records that the payer registry has been read to its head and has no event.
@@ -153,7 +153,7 @@ async fn a_payer_spends_what_it_has_and_no_more_however_many_publish_at_once() {
     store.note_payer_reports_read(ChainPosition { block: 0, hash: [0; 32] }).unwrap();
     let texts: Vec<String> = (0..100).map(|number| format!("{number:03}")).collect();
     let poor = node.engine.publish(vec![message(1, "poor")]).await;
-    assert!(matches!(poor, Err(PublishError::Balance { left: 0, .. })), "{poor:?}");
+    assert!(matches!(poor, Err(PublishError::Balance { left: PayerBalance(0), .. })), "{poor:?}");
     assert_eq!(store.snapshot().head(NODE).unwrap().0, 0, "nothing was stored");
 
     let pay = |block: u8, microdollars| {

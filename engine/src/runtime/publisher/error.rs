@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::admission::AdmissionError;
+use crate::ledger::PayerBalance;
 use crate::own_clock::ClockAheadError;
 use crate::readiness::NotReadyError;
 use crate::runtime::own_strand::OwnStrandError;
@@ -38,12 +39,12 @@ pub enum PublishError {
     )]
     AnswerTooLarge,
     /// The payer cannot pay for the request.
-    #[error("the request costs {price} picodollars, and its payer has {left} left")]
+    #[error("the request costs {price} picodollars, and its payer has {} left", .left.0)]
     Balance {
         /// Fees of the request, picodollars.
         price: u64,
-        /// The amount that the payer can still spend, picodollars; may be below 0.
-        left: i128,
+        /// The amount that the payer can still spend.
+        left: PayerBalance,
         /// The place in the request, from 0, of the first envelope that this amount does not cover.
         index: usize,
     },

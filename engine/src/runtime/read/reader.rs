@@ -14,6 +14,7 @@ use super::opening;
 use super::originators_query::OriginatorsQuery;
 use super::queries::{NewestQuery, TopicsQuery};
 use super::subscription::Subscription;
+use crate::ledger::PayerBalance;
 use crate::payer_reports::ChainReports;
 use crate::ports::Clock;
 use crate::read::PackedTopics;
@@ -459,11 +460,11 @@ impl UsageScan {
         self.is_done && self.periods.is_empty() && self.entries == 0
     }
 
-    /// Returns the payer's balance in the payer registry, picodollars, after all has been read; may be below 0. `None`
-    /// as long as this node has not read the payer registry and the payer reports up to the head of their chain.
+    /// Returns the payer's balance in the payer registry, after all has been read. `None` as long as this node has not
+    /// read the payer registry and the payer reports up to the head of their chain.
     #[must_use]
-    pub fn balance(&self) -> Option<i128> {
-        self.knows_balance.then_some(self.sum)
+    pub fn balance(&self) -> Option<PayerBalance> {
+        self.knows_balance.then_some(PayerBalance(self.sum))
     }
 
     /// Returns the number of periods so far.
