@@ -321,7 +321,7 @@ async fn a_deposit_goes_by_permit_or_by_approval(kind: ChainBackend) {
     let plan = payers::deposit(network, &signing, payer, ten, FEE_TOKEN).await.unwrap();
     assert_eq!(functions(&plan), ["PayerRegistry.deposit"], "it is approved already");
     setup.carry_out(&plan).await;
-    assert_eq!(payers::balance(network, payer).await.unwrap().microdollars, 30_000_000);
+    assert_eq!(payers::balance(network, payer).await.unwrap().balance.0, 30_000_000);
 
     let unknown =
         payers::deposit(network, &Account::Unknown, payer, ten, UNDERLYING).await.unwrap();
@@ -359,7 +359,7 @@ async fn an_interrupted_deposit_from_underlying_tokens_is_finished(kind: ChainBa
     assert_eq!(functions(&rest), ["PayerRegistry.depositWithPermit"]);
     setup.carry_out(&rest).await;
     let after = payers::balance(network, payer).await.unwrap();
-    assert_eq!(after.microdollars.unsigned_abs(), amount.get());
+    assert_eq!(after.balance.0.unsigned_abs(), amount.get());
     assert_eq!(after.fee_tokens, MicroDollars::default());
 
     let too_much = payers::deposit(network, &account, payer, usd("99999999"), UNDERLYING).await;
@@ -384,7 +384,7 @@ async fn a_withdrawal_is_requested_waited_for_and_paid_out(kind: ChainBackend) {
     let error = setup.carry_out_as(&setup.admin, &request).await.unwrap_err();
     assert_eq!(error.revert().unwrap().to_string(), "PendingWithdrawalExists()");
     let balance = payers::balance(network, payer).await.unwrap();
-    assert_eq!(balance.microdollars, 19_500_000);
+    assert_eq!(balance.balance.0, 19_500_000);
     let withdrawal = balance.withdrawal.unwrap();
     assert_eq!((withdrawal.amount, withdrawal.nonce), (usd("5.5"), 1));
 
@@ -402,7 +402,7 @@ async fn a_withdrawal_is_requested_waited_for_and_paid_out(kind: ChainBackend) {
     assert!(plan.notes[0].ends_with("ready"), "{plan:?}");
     setup.carry_out(&plan).await;
     assert_eq!(payers::balance(network, recipient).await.unwrap().fee_tokens, usd("5.5"));
-    assert_eq!(payers::balance(network, payer).await.unwrap().microdollars, 19_500_000);
+    assert_eq!(payers::balance(network, payer).await.unwrap().balance.0, 19_500_000);
 }
 
 async fn an_interrupted_upgrade_is_finished_and_a_wrong_one_is_refused(kind: ChainBackend) {

@@ -15,6 +15,10 @@ const MAX: u128 = (1 << 96) - 1;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct MicroDollars(u128);
 
+/// The balance of a payer in microdollars; below 0 if the payer is in debt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct SignedMicroDollars(pub i128);
+
 /// Error of parsing [`MicroDollars`]: the text is not an amount of dollars.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("an amount is dollars with at most 6 decimals, such as 25 or 0.000001")]
@@ -57,6 +61,12 @@ impl MicroDollars {
     /// Converts an amount of a token contract. An amount above 96 bits becomes the largest representable one.
     pub(crate) fn of_token(number: U256) -> Self {
         Self(u128::try_from(number).unwrap_or(MAX).min(MAX))
+    }
+}
+
+impl From<MicroDollars> for SignedMicroDollars {
+    fn from(amount: MicroDollars) -> Self {
+        Self(i128::try_from(amount.0).expect("96 bits fit into 127"))
     }
 }
 

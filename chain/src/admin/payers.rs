@@ -4,7 +4,9 @@ use alloy::primitives::Address;
 use alloy::sol_types::SolError;
 
 use super::tokens::{self, Permit};
-use super::{Account, AdminError, Contract, MicroDollars, Network, PaymentToken, Plan};
+use super::{
+    Account, AdminError, Contract, MicroDollars, Network, PaymentToken, Plan, SignedMicroDollars,
+};
 use crate::contracts::revert::Revert;
 use crate::contracts::{FeeToken, PayerRegistry};
 
@@ -13,8 +15,8 @@ use crate::contracts::{FeeToken, PayerRegistry};
 pub struct PayerBalance {
     /// The payer.
     pub payer: Address,
-    /// The balance in microdollars; negative if the payer is in debt.
-    pub microdollars: i128,
+    /// The balance in the registry.
+    pub balance: SignedMicroDollars,
     /// The pending withdrawal, if there is one.
     pub withdrawal: Option<Withdrawal>,
     /// The account's balance of fee tokens outside the registry.
@@ -61,7 +63,7 @@ pub async fn balance(network: &Network, payer: Address) -> Result<PayerBalance, 
     let tokens = network.view_at(Contract::FeeToken, &tokens, block).await?;
     Ok(PayerBalance {
         payer,
-        microdollars: i128::try_from(balance).expect("104 bits fit into 128"),
+        balance: SignedMicroDollars(i128::try_from(balance).expect("104 bits fit into 128")),
         withdrawal: read_withdrawal(&pending),
         fee_tokens: MicroDollars::of_token(tokens),
         now: tokens::now(network).await?,

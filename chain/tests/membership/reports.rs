@@ -207,7 +207,7 @@ pub(crate) async fn reports_are_submitted_once_and_settled_in_batches(kind: Chai
     for (leaf, settled) in leaves.payers().iter().zip(&settled).step_by(40) {
         let payer = leaf.payer.0.into();
         let balance = payers::balance(&chain.network, payer).await.unwrap();
-        assert_eq!(balance.microdollars, -i128::from(*settled));
+        assert_eq!(balance.balance.0, -i128::from(*settled));
     }
     let on_chain = fees::reports(&chain.network, &[NODE]).await.unwrap();
     let [on_chain] = &on_chain[..] else { panic!("{on_chain:?}") };

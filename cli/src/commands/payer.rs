@@ -121,10 +121,10 @@ async fn finish(session: OnchainSession, payer: Option<Address>) -> Result<(), R
 }
 
 fn fields(balance: &PayerBalance) -> ResultFields {
-    let amount = MicroDollars::new(balance.microdollars.unsigned_abs()).unwrap_or_default();
+    let amount = MicroDollars::new(balance.balance.0.unsigned_abs()).unwrap_or_default();
     let fields = ResultFields::default()
         .with("payer", balance.payer.to_string())
-        .signed_amount("balance", amount, balance.microdollars < 0)
+        .signed_amount("balance", amount, balance.balance.0 < 0)
         .amount("fee_tokens", balance.fee_tokens)
         .with("block", balance.block);
     match balance.withdrawal {

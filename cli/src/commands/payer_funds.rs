@@ -94,7 +94,7 @@ async fn finish(session: OnchainSession, account: Option<Address>) -> Result<(),
             let balance = payers::balance(&session.network, account).await?;
             let fields = ResultFields::default()
                 .with("account", account.to_string())
-                .with("registry_microdollars", balance.microdollars.to_string())
+                .with("registry_microdollars", balance.balance.0.to_string())
                 .amount("fee_tokens", balance.fee_tokens);
             let app = funding::app_balance(&session.network, account).await?;
             Some(match app {

@@ -192,7 +192,7 @@ fn books(network: &MoneyNetwork, asked: &[usize], withdrawn: &Amounts) -> Books 
             assert!(support::stdout(&text).contains(" p$ are a dollar"), "{text:?}");
         }
         let on_chain = network.runtime.block_on(payers::balance(&contracts, payer.address));
-        assert_eq!(on_chain.unwrap().microdollars.to_string(), balance.to_string());
+        assert_eq!(on_chain.unwrap().balance.0.to_string(), balance.to_string());
     }
     Books { reports, of_leaves, settled }
 }

@@ -9,12 +9,13 @@ use super::Observation;
 use crate::admin::contract::Contract;
 use crate::admin::fees::OnchainReport;
 use crate::admin::rates::{PRICE_MAX, Prices, RateEntry};
+use crate::admin::{MicroDollars, SignedMicroDollars};
 
 /// Thresholds of the alarms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WatchLimits {
-    /// The smallest balance of a payer without an alarm, microdollars.
-    pub payer_microdollars_min: i128,
+    /// The smallest balance of a payer without an alarm.
+    pub payer_min: MicroDollars,
     /// The smallest balance of a sender on the settlement chain without an alarm, wei.
     pub sender_wei_min: u128,
     /// The smallest balance of a sender on the app chain without an alarm, wei of its native token.
@@ -37,7 +38,7 @@ impl Default for WatchLimits {
     /// after 18, and each step runs once an hour.
     fn default() -> Self {
         Self {
-            payer_microdollars_min: 10 * 1_000_000,
+            payer_min: MicroDollars::new(10 * 1_000_000).expect("ten dollars fit into 96 bits"),
             sender_wei_min: 10_000_000_000_000_000,
             app_sender_wei_min: 1_000_000_000_000_000_000,
             gas_price_wei_max: 100_000_000_000,
@@ -138,9 +139,9 @@ pub fn judge(
     if seen.gas_price_wei > limits.gas_price_wei_max {
         alarm(AlarmKind::GasPrice, format!("gas costs {} wei", seen.gas_price_wei));
     }
-    for (payer, microdollars) in &seen.payers {
-        if *microdollars < limits.payer_microdollars_min {
-            alarm(AlarmKind::PayerLow, format!("payer {payer} has {microdollars} µ$ left"));
+    for (payer, balance) in &seen.payers {
+        if *balance < SignedMicroDollars::from(limits.payer_min) {
+            alarm(AlarmKind::PayerLow, format!("payer {payer} has {} µ$ left", balance.0));
         }
     }
     for (sender, wei) in &seen.senders {
@@ -291,7 +292,7 @@ mod tests {
         Observation {
             chain_time: NOW - 5,
             gas_price_wei: 1,
-            payers: vec![(Address::ZERO, 11_000_000)],
+            payers: vec![(Address::ZERO, SignedMicroDollars(11_000_000))],
             senders: vec![(Address::ZERO, u128::MAX)],
             app_senders: vec![(Address::ZERO, u128::MAX)],
             reports: [
@@ -318,7 +319,7 @@ mod tests {
         assert_eq!(kinds(&healthy()), []);
         type Fault = fn(&mut Observation);
         let faults: [(AlarmKind, Fault); 11] = [
-            (AlarmKind::PayerLow, |it| it.payers[0].1 = -1),
+            (AlarmKind::PayerLow, |it| it.payers[0].1 = SignedMicroDollars(-1)),
             (AlarmKind::SenderLow, |it| it.senders[0].1 = 0),
             (AlarmKind::AppSenderLow, |it| it.app_senders[0].1 = 0),
             (AlarmKind::GasPrice, |it| it.gas_price_wei = u128::MAX),

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use alloy::primitives::Address;
 use hawser_proto::OriginatorId;
 
+use super::SignedMicroDollars;
 use super::contract::Contract;
 use super::fees::OnchainReport;
 use super::rates::RateEntry;
@@ -39,8 +40,8 @@ pub struct Observation {
     pub chain_time: u64,
     /// The settlement chain's gas price, wei.
     pub gas_price_wei: u128,
-    /// Balances of payers, microdollars.
-    pub payers: Vec<(Address, i128)>,
+    /// Balances of payers.
+    pub payers: Vec<(Address, SignedMicroDollars)>,
     /// Balances of senders on the settlement chain, wei.
     pub senders: Vec<(Address, u128)>,
     /// Balances of senders on the app chain, wei of its native token.

@@ -69,8 +69,8 @@ impl Watch {
         page.family("xmtp_chain_watcher_gas_price_wei", "Gas price", "gauge");
         page.row("", seen.gas_price_wei);
         page.family("xmtp_chain_watcher_payer_microdollars", "Balance of a payer", "gauge");
-        for (payer, microdollars) in &seen.payers {
-            page.row(&format!("payer=\"{payer}\""), microdollars);
+        for (payer, balance) in &seen.payers {
+            page.row(&format!("payer=\"{payer}\""), balance.0);
         }
         page.family("xmtp_chain_watcher_sender_wei", "Balance of a sender", "gauge");
         for (sender, wei) in &seen.senders {

@@ -135,7 +135,7 @@ async fn look_once(
 fn limits(args: &ChainWatcherArgs) -> WatchLimits {
     let limits = &args.limits;
     WatchLimits {
-        payer_microdollars_min: i128::try_from(limits.payer_min.get()).unwrap_or(i128::MAX),
+        payer_min: limits.payer_min,
         sender_wei_min: limits.sender_min,
         app_sender_wei_min: limits.app_sender_min,
         gas_price_wei_max: limits.gas_price_max,
@@ -163,8 +163,8 @@ fn print(seen: &Observation, alarms: &[Alarm], as_json: bool) {
         output::line(json_of(seen, alarms));
         return;
     }
-    for (payer, microdollars) in &seen.payers {
-        output::line(format_args!("payer {payer}   {microdollars} µ$"));
+    for (payer, balance) in &seen.payers {
+        output::line(format_args!("payer {payer}   {} µ$", balance.0));
     }
     for (sender, wei) in &seen.senders {
         output::line(format_args!("sender {sender}  {wei} wei"));
@@ -216,11 +216,12 @@ fn json_of(seen: &Observation, alarms: &[Alarm]) -> Value {
             "has_left": seen.left.contains(originator),
         })
     });
+    let payers: Vec<_> = seen.payers.iter().map(|(payer, balance)| (*payer, balance.0)).collect();
     json!({
         "alarms": alarms.iter().map(alarm).collect::<Vec<_>>(),
         "chain_time": seen.chain_time,
         "gas_price_wei": seen.gas_price_wei.to_string(),
-        "payers": balances("microdollars", &seen.payers),
+        "payers": balances("microdollars", &payers),
         "senders": balances("wei", &seen.senders),
         "app_senders": balances("wei", &seen.app_senders),
         "originators": reports.collect::<Vec<_>>(),
@@ -249,7 +250,7 @@ fn time(minute: u32) -> String {
 
 #[cfg(test)]
 mod tests {
-    use hawser_chain::admin::Contract;
+    use hawser_chain::admin::{Contract, SignedMicroDollars};
 
     use super::*;
 
@@ -267,7 +268,7 @@ mod tests {
         let account = Address::repeat_byte(1);
         let seen = Observation {
             gas_price_wei: u128::MAX,
-            payers: vec![(account, -5)],
+            payers: vec![(account, SignedMicroDollars(-5))],
             senders: vec![(account, 7)],
             reports: [(hawser_proto::OriginatorId(100), (0, Vec::new()))].into(),
             paused: [(Contract::PayerRegistry, true), (Contract::NodeRegistry, false)].into(),
