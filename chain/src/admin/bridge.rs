@@ -20,13 +20,21 @@ pub(crate) const WEI_PER_GAS: u64 = 2_000_000_000;
 /// One unit of the fee token (6 decimals) in wei of the app chain (18 decimals).
 pub const WEI_PER_MICRODOLLAR: u64 = 1_000_000_000_000;
 
+/// A number of units of gas.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Gas(pub u64);
+
+/// The price of a unit of gas, in wei of its chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct WeiPerGas(pub u64);
+
 /// The gas payment of a message to the app chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct BridgeTerms {
     /// The gas limit; by default a base and an amount per parameter.
-    pub gas_limit: Option<u64>,
-    /// The price per unit of gas in wei; by default 2 gwei.
-    pub max_fee_per_gas: Option<u64>,
+    pub gas_limit: Option<Gas>,
+    /// The price of the gas; by default 2 gwei.
+    pub max_fee_per_gas: Option<WeiPerGas>,
     /// The fee tokens that are sent along; by default the cost of the gas limit.
     pub amount: Option<MicroDollars>,
     /// True to wrap underlying tokens if fee tokens are missing.
@@ -63,8 +71,8 @@ pub async fn send_all(
 ) -> Result<Plan, AdminError> {
     let count = u64::try_from(keys.len()).unwrap_or(u64::MAX);
     let usual_gas = GAS_PER_KEY.saturating_mul(count).saturating_add(GAS_BASE);
-    let gas_limit = terms.gas_limit.unwrap_or(usual_gas);
-    let max_fee_per_gas = terms.max_fee_per_gas.unwrap_or(WEI_PER_GAS);
+    let gas_limit = terms.gas_limit.unwrap_or(Gas(usual_gas));
+    let max_fee_per_gas = terms.max_fee_per_gas.unwrap_or(WeiPerGas(WEI_PER_GAS));
     let amount = match terms.amount {
         Some(amount) => amount,
         None => cost(network, &keys, gas_limit, max_fee_per_gas).await?,
@@ -103,8 +111,8 @@ pub async fn missing(network: &Network, keys: &[String]) -> Result<Vec<String>, 
 /// A retryable message to the app chain.
 struct Ticket {
     keys: Vec<String>,
-    gas_limit: u64,
-    max_fee_per_gas: u64,
+    gas_limit: Gas,
+    max_fee_per_gas: WeiPerGas,
     amount: MicroDollars,
 }
 
@@ -112,7 +120,7 @@ impl Ticket {
     fn step(self, network: &Network, permit: Option<Permit>) -> Result<PlanStep, AdminError> {
         const GATEWAY: Contract = Contract::SettlementChainGateway;
         let (chain_ids, keys) = (vec![U256::from(network.app_id)], self.keys);
-        let (gas, price) = (U256::from(self.gas_limit), U256::from(self.max_fee_per_gas));
+        let (gas, price) = (U256::from(self.gas_limit.0), U256::from(self.max_fee_per_gas.0));
         let amount = U256::from(self.amount.get());
         let Some(Permit { deadline, v, r, s }) = permit else {
             let send = SettlementChainGateway::sendParametersCall {
@@ -143,8 +151,8 @@ impl Ticket {
 async fn cost(
     network: &Network,
     keys: &[String],
-    gas_limit: u64,
-    max_fee_per_gas: u64,
+    gas_limit: Gas,
+    max_fee_per_gas: WeiPerGas,
 ) -> Result<MicroDollars, AdminError> {
     let contract = Contract::SettlementChainGateway;
     let get_inbox = SettlementChainGateway::getInboxCall { chainId_: U256::from(network.app_id) };
@@ -160,7 +168,7 @@ async fn cost(
     };
     let submission = network.settlement.view(inbox, &submission).await;
     let submission = submission.map_err(|source| AdminError::View { contract, source })?;
-    let gas = U256::from(gas_limit) * U256::from(max_fee_per_gas);
+    let gas = U256::from(gas_limit.0) * U256::from(max_fee_per_gas.0);
     let wei = submission.saturating_add(gas);
     Ok(MicroDollars::of_token(wei.div_ceil(U256::from(WEI_PER_MICRODOLLAR))))
 }

@@ -5,7 +5,9 @@ use alloy::primitives::{Address, U256};
 use alloy::providers::Provider as _;
 use alloy::sol_types::{Panic, SolError as _};
 
-use super::bridge::{self, GAS_BASE, GAS_PER_KEY, WEI_PER_GAS, WEI_PER_MICRODOLLAR};
+use super::bridge::{
+    self, GAS_BASE, GAS_PER_KEY, Gas, WEI_PER_GAS, WEI_PER_MICRODOLLAR, WeiPerGas,
+};
 use super::tokens::{self, Permit};
 use super::{
     Account, AdminError, ChainRole, Contract, MicroDollars, Network, PaymentToken, Plan, payers,
@@ -29,9 +31,9 @@ pub struct Funding {
     /// The amount for the app chain, including the cost of the transfer; may be zero.
     pub app_amount: MicroDollars,
     /// The gas limit on the app chain; by default that of a message with one parameter.
-    pub gas_limit: Option<u64>,
-    /// The price per unit of gas on the app chain in wei; by default 2 gwei.
-    pub max_fee_per_gas: Option<u64>,
+    pub gas_limit: Option<Gas>,
+    /// The price of the gas on the app chain; by default 2 gwei.
+    pub max_fee_per_gas: Option<WeiPerGas>,
     /// True to wrap underlying tokens if fee tokens are missing.
     pub wrap: bool,
 }
@@ -51,15 +53,15 @@ pub async fn fund(
     if funding.amount != none {
         payers::check_deposit(network, funding.payer, funding.amount).await?;
     }
-    let gas = funding.gas_limit.unwrap_or(GAS_BASE + GAS_PER_KEY);
-    let price = funding.max_fee_per_gas.unwrap_or(WEI_PER_GAS);
+    let gas = funding.gas_limit.unwrap_or(Gas(GAS_BASE + GAS_PER_KEY));
+    let price = funding.max_fee_per_gas.unwrap_or(WeiPerGas(WEI_PER_GAS));
     if funding.app_amount != none {
         check_way(network, funding, gas, price).await?;
     }
     let payment = tokens::pay(network, account, SPLITTER, total, funding.wrap).await?;
     let (payer_, recipient) = (funding.payer, funding.app_recipient);
     let (amount, app_amount) = (funding.amount.on_chain(), funding.app_amount.on_chain());
-    let (gas, price) = (U256::from(gas), U256::from(price));
+    let (gas, price) = (U256::from(gas.0), U256::from(price.0));
     let step = match payment.permit {
         None => {
             let deposit = DepositSplitter::depositCall {
@@ -119,8 +121,8 @@ fn total_of(funding: &Funding) -> Result<MicroDollars, AdminError> {
 async fn check_way(
     network: &Network,
     funding: &Funding,
-    gas: u64,
-    price: u64,
+    gas: Gas,
+    price: WeiPerGas,
 ) -> Result<(), AdminError> {
     const GATEWAY: Contract = Contract::SettlementChainGateway;
     if network.view(GATEWAY, &PayerRegistry::pausedCall {}).await? {
@@ -131,8 +133,8 @@ async fn check_way(
     }
     let max_fee = SettlementChainGateway::calculateMaxDepositFeeCall {
         chainId_: U256::from(network.app_id),
-        gasLimit_: U256::from(gas),
-        maxFeePerGas_: U256::from(price),
+        gasLimit_: U256::from(gas.0),
+        maxFeePerGas_: U256::from(price.0),
         maxBaseFee_: U256::from(bridge::base_fee(&network.settlement).await?),
     };
     let max_fee = network.view(GATEWAY, &max_fee).await?;

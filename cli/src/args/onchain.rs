@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use alloy::primitives::Address;
 use clap::{Arg, ArgMatches, Args, FromArgMatches};
-use hawser_chain::admin::bridge::BridgeTerms;
+use hawser_chain::admin::bridge::{BridgeTerms, Gas, WeiPerGas};
 use hawser_chain::admin::{Contract, MicroDollars};
 use hawser_node::settings::table::{Setting, chains};
 use hawser_node::settings::{SettingSources, duration};
@@ -187,8 +187,8 @@ impl BridgeArgs {
     #[must_use]
     pub(crate) fn terms(&self) -> BridgeTerms {
         BridgeTerms {
-            gas_limit: self.gas_limit,
-            max_fee_per_gas: self.max_fee_per_gas,
+            gas_limit: self.gas_limit.map(Gas),
+            max_fee_per_gas: self.max_fee_per_gas.map(WeiPerGas),
             amount: self.amount,
             wrap: self.from_underlying,
         }

@@ -1,6 +1,7 @@
 //! `hawser payer fund`, `wrap`, `unwrap` and `leave-app`: money between tokens and chains.
 
 use alloy::primitives::Address;
+use hawser_chain::admin::bridge::{Gas, WeiPerGas};
 use hawser_chain::admin::funding::{self, Funding};
 use hawser_chain::admin::{Account, PaymentToken, payers};
 use hawser_node::error::RunError;
@@ -21,8 +22,8 @@ pub(super) async fn fund(args: &FundArgs, as_json: bool) -> Result<(), RunError>
         amount: args.registry_amount,
         app_recipient: args.app_recipient.unwrap_or(payer),
         app_amount: args.app_amount,
-        gas_limit: args.gas_limit,
-        max_fee_per_gas: args.max_fee_per_gas,
+        gas_limit: args.gas_limit.map(Gas),
+        max_fee_per_gas: args.max_fee_per_gas.map(WeiPerGas),
         wrap: args.from_underlying,
     };
     let plan = funding::fund(&session.network, &session.account, &funding).await?;
