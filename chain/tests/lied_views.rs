@@ -87,14 +87,14 @@ async fn balances_of_an_account_are_known_with_the_block_that_says_so() {
     let tokens: u128 = pair.settlement.view(token, &call).await.unwrap().to();
     let native: u128 = pair::native_balance(&pair.settlement, address).await.to();
     assert!(tokens > 0 && native > 0, "the deployer has both");
-    assert_eq!((read.native_wei, read.fee_token), (native, MicroDollars::new(tokens)));
+    assert_eq!((read.native.0, read.fee_token), (native, MicroDollars::new(tokens)));
     assert_eq!(read.block, pair.settlement.newest_block().await.unwrap());
 
     let elsewhere = watched(Address::repeat_byte(9));
     until("they are read", || elsewhere.reading().balances.is_some()).await;
     let reading = elsewhere.reading();
     let read = reading.balances.unwrap();
-    assert_eq!((read.native_wei, read.fee_token), (native, None));
+    assert_eq!((read.native.0, read.fee_token), (native, None));
     assert!(reading.error.unwrap().contains("there is no contract"));
 }
 

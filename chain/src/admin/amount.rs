@@ -19,6 +19,17 @@ pub struct MicroDollars(u128);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct SignedMicroDollars(pub i128);
 
+/// An amount of a chain's native token, in its smallest unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Wei(pub u128);
+
+impl Wei {
+    /// Converts an amount of a chain. A larger one becomes the largest representable one.
+    pub(crate) fn of_chain(number: U256) -> Self {
+        Self(number.saturating_to())
+    }
+}
+
 /// Error of parsing [`MicroDollars`]: the text is not an amount of dollars.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("an amount is dollars with at most 6 decimals, such as 25 or 0.000001")]

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use tokio::task::JoinHandle;
 
 use super::newest::NewestReading;
-use crate::admin::MicroDollars;
+use crate::admin::{MicroDollars, Wei};
 use crate::contracts::FeeToken;
 use crate::endpoints::Endpoints;
 use crate::send::{Chain, ViewError};
@@ -30,8 +30,8 @@ pub struct WatchedAccount {
 /// The balances of an account at one block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccountBalances {
-    /// The balance of the chain's native token, in wei; larger balances saturate.
-    pub native_wei: u128,
+    /// The balance of the chain's native token; larger balances saturate.
+    pub native: Wei,
     /// The balance of the fee token; `None` if the chain has none, or if it could not be read. Larger balances than the
     /// contracts take saturate.
     pub fee_token: Option<MicroDollars>,
@@ -133,8 +133,8 @@ async fn read(chain: &Chain, account: WatchedAccount) -> Result<Read, ViewError>
             Err(error) => fault = Some(error),
         }
     }
-    let (native_wei, read_at) = (native.saturating_to(), SystemTime::now());
-    Ok((AccountBalances { native_wei, fee_token, block, read_at }, fault))
+    let (native, read_at) = (Wei::of_chain(native), SystemTime::now());
+    Ok((AccountBalances { native, fee_token, block, read_at }, fault))
 }
 
 #[cfg(test)]
@@ -147,8 +147,8 @@ mod tests {
         let mut note = |reading: &mut BalanceReading, read| {
             note(reading, &mut newest, read, Instant::now());
         };
-        let balances = |native_wei| AccountBalances {
-            native_wei,
+        let balances = |wei| AccountBalances {
+            native: Wei(wei),
             fee_token: None,
             block: 7,
             read_at: SystemTime::UNIX_EPOCH,

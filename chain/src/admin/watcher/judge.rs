@@ -9,17 +9,17 @@ use super::Observation;
 use crate::admin::contract::Contract;
 use crate::admin::fees::OnchainReport;
 use crate::admin::rates::{PRICE_MAX, Prices, RateEntry};
-use crate::admin::{MicroDollars, SignedMicroDollars};
+use crate::admin::{MicroDollars, SignedMicroDollars, Wei};
 
 /// Thresholds of the alarms.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WatchLimits {
     /// The smallest balance of a payer without an alarm.
     pub payer_min: MicroDollars,
-    /// The smallest balance of a sender on the settlement chain without an alarm, wei.
-    pub sender_wei_min: u128,
-    /// The smallest balance of a sender on the app chain without an alarm, wei of its native token.
-    pub app_sender_wei_min: u128,
+    /// The smallest balance of a sender on the settlement chain without an alarm.
+    pub sender_min: Wei,
+    /// The smallest balance of a sender on the app chain without an alarm, of its native token.
+    pub app_sender_min: Wei,
     /// The highest gas price without an alarm, wei.
     pub gas_price_wei_max: u128,
     /// The age in seconds of the last report's last minute above which the next report is overdue; and the time in
@@ -39,8 +39,8 @@ impl Default for WatchLimits {
     fn default() -> Self {
         Self {
             payer_min: MicroDollars::new(10 * 1_000_000).expect("ten dollars fit into 96 bits"),
-            sender_wei_min: 10_000_000_000_000_000,
-            app_sender_wei_min: 1_000_000_000_000_000_000,
+            sender_min: Wei(10_000_000_000_000_000),
+            app_sender_min: Wei(1_000_000_000_000_000_000),
             gas_price_wei_max: 100_000_000_000,
             report_age_s_max: 24 * 3600,
             settle_age_s_max: 24 * 3600,
@@ -144,14 +144,14 @@ pub fn judge(
             alarm(AlarmKind::PayerLow, format!("payer {payer} has {} µ$ left", balance.0));
         }
     }
-    for (sender, wei) in &seen.senders {
-        if *wei < limits.sender_wei_min {
-            alarm(AlarmKind::SenderLow, format!("account {sender} has {wei} wei left"));
+    for (sender, balance) in &seen.senders {
+        if *balance < limits.sender_min {
+            alarm(AlarmKind::SenderLow, format!("account {sender} has {} wei left", balance.0));
         }
     }
-    for (sender, wei) in &seen.app_senders {
-        if *wei < limits.app_sender_wei_min {
-            let text = format!("account {sender} has {wei} wei left on the app chain");
+    for (sender, balance) in &seen.app_senders {
+        if *balance < limits.app_sender_min {
+            let text = format!("account {sender} has {} wei left on the app chain", balance.0);
             alarm(AlarmKind::AppSenderLow, text);
         }
     }
@@ -293,8 +293,8 @@ mod tests {
             chain_time: NOW - 5,
             gas_price_wei: 1,
             payers: vec![(Address::ZERO, SignedMicroDollars(11_000_000))],
-            senders: vec![(Address::ZERO, u128::MAX)],
-            app_senders: vec![(Address::ZERO, u128::MAX)],
+            senders: vec![(Address::ZERO, Wei(u128::MAX))],
+            app_senders: vec![(Address::ZERO, Wei(u128::MAX))],
             reports: [
                 (OriginatorId(100), (1, vec![report(0, 3600, true)])),
                 (OriginatorId(200), (0, vec![])),
@@ -320,8 +320,8 @@ mod tests {
         type Fault = fn(&mut Observation);
         let faults: [(AlarmKind, Fault); 11] = [
             (AlarmKind::PayerLow, |it| it.payers[0].1 = SignedMicroDollars(-1)),
-            (AlarmKind::SenderLow, |it| it.senders[0].1 = 0),
-            (AlarmKind::AppSenderLow, |it| it.app_senders[0].1 = 0),
+            (AlarmKind::SenderLow, |it| it.senders[0].1 = Wei(0)),
+            (AlarmKind::AppSenderLow, |it| it.app_senders[0].1 = Wei(0)),
             (AlarmKind::GasPrice, |it| it.gas_price_wei = u128::MAX),
             (AlarmKind::ChainStopped, |it| it.chain_time = 0),
             (AlarmKind::ReportOverdue, |it| {

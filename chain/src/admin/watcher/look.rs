@@ -12,7 +12,7 @@ use super::{Observation, Watched};
 use crate::admin::contract::{ChainRole, Contract};
 use crate::admin::error::AdminError;
 use crate::admin::network::Network;
-use crate::admin::{fees, installed, nodes, payers, rates};
+use crate::admin::{Wei, fees, installed, nodes, payers, rates};
 use crate::contracts::PayerReportManager;
 use crate::contracts::group_message_broadcaster::GroupMessageBroadcaster::pausedCall;
 use crate::send::Chain;
@@ -87,16 +87,16 @@ async fn with_node_registry(network: &Network) -> Result<Cow<'_, Network>, Admin
     Ok(Cow::Owned(network))
 }
 
-/// Returns the accounts' balances of a chain's native token, wei.
+/// Returns the accounts' balances of a chain's native token.
 async fn native_balances(
     chain: &Chain,
     accounts: &[Address],
-) -> Result<Vec<(Address, u128)>, AdminError> {
+) -> Result<Vec<(Address, Wei)>, AdminError> {
     let mut balances = Vec::new();
     for &account in accounts {
         let balance = chain.provider().get_balance(account).await;
         let balance = balance.map_err(|error| chain.request_error("eth_getBalance", error))?;
-        balances.push((account, balance.saturating_to()));
+        balances.push((account, Wei::of_chain(balance)));
     }
     Ok(balances)
 }

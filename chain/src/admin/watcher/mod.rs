@@ -13,10 +13,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use alloy::primitives::Address;
 use hawser_proto::OriginatorId;
 
-use super::SignedMicroDollars;
 use super::contract::Contract;
 use super::fees::OnchainReport;
 use super::rates::RateEntry;
+use super::{SignedMicroDollars, Wei};
 
 pub use events::{EventCounts, EventFollower, WatchedEvent};
 pub use judge::{Alarm, AlarmKind, WatchLimits, judge};
@@ -42,10 +42,10 @@ pub struct Observation {
     pub gas_price_wei: u128,
     /// Balances of payers.
     pub payers: Vec<(Address, SignedMicroDollars)>,
-    /// Balances of senders on the settlement chain, wei.
-    pub senders: Vec<(Address, u128)>,
-    /// Balances of senders on the app chain, wei of its native token.
-    pub app_senders: Vec<(Address, u128)>,
+    /// Balances of senders on the settlement chain.
+    pub senders: Vec<(Address, Wei)>,
+    /// Balances of senders on the app chain, of its native token.
+    pub app_senders: Vec<(Address, Wei)>,
     /// The newest reports by originator: each node of the canonical network, and each other originator that has
     /// reports. Each value is the count of all reports and the newest ones in ascending index order.
     pub reports: BTreeMap<OriginatorId, (u64, Vec<OnchainReport>)>,

@@ -74,12 +74,12 @@ impl Watch {
         }
         page.family("xmtp_chain_watcher_sender_wei", "Balance of a sender", "gauge");
         for (sender, wei) in &seen.senders {
-            page.row(&format!("sender=\"{sender}\""), wei);
+            page.row(&format!("sender=\"{sender}\""), wei.0);
         }
         let help = "Balance of a sender on the app chain";
         page.family("xmtp_chain_watcher_app_sender_wei", help, "gauge");
         for (sender, wei) in &seen.app_senders {
-            page.row(&format!("sender=\"{sender}\""), wei);
+            page.row(&format!("sender=\"{sender}\""), wei.0);
         }
     }
 

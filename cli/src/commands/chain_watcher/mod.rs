@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use alloy::primitives::Address;
-use hawser_chain::admin::Network;
 use hawser_chain::admin::watcher::{
     Alarm, EventFollower, Observation, WatchLimits, Watched, judge, look,
 };
+use hawser_chain::admin::{Network, Wei};
 use hawser_node::error::{RunError, RunErrorKind};
 use hawser_node::service::stop_signal::{StopOn, StopSignals};
 use hawser_proto::minute::MINUTE_NS;
@@ -136,8 +136,8 @@ fn limits(args: &ChainWatcherArgs) -> WatchLimits {
     let limits = &args.limits;
     WatchLimits {
         payer_min: limits.payer_min,
-        sender_wei_min: limits.sender_min,
-        app_sender_wei_min: limits.app_sender_min,
+        sender_min: Wei(limits.sender_min),
+        app_sender_min: Wei(limits.app_sender_min),
         gas_price_wei_max: limits.gas_price_max,
         report_age_s_max: limits.report_age_max.as_secs(),
         settle_age_s_max: limits.settle_age_max.as_secs(),
@@ -166,10 +166,10 @@ fn print(seen: &Observation, alarms: &[Alarm], as_json: bool) {
     for (payer, balance) in &seen.payers {
         output::line(format_args!("payer {payer}   {} µ$", balance.0));
     }
-    for (sender, wei) in &seen.senders {
+    for (sender, Wei(wei)) in &seen.senders {
         output::line(format_args!("sender {sender}  {wei} wei"));
     }
-    for (sender, wei) in &seen.app_senders {
+    for (sender, Wei(wei)) in &seen.app_senders {
         output::line(format_args!("sender {sender}  {wei} wei on the app chain"));
     }
     for (node, (count, newest)) in &seen.reports {
@@ -216,14 +216,13 @@ fn json_of(seen: &Observation, alarms: &[Alarm]) -> Value {
             "has_left": seen.left.contains(originator),
         })
     });
-    let payers: Vec<_> = seen.payers.iter().map(|(payer, balance)| (*payer, balance.0)).collect();
     json!({
         "alarms": alarms.iter().map(alarm).collect::<Vec<_>>(),
         "chain_time": seen.chain_time,
         "gas_price_wei": seen.gas_price_wei.to_string(),
-        "payers": balances("microdollars", &payers),
-        "senders": balances("wei", &seen.senders),
-        "app_senders": balances("wei", &seen.app_senders),
+        "payers": balances("microdollars", &seen.payers, |it| it.0.to_string()),
+        "senders": balances("wei", &seen.senders, |it| it.0.to_string()),
+        "app_senders": balances("wei", &seen.app_senders, |it| it.0.to_string()),
         "originators": reports.collect::<Vec<_>>(),
         "rates": (!seen.lacks_rates).then_some(seen.rates.len()),
         "paused": paused.map(|(contract, _)| contract.name()).collect::<Vec<_>>(),
@@ -231,11 +230,11 @@ fn json_of(seen: &Observation, alarms: &[Alarm]) -> Value {
     })
 }
 
-/// Returns the balances of accounts, each with its amount in the field `unit`.
-fn balances(unit: &str, of: &[(Address, impl ToString)]) -> Vec<Value> {
+/// Returns the balances of accounts, each with its `number` in the field `unit`.
+fn balances<A: Copy>(unit: &str, of: &[(Address, A)], number: impl Fn(A) -> String) -> Vec<Value> {
     let mut rows = Vec::with_capacity(of.len());
     for (address, amount) in of {
-        let (address, amount) = (address.to_string(), amount.to_string());
+        let (address, amount) = (address.to_string(), number(*amount));
         rows.push(json!({ "address": address, unit: amount }));
     }
     rows
@@ -269,7 +268,7 @@ mod tests {
         let seen = Observation {
             gas_price_wei: u128::MAX,
             payers: vec![(account, SignedMicroDollars(-5))],
-            senders: vec![(account, 7)],
+            senders: vec![(account, Wei(7))],
             reports: [(hawser_proto::OriginatorId(100), (0, Vec::new()))].into(),
             paused: [(Contract::PayerRegistry, true), (Contract::NodeRegistry, false)].into(),
             ..Observation::default()

@@ -128,7 +128,7 @@ impl ChainWriter for BroadcastWriter {
             chain_id: self.endpoints.id(),
             gas_prices: GasPrices { last, read, defaults },
             last_nonce: self.broadcaster.status().last_nonce,
-            balance_wei: self.balances.reading().balances.map(|it| it.native_wei),
+            balance_wei: self.balances.reading().balances.map(|it| it.native.0),
         }
     }
 

@@ -74,7 +74,7 @@ fn account(watcher: &BalanceWatcher) -> ChainAccount {
     let balances = |read: AccountBalances| {
         let read_unix_s = read.read_at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         ChainBalances {
-            native_wei: read.native_wei,
+            native_wei: read.native.0,
             fee_token_microdollars: read.fee_token.map(MicroDollars::get),
             block: read.block,
             read_unix_s: i64::try_from(read_unix_s).unwrap_or(i64::MAX),
