@@ -199,6 +199,11 @@ async fn a_report_whose_reads_fail_ends_steps_about_its_originator_for_ten_minut
     }
 }
 
+/// Returns true if the error says that the reports about [`NODE`] cannot be read.
+fn names_the_node(error: &ReportStepError) -> bool {
+    matches!(error, ReportStepError::Unread { about, .. } if *about == NODE)
+}
+
 /// An operator sees the reports about all other originators, and whose cannot be read.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_list_names_an_originator_whose_reports_cannot_be_read_beside_the_others() {
@@ -224,9 +229,11 @@ async fn a_list_names_an_originator_whose_reports_cannot_be_read_beside_the_othe
     let [(about, error)] = &list.unread[..] else { panic!("{list:?}") };
     assert_eq!(*about, NODE);
     assert!(matches!(error, ReportStepError::Read(ReadError::Database(_))), "{error:?}");
+    let counted = worker.stage_counts();
+    assert!(counted.as_ref().is_err_and(names_the_node), "{counted:?}");
     let found = worker.explain(&readable.to_string()).unwrap();
     assert!(found.is_some_and(|it| it.view.id == readable));
     let hidden = worker.explain(&other.id(domain()).to_string());
-    let is_named = matches!(&hidden, Err(ReportStepError::Unread { about, .. }) if *about == NODE);
-    assert!(is_named, "it may be among those that cannot be read: {hidden:?}");
+    let is_told = hidden.as_ref().is_err_and(names_the_node);
+    assert!(is_told, "it may be among those that cannot be read: {hidden:?}");
 }

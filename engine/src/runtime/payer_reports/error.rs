@@ -75,6 +75,11 @@ pub enum ReportStepError {
 }
 
 impl ReportStepError {
+    /// Returns the error that names the originator whose reports cannot be read.
+    pub(super) fn unread(about: OriginatorId, cause: Self) -> Self {
+        Self::Unread { about, cause: Box::new(cause) }
+    }
+
     /// Returns true if the step may succeed for other reports.
     pub(super) fn concerns_one_report(&self) -> bool {
         matches!(

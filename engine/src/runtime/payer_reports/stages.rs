@@ -70,7 +70,7 @@ impl PayerReporter {
     /// would continue them. Judges none, so it costs reads that are bounded for each pair of nodes. Blocks on the disk.
     ///
     /// # Errors
-    /// [`ReportStepError`].
+    /// [`ReportStepError::Unread`] if the reports about an originator cannot be read, or another [`ReportStepError`].
     pub fn stage_counts(&self) -> Result<StageCounts, ReportStepError> {
         let state = &self.0;
         let chain = state.chain()?;
@@ -81,7 +81,8 @@ impl PayerReporter {
                 let stage = if is_settled { ReportStage::Settled } else { ReportStage::Submitted };
                 counts.note(stage, kept.end.minute);
             }
-            for held in state.continuing(about)? {
+            let continuing = state.continuing(about);
+            for held in continuing.map_err(|cause| ReportStepError::unread(about, cause))? {
                 let stage = if held.is_attested_by(state.own()) {
                     ReportStage::Attested
                 } else if state.differing.lock().contains(held.id) {

@@ -135,9 +135,7 @@ impl PayerReporter {
         let ReportList { views, unread } = self.all_reports()?;
         let Some(mut view) = views.into_iter().find(|view| view.id == id) else {
             return match unread.into_iter().next() {
-                Some((about, cause)) => {
-                    Err(ReportStepError::Unread { about, cause: Box::new(cause) })
-                }
+                Some((about, cause)) => Err(ReportStepError::unread(about, cause)),
                 None => Ok(None),
             };
         };
