@@ -29,7 +29,7 @@ pub struct ChainReport {
     pub nodes: Vec<OriginatorId>,
     /// Leaves that are settled.
     pub leaves_settled: u64,
-    /// Their sum, at most the largest amount.
+    /// Their sum. Saturates.
     pub settled: SettledAmount,
     /// True if no leaf is left.
     pub is_settled: bool,
