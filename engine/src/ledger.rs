@@ -26,24 +26,19 @@ pub struct LedgerEvent {
     pub action: LedgerAction,
 }
 
-/// The change that an event makes to a balance. Amounts are in 10⁻⁶ dollars, as on the chain.
+/// An amount in 10⁻⁶ dollars, the unit of the chain. Any number, because an endpoint can make one up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct MicroDollars(pub u128);
+
+/// The change that an event makes to a balance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LedgerAction {
     /// Adds the amount.
-    Deposit {
-        /// Amount, 10⁻⁶ dollars.
-        microdollars: u128,
-    },
+    Deposit(MicroDollars),
     /// Takes the amount, from the request on and not only from the payment.
-    WithdrawalRequested {
-        /// Amount, 10⁻⁶ dollars.
-        microdollars: u128,
-    },
+    WithdrawalRequested(MicroDollars),
     /// Takes the amount.
-    UsageSettled {
-        /// Amount, 10⁻⁶ dollars.
-        microdollars: u128,
-    },
+    UsageSettled(MicroDollars),
     /// Returns the amount of the payer's last withdrawal. The event names no amount.
     WithdrawalCancelled,
 }
@@ -56,10 +51,10 @@ pub enum BookingError {
     #[error("the event of the settlement chain has no id")]
     NoId,
     /// The amount is 0, or exceeds 2^63 − 1 picodollars.
-    #[error("an amount of {microdollars} microdollars cannot be booked")]
+    #[error("an amount of {} microdollars cannot be booked", .amount.0)]
     Amount {
-        /// Amount, 10⁻⁶ dollars.
-        microdollars: u128,
+        /// The amount.
+        amount: MicroDollars,
     },
     /// A cancellation without a withdrawal.
     #[error("the payer has no recorded withdrawal that the event could cancel")]
@@ -133,17 +128,15 @@ impl PayerLedger {
             Some((kind, amount)) if *kind != LedgerKind::Reversal => (*kind, *amount),
             _ => return !matches!(book_new(&self.entries, event), Ok(Some(_))),
         };
-        let (expected, microdollars) = match event.action {
-            LedgerAction::Deposit { microdollars } => (LedgerKind::Deposit, microdollars),
-            LedgerAction::WithdrawalRequested { microdollars } => {
-                (LedgerKind::WithdrawalRequested, microdollars)
-            }
-            LedgerAction::UsageSettled { microdollars } => (LedgerKind::UsageSettled, microdollars),
+        let (expected, shown) = match event.action {
+            LedgerAction::Deposit(shown) => (LedgerKind::Deposit, shown),
+            LedgerAction::WithdrawalRequested(shown) => (LedgerKind::WithdrawalRequested, shown),
+            LedgerAction::UsageSettled(shown) => (LedgerKind::UsageSettled, shown),
             // The event names no amount.
             LedgerAction::WithdrawalCancelled => return kind == LedgerKind::WithdrawalCancelled,
         };
-        let is_amount = picodollars(microdollars)
-            .is_ok_and(|shown| shown.unsigned_abs() == amount.unsigned_abs());
+        let is_amount =
+            picodollars(shown).is_ok_and(|shown| shown.unsigned_abs() == amount.unsigned_abs());
         kind == expected && is_amount
     }
 }
@@ -161,15 +154,13 @@ fn book_new(
     };
     Ok(match event.action {
         // The leaf of a payer without a price, such as one at rates of zero, is settled like any other.
-        LedgerAction::UsageSettled { microdollars: 0 } => None,
-        LedgerAction::Deposit { microdollars } => {
-            entry(LedgerKind::Deposit, picodollars(microdollars)?)
+        LedgerAction::UsageSettled(MicroDollars(0)) => None,
+        LedgerAction::Deposit(amount) => entry(LedgerKind::Deposit, picodollars(amount)?),
+        LedgerAction::WithdrawalRequested(amount) => {
+            entry(LedgerKind::WithdrawalRequested, -picodollars(amount)?)
         }
-        LedgerAction::WithdrawalRequested { microdollars } => {
-            entry(LedgerKind::WithdrawalRequested, -picodollars(microdollars)?)
-        }
-        LedgerAction::UsageSettled { microdollars } => {
-            entry(LedgerKind::UsageSettled, -picodollars(microdollars)?)
+        LedgerAction::UsageSettled(amount) => {
+            entry(LedgerKind::UsageSettled, -picodollars(amount)?)
         }
         LedgerAction::WithdrawalCancelled => {
             entry(LedgerKind::WithdrawalCancelled, opposite(last_withdrawal(entries)?))
@@ -250,11 +241,11 @@ fn last_withdrawal(entries: &[LedgerEntry]) -> Result<i64, BookingError> {
 }
 
 /// Converts an amount of the chain.
-fn picodollars(microdollars: u128) -> Result<i64, BookingError> {
-    let error = BookingError::Amount { microdollars };
-    match microdollars.checked_mul(PICODOLLARS_PER_MICRODOLLAR) {
+fn picodollars(amount: MicroDollars) -> Result<i64, BookingError> {
+    let error = BookingError::Amount { amount };
+    match amount.0.checked_mul(PICODOLLARS_PER_MICRODOLLAR) {
         None | Some(0) => Err(error),
-        Some(amount) => i64::try_from(amount).map_err(|_| error),
+        Some(picodollars) => i64::try_from(picodollars).map_err(|_| error),
     }
 }
 
@@ -267,8 +258,8 @@ mod tests {
 
     use super::*;
 
-    const DEPOSIT: LedgerAction = LedgerAction::Deposit { microdollars: 10 };
-    const WITHDRAWAL: LedgerAction = LedgerAction::WithdrawalRequested { microdollars: 4 };
+    const DEPOSIT: LedgerAction = LedgerAction::Deposit(MicroDollars(10));
+    const WITHDRAWAL: LedgerAction = LedgerAction::WithdrawalRequested(MicroDollars(4));
     const CANCEL: LedgerAction = LedgerAction::WithdrawalCancelled;
 
     fn event(id: u8, action: LedgerAction) -> LedgerEvent {
@@ -345,7 +336,7 @@ mod tests {
         assert!(book_all(&mut entries, &events).is_empty());
         let ledger = PayerLedger::new(entries);
         assert!(events.iter().all(|event| ledger.knows(event)));
-        let larger = LedgerAction::Deposit { microdollars: 11 };
+        let larger = LedgerAction::Deposit(MicroDollars(11));
         for (id, action) in [(1, WITHDRAWAL), (1, larger), (2, CANCEL), (3, DEPOSIT), (4, DEPOSIT)]
         {
             assert!(!ledger.knows(&event(id, action)), "{id}: {action:?}");
@@ -360,9 +351,9 @@ mod tests {
         assert_eq!((deposit.kind as u8, deposit.picodollars), (0, 10_000_000));
         let withdrawal = book(WITHDRAWAL);
         assert_eq!((withdrawal.kind as u8, withdrawal.picodollars), (1, -4_000_000));
-        let settled = book(LedgerAction::UsageSettled { microdollars: 3 });
+        let settled = book(LedgerAction::UsageSettled(MicroDollars(3)));
         assert_eq!((settled.kind as u8, settled.picodollars), (2, -3_000_000));
-        let nothing = self::book(&[], &event(3, LedgerAction::UsageSettled { microdollars: 0 }));
+        let nothing = self::book(&[], &event(3, LedgerAction::UsageSettled(MicroDollars(0))));
         assert_eq!(nothing, Ok(None), "a settlement of nothing is no error");
         let cancelled = self::book(&[withdrawal], &event(2, CANCEL)).unwrap().unwrap();
         assert_eq!((cancelled.kind as u8, cancelled.picodollars), (3, 4_000_000));
@@ -379,7 +370,7 @@ mod tests {
                 continue;
             };
             let golden = case["picodollars"].as_str().map(|it| it.parse::<i64>().unwrap());
-            let converted = picodollars(microdollars).ok();
+            let converted = picodollars(MicroDollars(microdollars)).ok();
             assert_eq!(converted, golden.filter(|amount| *amount != 0), "{case}");
             compared += 1;
         }
@@ -416,7 +407,7 @@ mod tests {
 
     #[test]
     fn a_cancellation_gives_back_the_last_withdrawal_that_stands() {
-        let larger = LedgerAction::WithdrawalRequested { microdollars: 6 };
+        let larger = LedgerAction::WithdrawalRequested(MicroDollars(6));
         assert_eq!(after(&[event(1, CANCEL)]), (0, vec![BookingError::NoWithdrawal]));
         let mut events = vec![event(1, DEPOSIT), event(2, WITHDRAWAL), event(3, larger)];
         events.push(event(4, CANCEL));
@@ -436,11 +427,11 @@ mod tests {
 
     #[test]
     fn amounts_that_are_none_or_cannot_be_counted_are_passed_over() {
-        let refused = |microdollars| book(&[], &event(1, LedgerAction::Deposit { microdollars }));
-        for microdollars in [0, 1 << 63, u128::MAX] {
-            assert_eq!(refused(microdollars), Err(BookingError::Amount { microdollars }));
+        let refused = |amount| book(&[], &event(1, LedgerAction::Deposit(amount)));
+        for amount in [0, 1 << 63, u128::MAX].map(MicroDollars) {
+            assert_eq!(refused(amount), Err(BookingError::Amount { amount }));
         }
-        assert!(refused(9_223_372_036_854).is_ok());
+        assert!(refused(MicroDollars(9_223_372_036_854)).is_ok());
         assert_eq!(book(&[], &event(0, DEPOSIT)), Err(BookingError::NoId));
     }
 

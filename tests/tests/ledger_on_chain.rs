@@ -27,7 +27,7 @@ use hawser_devchain::control::DevChain;
 use hawser_devchain::deploy;
 use hawser_devchain::embedded::{EmbeddedChain, EmbeddedSettings, Genesis};
 use hawser_engine::chain_strand::ChainPosition;
-use hawser_engine::ledger::{LedgerAction, LedgerEvent, event_id};
+use hawser_engine::ledger::{LedgerAction, LedgerEvent, MicroDollars, event_id};
 use hawser_engine::price;
 use hawser_engine::runtime::LedgerAppender;
 use hawser_proto::{OriginatorId, SecretKey};
@@ -105,21 +105,19 @@ impl Sink for LedgerSink {
 }
 
 fn booking(event: &IndexedEvent) -> LedgerEvent {
-    let ContractEvent::BalanceChanged { kind, payer, micro_dollars: microdollars } = event.decoded
-    else {
+    let ContractEvent::BalanceChanged { kind, payer, micro_dollars } = event.decoded else {
         panic!("the registry has no other events: {:?}", event.decoded)
     };
     let index = u32::try_from(event.log_index).unwrap();
+    let amount = MicroDollars(micro_dollars);
     LedgerEvent {
         id: event_id(event.transaction.0, event.block.hash.0, index),
         block: event.block.number,
         payer: hawser_proto::Address(payer.into_array()),
         action: match kind {
-            BalanceChange::Deposit => LedgerAction::Deposit { microdollars },
-            BalanceChange::WithdrawalRequested => {
-                LedgerAction::WithdrawalRequested { microdollars }
-            }
-            BalanceChange::UsageSettled => LedgerAction::UsageSettled { microdollars },
+            BalanceChange::Deposit => LedgerAction::Deposit(amount),
+            BalanceChange::WithdrawalRequested => LedgerAction::WithdrawalRequested(amount),
+            BalanceChange::UsageSettled => LedgerAction::UsageSettled(amount),
             BalanceChange::WithdrawalCancelled => LedgerAction::WithdrawalCancelled,
         },
     }

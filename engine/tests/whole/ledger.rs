@@ -1,7 +1,7 @@
 //! Payers' events in the ledger of an engine, and publishes that depend on balances.
 
 use hawser_engine::chain_strand::ChainPosition;
-use hawser_engine::ledger::{LedgerAction, LedgerEvent, PayerBalance};
+use hawser_engine::ledger::{LedgerAction, LedgerEvent, MicroDollars, PayerBalance};
 use std::sync::Arc;
 
 use futures_util::future::join_all;
@@ -19,7 +19,7 @@ fn event(id: u8, payer: u8, action: LedgerAction) -> LedgerEvent {
 }
 
 fn deposit(microdollars: u128) -> LedgerAction {
-    LedgerAction::Deposit { microdollars }
+    LedgerAction::Deposit(MicroDollars(microdollars))
 }
 
 #[tokio::test]
@@ -30,9 +30,9 @@ async fn balances_follow_from_the_events_of_each_payer() {
     let events = [
         event(1, 1, deposit(10)),
         event(2, 2, deposit(5)),
-        event(3, 1, LedgerAction::WithdrawalRequested { microdollars: 3 }),
+        event(3, 1, LedgerAction::WithdrawalRequested(MicroDollars(3))),
         event(4, 1, LedgerAction::WithdrawalCancelled),
-        event(5, 2, LedgerAction::UsageSettled { microdollars: 7 }),
+        event(5, 2, LedgerAction::UsageSettled(MicroDollars(7))),
         event(6, 2, deposit(0)),
         event(1, 1, deposit(10)),
     ];
@@ -53,10 +53,10 @@ async fn balances_follow_from_the_events_of_each_payer() {
     let other = [
         LedgerEvent {
             block: 2,
-            ..event(33, 1, LedgerAction::WithdrawalRequested { microdollars: 3 })
+            ..event(33, 1, LedgerAction::WithdrawalRequested(MicroDollars(3)))
         },
         event(4, 1, LedgerAction::WithdrawalCancelled),
-        event(5, 2, LedgerAction::UsageSettled { microdollars: 7 }),
+        event(5, 2, LedgerAction::UsageSettled(MicroDollars(7))),
     ];
     let position = ChainPosition { block: 5, hash: [55; 32] };
     let booked = ledger.append(2, &other, position).unwrap();

@@ -6,7 +6,7 @@ use hawser_chain::index::{
     BalanceChange, BlockRef, ContractEvent, EventBatch, IndexedEvent, Sink, SinkError,
 };
 use hawser_engine::chain_strand::{ChainEvent, ChainPosition};
-use hawser_engine::ledger::{LedgerAction, LedgerEvent, event_id};
+use hawser_engine::ledger::{LedgerAction, LedgerEvent, MicroDollars, event_id};
 use hawser_engine::runtime::{ChainAppendError, ChainAppender, LedgerAppendError, LedgerAppender};
 use hawser_proto::{Address, OriginatorId, SequenceId};
 
@@ -126,21 +126,19 @@ impl Sink for LedgerSink {
 }
 
 fn booking(event: &IndexedEvent) -> Option<LedgerEvent> {
-    let ContractEvent::BalanceChanged { kind, payer, micro_dollars: microdollars } = event.decoded
-    else {
+    let ContractEvent::BalanceChanged { kind, payer, micro_dollars } = event.decoded else {
         return None;
     };
     let index = u32::try_from(event.log_index).ok()?;
+    let amount = MicroDollars(micro_dollars);
     Some(LedgerEvent {
         id: event_id(event.transaction.0, event.block.hash.0, index),
         block: event.block.number,
         payer: Address(payer.into_array()),
         action: match kind {
-            BalanceChange::Deposit => LedgerAction::Deposit { microdollars },
-            BalanceChange::WithdrawalRequested => {
-                LedgerAction::WithdrawalRequested { microdollars }
-            }
-            BalanceChange::UsageSettled => LedgerAction::UsageSettled { microdollars },
+            BalanceChange::Deposit => LedgerAction::Deposit(amount),
+            BalanceChange::WithdrawalRequested => LedgerAction::WithdrawalRequested(amount),
+            BalanceChange::UsageSettled => LedgerAction::UsageSettled(amount),
             BalanceChange::WithdrawalCancelled => LedgerAction::WithdrawalCancelled,
         },
     })
