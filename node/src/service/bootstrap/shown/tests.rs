@@ -9,6 +9,7 @@ use hawser_rules::Absences;
 use hawser_storage::{BootstrapManifest, Change, Mark, VerifiedBatch};
 
 use super::super::checkpoints::Evidence;
+use super::super::strand::Envelopes;
 use super::super::testing::{Maker, OWN, key, open, registry};
 use super::*;
 
@@ -176,7 +177,7 @@ fn a_vouched_strand_is_taken_unverified_and_ends_as_one_that_was_verified_first(
 
 #[test]
 fn nothing_is_written_of_chunks_that_make_another_tree() {
-    let other = |change: &dyn Fn(&mut Vec<(SequenceId, Bytes)>)| {
+    let other = |change: &dyn Fn(&mut Envelopes)| {
         let mut envelopes = all_honest();
         change(&mut envelopes);
         let (taken, head) = take_altered(&envelopes);
