@@ -66,9 +66,9 @@ pub struct MissingPlaces {
     /// The log that lacks them.
     pub lacking: Side,
     /// The first place, included.
-    pub from: u64,
+    pub from: SequenceId,
     /// The last place, included.
-    pub through: u64,
+    pub through: SequenceId,
 }
 
 /// Places that a statement declares void, some of which a log lacks. A comparison has no keys, so the signature of the
@@ -78,16 +78,16 @@ pub struct StatedVoid {
     /// The log that keeps the statement.
     pub kept_by: Side,
     /// The first place, included.
-    pub from: u64,
+    pub from: SequenceId,
     /// The last place, included.
-    pub through: u64,
+    pub through: SequenceId,
 }
 
 /// A place at which the two logs hold other bytes, or another mark.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct OtherPlace {
     /// The place.
-    pub sequence_id: u64,
+    pub sequence_id: SequenceId,
     /// The part that differs: `statement`, `signature`, `bytes`, `mark` or `leaf`.
     pub what: &'static str,
     /// A sentence for people.
@@ -98,11 +98,11 @@ pub struct OtherPlace {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct StrandDifference {
     /// The strand.
-    pub originator_id: u32,
+    pub originator_id: OriginatorId,
     /// The heads of both.
-    pub heads: (u64, u64),
+    pub heads: (SequenceId, SequenceId),
     /// The first place whose leaves differ, by the roots of both stored trees.
-    pub first_other_leaf: Option<u64>,
+    pub first_other_leaf: Option<SequenceId>,
     /// The size up to which both stored trees are equal; absent if the trees were not compared.
     pub equal_tree_size: Option<u64>,
     /// The first places that one of the logs lacks. All places behind the lower head are one range, also places that
@@ -132,11 +132,10 @@ impl StrandDifference {
             && self.unreadable.is_empty()
     }
 
-    fn add_lacking(&mut self, lacking: Side, from: u64, through: u64) {
-        self.lacking_count = self.lacking_count.saturating_add(through - from + 1);
-        let continues = |last: &&mut MissingPlaces| {
-            last.lacking == lacking && last.through.checked_add(1) == Some(from)
-        };
+    fn add_lacking(&mut self, lacking: Side, from: SequenceId, through: SequenceId) {
+        self.lacking_count = self.lacking_count.saturating_add(through.0 - from.0 + 1);
+        let continues =
+            |last: &&mut MissingPlaces| last.lacking == lacking && last.through.next() == from;
         if let Some(last) = self.lacking.last_mut().filter(continues) {
             last.through = through;
         } else if self.lacking.len() < KEPT_OF_KIND {
@@ -151,9 +150,8 @@ impl StrandDifference {
             Vec::new()
         });
         for VoidStatement { node, from, through, .. } in kept.iter().map(|it| it.statement) {
-            let (from, through) = (from.0, through.0);
             let explains = |it: &MissingPlaces| from <= it.through && it.from <= through;
-            let is_of_strand = node.0 == self.originator_id;
+            let is_of_strand = node == self.originator_id;
             let has_room = self.stated_void.len() < KEPT_OF_KIND;
             if is_of_strand && has_room && self.lacking.iter().any(explains) {
                 self.stated_void.push(StatedVoid { kept_by, from, through });
@@ -164,7 +162,7 @@ impl StrandDifference {
     fn add_other(&mut self, sequence: SequenceId, what: &'static str, text: String) {
         self.other_count += 1;
         if self.other.len() < KEPT_OF_KIND {
-            self.other.push(OtherPlace { sequence_id: sequence.0, what, text });
+            self.other.push(OtherPlace { sequence_id: sequence, what, text });
         }
     }
 }
@@ -184,7 +182,7 @@ pub fn compare(
     originators.sort_unstable();
     originators.dedup();
     let head = |of: &[EnvelopeId], originator| {
-        of.iter().find(|it| it.originator == originator).map_or(0, |it| it.sequence.0)
+        of.iter().find(|it| it.originator == originator).map_or(SequenceId::NONE, |it| it.sequence)
     };
     Ok(originators
         .into_iter()
@@ -199,18 +197,18 @@ pub fn compare(
 fn strand(
     (first, second): (&dyn LogSource, &dyn LogSource),
     originator: OriginatorId,
-    heads: (u64, u64),
+    heads: (SequenceId, SequenceId),
     by: ComparedBy,
 ) -> StrandDifference {
     let mut found =
-        StrandDifference { originator_id: originator.0, heads, ..StrandDifference::default() };
-    let common = heads.0.min(heads.1);
+        StrandDifference { originator_id: originator, heads, ..StrandDifference::default() };
+    let common = heads.0.min(heads.1).0;
     let beside = (first.beside(originator), second.beside(originator));
     let equal = match equal_size((&*beside.0, &*beside.1), common) {
         Ok(None) => 0, // a source without trees
         Ok(Some((equal, compared))) => {
             found.equal_tree_size = Some(equal);
-            found.first_other_leaf = (equal < compared).then_some(equal + 1);
+            found.first_other_leaf = (equal < compared).then_some(SequenceId(equal + 1));
             equal
         }
         Err((side, error)) => {
@@ -233,7 +231,7 @@ fn strand(
     // Nothing is read behind the lower head: the heads state which places the longer log has there.
     if heads.0 != heads.1 {
         let lacking = if heads.0 < heads.1 { Side::First } else { Side::Second };
-        found.add_lacking(lacking, common + 1, heads.0.max(heads.1));
+        found.add_lacking(lacking, SequenceId(common + 1), heads.0.max(heads.1));
     }
     if found.lacking_count > 0 {
         found.add_stated_void(Side::First, &*beside.0);
@@ -423,7 +421,7 @@ fn lacking(
     stored: Option<PlaceContent>,
     found: &mut StrandDifference,
 ) {
-    found.add_lacking(side, at.0, at.0);
+    found.add_lacking(side, at, at);
     if let Some(PlaceContent::Leaf(leaf)) = stored
         && envelope_leaf(bytes) != Some(leaf)
     {

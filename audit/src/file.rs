@@ -112,7 +112,7 @@ pub struct ReportEntry {
     pub host_signature: Option<String>,
     /// The node that supplied the report.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub host_node_id: Option<u32>,
+    pub host_node_id: Option<OriginatorId>,
     /// The time at which the host says that it stored the report, unix nanoseconds. Not signed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_time_ns: Option<u64>,
@@ -132,7 +132,7 @@ pub struct TreeEntry {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeEntry {
     /// Its id.
-    pub node_id: u32,
+    pub node_id: OriginatorId,
     /// Its key: 65 bytes, hex.
     pub public_key: String,
     /// True if it is in the canonical network.
@@ -385,7 +385,7 @@ impl ReportEntry {
         Self {
             report: STANDARD.encode(&held.report),
             host_signature: held.host_signature.as_ref().map(|it| STANDARD.encode(it)),
-            host_node_id: held.host.map(|it| it.0),
+            host_node_id: held.host,
             server_time_ns: held.server_time_ns,
         }
     }
@@ -402,7 +402,7 @@ impl ReportEntry {
         Ok(FiledReport {
             report: bytes("report", &self.report)?,
             host_signature: signature.transpose()?,
-            host: self.host_node_id.map(OriginatorId),
+            host: self.host_node_id,
             server_time_ns: self.server_time_ns,
         })
     }
@@ -429,7 +429,7 @@ impl NodeEntry {
     pub(crate) fn of(record: &NodeRecord, registry: &Registry) -> Self {
         let absences = registry.absences(record.id).iter();
         Self {
-            node_id: record.id.0,
+            node_id: record.id,
             public_key: hex::encode(record.public_key.as_bytes()),
             canonical: record.canonical,
             absences: absences.map(|it| (it.from_s, it.until_s)).collect(),
@@ -441,7 +441,7 @@ impl NodeEntry {
         let key = hex::decode(text).ok().and_then(|bytes| PublicKey::from_sec1(&bytes));
         let public_key = key.ok_or_else(|| wrong("public_key", &self.public_key, "public key"))?;
         Ok(NodeRecord {
-            id: OriginatorId(self.node_id),
+            id: self.node_id,
             public_key,
             owner: Address([0; 20]),
             http_address: None,
@@ -455,7 +455,7 @@ impl NodeEntry {
         let absences = Absences::new(self.absences.iter().map(absence).collect());
         let text = format!("{:?}", self.absences);
         let absences = absences.map_err(|_| wrong("absences", &text, "list of absences"))?;
-        Ok((OriginatorId(self.node_id), absences))
+        Ok((self.node_id, absences))
     }
 }
 

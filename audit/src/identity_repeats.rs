@@ -36,9 +36,9 @@ pub struct UsedSignature {
     /// The inbox, without characters that no id has.
     pub inbox_id: String,
     /// The place of the update that used it first.
-    pub first: u64,
+    pub first: SequenceId,
     /// The place of this update.
-    pub again: u64,
+    pub again: SequenceId,
     /// True if a used signature has other bytes here.
     pub other_form: bool,
     /// True if the log gives the update to readers.
@@ -129,7 +129,7 @@ impl SignatureFinder {
             let inbox = update.inbox_id.chars().filter(char::is_ascii_hexdigit);
             let inbox_id = inbox.take(INBOX_CHARS).collect();
             if self.found.kept.len() < KEPT_MAX {
-                let again = at;
+                let (first, again) = (SequenceId(first), SequenceId(at));
                 let used = UsedSignature { inbox_id, first, again, other_form, delivered };
                 self.found.kept.push(used);
             }
@@ -312,6 +312,7 @@ mod tests {
         ]);
         let again = |first, again, other_form, delivered| {
             let inbox_id = "aa".to_owned();
+            let (first, again) = (SequenceId(first), SequenceId(again));
             UsedSignature { inbox_id, first, again, other_form, delivered }
         };
         let expected = [

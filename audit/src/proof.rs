@@ -311,7 +311,7 @@ mod tests {
     fn a_file_proves_its_envelope_to_a_stranger() {
         let registry = settings().registry;
         let file = ProofFile::parse(&text(&honest())).unwrap();
-        let named: Vec<u32> = file.registry().iter().map(|node| node.node_id).collect();
+        let named: Vec<u32> = file.registry().iter().map(|node| node.node_id.0).collect();
         assert_eq!(named, [NODE.0, WITNESS.0]);
         let proven = file.proof().unwrap().verify(&registry).unwrap();
         assert_eq!(proven.id, EnvelopeId::new(NODE, SequenceId(7)));

@@ -247,7 +247,7 @@ mod tests {
         let proven = read(&text(&alone)).unwrap().verify(&registry).unwrap();
         assert_eq!((proven.statement, proven.envelope), (alone.signed.statement, None));
         let file = AnyProofFile::parse(&text(&alone)).unwrap();
-        let named: Vec<u32> = file.registry().iter().map(|node| node.node_id).collect();
+        let named: Vec<u32> = file.registry().iter().map(|node| node.node_id.0).collect();
         assert_eq!(named, [NODE.0], "and no other node");
         // A place every seven seconds: five minutes are 42 places and more.
         for (at, is_broken_word) in [(50, false), (89, true)] {

@@ -7,6 +7,7 @@ use std::fmt;
 /// Ids below [`OriginatorId::FIRST_NODE`] are not nodes: 0 sequences group commits and 1 identity
 /// updates on the app chain; 10 to 14 belong to data migrated from the older network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
 pub struct OriginatorId(pub u32);
 
 impl OriginatorId {
@@ -44,6 +45,7 @@ impl fmt::Display for OriginatorId {
 
 /// Place of an envelope in its originator's strand. The first envelope has 1; a reader that has seen none is at 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(transparent))]
 pub struct SequenceId(pub u64);
 
 impl SequenceId {

@@ -28,14 +28,18 @@ fn equal_logs_are_equal_and_a_longer_one_says_so() {
     }
     let shorter = MemoryLog::honest(60);
     let found = only(&log, &shorter, StoredTrees);
-    assert_eq!((found.heads, found.equal_tree_size), ((90, 60), Some(60)));
+    assert_eq!((found.heads, found.equal_tree_size), ((SequenceId(90), SequenceId(60)), Some(60)));
     assert!(!found.is_equal() && found.first_other_leaf.is_none());
     let mut shorter = shorter;
     shorter.rows.remove(30);
     for (first, second, lacking) in [(&log, &shorter, Side::Second), (&shorter, &log, Side::First)]
     {
         let found = only(first, second, Rows);
-        let range = |from, through| MissingPlaces { lacking, from, through };
+        let range = |from, through| MissingPlaces {
+            lacking,
+            from: SequenceId(from),
+            through: SequenceId(through),
+        };
         assert_eq!(found.lacking, [range(31, 31), range(61, 90)]);
         assert_eq!(found.lacking_count, 31);
     }
@@ -54,9 +58,9 @@ fn the_first_other_leaf_is_found_wherever_it_is() {
         });
         let other = MemoryLog::of(envelopes.collect());
         let found = only(&log, &other, StoredTrees);
-        assert_eq!(found.first_other_leaf, Some(place));
+        assert_eq!(found.first_other_leaf, Some(SequenceId(place)));
         assert_eq!(found.equal_tree_size, Some(place - 1));
-        assert_eq!((found.other_count, found.other[0].sequence_id), (1, place));
+        assert_eq!((found.other_count, found.other[0].sequence_id.0), (1, place));
         assert_eq!(found.other[0].what, "statement");
     }
 }
@@ -70,13 +74,14 @@ fn lacking_places_other_signatures_and_marks_are_told() {
     *other.row_at(9).0 = StoredMark::Invalid(4);
     other.rows.drain(19..29);
     let found = only(&log, &other, Rows);
-    let differing: Vec<_> = found.other.iter().map(|it| (it.sequence_id, it.what)).collect();
+    let differing: Vec<_> = found.other.iter().map(|it| (it.sequence_id.0, it.what)).collect();
     assert_eq!(differing, [(7, "signature"), (9, "mark")]);
-    let lacking = MissingPlaces { lacking: Side::Second, from: 20, through: 29 };
+    let (from, through) = (SequenceId(20), SequenceId(29));
+    let lacking = MissingPlaces { lacking: Side::Second, from, through };
     assert_eq!((&found.lacking[..], found.lacking_count), (&[lacking][..], 10));
     let turned = only(&other, &log, Rows);
     assert_eq!(turned.lacking[0].lacking, Side::First);
-    assert_eq!(found.originator_id, NODE.0);
+    assert_eq!(found.originator_id, NODE);
 }
 
 #[test]
@@ -91,7 +96,8 @@ fn statements_about_lacking_places_are_told_with_the_log_that_keeps_them() {
     let mut of_other = declared(25, 26, 50, 1);
     of_other.statement.node = WITNESS;
     other.voids.push(of_other);
-    let stated = |kept_by| StatedVoid { kept_by, from: 25, through: 26 };
+    let (from, through) = (SequenceId(25), SequenceId(26));
+    let stated = |kept_by| StatedVoid { kept_by, from, through };
     assert_eq!(only(&log, &other, Rows).stated_void, [stated(Side::Second)]);
     let turned = only(&other, &log, Rows);
     assert_eq!(turned.stated_void, [stated(Side::First)]);
@@ -120,9 +126,9 @@ fn places_of_planted_faults_are_named_and_no_others() {
         let expected: Vec<u64> =
             rows.iter().filter(|(at, row)| changed.get(at) != Some(row)).map(|it| *it.0).collect();
         let found = only(&honest, &log, Rows);
-        let lacking = found.lacking.iter().flat_map(|it| it.from..=it.through);
+        let lacking = found.lacking.iter().flat_map(|it| it.from.0..=it.through.0);
         let mut named: Vec<u64> =
-            found.other.iter().map(|it| it.sequence_id).chain(lacking).collect();
+            found.other.iter().map(|it| it.sequence_id.0).chain(lacking).collect();
         named.sort_unstable();
         assert_eq!(named, expected, "{name}");
         assert_eq!(found.other_count + found.lacking_count, expected.len() as u64, "{name}");
@@ -142,7 +148,7 @@ fn a_log_that_stores_the_tree_of_another_one_does_not_pass_for_it() {
     *liar.bytes_at(33) = other.seal();
     let found = only(&honest, &liar, Rows);
     assert!(!found.is_equal());
-    let differing: Vec<_> = found.other.iter().map(|it| (it.sequence_id, it.what)).collect();
+    let differing: Vec<_> = found.other.iter().map(|it| (it.sequence_id.0, it.what)).collect();
     assert_eq!(differing, [(33, "statement")]);
     assert_eq!(found.compared.by_stored_trees, 0);
     let believed = only(&honest, &liar, StoredTrees);
@@ -168,7 +174,7 @@ fn leaves_of_pruned_places_are_compared_with_leaves_and_with_envelopes() {
     *leaf = Some(TreeHash([9; 32]));
     for (first, second) in [(&pruned, &liar), (&liar, &honest), (&honest, &liar)] {
         let found = only(first, second, Rows);
-        let differing: Vec<_> = found.other.iter().map(|it| (it.sequence_id, it.what)).collect();
+        let differing: Vec<_> = found.other.iter().map(|it| (it.sequence_id.0, it.what)).collect();
         assert_eq!(differing, [(4, "leaf")]);
     }
 }

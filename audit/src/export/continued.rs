@@ -7,7 +7,7 @@ use std::path::Path;
 
 use hawser_proto::envelope::{OriginatorEnvelope, UnsignedOriginatorEnvelope};
 use hawser_proto::merkle::envelope_leaf;
-use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
+use hawser_proto::{Bytes, EnvelopeId, SequenceId};
 
 use super::error::ExportError;
 use super::manifest::{Manifest, StrandParts, log_path};
@@ -40,9 +40,9 @@ pub(super) fn require_same_strands(
 ) -> Result<Vec<String>, ExportError> {
     let mut unchecked = Vec::new();
     for strand in &manifest.strands {
-        let originator = OriginatorId(strand.originator_id);
+        let originator = strand.originator_id;
         let other = |exported: String, held: String| ExportError::OtherStrand {
-            originator_id: originator.0,
+            originator_id: originator,
             exported,
             held,
         };

@@ -121,7 +121,7 @@ fn a_strand_with_something_else_at_the_last_exported_place_is_refused_by_its_nam
         let ExportError::OtherStrand { originator_id, held, .. } = &error else {
             panic!("{text}: {error}")
         };
-        assert_eq!((*originator_id, held.contains(text)), (NODE.0, true), "{error}");
+        assert_eq!((*originator_id, held.contains(text)), (NODE, true), "{error}");
         assert_eq!(content(place.path()), before, "{text}");
     }
 }
@@ -189,20 +189,20 @@ fn replace(path: &Path, log: &MemoryLog, places: usize) {
 fn a_file_that_was_replaced_after_its_verification_is_not_believed() {
     // The log is another one, and so is the file by the time that the two are compared.
     let (_, place) = begun();
-    let path = log_path(place.path(), NODE.0, 1);
+    let path = log_path(place.path(), NODE, SequenceId(1));
     let other = other_log();
     let swap = || replace(&path, &other, 40);
     let source = Hostile { at_heads: &swap, ..Hostile::of(&other) };
     let error = export(&source, place.path(), SETTINGS, |_| ()).unwrap_err();
     assert!(matches!(&error, ExportError::Malformed { path: at, .. } if *at == path), "{error}");
-    assert!(!log_path(place.path(), NODE.0, 41).exists());
+    assert!(!log_path(place.path(), NODE, SequenceId(41)).exists());
 
     // The rows of which tallies are derived are those of the verified file.
     let settings = settings();
     let (registry, rates) = (Some(&settings.registry), settings.rates.as_ref());
     let judged = ExportSettings { registry, rates, ..SETTINGS };
     let place = tempfile::tempdir().unwrap();
-    let path = log_path(place.path(), NODE.0, 1);
+    let path = log_path(place.path(), NODE, SequenceId(1));
     let shown = shown_by_node(&MemoryLog::honest(60));
     let swap = || replace(&path, &other, 60);
     let source = Hostile { at_rates: &swap, ..Hostile::of(&shown) };
@@ -213,7 +213,7 @@ fn a_file_that_was_replaced_after_its_verification_is_not_believed() {
 #[test]
 fn a_link_or_a_pipe_in_the_place_of_a_file_is_refused() {
     let (_, place) = begun();
-    let path = log_path(place.path(), NODE.0, 1);
+    let path = log_path(place.path(), NODE, SequenceId(1));
     let elsewhere = tempfile::tempdir().unwrap();
     let moved = elsewhere.path().join("file");
     fs::rename(&path, &moved).unwrap();
@@ -236,7 +236,7 @@ fn more_strands_than_a_network_has_are_refused() {
         head: None,
         beyond_head: None,
     };
-    manifest.strands = (0..=10_000).map(strand).collect();
+    manifest.strands = (0..=10_000).map(OriginatorId).map(strand).collect();
     let refused = Manifest::parse(&manifest.to_text()).unwrap_err();
     assert!(refused.contains("at most 10000"), "{refused}");
     manifest.strands.pop();

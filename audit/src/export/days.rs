@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use hawser_proto::OriginatorId;
+
 use super::error::ExportError;
 use super::manifest::{TallyPart, tally_path};
 use super::part::{FileDigest, FinishedPart, PartWriter};
@@ -14,7 +16,7 @@ const DAY_MINUTES: u32 = 24 * 60;
 pub(super) struct DayWriter<'a> {
     folder: &'a Path,
     table: &'static Table,
-    originator_id: u32,
+    originator: OriginatorId,
     open: Option<(u32, PartWriter)>,
     finished: Vec<(u32, FinishedPart)>,
     /// The latest minute.
@@ -24,9 +26,9 @@ pub(super) struct DayWriter<'a> {
 }
 
 impl<'a> DayWriter<'a> {
-    pub(super) fn new(folder: &'a Path, table: &'static Table, originator_id: u32) -> Self {
+    pub(super) fn new(folder: &'a Path, table: &'static Table, originator: OriginatorId) -> Self {
         let (open, finished) = (None, Vec::new());
-        Self { folder, table, originator_id, open, finished, minute: 0, error: None }
+        Self { folder, table, originator, open, finished, minute: 0, error: None }
     }
 
     pub(super) fn push(&mut self, minute: u32, row: impl FnOnce() -> Vec<Value>) {
@@ -46,7 +48,7 @@ impl<'a> DayWriter<'a> {
     }
 
     fn path(&self, day: u32) -> PathBuf {
-        tally_path(self.folder, self.table.name, self.originator_id, day)
+        tally_path(self.folder, self.table.name, self.originator, day)
     }
 
     fn try_push(&mut self, day: u32, row: Vec<Value>) -> Result<(), ExportError> {
@@ -84,7 +86,7 @@ impl<'a> DayWriter<'a> {
             return Err(error);
         }
         let mut finished = std::mem::take(&mut self.finished);
-        let id = self.originator_id;
+        let id = self.originator;
         for part in parts.iter().filter(|part| part.originator_id == id) {
             if !finished.iter().any(|(day, _)| *day == part.day) {
                 let empty = PartWriter::create(self.folder, &self.path(part.day), self.table)?;

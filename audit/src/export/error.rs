@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use hawser_proto::EnvelopeId;
+use hawser_proto::{EnvelopeId, OriginatorId};
 use parquet::errors::ParquetError;
 
 pub(crate) use crate::replay::source::STRANDS_MAX;
@@ -60,7 +60,7 @@ pub enum ExportError {
         /// The network of that log.
         network: String,
         /// The node of that log.
-        node_id: u32,
+        node_id: OriginatorId,
     },
     /// The log or the manifest lists more strands than a network has.
     #[error(
@@ -74,7 +74,7 @@ pub enum ExportError {
     #[error("strand {originator_id}: the export has {exported}, and the log has {held}")]
     OtherStrand {
         /// The strand.
-        originator_id: u32,
+        originator_id: OriginatorId,
         /// The content of the export, for people.
         exported: String,
         /// The content of the log, for people.

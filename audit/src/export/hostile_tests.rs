@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
-use hawser_proto::OriginatorId;
+use hawser_proto::{OriginatorId, SequenceId};
 use parquet::file::reader::FileReader as _;
 use parquet::file::serialized_reader::SerializedFileReader;
 use parquet::file::writer::SerializedFileWriter;
@@ -66,8 +66,9 @@ fn a_manifest_that_lies_is_refused_though_its_digest_is_right() {
     let other = refused(&|it| it.log = "00".to_owned());
     assert!(other.contains("another log"), "{other}");
     for lie in [
-        &(|it: &mut Manifest| it.strands[0].parts[0].from = 0) as &dyn Fn(&mut Manifest),
-        &|it: &mut Manifest| it.strands[0].parts[0].through = u64::MAX,
+        &(|it: &mut Manifest| it.strands[0].parts[0].from = SequenceId::NONE)
+            as &dyn Fn(&mut Manifest),
+        &|it: &mut Manifest| it.strands[0].parts[0].through = SequenceId(u64::MAX),
         &|it: &mut Manifest| {
             let again = it.strands[0].clone();
             it.strands.push(again);
@@ -77,13 +78,13 @@ fn a_manifest_that_lies_is_refused_though_its_digest_is_right() {
             it.usage.push(again);
         },
         &|it: &mut Manifest| it.usage[0].day += 1,
-        &|it: &mut Manifest| it.strands[0].originator_id = 7,
+        &|it: &mut Manifest| it.strands[0].originator_id = OriginatorId(7),
     ] {
         let before = content(place.path());
         refused(lie);
         assert_eq!(content(place.path()).len(), before.len());
     }
-    let ahead = refused(&|it| it.strands[0].parts[0].through = 61);
+    let ahead = refused(&|it| it.strands[0].parts[0].through = SequenceId(61));
     assert!(ahead.contains("the log has places to 60"), "{ahead}");
 
     // The log was restored, and has another envelope where the export ends.

@@ -29,7 +29,7 @@ pub struct Manifest {
     /// The network.
     pub network: String,
     /// The keeper of the log.
-    pub node_id: u32,
+    pub node_id: OriginatorId,
     /// Bytes that no other log has, hex.
     pub log: String,
     /// The strands of the table `log`, ascending.
@@ -58,11 +58,11 @@ pub struct Manifest {
 #[serde(deny_unknown_fields)]
 pub struct StrandTallies {
     /// The strand.
-    pub originator_id: u32,
+    pub originator_id: OriginatorId,
     /// The origin.
     pub origin: TallyOrigin,
     /// The last place that they count.
-    pub through: u64,
+    pub through: SequenceId,
     /// The number of places up to `through` that the source did not show, for derived tallies. These do not count
     /// pruned places, although their payers were charged.
     pub not_shown: u64,
@@ -91,17 +91,17 @@ pub enum TallyOrigin {
 #[serde(deny_unknown_fields)]
 pub struct StrandParts {
     /// The strand.
-    pub originator_id: u32,
+    pub originator_id: OriginatorId,
     /// Its files, ascending. The first begins at place 1, and each other one behind the one before it.
     pub parts: Vec<LogPart>,
     /// The head that a folder stated in the last run. Absent if the run ended before the head, at an envelope that
     /// waits for its verdict, and for a running node, whose head would be an unverified claim.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub head: Option<u64>,
+    pub head: Option<SequenceId>,
     /// The highest place that holds an envelope, if it lies behind the head: a fault of the folder, whose rows are not
     /// exported.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub beyond_head: Option<u64>,
+    pub beyond_head: Option<SequenceId>,
 }
 
 /// A file with a range of a strand.
@@ -109,9 +109,9 @@ pub struct StrandParts {
 #[serde(deny_unknown_fields)]
 pub struct LogPart {
     /// The first place, included.
-    pub from: u64,
+    pub from: SequenceId,
     /// The last place, included.
-    pub through: u64,
+    pub through: SequenceId,
     /// The file.
     pub file: FileDigest,
     /// The key by which the signatures of all envelopes in the file were judged when it was written; absent if they
@@ -125,7 +125,7 @@ pub struct LogPart {
 #[serde(deny_unknown_fields)]
 pub struct TallyPart {
     /// The strand.
-    pub originator_id: u32,
+    pub originator_id: OriginatorId,
     /// Days since 1970.
     pub day: u32,
     /// The file; absent before the first one is in its place.
@@ -148,7 +148,7 @@ impl StrandParts {
     /// Returns the last place that the export has processed.
     #[must_use]
     pub fn through(&self) -> SequenceId {
-        SequenceId(self.parts.last().map_or(0, |part| part.through))
+        self.parts.last().map_or(SequenceId::NONE, |part| part.through)
     }
 
     /// Returns the number of rows.
@@ -165,7 +165,7 @@ impl Manifest {
         Self {
             schema: SCHEMA.to_owned(),
             network,
-            node_id: node.0,
+            node_id: node,
             log: hex::encode(log),
             strands: Vec::new(),
             usage: Vec::new(),
@@ -226,26 +226,27 @@ impl Manifest {
             return Err("the strands are not sorted".to_owned());
         }
         for strand in &self.strands {
-            if strand.head.is_some_and(|head| head > SequenceId::MAX.0) {
+            if strand.head.is_some_and(|head| head > SequenceId::MAX) {
                 return Err(format!("strand {}: no head", strand.originator_id));
             }
-            let is_beyond =
-                |place| strand.head.is_some_and(|head| head < place && place <= SequenceId::MAX.0);
+            let is_beyond = |place: SequenceId| {
+                strand.head.is_some_and(|head| head < place && place <= SequenceId::MAX)
+            };
             if strand.beyond_head.is_some_and(|place| !is_beyond(place)) {
                 return Err(format!("strand {}: no place beyond its head", strand.originator_id));
             }
-            let mut next = 1;
+            let mut next = SequenceId(1);
             for part in &strand.parts {
                 let is_range = part.from == next && part.through >= part.from;
-                if !is_range || part.through > SequenceId::MAX.0 {
+                if !is_range || part.through > SequenceId::MAX {
                     let id = strand.originator_id;
                     return Err(format!(
                         "strand {id}: a file from {} after {}",
                         part.from,
-                        next - 1
+                        next.previous()
                     ));
                 }
-                next = part.through + 1;
+                next = part.through.next();
             }
         }
         let key = |part: &TallyPart| (part.originator_id, part.day);
@@ -339,11 +340,10 @@ impl Manifest {
     }
 
     pub(super) fn strand_mut(&mut self, originator: OriginatorId) -> &mut StrandParts {
-        let id = originator.0;
-        let at = self.strands.binary_search_by_key(&id, |strand| strand.originator_id);
+        let at = self.strands.binary_search_by_key(&originator, |strand| strand.originator_id);
         let at = at.unwrap_or_else(|at| {
             let (parts, head, beyond_head) = (Vec::new(), None, None);
-            let strand = StrandParts { originator_id: id, parts, head, beyond_head };
+            let strand = StrandParts { originator_id: originator, parts, head, beyond_head };
             self.strands.insert(at, strand);
             at
         });
@@ -352,12 +352,11 @@ impl Manifest {
 
     /// Returns the origin of a strand's tallies, or the origin `none` if the manifest has no entry.
     pub(super) fn tallies_of(&self, originator: OriginatorId) -> StrandTallies {
-        let id = originator.0;
-        let at = self.tallies.binary_search_by_key(&id, |strand| strand.originator_id);
+        let at = self.tallies.binary_search_by_key(&originator, |strand| strand.originator_id);
         at.map(|at| self.tallies[at].clone()).unwrap_or(StrandTallies {
-            originator_id: id,
+            originator_id: originator,
             origin: TallyOrigin::None,
-            through: 0,
+            through: SequenceId::NONE,
             not_shown: 0,
             rates: None,
             missing: None,
@@ -376,7 +375,7 @@ impl Manifest {
     /// Returns the strand's files, if there are any.
     #[must_use]
     pub fn strand(&self, originator: OriginatorId) -> Option<&StrandParts> {
-        let at = self.strands.binary_search_by_key(&originator.0, |strand| strand.originator_id);
+        let at = self.strands.binary_search_by_key(&originator, |strand| strand.originator_id);
         at.ok().map(|at| &self.strands[at])
     }
 }
@@ -418,21 +417,26 @@ fn verify_all(files: &[(PathBuf, Vec<&FileDigest>)]) -> Result<(), ExportError> 
 
 /// Returns the path of a file of the table `log`.
 #[must_use]
-pub fn log_path(folder: &Path, originator_id: u32, from: u64) -> PathBuf {
-    folder.join(log_name(originator_id, from))
+pub fn log_path(folder: &Path, originator: OriginatorId, from: SequenceId) -> PathBuf {
+    folder.join(log_name(originator, from))
 }
 
 /// Returns that path below the folder.
-pub(super) fn log_name(originator_id: u32, from: u64) -> String {
-    format!("log/originator={originator_id}/from={from:019}.parquet")
+pub(super) fn log_name(originator: OriginatorId, from: SequenceId) -> String {
+    format!("log/originator={originator}/from={:019}.parquet", from.0)
 }
 
-pub(super) fn tally_path(folder: &Path, table: &str, originator_id: u32, day: u32) -> PathBuf {
-    folder.join(tally_name(table, originator_id, day))
+pub(super) fn tally_path(
+    folder: &Path,
+    table: &str,
+    originator: OriginatorId,
+    day: u32,
+) -> PathBuf {
+    folder.join(tally_name(table, originator, day))
 }
 
-pub(super) fn tally_name(table: &str, originator_id: u32, day: u32) -> String {
-    format!("{table}/originator={originator_id}/day={day:05}.parquet")
+pub(super) fn tally_name(table: &str, originator: OriginatorId, day: u32) -> String {
+    format!("{table}/originator={originator}/day={day:05}.parquet")
 }
 
 #[cfg(test)]

@@ -50,7 +50,7 @@ fn declared_void(log: &MemoryLog) -> u64 {
     let report = replay(log, &replay_settings());
     let gaps = report.strands.iter().flat_map(|strand| &strand.figures.gaps);
     let declared = gaps.filter(|gap| gap.reason == GapReason::DeclaredVoid);
-    declared.map(|gap| gap.through - gap.from + 1).sum()
+    declared.map(|gap| gap.through.0 - gap.from.0 + 1).sum()
 }
 
 /// A log whose last 20 places are missing. Two statements of its node, which overlap, are about eight of them.

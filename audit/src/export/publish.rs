@@ -3,8 +3,6 @@
 //! Readers may use the place at any time. So a file of the log is written before a manifest names it, and a manifest
 //! names the old and the new file of a day before the new one replaces the old one.
 
-use hawser_proto::OriginatorId;
-
 use super::error::ExportError;
 use super::manifest::{FILE_NAME, LEN_BYTES_MAX, Manifest, TallyPart, log_name, tally_name};
 use super::part::FileDigest;
@@ -47,7 +45,7 @@ impl Publication {
         let mut interim = there.cloned();
         for strand in &here.strands {
             let id = strand.originator_id;
-            let held = there.and_then(|it| it.strand(OriginatorId(id)));
+            let held = there.and_then(|it| it.strand(id));
             let held = held.map_or(0, |strand| strand.parts.len());
             for part in strand.parts.iter().skip(held) {
                 let name = log_name(id, part.from);
@@ -98,7 +96,7 @@ fn require_same_log(here: &Manifest, there: &Manifest) -> Result<(), ExportError
     }
     for strand in &there.strands {
         let originator_id = strand.originator_id;
-        let parts = here.strand(OriginatorId(originator_id)).map_or(&[][..], |it| &it.parts);
+        let parts = here.strand(originator_id).map_or(&[][..], |it| &it.parts);
         if !parts.starts_with(&strand.parts) {
             let files = |count: usize| format!("{count} files, or others");
             return Err(ExportError::OtherStrand {
@@ -113,6 +111,8 @@ fn require_same_log(here: &Manifest, there: &Manifest) -> Result<(), ExportError
 
 #[cfg(test)]
 mod tests {
+    use hawser_proto::{OriginatorId, SequenceId};
+
     use super::super::manifest::{LogPart, StrandParts};
     use super::*;
 
@@ -124,13 +124,22 @@ mod tests {
         let mut manifest = Manifest::new("testnet".to_owned(), OriginatorId(100), &[7; 16]);
         let part = |at: u8| {
             let from = 10 * u64::from(at) + 1;
-            LogPart { from, through: from + 9, file: digest(at), judged_by: None }
+            let (from, through) = (SequenceId(from), SequenceId(from + 9));
+            LogPart { from, through, file: digest(at), judged_by: None }
         };
         let parts = (0..parts).map(part).collect();
-        manifest.strands =
-            vec![StrandParts { originator_id: 200, parts, head: None, beyond_head: None }];
-        let tally =
-            |mark| TallyPart { originator_id: 200, day: 3, file: Some(digest(mark)), next: None };
+        manifest.strands = vec![StrandParts {
+            originator_id: OriginatorId(200),
+            parts,
+            head: None,
+            beyond_head: None,
+        }];
+        let tally = |mark| TallyPart {
+            originator_id: OriginatorId(200),
+            day: 3,
+            file: Some(digest(mark)),
+            next: None,
+        };
         manifest.usage = day.map(tally).into_iter().collect();
         manifest.checkpoints.clone_from(&manifest.usage);
         manifest.rates.clone_from(&manifest.usage);

@@ -15,7 +15,7 @@ use super::days::DayWriter;
 use super::derived::{DerivedTallies, Tally};
 use super::error::{ExportError, STRANDS_MAX};
 use super::manifest::{
-    LogPart, Manifest, StrandTallies, TallyOrigin, TallyPart, log_path, tally_path,
+    LogPart, Manifest, StrandParts, StrandTallies, TallyOrigin, TallyPart, log_path, tally_path,
 };
 use super::part::{FileDigest, FinishedPart, PartWriter, lock};
 use super::read::PartReader;
@@ -78,7 +78,7 @@ pub struct ExportReport {
     /// The parts that are not in the export, in sentences for people.
     pub notes: Vec<String>,
     /// The keys that judged all signatures of the strands to which this run added files, by strand.
-    pub judged: BTreeMap<u32, String>,
+    pub judged: BTreeMap<OriginatorId, String>,
     /// The strands that could not be compared with those of an earlier run, and the parts of judged exports that no key
     /// judges, in sentences for people.
     pub unchecked: Vec<String>,
@@ -279,8 +279,7 @@ impl Run<'_> {
         head: Option<SequenceId>,
     ) -> Result<(), ExportError> {
         let last_held = self.source.last_held(originator)?;
-        let beyond = last_held.filter(|last| head.is_some_and(|head| *last > head)).map(|it| it.0);
-        let head = head.map(|head| head.0);
+        let beyond = last_held.filter(|last| head.is_some_and(|head| *last > head));
         let strand = self.manifest.strand(originator);
         if strand.map(|it| (it.head, it.beyond_head)).unwrap_or_default() == (head, beyond) {
             return Ok(());
@@ -321,7 +320,7 @@ impl Run<'_> {
         let part = match &mut strand.part {
             Some(part) => part,
             None => {
-                let path = log_path(self.folder, strand.originator.0, strand.from);
+                let path = log_path(self.folder, strand.originator, SequenceId(strand.from));
                 strand.part.insert(PartWriter::create(self.folder, &path, &LOG)?)
             }
         };
@@ -344,9 +343,10 @@ impl Run<'_> {
         self.report.rows += file.rows;
         self.report.parts += 1;
         let judged_by = strand.judged_by.clone();
-        let judged = judged_by.clone().map(|key| (strand.originator.0, key));
+        let judged = judged_by.clone().map(|key| (strand.originator, key));
         self.report.judged.extend(judged);
-        let part = LogPart { from: strand.from, through: strand.reached, file, judged_by };
+        let (from, through) = (SequenceId(strand.from), SequenceId(strand.reached));
+        let part = LogPart { from, through, file, judged_by };
         self.manifest.strand_mut(strand.originator).parts.push(part);
         strand.from = strand.reached + 1;
         self.manifest.write(self.folder)
@@ -356,19 +356,19 @@ impl Run<'_> {
     /// are written again; a file that did not change is left alone. Tallies that the source lacks are derived from the
     /// rows.
     fn tallies(&mut self, originator: OriginatorId, rates: &[Rate]) -> Result<(), ExportError> {
-        let through = self.manifest.strand(originator).map_or(0, |strand| strand.through().0);
+        let through =
+            self.manifest.strand(originator).map_or(SequenceId::NONE, StrandParts::through);
         let before = self.manifest.tallies_of(originator);
         let mut now = StrandTallies { through, not_shown: 0, missing: None, ..before.clone() };
-        let id = originator.0;
-        let mut usage = DayWriter::new(self.folder, &USAGE, id);
-        let mut congestion = DayWriter::new(self.folder, &CONGESTION, id);
+        let mut usage = DayWriter::new(self.folder, &USAGE, originator);
+        let mut congestion = DayWriter::new(self.folder, &CONGESTION, originator);
         let mut each = |tally| match tally {
             Tally::Usage(minute, payer, of) => {
                 usage.push(minute, || usage_row(originator, minute, payer, of));
             }
             Tally::Congestion(minute, messages) => {
                 congestion.push(minute, || {
-                    [u64::from(id), u64::from(minute), messages].map(Value::int).to_vec()
+                    [u64::from(originator.0), u64::from(minute), messages].map(Value::int).to_vec()
                 });
             }
         };
@@ -434,10 +434,10 @@ impl Run<'_> {
         let Some(last) = parts.last() else { return Ok(()) };
         let rows: LogRows<'_> = if self.source.shows_gaps() {
             let first = EnvelopeId::new(originator, SequenceId::NONE);
-            self.source.rows(first, SequenceId(last.through))
+            self.source.rows(first, last.through)
         } else {
             let rows = |part: &LogPart| {
-                exported_rows(&log_path(self.folder, originator.0, part.from), &part.file)
+                exported_rows(&log_path(self.folder, originator, part.from), &part.file)
             };
             Box::new(parts.iter().flat_map(rows))
         };
@@ -456,7 +456,7 @@ impl Run<'_> {
     /// Writes the checkpoints of a strand, by time. A node shows the newest ones alone: those of earlier runs stay.
     fn checkpoints(&mut self, originator: OriginatorId) -> Result<(), ExportError> {
         let beside = self.source.beside(originator);
-        let mut days = DayWriter::new(self.folder, &CHECKPOINTS, originator.0);
+        let mut days = DayWriter::new(self.folder, &CHECKPOINTS, originator);
         let each = |checkpoint: &CosignedCheckpoint| {
             let minute = checkpoint.signed.checkpoint.time_ns / NS_PER_MINUTE;
             let minute = u32::try_from(minute).unwrap_or(u32::MAX);
@@ -467,10 +467,10 @@ impl Run<'_> {
         } else if let Some(registry) = self.settings.registry {
             let parts = self.manifest.checkpoints.iter();
             let file = |part: &TallyPart| {
-                let path = tally_path(self.folder, CHECKPOINTS.name, originator.0, part.day);
+                let path = tally_path(self.folder, CHECKPOINTS.name, originator, part.day);
                 Some((path, part.file.clone()?))
             };
-            let files = parts.filter(|part| part.originator_id == originator.0).filter_map(file);
+            let files = parts.filter(|part| part.originator_id == originator).filter_map(file);
             let notes = &mut self.report.notes;
             let judged_by = (registry, self.settings.now_ns);
             checkpoints::with_newest(files.collect(), &*beside, judged_by, notes, each)?;
@@ -485,7 +485,7 @@ impl Run<'_> {
         let key = self.settings.registry.and_then(|registry| registry.node(originator));
         let key = key.map(|record| &record.public_key);
         let all = voids::of_strand(&*beside, originator, key, &mut self.report.notes)?;
-        let mut days = DayWriter::new(self.folder, &VOID_STATEMENTS, originator.0);
+        let mut days = DayWriter::new(self.folder, &VOID_STATEMENTS, originator);
         for signed in &all {
             let minute = signed.statement.time_ns / NS_PER_MINUTE;
             let minute = u32::try_from(minute).unwrap_or(u32::MAX);
@@ -498,7 +498,7 @@ impl Run<'_> {
     /// Writes the rates that the keeper has recorded, or the given ones if the source shows none. Returns the rates by
     /// which tallies are derived.
     fn rates(&mut self) -> Result<Vec<Rate>, ExportError> {
-        let mut file = DayWriter::new(self.folder, &RATES, 0);
+        let mut file = DayWriter::new(self.folder, &RATES, OriginatorId(0));
         let given = self.settings.rates.map(|table| table.rates().to_vec()).unwrap_or_default();
         let mut recorded = self.source.rates()?;
         if !self.source.shows_gaps() {

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use hawser_proto::SequenceId;
+
 use super::tests::{SETTINGS, content, shown_by_node};
 use super::*;
 use crate::replay::testing::{MemoryLog, NODE, RATE, draft, ns_of, settings};
@@ -46,7 +48,7 @@ fn a_node_gives_the_tallies_of_its_folder_in_whatever_number_of_runs() {
     export(&log, &of_folder, SETTINGS, |_| ()).unwrap();
     assert_eq!(
         (noted(&of_folder).origin, noted(&of_folder).through),
-        (TallyOrigin::Stored, 14_000)
+        (TallyOrigin::Stored, SequenceId(14_000))
     );
     let expected = tallies(&of_folder);
     assert!(expected.len() >= 4, "{:?}", expected.keys());
@@ -54,14 +56,14 @@ fn a_node_gives_the_tallies_of_its_folder_in_whatever_number_of_runs() {
     let mut shown = shown_by_node(&log);
     shown.head = 9_000;
     export(&shown, &of_node, judged, |_| ()).unwrap();
-    assert_eq!(noted(&of_node).through, 9_000);
+    assert_eq!(noted(&of_node).through, SequenceId(9_000));
     assert_ne!(tallies(&of_node), expected);
     shown.head = 14_000;
     let report = export(&shown, &of_node, judged, |_| ()).unwrap();
     assert!(report.tally_files > 0, "{report:?}");
     assert_eq!(tallies(&of_node), expected);
     let StrandTallies { origin, through, not_shown, rates, missing, .. } = noted(&of_node);
-    assert_eq!((origin, through, not_shown), (TallyOrigin::Derived, 14_000, 2));
+    assert_eq!((origin, through, not_shown), (TallyOrigin::Derived, SequenceId(14_000), 2));
     assert_eq!((rates.is_some(), missing), (true, None));
     let again = export(&shown, &of_node, judged, |_| ()).unwrap();
     assert_eq!((again.rows, again.tally_files), (0, 0));

@@ -35,7 +35,7 @@ fn rows(folder: &Path, originator: OriginatorId) -> Vec<ExportedRow> {
     let manifest = Manifest::read(folder).unwrap().unwrap();
     let parts = manifest.strand(originator).map_or(&[][..], |strand| &strand.parts);
     let read = |part: &LogPart| {
-        let reader = PartReader::open(&log_path(folder, originator.0, part.from)).unwrap();
+        let reader = PartReader::open(&log_path(folder, originator, part.from)).unwrap();
         reader.map(|row| row.unwrap().1.row).collect::<Vec<_>>()
     };
     parts.iter().flat_map(read).collect()
@@ -73,7 +73,7 @@ fn an_export_is_the_log_and_a_later_run_adds_only_what_is_new() {
     let second = run(&log, place.path()).unwrap();
     assert_eq!((second.rows, second.parts), (600, 1));
     assert_eq!(rows(place.path(), NODE), expected(&log));
-    let part = log_path(place.path(), NODE.0, 1);
+    let part = log_path(place.path(), NODE, SequenceId(1));
     assert_eq!(content(place.path())[&part], before[&part]);
 
     let all = content(place.path());
@@ -114,7 +114,7 @@ fn gaps_and_leaves_keep_their_reasons_and_what_waits_is_left_to_a_later_run() {
     log.rows[30] = MemoryLog::honest(40).rows[30].clone();
     assert_eq!(run(&log, place.path()).unwrap().rows, 10);
     assert_eq!(rows(place.path(), NODE).len(), 40);
-    assert_eq!(head(), Some(40));
+    assert_eq!(head(), Some(SequenceId(40)));
     // An envelope behind the head is reported as long as the folder holds it, and has no row.
     let beyond = || {
         let manifest = Manifest::read(place.path()).unwrap().unwrap();
@@ -123,7 +123,7 @@ fn gaps_and_leaves_keep_their_reasons_and_what_waits_is_left_to_a_later_run() {
     for last_held in [40, 777, 777, 40] {
         log.last_held = last_held;
         assert_eq!(run(&log, place.path()).unwrap().rows, 0);
-        assert_eq!(beyond(), Some(last_held).filter(|last| *last > 40));
+        assert_eq!(beyond(), Some(last_held).filter(|last| *last > 40).map(SequenceId));
     }
 }
 
@@ -158,7 +158,7 @@ fn the_tallies_follow_from_the_rows_of_the_log() {
         }
     }
     let mut of_log = Sums::new();
-    for row in read(&log_path(place.path(), NODE.0, 1)) {
+    for row in read(&log_path(place.path(), NODE, SequenceId(1))) {
         assert!(row.get_bool(17).unwrap());
         let minute = u32::try_from(row.get_long(7).unwrap()).unwrap();
         let sums = of_log.entry((minute, row.get_string(10).unwrap().clone())).or_default();
@@ -175,7 +175,7 @@ fn the_tallies_follow_from_the_rows_of_the_log() {
     let days: Vec<u32> = manifest.congestion.iter().map(|part| part.day).collect();
     let counted: i64 = days
         .iter()
-        .flat_map(|day| read(&manifest::tally_path(place.path(), "congestion", NODE.0, *day)))
+        .flat_map(|day| read(&manifest::tally_path(place.path(), "congestion", NODE, *day)))
         .map(|row| row.get_long(2).unwrap())
         .sum();
     assert_eq!(counted, 900);
@@ -260,7 +260,7 @@ fn a_node_gives_the_rows_of_its_folder_and_a_gap_where_it_shows_none() {
     let shown = export(&shown_by_node(&log), of_node.path(), judged, |_| ()).unwrap();
     assert_eq!((whole.rows, shown.rows), (40, 39));
     let signed_by = key(1).public_key().to_string();
-    assert_eq!(whole.judged, BTreeMap::from([(NODE.0, signed_by.clone())]));
+    assert_eq!(whole.judged, BTreeMap::from([(NODE, signed_by.clone())]));
     // Its checkpoints; it shows no tallies.
     assert_eq!((shown.judged, shown.tally_files), (whole.judged, 1));
     assert!(shown.notes[0].starts_with("tallies"), "{:?}", shown.notes);
@@ -271,7 +271,7 @@ fn a_node_gives_the_rows_of_its_folder_and_a_gap_where_it_shows_none() {
         let manifest = Manifest::read(folder).unwrap().unwrap();
         let part = &manifest.strand(NODE).unwrap().parts[0];
         assert_eq!(part.judged_by.as_ref(), Some(&signed_by));
-        let found = cells(&log_path(folder, NODE.0, 1));
+        let found = cells(&log_path(folder, NODE, SequenceId(1)));
         let shown = found.iter().filter(|row| !(11..=12).contains(&row.get_long(1).unwrap()));
         let of = |row: &parquet::record::Row| {
             let columns = row.get_column_iter();
@@ -298,7 +298,7 @@ fn what_the_keys_refuse_is_named_and_not_exported() {
         let texts = [shown_by_node(&folder), folder].map(|source| {
             let place = tempfile::tempdir().unwrap();
             let error = export(&source, place.path(), judged, |_| ()).unwrap_err();
-            assert!(!log_path(place.path(), NODE.0, 1).exists(), "{error}");
+            assert!(!log_path(place.path(), NODE, SequenceId(1)).exists(), "{error}");
             error.to_string()
         });
         assert_eq!(texts[0], texts[1]);

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hawser_proto::date::date_text;
+use hawser_proto::{OriginatorId, SequenceId};
 
 use super::charts::{Spans, bars, row, strip};
 use super::markup::{Markup, bytes, dollars, duration, number};
@@ -69,7 +70,7 @@ fn head(to: &mut Markup, report: &ReplayReport) {
     };
     to.raw("<div class=\"head\"><h1>");
     match report.node_id {
-        0 => to.text(&report.network),
+        OriginatorId(0) => to.text(&report.network),
         node => to.raw("The log of node ").text(node).raw(" in ").text(&report.network),
     };
     to.raw("</h1>").element(class, verdict, "</span><div class=\"tiles\">");
@@ -91,7 +92,7 @@ fn head(to: &mut Markup, report: &ReplayReport) {
     to.raw("</div></div>");
 }
 
-fn total(counts: &BTreeMap<u32, u64>) -> u64 {
+fn total(counts: &BTreeMap<OriginatorId, u64>) -> u64 {
     counts.values().fold(0, |sum, count| sum.saturating_add(*count))
 }
 
@@ -121,7 +122,7 @@ fn faults(to: &mut Markup, report: &ReplayReport) {
 fn place(fault: &Fault) -> String {
     match (fault.originator_id, fault.sequence_id) {
         (None, _) => "log".to_owned(),
-        (Some(originator), 0) => format!("strand {originator}"),
+        (Some(originator), SequenceId::NONE) => format!("strand {originator}"),
         (Some(originator), place) => format!("{originator}:{place}"),
     }
 }
@@ -276,17 +277,18 @@ fn gaps(to: &mut Markup, report: &ReplayReport) {
     for strand in with_gaps {
         let gaps = &strand.figures.gaps;
         to.element("<h3>Strand ", strand.originator_id, ", places 1 to ");
-        to.text(number(strand.reached)).raw("</h3>");
+        to.text(number(strand.reached.0)).raw("</h3>");
         let described = |gap: &crate::replay::Gap| {
-            let (from, through) = (number(gap.from), number(gap.through));
+            let (from, through) = (number(gap.from.0), number(gap.through.0));
             let places =
                 if gap.from == gap.through { from } else { format!("{from} to {through}") };
             format!("{places}: {}", gap.reason.name().replace('_', " "))
         };
         let drawn = gaps.iter().take(GAPS_DRAWN_MAX);
-        let drawn: Vec<_> =
-            drawn.map(|gap| (gap.from, gap.through, class(gap.reason), described(gap))).collect();
-        strip(to, strand.reached, &drawn);
+        let drawn: Vec<_> = drawn
+            .map(|gap| (gap.from.0, gap.through.0, class(gap.reason), described(gap)))
+            .collect();
+        strip(to, strand.reached.0, &drawn);
         to.raw("<ul>");
         for gap in gaps.iter().take(GAPS_LISTED_MAX) {
             to.element("<li>", described(gap), "</li>");
@@ -302,7 +304,7 @@ fn gaps(to: &mut Markup, report: &ReplayReport) {
 fn checkpoints(to: &mut Markup, report: &ReplayReport) {
     to.raw("<section><h2>Checkpoints, and who cosigned</h2>");
     let strands = pictured(report);
-    let nodes: BTreeSet<u32> = strands
+    let nodes: BTreeSet<OriginatorId> = strands
         .iter()
         .flat_map(|it| it.figures.checkpoints.keys().chain(it.figures.cosigners.keys()))
         .copied()
@@ -323,7 +325,9 @@ fn checkpoints(to: &mut Markup, report: &ReplayReport) {
         let figures = &strand.figures;
         to.element("<tr><td>", strand.originator_id, "</td>");
         for node in nodes.iter().take(SIGNERS_MAX) {
-            let of = |counts: &BTreeMap<u32, u64>| number(counts.get(node).copied().unwrap_or(0));
+            let of = |counts: &BTreeMap<OriginatorId, u64>| {
+                number(counts.get(node).copied().unwrap_or(0))
+            };
             to.element("<td class=\"n\">", of(&figures.checkpoints), " + ");
             to.element("", of(&figures.cosigners), "</td>");
         }
@@ -341,7 +345,7 @@ fn strands(to: &mut Markup, report: &ReplayReport) {
         let short: String = strand.root.chars().take(12).collect();
         to.element("<tr><td>", strand.originator_id, "</td>");
         for figure in [
-            strand.reached,
+            strand.reached.0,
             strand.figures.envelopes,
             strand.figures.invalid,
             strand.faults.count(),

@@ -1,5 +1,6 @@
 //! The page names the findings of a replay, and no text of a log becomes markup.
 
+use hawser_proto::{OriginatorId, SequenceId};
 use hawser_rules::Registry;
 use hawser_rules::retention::RETENTION_INFINITE;
 
@@ -134,17 +135,18 @@ fn a_page_stays_small_whatever_a_log_states() {
         GapReason::NotShown,
     ];
     for at in 1..=1_000_u64 {
-        let from = u64::MAX - 10 * at;
+        let from = SequenceId(u64::MAX - 10 * at);
         let reason = reasons[usize::try_from(at % 5).unwrap()];
-        figures.gaps.push(Gap { from, through: u64::MAX, reason });
+        figures.gaps.push(Gap { from, through: SequenceId(u64::MAX), reason });
     }
-    for node in 0..1_000 {
+    for node in (0..1_000).map(OriginatorId) {
         figures.cosigners.insert(node, u64::MAX);
         figures.checkpoints.insert(node, u64::MAX);
     }
     let mut strand = report.strands[0].clone();
     strand.figures.payers.clear();
     report.strands = (0..500)
+        .map(OriginatorId)
         .map(|originator_id| crate::replay::ReplayedStrand { originator_id, ..strand.clone() })
         .collect();
     report.strands[0].figures.payers =

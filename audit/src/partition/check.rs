@@ -86,7 +86,8 @@ fn check_range<I: Iterator<Item = PartitionRow> + Send>(
     (verdict.rows, verdict.checkpoints) = (findings.rows, findings.checkpoints);
     verdict.add_faults(&findings.faults);
     verdict.unchecked.add(findings.unchecked);
-    if verdict.from == 1 && originator.is_node() && settings.registry.node(originator).is_none() {
+    let is_first = verdict.from == SequenceId(1);
+    if is_first && originator.is_node() && settings.registry.node(originator).is_none() {
         verdict.fault(unknown_originator(originator));
     }
     Ok(verdict)

@@ -87,9 +87,9 @@ fn planted_faults_are_named_as_by_a_replay_whatever_the_number_of_parts() {
         plant(&mut log);
         let rows = rows_and_beside(&log);
         let rows_of_log = log.rows.len() as u64;
-        let (originator_id, through) = (NODE.0, 500);
-        let head = Some(log.head);
-        let beyond_head = Some(log.last_held).filter(|last| *last > log.head);
+        let (originator_id, through) = (NODE, SequenceId(500));
+        let head = Some(SequenceId(log.head));
+        let beyond_head = Some(SequenceId(log.last_held)).filter(|last| last.0 > log.head);
         let expected =
             [ExpectedStrand { originator_id, through, rows: rows_of_log, head, beyond_head }];
         let [one, two, eight] = [1, 2, 8].map(|parts| equal_parts(&rows, parts));
@@ -97,7 +97,7 @@ fn planted_faults_are_named_as_by_a_replay_whatever_the_number_of_parts() {
         assert_eq!(one, eight, "{name}");
         let merged = merge(check(&rows), Some(&expected)).unwrap();
         let found: Vec<_> =
-            merged.faults.kept().iter().map(|it| (it.kind, it.sequence_id, it.rule)).collect();
+            merged.faults.kept().iter().map(|it| (it.kind, it.sequence_id.0, it.rule)).collect();
         let expected: Vec<_> =
             faults.iter().copied().filter(|(kind, ..)| !needs_the_strand(*kind)).collect();
         assert_eq!(found, expected, "{name}");
@@ -166,8 +166,8 @@ fn missing_parts_are_told_and_doubled_ones_count_once() {
     let rows = rows(&log);
     let parts: Vec<RangeVerdict> = rows.chunks(30).flat_map(check).collect();
     let expected = [ExpectedStrand {
-        originator_id: NODE.0,
-        through: 90,
+        originator_id: NODE,
+        through: SequenceId(90),
         rows: 90,
         head: None,
         beyond_head: None,
@@ -192,18 +192,18 @@ fn missing_parts_are_told_and_doubled_ones_count_once() {
     let halves: Vec<RangeVerdict> =
         [&short[..30], &short[30..]].into_iter().flat_map(check).collect();
     let expected = [ExpectedStrand {
-        originator_id: NODE.0,
-        through: 90,
+        originator_id: NODE,
+        through: SequenceId(90),
         rows: 89,
         head: None,
         beyond_head: None,
     }];
     let merged = merge(halves, Some(&expected)).unwrap();
-    assert_eq!((merged.verdict, merged.faults.kept()[0].sequence_id), ("faulty", 31));
+    assert_eq!((merged.verdict, merged.faults.kept()[0].sequence_id), ("faulty", SequenceId(31)));
 
     let overlapping: Vec<RangeVerdict> =
         [&rows[..40], &rows[30..]].into_iter().flat_map(check).collect();
-    let overlap = MergeError::Overlap { originator_id: NODE.0, place: 31 };
+    let overlap = MergeError::Overlap { originator_id: NODE, place: SequenceId(31) };
     assert_eq!(merge(overlapping, None).unwrap_err(), overlap);
     let other = ReplaySettings { rates: None, ..settings() };
     let judged =
@@ -297,7 +297,7 @@ fn rows_that_do_not_ascend_and_hostile_verdicts_are_refused() {
     let lie = lie.replace("\"late_count\":0", "\"late_count\":18446744073709551615");
     let lie = RangeVerdict::parse(&lie).unwrap();
     let mut next = lie.clone();
-    (next.from, next.through) = (11, 20);
+    (next.from, next.through) = (SequenceId(11), SequenceId(20));
     assert_eq!(merge(vec![lie, next], None).unwrap().verdict, "faulty");
 }
 
@@ -316,7 +316,7 @@ fn each_strand_of_a_partition_has_its_verdict_and_an_unknown_one_is_named_once()
     let whole = equal_parts(&rows, 1);
     assert_eq!(equal_parts(&rows, 8), whole);
     let merged = merge(check(&rows), None).unwrap();
-    assert_eq!(merged.strands.iter().map(|it| it.originator_id).collect::<Vec<_>>(), [100, 300]);
+    assert_eq!(merged.strands.iter().map(|it| it.originator_id.0).collect::<Vec<_>>(), [100, 300]);
     assert_eq!(merged.faults.counts()[&FaultKind::UnknownOriginator], 1);
     assert_eq!(merged.faults.counts()[&FaultKind::NotCanonical], 4);
 }
@@ -336,7 +336,7 @@ fn a_pruned_place_is_a_fault_unless_its_record_says_that_it_has_expired() {
         rows[6] = line(7, originator_ns, retention_days);
         assert_eq!(equal_parts(&rows, 8), equal_parts(&rows, 1));
         let faults = merge(check(&rows), None).unwrap().faults;
-        faults.kept().iter().map(|it| (it.kind, it.sequence_id)).collect::<Vec<_>>()
+        faults.kept().iter().map(|it| (it.kind, it.sequence_id.0)).collect::<Vec<_>>()
     };
     assert_eq!(found(Some(ns_of(7)), Some(30)), []);
     assert_eq!(found(Some(ns_of(7)), None), []);
@@ -399,12 +399,12 @@ fn a_part_whose_signatures_could_not_be_checked_is_not_clean() {
 fn a_manifest_may_list_ten_thousand_strands_and_no_more() {
     let strand = |originator_id| ExpectedStrand {
         originator_id,
-        through: 5,
+        through: SequenceId(5),
         rows: 0,
-        head: Some(5),
-        beyond_head: Some(7),
+        head: Some(SequenceId(5)),
+        beyond_head: Some(SequenceId(7)),
     };
-    let listed: Vec<ExpectedStrand> = (0..=10_000).map(strand).collect();
+    let listed: Vec<ExpectedStrand> = (0..=10_000).map(OriginatorId).map(strand).collect();
     let merged = merge(check(&rows(&MemoryLog::honest(5))), Some(&listed[..10_000])).unwrap();
     assert_eq!(merged.strands.len(), 10_000);
     assert_eq!(merged.faults.counts()[&FaultKind::BeyondHead], 10_000);
@@ -422,7 +422,7 @@ fn a_statement_that_is_not_its_nodes_is_a_fault_and_one_of_an_unknown_node_is_no
     };
     let genuine = declared(3, 9, 20, 1).encode();
     let found = check(&line(NODE.0, &genuine)).remove(0);
-    assert_eq!((found.from, found.rows, found.all_faults().count()), (0, 0, 0));
+    assert_eq!((found.from.0, found.rows, found.all_faults().count()), (0, 0, 0));
     let forged = declared(3, 9, 20, 5).encode();
     let mut other = genuine;
     other[3] += 1; // the node

@@ -29,11 +29,11 @@ pub struct RangeVerdict {
     /// A digest over keys and rates, hex.
     judged_by: String,
     /// The strand.
-    pub originator_id: u32,
+    pub originator_id: OriginatorId,
     /// The first place, included; 0 for a range of leaves or checkpoints alone.
-    pub from: u64,
+    pub from: SequenceId,
     /// The last place, included; 0 likewise.
-    pub through: u64,
+    pub through: SequenceId,
     /// Rows that were read.
     pub rows: u64,
     /// Envelopes among them.
@@ -67,9 +67,9 @@ pub enum MergeError {
     #[error("strand {originator_id}: place {place} is in two ranges")]
     Overlap {
         /// The strand.
-        originator_id: u32,
+        originator_id: OriginatorId,
         /// The place.
-        place: u64,
+        place: SequenceId,
     },
     /// The manifest lists more strands than a network has.
     #[error(
@@ -100,11 +100,11 @@ pub struct MergedVerdict {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct MergedStrand {
     /// The strand.
-    pub originator_id: u32,
+    pub originator_id: OriginatorId,
     /// The first place, included.
-    pub from: u64,
+    pub from: SequenceId,
     /// The last place, included.
-    pub through: u64,
+    pub through: SequenceId,
     /// Rows that were read.
     pub rows: u64,
     /// Envelopes among them.
@@ -115,15 +115,15 @@ pub struct MergedStrand {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExpectedStrand {
     /// The strand.
-    pub originator_id: u32,
+    pub originator_id: OriginatorId,
     /// The last place, included.
-    pub through: u64,
+    pub through: SequenceId,
     /// Rows.
     pub rows: u64,
     /// The head, if the source has stated it: the places between the last row and the head are a hole.
-    pub head: Option<u64>,
+    pub head: Option<SequenceId>,
     /// The highest place that holds an envelope, if the source has stated that it lies behind the head.
-    pub beyond_head: Option<u64>,
+    pub beyond_head: Option<SequenceId>,
 }
 
 impl RangeVerdict {
@@ -131,9 +131,9 @@ impl RangeVerdict {
         Self {
             schema: SCHEMA.to_owned(),
             judged_by,
-            originator_id: originator.0,
-            from: 0,
-            through: 0,
+            originator_id: originator,
+            from: SequenceId::NONE,
+            through: SequenceId::NONE,
             rows: 0,
             envelopes: 0,
             signatures_checked: false,
@@ -156,8 +156,8 @@ impl RangeVerdict {
         let verdict: Self =
             serde_json::from_str(text).map_err(|error| MergeError::Malformed(error.to_string()))?;
         let is_range = match verdict.from {
-            0 => verdict.through == 0,
-            from => from <= verdict.through && verdict.through <= SequenceId::MAX.0,
+            SequenceId::NONE => verdict.through == SequenceId::NONE,
+            from => from <= verdict.through && verdict.through <= SequenceId::MAX,
         };
         if verdict.schema != SCHEMA || !is_range || !verdict.times.is_sound() {
             return Err(MergeError::Malformed(
@@ -177,7 +177,7 @@ impl RangeVerdict {
     #[must_use]
     pub fn all_faults(&self) -> Faults {
         let mut faults = self.faults.clone();
-        self.times.add_to(OriginatorId(self.originator_id), &mut faults);
+        self.times.add_to(self.originator_id, &mut faults);
         faults.sort();
         faults
     }
@@ -204,7 +204,7 @@ impl RangeVerdict {
     }
 
     fn originator(&self) -> OriginatorId {
-        OriginatorId(self.originator_id)
+        self.originator_id
     }
 
     /// Takes the next row. Leaves are those of void places.
@@ -244,17 +244,17 @@ impl RangeVerdict {
 
     /// Adds places to the range.
     fn cover(&mut self, from: SequenceId, through: SequenceId) -> Result<(), SourceError> {
-        let is_behind = from.0 > self.through || self.from == 0;
-        if from.0 == 0 || !is_behind || through < from || through > SequenceId::MAX {
+        let is_behind = from > self.through || self.from == SequenceId::NONE;
+        if from == SequenceId::NONE || !is_behind || through < from || through > SequenceId::MAX {
             let text = format!("strand {}: place {from} after {}", self.originator(), self.through);
             return Err(SourceError(text));
         }
-        if self.from == 0 {
-            self.from = from.0;
-        } else if from.0 > self.through + 1 {
-            self.fault(hole(self.originator(), self.through + 1, from.0 - 1));
+        if self.from == SequenceId::NONE {
+            self.from = from;
+        } else if from > self.through.next() {
+            self.fault(hole(self.originator(), self.through.next().0, from.previous().0));
         }
-        self.through = through.0;
+        self.through = through;
         Ok(())
     }
 
@@ -298,20 +298,20 @@ impl RangeVerdict {
     /// are no hole of the log.
     fn join(&mut self, after: Self, may_miss: bool) -> Result<Option<String>, MergeError> {
         let mut missing = None;
-        if after.from > 0 && self.from > 0 {
+        if after.from > SequenceId::NONE && self.from > SequenceId::NONE {
             if after.from <= self.through {
                 let (originator_id, place) = (self.originator_id, after.from);
                 return Err(MergeError::Overlap { originator_id, place });
             }
-            let (from, through) = (self.through + 1, after.from - 1);
+            let (from, through) = (self.through.next(), after.from.previous());
             if from <= through && may_miss {
                 let strand = self.originator();
                 missing = Some(format!("strand {strand}: no range has places {from} to {through}"));
             } else if from <= through {
-                self.fault(hole(self.originator(), from, through));
+                self.fault(hole(self.originator(), from.0, through.0));
             }
         }
-        if self.from == 0 {
+        if self.from == SequenceId::NONE {
             self.from = after.from;
         }
         self.through = self.through.max(after.through);
@@ -348,14 +348,14 @@ pub fn merge(
     ranges.sort_by_key(|range| (range.originator_id, range.from, range.through));
     // An engine may run a task twice and give both results.
     ranges.dedup();
-    let mut rows: BTreeMap<u32, u64> = BTreeMap::new();
+    let mut rows: BTreeMap<OriginatorId, u64> = BTreeMap::new();
     for range in &ranges {
         let sum = rows.entry(range.originator_id).or_default();
         *sum = sum.saturating_add(range.rows);
     }
-    let expected_of: BTreeMap<u32, &ExpectedStrand> =
+    let expected_of: BTreeMap<OriginatorId, &ExpectedStrand> =
         listed.iter().map(|it| (it.originator_id, it)).collect();
-    let is_short = |id: u32| {
+    let is_short = |id: OriginatorId| {
         let rows = rows.get(&id).copied();
         expected_of.get(&id).is_some_and(|it| rows.is_none_or(|rows| rows < it.rows))
     };
@@ -372,12 +372,12 @@ pub fn merge(
     }
     for (id, range) in &mut joined {
         let strand = range.originator();
-        if range.from <= 1 {
+        if range.from <= SequenceId(1) {
             continue;
         }
-        let through = range.from - 1;
+        let through = range.from.previous();
         if expected_of.contains_key(id) && !is_short(*id) {
-            range.fault(hole(strand, 1, through));
+            range.fault(hole(strand, 1, through.0));
         } else {
             incomplete.push(format!("strand {strand}: no range has places 1 to {through}"));
         }
@@ -402,16 +402,15 @@ pub fn merge(
 }
 
 /// One range for each strand.
-type Joined = BTreeMap<u32, RangeVerdict>;
+type Joined = BTreeMap<OriginatorId, RangeVerdict>;
 
 /// Adds the holes between the last rows of strands and their heads. All rows of these strands were checked.
 fn add_holes_at_heads<'a>(joined: &mut Joined, strands: impl Iterator<Item = &'a ExpectedStrand>) {
-    for ExpectedStrand { originator_id, head, .. } in strands {
-        let originator = OriginatorId(*originator_id);
+    for &ExpectedStrand { originator_id, head, .. } in strands {
         let Some(head) = head else { continue };
-        let range = range_of(joined, originator);
-        if range.through < *head {
-            let fault = hole(originator, range.through + 1, *head);
+        let range = range_of(joined, originator_id);
+        if range.through < head {
+            let fault = hole(originator_id, range.through.next().0, head.0);
             range.fault(fault);
         }
     }
@@ -419,17 +418,16 @@ fn add_holes_at_heads<'a>(joined: &mut Joined, strands: impl Iterator<Item = &'a
 
 /// Adds the envelopes behind the heads of strands that the manifest names: the export has no rows for them.
 fn add_beyond_heads(joined: &mut Joined, strands: &[ExpectedStrand]) {
-    for ExpectedStrand { originator_id, head, beyond_head: beyond, .. } in strands {
+    for &ExpectedStrand { originator_id, head, beyond_head: beyond, .. } in strands {
         let (Some(head), Some(beyond)) = (head, beyond) else { continue };
-        let originator = OriginatorId(*originator_id);
-        let last = EnvelopeId::new(originator, SequenceId(*beyond));
-        range_of(joined, originator).fault(beyond_head(last, SequenceId(*head)));
+        let last = EnvelopeId::new(originator_id, beyond);
+        range_of(joined, originator_id).fault(beyond_head(last, head));
     }
 }
 
 /// Returns the range of a strand; one without rows if there is none.
 fn range_of(joined: &mut Joined, originator: OriginatorId) -> &mut RangeVerdict {
-    joined.entry(originator.0).or_insert_with(|| {
+    joined.entry(originator).or_insert_with(|| {
         let mut none = RangeVerdict::new(originator, String::new());
         none.signatures_checked = true; // it has none
         none

@@ -107,7 +107,7 @@ impl BilledPart {
 #[derive(Debug, Clone, Serialize)]
 pub struct StrandBill {
     /// The originator.
-    pub originator_id: u32,
+    pub originator_id: OriginatorId,
     /// Envelopes that the payer pays for.
     pub envelopes: u64,
     /// Fees of the payer as the originator stated them, picodollars.
@@ -176,7 +176,7 @@ struct StrandBilling<'a> {
 impl<'a> StrandBilling<'a> {
     fn new(originator: OriginatorId, reports: &[BilledReport], settings: &'a BillSettings) -> Self {
         let bill = StrandBill {
-            originator_id: originator.0,
+            originator_id: originator,
             envelopes: 0,
             stated_picodollars: 0,
             parts: Vec::new(),
@@ -218,7 +218,7 @@ impl<'a> StrandBilling<'a> {
     fn take_envelope(&mut self, envelope: CheckedEnvelope) {
         self.skip_to(envelope.sequence.0);
         self.next = envelope.sequence.0.saturating_add(1);
-        let id = EnvelopeId::new(OriginatorId(self.bill.originator_id), envelope.sequence);
+        let id = EnvelopeId::new(self.bill.originator_id, envelope.sequence);
         let signed = match envelope.found {
             Ok(signed) => signed,
             Err((kind, text)) => {

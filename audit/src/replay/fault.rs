@@ -118,9 +118,9 @@ pub struct Fault {
     /// The kind.
     pub kind: FaultKind,
     /// The strand; absent for a fault of the whole log.
-    pub originator_id: Option<u32>,
+    pub originator_id: Option<OriginatorId>,
     /// The place; 0 for a fault of the whole strand.
-    pub sequence_id: u64,
+    pub sequence_id: SequenceId,
     /// The number of the rule in `docs/protocol/rules.md`, for an envelope that breaks one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rule: Option<u8>,
@@ -132,7 +132,7 @@ impl Fault {
     /// Makes a fault at a place.
     #[must_use]
     pub fn at(kind: FaultKind, id: EnvelopeId, text: impl fmt::Display) -> Self {
-        let (originator_id, sequence_id) = (Some(id.originator.0), id.sequence.0);
+        let (originator_id, sequence_id) = (Some(id.originator), id.sequence);
         Self { kind, originator_id, sequence_id, rule: None, text: text.to_string() }
     }
 
@@ -145,7 +145,13 @@ impl Fault {
     /// Makes a fault of the whole log.
     #[must_use]
     pub fn of_log(kind: FaultKind, text: impl fmt::Display) -> Self {
-        Self { kind, originator_id: None, sequence_id: 0, rule: None, text: text.to_string() }
+        Self {
+            kind,
+            originator_id: None,
+            sequence_id: SequenceId::NONE,
+            rule: None,
+            text: text.to_string(),
+        }
     }
 }
 
@@ -154,7 +160,7 @@ impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.originator_id, self.sequence_id) {
             (None, _) => f.write_str("log")?,
-            (Some(originator), 0) => write!(f, "strand {originator}")?,
+            (Some(originator), SequenceId::NONE) => write!(f, "strand {originator}")?,
             (Some(originator), place) => write!(f, "{originator}:{place}")?,
         }
         write!(f, "  {}", self.kind.name())?;

@@ -23,9 +23,9 @@ const DIGEST_PART: usize = 16;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct ChargedAgain {
     /// The sequence id at which it was charged first.
-    pub first: u64,
+    pub first: SequenceId,
     /// The sequence id at which it was charged again.
-    pub again: u64,
+    pub again: SequenceId,
     /// The fee of the second place, picodollars.
     #[serde(serialize_with = "super::amount_text::serialize")]
     pub picodollars: u64,
@@ -48,7 +48,7 @@ pub struct RepeatedCharges {
 /// Finds the repeats in one strand.
 #[derive(Debug, Default)]
 pub(super) struct RepeatFinder {
-    seen: HashMap<[u8; DIGEST_PART], u64>,
+    seen: HashMap<[u8; DIGEST_PART], SequenceId>,
     found: RepeatedCharges,
 }
 
@@ -64,12 +64,12 @@ impl RepeatFinder {
                 found.picodollars = found.picodollars.saturating_add(picodollars);
                 if found.kept.len() < KEPT_MAX {
                     let first = *first.get();
-                    found.kept.push(ChargedAgain { first, again: at.0, picodollars });
+                    found.kept.push(ChargedAgain { first, again: at, picodollars });
                 }
             }
             Entry::Vacant(_) if is_full => self.found.not_compared += 1,
             Entry::Vacant(place) => {
-                place.insert(at.0);
+                place.insert(at);
             }
         }
     }
@@ -97,7 +97,11 @@ mod tests {
             finder.take(&digest(number), SequenceId(at), 100 + at);
         }
         let found = finder.finish();
-        let again = |again, picodollars| ChargedAgain { first: 1, again, picodollars };
+        let again = |again, picodollars| ChargedAgain {
+            first: SequenceId(1),
+            again: SequenceId(again),
+            picodollars,
+        };
         assert_eq!(found.kept, [again(3, 103), again(9, 109)]);
         assert_eq!((found.count, found.picodollars, found.not_compared), (2, 212, 0));
     }

@@ -62,7 +62,7 @@ pub struct ReplayProgress {
 pub struct ReplayState {
     schema: String,
     network: String,
-    node_id: u32,
+    node_id: OriginatorId,
     /// Bytes that no other log has, hex.
     log: String,
     /// A digest over the keys, hex.
@@ -126,7 +126,7 @@ pub enum ReplayStateError {
         /// The network of that log.
         network: String,
         /// The node of that log.
-        node_id: u32,
+        node_id: OriginatorId,
     },
     /// The finished part was judged with other nodes, keys or absences.
     #[error(
@@ -148,7 +148,7 @@ pub struct ReplayReport {
     /// The network.
     pub network: String,
     /// The keeper of the log.
-    pub node_id: u32,
+    pub node_id: OriginatorId,
     /// Faults of the log as a whole, and of no strand.
     pub faults: Faults,
     /// The strands.
@@ -193,7 +193,7 @@ impl ReplayState {
         Self {
             schema: STATE_SCHEMA.to_owned(),
             network,
-            node_id: node.0,
+            node_id: node,
             log: hex::encode(log),
             judged_by: judged_by(&settings.registry, &[]),
             nodes: JudgedNodes::new(&settings.registry),
@@ -471,7 +471,7 @@ impl<'a> Replay<'a> {
             Ok(sentence) => unchecked.extend(sentence),
             Err(text) => faults.add(Fault::of_log(FaultKind::Rates, text)),
         }
-        ReplayReport { network, node_id: node.0, faults, strands, unchecked, incomplete }
+        ReplayReport { network, node_id: node, faults, strands, unchecked, incomplete }
     }
 
     /// Compares the recorded rates with the given ones. Returns a sentence on those that could not be compared.
@@ -509,7 +509,7 @@ impl<'a> Replay<'a> {
 
     fn unchecked(&self, strands: &[ReplayedStrand]) -> Vec<String> {
         let mut unchecked = self.source.unchecked();
-        let ids = strands.iter().map(|strand| OriginatorId(strand.originator_id));
+        let ids = strands.iter().map(|strand| strand.originator_id);
         unchecked.extend(unchecked_strands(&ids.collect::<Vec<_>>()));
         let mut note = |is_so: bool, text: &str| {
             if is_so {

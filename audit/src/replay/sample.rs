@@ -36,7 +36,7 @@ pub struct SampledSignatures {
     /// Places of all strands of nodes, up to their heads.
     pub places: u64,
     /// Nodes whose strands were not sampled, because the registry does not name them.
-    pub unknown_nodes: Vec<u32>,
+    pub unknown_nodes: Vec<OriginatorId>,
     /// Number of faults.
     pub faults: u64,
     /// The first faults.
@@ -64,7 +64,7 @@ pub fn sample_signatures(
     sampled.places = sum(&heads);
     let (known, unknown): (Vec<_>, Vec<_>) =
         heads.into_iter().partition(|head| registry.node(head.originator).is_some());
-    sampled.unknown_nodes = unknown.iter().map(|head| head.originator.0).collect();
+    sampled.unknown_nodes = unknown.iter().map(|head| head.originator).collect();
     let drawn = match size {
         SampleSize::Envelopes(wanted) if wanted < sum(&known) => {
             Some(draw(&known, wanted.min(SAMPLE_MAX), random))
@@ -234,7 +234,7 @@ mod tests {
         flip_signature(&mut log);
         let found = sampled(&log, SampleSize::All);
         assert_eq!((found.faults, found.first_faults[0].kind), (1, FaultKind::Forged));
-        assert_eq!(found.first_faults[0].sequence_id, 7);
+        assert_eq!(found.first_faults[0].sequence_id, SequenceId(7));
         let some = sampled(&log, SampleSize::Envelopes(39));
         assert!(some.checked < 40);
         // Each place but those of other envelopes leads to the next envelope.
@@ -273,6 +273,6 @@ mod tests {
         };
         let registry = [stranger].into_iter().collect();
         let sampled = sample_signatures(&log, &registry, SampleSize::All, 1, &mut |_| 0).unwrap();
-        assert_eq!((sampled.checked, &sampled.unknown_nodes[..]), (0, &[NODE.0][..]));
+        assert_eq!((sampled.checked, &sampled.unknown_nodes[..]), (0, &[NODE][..]));
     }
 }

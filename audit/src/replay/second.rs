@@ -290,7 +290,7 @@ mod tests {
                 let report = judged(&log, &second);
                 assert_eq!(report.verdict(), "incomplete", "{len}, {is_node}");
                 let gap = &report.strands[0].figures.gaps[0];
-                assert_eq!((gap.from, gap.through, gap.reason), (41, 50, GapReason::NotShown));
+                assert_eq!((gap.from.0, gap.through.0, gap.reason), (41, 50, GapReason::NotShown));
                 assert_eq!(named(&report), []);
             }
         }

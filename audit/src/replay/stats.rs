@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use hawser_proto::OriginatorId;
+use hawser_proto::{OriginatorId, SequenceId};
 use serde::{Deserialize, Serialize};
 
 use super::check::Charge;
@@ -45,9 +45,9 @@ pub struct PayerFigures {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gap {
     /// The first place, included.
-    pub from: u64,
+    pub from: SequenceId,
     /// The last place, included.
-    pub through: u64,
+    pub through: SequenceId,
     /// The reason.
     pub reason: GapReason,
 }
@@ -72,9 +72,9 @@ pub struct StrandFigures {
     /// Places in gaps, by reason.
     pub absent: BTreeMap<GapReason, u64>,
     /// Verified checkpoints, by the node that signed.
-    pub checkpoints: BTreeMap<u32, u64>,
+    pub checkpoints: BTreeMap<OriginatorId, u64>,
     /// Verified cosignatures, by the node that signed.
-    pub cosigners: BTreeMap<u32, u64>,
+    pub cosigners: BTreeMap<OriginatorId, u64>,
     /// Cosignatures of witnesses, whose keys no registry names. Not verified.
     pub witnesses: u64,
     /// Checkpoints and cosignatures of nodes that the registry does not name. Not verified.
@@ -103,8 +103,9 @@ impl StrandFigures {
         if self.payers.len() > PAYERS_MAX || !self.payers.keys().all(is_payer) {
             return Err("it has figures of payers that no envelope has");
         }
-        let is_within =
-            |gap: &Gap| 0 < gap.from && gap.from <= gap.through && gap.through <= reached;
+        let is_within = |gap: &Gap| {
+            SequenceId::NONE < gap.from && gap.from <= gap.through && gap.through.0 <= reached
+        };
         let ascend = |gaps: &[Gap]| gaps[0].through < gaps[1].from;
         if self.gaps.len() > GAPS_MAX
             || !self.gaps.iter().all(is_within)
@@ -127,13 +128,13 @@ impl StrandFigures {
 
     /// Counts a checkpoint that was verified.
     pub(super) fn count_checkpoint(&mut self, node: OriginatorId) {
-        let count = self.checkpoints.entry(node.0).or_default();
+        let count = self.checkpoints.entry(node).or_default();
         *count = count.saturating_add(1);
     }
 
     /// Counts a cosignature that was verified.
     pub(super) fn count_cosigner(&mut self, node: OriginatorId) {
-        let count = self.cosigners.entry(node.0).or_default();
+        let count = self.cosigners.entry(node).or_default();
         *count = count.saturating_add(1);
     }
 
@@ -165,11 +166,11 @@ impl StrandFigures {
         of.stated_picodollars = of.stated_picodollars.saturating_add(charge.stated_picodollars);
     }
 
-    pub(super) fn count_gap(&mut self, from: u64, through: u64, reason: GapReason) {
-        let places = through.saturating_sub(from).saturating_add(1);
+    pub(super) fn count_gap(&mut self, from: SequenceId, through: SequenceId, reason: GapReason) {
+        let places = through.0.saturating_sub(from.0).saturating_add(1);
         let sum = self.absent.entry(reason).or_default();
         *sum = sum.saturating_add(places);
-        let continues = |last: &&mut Gap| last.reason == reason && last.through + 1 == from;
+        let continues = |last: &&mut Gap| last.reason == reason && last.through.next() == from;
         if let Some(last) = self.gaps.last_mut().filter(continues) {
             last.through = through;
         } else if self.gaps.len() < GAPS_MAX {

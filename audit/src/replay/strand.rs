@@ -42,7 +42,7 @@ pub(super) struct ReplayContext<'a> {
 /// The replay of one strand up to a place. Stored in a state file, from which a replay continues.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct StrandReplay {
-    originator_id: u32,
+    originator_id: OriginatorId,
     /// The next place.
     next: u64,
     /// The latest time so far, unix nanoseconds.
@@ -74,9 +74,9 @@ pub struct StrandReplay {
 #[derive(Debug, Clone, Serialize)]
 pub struct ReplayedStrand {
     /// The strand.
-    pub originator_id: u32,
+    pub originator_id: OriginatorId,
     /// The last place that was checked.
-    pub reached: u64,
+    pub reached: SequenceId,
     /// Leaves of the tree that was grown again.
     pub tree_size: u64,
     /// Its root, hex.
@@ -90,7 +90,7 @@ pub struct ReplayedStrand {
 impl StrandReplay {
     pub(super) fn new(originator: OriginatorId) -> Self {
         Self {
-            originator_id: originator.0,
+            originator_id: originator,
             next: 1,
             newest_ns: None,
             last_ns: 0,
@@ -110,7 +110,7 @@ impl StrandReplay {
     /// Returns the originator of the strand.
     #[must_use]
     pub fn originator(&self) -> OriginatorId {
-        OriginatorId(self.originator_id)
+        self.originator_id
     }
 
     /// Returns the last place that was checked.
@@ -318,7 +318,7 @@ impl StrandReplay {
             _ => vec![(from, through, reason)],
         };
         for (from, through, reason) in parts {
-            self.figures.count_gap(from.0, through.0, reason);
+            self.figures.count_gap(from, through, reason);
         }
     }
 
@@ -379,7 +379,7 @@ impl StrandReplay {
     ) -> Result<(), SourceError> {
         self.skip_to(sequence, false)?;
         self.next = sequence.0 + 1;
-        self.figures.count_gap(sequence.0, sequence.0, GapReason::Pruned);
+        self.figures.count_gap(sequence, sequence, GapReason::Pruned);
         self.load.lose(); // the keeper's word accuses no signer
         let id = self.id(sequence);
         let days = record.charge.map(|charge| charge.retention_days);
@@ -511,7 +511,7 @@ impl StrandReplay {
         }
         ReplayedStrand {
             originator_id: end.originator_id,
-            reached: end.next - 1,
+            reached: end.reached(),
             tree_size: end.tree.size(),
             root: end.tree.root().to_string(),
             faults: end.faults,

@@ -20,7 +20,7 @@ pub(crate) fn replay(log: &MemoryLog, settings: &ReplaySettings) -> ReplayReport
 /// Returns kind, place and rule of each fault.
 pub(super) fn named(report: &ReplayReport) -> Vec<(FaultKind, u64, Option<u8>)> {
     let all = report.all_faults();
-    let faults: Vec<_> = all.kept().iter().map(|it| (it.kind, it.sequence_id, it.rule)).collect();
+    let faults: Vec<_> = all.kept().iter().map(|it| (it.kind, it.sequence_id.0, it.rule)).collect();
     assert_eq!(all.count(), faults.len() as u64);
     faults
 }
@@ -32,10 +32,10 @@ fn a_clean_log_is_clean_whatever_the_number_of_threads() {
         let report = replay(&log, &ReplaySettings { threads, ..settings() });
         assert_eq!(named(&report), []);
         let strand = &report.strands[0];
-        assert_eq!((strand.reached, strand.tree_size), (1_300, 1_300));
+        assert_eq!((strand.reached.0, strand.tree_size), (1_300, 1_300));
         assert_eq!(strand.root, log.root.to_string());
-        assert_eq!(strand.figures.checkpoints[&100], 130);
-        assert_eq!(strand.figures.cosigners[&200], 130);
+        assert_eq!(strand.figures.checkpoints[&NODE], 130);
+        assert_eq!(strand.figures.cosigners[&OriginatorId(200)], 130);
         assert_eq!(strand.figures.payers.len(), 2);
         let booked: u64 = strand.figures.payers.values().map(|it| it.picodollars).sum();
         assert_eq!(booked, log.usage.values().map(|it| it.picodollars).sum::<u64>());
@@ -130,7 +130,7 @@ fn a_verdict_names_the_checkpoints_that_no_tree_was_compared_with() {
     let unchecked = |log: &MemoryLog| {
         let report = replay(log, &settings());
         assert_eq!(named(&report), []);
-        (report.unchecked.join("; "), report.strands[0].figures.checkpoints[&100])
+        (report.unchecked.join("; "), report.strands[0].figures.checkpoints[&NODE])
     };
     assert_eq!(unchecked(&MemoryLog::honest(50)), (String::new(), 5));
     // The keeper calls a place missing: the checkpoints of more places could be of any log.
@@ -245,7 +245,7 @@ fn recorded_rates_accuse_no_signer_after_the_newest_one_has_begun() {
 fn wrong_fees(log: &MemoryLog, rates: RateTable) -> Vec<u64> {
     let faults = replay(log, &ReplaySettings { rates: Some(rates), ..settings() }).all_faults();
     let fees = faults.kept().iter().filter(|it| it.kind == FaultKind::Fee);
-    fees.map(|it| it.sequence_id).collect()
+    fees.map(|it| it.sequence_id.0).collect()
 }
 
 #[test]
@@ -343,7 +343,7 @@ fn a_void_range_has_leaves_and_other_gaps_end_the_tree() {
     log.checkpoints.truncate(1);
     let report = replay(&log, &settings());
     let strand = &report.strands[0];
-    let absent = Gap { from: 20, through: 29, reason: GapReason::Void };
+    let absent = Gap { from: SequenceId(20), through: SequenceId(29), reason: GapReason::Void };
     assert_eq!((strand.tree_size, &strand.figures.gaps[..]), (50, &[absent][..]));
     let kinds: Vec<_> = named(&report).iter().map(|it| it.0).collect();
     assert!(kinds.iter().all(|kind| matches!(kind, FaultKind::Usage | FaultKind::Congestion)));

@@ -13,12 +13,12 @@ fn rows_that_cannot_be_read_are_named_and_nothing_behind_them() {
         let mut first = Replay::new(&damaged, &settings, None).unwrap();
         let report = first.run(|_, _| true).unwrap().expect("nothing pauses it");
         assert_eq!(named(&report), [(FaultKind::Unreadable, from, None)]);
-        assert_eq!((report.verdict(), report.strands[0].reached), ("faulty", from - 1));
+        assert_eq!((report.verdict(), report.strands[0].reached.0), ("faulty", from - 1));
         // A later run begins the strand again.
         let state = first.state().clone();
         let mut second = Replay::new(&whole, &settings, Some(state)).unwrap();
         let report = second.run(|_, _| true).unwrap().expect("nothing pauses it");
-        assert_eq!((named(&report), report.strands[0].reached), (vec![], 1_300), "{from}");
+        assert_eq!((named(&report), report.strands[0].reached.0), (vec![], 1_300), "{from}");
     }
 }
 

@@ -132,8 +132,8 @@ impl DeclaredVoids {
     }
 
     /// Returns true if a signed tree has this place.
-    pub(super) fn is_in_tree(&self, place: u64) -> bool {
-        place <= self.in_tree.0
+    pub(super) fn is_in_tree(&self, place: SequenceId) -> bool {
+        place <= self.in_tree
     }
 
     /// Returns the first place that a statement explains, which may be behind its last one.
@@ -219,7 +219,7 @@ pub(super) fn newest_checkpoint(
 pub(super) fn only_stated(originator: OriginatorId, gaps: &[Gap]) -> Option<String> {
     let declared = || gaps.iter().filter(|gap| gap.reason == GapReason::DeclaredVoid);
     let first = declared().map(|gap| gap.from).min()?;
-    let places: u64 = declared().map(|gap| gap.through - gap.from + 1).sum();
+    let places: u64 = declared().map(|gap| gap.through.0 - gap.from.0 + 1).sum();
     Some(format!(
         "strand {originator}: that none of {places} places from {first} on, which its node has declared void, was \
         found again: the source may leave out an envelope together with the checkpoints that have it, so judge it \
@@ -256,7 +256,7 @@ mod tests {
     fn shown(log: &MemoryLog) -> (&'static str, Vec<(u64, u64, GapReason)>) {
         let report = replay(log, &settings());
         let gaps = report.strands[0].figures.gaps.iter();
-        let gaps = gaps.map(|&Gap { from, through, reason }| (from, through, reason)).collect();
+        let gaps = gaps.map(|gap| (gap.from.0, gap.through.0, gap.reason)).collect();
         (report.verdict(), gaps)
     }
 

@@ -10,7 +10,7 @@ use hawser_chain::admin::fees::{self, OnchainReport};
 use hawser_chain::admin::{nodes, rates};
 use hawser_node::error::{RunError, RunErrorKind};
 use hawser_node::files;
-use hawser_proto::{Address, EnvelopeId, OriginatorId, PublicKey, SequenceId};
+use hawser_proto::{Address, EnvelopeId, PublicKey, SequenceId};
 use hawser_rules::{NodeRecord, Rate, RateTable, Registry};
 use serde_json::{Value, json};
 
@@ -253,7 +253,7 @@ fn print_strand(bill: &StrandBill) {
     if !bill.unverified.is_empty() {
         let parts: Vec<_> =
             bill.unverified.iter().map(|part| UnverifiedPart::text(*part)).collect();
-        let is_migrated = OriginatorId(bill.originator_id).is_migrated();
+        let is_migrated = bill.originator_id.is_migrated();
         let remedy = if is_migrated { " (give its key with --migration-key)" } else { "" };
         output::line(format_args!("  not verified: {}{remedy}", parts.join("; ")));
     }
@@ -314,6 +314,7 @@ fn repeat_lines(found: &RepeatedCharges) -> Vec<String> {
 mod tests {
     use hawser_audit::replay::{ChargedAgain, Faults};
     use hawser_chain::admin::MicroDollars;
+    use hawser_proto::OriginatorId;
 
     use super::*;
 
@@ -337,7 +338,7 @@ mod tests {
     fn a_bill_is_proven_only_if_the_payers_strands_were_verified() {
         let verdict = |envelopes, unverified: &[UnverifiedPart]| {
             let bill = StrandBill {
-                originator_id: 10,
+                originator_id: OriginatorId(10),
                 envelopes,
                 stated_picodollars: 0,
                 parts: Vec::new(),
@@ -358,7 +359,7 @@ mod tests {
 
     #[test]
     fn repeats_that_are_not_named_and_envelopes_that_are_not_compared_are_told() {
-        let again = ChargedAgain { first: 3, again: 7, picodollars: 50 };
+        let again = ChargedAgain { first: SequenceId(3), again: SequenceId(7), picodollars: 50 };
         let lines = |count, not_compared| {
             let kept = vec![again];
             repeat_lines(&RepeatedCharges { count, picodollars: 50, kept, not_compared })

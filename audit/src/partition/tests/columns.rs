@@ -98,7 +98,7 @@ fn a_row_without_its_payer_is_a_fault_unless_the_export_was_made_without_payers(
     };
     let found = verdict(ExportedPayers::Named);
     let [fault] = found.faults.kept() else { panic!("{found:?}") };
-    assert_eq!((fault.kind, fault.sequence_id), (FaultKind::Column, 7));
+    assert_eq!((fault.kind, fault.sequence_id), (FaultKind::Column, SequenceId(7)));
     assert!(fault.text.ends_with(": payer"), "{fault}");
     let may_lack = verdict(ExportedPayers::MayLack);
     assert_eq!(may_lack.faults.count(), 0);

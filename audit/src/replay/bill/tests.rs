@@ -145,7 +145,7 @@ fn a_payer_envelope_that_was_charged_again_is_listed_with_its_place_and_its_pric
     let found = bill_of(&log, 8);
     assert_eq!(found.faults.count(), 0, "the log says truly what the node did: {found:?}");
     let again = &found.charged_again;
-    let places: Vec<_> = again.kept.iter().map(|it| (it.first, it.again)).collect();
+    let places: Vec<_> = again.kept.iter().map(|it| (it.first.0, it.again.0)).collect();
     assert_eq!(places, [(3, 7), (3, 40)]);
     let price = again.kept[0].picodollars;
     assert!(price > 0 && again.picodollars == 2 * price, "{again:?}");

@@ -9,6 +9,7 @@ use hawser_chain::admin::Contract;
 use hawser_node::error::RunError;
 use hawser_node::files::registry::{RegistryFile, RegistryFileError};
 use hawser_node::files::{rates, registry};
+use hawser_proto::OriginatorId;
 use hawser_rules::misbehavior::Missing;
 use hawser_rules::{RateTable, Registry};
 
@@ -136,7 +137,7 @@ fn of_path(path: &Path) -> Result<LoadedKeys, RunError> {
     }
     if let Ok(network) = NetworkFile::parse(&text) {
         let entry = |node: &crate::network_file::NetworkNode| NodeEntry {
-            node_id: node.node_id,
+            node_id: OriginatorId(node.node_id),
             public_key: node.public_key.clone(),
             canonical: true,
             absences: Vec::new(),

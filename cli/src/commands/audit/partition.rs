@@ -147,7 +147,7 @@ fn expected(folder: &Path) -> Result<Vec<ExpectedStrand>, RunError> {
         || RunError::not_found(format!("{}: the folder does not hold an export", folder.display()));
     let strand = |strand: &hawser_audit::export::StrandParts| ExpectedStrand {
         originator_id: strand.originator_id,
-        through: strand.through().0,
+        through: strand.through(),
         rows: strand.rows(),
         head: strand.head,
         beyond_head: strand.beyond_head,

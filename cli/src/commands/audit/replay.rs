@@ -197,7 +197,7 @@ fn print(report: &ReplayReport, keys: &str, as_json: bool) -> Result<(), RunErro
         }));
     } else {
         match report.node_id {
-            0 => output::line(&report.network),
+            OriginatorId(0) => output::line(&report.network),
             node => output::line(format_args!("node {node} of network {:?}", report.network)),
         }
         report.strands.iter().for_each(print_strand);
@@ -229,10 +229,10 @@ fn print_strand(strand: &ReplayedStrand) {
         .iter()
         .map(|(reason, places)| format!(", {places} {}", reason.name()))
         .collect();
-    let sum = |counts: &std::collections::BTreeMap<u32, u64>| counts.values().sum::<u64>();
+    let sum = |counts: &std::collections::BTreeMap<OriginatorId, u64>| counts.values().sum::<u64>();
     output::line(format_args!(
         "strand {}: to {}, {} ({} invalid{}), tree of {}, {}, {}",
-        OriginatorId(strand.originator_id),
+        strand.originator_id,
         strand.reached,
         output::count(figures.envelopes, "envelope"),
         figures.invalid,
