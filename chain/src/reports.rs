@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use alloy::primitives::{Address, Bytes, U256};
 use alloy::rpc::types::TransactionReceipt;
 use alloy::signers::local::PrivateKeySigner;
+use hawser_proto::{OriginatorId, SequenceId};
 use hawser_rules::payer_report::leaves::LEAF_LEN_BYTES;
 use hawser_rules::payer_report::tree::Hash;
 use hawser_rules::payer_report::{Attestation, DomainSeparator, LeafProof, PayerReport};
@@ -76,9 +77,9 @@ pub enum SubmitOutcome {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ContractReport {
     /// The start of the range, exclusive.
-    pub start: u64,
+    pub start: SequenceId,
     /// The last sequence id of the range.
-    pub end: u64,
+    pub end: SequenceId,
     /// The Merkle root over the amounts per payer.
     pub root: Hash,
     /// The number of settled leaves.
@@ -188,7 +189,7 @@ impl ReportManager {
     /// Fails when there is no such report, or the contract cannot be read.
     pub async fn kept(
         &self,
-        originator: u32,
+        originator: OriginatorId,
         index: u64,
         known: &ContractReport,
     ) -> Result<ContractReport, ReportManagerError> {
@@ -211,17 +212,17 @@ impl ReportManager {
     async fn stated(
         &self,
         chain: &Chain,
-        originator: u32,
+        originator: OriginatorId,
         index: u64,
     ) -> Result<ContractReport, ViewError> {
         let call = PayerReportManager::getPayerReportCall {
-            originatorNodeId_: originator,
+            originatorNodeId_: originator.0,
             payerReportIndex_: U256::from(index),
         };
         let report = chain.view(self.address, &call).await?;
         Ok(ContractReport {
-            start: report.startSequenceId,
-            end: report.endSequenceId,
+            start: SequenceId(report.startSequenceId),
+            end: SequenceId(report.endSequenceId),
             root: report.payersMerkleRoot.0,
             offset: report.offset.into(),
             is_settled: report.isSettled,
@@ -234,13 +235,13 @@ impl ReportManager {
     /// [`ReportManagerError`], with the contract's `InvalidProof` if another sender has settled them meanwhile.
     pub async fn settle(
         &self,
-        originator: u32,
+        originator: OriginatorId,
         index: u64,
         leaves: &[[u8; LEAF_LEN_BYTES]],
         proof: &LeafProof,
     ) -> Result<(), ReportManagerError> {
         let settlement = PayerReportManager::settleCall {
-            originatorNodeId_: originator,
+            originatorNodeId_: originator.0,
             payerReportIndex_: U256::from(index),
             payerFees_: leaves.iter().map(|leaf| Bytes::copy_from_slice(leaf)).collect(),
             proofElements_: proof.0.iter().map(|element| element.into()).collect(),
@@ -376,16 +377,24 @@ fn agreed(stated: &[ContractReport], known: &ContractReport) -> Option<ContractR
 mod tests {
     use super::*;
 
+    const HONEST: ContractReport = ContractReport {
+        start: SequenceId(3),
+        end: SequenceId(9),
+        root: [1; 32],
+        offset: 0,
+        is_settled: false,
+    };
+
     #[test]
     fn one_endpoint_of_three_states_no_report_and_of_two_none_that_is_settled_already() {
-        let honest =
-            ContractReport { start: 3, end: 9, root: [1; 32], offset: 5, is_settled: false };
+        let honest = ContractReport { offset: 5, ..HONEST };
         let settled = ContractReport { offset: 10, is_settled: true, ..honest };
         let ahead = ContractReport { offset: 7, ..honest };
         let known = ContractReport { offset: 3, ..honest };
         let behind = ContractReport { offset: 2, ..honest };
         let other = ContractReport { root: [2; 32], offset: 0, ..honest };
-        for lie in [settled, ahead, behind, other, ContractReport { end: 8, ..settled }] {
+        for lie in [settled, ahead, behind, other, ContractReport { end: SequenceId(8), ..settled }]
+        {
             assert_eq!(agreed(&[lie, honest], &known), Some(honest), "{lie:?}");
             assert_eq!(agreed(&[honest, lie], &known), Some(honest), "{lie:?}");
             for stated in [[lie, honest, honest], [honest, lie, honest], [honest, honest, lie]] {
@@ -405,12 +414,11 @@ mod tests {
 
     #[test]
     fn two_endpoints_of_three_show_no_other_report_than_the_known_one() {
-        let honest =
-            ContractReport { start: 3, end: 9, root: [1; 32], offset: 0, is_settled: false };
+        let honest = HONEST;
         for lie in [
             ContractReport { root: [2; 32], ..honest },
-            ContractReport { start: 0, ..honest },
-            ContractReport { end: 10, offset: 7, is_settled: true, ..honest },
+            ContractReport { start: SequenceId(0), ..honest },
+            ContractReport { end: SequenceId(10), offset: 7, is_settled: true, ..honest },
         ] {
             assert_eq!(agreed(&[lie, honest, lie], &honest), Some(honest), "{lie:?}");
         }

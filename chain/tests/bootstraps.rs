@@ -15,6 +15,7 @@ use hawser_chain::index::{
 };
 use hawser_chain::send::Call;
 use hawser_chain::watch::{PauseState, PauseWatcher};
+use hawser_proto::SequenceId;
 use parking_lot::Mutex;
 use serde_json::json;
 
@@ -43,14 +44,14 @@ impl Sink for Marks {
         Ok(None)
     }
 
-    fn last_sequence_id(&self) -> Result<u64, SinkError> {
-        Ok(0)
+    fn last_sequence_id(&self) -> Result<SequenceId, SinkError> {
+        Ok(SequenceId::NONE)
     }
 
     fn store(&self, batch: &EventBatch) -> Result<(), SinkError> {
         self.0.lock().extend(batch.events.iter().map(|event| match &event.decoded {
             ContractEvent::Payload { sequence_id, bootstrapped, .. } => {
-                (*sequence_id, *bootstrapped)
+                (sequence_id.0, *bootstrapped)
             }
             other => panic!("no payload: {other:?}"),
         }));
@@ -74,8 +75,8 @@ impl Sink for Strand {
         Ok(self.0.lock().position)
     }
 
-    fn last_sequence_id(&self) -> Result<u64, SinkError> {
-        Ok(self.0.lock().ids.last().map_or(0, |(id, _)| *id))
+    fn last_sequence_id(&self) -> Result<SequenceId, SinkError> {
+        Ok(SequenceId(self.0.lock().ids.last().map_or(0, |(id, _)| *id)))
     }
 
     fn store(&self, batch: &EventBatch) -> Result<(), SinkError> {
@@ -85,6 +86,7 @@ impl Sink for Strand {
             let ContractEvent::Payload { sequence_id, bootstrapped, .. } = event.decoded else {
                 panic!("no payload: {:?}", event.decoded);
             };
+            let sequence_id = sequence_id.0;
             let last = ids.last().map_or(0, |(id, _)| *id);
             if sequence_id > last + 1 && !bootstrapped {
                 return Err(SinkError::Gap(format!("{} is missing", last + 1)));

@@ -16,7 +16,7 @@ use hawser_chain::index::{
 };
 use hawser_chain::send::{Chain, Sender};
 use hawser_devchain::deploy;
-use hawser_proto::OriginatorId;
+use hawser_proto::{OriginatorId, SequenceId};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
@@ -39,8 +39,8 @@ impl Sink for Changes {
         Ok(None)
     }
 
-    fn last_sequence_id(&self) -> Result<u64, SinkError> {
-        Ok(0)
+    fn last_sequence_id(&self) -> Result<SequenceId, SinkError> {
+        Ok(SequenceId::NONE)
     }
 
     fn store(&self, batch: &EventBatch) -> Result<(), SinkError> {

@@ -8,6 +8,7 @@ use hawser_chain::endpoints::Endpoints;
 use hawser_chain::index::{
     BlockRef, ChainReader, ContractEvent, EventBatch, IndexedEvent, PushSettings, Sink, SinkError,
 };
+use hawser_proto::SequenceId;
 use parking_lot::Mutex;
 
 use crate::broadcaster::{TestBroadcaster, until};
@@ -33,8 +34,8 @@ impl Sink for Books {
         Ok(self.0.lock().position)
     }
 
-    fn last_sequence_id(&self) -> Result<u64, SinkError> {
-        Ok(0)
+    fn last_sequence_id(&self) -> Result<SequenceId, SinkError> {
+        Ok(SequenceId::NONE)
     }
 
     fn store(&self, batch: &EventBatch) -> Result<(), SinkError> {

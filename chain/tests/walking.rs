@@ -150,7 +150,7 @@ impl Stored {
         let place = |event: &IndexedEvent| (event.block.number, event.log_index);
         assert!(batch.events.is_sorted_by(|a, b| place(a) < place(b)), "in order, each once");
         let places = batch.events.iter().map(|event| match event.decoded {
-            ContractEvent::Payload { sequence_id, .. } => sequence_id,
+            ContractEvent::Payload { sequence_id, .. } => sequence_id.0,
             ref other => panic!("nothing was paid, and no node moved: {other:?}"),
         });
         let mut last = self.latest.keys().next_back().copied().unwrap_or_default();
@@ -165,9 +165,9 @@ impl Stored {
             let ContractEvent::Payload { sequence_id, payload, .. } = &event.decoded else {
                 panic!()
             };
-            self.standing.push((event.block, event.log_index, *sequence_id));
+            self.standing.push((event.block, event.log_index, sequence_id.0));
             assert_eq!(event.block_time_s, 1000 + event.block.number);
-            let before = self.latest.insert(*sequence_id, payload.clone());
+            let before = self.latest.insert(sequence_id.0, payload.clone());
             self.contradictions += u64::from(before.is_some_and(|before| before != *payload));
         }
         self.position = Some(batch.position);

@@ -30,7 +30,7 @@ use hawser_engine::chain_strand::ChainPosition;
 use hawser_engine::ledger::{LedgerAction, LedgerEvent, MicroDollars, event_id};
 use hawser_engine::price;
 use hawser_engine::runtime::LedgerAppender;
-use hawser_proto::{OriginatorId, SecretKey};
+use hawser_proto::{OriginatorId, SecretKey, SequenceId};
 use hawser_storage::{CACHE_BYTES_MIN, Durability, Store, StoreIdentity, StoreSettings};
 use hawser_tests::harness::{seed, wait};
 use parking_lot::Mutex;
@@ -87,8 +87,8 @@ impl Sink for LedgerSink {
         Ok(position.map(|it| BlockRef { number: it.block, hash: it.hash.into() }))
     }
 
-    fn last_sequence_id(&self) -> Result<u64, SinkError> {
-        Ok(0)
+    fn last_sequence_id(&self) -> Result<SequenceId, SinkError> {
+        Ok(SequenceId::NONE)
     }
 
     fn store(&self, batch: &EventBatch) -> Result<(), SinkError> {

@@ -411,6 +411,7 @@ fn judge(
 #[cfg(test)]
 mod tests {
     use alloy::primitives::Bytes;
+    use hawser_proto::SequenceId;
 
     use super::super::event::ContractEvent;
     use super::*;
@@ -428,7 +429,7 @@ mod tests {
             transaction: B256::repeat_byte(1),
             decoded: ContractEvent::Payload {
                 identifier: Bytes::from(vec![3; 16]),
-                sequence_id: 1,
+                sequence_id: SequenceId(1),
                 payload: Bytes::from(vec![byte; 4]),
                 bootstrapped: false,
             },

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use hawser_proto::SequenceId;
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
@@ -67,7 +68,7 @@ pub(super) async fn run(
 /// The state of a contract's events in a sink before reading begins.
 struct StoredPosition {
     position: Option<BlockRef>,
-    last_sequence_id: u64,
+    last_sequence_id: SequenceId,
     /// The first block that has had no second look; `None` if the sink notes none.
     unlooked: Option<u64>,
 }

@@ -3,7 +3,7 @@
 use alloy::primitives::{Address, B256, Bytes, Keccak256};
 use alloy::rpc::types::{Filter, Log};
 use alloy::sol_types::{SolCall, SolEvent};
-use hawser_proto::OriginatorId;
+use hawser_proto::{OriginatorId, SequenceId};
 
 use crate::contracts::group_message_broadcaster::GroupMessageBroadcaster::{
     MessageSent, bootstrapMessagesCall,
@@ -95,7 +95,7 @@ impl EventSource {
             Self::GroupMessages => {
                 decoded::<MessageSent>(log).map(|event| ContractEvent::Payload {
                     identifier: Bytes::copy_from_slice(event.groupId.as_slice()),
-                    sequence_id: event.sequenceId,
+                    sequence_id: SequenceId(event.sequenceId),
                     payload: event.message,
                     bootstrapped: false,
                 })
@@ -103,7 +103,7 @@ impl EventSource {
             Self::IdentityUpdates => {
                 decoded::<IdentityUpdateCreated>(log).map(|event| ContractEvent::Payload {
                     identifier: Bytes::copy_from_slice(event.inboxId.as_slice()),
-                    sequence_id: event.sequenceId,
+                    sequence_id: SequenceId(event.sequenceId),
                     payload: event.update,
                     bootstrapped: false,
                 })
@@ -166,8 +166,8 @@ fn report_change(log: &Log) -> Option<ContractEvent> {
             Some(ContractEvent::ReportSubmitted(SubmittedReport {
                 originator: OriginatorId(event.originatorNodeId),
                 index: u64::try_from(event.payerReportIndex).ok()?,
-                start: event.startSequenceId,
-                end: event.endSequenceId,
+                start: SequenceId(event.startSequenceId),
+                end: SequenceId(event.endSequenceId),
                 end_minute: event.endMinuteSinceEpoch,
                 root: event.payersMerkleRoot,
                 nodes: event.nodeIds.into_iter().map(OriginatorId).collect(),
@@ -229,7 +229,7 @@ pub enum ContractEvent {
         /// The group id or the inbox id.
         identifier: Bytes,
         /// The sequence id that the contract assigned.
-        sequence_id: u64,
+        sequence_id: SequenceId,
         /// The payload as it was broadcast.
         payload: Bytes,
         /// True if the contract's operator chose the sequence id, in a call that may skip ids. Looked up only if the id
@@ -277,9 +277,9 @@ pub struct SubmittedReport {
     /// The index of the report among its originator's reports, from 0.
     pub index: u64,
     /// The start of its range, exclusive.
-    pub start: u64,
+    pub start: SequenceId,
     /// The last sequence id of its range.
-    pub end: u64,
+    pub end: SequenceId,
     /// The last minute of its range, since the unix epoch.
     pub end_minute: u32,
     /// The Merkle root over the payers' amounts.
@@ -297,7 +297,7 @@ impl ContractEvent {
         digest.update(transaction);
         match self {
             Self::Payload { identifier, sequence_id, payload, bootstrapped: _ } => {
-                digest.update(sequence_id.to_be_bytes());
+                digest.update(sequence_id.0.to_be_bytes());
                 digest.update((identifier.len() as u64).to_be_bytes());
                 digest.update(identifier);
                 digest.update(payload);
@@ -314,8 +314,8 @@ impl ContractEvent {
             Self::ReportSubmitted(report) => {
                 digest.update(report.originator.0.to_be_bytes());
                 digest.update(report.index.to_be_bytes());
-                digest.update(report.start.to_be_bytes());
-                digest.update(report.end.to_be_bytes());
+                digest.update(report.start.0.to_be_bytes());
+                digest.update(report.end.0.to_be_bytes());
                 digest.update(report.end_minute.to_be_bytes());
                 digest.update(report.root);
                 report.nodes.iter().for_each(|node| digest.update(node.0.to_be_bytes()));

@@ -198,8 +198,7 @@ fn payload_of(source: EventSource, address: Address, log: &Log) -> Option<Logged
     let ContractEvent::Payload { identifier, sequence_id, payload, .. } = event else {
         return None;
     };
-    let sequence = SequenceId(sequence_id);
-    Some(LoggedPayload { identifier: identifier.0, sequence, client: payload.0 })
+    Some(LoggedPayload { identifier: identifier.0, sequence: sequence_id, client: payload.0 })
 }
 
 /// Returns the header of a block that the endpoint has to have.

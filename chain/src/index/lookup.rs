@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use alloy::primitives::{Address, B256, Bytes, U64};
 use alloy::providers::Provider as _;
 use alloy::rpc::types::Log;
+use hawser_proto::SequenceId;
 use serde::Deserialize;
 
 use super::event::{ContractEvent, EventSource};
@@ -21,7 +22,7 @@ pub struct Broadcasts {
     /// The hash of that block.
     pub hash: B256,
     /// Pairs of sequence id and payload, in the order of the logs.
-    pub payloads: Vec<(u64, Bytes)>,
+    pub payloads: Vec<(SequenceId, Bytes)>,
 }
 
 /// Error of a lookup on which endpoints have to agree.

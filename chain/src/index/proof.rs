@@ -278,7 +278,7 @@ impl ProvenLogs {
         let data = MessageSent {
             groupId: identifier.as_ref().try_into().expect("a group id has 16 bytes"),
             message: payload.clone(),
-            sequenceId: *sequence_id,
+            sequenceId: sequence_id.0,
         };
         let log = ChainLog { address, data: data.encode_log_data() };
         let logs = BTreeMap::from([(event.log_index, (event.transaction, log))]);

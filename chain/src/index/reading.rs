@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use alloy::rpc::types::Filter;
+use hawser_proto::SequenceId;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -53,7 +54,7 @@ pub(super) struct PageReader {
     walk: Walk,
     batches: mpsc::Sender<NumberedBatch>,
     /// The highest sequence id of this pass.
-    last_sequence_id: u64,
+    last_sequence_id: SequenceId,
     gap: GapSearch,
     /// Pauses after useless responses.
     pauses: Pauses,
@@ -87,7 +88,7 @@ impl PageReader {
         head: watch::Receiver<HeadStatus>,
         settings: WalkSettings,
         walk: Walk,
-        last_sequence_id: u64,
+        last_sequence_id: SequenceId,
         batches: mpsc::Sender<NumberedBatch>,
     ) -> Self {
         Self {
@@ -350,7 +351,7 @@ impl PageReader {
         let mut doubtful = BTreeMap::new();
         for event in &batch.events {
             let ContractEvent::Payload { sequence_id, .. } = event.decoded else { continue };
-            if last.checked_add(1) != Some(sequence_id) {
+            if last.0.checked_add(1) != Some(sequence_id.0) {
                 doubtful.insert(event.transaction, event.block.number);
             }
             last = last.max(sequence_id);
@@ -469,7 +470,7 @@ impl PageReader {
     /// Starts a new pass after the last stored block. Batches that are read and not stored yet belong to another branch
     /// or follow a gap, so the storing half drops them and their blocks are read again.
     fn begin_pass(&mut self) {
-        self.last_sequence_id = 0; // so the next batch looks up its first transaction
+        self.last_sequence_id = SequenceId::NONE; // so the next batch looks up its first transaction
         self.context.begin_pass();
         let mut status = self.context.status.lock();
         let stored = status.stored.map_or(self.settings.first_block, |block| block.number + 1);

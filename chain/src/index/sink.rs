@@ -1,5 +1,7 @@
 //! The port through which events are stored.
 
+use hawser_proto::SequenceId;
+
 use super::event::{BlockRef, IndexedEvent};
 use super::walk::EventBatch;
 
@@ -17,7 +19,7 @@ pub trait Sink: Send + Sync + 'static {
     ///
     /// # Errors
     /// Fails when it cannot be read.
-    fn last_sequence_id(&self) -> Result<u64, SinkError>;
+    fn last_sequence_id(&self) -> Result<SequenceId, SinkError>;
 
     /// Stores the events and the new position atomically.
     ///

@@ -15,6 +15,7 @@ use hawser_chain::index::{
     SinkError, WalkSettings,
 };
 use hawser_chain::send::Call;
+use hawser_proto::SequenceId;
 use parking_lot::{Condvar, Mutex};
 use serde_json::{Value, json};
 
@@ -42,8 +43,8 @@ impl Sink for Memory {
         Ok(self.0.lock().position)
     }
 
-    fn last_sequence_id(&self) -> Result<u64, SinkError> {
-        Ok(self.0.lock().payloads.len() as u64)
+    fn last_sequence_id(&self) -> Result<SequenceId, SinkError> {
+        Ok(SequenceId(self.0.lock().payloads.len() as u64))
     }
 
     fn store(&self, batch: &EventBatch) -> Result<(), SinkError> {
@@ -57,7 +58,7 @@ impl Sink for Memory {
             let ContractEvent::Payload { sequence_id, payload, .. } = &event.decoded else {
                 panic!()
             };
-            let place = usize::try_from(*sequence_id).unwrap() - 1;
+            let place = usize::try_from(sequence_id.0).unwrap() - 1;
             match payloads.get(place) {
                 Some(held) if held == payload => {}
                 Some(_) => return Err(SinkError::Stop("another one is there".into())),
@@ -85,8 +86,8 @@ impl Sink for Ledger {
         Ok(None)
     }
 
-    fn last_sequence_id(&self) -> Result<u64, SinkError> {
-        Ok(0)
+    fn last_sequence_id(&self) -> Result<SequenceId, SinkError> {
+        Ok(SequenceId::NONE)
     }
 
     fn store(&self, batch: &EventBatch) -> Result<(), SinkError> {
@@ -127,8 +128,8 @@ impl Sink for Heads {
         Ok(None)
     }
 
-    fn last_sequence_id(&self) -> Result<u64, SinkError> {
-        Ok(0)
+    fn last_sequence_id(&self) -> Result<SequenceId, SinkError> {
+        Ok(SequenceId::NONE)
     }
 
     fn store(&self, batch: &EventBatch) -> Result<(), SinkError> {

@@ -36,8 +36,8 @@ impl Sink for Events {
         Ok(None)
     }
 
-    fn last_sequence_id(&self) -> Result<u64, SinkError> {
-        Ok(0)
+    fn last_sequence_id(&self) -> Result<SequenceId, SinkError> {
+        Ok(SequenceId::NONE)
     }
 
     fn store(&self, batch: &EventBatch) -> Result<(), SinkError> {
@@ -101,8 +101,9 @@ impl Chain {
         leaves: &Leaves,
     ) -> Result<ContractReport, ReportManagerError> {
         let (root, offset) = (leaves.root(), 0);
-        let known = ContractReport { start: 0, end: 9, root, offset, is_settled: false };
-        self.manager.kept(NODE.0, index, &known).await
+        let (start, end) = (SequenceId::NONE, SequenceId(9));
+        let known = ContractReport { start, end, root, offset, is_settled: false };
+        self.manager.kept(NODE, index, &known).await
     }
 
     /// Checks that nothing is sent above a ceiling: the cost counts before the contract sees the report.
@@ -187,13 +188,13 @@ pub(crate) async fn reports_are_submitted_once_and_settled_in_batches(kind: Chai
     let settle = |range: std::ops::Range<usize>| {
         let proof = tree.proof(range.clone());
         let encoded = &encoded;
-        async move { manager.settle(NODE.0, 0, &encoded[range], &proof).await }
+        async move { manager.settle(NODE, 0, &encoded[range], &proof).await }
     };
     let late = settle(100..120).await.unwrap_err();
     assert!(matches!(&late, ReportManagerError::Send(error) if error.revert().is_some()), "{late}");
     settle(0..100).await.unwrap();
     let kept = chain.kept(0, &leaves).await.unwrap();
-    assert_eq!((kept.start, kept.end, kept.root), (0, 9, leaves.root()));
+    assert_eq!((kept.start.0, kept.end.0, kept.root), (0, 9, leaves.root()));
     assert_eq!((kept.offset, kept.is_settled), (100, false));
     assert!(settle(0..100).await.is_err(), "no leaf is settled twice");
     settle(100..120).await.unwrap();
@@ -218,7 +219,8 @@ pub(crate) async fn reports_are_submitted_once_and_settled_in_batches(kind: Chai
     let events = chain.events(3).await;
     let ContractEvent::ReportSubmitted(submitted) = &events[0] else { panic!("{events:?}") };
     assert_eq!((submitted.originator, submitted.index), (NODE, 0));
-    assert_eq!((submitted.start, submitted.end, submitted.end_minute), (0, 9, 29_000_000));
+    assert_eq!((submitted.start.0, submitted.end.0), (0, 9));
+    assert_eq!(submitted.end_minute, 29_000_000);
     assert_eq!((submitted.root.0, &submitted.nodes[..]), (leaves.root(), &[NODE][..]));
     let part = |leaves: u64, left, micro_dollars| ContractEvent::ReportSettled {
         originator: NODE,
@@ -285,9 +287,9 @@ async fn an_endpoint_that_feigns_the_contract_stops_neither_submission_nor_settl
     let (manager, attested) = (&chain.manager, chain.attested(&first));
     assert_eq!(manager.submit(&first, &attested).await.unwrap(), SubmitOutcome::Taken);
     let kept = chain.kept(0, &leaves).await.unwrap();
-    assert_eq!((kept.end, kept.root, kept.is_settled), (9, leaves.root(), false));
+    assert_eq!((kept.end.0, kept.root, kept.is_settled), (9, leaves.root(), false));
     let proof = leaves.tree().proof(0..1);
-    manager.settle(NODE.0, 0, &leaves.encoded(), &proof).await.unwrap();
+    manager.settle(NODE, 0, &leaves.encoded(), &proof).await.unwrap();
     assert!(chain.kept(0, &leaves).await.unwrap().is_settled);
 
     // If none has it, the address is wrong.
@@ -343,7 +345,7 @@ async fn settling_ten_thousand_payers_takes_little_more_gas_than_the_contract_al
     for first in (0..encoded.len()).step_by(LEAVES_AT_ONCE) {
         let range = first..encoded.len().min(first + LEAVES_AT_ONCE);
         let proof = tree.proof(range.clone());
-        manager.settle(NODE.0, 0, &encoded[range], &proof).await.unwrap();
+        manager.settle(NODE, 0, &encoded[range], &proof).await.unwrap();
     }
     let (mut transactions, mut gas) = (0_usize, 0_u64);
     for number in before + 1..=head().await {

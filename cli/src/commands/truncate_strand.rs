@@ -198,8 +198,8 @@ impl ChainContract {
             }));
         };
         let client = envelope.unsigned().payer().client().as_bytes();
-        let is_there = |(place, payload): &(u64, alloy::primitives::Bytes)| {
-            *place == at.sequence.0 && payload.0 == *client
+        let is_there = |(place, payload): &(SequenceId, alloy::primitives::Bytes)| {
+            *place == at.sequence && payload.0 == *client
         };
         if found.payloads.iter().any(is_there) {
             return Ok(true);

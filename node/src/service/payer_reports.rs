@@ -13,7 +13,7 @@ use hawser_engine::Engine;
 use hawser_engine::runtime::{
     ContractError, PayerReportSettings, PayerReporter, ReportContract, SettledSoFar, Submitted,
 };
-use hawser_proto::{OriginatorId, SecretKey, SequenceId};
+use hawser_proto::{OriginatorId, SecretKey};
 use hawser_rules::payer_report::leaves::LEAF_LEN_BYTES;
 use hawser_rules::payer_report::{Attestation, LeafProof, PayerReport};
 
@@ -66,17 +66,17 @@ impl ReportContract for Contract {
     ) -> BoxFuture<'_, Result<SettledSoFar, ContractError>> {
         async move {
             let known = ContractReport {
-                start: known.start.0,
-                end: known.end.0,
+                start: known.start,
+                end: known.end,
                 root: known.root,
                 offset: known.offset,
                 is_settled: known.is_settled,
             };
-            let kept = self.0.kept(originator.0, index, &known);
+            let kept = self.0.kept(originator, index, &known);
             let kept = kept.await.map_err(contract_error)?;
             Ok(SettledSoFar {
-                start: SequenceId(kept.start),
-                end: SequenceId(kept.end),
+                start: kept.start,
+                end: kept.end,
                 root: kept.root,
                 offset: kept.offset,
                 is_settled: kept.is_settled,
@@ -92,7 +92,8 @@ impl ReportContract for Contract {
         leaves: &'a [[u8; LEAF_LEN_BYTES]],
         proof: &'a LeafProof,
     ) -> BoxFuture<'a, Result<(), ContractError>> {
-        async move { self.0.settle(originator.0, index, leaves, proof).await.map_err(contract_error) }.boxed()
+        async move { self.0.settle(originator, index, leaves, proof).await.map_err(contract_error) }
+            .boxed()
     }
 }
 

@@ -208,6 +208,7 @@ mod tests {
     use std::sync::Arc;
 
     use alloy::primitives::{Address, B256};
+    use hawser_proto::SequenceId;
     use tokio::sync::{mpsc, watch};
     use tokio::task::JoinSet;
 
@@ -231,8 +232,8 @@ mod tests {
             Ok(None)
         }
 
-        fn last_sequence_id(&self) -> Result<u64, SinkError> {
-            Ok(0)
+        fn last_sequence_id(&self) -> Result<SequenceId, SinkError> {
+            Ok(SequenceId::NONE)
         }
 
         fn store(&self, _batch: &EventBatch) -> Result<(), SinkError> {
@@ -263,7 +264,8 @@ mod tests {
         let endpoints = Endpoints::new("app", &urls, 1).unwrap();
         let heads = watch::channel(HeadStatus::default()).1;
         let walk = Walk::new(settings.clone(), Some(block(99)));
-        PageReader::new(context, endpoints, heads, settings, walk, 0, mpsc::channel(1).0)
+        let (last, batches) = (SequenceId::NONE, mpsc::channel(1).0);
+        PageReader::new(context, endpoints, heads, settings, walk, last, batches)
     }
 
     /// Has a reader stop for a block below 100, and begin the next look at it, which then ends without an answer.

@@ -237,8 +237,8 @@ pub(super) async fn require_on_chain(
         })?
         .ok_or_else(absent)?;
     let client = envelope.unsigned().payer().client().as_bytes();
-    let is_it = |(number, payload): &(u64, alloy::primitives::Bytes)| {
-        *number == place.0 && payload.0 == *client
+    let is_it = |(number, payload): &(SequenceId, alloy::primitives::Bytes)| {
+        *number == place && payload.0 == *client
     };
     let time_ns = i64::try_from(header.time_s).ok().and_then(|it| it.checked_mul(1_000_000_000));
     if !found.payloads.iter().any(is_it) || time_ns != Some(envelope.unsigned().originator_ns()) {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hawser_chain::index::{BlockRef, ContractEvent, EventBatch, IndexedEvent, Sink, SinkError};
 use hawser_engine::ports::Registry;
-use hawser_proto::OriginatorId;
+use hawser_proto::{OriginatorId, SequenceId};
 use hawser_rules::Absences;
 use hawser_storage::{ChainPosition, LookingReader, MembershipChange, ReadError, Store};
 
@@ -37,8 +37,8 @@ impl Sink for MembershipSink {
     }
 
     /// Changes of membership have no sequence ids, so this is always 0.
-    fn last_sequence_id(&self) -> Result<u64, SinkError> {
-        Ok(0)
+    fn last_sequence_id(&self) -> Result<SequenceId, SinkError> {
+        Ok(SequenceId::NONE)
     }
 
     fn store(&self, batch: &EventBatch) -> Result<(), SinkError> {

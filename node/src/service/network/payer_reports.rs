@@ -18,8 +18,8 @@ impl Sink for PayerReportSink {
     }
 
     /// Payer reports have no sequence ids, so this is always 0.
-    fn last_sequence_id(&self) -> Result<u64, SinkError> {
-        Ok(0)
+    fn last_sequence_id(&self) -> Result<SequenceId, SinkError> {
+        Ok(SequenceId::NONE)
     }
 
     fn store(&self, batch: &EventBatch) -> Result<(), SinkError> {
@@ -79,8 +79,8 @@ fn recorded(event: &IndexedEvent) -> Option<PayerReportEvent> {
                 return None;
             }
             let change = PayerReportChange::Submitted {
-                start: SequenceId(report.start),
-                end: SequenceId(report.end),
+                start: report.start,
+                end: report.end,
                 end_minute: report.end_minute,
                 root: report.root.0,
                 nodes: report.nodes.clone(),

@@ -30,9 +30,9 @@ impl Sink for StrandSink {
         Ok(position.map(mark))
     }
 
-    fn last_sequence_id(&self) -> Result<u64, SinkError> {
+    fn last_sequence_id(&self) -> Result<SequenceId, SinkError> {
         let head = self.appender.head(self.originator);
-        Ok(head.map_err(|error| SinkError::Retry(error.to_string()))?.0)
+        head.map_err(|error| SinkError::Retry(error.to_string()))
     }
 
     fn store(&self, batch: &EventBatch) -> Result<(), SinkError> {
@@ -67,7 +67,7 @@ fn payload(event: &IndexedEvent) -> Option<ChainEvent> {
         return None;
     };
     Some(ChainEvent {
-        sequence: SequenceId(*sequence_id),
+        sequence: *sequence_id,
         block_time_s: event.block_time_s,
         transaction_hash: event.transaction.0,
         client_bytes: payload.0.clone(),
@@ -86,8 +86,8 @@ impl Sink for LedgerSink {
     }
 
     /// Payments have no sequence ids, so this is always 0.
-    fn last_sequence_id(&self) -> Result<u64, SinkError> {
-        Ok(0)
+    fn last_sequence_id(&self) -> Result<SequenceId, SinkError> {
+        Ok(SequenceId::NONE)
     }
 
     fn store(&self, batch: &EventBatch) -> Result<(), SinkError> {
