@@ -16,7 +16,7 @@ use hawser_proto::pb::xmtp::xmtpv4::metadata_api::{
     GetPayerInfoRequest, GetPayerInfoResponse, GetSyncCursorRequest, GetSyncCursorResponse,
     GetVersionRequest, GetVersionResponse,
 };
-use hawser_proto::{Bytes, SecretKey};
+use hawser_proto::{Bytes, OriginatorId, SecretKey};
 use prost::Message as _;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -158,7 +158,7 @@ fn registry_file(place: &Path, addresses: &[SocketAddr]) -> PathBuf {
     let entry = |(number, address): (u8, &SocketAddr)| {
         let key = SecretKey::from_bytes(&[number; 32]).unwrap().public_key();
         RegistryFileEntry {
-            node_id: 100 * u32::from(number),
+            node_id: OriginatorId(100 * u32::from(number)),
             signer: key.address().to_string(),
             is_canonical: true,
             signing_public_key: key.to_string(),

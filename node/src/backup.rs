@@ -85,7 +85,7 @@ pub fn create(
         backup: report.name.clone(),
         to: shown.to_owned(),
         network: identity.network.clone(),
-        node_id: identity.node.0,
+        node_id: identity.node,
         signer: identity.public_key.address().to_string(),
         made_unix_s: now.as_secs(),
         took_ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),

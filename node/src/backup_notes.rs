@@ -11,6 +11,7 @@ use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use hawser_api::{BackupMade, BackupNotes, BackupPlaceUnreachable, BackupVerified, BackupsView};
+use hawser_proto::OriginatorId;
 use hawser_storage::{StoreIdentity, open_plain};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -38,7 +39,7 @@ pub struct MadeNote {
     /// The network of the database.
     pub network: String,
     /// The node whose database it is.
-    pub node_id: u32,
+    pub node_id: OriginatorId,
     /// The address of the node's key.
     pub signer: String,
     /// The time at which it began, unix seconds.
@@ -58,7 +59,7 @@ impl MadeNote {
     #[must_use]
     pub fn is_of(&self, identity: &StoreIdentity) -> bool {
         self.network == identity.network
-            && self.node_id == identity.node.0
+            && self.node_id == identity.node
             && self.signer == identity.public_key.address().to_string()
     }
 }
@@ -256,7 +257,7 @@ impl From<VerifiedNote> for BackupVerified {
 
 #[cfg(test)]
 mod tests {
-    use hawser_proto::{OriginatorId, SecretKey};
+    use hawser_proto::SecretKey;
 
     use super::*;
 
@@ -270,7 +271,7 @@ mod tests {
             backup: "one".into(),
             to: "/backups".into(),
             network: "test".into(),
-            node_id: 100,
+            node_id: OriginatorId(100),
             signer: identity(100).public_key.address().to_string(),
             made_unix_s: 5,
             took_ms: 6,

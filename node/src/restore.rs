@@ -9,6 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use hawser_engine::own_strand::{GAP, gap_of};
+use hawser_proto::{OriginatorId, SequenceId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -29,13 +30,13 @@ pub struct RestoreQuestion {
     #[serde(default)]
     pub process: String,
     /// Id of the node.
-    pub node_id: u32,
+    pub node_id: OriginatorId,
     /// Name of its network.
     pub network: String,
     /// Its data folder.
     pub data_dir: PathBuf,
     /// The last sequence id of its own strand in that folder.
-    pub head: u64,
+    pub head: SequenceId,
     /// The reason why it does not sign, and what would end the quarantine.
     pub reason: String,
     /// True if the data folder was a replica's, which may lack the last envelopes of the strand.
@@ -268,7 +269,6 @@ mod tests {
     use hawser_engine::own_strand::{
         GAP_MAX, OperatorConfirmation, OwnStrandGuard, StrandObservation,
     };
-    use hawser_proto::SequenceId;
     use hawser_storage::{FolderStanding, UnknownFolder};
 
     use super::*;
@@ -277,10 +277,10 @@ mod tests {
         RestoreQuestion {
             id: "1".to_owned(),
             process: "a".to_owned(),
-            node_id: 100,
+            node_id: OriginatorId(100),
             network: "test".to_owned(),
             data_dir: "data".into(),
-            head: 7,
+            head: SequenceId(7),
             reason: "because".to_owned(),
             is_promoted: false,
         }
@@ -304,7 +304,7 @@ mod tests {
         let start = Instant::now();
         let standing = FolderStanding::Unknown(UnknownFolder::NoMarker);
         let mut guard = OwnStrandGuard::new(standing, SequenceId::NONE, start, 0);
-        let held = SequenceId(question.head);
+        let held = question.head;
         guard.observe(start, StrandObservation { held, ..StrandObservation::default() });
         let gap = RestoreAnswer::behind_gap(question).gap_after(question);
         let about = guard.status();

@@ -136,7 +136,8 @@ fn choose_ports(
     folder: &Folder,
 ) -> Result<(Vec<DevPorts>, SharedPorts), RunError> {
     let known = folder.known_nodes()?;
-    let is_removed = |id: &u32| known.iter().any(|node| node.node_id == *id && !node.is_canonical);
+    let is_removed =
+        |id: &u32| known.iter().any(|node| node.node_id.0 == *id && !node.is_canonical);
     let members = known.iter().filter(|node| node.is_canonical).count();
     let nodes = args.nodes.map(usize::from).or(Some(members).filter(|members| *members > 0));
     let base = args.base_port.or_else(|| known.first().and_then(base_port_of));
@@ -149,5 +150,5 @@ fn choose_ports(
 
 fn base_port_of(first: &RegistryFileEntry) -> Option<u16> {
     let port = first.http_address.rsplit_once(':')?.1.parse().ok()?;
-    (first.node_id == 100).then_some(port)
+    (first.node_id.0 == 100).then_some(port)
 }

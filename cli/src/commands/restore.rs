@@ -178,7 +178,7 @@ fn wait_until_asked(
     let end = Instant::now() + ASKED_WITHIN;
     loop {
         let mut asking = RestoreFolder::asking(state_dir)?;
-        asking.retain(|(_, question)| args.node_id.is_none_or(|id| id == question.node_id));
+        asking.retain(|(_, question)| args.node_id.is_none_or(|id| id == question.node_id.0));
         if !asking.is_empty() || Instant::now() >= end {
             return Ok(asking);
         }
@@ -230,16 +230,18 @@ fn fault_of(
 
 #[cfg(test)]
 mod tests {
+    use hawser_proto::SequenceId;
+
     use super::*;
 
     fn question(process: &str) -> RestoreQuestion {
         RestoreQuestion {
             id: format!("{process}-1"),
             process: process.to_owned(),
-            node_id: 100,
+            node_id: OriginatorId(100),
             network: "test".to_owned(),
             data_dir: "data".into(),
-            head: 7,
+            head: SequenceId(7),
             reason: "because".to_owned(),
             is_promoted: false,
         }

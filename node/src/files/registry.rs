@@ -51,7 +51,7 @@ pub struct RegistryContract {
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct RegistryFileEntry {
     /// Node id: 100, 200, 300, …
-    pub node_id: u32,
+    pub node_id: OriginatorId,
     /// Address of the node's key.
     pub signer: String,
     /// True if the node belongs to the canonical network.
@@ -89,7 +89,7 @@ pub enum RegistryFileError {
     #[error("node {node_id}: {error}")]
     Record {
         /// Id in the record.
-        node_id: u32,
+        node_id: OriginatorId,
         /// Error of the record.
         error: NodeEntryError,
     },
@@ -131,7 +131,7 @@ pub fn parse(text: &str) -> Result<Registry, RegistryFileError> {
     let (mut ids, mut unusable) = (BTreeSet::new(), Vec::new());
     for entry in &file.nodes {
         let wrong = |error| RegistryFileError::Record { node_id: entry.node_id, error };
-        let (id, record) = (OriginatorId(entry.node_id), record(entry).map_err(wrong)?);
+        let (id, record) = (entry.node_id, record(entry).map_err(wrong)?);
         if !ids.insert(id) {
             return Err(wrong(NodeEntryError::Repeated));
         }
@@ -147,12 +147,12 @@ pub fn parse(text: &str) -> Result<Registry, RegistryFileError> {
 
 /// Returns the record of an entry; `None` if the entry has no valid key.
 fn record(entry: &RegistryFileEntry) -> Result<Option<NodeRecord>, NodeEntryError> {
-    let id = OriginatorId(entry.node_id);
+    let id = entry.node_id;
     if !id.is_node() {
         return Err(NodeEntryError::NoNodeId);
     }
     let Some(public_key) = public_key(&entry.signing_public_key) else {
-        tracing::warn!(node_id = entry.node_id, "a node of the registry file has no valid key");
+        tracing::warn!(node_id = id.0, "a node of the registry file has no valid key");
         return Ok(None);
     };
     let owner: Address = entry.signer.parse().map_err(|_| NodeEntryError::Signer)?;
@@ -161,7 +161,7 @@ fn record(entry: &RegistryFileEntry) -> Result<Option<NodeRecord>, NodeEntryErro
     }
     let http_address = Some(entry.http_address.clone()).filter(|address| is_http(address));
     if http_address.is_none() {
-        let (node_id, address) = (entry.node_id, &entry.http_address);
+        let (node_id, address) = (id.0, &entry.http_address);
         tracing::warn!(
             node_id,
             ?address,
@@ -219,7 +219,7 @@ mod tests {
         scalar[28..].copy_from_slice(&node_id.to_be_bytes());
         let key = SecretKey::from_bytes(&scalar).unwrap().public_key();
         RegistryFileEntry {
-            node_id,
+            node_id: OriginatorId(node_id),
             signer: key.address().to_string(),
             is_canonical: true,
             signing_public_key: key.to_string(),
@@ -258,7 +258,7 @@ mod tests {
 
     #[test]
     fn each_field_is_checked() {
-        assert_eq!(fault_of(|entry| entry.node_id = 99), NodeEntryError::NoNodeId);
+        assert_eq!(fault_of(|entry| entry.node_id = OriginatorId(99)), NodeEntryError::NoNodeId);
         assert_eq!(fault_of(|entry| entry.signer = "0x12".into()), NodeEntryError::Signer);
         let other = entry(200).signer;
         assert!(matches!(fault_of(|entry| entry.signer = other), NodeEntryError::OtherSigner(_)));
@@ -290,7 +290,9 @@ mod tests {
     #[test]
     fn ids_stand_once() {
         match parse_entries(vec![entry(100), entry(100)]) {
-            Err(RegistryFileError::Record { node_id: 100, error: NodeEntryError::Repeated }) => {}
+            Err(RegistryFileError::Record { node_id, error: NodeEntryError::Repeated }) => {
+                assert_eq!(node_id, OriginatorId(100));
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -301,7 +303,7 @@ mod tests {
         for address in ["x", "127.0.0.1:5050", "ftp://a", "http://", ""] {
             let (mut no_url, mut same_key, mut no_key) = (entry(200), entry(100), entry(400));
             no_url.http_address = address.into();
-            same_key.node_id = 300;
+            same_key.node_id = OriginatorId(300);
             no_key.signing_public_key = format!("0x04{}", "04".repeat(64));
             let registry = parse_entries(vec![no_url, same_key, no_key, entry(100)]).unwrap();
             let key = |id| registry.member(OriginatorId(id)).map(|record| record.public_key);

@@ -133,10 +133,10 @@ impl Prompt {
         let question = RestoreQuestion {
             id,
             process: self.process.clone(),
-            node_id: identity.node.0,
+            node_id: identity.node,
             network: identity.network.clone(),
             data_dir: store.path()?.to_owned(),
-            head: engine.heads().get().get(identity.node).0,
+            head: engine.heads().get().get(identity.node),
             reason,
             is_promoted: self.is_promoted,
         };

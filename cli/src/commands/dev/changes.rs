@@ -67,7 +67,7 @@ impl Network {
     async fn add_node(&mut self, folder: &Folder) -> Result<Value, RunError> {
         let known = folder.known_nodes()?;
         // The registry gives ids in this order, also after nodes that were removed.
-        let last = known.last().map_or(0, |node| node.node_id);
+        let last = known.last().map_or(0, |node| node.node_id.0);
         let ports = DevPorts::of_node(last + 100, self.shared.base())?;
         ports::require_free(&[ports], None).await?;
         let all: Vec<_> = self.ports.iter().copied().chain([ports]).collect();

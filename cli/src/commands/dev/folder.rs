@@ -21,7 +21,7 @@ use hawser_node::error::RunError;
 use hawser_node::files::rates::{RateRecord, RatesFile};
 use hawser_node::files::registry::{RegistryFile, RegistryFileEntry};
 use hawser_node::files::{self, key};
-use hawser_proto::SecretKey;
+use hawser_proto::{OriginatorId, SecretKey};
 use serde::Serialize;
 
 use super::ports::DevPorts;
@@ -194,12 +194,12 @@ impl Folder {
             let parent = folder.key_file.parent().expect("the key lies in the node's folder");
             fs::create_dir_all(parent).map_err(RunError::failed)?;
             let key = ensure_key(&folder.key_file)?;
-            let earlier = known.iter().find(|node| node.node_id == ports.node_id);
+            let earlier = known.iter().find(|node| node.node_id.0 == ports.node_id);
             running.push(record(ports, &key, earlier.is_none_or(|node| node.is_canonical)));
         }
         let others = known.into_iter().filter(|node| {
             running.iter().all(|runs| runs.node_id != node.node_id)
-                && self.node(node.node_id).key_file.exists()
+                && self.node(node.node_id.0).key_file.exists()
         });
         let mut nodes: Vec<_> = running.iter().cloned().chain(others).collect();
         nodes.sort_by_key(|node| node.node_id);
@@ -219,7 +219,7 @@ impl Folder {
     /// When the registry has no such node, or cannot be read or written.
     pub(super) fn set_canonical(&self, node_id: u32, is_canonical: bool) -> Result<(), RunError> {
         let mut nodes = self.known_nodes()?;
-        let node = nodes.iter_mut().find(|node| node.node_id == node_id);
+        let node = nodes.iter_mut().find(|node| node.node_id.0 == node_id);
         let node = node.ok_or_else(|| unknown(node_id))?;
         node.is_canonical = is_canonical;
         write(&self.registry(), &RegistryFile { nodes, source: None })
@@ -312,7 +312,7 @@ fn ensure_key(path: &Path) -> Result<SecretKey, RunError> {
 
 fn record(ports: &DevPorts, key: &SecretKey, is_canonical: bool) -> RegistryFileEntry {
     RegistryFileEntry {
-        node_id: ports.node_id,
+        node_id: OriginatorId(ports.node_id),
         signer: key.public_key().address().to_string(),
         is_canonical,
         signing_public_key: key.public_key().to_string(),
@@ -398,7 +398,7 @@ mod tests {
         let first = folder.prepare(&ports(3, 5050)).unwrap();
         folder.set_canonical(200, false).unwrap();
         let again = folder.prepare(&[ports(3, 5050)[0], ports(3, 5050)[2]]).unwrap();
-        assert_eq!(again.iter().map(|node| node.node_id).collect::<Vec<_>>(), [100, 300]);
+        assert_eq!(again.iter().map(|node| node.node_id.0).collect::<Vec<_>>(), [100, 300]);
         let known = folder.known_nodes().unwrap();
         assert_eq!(
             known.iter().map(|node| node.is_canonical).collect::<Vec<_>>(),

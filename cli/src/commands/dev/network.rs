@@ -164,17 +164,17 @@ impl Network {
     fn describe(&self, folder: &Folder) -> Result<NetworkFile, RunError> {
         let records = folder.known_nodes()?;
         let node = |ports: &DevPorts| -> Result<NetworkNode, RunError> {
-            let record = records.iter().find(|record| record.node_id == ports.node_id);
+            let record = records.iter().find(|record| record.node_id.0 == ports.node_id);
             let record = record.ok_or_else(|| folder::unknown(ports.node_id))?;
             Ok(NetworkNode {
-                node_id: record.node_id,
+                node_id: ports.node_id,
                 grpc: ports.api().to_string(),
                 quic: ports.api().to_string(),
                 metrics: ports.metrics().to_string(),
                 address: record.signer.clone(),
                 public_key: record.signing_public_key.clone(),
-                data_dir: folder.node(record.node_id).data_dir,
-                pid: self.child(ProcessName::Node(record.node_id)).pid,
+                data_dir: folder.node(ports.node_id).data_dir,
+                pid: self.child(ProcessName::Node(ports.node_id)).pid,
             })
         };
         let chains_pid = self.child(ProcessName::Chains).pid;

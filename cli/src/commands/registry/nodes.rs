@@ -87,7 +87,7 @@ async fn registry_file(
     let entry = |node: RegisteredNode| -> Result<RegistryFileEntry, RunError> {
         let absences = changes.as_deref().map(|changes| absences_of(&node, changes));
         Ok(RegistryFileEntry {
-            node_id: node.node_id.0,
+            node_id: node.node_id,
             signer: node.signer.to_string(),
             is_canonical: node.is_canonical,
             signing_public_key: node.signing_public_key.to_string(),

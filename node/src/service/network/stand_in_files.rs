@@ -266,7 +266,7 @@ mod tests {
 
     fn entry(node_id: u32, key: &SecretKey) -> RegistryFileEntry {
         RegistryFileEntry {
-            node_id,
+            node_id: OriginatorId(node_id),
             signer: key.public_key().address().to_string(),
             is_canonical: true,
             signing_public_key: key.public_key().to_string(),
