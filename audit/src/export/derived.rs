@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use hawser_proto::{Address, minute_of};
+use hawser_proto::{Address, SequenceId, minute_of};
 use hawser_rules::Rate;
 
 use crate::replay::check::{Charge, CheckedRow, Signed};
@@ -117,7 +117,7 @@ impl DerivedTallies {
                 picodollars: price(&self.rates, originator_ns, charge, earlier),
                 messages: 1,
                 bytes: len_bytes,
-                last_sequence: sequence,
+                last_sequence: SequenceId(sequence),
                 stated_picodollars: charge.stated_picodollars,
             };
             self.usage.entry((minute, charge.payer.0)).or_default().add(usage);
@@ -157,8 +157,6 @@ impl DerivedTallies {
 
 #[cfg(test)]
 mod tests {
-    use hawser_proto::SequenceId;
-
     use super::*;
     use crate::replay::StoredMark;
     use crate::replay::check::{CheckedEnvelope, Checker};

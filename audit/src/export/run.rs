@@ -576,6 +576,6 @@ fn usage_row(
         Value::Amount(of.stated_picodollars),
         Value::int(of.messages),
         Value::int(of.bytes),
-        Value::int(of.last_sequence),
+        Value::int(of.last_sequence.0),
     ]
 }

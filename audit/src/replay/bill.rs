@@ -315,8 +315,8 @@ impl<'a> StrandBilling<'a> {
         while let Some(range) = self.ranges.next_left() {
             // The source ends before the report does.
             let BilledReport { start, end, .. } = range.report;
-            if end > head.0 {
-                self.note_not_shown(end.saturating_sub(head.0.max(start)));
+            if end > head {
+                self.note_not_shown(end.0.saturating_sub(head.max(start).0));
             }
             self.finish_report(range);
         }

@@ -1,5 +1,6 @@
 //! Rows of a log, as a folder or a node gives them.
 
+use std::fmt;
 use std::ops::RangeInclusive;
 
 use hawser_proto::checkpoint::CosignedCheckpoint;
@@ -150,7 +151,7 @@ pub struct Usage {
     /// Their lengths together, in bytes.
     pub bytes: u64,
     /// The highest place among them.
-    pub last_sequence: u64,
+    pub last_sequence: SequenceId,
     /// Fees as the originator stated them, in picodollars.
     pub stated_picodollars: u64,
 }
@@ -163,6 +164,17 @@ impl Usage {
         self.bytes = self.bytes.saturating_add(other.bytes);
         self.last_sequence = self.last_sequence.max(other.last_sequence);
         self.stated_picodollars = self.stated_picodollars.saturating_add(other.stated_picodollars);
+    }
+}
+
+impl fmt::Display for Usage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { picodollars, messages, bytes, last_sequence, stated_picodollars } = self;
+        write!(
+            f,
+            "{picodollars} p$ ({stated_picodollars} p$ as stated) for {messages} envelopes of {bytes} bytes, the last \
+             one at {last_sequence}"
+        )
     }
 }
 

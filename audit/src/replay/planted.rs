@@ -12,7 +12,7 @@ use hawser_proto::pb::xmtp::mls::api::v1::{
 };
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::client_envelope::Payload;
-use hawser_proto::{Address, Bytes, OriginatorId, minute_of};
+use hawser_proto::{Address, Bytes, OriginatorId, SequenceId, minute_of};
 use hawser_rules::Rate;
 use prost::Message as _;
 
@@ -242,7 +242,7 @@ pub(crate) const PLANTED: &[Planted] = &[
     (
         "a tally of a payer who never paid",
         |log| {
-            let usage = Usage { picodollars: 1, last_sequence: 3, ..Usage::default() };
+            let usage = Usage { picodollars: 1, last_sequence: SequenceId(3), ..Usage::default() };
             log.usage.insert((minute_of(ns_of(3)), Address([5; 20])), usage);
         },
         &[(FaultKind::Usage, 3, None)],

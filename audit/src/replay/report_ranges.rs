@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use hawser_proto::{Address, EnvelopeId};
+use hawser_proto::{Address, EnvelopeId, SequenceId};
 use hawser_rules::payer_report::tree::Hash;
 
 use super::report_sums::{ReportLeaves, ReportSums, Sums, add};
@@ -22,9 +22,9 @@ pub struct BilledReport {
     /// Its place in the contract's list for the originator.
     pub index: u64,
     /// The sequence id before its range.
-    pub start: u64,
+    pub start: SequenceId,
     /// The last sequence id of its range.
-    pub end: u64,
+    pub end: SequenceId,
     /// The last minute of its range as the chain states it, since the unix epoch. The nodes that attested the report
     /// have signed it.
     pub end_minute: u32,
@@ -106,7 +106,7 @@ impl ReportRanges {
             return FeePart::AfterLast;
         }
         if report < self.ends.len() {
-            let end = self.reports[report].end;
+            let end = self.reports[report].end.0;
             self.sums.entry(report).or_default().add(id, end, payer, fee);
             return FeePart::Open;
         }
@@ -138,7 +138,7 @@ impl ReportRanges {
     /// of the envelope that is shown next: an honest report ends with the last envelope of its minute.
     pub(super) fn reach(&mut self, place: u64, minute: u32) {
         while let Some(report) = self.next_unread()
-            && report.end < place
+            && report.end.0 < place
         {
             self.end_report(report.end_minute.min(minute.saturating_sub(1)), None);
         }
@@ -146,7 +146,7 @@ impl ReportRanges {
 
     /// Notes that an envelope has been booked, and ends the report that ends with it.
     pub(super) fn pass(&mut self, place: u64, minute: u32) {
-        if self.next_unread().is_some_and(|report| report.end == place) {
+        if self.next_unread().is_some_and(|report| report.end.0 == place) {
             self.end_report(minute, Some(minute));
         }
     }
@@ -202,7 +202,7 @@ impl ReportRanges {
 
 #[cfg(test)]
 mod tests {
-    use hawser_proto::{OriginatorId, SequenceId};
+    use hawser_proto::OriginatorId;
     use hawser_rules::payer_report::Leaves;
 
     use super::*;
@@ -210,6 +210,7 @@ mod tests {
     const PAYER: Address = Address([8; 20]);
 
     fn report(index: u64, start: u64, end: u64, end_minute: u32) -> BilledReport {
+        let (start, end) = (SequenceId(start), SequenceId(end));
         BilledReport { index, start, end, end_minute, root: [9; 32], is_settled: false }
     }
 

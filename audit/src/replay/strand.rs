@@ -521,11 +521,11 @@ impl StrandReplay {
 
     fn tally_faults(&mut self, faults: Vec<TallyFault>, not_kept: u64) {
         for fault in faults {
-            let id = self.id(SequenceId(fault.place()));
+            let id = self.id(fault.place());
             let (kind, text) = match fault {
                 TallyFault::Usage { minute, payer, stored, derived } => {
-                    let stored = stored.map_or("nothing".to_owned(), |it| format!("{it:?}"));
-                    let text = format!("{payer} in minute {minute}: {stored}, not {derived:?}");
+                    let stored = stored.map_or("nothing".to_owned(), |it| it.to_string());
+                    let text = format!("{payer} in minute {minute}: {stored}, not {derived}");
                     (FaultKind::Usage, text)
                 }
                 TallyFault::Congestion { minute, stored, derived } => {

@@ -50,12 +50,12 @@ pub(super) enum TallyFault {
 
 impl TallyFault {
     /// Returns the highest place that the derived or the stored tally names.
-    pub(super) fn place(&self) -> u64 {
+    pub(super) fn place(&self) -> SequenceId {
         match self {
             Self::Usage { stored, derived, .. } => {
-                derived.last_sequence.max(stored.map_or(0, |it| it.last_sequence))
+                derived.last_sequence.max(stored.map_or(SequenceId::NONE, |it| it.last_sequence))
             }
-            Self::Congestion { .. } => 0,
+            Self::Congestion { .. } => SequenceId::NONE,
         }
     }
 }
@@ -103,7 +103,7 @@ impl Tallies {
         if counts.chain(self.open.values().map(|it| &it.messages)).any(|count| *count > reached) {
             return Err("it counts more messages than places");
         }
-        if self.open.values().any(|it| it.last_sequence > reached) {
+        if self.open.values().any(|it| it.last_sequence.0 > reached) {
             return Err("it has charged places beyond the place reached");
         }
         let open = self.open.keys().map(|key| key.0).chain(self.open_counts.keys().copied());
@@ -168,7 +168,7 @@ impl Tallies {
                 picodollars: booked,
                 messages: 1,
                 bytes: len_bytes,
-                last_sequence: sequence.0,
+                last_sequence: sequence,
                 stated_picodollars: charge.stated_picodollars,
             };
             self.add_usage((minute, charge.payer.0), usage, rows)?;

@@ -224,7 +224,7 @@ fn charge(bytes: &Bytes) -> Option<(u32, Address, Usage)> {
         picodollars: RATE.base_fee(size_bytes, payer.retention_days()).unwrap(),
         messages: 1,
         bytes: bytes.len() as u64,
-        last_sequence: statement.id().sequence.0,
+        last_sequence: statement.id().sequence,
         stated_picodollars: statement.base_fee_picodollars()
             + statement.congestion_fee_picodollars(),
     };

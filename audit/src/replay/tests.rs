@@ -576,7 +576,7 @@ fn a_state_is_gone_on_with_or_refused_whatever_its_numbers_are() {
 }
 
 fn usage_of(messages: u64) -> Value {
-    let usage = Usage { messages, last_sequence: 1, ..Usage::default() };
+    let usage = Usage { messages, last_sequence: SequenceId(1), ..Usage::default() };
     serde_json::to_value(usage).unwrap()
 }
 

@@ -85,8 +85,8 @@ pub(crate) fn run(network: &Network, one_by_one: Option<f64>) -> Result<(), Benc
     };
     let report = BilledReport {
         index: 0,
-        start: 0,
-        end: head.sequence.0,
+        start: SequenceId::NONE,
+        end: head.sequence,
         end_minute: u32::MAX,
         // No report has this root: the tree of all amounts is computed and compared all the same.
         root: [0; 32],

@@ -116,8 +116,8 @@ fn heads(mut heads: Vec<EnvelopeId>, reports: &[OnchainReport]) -> Vec<EnvelopeI
 fn billed(report: &OnchainReport) -> BilledReport {
     BilledReport {
         index: report.index,
-        start: report.start_sequence_id.0,
-        end: report.end_sequence_id.0,
+        start: report.start_sequence_id,
+        end: report.end_sequence_id,
         end_minute: report.end_minute,
         root: report.root,
         is_settled: report.is_settled,

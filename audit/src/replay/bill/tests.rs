@@ -28,7 +28,7 @@ fn settings(payer: u8) -> BillSettings {
 
 /// The reports that honest nodes make of a log: one that ends with the minute of this envelope, and so on.
 fn reports(log: &MemoryLog, ends: &[u64]) -> Vec<BilledReport> {
-    let mut start = 0;
+    let mut start = SequenceId::NONE;
     let mut after = None;
     let report = |(index, at): (usize, &u64)| {
         let end_minute = hawser_proto::minute_of(ns_of(*at));
@@ -84,7 +84,7 @@ fn an_envelope_behind_the_end_of_its_report_refutes_no_report() {
     let honest = MemoryLog::honest(100);
     let on_chain = reports(&honest, &[60]);
     let end = on_chain[0].end;
-    let log = with(end + 1, end);
+    let log = with(end.0 + 1, end.0);
     let found = bill(&log, head(&log), &on_chain, &settings(8)).unwrap();
     assert_eq!(found.parts[0].verdict, BillVerdict::Proven, "{found:?}");
     assert!(found.faults.kept().iter().any(|it| it.kind == FaultKind::TimeBack), "{found:?}");
@@ -185,8 +185,8 @@ fn impossible_ranges_of_reports_end_no_bill() {
     let log = MemoryLog::honest(50);
     let report = |index, start, end| BilledReport {
         index,
-        start,
-        end,
+        start: SequenceId(start),
+        end: SequenceId(end),
         end_minute: u32::MAX,
         root: [9; 32],
         is_settled: false,

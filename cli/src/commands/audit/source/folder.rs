@@ -277,7 +277,7 @@ impl StrandRows for FolderBeside<'_, '_> {
                 picodollars: row.picodollars,
                 messages: row.messages,
                 bytes: row.bytes,
-                last_sequence: row.last_sequence.0,
+                last_sequence: row.last_sequence,
                 stated_picodollars: row.stated_picodollars,
             };
             each(minute, payer, usage);
