@@ -195,7 +195,7 @@ pub(crate) struct StatusPage {
     /// Inboxes with updates that wait for a contract wallet's chain.
     inboxes_waiting: u64,
     /// Updates, since the start, that were marked invalid because their contract wallet could not be asked in time.
-    /// Other nodes may have got an answer.
+    /// Other nodes may have received an answer.
     updates_unanswered: u64,
     /// Envelopes of other nodes, since the start, that readers could read before verification, and that failed it.
     envelopes_withdrawn: u64,

@@ -7,11 +7,11 @@ use crate::limits::{LimitError, Selected, Selection, originators, topic_filters}
 /// A request of a stream that only answers.
 #[derive(Debug, Clone)]
 pub enum StreamRequest {
-    /// Of `SubscribeEnvelopes`.
+    /// The request of `SubscribeEnvelopes`.
     Envelopes(pb::SubscribeEnvelopesRequest),
-    /// Of `SubscribeOriginators`.
+    /// The request of `SubscribeOriginators`.
     Originators(pb::SubscribeOriginatorsRequest),
-    /// Of `SubscribeTopics`.
+    /// The request of `SubscribeTopics`.
     Topics(pb::SubscribeTopicsRequest),
 }
 

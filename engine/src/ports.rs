@@ -41,9 +41,10 @@ pub trait IdentityJudge: Send + Sync + 'static {
     /// until its log has been read.
     fn judge_soon(&self);
 
-    /// Begins to look for what the verdict on `update` needs, which waits behind another one of its inbox; `event_ns`
-    /// is the time of its block, unix nanoseconds. Otherwise the time to look for it would begin only when that one is
-    /// decided, and some updates in a row would hold the inbox for as many times. Does not block.
+    /// Begins to request the data that the verdict on `update` needs. The update waits behind another one of its inbox;
+    /// `event_ns` is the time of its block, unix nanoseconds. Without this call, each waiting update would begin its
+    /// requests only after the verdict on the one before it, and several in a row would hold the inbox for the sum of
+    /// their time limits. Does not block.
     fn look_ahead(&self, update: &IdentityUpdate, event_ns: i64);
 }
 

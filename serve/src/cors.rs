@@ -125,7 +125,7 @@ mod tests {
         assert_eq!(of(&["failed-envelopes", "published-envelopes"]), in_part);
     }
 
-    /// Those of libraries of gRPC-Web and Connect, too, which the network's own client does not send.
+    /// Includes the headers of libraries of gRPC-Web and Connect, which the network's own client does not send.
     #[test]
     fn pages_may_send_each_header_that_the_documents_offer() {
         for name in MORE.into_iter().chain(["connect-protocol-version"]) {

@@ -148,13 +148,13 @@ impl PaidTime {
         self.put_off(took, RestPace::rest_after, NextTurn::put_off);
     }
 
-    /// Records work for nothing as [`rest`](Self::rest) does, of which the address may owe more than one rest.
+    /// Records useless work as [`rest`](Self::rest) does. The address may owe more than one rest for it.
     pub(crate) fn rest_for_nothing(&self, took: Duration) {
         self.put_off(took, RestPace::rest_after, NextTurn::owe);
     }
 
-    /// Lets the address rest as after work for nothing of `time`, which no thread has worked: publishers are not late
-    /// for it.
+    /// Has the address rest as after useless work that took `time`. No thread has done that work, so it delays no
+    /// publisher.
     pub(crate) fn rest_without_work(&self, time: Duration) {
         self.put_off(time, RestPace::rest_for, NextTurn::owe);
     }

@@ -178,7 +178,7 @@ impl Node {
         self.dated_by_peer(sequence, group, at_ns, depends_on);
     }
 
-    /// Takes over what another node has ordered and dated as it likes.
+    /// Commits an envelope that another node has ordered and dated arbitrarily.
     pub(crate) fn dated_by_peer(
         &self,
         sequence: u64,
@@ -339,7 +339,7 @@ pub(crate) fn dependent_message(
     sign(client(&group_topic(group), depends_on, payload))
 }
 
-/// Returns an envelope that another node has ordered and dated as it likes.
+/// Returns an envelope that another node has ordered and dated arbitrarily.
 fn entry_of_peer(
     sequence: u64,
     group: u8,

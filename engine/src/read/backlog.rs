@@ -34,7 +34,7 @@ pub(crate) enum Audience {
 pub(crate) struct HubBatch {
     /// Committed envelopes, grouped by the streams that get them. No group is empty.
     pub(crate) committed: Vec<(Audience, Vec<Arc<Committed>>)>,
-    /// The places that strands have got to, envelopes or not.
+    /// The places that strands have reached, with or without envelopes.
     pub(crate) ends: Cursor,
     /// True if earlier envelopes were dropped.
     pub(crate) lost: bool,
@@ -61,7 +61,7 @@ impl Backlog {
         }
     }
 
-    /// Drops everything that waits. Strands have got to `ends`.
+    /// Drops everything that waits. Strands have reached `ends`.
     pub(crate) fn lose(&mut self, ends: &Cursor) {
         self.waiting.ends.merge(ends);
         self.size = BatchSize::default();

@@ -49,7 +49,7 @@ fn read_as_a_client(rows: &[PageRow], limit: usize) -> BTreeSet<EnvelopeId> {
 }
 
 proptest! {
-    /// A hostile node dates its envelopes as it likes, and so does one whose clock is set back.
+    /// A hostile node dates its envelopes arbitrarily, and so does one whose clock is set back.
     #[test]
     fn a_client_loses_nothing_whatever_times_nodes_give(
         strands in prop::collection::vec(prop::collection::vec(-3i64..4, 0..12), 1..4),

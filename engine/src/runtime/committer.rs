@@ -128,7 +128,7 @@ impl Committer {
 
     /// Commits the next part of a chain strand: its changes, verdicts on envelopes that waited and
     /// the position of the chain's reader, as a whole. Resolved envelopes reach queries; streams
-    /// that have gone on past their places do not go back.
+    /// that have passed their places do not go back.
     ///
     /// # Errors
     /// Nothing was written. See [`CommitError`].

@@ -134,13 +134,13 @@ async fn a_place_that_no_node_is_shown_holds_up_no_report() {
     assert_eq!(network.settle(200, 100).await.unwrap(), 3, "by the amounts that were attested");
 }
 
-/// The statement of an originator that dates an envelope as it likes.
+/// The statement of an originator that dates an envelope arbitrarily.
 pub fn dated(at: EnvelopeId, originator_ns: i64, by: u8, text: &str) -> Bytes {
     let expiry_unix_s = u64::try_from(originator_ns / 1_000_000_000).unwrap() + 60 * 86_400;
     dated_until(at, originator_ns, by, text, expiry_unix_s)
 }
 
-/// The same, with an expiry as the originator likes.
+/// The same, with an arbitrary expiry.
 pub fn dated_until(
     at: EnvelopeId,
     originator_ns: i64,
@@ -151,7 +151,7 @@ pub fn dated_until(
     charging(at, originator_ns, by, text, (expiry_unix_s, 0))
 }
 
-/// The same, with an expiry and a congestion fee as the originator likes.
+/// The same, with an arbitrary expiry and congestion fee.
 fn charging(
     at: EnvelopeId,
     originator_ns: i64,

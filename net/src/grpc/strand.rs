@@ -10,8 +10,8 @@ use super::message_reader::{MessageReader, ReadStep};
 use super::messages::read_frame;
 use crate::counters::PeerError;
 
-/// Cuts the bytes of an answer, which come in these pieces, into messages of at most `bytes_max` bytes, as a session
-/// does without a transport. Returns the messages, and the fault for which the peer is left.
+/// Splits the bytes of an answer, which arrive in these pieces, into messages of at most `bytes_max` bytes, as a
+/// session does, but without a transport. Returns the messages, and the fault for which a session would end.
 pub fn cut_messages(
     bytes_max: usize,
     pieces: impl IntoIterator<Item = Bytes>,

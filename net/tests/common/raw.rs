@@ -75,7 +75,7 @@ impl RawPeer {
         raw
     }
 
-    /// Does the handshake as `own` with this key; gives what was signed.
+    /// Performs the handshake as `own` with this key, and returns the signed bytes.
     pub async fn prove(
         &mut self,
         own: OriginatorId,

@@ -51,7 +51,7 @@ fn high_twin(claim: &SignatureClaim) -> SignatureClaim {
     })
 }
 
-/// The ways in which a claim is not what it says, or is it in another form.
+/// Returns a false claim, or the same claim in another form, by `how`.
 fn mutate(claim: &SignatureClaim, how: u8) -> SignatureClaim {
     match how {
         0 => high_twin(claim),

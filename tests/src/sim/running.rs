@@ -98,7 +98,7 @@ impl Sim {
         }
         let mut response = response;
         if self.one_in(self.faults.resets_one_in) {
-            // A stream breaks, and not the one of a later want that has taken its place.
+            // A stream breaks, but not that of a later want that has replaced it.
             let streams = &mut self.connection(path).streams;
             streams.retain(|of, stream| *of != originator || stream.request != response.request);
             response.items = vec![StrandItem::Closed];

@@ -57,10 +57,11 @@ pub(crate) struct ReadMost {
     pub(crate) len_bytes: usize,
 }
 
-/// Gives the reports that a node stored after `after_ns` to `take`, page by page, so that the caller holds one page.
+/// Passes the reports that a node stored after `after_ns` to `take`, page by page, so that the caller holds one page.
 ///
 /// # Errors
-/// When the node does not answer, or its answers do not end, and those of `take`, which has got the pages before.
+/// When the node does not answer, or its answers do not end, and the errors of `take`. Earlier pages have been passed
+/// to `take` by then.
 pub(crate) async fn each_page(
     address: &str,
     after_ns: u64,

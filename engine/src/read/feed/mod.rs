@@ -223,8 +223,8 @@ impl Feed {
         }
     }
 
-    /// Notes that a chain strand has got to `reached`, and that everything up to there which the hub
-    /// had for this feed has been handed in.
+    /// Notes that a chain strand has reached `reached`. The hub has handed in all envelopes of this
+    /// feed up to there.
     pub(crate) fn handle_reached(&mut self, reached: EnvelopeId) {
         if let Self::Topics(feed) = self {
             feed.handle_reached(reached);

@@ -130,7 +130,7 @@ impl WaitAllowances {
         ALLOWANCE_MAX.min(allowance.left + back)
     }
 
-    /// Gives back what the time since the last call brings: to all peers that lack some, the same.
+    /// Refills the allowances for the time since the last call, equally for all peers whose allowance is not full.
     fn give_back(&mut self, now: Instant) {
         let mut rest = now.saturating_duration_since(self.at) / GIVEN_BACK_PER;
         self.at = self.at.max(now);

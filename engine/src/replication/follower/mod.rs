@@ -120,7 +120,7 @@ struct PeerProgress {
     open: Option<OpenWant>,
     /// The peer is not asked before this time.
     ask_at: Instant,
-    /// The head of the strand that the peer claims to hold. Decides only whom to ask, and when.
+    /// The head of the strand that the peer claims to hold. Decides only which peer is asked, and when.
     claimed_head: SequenceId,
     /// Its clock has named the strand in this connection. Sent envelopes alone raise `claimed_head`, too.
     has_claimed: bool,
@@ -255,8 +255,8 @@ impl Follower {
         self.send_wants(now);
     }
 
-    /// Notes the head that a connected peer claims to hold; claims only rise. A claim decides only whom to ask, and
-    /// when.
+    /// Notes the head that a connected peer claims to hold; claims only rise. A claim decides only which peer is asked,
+    /// and when.
     pub fn handle_head(&mut self, now: Instant, peer: OriginatorId, head: SequenceId) {
         let Some(progress) = self.peers.get_mut(&peer) else { return };
         progress.has_claimed |= head != SequenceId::NONE;

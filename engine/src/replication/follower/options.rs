@@ -22,7 +22,7 @@ impl Follower {
         self.searches
     }
 
-    /// Gives wants these ids. A follower of a strand that was followed or searched before needs others than those had.
+    /// Sets the ids of wants. They must differ from those of an earlier follower or search of the strand.
     #[must_use]
     pub fn with_requests(mut self, requests: RequestIds) -> Self {
         self.requests = requests;

@@ -128,7 +128,7 @@ pub(super) struct NamedGaps {
     through: SequenceId,
     /// Ascending and disjoint, both ends included; at most [`MAX_ANSWERED_GAPS`].
     gaps: Vec<Places>,
-    /// The time at which the peer was asked. It may have got a place since then, and an answer can be late.
+    /// The time at which the peer was asked. It may have received a place since then, and an answer can be late.
     at: Instant,
 }
 
@@ -174,7 +174,7 @@ pub(super) struct RangeAnswers {
 }
 
 impl RangeAnswers {
-    /// Adds the newest answer. Those that it replaces go, and so do those that do not count any more.
+    /// Adds the newest answer. Drops the answers that it replaces, and those that no longer count.
     pub(super) fn add(&mut self, now: Instant, answer: RangeAnswer) {
         self.ranges.retain(|it| it.is_fresh(now) && !it.meets(&answer));
         if self.ranges.len() >= ASKED_RANGES_MAX {

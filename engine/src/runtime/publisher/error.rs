@@ -79,8 +79,8 @@ impl PublishError {
         }
     }
 
-    /// Returns the error of a request whose first `begun` envelopes have got places before it. The publisher may try
-    /// again after `retry_after`, or after the time that the error names.
+    /// Returns the error of a request whose first `begun` envelopes were assigned places before it. The publisher may
+    /// try again after `retry_after`, or after the time that the error names.
     pub(super) fn after_pieces(self, begun: usize, retry_after: Duration) -> Self {
         let retry_after = match &self {
             Self::Unavailable { retry_after, .. } => *retry_after,

@@ -75,15 +75,15 @@ impl LargeRequest {
         size
     }
 
-    /// Takes the later look for the piece that was taken last, if a worker has made it. One that comes after this is
-    /// dropped.
+    /// Takes the second look-up for the piece that was taken last, if a worker has finished it. A result that a worker
+    /// delivers later is dropped.
     pub(super) fn take_ahead(&mut self) -> Option<LookUp> {
         let ahead = std::mem::take(&mut self.ahead);
         let mut ahead = ahead.lock();
         ahead.take()
     }
 
-    /// Returns true if some of its envelopes have got places.
+    /// Returns true if the sequencer has assigned places to some of its envelopes.
     fn has_begun(&self) -> bool {
         !self.answer.envelopes.is_empty()
     }
@@ -196,8 +196,8 @@ impl LargeRequests {
         }
     }
 
-    /// Answers requests with an error that have got places before the end of the strand was read anew: these places
-    /// may have been lost.
+    /// Answers with an error all requests that were assigned places before the end of the strand was read again: these
+    /// places may have been lost.
     pub(super) fn fail_begun(&mut self, error: &PublishError) {
         let mut kept = Vec::new();
         while let Some(request) = self.waiting.pop() {

@@ -143,7 +143,7 @@ impl Hub {
     }
 
     /// Passes on envelopes that have been committed, in the order of commits, and the places that
-    /// their strands have got to with them. They are durable, and announced to
+    /// their strands have reached with them. They are durable, and announced to
     /// [`Heads`](crate::runtime::Heads).
     ///
     /// Leaves out envelopes that do not ascend within their strand: a late find belongs to queries,
@@ -219,8 +219,8 @@ impl Hub {
         }
     }
 
-    /// Notifies `listener` once the strand of `place` has reached it, after everything up to there
-    /// that it is to have; at once if it has got there already.
+    /// Notifies `listener` once the strand of `place` has reached it, after the listener has received
+    /// its envelopes up to there. Notifies at once if the strand has reached it already.
     pub(crate) fn notify_when_reached(&self, place: EnvelopeId, listener: &Arc<Listener>) {
         let mut awaited = self.state.awaited.lock();
         if awaited.reached.covers(place) {

@@ -67,7 +67,7 @@ impl Listener {
         });
     }
 
-    /// Takes in that a chain strand has got to a place which the subscription waits for.
+    /// Notes that a chain strand has reached a place for which the subscription waits.
     pub(crate) fn push_reached(&self, reached: EnvelopeId) {
         self.change(|queue| queue.push_reached(reached) == Pushed::First);
     }

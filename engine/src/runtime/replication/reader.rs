@@ -249,7 +249,7 @@ impl StrandReader {
         let read = move || {
             let read = || {
                 let snapshot = store.snapshot();
-                // Of that moment or later: this node may have got places while the read was waiting for its turn.
+                // The head now or later: this node may have received places while the read waited for its turn.
                 let head = heads.borrow().get(after.originator);
                 read_gaps(&snapshot, after, up_to, head)
             };

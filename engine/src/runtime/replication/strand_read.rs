@@ -31,9 +31,9 @@ pub(super) struct ReadStrand {
     pub(super) shown_by: Option<SignedPrefix>,
 }
 
-/// Reads the state of a strand. Tries again until it can be read. After some attempts it does without the newest
-/// envelope, and without the ranges that are marked missing: a time that steps back there is no evidence, and these
-/// places are not searched for before the next start.
+/// Reads the state of a strand. Tries again until it can be read. After some attempts it omits the newest envelope and
+/// the ranges that are marked missing. The consequence is that a time that steps back there is no evidence, and that
+/// the node searches for these places only after its next start.
 pub(super) async fn read_strand(
     state: &Arc<ReplicationState>,
     originator: OriginatorId,

@@ -56,7 +56,7 @@ fn of_a_range_whose_gaps_were_asked_for_what_is_not_named_is_not_denied() {
     assert!(RangeAnswer::without_gaps(places(1, 1_025), now).is_none(), "not short");
 }
 
-/// The peer may have got the place in between.
+/// The peer may have received the place in between.
 #[test]
 fn the_newest_answer_about_a_place_counts_and_few_are_kept() {
     #[expect(clippy::disallowed_methods, reason = "any moment will do to count from")]
@@ -129,7 +129,7 @@ fn few_named_gaps_are_kept_and_the_others_deny_nothing() {
     }
 }
 
-/// The peer may have got the place in between.
+/// The peer may have received the place in between.
 #[test]
 fn of_named_gaps_and_an_answer_about_a_range_the_newer_one_counts() {
     #[expect(clippy::disallowed_methods, reason = "any moment will do to count from")]

@@ -70,7 +70,7 @@ fn a_place_that_a_peer_has_shown_is_not_passed_over() {
     assert!(rig.answer(OTHER, envelopes([20])).contains(&appends([20])));
 }
 
-/// The peer may have got the place since, or another one that holds it may have come.
+/// The peer may have received the place since, or another one that holds it may have connected.
 #[test]
 fn old_answers_and_those_of_an_earlier_connection_pass_nothing_over() {
     for is_new in [false, true] {
@@ -434,7 +434,7 @@ fn a_place_that_a_peer_has_not_named_as_a_gap_is_searched_for() {
     assert!(rig.answer(OTHER, envelopes([20])).contains(&appends([20])));
 }
 
-/// The peer may have got the place since, or another one that holds it may have come.
+/// The peer may have received the place since, or another one that holds it may have connected.
 #[test]
 fn gaps_that_were_named_long_ago_or_over_an_earlier_connection_pass_nothing_over() {
     for is_new in [false, true] {
