@@ -181,7 +181,14 @@ impl Database {
         self.recent.note(&written);
         self.note(tallies, strands.iter().map(|(originator, _)| *originator));
         trees.done(&self.trees);
-        for head in &mut heads {
+        self.advance(&mut heads);
+        log_durable(&written);
+        Ok(left_out)
+    }
+
+    /// Moves heads to the staged places, which are durable now.
+    fn advance(&self, heads: &mut [StagedHead<'_>]) {
+        for head in heads {
             *head.durable = head.staged;
             if let Some(host) = self.lasting.host.get()
                 && head.originator == self.identity.node
@@ -189,8 +196,6 @@ impl Database {
                 host.note_head(head.staged);
             }
         }
-        log_durable(&written);
-        Ok(left_out)
     }
 
     /// Updates the memory of the store after a batch for these strands became durable. The caller holds
