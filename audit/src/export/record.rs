@@ -32,7 +32,7 @@ pub(super) enum RecordKind {
 
 /// The facts that an envelope states, as far as its layers can be read. Nothing here is verified.
 #[derive(Debug, Default)]
-struct Stated {
+struct StatedFacts {
     originator_ns: Option<i64>,
     statement: Option<UnsignedOriginatorEnvelope>,
     is_signed: bool,
@@ -47,7 +47,7 @@ pub(super) fn describe(
     with_payers: bool,
     rows: Vec<StrandRow>,
 ) -> Vec<Record> {
-    let mut stated: Vec<Stated> = rows.iter().map(state).collect();
+    let mut stated: Vec<StatedFacts> = rows.iter().map(state).collect();
     if with_payers {
         add_payers(&mut stated);
     }
@@ -66,7 +66,7 @@ pub(super) fn values_of(
     record(originator, row, &stated).values
 }
 
-fn record(originator: OriginatorId, row: StrandRow, stated: &Stated) -> Record {
+fn record(originator: OriginatorId, row: StrandRow, stated: &StatedFacts) -> Record {
     match row {
         StrandRow::Envelope { sequence, bytes, mark, leaf } => {
             let leaf = leaf.map(|leaf| Bytes::copy_from_slice(&leaf.0));
@@ -85,10 +85,10 @@ fn record(originator: OriginatorId, row: StrandRow, stated: &Stated) -> Record {
     }
 }
 
-fn state(row: &StrandRow) -> Stated {
-    let StrandRow::Envelope { bytes, .. } = row else { return Stated::default() };
+fn state(row: &StrandRow) -> StatedFacts {
+    let StrandRow::Envelope { bytes, .. } = row else { return StatedFacts::default() };
     let Ok((statement, proof)) = OriginatorEnvelope::open(bytes.clone()) else {
-        return Stated::default();
+        return StatedFacts::default();
     };
     let is_signed = matches!(proof, Proof::Signature(_));
     let parsed = UnsignedOriginatorEnvelope::parse(statement.clone()).ok();
@@ -98,10 +98,10 @@ fn state(row: &StrandRow) -> Stated {
         None => OriginatorEnvelope::statement(statement).ok().map(|(_, ns)| ns),
     };
     let statement = parsed;
-    Stated { originator_ns, statement, is_signed, payer: None }
+    StatedFacts { originator_ns, statement, is_signed, payer: None }
 }
 
-fn add_payers(stated: &mut [Stated]) {
+fn add_payers(stated: &mut [StatedFacts]) {
     let mut slots = Vec::with_capacity(stated.len());
     let mut payers = Vec::with_capacity(stated.len());
     for (slot, entry) in stated.iter().enumerate().filter(|(_, entry)| entry.is_signed) {
@@ -204,7 +204,7 @@ fn envelope(
     bytes: Bytes,
     mark: StoredMark,
     leaf: Option<Bytes>,
-    stated: &Stated,
+    stated: &StatedFacts,
 ) -> Record {
     let (name, rule) = match mark {
         StoredMark::Valid => ("valid", Value::Null),

@@ -70,7 +70,7 @@ use shared::BroadcasterState;
 use sharing::{SharedNonces, Sharing};
 pub use times::TransactionTimes;
 pub use witnesses::Witnesses;
-pub(crate) use witnesses::{HandOver, WitnessedOutcome};
+pub(crate) use witnesses::{TransmitOutcome, WitnessedOutcome};
 
 /// The number of calls that may wait for the task before further ones are refused. Guess: with the
 /// longest payloads they hold 200 MB.

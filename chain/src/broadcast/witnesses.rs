@@ -51,7 +51,7 @@ struct WitnessesState {
 
 /// The outcome of handing a transaction to the endpoints.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum HandOver {
+pub(crate) enum TransmitOutcome {
     /// An endpoint has the transaction.
     Accepted,
     /// No endpoint is known to have the transaction, and not every one refuses it: an answer may be lost, and an
@@ -217,13 +217,18 @@ impl Witnesses {
 
     /// Hands the account's transaction with this nonce to the first endpoint, and to every one unless the first one
     /// accepts it. A refusal by some endpoints is none: one that lies may have passed the transaction on.
-    pub(crate) async fn hand_over(&self, account: Address, nonce: u64, raw: &Bytes) -> HandOver {
+    pub(crate) async fn hand_over(
+        &self,
+        account: Address,
+        nonce: u64,
+        raw: &Bytes,
+    ) -> TransmitOutcome {
         let sent = submission::send_unless_all_refuse(&self.0.endpoints, raw).await;
         tracing::debug!(?sent, "a transaction was handed to the endpoints");
         match sent {
             SendOutcome::Accepted => {
                 self.note_sent(account, nonce);
-                HandOver::Accepted
+                TransmitOutcome::Accepted
             }
             SendOutcome::Contested(_)
             | SendOutcome::Lost
@@ -231,13 +236,15 @@ impl Witnesses {
             | SendOutcome::UnderpricedForSome(_)
             | SendOutcome::TooCheapForSome(_) => {
                 self.note_sent(account, nonce);
-                HandOver::Unsure
+                TransmitOutcome::Unsure
             }
-            SendOutcome::Later => HandOver::Unsure,
-            SendOutcome::NonceUsed | SendOutcome::Underpriced => HandOver::NonceUsed,
-            SendOutcome::NonceAhead | SendOutcome::NonceAheadForSome(_) => HandOver::NonceAhead,
+            SendOutcome::Later => TransmitOutcome::Unsure,
+            SendOutcome::NonceUsed | SendOutcome::Underpriced => TransmitOutcome::NonceUsed,
+            SendOutcome::NonceAhead | SendOutcome::NonceAheadForSome(_) => {
+                TransmitOutcome::NonceAhead
+            }
             SendOutcome::TooCheap(reason) | SendOutcome::Refused(reason) => {
-                HandOver::Refused(reason)
+                TransmitOutcome::Refused(reason)
             }
         }
     }

@@ -50,7 +50,7 @@ pub struct Due {
 
 /// Blocks that get no second look for now, because endpoints refuse it and none answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct GivenUp {
+pub(crate) struct Skipped {
     pub(crate) blocks: RangeInclusive<u64>,
     /// True if looks at the blocks before were not given up.
     pub(crate) is_first: bool,
@@ -275,7 +275,7 @@ impl SecondLook {
     /// Takes note that endpoints refused a look at these blocks and none answered it, as [`failed`](Self::failed) does.
     /// Later blocks must not wait for ever for blocks whose logs no endpoint keeps. So after [`REFUSALS_MAX`] looks at
     /// one block, its page is given up, and so is each later one until a look succeeds. Returns what is given up.
-    pub(crate) fn refused(&mut self, blocks: &RangeInclusive<u64>, unread: u64) -> Option<GivenUp> {
+    pub(crate) fn refused(&mut self, blocks: &RangeInclusive<u64>, unread: u64) -> Option<Skipped> {
         self.failed(blocks);
         let first = *blocks.start();
         if first != *blocks.end() {
@@ -300,7 +300,7 @@ impl SecondLook {
             self.done = self.done.max(Some(last));
             self.blocks = self.blocks.split_off(&last.saturating_sub(DEPTH));
         }
-        Some(GivenUp { blocks: given_up, is_first: self.refusals == REFUSALS_MAX })
+        Some(Skipped { blocks: given_up, is_first: self.refusals == REFUSALS_MAX })
     }
 
     /// Returns true if the last look failed.
@@ -524,10 +524,10 @@ mod tests {
             let due = look.due(1000, 20)?;
             look.refused(&due.blocks, 20)
         });
-        assert_eq!(given_up, Some(GivenUp { blocks: 0..=1, is_first: true }));
+        assert_eq!(given_up, Some(Skipped { blocks: 0..=1, is_first: true }));
         assert_eq!(tries, 121..200, "once as a whole, and then its first block");
         assert_eq!(blocks(&mut look, 1000, 20), Some(2..=2));
-        let next = GivenUp { blocks: 2..=9, is_first: false };
+        let next = Skipped { blocks: 2..=9, is_first: false };
         assert_eq!(look.refused(&(2..=2), 20), Some(next), "for the same reason");
         assert_eq!(blocks(&mut look, 1000, 20), Some(10..=10));
         look.end(&(10..=10));
@@ -542,12 +542,12 @@ mod tests {
         }
         assert_eq!(blocks(&mut look, 1000, 200), Some(0..=199));
         let given_up = (0..120).find_map(|_| look.refused(&(0..=0), 200));
-        assert_eq!(given_up, Some(GivenUp { blocks: 0..=31, is_first: true }));
+        assert_eq!(given_up, Some(Skipped { blocks: 0..=31, is_first: true }));
         assert_eq!((look.unlooked(200), blocks(&mut look, 1000, 200)), (32, Some(32..=32)));
         look.read(40, EventSet::default());
         assert_eq!(look.refused(&(32..=32), 41), None);
         assert_eq!(blocks(&mut look, 1000, 41), Some(32..=32));
-        let next = GivenUp { blocks: 32..=40, is_first: false };
+        let next = Skipped { blocks: 32..=40, is_first: false };
         assert_eq!(look.refused(&(32..=32), 41), Some(next), "no unread block");
         (41..200).for_each(|number| look.read(number, EventSet::default()));
         while let Some(due) = blocks(&mut look, 1000, 200) {

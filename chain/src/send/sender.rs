@@ -16,7 +16,7 @@ use super::call::{Call, Quote};
 use super::chain::Chain;
 use super::error::{RequestError, SendError};
 use crate::backoff::Pauses;
-use crate::broadcast::{HandOver, WitnessedOutcome, Witnesses};
+use crate::broadcast::{TransmitOutcome, WitnessedOutcome, Witnesses};
 
 /// Default time limit for a receipt. Guess.
 pub const RECEIPT_MAX: Duration = Duration::from_secs(60);
@@ -196,10 +196,10 @@ impl Sender {
         let signed = self.sign(call, quote, nonce).await?;
         for _ in 0..SUBMIT_TRIES {
             match self.hand_over(&signed).await? {
-                HandOver::Accepted => return Ok((signed, true)),
-                HandOver::NonceUsed | HandOver::Unsure => return Ok((signed, false)),
-                HandOver::NonceAhead => sleep(LOOK_AGAIN_AFTER).await,
-                HandOver::Refused(said) => {
+                TransmitOutcome::Accepted => return Ok((signed, true)),
+                TransmitOutcome::NonceUsed | TransmitOutcome::Unsure => return Ok((signed, false)),
+                TransmitOutcome::NonceAhead => sleep(LOOK_AGAIN_AFTER).await,
+                TransmitOutcome::Refused(said) => {
                     return Err(SendError::RefusedByAll { hash: signed.hash, said });
                 }
             }
@@ -274,19 +274,19 @@ impl Sender {
     }
 
     /// Submits the transaction. If the response is lost, the node may still have it.
-    async fn hand_over(&self, signed: &Signed) -> Result<HandOver, SendError> {
+    async fn hand_over(&self, signed: &Signed) -> Result<TransmitOutcome, SendError> {
         if let Some(witnesses) = &self.witnesses {
             return Ok(witnesses.hand_over(self.account, signed.nonce, &signed.raw).await);
         }
         let Err(error) = self.chain.provider().send_raw_transaction(&signed.raw).await else {
-            return Ok(HandOver::Accepted);
+            return Ok(TransmitOutcome::Accepted);
         };
         let Some(payload) = error.as_error_resp() else {
             let error = self.chain.request_error("eth_sendRawTransaction", error);
             return match error {
                 // The transaction may have arrived.
                 RequestError::Unreachable { .. } | RequestError::Malformed { .. } => {
-                    Ok(HandOver::Unsure)
+                    Ok(TransmitOutcome::Unsure)
                 }
                 error @ RequestError::Refused { .. } => Err(error.into()),
             };
@@ -294,14 +294,14 @@ impl Sender {
         let said = payload.message.to_ascii_lowercase();
         let is = |text: &str| said.contains(text);
         if is("already known") || is("already imported") || is("already in the mempool") {
-            Ok(HandOver::Accepted)
+            Ok(TransmitOutcome::Accepted)
         } else if is("nonce too low")
             || is("replacement transaction underpriced")
             || is("nonce has already been used")
         {
-            Ok(HandOver::NonceUsed)
+            Ok(TransmitOutcome::NonceUsed)
         } else if is("nonce too high") {
-            Ok(HandOver::NonceAhead)
+            Ok(TransmitOutcome::NonceAhead)
         } else {
             Err(self.chain.request_error("eth_sendRawTransaction", error).into())
         }

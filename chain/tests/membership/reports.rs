@@ -219,8 +219,7 @@ pub(crate) async fn reports_are_submitted_once_and_settled_in_batches(kind: Chai
     let events = chain.events(3).await;
     let ContractEvent::ReportSubmitted(submitted) = &events[0] else { panic!("{events:?}") };
     assert_eq!((submitted.originator, submitted.index), (NODE, 0));
-    assert_eq!((submitted.start.0, submitted.end.0), (0, 9));
-    assert_eq!(submitted.end_minute, 29_000_000);
+    assert_eq!((submitted.start.0, submitted.end.0, submitted.end_minute), (0, 9, 29_000_000));
     assert_eq!((submitted.root.0, &submitted.nodes[..]), (leaves.root(), &[NODE][..]));
     let part = |leaves: u64, left, micro_dollars| ContractEvent::ReportSettled {
         originator: NODE,

@@ -2,7 +2,7 @@
 //! `docs/runbooks/replace-xmtpd.md`.
 
 use hawser_node::error::RunError;
-use hawser_node::service::import::{self, AsideFacts, ImportProgress, ImportReport, StrandReport};
+use hawser_node::service::import::{self, ImportProgress, ImportReport, SkippedRows, StrandReport};
 use hawser_node::settings::NodeServiceSettings;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
@@ -42,7 +42,7 @@ async fn xmtpd(args: ImportXmtpdArgs, as_json: bool) -> Result<(), RunError> {
 
 fn tell(report: &ImportReport, settings: &NodeServiceSettings, as_json: bool) {
     let ImportReport { node, resumed, strands, left_out, unused, aside } = report;
-    let AsideFacts { ledger_events, reports, attestations, usage_minutes, positions } = aside;
+    let SkippedRows { ledger_events, reports, attestations, usage_minutes, positions } = aside;
     if as_json {
         let left_out = left_out.iter().map(
             |(originator, envelopes)| json!({ "originator": originator.0, "envelopes": envelopes }),

@@ -19,7 +19,7 @@ use hawser_node::files::key;
 use hawser_proto::{Cursor, PublicKey, SequenceId};
 use serde_json::{Value, json};
 
-use answers::{BothCursors, Speaker};
+use answers::{AnsweringNode, BothCursors};
 
 use super::audit::INCOMPLETE_EXIT_CODE;
 use super::onchain::{self, ChainsNeeded};
@@ -208,11 +208,11 @@ impl Rotation<'_> {
         let (state, found) = match (&self.held.new, &self.held.speaker) {
             (Err(error), _) => (StepState::Open, error.clone()),
             _ if shares => (StepState::Open, "both nodes are registered at one address".to_owned()),
-            (_, Speaker::Proven) => {
+            (_, AnsweringNode::Proven) => {
                 (StepState::Done, "the new node answers, with its own signature".to_owned())
             }
-            (_, Speaker::Other(text)) => (StepState::Open, text.clone()),
-            (_, Speaker::NotKnown(text)) => {
+            (_, AnsweringNode::Other(text)) => (StepState::Open, text.clone()),
+            (_, AnsweringNode::NotKnown(text)) => {
                 (StepState::NotKnown, format!("a node answers, and has not proven its key: {text}"))
             }
         };

@@ -8,7 +8,7 @@ use hawser_node::admin::AdminRequest;
 use hawser_node::backup;
 use hawser_node::error::RunError;
 use hawser_node::service::bootstrap::{
-    self, BootstrapFetchError, BootstrapFetched, FetchedChain, FetchedStrand, Reached,
+    self, BootstrapFetchError, BootstrapFetched, FetchedChain, FetchedStrand, StrandCounts,
     VerifiedStrand, WantedBootstrap, run_error,
 };
 use hawser_node::service::projections;
@@ -204,7 +204,7 @@ fn tell_fetched(fetched: &BootstrapFetched, settings: &NodeServiceSettings, as_j
 fn show_fetched(strand: &FetchedStrand) {
     let FetchedStrand { originator, head, reached, covered, is_tree_short, of_chain, unverified } =
         strand;
-    let Reached { envelopes, invalid, missing } = reached;
+    let StrandCounts { envelopes, invalid, missing } = reached;
     let grounds = match of_chain {
         None => {
             let signed = match unverified {

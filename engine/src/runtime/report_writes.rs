@@ -32,9 +32,9 @@ struct WaitingReport {
 }
 
 /// Removes the reports of callers that have left, when its own submission ends.
-struct ForgetGone<'a>(&'a Mutex<Vec<WaitingReport>>);
+struct RemoveAbandoned<'a>(&'a Mutex<Vec<WaitingReport>>);
 
-impl Drop for ForgetGone<'_> {
+impl Drop for RemoveAbandoned<'_> {
     fn drop(&mut self) {
         self.0.lock().retain(|waiting| !waiting.stored.is_closed());
     }
@@ -52,7 +52,7 @@ impl ReportWrites {
         write: impl FnOnce(Vec<NewReport>) -> Result<Vec<StoredReport>, CommitError> + Send + 'static,
     ) -> Result<bool, CommitError> {
         // Dropped after the receiver, so that it finds this submission gone.
-        let _forget = ForgetGone(&self.waiting);
+        let _forget = RemoveAbandoned(&self.waiting);
         let (sender, mut stored) = oneshot::channel();
         self.waiting.lock().push(WaitingReport { report, stored: sender });
         let mut last = tokio::select! {

@@ -15,7 +15,7 @@ use crate::policy::CallerId;
 use crate::routing::ChainTopic;
 
 /// Decides whether nodes will ever show a payload that is on the chain.
-pub(super) struct DropJudge<'a> {
+pub(super) struct DropCheck<'a> {
     pub(super) identity: Option<&'a TenantIdentity>,
     pub(super) nodes: &'a Nodes,
     /// The caller whose turn at the gate of identity checks a judgement takes.
@@ -25,7 +25,7 @@ pub(super) struct DropJudge<'a> {
     pub(super) retry_after: Duration,
 }
 
-impl DropJudge<'_> {
+impl DropCheck<'_> {
     /// Waits until a node shows the expected envelope, until it is certain that no node will, or until `timeout` is
     /// over. `is_settled` returns true once the payload before this one in the request is shown or dropped.
     pub(super) async fn shown_or_dropped(

@@ -11,7 +11,7 @@ use quick_cache::sync::Cache;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::dropped::DropJudge;
+use super::dropped::DropCheck;
 use super::item::{ChainItem, ChainResult};
 use super::recent::{PayloadKey, RecentPayloads, payload_key};
 use super::record::{ChainRecord, ChainRecordError, ChainRecordPlace};
@@ -468,7 +468,7 @@ impl ChainPath {
         tracing::debug!(envelope = %id, transaction = %transaction_hash, "durable on the chain");
         let payload = item.payload.clone();
         let expected = ExpectedEnvelope { id, payload, transaction_hash, block_time_s };
-        let judge = DropJudge {
+        let judge = DropCheck {
             identity: self.identity.as_deref(),
             nodes: &self.nodes,
             caller,

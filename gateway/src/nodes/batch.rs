@@ -142,7 +142,7 @@ struct NodeCaller {
 
 /// The requests that may share a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Together {
+enum RequestsPerCall {
     /// All waiting requests that fit into it.
     All,
     /// None: each request has a call of its own.
@@ -179,8 +179,8 @@ impl Batcher {
             reports: Arc::default(),
             reporter,
         });
-        let batching = caller.clone().run(waiting, CALLS_MAX, Together::All);
-        let alone = caller.clone().run(suspects, SUSPECT_CALLS_MAX, Together::One);
+        let batching = caller.clone().run(waiting, CALLS_MAX, RequestsPerCall::All);
+        let alone = caller.clone().run(suspects, SUSPECT_CALLS_MAX, RequestsPerCall::One);
         tokio::spawn(async move {
             tokio::select! {
                 () = end.cancelled() => {}
@@ -278,15 +278,15 @@ impl NodeCaller {
         self: Arc<Self>,
         mut jobs: JobTaker<PublishJob>,
         calls_max: usize,
-        together_max: Together,
+        together_max: RequestsPerCall,
     ) {
         let calls = Arc::new(Semaphore::new(calls_max));
         loop {
             let permit = calls.clone().acquire_owned().await.expect("it is never closed");
             let first = jobs.next().await;
             let together = match together_max {
-                Together::All => gather(first, &mut jobs),
-                Together::One => vec![first],
+                RequestsPerCall::All => gather(first, &mut jobs),
+                RequestsPerCall::One => vec![first],
             };
             let caller = self.clone();
             tokio::spawn(async move {

@@ -33,13 +33,13 @@ const CATCH_UP_TRIES: usize = 5;
 const CATCH_UP_PAUSE: Duration = Duration::from_millis(100);
 
 /// A request that nodes are being asked to publish.
-pub(super) struct UnderWay {
+pub(super) struct RequestInProgress {
     pub(super) retry: Mutex<RetryState>,
     /// The request's place at the gate. Its attempts keep it after the caller has hung up.
     _pass: CallerPass,
 }
 
-impl UnderWay {
+impl RequestInProgress {
     /// Starts a request. `pass` is its place at the gate of requests.
     pub(super) fn new(retry: RetryState, pass: CallerPass) -> Self {
         Self { retry: Mutex::new(retry), _pass: pass }
@@ -62,7 +62,7 @@ pub(super) struct AttemptContext {
 /// One attempt at one node.
 pub(super) struct NodeAttempt {
     pub(super) context: AttemptContext,
-    pub(super) request: Arc<UnderWay>,
+    pub(super) request: Arc<RequestInProgress>,
     pub(super) begun: Attempt,
     pub(super) node: Arc<Node>,
     pub(super) items: Vec<PublishItem>,

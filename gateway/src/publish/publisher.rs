@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use super::arrival;
-use super::attempt::{AttemptContext, AttemptEnd, NodeAttempt, UnderWay};
+use super::attempt::{AttemptContext, AttemptEnd, NodeAttempt, RequestInProgress};
 use super::item::PublishItem;
 use super::retry::{NextStep, RetryState};
 use crate::fair::CallerGate;
@@ -116,7 +116,7 @@ impl NodePublisher {
         let (mut results, new) = self.find_repeats(items).await;
         if !new.is_empty() {
             let retry = RetryState::new(caller.clone(), self.attempts_max);
-            let request = Arc::new(UnderWay::new(retry, pass));
+            let request = Arc::new(RequestInProgress::new(retry, pass));
             results.extend(self.place(new, request, BTreeMap::new()).await);
         }
         results
@@ -176,7 +176,7 @@ impl NodePublisher {
     fn place(
         &self,
         items: Vec<PublishItem>,
-        request: Arc<UnderWay>,
+        request: Arc<RequestInProgress>,
         last: BTreeMap<usize, NodePublishError>,
     ) -> BoxFuture<'_, Vec<PublishResult>> {
         async move {
@@ -222,7 +222,7 @@ impl NodePublisher {
         &self,
         node: Arc<Node>,
         items: Vec<PublishItem>,
-        request: &Arc<UnderWay>,
+        request: &Arc<RequestInProgress>,
         may_be_published: bool,
     ) -> Vec<PublishResult> {
         let (begun, id) = (request.retry.lock().begin(), node.id());

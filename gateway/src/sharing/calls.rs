@@ -54,12 +54,12 @@ pub(super) fn read<T: FromRedisValue>(answer: OpAnswer) -> Option<T> {
 
 /// Receives the answers, one for each operation. It is dropped without a call if Redis is not asked or never
 /// answers.
-type Hear = Box<dyn FnOnce(Vec<OpAnswer>) + Send>;
+type AnswerReceiver = Box<dyn FnOnce(Vec<OpAnswer>) + Send>;
 
 /// Operations that one call has to carry together, with the receiver of their answers, which may come late.
 struct OpGroup {
     ops: Vec<SharedOp>,
-    hear: Hear,
+    hear: AnswerReceiver,
     /// The group is sent in pauses as well.
     is_urgent: bool,
 }
@@ -252,7 +252,7 @@ impl SharedCalls {
         }
     }
 
-    fn pass_on(&self, answers: Vec<Value>, hearing: Vec<(usize, Hear)>) {
+    fn pass_on(&self, answers: Vec<Value>, hearing: Vec<(usize, AnswerReceiver)>) {
         let mut answers = answers.into_iter();
         for (count, hear) in hearing {
             let of_group = answers.by_ref().take(count).map(|answer| match answer {

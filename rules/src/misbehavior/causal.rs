@@ -9,7 +9,7 @@ use hawser_proto::{EnvelopeId, SequenceId};
 use super::case::ReportCase;
 use super::chain_record::{ChainRecord, PlaceAnswer};
 use super::exhibits::{Exhibit, Origin};
-use super::judgement::{Fact, MisbehaviorVerdict, Missing, Ruling};
+use super::judgement::{Fact, FaultJudgement, MisbehaviorVerdict, Missing};
 use super::report::Report;
 
 /// The accepted lead of a chain's clock over an originator's, in nanoseconds. Specified
@@ -60,7 +60,11 @@ pub fn dependency_state(
 }
 
 /// Judges the dependencies of the accused's envelopes.
-pub(super) fn judge(case: &ReportCase<'_>, report: &Report, exhibits: &[Exhibit]) -> Ruling {
+pub(super) fn judge(
+    case: &ReportCase<'_>,
+    report: &Report,
+    exhibits: &[Exhibit],
+) -> FaultJudgement {
     if let Some(chain) = exhibits.iter().find(|it| matches!(it.origin, Origin::Chain(_))) {
         let worthless = Fact::new("not_of_accused", "a chain's envelope depends on nothing");
         return judge_others(case, report, exhibits, worthless.at(chain.id));
@@ -68,14 +72,14 @@ pub(super) fn judge(case: &ReportCase<'_>, report: &Report, exhibits: &[Exhibit]
     let accused = of_accused(report, exhibits);
     let Some(first) = accused.first() else {
         let fact = Fact::new("not_of_accused", "the accused signed none of the envelopes");
-        return Ruling::refuted(fact.with("node", report.accused().0));
+        return FaultJudgement::refuted(fact.with("node", report.accused().0));
     };
     match check_dependencies(case, &accused) {
-        Err(fact) => Ruling::new(MisbehaviorVerdict::Proven, fact),
-        Ok(Some(fact)) => Ruling::inconclusive(fact, Missing::Chain),
+        Err(fact) => FaultJudgement::new(MisbehaviorVerdict::Proven, fact),
+        Ok(Some(fact)) => FaultJudgement::inconclusive(fact, Missing::Chain),
         Ok(None) => {
             let text = "every dependency was there before the envelope";
-            Ruling::refuted(Fact::new("dependencies_hold", text).at(first.id))
+            FaultJudgement::refuted(Fact::new("dependencies_hold", text).at(first.id))
         }
     }
 }
@@ -88,10 +92,10 @@ pub(super) fn judge_others(
     report: &Report,
     exhibits: &[Exhibit],
     worthless: Fact,
-) -> Ruling {
+) -> FaultJudgement {
     match check_dependencies(case, &of_accused(report, exhibits)) {
-        Ok(_) => Ruling::refuted(worthless),
-        Err(fact) => Ruling::new(MisbehaviorVerdict::Proven, fact),
+        Ok(_) => FaultJudgement::refuted(worthless),
+        Err(fact) => FaultJudgement::new(MisbehaviorVerdict::Proven, fact),
     }
 }
 

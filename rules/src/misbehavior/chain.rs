@@ -6,7 +6,7 @@ use hawser_proto::{Bytes, TransactionHash};
 use super::case::ReportCase;
 use super::chain_record::EventAnswer;
 use super::exhibits::{Exhibit, Origin};
-use super::judgement::{Fact, MisbehaviorVerdict, Missing, Ruling};
+use super::judgement::{Fact, FaultJudgement, MisbehaviorVerdict, Missing};
 
 /// Judges chain envelopes that, according to the reporter, the accused has served. `worthless` is the fact about an
 /// envelope of the report that is not evidence, if there is one. Such an envelope does not affect the others.
@@ -14,7 +14,7 @@ pub(super) fn judge(
     case: &ReportCase<'_>,
     exhibits: &[Exhibit],
     mut worthless: Option<Fact>,
-) -> Ruling {
+) -> FaultJudgement {
     let mut unknown = None;
     for exhibit in exhibits {
         let transaction = match transaction_of(exhibit) {
@@ -40,17 +40,17 @@ pub(super) fn judge(
         if let Some(text) = differs {
             // The envelope is certainly false; only the reporter states that the accused served it.
             let fact = Fact::new("false_chain_envelope", text).at(exhibit.id);
-            return Ruling::new(MisbehaviorVerdict::Claim, fact);
+            return FaultJudgement::new(MisbehaviorVerdict::Claim, fact);
         }
     }
     match (worthless, unknown, exhibits.first()) {
-        (Some(fact), ..) => Ruling::refuted(fact),
-        (None, Some(fact), _) => Ruling::inconclusive(fact, Missing::Chain),
+        (Some(fact), ..) => FaultJudgement::refuted(fact),
+        (None, Some(fact), _) => FaultJudgement::inconclusive(fact, Missing::Chain),
         (None, None, Some(first)) => {
             let text = "the envelopes have the content of their events";
-            Ruling::refuted(Fact::new("as_on_chain", text).at(first.id))
+            FaultJudgement::refuted(Fact::new("as_on_chain", text).at(first.id))
         }
-        (None, None, None) => Ruling::refuted(Fact::malformed("no envelopes")),
+        (None, None, None) => FaultJudgement::refuted(Fact::malformed("no envelopes")),
     }
 }
 

@@ -135,7 +135,7 @@ impl Missing {
 
 /// The result of judging one kind of fault.
 #[derive(Debug)]
-pub(super) struct Ruling {
+pub(super) struct FaultJudgement {
     pub(super) verdict: MisbehaviorVerdict,
     pub(super) difference: Option<StatementDifference>,
     pub(super) place: SequenceId,
@@ -143,7 +143,7 @@ pub(super) struct Ruling {
     pub(super) missing: Vec<Missing>,
 }
 
-impl Ruling {
+impl FaultJudgement {
     pub(super) fn new(verdict: MisbehaviorVerdict, fact: Fact) -> Self {
         let place = fact.at.map_or(SequenceId::NONE, |at| at.sequence);
         Self { verdict, difference: None, place, facts: vec![fact], missing: Vec::new() }
@@ -203,8 +203,8 @@ impl Judgement {
         }
     }
 
-    pub(super) fn of(host: Host, report: &Report, ruling: Ruling) -> Self {
-        let Ruling { verdict, difference, place, facts, missing } = ruling;
+    pub(super) fn of(host: Host, report: &Report, ruling: FaultJudgement) -> Self {
+        let FaultJudgement { verdict, difference, place, facts, missing } = ruling;
         Self {
             verdict,
             accused: Some(report.accused()),
@@ -219,8 +219,8 @@ impl Judgement {
     }
 
     /// Creates the judgement of evidence outside reports.
-    pub(super) fn of_trees(accused: Option<OriginatorId>, ruling: Ruling) -> Self {
-        let Ruling { verdict, difference, place, facts, missing } = ruling;
+    pub(super) fn of_trees(accused: Option<OriginatorId>, ruling: FaultJudgement) -> Self {
+        let FaultJudgement { verdict, difference, place, facts, missing } = ruling;
         let (host, is_seen_by_host) = (Host::None, false);
         Self {
             verdict,

@@ -12,7 +12,7 @@ use hawser_proto::{Bytes, OriginatorId, PublicKey, minute_of};
 use prost::Message as _;
 
 use super::exhibits::{self, Exhibit, all_signed_by};
-use super::judgement::{Fact, MisbehaviorVerdict, Ruling};
+use super::judgement::{Fact, FaultJudgement, MisbehaviorVerdict};
 use super::payload::payer_of;
 use crate::envelope::{check_length, check_statement};
 use crate::fees::is_owed;
@@ -37,16 +37,19 @@ pub fn late_release_pieces(
 }
 
 /// Judges such pieces, and returns the accused if the report can be read.
-pub(super) fn judge(pieces: &[Bytes], registry: &Registry) -> (Option<OriginatorId>, Ruling) {
+pub(super) fn judge(
+    pieces: &[Bytes],
+    registry: &Registry,
+) -> (Option<OriginatorId>, FaultJudgement) {
     let [stated, envelopes @ ..] = pieces else {
-        return (None, Ruling::refuted(Fact::malformed("there is no report")));
+        return (None, FaultJudgement::refuted(Fact::malformed("there is no report")));
     };
     match read_report(stated) {
         Ok((report, id)) => {
             let ruling = judge_report(&report, id, envelopes, registry);
-            (Some(report.originator()), ruling.unwrap_or_else(Ruling::refuted))
+            (Some(report.originator()), ruling.unwrap_or_else(FaultJudgement::refuted))
         }
-        Err(fact) => (None, Ruling::refuted(fact)),
+        Err(fact) => (None, FaultJudgement::refuted(fact)),
     }
 }
 
@@ -70,7 +73,7 @@ fn judge_report(
     id: ReportId,
     envelopes: &[Bytes],
     registry: &Registry,
-) -> Result<Ruling, Fact> {
+) -> Result<FaultJudgement, Fact> {
     let accused = report.originator();
     let Some(record) = registry.node(accused).filter(|_| accused.is_node()) else {
         let fact = Fact::new("unknown_node", "the accused was never in the registry");
@@ -105,19 +108,19 @@ fn judge_report(
     if minute_of(attested_ns.saturating_sub(OVER_NS)) <= last_minute {
         let text = "the originator attested the report before its last minute was over";
         let fact = fact("attested_early", text).with("attested_ns", attested_ns);
-        return Ok(Ruling::new(MisbehaviorVerdict::Claim, fact));
+        return Ok(FaultJudgement::new(MisbehaviorVerdict::Claim, fact));
     }
     if !registry.has_been_member(accused) {
         // A registry file may lack absences. A node that is removed acknowledges envelopes until it learns of that.
         let text = "the originator is no longer in the network, and the registry does not say since when: if it had \
                     left before, no payer owes for the envelope";
         let fact = fact("unknown_absence", text).with("attested_ns", attested_ns);
-        return Ok(Ruling::new(MisbehaviorVerdict::Claim, fact));
+        return Ok(FaultJudgement::new(MisbehaviorVerdict::Claim, fact));
     }
     let text = "the originator attested a report that ends before this envelope of the same minutes, so no \
                 report counts it";
     let fact = fact("late_release", text).with("attested_ns", attested_ns);
-    Ok(Ruling::new(MisbehaviorVerdict::Proven, fact))
+    Ok(FaultJudgement::new(MisbehaviorVerdict::Proven, fact))
 }
 
 /// Opens the envelopes, each of which the accused has to have signed.

@@ -61,7 +61,7 @@ pub use trees::{ShownLeaf, TreeEvidence, TreeFault, verify_trees};
 pub use window::proves_overcharge;
 
 use exhibits::Exhibit;
-use judgement::Ruling;
+use judgement::FaultJudgement;
 
 /// Judges a report. The result depends only on the arguments.
 ///
@@ -92,7 +92,7 @@ pub fn verify(case: &ReportCase<'_>) -> Judgement {
     Judgement::of(host, &report, ruling)
 }
 
-fn judge_exhibits(case: &ReportCase<'_>, report: &Report, exhibits: &[Exhibit]) -> Ruling {
+fn judge_exhibits(case: &ReportCase<'_>, report: &Report, exhibits: &[Exhibit]) -> FaultJudgement {
     match report.kind() {
         MisbehaviorKind::DuplicateSequenceId => statements::judge(report, exhibits),
         MisbehaviorKind::OutOfOrder => order::judge(case, report, exhibits),
@@ -104,7 +104,7 @@ fn judge_exhibits(case: &ReportCase<'_>, report: &Report, exhibits: &[Exhibit]) 
         | MisbehaviorKind::UnresponsiveNode
         | MisbehaviorKind::SlowNode
         | MisbehaviorKind::FailedRequest => {
-            Ruling::refuted(Fact::malformed("the kind has no envelopes"))
+            FaultJudgement::refuted(Fact::malformed("the kind has no envelopes"))
         }
     }
 }
@@ -116,7 +116,7 @@ fn judge_others(
     report: &Report,
     envelopes: &[OriginatorEnvelope],
     worthless: Fact,
-) -> Ruling {
+) -> FaultJudgement {
     let others = || exhibits::open_each(envelopes, case.registry);
     match report.kind() {
         MisbehaviorKind::CausalOrdering => causal::judge_others(case, report, &others(), worthless),
@@ -130,7 +130,7 @@ fn judge_others(
         | MisbehaviorKind::Unspecified
         | MisbehaviorKind::UnresponsiveNode
         | MisbehaviorKind::SlowNode
-        | MisbehaviorKind::FailedRequest => Ruling::refuted(worthless),
+        | MisbehaviorKind::FailedRequest => FaultJudgement::refuted(worthless),
     }
 }
 

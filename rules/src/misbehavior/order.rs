@@ -2,7 +2,7 @@
 
 use super::case::ReportCase;
 use super::exhibits::{Exhibit, all_signed_by};
-use super::judgement::{Fact, MisbehaviorVerdict, Ruling};
+use super::judgement::{Fact, FaultJudgement, MisbehaviorVerdict};
 use super::report::Report;
 
 /// The largest backward step in time that is not a fault, in nanoseconds. Specified (`docs/protocol/misbehavior.md`):
@@ -12,9 +12,13 @@ pub const TIME_TOLERANCE_NS: i64 = 1_000_000_000;
 pub const TIME_LEAD_NS_MAX: i64 = 5 * 60 * 1_000_000_000;
 
 /// Judges one envelope with a time in the future, or two envelopes whose times or sequence ids are out of order.
-pub(super) fn judge(case: &ReportCase<'_>, report: &Report, exhibits: &[Exhibit]) -> Ruling {
+pub(super) fn judge(
+    case: &ReportCase<'_>,
+    report: &Report,
+    exhibits: &[Exhibit],
+) -> FaultJudgement {
     if let Err(fact) = all_signed_by(exhibits, report.accused()) {
-        return Ruling::refuted(fact);
+        return FaultJudgement::refuted(fact);
     }
     match exhibits {
         [one] => future(case, report, one),
@@ -24,16 +28,21 @@ pub(super) fn judge(case: &ReportCase<'_>, report: &Report, exhibits: &[Exhibit]
         }
         more => {
             let fact = Fact::malformed("a fault in order is shown by one or two envelopes");
-            Ruling::refuted(fact.with("envelopes", more.len() as u64))
+            FaultJudgement::refuted(fact.with("envelopes", more.len() as u64))
         }
     }
 }
 
 /// Judges two envelopes of one originator, `earlier` at the lower place: their times, and the places between them.
-fn pair(case: &ReportCase<'_>, report: &Report, earlier: &Exhibit, later: &Exhibit) -> Ruling {
+fn pair(
+    case: &ReportCase<'_>,
+    report: &Report,
+    earlier: &Exhibit,
+    later: &Exhibit,
+) -> FaultJudgement {
     if earlier.id == later.id {
         let text = "both envelopes are for the same place, which is no fault in order";
-        return Ruling::refuted(Fact::new("one_place", text).at(later.id));
+        return FaultJudgement::refuted(Fact::new("one_place", text).at(later.id));
     }
     let step_ns = i128::from(earlier.ns()) - i128::from(later.ns());
     if step_ns > i128::from(TIME_TOLERANCE_NS) {
@@ -44,7 +53,7 @@ fn pair(case: &ReportCase<'_>, report: &Report, earlier: &Exhibit, later: &Exhib
             .with("earlier_ns", earlier.ns())
             .with("later_ns", later.ns())
             .with("step_ns", step_ns);
-        return Ruling::new(MisbehaviorVerdict::Proven, fact);
+        return FaultJudgement::new(MisbehaviorVerdict::Proven, fact);
     }
     // The two envelopes may also be the previous one and one from the future.
     let lead = future(case, report, later);
@@ -55,18 +64,18 @@ fn pair(case: &ReportCase<'_>, report: &Report, earlier: &Exhibit, later: &Exhib
     if between == 0 {
         let text = "the places follow each other, and their times are in order";
         let fact = Fact::new("in_order", text).at(later.id).with("step_ns", step_ns.max(0));
-        return Ruling::refuted(fact);
+        return FaultJudgement::refuted(fact);
     }
     let text = "the reporter did not get the places between these two; an absence is not signed";
     let fact = Fact::new("gap", text)
         .at(later.id)
         .with("after", earlier.id.sequence.0)
         .with("places", between);
-    Ruling::new(MisbehaviorVerdict::Claim, fact)
+    FaultJudgement::new(MisbehaviorVerdict::Claim, fact)
 }
 
 /// Judges an envelope's time by the clock of the report's host and by chain data.
-fn future(case: &ReportCase<'_>, report: &Report, envelope: &Exhibit) -> Ruling {
+fn future(case: &ReportCase<'_>, report: &Report, envelope: &Exhibit) -> FaultJudgement {
     let ns = envelope.ns();
     let limit_ns = |clock_ns: i64| clock_ns.saturating_add(TIME_LEAD_NS_MAX);
     if let Some(block_ns) = case.chain.anchor_ns(envelope.id).filter(|&it| ns > limit_ns(it)) {
@@ -75,7 +84,7 @@ fn future(case: &ReportCase<'_>, report: &Report, envelope: &Exhibit) -> Ruling 
             .at(envelope.id)
             .with("originator_ns", ns)
             .with("block_ns", block_ns);
-        return Ruling::new(MisbehaviorVerdict::Proven, fact);
+        return FaultJudgement::new(MisbehaviorVerdict::Proven, fact);
     }
     let reported_ns = i64::try_from(report.reporter_time_ns()).unwrap_or(i64::MAX);
     // The reporter may state any time, so the clock of the host is decisive.
@@ -86,12 +95,12 @@ fn future(case: &ReportCase<'_>, report: &Report, envelope: &Exhibit) -> Ruling 
             .at(envelope.id)
             .with("originator_ns", ns)
             .with("clock_ns", clock_ns);
-        return Ruling::new(MisbehaviorVerdict::Claim, fact);
+        return FaultJudgement::new(MisbehaviorVerdict::Claim, fact);
     }
     let text = "the time is not in the future";
     let fact = Fact::new("not_ahead", text)
         .at(envelope.id)
         .with("originator_ns", ns)
         .with("clock_ns", clock_ns);
-    Ruling::refuted(fact)
+    FaultJudgement::refuted(fact)
 }

@@ -5,7 +5,7 @@ use hawser_proto::envelope::{PayerEnvelope, UnsignedOriginatorEnvelope};
 
 use super::case::ReportCase;
 use super::exhibits::{Exhibit, Origin, all_signed_by};
-use super::judgement::{Fact, MisbehaviorVerdict, Missing, Ruling};
+use super::judgement::{Fact, FaultJudgement, MisbehaviorVerdict, Missing};
 use super::report::Report;
 use super::window::{self, FORMER_RATE, FORMER_RATE_TEXT};
 use crate::envelope::{
@@ -23,7 +23,11 @@ const RULE_CONGESTION_FEE: u8 = 11;
 const NOTICE_NS_MAX: i64 = 3_600_000_000_000;
 
 /// Judges each envelope by the rules. If there are several, also judges the last one's congestion fee.
-pub(super) fn judge(case: &ReportCase<'_>, report: &Report, exhibits: &[Exhibit]) -> Ruling {
+pub(super) fn judge(
+    case: &ReportCase<'_>,
+    report: &Report,
+    exhibits: &[Exhibit],
+) -> FaultJudgement {
     if let Some(chain) = exhibits.iter().find(|it| matches!(it.origin, Origin::Chain(_))) {
         let text = "the envelope has no signature, so it proves no node guilty (rule 13)";
         let worthless = Fact::new("chain_proof", text).at(chain.id);
@@ -35,7 +39,9 @@ pub(super) fn judge(case: &ReportCase<'_>, report: &Report, exhibits: &[Exhibit]
     let (mut claimed, mut undecided, mut lacking) = (None, None, Vec::new());
     for exhibit in exhibits {
         match judge_one(case, exhibit) {
-            PayloadFinding::Broken(fact) => return Ruling::new(MisbehaviorVerdict::Proven, fact),
+            PayloadFinding::Broken(fact) => {
+                return FaultJudgement::new(MisbehaviorVerdict::Proven, fact);
+            }
             PayloadFinding::Claimed(fact, missing) => {
                 lacking.extend(missing);
                 claimed = claimed.or(Some(fact));
@@ -50,7 +56,7 @@ pub(super) fn judge(case: &ReportCase<'_>, report: &Report, exhibits: &[Exhibit]
     let ruling = match exhibits {
         [one] => {
             let text = "the envelope breaks no rule that it can be judged by alone";
-            Ruling::refuted(Fact::new("no_rule_broken", text).at(one.id))
+            FaultJudgement::refuted(Fact::new("no_rule_broken", text).at(one.id))
         }
         several => window::judge(case, several),
     };
@@ -59,9 +65,9 @@ pub(super) fn judge(case: &ReportCase<'_>, report: &Report, exhibits: &[Exhibit]
         _ if ruling.verdict == MisbehaviorVerdict::Proven => ruling,
         (Some(fact), _) => {
             lacking.extend(ruling.missing);
-            Ruling::claim(fact, lacking)
+            FaultJudgement::claim(fact, lacking)
         }
-        (None, Some((fact, missing))) => Ruling::inconclusive(fact, missing),
+        (None, Some((fact, missing))) => FaultJudgement::inconclusive(fact, missing),
         (None, None) => ruling,
     }
 }
@@ -74,11 +80,13 @@ pub(super) fn judge_others(
     report: &Report,
     exhibits: &[Exhibit],
     worthless: Fact,
-) -> Ruling {
+) -> FaultJudgement {
     let (mut claimed, mut lacking) = (None, Vec::new());
     for exhibit in exhibits.iter().filter(|it| it.is_signed_by(report.accused())) {
         match judge_one(case, exhibit) {
-            PayloadFinding::Broken(fact) => return Ruling::new(MisbehaviorVerdict::Proven, fact),
+            PayloadFinding::Broken(fact) => {
+                return FaultJudgement::new(MisbehaviorVerdict::Proven, fact);
+            }
             PayloadFinding::Claimed(fact, missing) => {
                 lacking.extend(missing);
                 claimed = claimed.or(Some(fact));
@@ -88,8 +96,8 @@ pub(super) fn judge_others(
         }
     }
     match claimed {
-        Some(fact) => Ruling::claim(fact, lacking),
-        None => Ruling::refuted(worthless),
+        Some(fact) => FaultJudgement::claim(fact, lacking),
+        None => FaultJudgement::refuted(worthless),
     }
 }
 

@@ -11,7 +11,7 @@ use hawser_proto::{Bytes, EnvelopeId, OriginatorId, PublicKey, SequenceId};
 use prost::Message as _;
 
 use super::exhibits::{self, Exhibit, all_signed_by};
-use super::judgement::{Fact, Judgement, MisbehaviorVerdict, Missing, Ruling};
+use super::judgement::{Fact, FaultJudgement, Judgement, MisbehaviorVerdict, Missing};
 use super::late_release;
 use super::report::REPORT_LEN_BYTES_MAX;
 use crate::contradiction::{Contradiction, NoContradictionError};
@@ -136,13 +136,13 @@ pub struct TreeEvidence {
 #[must_use]
 pub fn verify_trees(evidence: &TreeEvidence, registry: &Registry) -> Judgement {
     let (accused, ruling) = match check_pieces(evidence) {
-        Err(fact) => (None, Ruling::refuted(fact)),
+        Err(fact) => (None, FaultJudgement::refuted(fact)),
         Ok(()) if evidence.fault == TreeFault::LateRelease => {
             late_release::judge(&evidence.pieces, registry)
         }
         Ok(()) => match OpenedEvidence::of(evidence, registry) {
             Ok(opened) => (Some(opened.accused()), opened.judge(registry)),
-            Err((accused, fact)) => (accused, Ruling::refuted(fact)),
+            Err((accused, fact)) => (accused, FaultJudgement::refuted(fact)),
         },
     };
     Judgement::of_trees(accused, ruling)
@@ -225,7 +225,7 @@ impl<'a> OpenedEvidence<'a> {
         }
     }
 
-    fn judge(&self, registry: &Registry) -> Ruling {
+    fn judge(&self, registry: &Registry) -> FaultJudgement {
         let judged = match self.fault {
             TreeFault::TwoCheckpoints => self.two_checkpoints(),
             TreeFault::TwoLeaves => self.two_leaves(),
@@ -235,7 +235,7 @@ impl<'a> OpenedEvidence<'a> {
             // `verify_trees` passes late releases to `late_release::judge`.
             TreeFault::LateRelease => Err(Fact::malformed("a late release has no checkpoint")),
         };
-        judged.unwrap_or_else(Ruling::refuted)
+        judged.unwrap_or_else(FaultJudgement::refuted)
     }
 
     /// Returns a new fact about the first checkpoint.
@@ -248,7 +248,7 @@ impl<'a> OpenedEvidence<'a> {
     }
 
     /// Judges two checkpoints of one node about one strand.
-    fn two_checkpoints(&self) -> Result<Ruling, Fact> {
+    fn two_checkpoints(&self) -> Result<FaultJudgement, Fact> {
         let (one, other) = (self.first, self.second());
         let found = match self.rest {
             [] => Contradiction::between(&one, &other),
@@ -269,7 +269,10 @@ impl<'a> OpenedEvidence<'a> {
                 return Err(about(self.fact("consistent", text)));
             }
             let text = "nothing here shows how the larger tree begins";
-            return Ok(Ruling::inconclusive(about(self.fact("no_beginning", text)), Missing::Tree));
+            return Ok(FaultJudgement::inconclusive(
+                about(self.fact("no_beginning", text)),
+                Missing::Tree,
+            ));
         };
         match found.verify(&self.key) {
             Ok(()) => {
@@ -280,14 +283,14 @@ impl<'a> OpenedEvidence<'a> {
                         "the larger tree does not begin with the smaller one"
                     }
                 };
-                Ok(Ruling::new(self.verdict(), about(self.fact("two_checkpoints", text))))
+                Ok(FaultJudgement::new(self.verdict(), about(self.fact("two_checkpoints", text))))
             }
             Err(error) => Err(about(self.fact(name_of(error), &error.to_string()))),
         }
     }
 
     /// Judges a checkpoint that differs from the reporter's tree. Only a claim: the reporter's tree is not signed.
-    fn other_tree(&self, registry: &Registry) -> Result<Ruling, Fact> {
+    fn other_tree(&self, registry: &Registry) -> Result<FaultJudgement, Fact> {
         let accused = self.accused();
         if registry.node(accused).is_none() {
             let text = "the node of the strand was never in the registry";
@@ -300,11 +303,11 @@ impl<'a> OpenedEvidence<'a> {
             }
         };
         let fact = self.fact("other_tree", text).with("signer", self.node().0);
-        Ok(Ruling::new(MisbehaviorVerdict::Claim, fact))
+        Ok(FaultJudgement::new(MisbehaviorVerdict::Claim, fact))
     }
 
     /// Judges two leaves of one place, each under a checkpoint of the same node.
-    fn two_leaves(&self) -> Result<Ruling, Fact> {
+    fn two_leaves(&self) -> Result<FaultJudgement, Fact> {
         let (one, other) = (self.first, self.second());
         let (a, b) = (one.checkpoint, other.checkpoint);
         if (a.node, a.originator) != (b.node, b.originator) {
@@ -329,11 +332,11 @@ impl<'a> OpenedEvidence<'a> {
         let text = "one place has two leaves under checkpoints of one node";
         let fact = Fact::new("two_leaves", text).at(place);
         let fact = fact.with("size", a.size).with("other_size", b.size);
-        Ok(Ruling::new(self.verdict(), fact))
+        Ok(FaultJudgement::new(self.verdict(), fact))
     }
 
     /// Judges a leaf that the node signed beside an envelope that it signed for the same place.
-    fn other_leaf(&self, registry: &Registry) -> Result<Ruling, Fact> {
+    fn other_leaf(&self, registry: &Registry) -> Result<FaultJudgement, Fact> {
         self.require_own_strand()?;
         let [leaf, envelope] = self.rest else {
             return Err(Fact::malformed("there is one leaf and one envelope"));
@@ -354,12 +357,12 @@ impl<'a> OpenedEvidence<'a> {
         }
         let text = "the node signed this envelope, and a tree with another statement or none in its \
                     place; how far the two differ is not known";
-        Ok(Ruling::new(MisbehaviorVerdict::Proven, fact("other_leaf", text)))
+        Ok(FaultJudgement::new(MisbehaviorVerdict::Proven, fact("other_leaf", text)))
     }
 
     /// Judges a gap. A tree that covers a sequence id does not prove that the node withholds it: the reporter may not
     /// have asked, or the sequence id may be declared empty.
-    fn gap(&self, registry: &Registry) -> Result<Ruling, Fact> {
+    fn gap(&self, registry: &Registry) -> Result<FaultJudgement, Fact> {
         self.require_own_strand()?;
         let [before, after] = self.rest else {
             return Err(Fact::malformed("a gap is between two envelopes"));
@@ -381,7 +384,7 @@ impl<'a> OpenedEvidence<'a> {
         }
         let text =
             "the node signed a tree that has leaves for places which the reporter did not get";
-        Ok(Ruling::new(MisbehaviorVerdict::Claim, fact("gap", text)))
+        Ok(FaultJudgement::new(MisbehaviorVerdict::Claim, fact("gap", text)))
     }
 
     /// Returns the second checkpoint. [`Self::of`] has checked that faults about two have it; for others it is the

@@ -7,7 +7,7 @@ use prost::Message as _;
 
 use super::case::ReportCase;
 use super::exhibits::Exhibit;
-use super::judgement::{Fact, MisbehaviorVerdict, Missing, Ruling};
+use super::judgement::{Fact, FaultJudgement, MisbehaviorVerdict, Missing};
 use super::load::{MINUTES_BEFORE, precedes_window};
 use crate::congestion::congestion_units;
 use crate::fees::{Rate, RateTable, is_free};
@@ -50,15 +50,15 @@ impl WindowPlace {
 }
 
 /// Judges the congestion fee of the envelope with the highest sequence id by the envelopes before it.
-pub(super) fn judge(case: &ReportCase<'_>, exhibits: &[Exhibit]) -> Ruling {
+pub(super) fn judge(case: &ReportCase<'_>, exhibits: &[Exhibit]) -> FaultJudgement {
     let mut strand: Vec<WindowPlace> =
         exhibits.iter().map(|it| WindowPlace::new(it.id, &it.fields)).collect();
     strand.sort_by_key(|it| it.id);
     let Some((last, before)) = strand.split_last() else {
-        return Ruling::refuted(Fact::malformed("no envelopes"));
+        return FaultJudgement::refuted(Fact::malformed("no envelopes"));
     };
     if let Err(fact) = check_window(&strand, last) {
-        return Ruling::inconclusive(fact, Missing::Window);
+        return FaultJudgement::inconclusive(fact, Missing::Window);
     }
     let (fewest, most) = counts(before, last);
     let fact = |name, text: &str| {
@@ -73,7 +73,7 @@ pub(super) fn judge(case: &ReportCase<'_>, exhibits: &[Exhibit]) -> Ruling {
     let Some(rates) = case.rates.filter(|rates| rates.at(last.ns).is_ok()) else {
         let text = "without a history of rates the fees cannot be judged";
         let fact = Fact::new("rates_unknown", text).at(last.id);
-        return Ruling::inconclusive(fact, Missing::Rates);
+        return FaultJudgement::inconclusive(fact, Missing::Rates);
     };
     let explains = |rate: &Rate| {
         let units = |counts| congestion_units(counts, rate.target_rate_per_minute);
@@ -81,23 +81,26 @@ pub(super) fn judge(case: &ReportCase<'_>, exhibits: &[Exhibit]) -> Ruling {
     };
     if is_free_of_charge || rates.near(last.ns).any(explains) {
         let text = "the envelopes of the five minutes explain the congestion fee";
-        return Ruling::refuted(fact("no_rule_broken", text));
+        return FaultJudgement::refuted(fact("no_rule_broken", text));
     }
     if !rates.is_complete_at(last.ns) {
         let text = "the history of rates ends before the envelope";
-        return Ruling::inconclusive(fact("rates_unknown", text), Missing::Rates);
+        return FaultJudgement::inconclusive(fact("rates_unknown", text), Missing::Rates);
     }
     if rates.begun(last.ns).any(explains) {
-        return Ruling::inconclusive(fact(FORMER_RATE, FORMER_RATE_TEXT), Missing::RateBlock);
+        return FaultJudgement::inconclusive(
+            fact(FORMER_RATE, FORMER_RATE_TEXT),
+            Missing::RateBlock,
+        );
     }
     if !rates.is_overcharged(last.ns, last.stated, most) {
         // An honest node may have lost envelopes that it signed, or may have answered before it counted earlier ones.
         let text =
             "the congestion fee is below the one that the envelopes of the five minutes give";
-        return Ruling::new(MisbehaviorVerdict::Claim, fact("congestion_too_low", text));
+        return FaultJudgement::new(MisbehaviorVerdict::Claim, fact("congestion_too_low", text));
     }
     let text = "the congestion fee is above the one that any rate gives for the envelopes of the five minutes";
-    Ruling::new(MisbehaviorVerdict::Proven, fact("rule_broken", text))
+    FaultJudgement::new(MisbehaviorVerdict::Proven, fact("rule_broken", text))
 }
 
 /// Returns true if envelopes of one strand prove that the last of them states a higher congestion fee than any rate in

@@ -30,7 +30,7 @@ const CHECKPOINT_LEN_BYTES_MAX: usize = 64 * 1024;
 
 /// The node behind an address, by the checkpoints that it has signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Speaker {
+pub(super) enum AnsweringNode {
     /// The node that the registry has there.
     Proven,
     /// Another one, or one without the node's key.
@@ -45,7 +45,7 @@ pub(super) struct BothCursors {
     pub(super) old: Result<Cursor, String>,
     pub(super) new: Result<Cursor, String>,
     /// The node that answered at the new one's address.
-    pub(super) speaker: Speaker,
+    pub(super) speaker: AnsweringNode,
 }
 
 impl BothCursors {
@@ -63,12 +63,12 @@ impl BothCursors {
         let (old, new) = tokio::join!(ask(old.0, old.1, Role::Old), of_new);
         // A node of other software shows no checkpoint. The new node at the old one's address does.
         let old = old.and_then(|(cursor, speaker)| match speaker {
-            Speaker::Other(text) => Err(text),
-            Speaker::Proven | Speaker::NotKnown(_) => Ok(cursor),
+            AnsweringNode::Other(text) => Err(text),
+            AnsweringNode::Proven | AnsweringNode::NotKnown(_) => Ok(cursor),
         });
         let (new, speaker) = match new {
             Ok((cursor, speaker)) => (Ok(cursor), speaker),
-            Err(error) => (Err(error.clone()), Speaker::NotKnown(error)),
+            Err(error) => (Err(error.clone()), AnsweringNode::NotKnown(error)),
         };
         Self { old, new, speaker }
     }
@@ -101,7 +101,7 @@ async fn ask(
     node: &RegisteredNode,
     key: &PublicKey,
     role: Role,
-) -> Result<(Cursor, Speaker), String> {
+) -> Result<(Cursor, AnsweringNode), String> {
     let asked = async {
         let mut answers = Vec::with_capacity(ASKED);
         for round in 0..ASKED {
@@ -129,7 +129,7 @@ async fn ask_once(
     node: &RegisteredNode,
     key: &PublicKey,
     is_cursor_first: bool,
-) -> Result<(Cursor, Speaker), RunError> {
+) -> Result<(Cursor, AnsweringNode), RunError> {
     let channel = client::connect_narrow(&node.http_address).await?;
     if is_cursor_first {
         let cursor = cursor(channel.clone()).await?;
@@ -150,7 +150,7 @@ async fn cursor(channel: CheckedChannel) -> Result<Cursor, RunError> {
 
 /// Combines the answers that came from an address. An answer of another node voids the proof. The old node counts as
 /// holding the highest place of any answer, and the new one the place that all answers have.
-fn together(answers: Vec<(Cursor, Speaker)>, role: Role) -> (Cursor, Speaker) {
+fn together(answers: Vec<(Cursor, AnsweringNode)>, role: Role) -> (Cursor, AnsweringNode) {
     let (cursors, mut speakers): (Vec<_>, Vec<_>) = answers.into_iter().unzip();
     let mut whole = Cursor::new();
     cursors.iter().for_each(|cursor| whole.merge(cursor));
@@ -159,20 +159,20 @@ fn together(answers: Vec<(Cursor, Speaker)>, role: Role) -> (Cursor, Speaker) {
         EnvelopeId::new(id.originator, lowest.unwrap_or(id.sequence))
     });
     let shared = shared.filter(|id| id.sequence.0 > 0).collect();
-    let weight = |speaker: &Speaker| match speaker {
-        Speaker::Other(_) => 0,
-        Speaker::NotKnown(_) => 1,
-        Speaker::Proven => 2,
+    let weight = |speaker: &AnsweringNode| match speaker {
+        AnsweringNode::Other(_) => 0,
+        AnsweringNode::NotKnown(_) => 1,
+        AnsweringNode::Proven => 2,
     };
     speakers.sort_by_key(weight);
-    let none = || Speaker::NotKnown("it was not asked".to_owned());
+    let none = || AnsweringNode::NotKnown("it was not asked".to_owned());
     let speaker = speakers.into_iter().next().unwrap_or_else(none);
     (if role == Role::Old { whole } else { shared }, speaker)
 }
 
 /// Asks for a checkpoint of a chain's strand. No node owns these strands, so a node answers with a checkpoint that it
 /// has signed itself.
-async fn speaker(channel: CheckedChannel, node: &RegisteredNode, key: &PublicKey) -> Speaker {
+async fn speaker(channel: CheckedChannel, node: &RegisteredNode, key: &PublicKey) -> AnsweringNode {
     let api = CheckpointApiClient::new(channel);
     let mut api = api.max_decoding_message_size(CHECKPOINT_LEN_BYTES_MAX);
     for strand in [OriginatorId::GROUP_MESSAGES, OriginatorId::IDENTITY_UPDATES] {
@@ -183,26 +183,36 @@ async fn speaker(channel: CheckedChannel, node: &RegisteredNode, key: &PublicKey
             Err(status) => {
                 let text =
                     format!("it does not return a checkpoint: {}", client::failure(&status).text);
-                return Speaker::NotKnown(output::plain(&text));
+                return AnsweringNode::NotKnown(output::plain(&text));
             }
         }
     }
-    Speaker::NotKnown("it has signed no checkpoint of a chain's strand yet".to_owned())
+    AnsweringNode::NotKnown("it has signed no checkpoint of a chain's strand yet".to_owned())
 }
 
 /// Judges a checkpoint that came from a node's address.
-fn signer(bytes: &[u8], strand: OriginatorId, node: &RegisteredNode, key: &PublicKey) -> Speaker {
+fn signer(
+    bytes: &[u8],
+    strand: OriginatorId,
+    node: &RegisteredNode,
+    key: &PublicKey,
+) -> AnsweringNode {
     let at = output::plain(&node.http_address);
     let Ok(checkpoint) = CosignedCheckpoint::decode(bytes) else {
-        return Speaker::Other(format!("the answer of {at} is not a checkpoint"));
+        return AnsweringNode::Other(format!("the answer of {at} is not a checkpoint"));
     };
     let of = &checkpoint.signed.checkpoint;
     if of.node != node.node_id || of.originator != strand {
-        return Speaker::Other(format!("{at} leads to node {}, not to {}", of.node, node.node_id));
+        return AnsweringNode::Other(format!(
+            "{at} leads to node {}, not to {}",
+            of.node, node.node_id
+        ));
     }
     match checkpoint.signed.verify(key) {
-        Ok(()) => Speaker::Proven,
-        Err(_) => Speaker::Other(format!("{at} leads to a node without the key {}", key.address())),
+        Ok(()) => AnsweringNode::Proven,
+        Err(_) => {
+            AnsweringNode::Other(format!("{at} leads to a node without the key {}", key.address()))
+        }
     }
 }
 
@@ -222,7 +232,7 @@ mod tests {
     #[test]
     fn a_strand_is_behind_by_more_than_the_bound_or_if_it_is_absent() {
         let old = cursor(&[(0, 1), (100, 500), (200, 100)]);
-        let held = |new| BothCursors { old: old.clone(), new, speaker: Speaker::Proven };
+        let held = |new| BothCursors { old: old.clone(), new, speaker: AnsweringNode::Proven };
         assert_eq!(held(cursor(&[(100, 400)])).behind(), Some(vec![]));
         let late = held(cursor(&[(100, 399), (300, 7)])).behind();
         assert_eq!(late, Some(vec![(OriginatorId(100), 101)]));
@@ -231,19 +241,20 @@ mod tests {
 
     #[test]
     fn one_answer_of_another_node_spoils_the_proof_and_the_lowest_place_counts() {
-        let answers = |speakers: [Speaker; 3]| {
+        let answers = |speakers: [AnsweringNode; 3]| {
             let heads = [&[(100, 500), (0, 9)][..], &[(100, 20)], &[(100, 500), (0, 9)]];
             heads.map(|heads| cursor(heads).unwrap()).into_iter().zip(speakers).collect::<Vec<_>>()
         };
-        let other = || Speaker::Other("node 7".into());
-        let silent = || Speaker::NotKnown("silent".into());
-        let answered = answers([Speaker::Proven, silent(), other()]);
+        let other = || AnsweringNode::Other("node 7".into());
+        let silent = || AnsweringNode::NotKnown("silent".into());
+        let answered = answers([AnsweringNode::Proven, silent(), other()]);
         assert_eq!(together(answered.clone(), Role::New), (cursor(&[(100, 20)]).unwrap(), other()));
         let whole = cursor(&[(100, 500), (0, 9)]).unwrap();
         assert_eq!(together(answered, Role::Old), (whole, other()));
-        let answered = answers([Speaker::Proven, silent(), Speaker::Proven]);
+        let answered = answers([AnsweringNode::Proven, silent(), AnsweringNode::Proven]);
         assert_eq!(together(answered, Role::New).1, silent());
-        let answered = answers([Speaker::Proven, Speaker::Proven, Speaker::Proven]);
-        assert_eq!(together(answered, Role::New).1, Speaker::Proven);
+        let answered =
+            answers([AnsweringNode::Proven, AnsweringNode::Proven, AnsweringNode::Proven]);
+        assert_eq!(together(answered, Role::New).1, AnsweringNode::Proven);
     }
 }

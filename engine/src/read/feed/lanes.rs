@@ -14,7 +14,7 @@ use crate::committed::Committed;
 #[derive(Debug, Clone)]
 pub(super) enum LaneStep {
     /// A Mutate with adds was applied.
-    Begun(WaveId, Begun),
+    Begun(WaveId, WaveAdds),
     /// A topic was removed.
     Removed(Topic),
     /// An envelope was delivered, in the lane of a wave or live.
@@ -27,7 +27,7 @@ pub(super) enum LaneStep {
 
 /// The adds of a wave.
 #[derive(Debug, Clone)]
-pub(super) struct Begun {
+pub(super) struct WaveAdds {
     pub(super) adds: Vec<(Topic, Cursor)>,
     pub(super) history_only: bool,
     /// The node's heads at that time.
@@ -58,7 +58,7 @@ impl std::ops::AddAssign for Met {
 
 /// A wave as its client knows it.
 struct Wave {
-    begun: Begun,
+    begun: WaveAdds,
     is_named: bool,
     is_complete: bool,
     /// Envelopes that came in its lane.
@@ -66,7 +66,7 @@ struct Wave {
 }
 
 /// The life of a topic from its add to its removal.
-struct Life {
+struct TopicLifetime {
     wave: WaveId,
     got: BTreeSet<EnvelopeId>,
 }
@@ -75,7 +75,7 @@ struct Life {
 #[derive(Default)]
 struct Lanes {
     waves: BTreeMap<WaveId, Wave>,
-    lives: BTreeMap<Topic, Life>,
+    lives: BTreeMap<Topic, TopicLifetime>,
     met: Met,
 }
 
@@ -109,10 +109,10 @@ pub(super) fn check(
 }
 
 impl Lanes {
-    fn begin(&mut self, id: WaveId, begun: &Begun) -> Result<(), TestCaseError> {
+    fn begin(&mut self, id: WaveId, begun: &WaveAdds) -> Result<(), TestCaseError> {
         if !begun.history_only {
             for (topic, _) in &begun.adds {
-                let life = Life { wave: id, got: BTreeSet::new() };
+                let life = TopicLifetime { wave: id, got: BTreeSet::new() };
                 let before = self.lives.insert(topic.clone(), life);
                 prop_assert!(before.is_none(), "{topic:?} was there already");
             }
@@ -130,7 +130,7 @@ impl Lanes {
     fn remove(&mut self, topic: &Topic) -> Result<(), TestCaseError> {
         let life = self.lives.remove(topic);
         prop_assert!(life.is_some(), "{topic:?} was not there");
-        let is_running = |life: &Life| !self.waves[&life.wave].is_complete;
+        let is_running = |life: &TopicLifetime| !self.waves[&life.wave].is_complete;
         self.met.removed_early += usize::from(life.as_ref().is_some_and(is_running));
         Ok(())
     }
@@ -234,7 +234,7 @@ mod tests {
         let begun = |names: &[u8], history_only| {
             let adds = names.iter().map(|&name| (topic(name), Cursor::new())).collect();
             let heads = Arc::new(cursor(&[(100, 1)]));
-            LaneStep::Begun(wave, Begun { adds, history_only, heads })
+            LaneStep::Begun(wave, WaveAdds { adds, history_only, heads })
         };
         let past = |item: &Arc<Committed>| LaneStep::Envelope(Some(wave), Arc::clone(item));
         let live = |item: &Arc<Committed>| LaneStep::Envelope(None, Arc::clone(item));

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId, Topic};
 use hawser_storage::TopicRow;
 
-use super::lanes::{Begun, LaneStep};
+use super::lanes::{LaneStep, WaveAdds};
 use super::{Feed, LogFeed, PageRead, Read, SubscriptionEvent, TopicFeed, WaveId};
 use crate::committed::Committed;
 use crate::read::feed::Interest;
@@ -297,7 +297,7 @@ impl Stream {
     }
 
     fn begun(&mut self, wave: WaveId, adds: Vec<(Topic, Cursor)>, history_only: bool, node: &Node) {
-        let begun = Begun { adds, history_only, heads: node.heads.get() };
+        let begun = WaveAdds { adds, history_only, heads: node.heads.get() };
         self.steps.push(LaneStep::Begun(wave, begun));
     }
 

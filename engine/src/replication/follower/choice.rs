@@ -61,7 +61,7 @@ pub(super) struct Choice {
     /// One that is tried beside a slow source is alone while that goes on sending.
     pub(super) trials: Vec<Trial>,
     /// Bounded by the number of nodes in the registry: an entry is made for peers that were connected.
-    pub(super) doubts: BTreeMap<OriginatorId, Doubt>,
+    pub(super) doubts: BTreeMap<OriginatorId, DoubtedPeer>,
     /// Places accepted some time ago.
     pub(super) passed: Passed,
     /// The last time that a place was accepted or the source was asked.
@@ -119,7 +119,7 @@ fn is_enough(received: ReceivedTotal) -> bool {
 
 /// The record of a peer that claimed to hold envelopes and sent none.
 #[derive(Debug, Clone)]
-pub(super) struct Doubt {
+pub(super) struct DoubtedPeer {
     /// Number of claims without an envelope.
     pub(super) times: u32,
     /// The end of the last pause.
@@ -282,7 +282,7 @@ impl Choice {
     }
 
     fn doubt_with(&mut self, now: Instant, peer: OriginatorId, doublings_max: u32) {
-        let fresh = Doubt { times: 0, until: now, is_paused: false, is_silent: false };
+        let fresh = DoubtedPeer { times: 0, until: now, is_paused: false, is_silent: false };
         let doubt = self.doubts.entry(peer).or_insert(fresh);
         if doubt.until + FORGET_AFTER <= now {
             doubt.times = 0;

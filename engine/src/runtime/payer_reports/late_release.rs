@@ -10,7 +10,7 @@ use hawser_rules::misbehavior::{
 use hawser_rules::payer_report::DomainSeparator;
 use hawser_storage::{Evidence, Family, Misbehavior, ReadError, Snapshot};
 
-use super::late_searches::{LateReport, LateSearch, RestOfLook, SearchesAbout};
+use super::late_searches::{LateReport, LateSearch, SearchesAbout, UnfinishedLook};
 use super::{PayerReporterState, ReportStepError};
 use crate::payer_reports::{
     ChainReport, LateMinutes, LateScan, PassedOver, attestations_behind, late_places,
@@ -191,7 +191,7 @@ impl LateLook<'_, '_> {
             let begun = begun.take_if(|begun| begun.id == id);
             let scan = begun.map(|begun| begun.scan).unwrap_or_default();
             if rows == self.bounds.rows {
-                searches.rest = Some(RestOfLook { index, id, scan });
+                searches.rest = Some(UnfinishedLook { index, id, scan });
                 break;
             }
             let rows_max = self.bounds.rows - rows;
@@ -207,17 +207,17 @@ impl LateLook<'_, '_> {
                     );
                     let scan = LateScan::default();
                     searches.rest =
-                        left.next().map(|(index, id, ..)| RestOfLook { index, id, scan });
+                        left.next().map(|(index, id, ..)| UnfinishedLook { index, id, scan });
                     break;
                 }
                 Err(error) => {
-                    searches.rest = Some(RestOfLook { index, id, scan });
+                    searches.rest = Some(UnfinishedLook { index, id, scan });
                     return Err(error);
                 }
             };
             rows += found.rows;
             if let Some(scan) = found.rest {
-                searches.rest = Some(RestOfLook { index, id, scan });
+                searches.rest = Some(UnfinishedLook { index, id, scan });
                 break;
             }
             if !found.places.is_empty() {

@@ -41,7 +41,7 @@ impl LateSearches {
                     let restored =
                         |it: &StoredScan| LateScan::restored(it.next, it.late.iter().copied());
                     let scan = scan.map(restored).unwrap_or_default();
-                    searches.rest = Some(RestOfLook { index, id, scan });
+                    searches.rest = Some(UnfinishedLook { index, id, scan });
                 }
             }
         }
@@ -90,7 +90,7 @@ fn or_begin_again<T>(stored: Result<Vec<T>, ReadError>) -> Vec<T> {
 pub(super) struct SearchesAbout {
     reports: HashMap<ReportId, LateSearch>,
     /// The report in whose minutes the next look goes on, if the last one left some.
-    pub(super) rest: Option<RestOfLook>,
+    pub(super) rest: Option<UnfinishedLook>,
     /// Reports with late envelopes that are still to be judged, in their order. No others are looked for before.
     pub(super) late: VecDeque<LateReport>,
 }
@@ -98,7 +98,7 @@ pub(super) struct SearchesAbout {
 /// The report with which the next look begins. Older ones follow it; newer ones wait for the next round, so that new
 /// reports without end keep no look from the older ones.
 #[derive(Debug)]
-pub(super) struct RestOfLook {
+pub(super) struct UnfinishedLook {
     /// The index of the report in the contract's list.
     pub(super) index: u64,
     /// Its id.
@@ -141,7 +141,7 @@ impl SearchesAbout {
 
     /// Returns the part of a report that was read, if the last look has ended within it.
     fn scan_to_store(&self, about: OriginatorId) -> Option<StoredScan> {
-        let RestOfLook { id, scan, .. } = self.rest.as_ref()?;
+        let UnfinishedLook { id, scan, .. } = self.rest.as_ref()?;
         let next = scan.next_row()?;
         Some(StoredScan { about, report: id.0, next, late: scan.late() })
     }

@@ -109,12 +109,12 @@ impl FanOutQueue {
 
 /// The sweeps for queues from which nothing is taken.
 #[derive(Default)]
-struct Sweeps {
+struct QueueSweeps {
     count: u64,
     last_at: Option<Instant>,
 }
 
-impl Sweeps {
+impl QueueSweeps {
     /// Returns the number of the sweep that is due now; `None` if none is.
     fn next(&mut self, now: Instant, holds_too_much: bool) -> Option<u64> {
         let since = |at: Instant| now.saturating_duration_since(at);
@@ -128,7 +128,7 @@ impl Sweeps {
 }
 
 fn run(queue: &FanOutQueue, hub: &Hub) {
-    let mut sweeps = Sweeps::default();
+    let mut sweeps = QueueSweeps::default();
     while let Some((HubBatch { committed, ends, lost }, settling)) = queue.next() {
         if lost {
             tracing::warn!("streams have missed commits, and continue from disk");
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn a_sweep_is_due_while_too_much_waits_and_the_last_one_was_a_while_ago() {
-        let (mut sweeps, start) = (Sweeps::default(), Instant::now());
+        let (mut sweeps, start) = (QueueSweeps::default(), Instant::now());
         assert_eq!(sweeps.next(start, false), None);
         assert_eq!(sweeps.next(start, true), Some(1));
         assert_eq!(sweeps.next(start + SWEEP_EVERY / 2, true), None);

@@ -55,7 +55,7 @@ pub(super) enum StrandFault {
 }
 
 /// A fault, and the place that shows it.
-pub(super) type FaultAt = (EnvelopeId, StrandFault);
+pub(super) type LocatedFault = (EnvelopeId, StrandFault);
 
 /// Largest number of faults of one strand that wait for the disk. A guess: more prove nothing more.
 const UNRECORDED_MAX: usize = 1024;
@@ -70,7 +70,7 @@ pub(super) struct StrandWatch {
     /// Places of the chains that are older than the strand.
     chain_places: KnownPlaces,
     /// The faults that are not recorded yet, with the commits since an envelope of theirs could not be read.
-    unrecorded: Vec<(FaultAt, u32)>,
+    unrecorded: Vec<(LocatedFault, u32)>,
     /// Comparisons in a row that failed because something could not be read.
     pub(super) unread_comparisons: u32,
 }
@@ -106,7 +106,7 @@ impl StrandWatch {
     }
 
     /// Notes faults that changes show.
-    fn note(&mut self, faults: Vec<FaultAt>) {
+    fn note(&mut self, faults: Vec<LocatedFault>) {
         let room = UNRECORDED_MAX.saturating_sub(self.unrecorded.len());
         self.unrecorded.extend(faults.into_iter().take(room).map(|fault| (fault, 0)));
     }
@@ -130,7 +130,11 @@ pub(super) fn watch_and_record(
 
 /// Looks at changes that are about to be written, in their order. Returns the faults that they show, and notes
 /// envelopes whose fees have to be judged.
-fn watch(state: &ReplicationState, watched: &mut StrandWatch, changes: &[Change]) -> Vec<FaultAt> {
+fn watch(
+    state: &ReplicationState,
+    watched: &mut StrandWatch,
+    changes: &[Change],
+) -> Vec<LocatedFault> {
     let now_ns = latest_ns(state);
     let rates = state.ports.rates.borrow().clone();
     let dependencies = DependencyWatch::new(state);

@@ -42,7 +42,7 @@ impl WaitingVoids {
 }
 
 /// The known statements, and the contradictions that were logged.
-struct VoidBook {
+struct VoidRecords {
     known: KnownVoids,
     /// Statements of which a contradiction was logged: with `true` one that breaks the node's word.
     logged: HashSet<(VoidStatement, bool)>,
@@ -50,7 +50,7 @@ struct VoidBook {
 
 /// The statements that are known, and those that peers have shown.
 pub(super) struct VoidPorts {
-    book: Mutex<VoidBook>,
+    book: Mutex<VoidRecords>,
     /// Held while statements are written, so that each row has all statements before it.
     writing: Mutex<()>,
     shown: Mutex<WaitingVoids>,
@@ -72,7 +72,7 @@ impl VoidPorts {
         });
         let known = KnownVoids::of_recorded(recorded);
         Self {
-            book: Mutex::new(VoidBook { known, logged: HashSet::new() }),
+            book: Mutex::new(VoidRecords { known, logged: HashSet::new() }),
             writing: Mutex::default(),
             shown: Mutex::default(),
             own_shown: Mutex::default(),

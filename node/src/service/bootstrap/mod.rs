@@ -50,7 +50,7 @@ use crate::settings::NodeServiceSettings;
 
 pub use error::{BootstrapFetchError, run_error};
 pub(in crate::service) use fill::{ChainFill, FillTask};
-pub use report::{FetchedChain, FetchedStrand, Reached, VerifiedStrand};
+pub use report::{FetchedChain, FetchedStrand, StrandCounts, VerifiedStrand};
 pub use verify::verify;
 
 use chain::{AskedContract, ChainGrounds};
@@ -366,7 +366,7 @@ impl FetchJob {
             }
         }
         shown::require_whole(&self.store, originator)?;
-        Ok(Some(FetchedStrand::new(originator, head, Reached::default())))
+        Ok(Some(FetchedStrand::new(originator, head, StrandCounts::default())))
     }
 }
 

@@ -5,7 +5,7 @@ use hawser_proto::{OriginatorId, SequenceId};
 
 /// Counts of a strand.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Reached {
+pub struct StrandCounts {
     /// The number of envelopes written by this run.
     pub envelopes: u64,
     /// The number of this run's envelopes that are hidden from readers, because they break a rule.
@@ -22,7 +22,7 @@ pub struct FetchedStrand {
     /// Its last sequence id in this log.
     pub head: SequenceId,
     /// Counts.
-    pub reached: Reached,
+    pub reached: StrandCounts,
     /// The largest checkpoint whose tree matches the envelopes, with its valid cosignatures; `None` if there is none.
     /// Later envelopes are verified only by their own signatures.
     pub covered: Option<CosignedCheckpoint>,
@@ -37,7 +37,7 @@ pub struct FetchedStrand {
 
 impl FetchedStrand {
     /// Creates the result of a strand whose tree is not compared yet, and whose places are all verified.
-    pub(super) fn new(originator: OriginatorId, head: SequenceId, reached: Reached) -> Self {
+    pub(super) fn new(originator: OriginatorId, head: SequenceId, reached: StrandCounts) -> Self {
         Self {
             originator,
             head,

@@ -18,7 +18,7 @@ use hawser_storage::{
 };
 
 use super::error::BootstrapFetchError;
-use super::report::Reached;
+use super::report::StrandCounts;
 use super::strand::{self, CheckedPart, Gaps, Writing, beside_checks, check, each_chunk};
 
 /// A strand is verified first if its signed tree leaves out more than this part of the places before the tree's end.
@@ -52,7 +52,7 @@ impl Showing<'_> {
         &self,
         stated: &BootstrapStrand,
         note: &mut dyn FnMut(u64),
-    ) -> Result<Option<(SequenceId, Reached)>, BootstrapFetchError> {
+    ) -> Result<Option<(SequenceId, StrandCounts)>, BootstrapFetchError> {
         let &Self { place, store, verifier, signed } = self;
         let end = SequenceId(signed.checkpoint.size);
         let head = store.snapshot().head(stated.originator)?;

@@ -12,7 +12,7 @@ use hawser_storage::{
 };
 
 use super::error::BootstrapFetchError;
-use super::report::Reached;
+use super::report::StrandCounts;
 use crate::service::import::gap;
 
 /// The number of chunks that wait for verification, besides the one being verified and the one being read.
@@ -35,7 +35,7 @@ pub(super) type Envelopes = Vec<(SequenceId, Bytes)>;
 pub(super) type Commit<'a> = &'a dyn Fn(Vec<Change>) -> Result<(), BootstrapFetchError>;
 
 /// A function that takes work over from the thread that has prepared it.
-type HandOver<'a, W> = &'a dyn Fn(W) -> Result<(), BootstrapFetchError>;
+type WorkSink<'a, W> = &'a dyn Fn(W) -> Result<(), BootstrapFetchError>;
 
 /// A function that verifies and writes ascending envelopes after a sequence id, or starts to. Returns the number of
 /// those that are known to break a rule.
@@ -75,7 +75,7 @@ pub(super) fn take_over(
     stated: &BootstrapStrand,
     mut writing: Writing<'_>,
     note: &mut dyn FnMut(u64),
-) -> Result<(SequenceId, Reached), BootstrapFetchError> {
+) -> Result<(SequenceId, StrandCounts), BootstrapFetchError> {
     let (wanted, others): (Vec<_>, Vec<_>) =
         stated.chunks.iter().copied().partition(|chunk| writing.wants(chunk));
     others.iter().for_each(|chunk| note(chunk.len_bytes));
@@ -132,13 +132,13 @@ pub(super) struct Writing<'a> {
     gaps: Gaps,
     head: SequenceId,
     through: SequenceId,
-    reached: Reached,
+    reached: StrandCounts,
 }
 
 impl<'a> Writing<'a> {
     /// Starts after `head`, the last sequence id in the log, and ends with `through`.
     pub(super) fn new(write: Write<'a>, gaps: Gaps, head: SequenceId, through: SequenceId) -> Self {
-        Self { write, gaps, head, through, reached: Reached::default() }
+        Self { write, gaps, head, through, reached: StrandCounts::default() }
     }
 
     /// Returns true if a chunk may contain a needed envelope.
@@ -324,7 +324,7 @@ impl RunningChecks {
 /// The first error of `commit`, or else that of `work`.
 fn beside_commits<W: Send, T>(
     commit: impl FnMut(W) -> Result<(), BootstrapFetchError> + Send,
-    work: impl FnOnce(HandOver<'_, W>) -> Result<T, BootstrapFetchError>,
+    work: impl FnOnce(WorkSink<'_, W>) -> Result<T, BootstrapFetchError>,
 ) -> Result<T, BootstrapFetchError> {
     let (writes_to, writes) = mpsc::sync_channel::<W>(WRITES_WAITING);
     thread::scope(|scope| {

@@ -23,7 +23,7 @@ pub(super) struct SourceFacts {
     /// Contracts whose events were read, by address in lower case.
     pub(super) contracts: Vec<String>,
     /// The numbers of rows that are not imported.
-    pub(super) aside: AsideFacts,
+    pub(super) aside: SkippedRows,
 }
 
 /// A table that shows how far a strand went, besides those of envelopes.
@@ -62,7 +62,7 @@ pub(super) struct StrandFacts {
 
 /// The numbers of rows that are not imported.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct AsideFacts {
+pub struct SkippedRows {
     /// Events of payers' balances, which a node reads from the settlement chain.
     pub ledger_events: i64,
     /// Payer reports, which are read from the strands and from the chain.

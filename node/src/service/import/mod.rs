@@ -50,7 +50,7 @@ use crate::settings::NodeServiceSettings;
 
 pub use check::ImportPlanError;
 pub use error::ImportError;
-pub use facts::AsideFacts;
+pub use facts::SkippedRows;
 pub use strand::{RowError, StrandReport};
 
 use check::{ImportPlan, NetworkContracts, PlannedStrand};
@@ -85,7 +85,7 @@ pub struct ImportReport {
     /// The number of places of the own strand that the database has assigned above its last envelope. They stay empty.
     pub unused: u64,
     /// The numbers of other rows that were left out.
-    pub aside: AsideFacts,
+    pub aside: SkippedRows,
 }
 
 /// Imports the database at `postgres`, a connection string, into the data folder of these settings. `name` is that of

@@ -9,7 +9,7 @@ use tokio_postgres::Row;
 use super::address::DatabaseAddress;
 use super::batches::RowBatches;
 use super::error::ImportError;
-use super::facts::{AsideFacts, SCHEMA, SourceFacts, StrandFacts, TailEvidence};
+use super::facts::{SCHEMA, SkippedRows, SourceFacts, StrandFacts, TailEvidence};
 use super::session::{PostgresLimits, PostgresSession, failed, pair, within};
 use super::strand::SourceRow;
 
@@ -125,7 +125,7 @@ impl SourceDatabase {
                     (SELECT oid::bigint FROM pg_database WHERE datname = current_database())";
         let name = session.row(step, name).await?;
         let (name, oid): (String, i64) = pair(&name).map_err(failed(step))?;
-        let aside = AsideFacts {
+        let aside = SkippedRows {
             ledger_events: session.count("payer_ledger_events").await?,
             reports: session.count("payer_reports").await?,
             attestations: session.count("payer_report_attestations").await?,

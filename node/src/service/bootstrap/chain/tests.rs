@@ -1,7 +1,7 @@
 //! Tests of chain strands in snapshots of honest makers and of liars, and of chain endpoints that contradict each
 //! other. The comparison with a whole chain is tested in `cli/tests/joined.rs`.
 
-use super::super::report::Reached;
+use super::super::report::StrandCounts;
 use super::super::testing::{
     BLOCK, EndpointStatements, GROUPS, IDENTITIES, Maker, OWN, PLACES, append, asked, entry,
     majority, open, registry,
@@ -66,7 +66,7 @@ fn a_strand_is_taken_as_far_as_most_nodes_have_signed_one_tree() {
     assert_eq!(last.sequence, SequenceId(1), "the second place is void");
     // A second call, as after an interruption.
     let again = taken(&maker, &store, &manifest, &signed, 0).unwrap();
-    assert_eq!((again.head, again.reached), (SequenceId(5), Reached::default()));
+    assert_eq!((again.head, again.reached), (SequenceId(5), StrandCounts::default()));
 
     let signed = majority(&manifest, IDENTITIES, &all).unwrap();
     assert_eq!(signed.nodes, [100, 300].map(OriginatorId));

@@ -109,7 +109,7 @@ fn vouched() -> (Maker, BootstrapStrand, SignedCheckpoint) {
     (maker, stated, signed.unwrap())
 }
 
-type Taken = Result<Option<(SequenceId, Reached)>, BootstrapFetchError>;
+type Taken = Result<Option<(SequenceId, StrandCounts)>, BootstrapFetchError>;
 
 fn take(maker: &Maker, store: &Store, stated: &BootstrapStrand, signed: SignedCheckpoint) -> Taken {
     let verifier = verifier();
@@ -168,7 +168,7 @@ fn a_vouched_strand_is_taken_unverified_and_ends_as_one_that_was_verified_first(
     assert!(matches!(refused, Err(BootstrapFetchError::ShownPart { .. })), "{refused:?}");
     // A second call, as after an interruption.
     let again = take(&maker, &store, &stated, signed).unwrap().unwrap();
-    assert_eq!(again, (SequenceId(ALL), Reached::default()));
+    assert_eq!(again, (SequenceId(ALL), StrandCounts::default()));
     let done = verify(&store);
     assert_eq!((done.through, done.withdrawn, done.invalid), (SequenceId(ALL), 1, 2));
     require_verified(&store, NODE).unwrap();
