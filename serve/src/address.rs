@@ -1,4 +1,7 @@
 //! Addresses of callers: networks, trusted proxies, and the address that identifies a caller for limits.
+//!
+//! Networks are parsed here, without a library: an IPv4 address in its IPv6 form counts as IPv4, in networks as in
+//! addresses, and the comparison of two prefixes is all that is left. A property test checks it.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -34,12 +37,15 @@ impl Cidr {
         };
         let most = if matches!(address, IpAddr::V4(_)) { 32 } else { 128 };
         let bits = bits.unwrap_or(most);
+        if bits > most {
+            return None;
+        }
         // Addresses are compared in their canonical form.
         let (address, bits) = match (address.to_canonical(), bits.checked_sub(96)) {
             (mapped @ IpAddr::V4(_), Some(bits)) if address.is_ipv6() => (mapped, bits),
             _ => (address, bits),
         };
-        (bits <= most).then_some(Self { address, bits })
+        Some(Self { address, bits })
     }
 
     /// Returns the length of the prefix, in bits.
@@ -229,7 +235,27 @@ fn is_global(address: Ipv6Addr) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn a_network_holds_the_addresses_with_its_prefix(
+            own in any::<u32>(),
+            noise in any::<u32>(),
+            shift in 0_u32..32,
+            bits in 0_u8..=32,
+        ) {
+            let other = Ipv4Addr::from(own ^ (noise >> shift));
+            let is_inside = (noise >> shift).leading_zeros() >= u32::from(bits);
+            let own = Ipv4Addr::from(own);
+            let network = Cidr::parse(&format!("{own}/{bits}")).unwrap();
+            prop_assert_eq!(network.contains(other.into()), is_inside);
+            let mapped = Cidr::parse(&format!("::ffff:{own}/{}", bits + 96)).unwrap();
+            prop_assert!(mapped.is_same(&network));
+        }
+    }
 
     #[test]
     fn private_addresses_are_told_from_public_ones() {
@@ -357,6 +383,8 @@ mod tests {
         assert!(!holds("2001:db8::/32", "2001:db9::1"));
         assert!(holds("127.0.0.1", "127.0.0.1"));
         assert!(!holds("0.0.0.0/0", "::1"));
-        assert_eq!(Cidr::parse("10.0.0.0/"), None);
+        for broken in ["10.0.0.0/", "10.0.0.0/33", "::/129", "::ffff:10.0.0.1/129"] {
+            assert_eq!(Cidr::parse(broken), None, "{broken}");
+        }
     }
 }
