@@ -54,7 +54,7 @@ pub const FEATURE_GAPS_ALONE: u64 = 8;
 /// have set [`FEATURE_GAPS_ALONE`].
 pub const GAPS_ALONE: u32 = 0;
 
-/// Most gaps in the answer to a want for gaps alone.
+/// Most gaps in the answer to a want for gaps alone. Specified: `docs/protocol/replication.md`.
 pub const MAX_ANSWERED_GAPS: usize = 256;
 
 /// The longest body of a control frame, in bytes. Specified, as the next bounds: `docs/protocol/replication.md`.
