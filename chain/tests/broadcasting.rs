@@ -290,7 +290,7 @@ async fn a_transaction_that_became_too_cheap_is_replaced(kind: ChainBackend) {
         () = until_pending(&chains.pair.app, 3) => {}
     }
     // Blocks are produced again, at a price above that of the pending transactions.
-    let dearer = async {
+    let expensive = async {
         loop {
             chains.rpc("anvil_setNextBlockBaseFeePerGas", json!(["0x4a817c800"])).await;
             chains.mine().await;
@@ -299,7 +299,7 @@ async fn a_transaction_that_became_too_cheap_is_replaced(kind: ChainBackend) {
     };
     tokio::select! {
         _ = waiting => {}
-        () = dearer => {}
+        () = expensive => {}
     }
     chains.assert_logged_once(0..3).await;
 }

@@ -95,12 +95,12 @@ fn tallies_without_rates_are_none_and_other_rates_make_others() {
         tallies(place.path())
     };
     let first = with(RATE);
-    let dearer = with(hawser_rules::Rate { message_fee: RATE.message_fee + 1, ..RATE });
-    assert_ne!(first, dearer);
+    let expensive = with(hawser_rules::Rate { message_fee: RATE.message_fee + 1, ..RATE });
+    assert_ne!(first, expensive);
     // A run without rates leaves the tallies, and reports this.
     let report = export(&shown, place.path(), without, |_| ()).unwrap();
     assert!(report.notes[0].contains("the places to 100 are left"), "{report:?}");
-    assert_eq!(tallies(place.path()), dearer);
+    assert_eq!(tallies(place.path()), expensive);
     assert_eq!(with(RATE), first);
     assert_eq!(noted(place.path()).missing, None);
 }

@@ -30,7 +30,7 @@ impl StuckNonce {
     /// would be more than [`PRICE_FACTOR_MAX`] times the present ones: then the price is not what keeps it waiting.
     ///
     /// If the fees of the one that waits are not known, they are taken for the present ones. If they are higher, nodes
-    /// refuse the replacement, and the next one is dearer.
+    /// refuse the replacement, and the next one costs more.
     pub(crate) fn outbid(self, quote: Quote) -> Option<Quote> {
         let outbid = self.fees.unwrap_or_else(|| fees_of(&quote));
         let fee = quote.max_fee_per_gas.max(replacement_price(outbid.max_fee_per_gas));

@@ -256,8 +256,8 @@ async fn a_transaction_that_has_become_too_cheap_is_replaced_by_the_next_one() {
     assert!(matches!(late, ReportManagerError::Send(SendError::NotMined { .. })), "{late}");
     assert_eq!(count(BlockId::pending()).await, before + 1, "it waits");
     let head = provider.get_block_by_number(BlockNumberOrTag::Latest).await.unwrap().unwrap();
-    let dearer = 10 * head.header.base_fee_per_gas.unwrap();
-    set("anvil_setNextBlockBaseFeePerGas", json!([format!("{dearer:#x}")])).await;
+    let expensive = 10 * head.header.base_fee_per_gas.unwrap();
+    set("anvil_setNextBlockBaseFeePerGas", json!([format!("{expensive:#x}")])).await;
     set("evm_mine", json!([])).await;
     set("evm_setAutomine", json!([true])).await;
     assert_eq!(count(BlockId::latest()).await, before, "it is too cheap");

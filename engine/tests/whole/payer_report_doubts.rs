@@ -271,7 +271,7 @@ async fn one_operator_is_answered_at_a_time_and_another_one_is_told_at_once() {
     network.replicate();
     let Written::New(id) = network.write(100, 100).await else { panic!("a report is due") };
     let worker = network.worker(200);
-    let patience = Duration::from_secs(60);
+    let time_max = Duration::from_secs(60);
     let (tell, told) = mpsc::channel();
     // The first one waits in the middle of its answer.
     let second = network.without_registry(|| {
@@ -282,10 +282,10 @@ async fn one_operator_is_answered_at_a_time_and_another_one_is_told_at_once() {
                 let _ = tell.send(worker.explain(&id.to_string()));
             });
         }
-        told.recv_timeout(patience)
+        told.recv_timeout(time_max)
     });
     assert!(matches!(second, Ok(Err(ReportStepError::Busy))), "{second:?}");
-    let first = told.recv_timeout(patience).unwrap().unwrap().expect("the report is known");
+    let first = told.recv_timeout(time_max).unwrap().unwrap().expect("the report is known");
     assert!(first.is_equal());
     assert!(worker.reports().is_ok(), "the next one is answered");
 }

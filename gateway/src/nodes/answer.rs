@@ -416,12 +416,12 @@ mod tests {
             pb::OriginatorEnvelope::decode(sealed).unwrap()
         };
         let as_of = |ns| rates().confirmed(ns);
-        let dearer = answer(|it| it.base_fee_picodollars = u64::MAX);
+        let expensive = answer(|it| it.base_fee_picodollars = u64::MAX);
         let honest_fee = 700 + 12_000 * sent.len() as u64;
-        let old = check_by(&sent, &dearer, &as_of(NOW_NS - 1)).unwrap();
+        let old = check_by(&sent, &expensive, &as_of(NOW_NS - 1)).unwrap();
         assert_eq!(old.unconfirmed, Some(Violation::BaseFee(u64::MAX)));
         assert_eq!(old.fee_picodollars, honest_fee - 600, "no more than the list says is billed");
-        let new = check_by(&sent, &dearer, &as_of(NOW_NS)).unwrap_err();
+        let new = check_by(&sent, &expensive, &as_of(NOW_NS)).unwrap_err();
         assert_eq!(new, Violation::BaseFee(u64::MAX).into());
         let right = check_by(&sent, &answer(|_| {}), &as_of(NOW_NS - 1)).unwrap();
         assert_eq!((right.unconfirmed, right.fee_picodollars), (None, honest_fee));

@@ -80,9 +80,9 @@ async fn a_node_that_does_not_know_a_new_commit_yet_is_asked_again() {
     let commit = pb::Cursor { node_id_to_sequence_id: [(0, 1)].into() };
     dependent.aad.get_or_insert_default().depends_on = Some(commit);
     let answer = net.publish(vec![dependent]).await.unwrap();
-    let home = net.node_of(id_of(&answer[0]).0);
+    let chosen = net.node_of(id_of(&answer[0]).0);
     let all: usize = net.nodes.iter().map(super::fake_node::FakeNode::calls).sum();
-    assert_eq!((home.calls(), all), (3, 3), "it went to no other node");
+    assert_eq!((chosen.calls(), all), (3, 3), "it went to no other node");
 }
 
 #[tokio::test]

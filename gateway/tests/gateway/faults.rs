@@ -101,12 +101,12 @@ async fn when_no_node_can_publish_a_caller_is_told_when_to_come_again() {
 #[tokio::test]
 async fn a_caller_whose_envelopes_are_refused_hides_no_node_from_readers() {
     let net = Net::start(3).await;
-    let (home, _) = first_and_other(&net, 0xee).await;
-    net.node_of(home).becomes(Manner::Refuses(0xee));
+    let (chosen, _) = first_and_other(&net, 0xee).await;
+    net.node_of(chosen).becomes(Manner::Refuses(0xee));
     for number in 0..20 {
         net.publish(vec![message(0xee, &format!("number {number}"))]).await.unwrap();
     }
-    assert!(net.node_of(home).calls() > 20, "it was asked each time");
+    assert!(net.node_of(chosen).calls() > 20, "it was asked each time");
     assert_eq!(net.get_nodes().await.len(), 3);
 }
 
@@ -201,12 +201,12 @@ async fn the_envelope_that_a_node_refuses_is_named_by_its_place_in_the_request()
 #[tokio::test]
 async fn a_topic_stays_on_a_node_that_has_refused_something_and_lives() {
     let net = Net::start(3).await;
-    let home = id_of(&net.publish(vec![message(1, "where?")]).await.unwrap()[0]).0;
+    let chosen = id_of(&net.publish(vec![message(1, "where?")]).await.unwrap()[0]).0;
     let at_home =
-        async |text| id_of(&net.publish(vec![message(1, text)]).await.unwrap()[0]).0 == home;
-    net.node_of(home).becomes(Manner::Refuses(1));
+        async |text| id_of(&net.publish(vec![message(1, text)]).await.unwrap()[0]).0 == chosen;
+    net.node_of(chosen).becomes(Manner::Refuses(1));
     assert!(!at_home("it is behind").await);
-    net.node_of(home).becomes(Manner::Honest);
+    net.node_of(chosen).becomes(Manner::Honest);
     assert!(at_home("it has caught up").await);
     net.nodes.iter().for_each(|node| node.becomes(Manner::Refuses(1)));
     assert_eq!(
@@ -216,9 +216,9 @@ async fn a_topic_stays_on_a_node_that_has_refused_something_and_lives() {
     net.nodes.iter().for_each(|node| node.becomes(Manner::Honest));
     assert!(at_home("two have refused").await);
     // The topic leaves a node that fails, and stays away from it.
-    net.node_of(home).becomes(Manner::Fails);
+    net.node_of(chosen).becomes(Manner::Fails);
     assert!(!at_home("it is out of order").await);
-    net.node_of(home).becomes(Manner::Honest);
+    net.node_of(chosen).becomes(Manner::Honest);
     assert!(!at_home("and was left").await);
 }
 

@@ -119,31 +119,35 @@ const POOR: &str = "1.2.3.4";
 const RICH: &str = "1.2.3.5";
 
 /// Returns two nodes, and the id of the one on which a topic stays, which has just charged more than the poor pay.
-async fn busy_home() -> (Net, u32) {
+async fn busy_node() -> (Net, u32) {
     let policies = parse(&poor_and_rich().await);
     let net = Net::with(2, |settings| settings.policies = policies, |_| {}).await;
-    let home = node_for(&net, RICH, "a").await.unwrap();
-    net.node_of(home).becomes(Manner::IsBusy(15_000));
-    assert_eq!(node_for(&net, RICH, "b").await.unwrap(), home);
-    (net, home)
+    let chosen = node_for(&net, RICH, "a").await.unwrap();
+    net.node_of(chosen).becomes(Manner::IsBusy(15_000));
+    assert_eq!(node_for(&net, RICH, "b").await.unwrap(), chosen);
+    (net, chosen)
 }
 
 #[tokio::test]
 async fn a_topic_stays_on_a_node_that_is_too_dear_for_one_caller() {
-    let (net, home) = busy_home().await;
-    assert_ne!(node_for(&net, POOR, "c").await.unwrap(), home);
-    assert_eq!(node_for(&net, RICH, "d").await.unwrap(), home);
+    let (net, chosen) = busy_node().await;
+    assert_ne!(node_for(&net, POOR, "c").await.unwrap(), chosen);
+    assert_eq!(node_for(&net, RICH, "d").await.unwrap(), chosen);
 }
 
 #[tokio::test]
 async fn a_caller_pays_no_more_than_its_limit_because_a_cheaper_node_fails() {
-    let (net, home) = busy_home().await;
-    let other = net.nodes.iter().find(|node| node.id.0 != home).unwrap();
+    let (net, chosen) = busy_node().await;
+    let other = net.nodes.iter().find(|node| node.id.0 != chosen).unwrap();
     other.becomes(Manner::Fails);
     let refused = node_for(&net, POOR, "c").await.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable, "that of the node that failed: {refused}");
-    assert_eq!(net.node_of(home).log().len(), 2, "nothing went to the node that is too dear");
-    assert_eq!(node_for(&net, RICH, "d").await.unwrap(), home);
+    assert_eq!(
+        net.node_of(chosen).log().len(),
+        2,
+        "nothing went to the node that is too expensive"
+    );
+    assert_eq!(node_for(&net, RICH, "d").await.unwrap(), chosen);
 }
 
 #[tokio::test]

@@ -53,12 +53,12 @@ async fn what_a_node_has_stored_long_ago_is_a_right_answer() {
 #[tokio::test]
 async fn replayed_bytes_are_not_paid_again_when_their_topic_has_moved() {
     let mut net = Net::start(2).await;
-    let (first, home) = published(&net, message(1, "paid once")).await;
+    let (first, chosen) = published(&net, message(1, "paid once")).await;
     replicate(&net.nodes, &first);
-    let place = place_of(&net, home);
+    let place = place_of(&net, chosen);
     net.nodes[place].die();
     let (_, other) = published(&net, message(1, "elsewhere")).await;
-    assert_ne!(other, home);
+    assert_ne!(other, chosen);
     let (again, _) = published(&net, message(1, "paid once")).await;
     assert_eq!(again, first);
     assert_eq!(net.held_by(&message(1, "paid once")), 1);
@@ -68,10 +68,10 @@ async fn replayed_bytes_are_not_paid_again_when_their_topic_has_moved() {
 async fn after_a_failure_a_node_is_asked_whether_it_has_it_before_another_one_is() {
     for code in [Code::Unavailable, Code::Internal, Code::Unknown] {
         let net = Net::start(2).await;
-        let (_, home) = published(&net, message(1, "where?")).await;
-        net.node_of(home).becomes(Manner::StoresAndFails(code));
+        let (_, chosen) = published(&net, message(1, "where?")).await;
+        net.node_of(chosen).becomes(Manner::StoresAndFails(code));
         let (_, answered) = published(&net, message(1, "stored")).await;
-        assert_eq!(answered, home, "{code:?}");
+        assert_eq!(answered, chosen, "{code:?}");
         assert_eq!(net.held_by(&message(1, "stored")), 1);
     }
 }
@@ -80,8 +80,8 @@ async fn after_a_failure_a_node_is_asked_whether_it_has_it_before_another_one_is
 #[tokio::test]
 async fn a_long_answer_to_a_search_is_read_when_it_has_a_place() {
     let net = Net::start(2).await;
-    let (first, home) = published(&net, message(1, "where?")).await;
-    let node = net.node_of(home);
+    let (first, chosen) = published(&net, message(1, "where?")).await;
+    let node = net.node_of(chosen);
     node.becomes(Manner::AnswersAtLength);
     let (again, _) = published(&net, message(1, "where?")).await;
     assert_eq!(again, first);
@@ -90,7 +90,7 @@ async fn a_long_answer_to_a_search_is_read_when_it_has_a_place() {
     let texts: Vec<_> = (0..6).map(|number| message(1, &number.to_string())).collect();
     let publishing = texts.iter().map(|text| published(&net, text.clone()));
     for (_, answered) in futures_util::future::join_all(publishing).await {
-        assert_eq!(answered, home, "places are given back");
+        assert_eq!(answered, chosen, "places are given back");
     }
     assert!(texts.iter().all(|text| net.held_by(text) == 1), "each is paid once");
 }
@@ -99,13 +99,13 @@ async fn a_long_answer_to_a_search_is_read_when_it_has_a_place() {
 #[tokio::test]
 async fn an_answer_to_a_search_with_far_more_entries_than_asked_for_is_no_answer() {
     let net = Net::start(2).await;
-    let (first, home) = published(&net, message(1, "where?")).await;
+    let (first, chosen) = published(&net, message(1, "where?")).await;
     replicate(&net.nodes, &first);
-    net.node_of(home).becomes(Manner::AnswersWithEmptyEntries);
+    net.node_of(chosen).becomes(Manner::AnswersWithEmptyEntries);
     let (again, _) = published(&net, message(1, "where?")).await;
     assert_eq!(again, first);
-    assert!(net.node_of(home).newest_calls() > 0, "it is asked first");
-    let other = net.nodes.iter().find(|node| node.id.0 != home).unwrap();
+    assert!(net.node_of(chosen).newest_calls() > 0, "it is asked first");
+    let other = net.nodes.iter().find(|node| node.id.0 != chosen).unwrap();
     assert!(other.newest_calls() > 0, "its answer counts as none, so the other one is asked");
     assert_eq!(net.held_by(&message(1, "where?")), 1, "it is paid once");
 }
@@ -128,8 +128,8 @@ async fn envelopes_that_may_have_arrived_are_looked_for_together() {
 #[tokio::test]
 async fn when_a_connection_breaks_and_the_node_is_gone_others_are_asked_for_its_envelope() {
     let mut net = Net::start(2).await;
-    let (_, home) = published(&net, message(1, "where?")).await;
-    let place = place_of(&net, home);
+    let (_, chosen) = published(&net, message(1, "where?")).await;
+    let place = place_of(&net, chosen);
     net.nodes[place].becomes(Manner::StoresAndHangs);
     let text = message(1, "replicated");
     let mut client = net.client().await;
@@ -139,7 +139,7 @@ async fn when_a_connection_breaks_and_the_node_is_gone_others_are_asked_for_its_
     replicate(&net.nodes, net.nodes[place].log().last().unwrap());
     net.nodes[place].die();
     let answer = asking.await.unwrap().unwrap().into_inner().originator_envelopes;
-    assert_eq!(id_of(&answer[0]).0, home);
+    assert_eq!(id_of(&answer[0]).0, chosen);
     assert_eq!(net.held_by(&text), 1, "no other node was paid");
 }
 

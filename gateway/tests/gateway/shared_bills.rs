@@ -66,9 +66,9 @@ async fn what_a_killed_gateway_has_published_is_answered_by_the_other_and_billed
 
     let calls = || nodes.iter().map(FakeNode::calls).sum::<usize>();
     assert_eq!(calls(), 1);
-    let home = nodes.iter().find(|node| !node.log().is_empty()).unwrap();
+    let chosen = nodes.iter().find(|node| !node.log().is_empty()).unwrap();
     let answer = second.publish(vec![text]).await.unwrap();
-    assert_eq!(answer, home.log(), "the stored envelope, byte for byte");
+    assert_eq!(answer, chosen.log(), "the stored envelope, byte for byte");
     assert_eq!(calls(), 1, "no node was asked to publish it again");
     assert_eq!(rows(&second).await, Vec::<String>::new(), "the first gateway has counted it");
     // One of two envelopes of the limit is used.
