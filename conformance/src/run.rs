@@ -30,7 +30,7 @@ pub struct SuitePlan {
     /// The key that pays.
     pub payer: Option<SecretKey>,
     /// The target's id. A payer signs for no other node, so it has to be there with a key.
-    pub node_id: Option<u32>,
+    pub node_id: Option<OriginatorId>,
     /// Names of areas and cases to run. Empty runs every case.
     pub only: Vec<String>,
     /// Permission to attack.
@@ -132,7 +132,7 @@ impl SuitePlan {
             None => None,
         };
         let node = match (self.node_id, &self.payer) {
-            (Some(id), _) => Ok(OriginatorId(id)),
+            (Some(id), _) => Ok(id),
             // The target is not asked for its id: a lying node could name another one, which could then charge the
             // payer for the envelopes that it signs.
             (None, Some(_)) => {

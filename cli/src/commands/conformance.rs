@@ -69,7 +69,7 @@ fn plan(args: &ConformanceArgs) -> Result<SuitePlan, RunError> {
         second: args.second.clone(),
         gateway: args.gateway.clone(),
         payer,
-        node_id: args.node_id.or_else(|| known_id(args)),
+        node_id: args.node_id.or_else(|| known_id(args)).map(hawser_proto::OriginatorId),
         only: args.only.clone(),
         destructive: args.destructive,
         load: args.load,

@@ -41,7 +41,7 @@ async fn what_a_node_says_of_expired_places_is_judged() {
     let mut network = Network::start(1).await;
     let plan = |port: u16, case: &str| SuitePlan {
         payer: Some(payer(5)),
-        node_id: Some(100),
+        node_id: Some(hawser_proto::OriginatorId(100)),
         only: vec![case.to_owned()],
         answer_timeout: Duration::from_secs(30),
         ..SuitePlan::new(&local(port))

@@ -83,7 +83,7 @@ fn plan(network: &Network, requests: &Requests, ports: [u16; 3]) -> SuitePlan {
         second: Some(local(second)),
         gateway: Some(local(gateway)),
         payer: Some(payer(5)),
-        node_id: Some(network.nodes[0].id.0),
+        node_id: Some(network.nodes[0].id),
         destructive: true,
         load: true,
         kill_command: Requests::command(&requests.kill),
@@ -167,7 +167,7 @@ async fn a_node_with_tls_passes_too() {
     network.start_all().await;
     let url = format!("https://{}", local(network.nodes[0].port));
     let authorities = Some(Bytes::from(made.certificate));
-    let node_id = Some(network.nodes[0].id.0);
+    let node_id = Some(network.nodes[0].id);
     let plan = SuitePlan { payer: Some(payer(5)), node_id, authorities, ..SuitePlan::new(&url) };
     let report = hawser_conformance::run(&plan, |_| ()).await.unwrap();
     let wrong =
@@ -267,7 +267,7 @@ async fn a_defect_that_is_known_of_other_software_is_a_finding() {
     faulty.set(Some(AnswerFault::RefusesConnect));
     let plan = SuitePlan {
         payer: Some(payer(5)),
-        node_id: Some(network.nodes[0].id.0),
+        node_id: Some(network.nodes[0].id),
         only: vec!["connect-json-reads".into(), "connect-errors-are-json".into()],
         ..SuitePlan::new(&local(faulty.port))
     };
@@ -284,7 +284,7 @@ async fn services_that_other_software_lacks_neither_pass_nor_fail() {
     faulty.set(Some(AnswerFault::MissingServices));
     let plan = |ids: &[&str]| SuitePlan {
         payer: Some(payer(5)),
-        node_id: Some(network.nodes[0].id.0),
+        node_id: Some(network.nodes[0].id),
         load: true,
         only: ids.iter().map(|&id| id.to_owned()).collect(),
         ..SuitePlan::new(&local(faulty.port))
@@ -332,7 +332,7 @@ async fn a_port_that_is_no_node_fails_every_case() {
         let answer_timeout = Duration::from_millis(300);
         let plan = SuitePlan {
             payer: Some(payer(5)),
-            node_id: Some(100),
+            node_id: Some(hawser_proto::OriginatorId(100)),
             answer_timeout,
             destructive: true,
             ..SuitePlan::new(&local(port))

@@ -265,6 +265,42 @@ fn a_function_whose_name_asks_changes_nothing() {
 /// Packages that only use others, and the program: their types are seen by no other crate.
 const USERS: [&str; 5] = ["cli", "examples", "tests", "benches", "fuzz"];
 
+/// Names of fields that hold the id of a node or a strand, or a place.
+const IDS: [&str; 7] = [
+    "host_node_id",
+    "last_sequence",
+    "node_id",
+    "originator",
+    "originator_id",
+    "sequence",
+    "sequence_id",
+];
+
+#[test]
+fn ids_have_types_of_their_own() {
+    let (mut found, mut broken) = (0, Vec::new());
+    for (path, text) in texts(&["rs"]) {
+        let Some((package, _)) = path.split_once("/src/") else { continue };
+        if USERS.contains(&package) {
+            continue;
+        }
+        for (number, line) in text.lines().enumerate() {
+            let field = line.trim_start().strip_prefix("pub ");
+            let Some((name, kind)) = field.and_then(|field| field.split_once(": ")) else {
+                continue;
+            };
+            if IDS.contains(&name) {
+                found += 1;
+                if ["u32", "u64"].iter().any(|number| kind.contains(number)) {
+                    broken.push(format!("{path}:{}: {}", number + 1, line.trim()));
+                }
+            }
+        }
+    }
+    assert!(found > 30, "the fields are found");
+    assert_none(&broken, "an id is an `OriginatorId` or a `SequenceId`, also in files and output");
+}
+
 #[test]
 fn a_public_type_has_a_name_of_its_own() {
     let mut places: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
