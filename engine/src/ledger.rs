@@ -75,8 +75,8 @@ pub fn event_id(transaction_hash: [u8; 32], block_hash: [u8; 32], log_index: u32
     LedgerEventId(hasher.finalize().into())
 }
 
-/// The entries of a payer in their order, with an index of their events: a payer can make as many events as it likes,
-/// and each further one has to be looked for among them.
+/// The entries of a payer in their order, with an index of their events. A payer can cause any number of events, and
+/// each further event is searched for among them.
 #[derive(Debug, Clone, Default)]
 pub struct PayerLedger {
     entries: Vec<LedgerEntry>,

@@ -50,9 +50,9 @@ pub fn overcharge(
     Ok(found.map(evidence))
 }
 
-/// Returns the envelopes that decide about the congestion fee of one at time `ns`, in their order: it is the last one,
-/// and the first one is older than its five minutes, or the first of the strand. `None` if the log lacks one of them,
-/// or a report has no room for them.
+/// Returns the envelopes that determine the congestion fee of `envelope` at time `ns`, in the order of the strand.
+/// `envelope` is the last one. The first one is older than the five minutes of the fee, or is the first of the strand.
+/// Returns `None` if the log lacks one of them, or a report has no room for them.
 fn window(
     held: impl Fn(EnvelopeId) -> Result<Option<Bytes>, ReadError>,
     at: EnvelopeId,

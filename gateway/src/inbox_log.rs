@@ -12,8 +12,8 @@ use crate::nodes::is_padded;
 
 /// Levels of messages from an originator's statement down to the actions of an update in it.
 const ACTION_LEVELS: usize = 4;
-/// Bytes of a statement for each field on these levels, and the fields that a statement may have whatever its length.
-/// Calculated: the identifier and the signature of an action are longer, and the layers have a few fields of their own.
+/// A statement may have one field on these levels for each of so many bytes, and so many further fields. Calculated:
+/// the identifier and the signature of an action are longer, and the layers have a few fields of their own.
 const FIELD_LEN_BYTES: usize = 64;
 const FIELDS_MORE: usize = 64;
 

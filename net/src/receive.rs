@@ -255,8 +255,9 @@ fn envelope_bytes(frame: &DataFrame) -> Option<usize> {
     }
 }
 
-/// Returns the envelopes of a batch, each in memory of its own. They may wait for others, counted by their bytes. Those
-/// of the frame are parts of what was read from the network at once, of which a peer can fill the rest with padding.
+/// Copies the envelopes of a batch, each into memory of its own. The copies may wait in queues that count their bytes.
+/// The envelopes of the frame share a buffer with everything that was read from the network at once, and a peer can
+/// fill the rest of it with padding, which no queue would count.
 ///
 /// # Errors
 /// [`PeerError::Oversized`] when it exceeds the size asked for, unless it is a single envelope.

@@ -261,9 +261,9 @@ pub fn check_charges(
     check_charges_by(statement, |charged| rates.explain(charged))
 }
 
-/// Checks the same by all rates that had begun by the statement's time. One that fails proves its signer guilty. One
-/// that passes here and not by [`check_charges`] is priced by a rate that another one had replaced, which proves
-/// nothing: the other one may have come to the chain long after it began.
+/// Repeats [`check_charges`] with all rates that had begun by the statement's time. A statement that fails proves its
+/// signer guilty. A statement that passes only this check follows a rate that a later one had replaced. It proves
+/// nothing, because the later rate may have reached the chain long after its start.
 ///
 /// # Errors
 /// [`Violation::BaseFee`], [`Violation::CongestionFee`].

@@ -299,8 +299,9 @@ impl RateTable {
         explain_by(charged, || self.near(charged.at_ns))
     }
 
-    /// Checks the same by all rates that had begun by the time of the charge. A charge that passes here alone is by a
-    /// rate that another one had replaced: it proves nothing, because the other one may have come to the chain late.
+    /// Repeats the check of [`explain`](Self::explain) with all rates that had begun by the time of the charge. A
+    /// charge that passes only this check follows a rate that a later one had replaced. It proves nothing, because the
+    /// later rate may have reached the chain after its start.
     ///
     /// # Errors
     /// The first fee that no rate explains.

@@ -26,10 +26,10 @@ use crate::waiting;
 /// `unflushed` charges.
 const STREAM_BYTES: usize = 5 * 1024;
 
-/// Time for which an address rests for a request that ends before its message is whole, and for each byte of it, in
-/// multiples of that while publishers are late. Guesses: the first turn of the request, which comes without a rest, and
-/// twice the time in which a thread receives the byte, beside which the kernel works for it. A client that loses its
-/// connection after a MiB has no rest, because some are free.
+/// Time for which an address rests for a request that ends before its message is whole, and for each byte of that
+/// request. While publishers are late, the rest is a multiple of it. Guesses: the time of the first turn of the
+/// request, which has no rest of its own; and for a byte twice the time in which a thread receives it, because the
+/// kernel works for it too. A client that loses its connection after a MiB does not rest, because some rests are free.
 const ABANDONED_TIME: Duration = Duration::from_micros(20);
 const ABANDONED_BYTE_TIME: Duration = Duration::from_nanos(2);
 

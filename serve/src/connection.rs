@@ -79,8 +79,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Connections that are accepted or reaped before other tasks have a turn. A guess: a turn of
 /// about 100 µs.
 const ACCEPTED_AT_ONCE: u32 = 8;
-/// Time for which the address of an accepted connection rests, also if the connection is refused: in multiples of it
-/// while publishers are late, as after a turn. A guess: of a turn of [`ACCEPTED_AT_ONCE`], and a little for closing.
+/// Time for which the address of an accepted connection rests, also if the connection is refused. While publishers are
+/// late, the rest is a multiple of it, as after a turn. A guess: the share of one connection in a turn of
+/// [`ACCEPTED_AT_ONCE`], and a little for closing it.
 const ACCEPT_TIME: Duration = Duration::from_micros(15);
 /// Time for which the address of a connection rests that is closed because of a flood of frames, in multiples of it
 /// while publishers are late. A guess: the longest rest at the largest multiple. A flood that connects again would

@@ -65,7 +65,7 @@ impl FieldCost {
 /// message is malformed: the decoder stops there too.
 ///
 /// # Errors
-/// The refusal of more fields than a bound allows. Those before the end of the scan are counted.
+/// The refusal of more fields than a bound allows. Only fields before the end of the scan count.
 pub(crate) fn cost_bytes<'a>(
     pieces: impl Iterator<Item = &'a [u8]>,
     fields: &[FieldCost],

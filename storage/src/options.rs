@@ -43,9 +43,9 @@ const TOPIC_BLOCK_BYTES: usize = 16 << 10;
 /// are this share of the file. A guess: half of the rows that a scan reads are then wasted.
 const DELETIONS: (usize, usize, f64) = (8192, 4096, 0.5);
 /// Window and deletions of the topic family; its share of 0 is not looked at. A file of this family overlaps all of the
-/// next older run, so compacting it rewrites that run, at worst all topics. A guess: it then removes rows of some 200
-/// MB. Pruning of some strands deletes fewer rows, and its files wait to be merged with others, as all files of this
-/// family do.
+/// next older run, so compacting it rewrites that run, at worst all topics. A guess: the compaction then removes rows
+/// of some 200 MB. Pruning of some strands deletes fewer rows; its files wait until they are merged with others, as all
+/// files of this family do.
 const TOPIC_DELETIONS: (usize, usize, f64) = (1 << 19, 1 << 18, 0.0);
 /// Table files that RocksDB keeps open for commands that know only the folder. Guessed.
 pub(crate) const OPEN_FILES_MAX: usize = 512;

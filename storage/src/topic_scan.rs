@@ -51,8 +51,8 @@ impl<'s> TopicScan<'s> {
         }
     }
 
-    /// Makes the envelopes of rows share memory, in pieces of at most 64 KiB: one that is kept keeps its piece. For
-    /// readers who keep nearly all of them; others would hold the memory of rows that they have dropped.
+    /// Makes the envelopes of rows share memory, in pieces of at most 64 KiB. An envelope that is kept keeps its whole
+    /// piece, so this is for readers who keep nearly all of them.
     #[must_use]
     pub fn sharing_memory(self) -> Self {
         Self { copies: Some(SharedCopies::new()), ..self }

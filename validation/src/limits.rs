@@ -30,10 +30,10 @@ pub const REQUEST_WALLETS_MAX: usize = 64;
 /// one RPC request ([`hawser_chain::send::REQUEST_MAX`]).
 pub const REQUEST_WALLETS_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The most requests that the service works on or keeps waiting for a core. A single caller may have all of them. When
-/// none is left, a further request is refused at once, unless another network, or another caller of its network, has at
-/// least two more than its own. A guess: a request waits for a turn of each of the others, some 1.5 s on one core. The
-/// budget of all calls has their memory.
+/// The most requests that the service works on or keeps waiting for a core. A single caller may have all of them. At
+/// the limit, a further request is refused at once, unless another network, or another caller of its network, has at
+/// least two requests more than its own. A guess: a request waits for a turn of each of the others, some 1.5 s on one
+/// core. The memory of the requests is charged to the budget of all calls.
 pub const REQUESTS_MAX: usize = 64;
 
 /// Contract wallets that the service begins to ask in [`WALLET_TURN`], for all requests together. Together these are

@@ -401,9 +401,9 @@ impl NonceSlot {
         self.gives_up(self.errors >= ERRORS_MAX, reason)
     }
 
-    /// Takes note of an error after which the transaction is sent again, unless the payload is to be given up now.
-    /// After as many errors, a filler gets a higher price: a node may refuse it because it has the payload, or another
-    /// sender's transaction, which the filler does not replace.
+    /// Notes an error after which the transaction is sent again, unless the payload is given up now. A filler gets a
+    /// higher price after the same number of errors: a node may refuse it because the node has the payload, or a
+    /// transaction of another sender of this account, which the filler does not replace at its price.
     pub(super) fn failed(&mut self, reason: String, now: Duration) {
         self.maybe_out = true;
         let at = now + self.next_pause();

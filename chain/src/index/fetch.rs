@@ -309,8 +309,9 @@ fn without_time(logs: &[Log], known: &[BlockHeader], blocks: &RangeInclusive<u64
     numbers.into_iter().collect()
 }
 
-/// Returns the block at a height, with true if its header has the hash that the endpoint states. Returns `None` if it
-/// has none. A false value means that the endpoint lies, or that headers of the chain have another form.
+/// Returns the block at a height, and true if its header has the hash that the endpoint states. Returns `None` if the
+/// endpoint has no such block. A false value means that the endpoint lies, or that headers of the chain have another
+/// form.
 pub(super) async fn block_with_header(
     chain: &Chain,
     number: u64,

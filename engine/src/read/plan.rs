@@ -321,8 +321,8 @@ impl PagePlan {
         }
     }
 
-    /// Drops the envelopes of rows that have been read and have not gone out, so that a plan takes little
-    /// memory between two pages. All but the first row of a lane are read again.
+    /// Drops the envelopes of rows that were read and not sent, so that a plan takes little memory between
+    /// two pages. The next page reads all rows of a lane again, except for the first one.
     pub(crate) fn drop_envelopes(&mut self) {
         for lane in &mut self.lanes.lanes {
             lane.drop_envelopes();

@@ -109,8 +109,8 @@ impl FailedStrands {
         self.0.remove(&originator);
     }
 
-    /// Notes a look at the strands of other nodes. Those that could be read and are not signed now have succeeded:
-    /// perhaps their nodes sign again, and this node never gets to sign them.
+    /// Notes a look at the strands of other nodes. Counts a strand as succeeded if it could be read and this node does
+    /// not sign it now: its own node may sign again, so that this node never has to.
     fn note_look(&mut self, strands: &[OriginatorId], is_open: impl Fn(OriginatorId) -> bool) {
         self.0.retain(|it| is_open(*it) || !strands.contains(it));
     }

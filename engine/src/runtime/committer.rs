@@ -62,8 +62,9 @@ impl Committer {
         self.commit_by(Store::commit, changes, false)
     }
 
-    /// Commits envelopes that are not verified yet, as [`Committer::try_commit`]: readers get them, and the store
-    /// remembers that, and the checkpoint by which they are shown. `hashed` may have them in their order.
+    /// Commits envelopes that are not verified yet, as [`Committer::try_commit`] does. Readers get them. The store
+    /// records that they are unverified, and the checkpoint by which they are shown. `hashed` may have their hashes, in
+    /// their order.
     ///
     /// # Errors
     /// The errors of [`Committer::commit`].

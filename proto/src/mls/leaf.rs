@@ -59,8 +59,8 @@ pub struct Extension<'a> {
 }
 
 impl Extension<'_> {
-    /// Returns true if the content has one form, so that readers who decode it encode the same bytes again. Types whose
-    /// content is not read here, and which readers decode, have none.
+    /// Returns true if the content has only one encoding, so that readers who decode it encode the same bytes again.
+    /// Returns false for types that readers decode and this parser does not.
     pub(super) fn has_one_form(&self) -> bool {
         match self.extension_type {
             APPLICATION_ID => {

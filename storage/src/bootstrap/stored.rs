@@ -74,8 +74,8 @@ impl Bootstraps {
         self.names_so_far()
     }
 
-    /// Does what [`Self::names`] does, at a place that has been made ([`Self::make`]) and may have no copy yet: a
-    /// bucket has no folders, so one without objects is not found there.
+    /// Returns the names of all copies, as [`Self::names`] does, or none. For a place that was made with [`Self::make`]
+    /// and may have no copy yet: [`Self::names`] would not find it in a bucket, which has no folders.
     fn names_so_far(&self) -> Result<Vec<String>, BootstrapError> {
         let folder = self.objects.location(MANIFESTS);
         let name_of = |object: &str| {

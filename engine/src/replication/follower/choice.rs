@@ -58,7 +58,7 @@ pub(super) struct Choice {
     /// The strand's own node has left the network: it is asked for nothing.
     pub(super) is_relayed: bool,
     /// The peers that are tried beside the source, at most [`FIRST_TRIALS_MAX`], in the order in which they were asked.
-    /// One that is tried beside a slow source is alone while that goes on sending.
+    /// While a slow source continues to send, only one peer is tried.
     pub(super) trials: Vec<Trial>,
     /// Bounded by the number of nodes in the registry: an entry is made for peers that were connected.
     pub(super) doubts: BTreeMap<OriginatorId, DoubtedPeer>,

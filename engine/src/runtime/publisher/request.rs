@@ -33,8 +33,8 @@ pub struct Published {
     /// The number of those that this request has added. The others repeat what an earlier request, or an earlier
     /// place of this one, has added.
     pub added: usize,
-    /// The time for which the request waited for cores, in all: for threads that slept when it was queued for them,
-    /// until they began with it. The time that they worked for other requests, or waited for the disk, does not count.
+    /// The total time for which the request waited for cores: from its queuing for a sleeping thread until that thread
+    /// began to work on it. Time in which the thread worked for other requests, or waited for the disk, does not count.
     pub thread_wait: Duration,
 }
 

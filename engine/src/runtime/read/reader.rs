@@ -460,8 +460,8 @@ impl UsageScan {
         self.is_done && self.periods.is_empty() && self.entries == 0
     }
 
-    /// Returns the payer's balance in the payer registry, after all has been read. `None` as long as this node has not
-    /// read the payer registry and the payer reports up to the head of their chain.
+    /// Returns the payer's balance in the payer registry, in picodollars, once everything was read. It may be below 0.
+    /// Returns `None` until this node has read the payer registry and the payer reports up to the head of their chain.
     #[must_use]
     pub fn balance(&self) -> Option<PayerBalance> {
         self.knows_balance.then_some(PayerBalance(self.sum))

@@ -187,8 +187,8 @@ impl NetworkState {
         Ok(())
     }
 
-    /// Publishes that the current rates were still those of the file when it was read as `file`. Those who wait for the
-    /// rates are told if the file is complete for longer than before, and otherwise every [`TOLD_EVERY_NS`].
+    /// Confirms the current rates by `file`, a later reading of their file with the same rates. Notifies the waiting
+    /// tasks if the file is complete up to a later time than before, and otherwise every [`TOLD_EVERY_NS`].
     fn confirm_rates(&self, file: &RateTable) {
         self.rates.send_if_modified(|rates| {
             let new = rates.as_of(file);
