@@ -430,7 +430,7 @@ impl ConnectionShare {
         self.budget.keep_free(self.counted().used.load(Relaxed));
     }
 
-    /// Takes `bytes` that stay until the connection ends. One that holds nothing else is idle.
+    /// Takes `bytes` that stay until the connection ends. A connection that holds nothing else counts as idle.
     ///
     /// # Errors
     /// [`OverloadedError`]; nothing was taken then.

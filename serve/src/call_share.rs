@@ -151,10 +151,10 @@ impl CallCharge {
         self.0.connection.paid_time().never_rest();
     }
 
-    /// Refuses further calls of the method with this path, on the same connection, with the same status, before their
-    /// requests are received: for a second. For a limit of the caller's address that would refuse most of them as well,
-    /// and that tells the caller to wait at least as long. Such calls let the caller's address rest while publishers
-    /// are late. Changes nothing for calls over HTTP/1.1 and for those that come through a trusted proxy.
+    /// Refuses further calls of the method with this path, on the same connection, with the same status, for a second
+    /// and before their requests are received. Meant for a limit of the caller's address that would refuse most of
+    /// these calls as well, and that tells the caller to wait for at least a second. For each such call the caller's
+    /// address rests while publishers are late. Has no effect on calls over HTTP/1.1, or through a trusted proxy.
     pub fn refuse_further(&self, path: &'static str, status: &Status) {
         self.0.connection.refused.note(path, status.clone());
     }

@@ -198,9 +198,9 @@ impl Connections {
         }
     }
 
-    /// Creates the account of turns of a new connection, which rests with its address from its first turn on, and
-    /// charges the address for the time of accepting it. That of a proxy is not its clients' address, which is known
-    /// only later.
+    /// Creates the account of turns of a new connection, which rests with its address from its first turn on. Charges
+    /// the address for the time of accepting the connection. A trusted proxy is not charged: the client's address is
+    /// known only later.
     fn account(&self, peer: IpAddr) -> Arc<PaidTime> {
         let account = self.settings.memory.account(self.runtimes.clone());
         if !self.settings.trusted_proxies.contains(peer) {

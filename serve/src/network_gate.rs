@@ -18,7 +18,7 @@ pub struct NetworkGate<K: Clone + Eq + Hash>(Arc<NetworkGateState<K>>);
 
 struct NetworkGateState<K: Clone + Eq + Hash> {
     places: usize,
-    /// The places, at which networks take turns. As many tasks of a network wait here as its own gate has places.
+    /// The places, for which networks take turns. The own gate of a network bounds the number of its tasks here.
     shared: FairGate<Arc<str>>,
     /// The networks with a task that waits for a place or has one.
     networks: Mutex<HashMap<Arc<str>, NetworkTurns<K>>>,
@@ -26,7 +26,8 @@ struct NetworkGateState<K: Clone + Eq + Hash> {
 
 /// The turns of the callers of one network.
 struct NetworkTurns<K: Clone + Eq + Hash> {
-    /// As many places as the shared gate has, so that a single network may have all of them.
+    /// The gate of the network's callers. It has as many places as the shared gate, so that a single network may have
+    /// all of them.
     gate: FairGate<K>,
     tasks: usize,
 }

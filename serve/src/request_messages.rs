@@ -350,7 +350,8 @@ mod tests {
         assert!(is_none_under_way());
     }
 
-    /// The past of one change is long. As many further ones as the address may have under way come and end meanwhile.
+    /// One change has a long history to deliver. Meanwhile as many further changes begin and end as the address may
+    /// have at once.
     #[tokio::test(start_paused = true)]
     async fn changes_of_a_stream_do_not_wait_for_those_that_have_ended_beside_a_long_one() {
         let share = connection(&MemoryBudget::new(LIMIT));

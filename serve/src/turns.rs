@@ -142,8 +142,8 @@ impl PaidTime {
         Some(pace.moment(at_ns))
     }
 
-    /// Records a turn that was not paid, or work of another thread, and the rest after it. Those of a publisher do not
-    /// count: it does not rest for them, so others would in its place.
+    /// Records a turn that was not paid, or work of another thread, and the rest after it. Turns of a publisher do not
+    /// count: a publisher does not rest for them, so other callers would have to rest in its place.
     pub(crate) fn rest(&self, took: Duration) {
         self.put_off(took, RestPace::rest_after, NextTurn::put_off);
     }

@@ -171,8 +171,8 @@ pub(super) async fn look(
     }
 }
 
-/// Returns true if no endpoint answered, and at least one refused the logs. The others may be gone for good: one that
-/// hangs in the settings must not have later looks wait for ever for blocks that all others have pruned.
+/// Returns true if no endpoint answered, and at least one refused the logs. The others may never answer again. If one
+/// such endpoint in the settings counted, later looks would wait for ever for blocks that all others have pruned.
 fn is_refused(shown: &[Result<Vec<Log>, RequestError>]) -> bool {
     shown.iter().all(Result::is_err) && shown.iter().any(is_refusal)
 }

@@ -201,8 +201,8 @@ pub enum SendError {
         /// The time waited.
         waited: Duration,
     },
-    /// Every endpoint of several refuses the transaction. One that lies may have kept it, so it may be mined; another
-    /// attempt has the same nonce as long as it is not.
+    /// Every endpoint of several refuses the transaction. A lying endpoint may have kept it, so it may still be mined.
+    /// Until then another attempt has the same nonce.
     #[error(
         "every endpoint refuses transaction {hash}: {said}. If one of them lies, it has the transaction nevertheless: \
          look for it before trying again"

@@ -90,8 +90,8 @@ impl CheckpointWatch {
         }
     }
 
-    /// Takes over a checkpoint that an earlier run has stored, and that is of another tree than the one held now: the
-    /// strand was cut since. It is not verified again.
+    /// Takes over a checkpoint that an earlier run has stored, and that covers another tree than the present one,
+    /// because the strand was cut since. Its signature is not verified again.
     pub fn remember_disputed(&mut self, signed: SignedCheckpoint) {
         if let Some(strand) = self.strand(pair_of(&signed)) {
             strand.displace(signed);

@@ -133,8 +133,8 @@ struct Copying<'a> {
     has_failed: AtomicBool,
 }
 
-/// Takes the names that no worker has begun when it is dropped, also after a panic. The other workers then end with the
-/// files that they have begun, and do not wait for an idle node without end.
+/// Removes the remaining names when it is dropped, also after a panic. The other workers then end after their current
+/// files, and do not wait without end for an idle node.
 struct EndOfNames<'a>(&'a Mutex<vec::IntoIter<String>>);
 
 impl Drop for EndOfNames<'_> {

@@ -105,9 +105,9 @@ impl Follower {
         self
     }
 
-    /// Adds places for which a search has just ended. Peers have been asked for them, so those that wait for their next
-    /// walk are asked in that one. If a relay had left the places out, those that were behind are asked once they claim
-    /// them, and those whose answer the search has not waited for, at once.
+    /// Adds places for which a search has just ended. Peers were asked for them in that search, so a peer that waits
+    /// for its next walk is asked in that walk. If a relay had left the places out, a peer that was behind is asked
+    /// once it claims them, and a peer whose answer the search did not await is asked at once.
     pub(super) fn add_missing(
         &mut self,
         now: Instant,

@@ -248,8 +248,8 @@ impl Follower {
         }
     }
 
-    /// Returns the best connected peer. Of equal ones it is the one that was doubted least often, and then the one
-    /// that claims most; of doubted ones the one whose pause ends first.
+    /// Returns the connected peer with the best rank. Among doubted peers the one whose pause ends first comes
+    /// first. Further ties go to the peer that was doubted least often, and then to the one that claims most.
     fn best(&self) -> Option<(SourceRank, OriginatorId)> {
         let ranked = self.peers.iter().filter_map(|(id, peer)| {
             let rank = self.rank(*id, peer)?;

@@ -390,10 +390,10 @@ impl PayerReporterState {
         Ok(held)
     }
 
-    /// Returns this node's attestation of a report if it is in its strand, however many have followed it. Signatures
-    /// are deterministic, so the envelope is made again and its receipt is looked up. One that has been pruned is
-    /// signed again: other nodes may have it no more. So is one whose receipt the disk has damaged: the signature is
-    /// the same.
+    /// Returns this node's attestation of a report if this node's strand has it, at any place. Signatures are
+    /// deterministic, so the envelope is made again and its receipt is looked up. An attestation that was pruned is
+    /// signed again, because other nodes may have pruned it too. An attestation whose receipt the disk has damaged is
+    /// signed again as well: the signature is the same.
     fn signed_before(
         &self,
         snapshot: &Snapshot<'_>,

@@ -30,8 +30,8 @@ pub(super) struct Request {
 pub struct Published {
     /// The stored originator envelopes, in the order of the request.
     pub envelopes: Vec<Bytes>,
-    /// The number of those that this request has added. The others repeat what an earlier request, or an earlier
-    /// place of this one, has added.
+    /// The number of envelopes that this request has added. The others repeat envelopes of an earlier request, or of
+    /// an earlier place in this one.
     pub added: usize,
     /// The total time for which the request waited for cores: from its queuing for a sleeping thread until that thread
     /// began to work on it. Time in which the thread worked for other requests, or waited for the disk, does not count.

@@ -173,7 +173,7 @@ impl SequencerThread {
         self.state.stored.load(Ordering::Acquire)
     }
 
-    /// Gives places to small requests and, if it is its turn, to a piece of a large one. Hands them to the committing
+    /// Assigns places to small requests and, at its turn, to a piece of a large request. Passes them to the committing
     /// thread.
     pub(super) fn sequence_group(&mut self, requests: Vec<Request>) {
         let now_ns = self.state.ports.clock.now_ns();

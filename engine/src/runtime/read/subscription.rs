@@ -270,8 +270,8 @@ impl Subscription {
         TopicFeed::topic_bytes(name_len)
     }
 
-    /// Returns the most memory that one more cursor takes, in bytes. Topics may share it. One that is ahead
-    /// of `heads` grows when it meets those of a later time.
+    /// Returns the most memory that one more cursor takes, in bytes. Topics may share a cursor. A cursor that
+    /// is ahead of `heads` grows when it is merged with later heads.
     #[must_use]
     pub fn cursor_bytes(cursor: &Cursor, heads: &Cursor) -> usize {
         TopicFeed::cursor_bytes(cursor.iter(), heads)

@@ -515,7 +515,7 @@ impl StrandTask {
         self.counted_searches = searches;
     }
 
-    /// Gives a command to a connection. Returns false if the connection is gone or takes no more.
+    /// Sends a command to a connection. Returns false if the connection has ended or its queue is full.
     pub(super) fn command(&self, peer: OriginatorId, command: LinkCommand) -> bool {
         self.connected.get(&peer).is_some_and(|peer| peer.commands.try_send(command).is_ok())
     }
