@@ -50,9 +50,9 @@ impl RedisLinkError {
     }
 }
 
-/// The time limits of a patient call.
+/// The time limits of a call that waits for a late answer.
 #[derive(Debug, Clone, Copy)]
-pub struct PatientLimit {
+pub struct CallTimeLimits {
     /// The time limit for connecting and for an answer.
     pub answer: Duration,
     /// The further time for which a late answer is awaited, after `answer`.
@@ -131,7 +131,7 @@ impl RedisLink {
     /// Fails when no answer comes, or when it has an unexpected type. Redis may have run the script nevertheless.
     pub async fn eval_patiently<T: FromRedisValue>(
         &self,
-        limit: PatientLimit,
+        limit: CallTimeLimits,
         script: &str,
         keys: &[String],
         arguments: &[Vec<u8>],

@@ -49,7 +49,7 @@ type CostScan = Pin<Box<dyn Future<Output = Result<Result<usize, Status>, Status
 type UnpackTurn =
     Pin<Box<dyn Future<Output = Result<(Unpacker, Result<Turn, Status>), Status>> + Send>>;
 /// Work on a message that was taken: see [`RequestBody::begin_work`].
-pub(crate) type Working<T> = Pin<Box<dyn Future<Output = Result<T, Status>> + Send>>;
+pub(crate) type WorkFuture<T> = Pin<Box<dyn Future<Output = Result<T, Status>> + Send>>;
 
 /// A request body that yields whole messages and counts them.
 pub(crate) struct RequestBody {
@@ -263,7 +263,7 @@ impl RequestBody {
         &self,
         message: Bytes,
         work: impl FnOnce(Bytes) -> T + Send + 'static,
-    ) -> Working<T> {
+    ) -> WorkFuture<T> {
         if !long_work::is_long(message.len()) {
             return Box::pin(std::future::ready(Ok::<T, Status>(work(message))));
         }
@@ -275,7 +275,7 @@ impl RequestBody {
     ///
     /// # Errors
     /// INTERNAL if the work has panicked, or the runtime stops. RESOURCE_EXHAUSTED if the peer must send no more.
-    pub(crate) async fn work_done<T>(&mut self, working: &mut Working<T>) -> Result<T, Status> {
+    pub(crate) async fn work_done<T>(&mut self, working: &mut WorkFuture<T>) -> Result<T, Status> {
         poll_fn(|cx| match working.as_mut().poll(cx) {
             Poll::Ready(done) => Poll::Ready(done),
             Poll::Pending => self.poll_ahead(usize::MAX, cx).map(|it| Err(Status::from(it))),

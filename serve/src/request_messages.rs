@@ -14,7 +14,7 @@ use tonic::{Code, Status};
 
 use crate::budget::changes::ChangeUnderWay;
 use crate::frames::HEAD_LEN_BYTES;
-use crate::request::{RequestBody, Working};
+use crate::request::{RequestBody, WorkFuture};
 
 /// Bytes that are read while a handler takes no messages. A guess: thousands of pings, or a thousand topics. Most
 /// clients send less than that in advance.
@@ -30,7 +30,7 @@ pub struct RequestMessages {
 }
 
 /// A message that is being decoded: see [`RequestMessages::decode`].
-pub struct DecodingMessage<T>(Working<Result<T, Status>>);
+pub struct DecodingMessage<T>(WorkFuture<Result<T, Status>>);
 
 /// The body of a request in its extensions, until its handler takes it.
 #[derive(Clone)]

@@ -13,9 +13,9 @@ use super::receipts::MinedPayload;
 
 /// The proofs for one nonce that endpoints show, each with its endpoint.
 #[derive(Debug, Default)]
-pub(super) struct Sightings(Vec<(String, MinedPayload)>);
+pub(super) struct NonceProofs(Vec<(String, MinedPayload)>);
 
-impl Sightings {
+impl NonceProofs {
     /// Adds the answer of one more endpoint.
     pub(super) fn add(&mut self, endpoint: &str, proof: Option<MinedPayload>) {
         self.0.extend(proof.map(|proof| (endpoint.to_owned(), proof)));
@@ -54,9 +54,9 @@ impl Sightings {
 /// replaced. So it counts when two endpoints show it, or if only one is configured. If every other endpoint has
 /// stopped, it does not count, as the proof of a failure does not.
 #[derive(Debug, Default)]
-pub(super) struct OtherSightings(Vec<(String, B256)>);
+pub(super) struct ForeignTransactions(Vec<(String, B256)>);
 
-impl OtherSightings {
+impl ForeignTransactions {
     /// Adds the transaction that an endpoint shows.
     pub(super) fn add(&mut self, endpoint: &str, hash: B256) {
         self.0.push((endpoint.to_owned(), hash));
@@ -178,11 +178,11 @@ mod tests {
     /// Returns true if the proofs of the endpoints `a`, `b` and so on agree while these follow the chain.
     fn agreed(following: &[&str], shown: Vec<Option<MinedPayload>>) -> bool {
         let following = of(following, shown.len().max(following.len()));
-        let mut sightings = Sightings::default();
+        let mut shown_proofs = NonceProofs::default();
         for (endpoint, shown) in ["a", "b", "c", "d"].into_iter().zip(shown) {
-            sightings.add(endpoint, shown);
+            shown_proofs.add(endpoint, shown);
         }
-        sightings.agreed(&following, &[]).is_some()
+        shown_proofs.agreed(&following, &[]).is_some()
     }
 
     #[test]
@@ -231,10 +231,10 @@ mod tests {
     fn another_transaction_with_the_nonce_needs_a_second_endpoint() {
         let other = B256::repeat_byte(2);
         let agreed = |shown: &[(&str, B256)], configured| {
-            let mut sightings = OtherSightings::default();
-            shown.iter().for_each(|(endpoint, hash)| sightings.add(endpoint, *hash));
-            assert_eq!(sightings.first(), shown.first().map(|(_, hash)| *hash));
-            sightings.agreed(configured)
+            let mut shown_proofs = ForeignTransactions::default();
+            shown.iter().for_each(|(endpoint, hash)| shown_proofs.add(endpoint, *hash));
+            assert_eq!(shown_proofs.first(), shown.first().map(|(_, hash)| *hash));
+            shown_proofs.agreed(configured)
         };
         assert_eq!(agreed(&[], 1), None);
         assert_eq!(agreed(&[("a", HASH)], 1), Some(HASH), "there is no other endpoint");
@@ -246,10 +246,10 @@ mod tests {
 
     #[test]
     fn an_endpoint_that_is_asked_twice_is_no_second_one() {
-        let mut sightings = Sightings::default();
-        sightings.add("a", Some(receipt(true, 5, &[1])));
-        sightings.add("a", Some(receipt(true, 5, &[1])));
-        assert!(sightings.agreed(&of(&["a", "b"], 2), &[]).is_none());
+        let mut shown_proofs = NonceProofs::default();
+        shown_proofs.add("a", Some(receipt(true, 5, &[1])));
+        shown_proofs.add("a", Some(receipt(true, 5, &[1])));
+        assert!(shown_proofs.agreed(&of(&["a", "b"], 2), &[]).is_none());
     }
 
     /// An endpoint that has refused the payload could otherwise make up the receipt of the filler, while the other one
@@ -257,12 +257,12 @@ mod tests {
     #[test]
     fn the_success_of_a_filler_counts_like_a_failure() {
         let mined = || Some(receipt(true, 5, &[]));
-        let mut sightings = Sightings::default();
-        sightings.add("a", mined());
-        assert!(sightings.agreed(&of(&["a"], 2), &[]).is_some());
-        assert!(sightings.agreed(&of(&["a"], 2), &[HASH]).is_none());
-        assert!(sightings.agreed(&of(&["a"], 1), &[HASH]).is_some(), "there is no other one");
-        sightings.add("b", mined());
-        assert!(sightings.agreed(&of(&["a", "b"], 2), &[HASH]).is_some());
+        let mut shown_proofs = NonceProofs::default();
+        shown_proofs.add("a", mined());
+        assert!(shown_proofs.agreed(&of(&["a"], 2), &[]).is_some());
+        assert!(shown_proofs.agreed(&of(&["a"], 2), &[HASH]).is_none());
+        assert!(shown_proofs.agreed(&of(&["a"], 1), &[HASH]).is_some(), "there is no other one");
+        shown_proofs.add("b", mined());
+        assert!(shown_proofs.agreed(&of(&["a", "b"], 2), &[HASH]).is_some());
     }
 }

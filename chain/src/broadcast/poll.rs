@@ -14,7 +14,7 @@ use futures_util::future::{join_all, try_join_all};
 use tokio::time::timeout;
 
 use super::agreement::confirmed;
-use super::confirming::{OtherSightings, Sightings};
+use super::confirming::{ForeignTransactions, NonceProofs};
 use super::heads::FollowingEndpoints;
 use super::receipts::{MinedPayload, first_mined};
 use super::seek::{NonceUser, SoughtPayload, seek, shown_user};
@@ -129,17 +129,17 @@ async fn confirm(
 ) -> PollResponse {
     let is_shown = |query: &&NonceQuery| matches!(answer.uses.get(&query.slot), Some(Some(_)));
     let shown: Vec<_> = request.queries.iter().filter(is_shown).collect();
-    let mut sightings: HashMap<SlotId, Sightings> = HashMap::new();
+    let mut shown_proofs: HashMap<SlotId, NonceProofs> = HashMap::new();
     for (slot, proof) in answer.uses {
-        sightings.entry(slot).or_default().add(&answer.endpoint, proof);
+        shown_proofs.entry(slot).or_default().add(&answer.endpoint, proof);
     }
-    let is_open = |sightings: &HashMap<SlotId, Sightings>| {
+    let is_open = |shown_proofs: &HashMap<SlotId, NonceProofs>| {
         shown.iter().any(|query| {
-            let shown = &sightings[&query.slot];
+            let shown = &shown_proofs[&query.slot];
             shown.agreed(&request.following, &query.fillers).is_none()
         })
     };
-    if is_open(&sightings) {
+    if is_open(&shown_proofs) {
         let shown = &shown;
         let ask = |chain: Chain| async move {
             let proofs = shown.iter().map(|query| first_mined(&chain, &query.hashes));
@@ -149,14 +149,14 @@ async fn confirm(
         while let Some(answer) = others.next().await {
             let Ok((proofs, chain)) = answer else { continue };
             for (query, proof) in shown.iter().zip(proofs) {
-                sightings.entry(query.slot).or_default().add(chain.endpoint(), proof);
+                shown_proofs.entry(query.slot).or_default().add(chain.endpoint(), proof);
             }
-            if !is_open(&sightings) {
+            if !is_open(&shown_proofs) {
                 break;
             }
         }
     }
-    response(request, vec![answer.counts], 0, answer.head, sightings)
+    response(request, vec![answer.counts], 0, answer.head, shown_proofs)
 }
 
 /// Searches every endpoint for the users of the nonces that are used and in question.
@@ -180,7 +180,8 @@ async fn search(
         (used, query.fillers.clone(), users.await)
     }));
     for (used, fillers, users) in users.await {
-        let (mut sightings, mut others) = (Sightings::default(), OtherSightings::default());
+        let (mut shown_proofs, mut others) =
+            (NonceProofs::default(), ForeignTransactions::default());
         for user in users {
             match user {
                 Ok((user, chain)) => {
@@ -192,13 +193,13 @@ async fn search(
                         }
                         None => None,
                     };
-                    sightings.add(chain.endpoint(), proof);
+                    shown_proofs.add(chain.endpoint(), proof);
                 }
                 Err(error) => tracing::debug!(%error, "an endpoint could not be searched"),
             }
         }
-        let agreed = sightings.agreed(&request.following, &fillers);
-        match (agreed, sightings.first(), others.first()) {
+        let agreed = shown_proofs.agreed(&request.following, &fillers);
+        match (agreed, shown_proofs.first(), others.first()) {
             (Some(payload), ..) => {
                 *used = NonceUse::Mined(payload.hash());
                 mined.insert(payload.hash(), payload.clone());
@@ -227,12 +228,12 @@ pub(super) async fn mined(
         let (proof, head) = tokio::try_join!(first_mined(&chain, &hashes), chain.newest_block())?;
         Ok((proof, head, chain))
     });
-    let (mut sightings, mut heads) = (Sightings::default(), unanswered(endpoints));
+    let (mut shown_proofs, mut heads) = (NonceProofs::default(), unanswered(endpoints));
     for (proof, head, chain) in asked.await.into_iter().flatten() {
         note_head(&mut heads, chain.endpoint(), head);
-        sightings.add(chain.endpoint(), proof);
+        shown_proofs.add(chain.endpoint(), proof);
     }
-    (sightings.agreed(following, &[]).cloned(), heads)
+    (shown_proofs.agreed(following, &[]).cloned(), heads)
 }
 
 fn unanswered(endpoints: &Endpoints) -> Heads {
@@ -317,13 +318,13 @@ async fn ask_for_shown(answers: &mut [EndpointAnswer], chains: &[Chain], request
 fn merged(answers: Vec<EndpointAnswer>, request: &PollRequest, asked: usize) -> PollResponse {
     let head = confirmed(answers.iter().map(|it| it.head));
     let counts = answers.iter().map(|it| it.counts).collect();
-    let mut sightings: HashMap<SlotId, Sightings> = HashMap::new();
+    let mut shown_proofs: HashMap<SlotId, NonceProofs> = HashMap::new();
     for EndpointAnswer { endpoint, uses, .. } in answers {
         for (slot, proof) in uses {
-            sightings.entry(slot).or_default().add(&endpoint, proof);
+            shown_proofs.entry(slot).or_default().add(&endpoint, proof);
         }
     }
-    response(request, counts, asked, head, sightings)
+    response(request, counts, asked, head, shown_proofs)
 }
 
 /// Returns the response of which the uses are those on which the endpoints agree.
@@ -332,16 +333,16 @@ fn response(
     counts: Vec<AccountCounts>,
     asked: usize,
     head: u64,
-    sightings: HashMap<SlotId, Sightings>,
+    shown_proofs: HashMap<SlotId, NonceProofs>,
 ) -> PollResponse {
     let (mut uses, mut mined, mut contested) = (Vec::new(), HashMap::new(), None);
     // In the order of the queries, so that nonces end in that order.
     for query in &request.queries {
-        let Some(sightings) = sightings.get(&query.slot) else { continue };
-        let agreed = sightings.agreed(&request.following, &query.fillers);
+        let Some(shown_proofs) = shown_proofs.get(&query.slot) else { continue };
+        let agreed = shown_proofs.agreed(&request.following, &query.fillers);
         let used = agreed.map_or(NonceUse::Unknown, |it| NonceUse::Mined(it.hash()));
         let is_open = asked > 0 && agreed.is_none();
-        contested = contested.or(sightings.first().filter(|_| is_open).map(MinedPayload::hash));
+        contested = contested.or(shown_proofs.first().filter(|_| is_open).map(MinedPayload::hash));
         uses.push((query.clone(), used));
         mined.extend(agreed.map(|it| (it.hash(), it.clone())));
     }

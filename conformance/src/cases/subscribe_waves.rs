@@ -157,7 +157,7 @@ async fn refused_in_flight(
             duplex.mutate(mutate.clone()).await;
         }
         duplex.ping(nonce).await;
-        if let MutateFate::Refused = of_second_mutate(&mut duplex, nonce, &is_applied).await? {
+        if let MutateOutcome::Refused = of_second_mutate(&mut duplex, nonce, &is_applied).await? {
             return Ok(());
         }
     }
@@ -165,7 +165,7 @@ async fn refused_in_flight(
 }
 
 /// The outcome of a Mutate that a wave in flight forbids.
-enum MutateFate {
+enum MutateOutcome {
     Refused,
     /// The wave was complete when the node read the Mutate, which was then allowed.
     WaveWasComplete,
@@ -175,7 +175,7 @@ async fn of_second_mutate(
     duplex: &mut DuplexStream,
     nonce: u64,
     is_applied: &impl Fn(&Frame) -> bool,
-) -> Checked<MutateFate> {
+) -> Checked<MutateOutcome> {
     let expected = "the stream's end with INVALID_ARGUMENT";
     let mut was_read = false;
     loop {
@@ -189,11 +189,11 @@ async fn of_second_mutate(
                            before";
                 return Err(CaseError::new(expected, got));
             }
-            Ok(Some(Frame::Complete(1))) => return Ok(MutateFate::WaveWasComplete),
+            Ok(Some(Frame::Complete(1))) => return Ok(MutateOutcome::WaveWasComplete),
             Ok(Some(_)) => {}
             Ok(None) => return Err(CaseError::new(expected, "its end with OK")),
             Err(status) if status.code() == Code::InvalidArgument => {
-                return Ok(MutateFate::Refused);
+                return Ok(MutateOutcome::Refused);
             }
             Err(status) => return Err(CaseError::new(expected, status_text(&status))),
         }

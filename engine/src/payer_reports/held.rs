@@ -49,12 +49,12 @@ pub struct HeldReports {
     pub reports: Vec<HeldReport>,
     /// The first failed read that was passed over. The reports and attestations that it would have read count as not
     /// held.
-    pub passed_over: Option<PassedOver>,
+    pub passed_over: Option<SkippedRead>,
 }
 
 /// A failed read that a search for reports or attestations has passed over.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PassedOver {
+pub struct SkippedRead {
     /// The column family of the rows that cannot be read.
     pub family: Family,
     /// The error of the read.
@@ -111,7 +111,7 @@ pub(crate) struct AttestationSearch {
     /// The places of the first attestations of the reports that were found.
     pub(crate) places: HashMap<ReportId, SequenceId>,
     /// The first failed read that was passed over. The attestations that it would have read are not found.
-    pub(crate) passed_over: Option<PassedOver>,
+    pub(crate) passed_over: Option<SkippedRead>,
 }
 
 /// Looks for the envelopes with which a node has attested reports about itself, behind a place of its strand. `wanted`
@@ -171,7 +171,7 @@ fn newest(
     topic: &Topic,
     writers: &[OriginatorId],
     gives_up: bool,
-    passed_over: &mut Option<PassedOver>,
+    passed_over: &mut Option<SkippedRead>,
     mut each: impl FnMut(EnvelopeId, &Payload),
 ) -> Result<(), ReadError> {
     for &writer in writers {
@@ -304,12 +304,12 @@ fn read_part(
     Ok(part)
 }
 
-fn in_topic(cause: ReadError) -> PassedOver {
-    PassedOver { family: Family::Topic, cause }
+fn in_topic(cause: ReadError) -> SkippedRead {
+    SkippedRead { family: Family::Topic, cause }
 }
 
-fn in_log(cause: ReadError) -> PassedOver {
-    PassedOver { family: Family::Log, cause }
+fn in_log(cause: ReadError) -> SkippedRead {
+    SkippedRead { family: Family::Log, cause }
 }
 
 /// Returns the envelope of a row, if it may be a report or an attestation.

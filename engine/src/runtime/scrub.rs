@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{
-    Damage, Family, Overwritten, ReadError, RepairError, ScrubError, ScrubReport, Store,
+    Damage, Family, OverwrittenBlock, ReadError, RepairError, ScrubError, ScrubReport, Store,
 };
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -480,8 +480,8 @@ impl std::fmt::Debug for Scrubs {
 }
 
 /// Writes the bytes of a block back that has not become whole.
-fn restored(overwritten: Option<&Overwritten>) -> Result<(), RepairError> {
-    overwritten.map_or(Ok(()), Overwritten::restore)
+fn restored(overwritten: Option<&OverwrittenBlock>) -> Result<(), RepairError> {
+    overwritten.map_or(Ok(()), OverwrittenBlock::restore)
 }
 
 /// Returns the damage found by a scrub that does not repair.

@@ -3,7 +3,7 @@
 use std::fs;
 
 use hawser_engine::facts;
-use hawser_engine::payer_reports::{PassedOver, held_reports};
+use hawser_engine::payer_reports::{SkippedRead, held_reports};
 use hawser_engine::runtime::{Attested, ReportState, ReportStepError, Submitted, Written};
 use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, Proof};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
@@ -72,7 +72,7 @@ fn a_damaged_report_or_attestation_hides_no_other_one() {
     let snapshot = store.snapshot();
     assert!(snapshot.get(EnvelopeId::new(SOURCE, SequenceId(1))).is_err());
     let held = held_reports(&snapshot, domain(), SOURCE, &[SOURCE], false).unwrap();
-    assert!(matches!(held.passed_over, Some(PassedOver { family: Family::Log, .. })), "{held:?}");
+    assert!(matches!(held.passed_over, Some(SkippedRead { family: Family::Log, .. })), "{held:?}");
     let [held] = &held.reports[..] else { panic!("{held:?}") };
     assert_eq!((&held.report, held.attestations.len()), (&report(8), 1), "the last ones");
 }

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::time::{Duration, Instant};
 
-use hawser_chain::redis_link::{PatientLimit, RedisLink, RedisLinkError, number};
+use hawser_chain::redis_link::{CallTimeLimits, RedisLink, RedisLinkError, number};
 use parking_lot::Mutex;
 use redis::{FromRedisValue, Value};
 use tokio::time::timeout;
@@ -226,7 +226,7 @@ impl SharedCalls {
         }
         // Beyond `LATE_WORDS_MAX` a late answer is not awaited, so the memory of calls that a hung Redis holds is
         // bounded.
-        let limit = PatientLimit { answer: self.answer_max, late_answer: LATE_ANSWER_MAX };
+        let limit = CallTimeLimits { answer: self.answer_max, late_answer: LATE_ANSWER_MAX };
         let (words, mut is_late) = (keys.len() + arguments.len(), false);
         let is_awaited = |error: &RedisLinkError| {
             self.pause(error);

@@ -29,7 +29,7 @@ use crate::settings::Durability;
 use crate::store::Store;
 use report::Scrub;
 
-pub use repair::{LostPlace, Overwritten, RepairError};
+pub use repair::{LostPlace, OverwrittenBlock, RepairError};
 pub use report::{Damage, ScrubError, ScrubReport};
 
 impl Store {

@@ -106,7 +106,7 @@ pub enum RepairError {
 /// The bytes of a damaged block before [`Store::put_back`] wrote to it. The caller restores them unless
 /// [`Store::recheck`] finds the block whole, so that an unproven repair never hides the bytes on the disk.
 #[derive(Debug)]
-pub struct Overwritten {
+pub struct OverwrittenBlock {
     file: File,
     /// The name of the file.
     name: String,
@@ -116,7 +116,7 @@ pub struct Overwritten {
     before: Vec<u8>,
 }
 
-impl Overwritten {
+impl OverwrittenBlock {
     /// Returns true if the block is among these damages.
     #[must_use]
     pub fn is_in(&self, damages: &[Damage]) -> bool {
@@ -187,7 +187,7 @@ impl Store {
         &self,
         damage: &Damage,
         brought: &BTreeMap<EnvelopeId, Bytes>,
-    ) -> Result<Option<Overwritten>, RepairError> {
+    ) -> Result<Option<OverwrittenBlock>, RepairError> {
         let folder = self.path().ok_or(RepairError::InMemory)?;
         // Envelopes that are pruned meanwhile must not be restored.
         let database = self.database();
@@ -331,7 +331,7 @@ fn mend_file(
     folder: &Path,
     damage: &Damage,
     rows: &[KnownRow],
-) -> Result<Option<Overwritten>, RepairError> {
+) -> Result<Option<OverwrittenBlock>, RepairError> {
     let not_in_place = || RepairError::NotInPlace { file: damage.file.clone().unwrap_or_default() };
     let (name, offset, len) = damage.block().ok_or_else(not_in_place)?;
     let file = match File::options().read(true).write(true).open(folder.join(name)) {
@@ -347,7 +347,7 @@ fn mend_file(
     file.read_exact_at(&mut before, offset)?;
     let mut whole = block::mend(&before[..len], rows).ok_or_else(not_in_place)?;
     whole.push(NOT_COMPRESSED);
-    let overwritten = Overwritten { file, name: name.to_owned(), offset, before };
+    let overwritten = OverwrittenBlock { file, name: name.to_owned(), offset, before };
     match overwritten.replace(&whole) {
         Ok(true) => Ok(Some(overwritten)),
         Ok(false) => Err(not_in_place()),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use hawser_proto::{OriginatorId, Topic};
 use proptest::prelude::*;
 
-use super::lanes::{self, Met};
+use super::lanes::{self, CheckCounts};
 use super::sim::{History, Kind, Node, Stream, Traffic, some_cursor, some_topics};
 use super::*;
 use crate::read::limits::BatchLimits;
@@ -78,7 +78,7 @@ struct Coverage {
     paged_waves: usize,
     /// Envelopes of waves of history.
     history: usize,
-    lanes: Met,
+    lanes: CheckCounts,
 }
 
 impl std::ops::AddAssign for Coverage {
@@ -406,7 +406,7 @@ fn the_schedules_reach_overflows_waves_and_dependencies() {
     assert!(reached.paged_waves > 100, "{reached:?}");
     assert!(reached.delivered > 10_000, "{reached:?}");
     assert!(reached.history > 1000, "{reached:?}");
-    let Met { in_waves, live, removed_early, silent } = reached.lanes;
+    let CheckCounts { in_waves, live, removed_early, silent } = reached.lanes;
     assert!(in_waves > 1000 && live > 1000 && removed_early > 10 && silent > 1000, "{reached:?}");
 }
 

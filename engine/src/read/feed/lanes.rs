@@ -36,7 +36,7 @@ pub(super) struct WaveAdds {
 
 /// Counts of what the checks have met. A schedule that meets nothing checks nothing.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Met {
+pub(super) struct CheckCounts {
     /// Envelopes that had to be there at the end of their wave.
     pub(super) in_waves: usize,
     /// Live envelopes of topics whose wave had ended.
@@ -47,7 +47,7 @@ pub(super) struct Met {
     pub(super) silent: usize,
 }
 
-impl std::ops::AddAssign for Met {
+impl std::ops::AddAssign for CheckCounts {
     fn add_assign(&mut self, other: Self) {
         self.in_waves += other.in_waves;
         self.live += other.live;
@@ -76,7 +76,7 @@ struct TopicLifetime {
 struct Lanes {
     waves: BTreeMap<WaveId, Wave>,
     lives: BTreeMap<Topic, TopicLifetime>,
-    met: Met,
+    met: CheckCounts,
 }
 
 /// Checks all steps of a stream. `stored` are the envelopes that the node had at the end; `expects` returns true for
@@ -85,7 +85,7 @@ pub(super) fn check(
     steps: &[LaneStep],
     stored: &[Arc<Committed>],
     expects: impl Fn(&Committed) -> bool,
-) -> Result<Met, TestCaseError> {
+) -> Result<CheckCounts, TestCaseError> {
     let mut lanes = Lanes::default();
     let mut removed: BTreeSet<&Topic> = BTreeSet::new();
     for step in steps {

@@ -13,7 +13,7 @@ use hawser_storage::{Evidence, Family, Misbehavior, ReadError, Snapshot};
 use super::late_searches::{LateReport, LateSearch, SearchesAbout, UnfinishedLook};
 use super::{PayerReporterState, ReportStepError};
 use crate::payer_reports::{
-    ChainReport, LateMinutes, LateScan, PassedOver, attestations_behind, late_places,
+    ChainReport, LateMinutes, LateScan, SkippedRead, attestations_behind, late_places,
 };
 
 /// The newest reports about an originator of which all minutes are looked at. A guess: what falls between two reports
@@ -238,7 +238,7 @@ impl LateLook<'_, '_> {
         let after = EnvelopeId::new(self.about, after);
         let most = self.bounds.attestations;
         let found = attestations_behind(self.snapshot, after, &wanted, &self.key, most)?;
-        if let Some(PassedOver { cause, .. }) = &found.passed_over {
+        if let Some(SkippedRead { cause, .. }) = &found.passed_over {
             tracing::error!(
                 code = "evidence_failed", about = %self.about, error = %cause,
                 "attestations of payer reports that cannot be read are not looked at"

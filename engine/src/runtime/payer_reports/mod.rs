@@ -41,7 +41,7 @@ use super::report_history::ReportsNow;
 use super::stoppable::blocking;
 use crate::facts;
 use crate::payer_reports::{
-    ChainReports, HeldReport, PassedOver, draft, held_reports, nodes_of, originators_of,
+    ChainReports, HeldReport, SkippedRead, draft, held_reports, nodes_of, originators_of,
 };
 
 use computations::Computations;
@@ -365,9 +365,9 @@ impl PayerReporterState {
 
     /// Names the failure that a read of the reports about an originator has passed over, once until all of them can be
     /// read again.
-    fn note_passed_over(&self, about: OriginatorId, passed_over: Option<&PassedOver>) {
+    fn note_passed_over(&self, about: OriginatorId, passed_over: Option<&SkippedRead>) {
         let begins = self.named_damage.lock().begins(about, passed_over.is_some());
-        let Some(PassedOver { family, cause }) = passed_over.filter(|_| begins) else { return };
+        let Some(SkippedRead { family, cause }) = passed_over.filter(|_| begins) else { return };
         tracing::error!(
             code = "payer_reports_unreadable", %about, family = family.name(), error = %cause,
             "payer reports or attestations cannot be read from the disk: they count as not held"
