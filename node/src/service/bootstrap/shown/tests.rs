@@ -195,7 +195,7 @@ fn nothing_is_written_of_chunks_that_make_another_tree() {
     let none = other(&|all| all[2].1 = Bytes::from_static(b"no envelope"));
     let is_named = matches!(none, Err(BootstrapFetchError::Forged { place: SequenceId(3), .. }));
     assert!(is_named, "{none:?}");
-    // With a gap, or an early end, the strand has no such tree, and is verified as ever.
+    // With a gap, or an early end, the strand has no such tree, and is verified first.
     let gap = other(&|all| _ = all.remove(2));
     assert!(matches!(gap, Ok(None)), "{gap:?}");
     let late = other(&|all| _ = all.remove(0));
