@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::case::{Area, Case};
+use crate::case::{Area, Case, Need};
 use crate::case_error::CaseError;
 
 /// The result of a case.
@@ -58,6 +58,12 @@ pub struct CaseResult {
     pub took: Duration,
 }
 
+/// Cases that leave more on the node than messages of a short retention, each with what it leaves.
+const LEFT_LONGER: [(&str, &str); 2] = [
+    ("long-retentions-are-accepted", "One message stays for a year, and one for ever."),
+    ("a-report-is-kept", "The node keeps the suite's report about it for 30 days."),
+];
+
 /// The results of a run.
 #[derive(Debug, Clone)]
 pub struct SuiteReport {
@@ -99,6 +105,29 @@ impl SuiteReport {
             } += 1;
         }
         counts
+    }
+
+    /// Returns what the cases of one area leave on the node, or all cases for `None`: a sentence for each kind.
+    #[must_use]
+    pub fn leaves(&self, area: Option<Area>) -> Vec<&'static str> {
+        // A gateway pays for what is published through it.
+        let is_paid = |need: &Need| matches!(need, Need::Payer | Need::Gateway);
+        let has_published = |result: &&CaseResult| {
+            area.is_none_or(|area| area == result.case.area)
+                && result.case.needs.iter().any(is_paid)
+                && !matches!(result.outcome, Outcome::Skipped(_))
+        };
+        let published: Vec<_> = self.results.iter().filter(has_published).collect();
+        let mut leaves = Vec::new();
+        if !published.is_empty() {
+            leaves.push("What the suite has published stays on the node until its retention ends.");
+        }
+        for (id, left) in LEFT_LONGER {
+            if published.iter().any(|result| result.case.id == id) {
+                leaves.push(left);
+            }
+        }
+        leaves
     }
 
     /// Returns the summary as text: a row for each area, and the sum.
@@ -145,11 +174,13 @@ impl SuiteReport {
             "findings": findings,
             "skipped": skipped,
             "took_ms": millis(self.took),
+            "leaves": self.leaves(None),
             "cases": self.results.iter().map(result).collect::<Vec<_>>(),
         })
     }
 
     /// Returns the report as JUnit XML: a suite for each area. A finding is a pass with its text as output.
+    /// What the cases of an area leave on the node is the output of their suite.
     #[must_use]
     pub fn junit(&self) -> String {
         let mut text = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n".to_owned();
@@ -177,6 +208,11 @@ impl SuiteReport {
             );
             for result in results {
                 text += &junit_case(result);
+            }
+            let leaves = self.leaves(Some(area));
+            if !leaves.is_empty() {
+                let leaves = escaped(&leaves.join("\n"));
+                let _ = writeln!(text, "    <system-out>{leaves}</system-out>");
             }
             text += "  </testsuite>\n";
         }
@@ -255,5 +291,27 @@ mod tests {
         assert!(xml.contains("failures=\"1\" skipped=\"1\""), "{xml}");
         assert!(xml.contains("message=\"expected &lt;&quot;a&quot;&gt;; got b &amp; "), "{xml}");
         assert!(!xml.contains('\x1b') && xml.ends_with("</testsuites>\n"));
+    }
+
+    #[test]
+    fn files_for_programs_say_what_stays_on_the_node() {
+        let report_of = |outcome: Outcome| {
+            let case = Case::new(Area::Security, "a-report-is-kept", "a rule", "docs/x", |_| {
+                Box::pin(async { Ok(()) })
+            });
+            let case = case.needs(&[Need::Payer]);
+            let results = vec![CaseResult { case, outcome, took: Duration::ZERO }];
+            SuiteReport { results, ..report() }
+        };
+        let run = report_of(Outcome::Passed);
+        let leaves = run.leaves(None);
+        assert_eq!(leaves.len(), 2, "{leaves:?}");
+        assert_eq!(run.json()["leaves"], json!(leaves));
+        let output = format!("<system-out>{}</system-out>\n  </testsuite>", leaves.join("\n"));
+        assert!(run.junit().contains(&output), "{}", run.junit());
+        assert!(run.leaves(Some(Area::Limits)).is_empty(), "no case of this area has published");
+        let run = report_of(Outcome::Skipped("needs --load".into()));
+        assert_eq!(run.json()["leaves"], json!([]));
+        assert!(!run.junit().contains("<system-out>"), "{}", run.junit());
     }
 }

@@ -155,25 +155,8 @@ impl Progress {
 
 /// Returns the summary, and what the suite leaves behind.
 fn text(report: &SuiteReport) -> String {
-    let mut text = format!("\n{}", report.summary());
-    // A gateway pays for what is published through it.
-    let is_paid = |need: &Need| matches!(need, Need::Payer | Need::Gateway);
-    let has_published = |result: &CaseResult| {
-        result.case.needs.iter().any(is_paid) && !matches!(result.outcome, Outcome::Skipped(_))
-    };
-    if report.results.iter().any(has_published) {
-        text += "What the suite has published stays on the node until its retention ends.\n";
-    }
-    for (id, left) in [
-        ("long-retentions-are-accepted", "One message stays for a year, and one for ever."),
-        ("a-report-is-kept", "The node keeps the suite's report about it for 30 days."),
-    ] {
-        if report.results.iter().any(|it| it.case.id == id && has_published(it)) {
-            text += left;
-            text.push('\n');
-        }
-    }
-    text.trim_end().to_owned()
+    let leaves = report.leaves(None).join("\n");
+    format!("\n{}{leaves}", report.summary()).trim_end().to_owned()
 }
 
 #[cfg(test)]

@@ -6,6 +6,41 @@ use hawser_tests::harness::faulty::AnswerFault;
 pub(crate) const OF_CHAINS: &[(AnswerFault, &[&str])] =
     &[(AnswerFault::WrongOrder, &["gateway-has-a-chain-order-commits"])];
 
+/// Faults that break one property, each with the case about it and the words in which the case says so. These cases
+/// also make calls that must succeed, or expect a status: a failure for those would say nothing about the property.
+pub(crate) const OF_PROPERTIES: &[(AnswerFault, &str, &str)] = &[
+    (
+        AnswerFault::AppliesRefused,
+        "mutate-is-atomic",
+        "no frame of the wave; got Ok(Some(Complete(1)))",
+    ),
+    (
+        AnswerFault::KeepsNoise,
+        "noise-ends-its-connection",
+        "noise: an answer, or the end of the connection; got neither within",
+    ),
+    (
+        AnswerFault::TakesAnyHead,
+        "large-heads-are-refused",
+        "431 or the end of the connection; got HTTP/1.1 200",
+    ),
+    (
+        AnswerFault::WaitsForHeads,
+        "slow-heads-are-closed",
+        "the end of the connection; got it is open after",
+    ),
+    (
+        AnswerFault::StalledByResets,
+        "resets-cost-others-nothing",
+        "beside resets: the node answers afterwards: OK; got DEADLINE_EXCEEDED",
+    ),
+    (
+        AnswerFault::FewConnections,
+        "idle-connections-cost-others-nothing",
+        "a new connection beside idle ones: an answer, or the end of the connection; got neither within",
+    ),
+];
+
 /// Faults that are about expired places: at a node that has some, each makes the case about them fail.
 pub(crate) const OF_EXPIRED: &[AnswerFault] = &[
     AnswerFault::SilentAboutOldest,
@@ -141,11 +176,6 @@ const LATE_ERROR: &[&str] = &[
     "subscribe-half-close",
     "requests-may-be-abandoned",
     "a-hundred-envelopes-a-second",
-    "noise-ends-its-connection",
-    "large-heads-are-refused",
-    "slow-heads-are-closed",
-    "resets-cost-others-nothing",
-    "idle-connections-cost-others-nothing",
     "reflection-tells-the-schema",
 ];
 
@@ -201,7 +231,6 @@ const WRONG_STATUS: &[&str] = &[
     "mutate-bad-cursor",
     "mutate-history-of-a-live-topic",
     "mutate-history-in-flight",
-    "mutate-is-atomic",
     "a-request-of-25-mib-is-read",
     "a-larger-request-is-refused",
     "forged-signature-is-not-the-payers",

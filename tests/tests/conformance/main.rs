@@ -25,7 +25,7 @@ use hawser_tests::harness::wait::{self, GLANCE};
 use hawser_tests::harness::xmtpd_database::Certificate;
 use tokio::io::AsyncWriteExt as _;
 
-use faults::{FAULTS, OF_CHAINS, OF_EXTENSIONS};
+use faults::{FAULTS, OF_CHAINS, OF_EXTENSIONS, OF_PROPERTIES};
 
 /// Two nodes with short intervals, and a gateway.
 async fn network() -> (Network, Gateway) {
@@ -260,6 +260,26 @@ async fn each_case_passes_without_a_fault_and_fails_with_one() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// The test above shows that these cases pass at the same stand-in without a fault.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_case_fails_for_the_property_that_it_is_about() {
+    let network = Network::start(1).await;
+    for (fault, id, reason) in OF_PROPERTIES {
+        let faulty = FaultyNode::before(network.nodes[0].port).await;
+        faulty.set(Some(*fault));
+        let plan = SuitePlan {
+            only: vec![(*id).to_owned()],
+            destructive: true,
+            answer_timeout: Duration::from_secs(2),
+            ..SuitePlan::new(&local(faulty.port))
+        };
+        let report = hawser_conformance::run(&plan, |_| ()).await.unwrap();
+        let failed = cases_of(&report, |outcome| matches!(outcome, Outcome::Failed(_)));
+        let is_meant = failed.len() == 1 && failed[0].contains(*reason);
+        assert!(is_meant, "{fault:?}: {:?}", cases_of(&report, |_| true));
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_defect_that_is_known_of_other_software_is_a_finding() {
     let network = Network::start(1).await;
@@ -397,7 +417,9 @@ async fn exit_codes_and_files_tell_programs_the_result() {
 #[test]
 fn every_case_is_named_below_a_fault() {
     let all = FAULTS.iter().chain(OF_CHAINS);
-    let named: Vec<&str> = all.flat_map(|(_, ids)| ids.iter().copied()).collect();
+    let of_properties = OF_PROPERTIES.iter().map(|(_, id, _)| *id);
+    let named: Vec<&str> =
+        all.flat_map(|(_, ids)| ids.iter().copied()).chain(of_properties).collect();
     let set: BTreeSet<&str> = named.iter().copied().collect();
     assert_eq!(set.len(), named.len(), "a case is named once");
     let cases: BTreeSet<&str> = cases::all().map(|case| case.id).collect();

@@ -25,6 +25,8 @@ const CONNECT_END: u8 = 2;
 const WEB_END: u8 = 0x80;
 /// The media type of the binary form of gRPC-Web.
 const WEB: &str = "application/grpc-web+proto";
+/// Id of the Mutate that [`AnswerFault::AppliesRefused`] completes.
+const FIRST_MUTATE: u64 = 1;
 /// Frames of an answer that may wait to be sent. A guess: enough that the sender rarely waits.
 const FRAMES_WAITING_MAX: usize = 16;
 
@@ -107,10 +109,14 @@ fn content_type_is_connect(headers: &HeaderMap) -> bool {
     headers.get("content-type").is_some_and(is)
 }
 
+/// Returns true for headers or trailers that state a refusal.
+fn is_refusal(headers: &HeaderMap) -> bool {
+    headers.get("grpc-status").is_some_and(|status| status != "0")
+}
+
 /// Changes headers or trailers that state a refusal.
 fn change_status(headers: &mut HeaderMap, fault: AnswerFault) {
-    let is_refusal = headers.get("grpc-status").is_some_and(|status| status != "0");
-    if fault == AnswerFault::WrongStatus && is_refusal {
+    if fault == AnswerFault::WrongStatus && is_refusal(headers) {
         headers.insert("grpc-status", HeaderValue::from_static(INTERNAL));
         headers.remove("grpc-message");
         headers.remove("grpc-status-details-bin");
@@ -194,6 +200,13 @@ impl Pump {
                     return;
                 }
             }
+        }
+        if self.fault == AnswerFault::AppliesRefused
+            && self.layout == Layout::Subscribe
+            && is_refusal(&trailers)
+        {
+            let completed = framed(&messages::completed(FIRST_MUTATE));
+            let _ = self.sender.send(Ok(Frame::data(completed.into()))).await;
         }
         if !trailers.is_empty() {
             change_status(&mut trailers, self.fault);

@@ -1,17 +1,18 @@
 //! The faults that a test switches on at a faulty node.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response};
 use parking_lot::Mutex;
+use tokio::sync::{RwLock, RwLockWriteGuard};
 
 /// Delay of answers and of each message of a stream by [`AnswerFault::Slow`].
 pub(super) const DELAY: Duration = Duration::from_millis(600);
 
-/// A way in which every answer is wrong.
+/// A way in which every answer is wrong, or connections are treated wrongly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AnswerFault {
     /// A refusal has another code, and no text.
@@ -60,6 +61,18 @@ pub enum AnswerFault {
     RefusesConnect,
     /// Hawser's extensions, and the services that a node may leave out, are unknown: a page of HTTP with status 404.
     MissingServices,
+    /// The wave of a Mutate is completed although the Mutate is refused: what was valid of it has been applied.
+    AppliesRefused,
+    /// A connection that begins with noise is kept open.
+    KeepsNoise,
+    /// A head of any length is taken.
+    TakesAnyHead,
+    /// A head may take as long as it likes.
+    WaitsForHeads,
+    /// No call is answered while a connection is open whose caller has reset its first call.
+    StalledByResets,
+    /// Beside many connections, also idle ones, a new one is not served.
+    FewConnections,
 }
 
 /// The present fault and its state.
@@ -68,6 +81,9 @@ pub(super) struct Faults {
     fault: Mutex<Option<AnswerFault>>,
     first_answers: Mutex<BTreeMap<String, Bytes>>,
     altered: AtomicU32,
+    open_connections: AtomicUsize,
+    /// Locked for writing while no call is answered.
+    stalled: RwLock<()>,
 }
 
 impl Faults {
@@ -88,6 +104,28 @@ impl Faults {
     /// Returns another number each time, from 1.
     pub(super) fn next_number(&self) -> u32 {
         self.altered.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub(super) fn count_opened(&self) {
+        self.open_connections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn count_closed(&self) {
+        self.open_connections.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn open_connections(&self) -> usize {
+        self.open_connections.load(Ordering::Relaxed)
+    }
+
+    /// Lets calls wait until the returned guard is dropped.
+    pub(super) async fn stall(&self) -> RwLockWriteGuard<'_, ()> {
+        self.stalled.write().await
+    }
+
+    /// Waits while calls are not answered.
+    pub(super) async fn wait_for_turn(&self) {
+        drop(self.stalled.read().await);
     }
 }
 

@@ -1,7 +1,7 @@
 //! The messages of the API, as far as faults change them.
 
 use bytes::Bytes;
-use hawser_conformance::wire::{Framed, Lane, List, SubscribeFrame, SubscribeV1};
+use hawser_conformance::wire::{Framed, Lane, List, Number64, SubscribeFrame, SubscribeV1};
 use hawser_proto::OriginatorId;
 use hawser_proto::envelope::UnsealedEnvelope;
 use hawser_proto::pb::hawser::checkpoint_api as proofs;
@@ -147,6 +147,13 @@ pub(super) fn mutate_id(message: &[u8]) -> Option<u64> {
             Request::Ping(_) | Request::Pong(_) => None,
         },
     }
+}
+
+/// Returns the frame that completes the wave of a Mutate.
+pub(super) fn completed(mutate_id: u64) -> Vec<u8> {
+    let complete = Some(Number64 { value: mutate_id });
+    let v1 = Some(SubscribeV1 { complete, ..SubscribeV1::default() });
+    SubscribeFrame { v1 }.encode_to_vec()
 }
 
 /// Returns true if requests of this method have a cursor.

@@ -4,6 +4,7 @@
 //! in its own way: a lost envelope is lost from pages and from streams.
 
 mod body;
+mod connection;
 mod content;
 mod fault;
 mod forward;
@@ -17,13 +18,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use http::{Request, Response, Version};
+use http::{HeaderName, Request, Response, Version};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::ReceiverStream;
@@ -39,6 +40,12 @@ const REQUESTS_WAITING_MAX: usize = 64;
 
 /// Longest time for a request's head, as the node has it (`docs/protocol/api.md`, *The port*).
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Longest head by [`AnswerFault::TakesAnyHead`]: more than a case sends.
+const ANY_HEAD_LEN_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// Longest header that [`AnswerFault::TakesAnyHead`] passes on: the node takes a head of some of them.
+const HEADER_LEN_BYTES_MAX: usize = 4 * 1024;
 
 /// A proxy before one port. Ends when it is dropped.
 #[derive(Debug)]
@@ -79,21 +86,36 @@ async fn accept(listener: TcpListener, target: u16, faults: Arc<Faults>) {
         let Ok((stream, _)) = listener.accept().await else { continue };
         let faults = Arc::clone(&faults);
         tokio::spawn(async move {
-            let service = service_fn(move |request| {
-                let faults = Arc::clone(&faults);
-                async move { Ok::<_, Infallible>(answer(request, target, faults).await) }
-            });
-            let mut server = auto::Builder::new(TokioExecutor::new());
-            // As the node: a head that does not come ends its connection.
-            server.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
-            // An error means that the caller broke the connection off.
-            let _ = server.serve_connection_with_upgrades(TokioIo::new(stream), service).await;
+            faults.count_opened();
+            if let Some(stream) = connection::unless_held(stream, &faults).await {
+                serve(stream, target, Arc::clone(&faults)).await;
+            }
+            faults.count_closed();
         });
     }
 }
 
+/// Answers the requests of a connection until it ends.
+async fn serve(stream: TcpStream, target: u16, faults: Arc<Faults>) {
+    let fault = faults.get();
+    let service = service_fn(move |request| {
+        let faults = Arc::clone(&faults);
+        async move { Ok::<_, Infallible>(answer(request, target, faults).await) }
+    });
+    let mut server = auto::Builder::new(TokioExecutor::new());
+    // As the node: a head that does not come ends its connection.
+    let head_timeout = (fault != Some(AnswerFault::WaitsForHeads)).then_some(HEAD_TIMEOUT);
+    server.http1().timer(TokioTimer::new()).header_read_timeout(head_timeout);
+    if fault == Some(AnswerFault::TakesAnyHead) {
+        server.http1().max_buf_size(ANY_HEAD_LEN_BYTES_MAX);
+    }
+    // An error means that the caller broke the connection off.
+    let _ = server.serve_connection_with_upgrades(TokioIo::new(stream), service).await;
+}
+
 /// Forwards a request and changes the answer. Answers 502 if the node does not answer.
 async fn answer(request: Request<Incoming>, target: u16, faults: Arc<Faults>) -> Response<Body> {
+    faults.wait_for_turn().await;
     let path = request.uri().path().to_owned();
     let fault = faults.get();
     let is_publish = path.contains("Publish");
@@ -118,6 +140,7 @@ async fn answer(request: Request<Incoming>, target: u16, faults: Arc<Faults>) ->
         Some(AnswerFault::SwallowedMutate) if path.ends_with("/Subscribe") => {
             Some(without_repeated_ids(request))
         }
+        Some(AnswerFault::TakesAnyHead) => Some(without_long_headers(request)),
         _ => Some(request.map(BodyExt::boxed)),
     };
     let answered = match request {
@@ -145,6 +168,17 @@ async fn without_cursor(request: Request<Incoming>, path: &str) -> Option<Reques
         changed.extend(framed);
     }
     Some(Request::from_parts(parts, whole(changed.into())))
+}
+
+/// Removes the headers for which the node would refuse the head.
+fn without_long_headers(mut request: Request<Incoming>) -> Request<Body> {
+    let headers = request.headers_mut();
+    let entries = headers.iter().filter(|(_, value)| value.len() > HEADER_LEN_BYTES_MAX);
+    let long: Vec<HeaderName> = entries.map(|(name, _)| name.clone()).collect();
+    for name in &long {
+        headers.remove(name);
+    }
+    request.map(BodyExt::boxed)
 }
 
 /// Removes every Mutate whose id an earlier one of the stream has used.
