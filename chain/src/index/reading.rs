@@ -318,6 +318,11 @@ impl PageReader {
             }
             Confirmation::Contradicted(contradiction) => {
                 self.note_contradiction(contradiction);
+                if let Contradiction::Ahead(_) = contradiction {
+                    // Blocks without events that the endpoint gave before may be invented too, and the chain that
+                    // others show would be read only once it reaches them.
+                    self.begin_pass();
+                }
                 self.context.stuck(&contradiction.to_string());
                 // Of three, two may agree.
                 self.endpoints
