@@ -247,14 +247,14 @@ fn unavailable(text: String, retry_after_s: u64) -> Status {
 
 #[cfg(test)]
 mod tests {
-    use hawser_engine::ledger::PayerBalance;
+    use hawser_engine::ledger::PicoDollarBalance;
 
     use super::*;
 
     #[test]
     fn a_payer_without_money_is_told_from_which_envelope_on() {
         let status =
-            into_status(PublishError::Balance { price: 70, left: PayerBalance(50), index: 3 });
+            into_status(PublishError::Balance { price: 70, left: PicoDollarBalance(50), index: 3 });
         assert_eq!(status.code(), Code::FailedPrecondition);
         let details = String::from_utf8_lossy(status.details()).into_owned();
         for part in ["google.rpc.ErrorInfo", "google.rpc.BadRequest", "payer_envelopes[3]"] {

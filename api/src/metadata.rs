@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt};
 use hawser_engine::Engine;
-use hawser_engine::ledger::PayerBalance;
+use hawser_engine::ledger::PicoDollarBalance;
 use hawser_engine::payer_reports::ChainReports;
 use hawser_engine::read::QueryError;
 use hawser_engine::runtime::{ROWS_PER_TURN, UsageScan, UsedPeriod};
@@ -165,7 +165,7 @@ type UsageByName = Vec<(String, UsedPayer)>;
 struct UsedPayer {
     periods: Arc<[UsedPeriod]>,
     /// `None` as long as this node does not know it.
-    balance: Option<PayerBalance>,
+    balance: Option<PicoDollarBalance>,
 }
 
 impl UsedPayer {
@@ -175,13 +175,15 @@ impl UsedPayer {
         PayerInfo {
             period_summaries: self.periods.iter().map(summary).collect(),
             balance_picodollars: self.balance.map(clamped),
-            available_picodollars: self.balance.map(|it| clamped(PayerBalance(it.0 - unsettled))),
+            available_picodollars: self
+                .balance
+                .map(|it| clamped(PicoDollarBalance(it.0 - unsettled))),
         }
     }
 }
 
 /// Returns the nearest number of picodollars that the field of a message can hold.
-fn clamped(balance: PayerBalance) -> i64 {
+fn clamped(balance: PicoDollarBalance) -> i64 {
     let nearest = if balance.0 < 0 { i64::MIN } else { i64::MAX };
     i64::try_from(balance.0).unwrap_or(nearest)
 }

@@ -28,17 +28,17 @@ pub struct LedgerEvent {
 
 /// An amount in 10⁻⁶ dollars, the unit of the chain. Any number, because an endpoint can make one up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct MicroDollars(pub u128);
+pub struct LedgerMicroDollars(pub u128);
 
 /// The change that an event makes to a balance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LedgerAction {
     /// Adds the amount.
-    Deposit(MicroDollars),
+    Deposit(LedgerMicroDollars),
     /// Takes the amount, from the request on and not only from the payment.
-    WithdrawalRequested(MicroDollars),
+    WithdrawalRequested(LedgerMicroDollars),
     /// Takes the amount.
-    UsageSettled(MicroDollars),
+    UsageSettled(LedgerMicroDollars),
     /// Returns the amount of the payer's last withdrawal. The event names no amount.
     WithdrawalCancelled,
 }
@@ -54,7 +54,7 @@ pub enum BookingError {
     #[error("an amount of {} microdollars cannot be booked", .amount.0)]
     Amount {
         /// The amount.
-        amount: MicroDollars,
+        amount: LedgerMicroDollars,
     },
     /// A cancellation without a withdrawal.
     #[error("the payer has no recorded withdrawal that the event could cancel")]
@@ -154,7 +154,7 @@ fn book_new(
     };
     Ok(match event.action {
         // The leaf of a payer without a price, such as one at rates of zero, is settled like any other.
-        LedgerAction::UsageSettled(MicroDollars(0)) => None,
+        LedgerAction::UsageSettled(LedgerMicroDollars(0)) => None,
         LedgerAction::Deposit(amount) => entry(LedgerKind::Deposit, picodollars(amount)?),
         LedgerAction::WithdrawalRequested(amount) => {
             entry(LedgerKind::WithdrawalRequested, -picodollars(amount)?)
@@ -195,9 +195,9 @@ pub(crate) fn reversals(
 /// The money of a payer, in picodollars: its balance in the payer registry, or what it can still spend of it. Below 0
 /// if the payer owes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct PayerBalance(pub i128);
+pub struct PicoDollarBalance(pub i128);
 
-impl PayerBalance {
+impl PicoDollarBalance {
     /// Returns the balance without `picodollars` of fees.
     #[must_use]
     pub fn without(self, picodollars: u64) -> Self {
@@ -207,8 +207,8 @@ impl PayerBalance {
 
 /// Returns the sum of a payer's entries.
 #[must_use]
-pub fn balance(entries: &[LedgerEntry]) -> PayerBalance {
-    PayerBalance(entries.iter().map(|entry| i128::from(entry.picodollars)).sum())
+pub fn balance(entries: &[LedgerEntry]) -> PicoDollarBalance {
+    PicoDollarBalance(entries.iter().map(|entry| i128::from(entry.picodollars)).sum())
 }
 
 /// Returns the amount that balances an entry.
@@ -241,7 +241,7 @@ fn last_withdrawal(entries: &[LedgerEntry]) -> Result<i64, BookingError> {
 }
 
 /// Converts an amount of the chain.
-fn picodollars(amount: MicroDollars) -> Result<i64, BookingError> {
+fn picodollars(amount: LedgerMicroDollars) -> Result<i64, BookingError> {
     let error = BookingError::Amount { amount };
     match amount.0.checked_mul(PICODOLLARS_PER_MICRODOLLAR) {
         None | Some(0) => Err(error),
@@ -258,8 +258,8 @@ mod tests {
 
     use super::*;
 
-    const DEPOSIT: LedgerAction = LedgerAction::Deposit(MicroDollars(10));
-    const WITHDRAWAL: LedgerAction = LedgerAction::WithdrawalRequested(MicroDollars(4));
+    const DEPOSIT: LedgerAction = LedgerAction::Deposit(LedgerMicroDollars(10));
+    const WITHDRAWAL: LedgerAction = LedgerAction::WithdrawalRequested(LedgerMicroDollars(4));
     const CANCEL: LedgerAction = LedgerAction::WithdrawalCancelled;
 
     fn event(id: u8, action: LedgerAction) -> LedgerEvent {
@@ -336,7 +336,7 @@ mod tests {
         assert!(book_all(&mut entries, &events).is_empty());
         let ledger = PayerLedger::new(entries);
         assert!(events.iter().all(|event| ledger.knows(event)));
-        let larger = LedgerAction::Deposit(MicroDollars(11));
+        let larger = LedgerAction::Deposit(LedgerMicroDollars(11));
         for (id, action) in [(1, WITHDRAWAL), (1, larger), (2, CANCEL), (3, DEPOSIT), (4, DEPOSIT)]
         {
             assert!(!ledger.knows(&event(id, action)), "{id}: {action:?}");
@@ -351,9 +351,9 @@ mod tests {
         assert_eq!((deposit.kind as u8, deposit.picodollars), (0, 10_000_000));
         let withdrawal = book(WITHDRAWAL);
         assert_eq!((withdrawal.kind as u8, withdrawal.picodollars), (1, -4_000_000));
-        let settled = book(LedgerAction::UsageSettled(MicroDollars(3)));
+        let settled = book(LedgerAction::UsageSettled(LedgerMicroDollars(3)));
         assert_eq!((settled.kind as u8, settled.picodollars), (2, -3_000_000));
-        let nothing = self::book(&[], &event(3, LedgerAction::UsageSettled(MicroDollars(0))));
+        let nothing = self::book(&[], &event(3, LedgerAction::UsageSettled(LedgerMicroDollars(0))));
         assert_eq!(nothing, Ok(None), "a settlement of nothing is no error");
         let cancelled = self::book(&[withdrawal], &event(2, CANCEL)).unwrap().unwrap();
         assert_eq!((cancelled.kind as u8, cancelled.picodollars), (3, 4_000_000));
@@ -370,7 +370,7 @@ mod tests {
                 continue;
             };
             let golden = case["picodollars"].as_str().map(|it| it.parse::<i64>().unwrap());
-            let converted = picodollars(MicroDollars(microdollars)).ok();
+            let converted = picodollars(LedgerMicroDollars(microdollars)).ok();
             assert_eq!(converted, golden.filter(|amount| *amount != 0), "{case}");
             compared += 1;
         }
@@ -407,7 +407,7 @@ mod tests {
 
     #[test]
     fn a_cancellation_gives_back_the_last_withdrawal_that_stands() {
-        let larger = LedgerAction::WithdrawalRequested(MicroDollars(6));
+        let larger = LedgerAction::WithdrawalRequested(LedgerMicroDollars(6));
         assert_eq!(after(&[event(1, CANCEL)]), (0, vec![BookingError::NoWithdrawal]));
         let mut events = vec![event(1, DEPOSIT), event(2, WITHDRAWAL), event(3, larger)];
         events.push(event(4, CANCEL));
@@ -428,10 +428,10 @@ mod tests {
     #[test]
     fn amounts_that_are_none_or_cannot_be_counted_are_passed_over() {
         let refused = |amount| book(&[], &event(1, LedgerAction::Deposit(amount)));
-        for amount in [0, 1 << 63, u128::MAX].map(MicroDollars) {
+        for amount in [0, 1 << 63, u128::MAX].map(LedgerMicroDollars) {
             assert_eq!(refused(amount), Err(BookingError::Amount { amount }));
         }
-        assert!(refused(MicroDollars(9_223_372_036_854)).is_ok());
+        assert!(refused(LedgerMicroDollars(9_223_372_036_854)).is_ok());
         assert_eq!(book(&[], &event(0, DEPOSIT)), Err(BookingError::NoId));
     }
 

@@ -27,7 +27,7 @@ use hawser_devchain::control::DevChain;
 use hawser_devchain::deploy;
 use hawser_devchain::embedded::{EmbeddedChain, EmbeddedSettings, Genesis};
 use hawser_engine::chain_strand::ChainPosition;
-use hawser_engine::ledger::{LedgerAction, LedgerEvent, MicroDollars, event_id};
+use hawser_engine::ledger::{LedgerAction, LedgerEvent, LedgerMicroDollars, event_id};
 use hawser_engine::price;
 use hawser_engine::runtime::LedgerAppender;
 use hawser_proto::{OriginatorId, SecretKey, SequenceId};
@@ -109,7 +109,7 @@ fn booking(event: &IndexedEvent) -> LedgerEvent {
         panic!("the registry has no other events: {:?}", event.decoded)
     };
     let index = u32::try_from(event.log_index).unwrap();
-    let amount = MicroDollars(micro_dollars);
+    let amount = LedgerMicroDollars(micro_dollars);
     LedgerEvent {
         id: event_id(event.transaction.0, event.block.hash.0, index),
         block: event.block.number,

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use hawser_api::{ApiSettings, NoPeers, RateLimitSettings};
 use hawser_engine::facts;
-use hawser_engine::ledger::{LedgerAction, LedgerEvent, MicroDollars};
+use hawser_engine::ledger::{LedgerAction, LedgerEvent, LedgerMicroDollars};
 use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, UnsealedEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb_env;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
@@ -239,9 +239,9 @@ async fn payers_with_little_usage_are_charged_for_the_searches_that_they_cost() 
         Address(address)
     };
     let deposit = |number: u16| {
-        let mut id = [0; 32];
+        let mut id = [1; 32];
         id[..2].copy_from_slice(&number.to_be_bytes());
-        let action = LedgerAction::Deposit(MicroDollars(1));
+        let action = LedgerAction::Deposit(LedgerMicroDollars(1));
         LedgerEvent { id: LedgerEventId(id), block: 1, payer: payer(number), action }
     };
     let events: Vec<_> = (0..PAYERS).map(deposit).collect();

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hawser_api::{ApiSettings, NoPeers};
-use hawser_engine::ledger::{LedgerAction, LedgerEvent, MicroDollars};
+use hawser_engine::ledger::{LedgerAction, LedgerEvent, LedgerMicroDollars};
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api as pb;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_client::MetadataApiClient;
 use hawser_proto::{SecretKey, SequenceId, minute_of};
@@ -161,7 +161,7 @@ async fn the_balance_and_what_is_available_of_it_are_told_once_they_are_known() 
         id: LedgerEventId([1; 32]),
         block: 1,
         payer,
-        action: LedgerAction::Deposit(MicroDollars(5)),
+        action: LedgerAction::Deposit(LedgerMicroDollars(5)),
     };
     let (name, position) = (payer.to_string(), ChainPosition { block: 1, hash: [1; 32] });
     node.engine.ledger_appender().append(0, &[deposit], position).unwrap();

@@ -4,7 +4,7 @@ use hawser_proto::PayerAddress;
 use hawser_storage::{ReadError, Snapshot};
 
 use super::ChainReports;
-use crate::ledger::{self, PayerBalance};
+use crate::ledger::{self, PicoDollarBalance};
 
 /// The usage of a payer, picodollars, and its balance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -16,13 +16,13 @@ pub struct PayerUsage {
     /// Envelopes of both.
     pub envelopes: u64,
     /// The balance on the chain, which settlements reduce.
-    pub balance: PayerBalance,
+    pub balance: PicoDollarBalance,
 }
 
 impl PayerUsage {
     /// Returns the amount that the payer can still spend: the balance without the unsettled usage.
     #[must_use]
-    pub fn available(&self) -> PayerBalance {
+    pub fn available(&self) -> PicoDollarBalance {
         self.balance.without(self.unsettled)
     }
 }
@@ -59,7 +59,7 @@ pub fn available_of(
     snapshot: &Snapshot<'_>,
     chain: &ChainReports,
     payer: PayerAddress,
-) -> Result<PayerBalance, ReadError> {
+) -> Result<PicoDollarBalance, ReadError> {
     let mut usage = PayerUsage::default();
     snapshot.usage_of_payer_skipping(payer, |originator, minute, row| {
         let settled = chain.settled_through(originator, minute);

@@ -11,7 +11,7 @@ use hawser_storage::{
 use parking_lot::Mutex;
 
 use crate::chain_strand::ChainPosition;
-use crate::ledger::{self, LedgerEvent, PayerBalance, PayerLedger};
+use crate::ledger::{self, LedgerEvent, PayerLedger, PicoDollarBalance};
 
 /// Events could not be booked.
 #[derive(Debug, thiserror::Error)]
@@ -181,7 +181,7 @@ impl LedgerAppender {
     ///
     /// # Errors
     /// If a row cannot be read.
-    pub fn balance(&self, payer: PayerAddress) -> Result<PayerBalance, ReadError> {
+    pub fn balance(&self, payer: PayerAddress) -> Result<PicoDollarBalance, ReadError> {
         Ok(ledger::balance(&self.store.snapshot().ledger(payer)?))
     }
 }

@@ -1,7 +1,7 @@
 //! Payers' events in the ledger of an engine, and publishes that depend on balances.
 
 use hawser_engine::chain_strand::ChainPosition;
-use hawser_engine::ledger::{LedgerAction, LedgerEvent, MicroDollars, PayerBalance};
+use hawser_engine::ledger::{LedgerAction, LedgerEvent, LedgerMicroDollars, PicoDollarBalance};
 use std::sync::Arc;
 
 use futures_util::future::join_all;
@@ -19,7 +19,7 @@ fn event(id: u8, payer: u8, action: LedgerAction) -> LedgerEvent {
 }
 
 fn deposit(microdollars: u128) -> LedgerAction {
-    LedgerAction::Deposit(MicroDollars(microdollars))
+    LedgerAction::Deposit(LedgerMicroDollars(microdollars))
 }
 
 #[tokio::test]
@@ -30,9 +30,9 @@ async fn balances_follow_from_the_events_of_each_payer() {
     let events = [
         event(1, 1, deposit(10)),
         event(2, 2, deposit(5)),
-        event(3, 1, LedgerAction::WithdrawalRequested(MicroDollars(3))),
+        event(3, 1, LedgerAction::WithdrawalRequested(LedgerMicroDollars(3))),
         event(4, 1, LedgerAction::WithdrawalCancelled),
-        event(5, 2, LedgerAction::UsageSettled(MicroDollars(7))),
+        event(5, 2, LedgerAction::UsageSettled(LedgerMicroDollars(7))),
         event(6, 2, deposit(0)),
         event(1, 1, deposit(10)),
     ];
@@ -53,10 +53,10 @@ async fn balances_follow_from_the_events_of_each_payer() {
     let other = [
         LedgerEvent {
             block: 2,
-            ..event(33, 1, LedgerAction::WithdrawalRequested(MicroDollars(3)))
+            ..event(33, 1, LedgerAction::WithdrawalRequested(LedgerMicroDollars(3)))
         },
         event(4, 1, LedgerAction::WithdrawalCancelled),
-        event(5, 2, LedgerAction::UsageSettled(MicroDollars(7))),
+        event(5, 2, LedgerAction::UsageSettled(LedgerMicroDollars(7))),
     ];
     let position = ChainPosition { block: 5, hash: [55; 32] };
     let booked = ledger.append(2, &other, position).unwrap();
@@ -131,10 +131,16 @@ async fn no_payer_is_called_poor_before_the_registry_has_been_read() {
     assert!(matches!(early, Err(PublishError::Unavailable { .. })), "{early:?}");
     store.note_payer_reports_read(position).unwrap();
     let poor = node.engine.publish(vec![message(1, "poor")]).await;
-    assert!(matches!(poor, Err(PublishError::Balance { left: PayerBalance(0), .. })), "{poor:?}");
+    assert!(
+        matches!(poor, Err(PublishError::Balance { left: PicoDollarBalance(0), .. })),
+        "{poor:?}"
+    );
     let node = start_asking_for_balances(store);
     let poor = node.engine.publish(vec![message(1, "after a restart")]).await;
-    assert!(matches!(poor, Err(PublishError::Balance { left: PayerBalance(0), .. })), "{poor:?}");
+    assert!(
+        matches!(poor, Err(PublishError::Balance { left: PicoDollarBalance(0), .. })),
+        "{poor:?}"
+    );
 }
 
 /// Records that the payer registry has been read to its head and has no event.
@@ -153,7 +159,10 @@ async fn a_payer_spends_what_it_has_and_no_more_however_many_publish_at_once() {
     store.note_payer_reports_read(ChainPosition { block: 0, hash: [0; 32] }).unwrap();
     let texts: Vec<String> = (0..100).map(|number| format!("{number:03}")).collect();
     let poor = node.engine.publish(vec![message(1, "poor")]).await;
-    assert!(matches!(poor, Err(PublishError::Balance { left: PayerBalance(0), .. })), "{poor:?}");
+    assert!(
+        matches!(poor, Err(PublishError::Balance { left: PicoDollarBalance(0), .. })),
+        "{poor:?}"
+    );
     assert_eq!(store.snapshot().head(NODE).unwrap().0, 0, "nothing was stored");
 
     let pay = |block: u8, microdollars| {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hawser_engine::chain_strand::ChainPosition;
 use hawser_engine::facts;
-use hawser_engine::ledger::{LedgerAction, LedgerEvent, MicroDollars};
+use hawser_engine::ledger::{LedgerAction, LedgerEvent, LedgerMicroDollars};
 use hawser_engine::payer_reports::{FiguresError, UndecidedError};
 use hawser_engine::runtime::{
     Attested, PayerReportTotals, PublishError, ReportState, ReportStep, ReportStepError, StepState,
@@ -202,8 +202,8 @@ async fn what_is_available_is_one_figure() {
         action,
     };
     let events = [
-        event(1, LedgerAction::Deposit(MicroDollars(taken.into()))),
-        event(2, LedgerAction::UsageSettled(MicroDollars(taken.into()))),
+        event(1, LedgerAction::Deposit(LedgerMicroDollars(taken.into()))),
+        event(2, LedgerAction::UsageSettled(LedgerMicroDollars(taken.into()))),
     ];
     let position = ChainPosition { block: 2, hash: [2; 32] };
     let ledger = network.engines[&100].ledger_appender();

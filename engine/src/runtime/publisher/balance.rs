@@ -12,7 +12,7 @@ use hawser_storage::ReadError;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::error::PublishError;
-use crate::ledger::PayerBalance;
+use crate::ledger::PicoDollarBalance;
 use crate::payer_reports::available_of;
 use crate::runtime::report_history::ReportHistory;
 use crate::sequencer::Sequenced;
@@ -204,7 +204,7 @@ impl Balances {
             let left = balance.left();
             if i128::from(price) > left {
                 let index = first_uncovered(prices, left);
-                return Err(PublishError::Balance { price, left: PayerBalance(left), index });
+                return Err(PublishError::Balance { price, left: PicoDollarBalance(left), index });
             }
         }
         Ok(CheckedPayer { payers, payer })
@@ -227,7 +227,7 @@ impl Balances {
             return Ok(None);
         }
         let head = now.snapshot.head(node)?;
-        let PayerBalance(available) = available_of(&now.snapshot, &now.reports, payer)?;
+        let PicoDollarBalance(available) = available_of(&now.snapshot, &now.reports, payer)?;
         Ok(Some(ReadBalance { available, head, read_ns }))
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::admission::AdmissionError;
-use crate::ledger::PayerBalance;
+use crate::ledger::PicoDollarBalance;
 use crate::own_clock::ClockAheadError;
 use crate::readiness::NotReadyError;
 use crate::runtime::own_strand::OwnStrandError;
@@ -44,7 +44,7 @@ pub enum PublishError {
         /// Fees of the request, picodollars.
         price: u64,
         /// The amount that the payer can still spend.
-        left: PayerBalance,
+        left: PicoDollarBalance,
         /// The place in the request, from 0, of the first envelope that this amount does not cover.
         index: usize,
     },

@@ -14,7 +14,7 @@ use super::opening;
 use super::originators_query::OriginatorsQuery;
 use super::queries::{NewestQuery, TopicsQuery};
 use super::subscription::Subscription;
-use crate::ledger::PayerBalance;
+use crate::ledger::PicoDollarBalance;
 use crate::payer_reports::ChainReports;
 use crate::ports::Clock;
 use crate::read::PackedTopics;
@@ -463,8 +463,8 @@ impl UsageScan {
     /// Returns the payer's balance in the payer registry, in picodollars, once everything was read. It may be below 0.
     /// Returns `None` until this node has read the payer registry and the payer reports up to the head of their chain.
     #[must_use]
-    pub fn balance(&self) -> Option<PayerBalance> {
-        self.knows_balance.then_some(PayerBalance(self.sum))
+    pub fn balance(&self) -> Option<PicoDollarBalance> {
+        self.knows_balance.then_some(PicoDollarBalance(self.sum))
     }
 
     /// Returns the number of periods so far.

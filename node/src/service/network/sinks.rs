@@ -6,7 +6,7 @@ use hawser_chain::index::{
     BalanceChange, BlockRef, ContractEvent, EventBatch, IndexedEvent, Sink, SinkError,
 };
 use hawser_engine::chain_strand::{ChainEvent, ChainPosition};
-use hawser_engine::ledger::{LedgerAction, LedgerEvent, MicroDollars, event_id};
+use hawser_engine::ledger::{LedgerAction, LedgerEvent, LedgerMicroDollars, event_id};
 use hawser_engine::runtime::{ChainAppendError, ChainAppender, LedgerAppendError, LedgerAppender};
 use hawser_proto::{Address, OriginatorId, SequenceId};
 
@@ -130,7 +130,7 @@ fn booking(event: &IndexedEvent) -> Option<LedgerEvent> {
         return None;
     };
     let index = u32::try_from(event.log_index).ok()?;
-    let amount = MicroDollars(micro_dollars);
+    let amount = LedgerMicroDollars(micro_dollars);
     Some(LedgerEvent {
         id: event_id(event.transaction.0, event.block.hash.0, index),
         block: event.block.number,

@@ -6,7 +6,7 @@ use hawser_proto::{Bytes, SequenceId};
 use hawser_storage::LogEntry;
 
 use super::{IN_FLIGHT, NODE, PIECE, Process, Sim};
-use crate::ledger::PayerBalance;
+use crate::ledger::PicoDollarBalance;
 use crate::own_strand::OwnStrandStatus;
 use crate::runtime::PublishCaller;
 use crate::runtime::publisher::earlier::LookUp;
@@ -160,10 +160,13 @@ fn a_large_request_that_has_only_repeated_envelopes_is_told_why_it_is_refused() 
         let (mut request, piece) = large.take_piece(1, 0, false).unwrap();
         let answer = piece.iter().map(|it| Bytes::copy_from_slice(it.envelope.as_bytes()));
         request.add(answer.collect(), added, 0);
-        request.fail(PublishError::Balance { price: 2, left: PayerBalance(1), index: 0 });
+        request.fail(PublishError::Balance { price: 2, left: PicoDollarBalance(1), index: 0 });
         let (_, mut answer) = sim.process.awaited.pop().unwrap();
         answer.try_recv().unwrap().unwrap_err()
     };
-    assert_eq!(fail_after(0), PublishError::Balance { price: 2, left: PayerBalance(1), index: 2 });
+    assert_eq!(
+        fail_after(0),
+        PublishError::Balance { price: 2, left: PicoDollarBalance(1), index: 2 }
+    );
     assert!(matches!(fail_after(1), PublishError::Unavailable { .. }));
 }
