@@ -180,7 +180,7 @@ impl SuiteReport {
     }
 
     /// Returns the report as JUnit XML: a suite for each area. A finding is a pass with its text as output.
-    /// What the cases of an area leave on the node is the output of their suite.
+    /// The output of a suite names what the cases of its area leave on the node.
     #[must_use]
     pub fn junit(&self) -> String {
         let mut text = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n".to_owned();
