@@ -162,12 +162,13 @@ impl NodeError {
         }
     }
 
-    /// Returns the seconds after which the same call may succeed, by the words of the node that failed it: at most
-    /// [`RETRY_AFTER_S_MAX`]. `None` if the node says nothing.
+    /// Returns the seconds after which the same call may succeed, by the words of the node that failed it: at least 1,
+    /// so that no node has clients come again at once, and at most [`RETRY_AFTER_S_MAX`]. `None` if the node says
+    /// nothing.
     pub(crate) fn retry_after_s(&self) -> Option<u64> {
         let Self::Failed(status) = self.reason() else { return None };
         let text = status.metadata().get(RETRY_AFTER)?.to_str().ok()?;
-        text.parse().ok().map(|seconds: u64| seconds.min(RETRY_AFTER_S_MAX))
+        text.parse().ok().map(|seconds: u64| seconds.clamp(1, RETRY_AFTER_S_MAX))
     }
 
     /// Returns true if the node may have published the envelopes although the attempt failed. It has certainly not
@@ -288,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_keeps_no_publisher_away_for_long() {
+    fn a_node_keeps_no_publisher_away_for_long_and_calls_none_back_at_once() {
         let said = |text: &'static str| {
             let mut status = Status::unavailable("the disk is full");
             status.metadata_mut().insert("retry-after", MetadataValue::from_static(text));
@@ -297,6 +298,7 @@ mod tests {
             failed.retry_after_s()
         };
         assert_eq!([said("10"), said("18446744073709551615")], [Some(10), Some(60)]);
+        assert_eq!(said("0"), Some(1));
         assert_eq!(["", "soon", "-1", "99999999999999999999"].map(said), [None; 4]);
         assert_eq!(NodeError::Failed(Status::internal("a disk")).retry_after_s(), None);
     }
