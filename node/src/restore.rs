@@ -286,6 +286,16 @@ mod tests {
         }
     }
 
+    /// A question may be answered by a program of another version than that of the node which asked it.
+    #[test]
+    fn ids_of_a_question_are_plain_numbers() {
+        let text =
+            r#"{"id":"1","process":"a","node_id":100,"network":"test","data_dir":"data","head":7,"#;
+        let text = [text, r#""reason":"because","is_promoted":false}"#].concat();
+        assert_eq!(serde_json::from_str::<RestoreQuestion>(&text).unwrap(), question());
+        assert_eq!(serde_json::to_string(&question()).unwrap(), text);
+    }
+
     #[test]
     fn a_folder_of_a_replica_is_followed_by_a_gap_whatever_the_operator_confirms() {
         let whole = question();

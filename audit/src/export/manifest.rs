@@ -445,6 +445,28 @@ mod tests {
 
     use super::*;
 
+    /// The form of manifests of earlier versions. Exports are continued for years, and the digest is over this text.
+    #[test]
+    fn ids_are_plain_numbers_as_in_manifests_of_earlier_versions() {
+        let file = r#"{"rows":9,"len_bytes":5,"blake3":"00"}"#;
+        let manifest = [
+            r#"{"schema":"hawser-export/1","network":"net","node_id":100,"log":"aa","strands":["#,
+            r#"{"originator_id":200,"parts":[{"from":1,"through":9,"file":"#,
+            file,
+            r#"}],"head":9,"beyond_head":12}],"usage":[{"originator_id":200,"day":3,"file":"#,
+            file,
+            r#"}],"congestion":[],"tallies":[{"originator_id":200,"origin":"stored","#,
+            r#""through":9,"not_shown":0}]}"#,
+        ];
+        let manifest = manifest.concat();
+        let digest = blake3::hash(manifest.as_bytes()).to_hex();
+        let text = format!(r#"{{"manifest":{manifest},"blake3":"{digest}"}}"#);
+        let read = Manifest::parse(&text).unwrap();
+        assert_eq!(serde_json::to_string(&read).unwrap(), manifest);
+        assert_eq!(read.strands[0].beyond_head, Some(SequenceId(12)));
+        assert_eq!(read.tallies[0].originator_id, OriginatorId(200));
+    }
+
     #[test]
     fn of_several_damaged_files_the_first_one_is_named() {
         let place = tempfile::tempdir().unwrap();
