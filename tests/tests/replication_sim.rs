@@ -2,6 +2,7 @@
 //! peer, logs stay correct, and once the faults end they become equal.
 
 mod same_runs;
+mod second_failover;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

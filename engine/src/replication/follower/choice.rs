@@ -117,7 +117,7 @@ fn is_enough(received: ReceivedTotal) -> bool {
     envelopes >= ENOUGH_ENVELOPES || bytes >= ENOUGH_BYTES
 }
 
-/// The record of a peer that claimed to hold envelopes and sent none.
+/// The record of a peer that claimed to hold envelopes and sent none, or was slower than another one.
 #[derive(Debug, Clone)]
 pub(super) struct DoubtedPeer {
     /// Number of claims without an envelope.
@@ -128,6 +128,15 @@ pub(super) struct DoubtedPeer {
     pub(super) is_paused: bool,
     /// The peer was silent as the source, and nothing has come from it since it was left.
     is_silent: bool,
+    /// The time of its trials that ended because another peer sent first, since it last sent an envelope itself.
+    outrun_for: Duration,
+}
+
+impl DoubtedPeer {
+    fn new(now: Instant) -> Self {
+        let outrun_for = Duration::ZERO;
+        Self { times: 0, until: now, is_paused: false, is_silent: false, outrun_for }
+    }
 }
 
 /// The place that had been accepted [`CURRENT_WITHIN`] ago, or a lower one.
@@ -212,6 +221,9 @@ impl Choice {
         let trial = self.trials.iter_mut().find(|trial| trial.peer == from);
         let received = trial.and_then(|trial| trial.received.as_mut());
         received.into_iter().for_each(|received| received.add(len_bytes));
+        if let Some(doubt) = self.doubts.get_mut(&from) {
+            doubt.outrun_for = Duration::ZERO;
+        }
     }
 
     /// True if an envelope of this peer ends no trial: it is tried beside a slow source and has not sent enough, or it
@@ -282,8 +294,7 @@ impl Choice {
     }
 
     fn doubt_with(&mut self, now: Instant, peer: OriginatorId, doublings_max: u32) {
-        let fresh = DoubtedPeer { times: 0, until: now, is_paused: false, is_silent: false };
-        let doubt = self.doubts.entry(peer).or_insert(fresh);
+        let doubt = self.doubts.entry(peer).or_insert_with(|| DoubtedPeer::new(now));
         if doubt.until + FORGET_AFTER <= now {
             doubt.times = 0;
         }
@@ -315,6 +326,21 @@ impl Choice {
     /// Returns the number of times that a peer sent none of the envelopes that it claimed.
     pub(super) fn times(&self, peer: OriginatorId) -> u32 {
         self.doubts.get(&peer).map_or(0, |doubt| doubt.times)
+    }
+
+    /// Notes that the trial of a peer ended because another one sent first. That may be a better link, so it brings no
+    /// pause. Silent liars would lead the next search for a source again, so others come before it.
+    pub(super) fn note_outrun(&mut self, now: Instant, trial: &Trial) {
+        let doubt = self.doubts.entry(trial.peer).or_insert_with(|| DoubtedPeer::new(now));
+        let time = now.duration_since(trial.since);
+        doubt.outrun_for = doubt.outrun_for.saturating_add(time);
+    }
+
+    /// Returns the worth of a peer that is not paused, lower is better: how often it was doubted, and then for how long
+    /// it was tried when others sent first.
+    pub(super) fn record(&self, peer: OriginatorId) -> (u32, Duration) {
+        let doubt = self.doubts.get(&peer);
+        doubt.map_or((0, Duration::ZERO), |doubt| (doubt.times, doubt.outrun_for))
     }
 
     /// Returns how long a peer may take to show something.

@@ -11,6 +11,9 @@
 //! and no honest holder waits for the whole time of each liar. Those that were never doubted are asked in rounds that
 //! double. Places for trials are no hold for liars either: a peer that was doubted less often takes the place of one
 //! that was doubted more often. A peer whose connection ends while it is tried is doubted, too.
+//!
+//! A trial that ends because another peer sends first brings no doubt: an honest peer may be slower. But liars would be
+//! tried first again the next time, so the times of such trials count: peers with less of it come first.
 
 use std::cmp::Reverse;
 use std::time::Instant;
@@ -104,9 +107,14 @@ impl Follower {
         // A slow source has sent something.
         let is_beside_slow = self.choice.trials.iter().any(|trial| trial.received.is_some());
         // If the source sends again, or another peer has closed a gap, the trials are over, too.
-        let tried = self.choice.end_trials();
-        tried.iter().filter(|it| **it != from).for_each(|it| self.cancel_want(*it));
-        if !tried.contains(&from) {
+        let trials = std::mem::take(&mut self.choice.trials);
+        for trial in trials.iter().filter(|trial| trial.peer != from) {
+            if self.is_owing(trial.peer) {
+                self.choice.note_outrun(now, trial);
+            }
+            self.cancel_want(trial.peer);
+        }
+        if trials.iter().all(|trial| trial.peer != from) {
             return;
         }
         let left = self.choice.source;
@@ -249,13 +257,14 @@ impl Follower {
     }
 
     /// Returns the connected peer with the best rank. Among doubted peers the one whose pause ends first comes
-    /// first. Further ties go to the peer that was doubted least often, and then to the one that claims most.
+    /// first. Further ties go to the peer with the best [record](super::choice::Choice::record), and then to the one
+    /// that claims most.
     fn best(&self) -> Option<(SourceRank, OriginatorId)> {
         let ranked = self.peers.iter().filter_map(|(id, peer)| {
             let rank = self.rank(*id, peer)?;
             let doubt = self.choice.doubts.get(id).filter(|_| rank == SourceRank::Doubted);
-            let times = self.choice.times(*id);
-            Some((rank, doubt.map(|it| it.until), times, Reverse(peer.claimed_head), *id))
+            let record = self.choice.record(*id);
+            Some((rank, doubt.map(|it| it.until), record, Reverse(peer.claimed_head), *id))
         });
         ranked.min().map(|(rank, _, _, _, id)| (rank, id))
     }
@@ -281,8 +290,8 @@ impl Follower {
         (claimed != SequenceId::NONE || choice.is_relayed).then_some(rank)
     }
 
-    /// Returns a peer beside the source that claims more than was accepted: the one that was doubted least often, and
-    /// then the one that claims most.
+    /// Returns a peer beside the source that claims more than was accepted: the one with the best
+    /// [record](super::choice::Choice::record), and then the one that claims most.
     pub(super) fn rival(&self) -> Option<OriginatorId> {
         let is_rival = |(id, peer): &(&OriginatorId, &PeerProgress)| {
             let is_good = self.rank(**id, peer).is_some() && !self.choice.is_paused(**id);
@@ -290,7 +299,7 @@ impl Follower {
         };
         let rivals = self.peers.iter().filter(is_rival);
         let order = |(id, peer): &(&OriginatorId, &PeerProgress)| {
-            (self.choice.times(**id), Reverse(peer.claimed_head), **id)
+            (self.choice.record(**id), Reverse(peer.claimed_head), **id)
         };
         rivals.min_by_key(order).map(|(id, _)| *id)
     }
@@ -360,10 +369,10 @@ impl Follower {
         self.peers.get(&peer).is_some_and(|peer| peer.claimed_head > self.accepted)
     }
 
-    /// True if a silent source should have shown the place that another peer has shown now: it originates the
+    /// True if a peer that was asked should have shown the place that another one has shown now: it originates the
     /// strand, or claims that place.
-    fn is_owing(&self, source: OriginatorId) -> bool {
+    fn is_owing(&self, asked: OriginatorId) -> bool {
         let claims = |peer: &PeerProgress| peer.claimed_head >= self.accepted;
-        source == self.originator || self.peers.get(&source).is_some_and(claims)
+        asked == self.originator || self.peers.get(&asked).is_some_and(claims)
     }
 }

@@ -132,3 +132,37 @@ fn of_peers_that_were_doubted_as_often_the_one_with_most_time_gives_way() {
     rig.wait(STALL_TIMEOUT + MOMENT);
     assert_eq!(rig.tried(), [&tried[1..], &[THIRD]].concat());
 }
+
+/// No trial of theirs ended with a pause, because an honest peer sent first. They would lead each time again.
+#[test]
+fn peers_that_others_outran_for_longer_are_tried_later() {
+    let liar = OriginatorId(500);
+    let outrun = |rig: &Rig, peer| rig.follower.choice.record(peer);
+    let mut rig = beside_liars(7);
+    for (peer, head) in [(OTHER, 12), (THIRD, 9)] {
+        rig.follower.handle_peer_up(rig.now, peer, SequenceId(head));
+    }
+    rig.effects();
+    rig.wait(STALL_TIMEOUT + NEXT_TRIAL_AFTER * 3);
+    assert_eq!(rig.tried()[7..], [OTHER, THIRD], "they claim least");
+    rig.wait(MOMENT);
+    rig.send(THIRD, 8..=9);
+    assert_eq!(rig.asked_without_end(), [THIRD]);
+    assert_eq!(outrun(&rig, liar), (0, NEXT_TRIAL_AFTER * 3 + MOMENT), "that is no doubt");
+    assert_eq!(outrun(&rig, OTHER), (0, MOMENT), "it was slower");
+
+    // A new connection is no new beginning.
+    rig.connects_again(liar, TOO_HIGH, true);
+    rig.wait(STALL_TIMEOUT);
+    assert_eq!(rig.tried(), [OTHER]);
+    rig.send(OTHER, 10..=12);
+    assert_eq!(outrun(&rig, OTHER), (0, Duration::ZERO), "it has sent something");
+
+    // The connection of the source ends.
+    rig.claims(THIRD, 12);
+    rig.down(OTHER);
+    assert_eq!(rig.asked_without_end(), [THIRD]);
+    // Only the liars are left.
+    rig.down(THIRD);
+    assert_eq!(rig.asked_without_end().len(), 1);
+}
