@@ -35,6 +35,11 @@ const PAGES_FIRST_FOR: Duration = Duration::from_secs(15);
 /// second look.
 pub const WITHDRAW_AFTER: Duration = Duration::from_secs(15);
 
+/// Number of places that peers have to bring again for one with a bad outer layer, if so many are shown. Those behind
+/// them are verified from the log. A guess: as many as are verified together, so that bad places one behind the other
+/// cost each place one more check at most, and a single one costs no strand.
+pub const AGAIN_PLACES: u64 = 4096;
+
 /// The stage of a strand. It changes only while nothing of the strand is checked or written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ShownStage {
@@ -45,8 +50,8 @@ pub enum ShownStage {
         /// Everything up to this place is verified.
         verified: SequenceId,
     },
-    /// An unverified place has a bad outer layer, so the unverified places are requested again, and verified on
-    /// arrival.
+    /// An unverified place has a bad outer layer, so the unverified places are requested again from there, and verified
+    /// on arrival, until [so many](AGAIN_PLACES) have come.
     AskedAgain {
         /// The last place that readers are shown.
         head: SequenceId,
@@ -74,8 +79,8 @@ pub struct AskAgain {
 /// The look at places that were asked for again and have not come.
 #[derive(Debug, Clone, Copy)]
 struct Withdrawal {
-    /// The time at which they were asked for, or the look failed. Places that come do not move it: a peer could send
-    /// them one by one.
+    /// The time at which places were first asked for again, or the last look failed. Places that come do not move it,
+    /// and neither do those that are verified from the log between two requests: a peer could send them one by one.
     since: Instant,
     /// Envelopes that break a rule are withdrawn from readers up to this place.
     through: SequenceId,
@@ -113,7 +118,11 @@ pub struct ShownStrand {
     ahead_max: u64,
     /// See [`WITHDRAW_AFTER`].
     withdraw_after: Duration,
-    /// `None` unless the unverified places were asked for again.
+    /// See [`AGAIN_PLACES`].
+    again_places: u64,
+    /// The place up to which peers have to bring what was asked for again.
+    again_through: SequenceId,
+    /// `None` unless some of the unverified places were asked for again.
     withdrawal: Option<Withdrawal>,
     /// The time at which the first place was shown since everything was verified; `None` if an earlier process has
     /// shown it.
@@ -147,6 +156,8 @@ impl ShownStrand {
             accepted: stored,
             ahead_max: AHEAD_MAX,
             withdraw_after: WITHDRAW_AFTER,
+            again_places: AGAIN_PLACES,
+            again_through: verified,
             withdrawal: None,
             shown_since: None,
             retry_at: None,
@@ -177,6 +188,12 @@ impl ShownStrand {
     #[must_use]
     pub fn withdrawing_after(self, withdraw_after: Duration) -> Self {
         Self { withdraw_after, ..self }
+    }
+
+    /// Sets another number than [`AGAIN_PLACES`].
+    #[must_use]
+    pub fn asking_again_for(self, again_places: u64) -> Self {
+        Self { again_places, ..self }
     }
 
     /// Returns true if readers may be shown runs before they are verified.
@@ -241,6 +258,8 @@ impl ShownStrand {
         let is_run = self.is_run(&response) && !follower.is_searching();
         let goes_on = self.runs.end_at(follower.accepted());
         match self.stage {
+            // What follows is verified from the log, once these places are written.
+            ShownStage::AskedAgain { head } if self.has_again(follower.accepted(), head) => None,
             ShownStage::AskedAgain { .. } => Some(Incoming::Verify(response)),
             ShownStage::Verified if !is_run => Some(Incoming::Verify(response)),
             ShownStage::Verified if is_idle => Some(self.judge(follower, response)),
@@ -369,10 +388,7 @@ impl ShownStrand {
         now: Instant,
         follower: &Follower,
     ) -> Option<(SequenceId, SequenceId)> {
-        let ShownStage::AskedAgain { head } = self.stage else {
-            self.withdrawal = None;
-            return None;
-        };
+        let ShownStage::AskedAgain { head } = self.stage else { return None };
         let verified = follower.durable();
         let first = Withdrawal { since: now, through: verified };
         let withdrawal = self.withdrawal.get_or_insert(first);
@@ -446,12 +462,35 @@ impl ShownStrand {
         let follower = Follower::new(self.originator, verified, [], now).with_missing_of(before);
         let follower = match self.stage {
             ShownStage::AskedAgain { .. } => follower.after_failed(before, now),
-            ShownStage::Verified | ShownStage::Shown { .. } => follower,
+            ShownStage::Verified | ShownStage::Shown { .. } => follower.with_doubts_of(before),
         };
         (self.parked, self.asks_again) = (None, false);
-        self.runs.clear();
+        self.again_through = SequenceId(verified.0.saturating_add(self.again_places));
         self.stage = ShownStage::AskedAgain { head };
         follower
+    }
+
+    /// Returns the follower that asks for what is behind the shown places, in place of `before`, once enough of these
+    /// have come again. The others are verified from the log: a single bad outer layer must not have all of them sent
+    /// again. The follower knows neither the peers nor the registry yet. To be called while nothing of the strand is
+    /// under way.
+    #[must_use]
+    pub fn go_on(&mut self, now: Instant, before: &Follower) -> Option<Follower> {
+        let ShownStage::AskedAgain { head } = self.stage else { return None };
+        let verified = before.durable();
+        if self.asks_again || !self.has_again(verified, head) {
+            return None;
+        }
+        self.runs.note_verified(verified);
+        (self.stage, self.accepted) = (ShownStage::Shown { verified }, head);
+        let follower = Follower::new(self.originator, head, [], now);
+        Some(follower.with_missing_of(before).with_doubts_of(before))
+    }
+
+    /// True if peers have brought enough of what was asked for again, which ends at `through`, and shown places are
+    /// left behind it.
+    fn has_again(&self, through: SequenceId, head: SequenceId) -> bool {
+        (self.again_through..head).contains(&through)
     }
 
     /// Returns true if a response comes with a signed tree of the strand's node that covers it as a whole.
@@ -481,6 +520,7 @@ impl ShownStrand {
     fn finish(&mut self) {
         self.stage = ShownStage::Verified;
         (self.retry_at, self.pauses) = (None, RetryPauses::default());
+        self.withdrawal = None;
         self.runs.clear();
     }
 }

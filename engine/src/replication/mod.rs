@@ -31,7 +31,9 @@ mod stored_trees;
 mod verify;
 mod voids;
 
-pub use ahead::{AHEAD_MAX, AskAgain, Incoming, ShownStage, ShownStrand, WITHDRAW_AFTER};
+pub use ahead::{
+    AGAIN_PLACES, AHEAD_MAX, AskAgain, Incoming, ShownStage, ShownStrand, WITHDRAW_AFTER,
+};
 pub use checkpoint_pace::{CheckpointAllowance, CheckpointOffers, OfferKey, OfferedCheckpoints};
 pub(crate) use checkpoints::{CheckpointPair, pair_of};
 pub use checkpoints::{CheckpointWatch, Finding, Trees};

@@ -113,7 +113,7 @@ impl SignedRuns {
         self.senders.retain(|(_, through, _)| *through > verified);
     }
 
-    /// Forgets all runs: their places are verified, or asked for again.
+    /// Forgets all runs: their places are verified.
     pub fn clear(&mut self) {
         (self.edge, self.senders) = (None, Vec::new());
     }

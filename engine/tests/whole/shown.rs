@@ -122,6 +122,33 @@ async fn another_statement_than_the_one_shown_is_proof_at_once() {
     follower.stop().await;
 }
 
+/// A relay, or the maker of a snapshot, has changed two places of many. Peers bring these two again, and nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_outer_layer_has_its_place_sent_again_and_not_the_rest_of_the_strand() {
+    let backlog = Backlog::new(None);
+    let places = [BAD, BAD + 9];
+    let mut sent = backlog.envelopes.clone();
+    for place in places {
+        let at = usize::try_from(place).unwrap() - 1;
+        sent[at] = backlog.relayed(place)[at].clone();
+    }
+    let store = backlog.killed_before_verifying(&sent);
+    let settings = ReplicationSettings { again_places: Some(1), ..showing() };
+    let follower = Follower::start_by(store, settings);
+    let mut source = follower.connect(SOURCE, &[]);
+    for place in places {
+        while source.want(SOURCE).await != (place - 1, None) {}
+        source.answer(backlog.plain(place, place)).await;
+    }
+    all_verified(&follower).await;
+    while source.want(SOURCE).await != (ALL, None) {}
+    let counters = follower.replication.counters();
+    assert_eq!(counters.verified.get(), 2, "of what has come");
+    assert_eq!(counters.verified_behind.get(), ALL, "from the log, and these two");
+    drop(source);
+    assert_equal(&follower.stop().await, &backlog.verified_first().await);
+}
+
 /// The node that signs the tree has not signed one of the envelopes in it, so nothing verifies what is behind.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_breaks_a_rule_is_withdrawn_behind_a_place_that_nothing_verifies() {

@@ -14,6 +14,10 @@ const HEADER_LEN: usize = TITLE.len() + 4;
 const RECORD_LEN: usize = 8 + 4;
 /// Largest chunk, bytes. A guess: envelopes have at most 25 MiB, and a chunk ends with the envelope that fills it.
 pub const CHUNK_LEN_BYTES_MAX: u64 = 64 << 20;
+/// Largest number of envelopes of a chunk: a reader keeps some 40 bytes for each, several chunks at a time, and a chunk
+/// of the longest kind could hold five million empty ones. Calculated: a writer ends a chunk at 8 MiB, which are a
+/// million of eight bytes, and no envelope is as short as that.
+const ENVELOPES_MAX: usize = 1 << 20;
 
 /// The reason for which bytes are not a valid chunk of a strand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -32,6 +36,9 @@ pub enum ChunkError {
     /// The bytes end inside an envelope, or have none.
     #[error("it ends inside an envelope")]
     Cut,
+    /// The chunk has more envelopes than any writer puts into one.
+    #[error("it has more than {ENVELOPES_MAX} envelopes")]
+    TooMany,
     /// Places do not ascend.
     #[error("place {0} does not come after the place before it")]
     Order(SequenceId),
@@ -62,7 +69,7 @@ pub fn encode_chunk(originator: OriginatorId, envelopes: &[(SequenceId, Bytes)])
 }
 
 /// Returns the envelopes of a chunk with the places that it states. Nothing is copied, and memory is in proportion
-/// to the bytes. The envelopes themselves are not decoded.
+/// to the bytes, and bounded beside them. The envelopes themselves are not decoded.
 ///
 /// # Errors
 /// [`ChunkError`].
@@ -88,6 +95,9 @@ pub fn decode_chunk(
         }
         if place <= last || place > SequenceId::MAX {
             return Err(ChunkError::Order(place));
+        }
+        if envelopes.len() == ENVELOPES_MAX {
+            return Err(ChunkError::TooMany);
         }
         let from = at + RECORD_LEN;
         envelopes.push((place, chunk.slice(from..from + len)));
@@ -139,6 +149,20 @@ mod tests {
             };
             assert_eq!(read, wanted, "{len}");
         }
+    }
+
+    /// Their places would take more memory than the chunk.
+    #[test]
+    fn a_chunk_of_more_envelopes_than_any_writer_makes_is_refused() {
+        let count = u64::try_from(ENVELOPES_MAX).unwrap();
+        let mut envelopes: Vec<_> =
+            (1..=count).map(|place| (SequenceId(place), Bytes::new())).collect();
+        let chunk = Bytes::from(encode_chunk(STRAND, &envelopes));
+        assert_eq!(decode_chunk(&chunk, STRAND).unwrap().len(), ENVELOPES_MAX);
+        envelopes.push((SequenceId(count + 1), Bytes::new()));
+        let chunk = Bytes::from(encode_chunk(STRAND, &envelopes));
+        assert!(chunk.len() as u64 <= CHUNK_LEN_BYTES_MAX);
+        assert_eq!(decode_chunk(&chunk, STRAND), Err(ChunkError::TooMany));
     }
 
     #[test]

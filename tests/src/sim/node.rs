@@ -26,6 +26,8 @@ use super::strands::public_key;
 /// Places that readers are shown before they are verified, but for one run: few enough that simulated strands reach
 /// them.
 pub(super) const AHEAD_MAX: u64 = 8;
+/// Places that peers have to bring again for one with a bad outer layer: fewer than are shown.
+const AGAIN_PLACES: u64 = 2;
 /// Bounds at which the short backlogs of a run are split.
 pub(super) const SPLIT_LIMITS: SplitLimits =
     SplitLimits { backlog_min: 4, first_part_places: 1, part_places_max: 3, held_bytes_max: 8192 };
@@ -204,7 +206,7 @@ impl Node {
         let (verified, stored) = (self.verified_head(originator), self.head(originator));
         let ahead = ShownStrand::new(originator, public_key(originator), verified, stored);
         let ahead = if is_on { ahead.with_runs_shown_first() } else { ahead };
-        let mut ahead = ahead.ahead_at_most(AHEAD_MAX);
+        let mut ahead = ahead.ahead_at_most(AHEAD_MAX).asking_again_for(AGAIN_PLACES);
         ahead.note_absences_known();
         ahead
     }

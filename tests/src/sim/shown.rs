@@ -3,8 +3,8 @@
 
 use bytes::Bytes;
 use hawser_engine::replication::{
-    AcceptedRun, AskAgain, EnvelopeVerifier, Incoming, PeerViolation, RequestIds, RunJudge,
-    StrandItem, WantResponse,
+    AcceptedRun, AskAgain, EnvelopeVerifier, Follower, Incoming, PeerViolation, RequestIds,
+    RunJudge, StrandItem, WantResponse,
 };
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_storage::{LogEntry, LogItem};
@@ -53,6 +53,13 @@ impl Sim {
             let now = self.now;
             let Some(following) = self.node(id).following.get_mut(&originator) else { return };
             let is_idle = following.is_idle();
+            if is_idle
+                && !following.is_verifying
+                && let Some(follower) = following.ahead.go_on(now, &following.follower)
+            {
+                self.begin_anew(id, originator, follower);
+                continue;
+            }
             if is_idle
                 && !following.is_verifying
                 && let Some(again) = following.ahead.settle(now, &following.follower)
@@ -197,9 +204,16 @@ impl Sim {
         let now = self.now;
         let verified = again.verified.unwrap_or_else(|| self.nodes[&id].verified_head(originator));
         let following = self.node(id).following.get_mut(&originator).unwrap();
+        let follower = following.ahead.ask_again(now, &following.follower, verified, again.head);
+        self.begin_anew(id, originator, follower);
+    }
+
+    /// Goes on with a follower that knows no peer yet.
+    fn begin_anew(&mut self, id: OriginatorId, originator: OriginatorId, follower: Follower) {
+        let now = self.now;
+        let following = self.node(id).following.get_mut(&originator).unwrap();
         following.waiting.clear();
         following.turns += 1;
-        let follower = following.ahead.ask_again(now, &following.follower, verified, again.head);
         let mut follower = follower
             .with_requests(RequestIds::of_turn(following.turns))
             .with_split_limits(SPLIT_LIMITS);

@@ -83,6 +83,18 @@ impl Rig {
         (response, run)
     }
 
+    /// Everything up to a place has come again and is on disk. The strand's node is asked for what follows.
+    fn stored(&mut self, place: u64) {
+        self.follower = Follower::new(STRAND, SequenceId(place), [], self.now);
+        self.connect();
+    }
+
+    /// Has the strand's node answer, and returns the work that its answer calls for.
+    fn answer(&mut self) -> Option<Incoming> {
+        let response = WantResponse { peer: STRAND, request: self.request, items: Vec::new() };
+        self.ahead.take(&self.follower, response, true)
+    }
+
     /// Returns the places to verify while pages are on their way to the log.
     fn beside_pages(&self) -> Option<(u64, u64)> {
         self.next_behind(false)
@@ -175,6 +187,37 @@ fn what_is_asked_for_again_and_does_not_come_is_looked_at_after_a_bound_in_time(
     assert_eq!(rig.withdrawal(), Some((3, 5)));
     rig.ahead.note_withdrawn(head);
     assert_eq!(rig.withdrawal(), None);
+}
+
+/// A relay that changes one place of many costs few of them, and does not put the look at the others off.
+#[test]
+fn what_follows_a_place_that_has_come_again_is_verified_from_the_log() {
+    let mut rig = Rig::new(AHEAD_MAX);
+    rig.ahead = rig.ahead.asking_again_for(2);
+    (0..5).for_each(|_| rig.page());
+    assert_eq!(rig.ahead.note_forged(SequenceId(1)), Some(STRAND));
+    let (verified, head) = (SequenceId(1), SequenceId(5));
+    assert!(rig.ahead.settle(rig.now, &rig.follower).is_some());
+    rig.follower = rig.ahead.ask_again(rig.now, &rig.follower, verified, head);
+    assert_eq!(rig.withdrawal(), None);
+    rig.stored(2);
+    assert!(rig.ahead.go_on(rig.now, &rig.follower).is_none());
+    assert!(matches!(rig.answer(), Some(Incoming::Verify(_))));
+    rig.stored(3);
+    assert!(rig.answer().is_none(), "what follows is in the log");
+    rig.follower = rig.ahead.go_on(rig.now, &rig.follower).expect("two places have come");
+    assert_eq!(rig.follower.durable(), head);
+    assert_eq!(rig.next_behind(true), Some((3, 5)));
+    rig.now += WITHDRAW_AFTER;
+    assert_eq!(rig.withdrawal(), None, "it is verified first");
+    assert_eq!(rig.ahead.note_forged(SequenceId(3)), Some(STRAND), "who has sent it is known");
+    assert!(rig.ahead.settle(rig.now, &rig.follower).is_some());
+    rig.follower = rig.ahead.ask_again(rig.now, &rig.follower, SequenceId(3), head);
+    assert_eq!(rig.withdrawal(), Some((3, 5)), "its time has begun with the first request");
+    rig.stored(5);
+    assert!(rig.ahead.go_on(rig.now, &rig.follower).is_none());
+    assert!(rig.ahead.settle(rig.now, &rig.follower).is_none());
+    assert_eq!(rig.ahead.stage(), ShownStage::Verified);
 }
 
 #[test]

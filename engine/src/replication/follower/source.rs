@@ -241,13 +241,20 @@ impl Follower {
         }
     }
 
+    /// Takes over the doubts of the earlier follower.
+    #[must_use]
+    pub fn with_doubts_of(mut self, before: &Self) -> Self {
+        self.choice.doubts.clone_from(&before.choice.doubts);
+        self
+    }
+
     /// Takes over the doubts of the earlier follower. Its source did not send the wanted places and is doubted as
     /// well, so that others have their turn.
     #[must_use]
-    pub fn after_failed(mut self, before: &Self, now: Instant) -> Self {
-        self.choice.doubts.clone_from(&before.choice.doubts);
-        self.choice.doubt(now, before.choice.source);
-        self
+    pub fn after_failed(self, before: &Self, now: Instant) -> Self {
+        let mut follower = self.with_doubts_of(before);
+        follower.choice.doubt(now, before.choice.source);
+        follower
     }
 
     fn cancel_endless(&mut self, peer: OriginatorId) {

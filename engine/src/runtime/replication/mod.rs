@@ -65,7 +65,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::stop::{self, StopSender, StopSignal};
 use super::{Engine, Heads};
-use crate::replication::{AHEAD_MAX, CheckpointOffers, WITHDRAW_AFTER};
+use crate::replication::{AGAIN_PLACES, AHEAD_MAX, CheckpointOffers, WITHDRAW_AFTER};
 use checkpoint_ports::CheckpointPorts;
 use doubted::DoubtedFees;
 use fault_lines::FaultLines;
@@ -132,6 +132,9 @@ pub struct ReplicationSettings {
     /// Time for which unverified places that readers get may be asked for again, before envelopes among them that break
     /// a rule are withdrawn from readers; `None` for [`WITHDRAW_AFTER`].
     pub withdraw_after: Option<Duration>,
+    /// Number of places that peers have to bring again for one with a bad outer layer, if so many are shown; `None` for
+    /// [`AGAIN_PLACES`].
+    pub again_places: Option<u64>,
 }
 
 impl Replication {
@@ -150,8 +153,8 @@ impl Replication {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn start_with(engine: &Engine, settings: ReplicationSettings) -> (Self, ReplicationTasks) {
-        let ReplicationSettings { migrated, witnesses, catch_up, ahead_max, withdraw_after } =
-            settings;
+        let ReplicationSettings { migrated, witnesses, catch_up, .. } = settings;
+        let ReplicationSettings { ahead_max, withdraw_after, again_places, .. } = settings;
         let state = Arc::new(ReplicationState {
             own: engine.store().identity().node,
             store: engine.store().clone(),
@@ -160,6 +163,7 @@ impl Replication {
             catch_up,
             ahead_max: ahead_max.unwrap_or(AHEAD_MAX),
             withdraw_after: withdraw_after.unwrap_or(WITHDRAW_AFTER),
+            again_places: again_places.unwrap_or(AGAIN_PLACES),
             committer: engine.committer().clone(),
             workers: engine.workers().clone(),
             ports: engine.ports().clone(),

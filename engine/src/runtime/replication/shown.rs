@@ -15,7 +15,8 @@ use super::checking::{Checked, JudgedRun, check_run, envelope};
 use super::task::StrandTask;
 use super::writes::WriteQueue;
 use crate::replication::{
-    AskAgain, EnvelopeVerifier, Incoming, LinkCommand, PeerViolation, StrandWrite, WantResponse,
+    AskAgain, EnvelopeVerifier, Follower, Incoming, LinkCommand, PeerViolation, StrandWrite,
+    WantResponse,
 };
 
 impl StrandTask {
@@ -175,6 +176,9 @@ impl StrandTask {
     /// Enters the next stage if all shown places are verified, or have to be asked for again. To be called while
     /// nothing of the strand is under way.
     pub(super) fn settle(&mut self) {
+        if let Some(follower) = self.ahead.go_on(now(), &self.follower) {
+            return self.begin_anew(follower);
+        }
         let Some(AskAgain { verified, head }) = self.ahead.settle(now(), &self.follower) else {
             return;
         };
@@ -192,9 +196,14 @@ impl StrandTask {
     /// Asks for everything behind `verified` again. It is verified as it comes, and up to `head` compared with what is
     /// shown.
     fn ask_again(&mut self, verified: SequenceId, head: SequenceId) {
+        let follower = self.ahead.ask_again(now(), &self.follower, verified, head);
+        self.begin_anew(follower);
+    }
+
+    /// Goes on with a follower that knows no peer yet. Nothing that the one before has asked for counts any more.
+    fn begin_anew(&mut self, follower: Follower) {
         self.writes = WriteQueue::default();
         self.hashed.clear();
-        let follower = self.ahead.ask_again(now(), &self.follower, verified, head);
         self.follower = follower.with_requests(self.state.begin_turn());
         self.counted_searches = 0;
         self.state.stop_wants(self.originator);

@@ -50,6 +50,8 @@ pub(super) struct ReplicationState {
     pub(super) ahead_max: u64,
     /// Time for which shown places may be asked for again before readers lose what breaks a rule among them.
     pub(super) withdraw_after: Duration,
+    /// Number of places that peers have to bring again for one with a bad outer layer, at least.
+    pub(super) again_places: u64,
     pub(super) committer: Committer,
     pub(super) workers: Workers,
     pub(super) ports: Ports,

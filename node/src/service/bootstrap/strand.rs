@@ -350,13 +350,31 @@ fn beside_commits<W: Send, T>(
 ///
 /// # Errors
 /// [`BootstrapFetchError::Forged`].
-pub(super) fn require_signed(
+fn require_signed(
     verifier: &EnvelopeVerifier,
     envelopes: &[(SequenceId, Bytes)],
 ) -> Result<Vec<LogEntry>, BootstrapFetchError> {
     let originator = verifier.originator;
     let checked = check_on(verifier, envelopes, cores());
     checked.map_err(|place| BootstrapFetchError::Forged { originator, place })
+}
+
+/// Verifies the envelopes of a chunk, as many at a time as are written together: a chunk of a liar may have so many
+/// that all of them decoded at once would take ten times its length in memory.
+///
+/// # Errors
+/// [`BootstrapFetchError::Forged`].
+pub(super) fn require_all_signed(
+    verifier: &EnvelopeVerifier,
+    envelopes: &[(SequenceId, Bytes)],
+) -> Result<(), BootstrapFetchError> {
+    let mut left = envelopes;
+    while !left.is_empty() {
+        let (part, others) = left.split_at(write_len(left));
+        require_signed(verifier, part)?;
+        left = others;
+    }
+    Ok(())
 }
 
 /// Verifies ids, signatures and rules on several threads; the entries have the order of the envelopes.

@@ -10,7 +10,7 @@ use hawser_storage::{BootstrapChunk, BootstrapManifest, BootstrapStrand, Bootstr
 use super::checkpoints::{Evidence, MajorityTree};
 use super::error::BootstrapFetchError;
 use super::report::VerifiedStrand;
-use super::strand::{Envelopes, require_signed};
+use super::strand::{Envelopes, require_all_signed};
 
 /// The largest number of void sequence ids of a chain's strand that are hashed. A guess: far more than contract
 /// operators skip, and few enough that a lying manifest costs its reader a second.
@@ -131,7 +131,7 @@ impl StrandReading<'_> {
         for chunk in &stated.chunks {
             let envelopes = read(chunk)?;
             if let Some(verifier) = &self.verifier {
-                require_signed(verifier, &envelopes)?;
+                require_all_signed(verifier, &envelopes)?;
             }
             for (place, bytes) in &envelopes {
                 if self.is_of_chain {
