@@ -85,6 +85,7 @@ impl NodeApi {
             answers: [Frame::Started(started)].into(),
             decoding: None,
             mutate: None,
+            refused: None,
             half_closed: false,
             unread_bytes: 0,
             metrics: self.metrics.clone(),
@@ -132,6 +133,9 @@ struct Subscriber {
     decoding: Option<(DecodingMessage<pb::SubscribeRequest>, Option<Arc<ChangeUnderWay>>)>,
     /// A change that waits until the events before it are delivered.
     mutate: Option<(Mutate, Option<Arc<ChangeUnderWay>>)>,
+    /// The error of a request of an unknown version, with which the stream ends when the requests before it are
+    /// answered.
+    refused: Option<StreamError>,
     half_closed: bool,
     /// Charge for requests that wait in the connection.
     unread_bytes: usize,
@@ -175,9 +179,14 @@ impl Subscriber {
     async fn serve(&mut self) -> Result<(), Status> {
         loop {
             self.send_answer();
-            if self.mutate.is_some() && self.answers.is_empty() && !self.subscription.has_events() {
-                self.change().await?;
-                continue;
+            if self.answers.is_empty() && !self.subscription.has_events() {
+                if let Some(error) = self.refused.take() {
+                    return Err(into_status(error));
+                }
+                if self.mutate.is_some() {
+                    self.change().await?;
+                    continue;
+                }
             }
             if self.note_drained() {
                 return Ok(());
@@ -196,7 +205,7 @@ impl Subscriber {
                 }
                 Wakeup::Decoded(Ok(request)) => {
                     let change = self.decoding.take().and_then(|(_, change)| change);
-                    self.handle_request(request, change)?;
+                    self.handle_request(request, change);
                 }
                 Wakeup::Request(Ok(None)) => {
                     self.half_closed = true;
@@ -254,7 +263,7 @@ impl Subscriber {
     }
 
     fn reads(&self) -> bool {
-        let is_busy = self.decoding.is_some() || self.mutate.is_some();
+        let is_busy = self.decoding.is_some() || self.mutate.is_some() || self.refused.is_some();
         !self.half_closed && !is_busy && self.answers.len() < ANSWERS_MAX
     }
 
@@ -312,9 +321,10 @@ impl Subscriber {
         &mut self,
         request: pb::SubscribeRequest,
         change: Option<Arc<ChangeUnderWay>>,
-    ) -> Result<(), Status> {
+    ) {
         let Some(RequestVersion::V1(v1)) = request.version else {
-            return Err(into_status(StreamError::Version));
+            self.refused = Some(StreamError::Version);
+            return;
         };
         match v1.request {
             Some(RequestFrame::Mutate(mutate)) => self.mutate = Some((mutate, change)),
@@ -324,7 +334,6 @@ impl Subscriber {
             Some(RequestFrame::Pong(Pong { nonce })) => self.times.pong(nonce),
             None => {} // of a later version, or empty
         }
-        Ok(())
     }
 
     /// Checks and applies the change that waits.

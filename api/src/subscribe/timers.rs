@@ -50,9 +50,11 @@ impl StreamTimers {
         }
     }
 
-    /// Records that a frame was handed to the sender.
+    /// Records that a frame was handed to the sender. The next one has its own time to wait: many answers may follow
+    /// each other without a moment at which none waits.
     pub(super) fn sent(&mut self, now: Instant) {
         self.last_sent = now;
+        self.blocked_since = None;
     }
 
     /// Records if the sender has no room for a frame.
@@ -189,6 +191,20 @@ mod tests {
         times.drain(at(start, 1000));
         times.drain(at(start, 1020));
         assert_eq!(times.due(at(start, 1030)), Some(TimerEvent::DrainLate));
+    }
+
+    /// It asks faster than it reads, so the next answer waits whenever there is room for one.
+    #[test]
+    fn a_client_that_reads_slowly_is_not_left() {
+        let start = Instant::now();
+        let mut times = StreamTimers::new(INTERVAL, start);
+        for second in [0, 20, 40] {
+            times.sent(at(start, second));
+            times.set_blocked(true, at(start, second));
+            assert_eq!(times.due(at(start, second + 20)), None);
+        }
+        assert_eq!(times.due(at(start, 69)), None);
+        assert_eq!(times.due(at(start, 70)), Some(TimerEvent::Stalled));
     }
 
     #[test]

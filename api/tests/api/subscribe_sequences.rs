@@ -180,3 +180,25 @@ async fn requests_in_any_order_end_their_stream_alone_and_are_each_answered_once
     node.until_sample("xmtp_subscribers", 0.0).await;
     node.publish(vec![message(9, "after")]).await;
 }
+
+/// All requests come at once, and the last one ends the stream.
+#[tokio::test]
+async fn what_comes_before_a_request_of_an_unknown_version_is_answered() {
+    let node = node().await;
+    let channel = node.channel().await;
+    let asks = |nonce| {
+        let remove =
+            Mutate { removes: vec![topic_bytes(1)], mutate_id: nonce, ..Mutate::default() };
+        [Ask::Ping(pb::Ping { nonce }), Ask::Mutate(remove)]
+    };
+    let request =
+        |ask| pb::SubscribeRequest { version: Some(Version::V1(V1 { request: Some(ask) })) };
+    let requests = (1..=9).flat_map(asks).map(request);
+    let requests = requests.chain([pb::SubscribeRequest { version: None }]);
+    let body = requests.flat_map(|it| framed(&it.encode_to_vec())).collect();
+    let result = talk(&channel, body).await;
+    assert_eq!(result.code, Code::InvalidArgument, "{}", result.text);
+    assert_eq!(result.text, "unrecognized SubscribeRequest version");
+    let numbers: Vec<u64> = (1..=9).collect();
+    assert_eq!(answered(&result.frames), (numbers.clone(), numbers));
+}
