@@ -94,6 +94,22 @@ impl fmt::Display for Contradiction {
     }
 }
 
+/// What other endpoints say about the last block of a page without events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PositionAnswer {
+    /// Another endpoint has the block, or there is no other endpoint.
+    Shown,
+    /// None answers.
+    Silent,
+    /// Another endpoint has another block at that height, and none has this one.
+    Differs,
+    /// Those that answer have no block at that height.
+    Lacked {
+        /// True if one of them goes on with the chain below it.
+        goes_on: bool,
+    },
+}
+
 /// Confirms the pages of one contract's reader.
 #[derive(Debug, Default)]
 pub(super) struct Confirmer {
@@ -158,6 +174,21 @@ impl Confirmer {
     }
 }
 
+impl Confirmer {
+    /// Asks other endpoints once about the last block of a page without events.
+    pub(super) async fn ask_about_position(&mut self, asked: &Asked<'_>) -> PositionAnswer {
+        if !asked.endpoints.has_other_than(asked.giver) {
+            return PositionAnswer::Shown;
+        }
+        let answer = asked.position_at_others().await;
+        let PositionAnswer::Lacked { .. } = answer else { return answer };
+        let block = asked.batch.position.number;
+        self.others.note(asked.heads_of_others(block).await, Instant::now());
+        let progress = self.others.progress(block, Instant::now(), unix_time_s());
+        PositionAnswer::Lacked { goes_on: progress == Progress::Below }
+    }
+}
+
 fn unix_time_s() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
@@ -182,6 +213,26 @@ impl Asked<'_> {
             "an endpoint shows events that the chain does not have: they are not stored"
         );
         self.endpoints.distrust_asked(self.giver, "its events are refuted by other endpoints");
+    }
+
+    /// Returns what endpoints with another host or port say about the last block of the page.
+    async fn position_at_others(&self) -> PositionAnswer {
+        let block = self.batch.position;
+        let ask = |chain: Chain| async move { fetch::headers(&chain, &[block.number], None).await };
+        let mut answers = pin!(self.endpoints.others_in_time(self.giver, ANSWER_MAX, &ask));
+        let mut all = PositionAnswer::Silent;
+        while let Some(answer) = answers.next().await {
+            let Ok(headers) = answer else { continue };
+            match headers.first() {
+                Some(header) if header.block == block => return PositionAnswer::Shown,
+                Some(_) => all = PositionAnswer::Differs,
+                None if all == PositionAnswer::Silent => {
+                    all = PositionAnswer::Lacked { goes_on: false };
+                }
+                None => {}
+            }
+        }
+        all
     }
 
     /// Judges the events that no other endpoint shows, by block. If none knows about a block, returns the height of the

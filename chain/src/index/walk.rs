@@ -100,6 +100,20 @@ pub struct EventBatch {
     pub is_at_head: bool,
 }
 
+impl EventBatch {
+    /// Splits off the blocks after `last`, which is the block of the last event or a later one. Returns `None` if there
+    /// are none.
+    pub(crate) fn split_after(&mut self, last: BlockRef) -> Option<Self> {
+        if last.number >= self.position.number {
+            return None;
+        }
+        let (from_block, events) = (last.number + 1, Vec::new());
+        let position = std::mem::replace(&mut self.position, last);
+        let is_at_head = std::mem::take(&mut self.is_at_head);
+        Some(Self { from_block, events, position, is_at_head })
+    }
+}
+
 /// The result of checking a response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PageOutcome {
@@ -222,6 +236,11 @@ impl Walk {
     #[must_use]
     pub fn unread(&self) -> u64 {
         self.next
+    }
+
+    /// Returns the block that was read at this height, if it is remembered.
+    pub(crate) fn read_block(&self, number: u64) -> Option<BlockRef> {
+        self.blocks.iter().rev().find(|block| block.number == number).copied()
     }
 
     /// Returns the present page size in blocks.
