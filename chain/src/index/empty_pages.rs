@@ -82,7 +82,7 @@ impl<G: Clone> EmptyPages<G> {
             Some(held) if held.pass == pass => {
                 held.newest = newest;
                 if held.lacked_since.is_none() {
-                    held.asked = held.newest.clone();
+                    held.asked.clone_from(&held.newest);
                 }
             }
             // Pages of an earlier pass are read again.
@@ -134,8 +134,8 @@ impl<G: Clone> EmptyPages<G> {
         (!is_early).then_some(DuePages { batch, giver, is_wanted })
     }
 
-    /// Returns what to do with pages that were due, given what other endpoints say about their last block. While all are
-    /// silent, only pages that the storing half waits for are stored, so a node becomes ready without them.
+    /// Returns what to do with pages that were due, given what other endpoints say about their last block. While all
+    /// are silent, only pages that the storing half waits for are stored, so a node becomes ready without them.
     pub(super) fn judge(
         &mut self,
         answer: PositionAnswer,
@@ -150,7 +150,7 @@ impl<G: Clone> EmptyPages<G> {
             PositionAnswer::Silent => DueVerdict::Hold,
             PositionAnswer::Differs => {
                 held.lacked_since = None;
-                held.asked = held.newest.clone();
+                held.asked.clone_from(&held.newest);
                 DueVerdict::Hold
             }
             PositionAnswer::Lacked { goes_on } => {
@@ -169,7 +169,7 @@ impl<G: Clone> EmptyPages<G> {
             return;
         }
         held.first_block = held.asked.position.number + 1;
-        held.asked = held.newest.clone();
+        held.asked.clone_from(&held.newest);
         held.lacked_since = None;
     }
 }

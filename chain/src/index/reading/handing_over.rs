@@ -52,8 +52,8 @@ impl PageReader {
         self.batches.send(numbered).await.is_ok()
     }
 
-    /// Hands over held pages that are due, if another endpoint has their last block. Returns false when the storing half
-    /// has ended.
+    /// Hands over held pages that are due, if another endpoint has their last block. Returns false when the storing
+    /// half has ended.
     pub(super) async fn hand_over_empty(&mut self) -> bool {
         let pass = self.context.pass();
         let is_stuck = self.context.is_storing_stuck.load(Ordering::Acquire);
