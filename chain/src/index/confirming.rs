@@ -101,9 +101,9 @@ pub(super) enum PositionAnswer {
     Shown,
     /// None answers.
     Silent,
-    /// Another endpoint has another block at that height, and none has this one.
+    /// Those that answer have another block at that height.
     Differs,
-    /// Those that answer have no block at that height.
+    /// None has the block, and at least one of those that answer has none at that height.
     Lacked {
         /// True if one of them goes on with the chain below it.
         goes_on: bool,
@@ -172,9 +172,7 @@ impl Confirmer {
             return confirmation;
         }
     }
-}
 
-impl Confirmer {
     /// Asks other endpoints once about the last block of a page without events.
     pub(super) async fn ask_about_position(&mut self, asked: &Asked<'_>) -> PositionAnswer {
         if !asked.endpoints.has_other_than(asked.giver) {
@@ -225,11 +223,10 @@ impl Asked<'_> {
             let Ok(headers) = answer else { continue };
             match headers.first() {
                 Some(header) if header.block == block => return PositionAnswer::Shown,
-                Some(_) => all = PositionAnswer::Differs,
-                None if all == PositionAnswer::Silent => {
-                    all = PositionAnswer::Lacked { goes_on: false };
-                }
-                None => {}
+                Some(_) if all == PositionAnswer::Silent => all = PositionAnswer::Differs,
+                Some(_) => {}
+                // One that states another block must not keep one that lacks it from being heard.
+                None => all = PositionAnswer::Lacked { goes_on: false },
             }
         }
         all
