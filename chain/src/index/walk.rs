@@ -569,3 +569,24 @@ pub(super) fn range_named(message: &str) -> Option<u64> {
     let blocks = digits.replace(',', "").parse::<u64>().ok()?;
     Some(blocks.saturating_sub(1).max(1))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_blocks_after_the_last_event_are_split_off_as_a_batch_that_follows() {
+        let block = |number| BlockRef { number, hash: B256::repeat_byte(1) };
+        let whole =
+            EventBatch { from_block: 3, events: Vec::new(), position: block(9), is_at_head: true };
+        let mut first = whole.clone();
+        let rest = first.split_after(block(5));
+        let is_at_head = (first.is_at_head, rest.as_ref().map(|rest| rest.is_at_head));
+        assert_eq!(is_at_head, (false, Some(true)));
+        assert_eq!((first.from_block, first.position), (3, block(5)));
+        assert_eq!(rest.map(|rest| (rest.from_block, rest.position)), Some((6, block(9))));
+        let mut same = whole.clone();
+        assert_eq!(same.split_after(block(9)), None);
+        assert_eq!(same, whole);
+    }
+}
