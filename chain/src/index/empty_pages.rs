@@ -30,6 +30,9 @@ pub(super) struct EmptyPages<G> {
     head_told_in: Option<u64>,
     /// The highest block that was handed over.
     handed: Option<u64>,
+    /// The time since when other endpoints lack the blocks that they are asked about. A new pass does not end it: an
+    /// endpoint that takes its blocks back again and again would otherwise never be left.
+    lacked_since: Option<Instant>,
 }
 
 /// Contiguous pages of one pass.
@@ -40,8 +43,6 @@ struct HeldPages<G> {
     /// The end of the page about which other endpoints are asked: of the newest one, until they lack its block.
     asked: PageEnd<G>,
     newest: PageEnd<G>,
-    /// The time since when other endpoints lack the block that they are asked about.
-    lacked_since: Option<Instant>,
 }
 
 #[derive(Clone)]
@@ -71,7 +72,7 @@ pub(super) enum DueVerdict {
 impl<G: Clone> EmptyPages<G> {
     /// Starts after the last stored block.
     pub(super) fn new(stored: Option<u64>) -> Self {
-        Self { held: None, asked_at: None, head_told_in: None, handed: stored }
+        Self { held: None, asked_at: None, head_told_in: None, handed: stored, lacked_since: None }
     }
 
     /// Holds the next page.
@@ -81,7 +82,7 @@ impl<G: Clone> EmptyPages<G> {
         match &mut self.held {
             Some(held) if held.pass == pass => {
                 held.newest = newest;
-                if held.lacked_since.is_none() {
+                if self.lacked_since.is_none() {
                     held.asked.clone_from(&held.newest);
                 }
             }
@@ -89,8 +90,7 @@ impl<G: Clone> EmptyPages<G> {
             _ => {
                 let asked = newest.clone();
                 let first_block = page.from_block;
-                self.held =
-                    Some(HeldPages { pass, first_block, asked, newest, lacked_since: None });
+                self.held = Some(HeldPages { pass, first_block, asked, newest });
             }
         }
     }
@@ -98,6 +98,7 @@ impl<G: Clone> EmptyPages<G> {
     /// Drops the held pages, because a page that begins with `from_block` follows them and is handed over. Returns the
     /// first block after those that were handed over before.
     pub(super) fn skip(&mut self, from_block: u64, pass: u64) -> u64 {
+        self.lacked_since = None;
         let skipped = self.held.take().filter(|held| held.pass == pass);
         skipped.map_or(from_block, |held| held.first_block)
     }
@@ -123,7 +124,7 @@ impl<G: Clone> EmptyPages<G> {
         let PageEnd { position, is_at_head, giver } = held.asked.clone();
         // While the chain makes no further block, no later page would tell the sink that it has come to the head.
         let is_wanted = is_stuck || (is_at_head && self.head_told_in != Some(pass));
-        let pause = match held.lacked_since {
+        let pause = match self.lacked_since {
             Some(_) => LACKED_AGAIN_EVERY,
             None if is_wanted => Duration::ZERO,
             None => POSITION_EVERY,
@@ -146,23 +147,28 @@ impl<G: Clone> EmptyPages<G> {
         let Some(held) = &mut self.held else { return DueVerdict::Hold };
         match answer {
             PositionAnswer::Shown => DueVerdict::Store,
-            PositionAnswer::Silent if is_wanted && held.lacked_since.is_none() => DueVerdict::Store,
+            PositionAnswer::Silent if is_wanted && self.lacked_since.is_none() => DueVerdict::Store,
             PositionAnswer::Silent => DueVerdict::Hold,
             PositionAnswer::Differs => {
-                held.lacked_since = None;
+                self.lacked_since = None;
                 held.asked.clone_from(&held.newest);
                 DueVerdict::Hold
             }
             PositionAnswer::Lacked { goes_on } => {
-                let since = *held.lacked_since.get_or_insert(now);
+                let since = *self.lacked_since.get_or_insert(now);
                 let is_long = now.saturating_duration_since(since) >= LACKED_MAX;
-                if goes_on && is_long { DueVerdict::Refute } else { DueVerdict::Hold }
+                if !(goes_on && is_long) {
+                    return DueVerdict::Hold;
+                }
+                self.lacked_since = None;
+                DueVerdict::Refute
             }
         }
     }
 
     /// Drops the pages up to the one that other endpoints were asked about, because they are handed over.
     pub(super) fn take_asked(&mut self) {
+        self.lacked_since = None;
         let Some(held) = &mut self.held else { return };
         if held.asked.position == held.newest.position {
             self.held = None;
@@ -170,7 +176,6 @@ impl<G: Clone> EmptyPages<G> {
         }
         held.first_block = held.asked.position.number + 1;
         held.asked.clone_from(&held.newest);
-        held.lacked_since = None;
     }
 }
 
@@ -235,6 +240,21 @@ mod tests {
         let long = asked + LACKED_MAX;
         assert_eq!(pages.judge(lacked(false), true, long), DueVerdict::Hold, "others stand still");
         assert_eq!(pages.judge(lacked(true), true, long), DueVerdict::Refute);
+    }
+
+    #[test]
+    fn an_endpoint_that_takes_back_its_blocks_gains_no_time() {
+        let start = Instant::now();
+        let mut pages = at_head(start);
+        let lacked = PositionAnswer::Lacked { goes_on: true };
+        pages.hold(&page(10, 400, true), 0, "inventor");
+        assert_eq!(pages.judge(lacked, false, start), DueVerdict::Hold);
+        pages.hold(&page(10, 401, true), 1, "inventor");
+        assert_eq!(pages.judge(PositionAnswer::Silent, true, start + SECOND), DueVerdict::Hold);
+        assert_eq!(pages.judge(lacked, true, start + LACKED_MAX), DueVerdict::Refute);
+        pages.hold(&page(10, 402, true), 2, "inventor");
+        let later = start + LACKED_MAX + SECOND;
+        assert_eq!(pages.judge(lacked, true, later), DueVerdict::Hold, "its time begins anew");
     }
 
     #[test]
