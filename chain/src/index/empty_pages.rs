@@ -98,7 +98,6 @@ impl<G: Clone> EmptyPages<G> {
     /// Drops the held pages, because a page that begins with `from_block` follows them and is handed over. Returns the
     /// first block after those that were handed over before.
     pub(super) fn skip(&mut self, from_block: u64, pass: u64) -> u64 {
-        self.lacked_since = None;
         let skipped = self.held.take().filter(|held| held.pass == pass);
         skipped.map_or(from_block, |held| held.first_block)
     }
@@ -114,6 +113,10 @@ impl<G: Clone> EmptyPages<G> {
         self.handed = self.handed.max(Some(page.position.number));
         if page.is_at_head {
             self.head_told_in = Some(pass);
+        }
+        // Others have confirmed its events, so this is another time.
+        if !page.events.is_empty() {
+            self.lacked_since = None;
         }
     }
 
@@ -251,6 +254,7 @@ mod tests {
         assert_eq!(pages.judge(lacked, false, start), DueVerdict::Hold);
         pages.hold(&page(10, 401, true), 1, "inventor");
         assert_eq!(pages.judge(PositionAnswer::Silent, true, start + SECOND), DueVerdict::Hold);
+        pages.note_handed(&page(5, 9, false), 1, start + SECOND);
         assert_eq!(pages.judge(lacked, true, start + LACKED_MAX), DueVerdict::Refute);
         pages.hold(&page(10, 402, true), 2, "inventor");
         let later = start + LACKED_MAX + SECOND;
