@@ -279,6 +279,13 @@ impl Endpoints {
         state.distrusted_until = Some(now + state.distrust.next());
     }
 
+    /// Returns true if the endpoint at `index` has this scheme, host and port, and is distrusted now.
+    pub(crate) fn is_distrusted(&self, index: usize, named: &str) -> bool {
+        let slot = self.0.slots.get(index).filter(|slot| slot.display_url == named);
+        let until = slot.and_then(|slot| slot.state.lock().distrusted_until);
+        until.is_some_and(|until| until > Instant::now())
+    }
+
     /// Returns a snapshot of all endpoints, in order of preference.
     #[must_use]
     pub fn status(&self) -> Vec<EndpointStatus> {

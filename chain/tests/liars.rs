@@ -53,7 +53,7 @@ fn fault(kind: u64, top: u64, random: &mut StdRng) -> Faults {
         10 => Faults { forges: true, ..none },
         11 => Faults { range_max: Some(random.random_range(1..6)), ..none },
         12 => Faults { renames: true, ..none },
-        13 => Faults { invents: Some(top), ..none },
+        13 => Faults { invents: Some(top), is_barren: random.random(), ..none },
         14 => Faults { omits: true, claims_pause: Some(random.random()), ..none },
         15 => Faults { omits: true, withholds: true, ..none },
         16 => Faults { pruned_below: Some(random.random_range(1..60)), ..none },

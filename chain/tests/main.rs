@@ -15,6 +15,7 @@ mod lied_branches;
 mod lied_counts;
 mod lied_heights;
 mod lied_parents;
+mod lied_positions;
 mod lied_prices;
 mod lied_receipts;
 mod lied_times;

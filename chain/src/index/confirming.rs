@@ -94,6 +94,22 @@ impl fmt::Display for Contradiction {
     }
 }
 
+/// What other endpoints say about the last block of a page without events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PositionAnswer {
+    /// Another endpoint has the block, or there is no other endpoint.
+    Shown,
+    /// None answers.
+    Silent,
+    /// Those that answer have another block at that height.
+    Differs,
+    /// None has the block, and at least one of those that answer has none at that height.
+    Lacked {
+        /// True if one of them goes on with the chain below it.
+        goes_on: bool,
+    },
+}
+
 /// Confirms the pages of one contract's reader.
 #[derive(Debug, Default)]
 pub(super) struct Confirmer {
@@ -156,6 +172,19 @@ impl Confirmer {
             return confirmation;
         }
     }
+
+    /// Asks other endpoints once about the last block of a page without events.
+    pub(super) async fn ask_about_position(&mut self, asked: &Asked<'_>) -> PositionAnswer {
+        if !asked.endpoints.has_other_than(asked.giver) {
+            return PositionAnswer::Shown;
+        }
+        let answer = asked.position_at_others().await;
+        let PositionAnswer::Lacked { .. } = answer else { return answer };
+        let block = asked.batch.position.number;
+        self.others.note(asked.heads_of_others(block).await, Instant::now());
+        let progress = self.others.progress(block, Instant::now(), unix_time_s());
+        PositionAnswer::Lacked { goes_on: progress == Progress::Below }
+    }
 }
 
 fn unix_time_s() -> u64 {
@@ -182,6 +211,25 @@ impl Asked<'_> {
             "an endpoint shows events that the chain does not have: they are not stored"
         );
         self.endpoints.distrust_asked(self.giver, "its events are refuted by other endpoints");
+    }
+
+    /// Returns what endpoints with another host or port say about the last block of the page.
+    async fn position_at_others(&self) -> PositionAnswer {
+        let block = self.batch.position;
+        let ask = |chain: Chain| async move { fetch::headers(&chain, &[block.number], None).await };
+        let mut answers = pin!(self.endpoints.others_in_time(self.giver, ANSWER_MAX, &ask));
+        let mut all = PositionAnswer::Silent;
+        while let Some(answer) = answers.next().await {
+            let Ok(headers) = answer else { continue };
+            match headers.first() {
+                Some(header) if header.block == block => return PositionAnswer::Shown,
+                Some(_) if all == PositionAnswer::Silent => all = PositionAnswer::Differs,
+                Some(_) => {}
+                // One that states another block must not keep one that lacks it from being heard.
+                None => all = PositionAnswer::Lacked { goes_on: false },
+            }
+        }
+        all
     }
 
     /// Judges the events that no other endpoint shows, by block. If none knows about a block, returns the height of the

@@ -17,6 +17,8 @@ pub(super) const RETRY_MAX: Duration = Duration::from_secs(5);
 /// A batch on its way from the page reader to the batch writer.
 pub(super) struct NumberedBatch {
     pub(super) batch: EventBatch,
+    /// The first block after the batch before it. Those from here to the batch have no events.
+    pub(super) first_block: u64,
     /// The reading pass to which the batch belongs: see [`ReaderContext::pass`].
     pub(super) pass: u64,
     /// True if another endpoint than the one that gave the events confirms them: see `confirming`.

@@ -11,7 +11,8 @@
 //!   three;
 //! - `head`: follows the chain's head; `fetch`: the requests; `receipts`: those for receipts and proofs; `bootstrap`:
 //!   those about numbers that an operator chose;
-//! - `confirming`: asks other endpoints about events before they are stored; `gap_search`: the search for omitted ones;
+//! - `confirming`: asks other endpoints about events before they are stored; `empty_pages`: holds pages without events
+//!   until another endpoint has their last block; `gap_search`: the search for omitted events;
 //! - `lag`, `turns`: decide when another endpoint is used, because this one is behind or turns back again and again;
 //!   `disputes`: decides when the operator hears of contradictions;
 //! - `contract`: one contract's reader, which joins `reading` (asks) and `storing` (stores) through
@@ -25,6 +26,7 @@ mod confirming;
 mod context;
 mod contract;
 mod disputes;
+mod empty_pages;
 pub mod event;
 pub mod event_set;
 mod fetch;

@@ -1,5 +1,6 @@
 //! The requesting half of a contract's reader.
 
+mod handing_over;
 mod lagging;
 mod second_look;
 
@@ -18,6 +19,7 @@ use super::bootstrap;
 use super::confirming::{Asked, Confirmation, Confirmer, Contradiction};
 use super::context::{NumberedBatch, RETRY_MAX, RETRY_MIN, ReaderContext};
 use super::disputes::Disputes;
+use super::empty_pages::EmptyPages;
 use super::event::{BlockRef, ContractEvent};
 use super::fetch;
 use super::gap_search::GapSearch;
@@ -73,6 +75,9 @@ pub(super) struct PageReader {
     silences: LookSilences,
     confirmer: Confirmer,
     disputes: Disputes,
+    empty: EmptyPages<Chain>,
+    /// The host and port of the endpoint whose newest blocks others contradicted last.
+    contradicted: Option<String>,
     /// The indices of endpoints that have events on another branch than others, and the message about them.
     /// Nothing is read while this is set.
     held: Option<(BTreeSet<usize>, String)>,
@@ -91,6 +96,7 @@ impl PageReader {
         last_sequence_id: SequenceId,
         batches: mpsc::Sender<NumberedBatch>,
     ) -> Self {
+        let stored = context.status.lock().stored.map(|block| block.number);
         Self {
             context,
             endpoints,
@@ -112,6 +118,8 @@ impl PageReader {
             silences: LookSilences::default(),
             confirmer: Confirmer::default(),
             disputes: Disputes::default(),
+            empty: EmptyPages::new(stored),
+            contradicted: None,
             held: None,
             is_moving: false,
         }
@@ -146,6 +154,9 @@ impl PageReader {
                 self.context.stuck(reason);
                 self.changed(QUIET, &mut gap_found).await;
                 continue;
+            }
+            if !self.hand_over_empty().await {
+                return;
             }
             if self.walk.look().is_far_behind() {
                 self.changed(SERVED_FOR, &mut gap_found).await;
@@ -298,8 +309,7 @@ impl PageReader {
         }
         self.own_head = self.own_head.filter(|_| !batch.is_at_head);
         self.context.status.lock().read = Some(batch.position.number);
-        let pass = self.context.pass();
-        self.batches.send(NumberedBatch { batch, pass, is_confirmed }).await.is_ok()
+        self.pass_on(batch, giver, is_confirmed).await
     }
 
     /// Asks other endpoints about the events of a batch. Returns true if they confirm them, and false if none of them
@@ -317,20 +327,25 @@ impl PageReader {
                 None
             }
             Confirmation::Contradicted(contradiction) => {
-                self.note_contradiction(contradiction);
-                if let Contradiction::Ahead(_) = contradiction {
-                    // Blocks without events that the endpoint gave before may be invented too, and the chain that
-                    // others show would be read only once it reaches them.
-                    self.begin_pass();
-                }
-                self.context.stuck(&contradiction.to_string());
-                // Of three, two may agree.
-                self.endpoints
-                    .distrust_asked(giver, "other endpoints contradict its newest events");
-                sleep(self.pauses.next()).await;
+                self.contradicted(contradiction, giver).await;
                 None
             }
         }
+    }
+
+    /// Leaves the endpoint `giver`, because others contradict its newest blocks, and pauses.
+    async fn contradicted(&mut self, contradiction: Contradiction, giver: &Chain) {
+        self.note_contradiction(contradiction);
+        if let Contradiction::Ahead(_) = contradiction {
+            // Blocks without events that the endpoint gave before may be invented too, and the chain that
+            // others show would be read only once it reaches them.
+            self.begin_pass();
+            self.contradicted = Some(giver.endpoint().to_owned());
+        }
+        self.context.stuck(&contradiction.to_string());
+        // Of three, two may agree.
+        self.endpoints.distrust_asked(giver, "other endpoints contradict its newest blocks");
+        sleep(self.pauses.next()).await;
     }
 
     /// Tells the operator of a contradiction that may need a change of the settings. An endpoint that is behind needs

@@ -18,18 +18,11 @@ use super::walk::{BlockHeader, EventBatch, WalkSettings};
 use crate::backoff::Pauses;
 use crate::endpoints::Endpoints;
 
-/// The shortest interval between commits of a position without events. Guess: after a restart, ten seconds
-/// of empty blocks are read again.
-const POSITION_EVERY: Duration = Duration::from_secs(10);
-
 /// Stores batches in order, and retries each until the sink accepts it.
 pub(super) struct BatchWriter {
     context: ReaderContext,
     /// The channel that passes the block after which events are missing to the requesting half.
     gaps: mpsc::Sender<Option<u64>>,
-    stored_at: Option<Instant>,
-    /// True once a batch that ends at the head of the chain is stored.
-    has_stored_head: bool,
     /// The pass of the last received batch, and the first block of the next batch of this pass.
     expected: Option<(u64, u64)>,
     /// The first block without a second look, as the sink has noted it.
@@ -51,8 +44,6 @@ impl BatchWriter {
         Self {
             context,
             gaps,
-            stored_at: None,
-            has_stored_head: false,
             expected: None,
             noted: None,
             endpoints,
@@ -70,12 +61,13 @@ impl BatchWriter {
                 received = batches.recv() => received,
                 _ = stop.changed() => None,
             };
-            let Some(NumberedBatch { batch, pass, is_confirmed }) = received else { return };
-            self.check_contiguous(&batch, pass);
-            if pass != self.context.pass() || self.is_not_worth_a_commit(&batch) {
+            let Some(numbered) = received else { return };
+            self.check_contiguous(&numbered);
+            let NumberedBatch { batch, first_block, pass, is_confirmed } = numbered;
+            if pass != self.context.pass() {
                 continue;
             }
-            self.note_unlooked(batch.from_block).await;
+            self.note_unlooked(first_block).await;
             if !self.store(Arc::new(batch), is_confirmed, &mut stop).await {
                 return;
             }
@@ -84,31 +76,20 @@ impl BatchWriter {
 
     /// Checks that the batches of one pass cover the chain without a gap. Balance events carry no sequence id, so a
     /// sink could not notice that a gap here omits them.
-    fn check_contiguous(&mut self, batch: &EventBatch, pass: u64) {
+    fn check_contiguous(&mut self, numbered: &NumberedBatch) {
+        let NumberedBatch { batch, first_block, pass, .. } = numbered;
         assert!(batch.from_block <= batch.position.number, "a batch covers at least one block");
-        if let Some((_, next)) = self.expected.filter(|(last, _)| *last == pass) {
-            assert_eq!(batch.from_block, next, "batches of one pass are contiguous by block");
+        if let Some((_, next)) = self.expected.filter(|(last, _)| last == pass) {
+            assert_eq!(*first_block, next, "batches of one pass are contiguous by block");
         }
-        self.expected = Some((pass, batch.position.number + 1));
-    }
-
-    fn is_not_worth_a_commit(&self, batch: &EventBatch) -> bool {
-        let is_recent = self.stored_at.is_some_and(|at| at.elapsed() < POSITION_EVERY);
-        let stored = self.context.status.lock().stored.map_or(0, |block| block.number);
-        // A commit ends the stuck state.
-        let is_stuck = self.context.is_storing_stuck.load(Ordering::Acquire);
-        // The sink takes note that it has come to the head. While the chain makes no further block, no later batch
-        // would tell it.
-        let is_first_head = batch.is_at_head && !self.has_stored_head;
-        let is_wanted = is_stuck || is_first_head;
-        batch.events.is_empty() && batch.from_block > stored && is_recent && !is_wanted
+        self.expected = Some((*pass, batch.position.number + 1));
     }
 
     /// Has the sink note the first block without a second look. Blocks that are read again have none, which is noted
-    /// before their batch is stored. No block after `from_block`, the first one of that batch, is noted: if the look at
-    /// the batch has ended already, a crash may still lose the batch and leave the note.
-    async fn note_unlooked(&mut self, from_block: u64) {
-        let unlooked = self.context.unlooked.load(Ordering::Acquire).min(from_block);
+    /// before their batch is stored. No block after `first_block`, the first one that is not stored, is noted: if the
+    /// look at the batch has ended already, a crash may still lose the batch and leave the note.
+    async fn note_unlooked(&mut self, first_block: u64) {
+        let unlooked = self.context.unlooked.load(Ordering::Acquire).min(first_block);
         if self.noted == Some(unlooked) {
             return;
         }
@@ -220,8 +201,6 @@ impl BatchWriter {
     }
 
     fn note(&mut self, batch: &EventBatch, took: Duration) {
-        self.stored_at = Some(Instant::now());
-        self.has_stored_head |= batch.is_at_head;
         let mut status = self.context.status.lock();
         status.stored = Some(batch.position);
         status.times.batches_s.observe(took.as_secs_f64());

@@ -100,6 +100,20 @@ pub struct EventBatch {
     pub is_at_head: bool,
 }
 
+impl EventBatch {
+    /// Splits off the blocks after `last`, which is the block of the last event or a later one. Returns `None` if there
+    /// are none.
+    pub(crate) fn split_after(&mut self, last: BlockRef) -> Option<Self> {
+        if last.number >= self.position.number {
+            return None;
+        }
+        let (from_block, events) = (last.number + 1, Vec::new());
+        let position = std::mem::replace(&mut self.position, last);
+        let is_at_head = std::mem::take(&mut self.is_at_head);
+        Some(Self { from_block, events, position, is_at_head })
+    }
+}
+
 /// The result of checking a response.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PageOutcome {
@@ -222,6 +236,11 @@ impl Walk {
     #[must_use]
     pub fn unread(&self) -> u64 {
         self.next
+    }
+
+    /// Returns the block that was read at this height, if it is remembered.
+    pub(crate) fn read_block(&self, number: u64) -> Option<BlockRef> {
+        self.blocks.iter().rev().find(|block| block.number == number).copied()
     }
 
     /// Returns the present page size in blocks.
@@ -549,4 +568,25 @@ pub(super) fn range_named(message: &str) -> Option<u64> {
     let digits = before.rsplit(|c: char| !c.is_ascii_digit() && c != ',').next()?;
     let blocks = digits.replace(',', "").parse::<u64>().ok()?;
     Some(blocks.saturating_sub(1).max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_blocks_after_the_last_event_are_split_off_as_a_batch_that_follows() {
+        let block = |number| BlockRef { number, hash: B256::repeat_byte(1) };
+        let whole =
+            EventBatch { from_block: 3, events: Vec::new(), position: block(9), is_at_head: true };
+        let mut first = whole.clone();
+        let rest = first.split_after(block(5));
+        let is_at_head = (first.is_at_head, rest.as_ref().map(|rest| rest.is_at_head));
+        assert_eq!(is_at_head, (false, Some(true)));
+        assert_eq!((first.from_block, first.position), (3, block(5)));
+        assert_eq!(rest.map(|rest| (rest.from_block, rest.position)), Some((6, block(9))));
+        let mut same = whole.clone();
+        assert_eq!(same.split_after(block(9)), None);
+        assert_eq!(same, whole);
+    }
 }

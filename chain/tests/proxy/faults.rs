@@ -45,6 +45,8 @@ pub(crate) struct Faults {
     pub(crate) renames: bool,
     /// The height up to which it makes up blocks above the chain's, the highest one with an event.
     pub(crate) invents: Option<u64>,
+    /// Leaves the blocks that it makes up without events.
+    pub(crate) is_barren: bool,
     /// The number that it states for its newest block, although it serves no such block.
     pub(crate) claims_head: Option<u64>,
     /// Refuses every other request for logs because of too many requests.
@@ -125,6 +127,7 @@ impl Faults {
         forges: false,
         renames: false,
         invents: None,
+        is_barren: false,
         claims_head: None,
         limited: false,
         stateless: false,

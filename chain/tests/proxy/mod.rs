@@ -165,12 +165,13 @@ impl ProxyState {
 
     /// Returns the maker of blocks above the chain's, if the proxy has this fault and the chain is not that high.
     async fn inventor(&self) -> Option<Inventor> {
-        let top = self.state.lock().faults.invents?;
+        let Faults { invents, is_barren, .. } = self.state.lock().faults;
+        let top = invents?;
         let ask = |method, params| json!({ "jsonrpc": "2.0", "id": 1, "method": method, "params": params });
         let head = self.forward(&ask("eth_getBlockByNumber", json!(["latest", false]))).await;
         let logs = ask("eth_getLogs", json!([{ "fromBlock": "0x0" }]));
         let logs = self.forward(&logs).await["result"].take();
-        let inventor = Inventor { top, head: head["result"].clone(), logs };
+        let inventor = Inventor { top, is_barren, head: head["result"].clone(), logs };
         (inventor.height() < top).then_some(inventor)
     }
 

@@ -65,13 +65,18 @@ impl PageReader {
         true
     }
 
-    /// Returns true if another endpoint than the one at `index` has the block with this number.
+    /// Returns true if another endpoint than the one at `index` has the block with this number. The answer of one
+    /// that is left because it made up such blocks does not count.
     async fn has_another(&self, index: usize, number: u64) -> bool {
         let answers = self.endpoints.each_in_time(ANSWER_MAX, |chain| async move {
             fetch::headers(&chain, &[number], None).await
         });
         let answers = answers.await.into_iter().enumerate();
-        let mut others = answers.filter(|(place, _)| *place != index);
+        let contradicted = self.contradicted.as_deref();
+        let is_left = |place: usize| {
+            contradicted.is_some_and(|named| self.endpoints.is_distrusted(place, named))
+        };
+        let mut others = answers.filter(|(place, _)| *place != index && !is_left(*place));
         others.any(|(_, answer)| answer.is_ok_and(|headers| !headers.is_empty()))
     }
 }
