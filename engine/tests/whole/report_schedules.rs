@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use hawser_engine::payer_reports::ChainReports;
 use hawser_engine::runtime::{Attested, ReportState, ReportStepError, Submitted, Written};
 use hawser_proto::{OriginatorId, PayerAddress, SequenceId};
-use hawser_rules::Rate;
 use hawser_rules::payer_report::{NodeIds, PayerReport, RangeEnd};
+use hawser_rules::{PicoDollarPrice, Rate};
 use proptest::prelude::*;
 use proptest::sample::select;
 
@@ -157,7 +157,11 @@ impl Schedule {
             Event::Break { settlements } => network.contract.0.lock().settles = Some(settlements),
             Event::Price { message_fee } => {
                 let start_unix_s = u64::from(now + 1) * 60;
-                network.add_rate(Rate { start_unix_s, message_fee, ..rate() });
+                network.add_rate(Rate {
+                    start_unix_s,
+                    message_fee: PicoDollarPrice(message_fee),
+                    ..rate()
+                });
             }
             Event::Lie { about, by } => lie(network, about, by).await,
             Event::Charge { node, is_too_much } => network.charge(node, is_too_much),
