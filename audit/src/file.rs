@@ -11,7 +11,10 @@ use hawser_rules::misbehavior::report::REPORT_LEN_BYTES_MAX;
 use hawser_rules::misbehavior::{
     ChainRecord, Judgement, ReportCase, TreeEvidence, TreeFault, verify, verify_trees,
 };
-use hawser_rules::{Absence, Absences, NodeRecord, Rate, RateTable, Registry};
+use hawser_rules::{
+    Absence, Absences, NodeRecord, PicoDollarPrice, PicoDollarsPerByteDay, Rate, RateTable,
+    Registry,
+};
 use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
@@ -297,9 +300,9 @@ impl EvidenceFile {
     ) -> Self {
         let rate = |it: &Rate| FiledRate {
             start_unix_s: it.start_unix_s,
-            message_fee: it.message_fee,
-            storage_fee: it.storage_fee,
-            congestion_fee: it.congestion_fee,
+            message_fee: it.message_fee.0,
+            storage_fee: it.storage_fee.0,
+            congestion_fee: it.congestion_fee.0,
             target_rate_per_minute: it.target_rate_per_minute,
         };
         Self {
@@ -361,9 +364,9 @@ impl EvidenceFile {
         let registry = records?.into_iter().collect::<Registry>().with_absences(absences?);
         let rate = |it: &FiledRate| Rate {
             start_unix_s: it.start_unix_s,
-            message_fee: it.message_fee,
-            storage_fee: it.storage_fee,
-            congestion_fee: it.congestion_fee,
+            message_fee: PicoDollarPrice(it.message_fee),
+            storage_fee: PicoDollarsPerByteDay(it.storage_fee),
+            congestion_fee: PicoDollarPrice(it.congestion_fee),
             target_rate_per_minute: it.target_rate_per_minute,
         };
         let rates = match self.rates.as_slice() {

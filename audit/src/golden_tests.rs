@@ -13,7 +13,10 @@ use hawser_rules::misbehavior::{
     ChainRecord, EventAnswer, Judgement, MisbehaviorKind, Missing, PlaceAnswer, Report, ReportCase,
     TreeEvidence, TreeFault, verify, verify_trees,
 };
-use hawser_rules::{Absence, Absences, NodeRecord, Rate, RateTable, Registry};
+use hawser_rules::{
+    Absence, Absences, NodeRecord, PicoDollarPrice, PicoDollarsPerByteDay, Rate, RateTable,
+    Registry,
+};
 use serde_json::{Value, json};
 
 use self::second::Chance;
@@ -109,9 +112,9 @@ fn rates(case: &Value) -> Option<RateTable> {
         let number = |index: usize| it[index].as_u64().unwrap();
         Rate {
             start_unix_s: number(0),
-            message_fee: number(1),
-            storage_fee: number(2),
-            congestion_fee: number(3),
+            message_fee: PicoDollarPrice(number(1)),
+            storage_fee: PicoDollarsPerByteDay(number(2)),
+            congestion_fee: PicoDollarPrice(number(3)),
             target_rate_per_minute: number(4),
         }
     };

@@ -12,7 +12,7 @@ use hawser_rules::misbehavior::report::{digest, own_safety_report};
 use hawser_rules::misbehavior::{
     Host, MisbehaviorKind, MisbehaviorVerdict, Missing, TreeEvidence, TreeFault,
 };
-use hawser_rules::{NodeRecord, Rate, RateTable, Registry};
+use hawser_rules::{NodeRecord, PicoDollarPrice, PicoDollarsPerByteDay, Rate, RateTable, Registry};
 use proptest::prelude::*;
 use prost::Message as _;
 
@@ -38,9 +38,9 @@ fn keys() -> KnownKeys {
     let registry: Registry = [100, 200, 300].map(record).into_iter().collect();
     let rate = Rate {
         start_unix_s: 5,
-        message_fee: 1,
-        storage_fee: 2,
-        congestion_fee: 3,
+        message_fee: PicoDollarPrice(1),
+        storage_fee: PicoDollarsPerByteDay(2),
+        congestion_fee: PicoDollarPrice(3),
         target_rate_per_minute: 4,
     };
     KnownKeys { registry, rates: RateTable::new(vec![rate], Some(NOW_NS)).ok() }

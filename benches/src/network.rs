@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api as metadata;
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SecretKey};
-use hawser_rules::{NodeRecord, Rate, Registry};
+use hawser_rules::{NodeRecord, PicoDollarPrice, PicoDollarsPerByteDay, Rate, Registry};
 use hawser_storage::UnknownFolder;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -33,9 +33,9 @@ const SETTLE_MAX: Duration = Duration::from_secs(10);
 /// The price of all envelopes. The congestion target is above the rate of any run, because congestion is not measured.
 pub(crate) const RATE: Rate = Rate {
     start_unix_s: 0,
-    message_fee: 100,
-    storage_fee: 200,
-    congestion_fee: 300,
+    message_fee: PicoDollarPrice(100),
+    storage_fee: PicoDollarsPerByteDay(200),
+    congestion_fee: PicoDollarPrice(300),
     target_rate_per_minute: 2_000_000_000,
 };
 
@@ -135,9 +135,9 @@ impl Network {
             members.push(member);
         }
         let rates = json!({ "rates": [{
-            "messageFee": RATE.message_fee,
-            "storageFee": RATE.storage_fee,
-            "congestionFee": RATE.congestion_fee,
+            "messageFee": RATE.message_fee.0,
+            "storageFee": RATE.storage_fee.0,
+            "congestionFee": RATE.congestion_fee.0,
             "targetRatePerMinute": RATE.target_rate_per_minute,
             "startTime": RATE.start_unix_s,
         }] });

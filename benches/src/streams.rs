@@ -10,7 +10,7 @@ use hawser_engine::ports::{Clock, PayloadValidator, Registry, TrustingJudge};
 use hawser_engine::read::SubscriptionEvent;
 use hawser_engine::runtime::{EngineSettings, Ports, PublishSettings};
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SecretKey, SequenceId, Topic, TopicKind};
-use hawser_rules::{Rate, RateTable};
+use hawser_rules::{PicoDollarPrice, PicoDollarsPerByteDay, Rate, RateTable};
 use hawser_storage::{
     CACHE_BYTES_MIN, Change, Durability, Facts, LogEntry, Store, StoreIdentity, StoreSettings,
 };
@@ -28,9 +28,9 @@ const PAUSE: Duration = Duration::from_millis(50);
 const ENVELOPE_LEN: usize = 800;
 const RATE: Rate = Rate {
     start_unix_s: 0,
-    message_fee: 0,
-    storage_fee: 0,
-    congestion_fee: 0,
+    message_fee: PicoDollarPrice(0),
+    storage_fee: PicoDollarsPerByteDay(0),
+    congestion_fee: PicoDollarPrice(0),
     target_rate_per_minute: 0,
 };
 

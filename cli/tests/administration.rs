@@ -177,7 +177,7 @@ fn rates_that_were_set_and_not_taken_over_are_finished_by_the_same_command() {
     let file = chains.json(ADMIN, &["registry", "rates", "list", "--rates-file"]);
     let read = hawser_node::files::rates::parse_for_judging(&file.to_string()).unwrap();
     assert_eq!(read.rates().len(), 2);
-    assert_eq!(read.rates()[1].congestion_fee, 303);
+    assert_eq!(read.rates()[1].congestion_fee.0, 303);
     assert!(file["completeUntil"].as_u64().unwrap() > 0, "{file}");
     let early = (start - 1).to_string();
     let cheaper = ["--message-fee", "1", "--storage-fee", "1", "--congestion-fee", "1"];

@@ -12,7 +12,7 @@ use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{Address, Bytes, OriginatorId, PublicKey, SecretKey, SequenceId};
 use hawser_rules::misbehavior::report::{digest, own_safety_report};
 use hawser_rules::misbehavior::{MisbehaviorKind, TreeEvidence, TreeFault};
-use hawser_rules::{NodeRecord, Rate, RateTable, Registry};
+use hawser_rules::{NodeRecord, PicoDollarPrice, PicoDollarsPerByteDay, Rate, RateTable, Registry};
 use hawser_storage::{ChainPosition, Change, Facts, LogEntry, PayerReportChange, PayerReportEvent};
 use prost::Message as _;
 use serde_json::Value;
@@ -124,9 +124,9 @@ fn rates_of_the_accuser_prove_nothing_with_the_keys_of_the_reader() {
     let known = keys(&[(100, host.public_key()), (ACCUSED, accused.public_key())]);
     let made_up = Rate {
         start_unix_s: 0,
-        message_fee: 1 << 40,
-        storage_fee: 0,
-        congestion_fee: 0,
+        message_fee: PicoDollarPrice(1 << 40),
+        storage_fee: PicoDollarsPerByteDay(0),
+        congestion_fee: PicoDollarPrice(0),
         target_rate_per_minute: 10,
     };
     let rates = RateTable::new(vec![made_up], Some(1_750_000_001_000_000_000)).ok();

@@ -121,7 +121,7 @@ pub fn load_at(snapshot: &Snapshot<'_>, end: EnvelopeId, ns: Option<i64>) -> Str
 #[cfg(test)]
 mod tests {
     use hawser_proto::{Address, OriginatorId};
-    use hawser_rules::Rate;
+    use hawser_rules::{PicoDollarPrice, PicoDollarsPerByteDay, Rate};
     use hawser_storage::Facts;
 
     use super::*;
@@ -154,9 +154,9 @@ mod tests {
     fn congestion_without_load_is_doubted_once_in_a_minute_and_due_congestion_never() {
         let rate = Rate {
             start_unix_s: 0,
-            message_fee: 0,
-            storage_fee: 0,
-            congestion_fee: 7,
+            message_fee: PicoDollarPrice(0),
+            storage_fee: PicoDollarsPerByteDay(0),
+            congestion_fee: PicoDollarPrice(7),
             target_rate_per_minute: 4,
         };
         let rates = RateTable::new(vec![rate], None).unwrap();

@@ -65,7 +65,9 @@ pub fn check(
 #[cfg(test)]
 mod tests {
     use hawser_proto::SecretKey;
-    use hawser_rules::{Absence, Absences, NodeRecord, Rate};
+    use hawser_rules::{
+        Absence, Absences, NodeRecord, PicoDollarPrice, PicoDollarsPerByteDay, Rate,
+    };
 
     use super::*;
 
@@ -79,9 +81,9 @@ mod tests {
     fn rates(start_unix_s: u64, refreshed_ns: Option<i64>) -> RateTable {
         let rate = Rate {
             start_unix_s,
-            message_fee: 1,
-            storage_fee: 1,
-            congestion_fee: 1,
+            message_fee: PicoDollarPrice(1),
+            storage_fee: PicoDollarsPerByteDay(1),
+            congestion_fee: PicoDollarPrice(1),
             target_rate_per_minute: 1,
         };
         RateTable::new(vec![rate], refreshed_ns).unwrap()

@@ -244,6 +244,7 @@ mod tests {
     use hawser_proto::envelope::OriginatorEnvelope;
     use hawser_proto::{Bytes, SecretKey};
     use hawser_rules::fees::FeeError;
+    use hawser_rules::{PicoDollarPrice, PicoDollarsPerByteDay};
     use proptest::prelude::*;
 
     use super::*;
@@ -271,9 +272,9 @@ mod tests {
     fn plain() -> RateTable {
         rates(Rate {
             start_unix_s: 0,
-            message_fee: 1000,
-            storage_fee: 3,
-            congestion_fee: 0,
+            message_fee: PicoDollarPrice(1000),
+            storage_fee: PicoDollarsPerByteDay(3),
+            congestion_fee: PicoDollarPrice(0),
             target_rate_per_minute: 0,
         })
     }
@@ -347,9 +348,9 @@ mod tests {
         let start_s = u64::try_from(START_NS / second).unwrap();
         let rate = |start_unix_s, message_fee| Rate {
             start_unix_s,
-            message_fee,
-            storage_fee: 0,
-            congestion_fee: 0,
+            message_fee: PicoDollarPrice(message_fee),
+            storage_fee: PicoDollarsPerByteDay(0),
+            congestion_fee: PicoDollarPrice(0),
             target_rate_per_minute: 0,
         };
         let table = vec![rate(0, 1000), rate(start_s + 400, 7)];
@@ -387,7 +388,10 @@ mod tests {
     fn a_request_that_has_no_price_burns_no_id() {
         let mut sequencer = sequencer();
         // A byte may cost this much for two days, and not for a year.
-        let expensive = rates(Rate { storage_fee: u64::MAX >> 15, ..plain().rates()[0] });
+        let expensive = rates(Rate {
+            storage_fee: PicoDollarsPerByteDay(u64::MAX >> 15),
+            ..plain().rates()[0]
+        });
         let request = [admitted(2), admitted(365), admitted(365)];
         let failed = sequencer.sequence(START_NS, &expensive, &request);
         let failed = failed.unwrap_err();
@@ -404,9 +408,9 @@ mod tests {
         let fees = |message_fee| {
             rates(Rate {
                 start_unix_s: 0,
-                message_fee,
-                storage_fee: 0,
-                congestion_fee: 1,
+                message_fee: PicoDollarPrice(message_fee),
+                storage_fee: PicoDollarsPerByteDay(0),
+                congestion_fee: PicoDollarPrice(1),
                 target_rate_per_minute: 1,
             })
         };
@@ -429,7 +433,7 @@ mod tests {
         let count = move |minute| if minute == now { seed } else { 0 };
         let mut sequencer = Sequencer::new(NODE, SequenceId(0), START_NS, count);
         let busy = rates(Rate {
-            congestion_fee: batch["congestion_fee"].as_u64().unwrap(),
+            congestion_fee: PicoDollarPrice(batch["congestion_fee"].as_u64().unwrap()),
             target_rate_per_minute: batch["target"].as_u64().unwrap(),
             ..plain().rates()[0]
         });

@@ -18,18 +18,27 @@ pub const CLOCK_TOLERANCE_NS: i64 = 5 * MINUTE_NS;
 /// stop pricing at 60 minutes. An honest node may learn of a new rate so much later than it starts.
 pub const RATES_AGE_NS_MAX: i64 = 60 * MINUTE_NS;
 
+/// A price in picodollars. The rate registry takes any 64-bit number, so a price may exceed every amount that can be
+/// charged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PicoDollarPrice(pub u64);
+
+/// A price in picodollars per byte of payer envelope and day of retention, with the range of a [`PicoDollarPrice`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PicoDollarsPerByteDay(pub u64);
+
 /// One entry of the rate registry, whose prices are in force from its start until the next entry's
 /// (`docs/protocol/fees.md`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rate {
     /// The first second in which the rate is in force, unix seconds.
     pub start_unix_s: u64,
-    /// The flat fee per envelope, picodollars.
-    pub message_fee: u64,
-    /// The fee per byte of payer envelope and day of retention, picodollars.
-    pub storage_fee: u64,
-    /// The fee per congestion unit, picodollars.
-    pub congestion_fee: u64,
+    /// The flat fee per envelope.
+    pub message_fee: PicoDollarPrice,
+    /// The fee per byte of payer envelope and day of retention.
+    pub storage_fee: PicoDollarsPerByteDay,
+    /// The fee per congestion unit.
+    pub congestion_fee: PicoDollarPrice,
     /// The envelopes per minute of one originator up to which there is no congestion; 0 disables congestion.
     pub target_rate_per_minute: u64,
 }
@@ -393,7 +402,7 @@ impl Rate {
     /// Returns true if this rate allows the congestion fee. Only the node itself knows its congestion, so any number of
     /// units up to the largest one passes.
     fn may_charge_for_congestion(&self, fee: u64) -> bool {
-        match (fee, self.target_rate_per_minute, self.congestion_fee) {
+        match (fee, self.target_rate_per_minute, self.congestion_fee.0) {
             (0, _, _) => true,
             (_, 0, _) | (_, _, 0) => false,
             (_, _, step) => fee.is_multiple_of(step) && fee / step <= CONGESTION_UNITS_MAX,
@@ -421,10 +430,10 @@ impl Rate {
         if days == 0 {
             return Err(FeeError::NoDays);
         }
-        let fee = u128::from(self.storage_fee)
+        let fee = u128::from(self.storage_fee.0)
             .checked_mul(u128::from(size_bytes))
             .and_then(|fee| fee.checked_mul(u128::from(days)))
-            .and_then(|fee| fee.checked_add(u128::from(self.message_fee)));
+            .and_then(|fee| fee.checked_add(u128::from(self.message_fee.0)));
         in_range(fee)
     }
 
@@ -453,7 +462,7 @@ impl Rate {
     /// # Errors
     /// [`FeeError::Overflow`] if the result exceeds the signed 64-bit range.
     pub fn congestion_fee(&self, units: u64) -> Result<u64, FeeError> {
-        in_range(u128::from(self.congestion_fee).checked_mul(u128::from(units)))
+        in_range(u128::from(self.congestion_fee.0).checked_mul(u128::from(units)))
     }
 }
 

@@ -36,7 +36,9 @@ pub use envelope::{
     check_payload, check_statement, check_topic, key_package_form, key_package_signatures,
     payer_claim, payer_claims, payload_class,
 };
-pub use fees::{PriceError, Rate, RateTable, is_free, is_owed};
+pub use fees::{
+    PicoDollarPrice, PicoDollarsPerByteDay, PriceError, Rate, RateTable, is_free, is_owed,
+};
 pub use registry::{NodeRecord, Registry};
 pub use retention::check_retention;
 pub use violation::{RuleNumber, Violation};

@@ -24,7 +24,7 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::publish_api_client::PublishApiC
 use hawser_proto::pb::xmtp::xmtpv4::message_api::query_api_client::QueryApiClient;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_client::ReplicationApiClient;
 use hawser_proto::{EnvelopeId, OriginatorId, SecretKey, SequenceId, Topic, TopicKind};
-use hawser_rules::{Rate, RateTable};
+use hawser_rules::{PicoDollarPrice, PicoDollarsPerByteDay, Rate, RateTable};
 use hawser_storage::{Change, LogEntry, Store, StoreIdentity};
 use http_body_util::BodyExt as _;
 use prost::Message as _;
@@ -278,9 +278,9 @@ pub(crate) fn record() -> NodeRecord {
 pub(crate) fn rate() -> Rate {
     Rate {
         start_unix_s: 0,
-        message_fee: 1000,
-        storage_fee: 3,
-        congestion_fee: 0,
+        message_fee: PicoDollarPrice(1000),
+        storage_fee: PicoDollarsPerByteDay(3),
+        congestion_fee: PicoDollarPrice(0),
         target_rate_per_minute: 0,
     }
 }

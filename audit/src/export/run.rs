@@ -512,8 +512,13 @@ impl Run<'_> {
                 congestion_fee,
                 target_rate_per_minute,
             } = *rate;
-            let row =
-                [start_unix_s, message_fee, storage_fee, congestion_fee, target_rate_per_minute];
+            let row = [
+                start_unix_s,
+                message_fee.0,
+                storage_fee.0,
+                congestion_fee.0,
+                target_rate_per_minute,
+            ];
             file.push(0, || row.map(Value::Amount).to_vec());
         }
         let changed = file.end(&mut self.manifest.rates)?;

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use hawser_proto::SequenceId;
+use hawser_rules::{PicoDollarPrice, Rate};
 
 use super::tests::{SETTINGS, content, shown_by_node};
 use super::*;
@@ -95,7 +96,7 @@ fn tallies_without_rates_are_none_and_other_rates_make_others() {
         tallies(place.path())
     };
     let first = with(RATE);
-    let expensive = with(hawser_rules::Rate { message_fee: RATE.message_fee + 1, ..RATE });
+    let expensive = with(Rate { message_fee: PicoDollarPrice(RATE.message_fee.0 + 1), ..RATE });
     assert_ne!(first, expensive);
     // A run without rates leaves the tallies, and reports this.
     let report = export(&shown, place.path(), without, |_| ()).unwrap();

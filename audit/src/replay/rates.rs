@@ -90,7 +90,7 @@ impl JudgedRates {
 fn numbers(rate: &Rate) -> RateNumbers {
     let Rate { start_unix_s, message_fee, storage_fee, congestion_fee, target_rate_per_minute } =
         *rate;
-    [start_unix_s, message_fee, storage_fee, congestion_fee, target_rate_per_minute]
+    [start_unix_s, message_fee.0, storage_fee.0, congestion_fee.0, target_rate_per_minute]
 }
 
 /// Returns true for a rate that begins after the newest envelope.
@@ -130,6 +130,8 @@ pub(super) fn compare(
 
 #[cfg(test)]
 mod tests {
+    use hawser_rules::PicoDollarPrice;
+
     use super::*;
     use crate::replay::testing::RATE;
 
@@ -156,7 +158,7 @@ mod tests {
         assert!(error(&[rate(5)], newest).contains("from 5 unix seconds is recorded, and was not"));
         let more = [&given[..], &[rate(40)]].concat();
         assert!(error(&more, newest).contains("from 40 unix seconds is recorded, and was not"));
-        let other = [Rate { message_fee: 1, ..given[0] }];
+        let other = [Rate { message_fee: PicoDollarPrice(1), ..given[0] }];
         assert!(error(&other, newest).contains("from 10 unix seconds is recorded with other fees"));
     }
 
@@ -180,7 +182,10 @@ mod tests {
             assert!(!old.stand_with(&later, Some(700_000_000_000)));
             assert!(!later.stand_with(&old, newest), "rates are missing");
         }
-        assert!(!old.stand_with(&of(&[Rate { message_fee: 1, ..first }], &[first]), newest));
+        assert!(!old.stand_with(
+            &of(&[Rate { message_fee: PicoDollarPrice(1), ..first }], &[first]),
+            newest
+        ));
         assert!(!old.stand_with(&JudgedRates::new(None, &[first], None), newest));
     }
 

@@ -11,7 +11,7 @@ use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::client_envelope::Payload;
 use hawser_proto::void::{SignedVoid, VoidStatement};
 use hawser_proto::{Address, Bytes, EnvelopeId, OriginatorId, SecretKey, SequenceId, minute_of};
-use hawser_rules::{NodeRecord, Rate, RateTable};
+use hawser_rules::{NodeRecord, PicoDollarPrice, PicoDollarsPerByteDay, Rate, RateTable};
 use prost::Message as _;
 
 use super::*;
@@ -23,9 +23,9 @@ const STEP_NS: i64 = 7_000_000_000;
 const DAYS: u32 = 30;
 pub(crate) const RATE: Rate = Rate {
     start_unix_s: 5,
-    message_fee: 1_000,
-    storage_fee: 3,
-    congestion_fee: 0,
+    message_fee: PicoDollarPrice(1_000),
+    storage_fee: PicoDollarsPerByteDay(3),
+    congestion_fee: PicoDollarPrice(0),
     target_rate_per_minute: 0,
 };
 

@@ -4,7 +4,7 @@ use hawser_proto::envelope::{PayerEnvelope, Payload};
 use hawser_proto::merkle::{CompactRange, LeafData, TreeHash, leaf_hash};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{Bytes, OriginatorId, SequenceId, minute_of};
-use hawser_rules::{Absence, Absences, Rate, RateTable, Registry};
+use hawser_rules::{Absence, Absences, PicoDollarPrice, Rate, RateTable, Registry};
 use prost::Message as _;
 use serde_json::{Value, json};
 
@@ -250,7 +250,7 @@ fn wrong_fees(log: &MemoryLog, rates: RateTable) -> Vec<u64> {
 
 #[test]
 fn a_congestion_fee_is_a_fault_if_all_envelopes_before_it_are_known_and_too_few() {
-    let rate = Rate { congestion_fee: 11, target_rate_per_minute: 100, ..RATE };
+    let rate = Rate { congestion_fee: PicoDollarPrice(11), target_rate_per_minute: 100, ..RATE };
     let found = |log: &MemoryLog| {
         let log = MemoryLog { rates: vec![rate], ..log.clone() };
         wrong_fees(&log, RateTable::new(vec![rate], None).unwrap())
@@ -280,7 +280,8 @@ fn a_congestion_fee_is_a_fault_if_all_envelopes_before_it_are_known_and_too_few(
 #[test]
 fn a_fee_by_a_former_rate_is_no_fault() {
     let log = MemoryLog::honest(20);
-    let newer = Rate { start_unix_s: RATE.start_unix_s + 1, message_fee: 2_000, ..RATE };
+    let newer =
+        Rate { start_unix_s: RATE.start_unix_s + 1, message_fee: PicoDollarPrice(2_000), ..RATE };
     let found = |rates: &[Rate]| wrong_fees(&log, RateTable::new(rates.to_vec(), None).unwrap());
     assert!(found(&[RATE, newer]).is_empty());
     assert_eq!(found(&[newer]).len(), 20, "no rate gives them");

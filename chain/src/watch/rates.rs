@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use alloy::eips::BlockId;
 use alloy::primitives::{Address, U256};
-use hawser_rules::{Rate, RateTable};
+use hawser_rules::{PicoDollarPrice, PicoDollarsPerByteDay, Rate, RateTable};
 
 use super::{WatchError, agreement};
 use crate::contracts::RateRegistry;
@@ -94,9 +94,9 @@ async fn read_at(
             }
             rates.push(Rate {
                 start_unix_s: next,
-                message_fee: entry.messageFee,
-                storage_fee: entry.storageFee,
-                congestion_fee: entry.congestionFee,
+                message_fee: PicoDollarPrice(entry.messageFee),
+                storage_fee: PicoDollarsPerByteDay(entry.storageFee),
+                congestion_fee: PicoDollarPrice(entry.congestionFee),
                 target_rate_per_minute: entry.targetRatePerMinute,
             });
         }

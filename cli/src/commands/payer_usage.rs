@@ -2,8 +2,8 @@
 
 use hawser_chain::admin::rates;
 use hawser_node::error::RunError;
-use hawser_rules::Rate;
 use hawser_rules::payer_report::{PicoDollars, SettledAmount};
+use hawser_rules::{PicoDollarPrice, PicoDollarsPerByteDay, Rate};
 use serde_json::json;
 
 use crate::args::payer::{EstimateArgs, UsageArgs};
@@ -58,9 +58,9 @@ pub(super) async fn estimate(mut args: EstimateArgs, as_json: bool) -> Result<()
     let prices = in_force.ok_or_else(none)?.prices;
     let rate = Rate {
         start_unix_s: 0,
-        message_fee: prices.message_fee,
-        storage_fee: prices.storage_fee,
-        congestion_fee: prices.congestion_fee,
+        message_fee: PicoDollarPrice(prices.message_fee),
+        storage_fee: PicoDollarsPerByteDay(prices.storage_fee),
+        congestion_fee: PicoDollarPrice(prices.congestion_fee),
         target_rate_per_minute: prices.target_rate_per_minute,
     };
     let too_large = || {

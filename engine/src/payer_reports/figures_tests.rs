@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use hawser_proto::Address;
 use hawser_proto::envelope::{OriginatorEnvelope, Proof};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
-use hawser_rules::Rate;
+use hawser_rules::{PicoDollarPrice, PicoDollarsPerByteDay, Rate};
 use hawser_storage::{Change, Charge, Facts, LogEntry, Store, Validity};
 use prost::Message as _;
 
@@ -48,9 +48,9 @@ fn strand(places: impl IntoIterator<Item = (u32, u8, u64)>) -> Store {
     let store = testing::store();
     let rate = Rate {
         start_unix_s: 0,
-        message_fee: 7,
-        storage_fee: 1,
-        congestion_fee: 0,
+        message_fee: PicoDollarPrice(7),
+        storage_fee: PicoDollarsPerByteDay(1),
+        congestion_fee: PicoDollarPrice(0),
         target_rate_per_minute: 0,
     };
     store.record_rates(&[rate_row(&rate)]).unwrap();

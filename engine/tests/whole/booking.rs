@@ -10,7 +10,7 @@ use hawser_proto::sign::originator_digest;
 use hawser_proto::{
     Bytes, Cursor, EnvelopeId, OriginatorId, SequenceId, Topic, TopicKind, minute_of,
 };
-use hawser_rules::{Absence, Absences, Rate};
+use hawser_rules::{Absence, Absences, PicoDollarPrice, Rate};
 use hawser_storage::{InvalidRule, LogItem, Store, Validity};
 use prost::Message as _;
 use std::sync::Arc;
@@ -27,7 +27,7 @@ const DAY_S: u64 = 86_400;
 /// Congestion begins with the third envelope of a minute.
 fn busy_rate() -> Rate {
     let target_rate_per_minute = 2;
-    Rate { start_unix_s: 1, congestion_fee: 7, target_rate_per_minute, ..rate() }
+    Rate { start_unix_s: 1, congestion_fee: PicoDollarPrice(7), target_rate_per_minute, ..rate() }
 }
 
 fn store() -> Store {

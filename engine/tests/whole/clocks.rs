@@ -7,7 +7,7 @@ use std::time::Instant;
 use hawser_engine::runtime::PublishError;
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
-use hawser_rules::{Rate, RateTable};
+use hawser_rules::{PicoDollarPrice, Rate, RateTable};
 use hawser_storage::{EvidenceTime, Misbehavior};
 
 use crate::common::{self, START_NS, message, rate};
@@ -136,7 +136,7 @@ async fn times_go_on_ascending_when_the_clock_steps_back_also_after_a_restart() 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_was_ahead_at_the_start_makes_no_congestion() {
     let node = common::start(common::store());
-    let busy = Rate { congestion_fee: 7, target_rate_per_minute: 2, ..rate() };
+    let busy = Rate { congestion_fee: PicoDollarPrice(7), target_rate_per_minute: 2, ..rate() };
     node.rates.send_replace(Arc::new(RateTable::new(vec![busy], None).unwrap()));
     for minute in 0..5_i64 {
         let now_ns = START_NS - HOUR_NS + minute * MINUTE_NS;

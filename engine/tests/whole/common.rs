@@ -14,7 +14,7 @@ use hawser_proto::pb::xmtp::mls::api::v1::GroupMessageInput;
 use hawser_proto::pb::xmtp::mls::api::v1::group_message_input::{V1, Version};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{Bytes, OriginatorId, SecretKey, Topic, TopicKind};
-use hawser_rules::{Rate, RateTable};
+use hawser_rules::{PicoDollarPrice, PicoDollarsPerByteDay, Rate, RateTable};
 use hawser_storage::{Store, StoreIdentity};
 use prost::Message as _;
 use tokio::sync::watch;
@@ -83,9 +83,9 @@ pub fn record() -> NodeRecord {
 pub fn rate() -> Rate {
     Rate {
         start_unix_s: 0,
-        message_fee: 1000,
-        storage_fee: 3,
-        congestion_fee: 0,
+        message_fee: PicoDollarPrice(1000),
+        storage_fee: PicoDollarsPerByteDay(3),
+        congestion_fee: PicoDollarPrice(0),
         target_rate_per_minute: 0,
     }
 }

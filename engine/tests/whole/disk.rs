@@ -7,7 +7,7 @@ use std::time::Duration;
 use hawser_engine::runtime::{DiskTask, PublishError};
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
-use hawser_rules::Rate;
+use hawser_rules::{PicoDollarPrice, Rate};
 use hawser_storage::{
     Change, EvidenceTime, LogEntry, Misbehavior, RoomSettings, SkipReason, Store, Validity,
     WriteFault,
@@ -248,7 +248,7 @@ async fn fees_that_wait_are_on_the_disk_before_their_envelope_and_judged_after_a
     let follower = Follower::start(store.clone());
     let mut source = follower.connect(SOURCE, &[]);
     assert_eq!(source.want(SOURCE).await, (0, None));
-    let expensive = Rate { message_fee: 2000, ..rate() };
+    let expensive = Rate { message_fee: PicoDollarPrice(2000), ..rate() };
     source.send([priced(SOURCE, 1, "true", expensive)]).await;
     follower.wait_for(SOURCE, 1).await;
     assert!(is_first.load(Ordering::SeqCst), "a kill behind the envelope loses nothing");

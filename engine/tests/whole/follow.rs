@@ -18,8 +18,8 @@ use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, Proof};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::sign::originator_digest;
 use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, SecretKey, SequenceId};
-use hawser_rules::Rate;
 use hawser_rules::misbehavior::{MisbehaviorVerdict, TreeEvidence, TreeFault, verify_trees};
+use hawser_rules::{PicoDollarPrice, Rate};
 use hawser_storage::{
     Change, Evidence, EvidenceTime, LogEntry, LogItem, Misbehavior, Severity, SkipReason, Store,
     Validity,
@@ -390,7 +390,7 @@ async fn a_fee_that_no_rate_explains_holds_nothing_up_and_is_not_what_is_booked(
     let follower = Follower::start(common::store());
     let mut source = follower.connect(SOURCE, &[]);
     assert_eq!(source.want(SOURCE).await, (0, None));
-    let expensive = Rate { message_fee: 2000, ..rate() };
+    let expensive = Rate { message_fee: PicoDollarPrice(2000), ..rate() };
     let sent = [envelope(SOURCE, 1, "true"), priced(SOURCE, 2, "true", expensive)];
     source.send(sent.clone()).await;
     follower.wait_for(SOURCE, 2).await;

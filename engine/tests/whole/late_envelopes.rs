@@ -6,9 +6,9 @@ use hawser_engine::runtime::{
     Attested, ReportContract as _, ReportStep, ReportStepError, Submitted, Written,
 };
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
-use hawser_rules::Rate;
 use hawser_rules::misbehavior::{MisbehaviorVerdict, TreeEvidence, TreeFault, verify_trees};
 use hawser_rules::payer_report::{Attestation, Leaves, NodeIds, PayerReport, RangeEnd, ReportId};
+use hawser_rules::{PicoDollarPrice, Rate};
 use hawser_storage::{
     Change, EvidenceTime, Facts, InvalidRule, LogEntry, Misbehavior, SkipReason, Validity,
 };
@@ -29,7 +29,12 @@ fn nodes() -> NodeIds {
 async fn congested() -> Network {
     let mut network = Network::start();
     let start_unix_s = u64::try_from(START_NS / 1_000_000_000).unwrap();
-    let congested = Rate { start_unix_s, congestion_fee: 7, target_rate_per_minute: 4, ..rate() };
+    let congested = Rate {
+        start_unix_s,
+        congestion_fee: PicoDollarPrice(7),
+        target_rate_per_minute: 4,
+        ..rate()
+    };
     network.add_rate(congested);
     for minute in 0..3 {
         for by in 0..3 {

@@ -12,7 +12,7 @@ use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{Bytes, EnvelopeId, SequenceId, Topic};
 use hawser_rules::congestion::congestion_units;
 use hawser_rules::misbehavior::report::WINDOW_ENVELOPES_MAX;
-use hawser_rules::{Rate, RateTable};
+use hawser_rules::{PicoDollarPrice, Rate, RateTable};
 use hawser_storage::{
     Change, Evidence, EvidenceTime, LogEntry, Misbehavior, ReadError, SkipReason, Store, Validity,
 };
@@ -29,7 +29,7 @@ const FULL: u64 = 700;
 
 /// Congestion begins above so many envelopes of a minute.
 fn rate_of(target_rate_per_minute: u64) -> Rate {
-    Rate { congestion_fee: FULL / 100, target_rate_per_minute, ..rate() }
+    Rate { congestion_fee: PicoDollarPrice(FULL / 100), target_rate_per_minute, ..rate() }
 }
 
 fn signed(sequence: u64, ns: i64, (base, congestion): (u64, u64), paid: Bytes) -> Bytes {
@@ -197,7 +197,8 @@ async fn congestion_that_takes_too_many_envelopes_to_prove_is_a_claim() {
 async fn a_fee_by_a_former_rate_is_held_against_no_node() {
     let store = empty_store();
     let start_unix_s = u64::try_from(START_NS / SECOND_NS).unwrap() - 86_400;
-    let rates = [rate_of(100), Rate { start_unix_s, message_fee: 2000, ..rate_of(100) }];
+    let rates =
+        [rate_of(100), Rate { start_unix_s, message_fee: PicoDollarPrice(2000), ..rate_of(100) }];
     record_rates(&store, &rates);
     let follower = Follower::start(store);
     let confirm = |after_s: i64| {
@@ -208,7 +209,7 @@ async fn a_fee_by_a_former_rate_is_held_against_no_node() {
     confirm(0);
     let mut source = follower.connect(SOURCE, &[]);
     assert_eq!(source.want(SOURCE).await, (0, None));
-    let of_neither = Rate { message_fee: 1500, ..rate() };
+    let of_neither = Rate { message_fee: PicoDollarPrice(1500), ..rate() };
     // The former base fee of the last one does not hide a congestion fee that neither rate gives.
     let sent = [message(1, 0, 0), priced(SOURCE, 2, "true", of_neither), message(3, 3, FULL)];
     source.send(sent).await;
@@ -231,7 +232,7 @@ fn a_list_of_a_block_before_the_envelope_judges_no_fee() {
         let read = RateTable::new(vec![rate], Some(START_NS + 7_200 * SECOND_NS)).unwrap();
         read.of_block(start_unix_s + after_s)
     };
-    let wrong = priced(SOURCE, 1, "true", Rate { message_fee: 2000, ..rate });
+    let wrong = priced(SOURCE, 1, "true", Rate { message_fee: PicoDollarPrice(2000), ..rate });
     let strand = [message(1, 0, 0), message(2, 1, FULL)];
     let at = EnvelopeId::new(SOURCE, SequenceId(2));
     let held = |at: EnvelopeId| -> Result<Option<Bytes>, ReadError> {

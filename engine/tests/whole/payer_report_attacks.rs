@@ -10,10 +10,10 @@ use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, Proof};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::sign::originator_digest;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
-use hawser_rules::Rate;
 use hawser_rules::payer_report::{
     Attestation, Leaves, NodeIds, PayerReport, PicoDollars, RangeEnd, ReportId,
 };
+use hawser_rules::{PicoDollarPrice, Rate};
 use hawser_storage::{Change, LogEntry, SkipReason, Store, Validity};
 use prost::Message as _;
 
@@ -220,7 +220,7 @@ async fn a_payer_of_more_than_any_amount_ends_no_reports() {
     let mut network = Network::start();
     let start_unix_s = u64::try_from(START_NS / 1_000_000_000).unwrap();
     let message_fee = i64::MAX.unsigned_abs() / 2;
-    network.add_rate(Rate { start_unix_s, message_fee, ..rate() });
+    network.add_rate(Rate { start_unix_s, message_fee: PicoDollarPrice(message_fee), ..rate() });
     for minute in 0..3 {
         for text in 0..2 {
             network.publish(100, 0, &[&format!("{minute} {text}")]).await;

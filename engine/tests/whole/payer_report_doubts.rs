@@ -14,8 +14,8 @@ use hawser_engine::runtime::{
     Submitted, Written,
 };
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
-use hawser_rules::Rate;
 use hawser_rules::payer_report::{NodeIds, PayerReport, RangeEnd, ReportId};
+use hawser_rules::{PicoDollarPrice, Rate};
 use hawser_storage::{Change, LedgerEventId, LogEntry, LogItem, SkipReason, Store, Validity};
 
 use crate::common::{START_NS, payer, rate, record_rates};
@@ -71,7 +71,7 @@ fn reprice(store: &Store) {
 async fn with_a_rate_that_one_node_lacks() -> (Network, Rate, ReportId) {
     let network = Network::start();
     let start_unix_s = u64::try_from(START_NS / 1_000_000_000).unwrap() + 60;
-    let newer = Rate { start_unix_s, message_fee: 5000, ..rate() };
+    let newer = Rate { start_unix_s, message_fee: PicoDollarPrice(5000), ..rate() };
     for node in [100, 300] {
         record_rates(&network.stores[&node], &[rate(), newer]);
     }

@@ -11,7 +11,7 @@ use hawser_engine::runtime::{Reader, UsageScan, UsedPeriod};
 use hawser_engine::sequencer::{Admitted, Sequencer};
 use hawser_proto::envelope::PayerEnvelope;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SecretKey, SequenceId, minute_of};
-use hawser_rules::{Absences, Rate, RateTable};
+use hawser_rules::{Absences, PicoDollarPrice, PicoDollarsPerByteDay, Rate, RateTable};
 use hawser_storage::{
     Change, Facts, LogEntry, LogItem, PayerReportChange, PayerReportEvent, SkipReason, Store,
     UsageRow, Validity,
@@ -37,13 +37,21 @@ fn source_key() -> SecretKey {
 fn rates() -> [Rate; 2] {
     let first = Rate {
         start_unix_s: 0,
-        message_fee: 1000,
-        storage_fee: 3,
-        congestion_fee: 7,
+        message_fee: PicoDollarPrice(1000),
+        storage_fee: PicoDollarsPerByteDay(3),
+        congestion_fee: PicoDollarPrice(7),
         target_rate_per_minute: 10,
     };
     let start_unix_s = u64::try_from((START_NS + 30 * STEP_NS) / 1_000_000_000).unwrap();
-    [first, Rate { start_unix_s, message_fee: 5000, congestion_fee: 11, ..first }]
+    [
+        first,
+        Rate {
+            start_unix_s,
+            message_fee: PicoDollarPrice(5000),
+            congestion_fee: PicoDollarPrice(11),
+            ..first
+        },
+    ]
 }
 
 /// The strand of an honest node that knows both rates.

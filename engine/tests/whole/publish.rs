@@ -299,8 +299,10 @@ async fn the_last_envelope_of_a_large_request_refuses_all_of_it_if_it_has_no_pri
     let store = store();
     let node = start(store.clone());
     // A message may cost this much for two days, and not for a year.
-    let expensive =
-        hawser_rules::fees::Rate { storage_fee: u64::MAX >> 15, ..crate::common::rate() };
+    let expensive = hawser_rules::fees::Rate {
+        storage_fee: hawser_rules::PicoDollarsPerByteDay(u64::MAX >> 15),
+        ..crate::common::rate()
+    };
     let table = hawser_rules::fees::RateTable::new(vec![expensive], None).unwrap();
     node.rates.send_replace(Arc::new(table));
     let kept = |number: usize, days| {

@@ -92,6 +92,8 @@ pub struct Chain {
     pub asked_to_settle: usize,
     /// Settlements that still succeed before the connection breaks; `None`: it never breaks.
     pub settles: Option<usize>,
+    /// True if the answers to transactions come too late: the sender is told of an error although they are mined.
+    pub loses_answers: bool,
     /// Leaves that a transaction has room for; `None` for any number.
     pub leaves_max: Option<usize>,
     /// The index of a report of which the contract shows another root than its events do.
@@ -110,6 +112,11 @@ fn refused<T>(why: &str) -> Result<T, ContractError> {
 }
 
 impl Chain {
+    /// Returns the answer to a transaction that is mined, unless it comes too late.
+    fn answer<T>(&self, answer: T) -> Result<T, ContractError> {
+        if self.loses_answers { refused("no answer in time") } else { Ok(answer) }
+    }
+
     fn note(&mut self, originator: OriginatorId, index: u64, change: PayerReportChange) {
         let block = self.events.len() as u64 + 1;
         self.events.push(PayerReportEvent { block, log_index: 0, originator, index, change });
@@ -207,7 +214,12 @@ impl ReportContract for TestContract {
         report: &'a PayerReport,
         attestations: &'a [Attestation],
     ) -> BoxFuture<'a, Result<Submitted, ContractError>> {
-        async move { self.0.lock().submit(report, attestations) }.boxed()
+        async move {
+            let mut chain = self.0.lock();
+            let submitted = chain.submit(report, attestations)?;
+            chain.answer(submitted)
+        }
+        .boxed()
     }
 
     fn held(
@@ -239,6 +251,11 @@ impl ReportContract for TestContract {
         leaves: &'a [[u8; LEAF_LEN_BYTES]],
         proof: &'a LeafProof,
     ) -> BoxFuture<'a, Result<(), ContractError>> {
-        async move { self.0.lock().settle(originator, index, leaves, proof) }.boxed()
+        async move {
+            let mut chain = self.0.lock();
+            chain.settle(originator, index, leaves, proof)?;
+            chain.answer(())
+        }
+        .boxed()
     }
 }

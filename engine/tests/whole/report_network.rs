@@ -15,7 +15,7 @@ use hawser_engine::{facts, price};
 use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope};
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId, minute_of};
 use hawser_rules::payer_report::{Leaves, Periods};
-use hawser_rules::{Rate, RateTable, Registry};
+use hawser_rules::{PicoDollarPrice, Rate, RateTable, Registry};
 use hawser_storage::{Change, LogEntry, LogItem, Store, StoreIdentity, Validity};
 use tokio::sync::watch;
 
@@ -119,7 +119,9 @@ impl Network {
     pub fn restart(&mut self, node: u32) {
         let registry = self.registry.subscribe();
         let charged = |rate: &Rate| match self.too_dear.contains(&node) {
-            true => Rate { congestion_fee: 50_000, target_rate_per_minute: 1, ..*rate },
+            true => {
+                Rate { congestion_fee: PicoDollarPrice(50_000), target_rate_per_minute: 1, ..*rate }
+            }
             false => *rate,
         };
         let rates = self.rates.iter().map(charged).collect();
@@ -283,7 +285,7 @@ impl Network {
         after: SequenceId,
         through: SequenceId,
     ) -> Leaves {
-        let has_congestion = self.rates.iter().any(|rate| rate.congestion_fee > 0);
+        let has_congestion = self.rates.iter().any(|rate| rate.congestion_fee.0 > 0);
         let snapshot = self.stores[&originator.0].snapshot();
         let log = snapshot.log(EnvelopeId::new(originator, after), through);
         let fees = log.filter_map(|item| {

@@ -1,15 +1,15 @@
 //! Payer reports under random schedules: nodes that publish, are silent, join and leave, stop between any two steps,
-//! hold an old copy, lie, charge too much congestion, or lose the connection to the contract, and prices that change
-//! within a range. In the end each fee of the log is in one leaf, and each leaf is taken from its payer once, rounded
-//! up.
+//! hold an old copy, lie, charge too much congestion, lose the connection to the contract, or get no answer from it in
+//! time, and prices that change within a range. In the end each fee of the log is in one leaf, and each leaf is taken
+//! from its payer once, rounded up.
 
 use std::collections::BTreeMap;
 
 use hawser_engine::payer_reports::ChainReports;
 use hawser_engine::runtime::{Attested, ReportState, ReportStepError, Submitted, Written};
 use hawser_proto::{OriginatorId, PayerAddress, SequenceId};
-use hawser_rules::Rate;
 use hawser_rules::payer_report::{NodeIds, PayerReport, RangeEnd};
+use hawser_rules::{PicoDollarPrice, Rate};
 use proptest::prelude::*;
 use proptest::sample::select;
 
@@ -58,6 +58,10 @@ enum Event {
     Break {
         settlements: usize,
     },
+    /// The contract takes transactions, and its answers come too late, or in time again.
+    LoseAnswers {
+        is_late: bool,
+    },
     /// Prices from the next minute on.
     Price {
         message_fee: u64,
@@ -96,6 +100,7 @@ fn event() -> impl Strategy<Value = Event> {
         3 => two().prop_map(|(node, about)| Event::Settle { node, about }),
         2 => node().prop_map(|node| Event::Restart { node }),
         1 => (0..3_usize).prop_map(|settlements| Event::Break { settlements }),
+        1 => any::<bool>().prop_map(|is_late| Event::LoseAnswers { is_late }),
         1 => (1..5_000_u64).prop_map(|message_fee| Event::Price { message_fee }),
         1 => two().prop_map(|(about, by)| Event::Lie { about, by }),
         1 => (node(), any::<bool>())
@@ -155,9 +160,14 @@ impl Schedule {
             }
             Event::Restart { node } => network.restart(node),
             Event::Break { settlements } => network.contract.0.lock().settles = Some(settlements),
+            Event::LoseAnswers { is_late } => network.contract.0.lock().loses_answers = is_late,
             Event::Price { message_fee } => {
                 let start_unix_s = u64::from(now + 1) * 60;
-                network.add_rate(Rate { start_unix_s, message_fee, ..rate() });
+                network.add_rate(Rate {
+                    start_unix_s,
+                    message_fee: PicoDollarPrice(message_fee),
+                    ..rate()
+                });
             }
             Event::Lie { about, by } => lie(network, about, by).await,
             Event::Charge { node, is_too_much } => network.charge(node, is_too_much),
@@ -180,7 +190,10 @@ impl Schedule {
 
     /// Nothing fails and changes any more: what was published until now is settled after some rounds of the worker.
     async fn calm_down(&mut self) {
-        self.network.contract.0.lock().settles = None;
+        {
+            let mut chain = self.network.contract.0.lock();
+            (chain.settles, chain.loses_answers) = (None, false);
+        }
         self.network.follow_chain();
         let (nodes, members) = (self.network.nodes(), self.network.members());
         let wanted: Vec<_> = nodes.iter().map(|node| (*node, self.to_settle(*node))).collect();
@@ -355,6 +368,33 @@ async fn a_report_of_the_members_of_before_is_given_up_and_its_fees_are_settled_
         assert_eq!(first.nodes().numbers(), schedule.network.members());
         nothing_is_lost_or_charged_twice(&schedule.network, &chain);
     }
+}
+
+/// The chain takes a submission and a settlement, and the sender gets no answer in time. Another node tries each again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_chain_took_without_an_answer_is_taken_once() {
+    let mut schedule = Schedule { network: Network::start(), envelopes: 0 };
+    usage(&mut schedule, &NODES).await;
+    let (network, about) = (&schedule.network, OriginatorId(100));
+    network.write(100, 100).await;
+    for node in NODES {
+        assert_eq!(network.attest(node, 100).await, [Attested::Signed], "node {node}");
+    }
+    let answer_late = |is_late| network.contract.0.lock().loses_answers = is_late;
+    answer_late(true);
+    let late = network.worker(100).submit(about).await;
+    assert!(matches!(late, Err(ReportStepError::Contract(_))), "{late:?}");
+    answer_late(false);
+    assert_eq!(network.submit(200, 100).await, [Submitted::Before]);
+    answer_late(true);
+    let late = network.worker(100).settle(about).await;
+    assert!(matches!(late, Err(ReportStepError::Contract(_))), "{late:?}");
+    answer_late(false);
+    assert_eq!(network.worker(200).settle(about).await.unwrap(), 0, "it is settled");
+    assert_eq!(network.contract.0.lock().asked_to_settle, 1);
+    schedule.calm_down().await;
+    let chain = schedule.network.on_chain();
+    nothing_is_lost_or_charged_twice(&schedule.network, &chain);
 }
 
 /// Usage of a node that has left is reported and settled by those that stay, and the node takes no part in it.

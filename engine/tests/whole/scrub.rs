@@ -19,7 +19,7 @@ use hawser_engine::runtime::{
 };
 use hawser_proto::envelope::{OriginatorEnvelope, Proof};
 use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, SequenceId};
-use hawser_rules::Rate;
+use hawser_rules::{PicoDollarPrice, Rate};
 use hawser_storage::{
     CACHE_BYTES_MIN, Change, Damage, Durability, LogEntry, OpenError, SkipReason, Store,
     StoreIdentity, StoreSettings, Validity,
@@ -392,7 +392,9 @@ async fn a_damaged_envelope_keeps_no_other_fee_from_being_judged() {
     let follower = Follower::start(store.clone());
     let mut source = follower.connect(SOURCE, &[]);
     assert_eq!(source.want(SOURCE).await, (0, None));
-    let expensive = |place| priced(SOURCE, place, "true", Rate { message_fee: 2000, ..rate() });
+    let expensive = |place| {
+        priced(SOURCE, place, "true", Rate { message_fee: PicoDollarPrice(2000), ..rate() })
+    };
     let cheap = strand(SOURCE, &(2..PLACES).collect::<Vec<_>>());
     source.send([expensive(1)].into_iter().chain(cheap).chain([expensive(PLACES)])).await;
     follower.wait_for(SOURCE, PLACES).await;

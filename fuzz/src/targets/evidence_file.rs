@@ -7,7 +7,10 @@ use hawser_proto::{Address, OriginatorId, SecretKey};
 use hawser_rules::misbehavior::{
     MisbehaviorVerdict, NoChain, TreeEvidence, TreeFault, verify_trees,
 };
-use hawser_rules::{Absence, Absences, NodeRecord, Rate, RateTable, Registry};
+use hawser_rules::{
+    Absence, Absences, NodeRecord, PicoDollarPrice, PicoDollarsPerByteDay, Rate, RateTable,
+    Registry,
+};
 
 use super::Target;
 use super::misbehavior_report;
@@ -56,9 +59,9 @@ fn keys() -> KnownKeys {
     let absences = Absences::new(absences.into()).expect("one follows the other");
     let rate = Rate {
         start_unix_s: 1_600_000_000,
-        message_fee: 1,
-        storage_fee: 2,
-        congestion_fee: 3,
+        message_fee: PicoDollarPrice(1),
+        storage_fee: PicoDollarsPerByteDay(2),
+        congestion_fee: PicoDollarPrice(3),
         target_rate_per_minute: 4,
     };
     let registry: Registry = [record].into_iter().collect();

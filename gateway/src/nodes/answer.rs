@@ -211,7 +211,7 @@ fn is_same_order(expected: &ExpectedAnswer<'_>, stored: &PayerEnvelope) -> bool 
 mod tests {
     use hawser_proto::SecretKey;
     use hawser_proto::envelope::{self, OriginatorEnvelope, UnsealedEnvelope};
-    use hawser_rules::Rate;
+    use hawser_rules::{PicoDollarPrice, PicoDollarsPerByteDay, Rate};
     use prost::Message as _;
 
     use super::*;
@@ -227,9 +227,9 @@ mod tests {
     fn rates() -> RateTable {
         let rate = Rate {
             start_unix_s: 0,
-            message_fee: 100,
-            storage_fee: 200,
-            congestion_fee: 300,
+            message_fee: PicoDollarPrice(100),
+            storage_fee: PicoDollarsPerByteDay(200),
+            congestion_fee: PicoDollarPrice(300),
             target_rate_per_minute: 6000,
         };
         RateTable::new(vec![rate], None).unwrap()

@@ -171,7 +171,7 @@ mod tests {
     use hawser_proto::envelope::UnsealedEnvelope;
     use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
     use hawser_proto::{Address, Bytes, OriginatorId, SecretKey};
-    use hawser_rules::{NodeRecord, Rate};
+    use hawser_rules::{NodeRecord, PicoDollarPrice, PicoDollarsPerByteDay, Rate};
     use prost::Message as _;
     use tokio::time::sleep;
 
@@ -215,9 +215,9 @@ mod tests {
         let known = watch::Sender::new(registry(&[100, 101]));
         let rate = Rate {
             start_unix_s: 0,
-            message_fee: 1,
-            storage_fee: 1,
-            congestion_fee: 1,
+            message_fee: PicoDollarPrice(1),
+            storage_fee: PicoDollarsPerByteDay(1),
+            congestion_fee: PicoDollarPrice(1),
             target_rate_per_minute: 1,
         };
         let rates = watch::Sender::new(Arc::new(RateTable::new(vec![rate], None).unwrap()));

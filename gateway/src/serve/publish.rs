@@ -360,7 +360,7 @@ impl PublishService {
 /// Returns the most that a node may charge for the congestion of an envelope, picodollars.
 fn full_congestion_fee(rate: &Rate) -> u64 {
     let units = congestion_units([u64::MAX; 5], rate.target_rate_per_minute);
-    rate.congestion_fee.saturating_mul(units)
+    rate.congestion_fee.0.saturating_mul(units)
 }
 
 /// Returns an upper estimate of the gas for a payload of `len` bytes. Measured on a local chain: 37,000 for 78

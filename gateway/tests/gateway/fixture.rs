@@ -22,7 +22,7 @@ use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::pb::xmtp::xmtpv4::payer_api as api;
 use hawser_proto::pb::xmtp::xmtpv4::payer_api::payer_api_client::PayerApiClient;
 use hawser_proto::{Address, Bytes, InboxId, SecretKey, SequenceId, TransactionHash};
-use hawser_rules::{NodeRecord, Rate, RateTable, Registry};
+use hawser_rules::{NodeRecord, PicoDollarPrice, PicoDollarsPerByteDay, Rate, RateTable, Registry};
 use parking_lot::Mutex;
 use prost::Message as _;
 use serde_json::Value;
@@ -47,9 +47,9 @@ pub(crate) struct Net {
 pub(crate) fn rates() -> RateTable {
     let rate = Rate {
         start_unix_s: 0,
-        message_fee: 100,
-        storage_fee: 200,
-        congestion_fee: 300,
+        message_fee: PicoDollarPrice(100),
+        storage_fee: PicoDollarsPerByteDay(200),
+        congestion_fee: PicoDollarPrice(300),
         target_rate_per_minute: 6000,
     };
     RateTable::new(vec![rate], None).unwrap()

@@ -7,7 +7,7 @@ use hawser_proto::pb::xmtp::mls::api::v1::group_message_input::{V1, Version};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::sign::originator_digest;
 use hawser_proto::{OriginatorId, SecretKey, Topic, TopicKind};
-use hawser_rules::{Rate, RateTable};
+use hawser_rules::{PicoDollarPrice, PicoDollarsPerByteDay, Rate, RateTable};
 use prost::Message as _;
 
 pub const NOW_NS: i64 = 1_750_000_000_000_000_000;
@@ -21,9 +21,9 @@ pub fn key(node: OriginatorId) -> SecretKey {
 pub fn rates() -> RateTable {
     let rate = Rate {
         start_unix_s: 0,
-        message_fee: 1000,
-        storage_fee: 3,
-        congestion_fee: 0,
+        message_fee: PicoDollarPrice(1000),
+        storage_fee: PicoDollarsPerByteDay(3),
+        congestion_fee: PicoDollarPrice(0),
         target_rate_per_minute: 0,
     };
     RateTable::new(vec![rate], None).unwrap()

@@ -8,7 +8,9 @@
 //! complete, by which a judge of other nodes' fees goes. A node prices by the file itself as the source of its rates.
 
 use hawser_engine::price::rate_row;
-use hawser_rules::fees::{Rate, RateTable, RateTableError, complete_until_ns};
+use hawser_rules::fees::{
+    PicoDollarPrice, PicoDollarsPerByteDay, Rate, RateTable, RateTableError, complete_until_ns,
+};
 use hawser_storage::RateRow;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -121,9 +123,9 @@ impl RatesFile {
 fn table(file: &RatesFile, confirmed_ns: Option<i64>) -> Result<RateTable, RateTableError> {
     let rates = file.rates.iter().map(|entry| Rate {
         start_unix_s: entry.start_time,
-        message_fee: entry.message_fee,
-        storage_fee: entry.storage_fee,
-        congestion_fee: entry.congestion_fee,
+        message_fee: PicoDollarPrice(entry.message_fee),
+        storage_fee: PicoDollarsPerByteDay(entry.storage_fee),
+        congestion_fee: PicoDollarPrice(entry.congestion_fee),
         target_rate_per_minute: entry.target_rate_per_minute,
     });
     RateTable::new(rates.collect(), confirmed_ns)
@@ -221,7 +223,7 @@ mod tests {
     #[test]
     fn numbers_may_be_text() {
         let text = text(&[5]).replace(":200", ":\"18446744073709551615\"");
-        assert_eq!(parse(&text).unwrap().rates()[0].storage_fee, u64::MAX);
+        assert_eq!(parse(&text).unwrap().rates()[0].storage_fee.0, u64::MAX);
     }
 
     #[test]

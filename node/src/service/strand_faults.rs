@@ -182,7 +182,7 @@ mod tests {
     use hawser_proto::envelope::{PayerEnvelope, UnsealedEnvelope};
     use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
     use hawser_rules::congestion::congestion_units;
-    use hawser_rules::{Absences, Rate};
+    use hawser_rules::{Absences, PicoDollarPrice, PicoDollarsPerByteDay, Rate};
     use hawser_storage::SkipReason;
 
     use super::*;
@@ -248,9 +248,9 @@ mod tests {
         let (start_unix_s, storage_fee) = (0, 0);
         Rate {
             start_unix_s,
-            message_fee: FEE,
-            storage_fee,
-            congestion_fee: 7,
+            message_fee: PicoDollarPrice(FEE),
+            storage_fee: PicoDollarsPerByteDay(storage_fee),
+            congestion_fee: PicoDollarPrice(7),
             target_rate_per_minute,
         }
     }

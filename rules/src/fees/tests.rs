@@ -6,7 +6,13 @@ use super::testing::{cases, number, vectors};
 use super::*;
 
 fn rate(message_fee: u64, storage_fee: u64) -> Rate {
-    Rate { start_unix_s: 0, message_fee, storage_fee, congestion_fee: 0, target_rate_per_minute: 0 }
+    Rate {
+        start_unix_s: 0,
+        message_fee: PicoDollarPrice(message_fee),
+        storage_fee: PicoDollarsPerByteDay(storage_fee),
+        congestion_fee: PicoDollarPrice(0),
+        target_rate_per_minute: 0,
+    }
 }
 
 #[test]
@@ -129,9 +135,9 @@ fn any_rate() -> impl Strategy<Value = Rate> {
     any::<[u64; 4]>().prop_map(|[message_fee, storage_fee, congestion_fee, target]| Rate {
         start_unix_s: 0,
         // The values are shifted so that most products fit and some do not.
-        message_fee: message_fee >> (message_fee % 64),
-        storage_fee: storage_fee >> (storage_fee % 64),
-        congestion_fee: congestion_fee >> (congestion_fee % 64),
+        message_fee: PicoDollarPrice(message_fee >> (message_fee % 64)),
+        storage_fee: PicoDollarsPerByteDay(storage_fee >> (storage_fee % 64)),
+        congestion_fee: PicoDollarPrice(congestion_fee >> (congestion_fee % 64)),
         target_rate_per_minute: target,
     })
 }
@@ -145,12 +151,12 @@ proptest! {
         units in any::<u64>(),
     ) {
         let limit = u128::from(i64::MAX.unsigned_abs());
-        let exact = u128::from(rate.storage_fee)
+        let exact = u128::from(rate.storage_fee.0)
             .checked_mul(u128::from(size) * u128::from(days))
-            .and_then(|fee| fee.checked_add(u128::from(rate.message_fee)))
+            .and_then(|fee| fee.checked_add(u128::from(rate.message_fee.0)))
             .filter(|fee| *fee <= limit && size > 0 && days > 0);
         prop_assert_eq!(rate.base_fee(size, days).ok().map(u128::from), exact);
-        let congestion = u128::from(rate.congestion_fee) * u128::from(units);
+        let congestion = u128::from(rate.congestion_fee.0) * u128::from(units);
         let exact = (congestion <= limit).then_some(congestion);
         prop_assert_eq!(rate.congestion_fee(units).ok().map(u128::from), exact);
     }
@@ -186,7 +192,7 @@ proptest! {
         prop_assert_eq!(table.explain(&charged), Ok(()));
         let more = Charged { base: base + 1, ..charged };
         prop_assert_eq!(table.explain(&more), Err(WrongFeeError::Base));
-        let step = rate.congestion_fee;
+        let step = rate.congestion_fee.0;
         if step > 1 && congestion > 0 {
             let more = Charged { congestion: congestion + 1, ..charged };
             prop_assert_eq!(table.explain(&more), Err(WrongFeeError::Congestion));

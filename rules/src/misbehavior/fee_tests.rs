@@ -17,7 +17,7 @@ use super::{
 };
 use crate::absences::Absences;
 use crate::congestion::congestion_units;
-use crate::fees::{Charged, Rate, RateTable, WrongFeeError};
+use crate::fees::{Charged, PicoDollarPrice, Rate, RateTable, WrongFeeError};
 
 fn number(judgement: &Judgement, name: &str) -> Option<i128> {
     let numbers = &judgement.facts[0].numbers;
@@ -87,7 +87,7 @@ fn a_claim_names_the_rates_that_might_turn_it_into_a_proof() {
 /// The rate that took the place of [`RATE`] a month ago, as the list says.
 fn newer() -> Rate {
     let start_unix_s = u64::try_from((NOW - 30 * 24 * 60 * MINUTE) / SECOND).unwrap();
-    let message_fee = RATE.message_fee + 1;
+    let message_fee = PicoDollarPrice(RATE.message_fee.0 + 1);
     Rate { start_unix_s, message_fee, target_rate_per_minute: 100, ..RATE }
 }
 
@@ -97,8 +97,11 @@ fn newer() -> Rate {
 fn a_judge_without_the_newest_rate_proves_no_honest_node_guilty_whatever_its_clock_says() {
     let registry = registry();
     let came_unix_s = u64::try_from(NOW / SECOND).unwrap() + 4 * 60;
-    let added =
-        Rate { start_unix_s: came_unix_s - 4 * 60, message_fee: RATE.message_fee + 1, ..RATE };
+    let added = Rate {
+        start_unix_s: came_unix_s - 4 * 60,
+        message_fee: PicoDollarPrice(RATE.message_fee.0 + 1),
+        ..RATE
+    };
     let base_fee = Some(draft(7, NOW).statement().base_fee_picodollars + 1);
     let honest = Draft { base_fee, ..draft(7, NOW) }.signed();
     let wrong = Draft { base_fee: base_fee.map(|fee| fee + 1), ..draft(7, NOW) }.signed();
@@ -166,14 +169,14 @@ fn a_former_rate_explains_fees_from_its_start_on() {
     let table = RateTable::new(vec![RATE, newer()], None).unwrap();
     let starts_ns = i64::try_from(newer().start_unix_s).unwrap() * SECOND;
     let explained = |at_ns, message_fee, congestion| {
-        let base = message_fee + RATE.storage_fee * 2;
+        let base = message_fee + RATE.storage_fee.0 * 2;
         table.explain_by_former(&Charged { at_ns, size_bytes: 1, days: 2, base, congestion })
     };
-    let (former, new) = (RATE.message_fee, newer().message_fee);
+    let (former, new) = (RATE.message_fee.0, newer().message_fee.0);
     assert_eq!(explained(NOW, former, 0), Ok(()));
-    assert_eq!(explained(NOW, new, RATE.congestion_fee), Ok(()));
+    assert_eq!(explained(NOW, new, RATE.congestion_fee.0), Ok(()));
     assert_eq!(explained(NOW, new + 1, 0), Err(WrongFeeError::Base));
-    assert_eq!(explained(NOW, new, RATE.congestion_fee + 1), Err(WrongFeeError::Congestion));
+    assert_eq!(explained(NOW, new, RATE.congestion_fee.0 + 1), Err(WrongFeeError::Congestion));
     assert_eq!(explained(starts_ns - 5 * MINUTE, new, 0), Ok(()), "clocks differ");
     assert_eq!(explained(starts_ns - 5 * MINUTE - 1, new, 0), Err(WrongFeeError::Base));
 }
@@ -182,7 +185,7 @@ fn a_former_rate_explains_fees_from_its_start_on() {
 #[test]
 fn a_window_that_begins_less_than_a_second_before_its_minutes_proves_nothing() {
     let judged = |first_ns| {
-        let last = Draft { congestion_fee: RATE.congestion_fee, ..draft(6, NOW) };
+        let last = Draft { congestion_fee: RATE.congestion_fee.0, ..draft(6, NOW) };
         let both = vec![draft(5, first_ns).signed(), last.signed()];
         let judgement = judge(&tests::report(MisbehaviorKind::InvalidPayload, both));
         (judgement.verdict, judgement.facts[0].name)

@@ -22,7 +22,7 @@ use super::*;
 use crate::absences::Absences;
 use crate::congestion::congestion_units;
 use crate::envelope::tests::{key_packages, upload, wrongly_signed};
-use crate::fees::{Rate, RateTable};
+use crate::fees::{PicoDollarPrice, PicoDollarsPerByteDay, Rate, RateTable};
 use crate::registry::{NodeRecord, Registry};
 
 pub(super) const SECOND: i64 = 1_000_000_000;
@@ -31,9 +31,9 @@ pub(super) const MINUTE: i64 = 60 * SECOND;
 pub(super) const NOW: i64 = 29_166_667 * MINUTE;
 pub(super) const RATE: Rate = Rate {
     start_unix_s: 0,
-    message_fee: 7,
-    storage_fee: 3,
-    congestion_fee: 11,
+    message_fee: PicoDollarPrice(7),
+    storage_fee: PicoDollarsPerByteDay(3),
+    congestion_fee: PicoDollarPrice(11),
     target_rate_per_minute: 4,
 };
 

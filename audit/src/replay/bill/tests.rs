@@ -247,7 +247,11 @@ fn a_forged_envelope_and_a_wrong_fee_are_named() {
     forged[last] ^= 1;
     *bytes = forged.into();
     let other = BillSettings {
-        rates: RateTable::new(vec![hawser_rules::Rate { message_fee: 9, ..RATE }], None).unwrap(),
+        rates: RateTable::new(
+            vec![hawser_rules::Rate { message_fee: hawser_rules::PicoDollarPrice(9), ..RATE }],
+            None,
+        )
+        .unwrap(),
         ..settings(9)
     };
     let found = bill(&log, head(&log), &[], &other).unwrap();

@@ -11,7 +11,7 @@ use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::sign::originator_digest;
 use hawser_proto::{Address, SecretKey, SequenceId, Topic};
 use hawser_rules::payer_report::{Attestation, ReportId};
-use hawser_rules::{NodeRecord, Rate};
+use hawser_rules::{NodeRecord, PicoDollarPrice, PicoDollarsPerByteDay, Rate};
 use hawser_storage::{
     CACHE_BYTES_MIN, Change, Durability, LogEntry, PayerReportChange, PayerReportEvent, SkipReason,
     Store, StoreIdentity, StoreSettings, Validity,
@@ -115,9 +115,9 @@ fn priced() -> Store {
 fn record_price(store: &Store) {
     let rate = Rate {
         start_unix_s: 0,
-        message_fee: 1,
-        storage_fee: 0,
-        congestion_fee: 0,
+        message_fee: PicoDollarPrice(1),
+        storage_fee: PicoDollarsPerByteDay(0),
+        congestion_fee: PicoDollarPrice(0),
         target_rate_per_minute: 0,
     };
     store.record_rates(&[rate_row(&rate)]).unwrap();

@@ -19,7 +19,7 @@ use std::sync::{Arc, LazyLock};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope};
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SecretKey, SequenceId};
-use hawser_rules::{NodeRecord, Rate, RateTable, Registry};
+use hawser_rules::{NodeRecord, PicoDollarPrice, PicoDollarsPerByteDay, Rate, RateTable, Registry};
 use hawser_storage::{ChainCommit, ChainPosition, Change, RateRow, SkipReason, Store, WriteFault};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, oneshot, watch};
@@ -251,9 +251,9 @@ fn ports(store: &Store) -> Ports {
 fn rate() -> Rate {
     Rate {
         start_unix_s: 0,
-        message_fee: 1000,
-        storage_fee: 3,
-        congestion_fee: 0,
+        message_fee: PicoDollarPrice(1000),
+        storage_fee: PicoDollarsPerByteDay(3),
+        congestion_fee: PicoDollarPrice(0),
         target_rate_per_minute: 0,
     }
 }
@@ -285,9 +285,9 @@ impl Sim {
             rate();
         let row = RateRow {
             start_unix_s,
-            message_fee,
-            storage_fee,
-            congestion_fee,
+            message_fee: message_fee.0,
+            storage_fee: storage_fee.0,
+            congestion_fee: congestion_fee.0,
             target_rate_per_minute,
         };
         store.record_rates(&[row]).unwrap();

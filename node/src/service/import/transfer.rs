@@ -142,7 +142,7 @@ fn row_error(originator: OriginatorId, (sequence, source): (i64, RowError)) -> I
 mod tests {
     use hawser_proto::envelope::UnsealedEnvelope;
     use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
-    use hawser_rules::{Absences, Rate};
+    use hawser_rules::{Absences, PicoDollarPrice, PicoDollarsPerByteDay, Rate};
     use hawser_storage::Misbehavior;
 
     use super::super::strand::SourceRow;
@@ -203,9 +203,9 @@ mod tests {
         let (message_fee, storage_fee, congestion_fee, target_rate_per_minute) = (0, 0, 0, 0);
         let rate = Rate {
             start_unix_s: 0,
-            message_fee,
-            storage_fee,
-            congestion_fee,
+            message_fee: PicoDollarPrice(message_fee),
+            storage_fee: PicoDollarsPerByteDay(storage_fee),
+            congestion_fee: PicoDollarPrice(congestion_fee),
             target_rate_per_minute,
         };
         let rates = RateTable::new(vec![rate], None).unwrap();

@@ -88,7 +88,7 @@ fn change(event: &IndexedEvent) -> Option<MembershipChange> {
 mod tests {
     use alloy::primitives::B256;
     use hawser_proto::SecretKey;
-    use hawser_rules::{NodeRecord, Rate, RateTable};
+    use hawser_rules::{NodeRecord, PicoDollarPrice, PicoDollarsPerByteDay, Rate, RateTable};
     use hawser_storage::StoreIdentity;
 
     use super::*;
@@ -101,9 +101,9 @@ mod tests {
         let store = Store::in_memory(identity, hawser_engine::price::price).unwrap();
         let rate = Rate {
             start_unix_s: 0,
-            message_fee: 1,
-            storage_fee: 1,
-            congestion_fee: 1,
+            message_fee: PicoDollarPrice(1),
+            storage_fee: PicoDollarsPerByteDay(1),
+            congestion_fee: PicoDollarPrice(1),
             target_rate_per_minute: 1,
         };
         let rates = RateTable::new(vec![rate], None).unwrap();

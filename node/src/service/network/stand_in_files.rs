@@ -373,7 +373,7 @@ mod tests {
                 .borrow()
                 .rates()
                 .iter()
-                .map(|rate| rate.message_fee)
+                .map(|rate| rate.message_fee.0)
                 .collect()
         };
         assert_eq!(fees(&files), [100, 7], "what was recorded stays");
