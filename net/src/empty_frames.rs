@@ -32,9 +32,12 @@ pub(crate) struct EmptyFrames(Mutex<BTreeMap<OriginatorId, EmptyFrameAllowance>>
 #[derive(Debug, Clone)]
 pub(crate) struct EmptyFrameAllowance(Arc<Mutex<FramesLeft>>);
 
+/// The frames that may still come: a number at once, and one more after each interval.
 #[derive(Debug)]
-struct FramesLeft {
+pub(crate) struct FramesLeft {
     left: u32,
+    most: u32,
+    every: Duration,
     /// The time up to which frames were added.
     filled_at: Instant,
 }
@@ -49,7 +52,8 @@ impl EmptyFrames {
 
 impl EmptyFrameAllowance {
     fn new(now: Instant) -> Self {
-        Self(Arc::new(Mutex::new(FramesLeft { left: UNEXPLAINED_MAX, filled_at: now })))
+        let left = FramesLeft::new(UNEXPLAINED_MAX, UNEXPLAINED_EVERY, now);
+        Self(Arc::new(Mutex::new(left)))
     }
 
     /// Notes `count` wants that were sent to the peer, or `count` envelopes that it has sent.
@@ -69,23 +73,34 @@ impl EmptyFrameAllowance {
     /// # Errors
     /// [`PeerError::EmptyFrames`] when the peer has sent too many.
     pub(crate) fn take(&self, now: Instant) -> Result<(), PeerError> {
-        let mut frames = self.0.lock();
-        frames.fill(now);
-        frames.left = frames.left.checked_sub(1).ok_or(PeerError::EmptyFrames)?;
-        Ok(())
+        if self.0.lock().take(now) { Ok(()) } else { Err(PeerError::EmptyFrames) }
     }
 }
 
 impl FramesLeft {
-    fn add(&mut self, frames: u32) {
-        self.left = self.left.saturating_add(frames).min(UNEXPLAINED_MAX);
+    /// Begins with `most` frames, which is also the most at any time. One is added after each `every`, which is not 0.
+    pub(crate) fn new(most: u32, every: Duration, now: Instant) -> Self {
+        Self { left: most, most, every, filled_at: now }
+    }
+
+    /// Adds frames.
+    pub(crate) fn add(&mut self, frames: u32) {
+        self.left = self.left.saturating_add(frames).min(self.most);
+    }
+
+    /// Takes one frame. Returns false if none is left.
+    pub(crate) fn take(&mut self, now: Instant) -> bool {
+        self.fill(now);
+        let left = self.left.checked_sub(1);
+        self.left = left.unwrap_or(0);
+        left.is_some()
     }
 
     fn fill(&mut self, now: Instant) {
         let passed = now.saturating_duration_since(self.filled_at);
-        let frames = passed.as_nanos() / UNEXPLAINED_EVERY.as_nanos();
+        let frames = passed.as_nanos() / self.every.as_nanos();
         let frames = u32::try_from(frames).unwrap_or(u32::MAX);
-        self.filled_at += UNEXPLAINED_EVERY.saturating_mul(frames);
+        self.filled_at += self.every.saturating_mul(frames);
         self.add(frames);
     }
 }

@@ -3,12 +3,15 @@
 
 use std::ffi::OsString;
 use std::io::{self, Read as _};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
-use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 
 /// A file of further certificate authorities in PEM that programs of this system trust, by the convention of OpenSSL.
 const VARIABLE: &str = "SSL_CERT_FILE";
@@ -19,43 +22,49 @@ const READ_MAX: Duration = Duration::from_secs(2);
 /// The beginning of each certificate in it.
 const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
 
-/// Returns the endpoint with TLS. The file is read for each connection, so that one that was renewed counts.
+/// Returns how peers are connected to over TLS. The file is read for each connection, so that one that was renewed
+/// counts.
 ///
 /// # Errors
-/// When TLS cannot be set up with the public authorities alone.
-pub(super) async fn with_tls(endpoint: Endpoint) -> Result<Endpoint, tonic::transport::Error> {
+/// When TLS cannot be set up at all.
+pub(super) async fn tls_config() -> Result<ClientConfig, rustls::Error> {
     let file = std::env::var_os(VARIABLE).filter(|file| !file.is_empty());
-    with_tls_and(endpoint, file).await
+    tls_config_with(file).await
 }
 
 /// Sets up TLS with the public authorities and those of `file`. Without a usable file it warns once, and uses
 /// the public ones.
-async fn with_tls_and(
-    endpoint: Endpoint,
-    file: Option<OsString>,
-) -> Result<Endpoint, tonic::transport::Error> {
+async fn tls_config_with(file: Option<OsString>) -> Result<ClientConfig, rustls::Error> {
     static IS_TOLD: AtomicBool = AtomicBool::new(false);
-    let public = ClientTlsConfig::new().with_enabled_roots();
-    let Some(file) = file else { return endpoint.tls_config(public) };
-    let read = timeout(READ_MAX, read(&file)).await;
-    let why = match read.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
-        Ok(pem) => {
-            let further = public.clone().ca_certificate(Certificate::from_pem(pem));
-            match endpoint.clone().tls_config(further) {
-                Ok(endpoint) => {
-                    IS_TOLD.store(false, Ordering::Relaxed);
-                    return Ok(endpoint);
-                }
-                Err(error) => error.to_string(),
+    let mut roots: RootCertStore = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
+    if let Some(file) = file {
+        let read = timeout(READ_MAX, read(&file)).await;
+        let read = read.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        match read.and_then(|pem| certificates(&pem)) {
+            Ok(certificates) => {
+                roots.add_parsable_certificates(certificates);
+                IS_TOLD.store(false, Ordering::Relaxed);
             }
+            Err(error) if !IS_TOLD.swap(true, Ordering::Relaxed) => {
+                let (file, next) = (file.display(), "public authorities alone are trusted");
+                let why = error.to_string();
+                tracing::warn!(code = "authorities_unusable", %file, why, "{VARIABLE}: {next}");
+            }
+            Err(_) => {}
         }
-        Err(error) => error.to_string(),
-    };
-    if !IS_TOLD.swap(true, Ordering::Relaxed) {
-        let (file, next) = (file.display(), "public authorities alone are trusted");
-        tracing::warn!(code = "authorities_unusable", %file, why, "{VARIABLE}: {next}");
     }
-    endpoint.tls_config(public)
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(config)
+}
+
+/// Returns the certificates of a file.
+fn certificates(pem: &[u8]) -> io::Result<Vec<CertificateDer<'static>>> {
+    let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    all.map_err(io::Error::other)
 }
 
 /// Reads a file with certificates on a thread that may block, one file at a time: a network file system that is gone
@@ -114,8 +123,7 @@ mod tests {
         }
         let damaged = [BEGIN, b"\n!\n-----END CERTIFICATE-----\n"].concat();
         for path in unusable.into_iter().chain([file("damaged", &damaged)]) {
-            let endpoint = Endpoint::from_static("https://a.example");
-            assert!(with_tls_and(endpoint, Some(path.clone())).await.is_ok(), "{path:?}");
+            assert!(tls_config_with(Some(path.clone())).await.is_ok(), "{path:?}");
         }
         std::fs::remove_dir_all(&folder).unwrap();
     }

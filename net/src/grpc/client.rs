@@ -25,8 +25,10 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use tonic_prost::ProstEncoder;
 
 use super::answer::{Answer, LongMessages, MESSAGE_BYTES_MAX};
-use super::authorities::with_tls;
+use super::authorities::tls_config;
 use super::call_error::{PeerCallError, within};
+use super::connector::PeerConnector;
+use super::frame_meter::FrameFlood;
 use super::messages::{read, read_frame, read_list};
 use super::token::{PeerTokens, TOKEN_HEADER};
 use crate::counters::PeerError;
@@ -43,8 +45,6 @@ const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 32 * 1024 * 1024;
 /// Largest headers of an answer. A guess: hundred times what nodes send.
 const HEADER_BYTES_MAX: u32 = 16 * 1024;
-/// Interval of TCP's own probes on a silent connection. Guessed.
-const TCP_KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 const SUBSCRIBE_ORIGINATORS: &str = "/xmtp.xmtpv4.message_api.ReplicationApi/SubscribeOriginators";
 const SUBSCRIBE_ENVELOPES: &str = "/xmtp.xmtpv4.message_api.ReplicationApi/SubscribeEnvelopes";
@@ -61,6 +61,7 @@ const GET_SYNC_CURSOR: &str = "/xmtp.xmtpv4.metadata_api.MetadataApi/GetSyncCurs
 #[derive(Debug, Clone)]
 pub(super) struct PeerClient {
     channel: Channel,
+    flood: FrameFlood,
     long: LongMessages,
     /// `None` for a replica, which is no node.
     tokens: Option<Arc<PeerTokens>>,
@@ -106,6 +107,7 @@ impl ShownCheckpoint {
 #[derive(Debug)]
 pub(super) struct EnvelopeStream {
     answer: Answer,
+    flood: FrameFlood,
     method: StreamMethod,
 }
 
@@ -122,23 +124,28 @@ impl PeerClient {
     /// connects again, and looks no name up; the peer still sees the authority of `url`.
     ///
     /// # Errors
-    /// When the URL is none, or no server answers there.
+    /// When the URL is none, or no server answers there, or it floods the connection.
     pub(super) async fn connect(
         url: &str,
         checked: Option<&[SocketAddr]>,
         tokens: Option<PeerTokens>,
     ) -> Result<Self, PeerCallError> {
+        let (origin, flood) = (uri(url)?, FrameFlood::default());
         let channel = match checked {
-            Some(addresses) => within(CONNECT_MAX, connect_to(url, addresses)).await?,
+            Some(addresses) => {
+                debug_assert!(!is_tls(url), "a certificate is for the name");
+                within(CONNECT_MAX, connect_to(&origin, addresses, &flood)).await
+            }
             None => {
-                let mut endpoint = endpoint(url)?;
-                if is_tls(url) {
-                    endpoint = with_tls(endpoint).await?;
-                }
-                within(CONNECT_MAX, async { Ok(endpoint.connect().await?) }).await?
+                let tls = if is_tls(url) { Some(tls_config().await) } else { None };
+                let tls = tls.transpose().map_err(|error| failed(&error))?;
+                let connector = PeerConnector::new(origin.clone(), tls, flood.clone());
+                let connector = connector.map_err(|error| failed(&error))?;
+                within(CONNECT_MAX, connect_with(connector, origin, CONNECT_MAX)).await
             }
         };
-        Ok(Self { channel, long: LongMessages::new(), tokens: tokens.map(Arc::new) })
+        let channel = channel.map_err(|error| flood.named(error))?;
+        Ok(Self { channel, flood, long: LongMessages::new(), tokens: tokens.map(Arc::new) })
     }
 
     /// Asks for the heads that the peer holds. A peer without this method claims nothing, and may hold anything.
@@ -244,6 +251,7 @@ impl PeerClient {
             Ok((message, answer))
         })
         .await
+        .map_err(|error| self.flood.named(error))
     }
 
     async fn stream<Q: Message + 'static>(
@@ -252,8 +260,9 @@ impl PeerClient {
         request: Q,
         method: StreamMethod,
     ) -> Result<EnvelopeStream, PeerCallError> {
-        let answer = within(CALL_MAX, self.call(path, request, MESSAGE_BYTES_MAX, None)).await?;
-        Ok(EnvelopeStream { answer, method })
+        let answer = within(CALL_MAX, self.call(path, request, MESSAGE_BYTES_MAX, None)).await;
+        let answer = answer.map_err(|error| self.flood.named(error))?;
+        Ok(EnvelopeStream { answer, flood: self.flood.clone(), method })
     }
 
     /// Makes a call, with the header `flag` set. Returns its answer, of which the headers have come.
@@ -289,41 +298,59 @@ impl PeerClient {
     }
 }
 
-/// Connects to the first of some addresses that answers, and shows it the authority of `url`. An address that is silent
-/// leaves time for the others.
-async fn connect_to(url: &str, addresses: &[SocketAddr]) -> Result<Channel, PeerCallError> {
-    debug_assert!(!is_tls(url), "a certificate is for the name");
-    let origin: Uri = url.parse().map_err(|error| PeerCallError::Failed(format!("{error}")))?;
+/// Connects to the first of some addresses that answers, without TLS, and shows it the authority of `origin`. An
+/// address that is silent leaves time for the others.
+async fn connect_to(
+    origin: &Uri,
+    addresses: &[SocketAddr],
+    flood: &FrameFlood,
+) -> Result<Channel, PeerCallError> {
     let share = CONNECT_MAX / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
     let mut last = PeerCallError::Failed("the peer has no address".to_owned());
     for address in addresses {
         // Without the zone of a link-local address, which no URL has.
         let address = SocketAddr::new(address.ip(), address.port());
-        let endpoint = endpoint(&format!("http://{address}"))?;
-        match endpoint.origin(origin.clone()).connect_timeout(share).connect().await {
+        let target = uri(&format!("http://{address}"))?;
+        let connector = PeerConnector::new(target, None, flood.clone());
+        let connector = connector.map_err(|error| failed(&error))?;
+        match connect_with(connector, origin.clone(), share).await {
             Ok(channel) => return Ok(channel),
-            Err(error) => last = error.into(),
+            Err(error) => last = error,
         }
     }
     Err(last)
 }
 
-/// Returns how a server at `url` is connected to, without TLS.
-fn endpoint(url: &str) -> Result<Endpoint, PeerCallError> {
-    Ok(Endpoint::from_shared(url.to_owned())?
-        .connect_timeout(CONNECT_MAX)
-        .tcp_keepalive(Some(TCP_KEEP_ALIVE))
-        .tcp_nodelay(true)
+/// Connects within `limit`, and shows the peer the authority of `origin`.
+async fn connect_with(
+    connector: PeerConnector,
+    origin: Uri,
+    limit: Duration,
+) -> Result<Channel, PeerCallError> {
+    // The connector has the address, and TLS, of which the library would know no meter.
+    let endpoint = Endpoint::from_static("http://peer")
+        .origin(origin)
+        .connect_timeout(limit)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .http2_max_header_list_size(HEADER_BYTES_MAX))
+        .http2_max_header_list_size(HEADER_BYTES_MAX);
+    Ok(endpoint.connect_with_connector(connector).await?)
+}
+
+fn uri(url: &str) -> Result<Uri, PeerCallError> {
+    url.parse::<Uri>().map_err(|error| failed(&error))
+}
+
+fn failed(error: &dyn std::error::Error) -> PeerCallError {
+    PeerCallError::Failed(error.to_string())
 }
 
 impl EnvelopeStream {
     /// Returns the envelopes of the next message, none for a keep-alive; `None` when the peer has ended the
     /// stream. Cancel safe.
     pub(super) async fn next(&mut self) -> Result<Option<Vec<Bytes>>, PeerCallError> {
-        let Some(message) = self.answer.next().await? else { return Ok(None) };
+        let message = self.answer.next().await.map_err(|error| self.flood.named(error))?;
+        let Some(message) = message else { return Ok(None) };
         let envelopes = match self.method {
             StreamMethod::Originators => read_frame(message)?,
             StreamMethod::Envelopes => read_list(message)?,
@@ -360,7 +387,8 @@ mod tests {
     use hawser_proto::merkle::TreeHash;
     use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
     use hawser_proto::void::VoidStatement;
-    use tokio::net::TcpListener;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
     use tonic::codegen::Service;
     use tonic::codegen::http::{Response, StatusCode};
     use tonic::server::NamedService;
@@ -427,6 +455,63 @@ mod tests {
         let client = client_of(WithoutCheckpoints).await;
         let answered = client.checkpoint(OriginatorId(200)).await;
         assert!(matches!(answered, Err(PeerCallError::Unimplemented)), "{answered:?}");
+    }
+
+    fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+        let len = u8::try_from(payload.len()).unwrap();
+        [&[0, 0, len, kind, flags, 0, 0, 0, stream][..], payload].concat()
+    }
+
+    /// Reads the preface of HTTP/2, and the frames up to the first one of a request.
+    async fn read_request(stream: &mut TcpStream) {
+        stream.read_exact(&mut [0; 24]).await.unwrap();
+        loop {
+            let mut head = [0; 9];
+            stream.read_exact(&mut head).await.unwrap();
+            let len = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+            stream.read_exact(&mut vec![0; len as usize]).await.unwrap();
+            if head[3] == 1 {
+                return;
+            }
+        }
+    }
+
+    /// The library would read such frames for as long as they come, and keep the fields of each head of a response
+    /// that is not the last.
+    #[tokio::test]
+    async fn a_peer_that_floods_a_connection_with_frames_that_carry_nothing_is_left() {
+        for flood in [
+            frame(6, 0, 0, &[0; 8]),                      // pings
+            frame(6, 1, 0, &[0; 8]),                      // answers to pings
+            frame(4, 0, 0, &[]),                          // settings
+            frame(8, 0, 0, &[0, 0, 0, 1]),                // updates of a window
+            frame(2, 0, 1, &[0; 5]),                      // priorities
+            frame(77, 0, 0, &[0; 8]),                     // frames of an unknown type
+            frame(1, 4, 1, &[0x08, 3, b'1', b'0', b'0']), // heads of responses with the status 100
+        ] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let url = format!("http://{}", listener.local_addr().unwrap());
+            let frames = flood.repeat(1000);
+            tokio::spawn(async move {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                stream.write_all(&frame(4, 0, 0, &[])).await.unwrap();
+                read_request(&mut stream).await;
+                let (mut read, mut write) = stream.into_split();
+                tokio::spawn(async move {
+                    let _ = tokio::io::copy(&mut read, &mut tokio::io::sink()).await;
+                });
+                while write.write_all(&frames).await.is_ok() {}
+            });
+            let client = PeerClient::connect(&url, None, None).await.unwrap();
+            let left = client.heads().await;
+            assert!(
+                matches!(left, Err(PeerCallError::Peer(PeerError::EmptyFrames))),
+                "{flood:?}: {left:?}"
+            );
+            // The connection is not made again.
+            let left = client.heads().await;
+            assert!(matches!(left, Err(PeerCallError::Peer(PeerError::EmptyFrames))), "{left:?}");
+        }
     }
 
     /// A server whose clock has this number of entries, each as long as an entry can be.

@@ -7,6 +7,7 @@
 //! - `checkpoints`: checkpoints and statements about void places, which a peer is asked for;
 //! - `canonical`: the canonical form of what a peer sends; `strand`: all its decoders without a transport;
 //! - `client`, `answer`, `message_reader`, `messages`, `call_error`: the calls on the wire;
+//! - `connector`, `frame_meter`: connections, and the bound of frames on them that carry nothing;
 //! - `token`, `authorities`: the proof of this node's id, and the certificates that are trusted.
 //!
 //! A peer proves no id over gRPC: it is the server at the address in the registry, and every envelope proves
@@ -19,7 +20,9 @@ mod calls;
 pub(crate) mod canonical;
 mod checkpoints;
 mod client;
+mod connector;
 mod feed;
+mod frame_meter;
 mod message_reader;
 mod messages;
 pub(crate) mod plain_text;

@@ -249,12 +249,18 @@ impl Attacker {
         callers.join_all().await;
     }
 
-    /// Publishes as many envelopes as a request may have, and then repeats that request, four at a time.
-    pub(crate) async fn repeats(&self) {
+    /// Publishes as many envelopes as a request may have. Returns the request.
+    pub(crate) async fn published(&self) -> Vec<u8> {
         let request = self.largest_publish(4);
         let path = format!("{PUBLISH_API}/PublishPayerEnvelopes");
         let answer = self.call(&path, &request).await;
-        assert_eq!(raw::grpc_status(&answer), Some(0), "the first ones are new");
+        assert_eq!(raw::grpc_status(&answer), Some(0), "they are new");
+        request
+    }
+
+    /// Repeats a publish that is stored, four at a time.
+    pub(crate) async fn repeats(&self, request: Vec<u8>) {
+        let path = format!("{PUBLISH_API}/PublishPayerEnvelopes");
         let since = Instant::now();
         let mut callers = JoinSet::new();
         for _ in 0..4 {

@@ -1,0 +1,96 @@
+//! Connections to the APIs of peers: TCP, TLS for `https`, and the meter of frames above both.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio_rustls::TlsConnector;
+use tonic::codegen::Service;
+use tonic::transport::Uri;
+
+use super::frame_meter::{FLOODED, FrameFlood, MeteredStream, PeerStream};
+
+/// The name of HTTP/2 over TLS. Specified: RFC 9113 §3.2.
+const HTTP2: &[u8] = b"h2";
+/// Interval of TCP's own probes on a silent connection. Guessed.
+const TCP_KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// Longest wait for all addresses of a name together, each of which has a share. Guessed: as for the whole connection.
+const ADDRESSES_MAX: Duration = Duration::from_secs(5);
+
+/// Connects to one address, whichever one it is asked for.
+#[derive(Clone)]
+pub(super) struct PeerConnector {
+    http: HttpConnector,
+    target: Uri,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+    flood: FrameFlood,
+}
+
+impl PeerConnector {
+    /// Connects to the host of `target`, over TLS with a configuration for it. It connects no more once `flood` is
+    /// noted.
+    ///
+    /// # Errors
+    /// When the host has no name for TLS.
+    pub(super) fn new(
+        target: Uri,
+        tls: Option<ClientConfig>,
+        flood: FrameFlood,
+    ) -> io::Result<Self> {
+        let mut http = HttpConnector::new();
+        http.enforce_http(false);
+        http.set_nodelay(true);
+        http.set_keepalive(Some(TCP_KEEP_ALIVE));
+        http.set_connect_timeout(Some(ADDRESSES_MAX));
+        let tls = match tls {
+            Some(mut config) => {
+                config.alpn_protocols = vec![HTTP2.to_vec()];
+                // An address of IPv6 has brackets in a URL.
+                let host = target.host().unwrap_or_default();
+                let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+                let name = ServerName::try_from(host).map_err(io::Error::other)?;
+                Some((TlsConnector::from(Arc::new(config)), name))
+            }
+            None => None,
+        };
+        Ok(Self { http, target, tls, flood })
+    }
+}
+
+impl Service<Uri> for PeerConnector {
+    type Response = TokioIo<MeteredStream>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.http.poll_ready(context).map_err(io::Error::other)
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        if self.flood.is_noted() {
+            return Box::pin(std::future::ready(Err(io::Error::other(FLOODED))));
+        }
+        let connecting = self.http.call(self.target.clone());
+        let (tls, flood) = (self.tls.clone(), self.flood.clone());
+        Box::pin(async move {
+            let tcp = connecting.await.map_err(io::Error::other)?.into_inner();
+            let stream: Box<dyn PeerStream> = match tls {
+                Some((tls, name)) => {
+                    let stream = tls.connect(name, tcp).await?;
+                    if stream.get_ref().1.alpn_protocol() != Some(HTTP2) {
+                        return Err(io::Error::other("the peer does not speak HTTP/2 over TLS"));
+                    }
+                    Box::new(stream)
+                }
+                None => Box::new(tcp),
+            };
+            Ok(TokioIo::new(MeteredStream::new(stream, flood)))
+        })
+    }
+}
