@@ -14,6 +14,8 @@ use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, FromRedisValue};
 use tokio::time::timeout;
 
+use crate::send::shown;
+
 /// The address of a Redis server, and the prefix of the keys.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RedisAccess {
@@ -250,11 +252,26 @@ fn late() -> RedisLinkError {
 fn link_error(error: redis::RedisError) -> RedisLinkError {
     let code = error.code();
     let wants_text = matches!(code, Some("NOSCRIPT" | "NOPERM"));
-    RedisLinkError { reason: error.to_string(), is_answer: code.is_some(), wants_text }
+    RedisLinkError { reason: shown(&error.to_string()), is_answer: code.is_some(), wants_text }
 }
 
 /// Encodes a number as an argument of a script.
 #[must_use]
 pub fn number(value: u64) -> Vec<u8> {
     value.to_string().into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use redis::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn the_text_of_an_error_is_short_and_one_line() {
+        let detail = format!("\u{1b}[2J\nforged {}", "x".repeat(10_000));
+        let text = link_error((ErrorKind::Extension, "refused", detail).into()).to_string();
+        assert!(text.contains("forged xxx"), "{text}");
+        assert!(!text.contains(char::is_control) && text.len() < 400, "{text:?}");
+    }
 }

@@ -37,6 +37,13 @@ pub enum RevertReason {
     Unknown,
 }
 
+/// The longest data within an error that is described as an error too, in bytes. Each level of nested errors takes more
+/// than 36 bytes, so this bounds the stack: an endpoint could nest errors as deep as an answer is long. A guess: the
+/// errors of the contracts are much shorter.
+const NESTED_LEN_BYTES_MAX: usize = 1024;
+/// The longest displayed text, in bytes; the rest is cut off. A guess: far longer than that of the contracts' errors.
+const TEXT_LEN_BYTES_MAX: usize = 4096;
+
 /// Errors of deployed contracts that the current ABIs no longer declare.
 const FORMER: [&str; 1] =
     ["error WithdrawalNotReady(uint32 timestamp, uint32 withdrawableTimestamp)"];
@@ -72,8 +79,12 @@ impl Revert {
     }
 }
 
-/// Describes bytes that are an ABI-encoded error: some errors carry the revert data of an inner call.
+/// Describes bytes that are an ABI-encoded error: some errors carry the revert data of an inner call. Returns `None`
+/// for other bytes, and for more than [`NESTED_LEN_BYTES_MAX`].
 pub(super) fn nested_revert(bytes: &[u8]) -> Option<String> {
+    if bytes.len() > NESTED_LEN_BYTES_MAX {
+        return None;
+    }
     let revert = Revert::decode(bytes);
     revert.name().is_some().then(|| revert.to_string())
 }
@@ -98,19 +109,23 @@ fn named(data: &[u8]) -> Option<Description> {
     Some(Description::new(&error.name, &error.inputs, &values, nested_revert))
 }
 
+/// The name and arguments, of at most 4 KiB: a contract or an endpoint chooses the data.
 impl fmt::Display for Revert {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.reason {
-            RevertReason::Named(error) => error.fmt(f),
+        let text = match &self.reason {
+            RevertReason::Named(error) => error.to_string(),
             RevertReason::Panic(kind) => {
-                write!(f, "Panic({:#04x}): {}", *kind as u32, kind.as_str())
+                format!("Panic({:#04x}): {}", *kind as u32, kind.as_str())
             }
-            RevertReason::Text(text) => write!(f, "Error({text:?})"),
-            RevertReason::Nothing => f.write_str("reverted without saying why"),
+            RevertReason::Text(text) => format!("Error({text:?})"),
+            RevertReason::Nothing => "reverted without saying why".to_owned(),
             RevertReason::Unknown => {
-                write!(f, "an error that no known contract declares: {}", self.data)
+                format!("an error that no known contract declares: {}", self.data)
             }
-        }
+        };
+        let end = text.floor_char_boundary(TEXT_LEN_BYTES_MAX);
+        let dots = if end < text.len() { "…" } else { "" };
+        write!(f, "{}{dots}", &text[..end])
     }
 }
 
@@ -144,6 +159,34 @@ mod tests {
         let text = Revert::decode(&outer.abi_encode()).to_string();
         assert!(text.starts_with("MigrationFailed(migrator: 0x0000"), "{text}");
         assert!(text.ends_with("(NotAdmin()))"), "{text}");
+    }
+
+    /// Without a bound, each level would take stack until the process ends.
+    #[test]
+    fn errors_nested_as_deep_as_an_answer_is_long_are_not_followed() {
+        let mut data = SettlementChainParameterRegistry::NotAdmin {}.abi_encode();
+        for _ in 0..4000 {
+            let failed = SettlementChainParameterRegistry::MigrationFailed {
+                migrator_: Address::ZERO,
+                revertData_: data.into(),
+            };
+            data = failed.abi_encode();
+        }
+        let RevertReason::Named(error) = Revert::decode(&data).reason else {
+            panic!("the contract declares it");
+        };
+        let inner = &error.arguments[1].value;
+        assert!(inner.len() > 2 * NESTED_LEN_BYTES_MAX && !inner.contains('('), "{inner:.100}");
+    }
+
+    #[test]
+    fn the_text_of_an_error_is_bounded() {
+        let text = ErrorText { reason: "é".repeat(100_000) }.abi_encode();
+        for data in [text, vec![9; 100_000]] {
+            let shown = Revert::decode(&data).to_string();
+            let is_cut = shown.ends_with('…') && shown.len() <= TEXT_LEN_BYTES_MAX + '…'.len_utf8();
+            assert!(is_cut, "{} bytes: {shown:.100}", shown.len());
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ use alloy::providers::{DynProvider, Provider as _, ProviderBuilder};
 use alloy::rpc::client::RpcClient;
 use alloy::rpc::types::{TransactionReceipt, TransactionRequest};
 use alloy::sol_types::SolCall;
+use alloy::sol_types::abi::AbiDecoderConfig;
 use alloy::transports::TransportError;
 use alloy::transports::utils::guess_local_url;
 
@@ -29,6 +30,10 @@ const COUNT_END: u64 = 1 << 53;
 /// The highest fee in wei per unit of gas that is used in computations. A guess: no account can pay it, and
 /// sums of it are far from overflowing.
 const FEE_MAX: u128 = 1 << 96;
+/// The memory that the decoded result of a call may take, in bytes: a result may name the same bytes many times, so a
+/// short one could take a GiB. A guess: four times the data of the longest answer, whose text has two digits for each
+/// byte.
+const RETURNED_LEN_BYTES_MAX: usize = 2 * ANSWER_LEN_BYTES_MAX;
 /// The time limit of a request. Guess.
 pub const REQUEST_MAX: Duration = Duration::from_secs(10);
 /// The time limit of connecting. Guess.
@@ -58,7 +63,8 @@ impl Chain {
     /// Fails when the URL is malformed, the endpoint does not answer, or it serves another chain.
     pub async fn connect(url: &str, id: u64) -> Result<Self, ConnectError> {
         let (url, endpoint) = parse(url)?;
-        let client = http_client().map_err(|error| ConnectError::Url {
+        // A redirect could lead to a service in the network of this machine.
+        let client = direct_http_client().map_err(|error| ConnectError::Url {
             given: endpoint.clone(),
             reason: error.to_string(),
         })?;
@@ -209,7 +215,8 @@ impl Chain {
             Err(EthCallError::Reverted(revert)) => return Err(ViewError::Reverted(revert)),
             Err(EthCallError::Rpc(error)) => return Err(error.into()),
         };
-        match C::abi_decode_returns(&returned) {
+        let bounded = AbiDecoderConfig::new().memory_limit(RETURNED_LEN_BYTES_MAX);
+        match C::abi_decode_returns_with_config(&returned, bounded) {
             Ok(value) => Ok(value),
             Err(_) if !self.has_code(to).await? => {
                 Err(ViewError::NoCode { address: to, chain_id: self.id })

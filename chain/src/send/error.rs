@@ -274,7 +274,10 @@ impl RequestError {
             {
                 Self::Malformed { endpoint, method, reason: error.to_string() }
             }
-            RpcError::Transport(error) => Self::Unreachable { endpoint, reason: innermost(&error) },
+            RpcError::Transport(error) => {
+                // It may have the names in a certificate.
+                Self::Unreachable { endpoint, reason: shown(&innermost(&error)) }
+            }
             RpcError::DeserError { err, .. } => {
                 Self::Malformed { endpoint, method, reason: shown(&err.to_string()) }
             }
@@ -314,4 +317,18 @@ pub(crate) fn revert_of(error: &TransportError) -> Option<Revert> {
     let RpcError::ErrorResp(payload) = error else { return None };
     let said = payload.message.contains("revert") || payload.code == REVERTED;
     said.then(|| Revert::decode(&payload.as_revert_data().unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cause_of_a_failed_request_is_short_and_moves_no_cursor() {
+        let cause = std::io::Error::other(format!("\u{1b}[2J\n{}", "x".repeat(10_000)));
+        let error = TransportErrorKind::custom(cause);
+        let text = RequestError::new("http://a.example", "eth_call", error).to_string();
+        assert!(text.contains("[2Jxxx"), "{text}");
+        assert!(!text.contains(char::is_control) && text.len() < 500, "{text:?}");
+    }
 }

@@ -102,13 +102,14 @@ impl Service<RequestPacket> for BoundedHttp {
 #[cfg(test)]
 mod tests {
     use alloy::eips::BlockId;
-    use alloy::primitives::Address;
+    use alloy::primitives::{Address, U256};
     use serde_json::{Value, json};
     use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
     use tokio::net::{TcpListener, TcpStream};
 
     use super::ANSWER_VALUES_MAX;
-    use crate::send::{Chain, RequestError};
+    use crate::contracts::NodeRegistry;
+    use crate::send::{Chain, RequestError, ViewError};
 
     /// An endpoint's scripted answer.
     #[derive(Clone)]
@@ -208,6 +209,42 @@ mod tests {
         let error = with(ANSWER_VALUES_MAX).await.newest_block().await.unwrap_err();
         assert!(reason(&error).contains("values"), "{error}");
         assert_eq!(with(1000).await.newest_block().await, Ok(1));
+    }
+
+    /// The result of `getAllNodes` with a list in which each of `count` entries is the same one, with a key of 8 KiB.
+    fn one_node_many_times(count: usize) -> ScriptedAnswer {
+        let list = [32, count].into_iter().chain(std::iter::repeat_n(32 * count, count));
+        // The id and the place of the node; its signer, a flag, and the places of its key and of its empty address.
+        let node = [100, 64, 0, 1, 128, 160, 8192];
+        let words = list.chain(node).flat_map(|word| U256::from(word).to_be_bytes::<32>());
+        let data: Vec<u8> = words.chain([0; 8192]).collect();
+        ScriptedAnswer::Result(alloy::hex::encode_prefixed(data).into())
+    }
+
+    #[tokio::test]
+    async fn a_result_that_names_the_same_bytes_many_times_takes_bounded_memory() {
+        let nodes_of = async |count| {
+            let chain = endpoint(one_node_many_times(count)).await;
+            chain.view(Address::ZERO, &NodeRegistry::getAllNodesCall {}).await
+        };
+        assert_eq!(nodes_of(10).await.unwrap().len(), 10);
+        // 160 MB, of an answer with 1.3 MB.
+        let refused = nodes_of(20_000).await.map(|nodes| nodes.len());
+        assert!(matches!(refused, Err(ViewError::OtherContract { .. })), "{refused:?}");
+    }
+
+    #[tokio::test]
+    async fn a_redirect_is_not_followed() {
+        let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        other.set_nonblocking(true).unwrap();
+        let place = other.local_addr().unwrap();
+        for status in [301, 302, 303, 307, 308] {
+            let head = format!("{status} Moved\r\nLocation: http://{place}/");
+            let error = refused(ScriptedAnswer::Raw(head, Vec::new())).await;
+            assert!(reason(&error).contains(&status.to_string()), "{error}");
+        }
+        let connected = other.accept();
+        assert!(connected.is_err(), "{connected:?}");
     }
 
     #[tokio::test]

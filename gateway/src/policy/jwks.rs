@@ -7,7 +7,9 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Policies;
+use super::config::JwtAlgorithm;
 use super::jwt::TokenKeys;
+use super::webhook::one_line;
 
 /// Time for one fetch. A guess.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
@@ -37,10 +39,7 @@ impl Policies {
         let Some(url) = &jwt.jwks_url else { return };
         let mut is_failing = false;
         loop {
-            let parse = |text: String| {
-                TokenKeys::parse(&text, jwt.algorithm).map_err(|error| error.to_string())
-            };
-            let fetched = fetch(url).await.and_then(parse);
+            let fetched = fetch(url).await.and_then(|text| keys_of(&text, jwt.algorithm));
             match &fetched {
                 Ok(_) if is_failing => tracing::info!("the keys of tokens are fetched again"),
                 Err(error) if !is_failing => tracing::error!(
@@ -64,6 +63,11 @@ impl Policies {
             }
         }
     }
+}
+
+/// Parses keys. An error is short, because it may repeat the text.
+fn keys_of(text: &str, algorithm: JwtAlgorithm) -> Result<TokenKeys, String> {
+    TokenKeys::parse(text, algorithm).map_err(|error| one_line(&error.to_string()))
 }
 
 async fn fetch(url: &str) -> Result<String, String> {

@@ -10,7 +10,7 @@ use super::rules::Policy;
 /// Largest number of tenants. A guess: each tenant has its own connections and calls to all nodes.
 const TENANTS_MAX: usize = 64;
 /// Largest length of a tenant's name in bytes. A guess: the name becomes part of file names and labels.
-const NAME_LEN_MAX: usize = 32;
+pub(super) const NAME_LEN_MAX: usize = 32;
 
 /// A tenant in the policy file.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]

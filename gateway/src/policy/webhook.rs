@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout};
 use super::CallerId;
 use super::config::WebhookSettings;
 use super::jwt::CALLER_LEN_BYTES_MAX;
+use super::tenants::NAME_LEN_MAX;
 use crate::fair::{FairGate, GateFullError, Pass};
 use crate::routing::Routed;
 
@@ -29,8 +30,14 @@ const ASKED_AT_ONCE: usize = 64;
 const REFUSED_FOR: Duration = Duration::from_secs(600);
 /// Largest answer in bytes. A guess: usual answers have less than 100.
 const ANSWER_LEN_BYTES_MAX: usize = 16 * 1024;
-/// Characters of a reason that are passed on to the caller. A guess: a status has to fit into a header.
-const REASON_CHARS_MAX: usize = 200;
+/// Characters of a text of the service that are logged, or passed on to the caller. A guess: a status has to fit into a
+/// header.
+const TEXT_CHARS_MAX: usize = 200;
+
+/// Returns the beginning of a text that the service has chosen, as one line.
+pub(super) fn one_line(text: &str) -> String {
+    text.chars().filter(|it| !it.is_control()).take(TEXT_CHARS_MAX).collect()
+}
 
 /// The reason for which the webhook does not admit a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -98,6 +105,17 @@ struct WebhookAnswer {
 }
 
 impl WebhookAnswer {
+    /// Cuts all texts, because answers are kept. A name that is too long stays too long.
+    fn cut(self) -> Self {
+        let first = |name: String, chars: usize| name.chars().take(chars).collect::<String>();
+        Self {
+            allow: self.allow,
+            reason: self.reason.map(|text| one_line(&text)),
+            caller: self.caller.map(|name| first(name, CALLER_LEN_BYTES_MAX + 1)),
+            tenant: self.tenant.map(|name| first(name, NAME_LEN_MAX + 1)),
+        }
+    }
+
     /// Returns the name of the caller to whom a credential belongs; `None` if it is no caller's.
     fn named(&self) -> Option<&str> {
         let name = self.caller.as_deref().filter(|_| self.allow)?;
@@ -297,10 +315,8 @@ impl Webhook {
         match answer {
             WebhookAnswer { allow: true, .. } => Ok(Some(answer)),
             WebhookAnswer { reason, .. } => {
-                let reason =
-                    reason.unwrap_or_else(|| "the policy service (webhook) refused".into());
-                let printable = reason.chars().filter(|it| !it.is_control());
-                Err(WebhookError::Refused(printable.take(REASON_CHARS_MAX).collect()))
+                let none = || "the policy service (webhook) refused".to_owned();
+                Err(WebhookError::Refused(reason.unwrap_or_else(none)))
             }
         }
     }
@@ -368,7 +384,8 @@ impl Webhook {
                 return Err("its answer is too long".into());
             }
         }
-        serde_json::from_slice(&body).map_err(|error| format!("its answer: {error}"))
+        let answer = serde_json::from_slice(&body).map(WebhookAnswer::cut);
+        answer.map_err(|error| format!("its answer: {}", one_line(&error.to_string())))
     }
 }
 

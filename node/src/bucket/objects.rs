@@ -16,6 +16,8 @@ use crate::requests::StopCheck;
 
 /// The largest number of objects in a list. A guess: ten times the most files of a backup.
 const LISTED_MAX: usize = 1_000_000;
+/// The largest length of the names of a list together, in bytes. Computed: 128 for each of the most objects.
+const LISTED_LEN_BYTES_MAX: usize = 128 * LISTED_MAX;
 /// The largest number of pages of a list. A guess: a page of S3 has a thousand names; pages of other services may be
 /// shorter.
 const PAGES_MAX: usize = 5_000;
@@ -133,10 +135,17 @@ impl Objects for BucketObjects {
     }
 
     fn list(&self, folder: &str) -> io::Result<Vec<ListedObject>> {
-        let (mut found, mut token) = (Vec::new(), None);
+        let (mut found, mut token, mut len_bytes) = (Vec::<ListedObject>::new(), None, 0);
         for _ in 0..PAGES_MAX {
             let (objects, next) = self.page(folder, token, None)?;
+            let before = found.len();
             self.take_page(folder, objects, &mut found)?;
+            len_bytes += found[before..].iter().map(|it| it.name.len()).sum::<usize>();
+            if len_bytes > LISTED_LEN_BYTES_MAX {
+                let text =
+                    format!("the names of the list have more than {LISTED_LEN_BYTES_MAX} bytes");
+                return Err(io::Error::other(text));
+            }
             if next.is_none() {
                 // If a list contained an object twice, it would be removed twice.
                 found.sort_unstable_by(|one, two| one.name.cmp(&two.name));

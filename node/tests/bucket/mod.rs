@@ -283,6 +283,10 @@ fn answers_and_lists_without_an_end_end() {
     let error = backups.names().unwrap_err().to_string();
     assert!(error.contains("does not end"), "{error}");
     assert!(backups.prune(1, NOW_UNIX_S).is_err());
+    service.lie(Some(Lie::LongNames));
+    let (asked, error) = (service.requests(), backups.names().unwrap_err().to_string());
+    assert!(error.contains("names of the list"), "{error}");
+    assert!(service.requests() - asked < 20, "more than it may hold was asked for");
     service.lie(Some(Lie::ForeignList));
     let error = backups.names().unwrap_err().to_string();
     assert!(error.contains("another folder"), "{error}");

@@ -33,6 +33,8 @@ pub(crate) enum Lie {
     EndlessError,
     /// Each page of a list refers to a further one.
     EndlessList,
+    /// Each page of a list refers to a further one, and has a name of 8 MiB.
+    LongNames,
     /// A list contains an object of another folder.
     ForeignList,
     /// One bit of each object is flipped.
@@ -240,6 +242,10 @@ fn list(state: &BucketState, query: &BTreeMap<String, String>) -> Response<Body>
     }
     match state.lie {
         Some(Lie::EndlessList) => "again".clone_into(&mut next),
+        Some(Lie::LongNames) => {
+            entry(&format!("{prefix}{}", "x".repeat(8 << 20)), 1);
+            "again".clone_into(&mut next);
+        }
         Some(Lie::ForeignList) => entry("elsewhere/lock", 1),
         _ => {}
     }

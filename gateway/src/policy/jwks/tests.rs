@@ -215,3 +215,10 @@ async fn keys_are_taken_from_no_host_that_a_redirect_names() {
     assert_eq!(fetch(&url).await, Err("HTTP status 307".to_owned()));
     assert_eq!(other.asked.load(Ordering::Relaxed), asked);
 }
+
+#[test]
+fn the_error_of_a_key_set_is_short() {
+    let set = format!(r#"{{"keys": "{}"}}"#, "x".repeat(100_000));
+    let error = keys_of(&set, JwtAlgorithm::ES256).err().unwrap();
+    assert!(error.contains("xxx") && error.len() < 300, "{error}");
+}

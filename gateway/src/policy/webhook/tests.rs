@@ -371,6 +371,37 @@ async fn an_answer_counts_for_its_caller_and_kinds() {
     assert_eq!(service.asked(), 3, "refusals are kept, too");
 }
 
+/// A service may repeat the credentials of strangers, whose answers are kept.
+#[tokio::test]
+async fn of_an_answer_only_its_beginning_is_kept() {
+    let service = Service::start().await;
+    let webhook =
+        service.webhook(|settings| (settings.cache_s, settings.names_tenant) = (60, true));
+    let long = "x".repeat(5_000);
+    let answer =
+        |allow: bool| json!({ "allow": allow, "reason": long, "caller": long, "tenant": long });
+    service.replies(200, &answer(false).to_string());
+    assert_eq!(webhook.identify("a guess", "9.9.9.9").await, Ok(None));
+    let key: [u8; 32] = Sha256::digest("a guess").into();
+    let kept = webhook.of_credentials.kept(&key).unwrap();
+    for text in [kept.reason, kept.caller, kept.tenant].into_iter().flatten() {
+        assert!((1..300).contains(&text.len()), "{text}");
+    }
+    service.replies(200, &answer(true).to_string());
+    assert_eq!(webhook.identify("another guess", "9.9.9.9").await, Ok(None), "no caller's name");
+    let tenant = webhook.tenant("alice").await.unwrap().unwrap();
+    assert!(tenant.len() > NAME_LEN_MAX, "no tenant has the name {tenant}");
+}
+
+#[tokio::test]
+async fn the_error_of_an_answer_is_short() {
+    let service = Service::start().await;
+    service.replies(200, &json!({ "allow": "x".repeat(10_000) }).to_string());
+    let webhook = service.webhook(|_| {});
+    let error = webhook.fetch(&Question::default()).await.unwrap_err();
+    assert!(error.contains("xxx") && error.len() < 300, "{error}");
+}
+
 #[tokio::test]
 async fn no_question_goes_to_a_host_that_a_redirect_names() {
     let other = Service::start().await;
