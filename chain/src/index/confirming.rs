@@ -94,7 +94,7 @@ impl fmt::Display for Contradiction {
     }
 }
 
-/// What other endpoints say about the last block of a page without events.
+/// The answers of other endpoints about the last block of a page without events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PositionAnswer {
     /// Another endpoint has the block, or there is no other endpoint.

@@ -60,7 +60,7 @@ pub(super) struct DuePages<G> {
     pub(super) is_wanted: bool,
 }
 
-/// What to do with pages that were due.
+/// The verdict on pages that were due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum DueVerdict {
     Store,

@@ -2,7 +2,7 @@
 //! updates, resets, tiny pieces of data, frames of unknown types, heads of responses that are not the last.
 //!
 //! Each costs the peer a few bytes. The HTTP library answers or drops each, or keeps it until the response comes, and
-//! counts few of them. An honest peer sends some for each call and for each piece of a message, and a ping now and then.
+//! counts few of them. An honest peer sends some for each call and for each piece of a message, and a ping at times.
 //! A hostile one is left. The meter reads frame heads only (RFC 9113 §4.1), so it is above TLS.
 
 use std::collections::BTreeMap;
