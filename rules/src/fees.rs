@@ -7,7 +7,7 @@ use hawser_proto::TopicKind;
 use hawser_proto::envelope::PayerEnvelope;
 use hawser_proto::minute::MINUTE_NS;
 
-use crate::congestion::{CONGESTION_UNITS_MAX, congestion_units};
+use crate::congestion::{CONGESTION_UNITS_MAX, congestion_units, target_in_use};
 use crate::retention::check_retention;
 use crate::violation::RuleNumber;
 
@@ -39,7 +39,8 @@ pub struct Rate {
     pub storage_fee: PicoDollarsPerByteDay,
     /// The fee per congestion unit.
     pub congestion_fee: PicoDollarPrice,
-    /// The envelopes per minute of one originator up to which there is no congestion; 0 disables congestion.
+    /// The envelopes per minute of one originator up to which there is no congestion. Read as a signed 32-bit number, of
+    /// which 0 and negative ones disable congestion.
     pub target_rate_per_minute: u64,
 }
 
@@ -400,12 +401,12 @@ impl EnvelopeFees {
 
 impl Rate {
     /// Returns true if this rate allows the congestion fee. Only the node itself knows its congestion, so any number of
-    /// units up to the largest one passes.
+    /// units up to the largest one passes. A rate whose target switches congestion off allows no fee but 0.
     fn may_charge_for_congestion(&self, fee: u64) -> bool {
-        match (fee, self.target_rate_per_minute, self.congestion_fee.0) {
+        match (fee, target_in_use(self.target_rate_per_minute), self.congestion_fee.0) {
             (0, _, _) => true,
-            (_, 0, _) | (_, _, 0) => false,
-            (_, _, step) => fee.is_multiple_of(step) && fee / step <= CONGESTION_UNITS_MAX,
+            (_, None, _) | (_, _, 0) => false,
+            (_, Some(_), step) => fee.is_multiple_of(step) && fee / step <= CONGESTION_UNITS_MAX,
         }
     }
 

@@ -122,10 +122,15 @@ class Exhibit:
 # Rates ---------------------------------------------------------------------------------------------
 
 
+def is_on(target):
+    """Tells whether a target, read as a signed 32-bit number, leaves congestion on."""
+    return 0 < target & 0xFFFFFFFF <= 0x7FFFFFFF
+
+
 def units(counts, target):
-    target &= 0xFFFFFFFF
-    if target == 0 or target > 0x7FFFFFFF:
+    if not is_on(target):
         return 0
+    target &= 0xFFFFFFFF
     m0, m1, m2, m3, m4 = counts
     busiest = max(m0, m1, (4 * m1 + 3 * m2 + 2 * m3 + m4) // 10)
     if busiest <= target:
@@ -167,7 +172,7 @@ class Rates:
         if not any(message + storage * size * days == base for _, message, storage, _, _ in rates):
             return 10
         for _, _, _, step, target in rates:
-            if congestion == 0 or target and step and congestion % step == 0 and congestion // step <= 100:
+            if congestion == 0 or is_on(target) and step and congestion % step == 0 and congestion // step <= 100:
                 return 0
         return 11
 

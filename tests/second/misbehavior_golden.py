@@ -183,6 +183,13 @@ def golden_rules():
     yield "rule 10", *of(statement(base=1))
     yield "rule 11", *of(statement(congestion=12))
     yield "rule 11: any multiple up to a hundred", *of(statement(congestion=1100))
+    off = [[*RATE[:4], target] for target in (0, 2**31, 2**32)]
+    for rate in off:
+        yield f"rule 11: the target {rate[4]} switches congestion off", *of(statement(congestion=11), rates=[rate])
+    on, late = [*RATE[:4], 2**32 + 1], NOW // SECOND - 60
+    yield "rule 11: a target of 33 bits whose lower half is positive", *of(statement(congestion=11), rates=[on])
+    before = [off[1], [late, *on[1:]]]
+    yield "rule 11: one of two rates has congestion", *of(statement(congestion=11), rates=before)
     yield "rule 14: no key package", *of(statement(paid=pay(client(b"\3\x09", arm=4))))
     yield "no rule", *of(statement())
     free = pay(client(b"\4\x09", arm=6), key=secret(100))

@@ -131,6 +131,46 @@ fn the_former_rate_explains_a_fee_while_an_honest_node_may_not_know_the_newer_on
     assert!(explained(list_s * 24, 7) && !explained(0, 6));
 }
 
+/// Every implementation reads the target as a signed 32-bit number, so an honest node charges no congestion by any of
+/// the targets that are off in that form.
+#[test]
+fn a_rate_whose_target_switches_congestion_off_explains_no_congestion_fee() {
+    let of_target = |target| Rate {
+        congestion_fee: PicoDollarPrice(11),
+        target_rate_per_minute: target,
+        ..rate(7, 3)
+    };
+    let charged =
+        |congestion| Charged { at_ns: 1, size_bytes: 5, days: 2, base: 7 + 3 * 10, congestion };
+    let off: [u64; 5] = [0, 1 << 31, (1 << 32) - 1, 1 << 32, u64::MAX];
+    let on: [u64; 3] = [1, (1 << 31) - 1, (1 << 32) + 1];
+    let table = |targets: &[u64]| {
+        let rates = (0..).zip(targets);
+        let rates = rates.map(|(start_unix_s, target)| Rate { start_unix_s, ..of_target(*target) });
+        // All of them are in force within the hour.
+        RateTable::new(rates.collect(), None).unwrap()
+    };
+    let explained = |targets: &[u64], congestion| {
+        let (table, charged) = (table(targets), charged(congestion));
+        let explained = table.explain(&charged);
+        let sum = charged.base + congestion;
+        assert_eq!(table.explains_sum(charged.at_ns, 5, 2, sum), explained.is_ok());
+        explained
+    };
+    for target in off {
+        assert_eq!(explained(&[target], 0), Ok(()), "{target}");
+        for congestion in [11, 1100] {
+            let wrong = Err(WrongFeeError::Congestion);
+            assert_eq!(explained(&[target], congestion), wrong, "{target}: {congestion}");
+        }
+    }
+    assert_eq!(explained(&off, 11), Err(WrongFeeError::Congestion));
+    for target in on {
+        assert_eq!(explained(&[target], 11), Ok(()), "{target}");
+        assert_eq!(explained(&[off[1], target, off[0]], 1100), Ok(()), "{target}");
+    }
+}
+
 fn any_rate() -> impl Strategy<Value = Rate> {
     any::<[u64; 4]>().prop_map(|[message_fee, storage_fee, congestion_fee, target]| Rate {
         start_unix_s: 0,
