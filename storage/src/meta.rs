@@ -49,7 +49,7 @@ pub(crate) fn format(db: &DB) -> Result<Option<u32>, ReadError> {
 /// rule any more. Migration 3 → 4 changes no row during opening: topic rows now have small envelopes, and
 /// `older_rows` converts the stored rows. Migration 4 → 5 changes no row: the families of the trees are new, and
 /// `trees` builds the trees. Migration 5 → 6 changes no row: `mark` got a value for pruned places, whose records
-/// are in the new family `pruned`.
+/// are in the new family `pruned`. Format 6 also has ledger entries of amounts beyond 64 bits.
 pub(crate) fn put_format(db: &DB, batch: &mut WriteBatch) {
     put(db, batch, MetaKey::Format, &FORMAT.to_be_bytes());
 }

@@ -81,7 +81,7 @@ enum Put {
 
 impl Balance {
     fn left(&self) -> i128 {
-        self.reading.available - self.charged_sum
+        self.reading.available.saturating_sub(self.charged_sum)
     }
 
     fn is_fresh(&self, now_ns: i64) -> bool {
