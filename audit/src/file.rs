@@ -449,6 +449,7 @@ impl NodeEntry {
         usable.chain(registry.unusable().map(without_key)).collect()
     }
 
+    /// Returns the nodes of entries.
     fn registry(entries: &[Self]) -> Result<Registry, EvidenceFileError> {
         let (mut records, mut unusable) = (Vec::with_capacity(entries.len()), Vec::new());
         for entry in entries {

@@ -9,8 +9,8 @@ pub const CONGESTION_UNITS_MAX: u64 = 100;
 /// The number of minutes in the congestion window: the current one and the four before it. Specified.
 const WINDOW_MINUTES: usize = 5;
 
-/// Returns the target of a rate as every implementation reads it, which is as a signed 32-bit number. `None` for one that
-/// switches congestion off: 0, or a negative number.
+/// Returns the target of a rate as every implementation reads it: as a signed 32-bit number. `None` if it switches
+/// congestion off, because it is 0 or negative.
 #[must_use]
 pub(crate) fn target_in_use(target_rate_per_minute: u64) -> Option<u64> {
     let target = target_rate_per_minute & 0xffff_ffff;

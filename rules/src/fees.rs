@@ -39,8 +39,8 @@ pub struct Rate {
     pub storage_fee: PicoDollarsPerByteDay,
     /// The fee per congestion unit.
     pub congestion_fee: PicoDollarPrice,
-    /// The envelopes per minute of one originator up to which there is no congestion. Read as a signed 32-bit number, of
-    /// which 0 and negative ones disable congestion.
+    /// The envelopes per minute of one originator up to which there is no congestion. Read as a signed 32-bit number;
+    /// 0 and negative ones disable congestion.
     pub target_rate_per_minute: u64,
 }
 

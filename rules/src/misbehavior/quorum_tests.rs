@@ -17,7 +17,7 @@ const HOUR_S: i64 = 3_600_000;
 /// The seed of a host's key, the minute of its report in the hour, and true if the host has made it.
 type Reported = (u8, i64, bool);
 
-/// Enough reports of one host.
+/// Returns enough reports of one host.
 fn often(seed: u8) -> [Reported; 3] {
     [(seed, 1, true), (seed, 6, true), (seed, 59, true)]
 }
