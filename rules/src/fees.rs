@@ -18,8 +18,8 @@ pub const CLOCK_TOLERANCE_NS: i64 = 5 * MINUTE_NS;
 /// stop pricing at 60 minutes. An honest node may learn of a new rate so much later than it starts.
 pub const RATES_AGE_NS_MAX: i64 = 60 * MINUTE_NS;
 
-/// A price in picodollars. The rate registry takes any 64-bit number, so a price may exceed every amount that can be
-/// charged.
+/// A price in picodollars. The rate registry takes any 64-bit number, and a node may state any, so a price may exceed
+/// every amount that can be charged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PicoDollarPrice(pub u64);
 
@@ -329,10 +329,10 @@ fn explain_by<'a, I: Iterator<Item = &'a Rate>>(
     if rates().next().is_none() {
         return Ok(());
     }
-    if !rates().any(|rate| rate.base_fee(size_bytes, days) == Ok(base)) {
+    if !rates().any(|rate| rate.base_fee(size_bytes, days) == Ok(base.0)) {
         return Err(WrongFeeError::Base);
     }
-    match rates().any(|rate| rate.may_charge_for_congestion(congestion)) {
+    match rates().any(|rate| rate.may_charge_for_congestion(congestion.0)) {
         true => Ok(()),
         false => Err(WrongFeeError::Congestion),
     }
@@ -348,7 +348,7 @@ pub enum WrongFeeError {
     Congestion,
 }
 
-/// The fees of one envelope in picodollars, and the values on which they depend.
+/// The fees that a statement has for one envelope, and the values on which they depend. A liar may state any fees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Charged {
     /// The envelope's time, unix nanoseconds.
@@ -357,10 +357,10 @@ pub struct Charged {
     pub size_bytes: u64,
     /// The retention in days.
     pub days: u32,
-    /// The stated base fee, picodollars.
-    pub base: u64,
-    /// The stated congestion fee, picodollars.
-    pub congestion: u64,
+    /// The stated base fee.
+    pub base: PicoDollarPrice,
+    /// The stated congestion fee.
+    pub congestion: PicoDollarPrice,
 }
 
 /// The fees of one envelope, picodollars. Their sum is in the signed 64-bit range.

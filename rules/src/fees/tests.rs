@@ -120,7 +120,8 @@ fn the_former_rate_explains_a_fee_while_an_honest_node_may_not_know_the_newer_on
     let table = RateTable::new(rates, None).unwrap();
     let explained = |after_s: i64, base| {
         let at_ns = (START_S + after_s) * 1_000_000_000;
-        let charged = Charged { at_ns, size_bytes: 1, days: 2, base, congestion: 0 };
+        let (stated, congestion) = (PicoDollarPrice(base), PicoDollarPrice(0));
+        let charged = Charged { at_ns, size_bytes: 1, days: 2, base: stated, congestion };
         let is_explained = table.explain(&charged).is_ok();
         assert_eq!(table.explains_sum(at_ns, 1, 2, base), is_explained);
         is_explained
@@ -140,8 +141,13 @@ fn a_rate_whose_target_switches_congestion_off_explains_no_congestion_fee() {
         target_rate_per_minute: target,
         ..rate(7, 3)
     };
-    let charged =
-        |congestion| Charged { at_ns: 1, size_bytes: 5, days: 2, base: 7 + 3 * 10, congestion };
+    let charged = |congestion| Charged {
+        at_ns: 1,
+        size_bytes: 5,
+        days: 2,
+        base: PicoDollarPrice(7 + 3 * 10),
+        congestion: PicoDollarPrice(congestion),
+    };
     let off: [u64; 5] = [0, 1 << 31, (1 << 32) - 1, 1 << 32, u64::MAX];
     let on: [u64; 3] = [1, (1 << 31) - 1, (1 << 32) + 1];
     let table = |targets: &[u64]| {
@@ -153,7 +159,7 @@ fn a_rate_whose_target_switches_congestion_off_explains_no_congestion_fee() {
     let explained = |targets: &[u64], congestion| {
         let (table, charged) = (table(targets), charged(congestion));
         let explained = table.explain(&charged);
-        let sum = charged.base + congestion;
+        let sum = charged.base.0 + congestion;
         assert_eq!(table.explains_sum(charged.at_ns, 5, 2, sum), explained.is_ok());
         explained
     };
@@ -228,13 +234,16 @@ proptest! {
         let fees = rate.base_fee(size_bytes, days).ok().zip(rate.congestion_fee(units).ok());
         let Some((base, congestion)) = fees else { return Ok(()) };
         let table = RateTable::new(vec![rate], None).unwrap();
-        let charged = Charged { at_ns, size_bytes, days, base, congestion };
-        prop_assert_eq!(table.explain(&charged), Ok(()));
-        let more = Charged { base: base + 1, ..charged };
+        let charging = |base, congestion| {
+            let (base, congestion) = (PicoDollarPrice(base), PicoDollarPrice(congestion));
+            Charged { at_ns, size_bytes, days, base, congestion }
+        };
+        prop_assert_eq!(table.explain(&charging(base, congestion)), Ok(()));
+        let more = charging(base + 1, congestion);
         prop_assert_eq!(table.explain(&more), Err(WrongFeeError::Base));
         let step = rate.congestion_fee.0;
         if step > 1 && congestion > 0 {
-            let more = Charged { congestion: congestion + 1, ..charged };
+            let more = charging(base, congestion + 1);
             prop_assert_eq!(table.explain(&more), Err(WrongFeeError::Congestion));
         }
     }
