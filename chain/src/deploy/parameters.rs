@@ -22,8 +22,8 @@ const DEPOSIT_MIN: u64 = 10_000_000;
 /// none.
 const PROTOCOL_FEE_RATE: u16 = 100;
 
-/// The first prices in picodollars and the target rate in messages per minute, as in the deployed networks, in the order
-/// in which the rate registry has them.
+/// The first prices in picodollars and the target rate in messages per minute, as in the deployed networks. In the
+/// order in which the rate registry has them.
 const FIRST_RATES: [(&str, u64); 4] = [
     (parameter::RATE_REGISTRY_MESSAGE_FEE, 100),
     (parameter::RATE_REGISTRY_STORAGE_FEE, 200),

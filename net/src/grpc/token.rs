@@ -53,8 +53,8 @@ impl PeerTokens {
         }
     }
 
-    /// Returns a token that holds for at least two minutes from `now_s` on, unix seconds; `None` while this node is not
-    /// canonical. Peers then refuse calls with its token, and serve those without one.
+    /// Returns a token that holds for at least two minutes from `now_s` on, unix seconds; `None` while this node is
+    /// not canonical. Peers then refuse calls with its token, and serve those without one.
     pub(super) fn token(&self, now_s: u64) -> Option<String> {
         self.registry.borrow().member(self.own)?;
         let mut held = self.held.lock();

@@ -92,8 +92,8 @@ struct FailingLimits {
 }
 
 impl FailingLimits {
-    /// The registry may drop a node at any time, so its limit is that of the chain. The rates are good for an hour
-    /// after their last read, and the first read that fails comes an interval after it.
+    /// Returns the limits by these settings. The registry may drop a node at any time, so its limit is that of the
+    /// chain.
     fn of(settings: &ChainSettings) -> Self {
         Self {
             registry: settings.settlement.disconnect_max,
@@ -102,6 +102,8 @@ impl FailingLimits {
     }
 }
 
+/// Returns the time for which reads of the rates may fail: they are good for an hour after their last read, and the
+/// first read that fails comes an interval after it.
 fn rates_failing_max(refresh: Duration) -> Duration {
     Duration::from_nanos(RATES_AGE_NS_MAX.unsigned_abs()).saturating_sub(refresh)
 }
