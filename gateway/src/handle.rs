@@ -199,7 +199,6 @@ fn checks(
         nodes.clone(),
         policies.clone(),
         ports.lists.clone(),
-        settings.list_failing_max,
         ports.any_chain(),
         ports.tenant_chains.clone(),
         settings.tls.clone(),

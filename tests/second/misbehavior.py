@@ -18,6 +18,7 @@ from protobuf import BOOL, BYTES, I64, U32, U64, Refused, contents, decode
 MINUTE = 60 * 10**9
 CLOCKS = 5 * MINUTE
 FIRST_NODE = 100
+CHAINS = 0, 1
 LIVENESS, SAFETY = (1, 2, 3), (4, 5, 6, 7, 8)
 DUPLICATE, ORDER, CAUSAL, PAYLOAD, CHAIN = 5, 4, 6, 7, 8
 BYTES_MAX, ENVELOPES_MAX, WINDOW_MAX, REQUEST_MAX = 8 << 20, 64, 1000, 65 << 10
@@ -408,8 +409,9 @@ def judge_window(rates, exhibits):
 def judge_chain(case, accused, exhibits, worthless):
     unknown = None
     for exhibit in exhibits:
-        if exhibit.transaction is None or exhibit.node >= FIRST_NODE:
-            fact = "not_of_chain" if exhibit.transaction is None else "chain_proof"
+        if exhibit.transaction is None or exhibit.node not in CHAINS:
+            is_unsigned = exhibit.transaction is not None and exhibit.node >= FIRST_NODE
+            fact = "chain_proof" if is_unsigned else "not_of_chain"
             worthless = worthless or exhibit.ruling("refuted", fact)
             continue
         place = exhibit.node, exhibit.sequence, exhibit.transaction.hex()

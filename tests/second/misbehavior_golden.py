@@ -260,6 +260,8 @@ def golden_chain():
     yield "chain: one of two is false", safety(CHAIN, on_chain(1), on_chain(2)), facts
     yield "chain: an envelope that a node signed", safety(CHAIN, signed(statement())), facts
     yield "chain: an unsigned envelope of a node", safety(CHAIN, on_chain(1, node=100)), facts
+    for node in (2, 10, 99):
+        yield f"chain: originator {node} is of no chain", safety(CHAIN, on_chain(1, node=node)), facts
     yield "chain: a short transaction hash", safety(CHAIN, on_chain(1, transaction=TRANSACTION[:31])), facts
 
 

@@ -123,7 +123,6 @@ async fn start(
         attempt_timeout: config.nodes.attempt_timeout,
         attempts_max: config.nodes.attempts_max,
         chain_payload_bytes_max: config.chain_payload_bytes_max,
-        list_failing_max: config.chains.settlement.disconnect_max,
         allow_private_nodes: config.allow_private_nodes,
         policies,
         tenant_payers,
