@@ -205,7 +205,9 @@ fn a_draining_node_is_not_ready_and_a_second_signal_ends_it_at_once() {
     signal(node.pid(), "INT");
     let line = node
         .line("what had not ended", |line| line.contains("stopped before all its work had ended"));
-    assert!(line.contains("calls and streams of clients"), "{line}");
+    for step in ["calls and streams of clients", "pruning", "checkpoints", "database"] {
+        assert!(line.contains(step), "{step}: {line}");
+    }
     assert_eq!(node.end().code(), Some(1));
 }
 
