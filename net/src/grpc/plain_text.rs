@@ -38,6 +38,14 @@ impl PlainTextPeers {
         self.addresses_by(url, look_up).await
     }
 
+    /// Checks that a node at `url` may be called with a token: over TLS, or at an address that is permitted without.
+    ///
+    /// # Errors
+    /// The reason for which it may not.
+    pub async fn permits(self, url: &str) -> Result<(), String> {
+        self.addresses(url).await.map(|_| ()).map_err(|error| error.to_string())
+    }
+
     /// As [`PlainTextPeers::addresses`], with a resolver that is asked once.
     async fn addresses_by<F>(
         self,
