@@ -1,12 +1,13 @@
 //! `hawser network-watcher`: how far each node holds each strand, as a verdict, as metrics, or as a table. In reading
 //! order:
 //!
-//! - [`state`]: the cursors and contents of the nodes, and the alarms; [`mod@follow`]: the stream of one node;
+//! - [`state`]: the cursors and contents of the nodes; [`alarm`]: the alarms; [`mod@follow`]: the stream of one node;
 //! - [`content`]: comparison of the nodes' contents at common places; [`sampling`]: places among nodes without trees;
 //!   [`finding`]: differences;
 //! - [`probe`]: envelopes that are published to measure delays; [`probe_view`]: their results;
 //! - [`page`]: the metrics; [`table`]: text and JSON.
 
+mod alarm;
 mod content;
 mod finding;
 mod follow;
