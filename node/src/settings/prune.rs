@@ -2,9 +2,21 @@
 
 use hawser_engine::runtime::PruneSettings;
 
+use super::error::SettingsError;
 use super::parse;
-use super::reader::SettingsReader;
+use super::reader::{CHECKED, SettingsReader};
+use super::sources::SettingSources;
 use super::table::{Setting, prune as table};
+
+/// Returns true if pruning only counts envelopes, even if other settings are invalid.
+///
+/// # Errors
+/// Fails when this setting, or the file with settings, is wrong.
+pub fn prune_dry_run(sources: &SettingSources) -> Result<bool, SettingsError> {
+    let mut reader = SettingsReader::new(sources);
+    let dry_run = reader.switch(&table::DRY_RUN);
+    reader.finish(|| dry_run.expect(CHECKED))
+}
 
 impl SettingsReader<'_> {
     /// Reads the settings of pruning; `Some(None)` if it is disabled.
