@@ -319,6 +319,7 @@ fn a_chain_watcher_takes_the_environment_of_the_reference() {
         let mut command = hawser();
         command.args(["chain-watcher", "--contracts.environment", "testnet"]);
         command.env("SETTLEMENT_CHAIN_RPC_URL", "http://127.0.0.1:1").env("METRICS_PORT", port);
+        command.env("SETTLEMENT_CHAIN_WSS_URL", "ws://127.0.0.1:1");
         command
     };
     let wrong = watch("moon").output().unwrap();
@@ -327,6 +328,7 @@ fn a_chain_watcher_takes_the_environment_of_the_reference() {
     let once = watch("8008").arg("--once").output().unwrap();
     assert_eq!(once.status.code(), Some(1), "it has an endpoint, which is away: {once:?}");
     let mut running = Running::start(watch(&free_base(0).to_string()), true);
+    running.line("a note", |line| line.starts_with("SETTLEMENT_CHAIN_WSS_URL has no effect: "));
     running.line("address", |line| line.contains("http://0.0.0.0:"));
     signal(running.pid(), "TERM");
     assert!(running.end().success());

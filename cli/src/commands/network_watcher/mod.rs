@@ -33,7 +33,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::audit::FAULTS_EXIT_CODE;
-use crate::args::network_watcher::NetworkWatcherArgs;
+use crate::args::network_watcher::{NetworkWatcherArgs, without_effect};
 use crate::args::onchain::NetworkArgs;
 use crate::commands::onchain::{self, ChainsNeeded};
 use crate::metrics_server;
@@ -58,6 +58,9 @@ const ONCE_EVERY: Duration = Duration::from_millis(50);
 /// When the registry cannot be read once, or the address cannot be listened on; and with the exit code of the verdict.
 pub(super) async fn run(mut args: NetworkWatcherArgs, as_json: bool) -> Result<(), RunError> {
     let listen = args.listen().map_err(RunError::usage)?;
+    for note in without_effect() {
+        eprintln!("{note}");
+    }
     let pauses =
         ReconnectPauses { min: args.reconnect_min_backoff, max: args.reconnect_max_backoff };
     if pauses.min > pauses.max {
