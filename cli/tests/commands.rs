@@ -77,13 +77,14 @@ fn wrong_usage_exits_with_2() {
         &["misbehavior", "list", "--metrics", "127.0.0.1:1", "--after", "yesterday"],
         &["misbehavior", "list", "--metrics", "127.0.0.1:65536"],
         &["misbehavior", "export", "--node", "127.0.0.1:1", "--after", "yesterday"],
-        &["health", "--metrics", "not-an-address"],
         &[&watcher[..], &["--once", "--every", "0s"]].concat()[..],
         &["status", "--metrics", "not-an-address"],
         &[&publish[..], &["--target", "100", "--retention-days", "1"]].concat()[..],
     ] {
         assert_eq!(run(args).status.code(), Some(2), "{args:?}");
     }
+    let probe = run(&["health", "--metrics", "not-an-address"]);
+    assert_eq!(probe.status.code(), Some(1), "a probe has no other code: {probe:?}");
     let silent = run(&["health", "--metrics", "127.0.0.1:1"]);
     assert_eq!(silent.status.code(), Some(1));
     assert!(stderr(&silent).contains("--metrics names the address"), "{silent:?}");
