@@ -167,7 +167,9 @@ pub(crate) fn load_opened(
     let dropped = if is_ours { drop_unusable(&mut db, how)? } else { ProjectionSet::default() };
     match found {
         Some(FORMAT) => {}
-        Some(found) if found > FORMAT => return Err(OpenError::NewerFormat { found }),
+        Some(found) if found > FORMAT => {
+            return Err(OpenError::NewerFormat { found, writer: meta::writer(&db) });
+        }
         Some(FORMAT_MIN..) if access == Access::ReadWrite => {}
         Some(FORMAT_MIN..) => return Err(not_a_database(location)),
         Some(found) => return Err(OpenError::Corrupt { cause: format!("format {found}") }),
