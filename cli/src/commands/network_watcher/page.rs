@@ -138,3 +138,29 @@ impl WatcherPage {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_families_are_those_that_the_documentation_lists() {
+        let docs = include_str!("../../../../docs/network-watcher.md");
+        let of = |beginning: &str, end: char, text: &str| -> BTreeSet<String> {
+            let name =
+                |line: &str| Some(line.strip_prefix(beginning)?.split_once(end)?.0.to_owned());
+            text.lines().filter_map(name).collect()
+        };
+        let documented = of("| `xmtpd_network_watcher_", '`', docs);
+        let mut page = WatcherPage {
+            view: NetworkView::default(),
+            probes: ProbeView::default(),
+            divergence_max: 1,
+        };
+        // Without probes there are no families of theirs.
+        page.probes.note_begin(100, &BTreeSet::from([100]));
+        assert_eq!(of("# TYPE xmtpd_network_watcher_", ' ', &page.page()), documented);
+    }
+}
