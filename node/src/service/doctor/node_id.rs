@@ -3,6 +3,7 @@
 //! No answer of a public call names a node. A node refuses each token that was made for another node, though
 //! (`docs/protocol/api.md`), so it shows its id by what it accepts.
 
+use std::net::SocketAddr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use hawser_net::{NODE_TOKEN_HEADER, PlainTextPeers, node_token};
@@ -11,6 +12,7 @@ use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_client::MetadataA
 use hawser_proto::{OriginatorId, SecretKey};
 use hawser_serve::CheckedChannel;
 use tokio::time::timeout;
+use tonic::transport::Uri;
 use tonic::{Code, Request};
 
 use super::calls::{CALL_MAX, endpoint, shown};
@@ -62,14 +64,18 @@ pub(super) async fn at_url(
     key: &SecretKey,
     plain_text: PlainTextPeers,
 ) -> DoctorCheck {
-    if let Err(error) = plain_text.permits(url).await {
-        let found = format!("the node at {url} is not asked for its id: {error}");
-        return DoctorCheck::doubtful(NAME, found, "register a URL with https");
-    }
+    let permitted = match plain_text.permitted(url).await {
+        Ok(permitted) => permitted.and_then(|addresses| addresses.into_iter().next()),
+        Err(error) => {
+            let found = format!("the node at {url} is not asked for its id: {error}");
+            return DoctorCheck::doubtful(NAME, found, "register a URL with https");
+        }
+    };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let token = |node| node_token(own, key, node, now, LIFETIME_S);
     let (of_no_node, of_own) = (token(NO_NODE), token(own));
-    judge(url, own, answer(url, &of_no_node).await, answer(url, &of_own).await)
+    let ask = |token: String| answer(url, permitted, token);
+    judge(url, own, ask(of_no_node).await, ask(of_own).await)
 }
 
 /// Judges the answers to a token for no node and to one for `own`.
@@ -97,15 +103,23 @@ fn judge(url: &str, own: OriginatorId, no_node: TokenAnswer, of_own: TokenAnswer
     }
 }
 
-/// Makes a call with a token.
-async fn answer(url: &str, token: &str) -> TokenAnswer {
+/// Makes a call with a token. With `permitted`, dials this address and looks no name up.
+async fn answer(url: &str, permitted: Option<SocketAddr>, token: String) -> TokenAnswer {
     let late = || TokenAnswer::Unknown(format!("no answer within {} s", CALL_MAX.as_secs()));
-    timeout(CALL_MAX, call(url, token)).await.unwrap_or_else(|_| late())
+    timeout(CALL_MAX, call(url, permitted, &token)).await.unwrap_or_else(|_| late())
 }
 
-async fn call(url: &str, token: &str) -> TokenAnswer {
+async fn call(url: &str, permitted: Option<SocketAddr>, token: &str) -> TokenAnswer {
     let unknown = |error: tonic::transport::Error| TokenAnswer::Unknown(shown(&root_cause(&error)));
-    let channel = match endpoint(url).await {
+    let endpoint = match (permitted, url.parse::<Uri>()) {
+        // The server still sees the name in the URL.
+        (Some(address), Ok(origin)) => {
+            let endpoint = endpoint(&format!("http://{address}")).await;
+            endpoint.map(|endpoint| endpoint.origin(origin))
+        }
+        _ => endpoint(url).await,
+    };
+    let channel = match endpoint {
         Ok(endpoint) => endpoint.connect().await,
         Err(error) => return unknown(error),
     };
