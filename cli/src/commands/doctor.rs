@@ -3,6 +3,7 @@
 use hawser_node::error::RunError;
 use hawser_node::service::doctor::{self, AnsweringProcess, CheckResult, DoctorCheck};
 use hawser_node::settings::NodeServiceSettings;
+use hawser_proto::OriginatorId;
 use serde_json::{Value, json};
 
 use super::checks;
@@ -88,10 +89,10 @@ async fn running(config: &NodeServiceSettings) -> (Vec<DoctorCheck>, Option<Answ
 }
 
 /// Returns the id that a node states on its page of the status.
-async fn node_id(at: &str) -> Option<u32> {
+async fn node_id(at: &str) -> Option<OriginatorId> {
     let answer = client::get(at, "/status").await.ok()?;
     let page: Value = serde_json::from_str(&answer.body).ok()?;
-    u32::try_from(page["node_id"].as_u64()?).ok()
+    u32::try_from(page["node_id"].as_u64()?).ok().map(OriginatorId)
 }
 
 fn unmet(condition: &Value) -> DoctorCheck {

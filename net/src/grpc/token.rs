@@ -55,7 +55,8 @@ impl PeerTokens {
     }
 }
 
-/// Returns a token that `own` signs with `key` for `peer`, valid for `lifetime_s` seconds from `now_s` on, unix seconds.
+/// Returns a token that `own` signs with `key` for `peer`. It is valid for `lifetime_s` seconds from `now_s` on, unix
+/// seconds.
 #[must_use]
 pub fn node_token(
     own: OriginatorId,

@@ -384,7 +384,8 @@ impl InnerParts {
         hawser_api::start_on(ports, settings, self.engine.clone(), peers).await
     }
 
-    /// Adds the end of each part, in an order in which none misses another: those that publish first, the database last.
+    /// Adds the end of each part, in an order in which none misses another: those that publish come first, the database
+    /// last.
     fn add_to(self, steps: &mut StopSteps) {
         if let Some(payer_reports) = self.payer_reports {
             steps.add("payer reports", payer_reports.task.stop());

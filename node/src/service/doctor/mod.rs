@@ -17,6 +17,7 @@ mod machine;
 mod node_id;
 mod public;
 
+use hawser_proto::OriginatorId;
 use hawser_storage::StoreIdentity;
 
 use super::network::chains::KnownChains;
@@ -47,7 +48,7 @@ pub async fn examine_chains(config: &NodeServiceSettings) -> Vec<DoctorCheck> {
 #[derive(Debug, Clone, Copy)]
 pub struct AnsweringProcess {
     /// The id of a node that it states.
-    pub node_id: Option<u32>,
+    pub node_id: Option<OriginatorId>,
 }
 
 /// Runs all checks. `running` is `None` if nothing answers at the operators' port. Blocks on disk access at times.

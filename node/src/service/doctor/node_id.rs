@@ -37,11 +37,11 @@ enum TokenAnswer {
 }
 
 /// Compares the id that a running node states at its operators' port with the one that the registry has for the key.
-pub(super) fn stated(own: OriginatorId, stated: Option<u32>) -> DoctorCheck {
+pub(super) fn stated(own: OriginatorId, stated: Option<OriginatorId>) -> DoctorCheck {
     const REMEDY: &str =
         "stop the process that runs there, or run this with its settings (--metrics.metrics-port)";
     match stated {
-        Some(id) if id == own.0 => {
+        Some(id) if id == own => {
             DoctorCheck::fine(NAME, format!("the node that runs is {own}, as the registry has it"))
         }
         Some(id) => {
@@ -149,8 +149,8 @@ mod tests {
 
     #[test]
     fn only_the_id_of_the_registry_is_right() {
-        assert_eq!(stated(OWN, Some(200)).result, Fine);
-        let other = stated(OWN, Some(100));
+        assert_eq!(stated(OWN, Some(OWN)).result, Fine);
+        let other = stated(OWN, Some(OriginatorId(100)));
         assert!(other.result == Failed && other.found.contains("is 100"), "{other:?}");
         assert_eq!(stated(OWN, None).result, Failed, "a replica, or no node");
     }
