@@ -228,7 +228,7 @@ impl Node {
         let reporter = payer_reports.as_ref().map(|it| it.reporter.clone());
         let mut inner = InnerParts {
             restore_prompt: RestorePromptTask::start(&engine),
-            admin: AdminServer::start(&engine, key, reporter, config.log_control.clone()),
+            admin: AdminServer::start(&engine, key, reporter, config),
             peers: None,
             filling: None,
             files: None,
@@ -237,7 +237,7 @@ impl Node {
             prices: PriceTask::start(&engine),
             older_rows: OlderRowsTask::start(&engine),
             trees: TreesTask::start(&engine),
-            prune: config.prune.map(|settings| PruneTask::start(&engine, settings)),
+            prune: (!config.prune.every.is_zero()).then(|| PruneTask::start(&engine, config.prune)),
             scrub: config.scrub.map(|settings| ScrubTask::start(&engine, settings)),
             checkpoints: CheckpointTask::start(&engine, config.signer.clone()),
             reports: ReportTask::start(&engine),

@@ -19,16 +19,14 @@ pub fn prune_dry_run(sources: &SettingSources) -> Result<bool, SettingsError> {
 }
 
 impl SettingsReader<'_> {
-    /// Reads the settings of pruning; `Some(None)` if it is disabled.
-    pub(super) fn prune(&mut self) -> Option<Option<PruneSettings>> {
+    /// Reads the settings of pruning.
+    pub(super) fn prune(&mut self) -> Option<PruneSettings> {
         let every = self.get(&table::INTERVAL, parse::duration);
         let cycles_max = self.at_least_one(&table::CYCLES_MAX);
         let batch = self.at_least_one(&table::BATCH);
         let dry_run = self.switch(&table::DRY_RUN);
-        let every = every?;
         let places_max = cycles_max?.saturating_mul(batch?);
-        let settings = PruneSettings { every, places_max, dry_run: dry_run? };
-        Some((!every.is_zero()).then_some(settings))
+        Some(PruneSettings { every: every?, places_max, dry_run: dry_run? })
     }
 
     fn at_least_one(&mut self, setting: &Setting) -> Option<u64> {
