@@ -65,7 +65,10 @@ mod tests {
     fn a_listener_on_all_addresses_is_public_if_the_machine_is() {
         let ip = |text: &str| text.parse::<IpAddr>().unwrap();
         let on = |listen: &str, v4: &str, v6: &str| {
-            let source = |to: IpAddr| if to.is_ipv4() { v4.parse().ok() } else { v6.parse().ok() };
+            let source = |to: IpAddr| -> Option<IpAddr> {
+                let text = if to.is_ipv4() { v4 } else { v6 };
+                text.parse().ok()
+            };
             public_address(ip(listen), source)
         };
         let (public, public_v6) = ("9.9.9.9", "2620:fe::fe");
