@@ -264,8 +264,8 @@ fn a_node_outside_the_canonical_network_is_shown_and_raises_no_alarm() {
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let seen: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let nodes =
-        ["canonical", "up"].map(|field| [0, 1].map(|node| seen["nodes"][node][field] == true));
+    let nodes = ["canonical", "up"]
+        .map(|field| [0_usize, 1].map(|node| seen["nodes"][node][field] == true));
     assert_eq!(nodes, [[true, false], [true, true]], "{seen}");
     assert_eq!(seen["nodes"][1]["unknown_originators"], INVENTED, "{seen}");
 }
