@@ -15,8 +15,8 @@ use tokio::sync::watch;
 
 use crate::handshake::LocalIdentity;
 
-/// The header that carries a token.
-pub(super) const TOKEN_HEADER: &str = "node-authorization";
+/// The header that carries a node token.
+pub const TOKEN_HEADER: &str = "node-authorization";
 /// Validity of a token. Specified in `docs/protocol/api.md`.
 const LIFETIME_S: u64 = 3600;
 /// A token with less remaining validity than this is renewed. Specified in `docs/protocol/api.md`.
@@ -65,23 +65,30 @@ impl PeerTokens {
         if let Some(token) = held.as_ref().filter(serves) {
             return Some(token.text.clone());
         }
-        let text = self.make(now_s);
+        let text = node_token(self.own, &self.key, self.peer, now_s, LIFETIME_S);
         *held = Some(Token { text: text.clone(), made_s: now_s });
         Some(text)
     }
+}
 
-    fn make(&self, now_s: u64) -> String {
-        let claims = format!(
-            r#"{{"version":"{NETWORK_VERSION}","sub":"{}","aud":["{}"],"exp":{},"iat":{now_s}}}"#,
-            self.own,
-            self.peer,
-            now_s + LIFETIME_S,
-        );
-        let part = |text: &str| BASE64_URL_SAFE_NO_PAD.encode(text);
-        let signed = format!("{}.{}", part(HEADER), part(&claims));
-        let signature = self.key.sign(keccak256(&[b"jwt|", signed.as_bytes()]));
-        format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature.as_bytes()))
-    }
+/// Returns a token that `own` signs with `key` for `peer`. It is valid for `lifetime_s` seconds from `now_s` on, unix
+/// seconds.
+#[must_use]
+pub fn node_token(
+    own: OriginatorId,
+    key: &SecretKey,
+    peer: OriginatorId,
+    now_s: u64,
+    lifetime_s: u64,
+) -> String {
+    let claims = format!(
+        r#"{{"version":"{NETWORK_VERSION}","sub":"{own}","aud":["{peer}"],"exp":{},"iat":{now_s}}}"#,
+        now_s + lifetime_s,
+    );
+    let part = |text: &str| BASE64_URL_SAFE_NO_PAD.encode(text);
+    let signed = format!("{}.{}", part(HEADER), part(&claims));
+    let signature = key.sign(keccak256(&[b"jwt|", signed.as_bytes()]));
+    format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature.as_bytes()))
 }
 
 #[cfg(test)]
