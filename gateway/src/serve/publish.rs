@@ -287,8 +287,7 @@ impl PublishService {
             let Some(update) = &envelope.identity_update else { continue };
             let client = envelope.bytes.clone();
             let is_known = self.chain.knows(&client);
-            let update = Arc::new((**update).clone());
-            let update = UpdateItem { index, client, update, is_known };
+            let update = UpdateItem { index, client, update: update.clone(), is_known };
             inboxes.entry(inbox).or_default().push(update);
         }
         let judged = inboxes
