@@ -181,8 +181,8 @@ async fn a_restarted_gateway_does_not_pay_again_for_what_it_has_put_on_the_chain
     assert_eq!(net.chain.given.load(Relaxed), 2);
 }
 
-/// Every reader of a group can repeat its commits, and pays nothing for that. If all nodes were asked for each, a request
-/// would cost thousands of queries.
+/// Every reader of a group can repeat its commits, and pays nothing for that. If all nodes were asked for each, a
+/// request would cost thousands of queries.
 #[tokio::test]
 async fn an_old_payload_of_the_chain_that_is_repeated_is_asked_for_at_one_node() {
     let folder = tempfile::tempdir().unwrap();
