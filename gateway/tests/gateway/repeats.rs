@@ -181,6 +181,21 @@ async fn a_restarted_gateway_does_not_pay_again_for_what_it_has_put_on_the_chain
     assert_eq!(net.chain.given.load(Relaxed), 2);
 }
 
+/// Anyone can repeat what others have published, and pays nothing for it. If a node was asked for all of it at once, a
+/// request would occupy all calls to the node.
+#[tokio::test]
+async fn repeated_envelopes_are_looked_for_a_few_at_once_and_not_for_long() {
+    let net = Net::start(1).await;
+    let envelopes: Vec<_> = (0..200).map(welcome).collect();
+    let first = net.publish(envelopes.clone()).await.unwrap();
+    let before = net.nodes[0].asked().len();
+    net.nodes[0].becomes(Manner::AnswersNoQuery);
+    assert_eq!(net.publish(envelopes.clone()).await.unwrap(), first);
+    let asked = net.nodes[0].asked().len() - before;
+    assert!((1..=128).contains(&asked), "{asked} queries");
+    assert!(envelopes.iter().all(|envelope| net.held_by(envelope) == 1), "each is paid once");
+}
+
 /// Every reader of a group can repeat its commits, and pays nothing for that. If all nodes were asked for each, a
 /// request would cost thousands of queries.
 #[tokio::test]
