@@ -8,6 +8,7 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::get_inbox_ids_response::Response as InboxFound;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::get_newest_envelope_response::Response as Newest;
 use hawser_proto::{Bytes, MARKED_HEADER};
+use prost::Message as _;
 use tonic::{Request, Response};
 
 use crate::callers::caller_of;
@@ -122,7 +123,8 @@ impl NodeApi {
     /// they were written, because callers find their results by them.
     ///
     /// # Errors
-    /// A limit that the request breaks, or a log that cannot be read.
+    /// A limit that the request breaks, a log that cannot be read, or an answer that is too large for a message: it
+    /// repeats the identifiers, which may have any length.
     pub(crate) async fn inbox_ids(
         &self,
         request: Request<pb::GetInboxIdsRequest>,
@@ -143,6 +145,8 @@ impl NodeApi {
                 ..InboxFound::default()
             })
             .collect();
-        Ok(pb::GetInboxIdsResponse { responses })
+        let answer = pb::GetInboxIdsResponse { responses };
+        check_size(std::iter::once(answer.encoded_len()))?;
+        Ok(answer)
     }
 }

@@ -4,6 +4,8 @@
 //! All envelopes are checked before the first one is sent, so a request with a bad envelope is refused as a whole.
 //! A client envelope's bytes are passed on as received: the parsed view is read only and never encoded again.
 
+use std::sync::Arc;
+
 use hawser_proto::envelope::{ClientEnvelope, LayerError, Payload};
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
 use hawser_proto::{Bytes, EnvelopeId, GroupId, InboxId, Topic};
@@ -43,8 +45,8 @@ pub struct Routed {
     pub kind: PayloadClass,
     /// The originator that orders it.
     pub route: Route,
-    /// The identity update, if the payload is one.
-    pub identity_update: Option<Box<IdentityUpdate>>,
+    /// The identity update, if the payload is one. Shared, because decoded it may take far more memory than its bytes.
+    pub identity_update: Option<Arc<IdentityUpdate>>,
 }
 
 /// The refusal of a request: the indexes of its bad envelopes, from 0, ascending, with the rules that they break. It
@@ -132,7 +134,7 @@ fn route_one(bytes: Bytes, chain_payload_bytes_max: usize) -> Result<Routed, Rou
         return Err(RouteError::TooLongForChain { len, max: chain_payload_bytes_max });
     }
     let identity_update = match client.payload() {
-        Payload::IdentityUpdate(update) => Some(Box::new(update.clone())),
+        Payload::IdentityUpdate(update) => Some(Arc::new(update.clone())),
         _ => None,
     };
     let (bytes, topic) = (client.as_bytes().clone(), client.topic().clone());

@@ -24,9 +24,11 @@ const NAMED_MAX: usize = 20;
 
 /// Failed envelopes that the details of a status name one by one: as many as the details have room for.
 const DETAILED_MAX: usize = 8;
-/// Upper bound of an error text in bytes. Calculated: percent-encoding makes it up to three times as long, and
-/// callers accept 16 KiB of headers, of which the details take up to 5 KiB.
+/// Upper bound of an error text in bytes. A guess: the port cuts it at 4 KiB once it is percent-encoded.
 const TEXT_LEN_MAX: usize = 3072;
+/// Upper bound of the indexes in a metadata entry, in bytes. Calculated: callers accept 16 KiB of headers, of which the
+/// text takes up to 4 KiB, the details up to 5 KiB, and these two entries the rest; and all of 1000 envelopes fit.
+const RANGES_LEN_MAX: usize = 2624;
 
 /// Seconds after which a request may find a place that its caller has none for now. A guess: most requests are answered
 /// within it.
@@ -301,8 +303,8 @@ pub(crate) fn of_wallets(
     details.into_status(code, &format!("envelope {index}: {why}"))
 }
 
-/// Renders ascending indexes as ranges: `0-2,5` for 0, 1, 2, 5; `None` for no index. At most 1000 ranges, so
-/// that the metadata fits into a header.
+/// Renders ascending indexes as ranges: `0-2,5` for 0, 1, 2, 5; `None` for no index. Leaves out the last ranges if they
+/// are longer than [`RANGES_LEN_MAX`].
 fn ranges(places: &[usize]) -> Option<String> {
     let mut ranges: Vec<(usize, usize)> = Vec::new();
     for &place in places {
@@ -311,12 +313,21 @@ fn ranges(places: &[usize]) -> Option<String> {
             _ => ranges.push((place, place)),
         }
     }
-    let shown = ranges.iter().take(1000).map(|(first, last)| match first == last {
-        true => first.to_string(),
-        false => format!("{first}-{last}"),
-    });
-    let shown: Vec<_> = shown.collect();
-    (!shown.is_empty()).then(|| shown.join(","))
+    let mut text = String::new();
+    for (first, last) in ranges {
+        let range = match first == last {
+            true => first.to_string(),
+            false => format!("{first}-{last}"),
+        };
+        if text.len() + 1 + range.len() > RANGES_LEN_MAX {
+            break;
+        }
+        if !text.is_empty() {
+            text.push(',');
+        }
+        text.push_str(&range);
+    }
+    (!text.is_empty()).then_some(text)
 }
 
 /// Returns the status of a policy error.

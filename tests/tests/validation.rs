@@ -126,6 +126,27 @@ async fn group_messages_are_told_apart() {
     }
 }
 
+/// Clients send texts of megabytes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_message_of_megabytes_is_validated() {
+    const LEN_BYTES: u32 = 5 << 20;
+    let setup = NodeAndChain::start().await;
+    // A private message with a group id, an epoch, and a ciphertext whose length has four bytes.
+    let group_id = [7_u8; 16];
+    let mut data = [&[0_u8, 1, 0, 2, 16][..], &group_id, &[0; 8], &[1, 0, 0]].concat();
+    data.extend((0x8000_0000 | LEN_BYTES).to_be_bytes());
+    data.resize(data.len() + LEN_BYTES as usize, 9);
+    let message = api::validate_group_messages_request::GroupMessage {
+        group_message_bytes_tls_serialized: data.into(),
+    };
+    let request = api::ValidateGroupMessagesRequest { group_messages: vec![message] };
+    let answer: api::ValidateGroupMessagesResponse =
+        setup.ask("ValidateGroupMessages", request).await.unwrap();
+    let [response] = &answer.responses[..] else { panic!("{answer:?}") };
+    assert!(response.is_ok && !response.is_commit, "{}", response.error_message);
+    assert_eq!(response.group_id, hex::encode(group_id));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn key_packages_are_judged_by_the_clock() {
     let setup = NodeAndChain::start().await;

@@ -334,14 +334,18 @@ impl api::validation_api_server::ValidationApi for ValidationService {
         let answer = async {
             let mut budget = WalletBudget::new(&caller);
             let before = self.fold(None, old_updates, &mut budget).await?;
-            let after = self.fold(before.clone(), new_updates, &mut budget).await?;
+            // The state of a long log takes milliseconds to copy and to compare: none of it on a thread of the runtime.
+            let copies = move || (before.clone(), before);
+            let (before, begun) = self.compute(&caller, copies).await?;
+            let after = self.fold(begun, new_updates, &mut budget).await?;
             let Some(after) = after else {
                 return Err(Status::invalid_argument("XID not yet created: no updates were given"));
             };
-            Ok(api::GetAssociationStateResponse {
+            let answer = move || api::GetAssociationStateResponse {
                 state_diff: Some(after.difference(before.as_ref())),
                 association_state: Some(after.to_pb()),
-            })
+            };
+            self.compute(&caller, answer).await
         };
         self.at_place(&caller, answer).await
     }

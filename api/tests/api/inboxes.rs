@@ -6,6 +6,8 @@ use hawser_proto::pb::xmtp::identity::associations::{
     member_identifier,
 };
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
+use hawser_serve::MESSAGE_LEN_BYTES_MAX;
+use prost::Message as _;
 use tonic::Code;
 
 use crate::common::*;
@@ -93,4 +95,21 @@ async fn a_thousand_identifiers_may_be_asked_for_at_once() {
     let refused = client.get_inbox_ids(asking(&["0x"; 1001])).await.unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument);
     assert!(refused.message().contains("too many requests"), "{}", refused.message());
+}
+
+/// An identifier may be as long as a request. What is found makes the answer longer than that.
+#[tokio::test]
+async fn an_answer_that_is_longer_than_a_message_is_refused_by_name() {
+    let node = node().await;
+    node.update_on_chain(1, 1, vec![create(0xa1)]);
+    let known = text(0xa1);
+    let mut request = asking(&[&*known; 900]);
+    // Its own head takes some bytes.
+    let len_bytes = MESSAGE_LEN_BYTES_MAX - request.encoded_len() - 32;
+    request.requests.extend(asking(&[&"x".repeat(len_bytes)]).requests);
+    assert!(request.encoded_len() <= MESSAGE_LEN_BYTES_MAX);
+    let refused = node.query().await.get_inbox_ids(request).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    let details = String::from_utf8_lossy(refused.details());
+    assert!(details.contains("ANSWER_TOO_LARGE"), "{refused}");
 }

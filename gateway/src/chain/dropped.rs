@@ -1,7 +1,6 @@
 //! Recognises identity updates that are on the chain and that no node will show: an earlier update on the chain has
 //! made them invalid, or is equal to them.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -78,7 +77,7 @@ impl DropCheck<'_> {
         let update = UpdateItem {
             index: item.index,
             client: item.payload.clone(),
-            update: Arc::new((**update).clone()),
+            update: update.clone(),
             is_known: false,
         };
         let judged =

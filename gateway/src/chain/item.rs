@@ -1,5 +1,7 @@
 //! A payload for the chain, and its result.
 
+use std::sync::Arc;
+
 use hawser_proto::Bytes;
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
@@ -16,7 +18,7 @@ pub(crate) struct ChainItem {
     pub(crate) topic: ChainTopic,
     pub(crate) payload: Bytes,
     /// The identity update in the payload, if there is one.
-    pub(crate) identity_update: Option<Box<IdentityUpdate>>,
+    pub(crate) identity_update: Option<Arc<IdentityUpdate>>,
     pub(crate) bill: BillEntry,
 }
 

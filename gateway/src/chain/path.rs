@@ -41,13 +41,13 @@ const WRITING_MAX: usize = 64;
 const FOLLOWED_FOR: Duration = Duration::from_secs(600);
 /// Least time between two attempts to learn the outcome of a transaction. A guess: about the time of a block.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// Bounds on looking for payloads that other gateways have put on the chain: the nodes that are asked for each, the
-/// time for each node, and the payloads of a request that are looked for at once. Guesses.
+/// Bounds on looking for payloads that are on the chain already: the nodes that are asked for each, the time for each
+/// node, and the payloads of a request that are looked for at once. Guesses.
 const ASKED_MAX: usize = 3;
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 const ASKS_MAX: usize = 16;
-/// Time for a request to find payloads that other gateways have put on the chain. A guess: one silent node costs
-/// [`ASK_TIMEOUT`] and leaves time for the next one, and clients wait longer than this.
+/// Time for a request to find payloads that are on the chain already. A guess: one silent node costs [`ASK_TIMEOUT`]
+/// and leaves time for the next one, and clients wait longer than this.
 const RECALL_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The progress of a payload.
@@ -241,26 +241,29 @@ impl ChainPath {
         self.remember(payload, payload_key(payload), attempt);
     }
 
-    /// Looks for payloads that other gateways have put on the chain, at the ids that these gateways have shared
-    /// (`shared`). If a node shows such an envelope, requests are answered with it. Other payloads are sent like new
-    /// ones, and so are those that were not found within [`RECALL_TIMEOUT`].
+    /// Looks for payloads that this gateway has put on the chain long ago, and for those that other gateways have put
+    /// there, at the ids that these gateways have shared (`shared`). If a node shows such an envelope, requests are
+    /// answered with it. Other payloads are sent like new ones or, if this gateway knows their transactions, are waited
+    /// for. So are those that were not found within [`RECALL_TIMEOUT`].
+    ///
+    /// Every reader of a topic can repeat its payloads, and a repetition costs its caller nothing. So few are looked
+    /// for at once, each at one node after another, and not at all nodes.
     pub(crate) async fn recall(
         &self,
-        payloads: impl Iterator<Item = &Bytes>,
+        payloads: impl Iterator<Item = (ChainTopic, &Bytes)>,
         shared: &[(ClientKey, LandedEnvelope)],
     ) {
-        if shared.is_empty() {
-            return;
-        }
-        let unknown = payloads.filter(|payload| !self.knows(payload));
-        let unknown: BTreeMap<ClientKey, &Bytes> =
-            unknown.map(|payload| (client_key(payload), payload)).collect();
+        let shared: BTreeMap<ClientKey, LandedEnvelope> = shared.iter().copied().collect();
+        let known: BTreeMap<PayloadKey, (&Bytes, LandedEnvelope)> = payloads
+            .filter_map(|(topic, payload)| {
+                let key = payload_key(payload);
+                Some((key, (payload, self.landed(topic, payload, &key, &shared)?)))
+            })
+            .collect();
+        let known: Vec<(&Bytes, LandedEnvelope)> = known.into_values().collect();
         let recalled = async {
-            let shared = shared.iter();
-            let shared: Vec<_> =
-                shared.filter_map(|(key, landed)| Some((*unknown.get(key)?, *landed))).collect();
-            for shared in shared.chunks(ASKS_MAX) {
-                let asked = shared.iter().map(async |(payload, landed)| {
+            for known in known.chunks(ASKS_MAX) {
+                let asked = known.iter().map(async |(payload, landed)| {
                     if let Some(envelope) = self.shown_at(payload, *landed).await {
                         self.record_found(payload, envelope);
                     }
@@ -269,8 +272,35 @@ impl ChainPath {
             }
         };
         if timeout(RECALL_TIMEOUT, recalled).await.is_err() {
-            tracing::debug!("payloads of other gateways were not found in time");
+            tracing::debug!("payloads that are on the chain were not found in time");
         }
+    }
+
+    /// Returns the id of a payload on the chain, if nodes have to be asked for its envelope: this gateway has put it
+    /// there and has forgotten the result, or another gateway has shared the id.
+    fn landed(
+        &self,
+        topic: ChainTopic,
+        payload: &Bytes,
+        key: &PayloadKey,
+        shared: &BTreeMap<ClientKey, LandedEnvelope>,
+    ) -> Option<LandedEnvelope> {
+        let attempt = self.progress.lock().get(key, std::time::Instant::now());
+        let own = match attempt {
+            Some(attempt) if !matches!(*attempt.progress.borrow(), Progress::Done(Err(_))) => {
+                return None;
+            }
+            Some(_) => None,
+            None => self.on_chain.get(key).filter(|known| !known.is_lost),
+        };
+        let own = own.map(|known| LandedEnvelope {
+            id: EnvelopeId::new(strand_of(topic), known.place.sequence_id),
+            transaction: Some(known.place.transaction_hash),
+        });
+        if own.is_some() || shared.is_empty() {
+            return own;
+        }
+        shared.get(&client_key(payload)).copied()
     }
 
     /// Returns the envelope of a payload if a node shows it at this id, from this transaction.

@@ -513,6 +513,13 @@ impl Policies {
         }
     }
 
+    /// Returns true if the operator's service names callers or their tenants: requests may wait for it before they are
+    /// read.
+    pub(crate) fn wait_for_names(&self) -> bool {
+        let names_tenants = self.file.webhook.as_ref().is_some_and(|it| it.names_tenant);
+        names_tenants || self.file.identity.kind == CallerIdentityKind::Webhook
+    }
+
     /// Returns the retention of a caller's envelopes, days; `None` for that of the gateway.
     pub(crate) fn retention_days(&self, caller: &CallerId) -> Option<u32> {
         self.file.policy_of(&caller.name).retention_days

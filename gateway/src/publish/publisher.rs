@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, join_all};
 use hawser_proto::{Bytes, OriginatorId, Topic};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
@@ -49,6 +50,13 @@ pub(crate) enum NodePublishError {
 /// guess: as many as the calls to one node carry if each request has one envelope.
 const REQUESTS_MAX: usize = 2048;
 const _: () = assert!(REQUESTS_AT_NODE_MAX < REQUESTS_MAX, "a silent node leaves places to others");
+
+/// Largest number of envelopes of one request that nodes are asked for at once because they are repeated. Anyone can
+/// repeat what others have published, and pays nothing for it. A guess: as many as the topics of one query.
+const REPEATS_AT_ONCE_MAX: usize = 64;
+/// Time after which no further repeated envelopes of a request are looked for. A guess: nodes that answer show a
+/// thousand envelopes in less.
+const REPEATS_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The result for the envelope with this index in the request.
 pub(crate) type PublishResult = (usize, Result<PlacedEnvelope, NodePublishError>);
@@ -141,34 +149,39 @@ impl NodePublisher {
     }
 
     /// Splits the items into those that were published before, with their envelopes, and the others. An item whose
-    /// originator does not show it any more, or that no node answers for, is published like a new one.
+    /// originator does not show it any more, or that no node answers for in time, is published like a new one.
     async fn find_repeats(
         &self,
         items: Vec<PublishItem>,
     ) -> (Vec<PublishResult>, Vec<PublishItem>) {
-        let (known, mut new): (Vec<_>, Vec<_>) =
+        let (mut known, mut new): (Vec<_>, Vec<_>) =
             items.into_iter().partition(|item| self.context.published.get(&item.client).is_some());
-        let searched = known.into_iter().map(async |item| {
-            let Some(id) = self.context.published.get(&item.client) else { return Err(item) };
-            match arrival::at_place(&self.context.nodes, id, &item).await {
-                Ok(Some(placed)) => return Ok((item.index, Ok(placed))),
-                Ok(None) => self.context.published.remove(&item.client),
-                Err(status) => {
-                    tracing::debug!(envelope = %id, %status, "no node returns the earlier copy of a repeated \
-                        envelope");
+        let (mut results, until) = (Vec::new(), Instant::now() + REPEATS_TIMEOUT);
+        while !known.is_empty() && Instant::now() < until {
+            let part = known.drain(..known.len().min(REPEATS_AT_ONCE_MAX));
+            for searched in join_all(part.map(|item| self.find_repeat(item))).await {
+                match searched {
+                    Ok(result) => results.push(result),
+                    Err(item) => new.push(item),
                 }
             }
-            Err(item)
-        });
-        let mut results = Vec::new();
-        for searched in join_all(searched).await {
-            match searched {
-                Ok(result) => results.push(result),
-                Err(item) => new.push(item),
-            }
         }
+        new.extend(known);
         new.sort_by_key(|item| item.index); // the order of the request
         (results, new)
+    }
+
+    /// Looks for an item that was published before, and returns it if it was not found.
+    async fn find_repeat(&self, item: PublishItem) -> Result<PublishResult, PublishItem> {
+        let Some(id) = self.context.published.get(&item.client) else { return Err(item) };
+        match arrival::at_place(&self.context.nodes, id, &item).await {
+            Ok(Some(placed)) => return Ok((item.index, Ok(placed))),
+            Ok(None) => self.context.published.remove(&item.client),
+            Err(status) => {
+                tracing::debug!(envelope = %id, %status, "no node returns the earlier copy of a repeated envelope");
+            }
+        }
+        Err(item)
     }
 
     /// Sends each envelope to the node of its topic. `last` has the errors of the previous attempt, by the indexes of

@@ -124,8 +124,11 @@ impl PublishService {
             metrics: self.metrics.clone(),
             lines,
         });
-        let for_chain = routed.iter().filter(|envelope| envelope.route != Route::Node);
-        self.chain.recall(for_chain.map(|envelope| &envelope.bytes), &known.places).await;
+        let for_chain = routed.iter().filter_map(|envelope| match envelope.route {
+            Route::Chain(topic) => Some((topic, &envelope.bytes)),
+            Route::Node => None,
+        });
+        self.chain.recall(for_chain, &known.places).await;
         self.validate_at_cost(&bill, &routed).await?;
         let is_repeat = |it: &Routed| it.route != Route::Node && self.chain.knows(&it.bytes);
         let repeats: Vec<bool> = routed.iter().map(is_repeat).collect();
@@ -284,8 +287,7 @@ impl PublishService {
             let Some(update) = &envelope.identity_update else { continue };
             let client = envelope.bytes.clone();
             let is_known = self.chain.knows(&client);
-            let update = Arc::new((**update).clone());
-            let update = UpdateItem { index, client, update, is_known };
+            let update = UpdateItem { index, client, update: update.clone(), is_known };
             inboxes.entry(inbox).or_default().push(update);
         }
         let judged = inboxes

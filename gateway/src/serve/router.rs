@@ -12,7 +12,7 @@ use http::HeaderMap;
 use tonic::Status;
 
 use super::publish::PublishService;
-use crate::policy::{Policies, PolicyError};
+use crate::policy::{CallerId, Policies, PolicyError};
 
 /// Passes each request to the service of its caller's tenant.
 pub(crate) struct ServiceRouter {
@@ -56,7 +56,7 @@ impl ServiceRouter {
             return Ok(PublishClientEnvelopesResponse::default());
         }
         if self.tenants.is_empty() {
-            return self.own.publish(caller, envelopes, charge).await;
+            return self.publish_through(self.own.clone(), caller, envelopes, charge).await;
         }
         let tenant = match tenant {
             Some(tenant) => Ok(Some(tenant)),
@@ -67,6 +67,24 @@ impl ServiceRouter {
         let tenant = tenant.map_err(|refusal| self.own.refused(&refusal))?;
         let service = tenant.and_then(|tenant| self.tenants.get(&tenant));
         let service = service.ok_or_else(|| self.own.refused(&PolicyError::NoTenant))?;
-        service.publish(caller, envelopes, charge).await
+        self.publish_through(service.clone(), caller, envelopes, charge).await
+    }
+
+    /// Publishes through a service. A request that has waited for the operator's service to name its caller would be
+    /// read by a thread of the runtime, although it may have megabytes. A long one goes on beside these threads.
+    async fn publish_through(
+        &self,
+        service: Arc<PublishService>,
+        caller: CallerId,
+        envelopes: Vec<Bytes>,
+        charge: CallCharge,
+    ) -> Result<PublishClientEnvelopesResponse, Status> {
+        let of_call = charge.clone();
+        let publishing = async move { service.publish(caller, envelopes, of_call).await };
+        if self.policies.wait_for_names() {
+            charge.go_on(publishing).await?
+        } else {
+            publishing.await
+        }
     }
 }

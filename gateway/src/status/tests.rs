@@ -236,4 +236,15 @@ fn places_are_told_as_ranges() {
     assert_eq!(ranges(&[]), None);
     assert_eq!(ranges(&[3]).unwrap(), "3");
     assert_eq!(ranges(&[0, 1, 2, 5, 7, 8]).unwrap(), "0-2,5,7-8");
+    let two_of_three: Vec<_> = (0..1000).filter(|index| index % 3 < 2).collect();
+    assert!(
+        ranges(&two_of_three).unwrap().ends_with(",996-997,999"),
+        "all of a usual request are told"
+    );
+    // A caller could not read a status with longer headers.
+    let many: Vec<_> = (0..10_000).step_by(2).collect();
+    let (shown, all) = (ranges(&many).unwrap(), many.iter().map(usize::to_string));
+    let all = all.collect::<Vec<_>>().join(",");
+    assert!(shown.len() <= RANGES_LEN_MAX && shown.len() > RANGES_LEN_MAX - 8, "{}", shown.len());
+    assert!(all.starts_with(&format!("{shown},")), "no half number");
 }

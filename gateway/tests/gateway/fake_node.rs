@@ -66,6 +66,8 @@ pub(crate) enum Manner {
     AnswersAtLength,
     /// Stores the envelopes, fails, and adds [`EMPTY_ENTRIES`] to each answer to a query.
     AnswersWithEmptyEntries,
+    /// Publishes, and answers no query.
+    AnswersNoQuery,
     /// Answers with envelopes that were stored this many seconds ago.
     HadStoredIt(u64),
     Fails,
@@ -469,10 +471,15 @@ impl ReplicationApi for Inner {
         let limit = if request.limit == 0 { usize::MAX } else { request.limit as usize };
         let query = request.query.unwrap_or_default();
         let seen = query.last_seen.unwrap_or_default().node_id_to_sequence_id;
-        let mut stored = self.stored.lock();
         if !query.originator_node_ids.is_empty() {
-            stored.asked.push(seen.iter().map(|(id, sequence)| (*id, *sequence)).collect());
+            let cursor = seen.iter().map(|(id, sequence)| (*id, *sequence)).collect();
+            self.stored.lock().asked.push(cursor);
         }
+        let manner = self.manner.borrow().clone();
+        if manner == Manner::AnswersNoQuery {
+            std::future::pending::<()>().await;
+        }
+        let stored = self.stored.lock();
         let fits = |envelope: &&pb::OriginatorEnvelope| {
             let (originator, sequence) = id_of(envelope);
             let client =
@@ -483,13 +490,13 @@ impl ReplicationApi for Inner {
         };
         let found = stored.chain.values().chain(&stored.log).filter(fits).take(limit);
         let mut padding = Vec::new();
-        if *self.manner.borrow() == Manner::AnswersAtLength {
+        if manner == Manner::AnswersAtLength {
             // An unknown field, with its length as a varint.
             padding = [&[0x7a_u8, 0x80, 0x80, 0x0a][..], &[0; PADDING_LEN_BYTES]].concat();
         }
         let padded = |it: &pb::OriginatorEnvelope| [it.encode_to_vec(), padding.clone()].concat();
         let mut envelopes: Vec<Bytes> = found.map(|envelope| padded(envelope).into()).collect();
-        if *self.manner.borrow() == Manner::AnswersWithEmptyEntries {
+        if manner == Manner::AnswersWithEmptyEntries {
             envelopes.resize(envelopes.len() + EMPTY_ENTRIES, Bytes::new());
         }
         Ok(Response::new(api::QueryEnvelopesResponse { envelopes }))

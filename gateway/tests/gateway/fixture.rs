@@ -1,10 +1,11 @@
 //! Test fixtures: a gateway over fake nodes and a fake chain, its clients, and envelopes to publish.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -275,6 +276,8 @@ pub(crate) struct FakeChain {
     pub(crate) faults: Mutex<Vec<ChainPublishError>>,
     /// The price of gas, wei.
     pub(crate) gas_price_wei: Mutex<u128>,
+    /// The threads that have read this price.
+    pub(crate) price_readers: Mutex<HashSet<ThreadId>>,
     /// The status values of its sender.
     pub(crate) figures: Mutex<SenderFigures>,
     /// While true, payloads are taken and not answered.
@@ -367,6 +370,7 @@ impl ChainWriter for FakeChain {
     }
 
     fn gas_price_wei(&self) -> u128 {
+        self.price_readers.lock().insert(thread::current().id());
         *self.gas_price_wei.lock()
     }
 

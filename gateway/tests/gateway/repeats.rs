@@ -180,3 +180,40 @@ async fn a_restarted_gateway_does_not_pay_again_for_what_it_has_put_on_the_chain
     new.unwrap();
     assert_eq!(net.chain.given.load(Relaxed), 2);
 }
+
+/// Anyone can repeat what others have published, and pays nothing for it. If a node was asked for all of it at once, a
+/// request would occupy all calls to the node.
+#[tokio::test]
+async fn repeated_envelopes_are_looked_for_a_few_at_once_and_not_for_long() {
+    let net = Net::start(1).await;
+    let envelopes: Vec<_> = (0..200).map(welcome).collect();
+    let first = net.publish(envelopes.clone()).await.unwrap();
+    let before = net.nodes[0].asked().len();
+    net.nodes[0].becomes(Manner::AnswersNoQuery);
+    assert_eq!(net.publish(envelopes.clone()).await.unwrap(), first);
+    let asked = net.nodes[0].asked().len() - before;
+    assert!((1..=128).contains(&asked), "{asked} queries");
+    assert!(envelopes.iter().all(|envelope| net.held_by(envelope) == 1), "each is paid once");
+}
+
+/// Every reader of a group can repeat its commits, and pays nothing for that. If all nodes were asked for each, a
+/// request would cost thousands of queries.
+#[tokio::test]
+async fn an_old_payload_of_the_chain_that_is_repeated_is_asked_for_at_one_node() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("nonces.on-chain");
+    let recorded = |ports: &mut GatewayPorts| {
+        ports.chain_record = Some(ChainRecordPlace { path: path.clone(), chain: "1".to_owned() });
+    };
+    let net = Net::with(3, |_| {}, recorded).await;
+    let publishing = net.publish(vec![commit(1, "a")]);
+    let showing = net.chain.shown_by(0, &net.nodes);
+    let (first, ()) = futures_util::future::join(publishing, showing).await;
+    let asked = || net.nodes.iter().map(|node| node.asked().len()).sum::<usize>();
+    let before = asked();
+    // It knows the payload, and no node has shown it the envelope.
+    let restarted = net.beside(|_| {}, recorded).await;
+    assert_eq!(restarted.publish(vec![commit(1, "a")]).await.unwrap(), first.unwrap());
+    assert_eq!(asked(), before + 1);
+    assert_eq!(net.chain.given.load(Relaxed), 1, "gas was paid once");
+}

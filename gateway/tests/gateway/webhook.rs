@@ -1,11 +1,14 @@
 //! Tests of a gateway whose operator has a service that names and refuses callers.
 
+use std::thread;
+
 use hawser_gateway::policy::config::PolicyFile;
+use hawser_proto::pb::xmtp::xmtpv4::payer_api as api;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
-use tonic::Code;
+use tonic::{Code, Request};
 
-use super::fixture::Net;
+use super::fixture::{Net, commit};
 use super::policies::{parse, publish_from, publish_with_key};
 use super::refusals::{OTHER, SPENT};
 
@@ -76,4 +79,20 @@ async fn callers_are_those_whom_the_webhook_names_by_their_credentials() {
     assert_eq!(net.nodes[0].calls(), 1, "what is refused reaches no node");
     let (_, csv) = net.page("/usage.csv").await;
     assert!(csv.contains(",\"alice\",message,1,"), "{csv}");
+}
+
+/// The gateway runs on the thread of the test. It prices the envelopes of a request directly after it has read them.
+#[tokio::test]
+async fn a_long_request_that_has_waited_for_the_webhook_is_read_beside_the_runtimes_threads() {
+    let url = service(|_| r#"{"allow": true, "caller": "alice"}"#.to_owned()).await;
+    let text = format!("kind = \"webhook\"\n[webhook]\nurl = {url:?}\n[default]\ngas_per_hour = 1");
+    let policies = PolicyFile::parse(&format!("[identity]\n{text}")).unwrap();
+    let net = Net::with(1, |settings| settings.policies = policies, |_| {}).await;
+    let envelopes = vec![commit(1, &"x".repeat(200)); 1000];
+    let mut request = Request::new(api::PublishClientEnvelopesRequest { envelopes });
+    request.metadata_mut().insert("x-api-key", "key of alice".parse().unwrap());
+    let refused = net.client().await.publish_client_envelopes(request).await.unwrap_err();
+    assert!(refused.message().contains("units of gas an hour"), "{}", refused.message());
+    let readers = net.chain.price_readers.lock().clone();
+    assert!(!readers.is_empty() && !readers.contains(&thread::current().id()), "{readers:?}");
 }

@@ -439,11 +439,15 @@ fn announce(api: &ApiHandle, own: OriginatorId) {
 /// separate, so that its callers cannot exhaust the node's, and it uses half of the cores. Callers take turns by their
 /// addresses, and the networks of these share its places.
 fn validation_service(wallets: &WalletSettings, proxies: TrustedProxies) -> ExtraService {
-    const METHODS: [&str; 3] = [
+    const ITEMS: [&str; 2] = [
         "/xmtp.mls_validation.v1.ValidationApi/ValidateGroupMessages",
         "/xmtp.mls_validation.v1.ValidationApi/ValidateInboxIdKeyPackages",
-        "/xmtp.mls_validation.v1.ValidationApi/VerifySmartContractWalletSignatures",
     ];
+    /// Group messages or key packages, each with its answer. Reading a message takes no memory, and its group id, which
+    /// may be as long as the message, comes back as text of twice its length. A key package has 64 KiB at most.
+    const ITEM_FIELDS: &[FieldCost] = &[FieldCost::with_length(1, 1024, 6, &[])];
+    const WALLETS: &str =
+        "/xmtp.mls_validation.v1.ValidationApi/VerifySmartContractWalletSignatures";
     const STATE: &str = "/xmtp.mls_validation.v1.ValidationApi/GetAssociationState";
     /// Earlier and new updates, with their actions.
     const UPDATES: &[FieldCost] = &[
@@ -463,10 +467,11 @@ fn validation_service(wallets: &WalletSettings, proxies: TrustedProxies) -> Extr
         .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_LEN_BYTES_MAX);
     let state = RpcMethod::new(STATE, MethodKind::Unary).decoding(UPDATES);
-    let others = METHODS.into_iter().map(|path| RpcMethod::new(path, MethodKind::Unary));
+    let asking_wallets = RpcMethod::new(WALLETS, MethodKind::Unary);
+    let items = |path| RpcMethod::new(path, MethodKind::Unary).decoding(ITEM_FIELDS);
     ExtraService {
         name: "xmtp.mls_validation.v1.ValidationApi",
-        methods: others.chain([state]).collect(),
+        methods: ITEMS.into_iter().map(items).chain([asking_wallets, state]).collect(),
         routes: Routes::new(service),
     }
 }
