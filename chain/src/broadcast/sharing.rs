@@ -43,8 +43,9 @@ pub(super) const ASK_AGAIN_AFTER: Duration = Duration::from_millis(200);
 const CALL_MAX: Duration = Duration::from_secs(1);
 /// The time for which results are kept for other processes: the same as for a process's own results.
 const RESULTS_KEPT: Duration = Duration::from_secs(600);
-/// The largest number of results in one call. A guess: they hold up Redis for a millisecond.
-const RESULTS_PER_CALL: usize = 500;
+/// The largest number of results in one call. A guess: they hold up Redis for some milliseconds, and all that a process
+/// remembers take five calls.
+const RESULTS_PER_CALL: usize = 2000;
 /// The largest number of payloads in one call. A guess: more than are in flight at once.
 pub(super) const WANTED_MAX: usize = 64;
 
