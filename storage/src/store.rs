@@ -143,8 +143,8 @@ impl Store {
         host.disown(self.database().folder_facts(generation), reason)
     }
 
-    /// Notes on this host that all commits are on the disk. To be called after [`Store::flush`], when nothing is written
-    /// any more.
+    /// Notes on this host that all commits are on the disk. To be called after [`Store::flush`], when nothing is
+    /// written any more.
     ///
     /// # Errors
     /// An error of the file system: if commits have not waited for the disk, the folder is unknown after the machine's

@@ -240,11 +240,11 @@ impl ReportsState {
         })
     }
 
-    /// Tells the guard of this node's own strand of an envelope above its end that this node's key has signed: the folder
-    /// lacks it, or another process has the key. The caller may be the only one that holds it. Looks at the highest
-    /// place alone, so that a report of forged ones costs one signature.
+    /// Tells the guard of this node's own strand of an envelope above its end that this node's key has signed: the
+    /// folder lacks it, or another process has the key. The caller may be the only one that holds it. Looks at the
+    /// highest place alone, so that a report of forged ones costs one signature.
     fn show_own(&self, report: &Report) {
-        // Read after the report has come, so that it covers everything that this process has shown to anyone.
+        // Read after the report has come, so that it covers all that this process has shown to readers.
         let Ok(head) = self.store.snapshot().head(self.own) else { return };
         let stated = report.envelopes().iter().filter_map(|envelope| {
             let statement = envelope.unsigned_originator_envelope.clone();

@@ -1,9 +1,9 @@
 //! A note of this host that the last commits of a node may not be on the disk.
 //!
-//! If commits do not wait for the disk, a machine that loses power loses the last ones. The marker does not wait either,
-//! so it may have lost the same places, and the folder looks like the newest one. But peers may hold these places. So
-//! the note names the run of the machine in which the node signs; it is removed when everything is on the disk. A crash
-//! of the process alone loses nothing.
+//! If commits do not wait for the disk, a machine that loses power loses the last ones. The marker does not wait
+//! either, so it may have lost the same places, and the folder looks like the newest one. But peers may hold these
+//! places. So the note names the run of the machine in which the node signs; it is removed when everything is on the
+//! disk. A crash of the process alone loses nothing.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write as _};
