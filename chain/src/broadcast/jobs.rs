@@ -305,10 +305,10 @@ mod tests {
         let (mut jobs, payload) = (Jobs::default(), Bytes::from_static(b"commit"));
         let id = add(&mut jobs, &payload, None).unwrap();
         let key = jobs.get(id).unwrap().key();
-        assert_eq!(jobs.results(Duration::ZERO), []);
+        assert!(jobs.results(Duration::ZERO).is_empty());
         jobs.finish(id, &mined(7), Duration::ZERO);
         assert_eq!(jobs.results(KNOWN_FOR - Duration::from_secs(1)), [(key, mined(7))]);
-        assert_eq!(jobs.results(KNOWN_FOR), []);
+        assert!(jobs.results(KNOWN_FOR).is_empty());
     }
 
     #[test]
