@@ -338,6 +338,26 @@ async fn a_redis_that_is_emptied_or_restored_under_load_doubles_nothing() {
     assert_eq!(mined, pending, "no nonce is a hole");
 }
 
+/// The callers of one process turn to the other one, after Redis has lost what the first one had told it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn results_that_an_emptied_redis_has_lost_are_told_again() {
+    let shared = SharedPayer::start().await;
+    let [first, second] = [shared.broadcaster().await, shared.broadcaster().await];
+    send_until_done(&first, 0..5).await;
+    shared.restore(&Vec::new(), &[]).await;
+    let redis = shared.redis.connect().await;
+    let results = format!("{}:result:*", shared.base());
+    until("the first process has told its results again", async || {
+        let mut redis = redis.clone();
+        let keys = redis::cmd("KEYS").arg(&results).query_async::<Vec<String>>(&mut redis).await;
+        keys.unwrap().len() == 5
+    })
+    .await;
+    send_until_done(&second, 0..5).await;
+    shared.assert_logged_once(0..5).await;
+    assert_eq!(shared.counts().await, (5, 5), "nothing was paid for twice");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_older_state_is_noticed_though_another_process_has_raised_the_count_of_calls() {
     let shared = SharedPayer::start().await;

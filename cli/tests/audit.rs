@@ -513,23 +513,28 @@ fn a_node_proves_its_envelopes(dev: &Dev, place: &Path) {
     assert_eq!(refuted.status.code(), Some(7), "{refuted:?}");
 }
 
-/// Events of chains in it may not be verified yet, and a backup has no sign of that.
+/// Events of chains in it may not be verified yet, and neither a backup nor a snapshot has a sign of that.
 #[test]
 fn no_command_opens_a_folder_whose_import_has_not_come_to_its_end() {
     let place = tempfile::tempdir().unwrap();
     let (data, _) = folder(place.path(), "data", 3);
     fs::write(data.join("import-unfinished"), "of a snapshot").unwrap();
-    let backups = place.path().join("backups");
-    let (data, backups) = (data.to_str().unwrap(), backups.to_str().unwrap());
-    for command in [&["backup", "create", "--to", backups][..], &["rebuild"], &["scrub"]] {
+    let [backups, snapshots] = ["backups", "snapshots"].map(|name| place.path().join(name));
+    let [data, backups, to] = [&data, &backups, &snapshots].map(|path| path.to_str().unwrap());
+    let (backup, snapshot) =
+        (["backup", "create", "--to", backups], ["snapshot", "create", "--to", to]);
+    for command in [&backup[..], &snapshot, &["rebuild"], &["scrub"]] {
         let refused = run(&[command, &["--data-dir", data]].concat());
         assert_eq!(refused.status.code(), Some(3), "{refused:?}");
         assert!(support::stderr(&refused).contains("has not come to its end"), "{refused:?}");
     }
     let made = fs::read_dir(Path::new(backups).join("manifests"));
     assert_eq!(made.map_or(0, Iterator::count), 0);
+    assert!(!snapshots.exists());
     fs::remove_file(Path::new(data).join("import-unfinished")).unwrap();
-    assert!(run(&["backup", "create", "--data-dir", data, "--to", backups]).status.success());
+    for command in [&backup, &snapshot] {
+        assert!(run(&[&command[..], &["--data-dir", data]].concat()).status.success());
+    }
 }
 
 /// A backup is audited where it is kept, and nothing there changes.

@@ -363,9 +363,9 @@ fn only_the_folder_of_a_replica_is_promoted_and_only_by_the_operators_word() {
     assert_eq!(missing.status.code(), Some(4), "{}", stderr(&missing));
 }
 
-/// With --complete the node would sign the places again that the replica had not received.
+/// With --complete the node would sign places again that the replica or the backup does not have.
 #[test]
-fn a_promoted_folder_is_never_confirmed_as_complete() {
+fn a_folder_that_may_lack_places_is_never_confirmed_as_complete() {
     let place = tempfile::tempdir().unwrap();
     let folder = place.path().join("test-100");
     fs::create_dir(&folder).unwrap();

@@ -39,9 +39,10 @@ pub struct RestoreQuestion {
     pub head: SequenceId,
     /// The reason why it does not sign, and what would end the quarantine.
     pub reason: String,
-    /// True if the data folder was a replica's, which may lack the last envelopes of the strand.
-    #[serde(default)]
-    pub is_promoted: bool,
+    /// True if the data folder was a replica's or comes from a backup, so it may lack the last envelopes of the strand.
+    /// Named as in the files of versions that knew of replicas alone.
+    #[serde(default, rename = "is_promoted")]
+    pub may_lack_places: bool,
 }
 
 /// The operator's answer, which states that no other process signs with the node's key.
@@ -71,11 +72,11 @@ impl RestoreAnswer {
         Self { id: question.id.clone(), gap: 0 }
     }
 
-    /// Returns the number of sequence ids that the node skips. The folder of a replica is not complete, whatever the
-    /// operator confirms.
+    /// Returns the number of sequence ids that the node skips. The folder of a replica or of a backup is not complete,
+    /// whatever the operator confirms.
     #[must_use]
     pub fn gap_after(&self, question: &RestoreQuestion) -> u64 {
-        if question.is_promoted { self.gap.max(GAP) } else { self.gap }
+        if question.may_lack_places { self.gap.max(GAP) } else { self.gap }
     }
 }
 
@@ -282,7 +283,7 @@ mod tests {
             data_dir: "data".into(),
             head: SequenceId(7),
             reason: "because".to_owned(),
-            is_promoted: false,
+            may_lack_places: false,
         }
     }
 
@@ -297,15 +298,15 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_of_a_replica_is_followed_by_a_gap_whatever_the_operator_confirms() {
+    fn a_folder_that_may_lack_places_is_followed_by_a_gap_whatever_the_operator_confirms() {
         let whole = question();
-        let promoted = RestoreQuestion { is_promoted: true, ..question() };
+        let lacking = RestoreQuestion { may_lack_places: true, ..question() };
         assert_eq!(RestoreAnswer::complete(&whole).gap_after(&whole), 0);
-        for question in [&whole, &promoted] {
+        for question in [&whole, &lacking] {
             let gap = RestoreAnswer::behind_gap(question).gap_after(question);
             assert!((GAP..=GAP_MAX).contains(&gap) && gap.is_multiple_of(GAP), "{gap}");
         }
-        assert_eq!(RestoreAnswer::complete(&promoted).gap_after(&promoted), GAP);
+        assert_eq!(RestoreAnswer::complete(&lacking).gap_after(&lacking), GAP);
     }
 
     /// Returns the last place that a folder which ends at 7 leaves out, if its operator confirms while no peer can be

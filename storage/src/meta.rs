@@ -121,7 +121,7 @@ pub(crate) fn put_new(
 }
 
 /// Stages another owner of the database: a node with its key, and the head of its strand. The new incarnation tells the
-/// folder from all others. The folder counts as promoted.
+/// folder from all others. It may lack places that the node has signed.
 pub(crate) fn put_owner(
     db: &DB,
     batch: &mut WriteBatch,
@@ -136,8 +136,8 @@ pub(crate) fn put_owner(
     put(db, batch, MetaKey::Promoted, &[]);
 }
 
-/// Returns true if the folder was given to its node, which has not signed from it yet.
-pub(crate) fn is_promoted(db: &DB) -> Result<bool, ReadError> {
+/// Returns true if the folder was a replica's or comes from a backup, and its node has not signed from it yet.
+pub(crate) fn may_lack_places(db: &DB) -> Result<bool, ReadError> {
     Ok(row(db, MetaKey::Promoted, |_| Some(()))?.is_some())
 }
 
@@ -289,7 +289,7 @@ pub(crate) fn put_unlooked(db: &DB, batch: &mut WriteBatch, key: MetaKey, block:
     put(db, batch, key, &block.to_be_bytes());
 }
 
-/// Writes the number of the run that is about to sign, durably. From then on the folder does not count as promoted.
+/// Writes the number of the run that is about to sign, durably. From then on it counts as lacking no place.
 pub(crate) fn write_generation(db: &DB, generation: u64) -> Result<(), DatabaseError> {
     let mut batch = WriteBatch::default();
     put(db, &mut batch, MetaKey::Generation, &generation.to_be_bytes());
@@ -297,11 +297,12 @@ pub(crate) fn write_generation(db: &DB, generation: u64) -> Result<(), DatabaseE
     write_synced(db, batch)
 }
 
-/// Gives the folder a new incarnation, durably, so that every host treats a restored folder as another folder than
-/// the one that was backed up.
-pub(crate) fn write_incarnation(db: &DB, incarnation: [u8; 16]) -> Result<(), DatabaseError> {
+/// Gives a restored folder a new incarnation, durably, so that every host treats it as another folder than the one that
+/// was backed up. It may lack places that the node has signed since.
+pub(crate) fn write_restored(db: &DB, incarnation: [u8; 16]) -> Result<(), DatabaseError> {
     let mut batch = WriteBatch::default();
     put(db, &mut batch, MetaKey::Incarnation, &incarnation);
+    put(db, &mut batch, MetaKey::Promoted, &[]);
     write_synced(db, batch)
 }
 

@@ -102,13 +102,13 @@ impl Store {
         Ok(head)
     }
 
-    /// Returns true if the folder was given to its node, which has not signed from it yet. Such a folder may lack
-    /// places that the node has signed.
+    /// Returns true if the folder was a replica's or comes from a backup, and its node has not signed from it yet. Such
+    /// a folder may lack places that the node has signed.
     ///
     /// # Errors
     /// When the row cannot be read.
-    pub fn is_promoted(&self) -> Result<bool, ReadError> {
-        meta::is_promoted(&self.database().db)
+    pub fn may_lack_places(&self) -> Result<bool, ReadError> {
+        meta::may_lack_places(&self.database().db)
     }
 
     /// Gives the folder of a replica to a node whose strand it holds, in one durable write. Returns the end of that

@@ -1,5 +1,6 @@
 //! The handle to an open database.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -127,6 +128,8 @@ impl Store {
         host.check_head(database.folder_facts(generation).head)?;
         // The folder is written before the marker: see the invariant of `host`.
         write_generation(&database.db, generation)?;
+        // That write was synced, and all before it. The note has to be there before an envelope is signed.
+        host.note_durability(self.shared.how.durability)?;
         Ok(host.adopt(database.folder_facts(generation))?)
     }
 
@@ -138,6 +141,16 @@ impl Store {
         let Some(host) = self.host() else { return Ok(()) };
         let generation = host.next_generation().saturating_sub(1);
         host.disown(self.database().folder_facts(generation), reason)
+    }
+
+    /// Notes on this host that all commits are on the disk. To be called after [`Store::flush`], when nothing is
+    /// written any more.
+    ///
+    /// # Errors
+    /// An error of the file system: if commits have not waited for the disk, the folder is unknown after the machine's
+    /// next start.
+    pub fn note_on_disk(&self) -> io::Result<()> {
+        self.host().map_or(Ok(()), HostMarker::note_on_disk)
     }
 
     /// Takes a snapshot of the durable state. Later commits do not change it.

@@ -317,6 +317,30 @@ fn no_host_takes_a_restored_folder_for_the_one_that_it_wrote() {
     assert_eq!(standing, FolderStanding::Unknown(UnknownFolder::OtherFolder));
 }
 
+/// Played by an operator who restores a backup on another host, where nothing shows that the node has signed since, and
+/// confirms the folder as complete.
+#[test]
+fn a_restored_folder_may_lack_places_until_its_node_signs_from_it() {
+    let place = Place::new();
+    let store = place.with_strands();
+    assert!(!store.may_lack_places().unwrap());
+    let backup = place.back_up(&store, 1);
+    place.restore(&backup.name, "restored").unwrap();
+    assert!(!store.may_lack_places().unwrap(), "the folder of the backup is as before");
+    let on_other_host = StoreSettings {
+        host: Some(HostSettings { state_dir: place.path("other-state"), new_strand: false }),
+        ..settings(&place.path("restored"))
+    };
+    let restored = Store::open(&on_other_host).unwrap();
+    assert_eq!(restored.standing(), FolderStanding::Unknown(UnknownFolder::NoMarker));
+    assert!(restored.may_lack_places().unwrap());
+    drop(restored);
+    let restored = Store::open(&on_other_host).unwrap();
+    assert!(restored.may_lack_places().unwrap(), "a start alone signs nothing");
+    restored.adopt().unwrap();
+    assert!(!restored.may_lack_places().unwrap());
+}
+
 #[test]
 fn a_damaged_file_is_named_and_nothing_is_put_in_place() {
     let place = Place::new();

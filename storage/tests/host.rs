@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use crate::support::*;
 use hawser_proto::SequenceId;
 use hawser_storage::{
-    AdoptError, FolderStanding, HostMarkerError, HostSettings, OpenError, Store, StoreSettings,
-    UnknownFolder, host_dir,
+    AdoptError, Durability, FolderStanding, HostMarkerError, HostSettings, OpenError, Store,
+    StoreSettings, UnknownFolder, host_dir,
 };
 use tempfile::TempDir;
 
@@ -35,6 +35,12 @@ impl Host {
 
     fn open(&self, data: &str) -> Store {
         Store::open(&self.settings(data, false)).unwrap()
+    }
+
+    /// Opens the folder with commits that do not wait for the disk.
+    fn open_unsynced(&self) -> Store {
+        let durability = Durability::Os;
+        Store::open(&StoreSettings { durability, ..self.settings("data", false) }).unwrap()
     }
 
     fn open_new(&self, data: &str) -> Result<Store, OpenError> {
@@ -153,6 +159,35 @@ fn a_copy_from_the_middle_of_a_run_is_noticed_although_the_run_crashed() {
     drop(store);
     host.put_back("backup", "data");
     assert_eq!(host.open("data").standing(), unknown(UnknownFolder::Older));
+}
+
+/// With commits that do not wait for the disk, power loss may take the same places from the log and from the marker.
+#[test]
+fn a_machine_that_starts_again_before_all_commits_were_on_its_disk_does_not_know_its_folder() {
+    let host = Host::with_strand(3);
+    let note = host.marker().with_file_name("unsynced");
+    assert!(!note.exists(), "every commit has waited for the disk");
+    extend(&host.open_unsynced(), OWN, 1);
+    assert!(note.exists());
+    // The process has crashed, and the machine runs on.
+    assert_eq!(host.open_unsynced().standing(), FolderStanding::Newest);
+    // The machine has started again.
+    fs::write(&note, "another run").unwrap();
+    for _ in 0..2 {
+        assert_eq!(host.open_unsynced().standing(), unknown(UnknownFolder::Unsynced));
+        assert_eq!(host.open("data").standing(), unknown(UnknownFolder::Unsynced));
+    }
+    let store = host.open_unsynced();
+    store.adopt().unwrap();
+    extend(&store, OWN, 1);
+    store.flush().unwrap();
+    store.note_on_disk().unwrap();
+    drop(store);
+    assert!(!note.exists(), "the node has stopped in order");
+    assert_eq!(host.open_unsynced().standing(), FolderStanding::Newest);
+    assert!(note.exists());
+    assert_eq!(host.open("data").standing(), FolderStanding::Newest);
+    assert!(!note.exists(), "commits wait for the disk again");
 }
 
 #[test]

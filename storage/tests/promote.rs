@@ -59,7 +59,7 @@ fn the_folder_of_a_replica_becomes_that_of_a_node_in_quarantine() {
     assert_eq!(store.standing(), FolderStanding::Unknown(UnknownFolder::NoMarker));
     assert_ne!(store.incarnation(), incarnation, "no host knows the folder");
     assert_eq!(store.stale_projections(), ["receipt"], "a replica keeps none");
-    assert!(store.is_promoted().unwrap());
+    assert!(store.may_lack_places().unwrap());
     let snapshot = store.snapshot();
     assert_eq!(snapshot.head(OWN).unwrap(), SequenceId(3));
     assert_eq!(snapshot.head(PEER).unwrap(), SequenceId(2));
@@ -69,9 +69,9 @@ fn the_folder_of_a_replica_becomes_that_of_a_node_in_quarantine() {
     drop(store);
     let store = Store::open(&of_node(place.path(), &data, false)).unwrap();
     assert_eq!(store.snapshot().head(OWN).unwrap(), SequenceId(4));
-    assert!(store.is_promoted().unwrap(), "no run has signed from it");
+    assert!(store.may_lack_places().unwrap(), "no run has signed from it");
     store.adopt().unwrap();
-    assert!(!store.is_promoted().unwrap());
+    assert!(!store.may_lack_places().unwrap());
 }
 
 #[test]
@@ -147,6 +147,6 @@ fn a_failed_write_that_the_disk_has_is_not_called_unchanged() {
     let refused = Store::open(&of_replica(&data)).map(drop);
     assert!(matches!(refused, Err(OpenError::OtherNode { .. })), "{refused:?}");
     let store = Store::open(&of_node(place.path(), &data, false)).unwrap();
-    assert!(store.is_promoted().unwrap());
+    assert!(store.may_lack_places().unwrap());
     assert_eq!(store.snapshot().head(OWN).unwrap(), SequenceId(3));
 }

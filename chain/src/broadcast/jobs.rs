@@ -47,17 +47,22 @@ pub(super) struct Job {
 impl Job {
     /// Returns a digest of topic and payload, which identifies the payload across processes.
     pub(super) fn key(&self) -> B256 {
-        let topic = match &self.topic {
-            PayloadTopic::Group(group) => [&[0], &group.0[..]].concat(),
-            PayloadTopic::Inbox(inbox) => [&[1], &inbox.0[..]].concat(),
-        };
-        keccak256([topic.as_slice(), self.digest.as_slice()].concat())
+        key_of(&self.topic, self.digest)
     }
 
     /// Returns true if no caller waits for the payload.
     pub(super) fn is_abandoned(&self) -> bool {
         self.waiters.iter().all(Waiter::is_closed)
     }
+}
+
+/// Returns a digest of a topic and of a payload's digest.
+fn key_of(topic: &PayloadTopic, digest: B256) -> B256 {
+    let topic = match topic {
+        PayloadTopic::Group(group) => [&[0], &group.0[..]].concat(),
+        PayloadTopic::Inbox(inbox) => [&[1], &inbox.0[..]].concat(),
+    };
+    keccak256([topic.as_slice(), digest.as_slice()].concat())
 }
 
 /// All unfinished payloads, and recent results.
@@ -136,6 +141,13 @@ impl Jobs {
         // An error means that the caller no longer waits.
         let _ = waiter.send(outcome.clone());
         None
+    }
+
+    /// Returns the remembered results by the keys of their payloads, as [`Job::key`] makes them.
+    pub(super) fn results(&mut self, now: Duration) -> Vec<(B256, BroadcastResult)> {
+        self.recent.forget(now);
+        let results = self.recent.results.iter();
+        results.map(|((topic, digest), (_, it))| (key_of(topic, *digest), it.clone())).collect()
     }
 
     /// Adds a payload and returns its id. If the same payload is already in progress, only adds the caller to it.
@@ -286,6 +298,17 @@ mod tests {
         assert!(jobs.answer_from_memory(TOPIC, &other, asking, early).is_some());
         let (asking, _asked) = oneshot::channel();
         assert!(jobs.answer_from_memory(TOPIC, &payload, asking, KNOWN_FOR).is_some());
+    }
+
+    #[test]
+    fn results_have_the_keys_of_their_payloads_until_they_are_forgotten() {
+        let (mut jobs, payload) = (Jobs::default(), Bytes::from_static(b"commit"));
+        let id = add(&mut jobs, &payload, None).unwrap();
+        let key = jobs.get(id).unwrap().key();
+        assert!(jobs.results(Duration::ZERO).is_empty());
+        jobs.finish(id, &mined(7), Duration::ZERO);
+        assert_eq!(jobs.results(KNOWN_FOR - Duration::from_secs(1)), [(key, mined(7))]);
+        assert!(jobs.results(KNOWN_FOR).is_empty());
     }
 
     #[test]

@@ -43,6 +43,9 @@ pub(super) const ASK_AGAIN_AFTER: Duration = Duration::from_millis(200);
 const CALL_MAX: Duration = Duration::from_secs(1);
 /// The time for which results are kept for other processes: the same as for a process's own results.
 const RESULTS_KEPT: Duration = Duration::from_secs(600);
+/// The largest number of results in one call. A guess: they hold up Redis for some milliseconds, and all that a process
+/// remembers take five calls.
+const RESULTS_PER_CALL: usize = 2000;
 /// The largest number of payloads in one call. A guess: more than are in flight at once.
 pub(super) const WANTED_MAX: usize = 64;
 
@@ -263,18 +266,26 @@ impl SharedNonces {
         let mut arguments = vec![self.me.clone().into_bytes(), calls, millis(RESULTS_KEPT)];
         for FinishedNonce { nonce, payload, end } in finished {
             let digest = payload.map(|digest| hex_of(&digest)).unwrap_or_default();
-            let result = match (end, payload) {
-                (SharedEnd::Free, _) => Vec::new(),
-                (SharedEnd::Foreign, _) => b"x".to_vec(),
-                (SharedEnd::Mined(hash), Some(_)) => [b"m".to_vec(), hex_of(hash)].concat(),
-                (SharedEnd::Unknown(hash), Some(_)) => [b"u".to_vec(), hex_of(hash)].concat(),
-                _ => b"-".to_vec(),
-            };
-            arguments.extend([number(*nonce), digest, result]);
+            arguments.extend([number(*nonce), digest, end_text(*end, payload.is_some())]);
         }
         let keys = self.keys_with(finished.iter().map(|finished| finished.payload));
         let calls: u64 = self.link.eval(CALL_MAX, scripts::FINISH, &keys, &arguments).await?;
         self.calls.fetch_max(calls, Relaxed);
+        Ok(())
+    }
+
+    /// Reports results of payloads once more, which Redis may have lost.
+    pub(super) async fn tell_results(
+        &self,
+        results: &[(B256, SharedEnd)],
+    ) -> Result<(), RedisLinkError> {
+        for part in results.chunks(RESULTS_PER_CALL) {
+            let keys = part.iter().map(|(payload, _)| self.result_key(Some(*payload)));
+            let keys: Vec<String> = keys.collect();
+            let mut arguments = vec![millis(RESULTS_KEPT)];
+            arguments.extend(part.iter().map(|(_, end)| end_text(*end, true)));
+            let _: u64 = self.link.eval(CALL_MAX, scripts::RESULTS, &keys, &arguments).await?;
+        }
         Ok(())
     }
 
@@ -286,10 +297,12 @@ impl SharedNonces {
     }
 
     fn keys_with(&self, digests: impl Iterator<Item = Option<B256>>) -> Vec<String> {
-        let result = |digest: Option<B256>| {
-            format!("{}:result:{}", self.base, digest.map(alloy::hex::encode).unwrap_or_default())
-        };
-        self.keys.iter().cloned().chain(digests.map(result)).collect()
+        let results = digests.map(|digest| self.result_key(digest));
+        self.keys.iter().cloned().chain(results).collect()
+    }
+
+    fn result_key(&self, digest: Option<B256>) -> String {
+        format!("{}:result:{}", self.base, digest.map(alloy::hex::encode).unwrap_or_default())
     }
 }
 
@@ -360,6 +373,17 @@ fn hex_of(hash: &B256) -> Vec<u8> {
     alloy::hex::encode(hash).into_bytes()
 }
 
+/// Encodes the outcome of a nonce, which only with a payload has a result to remember.
+fn end_text(end: SharedEnd, has_payload: bool) -> Vec<u8> {
+    match (end, has_payload) {
+        (SharedEnd::Free, _) => Vec::new(),
+        (SharedEnd::Foreign, _) => b"x".to_vec(),
+        (SharedEnd::Mined(hash), true) => [b"m".to_vec(), hex_of(&hash)].concat(),
+        (SharedEnd::Unknown(hash), true) => [b"u".to_vec(), hex_of(&hash)].concat(),
+        _ => b"-".to_vec(),
+    }
+}
+
 /// Prefixes a raw transaction with its length.
 fn framed(raw: &Bytes) -> Vec<u8> {
     let length = u32::try_from(raw.len()).expect("transactions are far below 4 GiB");
@@ -387,6 +411,8 @@ pub(super) struct Sharing {
     /// The time of the next heartbeat.
     pub(super) sync_at: Instant,
     pub(super) epoch: Option<String>,
+    /// True from the begin of an epoch until Redis has the results that this process remembers.
+    pub(super) owes_results: bool,
     /// The nonces in use with their payloads, by slot.
     pub(super) slots: HashMap<SlotId, (u64, Option<B256>)>,
     /// Payloads that got no nonce from the last sync.
@@ -404,6 +430,7 @@ impl Sharing {
             is_syncing: false,
             sync_at: Instant::now(),
             epoch: None,
+            owes_results: false,
             slots: HashMap::new(),
             parked: HashSet::new(),
             finished: Vec::new(),

@@ -119,10 +119,10 @@ fn confirm(args: &RestoreConfirmArgs, as_json: bool) -> Result<(), RunError> {
     if !as_json {
         describe(question);
     }
-    if args.complete && question.is_promoted {
+    if args.complete && question.may_lack_places {
         return Err(RunError::refused(
-            "nothing was changed: the data folder was a replica's, which may lack the node's last envelopes. Confirm \
-             without --complete",
+            "nothing was changed: the data folder was a replica's, or comes from a backup, and may lack the node's \
+             last envelopes. Confirm without --complete",
         ));
     }
     if !args.yes {
@@ -243,7 +243,7 @@ mod tests {
             data_dir: "data".into(),
             head: SequenceId(7),
             reason: "because".to_owned(),
-            is_promoted: false,
+            may_lack_places: false,
         }
     }
 

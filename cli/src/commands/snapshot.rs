@@ -47,7 +47,7 @@ fn create(args: &SnapshotCreateArgs, as_json: bool) -> Result<(), RunError> {
     let request =
         AdminRequest::Snapshot { to: to.clone(), bytes_per_s: u64::from(args.rate) << 20 };
     let done = backups::node_or("snapshot", &data_dir, &request, |bar| {
-        let (store, _) = projections::open_read_only(&data_dir).map_err(rebuild::refusal)?;
+        let (store, _) = projections::open_to_copy(&data_dir).map_err(rebuild::refusal)?;
         let report = backup::copy_for_new_nodes(&store, backups::open(&to)?, &mut |bytes| {
             bar.inc(bytes);
             ControlFlow::Continue(())

@@ -178,7 +178,6 @@ impl Engine {
         let ledger = LedgerAppender::new(store.clone());
         let reader = Reader::new(store.clone(), heads.clone(), hub, ports.clock.clone())
             .with_verified(verified.clone());
-        let reports = Reports::new(key.clone(), store.clone(), ports.clone(), counters.clone());
         let report_history =
             ReportHistory::new(store.clone(), ports.clock.clone(), ports.registry.clone());
         let scrubs = Scrubs::new(store.clone(), ports.clock.clone(), counters.clone());
@@ -196,6 +195,9 @@ impl Engine {
         let (publisher, threads) = Publisher::start(settings.publish, parts);
         let met = doubts::at_start(&store, &heads.get(), &chain_clock, &publisher);
         scrubs.note_start(met, publisher.clone());
+        let own_strand = publisher.own_strand().clone();
+        let reports =
+            Reports::new(key.clone(), store.clone(), ports.clone(), counters.clone(), own_strand);
         let engine = Self {
             store,
             ports,

@@ -3,17 +3,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hawser_proto::{Bytes, OriginatorId, SecretKey};
+use hawser_proto::envelope::{OriginatorEnvelope, Proof};
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use hawser_proto::sign::originator_digest;
+use hawser_proto::{Bytes, OriginatorId, SecretKey, SequenceId};
 use hawser_rules::misbehavior::report::digest;
 use hawser_rules::misbehavior::{Judgement, MisbehaviorVerdict, Report, ReportCase, verify};
 use hawser_storage::{
     CommitError, NewReport, ReadError, Snapshot, Store, StoredEvidence, StoredReport,
 };
 use parking_lot::Mutex;
+use prost::Message as _;
 use tokio::sync::watch;
 
 use super::check_turns::CheckTurns;
 use super::counters::{Counters, ReportsByKind};
+use super::own_strand::OwnStrand;
 use super::report_writes::ReportWrites;
 use super::stop::StopSignal;
 use super::stoppable::{StoppableTask, blocking};
@@ -62,6 +67,7 @@ struct ReportsState {
     store: Store,
     ports: Ports,
     counters: Arc<Counters>,
+    own_strand: OwnStrand,
     /// Counts up whenever there may be new evidence.
     evidence: watch::Sender<u64>,
     /// The evidence that reports were made of; `None` before it was read, and after an error.
@@ -80,13 +86,20 @@ struct JudgedReport {
 }
 
 impl Reports {
-    pub(super) fn new(key: SecretKey, store: Store, ports: Ports, counters: Arc<Counters>) -> Self {
+    pub(super) fn new(
+        key: SecretKey,
+        store: Store,
+        ports: Ports,
+        counters: Arc<Counters>,
+        own_strand: OwnStrand,
+    ) -> Self {
         Self(Arc::new(ReportsState {
             key,
             own: store.identity().node,
             store,
             ports,
             counters,
+            own_strand,
             evidence: watch::Sender::new(0),
             progress: Mutex::new(None),
             turns: CheckTurns::new(),
@@ -213,6 +226,7 @@ impl ReportsState {
     /// # Errors
     /// The fact that refutes it.
     fn check(&self, report: &Report) -> Result<JudgedReport, Fact> {
+        self.show_own(report);
         let bytes = report.to_bytes();
         let mut judgement = self.judge(&bytes, self.now_ns());
         let Some(fact) = fact_of(report, &bytes, &judgement) else {
@@ -224,6 +238,39 @@ impl ReportsState {
             new: NewReport { fact, signature: self.sign(&bytes), report: bytes },
             proven,
         })
+    }
+
+    /// Tells the guard of this node's own strand of an envelope above its end that this node's key has signed: the
+    /// folder lacks it, or another process has the key. The caller may be the only one that holds it. Looks at the
+    /// highest place alone, so that a report of forged ones costs one signature.
+    fn show_own(&self, report: &Report) {
+        // Read after the report has come, so that it covers all that this process has shown to readers.
+        let Ok(head) = self.store.snapshot().head(self.own) else { return };
+        let stated = report.envelopes().iter().filter_map(|envelope| {
+            let statement = envelope.unsigned_originator_envelope.clone();
+            let (id, originator_ns) = OriginatorEnvelope::statement(statement).ok()?;
+            let is_above = id.sequence > head && id.sequence <= SequenceId::MAX;
+            (id.originator == self.own && is_above).then_some((
+                id.sequence,
+                originator_ns,
+                envelope,
+            ))
+        });
+        if let Some((sequence, originator_ns, envelope)) = stated.max_by_key(|(place, ..)| *place)
+            && self.has_signed(envelope)
+        {
+            self.own_strand.note_shown(self.own, sequence, Some(originator_ns));
+        }
+    }
+
+    /// Returns true if an envelope has a signature of this node's key, in the one form that every node accepts.
+    fn has_signed(&self, envelope: &pb::OriginatorEnvelope) -> bool {
+        match OriginatorEnvelope::open(envelope.encode_to_vec().into()) {
+            Ok((statement, Proof::Signature(signature))) => signature
+                .recover(originator_digest(&statement))
+                .is_ok_and(|signer| signer == self.store.identity().public_key),
+            Ok((_, Proof::Transaction(_))) | Err(_) => false,
+        }
     }
 
     /// Stores submissions that were judged, as one write, and returns those that were new.

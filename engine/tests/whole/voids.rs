@@ -4,9 +4,12 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use hawser_engine::own_strand::{GAP, GAP_MAX, OperatorConfirmation, OwnStrandStatus};
-use hawser_proto::envelope::OriginatorEnvelope;
+use hawser_proto::envelope::{OriginatorEnvelope, Proof};
+use hawser_proto::sign::originator_digest;
 use hawser_proto::void::{SignedVoid, VoidStatement};
-use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
+use hawser_rules::misbehavior::MisbehaviorKind;
+use hawser_rules::misbehavior::report::client_safety_report;
 use hawser_storage::{RoomSettings, Store};
 use parking_lot::Mutex;
 
@@ -80,6 +83,30 @@ async fn a_gap_is_declared_void_before_the_node_publishes_behind_it() {
     let again = Follower::start(follower.stop().await);
     assert_eq!(again.replication.void_statements_after(0, 9), [signed]);
     again.stop().await;
+}
+
+/// The peers lack an envelope that the node has acknowledged before its disk was lost, and a client has it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_continues_behind_a_place_that_a_client_has_reported() {
+    let (follower, other) = restored(common::store()).await;
+    let report = async |reported: Vec<Bytes>| {
+        let kind = MisbehaviorKind::DuplicateSequenceId;
+        let time_ns = u64::try_from(START_NS).unwrap();
+        let report = client_safety_report(time_ns, NODE, kind, &reported).unwrap();
+        follower.engine().reports().submit(0, report).await.unwrap();
+    };
+    // Only the node itself can show places of its strand.
+    let forged = OriginatorEnvelope::parse(envelope(NODE, 70, "forged")).unwrap();
+    let stranger = key(OTHER).sign(originator_digest(forged.unsigned().as_bytes()));
+    let statement = forged.unsigned().as_bytes().clone();
+    report(vec![OriginatorEnvelope::encode(statement, Proof::Signature(stranger))]).await;
+    report(vec![envelope(OTHER, 80, "of another strand"), envelope(NODE, 9, "held by a client")])
+        .await;
+    confirm(&follower).await;
+    let through = kept(&follower)[0].statement.through;
+    assert_eq!(through, SequenceId(9 + GAP));
+    drop(other);
+    follower.stop().await;
 }
 
 /// Folders of one age that the same peers answer at once, each before another one has signed.

@@ -484,5 +484,9 @@ fn close(engine: &Engine) {
     }
     if let Err(error) = store.flush() {
         tracing::warn!(%error, "the database was not flushed: the next start has to replay the write-ahead log");
+        return;
+    }
+    if let Err(error) = store.note_on_disk() {
+        tracing::warn!(%error, "the state folder cannot be written to");
     }
 }

@@ -57,6 +57,20 @@ pub(super) fn keep_tallies(store: &Store) {
     }
 }
 
+/// Opens the database of a stopped node for reading only, to make a copy of its log for other nodes.
+///
+/// An unfinished import is refused as by [`open_existing`]: the copy would look like that of a whole log. No lock is
+/// taken, so an import may have begun, or ended, while the database was opened.
+///
+/// # Errors
+/// The errors of [`open_existing`].
+pub fn open_to_copy(path: &Path) -> Result<(Store, StoreIdentity), OpenStoppedError> {
+    require_finished(path)?;
+    let opened = open_read_only(path)?;
+    require_finished(path)?;
+    Ok(opened)
+}
+
 /// Opens the database in a folder for reading only, whatever node owns it.
 ///
 /// # Errors

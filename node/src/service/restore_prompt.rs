@@ -33,8 +33,9 @@ impl RestorePromptTask {
 struct Prompt {
     engine: Engine,
     folder: RestoreFolder,
-    /// The data folder was a replica's when the process started, and nothing had been signed from it.
-    is_promoted: bool,
+    /// The data folder was a replica's or came from a backup, and nothing had been signed from it when the process
+    /// started.
+    may_lack_places: bool,
     /// Id of this process, with which the ids of its questions begin.
     process: String,
     /// The number of times that the node has started to ask.
@@ -57,9 +58,9 @@ async fn run(engine: Engine) {
         }
     };
     let store = engine.store().clone();
-    let promoted = blocking(move || store.is_promoted()).await;
+    let lacking = blocking(move || store.may_lack_places()).await;
     // A row that cannot be read allows no strand without a gap.
-    let is_promoted = promoted.unwrap_or(true);
+    let may_lack_places = lacking.unwrap_or(true);
     let now_ns = engine.ports().clock.now_ns();
     let incarnation = hex::encode(engine.store().incarnation());
     let process = format!("{incarnation}-{}-{now_ns}", std::process::id());
@@ -68,7 +69,7 @@ async fn run(engine: Engine) {
     let mut prompt = Prompt {
         engine,
         folder,
-        is_promoted,
+        may_lack_places,
         process,
         times: 0,
         asked: None,
@@ -138,7 +139,7 @@ impl Prompt {
             data_dir: store.path()?.to_owned(),
             head: engine.heads().get().get(identity.node),
             reason,
-            is_promoted: self.is_promoted,
+            may_lack_places: self.may_lack_places,
         };
         Some((status, question))
     }

@@ -12,7 +12,7 @@ use super::manifest::{BackupManifest, ReadManifest};
 use super::stored::Backups;
 use super::wanted::WantedBackup;
 use crate::folder::make_folder;
-use crate::meta::write_incarnation;
+use crate::meta::write_restored;
 use crate::open::new_incarnation;
 use crate::price::PriceFn;
 use crate::store::Store;
@@ -32,7 +32,7 @@ impl Backups {
     /// all strands and the roots of their trees.
     ///
     /// The new folder has a new incarnation, so no host mistakes it for the folder that it wrote last: a node
-    /// starts from it in quarantine.
+    /// starts from it in quarantine. A row says that it may lack places, so that no confirmation leaves out the gap.
     ///
     /// # Errors
     /// [`BackupError`]; the target is unchanged then.
@@ -89,7 +89,7 @@ impl Backups {
         let (store, _) = Store::open_existing(part, price)?;
         let database = store.database();
         Contents::of(&database)?.require(manifest)?;
-        write_incarnation(&database.db, new_incarnation())?;
+        write_restored(&database.db, new_incarnation())?;
         drop(database);
         store.flush()?;
         drop(store);

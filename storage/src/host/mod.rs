@@ -2,6 +2,7 @@
 //!
 //! - `marker`: the file, its fields, and how it is replaced and read;
 //! - `standing`: the relation of a folder to its marker; `judge`: the comparison, without I/O;
+//! - `unsynced`: the note of commits that may not be on the disk;
 //! - this file: the marker of an open store.
 //!
 //! See `docs/decisions/0014-which-folder-may-sign.md`.
@@ -13,6 +14,7 @@
 mod judge;
 mod marker;
 mod standing;
+mod unsynced;
 
 use parking_lot::Mutex;
 use std::fs::{File, TryLockError};
@@ -23,7 +25,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use hawser_proto::SequenceId;
 
 use crate::folder::{inode_of, make_folder};
-use crate::settings::StoreIdentity;
+use crate::settings::{Durability, StoreIdentity};
 use marker::{Marker, MarkerState};
 
 pub(crate) use standing::FolderFacts;
@@ -139,7 +141,11 @@ impl HostMarker {
         let inode = inode_of(data).map_err(|source| unusable(data, source))?;
         let path = dir.join(MARKER);
         let found = Marker::read(&path).map_err(|source| unusable(&path, source))?;
-        let standing = judge::judge(&found, FolderFacts { inode, ..facts });
+        let mut standing = judge::judge(&found, FolderFacts { inode, ..facts });
+        let is_lost = unsynced::is_of_earlier_run(&dir).map_err(|source| unusable(&dir, source))?;
+        if is_lost && standing == FolderStanding::Newest {
+            standing = FolderStanding::Unknown(UnknownFolder::Unsynced);
+        }
         let next_generation = judge::next_generation(&found, facts.generation, standing);
         let signed_through = match &found {
             MarkerState::Read(marker) => marker.head,
@@ -190,6 +196,23 @@ impl HostMarker {
     /// [`HostMarkerError::Behind`].
     pub(crate) fn check_head(&self, head: SequenceId) -> Result<(), HostMarkerError> {
         self.open.lock().check_head(head, &self.dir.join(MARKER))
+    }
+
+    /// Notes if commits wait for the disk from now on. To be called while everything in the log is on the disk.
+    ///
+    /// # Errors
+    /// [`HostMarkerError::Unusable`].
+    pub(crate) fn note_durability(&self, durability: Durability) -> Result<(), HostMarkerError> {
+        let noted = match durability {
+            Durability::Fsync => unsynced::remove(&self.dir),
+            Durability::Os => unsynced::write(&self.dir),
+        };
+        noted.map_err(|source| unusable(&self.dir, source))
+    }
+
+    /// Notes that everything in the log is on the disk, and that nothing more is written.
+    pub(crate) fn note_on_disk(&self) -> io::Result<()> {
+        unsynced::remove(&self.dir)
     }
 
     /// Records the folder, whose generation is durable, as the one that this host wrote last.

@@ -35,6 +35,8 @@ pub enum UnknownFolder {
     Copied,
     /// The folder has an older state than this host wrote last: a backup was put back.
     Older,
+    /// The machine was started again while the last commits to the folder had not waited for the disk.
+    Unsynced,
     /// A peer has shown more of the strand than the folder has.
     Contradicted,
     /// Another process has signed envelopes of the strand while this node published, so only the operator
@@ -44,7 +46,7 @@ pub enum UnknownFolder {
 
 impl UnknownFolder {
     /// All reasons.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Empty,
         Self::Unanswered,
         Self::NoMarker,
@@ -52,6 +54,7 @@ impl UnknownFolder {
         Self::OtherFolder,
         Self::Copied,
         Self::Older,
+        Self::Unsynced,
         Self::Contradicted,
         Self::Stopped,
     ];
@@ -67,6 +70,7 @@ impl UnknownFolder {
             Self::OtherFolder => "other_folder",
             Self::Copied => "copied",
             Self::Older => "older",
+            Self::Unsynced => "unsynced",
             Self::Contradicted => "contradicted",
             Self::Stopped => "stopped",
         }
@@ -86,6 +90,9 @@ impl UnknownFolder {
             Self::OtherFolder => "this host wrote another data folder of this node last",
             Self::Copied => "the data folder is a copy of the one that this host wrote",
             Self::Older => "the data folder is older than what this host wrote last",
+            Self::Unsynced => {
+                "the machine was started again before the last envelopes were on its disk (--durability os)"
+            }
             Self::Contradicted => {
                 "a peer has shown more of this node's strand than the folder held"
             }

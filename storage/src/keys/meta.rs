@@ -37,7 +37,8 @@ pub(crate) enum MetaKey {
     OlderTopicRows,
     /// `u32 BE`: version of the code that wrote a projection's rows.
     Projection(Projection),
-    /// Present from the promotion of a replica's folder until a node signs from it. The value is empty.
+    /// Present from the promotion of a replica's folder, or the restore of a backup, until a node signs from it: it may
+    /// lack places that the node has signed. The value is empty.
     Promoted,
     /// 65 bytes: the node's public key, uncompressed.
     PublicKey,

@@ -8,6 +8,7 @@ use alloy::primitives::{B256, Bytes};
 
 use super::{Driver, RequestResult};
 use crate::broadcast::error::BroadcastError;
+use crate::broadcast::outcome::BroadcastReceipt;
 use crate::broadcast::poll::mined;
 use crate::broadcast::receipts::MinedPayload;
 use crate::broadcast::record::RecordEntry;
@@ -91,6 +92,7 @@ impl Driver {
             tracing::info!("nonces are shared again");
         }
         let is_new = sharing.epoch.as_ref() != Some(&response.epoch);
+        sharing.owes_results |= is_new;
         if sharing.epoch.replace(response.epoch).is_some() && is_new {
             tracing::warn!(
                 code = "shared_nonces_reset",
@@ -118,6 +120,7 @@ impl Driver {
             self.nonces.lost(nonce);
         }
         self.record_again(&response.unrecorded).await;
+        self.tell_results_again().await;
     }
 
     fn take_over(&mut self, nonce: u64, raws: &[Bytes]) {
@@ -316,6 +319,32 @@ impl Driver {
             }
             Err(error) => {
                 tracing::debug!(%error, "transactions that Redis has lost cannot be recorded again now")
+            }
+        }
+    }
+
+    /// Tells a Redis that has lost its content, or is older than it was, the results that this process remembers.
+    /// Otherwise a caller who repeats a payload at another process would have it paid for twice. After a failure, the
+    /// next sync tells them.
+    async fn tell_results_again(&mut self) {
+        let now = self.started.elapsed();
+        let Some(sharing) = self.sharing.as_mut().filter(|sharing| sharing.owes_results) else {
+            return;
+        };
+        let end = |outcome| match outcome {
+            Ok(BroadcastReceipt { transaction_hash, .. }) => {
+                Some(SharedEnd::Mined(transaction_hash))
+            }
+            Err(BroadcastError::Unknown { hash }) => Some(SharedEnd::Unknown(hash)),
+            Err(_) => None,
+        };
+        let results = self.jobs.results(now).into_iter();
+        let results = results.filter_map(|(payload, outcome)| Some((payload, end(outcome)?)));
+        let results: Vec<_> = results.collect();
+        match sharing.shared.tell_results(&results).await {
+            Ok(()) => sharing.owes_results = false,
+            Err(error) => {
+                tracing::debug!(%error, "results that Redis has lost cannot be told again now")
             }
         }
     }

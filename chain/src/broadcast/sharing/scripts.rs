@@ -311,6 +311,21 @@ if calls >= tonumber(ARGV[2]) then calls = redis.call('HINCRBY', KEYS[1], 'n:' .
 return string.format('%.0f', calls)
 ";
 
+/// Stores results once more, which Redis may have lost. A process that knows of no outcome takes nothing back from one
+/// that does.
+///
+/// Arguments: the lifetime of results in ms; for each key its result, as in [`FINISH`]. Keys: those of the results.
+pub(super) const RESULTS: &str = r"
+for k = 1, #KEYS do
+  if string.sub(ARGV[k + 1], 1, 1) == 'm' then
+    redis.call('SET', KEYS[k], ARGV[k + 1], 'PX', ARGV[1])
+  else
+    redis.call('SET', KEYS[k], ARGV[k + 1], 'PX', ARGV[1], 'NX')
+  end
+end
+return 0
+";
+
 /// Removes the heartbeat of a process that ends, so that other processes take over its nonces at once.
 pub(super) const LEAVE: &str = r"
 redis.call('HDEL', KEYS[5], ARGV[1])
