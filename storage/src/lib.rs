@@ -115,6 +115,7 @@ mod pruned_ranges;
 mod rates;
 mod raw_rows;
 mod rebuild;
+mod receipts;
 mod recent;
 mod record_scan;
 mod remains;
