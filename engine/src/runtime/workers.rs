@@ -146,8 +146,8 @@ pub enum Priority {
     /// A large request of a caller is checked. Takes turns with those of others, on the threads of [`Self::Behind`], so
     /// that it leaves the cores to requests of a few envelopes.
     LargeOfCaller(PublishCaller),
-    /// Earlier publishes of a caller's envelopes are looked up on the disk. Takes turns with those of others, on
-    /// threads of their own: anyone can send old envelopes again, and a slow disk must not hold up new ones.
+    /// Earlier publishes of a caller's envelopes, or their payer's balance, are looked up on the disk. Takes turns with
+    /// those of others, on threads of their own: anyone can cause such look-ups, which must not hold up other checks.
     LookUp(PublishCaller),
     /// Envelopes that readers have already are checked. There are threads for it, as many as for the others, because a
     /// job holds its thread for milliseconds: the system can give the core to other threads meanwhile.

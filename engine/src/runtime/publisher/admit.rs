@@ -107,14 +107,14 @@ impl AdmissionJob {
     }
 
     /// Looks on the disk for earlier publishes of a chunk. Blocks on it.
-    fn look_up(&self, index: usize, admitted: AdmittedChunk) {
+    fn look_up(self: &Arc<Self>, index: usize, admitted: AdmittedChunk) {
         let earlier = self.state.look_up(receipts(&admitted));
         self.note_checked(index, admitted, earlier);
     }
 
     /// Notes a chunk that is checked. The last one concludes the request.
     fn note_checked(
-        &self,
+        self: &Arc<Self>,
         index: usize,
         admitted: AdmittedChunk,
         earlier: Result<LookUp, PublishError>,
@@ -126,11 +126,11 @@ impl AdmissionJob {
         }
     }
 
-    /// Joins the chunks, and hands the request to the sequencing thread, or answers it.
-    fn conclude(&self) {
+    /// Joins the chunks, and hands the request on, or answers it.
+    fn conclude(self: &Arc<Self>) {
         let chunks = std::mem::take(&mut *self.chunks.lock());
         let reply = self.reply.lock().take();
-        let mut reply = reply.expect("concluded once, by the last chunk");
+        let reply = reply.expect("concluded once, by the last chunk");
         let (admitted, looked_up): (Vec<_>, Vec<_>) = chunks.into_iter().flatten().unzip();
         let envelopes = match admission::conclude(admitted.into_iter().flatten()) {
             Ok(envelopes) => envelopes,
@@ -155,6 +155,18 @@ impl AdmissionJob {
         if let Some(refusal) = self.refused_as_expired(&envelopes, &earlier) {
             return reply.send(Err(PublishError::Refused(refusal)));
         }
+        if self.is_large || self.knows_balance(&envelopes) {
+            return self.hand_over(envelopes, earlier, reply);
+        }
+        // Anyone can publish with payers who have nothing, each of whom is read once.
+        let job = self.clone();
+        let hand_over = move || job.hand_over(envelopes, earlier, reply);
+        self.state.workers.spawn(Priority::LookUp(self.caller), hand_over);
+    }
+
+    /// Hands the request to the sequencing thread, or answers it if the payer's limits refuse it. Blocks on the disk if
+    /// the payer's balance has to be read.
+    fn hand_over(&self, envelopes: Vec<Admitted>, earlier: LookUp, mut reply: PendingReply) {
         let checked = self
             .take_from_rate(&envelopes, &earlier)
             .and_then(|()| self.read_balance(&envelopes))
@@ -234,6 +246,15 @@ impl AdmissionJob {
             Some(chain_ns) => Err(PublishError::of_chain_ahead(chain_ns - now_ns)),
             None => Ok(()),
         }
+    }
+
+    /// Returns true if the balance of the request's one payer need not be read.
+    fn knows_balance(&self, envelopes: &[Admitted]) -> bool {
+        let state = &self.state;
+        let (Some(balances), Some(first)) = (&state.balances, envelopes.first()) else {
+            return true;
+        };
+        self.writer == Writer::ThisNode || balances.know(first.payer, state.ports.clock.now_ns())
     }
 
     /// Reads the balance of the request's one payer, if the node asks for balances.
