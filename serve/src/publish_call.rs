@@ -16,7 +16,7 @@ struct CallPublish<F>
 where
     F: Future<Output: Send + 'static> + Send + 'static,
 {
-    /// `None` once the publish has ended.
+    /// `None` once the publish has ended, also by a panic.
     publish: Option<Pin<Box<F>>>,
     account: Arc<PaidTime>,
     runtime: Handle,
@@ -39,10 +39,10 @@ where
     type Output = F::Output;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        let publish = self.publish.as_mut().expect("it is not polled after its end");
+        let mut publish = self.publish.take().expect("it is not polled after its end");
         let polled = publish.as_mut().poll(context);
-        if polled.is_ready() {
-            self.publish = None;
+        if polled.is_pending() {
+            self.publish = Some(publish);
         }
         polled
     }
