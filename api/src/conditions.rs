@@ -393,10 +393,10 @@ fn indexed_lately(chain: &ChainState) -> Result<(), String> {
     Ok(())
 }
 
-/// Checks that the lists were read recently: since then the registry may have dropped a node, or a price may have
-/// risen.
+/// Checks that the lists were read recently, each by its own limit: since then the registry may have dropped a node,
+/// or a price may have risen.
 fn listed_lately(chain: &ChainState) -> Result<(), String> {
-    chain.lists.iter().try_for_each(|list| list.read_lately(chain.disconnect_max))
+    chain.lists.iter().try_for_each(|list| list.read_lately())
 }
 
 /// Checks that no contract is paused. A paused broadcaster accepts no commits or identity updates, and a paused

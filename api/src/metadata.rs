@@ -175,9 +175,7 @@ impl UsedPayer {
         PayerInfo {
             period_summaries: self.periods.iter().map(summary).collect(),
             balance_picodollars: self.balance.map(clamped),
-            available_picodollars: self
-                .balance
-                .map(|it| clamped(PicoDollarBalance(it.0 - unsettled))),
+            available_picodollars: self.balance.map(|it| clamped(it.without(unsettled))),
         }
     }
 }

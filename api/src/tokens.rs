@@ -1,4 +1,4 @@
-//! Node tokens: a node proves to another one, in a header of a call, that it is in the registry.
+//! Node tokens: a node proves to another one, in a header of a call, that it is in the network.
 //!
 //! A token is a compact JWS (RFC 7515) signed with the node's key: ES256K over keccak-256 of `jwt|` and
 //! the signing input. Specified in `docs/protocol/api.md`. Plain values; time and registry are arguments.
@@ -39,7 +39,7 @@ pub(crate) enum NodeTokenError {
     Algorithm,
     #[error("the token does not have the claims of a node token")]
     Claims,
-    #[error("the token's node is not in the registry")]
+    #[error("the token's node is not a canonical node of the registry")]
     UnknownNode,
     #[error("the token is not signed with the key of its node")]
     Signature,
@@ -60,7 +60,7 @@ pub(crate) struct NodeToken<'a> {
     claims: Claims,
 }
 
-/// A verified token. Valid while the registry has this key for the node.
+/// A verified token. Valid while the registry has this key for the node, and the node is canonical.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct VerifiedToken {
     /// The node that calls.
@@ -130,7 +130,7 @@ impl<'a> NodeToken<'a> {
         registry: &Registry,
         now_s: u64,
     ) -> Result<PublicKey, NodeTokenError> {
-        let record = registry.node(self.node).ok_or(NodeTokenError::UnknownNode)?;
+        let record = registry.member(self.node).ok_or(NodeTokenError::UnknownNode)?;
         let (claims, now) = (&self.claims, now_s as f64);
         let lifetime = claims.exp - claims.iat;
         // Comparisons with NaN are false, so a claim that is NaN fails.
@@ -175,7 +175,7 @@ impl<'a> NodeToken<'a> {
 impl VerifiedToken {
     /// Returns true if the token is still valid.
     pub(crate) fn holds(&self, registry: &Registry, now_s: u64) -> bool {
-        let is_key = registry.node(self.node).is_some_and(|record| record.public_key == self.key);
+        let is_key = registry.member(self.node).is_some_and(|record| record.public_key == self.key);
         is_key && now_s < self.expires_s
     }
 }
@@ -245,15 +245,18 @@ mod tests {
         "0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d";
 
     fn registry(key: &SecretKey) -> Registry {
-        let record = NodeRecord {
+        [record(key)].into_iter().collect()
+    }
+
+    fn record(key: &SecretKey) -> NodeRecord {
+        NodeRecord {
             id: OriginatorId(100),
             public_key: key.public_key(),
             owner: Address([1; 20]),
             http_address: Some("http://a".into()),
             quic_address: None,
             canonical: true,
-        };
-        [record].into_iter().collect()
+        }
     }
 
     fn key() -> SecretKey {
@@ -304,6 +307,18 @@ mod tests {
         assert!(verified.holds(&registry, MADE_S + 3599));
         assert!(!verified.holds(&registry, MADE_S + 3600), "it has expired");
         assert!(!verified.holds(&stranger, MADE_S), "the node has another key now");
+    }
+
+    /// Its calls would have none of the limits on callers.
+    #[test]
+    fn a_node_that_has_left_the_network_is_no_node_to_tokens() {
+        let key = SecretKey::from_hex(REFERENCE_KEY).unwrap();
+        let left = NodeRecord { canonical: false, ..record(&key) };
+        let left: Registry = [left].into_iter().collect();
+        let token = NodeToken::read(REFERENCE).unwrap();
+        assert_eq!(verify(&token, OWN, &left, MADE_S), Err(NodeTokenError::UnknownNode));
+        let verified = verify(&token, OWN, &registry(&key), MADE_S).unwrap();
+        assert!(!verified.holds(&left, MADE_S), "not even one that was accepted before");
     }
 
     #[test]

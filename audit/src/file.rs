@@ -136,7 +136,8 @@ pub struct TreeEntry {
 pub struct NodeEntry {
     /// Its id.
     pub node_id: OriginatorId,
-    /// Its key: 65 bytes, hex.
+    /// Its key: 65 bytes, hex. Empty if the registry has no valid one; the node then signs nothing, and counts among
+    /// those that could have seen an outage.
     pub public_key: String,
     /// True if it is in the canonical network.
     #[serde(default = "yes")]
@@ -310,7 +311,7 @@ impl EvidenceFile {
             tool: tool.to_owned(),
             reports: reports.iter().map(ReportEntry::of).collect(),
             trees: trees.iter().map(TreeEntry::of).collect(),
-            registry: keys.registry.nodes().map(|it| NodeEntry::of(it, &keys.registry)).collect(),
+            registry: NodeEntry::all(&keys.registry),
             registry_source: None,
             rates: keys.rates.iter().flat_map(RateTable::rates).map(rate).collect(),
             rates_confirmed_ns: keys.rates.as_ref().and_then(RateTable::complete_until_ns),
@@ -358,10 +359,7 @@ impl EvidenceFile {
         if self.registry.is_empty() {
             return Err(EvidenceFileError::NoRegistry);
         }
-        let records: Result<Vec<NodeRecord>, _> =
-            self.registry.iter().map(NodeEntry::record).collect();
-        let absences: Result<Vec<_>, _> = self.registry.iter().map(NodeEntry::absences).collect();
-        let registry = records?.into_iter().collect::<Registry>().with_absences(absences?);
+        let registry = NodeEntry::registry(&self.registry)?;
         let rate = |it: &FiledRate| Rate {
             start_unix_s: it.start_unix_s,
             message_fee: PicoDollarPrice(it.message_fee),
@@ -439,18 +437,48 @@ impl NodeEntry {
         }
     }
 
-    fn record(&self) -> Result<NodeRecord, EvidenceFileError> {
+    /// Returns the entries of all nodes, those without a valid key last.
+    fn all(registry: &Registry) -> Vec<Self> {
+        let without_key = |(node_id, canonical)| Self {
+            node_id,
+            public_key: String::new(),
+            canonical,
+            absences: registry.absences(node_id).iter().map(|it| (it.from_s, it.until_s)).collect(),
+        };
+        let usable = registry.nodes().map(|it| Self::of(it, registry));
+        usable.chain(registry.unusable().map(without_key)).collect()
+    }
+
+    /// Returns the nodes of entries.
+    fn registry(entries: &[Self]) -> Result<Registry, EvidenceFileError> {
+        let (mut records, mut unusable) = (Vec::with_capacity(entries.len()), Vec::new());
+        for entry in entries {
+            match entry.record()? {
+                Some(record) => records.push(record),
+                None => unusable.push((entry.node_id, entry.canonical)),
+            }
+        }
+        let absences: Result<Vec<_>, _> = entries.iter().map(Self::absences).collect();
+        let registry: Registry = records.into_iter().collect();
+        Ok(registry.with_absences(absences?).with_unusable(unusable))
+    }
+
+    /// Returns the record of the entry; `None` if it has no key.
+    fn record(&self) -> Result<Option<NodeRecord>, EvidenceFileError> {
+        if self.public_key.is_empty() {
+            return Ok(None);
+        }
         let text = self.public_key.trim_start_matches("0x");
         let key = hex::decode(text).ok().and_then(|bytes| PublicKey::from_sec1(&bytes));
         let public_key = key.ok_or_else(|| wrong("public_key", &self.public_key, "public key"))?;
-        Ok(NodeRecord {
+        Ok(Some(NodeRecord {
             id: self.node_id,
             public_key,
             owner: Address([0; 20]),
             http_address: None,
             quic_address: None,
             canonical: self.canonical,
-        })
+        }))
     }
 
     fn absences(&self) -> Result<(OriginatorId, Absences), EvidenceFileError> {

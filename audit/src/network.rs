@@ -1,5 +1,6 @@
 //! The reports of many nodes together: each fact once, and the outages that most of them saw.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use hawser_proto::{OriginatorId, SequenceId};
@@ -12,7 +13,8 @@ use crate::judged::Judged;
 /// Findings about one node.
 #[derive(Debug, Clone, Default)]
 pub struct NodeFindings {
-    /// Proven faults, each once: the first report of it.
+    /// Proven faults, each once: the first report of it, and of two statements for one place the first one of those
+    /// that differ most.
     pub proven: Vec<Judged>,
     /// Reports that prove nothing, by kind: their number, and the hosts that keep them.
     pub claims: BTreeMap<i32, (usize, BTreeSet<OriginatorId>)>,
@@ -26,7 +28,8 @@ struct ProvenFault {
     accused: OriginatorId,
     /// The number of the kind of misbehaviour in the schema.
     kind: i32,
-    detail: u8,
+    /// The number of the broken rule; 0 if there is none.
+    rule: u8,
     place: SequenceId,
 }
 
@@ -34,7 +37,8 @@ struct ProvenFault {
 #[derive(Debug, Default)]
 pub struct NetworkAudit {
     findings: BTreeMap<OriginatorId, NodeFindings>,
-    faults: BTreeSet<ProvenFault>,
+    /// The place of each fault in the findings about its node.
+    faults: BTreeMap<ProvenFault, usize>,
     /// Bytes of reports that have been counted, by host: a host that repeats itself counts once.
     seen: BTreeSet<(Option<OriginatorId>, [u8; 32])>,
     liveness: LivenessRecord,
@@ -60,20 +64,34 @@ impl NetworkAudit {
         let number = i32::from(kind);
         match judged.judgement.verdict {
             MisbehaviorVerdict::Refuted => *self.refuted.entry(host).or_default() += 1,
-            MisbehaviorVerdict::Proven => {
-                let it = &judged.judgement;
-                // The other envelopes of the report do not count: a reporter who adds some to a known fault does not
-                // make a second one.
-                let (detail, place) = (it.detail(), it.place);
-                if self.faults.insert(ProvenFault { accused, kind: number, detail, place }) {
-                    self.findings.entry(accused).or_default().proven.push(judged);
-                }
-            }
+            MisbehaviorVerdict::Proven => self.add_proven(accused, number, judged),
             MisbehaviorVerdict::Claim | MisbehaviorVerdict::Inconclusive => {
                 let claims = &mut self.findings.entry(accused).or_default().claims;
                 let (count, hosts) = claims.entry(number).or_default();
                 *count += 1;
                 hosts.extend(host);
+            }
+        }
+    }
+
+    /// Takes a proven fault. A graver proof of a known one takes the place of the known proof.
+    fn add_proven(&mut self, accused: OriginatorId, kind: i32, judged: Judged) {
+        let it = &judged.judgement;
+        // The other envelopes of the report do not count: a reporter who adds some to a known fault does not make a
+        // second one. Neither does a third statement for one place, however far it differs.
+        let rule = if it.difference.is_some() { 0 } else { it.detail() };
+        let fault = ProvenFault { accused, kind, rule, place: it.place };
+        let proven = &mut self.findings.entry(accused).or_default().proven;
+        match self.faults.entry(fault) {
+            Entry::Vacant(place) => {
+                place.insert(proven.len());
+                proven.push(judged);
+            }
+            Entry::Occupied(place) => {
+                let known = &mut proven[*place.get()];
+                if it.difference > known.judgement.difference {
+                    *known = judged;
+                }
             }
         }
     }

@@ -10,9 +10,12 @@ use hawser_proto::{
 };
 use hawser_rules::misbehavior::report::{digest, own_safety_report};
 use hawser_rules::misbehavior::{
-    Host, MisbehaviorKind, MisbehaviorVerdict, Missing, TreeEvidence, TreeFault,
+    Host, MisbehaviorKind, MisbehaviorVerdict, Missing, StatementDifference, TreeEvidence,
+    TreeFault,
 };
-use hawser_rules::{NodeRecord, PicoDollarPrice, PicoDollarsPerByteDay, Rate, RateTable, Registry};
+use hawser_rules::{
+    Absences, NodeRecord, PicoDollarPrice, PicoDollarsPerByteDay, Rate, RateTable, Registry,
+};
 use proptest::prelude::*;
 use prost::Message as _;
 
@@ -47,12 +50,17 @@ fn keys() -> KnownKeys {
 }
 
 fn by_accused(sequence: u64, text: &[u8], ns: i64) -> Bytes {
+    charging(sequence, text, ns, 0)
+}
+
+fn charging(sequence: u64, text: &[u8], ns: i64, base_fee_picodollars: u64) -> Bytes {
     let payer = PayerEnvelope::sign(Bytes::copy_from_slice(text), ACCUSED, 30, &key(900));
     let statement = pb::UnsignedOriginatorEnvelope {
         originator_node_id: ACCUSED.0,
         originator_sequence_id: sequence,
         originator_ns: ns,
         payer_envelope_bytes: payer.encode_to_vec().into(),
+        base_fee_picodollars,
         ..Default::default()
     };
     UnsealedEnvelope::new(&statement).seal(&key(ACCUSED.0))
@@ -243,6 +251,41 @@ fn each_fact_of_a_network_counts_once_and_refuted_ones_count_against_no_node() {
     assert_eq!(found.claims[&4], (2, hosts));
     assert!(found.outages.is_empty());
     assert_eq!(refuted.values().sum::<usize>(), 1);
+}
+
+/// A node of other software may sign twice with other fees, and have signed another content for the same place.
+#[test]
+fn two_statements_for_a_place_are_one_fault_of_their_gravest_difference() {
+    let fees = [by_accused(7, b"one", NOW_NS), charging(7, b"one", NOW_NS, 5)];
+    let fees = held(100, MisbehaviorKind::DuplicateSequenceId, &fees);
+    let content = two_statements(200, 7);
+    let keys = keys();
+    for order in [[fees.clone(), content.clone()], [content, fees]] {
+        let mut audit = NetworkAudit::default();
+        for held in order {
+            let judged = Judged::new(held, &keys);
+            assert_eq!(judged.judgement.verdict, MisbehaviorVerdict::Proven, "{judged}");
+            audit.add(judged);
+        }
+        let (findings, _) = audit.finish(&keys.registry);
+        let [fault] = &findings[&ACCUSED].proven[..] else { panic!("{findings:?}") };
+        assert_eq!(fault.judgement.difference, Some(StatementDifference::Content));
+    }
+}
+
+/// The reader of a file counts those who could have seen an outage as its writer does.
+#[test]
+fn a_node_without_a_valid_key_stays_in_the_registry_of_a_file() {
+    let (keyless, mut keys) = (OriginatorId(900), keys());
+    let away = Absences::of_changes([(5, false), (9, true)]);
+    keys.registry = keys.registry.with_unusable([(keyless, true)]);
+    keys.registry = keys.registry.with_absences([(keyless, away.clone())]);
+    let file = Judged::file("test", &[gap(100)], &[], &keys);
+    let read = EvidenceFile::parse(&serde_json::to_string(&file).unwrap()).unwrap();
+    let registry = read.keys().unwrap().registry;
+    assert_eq!(registry.unusable().collect::<Vec<_>>(), [(keyless, true)]);
+    assert_eq!(registry.absences(keyless), &away);
+    assert_eq!(registry.nodes().count(), 3);
 }
 
 /// One fault that is reported with other envelopes of the accused beside it is no second one.

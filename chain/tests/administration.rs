@@ -20,6 +20,7 @@ use hawser_chain::send::{Call, SendError, Sender};
 use hawser_devchain::deploy::{self, Deployment};
 use hawser_devchain::relay::{Relay, RelayPolicy};
 use hawser_proto::OriginatorId;
+use hawser_rules::PicoDollarPrice;
 use serde_json::{Value, json};
 
 use crate::pair::{self, ChainBackend, Pair};
@@ -185,7 +186,8 @@ async fn rates_that_were_added_half_way_are_finished(kind: ChainBackend) {
     let setup = Administration::new(kind).await;
     let network = &setup.network;
     let before = rates::list(network).await.unwrap();
-    let prices = Prices { message_fee: 101, congestion_fee: 7, ..before[0].prices };
+    let (message_fee, congestion_fee) = (PicoDollarPrice(101), PicoDollarPrice(7));
+    let prices = Prices { message_fee, congestion_fee, ..before[0].prices };
     let plan = rates::add(network, &prices, None, now()).await.unwrap();
     assert_eq!(
         functions(&plan),

@@ -14,7 +14,7 @@ use hawser_chain::contracts::NodeRegistry;
 use hawser_chain::endpoints::Endpoints;
 use hawser_chain::send::Call;
 use hawser_chain::watch::{self, ListWatcher};
-use hawser_rules::Registry;
+use hawser_rules::{PicoDollarPrice, Registry};
 use tokio::sync::watch::Sender;
 
 use crate::administration::Administration;
@@ -327,7 +327,7 @@ async fn a_price_list_to_which_another_endpoint_adds_a_rate_proves_nothing() {
     assert!(before.is_complete_at(0), "{before:?}");
 
     let prices = rates::list(&honest.network).await.unwrap()[0].prices;
-    let prices = Prices { message_fee: 101, ..prices };
+    let prices = Prices { message_fee: PicoDollarPrice(101), ..prices };
     honest.carry_out(&rates::add(&honest.network, &prices, None, now).await.unwrap()).await;
     read_again(&watcher, &heads).await;
     let snapshot = watcher.subscribe().borrow().clone();
@@ -347,7 +347,7 @@ async fn a_price_list_that_one_of_two_endpoints_serves_is_not_taken() {
     let honest = Administration::of(Pair::deployed_at(now).await);
     let before = rates::list(&liar.network).await.unwrap();
     assert_eq!(rates::list(&honest.network).await.unwrap(), before, "the chains look the same");
-    let prices = Prices { message_fee: 101, ..before[0].prices };
+    let prices = Prices { message_fee: PicoDollarPrice(101), ..before[0].prices };
     liar.carry_out(&rates::add(&liar.network, &prices, None, now).await.unwrap()).await;
     let address = liar.network.contracts.get(Contract::RateRegistry).unwrap();
     let urls = [&liar, &honest].map(|it| it.pair.settlement.endpoint().to_owned());

@@ -420,3 +420,34 @@ fn a_header_that_comes_twice_takes_no_block_out_of_the_second_look() {
     let due = walk.look().due(chain.head().number, unread).unwrap();
     assert_eq!(due.blocks, 0..=2);
 }
+
+/// The contract has given the id away, so no later event fills the place, and the strand would wait for it for ever.
+#[test]
+fn a_log_without_readable_data_leaves_no_gap() {
+    let settings = WalkSettings {
+        source: EventSource::GroupMessages,
+        address: CONTRACT,
+        first_block: 0,
+        page_blocks: 500,
+        confirmations: 0,
+    };
+    let mut walk = Walk::new(settings, None);
+    let mut chain = Chain::new();
+    chain.mine(3);
+    let WalkAction::Page { blocks, headers } = walk.next(chain.head()) else {
+        panic!("nothing is read yet")
+    };
+    let (mut logs, headers) = (chain.logs(&blocks), chain.headers(&headers));
+    logs[1].inner.data.data = Bytes::new();
+    let mut unplaced = Log { log_index: Some(9), ..logs[1].clone() };
+    unplaced.inner.data.topics_mut()[2] = B256::repeat_byte(1);
+    logs.push(unplaced);
+    let outcome = walk.answered(&blocks, PageResponse { logs, headers });
+    let PageOutcome::Accepted(batch) = outcome else { panic!("{outcome:?}") };
+    let read = batch.events.iter().map(|event| match &event.decoded {
+        ContractEvent::Payload { sequence_id, payload, .. } => (sequence_id.0, payload.is_empty()),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(read.collect::<Vec<_>>(), [(1, false), (2, true), (3, false)]);
+    assert_eq!(walk.anomalies().undecodable, 1, "the one without an id is left out");
+}

@@ -80,8 +80,9 @@ pub(crate) async fn start<S: MetricsSource>(
     watch: Arc<Mutex<S>>,
 ) -> Result<(), RunError> {
     let listener = TcpListener::bind(address).await;
-    let listener = listener
-        .map_err(|error| RunError::failed(format!("cannot listen on {address}: {error}")))?;
+    let listener = listener.map_err(|error| {
+        RunError::failed(format!("cannot listen on {address}: {error} (--listen, --metrics-port)"))
+    })?;
     let listening = listener.local_addr().map_err(RunError::failed)?;
     eprintln!("metrics at http://{listening}/metrics");
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));

@@ -18,7 +18,7 @@ use prost::Message as _;
 use serde_json::Value;
 
 use crate::support::log_folder::{entry, folder, open};
-use crate::support::{self, Dev, free_base, json, run, stdout};
+use crate::support::{self, Dev, free_base, hawser, json, run, stdout};
 
 const ACCUSED: u32 = 200;
 
@@ -455,6 +455,11 @@ fn a_folder_is_pruned_and_still_replays_clean() {
     assert!(stdout(&output).contains("strand 200: 199 envelopes would go"), "{output:?}");
     let total = "199 envelopes would go in all, of those that had expired at 2025-10-09T08:53:00";
     assert!(stdout(&output).contains(total), "{output:?}");
+    let mut kept = hawser();
+    kept.args(["prune", "--json", "--data-dir", data_dir]).env("XMTPD_PRUNE_DRY_RUN", "true");
+    let kept = kept.output().unwrap();
+    let kept: Value = serde_json::from_slice(&kept.stdout).unwrap();
+    assert_eq!((&kept["pruned"], &kept["dry_run"]), (&199.into(), &true.into()), "{kept}");
     let done = json(&["prune", "--json", "--data-dir", data_dir]);
     assert_eq!((&done["pruned"], &done["dry_run"]), (&199.into(), &false.into()), "{done}");
     assert_eq!(json(&["prune", "--json", "--data-dir", data_dir])["pruned"], 0, "once");

@@ -77,13 +77,14 @@ fn wrong_usage_exits_with_2() {
         &["misbehavior", "list", "--metrics", "127.0.0.1:1", "--after", "yesterday"],
         &["misbehavior", "list", "--metrics", "127.0.0.1:65536"],
         &["misbehavior", "export", "--node", "127.0.0.1:1", "--after", "yesterday"],
-        &["health", "--metrics", "not-an-address"],
         &[&watcher[..], &["--once", "--every", "0s"]].concat()[..],
         &["status", "--metrics", "not-an-address"],
         &[&publish[..], &["--target", "100", "--retention-days", "1"]].concat()[..],
     ] {
         assert_eq!(run(args).status.code(), Some(2), "{args:?}");
     }
+    let probe = run(&["health", "--metrics", "not-an-address"]);
+    assert_eq!(probe.status.code(), Some(1), "a probe has no other code: {probe:?}");
     let silent = run(&["health", "--metrics", "127.0.0.1:1"]);
     assert_eq!(silent.status.code(), Some(1));
     assert!(stderr(&silent).contains("--metrics names the address"), "{silent:?}");
@@ -319,6 +320,7 @@ fn a_chain_watcher_takes_the_environment_of_the_reference() {
         let mut command = hawser();
         command.args(["chain-watcher", "--contracts.environment", "testnet"]);
         command.env("SETTLEMENT_CHAIN_RPC_URL", "http://127.0.0.1:1").env("METRICS_PORT", port);
+        command.env("SETTLEMENT_CHAIN_WSS_URL", "ws://127.0.0.1:1");
         command
     };
     let wrong = watch("moon").output().unwrap();
@@ -327,6 +329,7 @@ fn a_chain_watcher_takes_the_environment_of_the_reference() {
     let once = watch("8008").arg("--once").output().unwrap();
     assert_eq!(once.status.code(), Some(1), "it has an endpoint, which is away: {once:?}");
     let mut running = Running::start(watch(&free_base(0).to_string()), true);
+    running.line("a note", |line| line.starts_with("SETTLEMENT_CHAIN_WSS_URL has no effect: "));
     running.line("address", |line| line.contains("http://0.0.0.0:"));
     signal(running.pid(), "TERM");
     assert!(running.end().success());

@@ -1,9 +1,12 @@
-//! `hawser doctor` at the chains' WebSockets, and settings of chains without a node.
+//! `hawser doctor` at the chains' WebSockets and at the node that answers, and settings of chains without a node.
+
+use std::fs;
 
 use serde_json::Value;
 
+use crate::single_node::Single;
 use crate::support::chains::{ADMIN, Chains};
-use crate::support::{free_base, json, run, stderr, stdout};
+use crate::support::{Running, free_base, hawser, json, run, signal, stderr, stdout};
 
 /// Results and findings of the checks of WebSockets, with these URLs.
 fn websockets(chains: &Chains, app: &str, settlement: &str) -> Vec<(String, String)> {
@@ -106,4 +109,45 @@ fn contract_settings_with_which_no_node_starts_are_refused_and_those_in_effect_a
     let contracts = json(&print)["contracts"].as_array().unwrap().clone();
     let of_registry = contracts.iter().find(|it| it["contract"] == "nodeRegistry").unwrap();
     assert_eq!(of_registry["address"], registry);
+}
+
+/// Results and findings of the checks of the node's id, with the settings of this node.
+fn node_ids(of: &Single) -> Vec<(String, String)> {
+    let (mut doctor, command) = (hawser(), of.command());
+    doctor.args(["doctor", "--json"]).args(command.get_args().skip(1));
+    doctor.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let output = doctor.output().unwrap();
+    let page: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let text = |check: &Value, field: &str| check[field].as_str().unwrap().to_owned();
+    let checks = page["checks"].as_array().unwrap().iter();
+    let of_id = checks.filter(|it| it["check"] == "node_id");
+    of_id.map(|it| (text(it, "result"), text(it, "found"))).collect()
+}
+
+#[test]
+fn another_node_than_the_one_of_the_key_is_found_at_its_ports_and_at_the_registered_url() {
+    let (single, mut other) = (Single::new(), Single::new());
+    assert!(node_ids(&single).is_empty(), "no node runs");
+    let mut node = Running::start(single.command(), true);
+    node.line("start", |line| line.contains("started api server"));
+    let own = node_ids(&single);
+    assert_eq!(own.len(), 2, "its operators' port, and its URL: {own:?}");
+    assert!(
+        own.iter().all(|(result, found)| result == "ok" && found.contains("is 100")),
+        "{own:?}"
+    );
+
+    // The settings of the other node lead to the first one: its ports, and its record in the registry.
+    other.base = single.base;
+    let registry = other.place.path().join("registry.json");
+    let mut records: Value = serde_json::from_slice(&fs::read(&registry).unwrap()).unwrap();
+    records["nodes"][0]["nodeId"] = 200.into();
+    records["nodes"][0]["httpAddress"] = format!("http://127.0.0.1:{}", single.base).into();
+    fs::write(&registry, records.to_string()).unwrap();
+    let found = node_ids(&other);
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found.iter().all(|(result, _)| result == "fail"), "{found:?}");
+    assert!(found[0].1.contains("is 100") && found[1].1.contains("is not node 200"), "{found:?}");
+    signal(node.pid(), "TERM");
+    assert!(node.end().success());
 }

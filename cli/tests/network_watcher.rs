@@ -251,6 +251,26 @@ fn nodes_that_lie_flood_or_are_silent_are_told_apart_and_hold_up_no_other() {
 }
 
 #[test]
+fn a_node_outside_the_canonical_network_is_shown_and_raises_no_alarm() {
+    let runtime = Runtime::new().unwrap();
+    let addresses = [start(&runtime, Liar::Honest), start(&runtime, Liar::Inventor)];
+    let place = tempfile::tempdir().unwrap();
+    let registry = registry_file(place.path(), &addresses);
+    let mut records: Value = serde_json::from_slice(&fs::read(&registry).unwrap()).unwrap();
+    records["nodes"][1]["isCanonical"] = false.into();
+    fs::write(&registry, records.to_string()).unwrap();
+    let mut command = hawser();
+    command.args(["network-watcher", "--once", "--json", "--registry-file"]).arg(&registry);
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let seen: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let nodes = ["canonical", "up"]
+        .map(|field| [0_usize, 1].map(|node| seen["nodes"][node][field] == true));
+    assert_eq!(nodes, [[true, false], [true, true]], "{seen}");
+    assert_eq!(seen["nodes"][1]["unknown_originators"], INVENTED, "{seen}");
+}
+
+#[test]
 fn malformed_details_of_an_error_end_no_command() {
     let runtime = Runtime::new().unwrap();
     let address = start(&runtime, Liar::Malformed);

@@ -178,6 +178,22 @@ fn a_node_that_serves_no_clients_is_still_watched() {
 }
 
 #[test]
+fn a_node_that_keeps_everything_prunes_nothing_on_command() {
+    let single = Single::new();
+    let data = single.place.path().join("data");
+    let prune = ["prune", "--json", "--data-dir", data.to_str().unwrap()];
+    for keeps in [true, false] {
+        let mut command = single.command();
+        command.env("XMTPD_PRUNE_DRY_RUN", keeps.to_string());
+        let mut node = Running::start(command, true);
+        node.line("start", |line| line.contains("started api server"));
+        assert_eq!(json(&prune)["dry_run"], keeps, "the node's setting counts");
+        signal(node.pid(), "TERM");
+        assert!(node.end().success());
+    }
+}
+
+#[test]
 fn a_draining_node_is_not_ready_and_a_second_signal_ends_it_at_once() {
     let single = Single::new();
     let metrics = format!("127.0.0.1:{}", single.base + 1);
@@ -205,7 +221,9 @@ fn a_draining_node_is_not_ready_and_a_second_signal_ends_it_at_once() {
     signal(node.pid(), "INT");
     let line = node
         .line("what had not ended", |line| line.contains("stopped before all its work had ended"));
-    assert!(line.contains("calls and streams of clients"), "{line}");
+    for step in ["calls and streams of clients", "pruning", "checkpoints", "database"] {
+        assert!(line.contains(step), "{step}: {line}");
+    }
     assert_eq!(node.end().code(), Some(1));
 }
 

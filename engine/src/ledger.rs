@@ -12,6 +12,8 @@ use sha2::{Digest as _, Sha256};
 
 /// Picodollars in a microdollar. The chain counts in 10⁻⁶ dollars, a node in 10⁻¹² dollars.
 const PICODOLLARS_PER_MICRODOLLAR: u128 = 1_000_000;
+/// The largest amount of the payer registry in 10⁻⁶ dollars. It counts amounts in 96 bits, and balances in 104.
+const MICRODOLLARS_MAX: u128 = (1 << 96) - 1;
 
 /// An event of the payer registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +52,7 @@ pub enum BookingError {
     /// The id is all zeros.
     #[error("the event of the settlement chain has no id")]
     NoId,
-    /// The amount is 0, or exceeds 2^63 − 1 picodollars.
+    /// The amount is 0, or is no amount of the payer registry, which counts in 96 bits.
     #[error("an amount of {} microdollars cannot be booked", .amount.0)]
     Amount {
         /// The amount.
@@ -81,7 +83,7 @@ pub fn event_id(transaction_hash: [u8; 32], block_hash: [u8; 32], log_index: u32
 pub struct PayerLedger {
     entries: Vec<LedgerEntry>,
     /// The kind and the amount, in picodollars, of the newest entry of each event.
-    newest: HashMap<LedgerEventId, (LedgerKind, i64)>,
+    newest: HashMap<LedgerEventId, (LedgerKind, i128)>,
 }
 
 impl PayerLedger {
@@ -200,29 +202,39 @@ pub struct PicoDollarBalance(pub i128);
 impl PicoDollarBalance {
     /// Returns the balance without `picodollars` of fees.
     #[must_use]
-    pub fn without(self, picodollars: u64) -> Self {
-        Self(self.0 - i128::from(picodollars))
+    pub fn without(self, picodollars: i128) -> Self {
+        Self(self.0.saturating_sub(picodollars))
+    }
+
+    /// Returns the balance after an entry of this amount, picodollars.
+    ///
+    /// Sums count modulo 2^128. So every sum in that range is exact, and that of any entries that are true is. An
+    /// endpoint can make up thousands of the largest deposits; they are as wrong as a single one, and after their
+    /// reversals nothing is left of them.
+    #[must_use]
+    pub fn after(self, picodollars: i128) -> Self {
+        Self(self.0.wrapping_add(picodollars))
     }
 }
 
 /// Returns the sum of a payer's entries.
 #[must_use]
 pub fn balance(entries: &[LedgerEntry]) -> PicoDollarBalance {
-    PicoDollarBalance(entries.iter().map(|entry| i128::from(entry.picodollars)).sum())
+    let start = PicoDollarBalance::default();
+    entries.iter().fold(start, |balance, entry| balance.after(entry.picodollars))
 }
 
 /// Returns the amount that balances an entry.
 ///
 /// # Panics
-/// For `i64::MIN`, which has no opposite. No entry has it: [`picodollars`] gives amounts up to
-/// `i64::MAX`, and storage reads a stored one as damage. An entry that did not balance would change
-/// what a payer owns.
-fn opposite(amount: i64) -> i64 {
+/// For `i128::MIN`, which has no opposite. No entry has it: [`picodollars`] gives amounts of 116 bits, and
+/// storage reads a stored one as damage. An entry that did not balance would change what a payer owns.
+fn opposite(amount: i128) -> i128 {
     amount.checked_neg().expect("an amount of the ledger has an opposite")
 }
 
 /// Returns the amount of the last withdrawal that is neither reversed nor cancelled; below 0.
-fn last_withdrawal(entries: &[LedgerEntry]) -> Result<i64, BookingError> {
+fn last_withdrawal(entries: &[LedgerEntry]) -> Result<i128, BookingError> {
     // Read from the newest entry back: a reversal is met before the entry that it reverses, and
     // takes that entry out of account. An event that was booked again after its reversal has a
     // newer entry, which is met before both.
@@ -241,12 +253,12 @@ fn last_withdrawal(entries: &[LedgerEntry]) -> Result<i64, BookingError> {
 }
 
 /// Converts an amount of the chain.
-fn picodollars(amount: LedgerMicroDollars) -> Result<i64, BookingError> {
+fn picodollars(amount: LedgerMicroDollars) -> Result<i128, BookingError> {
     let error = BookingError::Amount { amount };
-    match amount.0.checked_mul(PICODOLLARS_PER_MICRODOLLAR) {
-        None | Some(0) => Err(error),
-        Some(picodollars) => i64::try_from(picodollars).map_err(|_| error),
+    if !(1..=MICRODOLLARS_MAX).contains(&amount.0) {
+        return Err(error);
     }
+    i128::try_from(amount.0 * PICODOLLARS_PER_MICRODOLLAR).map_err(|_| error)
 }
 
 #[cfg(test)]
@@ -369,9 +381,12 @@ mod tests {
             let Ok(microdollars) = case["microdollars"].as_str().unwrap().parse::<u128>() else {
                 continue;
             };
-            let golden = case["picodollars"].as_str().map(|it| it.parse::<i64>().unwrap());
+            let golden = case["picodollars"].as_str().map(|it| it.parse::<i128>().unwrap());
+            // Other implementations skip what their 64 bits do not hold.
+            let exact = i128::try_from(microdollars * PICODOLLARS_PER_MICRODOLLAR).unwrap();
+            assert!(golden.is_some() || exact > i128::from(i64::MAX), "{case}");
             let converted = picodollars(LedgerMicroDollars(microdollars)).ok();
-            assert_eq!(converted, golden.filter(|amount| *amount != 0), "{case}");
+            assert_eq!(converted, Some(golden.unwrap_or(exact)).filter(|it| *it != 0), "{case}");
             compared += 1;
         }
         assert!(compared >= 7, "{compared}");
@@ -425,13 +440,52 @@ mod tests {
         assert_eq!(micros(&entries), 10);
     }
 
+    /// The first withdrawal has been paid out, of which the ledger gets no event: the cancellation is of the second.
+    #[test]
+    fn a_cancellation_gives_back_its_own_withdrawal_however_large_that_is() {
+        let (deposit, large) = (40_000_000_000_000, 10_000_000_000_000);
+        for large in [large, MICRODOLLARS_MAX] {
+            let mut events = vec![
+                event(1, LedgerAction::Deposit(LedgerMicroDollars(deposit))),
+                event(2, WITHDRAWAL),
+                event(3, LedgerAction::WithdrawalRequested(LedgerMicroDollars(large))),
+            ];
+            let (deposit, large) = (i128::try_from(deposit), i128::try_from(large));
+            let (deposit, large) = (deposit.unwrap(), large.unwrap());
+            assert_eq!(after(&events), (deposit - 4 - large, vec![]));
+            events.push(event(4, CANCEL));
+            assert_eq!(after(&events), (deposit - 4, vec![]));
+            events.push(event(5, CANCEL));
+            assert_eq!(after(&events), (deposit - 4, vec![BookingError::AlreadyCancelled]));
+        }
+    }
+
+    #[test]
+    fn made_up_deposits_beyond_any_sum_leave_nothing_behind_once_they_are_reversed() {
+        let most = LedgerAction::Deposit(LedgerMicroDollars(MICRODOLLARS_MAX));
+        let made_up = |number: u16| {
+            let mut id = [2; 32];
+            id[..2].copy_from_slice(&number.to_be_bytes());
+            let made_up = LedgerEvent { id: LedgerEventId(id), block: 9, ..event(2, most) };
+            book(&[], &made_up).unwrap().unwrap()
+        };
+        let mut entries = vec![book(&[], &event(1, DEPOSIT)).unwrap().unwrap()];
+        entries.extend((0..2_200).map(made_up));
+        assert!(balance(&entries).0 < 0, "the sum has left the range");
+        let undone = reversals(&entries, 9, |_| false);
+        entries.extend(undone);
+        assert_eq!(micros(&entries), 10);
+        let lowest = PicoDollarBalance(i128::MIN);
+        assert_eq!(lowest.without(1), lowest);
+    }
+
     #[test]
     fn amounts_that_are_none_or_cannot_be_counted_are_passed_over() {
         let refused = |amount| book(&[], &event(1, LedgerAction::Deposit(amount)));
-        for amount in [0, 1 << 63, u128::MAX].map(LedgerMicroDollars) {
+        for amount in [0, MICRODOLLARS_MAX + 1, u128::MAX].map(LedgerMicroDollars) {
             assert_eq!(refused(amount), Err(BookingError::Amount { amount }));
         }
-        assert!(refused(LedgerMicroDollars(9_223_372_036_854)).is_ok());
+        assert!(refused(LedgerMicroDollars(MICRODOLLARS_MAX)).is_ok());
         assert_eq!(book(&[], &event(0, DEPOSIT)), Err(BookingError::NoId));
     }
 

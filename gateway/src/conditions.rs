@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use hawser_serve::readiness::{Check, Checks};
 use hawser_serve::tls::Tls;
@@ -18,7 +17,6 @@ pub(crate) struct GatewayChecks {
     nodes: Nodes,
     policies: Arc<Policies>,
     lists: Option<Arc<dyn ChainListsView>>,
-    list_failing_max: Duration,
     /// `None` without a chain.
     chain: Option<ChainState>,
     /// Each tenant's writer to the app chain, by the tenant's name.
@@ -35,18 +33,17 @@ struct ChainState {
 
 impl GatewayChecks {
     /// Creates the checks. `chain` is the writer whose endpoint is probed; `None` without an app chain. The gateway
-    /// is not ready while a list has not been read for longer than `list_failing_max`.
+    /// is not ready while reads of a list have failed for longer than they may.
     pub(crate) fn new(
         nodes: Nodes,
         policies: Arc<Policies>,
         lists: Option<Arc<dyn ChainListsView>>,
-        list_failing_max: Duration,
         chain: Option<Arc<dyn ChainWriter>>,
         tenants: BTreeMap<String, Arc<dyn ChainWriter>>,
         tls: Option<Tls>,
     ) -> Self {
         let chain = chain.map(|writer| ChainState { writer, error: Mutex::default() });
-        Self { nodes, policies, lists, list_failing_max, chain, tenants, tls }
+        Self { nodes, policies, lists, chain, tenants, tls }
     }
 
     /// Returns, for each tenant, the reason why its payloads are not sent to the app chain now; `None` if they are
@@ -144,7 +141,7 @@ impl Checks for GatewayChecks {
         if !lists.is_empty() {
             checks.push(check(
                 "settlement_chain_lists_read",
-                lists.iter().try_for_each(|list| list.read_lately(self.list_failing_max)),
+                lists.iter().try_for_each(|list| list.read_lately()),
                 "check the contracts' addresses and the settlement chain's URLs",
             ));
         }

@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use hawser_proto::{Address, SecretKey};
 use hawser_serve::readiness::{Purpose, Readiness};
 use hawser_serve::{
@@ -199,7 +201,6 @@ fn checks(
         nodes.clone(),
         policies.clone(),
         ports.lists.clone(),
-        settings.list_failing_max,
         ports.any_chain(),
         ports.tenant_chains.clone(),
         settings.tls.clone(),
@@ -334,25 +335,45 @@ impl GatewayHandle {
         self.operators.as_ref().map(|(address, _)| *address)
     }
 
-    /// Stops in four steps. First reports that it is not ready and waits `drain`, so that load balancers send no
-    /// new callers. Then refuses new connections and calls, and waits for calls that are under way; slow clients
-    /// may delay this, so bound it with a timeout. Then waits at most `running_wait_max` for publishes whose
-    /// callers have hung up, so that they are metered and other gateways learn of them. At last ends the observing
-    /// tasks and the operators' port.
+    /// Stops in order, with the steps of [`GatewayHandle::stop_steps`].
     pub async fn shutdown(self, drain: Duration) {
-        self.readiness.drain();
-        tokio::time::sleep(drain).await;
-        self.server.close().await;
-        let (running, wait_max) = self.running;
-        if tokio::time::timeout(wait_max, running.ended()).await.is_err() {
-            tracing::warn!(
-                "publishes without a caller did not end in time: their envelopes may be published and are not metered"
-            );
+        for (_, step) in self.stop_steps(drain) {
+            step.await;
         }
-        drop(self.end);
-        if let Some((_, task)) = self.operators {
-            let _ = task.await; // cancelled tasks end without an error
-        }
+    }
+
+    /// Returns the steps of a stop with their names, each of which begins when it is polled. The first reports that
+    /// the gateway is not ready, and waits `drain`, so that load balancers send no new callers. Then it refuses new
+    /// connections and calls, and waits for calls that are under way; slow clients may delay this, so bound it with a
+    /// timeout. The second waits at most `running_wait_max` for publishes whose callers have hung up, so that they
+    /// are metered and other gateways learn of them. The last ends the observing tasks and the operators' port.
+    #[must_use]
+    pub fn stop_steps(self, drain: Duration) -> [(&'static str, BoxFuture<'static, ()>); 3] {
+        let Self { server, operators, readiness, running: (running, wait_max), end } = self;
+        let calls = async move {
+            readiness.drain();
+            tokio::time::sleep(drain).await;
+            server.close().await;
+        };
+        let publishes = async move {
+            if tokio::time::timeout(wait_max, running.ended()).await.is_err() {
+                tracing::warn!(
+                    "publishes without a caller did not end in time: their envelopes may be published and are not \
+                     metered"
+                );
+            }
+        };
+        let port = async move {
+            drop(end);
+            if let Some((_, task)) = operators {
+                let _ = task.await; // cancelled tasks end without an error
+            }
+        };
+        [
+            ("calls and streams of clients", calls.boxed()),
+            ("publishes without a caller", publishes.boxed()),
+            ("the operators' port", port.boxed()),
+        ]
     }
 }
 

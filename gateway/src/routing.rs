@@ -158,9 +158,8 @@ fn route_of(client: &ClientEnvelope, class: PayloadClass) -> Result<Route, Route
                 Payload::IdentityUpdate(update) if update.actions.is_empty() => {
                     Err(RouteError::NoActions)
                 }
-                Payload::IdentityUpdate(update)
-                    if update.inbox_id.eq_ignore_ascii_case(&inbox.to_string()) =>
-                {
+                // Nodes mark an update whose inbox is written in other digits than the topic's as invalid.
+                Payload::IdentityUpdate(update) if update.inbox_id == inbox.to_string() => {
                     Ok(Route::Chain(ChainTopic::Inbox(inbox)))
                 }
                 _ => Err(RouteError::OtherInbox),

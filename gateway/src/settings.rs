@@ -60,9 +60,6 @@ pub struct GatewaySettings {
     /// Time for which the complete result of a payload for the chain is kept; a repeat after that asks nodes for
     /// the envelope. Default: 10 minutes.
     pub chain_results_kept: Duration,
-    /// Time for which reads of the node registry or of the rates may fail before the gateway reports that it is not
-    /// ready. Default: 5 minutes.
-    pub list_failing_max: Duration,
     /// Uses nodes whose addresses lie in private networks, too. Default: no.
     pub allow_private_nodes: bool,
     /// The policies for callers. Default: every caller may publish every kind of envelope without a limit.
@@ -105,7 +102,6 @@ impl GatewaySettings {
             chain_payload_bytes_max: 200_000,
             shown_timeout: Duration::from_secs(15),
             chain_results_kept: Duration::from_secs(600),
-            list_failing_max: Duration::from_secs(300),
             allow_private_nodes: false,
             policies: PolicyFile::default(),
             shared_call_max: Duration::from_millis(50),

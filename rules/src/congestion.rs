@@ -9,6 +9,14 @@ pub const CONGESTION_UNITS_MAX: u64 = 100;
 /// The number of minutes in the congestion window: the current one and the four before it. Specified.
 const WINDOW_MINUTES: usize = 5;
 
+/// Returns the target of a rate as every implementation reads it: as a signed 32-bit number. `None` if it switches
+/// congestion off, because it is 0 or negative.
+#[must_use]
+pub(crate) fn target_in_use(target_rate_per_minute: u64) -> Option<u64> {
+    let target = target_rate_per_minute & 0xffff_ffff;
+    (1..=u64::from(i32::MAX.unsigned_abs())).contains(&target).then_some(target)
+}
+
 /// Returns the congestion units for these counts of envelopes: `counts[0]` is the number in the current minute so far,
 /// `counts[1]` that in the previous minute, and so on.
 ///
@@ -16,11 +24,7 @@ const WINDOW_MINUTES: usize = 5;
 /// rise exponentially. A target of 0, or one that is negative as a signed 32-bit number, disables congestion.
 #[must_use]
 pub fn congestion_units(counts: [u64; WINDOW_MINUTES], target_rate_per_minute: u64) -> u64 {
-    // Every implementation reads the contract's value as a signed 32-bit number.
-    let target = target_rate_per_minute & 0xffff_ffff;
-    if target == 0 || target > i32::MAX.unsigned_abs().into() {
-        return 0;
-    }
+    let Some(target) = target_in_use(target_rate_per_minute) else { return 0 };
     let [current, m1, m2, m3, m4] = counts;
     // A weighted mean that favours recent minutes. It is computed in 128 bits, so that the sum cannot overflow; the
     // weights add up to ten, so the mean is at most the largest count.

@@ -9,7 +9,7 @@ use hawser_proto::mls;
 use hawser_proto::pb::xmtp::mls::api::v1 as mls_api;
 use hawser_proto::{Address, Bytes, OriginatorId, PublicKey, Signature, TOPIC_LEN_BYTES_MAX};
 
-use crate::fees::{Charged, RateTable, WrongFeeError, is_free};
+use crate::fees::{Charged, PicoDollarPrice, RateTable, WrongFeeError, is_free};
 use crate::retention::{check_expiry, check_retention_in};
 use crate::violation::Violation;
 
@@ -288,8 +288,8 @@ fn check_charges_by(
         at_ns: statement.originator_ns(),
         size_bytes: envelope.as_bytes().len() as u64,
         days: envelope.retention_days(),
-        base,
-        congestion,
+        base: PicoDollarPrice(base),
+        congestion: PicoDollarPrice(congestion),
     };
     explain(&charged).map_err(|wrong| match wrong {
         WrongFeeError::Base => Violation::BaseFee(base),

@@ -7,7 +7,7 @@ use hawser_proto::TopicKind;
 use hawser_proto::envelope::PayerEnvelope;
 use hawser_proto::minute::MINUTE_NS;
 
-use crate::congestion::{CONGESTION_UNITS_MAX, congestion_units};
+use crate::congestion::{CONGESTION_UNITS_MAX, congestion_units, target_in_use};
 use crate::retention::check_retention;
 use crate::violation::RuleNumber;
 
@@ -18,8 +18,8 @@ pub const CLOCK_TOLERANCE_NS: i64 = 5 * MINUTE_NS;
 /// stop pricing at 60 minutes. An honest node may learn of a new rate so much later than it starts.
 pub const RATES_AGE_NS_MAX: i64 = 60 * MINUTE_NS;
 
-/// A price in picodollars. The rate registry takes any 64-bit number, so a price may exceed every amount that can be
-/// charged.
+/// A price in picodollars. The rate registry takes any 64-bit number, and a node may state any, so a price may exceed
+/// every amount that can be charged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PicoDollarPrice(pub u64);
 
@@ -39,7 +39,8 @@ pub struct Rate {
     pub storage_fee: PicoDollarsPerByteDay,
     /// The fee per congestion unit.
     pub congestion_fee: PicoDollarPrice,
-    /// The envelopes per minute of one originator up to which there is no congestion; 0 disables congestion.
+    /// The envelopes per minute of one originator up to which there is no congestion. Read as a signed 32-bit number;
+    /// 0 and negative ones disable congestion.
     pub target_rate_per_minute: u64,
 }
 
@@ -328,10 +329,10 @@ fn explain_by<'a, I: Iterator<Item = &'a Rate>>(
     if rates().next().is_none() {
         return Ok(());
     }
-    if !rates().any(|rate| rate.base_fee(size_bytes, days) == Ok(base)) {
+    if !rates().any(|rate| rate.base_fee(size_bytes, days) == Ok(base.0)) {
         return Err(WrongFeeError::Base);
     }
-    match rates().any(|rate| rate.may_charge_for_congestion(congestion)) {
+    match rates().any(|rate| rate.may_charge_for_congestion(congestion.0)) {
         true => Ok(()),
         false => Err(WrongFeeError::Congestion),
     }
@@ -347,7 +348,7 @@ pub enum WrongFeeError {
     Congestion,
 }
 
-/// The fees of one envelope in picodollars, and the values on which they depend.
+/// The fees that a statement has for one envelope, and the values on which they depend. A liar may state any fees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Charged {
     /// The envelope's time, unix nanoseconds.
@@ -356,10 +357,10 @@ pub struct Charged {
     pub size_bytes: u64,
     /// The retention in days.
     pub days: u32,
-    /// The stated base fee, picodollars.
-    pub base: u64,
-    /// The stated congestion fee, picodollars.
-    pub congestion: u64,
+    /// The stated base fee.
+    pub base: PicoDollarPrice,
+    /// The stated congestion fee.
+    pub congestion: PicoDollarPrice,
 }
 
 /// The fees of one envelope, picodollars. Their sum is in the signed 64-bit range.
@@ -400,12 +401,12 @@ impl EnvelopeFees {
 
 impl Rate {
     /// Returns true if this rate allows the congestion fee. Only the node itself knows its congestion, so any number of
-    /// units up to the largest one passes.
+    /// units up to the largest one passes. A rate whose target switches congestion off allows no fee but 0.
     fn may_charge_for_congestion(&self, fee: u64) -> bool {
-        match (fee, self.target_rate_per_minute, self.congestion_fee.0) {
+        match (fee, target_in_use(self.target_rate_per_minute), self.congestion_fee.0) {
             (0, _, _) => true,
-            (_, 0, _) | (_, _, 0) => false,
-            (_, _, step) => fee.is_multiple_of(step) && fee / step <= CONGESTION_UNITS_MAX,
+            (_, None, _) | (_, _, 0) => false,
+            (_, Some(_), step) => fee.is_multiple_of(step) && fee / step <= CONGESTION_UNITS_MAX,
         }
     }
 

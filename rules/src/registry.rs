@@ -63,6 +63,23 @@ impl Registry {
         self.nodes.keys().chain(self.unusable.keys()).copied()
     }
 
+    /// Iterates over the nodes without a valid key, each with true if it is canonical.
+    pub fn unusable(&self) -> impl Iterator<Item = (OriginatorId, bool)> {
+        self.unusable.iter().map(|(id, is_canonical)| (*id, *is_canonical))
+    }
+
+    /// Iterates over the ids of the nodes that were in the network at `ns`, unix nanoseconds, in no particular order,
+    /// also of those without a valid key. The registry does not say when a node first came, so until it leaves it
+    /// counts as having always been there.
+    pub fn members_at(&self, ns: i64) -> impl Iterator<Item = OriginatorId> {
+        let usable = self.nodes().map(|record| (record.id, record.canonical));
+        usable.chain(self.unusable()).filter_map(move |(id, is_canonical)| {
+            let absences = self.absences(id);
+            let has_been_member = is_canonical || !absences.is_empty();
+            (has_been_member && !absences.cover(ns)).then_some(id)
+        })
+    }
+
     /// Sets the nodes without a valid key, each with true if it is canonical. Ids with a record are left out.
     #[must_use]
     pub fn with_unusable(mut self, nodes: impl IntoIterator<Item = (OriginatorId, bool)>) -> Self {

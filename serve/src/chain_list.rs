@@ -18,6 +18,8 @@ pub struct ChainListStatus {
     pub age: Duration,
     /// Time for which reads have failed; `None` if the last one succeeded or none was tried.
     pub failing_for: Option<Duration>,
+    /// The longest `failing_for` after which the content still counts as up to date.
+    pub failing_max: Duration,
     /// The error of the last read, if it failed.
     pub fault: Option<String>,
     /// Failed reads since the start.
@@ -25,12 +27,12 @@ pub struct ChainListStatus {
 }
 
 impl ChainListStatus {
-    /// Checks that reads have not failed for longer than `failing_max`. After that the content may be out of date.
+    /// Checks that reads have not failed for longer than they may. After that the content may be out of date.
     ///
     /// # Errors
     /// A text for operators with the list's name, its age and the last error.
-    pub fn read_lately(&self, failing_max: Duration) -> Result<(), String> {
-        if self.failing_for.is_none_or(|failing| failing <= failing_max) {
+    pub fn read_lately(&self) -> Result<(), String> {
+        if self.failing_for.is_none_or(|failing| failing <= self.failing_max) {
             return Ok(());
         }
         let (name, age_s) = (self.name, self.age.as_secs());
@@ -94,12 +96,13 @@ mod tests {
             name: "rate_registry",
             age: secs(90),
             failing_for: None,
+            failing_max: secs(60),
             fault: None,
             failures: 0,
         };
-        assert_eq!(list.read_lately(secs(60)), Ok(()), "old, but nothing has failed");
+        assert_eq!(list.read_lately(), Ok(()), "old, but nothing has failed");
         (list.failing_for, list.fault) = (Some(secs(61)), Some("refused".to_owned()));
-        let overdue = list.read_lately(secs(60)).unwrap_err();
+        let overdue = list.read_lately().unwrap_err();
         assert_eq!(overdue, "the rate_registry was last read 90 s ago: refused");
     }
 }

@@ -42,16 +42,28 @@ pub(crate) fn format(db: &DB) -> Result<Option<u32>, ReadError> {
     row(db, MetaKey::Format, decode_u32)
 }
 
-/// Stages the current format. The families must exist already.
+/// Returns the version of the program that wrote the format, also of one that is newer than [`FORMAT`]. `None` if it is
+/// unknown: older programs did not note theirs.
+pub(crate) fn writer(db: &DB) -> Option<String> {
+    /// Longest version that is shown, in bytes. A guess: versions have some ten.
+    const LEN_BYTES_MAX: usize = 64;
+    let text = row(db, MetaKey::Writer, |bytes| String::from_utf8(bytes.to_vec()).ok()).ok()??;
+    let is_version = |letter: char| letter.is_ascii_alphanumeric() || ".-+".contains(letter);
+    let is_known = !text.is_empty() && text.len() <= LEN_BYTES_MAX;
+    (is_known && text.chars().all(is_version)).then_some(text)
+}
+
+/// Stages the current format, and this program as its writer. The families must exist already.
 ///
 /// Migration 1 → 2 changes no row: `mark` got a value for waiting envelopes, which older programs cannot read; the
 /// projection `inbox` and the family `ledger` are new. Migration 2 → 3 removes the marks of prices, which are not a
 /// rule any more. Migration 3 → 4 changes no row during opening: topic rows now have small envelopes, and
 /// `older_rows` converts the stored rows. Migration 4 → 5 changes no row: the families of the trees are new, and
 /// `trees` builds the trees. Migration 5 → 6 changes no row: `mark` got a value for pruned places, whose records
-/// are in the new family `pruned`.
+/// are in the new family `pruned`. Format 6 also has ledger entries of amounts beyond 64 bits.
 pub(crate) fn put_format(db: &DB, batch: &mut WriteBatch) {
     put(db, batch, MetaKey::Format, &FORMAT.to_be_bytes());
+    put(db, batch, MetaKey::Writer, env!("CARGO_PKG_VERSION").as_bytes());
 }
 
 /// Reads the header of a database of this format, or of one that can be migrated.

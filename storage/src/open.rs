@@ -154,6 +154,10 @@ pub(crate) fn load(
     load_opened(open_database(how, access)?, how, wanted, access)
 }
 
+fn newer_format(db: &DB, found: u32) -> OpenError {
+    OpenError::NewerFormat { found, writer: meta::writer(db) }
+}
+
 /// Checks an open database, and loads its in-memory state. One without rows becomes a new one.
 pub(crate) fn load_opened(
     mut db: DB,
@@ -167,7 +171,7 @@ pub(crate) fn load_opened(
     let dropped = if is_ours { drop_unusable(&mut db, how)? } else { ProjectionSet::default() };
     match found {
         Some(FORMAT) => {}
-        Some(found) if found > FORMAT => return Err(OpenError::NewerFormat { found }),
+        Some(found) if found > FORMAT => return Err(newer_format(&db, found)),
         Some(FORMAT_MIN..) if access == Access::ReadWrite => {}
         Some(FORMAT_MIN..) => return Err(not_a_database(location)),
         Some(found) => return Err(OpenError::Corrupt { cause: format!("format {found}") }),

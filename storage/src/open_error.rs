@@ -47,11 +47,14 @@ pub enum OpenError {
     /// A newer version of this program wrote the database.
     #[error(
         "the database has format {found}, this program knows {FORMAT}: use the program that \
-             wrote it, or a newer one"
+             wrote it{}, or a newer one",
+        version(.writer.as_deref())
     )]
     NewerFormat {
         /// The format of the database.
         found: u32,
+        /// The version of the program that wrote it; `None` if it is unknown.
+        writer: Option<String>,
     },
     /// A return to an earlier format was interrupted.
     #[error(
@@ -157,6 +160,11 @@ impl OpenError {
             _ => false,
         }
     }
+}
+
+/// Returns the version of a writer in brackets; empty if it is unknown.
+fn version(writer: Option<&str>) -> String {
+    writer.map(|writer| format!(" (version {writer})")).unwrap_or_default()
 }
 
 /// Distinguishes a failing disk from a folder with a wrong name or owner.

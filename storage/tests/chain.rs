@@ -187,7 +187,7 @@ fn a_ledger_keeps_the_order_of_each_payers_entries() {
             event: LedgerEventId([number; 32]),
             block: u64::from(number),
             kind: LedgerKind::WithdrawalRequested,
-            picodollars: -i64::from(number),
+            picodollars: -i128::from(number),
         };
         // Events in no particular order, and payers with adjacent addresses.
         store
@@ -216,7 +216,7 @@ fn a_damaged_entry_of_one_payer_is_no_error_of_its_neighbours() {
         event: LedgerEventId([number; 32]),
         block: u64::from(number),
         kind: LedgerKind::Deposit,
-        picodollars: i64::from(number),
+        picodollars: i128::from(number),
     };
     store.record_ledger(&[(payer(1), entry(1)), (payer(2), entry(2))], None).unwrap();
     let damaged = [&payer(2).0[..], &1_u64.to_be_bytes()].concat();
@@ -230,7 +230,7 @@ fn a_damaged_entry_of_one_payer_is_no_error_of_its_neighbours() {
     };
     for name in [1, 3] {
         assert_eq!(store.snapshot().ledger(payer(name)).unwrap(), [entry(name)]);
-        assert_eq!(read_in_parts(name).unwrap(), (1, i64::from(name)));
+        assert_eq!(read_in_parts(name).unwrap(), (1, i128::from(name)));
     }
     assert!(store.snapshot().ledger(payer(2)).is_err() && read_in_parts(2).is_err());
     assert!(

@@ -140,11 +140,14 @@ fn a_newer_format_is_refused_and_left_as_it_is() {
     drop(Store::open(&settings(folder.path())).unwrap());
     let mut db = raw(folder.path());
     db.put_cf(db.cf_handle("meta").unwrap(), "format", 99u32.to_be_bytes()).unwrap();
+    db.put_cf(db.cf_handle("meta").unwrap(), "writer", "9.8.7-rc.1").unwrap();
     db.create_cf("future", &rocksdb::Options::default()).unwrap();
     db.drop_cf("congestion").unwrap();
     drop(db);
     let refused = Store::open(&settings(folder.path())).map(drop);
-    assert!(matches!(refused, Err(OpenError::NewerFormat { found: 99 })), "{refused:?}");
+    assert!(matches!(refused, Err(OpenError::NewerFormat { found: 99, .. })), "{refused:?}");
+    let text = refused.unwrap_err().to_string();
+    assert!(text.contains("wrote it (version 9.8.7-rc.1), or a newer one"), "{text}");
     let names = rocksdb::DB::list_cf(&rocksdb::Options::default(), folder.path()).unwrap();
     assert!(names.contains(&"future".to_owned()) && !names.contains(&"congestion".to_owned()));
 }

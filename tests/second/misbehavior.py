@@ -18,6 +18,7 @@ from protobuf import BOOL, BYTES, I64, U32, U64, Refused, contents, decode
 MINUTE = 60 * 10**9
 CLOCKS = 5 * MINUTE
 FIRST_NODE = 100
+CHAINS = 0, 1
 LIVENESS, SAFETY = (1, 2, 3), (4, 5, 6, 7, 8)
 DUPLICATE, ORDER, CAUSAL, PAYLOAD, CHAIN = 5, 4, 6, 7, 8
 BYTES_MAX, ENVELOPES_MAX, WINDOW_MAX, REQUEST_MAX = 8 << 20, 64, 1000, 65 << 10
@@ -122,10 +123,15 @@ class Exhibit:
 # Rates ---------------------------------------------------------------------------------------------
 
 
+def is_on(target):
+    """Tells whether a target, read as a signed 32-bit number, leaves congestion on."""
+    return 0 < target & 0xFFFFFFFF <= 0x7FFFFFFF
+
+
 def units(counts, target):
-    target &= 0xFFFFFFFF
-    if target == 0 or target > 0x7FFFFFFF:
+    if not is_on(target):
         return 0
+    target &= 0xFFFFFFFF
     m0, m1, m2, m3, m4 = counts
     busiest = max(m0, m1, (4 * m1 + 3 * m2 + 2 * m3 + m4) // 10)
     if busiest <= target:
@@ -167,7 +173,7 @@ class Rates:
         if not any(message + storage * size * days == base for _, message, storage, _, _ in rates):
             return 10
         for _, _, _, step, target in rates:
-            if congestion == 0 or target and step and congestion % step == 0 and congestion // step <= 100:
+            if congestion == 0 or is_on(target) and step and congestion % step == 0 and congestion // step <= 100:
                 return 0
         return 11
 
@@ -403,8 +409,9 @@ def judge_window(rates, exhibits):
 def judge_chain(case, accused, exhibits, worthless):
     unknown = None
     for exhibit in exhibits:
-        if exhibit.transaction is None or exhibit.node >= FIRST_NODE:
-            fact = "not_of_chain" if exhibit.transaction is None else "chain_proof"
+        if exhibit.transaction is None or exhibit.node not in CHAINS:
+            is_unsigned = exhibit.transaction is not None and exhibit.node >= FIRST_NODE
+            fact = "chain_proof" if is_unsigned else "not_of_chain"
             worthless = worthless or exhibit.ruling("refuted", fact)
             continue
         place = exhibit.node, exhibit.sequence, exhibit.transaction.hex()

@@ -183,6 +183,13 @@ def golden_rules():
     yield "rule 10", *of(statement(base=1))
     yield "rule 11", *of(statement(congestion=12))
     yield "rule 11: any multiple up to a hundred", *of(statement(congestion=1100))
+    off = [[*RATE[:4], target] for target in (0, 2**31, 2**32)]
+    for rate in off:
+        yield f"rule 11: the target {rate[4]} switches congestion off", *of(statement(congestion=11), rates=[rate])
+    on, late = [*RATE[:4], 2**32 + 1], NOW // SECOND - 60
+    yield "rule 11: a target of 33 bits whose lower half is positive", *of(statement(congestion=11), rates=[on])
+    before = [off[1], [late, *on[1:]]]
+    yield "rule 11: one of two rates has congestion", *of(statement(congestion=11), rates=before)
     yield "rule 14: no key package", *of(statement(paid=pay(client(b"\3\x09", arm=4))))
     yield "no rule", *of(statement())
     free = pay(client(b"\4\x09", arm=6), key=secret(100))
@@ -253,6 +260,8 @@ def golden_chain():
     yield "chain: one of two is false", safety(CHAIN, on_chain(1), on_chain(2)), facts
     yield "chain: an envelope that a node signed", safety(CHAIN, signed(statement())), facts
     yield "chain: an unsigned envelope of a node", safety(CHAIN, on_chain(1, node=100)), facts
+    for node in (2, 10, 99):
+        yield f"chain: originator {node} is of no chain", safety(CHAIN, on_chain(1, node=node)), facts
     yield "chain: a short transaction hash", safety(CHAIN, on_chain(1, transaction=TRANSACTION[:31])), facts
 
 

@@ -5,6 +5,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use hawser_api::{ApiSettings, NoPeers, RateLimitSettings};
 use hawser_engine::facts;
 use hawser_engine::ledger::{LedgerAction, LedgerEvent, LedgerMicroDollars};
+use hawser_engine::ports::NodeRecord;
 use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, UnsealedEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb_env;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
@@ -112,6 +113,11 @@ async fn a_token_ends_with_its_time_and_with_its_key() {
 
     let text = token(3600);
     let headers = [("node-authorization", text.as_str())];
+    assert!(client.query_envelopes(with(topics(1), &headers)).await.is_ok());
+    node.set_registry([NodeRecord { canonical: false, ..record() }]);
+    let error = client.query_envelopes(with(topics(1), &headers)).await.unwrap_err();
+    assert_eq!(error.code(), Code::Unauthenticated, "its node has left the network");
+    node.set_registry([record()]);
     assert!(client.query_envelopes(with(topics(1), &headers)).await.is_ok());
     node.registry.send_replace(Arc::default());
     let error = client.query_envelopes(with(topics(1), &headers)).await.unwrap_err();

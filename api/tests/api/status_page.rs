@@ -100,6 +100,7 @@ impl ChainsView for Chain {
             name: "node_registry",
             age: Duration::ZERO,
             failing_for: None,
+            failing_max: Duration::from_secs(60),
             fault: None,
             failures: 0,
         };

@@ -6,6 +6,7 @@
 use alloy::eips::BlockId;
 use alloy::primitives::{B256, U256};
 use alloy::sol_types::SolError;
+use hawser_rules::{PicoDollarPrice, PicoDollarsPerByteDay, Rate};
 
 use super::{AdminError, Contract, Network, Plan, parameters};
 use crate::contracts::parameter as names;
@@ -26,15 +27,15 @@ const PAGE: u64 = 100;
 /// endpoint returns entries without end.
 const ENTRIES_MAX: u64 = 10_000;
 
-/// The prices of a message, in picodollars (10^-12 of a dollar).
+/// The prices of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Prices {
     /// The fee per message.
-    pub message_fee: u64,
+    pub message_fee: PicoDollarPrice,
     /// The fee per byte and day of storage.
-    pub storage_fee: u64,
+    pub storage_fee: PicoDollarsPerByteDay,
     /// The fee per unit of congestion.
-    pub congestion_fee: u64,
+    pub congestion_fee: PicoDollarPrice,
     /// The rate in messages per minute above which congestion begins; not a price.
     pub target_rate_per_minute: u64,
 }
@@ -46,6 +47,25 @@ pub struct RateEntry {
     pub prices: Prices,
     /// The time from which the prices apply, unix seconds.
     pub start_time: u64,
+}
+
+impl Prices {
+    /// Returns the numbers of the contract: message fee, storage fee, congestion fee, target rate.
+    pub(super) fn numbers(&self) -> [u64; 4] {
+        let Self { message_fee, storage_fee, congestion_fee, target_rate_per_minute } = *self;
+        [message_fee.0, storage_fee.0, congestion_fee.0, target_rate_per_minute]
+    }
+}
+
+impl RateEntry {
+    /// Returns the entry as a rate by which fees are computed.
+    #[must_use]
+    pub fn rate(&self) -> Rate {
+        let Prices { message_fee, storage_fee, congestion_fee, target_rate_per_minute } =
+            self.prices;
+        let start_unix_s = self.start_time;
+        Rate { start_unix_s, message_fee, storage_fee, congestion_fee, target_rate_per_minute }
+    }
 }
 
 /// Returns all entries, oldest first.
@@ -130,7 +150,7 @@ pub async fn add(
     let changes: Vec<_> =
         changes.filter(|((_, wanted), set)| wanted != set).map(|(change, _)| change).collect();
     let update = network.step(Contract::RateRegistry, &RateRegistry::updateRatesCall {})?;
-    let Prices { message_fee, storage_fee, congestion_fee, target_rate_per_minute } = prices;
+    let [message_fee, storage_fee, congestion_fee, target_rate_per_minute] = prices.numbers();
     let note = format!(
         "from {start_time} (unix seconds) on: {message_fee} p$ a message, {storage_fee} p$ a byte \
          and day, {congestion_fee} p$ a unit of congestion above {target_rate_per_minute} messages \
@@ -153,7 +173,7 @@ fn default_start(last: Option<u64>, now: u64) -> u64 {
 
 /// Refuses prices that no node could charge.
 fn check_prices(prices: &Prices) -> Result<(), AdminError> {
-    let Prices { message_fee, storage_fee, congestion_fee, .. } = *prices;
+    let [message_fee, storage_fee, congestion_fee, _] = prices.numbers();
     let fees = [
         ("message fee", message_fee),
         ("storage fee", storage_fee),
@@ -199,7 +219,7 @@ fn names_of_all() -> [String; 5] {
 }
 
 fn words(prices: &Prices, start_time: u64) -> [B256; 5] {
-    let Prices { message_fee, storage_fee, congestion_fee, target_rate_per_minute } = *prices;
+    let [message_fee, storage_fee, congestion_fee, target_rate_per_minute] = prices.numbers();
     [message_fee, storage_fee, congestion_fee, target_rate_per_minute, start_time]
         .map(names::of_uint)
 }
@@ -208,9 +228,9 @@ impl From<rate_registry::RateRegistry::Rates> for RateEntry {
     fn from(rates: rate_registry::RateRegistry::Rates) -> Self {
         Self {
             prices: Prices {
-                message_fee: rates.messageFee,
-                storage_fee: rates.storageFee,
-                congestion_fee: rates.congestionFee,
+                message_fee: PicoDollarPrice(rates.messageFee),
+                storage_fee: PicoDollarsPerByteDay(rates.storageFee),
+                congestion_fee: PicoDollarPrice(rates.congestionFee),
                 target_rate_per_minute: rates.targetRatePerMinute,
             },
             start_time: rates.startTime,
@@ -222,8 +242,12 @@ impl From<rate_registry::RateRegistry::Rates> for RateEntry {
 mod tests {
     use super::*;
 
-    const PRICES: Prices =
-        Prices { message_fee: 1, storage_fee: 2, congestion_fee: 3, target_rate_per_minute: 4 };
+    const PRICES: Prices = Prices {
+        message_fee: PicoDollarPrice(1),
+        storage_fee: PicoDollarsPerByteDay(2),
+        congestion_fee: PicoDollarPrice(3),
+        target_rate_per_minute: 4,
+    };
 
     #[test]
     fn a_start_that_was_set_but_not_adopted_is_kept() {
@@ -232,24 +256,24 @@ mod tests {
         assert_eq!(pending_start(&PRICES, &set, None, 450), Some(500));
         assert_eq!(pending_start(&PRICES, &set, Some(500), 450), None, "it is not after the last");
         assert_eq!(pending_start(&PRICES, &set, Some(400), 501), None, "it is past");
-        let other = Prices { message_fee: 9, ..PRICES };
+        let other = Prices { message_fee: PicoDollarPrice(9), ..PRICES };
         assert_eq!(pending_start(&other, &set, Some(400), 450), None, "other prices were meant");
     }
 
     #[test]
     fn prices_that_no_node_can_charge_are_refused_by_name() {
         let highest = Prices {
-            message_fee: PRICE_MAX,
-            storage_fee: PRICE_MAX,
-            congestion_fee: PRICE_MAX,
+            message_fee: PicoDollarPrice(PRICE_MAX),
+            storage_fee: PicoDollarsPerByteDay(PRICE_MAX),
+            congestion_fee: PicoDollarPrice(PRICE_MAX),
             target_rate_per_minute: u64::MAX,
         };
         assert_eq!(check_prices(&highest), Ok(()));
         let beyond = PRICE_MAX + 1;
         for (prices, what) in [
-            (Prices { message_fee: beyond, ..PRICES }, "message fee"),
-            (Prices { storage_fee: beyond, ..PRICES }, "storage fee"),
-            (Prices { congestion_fee: u64::MAX, ..PRICES }, "congestion fee"),
+            (Prices { message_fee: PicoDollarPrice(beyond), ..PRICES }, "message fee"),
+            (Prices { storage_fee: PicoDollarsPerByteDay(beyond), ..PRICES }, "storage fee"),
+            (Prices { congestion_fee: PicoDollarPrice(u64::MAX), ..PRICES }, "congestion fee"),
         ] {
             let refused = check_prices(&prices).unwrap_err().to_string();
             assert!(refused.contains(what), "{refused}");

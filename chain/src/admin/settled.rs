@@ -94,7 +94,7 @@ fn leaf(
     if log.removed || log.address() != registry {
         return None;
     }
-    let event = UsageSettled::decode_log(&log.inner).ok()?;
+    let event = UsageSettled::decode_log_validate(&log.inner).ok()?;
     let of_payer = (event.payer, MicroDollars::from(event.amount));
     (event.payerReportId == report).then_some((place, of_payer))
 }

@@ -91,8 +91,10 @@ impl BroadcasterContracts {
         log: &Log,
     ) -> Option<SequenceId> {
         let payload = match topic {
-            PayloadTopic::Group(_) => MessageSent::decode_log(log).ok()?.data.message,
-            PayloadTopic::Inbox(_) => IdentityUpdateCreated::decode_log(log).ok()?.data.update,
+            PayloadTopic::Group(_) => MessageSent::decode_log_validate(log).ok()?.data.message,
+            PayloadTopic::Inbox(_) => {
+                IdentityUpdateCreated::decode_log_validate(log).ok()?.data.update
+            }
         };
         let is_it = log.address == self.of(topic) && self.call(topic, payload).data == call.data;
         is_it.then(|| sequence_id_in(topic, log)).flatten()
@@ -102,11 +104,11 @@ impl BroadcasterContracts {
 fn sequence_id_in(topic: PayloadTopic, log: &Log) -> Option<SequenceId> {
     match topic {
         PayloadTopic::Group(group) => {
-            let event = MessageSent::decode_log(log).ok()?;
+            let event = MessageSent::decode_log_validate(log).ok()?;
             (event.groupId == FixedBytes(group.0)).then_some(SequenceId(event.sequenceId))
         }
         PayloadTopic::Inbox(inbox) => {
-            let event = IdentityUpdateCreated::decode_log(log).ok()?;
+            let event = IdentityUpdateCreated::decode_log_validate(log).ok()?;
             (event.inboxId == B256::from(inbox.0)).then_some(SequenceId(event.sequenceId))
         }
     }

@@ -22,6 +22,15 @@ const DEPOSIT_MIN: u64 = 10_000_000;
 /// none.
 const PROTOCOL_FEE_RATE: u16 = 100;
 
+/// The first prices in picodollars and the target rate in messages per minute, as in the deployed networks. In the
+/// order in which the rate registry has them.
+const FIRST_RATES: [(&str, u64); 4] = [
+    (parameter::RATE_REGISTRY_MESSAGE_FEE, 100),
+    (parameter::RATE_REGISTRY_STORAGE_FEE, 200),
+    (parameter::RATE_REGISTRY_CONGESTION_FEE, 300),
+    (parameter::RATE_REGISTRY_TARGET_RATE_PER_MINUTE, 6000),
+];
+
 /// The parameters that the app chain needs as well.
 const BRIDGED: [&str; 4] = [
     parameter::GROUP_MESSAGE_MIN_PAYLOAD_SIZE,
@@ -36,10 +45,10 @@ pub fn bridged_parameters() -> Vec<String> {
     BRIDGED.map(str::to_owned).to_vec()
 }
 
-/// Returns the initial parameters of a network: keys and values. `now` is the start time of
+/// Returns the initial parameters of a network: keys and values. `start` is the start time of
 /// the first prices, unix seconds. The recipient of the protocol's share is not among them: it is for the
 /// administrator to name.
-fn first_parameters(plan: &DeploymentPlan, now: u64) -> Vec<(String, B256)> {
+fn first_parameters(plan: &DeploymentPlan, start: Option<u64>) -> Vec<(String, B256)> {
     use parameter::{of_address as address, of_uint as uint};
     let addresses = &plan.addresses;
     let deployer = plan.layout.deployer;
@@ -50,11 +59,6 @@ fn first_parameters(plan: &DeploymentPlan, now: u64) -> Vec<(String, B256)> {
         (parameter::PAYER_REGISTRY_FEE_DISTRIBUTOR, address(addresses.distribution_manager)),
         (parameter::PAYER_REGISTRY_MINIMUM_DEPOSIT, uint(DEPOSIT_MIN)),
         (parameter::PAYER_REGISTRY_WITHDRAW_LOCK_PERIOD, uint(2_u32 * 24 * 3600)),
-        (parameter::RATE_REGISTRY_MESSAGE_FEE, uint(100_u64)),
-        (parameter::RATE_REGISTRY_STORAGE_FEE, uint(200_u64)),
-        (parameter::RATE_REGISTRY_CONGESTION_FEE, uint(300_u64)),
-        (parameter::RATE_REGISTRY_TARGET_RATE_PER_MINUTE, uint(6000_u64)),
-        (parameter::RATE_REGISTRY_RATES_IN_EFFECT_AFTER, uint(now)),
         (parameter::GROUP_MESSAGE_MIN_PAYLOAD_SIZE, uint(78_u32)),
         (parameter::GROUP_MESSAGE_MAX_PAYLOAD_SIZE, uint(262_144_u32)),
         (parameter::IDENTITY_UPDATE_MIN_PAYLOAD_SIZE, uint(78_u32)),
@@ -62,9 +66,33 @@ fn first_parameters(plan: &DeploymentPlan, now: u64) -> Vec<(String, B256)> {
     ];
     let share = (parameter::PAYER_REPORT_MANAGER_PROTOCOL_FEE_RATE, uint(PROTOCOL_FEE_RATE));
     let share = (!plan.is_for_development).then_some(share);
+    let rates = FIRST_RATES.map(|(key, value)| (key, uint(value)));
+    let start = start.map(|start| (parameter::RATE_REGISTRY_RATES_IN_EFFECT_AFTER, uint(start)));
     let inbox = (parameter::inbox(addresses.app_chain_id), address(plan.inbox));
-    let named = fixed.into_iter().chain(share).map(|(key, value)| (key.to_owned(), value));
-    named.chain([inbox]).collect()
+    let named = fixed.into_iter().chain(rates).chain(start).chain(share);
+    named.map(|(key, value)| (key.to_owned(), value)).chain([inbox]).collect()
+}
+
+/// Returns the start time of the first prices. `None` leaves it unset, so that they apply from the beginning of time.
+///
+/// A network for development has a start time. A live one has one only if the rate registry has other `first` values:
+/// any account may have had it adopt some before its parameters were set, and it accepts none without a later start.
+fn start_of_prices(is_for_development: bool, first: Option<[u64; 4]>, now: u64) -> Option<u64> {
+    let is_taken = first.is_some_and(|first| first != FIRST_RATES.map(|(_, value)| value));
+    (is_for_development || is_taken).then_some(now)
+}
+
+/// Returns the first entry of the rate registry without its start time; `None` if there is none.
+async fn first_entry(plan: &DeploymentPlan, chain: &Chain) -> Result<Option<[u64; 4]>, ViewError> {
+    if !has_prices(plan, chain).await? {
+        return Ok(None);
+    }
+    let get = RateRegistry::getRatesCall { fromIndex_: U256::ZERO, count_: U256::ONE };
+    let entries = chain.view(plan.addresses.rate_registry, &get).await?;
+    let values = entries.into_iter().next().map(|rates| {
+        [rates.messageFee, rates.storageFee, rates.congestionFee, rates.targetRatePerMinute]
+    });
+    Ok(values)
 }
 
 /// Returns the call that sets all parameters that have no value; `None` if all have one.
@@ -75,7 +103,8 @@ pub(super) async fn parameters_to_set(
     let head = chain.provider().get_block_by_number(BlockNumberOrTag::Latest).await;
     let head = head.map_err(|error| chain.request_error("eth_getBlockByNumber", error))?;
     let now = head.map_or(0, |block| block.header.timestamp);
-    let wanted = first_parameters(plan, now);
+    let first = first_entry(plan, chain).await?;
+    let wanted = first_parameters(plan, start_of_prices(plan.is_for_development, first, now));
     let registry = plan.addresses.settlement_chain_parameter_registry;
     let keys: Vec<String> = wanted.iter().map(|(key, _)| key.clone()).collect();
     let get = SettlementChainParameterRegistry::get_1Call { keys_: keys };
@@ -250,7 +279,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_protocol_has_a_share_from_the_start_only_beside_a_token_and_a_bridge() {
+    fn a_live_network_has_a_share_of_the_protocol_and_prices_without_a_start() {
         let [deployer, token, relayer, bridge] = [1, 2, 3, 4].map(Address::repeat_byte);
         let (at, stand_in) = (FoundationInbox::At(bridge), FoundationInbox::StandIn { relayer });
         let live = Some(parameter::of_uint(100_u16));
@@ -263,13 +292,30 @@ mod tests {
             let foundations = Foundations { underlying, inbox };
             let account = DeployerAccount::Key(deployer);
             let plan = DeploymentPlan::on(foundations, account, 31337, 31338);
-            let first = first_parameters(&plan, 7);
+            let start = start_of_prices(plan.is_for_development, None, 7);
+            let first = first_parameters(&plan, start);
             let value = |key: &str| first.iter().find(|it| it.0 == key).map(|it| it.1);
+            let start = share.is_none().then(|| parameter::of_uint(7_u64));
+            assert_eq!(value(parameter::RATE_REGISTRY_RATES_IN_EFFECT_AFTER), start);
+            assert_eq!(
+                value(parameter::RATE_REGISTRY_STORAGE_FEE),
+                Some(parameter::of_uint(200_u64))
+            );
             assert_eq!(value(parameter::PAYER_REPORT_MANAGER_PROTOCOL_FEE_RATE), share);
             assert_eq!(value(parameter::DISTRIBUTION_MANAGER_PROTOCOL_FEES_RECIPIENT), None);
             let adopted: Vec<_> = settlement_updates(&plan).iter().map(|it| it.name).collect();
             assert_eq!(adopted.contains(&"updateProtocolFeeRate()"), share.is_some());
             assert!(!adopted.contains(&"updateProtocolFeesRecipient()"), "{adopted:?}");
         }
+    }
+
+    /// Any account may call `updateRates` before the parameters are set.
+    #[test]
+    fn prices_begin_now_if_another_account_was_first() {
+        let zeros = Some([0; 4]);
+        assert_eq!(start_of_prices(false, zeros, 7), Some(7));
+        assert_eq!(start_of_prices(false, Some([100, 200, 300, 6000]), 7), None, "they are there");
+        assert_eq!(start_of_prices(false, None, 7), None);
+        assert_eq!(start_of_prices(true, None, 7), Some(7));
     }
 }

@@ -309,7 +309,7 @@ async fn pauses(
 fn changes_in(logs: &[Log], contract: Address, block: u64) -> Vec<(u64, bool)> {
     let changes = logs.iter().filter_map(|log| {
         let is_asked_for = log.address() == contract && log.block_number == Some(block);
-        let change = PauseStatusUpdated::decode_log(&log.inner).ok()?;
+        let change = PauseStatusUpdated::decode_log_validate(&log.inner).ok()?;
         (is_asked_for && !log.removed).then_some((log.log_index?, change.paused))
     });
     let mut changes: Vec<_> = changes.collect();

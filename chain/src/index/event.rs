@@ -1,6 +1,6 @@
 //! The events that are read from a contract: their filters and their decoding.
 
-use alloy::primitives::{Address, B256, Bytes, Keccak256};
+use alloy::primitives::{Address, B256, Bytes, Keccak256, U256};
 use alloy::rpc::types::{Filter, Log};
 use alloy::sol_types::{SolCall, SolEvent};
 use hawser_proto::{OriginatorId, SequenceId};
@@ -88,26 +88,24 @@ impl EventSource {
         }
     }
 
-    /// Decodes one log. Returns `None` if it is not an event of this source.
+    /// Decodes one log. Returns `None` if it is not an event of this source: its signature is another one, or a value
+    /// has bits beyond its type.
+    ///
+    /// A broadcaster's log of which only the sequence id can be read has taken a place of the strand. It becomes an
+    /// event without identifier and payload, and every node leaves the place of such an event void.
     #[must_use]
     pub fn decode(self, log: &Log) -> Option<ContractEvent> {
         match self {
-            Self::GroupMessages => {
-                decoded::<MessageSent>(log).map(|event| ContractEvent::Payload {
-                    identifier: Bytes::copy_from_slice(event.groupId.as_slice()),
-                    sequence_id: SequenceId(event.sequenceId),
-                    payload: event.message,
-                    bootstrapped: false,
-                })
-            }
-            Self::IdentityUpdates => {
-                decoded::<IdentityUpdateCreated>(log).map(|event| ContractEvent::Payload {
-                    identifier: Bytes::copy_from_slice(event.inboxId.as_slice()),
-                    sequence_id: SequenceId(event.sequenceId),
-                    payload: event.update,
-                    bootstrapped: false,
-                })
-            }
+            Self::GroupMessages => ordered(log, |event: MessageSent| OrderedPayload {
+                identifier: Bytes::copy_from_slice(event.groupId.as_slice()),
+                sequence_id: event.sequenceId,
+                payload: event.message,
+            }),
+            Self::IdentityUpdates => ordered(log, |event: IdentityUpdateCreated| OrderedPayload {
+                identifier: Bytes::copy_from_slice(event.inboxId.as_slice()),
+                sequence_id: event.sequenceId,
+                payload: event.update,
+            }),
             Self::PayerRegistry => balance_change(log),
             Self::NodeRegistry => membership_change(log),
             Self::PayerReports => report_change(log),
@@ -119,6 +117,35 @@ impl std::fmt::Display for EventSource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.label())
     }
+}
+
+/// The values of a broadcaster's event.
+#[derive(Default)]
+struct OrderedPayload {
+    identifier: Bytes,
+    sequence_id: u64,
+    payload: Bytes,
+}
+
+/// Decodes a log of a broadcaster; if only its sequence id can be read, without identifier and payload.
+fn ordered<E: SolEvent>(
+    log: &Log,
+    values: impl FnOnce(E) -> OrderedPayload,
+) -> Option<ContractEvent> {
+    let OrderedPayload { identifier, sequence_id, payload } = match decoded::<E>(log) {
+        Some(event) => values(event),
+        None => OrderedPayload { sequence_id: last_topic::<E>(log)?, ..OrderedPayload::default() },
+    };
+    let sequence_id = SequenceId(sequence_id);
+    Some(ContractEvent::Payload { identifier, sequence_id, payload, bootstrapped: false })
+}
+
+/// Returns the last of the three topics of a broadcaster's event: the sequence id. Both broadcasters have it there.
+fn last_topic<E: SolEvent>(log: &Log) -> Option<u64> {
+    let [signature, _, sequence_id] = log.topics() else { return None };
+    u64::try_from(U256::from_be_bytes(sequence_id.0))
+        .ok()
+        .filter(|_| *signature == E::SIGNATURE_HASH)
 }
 
 fn balance_change(log: &Log) -> Option<ContractEvent> {
@@ -187,8 +214,9 @@ fn report_change(log: &Log) -> Option<ContractEvent> {
     }
 }
 
+/// Decodes an event. A contract writes each value in its one form, so a value with bits beyond its type is none.
 fn decoded<E: SolEvent>(log: &Log) -> Option<E> {
-    E::decode_log(&log.inner).ok().map(|log| log.data)
+    E::decode_log_validate(&log.inner).ok().map(|log| log.data)
 }
 
 /// Returns true if both are the same log of the same block and transaction.
@@ -346,10 +374,200 @@ pub enum BalanceChange {
 
 #[cfg(test)]
 mod tests {
-    use alloy::primitives::U256;
+    use alloy::primitives::LogData;
     use alloy::primitives::aliases::U96;
+    use serde_json::Value;
 
     use super::*;
+
+    fn log_of(topics: Vec<B256>, data: Bytes) -> Log {
+        let data = LogData::new_unchecked(topics, data);
+        let inner = alloy::primitives::Log { address: Address::repeat_byte(7), data };
+        Log { inner, ..Log::default() }
+    }
+
+    /// The logs of the golden vectors that nodes read, with their decoded values.
+    fn vectors() -> Vec<(EventSource, Log, Value)> {
+        let text = include_str!("../../../tests/vectors/contracts/event_logs.json");
+        let vectors: Value = serde_json::from_str(text).unwrap();
+        let read = |case: &Value| {
+            let source = match case["contract"].as_str().unwrap() {
+                "GroupMessageBroadcaster" => EventSource::GroupMessages,
+                "IdentityUpdateBroadcaster" => EventSource::IdentityUpdates,
+                "PayerRegistry" => EventSource::PayerRegistry,
+                "NodeRegistry" => EventSource::NodeRegistry,
+                "PayerReportManager" => EventSource::PayerReports,
+                _ => return None,
+            };
+            let words = case["topics"].as_array().unwrap().iter();
+            let topics: Vec<B256> = words.map(|it| it.as_str().unwrap().parse().unwrap()).collect();
+            let is_read = source.topics().contains(&topics[0]);
+            let log = log_of(topics, case["data"].as_str().unwrap().parse().unwrap());
+            is_read.then(|| (source, log, case["decoded"].clone()))
+        };
+        vectors["cases"].as_array().unwrap().iter().filter_map(read).collect()
+    }
+
+    /// Returns the event that the decoded values of a vector describe.
+    fn expected(values: &Value, signature: B256) -> ContractEvent {
+        let bytes = |name: &str| values[name].as_str().unwrap().parse::<Bytes>().unwrap();
+        let number = |name: &str| match &values[name] {
+            Value::String(text) => text.parse::<u64>().unwrap(),
+            number => number.as_u64().unwrap(),
+        };
+        let small = |name: &str| u32::try_from(number(name)).unwrap();
+        let payload = |identifier, payload| ContractEvent::Payload {
+            identifier: bytes(identifier),
+            sequence_id: SequenceId(number("sequenceId")),
+            payload: bytes(payload),
+            bootstrapped: false,
+        };
+        let change = |kind, micro_dollars| ContractEvent::BalanceChanged {
+            kind,
+            payer: values["payer"].as_str().unwrap().parse().unwrap(),
+            micro_dollars,
+        };
+        let originator = || OriginatorId(small("originatorNodeId"));
+        match signature {
+            MessageSent::SIGNATURE_HASH => payload("groupId", "message"),
+            IdentityUpdateCreated::SIGNATURE_HASH => payload("inboxId", "update"),
+            Deposit::SIGNATURE_HASH => change(BalanceChange::Deposit, number("amount").into()),
+            WithdrawalRequested::SIGNATURE_HASH => {
+                change(BalanceChange::WithdrawalRequested, number("amount").into())
+            }
+            WithdrawalCancelled::SIGNATURE_HASH => change(BalanceChange::WithdrawalCancelled, 0),
+            UsageSettled::SIGNATURE_HASH => {
+                change(BalanceChange::UsageSettled, number("amount").into())
+            }
+            PayerReportSubmitted::SIGNATURE_HASH => {
+                let nodes = values["nodeIds"].as_array().unwrap().iter();
+                let node = |id: &Value| OriginatorId(u32::try_from(id.as_u64().unwrap()).unwrap());
+                ContractEvent::ReportSubmitted(SubmittedReport {
+                    originator: originator(),
+                    index: number("payerReportIndex"),
+                    start: SequenceId(number("startSequenceId")),
+                    end: SequenceId(number("endSequenceId")),
+                    end_minute: small("endMinuteSinceEpoch"),
+                    root: values["payersMerkleRoot"].as_str().unwrap().parse().unwrap(),
+                    nodes: nodes.map(node).collect(),
+                })
+            }
+            PayerReportSubsetSettled::SIGNATURE_HASH => ContractEvent::ReportSettled {
+                originator: originator(),
+                index: number("payerReportIndex"),
+                leaves: number("count"),
+                left: number("remaining"),
+                micro_dollars: number("feesSettled"),
+            },
+            other => panic!("no event of the vectors that nodes read has the signature {other}"),
+        }
+    }
+
+    #[test]
+    fn logs_of_the_golden_vectors_are_read_as_they_say() {
+        let mut read = std::collections::BTreeSet::new();
+        for (source, log, values) in vectors() {
+            let signature = log.topics()[0];
+            assert_eq!(source.decode(&log), Some(expected(&values, signature)), "{values}");
+            read.insert(signature);
+        }
+        for source in [
+            EventSource::GroupMessages,
+            EventSource::IdentityUpdates,
+            EventSource::PayerRegistry,
+            EventSource::PayerReports,
+        ] {
+            for signature in source.topics() {
+                assert!(read.contains(&signature), "no vector has {signature}");
+            }
+        }
+    }
+
+    fn vector(signature: B256) -> (EventSource, Log) {
+        let mut vectors = vectors().into_iter();
+        let (source, log, _) = vectors.find(|(_, log, _)| log.topics()[0] == signature).unwrap();
+        (source, log)
+    }
+
+    fn with_byte(log: &Log, at: usize, byte: u8) -> Log {
+        let mut data = log.inner.data.data.to_vec();
+        data[at] = byte;
+        log_of(log.topics().to_vec(), data.into())
+    }
+
+    fn with_topic_byte(log: &Log, topic: usize, at: usize, byte: u8) -> Log {
+        let mut topics = log.topics().to_vec();
+        topics[topic].0[at] = byte;
+        log_of(topics, log.inner.data.data.clone())
+    }
+
+    /// A contract writes no such log. An endpoint may make one up, and another implementation of a contract may
+    /// write one.
+    #[test]
+    fn a_log_with_a_value_beyond_its_type_is_no_event() {
+        for (signature, topic) in [
+            (MessageSent::SIGNATURE_HASH, 2),
+            (IdentityUpdateCreated::SIGNATURE_HASH, 2),
+            (Deposit::SIGNATURE_HASH, 1),
+            (WithdrawalRequested::SIGNATURE_HASH, 1),
+            (WithdrawalCancelled::SIGNATURE_HASH, 1),
+            (UsageSettled::SIGNATURE_HASH, 2),
+            (PayerReportSubmitted::SIGNATURE_HASH, 1),
+            (PayerReportSubmitted::SIGNATURE_HASH, 3),
+            (PayerReportSubsetSettled::SIGNATURE_HASH, 1),
+        ] {
+            let (source, log) = vector(signature);
+            let dirty = with_topic_byte(&log, topic, 0, 1);
+            assert_eq!(source.decode(&dirty), None, "topic {topic} of {signature}");
+        }
+        for (signature, words) in [
+            (Deposit::SIGNATURE_HASH, 1),
+            (WithdrawalRequested::SIGNATURE_HASH, 3),
+            (WithdrawalCancelled::SIGNATURE_HASH, 1),
+            (UsageSettled::SIGNATURE_HASH, 1),
+            (PayerReportSubmitted::SIGNATURE_HASH, 2),
+            (PayerReportSubsetSettled::SIGNATURE_HASH, 3),
+        ] {
+            let (source, log) = vector(signature);
+            for word in 0..words {
+                let dirty = with_byte(&log, word * 32, 1);
+                assert_eq!(source.decode(&dirty), None, "word {word} of {signature}");
+            }
+        }
+    }
+
+    /// The contract has given the id away, so no later event fills the place.
+    #[test]
+    fn a_broadcasters_log_of_which_only_the_id_can_be_read_takes_its_place() {
+        for signature in [MessageSent::SIGNATURE_HASH, IdentityUpdateCreated::SIGNATURE_HASH] {
+            let (source, log) = vector(signature);
+            let Some(ContractEvent::Payload { sequence_id, .. }) = source.decode(&log) else {
+                panic!("{source}");
+            };
+            let bare = ContractEvent::Payload {
+                identifier: Bytes::new(),
+                sequence_id,
+                payload: Bytes::new(),
+                bootstrapped: false,
+            };
+            let topics = log.topics().to_vec();
+            // Without data; a payload that begins, or ends, behind the data; and an offset that overflows.
+            let mut unreadable = vec![log_of(topics.clone(), Bytes::new())];
+            unreadable.extend([30, 60, 0].map(|at| with_byte(&log, at, 0xff)));
+            // The last 16 bytes of a group's id are beyond its type.
+            let is_group = source == EventSource::GroupMessages;
+            unreadable.extend(is_group.then(|| with_topic_byte(&log, 1, 31, 1)));
+            for log in unreadable {
+                assert_eq!(source.decode(&log).as_ref(), Some(&bare), "{log:?}");
+                let unplaced = with_topic_byte(&log, 2, 0, 1);
+                assert_eq!(source.decode(&unplaced), None, "an id beyond 64 bits is none");
+                let foreign = with_topic_byte(&log, 0, 0, 0);
+                assert_eq!(source.decode(&foreign), None, "another event");
+            }
+            let short = log_of(topics[..2].to_vec(), log.inner.data.data.clone());
+            assert_eq!(source.decode(&short), None, "an event without an id");
+        }
+    }
 
     /// Leaves have 96 bits. A report with such an amount would otherwise never count as settled.
     #[test]
@@ -361,9 +579,8 @@ mod tests {
             remaining: 0,
             feesSettled: U96::MAX,
         };
-        let address = Address::repeat_byte(7);
-        let inner = alloy::primitives::Log { address, data: event.encode_log_data() };
-        let log = Log { inner, ..Log::default() };
+        let LogData { data, .. } = event.encode_log_data();
+        let log = log_of(event.encode_topics().into_iter().map(|topic| topic.0).collect(), data);
         let settled = ContractEvent::ReportSettled {
             originator: OriginatorId(100),
             index: 4,

@@ -10,7 +10,8 @@ use super::backup::DataDirArgs;
 /// `hawser prune`.
 #[derive(Debug, Args)]
 pub(crate) struct PruneArgs {
-    /// Only print which envelopes would be removed, and why the others stay.
+    /// Only print which envelopes would be removed, and why the others stay; as with the setting prune.dry-run
+    /// [env: XMTPD_PRUNE_DRY_RUN].
     #[arg(long)]
     pub(crate) dry_run: bool,
     /// The data folder.

@@ -12,14 +12,19 @@ use hawser_node::settings;
 use super::network_watcher::{also_from_watcher_variables, metrics_address, time_above_zero};
 use super::onchain::{NetworkArgs, address, amount};
 
+/// The port of the metrics. That of the reference implementation's watcher.
+const METRICS_PORT: u16 = 8008;
+
 /// `hawser chain-watcher`. See `docs/chain-watcher.md`.
 #[derive(Debug, Args)]
 pub(crate) struct ChainWatcherArgs {
     /// Look once, print alarms, and exit with 8 if there are any.
-    #[arg(long, conflicts_with_all = ["listen", "metrics_port"])]
+    #[arg(long, conflicts_with_all = ["table", "listen", "metrics_port"])]
     pub(crate) once: bool,
-    /// Serve metrics at /metrics and an answer to health checks at /health, `host:port` [default: print a table
-    /// after each look].
+    /// Print a table after each look, and serve no metrics.
+    #[arg(long, conflicts_with_all = ["listen", "metrics_port"])]
+    table: bool,
+    /// Serve metrics at /metrics and an answer to health checks at /health, `host:port` [default: 127.0.0.1:8008].
     #[arg(long, value_name = "ADDR")]
     listen: Option<SocketAddr>,
     /// Serve them at this port, on all addresses of this machine [env: METRICS_PORT].
@@ -63,12 +68,12 @@ pub(crate) struct ChainWatcherArgs {
 }
 
 impl ChainWatcherArgs {
-    /// Returns the address of the metrics, if they are wanted.
+    /// Returns the address of the metrics; `None` if there are none.
     ///
     /// # Errors
     /// When the variable is no port.
     pub(crate) fn listen(&self) -> Result<Option<SocketAddr>, String> {
-        metrics_address(self.once, self.listen, self.metrics_port)
+        metrics_address(self.once || self.table, self.listen, self.metrics_port, METRICS_PORT)
     }
 
     /// Returns the chain, also as the variables of the reference implementation's watcher name it.

@@ -1,8 +1,9 @@
 //! `hawser doctor`: examines settings, machine, chains and the running process of a node.
 
 use hawser_node::error::RunError;
-use hawser_node::service::doctor::{self, CheckResult, DoctorCheck};
+use hawser_node::service::doctor::{self, AnsweringProcess, CheckResult, DoctorCheck};
 use hawser_node::settings::NodeServiceSettings;
+use hawser_proto::OriginatorId;
 use serde_json::{Value, json};
 
 use super::checks;
@@ -49,37 +50,49 @@ async fn examine(config: &NodeServiceSettings) -> Vec<DoctorCheck> {
     }];
     let notes = config.notes.iter();
     all.extend(notes.map(|note| DoctorCheck::doubtful("settings", note, "remove or correct it")));
-    let (process, is_running) = running(config).await;
-    all.extend(doctor::examine(config, is_running).await);
+    let (process, running) = running(config).await;
+    all.extend(doctor::examine(config, running).await);
     all.extend(process);
     all
 }
 
-/// Asks the node that runs with these settings for its conditions. Returns false with them if none answers.
-async fn running(config: &NodeServiceSettings) -> (Vec<DoctorCheck>, bool) {
+/// Asks the node that runs with these settings for its conditions and its id. Returns no process with them if none
+/// answers.
+async fn running(config: &NodeServiceSettings) -> (Vec<DoctorCheck>, Option<AnsweringProcess>) {
     const NAME: &str = "process";
     let Some(address) = config.metrics else {
         let found = "the operators' port is off, so a running node cannot be asked";
         let remedy = "switch it on: --metrics.enable";
-        return (vec![DoctorCheck::doubtful(NAME, found, remedy)], false);
+        return (vec![DoctorCheck::doubtful(NAME, found, remedy)], None);
     };
-    let answer = match client::get(&address.to_string(), "/readyz?for=publish").await {
+    let at = address.to_string();
+    let answer = match client::get(&at, "/readyz?for=publish").await {
         Ok(answer) => answer,
         Err(_) => {
-            return (vec![DoctorCheck::fine(NAME, format!("no node runs at {address}"))], false);
+            return (vec![DoctorCheck::fine(NAME, format!("no node runs at {address}"))], None);
         }
     };
     let page: Value = serde_json::from_str(&answer.body).unwrap_or_default();
     let Some(conditions) = page["conditions"].as_array() else {
         let found = format!("the server at {address} is not a node");
         let remedy = "stop it, or choose another port (--metrics.metrics-port)";
-        return (vec![DoctorCheck::failed(NAME, found, remedy)], true);
+        let process = AnsweringProcess { node_id: None };
+        return (vec![DoctorCheck::failed(NAME, found, remedy)], Some(process));
     };
+    let process = AnsweringProcess { node_id: node_id(&at).await };
     let unmet: Vec<_> = conditions.iter().filter(|it| it["met"] == false).map(unmet).collect();
-    match unmet.is_empty() {
-        true => (vec![DoctorCheck::fine(NAME, format!("the node at {address} publishes"))], true),
-        false => (unmet, true),
-    }
+    let checks = match unmet.is_empty() {
+        true => vec![DoctorCheck::fine(NAME, format!("the node at {address} publishes"))],
+        false => unmet,
+    };
+    (checks, Some(process))
+}
+
+/// Returns the id that a node states on its page of the status.
+async fn node_id(at: &str) -> Option<OriginatorId> {
+    let answer = client::get(at, "/status").await.ok()?;
+    let page: Value = serde_json::from_str(&answer.body).ok()?;
+    u32::try_from(page["node_id"].as_u64()?).ok().map(OriginatorId)
 }
 
 fn unmet(condition: &Value) -> DoctorCheck {

@@ -1,6 +1,6 @@
 //! `hawser health`: the readiness of a node as an exit code, for container probes and scripts.
 
-use hawser_node::error::RunError;
+use hawser_node::error::{RunError, RunErrorKind};
 use serde_json::{Value, json};
 
 use super::asked_node;
@@ -10,8 +10,13 @@ use crate::{client, output};
 /// Runs the command. Succeeds when the node is ready; takes at most about three seconds.
 ///
 /// # Errors
-/// When the node is not ready, or does not answer.
+/// When the node is not ready, does not answer, or cannot be asked. The exit code is always 1: container engines give
+/// further codes of a probe a meaning of their own.
 pub(super) async fn run(args: HealthArgs, as_json: bool) -> Result<(), RunError> {
+    ask(args, as_json).await.map_err(|error| RunError { kind: RunErrorKind::Failed, ..error })
+}
+
+async fn ask(args: HealthArgs, as_json: bool) -> Result<(), RunError> {
     let network = asked_node::network_file(None, args.has_settings());
     let named = args.metrics.as_deref();
     let address = asked_node::metrics(named, network.as_deref(), &args.sources())?;

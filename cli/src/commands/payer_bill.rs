@@ -11,7 +11,7 @@ use hawser_chain::admin::{nodes, rates};
 use hawser_node::error::{RunError, RunErrorKind};
 use hawser_node::files;
 use hawser_proto::{Address, EnvelopeId, PublicKey, SequenceId};
-use hawser_rules::{NodeRecord, PicoDollarPrice, PicoDollarsPerByteDay, Rate, RateTable, Registry};
+use hawser_rules::{NodeRecord, RateTable, Registry};
 use serde_json::{Value, json};
 
 use super::audit::{FAULTS_EXIT_CODE, INCOMPLETE_EXIT_CODE, open_log};
@@ -87,14 +87,7 @@ async fn facts(args: &UsageArgs) -> Result<ChainFacts, RunError> {
         })
     };
     let registry = nodes::list(&network).await?.into_iter().filter_map(record).collect();
-    let rate = |entry: rates::RateEntry| Rate {
-        start_unix_s: entry.start_time,
-        message_fee: PicoDollarPrice(entry.prices.message_fee),
-        storage_fee: PicoDollarsPerByteDay(entry.prices.storage_fee),
-        congestion_fee: PicoDollarPrice(entry.prices.congestion_fee),
-        target_rate_per_minute: entry.prices.target_rate_per_minute,
-    };
-    let rates = rates::list(&network).await?.into_iter().map(rate).collect();
+    let rates = rates::list(&network).await?.iter().map(rates::RateEntry::rate).collect();
     let rates = RateTable::new(rates, None).map_err(RunError::failed)?;
     let reports = fees::reports(&network, &[]).await?;
     Ok(ChainFacts { registry, rates, reports })

@@ -3,7 +3,6 @@
 use hawser_chain::admin::rates;
 use hawser_node::error::RunError;
 use hawser_rules::payer_report::{PicoDollars, SettledAmount};
-use hawser_rules::{PicoDollarPrice, PicoDollarsPerByteDay, Rate};
 use serde_json::json;
 
 use crate::args::payer::{EstimateArgs, UsageArgs};
@@ -55,14 +54,7 @@ pub(super) async fn estimate(mut args: EstimateArgs, as_json: bool) -> Result<()
             "no rate of the rate registry is in force yet: hawser registry rates list shows when they start",
         )
     };
-    let prices = in_force.ok_or_else(none)?.prices;
-    let rate = Rate {
-        start_unix_s: 0,
-        message_fee: PicoDollarPrice(prices.message_fee),
-        storage_fee: PicoDollarsPerByteDay(prices.storage_fee),
-        congestion_fee: PicoDollarPrice(prices.congestion_fee),
-        target_rate_per_minute: prices.target_rate_per_minute,
-    };
+    let rate = in_force.ok_or_else(none)?.rate();
     let too_large = || {
         RunError::usage(
             "the fee is larger than any amount can be: give a smaller --count or --size",

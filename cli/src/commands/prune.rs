@@ -19,11 +19,14 @@ use crate::output;
 /// # Errors
 /// When not all removable envelopes could be removed. The next run continues.
 pub(super) fn run(args: &PruneArgs, as_json: bool) -> Result<(), RunError> {
-    let data_dir = settings::data_dir(&args.data.sources()).map_err(RunError::usage)?;
-    let request = AdminRequest::Prune { dry_run: args.dry_run };
+    let sources = args.data.sources();
+    let data_dir = settings::data_dir(&sources).map_err(RunError::usage)?;
+    // A setting that keeps everything also counts for this command.
+    let dry_run = settings::prune_dry_run(&sources).map_err(RunError::usage)? || args.dry_run;
+    let request = AdminRequest::Prune { dry_run };
     let done = backups::node_or("prune", &data_dir, &request, |bar| {
         let (store, _) = projections::open_existing(&data_dir).map_err(rebuild::refusal)?;
-        prune::of_stopped(&store, args.dry_run, &mut |bytes| {
+        prune::of_stopped(&store, dry_run, &mut |bytes| {
             bar.inc(bytes);
             ControlFlow::Continue(())
         })

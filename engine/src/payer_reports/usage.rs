@@ -23,7 +23,7 @@ impl PayerUsage {
     /// Returns the amount that the payer can still spend: the balance without the unsettled usage.
     #[must_use]
     pub fn available(&self) -> PicoDollarBalance {
-        self.balance.without(self.unsettled)
+        self.balance.without(self.unsettled.into())
     }
 }
 

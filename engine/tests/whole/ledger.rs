@@ -11,6 +11,7 @@ use hawser_engine::runtime::{
 };
 use hawser_proto::Address;
 use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope};
+use hawser_rules::{PicoDollarPrice, PicoDollarsPerByteDay, Rate, RateTable};
 use hawser_storage::{LedgerEventId, Store};
 
 use crate::common::*;
@@ -251,4 +252,40 @@ async fn a_payer_spends_what_it_has_and_no_more_however_many_publish_at_once() {
     pay(2, 1);
     let node = start_asking_for_balances(store);
     assert!(node.engine.publish(vec![message(1, "paid")]).await.is_ok());
+}
+
+/// At rates of zero, a payer in debt is refused as at all others, and one that has nothing is not.
+#[tokio::test]
+async fn a_payer_in_debt_publishes_nothing_even_where_that_costs_nothing() {
+    let (message_fee, storage_fee) = (PicoDollarPrice(0), PicoDollarsPerByteDay(0));
+    let free = Rate { message_fee, storage_fee, ..rate() };
+    let store = empty_store();
+    record_rates(&store, &[free]);
+    let start = || {
+        let node = start_asking_for_balances(store.clone());
+        node.rates.send_replace(Arc::new(RateTable::new(vec![free], None).unwrap()));
+        node
+    };
+    let node = start();
+    read_without_events(&node);
+    store.note_payer_reports_read(ChainPosition { block: 0, hash: [0; 32] }).unwrap();
+    let first = node.engine.publish(vec![message(1, "nothing left")]).await;
+    assert!(first.is_ok(), "{first:?}");
+
+    let settled = LedgerEvent {
+        id: LedgerEventId([1; 32]),
+        block: 1,
+        payer: payer(0).public_key().address(),
+        action: LedgerAction::UsageSettled(LedgerMicroDollars(1)),
+    };
+    let position = ChainPosition { block: 1, hash: [1; 32] };
+    node.engine.ledger_appender().append(1, &[settled], position).unwrap();
+    // A balance is read again after a while, or by a new process.
+    let node = start();
+    let both = vec![message(1, "nothing left"), message(1, "in debt")];
+    let left = PicoDollarBalance(-1_000_000);
+    let refused = node.engine.publish(both).await;
+    assert_eq!(refused, Err(PublishError::Balance { price: 0, left, index: 1 }));
+    let again = node.engine.publish(vec![message(1, "nothing left")]).await;
+    assert_eq!(again, first, "a repeat costs nothing");
 }

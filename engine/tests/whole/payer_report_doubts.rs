@@ -289,3 +289,30 @@ async fn one_operator_is_answered_at_a_time_and_another_one_is_told_at_once() {
     assert!(first.is_equal());
     assert!(worker.reports().is_ok(), "the next one is answered");
 }
+
+/// An endpoint may show any number of settled leaves. The node takes none of them for a report that needs nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_contract_that_names_more_settled_leaves_than_a_report_has_is_contradicted() {
+    let network = Network::start();
+    network.traffic("some").await;
+    network.replicate();
+    let Written::New(_) = network.write(100, 100).await else { panic!("a report is due") };
+    for node in NODES {
+        assert_eq!(network.attest(node, 100).await, [Attested::Signed]);
+    }
+    assert_eq!(network.submit(100, 100).await, [Submitted::Now]);
+    // The report has three leaves, and with the last of them it would be settled.
+    for says in [3, 4, u64::MAX] {
+        network.contract.0.lock().says_offset = Some(says);
+        let Err(error) = network.settle(200, 100).await else { panic!("{says} were settled") };
+        let ReportStepError::BeyondLeaves { originator: ABOUT, index: 0, settled, leaves: 3 } =
+            error
+        else {
+            panic!("{error}")
+        };
+        assert_eq!(settled, says);
+    }
+    assert_eq!(network.contract.0.lock().asked_to_settle, 0);
+    network.contract.0.lock().says_offset = None;
+    assert_eq!(network.settle(200, 100).await.unwrap(), 3);
+}

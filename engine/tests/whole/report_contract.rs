@@ -100,6 +100,8 @@ pub struct Chain {
     pub spoilt: Option<u64>,
     /// True if it says falsely that all reports are settled, as an endpoint that lies.
     pub says_settled: bool,
+    /// The settled leaves of each report that it names falsely.
+    pub says_offset: Option<u64>,
     /// The canonical network: a report has to list it as it is when the report is submitted.
     pub membership: Membership,
 }
@@ -235,6 +237,7 @@ impl ReportContract for TestContract {
             let (offset, is_settled) = (kept.offset, kept.is_settled || chain.says_settled);
             assert_eq!((known.start, known.end, known.root), (start, end, kept.report.root()));
             assert!(known.offset <= offset, "the events are not ahead");
+            let offset = chain.says_offset.unwrap_or(offset);
             let root = match chain.spoilt == Some(index) {
                 true => [9; 32],
                 false => kept.report.root(),

@@ -106,6 +106,14 @@ fn an_update_is_for_the_inbox_of_its_topic() {
     };
     assert!(route(vec![of("aa".repeat(32))], 0).is_ok());
     assert_eq!(fault(of("ab".repeat(32))), RouteError::OtherInbox);
+    for other in ["AA".repeat(32), format!("{}A", "a".repeat(63)), format!("0x{}", "aa".repeat(32))]
+    {
+        assert_eq!(
+            fault(of(other.clone())),
+            RouteError::OtherInbox,
+            "{other}: nodes mark it invalid"
+        );
+    }
 }
 
 #[test]

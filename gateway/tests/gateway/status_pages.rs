@@ -27,18 +27,14 @@ impl ChainListsView for Lists {
 
 fn list(name: &'static str) -> ChainListStatus {
     let age = Duration::from_secs(7);
-    ChainListStatus { name, age, failing_for: None, fault: None, failures: 0 }
+    let failing_max = Duration::from_secs(60);
+    ChainListStatus { name, age, failing_for: None, failing_max, fault: None, failures: 0 }
 }
 
 #[tokio::test]
 async fn lists_that_cannot_be_read_are_shown_at_once_and_count_after_a_while() {
     let lists = Arc::new(Lists(Mutex::new(vec![list("node_registry"), list("rate_registry")])));
-    let net = Net::with(
-        1,
-        |settings| settings.list_failing_max = Duration::from_secs(60),
-        |ports| ports.lists = Some(lists.clone()),
-    )
-    .await;
+    let net = Net::with(1, |_| {}, |ports| ports.lists = Some(lists.clone())).await;
     let becomes = |failing_for: Option<u64>, failures| {
         let rates = &mut lists.0.lock()[1];
         rates.failing_for = failing_for.map(Duration::from_secs);

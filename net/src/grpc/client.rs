@@ -282,9 +282,8 @@ impl PeerClient {
         let headers = request.headers_mut();
         headers.insert(TE, HeaderValue::from_static("trailers"));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        if let Some(tokens) = &self.tokens {
-            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-            let token = tokens.token(since.as_secs());
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        if let Some(token) = self.tokens.as_ref().and_then(|it| it.token(since.as_secs())) {
             headers.insert(TOKEN_HEADER, token.parse().expect("a token is ASCII"));
         }
         if let Some(flag) = flag {

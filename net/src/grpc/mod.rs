@@ -30,7 +30,7 @@ mod range_gaps;
 mod session;
 mod silence;
 pub(crate) mod strand;
-mod token;
+pub(crate) mod token;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -38,6 +38,15 @@ impl PlainTextPeers {
         self.addresses_by(url, look_up).await
     }
 
+    /// Returns the addresses at which a node at `url` may be called with a token. The caller dials one of them. `None`
+    /// when every address is permitted, or TLS proves the name.
+    ///
+    /// # Errors
+    /// The reason for which it may not be called.
+    pub async fn permitted(self, url: &str) -> Result<Option<Vec<SocketAddr>>, String> {
+        self.addresses(url).await.map_err(|error| error.to_string())
+    }
+
     /// As [`PlainTextPeers::addresses`], with a resolver that is asked once.
     async fn addresses_by<F>(
         self,

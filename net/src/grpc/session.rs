@@ -149,8 +149,7 @@ impl<'a> GrpcPeerSession<'a> {
         net.counters.dials.inc();
         let as_node = net.observed.is_none();
         let checked = if as_node { net.plain_text.addresses(address).await? } else { None };
-        let tokens =
-            as_node.then(|| PeerTokens::new(net.identity.own, net.identity.key.clone(), peer));
+        let tokens = as_node.then(|| PeerTokens::new(&net.identity, peer));
         let client = PeerClient::connect(address, checked.as_deref(), tokens).await?;
         let own = net.identity.own;
         let voids = if as_node { statements_about(&client, own).await? } else { Vec::new() };

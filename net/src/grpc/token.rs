@@ -3,14 +3,20 @@
 //! A token is a compact JWS (RFC 7515), ES256K over keccak-256 of `jwt|` and the signing input:
 //! `docs/protocol/api.md`.
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use hawser_engine::ports::Registry;
 use hawser_proto::sign::keccak256;
 use hawser_proto::{NETWORK_VERSION, OriginatorId, SecretKey};
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
-/// The header that carries a token.
-pub(super) const TOKEN_HEADER: &str = "node-authorization";
+use crate::handshake::LocalIdentity;
+
+/// The header that carries a node token.
+pub const TOKEN_HEADER: &str = "node-authorization";
 /// Validity of a token. Specified in `docs/protocol/api.md`.
 const LIFETIME_S: u64 = 3600;
 /// A token with less remaining validity than this is renewed. Specified in `docs/protocol/api.md`.
@@ -24,6 +30,7 @@ pub(super) struct PeerTokens {
     own: OriginatorId,
     key: SecretKey,
     peer: OriginatorId,
+    registry: watch::Receiver<Arc<Registry>>,
     held: Mutex<Option<Token>>,
 }
 
@@ -34,42 +41,61 @@ struct Token {
 }
 
 impl PeerTokens {
-    /// Creates a source of tokens that `own` signs with `key`, for `peer`, which checks them.
-    pub(super) fn new(own: OriginatorId, key: SecretKey, peer: OriginatorId) -> Self {
-        Self { own, key, peer, held: Mutex::default() }
+    /// Creates a source of tokens that this node signs for `peer`, which checks them.
+    pub(super) fn new(identity: &LocalIdentity, peer: OriginatorId) -> Self {
+        let LocalIdentity { own, key, registry, .. } = identity;
+        Self {
+            own: *own,
+            key: key.clone(),
+            peer,
+            registry: registry.clone(),
+            held: Mutex::default(),
+        }
     }
 
-    /// Returns a token that holds for at least two minutes from `now_s` on, unix seconds.
-    pub(super) fn token(&self, now_s: u64) -> String {
+    /// Returns a token that holds for at least two minutes from `now_s` on, unix seconds; `None` while this node is
+    /// not canonical. Peers then refuse calls with its token, and serve those without one.
+    pub(super) fn token(&self, now_s: u64) -> Option<String> {
+        self.registry.borrow().member(self.own)?;
         let mut held = self.held.lock();
         // Also renewed when the clock was set back, because a token from the future is refused.
         let serves = |token: &&Token| {
             (token.made_s..=token.made_s + LIFETIME_S - RENEW_BEFORE_S).contains(&now_s)
         };
         if let Some(token) = held.as_ref().filter(serves) {
-            return token.text.clone();
+            return Some(token.text.clone());
         }
-        let text = self.make(now_s);
+        let text = node_token(self.own, &self.key, self.peer, now_s, LIFETIME_S);
         *held = Some(Token { text: text.clone(), made_s: now_s });
-        text
+        Some(text)
     }
+}
 
-    fn make(&self, now_s: u64) -> String {
-        let claims = format!(
-            r#"{{"version":"{NETWORK_VERSION}","sub":"{}","aud":["{}"],"exp":{},"iat":{now_s}}}"#,
-            self.own,
-            self.peer,
-            now_s + LIFETIME_S,
-        );
-        let part = |text: &str| BASE64_URL_SAFE_NO_PAD.encode(text);
-        let signed = format!("{}.{}", part(HEADER), part(&claims));
-        let signature = self.key.sign(keccak256(&[b"jwt|", signed.as_bytes()]));
-        format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature.as_bytes()))
-    }
+/// Returns a token that `own` signs with `key` for `peer`. It is valid for `lifetime_s` seconds from `now_s` on, unix
+/// seconds.
+#[must_use]
+pub fn node_token(
+    own: OriginatorId,
+    key: &SecretKey,
+    peer: OriginatorId,
+    now_s: u64,
+    lifetime_s: u64,
+) -> String {
+    let claims = format!(
+        r#"{{"version":"{NETWORK_VERSION}","sub":"{own}","aud":["{peer}"],"exp":{},"iat":{now_s}}}"#,
+        now_s + lifetime_s,
+    );
+    let part = |text: &str| BASE64_URL_SAFE_NO_PAD.encode(text);
+    let signed = format!("{}.{}", part(HEADER), part(&claims));
+    let signature = key.sign(keccak256(&[b"jwt|", signed.as_bytes()]));
+    format!("{signed}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature.as_bytes()))
 }
 
 #[cfg(test)]
 mod tests {
+    use hawser_engine::ports::NodeRecord;
+    use hawser_proto::Address;
+
     use super::*;
 
     /// Made by the network's reference node: node 100 for node 200, version 1.3.0, at [`MADE_S`].
@@ -79,19 +105,37 @@ mod tests {
         "0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d";
     const MADE_S: u64 = 1_700_000_000;
 
-    fn tokens() -> PeerTokens {
-        let key = SecretKey::from_hex(REFERENCE_KEY).unwrap();
-        PeerTokens::new(OriginatorId(100), key, OriginatorId(200))
+    fn tokens(canonical: bool) -> PeerTokens {
+        let (own, key) = (OriginatorId(100), SecretKey::from_hex(REFERENCE_KEY).unwrap());
+        let record = NodeRecord {
+            id: own,
+            public_key: key.public_key(),
+            owner: Address([1; 20]),
+            http_address: None,
+            quic_address: None,
+            canonical,
+        };
+        let registry: Registry = [record].into_iter().collect();
+        // A receiver keeps the last value of a sender that is gone.
+        let registry = watch::Sender::new(Arc::new(registry)).subscribe();
+        let identity = LocalIdentity { own, key, registry, takes_prefixes: false };
+        PeerTokens::new(&identity, OriginatorId(200))
     }
 
     #[test]
     fn a_token_is_that_of_the_reference_node_to_the_byte() {
-        assert_eq!(tokens().token(MADE_S), REFERENCE);
+        assert_eq!(tokens(true).token(MADE_S).as_deref(), Some(REFERENCE));
+    }
+
+    /// Nodes refuse each call with such a token, and a node catches up before it is canonical.
+    #[test]
+    fn a_node_that_is_not_canonical_sends_no_token() {
+        assert_eq!(tokens(false).token(MADE_S), None);
     }
 
     #[test]
     fn a_token_serves_until_two_minutes_before_its_end() {
-        let tokens = tokens();
+        let tokens = tokens(true);
         let first = tokens.token(MADE_S);
         assert_eq!(tokens.token(MADE_S + 3480), first);
         let second = tokens.token(MADE_S + 3481);

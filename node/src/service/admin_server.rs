@@ -23,8 +23,8 @@ use crate::admin::{ACCEPT_PAUSE, AdminReply, AdminRequest, CommandSocket, read_l
 use crate::backup::{self, Throttle};
 use crate::bucket::ObjectsAt;
 use crate::error::{RunError, RunErrorKind};
-use crate::log_control::LogControl;
 use crate::prune;
+use crate::settings::NodeServiceSettings;
 
 /// The number of commands that are served concurrently; further ones wait. A guess: an operator runs one or two.
 const COMMANDS_MAX: usize = 8;
@@ -57,6 +57,8 @@ struct AdminParts {
     /// The payer report worker; `None` if the node has none.
     payer_reports: Option<PayerReporter>,
     log_levels: LogLevels,
+    /// True if the node's settings keep everything, also from a command without that setting.
+    keeps_expired: bool,
     peers: PeersSlot,
     stop: Arc<Stop>,
     /// A lock held during a request, so that the load of several requests does not add up.
@@ -70,7 +72,7 @@ impl AdminServer {
         engine: &Engine,
         key: Option<SecretKey>,
         payer_reports: Option<PayerReporter>,
-        log_control: Option<LogControl>,
+        config: &NodeServiceSettings,
     ) -> Self {
         let (stop, peers) = (Arc::new(Stop::default()), PeersSlot::default());
         let listening = engine.store().path().map(CommandSocket::listen);
@@ -81,7 +83,8 @@ impl AdminServer {
                     engine: engine.clone(),
                     key,
                     payer_reports,
-                    log_levels: LogLevels::new(log_control),
+                    log_levels: LogLevels::new(config.log_control.clone()),
+                    keeps_expired: config.prune.dry_run,
                     peers: peers.clone(),
                     stop: stop.clone(),
                     work: Mutex::default(),
@@ -200,7 +203,8 @@ fn work(request: &AdminRequest, parts: &AdminParts, out: &mut UnixStream) -> Adm
         }
         AdminRequest::Prune { dry_run } => {
             let mut pace = Pacer::new(0, parts, out);
-            match prune::of_engine(&parts.engine, *dry_run, &mut |bytes| pace.moved(bytes)) {
+            let dry_run = *dry_run || parts.keeps_expired;
+            match prune::of_engine(&parts.engine, dry_run, &mut |bytes| pace.moved(bytes)) {
                 Ok(done) => AdminReply::Done(done),
                 Err(error) => {
                     tracing::error!(

@@ -12,7 +12,8 @@
 //! - `validation`: connects validation of key packages and identity updates to the engine;
 //! - `free_ports`: checks that the ports of a node are free; `ports`: the clock; `system`: limits of the process, free
 //!   space on the disk; `tls`: the API's certificate;
-//! - [`stop_signal`]: signals that stop a process; `service_manager`: messages to systemd;
+//! - [`stop_signal`]: signals that stop a process; `stop_steps`: the steps in which it stops; `service_manager`:
+//!   messages to systemd;
 //! - [`projections`]: rebuilds projections and reports progress; [`promote`]: gives the folder of a replica to a node;
 //! - [`import`]: imports the database of a node of the reference implementation; `unfinished_import`:
 //!   detects its folder before the end; `strand_faults`: records evidence against nodes in the strands that an
@@ -42,6 +43,7 @@ mod service_manager;
 mod settlement;
 mod snapshot_folder;
 pub mod stop_signal;
+mod stop_steps;
 mod strand_faults;
 mod system;
 #[cfg(test)]

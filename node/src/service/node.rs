@@ -25,7 +25,6 @@ use hawser_validation::clock::system_unix_s;
 use hawser_validation::limits::ACTION_BYTES;
 use hawser_validation::service::{ServiceCaller, ValidationService};
 use hawser_validation::wallets::{WalletTask, Wallets};
-use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep_until, timeout};
 use tonic::metadata::MetadataMap;
@@ -42,6 +41,7 @@ use super::restore_prompt::RestorePromptTask;
 use super::service_manager::ServiceManager;
 use super::snapshot_folder::SnapshotFolder;
 use super::stop_signal::{StopOn, StopReason, StopSignals};
+use super::stop_steps::StopSteps;
 use super::system::{self, Disk, OpenFiles};
 use super::validation::HeldUpdates;
 use super::{blocking, free_ports, tls};
@@ -228,7 +228,7 @@ impl Node {
         let reporter = payer_reports.as_ref().map(|it| it.reporter.clone());
         let mut inner = InnerParts {
             restore_prompt: RestorePromptTask::start(&engine),
-            admin: AdminServer::start(&engine, key, reporter, config.log_control.clone()),
+            admin: AdminServer::start(&engine, key, reporter, config),
             peers: None,
             filling: None,
             files: None,
@@ -237,7 +237,7 @@ impl Node {
             prices: PriceTask::start(&engine),
             older_rows: OlderRowsTask::start(&engine),
             trees: TreesTask::start(&engine),
-            prune: config.prune.map(|settings| PruneTask::start(&engine, settings)),
+            prune: (!config.prune.every.is_zero()).then(|| PruneTask::start(&engine, config.prune)),
             scrub: config.scrub.map(|settings| ScrubTask::start(&engine, settings)),
             checkpoints: CheckpointTask::start(&engine, config.signer.clone()),
             reports: ReportTask::start(&engine),
@@ -253,7 +253,9 @@ impl Node {
                 Ok(Self { api, inner })
             }
             Err(error) => {
-                inner.stop(&StopSteps::default()).await;
+                let mut steps = StopSteps::default();
+                inner.add_to(&mut steps);
+                steps.run().await;
                 Err(error)
             }
         }
@@ -261,32 +263,28 @@ impl Node {
 
     /// Stops all parts in order. Exits with code 1 at the second signal, or after the time limit.
     async fn stop(self, config: StopSettings, ends: &mut StopSignals) -> Result<(), RunError> {
-        let steps = StopSteps::default();
+        // Some calls wait for commits, and some for a rebuild.
+        self.inner.engine.scrubs().end_remake();
+        let mut steps = StopSteps::default();
+        steps.add("calls and streams of clients", self.api.shutdown(config.drain));
+        self.inner.add_to(&mut steps);
         let late = Instant::now() + config.drain + config.grace;
         let why = tokio::select! {
-            () = self.stop_in_order(config.drain, &steps) => {
+            () = steps.run() => {
                 tracing::info!("stopped");
                 return Ok(());
             }
             () = sleep_until(late) => "it took too long",
             name = ends.next_signal() => name,
         };
-        let left = steps.left().join(", ");
         tracing::error!(
             code = "stop_forced",
             why,
-            left,
+            left = steps.left(),
             "the node was stopped before all its work had ended"
         );
         // Threads may still be working on the database. Acknowledged data is on the disk.
         system::exit_now(1);
-    }
-
-    async fn stop_in_order(self, drain: Duration, steps: &StopSteps) {
-        // Some calls wait for commits, and some for a rebuild.
-        self.inner.engine.scrubs().end_remake();
-        steps.run("calls and streams of clients", self.api.shutdown(drain)).await;
-        self.inner.stop(steps).await;
     }
 }
 
@@ -386,41 +384,44 @@ impl InnerParts {
         hawser_api::start_on(ports, settings, self.engine.clone(), peers).await
     }
 
-    /// Stops the parts in an order in which none misses another: those that publish first, the database last.
-    async fn stop(self, steps: &StopSteps) {
+    /// Adds the end of each part, in an order in which none misses another: those that publish come first, the database
+    /// last.
+    fn add_to(self, steps: &mut StopSteps) {
         if let Some(payer_reports) = self.payer_reports {
-            steps.run("payer reports", payer_reports.task.stop()).await;
+            steps.add("payer reports", payer_reports.task.stop());
         }
-        self.engine.drain();
-        let threads = self.threads;
-        steps.run("publishes that were accepted", blocking(move || threads.join())).await;
-        self.restore_prompt.stop().await;
-        steps.run(COMMANDS, self.admin.stop()).await;
+        let (engine, threads) = (self.engine, self.threads);
+        let publisher = engine.clone();
+        steps.add("publishes that were accepted", async move {
+            publisher.drain();
+            blocking(move || threads.join()).await;
+        });
+        steps.add("the question about a restore", self.restore_prompt.stop());
+        steps.add("commands of the operator", self.admin.stop());
         if let Some(filling) = self.filling {
-            steps.run("filling from a snapshot", blocking(move || filling.stop())).await;
+            steps.add("filling from a snapshot", blocking(move || filling.stop()));
         }
         if let Some(peers) = self.peers {
-            steps.run("peers and their strands", peers.stop()).await;
+            steps.add("peers and their strands", peers.stop());
         }
-        steps.run("chains", self.chains.stop()).await;
-        steps.run(WALLETS, self.wallets.stop()).await;
-        steps.run("corrections of booked amounts", self.prices.stop()).await;
-        steps.run("rows of an older format", self.older_rows.stop()).await;
-        steps.run("trees of strands", self.trees.stop()).await;
+        steps.add("chains", self.chains.stop());
+        steps.add("questions to contract wallets", self.wallets.stop());
+        steps.add("corrections of booked amounts", self.prices.stop());
+        steps.add("rows of an older format", self.older_rows.stop());
+        steps.add("trees of strands", self.trees.stop());
         if let Some(prune) = self.prune {
-            steps.run("pruning", prune.stop()).await;
+            steps.add("pruning", prune.stop());
         }
         if let Some(scrub) = self.scrub {
-            steps.run("scrubs", scrub.stop()).await;
+            steps.add("scrubs", scrub.stop());
         }
-        steps.run("checkpoints", self.checkpoints.stop()).await;
-        steps.run("reports of misbehaviour", self.reports.stop()).await;
+        steps.add("checkpoints", self.checkpoints.stop());
+        steps.add("reports of misbehaviour", self.reports.stop());
         if let Some(files) = self.files {
-            steps.run("files", blocking(move || files.stop())).await;
+            steps.add("files", blocking(move || files.stop()));
         }
-        steps.run(DISK, self.disk.stop()).await;
-        let engine = self.engine;
-        steps.run("database", blocking(move || close(&engine))).await;
+        steps.add("looking after the disk", self.disk.stop());
+        steps.add("database", blocking(move || close(&engine)));
     }
 }
 
@@ -478,45 +479,5 @@ fn close(engine: &Engine) {
     }
     if let Err(error) = store.flush() {
         tracing::warn!(%error, "the database was not flushed: the next start has to replay the write-ahead log");
-    }
-}
-
-/// The name of the stop step that ends the disk watcher.
-const DISK: &str = "looking after the disk";
-/// The name of the stop step that ends work for the operator's commands.
-const COMMANDS: &str = "commands of the operator";
-/// The name of the stop step that ends queries of contract wallets.
-const WALLETS: &str = "questions to contract wallets";
-
-/// The unfinished stop steps, for the log line about a forced stop.
-#[derive(Debug)]
-struct StopSteps(Mutex<Vec<&'static str>>);
-
-impl Default for StopSteps {
-    fn default() -> Self {
-        Self(Mutex::new(vec![
-            "calls and streams of clients",
-            "publishes that were accepted",
-            COMMANDS,
-            "peers and their strands",
-            "chains",
-            WALLETS,
-            "corrections of booked amounts",
-            "files",
-            DISK,
-            "database",
-        ]))
-    }
-}
-
-impl StopSteps {
-    async fn run(&self, name: &'static str, step: impl Future<Output = ()>) {
-        step.await;
-        tracing::debug!(step = name, "ended");
-        self.0.lock().retain(|left| *left != name);
-    }
-
-    fn left(&self) -> Vec<&'static str> {
-        self.0.lock().clone()
     }
 }

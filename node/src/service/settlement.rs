@@ -10,6 +10,7 @@ use hawser_chain::endpoints::Endpoints;
 use hawser_chain::index::PushSettings;
 use hawser_chain::send::ConnectError;
 use hawser_chain::watch::{self as chain_watch, ListSnapshot, ListWatcher, WatchError};
+use hawser_rules::fees::RATES_AGE_NS_MAX;
 use hawser_rules::{RateTable, Registry};
 use hawser_serve::{ChainListStatus, ChainListsView};
 use tokio::sync::{Notify, watch};
@@ -80,6 +81,31 @@ struct RefreshIntervals {
 pub(super) struct SettlementLists {
     pub(super) registry: Option<ListWatcher<Registry>>,
     pub(super) rates: Option<ListWatcher<RateTable>>,
+    limits: FailingLimits,
+}
+
+/// Times for which reads of the lists may fail.
+#[derive(Debug, Clone, Copy, Default)]
+struct FailingLimits {
+    registry: Duration,
+    rates: Duration,
+}
+
+impl FailingLimits {
+    /// Returns the limits by these settings. The registry may drop a node at any time, so its limit is that of the
+    /// chain.
+    fn of(settings: &ChainSettings) -> Self {
+        Self {
+            registry: settings.settlement.disconnect_max,
+            rates: rates_failing_max(settings.rates_refresh),
+        }
+    }
+}
+
+/// Returns the time for which reads of the rates may fail: they are good for an hour after their last read, and the
+/// first read that fails comes an interval after it.
+fn rates_failing_max(refresh: Duration) -> Duration {
+    Duration::from_nanos(RATES_AGE_NS_MAX.unsigned_abs()).saturating_sub(refresh)
 }
 
 impl SettlementReader {
@@ -100,7 +126,10 @@ impl SettlementReader {
             contracts: deployment.contracts.clone(),
             refresh,
             notify: Vec::new(),
-            lists: SettlementLists::default(),
+            lists: SettlementLists {
+                limits: FailingLimits::of(settings),
+                ..SettlementLists::default()
+            },
         })
     }
 
@@ -178,6 +207,7 @@ impl SettlementLists {
         ListSnapshots {
             registry: self.registry.as_ref().map(ListWatcher::subscribe),
             rates: self.rates.as_ref().map(ListWatcher::subscribe),
+            limits: self.limits,
         }
     }
 }
@@ -187,23 +217,43 @@ impl SettlementLists {
 pub(super) struct ListSnapshots {
     registry: Option<watch::Receiver<ListSnapshot<Registry>>>,
     rates: Option<watch::Receiver<ListSnapshot<RateTable>>>,
+    limits: FailingLimits,
 }
 
 impl ChainListsView for ListSnapshots {
     fn lists(&self) -> Vec<ChainListStatus> {
-        let registry =
-            self.registry.as_ref().map(|snapshot| status("node_registry", &snapshot.borrow()));
-        let rates = self.rates.as_ref().map(|snapshot| status("rate_registry", &snapshot.borrow()));
+        let FailingLimits { registry: registry_max, rates: rates_max } = self.limits;
+        let registry = self.registry.as_ref();
+        let registry = registry.map(|it| status("node_registry", &it.borrow(), registry_max));
+        let rates = self.rates.as_ref();
+        let rates = rates.map(|it| status("rate_registry", &it.borrow(), rates_max));
         registry.into_iter().chain(rates).collect()
     }
 }
 
-fn status<T>(name: &'static str, snapshot: &ListSnapshot<T>) -> ChainListStatus {
+fn status<T>(
+    name: &'static str,
+    snapshot: &ListSnapshot<T>,
+    failing_max: Duration,
+) -> ChainListStatus {
     ChainListStatus {
         name,
         age: snapshot.read_at.elapsed().unwrap_or_default(),
         failing_for: snapshot.failing_since.map(|since| since.elapsed()),
+        failing_max,
         fault: snapshot.error.clone(),
         failures: snapshot.failures,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_count_as_up_to_date_for_an_hour_after_their_last_read() {
+        let minutes = |count: u64| Duration::from_secs(count * 60);
+        assert_eq!(rates_failing_max(minutes(5)), minutes(55));
+        assert_eq!(rates_failing_max(minutes(90)), Duration::ZERO, "they are older already");
     }
 }

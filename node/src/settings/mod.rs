@@ -41,6 +41,7 @@ pub use node::{
     metrics_address, state_dir,
 };
 pub use parse::duration;
+pub use prune::prune_dry_run;
 pub use reader::{LogSettings, StopSettings};
 pub use sources::{SettingOrigin, SettingSources};
 pub use wallets::WalletSettings;

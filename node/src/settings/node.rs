@@ -74,8 +74,8 @@ pub struct NodeServiceSettings {
     pub payer_reports: Option<PayerReportSettings>,
     /// The cost ceilings of the transactions of payer reports.
     pub report_spending: SpendingLimits,
-    /// Pruning; `None` if it is disabled.
-    pub prune: Option<PruneSettings>,
+    /// Pruning. With an interval of zero the node prunes on command only.
+    pub prune: PruneSettings,
     /// Background scrubs; `None` if they are disabled.
     pub scrub: Option<ScrubSettings>,
     /// The limits on callers.

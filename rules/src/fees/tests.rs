@@ -120,7 +120,8 @@ fn the_former_rate_explains_a_fee_while_an_honest_node_may_not_know_the_newer_on
     let table = RateTable::new(rates, None).unwrap();
     let explained = |after_s: i64, base| {
         let at_ns = (START_S + after_s) * 1_000_000_000;
-        let charged = Charged { at_ns, size_bytes: 1, days: 2, base, congestion: 0 };
+        let (stated, congestion) = (PicoDollarPrice(base), PicoDollarPrice(0));
+        let charged = Charged { at_ns, size_bytes: 1, days: 2, base: stated, congestion };
         let is_explained = table.explain(&charged).is_ok();
         assert_eq!(table.explains_sum(at_ns, 1, 2, base), is_explained);
         is_explained
@@ -129,6 +130,51 @@ fn the_former_rate_explains_a_fee_while_an_honest_node_may_not_know_the_newer_on
     assert!(!explained(-clock_s - 1, 7) && explained(-clock_s, 7));
     assert!(explained(list_s + clock_s - 1, 5) && !explained(list_s + clock_s, 5));
     assert!(explained(list_s * 24, 7) && !explained(0, 6));
+}
+
+/// Every implementation reads the target as a signed 32-bit number, so an honest node charges no congestion by any of
+/// the targets that are off in that form.
+#[test]
+fn a_rate_whose_target_switches_congestion_off_explains_no_congestion_fee() {
+    let of_target = |target| Rate {
+        congestion_fee: PicoDollarPrice(11),
+        target_rate_per_minute: target,
+        ..rate(7, 3)
+    };
+    let charged = |congestion| Charged {
+        at_ns: 1,
+        size_bytes: 5,
+        days: 2,
+        base: PicoDollarPrice(7 + 3 * 10),
+        congestion: PicoDollarPrice(congestion),
+    };
+    let off: [u64; 5] = [0, 1 << 31, (1 << 32) - 1, 1 << 32, u64::MAX];
+    let on: [u64; 3] = [1, (1 << 31) - 1, (1 << 32) + 1];
+    let table = |targets: &[u64]| {
+        let rates = (0..).zip(targets);
+        let rates = rates.map(|(start_unix_s, target)| Rate { start_unix_s, ..of_target(*target) });
+        // All of them are in force within the hour.
+        RateTable::new(rates.collect(), None).unwrap()
+    };
+    let explained = |targets: &[u64], congestion| {
+        let (table, charged) = (table(targets), charged(congestion));
+        let explained = table.explain(&charged);
+        let sum = charged.base.0 + congestion;
+        assert_eq!(table.explains_sum(charged.at_ns, 5, 2, sum), explained.is_ok());
+        explained
+    };
+    for target in off {
+        assert_eq!(explained(&[target], 0), Ok(()), "{target}");
+        for congestion in [11, 1100] {
+            let wrong = Err(WrongFeeError::Congestion);
+            assert_eq!(explained(&[target], congestion), wrong, "{target}: {congestion}");
+        }
+    }
+    assert_eq!(explained(&off, 11), Err(WrongFeeError::Congestion));
+    for target in on {
+        assert_eq!(explained(&[target], 11), Ok(()), "{target}");
+        assert_eq!(explained(&[off[1], target, off[0]], 1100), Ok(()), "{target}");
+    }
 }
 
 fn any_rate() -> impl Strategy<Value = Rate> {
@@ -188,13 +234,16 @@ proptest! {
         let fees = rate.base_fee(size_bytes, days).ok().zip(rate.congestion_fee(units).ok());
         let Some((base, congestion)) = fees else { return Ok(()) };
         let table = RateTable::new(vec![rate], None).unwrap();
-        let charged = Charged { at_ns, size_bytes, days, base, congestion };
-        prop_assert_eq!(table.explain(&charged), Ok(()));
-        let more = Charged { base: base + 1, ..charged };
+        let charging = |base, congestion| {
+            let (base, congestion) = (PicoDollarPrice(base), PicoDollarPrice(congestion));
+            Charged { at_ns, size_bytes, days, base, congestion }
+        };
+        prop_assert_eq!(table.explain(&charging(base, congestion)), Ok(()));
+        let more = charging(base + 1, congestion);
         prop_assert_eq!(table.explain(&more), Err(WrongFeeError::Base));
         let step = rate.congestion_fee.0;
         if step > 1 && congestion > 0 {
-            let more = Charged { congestion: congestion + 1, ..charged };
+            let more = charging(base, congestion + 1);
             prop_assert_eq!(table.explain(&more), Err(WrongFeeError::Congestion));
         }
     }

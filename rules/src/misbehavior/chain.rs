@@ -1,7 +1,7 @@
 //! Faults of chain envelopes: their content differs from the chain's.
 
 use hawser_proto::envelope::{PayerEnvelope, UnsignedOriginatorEnvelope};
-use hawser_proto::{Bytes, TransactionHash};
+use hawser_proto::{Bytes, OriginatorId, TransactionHash};
 
 use super::case::ReportCase;
 use super::chain_record::EventAnswer;
@@ -68,7 +68,12 @@ fn transaction_of(exhibit: &Exhibit) -> Result<TransactionHash, Fact> {
             "chain_proof",
             "the envelope has no signature, so it proves no node guilty (rule 13)",
         ),
-        Origin::Chain(transaction) => Ok(transaction),
+        Origin::Chain(transaction) => match exhibit.id.originator {
+            OriginatorId::GROUP_MESSAGES | OriginatorId::IDENTITY_UPDATES => Ok(transaction),
+            _ => {
+                fact("not_of_chain", "no contract of a chain orders the strand of this originator")
+            }
+        },
     }
 }
 

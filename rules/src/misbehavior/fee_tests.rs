@@ -169,7 +169,8 @@ fn a_former_rate_explains_fees_from_its_start_on() {
     let table = RateTable::new(vec![RATE, newer()], None).unwrap();
     let starts_ns = i64::try_from(newer().start_unix_s).unwrap() * SECOND;
     let explained = |at_ns, message_fee, congestion| {
-        let base = message_fee + RATE.storage_fee.0 * 2;
+        let base = PicoDollarPrice(message_fee + RATE.storage_fee.0 * 2);
+        let congestion = PicoDollarPrice(congestion);
         table.explain_by_former(&Charged { at_ns, size_bytes: 1, days: 2, base, congestion })
     };
     let (former, new) = (RATE.message_fee.0, newer().message_fee.0);

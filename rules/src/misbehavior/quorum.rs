@@ -24,7 +24,7 @@ pub struct Outage {
     pub hour_unix_s: u64,
     /// The nodes that reported it, ascending.
     pub witnesses: Vec<OriginatorId>,
-    /// The number of nodes that could have reported it: all others in the network at that time.
+    /// The number of all others in the network at that time. Those without a valid key can report nothing, and count.
     pub others: usize,
 }
 
@@ -63,7 +63,8 @@ impl LivenessRecord {
             }
         }
         let judged = witnesses.into_iter().filter_map(|((node, hour), hosts)| {
-            let members = members_at(registry, hour.saturating_mul(HOUR_NS));
+            let begin_ns = i64::try_from(hour.saturating_mul(HOUR_NS)).unwrap_or(i64::MAX);
+            let members: BTreeSet<OriginatorId> = registry.members_at(begin_ns).collect();
             let others = members.iter().filter(|member| **member != node).count();
             let witnesses: Vec<OriginatorId> =
                 hosts.into_iter().filter(|host| members.contains(host)).collect();
@@ -73,11 +74,4 @@ impl LivenessRecord {
         });
         judged.collect()
     }
-}
-
-/// Returns the nodes that were in the network at a time, from the registry's absences.
-fn members_at(registry: &Registry, ns: u64) -> BTreeSet<OriginatorId> {
-    let ns = i64::try_from(ns).unwrap_or(i64::MAX);
-    let nodes = registry.nodes().map(|record| record.id);
-    nodes.filter(|id| registry.has_been_member(*id) && !registry.absences(*id).cover(ns)).collect()
 }

@@ -8,6 +8,8 @@ use crate::family::Family;
 /// Column family `ledger`: `[payer, 20 bytes][order u64 BE]` →
 /// `[event id, 32 bytes][block u64 BE][kind u8][picodollars i64 BE]`.
 ///
+/// The amount is i128 BE if it does not fit into i64: the payer registry counts microdollars in 96 bits.
+///
 /// The order numbers a payer's entries from 1 in the order of writing. Append-only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct LedgerKey {
@@ -47,7 +49,7 @@ pub struct LedgerEntry {
     /// Kind of the event.
     pub kind: LedgerKind,
     /// Amount that the entry adds to the payer's balance; negative for a debit.
-    pub picodollars: i64,
+    pub picodollars: i128,
 }
 
 /// The kind of a [`LedgerEntry`]. The numbers are stored and never reused.
@@ -80,7 +82,7 @@ impl LedgerEntry {
     /// Returns true when credits are not negative, debits are not positive, and the amount has an
     /// opposite, with which a reversal balances it. A reversal may have either sign.
     pub(crate) fn is_sound(&self) -> bool {
-        let has_opposite = self.picodollars != i64::MIN;
+        let has_opposite = self.picodollars != i128::MIN;
         has_opposite
             && match self.kind {
                 LedgerKind::Deposit | LedgerKind::WithdrawalCancelled => self.picodollars >= 0,
@@ -89,12 +91,14 @@ impl LedgerEntry {
             }
     }
 
-    pub(crate) fn encode(&self) -> [u8; 49] {
-        let mut value = [0; 49];
-        value[..32].copy_from_slice(&self.event.0);
-        value[32..40].copy_from_slice(&self.block.to_be_bytes());
-        value[40] = self.kind as u8;
-        value[41..].copy_from_slice(&self.picodollars.to_be_bytes());
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut value = self.event.0.to_vec();
+        value.extend(self.block.to_be_bytes());
+        value.push(self.kind as u8);
+        match i64::try_from(self.picodollars) {
+            Ok(picodollars) => value.extend(picodollars.to_be_bytes()),
+            Err(_) => value.extend(self.picodollars.to_be_bytes()),
+        }
         value
     }
 
@@ -107,10 +111,19 @@ impl LedgerEntry {
             event: LedgerEventId(event),
             block: u64::from_be_bytes(block),
             kind: LedgerKind::ALL.into_iter().find(|known| *known as u8 == kind)?,
-            picodollars: i64::from_be_bytes(picodollars.try_into().ok()?),
+            picodollars: decode_amount(picodollars)?,
         };
         Some(entry).filter(Self::is_sound)
     }
+}
+
+/// Decodes the amount of an entry; `None` for other lengths, and for an amount that takes more bytes than it needs.
+fn decode_amount(bytes: &[u8]) -> Option<i128> {
+    if let Ok(bytes) = <[u8; 8]>::try_from(bytes) {
+        return Some(i64::from_be_bytes(bytes).into());
+    }
+    let amount = i128::from_be_bytes(bytes.try_into().ok()?);
+    i64::try_from(amount).is_err().then_some(amount)
 }
 
 #[cfg(test)]
@@ -139,7 +152,7 @@ mod tests {
             event in any::<[u8; 32]>(),
             block in any::<u64>(),
             kind in 0..LedgerKind::ALL.len(),
-            picodollars in any::<i64>(),
+            picodollars in prop_oneof![any::<i64>().prop_map(i128::from), any::<i128>()],
         ) {
             let entry = LedgerEntry { event: LedgerEventId(event), block, kind: LedgerKind::ALL[kind], picodollars };
             let expected = Some(entry).filter(LedgerEntry::is_sound);
@@ -160,8 +173,8 @@ mod tests {
             (LedgerKind::WithdrawalCancelled, -1),
             (LedgerKind::WithdrawalRequested, 1),
             (LedgerKind::UsageSettled, 1),
-            (LedgerKind::UsageSettled, i64::MIN),
-            (LedgerKind::Reversal, i64::MIN),
+            (LedgerKind::UsageSettled, i128::MIN),
+            (LedgerKind::Reversal, i128::MIN),
         ] {
             assert_eq!(LedgerEntry::decode(&entry(kind, amount).encode()), None, "{kind:?}");
         }
@@ -171,16 +184,39 @@ mod tests {
     fn the_layout_is_pinned() {
         let key = LedgerKey { payer: Address([7; 20]), order: 0x0102 }.encode();
         assert_eq!((&key[..20], &key[20..]), (&[7; 20][..], &[0, 0, 0, 0, 0, 0, 1, 2][..]));
-        let kind = |kind| {
-            let entry =
-                LedgerEntry { event: LedgerEventId([9; 32]), block: 5, kind, picodollars: -2 };
+        let value = |kind, picodollars| {
+            let entry = LedgerEntry { event: LedgerEventId([9; 32]), block: 5, kind, picodollars };
             entry.encode()
         };
-        let value = kind(LedgerKind::WithdrawalRequested);
-        assert_eq!(value[..32], [9; 32]);
-        assert_eq!(value[32..41], [0, 0, 0, 0, 0, 0, 0, 5, 1]);
-        assert_eq!(value[41..], [255, 255, 255, 255, 255, 255, 255, 254]);
-        assert_eq!(LedgerKind::ALL.map(|it| kind(it)[40]), [0, 1, 2, 3, 4]);
+        let small = value(LedgerKind::WithdrawalRequested, -2);
+        assert_eq!(small[..32], [9; 32]);
+        assert_eq!(small[32..41], [0, 0, 0, 0, 0, 0, 0, 5, 1]);
+        assert_eq!(small[41..], [255, 255, 255, 255, 255, 255, 255, 254]);
+        assert_eq!(LedgerKind::ALL.map(|it| value(it, -2)[40]), [0, 1, 2, 3, 4]);
+        let large = value(LedgerKind::Deposit, 1 << 64);
+        assert_eq!(large[..41], value(LedgerKind::Deposit, 0)[..41]);
+        assert_eq!(large[41..], [0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0]);
+    }
+
+    #[test]
+    fn each_amount_has_one_form() {
+        let entry = LedgerEntry {
+            event: LedgerEventId([9; 32]),
+            block: 5,
+            kind: LedgerKind::Reversal,
+            picodollars: 0,
+        };
+        let head = &entry.encode()[..41];
+        let of = |amount: &[u8]| LedgerEntry::decode(&[head, amount].concat());
+        for amount in [i64::MIN, -1, 0, i64::MAX].map(i128::from) {
+            assert_eq!(of(&amount.to_be_bytes()), None, "{amount} in 16 bytes");
+            let entry = LedgerEntry { picodollars: amount, ..entry };
+            assert_eq!(entry.encode().len(), 49);
+            assert_eq!(LedgerEntry::decode(&entry.encode()), Some(entry));
+        }
+        let beyond = i128::from(i64::MAX) + 1;
+        let of_beyond = of(&beyond.to_be_bytes()).map(|it| it.picodollars);
+        assert_eq!(of_beyond, Some(beyond));
     }
 
     #[test]

@@ -56,10 +56,12 @@ pub(crate) enum MetaKey {
     SuspectedDependencies,
     /// Statements of nodes about void places of their strands, 109 bytes each.
     VoidStatements,
+    /// UTF-8: version of the program that wrote the format. Its key never changes.
+    Writer,
 }
 
 impl MetaKey {
-    const PLAIN: [Self; 21] = [
+    const PLAIN: [Self; 22] = [
         Self::DoubtedFees,
         Self::Format,
         Self::Generation,
@@ -81,6 +83,7 @@ impl MetaKey {
         Self::ReportedEvidence,
         Self::SuspectedDependencies,
         Self::VoidStatements,
+        Self::Writer,
     ];
 }
 
@@ -118,6 +121,7 @@ impl Key<'_> for MetaKey {
             Self::ReportedEvidence => b"reported_evidence",
             Self::SuspectedDependencies => b"suspected_dependencies",
             Self::VoidStatements => b"void_statements",
+            Self::Writer => b"writer",
         }
     }
 
@@ -162,7 +166,7 @@ mod tests {
              looked.ledger looked.payer_reports looked.registry network node_id older_topic_rows projection.congestion \
              projection.expiry projection.inbox projection.receipt projection.topic projection.usage \
              projection.usage_by_payer promoted public_key rates_complete rebuilding report_amounts \
-             reported_evidence suspected_dependencies void_statements"
+             reported_evidence suspected_dependencies void_statements writer"
         );
     }
 }

@@ -80,7 +80,9 @@ impl EventCounts {
         let (address, topic) = (log.address(), log.topic0().copied().unwrap_or_default());
         let kind = match topic {
             PayerReportSubmitted::SIGNATURE_HASH if address == contracts.reports => {
-                let Ok(event) = PayerReportSubmitted::decode_log(&log.inner) else { return };
+                let Ok(event) = PayerReportSubmitted::decode_log_validate(&log.inner) else {
+                    return;
+                };
                 let originator = OriginatorId(event.originatorNodeId);
                 if self.attesting.len() < NODES_MAX || self.attesting.contains_key(&originator) {
                     self.attesting.insert(originator, event.signingNodeIds.len());

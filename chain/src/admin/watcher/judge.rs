@@ -8,7 +8,7 @@ use hawser_proto::OriginatorId;
 use super::Observation;
 use crate::admin::contract::Contract;
 use crate::admin::fees::OnchainReport;
-use crate::admin::rates::{PRICE_MAX, Prices, RateEntry};
+use crate::admin::rates::{PRICE_MAX, RateEntry};
 use crate::admin::{MicroDollars, SignedMicroDollars, Wei};
 
 /// Thresholds of the alarms.
@@ -222,8 +222,8 @@ fn of_rates(rates: &[RateEntry], factor_max: u64, now: u64) -> Vec<String> {
     for (place, rate) in rates.iter().enumerate().skip(in_force) {
         let when = if place == in_force { "in force" } else { "announced" };
         let start = rate.start_time;
-        let Prices { message_fee, storage_fee, congestion_fee, target_rate_per_minute } =
-            rate.prices;
+        let prices = rate.prices.numbers();
+        let [message_fee, storage_fee, congestion_fee, _] = prices;
         if message_fee == 0 && storage_fee == 0 {
             wrong.push(format!("the rate {when} from {start} on is free"));
         }
@@ -233,16 +233,11 @@ fn of_rates(rates: &[RateEntry], factor_max: u64, now: u64) -> Vec<String> {
                 "a fee of the rate {when} from {start} on is {highest}, more than any node can charge"
             ));
         }
-        let Some(before) = place.checked_sub(1).map(|before| rates[before].prices) else {
+        let Some(before) = place.checked_sub(1).map(|before| rates[before].prices.numbers()) else {
             continue;
         };
-        let pairs = [
-            ("message fee", message_fee, before.message_fee),
-            ("storage fee", storage_fee, before.storage_fee),
-            ("congestion fee", congestion_fee, before.congestion_fee),
-            ("target rate", target_rate_per_minute, before.target_rate_per_minute),
-        ];
-        for (name, new, old) in pairs {
+        let names = ["message fee", "storage fee", "congestion fee", "target rate"];
+        for ((name, new), old) in names.into_iter().zip(prices).zip(before) {
             let (low, high) = (new.min(old), new.max(old));
             if high > low.saturating_mul(factor_max) {
                 wrong.push(format!("the {name} {when} from {start} on is {new}, and was {old}"));
@@ -257,8 +252,10 @@ mod tests {
     use std::collections::BTreeSet;
 
     use hawser_proto::SequenceId;
+    use hawser_rules::{PicoDollarPrice, PicoDollarsPerByteDay};
 
     use super::*;
+    use crate::admin::rates::Prices;
 
     const NOW: u64 = 1_750_000_000;
 
@@ -279,9 +276,9 @@ mod tests {
 
     fn rate(start_time: u64, message_fee: u64) -> RateEntry {
         let prices = Prices {
-            message_fee,
-            storage_fee: 200,
-            congestion_fee: 300,
+            message_fee: PicoDollarPrice(message_fee),
+            storage_fee: PicoDollarsPerByteDay(200),
+            congestion_fee: PicoDollarPrice(300),
             target_rate_per_minute: 6000,
         };
         RateEntry { prices, start_time }
@@ -376,7 +373,8 @@ mod tests {
         assert_eq!(of(&[rate(0, 1), rate(NOW + 1, 1000)]), 1, "announced");
         assert_eq!(of(&[rate(0, 1000), rate(NOW + 1, 99)]), 1, "far too cheap");
         assert_eq!(of(&[rate(NOW + 1, 1)]), 1, "nothing is in force yet");
-        let free = Prices { message_fee: 0, storage_fee: 0, ..rate(0, 1).prices };
+        let (message_fee, storage_fee) = (PicoDollarPrice(0), PicoDollarsPerByteDay(0));
+        let free = Prices { message_fee, storage_fee, ..rate(0, 1).prices };
         assert_eq!(of(&[RateEntry { prices: free, start_time: 0 }]), 1);
         assert_eq!(of(&[rate(0, 1), rate(NOW + 1, PRICE_MAX)]), 1, "no product overflows");
         assert_eq!(of(&[rate(0, PRICE_MAX)]), 0);

@@ -180,10 +180,28 @@ impl MetricsSource for Watch {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use hawser_chain::admin::MicroDollars;
     use hawser_proto::SequenceId;
 
     use super::*;
+
+    #[test]
+    fn the_families_are_those_that_the_documentation_lists() {
+        let docs = include_str!("../../../../docs/chain-watcher.md");
+        let of = |beginning: &str, end: char, text: &str| -> BTreeSet<String> {
+            let name =
+                |line: &str| Some(line.strip_prefix(beginning)?.split_once(end)?.0.to_owned());
+            text.lines().filter_map(name).collect()
+        };
+        let documented = of("| `xmtp_chain_", '`', docs);
+        let mut watch = Watch::new(Duration::from_secs(60));
+        watch.note(Observation::default(), Vec::new(), 1000);
+        // Before events were read, there are no families of theirs.
+        watch.events.last_block = Some(1);
+        assert_eq!(of("# TYPE xmtp_chain_", ' ', &watch.page()), documented);
+    }
 
     #[test]
     fn the_age_of_the_last_report_is_told_of_originators_of_which_a_further_one_is_due() {

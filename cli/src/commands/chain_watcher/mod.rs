@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::audit::FAULTS_EXIT_CODE;
+use crate::args::network_watcher::without_effect;
 use crate::args::watcher::ChainWatcherArgs;
 use crate::commands::onchain::{self, ChainsNeeded};
 use crate::{metrics_server, output};
@@ -35,6 +36,9 @@ const LOOK_MAX: Duration = Duration::from_secs(120);
 /// When the chains cannot be read once, or the address cannot be listened on; and with the exit code of the verdict.
 pub(super) async fn run(mut args: ChainWatcherArgs, as_json: bool) -> Result<(), RunError> {
     let listen = args.listen().map_err(RunError::usage)?;
+    for note in without_effect() {
+        eprintln!("{note}");
+    }
     let mut known = WatcherState::load(args.state.as_deref())?;
     if args.once {
         let network = onchain::connect(args.network(), ChainsNeeded::AppIfGiven).await?;

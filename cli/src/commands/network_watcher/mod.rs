@@ -1,12 +1,13 @@
 //! `hawser network-watcher`: how far each node holds each strand, as a verdict, as metrics, or as a table. In reading
 //! order:
 //!
-//! - [`state`]: the cursors and contents of the nodes, and the alarms; [`mod@follow`]: the stream of one node;
+//! - [`state`]: the cursors and contents of the nodes; [`alarm`]: the alarms; [`mod@follow`]: the stream of one node;
 //! - [`content`]: comparison of the nodes' contents at common places; [`sampling`]: places among nodes without trees;
 //!   [`finding`]: differences;
 //! - [`probe`]: envelopes that are published to measure delays; [`probe_view`]: their results;
 //! - [`page`]: the metrics; [`table`]: text and JSON.
 
+mod alarm;
 mod content;
 mod finding;
 mod follow;
@@ -32,7 +33,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::audit::FAULTS_EXIT_CODE;
-use crate::args::network_watcher::NetworkWatcherArgs;
+use crate::args::network_watcher::{NetworkWatcherArgs, without_effect};
 use crate::args::onchain::NetworkArgs;
 use crate::commands::onchain::{self, ChainsNeeded};
 use crate::metrics_server;
@@ -57,6 +58,9 @@ const ONCE_EVERY: Duration = Duration::from_millis(50);
 /// When the registry cannot be read once, or the address cannot be listened on; and with the exit code of the verdict.
 pub(super) async fn run(mut args: NetworkWatcherArgs, as_json: bool) -> Result<(), RunError> {
     let listen = args.listen().map_err(RunError::usage)?;
+    for note in without_effect() {
+        eprintln!("{note}");
+    }
     let pauses =
         ReconnectPauses { min: args.reconnect_min_backoff, max: args.reconnect_max_backoff };
     if pauses.min > pauses.max {

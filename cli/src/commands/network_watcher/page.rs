@@ -1,7 +1,8 @@
 //! The metrics of the network watcher. Names and labels are those of the reference implementation's, where it has them.
 
+use super::alarm::NetworkAlarmKind;
 use super::probe_view::ProbeView;
-use super::state::{NetworkAlarmKind, NetworkView, NodeView, StreamFault};
+use super::state::{NetworkView, NodeView, StreamFault};
 use crate::metrics_server::{MetricsPage, MetricsSource};
 
 /// The nodes as they are seen, the probes, and the bound of the alarm about divergence.
@@ -60,6 +61,8 @@ impl WatcherPage {
         };
         let up = "1 while a stream is open on which a cursor has come";
         each("node_up", up, "gauge", &|node| u64::from(node.is_up));
+        let canonical = "1 if the node belongs to the canonical network";
+        each("node_canonical", canonical, "gauge", &|node| u64::from(node.is_canonical));
         let last = "Unix time of the last cursor; 0 before the first";
         each("node_last_update_seconds", last, "gauge", &|node| node.updated_unix_s);
         let back = "Entries of cursors that were lower than before";
@@ -91,12 +94,13 @@ impl WatcherPage {
                 page.row(&labels(node, originator), place);
             }
         }
-        let help = "Places between a node and the one that holds most";
+        let help = "Places between a node and the one of the canonical network that holds most";
         page.family("xmtpd_network_watcher_cursor_lag", help, "gauge");
         for &originator in &view.originators {
             let Some([_, (_, most)]) = view.range(originator) else { continue };
             for (node, place) in view.places(originator) {
-                page.row(&labels(node, originator), most - place);
+                // A node outside the canonical network may state a higher place.
+                page.row(&labels(node, originator), most.saturating_sub(place));
             }
         }
     }
@@ -132,5 +136,31 @@ impl WatcherPage {
             let differs = u8::from(view.findings.contains_key(id));
             page.row(&format!("originator_node_id=\"{id}\""), differs);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_families_are_those_that_the_documentation_lists() {
+        let docs = include_str!("../../../../docs/network-watcher.md");
+        let of = |beginning: &str, end: char, text: &str| -> BTreeSet<String> {
+            let name =
+                |line: &str| Some(line.strip_prefix(beginning)?.split_once(end)?.0.to_owned());
+            text.lines().filter_map(name).collect()
+        };
+        let documented = of("| `xmtpd_network_watcher_", '`', docs);
+        let mut page = WatcherPage {
+            view: NetworkView::default(),
+            probes: ProbeView::default(),
+            divergence_max: 1,
+        };
+        // Without probes there are no families of theirs.
+        page.probes.note_begin(100, &BTreeSet::from([100]));
+        assert_eq!(of("# TYPE xmtpd_network_watcher_", ' ', &page.page()), documented);
     }
 }

@@ -14,7 +14,8 @@ use super::finding::{
 use super::sampling::{SampledStrand, Sampling, StatementKinds};
 use crate::output;
 
-/// Nodes that are watched; those with higher ids are counted. The registry takes at most 255 (`maxCanonicalNodes`).
+/// Nodes that are watched, first those of the canonical network, of which those with higher ids are counted. The
+/// registry takes at most 255 of these (`maxCanonicalNodes`).
 pub(super) const NODES_MAX: usize = 256;
 
 /// A record of the registry.
@@ -72,60 +73,13 @@ impl StreamFault {
     }
 }
 
-/// The kind of an alarm.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NetworkAlarmKind {
-    /// A node of the network cannot be asked.
-    NodeDown,
-    /// Two nodes are far apart in a strand.
-    Divergence,
-    /// A node's cursor has decreased in a strand.
-    WentBack,
-    /// A node's cursor names strands that do not exist.
-    UnknownOriginators,
-    /// A node's cursor has a sequence id that no envelope can have.
-    ImpossibleIds,
-    /// Nodes hold different envelopes at one place of a strand.
-    Content,
-    /// The registry could not be read the last time, has no nodes to watch, or more than are watched.
-    Registry,
-}
-
-impl NetworkAlarmKind {
-    pub(super) const ALL: [Self; 7] = [
-        Self::NodeDown,
-        Self::Divergence,
-        Self::WentBack,
-        Self::UnknownOriginators,
-        Self::ImpossibleIds,
-        Self::Content,
-        Self::Registry,
-    ];
-
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::NodeDown => "node_down",
-            Self::Divergence => "divergence",
-            Self::WentBack => "went_back",
-            Self::UnknownOriginators => "unknown_originators",
-            Self::ImpossibleIds => "impossible_ids",
-            Self::Content => "content",
-            Self::Registry => "registry",
-        }
-    }
-}
-
-/// An alarm.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct NetworkAlarm {
-    pub(super) kind: NetworkAlarmKind,
-    pub(super) text: String,
-}
-
 /// A node as it is seen.
 #[derive(Debug, Default)]
 pub(super) struct NodeView {
     pub(super) address: String,
+    /// True if the registry counts it to the canonical network. Other nodes are shown, and neither judged, compared nor
+    /// probed.
+    pub(super) is_canonical: bool,
     /// True while a stream is open on which a cursor has come.
     pub(super) is_up: bool,
     /// The last cursor; `None` before the first. It stays when the node goes.
@@ -160,39 +114,45 @@ pub(super) struct NetworkView {
     pub(super) sampling: Sampling,
     /// The last difference of each originator. A tree never changes, so it stays.
     pub(super) findings: BTreeMap<u32, ContentFinding>,
-    /// Nodes beyond [`NODES_MAX`].
+    /// Nodes of the canonical network beyond [`NODES_MAX`].
     pub(super) unwatched: usize,
     /// Readings of the registry that failed.
     pub(super) registry_errors: u64,
     /// The error of the last reading, if it failed.
-    registry_fault: Option<String>,
+    pub(super) registry_fault: Option<String>,
     has_registry: bool,
 }
 
 impl NetworkView {
-    /// Takes a reading of the registry. Returns the nodes to ask: the canonical ones, by id.
+    /// Takes a reading of the registry. Returns the nodes to ask, by id: the canonical ones, and others that have an
+    /// address, as long as there is room.
     pub(super) fn set_registry(&mut self, entries: &[RegistryEntry]) -> BTreeMap<u32, String> {
         let nodes = entries.iter().filter(|it| OriginatorId(it.id).is_node());
         let chains = [OriginatorId::GROUP_MESSAGES, OriginatorId::IDENTITY_UPDATES];
         let without_node = chains.into_iter().chain(OriginatorId::MIGRATED).map(|id| id.0);
-        let mut canonical: BTreeMap<u32, String> = nodes
-            .clone()
-            .filter(|it| it.is_canonical)
-            .map(|it| (it.id, it.address.clone()))
-            .collect();
+        let (canonical, others): (Vec<_>, Vec<_>) = nodes.partition(|it| it.is_canonical);
+        let mut canonical: BTreeMap<u32, &RegistryEntry> =
+            canonical.into_iter().map(|it| (it.id, it)).collect();
         let beyond = canonical.keys().nth(NODES_MAX).copied();
         let unwatched = beyond.map(|first| canonical.split_off(&first));
         self.unwatched = unwatched.map_or(0, |it| it.len());
         // The strand of a node that has left is still held. Nodes in the network come first if there are too many.
-        let left = nodes.filter(|it| !it.is_canonical).map(|it| it.id).take(NODES_MAX);
+        let left = others.iter().map(|it| it.id).take(NODES_MAX);
         self.originators = canonical.keys().copied().chain(left).chain(without_node).collect();
-        self.nodes.retain(|id, _| canonical.contains_key(id));
-        for (id, address) in &canonical {
+        let room = NODES_MAX - canonical.len();
+        let others = others.into_iter().filter(|it| !it.address.is_empty()).take(room);
+        let mut watched = canonical;
+        for other in others {
+            watched.entry(other.id).or_insert(other);
+        }
+        self.nodes.retain(|id, _| watched.contains_key(id));
+        for (id, entry) in &watched {
             let node = self.nodes.entry(*id).or_default();
-            if node.address != *address {
+            node.is_canonical = entry.is_canonical;
+            if node.address != entry.address {
                 // It has not been asked there yet.
                 node.is_up = false;
-                node.address.clone_from(address);
+                node.address.clone_from(&entry.address);
             }
             if let Some(cursor) = &mut node.cursor {
                 cursor.retain(|originator, _| self.originators.contains(originator));
@@ -204,7 +164,7 @@ impl NetworkView {
         self.sampling.retain(originators);
         self.registry_fault = None;
         self.has_registry = true;
-        canonical
+        watched.into_iter().map(|(id, entry)| (id, entry.address.clone())).collect()
     }
 
     /// Notes that the registry could not be read. The nodes that were read before stay in place.
@@ -258,6 +218,11 @@ impl NetworkView {
         self.has_registry
     }
 
+    /// Returns the nodes of the canonical network.
+    pub(super) fn canonical(&self) -> impl Iterator<Item = (u32, &NodeView)> {
+        self.nodes.iter().filter(|(_, node)| node.is_canonical).map(|(id, node)| (*id, node))
+    }
+
     /// Returns the place of an originator that each node has reported, by node. A node whose cursor lacks the
     /// originator holds nothing of its strand, except strands of the older network: only nodes that are set to
     /// (`--migration-key`) follow these.
@@ -272,18 +237,26 @@ impl NetworkView {
         })
     }
 
-    /// Returns the lowest and the highest place of an originator, each with its node; `None` before the first cursor.
+    /// Returns the places of an originator as [`NetworkView::places`] does, of the canonical network alone.
+    fn canonical_places(&self, originator: u32) -> impl Iterator<Item = (u32, u64)> {
+        self.places(originator)
+            .filter(move |(node, _)| self.nodes.get(node).is_some_and(|node| node.is_canonical))
+    }
+
+    /// Returns the lowest and the highest place of an originator in the canonical network, each with its node; `None`
+    /// before the first cursor.
     pub(super) fn range(&self, originator: u32) -> Option<[(u32, u64); 2]> {
-        let lowest = self.places(originator).min_by_key(|(_, place)| *place)?;
+        let lowest = self.canonical_places(originator).min_by_key(|(_, place)| *place)?;
         // Of equals the first is taken, so that the answer does not depend on the number of nodes.
-        let highest = self.places(originator).reduce(|a, b| if b.1 > a.1 { b } else { a })?;
+        let places = self.canonical_places(originator);
+        let highest = places.reduce(|a, b| if b.1 > a.1 { b } else { a })?;
         Some([lowest, highest])
     }
 
-    /// Returns the addresses of the nodes that answer.
+    /// Returns the addresses of the nodes of the canonical network that answer.
     pub(super) fn addresses(&self) -> Vec<(u32, String)> {
-        let up = self.nodes.iter().filter(|(_, node)| node.is_up);
-        up.map(|(id, node)| (*id, node.address.clone())).collect()
+        let up = self.canonical().filter(|(_, node)| node.is_up);
+        up.map(|(id, node)| (id, node.address.clone())).collect()
     }
 
     /// Returns the questions of one comparison: for each originator a few places, with the nodes that claim to hold
@@ -302,10 +275,12 @@ impl NetworkView {
         plan
     }
 
-    /// Returns the claims of the nodes that answer and hold something of a strand.
+    /// Returns the claims of the nodes of the canonical network that answer and hold something of a strand.
     fn held(&self, originator: u32) -> Vec<(u32, u64)> {
         let is_up = |node: &u32| self.nodes.get(node).is_some_and(|node| node.is_up);
-        self.places(originator).filter(|(node, place)| is_up(node) && *place > 0).collect()
+        self.canonical_places(originator)
+            .filter(|(node, place)| is_up(node) && *place > 0)
+            .collect()
     }
 
     /// Returns further questions about strands of which a node has no trees, at most `questions_max`. The places are up
@@ -350,66 +325,6 @@ impl NetworkView {
     /// Notes a difference. The last one of a strand is kept.
     pub(super) fn note_difference(&mut self, finding: ContentFinding) {
         self.findings.insert(finding.place.originator.0, finding);
-    }
-
-    /// Returns the alarms.
-    pub(super) fn judge(&self, divergence_max: u64) -> Vec<NetworkAlarm> {
-        let mut alarms = Vec::new();
-        let mut raise = |kind, text| alarms.push(NetworkAlarm { kind, text });
-        if let Some(fault) = &self.registry_fault {
-            raise(NetworkAlarmKind::Registry, fault.clone());
-        }
-        if self.has_registry && self.nodes.is_empty() {
-            // Without this alarm, a chain endpoint that leaves all nodes out would make the watcher report no alarm.
-            let text = "the registry has no node in the canonical network: nothing is watched";
-            raise(NetworkAlarmKind::Registry, text.to_owned());
-        }
-        if self.unwatched > 0 {
-            let unwatched = output::count(self.unwatched, "node");
-            let text = format!("not watched: {unwatched} above the first {NODES_MAX}");
-            raise(NetworkAlarmKind::Registry, text);
-        }
-        for (id, node) in &self.nodes {
-            let NodeView { address, last_fault, unknown, impossible, went_back, .. } = node;
-            if !node.is_up {
-                let why = if last_fault.is_empty() { "no answer yet" } else { last_fault };
-                raise(
-                    NetworkAlarmKind::NodeDown,
-                    format!("node {id} at {}: {why}", output::plain(address)),
-                );
-            }
-            if *went_back > 0 {
-                let times = output::count(*went_back, "time");
-                let text = format!("node {id} stated a lower head than before, {times}");
-                raise(NetworkAlarmKind::WentBack, text);
-            }
-            if *unknown > 0 {
-                let originators = output::count(*unknown, "unknown originator");
-                let text = format!("node {id} lists {originators}");
-                raise(NetworkAlarmKind::UnknownOriginators, text);
-            }
-            if *impossible > 0 {
-                let ids = output::count(*impossible, "sequence id");
-                let text = format!("node {id} stated {ids} that no envelope can have");
-                raise(NetworkAlarmKind::ImpossibleIds, text);
-            }
-        }
-        for finding in self.findings.values() {
-            raise(NetworkAlarmKind::Content, finding.to_string());
-        }
-        for &originator in &self.originators {
-            let Some([(low, least), (high, most)]) = self.range(originator) else { continue };
-            if most - least > divergence_max {
-                let own = self.places(originator).find(|(node, _)| *node == originator);
-                let own = own.map(|(_, own)| format!("; at the originator itself {own}"));
-                let text = format!(
-                    "originator {originator}: the head at node {high} is {most}, at node {low} {least}{}",
-                    own.unwrap_or_default()
-                );
-                raise(NetworkAlarmKind::Divergence, text);
-            }
-        }
-        alarms
     }
 }
 
@@ -505,6 +420,53 @@ mod tests {
         assert!(view.set_registry(&[left]).is_empty());
         assert!(view.nodes.is_empty() && view.originators.contains(&100));
         assert_eq!(alarms(&view), ["registry"], "nothing is watched");
+    }
+
+    #[test]
+    fn a_node_outside_the_canonical_network_is_followed_and_changes_no_verdict() {
+        let mut view = view(&[100, 200]);
+        let entry = |id: u32, is_canonical| RegistryEntry {
+            id,
+            address: format!("http://node-{id}"),
+            is_canonical,
+        };
+        let entries = [100, 200, 300, 400].map(|id| entry(id, id < 300));
+        assert_eq!(view.set_registry(&entries).len(), 4);
+        view.note_cursor(100, &cursor([(100, 7)]), 1);
+        view.note_cursor(200, &cursor([(100, 6)]), 1);
+        // One is far behind and one claims too much, invents and goes back; then both are down.
+        view.note_cursor(300, &cursor([]), 1);
+        view.note_cursor(400, &cursor([(100, 1_000_000), (5000, 1)]), 1);
+        assert!(view.content_plan().iter().all(|it| it.nodes.iter().all(|node| *node < 300)));
+        view.note_cursor(400, &cursor([(100, 900_000)]), 1);
+        view.note_fault(300, StreamFault::Connect, "it is off");
+        view.note_fault(400, StreamFault::Ended, "it is off");
+        assert!(alarms(&view).is_empty(), "{:?}", view.judge(5000));
+        assert_eq!(view.range(100), Some([(200, 6), (100, 7)]));
+        assert_eq!(
+            view.places(100).collect::<Vec<_>>(),
+            [(100, 7), (200, 6), (300, 0), (400, 900_000)]
+        );
+        assert_eq!(view.addresses().len(), 2, "a probe asks neither");
+        view.set_registry(&[100, 200, 300].map(|id| entry(id, true)));
+        assert_eq!(alarms(&view), ["node_down"], "it belongs to the network now");
+    }
+
+    #[test]
+    fn nodes_outside_the_canonical_network_take_no_room_of_it() {
+        let mut view = NetworkView::default();
+        let entry = |id: u32| RegistryEntry {
+            id,
+            address: format!("http://node-{id}"),
+            is_canonical: id > 60_000,
+        };
+        let entries: Vec<_> = (1..=1000).map(|number| entry(100 * number)).collect();
+        let watched = view.set_registry(&entries);
+        assert_eq!(watched.len(), NODES_MAX);
+        assert!(watched.keys().all(|id| *id > 60_000), "400 are canonical");
+        assert_eq!(view.set_registry(&entries[..700]).len(), NODES_MAX);
+        assert_eq!(view.canonical().count(), 100);
+        assert_eq!(view.unwatched, 0);
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub(super) fn print(watch: &WatcherPage, as_json: bool) -> usize {
     let now = now_unix_s();
     for (id, node) in &view.nodes {
         let state = if node.is_up { "up" } else { "down" };
+        let state =
+            if node.is_canonical { state.to_owned() } else { format!("{state}, not canonical") };
         let age = match node.updated_unix_s {
             0 => "no cursor yet".to_owned(),
             at => format!("cursor of {} s ago", now.saturating_sub(at)),
@@ -81,6 +83,7 @@ fn as_value(WatcherPage { view, divergence_max, .. }: &WatcherPage) -> Value {
         json!({
             "node_id": id,
             "address": node.address,
+            "canonical": node.is_canonical,
             "up": node.is_up,
             "cursor": node.cursor,
             "updated_unix_s": node.updated_unix_s,

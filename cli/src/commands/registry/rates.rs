@@ -6,6 +6,7 @@ use hawser_chain::admin::Network;
 use hawser_chain::admin::rates::{self, Prices, RateEntry};
 use hawser_node::error::RunError;
 use hawser_node::files::rates::{RateRecord, RatesFile};
+use hawser_rules::{PicoDollarPrice, PicoDollarsPerByteDay};
 use serde_json::Value;
 
 use crate::args::registry::{RatesAddArgs, RatesListArgs};
@@ -14,9 +15,9 @@ use crate::output;
 
 pub(super) async fn add(args: &RatesAddArgs, as_json: bool) -> Result<(), RunError> {
     let prices = Prices {
-        message_fee: args.message_fee,
-        storage_fee: args.storage_fee,
-        congestion_fee: args.congestion_fee,
+        message_fee: PicoDollarPrice(args.message_fee),
+        storage_fee: PicoDollarsPerByteDay(args.storage_fee),
+        congestion_fee: PicoDollarPrice(args.congestion_fee),
         target_rate_per_minute: args.target_rate_per_minute,
     };
     let mut session =
@@ -66,8 +67,13 @@ pub(in crate::commands) async fn rates_file(network: &Network) -> Result<RatesFi
 /// Returns a rate as a record of `rates.json`.
 pub(in crate::commands) fn record_of_rate(rate: &RateEntry) -> RateRecord {
     let Prices { message_fee, storage_fee, congestion_fee, target_rate_per_minute } = rate.prices;
-    let start_time = rate.start_time;
-    RateRecord { message_fee, storage_fee, congestion_fee, target_rate_per_minute, start_time }
+    RateRecord {
+        message_fee: message_fee.0,
+        storage_fee: storage_fee.0,
+        congestion_fee: congestion_fee.0,
+        target_rate_per_minute,
+        start_time: rate.start_time,
+    }
 }
 
 /// Returns a rate with the field names of `rates.json`, fees in picodollars, and its place in the list.
@@ -75,9 +81,9 @@ fn fields(index: usize, rates: &RateEntry) -> ResultFields {
     let Prices { message_fee, storage_fee, congestion_fee, target_rate_per_minute } = rates.prices;
     ResultFields::default()
         .with("index", index)
-        .with("messageFee", message_fee)
-        .with("storageFee", storage_fee)
-        .with("congestionFee", congestion_fee)
+        .with("messageFee", message_fee.0)
+        .with("storageFee", storage_fee.0)
+        .with("congestionFee", congestion_fee.0)
         .with("targetRatePerMinute", target_rate_per_minute)
         .time("startTime", rates.start_time)
 }

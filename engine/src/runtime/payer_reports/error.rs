@@ -56,6 +56,21 @@ pub enum ReportStepError {
         /// The place in the contract's list.
         index: u64,
     },
+    /// The chain's storage has as many leaves of a report as settled as it has, or more, and calls it unsettled.
+    #[error(
+        "report {index} about {originator} has {leaves} leaves, and the contract calls {settled} of them settled and \
+        the report unsettled: check the endpoints of the settlement chain"
+    )]
+    BeyondLeaves {
+        /// The originator.
+        originator: OriginatorId,
+        /// The place in the contract's list.
+        index: u64,
+        /// The number of leaves that the contract calls settled.
+        settled: u64,
+        /// The number of leaves of the report.
+        leaves: usize,
+    },
     /// This node cannot compute the report yet.
     #[error(transparent)]
     NotYet(#[from] UndecidedError),
@@ -87,6 +102,7 @@ impl ReportStepError {
             Self::Contract(_)
                 | Self::OtherReport { .. }
                 | Self::OtherAmounts { .. }
+                | Self::BeyondLeaves { .. }
                 | Self::NotYet(_)
                 | Self::Figures(_)
         )

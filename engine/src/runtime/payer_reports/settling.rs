@@ -93,7 +93,11 @@ impl PayerReporterState {
         Ok(SettledPart { leaves: place - first, transactions, is_left })
     }
 
-    /// Returns all leaves of a report on the chain, and the number of those that the contract has settled.
+    /// Returns all leaves of a report on the chain, and the number of those that the contract has settled. There are
+    /// none if it has settled the report.
+    ///
+    /// # Errors
+    /// [`ReportStepError`] if the leaves are not known, or the contract's record contradicts them.
     pub(super) async fn left_to_settle(
         self: &Arc<Self>,
         on_chain: &ChainReport,
@@ -121,9 +125,12 @@ impl PayerReporterState {
             Some(leaves) => leaves,
             None => self.computed_leaves(report).await?.ok_or(other_amounts)?,
         };
-        let settled = usize::try_from(held.offset).unwrap_or(usize::MAX);
-        let settled = settled.min(leaves.payers().len());
-        Ok((leaves, settled))
+        let (settled, count) = (held.offset, leaves.payers().len());
+        // The contract settles a report with its last leaf.
+        match usize::try_from(settled) {
+            Ok(first) if first < count => Ok((leaves, first)),
+            _ => Err(ReportStepError::BeyondLeaves { originator, index, settled, leaves: count }),
+        }
     }
 
     /// Returns the leaves of a report that were kept; `None` if there are none, or if they do not have its root. A data

@@ -284,14 +284,14 @@ impl AdmissionJob {
             answer_len += bytes.len() + STATEMENT_OVERHEAD_BYTES;
             let is_repeat = stored.is_some() || state.idempotent && !seen.insert(admitted.receipt);
             if is_repeat || is_free(admitted.envelope.client().topic().kind()) {
-                prices.push(0);
+                prices.push(None);
                 continue;
             }
             let (size, days) = (bytes.len() as u64, admitted.envelope.retention_days());
             let price = rates.at(now_ns).and_then(|rate| rate.base_fee(size, days));
-            prices.push(price.map_err(|error| {
+            prices.push(Some(price.map_err(|error| {
                 PublishError::Refused(AdmissionError::of_price(index, PriceError::Base(error)))
-            })?);
+            })?));
         }
         if answer_len > ANSWER_LEN_BYTES_MAX {
             return Err(PublishError::AnswerTooLarge);

@@ -81,7 +81,7 @@ enum Put {
 
 impl Balance {
     fn left(&self) -> i128 {
-        self.reading.available - self.charged_sum
+        self.reading.available.saturating_sub(self.charged_sum)
     }
 
     fn is_fresh(&self, now_ns: i64) -> bool {
@@ -189,18 +189,20 @@ impl Balances {
         }
     }
 
-    /// Checks that a payer can pay the prices of envelopes. The balance stays as it is until the result is dropped.
+    /// Checks that a payer can pay the prices of envelopes; an envelope without a price is a repeat, or on a
+    /// reserved topic. A balance below 0 does not cover a price of 0. The balance stays as it is until the result is
+    /// dropped.
     ///
     /// # Errors
     /// [`PublishError::Balance`] if it cannot, with the index of the first price that the balance does not cover.
     pub(super) fn check(
         &self,
         payer: PayerAddress,
-        prices: &[u64],
+        prices: &[Option<u64>],
     ) -> Result<CheckedPayer<'_>, PublishError> {
         let payers = self.lock();
-        let price = prices.iter().fold(0, |sum: u64, price| sum.saturating_add(*price));
-        if price > 0 {
+        let owed = prices.iter().flatten();
+        if let Some(price) = owed.copied().reduce(u64::saturating_add) {
             // Read when the request was admitted; forgotten since only in a flood of payers.
             let balance = payers.known.get(&payer);
             let balance = balance.ok_or_else(|| {
@@ -237,14 +239,14 @@ impl Balances {
     }
 }
 
-/// Returns the index of the first of these prices, above 0, that an amount does not cover after those before it.
-fn first_uncovered(prices: &[u64], left: i128) -> usize {
+/// Returns the index of the first of these prices that an amount does not cover after those before it.
+fn first_uncovered(prices: &[Option<u64>], left: i128) -> usize {
     let mut sum: i128 = 0;
-    let is_beyond = |price: &u64| {
-        sum += i128::from(*price);
-        *price > 0 && sum > left
-    };
-    prices.iter().position(is_beyond).unwrap_or_default()
+    let uncovered = prices.iter().position(|price| {
+        sum += price.map_or(0, i128::from);
+        price.is_some() && sum > left
+    });
+    uncovered.unwrap_or_default()
 }
 
 impl CheckedPayer<'_> {
@@ -284,10 +286,16 @@ mod tests {
 
     #[test]
     fn the_envelope_that_exceeds_a_balance_is_the_first_one_that_it_does_not_cover() {
-        assert_eq!(first_uncovered(&[0, 40, 60, 1, 5], 100), 3);
-        assert_eq!(first_uncovered(&[0, 40, 60], 99), 2);
-        assert_eq!(first_uncovered(&[0, 40, 60], -1), 1, "the first one costs nothing");
-        assert_eq!(first_uncovered(&[u64::MAX; 3], i128::from(u64::MAX)), 1);
+        let first = |prices: &[u64], left| {
+            // A repeat comes before all of them.
+            let prices = std::iter::once(None).chain(prices.iter().copied().map(Some));
+            first_uncovered(&prices.collect::<Vec<_>>(), left) - 1
+        };
+        assert_eq!(first(&[0, 40, 60, 1, 5], 100), 3);
+        assert_eq!(first(&[0, 40, 60], 99), 2);
+        assert_eq!(first(&[0, 40, 60], 0), 1, "an amount of 0 covers a price of 0");
+        assert_eq!(first(&[0, 40, 60], -1), 0, "and no debt does");
+        assert_eq!(first(&[u64::MAX; 3], i128::from(u64::MAX)), 1);
     }
 
     #[test]

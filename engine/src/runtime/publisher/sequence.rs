@@ -372,7 +372,9 @@ impl SequencerThread {
         let mut checked = None;
         if let Some((balances, payer)) = self.state.balances.as_ref().zip(payer) {
             let prices = self.sequencer.prices(now_ns, rates, &fresh).map_err(refused)?;
-            let check = balances.check(payer, &prices);
+            let is_owed = |it: &Admitted| !is_free(it.envelope.client().topic().kind());
+            let owed = fresh.iter().zip(prices).map(|(it, price)| is_owed(it).then_some(price));
+            let check = balances.check(payer, &owed.collect::<Vec<_>>());
             checked = Some(check.map_err(|error| error.at_place(index_of))?);
         }
         let places = self.sequencer.sequence(now_ns, rates, &fresh).map_err(refused)?;

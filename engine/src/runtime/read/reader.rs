@@ -382,8 +382,8 @@ pub struct UsageScan {
     /// The number of ledger entries so far. Entries are appended and never changed, so parts of several views fit
     /// together.
     entries: u64,
-    /// Their sum, picodollars.
-    sum: i128,
+    /// Their sum.
+    sum: PicoDollarBalance,
     /// True if the ledger has been read to an end at which this node knew the balances of payers.
     knows_balance: bool,
     /// The reports on the chain when the scan began: a report that is settled meanwhile moves nothing from one part to
@@ -405,7 +405,7 @@ impl UsageScan {
             is_done: false,
             periods: BTreeMap::new(),
             entries: 0,
-            sum: 0,
+            sum: PicoDollarBalance::default(),
             knows_balance: false,
             chain,
         }
@@ -439,7 +439,7 @@ impl UsageScan {
         entries_max: usize,
     ) -> Result<usize, ReadError> {
         let sum = &mut self.sum;
-        let each = |entry: LedgerEntry| *sum += i128::from(entry.picodollars);
+        let each = |entry: LedgerEntry| *sum = sum.after(entry.picodollars);
         let read = snapshot.ledger_after(self.payer, self.entries, entries_max, each)?;
         self.entries += read as u64;
         if read < entries_max {
@@ -464,7 +464,7 @@ impl UsageScan {
     /// Returns `None` until this node has read the payer registry and the payer reports up to the head of their chain.
     #[must_use]
     pub fn balance(&self) -> Option<PicoDollarBalance> {
-        self.knows_balance.then_some(PicoDollarBalance(self.sum))
+        self.knows_balance.then_some(self.sum)
     }
 
     /// Returns the number of periods so far.

@@ -15,7 +15,7 @@ use super::checked::DoctorCheck;
 use super::public::{ASK_ELSEWHERE, root_cause};
 
 /// Time limit of a call. A guess: it takes a few round trips.
-const CALL_MAX: Duration = Duration::from_secs(5);
+pub(super) const CALL_MAX: Duration = Duration::from_secs(5);
 /// The longest shown part of an answer, in characters. A guess: two lines.
 const TEXT_LEN_MAX: usize = 200;
 /// A call that every node answers.
@@ -88,7 +88,7 @@ async fn call_grpc(url: &str) -> Result<(), TestCallError> {
 }
 
 /// Returns the endpoint of a URL. For `https:` it trusts public authorities and those in the file of `SSL_CERT_FILE`.
-async fn endpoint(url: &str) -> Result<Endpoint, tonic::transport::Error> {
+pub(super) async fn endpoint(url: &str) -> Result<Endpoint, tonic::transport::Error> {
     let endpoint = Endpoint::from_shared(url.to_owned())?;
     if !url.starts_with("https:") {
         return Ok(endpoint);
@@ -136,7 +136,7 @@ async fn over_grpc_web(url: &str) -> Result<(), TestCallError> {
 }
 
 /// Makes a text from outside fit for a terminal.
-fn shown(text: &str) -> String {
+pub(super) fn shown(text: &str) -> String {
     text.chars().filter(|it| !it.is_control()).take(TEXT_LEN_MAX).collect()
 }
 

@@ -3,7 +3,7 @@
 //! - `machine`: processor, open files, folders, disk, ports, certificate;
 //! - `chains`: endpoints, clock, the node's registry record, rates, the paying account;
 //! - `public`: the DNS name, and the headers for browsers; `handshake`: the certificate that clients see;
-//!   `calls`: calls over gRPC and gRPC-Web;
+//!   `calls`: calls over gRPC and gRPC-Web; `node_id`: the node that answers;
 //! - `checked`: the outcome of a check.
 //!
 //! The examination changes nothing, except that it writes a file into the data folder and removes it again. It does not
@@ -14,8 +14,10 @@ mod chains;
 mod checked;
 mod handshake;
 mod machine;
+mod node_id;
 mod public;
 
+use hawser_proto::OriginatorId;
 use hawser_storage::StoreIdentity;
 
 use super::network::chains::KnownChains;
@@ -42,22 +44,39 @@ pub async fn examine_chains(config: &NodeServiceSettings) -> Vec<DoctorCheck> {
     chains::examine(config).await.checks
 }
 
-/// Runs all checks. `is_running` is true if the node answers at its operator port. Blocks on disk access at times.
-pub async fn examine(config: &NodeServiceSettings, is_running: bool) -> Vec<DoctorCheck> {
+/// The process that answers at the operators' port of the settings.
+#[derive(Debug, Clone, Copy)]
+pub struct AnsweringProcess {
+    /// The id of a node that it states.
+    pub node_id: Option<OriginatorId>,
+}
+
+/// Runs all checks. `running` is `None` if nothing answers at the operators' port. Blocks on disk access at times.
+pub async fn examine(
+    config: &NodeServiceSettings,
+    running: Option<AnsweringProcess>,
+) -> Vec<DoctorCheck> {
     let mut all = vec![machine::processor(), machine::open_files()];
     all.extend(machine::data_folder(&config.store.data_dir));
     all.push(machine::disk_room(&config.store));
-    all.extend(machine::ports(config, is_running));
+    all.extend(machine::ports(config, running.is_some()));
     all.extend(machine::certificate(&config.api));
     let seen = chains::examine(config).await;
     all.extend(seen.checks);
     if let Some((node, url)) = seen.own {
         all.push(public::dns(&url).await);
         // Otherwise there is no node that could answer, or another one answers.
-        if is_running {
+        if let Some(process) = running {
             all.push(public::browsers(&url).await);
             all.extend(handshake::served_certificate(&url).await);
-            all.extend(calls::calls(&url).await);
+            let calls = calls::calls(&url).await;
+            let is_reached = calls[0].result == CheckResult::Fine;
+            all.extend(calls);
+            all.push(node_id::stated(node, process.node_id));
+            if is_reached {
+                let plain_text = config.plain_text_peers;
+                all.push(node_id::at_url(&url, node, &config.signer, plain_text).await);
+            }
         }
         let public_key = config.signer.public_key();
         let identity = StoreIdentity { network: config.store.network.clone(), node, public_key };

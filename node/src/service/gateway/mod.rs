@@ -28,6 +28,7 @@ use tokio::time::{Instant, sleep_until};
 use super::service_manager::ServiceManager;
 use super::settlement::{SettlementLists, SettlementReader};
 use super::stop_signal::{StopOn, StopReason, StopSignals};
+use super::stop_steps::StopSteps;
 use super::system::{self, OpenFiles};
 use super::tls;
 use crate::environment;
@@ -123,7 +124,6 @@ async fn start(
         attempt_timeout: config.nodes.attempt_timeout,
         attempts_max: config.nodes.attempts_max,
         chain_payload_bytes_max: config.chain_payload_bytes_max,
-        list_failing_max: config.chains.settlement.disconnect_max,
         allow_private_nodes: config.allow_private_nodes,
         policies,
         tenant_payers,
@@ -329,9 +329,14 @@ fn values<T: Send + Sync + 'static>(watcher: &ListWatcher<T>) -> watch::Receiver
 
 /// Stops in order. Exits with 1 at the second signal, or when the time is over.
 async fn end(running: Running, stop: StopSettings, ends: &mut StopSignals) -> Result<(), RunError> {
+    let Running { gateway, _reading } = running;
+    let mut steps = StopSteps::default();
+    for (name, step) in gateway.stop_steps(stop.drain) {
+        steps.add(name, step);
+    }
     let late = Instant::now() + stop.drain + stop.grace;
     let why = tokio::select! {
-        () = running.gateway.shutdown(stop.drain) => {
+        () = steps.run() => {
             tracing::info!("stopped");
             return Ok(());
         }
@@ -341,7 +346,8 @@ async fn end(running: Running, stop: StopSettings, ends: &mut StopSignals) -> Re
     tracing::error!(
         code = "stop_forced",
         why,
-        "the gateway was stopped before every call had ended"
+        left = steps.left(),
+        "the gateway was stopped before all its work had ended"
     );
     system::exit_now(1);
 }

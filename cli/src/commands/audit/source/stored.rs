@@ -233,9 +233,10 @@ mod tests {
             let unopened = UnopenedBackupError::of(&error);
             assert!(matches!(unopened, UnopenedBackupError::NotHere(_)), "{unopened:?}");
         }
-        for error in
-            [OpenError::Corrupt { cause: "a row".to_owned() }, OpenError::NewerFormat { found: 99 }]
-        {
+        for error in [
+            OpenError::Corrupt { cause: "a row".to_owned() },
+            OpenError::NewerFormat { found: 99, writer: None },
+        ] {
             let damaged = UnopenedBackupError::of(&error);
             assert!(matches!(damaged, UnopenedBackupError::Damaged(_)), "{damaged:?}");
         }
