@@ -62,20 +62,6 @@ impl NodeApi {
     pub(crate) fn reader(&self, charge: &CallCharge) -> Reader {
         self.engine.reader().charged_to(Arc::new(CallMemory(charge.clone())))
     }
-
-    /// Counts stored envelopes as delivered and turns them into messages. A message points into the
-    /// stored bytes: nothing is copied.
-    ///
-    /// # Errors
-    /// [`CallError::Undecodable`] if a stored envelope is broken.
-    pub(crate) fn deliver(
-        &self,
-        method: EnvelopeMethod,
-        stored: Vec<Bytes>,
-    ) -> Result<Vec<OriginatorEnvelope>, CallError> {
-        count_delivered(&self.metrics, method, &stored);
-        stored.into_iter().map(decode).collect()
-    }
 }
 
 /// Returns the charge of the call that a request belongs to, and its message.
@@ -89,6 +75,14 @@ pub(crate) fn charged<T>(request: Request<T>) -> (CallCharge, T) {
 /// [`CallError::Undecodable`]: the log holds something else.
 pub(crate) fn decode(stored: Bytes) -> Result<OriginatorEnvelope, CallError> {
     OriginatorEnvelope::decode(stored).map_err(|_| CallError::Undecodable)
+}
+
+/// Turns stored envelopes into messages. A message points into the stored bytes: nothing is copied.
+///
+/// # Errors
+/// [`CallError::Undecodable`] if a stored envelope is broken.
+pub(crate) fn decode_all(stored: Vec<Bytes>) -> Result<Vec<OriginatorEnvelope>, CallError> {
+    stored.into_iter().map(decode).collect()
 }
 
 /// Counts stored envelopes as handed to a reader, and logs the id of each at level debug.

@@ -1,7 +1,7 @@
 //! The gRPC services of the node: each method calls its handler. A method does the same under each
 //! of its names.
 
-use hawser_engine::runtime::PublishCaller;
+use hawser_engine::runtime::{PublishCaller, PublishError};
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::notification_api_server::NotificationApi;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::publish_api_server::PublishApi;
@@ -15,7 +15,7 @@ use crate::error::{CallError, into_status};
 use crate::limits::{published, resume_point};
 use crate::methods::EnvelopeMethod;
 use crate::metrics::LimitedCall;
-use crate::node_api::{MessageStream, NodeApi, charged, holding};
+use crate::node_api::{MessageStream, NodeApi, charged, count_delivered, decode_all, holding};
 use crate::oldest::ReadFrom;
 use crate::rate_limits::CallCost;
 
@@ -46,14 +46,17 @@ impl NodeApi {
                     // Only added envelopes count: a repeat costs no fee, so it must not pay for the connection's
                     // turns either.
                     held.stored(published.added, published.thread_wait);
-                    Ok(published.envelopes)
+                    Ok::<_, PublishError>(published.envelopes)
                 };
-                tokio::spawn(charge.in_turn(publish)).await.map_err(|_| CallError::Interrupted)?
+                charge.finish(publish).await
             }
             Err(unavailable) => Err(unavailable),
         };
         let stored = stored.inspect_err(|error| self.metrics.publish_failed(error))?;
-        let originator_envelopes = self.deliver(method, stored)?;
+        count_delivered(&self.metrics, method, &stored);
+        // For thousands of envelopes it takes milliseconds, in which the runtime's threads serve other calls.
+        let decoded = charge.go_on(async move { decode_all(stored) }).await;
+        let originator_envelopes = decoded.map_err(|_| CallError::Interrupted)??;
         Ok(pb::PublishPayerEnvelopesResponse { originator_envelopes })
     }
 }

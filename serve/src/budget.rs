@@ -33,9 +33,9 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use tokio_util::sync::CancellationToken;
 
 use crate::address::ClientAddress;
+use crate::close_signal::CloseSignal;
 use crate::metrics::Counter;
 use crate::overloaded::OverloadedError;
 use crate::refused_calls::RefusedCalls;
@@ -109,7 +109,7 @@ pub(crate) struct ConnectionShare {
     /// The part of them that stays until the connection ends, besides that of a new connection.
     kept_bytes: AtomicUsize,
     writing: Arc<Writing>,
-    close: CancellationToken,
+    pub(crate) close: CloseSignal,
     paid_time: Arc<PaidTime>,
     /// The refusal that holds for its further calls.
     pub(crate) refused: RefusedCalls,
@@ -221,7 +221,7 @@ impl BudgetState {
             held: ShareBytes::default(),
             kept_bytes: AtomicUsize::new(0),
             writing,
-            close: CancellationToken::new(),
+            close: CloseSignal::default(),
             paid_time,
             refused: RefusedCalls::default(),
             waiting_requests: tokio::sync::Mutex::const_new(()),
@@ -518,7 +518,7 @@ impl ConnectionShare {
 
     /// Completes when the connection, or the call, must end because its address holds too much.
     pub(crate) fn closed(&self) -> impl Future<Output = ()> + Send + use<> {
-        self.close.clone().cancelled_owned()
+        self.close.cancelled()
     }
 
     /// Charges a piece of an answer that the connection is about to write.

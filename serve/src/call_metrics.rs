@@ -131,7 +131,12 @@ impl CallMetrics {
 
     /// Returns the sides of a method that stream; `None` if no such method is served.
     pub(crate) fn kind(&self, path: &str) -> Option<MethodKind> {
-        self.0.methods.get(path).map(|method| method.method.kind())
+        self.kind_of(self.method(path))
+    }
+
+    /// Returns the same for the method with these metrics, without a search for its path.
+    pub(crate) fn kind_of(&self, metrics: &MethodMetrics) -> Option<MethodKind> {
+        (!std::ptr::eq(metrics, self.0.unknown)).then(|| metrics.method.kind())
     }
 
     pub(crate) fn count_not_grpc(&self) {

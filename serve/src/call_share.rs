@@ -17,8 +17,9 @@ use crate::budget::ConnectionShare;
 use crate::budget::changes::ChangeUnderWay;
 use crate::call_bytes::{CallBytes, MemorySource, ReturnedBytes};
 use crate::overloaded::OverloadedError;
+use crate::publish_call::finished;
 use crate::task_threads;
-use crate::turns::{publish_in_turn, thread_time};
+use crate::turns::thread_time;
 use crate::waiting;
 
 /// Charge of a stream that has begun to answer, in bytes: its request and the request's buffers are freed by then.
@@ -111,10 +112,16 @@ impl CallCharge {
         extensions.get::<Self>().expect("the listener charges every call").clone()
     }
 
-    /// Runs the publish of this call in its turn. If publishes of the connection have paid for the turn, the task runs
-    /// before those of callers that publish nothing. Otherwise it waits for its turn, but not for the end of a rest.
-    pub fn in_turn<F: Future>(&self, task: F) -> impl Future<Output = F::Output> + use<F> {
-        publish_in_turn(self.0.connection.paid_time().clone(), task)
+    /// Runs the publish of this call in the turns of the call, and to its end, whether or not the call ends before. The
+    /// turns meanwhile come without rests.
+    ///
+    /// # Panics
+    /// Outside of a runtime.
+    pub fn finish<F>(&self, publish: F) -> impl Future<Output = F::Output> + use<F>
+    where
+        F: Future<Output: Send + 'static> + Send + 'static,
+    {
+        finished(self.0.connection.paid_time().clone(), publish)
     }
 
     /// Starts a task of this call that may outlast many turns. It runs in its turns, on the threads of the call's
@@ -236,8 +243,10 @@ impl CallCharge {
     /// # Errors
     /// [`OverloadedError`]: nothing was taken, and the caller must be refused.
     pub(crate) fn take_for_call(&self, bytes: usize) -> Result<(), OverloadedError> {
-        self.take(bytes)?;
-        self.0.bytes.lock().assign_to_call(bytes);
+        self.0.connection.take(bytes)?;
+        let mut charged = self.0.bytes.lock();
+        charged.add(bytes, MemorySource::Share);
+        charged.assign_to_call(bytes);
         Ok(())
     }
 
@@ -256,8 +265,10 @@ impl CallCharge {
     /// # Errors
     /// [`OverloadedError`]: nothing was taken, and the caller must be refused.
     pub(crate) fn take_for_request(&self, bytes: usize) -> Result<(), OverloadedError> {
-        self.take(bytes)?;
-        self.0.bytes.lock().assign_to_request(bytes);
+        self.0.connection.take(bytes)?;
+        let mut charged = self.0.bytes.lock();
+        charged.add(bytes, MemorySource::Share);
+        charged.assign_to_request(bytes);
         Ok(())
     }
 
@@ -398,7 +409,10 @@ impl CallShare {
     /// Subtracts bytes that the call is no longer charged from the shares.
     fn pass_on(&self, returned: ReturnedBytes) {
         let ReturnedBytes { held, held_lent, address_only, address_only_lent } = returned;
-        self.connection.give_back(held - held_lent);
+        // Each share is counted by all cores, so nothing is not subtracted either.
+        if held > held_lent {
+            self.connection.give_back(held - held_lent);
+        }
         if held_lent > 0 {
             self.connection.give_back_lent(held_lent);
         }

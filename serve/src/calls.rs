@@ -86,7 +86,7 @@ impl Service<Request<Body>> for Calls {
         let span = span(metrics.method().path(), &request);
         let mut call = CountedCall::start(metrics, span.clone());
         // Clients of unknown methods may wait for their refusal before they end their request.
-        let kind = self.metrics.kind(request.uri().path());
+        let kind = self.metrics.kind_of(metrics);
         let is_received_first = kind.is_some_and(|kind| kind != MethodKind::Bidi);
         let takes_messages = metrics.method().takes_messages();
         let buffer_bytes = if is_received_first || takes_messages { 0 } else { BUFFER_BYTES };
@@ -256,8 +256,9 @@ fn charge(
 ) -> Result<CallCharge, OverloadedError> {
     let connection = request.extensions().get::<Arc<ConnectionShare>>();
     let charge = CallCharge::new(connection.expect("every request has a connection").clone());
-    let unread_bytes = if method.leaves_unread() { STREAM_WINDOW_BYTES as usize } else { 0 };
-    charge.take(unread_bytes)?;
+    if method.leaves_unread() {
+        charge.take(STREAM_WINDOW_BYTES as usize)?;
+    }
     let head_bytes = head_bytes(request.uri(), request.headers());
     let call_bytes = CALL_BYTES + buffer_bytes + head_bytes;
     if method.takes_messages() {

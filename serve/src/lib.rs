@@ -18,7 +18,8 @@
 //!   gRPC-Web in base64; `connect`: calls of the Connect protocol, translated;
 //! - `calls`, `request`, `response`, `status_headers`: one call, its messages, its metrics, its end; `frames`: message
 //!   boundaries in a body; `held_pieces`: bytes of a body that wait; `unpack`, `pack`: messages that are compressed;
-//!   `refused_calls`: refusals that hold for further calls; `long_work`: long messages, which are unpacked, scanned,
+//!   `refused_calls`: refusals that hold for further calls; `publish_call`: publishes that outlast their calls;
+//!   `close_signal`: the end of a connection or call that holds too much; `long_work`: long messages, which are unpacked, scanned,
 //!   decoded and encoded outside of the runtime's threads;
 //! - [`MemoryBudget`], [`CallCharge`], [`OverloadedError`]: the memory that callers may make a process hold;
 //!   `call_bytes`: the part of one call; `charged_bytes`: a part that ends by itself; `request_head`: the part of a
@@ -53,6 +54,7 @@ mod calls;
 mod chain_list;
 mod charged_bytes;
 mod checked_channel;
+mod close_signal;
 mod connect;
 mod connection;
 mod connection_slots;
@@ -81,6 +83,7 @@ pub mod pages;
 mod process_metrics;
 mod proxy_protocol;
 pub mod public_pages;
+mod publish_call;
 mod read_turn;
 pub mod readiness;
 mod reflection;

@@ -75,8 +75,9 @@ pub(crate) struct ResponseBody {
     frames: Frames,
     call: CountedCall,
     charge: CallCharge,
-    /// Completes when the call must end because its caller holds too much memory.
-    closed: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// Completes when the call must end because its caller holds too much memory. `None` before the body has waited:
+    /// most answers never do.
+    closed: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     /// Completes at the caller's deadline.
     late: Option<Pin<Box<Sleep>>>,
     is_closed: bool,
@@ -95,31 +96,47 @@ impl ResponseBody {
         if !call.is_open() {
             charge.end(); // the status is in the headers
         }
-        let closed = Box::pin(charge.connection().closed());
         let frames = Frames::default();
         let (is_closed, is_answered) = (false, false);
-        Self { body, frames, call, charge, closed, late, is_closed, is_answered }
+        Self { body, frames, call, charge, closed: None, late, is_closed, is_answered }
     }
 
-    /// Ends the call with a status, if it has to end and no message has begun.
-    fn poll_closed(&mut self, cx: &mut Context<'_>) -> Poll<Frame<Bytes>> {
-        if !self.frames.at_boundary() {
-            return Poll::Pending;
+    /// Returns true if a call that has to end may end here: no message has begun.
+    fn may_close(&self) -> bool {
+        self.call.is_open() && self.frames.at_boundary()
+    }
+
+    /// Returns the status with which the call has to end now, if it has to.
+    fn due(&self) -> Option<Status> {
+        if self.charge.connection().close.is_cancelled() {
+            return Some(OverloadedError.into());
         }
-        let status = if self.closed.as_mut().poll(cx).is_ready() {
-            Status::from(OverloadedError)
-        } else if self.late.as_mut().is_some_and(|late| late.as_mut().poll(cx).is_ready()) {
-            Status::deadline_exceeded(LATE)
-        } else {
-            return Poll::Pending;
-        };
+        let is_late = |late: &Pin<Box<Sleep>>| late.deadline() <= tokio::time::Instant::now();
+        self.late.as_ref().is_some_and(is_late).then(|| Status::deadline_exceeded(LATE))
+    }
+
+    /// Completes when the call has to end.
+    fn poll_due(&mut self, cx: &mut Context<'_>) -> Poll<Status> {
+        let Self { closed, charge, late, .. } = self;
+        let closed = closed.get_or_insert_with(|| Box::pin(charge.connection().closed()));
+        if closed.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(OverloadedError.into());
+        }
+        match late.as_mut().map(|late| late.as_mut().poll(cx)) {
+            Some(Poll::Ready(())) => Poll::Ready(Status::deadline_exceeded(LATE)),
+            _ => Poll::Pending,
+        }
+    }
+
+    /// Ends the call with a status.
+    fn close(&mut self, status: &Status) -> Frame<Bytes> {
         self.is_closed = true;
         self.body = Body::empty(); // frees the data of the answer now
         self.end(status.code());
         let mut trailers = HeaderMap::new();
         let added = status.add_header(&mut trailers);
         debug_assert!(added.is_ok(), "the text of this status fits into a header");
-        Poll::Ready(Frame::trailers(trailers))
+        Frame::trailers(trailers)
     }
 }
 
@@ -148,12 +165,18 @@ impl HttpBody for ResponseBody {
         if self.is_closed {
             return Poll::Ready(None);
         }
-        if self.call.is_open()
-            && let Poll::Ready(end) = self.poll_closed(cx)
+        if self.may_close()
+            && let Some(status) = self.due()
         {
-            return Poll::Ready(Some(Ok(end)));
+            return Poll::Ready(Some(Ok(self.close(&status))));
         }
-        let mut frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let Poll::Ready(mut frame) = Pin::new(&mut self.body).poll_frame(cx) else {
+            if !self.may_close() {
+                return Poll::Pending;
+            }
+            let status = ready!(self.poll_due(cx));
+            return Poll::Ready(Some(Ok(self.close(&status))));
+        };
         if let Some(Ok(frame)) = &mut frame
             && let Some(trailers) = frame.trailers_mut()
         {

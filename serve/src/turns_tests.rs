@@ -6,6 +6,7 @@ use super::*;
 use crate::budget::MemoryBudget;
 use crate::call_share::CallCharge;
 use crate::pace::{CREDIT_NS, THREADS_LATE_NS};
+use crate::publish_call::finished;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
@@ -243,6 +244,22 @@ async fn a_task_rests_once_before_its_turn_although_paid_ones_go_first() {
         assert!(futures_util::poll!(&mut task).is_pending(), "a paid task goes first");
     }
     assert!(futures_util::poll!(&mut task).is_ready());
+}
+
+/// Nothing is paid for before a publish has ended, and it may hold a part of what all publishes share.
+#[tokio::test(start_paused = true)]
+async fn a_call_does_not_rest_while_it_waits_for_its_publish() {
+    let turns = Arc::new(Turns::default());
+    tokio::time::advance(Duration::from_millis(100)).await;
+    turns.pace.begin();
+    let account = account(&turns);
+    let (store, stored) = tokio::sync::oneshot::channel::<()>();
+    let publish = finished(account.clone(), async move { stored.await.unwrap() });
+    let mut call = Box::pin(call_in_turn(account.clone(), publish));
+    assert!(futures_util::poll!(&mut call).is_pending());
+    put_off(&account);
+    store.send(()).unwrap();
+    assert!(futures_util::poll!(&mut call).is_ready(), "its next turn comes without a rest");
 }
 
 /// Heads whose calls have had no turn keep all connections from reading.

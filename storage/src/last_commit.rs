@@ -13,6 +13,8 @@ pub(crate) struct LastCommit {
     at_ms: AtomicU64,
     /// Commits that have begun and not ended. On a slow disk one can take longer than the time that counts as idle.
     running: AtomicUsize,
+    /// Nanoseconds for which work in the background has waited for commits.
+    waited_ns: AtomicU64,
 }
 
 /// A commit that has begun. It ends when this is dropped, also after an error.
@@ -30,7 +32,12 @@ impl Drop for RunningCommit<'_> {
 
 impl Default for LastCommit {
     fn default() -> Self {
-        Self { since: Instant::now(), at_ms: AtomicU64::new(0), running: AtomicUsize::new(0) }
+        Self {
+            since: Instant::now(),
+            at_ms: AtomicU64::new(0),
+            running: AtomicUsize::new(0),
+            waited_ns: AtomicU64::new(0),
+        }
     }
 }
 
@@ -55,6 +62,17 @@ impl LastCommit {
         }
         let at_ms = self.at_ms.load(Ordering::Relaxed);
         at_ms == 0 || u128::from(self.now_ms().saturating_sub(at_ms)) >= time.as_millis()
+    }
+
+    /// Notes that work in the background has waited for commits for this time.
+    pub(crate) fn note_wait(&self, time: Duration) {
+        let waited_ns = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.waited_ns.fetch_add(waited_ns, Ordering::Relaxed);
+    }
+
+    /// Returns the time for which work in the background has waited for commits, in all.
+    pub(crate) fn waited(&self) -> Duration {
+        Duration::from_nanos(self.waited_ns.load(Ordering::Relaxed))
     }
 
     fn now_ms(&self) -> u64 {

@@ -19,7 +19,7 @@
 //! - `emptied`: a database in memory that simulations use again;
 //! - `poison`, `room`, `reopen`: writes stop after a failure or on a full disk, and resume;
 //! - `commit`, `below_head`, `projection_rows`: one group of changes becomes one synced write;
-//! - `last_commit`: the time of the last one, by which work in the background finds a node idle;
+//! - `last_commit`: the time of the last one, by which work in the background finds a node idle, and its waits;
 //! - `trees`, `tree_rows`, `tree_edges`, `hashed`: the Merkle trees over strands, grown by commits or in later steps;
 //! - `tree_read`, `checkpoints`: proofs about these trees, and the checkpoints that nodes signed of them;
 //! - `price`, `tallies`, `reprice`: the summed prices of envelopes, corrected when a price was not known yet;
@@ -28,7 +28,7 @@
 //! - `lists`: these and other lists that are one row of `meta` each;
 //! - `facts`, `fact_index`: one record of each fact of evidence and of reports, within bounds about each node;
 //! - `record_scan`, `behind_damage`: reading them in order, and finding rows behind a block that the disk has damaged;
-//! - `snapshot`, `topic_scan`, `log_scan`, `inbox_rows`, `shared_copies`: reading;
+//! - `snapshot`, `topic_scan`, `log_scan`, `receipts`, `inbox_rows`, `shared_copies`: reading;
 //! - `recent`, `remember`: the topics of the last written envelopes, so that readers who lack nothing cost no
 //!   search;
 //! - `audit_read`: reading a folder to audit it;
@@ -115,6 +115,7 @@ mod pruned_ranges;
 mod rates;
 mod raw_rows;
 mod rebuild;
+mod receipts;
 mod recent;
 mod record_scan;
 mod remains;

@@ -11,10 +11,12 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use hawser_proto::merkle::TreeHash;
 use hawser_proto::{EnvelopeId, OriginatorId, PayerAddress, SequenceId};
+use parking_lot::MutexGuard;
 use rocksdb::{ColumnFamily, CompactOptions, ReadOptions, WriteBatch};
 
 use crate::change::{Facts, Validity};
@@ -32,6 +34,7 @@ use crate::rebuild::Derive;
 use crate::shared_copies::SharedCopies;
 use crate::snapshot::Snapshot;
 use crate::store::Store;
+use crate::strands::Head;
 use crate::trees::leaf_of;
 
 /// A row of the expiry index: an envelope and the time from which it may be pruned. Sorts like that index.
@@ -227,6 +230,12 @@ const READ_LEN_BYTES: usize = 1 << 20;
 /// queue behind it, for a tenth of a millisecond (measured: 3 µs for each place). With half the number, the write
 /// itself would be a fifth of the work.
 const WRITE_PLACES: usize = 32;
+/// Pause between two tries to lock the head of a strand. A guess: a part of a commit. The system makes it about twice
+/// as long.
+const BUSY_PAUSE: Duration = Duration::from_micros(50);
+/// Tries after which pruning stands in line. A guess: they take as long as a commit to a usual disk. So pruning goes on
+/// where a commit follows upon the other, by one write for each millisecond.
+const BUSY_TRIES: usize = 8;
 
 /// An envelope that is being removed. It is read before the lock, so that writers of its strand do not wait for the
 /// read.
@@ -451,7 +460,7 @@ impl Database {
         }
         let head = self.strands.head(originator);
         // A late find reads marks, and a verdict writes them.
-        let head = head.lock();
+        let head = self.lock_between_commits(&head);
         let end = self.verified(originator)?.unwrap_or(*head);
         let mut marks = MarksAround::new(self.db.raw_iterator_cf(self.family(Family::Mark)));
         let (mut ranges, mut goes) = (PrunedRanges::default(), Vec::with_capacity(leaving.len()));
@@ -479,6 +488,25 @@ impl Database {
         drop(writing);
         done.pruned.extend(goes.into_iter().map(|leaving| (leaving.id, leaving.len_bytes)));
         Ok(true)
+    }
+}
+
+impl Database {
+    /// Locks the head of a strand while no commit has it. Does not stand in line for it at first: a thread in line gets
+    /// the lock, and then the turn to write, before it gets a core, and commits would wait for that as well.
+    fn lock_between_commits<'h>(&self, head: &'h Head) -> MutexGuard<'h, SequenceId> {
+        for _ in 0..BUSY_TRIES {
+            if let Some(head) = head.try_lock() {
+                return head;
+            }
+            let began = Instant::now();
+            std::thread::sleep(BUSY_PAUSE);
+            self.lasting.last_commit.note_wait(began.elapsed());
+        }
+        let began = Instant::now();
+        let head = head.lock();
+        self.lasting.last_commit.note_wait(began.elapsed());
+        head
     }
 }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use hawser_proto::checkpoint::{SignedCheckpoint, SignedPrefix};
 use hawser_proto::merkle::ConsistencyProof;
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, PayerAddress, SequenceId};
-use rocksdb::{DBPinnableSlice, DBRawIterator, ReadOptions};
+use rocksdb::{DBPinnableSlice, DBRawIterator, ReadOptions, ReadTier};
 
 use crate::change::ChainPosition;
 use crate::database::Database;
@@ -20,7 +20,6 @@ use crate::keys::ledger::{LedgerEntry, LedgerKey};
 use crate::keys::mark::{Mark, MarkKey};
 use crate::keys::meta::MetaKey;
 use crate::keys::rate::RateRow;
-use crate::keys::receipt::ReceiptKey;
 use crate::keys::topic::TopicKey;
 use crate::keys::usage::{UsageKey, UsageRow};
 use crate::keys::usage_by_payer::UsageByPayerKey;
@@ -328,15 +327,6 @@ impl Snapshot<'_> {
         TopicScan::new(rows, len_bytes_max, &self.store.recent)
     }
 
-    /// Returns the place in this node's own strand of the envelope published with this digest. That envelope may have
-    /// been pruned.
-    ///
-    /// # Errors
-    /// When the row cannot be read.
-    pub fn receipt(&self, digest: &[u8; 32]) -> Result<Option<SequenceId>, ReadError> {
-        Ok(self.row(ReceiptKey(*digest), decode_u64)?.map(SequenceId))
-    }
-
     /// Returns the usage of one payer at one originator in one minute ([`hawser_proto::minute_of`]).
     ///
     /// # Errors
@@ -573,6 +563,17 @@ impl Snapshot<'_> {
             true => Err(ReadError::Rebuilding { family: family.name() }),
             false => Ok(()),
         }
+    }
+
+    /// Returns true if memory alone shows that there is no such row. Never waits for the disk: if the answer is there,
+    /// returns false.
+    pub(crate) fn lacks_for_sure<K: for<'k> Key<'k>>(&self, key: K) -> bool {
+        let mut options = ReadOptions::default();
+        options.set_read_tier(ReadTier::BlockCache);
+        let (family, key) = (self.store.family(K::FAMILY), key.encode());
+        let found = self.view.get_pinned_cf_opt(family, key.as_ref(), options);
+        // An error excludes nothing. A read of the disk meets it, too.
+        matches!(found, Ok(None)) && self.check(K::FAMILY).is_ok()
     }
 
     pub(crate) fn row<K: for<'k> Key<'k>, V>(

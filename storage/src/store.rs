@@ -228,6 +228,12 @@ impl Store {
         self.shared.how.lasting.last_commit.is_before(time)
     }
 
+    /// Returns the time for which pruning has waited for commits, since this process opened the store.
+    #[must_use]
+    pub fn waited_for_commits(&self) -> Duration {
+        self.shared.how.lasting.last_commit.waited()
+    }
+
     /// Returns the size of the database on disk in bytes; for an in-memory database its size in
     /// memory. Returns 0 when the folder cannot be read.
     #[must_use]

@@ -499,6 +499,24 @@ fn receipts_are_kept_for_the_own_strand_and_point_to_the_highest_place() {
     });
 }
 
+/// A repeat that was taken for a new envelope would be charged again.
+#[test]
+fn memory_alone_excludes_no_receipt_that_is_stored() {
+    on_each(|store| {
+        extend(store, OWN, 9);
+        let excludes = |number| store.snapshot().lacks_receipt_for_sure(&digest(number));
+        assert!(excludes(10), "all receipts are in memory");
+        assert!(!(1..=9).any(excludes));
+        store.flush().unwrap();
+        assert!(!(1..=9).any(excludes), "they may be on the disk alone");
+        for number in 1..=9 {
+            let stored = store.snapshot().receipt(&digest(number)).unwrap();
+            assert_eq!(stored, Some(SequenceId(number)));
+        }
+        assert!(!(1..=9).any(excludes), "the cache has them");
+    });
+}
+
 #[test]
 fn recorded_rates_never_change() {
     on_each(|store| {

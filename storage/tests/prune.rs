@@ -3,6 +3,9 @@
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use crate::support::pruning::*;
 use crate::support::*;
@@ -12,6 +15,7 @@ use hawser_storage::{
     LogEntry, Mark, Misbehavior, PrunedBatch, Severity, SkipReason, Store, StrandPlaces, Validity,
     WriteFault,
 };
+use parking_lot::Mutex;
 use proptest::prelude::*;
 
 /// Returns the places that topics have rows of.
@@ -157,6 +161,36 @@ fn payers_come_with_the_envelopes_in_the_order_of_a_strand_and_rows_of_older_ver
     assert_eq!(deleted.into_inner(), expected.concat());
     store.rebuild(&derive_plain, &mut |_| {}).unwrap();
     assert!(expiring(&store).iter().all(|it| it.payer.is_some()), "a rebuild tells all");
+}
+
+/// A commit may wait for the disk. Others of its strand must not wait for pruning, too, which stood in line meanwhile.
+#[test]
+fn pruning_waits_between_commits_and_tells_for_how_long() {
+    let store = in_memory();
+    extend(&store, OWN, 4);
+    let expired: Vec<_> = expiring(&store).into_iter().filter(|it| it.id.sequence.0 <= 2).collect();
+    assert_eq!((expired.len(), store.waited_for_commits()), (2, Duration::ZERO));
+    let (hang, hung) = mpsc::channel();
+    let (release, released) = mpsc::channel::<()>();
+    let (is_first, released) = (AtomicBool::new(true), Mutex::new(released));
+    store.set_write_faults(Some(Arc::new(move || {
+        if is_first.swap(false, Ordering::Relaxed) {
+            hang.send(()).unwrap();
+            let _ = released.lock().recv();
+        }
+        None
+    })));
+    std::thread::scope(|scope| {
+        let commit = scope.spawn(|| store.commit(&[append(OWN, 5)]));
+        hung.recv().unwrap();
+        let pruning = scope.spawn(|| store.prune(&expired, &derive_plain).unwrap());
+        while store.waited_for_commits().is_zero() {
+            std::thread::yield_now();
+        }
+        drop(release);
+        commit.join().unwrap().unwrap();
+        assert_eq!(pruning.join().unwrap().pruned.len(), 2);
+    });
 }
 
 /// There are more envelopes than one write takes, and every third one stays.

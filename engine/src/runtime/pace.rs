@@ -65,8 +65,8 @@ const PAUSES_OF_TWO: u32 = 1;
 const IDLE_AFTER: Duration = Duration::from_millis(100);
 
 /// Turns of work of less than a millisecond, with pauses half as long: work that publishers queue behind, and that has
-/// to get on beside them. There are no pauses while there are no commits. A turn ends before the system would give the
-/// core to another thread in the middle of a write.
+/// to get on beside them. The time for which it waits for commits counts as a pause. There are no pauses while there
+/// are no commits. A turn ends before the system would give the core to another thread in the middle of a write.
 #[derive(Debug)]
 pub struct ShortTurns {
     /// The begin of the present turn.
@@ -75,26 +75,38 @@ pub struct ShortTurns {
     owed: Duration,
     /// Time for which pauses were longer than due.
     ahead: Duration,
+    /// The time for which pruning had waited for commits, in all, when the last turn ended.
+    waited: Duration,
 }
 
 impl ShortTurns {
     /// Begins the first turn.
     #[must_use]
     pub fn begin() -> Self {
-        Self { begun: Instant::now(), owed: Duration::ZERO, ahead: Duration::ZERO }
+        let (owed, ahead, waited) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
+        Self { begun: Instant::now(), owed, ahead, waited }
     }
 
     /// Pauses if a pause is due, unless no commit to `store` may queue behind the work. To be called after each small
     /// part of the work, without any lock. Blocks.
     pub fn pause(&mut self, store: &Store) {
         let is_idle = store.is_without_commits_for(IDLE_AFTER);
-        let due = self.due(self.begun.elapsed(), is_idle);
+        let worked = self.without_waits(self.begun.elapsed(), store.waited_for_commits());
+        let due = self.due(worked, is_idle);
         if !due.is_zero() {
             let asleep = Instant::now();
             std::thread::sleep(due);
             self.note_pause(due, asleep.elapsed());
         }
         self.begun = Instant::now();
+    }
+
+    /// Returns the part of a turn in which it worked, and counts the rest as a pause: the turn waited for commits, for
+    /// `waited` together with all turns before it.
+    fn without_waits(&mut self, took: Duration, waited: Duration) -> Duration {
+        let of_turn = waited.saturating_sub(std::mem::replace(&mut self.waited, waited)).min(took);
+        self.note_pause(Duration::ZERO, of_turn);
+        took - of_turn
     }
 
     /// Adds work to the owed pause. Returns the pause that is due now, which may be none. Work beside no commits owes
@@ -168,6 +180,20 @@ mod tests {
             // After a pause that was far too long, no more than 2 ms are made up for: 4 ms of work.
             assert!(longest <= 100, "{late}: {longest} parts without a pause");
         }
+    }
+
+    #[test]
+    fn the_wait_for_a_commit_is_a_pause_and_no_work() {
+        let us = Duration::from_micros;
+        let mut turns = ShortTurns::begin();
+        let mut due = |took, waited| {
+            let worked = turns.without_waits(us(took), us(waited));
+            (worked, turns.due(worked, false))
+        };
+        assert_eq!(due(1_000, 600), (us(400), Duration::ZERO), "its pause of 200 was the wait");
+        assert_eq!(due(1_000, 600), (us(1_000), Duration::ZERO), "400 of 500 were made up for");
+        assert_eq!(due(400, 600), (us(400), us(300)));
+        assert_eq!(due(500, 9_600), (Duration::ZERO, Duration::ZERO), "all of it was the wait");
     }
 
     /// A commit that comes must find the pauses of the work since then, and no others.

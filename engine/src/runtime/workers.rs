@@ -1,4 +1,5 @@
-//! One thread per core for work that is all computing: signatures, mostly.
+//! One thread per core for work that is all computing: signatures, mostly. Look-ups that may wait for the disk have
+//! threads of their own.
 //!
 //! Urgent work goes first. Signing is urgent, because the log waits for it; checking new arrivals is not. Requests of
 //! callers have a separate queue, so that no number of them delays the strands of other nodes, and callers take turns
@@ -109,6 +110,8 @@ struct WorkerPool {
     handles: Vec<JoinHandle<()>>,
     /// Started when it is first needed, which is never on most nodes.
     behind: OnceLock<ThreadsBehind>,
+    /// Started when it is first needed.
+    look_ups: OnceLock<LookUpThreads>,
 }
 
 /// The threads of [`Priority::LargeOfCaller`] and [`Priority::Behind`].
@@ -124,6 +127,13 @@ struct QueuesBehind {
     strands: Sender<WorkerJob>,
 }
 
+/// The threads of [`Priority::LookUp`], as many as the others. A guess: a slow disk answers so many reads at once.
+struct LookUpThreads {
+    /// `None` if the system gave no thread.
+    callers: Option<CallerQueue>,
+    handles: Vec<JoinHandle<()>>,
+}
+
 /// The queue that a job waits in, and so the jobs that go before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Priority {
@@ -136,6 +146,9 @@ pub enum Priority {
     /// A large request of a caller is checked. Takes turns with those of others, on the threads of [`Self::Behind`], so
     /// that it leaves the cores to requests of a few envelopes.
     LargeOfCaller(PublishCaller),
+    /// Earlier publishes of a caller's envelopes, or their payer's balance, are looked up on the disk. Takes turns with
+    /// those of others, on threads of their own: anyone can cause such look-ups, which must not hold up other checks.
+    LookUp(PublishCaller),
     /// Envelopes that readers have already are checked. There are threads for it, as many as for the others, because a
     /// job holds its thread for milliseconds: the system can give the core to other threads meanwhile.
     Behind,
@@ -164,8 +177,8 @@ impl Workers {
                 .expect("the system gives us a thread at start")
         };
         let handles = (0..threads).map(start).collect();
-        let behind = OnceLock::new();
-        let pool = WorkerPool { urgent, normal, callers, threads, handles, behind };
+        let (behind, look_ups) = (OnceLock::new(), OnceLock::new());
+        let pool = WorkerPool { urgent, normal, callers, threads, handles, behind, look_ups };
         Self { pool: Arc::new(pool) }
     }
 
@@ -181,7 +194,8 @@ impl Workers {
     }
 
     /// Runs `job` on one of the threads, and tells it the state of the thread before. To threads of a lower priority
-    /// it is always [`WorkerBefore::Worked`]: they are to wait for a core.
+    /// it is always [`WorkerBefore::Worked`], because they are to wait for a core, and so it is to those for look-ups,
+    /// because nearly all of their requests store nothing.
     pub(super) fn spawn_told(
         &self,
         priority: Priority,
@@ -196,6 +210,10 @@ impl Workers {
                 let callers = self.behind().map_or(&pool.callers, |behind| &behind.callers);
                 return callers.push(caller, Box::new(job));
             }
+            Priority::LookUp(caller) => {
+                let callers = self.look_ups().unwrap_or(&pool.callers);
+                return callers.push(caller, Box::new(job));
+            }
             Priority::Behind => self.behind().map_or(&pool.normal, |behind| &behind.strands),
         };
         queue.send(Box::new(job)).expect(THREADS_LIVE);
@@ -206,6 +224,13 @@ impl Workers {
     fn behind(&self) -> Option<&QueuesBehind> {
         let behind = self.pool.behind.get_or_init(|| ThreadsBehind::start(self.threads()));
         behind.queues.as_ref()
+    }
+
+    /// Returns the queue of the threads for look-ups, and starts these threads if there are none. `None` if the system
+    /// gives none.
+    fn look_ups(&self) -> Option<&CallerQueue> {
+        let look_ups = self.pool.look_ups.get_or_init(|| LookUpThreads::start(self.threads()));
+        look_ups.callers.as_ref()
     }
 
     /// Maps `items` on all cores and waits; keeps their order. Blocks, so it must not be called by
@@ -274,6 +299,27 @@ impl ThreadsBehind {
     }
 }
 
+impl LookUpThreads {
+    fn start(threads: usize) -> Self {
+        // Unbounded, because publishes are bounded by the bytes in flight.
+        let (callers, of_callers) = CallerQueue::new();
+        let mut handles = Vec::new();
+        for index in 0..threads {
+            let callers = of_callers.clone();
+            let work = move || {
+                begin_publish_thread();
+                while callers.announced.recv().is_ok() {
+                    callers.take()(WorkerBefore::Worked);
+                }
+            };
+            handles.extend(
+                std::thread::Builder::new().name(format!("look-up-{index}")).spawn(work).ok(),
+            );
+        }
+        Self { callers: (!handles.is_empty()).then_some(callers), handles }
+    }
+}
+
 /// Runs the jobs of strands, and those of `callers` if the thread is one for them.
 fn run_behind(strands: &Receiver<WorkerJob>, callers: Option<&CallerJobs>) {
     let Some(callers) = callers else {
@@ -326,8 +372,13 @@ impl Drop for WorkerPool {
             behind.queues = None;
             behind.handles.drain(..)
         });
+        let mut look_ups = self.look_ups.take();
+        let of_look_ups = look_ups.iter_mut().flat_map(|look_ups| {
+            look_ups.callers = None;
+            look_ups.handles.drain(..)
+        });
         let here = std::thread::current().id();
-        for handle in self.handles.drain(..).chain(of_behind) {
+        for handle in self.handles.drain(..).chain(of_behind).chain(of_look_ups) {
             // The last handle may be dropped by a job.
             if handle.thread().id() != here {
                 // A panic has already ended the process by its hook, or is the caller's.
@@ -502,6 +553,27 @@ mod tests {
         let before = order.iter().position(|caller| caller == 2).unwrap();
         // One more if the thread had not begun when the jobs came: it takes one at random then.
         assert!(before <= 2, "{before} of {FLOOD} went first");
+    }
+
+    #[test]
+    fn look_ups_take_turns_on_threads_of_their_own() {
+        let workers = Workers::start(1);
+        let (sender, order) = unbounded();
+        let (go, wait) = bounded::<()>(0);
+        workers.spawn(Priority::LookUp(alone(0)), move || wait.recv().unwrap());
+        for caller in std::iter::repeat_n(1, 1000).chain([2]) {
+            let sender = sender.clone();
+            let priority = Priority::LookUp(alone(caller));
+            workers.spawn(priority, move || sender.send(caller).unwrap());
+        }
+        let first = sender.clone();
+        workers.spawn(Priority::Caller(alone(1)), move || {
+            first.send(3).unwrap();
+            go.send(()).unwrap();
+        });
+        drop(sender);
+        let order: Vec<_> = order.iter().collect();
+        assert_eq!((&order[..3], order.len()), (&[3, 1, 2][..], 1002));
     }
 
     /// The owner of a /48 of IPv6 has 65,536 addresses.

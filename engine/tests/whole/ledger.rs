@@ -2,13 +2,15 @@
 
 use hawser_engine::chain_strand::ChainPosition;
 use hawser_engine::ledger::{LedgerAction, LedgerEvent, LedgerMicroDollars, PicoDollarBalance};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
 use futures_util::future::join_all;
 use hawser_engine::ports::TrustingJudge;
-use hawser_engine::runtime::{BookedEvents, PublishError, PublishSettings, UsageScan};
+use hawser_engine::runtime::{
+    BookedEvents, Priority, PublishCaller, PublishError, PublishSettings, UsageScan,
+};
 use hawser_proto::Address;
-use hawser_proto::envelope::OriginatorEnvelope;
+use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope};
 use hawser_rules::{PicoDollarPrice, PicoDollarsPerByteDay, Rate, RateTable};
 use hawser_storage::{LedgerEventId, Store};
 
@@ -149,6 +151,51 @@ fn read_without_events(node: &Node) {
     let position = ChainPosition { block: 0, hash: [0; 32] };
     node.engine.ledger_appender().append(0, &[], position).unwrap();
     node.engine.ledger_appender().note_at_head(position).unwrap();
+}
+
+/// Anyone can publish with any number of payers, each of whose balances is read once. The disk may be slow.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn balances_that_are_slow_to_read_hold_no_other_payer_up() {
+    let store = store();
+    let node = start_asking_for_balances(store.clone());
+    let event =
+        LedgerEvent { payer: payer(0).public_key().address(), ..event(1, 0, deposit(1_000_000)) };
+    let position = ChainPosition { block: 1, hash: [1; 32] };
+    node.engine.ledger_appender().append(0, &[event], position).unwrap();
+    node.engine.ledger_appender().note_at_head(position).unwrap();
+    store.note_payer_reports_read(position).unwrap();
+    node.engine.publish(vec![message(1, "first")]).await.unwrap();
+
+    let workers = node.engine.workers();
+    let (begun, begins) = mpsc::channel();
+    let hang = |_| {
+        let (hung, release) = mpsc::channel::<()>();
+        let begun = begun.clone();
+        workers.spawn(Priority::LookUp(PublishCaller::default()), move || {
+            let _ = begun.send(());
+            let _ = release.recv();
+        });
+        hung
+    };
+    let hung: Vec<_> = (0..workers.threads()).map(hang).collect();
+    begins.iter().take(hung.len()).for_each(drop);
+    let of_stranger = PayerEnvelope::sign(
+        client(&group_topic(1), None, group_payload(frame(1, 1, b"stranger"))),
+        NODE,
+        60,
+        &payer(1),
+    );
+    let stranger = tokio::spawn({
+        let engine = node.engine.clone();
+        async move { engine.publish(vec![of_stranger]).await }
+    });
+    for number in 0..20 {
+        node.engine.publish(vec![message(1, &number.to_string())]).await.unwrap();
+    }
+    assert!(!stranger.is_finished());
+    drop(hung);
+    let poor = stranger.await.unwrap();
+    assert!(matches!(poor, Err(PublishError::Balance { .. })), "{poor:?}");
 }
 
 /// The books of this node: what it charges counts before it is durable, and once.

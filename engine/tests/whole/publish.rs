@@ -1,7 +1,9 @@
 //! The publish path as a whole: what is acknowledged is stored, once, in order, and nothing else.
 
 use std::ops::ControlFlow;
+use std::pin::Pin;
 use std::sync::{Arc, mpsc};
+use std::task::Poll;
 
 use crate::common::{NODE, message, node_key, start, start_publishing, start_with, store};
 use bytes::Bytes;
@@ -256,6 +258,44 @@ async fn a_large_request_holds_no_small_one_up() {
     drop(held);
     assert_eq!(large.await.unwrap().unwrap().len(), 257);
     assert_eq!(head(&store), 277);
+}
+
+/// Polls a future once.
+async fn is_pending<F: Future>(future: &mut Pin<Box<F>>) -> bool {
+    std::future::poll_fn(|context| Poll::Ready(future.as_mut().poll(context).is_pending())).await
+}
+
+/// Anyone can send old envelopes again, and the disk may be slow.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn look_ups_of_repeats_that_hang_hold_no_new_envelope_up() {
+    let store = store();
+    let node = start(store.clone());
+    let old: Vec<_> = (0..3).map(|number| message(1, &number.to_string())).collect();
+    let stored = node.engine.publish(old.clone()).await.unwrap();
+    let workers = node.engine.workers();
+    let (begun, begins) = mpsc::channel();
+    let hang = |_| {
+        let (hung, release) = mpsc::channel::<()>();
+        let begun = begun.clone();
+        workers.spawn(Priority::LookUp(PublishCaller::default()), move || {
+            let _ = begun.send(());
+            let _ = release.recv();
+        });
+        hung
+    };
+    let hung: Vec<_> = (0..workers.threads()).map(hang).collect();
+    begins.iter().take(hung.len()).for_each(drop);
+    // Begun before the new ones, and by the same caller.
+    let mut repeats = Box::pin(node.engine.publish(old));
+    assert!(is_pending(&mut repeats).await);
+    for expected in 4..=23 {
+        let answer = node.engine.publish(vec![message(2, &format!("new {expected}"))]).await;
+        assert_eq!(id(&answer.unwrap()[0]), expected);
+    }
+    assert!(is_pending(&mut repeats).await, "they are looked up on other threads");
+    drop(hung);
+    assert_eq!(repeats.await.unwrap(), stored);
+    assert_eq!(head(&store), 23);
 }
 
 /// Large requests get their places in pieces.

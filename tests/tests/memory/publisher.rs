@@ -3,11 +3,14 @@
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use hawser_tests::harness::client::Client;
 use hawser_tests::harness::network::Node;
 use hawser_tests::harness::{envelopes, seed};
-use tokio::task::JoinHandle;
+use tokio::runtime::Builder;
+use tokio::sync::oneshot;
 
 /// Publishes before the attack begins, for comparison.
 const BEFORE: usize = 200;
@@ -18,11 +21,11 @@ pub(crate) const GROUP: [u8; 16] = [2; 16];
 /// Length of a message.
 const LEN_BYTES: usize = 300;
 
-/// A task that publishes until it is stopped.
+/// A publisher that goes on until it is stopped. It has a thread of its own: on the threads of the test, the tasks of
+/// attackers would delay it, and their answers of megabytes would count as the node's time.
 pub(crate) struct Publisher {
     stop: Arc<AtomicBool>,
-    before: Latencies,
-    task: JoinHandle<Latencies>,
+    thread: JoinHandle<Beside>,
 }
 
 /// Times of publishes, from the request to the answer.
@@ -30,6 +33,7 @@ pub(crate) struct Publisher {
 struct Latencies(Vec<Duration>);
 
 /// Experience of a publisher. Printed, and never judged: machines differ.
+#[derive(Default)]
 pub(crate) struct Beside {
     before: Latencies,
     during: Latencies,
@@ -39,30 +43,37 @@ impl Publisher {
     /// Publishes for a while on an idle node, then goes on in the background.
     pub(crate) async fn start(node: &Node) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let (client, target, ended) = (node.client(), node.id, stop.clone());
-        let seed = seed::seed();
-        let publish = async move |number: u64| {
-            let mut rng = seed::rng(seed, number);
-            let message = envelopes::group_message(GROUP, LEN_BYTES, &mut rng);
-            let signed = envelopes::sign(&message, target, &envelopes::payer(2));
-            let since = Instant::now();
-            let answer = client.publish(vec![signed]).await;
-            assert_eq!(answer.map(|stored| stored.len()).map_err(|it| it.to_string()), Ok(1));
-            tokio::time::sleep(PAUSE).await;
-            since.elapsed().saturating_sub(PAUSE)
-        };
-        let mut before = Latencies::default();
-        for number in 0..BEFORE {
-            before.0.push(publish(1_000_000 + number as u64).await);
-        }
-        let task = tokio::spawn(async move {
-            let mut during = Latencies::default();
-            while !ended.load(Ordering::Relaxed) {
-                during.0.push(publish(2_000_000 + during.0.len() as u64).await);
-            }
-            during
+        let (begin, begun) = oneshot::channel();
+        let (port, target, ended) = (node.port, node.id, stop.clone());
+        let thread = std::thread::spawn(move || {
+            let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(async move {
+                let (client, seed) = (Client::new(port), seed::seed());
+                let publish = async move |number: u64| {
+                    let mut rng = seed::rng(seed, number);
+                    let message = envelopes::group_message(GROUP, LEN_BYTES, &mut rng);
+                    let signed = envelopes::sign(&message, target, &envelopes::payer(2));
+                    let since = Instant::now();
+                    let answer = client.publish(vec![signed]).await;
+                    let took = since.elapsed();
+                    assert_eq!(answer.map(|it| it.len()).map_err(|it| it.to_string()), Ok(1));
+                    tokio::time::sleep(PAUSE).await;
+                    took
+                };
+                let mut beside = Beside::default();
+                for number in 0..BEFORE {
+                    beside.before.0.push(publish(1_000_000 + number as u64).await);
+                }
+                let _ = begin.send(());
+                while !ended.load(Ordering::Relaxed) {
+                    let number = 2_000_000 + beside.during.0.len() as u64;
+                    beside.during.0.push(publish(number).await);
+                }
+                beside
+            })
         });
-        Self { stop, before, task }
+        begun.await.expect("each of its publishes is taken");
+        Self { stop, thread }
     }
 
     /// Ends it.
@@ -71,7 +82,8 @@ impl Publisher {
     /// If one of its publishes was not taken.
     pub(crate) async fn stop(self) -> Beside {
         self.stop.store(true, Ordering::Relaxed);
-        Beside { before: self.before, during: self.task.await.unwrap() }
+        let Self { thread, .. } = self;
+        tokio::task::spawn_blocking(|| thread.join().unwrap()).await.unwrap()
     }
 }
 

@@ -19,8 +19,11 @@ use crate::runtime::workers::WorkerBefore;
 use crate::runtime::{Priority, PublishCaller};
 use crate::sequencer::{Admitted, is_too_far_ahead};
 
-/// The envelopes of a chunk that have been checked, and their earlier publishes.
-type CheckedChunk = (Vec<Result<Admitted, EnvelopeAdmissionError>>, Result<LookUp, PublishError>);
+/// The envelopes of a chunk that have been checked.
+type AdmittedChunk = Vec<Result<Admitted, EnvelopeAdmissionError>>;
+
+/// The same, and their earlier publishes.
+type CheckedChunk = (AdmittedChunk, Result<LookUp, PublishError>);
 
 /// A request whose chunks are being checked.
 pub(super) struct AdmissionJob {
@@ -38,8 +41,8 @@ pub(super) struct AdmissionJob {
 }
 
 impl AdmissionJob {
-    /// Spreads the envelopes over the workers, in the turns of the caller. The last chunk's worker hands the request to
-    /// the sequencing thread, or answers it if it is refused or only repeats what is stored.
+    /// Spreads the envelopes over the workers, in the turns of the caller. The thread that finishes last hands the
+    /// request to the sequencing thread, or answers it if it is refused or only repeats what is stored.
     pub(super) fn start(
         state: &Arc<PublisherState>,
         writer: Writer,
@@ -69,7 +72,7 @@ impl AdmissionJob {
         }
     }
 
-    fn admit(&self, before: WorkerBefore, index: usize, chunk: Vec<pb::PayerEnvelope>) {
+    fn admit(self: &Arc<Self>, before: WorkerBefore, index: usize, chunk: Vec<pb::PayerEnvelope>) {
         if before == WorkerBefore::Slept
             && let Some(reply) = self.reply.lock().as_mut()
         {
@@ -87,11 +90,35 @@ impl AdmissionJob {
             later_ns: &|ids| state.chain_clock.latest_ns(ids, now_ns),
         };
         let admitted = admission::admit(&context, chunk);
-        // In the same turn, so that the look-ups of a large request let other callers pass too.
-        let earlier = match state.idempotent {
-            true => state.look_up(admitted.iter().flatten().map(|admitted| admitted.receipt)),
-            false => Ok(LookUp::default()),
-        };
+        if !state.idempotent {
+            return self.note_checked(index, admitted, Ok(LookUp::default()));
+        }
+        if let Some(none) = state.none_in_memory(receipts(&admitted)) {
+            return self.note_checked(index, admitted, Ok(none));
+        }
+        if self.is_large {
+            // Workers of a lower priority read the disk in the same turn. Other callers pass between turns.
+            return self.look_up(index, admitted);
+        }
+        // Anyone can send old envelopes again. The workers go on with new ones while the disk is read for old ones.
+        let job = self.clone();
+        let look_up = move || job.look_up(index, admitted);
+        state.workers.spawn(Priority::LookUp(self.caller), look_up);
+    }
+
+    /// Looks on the disk for earlier publishes of a chunk. Blocks on it.
+    fn look_up(self: &Arc<Self>, index: usize, admitted: AdmittedChunk) {
+        let earlier = self.state.look_up(receipts(&admitted));
+        self.note_checked(index, admitted, earlier);
+    }
+
+    /// Notes a chunk that is checked. The last one concludes the request.
+    fn note_checked(
+        self: &Arc<Self>,
+        index: usize,
+        admitted: AdmittedChunk,
+        earlier: Result<LookUp, PublishError>,
+    ) {
         self.chunks.lock()[index] = Some((admitted, earlier));
         // Release and acquire: the worker that counts to zero sees the chunks of all others.
         if self.missing.fetch_sub(1, Ordering::AcqRel) == 1 {
@@ -99,11 +126,11 @@ impl AdmissionJob {
         }
     }
 
-    /// Joins the chunks, and hands the request to the sequencing thread, or answers it.
-    fn conclude(&self) {
+    /// Joins the chunks, and hands the request on, or answers it.
+    fn conclude(self: &Arc<Self>) {
         let chunks = std::mem::take(&mut *self.chunks.lock());
         let reply = self.reply.lock().take();
-        let mut reply = reply.expect("concluded once, by the last chunk");
+        let reply = reply.expect("concluded once, by the last chunk");
         let (admitted, looked_up): (Vec<_>, Vec<_>) = chunks.into_iter().flatten().unzip();
         let envelopes = match admission::conclude(admitted.into_iter().flatten()) {
             Ok(envelopes) => envelopes,
@@ -128,6 +155,18 @@ impl AdmissionJob {
         if let Some(refusal) = self.refused_as_expired(&envelopes, &earlier) {
             return reply.send(Err(PublishError::Refused(refusal)));
         }
+        if self.is_large || self.knows_balance(&envelopes) {
+            return self.hand_over(envelopes, earlier, reply);
+        }
+        // Anyone can publish with payers who have nothing, each of whom is read once.
+        let job = self.clone();
+        let hand_over = move || job.hand_over(envelopes, earlier, reply);
+        self.state.workers.spawn(Priority::LookUp(self.caller), hand_over);
+    }
+
+    /// Hands the request to the sequencing thread, or answers it if the payer's limits refuse it. Blocks on the disk if
+    /// the payer's balance has to be read.
+    fn hand_over(&self, envelopes: Vec<Admitted>, earlier: LookUp, mut reply: PendingReply) {
         let checked = self
             .take_from_rate(&envelopes, &earlier)
             .and_then(|()| self.read_balance(&envelopes))
@@ -209,6 +248,15 @@ impl AdmissionJob {
         }
     }
 
+    /// Returns true if the balance of the request's one payer need not be read.
+    fn knows_balance(&self, envelopes: &[Admitted]) -> bool {
+        let state = &self.state;
+        let (Some(balances), Some(first)) = (&state.balances, envelopes.first()) else {
+            return true;
+        };
+        self.writer == Writer::ThisNode || balances.know(first.payer, state.ports.clock.now_ns())
+    }
+
     /// Reads the balance of the request's one payer, if the node asks for balances.
     fn read_balance(&self, envelopes: &[Admitted]) -> Result<(), PublishError> {
         let state = &self.state;
@@ -253,6 +301,11 @@ impl AdmissionJob {
             None => Ok(()),
         }
     }
+}
+
+/// Returns the receipts of the envelopes of a chunk that are not refused.
+fn receipts(chunk: &[Result<Admitted, EnvelopeAdmissionError>]) -> impl Iterator<Item = Receipt> {
+    chunk.iter().flatten().map(|admitted| admitted.receipt)
 }
 
 /// Cuts the envelopes of a request into chunks, in their order.

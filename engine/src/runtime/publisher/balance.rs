@@ -1,8 +1,8 @@
 //! The balances of payers, for a node that takes publishes only from payers who can pay.
 //!
-//! A balance is read on a worker, because a payer may have many rows, and kept for some seconds. Charges
-//! of this node meanwhile count at once and exactly, durable or not. Charges of other nodes and bookings
-//! of the chain count from the next reading on.
+//! A balance is read on a thread for look-ups, because a payer may have many rows, and kept for some seconds. Charges of
+//! this node meanwhile count at once and exactly, durable or not. Charges of other nodes and bookings of the chain count
+//! from the next reading on.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -140,6 +140,11 @@ impl Balances {
         Self { payers: Mutex::default(), report_history }
     }
 
+    /// Returns true if a payer's balance is known and not too old.
+    pub(super) fn know(&self, payer: PayerAddress, now_ns: i64) -> bool {
+        self.lock().known.get(&payer).is_some_and(|balance| balance.is_fresh(now_ns))
+    }
+
     /// Reads a payer's balance if it is not known or too old. Blocks on the disk.
     ///
     /// # Errors
@@ -151,7 +156,7 @@ impl Balances {
         payer: PayerAddress,
         now_ns: i64,
     ) -> Result<(), PublishError> {
-        if self.lock().known.get(&payer).is_some_and(|balance| balance.is_fresh(now_ns)) {
+        if self.know(payer, now_ns) {
             return Ok(());
         }
         loop {

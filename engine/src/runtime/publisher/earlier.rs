@@ -56,6 +56,18 @@ impl LookUp {
         Ok(Self { stored, is_durable: snapshot.is_durable(), last, found, expired })
     }
 
+    /// Looks for earlier publishes in the database's memory. Returns the outcome if that excludes every one, and `None`
+    /// if the disk has to be read. `stored` was read before. Never waits for the disk.
+    pub(super) fn none_in_memory(
+        store: &Store,
+        stored: Generation,
+        mut receipts: impl Iterator<Item = Receipt>,
+    ) -> Option<Self> {
+        let snapshot = store.snapshot();
+        let is_new = receipts.all(|receipt| snapshot.lacks_receipt_for_sure(&receipt));
+        is_new.then(|| Self { stored, is_durable: snapshot.is_durable(), ..Self::default() })
+    }
+
     /// Joins the outcomes for the parts of a request, as of the earliest moment of them.
     pub(super) fn of_parts<E>(parts: impl IntoIterator<Item = Result<Self, E>>) -> Result<Self, E> {
         let mut parts = parts.into_iter();

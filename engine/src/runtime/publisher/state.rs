@@ -98,6 +98,13 @@ impl PublisherState {
         Ok(())
     }
 
+    /// Looks for earlier publishes of the same envelopes without the disk. Returns the outcome if there are none for
+    /// sure.
+    pub(super) fn none_in_memory(&self, receipts: impl Iterator<Item = Receipt>) -> Option<LookUp> {
+        let stored = self.stored.load(Ordering::Acquire);
+        LookUp::none_in_memory(&self.store, stored, receipts)
+    }
+
     /// Looks on the disk for earlier publishes of the same envelopes. Blocks on it.
     pub(super) fn look_up(
         &self,

@@ -145,9 +145,11 @@ async fn on_all_cores<T: Send + 'static>(
 ) -> Vec<T> {
     let chunk_max = match priority {
         Priority::Behind => CHUNK_BEHIND_ENVELOPES,
-        Priority::Urgent | Priority::Normal | Priority::Caller(_) | Priority::LargeOfCaller(_) => {
-            CHUNK_ENVELOPES
-        }
+        Priority::Urgent
+        | Priority::Normal
+        | Priority::Caller(_)
+        | Priority::LargeOfCaller(_)
+        | Priority::LookUp(_) => CHUNK_ENVELOPES,
     };
     let for_each_core = envelopes.len().div_ceil(state.workers.threads().max(1));
     let mut chunks = Vec::new();
