@@ -360,6 +360,111 @@ fn the_checkpoint_by_which_places_are_shown_is_kept_until_all_are_verified() {
     assert_equal(&store, &mirror(5));
 }
 
+/// Returns the proof by which places are loaded, which has no effect on their rows.
+fn loaded_by() -> SignedPrefix {
+    let root = TreeHash([1; 32]);
+    let of = Checkpoint { node: PEER, originator: PEER, size: 50, root, time_ns: 1 };
+    SignedPrefix { size: 50, signed: of.sign(&key(3)), proof: ConsistencyProof(Vec::new()) }
+}
+
+/// Writes unverified places in table files.
+fn load(store: &Store, places: std::ops::RangeInclusive<u64>) -> Result<(), CommitError> {
+    let changes: Vec<_> = places.map(shown).collect();
+    store.load_shown_by(&changes, &loaded_by(), &[])
+}
+
+#[test]
+fn what_comes_in_table_files_ends_as_what_was_verified_first() {
+    on_each(|store| {
+        load(store, 1..=1).unwrap();
+        load(store, 2..=7).unwrap();
+        load(store, 8..=20).unwrap();
+        let gap = load(store, 22..=23);
+        assert!(matches!(gap, Err(CommitError::Gap { after: SequenceId(20), .. })), "{gap:?}");
+        let snapshot = store.snapshot();
+        assert_eq!(snapshot.verified_head(PEER).unwrap(), SequenceId::NONE);
+        assert_eq!(snapshot.shown_by(PEER).unwrap(), Some(loaded_by()));
+        for (name, last) in [("t0", 18), ("t1", 19), ("t2", 20)] {
+            assert_eq!(last_of(&snapshot, topic(name).as_bytes()), Some(id(PEER, last)));
+        }
+        drop(snapshot);
+        verify(store, 1..=20).unwrap();
+        assert_equal(store, &mirror(20));
+        store.rebuild(&derive, &mut |_| {}).unwrap();
+        assert_equal(store, &mirror(20));
+        // A strand whose first places are verified goes on in the same way.
+        load(store, 21..=30).unwrap();
+        assert_eq!(store.unverified().unwrap(), [id(PEER, 20)]);
+        verify(store, 21..=30).unwrap();
+        assert_equal(store, &mirror(30));
+    });
+}
+
+/// The rows of topics have no envelope then, and RocksDB would have kept those of the log in files of their own.
+#[test]
+fn long_envelopes_come_in_table_files_too() {
+    let bytes = |sequence: u64| signed(&sequence.to_string().repeat(5000), 1);
+    let long = |sequence| match shown(sequence) {
+        Change::Append(entry) => Change::Append(LogEntry { bytes: bytes(sequence), ..entry }),
+        Change::Skip { .. } => unreachable!("these changes are envelopes"),
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&settings(folder.path())).unwrap();
+    let changes: Vec<_> = (1..=6).map(long).collect();
+    store.load_shown_by(&changes, &loaded_by(), &[]).unwrap();
+    drop(store);
+    let store = Store::open(&settings(folder.path())).unwrap();
+    let snapshot = store.snapshot();
+    for sequence in 1..=6 {
+        assert_eq!(snapshot.get(id(PEER, sequence)).unwrap(), Some(bytes(sequence)));
+    }
+    assert_eq!(last_of(&snapshot, topic("t0").as_bytes()), Some(id(PEER, 6)));
+}
+
+/// RocksDB has taken over the files of a call, and the commit with the head is lost.
+#[test]
+fn a_kill_behind_table_files_leaves_the_head_before_them_and_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || Store::open(&settings(folder.path())).unwrap();
+    let ends = |store: &Store| {
+        let snapshot = store.snapshot();
+        (snapshot.head(PEER).unwrap().0, snapshot.tree_size(PEER).unwrap())
+    };
+    let killed = |store: Store, places| {
+        store.fail_next_write();
+        let failed = load(&store, places);
+        assert!(matches!(failed, Err(CommitError::Write(_))), "{failed:?}");
+        drop(store);
+        open()
+    };
+    let store = killed(open(), 1..=5);
+    assert_eq!(ends(&store), (0, 0));
+    let rows = store.snapshot().get(id(PEER, 2)).unwrap();
+    assert_eq!(rows, None, "nothing is above the head of a strand that counts as verified");
+    load(&store, 1..=5).unwrap();
+    let store = killed(store, 6..=12);
+    assert_eq!(ends(&store), (5, 5));
+    assert_eq!(store.unverified().unwrap(), [id(PEER, 0)]);
+    assert!(store.snapshot().get(id(PEER, 9)).unwrap().is_some(), "the files came first");
+
+    // A kill of that call before RocksDB has removed the first names of its files.
+    let mut files: Vec<_> =
+        std::fs::read_dir(folder.path()).unwrap().map(|it| it.unwrap().path()).collect();
+    files.retain(|it| it.extension().is_some_and(|it| it == "sst"));
+    files.sort();
+    let left = folder.path().join("table-files");
+    std::fs::create_dir(&left).unwrap();
+    for (file, name) in files.iter().zip(["log.sst", "topics.sst"]) {
+        std::fs::hard_link(file, left.join(name)).unwrap();
+    }
+    load(&store, 6..=12).unwrap();
+    assert!(!left.exists());
+    drop(store);
+    let store = open();
+    verify(&store, 1..=12).unwrap();
+    assert_equal(&store, &mirror(12));
+}
+
 /// An envelope that comes to a freed place was never checked, although another one was verified there before.
 #[test]
 fn a_strand_that_is_cut_has_no_verified_place_above_its_end() {
