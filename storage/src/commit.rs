@@ -182,7 +182,10 @@ impl Database {
         self.write_change(batch)?;
         drop(writing);
         let written = without(changes, &left_out);
-        self.recent.note(&written);
+        if !are_filed {
+            // No reader comes to a folder that is filled with table files, before it is opened anew.
+            self.recent.note(&written);
+        }
         self.note(tallies, strands.iter().map(|(originator, _)| *originator));
         trees.done(&self.trees);
         self.advance(&mut heads);

@@ -55,7 +55,8 @@ impl Store {
         prefix: &SignedPrefix,
         hashed: &[HashedEnvelope],
     ) -> Result<(), CommitError> {
-        let (Some(folder), Some(first)) = (self.path(), changes.first()) else {
+        let Some(first) = changes.first() else { return Ok(()) };
+        let Some(folder) = self.path() else {
             return self.commit_shown_by(changes, prefix, hashed);
         };
         let database = self.database();

@@ -376,6 +376,8 @@ fn load(store: &Store, places: std::ops::RangeInclusive<u64>) -> Result<(), Comm
 #[test]
 fn what_comes_in_table_files_ends_as_what_was_verified_first() {
     on_each(|store| {
+        store.load_shown_by(&[], &loaded_by(), &[]).unwrap();
+        assert_eq!(store.snapshot().shown_by(PEER).unwrap(), None, "nothing is shown");
         load(store, 1..=1).unwrap();
         load(store, 2..=7).unwrap();
         load(store, 8..=20).unwrap();
