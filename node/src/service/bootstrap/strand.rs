@@ -290,7 +290,7 @@ impl RunningChecks {
     ) -> Self {
         let start = |part: &[(SequenceId, Bytes)]| {
             let (checked_to, checked) = mpsc::sync_channel(1);
-            let part = part.to_vec();
+            let part = in_own_memory(part);
             scope.spawn(move || {
                 // The receiver is gone after an error, which ends the work.
                 let _ = checked_to.send(check_part(verifier, &part));
@@ -317,6 +317,21 @@ impl RunningChecks {
         }
         Ok(whole)
     }
+}
+
+/// Copies envelopes into memory that no other thread reads. All parts of an envelope that is read share its memory, and
+/// count the references to it: threads that count those to one chunk would wait for one another.
+fn in_own_memory(envelopes: &[(SequenceId, Bytes)]) -> Envelopes {
+    let mut copied: Vec<u8> =
+        Vec::with_capacity(envelopes.iter().map(|(_, bytes)| bytes.len()).sum());
+    envelopes.iter().for_each(|(_, bytes)| copied.extend_from_slice(bytes));
+    let (copied, mut end) = (Bytes::from(copied), 0);
+    let copy_of = |(place, bytes): &(SequenceId, Bytes)| {
+        let from = end;
+        end += bytes.len();
+        (*place, copied.slice(from..end))
+    };
+    envelopes.iter().map(copy_of).collect()
 }
 
 /// Calls `work` with a function that hands over writes, and commits these in order on a thread of its own, so that
@@ -505,6 +520,18 @@ mod tests {
             matches!(written, Err(BootstrapFetchError::Forged { place: SequenceId(12), .. }));
         assert!(is_named, "{written:?}");
         assert_eq!(committed, (1..=6).collect::<Vec<u64>>());
+    }
+
+    #[test]
+    fn copies_of_envelopes_are_equal_and_share_no_memory_with_them() {
+        let chunk = Bytes::from((0..=99).collect::<Vec<u8>>());
+        let envelopes: Envelopes = [(3, 10..40), (5, 40..41), (9, 60..100)]
+            .map(|(at, of)| (SequenceId(at), chunk.slice(of)))
+            .to_vec();
+        let copies = in_own_memory(&envelopes);
+        assert_eq!(copies, envelopes);
+        drop(envelopes);
+        assert!(chunk.is_unique());
     }
 
     #[test]
