@@ -37,8 +37,8 @@ const LOG: &str = "log.sst";
 const TOPICS: &str = "topics.sst";
 
 impl Store {
-    /// Commits envelopes of one strand behind its head, like [`Store::commit_shown_by`], with table files. Two files are
-    /// written and synced for each call, so a call should have some ten MiB of envelopes.
+    /// Commits envelopes of one strand behind its head, like [`Store::commit_shown_by`], with table files. Each call
+    /// writes and syncs two files, so it should have some ten MiB of envelopes.
     ///
     /// Only for a folder from which no node starts before the strand has come to the end of the prefix: after an error
     /// or a crash, rows may be above the head of the strand. A call with the same changes replaces them.

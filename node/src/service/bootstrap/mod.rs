@@ -347,8 +347,8 @@ impl FetchJob {
         Ok(Some(FetchedStrand::new(originator, head, reached.and(earlier))))
     }
 
-    /// Takes a node's strand over before its signatures are checked, if enough nodes vouch for its tree and the operator
-    /// allows it.
+    /// Takes a node's strand over before its signatures are checked, if enough nodes vouch for its tree and the
+    /// operator allows it.
     fn show(
         &self,
         stated: &BootstrapStrand,

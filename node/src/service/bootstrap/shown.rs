@@ -2,10 +2,10 @@
 //! tree: `--catch-up checkpoints`. The node that starts from the folder verifies the places like those that peers have
 //! shown it: it passes them on, and charges payers for them, only afterwards.
 //!
-//! The adversary is the maker of the snapshot, also together with the strand's node. Envelopes are written as they come,
-//! into a folder from which no node starts. When the strand has reached the end of the signed tree, its own tree must
-//! be that one: else the snapshot is refused, and the folder with it. If a place before the end has no envelope, the
-//! signatures of what was written are checked here.
+//! The adversary is the maker of the snapshot, also together with the strand's node. Envelopes are written as they
+//! come, into a folder from which no node starts. When the strand has reached the end of the signed tree, its own tree
+//! must be that one: else the snapshot is refused, and the folder with it. If a place before the end has no envelope,
+//! the signatures of what was written are checked here.
 //!
 //! Invariant: the unverified places of a strand are its last ones, and the row `shown_by` has the tree with which they
 //! end. A folder in which a strand ends before that is not released.

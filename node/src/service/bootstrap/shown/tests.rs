@@ -265,7 +265,7 @@ fn a_strand_with_a_gap_is_taken_up_to_it_and_verified_at_once() {
     assert_eq!(head, SequenceId::NONE);
 }
 
-/// What no tree vouches for is not kept without a signature of its node.
+/// Envelopes for which no tree vouches are not kept without a signature of their node.
 #[test]
 fn a_changed_outer_layer_before_a_gap_is_refused() {
     let mut envelopes = all_honest();
