@@ -1,13 +1,13 @@
-//! Adds unverified places to the log as table files. Nearly all bytes of an envelope are its row of the log and its row
-//! of topics: these go through neither the write-ahead log nor a memory table.
+//! Adds the next places of a strand to the log as table files. Nearly all bytes of an envelope are its row of the log
+//! and its row of topics: these go through neither the write-ahead log nor a memory table.
 //!
 //! Rows of the log come in their order, and rows of topics are sorted here. So each call makes one file of either
-//! family, synced and in the form in which a memory table would be written out. RocksDB takes over the files first.
-//! The other rows are a commit behind them: with the head, the tree, and the expiry times.
+//! family, synced and in the form in which a memory table would be written out. RocksDB takes over the files first,
+//! that of the log before that of topics. All other rows are a commit behind them: the head, the tree, and the rest.
 //!
-//! After a crash in between, rows of the files are above the head, where no reader looks. The next run writes the same
-//! ones again. Another program could write others there, so no node may start from the folder before. For that, a
-//! strand has its row `in_doubt` on the disk before it has rows above its head.
+//! After a crash in between, rows of the files are above the head, where no reader looks. A call with the same changes
+//! replaces them. Other changes may leave some of them, so the caller has the rest removed before a node starts from
+//! the folder.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -15,18 +15,21 @@ use std::path::Path;
 use std::thread;
 
 use hawser_proto::checkpoint::SignedPrefix;
-use rocksdb::{Cache, IngestExternalFileOptions, Options, SstFileWriter};
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
+use rocksdb::{Cache, IngestExternalFileOptions, Options, SstFileWriter, WriteBatch};
 
-use crate::change::{Change, LogEntry};
+use crate::change::{Change, LogEntry, Validity};
 use crate::commit::CommittedChanges;
 use crate::database::Database;
-use crate::error::{CommitError, DatabaseError};
+use crate::error::{CommitError, DatabaseError, ReadError};
 use crate::family::Family;
 use crate::hashed::HashedEnvelope;
 use crate::keys::Key;
 use crate::keys::envelope::EnvelopeKey;
 use crate::keys::topic::{TopicKey, encode_value};
+use crate::log_scan::read_options;
 use crate::options::family_options;
+use crate::rebuild::Derive;
 use crate::store::Store;
 
 /// Folder of files that RocksDB has not taken over, in the data folder.
@@ -37,72 +40,103 @@ const LOG: &str = "log.sst";
 const TOPICS: &str = "topics.sst";
 
 impl Store {
-    /// Commits envelopes of one strand behind its head, like [`Store::commit_shown_by`], with table files. Each call
-    /// writes and syncs two files, so it should have some ten MiB of envelopes.
+    /// Commits the next changes of one strand like [`Store::commit`], or with `shown_by` like
+    /// [`Store::commit_shown_by`], with table files. Each call writes and syncs two files, so it should have some ten
+    /// MiB of envelopes. `hashed` may have the envelopes of the changes, in their order, so that they are not hashed
+    /// again.
     ///
-    /// Only for a folder from which no node starts before the strand has come to the end of the prefix: after an error
-    /// or a crash, rows may be above the head of the strand. A call with the same changes replaces them.
+    /// Only for a folder from which no node starts before [`Store::remove_above_head`]: an error or a crash may leave
+    /// rows above the head of the strand. A call with the same changes replaces them.
     ///
     /// # Errors
-    /// The errors of [`Store::commit`]. Files are left in the folder after [`CommitError::Write`], and the next call
-    /// removes them.
-    ///
-    /// # Panics
-    /// If a change is no envelope, or does not follow the one before it.
-    pub fn load_shown_by(
+    /// The errors of [`Store::commit`]; [`CommitError::Gap`] also for changes below the head. Files are left in the
+    /// folder after [`CommitError::Write`], and the next call removes them.
+    pub fn load(
         &self,
         changes: &[Change],
-        prefix: &SignedPrefix,
         hashed: &[HashedEnvelope],
+        shown_by: Option<&SignedPrefix>,
     ) -> Result<(), CommitError> {
-        let Some(first) = changes.first() else { return Ok(()) };
-        let Some(folder) = self.path() else {
-            return self.commit_shown_by(changes, prefix, hashed);
-        };
-        let database = self.database();
-        // The first unverified place of a strand is committed alone, because its row `in_doubt` comes with it.
-        let begun = usize::from(database.verified(first.originator())?.is_none());
-        let (alone, changes) = changes.split_at(begun);
-        let (hashed_alone, hashed) = hashed.split_at(begun.min(hashed.len()));
-        if !alone.is_empty() {
-            self.commit_shown_by(alone, prefix, hashed_alone)?;
-            let synced = database.db.flush_wal(true).map_err(DatabaseError::from);
-            synced.map_err(|cause| database.fail_write(cause))?;
-        }
         if changes.is_empty() {
             return Ok(());
         }
+        let database = self.database();
         database.check_writable()?;
         let entries = database.entries_behind_head(changes)?;
-        let added = database.add_files(&folder.join(FOLDER), &self.shared.how.cache, &entries);
-        added.map_err(|cause| database.fail_write(cause))?;
-        let changes = CommittedChanges { changes, hashed, are_filed: true };
-        database.commit_whole(changes, |group| group.begin_shown_by(prefix))
+        // A database in memory has no files.
+        let folder = self.path().filter(|_| !entries.is_empty());
+        if let Some(folder) = folder {
+            let added = database.add_files(&folder.join(FOLDER), &self.shared.how.cache, &entries);
+            added.map_err(|cause| database.fail_write(cause))?;
+        }
+        let are_filed = folder.is_some();
+        let changes = CommittedChanges { changes, hashed, are_filed };
+        database.commit_whole(changes, |group| match shown_by {
+            Some(prefix) => group.begin_shown_by(prefix),
+            None => Ok(()),
+        })
+    }
+
+    /// Removes the rows above the head of a strand, where a crash within [`Store::load`] may have left some. Returns
+    /// the number of envelopes that had them.
+    ///
+    /// # Errors
+    /// When rows cannot be read or written. Nothing is removed then.
+    pub fn remove_above_head(
+        &self,
+        originator: OriginatorId,
+        derive: &Derive<'_>,
+    ) -> Result<u64, CommitError> {
+        let database = self.database();
+        database.check_writable()?;
+        let head = database.strands.head(originator);
+        let head = head.lock();
+        let (log, topics) = (database.family(Family::Log), database.family(Family::Topic));
+        let (mut batch, mut removed) = (WriteBatch::default(), 0);
+        let mut rows =
+            database.db.raw_iterator_cf_opt(log, read_options(originator, SequenceId::MAX));
+        rows.seek(EnvelopeKey(EnvelopeId::new(originator, head.next())).encode());
+        while let Some((key, value)) = rows.item() {
+            let decoded = EnvelopeKey::decode(key);
+            let EnvelopeKey(id) = decoded.ok_or_else(|| ReadError::corrupt(Family::Log, key))?;
+            // One that readers must not get has no row of its topic, and none is removed.
+            let facts = derive(id, &Bytes::copy_from_slice(value), Validity::Valid);
+            if let Some(topic) = facts.as_ref().and_then(|facts| TopicKey::of(facts, id)) {
+                batch.delete_cf(topics, topic.encode());
+            }
+            batch.delete_cf(log, key);
+            removed += 1;
+            rows.next();
+        }
+        rows.status().map_err(DatabaseError::from).map_err(ReadError::from)?;
+        if removed > 0 {
+            database.write_durable(batch)?;
+        }
+        Ok(removed)
     }
 }
 
 impl Database {
-    /// Returns the entries of changes, which must be the next places of one strand.
+    /// Returns the envelopes of changes, which must be the next ones of one strand.
     fn entries_behind_head<'c>(
         &self,
         changes: &'c [Change],
     ) -> Result<Vec<&'c LogEntry>, CommitError> {
-        let entry_of = |change: &'c Change| match change {
-            Change::Append(entry) => entry,
-            Change::Skip { .. } => panic!("a table file has envelopes alone"),
-        };
-        let entries: Vec<_> = changes.iter().map(entry_of).collect();
-        let follows = |pair: &[&LogEntry]| {
-            pair[0].id.originator == pair[1].id.originator
-                && pair[0].id.sequence.next() == pair[1].id.sequence
-        };
-        assert!(entries.windows(2).all(follows), "envelopes of a table file follow one another");
-        let Some(first) = entries.first() else { return Ok(entries) };
-        let after = *self.strands.head(first.id.originator).lock();
-        match first.id.sequence == after.next() {
-            true => Ok(entries),
-            false => Err(CommitError::Gap { after, got: first.id }),
+        let mut entries = Vec::with_capacity(changes.len());
+        let Some(first) = changes.first() else { return Ok(entries) };
+        let mut after = *self.strands.head(first.originator()).lock();
+        for change in changes {
+            let got = change.start();
+            assert_eq!(got.originator, first.originator(), "a table file is of one strand");
+            if got.sequence != after.next() {
+                return Err(CommitError::Gap { after, got });
+            }
+            after = change.end().sequence;
+            if let Change::Append(entry) = change {
+                entries.push(entry);
+            }
         }
+        Ok(entries)
     }
 
     /// Writes the rows of the log and of topics to table files, and has RocksDB take over the files.

@@ -3,6 +3,7 @@
 //! - `checkpoints`: verifies the checkpoints of a snapshot with the keys of the registry;
 //! - `strand`: verifies and writes one strand; - `chain`: the same for a chain's strand;
 //! - `shown`: writes one strand before its signatures are checked, if the operator allows it;
+//! - `gather`: has many envelopes written together;
 //! - `fill`: fills the strands of a running node; - `verify`: reads a snapshot without writing anything;
 //! - `voids`: statements about void places;
 //! - `report`: the result; - `error`: why a snapshot was refused.
@@ -21,6 +22,7 @@ mod chain;
 mod checkpoints;
 mod error;
 mod fill;
+mod gather;
 mod report;
 mod shown;
 mod strand;
@@ -32,10 +34,11 @@ mod voids;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use hawser_engine::facts;
 use hawser_engine::replication::EnvelopeVerifier;
 use hawser_engine::runtime::ChainAppender;
 use hawser_engine::runtime::replication::CatchUp;
-use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::{Absences, RateTable, Registry};
 use hawser_storage::{BootstrapManifest, BootstrapStrand, Bootstraps, Objects, Store};
 use tokio::runtime::Handle;
@@ -266,6 +269,11 @@ impl FetchJob {
                 None => left_out.push(stated.originator),
             }
         }
+        let derive = |_, bytes: &Bytes, validity| facts::of_stored(bytes, validity, self.own);
+        for stated in &self.manifest.strands {
+            // An earlier run may have been killed within a write whose rest this one has not taken.
+            self.store.remove_above_head(stated.originator, &derive)?;
+        }
         while !self.store.bring_up_trees(TREE_STEPS)? {}
         for fetched in &mut strands {
             match self.grounds.get(&fetched.originator) {
@@ -334,10 +342,14 @@ impl FetchJob {
         let (held, all) = (store.snapshot().head(originator)?, SequenceId(u64::MAX));
         let rates = self.lists.rates.clone();
         let mut faults = StrandFaults::after_log(store, originator, rates, now_unix_s)?;
-        let ((head, mut reached), invalid) = strand::beside_checks(
+        let ((head, mut reached), invalid) = gather::beside_loads(
             &verifier,
             strand::check_signed,
-            |changes, _| Ok(faults.commit(store, &changes)?),
+            |changes, hashed| {
+                // Before the changes, so a crash in between loses none.
+                faults.record(store, &changes)?;
+                Ok(store.load(&changes, &hashed, None)?)
+            },
             |write| {
                 let writing = strand::Writing::new(write, strand::Gaps::Mark, held, all);
                 strand::take_over(place, stated, writing, &mut note)

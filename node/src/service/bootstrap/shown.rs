@@ -21,10 +21,11 @@ use hawser_storage::{
 };
 
 use super::error::BootstrapFetchError;
+use super::gather::beside_loads;
 use super::report::StrandCounts;
 use super::strand::{
-    self, CheckedPart, Envelopes, Gaps, WRITE_ENVELOPES, WRITE_LEN_BYTES, Writing, beside_checks,
-    beside_commits, check, require_signed,
+    self, CheckedPart, Envelopes, Gaps, WRITE_ENVELOPES, WRITE_LEN_BYTES, Writing, check,
+    require_signed,
 };
 use crate::service::strand_faults::StrandFaults;
 
@@ -34,11 +35,6 @@ const LEFT_OUT_PART: u64 = 8;
 /// The number of envelopes that are read together. They are read again one by one if one of them must not be shown
 /// first. A guess: few enough that an hourly payer report costs little.
 const READ_TOGETHER: usize = 256;
-/// The memory of envelopes that are written together, in bytes; up to three times as much is held. A guess: a file of
-/// topics is then as long as one of a memory table, and no more files have to be merged.
-const LOAD_BYTES: usize = 64 << 20;
-/// The memory of an envelope beside its bytes. A guess.
-const BESIDE_BYTES: usize = 512;
 
 /// A strand with a tree that its node and most others have signed.
 pub(super) struct Showing<'a> {
@@ -99,11 +95,6 @@ impl Showing<'_> {
         if left_out > end / LEFT_OUT_PART || head.0 > end {
             return Ok(false);
         }
-        // An earlier run may have been killed with rows above the head, which this one has to replace.
-        let shown_by = self.store.snapshot().shown_by(originator)?;
-        if shown_by.is_some_and(|it| it.size > end) {
-            return Ok(false);
-        }
         let is_wanted = |it: &BootstrapChunk| head < it.through && it.from.0 <= end;
         let chunks: Vec<_> = stated.chunks.iter().copied().filter(is_wanted).collect();
         Ok(self.store.tree_edge(originator)?.size() == head.0 && are_joined(head, &chunks))
@@ -120,53 +111,17 @@ impl Showing<'_> {
         let &Self { place, store, verifier, signed } = self;
         let size = signed.checkpoint.size;
         let prefix = SignedPrefix { size, signed, proof: ConsistencyProof(Vec::new()) };
-        let ((head, mut reached), invalid) = beside_commits(
-            |GatheredShown { changes, hashed, .. }| {
-                Ok(store.load_shown_by(&changes, &prefix, &hashed)?)
-            },
-            |hand_over| {
-                let mut gathered = GatheredShown::default();
-                let taken = beside_checks(
-                    verifier,
-                    read_first,
-                    |changes, hashed| gathered.add(changes, hashed).map_or(Ok(()), hand_over),
-                    |write| {
-                        let writing = Writing::new(write, Gaps::Stop, head, SequenceId(size));
-                        strand::take_over(place, stated, writing, note)
-                    },
-                );
-                // Also what came before an error, so that the next run goes on behind it.
-                let rest = hand_over(gathered);
-                let taken = taken?;
-                rest.map(|()| taken)
+        let ((head, mut reached), invalid) = beside_loads(
+            verifier,
+            read_first,
+            |changes, hashed| Ok(store.load(&changes, &hashed, Some(&prefix))?),
+            |write| {
+                let writing = Writing::new(write, Gaps::Stop, head, SequenceId(size));
+                strand::take_over(place, stated, writing, note)
             },
         )?;
         reached.invalid += invalid;
         Ok((head, reached))
-    }
-}
-
-/// Read envelopes that are written together.
-#[derive(Default)]
-struct GatheredShown {
-    changes: Vec<Change>,
-    /// The same envelopes with their leaves.
-    hashed: Vec<HashedEnvelope>,
-    /// Their memory.
-    bytes: usize,
-}
-
-impl GatheredShown {
-    /// Adds envelopes. Returns all of them if they are enough for a write.
-    fn add(&mut self, mut changes: Vec<Change>, mut hashed: Vec<HashedEnvelope>) -> Option<Self> {
-        let bytes_of = |change: &Change| match change {
-            Change::Append(entry) => BESIDE_BYTES + entry.bytes.len(),
-            Change::Skip { .. } => 0,
-        };
-        self.bytes += changes.iter().map(bytes_of).sum::<usize>();
-        self.changes.append(&mut changes);
-        self.hashed.append(&mut hashed);
-        (self.bytes >= LOAD_BYTES).then(|| std::mem::take(self))
     }
 }
 

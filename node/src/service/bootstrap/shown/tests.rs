@@ -379,9 +379,9 @@ fn what_a_kill_has_left_is_not_released_and_goes_on() {
     let CheckedPart { entries, hashed } = read_first(&verifier(), &all[..4]).unwrap();
     let changes: Vec<Change> = entries.into_iter().map(Change::Append).collect();
     let prefix = SignedPrefix { size: ALL, signed, proof: ConsistencyProof(Vec::new()) };
-    store.load_shown_by(&changes[..2], &prefix, &hashed[..2]).unwrap();
+    store.load(&changes[..2], &hashed[..2], Some(&prefix)).unwrap();
     store.fail_next_write();
-    store.load_shown_by(&changes[2..], &prefix, &hashed[2..]).unwrap_err();
+    store.load(&changes[2..], &hashed[2..], Some(&prefix)).unwrap_err();
     drop(store);
     let store = open(&maker.folder, "new", OWN.0);
     let above = EnvelopeId::new(NODE, SequenceId(4));
