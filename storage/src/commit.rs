@@ -24,6 +24,7 @@ use crate::keys::envelope::EnvelopeKey;
 use crate::keys::mark::{Mark, MarkKey};
 use crate::keys::meta::MetaKey;
 use crate::keys::topic::BESIDE_LEN_BYTES_MAX;
+use crate::projection::{Projection, ProjectionSet};
 use crate::projection_rows::ProjectionRows;
 use crate::store::Store;
 use crate::tallies::{Pricing, TallyReport};
@@ -73,9 +74,11 @@ impl Store {
         loop {
             let is_noted = |left_out: &[usize]| left_out.iter().all(|it| noted.contains(it));
             let conflicts = Conflicts::LeftOut(&gives_up);
-            let left_out =
-                self.database()
-                    .commit_by((changes, &[]), conflicts, |_, left_out| Ok(is_noted(left_out)))?;
+            let left_out = self.database().commit_by(
+                CommittedChanges::of(changes),
+                conflicts,
+                |_, left_out| Ok(is_noted(left_out)),
+            )?;
             if is_noted(&left_out) {
                 return Ok(left_out);
             }
@@ -114,19 +117,17 @@ impl Database {
         changes: &[Change],
         stage_more: impl FnOnce(&mut Group<'_>) -> Result<(), CommitError>,
     ) -> Result<(), CommitError> {
-        self.commit_hashed(changes, &[], stage_more)
+        self.commit_whole(CommittedChanges::of(changes), stage_more)
     }
 
-    /// Commits changes whose envelopes are hashed already; `hashed` has them in the order of the changes.
-    pub(crate) fn commit_hashed(
+    /// Commits all changes, or none.
+    pub(crate) fn commit_whole(
         &self,
-        changes: &[Change],
-        hashed: &[HashedEnvelope],
+        changes: CommittedChanges<'_>,
         stage_more: impl FnOnce(&mut Group<'_>) -> Result<(), CommitError>,
     ) -> Result<(), CommitError> {
-        let left_out = self.commit_by((changes, hashed), Conflicts::Refused, |group, _| {
-            stage_more(group).map(|()| true)
-        })?;
+        let left_out = self
+            .commit_by(changes, Conflicts::Refused, |group, _| stage_more(group).map(|()| true))?;
         assert!(left_out.is_empty(), "a commit is written as a whole");
         Ok(())
     }
@@ -135,7 +136,7 @@ impl Database {
     /// returns false if nothing is to be written. It makes no write of its own: all commits may wait for it.
     fn commit_by(
         &self,
-        (changes, hashed): (&[Change], &[HashedEnvelope]),
+        CommittedChanges { changes, hashed, are_filed }: CommittedChanges<'_>,
         conflicts: Conflicts<'_>,
         stage_more: impl FnOnce(&mut Group<'_>, &[usize]) -> Result<bool, CommitError>,
     ) -> Result<Vec<usize>, CommitError> {
@@ -156,6 +157,9 @@ impl Database {
         let rates = self.rate_list.read();
         let pricing = Pricing { price: self.price, rates: &rates };
         let mut group = Group::new(self, changes, pricing);
+        if are_filed {
+            group = group.beside_files();
+        }
         let left_out = group.stage_all(&mut heads, conflicts)?;
         if !stage_more(&mut group, &left_out)? {
             return Ok(left_out);
@@ -178,7 +182,10 @@ impl Database {
         self.write_change(batch)?;
         drop(writing);
         let written = without(changes, &left_out);
-        self.recent.note(&written);
+        if !are_filed {
+            // No reader comes to a folder that is filled with table files, before it is opened anew.
+            self.recent.note(&written);
+        }
         self.note(tallies, strands.iter().map(|(originator, _)| *originator));
         trees.done(&self.trees);
         self.advance(&mut heads);
@@ -211,6 +218,22 @@ impl Database {
             self.repricing.lock().forget(strands);
             self.unpriced.store(true, Ordering::Release);
         }
+    }
+}
+
+/// The changes of a commit, with what is known of them.
+#[derive(Clone, Copy)]
+pub(crate) struct CommittedChanges<'a> {
+    pub(crate) changes: &'a [Change],
+    /// Their envelopes with their leaves, in their order, as far as they are hashed already.
+    pub(crate) hashed: &'a [HashedEnvelope],
+    /// True if table files of the database have their rows of the log and of topics.
+    pub(crate) are_filed: bool,
+}
+
+impl<'a> CommittedChanges<'a> {
+    fn of(changes: &'a [Change]) -> Self {
+        Self { changes, hashed: &[], are_filed: false }
     }
 }
 
@@ -263,7 +286,8 @@ pub(crate) struct Group<'a> {
     pub(crate) first: Option<HashMap<EnvelopeId, usize>>,
     pub(crate) rows: ProjectionRows<'a>,
     pub(crate) batch: WriteBatch,
-    log: &'a ColumnFamily,
+    /// `None` if table files have the rows of the log.
+    log: Option<&'a ColumnFamily>,
 }
 
 impl<'a> Group<'a> {
@@ -276,8 +300,14 @@ impl<'a> Group<'a> {
             first: None,
             rows: ProjectionRows::new(store, pricing),
             batch: WriteBatch::with_capacity_bytes(batch_len_bytes(changes)),
-            log: store.family(Family::Log),
+            log: Some(store.family(Family::Log)),
         }
+    }
+
+    /// Leaves out the rows of the log and of topics, which table files have.
+    fn beside_files(self) -> Self {
+        let rows = self.rows.only(ProjectionSet::all().without(Projection::Topic));
+        Self { rows, batch: WriteBatch::default(), log: None, ..self }
     }
 
     /// Stages all changes. Returns the indexes of those that were left out.
@@ -389,10 +419,13 @@ impl<'a> Group<'a> {
             "{} is not valid, and readers would get it",
             entry.id
         );
-        self.batch.put_cf(self.log, EnvelopeKey(entry.id).encode(), &entry.bytes);
+        if let Some(log) = self.log {
+            self.batch.put_cf(log, EnvelopeKey(entry.id).encode(), &entry.bytes);
+        }
         #[cfg(feature = "faults")]
         if is_seeded(crate::faults::SeededFault::LostEnvelope, entry) {
-            self.batch.delete_cf(self.log, EnvelopeKey(entry.id).encode());
+            let log = self.store.family(Family::Log);
+            self.batch.delete_cf(log, EnvelopeKey(entry.id).encode());
         }
         match entry.validity {
             Validity::Valid => {}

@@ -216,12 +216,15 @@ impl Database {
                 Err(DatabaseError::injected())
             }
         };
-        written.map_err(|cause| {
-            let text = cause.to_string();
-            self.lasting.compactions.note_failure(&text);
-            self.poison.set(&text);
-            CommitError::Write(cause)
-        })
+        written.map_err(|cause| self.fail_write(cause))
+    }
+
+    /// Refuses all writes from now on, because one has failed for this reason.
+    pub(crate) fn fail_write(&self, cause: DatabaseError) -> CommitError {
+        let text = cause.to_string();
+        self.lasting.compactions.note_failure(&text);
+        self.poison.set(&text);
+        CommitError::Write(cause)
     }
 
     /// Returns the size on disk, or in memory for an in-memory database, in bytes.

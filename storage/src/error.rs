@@ -1,5 +1,7 @@
 //! Errors of reads and writes.
 
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use hawser_proto::{EnvelopeId, SequenceId};
@@ -20,6 +22,11 @@ impl DatabaseError {
     /// Returns true if RocksDB has found bytes that differ from the written ones.
     pub(crate) fn is_corruption(&self) -> bool {
         self.0.starts_with(CORRUPTION)
+    }
+
+    /// Returns the failure of an operation on a file or folder beside the database.
+    pub(crate) fn of_file(path: &Path, error: &io::Error) -> Self {
+        Self(format!("IO error: {}: {error}", path.display()))
     }
 
     /// Returns the failure that tests inject.

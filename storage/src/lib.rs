@@ -47,6 +47,7 @@
 //! - `bootstrap`: copies of the log for new nodes of other identities;
 //! - `void`: statements of nodes about void places of their strands;
 //! - `verified`, `unverified`: places that readers are shown before their signatures are checked;
+//! - `table_files`: places of a folder from which no node starts yet, written without a write-ahead log;
 //! - `truncate`: removing the end of a chain strand after a reorganisation.
 //!
 //! Invariant: everything that a reader sees is durable. Invariant: a projection row is a function of the log and of
@@ -135,6 +136,7 @@ mod stale;
 mod store;
 mod strands;
 mod suspected;
+mod table_files;
 mod tallies;
 #[cfg(test)]
 mod testing;

@@ -92,6 +92,11 @@ impl ProjectionSet {
         Self(self.0 | other.0)
     }
 
+    /// Returns the set without this projection.
+    pub(crate) fn without(self, projection: Projection) -> Self {
+        Self(self.0 & !projection.bit())
+    }
+
     /// Returns the set with the projections that are rebuilt together with one of its own.
     pub(crate) fn with_companions(self) -> Self {
         if self.has_tallies() { self.or(Self::of(Self::TALLIES)) } else { self }

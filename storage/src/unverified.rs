@@ -13,7 +13,7 @@ use rocksdb::{DBRawIterator, WriteBatch};
 
 use crate::below_head::is_same_statement;
 use crate::change::{Change, InvalidRule, LogEntry, Validity};
-use crate::commit::Group;
+use crate::commit::{CommittedChanges, Group};
 use crate::database::Database;
 use crate::error::{CommitError, DatabaseError, ReadError};
 use crate::family::Family;
@@ -66,17 +66,8 @@ impl Store {
         prefix: &SignedPrefix,
         hashed: &[HashedEnvelope],
     ) -> Result<(), CommitError> {
-        self.database().commit_hashed(changes, hashed, |group| {
-            group.begin_unverified()?;
-            let originator = prefix.signed.checkpoint.originator;
-            let key = CursorKey { name: CursorName::ShownBy, originator };
-            group.batch.put_cf(
-                group.store.family(CursorKey::FAMILY),
-                key.encode(),
-                prefix.encode(),
-            );
-            Ok(())
-        })
+        let changes = CommittedChanges { changes, hashed, are_filed: false };
+        self.database().commit_whole(changes, |group| group.begin_shown_by(prefix))
     }
 
     /// Writes verdicts on the next unverified places of a strand as one write, and returns when it is durable.
@@ -270,6 +261,15 @@ fn held_at<'a>(log: &'a DBRawIterator<'_>, id: EnvelopeId) -> Result<&'a [u8], R
 }
 
 impl Group<'_> {
+    /// Stages the rows of a strand whose unverified places this group begins or continues.
+    pub(crate) fn begin_shown_by(&mut self, prefix: &SignedPrefix) -> Result<(), CommitError> {
+        self.begin_unverified()?;
+        let originator = prefix.signed.checkpoint.originator;
+        let key = CursorKey { name: CursorName::ShownBy, originator };
+        self.batch.put_cf(self.store.family(CursorKey::FAMILY), key.encode(), prefix.encode());
+        Ok(())
+    }
+
     /// Stages the row `in_doubt` of each strand whose unverified places begin with this group.
     fn begin_unverified(&mut self) -> Result<(), CommitError> {
         debug_assert!(

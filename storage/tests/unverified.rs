@@ -9,8 +9,8 @@ use hawser_proto::merkle::{ConsistencyProof, TreeHash};
 use hawser_proto::sign::originator_digest;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{
-    Change, CommitError, Expiring, Facts, HashedEnvelope, InvalidRule, LogEntry, Mark, Store,
-    Validity, VerifiedBatch,
+    Change, CommitError, Expiring, Facts, HashedEnvelope, InvalidRule, LogEntry, Mark, SkipReason,
+    Store, Validity, VerifiedBatch,
 };
 use proptest::prelude::*;
 
@@ -358,6 +358,169 @@ fn the_checkpoint_by_which_places_are_shown_is_kept_until_all_are_verified() {
     verify(&store, 5..=5).unwrap();
     assert_eq!(store.snapshot().shown_by(PEER).unwrap(), None);
     assert_equal(&store, &mirror(5));
+}
+
+/// Returns the proof by which places are loaded, which has no effect on their rows.
+fn loaded_by() -> SignedPrefix {
+    let root = TreeHash([1; 32]);
+    let of = Checkpoint { node: PEER, originator: PEER, size: 50, root, time_ns: 1 };
+    SignedPrefix { size: 50, signed: of.sign(&key(3)), proof: ConsistencyProof(Vec::new()) }
+}
+
+/// Writes unverified places in table files.
+fn load(store: &Store, places: std::ops::RangeInclusive<u64>) -> Result<(), CommitError> {
+    let changes: Vec<_> = places.map(shown).collect();
+    store.load(&changes, &[], Some(&loaded_by()))
+}
+
+#[test]
+fn what_comes_in_table_files_ends_as_what_was_verified_first() {
+    on_each(|store| {
+        store.load(&[], &[], Some(&loaded_by())).unwrap();
+        assert_eq!(store.snapshot().shown_by(PEER).unwrap(), None, "nothing is shown");
+        load(store, 1..=1).unwrap();
+        load(store, 2..=7).unwrap();
+        load(store, 8..=20).unwrap();
+        let gap = load(store, 22..=23);
+        assert!(matches!(gap, Err(CommitError::Gap { after: SequenceId(20), .. })), "{gap:?}");
+        let snapshot = store.snapshot();
+        assert_eq!(snapshot.verified_head(PEER).unwrap(), SequenceId::NONE);
+        assert_eq!(snapshot.shown_by(PEER).unwrap(), Some(loaded_by()));
+        for (name, last) in [("t0", 18), ("t1", 19), ("t2", 20)] {
+            assert_eq!(last_of(&snapshot, topic(name).as_bytes()), Some(id(PEER, last)));
+        }
+        drop(snapshot);
+        verify(store, 1..=20).unwrap();
+        assert_equal(store, &mirror(20));
+        store.rebuild(&derive, &mut |_| {}).unwrap();
+        assert_equal(store, &mirror(20));
+        // A strand whose first places are verified goes on in the same way.
+        load(store, 21..=30).unwrap();
+        assert_eq!(store.unverified().unwrap(), [id(PEER, 20)]);
+        verify(store, 21..=30).unwrap();
+        assert_equal(store, &mirror(30));
+    });
+}
+
+/// A node starts from the folder without the call that was killed.
+#[test]
+fn rows_that_a_kill_has_left_above_a_head_are_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || Store::open(&settings(folder.path())).unwrap();
+    let store = open();
+    load(&store, 1..=5).unwrap();
+    assert_eq!(store.remove_above_head(PEER, &derive).unwrap(), 0);
+    store.commit(&[append(OriginatorId(PEER.0 + 1), 1)]).unwrap();
+    store.fail_next_write();
+    load(&store, 6..=12).unwrap_err();
+    drop(store);
+    let store = open();
+    assert_eq!(store.remove_above_head(PEER, &derive).unwrap(), 7);
+    assert_eq!(store.remove_above_head(PEER, &derive).unwrap(), 0);
+    let snapshot = store.snapshot();
+    assert_eq!(snapshot.last_held(PEER).unwrap().unwrap().0, id(PEER, 5));
+    assert!(snapshot.get(id(OriginatorId(PEER.0 + 1), 1)).unwrap().is_some(), "of another strand");
+    for (name, last) in [("t0", 3), ("t1", 4), ("t2", 5)] {
+        let row = snapshot.topics().seek_back(topic(name).as_bytes(), id(PEER, u64::MAX)).unwrap();
+        assert_eq!(row.unwrap().id, id(PEER, last));
+    }
+    drop(snapshot);
+    verify(&store, 1..=5).unwrap();
+    show(&store, 6..=7);
+    verify(&store, 6..=7).unwrap();
+    assert_eq!(store.snapshot().head(PEER).unwrap(), SequenceId(7));
+}
+
+#[test]
+fn verified_places_and_gaps_come_in_table_files_too() {
+    on_each(|store| {
+        let verified = |places: std::ops::RangeInclusive<u64>| {
+            places.map(|it| Change::Append(verdict(it))).collect::<Vec<_>>()
+        };
+        let gap = skip(PEER, 10, 12, SkipReason::Missing);
+        let parts = [verified(1..=9), vec![gap.clone()], [vec![gap], verified(13..=15)].concat()];
+        store.load(&parts[0], &[], None).unwrap();
+        store.load(&parts[1], &[], None).unwrap();
+        let below = store.load(&parts[2], &[], None);
+        assert!(matches!(below, Err(CommitError::Gap { after: SequenceId(12), .. })), "{below:?}");
+        store.load(&parts[2][1..], &[], None).unwrap();
+        let mirror = in_memory();
+        mirror.commit(&[&parts[0][..], &parts[2][..]].concat()).unwrap();
+        let (a, b) = (store.snapshot(), mirror.snapshot());
+        assert_eq!(a.projection_digests().unwrap(), b.projection_digests().unwrap());
+        assert_eq!(pruning::expiring(store), pruning::expiring(&mirror), "with their payers");
+        assert_eq!(a.verified_head(PEER).unwrap(), SequenceId(15));
+        for sequence in 1..=15 {
+            assert_eq!(a.mark(id(PEER, sequence)).unwrap(), b.mark(id(PEER, sequence)).unwrap());
+            assert_eq!(a.get(id(PEER, sequence)).unwrap(), b.get(id(PEER, sequence)).unwrap());
+        }
+        assert_eq!((a.tree_size(PEER).unwrap(), b.tree_size(PEER).unwrap()), (9, 9));
+    });
+}
+
+/// The rows of topics have no envelope then, and RocksDB would have kept those of the log in files of their own.
+#[test]
+fn long_envelopes_come_in_table_files_too() {
+    let bytes = |sequence: u64| signed(&sequence.to_string().repeat(5000), 1);
+    let long = |sequence| match shown(sequence) {
+        Change::Append(entry) => Change::Append(LogEntry { bytes: bytes(sequence), ..entry }),
+        Change::Skip { .. } => unreachable!("these changes are envelopes"),
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&settings(folder.path())).unwrap();
+    let changes: Vec<_> = (1..=6).map(long).collect();
+    store.load(&changes, &[], Some(&loaded_by())).unwrap();
+    drop(store);
+    let store = Store::open(&settings(folder.path())).unwrap();
+    let snapshot = store.snapshot();
+    for sequence in 1..=6 {
+        assert_eq!(snapshot.get(id(PEER, sequence)).unwrap(), Some(bytes(sequence)));
+    }
+    assert_eq!(last_of(&snapshot, topic("t0").as_bytes()), Some(id(PEER, 6)));
+}
+
+/// RocksDB has taken over the files of a call, and the commit with the head is lost.
+#[test]
+fn a_kill_behind_table_files_leaves_the_head_before_them_and_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || Store::open(&settings(folder.path())).unwrap();
+    let ends = |store: &Store| {
+        let snapshot = store.snapshot();
+        (snapshot.head(PEER).unwrap().0, snapshot.tree_size(PEER).unwrap())
+    };
+    let killed = |store: Store, places| {
+        store.fail_next_write();
+        let failed = load(&store, places);
+        assert!(matches!(failed, Err(CommitError::Write(_))), "{failed:?}");
+        drop(store);
+        open()
+    };
+    let last =
+        |store: &Store| store.snapshot().last_held(PEER).unwrap().map(|(id, _)| id.sequence.0);
+    let store = killed(open(), 1..=5);
+    assert_eq!((ends(&store), last(&store)), ((0, 0), Some(5)), "the files came first");
+    assert_eq!(store.unverified().unwrap(), []);
+    load(&store, 1..=5).unwrap();
+    let store = killed(store, 6..=12);
+    assert_eq!((ends(&store), last(&store)), ((5, 5), Some(12)));
+    assert_eq!(store.unverified().unwrap(), [id(PEER, 0)]);
+
+    // A kill of that call before RocksDB has removed the first names of its files.
+    let mut files: Vec<_> =
+        std::fs::read_dir(folder.path()).unwrap().map(|it| it.unwrap().path()).collect();
+    files.retain(|it| it.extension().is_some_and(|it| it == "sst"));
+    files.sort();
+    let left = folder.path().join("table-files");
+    std::fs::create_dir(&left).unwrap();
+    for (file, name) in files.iter().zip(["log.sst", "topics.sst"]) {
+        std::fs::hard_link(file, left.join(name)).unwrap();
+    }
+    load(&store, 6..=12).unwrap();
+    assert!(!left.exists());
+    drop(store);
+    let store = open();
+    verify(&store, 1..=12).unwrap();
+    assert_equal(&store, &mirror(12));
 }
 
 /// An envelope that comes to a freed place was never checked, although another one was verified there before.

@@ -58,9 +58,22 @@ impl StrandFaults {
         rates: RateTable,
         now_unix_s: u64,
     ) -> Result<Self, StrandFaultsError> {
+        let end = EnvelopeId::new(originator, store.snapshot().head(originator)?);
+        Self::after(store, end, rates, now_unix_s)
+    }
+
+    /// Continues after a place of a strand in the log. `now_unix_s` is the present time.
+    ///
+    /// # Errors
+    /// Fails when the log cannot be read.
+    pub(super) fn after(
+        store: &Store,
+        end: EnvelopeId,
+        rates: RateTable,
+        now_unix_s: u64,
+    ) -> Result<Self, StrandFaultsError> {
         let snapshot = store.snapshot();
-        let end = EnvelopeId::new(originator, snapshot.head(originator)?);
-        let last = snapshot.last_held(originator)?;
+        let last = snapshot.last_held_through(end)?;
         let last = last.and_then(|(id, bytes)| Some((stated_ns(&bytes)?, id)));
         let end_ns = last.filter(|(_, id)| *id == end).map(|(ns, _)| ns);
         let (times, fees) =
@@ -74,6 +87,19 @@ impl StrandFaults {
     /// # Errors
     /// Fails when the log cannot be read or written.
     pub(super) fn commit(
+        &mut self,
+        store: &Store,
+        changes: &[Change],
+    ) -> Result<(), StrandFaultsError> {
+        self.record(store, changes)?;
+        Ok(store.commit(changes)?)
+    }
+
+    /// Records the faults that the next changes of the strand show.
+    ///
+    /// # Errors
+    /// Fails when the log cannot be read, or evidence cannot be written.
+    pub(super) fn record(
         &mut self,
         store: &Store,
         changes: &[Change],
@@ -106,8 +132,7 @@ impl StrandFaults {
                 part.record(store, self.now_ns)?;
             }
         }
-        part.record(store, self.now_ns)?;
-        Ok(store.commit(changes)?)
+        part.record(store, self.now_ns)
     }
 
     /// Returns evidence if no rate in force explains the fees of the next envelope, or if the envelopes before it do

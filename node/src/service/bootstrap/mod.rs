@@ -3,6 +3,7 @@
 //! - `checkpoints`: verifies the checkpoints of a snapshot with the keys of the registry;
 //! - `strand`: verifies and writes one strand; - `chain`: the same for a chain's strand;
 //! - `shown`: writes one strand before its signatures are checked, if the operator allows it;
+//! - `gather`: has many envelopes written together;
 //! - `fill`: fills the strands of a running node; - `verify`: reads a snapshot without writing anything;
 //! - `voids`: statements about void places;
 //! - `report`: the result; - `error`: why a snapshot was refused.
@@ -21,6 +22,7 @@ mod chain;
 mod checkpoints;
 mod error;
 mod fill;
+mod gather;
 mod report;
 mod shown;
 mod strand;
@@ -32,10 +34,11 @@ mod voids;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use hawser_engine::facts;
 use hawser_engine::replication::EnvelopeVerifier;
 use hawser_engine::runtime::ChainAppender;
 use hawser_engine::runtime::replication::CatchUp;
-use hawser_proto::{OriginatorId, SequenceId};
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::{Absences, RateTable, Registry};
 use hawser_storage::{BootstrapManifest, BootstrapStrand, Bootstraps, Objects, Store};
 use tokio::runtime::Handle;
@@ -55,6 +58,7 @@ pub use verify::verify;
 
 use chain::{AskedContract, ChainGrounds};
 use checkpoints::Evidence;
+use shown::TakenFirst;
 
 /// The requested snapshot, and the operator's trust decisions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -265,6 +269,11 @@ impl FetchJob {
                 None => left_out.push(stated.originator),
             }
         }
+        let derive = |_, bytes: &Bytes, validity| facts::of_stored(bytes, validity, self.own);
+        for stated in &self.manifest.strands {
+            // An earlier run may have been killed within a write whose rest this one has not taken.
+            self.store.remove_above_head(stated.originator, &derive)?;
+        }
         while !self.store.bring_up_trees(TREE_STEPS)? {}
         for fetched in &mut strands {
             match self.grounds.get(&fetched.originator) {
@@ -310,41 +319,75 @@ impl FetchJob {
         // The node judges the strand again when it learns of an absence.
         let absences = Absences::NONE;
         let verifier = EnvelopeVerifier { originator, key, own: *own, absences };
-        if let Some(shown) = self.show(stated, &verifier, note)? {
-            return Ok(Some(shown));
-        }
+        let mut noted = 0_u64;
+        let first = self.show(stated, &verifier, &mut |bytes| {
+            noted = noted.saturating_add(bytes);
+            note(bytes);
+        })?;
+        let earlier = match first {
+            TakenFirst::Whole(head, reached) => {
+                return Ok(Some(FetchedStrand::new(originator, head, reached)));
+            }
+            TakenFirst::Cut(reached) => {
+                StrandCounts { invalid: self.verify_shown(&verifier, now_unix_s)?, ..reached }
+            }
+            TakenFirst::Nothing => StrandCounts::default(),
+        };
+        let mut note = |bytes: u64| {
+            let again = noted.min(bytes);
+            noted -= again;
+            note(bytes - again);
+        };
         shown::require_verified(store, originator)?;
         let (held, all) = (store.snapshot().head(originator)?, SequenceId(u64::MAX));
         let rates = self.lists.rates.clone();
         let mut faults = StrandFaults::after_log(store, originator, rates, now_unix_s)?;
-        let ((head, mut reached), invalid) = strand::beside_checks(
+        let ((head, mut reached), invalid) = gather::beside_loads(
             &verifier,
             strand::check_signed,
-            |changes, _| Ok(faults.commit(store, &changes)?),
+            |changes, hashed| {
+                // Before the changes, so a crash in between loses none.
+                faults.record(store, &changes)?;
+                Ok(store.load(&changes, &hashed, None)?)
+            },
             |write| {
                 let writing = strand::Writing::new(write, strand::Gaps::Mark, held, all);
-                strand::take_over(place, stated, writing, note)
+                strand::take_over(place, stated, writing, &mut note)
             },
         )?;
         reached.invalid += invalid;
-        Ok(Some(FetchedStrand::new(originator, head, reached)))
+        Ok(Some(FetchedStrand::new(originator, head, reached.and(earlier))))
     }
 
-    /// Takes a node's strand over before its signatures are checked; `None` if they have to be checked first.
+    /// Takes a node's strand over before its signatures are checked, if enough nodes vouch for its tree and the
+    /// operator allows it.
     fn show(
         &self,
         stated: &BootstrapStrand,
         verifier: &EnvelopeVerifier,
         note: &mut dyn FnMut(u64),
-    ) -> Result<Option<FetchedStrand>, BootstrapFetchError> {
-        let originator = stated.originator;
-        let signed = self.evidence.vouched_tree(originator, &self.lists.registry, self.own);
-        let Some(signed) = signed.filter(|_| self.shows_first) else { return Ok(None) };
+    ) -> Result<TakenFirst, BootstrapFetchError> {
+        let signed = self.evidence.vouched_tree(stated.originator, &self.lists.registry, self.own);
+        let Some(signed) = signed.filter(|_| self.shows_first) else {
+            return Ok(TakenFirst::Nothing);
+        };
         // A crash may have left the tree behind the log.
         while !self.store.bring_up_trees(TREE_STEPS)? {}
         let showing = shown::Showing { place: &self.place, store: &self.store, verifier, signed };
-        let taken = showing.take_over(stated, note)?;
-        Ok(taken.map(|(head, reached)| FetchedStrand::new(originator, head, reached)))
+        showing.take_over(stated, note)
+    }
+
+    /// Checks the signatures of the unverified places of a strand. Returns the number of envelopes that break a rule.
+    fn verify_shown(
+        &self,
+        verifier: &EnvelopeVerifier,
+        now_unix_s: u64,
+    ) -> Result<u64, BootstrapFetchError> {
+        let Self { store, lists, .. } = self;
+        let verified = store.snapshot().verified_head(verifier.originator)?;
+        let verified = EnvelopeId::new(verifier.originator, verified);
+        let mut faults = StrandFaults::after(store, verified, lists.rates.clone(), now_unix_s)?;
+        shown::verify_shown(store, verifier, &mut faults)
     }
 
     /// Returns a strand as earlier calls have left it; `None` if they have not begun it. Any part of a node's strand is
@@ -365,6 +408,7 @@ impl FetchJob {
                 return Err(BootstrapFetchError::ChainPart { originator, head });
             }
         }
+        while !self.store.bring_up_trees(TREE_STEPS)? {}
         shown::require_whole(&self.store, originator)?;
         Ok(Some(FetchedStrand::new(originator, head, StrandCounts::default())))
     }

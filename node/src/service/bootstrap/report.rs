@@ -14,6 +14,17 @@ pub struct StrandCounts {
     pub missing: u64,
 }
 
+impl StrandCounts {
+    /// Returns the sums of both.
+    pub(super) fn and(self, other: Self) -> Self {
+        Self {
+            envelopes: self.envelopes + other.envelopes,
+            invalid: self.invalid + other.invalid,
+            missing: self.missing + other.missing,
+        }
+    }
+}
+
 /// A strand that was taken over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FetchedStrand {

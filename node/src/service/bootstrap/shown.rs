@@ -2,24 +2,32 @@
 //! tree: `--catch-up checkpoints`. The node that starts from the folder verifies the places like those that peers have
 //! shown it: it passes them on, and charges payers for them, only afterwards.
 //!
-//! The adversary is the maker of the snapshot, also together with the strand's node. The chunks are read twice. Only if
-//! the first pass shows that they are the beginning of the signed tree, without a gap, the second one writes them. The
-//! names of chunks are the hashes of their bytes, so both passes read the same.
+//! The adversary is the maker of the snapshot, also together with the strand's node. Envelopes are written as they
+//! come, into a folder from which no node starts. When the strand has reached the end of the signed tree, its own tree
+//! must be that one: else the snapshot is refused, and the folder with it. If a place before the end has no envelope,
+//! the signatures of what was written are checked here.
 //!
 //! Invariant: the unverified places of a strand are its last ones, and the row `shown_by` has the tree with which they
 //! end. A folder in which a strand ends before that is not released.
 
+use hawser_engine::facts;
 use hawser_engine::replication::EnvelopeVerifier;
-use hawser_proto::checkpoint::{SignedCheckpoint, SignedPrefix};
-use hawser_proto::merkle::{ConsistencyProof, envelope_leaf};
+use hawser_proto::checkpoint::{Checkpoint, SignedCheckpoint, SignedPrefix};
+use hawser_proto::merkle::ConsistencyProof;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{
-    BootstrapChunk, BootstrapStrand, Bootstraps, Facts, HashedEnvelope, LogEntry, Store, Validity,
+    BootstrapChunk, BootstrapStrand, Bootstraps, Change, Facts, HashedEnvelope, LogEntry, LogItem,
+    ReadError, Store, Validity,
 };
 
 use super::error::BootstrapFetchError;
+use super::gather::beside_loads;
 use super::report::StrandCounts;
-use super::strand::{self, CheckedPart, Gaps, Writing, beside_checks, check, each_chunk};
+use super::strand::{
+    self, CheckedPart, Envelopes, Gaps, WRITE_ENVELOPES, WRITE_LEN_BYTES, Writing, check,
+    require_signed,
+};
+use crate::service::strand_faults::StrandFaults;
 
 /// A strand is verified first if its signed tree leaves out more than this part of the places before the tree's end.
 /// A guess: peers bring an eighth of a strand in less time than it takes to verify all of it.
@@ -40,80 +48,133 @@ pub(super) struct Showing<'a> {
     pub(super) signed: SignedCheckpoint,
 }
 
+/// The result of taking over a strand before its signatures are checked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TakenFirst {
+    /// Nothing was written: the signatures have to be checked first.
+    Nothing,
+    /// The strand reaches this sequence id, the end of the signed tree, and has that tree.
+    Whole(SequenceId, StrandCounts),
+    /// The next sequence id has no envelope, so the strand cannot get the signed tree. [`verify_shown`] has to check
+    /// the signatures of what was written.
+    Cut(StrandCounts),
+}
+
 impl Showing<'_> {
-    /// Takes over the strand up to the end of the tree. Calls `note` with the length in bytes of each chunk. Returns
-    /// the last sequence id and counts; `None` if the strand has to be verified first, because a sequence id up to
-    /// there has no envelope, or too many are behind it. Nothing is written then.
+    /// Takes over the strand up to the end of the tree. Calls `note` with the length in bytes of each chunk.
     ///
     /// # Errors
-    /// [`BootstrapFetchError::OtherTree`] before anything is written, and other errors. Everything before these is in
-    /// the log.
+    /// [`BootstrapFetchError::OtherTree`] when the envelopes make another tree, and other errors. What was written
+    /// before stays in the folder, which is not released.
     pub(super) fn take_over(
         &self,
         stated: &BootstrapStrand,
         note: &mut dyn FnMut(u64),
-    ) -> Result<Option<(SequenceId, StrandCounts)>, BootstrapFetchError> {
-        let &Self { place, store, verifier, signed } = self;
-        let end = SequenceId(signed.checkpoint.size);
-        let head = store.snapshot().head(stated.originator)?;
-        let left_out = stated.head.0.saturating_sub(end.0);
-        if left_out > end.0 / LEFT_OUT_PART || head > end || !self.has_tree(stated, head)? {
-            return Ok(None);
+    ) -> Result<TakenFirst, BootstrapFetchError> {
+        let end = SequenceId(self.signed.checkpoint.size);
+        let head = self.store.snapshot().head(stated.originator)?;
+        if !self.may_show(stated, head)? {
+            return Ok(TakenFirst::Nothing);
         }
-        let proof = ConsistencyProof(Vec::new());
-        let prefix = SignedPrefix { size: end.0, signed, proof };
-        let ((head, mut reached), invalid) = beside_checks(
-            verifier,
-            read_first,
-            |changes, hashed| Ok(store.commit_shown_by(&changes, &prefix, &hashed)?),
-            |write| {
-                let writing = Writing::new(write, Gaps::Stop, head, end);
-                strand::take_over(place, stated, writing, note)
-            },
-        )?;
-        reached.invalid += invalid;
-        Ok(Some((head, reached)))
+        let (head, reached) = self.load(stated, head, note)?;
+        if head < end {
+            return Ok(TakenFirst::Cut(reached));
+        }
+        require_tree(self.store, &self.signed.checkpoint)?;
+        Ok(TakenFirst::Whole(head, reached))
     }
 
-    /// Reads the envelopes behind `head`, and returns true if the log's tree with them is the signed one. Returns false
-    /// if a sequence id has no envelope. Writes nothing.
-    ///
-    /// # Errors
-    /// [`BootstrapFetchError::OtherTree`], [`BootstrapFetchError::Forged`] for bytes that are no envelope, and those of
-    /// reading.
-    fn has_tree(
+    /// Returns true if the strand may be continued behind `head` before its signatures are checked.
+    fn may_show(
         &self,
         stated: &BootstrapStrand,
         head: SequenceId,
     ) -> Result<bool, BootstrapFetchError> {
-        let (originator, of) = (stated.originator, self.signed.checkpoint);
-        let end = SequenceId(of.size);
-        let mut tree = self.store.tree_edge(originator)?;
-        let is_wanted = |it: &BootstrapChunk| head < it.through && it.from <= end;
+        let (originator, end) = (stated.originator, self.signed.checkpoint.size);
+        let left_out = stated.head.0.saturating_sub(end);
+        if left_out > end / LEFT_OUT_PART || head.0 > end {
+            return Ok(false);
+        }
+        let is_wanted = |it: &BootstrapChunk| head < it.through && it.from.0 <= end;
         let chunks: Vec<_> = stated.chunks.iter().copied().filter(is_wanted).collect();
-        if tree.size() != head.0 || !are_joined(head, &chunks) {
-            return Ok(false);
+        Ok(self.store.tree_edge(originator)?.size() == head.0 && are_joined(head, &chunks))
+    }
+
+    /// Writes the envelopes behind `head`, up to the end of the tree or to a place without an envelope. Returns the
+    /// last sequence id and counts.
+    fn load(
+        &self,
+        stated: &BootstrapStrand,
+        head: SequenceId,
+        note: &mut dyn FnMut(u64),
+    ) -> Result<(SequenceId, StrandCounts), BootstrapFetchError> {
+        let &Self { place, store, verifier, signed } = self;
+        let size = signed.checkpoint.size;
+        let prefix = SignedPrefix { size, signed, proof: ConsistencyProof(Vec::new()) };
+        let ((head, mut reached), invalid) = beside_loads(
+            verifier,
+            read_first,
+            |changes, hashed| Ok(store.load(&changes, &hashed, Some(&prefix))?),
+            |write| {
+                let writing = Writing::new(write, Gaps::Stop, head, SequenceId(size));
+                strand::take_over(place, stated, writing, note)
+            },
+        )?;
+        reached.invalid += invalid;
+        Ok((head, reached))
+    }
+}
+
+/// Checks the signatures of the unverified places of a strand, in the order of their places, and writes the verdicts.
+/// `faults` records what the envelopes show of their node. Returns the number of envelopes that break a rule.
+///
+/// # Errors
+/// [`BootstrapFetchError::Forged`], and those of reading and writing. Everything before is verified.
+pub(super) fn verify_shown(
+    store: &Store,
+    verifier: &EnvelopeVerifier,
+    faults: &mut StrandFaults,
+) -> Result<u64, BootstrapFetchError> {
+    let (originator, own) = (verifier.originator, verifier.own);
+    let derive = |_, bytes: &Bytes, validity| facts::of_stored(bytes, validity, own);
+    let mut invalid = 0;
+    loop {
+        let (verified, head) = ends(store, originator)?;
+        if verified >= head {
+            return Ok(invalid);
         }
-        let mut is_whole = true;
-        each_chunk(self.place, originator, chunks, &mut |_, envelopes| {
-            for (at, bytes) in envelopes.iter().filter(|(at, _)| head < *at && *at <= end) {
-                let no_envelope = || BootstrapFetchError::Forged { originator, place: *at };
-                let leaf = envelope_leaf(bytes).ok_or_else(no_envelope)?;
-                is_whole &= at.0 == tree.size() + 1;
-                if is_whole {
-                    tree.append(leaf, |_, _| {});
-                }
-            }
-            Ok(())
-        })?;
-        if !is_whole || tree.size() < of.size {
-            return Ok(false);
+        let envelopes = read_unverified(store, EnvelopeId::new(originator, verified), head)?;
+        let entries = require_signed(verifier, &envelopes)?;
+        let changes: Vec<Change> = entries.iter().cloned().map(Change::Append).collect();
+        faults.record(store, &changes)?;
+        invalid += store.commit_verified(originator, &entries, &derive)?.invalid;
+    }
+}
+
+/// Reads the next envelopes behind `after`: at least one, and as many as are verified together.
+///
+/// # Errors
+/// [`BootstrapFetchError::Read`], also if the log lacks the next one.
+fn read_unverified(
+    store: &Store,
+    after: EnvelopeId,
+    head: SequenceId,
+) -> Result<Envelopes, BootstrapFetchError> {
+    let (mut envelopes, mut len_bytes) = (Envelopes::new(), 0);
+    for item in store.snapshot().log(after, head) {
+        let LogItem::Envelope { id, bytes, .. } = item? else { break };
+        len_bytes += bytes.len();
+        envelopes.push((id.sequence, bytes));
+        if len_bytes >= WRITE_LEN_BYTES || envelopes.len() == WRITE_ENVELOPES {
+            break;
         }
-        if tree.root() != of.root {
-            let (node, size) = (of.node, of.size);
-            return Err(BootstrapFetchError::OtherTree { originator, node, size });
+    }
+    match envelopes.is_empty() {
+        true => {
+            let next = EnvelopeId { sequence: after.sequence.next(), ..after };
+            Err(ReadError::unreadable_envelope(next).into())
         }
-        Ok(true)
+        false => Ok(envelopes),
     }
 }
 
@@ -196,8 +257,17 @@ pub(super) fn unverified(
     store: &Store,
     originator: OriginatorId,
 ) -> Result<u64, BootstrapFetchError> {
+    let (verified, head) = ends(store, originator)?;
+    Ok(head.0.saturating_sub(verified.0))
+}
+
+/// Returns the last verified sequence id of a strand and its last one.
+fn ends(
+    store: &Store,
+    originator: OriginatorId,
+) -> Result<(SequenceId, SequenceId), BootstrapFetchError> {
     let snapshot = store.snapshot();
-    Ok(snapshot.head(originator)?.0.saturating_sub(snapshot.verified_head(originator)?.0))
+    Ok((snapshot.verified_head(originator)?, snapshot.head(originator)?))
 }
 
 /// Requires that all signatures of a strand were checked, so that verified envelopes may follow.
@@ -208,19 +278,17 @@ pub(super) fn require_verified(
     store: &Store,
     originator: OriginatorId,
 ) -> Result<(), BootstrapFetchError> {
-    let snapshot = store.snapshot();
-    let (verified, head) = (snapshot.verified_head(originator)?, snapshot.head(originator)?);
+    let (verified, head) = ends(store, originator)?;
     match verified < head {
         true => Err(BootstrapFetchError::ShownPart { originator, verified, head }),
         false => Ok(()),
     }
 }
 
-/// Requires that a strand with unverified places ends with the tree that nodes vouch for. A part of it was compared
-/// with the tree, too, but the row `shown_by` would name a tree that the folder does not have.
+/// Requires that a strand with unverified places ends with the tree that nodes vouch for, and has that tree.
 ///
 /// # Errors
-/// [`BootstrapFetchError::ShownPart`].
+/// [`BootstrapFetchError::ShownPart`], and [`BootstrapFetchError::OtherTree`].
 pub(super) fn require_whole(
     store: &Store,
     originator: OriginatorId,
@@ -228,8 +296,20 @@ pub(super) fn require_whole(
     let snapshot = store.snapshot();
     let head = snapshot.head(originator)?;
     match snapshot.shown_by(originator)? {
-        Some(prefix) if prefix.size == head.0 => Ok(()),
+        Some(prefix) if prefix.size == head.0 => require_tree(store, &prefix.signed.checkpoint),
         Some(_) | None => require_verified(store, originator),
+    }
+}
+
+/// Requires that a strand has a signed tree.
+///
+/// # Errors
+/// [`BootstrapFetchError::OtherTree`].
+fn require_tree(store: &Store, of: &Checkpoint) -> Result<(), BootstrapFetchError> {
+    let &Checkpoint { node, originator, size, root, .. } = of;
+    match store.snapshot().root(originator, size)? == root {
+        true => Ok(()),
+        false => Err(BootstrapFetchError::OtherTree { originator, node, size }),
     }
 }
 

@@ -23,10 +23,10 @@ const WAITING: usize = 1;
 const WRITES_WAITING: usize = 1;
 /// The number of envelopes per write. A guess: a write then has some MiB. The more there are, the less a signature in
 /// them costs (`docs/performance.md`, *Signatures in batches*).
-const WRITE_ENVELOPES: usize = 8192;
+pub(super) const WRITE_ENVELOPES: usize = 8192;
 /// The length of the envelopes at which a write ends, in bytes. Chosen: a chunk of the usual length. Several writes are
 /// verified at once, and the layers of an envelope can take ten times the memory of its bytes.
-const WRITE_LEN_BYTES: usize = 8 << 20;
+pub(super) const WRITE_LEN_BYTES: usize = 8 << 20;
 
 /// Envelopes of a chunk, each with its place.
 pub(super) type Envelopes = Vec<(SequenceId, Bytes)>;
@@ -35,7 +35,7 @@ pub(super) type Envelopes = Vec<(SequenceId, Bytes)>;
 pub(super) type Commit<'a> = &'a dyn Fn(Vec<Change>) -> Result<(), BootstrapFetchError>;
 
 /// A function that takes work over from the thread that has prepared it.
-type WorkSink<'a, W> = &'a dyn Fn(W) -> Result<(), BootstrapFetchError>;
+pub(super) type WorkSink<'a, W> = &'a (dyn Fn(W) -> Result<(), BootstrapFetchError> + Sync);
 
 /// A function that verifies and writes ascending envelopes after a sequence id, or starts to. Returns the number of
 /// those that are known to break a rule.
@@ -65,8 +65,8 @@ pub(super) enum Gaps {
     Stop,
 }
 
-/// Takes over the chunks of a strand that contain needed envelopes. Calls `note` with the length in bytes of each
-/// chunk. Returns the last sequence id and counts.
+/// Takes over the chunks of a strand that contain needed envelopes, up to a gap at which writing stops. Calls `note`
+/// with the length in bytes of each chunk. Returns the last sequence id and counts.
 ///
 /// # Errors
 /// The first error. Everything before it is then in the log.
@@ -80,28 +80,30 @@ pub(super) fn take_over(
         stated.chunks.iter().copied().partition(|chunk| writing.wants(chunk));
     others.iter().for_each(|chunk| note(chunk.len_bytes));
     each_chunk(place, stated.originator, wanted, &mut |chunk, envelopes| {
-        writing.take(envelopes)?;
+        let goes_on = writing.take(envelopes)?;
         note(chunk.len_bytes);
-        Ok(())
+        Ok(goes_on)
     })?;
     Ok((writing.head, writing.reached))
 }
 
-/// Reads chunks in order, the next one while the previous one is processed.
+/// Reads chunks in order, the next one while the previous one is processed. Ends when `take` returns false.
 ///
 /// # Errors
 /// The errors of `take`, and of reading.
-pub(super) fn each_chunk(
+fn each_chunk(
     place: &Bootstraps,
     originator: OriginatorId,
     wanted: Vec<BootstrapChunk>,
-    take: &mut dyn FnMut(BootstrapChunk, Envelopes) -> Result<(), BootstrapFetchError>,
+    take: &mut dyn FnMut(BootstrapChunk, Envelopes) -> Result<bool, BootstrapFetchError>,
 ) -> Result<(), BootstrapFetchError> {
     let (chunks_to, chunks) = mpsc::sync_channel(WAITING);
     thread::scope(|scope| {
         let reading = scope.spawn(move || read(place, originator, wanted, &chunks_to));
         for (chunk, envelopes) in chunks {
-            take(chunk, envelopes)?;
+            if !take(chunk, envelopes)? {
+                break;
+            }
         }
         match reading.join() {
             Ok(read) => read.map_err(BootstrapFetchError::from),
@@ -288,7 +290,7 @@ impl RunningChecks {
     ) -> Self {
         let start = |part: &[(SequenceId, Bytes)]| {
             let (checked_to, checked) = mpsc::sync_channel(1);
-            let part = part.to_vec();
+            let part = in_own_memory(part);
             scope.spawn(move || {
                 // The receiver is gone after an error, which ends the work.
                 let _ = checked_to.send(check_part(verifier, &part));
@@ -317,12 +319,27 @@ impl RunningChecks {
     }
 }
 
+/// Copies envelopes into memory that no other thread reads. All parts of an envelope that is read share its memory, and
+/// count the references to it: threads that count those to one chunk would wait for one another.
+fn in_own_memory(envelopes: &[(SequenceId, Bytes)]) -> Envelopes {
+    let mut copied: Vec<u8> =
+        Vec::with_capacity(envelopes.iter().map(|(_, bytes)| bytes.len()).sum());
+    envelopes.iter().for_each(|(_, bytes)| copied.extend_from_slice(bytes));
+    let (copied, mut end) = (Bytes::from(copied), 0);
+    let copy_of = |(place, bytes): &(SequenceId, Bytes)| {
+        let from = end;
+        end += bytes.len();
+        (*place, copied.slice(from..end))
+    };
+    envelopes.iter().map(copy_of).collect()
+}
+
 /// Calls `work` with a function that hands over writes, and commits these in order on a thread of its own, so that
 /// further envelopes are verified meanwhile. Ends when all of them are committed.
 ///
 /// # Errors
 /// The first error of `commit`, or else that of `work`.
-fn beside_commits<W: Send, T>(
+pub(super) fn beside_commits<W: Send, T>(
     commit: impl FnMut(W) -> Result<(), BootstrapFetchError> + Send,
     work: impl FnOnce(WorkSink<'_, W>) -> Result<T, BootstrapFetchError>,
 ) -> Result<T, BootstrapFetchError> {
@@ -350,7 +367,7 @@ fn beside_commits<W: Send, T>(
 ///
 /// # Errors
 /// [`BootstrapFetchError::Forged`].
-fn require_signed(
+pub(super) fn require_signed(
     verifier: &EnvelopeVerifier,
     envelopes: &[(SequenceId, Bytes)],
 ) -> Result<Vec<LogEntry>, BootstrapFetchError> {
@@ -503,6 +520,18 @@ mod tests {
             matches!(written, Err(BootstrapFetchError::Forged { place: SequenceId(12), .. }));
         assert!(is_named, "{written:?}");
         assert_eq!(committed, (1..=6).collect::<Vec<u64>>());
+    }
+
+    #[test]
+    fn copies_of_envelopes_are_equal_and_share_no_memory_with_them() {
+        let chunk = Bytes::from((0..=99).collect::<Vec<u8>>());
+        let envelopes: Envelopes = [(3, 10..40), (5, 40..41), (9, 60..100)]
+            .map(|(at, of)| (SequenceId(at), chunk.slice(of)))
+            .to_vec();
+        let copies = in_own_memory(&envelopes);
+        assert_eq!(copies, envelopes);
+        drop(envelopes);
+        assert!(chunk.is_unique());
     }
 
     #[test]

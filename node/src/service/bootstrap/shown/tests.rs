@@ -1,17 +1,16 @@
 //! Strands that are taken over before their signatures are checked, from honest makers and from liars.
 
-use hawser_engine::facts;
 use hawser_proto::Signature;
 use hawser_proto::envelope::{PayerEnvelope, UnsealedEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::sign::originator_digest;
-use hawser_rules::Absences;
-use hawser_storage::{BootstrapManifest, Change, Mark, VerifiedBatch};
+use hawser_rules::{Absences, PicoDollarPrice, PicoDollarsPerByteDay, Rate, RateTable};
+use hawser_storage::{BootstrapManifest, Mark, VerifiedBatch};
 
 use super::super::checkpoints::Evidence;
-use super::super::strand::Envelopes;
 use super::super::testing::{Maker, OWN, key, open, registry};
 use super::*;
+use crate::service::testing::evidence;
 
 const NODE: OriginatorId = OriginatorId(300);
 /// The number of sequence ids of its strand.
@@ -109,12 +108,25 @@ fn vouched() -> (Maker, BootstrapStrand, SignedCheckpoint) {
     (maker, stated, signed.unwrap())
 }
 
-type Taken = Result<Option<(SequenceId, StrandCounts)>, BootstrapFetchError>;
+type Taken = Result<TakenFirst, BootstrapFetchError>;
 
 fn take(maker: &Maker, store: &Store, stated: &BootstrapStrand, signed: SignedCheckpoint) -> Taken {
     let verifier = verifier();
     let showing = Showing { place: &maker.place, store, verifier: &verifier, signed };
     showing.take_over(stated, &mut |_| {})
+}
+
+/// Takes over a whole strand. Returns its last sequence id, and counts.
+fn take_whole(
+    maker: &Maker,
+    store: &Store,
+    stated: &BootstrapStrand,
+    signed: SignedCheckpoint,
+) -> (SequenceId, StrandCounts) {
+    match take(maker, store, stated, signed).unwrap() {
+        TakenFirst::Whole(head, reached) => (head, reached),
+        other => panic!("{other:?}"),
+    }
 }
 
 /// Takes over a snapshot with these envelopes into a new store. Returns the result, and the head.
@@ -152,7 +164,7 @@ fn assert_equals_verified_first(maker: &Maker, store: &Store) {
 fn a_vouched_strand_is_taken_unverified_and_ends_as_one_that_was_verified_first() {
     let (maker, stated, signed) = vouched();
     let store = open(&maker.folder, "new", OWN.0);
-    let (head, reached) = take(&maker, &store, &stated, signed).unwrap().unwrap();
+    let (head, reached) = take_whole(&maker, &store, &stated, signed);
     assert_eq!((head, reached.envelopes, reached.missing), (SequenceId(ALL), ALL, 0));
     assert_eq!(reached.invalid, 1, "the rule that the unpaid one breaks shows at once");
     let mark = |place| store.snapshot().mark(EnvelopeId::new(NODE, SequenceId(place))).unwrap();
@@ -167,7 +179,7 @@ fn a_vouched_strand_is_taken_unverified_and_ends_as_one_that_was_verified_first(
     let refused = require_verified(&store, NODE);
     assert!(matches!(refused, Err(BootstrapFetchError::ShownPart { .. })), "{refused:?}");
     // A second call, as after an interruption.
-    let again = take(&maker, &store, &stated, signed).unwrap().unwrap();
+    let again = take_whole(&maker, &store, &stated, signed);
     assert_eq!(again, (SequenceId(ALL), StrandCounts::default()));
     let done = verify(&store);
     assert_eq!((done.through, done.withdrawn, done.invalid), (SequenceId(ALL), 1, 2));
@@ -175,33 +187,98 @@ fn a_vouched_strand_is_taken_unverified_and_ends_as_one_that_was_verified_first(
     assert_equals_verified_first(&maker, &store);
 }
 
+/// The folder is not released afterwards, also not by `--release`.
 #[test]
-fn nothing_is_written_of_chunks_that_make_another_tree() {
-    let other = |change: &dyn Fn(&mut Envelopes)| {
+fn chunks_that_make_another_tree_are_refused() {
+    let (maker, mut stated, signed) = vouched();
+    let mut envelopes = all_honest();
+    // Another statement that the node has signed for a place.
+    envelopes[2].1 = envelope(3, 1_700_000_001, NODE.0);
+    stated.chunks = vec![maker.put_chunk(NODE, &envelopes)];
+    let store = open(&maker.folder, "new", OWN.0);
+    let is_refused = |it: &Result<(), BootstrapFetchError>| {
+        matches!(it, Err(BootstrapFetchError::OtherTree { size: ALL, .. }))
+    };
+    let taken = take(&maker, &store, &stated, signed).map(|_| ());
+    assert!(is_refused(&taken), "{taken:?}");
+    // All of it is in the folder by now.
+    let again = take(&maker, &store, &stated, signed).map(|_| ());
+    assert!(is_refused(&again), "{again:?}");
+    let released = require_whole(&store, NODE);
+    assert!(is_refused(&released), "{released:?}");
+}
+
+#[test]
+fn chunks_without_the_envelopes_of_their_places_are_refused() {
+    let moved = |all: &mut Envelopes| {
+        let (one, two) = (all[0].1.clone(), all[1].1.clone());
+        (all[0].1, all[1].1) = (two, one);
+    };
+    let none = |all: &mut Envelopes| all[2].1 = Bytes::from_static(b"no envelope");
+    let changes: [(&dyn Fn(&mut Envelopes), u64); 2] = [(&moved, 1), (&none, 3)];
+    for (change, named) in changes {
         let mut envelopes = all_honest();
         change(&mut envelopes);
         let (taken, head) = take_altered(&envelopes);
-        assert_eq!(head, SequenceId::NONE);
-        taken
+        let Err(BootstrapFetchError::Forged { place, .. }) = taken else { panic!("{taken:?}") };
+        assert_eq!((place, head), (SequenceId(named), SequenceId::NONE));
+    }
+}
+
+/// Checks the signatures of a strand that does not end with its tree. Returns the number of envelopes that break a
+/// rule.
+fn verify_taken(store: &Store) -> Result<u64, BootstrapFetchError> {
+    let rate = Rate {
+        start_unix_s: 0,
+        message_fee: PicoDollarPrice(7),
+        storage_fee: PicoDollarsPerByteDay(0),
+        congestion_fee: PicoDollarPrice(0),
+        target_rate_per_minute: 0,
     };
-    // Another statement that the node has signed for a place.
-    let two = other(&|all| all[2].1 = envelope(3, 1_700_000_001, NODE.0));
-    assert!(matches!(two, Err(BootstrapFetchError::OtherTree { size: ALL, .. })), "{two:?}");
-    let moved = other(&|all| {
-        let (one, two) = (all[0].1.clone(), all[1].1.clone());
-        (all[0].1, all[1].1) = (two, one);
-    });
-    assert!(matches!(moved, Err(BootstrapFetchError::OtherTree { .. })), "{moved:?}");
-    let none = other(&|all| all[2].1 = Bytes::from_static(b"no envelope"));
-    let is_named = matches!(none, Err(BootstrapFetchError::Forged { place: SequenceId(3), .. }));
-    assert!(is_named, "{none:?}");
-    // With a gap, or an early end, the strand has no such tree, and is verified first.
-    let gap = other(&|all| _ = all.remove(2));
-    assert!(matches!(gap, Ok(None)), "{gap:?}");
-    let late = other(&|all| _ = all.remove(0));
-    assert!(matches!(late, Ok(None)), "{late:?}");
-    let cut = other(&|all| all.truncate(5));
-    assert!(matches!(cut, Ok(None)), "{cut:?}");
+    let rates = RateTable::new(vec![rate], None).unwrap();
+    let after = EnvelopeId::new(NODE, SequenceId::NONE);
+    let mut faults = StrandFaults::after(store, after, rates, 1000).unwrap();
+    verify_shown(store, &verifier(), &mut faults)
+}
+
+/// The strand cannot get the signed tree, so the signatures are checked here.
+#[test]
+fn a_strand_with_a_gap_is_taken_up_to_it_and_verified_at_once() {
+    for (places, left_out) in [(2, 3), (5, 9)] {
+        let (maker, mut stated, signed) = vouched();
+        // Of the second strand, the end is left out.
+        let mut envelopes = all_honest();
+        envelopes.retain(|(place, _)| place.0 != left_out && (left_out == 3 || place.0 <= places));
+        stated.chunks = vec![maker.put_chunk(NODE, &envelopes)];
+        let store = open(&maker.folder, "new", OWN.0);
+        let taken = take(&maker, &store, &stated, signed).unwrap();
+        let TakenFirst::Cut(reached) = taken else { panic!("{taken:?}") };
+        assert_eq!((reached.envelopes, unverified(&store, NODE).unwrap()), (places, places));
+        let invalid = verify_taken(&store).unwrap();
+        assert_eq!(invalid, u64::from(places >= BAD), "its payer's signature");
+        require_verified(&store, NODE).unwrap();
+        assert_eq!(store.snapshot().head(NODE).unwrap(), SequenceId(places));
+        assert_eq!(evidence(&store).len() as u64, invalid, "against the node");
+    }
+    let (taken, head) = take_altered(&all_honest()[1..]);
+    assert!(matches!(taken, Ok(TakenFirst::Nothing)), "{taken:?}");
+    assert_eq!(head, SequenceId::NONE);
+}
+
+/// Envelopes for which no tree vouches are not kept without a signature of their node.
+#[test]
+fn a_changed_outer_layer_before_a_gap_is_refused() {
+    let mut envelopes = all_honest();
+    envelopes[1].1 = envelope(2, 1_700_000_000, 200);
+    envelopes.remove(5);
+    let (maker, mut stated, signed) = vouched();
+    stated.chunks = vec![maker.put_chunk(NODE, &envelopes)];
+    let store = open(&maker.folder, "new", OWN.0);
+    let taken = take(&maker, &store, &stated, signed).unwrap();
+    assert!(matches!(taken, TakenFirst::Cut(_)), "{taken:?}");
+    let refused = verify_taken(&store);
+    let is_named = matches!(refused, Err(BootstrapFetchError::Forged { place: SequenceId(2), .. }));
+    assert!(is_named, "{refused:?}");
 }
 
 /// No leaf covers the outer layer. The node that starts finds it, and asks its peers for the place.
@@ -212,7 +289,7 @@ fn a_changed_outer_layer_is_left_to_the_node_that_verifies() {
     envelopes[2].1 = envelope(3, 1_700_000_000, 200);
     stated.chunks = vec![maker.put_chunk(NODE, &envelopes)];
     let store = open(&maker.folder, "new", OWN.0);
-    take(&maker, &store, &stated, signed).unwrap().unwrap();
+    take_whole(&maker, &store, &stated, signed);
     assert_eq!(unverified(&store, NODE).unwrap(), ALL, "no part of it counts as verified");
     let held = store.snapshot().get(EnvelopeId::new(NODE, SequenceId(3))).unwrap().unwrap();
     assert!(verifier().check(vec![held])[0].is_err());
@@ -286,7 +363,7 @@ fn a_tree_that_leaves_out_much_of_a_strand_is_no_ground() {
         let (stated, signed) = strand_of(&maker);
         let store = open(&maker.folder, "new", OWN.0);
         let taken = take(&maker, &store, &stated, signed.unwrap()).unwrap();
-        assert_eq!(taken.is_some(), is_taken, "{size}");
+        assert_eq!(matches!(taken, TakenFirst::Whole(..)), is_taken, "{size}");
         let head = store.snapshot().head(NODE).unwrap();
         assert_eq!(head, SequenceId(if is_taken { size } else { 0 }));
     }
@@ -298,24 +375,30 @@ fn what_a_kill_has_left_is_not_released_and_goes_on() {
     let all = all_honest();
     stated.chunks = vec![maker.put_chunk(NODE, &all[..6]), maker.put_chunk(NODE, &all[6..])];
     let store = open(&maker.folder, "new", OWN.0);
-    // The writes of a run that was killed within the first chunk.
+    // The writes of a run that was killed within the first chunk, before the head of the second write.
     let CheckedPart { entries, hashed } = read_first(&verifier(), &all[..4]).unwrap();
     let changes: Vec<Change> = entries.into_iter().map(Change::Append).collect();
     let prefix = SignedPrefix { size: ALL, signed, proof: ConsistencyProof(Vec::new()) };
-    store.commit_shown_by(&changes, &prefix, &hashed).unwrap();
+    store.load(&changes[..2], &hashed[..2], Some(&prefix)).unwrap();
+    store.fail_next_write();
+    store.load(&changes[2..], &hashed[2..], Some(&prefix)).unwrap_err();
+    drop(store);
+    let store = open(&maker.folder, "new", OWN.0);
+    let above = EnvelopeId::new(NODE, SequenceId(4));
+    assert!(store.snapshot().get(above).unwrap().is_some(), "a row above the head");
     for refused in [require_whole(&store, NODE), require_verified(&store, NODE)] {
         let is_named = matches!(
             refused,
             Err(BootstrapFetchError::ShownPart {
                 verified: SequenceId(0),
-                head: SequenceId(4),
+                head: SequenceId(2),
                 ..
             })
         );
         assert!(is_named, "{refused:?}");
     }
-    let (head, reached) = take(&maker, &store, &stated, signed).unwrap().unwrap();
-    assert_eq!((head, reached.envelopes), (SequenceId(ALL), ALL - 4));
+    let (head, reached) = take_whole(&maker, &store, &stated, signed);
+    assert_eq!((head, reached.envelopes), (SequenceId(ALL), ALL - 2));
     require_whole(&store, NODE).unwrap();
     verify(&store);
     assert_equals_verified_first(&maker, &store);

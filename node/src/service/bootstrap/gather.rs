@@ -1,0 +1,150 @@
+//! Gathers checked envelopes of a strand, so that many of them are written together, as table files.
+//!
+//! A kill may leave rows of such files above the head of a strand. A further run writes the same ones there, and the
+//! rest is removed before nodes may start from the folder.
+
+use hawser_engine::replication::EnvelopeVerifier;
+use hawser_storage::{Change, HashedEnvelope};
+
+use super::error::BootstrapFetchError;
+use super::strand::{CheckFn, Write, beside_checks, beside_commits};
+
+/// The memory of envelopes that are written together, in bytes; up to three times as much is held. A guess: a file of
+/// topics is then as long as one of a memory table, and no more files have to be merged.
+const LOAD_BYTES: usize = 64 << 20;
+/// The memory of an envelope beside its bytes. A guess.
+const BESIDE_BYTES: usize = 512;
+
+/// Checked envelopes that are written together.
+#[derive(Default)]
+struct GatheredWrites {
+    changes: Vec<Change>,
+    /// The envelopes of the changes with their leaves, if they are hashed.
+    hashed: Vec<HashedEnvelope>,
+    /// Their memory.
+    bytes: usize,
+}
+
+impl GatheredWrites {
+    /// Adds a write. Returns all of them if they are enough.
+    fn add(&mut self, mut changes: Vec<Change>, mut hashed: Vec<HashedEnvelope>) -> Option<Self> {
+        let bytes_of = |change: &Change| match change {
+            Change::Append(entry) => BESIDE_BYTES + entry.bytes.len(),
+            Change::Skip { .. } => BESIDE_BYTES,
+        };
+        self.bytes += changes.iter().map(bytes_of).sum::<usize>();
+        self.changes.append(&mut changes);
+        self.hashed.append(&mut hashed);
+        (self.bytes >= LOAD_BYTES).then(|| std::mem::take(self))
+    }
+}
+
+/// Calls `work` like [`beside_checks`], and `load` with many writes together. Ends when all of them are loaded.
+///
+/// # Errors
+/// Those of `load`, or else those of [`beside_checks`]. Everything before is loaded.
+pub(super) fn beside_loads<T>(
+    verifier: &EnvelopeVerifier,
+    check_part: CheckFn,
+    mut load: impl FnMut(Vec<Change>, Vec<HashedEnvelope>) -> Result<(), BootstrapFetchError> + Send,
+    work: impl FnOnce(Write<'_>) -> Result<T, BootstrapFetchError>,
+) -> Result<(T, u64), BootstrapFetchError> {
+    beside_commits(
+        |GatheredWrites { changes, hashed, .. }| load(changes, hashed),
+        |hand_over| {
+            let mut gathered = GatheredWrites::default();
+            let done = beside_checks(
+                verifier,
+                check_part,
+                |changes, hashed| gathered.add(changes, hashed).map_or(Ok(()), hand_over),
+                work,
+            );
+            // Also what came before an error, so that the next run goes on behind it.
+            let rest = hand_over(gathered);
+            let done = done?;
+            rest.map(|()| done)
+        },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
+    use hawser_rules::Absences;
+    use hawser_storage::{LogEntry, Validity};
+
+    use super::super::strand::CheckedPart;
+    use super::*;
+    use crate::service::testing::key;
+
+    const NODE: OriginatorId = OriginatorId(300);
+
+    fn entry(place: SequenceId, bytes: &Bytes) -> LogEntry {
+        LogEntry {
+            id: EnvelopeId::new(NODE, place),
+            bytes: bytes.clone(),
+            validity: Validity::Valid,
+            facts: None,
+        }
+    }
+
+    /// Accepts all envelopes but empty ones.
+    fn check_part(
+        _: &EnvelopeVerifier,
+        part: &[(SequenceId, Bytes)],
+    ) -> Result<CheckedPart, SequenceId> {
+        match part.iter().find(|(_, bytes)| bytes.is_empty()) {
+            Some((place, _)) => Err(*place),
+            None => {
+                let entries = part.iter().map(|(place, bytes)| entry(*place, bytes)).collect();
+                Ok(CheckedPart { entries, hashed: Vec::new() })
+            }
+        }
+    }
+
+    /// Loads writes of one envelope of these lengths. Returns the result, and the places of each load.
+    fn load_all(lens: &[usize]) -> (Result<((), u64), BootstrapFetchError>, Vec<Vec<u64>>) {
+        let (key, absences) = (key(NODE.0).public_key(), Absences::NONE);
+        let verifier = EnvelopeVerifier { originator: NODE, key, own: OriginatorId(400), absences };
+        let mut loads = Vec::new();
+        let loaded = beside_loads(
+            &verifier,
+            check_part,
+            |changes, _| {
+                loads.push(changes.iter().map(|change| change.start().sequence.0).collect());
+                Ok(())
+            },
+            |write| {
+                for (place, len) in (1..).zip(lens) {
+                    let envelope = (SequenceId(place), Bytes::from(vec![1; *len]));
+                    write(SequenceId(place - 1), &[envelope])?;
+                }
+                Ok(())
+            },
+        );
+        (loaded, loads)
+    }
+
+    #[test]
+    fn writes_are_loaded_in_order_and_up_to_the_first_one_that_is_refused() {
+        let (loaded, loads) = load_all(&[1, 2, 3]);
+        assert_eq!(loaded.unwrap(), ((), 0));
+        assert_eq!(loads, [vec![1, 2, 3]], "together");
+        let (refused, loads) = load_all(&[1, 2, 3, 0, 4]);
+        let is_named =
+            matches!(refused, Err(BootstrapFetchError::Forged { place: SequenceId(4), .. }));
+        assert!(is_named, "{refused:?}");
+        assert_eq!(loads, [vec![1, 2, 3]]);
+    }
+
+    #[test]
+    fn writes_are_gathered_up_to_a_bound() {
+        let bytes = Bytes::from(vec![1; LOAD_BYTES / 2 - BESIDE_BYTES]);
+        let write = |place| vec![Change::Append(entry(SequenceId(place), &bytes))];
+        let mut gathered = GatheredWrites::default();
+        assert!(gathered.add(write(1), Vec::new()).is_none());
+        let full = gathered.add(write(2), Vec::new()).unwrap();
+        assert!(full.changes == [write(1), write(2)].concat());
+        assert_eq!((gathered.changes.len(), gathered.bytes), (0, 0));
+    }
+}

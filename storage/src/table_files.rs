@@ -1,0 +1,219 @@
+//! Adds the next places of a strand to the log as table files. Nearly all bytes of an envelope are its row of the log
+//! and its row of topics: these go through neither the write-ahead log nor a memory table.
+//!
+//! Rows of the log come in their order, and rows of topics are sorted here. So each call makes one file of either
+//! family, synced and in the form in which a memory table would be written out. RocksDB takes over the files first,
+//! that of the log before that of topics. All other rows are a commit behind them: the head, the tree, and the rest.
+//!
+//! After a crash in between, rows of the files are above the head, where no reader looks. A call with the same changes
+//! replaces them. Other changes may leave some of them, so the caller has the rest removed before a node starts from
+//! the folder.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::thread;
+
+use hawser_proto::checkpoint::SignedPrefix;
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
+use rocksdb::{Cache, IngestExternalFileOptions, Options, SstFileWriter, WriteBatch};
+
+use crate::change::{Change, LogEntry, Validity};
+use crate::commit::CommittedChanges;
+use crate::database::Database;
+use crate::error::{CommitError, DatabaseError, ReadError};
+use crate::family::Family;
+use crate::hashed::HashedEnvelope;
+use crate::keys::Key;
+use crate::keys::envelope::EnvelopeKey;
+use crate::keys::topic::{TopicKey, encode_value};
+use crate::log_scan::read_options;
+use crate::options::family_options;
+use crate::rebuild::Derive;
+use crate::store::Store;
+
+/// Folder of files that RocksDB has not taken over, in the data folder.
+const FOLDER: &str = "table-files";
+/// Name of the file with rows of the log.
+const LOG: &str = "log.sst";
+/// Name of the file with rows of topics.
+const TOPICS: &str = "topics.sst";
+
+impl Store {
+    /// Commits the next changes of one strand like [`Store::commit`], or with `shown_by` like
+    /// [`Store::commit_shown_by`], with table files. Each call writes and syncs two files, so it should have some ten
+    /// MiB of envelopes. `hashed` may have the envelopes of the changes, in their order, so that they are not hashed
+    /// again.
+    ///
+    /// Only for a folder from which no node starts before [`Store::remove_above_head`]: an error or a crash may leave
+    /// rows above the head of the strand. A call with the same changes replaces them.
+    ///
+    /// # Errors
+    /// The errors of [`Store::commit`]; [`CommitError::Gap`] also for changes below the head. Files are left in the
+    /// folder after [`CommitError::Write`], and the next call removes them.
+    pub fn load(
+        &self,
+        changes: &[Change],
+        hashed: &[HashedEnvelope],
+        shown_by: Option<&SignedPrefix>,
+    ) -> Result<(), CommitError> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let database = self.database();
+        database.check_writable()?;
+        let entries = database.entries_behind_head(changes)?;
+        // A database in memory has no files.
+        let folder = self.path().filter(|_| !entries.is_empty());
+        if let Some(folder) = folder {
+            let added = database.add_files(&folder.join(FOLDER), &self.shared.how.cache, &entries);
+            added.map_err(|cause| database.fail_write(cause))?;
+        }
+        let are_filed = folder.is_some();
+        let changes = CommittedChanges { changes, hashed, are_filed };
+        database.commit_whole(changes, |group| match shown_by {
+            Some(prefix) => group.begin_shown_by(prefix),
+            None => Ok(()),
+        })
+    }
+
+    /// Removes the rows above the head of a strand, where a crash within [`Store::load`] may have left some. Returns
+    /// the number of envelopes that had them.
+    ///
+    /// # Errors
+    /// When rows cannot be read or written. Nothing is removed then.
+    pub fn remove_above_head(
+        &self,
+        originator: OriginatorId,
+        derive: &Derive<'_>,
+    ) -> Result<u64, CommitError> {
+        let database = self.database();
+        database.check_writable()?;
+        let head = database.strands.head(originator);
+        let head = head.lock();
+        let (log, topics) = (database.family(Family::Log), database.family(Family::Topic));
+        let (mut batch, mut removed) = (WriteBatch::default(), 0);
+        let mut rows =
+            database.db.raw_iterator_cf_opt(log, read_options(originator, SequenceId::MAX));
+        rows.seek(EnvelopeKey(EnvelopeId::new(originator, head.next())).encode());
+        while let Some((key, value)) = rows.item() {
+            let decoded = EnvelopeKey::decode(key);
+            let EnvelopeKey(id) = decoded.ok_or_else(|| ReadError::corrupt(Family::Log, key))?;
+            // One that readers must not get has no row of its topic, and none is removed.
+            let facts = derive(id, &Bytes::copy_from_slice(value), Validity::Valid);
+            if let Some(topic) = facts.as_ref().and_then(|facts| TopicKey::of(facts, id)) {
+                batch.delete_cf(topics, topic.encode());
+            }
+            batch.delete_cf(log, key);
+            removed += 1;
+            rows.next();
+        }
+        rows.status().map_err(DatabaseError::from).map_err(ReadError::from)?;
+        if removed > 0 {
+            database.write_durable(batch)?;
+        }
+        Ok(removed)
+    }
+}
+
+impl Database {
+    /// Returns the envelopes of changes, which must be the next ones of one strand.
+    fn entries_behind_head<'c>(
+        &self,
+        changes: &'c [Change],
+    ) -> Result<Vec<&'c LogEntry>, CommitError> {
+        let mut entries = Vec::with_capacity(changes.len());
+        let Some(first) = changes.first() else { return Ok(entries) };
+        let mut after = *self.strands.head(first.originator()).lock();
+        for change in changes {
+            let got = change.start();
+            assert_eq!(got.originator, first.originator(), "a table file is of one strand");
+            if got.sequence != after.next() {
+                return Err(CommitError::Gap { after, got });
+            }
+            after = change.end().sequence;
+            if let Change::Append(entry) = change {
+                entries.push(entry);
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Writes the rows of the log and of topics to table files, and has RocksDB take over the files.
+    fn add_files(
+        &self,
+        folder: &Path,
+        cache: &Cache,
+        entries: &[&LogEntry],
+    ) -> Result<(), DatabaseError> {
+        let _no_rebuild = self.gate.read();
+        // RocksDB takes a file over by a second name for it. A crash may have left the first one, and writing to that
+        // would change the database.
+        remove(folder)?;
+        fs::create_dir(folder).map_err(|error| DatabaseError::of_file(folder, &error))?;
+        let (log, topics) = (folder.join(LOG), folder.join(TOPICS));
+        let has_topics = thread::scope(|scope| {
+            let sorting = scope
+                .spawn(|| write_topics(&topics, &family_options(Family::Topic, cache), entries));
+            let written = write_log(&log, &family_options(Family::Log, cache), entries);
+            let has_topics = match sorting.join() {
+                Ok(has_topics) => has_topics,
+                Err(panic) => std::panic::resume_unwind(panic),
+            };
+            written.and(has_topics)
+        })?;
+        let mut moving = IngestExternalFileOptions::default();
+        moving.set_move_files(true);
+        let of_topics = has_topics.then_some((Family::Topic, topics));
+        for (family, file) in [(Family::Log, log)].into_iter().chain(of_topics) {
+            self.db.ingest_external_file_cf_opts(self.family(family), &moving, vec![file])?;
+        }
+        remove(folder)
+    }
+}
+
+/// Writes the rows of the log, which come in their order.
+fn write_log(path: &Path, options: &Options, entries: &[&LogEntry]) -> Result<(), rocksdb::Error> {
+    let mut file = SstFileWriter::create(options);
+    file.open(path)?;
+    for entry in entries {
+        file.put(EnvelopeKey(entry.id).encode(), &entry.bytes)?;
+    }
+    file.finish()
+}
+
+/// Writes the rows of topics. Returns false without a file if there are none.
+fn write_topics(
+    path: &Path,
+    options: &Options,
+    entries: &[&LogEntry],
+) -> Result<bool, rocksdb::Error> {
+    let rows = entries.iter().filter_map(|entry| {
+        let facts = entry.facts.as_ref()?;
+        Some((TopicKey::of(facts, entry.id)?.encode(), &entry.bytes, facts))
+    });
+    let mut rows: Vec<_> = rows.collect();
+    if rows.is_empty() {
+        return Ok(false);
+    }
+    rows.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    let mut file = SstFileWriter::create(options);
+    file.open(path)?;
+    let mut value = Vec::new();
+    for (key, bytes, facts) in rows {
+        encode_value(facts.originator_ns, bytes, &facts.depends_on, &mut value);
+        file.put(key, &value)?;
+    }
+    file.finish()?;
+    Ok(true)
+}
+
+/// Removes a folder, if it is there.
+fn remove(folder: &Path) -> Result<(), DatabaseError> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(DatabaseError::of_file(folder, &error))
+        }
+        _ => Ok(()),
+    }
+}
