@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use hawser_proto::one_line;
 use hawser_serve::address::ClientAddress;
 use hawser_serve::bucket::BucketSize;
 use hawser_serve::caller_table::CallerTable;
@@ -26,9 +27,6 @@ use crate::settings::{RateLimitSettings, RedisSettings};
 const FULL_MS: u64 = 250;
 /// Largest number of callers that are remembered to have no free place. A guess: as for queries.
 const FULL_CALLERS_MAX: usize = 100_000;
-
-/// The longest logged text of an error of Redis, in characters. A guess: two lines.
-const TEXT_CHARS_MAX: usize = 200;
 
 /// Takes a cost from all buckets or from none. Keys: for each group its time and its buckets. Arguments: the time
 /// in ms; for each group the number of its buckets, and for each bucket capacity, window in ms and cost. Returns
@@ -237,8 +235,10 @@ impl RedisLimits {
                 }
                 if self.breaker().failed(self.now_ms()) {
                     self.metrics.breaker_opened();
-                    let error = error
-                        .map_or_else(|| "Redis did not answer in time".into(), |it| shown(&it));
+                    let error = error.map_or_else(
+                        || "Redis did not answer in time".into(),
+                        |error| one_line(&error.to_string()),
+                    );
                     tracing::warn!(code = "redis_gone", error, "calls pass without shared limits");
                 }
                 RedisAnswer::NoAnswer
@@ -279,24 +279,4 @@ fn script(text: &str, keys: &[String]) -> Cmd {
 
 fn ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// Returns the text of an error, which Redis may have chosen, as one short line.
-fn shown(error: &RedisError) -> String {
-    error.to_string().chars().filter(|it| !it.is_control()).take(TEXT_CHARS_MAX).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use redis::ErrorKind;
-
-    use super::*;
-
-    #[test]
-    fn the_text_of_an_error_is_short_and_one_line() {
-        let detail = format!("\u{1b}[2J\nforged {}", "x".repeat(10_000));
-        let text = shown(&(ErrorKind::Extension, "refused", detail).into());
-        assert!(text.contains("forged xxx") && text.len() == TEXT_CHARS_MAX, "{text}");
-        assert!(!text.contains(char::is_control), "{text:?}");
-    }
 }

@@ -9,12 +9,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hawser_proto::one_line;
 use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, FromRedisValue};
 use tokio::time::timeout;
-
-use crate::send::shown;
 
 /// The address of a Redis server, and the prefix of the keys.
 #[derive(Clone, PartialEq, Eq)]
@@ -252,7 +251,7 @@ fn late() -> RedisLinkError {
 fn link_error(error: redis::RedisError) -> RedisLinkError {
     let code = error.code();
     let wants_text = matches!(code, Some("NOSCRIPT" | "NOPERM"));
-    RedisLinkError { reason: shown(&error.to_string()), is_answer: code.is_some(), wants_text }
+    RedisLinkError { reason: one_line(&error.to_string()), is_answer: code.is_some(), wants_text }
 }
 
 /// Encodes a number as an argument of a script.

@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
+use hawser_proto::one_line;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Policies;
 use super::config::JwtAlgorithm;
 use super::jwt::TokenKeys;
-use super::webhook::one_line;
 
 /// Time for one fetch. A guess.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
