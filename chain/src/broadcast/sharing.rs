@@ -43,6 +43,8 @@ pub(super) const ASK_AGAIN_AFTER: Duration = Duration::from_millis(200);
 const CALL_MAX: Duration = Duration::from_secs(1);
 /// The time for which results are kept for other processes: the same as for a process's own results.
 const RESULTS_KEPT: Duration = Duration::from_secs(600);
+/// The largest answer, in bytes. A guess: all transactions that a process may leave behind, several times over.
+const ANSWER_LEN_BYTES_MAX: usize = 64 << 20;
 /// The largest number of payloads in one call. A guess: more than are in flight at once.
 pub(super) const WANTED_MAX: usize = 64;
 
@@ -179,7 +181,7 @@ impl SharedNonces {
         chain_id: u64,
         account: Address,
     ) -> Result<Self, RedisLinkError> {
-        let link = RedisLink::connect(access).await?;
+        let link = RedisLink::connect(access, ANSWER_LEN_BYTES_MAX).await?;
         let base = link.key(&format!("nonces:{{{chain_id}:{account}}}"));
         let names = ["state", "owner", "signed", "payload", "alive", "since", "free"];
         let keys = names.iter().map(|name| format!("{base}:{name}")).collect();
