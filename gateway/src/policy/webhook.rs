@@ -231,7 +231,7 @@ impl Webhook {
         };
         // Redirects are not followed: they would send callers' names to a host that the operator has not
         // configured, and let it decide.
-        let client = hawser_chain::send::direct_http_client();
+        let client = hawser_chain::send::http_client();
         let client = client.map_err(|error| WebhookStartError::Client(error.to_string()))?;
         let (of_callers, of_credentials) = (Answers::new(), Answers::new());
         let is_failing = AtomicBool::new(false);

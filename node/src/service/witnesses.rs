@@ -58,7 +58,7 @@ impl WitnessTasks {
         let mut tasks = JoinSet::new();
         for WitnessSource { key, url } in witnesses {
             let Some(url) = url else { continue };
-            let client = match hawser_chain::send::direct_http_client() {
+            let client = match hawser_chain::send::http_client() {
                 Ok(client) => client,
                 Err(error) => {
                     let url = place_of(url);
@@ -470,7 +470,7 @@ mod tests {
             let _ = stream.read(&mut [0; 4096]).await;
             stream.write_all(head.as_bytes()).await.unwrap();
         };
-        let client = hawser_chain::send::direct_http_client().unwrap();
+        let client = hawser_chain::send::http_client().unwrap();
         let (response, ()) = tokio::join!(client.post(&url).body("old 0").send(), answers);
         let status = response.unwrap().status();
         assert_eq!(status, StatusCode::TEMPORARY_REDIRECT);
