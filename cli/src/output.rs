@@ -15,6 +15,13 @@ pub(crate) fn line(text: impl fmt::Display) {
     styled_line(Escaped(text));
 }
 
+/// Prints a line to the error output, for people beside a program that reads the output. As with [`line`], characters
+/// that steer a terminal are escaped.
+pub(crate) fn note(text: impl fmt::Display) {
+    // A failing error output cannot be reported anywhere.
+    let _ = writeln!(io::stderr(), "{}", Escaped(text));
+}
+
 /// Prints a line with its control characters, for texts of this program alone. A closed pipe, as `head` leaves it, ends
 /// the program without a message, and as failed: it did not do the rest of its work, and its verdict was not reached.
 pub(crate) fn styled_line(text: impl fmt::Display) {
