@@ -148,13 +148,13 @@ where
 }
 
 /// A stream in both directions, with or without TLS.
-trait Duplex: AsyncRead + AsyncWrite + Unpin + Send {}
+trait PlainOrTls: AsyncRead + AsyncWrite + Unpin + Send {}
 
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Duplex for T {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> PlainOrTls for T {}
 
 /// A connection that fails at a message above the bounds.
 pub(super) struct PostgresStream {
-    stream: Box<dyn Duplex>,
+    stream: Box<dyn PlainOrTls>,
     scan: MessageScan,
 }
 
