@@ -15,8 +15,8 @@
 //!   leave out;
 //! - [`budget`]: bounds on the memory that decoding a message takes, checked before decoding; [`decoding`]: the part of
 //!   a batch of envelopes that may be decoded at once;
-//! - [`code_of_http`]: the gRPC codes of answers that have a status of HTTP alone; [`one_line()`]: texts of strangers, fit
-//!   for logs and terminals;
+//! - [`code_of_http`]: the gRPC codes of answers that have a status of HTTP alone; [`one_line()`]: texts of strangers,
+//!   fit for logs and terminals;
 //! - [`pb`]: the generated protobuf types and, behind the feature `services`, the gRPC stubs.
 
 #![warn(missing_docs)]
