@@ -7,18 +7,19 @@
 
 use std::time::Duration;
 
+use hawser_proto::one_line;
 use hawser_serve::address::ClientAddress;
 use hawser_serve::bucket::BucketSize;
 use hawser_serve::caller_table::CallerTable;
 use parking_lot::Mutex;
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, RedisError};
+use redis::{Client, Cmd, FromRedisValue, RedisError};
 use tokio::time::{Instant, timeout};
 
 use crate::breaker::{Breaker, BreakerSettings, BreakerState};
 use crate::known_refusals::KnownRefusals;
 use crate::metrics::LimitMetrics;
 use crate::rate_limits::CallCost;
+use crate::redis_connection::{RedisConnection, RedisConnectionSettings};
 use crate::settings::{RateLimitSettings, RedisSettings};
 
 /// Time for which a caller without a free place for a stream is refused without asking Redis, in milliseconds. A guess:
@@ -27,8 +28,8 @@ const FULL_MS: u64 = 250;
 /// Largest number of callers that are remembered to have no free place. A guess: as for queries.
 const FULL_CALLERS_MAX: usize = 100_000;
 
-/// The longest logged text of an error of Redis, in characters. A guess: two lines.
-const TEXT_CHARS_MAX: usize = 200;
+/// The largest answer of Redis, in bytes. A guess: an answer is a number, or the text of an error.
+const ANSWER_LEN_BYTES_MAX: usize = 64 << 10;
 
 /// Takes a cost from all buckets or from none. Keys: for each group its time and its buckets. Arguments: the time
 /// in ms; for each group the number of its buckets, and for each bucket capacity, window in ms and cost. Returns
@@ -90,8 +91,8 @@ pub(crate) enum RedisAnswer<T> {
 /// The limits in one Redis.
 pub(crate) struct RedisLimits {
     client: Client,
-    config: AsyncConnectionConfig,
-    connection: tokio::sync::Mutex<Option<MultiplexedConnection>>,
+    connection_settings: RedisConnectionSettings,
+    connection: tokio::sync::Mutex<Option<RedisConnection>>,
     breaker: Mutex<Breaker>,
     since: Instant,
     settings: RedisSettings,
@@ -117,18 +118,20 @@ impl RedisLimits {
         metrics: LimitMetrics,
     ) -> Result<Self, RedisError> {
         let client = Client::open(settings.url.as_str())?;
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(settings.connect_timeout))
-            .set_response_timeout(Some(settings.call_timeout));
-        let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
-        redis::cmd("PING").query_async::<String>(&mut connection).await?;
+        let connection_settings = RedisConnectionSettings {
+            connect_timeout: settings.connect_timeout,
+            answer_timeout: Some(settings.call_timeout),
+            answer_bytes_max: ANSWER_LEN_BYTES_MAX,
+        };
+        let mut connection = RedisConnection::open(&client, &connection_settings).await?;
+        connection.ask::<()>(&redis::cmd("PING")).await?;
         let breaker = Breaker::new(BreakerSettings {
             failures_max: settings.breaker_failures_max,
             cooldown_ms: ms(settings.breaker_cooldown),
         });
         Ok(Self {
             client,
-            config,
+            connection_settings,
             connection: tokio::sync::Mutex::new(Some(connection)),
             breaker: Mutex::new(breaker),
             since: Instant::now(),
@@ -237,8 +240,10 @@ impl RedisLimits {
                 }
                 if self.breaker().failed(self.now_ms()) {
                     self.metrics.breaker_opened();
-                    let error = error
-                        .map_or_else(|| "Redis did not answer in time".into(), |it| shown(&it));
+                    let error = error.map_or_else(
+                        || "Redis did not answer in time".into(),
+                        |error| one_line(&error.to_string()),
+                    );
                     tracing::warn!(code = "redis_gone", error, "calls pass without shared limits");
                 }
                 RedisAnswer::NoAnswer
@@ -252,14 +257,12 @@ impl RedisLimits {
             match &*held {
                 Some(connection) => connection.clone(),
                 None => {
-                    let config = &self.config;
-                    let new =
-                        self.client.get_multiplexed_async_connection_with_config(config).await?;
-                    held.insert(new).clone()
+                    let settings = &self.connection_settings;
+                    held.insert(RedisConnection::open(&self.client, settings).await?).clone()
                 }
             }
         };
-        command.query_async(&mut connection).await
+        connection.ask(command).await
     }
 
     fn breaker(&self) -> parking_lot::MutexGuard<'_, Breaker> {
@@ -281,22 +284,34 @@ fn ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Returns the text of an error, which Redis may have chosen, as one short line.
-fn shown(error: &RedisError) -> String {
-    error.to_string().chars().filter(|it| !it.is_control()).take(TEXT_CHARS_MAX).collect()
-}
-
 #[cfg(test)]
 mod tests {
-    use redis::ErrorKind;
-
     use super::*;
+    use crate::redis_connection::scripted;
 
-    #[test]
-    fn the_text_of_an_error_is_short_and_one_line() {
-        let detail = format!("\u{1b}[2J\nforged {}", "x".repeat(10_000));
-        let text = shown(&(ErrorKind::Extension, "refused", detail).into());
-        assert!(text.contains("forged xxx") && text.len() == TEXT_CHARS_MAX, "{text}");
-        assert!(!text.contains(char::is_control), "{text:?}");
+    /// Each connection answers one call with too much; such calls pass, and open the breaker.
+    #[tokio::test]
+    async fn answers_without_an_end_count_as_none_and_end_the_asking_for_a_while() {
+        let url = scripted::redis(|name, _| match name {
+            "EVAL" => b"*1\r\n$536870912\r\nx".to_vec(),
+            _ => b"+PONG\r\n".to_vec(),
+        });
+        let settings = RedisSettings {
+            call_timeout: Duration::from_secs(60),
+            breaker_failures_max: 2,
+            breaker_cooldown: Duration::from_secs(3600),
+            ..RedisSettings::new(url.await)
+        };
+        let limits = RateLimitSettings::default();
+        let limits = RedisLimits::connect(&limits, &settings, LimitMetrics::default()).await;
+        let limits = limits.unwrap();
+        for state in [BreakerState::Closed, BreakerState::Open] {
+            let error = limits.query::<u64>(&script(CLOSE, &[])).await.unwrap_err();
+            assert!(error.to_string().contains("bytes"), "{error}");
+            *limits.connection.lock().await = None;
+            let answer = limits.ask::<u64>(&script(CLOSE, &[])).await;
+            assert_eq!(answer, RedisAnswer::NoAnswer);
+            assert_eq!(limits.breaker().state(limits.now_ms()), state);
+        }
     }
 }

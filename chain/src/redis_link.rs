@@ -2,19 +2,22 @@
 //!
 //! Each operation is one Lua script, which Redis runs atomically. The first call of a script sends its text and later
 //! calls its digest, because texts are longer than their arguments. The data in Redis belongs to the operator, but
-//! answers are still validated: other programs may write to it, and it may be restored or emptied.
+//! answers are still validated and bounded: other programs may write to it, and it may be restored or emptied.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hawser_proto::one_line;
 use parking_lot::Mutex;
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, FromRedisValue};
+use redis::{Client, FromRedisValue};
 use tokio::time::timeout;
 
-use crate::send::shown;
+use crate::redis_connection::{RedisConnection, RedisConnectionSettings};
+
+/// The length of a script's digest: SHA-1 in hexadecimal. Specified: `SCRIPT LOAD` of Redis.
+const DIGEST_LEN: usize = 40;
 
 /// The address of a Redis server, and the prefix of the keys.
 #[derive(Clone, PartialEq, Eq)]
@@ -64,9 +67,9 @@ pub struct CallTimeLimits {
 /// A connection that is re-established after a failure.
 pub struct RedisLink {
     client: Client,
-    config: AsyncConnectionConfig,
+    settings: RedisConnectionSettings,
     key_prefix: String,
-    connection: tokio::sync::Mutex<Option<MultiplexedConnection>>,
+    connection: tokio::sync::Mutex<Option<RedisConnection>>,
     /// The digest of each script that was called; `None` while it is unknown, and if this user may not load scripts.
     /// The map holds only scripts of this program, so it is bounded.
     digests: Arc<Mutex<HashMap<String, Option<String>>>>,
@@ -79,26 +82,30 @@ impl fmt::Debug for RedisLink {
 }
 
 impl RedisLink {
-    /// Connects and waits for the answer to a ping.
+    /// Connects and waits for the answer to a ping. An answer of more than `answer_bytes_max` bytes is a failure.
     ///
     /// # Errors
     /// Fails when the URL is invalid, or Redis does not answer.
-    pub async fn connect(access: &RedisAccess) -> Result<Self, RedisLinkError> {
+    pub async fn connect(
+        access: &RedisAccess,
+        answer_bytes_max: usize,
+    ) -> Result<Self, RedisLinkError> {
         let client = Client::open(access.url.as_str()).map_err(link_error)?;
         // Each call has its own time limit.
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(access.connect_timeout))
-            .set_response_timeout(None);
+        let settings = RedisConnectionSettings {
+            connect_timeout: access.connect_timeout,
+            answer_timeout: None,
+            answer_bytes_max,
+        };
         let key_prefix = access.key_prefix.clone();
         let (connection, digests) = (tokio::sync::Mutex::default(), Arc::default());
-        let link = Self { client, config, key_prefix, connection, digests };
+        let link = Self { client, settings, key_prefix, connection, digests };
         let ping = async {
             let mut connection = link.connected().await?;
-            redis::cmd("PING").query_async(&mut connection).await.map_err(link_error)
+            connection.ask::<()>(&redis::cmd("PING")).await.map_err(link_error)
         };
-        let answered: String =
-            timeout(access.connect_timeout, ping).await.unwrap_or_else(|_| Err(late()))?;
-        tracing::debug!(answered, "connected to Redis");
+        timeout(access.connect_timeout, ping).await.unwrap_or_else(|_| Err(late()))?;
+        tracing::debug!("connected to Redis");
         Ok(link)
     }
 
@@ -161,7 +168,7 @@ impl RedisLink {
     /// unless Redis has lost the script.
     async fn run<T: FromRedisValue>(
         &self,
-        mut connection: MultiplexedConnection,
+        mut connection: RedisConnection,
         script: &str,
         keys: &[String],
         arguments: &[Vec<u8>],
@@ -169,13 +176,13 @@ impl RedisLink {
         let known = self.digests.lock().get(script).cloned();
         if let Some(Some(digest)) = &known {
             let call = call("EVALSHA", digest, keys, arguments);
-            match call.query_async(&mut connection).await.map_err(link_error) {
+            match connection.ask(&call).await.map_err(link_error) {
                 Err(error) if error.wants_text => {} // the text gives it to Redis again
                 answer => return answer,
             }
         }
         let call = call("EVAL", script, keys, arguments);
-        let answer = call.query_async(&mut connection).await.map_err(link_error);
+        let answer = connection.ask(&call).await.map_err(link_error);
         if known.is_none() && answer.is_ok() {
             self.learn_digest(script, connection);
         }
@@ -183,7 +190,7 @@ impl RedisLink {
     }
 
     /// Requests the digest of a script in the background, so that no call waits for it.
-    fn learn_digest(&self, script: &str, mut connection: MultiplexedConnection) {
+    fn learn_digest(&self, script: &str, mut connection: RedisConnection) {
         let script = script.to_owned();
         if self.digests.lock().insert(script.clone(), None).is_some() {
             return;
@@ -192,10 +199,13 @@ impl RedisLink {
         tokio::spawn(async move {
             let mut load = redis::cmd("SCRIPT");
             load.arg("LOAD").arg(&script);
-            let loaded = load.query_async::<String>(&mut connection).await;
+            let loaded = connection.ask::<String>(&load).await;
             let mut digests = digests.lock();
             match loaded {
-                Ok(digest) => _ = digests.insert(script, Some(digest)),
+                Ok(digest) if digest.len() == DIGEST_LEN => {
+                    digests.insert(script, Some(digest));
+                }
+                Ok(_) => {} // another text would be sent with every call
                 // This user may not load scripts, so each call sends the text.
                 Err(error) if error.code().is_some() => {}
                 Err(_) => _ = digests.remove(&script),
@@ -218,13 +228,13 @@ impl RedisLink {
         }
     }
 
-    async fn connected(&self) -> Result<MultiplexedConnection, RedisLinkError> {
+    async fn connected(&self) -> Result<RedisConnection, RedisLinkError> {
         let mut held = self.connection.lock().await;
         if let Some(connection) = &*held {
             return Ok(connection.clone());
         }
-        let new = self.client.get_multiplexed_async_connection_with_config(&self.config);
-        Ok(held.insert(new.await.map_err(link_error)?).clone())
+        let new = RedisConnection::open(&self.client, &self.settings).await.map_err(link_error)?;
+        Ok(held.insert(new).clone())
     }
 }
 
@@ -252,7 +262,7 @@ fn late() -> RedisLinkError {
 fn link_error(error: redis::RedisError) -> RedisLinkError {
     let code = error.code();
     let wants_text = matches!(code, Some("NOSCRIPT" | "NOPERM"));
-    RedisLinkError { reason: shown(&error.to_string()), is_answer: code.is_some(), wants_text }
+    RedisLinkError { reason: one_line(&error.to_string()), is_answer: code.is_some(), wants_text }
 }
 
 /// Encodes a number as an argument of a script.
@@ -266,6 +276,30 @@ mod tests {
     use redis::ErrorKind;
 
     use super::*;
+    use crate::redis_connection::scripted;
+
+    /// The second connection is to a Redis that answers as it should.
+    #[tokio::test]
+    async fn an_answer_without_an_end_fails_its_call_and_the_next_one_connects_anew() {
+        let url = scripted::redis(|name, connections| match (name, connections) {
+            ("EVAL", 1) => b"*1\r\n$536870912\r\nx".to_vec(),
+            ("EVAL", _) => b":7\r\n".to_vec(),
+            ("SCRIPT", _) => b"$3\r\nabc\r\n".to_vec(),
+            _ => b"+PONG\r\n".to_vec(),
+        });
+        let connect_timeout = Duration::from_secs(60);
+        let access = RedisAccess { url: url.await, key_prefix: String::new(), connect_timeout };
+        let link = RedisLink::connect(&access, 1000).await.unwrap();
+        let run = async || link.eval::<u64>(connect_timeout, "return 7", &[], &[]).await;
+        let error = run().await.unwrap_err();
+        assert!(
+            error.to_string().contains("more than 1000 bytes") && !error.is_answer(),
+            "{error}"
+        );
+        for _ in 0..10 {
+            assert_eq!(run().await, Ok(7), "what is no digest is not sent as one");
+        }
+    }
 
     #[test]
     fn the_text_of_an_error_is_short_and_one_line() {

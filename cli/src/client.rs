@@ -6,7 +6,7 @@ use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
-use tonic::{Code, Status};
+use tonic::{Code, Response, Status};
 
 use hawser_node::CheckedChannel;
 use hawser_node::error::{RunError, RunErrorKind};
@@ -22,6 +22,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const NARROW_WINDOW_BYTES: u32 = 65_535;
 /// Length of the head of an answer on a narrow connection, in bytes. A guess: nodes send some hundred.
 const NARROW_HEAD_LEN_BYTES_MAX: u32 = 8 * 1024;
+/// Time limit of one whole answer. A guess: a page of 25 MiB over a slow line.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 /// Time limit of a request to the metrics port, which answers from memory. A guess.
 const HTTP_TIMEOUT: Duration = Duration::from_secs(3);
 /// The largest response of the metrics port that is read, bytes. A guess: far above any status page.
@@ -69,6 +71,27 @@ async fn connect_as(mut endpoint: Endpoint, address: &str) -> Result<CheckedChan
     connected.map(CheckedChannel::from).map_err(|error| {
         RunError::failed(format!("no node answers at {address}: {}", root_cause(&error)))
     })
+}
+
+/// Waits for a whole answer. The limit also applies to a node that sends the head of an answer and then nothing.
+///
+/// # Errors
+/// The status of the node, or of the time limit.
+pub(crate) async fn whole<T>(
+    call: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<Response<T>, Status> {
+    whole_within(ANSWER_TIMEOUT, call).await
+}
+
+async fn whole_within<T>(
+    limit: Duration,
+    call: impl Future<Output = Result<Response<T>, Status>>,
+) -> Result<Response<T>, Status> {
+    let late = || {
+        let seconds = limit.as_secs();
+        Status::deadline_exceeded(format!("the node gave no whole answer within {seconds} s"))
+    };
+    tokio::time::timeout(limit, call).await.unwrap_or_else(|_| Err(late()))
 }
 
 /// Returns the certificate authorities that `SSL_CERT_FILE` names, as PEM.
@@ -313,6 +336,15 @@ mod tests {
         assert_eq!(output::exit_code(reason_of(Code::NotFound)), 4);
         let failure = failure(&Status::invalid_argument("no"));
         assert_eq!(failure.text, "INVALID_ARGUMENT: no");
+    }
+
+    #[tokio::test]
+    async fn a_node_that_never_answers_holds_no_command_for_ever() {
+        let silent = std::future::pending::<Result<Response<()>, Status>>();
+        let status = whole_within(Duration::ZERO, silent).await.unwrap_err();
+        assert_eq!(status.code(), Code::DeadlineExceeded);
+        let answer = async { Ok(Response::new(7)) };
+        assert_eq!(whole_within(Duration::ZERO, answer).await.unwrap().into_inner(), 7);
     }
 
     #[test]

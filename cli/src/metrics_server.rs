@@ -14,6 +14,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use crate::output;
+
 /// Connections that are answered at once; others wait to be taken. A guess: one scraper has one.
 const CONNECTIONS_MAX: usize = 16;
 /// Length of the longest head of a request, in bytes. A guess: a scraper sends some hundred.
@@ -84,7 +86,7 @@ pub(crate) async fn start<S: MetricsSource>(
         RunError::failed(format!("cannot listen on {address}: {error} (--listen, --metrics-port)"))
     })?;
     let listening = listener.local_addr().map_err(RunError::failed)?;
-    eprintln!("metrics at http://{listening}/metrics");
+    output::note(format_args!("metrics at http://{listening}/metrics"));
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     tokio::spawn(async move {
         loop {

@@ -7,11 +7,19 @@ use serde_json::json;
 
 use hawser_node::error::{RunError, RunErrorKind};
 use hawser_proto::date::date_text;
+use hawser_proto::steers_terminal;
 
 /// Prints a line. Characters that steer a terminal are escaped, because a node, a registrant or the writer of a file
 /// may have chosen parts of the text.
 pub(crate) fn line(text: impl fmt::Display) {
     styled_line(Escaped(text));
+}
+
+/// Prints a line to the error output, for people beside a program that reads the output. As with [`line`], characters
+/// that steer a terminal are escaped.
+pub(crate) fn note(text: impl fmt::Display) {
+    // A failing error output cannot be reported anywhere.
+    let _ = writeln!(io::stderr(), "{}", Escaped(text));
 }
 
 /// Prints a line with its control characters, for texts of this program alone. A closed pipe, as `head` leaves it, ends
@@ -121,15 +129,6 @@ fn without_controls(text: &str) -> impl Iterator<Item = char> {
 /// Makes a text from outside that may have several lines fit for a terminal: without other control characters.
 fn plain_lines(text: &str) -> String {
     text.chars().map(|it| if steers_terminal(it) && it != '\n' { ' ' } else { it }).collect()
-}
-
-/// Returns true for control characters, and for those that turn the direction of a text (Unicode Standard Annex 9,
-/// §2): behind one, a terminal shows the rest of a line in another order.
-fn steers_terminal(it: char) -> bool {
-    let turns = matches!(it, '\u{61c}' | '\u{200e}' | '\u{200f}')
-        || ('\u{202a}'..='\u{202e}').contains(&it)
-        || ('\u{2066}'..='\u{2069}').contains(&it);
-    it.is_control() || turns
 }
 
 /// A text whose characters that steer a terminal are escaped, as `\u001b`, except for line ends and tabs. JSON has only

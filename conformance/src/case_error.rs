@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use hawser_proto::steers_terminal;
 use tonic::{Code, Status};
 
 /// Longest text of an error, in characters. A guess: a node may send megabytes, and a person reads a few lines.
@@ -148,14 +149,14 @@ pub fn optional<T>(what: &str, answer: Result<T, Status>) -> Checked<T> {
     })
 }
 
-/// Cuts a text and replaces its control characters, which could command a terminal or break a file.
+/// Cuts a text and replaces its characters that could command a terminal or break a file.
 fn shown(text: impl fmt::Display) -> String {
     let text = text.to_string();
     let mut shown: String = text
         .chars()
         .take(TEXT_LEN_CHARS_MAX)
         .map(|letter| {
-            if letter.is_control() || letter == '\u{fffe}' || letter == '\u{ffff}' {
+            if steers_terminal(letter) || letter == '\u{fffe}' || letter == '\u{ffff}' {
                 '\u{fffd}'
             } else {
                 letter

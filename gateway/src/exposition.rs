@@ -121,6 +121,11 @@ impl GatewayCollector {
             "Payloads for the chain that had been sent before and were answered with that result",
             metrics.chain_repeats.get(),
         )?;
+        out.counter(
+            "xmtp_gateway_redis_failures",
+            "Calls of Redis without an answer in time, or with one that is none or too long",
+            metrics.redis_failures.get(),
+        )?;
         let outcomes = ReportOutcome::ALL.into_iter().zip(&metrics.reports);
         out.counters(
             "xmtp_gateway_misbehavior_reports",

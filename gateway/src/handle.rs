@@ -140,9 +140,9 @@ pub async fn start(
     let (end, stop) = (CancellationToken::new(), CancellationToken::new());
     let end_guard = end.clone().drop_guard();
     let payer = settings.payer.public_key().address();
-    let share = share(&settings, &ports, payer);
-    let policies = Arc::new(Policies::new(settings.policies.clone(), share.clone())?);
     let metrics = Arc::new(GatewayMetrics::new(&settings.policies));
+    let share = share(&settings, &ports, &metrics, payer);
+    let policies = Arc::new(Policies::new(settings.policies.clone(), share.clone())?);
     let strands = ChainStrands::default();
     let (reporter, report_task) = reporter(metrics.clone());
     let common = Common { settings: &settings, ports: &ports, metrics: &metrics, reporter };
@@ -223,10 +223,12 @@ fn listener(settings: &GatewaySettings) -> ServeSettings {
 fn share(
     settings: &GatewaySettings,
     ports: &GatewayPorts,
+    metrics: &GatewayMetrics,
     payer: Address,
 ) -> Option<Arc<GatewayShare>> {
     let redis = ports.redis.clone()?;
-    Some(Arc::new(GatewayShare::new(redis, payer, settings.shared_call_max)))
+    let failures = metrics.redis_failures.clone();
+    Some(Arc::new(GatewayShare::new(redis, payer, settings.shared_call_max, failures)))
 }
 
 fn observer(
@@ -257,7 +259,7 @@ fn tenants(
             return Err(StartError::NoTenantKey(name.clone()));
         };
         let account = payer.public_key().address();
-        let share = share(settings, ports, account);
+        let share = share(settings, ports, metrics, account);
         let policies = Policies::new(settings.policies.of_tenant(name, tenant), share.clone())?;
         let strands = ChainStrands::default();
         let nodes = common.nodes(payer, &strands, share, end.clone());

@@ -48,6 +48,7 @@ mod status;
 
 pub use handle::{GatewayHandle, StartError, start};
 pub use settings::{GatewayPorts, GatewaySettings};
+pub use sharing::REDIS_ANSWER_LEN_BYTES_MAX;
 
 /// Returns the time of this machine, unix nanoseconds.
 fn now_ns() -> i64 {

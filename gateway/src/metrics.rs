@@ -110,6 +110,8 @@ pub(crate) struct GatewayMetrics {
     pub(crate) reports: [Counter; ReportOutcome::ALL.len()],
     /// Payloads for the chain that were sent before and answered with the earlier result.
     pub(crate) chain_repeats: Counter,
+    /// Calls of Redis that have failed: those of all tenants. Clones count together.
+    pub(crate) redis_failures: Counter,
     /// Time from handing a group message to the writer to its result.
     groups_written: Histogram,
     /// Time from handing an identity update to the writer to its result.
@@ -131,6 +133,7 @@ impl GatewayMetrics {
             partial: Counter::default(),
             reports: Default::default(),
             chain_repeats: Counter::default(),
+            redis_failures: Counter::default(),
             groups_written: Histogram::new(WRITE_BOUNDS_S),
             identities_written: Histogram::new(WRITE_BOUNDS_S),
             available_nodes: Gauge::default(),

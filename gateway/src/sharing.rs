@@ -16,6 +16,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+pub use calls::REDIS_ANSWER_LEN_BYTES_MAX;
 use calls::{OpAnswer, SharedCalls, SharedOp, read};
 use count::bounded;
 pub(crate) use count::{SharedCost, SharedCount};
@@ -23,6 +24,7 @@ use hawser_chain::redis_link::{RedisLink, number};
 use hawser_proto::{Address, EnvelopeId, OriginatorId};
 use hawser_rules::PayloadClass;
 use hawser_serve::bucket::BucketSize;
+use hawser_serve::metrics::Counter;
 use sha2::{Digest as _, Sha256};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -198,9 +200,15 @@ impl std::fmt::Debug for GatewayShare {
 }
 
 impl GatewayShare {
-    /// Shares the state of one payer's gateways. A request waits at most `call_max` for an answer of Redis.
-    pub(crate) fn new(link: Arc<RedisLink>, payer: Address, call_max: Duration) -> Self {
-        let calls = Arc::new(SharedCalls::new(link, call_max));
+    /// Shares the state of one payer's gateways. A request waits at most `call_max` for an answer of Redis; `failures`
+    /// counts the calls that fail.
+    pub(crate) fn new(
+        link: Arc<RedisLink>,
+        payer: Address,
+        call_max: Duration,
+        failures: Counter,
+    ) -> Self {
+        let calls = Arc::new(SharedCalls::new(link, call_max, failures));
         let base = calls.key(&format!("gateway:{{{payer}}}"));
         Self { calls, base }
     }

@@ -7,11 +7,11 @@
 use std::time::Duration;
 
 use bytes::BytesMut;
-use hawser_proto::Cursor;
 use hawser_proto::frame::{
     ClockFrame, CloseCode, ControlDecoder, ControlFrame, FrameError, GAPS_ALONE, MAX_CLOCK_ENTRIES,
     MAX_CONTROL_FRAME,
 };
+use hawser_proto::{Cursor, one_line};
 use quinn::{ConnectionError, ReadError, RecvStream, SendStream, WriteError};
 use tokio::time::{Instant, sleep_until};
 
@@ -32,9 +32,6 @@ const GAPS_WANT_AS_FRAMES: u32 = 8;
 /// Time by which frames may be ahead of the pace. Calculated: a thousand frames at once, among them 250 wants. An
 /// honest peer sends one for each of its strands when it connects.
 const FRAMES_AHEAD: Duration = Duration::from_millis(512);
-
-/// Characters of the text of a lost connection that are kept. Guessed: two lines of a log.
-const TEXT_LEN_MAX: usize = 200;
 
 /// The reason a stream, or a whole session, ends.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -91,12 +88,10 @@ impl From<ConnectionError> for SessionError {
     }
 }
 
-/// Returns the text of an error, short and without control characters. It goes into logs and the status, and a peer
-/// whose QUIC closes the connection has a text of its own in it.
+/// Returns the text of an error as one line. It goes into logs and the status, and a peer whose QUIC closes the
+/// connection has a text of its own in it.
 fn text_of(error: &ConnectionError) -> String {
-    let text = error.to_string();
-    let printable = text.chars().map(|it| if it.is_control() { ' ' } else { it });
-    printable.take(TEXT_LEN_MAX).collect()
+    one_line(&error.to_string())
 }
 
 impl From<WriteError> for SessionError {
@@ -256,7 +251,7 @@ mod tests {
         let error = SessionError::from(ConnectionError::ConnectionClosed(closed));
         let SessionError::Lost(text) = &error else { panic!("{error:?}") };
         assert!(text.contains(" [2J ERROR forged xxx"), "{text}");
-        assert!(!text.contains(char::is_control) && text.len() == TEXT_LEN_MAX, "{text}");
+        assert!(!text.contains(char::is_control) && text.chars().count() < 320, "{text}");
     }
 
     /// Takes what has arrived for a time, as the reader does. Returns the number of frames.

@@ -14,6 +14,7 @@ use crate::backoff::{Backoff, long_pause};
 use crate::control::SessionError;
 use crate::counters::PeerError;
 use crate::handshake::ProvenConnection;
+use crate::look_up::look_up;
 use crate::session::NetState;
 use crate::tls::SERVER_NAME;
 
@@ -166,7 +167,7 @@ async fn connect(
     peer: OriginatorId,
     name: &str,
 ) -> Result<Connection, SessionError> {
-    let addresses: Vec<_> = resolve(name).await?.collect();
+    let addresses = resolve(name).await?;
     net.node_addresses.set_registered(peer, addresses.iter().map(SocketAddr::ip));
     connect_to_first(endpoint, addresses.into_iter(), CONNECT_MAX).await
 }
@@ -177,7 +178,7 @@ async fn connect_to_announced(
     address: &str,
 ) -> Result<Connection, SessionError> {
     let connecting = async {
-        let resolved = resolve(address).await?.take(TOLD_ADDRESSES_MAX);
+        let resolved = resolve(address).await?.into_iter().take(TOLD_ADDRESSES_MAX);
         connect_to_first(endpoint, resolved, TOLD_CONNECT_MAX).await
     };
     timeout(CONNECT_MAX, connecting)
@@ -185,11 +186,8 @@ async fn connect_to_announced(
         .unwrap_or_else(|_| Err(SessionError::Lost(format!("{address} does not answer"))))
 }
 
-async fn resolve(address: &str) -> Result<impl Iterator<Item = SocketAddr>, SessionError> {
-    timeout(CONNECT_MAX, tokio::net::lookup_host(address))
-        .await
-        .map_err(|_| SessionError::Lost("the host name was not resolved in time".to_owned()))?
-        .map_err(|error| SessionError::Lost(error.to_string()))
+async fn resolve(address: &str) -> Result<Vec<SocketAddr>, SessionError> {
+    look_up(address).await.map_err(|error| SessionError::Lost(error.to_string()))
 }
 
 async fn connect_to_first(

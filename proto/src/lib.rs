@@ -15,7 +15,8 @@
 //!   leave out;
 //! - [`budget`]: bounds on the memory that decoding a message takes, checked before decoding; [`decoding`]: the part of
 //!   a batch of envelopes that may be decoded at once;
-//! - [`code_of_http`]: the gRPC codes of answers that have a status of HTTP alone;
+//! - [`code_of_http`]: the gRPC codes of answers that have a status of HTTP alone; [`one_line()`]: texts of strangers,
+//!   fit for logs and terminals;
 //! - [`pb`]: the generated protobuf types and, behind the feature `services`, the gRPC stubs.
 
 #![warn(missing_docs)]
@@ -38,6 +39,7 @@ pub mod ids;
 pub mod merkle;
 pub mod minute;
 pub mod mls;
+mod one_line;
 pub mod pb;
 pub mod quic_address;
 pub mod sign;
@@ -59,6 +61,7 @@ pub use decimal::decimal;
 pub use http_status::code_of_http;
 pub use ids::{EnvelopeId, GroupId, InboxId, OriginatorId, SequenceId, TransactionHash};
 pub use minute::minute_of;
+pub use one_line::{one_line, steers_terminal};
 pub use quic_address::QuicAddress;
 pub use sign::{Address, Digest, PayerAddress, PublicKey, SecretKey, Signature};
 pub use topic::{TOPIC_LEN_BYTES_MAX, Topic, TopicKind};

@@ -2,6 +2,8 @@
 
 use std::fmt::{Display, Write as _};
 
+use hawser_proto::steers_terminal;
+
 /// Characters of a value that are shown. A guess: sentences of this program are shorter.
 const TEXT_CHARS_MAX: usize = 400;
 /// Picodollars of a dollar.
@@ -29,7 +31,7 @@ impl Markup {
                 '>' => self.0.push_str("&gt;"),
                 '"' => self.0.push_str("&quot;"),
                 '\'' => self.0.push_str("&#39;"),
-                _ if is_hidden(char) => self.0.push('\u{fffd}'),
+                _ if steers_terminal(char) => self.0.push('\u{fffd}'),
                 _ => self.0.push(char),
             }
         }
@@ -52,14 +54,6 @@ impl Markup {
     pub(super) fn into_string(self) -> String {
         self.0
     }
-}
-
-/// Returns true for characters that are invisible and change the display of others.
-fn is_hidden(char: char) -> bool {
-    let is_bidi = matches!(char, '\u{200e}' | '\u{200f}' | '\u{061c}')
-        || ('\u{202a}'..='\u{202e}').contains(&char)
-        || ('\u{2066}'..='\u{2069}').contains(&char);
-    char.is_control() || is_bidi
 }
 
 /// Returns a number with its digits in groups of three.

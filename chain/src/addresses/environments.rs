@@ -54,8 +54,11 @@ impl GivenAddresses {
 async fn text(url: reqwest::Url) -> Result<String, String> {
     let client = http_client().map_err(|error| innermost(&error))?;
     let mut response = client.get(url).send().await.map_err(|error| innermost(&error))?;
-    if !response.status().is_success() {
-        return Err(format!("HTTP status {}", response.status().as_u16()));
+    let status = response.status();
+    if !status.is_success() {
+        // Who answers there would choose the contracts, perhaps over a connection without TLS.
+        let hint = if status.is_redirection() { ": redirects are not followed" } else { "" };
+        return Err(format!("HTTP status {}{hint}", status.as_u16()));
     }
     let mut bytes = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(|error| innermost(&error))? {
@@ -135,15 +138,34 @@ mod tests {
         assert!(GivenAddresses::fetch("ftp://host/x").await.is_err());
     }
 
-    /// Starts a server that answers one request with this text.
+    #[tokio::test]
+    async fn a_redirect_is_not_followed() {
+        let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        other.set_nonblocking(true).unwrap();
+        let place = other.local_addr().unwrap();
+        for status in [301, 302, 303, 307, 308] {
+            let head = format!("{status} Moved\r\nlocation: http://{place}/chain.json");
+            let url = answer(head, "{}".to_owned()).await;
+            let error = GivenAddresses::fetch(&url).await.unwrap_err().to_string();
+            let wanted = format!("HTTP status {status}: redirects are not followed");
+            assert!(error.contains(&wanted), "{error}");
+        }
+        assert!(other.accept().is_err(), "no request goes there");
+    }
+
     async fn serve(text: String) -> String {
+        answer("200 OK".to_owned(), text).await
+    }
+
+    /// Starts a server that answers one request with this status, which headers may follow, and this text.
+    async fn answer(status: String, text: String) -> String {
         use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
             let _ = stream.read(&mut [0; 4096]).await.unwrap();
-            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", text.len());
+            let head = format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n", text.len());
             // The reader closes the connection early when the text is too long.
             let _ = stream.write_all((head + &text).as_bytes()).await;
         });

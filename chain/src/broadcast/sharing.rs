@@ -46,6 +46,8 @@ const RESULTS_KEPT: Duration = Duration::from_secs(600);
 /// The largest number of results in one call. A guess: they hold up Redis for some milliseconds, and all that a process
 /// remembers take five calls.
 const RESULTS_PER_CALL: usize = 2000;
+/// The largest answer, in bytes. A guess: all transactions that a process may leave behind, several times over.
+const ANSWER_LEN_BYTES_MAX: usize = 64 << 20;
 /// The largest number of payloads in one call. A guess: more than are in flight at once.
 pub(super) const WANTED_MAX: usize = 64;
 
@@ -182,7 +184,7 @@ impl SharedNonces {
         chain_id: u64,
         account: Address,
     ) -> Result<Self, RedisLinkError> {
-        let link = RedisLink::connect(access).await?;
+        let link = RedisLink::connect(access, ANSWER_LEN_BYTES_MAX).await?;
         let base = link.key(&format!("nonces:{{{chain_id}:{account}}}"));
         let names = ["state", "owner", "signed", "payload", "alive", "since", "free"];
         let keys = names.iter().map(|name| format!("{base}:{name}")).collect();

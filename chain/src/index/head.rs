@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use alloy::primitives::Address;
 use alloy::providers::{DynProvider, Provider as _};
 use alloy::rpc::types::{Filter, Log};
+use hawser_proto::one_line;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -19,7 +20,7 @@ use super::walk::BlockHeader;
 use super::websocket;
 use crate::backoff::Pauses;
 use crate::endpoints::Endpoints;
-use crate::send::{RequestError, innermost, shown};
+use crate::send::{RequestError, innermost};
 
 /// Interval of polling. Guess.
 const POLL_EVERY: Duration = Duration::from_secs(1);
@@ -255,7 +256,7 @@ impl HeadWatcher {
         let connected = timeout(CONNECT_MAX, self.connect(url)).await;
         match connected {
             Ok(Ok(subscription)) => self.receive(subscription).await,
-            Ok(Err(reason)) => shown(&reason),
+            Ok(Err(reason)) => one_line(&reason),
             Err(_) => "it does not answer in time".into(),
         }
     }

@@ -1,6 +1,6 @@
 //! Tests a chain's WebSocket once, for operators who want to know whether a reader could use it.
 //!
-//! **The endpoint is not trusted.** Text from it is truncated and stripped of control characters, and a message
+//! **The endpoint is not trusted.** Text from it is cut to one line without control characters, and a message
 //! above a bound closes the connection.
 
 use std::time::Duration;
@@ -8,11 +8,12 @@ use std::time::Duration;
 use alloy::primitives::Address;
 use alloy::providers::Provider as _;
 use alloy::rpc::types::Filter;
+use hawser_proto::one_line;
 use tokio::time::timeout;
 
 use super::fetch::FetchedBlock;
 use super::websocket::connect;
-use crate::send::{innermost, shown};
+use crate::send::innermost;
 
 /// The time limit for connecting, two requests and two subscriptions; the same as the reader's.
 const TRY_MAX: Duration = Duration::from_secs(10);
@@ -25,7 +26,7 @@ const TRY_MAX: Duration = Duration::from_secs(10);
 pub async fn try_push(url: &str, chain_id: u64) -> Result<u64, String> {
     let tried = timeout(TRY_MAX, answer(url, chain_id)).await;
     let late = || Err(format!("the endpoint did not answer within {} s", TRY_MAX.as_secs()));
-    tried.unwrap_or_else(|_| late()).map_err(|words| shown(&words))
+    tried.unwrap_or_else(|_| late()).map_err(|words| one_line(&words))
 }
 
 async fn answer(url: &str, chain_id: u64) -> Result<u64, String> {
@@ -103,7 +104,7 @@ mod tests {
         let words = format!("\u{1b}[2J\r\n{}", "x".repeat(10_000));
         let url = at(move |_| json!({ "error": { "code": -32000, "message": words } })).await;
         let error = try_push(&url, 1).await.unwrap_err();
-        assert!(error.contains("[2Jx"), "{error}");
+        assert!(error.contains("[2J  x"), "{error}");
         assert!(!error.contains(char::is_control), "{error:?}");
         assert!(error.chars().count() < 400, "{error}");
     }

@@ -64,7 +64,7 @@ impl Chain {
     pub async fn connect(url: &str, id: u64) -> Result<Self, ConnectError> {
         let (url, endpoint) = parse(url)?;
         // A redirect could lead to a service in the network of this machine.
-        let client = direct_http_client().map_err(|error| ConnectError::Url {
+        let client = http_client().map_err(|error| ConnectError::Url {
             given: endpoint.clone(),
             reason: error.to_string(),
         })?;
@@ -414,26 +414,15 @@ pub(crate) fn parse(given: &str) -> Result<(reqwest::Url, String), ConnectError>
     }
 }
 
-/// Creates an HTTP client with time limits.
-///
-/// # Errors
-/// Fails when the system's TLS roots cannot be used.
-pub fn http_client() -> Result<reqwest::Client, reqwest::Error> {
-    limited_client().build()
-}
-
 /// Creates an HTTP client with time limits that follows no redirects, so it sends nothing to a host
 /// that the operator did not name.
 ///
 /// # Errors
-/// The errors of [`http_client`].
-pub fn direct_http_client() -> Result<reqwest::Client, reqwest::Error> {
-    limited_client().redirect(reqwest::redirect::Policy::none()).build()
-}
-
-fn limited_client() -> reqwest::ClientBuilder {
+/// Fails when the system's TLS roots cannot be used.
+pub fn http_client() -> Result<reqwest::Client, reqwest::Error> {
     install_cryptography();
-    reqwest::Client::builder().connect_timeout(CONNECT_MAX).timeout(REQUEST_MAX)
+    let limited = reqwest::Client::builder().connect_timeout(CONNECT_MAX).timeout(REQUEST_MAX);
+    limited.redirect(reqwest::redirect::Policy::none()).build()
 }
 
 /// Installs the TLS cryptography provider of the process, once.

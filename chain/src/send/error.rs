@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use alloy::primitives::{Address, B256, U256, utils::format_ether};
 use alloy::transports::{RpcError, TransportError, TransportErrorKind};
+use hawser_proto::one_line;
 
 use crate::contracts::revert::Revert;
 use crate::spending::CeilingError;
@@ -259,7 +260,7 @@ impl RequestError {
                 endpoint,
                 method,
                 code: payload.code,
-                message: shown(&payload.message),
+                message: one_line(&payload.message),
             },
             RpcError::Transport(TransportErrorKind::HttpError(error)) if error.status == 429 => {
                 let message = "HTTP status 429: too many requests".to_owned();
@@ -276,28 +277,14 @@ impl RequestError {
             }
             RpcError::Transport(error) => {
                 // It may have the names in a certificate.
-                Self::Unreachable { endpoint, reason: shown(&innermost(&error)) }
+                Self::Unreachable { endpoint, reason: one_line(&innermost(&error)) }
             }
             RpcError::DeserError { err, .. } => {
-                Self::Malformed { endpoint, method, reason: shown(&err.to_string()) }
+                Self::Malformed { endpoint, method, reason: one_line(&err.to_string()) }
             }
-            error => Self::Malformed { endpoint, method, reason: shown(&error.to_string()) },
+            error => Self::Malformed { endpoint, method, reason: one_line(&error.to_string()) },
         }
     }
-}
-
-/// The number of characters that are kept of an endpoint's text. A guess: error messages of known clients are shorter.
-const SHOWN_LEN_MAX: usize = 300;
-
-/// Returns the beginning of a text from an endpoint as one line, because it is logged, shown in the
-/// status and printed to terminals.
-pub(crate) fn shown(text: &str) -> String {
-    let is_plain = |it: &char| !it.is_control();
-    let mut shown: String = text.chars().filter(is_plain).take(SHOWN_LEN_MAX).collect();
-    if text.chars().filter(is_plain).nth(SHOWN_LEN_MAX).is_some() {
-        shown.push('…');
-    }
-    shown
 }
 
 /// Returns the message of the innermost error. The outer messages of a failed connection repeat the URL, which may
@@ -328,7 +315,7 @@ mod tests {
         let cause = std::io::Error::other(format!("\u{1b}[2J\n{}", "x".repeat(10_000)));
         let error = TransportErrorKind::custom(cause);
         let text = RequestError::new("http://a.example", "eth_call", error).to_string();
-        assert!(text.contains("[2Jxxx"), "{text}");
+        assert!(text.contains("[2J xxx"), "{text}");
         assert!(!text.contains(char::is_control) && text.len() < 500, "{text:?}");
     }
 }

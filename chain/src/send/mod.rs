@@ -20,9 +20,9 @@ mod transport;
 
 pub use call::{Call, Quote};
 pub(crate) use chain::{BLOCK_NUMBER_MAX, EthCallError, install_cryptography, parse as parse_url};
-pub use chain::{Chain, REQUEST_MAX, direct_http_client, http_client};
+pub use chain::{Chain, REQUEST_MAX, http_client};
 pub use error::{ConnectError, RequestError, SendError, ViewError};
-pub(crate) use error::{innermost, revert_of, shown};
+pub(crate) use error::{innermost, revert_of};
 pub use sender::{RECEIPT_MAX, Sender};
 pub(crate) use stuck::StuckNonce;
 pub(crate) use transport::ANSWER_LEN_BYTES_MAX;

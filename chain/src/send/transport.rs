@@ -7,10 +7,11 @@ use std::task::{Context, Poll};
 
 use alloy::rpc::json_rpc::{RequestPacket, ResponsePacket};
 use alloy::transports::{TransportError, TransportErrorKind, TransportFut, TransportResult};
+use hawser_proto::one_line;
 use reqwest::header::{CONTENT_TYPE, HeaderValue};
 use tower::Service;
 
-use super::error::{AnswerSizeError, shown};
+use super::error::AnswerSizeError;
 
 /// The longest answer in bytes. A guess: ten times the text of the events that fit into the gas of one block of
 /// the rollups in use. Longer pages of logs are requested again as smaller pages. Reading an answer takes about
@@ -46,7 +47,7 @@ impl BoundedHttp {
             let body = read?;
             return serde_json::from_slice(&body).map_err(|error| {
                 let begins = &body[..body.len().min(BEGINNING_LEN_BYTES)];
-                TransportError::deser_err(error, shown(&String::from_utf8_lossy(begins)))
+                TransportError::deser_err(error, one_line(&String::from_utf8_lossy(begins)))
             });
         }
         // Some endpoints send a JSON-RPC error with an HTTP error status.

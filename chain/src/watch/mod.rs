@@ -14,12 +14,14 @@ mod agreement;
 mod balances;
 mod deposits;
 mod newest;
+mod node_url;
 mod pauses;
 mod rates;
 mod registry;
 
 pub use balances::{AccountBalances, BalanceReading, BalanceWatcher, WatchedAccount};
 pub use deposits::DepositWatcher;
+pub use node_url::{NodeUrlError, check_node_url};
 pub use pauses::{PauseState, PauseWatcher};
 
 use std::sync::Arc;

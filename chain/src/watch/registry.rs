@@ -5,6 +5,7 @@ use alloy::primitives::Address as AccountAddress;
 use hawser_proto::{Address, OriginatorId, PublicKey};
 use hawser_rules::{NodeRecord, Registry};
 
+use super::node_url::check_node_url;
 use super::{KnownList, WatchError, agreement};
 use crate::contracts::NodeRegistry;
 use crate::contracts::node_registry::NodeRegistry::NodeWithId;
@@ -26,10 +27,10 @@ pub(super) async fn read(
     Ok((agreed.value, agreed.block))
 }
 
-/// Returns the records with a valid key. An address that is no URL is left out of its record: an owner may register any
-/// text, and the key still verifies what the node has signed. An invalid record affects only its own node, so the
-/// others are kept. The ids of records without a valid key are kept too: payer reports list the canonical ones, and
-/// there are reports about their strands.
+/// Returns the records with a valid key. An address that is no URL of a node is left out of its record: an owner may
+/// register any text, and the key still verifies what the node has signed. An invalid record affects only its own node,
+/// so the others are kept. The ids of records without a valid key are kept too: payer reports list the canonical ones,
+/// and there are reports about their strands.
 fn usable(entries: Vec<NodeWithId>) -> Registry {
     let mut unusable = Vec::new();
     let mut records = Vec::with_capacity(entries.len());
@@ -55,17 +56,21 @@ fn record(NodeWithId { nodeId, node }: NodeWithId) -> Option<NodeRecord> {
         id,
         public_key: PublicKey::from_uncompressed(&node.signingPublicKey)?,
         owner: Address(node.signer.into_array()),
-        http_address: Some(node.httpAddress).filter(|address| is_url(address)),
+        http_address: called_at(id, node.httpAddress),
         quic_address: None,
         canonical: node.isCanonical,
     })
 }
 
-fn is_url(address: &str) -> bool {
-    address.parse::<http::Uri>().is_ok_and(|uri| {
-        matches!(uri.scheme_str(), Some("http" | "https"))
-            && uri.host().is_some_and(|host| !host.is_empty())
-    })
+/// Returns the address at which the node is called, if it is the URL of a node.
+fn called_at(node: OriginatorId, address: String) -> Option<String> {
+    match check_node_url(&address) {
+        Ok(()) => Some(address),
+        Err(reason) => {
+            tracing::debug!(node_id = node.0, %reason, "a node is not called at its registered address");
+            None
+        }
+    }
 }
 
 #[cfg(test)]
@@ -134,7 +139,9 @@ mod tests {
     #[test]
     fn a_record_without_a_url_is_not_called_and_keeps_its_key_and_its_membership() {
         let key = PrivateKeySigner::random();
-        for http_address in ["", "x", "node.example", "ftp://node.example", "http://"] {
+        let long = format!("http://node.example/{}", "x".repeat(64_000));
+        let texts = ["", "x", "node.example", "ftp://node.example", "http://", "http://me@a:1"];
+        for http_address in texts.into_iter().chain([long.as_str()]) {
             let entries = || vec![entry(100, &key, http_address), entry(200, &key, "http://a:1")];
             assert_eq!(called(entries()), [200], "{http_address:?}");
             let registry = usable(entries());

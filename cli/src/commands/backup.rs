@@ -65,7 +65,7 @@ fn of_stopped(
         // Not earlier: a warning that is followed by a refusal hides the reason.
         if !std::mem::replace(&mut is_warned, true) {
             let text = "the backup will not be signed: give the node's key (--key-file) to sign it";
-            bar.suspend(|| eprintln!("hawser: {text}"));
+            bar.suspend(|| output::note(format_args!("hawser: {text}")));
         }
         bar.inc(bytes);
         ControlFlow::Continue(())

@@ -87,10 +87,10 @@ struct VerifyOutcome {
 /// again.
 fn read_all_next_time(data_dir: &Path, objects: &dyn Objects) {
     if let Err(error) = hawser_storage::forget_seen_in_backups(data_dir, objects) {
-        eprintln!(
+        output::note(format_args!(
             "hawser: {}: the next backup may not repair damaged files: {error}",
             data_dir.display()
-        );
+        ));
     }
 }
 
@@ -164,10 +164,10 @@ impl ChecksOfNode {
     /// Begins for a folder, which need not exist: backups may be checked on another machine.
     fn new(data_dir: &Path) -> Self {
         let made = backup_notes::made(data_dir).unwrap_or_else(|error| {
-            eprintln!(
+            output::note(format_args!(
                 "hawser: the result of the check cannot be recorded in {}: {error}",
                 data_dir.display()
-            );
+            ));
             None
         });
         Self { made, newest: None, checked: 0, damaged: 0 }
@@ -207,10 +207,10 @@ impl ChecksOfNode {
         let note =
             VerifiedNote { backup, verified_unix_s: backup::now_unix_s(), whole, checked, damaged };
         if let Err(error) = backup_notes::note_verified(data_dir, &note) {
-            eprintln!(
+            output::note(format_args!(
                 "hawser: the result of the check cannot be recorded in {}: {error}",
                 data_dir.display()
-            );
+            ));
         }
     }
 }

@@ -1,6 +1,5 @@
 //! `hawser misbehavior show|submit|export`: the reports that a node keeps, over its API.
 
-use std::io::Write as _;
 use std::time::Duration;
 
 use hawser_audit::Judged;
@@ -134,10 +133,8 @@ pub(super) async fn export(args: MisbehaviorExportArgs, as_json: bool) -> Result
     }
     let Some(path) = &args.out else {
         output::line(text);
-        // The output is the file. A failing error output cannot be reported anywhere.
-        for note in notes(left_out, last.filter(|_| has_more)) {
-            let _ = writeln!(std::io::stderr(), "{note}");
-        }
+        // The output is the file.
+        notes(left_out, last.filter(|_| has_more)).into_iter().for_each(output::note);
         return Ok(());
     };
     output_file::write_new(path, text.as_bytes())?;

@@ -101,10 +101,8 @@ impl RequestSender {
         let payer_envelopes = request.iter().map(sign).collect();
         let mut api = PublishApiClient::new(self.channel.clone())
             .max_decoding_message_size(client::MESSAGE_LEN_BYTES_MAX);
-        let answer = api
-            .publish_payer_envelopes(PublishPayerEnvelopesRequest { payer_envelopes })
-            .await?
-            .into_inner();
+        let request = PublishPayerEnvelopesRequest { payer_envelopes };
+        let answer = client::whole(api.publish_payer_envelopes(request)).await?.into_inner();
         let envelopes = answer.originator_envelopes;
         let answers_request = |(line, envelope): (&EnvelopeLine, &OriginatorEnvelope)| {
             envelope.id().originator == self.target
@@ -141,7 +139,8 @@ impl RequestSender {
     /// Returns advice about the lines whose dependencies the node lacks.
     async fn missing_dependencies(&self, request: &[EnvelopeLine]) -> Vec<String> {
         let mut api = MetadataApiClient::new(self.channel.clone());
-        let Ok(answer) = api.get_sync_cursor(GetSyncCursorRequest {}).await else {
+        let asked = api.get_sync_cursor(GetSyncCursorRequest {});
+        let Ok(answer) = client::whole(asked).await else {
             return Vec::new(); // the status itself is printed in any case
         };
         let seen = Cursor::from(&answer.into_inner().latest_sync.unwrap_or_default());

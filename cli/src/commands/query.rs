@@ -81,7 +81,7 @@ async fn pages(
         query.last_seen = Some(reached.to_pb());
         let limit = u32::try_from(left).unwrap_or(0);
         let request = QueryEnvelopesRequest { query: Some(query.clone()), limit };
-        let response = api.query_envelopes(request).await.map_err(failure)?;
+        let response = client::whole(api.query_envelopes(request)).await.map_err(failure)?;
         if !any {
             tail::tell_expired(response.metadata());
         }
@@ -135,7 +135,10 @@ fn check(
 
 async fn cursors(node: &str, as_json: bool) -> Result<(), RunError> {
     let mut api = MetadataApiClient::new(client::connect(node).await?);
-    let answer = api.get_sync_cursor(GetSyncCursorRequest {}).await.map_err(failure)?.into_inner();
+    let answer = client::whole(api.get_sync_cursor(GetSyncCursorRequest {}))
+        .await
+        .map_err(failure)?
+        .into_inner();
     for id in Cursor::from(&answer.latest_sync.unwrap_or_default()).iter() {
         if as_json {
             let (originator, sequence) = (id.originator.0, id.sequence.0);
@@ -151,7 +154,8 @@ async fn newest(names: &[String], node: &str, as_json: bool) -> Result<(), RunEr
     let topics = topics(names)?;
     let mut api = api(node).await?;
     let request = GetNewestEnvelopeRequest { topics: topics.clone() };
-    let answer = api.get_newest_envelope(request).await.map_err(failure)?.into_inner();
+    let answer =
+        client::whole(api.get_newest_envelope(request)).await.map_err(failure)?.into_inner();
     check_count(answer.results.len(), topics.len())?;
     let mut any = false;
     for ((name, topic), result) in names.iter().zip(&topics).zip(answer.results) {
@@ -182,7 +186,7 @@ async fn inbox(addresses: &[String], node: &str, as_json: bool) -> Result<(), Ru
         identifier_kind: 0,
     };
     let request = GetInboxIdsRequest { requests: addresses.iter().map(request).collect() };
-    let answer = api.get_inbox_ids(request).await.map_err(failure)?.into_inner();
+    let answer = client::whole(api.get_inbox_ids(request)).await.map_err(failure)?.into_inner();
     check_count(answer.responses.len(), addresses.len())?;
     let mut any = false;
     for (asked, found) in addresses.iter().zip(answer.responses) {

@@ -98,7 +98,7 @@ fn verify(args: &SnapshotVerifyArgs, as_json: bool) -> Result<(), RunError> {
     let place = Bootstraps::new(open(&args.place)?);
     let keys = match &args.keys {
         None => {
-            eprintln!("hawser: no signature is checked: name a registry (--registry)");
+            output::note("hawser: no signature is checked: name a registry (--registry)");
             None
         }
         Some(path) => Some(keys_of(path)?),

@@ -177,7 +177,8 @@ async fn resolve(channel: &CheckedChannel, from: StartPoint) -> Result<Cursor, S
         StartPoint::After(cursor) => Ok(cursor),
         StartPoint::Now => {
             let mut api = MetadataApiClient::new(channel.clone());
-            let answer = api.get_sync_cursor(GetSyncCursorRequest {}).await?.into_inner();
+            let asked = api.get_sync_cursor(GetSyncCursorRequest {});
+            let answer = client::whole(asked).await?.into_inner();
             Ok(Cursor::from(&answer.latest_sync.unwrap_or_default()))
         }
     }
@@ -380,7 +381,7 @@ async fn print_all(
 /// that, their envelopes would seem never to have been.
 pub(super) fn tell_expired(metadata: &MetadataMap) {
     if let Some(note) = expired_note(metadata) {
-        eprintln!("hawser: {note}");
+        output::note(format_args!("hawser: {note}"));
     }
 }
 

@@ -3,14 +3,11 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use hawser_proto::Bytes;
+use hawser_proto::{Bytes, one_line};
 use hawser_serve::StatusDetails;
 use tonic::{Code, Status};
 
 use super::answer::AnswerError;
-
-/// Largest number of bytes of a node's own text in an error. A guess: a sentence or two.
-const STATUS_TEXT_LEN_MAX: usize = 200;
 
 /// The metadata key of the time after which a node may publish, whole seconds.
 const RETRY_AFTER: &str = "retry-after";
@@ -211,13 +208,10 @@ fn never_connected(status: &Status) -> bool {
     std::iter::successors(first, |error| error.source()).any(|it| it.is::<tonic::ConnectError>())
 }
 
-/// Renders a node's status on one line, without control characters and cut. The node chooses its text, which may be
-/// as long as a header and could forge log lines.
+/// Renders a node's status on one line. The node chooses its text, which may be as long as a header and could forge
+/// log lines.
 fn status_text(status: &Status) -> String {
-    let text: String = status.message().chars().filter(|it| !it.is_control()).collect();
-    let end = text.floor_char_boundary(STATUS_TEXT_LEN_MAX);
-    let dots = if end < text.len() { "…" } else { "" };
-    format!("{:?}: {}{dots}", status.code(), &text[..end])
+    format!("{:?}: {}", status.code(), one_line(status.message()))
 }
 
 #[cfg(test)]
@@ -307,8 +301,8 @@ mod tests {
     fn a_nodes_words_are_short_and_begin_no_line() {
         let words = format!("no\r\n2026-01-01 ERROR \u{1b}[2Jforged\u{85}{}", "ä".repeat(5000));
         let shown = NodeError::Failed(Status::internal(words)).to_string();
-        assert!(shown.starts_with("Internal: no2026-01-01 ERROR [2Jforgedä"), "{shown}");
+        assert!(shown.starts_with("Internal: no  2026-01-01 ERROR  [2Jforged ä"), "{shown}");
         assert!(!shown.contains(char::is_control), "{shown:?}");
-        assert!(shown.len() < 300, "{shown}");
+        assert!(shown.chars().count() < 320, "{shown}");
     }
 }

@@ -3,13 +3,13 @@
 
 use std::time::Duration;
 
+use hawser_proto::one_line;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Policies;
 use super::config::JwtAlgorithm;
 use super::jwt::TokenKeys;
-use super::webhook::one_line;
 
 /// Time for one fetch. A guess.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(10);
@@ -73,7 +73,7 @@ fn keys_of(text: &str, algorithm: JwtAlgorithm) -> Result<TokenKeys, String> {
 async fn fetch(url: &str) -> Result<String, String> {
     // Redirects are not followed: the keys would come from a host, or over a connection, that the operator has not
     // configured.
-    let client = hawser_chain::send::direct_http_client().map_err(|error| error.to_string())?;
+    let client = hawser_chain::send::http_client().map_err(|error| error.to_string())?;
     let error_text = |error: reqwest::Error| error.without_url().to_string();
     let fetched = async {
         let mut response = client.get(url).send().await.map_err(error_text)?;

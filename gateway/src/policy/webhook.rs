@@ -8,6 +8,7 @@ use std::hash::Hash;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use hawser_proto::one_line;
 use quick_cache::sync::Cache;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -30,14 +31,6 @@ const ASKED_AT_ONCE: usize = 64;
 const REFUSED_FOR: Duration = Duration::from_secs(600);
 /// Largest answer in bytes. A guess: usual answers have less than 100.
 const ANSWER_LEN_BYTES_MAX: usize = 16 * 1024;
-/// Characters of a text of the service that are logged, or passed on to the caller. A guess: a status has to fit into a
-/// header.
-const TEXT_CHARS_MAX: usize = 200;
-
-/// Returns the beginning of a text that the service has chosen, as one line.
-pub(super) fn one_line(text: &str) -> String {
-    text.chars().filter(|it| !it.is_control()).take(TEXT_CHARS_MAX).collect()
-}
 
 /// The reason for which the webhook does not admit a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -238,7 +231,7 @@ impl Webhook {
         };
         // Redirects are not followed: they would send callers' names to a host that the operator has not
         // configured, and let it decide.
-        let client = hawser_chain::send::direct_http_client();
+        let client = hawser_chain::send::http_client();
         let client = client.map_err(|error| WebhookStartError::Client(error.to_string()))?;
         let (of_callers, of_credentials) = (Answers::new(), Answers::new());
         let is_failing = AtomicBool::new(false);

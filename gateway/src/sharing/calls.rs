@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::time::{Duration, Instant};
 
 use hawser_chain::redis_link::{CallTimeLimits, RedisLink, RedisLinkError, number};
+use hawser_proto::one_line;
+use hawser_serve::metrics::Counter;
 use parking_lot::Mutex;
 use redis::{FromRedisValue, Value};
 use tokio::time::timeout;
@@ -33,6 +35,10 @@ const QUEUED_WORDS_MAX: usize = 500_000;
 /// Largest number of keys and arguments of calls whose late answers are awaited; late answers to further calls are
 /// lost. A guess: about 20 MB, of some thousand requests.
 const LATE_WORDS_MAX: usize = 200_000;
+/// The largest answer of the Redis that gateways share, in bytes; for the link that a gateway is started with.
+/// Calculated: a call has some thousand keys and arguments, and an answer has at most 200 bytes for each. Several late
+/// answers may be awaited at a time, so a higher bound would add up.
+pub const REDIS_ANSWER_LEN_BYTES_MAX: usize = 4 << 20;
 /// Time for which a late answer is awaited. A guess: a Redis that does not answer for longer has been replaced.
 const LATE_ANSWER_MAX: Duration = Duration::from_secs(60);
 
@@ -112,6 +118,8 @@ pub(super) struct SharedCalls {
     link: Arc<RedisLink>,
     /// Time for which a request waits for an answer.
     answer_max: Duration,
+    /// Counts the calls that fail.
+    failures: Counter,
     queue: Mutex<CallQueue>,
     since: Instant,
     /// The end of the pause after the last failure, ms after `since`; 0 if calls succeed.
@@ -130,10 +138,11 @@ impl fmt::Debug for SharedCalls {
 
 impl SharedCalls {
     /// Makes calls through this link. A request waits at most `answer_max` for an answer.
-    pub(super) fn new(link: Arc<RedisLink>, answer_max: Duration) -> Self {
+    pub(super) fn new(link: Arc<RedisLink>, answer_max: Duration, failures: Counter) -> Self {
         Self {
             link,
             answer_max,
+            failures,
             queue: Mutex::default(),
             since: Instant::now(),
             paused_until_ms: AtomicU64::new(0),
@@ -258,7 +267,7 @@ impl SharedCalls {
             let of_group = answers.by_ref().take(count).map(|answer| match answer {
                 Value::Array(_) => Some(answer),
                 refused => {
-                    self.refused(&format!("{refused:?}"));
+                    self.refused(&one_line(&format!("{refused:?}")));
                     None
                 }
             });
@@ -277,6 +286,7 @@ impl SharedCalls {
     }
 
     fn pause(&self, error: &RedisLinkError) {
+        self.failures.inc();
         if self.paused_until_ms.swap(self.now_ms() + PAUSE_MS, Relaxed) == 0 {
             tracing::warn!(code = "redis_gone", %error, "Redis does not answer: each gateway applies \
                  only its own limits until it does");

@@ -4,7 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use hawser_chain::redis_link::{RedisAccess, RedisLink};
-use hawser_gateway::GatewaySettings;
+use hawser_gateway::{GatewaySettings, REDIS_ANSWER_LEN_BYTES_MAX};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -45,7 +45,7 @@ impl LateRedis {
     async fn link(&self) -> Arc<RedisLink> {
         let url = format!("redis://127.0.0.1:{}/0", self.port);
         let access = RedisAccess { url, ..self.redis.access() };
-        Arc::new(RedisLink::connect(&access).await.unwrap())
+        Arc::new(RedisLink::connect(&access, REDIS_ANSWER_LEN_BYTES_MAX).await.unwrap())
     }
 
     /// Starts a gateway with this Redis, one node and these policies.

@@ -4,9 +4,9 @@
 use std::sync::Arc;
 
 use hawser_chain::redis_link::RedisLink;
-use hawser_gateway::GatewaySettings;
 use hawser_gateway::policy::config::PolicyFile;
 use hawser_gateway::select::Strategy;
+use hawser_gateway::{GatewaySettings, REDIS_ANSWER_LEN_BYTES_MAX};
 use hawser_proto::OriginatorId;
 use tonic::Code;
 
@@ -34,7 +34,8 @@ pub(super) async fn two(
 }
 
 async fn connect(redis: &RedisServer) -> Arc<RedisLink> {
-    Arc::new(RedisLink::connect(&redis.access()).await.unwrap())
+    let link = RedisLink::connect(&redis.access(), REDIS_ANSWER_LEN_BYTES_MAX).await;
+    Arc::new(link.unwrap())
 }
 
 pub(super) fn policies(text: &str) -> impl Fn(&mut GatewaySettings) {
@@ -280,6 +281,7 @@ async fn without_redis_each_gateway_goes_on_with_its_own_limits() {
             assert_eq!(code(net, text).await, Code::Ok, "{text}");
         }
         assert_eq!(code(net, "one more").await, Code::ResourceExhausted);
+        assert!(net.sample("xmtp_gateway_redis_failures_total").await > 0);
     }
 }
 
@@ -298,7 +300,7 @@ async fn a_topic_that_has_moved_at_one_gateway_has_moved_at_the_other() {
     let at_second = id_of(&second.publish(vec![message(1, "stays")]).await.unwrap()[0]).0;
     assert_eq!(at_second, after, "readers find the topic at one node");
     // A gateway that starts later learns it, too.
-    let link = Arc::new(RedisLink::connect(&redis.access()).await.unwrap());
+    let link = connect(&redis).await;
     let ordered = |settings: &mut GatewaySettings| {
         settings.strategy = Strategy::Ordered(vec![OriginatorId(before)]);
         settings.shared_call_max = SOON;

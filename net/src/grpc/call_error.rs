@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hawser_proto::one_line;
 use tokio::time::timeout;
 use tonic::{Code, Status};
 
@@ -40,7 +41,7 @@ impl From<Status> for PeerCallError {
         match status.code() {
             Code::Unimplemented => Self::Unimplemented,
             code => {
-                let text = format!("{code:?}: {}", shortened(status.message()));
+                let text = format!("{code:?}: {}", one_line(status.message()));
                 // A status that the transport makes for a lost connection has the connection's error as its source.
                 let is_answer = std::error::Error::source(&status).is_none();
                 match code {
@@ -80,14 +81,6 @@ impl From<PeerCallError> for SessionError {
     }
 }
 
-/// Bytes of a peer's own text that are kept for logs and status. Guessed: two lines.
-const TEXT_BYTES_MAX: usize = 200;
-
-fn shortened(text: &str) -> String {
-    let end = (0..=text.len().min(TEXT_BYTES_MAX)).rev().find(|&at| text.is_char_boundary(at));
-    text[..end.unwrap_or(0)].escape_debug().to_string()
-}
-
 /// Returns an error with its causes, because the outermost error of the transport names no reason.
 fn describe(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -96,7 +89,7 @@ fn describe(error: &dyn std::error::Error) -> String {
         text = format!("{text}: {cause}");
         source = cause.source();
     }
-    shortened(&text)
+    one_line(&text)
 }
 
 /// Ends a call that takes longer than `limit`.

@@ -1,12 +1,14 @@
 //! Connections to the APIs of peers: TCP, TLS for `https`, and the meter of frames above both.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::dns::Name;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -15,6 +17,7 @@ use tonic::codegen::Service;
 use tonic::transport::Uri;
 
 use super::frame_meter::{FLOODED, FrameFlood, MeteredStream, PeerStream};
+use crate::look_up::look_up;
 
 /// The name of HTTP/2 over TLS. Specified: RFC 9113 §3.2.
 const HTTP2: &[u8] = b"h2";
@@ -23,10 +26,29 @@ const TCP_KEEP_ALIVE: Duration = Duration::from_secs(10);
 /// Longest wait for all addresses of a name together, each of which has a share. Guessed: as for the whole connection.
 const ADDRESSES_MAX: Duration = Duration::from_secs(5);
 
+/// Looks up the names of peers, for the library.
+#[derive(Clone)]
+struct PeerNames;
+
+impl Service<Name> for PeerNames {
+    type Response = std::vec::IntoIter<SocketAddr>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        // The library has the port.
+        Box::pin(async move { Ok(look_up((name.as_str(), 0)).await?.into_iter()) })
+    }
+}
+
 /// Connects to one address, whichever one it is asked for.
 #[derive(Clone)]
 pub(super) struct PeerConnector {
-    http: HttpConnector,
+    http: HttpConnector<PeerNames>,
     target: Uri,
     tls: Option<(TlsConnector, ServerName<'static>)>,
     flood: FrameFlood,
@@ -43,7 +65,7 @@ impl PeerConnector {
         tls: Option<ClientConfig>,
         flood: FrameFlood,
     ) -> io::Result<Self> {
-        let mut http = HttpConnector::new();
+        let mut http = HttpConnector::new_with_resolver(PeerNames);
         http.enforce_http(false);
         http.set_nodelay(true);
         http.set_keepalive(Some(TCP_KEEP_ALIVE));

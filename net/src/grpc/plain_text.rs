@@ -10,6 +10,7 @@ use tonic::transport::Uri;
 
 use super::call_error::{PeerCallError, within};
 use super::client::{CONNECT_MAX, is_tls};
+use crate::look_up::look_up;
 
 /// The addresses at which peers are called without TLS (`docs/protocol/replication.md`, *Over gRPC*).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -22,7 +23,7 @@ pub enum PlainTextPeers {
 }
 
 impl PlainTextPeers {
-    /// Returns the addresses at which a peer at `url` may be called. All addresses of a name have to be permitted. The
+    /// Returns the addresses at which a peer at `url` may be called. All that are looked up have to be permitted. The
     /// caller dials these and does not look the name up again: a hostile server of the name may give other addresses
     /// next. `None` when every address is permitted, or TLS proves the name.
     ///
@@ -32,10 +33,7 @@ impl PlainTextPeers {
         self,
         url: &str,
     ) -> Result<Option<Vec<SocketAddr>>, PeerCallError> {
-        let look_up = |host: String, port| async move {
-            Ok(tokio::net::lookup_host((host, port)).await?.collect())
-        };
-        self.addresses_by(url, look_up).await
+        self.addresses_by(url, |host, port| look_up((host, port))).await
     }
 
     /// Returns the addresses at which a node at `url` may be called with a token. The caller dials one of them. `None`

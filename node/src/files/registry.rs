@@ -17,8 +17,9 @@
 
 use std::collections::BTreeSet;
 
+use hawser_chain::watch::check_node_url;
 use hawser_engine::ports::{NodeRecord, Registry};
-use hawser_proto::{Address, OriginatorId, PublicKey};
+use hawser_proto::{Address, OriginatorId, PublicKey, one_line};
 use hawser_rules::{Absence, Absences, AbsencesError};
 use serde::{Deserialize, Serialize};
 
@@ -159,15 +160,17 @@ fn record(entry: &RegistryFileEntry) -> Result<Option<NodeRecord>, NodeEntryErro
     if owner != public_key.address() {
         return Err(NodeEntryError::OtherSigner(public_key.address()));
     }
-    let http_address = Some(entry.http_address.clone()).filter(|address| is_http(address));
-    if http_address.is_none() {
-        let (node_id, address) = (id.0, &entry.http_address);
+    let checked = check_node_url(&entry.http_address);
+    if let Err(reason) = checked {
+        let (node_id, address) = (id.0, one_line(&entry.http_address));
         tracing::warn!(
             node_id,
-            ?address,
-            "a node of the registry file has no URL: it is not called"
+            address,
+            %reason,
+            "a node of the registry file has no URL at which it could be called"
         );
     }
+    let http_address = checked.is_ok().then(|| entry.http_address.clone());
     if let Some(quic) = entry.quic_address.as_ref().filter(|quic| !is_host_and_port(quic)) {
         return Err(NodeEntryError::QuicAddress(quic.clone()));
     }
@@ -193,13 +196,6 @@ fn absences(entry: &RegistryFileEntry) -> Result<Absences, NodeEntryError> {
 pub(crate) fn public_key(text: &str) -> Option<PublicKey> {
     let bytes = hex::decode(text.strip_prefix("0x").unwrap_or(text)).ok()?;
     PublicKey::from_uncompressed(&bytes)
-}
-
-fn is_http(text: &str) -> bool {
-    text.parse::<http::Uri>().is_ok_and(|uri| {
-        matches!(uri.scheme_str(), Some("http" | "https"))
-            && uri.host().is_some_and(|host| !host.is_empty())
-    })
 }
 
 fn is_host_and_port(text: &str) -> bool {
@@ -300,7 +296,8 @@ mod tests {
     /// Owners may register any address, and the contract takes keys that are no points.
     #[test]
     fn only_a_record_without_a_valid_key_is_left_out_and_it_stops_no_other() {
-        for address in ["x", "127.0.0.1:5050", "ftp://a", "http://", ""] {
+        let user = "http://user:word@127.0.0.1:5050";
+        for address in ["x", "127.0.0.1:5050", "ftp://a", "http://", "", user] {
             let (mut no_url, mut same_key, mut no_key) = (entry(200), entry(100), entry(400));
             no_url.http_address = address.into();
             same_key.node_id = OriginatorId(300);

@@ -17,7 +17,7 @@ use hawser_proto::checkpoint::{
     SUBMISSION_PATH, SignedCheckpoint, WitnessCosignature, WitnessKey, read_cosignature_lines,
 };
 use hawser_proto::merkle::ConsistencyProof;
-use hawser_proto::{OriginatorId, decimal};
+use hawser_proto::{OriginatorId, decimal, one_line};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use tokio::sync::watch;
@@ -58,7 +58,7 @@ impl WitnessTasks {
         let mut tasks = JoinSet::new();
         for WitnessSource { key, url } in witnesses {
             let Some(url) = url else { continue };
-            let client = match hawser_chain::send::direct_http_client() {
+            let client = match hawser_chain::send::http_client() {
                 Ok(client) => client,
                 Err(error) => {
                     let url = place_of(url);
@@ -335,8 +335,7 @@ fn judge(
             WitnessAnswer::OtherSize,
         );
     }
-    let printable: String = text.trim().chars().filter(|it| !it.is_control()).collect();
-    WitnessAnswer::Refused(format!("{} {printable}", status.as_u16()))
+    WitnessAnswer::Refused(format!("{} {}", status.as_u16(), one_line(text.trim())))
 }
 
 /// The longest refusal text that is kept, in bytes. A guess: two lines.
@@ -404,7 +403,7 @@ mod tests {
             assert_eq!(answer, WitnessAnswer::Refused("it names no size".into()), "{body:?}");
         }
         let answer = judged(404, "text/plain", b"no\x1b[31m such log\n");
-        assert_eq!(answer, WitnessAnswer::Refused("404 no[31m such log".into()));
+        assert_eq!(answer, WitnessAnswer::Refused("404 no [31m such log".into()));
         let long = judged(503, "", &[b'a'; 10_000]);
         assert_eq!(long, WitnessAnswer::Refused(format!("503 {}", "a".repeat(200))));
     }
@@ -471,7 +470,7 @@ mod tests {
             let _ = stream.read(&mut [0; 4096]).await;
             stream.write_all(head.as_bytes()).await.unwrap();
         };
-        let client = hawser_chain::send::direct_http_client().unwrap();
+        let client = hawser_chain::send::http_client().unwrap();
         let (response, ()) = tokio::join!(client.post(&url).body("old 0").send(), answers);
         let status = response.unwrap().status();
         assert_eq!(status, StatusCode::TEMPORARY_REDIRECT);

@@ -147,6 +147,18 @@ fn files_of_a_crate_form_no_circles() {
     assert_none(&circles::circles(&texts(&["rs"])), "a shared type moves into a file below both");
 }
 
+/// Nodes, registrants and writers of files choose parts of what the program prints.
+#[test]
+fn the_program_prints_only_through_the_module_that_escapes() {
+    let of_program = texts(&["rs"]).into_iter().filter(|(path, _)| path.starts_with("cli/src/"));
+    let raw = of_program.filter(|(path, text)| {
+        let code = circles::code_of(text);
+        path != "cli/src/output.rs" && ["print!(", "println!("].iter().any(|it| code.contains(it))
+    });
+    let raw: Vec<_> = raw.map(|(path, _)| path).collect();
+    assert_none(&raw, "output::line and output::note escape what steers a terminal");
+}
+
 #[test]
 fn every_crate_takes_the_lints_of_the_workspace() {
     let manifests = texts(&["toml"]);

@@ -156,7 +156,7 @@ impl ExportProgressBar {
         self.bar.set_position(done);
         if self.bar.is_hidden() && self.reported_at.elapsed() >= TELL_EVERY {
             self.reported_at = Instant::now();
-            eprintln!("strand {originator}; {done} of {total}");
+            output::note(format_args!("strand {originator}; {done} of {total}"));
         }
     }
 }

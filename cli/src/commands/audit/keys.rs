@@ -18,6 +18,7 @@ use crate::args::onchain::NetworkArgs;
 use crate::commands::onchain::{self, ChainsNeeded};
 use crate::commands::registry::rates_file;
 use crate::network_file::NetworkFile;
+use crate::output;
 
 /// Keys and rates, and where they are from.
 #[derive(Debug)]
@@ -167,9 +168,9 @@ fn of_path(path: &Path) -> Result<LoadedKeys, RunError> {
     })?;
     for id in registry.registered_ids().filter(|id| registry.node(*id).is_none()) {
         let path = path.display();
-        eprintln!(
+        output::note(format_args!(
             "hawser: {path}: node {id} has no valid key, so none of its signatures is checked"
-        );
+        ));
     }
     let addresses = registry.nodes().filter(|node| node.canonical);
     let addresses = addresses.filter_map(|node| Some((node.id.0, node.http_address.clone()?)));

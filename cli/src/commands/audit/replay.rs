@@ -159,7 +159,9 @@ impl ReplayProgressBar {
         if self.bar.is_hidden() && self.reported_at.elapsed() >= TELL_EVERY {
             self.reported_at = Instant::now();
             let faults = output::count(faults, "fault");
-            eprintln!("strand {originator} at {reached} of {head}; {done} of {total}; {faults}");
+            output::note(format_args!(
+                "strand {originator} at {reached} of {head}; {done} of {total}; {faults}"
+            ));
         }
     }
 }

@@ -33,7 +33,7 @@ pub(crate) async fn page(
     after_ns: u64,
 ) -> Result<Vec<FiledReport>, RunError> {
     let request = pb::QueryMisbehaviorReportsRequest { after_ns };
-    let answer = api.query_misbehavior_reports(request).await;
+    let answer = client::whole(api.query_misbehavior_reports(request)).await;
     let reports = answer.map_err(|status| client::failure(&status))?.into_inner().reports;
     Ok(reports.into_iter().map(held).collect())
 }

@@ -253,17 +253,17 @@ fn confirm(args: &BenchArgs) -> Result<(), RunError> {
     match (&args.payer_key_file, &args.gateway) {
         (Some(path), _) => {
             let account = key::read(path).map_err(|error| error.at(path))?.public_key().address();
-            eprintln!(
+            output::note(format_args!(
                 "this publishes up to {most} at {}. Each costs the payer {account} the network's fee, \
                  and stays on the nodes for {} days.",
                 args.target, args.retention_days
-            );
+            ));
         }
-        (None, gateway) => eprintln!(
+        (None, gateway) => output::note(format_args!(
             "this publishes up to {most} through the gateway {}, which pays the network's fee for each, \
              and chooses how many days they stay on the nodes.",
             gateway.as_deref().unwrap_or_default()
-        ),
+        )),
     }
     if args.yes || !std::io::stdin().is_terminal() || output::ask("publish?")? {
         return Ok(());

@@ -93,7 +93,7 @@ async fn look_forever(
                 // Another endpoint may answer by then.
                 network = None;
                 watch.lock().failures += 1;
-                eprintln!("the chains could not be read: {}", error.text);
+                output::note(format_args!("the chains could not be read: {}", error.text));
             }
         }
         tokio::time::sleep(args.every).await;
@@ -112,7 +112,7 @@ async fn count_events(network: &Network, events: &mut EventFollower, watch: &Mut
     watch.note_events(events.counts().clone());
     if let Some(fault) = fault {
         watch.event_failures += 1;
-        eprintln!("events could not be read: {fault}");
+        output::note(format_args!("events could not be read: {fault}"));
     }
 }
 

@@ -36,7 +36,7 @@ use super::audit::FAULTS_EXIT_CODE;
 use crate::args::network_watcher::{NetworkWatcherArgs, without_effect};
 use crate::args::onchain::NetworkArgs;
 use crate::commands::onchain::{self, ChainsNeeded};
-use crate::metrics_server;
+use crate::{metrics_server, output};
 use follow::{ReconnectPauses, follow};
 use page::WatcherPage;
 use probe::Prober;
@@ -144,7 +144,7 @@ impl Watcher {
             let pause = match self.read_registry(network).await {
                 Ok(()) => refresh,
                 Err(error) => {
-                    eprintln!("the registry could not be read: {}", error.text);
+                    output::note(format_args!("the registry could not be read: {}", error.text));
                     self.watch.lock().view.note_registry_fault(&error.text);
                     // Without any registry there is nothing to watch.
                     let has_one = self.watch.lock().view.has_registry();
@@ -190,7 +190,7 @@ impl Watcher {
             .is_err()
         {
             let seconds = ONCE_COMPARE_MAX.as_secs();
-            eprintln!("not every strand was compared within {seconds} s");
+            output::note(format_args!("not every strand was compared within {seconds} s"));
         }
         match table::print(&self.watch.lock(), as_json) {
             0 => Ok(()),

@@ -25,7 +25,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::page::WatcherPage;
 use super::probe_view::ProbePhase;
-use crate::client;
+use crate::{client, output};
 
 /// Time for the answer of the first node. A guess: a publish takes milliseconds.
 const PUBLISH_MAX: Duration = Duration::from_secs(10);
@@ -81,7 +81,7 @@ async fn probe(watch: &Mutex<WatcherPage>, payer: &SecretKey, at: u32, nodes: Ve
     let id = match published.map_err(late).flatten() {
         Ok(id) => id,
         Err(text) => {
-            eprintln!("a probe was not published at node {at}: {text}");
+            output::note(format_args!("a probe was not published at node {at}: {text}"));
             return watch.lock().probes.note_failure(at, ProbePhase::Publish);
         }
     };

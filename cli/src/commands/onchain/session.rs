@@ -1,6 +1,6 @@
 //! The session of one command on chains: its plan, its confirmation, its transactions and its result.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
 use alloy::rpc::types::TransactionReceipt;
@@ -209,8 +209,7 @@ impl OnchainSession {
     /// who is asked must see it.
     fn propose_text(&self, text: String) {
         if self.reporter.as_json && self.mode == (Mode::Send { ask: true }) {
-            // A failing error output cannot be reported anywhere.
-            let _ = writeln!(io::stderr(), "{text}");
+            output::note(text);
         } else {
             self.say(text);
         }

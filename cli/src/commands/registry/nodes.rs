@@ -4,6 +4,7 @@ use alloy::providers::Provider as _;
 use hawser_chain::admin::membership::{self, MembershipTime};
 use hawser_chain::admin::nodes::{self, NewNode, RegisteredNode};
 use hawser_chain::admin::{Contract, Network};
+use hawser_chain::watch::check_node_url;
 use hawser_node::error::RunError;
 use hawser_node::files::registry::{
     AbsenceEntry, RegistryContract, RegistryFile, RegistryFileEntry,
@@ -241,13 +242,8 @@ fn public_key(args: &NodeAddArgs) -> Result<PublicKey, RunError> {
 
 /// Parses a URL that peers can dial. The contract would accept any text.
 fn http_address(text: &str) -> Result<String, RunError> {
-    let is_good = text.parse::<http::Uri>().is_ok_and(|uri| {
-        let has_host = uri.host().is_some_and(|host| !host.is_empty());
-        let ends_there = matches!(uri.path(), "" | "/") && uri.query().is_none();
-        let is_plain = uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
-        matches!(uri.scheme_str(), Some("http" | "https")) && has_host && ends_there && is_plain
-    });
-    if is_good {
+    let ends_there = |url: http::Uri| matches!(url.path(), "" | "/") && url.query().is_none();
+    if check_node_url(text).is_ok() && text.parse().is_ok_and(ends_there) {
         Ok(text.to_owned())
     } else {
         Err(RunError::usage(format!(
@@ -276,6 +272,8 @@ mod tests {
             "http://a?b",
             "http://user:word@a",
             "http://a b",
+            "http://a/#b",
+            "http://a:0",
         ] {
             assert_eq!(output::exit_code(http_address(bad).unwrap_err().kind), 2, "{bad}");
         }

@@ -186,7 +186,7 @@ async fn a_refusal_is_passed_on_with_its_reason() {
     let routed = [envelope(PayloadClass::Message, 1)];
     service.replies(200, r#"{"allow": false, "reason": "no\nplan"}"#);
     let refused = webhook.ask("alice", &routed).await.unwrap_err();
-    assert_eq!(refused, WebhookError::Refused("noplan".into()));
+    assert_eq!(refused, WebhookError::Refused("no plan".into()));
     service.replies(200, r#"{"allow": false}"#);
     assert!(matches!(webhook.ask("alice", &routed).await, Err(WebhookError::Refused(_))));
 }

@@ -102,8 +102,11 @@ mod tests {
         }
     }
 
+    /// The places of each load, in their order.
+    type PlacesOfLoads = Vec<Vec<u64>>;
+
     /// Loads writes of one envelope of these lengths. Returns the result, and the places of each load.
-    fn load_all(lens: &[usize]) -> (Result<((), u64), BootstrapFetchError>, Vec<Vec<u64>>) {
+    fn load_all(lens: &[usize]) -> (Result<((), u64), BootstrapFetchError>, PlacesOfLoads) {
         let (key, absences) = (key(NODE.0).public_key(), Absences::NONE);
         let verifier = EnvelopeVerifier { originator: NODE, key, own: OriginatorId(400), absences };
         let mut loads = Vec::new();

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use hawser_proto::one_line;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::GetVersionRequest;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_client::MetadataApiClient;
 use hawser_serve::CheckedChannel;
@@ -16,8 +17,6 @@ use super::public::{ASK_ELSEWHERE, root_cause};
 
 /// Time limit of a call. A guess: it takes a few round trips.
 pub(super) const CALL_MAX: Duration = Duration::from_secs(5);
-/// The longest shown part of an answer, in characters. A guess: two lines.
-const TEXT_LEN_MAX: usize = 200;
 /// A call that every node answers.
 const CALL: &str = "xmtp.xmtpv4.metadata_api.MetadataApi/GetVersion";
 /// A frame of gRPC-Web with an empty message: no flags, and a length of 0.
@@ -70,7 +69,8 @@ async fn over_grpc(url: &str) -> Result<(), TestCallError> {
 }
 
 async fn call_grpc(url: &str) -> Result<(), TestCallError> {
-    let silent = |error: tonic::transport::Error| TestCallError::Silent(shown(&root_cause(&error)));
+    let silent =
+        |error: tonic::transport::Error| TestCallError::Silent(one_line(&root_cause(&error)));
     let endpoint = endpoint(url).await.map_err(silent)?;
     let channel = endpoint.connect().await.map_err(silent)?;
     let mut client = MetadataApiClient::new(CheckedChannel::from(channel));
@@ -78,10 +78,10 @@ async fn call_grpc(url: &str) -> Result<(), TestCallError> {
         Ok(_) => Ok(()),
         // A status that the library makes of a broken connection has its error as source.
         Err(status) => Err(match std::error::Error::source(&status) {
-            Some(cause) => TestCallError::Silent(shown(&root_cause(cause))),
+            Some(cause) => TestCallError::Silent(one_line(&root_cause(cause))),
             None => {
                 let text = format!("{:?}: {}", status.code(), status.message());
-                TestCallError::Other(shown(&text))
+                TestCallError::Other(one_line(&text))
             }
         }),
     }
@@ -107,7 +107,7 @@ pub(super) async fn endpoint(url: &str) -> Result<Endpoint, tonic::transport::Er
 async fn over_grpc_web(url: &str) -> Result<(), TestCallError> {
     // An error means that the process has already installed another one.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let silent = |error: reqwest::Error| TestCallError::Silent(shown(&root_cause(&error)));
+    let silent = |error: reqwest::Error| TestCallError::Silent(one_line(&root_cause(&error)));
     let client = reqwest::Client::builder()
         .timeout(CALL_MAX)
         .no_proxy()
@@ -132,12 +132,7 @@ async fn over_grpc_web(url: &str) -> Result<(), TestCallError> {
         return Ok(());
     }
     let status = status.as_u16();
-    Err(TestCallError::Other(shown(&format!("status {status}, {kind} {code}"))))
-}
-
-/// Makes a text from outside fit for a terminal.
-pub(super) fn shown(text: &str) -> String {
-    text.chars().filter(|it| !it.is_control()).take(TEXT_LEN_MAX).collect()
+    Err(TestCallError::Other(one_line(&format!("status {status}, {kind} {code}"))))
 }
 
 #[cfg(test)]
@@ -188,11 +183,5 @@ mod tests {
     async fn a_url_that_does_not_answer_here_at_all_is_doubtful() {
         assert_eq!(results("http://127.0.0.1:1").await, [Doubtful, Doubtful]);
         assert_eq!(results("no url").await, [Doubtful, Doubtful]);
-    }
-
-    #[test]
-    fn an_answer_steers_no_terminal() {
-        assert_eq!(shown("a\u{1b}[2J\nb"), "a[2Jb");
-        assert_eq!(shown(&"x".repeat(1000)).len(), TEXT_LEN_MAX);
     }
 }

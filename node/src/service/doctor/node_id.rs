@@ -9,13 +9,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use hawser_net::{NODE_TOKEN_HEADER, PlainTextPeers, node_token};
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::GetVersionRequest;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_client::MetadataApiClient;
-use hawser_proto::{OriginatorId, SecretKey};
+use hawser_proto::{OriginatorId, SecretKey, one_line};
 use hawser_serve::CheckedChannel;
 use tokio::time::timeout;
 use tonic::transport::Uri;
 use tonic::{Code, Request};
 
-use super::calls::{CALL_MAX, endpoint, shown};
+use super::calls::{CALL_MAX, endpoint};
 use super::checked::DoctorCheck;
 use super::public::root_cause;
 
@@ -110,7 +110,7 @@ async fn answer(url: &str, permitted: Option<SocketAddr>, token: String) -> Toke
 }
 
 async fn call(url: &str, permitted: Option<SocketAddr>, token: &str) -> TokenAnswer {
-    let unknown = |error: tonic::transport::Error| TokenAnswer::Unknown(shown(&root_cause(&error)));
+    let unknown = |error: tonic::transport::Error| TokenAnswer::Unknown(one_line(&root_cause(&error)));
     let endpoint = match (permitted, url.parse::<Uri>()) {
         // The server still sees the name in the URL.
         (Some(address), Ok(origin)) => {
@@ -134,7 +134,7 @@ async fn call(url: &str, permitted: Option<SocketAddr>, token: &str) -> TokenAns
         Ok(_) => TokenAnswer::Accepted,
         Err(status) if status.code() == Code::Unauthenticated => TokenAnswer::Refused,
         Err(status) => {
-            TokenAnswer::Unknown(shown(&format!("{:?}: {}", status.code(), status.message())))
+            TokenAnswer::Unknown(one_line(&format!("{:?}: {}", status.code(), status.message())))
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
+use hawser_proto::one_line;
 use hawser_serve::cors;
 use http::header::{
     ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, HeaderMap, ORIGIN,
@@ -175,8 +176,7 @@ fn different(headers: &HeaderMap) -> Option<String> {
             [] => Some(format!("{name} is missing")),
             [one] if **one == wanted => None,
             [one] => {
-                let found = String::from_utf8_lossy(one.as_bytes());
-                let found: String = found.chars().filter(|it| !it.is_control()).take(100).collect();
+                let found = one_line(&String::from_utf8_lossy(one.as_bytes()));
                 Some(format!("{name} is {found:?}"))
             }
             more => Some(format!("{name} is there {} times", more.len())),

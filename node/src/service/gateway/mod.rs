@@ -17,7 +17,9 @@ use hawser_chain::redis_link::RedisLink;
 use hawser_chain::watch::{DepositWatcher, ListWatcher};
 use hawser_gateway::chain::{ChainRecordPlace, ChainWriter};
 use hawser_gateway::policy::config::PolicyFile;
-use hawser_gateway::{GatewayHandle, GatewayPorts, GatewaySettings, StartError};
+use hawser_gateway::{
+    GatewayHandle, GatewayPorts, GatewaySettings, REDIS_ANSWER_LEN_BYTES_MAX, StartError,
+};
 use hawser_proto::SecretKey;
 use hawser_serve::ChainListsView;
 use hawser_validation::precheck::UpdatePrecheck;
@@ -293,7 +295,8 @@ fn deposit_watcher(
 /// Connects to the Redis that several gateways share, if one is configured.
 async fn redis(settings: &GatewayServiceSettings) -> Result<Option<Arc<RedisLink>>, RunError> {
     let Some(access) = &settings.redis else { return Ok(None) };
-    let link = RedisLink::connect(access).await.map_err(RunError::failed)?;
+    let link = RedisLink::connect(access, REDIS_ANSWER_LEN_BYTES_MAX).await;
+    let link = link.map_err(RunError::failed)?;
     Ok(Some(Arc::new(link)))
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::str::FromStr as _;
 
 use tokio_postgres::Config;
-use tokio_postgres::config::SslMode;
+use tokio_postgres::config::{SslMode, SslNegotiation};
 
 use super::error::ImportError;
 use super::tls::{CertificateCheck, PostgresTls};
@@ -38,11 +38,11 @@ impl DatabaseAddress {
         let (rest, options) = split(text).map_err(ImportError::Address)?;
         let mut config = Config::from_str(&rest)
             .map_err(|error| ImportError::Address(format!("no connection string: {error}")))?;
+        // The library then leaves it to `PostgresTls` to ask the server for TLS.
+        config.ssl_mode(SslMode::Require).ssl_negotiation(SslNegotiation::Direct);
         let (mode, checked) = protection(&options).map_err(ImportError::Address)?;
-        config.ssl_mode(mode);
-        let tls =
-            PostgresTls::new(checked, options.roots.as_deref()).map_err(ImportError::Address)?;
-        Ok(Self { config, tls })
+        let tls = PostgresTls::new(mode, checked, options.roots.as_deref());
+        Ok(Self { config, tls: tls.map_err(ImportError::Address)? })
     }
 }
 

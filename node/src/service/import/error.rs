@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use hawser_proto::OriginatorId;
+use hawser_proto::{OriginatorId, one_line};
 use hawser_storage::{CommitError, DatabaseError, OpenError, ReadError};
 
 use super::check::ImportPlanError;
@@ -73,8 +73,8 @@ pub enum ImportError {
     },
     /// A table has more rows than that of any node.
     #[error(
-        "{step}: more than {max} originators or contracts in a table: it was altered, or the database is not xmtpd's. \
-         Nothing more was read"
+        "{step}: more than {max} originators or contracts in a table, or longer names than any has: it was altered, or \
+         the database is not xmtpd's. Nothing more was read"
     )]
     Many {
         /// The step that failed.
@@ -93,6 +93,14 @@ pub enum ImportError {
         step: &'static str,
         /// The time waited.
         after: Duration,
+    },
+    /// The connection to Postgres has ended.
+    #[error("{step}: {cause}")]
+    Ended {
+        /// The step that failed.
+        step: &'static str,
+        /// The reason.
+        cause: String,
     },
     /// Postgres has failed.
     #[error("{step}: {source}{}", cause(source))]
@@ -225,9 +233,10 @@ impl ImportError {
     }
 }
 
-/// Returns the cause of an error, which its own text omits, as the end of a sentence.
-fn cause(error: &tokio_postgres::Error) -> String {
-    std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default()
+/// Returns the cause of an error, which its own text omits, as the end of a sentence. The server may have chosen it.
+pub(super) fn cause(error: &tokio_postgres::Error) -> String {
+    let cause = std::error::Error::source(error).map(ToString::to_string);
+    cause.map(|cause| format!(": {}", one_line(&cause))).unwrap_or_default()
 }
 
 impl From<OpenNodeError> for ImportError {
@@ -273,6 +282,7 @@ impl From<ImportError> for RunError {
             | ImportError::NotCleared { .. }
             | ImportError::Kept { .. } => Self::refused(error),
             ImportError::Postgres { .. }
+            | ImportError::Ended { .. }
             | ImportError::Silent { .. }
             | ImportError::Folder { .. }
             | ImportError::Commit(_)

@@ -1,6 +1,6 @@
 //! Imports the database of a stopped node of the reference implementation (xmtpd, in Postgres).
 //!
-//! - `address`: the connection string; `tls`: the protection of the connection;
+//! - `address`: the connection string; `tls`: the protection of the connection; `messages`: bounds on what comes;
 //! - `session`: one session, with its time limits;
 //! - `source`: reads the database; `facts`: its properties; `check`: decides whether it may be imported;
 //! - `strand`: verifies one strand, and converts it to changes of the log;
@@ -26,6 +26,7 @@ mod compare;
 mod error;
 mod facts;
 mod folder;
+mod messages;
 mod session;
 mod source;
 mod strand;

@@ -1,14 +1,17 @@
 //! One session with Postgres, each step of which has a time limit.
 
+use std::pin::pin;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokio_postgres::config::SslMode;
+use futures_util::TryStreamExt as _;
+use hawser_proto::one_line;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{FromSql, WasNull, WrongType};
-use tokio_postgres::{Client, Row};
+use tokio_postgres::{Client, Row, RowStream};
 
 use super::address::DatabaseAddress;
-use super::error::ImportError;
+use super::error::{ImportError, cause};
 use super::facts::SCHEMA;
 
 /// The settings of each session. With this working memory, Postgres sorts a page of common envelopes in memory and not
@@ -19,6 +22,9 @@ const SETTINGS: &str = "SET default_transaction_read_only = on; SET statement_ti
 /// The most rows that a query for one row of each strand, or of each contract, may give. Bounds the memory. A guess:
 /// far above the number of nodes and contracts of any network.
 pub(super) const SCAN_ROWS_MAX: usize = 10_000;
+
+/// The most bytes that these rows may have together. A guess: a thousand for each; a row has a few numbers, or a name.
+const SCAN_BYTES_MAX: usize = 1000 * SCAN_ROWS_MAX;
 
 /// The time without any traffic after which the system asks whether the server's machine is still there. A guess.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
@@ -53,8 +59,10 @@ impl Default for PostgresLimits {
 
 /// A session. Each call names its step, for the error.
 pub(super) struct PostgresSession {
-    pub(super) client: Client,
+    client: Client,
     pub(super) limits: PostgresLimits,
+    /// The reason for which the connection has ended.
+    ended: Arc<OnceLock<String>>,
 }
 
 impl PostgresSession {
@@ -67,19 +75,30 @@ impl PostgresSession {
         limits: PostgresLimits,
     ) -> Result<Self, ImportError> {
         let step = "connecting to Postgres";
-        let client = within(step, limits.connect, connect(address)).await?;
-        Ok(Self { client, limits })
+        within(step, limits.connect, connect(address, limits)).await
+    }
+
+    /// Returns a function that converts an error of a call in this step.
+    pub(super) fn failed(
+        &self,
+        step: &'static str,
+    ) -> impl Fn(tokio_postgres::Error) -> ImportError {
+        let ended = self.ended.clone();
+        move |source| match ended.get().filter(|_| source.is_closed()) {
+            Some(cause) => ImportError::Ended { step, cause: cause.clone() },
+            None => failed(step)(source),
+        }
     }
 
     /// Runs a statement without an answer.
     pub(super) async fn run(&self, step: &'static str, sql: &str) -> Result<(), ImportError> {
-        let run = async { self.client.batch_execute(sql).await.map_err(failed(step)) };
+        let run = async { self.client.batch_execute(sql).await.map_err(self.failed(step)) };
         within(step, self.limits.answer, run).await
     }
 
     /// Returns the one row of an answer.
     pub(super) async fn row(&self, step: &'static str, sql: &str) -> Result<Row, ImportError> {
-        let row = async { self.client.query_one(sql, &[]).await.map_err(failed(step)) };
+        let row = async { self.client.query_one(sql, &[]).await.map_err(self.failed(step)) };
         within(step, self.limits.answer, row).await
     }
 
@@ -91,20 +110,40 @@ impl PostgresSession {
         self.row(step, sql).await?.try_get(0).map_err(failed(step))
     }
 
+    /// Begins a query, and returns its rows as they come.
+    pub(super) async fn rows(
+        &self,
+        step: &'static str,
+        sql: &str,
+    ) -> Result<RowStream, ImportError> {
+        let none: [i32; 0] = [];
+        self.client.query_raw(sql, none).await.map_err(self.failed(step))
+    }
+
     /// Returns all rows of a query that reads a whole table.
     ///
     /// # Errors
-    /// [`ImportError::Many`] if there are more than 10,000 rows: the tables were altered.
+    /// [`ImportError::Many`] if there are more than 10,000 rows, or long ones: the tables were altered, or the server
+    /// does not do what it is told.
     pub(super) async fn scan(
         &self,
         step: &'static str,
         sql: &str,
     ) -> Result<Vec<Row>, ImportError> {
         let sql = format!("{sql} LIMIT {}", SCAN_ROWS_MAX + 1);
-        let rows = async { self.client.query(&sql, &[]).await.map_err(failed(step)) };
-        let rows = within(step, self.limits.count, rows).await?;
-        if rows.len() > SCAN_ROWS_MAX {
-            return Err(ImportError::Many { step, max: SCAN_ROWS_MAX });
+        within(step, self.limits.count, self.read_all(step, &sql)).await
+    }
+
+    async fn read_all(&self, step: &'static str, sql: &str) -> Result<Vec<Row>, ImportError> {
+        let mut stream = pin!(self.rows(step, sql).await?);
+        let failed = self.failed(step);
+        let (mut rows, mut len_bytes) = (Vec::new(), 0);
+        while let Some(row) = stream.try_next().await.map_err(&failed)? {
+            len_bytes += row.raw_size_bytes();
+            if rows.len() == SCAN_ROWS_MAX || len_bytes > SCAN_BYTES_MAX {
+                return Err(ImportError::Many { step, max: SCAN_ROWS_MAX });
+            }
+            rows.push(row);
         }
         Ok(rows)
     }
@@ -113,7 +152,7 @@ impl PostgresSession {
     pub(super) async fn count(&self, table: &str) -> Result<i64, ImportError> {
         let step = "counting rows";
         let sql = format!("SELECT count(*) FROM {table}");
-        let row = async { self.client.query_one(&sql, &[]).await.map_err(failed(step)) };
+        let row = async { self.client.query_one(&sql, &[]).await.map_err(self.failed(step)) };
         within(step, self.limits.count, row).await?.try_get(0).map_err(failed(step))
     }
 
@@ -135,6 +174,7 @@ impl PostgresSession {
             }
             looks_left -= 1;
             if looks_left == 0 {
+                let names = one_line(&names);
                 return Err(ImportError::InUse { sessions: sessions - own, names });
             }
             tokio::time::sleep(SESSION_LOOKS_EVERY).await;
@@ -164,25 +204,32 @@ pub(super) async fn within<T>(
     done.unwrap_or(Err(ImportError::Silent { step, after }))
 }
 
-async fn connect(DatabaseAddress { config, tls }: &DatabaseAddress) -> Result<Client, ImportError> {
+async fn connect(
+    DatabaseAddress { config, tls }: &DatabaseAddress,
+    limits: PostgresLimits,
+) -> Result<PostgresSession, ImportError> {
     let mut config = config.clone();
     config.keepalives_idle(KEEPALIVE_AFTER).keepalives_interval(KEEPALIVE_AFTER / 3);
     let mut connected = config.connect(tls.clone()).await;
     // The server may support only TLS that this program cannot use, and the operator has not required TLS. An error
     // from the server itself is final.
     let has_failed = connected.as_ref().is_err_and(|error| error.as_db_error().is_none());
-    if has_failed && config.get_ssl_mode() == SslMode::Prefer {
-        connected = config.ssl_mode(SslMode::Disable).connect(tls.clone()).await;
+    if let Some(without_tls) = tls.without_tls().filter(|_| has_failed) {
+        connected = config.connect(without_tls).await;
     }
     let (client, connection) = connected.map_err(failed("connecting to Postgres"))?;
+    let session = PostgresSession { client, limits, ended: Arc::default() };
+    let ended = session.ended.clone();
     tokio::spawn(async move {
-        // The client's next call returns the error.
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "the connection to Postgres has ended");
+        // Calls fail when the connection is dropped, so the reason is there before.
+        let mut connection = pin!(connection);
+        if let Err(error) = connection.as_mut().await {
+            ended.get_or_init(|| format!("{error}{}", cause(&error)));
         }
     });
-    client.batch_execute(SETTINGS).await.map_err(failed("setting up the session"))?;
-    Ok(client)
+    let set = session.client.batch_execute(SETTINGS).await;
+    set.map_err(session.failed("setting up the session"))?;
+    Ok(session)
 }
 
 /// Returns a function that converts an error of Postgres in this step.

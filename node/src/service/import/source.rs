@@ -175,13 +175,12 @@ impl SourceDatabase {
     ) -> Result<bool, ImportError> {
         let (step, limit) = ("reading envelopes", self.session.limits.answer);
         let page = page_query(originator, after, through);
-        let none: [i32; 0] = [];
-        let rows = self.session.client.query_raw(&page, none);
-        let rows = within(step, limit, async { rows.await.map_err(failed(step)) }).await?;
+        let rows = within(step, limit, self.session.rows(step, &page)).await?;
         let mut rows = std::pin::pin!(rows);
+        let lost = self.session.failed(step);
         let mut batch = RowBatch::default();
         loop {
-            let next = async { rows.try_next().await.map_err(failed(step)) };
+            let next = async { rows.try_next().await.map_err(&lost) };
             let row = within(step, limit, next).await?;
             let is_end = row.is_none();
             if let Some(row) = row {

@@ -1,10 +1,10 @@
-//! TLS connections to Postgres with the modes of libpq.
+//! Connections to Postgres, with or without TLS as in the modes of libpq, whose messages are bounded.
 
 use std::io;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -14,10 +14,15 @@ use rustls::pki_types::{CertificateDer, InvalidDnsNameError, ServerName, UnixTim
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
 };
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio_postgres::config::SslMode;
+use tokio_postgres::tls::{ChannelBinding, MakeTlsConnect, TlsConnect, TlsStream};
 use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
+
+use super::messages::MessageScan;
+
+/// The request for TLS: its length, and its code. Specified: protocol 3 of Postgres.
+const TLS_REQUEST: [u8; 8] = [0, 0, 0, 8, 4, 210, 22, 47];
 
 /// The checks of a server's certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,16 +35,23 @@ pub(super) enum CertificateCheck {
     IssuerAndName,
 }
 
-/// A connector for TLS connections. Cheap to clone.
+/// A connector that asks for TLS as its mode says. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct PostgresTls(TlsConnector);
+pub(super) struct PostgresTls {
+    connector: TlsConnector,
+    mode: SslMode,
+}
 
 impl PostgresTls {
     /// Creates a connector that trusts the authorities in the PEM file `roots`, or those of this machine.
     ///
     /// # Errors
     /// The reason, if there is no trusted authority.
-    pub(super) fn new(checked: CertificateCheck, roots: Option<&Path>) -> Result<Self, String> {
+    pub(super) fn new(
+        mode: SslMode,
+        checked: CertificateCheck,
+        roots: Option<&Path>,
+    ) -> Result<Self, String> {
         let provider = Arc::new(ring::default_provider());
         let verifier: Arc<dyn ServerCertVerifier> = match checked {
             CertificateCheck::Nothing => {
@@ -57,7 +69,13 @@ impl PostgresTls {
             .dangerous()
             .with_custom_certificate_verifier(verifier)
             .with_no_client_auth();
-        Ok(Self(TlsConnector::from(Arc::new(config))))
+        Ok(Self { connector: TlsConnector::from(Arc::new(config)), mode })
+    }
+
+    /// Returns a connector without TLS, if the operator has not required it.
+    pub(super) fn without_tls(&self) -> Option<Self> {
+        let connector = self.connector.clone();
+        (self.mode == SslMode::Prefer).then_some(Self { connector, mode: SslMode::Disable })
     }
 }
 
@@ -87,19 +105,19 @@ impl<S> MakeTlsConnect<S> for PostgresTls
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    type Stream = PostgresStream<S>;
+    type Stream = PostgresStream;
     type TlsConnect = HostTls;
     type Error = InvalidDnsNameError;
 
     fn make_tls_connect(&mut self, host: &str) -> Result<HostTls, InvalidDnsNameError> {
         let host = ServerName::try_from(host.to_owned())?;
-        Ok(HostTls { connector: self.0.clone(), host })
+        Ok(HostTls { tls: self.clone(), host })
     }
 }
 
-/// A connector for one TLS connection to a host.
+/// A connector for one connection to a host.
 pub(super) struct HostTls {
-    connector: TlsConnector,
+    tls: PostgresTls,
     host: ServerName<'static>,
 }
 
@@ -107,51 +125,79 @@ impl<S> TlsConnect<S> for HostTls
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    type Stream = PostgresStream<S>;
+    type Stream = PostgresStream;
     type Error = io::Error;
-    type Future = Pin<Box<dyn Future<Output = io::Result<PostgresStream<S>>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = io::Result<PostgresStream>> + Send>>;
 
-    fn connect(self, stream: S) -> Self::Future {
+    fn connect(self, mut stream: S) -> Self::Future {
         Box::pin(async move {
-            Ok(PostgresStream(Box::new(self.connector.connect(self.host, stream).await?)))
+            let PostgresTls { connector, mode } = self.tls;
+            if mode == SslMode::Disable {
+                return Ok(PostgresStream::over(stream));
+            }
+            stream.write_all(&TLS_REQUEST).await?;
+            match stream.read_u8().await? {
+                b'S' => Ok(PostgresStream::over(connector.connect(self.host, stream).await?)),
+                _ if mode == SslMode::Require => {
+                    Err(io::Error::other("the server does not support TLS"))
+                }
+                _ => Ok(PostgresStream::over(stream)),
+            }
         })
     }
 }
 
-/// A TLS connection.
-pub(super) struct PostgresStream<S>(Box<TlsStream<S>>);
+/// A stream in both directions, with or without TLS.
+trait PlainOrTls: AsyncRead + AsyncWrite + Unpin + Send {}
 
-impl<S: AsyncRead + AsyncWrite + Unpin> tokio_postgres::tls::TlsStream for PostgresStream<S> {
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> PlainOrTls for T {}
+
+/// A connection that fails at a message above the bounds.
+pub(super) struct PostgresStream {
+    stream: Box<dyn PlainOrTls>,
+    scan: MessageScan,
+}
+
+impl PostgresStream {
+    fn over(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> Self {
+        Self { stream: Box::new(stream), scan: MessageScan::default() }
+    }
+}
+
+impl TlsStream for PostgresStream {
     fn channel_binding(&self) -> ChannelBinding {
         ChannelBinding::none()
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for PostgresStream<S> {
+impl AsyncRead for PostgresStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         to: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0).poll_read(cx, to)
+        let before = to.filled().len();
+        ready!(Pin::new(&mut *self.stream).poll_read(cx, to))?;
+        let scanned = self.scan.read(&to.filled()[before..]);
+        Poll::Ready(scanned.map_err(io::Error::other))
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for PostgresStream<S> {
+impl AsyncWrite for PostgresStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.0).poll_write(cx, bytes)
+        Pin::new(&mut *self.stream).poll_write(cx, bytes)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0).poll_flush(cx)
+        Pin::new(&mut *self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.0).poll_shutdown(cx)
+        Pin::new(&mut *self.stream).poll_shutdown(cx)
     }
 }
 

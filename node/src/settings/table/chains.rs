@@ -56,7 +56,7 @@ pub const FILE: Setting = place(
     "one of the three ways to give all addresses",
     "chain.json",
     "The file with all addresses, such as the chain.json of `hawser chain dev`: a path, file://…, \
-     http(s)://…, or config://NAME for a deployed network",
+     http(s)://… (redirects are not followed), or config://NAME for a deployed network",
 );
 /// The content of a file with all addresses.
 pub const TEXT: Setting = value(

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::sync::OnceLock;
-use std::time::Duration;
 
 use hawser_audit::proof::EnvelopeProof;
 use hawser_audit::replay::{LogRows, LogSource, SourceError, StoredMark, StrandRow, StrandRows};
@@ -25,7 +24,6 @@ use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::Rate;
 use http::uri::PathAndQuery;
 use tokio::runtime::Runtime;
-use tokio::time::timeout;
 use tonic::client::Grpc;
 use tonic::{Code, Request, Response, Status};
 
@@ -42,8 +40,6 @@ const PAGE_FIELDS_MAX: usize = 16 * PAGE_ENVELOPES as usize;
 /// about void places that it may have takes less. An empty statement takes two bytes on the wire and 32 in memory.
 const CHECKPOINT_LEN_BYTES_MAX: usize = 64 * 1024;
 const QUERY_ENVELOPES: &str = "/xmtp.xmtpv4.message_api.QueryApi/QueryEnvelopes";
-/// Time limit of one whole answer. A guess: a page of 25 MiB over a slow line.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A node that is asked for its log.
 pub(in crate::commands) struct NodeLog {
@@ -139,15 +135,9 @@ impl NodeLog {
         Ok(EnvelopeProof { envelope, inclusion: InclusionProof(hashes), checkpoint })
     }
 
-    /// Waits for a whole answer. The limit also applies to a node that sends the head of an answer and then nothing.
+    /// Waits for a whole answer.
     fn ask<T>(&self, call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Status> {
-        // The timer is made in the runtime that runs it.
-        let answer = self.runtime.block_on(async { timeout(ANSWER_TIMEOUT, call).await });
-        let late = || {
-            let seconds = ANSWER_TIMEOUT.as_secs();
-            Status::deadline_exceeded(format!("the node gave no whole answer within {seconds} s"))
-        };
-        answer.unwrap_or_else(|_| Err(late())).map(Response::into_inner)
+        self.runtime.block_on(client::whole(call)).map(Response::into_inner)
     }
 
     /// Asks for a checkpoint. Returns `None` if the node has none.

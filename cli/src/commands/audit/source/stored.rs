@@ -17,6 +17,7 @@ use hawser_storage::{
 
 use crate::commands::backup;
 use crate::commands::rebuild::refusal;
+use crate::output;
 
 /// Names that are tried for the folder of links. A guess: each process that runs needs one.
 const NAMES_MAX: u32 = 100;
@@ -197,7 +198,7 @@ impl Links {
 impl Drop for Links {
     fn drop(&mut self) {
         if let Err(error) = fs::remove_dir_all(&self.0) {
-            eprintln!("hawser: {} stays: {error}", self.0.display());
+            output::note(format_args!("hawser: {} stays: {error}", self.0.display()));
         }
     }
 }

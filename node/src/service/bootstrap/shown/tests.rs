@@ -215,8 +215,8 @@ fn chunks_without_the_envelopes_of_their_places_are_refused() {
         (all[0].1, all[1].1) = (two, one);
     };
     let none = |all: &mut Envelopes| all[2].1 = Bytes::from_static(b"no envelope");
-    let changes: [(&dyn Fn(&mut Envelopes), u64); 2] = [(&moved, 1), (&none, 3)];
-    for (change, named) in changes {
+    let moved: &dyn Fn(&mut Envelopes) = &moved;
+    for (change, named) in [(moved, 1), (&none, 3)] {
         let mut envelopes = all_honest();
         change(&mut envelopes);
         let (taken, head) = take_altered(&envelopes);

@@ -1,0 +1,448 @@
+//! A connection to Redis whose answers are bounded.
+//!
+//! **Redis is not trusted.** The client library keeps an answer of any length and makes room for the values of a list
+//! before they come. So this connection reads along, and ends before the library sees an answer that is too long, or
+//! that announces too much.
+//!
+//! `api` compiles this file, too: it may not use this crate, and no crate below both may use tokio.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ErrorKind, FromRedisValue, RedisResult,
+};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+/// The largest number of values in one answer. A guess: scripts of this program answer with some thousand at most.
+const ANSWER_VALUES_MAX: u64 = 100_000;
+/// The largest number of lists within each other. A guess: answers to scripts of this program have three.
+const OPEN_LISTS_MAX: usize = 8;
+/// The beginning of a line that is kept: the sign of its kind, and a number of 64 bits with spaces around it.
+const LINE_HEAD_LEN: usize = 32;
+
+/// The reason for which an answer of Redis is not read further.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum RedisAnswerError {
+    #[error("the answer has more than {0} bytes")]
+    Bytes(usize),
+    #[error("the answer has more than {ANSWER_VALUES_MAX} values")]
+    Values,
+    #[error("the answer has more than {OPEN_LISTS_MAX} lists within each other")]
+    Lists,
+    #[error("the answer is none of Redis")]
+    Malformed,
+}
+
+/// The settings of a connection.
+#[derive(Debug, Clone)]
+pub(crate) struct RedisConnectionSettings {
+    /// The time limit of connecting.
+    pub(crate) connect_timeout: Duration,
+    /// The time limit of an answer, if calls have none of their own.
+    pub(crate) answer_timeout: Option<Duration>,
+    /// The largest answer, in bytes.
+    pub(crate) answer_bytes_max: usize,
+}
+
+/// A connection to Redis. Clones share it, and it closes with the last of them.
+#[derive(Clone)]
+pub(crate) struct RedisConnection {
+    calls: MultiplexedConnection,
+    _task: Arc<ConnectionTask>,
+}
+
+/// The task that reads and writes, which ends when this value is dropped. By itself it would wait for answers that
+/// nothing needs any more.
+struct ConnectionTask(JoinHandle<()>);
+
+impl Drop for ConnectionTask {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl RedisConnection {
+    /// Connects.
+    ///
+    /// # Errors
+    /// Fails when Redis is not reached in time, or refuses the password.
+    pub(crate) async fn open(
+        client: &Client,
+        settings: &RedisConnectionSettings,
+    ) -> RedisResult<Self> {
+        let opened = timeout(settings.connect_timeout, Self::connect(client, settings));
+        let late = io::Error::new(io::ErrorKind::TimedOut, "Redis was not reached in time");
+        opened.await.unwrap_or_else(|_| Err(late.into()))
+    }
+
+    async fn connect(client: &Client, settings: &RedisConnectionSettings) -> RedisResult<Self> {
+        match client.get_connection_info().addr() {
+            ConnectionAddr::Tcp(host, port) => {
+                let stream = TcpStream::connect((host.as_str(), *port)).await?;
+                let (reader, writer) = stream.into_split();
+                Self::over(client, settings, reader, writer).await
+            }
+            ConnectionAddr::Unix(path) => {
+                let (reader, writer) = UnixStream::connect(path).await?.into_split();
+                Self::over(client, settings, reader, writer).await
+            }
+            _ => Err((ErrorKind::InvalidClientConfig, "Redis behind TLS is not supported").into()),
+        }
+    }
+
+    async fn over(
+        client: &Client,
+        settings: &RedisConnectionSettings,
+        reader: impl AsyncRead + Unpin + Send + 'static,
+        writer: impl AsyncWrite + Unpin + Send + 'static,
+    ) -> RedisResult<Self> {
+        let scan = AnswerScan::new(settings.answer_bytes_max);
+        let stream = tokio::io::join(BoundedAnswers { reader, scan }, writer);
+        let config = AsyncConnectionConfig::new().set_response_timeout(settings.answer_timeout);
+        let redis = client.get_connection_info().redis_settings();
+        let (calls, task) = MultiplexedConnection::new_with_config(redis, stream, config).await?;
+        Ok(Self { calls, _task: Arc::new(ConnectionTask(tokio::spawn(task))) })
+    }
+
+    /// Sends a command, and waits for its answer.
+    ///
+    /// # Errors
+    /// Fails when Redis answers with an error, with another type or with too much, or not at all.
+    pub(crate) async fn ask<T: FromRedisValue>(&mut self, command: &Cmd) -> RedisResult<T> {
+        command.query_async(&mut self.calls).await
+    }
+}
+
+/// A reader that fails at the first byte that makes an answer too large.
+struct BoundedAnswers<R> {
+    reader: R,
+    scan: AnswerScan,
+}
+
+impl<R: AsyncRead + Unpin> AsyncRead for BoundedAnswers<R> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.reader).poll_read(context, buffer))?;
+        let scanned = self.scan.read(&buffer.filled()[before..]);
+        Poll::Ready(scanned.map_err(io::Error::other))
+    }
+}
+
+/// The position in an answer: an answer is a value, and a list announces how many values follow. Specified: the
+/// protocol of Redis, RESP 2 and 3.
+#[derive(Debug)]
+struct AnswerScan {
+    bytes_max: usize,
+    /// The bytes of this answer, with those of a string that is announced.
+    bytes: usize,
+    /// The values that lists of this answer have announced.
+    values: u64,
+    /// The values that each open list still lacks, the outermost list first.
+    lists: Vec<u64>,
+    /// The bytes that are left of a string, with the two that end it.
+    string_left: usize,
+    /// The beginning of the current line.
+    line: Vec<u8>,
+    line_len: usize,
+    /// The byte before this one.
+    last: u8,
+}
+
+impl AnswerScan {
+    fn new(bytes_max: usize) -> Self {
+        Self {
+            bytes_max,
+            bytes: 0,
+            values: 0,
+            lists: Vec::new(),
+            string_left: 0,
+            line: Vec::with_capacity(LINE_HEAD_LEN),
+            line_len: 0,
+            last: 0,
+        }
+    }
+
+    /// Reads bytes of one or several answers.
+    fn read(&mut self, mut bytes: &[u8]) -> Result<(), RedisAnswerError> {
+        while !bytes.is_empty() {
+            let len = match self.string_left {
+                0 => self.read_line(bytes)?,
+                left => self.read_string(left.min(bytes.len())),
+            };
+            bytes = &bytes[len..];
+        }
+        Ok(())
+    }
+
+    /// Passes over bytes of a string, whose header has been counted with the string. Returns their number.
+    fn read_string(&mut self, len: usize) -> usize {
+        self.string_left -= len;
+        if self.string_left == 0 {
+            self.end_value();
+        }
+        len
+    }
+
+    /// Reads to the end of the line, as far as it is there. Returns the number of bytes.
+    fn read_line(&mut self, bytes: &[u8]) -> Result<usize, RedisAnswerError> {
+        let end = bytes.iter().position(|it| *it == b'\n');
+        let len = end.map_or(bytes.len(), |end| end + 1);
+        self.count_bytes(len)?;
+        let kept = len.min(LINE_HEAD_LEN - self.line.len());
+        self.line.extend_from_slice(&bytes[..kept]);
+        self.line_len += len;
+        let before_end = match end {
+            None => None,
+            Some(0) => Some(self.last),
+            Some(end) => Some(bytes[end - 1]),
+        };
+        self.last = bytes[len - 1];
+        if before_end == Some(b'\r') {
+            self.end_line()?;
+            self.line.clear();
+            (self.line_len, self.last) = (0, 0);
+        }
+        Ok(len)
+    }
+
+    fn end_line(&mut self) -> Result<(), RedisAnswerError> {
+        let kind = self.line[0];
+        match kind {
+            b'+' | b'-' | b':' | b'_' | b',' | b'#' | b'(' => self.end_value(),
+            b'$' | b'!' | b'=' => match usize::try_from(self.number()?) {
+                Ok(len) => {
+                    let len = len.saturating_add(2);
+                    self.count_bytes(len)?;
+                    self.string_left = len;
+                }
+                Err(_) if kind == b'$' => self.end_value(), // no string
+                Err(_) => return Err(RedisAnswerError::Malformed),
+            },
+            b'*' | b'~' | b'>' => {
+                let count = u64::try_from(self.number()?).unwrap_or(0); // below zero: no list
+                self.begin_list(count)?;
+            }
+            b'%' | b'|' => {
+                let pairs = u64::try_from(self.number()?);
+                let pairs = pairs.map_err(|_| RedisAnswerError::Malformed)?;
+                self.begin_list(2 * pairs + u64::from(kind == b'|'))?;
+            }
+            _ => return Err(RedisAnswerError::Malformed),
+        }
+        Ok(())
+    }
+
+    /// Returns the number in the current line.
+    fn number(&self) -> Result<i64, RedisAnswerError> {
+        let digits = self.line.get(1..).filter(|_| self.line_len <= LINE_HEAD_LEN);
+        let digits = digits.and_then(|digits| std::str::from_utf8(digits).ok());
+        digits.and_then(|it| it.trim().parse().ok()).ok_or(RedisAnswerError::Malformed)
+    }
+
+    fn count_bytes(&mut self, len: usize) -> Result<(), RedisAnswerError> {
+        self.bytes = self.bytes.saturating_add(len);
+        if self.bytes > self.bytes_max {
+            return Err(RedisAnswerError::Bytes(self.bytes_max));
+        }
+        Ok(())
+    }
+
+    fn begin_list(&mut self, count: u64) -> Result<(), RedisAnswerError> {
+        self.values = self.values.saturating_add(count);
+        if self.values > ANSWER_VALUES_MAX {
+            return Err(RedisAnswerError::Values);
+        }
+        if count == 0 {
+            self.end_value();
+            return Ok(());
+        }
+        self.lists.push(count);
+        if self.lists.len() > OPEN_LISTS_MAX {
+            return Err(RedisAnswerError::Lists);
+        }
+        Ok(())
+    }
+
+    /// Ends a value, and the lists whose last value it is. The next answer begins anew.
+    fn end_value(&mut self) {
+        while let Some(left) = self.lists.last_mut() {
+            *left -= 1;
+            if *left > 0 {
+                return;
+            }
+            self.lists.pop();
+        }
+        (self.bytes, self.values) = (0, 0);
+    }
+}
+
+/// A server for tests that answers each command as it is told.
+#[cfg(test)]
+pub(crate) mod scripted {
+    use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+    use tokio::net::{TcpListener, TcpStream};
+
+    /// Starts a server. `answer` gets the name of a command, and the number of connections so far. Returns its URL.
+    pub(crate) async fn redis(
+        answer: impl Fn(&str, usize) -> Vec<u8> + Clone + Send + 'static,
+    ) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("redis://{}/0", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            let mut connections = 0;
+            while let Ok((stream, _)) = listener.accept().await {
+                connections += 1;
+                tokio::spawn(serve(stream, connections, answer.clone()));
+            }
+        });
+        url
+    }
+
+    async fn serve(
+        stream: TcpStream,
+        connections: usize,
+        answer: impl Fn(&str, usize) -> Vec<u8> + Send,
+    ) {
+        let mut stream = BufReader::new(stream);
+        while let Some(name) = command(&mut stream).await {
+            let answer = match name.as_str() {
+                "CLIENT" => b"+OK\r\n".to_vec(),
+                name => answer(name, connections),
+            };
+            if stream.write_all(&answer).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Reads a command. Returns its first word; `None` at the end of the connection.
+    async fn command(stream: &mut BufReader<TcpStream>) -> Option<String> {
+        let mut name = None;
+        for _ in 0..number(stream).await? {
+            let mut word = vec![0; number(stream).await? + 2];
+            stream.read_exact(&mut word).await.ok()?;
+            let word = String::from_utf8_lossy(&word[..word.len() - 2]).into_owned();
+            name.get_or_insert(word);
+        }
+        name
+    }
+
+    async fn number(stream: &mut BufReader<TcpStream>) -> Option<usize> {
+        let mut line = String::new();
+        stream.read_line(&mut line).await.ok()?;
+        line.get(1..)?.trim().parse().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BYTES_MAX: usize = 1000;
+
+    /// Reads bytes in pieces of every length: the network cuts answers anywhere.
+    fn scanned(bytes: &[u8]) -> Result<(), RedisAnswerError> {
+        let mut results = Vec::new();
+        for len in 1..=bytes.len() {
+            let mut scan = AnswerScan::new(BYTES_MAX);
+            results.push(bytes.chunks(len).try_for_each(|piece| scan.read(piece)));
+        }
+        results.dedup();
+        assert_eq!(results.len(), 1, "{:?}", String::from_utf8_lossy(bytes));
+        results[0]
+    }
+
+    #[test]
+    fn what_an_answer_announces_is_refused_before_it_comes() {
+        use RedisAnswerError::{Bytes, Lists, Malformed, Values};
+        let long = |sign: char| format!("{sign}536870912\r\n");
+        for sign in ['$', '!', '='] {
+            assert_eq!(scanned(long(sign).as_bytes()), Err(Bytes(BYTES_MAX)), "{sign}");
+            let most = format!("{sign}{}\r\n", i64::MAX);
+            assert_eq!(scanned(most.as_bytes()), Err(Bytes(BYTES_MAX)), "{sign}");
+        }
+        for sign in ['*', '~', '>', '%', '|'] {
+            assert_eq!(scanned(long(sign).as_bytes()), Err(Values), "{sign}");
+            let most = format!("{sign}{}\r\n", i64::MAX);
+            assert_eq!(scanned(most.as_bytes()), Err(Values), "{sign}");
+        }
+        let many_in_all = "*2\r\n*60000\r\n".to_owned() + &":1\r\n".repeat(2);
+        assert_eq!(scanned(many_in_all.as_bytes()), Ok(()));
+        assert_eq!(scanned(b"*2\r\n*60000\r\n*60000\r\n"), Err(Values));
+        assert_eq!(scanned("*1\r\n".repeat(OPEN_LISTS_MAX).as_bytes()), Ok(()));
+        assert_eq!(scanned("*1\r\n".repeat(OPEN_LISTS_MAX + 1).as_bytes()), Err(Lists));
+        for other in ["\r\n", "HTTP/1.1 400\r\n", "$x\r\n", "*\r\n", "!-1\r\n", "%-1\r\n"] {
+            assert_eq!(scanned(other.as_bytes()), Err(Malformed), "{other:?}");
+        }
+        let spaced = format!("$1{}\r\n", " ".repeat(100));
+        assert_eq!(scanned(spaced.as_bytes()), Err(Malformed));
+    }
+
+    #[test]
+    fn an_answer_without_an_end_is_refused_at_its_bound() {
+        for sign in ["-", "+", "$"] {
+            let endless = sign.to_owned() + &"1".repeat(BYTES_MAX);
+            assert_eq!(scanned(endless.as_bytes()), Err(RedisAnswerError::Bytes(BYTES_MAX)));
+        }
+        let no_end = "+x\n".repeat(BYTES_MAX);
+        assert_eq!(scanned(no_end.as_bytes()), Err(RedisAnswerError::Bytes(BYTES_MAX)));
+        let long_list = "*1000\r\n".to_owned() + &":1\r\n".repeat(BYTES_MAX / 4);
+        assert_eq!(scanned(long_list.as_bytes()), Err(RedisAnswerError::Bytes(BYTES_MAX)));
+    }
+
+    #[test]
+    fn answers_of_every_form_are_counted_one_by_one() {
+        let answers = "+OK\r\n-ERR no\r\n:1\r\n$-1\r\n$0\r\n\r\n$4\r\n\r\n*1\r\n*-1\r\n*0\r\n\
+             *2\r\n$1\r\na\r\n*1\r\n:2\r\n%1\r\n+a\r\n_\r\n|1\r\n+a\r\n#t\r\n,1.5\r\n~1\r\n(12\r\n\
+             >2\r\n+message\r\n=5\r\ntxt:a\r\n!5\r\nERR a\r\n";
+        assert_eq!(scanned(answers.as_bytes()), Ok(()));
+        let mut scan = AnswerScan::new(BYTES_MAX);
+        let string = format!("${}\r\n{}\r\n", BYTES_MAX - 10, "x".repeat(BYTES_MAX - 10));
+        for answer in [answers, &string].into_iter().cycle().take(20) {
+            scan.read(answer.as_bytes()).unwrap();
+            assert_eq!((scan.bytes, scan.values, scan.lists.len()), (0, 0, 0), "{answer}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_call_fails_with_the_bound_that_its_answer_exceeds() {
+        let url = scripted::redis(|name, _| match name {
+            "LONG" => b"$536870912\r\nx".to_vec(),
+            "MANY" => b"*1000000\r\n:1\r\n".to_vec(),
+            "DEEP" => b"*1\r\n".repeat(10_000),
+            "ENDLESS" => [b"-ERR ".to_vec(), vec![b'x'; 10_000]].concat(),
+            _ => b"+PONG\r\n".to_vec(),
+        });
+        let client = Client::open(url.await).unwrap();
+        let settings = RedisConnectionSettings {
+            connect_timeout: Duration::from_secs(60),
+            answer_timeout: None,
+            answer_bytes_max: BYTES_MAX,
+        };
+        for (name, error) in [
+            ("LONG", RedisAnswerError::Bytes(BYTES_MAX)),
+            ("MANY", RedisAnswerError::Values),
+            ("DEEP", RedisAnswerError::Lists),
+            ("ENDLESS", RedisAnswerError::Bytes(BYTES_MAX)),
+        ] {
+            let mut connection = RedisConnection::open(&client, &settings).await.unwrap();
+            let answer: String = connection.ask(&redis::cmd("PING")).await.unwrap();
+            assert_eq!(answer, "PONG");
+            let failed = connection.ask::<()>(&redis::cmd(name)).await.unwrap_err();
+            assert_eq!(failed.to_string(), error.to_string(), "{name}");
+            assert!(connection.ask::<()>(&redis::cmd("PING")).await.is_err(), "it is closed");
+        }
+    }
+}
