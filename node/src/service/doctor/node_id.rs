@@ -110,7 +110,8 @@ async fn answer(url: &str, permitted: Option<SocketAddr>, token: String) -> Toke
 }
 
 async fn call(url: &str, permitted: Option<SocketAddr>, token: &str) -> TokenAnswer {
-    let unknown = |error: tonic::transport::Error| TokenAnswer::Unknown(one_line(&root_cause(&error)));
+    let unknown =
+        |error: tonic::transport::Error| TokenAnswer::Unknown(one_line(&root_cause(&error)));
     let endpoint = match (permitted, url.parse::<Uri>()) {
         // The server still sees the name in the URL.
         (Some(address), Ok(origin)) => {
