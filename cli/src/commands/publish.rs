@@ -101,8 +101,8 @@ impl RequestSender {
         let payer_envelopes = request.iter().map(sign).collect();
         let mut api = PublishApiClient::new(self.channel.clone())
             .max_decoding_message_size(client::MESSAGE_LEN_BYTES_MAX);
-        let request = PublishPayerEnvelopesRequest { payer_envelopes };
-        let answer = client::whole(api.publish_payer_envelopes(request)).await?.into_inner();
+        let message = PublishPayerEnvelopesRequest { payer_envelopes };
+        let answer = client::whole(api.publish_payer_envelopes(message)).await?.into_inner();
         let envelopes = answer.originator_envelopes;
         let answers_request = |(line, envelope): (&EnvelopeLine, &OriginatorEnvelope)| {
             envelope.id().originator == self.target
