@@ -136,6 +136,15 @@ fn another_node_than_the_one_of_the_key_is_found_at_its_ports_and_at_the_registe
         own.iter().all(|(result, found)| result == "ok" && found.contains("is 100")),
         "{own:?}"
     );
+    let file = single.place.path().join("registry.json");
+    let canonical = fs::read_to_string(&file).unwrap();
+    let mut waiting: Value = serde_json::from_str(&canonical).unwrap();
+    waiting["nodes"][0]["isCanonical"] = false.into();
+    fs::write(&file, waiting.to_string()).unwrap();
+    let early = node_ids(&single);
+    let results: Vec<_> = early.iter().map(|(result, _)| result.as_str()).collect();
+    assert_eq!(results, ["ok", "warn"], "it waits to become canonical: {early:?}");
+    fs::write(&file, canonical).unwrap();
 
     // The settings of the other node lead to the first one: its ports, and its record in the registry.
     other.base = single.base;

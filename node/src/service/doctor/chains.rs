@@ -9,7 +9,7 @@ use futures_util::future::join_all;
 use hawser_chain::admin::Contract;
 use hawser_chain::index::try_push;
 use hawser_chain::send::Chain;
-use hawser_proto::OriginatorId;
+use hawser_rules::NodeRecord;
 
 use super::checked::DoctorCheck;
 use crate::files::deployment::KnownDeployment;
@@ -26,10 +26,10 @@ const AHEAD_S_FAILED: i64 = 300;
 const CLOCK_REMEDY: &str = "keep this machine's clock by NTP; if it is right, check the endpoint";
 const ENDPOINT_REMEDY: &str = "check the URL and the provider's quota, or name another endpoint";
 
-/// The results of the chain checks, with this node's id and URL if the registry has them.
+/// The results of the chain checks, with this node's record and its URL if the registry has them.
 pub(super) struct SeenChains {
     pub(super) checks: Vec<DoctorCheck>,
-    pub(super) own: Option<(OriginatorId, String)>,
+    pub(super) own: Option<(NodeRecord, String)>,
 }
 
 /// Checks the configured chains, or the files that substitute for them.
@@ -180,10 +180,10 @@ fn judge_head(chain: &str, ahead_s: i64, reading: &ChainReadSettings) -> DoctorC
     }
 }
 
-/// Checks this node's registry record and the presence of rates. Also returns the node's id and URL.
+/// Checks this node's registry record and the presence of rates. Also returns the record and its URL.
 async fn registry(
     config: &NodeServiceSettings,
-) -> (Vec<DoctorCheck>, Option<(OriginatorId, String)>) {
+) -> (Vec<DoctorCheck>, Option<(NodeRecord, String)>) {
     const NAME: &str = "registry";
     let failed = |error: String| {
         let remedy = "check where registry and rates are read from: the endpoints, or the files";
@@ -222,7 +222,7 @@ async fn registry(
                     format!("once it has caught up: hawser registry canonical add {}", own.id),
                 ),
             };
-            (checked, url.map(|url| (own.id, url)))
+            (checked, url.map(|url| (own.clone(), url)))
         }
     };
     let now_ns = now_s().saturating_mul(1_000_000_000);

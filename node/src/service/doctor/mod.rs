@@ -63,7 +63,8 @@ pub async fn examine(
     all.extend(machine::certificate(&config.api));
     let seen = chains::examine(config).await;
     all.extend(seen.checks);
-    if let Some((node, url)) = seen.own {
+    if let Some((own, url)) = seen.own {
+        let node = own.id;
         all.push(public::dns(&url).await);
         // Otherwise there is no node that could answer, or another one answers.
         if let Some(process) = running {
@@ -75,7 +76,7 @@ pub async fn examine(
             all.push(node_id::stated(node, process.node_id));
             if is_reached {
                 let plain_text = config.plain_text_peers;
-                all.push(node_id::at_url(&url, node, &config.signer, plain_text).await);
+                all.push(node_id::at_url(&url, &own, &config.signer, plain_text).await);
             }
         }
         let public_key = config.signer.public_key();
