@@ -10,7 +10,7 @@ use hawser_proto::{Cursor, OriginatorId, SecretKey};
 use hawser_tests::harness::files::Record;
 use hawser_tests::harness::network::{Metrics, Network, Node};
 use hawser_tests::harness::scripted_peer::{
-    Attack, GROUP, Habits, LONG_BYTES, Methods, ScriptedPeer, StreamEnd,
+    Attack, GROUP, Habits, LONG_BYTES, Methods, ScriptedPeer, Seen, StreamEnd,
 };
 use hawser_tests::harness::{envelopes, raw, seed, strand, wait};
 use prost::Message as _;
@@ -63,6 +63,31 @@ async fn what_a_peer_without_quic_originates_becomes_readable_also_after_a_resta
     assert_eq!(first, peer.strand().into_values().take(10).collect::<Vec<_>>());
     assert_eq!(transport(&network.nodes[0].metrics().await, 300, "grpc"), 1.0);
     assert_eq!(peer.seen().without_token, 0);
+}
+
+/// Peers refuse the token of a node that is not canonical, and serve calls without one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_waits_for_its_membership_follows_without_a_token_and_shows_one_afterwards() {
+    let mut peer = ScriptedPeer::start(300, Habits::default());
+    peer.originate(60, 60);
+    let calls = |seen: &Seen| seen.calls.values().sum::<u64>();
+    let mut network = Network::new(1);
+    network.register(peer.record());
+    network.set_canonical(0, false);
+    let node = &mut network.nodes[0];
+    node.start();
+    node.readable().await;
+    assert_follows(node, &peer).await;
+    let seen = peer.seen();
+    assert_eq!(seen.without_token, calls(&seen), "{:?}", seen.calls);
+    network.set_canonical(0, true);
+    wait::until("a call with a token", async || {
+        let seen = peer.seen();
+        (seen.without_token < calls(&seen)).then_some(())
+    })
+    .await;
+    peer.originate(30, 60);
+    assert_follows(&network.nodes[0], &peer).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
