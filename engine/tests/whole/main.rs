@@ -31,6 +31,7 @@ mod liveness;
 mod many_conflicts;
 mod missing;
 mod overcharges;
+mod payer_money;
 mod payer_report_attacks;
 mod payer_report_doubts;
 mod payer_reports;
