@@ -30,6 +30,7 @@ mod ledger;
 mod liveness;
 mod many_conflicts;
 mod missing;
+mod other_reports;
 mod overcharges;
 mod payer_money;
 mod payer_report_attacks;

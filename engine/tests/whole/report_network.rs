@@ -45,6 +45,9 @@ pub struct Network {
     registry: watch::Sender<Arc<Registry>>,
     /// The price list, which every node has before it begins.
     rates: Vec<Rate>,
+    /// The time up to which the price lists of nodes that are started from now on are complete; `None` if they always
+    /// are.
+    pub rates_read_ns: Option<i64>,
     /// The nodes that charge more congestion than the rules give.
     too_dear: BTreeSet<u32>,
     /// True if nodes that are started from now on publish only for payers who can pay.
@@ -63,6 +66,7 @@ impl Network {
             engines: BTreeMap::new(),
             registry: watch::channel(Arc::new(registry)).0,
             rates: vec![rate()],
+            rates_read_ns: None,
             too_dear: BTreeSet::new(),
             require_balance: false,
         };
@@ -126,7 +130,8 @@ impl Network {
             false => *rate,
         };
         let rates = self.rates.iter().map(charged).collect();
-        let (_, rates) = watch::channel(Arc::new(RateTable::new(rates, None).unwrap()));
+        let (_, rates) =
+            watch::channel(Arc::new(RateTable::new(rates, self.rates_read_ns).unwrap()));
         let ports = Ports {
             clock: self.clock.clone(),
             validator: Arc::new(AnyForm),

@@ -25,6 +25,8 @@ struct DifferingReport {
     /// Looks that have used it since it was computed.
     looks: u8,
     is_logged: bool,
+    /// True once its envelopes are evidence, or are known to be none.
+    is_weighed: bool,
 }
 
 impl DifferingReports {
@@ -85,6 +87,18 @@ impl DifferingReports {
     pub(super) fn note_logged(&mut self, id: ReportId) -> bool {
         let report = self.0.get_mut(&id);
         report.is_some_and(|report| std::mem::replace(&mut report.is_logged, true))
+    }
+
+    /// Returns true if the envelopes of a refused report are recorded as evidence, or are known to be none.
+    pub(super) fn is_weighed(&self, id: ReportId) -> bool {
+        self.0.get(&id).is_some_and(|report| report.is_weighed)
+    }
+
+    /// Notes that the envelopes of a refused report are recorded as evidence, or are none.
+    pub(super) fn note_weighed(&mut self, id: ReportId) {
+        if let Some(report) = self.0.get_mut(&id) {
+            report.is_weighed = true;
+        }
     }
 }
 
