@@ -1,8 +1,8 @@
 //! Payer reports under random schedules: nodes that publish, are silent, join and leave, stop between any two steps,
 //! hold an old copy, lie, charge too much congestion, lose the connection to the contract, or get no answer from it in
-//! time, prices that change within a range, and payers that deposit money, ask for it back, give the request up, or take
-//! the money out. In the end each fee of the log is in one leaf, each leaf is taken from its payer once, rounded up, and
-//! every node knows what each payer has left.
+//! time, prices that change within a range, and payers that deposit money, ask for it back, give the request up, or
+//! take the money out. In the end each fee of the log is in one leaf, each leaf is taken from its payer once, rounded
+//! up, and every node knows what each payer has left.
 
 use std::collections::BTreeMap;
 

@@ -16,9 +16,9 @@ const MINUTE_NS: i64 = 60_000_000_000;
 
 impl PayerReporterState {
     /// Records the refused reports among those of one look as evidence against their writers, each once: the log loses
-    /// them after sixty days. Records none while this node's list of rates may lack one of the report's minutes, and none
-    /// that this node comes to when it leaves out late envelopes: to attest, it leaves out none of its own strand. What
-    /// cannot be recorded now is tried again at the next look.
+    /// them after sixty days. Records none while this node's list of rates may lack one of the report's minutes, and
+    /// none that this node comes to when it leaves out late envelopes: to attest, it leaves out none of its own strand.
+    /// What cannot be recorded now is tried again at the next look.
     pub(super) fn note_other_reports(&self, looked: &[(HeldReport, PayerReportVerdict)]) {
         let snapshot = self.engine.store().snapshot();
         for (held, verdict) in looked {
@@ -66,7 +66,7 @@ fn after(end: RangeEnd) -> i64 {
 }
 
 /// Returns where the range of a refused report ends by this node's figures, and the report that it comes to, if there
-/// can be one that ends there. `None` if it has no other figures: it sums up no more payers, or the range has no minute.
+/// can be one that ends there. `None` if it has no other figures: the range has too many payers, or no minute.
 fn own_report(
     report: &PayerReport,
     differences: &[ReportDifference],
