@@ -88,6 +88,27 @@ async fn two_reports_of_one_writer_for_one_range_are_evidence_and_get_no_attesta
     assert_eq!(network.settle(200, 100).await.unwrap(), 3);
 }
 
+/// The liar writes the true report behind its lie, and has that attested. The worker that has refused the lie before
+/// records the contradiction, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_true_report_behind_a_refused_one_shows_the_contradiction() {
+    let network = Network::start();
+    network.traffic("some").await;
+    network.replicate();
+    let first = lie(&network, end_of_report(&network), 7).await;
+    let worker = network.worker(200);
+    let looked = worker.attest(ABOUT).await.unwrap();
+    assert!(matches!(looked[..], [(_, Attested::Refused(_))]), "{looked:?}");
+    assert_eq!(held(&network, 200).len(), 1);
+    let Written::New(id) = network.write(LIAR.0, 100).await else { panic!("a report is due") };
+    let second = network.stores[&LIAR.0].snapshot().head(LIAR).unwrap();
+    let looked = worker.attest(ABOUT).await.unwrap();
+    assert!(looked.contains(&(id, Attested::Signed)), "{looked:?}");
+    let places = |it: &Evidence| (it.misbehavior, it.at.sequence);
+    let all: Vec<_> = held(&network, 200).iter().map(places).collect();
+    assert_eq!(all, [(Misbehavior::OtherReport, first), (Misbehavior::TwoReports, second)]);
+}
+
 /// A node whose list of rates may lack the newest one accuses no other: its own amounts may be the wrong ones.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_report_is_no_evidence_while_rates_of_its_minutes_may_be_missing() {

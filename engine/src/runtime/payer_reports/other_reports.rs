@@ -24,14 +24,16 @@ impl PayerReporterState {
         for (held, verdict) in looked {
             let PayerReportVerdict::Different(differences) = verdict else { continue };
             let Some((end, _)) = own_report(&held.report, differences) else { continue };
+            let others = looked.iter().map(|(other, _)| other);
+            let others: Vec<&HeldReport> =
+                others.filter(|other| contradicts(&other.report, &held.report)).collect();
             let has_rates = self.engine.ports().rates.borrow().is_complete_at(after(end));
-            if !has_rates || self.differing.lock().is_weighed(held.id) {
+            if !has_rates || self.differing.lock().is_weighed(held.id, others.len()) {
                 continue;
             }
-            let others = looked.iter().map(|(held, _)| held);
-            match self.weigh(&snapshot, held, others) {
+            match self.weigh(&snapshot, held, &others) {
                 Ok(Some(found)) if self.record_evidence(&found) => {
-                    self.differing.lock().note_weighed(held.id);
+                    self.differing.lock().note_weighed(held.id, others.len());
                 }
                 Ok(_) => {}
                 Err(error) => tracing::error!(
@@ -42,13 +44,13 @@ impl PayerReporterState {
         }
     }
 
-    /// Computes a refused report once more, and returns the evidence that it is: none if this node comes to it now.
-    /// `None` while it cannot be computed.
-    fn weigh<'a>(
+    /// Computes a refused report once more, and returns the evidence that it is, also beside `others` that contradict
+    /// it: none if this node comes to it now. `None` while it cannot be computed.
+    fn weigh(
         &self,
         snapshot: &Snapshot<'_>,
         held: &HeldReport,
-        others: impl Iterator<Item = &'a HeldReport>,
+        others: &[&HeldReport],
     ) -> Result<Option<Vec<Evidence>>, FiguresError> {
         let differences = match self.computations.compute(|| recompute(snapshot, &held.report))? {
             Recomputed::Different(differences) => differences,
@@ -87,20 +89,18 @@ fn own_report(
     has_other.then(|| (end, own.ok()))
 }
 
-/// Returns the evidence about a refused report: against each other node that wrote it, and against each that wrote a
-/// further one for the same range, with other figures, which is among `others`.
+/// Returns the evidence about a refused report: against each other node that wrote it, and against each that also wrote
+/// one of `others`, which contradict it.
 ///
 /// # Errors
 /// When an envelope cannot be read.
-fn evidence<'a>(
+fn evidence(
     snapshot: &Snapshot<'_>,
     refused: &HeldReport,
     own: Option<&PayerReport>,
-    others: impl Iterator<Item = &'a HeldReport>,
+    others: &[&HeldReport],
     this_node: OriginatorId,
 ) -> Result<Vec<Evidence>, ReadError> {
-    let contradicting: Vec<&HeldReport> =
-        others.filter(|other| contradicts(&other.report, &refused.report)).collect();
     let (mut found, mut writers) = (Vec::new(), BTreeSet::new());
     for &at in &refused.written {
         // A report may be in a strand any number of times.
@@ -110,7 +110,7 @@ fn evidence<'a>(
         };
         let envelopes = other_report_pieces(envelope.clone(), own);
         found.push(Evidence { misbehavior: Misbehavior::OtherReport, at, from: None, envelopes });
-        let Some(second) = of_same_writer(&contradicting, at) else { continue };
+        let Some(second) = of_same_writer(others, at) else { continue };
         let Some(other) = snapshot.get(second)? else { continue };
         let (at, envelopes) = match second < at {
             true => (at, vec![other, envelope]),
