@@ -15,10 +15,10 @@ use crate::payer_reports::{FiguresError, HeldReport, Recomputed, recompute};
 const MINUTE_NS: i64 = 60_000_000_000;
 
 impl PayerReporterState {
-    /// Records the refused reports among those of one look as evidence against their writers, each once: the log loses
-    /// them after sixty days. Records none while this node's list of rates may lack one of the report's minutes, and
-    /// none that this node comes to when it leaves out late envelopes: to attest, it leaves out none of its own strand.
-    /// What cannot be recorded now is tried again at the next look.
+    /// Records the refused reports among those of one look as evidence against their writers, each once, with this
+    /// node's own figures. Records none while this node's list of rates may lack one of the report's minutes, and none
+    /// that this node comes to when it leaves out late envelopes: to attest, it leaves out none of its own strand. What
+    /// cannot be recorded now is tried again at the next look.
     pub(super) fn note_other_reports(&self, looked: &[(HeldReport, PayerReportVerdict)]) {
         let snapshot = self.engine.store().snapshot();
         for (held, verdict) in looked {
