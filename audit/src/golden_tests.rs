@@ -238,6 +238,8 @@ fn every_verdict_on_signed_trees_has_golden_evidence() {
         (TreeFault::Gap, vec!["claim", "refuted"]),
         (TreeFault::OtherTree, vec!["claim", "refuted"]),
         (TreeFault::LateRelease, vec!["proven", "claim", "refuted"]),
+        (TreeFault::OtherReport, vec!["claim", "refuted"]),
+        (TreeFault::TwoReports, vec!["claim", "refuted"]),
     ];
     let page: BTreeMap<&str, BTreeSet<&str>> = page
         .into_iter()

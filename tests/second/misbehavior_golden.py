@@ -491,6 +491,58 @@ def golden_late():
     yield f"{name}: no envelope at the end", "late_release", (report, own, welcome()), {}
 
 
+def golden_reports():
+    def stated(**more):
+        return payer_report(**more)[32:]
+
+    def written(report, place=3, node=200, payer=None, topic=b"\4\x64\0\0\0", **more):
+        """The envelope in which a node has written a report."""
+        paid = pay(client(topic, arm=6, payload=report), node, key=secret(node) if payer is None else payer)
+        return signed(statement(place, paid=paid, base=0, node=node, **more), node)
+
+    report, other = stated(), stated(root=bytes([8] * 32))
+    figures = {
+        "other amounts": other,
+        "another minute": stated(minute=1),
+        "another end": stated(end=END + 1),
+        "the same": report,
+        "other nodes": stated(nodes=(100,)),
+        "another start": stated(start=START + 1, root=bytes([8] * 32)),
+        "another originator": stated(node=200, root=bytes([8] * 32)),
+    }
+    name = "another report"
+    for what, own in figures.items():
+        yield f"{name}: {what}", "other_report", (written(report), own), {}
+    yield f"{name}: of no figures", "other_report", (written(report),), {}
+    for what, piece in malformed_reports(payer_report()).items():
+        # Neither piece has a domain separator.
+        if what not in ("short", "of no contract"):
+            yield f"{name}: own figures {what}", "other_report", (written(report), piece[32:]), {}
+            yield f"{name}: written {what}", "other_report", (written(piece[32:]), other), {}
+    envelopes = {
+        "with the payer of another": written(report, payer=PAYING),
+        "on another topic": written(report, topic=b"\4\xc8\0\0\0"),
+        "another expiry": written(report, expiry=601),
+        "of no node": written(report, node=900),
+        "no report": signed(statement()),
+        "an attestation": attestation(payer_report(), NOW),
+        "of a chain": on_chain(3),
+        "a forged envelope": flip(written(report), -9),
+        "no envelope": b"noise",
+        "no client envelope": signed(statement(paid=b"noise")),
+    }
+    for what, envelope in envelopes.items():
+        yield f"{name}: {what}", "other_report", (envelope, other), {}
+    name = "two reports"
+    for what, second in figures.items():
+        yield f"{name}: {what}", "two_reports", (written(report), written(second, 8)), {}
+    topic = b"\4\xc8\0\0\0"
+    about_other = written(figures["another originator"], 8, topic=topic)
+    yield f"{name}: about two originators", "two_reports", (written(report), about_other), {}
+    yield f"{name}: of two nodes", "two_reports", (written(report), written(other, 8, node=300)), {}
+    yield f"{name}: one", "two_reports", (written(report),), {}
+
+
 def make():
     registry = {str(node): public(secret(node)).hex() for node in NODES}
     kinds = [golden_liveness, golden_order, golden_statements, golden_causal, golden_rules, golden_payloads]
@@ -498,7 +550,7 @@ def make():
         for name, report, facts in golden():
             yield {"name": name, "report": report.hex(), "registry": registry, **facts}
     trees = [(*case, {}) for case in golden_trees()]
-    for name, fault, pieces, facts in [*trees, *golden_late()]:
+    for name, fault, pieces, facts in [*trees, *golden_late(), *golden_reports()]:
         yield {"name": name, "fault": fault, "pieces": [piece.hex() for piece in pieces], "registry": registry, **facts}
 
 

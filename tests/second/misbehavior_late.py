@@ -1,4 +1,5 @@
-"""The judgement on late releases, written from docs/protocol/misbehavior.md and docs/protocol/payer-reports.md."""
+"""The judgement on evidence about payer reports, written from docs/protocol/misbehavior.md and
+docs/protocol/payer-reports.md."""
 
 from checkpoints import SIZE_MAX
 from misbehavior import (
@@ -16,29 +17,38 @@ TYPE = (
     b"PayerReport(uint32 originatorNodeId,uint64 startSequenceId,uint64 endSequenceId,"
     b"uint32 endMinuteSinceEpoch,bytes32 payersMerkleRoot,uint32[] nodeIds)"
 )
-# The field of a client envelope that holds an attestation.
-ATTESTATION_ARM = 7
+# The fields of a client envelope that hold a report and an attestation.
+REPORT_ARM, ATTESTATION_ARM = 6, 7
 
 
-class Report:
+class Figures:
+    """A payer report as its fields state it."""
+
+    def __init__(self, fields):
+        numbers = [fields.get(number, 0) for number in (1, 2, 3, 4)]
+        self.originator, self.start, self.end, self.minute = numbers
+        self.root, self.nodes = fields.get(5, b""), sorted(fields.get(6, []))
+        is_sized = len(self.root) == 32 and 0 < len(self.nodes) <= NODES_MAX
+        if not is_sized or len(set(self.nodes)) < len(self.nodes):
+            raise Refused("report")
+        if max(self.originator, self.minute, *self.nodes) > SMALL_MAX or self.originator == 0:
+            raise Refused("report")
+        if not self.start <= self.end <= SIZE_MAX or self.start == self.end and any(self.root):
+            raise Refused("range")
+
+
+class Report(Figures):
     """A payer report behind the domain separator of its contract."""
 
     def __init__(self, piece):
         domain = piece[:32]
         if len(domain) < 32 or not any(domain):
             raise Refused("domain separator")
-        fields = decode(piece[32:], PAYER_REPORT)
-        numbers = [fields.get(number, 0) for number in (1, 2, 3, 4)]
-        self.originator, self.start, self.end, minute = numbers
-        root, nodes = fields.get(5, b""), sorted(fields.get(6, []))
-        is_sized = len(root) == 32 and 0 < len(nodes) <= NODES_MAX and len(set(nodes)) == len(nodes)
-        if not is_sized or max(self.originator, minute, *nodes) > SMALL_MAX or self.originator == 0:
-            raise Refused("report")
-        if not self.start <= self.end <= SIZE_MAX or self.start == self.end and any(root):
-            raise Refused("range")
-        listed = b"".join(map(word, [32, len(nodes), *nodes]))
-        words = b"".join(map(word, [self.originator, self.start, self.end, minute]))
-        self.id = keccak256(b"\x19\1" + domain + keccak256(keccak256(TYPE) + words + root + keccak256(listed)))
+        super().__init__(decode(piece[32:], PAYER_REPORT))
+        listed = b"".join(map(word, [32, len(self.nodes), *self.nodes]))
+        words = b"".join(map(word, [self.originator, self.start, self.end, self.minute]))
+        struct = keccak256(keccak256(TYPE) + words + self.root + keccak256(listed))
+        self.id = keccak256(b"\x19\1" + domain + struct)
 
 
 def word(number):
@@ -82,6 +92,60 @@ def judge_late(case, pieces, registry):
     if accused in case.get("left", []) and not case.get("absences", {}).get(str(accused)):
         raise late.ruling("claim", "unknown_absence")
     raise late.ruling("proven", "late_release")
+
+
+def judge_other(pieces, registry):
+    """A report, and that of the reporter."""
+    [exhibit], [report] = open_reports(pieces[:1], registry)
+    if len(pieces) == 2:
+        try:
+            own = Figures(decode(pieces[1], PAYER_REPORT))
+        except Refused:
+            raise Ruling("refuted", "malformed")
+        if (own.originator, own.start) != (report.originator, report.start):
+            raise exhibit.ruling("refuted", "other_range")
+        if (own.end, own.minute, own.root) == (report.end, report.minute, report.root):
+            raise exhibit.ruling("refuted", "same_report")
+    raise exhibit.ruling("claim", "other_report")
+
+
+def judge_two(pieces, registry):
+    """Two reports of one writer."""
+    (_, exhibit), (one, other) = open_reports(pieces, registry)
+    if (one.originator, one.start, one.end) != (other.originator, other.start, other.end):
+        raise exhibit.ruling("refuted", "other_range")
+    is_same = (one.minute, one.root) == (other.minute, other.root)
+    raise exhibit.ruling(*(("refuted", "same_report") if is_same else ("claim", "two_reports")))
+
+
+def open_reports(pieces, registry):
+    """Envelopes of one node, and the report that each carries."""
+    try:
+        envelopes = [decode(piece, ENVELOPE) for piece in pieces]
+    except Refused:
+        raise Ruling("refuted", "malformed")
+    exhibits, worthless = open_envelopes(envelopes, registry)
+    if worthless is not None:
+        raise worthless
+    writer = exhibits[0].node
+    if writer < FIRST_NODE:
+        raise Ruling("refuted", "unknown_node")
+    require_signed(writer, exhibits)
+    return exhibits, [report_in(exhibit) for exhibit in exhibits]
+
+
+def report_in(exhibit):
+    """The report that its originator wrote into an envelope, by the rules."""
+    try:
+        _, client, arm, topic, _ = exhibit.paid_parts()
+        if arm != REPORT_ARM or broken_rule(exhibit):
+            raise Refused("no report")
+        report = Figures(decode(client, CLIENT)[REPORT_ARM])
+    except Refused:
+        raise exhibit.ruling("refuted", "no_report")
+    if topic != b"\4" + report.originator.to_bytes(4, "little"):
+        raise exhibit.ruling("refuted", "no_report")
+    return report
 
 
 def is_attestation(exhibit, report):

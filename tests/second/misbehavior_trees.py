@@ -4,13 +4,13 @@ from checkpoints import (
     SIZE_MAX, checkpoint_digest, is_canonical, leaf_hash, unhex, verify_consistency, verify_inclusion,
 )
 from misbehavior import BYTES_MAX, ENVELOPE, FIRST_NODE, Exhibit, Ruling, require_signed
-from misbehavior_late import judge_late
+from misbehavior_late import judge_late, judge_other, judge_two
 from primitives import recover
 from protobuf import Refused, decode
 
 HASHES_MAX = 1 + 64
 PIECES = {"two_checkpoints": (2, 3), "two_leaves": (4,), "other_leaf": (3,), "gap": (3,), "other_tree": (1,)}
-PIECES["late_release"] = (4,)
+PIECES.update(late_release=(4,), other_report=(1, 2), two_reports=(2,))
 
 
 class Checkpoint:
@@ -75,6 +75,8 @@ def judge(case, pieces, registry):
         raise Ruling("refuted", "too_large")
     if fault == "late_release":
         judge_late(case, pieces, registry)
+    if fault in ("other_report", "two_reports"):
+        (judge_other if fault == "other_report" else judge_two)(pieces, registry)
     count = 2 if fault in ("two_checkpoints", "two_leaves") else 1
     checkpoints, rest = [Checkpoint(piece) for piece in pieces[:count]], pieces[count:]
     first = checkpoints[0]

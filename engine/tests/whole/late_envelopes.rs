@@ -313,6 +313,7 @@ async fn a_node_attests_no_report_about_itself_that_leaves_out_late_envelopes() 
     }
     let judged = network.worker(100).attest(ABOUT).await.unwrap();
     assert!(matches!(judged[..], [(of, Attested::Refused(_))] if of == id), "{judged:?}");
+    assert!(released_late(&network, 100).is_empty(), "the writer is accused of nothing");
     let judged = network.worker(200).attest(ABOUT).await.unwrap();
     assert_eq!(judged, [(id, Attested::Signed)]);
 }

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use hawser_engine::chain_strand::ChainPosition;
 use hawser_engine::facts;
-use hawser_engine::payer_reports::{Recomputed, draft, recompute};
+use hawser_engine::payer_reports::{
+    EXPLAINED_ROWS_MAX, Recomputed, draft, recompute, recompute_explained,
+};
 use hawser_engine::pruning::KeepReason;
 use hawser_engine::runtime::{PruneReport, PruneRun, PruneSettings, PruneTask};
 use hawser_engine::sequencer::{Admitted, Sequencer};
@@ -18,7 +20,7 @@ use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::sign::originator_digest;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SecretKey, SequenceId};
 use hawser_rules::RateTable;
-use hawser_rules::payer_report::NodeIds;
+use hawser_rules::payer_report::{Leaves, NodeIds, PayerReport};
 use hawser_storage::{
     Change, LogEntry, LogItem, PayerReportChange, PayerReportEvent, SkipReason, Store, Validity,
     WriteFault,
@@ -305,6 +307,37 @@ fn a_report_from_a_pruned_place_has_the_same_figures() {
     assert_eq!(written().as_ref(), Some(&report));
     let again = recompute(&store.snapshot(), &report).unwrap();
     assert!(matches!(again, Recomputed::Equal(_)), "{again:?}");
+}
+
+/// A false report has the same differences, minutes and envelopes at fault when these envelopes are gone.
+#[test]
+fn a_false_report_is_explained_after_pruning_as_before() {
+    // Of the first payer, and kept for five days.
+    const LEFT_OUT: u64 = 12;
+    let store = store();
+    let (events, ..) = events(&[(0, 35, true)]);
+    store.record_payer_reports(0, &events, ChainPosition { block: 9, hash: [1; 32] }).unwrap();
+    let nodes = NodeIds::new(NODES).unwrap();
+    let drafted = draft(&store.snapshot(), NODES[0], SequenceId(10), nodes.clone(), u32::MAX);
+    let report = drafted.unwrap().unwrap();
+    let Recomputed::Equal(leaves) = recompute(&store.snapshot(), &report).unwrap() else {
+        panic!("it is this node's own")
+    };
+    let bytes = strands()[0][usize::try_from(LEFT_OUT - 1).unwrap()].clone();
+    let fee = OriginatorEnvelope::parse(bytes).unwrap().unsigned().base_fee_picodollars();
+    let by = payer(0).public_key().address();
+    let lower = leaves.payers().iter().map(|leaf| {
+        let less = if leaf.payer == by { fee } else { 0 };
+        (leaf.payer, leaf.fee.get() - less)
+    });
+    let root = Leaves::sum(lower).root();
+    let lie = PayerReport::new(NODES[0], report.start(), report.end(), root, nodes).unwrap();
+    let explained = || recompute_explained(&store.snapshot(), &lie, EXPLAINED_ROWS_MAX).unwrap();
+    let before = explained();
+    assert_eq!(before.envelopes, [SequenceId(LEFT_OUT)], "{before:?}");
+    run(&store, u64::MAX, false);
+    assert!(gone(&store).contains(&EnvelopeId::new(NODES[0], SequenceId(LEFT_OUT))));
+    assert_eq!(explained(), before);
 }
 
 /// A run takes a few, and the next ones go on, until nothing is left that may go. A dry run takes none.

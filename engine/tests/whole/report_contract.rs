@@ -15,6 +15,8 @@ use hawser_rules::{NodeRecord, Registry};
 use hawser_storage::{PayerReportChange, PayerReportEvent};
 use parking_lot::Mutex;
 
+use crate::payer_money::PayerMoney;
+
 /// The nodes of the network at its beginning.
 pub const NODES: [u32; 3] = [100, 200, 300];
 /// A node that may join later.
@@ -88,6 +90,8 @@ pub struct Chain {
     kept: BTreeMap<u32, Vec<Kept>>,
     pub events: Vec<PayerReportEvent>,
     pub taken_from: BTreeMap<PayerAddress, SettledAmount>,
+    /// The contract of payers' money, from which it takes the amounts that it settles.
+    pub money: PayerMoney,
     /// Settlements that it was asked for.
     pub asked_to_settle: usize,
     /// Settlements that still succeed before the connection breaks; `None`: it never breaks.
@@ -197,12 +201,14 @@ impl Chain {
         let total = u64::from_be_bytes(proof.0[0][24..].try_into().unwrap());
         let left = total - kept.offset;
         kept.is_settled = left == 0;
-        let mut sum = 0;
+        let (mut sum, mut fees) = (0, Vec::new());
         for leaf in leaves {
             let PayerFee { payer, fee } = PayerFee::from_leaf(leaf).unwrap();
             self.taken_from.entry(payer).or_default().0 += fee.settled().0;
             sum += fee.settled().0;
+            fees.push((payer, fee.settled().0));
         }
+        self.money.settle(&fees);
         let count = leaves.len() as u64;
         let change = PayerReportChange::Settled { leaves: count, left, microdollars: sum };
         self.note(originator, index, change);

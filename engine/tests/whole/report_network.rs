@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use hawser_engine::chain_strand::ChainPosition;
+use hawser_engine::ledger::PicoDollarBalance;
 use hawser_engine::payer_reports::ChainReports;
 use hawser_engine::ports::TrustingJudge;
 use hawser_engine::runtime::{
@@ -44,6 +45,9 @@ pub struct Network {
     registry: watch::Sender<Arc<Registry>>,
     /// The price list, which every node has before it begins.
     rates: Vec<Rate>,
+    /// The time up to which the price lists of nodes that are started from now on are complete; `None` if they always
+    /// are.
+    pub rates_read_ns: Option<i64>,
     /// The nodes that charge more congestion than the rules give.
     too_dear: BTreeSet<u32>,
     /// True if nodes that are started from now on publish only for payers who can pay.
@@ -62,6 +66,7 @@ impl Network {
             engines: BTreeMap::new(),
             registry: watch::channel(Arc::new(registry)).0,
             rates: vec![rate()],
+            rates_read_ns: None,
             too_dear: BTreeSet::new(),
             require_balance: false,
         };
@@ -125,7 +130,8 @@ impl Network {
             false => *rate,
         };
         let rates = self.rates.iter().map(charged).collect();
-        let (_, rates) = watch::channel(Arc::new(RateTable::new(rates, None).unwrap()));
+        let (_, rates) =
+            watch::channel(Arc::new(RateTable::new(rates, self.rates_read_ns).unwrap()));
         let ports = Ports {
             clock: self.clock.clone(),
             validator: Arc::new(AnyForm),
@@ -239,6 +245,29 @@ impl Network {
         let position = ChainPosition { block: events.len() as u64, hash: [1; 32] };
         for store in self.stores.values() {
             store.record_payer_reports(0, &events, position).unwrap();
+        }
+    }
+
+    /// Shows the events of payers' money to every node: to the first one block by block, and to the others all new ones
+    /// in one batch. A batch begins with the last block that the node has read. After each batch a node knows the
+    /// balances that the contract had after its last block.
+    pub fn follow_money(&self) {
+        let chain = self.contract.0.lock();
+        let head = chain.money.head();
+        for (node, engine) in &self.engines {
+            let ledger = engine.ledger_appender();
+            let mut read = ledger.position().unwrap().map_or(0, |position| position.block);
+            while read < head {
+                let through = if *node == NODES[0] { read + 1 } else { head };
+                let position = ChainPosition { block: through, hash: [1; 32] };
+                ledger.append(read, &chain.money.events(read, through), position).unwrap();
+                for (payer, balance) in chain.money.balances_after(through) {
+                    let held = ledger.balance(*payer).unwrap();
+                    let expected = PicoDollarBalance(balance * 1_000_000);
+                    assert_eq!(held, expected, "{payer} at node {node} after block {through}");
+                }
+                read = through;
+            }
         }
     }
 

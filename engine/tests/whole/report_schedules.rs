@@ -1,10 +1,12 @@
 //! Payer reports under random schedules: nodes that publish, are silent, join and leave, stop between any two steps,
 //! hold an old copy, lie, charge too much congestion, lose the connection to the contract, or get no answer from it in
-//! time, and prices that change within a range. In the end each fee of the log is in one leaf, and each leaf is taken
-//! from its payer once, rounded up.
+//! time, prices that change within a range, and payers that deposit money, ask for it back, give the request up, or
+//! take the money out. In the end each fee of the log is in one leaf, each leaf is taken from its payer once, rounded
+//! up, and every node knows what each payer has left.
 
 use std::collections::BTreeMap;
 
+use hawser_engine::ledger::PicoDollarBalance;
 use hawser_engine::payer_reports::ChainReports;
 use hawser_engine::runtime::{Attested, ReportState, ReportStepError, Submitted, Written};
 use hawser_proto::{OriginatorId, PayerAddress, SequenceId};
@@ -13,7 +15,8 @@ use hawser_rules::{PicoDollarPrice, Rate};
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use crate::common::rate;
+use crate::common::{payer, rate};
+use crate::payer_money::{LOCK_MINUTES, MoneyStep};
 use crate::report_contract::{JOINER, NODES};
 use crate::report_network::{Network, smuggle_unseen};
 
@@ -66,6 +69,11 @@ enum Event {
     Price {
         message_fee: u64,
     },
+    /// A payer deposits money or withdraws it. The contract may refuse.
+    Money {
+        by: u8,
+        step: MoneyStep,
+    },
     /// A node writes a report that is not true.
     Lie {
         about: u32,
@@ -102,12 +110,29 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (0..3_usize).prop_map(|settlements| Event::Break { settlements }),
         1 => any::<bool>().prop_map(|is_late| Event::LoseAnswers { is_late }),
         1 => (1..5_000_u64).prop_map(|message_fee| Event::Price { message_fee }),
+        8 => (0..3_u8, money_step()).prop_map(|(by, step)| Event::Money { by, step }),
         1 => two().prop_map(|(about, by)| Event::Lie { about, by }),
         1 => (node(), any::<bool>())
             .prop_map(|(node, is_too_much)| Event::Charge { node, is_too_much }),
         2 => (select(vec![NODES[1], NODES[2], JOINER, JOINER]), any::<bool>(), any::<bool>())
             .prop_map(|(node, joins, is_seen)| Event::Member { node, joins, is_seen }),
     ]
+}
+
+/// Amounts are those of some reports, so that a payer may owe something, or not.
+fn money_step() -> impl Strategy<Value = MoneyStep> {
+    prop_oneof![
+        3 => (1..40_u64).prop_map(MoneyStep::Deposit),
+        3 => (1..40_u64).prop_map(MoneyStep::Request),
+        1 => Just(MoneyStep::Cancel),
+        2 => Just(MoneyStep::Finalise),
+    ]
+}
+
+/// A transaction of a payer at the present minute.
+fn move_money(network: &Network, by: u8, step: MoneyStep) -> Result<(), &'static str> {
+    let (address, now_minute) = (payer(by).public_key().address(), network.now_minute());
+    network.contract.0.lock().money.act(address, step, now_minute)
 }
 
 /// A network with a number for each envelope, so that no two are the same.
@@ -145,7 +170,10 @@ impl Schedule {
             Event::Publish { node, by, count } => self.publish(node, by, count).await,
             Event::Pass { minutes } => network.pass(minutes),
             Event::Copy { from, to } => network.copy(from, to),
-            Event::Follow => network.follow_chain(),
+            Event::Follow => {
+                network.follow_chain();
+                network.follow_money();
+            }
             Event::Write { node, about } => {
                 _ = network.worker(node).write(OriginatorId(about)).await;
             }
@@ -169,6 +197,7 @@ impl Schedule {
                     ..rate()
                 });
             }
+            Event::Money { by, step } => _ = move_money(network, by, step),
             Event::Lie { about, by } => lie(network, about, by).await,
             Event::Charge { node, is_too_much } => network.charge(node, is_too_much),
             Event::Member { node, joins, is_seen } => change_member(network, node, joins, is_seen),
@@ -264,6 +293,7 @@ type Amounts = BTreeMap<PayerAddress, u64>;
 /// Sum of fees in the log = sum of usage = sum of leaves = taken by the contract, to its rounding.
 fn nothing_is_lost_or_charged_twice(network: &Network, chain: &ChainReports) {
     let (mut of_log, mut of_leaves, mut rounded) = (Amounts::new(), Amounts::new(), Amounts::new());
+    let mut unsettled = Amounts::new();
     for about in network.nodes() {
         let about = OriginatorId(about);
         let mut end = SequenceId::NONE;
@@ -283,15 +313,36 @@ fn nothing_is_lost_or_charged_twice(network: &Network, chain: &ChainReports) {
         for leaf in network.stated_between(about, SequenceId::NONE, end).payers() {
             *of_log.entry(leaf.payer).or_default() += leaf.fee.get();
         }
+        for leaf in network.stated_between(about, end, SequenceId::MAX).payers() {
+            *unsettled.entry(leaf.payer).or_default() += leaf.fee.get();
+        }
     }
     assert_eq!(of_leaves, of_log);
     let taken = network.contract.0.lock().taken_from.clone();
     let taken: Amounts = taken.into_iter().map(|(payer, amount)| (payer, amount.0)).collect();
     assert_eq!(taken, rounded);
+    money_adds_up(network, &taken, &unsettled);
     for node in network.members() {
         for (payer, amount) in &of_log {
             let usage = network.worker(node).usage_of(*payer).unwrap();
             assert_eq!(usage.settled, *amount, "node {node} tells {payer} what the log says");
+        }
+    }
+}
+
+/// Of each payer: deposits = balance + what it has asked for + what it has taken out + what settlements took. And every
+/// node knows that it can spend its balance without the fees of the log that no report settles.
+fn money_adds_up(network: &Network, taken: &Amounts, unsettled: &Amounts) {
+    network.follow_money();
+    let accounts = network.contract.0.lock().money.accounts.clone();
+    for (payer, account) in accounts {
+        let amount = |of: &Amounts| i128::from(of.get(&payer).copied().unwrap_or(0));
+        let gone = i128::from(account.pending + account.paid_out) + amount(taken);
+        assert_eq!(account.balance, i128::from(account.deposited) - gone, "{payer}");
+        for node in network.members() {
+            let left = network.worker(node).usage_of(payer).unwrap().available();
+            let expected = account.balance * 1_000_000 - amount(unsettled);
+            assert_eq!(left, PicoDollarBalance(expected), "{payer} at node {node}");
         }
     }
 }
@@ -302,7 +353,7 @@ proptest! {
 
     #[test]
     fn every_schedule_ends_with_each_fee_settled_once(
-        events in proptest::collection::vec(event(), 1..60),
+        events in proptest::collection::vec(event(), 1..70),
     ) {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
@@ -395,6 +446,37 @@ async fn what_the_chain_took_without_an_answer_is_taken_once() {
     schedule.calm_down().await;
     let chain = schedule.network.on_chain();
     nothing_is_lost_or_charged_twice(&schedule.network, &chain);
+}
+
+/// A payer asks for all its money before its usage is settled: it owes the usage then, and takes nothing out until it
+/// has paid. The request that it gives up pays, and it can take out the rest.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_payer_who_asks_for_its_money_before_a_settlement_takes_out_what_is_left() {
+    let mut schedule = Schedule { network: Network::start(), envelopes: 0 };
+    usage(&mut schedule, &NODES).await;
+    let by = 1;
+    let network = &schedule.network;
+    assert_eq!(move_money(network, by, MoneyStep::Deposit(50)), Ok(()));
+    assert_eq!(move_money(network, by, MoneyStep::Request(51)), Err("InsufficientBalance"));
+    assert_eq!(move_money(network, by, MoneyStep::Request(50)), Ok(()));
+    assert_eq!(move_money(network, by, MoneyStep::Request(1)), Err("PendingWithdrawalExists"));
+    assert_eq!(move_money(network, by, MoneyStep::Finalise), Err("WithdrawalNotReady"));
+    network.follow_money();
+    schedule.calm_down().await;
+    let network = &schedule.network;
+    let chain = network.on_chain();
+    nothing_is_lost_or_charged_twice(network, &chain);
+    assert_eq!(move_money(network, by, MoneyStep::Finalise), Err("PayerInDebt"));
+    assert_eq!(move_money(network, by, MoneyStep::Cancel), Ok(()));
+    assert_eq!(move_money(network, by, MoneyStep::Cancel), Err("NoPendingWithdrawal"));
+    assert_eq!(
+        move_money(network, by, MoneyStep::Request(1)),
+        Ok(()),
+        "it has paid, and has money left"
+    );
+    network.pass(i64::from(LOCK_MINUTES));
+    assert_eq!(move_money(network, by, MoneyStep::Finalise), Ok(()));
+    nothing_is_lost_or_charged_twice(network, &chain);
 }
 
 /// Usage of a node that has left is reported and settled by those that stay, and the node takes no part in it.

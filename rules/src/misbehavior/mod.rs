@@ -9,8 +9,8 @@
 //! - `exhibits`: the envelopes of a report, with their signatures checked;
 //! - `statements`, `order`, `causal`, `payload`, `window`, `chain`, `liveness`: one kind of fault each; `load`: the
 //!   envelopes by minute that `window` needs;
-//! - [`trees`]: evidence based on signed trees, for which reports have no field; `late_release`: its judgement on payer
-//!   reports, whose root is that of a tree of amounts;
+//! - [`trees`]: evidence based on signed trees, for which reports have no field; `late_release`, `other_report`: its
+//!   judgement on payer reports, whose root is that of a tree of amounts;
 //! - [`quorum`]: the judgement on liveness, which needs the reports of many.
 //!
 //! Specified in `docs/protocol/misbehavior.md`.
@@ -30,6 +30,9 @@ mod late_release_tests;
 mod liveness;
 mod load;
 mod order;
+mod other_report;
+#[cfg(test)]
+mod other_report_tests;
 #[cfg(test)]
 mod part_tests;
 mod payload;
@@ -56,6 +59,7 @@ pub use judgement::{Fact, Host, Judgement, MisbehaviorVerdict, Missing};
 pub use late_release::late_release_pieces;
 pub use load::{LOAD_MINUTES, StrandLoad, precedes_window};
 pub use order::{TIME_LEAD_NS_MAX, TIME_TOLERANCE_NS};
+pub use other_report::other_report_pieces;
 pub use report::{MisbehaviorKind, Report, ReportError};
 pub use trees::{ShownLeaf, TreeEvidence, TreeFault, verify_trees};
 pub use window::proves_overcharge;

@@ -12,8 +12,8 @@ use prost::Message as _;
 
 use super::exhibits::{self, Exhibit, all_signed_by};
 use super::judgement::{Fact, FaultJudgement, Judgement, MisbehaviorVerdict, Missing};
-use super::late_release;
 use super::report::REPORT_LEN_BYTES_MAX;
+use super::{late_release, other_report};
 use crate::contradiction::{Contradiction, NoContradictionError};
 use crate::registry::Registry;
 
@@ -44,17 +44,25 @@ pub enum TreeFault {
     /// An envelope that falls between the payer reports about its originator. Pieces: those of
     /// [`late_release_pieces`](super::late_release_pieces).
     LateRelease,
+    /// A payer report that the reporter does not come to. Pieces: those of
+    /// [`other_report_pieces`](super::other_report_pieces).
+    OtherReport,
+    /// Two payer reports of one node for one range, with other figures. Pieces: the envelopes that carry them, in the
+    /// order of their places.
+    TwoReports,
 }
 
 impl TreeFault {
     /// All faults.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::TwoCheckpoints,
         Self::TwoLeaves,
         Self::OtherLeaf,
         Self::Gap,
         Self::OtherTree,
         Self::LateRelease,
+        Self::OtherReport,
+        Self::TwoReports,
     ];
 
     /// Returns the name used in files and pages.
@@ -67,6 +75,8 @@ impl TreeFault {
             Self::Gap => "gap",
             Self::OtherTree => "other_tree",
             Self::LateRelease => "late_release",
+            Self::OtherReport => "other_report",
+            Self::TwoReports => "two_reports",
         }
     }
 
@@ -135,12 +145,13 @@ pub struct TreeEvidence {
 /// Costs at most five signature recoveries and four proofs, for pieces of any length.
 #[must_use]
 pub fn verify_trees(evidence: &TreeEvidence, registry: &Registry) -> Judgement {
-    let (accused, ruling) = match check_pieces(evidence) {
-        Err(fact) => (None, FaultJudgement::refuted(fact)),
-        Ok(()) if evidence.fault == TreeFault::LateRelease => {
-            late_release::judge(&evidence.pieces, registry)
-        }
-        Ok(()) => match OpenedEvidence::of(evidence, registry) {
+    let TreeEvidence { fault, pieces } = evidence;
+    let (accused, ruling) = match (check_pieces(evidence), fault) {
+        (Err(fact), _) => (None, FaultJudgement::refuted(fact)),
+        (Ok(()), TreeFault::LateRelease) => late_release::judge(pieces, registry),
+        (Ok(()), TreeFault::OtherReport) => other_report::judge_other(pieces, registry),
+        (Ok(()), TreeFault::TwoReports) => other_report::judge_two(pieces, registry),
+        (Ok(()), _) => match OpenedEvidence::of(evidence, registry) {
             Ok(opened) => (Some(opened.accused()), opened.judge(registry)),
             Err((accused, fact)) => (accused, FaultJudgement::refuted(fact)),
         },
@@ -155,6 +166,8 @@ fn check_pieces(TreeEvidence { fault, pieces }: &TreeEvidence) -> Result<(), Fac
         TreeFault::TwoLeaves | TreeFault::LateRelease => pieces.len() == 4,
         TreeFault::OtherLeaf | TreeFault::Gap => pieces.len() == 3,
         TreeFault::OtherTree => pieces.len() == 1,
+        TreeFault::OtherReport => matches!(pieces.len(), 1 | 2),
+        TreeFault::TwoReports => pieces.len() == 2,
     };
     if !is_count {
         return Err(Fact::malformed("the evidence has another number of pieces"));
@@ -232,8 +245,10 @@ impl<'a> OpenedEvidence<'a> {
             TreeFault::OtherLeaf => self.other_leaf(registry),
             TreeFault::Gap => self.gap(registry),
             TreeFault::OtherTree => self.other_tree(registry),
-            // `verify_trees` passes late releases to `late_release::judge`.
-            TreeFault::LateRelease => Err(Fact::malformed("a late release has no checkpoint")),
+            // `verify_trees` has these judged elsewhere.
+            TreeFault::LateRelease | TreeFault::OtherReport | TreeFault::TwoReports => {
+                Err(Fact::malformed("evidence about payer reports has no checkpoint"))
+            }
         };
         judged.unwrap_or_else(FaultJudgement::refuted)
     }

@@ -318,6 +318,7 @@ proptest! {
                 TreeFault::OtherLeaf | TreeFault::Gap => [&checkpoints[..1], &others[..]].concat(),
                 TreeFault::OtherTree => checkpoints[..1].to_vec(),
                 TreeFault::LateRelease => [&others[..], &checkpoints[..]].concat(),
+                TreeFault::OtherReport | TreeFault::TwoReports => others.to_vec(),
             };
             if is_changed {
                 let which = which % pieces.len();

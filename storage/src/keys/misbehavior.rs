@@ -60,7 +60,8 @@ impl Key<'_> for EvidenceTime {
 /// its length as `u32 BE`.
 ///
 /// The code is that of the fault, plus 16 times its detail, which is the severity of two statements. Rows
-/// of databases from before this rule have no detail, so they read as the lowest severity.
+/// of databases from before this rule have no detail, so they read as the lowest severity. Faults with a code
+/// above 15 are claims, which have no detail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct FactKey {
     pub(crate) accused: OriginatorId,
@@ -247,6 +248,12 @@ pub enum Misbehavior {
     /// The node stated such a congestion fee, and a report has no room for these envelopes. Evidence: the envelope with
     /// the fee.
     OverchargeUnderLoad,
+    /// The node wrote a payer report that this node does not come to. Evidence: the envelope that carries it, and this
+    /// node's own report over the range, if there can be one.
+    OtherReport,
+    /// The node wrote two payer reports for one range, with other figures. Evidence: both envelopes, the lower place
+    /// first.
+    TwoReports,
 }
 
 impl Misbehavior {
@@ -263,7 +270,9 @@ impl Misbehavior {
             | Self::OtherTree
             | Self::OtherThanPruned
             | Self::OtherLeaf
-            | Self::LateRelease => 0,
+            | Self::LateRelease
+            | Self::OtherReport
+            | Self::TwoReports => 0,
         }
     }
 
@@ -284,6 +293,8 @@ impl Misbehavior {
             Self::Dependency => "dependency",
             Self::LateRelease => "late_release",
             Self::Overcharge | Self::OverchargeUnderLoad => "overcharge",
+            Self::OtherReport => "other_report",
+            Self::TwoReports => "two_reports",
         }
     }
 
@@ -298,6 +309,8 @@ impl Misbehavior {
                 | Self::OtherTree
                 | Self::OtherThanPruned
                 | Self::OverchargeUnderLoad
+                | Self::OtherReport
+                | Self::TwoReports
         )
     }
 
@@ -325,6 +338,8 @@ impl Misbehavior {
             Self::LateRelease => (13, 0),
             Self::Overcharge => (14, 0),
             Self::OverchargeUnderLoad => (15, 0),
+            Self::OtherReport => (16, 0),
+            Self::TwoReports => (17, 0),
         }
     }
 
@@ -347,6 +362,8 @@ impl Misbehavior {
             (13, 0) => Some(Self::LateRelease),
             (14, 0) => Some(Self::Overcharge),
             (15, 0) => Some(Self::OverchargeUnderLoad),
+            (16, 0) => Some(Self::OtherReport),
+            (17, 0) => Some(Self::TwoReports),
             _ => None,
         }
     }
@@ -451,6 +468,8 @@ mod tests {
             Just(Misbehavior::LateRelease),
             Just(Misbehavior::Overcharge),
             Just(Misbehavior::OverchargeUnderLoad),
+            Just(Misbehavior::OtherReport),
+            Just(Misbehavior::TwoReports),
         ]
     }
 
@@ -545,6 +564,8 @@ mod tests {
             (Misbehavior::OtherThanPruned, EvidenceShare::Claims),
             (Misbehavior::Overcharge, EvidenceShare::Faults),
             (Misbehavior::OverchargeUnderLoad, EvidenceShare::Claims),
+            (Misbehavior::OtherReport, EvidenceShare::Claims),
+            (Misbehavior::TwoReports, EvidenceShare::Claims),
         ] {
             assert_eq!(FactKey::new(misbehavior, at).class(), share, "{misbehavior:?}");
         }

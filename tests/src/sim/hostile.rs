@@ -236,7 +236,9 @@ impl Sim {
                     }
                     Misbehavior::Fee
                     | Misbehavior::Overcharge
-                    | Misbehavior::OverchargeUnderLoad => Behaviour::WrongFees,
+                    | Misbehavior::OverchargeUnderLoad
+                    | Misbehavior::OtherReport
+                    | Misbehavior::TwoReports => Behaviour::WrongFees,
                     Misbehavior::Dependency => Behaviour::Dependencies,
                     Misbehavior::Invalid(16) => Behaviour::Oversized,
                     Misbehavior::Invalid(_) => Behaviour::BrokenRules,

@@ -25,6 +25,8 @@ struct DifferingReport {
     /// Looks that have used it since it was computed.
     looks: u8,
     is_logged: bool,
+    /// The number of reports that contradicted it when its envelopes were recorded as evidence, or known to be none.
+    weighed_beside: Option<usize>,
 }
 
 impl DifferingReports {
@@ -85,6 +87,20 @@ impl DifferingReports {
     pub(super) fn note_logged(&mut self, id: ReportId) -> bool {
         let report = self.0.get_mut(&id);
         report.is_some_and(|report| std::mem::replace(&mut report.is_logged, true))
+    }
+
+    /// Returns true if the envelopes of a refused report are recorded as evidence, or are known to be none, beside so
+    /// many reports that contradict it.
+    pub(super) fn is_weighed(&self, id: ReportId, beside: usize) -> bool {
+        self.0.get(&id).is_some_and(|report| report.weighed_beside == Some(beside))
+    }
+
+    /// Notes that the envelopes of a refused report are recorded as evidence, or are none, beside so many reports that
+    /// contradict it.
+    pub(super) fn note_weighed(&mut self, id: ReportId, beside: usize) {
+        if let Some(report) = self.0.get_mut(&id) {
+            report.weighed_beside = Some(beside);
+        }
     }
 }
 

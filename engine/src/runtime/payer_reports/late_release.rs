@@ -74,7 +74,7 @@ impl PayerReporterState {
             bounds: BOUNDS,
         };
         let mut searches = self.late_searches.lock();
-        let record = |found| self.record_late_release(found);
+        let record = |found| self.record_evidence(&[found]);
         let cost = match look.take(chain.about(about).rev(), searches.about(about), record) {
             Ok(cost) => cost,
             Err(error @ ReadError::Rebuilding { .. }) => return Err(error.into()),
@@ -106,9 +106,9 @@ impl PayerReporterState {
     }
 
     /// Records evidence. Returns false if that failed.
-    fn record_late_release(&self, found: Evidence) -> bool {
+    pub(super) fn record_evidence(&self, found: &[Evidence]) -> bool {
         let now_ns = u64::try_from(self.engine.ports().clock.now_ns()).unwrap_or(0);
-        match self.engine.store().record_evidence(now_ns, &[found]) {
+        match self.engine.store().record_evidence(now_ns, found) {
             Ok(fresh) => {
                 fresh.iter().for_each(|Evidence { misbehavior, at, .. }| {
                     let fault = misbehavior.label();
@@ -119,7 +119,7 @@ impl PayerReporterState {
             Err(error) => {
                 tracing::error!(
                     code = "evidence_failed", %error,
-                    "evidence about a late release cannot be recorded"
+                    "evidence about payer reports cannot be recorded"
                 );
                 false
             }

@@ -12,6 +12,7 @@ mod judging;
 mod known_leaves;
 mod late_release;
 mod late_searches;
+mod other_reports;
 mod searched;
 mod settling;
 mod stages;
@@ -173,7 +174,7 @@ impl PayerReporter {
     }
 
     /// Reads all reports about an originator that continue those on the chain, and signs those with the figures that
-    /// this node computes itself.
+    /// this node computes itself. Those with other figures are kept as evidence.
     ///
     /// # Errors
     /// [`ReportStepError`]. The step can be repeated: signatures that were made stay valid.
@@ -183,7 +184,12 @@ impl PayerReporter {
     ) -> Result<Vec<(ReportId, Attested)>, ReportStepError> {
         let _turn = self.0.turn().await;
         let state = self.0.clone();
-        let looked = blocking(move || state.look(about)).await?;
+        let looked = blocking(move || {
+            let looked = state.look(about)?;
+            state.note_other_reports(&looked);
+            Ok::<_, ReportStepError>(looked)
+        });
+        let looked = looked.await?;
         let own = self.0.own();
         let mut outcomes = Vec::new();
         for (held, verdict) in looked {
