@@ -210,9 +210,10 @@ impl HostMarker {
         noted.map_err(|source| unusable(&self.dir, source))
     }
 
-    /// Notes that everything in the log is on the disk, and that nothing more is written.
+    /// Notes that everything in the log is on the disk, and that nothing more is written. Keeps the note of an earlier
+    /// run of the machine until the folder is adopted: what that run has lost is not on the disk.
     pub(crate) fn note_on_disk(&self) -> io::Result<()> {
-        unsynced::remove(&self.dir)
+        if self.standing() == FolderStanding::Newest { unsynced::remove(&self.dir) } else { Ok(()) }
     }
 
     /// Records the folder, whose generation is durable, as the one that this host wrote last.
