@@ -133,7 +133,8 @@ async fn dial(name: &str, port: u16) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-/// Dials at once, so that a host that is gone without a refusal does not keep the others of its name from being reached.
+/// Dials at once, so that a host that is gone without a refusal does not keep the others of its name from being
+/// reached.
 async fn first_of<T>(
     dials: impl Iterator<Item = impl Future<Output = io::Result<T>>>,
 ) -> io::Result<T> {
