@@ -7,7 +7,6 @@ use hawser_proto::{OriginatorId, PublicKey, SequenceId};
 use rocksdb::WriteBatch;
 
 use crate::error::{CommitError, DatabaseError, ReadError};
-use crate::host::{FolderStanding, UnknownFolder};
 use crate::meta;
 use crate::open::new_incarnation;
 use crate::projection::{Projection, ProjectionSet};
@@ -110,8 +109,7 @@ impl Store {
     /// # Errors
     /// When the row cannot be read.
     pub fn may_lack_places(&self) -> Result<bool, ReadError> {
-        let is_unsynced = self.standing() == FolderStanding::Unknown(UnknownFolder::Unsynced);
-        Ok(is_unsynced || meta::may_lack_places(&self.database().db)?)
+        Ok(self.is_unsynced() || meta::may_lack_places(&self.database().db)?)
     }
 
     /// Gives the folder of a replica to a node whose strand it holds, in one durable write. Returns the end of that

@@ -182,6 +182,11 @@ fn a_machine_that_starts_again_before_all_commits_were_on_its_disk_does_not_know
         store.flush().unwrap();
         store.note_on_disk().unwrap();
     }
+    host.copy("data", "copy");
+    let copy = host.open("copy");
+    assert_eq!(copy.standing(), unknown(UnknownFolder::Copied));
+    assert!(copy.may_lack_places().unwrap(), "it lacks what the folder lacks");
+    drop(copy);
     let store = host.open_unsynced();
     store.adopt().unwrap();
     assert!(!store.may_lack_places().unwrap());
