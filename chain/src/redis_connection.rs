@@ -12,15 +12,19 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use redis::aio::MultiplexedConnection;
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ErrorKind, FromRedisValue, RedisResult,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+/// The most addresses of a name that are dialled. A guess: both versions of IP, and a few hosts.
+const ADDRESSES_MAX: usize = 8;
 /// The largest number of values in one answer. A guess: scripts of this program answer with some thousand at most.
 const ANSWER_VALUES_MAX: u64 = 100_000;
 /// The largest number of lists within each other. A guess: answers to scripts of this program have three.
@@ -86,8 +90,7 @@ impl RedisConnection {
     async fn connect(client: &Client, settings: &RedisConnectionSettings) -> RedisResult<Self> {
         match client.get_connection_info().addr() {
             ConnectionAddr::Tcp(host, port) => {
-                let stream = TcpStream::connect((host.as_str(), *port)).await?;
-                let (reader, writer) = stream.into_split();
+                let (reader, writer) = dial(host, *port).await?.into_split();
                 Self::over(client, settings, reader, writer).await
             }
             ConnectionAddr::Unix(path) => {
@@ -119,6 +122,31 @@ impl RedisConnection {
     pub(crate) async fn ask<T: FromRedisValue>(&mut self, command: &Cmd) -> RedisResult<T> {
         command.query_async(&mut self.calls).await
     }
+}
+
+/// Connects to the first host of a name that accepts.
+async fn dial(name: &str, port: u16) -> io::Result<TcpStream> {
+    let addresses = lookup_host((name, port)).await?.take(ADDRESSES_MAX);
+    let stream = first_of(addresses.map(TcpStream::connect)).await?;
+    // A call that is made before the answer to the one before it does not wait for that.
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Dials at once, so that a host that is gone without a refusal does not keep the others of its name from being
+/// reached.
+async fn first_of<T>(
+    dials: impl Iterator<Item = impl Future<Output = io::Result<T>>>,
+) -> io::Result<T> {
+    let mut dials: FuturesUnordered<_> = dials.collect();
+    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    while let Some(dialled) = dials.next().await {
+        match dialled {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
 }
 
 /// A reader that fails at the first byte that makes an answer too large.
@@ -414,6 +442,30 @@ mod tests {
             scan.read(answer.as_bytes()).unwrap();
             assert_eq!((scan.bytes, scan.values, scan.lists.len()), (0, 0, 0), "{answer}");
         }
+    }
+
+    /// Plays a silent host, one that refuses, and others that accept.
+    async fn played_dial(host: u8) -> io::Result<u8> {
+        match host {
+            0 => std::future::pending().await,
+            1 => Err(io::ErrorKind::ConnectionRefused.into()),
+            other => Ok(other),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_silent_host_keeps_no_other_one_of_its_name_from_being_reached() {
+        assert_eq!(first_of([0, 1, 2].into_iter().map(played_dial)).await.unwrap(), 2);
+        let refused = first_of([1, 1].into_iter().map(played_dial)).await.unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        assert!(first_of([].into_iter().map(played_dial)).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn calls_are_sent_at_once() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        assert!(dial("127.0.0.1", port).await.unwrap().nodelay().unwrap());
     }
 
     #[tokio::test]

@@ -39,8 +39,9 @@ pub struct RestoreQuestion {
     pub head: SequenceId,
     /// The reason why it does not sign, and what would end the quarantine.
     pub reason: String,
-    /// True if the data folder was a replica's or comes from a backup, so it may lack the last envelopes of the strand.
-    /// Named as in the files of versions that knew of replicas alone.
+    /// True if the data folder was a replica's or comes from a backup, or the machine went down before its end was on
+    /// the disk, so it may lack the last envelopes of the strand. Named as in the files of versions that knew of
+    /// replicas alone.
     #[serde(default, rename = "is_promoted")]
     pub may_lack_places: bool,
 }
@@ -72,8 +73,8 @@ impl RestoreAnswer {
         Self { id: question.id.clone(), gap: 0 }
     }
 
-    /// Returns the number of sequence ids that the node skips. The folder of a replica or of a backup is not complete,
-    /// whatever the operator confirms.
+    /// Returns the number of sequence ids that the node skips. A folder that may lack places is not complete, whatever
+    /// the operator confirms.
     #[must_use]
     pub fn gap_after(&self, question: &RestoreQuestion) -> u64 {
         if question.may_lack_places { self.gap.max(GAP) } else { self.gap }

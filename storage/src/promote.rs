@@ -102,13 +102,14 @@ impl Store {
         Ok(head)
     }
 
-    /// Returns true if the folder was a replica's or comes from a backup, and its node has not signed from it yet. Such
-    /// a folder may lack places that the node has signed.
+    /// Returns true if the folder was a replica's or comes from a backup, or the machine was started again before its
+    /// last commits were on the disk, and its node has not signed from it since. Such a folder may lack places that the
+    /// node has signed.
     ///
     /// # Errors
     /// When the row cannot be read.
     pub fn may_lack_places(&self) -> Result<bool, ReadError> {
-        meta::may_lack_places(&self.database().db)
+        Ok(self.is_unsynced() || meta::may_lack_places(&self.database().db)?)
     }
 
     /// Gives the folder of a replica to a node whose strand it holds, in one durable write. Returns the end of that

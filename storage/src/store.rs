@@ -105,6 +105,11 @@ impl Store {
         self.host().map_or(SequenceId::NONE, HostMarker::signed_through)
     }
 
+    /// Returns true if the disk may lack commits of this host, because the machine was started again too early.
+    pub(crate) fn is_unsynced(&self) -> bool {
+        self.host().is_some_and(HostMarker::is_unsynced)
+    }
+
     fn host(&self) -> Option<&HostMarker> {
         self.shared.how.lasting.host.get()
     }

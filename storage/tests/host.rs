@@ -175,10 +175,21 @@ fn a_machine_that_starts_again_before_all_commits_were_on_its_disk_does_not_know
     fs::write(&note, "another run").unwrap();
     for _ in 0..2 {
         assert_eq!(host.open_unsynced().standing(), unknown(UnknownFolder::Unsynced));
-        assert_eq!(host.open("data").standing(), unknown(UnknownFolder::Unsynced));
+        let store = host.open("data");
+        assert_eq!(store.standing(), unknown(UnknownFolder::Unsynced));
+        assert!(store.may_lack_places().unwrap(), "no word of an operator makes it complete");
+        // An operator stops the node in order while it is in quarantine.
+        store.flush().unwrap();
+        store.note_on_disk().unwrap();
     }
+    host.copy("data", "copy");
+    let copy = host.open("copy");
+    assert_eq!(copy.standing(), unknown(UnknownFolder::Copied));
+    assert!(copy.may_lack_places().unwrap(), "it lacks what the folder lacks");
+    drop(copy);
     let store = host.open_unsynced();
     store.adopt().unwrap();
+    assert!(!store.may_lack_places().unwrap());
     extend(&store, OWN, 1);
     store.flush().unwrap();
     store.note_on_disk().unwrap();

@@ -46,7 +46,8 @@ const RESULTS_KEPT: Duration = Duration::from_secs(600);
 /// The largest number of results in one call. A guess: they hold up Redis for some milliseconds, and all that a process
 /// remembers take five calls.
 const RESULTS_PER_CALL: usize = 2000;
-/// The largest answer, in bytes. A guess: all transactions that a process may leave behind, several times over.
+/// The largest answer, in bytes. A guess: several times what [`scripts::SYNC`] returns of the transactions that ended
+/// processes have left.
 const ANSWER_LEN_BYTES_MAX: usize = 64 << 20;
 /// The largest number of payloads in one call. A guess: more than are in flight at once.
 pub(super) const WANTED_MAX: usize = 64;
@@ -496,6 +497,41 @@ mod tests {
             }
         }
         panic!("Redis never answers")
+    }
+
+    /// Sends a heartbeat that holds these nonces. Repeats the call while Redis is too busy to answer.
+    async fn hold(process: &SharedNonces, nonces: &[u64]) -> SyncResponse {
+        for _ in 0..60 {
+            let request = SyncRequest { held: nonces.to_vec(), ..SyncRequest::default() };
+            if let Ok(response) = process.sync(&request).await {
+                return response;
+            }
+        }
+        panic!("Redis never answers")
+    }
+
+    /// A gateway that ends while the chain stands still leaves up to 64 payloads of 200 kB, each in many transactions.
+    #[tokio::test]
+    async fn long_transactions_are_taken_over_in_parts() {
+        let redis = RedisServer::start();
+        let owner = process(&redis).await;
+        let nonces: Vec<u64> = (0..5).collect();
+        assert_eq!(hold(&owner, &nonces).await.unrecorded.len(), 5);
+        let raw = Bytes::from(vec![7_u8; 3_000_000]);
+        for nonce in nonces {
+            let (payload, raw) = (None, raw.clone());
+            let long = [SharedTransaction { nonce, payload, is_next: false, cost_wei: 0, raw }];
+            let hour = SharedHour { max_wei: 1, own: HourCost::default() };
+            let mut tries = 0..60;
+            while owner.record(&long, hour).await.is_err() && tries.next().is_some() {}
+        }
+        // It takes over what it does not hold, as it would from a process that has ended.
+        let first = hold(&owner, &[]).await.adopted;
+        let held: Vec<u64> = first.iter().map(|(nonce, _)| *nonce).collect();
+        let rest = hold(&owner, &held).await;
+        assert_eq!((first.len(), rest.adopted.len(), rest.unrecorded.len()), (3, 2, 0));
+        let all: HashMap<u64, Vec<Bytes>> = first.into_iter().chain(rest.adopted).collect();
+        assert!(all.len() == 5 && all.values().all(|raws| raws[..] == [raw.clone()]));
     }
 
     #[tokio::test]

@@ -87,9 +87,8 @@ async fn submit_one(
     let request = pb::SubmitMisbehaviorReportRequest { report: Some(report) };
     let mut attempts = 1;
     loop {
-        let Err(status) = api.submit_misbehavior_report(request.clone()).await else {
-            return Ok(());
-        };
+        let submitted = client::whole(api.submit_misbehavior_report(request.clone())).await;
+        let Err(status) = submitted else { return Ok(()) };
         let pause = status.metadata().get("retry-after");
         let pause_s = pause.and_then(|it| it.to_str().ok()?.parse::<u64>().ok());
         let Some(pause_s) = pause_s.filter(|it| attempts < ATTEMPTS_MAX && *it <= PAUSE_S_MAX)

@@ -253,6 +253,10 @@ impl ChainPath {
         payloads: impl Iterator<Item = (ChainTopic, &Bytes)>,
         shared: &[(ClientKey, LandedEnvelope)],
     ) {
+        let mut payloads = payloads.peekable();
+        if payloads.peek().is_none() {
+            return; // most requests are for nodes alone, which share thousands of ids
+        }
         let shared: BTreeMap<ClientKey, LandedEnvelope> = shared.iter().copied().collect();
         let known: BTreeMap<PayloadKey, (&Bytes, LandedEnvelope)> = payloads
             .filter_map(|(topic, payload)| {

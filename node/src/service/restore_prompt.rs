@@ -33,8 +33,7 @@ impl RestorePromptTask {
 struct Prompt {
     engine: Engine,
     folder: RestoreFolder,
-    /// The data folder was a replica's or came from a backup, and nothing had been signed from it when the process
-    /// started.
+    /// The data folder might lack places that the node has signed, when the process started.
     may_lack_places: bool,
     /// Id of this process, with which the ids of its questions begin.
     process: String,

@@ -112,6 +112,8 @@ struct OpenMarker {
     file: Option<File>,
     /// The highest place in this host's marker when it was last read or replaced.
     signed_through: SequenceId,
+    /// True if the disk may lack commits of an earlier run of the machine.
+    is_unsynced: bool,
 }
 
 impl OpenMarker {
@@ -142,8 +144,9 @@ impl HostMarker {
         let path = dir.join(MARKER);
         let found = Marker::read(&path).map_err(|source| unusable(&path, source))?;
         let mut standing = judge::judge(&found, FolderFacts { inode, ..facts });
-        let is_lost = unsynced::is_of_earlier_run(&dir).map_err(|source| unusable(&dir, source))?;
-        if is_lost && standing == FolderStanding::Newest {
+        let is_unsynced =
+            unsynced::is_of_earlier_run(&dir).map_err(|source| unusable(&dir, source))?;
+        if is_unsynced && standing == FolderStanding::Newest {
             standing = FolderStanding::Unknown(UnknownFolder::Unsynced);
         }
         let next_generation = judge::next_generation(&found, facts.generation, standing);
@@ -155,7 +158,13 @@ impl HostMarker {
             dir,
             identity: identity.clone(),
             inode,
-            open: Mutex::new(OpenMarker { standing, next_generation, file: None, signed_through }),
+            open: Mutex::new(OpenMarker {
+                standing,
+                next_generation,
+                file: None,
+                signed_through,
+                is_unsynced,
+            }),
             has_failed: AtomicBool::new(false),
             _lock: guard,
         })
@@ -172,6 +181,11 @@ impl HostMarker {
     /// Returns the highest place in this host's marker when it was last read or replaced.
     pub(crate) fn signed_through(&self) -> SequenceId {
         self.open.lock().signed_through
+    }
+
+    /// Returns true if the disk may lack commits of an earlier run of the machine, and no folder was adopted since.
+    pub(crate) fn is_unsynced(&self) -> bool {
+        self.open.lock().is_unsynced
     }
 
     /// Accepts the operator's statement that the key has no strand yet. Returns false if folder or marker
@@ -210,9 +224,10 @@ impl HostMarker {
         noted.map_err(|source| unusable(&self.dir, source))
     }
 
-    /// Notes that everything in the log is on the disk, and that nothing more is written.
+    /// Notes that everything in the log is on the disk, and that nothing more is written. Keeps the note of an earlier
+    /// run of the machine until the folder is adopted: what that run has lost is not on the disk.
     pub(crate) fn note_on_disk(&self) -> io::Result<()> {
-        unsynced::remove(&self.dir)
+        if self.standing() == FolderStanding::Newest { unsynced::remove(&self.dir) } else { Ok(()) }
     }
 
     /// Records the folder, whose generation is durable, as the one that this host wrote last.
@@ -255,6 +270,7 @@ impl HostMarker {
             next_generation: facts.generation.saturating_add(1),
             file: is_newest.then_some(file),
             signed_through: head,
+            is_unsynced: open.is_unsynced && !is_newest,
         };
         Ok(())
     }

@@ -159,6 +159,19 @@ fn the_program_prints_only_through_the_module_that_escapes() {
     assert_none(&raw, "output::line and output::note escape what steers a terminal");
 }
 
+/// A node could hold a command for ever. A file may have one limit for several calls.
+#[test]
+fn calls_of_the_program_to_nodes_have_a_time_limit() {
+    let of_program = texts(&["rs"]).into_iter().filter(|(path, _)| path.starts_with("cli/src/"));
+    let endless = of_program.filter(|(_, text)| {
+        let code = circles::code_of(text);
+        let limits = ["client::whole(", "timeout("];
+        code.contains("ApiClient") && !limits.iter().any(|it| code.contains(it))
+    });
+    let endless: Vec<_> = endless.map(|(path, _)| path).collect();
+    assert_none(&endless, "client::whole ends a call without a whole answer");
+}
+
 #[test]
 fn every_crate_takes_the_lints_of_the_workspace() {
     let manifests = texts(&["toml"]);

@@ -16,8 +16,8 @@
 /// and mined counts (-1: unknown); a range of nonces without transactions (from, to); the number of held nonces, and
 /// these; the digests of the payloads that need a nonce.
 /// Returns the epoch; `seq`; the count of its own calls; nonces that another process owns; nonces
-/// without recorded transactions; nonces to fill; nonces taken over, each followed by its transactions;
-/// for each digest a letter and a value.
+/// without recorded transactions; nonces to fill; nonces taken over, each followed by its transactions, with 8 MB of
+/// these and the rest of one nonce at most; for each digest a letter and a value.
 pub(super) const SYNC: &str = r"
 local S, O, R, P, A, B, F = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local me, lease, seen = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -119,14 +119,17 @@ end
 local used = get(S, 'used')
 if floor >= 0 and used > floor and not is_far(used) then floor = used end
 
+-- What is left is taken over by the next calls: an answer has a bound, and has to come in time.
+local ADOPTED_BYTES, size = 8000000, 0
 local all, highest, count = redis.call('HGETALL', O), -1, 0
 for k = 1, #all, 2 do
   local nonce, n, who, digest = all[k], whole(all[k]), string.match(all[k + 1], '^([^|]*)|(.*)$')
   local is_valid = n and who
   local is_over = is_valid and who == me and not held[nonce]
   if is_valid and not is_over and who ~= me then is_over = adopts and (gone[who] or get(A, who) < 0) end
-  local raws = is_over and redis.call('HGET', R, nonce)
-  if raws then
+  local raws = is_over and (size >= ADOPTED_BYTES or redis.call('HGET', R, nonce))
+  if type(raws) == 'string' then
+    size = size + #raws
     redis.call('HSET', O, nonce, me .. '|' .. digest)
     adopted[#adopted + 1] = nonce
     adopted[#adopted + 1] = raws

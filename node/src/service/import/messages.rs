@@ -1,14 +1,18 @@
 //! Bounds on the messages of a Postgres server.
 //!
 //! **The server is not trusted.** The library keeps a message of up to 2 GiB, and every parameter that the server
-//! names. So the stream to the server reads along, and ends before the library sees a message that is too long.
+//! names. So the stream to the server reads along, and ends before the library sees a message that is too long. About a
+//! type that it does not know the library asks the server, and keeps whatever that tells.
+
+use tokio_postgres::types::Type;
 
 /// The longest row, in bytes. Calculated: an envelope and a topic at their bounds, 32 MiB each, and short columns.
 const ROW_LEN_BYTES_MAX: usize = 65 << 20;
 /// The longest message of another kind, in bytes. A guess: far above any error text and any description of a row.
 const OTHER_LEN_BYTES_MAX: usize = 1 << 20;
-/// The length of all messages of a session that answer nothing, in bytes: notices, notifications, and parameters. A
-/// guess: a session has about 20 parameters.
+/// The length of messages that answer nothing, in bytes: of all parameters of a session, which the library keeps, and
+/// of notices and notifications up to the end of an answer. A guess: a session has about 20 parameters, and extensions
+/// of the server may add some notices to each answer.
 const ASIDE_BYTES_MAX: usize = 1 << 20;
 /// The length of the header of a message: its kind, and a length that counts itself. Specified: protocol 3 of Postgres.
 const HEADER_LEN: usize = 5;
@@ -20,6 +24,8 @@ pub(super) enum PostgresMessageError {
     Long { len: usize, max: usize },
     #[error("the server sends more than {ASIDE_BYTES_MAX} bytes that answer nothing")]
     Aside,
+    #[error("the server describes a value of a type that no query of this program has")]
+    Type,
     #[error("the server does not speak the protocol of Postgres")]
     Malformed,
 }
@@ -31,21 +37,26 @@ pub(super) struct MessageScan {
     header_len: usize,
     /// The bytes that are left of a message behind its header.
     body_left: usize,
-    /// The bytes of messages that answer nothing.
-    aside: usize,
+    /// The body of a description of types, as far as it is there.
+    described: Vec<u8>,
+    /// The bytes of all parameters.
+    parameters: usize,
+    /// The bytes of notices and notifications since the last answer has ended.
+    notices: usize,
 }
 
 impl MessageScan {
     /// Reads bytes of one or several messages.
     ///
     /// # Errors
-    /// Fails at the header of a message that exceeds a bound.
+    /// Fails at the header of a message that exceeds a bound, and at the end of one that describes an unknown type.
     pub(super) fn read(&mut self, mut bytes: &[u8]) -> Result<(), PostgresMessageError> {
         while let Some((first, rest)) = bytes.split_first() {
             if self.body_left > 0 {
-                let len = self.body_left.min(bytes.len());
-                self.body_left -= len;
-                bytes = &bytes[len..];
+                let (part, rest) = bytes.split_at(self.body_left.min(bytes.len()));
+                self.body_left -= part.len();
+                self.read_body(part)?;
+                bytes = rest;
                 continue;
             }
             self.header[self.header_len] = *first;
@@ -59,6 +70,23 @@ impl MessageScan {
         Ok(())
     }
 
+    /// Reads a part of the body of the message whose header is there.
+    fn read_body(&mut self, part: &[u8]) -> Result<(), PostgresMessageError> {
+        let kind = self.header[0];
+        if !matches!(kind, b'T' | b't') {
+            return Ok(());
+        }
+        self.described.extend_from_slice(part);
+        if self.body_left > 0 {
+            return Ok(());
+        }
+        let described = std::mem::take(&mut self.described);
+        // No query of this program has a parameter.
+        let is_known =
+            if kind == b'T' { known_columns(&described).is_some() } else { described == [0, 0] };
+        if is_known { Ok(()) } else { Err(PostgresMessageError::Type) }
+    }
+
     /// Begins the message whose header is there. Returns the length of the rest.
     fn begin(&mut self) -> Result<usize, PostgresMessageError> {
         let [kind, length @ ..] = self.header;
@@ -68,14 +96,31 @@ impl MessageScan {
         if len > max {
             return Err(PostgresMessageError::Long { len, max });
         }
-        if matches!(kind, b'A' | b'N' | b'S') {
-            self.aside += len;
+        match kind {
+            b'S' => self.parameters += len,
+            b'A' | b'N' => self.notices += len,
+            b'Z' => self.notices = 0,
+            _ => {}
         }
-        if self.aside > ASIDE_BYTES_MAX {
+        if self.parameters.max(self.notices) > ASIDE_BYTES_MAX {
             return Err(PostgresMessageError::Aside);
         }
         Ok(body)
     }
+}
+
+/// Reads a description of columns. Returns `None` if it is none, or names a type that the library does not know.
+fn known_columns(described: &[u8]) -> Option<()> {
+    let (count, mut rest) = described.split_first_chunk::<2>()?;
+    for _ in 0..u16::from_be_bytes(*count) {
+        let name_len = rest.iter().position(|it| *it == 0)?;
+        // Behind the name: its table (4 bytes) and its place there (2), its type (4), and the form of its values (8).
+        let (column, after) = rest[name_len + 1..].split_first_chunk::<18>()?;
+        let [_, _, _, _, _, _, oid @ .., _, _, _, _, _, _, _, _] = *column;
+        Type::from_oid(u32::from_be_bytes(oid))?;
+        rest = after;
+    }
+    Some(())
 }
 
 #[cfg(test)]
@@ -135,6 +180,31 @@ mod tests {
                 scanned(&[fits, aside.repeat(2)].concat()),
                 Err(PostgresMessageError::Aside)
             );
+            // An import has many thousand answers, each with its notices.
+            let answers = [&aside[..], READY].concat().repeat(2 * ASIDE_BYTES_MAX / aside.len());
+            assert_eq!(scanned(&answers).is_ok(), kind != b'S');
+        }
+    }
+
+    #[test]
+    fn a_type_that_the_library_would_ask_about_is_refused() {
+        let columns = |oids: &[u32]| {
+            let column =
+                |oid: &u32| [&b"name\0"[..], &[0; 6], &oid.to_be_bytes(), &[0; 8]].concat();
+            let count = u16::try_from(oids.len()).unwrap().to_be_bytes();
+            let body: Vec<u8> = count.into_iter().chain(oids.iter().flat_map(column)).collect();
+            message(b'T', &body)
+        };
+        let known =
+            [Type::INT4, Type::INT8, Type::BYTEA, Type::TEXT, Type::BOOL].map(|it| it.oid());
+        let parsed =
+            [columns(&[]), columns(&known), message(b't', &[0, 0]), message(b'D', &[0; 4])];
+        assert_eq!(scanned(&parsed.concat()), Ok(()));
+        let torn = message(b'T', &[0, 2, b'n', 0, 7]);
+        let parameter = message(b't', &[0, 1, 0, 0, 0, 23]);
+        for refused in [columns(&[23, 16_384]), columns(&[0]), torn, message(b'T', &[0]), parameter]
+        {
+            assert_eq!(scanned(&refused), Err(PostgresMessageError::Type));
         }
     }
 
