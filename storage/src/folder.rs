@@ -52,6 +52,11 @@ pub(crate) fn scrub_checkpoint_folder(data: &Path) -> PathBuf {
     data.join("scrub-checkpoint")
 }
 
+/// Returns the folder inside a data folder for table files that the database has not taken over.
+pub(crate) fn table_files_folder(data: &Path) -> PathBuf {
+    data.join("table-files")
+}
+
 /// Removes the folder of a backup if a crash has left it.
 pub(crate) fn remove_checkpoint(data: &Path) -> io::Result<()> {
     remove(&checkpoint_folder(data))
@@ -60,6 +65,12 @@ pub(crate) fn remove_checkpoint(data: &Path) -> io::Result<()> {
 /// Removes the folder of a scrub if a crash has left it.
 pub(crate) fn remove_scrub_checkpoint(data: &Path) -> io::Result<()> {
     remove(&scrub_checkpoint_folder(data))
+}
+
+/// Removes the folder of table files if a crash has left it. Files that the database has taken over have other names by
+/// then.
+pub(crate) fn remove_table_files(data: &Path) -> io::Result<()> {
+    remove(&table_files_folder(data))
 }
 
 /// Removes a folder with all that is in it. A missing one counts as removed.

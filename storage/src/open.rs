@@ -16,7 +16,7 @@ use crate::error::{DatabaseError, ReadError};
 use crate::fact_index::FactIndex;
 use crate::facts::load_index;
 use crate::family::Family;
-use crate::folder::{make_folder, remove_checkpoint, remove_scrub_checkpoint};
+use crate::folder::{make_folder, remove_checkpoint, remove_scrub_checkpoint, remove_table_files};
 use crate::host::{FolderFacts, FolderStanding, HostMarker, UnknownFolder};
 use crate::kept_copy;
 use crate::keys::misbehavior::FactKey;
@@ -103,9 +103,9 @@ pub(crate) fn start(
     let store = Store::new(database, how);
     if access == Access::ReadWrite {
         store.judge(&header)?;
-        for remove in [remove_checkpoint, remove_scrub_checkpoint] {
+        for remove in [remove_checkpoint, remove_scrub_checkpoint, remove_table_files] {
             if let Some(Err(error)) = store.path().map(remove) {
-                tracing::warn!(%error, "files left by an interrupted backup or scrub cannot be removed");
+                tracing::warn!(%error, "files left by an interrupted backup, scrub or fetch cannot be removed");
             }
         }
         store.path().into_iter().for_each(kept_copy::mention_copies);

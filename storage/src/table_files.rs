@@ -5,12 +5,12 @@
 //! family, synced and in the form in which a memory table would be written out. RocksDB takes over the files first,
 //! that of the log before that of topics. All other rows are a commit behind them: the head, the tree, and the rest.
 //!
-//! After a crash in between, rows of the files are above the head, where no reader looks. A call with the same changes
-//! replaces them. Other changes may leave some of them, so the caller has the rest removed before a node starts from
-//! the folder.
+//! After a crash in between, rows of the files are above the head, where no reader looks. Changes that are loaded there
+//! later may be others: an envelope that was valid before its signatures were checked has a row of its topic, and an
+//! invalid one has none. The earlier row would stay, below the head. So the caller has these rows removed first.
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io;
 use std::path::Path;
 use std::thread;
 
@@ -23,6 +23,7 @@ use crate::commit::CommittedChanges;
 use crate::database::Database;
 use crate::error::{CommitError, DatabaseError, ReadError};
 use crate::family::Family;
+use crate::folder::{remove_table_files, table_files_folder};
 use crate::hashed::HashedEnvelope;
 use crate::keys::Key;
 use crate::keys::envelope::EnvelopeKey;
@@ -32,8 +33,6 @@ use crate::options::family_options;
 use crate::rebuild::Derive;
 use crate::store::Store;
 
-/// Folder of files that RocksDB has not taken over, in the data folder.
-const FOLDER: &str = "table-files";
 /// Name of the file with rows of the log.
 const LOG: &str = "log.sst";
 /// Name of the file with rows of topics.
@@ -45,12 +44,12 @@ impl Store {
     /// MiB of envelopes. `hashed` may have the envelopes of the changes, in their order, so that they are not hashed
     /// again.
     ///
-    /// Only for a folder from which no node starts before [`Store::remove_above_head`]: an error or a crash may leave
-    /// rows above the head of the strand. A call with the same changes replaces them.
+    /// Only for a folder from which no node starts meanwhile: an error or a crash may leave rows above the head of the
+    /// strand. [`Store::remove_above_head`] is to be called before the next call, and before a node starts.
     ///
     /// # Errors
     /// The errors of [`Store::commit`]; [`CommitError::Gap`] also for changes below the head. Files are left in the
-    /// folder after [`CommitError::Write`], and the next call removes them.
+    /// folder after [`CommitError::Write`], and the next call or start removes them.
     pub fn load(
         &self,
         changes: &[Change],
@@ -64,12 +63,12 @@ impl Store {
         database.check_writable()?;
         let entries = database.entries_behind_head(changes)?;
         // A database in memory has no files.
-        let folder = self.path().filter(|_| !entries.is_empty());
-        if let Some(folder) = folder {
-            let added = database.add_files(&folder.join(FOLDER), &self.shared.how.cache, &entries);
+        let data = self.path().filter(|_| !entries.is_empty());
+        if let Some(data) = data {
+            let added = database.add_files(data, &self.shared.how.cache, &entries);
             added.map_err(|cause| database.fail_write(cause))?;
         }
-        let are_filed = folder.is_some();
+        let are_filed = data.is_some();
         let changes = CommittedChanges { changes, hashed, are_filed };
         database.commit_whole(changes, |group| match shown_by {
             Some(prefix) => group.begin_shown_by(prefix),
@@ -139,18 +138,20 @@ impl Database {
         Ok(entries)
     }
 
-    /// Writes the rows of the log and of topics to table files, and has RocksDB take over the files.
+    /// Writes the rows of the log and of topics to table files in the data folder, and has RocksDB take over the files.
     fn add_files(
         &self,
-        folder: &Path,
+        data: &Path,
         cache: &Cache,
         entries: &[&LogEntry],
     ) -> Result<(), DatabaseError> {
         let _no_rebuild = self.gate.read();
-        // RocksDB takes a file over by a second name for it. A crash may have left the first one, and writing to that
+        let folder = table_files_folder(data);
+        let failed = |error: io::Error| DatabaseError::of_file(&folder, &error);
+        // RocksDB takes a file over by a second name for it. A failure may have left the first one, and writing to that
         // would change the database.
-        remove(folder)?;
-        fs::create_dir(folder).map_err(|error| DatabaseError::of_file(folder, &error))?;
+        remove_table_files(data).map_err(failed)?;
+        fs::create_dir(&folder).map_err(failed)?;
         let (log, topics) = (folder.join(LOG), folder.join(TOPICS));
         let has_topics = thread::scope(|scope| {
             let sorting = scope
@@ -168,7 +169,7 @@ impl Database {
         for (family, file) in [(Family::Log, log)].into_iter().chain(of_topics) {
             self.db.ingest_external_file_cf_opts(self.family(family), &moving, vec![file])?;
         }
-        remove(folder)
+        remove_table_files(data).map_err(failed)
     }
 }
 
@@ -206,14 +207,4 @@ fn write_topics(
     }
     file.finish()?;
     Ok(true)
-}
-
-/// Removes a folder, if it is there.
-fn remove(folder: &Path) -> Result<(), DatabaseError> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(DatabaseError::of_file(folder, &error))
-        }
-        _ => Ok(()),
-    }
 }

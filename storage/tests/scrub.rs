@@ -10,7 +10,9 @@ use crate::support::*;
 use bytes::Bytes;
 use hawser_proto::merkle::envelope_leaf;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
-use hawser_storage::{Damage, Family, RepairError, ScrubError, ScrubReport, Store};
+use hawser_storage::{
+    Change, Damage, Family, LogEntry, RepairError, ScrubError, ScrubReport, Store,
+};
 
 fn go_on(_: u64) -> ControlFlow<()> {
     ControlFlow::Continue(())
@@ -303,6 +305,33 @@ fn damaged_envelopes_are_put_back_byte_for_byte() {
         assert_eq!(store.scrub(&mut go_on).unwrap().damages, []);
         assert!(!folder.path().join("scrub-checkpoint").exists());
     }
+}
+
+/// RocksDB keeps long envelopes in files of their own, except for those that come in table files.
+#[test]
+fn damaged_long_envelopes_of_table_files_are_put_back_byte_for_byte() {
+    let folder = tempfile::tempdir().unwrap();
+    let long = |sequence: u64| signed(&sequence.to_string().repeat(5000), 1);
+    let change =
+        |sequence| Change::Append(LogEntry { bytes: long(sequence), ..entry(id(PEER, sequence)) });
+    let store = Store::open(&settings(folder.path())).unwrap();
+    store.load(&(1..=6).map(change).collect::<Vec<_>>(), &[], None).unwrap();
+    drop(store);
+    let (place, wanted) = (id(PEER, 3), long(3));
+    // Of any family: files that were not written by the database do not say theirs.
+    let (file, before) = flip(folder.path(), "", &wanted, &[100, 4000]);
+    let (store, _) = Store::open_existing(folder.path(), price).unwrap();
+    let damage = found(&store);
+    assert!(store.snapshot().get(place).is_err(), "an error, not an absence");
+    let lost = store.lost_places(&damage).unwrap();
+    assert!(lost.iter().any(|it| it.id == place), "{lost:?}");
+    let brought: BTreeMap<_, _> =
+        lost.into_iter().map(|it| (it.id, long(it.id.sequence.0))).collect();
+    store.put_back(&damage, &brought).unwrap();
+    assert_eq!(store.recheck(&damage, &mut go_on).unwrap(), []);
+    assert!(fs::read(&file).unwrap() == before, "byte for byte");
+    assert_eq!(store.snapshot().get(place).unwrap(), Some(wanted));
+    assert_eq!(store.scrub(&mut go_on).unwrap().damages, []);
 }
 
 /// The end of one strand and the beginning of the next one are in one block.

@@ -414,7 +414,12 @@ fn rows_that_a_kill_has_left_above_a_head_are_removed() {
     store.fail_next_write();
     load(&store, 6..=12).unwrap_err();
     drop(store);
+    // RocksDB has not removed the first name of a file: as long as it is there, the file takes room.
+    let left = folder.path().join("table-files");
+    std::fs::create_dir(&left).unwrap();
+    std::fs::write(left.join("log.sst"), b"left").unwrap();
     let store = open();
+    assert!(!left.exists());
     assert_eq!(store.remove_above_head(PEER, &derive).unwrap(), 7);
     assert_eq!(store.remove_above_head(PEER, &derive).unwrap(), 0);
     let snapshot = store.snapshot();

@@ -14,13 +14,18 @@ const TAIL_LEN: usize = 8;
 const KIND_VALUE: u8 = 1;
 /// Kind of a deletion.
 const KIND_DELETION: u8 = 0;
+/// Largest length of a reference to a blob: a kind, the number of the file, offset and length there, and a kind of
+/// compression.
+const REFERENCE_LEN_MAX: usize = 1 + 3 * 10 + 1;
 
 /// A row that a reader of the database gets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct KnownRow {
     pub(super) key: Vec<u8>,
-    /// `None` if the value is not in the table file, because large values are in blob files.
-    pub(super) value: Option<bytes::Bytes>,
+    pub(super) value: bytes::Bytes,
+    /// True if the value may be in a blob file, where large values are. Those that came in a table file are in that,
+    /// before a compaction moves them.
+    pub(super) may_be_blob: bool,
 }
 
 /// Returns the original bytes of the block. `rows` ascend and start with the block's first row; rows after its last
@@ -64,11 +69,14 @@ impl Mended<'_> {
     fn take_row(&mut self, row: &KnownRow) -> Option<()> {
         let shared = self.shared(&row.key);
         let at = self.out.len();
-        let value_len = match &row.value {
-            Some(value) => value.len(),
-            // Only the block itself has the reference to the blob, and its length.
-            None => RowHeader::read(self.damaged.get(at..)?)?.value_len,
+        let held_len = match row.may_be_blob {
+            // Only the block itself has the reference to a blob, and its length.
+            true => Some(RowHeader::read(self.damaged.get(at..)?)?.value_len),
+            false => None,
         };
+        // A value that may be in a blob file is longer than any reference.
+        let reference_len = held_len.filter(|len| *len <= REFERENCE_LEN_MAX);
+        let value_len = reference_len.unwrap_or(row.value.len());
         self.begin(&row.key);
         for number in [shared, row.key.len() - shared + TAIL_LEN, value_len] {
             put_varint(number, &mut self.out);
@@ -76,15 +84,15 @@ impl Mended<'_> {
         self.out.extend_from_slice(&row.key[shared..]);
         let tail = self.out.len();
         self.out.extend_from_slice(self.damaged.get(tail..tail.checked_add(TAIL_LEN)?)?);
-        match &row.value {
-            Some(value) => {
-                self.out[tail] = KIND_VALUE;
-                self.out.extend_from_slice(value);
-            }
+        match reference_len {
             None => {
+                self.out[tail] = KIND_VALUE;
+                self.out.extend_from_slice(&row.value);
+            }
+            Some(len) => {
                 let from = self.out.len();
-                let value = self.damaged.get(from..from.checked_add(value_len)?)?;
-                self.out.extend_from_slice(value);
+                let reference = self.damaged.get(from..from.checked_add(len)?)?;
+                self.out.extend_from_slice(reference);
             }
         }
         (self.out.len() < self.damaged.len()).then_some(())
@@ -211,8 +219,8 @@ mod tests {
 
     fn known(rows: &[(Vec<u8>, Option<Vec<u8>>)]) -> Vec<KnownRow> {
         let row = |(key, value): &(Vec<u8>, Option<Vec<u8>>)| {
-            let value = Some(Bytes::from(value.clone()?));
-            Some(KnownRow { key: key.clone(), value })
+            let value = Bytes::from(value.clone()?);
+            Some(KnownRow { key: key.clone(), value, may_be_blob: false })
         };
         rows.iter().filter_map(row).collect()
     }
@@ -263,6 +271,25 @@ mod tests {
         assert_eq!(mend(&[], &known(&rows(3))), None);
     }
 
+    /// The block has a reference to a blob for one large value, and another one itself.
+    #[test]
+    fn large_values_are_made_whole_where_the_block_has_them() {
+        let large: Vec<u8> = (0..=255).cycle().take(5000).collect();
+        let reference = vec![9_u8; 12];
+        let rows = |first: &[u8]| {
+            let small = |at| (key(at), Some(vec![7; 40]));
+            vec![small(1), (key(2), Some(first.to_vec())), (key(3), Some(large.clone())), small(4)]
+        };
+        let whole = block(&rows(&reference));
+        let mut known = known(&rows(&large));
+        known[1].may_be_blob = true;
+        known[2].may_be_blob = true;
+        let mut torn = whole.clone();
+        let value_at = whole.windows(5000).position(|it| it == &large[..]).unwrap();
+        torn[value_at + 512..][..512].fill(0);
+        assert_eq!(mend(&torn, &known), Some(whole));
+    }
+
     proptest! {
         #[test]
         fn any_bytes_are_refused_or_mended_without_a_panic(
@@ -270,9 +297,7 @@ mod tests {
             large in any::<bool>(),
         ) {
             let mut rows = known(&rows(5));
-            if large {
-                rows[0].value = None;
-            }
+            rows[0].may_be_blob = large;
             if let Some(mended) = mend(&bytes, &rows) {
                 prop_assert_eq!(mended.len(), bytes.len());
             }

@@ -32,9 +32,9 @@ use crate::trees::leaf_of;
 /// Largest number of places of a damaged part that is repaired. A guess: a block has a dozen, a torn megabyte some
 /// thousand. With more, most of a file is lost.
 const PLACES_MAX: usize = 10_000;
-/// Largest block that is read for a repair, bytes. A guess, far above real blocks: a block has one row more than
-/// fits into 8 KiB, and rows in table files have at most 4 KiB.
-const BLOCK_LEN_BYTES_MAX: u64 = 1 << 20;
+/// Largest block that is read for a repair, bytes. A block has one row more than fits into 8 KiB, and in a table file
+/// that a snapshot was loaded with, a row has a whole envelope: 25 MiB at most.
+const BLOCK_LEN_BYTES_MAX: u64 = 32 << 20;
 /// The byte after a block that is not compressed.
 const NOT_COMPRESSED: u8 = 0;
 
@@ -294,8 +294,8 @@ fn readable(snapshot: &Snapshot<'_>, id: EnvelopeId, leaf: Option<TreeHash>) -> 
 }
 
 fn log_row((id, bytes): (EnvelopeId, Bytes)) -> KnownRow {
-    let is_beside = u64::try_from(bytes.len()).is_ok_and(|len| len >= BLOB_LEN_BYTES_MIN);
-    KnownRow { key: EnvelopeKey(id).encode().to_vec(), value: (!is_beside).then_some(bytes) }
+    let may_be_blob = u64::try_from(bytes.len()).is_ok_and(|len| len >= BLOB_LEN_BYTES_MIN);
+    KnownRow { key: EnvelopeKey(id).encode().to_vec(), value: bytes, may_be_blob }
 }
 
 /// Returns the leaves of a damaged part, computed from envelopes, marks and records.
@@ -319,8 +319,8 @@ fn leaf_rows(
             },
         };
         let leaf = leaf.ok_or(RepairError::Lost { at: id })?;
-        let value = Some(Bytes::copy_from_slice(&leaf.0));
-        rows.push(KnownRow { key: EnvelopeKey(id).encode().to_vec(), value });
+        let value = Bytes::copy_from_slice(&leaf.0);
+        rows.push(KnownRow { key: EnvelopeKey(id).encode().to_vec(), value, may_be_blob: false });
     }
     Ok(rows)
 }

@@ -1,7 +1,6 @@
 //! Gathers checked envelopes of a strand, so that many of them are written together, as table files.
 //!
-//! A kill may leave rows of such files above the head of a strand. A further run writes the same ones there, and the
-//! rest is removed before nodes may start from the folder.
+//! A kill may leave rows of such files above the head of a strand. The next run removes them before it writes.
 
 use hawser_engine::replication::EnvelopeVerifier;
 use hawser_storage::{Change, HashedEnvelope};

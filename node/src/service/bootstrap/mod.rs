@@ -257,6 +257,12 @@ impl FetchJob {
         now_unix_s: u64,
         mut tell: ProgressFn,
     ) -> Result<FetchedStrands, BootstrapFetchError> {
+        let derive = |_, bytes: &Bytes, validity| facts::of_stored(bytes, validity, self.own);
+        for stated in &self.manifest.strands {
+            // An earlier run may have been killed within a write. This one may write other rows in its place, and what
+            // is left of those is below the head then.
+            self.store.remove_above_head(stated.originator, &derive)?;
+        }
         let total = self.manifest.len_bytes();
         let (mut done, mut strands, mut left_out) = (0_u64, Vec::new(), Vec::new());
         for stated in &self.manifest.strands {
@@ -268,11 +274,6 @@ impl FetchJob {
                 Some(taken) => strands.push(taken),
                 None => left_out.push(stated.originator),
             }
-        }
-        let derive = |_, bytes: &Bytes, validity| facts::of_stored(bytes, validity, self.own);
-        for stated in &self.manifest.strands {
-            // An earlier run may have been killed within a write whose rest this one has not taken.
-            self.store.remove_above_head(stated.originator, &derive)?;
         }
         while !self.store.bring_up_trees(TREE_STEPS)? {}
         for fetched in &mut strands {

@@ -1,5 +1,7 @@
 //! Strands that are taken over before their signatures are checked, from honest makers and from liars.
 
+use std::collections::BTreeMap;
+
 use hawser_proto::Signature;
 use hawser_proto::envelope::{PayerEnvelope, UnsealedEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
@@ -9,6 +11,7 @@ use hawser_storage::{BootstrapManifest, Mark, VerifiedBatch};
 
 use super::super::checkpoints::Evidence;
 use super::super::testing::{Maker, OWN, key, open, registry};
+use super::super::{FetchJob, KnownLists};
 use super::*;
 use crate::service::testing::evidence;
 
@@ -225,9 +228,8 @@ fn chunks_without_the_envelopes_of_their_places_are_refused() {
     }
 }
 
-/// Checks the signatures of a strand that does not end with its tree. Returns the number of envelopes that break a
-/// rule.
-fn verify_taken(store: &Store) -> Result<u64, BootstrapFetchError> {
+/// Rates that explain the fees of all envelopes.
+fn rates() -> RateTable {
     let rate = Rate {
         start_unix_s: 0,
         message_fee: PicoDollarPrice(7),
@@ -235,9 +237,14 @@ fn verify_taken(store: &Store) -> Result<u64, BootstrapFetchError> {
         congestion_fee: PicoDollarPrice(0),
         target_rate_per_minute: 0,
     };
-    let rates = RateTable::new(vec![rate], None).unwrap();
+    RateTable::new(vec![rate], None).unwrap()
+}
+
+/// Checks the signatures of a strand that does not end with its tree. Returns the number of envelopes that break a
+/// rule.
+fn verify_taken(store: &Store) -> Result<u64, BootstrapFetchError> {
     let after = EnvelopeId::new(NODE, SequenceId::NONE);
-    let mut faults = StrandFaults::after(store, after, rates, 1000).unwrap();
+    let mut faults = StrandFaults::after(store, after, rates(), 1000).unwrap();
     verify_shown(store, &verifier(), &mut faults)
 }
 
@@ -401,5 +408,43 @@ fn what_a_kill_has_left_is_not_released_and_goes_on() {
     assert_eq!((head, reached.envelopes), (SequenceId(ALL), ALL - 2));
     require_whole(&store, NODE).unwrap();
     verify(&store);
+    assert_equals_verified_first(&maker, &store);
+}
+
+/// The first run writes the row with which readers of a topic get an envelope before its payer's signature is checked.
+/// The second one checks it first, and writes no such row.
+#[test]
+fn what_a_killed_run_has_left_is_gone_before_one_with_the_other_setting_goes_on() {
+    let maker = maker();
+    maker.sign(NODE.0, NODE, ALL, &[100]);
+    let manifest = maker.copy();
+    let run = |store: Store, shows_first| {
+        let registry = registry(&[100, 200, 300, 400]);
+        let job = FetchJob {
+            place: maker.place.clone(),
+            manifest: manifest.clone(),
+            evidence: Evidence::of(&manifest, &registry).unwrap(),
+            grounds: BTreeMap::new(),
+            appender: None,
+            lists: KnownLists { registry, rates: rates() },
+            own: OWN,
+            shows_first,
+            ends_early: false,
+            store,
+        };
+        job.run(1000, Box::new(|_| {}))
+    };
+    let store = open(&maker.folder, "new", OWN.0);
+    store.fail_next_write();
+    run(store, true).unwrap_err();
+    let store = open(&maker.folder, "new", OWN.0);
+    let snapshot = store.snapshot();
+    assert_eq!(snapshot.head(NODE).unwrap(), SequenceId::NONE);
+    let bad = EnvelopeId::new(NODE, SequenceId(BAD));
+    assert!(snapshot.get(bad).unwrap().is_some(), "a row above the head");
+    drop(snapshot);
+    let (strands, _) = run(store.clone(), false).unwrap();
+    let heads: Vec<_> = strands.iter().map(|it| (it.originator, it.head, it.unverified)).collect();
+    assert_eq!(heads, [(NODE, SequenceId(ALL), 0)]);
     assert_equals_verified_first(&maker, &store);
 }
