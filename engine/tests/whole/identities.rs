@@ -466,7 +466,7 @@ async fn a_query_without_a_limit_gives_the_whole_logs_of_inboxes() {
 /// Clients never ask for a second page. One huge log must not hide the end of the others, such as who has left.
 #[tokio::test]
 async fn logs_of_inboxes_that_fit_into_no_answer_together_are_refused_by_name() {
-    let node = start(store());
+    let node = start_judging(store(), true, Scripted::remembering());
     let chain = node.engine.chain_appender();
     for place in 1..=110 {
         let initial_identifier = "x".repeat(250_000);
