@@ -23,16 +23,12 @@ use crate::identity::{
 };
 use crate::landed::client_key;
 use crate::metrics::GatewayMetrics;
-use crate::nodes::{Nodes, PlacedEnvelope};
+use crate::nodes::{ANSWER_OVERHEAD_BYTES, Nodes, PlacedEnvelope};
 use crate::policy::{CallerCost, CallerId, Policies, PolicyError};
 use crate::publish::{NodePublisher, PublishItem};
 use crate::routing::{ChainTopic, Route, Routed, route};
 use crate::sharing::{SharedKnowledge, SharedQuery};
 use crate::status::{self, EnvelopeError, Outcome, RETRY_AFTER_PLACE_S, RETRY_AFTER_SILENCE_S};
-
-/// Bytes of an envelope in a response beside the client's. Calculated: signatures, ids, fees, and for the chain a
-/// transaction hash, take about 300; the rest is a margin.
-const ANSWER_OVERHEAD_BYTES: usize = 512;
 
 /// Gas of a payload on the chain: see [`gas_of`].
 const GAS_OF_PAYLOAD: u64 = 35_000;
