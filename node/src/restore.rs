@@ -39,8 +39,8 @@ pub struct RestoreQuestion {
     pub head: SequenceId,
     /// The reason why it does not sign, and what would end the quarantine.
     pub reason: String,
-    /// True if the data folder was a replica's or comes from a backup, so it may lack the last envelopes of the strand.
-    /// Named as in the files of versions that knew of replicas alone.
+    /// True if the data folder was a replica's, or comes from a backup or from before an upgrade, so it may lack the
+    /// last envelopes of the strand. Named as in the files of versions that knew of replicas alone.
     #[serde(default, rename = "is_promoted")]
     pub may_lack_places: bool,
 }

@@ -102,8 +102,8 @@ impl Store {
         Ok(head)
     }
 
-    /// Returns true if the folder was a replica's or comes from a backup, and its node has not signed from it yet. Such
-    /// a folder may lack places that the node has signed.
+    /// Returns true if the folder was a replica's, or comes from a backup or from before an upgrade, and its node has
+    /// not signed from it yet. Such a folder may lack places that the node has signed.
     ///
     /// # Errors
     /// When the row cannot be read.

@@ -121,8 +121,8 @@ fn confirm(args: &RestoreConfirmArgs, as_json: bool) -> Result<(), RunError> {
     }
     if args.complete && question.may_lack_places {
         return Err(RunError::refused(
-            "nothing was changed: the data folder was a replica's, or comes from a backup, and may lack the node's \
-             last envelopes. Confirm without --complete",
+            "nothing was changed: the data folder was a replica's, or comes from a backup or from before an upgrade, \
+             and may lack the node's last envelopes. Confirm without --complete",
         ));
     }
     if !args.yes {
