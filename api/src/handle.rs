@@ -38,7 +38,7 @@ use crate::metrics::{self, HandlerMetrics};
 use crate::misbehavior_api::MisbehaviorService;
 use crate::node_api::NodeApi;
 use crate::node_status::{NewestTimes, NodeObserver};
-use crate::oldest::OldestReads;
+use crate::oldest_reads::OldestReads;
 use crate::operator::NodePages;
 use crate::payer_report_status::PayerReportCounts;
 use crate::read_workers::ReadWorkers;

@@ -22,7 +22,7 @@ use crate::conditions::NodeChecks;
 use crate::error::CallError;
 use crate::methods::EnvelopeMethod;
 use crate::metrics::HandlerMetrics;
-use crate::oldest::OldestReads;
+use crate::oldest_reads::OldestReads;
 use crate::read_workers::{CallMemory, ReadWorkers};
 
 /// Bytes around an envelope in a message or a result, besides its own tag and length: tags and lengths of the

@@ -4,15 +4,11 @@
 //! cursor; parsing has bounded their number before.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use hawser_engine::read::QueryError;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as envelopes_pb;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId};
-use tokio::sync::Mutex;
-use tokio::time::timeout;
 use tonic::Response;
 
 use crate::limits::{CURSOR_ENTRIES_MAX, SELECTED_MAX};
@@ -24,47 +20,6 @@ pub(crate) const OLDEST_HEADER: &str = "hawser-oldest";
 
 /// Largest number of originators in the value. A guess: a network has fewer, and a header has room for them.
 const NAMED_MAX: usize = 100;
-
-/// Longest wait of a stream's headers for a read of what has expired. A guess: the read takes milliseconds on a disk
-/// that works, and clients give up a stream without headers after two minutes.
-const OLDEST_WAIT_MAX: Duration = Duration::from_secs(1);
-
-/// Reads of what has expired, one at a time, on a thread that no query takes. Streams that open meanwhile share the
-/// result of the next one.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct OldestReads(Arc<Mutex<Option<OldestRead>>>);
-
-/// The last read of what has expired.
-#[derive(Debug)]
-struct OldestRead {
-    began: Instant,
-    oldest: Arc<[EnvelopeId]>,
-}
-
-impl OldestReads {
-    /// Returns the result of a `read` that begins after this call; `None` if it fails, or is not there within
-    /// [`OLDEST_WAIT_MAX`]. A read that hangs keeps one thread, and others wait for it.
-    async fn ask(
-        &self,
-        read: impl FnOnce() -> Option<Arc<[EnvelopeId]>> + Send + 'static,
-    ) -> Option<Arc<[EnvelopeId]>> {
-        let (asked, last) = (Instant::now(), Arc::clone(&self.0));
-        let answered = async move {
-            let mut last = last.lock_owned().await;
-            if let Some(shared) = last.as_ref().filter(|it| it.began >= asked) {
-                return Some(Arc::clone(&shared.oldest));
-            }
-            let reading = tokio::task::spawn_blocking(move || {
-                let began = Instant::now();
-                let oldest = read()?;
-                *last = Some(OldestRead { began, oldest: Arc::clone(&oldest) });
-                Some(oldest)
-            });
-            reading.await.ok().flatten()
-        };
-        timeout(OLDEST_WAIT_MAX, answered).await.ok().flatten()
-    }
-}
 
 /// The places after which a reader reads.
 #[derive(Debug)]
@@ -216,31 +171,6 @@ mod tests {
         assert_eq!(topics(&[Some(&ahead)]), None);
         assert_eq!(topics(&[Some(&ahead), Some(&seen)]).unwrap(), "200=77");
         assert_eq!(topics(&[Some(&ahead), None]).unwrap(), "100=5,200=77");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn streams_that_open_at_once_share_a_read_and_a_later_one_has_its_own() {
-        let reads = OldestReads::default();
-        let read = |place| move || Some(Arc::<[EnvelopeId]>::from([id(100, place)]));
-        let held = Arc::clone(&reads.0).lock_owned().await;
-        let (first, second) = (reads.ask(read(5)), reads.ask(read(6)));
-        let opened = async { tokio::join!(first, second) };
-        let release = async { drop(held) };
-        let ((first, second), ()) = tokio::join!(opened, release);
-        assert_eq!(
-            (first.as_deref(), second.as_deref()),
-            (Some(&[id(100, 5)][..]), first.as_deref())
-        );
-        assert_eq!(reads.ask(read(7)).await.as_deref(), Some(&[id(100, 7)][..]));
-        assert_eq!(reads.ask(|| None).await, None, "a read that fails");
-    }
-
-    /// Played by a disk that hangs while it reads what has expired.
-    #[tokio::test(start_paused = true)]
-    async fn a_read_that_hangs_holds_no_headers_up() {
-        let reads = OldestReads::default();
-        let _hangs = Arc::clone(&reads.0).lock_owned().await;
-        assert_eq!(reads.ask(|| Some(Arc::<[EnvelopeId]>::from([id(100, 5)]))).await, None);
     }
 
     #[test]
