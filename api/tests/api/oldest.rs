@@ -112,7 +112,7 @@ async fn a_stream_waits_for_no_query_to_be_told_what_has_expired() {
     let opened = node.replication().await.subscribe_envelopes(request).await.unwrap();
     // On a machine under load the read may take longer than headers wait for it: any place may have expired then.
     let told = oldest_of(opened.metadata()).unwrap();
-    assert!(["100=4", "100=7"].contains(&&*told), "{told}");
+    assert!(told == "100=4" || told.contains("100=7"), "{told}");
     let oldest = node.engine.reader().oldest().unwrap();
     assert_eq!(node.engine.reader().oldest_known(), Some(oldest));
 }
