@@ -175,6 +175,9 @@ pub(crate) fn into_status(error: impl Into<CallError>) -> Status {
             unavailable(text, retry_after.as_secs())
         }
         CallError::Read(QueryError::TooLarge(_)) => into_status(CallError::AnswerTooLarge),
+        CallError::Read(QueryError::LogsTooLarge) => {
+            of(Code::ResourceExhausted, "ANSWER_TOO_LARGE", &text)
+        }
         CallError::Read(QueryError::NoMemory(_)) | CallError::Overloaded(_) => {
             OverloadedError.into()
         }
@@ -276,6 +279,7 @@ mod tests {
             (CallError::UnknownPayer("0x1".to_owned()), "UNKNOWN_PAYER"),
             (CallError::NodesOnly, "NODES_ONLY"),
             (CallError::AnswerTooLarge, "ANSWER_TOO_LARGE"),
+            (CallError::Read(QueryError::LogsTooLarge), "ANSWER_TOO_LARGE"),
             (CallError::ShuttingDown, "SHUTTING_DOWN"),
             (CallError::NotServed("this"), "NOT_SERVED"),
             (CallError::ReportMissing, "REPORT_REFUSED"),

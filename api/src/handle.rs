@@ -38,6 +38,7 @@ use crate::metrics::{self, HandlerMetrics};
 use crate::misbehavior_api::MisbehaviorService;
 use crate::node_api::NodeApi;
 use crate::node_status::{NewestTimes, NodeObserver};
+use crate::oldest_reads::OldestReads;
 use crate::operator::NodePages;
 use crate::payer_report_status::PayerReportCounts;
 use crate::read_workers::ReadWorkers;
@@ -106,6 +107,7 @@ pub async fn start_on(
         callers: callers.clone(),
         metrics: handler_metrics.clone(),
         reads: ReadWorkers::start(settings.read_threads),
+        oldest: OldestReads::default(),
         keepalive_interval: settings.keepalive_interval,
         stop: stop.clone(),
     };

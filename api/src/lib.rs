@@ -6,7 +6,7 @@
 //!
 //! - `methods`: services and methods by name;
 //! - `node_api`, `service`, `query`, `streams`, `subscribe`, `metadata`: the handlers;
-//! - `oldest`: names the oldest available places to readers of expired envelopes;
+//! - `oldest`: names the oldest available places to readers of expired envelopes, which `oldest_reads` reads;
 //! - `checkpoint_api`, `tree_pages`: proofs, over gRPC and as pages; `witness_context`, `witness_page`: the
 //!   requests of logs to a witness;
 //! - `read_workers`: the threads that answer queries;
@@ -50,6 +50,7 @@ mod misbehavior_page;
 mod node_api;
 mod node_status;
 mod oldest;
+mod oldest_reads;
 mod operator;
 mod payer_report_status;
 mod payer_reports_page;

@@ -22,6 +22,7 @@ use crate::conditions::NodeChecks;
 use crate::error::CallError;
 use crate::methods::EnvelopeMethod;
 use crate::metrics::HandlerMetrics;
+use crate::oldest_reads::OldestReads;
 use crate::read_workers::{CallMemory, ReadWorkers};
 
 /// Bytes around an envelope in a message or a result, besides its own tag and length: tags and lengths of the
@@ -51,6 +52,7 @@ pub(crate) struct NodeApi {
     pub(crate) callers: Callers,
     pub(crate) metrics: Arc<HandlerMetrics>,
     pub(crate) reads: ReadWorkers,
+    pub(crate) oldest: OldestReads,
     /// Silence after which a stream sends a sign of life.
     pub(crate) keepalive_interval: Duration,
     /// Cancelled when streams are to end.

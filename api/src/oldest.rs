@@ -5,13 +5,12 @@
 
 use std::fmt::Write as _;
 
+use hawser_engine::read::QueryError;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as envelopes_pb;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId};
-use hawser_serve::CallCharge;
 use tonic::Response;
 
-use crate::error::CallError;
 use crate::limits::{CURSOR_ENTRIES_MAX, SELECTED_MAX};
 use crate::node_api::NodeApi;
 
@@ -90,32 +89,33 @@ impl ReadFrom {
 }
 
 impl NodeApi {
-    /// Adds the metadata to the response of a stream. It is in memory unless places have expired since the last call,
-    /// and waits in the queue of reads only then.
-    ///
-    /// # Errors
-    /// [`CallError`] if it cannot be read: too many reads wait, or the log is damaged. A stream without the metadata
-    /// would state that nothing has expired.
-    pub(crate) async fn tell_oldest<T>(
-        &self,
-        charge: &CallCharge,
-        from: ReadFrom,
-        response: &mut Response<T>,
-    ) -> Result<(), CallError> {
+    /// Adds the metadata to the response of a stream. It is in memory unless places have expired since the last call.
+    /// If it cannot be read soon, any place may have expired: a stream without the metadata would state that none has,
+    /// and one that waits or is refused costs its client a minute.
+    pub(crate) async fn tell_oldest<T>(&self, from: ReadFrom, response: &mut Response<T>) {
         if matches!(from, ReadFrom::Now) {
-            return Ok(());
+            return;
         }
         let reader = self.engine.reader();
         let oldest = match reader.oldest_known() {
-            Some(oldest) => oldest,
+            Some(oldest) => Some(oldest),
             None => {
                 let reader = reader.clone();
-                self.reads.run(charge, move || reader.oldest()).await?
+                self.oldest.ask(move || reader.oldest().inspect_err(warn).ok()).await
             }
         };
-        put_oldest(&oldest, &from, response);
-        Ok(())
+        if let Some(oldest) = oldest {
+            put_oldest(&oldest, &from, response);
+        } else {
+            let heads = reader.heads();
+            let behind = heads.iter().map(|it| EnvelopeId::new(it.originator, it.sequence.next()));
+            put_oldest(&behind.collect::<Vec<_>>(), &from, response);
+        }
     }
+}
+
+fn warn(error: &QueryError) {
+    tracing::warn!(%error, "what has expired cannot be read: readers learn that all may have");
 }
 
 /// Adds the metadata to a response if the request includes expired places. `oldest` is the result of

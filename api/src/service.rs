@@ -95,20 +95,16 @@ impl NodeApi {
 impl NodeApi {
     /// Opens a stream of topics, and reports in its headers which of the requested places have
     /// expired.
-    ///
-    /// # Errors
-    /// A status if the expired places cannot be read.
     async fn opened_topics(
         &self,
         method: EnvelopeMethod,
         request: Request<pb::SubscribeTopicsRequest>,
-    ) -> Answered<MessageStream<pb::SubscribeTopicsResponse>> {
+    ) -> Response<MessageStream<pb::SubscribeTopicsResponse>> {
         let cursors = request.get_ref().filters.iter().map(|filter| filter.last_seen.as_ref());
         let from = ReadFrom::topics(cursors);
-        let charge = CallCharge::of(request.extensions());
         let mut response = Response::new(self.topics(method, request));
-        self.tell_oldest(&charge, from, &mut response).await.map_err(into_status)?;
-        Ok(response)
+        self.tell_oldest(from, &mut response).await;
+        response
     }
 }
 
@@ -116,15 +112,6 @@ type Answered<T> = Result<Response<T>, Status>;
 
 fn answer<T>(result: Result<T, CallError>) -> Answered<T> {
     result.map(Response::new).map_err(into_status)
-}
-
-/// Ignores an error about expired envelopes if the caller is a node. Nodes do not read the metadata, and must go on
-/// following while many reads wait.
-fn unless_node(is_node: bool, announced: Result<(), CallError>) -> Result<(), Status> {
-    match announced {
-        Err(error) if !is_node => Err(into_status(error)),
-        _ => Ok(()),
-    }
 }
 
 #[tonic::async_trait]
@@ -140,11 +127,8 @@ impl ReplicationApi for NodeApi {
         let filter = request.get_ref().filter.as_ref();
         let ids = filter.map_or(&[][..], |it| &it.originator_node_ids);
         let from = ReadFrom::strands(ids, filter.and_then(|it| it.last_seen.as_ref()));
-        let charge = CallCharge::of(request.extensions());
-        let is_node = caller_of(&request).is_node();
         let mut response = answer(self.originators(request))?;
-        let announced = self.tell_oldest(&charge, from, &mut response).await;
-        unless_node(is_node, announced)?;
+        self.tell_oldest(from, &mut response).await;
         Ok(response)
     }
 
@@ -153,11 +137,8 @@ impl ReplicationApi for NodeApi {
         request: Request<pb::SubscribeEnvelopesRequest>,
     ) -> Answered<Self::SubscribeEnvelopesStream> {
         let from = ReadFrom::of_query(request.get_ref().query.as_ref());
-        let charge = CallCharge::of(request.extensions());
-        let is_node = caller_of(&request).is_node();
         let mut response = answer(self.envelopes(request))?;
-        let announced = self.tell_oldest(&charge, from, &mut response).await;
-        unless_node(is_node, announced)?;
+        self.tell_oldest(from, &mut response).await;
         Ok(response)
     }
 
@@ -168,7 +149,7 @@ impl ReplicationApi for NodeApi {
         let call = LimitedCall::ReplicationTopics;
         let cost = CallCost::of_topics(request.get_ref().filters.len());
         self.charged_first(request, call, cost, |api, request| async move {
-            api.opened_topics(EnvelopeMethod::ReplicationTopics, request).await
+            Ok(api.opened_topics(EnvelopeMethod::ReplicationTopics, request).await)
         })
         .await
     }
@@ -225,7 +206,7 @@ impl QueryApi for NodeApi {
     ) -> Answered<<Self as QueryApi>::SubscribeTopicsStream> {
         let cost = CallCost::of_topics(request.get_ref().filters.len()).opening();
         self.charged_first(request, LimitedCall::QueryTopics, cost, |api, request| async move {
-            api.opened_topics(EnvelopeMethod::QueryTopics, request).await
+            Ok(api.opened_topics(EnvelopeMethod::QueryTopics, request).await)
         })
         .await
     }
@@ -279,9 +260,7 @@ impl NotificationApi for NodeApi {
         let opened = slot.and_then(|slot| Ok(holding(self.all(&request)?, slot)));
         let mut response = answer(opened)?;
         if let Ok(Some(from)) = resume_point(request.metadata()) {
-            let charge = CallCharge::of(request.extensions());
-            let announced = self.tell_oldest(&charge, ReadFrom::Cursor(from), &mut response).await;
-            announced.map_err(into_status)?;
+            self.tell_oldest(ReadFrom::Cursor(from), &mut response).await;
         }
         Ok(response)
     }

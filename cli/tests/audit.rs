@@ -517,7 +517,7 @@ fn a_node_proves_its_envelopes(dev: &Dev, place: &Path) {
 #[test]
 fn no_command_opens_a_folder_whose_import_has_not_come_to_its_end() {
     let place = tempfile::tempdir().unwrap();
-    let (data, _) = folder(place.path(), "data", 3);
+    let (data, registry) = folder(place.path(), "data", 3);
     fs::write(data.join("import-unfinished"), "of a snapshot").unwrap();
     let [backups, snapshots] = ["backups", "snapshots"].map(|name| place.path().join(name));
     let [data, backups, to] = [&data, &backups, &snapshots].map(|path| path.to_str().unwrap());
@@ -528,6 +528,12 @@ fn no_command_opens_a_folder_whose_import_has_not_come_to_its_end() {
         assert_eq!(refused.status.code(), Some(3), "{refused:?}");
         assert!(support::stderr(&refused).contains("has not come to its end"), "{refused:?}");
     }
+    // An import whose sides differ leaves its folder, to be looked at.
+    let audited =
+        run(&["audit", "replay", "--from", data, "--registry", registry.to_str().unwrap()]);
+    let noted = support::stderr(&audited);
+    assert!(noted.contains("has not come to its end"), "{audited:?}");
+    assert!(noted.contains("reads the part that is there"), "{audited:?}");
     let made = fs::read_dir(Path::new(backups).join("manifests"));
     assert_eq!(made.map_or(0, Iterator::count), 0);
     assert!(!snapshots.exists());

@@ -234,14 +234,15 @@ pub(crate) fn json_of_scrub_done(done: &ScrubDone, mode: ScrubMode) -> Value {
 #[must_use]
 pub fn run_error(error: &BackupError) -> RunError {
     use BackupError::{
-        Busy, InMemory, Inside, NoBackup, NotBackups, OtherKey, OtherNetwork, OtherNode, Restoring,
-        Stopped, TargetInUse, Unsigned,
+        Busy, InMemory, Inside, MountPoint, NoBackup, NotBackups, OtherKey, OtherNetwork,
+        OtherNode, Restoring, Stopped, TargetInUse, Unsigned,
     };
     match error {
         NoBackup { .. } | NotBackups { .. } => RunError::not_found(error),
         Busy { .. }
         | InMemory
         | Inside { .. }
+        | MountPoint { .. }
         | OtherKey { .. }
         | OtherNetwork { .. }
         | OtherNode { .. }

@@ -39,9 +39,9 @@ pub struct RestoreQuestion {
     pub head: SequenceId,
     /// The reason why it does not sign, and what would end the quarantine.
     pub reason: String,
-    /// True if the data folder was a replica's or comes from a backup, or the machine went down before its end was on
-    /// the disk, so it may lack the last envelopes of the strand. Named as in the files of versions that knew of
-    /// replicas alone.
+    /// True if the data folder was a replica's, comes from a backup or from before an upgrade, or the machine went down
+    /// before its end was on the disk, so it may lack the last envelopes of the strand. Named as in the files of
+    /// versions that knew of replicas alone.
     #[serde(default, rename = "is_promoted")]
     pub may_lack_places: bool,
 }
@@ -88,6 +88,15 @@ struct PublishingNote {
     process: String,
 }
 
+/// The nodes of a host that ask their operator.
+#[derive(Debug, Default)]
+pub struct AskingNodes {
+    /// The questions, each with its folder, in the order of the nodes.
+    pub questions: Vec<(RestoreFolder, RestoreQuestion)>,
+    /// Folders whose question cannot be read, each with the reason.
+    pub unreadable: Vec<(RestoreFolder, io::Error)>,
+}
+
 /// The folder through which one node of this host and its operator exchange question and answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RestoreFolder(PathBuf);
@@ -99,24 +108,32 @@ impl RestoreFolder {
         Self(host_dir.to_owned())
     }
 
-    /// Returns the folders of all nodes of this host that have a question.
+    /// Returns the questions of all nodes of this host. One that cannot be read keeps none of the others.
     ///
     /// # Errors
     /// Fails when the state folder cannot be read. A missing folder has no questions.
-    pub fn asking(state_dir: &Path) -> io::Result<Vec<(Self, RestoreQuestion)>> {
+    pub fn asking(state_dir: &Path) -> io::Result<AskingNodes> {
+        let mut asking = AskingNodes::default();
         let entries = match fs::read_dir(state_dir) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(asking),
             entries => entries?,
         };
-        let mut asking = Vec::new();
         for entry in entries {
             let folder = Self(entry?.path());
-            if let Some(question) = folder.question()? {
-                asking.push((folder, question));
+            match folder.question() {
+                Ok(Some(question)) => asking.questions.push((folder, question)),
+                Ok(None) => {}
+                Err(error) => asking.unreadable.push((folder, error)),
             }
         }
-        asking.sort_by_key(|(_, question)| question.node_id);
+        asking.questions.sort_by_key(|(_, question)| question.node_id);
         Ok(asking)
+    }
+
+    /// Returns the path of the folder.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
     }
 
     /// Returns the question, if there is one.
@@ -391,19 +408,38 @@ mod tests {
         assert_eq!(RestoreFolder::new(&dir).question().unwrap(), None);
     }
 
+    /// Played by a disk that has damaged the question of one node of a host.
+    #[test]
+    fn a_damaged_question_keeps_none_of_the_other_nodes() {
+        let state = tempfile::tempdir().unwrap();
+        let [damaged, whole] = ["test-100", "test-200"].map(|name| state.path().join(name));
+        for dir in [&damaged, &whole] {
+            fs::create_dir(dir).unwrap();
+            RestoreFolder::new(dir).ask(&question()).unwrap();
+        }
+        fs::write(damaged.join(QUESTION), "{").unwrap();
+        let asking = RestoreFolder::asking(state.path()).unwrap();
+        assert_eq!(asking.questions, [(RestoreFolder::new(&whole), question())]);
+        let unreadable: Vec<_> = asking.unreadable.iter().map(|(it, _)| it.path()).collect();
+        assert_eq!(unreadable, [&*damaged]);
+        // The node writes it again when it starts.
+        RestoreFolder::new(&damaged).ask(&question()).unwrap();
+        assert_eq!(RestoreFolder::asking(state.path()).unwrap().questions.len(), 2);
+    }
+
     #[test]
     fn question_and_answer_travel_through_the_folder() {
         let state = tempfile::tempdir().unwrap();
-        assert_eq!(RestoreFolder::asking(&state.path().join("none")).unwrap(), []);
+        assert_eq!(RestoreFolder::asking(&state.path().join("none")).unwrap().questions, []);
         let dir = state.path().join("test-100");
         fs::create_dir(&dir).unwrap();
         fs::write(state.path().join("stray"), "no folder").unwrap();
         let folder = RestoreFolder::new(&dir);
-        assert_eq!(RestoreFolder::asking(state.path()).unwrap(), []);
+        assert_eq!(RestoreFolder::asking(state.path()).unwrap().questions, []);
         let question = question();
         folder.ask(&question).unwrap();
         assert_eq!(
-            RestoreFolder::asking(state.path()).unwrap(),
+            RestoreFolder::asking(state.path()).unwrap().questions,
             [(folder.clone(), question.clone())]
         );
         assert_eq!(folder.take_answer().unwrap(), None);

@@ -13,6 +13,7 @@ use rocksdb::checkpoint::Checkpoint;
 
 use crate::error::DatabaseError;
 use crate::folder::remove;
+use crate::meta;
 use crate::open_error::OpenError;
 
 /// Start of the name of a copy; the format follows.
@@ -32,15 +33,21 @@ pub(crate) struct KeptCopy {
 
 /// Keeps a copy of an open database of this format, in place of those that there are.
 ///
+/// A row of the copy says that it may lack places: after the upgrade the node signs further ones. The database has the
+/// row only meanwhile. If the process ends there, it loses the row when its node signs.
+///
 /// # Errors
-/// When the copy cannot be made. The database is unchanged then.
+/// When the copy cannot be made. The database is unchanged then, or has the row.
 pub(crate) fn keep(db: &DB, folder: &Path, format: u32) -> Result<(), OpenError> {
     let kept = copy_folder(folder, format);
     let unwritable = |source| OpenError::Unwritable { path: kept.clone(), source };
     discard_all(folder).map_err(unwritable)?;
     let unfinished = folder.join(UNFINISHED_COPY);
     remove(&unfinished).map_err(unwritable)?;
+    let lacked = meta::may_lack_places(db)?;
+    meta::write_may_lack_places(db, true)?;
     let made = Checkpoint::new(db).and_then(|it| it.create_checkpoint(&unfinished));
+    meta::write_may_lack_places(db, lacked)?;
     made.map_err(DatabaseError::from)?;
     fs::rename(&unfinished, &kept).and_then(|()| sync(folder)).map_err(unwritable)
 }

@@ -136,7 +136,8 @@ pub(crate) fn put_owner(
     put(db, batch, MetaKey::Promoted, &[]);
 }
 
-/// Returns true if the folder was a replica's or comes from a backup, and its node has not signed from it yet.
+/// Returns true if the folder was a replica's, or comes from a backup or from before an upgrade, and its node has not
+/// signed from it yet.
 pub(crate) fn may_lack_places(db: &DB) -> Result<bool, ReadError> {
     Ok(row(db, MetaKey::Promoted, |_| Some(()))?.is_some())
 }
@@ -303,6 +304,17 @@ pub(crate) fn write_restored(db: &DB, incarnation: [u8; 16]) -> Result<(), Datab
     let mut batch = WriteBatch::default();
     put(db, &mut batch, MetaKey::Incarnation, &incarnation);
     put(db, &mut batch, MetaKey::Promoted, &[]);
+    write_synced(db, batch)
+}
+
+/// Writes durably that the folder may lack places, or that it lacks none.
+pub(crate) fn write_may_lack_places(db: &DB, lacks: bool) -> Result<(), DatabaseError> {
+    let mut batch = WriteBatch::default();
+    if lacks {
+        put(db, &mut batch, MetaKey::Promoted, &[]);
+    } else {
+        batch.delete_cf(crate::database::family_of(db, Family::Meta), MetaKey::Promoted.encode());
+    }
     write_synced(db, batch)
 }
 

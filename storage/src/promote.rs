@@ -102,9 +102,9 @@ impl Store {
         Ok(head)
     }
 
-    /// Returns true if the folder was a replica's or comes from a backup, or the machine was started again before its
-    /// last commits were on the disk, and its node has not signed from it since. Such a folder may lack places that the
-    /// node has signed.
+    /// Returns true if the folder was a replica's, comes from a backup or from before an upgrade, or the machine was
+    /// started again before its last commits were on the disk, and its node has not signed from it since. Such a folder
+    /// may lack places that the node has signed.
     ///
     /// # Errors
     /// When the row cannot be read.

@@ -42,6 +42,12 @@ fn lower_format(path: &Path) -> u32 {
     older
 }
 
+/// Returns true if a row says that the database may lack places.
+fn may_lack_places(path: &Path) -> bool {
+    let db = raw(path);
+    db.get_cf(db.cf_handle("meta").unwrap(), "promoted").unwrap().is_some()
+}
+
 fn head(path: &Path) -> SequenceId {
     let store = Store::open(&settings(path)).unwrap();
     store.snapshot().head(OWN).unwrap()
@@ -71,6 +77,8 @@ fn a_folder_returns_to_the_format_before_its_upgrade() {
     assert_eq!(format_of(folder), older);
     assert!(format_of(&done.newer) > older, "the newer one stays");
     assert!(folder.join("notes.json").is_file(), "files of the node stay");
+    // On another host nothing else shows that the node has signed further places.
+    assert!(may_lack_places(folder) && !may_lack_places(&done.newer));
 
     // The next upgrade begins with what the older program had.
     assert_eq!(head(folder), SequenceId(3));

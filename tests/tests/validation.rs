@@ -9,7 +9,7 @@ use bytes::Bytes;
 use hawser_devchain::embedded::{EmbeddedChain, EmbeddedSettings};
 use hawser_proto::envelope::Payload;
 use hawser_proto::pb::xmtp::identity::api::v1 as identity_api;
-use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
+use hawser_proto::pb::xmtp::identity::associations::{IdentityAction, IdentityUpdate};
 use hawser_proto::pb::xmtp::mls::api::v1::group_message_input::Version;
 use hawser_proto::pb::xmtp::mls_validation::v1 as api;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::ClientEnvelope;
@@ -225,6 +225,25 @@ async fn inboxes_come_to_what_their_updates_say() {
         let refused = setup.state(&old, &new).await.unwrap_err();
         assert_eq!(refused.code(), Code::InvalidArgument, "{old:?} {new:?}: {refused}");
     }
+}
+
+/// A reference node repeats a request that fails for another reason than an invalid update, and its identity strand
+/// waits for that. Empty actions have two bytes each, and hundreds once they are decoded.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_of_megabytes_gets_a_verdict_and_one_of_empty_actions_gets_none() {
+    let setup = NodeAndChain::start().await;
+    let [owner, friend] = [11, 12].map(Account::with_key);
+    let mut long = adding(owner.inbox_id(1), &owner, &friend);
+    long.actions = vec![long.actions[0].clone(); 42];
+    let log = vec![long.clone(); 400];
+    let len_bytes: usize = log.iter().map(Message::encoded_len).sum();
+    assert!(len_bytes > 3 << 20, "{len_bytes}");
+    let refused = setup.state(&[], &log).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument, "{refused}");
+
+    long.actions = vec![IdentityAction::default(); 200_000];
+    let refused = setup.state(&[], &[long]).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
 }
 
 /// Accounts without code answer like wallets do, by their keys.

@@ -10,6 +10,13 @@ use hawser_proto::pb::xmtp::identity::associations::IdentityAction;
 /// the list that it is decoded into may have grown to twice its length, and is copied once.
 pub const ACTION_BYTES: usize = 3 * size_of::<IdentityAction>();
 
+/// Memory that the check of a log takes for each byte of its updates, besides [`ACTION_BYTES`]. Calculated: an action
+/// that gets beyond the reading of its update has a signature, so 79 bytes or more. While its update is checked it
+/// takes at most 1,500 bytes beyond those for reading it: its signers, its part of the signed text and its changes. An
+/// action that adds a member has 168 bytes or more. It takes at most 2,900 while its update is checked, and later some
+/// 2,700: two copies of the state (a member and two used signatures) and the answer.
+pub const LOG_BYTES_PER_BYTE: usize = 24;
+
 /// Largest number of items (messages, key packages, updates) in one request to the service. A guess: a few times
 /// what one device of a user holds.
 pub const REQUEST_ITEMS_MAX: usize = 4096;

@@ -19,10 +19,12 @@ use hawser_proto::pb::xmtp::identity::associations as pb;
 use hawser_proto::pb::xmtp::mls_validation::v1 as api;
 use hawser_serve::fair::GateFullError;
 use hawser_serve::network_gate::NetworkGate;
+use hawser_serve::{MESSAGE_LEN_BYTES_MAX, StatusDetails};
 use identity_api::verify_smart_contract_wallet_signatures_response::ValidationResponse as WalletResponse;
+use prost::Message;
 use tokio::time::{Instant, timeout, timeout_at};
 use tonic::metadata::MetadataMap;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 
 use crate::clock::UnixClock;
 use crate::fold::{LogFold, TurnEnd, WalletAnswers};
@@ -293,6 +295,19 @@ fn too_many(what: &str, max: usize) -> Status {
     Status::invalid_argument(format!("a request may hold {max} {what}; send several"))
 }
 
+/// Returns an answer that fits into a message.
+///
+/// # Errors
+/// A status that names the reason if it does not fit. The transport would end the call with a text of its own.
+fn fitting<T: Message>(answer: T) -> Result<T, Status> {
+    if answer.encoded_len() <= MESSAGE_LEN_BYTES_MAX {
+        return Ok(answer);
+    }
+    let text =
+        format!("the answer would exceed {MESSAGE_LEN_BYTES_MAX} bytes: ask for less at once");
+    Err(StatusDetails::of("ANSWER_TOO_LARGE").into_status(Code::ResourceExhausted, &text))
+}
+
 #[tonic::async_trait]
 impl api::validation_api_server::ValidationApi for ValidationService {
     async fn validate_group_messages(
@@ -318,7 +333,7 @@ impl api::validation_api_server::ValidationApi for ValidationService {
             }
         });
         let answer =
-            async { Ok(api::ValidateGroupMessagesResponse { responses: responses.await? }) };
+            async { fitting(api::ValidateGroupMessagesResponse { responses: responses.await? }) };
         self.at_place(&caller, answer).await
     }
 
@@ -341,11 +356,13 @@ impl api::validation_api_server::ValidationApi for ValidationService {
             let Some(after) = after else {
                 return Err(Status::invalid_argument("XID not yet created: no updates were given"));
             };
-            let answer = move || api::GetAssociationStateResponse {
-                state_diff: Some(after.difference(before.as_ref())),
-                association_state: Some(after.to_pb()),
+            let answer = move || {
+                fitting(api::GetAssociationStateResponse {
+                    state_diff: Some(after.difference(before.as_ref())),
+                    association_state: Some(after.to_pb()),
+                })
             };
-            self.compute(&caller, answer).await
+            self.compute(&caller, answer).await?
         };
         self.at_place(&caller, answer).await
     }
@@ -371,8 +388,9 @@ impl api::validation_api_server::ValidationApi for ValidationService {
                 Err(error) => One { error_message: error.to_string(), ..One::default() },
             }
         });
-        let answer =
-            async { Ok(api::ValidateInboxIdKeyPackagesResponse { responses: responses.await? }) };
+        let answer = async {
+            fitting(api::ValidateInboxIdKeyPackagesResponse { responses: responses.await? })
+        };
         self.at_place(&caller, answer).await
     }
 
@@ -390,7 +408,7 @@ impl api::validation_api_server::ValidationApi for ValidationService {
             stream::iter(signatures).map(|signature| self.verify_wallet(&caller, signature, until));
         let answer = async {
             let responses = asked.buffered(WALLETS_CONCURRENT_MAX).collect().await;
-            Ok(identity_api::VerifySmartContractWalletSignaturesResponse { responses })
+            fitting(identity_api::VerifySmartContractWalletSignaturesResponse { responses })
         };
         self.at_place(&caller, answer).await
     }

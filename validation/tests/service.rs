@@ -141,6 +141,25 @@ async fn group_messages_are_answered_one_by_one() {
     assert!(!bad.is_ok && !bad.error_message.is_empty());
 }
 
+/// The id of a group is answered as text of twice its length. The transport would end the call with OUT_OF_RANGE.
+#[tokio::test]
+async fn an_answer_that_is_longer_than_a_message_is_refused_by_name() {
+    const ID_LEN_BYTES: u32 = 13 << 20;
+    let (service, _) = service();
+    let mut commit = hex::decode("00010002").unwrap();
+    commit.extend((0x8000_0000 | ID_LEN_BYTES).to_be_bytes());
+    commit.resize(commit.len() + ID_LEN_BYTES as usize, 0xaa);
+    commit.extend(hex::decode("000000000000000103000000").unwrap());
+    let message = api::validate_group_messages_request::GroupMessage {
+        group_message_bytes_tls_serialized: commit.into(),
+    };
+    let request = api::ValidateGroupMessagesRequest { group_messages: vec![message] };
+    let refused = service.validate_group_messages(Request::new(request)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    let details = String::from_utf8_lossy(refused.details());
+    assert!(details.contains("ANSWER_TOO_LARGE"), "{refused}");
+}
+
 async fn state(
     service: &ValidationService,
     old: Vec<hawser_proto::pb::xmtp::identity::associations::IdentityUpdate>,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use hawser_node::backup;
 use hawser_node::error::RunError;
-use hawser_node::restore::{RestoreAnswer, RestoreFolder, RestoreQuestion};
+use hawser_node::restore::{AskingNodes, RestoreAnswer, RestoreFolder, RestoreQuestion};
 use hawser_node::settings;
 use hawser_proto::OriginatorId;
 use hawser_storage::WantedBackup;
@@ -99,30 +99,21 @@ fn confirm(args: &RestoreConfirmArgs, as_json: bool) -> Result<(), RunError> {
     let state_dir = settings::state_dir(&args.sources()).map_err(RunError::usage)?;
     let unreadable = |error| RunError::failed(format!("{}: {error}", state_dir.display()));
     let asking = wait_until_asked(&state_dir, args).map_err(unreadable)?;
-    let (folder, question) = match asking.as_slice() {
-        [one] => one,
-        [] => {
-            return Err(RunError::not_found(format!(
-                "no node waits for an answer in {}: start the node first, with the same --state-dir, and look at its \
-                 /status",
-                state_dir.display()
-            )));
-        }
-        several => {
-            let nodes: Vec<_> = several.iter().map(|(_, it)| it.node_id.to_string()).collect();
-            let nodes = nodes.join(", ");
-            return Err(RunError::usage(format!(
-                "several nodes wait for an answer: choose one with --node-id ({nodes})"
-            )));
-        }
-    };
+    for (folder, error) in &asking.unreadable {
+        output::note(format_args!(
+            "{}: the question of this node cannot be read ({error}): it is written again when the node starts",
+            folder.path().display()
+        ));
+    }
+    let (folder, question) = chosen(&asking, args.node_id.is_some(), &state_dir)?;
     if !as_json {
         describe(question);
     }
     if args.complete && question.may_lack_places {
         return Err(RunError::refused(
             "nothing was changed: the data folder may lack the node's last envelopes: it was a replica's, comes from a \
-             backup, or its machine went down before they were on the disk. Confirm without --complete",
+             backup or from before an upgrade, or its machine went down before they were on the disk. Confirm without \
+             --complete",
         ));
     }
     if !args.yes {
@@ -142,6 +133,29 @@ fn confirm(args: &RestoreConfirmArgs, as_json: bool) -> Result<(), RunError> {
         output::line(format_args!("node {} publishes again", question.node_id));
     }
     Ok(())
+}
+
+/// Returns the question that is meant. A node whose question cannot be read may be meant, too, unless one `is_named`.
+fn chosen<'a>(
+    asking: &'a AskingNodes,
+    is_named: bool,
+    state_dir: &Path,
+) -> Result<&'a (RestoreFolder, RestoreQuestion), RunError> {
+    match asking.questions.as_slice() {
+        [one] if is_named || asking.unreadable.is_empty() => Ok(one),
+        [] => Err(RunError::not_found(format!(
+            "no node waits for an answer in {}: start the node first, with the same --state-dir, and look at its \
+             /status",
+            state_dir.display()
+        ))),
+        several => {
+            let nodes: Vec<_> = several.iter().map(|(_, it)| it.node_id.to_string()).collect();
+            let nodes = nodes.join(", ");
+            Err(RunError::usage(format!(
+                "several nodes wait for an answer: choose one with --node-id ({nodes})"
+            )))
+        }
+    }
 }
 
 fn describe(question: &RestoreQuestion) {
@@ -171,15 +185,13 @@ fn ask(question: &RestoreQuestion, is_complete: bool) -> Result<(), RunError> {
 }
 
 /// Returns the questions that are meant. A node shows its quarantine up to half a second before it asks.
-fn wait_until_asked(
-    state_dir: &Path,
-    args: &RestoreConfirmArgs,
-) -> io::Result<Vec<(RestoreFolder, RestoreQuestion)>> {
+fn wait_until_asked(state_dir: &Path, args: &RestoreConfirmArgs) -> io::Result<AskingNodes> {
     let end = Instant::now() + ASKED_WITHIN;
     loop {
         let mut asking = RestoreFolder::asking(state_dir)?;
-        asking.retain(|(_, question)| args.node_id.is_none_or(|id| id == question.node_id.0));
-        if !asking.is_empty() || Instant::now() >= end {
+        let is_meant = |id: u32| args.node_id.is_none_or(|node_id| node_id == id);
+        asking.questions.retain(|(_, question)| is_meant(question.node_id.0));
+        if !asking.questions.is_empty() || Instant::now() >= end {
             return Ok(asking);
         }
         std::thread::sleep(LOOK_EVERY);
@@ -245,6 +257,24 @@ mod tests {
             reason: "because".to_owned(),
             may_lack_places: false,
         }
+    }
+
+    /// Played by a disk that has damaged the question of one node of a host.
+    #[test]
+    fn a_node_is_chosen_beside_one_whose_question_cannot_be_read() {
+        let dir = Path::new("state");
+        let asked = (RestoreFolder::new(dir), question("a"));
+        let damaged = || (RestoreFolder::new(dir), io::Error::other("damaged"));
+        let mut asking =
+            AskingNodes { questions: vec![asked.clone()], unreadable: vec![damaged()] };
+        assert_eq!(chosen(&asking, true, dir).unwrap(), &asked);
+        let refused = chosen(&asking, false, dir).unwrap_err().to_string();
+        assert!(refused.contains("choose one with --node-id (100)"), "{refused}");
+        asking.unreadable.clear();
+        assert_eq!(chosen(&asking, false, dir).unwrap(), &asked);
+        asking = AskingNodes { questions: Vec::new(), unreadable: vec![damaged()] };
+        let refused = chosen(&asking, false, dir).unwrap_err().to_string();
+        assert!(refused.contains("no node waits"), "{refused}");
     }
 
     /// A supervisor starts the node again after the operator's answer, which its new process discards.

@@ -20,6 +20,11 @@ pub enum QueryError {
     /// The answer would be larger than a message may be.
     #[error("the answer would have {0} bytes, which is too many: ask for less at once")]
     TooLarge(usize),
+    /// The logs of several inboxes fit into no answer together.
+    #[error(
+        "the logs of these inboxes are longer than an answer may be: ask for fewer of them, or for pages with a limit"
+    )]
+    LogsTooLarge,
     /// The reader may not have the memory for its answer now.
     #[error("this node has no memory for an answer of {0} bytes now: try again later")]
     NoMemory(usize),

@@ -58,7 +58,7 @@ impl BatchLimits {
     /// have less.
     pub(crate) const BESIDE_LEN_BYTES: usize = 1024 * 1024;
 
-    /// Bounds of a query for the whole logs of inboxes: bytes only.
+    /// Bounds of a query for the whole logs of inboxes: bytes only. Several logs are not cut: the query fails instead.
     pub(crate) const WHOLE_LOGS: Self =
         Self { envelopes: usize::MAX, len_bytes: PAGE_LEN_BYTES_MAX };
 

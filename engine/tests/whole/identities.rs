@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use hawser_engine::chain_strand::ChainEvent;
 use hawser_engine::facts;
 use hawser_engine::ports::{IdentityJudge, IdentityVerdict, InboxJudge};
-use hawser_engine::read::SubscriptionEvent;
+use hawser_engine::read::{QueryError, SubscriptionEvent};
 use hawser_engine::runtime::{ChainAppender, JudgedUpdates};
 use hawser_proto::envelope::{OriginatorEnvelope, Payload};
 use hawser_proto::pb::xmtp::identity::associations::identity_action::Kind;
@@ -461,6 +461,28 @@ async fn a_query_without_a_limit_gives_the_whole_logs_of_inboxes() {
     assert_eq!(count(&topics, 2_000), 1_000, "a limit is one");
     topics.push(group_topic(1));
     assert_eq!(count(&topics, 0), 1_000, "with other topics it is a page");
+}
+
+/// Clients never ask for a second page. One huge log must not hide the end of the others, such as who has left.
+#[tokio::test]
+async fn logs_of_inboxes_that_fit_into_no_answer_together_are_refused_by_name() {
+    let node = start_judging(store(), true, Scripted::remembering());
+    let chain = node.engine.chain_appender();
+    for place in 1..=110 {
+        let initial_identifier = "x".repeat(250_000);
+        let create = CreateInbox { initial_identifier, ..CreateInbox::default() };
+        append(&chain, &[update_with(place, 1, place, vec![Kind::CreateInbox(create)])]);
+    }
+    append(&chain, &[update(111, 2, 111)]);
+    let reader = node.engine.reader();
+    let count = |inboxes: &[u8], limit| {
+        let topics: Vec<_> = inboxes.iter().copied().map(topic).collect();
+        reader.query_topics(&topics, &Cursor::new(), limit).map(|page| page.len())
+    };
+    assert!(matches!(count(&[1, 2], 0), Err(QueryError::LogsTooLarge)));
+    assert_eq!(count(&[1, 2], 50).unwrap(), 50, "pages are there with a limit");
+    assert_eq!(count(&[2, 3], 0).unwrap(), 1);
+    assert!((100..110).contains(&count(&[1], 0).unwrap()), "the log of one inbox comes in pages");
 }
 
 fn account(name: u8) -> Address {

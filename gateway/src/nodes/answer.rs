@@ -16,10 +16,13 @@ use pb::originator_envelope::Proof;
 /// every synchronised clock, so that only false times are reported. An envelope that is older than this was stored
 /// before the request: a node answers a repeat with the stored envelope.
 const CLOCK_TOLERANCE_NS: u64 = 30 * 60 * 1_000_000_000;
-/// Longest envelope of an answer: this often the bytes of the payer envelope that was sent, and this much more.
-/// Guesses: an honest node adds some 150 bytes, and the payer envelope of an earlier request differs by a few.
-const LEN_TIMES: usize = 2;
-const LEN_MORE_BYTES: usize = 4 * 1024;
+/// The most bytes of a statement beside the payer envelope that was sent. A guess: an honest node adds some 60, and the
+/// payer envelope of an earlier request differs by a few.
+const LEN_MORE_BYTES: usize = 512;
+/// The most bytes of an envelope in a response beside the client's. Calculated: a node adds [`LEN_MORE_BYTES`]; the
+/// payer's layer, and the originator's signature or the transaction hash, take some 200. The rest is a margin. A
+/// response is refused before the publish if it could exceed a message with these, so no node can make it longer.
+pub(crate) const ANSWER_OVERHEAD_BYTES: usize = 1024;
 
 /// The values that a correct answer has to have.
 #[derive(Debug, Clone)]
@@ -112,7 +115,7 @@ pub(super) struct VerifiedAnswer {
 
 /// Returns the most bytes that an envelope of an answer can have for a payer envelope that was sent.
 pub(super) fn len_bytes_max(payer_envelope: &Bytes) -> usize {
-    payer_envelope.len() * LEN_TIMES + LEN_MORE_BYTES
+    payer_envelope.len().saturating_add(LEN_MORE_BYTES)
 }
 
 /// Verifies one envelope of an answer. `now_ns` is unix time.
@@ -211,6 +214,8 @@ fn is_same_order(expected: &ExpectedAnswer<'_>, stored: &PayerEnvelope) -> bool 
 mod tests {
     use hawser_proto::SecretKey;
     use hawser_proto::envelope::{self, OriginatorEnvelope, UnsealedEnvelope};
+    use hawser_proto::pb::xmtp::identity::associations::RecoverableEcdsaSignature;
+    use hawser_proto::pb::xmtp::xmtpv4::payer_api::PublishClientEnvelopesResponse;
     use hawser_rules::{PicoDollarPrice, PicoDollarsPerByteDay, Rate};
     use prost::Message as _;
 
@@ -373,8 +378,27 @@ mod tests {
         };
         assert!(judged(&[0x7a, 1, 0]).is_ok(), "a field of a later version");
         let padding = [&[0x7a, 0x80, 0x40][..], &[0; 0x2000]].concat();
-        let len_bytes_max = sent.len() * 2 + 4096;
+        let len_bytes_max = sent.len() + LEN_MORE_BYTES;
         assert_eq!(judged(&padding).unwrap_err(), AnswerError::TooLong { len_bytes_max });
+    }
+
+    /// The gateway counts [`ANSWER_OVERHEAD_BYTES`] before it publishes. A response that cannot be sent afterwards would
+    /// be an error for what was published.
+    #[test]
+    fn no_padding_that_passes_makes_a_response_longer_than_was_counted() {
+        for len_bytes in [1, 300, 13 << 20] {
+            let client = Bytes::from(vec![7; len_bytes]);
+            let payer = PayerEnvelope::sign(client, OriginatorId(u32::MAX), u32::MAX, &key(9));
+            let unsigned = vec![7; len_bytes_max(&payer.encode_to_vec().into())].into();
+            let signature = RecoverableEcdsaSignature { bytes: vec![7; 65].into() };
+            let envelope = pb::OriginatorEnvelope {
+                unsigned_originator_envelope: unsigned,
+                proof: Some(Proof::OriginatorSignature(signature)),
+            };
+            let originator_envelopes = vec![envelope];
+            let response = PublishClientEnvelopesResponse { originator_envelopes };
+            assert!(response.encoded_len() <= len_bytes + ANSWER_OVERHEAD_BYTES, "{len_bytes}");
+        }
     }
 
     #[test]

@@ -36,6 +36,7 @@ mod set;
 mod wanted;
 mod watch;
 
+pub(crate) use answer::ANSWER_OVERHEAD_BYTES;
 #[cfg(test)]
 pub(crate) use answer::AnswerError;
 pub(crate) use batch::{PayerSettings, PlacedEnvelope};

@@ -13,15 +13,15 @@ use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, TransactionHash};
 use hawser_serve::MESSAGE_LEN_BYTES_MAX;
 use prost::Message as _;
 
+use super::answer::ANSWER_OVERHEAD_BYTES;
+
 /// Largest number of envelopes, and of their bytes, in a node's window. Guesses: some minutes of a busy chain. The
 /// worst case with 20 nodes that all show different bytes is 320 MB; with honest nodes it is 16 MB.
 const KEPT_MAX: usize = 2048;
 const KEPT_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Longest answer with one envelope: this often the bytes of its client envelope, and this much more. Chosen: what a
-/// node may answer to a publish (`answer.rs`) fits, with the layers around it.
-const LEN_TIMES: usize = 2;
-const LEN_MORE_BYTES: usize = 8 * 1024;
+/// The most bytes of tag and length before an envelope in a message.
+const ENTRY_LEN_BYTES: usize = 6;
 
 /// The envelope that nodes must show for a payload on the chain.
 #[derive(Debug, Clone)]
@@ -163,14 +163,15 @@ impl NodeWindow {
     }
 }
 
-/// Returns the most bytes of an answer that shows an envelope of this client envelope.
+/// Returns the most bytes of an answer that shows an envelope of this client envelope: as many as a response has room
+/// for.
 pub(super) fn shown_len_bytes_max(client: &Bytes) -> usize {
-    client.len().saturating_mul(LEN_TIMES).saturating_add(LEN_MORE_BYTES).min(MESSAGE_LEN_BYTES_MAX)
+    client.len().saturating_add(ANSWER_OVERHEAD_BYTES).min(MESSAGE_LEN_BYTES_MAX)
 }
 
 /// Returns true if an envelope is far longer than one of this client envelope: its node has added something.
 pub(crate) fn is_padded(envelope: &OriginatorEnvelope, client: &Bytes) -> bool {
-    envelope.encoded_len() > shown_len_bytes_max(client)
+    envelope.encoded_len() + ENTRY_LEN_BYTES > shown_len_bytes_max(client)
 }
 
 /// Returns a copy of the envelope with buffers of its own. The fields of a decoded envelope share the message's

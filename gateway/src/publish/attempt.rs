@@ -18,7 +18,7 @@ use super::published::PublishedEnvelopes;
 use super::retry::{Attempt, RetryState};
 use crate::bill::BillEntry;
 use crate::fair::CallerPass;
-use crate::landed::{ClientKey, LandedEnvelope, client_key};
+use crate::landed::{ClientKey, LandedEnvelope};
 use crate::nodes::{
     ChainStrands, Health, Node, NodeError, NodeErrorKind, Nodes, PlacedEnvelope, RequestAtNode,
     WantedEnvelope,
@@ -207,7 +207,7 @@ impl NodeAttempt {
     ) {
         let mut unpaid = Vec::new();
         for (item, placed) in placed.iter_mut() {
-            if placed.id.is_some_and(|id| !self.context.published.claim(&item.client, id)) {
+            if placed.id.is_some_and(|id| !self.context.published.claim(item.key, id)) {
                 *placed = placed.clone().repeated();
                 unpaid.push(item.bill.clone());
             }
@@ -216,8 +216,7 @@ impl NodeAttempt {
         let moved = self.context.nodes.record_published(topics, self.node.id(), unable);
         let known = self.tell_others(placed, &moved).await;
         for (item, placed) in placed.iter_mut() {
-            let is_known =
-                placed.id.is_some_and(|id| known.contains(&(client_key(&item.client), id)));
+            let is_known = placed.id.is_some_and(|id| known.contains(&(item.key, id)));
             if !placed.is_repeat && is_known {
                 *placed = placed.clone().repeated();
                 unpaid.push(item.bill.clone());
@@ -251,7 +250,7 @@ impl NodeAttempt {
         let places: Vec<_> = own
             .filter_map(|(item, placed)| {
                 let landed = LandedEnvelope { id: placed.id?, transaction: None };
-                Some((client_key(&item.client), landed))
+                Some((item.key, landed))
             })
             .collect();
         share.tell(&places, moved).await

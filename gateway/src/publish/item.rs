@@ -4,6 +4,7 @@ use hawser_proto::{Bytes, EnvelopeId, Topic};
 use hawser_serve::CallCharge;
 
 use crate::bill::BillEntry;
+use crate::landed::ClientKey;
 use crate::nodes::WantedEnvelope;
 
 /// A client envelope for a node.
@@ -13,6 +14,8 @@ pub(crate) struct PublishItem {
     pub(crate) index: usize,
     pub(crate) topic: Topic,
     pub(crate) client: Bytes,
+    /// The key of `client`. It is computed once: envelopes may have megabytes.
+    pub(crate) key: ClientKey,
     /// Retention of the caller's envelopes, days.
     pub(crate) retention_days: u32,
     /// The chain envelopes that this one depends on.

@@ -4,11 +4,11 @@
 //! Every reader of a topic can send its envelopes to the gateway again. Such a repeat is answered with the stored
 //! envelope, even if the topic has moved to another node, and costs nothing.
 
-use hawser_proto::{Bytes, EnvelopeId};
+use hawser_proto::EnvelopeId;
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 
-use crate::landed::{ClientKey, client_key};
+use crate::landed::ClientKey;
 
 /// Largest number of remembered envelopes. A guess: at about 60 bytes each they take 30 MB. A forgotten envelope is
 /// sent to the node of its topic again, which answers with the stored one.
@@ -30,24 +30,18 @@ impl Default for PublishedEnvelopes {
 }
 
 impl PublishedEnvelopes {
-    /// Returns the id with which these client bytes were published.
-    pub(super) fn get(&self, client: &Bytes) -> Option<EnvelopeId> {
-        self.get_by_key(&client_key(client))
-    }
-
     /// Returns the id with which the client bytes of this key were published.
-    pub(super) fn get_by_key(&self, client: &ClientKey) -> Option<EnvelopeId> {
+    pub(super) fn get(&self, client: &ClientKey) -> Option<EnvelopeId> {
         self.places.get(client)
     }
 
-    /// Records the id with which these client bytes were published. Returns false if it was recorded before: then
-    /// another request has paid.
-    pub(super) fn claim(&self, client: &Bytes, id: EnvelopeId) -> bool {
-        let key = client_key(client);
+    /// Records the id with which the client bytes of this key were published. Returns false if it was recorded before:
+    /// then another request has paid.
+    pub(super) fn claim(&self, client: ClientKey, id: EnvelopeId) -> bool {
         let _one_at_a_time = self.claiming.lock();
-        let is_new = self.places.get(&key) != Some(id);
+        let is_new = self.places.get(&client) != Some(id);
         if is_new {
-            self.places.insert(key, id);
+            self.places.insert(client, id);
         }
         is_new
     }
@@ -58,8 +52,8 @@ impl PublishedEnvelopes {
     }
 
     /// Removes the id of an envelope that no node shows any more.
-    pub(super) fn remove(&self, client: &Bytes) {
-        self.places.remove(&client_key(client));
+    pub(super) fn remove(&self, client: &ClientKey) {
+        self.places.remove(client);
     }
 }
 
@@ -72,14 +66,13 @@ mod tests {
     #[test]
     fn a_place_is_claimed_by_one_request_until_it_is_forgotten() {
         let published = PublishedEnvelopes::default();
-        let (client, id) =
-            (Bytes::from_static(b"a"), EnvelopeId::new(OriginatorId(100), SequenceId(7)));
-        assert!(published.claim(&client, id));
-        assert!(!published.claim(&client, id));
-        assert!(published.claim(&client, EnvelopeId::new(OriginatorId(200), SequenceId(7))));
+        let (client, id) = ([7; 16], EnvelopeId::new(OriginatorId(100), SequenceId(7)));
+        assert!(published.claim(client, id));
+        assert!(!published.claim(client, id));
+        assert!(published.claim(client, EnvelopeId::new(OriginatorId(200), SequenceId(7))));
         published.remove(&client);
-        assert!(published.claim(&client, id));
-        published.learn(client_key(&client), id);
-        assert!(!published.claim(&client, id), "another gateway has paid");
+        assert!(published.claim(client, id));
+        published.learn(client, id);
+        assert!(!published.claim(client, id), "another gateway has paid");
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, join_all};
-use hawser_proto::{Bytes, OriginatorId, Topic};
+use hawser_proto::{OriginatorId, Topic};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -16,7 +16,7 @@ use super::attempt::{AttemptContext, AttemptEnd, NodeAttempt, RequestInProgress}
 use super::item::PublishItem;
 use super::retry::{NextStep, RetryState};
 use crate::fair::CallerGate;
-use crate::landed::client_key;
+use crate::landed::ClientKey;
 use crate::nodes::{
     ChainStrands, Node, NodeError, Nodes, PlacedEnvelope, REQUESTS_AT_NODE_MAX, topic_key,
 };
@@ -90,13 +90,12 @@ impl NodePublisher {
     /// envelopes that this gateway does not remember.
     pub(crate) fn query<'a>(
         &self,
-        envelopes: impl Iterator<Item = (&'a Topic, &'a Bytes)>,
+        envelopes: impl Iterator<Item = (&'a Topic, ClientKey)>,
     ) -> SharedQuery {
         let (mut topics, mut clients) = (BTreeSet::new(), Vec::new());
         for (topic, client) in envelopes {
             topics.insert(topic_key(topic));
-            let client = client_key(client);
-            if self.context.published.get_by_key(&client).is_none() {
+            if self.context.published.get(&client).is_none() {
                 clients.push(client);
             }
         }
@@ -135,7 +134,7 @@ impl NodePublisher {
     async fn learn(&self, items: &[PublishItem], mut known: SharedKnowledge) {
         let Some(share) = self.context.nodes.share() else { return };
         if !known.is_fresh() {
-            let query = self.query(items.iter().map(|item| (&item.topic, &item.client)));
+            let query = self.query(items.iter().map(|item| (&item.topic, item.key)));
             known = share.known(&query).await;
         }
         self.context.nodes.learn_placements(&known.nodes);
@@ -143,7 +142,7 @@ impl NodePublisher {
             return;
         }
         // The other entries belong to the request's payloads for the chain.
-        let own: BTreeSet<_> = items.iter().map(|item| client_key(&item.client)).collect();
+        let own: BTreeSet<_> = items.iter().map(|item| item.key).collect();
         let places = known.places.into_iter().filter(|(client, _)| own.contains(client));
         places.for_each(|(client, landed)| self.context.published.learn(client, landed.id));
     }
@@ -155,7 +154,7 @@ impl NodePublisher {
         items: Vec<PublishItem>,
     ) -> (Vec<PublishResult>, Vec<PublishItem>) {
         let (mut known, mut new): (Vec<_>, Vec<_>) =
-            items.into_iter().partition(|item| self.context.published.get(&item.client).is_some());
+            items.into_iter().partition(|item| self.context.published.get(&item.key).is_some());
         let (mut results, until) = (Vec::new(), Instant::now() + REPEATS_TIMEOUT);
         while !known.is_empty() && Instant::now() < until {
             let part = known.drain(..known.len().min(REPEATS_AT_ONCE_MAX));
@@ -173,10 +172,10 @@ impl NodePublisher {
 
     /// Looks for an item that was published before, and returns it if it was not found.
     async fn find_repeat(&self, item: PublishItem) -> Result<PublishResult, PublishItem> {
-        let Some(id) = self.context.published.get(&item.client) else { return Err(item) };
+        let Some(id) = self.context.published.get(&item.key) else { return Err(item) };
         match arrival::at_place(&self.context.nodes, id, &item).await {
             Ok(Some(placed)) => return Ok((item.index, Ok(placed))),
-            Ok(None) => self.context.published.remove(&item.client),
+            Ok(None) => self.context.published.remove(&item.key),
             Err(status) => {
                 tracing::debug!(envelope = %id, %status, "no node returns the earlier copy of a repeated envelope");
             }

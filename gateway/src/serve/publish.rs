@@ -21,18 +21,14 @@ use crate::chain::{ChainItem, ChainPath};
 use crate::identity::{
     self, JudgeError, PlacedUpdate, TenantIdentity, UpdateError, UpdateItem, VouchError,
 };
-use crate::landed::client_key;
+use crate::landed::{ClientKey, client_key};
 use crate::metrics::GatewayMetrics;
-use crate::nodes::{Nodes, PlacedEnvelope};
+use crate::nodes::{ANSWER_OVERHEAD_BYTES, Nodes, PlacedEnvelope};
 use crate::policy::{CallerCost, CallerId, Policies, PolicyError};
 use crate::publish::{NodePublisher, PublishItem};
 use crate::routing::{ChainTopic, Route, Routed, route};
 use crate::sharing::{SharedKnowledge, SharedQuery};
 use crate::status::{self, EnvelopeError, Outcome, RETRY_AFTER_PLACE_S, RETRY_AFTER_SILENCE_S};
-
-/// Bytes of an envelope in a response beside the client's. Calculated: signatures, ids, fees, and for the chain a
-/// transaction hash, take about 300; the rest is a margin.
-const ANSWER_OVERHEAD_BYTES: usize = 512;
 
 /// Gas of a payload on the chain: see [`gas_of`].
 const GAS_OF_PAYLOAD: u64 = 35_000;
@@ -100,18 +96,16 @@ impl PublishService {
         let admitted = self.policies.admit(&caller, &routed, price, crate::now_ms());
         let taken = admitted.map_err(refused)?;
         // Congestion fees may use the rest of the caller's largest price after the base fee.
-        let congestion_fee_max = |envelope: &Routed| {
-            price_max.map(|max| max.saturating_sub(price(envelope).picodollars))
-        };
-        let all_are_expensive = |it: &Routed| {
-            it.route == Route::Node && self.nodes.all_are_expensive(congestion_fee_max(it))
-        };
+        let fee_max = |it: &Routed| price_max.map(|max| max.saturating_sub(price(it).picodollars));
+        let all_are_expensive =
+            |it: &Routed| it.route == Route::Node && self.nodes.all_are_expensive(fee_max(it));
         // Before the limits that callers share, so that a refused caller takes nothing from others.
         if let Some(index) = routed.iter().position(all_are_expensive) {
             return Err(self.refused(&PolicyError::AllNodesExpensive { index }));
         }
         self.policies.ask(&caller, &routed).await.map_err(refused)?;
-        let taking = taken.take_everywhere(&self.shared_query(&routed)).await;
+        let keys: Vec<ClientKey> = routed.iter().map(|it| client_key(&it.bytes)).collect();
+        let taking = taken.take_everywhere(&self.shared_query(&routed, &keys)).await;
         let (taken, known) = taking.map_err(refused)?;
         let (admission, prices) = taken.into_bill();
         let lines = routed.iter().zip(prices).map(|(it, price)| BillLine::new(it, price)).collect();
@@ -133,7 +127,7 @@ impl PublishService {
         let is_repeat = |it: &Routed| it.route != Route::Node && self.chain.knows(&it.bytes);
         let repeats: Vec<bool> = routed.iter().map(is_repeat).collect();
         let caller_watch = charge.watch_caller();
-        let outcomes = self.dispatch(&bill, &charge, routed, known, congestion_fee_max).await;
+        let outcomes = self.dispatch(&bill, &charge, (routed, keys), known, fee_max).await;
         caller_watch.end();
         let is_unused = |index: &usize| repeats[*index] || costs_nothing(&outcomes[*index]);
         for (index, outcome) in outcomes.iter().enumerate() {
@@ -152,26 +146,26 @@ impl PublishService {
     }
 
     /// Returns the query about a request to the state that gateways share.
-    fn shared_query(&self, routed: &[Routed]) -> SharedQuery {
+    fn shared_query(&self, routed: &[Routed], keys: &[ClientKey]) -> SharedQuery {
         if self.nodes.share().is_none() {
             return SharedQuery::default();
         }
         let (for_nodes, for_chain): (Vec<_>, Vec<_>) =
-            routed.iter().partition(|envelope| envelope.route == Route::Node);
-        let for_nodes = for_nodes.iter().map(|envelope| (&envelope.topic, &envelope.bytes));
+            routed.iter().zip(keys).partition(|(envelope, _)| envelope.route == Route::Node);
+        let for_nodes = for_nodes.iter().map(|(envelope, key)| (&envelope.topic, **key));
         let mut query = self.publisher.query(for_nodes);
-        let unknown = for_chain.iter().filter(|envelope| !self.chain.knows(&envelope.bytes));
-        query.payloads.extend(unknown.map(|envelope| client_key(&envelope.bytes)));
+        let unknown = for_chain.iter().filter(|(envelope, _)| !self.chain.knows(&envelope.bytes));
+        query.payloads.extend(unknown.map(|(_, key)| **key));
         query
     }
 
-    /// Publishes to nodes and to the chain at once. `known` is the state that other gateways have written. Returns one
-    /// outcome for each envelope, in the order of the request.
+    /// Publishes envelopes, with their keys, to nodes and to the chain at once. `known` is the state that other
+    /// gateways have written. Returns one outcome for each envelope, in the order of the request.
     async fn dispatch(
         &self,
         bill: &Arc<RequestBill>,
         charge: &CallCharge,
-        routed: Vec<Routed>,
+        (routed, keys): (Vec<Routed>, Vec<ClientKey>),
         known: SharedKnowledge,
         congestion_fee_max: impl Fn(&Routed) -> Option<u64>,
     ) -> Vec<Outcome> {
@@ -179,7 +173,7 @@ impl PublishService {
             routed.iter().map(|_| Err(EnvelopeError::NoOutcome)).collect();
         let (mut for_nodes, mut for_chain) = (Vec::new(), Vec::new());
         let retention_days = self.retention_days(&bill.caller);
-        for (index, envelope) in routed.into_iter().enumerate() {
+        for ((index, envelope), key) in routed.into_iter().enumerate().zip(keys) {
             let congestion_fee_max = congestion_fee_max(&envelope);
             let bill = BillEntry::new(bill, index);
             let Routed { bytes, topic, depends_on, route, identity_update, .. } = envelope;
@@ -190,6 +184,7 @@ impl PublishService {
                         index,
                         topic,
                         client,
+                        key,
                         retention_days,
                         depends_on,
                         congestion_fee_max,

@@ -22,7 +22,7 @@ use hawser_serve::address::TrustedProxies;
 use hawser_serve::tls::{Tls, TlsFilesError};
 use hawser_serve::{FieldCost, MESSAGE_LEN_BYTES_MAX, MethodKind, RpcMethod};
 use hawser_validation::clock::system_unix_s;
-use hawser_validation::limits::ACTION_BYTES;
+use hawser_validation::limits::{ACTION_BYTES, LOG_BYTES_PER_BYTE};
 use hawser_validation::service::{ServiceCaller, ValidationService};
 use hawser_validation::wallets::{WalletTask, Wallets};
 use tokio::runtime::Handle;
@@ -449,10 +449,11 @@ fn validation_service(wallets: &WalletSettings, proxies: TrustedProxies) -> Extr
     const WALLETS: &str =
         "/xmtp.mls_validation.v1.ValidationApi/VerifySmartContractWalletSignatures";
     const STATE: &str = "/xmtp.mls_validation.v1.ValidationApi/GetAssociationState";
+    const ACTIONS: &[FieldCost] = &[FieldCost::each(1, ACTION_BYTES, &[])];
     /// Earlier and new updates, with their actions.
     const UPDATES: &[FieldCost] = &[
-        FieldCost::with_length(1, 128, 64, &[FieldCost::each(1, ACTION_BYTES, &[])]),
-        FieldCost::with_length(2, 128, 64, &[FieldCost::each(1, ACTION_BYTES, &[])]),
+        FieldCost::with_length(1, 128, LOG_BYTES_PER_BYTE, ACTIONS),
+        FieldCost::with_length(2, 128, LOG_BYTES_PER_BYTE, ACTIONS),
     ];
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let wallets = Arc::new(Wallets::over_rpc(wallets.rpcs.clone(), wallets.list()));

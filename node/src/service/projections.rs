@@ -71,6 +71,14 @@ pub fn open_to_copy(path: &Path) -> Result<(Store, StoreIdentity), OpenStoppedEr
     Ok(opened)
 }
 
+/// Refuses a data folder with an unfinished import.
+///
+/// # Errors
+/// When the folder has one, or does not say so.
+pub fn require_finished_import(path: &Path) -> Result<(), UnfinishedImportError> {
+    require_finished(path)
+}
+
 /// Opens the database in a folder for reading only, whatever node owns it.
 ///
 /// # Errors

@@ -132,6 +132,15 @@ pub enum BackupError {
         /// The folder.
         path: PathBuf,
     },
+    /// The folder to restore into is a mount point, which no new folder can replace.
+    #[error(
+        "{path} is a mount point, and a restore puts a new folder into its place: name a folder in it that does not \
+         exist"
+    )]
+    MountPoint {
+        /// The folder.
+        path: PathBuf,
+    },
     /// Another restore into the folder runs, or was killed.
     #[error(
         "{path} belongs to a restore that runs, or is left of one that was killed: wait for it, or remove this folder, \

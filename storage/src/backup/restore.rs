@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use super::contents::Contents;
@@ -104,16 +104,50 @@ fn part_of(target: &Path) -> PathBuf {
     target.with_file_name(name)
 }
 
-/// Refuses a target that is not empty, or is a link.
+/// Refuses a target that is a mount point, is not empty, or is a link.
 fn require_free(target: &Path) -> Result<(), BackupError> {
     let in_use = || BackupError::TargetInUse { path: target.to_owned() };
     match fs::symlink_metadata(target) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(at(target)(error)),
         Ok(found) if !found.is_dir() => Err(in_use()),
+        Ok(_) if is_mount_point(target).map_err(at(target))? => {
+            Err(BackupError::MountPoint { path: target.to_owned() })
+        }
         Ok(_) => match fs::read_dir(target).map_err(at(target))?.next() {
             None => Ok(()),
             Some(_) => Err(in_use()),
         },
+    }
+}
+
+/// Returns true if a file system, or another folder, is mounted at this folder.
+fn is_mount_point(folder: &Path) -> io::Result<bool> {
+    let device = |path: &Path| fs::metadata(path).map(|found| found.dev());
+    if device(folder)? != device(&folder.join(".."))? {
+        return Ok(true);
+    }
+    // A folder of the same file system may be mounted, too. Without the list of mounts the rename at the end fails.
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let real = fs::canonicalize(folder)?;
+    let escaped = real.to_string_lossy().replace('\\', "\\134").replace(' ', "\\040");
+    Ok(mounts.lines().any(|line| line.split(' ').nth(4) == Some(&*escaped)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A rename over one fails, and only after the whole copy.
+    #[test]
+    fn a_mount_point_is_refused_before_anything_is_copied() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(!is_mount_point(folder.path()).unwrap());
+        require_free(folder.path()).unwrap();
+        for mounted in ["/", "/proc"].map(Path::new) {
+            assert!(is_mount_point(mounted).unwrap(), "{}", mounted.display());
+            let refused = require_free(mounted);
+            assert!(matches!(refused, Err(BackupError::MountPoint { .. })), "{refused:?}");
+        }
     }
 }

@@ -85,7 +85,8 @@ impl TopicsQuery {
     /// Blocks on the disk.
     ///
     /// # Errors
-    /// [`QueryError`] if the log cannot be read, or the reader may not have the memory.
+    /// [`QueryError`] if the log cannot be read, the reader may not have the memory, or whole logs of several inboxes
+    /// were asked for and fit into no answer: one that is cut would hide what has changed in some of them last.
     pub fn turn(&mut self) -> Result<Option<Vec<Bytes>>, QueryError> {
         let counters = Arc::clone(&self.log.counters);
         counters.query_topics.measure(|| self.work())
@@ -160,6 +161,9 @@ impl TopicsQuery {
         let mut spent = rows.looked_at();
         if is_complete {
             let mut page = std::mem::take(&mut self.filling).into_page();
+            if self.limits == BatchLimits::WHOLE_LOGS && plan.topics().len() > 1 && !page.finished {
+                return Err(QueryError::LogsTooLarge);
+            }
             // A single envelope has no halves.
             let may_share = self.limits.envelopes > 1 && !self.is_shared;
             if may_share && plan.is_crowded(&page) {

@@ -75,13 +75,14 @@ impl Reader {
     ///
     /// At most `limit` envelopes (0: as many as allowed) and less than 25 MiB; an envelope that fits
     /// into no answer is passed over. A query for identity updates only may have as many as there are: clients read the
-    /// logs of inboxes at once. Empty means that nothing more can be shown now. To read on, advance
-    /// the cursor by the page. A topic that is named more than once counts once.
+    /// logs of inboxes at once. Logs of several inboxes that fit into no answer together are an error. Empty means that
+    /// nothing more can be shown now. To read on, advance the cursor by the page. A topic that is named more than once
+    /// counts once.
     ///
     /// Blocks on the disk. Costs a seek per topic and strand in it, and a read per envelope.
     ///
     /// # Errors
-    /// [`QueryError`] if the log cannot be read.
+    /// [`QueryError`] if the log cannot be read, or [`QueryError::LogsTooLarge`].
     pub fn query_topics(
         &self,
         topics: &[Topic],

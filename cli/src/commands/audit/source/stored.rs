@@ -50,6 +50,12 @@ impl StoredLog {
             (Err(_), None) => None,
         };
         let at = links.as_ref().map_or(folder, |links| &links.0);
+        // It is read nevertheless: an import leaves its folder for the operator if the two sides differ.
+        if links.is_none()
+            && let Err(unfinished) = projections::require_finished_import(folder)
+        {
+            output::note(format_args!("{unfinished}. This command reads the part that is there"));
+        }
         let (store, _) = projections::open_read_only(at).map_err(refusal)?;
         Ok(Self { store, _links: links })
     }
