@@ -70,7 +70,8 @@ impl Store {
             added.map_err(|cause| database.fail_write(cause))?;
         }
         let are_filed = folder.is_some();
-        let changes = CommittedChanges { changes, hashed, are_filed };
+        let are_shown = shown_by.is_some();
+        let changes = CommittedChanges { changes, hashed, are_filed, are_shown };
         database.commit_whole(changes, |group| match shown_by {
             Some(prefix) => group.begin_shown_by(prefix),
             None => Ok(()),
