@@ -180,9 +180,9 @@ impl Database {
         self.write_change(batch)?;
         drop(writing);
         let written = without(changes, &left_out);
-        if !committed.are_filed {
-            // No reader comes to a folder that is filled with table files, before it is opened anew.
-            self.recent.note(&written);
+        match committed.are_remembered {
+            true => self.recent.note(&written),
+            false => self.recent.pass_over(&written),
         }
         self.note(tallies, strands.iter().map(|(originator, _)| *originator));
         trees.done(&self.trees);
@@ -229,12 +229,15 @@ pub(crate) struct CommittedChanges<'a> {
     pub(crate) are_filed: bool,
     /// True if their places are unverified.
     pub(crate) are_shown: bool,
+    /// True if their topics are remembered for readers who lack little.
+    pub(crate) are_remembered: bool,
 }
 
 impl<'a> CommittedChanges<'a> {
     /// Describes changes that are verified, and go to the log with all their rows.
     pub(crate) fn of(changes: &'a [Change]) -> Self {
-        Self { changes, hashed: &[], are_filed: false, are_shown: false }
+        let (are_filed, are_shown, are_remembered) = (false, false, true);
+        Self { changes, hashed: &[], are_filed, are_shown, are_remembered }
     }
 }
 

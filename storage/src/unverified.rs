@@ -68,8 +68,14 @@ impl Store {
         prefix: &SignedPrefix,
         hashed: &[HashedEnvelope],
     ) -> Result<(), CommitError> {
-        let shown = CommittedChanges { hashed, are_shown: true, ..CommittedChanges::of(changes) };
-        self.database().commit_whole(shown, |group| group.begin_shown_by(prefix))
+        let database = self.database();
+        let end = changes.last().map_or(SequenceId::NONE, |change| change.end().sequence);
+        // The strand's node has signed a tree that goes on behind them.
+        let further = prefix.signed.checkpoint.size.saturating_sub(end.0);
+        let are_remembered = !database.recent.forgets_within(further);
+        let shown = CommittedChanges::of(changes);
+        let shown = CommittedChanges { hashed, are_shown: true, are_remembered, ..shown };
+        database.commit_whole(shown, |group| group.begin_shown_by(prefix))
     }
 
     /// Writes verdicts on the next unverified places of a strand as one write, and returns when it is durable.
